@@ -1,0 +1,35 @@
+//! Everything in margay that is deterministic: bytes and time in, bytes and decisions out.
+//!
+//! This crate has no sockets, no clock, no threads, no async and no `unsafe`; `clippy.toml` beside
+//! `Cargo.toml` keeps it so. Two machines live here, and `src/` of the root package wires them:
+//!
+//! ```text
+//!  bytes ──▶ session::Peer ──RouteBatch──▶ table::Table ──▶ FIB changes
+//!  bytes ◀── (one per neighbour)           (owns all routes) ──▶ chunks (export::Log)
+//! ```
+//!
+//! - [`types`]: prefixes, families, identifiers, communities, time.
+//! - [`wire`]: framing, OPEN, UPDATE, attributes, NOTIFICATION, ROUTE-REFRESH. Borrowed in, bytes out.
+//! - [`session`]: the RFC 4271 state machine of one neighbour, on two connection slots.
+//! - [`policy`]: ordered rules over a route, with the rule that decided.
+//! - [`rib`]: interned attributes, destinations, paths, the decision process with its reasons.
+//! - [`export`]: who may hear what, rewriting, update groups, the chunk log, packing.
+//! - [`table`]: the data path; peers coming and going; reconfiguration; views.
+//! - `sim` (feature): many speakers on one clock from one seed.
+//!
+//! Dependencies point one way:
+//! `types ← wire ← {session, policy, rib}; {policy, rib} ← export; {session, export} ← table ← sim`.
+//!
+//! Rules. Time and randomness are arguments. Decoders are total functions: no input panics, hangs
+//! or grows without bound. Errors from the network are values that say what happens next
+//! (RFC 7606), and there is one place that turns each into a NOTIFICATION. Every queue has a bound.
+
+pub mod export;
+pub mod policy;
+pub mod rib;
+pub mod session;
+#[cfg(feature = "sim")]
+pub mod sim;
+pub mod table;
+pub mod types;
+pub mod wire;

@@ -1,0 +1,82 @@
+//! Next hops: as peers send them, and as the kernel uses them.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use super::Prefix;
+
+/// A next hop as it came in NEXT_HOP or MP_REACH_NLRI.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum NextHop {
+    /// Four octets.
+    V4(Ipv4Addr),
+    /// Sixteen octets: a global address, or a link-local one alone (unnumbered peers).
+    V6(Ipv6Addr),
+    /// Thirty-two octets: global, then link-local (RFC 2545 §3).
+    V6Both {
+        /// The global address.
+        global: Ipv6Addr,
+        /// The link-local address, usable on the link to the peer only.
+        link_local: Ipv6Addr,
+    },
+}
+
+impl NextHop {
+    /// The address that is shown, compared and resolved first.
+    pub fn addr(self) -> IpAddr {
+        match self {
+            NextHop::V4(a) => IpAddr::V4(a),
+            NextHop::V6(a) | NextHop::V6Both { global: a, .. } => IpAddr::V6(a),
+        }
+    }
+}
+
+impl From<IpAddr> for NextHop {
+    fn from(addr: IpAddr) -> Self {
+        match addr {
+            IpAddr::V4(a) => NextHop::V4(a),
+            IpAddr::V6(a) => NextHop::V6(a),
+        }
+    }
+}
+
+impl fmt::Display for NextHop {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.addr().fmt(f)
+    }
+}
+
+/// One way out of this machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Hop {
+    /// The gateway; `None` for a directly connected destination.
+    pub gateway: Option<IpAddr>,
+    /// The interface's kernel index.
+    pub ifindex: u32,
+    /// The gateway is reachable on the interface although no address of ours covers it.
+    pub onlink: bool,
+    /// Relative share of traffic, 1-256.
+    pub weight: u16,
+}
+
+/// What the kernel does with packets for a prefix.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum FibKind {
+    /// Forward over these hops, sorted, at least one.
+    Unicast(Vec<Hop>),
+    /// Drop silently.
+    Blackhole,
+    /// Drop and say so.
+    Unreachable,
+}
+
+/// A route that the table wants in the kernel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FibRoute {
+    /// Destination.
+    pub prefix: Prefix,
+    /// What to do.
+    pub kind: FibKind,
+    /// A metric of its own; `None` takes the configured one.
+    pub metric: Option<u32>,
+}

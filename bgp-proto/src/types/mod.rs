@@ -1,0 +1,17 @@
+//! The nouns that every other module speaks: prefixes, families, identifiers, communities, time.
+//!
+//! Nothing here knows a message format, a session or a table.
+
+mod community;
+mod family;
+mod hop;
+mod id;
+mod prefix;
+mod time;
+
+pub use community::{Community, ExtCommunity, LargeCommunity};
+pub use family::{AfiSafi, Family, FamilyMap, FamilySet};
+pub use hop::{FibKind, FibRoute, Hop, NextHop};
+pub use id::{Asn, ClusterId, PathId, PeerId, PeerType, RouterId};
+pub use prefix::{Prefix, Prefix4, Prefix6};
+pub use time::{Time, Timer};

@@ -1,0 +1,1 @@
+//! margay: the edges.
