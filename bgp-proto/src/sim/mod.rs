@@ -1,1 +1,1 @@
-//! (contract follows)
+//! Many speakers on one clock, from one seed: tests and fuzzing.

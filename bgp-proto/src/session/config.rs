@@ -1,0 +1,150 @@
+//! What a session needs to know about its neighbour: validated, immutable, cheap to compare.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use crate::types::{Asn, FamilyMap, FamilySet, RouterId};
+use crate::wire::AddPathMode;
+
+/// Who we are, the same for every session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LocalIdentity {
+    /// Our AS, unless a peer overrides it.
+    pub asn: Asn,
+    /// Our BGP Identifier.
+    pub router_id: RouterId,
+}
+
+/// Who dials.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PassiveMode {
+    /// We dial and accept.
+    #[default]
+    Active,
+    /// We only accept.
+    Passive,
+}
+
+/// A TCP MD5 key (RFC 2385), 1-80 octets. `Debug` never shows it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct AuthKey(Vec<u8>);
+
+impl AuthKey {
+    /// Longest key that the kernel takes.
+    pub const MAX_LEN: usize = 80;
+
+    /// A key; `None` if it is empty or longer than [`AuthKey::MAX_LEN`].
+    pub fn new(key: impl Into<Vec<u8>>) -> Option<Self> {
+        let key = key.into();
+        (!key.is_empty() && key.len() <= Self::MAX_LEN).then_some(AuthKey(key))
+    }
+
+    /// The octets, for the socket option only.
+    pub fn octets(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for AuthKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("AuthKey(…)")
+    }
+}
+
+/// How the TCP connection is protected.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TransportSecurity {
+    /// TCP MD5 (RFC 2385).
+    pub md5: Option<AuthKey>,
+    /// GTSM (RFC 5082): packets must have crossed fewer than this many routers: TTL ≥ 256 - hops.
+    pub ttl_security_hops: Option<u8>,
+}
+
+/// Session parameters of one neighbour. A change of any of them restarts the session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerConfig {
+    /// The neighbour's address.
+    pub address: IpAddr,
+    /// TCP port to dial. Default 179.
+    pub port: u16,
+    /// Address to dial from and to expect connections on.
+    pub source_address: Option<IpAddr>,
+    /// The neighbour's AS.
+    pub remote_asn: Asn,
+    /// Our AS on this session.
+    pub local_asn: Asn,
+    /// Our BGP Identifier on this session.
+    pub router_id: RouterId,
+    /// Who dials.
+    pub passive: PassiveMode,
+    /// Families that we offer.
+    pub families: FamilySet,
+    /// Hold time that we offer, in whole seconds: 0 or 3-65535. Default 90.
+    pub hold_time: Duration,
+    /// Keepalive interval; `None` is a third of the negotiated hold time.
+    pub keepalive_time: Option<Duration>,
+    /// First delay between attempts to connect. Default 5 s; grows by half to eight times, jittered.
+    pub connect_retry_time: Duration,
+    /// Longest time without send progress (RFC 9687). `None`: max(8 min, 2 × hold); zero: off.
+    pub send_hold_time: Option<Duration>,
+    /// MD5 and GTSM.
+    pub security: TransportSecurity,
+    /// ADD-PATH offer per family.
+    pub add_path: FamilyMap<AddPathMode>,
+    /// Offer capability 64 with this restart time (RFC 4724); `None` leaves it out. Default 120 s.
+    pub graceful_restart_time: Option<Duration>,
+    /// Offer Extended Messages (RFC 8654). Default true.
+    pub extended_messages: bool,
+    /// Offer IPv4 over IPv6 next hops (RFC 8950).
+    pub extended_next_hop: bool,
+    /// Offer and use enhanced route refresh (RFC 7313). Default true.
+    pub enhanced_refresh: bool,
+    /// eBGP: the first AS of a path must be the peer's. Default true.
+    pub enforce_first_as: bool,
+    /// Treat AS_SETs as withdraw (RFC 9774). Default true.
+    pub reject_as_sets: bool,
+    /// eBGP over more than one hop: TTL to send with. `None`: 1 for eBGP, 64 for iBGP, 255 with GTSM.
+    pub multihop_ttl: Option<u8>,
+}
+
+impl PeerConfig {
+    /// A neighbour with every default: both directions dial, hold 90 s, all families of `address`'s kind.
+    pub fn new(address: IpAddr, remote_asn: Asn, local: &LocalIdentity) -> Self {
+        let family = match address {
+            IpAddr::V4(_) => crate::types::Family::Ipv4,
+            IpAddr::V6(_) => crate::types::Family::Ipv6,
+        };
+        PeerConfig {
+            address,
+            port: 179,
+            source_address: None,
+            remote_asn,
+            local_asn: local.asn,
+            router_id: local.router_id,
+            passive: PassiveMode::Active,
+            families: FamilySet::only(family),
+            hold_time: Duration::from_secs(90),
+            keepalive_time: None,
+            connect_retry_time: Duration::from_secs(5),
+            send_hold_time: None,
+            security: TransportSecurity::default(),
+            add_path: FamilyMap::default(),
+            graceful_restart_time: Some(Duration::from_secs(120)),
+            extended_messages: true,
+            extended_next_hop: false,
+            enhanced_refresh: true,
+            enforce_first_as: true,
+            reject_as_sets: true,
+            multihop_ttl: None,
+        }
+    }
+
+    /// Internal if both AS numbers are the same.
+    pub fn peer_type(&self) -> crate::types::PeerType {
+        if self.local_asn == self.remote_asn {
+            crate::types::PeerType::Internal
+        } else {
+            crate::types::PeerType::External
+        }
+    }
+}

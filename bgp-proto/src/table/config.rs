@@ -1,0 +1,91 @@
+//! What the table needs to know: validated, immutable.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use crate::policy::Policy;
+use crate::types::{Asn, ClusterId, Hop, RouterId};
+
+/// Process-wide routing parameters.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TableConfig {
+    /// Our AS.
+    pub asn: Asn,
+    /// Our BGP Identifier, for loop checks.
+    pub router_id: RouterId,
+    /// Our cluster; default: the router id.
+    pub cluster_id: ClusterId,
+    /// Most hops of an ECMP route in the kernel, 1-256. Default 16.
+    pub multipath_max: usize,
+    /// Which best routes go to the kernel. `None`: every BGP route, and blackholes of our own.
+    pub fib_policy: Option<Arc<Policy>>,
+    /// Whether best routes go to the kernel at all (false on a route reflector).
+    pub fib_enabled: bool,
+    /// Octets that one group's log may hold before slow members fall off. Default 16 MiB.
+    pub log_bytes_max: usize,
+}
+
+/// Where the next hop of an announcement points.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum NextHopMode {
+    /// eBGP and own routes: our address on the session. iBGP: unchanged.
+    #[default]
+    Auto,
+    /// Always our address.
+    SelfAddress,
+    /// Always unchanged, to eBGP peers too.
+    Keep,
+}
+
+/// How many paths an ADD-PATH peer is sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum AddPathSend {
+    /// Every usable path.
+    #[default]
+    All,
+    /// The best so many, 1-255.
+    Best(u8),
+}
+
+/// Routing parameters of one peer. Changing them never restarts the session.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PeerRoutes {
+    /// The peer's name.
+    pub name: Arc<str>,
+    /// Applied to what the peer sends.
+    pub import: Arc<Policy>,
+    /// Applied to what the peer would be told.
+    pub export: Arc<Policy>,
+    /// Next hop towards the peer.
+    pub next_hop: NextHopMode,
+    /// The peer is a client of ours (RFC 4456).
+    pub route_reflector_client: bool,
+    /// Cluster id used towards and from this peer instead of the process-wide one.
+    pub cluster_id: Option<ClusterId>,
+    /// How often our own AS may occur in a received AS_PATH. Default 0.
+    pub allow_local_asn: u8,
+    /// Most prefixes per family; beyond it the session is closed with 6/1. `None`: no limit.
+    pub prefixes_max: Option<u32>,
+    /// Share of `prefixes_max` that is warned about, in percent. Default 80.
+    pub prefixes_warning_percent: u8,
+    /// Paths per destination for ADD-PATH peers.
+    pub add_path_send: AddPathSend,
+    /// Set LOCAL_PREF 0 on routes from eBGP with GRACEFUL_SHUTDOWN (RFC 8326). Default true.
+    pub honour_graceful_shutdown: bool,
+}
+
+/// A route of our own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LocalRoute {
+    /// What the kernel is to hold for it: blackhole for own blocks; `None` when the kernel has it
+    /// already (redistributed) or should have nothing.
+    pub install: Option<crate::types::FibKind>,
+    /// The route's own next hop, if it has one (kernel routes with a gateway).
+    pub next_hop: Option<IpAddr>,
+    /// The hops, for `show routes`.
+    pub hops: Vec<Hop>,
+    /// Interface name, for policies.
+    pub interface: Option<Arc<str>>,
+    /// Kernel metric, for policies.
+    pub metric: Option<u32>,
+}

@@ -1,0 +1,139 @@
+//! Read-only views for the command line, JSON and metrics. The host turns them into `spec/plan.md` §2.
+
+use std::sync::Arc;
+
+use crate::policy::Source;
+use crate::rib::Reason;
+use crate::types::{Family, FamilyMap, FibKind, Hop, NextHop, PathId, PeerId, Prefix};
+
+/// Which destinations or paths a view shows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RouteFilter {
+    /// Only this family.
+    pub family: Option<Family>,
+    /// Only this prefix.
+    pub exact: Option<Prefix>,
+    /// Only paths received from this peer, rejected ones included.
+    pub received_from: Option<PeerId>,
+    /// What this peer was told, as it was told (attributes after export).
+    pub advertised_to: Option<PeerId>,
+}
+
+/// One path of a destination.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PathView {
+    /// The best path.
+    pub best: bool,
+    /// Used by the kernel beside the best.
+    pub multipath: bool,
+    /// Kept over a restart of the peer.
+    pub stale: bool,
+    /// Why it cannot be used: "next hop unresolved", "rejected by import policy …", "AS loop", …
+    pub unusable: Option<String>,
+    /// Where it came from.
+    pub source: Source,
+    /// Who sent it.
+    pub peer: Option<PeerId>,
+    /// Received path identifier.
+    pub path_id: PathId,
+    /// Next hop after import.
+    pub next_hop: Option<NextHop>,
+    /// Its resolution.
+    pub hops: Vec<Hop>,
+    /// IGP metric of the next hop.
+    pub igp_metric: Option<u32>,
+    /// Canonical attributes after import (after export for `advertised_to`).
+    pub attrs: Arc<[u8]>,
+    /// Seconds since it was received.
+    pub age_secs: u64,
+    /// The step that put it behind the path before it in the list; `OnlyPath` for the first.
+    pub reason: Reason,
+    /// The import rule that decided.
+    pub import_rule: Option<String>,
+}
+
+/// One destination.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DestinationView {
+    /// Where.
+    pub prefix: Prefix,
+    /// Best first.
+    pub paths: Vec<PathView>,
+}
+
+/// A peer that was told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AdvertisedTo {
+    /// Who.
+    pub peer: PeerId,
+    /// With which path identifier, on ADD-PATH sessions.
+    pub path_id: Option<PathId>,
+    /// With which next hop.
+    pub next_hop: NextHop,
+}
+
+/// A peer that was not told, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Withheld {
+    /// Who.
+    pub peer: PeerId,
+    /// The rule: "it sent the best path", "iBGP to iBGP without reflection", "no-export", the export
+    /// policy's rule, "session is not established", …
+    pub rule: String,
+}
+
+/// Everything about one destination.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Explanation {
+    /// The paths.
+    pub destination: DestinationView,
+    /// What the kernel was asked to hold.
+    pub fib: Option<FibKind>,
+    /// Who was told.
+    pub advertised: Vec<AdvertisedTo>,
+    /// Who was not.
+    pub withheld: Vec<Withheld>,
+}
+
+/// One update group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupView {
+    /// A number that stays while the group lives.
+    pub id: u32,
+    /// Family of its messages.
+    pub family: Family,
+    /// Members.
+    pub members: Vec<PeerId>,
+    /// For a group of one: what sets it apart.
+    pub alone_because: Option<String>,
+    /// Octets in its log.
+    pub log_bytes: usize,
+    /// Prefixes advertised.
+    pub prefixes: u32,
+    /// Members that fell off the log since the group began.
+    pub evictions: u64,
+}
+
+/// Prefix counters of a peer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PeerCounts {
+    /// Paths held.
+    pub received: FamilyMap<u32>,
+    /// Of these, accepted by import.
+    pub accepted: FamilyMap<u32>,
+    /// Prefixes (paths, with ADD-PATH) that it has been told.
+    pub advertised: FamilyMap<u32>,
+    /// Group per family.
+    pub group: FamilyMap<Option<u32>>,
+}
+
+/// Sizes of the table.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct Totals {
+    pub destinations: FamilyMap<u32>,
+    pub paths: FamilyMap<u32>,
+    pub attribute_sets: u32,
+    pub next_hops: u32,
+    pub groups: u32,
+}
