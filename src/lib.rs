@@ -1,1 +1,3 @@
 //! margay: the edges.
+
+pub mod fib;

@@ -1,0 +1,160 @@
+//! Everything between margay and the kernel's routing tables.
+//!
+//! Here: installing routes, adopting what an earlier run left, resolving next hops, learning local
+//! routes. Not here: BGP; this module takes [`FibRoute`]s and gives [`FibEvent`]s.
+//!
+//! Routes of others are never overwritten or deleted: ours are those in the configured table with
+//! the configured protocol number, and no others are touched.
+//!
+//! One thread owns all sockets: it listens to the kernel's events, reads the tables again when
+//! events were lost or when the kernel changes routes without telling, and writes the difference
+//! in batches. What is wanted is state, not a queue: a route that changes ten times while a
+//! batch is under way is written once.
+
+mod event;
+mod view;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use bgp_proto::types::{FibRoute, Prefix};
+
+pub use event::{FibEvent, LearnRule, LearnSource, LearnedKind, LearnedRoute, NextHopState};
+pub use view::{FibCounters, FibState, FibView, ViewGateway, ViewKind};
+
+/// Where our routes go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FibConfig {
+    /// Whether routes are written at all. When not, resolving and learning work all the same, and
+    /// need no privilege.
+    pub enabled: bool,
+    /// Routing table, default 254 (main).
+    pub table: u32,
+    /// rtm_protocol, default 12 (bird). A route in the table with this number is ours.
+    pub protocol: u8,
+    /// Metric of routes that bring none of their own; default 0, which IPv6 turns into 1024.
+    pub metric: u32,
+}
+
+impl Default for FibConfig {
+    fn default() -> Self {
+        FibConfig { enabled: true, table: 254, protocol: 12, metric: 0 }
+    }
+}
+
+/// What [`Fib::stop`] leaves behind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Leave {
+    /// Our routes stay and go on forwarding; the next run adopts them.
+    Keep,
+    /// Our routes are withdrawn.
+    Withdraw,
+}
+
+/// A network interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// The kernel's index.
+    pub index: u32,
+    /// Its name.
+    pub name: String,
+    /// Administratively up.
+    pub up: bool,
+    /// Up and with carrier.
+    pub running: bool,
+}
+
+/// Why the FIB could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A socket call failed.
+    #[error("cannot {what}")]
+    Socket {
+        /// What was attempted.
+        what: &'static str,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// Routes may not be written.
+    #[error(
+        "the kernel does not let this process write routes: give it CAP_NET_ADMIN, or set \
+         `enabled = false` in [fib]"
+    )]
+    Permission,
+}
+
+/// Handle to the kernel's routing tables. Clones share one thread; when the last one goes without
+/// [`Fib::stop`], the thread ends and routes stay.
+#[derive(Clone)]
+pub struct Fib {}
+
+impl Fib {
+    /// Opens the sockets in the calling thread's network namespace and starts the thread.
+    ///
+    /// `events` runs on that thread: it must not block and must not call [`Fib::stop`].
+    ///
+    /// # Errors
+    /// The socket cannot be opened, or writing is enabled and not permitted.
+    pub fn start(
+        config: FibConfig,
+        events: impl Fn(FibEvent) + Send + Sync + 'static,
+    ) -> Result<Fib, Error> {
+        let _ = (config, events);
+        todo!()
+    }
+
+    /// Changes what is wanted; `None` wants no route. The newest per prefix counts. Never waits
+    /// for the kernel. Without effect when writing is disabled.
+    pub fn submit(&self, changes: impl IntoIterator<Item = (Prefix, Option<FibRoute>)>) {
+        let _ = changes.into_iter();
+        todo!()
+    }
+
+    /// Says that every route known from the start was submitted: what an earlier run left and
+    /// nobody wants is deleted. Until then it is kept, and adopted when it is wanted.
+    pub fn end_of_startup(&self) {
+        todo!()
+    }
+
+    /// At most `limit` routes after `after`, in prefix order.
+    pub fn view(&self, after: Option<Prefix>, limit: usize) -> Vec<FibView> {
+        let _ = (after, limit);
+        todo!()
+    }
+
+    /// Numbers for the metrics.
+    pub fn counters(&self) -> FibCounters {
+        todo!()
+    }
+
+    /// The interfaces, by name.
+    pub fn links(&self) -> Arc<[Link]> {
+        todo!()
+    }
+
+    /// Reports how `addr` is reached, at once and at every change. Tracking twice is tracking
+    /// once, but reports again.
+    pub fn track(&self, addr: IpAddr) {
+        let _ = addr;
+        todo!()
+    }
+
+    /// Ends the reports about `addr`.
+    pub fn untrack(&self, addr: IpAddr) {
+        let _ = addr;
+        todo!()
+    }
+
+    /// Replaces the rules that select routes to learn; only differences are reported.
+    pub fn learn(&self, rules: Vec<LearnRule>) {
+        let _ = rules;
+        todo!()
+    }
+
+    /// Waits (at most 30 s) until what was submitted is written, keeps or withdraws our routes,
+    /// and ends the thread. Without effect after the first call.
+    pub fn stop(self, leave: Leave) {
+        let _ = leave;
+        todo!()
+    }
+}

@@ -1,0 +1,85 @@
+//! What `margay show fib` and the metrics print.
+
+use std::net::IpAddr;
+
+use bgp_proto::types::Prefix;
+use serde::Serialize;
+
+/// One route, as wanted and as the kernel took it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct FibView {
+    /// Destination.
+    pub prefix: Prefix,
+    /// What the kernel shall do with packets.
+    pub kind: ViewKind,
+    /// Where to, for `unicast`.
+    pub gateways: Vec<ViewGateway>,
+    /// The kernel's metric (RTA_PRIORITY).
+    pub metric: u32,
+    /// The routing table.
+    pub table: u32,
+    /// Our rtm_protocol.
+    pub protocol: u8,
+    /// How far the kernel is.
+    pub state: FibState,
+    /// Why it is not installed, in the kernel's words where it gave any.
+    pub error: Option<String>,
+}
+
+/// The kind of a route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ViewKind {
+    /// Forwarded.
+    Unicast,
+    /// Dropped silently.
+    Blackhole,
+    /// Dropped with an ICMP error.
+    Unreachable,
+}
+
+/// One way out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ViewGateway {
+    /// The gateway; `None` on a directly connected network.
+    pub via: Option<IpAddr>,
+    /// The interface's name, or `#` and its index when it has gone.
+    pub interface: String,
+    /// The gateway need not be in a network of the interface.
+    pub onlink: bool,
+}
+
+/// How far the kernel is with a route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FibState {
+    /// In the kernel as wanted.
+    Installed,
+    /// Not written yet.
+    Pending,
+    /// The kernel refused it; retried when links or addresses change, and slowly otherwise.
+    Failed,
+    /// Someone else's route has the same prefix and metric; ours follows when that one goes.
+    Foreign,
+}
+
+/// Numbers for the metrics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FibCounters {
+    /// Routes in the kernel as wanted.
+    pub installed: u64,
+    /// Routes not written yet.
+    pub pending: u64,
+    /// Routes that the kernel refused.
+    pub failed: u64,
+    /// Routes that give way to somebody else's.
+    pub foreign: u64,
+    /// Route messages sent to the kernel since the start.
+    pub writes: u64,
+    /// Batches of them.
+    pub batches: u64,
+    /// Messages that the kernel refused.
+    pub errors: u64,
+    /// Full readings of the kernel, the first one included.
+    pub resyncs: u64,
+}
