@@ -1,6 +1,8 @@
-//! Path attributes in canonical form: reading and rewriting.
-use crate::types::{Asn, ClusterId, Community, ExtCommunity, LargeCommunity, RouterId};
+//! Path attributes in canonical form: reading.
 use std::net::Ipv4Addr;
+
+use super::AsPath;
+use crate::types::{Asn, ClusterId, Community, ExtCommunity, LargeCommunity, RouterId};
 
 /// Attribute type codes (RFC 4271 §5 and extensions).
 pub mod attr {
@@ -20,8 +22,22 @@ pub mod attr {
     pub const EXTENDED_COMMUNITIES: u8 = 16;
     pub const AS4_PATH: u8 = 17;
     pub const AS4_AGGREGATOR: u8 = 18;
+    pub const IPV6_EXTENDED_COMMUNITIES: u8 = 25;
+    pub const AIGP: u8 = 26;
     pub const LARGE_COMMUNITIES: u8 = 32;
     pub const ONLY_TO_CUSTOMER: u8 = 35;
+}
+
+/// Attribute flags (RFC 4271 §4.3).
+pub(super) mod flag {
+    pub(crate) const OPTIONAL: u8 = 0x80;
+    pub(crate) const TRANSITIVE: u8 = 0x40;
+    pub(crate) const PARTIAL: u8 = 0x20;
+    pub(crate) const EXTENDED_LENGTH: u8 = 0x10;
+    /// Optional and Transitive: what decides the category.
+    pub(crate) const CATEGORY: u8 = OPTIONAL | TRANSITIVE;
+    pub(crate) const WELL_KNOWN: u8 = TRANSITIVE;
+    pub(crate) const OPTIONAL_TRANSITIVE: u8 = OPTIONAL | TRANSITIVE;
 }
 
 /// ORIGIN values, best first.
@@ -47,8 +63,64 @@ pub struct Attr<'a> {
     pub value: &'a [u8],
 }
 
+impl<'a> Attr<'a> {
+    /// Takes the first attribute off `bytes` (RFC 4271 §4.3); `None` if it does not fit.
+    #[inline(always)]
+    pub(super) fn split(bytes: &'a [u8]) -> Option<(Attr<'a>, &'a [u8])> {
+        let ([flags, code, len], rest) = bytes.split_first_chunk::<3>()?;
+        let (len, rest) = if flags & flag::EXTENDED_LENGTH == 0 {
+            (usize::from(*len), rest)
+        } else {
+            let (low, rest) = rest.split_first()?;
+            (usize::from(u16::from_be_bytes([*len, *low])), rest)
+        };
+        let (value, rest) = rest.split_at_checked(len)?;
+        Some((Attr { flags: *flags, code: *code, value }, rest))
+    }
+
+    /// Appends the attribute, with Extended Length exactly where the value needs it. Values beyond
+    /// 65535 octets have no encoding and cannot come from a message.
+    pub(super) fn push(self, out: &mut Vec<u8>) {
+        let Attr { flags, code, value } = self;
+        let flags = flags & !(flag::EXTENDED_LENGTH | 0x0F);
+        if let Ok(len) = u8::try_from(value.len()) {
+            out.extend_from_slice(&[flags, code, len]);
+        } else if let Ok(len) = u16::try_from(value.len()) {
+            let [high, low] = len.to_be_bytes();
+            out.extend_from_slice(&[flags | flag::EXTENDED_LENGTH, code, high, low]);
+        } else {
+            debug_assert!(false, "attribute {code} of {} octets", value.len());
+            return;
+        }
+        out.extend_from_slice(value);
+    }
+}
+
+/// Iterator over attributes; ends early where the bytes are not attributes.
+#[derive(Clone, Debug)]
+pub struct AttrIter<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> AttrIter<'a> {
+    pub(super) const fn new(rest: &'a [u8]) -> Self {
+        AttrIter { rest }
+    }
+}
+
+impl<'a> Iterator for AttrIter<'a> {
+    type Item = Attr<'a>;
+
+    #[inline]
+    fn next(&mut self) -> Option<Attr<'a>> {
+        let (attr, rest) = Attr::split(self.rest)?;
+        self.rest = rest;
+        Some(attr)
+    }
+}
+
 /// A set of attributes in canonical form (see the module's parent). Constructed from bytes that
-/// [`super::Update::canonical_attrs`] or [`AttrEdit`] wrote; reading is total even on other bytes.
+/// [`super::Update::canonical_attrs`] or [`super::AttrEdit`] wrote; reading is total even on other bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AttrView<'a>(&'a [u8]);
 
@@ -62,205 +134,71 @@ impl<'a> AttrView<'a> {
         self.0
     }
     /// Every attribute, ascending by type.
-    pub fn iter(self) -> impl Iterator<Item = Attr<'a>> {
-        std::iter::empty()
+    pub fn iter(self) -> AttrIter<'a> {
+        AttrIter::new(self.0)
     }
     /// One attribute by type.
     pub fn get(self, code: u8) -> Option<Attr<'a>> {
-        self.iter().find(|a| a.code == code)
+        self.iter().take_while(|a| a.code <= code).find(|a| a.code == code)
+    }
+    fn fixed<const N: usize>(self, code: u8) -> Option<[u8; N]> {
+        self.get(code)?.value.try_into().ok()
+    }
+    fn chunks<const N: usize>(self, code: u8) -> impl Iterator<Item = [u8; N]> + use<'a, N> {
+        let value = self.get(code).map_or(&[][..], |a| a.value);
+        value.as_chunks::<N>().0.iter().copied()
     }
     /// ORIGIN; [`Origin::Incomplete`] if absent.
     pub fn origin(self) -> Origin {
-        todo!()
+        match self.fixed(attr::ORIGIN) {
+            Some([0]) => Origin::Igp,
+            Some([1]) => Origin::Egp,
+            _ => Origin::Incomplete,
+        }
     }
     /// AS_PATH; empty if absent.
     pub fn as_path(self) -> AsPath<'a> {
-        todo!()
+        AsPath::new(self.get(attr::AS_PATH).map_or(&[], |a| a.value))
     }
     /// MULTI_EXIT_DISC.
     pub fn med(self) -> Option<u32> {
-        todo!()
+        self.fixed(attr::MULTI_EXIT_DISC).map(u32::from_be_bytes)
     }
     /// LOCAL_PREF.
     pub fn local_pref(self) -> Option<u32> {
-        todo!()
+        self.fixed(attr::LOCAL_PREF).map(u32::from_be_bytes)
     }
     /// ATOMIC_AGGREGATE is present.
     pub fn atomic_aggregate(self) -> bool {
-        todo!()
+        self.get(attr::ATOMIC_AGGREGATE).is_some()
     }
     /// AGGREGATOR.
     pub fn aggregator(self) -> Option<(Asn, Ipv4Addr)> {
-        todo!()
+        let [a, b, c, d, addr @ ..] = self.fixed::<8>(attr::AGGREGATOR)?;
+        Some((Asn(u32::from_be_bytes([a, b, c, d])), Ipv4Addr::from(addr)))
     }
     /// COMMUNITIES in order.
-    pub fn communities(self) -> impl Iterator<Item = Community> + 'a {
-        std::iter::empty()
+    pub fn communities(self) -> impl Iterator<Item = Community> + use<'a> {
+        self.chunks(attr::COMMUNITIES).map(|b| Community(u32::from_be_bytes(b)))
     }
     /// EXTENDED COMMUNITIES in order.
-    pub fn ext_communities(self) -> impl Iterator<Item = ExtCommunity> + 'a {
-        std::iter::empty()
+    pub fn ext_communities(self) -> impl Iterator<Item = ExtCommunity> + use<'a> {
+        self.chunks(attr::EXTENDED_COMMUNITIES).map(ExtCommunity)
     }
     /// LARGE_COMMUNITY in order.
-    pub fn large_communities(self) -> impl Iterator<Item = LargeCommunity> + 'a {
-        std::iter::empty()
+    pub fn large_communities(self) -> impl Iterator<Item = LargeCommunity> + use<'a> {
+        self.chunks::<12>(attr::LARGE_COMMUNITIES).map(LargeCommunity::from)
     }
     /// ORIGINATOR_ID.
     pub fn originator_id(self) -> Option<RouterId> {
-        todo!()
+        self.fixed(attr::ORIGINATOR_ID).map(|b| RouterId(u32::from_be_bytes(b)))
     }
     /// CLUSTER_LIST in order.
-    pub fn cluster_list(self) -> impl Iterator<Item = ClusterId> + 'a {
-        std::iter::empty()
+    pub fn cluster_list(self) -> impl Iterator<Item = ClusterId> + use<'a> {
+        self.chunks(attr::CLUSTER_LIST).map(|b| ClusterId(u32::from_be_bytes(b)))
     }
     /// ONLY_TO_CUSTOMER (RFC 9234).
     pub fn only_to_customer(self) -> Option<Asn> {
-        todo!()
-    }
-}
-
-/// Segment types (RFC 4271 §4.3, RFC 5065).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[repr(u8)]
-pub enum SegmentKind {
-    /// 1
-    Set = 1,
-    /// 2
-    Sequence = 2,
-    /// 3
-    ConfedSequence = 3,
-    /// 4
-    ConfedSet = 4,
-}
-
-/// One AS_PATH segment with four-octet numbers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct AsSegment<'a> {
-    /// Its kind.
-    pub kind: SegmentKind,
-    numbers: &'a [u8],
-}
-
-impl<'a> AsSegment<'a> {
-    /// Its numbers in order.
-    pub fn iter(&self) -> impl Iterator<Item = Asn> + 'a {
-        self.numbers.chunks_exact(4).map(|b| Asn(u32::from_be_bytes([b[0], b[1], b[2], b[3]])))
-    }
-}
-
-/// An AS_PATH value with four-octet numbers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct AsPath<'a>(&'a [u8]);
-
-impl<'a> AsPath<'a> {
-    /// The segments in order.
-    pub fn segments(self) -> impl Iterator<Item = AsSegment<'a>> {
-        std::iter::empty()
-    }
-    /// Every number in order, sets included.
-    pub fn asns(self) -> impl Iterator<Item = Asn> {
-        std::iter::empty()
-    }
-    /// Length for the decision process (RFC 4271 §9.1.2.2 a): a set counts one, confederation segments none.
-    pub fn length(self) -> u32 {
-        todo!()
-    }
-    /// The first number of a leading sequence.
-    pub fn first(self) -> Option<Asn> {
-        todo!()
-    }
-    /// How often `asn` occurs.
-    pub fn count(self, asn: Asn) -> usize {
-        let _ = asn;
-        todo!()
-    }
-    /// Whether there is no segment.
-    pub fn is_empty(self) -> bool {
-        self.0.is_empty()
-    }
-}
-
-/// Rewrites canonical attributes. Every method keeps the canonical form.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct AttrEdit {
-    bytes: Vec<u8>,
-}
-
-impl AttrEdit {
-    /// Starts from an existing set.
-    pub fn from_view(view: AttrView<'_>) -> Self {
-        AttrEdit { bytes: view.as_bytes().to_vec() }
-    }
-    /// Starts from ORIGIN and an empty AS_PATH, for routes of our own.
-    pub fn originate(origin: Origin) -> Self {
-        let _ = origin;
-        todo!()
-    }
-    /// What has been built.
-    pub fn view(&self) -> AttrView<'_> {
-        AttrView::new(&self.bytes)
-    }
-    /// The canonical bytes.
-    pub fn into_bytes(self) -> Vec<u8> {
-        self.bytes
-    }
-    /// Sets (inserts or replaces) an attribute by raw value.
-    pub fn set(&mut self, flags: u8, code: u8, value: &[u8]) {
-        let _ = (flags, code, value);
-        todo!()
-    }
-    /// Takes an attribute out.
-    pub fn remove(&mut self, code: u8) {
-        let _ = code;
-        todo!()
-    }
-    /// ORIGIN.
-    pub fn set_origin(&mut self, origin: Origin) {
-        let _ = origin;
-        todo!()
-    }
-    /// MULTI_EXIT_DISC.
-    pub fn set_med(&mut self, med: u32) {
-        let _ = med;
-        todo!()
-    }
-    /// LOCAL_PREF.
-    pub fn set_local_pref(&mut self, local_pref: u32) {
-        let _ = local_pref;
-        todo!()
-    }
-    /// ORIGINATOR_ID.
-    pub fn set_originator_id(&mut self, id: RouterId) {
-        let _ = id;
-        todo!()
-    }
-    /// Prepends to CLUSTER_LIST.
-    pub fn prepend_cluster(&mut self, id: ClusterId) {
-        let _ = id;
-        todo!()
-    }
-    /// Prepends `asn` `count` times to AS_PATH; a full or non-sequence first segment gets a new one before it.
-    pub fn prepend_as(&mut self, asn: Asn, count: usize) {
-        let _ = (asn, count);
-        todo!()
-    }
-    /// Drops AS_CONFED_* segments (leaving a confederation).
-    pub fn strip_confederation(&mut self) {
-        todo!()
-    }
-    /// Replaces COMMUNITIES (sorted, without duplicates; empty removes the attribute).
-    pub fn set_communities(&mut self, list: &[Community]) {
-        let _ = list;
-        todo!()
-    }
-    /// Replaces EXTENDED COMMUNITIES, as above.
-    pub fn set_ext_communities(&mut self, list: &[ExtCommunity]) {
-        let _ = list;
-        todo!()
-    }
-    /// Replaces LARGE_COMMUNITY, as above.
-    pub fn set_large_communities(&mut self, list: &[LargeCommunity]) {
-        let _ = list;
-        todo!()
+        self.fixed(attr::ONLY_TO_CUSTOMER).map(|b| Asn(u32::from_be_bytes(b)))
     }
 }

@@ -12,9 +12,11 @@
 //! MP_REACH_NLRI, MP_UNREACH_NLRI, AS4_PATH and AS4_AGGREGATOR. Equal meaning, equal bytes.
 //! [`AttrView`] reads that form, [`AttrEdit`] rewrites it.
 
+mod as_path;
 mod attrs;
 mod batch;
 mod capability;
+mod edit;
 mod encode;
 mod frame;
 mod nlri;
@@ -23,14 +25,19 @@ mod open;
 mod refresh;
 mod update;
 
-pub use attrs::{AsPath, AsSegment, Attr, AttrEdit, AttrView, Origin, SegmentKind, attr};
+pub use as_path::{AsPath, AsSegment, SegmentKind};
+pub use attrs::{Attr, AttrIter, AttrView, Origin, attr};
 pub use batch::{RouteAction, RouteBatch, RouteEntry};
 pub use capability::{
     AddPathMode, Capabilities, GracefulRestart, GracefulRestartFamily, LongLivedFamily,
 };
-pub use encode::{AnnounceFormat, UpdateWriter, encode_end_of_rib, encode_keepalive, max_len_for};
+pub use edit::AttrEdit;
+pub use encode::{
+    AnnounceFormat, TooLong, UpdateWriter, encode_end_of_rib, encode_keepalive, max_len_for,
+    split_messages,
+};
 pub use frame::{EXTENDED_MAX_LEN, Frame, HEADER_LEN, MAX_LEN, MessageType, split_frame};
-pub use nlri::{Nlri, NlriIter};
+pub use nlri::{Nlri, NlriError, NlriIter, NlriIter4, NlriIter6};
 pub use notification::{Code, Notification};
 pub use open::Open;
 pub use refresh::{RefreshKind, RouteRefresh};
