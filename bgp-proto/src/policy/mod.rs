@@ -3,10 +3,23 @@
 //! One evaluator serves import, export, redistribution and, compiled from Calico's objects, every
 //! filter that confd would write. It never looks at a table: the same (route, policy) always gives
 //! the same verdict, and a policy that does not look at the prefix may be memoised per attribute set.
+//!
+//! Rules are tried in order. Changes of a rule that says [`Decision::Next`] stay, and later rules
+//! match against the changed route. Nothing is allocated unless a change really alters attributes.
+
+mod action;
+mod matcher;
+mod prefix_set;
+#[cfg(test)]
+mod tests;
 
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
+
+pub use prefix_set::{PrefixMatch, PrefixSet};
+
+use action::Working;
 
 use crate::types::{Asn, Community, ExtCommunity, LargeCommunity, NextHop, PeerType, Prefix};
 use crate::wire::{AttrEdit, AttrView};
@@ -46,44 +59,36 @@ pub struct RouteRef<'a> {
     pub peer_type: Option<PeerType>,
 }
 
-/// A prefix with a range of lengths: `10.0.0.0/8` with 24..=26 matches /24 to /26 inside it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PrefixMatch {
-    /// The covering prefix.
-    pub prefix: Prefix,
-    /// Lengths that match.
-    pub lengths: RangeInclusive<u8>,
-}
-
 /// One condition. All conditions of a rule must hold; a list inside a condition matches if any
 /// element does.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Match {
     /// The prefix is in one of the ranges.
-    Prefix(Vec<PrefixMatch>),
-    /// Carries one of these.
+    Prefix(PrefixSet),
+    /// Carries one of these standard communities.
     Community(Vec<Community>),
-    /// Carries one of these.
+    /// Carries one of these large communities.
     LargeCommunity(Vec<LargeCommunity>),
-    /// Carries one of these.
+    /// Carries one of these extended communities.
     ExtCommunity(Vec<ExtCommunity>),
-    /// The AS path starts with this sequence.
+    /// The AS path starts with this sequence. An AS_SET takes one place and stands for any of its members.
     AsPathPrefix(Vec<Asn>),
     /// The AS path contains one of these.
     AsPathContains(Vec<Asn>),
     /// AS path length for the decision process is in the range.
     AsPathLength(RangeInclusive<u32>),
-    /// The next hop lies in one of these.
+    /// The next hop lies in one of these; a route without one does not match.
     NextHop(Vec<Prefix>),
     /// Where the route came from.
     Source(Vec<Source>),
-    /// The interface's name matches one of these globs (`cali*`).
+    /// The interface's name matches one of these globs: `*` is any run of octets, `?` any one.
+    /// A route without an interface does not match.
     Interface(Vec<String>),
-    /// The peer's type.
+    /// The peer's type; a route that no peer is involved in does not match.
     PeerType(PeerType),
-    /// The kernel metric is in the range.
+    /// The kernel metric is in the range; a route without one does not match.
     Metric(RangeInclusive<u32>),
-    /// LOCAL_PREF is in the range.
+    /// LOCAL_PREF is in the range; absent counts as 100, as in the decision process.
     LocalPref(RangeInclusive<u32>),
     /// The condition does not hold.
     Not(Box<Match>),
@@ -100,21 +105,22 @@ pub enum Change {
     Med(u32),
     /// Takes MULTI_EXIT_DISC out.
     ClearMed,
-    /// Sets the next hop.
+    /// Sets the next hop. An IPv4 address leaves IPv6 routes as they are; an IPv6 address may
+    /// be given to IPv4 routes (RFC 8950).
     NextHop(IpAddr),
-    /// Prepends this AS so many times (1-16).
+    /// Prepends this AS so many times (1-16; 0 changes nothing).
     Prepend(Asn, u8),
-    /// Adds a community.
+    /// Adds a standard community.
     AddCommunity(Community),
-    /// Adds a community.
+    /// Adds a large community.
     AddLargeCommunity(LargeCommunity),
-    /// Adds a community.
+    /// Adds an extended community.
     AddExtCommunity(ExtCommunity),
-    /// Removes a community.
+    /// Removes a standard community.
     RemoveCommunity(Community),
-    /// Removes a community.
+    /// Removes a large community.
     RemoveLargeCommunity(LargeCommunity),
-    /// Removes a community.
+    /// Removes an extended community.
     RemoveExtCommunity(ExtCommunity),
     /// Removes every community of all three kinds, well-known ones excepted (RFC 8642).
     ClearCommunities,
@@ -155,7 +161,7 @@ pub struct Policy {
     pub name: Arc<str>,
     /// In order.
     pub rules: Vec<Rule>,
-    /// When no rule decided.
+    /// When no rule decided; [`Decision::Next`] counts as reject.
     pub default: Decision,
 }
 
@@ -166,7 +172,7 @@ pub struct Verdict {
     pub decision: Decision,
     /// Index of the rule that decided; `None` for the default.
     pub rule: Option<usize>,
-    /// New canonical attributes, if a change touched them.
+    /// New canonical attributes, if a change altered them. Nothing is changed on a rejected route.
     pub attrs: Option<AttrEdit>,
     /// A new next hop, if one was set.
     pub next_hop: Option<NextHop>,
@@ -181,23 +187,70 @@ impl Policy {
     pub fn accept_all() -> Self {
         Policy { name: "all".into(), rules: Vec::new(), default: Decision::Accept }
     }
+
     /// Rejects everything.
     pub fn reject_all() -> Self {
         Policy { name: "none".into(), rules: Vec::new(), default: Decision::Reject }
     }
+
     /// Applies the policy.
     pub fn evaluate(&self, route: &RouteRef<'_>) -> Verdict {
-        let _ = route;
-        todo!()
+        let mut working = Working::new(route);
+        for (index, rule) in self.rules.iter().enumerate() {
+            let seen = working.route();
+            if !rule.matches.iter().all(|m| m.holds(&seen)) {
+                continue;
+            }
+            match rule.decision {
+                Decision::Reject => return Verdict::reject(Some(index)),
+                Decision::Accept => {
+                    working.apply(&rule.changes);
+                    return working.accept(Some(index));
+                }
+                Decision::Next => working.apply(&rule.changes),
+            }
+        }
+        match self.default {
+            Decision::Accept => working.accept(None),
+            Decision::Reject | Decision::Next => Verdict::reject(None),
+        }
     }
+
     /// Whether the verdict depends on attributes, next hop, source and peer type only, so that it
-    /// may be remembered per (attribute set, next hop).
+    /// may be remembered per (attribute set, next hop). Prefix, interface and kernel metric are not
+    /// part of that key, and neither is the family, which decides whether an IPv4 next hop fits.
     pub fn is_prefix_independent(&self) -> bool {
-        todo!()
+        self.rules.iter().all(|rule| {
+            rule.matches.iter().all(Match::is_prefix_independent)
+                && rule.changes.iter().all(Change::is_prefix_independent)
+        })
     }
-    /// The name of a rule for `explain`: `policy "pods" rule 2 "own blocks"` or `… default`.
+
+    /// The name of a rule for `explain`, counted from one: `policy "pods" rule 2 "own blocks"`, or
+    /// `policy "pods" default`.
     pub fn describe(&self, rule: Option<usize>) -> String {
-        let _ = rule;
-        todo!()
+        let name = &self.name;
+        match rule.and_then(|index| Some((index, self.rules.get(index)?))) {
+            Some((index, rule)) if rule.name.is_empty() => {
+                format!("policy \"{name}\" rule {}", index + 1)
+            }
+            Some((index, rule)) => {
+                format!("policy \"{name}\" rule {} \"{}\"", index + 1, rule.name)
+            }
+            None => format!("policy \"{name}\" default"),
+        }
+    }
+}
+
+impl Verdict {
+    fn reject(rule: Option<usize>) -> Self {
+        Verdict {
+            decision: Decision::Reject,
+            rule,
+            attrs: None,
+            next_hop: None,
+            metric: None,
+            preference: None,
+        }
     }
 }
