@@ -1,3 +1,21 @@
-//! margay: the edges.
+//! margay: the edges around [`bgp_proto`].
+//!
+//! `bgp_proto` decides; this crate brings it bytes and time and carries out what it decided:
+//!
+//! - [`config`]: TOML to one immutable configuration; errors name file, line, key and remedy.
+//! - [`engine`]: the thread that owns the table, and the handle to it.
+//! - [`net`]: listeners, one task per peer, socket options.
+//! - [`fib`]: the kernel's routes: written, watched, learned from.
+//! - [`ctl`]: the control socket; [`cli`]: what people type; [`http`]: metrics and health.
+//! - [`daemon`]: wires all of these; start, reload, stop.
+//!
+//! Hard rules. No input from a peer, a file, the kernel or a control client makes the process exit,
+//! hang or grow without bound. Every queue has a bound and a rule for when it is full; every wait
+//! has a limit and a name. Each piece of state has one owner. Results of socket options are checked.
+//! `unsafe` is in `net/sockopt.rs` and nowhere else. Dependencies point one way:
+//! `bgp-proto ← config; bgp-proto ← engine ← net; bgp-proto ← fib; {ctl, http} ← daemon`; siblings do
+//! not import each other, `daemon` and `main` alone know all of them.
 
+pub mod engine;
 pub mod fib;
+pub mod net;

@@ -1,0 +1,201 @@
+//! The table's thread: its inbox, its loop, and the handle that everybody else talks to it through.
+//!
+//! The thread owns [`bgp_proto::table::Table`] and nothing else touches it. It blocks on its inbox,
+//! takes what is there, lets the table finish the turn, and passes on what came out. Route batches
+//! are bounded in octets (see [`flow`]): a peer without credit stops reading and TCP pushes back.
+//! Everything else in the inbox is bounded by the number of peers, of tracked next hops and of
+//! control clients.
+
+mod clock;
+mod flow;
+mod thread;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::mpsc;
+
+use bgp_proto::export::Reader;
+use bgp_proto::policy::Source;
+use bgp_proto::rib::NextHopState;
+use bgp_proto::session::{Keep, Negotiated};
+use bgp_proto::table::{LocalRoute, PeerRoutes, Table, TableConfig, TableEvent};
+use bgp_proto::types::{Family, FibRoute, PeerId, Prefix, Time};
+use bgp_proto::wire::RouteBatch;
+use tokio::sync::oneshot;
+
+pub use clock::Clock;
+pub use flow::{Credit, PeerCredit, Permit};
+
+
+/// What the table's thread tells the host.
+#[derive(Debug)]
+pub enum Event {
+    /// From the table itself.
+    Table(TableEvent),
+    /// A peer sent End-of-RIB, and every route before it has gone through the table and was
+    /// submitted to the kernel's writer.
+    EndOfRib {
+        /// Who.
+        peer: PeerId,
+        /// Which family.
+        family: Family,
+    },
+}
+
+/// Where the table's results go besides peers. Implementations must not block.
+pub trait Sink: Send + 'static {
+    /// The kernel should hold this.
+    fn fib(&mut self, changes: Vec<(Prefix, Option<FibRoute>)>);
+    /// Resolve this next hop and report its changes.
+    fn track(&mut self, addr: IpAddr);
+    /// No path uses it.
+    fn untrack(&mut self, addr: IpAddr);
+    /// Something that the host should know.
+    fn event(&mut self, event: Event);
+}
+
+/// A question to the table, asked on its thread between two turns. It must be short: a page.
+type Question = Box<dyn FnOnce(&Table, Time) + Send>;
+
+enum Input {
+    Configure(Arc<TableConfig>),
+    PeerAdd { peer: PeerId, address: IpAddr, routes: Arc<PeerRoutes> },
+    PeerConfigure { peer: PeerId, routes: Arc<PeerRoutes> },
+    PeerUp { peer: PeerId, negotiated: Arc<Negotiated>, reply: oneshot::Sender<Vec<Reader>> },
+    PeerDown { peer: PeerId, keep: Option<Keep> },
+    PeerRemove { peer: PeerId },
+    Batch { peer: PeerId, batch: RouteBatch, permit: Permit },
+    Local { prefix: Prefix, source: Source, route: Option<LocalRoute> },
+    NextHop { addr: IpAddr, state: NextHopState },
+    Ask(Question),
+    Wake,
+    Stop,
+}
+
+/// The way to the table's thread. Sending never blocks; after the thread has ended it does nothing.
+#[derive(Clone)]
+pub struct Handle {
+    inbox: mpsc::Sender<Input>,
+    credit: Credit,
+    clock: Clock,
+}
+
+impl Handle {
+    /// The process's clock.
+    pub fn clock(&self) -> Clock {
+        self.clock
+    }
+
+    /// Credit for one peer's route batches.
+    pub fn peer_credit(&self) -> PeerCredit {
+        self.credit.peer()
+    }
+
+    /// Replaces the table's configuration.
+    pub fn configure(&self, config: Arc<TableConfig>) {
+        self.send(Input::Configure(config));
+    }
+
+    /// A peer exists.
+    pub fn peer_add(&self, peer: PeerId, address: IpAddr, routes: Arc<PeerRoutes>) {
+        self.send(Input::PeerAdd { peer, address, routes });
+    }
+
+    /// New routing parameters for a peer.
+    pub fn peer_configure(&self, peer: PeerId, routes: Arc<PeerRoutes>) {
+        self.send(Input::PeerConfigure { peer, routes });
+    }
+
+    /// A session is established; the readers of its families come back.
+    pub fn peer_up(
+        &self,
+        peer: PeerId,
+        negotiated: Arc<Negotiated>,
+    ) -> oneshot::Receiver<Vec<Reader>> {
+        let (reply, readers) = oneshot::channel();
+        self.send(Input::PeerUp { peer, negotiated, reply });
+        readers
+    }
+
+    /// A session is over.
+    pub fn peer_down(&self, peer: PeerId, keep: Option<Keep>) {
+        self.send(Input::PeerDown { peer, keep });
+    }
+
+    /// A peer is gone for good.
+    pub fn peer_remove(&self, peer: PeerId) {
+        self.send(Input::PeerRemove { peer });
+    }
+
+    /// Route events of a peer; `permit` comes from its credit.
+    pub fn batch(&self, peer: PeerId, batch: RouteBatch, permit: Permit) {
+        self.send(Input::Batch { peer, batch, permit });
+    }
+
+    /// A route of our own appears, changes or goes.
+    pub fn local(&self, prefix: Prefix, source: Source, route: Option<LocalRoute>) {
+        self.send(Input::Local { prefix, source, route });
+    }
+
+    /// A tracked next hop resolves differently.
+    pub fn next_hop(&self, addr: IpAddr, state: NextHopState) {
+        self.send(Input::NextHop { addr, state });
+    }
+
+    /// Asks the table on its own thread; `None` if the thread has ended.
+    pub async fn ask<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&Table, Time) -> T + Send + 'static,
+    ) -> Option<T> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Input::Ask(Box::new(move |table, now| {
+            // The asker may have gone away: then nobody needs the answer.
+            let _ = reply.send(question(table, now));
+        })));
+        answer.await.ok()
+    }
+
+    /// Ends the thread after what is in the inbox.
+    pub fn stop(&self) {
+        self.send(Input::Stop);
+    }
+
+    fn send(&self, input: Input) {
+        // An error means that the thread has ended, which happens only on the way out.
+        let _ = self.inbox.send(input);
+    }
+}
+
+/// The running thread.
+pub struct Engine {
+    handle: Handle,
+    thread: std::thread::JoinHandle<()>,
+}
+
+impl Engine {
+    /// Starts the thread with an empty table. `seed` should come from the operating system.
+    pub fn start(
+        config: Arc<TableConfig>,
+        seed: u64,
+        clock: Clock,
+        sink: impl Sink,
+    ) -> std::io::Result<Engine> {
+        let (inbox, receiver) = mpsc::channel();
+        let credit = Credit::new();
+        let thread = thread::spawn(config, seed, clock, sink, inbox.clone(), receiver)?;
+        Ok(Engine { handle: Handle { inbox, credit, clock }, thread })
+    }
+
+    /// The way to it.
+    pub fn handle(&self) -> &Handle {
+        &self.handle
+    }
+
+    /// Ends the thread and waits for it.
+    pub fn stop(self) {
+        self.handle.stop();
+        if self.thread.join().is_err() {
+            tracing::error!("the table's thread ended by a panic");
+        }
+    }
+}

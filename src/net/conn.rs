@@ -1,0 +1,270 @@
+//! One TCP connection of a peer: what was read and not yet understood, what is being written.
+//!
+//! Writing has two sources: control messages of the session, and pieces of the groups' logs. They
+//! meet at message boundaries only. A piece once begun is finished up to the end of its current
+//! message before anything else goes out.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+use std::net::SocketAddr;
+use std::os::fd::AsFd;
+use std::task::Waker;
+
+use bgp_proto::export::{Fetch, Piece, Reader};
+use bgp_proto::wire::HEADER_LEN;
+use tokio::net::TcpStream;
+
+use super::sockopt;
+
+/// Octets read in one go. Also bounds what a peer's task does between two awaits.
+pub(super) const READ_MAX: usize = 128 * 1024;
+/// Octets taken from a log at once. What is not on its way to TCP stays in the log, where newer
+/// state can overtake it.
+const FETCH_MAX: usize = 256 * 1024;
+/// Slices given to one `writev`.
+const SLICES_MAX: usize = 64;
+
+thread_local! {
+    /// Shared by all tasks of a thread: a peer has no receive buffer of its own.
+    static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// What a read found.
+pub(super) enum Read {
+    /// Nothing at present.
+    Blocked,
+    /// Octets were passed to the consumer.
+    Data,
+    /// The peer closed, or the connection failed: the kernel's words.
+    Closed(String),
+}
+
+/// What a flush achieved.
+pub(super) enum Flush {
+    /// Nothing is left to write; the log's waker is armed.
+    Idle,
+    /// TCP takes no more at present.
+    Blocked,
+    /// The connection failed: the kernel's words.
+    Failed(String),
+}
+
+/// A connection.
+pub(super) struct Conn {
+    pub(super) stream: TcpStream,
+    pub(super) local: SocketAddr,
+    pub(super) remote: SocketAddr,
+    /// The start of a message whose end has not come, or what waits for credit.
+    tail: Vec<u8>,
+    /// Whole control messages, from `control_sent` on.
+    control: Vec<u8>,
+    control_sent: usize,
+    pieces: VecDeque<Piece>,
+    /// Octets of the first piece that are written.
+    piece_sent: usize,
+    pub(super) readers: Vec<Reader>,
+    /// Octets written since the peer's task last asked.
+    pub(super) progressed: bool,
+}
+
+impl Conn {
+    pub(super) fn new(stream: TcpStream) -> io::Result<Self> {
+        Ok(Conn {
+            local: stream.local_addr()?,
+            remote: stream.peer_addr()?,
+            stream,
+            tail: Vec::new(),
+            control: Vec::new(),
+            control_sent: 0,
+            pieces: VecDeque::new(),
+            piece_sent: 0,
+            readers: Vec::new(),
+            progressed: false,
+        })
+    }
+
+    /// Reads once and passes what is there, behind what was left of earlier reads, to `consume`,
+    /// which returns how many octets it took.
+    pub(super) fn read(&mut self, consume: impl FnOnce(&[u8]) -> usize) -> Read {
+        SCRATCH.with_borrow_mut(|scratch| {
+            let kept = self.tail.len();
+            scratch.resize(kept.max(READ_MAX) + READ_MAX, 0);
+            let (head, room) = scratch.split_at_mut(kept);
+            head.copy_from_slice(&self.tail);
+            let room = room.get_mut(..READ_MAX).expect("the scratch was sized for it");
+            match self.stream.try_read(room) {
+                Ok(0) => Read::Closed("the peer closed the connection".into()),
+                Ok(n) => {
+                    let all = scratch.get(..kept + n).unwrap_or_default();
+                    let taken = consume(all);
+                    self.keep(all.get(taken..).unwrap_or_default());
+                    Read::Data
+                }
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => Read::Blocked,
+                Err(e) => Read::Closed(e.to_string()),
+            }
+        })
+    }
+
+    /// Passes what earlier reads left to `consume` again, without reading.
+    pub(super) fn reread(&mut self, consume: impl FnOnce(&[u8]) -> usize) {
+        let tail = std::mem::take(&mut self.tail);
+        let taken = consume(&tail);
+        self.keep(tail.get(taken..).unwrap_or_default());
+    }
+
+    fn keep(&mut self, rest: &[u8]) {
+        // An idle connection keeps no memory: `tail` is empty between messages.
+        self.tail = rest.to_vec();
+    }
+
+    /// Where control messages are appended.
+    pub(super) fn control(&mut self) -> &mut Vec<u8> {
+        &mut self.control
+    }
+
+    /// Writes what there is: the message that has been begun, then control messages, then the logs.
+    pub(super) fn flush(&mut self, waker: &Waker) -> Flush {
+        loop {
+            let result = if !self.control.is_empty() {
+                if self.octets_to_boundary() > 0 {
+                    self.write_to_boundary()
+                } else {
+                    self.write_control()
+                }
+            } else if !self.pieces.is_empty() {
+                self.write_pieces()
+            } else if self.fetch(waker) {
+                continue;
+            } else {
+                return Flush::Idle;
+            };
+            match result {
+                Ok(()) => self.progressed = true,
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Flush::Blocked,
+                Err(e) => return Flush::Failed(e.to_string()),
+            }
+        }
+    }
+
+    /// Whether anything is left to write, as far as is known here.
+    pub(super) fn has_unwritten(&self) -> bool {
+        !self.control.is_empty() || !self.pieces.is_empty()
+    }
+
+    /// Drops every piece that has not been begun, so that a NOTIFICATION is next.
+    pub(super) fn drop_updates(&mut self) {
+        self.readers.clear();
+        if self.piece_sent == 0 {
+            self.pieces.clear();
+            return;
+        }
+        self.pieces.truncate(1);
+        if self.octets_to_boundary() == 0 {
+            self.pieces.clear();
+            self.piece_sent = 0;
+        }
+    }
+
+    /// As [`Conn::flush`], but leaves a begun piece at its next message boundary. For closing.
+    pub(super) fn flush_control(&mut self) -> Flush {
+        loop {
+            let result = if self.octets_to_boundary() > 0 {
+                self.write_to_boundary()
+            } else if self.control.is_empty() {
+                return Flush::Idle;
+            } else {
+                self.write_control()
+            };
+            match result {
+                Ok(()) => {}
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Flush::Blocked,
+                Err(e) => return Flush::Failed(e.to_string()),
+            }
+        }
+    }
+
+    /// Octets that TCP still holds for the peer.
+    pub(super) fn send_queue(&self) -> io::Result<usize> {
+        sockopt::send_queue(self.stream.as_fd())
+    }
+
+    fn fetch(&mut self, waker: &Waker) -> bool {
+        let mut budget = FETCH_MAX;
+        let mut taken = Vec::new();
+        for reader in &mut self.readers {
+            let before = taken.len();
+            if reader.fetch(budget, &mut taken, waker) == Fetch::Data {
+                let got: usize =
+                    taken.get(before..).unwrap_or_default().iter().map(|p| p.as_bytes().len()).sum();
+                budget = budget.saturating_sub(got);
+                if budget == 0 {
+                    break;
+                }
+            }
+        }
+        self.pieces.extend(taken);
+        !self.pieces.is_empty()
+    }
+
+    fn write_control(&mut self) -> io::Result<()> {
+        let rest = self.control.get(self.control_sent..).unwrap_or_default();
+        self.control_sent += self.stream.try_write(rest)?;
+        if self.control_sent >= self.control.len() {
+            self.control = Vec::new();
+            self.control_sent = 0;
+        }
+        Ok(())
+    }
+
+    fn write_pieces(&mut self) -> io::Result<()> {
+        let mut slices: [IoSlice<'_>; SLICES_MAX] = [IoSlice::new(&[]); SLICES_MAX];
+        let mut count = 0;
+        for (slot, piece) in slices.iter_mut().zip(&self.pieces) {
+            let from = if count == 0 { self.piece_sent } else { 0 };
+            *slot = IoSlice::new(piece.as_bytes().get(from..).unwrap_or_default());
+            count += 1;
+        }
+        let written = self.stream.try_write_vectored(slices.get(..count).unwrap_or_default())?;
+        self.advance(written);
+        Ok(())
+    }
+
+    fn write_to_boundary(&mut self) -> io::Result<()> {
+        let octets = self.octets_to_boundary();
+        let Some(piece) = self.pieces.front() else { return Ok(()) };
+        let rest = piece.as_bytes().get(self.piece_sent..).unwrap_or_default();
+        let written = self.stream.try_write(rest.get(..octets).unwrap_or(rest))?;
+        self.advance(written);
+        Ok(())
+    }
+
+    fn advance(&mut self, mut written: usize) {
+        while let Some(piece) = self.pieces.front() {
+            let left = piece.as_bytes().len() - self.piece_sent;
+            if written < left {
+                self.piece_sent += written;
+                return;
+            }
+            written -= left;
+            self.piece_sent = 0;
+            self.pieces.pop_front();
+        }
+    }
+
+    /// Octets of the first piece's current message that are not written; 0 between messages.
+    fn octets_to_boundary(&self) -> usize {
+        let Some(piece) = self.pieces.front() else { return 0 };
+        let bytes = piece.as_bytes();
+        let mut start = 0;
+        while start < self.piece_sent {
+            let len = match bytes.get(start + 16..start + 18) {
+                Some(&[high, low]) => usize::from(u16::from_be_bytes([high, low])),
+                _ => HEADER_LEN,
+            };
+            start += len.max(HEADER_LEN);
+        }
+        start.min(bytes.len()) - self.piece_sent
+    }
+}

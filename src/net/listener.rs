@@ -1,0 +1,263 @@
+//! Listening sockets, and the directory that says whose connection an accepted one is.
+//!
+//! Accepting never waits for anybody: a known peer's task gets the connection through its bounded
+//! queue, the rest of the world is closed at once with a reset, and running out of descriptors
+//! pauses accepting until there are some again.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::AsFd;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use bgp_proto::session::AuthKey;
+use bgp_proto::types::{Family, Prefix};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tracing::{info, warn};
+
+use super::peer::{PeerCommand, PeerHandle};
+use super::sockopt;
+
+/// Connections that the kernel completes while we are busy.
+const BACKLOG: i32 = 4096;
+/// Pause after accepting failed for want of descriptors or memory.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+/// One line per this time about connections from strangers.
+const STRANGER_LOG_INTERVAL: Duration = Duration::from_secs(60);
+
+/// A connection from an address that lies in a range of dynamic peers.
+#[derive(Debug)]
+pub struct Accepted {
+    /// The connection.
+    pub stream: TcpStream,
+    /// From where.
+    pub from: IpAddr,
+}
+
+#[derive(Default)]
+struct Known {
+    peers: HashMap<IpAddr, PeerHandle>,
+    ranges: Vec<Prefix>,
+}
+
+/// Who may connect: shared between the accepting tasks and the daemon that changes it.
+#[derive(Clone, Default)]
+pub struct Directory {
+    known: Arc<RwLock<Known>>,
+}
+
+impl Directory {
+    /// The peer at `address` exists.
+    pub fn insert(&self, address: IpAddr, peer: PeerHandle) {
+        self.write(|known| known.peers.insert(address, peer));
+    }
+
+    /// The peer at `address` is gone, unless another took its place.
+    pub fn remove(&self, address: IpAddr, id: bgp_proto::types::PeerId) {
+        self.write(|known| {
+            if known.peers.get(&address).is_some_and(|peer| peer.id == id) {
+                known.peers.remove(&address);
+            }
+        });
+    }
+
+    /// Connections from these ranges may become dynamic peers.
+    pub fn set_ranges(&self, ranges: Vec<Prefix>) {
+        self.write(|known| known.ranges = ranges);
+    }
+
+    /// The peer at `address`.
+    pub fn peer(&self, address: IpAddr) -> Option<PeerHandle> {
+        self.known.read().unwrap_or_else(PoisonError::into_inner).peers.get(&address).cloned()
+    }
+
+    fn in_range(&self, address: IpAddr) -> bool {
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        known.ranges.iter().any(|range| range.contains_addr(address))
+    }
+
+    fn write<T>(&self, change: impl FnOnce(&mut Known) -> T) {
+        change(&mut self.known.write().unwrap_or_else(PoisonError::into_inner));
+    }
+}
+
+struct Bound {
+    address: SocketAddr,
+    socket: Arc<TcpListener>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Drop for Bound {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// The listening sockets.
+pub struct Listeners {
+    bound: Vec<Bound>,
+    directory: Directory,
+    dynamic: mpsc::Sender<Accepted>,
+    keys: HashMap<Prefix, AuthKey>,
+}
+
+impl Listeners {
+    /// No socket yet. Connections that may become dynamic peers go to `dynamic`, without waiting.
+    pub fn new(directory: Directory, dynamic: mpsc::Sender<Accepted>) -> Self {
+        Listeners { bound: Vec::new(), directory, dynamic, keys: HashMap::new() }
+    }
+
+    /// Binds these addresses and closes all others. On an error the sockets stay as they were.
+    pub fn listen(&mut self, addresses: &[SocketAddr]) -> io::Result<()> {
+        let mut fresh = Vec::new();
+        for &address in addresses {
+            if !self.bound.iter().any(|bound| bound.address == address) {
+                fresh.push((address, bind(address)?));
+            }
+        }
+        self.bound.retain(|bound| addresses.contains(&bound.address));
+        for (address, socket) in fresh {
+            for (range, key) in &self.keys {
+                set_key(&socket, *range, key.octets())?;
+            }
+            let socket = Arc::new(socket);
+            let task = tokio::spawn(accept(
+                Arc::clone(&socket),
+                self.directory.clone(),
+                self.dynamic.clone(),
+            ));
+            info!("listening on {address}");
+            self.bound.push(Bound { address, socket, task });
+        }
+        Ok(())
+    }
+
+    /// Sets or deletes the TCP MD5 key for connections from `peers`.
+    pub fn set_key(&mut self, peers: Prefix, key: Option<&AuthKey>) -> io::Result<()> {
+        match key {
+            Some(key) => self.keys.insert(peers, key.clone()),
+            None => self.keys.remove(&peers),
+        };
+        let octets = key.map_or(&[][..], AuthKey::octets);
+        self.bound.iter().try_for_each(|bound| set_key(&bound.socket, peers, octets))
+    }
+}
+
+fn set_key(socket: &TcpListener, peers: Prefix, key: &[u8]) -> io::Result<()> {
+    let ours = match socket.local_addr()? {
+        SocketAddr::V4(_) => Family::Ipv4,
+        SocketAddr::V6(_) => Family::Ipv6,
+    };
+    if peers.family() == ours { sockopt::set_md5_key(socket.as_fd(), peers, key) } else { Ok(()) }
+}
+
+fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let explain = |e: io::Error| {
+        let remedy = match e.kind() {
+            io::ErrorKind::AddrInUse => {
+                "another program listens there: stop it, or change bgp.listen"
+            }
+            io::ErrorKind::PermissionDenied => {
+                "ports below 1024 need root or CAP_NET_BIND_SERVICE"
+            }
+            io::ErrorKind::AddrNotAvailable => "no interface has this address",
+            _ => "check bgp.listen",
+        };
+        io::Error::new(e.kind(), format!("cannot listen on {address}: {e}; {remedy}"))
+    };
+    let open = || -> io::Result<TcpListener> {
+        let domain = Domain::for_address(address);
+        let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
+        socket.set_nonblocking(true)?;
+        socket.set_reuse_address(true)?;
+        // A peer with GTSM must find 255 in our SYN-ACK, sent before we know whose connection it is.
+        if address.is_ipv6() {
+            socket.set_only_v6(true)?;
+            socket.set_unicast_hops_v6(255)?;
+        } else {
+            socket.set_ttl_v4(255)?;
+        }
+        socket.bind(&address.into())?;
+        socket.listen(BACKLOG)?;
+        TcpListener::from_std(socket.into())
+    };
+    open().map_err(explain)
+}
+
+async fn accept(socket: Arc<TcpListener>, directory: Directory, dynamic: mpsc::Sender<Accepted>) {
+    let mut log = StrangerLog::default();
+    let mut exhausted = false;
+    loop {
+        match socket.accept().await {
+            Ok((stream, from)) => {
+                if std::mem::take(&mut exhausted) {
+                    info!("accepting connections again");
+                }
+                admit(stream, from.ip().to_canonical(), &directory, &dynamic, &mut log);
+            }
+            Err(e) if is_exhaustion(&e) => {
+                if !std::mem::replace(&mut exhausted, true) {
+                    warn!(
+                        "cannot accept connections for the moment: {e}; raise the limit of open \
+                         files (ulimit -n) if this comes back"
+                    );
+                }
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+            // The connection was gone before it could be accepted.
+            Err(_) => tokio::task::yield_now().await,
+        }
+    }
+}
+
+fn is_exhaustion(e: &io::Error) -> bool {
+    matches!(
+        e.raw_os_error(),
+        Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM)
+    )
+}
+
+fn admit(
+    stream: TcpStream,
+    from: IpAddr,
+    directory: &Directory,
+    dynamic: &mpsc::Sender<Accepted>,
+    log: &mut StrangerLog,
+) {
+    if let Some(peer) = directory.peer(from) {
+        if !peer.send(PeerCommand::Incoming(stream)) {
+            log.note(from, "its earlier connections are still being looked at");
+        }
+    } else if directory.in_range(from) {
+        if dynamic.try_send(Accepted { stream, from }).is_err() {
+            log.note(from, "too many new dynamic peers at once");
+        }
+    } else {
+        // A reset costs us no TIME-WAIT.
+        let _ = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
+        log.note(from, "no peer is configured at this address");
+    }
+}
+
+/// Connections that were closed at once: counted, and said once in a while.
+#[derive(Default)]
+struct StrangerLog {
+    last: Option<Instant>,
+    suppressed: u64,
+}
+
+impl StrangerLog {
+    fn note(&mut self, from: IpAddr, why: &str) {
+        if self.last.is_some_and(|last| last.elapsed() < STRANGER_LOG_INTERVAL) {
+            self.suppressed += 1;
+            return;
+        }
+        let more = std::mem::take(&mut self.suppressed);
+        self.last = Some(Instant::now());
+        warn!("connection from {from} closed: {why} ({more} more since the last such line)");
+    }
+}

@@ -1,0 +1,605 @@
+//! One task per peer: the FSM, its connections, its timer, its place in the log.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::task::Waker;
+use std::time::Duration;
+
+use bgp_proto::export::Reader;
+use bgp_proto::session::{
+    Action, Close, Command, LastError, Negotiated, Peer, PeerConfig, Slot, State, Stats,
+};
+use bgp_proto::types::{PeerId, Time};
+use bgp_proto::wire::RouteBatch;
+use tokio::net::TcpStream;
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, Sleep};
+use tracing::{debug, info, warn};
+
+use super::conn::{Conn, Flush, Read};
+use super::dial;
+use crate::engine::{Handle, PeerCredit, Permit};
+
+/// Commands that may wait for a peer's task; a connection that finds the queue full is closed.
+const COMMANDS_MAX: usize = 16;
+/// Octets of routes after which a batch goes to the table.
+const BATCH_MAX: usize = 512 * 1024;
+/// How long a closing connection may take to deliver its last octets.
+const LINGER: Duration = Duration::from_secs(1);
+/// How long a dynamic peer without a connection is remembered, beyond its restart time.
+const DYNAMIC_GRACE: Duration = Duration::from_secs(5);
+
+/// Whether a peer outlives its connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lifetime {
+    /// Until it is taken out of the configuration.
+    Configured,
+    /// Until it has had no connection for a while (accepted from a range).
+    Dynamic,
+}
+
+/// What a peer's task needs to begin.
+pub struct PeerSpec {
+    /// Its index.
+    pub id: PeerId,
+    /// Its name, for people.
+    pub name: Arc<str>,
+    /// Session parameters.
+    pub config: Arc<PeerConfig>,
+    /// Whether it outlives its connections.
+    pub lifetime: Lifetime,
+    /// Drives jitter.
+    pub seed: u64,
+}
+
+/// What a peer's task is told.
+#[derive(Debug)]
+pub enum PeerCommand {
+    /// The peer dialled us.
+    Incoming(TcpStream),
+    /// What the operator or the table wants.
+    Session(Command),
+    /// End the session for this reason, then the task.
+    Terminate(Close),
+}
+
+/// What a peer's task tells the host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PeerEvent {
+    /// The session came up.
+    Up(PeerId),
+    /// The session went down.
+    Down(PeerId),
+    /// The task is over; the table was told that the session is, not that the peer is gone.
+    Ended(PeerId),
+}
+
+/// What `show peers` knows about the session.
+#[derive(Clone, Debug)]
+pub struct PeerSnapshot {
+    /// FSM state.
+    pub state: State,
+    /// Since when.
+    pub since: Time,
+    /// While established.
+    pub negotiated: Option<Arc<Negotiated>>,
+    /// The last failure.
+    pub last_error: Option<LastError>,
+    /// Message counters.
+    pub stats: Stats,
+}
+
+/// The way to a peer's task.
+#[derive(Clone)]
+pub struct PeerHandle {
+    /// Its index.
+    pub id: PeerId,
+    commands: mpsc::Sender<PeerCommand>,
+    snapshot: Arc<Mutex<PeerSnapshot>>,
+}
+
+impl PeerHandle {
+    /// Sends a command without waiting; what cannot be taken is dropped and said so.
+    pub fn send(&self, command: PeerCommand) -> bool {
+        self.commands.try_send(command).is_ok()
+    }
+
+    /// Sends a command that must not be lost.
+    pub async fn deliver(&self, command: PeerCommand) {
+        // An error means that the task has ended by itself.
+        let _ = self.commands.send(command).await;
+    }
+
+    /// The session as it was at the end of the task's last turn.
+    pub fn snapshot(&self) -> PeerSnapshot {
+        self.snapshot.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+    }
+}
+
+/// Starts a peer's task, which starts its session.
+pub fn spawn_peer(
+    spec: PeerSpec,
+    table: Handle,
+    events: mpsc::UnboundedSender<PeerEvent>,
+) -> PeerHandle {
+    let (commands, inbox) = mpsc::channel(COMMANDS_MAX);
+    let session = Peer::new(Arc::clone(&spec.config), spec.seed);
+    let snapshot = Arc::new(Mutex::new(PeerSnapshot {
+        state: session.state(),
+        since: table.clock().now(),
+        negotiated: None,
+        last_error: None,
+        stats: Stats::default(),
+    }));
+    let log_ready = Arc::new(Notify::new());
+    let task = PeerTask {
+        id: spec.id,
+        name: spec.name,
+        lifetime: spec.lifetime,
+        session,
+        conns: [None, None],
+        blocked: [false; 2],
+        dial: None,
+        batch: RouteBatch::default(),
+        stalled: None,
+        readers: None,
+        log_waker: Waker::from(Arc::new(NotifyWaker(Arc::clone(&log_ready)))),
+        log_ready,
+        credit: table.peer_credit(),
+        table,
+        inbox,
+        events,
+        snapshot: Arc::clone(&snapshot),
+        closers: JoinSet::new(),
+        terminating: false,
+        lonely_until: None,
+        timer: Box::pin(tokio::time::sleep(Duration::from_secs(86_400))),
+    };
+    let handle = PeerHandle { id: task.id, commands, snapshot };
+    tokio::spawn(task.run());
+    handle
+}
+
+/// Wakes the peer's task when its log has something.
+struct NotifyWaker(Arc<Notify>);
+
+impl std::task::Wake for NotifyWaker {
+    fn wake(self: Arc<Self>) {
+        self.0.notify_one();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.0.notify_one();
+    }
+}
+
+type Dial = Pin<Box<dyn Future<Output = std::io::Result<TcpStream>> + Send>>;
+type Acquire = Pin<Box<dyn Future<Output = Permit> + Send>>;
+
+struct PeerTask {
+    id: PeerId,
+    name: Arc<str>,
+    lifetime: Lifetime,
+    session: Peer,
+    conns: [Option<Box<Conn>>; 2],
+    /// TCP takes no more on this slot.
+    blocked: [bool; 2],
+    dial: Option<Dial>,
+    /// Routes of the present turn.
+    batch: RouteBatch,
+    /// Routes that wait for credit; meanwhile nothing is read.
+    stalled: Option<(RouteBatch, Acquire)>,
+    readers: Option<(Slot, oneshot::Receiver<Vec<Reader>>)>,
+    log_ready: Arc<Notify>,
+    log_waker: Waker,
+    credit: PeerCredit,
+    table: Handle,
+    inbox: mpsc::Receiver<PeerCommand>,
+    events: mpsc::UnboundedSender<PeerEvent>,
+    snapshot: Arc<Mutex<PeerSnapshot>>,
+    closers: JoinSet<()>,
+    terminating: bool,
+    /// A dynamic peer without a connection ends then.
+    lonely_until: Option<Time>,
+    timer: Pin<Box<Sleep>>,
+}
+
+/// What woke the task.
+enum Wakeup {
+    Command(Option<PeerCommand>),
+    Timer,
+    Readable(Slot),
+    Writable(Slot),
+    Log,
+    Dialled(std::io::Result<TcpStream>),
+    Readers(Result<Vec<Reader>, oneshot::error::RecvError>),
+    Credit(Permit),
+}
+
+const SLOTS: [Slot; 2] = [Slot::Outgoing, Slot::Incoming];
+
+impl PeerTask {
+    async fn run(mut self) {
+        self.session.handle_command(self.now(), Command::Start);
+        loop {
+            self.drain();
+            self.publish();
+            if self.is_over() {
+                break;
+            }
+            self.arm_timer();
+            match self.wait().await {
+                Wakeup::Command(command) => self.on_command(command),
+                Wakeup::Timer => self.on_timer(),
+                Wakeup::Readable(slot) => self.read(slot),
+                Wakeup::Writable(slot) => self.set_blocked(slot, false),
+                Wakeup::Log => {}
+                Wakeup::Dialled(result) => self.on_dialled(result),
+                Wakeup::Readers(readers) => self.on_readers(readers),
+                Wakeup::Credit(permit) => self.on_credit(permit),
+            }
+        }
+        while self.closers.join_next().await.is_some() {}
+        let _ = self.events.send(PeerEvent::Ended(self.id));
+    }
+
+    fn now(&self) -> Time {
+        self.table.clock().now()
+    }
+
+    async fn wait(&mut self) -> Wakeup {
+        let reading = self.stalled.is_none();
+        let [outgoing, incoming] = &self.conns;
+        let [out_blocked, in_blocked] = self.blocked;
+        tokio::select! {
+            biased;
+            () = &mut self.timer => Wakeup::Timer,
+            command = self.inbox.recv() => Wakeup::Command(command),
+            permit = optional(self.stalled.as_mut().map(|(_, acquire)| acquire)) => {
+                Wakeup::Credit(permit)
+            }
+            readers = optional(self.readers.as_mut().map(|(_, receiver)| receiver)) => {
+                Wakeup::Readers(readers)
+            }
+            result = optional(self.dial.as_mut()) => Wakeup::Dialled(result),
+            () = writable(outgoing, out_blocked) => Wakeup::Writable(Slot::Outgoing),
+            () = writable(incoming, in_blocked) => Wakeup::Writable(Slot::Incoming),
+            () = readable(outgoing, reading) => Wakeup::Readable(Slot::Outgoing),
+            () = readable(incoming, reading) => Wakeup::Readable(Slot::Incoming),
+            () = self.log_ready.notified() => Wakeup::Log,
+        }
+    }
+
+    fn on_command(&mut self, command: Option<PeerCommand>) {
+        let now = self.now();
+        match command {
+            Some(PeerCommand::Incoming(stream)) => self.on_stream(Slot::Incoming, stream),
+            Some(PeerCommand::Session(command)) => self.session.handle_command(now, command),
+            Some(PeerCommand::Terminate(close)) => {
+                self.terminating = true;
+                self.session.handle_command(now, Command::Stop(close));
+            }
+            None => {
+                self.terminating = true;
+                self.session.handle_command(now, Command::Stop(Close::Deconfigured));
+            }
+        }
+    }
+
+    /// A deadline came. The sockets are looked at first: octets that already wait are a sign of
+    /// life, and it is our delay if they were not read.
+    fn on_timer(&mut self) {
+        for slot in SLOTS {
+            if self.stalled.is_none() && self.conns[slot as usize].is_some() {
+                self.read(slot);
+                self.drain();
+            }
+        }
+        let now = self.now();
+        if self.stalled.is_some() {
+            SLOTS.into_iter().for_each(|slot| self.session.handle_alive(now, slot));
+        }
+        self.session.handle_timeout(now);
+    }
+
+    fn on_dialled(&mut self, result: std::io::Result<TcpStream>) {
+        self.dial = None;
+        match result {
+            Ok(stream) => self.on_stream(Slot::Outgoing, stream),
+            Err(e) => {
+                let hint = if e.kind() == std::io::ErrorKind::TimedOut
+                    && self.session.config().security.md5.is_some()
+                {
+                    " (no answer: check the password on both sides)"
+                } else {
+                    ""
+                };
+                self.session.handle_connect_failed(self.now(), &format!("{e}{hint}"));
+            }
+        }
+    }
+
+    fn on_stream(&mut self, slot: Slot, stream: TcpStream) {
+        let prepared = match slot {
+            Slot::Outgoing => Ok(()),
+            Slot::Incoming => dial::adopt(&stream, self.session.config()),
+        };
+        let conn = match prepared.and_then(|()| Conn::new(stream)) {
+            Ok(conn) => Box::new(conn),
+            Err(e) => {
+                debug!(peer = %self.name, "connection lost before it began: {e}");
+                if slot == Slot::Outgoing {
+                    self.session.handle_connect_failed(self.now(), &e.to_string());
+                }
+                return;
+            }
+        };
+        if self.conns[slot as usize].is_some() {
+            debug!(peer = %self.name, "a second connection in the same direction is closed");
+            return;
+        }
+        let (local, remote): (SocketAddr, SocketAddr) = (conn.local, conn.remote);
+        self.conns[slot as usize] = Some(conn);
+        self.blocked[slot as usize] = false;
+        self.session.handle_connected(self.now(), slot, local, remote);
+    }
+
+    fn on_readers(&mut self, readers: Result<Vec<Reader>, oneshot::error::RecvError>) {
+        let Some((slot, _)) = self.readers.take() else { return };
+        if let (Ok(readers), Some(conn)) = (readers, self.conns[slot as usize].as_mut()) {
+            conn.readers = readers;
+        }
+    }
+
+    fn on_credit(&mut self, permit: Permit) {
+        if let Some((batch, _)) = self.stalled.take() {
+            self.table.batch(self.id, batch, permit);
+        }
+        // What stopped at a full batch goes on without a further read.
+        for slot in SLOTS {
+            self.consume(slot, |conn, handle| {
+                conn.reread(handle);
+                Read::Data
+            });
+        }
+    }
+
+    fn read(&mut self, slot: Slot) {
+        self.consume(slot, |conn, handle| conn.read(handle));
+    }
+
+    /// Feeds octets to the FSM until there are no more or credit is short.
+    fn consume(
+        &mut self,
+        slot: Slot,
+        source: impl Fn(&mut Conn, &mut dyn FnMut(&[u8]) -> usize) -> Read,
+    ) {
+        let now = self.now();
+        let Some(mut conn) = self.conns[slot as usize].take() else { return };
+        let (session, batch) = (&mut self.session, &mut self.batch);
+        let outcome = source(&mut conn, &mut |bytes| {
+            session.handle_bytes(now, slot, bytes, batch, BATCH_MAX)
+        });
+        self.conns[slot as usize] = Some(conn);
+        if let Read::Closed(text) = &outcome {
+            self.session.handle_closed(now, slot, text);
+        }
+        let full = self.batch.size() >= BATCH_MAX;
+        self.on_actions();
+        self.send_batch();
+        if full && self.stalled.is_none() {
+            self.consume(slot, |conn, handle| {
+                conn.reread(handle);
+                Read::Data
+            });
+        }
+    }
+
+    /// Hands the turn's routes to the table, or keeps them until there is credit.
+    fn send_batch(&mut self) {
+        if self.batch.is_empty() || self.stalled.is_some() {
+            return;
+        }
+        let batch = std::mem::take(&mut self.batch);
+        match self.credit.try_acquire(batch.size()) {
+            Some(permit) => self.table.batch(self.id, batch, permit),
+            None => {
+                let credit = self.credit.clone();
+                let size = batch.size();
+                self.stalled =
+                    Some((batch, Box::pin(async move { credit.acquire(size).await })));
+            }
+        }
+    }
+
+    /// Does what the FSM asked for, then writes what can be written.
+    fn drain(&mut self) {
+        self.on_actions();
+        for slot in SLOTS {
+            self.flush(slot);
+        }
+        // Writing may have failed, which the FSM was told.
+        self.on_actions();
+    }
+
+    fn on_actions(&mut self) {
+        let mut ended = false;
+        while let Some(action) = self.session.poll_action() {
+            match action {
+                Action::Connect => {
+                    let config = Arc::clone(self.session.config());
+                    self.dial = Some(Box::pin(async move { dial::connect(&config).await }));
+                }
+                Action::AbortConnect => self.dial = None,
+                Action::Close { slot, abort } => self.close(slot, abort),
+                Action::Up { slot, negotiated } => {
+                    ended = false;
+                    self.on_up(slot, negotiated);
+                }
+                Action::Down { keep, .. } => {
+                    ended = true;
+                    self.stalled = None;
+                    self.readers = None;
+                    self.conns.iter_mut().flatten().for_each(|conn| conn.readers.clear());
+                    self.table.peer_down(self.id, keep);
+                    self.lonely_until =
+                        keep.map(|keep| self.now() + keep.restart_time + DYNAMIC_GRACE);
+                    self.log_down();
+                    let _ = self.events.send(PeerEvent::Down(self.id));
+                }
+                Action::Note(text) => warn!(peer = %self.name, "{text}"),
+            }
+        }
+        if ended {
+            // Routes of a session that is over; those of one that replaced it are kept.
+            self.batch.clear();
+        }
+    }
+
+    fn on_up(&mut self, slot: Slot, negotiated: Arc<Negotiated>) {
+        info!(
+            peer = %self.name,
+            "session established with {} (AS {}, id {}, hold time {} s, {:?})",
+            negotiated.remote_addr,
+            negotiated.peer_asn,
+            negotiated.peer_router_id,
+            negotiated.hold_time.as_secs(),
+            negotiated.families,
+        );
+        self.readers = Some((slot, self.table.peer_up(self.id, negotiated)));
+        let _ = self.events.send(PeerEvent::Up(self.id));
+    }
+
+    fn log_down(&self) {
+        match self.session.last_error() {
+            Some(error) => warn!(peer = %self.name, "session closed: {}", error.text),
+            None => warn!(peer = %self.name, "session closed"),
+        }
+    }
+
+    fn flush(&mut self, slot: Slot) {
+        let now = self.now();
+        let Some(conn) = self.conns[slot as usize].as_mut() else { return };
+        self.session.poll_transmit(slot, conn.control());
+        if self.blocked[slot as usize] {
+            return;
+        }
+        let outcome = conn.flush(&self.log_waker);
+        if std::mem::take(&mut conn.progressed) {
+            self.session.handle_sent(now, slot);
+        }
+        match outcome {
+            Flush::Idle => {}
+            Flush::Blocked => {
+                self.session.handle_send_blocked(now, slot);
+                self.set_blocked(slot, true);
+            }
+            Flush::Failed(text) => self.session.handle_closed(now, slot, &text),
+        }
+    }
+
+    fn set_blocked(&mut self, slot: Slot, blocked: bool) {
+        self.blocked[slot as usize] = blocked;
+    }
+
+    /// Ends a connection: its last control messages get a bounded time to leave.
+    fn close(&mut self, slot: Slot, abort: bool) {
+        let Some(mut conn) = self.conns[slot as usize].take() else { return };
+        self.blocked[slot as usize] = false;
+        conn.drop_updates();
+        if abort {
+            // Nothing may block, and nothing that is queued is of use to the peer (RFC 9687 §3).
+            let _ = socket2::SockRef::from(&conn.stream).set_linger(Some(Duration::ZERO));
+            return;
+        }
+        self.session.poll_transmit(slot, conn.control());
+        let _ = conn.flush_control();
+        self.closers.spawn(async move {
+            // Errors and the time-out have the same consequence: the connection is dropped.
+            let _ = tokio::time::timeout(LINGER, linger(&mut conn)).await;
+        });
+    }
+
+    fn arm_timer(&mut self) {
+        let mut deadline = self.session.poll_timeout().map(|(at, _)| at);
+        if let Some(at) = self.lonely_until {
+            deadline = Some(deadline.map_or(at, |d| d.min(at)));
+        }
+        let Some(at) = deadline else { return };
+        let at = Instant::from_std(self.table.clock().instant(at));
+        // Lazily: a deadline that moved back costs one early wake-up instead of a reset per message.
+        if at < self.timer.deadline() || self.timer.is_elapsed() {
+            self.timer.as_mut().reset(at);
+        }
+    }
+
+    fn is_over(&mut self) -> bool {
+        let idle = self.conns.iter().all(Option::is_none) && self.dial.is_none();
+        if !idle {
+            self.lonely_until = None;
+            return false;
+        }
+        if self.terminating {
+            return true;
+        }
+        if self.lifetime == Lifetime::Configured {
+            self.lonely_until = None;
+            return false;
+        }
+        let now = self.now();
+        now >= *self.lonely_until.get_or_insert(now + DYNAMIC_GRACE)
+    }
+
+    fn publish(&self) {
+        let mut snapshot =
+            self.snapshot.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if snapshot.state != self.session.state() || snapshot.since != self.session.state_since() {
+            snapshot.state = self.session.state();
+            snapshot.since = self.session.state_since();
+            snapshot.negotiated = self.session.negotiated().cloned();
+        }
+        if snapshot.last_error.as_ref().map(|e| e.at) != self.session.last_error().map(|e| e.at) {
+            snapshot.last_error = self.session.last_error().cloned();
+        }
+        snapshot.stats = self.session.stats();
+    }
+}
+
+/// Delivers the last octets, then waits for the peer to close, so that what it still sends does not
+/// turn our NOTIFICATION into a reset.
+async fn linger(conn: &mut Conn) -> std::io::Result<()> {
+    while let Flush::Blocked = conn.flush_control() {
+        conn.stream.writable().await?;
+    }
+    socket2::SockRef::from(&conn.stream).shutdown(std::net::Shutdown::Write)?;
+    while let Read::Blocked | Read::Data = conn.read(<[u8]>::len) {
+        conn.stream.readable().await?;
+    }
+    Ok(())
+}
+
+async fn optional<F: Future + Unpin>(future: Option<F>) -> F::Output {
+    match future {
+        Some(future) => future.await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn readable(conn: &Option<Box<Conn>>, wanted: bool) {
+    match conn {
+        // An error shows at the read that follows.
+        Some(conn) if wanted => drop(conn.stream.readable().await),
+        _ => std::future::pending().await,
+    }
+}
+
+async fn writable(conn: &Option<Box<Conn>>, wanted: bool) {
+    match conn {
+        // An error shows at the write that follows.
+        Some(conn) if wanted => drop(conn.stream.writable().await),
+        _ => std::future::pending().await,
+    }
+}

@@ -1,0 +1,197 @@
+//! Socket options that no safe crate offers: TCP MD5, GTSM's minimum TTL, late-binding ports.
+//!
+//! The only `unsafe` code of the project. Every call's result is checked; the structures passed to
+//! the kernel are built here from scratch and their sizes are asserted at compile time.
+#![allow(unsafe_code)]
+
+use std::io;
+use std::mem::size_of;
+use std::net::IpAddr;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use bgp_proto::types::Prefix;
+use libc::{c_int, c_void, socklen_t};
+
+/// Longest TCP MD5 key that Linux takes.
+const MD5_KEY_MAX: usize = libc::TCP_MD5SIG_MAXKEYLEN;
+const TCP_MD5SIG_FLAG_PREFIX: u8 = 1;
+
+/// `struct tcp_md5sig` of `linux/tcp.h`.
+#[repr(C)]
+struct TcpMd5Sig {
+    addr: libc::sockaddr_storage,
+    flags: u8,
+    prefix_len: u8,
+    key_len: u16,
+    ifindex: c_int,
+    key: [u8; MD5_KEY_MAX],
+}
+
+const _: () = assert!(size_of::<TcpMd5Sig>() == 216, "the kernel's struct tcp_md5sig is 216 octets");
+
+/// Sets (or, with an empty key, deletes) the TCP MD5 key for connections from `peers`
+/// (RFC 2385). On a listener it holds for new connections; on a dialling socket it must be set
+/// before `connect`.
+///
+/// Errors: a key longer than 80 octets; the kernel's own. Deleting a key that is not there is
+/// no error.
+pub fn set_md5_key(socket: BorrowedFd<'_>, peers: Prefix, key: &[u8]) -> io::Result<()> {
+    if key.len() > MD5_KEY_MAX {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            format!("a TCP MD5 key has at most {MD5_KEY_MAX} octets"),
+        ));
+    }
+    let mut sig = TcpMd5Sig {
+        addr: sockaddr_storage(peers.addr()),
+        flags: 0,
+        prefix_len: 0,
+        key_len: u16::try_from(key.len()).unwrap_or(0),
+        ifindex: 0,
+        key: [0; MD5_KEY_MAX],
+    };
+    if let Some(room) = sig.key.get_mut(..key.len()) {
+        room.copy_from_slice(key);
+    }
+    let option = if peers.len() == peers.family().max_len() {
+        libc::TCP_MD5SIG
+    } else {
+        sig.flags = TCP_MD5SIG_FLAG_PREFIX;
+        sig.prefix_len = peers.len();
+        libc::TCP_MD5SIG_EXT
+    };
+    match set(socket, libc::IPPROTO_TCP, option, &sig) {
+        Err(e) if key.is_empty() && e.raw_os_error() == Some(libc::ENOENT) => Ok(()),
+        result => result,
+    }
+}
+
+/// Drops received packets whose TTL or hop limit is below `min` (GTSM, RFC 5082 §3); 0 turns it off.
+pub fn set_min_ttl(socket: BorrowedFd<'_>, peer: IpAddr, min: u8) -> io::Result<()> {
+    let value = c_int::from(min);
+    match peer {
+        IpAddr::V4(_) => set(socket, libc::IPPROTO_IP, libc::IP_MINTTL, &value),
+        IpAddr::V6(_) => set(socket, libc::IPPROTO_IPV6, libc::IPV6_MINHOPCOUNT, &value),
+    }
+}
+
+/// Lets `connect` choose the port of a socket bound to an address with port 0, so that many
+/// connections from one address do not exhaust the ephemeral range.
+pub fn set_bind_address_no_port(socket: BorrowedFd<'_>) -> io::Result<()> {
+    set(socket, libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT, &c_int::from(true))
+}
+
+/// Wakes the writer only while fewer than `octets` are waiting unsent in the kernel, so that what
+/// is not yet on the wire stays where newer state can overtake it.
+pub fn set_not_sent_low_water(socket: BorrowedFd<'_>, octets: u32) -> io::Result<()> {
+    set(socket, libc::IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT, &octets)
+}
+
+/// Octets that TCP holds: sent and not acknowledged, or not yet sent.
+pub fn send_queue(socket: BorrowedFd<'_>) -> io::Result<usize> {
+    let mut queued: c_int = 0;
+    // SAFETY: SIOCOUTQ writes one c_int to the pointer, which points to one.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut queued) };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(usize::try_from(queued).unwrap_or(0))
+}
+
+fn set<T>(socket: BorrowedFd<'_>, level: c_int, option: c_int, value: &T) -> io::Result<()> {
+    let len = socklen_t::try_from(size_of::<T>()).expect("socket options are a few hundred octets");
+    // SAFETY: `value` is a live reference to `len` octets of a plain C structure or integer, and the
+    // kernel only reads them. The descriptor is open for as long as it is borrowed.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            level,
+            option,
+            std::ptr::from_ref(value).cast::<c_void>(),
+            len,
+        )
+    };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+fn sockaddr_storage(addr: IpAddr) -> libc::sockaddr_storage {
+    let from = socket2::SockAddr::from(std::net::SocketAddr::new(addr, 0));
+    // SAFETY: all-zero octets are a valid sockaddr_storage (family AF_UNSPEC).
+    let mut storage: libc::sockaddr_storage = unsafe { std::mem::zeroed() };
+    // SAFETY: `from` holds `from.len()` initialised octets, socket2 guarantees that this is at most
+    // the size of a sockaddr_storage, and the two do not overlap.
+    unsafe {
+        std::ptr::copy_nonoverlapping(
+            from.as_ptr().cast::<u8>(),
+            (&raw mut storage).cast::<u8>(),
+            (from.len() as usize).min(size_of::<libc::sockaddr_storage>()),
+        );
+    }
+    storage
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read, Write};
+    use std::net::{TcpListener, TcpStream};
+    use std::os::fd::AsFd;
+    use std::time::Duration;
+
+    fn dial(to: std::net::SocketAddr, key: &[u8]) -> io::Result<TcpStream> {
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)?;
+        if !key.is_empty() {
+            set_md5_key(socket.as_fd(), Prefix::host(to.ip()), key)?;
+        }
+        socket.connect_timeout(&to.into(), Duration::from_millis(600))?;
+        Ok(socket.into())
+    }
+
+    #[test]
+    fn only_the_right_md5_key_connects() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let to = listener.local_addr().unwrap();
+        let range: Prefix = "127.0.0.0/8".parse().unwrap();
+        set_md5_key(listener.as_fd(), range, b"secret").unwrap();
+        let mut near = dial(to, b"secret").unwrap();
+        let (mut far, _) = listener.accept().unwrap();
+        near.write_all(b"x").unwrap();
+        far.read_exact(&mut [0]).unwrap();
+        assert!(dial(to, b"wrong").is_err());
+        assert!(dial(to, b"").is_err());
+        set_md5_key(listener.as_fd(), range, b"").unwrap();
+        set_md5_key(listener.as_fd(), range, b"").unwrap();
+        dial(to, b"").unwrap();
+    }
+
+    #[test]
+    fn a_key_that_is_too_long_is_refused() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let range: Prefix = "127.0.0.1/32".parse().unwrap();
+        assert!(set_md5_key(listener.as_fd(), range, &[b'k'; 81]).is_err());
+        set_md5_key(listener.as_fd(), range, &[b'k'; 80]).unwrap();
+    }
+
+    #[test]
+    fn a_minimum_ttl_silences_a_peer_with_a_smaller_one() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut near = dial(listener.local_addr().unwrap(), b"").unwrap();
+        let (mut far, from) = listener.accept().unwrap();
+        far.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+        set_min_ttl(far.as_fd(), from.ip(), 255).unwrap();
+        near.write_all(b"x").unwrap();
+        assert!(far.read(&mut [0]).is_err(), "a packet with TTL 64 must be dropped");
+        near.set_ttl(255).unwrap();
+        near.write_all(b"y").unwrap();
+        far.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        far.read_exact(&mut [0]).unwrap();
+    }
+
+    #[test]
+    fn the_send_queue_is_readable() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let near = dial(listener.local_addr().unwrap(), b"").unwrap();
+        set_not_sent_low_water(near.as_fd(), 65_536).unwrap();
+        assert_eq!(send_queue(near.as_fd()).unwrap(), 0);
+    }
+}
