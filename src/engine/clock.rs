@@ -16,10 +16,7 @@ impl Clock {
     pub fn start() -> Self {
         let second = Duration::from_secs(1);
         let now = Instant::now();
-        Clock {
-            epoch: now.checked_sub(second).unwrap_or(now),
-            wall: SystemTime::now() - second,
-        }
+        Clock { epoch: now.checked_sub(second).unwrap_or(now), wall: SystemTime::now() - second }
     }
 
     /// Now.

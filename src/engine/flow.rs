@@ -8,9 +8,9 @@ use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Octets of unprocessed batches per peer.
-pub const PEER_BYTES: usize = 1 << 20;
+pub(super) const PEER_BYTES: usize = 1 << 20;
 /// Octets of unprocessed batches in all.
-pub const TOTAL_BYTES: usize = 32 << 20;
+pub(super) const TOTAL_BYTES: usize = 32 << 20;
 
 /// The process's credit.
 #[derive(Clone)]
@@ -38,10 +38,7 @@ impl Credit {
 
     /// Fresh credit for one peer.
     pub fn peer(&self) -> PeerCredit {
-        PeerCredit {
-            total: Arc::clone(&self.total),
-            own: Arc::new(Semaphore::new(PEER_BYTES)),
-        }
+        PeerCredit { total: Arc::clone(&self.total), own: Arc::new(Semaphore::new(PEER_BYTES)) }
     }
 }
 

@@ -26,7 +26,6 @@ use tokio::sync::oneshot;
 pub use clock::Clock;
 pub use flow::{Credit, PeerCredit, Permit};
 
-
 /// What the table's thread tells the host.
 #[derive(Debug)]
 pub enum Event {

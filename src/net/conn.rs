@@ -8,14 +8,11 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
-use std::os::fd::AsFd;
 use std::task::Waker;
 
 use bgp_proto::export::{Fetch, Piece, Reader};
 use bgp_proto::wire::HEADER_LEN;
 use tokio::net::TcpStream;
-
-use super::sockopt;
 
 /// Octets read in one go. Also bounds what a peer's task does between two awaits.
 pub(super) const READ_MAX: usize = 128 * 1024;
@@ -148,11 +145,6 @@ impl Conn {
         }
     }
 
-    /// Whether anything is left to write, as far as is known here.
-    pub(super) fn has_unwritten(&self) -> bool {
-        !self.control.is_empty() || !self.pieces.is_empty()
-    }
-
     /// Drops every piece that has not been begun, so that a NOTIFICATION is next.
     pub(super) fn drop_updates(&mut self) {
         self.readers.clear();
@@ -185,19 +177,18 @@ impl Conn {
         }
     }
 
-    /// Octets that TCP still holds for the peer.
-    pub(super) fn send_queue(&self) -> io::Result<usize> {
-        sockopt::send_queue(self.stream.as_fd())
-    }
-
     fn fetch(&mut self, waker: &Waker) -> bool {
         let mut budget = FETCH_MAX;
         let mut taken = Vec::new();
         for reader in &mut self.readers {
             let before = taken.len();
             if reader.fetch(budget, &mut taken, waker) == Fetch::Data {
-                let got: usize =
-                    taken.get(before..).unwrap_or_default().iter().map(|p| p.as_bytes().len()).sum();
+                let got: usize = taken
+                    .get(before..)
+                    .unwrap_or_default()
+                    .iter()
+                    .map(|p| p.as_bytes().len())
+                    .sum();
                 budget = budget.saturating_sub(got);
                 if budget == 0 {
                     break;

@@ -19,7 +19,7 @@ const NOT_SENT_LOW_WATER: u32 = 256 * 1024;
 const TTL_INTERNAL: u8 = 64;
 
 /// Dials a peer from its source address, with its key and TTL in place.
-pub async fn connect(config: &PeerConfig) -> io::Result<TcpStream> {
+pub(super) async fn connect(config: &PeerConfig) -> io::Result<TcpStream> {
     let remote = SocketAddr::new(config.address, config.port);
     let domain = match config.address {
         IpAddr::V4(_) => Domain::IPV4,
@@ -42,13 +42,13 @@ pub async fn connect(config: &PeerConfig) -> io::Result<TcpStream> {
 }
 
 /// Prepares an accepted connection: its TTL, and everything that a dialled one has.
-pub fn adopt(stream: &TcpStream, config: &PeerConfig) -> io::Result<()> {
+pub(super) fn adopt(stream: &TcpStream, config: &PeerConfig) -> io::Result<()> {
     set_ttl(&SockRef::from(stream), config)?;
     mark(stream, config)
 }
 
 /// The TTL that packets to the peer carry (RFC 5082 §3, RFC 4271 by custom: 1 for a direct eBGP peer).
-pub fn ttl(config: &PeerConfig) -> u8 {
+pub(super) fn ttl(config: &PeerConfig) -> u8 {
     if config.security.ttl_security_hops.is_some() {
         return u8::MAX;
     }

@@ -161,9 +161,7 @@ fn bind(address: SocketAddr) -> io::Result<TcpListener> {
             io::ErrorKind::AddrInUse => {
                 "another program listens there: stop it, or change bgp.listen"
             }
-            io::ErrorKind::PermissionDenied => {
-                "ports below 1024 need root or CAP_NET_BIND_SERVICE"
-            }
+            io::ErrorKind::PermissionDenied => "ports below 1024 need root or CAP_NET_BIND_SERVICE",
             io::ErrorKind::AddrNotAvailable => "no interface has this address",
             _ => "check bgp.listen",
         };
@@ -215,10 +213,7 @@ async fn accept(socket: Arc<TcpListener>, directory: Directory, dynamic: mpsc::S
 }
 
 fn is_exhaustion(e: &io::Error) -> bool {
-    matches!(
-        e.raw_os_error(),
-        Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM)
-    )
+    matches!(e.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM))
 }
 
 fn admit(

@@ -409,8 +409,7 @@ impl PeerTask {
             None => {
                 let credit = self.credit.clone();
                 let size = batch.size();
-                self.stalled =
-                    Some((batch, Box::pin(async move { credit.acquire(size).await })));
+                self.stalled = Some((batch, Box::pin(async move { credit.acquire(size).await })));
             }
         }
     }
@@ -554,8 +553,7 @@ impl PeerTask {
     }
 
     fn publish(&self) {
-        let mut snapshot =
-            self.snapshot.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut snapshot = self.snapshot.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if snapshot.state != self.session.state() || snapshot.since != self.session.state_since() {
             snapshot.state = self.session.state();
             snapshot.since = self.session.state_since();

@@ -165,6 +165,12 @@ impl Peer {
         let _ = (now, slot);
         todo!()
     }
+    /// The host is not reading for want of credit while the connection stands: the peer is not
+    /// to blame for silence, the hold timer starts again.
+    pub fn handle_alive(&mut self, now: Time, slot: Slot) {
+        let _ = (now, slot);
+        todo!()
+    }
     /// A deadline of `poll_timeout` may have passed.
     pub fn handle_timeout(&mut self, now: Time) {
         let _ = now;
