@@ -140,8 +140,8 @@ pub fn spawn_peer(
         name: spec.name,
         lifetime: spec.lifetime,
         session,
-        conns: [None, None],
-        blocked: [false; 2],
+        conns: [None, None, None],
+        blocked: [false; 3],
         dial: None,
         batch: RouteBatch::default(),
         stalled: None,
@@ -184,9 +184,9 @@ struct PeerTask {
     name: Arc<str>,
     lifetime: Lifetime,
     session: Peer,
-    conns: [Option<Box<Conn>>; 2],
+    conns: [Option<Box<Conn>>; 3],
     /// TCP takes no more on this slot.
-    blocked: [bool; 2],
+    blocked: [bool; 3],
     dial: Option<Dial>,
     /// Routes of the present turn.
     batch: RouteBatch,
@@ -219,7 +219,7 @@ enum Wakeup {
     Credit(Permit),
 }
 
-const SLOTS: [Slot; 2] = [Slot::Outgoing, Slot::Incoming];
+const SLOTS: [Slot; 3] = Slot::ALL;
 
 impl PeerTask {
     async fn run(mut self) {
@@ -252,8 +252,8 @@ impl PeerTask {
 
     async fn wait(&mut self) -> Wakeup {
         let reading = self.stalled.is_none();
-        let [outgoing, incoming] = &self.conns;
-        let [out_blocked, in_blocked] = self.blocked;
+        let [outgoing, incoming, reconnect] = &self.conns;
+        let [out_blocked, in_blocked, re_blocked] = self.blocked;
         tokio::select! {
             biased;
             () = &mut self.timer => Wakeup::Timer,
@@ -267,8 +267,10 @@ impl PeerTask {
             result = optional(self.dial.as_mut()) => Wakeup::Dialled(result),
             () = writable(outgoing, out_blocked) => Wakeup::Writable(Slot::Outgoing),
             () = writable(incoming, in_blocked) => Wakeup::Writable(Slot::Incoming),
+            () = writable(reconnect, re_blocked) => Wakeup::Writable(Slot::Reconnect),
             () = readable(outgoing, reading) => Wakeup::Readable(Slot::Outgoing),
             () = readable(incoming, reading) => Wakeup::Readable(Slot::Incoming),
+            () = readable(reconnect, reading) => Wakeup::Readable(Slot::Reconnect),
             () = self.log_ready.notified() => Wakeup::Log,
         }
     }
@@ -276,7 +278,9 @@ impl PeerTask {
     fn on_command(&mut self, command: Option<PeerCommand>) {
         let now = self.now();
         match command {
-            Some(PeerCommand::Incoming(stream)) => self.on_stream(Slot::Incoming, stream),
+            Some(PeerCommand::Incoming(stream)) => {
+                self.on_stream(self.session.incoming_slot(), stream);
+            }
             Some(PeerCommand::Session(command)) => self.session.handle_command(now, command),
             Some(PeerCommand::Terminate(close)) => {
                 self.terminating = true;
@@ -325,7 +329,7 @@ impl PeerTask {
     fn on_stream(&mut self, slot: Slot, stream: TcpStream) {
         let prepared = match slot {
             Slot::Outgoing => Ok(()),
-            Slot::Incoming => dial::adopt(&stream, self.session.config()),
+            Slot::Incoming | Slot::Reconnect => dial::adopt(&stream, self.session.config()),
         };
         let conn = match prepared.and_then(|()| Conn::new(stream)) {
             Ok(conn) => Box::new(conn),
@@ -338,8 +342,7 @@ impl PeerTask {
             }
         };
         if self.conns[slot as usize].is_some() {
-            debug!(peer = %self.name, "a second connection in the same direction is closed");
-            return;
+            debug!(peer = %self.name, "a second connection in the same direction replaces the first");
         }
         let (local, remote): (SocketAddr, SocketAddr) = (conn.local, conn.remote);
         self.conns[slot as usize] = Some(conn);

@@ -1,5 +1,6 @@
 //! Why a session ends, and the one map from that to a NOTIFICATION.
 
+use super::{Keep, Negotiated};
 use crate::types::Time;
 use crate::wire::{Code, Notification};
 
@@ -45,6 +46,9 @@ pub enum Close {
     GracefulStop,
     /// Lost a collision. 6/7.
     Collision,
+    /// The peer opened another connection, so it has restarted: this one is dropped without a
+    /// NOTIFICATION (RFC 4724 §5).
+    Replaced,
     /// The connection was not wanted. 6/5.
     Rejected,
     /// 4/0.
@@ -60,6 +64,133 @@ pub enum Close {
         /// For example "connection refused".
         text: String,
     },
+}
+
+/// Whether a session ends in a way that tells the peer to forget our routes (RFC 8538 §3.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Severity {
+    /// The peer may keep our routes, and we keep the peer's.
+    Soft,
+    /// Hard Reset: both sides forget.
+    Hard,
+}
+
+impl Close {
+    /// The NOTIFICATION that is sent, if one is. `session` is what was negotiated, as far as it got:
+    /// where both sides set the N bit, a hard reset is wrapped into 6/9 (RFC 8538 §3).
+    pub(super) fn notification(&self, session: Option<&Negotiated>) -> Option<Notification> {
+        let plain = match self {
+            Close::Shutdown { text } => {
+                Notification::with_text(Code::ADMINISTRATIVE_SHUTDOWN, text)
+            }
+            Close::Reset { text } => Notification::with_text(Code::ADMINISTRATIVE_RESET, text),
+            Close::Deconfigured => Notification::new(Code::PEER_DECONFIGURED),
+            Close::ConfigurationChange => Notification::new(Code::OTHER_CONFIGURATION_CHANGE),
+            Close::PrefixLimit { family, bound } => {
+                let pair = family.afi_safi();
+                let mut data = pair.afi.to_be_bytes().to_vec();
+                data.push(pair.safi);
+                data.extend(bound.to_be_bytes());
+                Notification::with_data(Code::MAXIMUM_PREFIXES, data)
+            }
+            Close::OutOfResources => Notification::new(Code::OUT_OF_RESOURCES),
+            Close::Collision => Notification::new(Code::CONNECTION_COLLISION),
+            Close::Rejected => Notification::new(Code::CONNECTION_REJECTED),
+            Close::HoldTimerExpired => Notification::new(Code::HOLD_TIMER_EXPIRED),
+            Close::Protocol(notification) => notification.clone(),
+            // Nothing can be written to a peer that does not read (RFC 9687 §3.1), and a
+            // NOTIFICATION is never answered.
+            Close::SendHoldTimerExpired
+            | Close::GracefulStop
+            | Close::Replaced
+            | Close::Received(_)
+            | Close::Transport { .. } => return None,
+        };
+        let hard = self.severity() == Severity::Hard && session.is_some_and(both_set_n_bit);
+        Some(if hard { wrap_hard_reset(&plain) } else { plain })
+    }
+
+    /// The routes to keep when an established session ends this way (RFC 4724 §4.2, RFC 8538 §4).
+    pub(super) fn keep(&self, session: &Negotiated) -> Option<Keep> {
+        let restart = session.graceful_restart.as_ref()?;
+        let lost_silently =
+            matches!(self, Close::Transport { .. } | Close::GracefulStop | Close::Replaced);
+        let kept = lost_silently || (both_set_n_bit(session) && self.severity() == Severity::Soft);
+        let families = session.restart_families();
+        (kept && !families.is_empty()).then(|| Keep {
+            families,
+            restart_time: std::time::Duration::from_secs(restart.restart_time_secs.into()),
+        })
+    }
+
+    /// Differs from RFC: 8538 §3.1 leaves a reset by the operator open. Here it is hard, because it
+    /// is asked for when a session's state is not trusted; a change of configuration is not.
+    fn severity(&self) -> Severity {
+        match self {
+            Close::Shutdown { .. }
+            | Close::Reset { .. }
+            | Close::Deconfigured
+            | Close::PrefixLimit { .. }
+            | Close::OutOfResources => Severity::Hard,
+            Close::Received(n) if n.code == Code::HARD_RESET => Severity::Hard,
+            Close::ConfigurationChange
+            | Close::GracefulStop
+            | Close::Collision
+            | Close::Replaced
+            | Close::Rejected
+            | Close::HoldTimerExpired
+            | Close::SendHoldTimerExpired
+            | Close::Protocol(_)
+            | Close::Received(_)
+            | Close::Transport { .. } => Severity::Soft,
+        }
+    }
+
+    /// Who ended it, for people.
+    pub(super) fn origin(&self) -> Origin {
+        match self {
+            Close::Received(_) => Origin::Received,
+            Close::Transport { .. }
+            | Close::GracefulStop
+            | Close::Replaced
+            | Close::SendHoldTimerExpired => Origin::Local,
+            _ => Origin::Sent,
+        }
+    }
+
+    /// The entry for `last_error`, without RFC 8538's wrapping of our own.
+    pub(super) fn to_error(&self, at: Time) -> LastError {
+        let notification = match self {
+            Close::Received(n) => Some(n.clone()),
+            Close::SendHoldTimerExpired => Some(Notification::new(Code::SEND_HOLD_TIMER_EXPIRED)),
+            _ => self.notification(None),
+        };
+        let text = match self {
+            Close::Transport { text } => text.clone(),
+            Close::GracefulStop => "graceful stop".to_owned(),
+            Close::Replaced => "the peer opened a new connection".to_owned(),
+            _ => notification.as_ref().map(describe).unwrap_or_default(),
+        };
+        LastError { at, origin: self.origin(), code: notification.map(|n| n.code), text }
+    }
+}
+
+/// We always set N where we offer capability 64, and `graceful_restart` is there only if we did.
+fn both_set_n_bit(session: &Negotiated) -> bool {
+    session.graceful_restart.as_ref().is_some_and(|gr| gr.notification)
+}
+
+fn wrap_hard_reset(inner: &Notification) -> Notification {
+    let mut data = vec![inner.code.code, inner.code.subcode];
+    data.extend_from_slice(&inner.data);
+    Notification::with_data(Code::HARD_RESET, data)
+}
+
+fn describe(notification: &Notification) -> String {
+    match notification.text() {
+        Some(text) if !text.is_empty() => format!("{}: {text}", notification.code),
+        _ => notification.code.to_string(),
+    }
 }
 
 /// What `show peers` says about the last failure.

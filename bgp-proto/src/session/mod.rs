@@ -1,4 +1,4 @@
-//! One neighbour's session: the RFC 4271 §8 state machine on two connection slots.
+//! One neighbour's session: the RFC 4271 §8 state machine on connection slots.
 //!
 //! [`Peer`] owns everything about the neighbour except routes and sockets. The host (`net`) owns the
 //! TCP connections, feeds bytes and time in, and drains actions out:
@@ -10,16 +10,31 @@
 //!
 //! What lives here: the FSM, timers, OPEN negotiation, collision (RFC 4271 §6.8), RFC 7606 verdicts
 //! applied to received UPDATEs, the one map from a reason to a NOTIFICATION. What does not: routes
-//! (they leave as a [`RouteBatch`]), sockets, policy. UPDATEs to the peer are not written here
-//! either: they are frames of an export log that the host interleaves with `poll_transmit`'s octets
-//! at message boundaries.
+//! (they leave as a [`RouteBatch`](crate::wire::RouteBatch)), sockets, policy. UPDATEs to the peer
+//! are not written here either: they are frames of an export log that the host interleaves with
+//! `poll_transmit`'s octets at message boundaries.
+//!
+//! The state machine is RFC 4271's with both connections of a collision in it, so that §6.8 is
+//! structure and not an exception. Where it differs:
+//!
+//! - Differs from RFC: a failed attempt or lost session leads to Active, not to Idle: the retry
+//!   timer runs and the peer's own connection is welcome. Idle is for stopped peers, and for those
+//!   whose faults or limits brought the session down (IdleHoldTimer).
+//! - Differs from RFC: DelayOpen (events 12 and 20) is not implemented; the OPEN leaves at once.
+//! - A connection that the peer opens while its session is established is answered with our OPEN;
+//!   only its valid OPEN replaces the session (RFC 4724 §5), so nobody ends a session by connecting.
 
 mod close;
+mod collision;
 mod config;
+mod conn;
 mod negotiate;
+mod offer;
 mod peer;
+mod timers;
 
 pub use close::{Close, LastError, Origin};
 pub use config::{AuthKey, LocalIdentity, PassiveMode, PeerConfig, TransportSecurity};
 pub use negotiate::Negotiated;
+pub use offer::{Offer, Restart};
 pub use peer::{Action, Command, Keep, Peer, Slot, State, Stats};

@@ -3,8 +3,10 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use super::PeerConfig;
 use crate::types::{Asn, Family, FamilySet, PeerType, RouterId};
-use crate::wire::{Capabilities, GracefulRestart, UpdateContext};
+use crate::wire::{AddPathMode, Capabilities, Code, EXTENDED_MAX_LEN, GracefulRestart, MAX_LEN};
+use crate::wire::{Notification, Open, UpdateContext, max_len_for};
 
 /// The result of a negotiation; constant for the life of a session.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,4 +75,106 @@ impl Negotiated {
             .collect::<FamilySet>()
             .intersection(self.families)
     }
+}
+
+/// Checks the peer's OPEN against the configuration and our own offer (RFC 4271 §6.2), and
+/// intersects the two. Errors: 2/2, 2/3, 2/7.
+pub(super) fn negotiate(
+    config: &PeerConfig,
+    offered: &Capabilities,
+    open: &Open,
+    local_addr: IpAddr,
+    remote_addr: IpAddr,
+) -> Result<Negotiated, Notification> {
+    if open.asn != config.remote_asn {
+        return Err(Notification::new(Code::BAD_PEER_AS));
+    }
+    if config.peer_type() == PeerType::Internal && open.router_id == config.router_id {
+        return Err(Notification::new(Code::BAD_BGP_IDENTIFIER));
+    }
+    let theirs = &open.capabilities;
+    let families = config.families.intersection(offered.families()).intersection(theirs.families());
+    if families.is_empty() {
+        return Err(Notification::with_data(
+            Code::UNSUPPORTED_CAPABILITY,
+            multiprotocol_tlvs(config.families),
+        ));
+    }
+    let extended_both = offered.extended_message && theirs.extended_message;
+    let hold_time =
+        Duration::from_secs(open.hold_time_secs.into()).min(whole_seconds(config.hold_time));
+    Ok(Negotiated {
+        peer_router_id: open.router_id,
+        peer_asn: open.asn,
+        local_asn: config.local_asn,
+        peer_type: config.peer_type(),
+        local_addr,
+        remote_addr,
+        families,
+        four_octet_as: offered.four_octet_as.is_some() && theirs.four_octet_as.is_some(),
+        add_path_rx: both(families, offered, theirs, receives, sends),
+        add_path_tx: both(families, offered, theirs, sends, receives),
+        ipv4_over_ipv6: offered.ipv4_over_ipv6() && theirs.ipv4_over_ipv6(),
+        // Differs from RFC: 8654 §4 lets us send long messages without having offered to receive
+        // them. One switch for both directions is what an operator expects.
+        tx_max_len: max_len_for(extended_both),
+        rx_max_len: if offered.extended_message { EXTENDED_MAX_LEN } else { MAX_LEN },
+        route_refresh: offered.route_refresh && theirs.route_refresh,
+        enhanced_refresh: offered.enhanced_refresh && theirs.enhanced_refresh,
+        hold_time,
+        keepalive_time: keepalive_time(config.keepalive_time, hold_time),
+        graceful_restart: offered
+            .graceful_restart
+            .as_ref()
+            .and_then(|_| theirs.graceful_restart.clone()),
+        peer_capabilities: theirs.clone(),
+    })
+}
+
+/// A third of the hold time in whole seconds, at least one (RFC 4271 §4.4, §10); a configured
+/// interval only shortens it. Zero if the hold time is.
+fn keepalive_time(configured: Option<Duration>, hold_time: Duration) -> Duration {
+    if hold_time.is_zero() {
+        return Duration::ZERO;
+    }
+    let third = whole_seconds(hold_time / 3);
+    configured.map_or(third, |time| time.min(third)).max(Duration::from_secs(1))
+}
+
+fn whole_seconds(time: Duration) -> Duration {
+    Duration::from_secs(time.as_secs())
+}
+
+/// Families with `ours` on our side and `peers` on the other.
+fn both(
+    families: FamilySet,
+    offered: &Capabilities,
+    theirs: &Capabilities,
+    ours: fn(AddPathMode) -> bool,
+    peers: fn(AddPathMode) -> bool,
+) -> FamilySet {
+    families
+        .iter()
+        .filter(|f| ours(offered.add_path_mode(*f)) && peers(theirs.add_path_mode(*f)))
+        .collect()
+}
+
+fn receives(mode: AddPathMode) -> bool {
+    matches!(mode, AddPathMode::Receive | AddPathMode::Both)
+}
+
+fn sends(mode: AddPathMode) -> bool {
+    matches!(mode, AddPathMode::Send | AddPathMode::Both)
+}
+
+/// The capabilities that we require, as the data of 2/7 names them (RFC 5492 §5).
+fn multiprotocol_tlvs(families: FamilySet) -> Vec<u8> {
+    let mut data = Vec::new();
+    for family in families.iter() {
+        let pair = family.afi_safi();
+        data.extend([1, 4]);
+        data.extend(pair.afi.to_be_bytes());
+        data.extend([0, pair.safi]);
+    }
+    data
 }

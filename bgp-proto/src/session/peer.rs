@@ -1,22 +1,56 @@
-//! [`Peer`]: admin state, two connection slots, back-off.
+//! [`Peer`]: admin state, connection slots, back-off.
+//!
+//! Split by noun: `dial` (when to connect), `open` (the handshake), `receive` (an established
+//! session's messages), `teardown` (the end of a connection).
 
+mod dial;
+mod open;
+mod receive;
+mod teardown;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use super::{Close, LastError, Negotiated, PeerConfig};
+use super::conn::{Conn, Expiry};
+use super::timers::{Backoff, Jitter};
+use super::{Close, LastError, Negotiated, Offer, PeerConfig, Restart};
 use crate::types::{Family, Time};
-use crate::wire::RouteBatch;
+use crate::wire::{MessageType, split_frame};
+use crate::wire::{Notification, RefreshKind, RouteBatch, RouteRefresh, encode_keepalive};
+use dial::Admin;
+use teardown::Tcp;
 
-/// The two connections that a peer may have at once (RFC 4271 §6.8).
+/// The connections that a peer may have at once (RFC 4271 §6.8).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Slot {
     /// We dialled.
     Outgoing = 0,
     /// The peer dialled.
     Incoming = 1,
+    /// The peer dialled again while the session stands on [`Slot::Incoming`].
+    Reconnect = 2,
 }
 
-/// The state that operators know (RFC 4271 §8.2.2): of the more advanced slot.
+impl Slot {
+    /// Every slot.
+    pub const ALL: [Slot; 3] = [Slot::Outgoing, Slot::Incoming, Slot::Reconnect];
+
+    /// Position in [`Slot::ALL`].
+    pub const fn index(self) -> usize {
+        self as usize
+    }
+
+    /// Whether we opened the connection.
+    pub const fn is_outgoing(self) -> bool {
+        matches!(self, Slot::Outgoing)
+    }
+}
+
+/// The state that operators know (RFC 4271 §8.2.2): of the most advanced slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[allow(missing_docs)]
 pub enum State {
@@ -46,9 +80,10 @@ pub enum Command {
 pub enum Action {
     /// Dial the configured address; answer with `handle_connected` or `handle_connect_failed`.
     Connect,
-    /// Stop dialling.
+    /// Stop dialling. A connection that comes about all the same is not wanted.
     AbortConnect,
     /// Write what `poll_transmit(slot)` still holds (bounded in time), then close the connection.
+    /// Take those octets before the next input: the slot is free, a new connection may use it.
     Close {
         /// Which.
         slot: Slot,
@@ -103,22 +138,71 @@ pub struct Stats {
 
 /// One neighbour.
 pub struct Peer {
-    _private: (),
+    config: Arc<PeerConfig>,
+    admin: Admin,
+    conns: [Option<Conn>; 3],
+    backoff: Backoff,
+    offer: Offer,
+    restart: Restart,
+    jitter: Jitter,
+    outbox: Outbox,
+    stats: Stats,
+    last_error: Option<LastError>,
+    state: State,
+    state_since: Time,
+    /// Canonical attributes of the UPDATE at hand.
+    scratch: Vec<u8>,
 }
 
 impl Peer {
     /// A stopped peer. `seed` drives jitter.
     pub fn new(config: Arc<PeerConfig>, seed: u64) -> Self {
-        let _ = (config, seed);
-        todo!()
+        Peer {
+            admin: Admin::Stopped,
+            conns: [None, None, None],
+            backoff: Backoff::new(config.connect_retry_time),
+            offer: Offer::Full,
+            restart: Restart::Done,
+            jitter: Jitter::new(seed),
+            outbox: Outbox::default(),
+            stats: Stats::default(),
+            last_error: None,
+            state: State::Idle,
+            state_since: Time::ZERO,
+            scratch: Vec::new(),
+            config,
+        }
     }
+
+    /// What the next OPEN says about a restart of ours (RFC 4724 §4.1). OPENs that are out already
+    /// stay as they are.
+    pub fn set_restart(&mut self, restart: Restart) {
+        self.restart = restart;
+    }
+
     /// What the host or operator wants.
     pub fn handle_command(&mut self, now: Time, command: Command) {
-        let _ = (now, command);
-        todo!()
+        match command {
+            Command::Start => self.start(now),
+            Command::Stop(reason) => self.stop(now, reason),
+            Command::Restart(reason) => self.bounce(now, reason),
+            Command::RequestRefresh(family) => self.request_refresh(family),
+        }
+        self.note_state(now);
     }
-    /// A TCP connection exists: ours (answering [`Action::Connect`]) or the peer's. Whether it is
-    /// wanted shows in the actions: an unwanted one is answered with `Close`.
+
+    /// The slot that a connection from the peer takes. It replaces a connection that stands there.
+    pub fn incoming_slot(&self) -> Slot {
+        match self.conn(Slot::Incoming) {
+            Some(Conn::Established(_)) => Slot::Reconnect,
+            _ => Slot::Incoming,
+        }
+    }
+
+    /// A TCP connection exists: ours (answering [`Action::Connect`]), or the peer's, on
+    /// [`Peer::incoming_slot`]. If the slot is taken, the older connection is gone: the host drops
+    /// it. Whether the new one is wanted shows in the actions: an unwanted one is answered with
+    /// `Close`.
     pub fn handle_connected(
         &mut self,
         now: Time,
@@ -126,23 +210,27 @@ impl Peer {
         local: SocketAddr,
         remote: SocketAddr,
     ) {
-        let _ = (now, slot, local, remote);
-        todo!()
+        self.accept(now, slot, local, remote);
+        self.note_state(now);
     }
+
     /// Dialling failed; the host's words.
     pub fn handle_connect_failed(&mut self, now: Time, text: &str) {
-        let _ = (now, text);
-        todo!()
+        self.fail_dial(now, text);
+        self.note_state(now);
     }
+
     /// The connection ended (EOF or error) without our asking.
     pub fn handle_closed(&mut self, now: Time, slot: Slot, text: &str) {
-        let _ = (now, slot, text);
-        todo!()
+        self.end(now, slot, Close::Transport { text: text.to_owned() }, Tcp::Gone);
+        self.note_state(now);
     }
+
     /// Octets arrived. Consumes whole messages from the front of `bytes` and returns how many octets
     /// it took; the host keeps the rest and passes it again with more behind it. Routes are appended
     /// to `batch`. Stops early (and says so by its return value) once `batch` holds `batch_max`
-    /// octets: the host sends the batch and calls again with the rest.
+    /// octets: the host sends the batch and calls again with the rest. What follows a message that
+    /// ended the connection is taken and dropped.
     pub fn handle_bytes(
         &mut self,
         now: Time,
@@ -151,67 +239,216 @@ impl Peer {
         batch: &mut RouteBatch,
         batch_max: usize,
     ) -> usize {
-        let _ = (now, slot, bytes, batch, batch_max);
-        todo!()
+        let mut taken = 0;
+        while batch.size() < batch_max {
+            let rest = bytes.get(taken..).unwrap_or_default();
+            let Some(conn) = self.conn(slot) else {
+                taken = bytes.len();
+                break;
+            };
+            match split_frame(rest, conn.rx_max_len()) {
+                Ok(Some(frame)) => {
+                    taken += frame.bytes.len();
+                    self.handle_message(now, slot, frame, batch);
+                }
+                Ok(None) => break,
+                Err(notification) => self.close(now, slot, Close::Protocol(notification)),
+            }
+        }
+        self.scratch.shrink_to(SCRATCH_KEPT);
+        self.stats.octets_received += taken as u64;
+        self.note_state(now);
+        taken
     }
-    /// Octets left the machine's send queue (or could be written): restarts the send-hold timer and
-    /// spares the next KEEPALIVE if a whole message went out.
-    pub fn handle_sent(&mut self, now: Time, slot: Slot) {
-        let _ = (now, slot);
-        todo!()
+
+    /// TCP took octets of ours: the send-hold timer stops (RFC 9687). If octets still wait, say so
+    /// with `handle_send_blocked`.
+    ///
+    /// Differs from RFC: 4271 §8.2.2 restarts the KeepaliveTimer with every UPDATE. KEEPALIVEs are
+    /// sent at their own pace here, because a large UPDATE that leaves slowly does not restart the
+    /// peer's hold timer before its last octet.
+    pub fn handle_sent(&mut self, _now: Time, slot: Slot) {
+        if let Some(Some(Conn::Established(conn))) = self.conns.get_mut(slot.index()) {
+            conn.handle_sent();
+        }
     }
-    /// The host has UPDATEs waiting that TCP does not take: the send-hold timer runs (RFC 9687).
+
+    /// The host has UPDATEs waiting that TCP does not take: the send-hold timer runs (RFC 9687),
+    /// from the first call since `handle_sent`.
     pub fn handle_send_blocked(&mut self, now: Time, slot: Slot) {
-        let _ = (now, slot);
-        todo!()
+        if let Some(Some(Conn::Established(conn))) = self.conns.get_mut(slot.index()) {
+            conn.handle_send_blocked(now);
+        }
     }
+
     /// The host is not reading for want of credit while the connection stands: the peer is not
     /// to blame for silence, the hold timer starts again.
     pub fn handle_alive(&mut self, now: Time, slot: Slot) {
-        let _ = (now, slot);
-        todo!()
+        if let Some(Some(Conn::Established(conn))) = self.conns.get_mut(slot.index()) {
+            conn.restart_hold(now);
+        }
     }
-    /// A deadline of `poll_timeout` may have passed.
+
+    /// A deadline of `poll_timeout` may have passed. Before a call for the "hold" timer the host
+    /// reads what the socket holds and passes it on: a KEEPALIVE that came in time but waited
+    /// behind a busy host must not end the session.
     pub fn handle_timeout(&mut self, now: Time) {
-        let _ = now;
-        todo!()
+        for slot in Slot::ALL {
+            let Some(Some(conn)) = self.conns.get_mut(slot.index()) else { continue };
+            match conn.expire(now, &mut self.jitter) {
+                Some(Expiry::Hold) => self.close(now, slot, Close::HoldTimerExpired),
+                Some(Expiry::SendHold) => self.close(now, slot, Close::SendHoldTimerExpired),
+                Some(Expiry::Keepalive) => self.send_keepalive(slot),
+                None => {}
+            }
+        }
+        self.expire_dial(now);
+        self.note_state(now);
     }
+
     /// When to call `handle_timeout` at the latest, and for which timer.
     pub fn poll_timeout(&self) -> Option<(Time, &'static str)> {
-        todo!()
+        let conns = self.conns.iter().flatten().flat_map(Conn::deadlines);
+        conns.chain(self.admin.deadline()).min()
     }
+
     /// What the host must do next.
     pub fn poll_action(&mut self) -> Option<Action> {
-        todo!()
+        self.outbox.actions.pop_front()
     }
+
     /// Moves whole control messages (OPEN, KEEPALIVE, NOTIFICATION, ROUTE-REFRESH) to `out`;
     /// returns whether there were any.
     pub fn poll_transmit(&mut self, slot: Slot, out: &mut Vec<u8>) -> bool {
-        let _ = (slot, out);
-        todo!()
+        let waiting = self.outbox.octets(slot);
+        let any = !waiting.is_empty();
+        out.append(waiting);
+        any
     }
+
     /// For people.
     pub fn state(&self) -> State {
-        todo!()
+        self.state
     }
+
     /// When `state` was entered.
     pub fn state_since(&self) -> Time {
-        todo!()
+        self.state_since
     }
+
     /// The last failure.
     pub fn last_error(&self) -> Option<&LastError> {
-        todo!()
+        self.last_error.as_ref()
     }
+
     /// Counters.
     pub fn stats(&self) -> Stats {
-        todo!()
+        self.stats
     }
+
     /// What was agreed, while established.
     pub fn negotiated(&self) -> Option<&Arc<Negotiated>> {
-        todo!()
+        self.established().map(|slot| slot.1)
     }
+
     /// The parameters.
     pub fn config(&self) -> &Arc<PeerConfig> {
-        todo!()
+        &self.config
+    }
+
+    /// What our OPENs offer: less than configured once the peer refused capabilities.
+    pub fn offer(&self) -> &Offer {
+        &self.offer
+    }
+
+    fn conn(&self, slot: Slot) -> Option<&Conn> {
+        self.conns.get(slot.index()).and_then(Option::as_ref)
+    }
+
+    fn established(&self) -> Option<(Slot, &Arc<Negotiated>)> {
+        Slot::ALL.into_iter().find_map(|slot| match self.conn(slot) {
+            Some(Conn::Established(conn)) => Some((slot, &conn.negotiated)),
+            _ => None,
+        })
+    }
+
+    fn request_refresh(&mut self, family: Family) {
+        match self.established() {
+            Some((slot, negotiated))
+                if negotiated.route_refresh && negotiated.families.contains(family) =>
+            {
+                let request =
+                    RouteRefresh { family: family.afi_safi(), kind: RefreshKind::Request };
+                request.encode(self.outbox.octets(slot));
+                self.stats.refreshes_sent += 1;
+            }
+            _ => self.outbox.push(Action::Note(format!(
+                "route refresh for {family} not sent: the session does not have it"
+            ))),
+        }
+    }
+
+    fn send_keepalive(&mut self, slot: Slot) {
+        encode_keepalive(self.outbox.octets(slot));
+        self.stats.keepalives_sent += 1;
+    }
+
+    /// Keeps `state` and `state_since` in step with slots and admin state.
+    fn note_state(&mut self, now: Time) {
+        let conns = self.conns.iter().flatten().map(Conn::state).max();
+        let state = conns.unwrap_or_else(|| self.admin.state());
+        if state != self.state {
+            self.state = state;
+            self.state_since = now;
+        }
+    }
+}
+
+/// Capacity that the attribute scratch keeps between reads; most sets are far smaller.
+const SCRATCH_KEPT: usize = 1024;
+/// Lines of the log per [`NOTES_PERIOD`] and peer.
+const NOTES_MAX: u32 = 10;
+const NOTES_PERIOD: std::time::Duration = std::time::Duration::from_secs(60);
+
+/// What waits for the host.
+#[derive(Default)]
+struct Outbox {
+    actions: VecDeque<Action>,
+    transmit: [Vec<u8>; 3],
+    notes_since: Time,
+    notes: u32,
+    notes_suppressed: u32,
+}
+
+impl Outbox {
+    fn push(&mut self, action: Action) {
+        self.actions.push_back(action);
+    }
+
+    /// Octets that wait on a slot.
+    fn octets(&mut self, slot: Slot) -> &mut Vec<u8> {
+        let [outgoing, incoming, reconnect] = &mut self.transmit;
+        match slot {
+            Slot::Outgoing => outgoing,
+            Slot::Incoming => incoming,
+            Slot::Reconnect => reconnect,
+        }
+    }
+
+    /// A line about something that a peer can do as often as it likes.
+    fn note_limited(&mut self, now: Time, text: impl FnOnce() -> String) {
+        if now.since(self.notes_since) >= NOTES_PERIOD {
+            if self.notes_suppressed > 0 {
+                let line = format!("{} further lines were suppressed", self.notes_suppressed);
+                self.push(Action::Note(line));
+            }
+            (self.notes_since, self.notes, self.notes_suppressed) = (now, 0, 0);
+        }
+        if self.notes == NOTES_MAX {
+            self.notes_suppressed = self.notes_suppressed.saturating_add(1);
+            return;
+        }
+        self.notes += 1;
+        self.push(Action::Note(text()));
     }
 }

@@ -1,0 +1,224 @@
+//! One connection: three states, each a struct with exactly what that state knows.
+//!
+//! Leaving a state consumes it, so nothing survives by accident: timers, parsers' limits and
+//! negotiated options belong to the connection and go with it.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use super::PeerConfig;
+use super::State;
+use super::negotiate::Negotiated;
+use super::timers::{Jitter, OPEN_HOLD_TIME, send_hold_time};
+use crate::types::{Time, Timer};
+use crate::wire::{Capabilities, EXTENDED_MAX_LEN, MAX_LEN, MessageType, UpdateContext};
+
+/// A connection in one of its states. A table of routes to the structs, nothing more.
+pub(super) enum Conn {
+    OpenSent(OpenSent),
+    OpenConfirm(OpenConfirm),
+    Established(Box<Established>),
+}
+
+/// Our OPEN is out, the peer's is awaited.
+pub(super) struct OpenSent {
+    pub(super) local: IpAddr,
+    pub(super) remote: IpAddr,
+    /// What our OPEN said, which is not what a later one would say.
+    pub(super) offered: Capabilities,
+    hold: Timer,
+}
+
+/// Both OPENs are in, the peer's KEEPALIVE is awaited.
+pub(super) struct OpenConfirm {
+    pub(super) negotiated: Arc<Negotiated>,
+    hold: Timer,
+    keepalive: Timer,
+}
+
+/// Routes flow.
+pub(super) struct Established {
+    pub(super) negotiated: Arc<Negotiated>,
+    pub(super) context: UpdateContext,
+    pub(super) since: Time,
+    hold: Timer,
+    keepalive: Timer,
+    send_hold: Timer,
+    send_hold_time: Option<std::time::Duration>,
+}
+
+/// What a connection's timers ask for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Expiry {
+    Hold,
+    SendHold,
+    Keepalive,
+}
+
+impl Conn {
+    pub(super) fn state(&self) -> State {
+        match self {
+            Conn::OpenSent(_) => State::OpenSent,
+            Conn::OpenConfirm(_) => State::OpenConfirm,
+            Conn::Established(_) => State::Established,
+        }
+    }
+
+    pub(super) fn negotiated(&self) -> Option<&Arc<Negotiated>> {
+        match self {
+            Conn::OpenSent(_) => None,
+            Conn::OpenConfirm(c) => Some(&c.negotiated),
+            Conn::Established(c) => Some(&c.negotiated),
+        }
+    }
+
+    /// Longest message that may come: it depends on what we offered (RFC 8654 §4).
+    pub(super) fn rx_max_len(&self) -> usize {
+        match self {
+            Conn::OpenSent(c) if c.offered.extended_message => EXTENDED_MAX_LEN,
+            Conn::OpenSent(_) => MAX_LEN,
+            Conn::OpenConfirm(c) => c.negotiated.rx_max_len,
+            Conn::Established(c) => c.negotiated.rx_max_len,
+        }
+    }
+
+    /// Running timers with their names.
+    pub(super) fn deadlines(&self) -> impl Iterator<Item = (Time, &'static str)> {
+        let timers = match self {
+            Conn::OpenSent(c) => [c.hold.deadline(), None, None],
+            Conn::OpenConfirm(c) => [c.hold.deadline(), c.keepalive.deadline(), None],
+            Conn::Established(c) => {
+                [c.hold.deadline(), c.keepalive.deadline(), c.send_hold.deadline()]
+            }
+        };
+        timers
+            .into_iter()
+            .zip(["hold", "keepalive", "send hold"])
+            .filter_map(|(at, name)| at.map(|at| (at, name)))
+    }
+
+    /// The most serious expiry; a KEEPALIVE that is due is due again after its interval.
+    pub(super) fn expire(&mut self, now: Time, jitter: &mut Jitter) -> Option<Expiry> {
+        match self {
+            Conn::OpenSent(c) => c.hold.expired(now).then_some(Expiry::Hold),
+            Conn::OpenConfirm(c) => {
+                if c.hold.expired(now) {
+                    return Some(Expiry::Hold);
+                }
+                let due = c.keepalive.expired(now);
+                due.then(|| {
+                    arm_keepalive(&mut c.keepalive, now, &c.negotiated, jitter);
+                    Expiry::Keepalive
+                })
+            }
+            Conn::Established(c) => {
+                if c.hold.expired(now) {
+                    return Some(Expiry::Hold);
+                }
+                if c.send_hold.expired(now) {
+                    return Some(Expiry::SendHold);
+                }
+                let due = c.keepalive.expired(now);
+                due.then(|| {
+                    arm_keepalive(&mut c.keepalive, now, &c.negotiated, jitter);
+                    Expiry::Keepalive
+                })
+            }
+        }
+    }
+}
+
+impl OpenSent {
+    pub(super) fn new(
+        now: Time,
+        local: SocketAddr,
+        remote: SocketAddr,
+        offered: Capabilities,
+    ) -> Self {
+        let mut hold = Timer::stopped();
+        hold.set(now + OPEN_HOLD_TIME);
+        OpenSent { local: local.ip(), remote: remote.ip(), offered, hold }
+    }
+
+    /// The peer's OPEN was accepted (RFC 4271 §8.2.2 OpenSent, event 19).
+    pub(super) fn confirm(
+        self,
+        now: Time,
+        negotiated: Arc<Negotiated>,
+        jitter: &mut Jitter,
+    ) -> OpenConfirm {
+        // With hold time 0 the limit on the handshake stays: a peer that never confirms would
+        // otherwise hold the slot for ever.
+        let mut hold = self.hold;
+        if !negotiated.hold_time.is_zero() {
+            hold.set(now + negotiated.hold_time);
+        }
+        let mut keepalive = Timer::stopped();
+        arm_keepalive(&mut keepalive, now, &negotiated, jitter);
+        OpenConfirm { negotiated, hold, keepalive }
+    }
+}
+
+impl OpenConfirm {
+    /// The peer's KEEPALIVE came (RFC 4271 §8.2.2 OpenConfirm, event 26).
+    pub(super) fn establish(self, now: Time, config: &PeerConfig) -> Established {
+        let mut established = Established {
+            context: self.negotiated.update_context(config.enforce_first_as, config.reject_as_sets),
+            since: now,
+            hold: Timer::stopped(),
+            keepalive: self.keepalive,
+            send_hold: Timer::stopped(),
+            send_hold_time: send_hold_time(config.send_hold_time, self.negotiated.hold_time),
+            negotiated: self.negotiated,
+        };
+        established.restart_hold(now);
+        established
+    }
+}
+
+impl Established {
+    /// A complete KEEPALIVE or UPDATE came; octets alone do not count.
+    pub(super) fn restart_hold(&mut self, now: Time) {
+        if !self.negotiated.hold_time.is_zero() {
+            self.hold.set(now + self.negotiated.hold_time);
+        }
+    }
+
+    pub(super) fn handle_send_blocked(&mut self, now: Time) {
+        if let (None, Some(time)) = (self.send_hold.deadline(), self.send_hold_time) {
+            self.send_hold.set(now + time);
+        }
+    }
+
+    pub(super) fn handle_sent(&mut self) {
+        self.send_hold.stop();
+    }
+}
+
+/// The subcode of "FSM Error" that names the state (RFC 6608 §3), for messages that it does not expect.
+pub(super) fn unexpected_subcode(state: State) -> u8 {
+    match state {
+        State::OpenSent => 1,
+        State::OpenConfirm => 2,
+        State::Established => 3,
+        State::Idle | State::Connect | State::Active => 0,
+    }
+}
+
+/// Whether a state expects a message.
+pub(super) fn expects(state: State, kind: MessageType) -> bool {
+    use MessageType::{Keepalive, Notification, Open, RouteRefresh, Update};
+    matches!(
+        (state, kind),
+        (_, Notification)
+            | (State::OpenSent, Open)
+            | (State::OpenConfirm, Keepalive)
+            | (State::Established, Update | Keepalive | RouteRefresh)
+    )
+}
+
+fn arm_keepalive(timer: &mut Timer, now: Time, negotiated: &Negotiated, jitter: &mut Jitter) {
+    if !negotiated.keepalive_time.is_zero() {
+        timer.set(now + jitter.spread(negotiated.keepalive_time));
+    }
+}

@@ -1,0 +1,171 @@
+//! What we put into our OPEN: everything configured, or less for a peer that refused it.
+
+use std::fmt;
+
+use super::PeerConfig;
+use crate::types::{Family, FamilySet};
+use crate::wire::{AddPathMode, Capabilities, GracefulRestart, GracefulRestartFamily};
+use crate::wire::{Code, Notification, Open};
+
+/// Capability codes by which a peer names what it does not support (RFC 5492 §5).
+mod capability {
+    pub(super) const MULTIPROTOCOL: u8 = 1;
+    pub(super) const ROUTE_REFRESH: u8 = 2;
+    pub(super) const EXTENDED_NEXT_HOP: u8 = 5;
+    pub(super) const EXTENDED_MESSAGE: u8 = 6;
+    pub(super) const GRACEFUL_RESTART: u8 = 64;
+    pub(super) const FOUR_OCTET_AS: u8 = 65;
+    pub(super) const ADD_PATH: u8 = 69;
+    pub(super) const ENHANCED_REFRESH: u8 = 70;
+}
+
+/// What capability 64 says about ourselves (RFC 4724 §3).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Restart {
+    /// We are not restarting: R = 0, and F = 1 because forwarding goes on.
+    #[default]
+    Done,
+    /// We have restarted and have not converged yet: R = 1.
+    Recovering {
+        /// Families whose kernel routes were found and kept: F = 1.
+        preserved: FamilySet,
+    },
+}
+
+/// How much of what the configuration allows is offered to a peer (RFC 5492 §3). Kept over
+/// reconnects; a start of the peer begins with [`Offer::Full`] again.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Offer {
+    /// All of it.
+    #[default]
+    Full,
+    /// All but these capability codes, which the peer named in a 2/7. Sorted.
+    Without(Vec<u8>),
+    /// Multiprotocol and four-octet AS numbers only.
+    Essential,
+    /// No optional parameters at all.
+    Bare,
+}
+
+impl Offer {
+    /// What to try after the peer answered our OPEN with `refusal`; `None` if it was no refusal of
+    /// capabilities. Walks down to [`Offer::Bare`] and starts over.
+    pub(super) fn after(&self, refusal: &Notification) -> Option<Offer> {
+        let named: &[u8] = match refusal.code {
+            Code::UNSUPPORTED_CAPABILITY => &refusal.data,
+            Code::UNSUPPORTED_OPTIONAL_PARAMETER => &[],
+            _ => return None,
+        };
+        let known = match self {
+            Offer::Full => &[][..],
+            Offer::Without(codes) => codes.as_slice(),
+            Offer::Essential => return Some(Offer::Bare),
+            Offer::Bare => return Some(Offer::Full),
+        };
+        let mut codes = known.to_vec();
+        codes.extend(optional_codes(named));
+        codes.sort_unstable();
+        codes.dedup();
+        Some(if codes.len() > known.len() { Offer::Without(codes) } else { Offer::Essential })
+    }
+
+    fn includes(&self, capability: u8) -> bool {
+        match self {
+            Offer::Full => true,
+            Offer::Without(codes) => !codes.contains(&capability),
+            Offer::Essential => {
+                matches!(capability, capability::MULTIPROTOCOL | capability::FOUR_OCTET_AS)
+            }
+            Offer::Bare => false,
+        }
+    }
+}
+
+impl fmt::Display for Offer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Offer::Full => f.write_str("all capabilities"),
+            Offer::Without(codes) => write!(f, "all capabilities but {codes:?}"),
+            Offer::Essential => f.write_str("only multiprotocol and four-octet AS"),
+            Offer::Bare => f.write_str("no capabilities"),
+        }
+    }
+}
+
+/// The capability codes in the data of a 2/7 that a session can do without.
+fn optional_codes(mut tlvs: &[u8]) -> Vec<u8> {
+    let mut codes = Vec::new();
+    while let [code, len, rest @ ..] = tlvs {
+        if !matches!(*code, capability::MULTIPROTOCOL | capability::FOUR_OCTET_AS) {
+            codes.push(*code);
+        }
+        tlvs = rest.get(usize::from(*len)..).unwrap_or_default();
+    }
+    codes
+}
+
+/// Our OPEN, from the state at the time of the connection.
+pub(super) fn build_open(config: &PeerConfig, offer: &Offer, restart: Restart) -> Open {
+    Open {
+        asn: config.local_asn,
+        hold_time_secs: u16::try_from(config.hold_time.as_secs()).unwrap_or(u16::MAX),
+        router_id: config.router_id,
+        capabilities: build_capabilities(config, offer, restart),
+    }
+}
+
+fn build_capabilities(config: &PeerConfig, offer: &Offer, restart: Restart) -> Capabilities {
+    let families: &[Family] = &config.families.iter().collect::<Vec<_>>();
+    let mut caps = Capabilities::default();
+    if offer.includes(capability::MULTIPROTOCOL) {
+        caps.multiprotocol = families.iter().map(|f| f.afi_safi()).collect();
+    }
+    caps.four_octet_as = offer.includes(capability::FOUR_OCTET_AS).then_some(config.local_asn);
+    caps.route_refresh = offer.includes(capability::ROUTE_REFRESH);
+    caps.enhanced_refresh = config.enhanced_refresh && offer.includes(capability::ENHANCED_REFRESH);
+    caps.extended_message =
+        config.extended_messages && offer.includes(capability::EXTENDED_MESSAGE);
+    if config.extended_next_hop
+        && config.families.contains(Family::Ipv4)
+        && offer.includes(capability::EXTENDED_NEXT_HOP)
+    {
+        caps.extended_next_hop.push((Family::Ipv4.afi_safi(), Family::Ipv6.afi_safi().afi));
+    }
+    if offer.includes(capability::ADD_PATH) {
+        caps.add_path = families
+            .iter()
+            .map(|f| (f.afi_safi(), config.add_path[*f]))
+            .filter(|(_, mode)| *mode != AddPathMode::None)
+            .collect();
+    }
+    if let Some(time) = config.graceful_restart_time
+        && offer.includes(capability::GRACEFUL_RESTART)
+    {
+        caps.graceful_restart = Some(build_graceful_restart(families, time.as_secs(), restart));
+    }
+    caps
+}
+
+fn build_graceful_restart(
+    families: &[Family],
+    time_secs: u64,
+    restart: Restart,
+) -> GracefulRestart {
+    const RESTART_TIME_SECS_MAX: u64 = 4095;
+    let (restarting, preserved) = match restart {
+        Restart::Done => (false, FamilySet::ALL),
+        Restart::Recovering { preserved } => (true, preserved),
+    };
+    GracefulRestart {
+        restarting,
+        notification: true,
+        restart_time_secs: time_secs.min(RESTART_TIME_SECS_MAX) as u16,
+        families: families
+            .iter()
+            .map(|f| GracefulRestartFamily {
+                family: f.afi_safi(),
+                forwarding: preserved.contains(*f),
+            })
+            .collect(),
+    }
+}

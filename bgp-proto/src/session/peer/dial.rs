@@ -1,0 +1,193 @@
+//! When to connect: admin state, retry, idle hold.
+
+use super::{Action, Close, Conn, Offer, Peer, Slot, State, Tcp};
+use crate::session::PassiveMode;
+use crate::session::timers::{CONNECT_TIME, Incoming};
+use crate::types::{Time, Timer};
+
+/// What the operator wants, and how far we are allowed to follow.
+pub(super) enum Admin {
+    /// Idle until [`Command::Start`](super::Command::Start).
+    Stopped,
+    /// Idle for a while: the peer's faults or its limits brought the session down
+    /// (RFC 4271 §8.1.1, IdleHoldTimer). Connections are refused.
+    IdleHold { until: Timer },
+    /// Looking for a session, or having one.
+    Running { dial: Dial },
+}
+
+/// Our side of connecting.
+pub(super) enum Dial {
+    /// Nothing to do: passive, dialled already, or established.
+    Resting,
+    /// Active: waiting for the retry timer.
+    Waiting { retry: Timer },
+    /// Connect: the host dials.
+    Connecting { deadline: Timer },
+}
+
+impl Admin {
+    /// The state as long as there is no connection.
+    pub(super) fn state(&self) -> State {
+        match self {
+            Admin::Stopped | Admin::IdleHold { .. } => State::Idle,
+            Admin::Running { dial: Dial::Connecting { .. } } => State::Connect,
+            Admin::Running { .. } => State::Active,
+        }
+    }
+
+    pub(super) fn deadline(&self) -> Option<(Time, &'static str)> {
+        let (timer, name) = match self {
+            Admin::Stopped | Admin::Running { dial: Dial::Resting } => return None,
+            Admin::IdleHold { until } => (until, "idle hold"),
+            Admin::Running { dial: Dial::Waiting { retry } } => (retry, "connect retry"),
+            Admin::Running { dial: Dial::Connecting { deadline } } => (deadline, "connect"),
+        };
+        timer.deadline().map(|at| (at, name))
+    }
+
+    fn is_connecting(&self) -> bool {
+        matches!(self, Admin::Running { dial: Dial::Connecting { .. } })
+    }
+}
+
+impl Peer {
+    /// ManualStart (events 1 and 4). It also ends an idle hold.
+    pub(super) fn start(&mut self, now: Time) {
+        if matches!(self.admin, Admin::Running { .. }) {
+            return;
+        }
+        self.backoff.reset();
+        self.offer = Offer::Full;
+        self.begin(now);
+    }
+
+    /// ManualStop and AutomaticStop (events 2 and 8).
+    pub(super) fn stop(&mut self, now: Time, reason: Close) {
+        self.rest();
+        self.admin = Admin::Stopped;
+        self.close_all(now, &reason);
+        self.backoff.reset();
+    }
+
+    /// Ends every connection and goes on by the ordinary rules.
+    pub(super) fn bounce(&mut self, now: Time, reason: Close) {
+        if matches!(self.admin, Admin::Running { .. }) {
+            self.close_all(now, &reason);
+        }
+    }
+
+    /// The host's answer to [`Action::Connect`]: no.
+    pub(super) fn fail_dial(&mut self, now: Time, text: &str) {
+        if !self.admin.is_connecting() {
+            return;
+        }
+        self.stats.connect_failures += 1;
+        self.last_error = Some(Close::Transport { text: text.to_owned() }.to_error(now));
+        self.backoff.count_failure();
+        self.admin = Admin::Running { dial: Dial::Resting };
+        self.plan_dial(now);
+    }
+
+    /// The host's answer to [`Action::Connect`]: yes. Returns whether it had been asked.
+    pub(super) fn finish_dial(&mut self) -> bool {
+        let asked = self.admin.is_connecting();
+        if asked {
+            self.admin = Admin::Running { dial: Dial::Resting };
+        }
+        asked
+    }
+
+    pub(super) fn expire_dial(&mut self, now: Time) {
+        if self.admin.deadline().is_none_or(|(at, _)| at > now) {
+            return;
+        }
+        match self.admin {
+            Admin::Stopped | Admin::Running { dial: Dial::Resting } => {}
+            Admin::IdleHold { .. } => self.begin(now),
+            Admin::Running { dial: Dial::Waiting { .. } } => self.begin(now),
+            // Differs from RFC: 4271 §8.2.2 dials again at once when the timer of Connect expires;
+            // a host that answers nothing is left alone for the back-off's delay.
+            Admin::Running { dial: Dial::Connecting { .. } } => {
+                self.outbox.push(Action::AbortConnect);
+                self.fail_dial(now, "no answer in time");
+            }
+        }
+    }
+
+    /// Stops dialling and waiting to dial.
+    pub(super) fn rest(&mut self) {
+        if self.admin.is_connecting() {
+            self.outbox.push(Action::AbortConnect);
+        }
+        if let Admin::Running { dial } = &mut self.admin {
+            *dial = Dial::Resting;
+        }
+    }
+
+    /// Sets the retry timer, where dialling is ours to do and not under way.
+    pub(super) fn plan_dial(&mut self, now: Time) {
+        let resting = matches!(self.admin, Admin::Running { dial: Dial::Resting });
+        if resting && self.may_dial() {
+            let mut retry = Timer::stopped();
+            retry.set(self.backoff.retry_at(now, &mut self.jitter));
+            self.admin = Admin::Running { dial: Dial::Waiting { retry } };
+        }
+    }
+
+    /// Goes idle for the back-off's delay; connections that exist end, new ones are refused.
+    pub(super) fn hold_idle(&mut self, now: Time) {
+        self.rest();
+        let mut until = Timer::stopped();
+        until.set(self.backoff.retry_at(now, &mut self.jitter));
+        self.admin = Admin::IdleHold { until };
+        self.close_all(now, &Close::Rejected);
+    }
+
+    /// Whether a connection from the peer is taken at all.
+    pub(super) fn accepts(&self) -> Incoming {
+        match self.admin {
+            Admin::Running { .. } => Incoming::Accept,
+            Admin::Stopped | Admin::IdleHold { .. } => Incoming::Refuse,
+        }
+    }
+
+    fn begin(&mut self, now: Time) {
+        self.admin = Admin::Running { dial: Dial::Resting };
+        self.dial(now);
+    }
+
+    fn dial(&mut self, now: Time) {
+        if !self.may_dial() {
+            return;
+        }
+        if self.conns.iter().flatten().any(|c| c.state() == State::OpenConfirm) {
+            // The peer's connection is about to become the session.
+            return self.plan_dial(now);
+        }
+        let mut deadline = Timer::stopped();
+        deadline.set(now + CONNECT_TIME);
+        self.admin = Admin::Running { dial: Dial::Connecting { deadline } };
+        self.outbox.push(Action::Connect);
+    }
+
+    /// A passive peer never dials, nor does one that has dialled already or is established.
+    fn may_dial(&self) -> bool {
+        self.config.passive == PassiveMode::Active
+            && self.conn(Slot::Outgoing).is_none()
+            && self.established().is_none()
+    }
+
+    fn close_all(&mut self, now: Time, reason: &Close) {
+        for slot in Slot::ALL {
+            self.end(now, slot, reason.clone(), Tcp::Open);
+        }
+    }
+}
+
+impl Conn {
+    /// An attempt of the peer's that did not get far says nothing about our own attempts.
+    pub(super) fn counts_as_attempt(&self, slot: Slot) -> bool {
+        slot.is_outgoing() || matches!(self, Conn::Established(_))
+    }
+}

@@ -1,0 +1,166 @@
+//! Durations of the state machine, jitter and back-off.
+//!
+//! | timer      | set by                                   | stopped by            | on expiry |
+//! |------------|------------------------------------------|-----------------------|-----------|
+//! | retry      | a failed attempt or a lost connection    | dialling, Established | dial      |
+//! | connect    | [`Action::Connect`](super::Action)       | the attempt's result  | abort, back off |
+//! | idle hold  | repeated faults of the peer, its limits  | `Start`, `Stop`       | dial      |
+//! | hold       | OPEN sent (4 min); KEEPALIVE and UPDATE received | end of connection | 4/0   |
+//! | keepalive  | OPEN accepted; its own expiry            | end of connection     | KEEPALIVE |
+//! | send hold  | the host, when TCP takes nothing         | the host, on progress | reset     |
+
+use std::time::Duration;
+
+use crate::types::Time;
+
+/// How long a peer may take to answer with its OPEN (RFC 4271 §8.2.2: "a large value").
+pub(super) const OPEN_HOLD_TIME: Duration = Duration::from_secs(240);
+/// How long an attempt to connect may take: Linux has sent four SYNs by then.
+pub(super) const CONNECT_TIME: Duration = Duration::from_secs(15);
+/// A session that lasted this long forgives earlier failures.
+pub(super) const STABLE_TIME: Duration = Duration::from_secs(60);
+/// RFC 9687 §3.2: the default is the larger of this and twice the hold time.
+const SEND_HOLD_TIME_MIN: Duration = Duration::from_secs(480);
+/// Shortest delay between attempts, whatever is configured.
+const RETRY_TIME_MIN: Duration = Duration::from_secs(1);
+/// Growth of the delay ends at this multiple of the configured one.
+const RETRY_FACTOR_MAX: u32 = 8;
+/// Consecutive faults that are met with an ordinary delay; beyond, incoming connections are
+/// refused during the delay as well.
+const FAULTS_TOLERATED: u32 = 5;
+
+/// The send hold time of a session; `None` turns it off.
+pub(super) fn send_hold_time(configured: Option<Duration>, hold: Duration) -> Option<Duration> {
+    if hold.is_zero() {
+        return None;
+    }
+    match configured {
+        None => Some(SEND_HOLD_TIME_MIN.max(hold.saturating_mul(2))),
+        Some(Duration::ZERO) => None,
+        // RFC 9687 §3.2: greater than the hold time.
+        Some(time) => Some(time.max(hold.saturating_add(Duration::from_secs(1)))),
+    }
+}
+
+/// Seeded pseudo-random numbers (SplitMix64) for jitter.
+#[derive(Clone, Debug)]
+pub(super) struct Jitter(u64);
+
+impl Jitter {
+    pub(super) fn new(seed: u64) -> Self {
+        Jitter(seed)
+    }
+
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// `time` times a factor between 0.75 and 1.0 (RFC 4271 §10).
+    pub(super) fn spread(&mut self, time: Duration) -> Duration {
+        let thousandths = 750 + u32::try_from(self.next() % 251).unwrap_or(0);
+        time.saturating_mul(thousandths) / 1000
+    }
+}
+
+/// ConnectRetryCounter and what follows from it (RFC 4271 §8.1.1, DampPeerOscillations).
+#[derive(Clone, Debug)]
+pub(super) struct Backoff {
+    base: Duration,
+    failures: u32,
+    faults: u32,
+}
+
+/// Whether the peer may dial while we wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Incoming {
+    Accept,
+    Refuse,
+}
+
+impl Backoff {
+    pub(super) fn new(connect_retry_time: Duration) -> Self {
+        Backoff { base: connect_retry_time.max(RETRY_TIME_MIN), failures: 0, faults: 0 }
+    }
+
+    /// An attempt or a session failed.
+    pub(super) fn count_failure(&mut self) {
+        self.failures = self.failures.saturating_add(1);
+    }
+
+    /// The peer broke the protocol.
+    pub(super) fn count_fault(&mut self) {
+        self.faults = self.faults.saturating_add(1);
+    }
+
+    pub(super) fn reset(&mut self) {
+        self.failures = 0;
+        self.faults = 0;
+    }
+
+    /// When to dial next. The delay grows by half with every failure, up to eight times.
+    pub(super) fn retry_at(&self, now: Time, jitter: &mut Jitter) -> Time {
+        let max = self.base.saturating_mul(RETRY_FACTOR_MAX);
+        let grown = (1..self.failures.min(8)).fold(self.base, |d, _| d.saturating_mul(3) / 2);
+        now + jitter.spread(grown.min(max))
+    }
+
+    /// A peer that fails again and again through its own fault does not get to set the pace.
+    pub(super) fn incoming(&self) -> Incoming {
+        if self.faults > FAULTS_TOLERATED { Incoming::Refuse } else { Incoming::Accept }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn back_off_grows_by_half_up_to_eight_times_and_forgets() {
+        let mut backoff = Backoff::new(Duration::from_secs(10));
+        let mut jitter = Jitter::new(7);
+        let mut last = Duration::ZERO;
+        for failure in 1..=20 {
+            backoff.count_failure();
+            let delay = backoff.retry_at(Time::ZERO, &mut jitter).since(Time::ZERO);
+            let exact = (10.0 * 1.5f64.powi(failure - 1)).min(80.0);
+            let ratio = delay.as_secs_f64() / exact;
+            assert!((0.749..=1.0).contains(&ratio), "failure {failure}: {delay:?}");
+            last = delay;
+        }
+        assert!(last >= Duration::from_secs(60));
+        backoff.reset();
+        assert!(backoff.retry_at(Time::ZERO, &mut jitter) <= Time::ZERO + Duration::from_secs(10));
+    }
+
+    #[test]
+    fn a_delay_of_zero_is_not_believed() {
+        let backoff = Backoff::new(Duration::ZERO);
+        let at = backoff.retry_at(Time::ZERO, &mut Jitter::new(1));
+        assert!(at.since(Time::ZERO) >= Duration::from_millis(750));
+    }
+
+    #[test]
+    fn send_hold_time_follows_rfc_9687() {
+        let secs = Duration::from_secs;
+        assert_eq!(send_hold_time(None, secs(90)), Some(secs(480)));
+        assert_eq!(send_hold_time(None, secs(300)), Some(secs(600)));
+        assert_eq!(send_hold_time(None, secs(0)), None);
+        assert_eq!(send_hold_time(Some(secs(0)), secs(90)), None);
+        assert_eq!(send_hold_time(Some(secs(100)), secs(90)), Some(secs(100)));
+        assert_eq!(send_hold_time(Some(secs(10)), secs(90)), Some(secs(91)));
+    }
+
+    #[test]
+    fn jitter_covers_its_range_and_depends_on_the_seed_only() {
+        let mut a = Jitter::new(42);
+        let mut b = Jitter::new(42);
+        let draws: Vec<_> = (0..1000).map(|_| a.spread(Duration::from_secs(100))).collect();
+        assert!(draws.iter().all(|d| (75..=100).contains(&d.as_secs())));
+        assert!(draws.iter().any(|d| d.as_secs() < 77) && draws.iter().any(|d| d.as_secs() > 97));
+        assert!(draws.iter().all(|d| *d == b.spread(Duration::from_secs(100))));
+    }
+}
