@@ -115,10 +115,19 @@ impl<'o> UpdateWriter<'o> {
             return Err(TooLong);
         }
         let len = Nlri::encoded_len(self.format.add_path, prefix);
-        if self.filling.is_none_or(|filling| self.len_with(filling, len) > self.max_len()) {
-            self.complete();
+        if let Some(filling) = self.filling {
+            // Every message starts alike, so the open one tells whether an empty one has room.
+            if self.message_len(filling, len) > self.max_len() {
+                return Err(TooLong);
+            }
+            let held = self.out.len() - filling.nlri;
+            if self.message_len(filling, held + len) > self.max_len() {
+                self.complete();
+            }
+        }
+        if self.filling.is_none() {
             let filling = self.begin();
-            if self.len_with(filling, len) > self.max_len() {
+            if self.message_len(filling, len) > self.max_len() {
                 self.out.truncate(filling.start);
                 return Err(TooLong);
             }
@@ -139,23 +148,18 @@ impl<'o> UpdateWriter<'o> {
         self.format.max_len.min(EXTENDED_MAX_LEN)
     }
 
-    /// Length of the completed message if `more` octets of prefixes were added.
-    fn len_with(&self, filling: Filling, more: usize) -> usize {
-        let len = self.out.len() - filling.start + more;
+    /// Length of the completed message with `nlri_len` octets of prefixes.
+    fn message_len(&self, filling: Filling, nlri_len: usize) -> usize {
+        let len = filling.nlri - filling.start + nlri_len;
+        // An MP attribute is open with Extended Length and shrinks by an octet if its value needs
+        // none, because RFC 4271 §4.3 allows it for longer values only.
+        let shrinks = || usize::from(filling.nlri - mp_value_start(filling) + nlri_len <= 255);
         match self.layout {
             Layout::Classic { .. } => len,
             Layout::ClassicWithdraw => len + 2,
-            Layout::MpReach { attrs_len, .. } => {
-                len + attrs_len - self.mp_header_saving(filling, more)
-            }
-            Layout::MpUnreach => len - self.mp_header_saving(filling, more),
+            Layout::MpReach { attrs_len, .. } => len + attrs_len - shrinks(),
+            Layout::MpUnreach => len - shrinks(),
         }
-    }
-
-    /// Octets that the open MP attribute shrinks by when it is completed: one if its value needs no
-    /// Extended Length, which RFC 4271 §4.3 allows for longer values only.
-    fn mp_header_saving(&self, filling: Filling, more: usize) -> usize {
-        usize::from(self.out.len() - mp_value_start(filling) + more <= 255)
     }
 
     /// Writes everything before the prefixes.
