@@ -1,1 +1,28 @@
-//! The harness: namespaces, daemons, waiting.
+//! The harness: namespaces, daemons, waiting, and what the tests ask of a BGP speaker.
+//!
+//! - [`lab`]: a bridge and hosts in network namespaces of their own, removed on every exit path.
+//! - [`daemon`], [`wait`], [`require`]: processes, bounded waits, and when a test may be skipped.
+//! - [`speaker`]: one description of a speaker and one set of questions for all of them.
+//! - [`margay`], [`bird2`], [`bird16`], [`frr`], [`gobgp`], [`openbgpd`], [`exabgp`]: the speakers.
+//! - [`subject`]: the speaker under test: margay, or BIRD 2 when the harness itself is in doubt.
+//! - [`matrix`]: the cases that every peer goes through.
+//! - [`raw`], [`message`]: a neighbour that speaks scripted bytes.
+//! - [`sequence`]: the interpreter of the recorded session scenarios.
+//!
+//! Every test has its own namespaces, so tests run in parallel and ports never clash.
+
+pub mod bird16;
+pub mod bird2;
+pub mod daemon;
+pub mod exabgp;
+pub mod frr;
+pub mod gobgp;
+pub mod kernel;
+pub mod lab;
+pub mod margay;
+pub mod matrix;
+pub mod openbgpd;
+pub mod require;
+pub mod speaker;
+pub mod subject;
+pub mod wait;

@@ -88,4 +88,7 @@ pub struct LocalRoute {
     pub interface: Option<Arc<str>>,
     /// Kernel metric, for policies.
     pub metric: Option<u32>,
+    /// Canonical attributes that the route starts with, as the host's redistribution policy left
+    /// them. `None`: ORIGIN IGP and an empty AS_PATH.
+    pub attrs: Option<Arc<[u8]>>,
 }

@@ -172,7 +172,9 @@ impl Notification {
     /// Administrative shutdown or reset with a text for the peer (RFC 9003), cut at a character
     /// boundary to 255 octets.
     pub fn with_text(code: Code, text: &str) -> Self {
-        let text = text.get(..text.floor_char_boundary(255)).unwrap_or_default();
+        let ends = text.char_indices().map(|(at, c)| at + c.len_utf8());
+        let cut = ends.take_while(|end| *end <= 255).last().unwrap_or(0);
+        let text = text.get(..cut).unwrap_or_default();
         let len = u8::try_from(text.len()).unwrap_or(u8::MAX);
         let mut data = Vec::with_capacity(text.len() + 1);
         data.push(len);

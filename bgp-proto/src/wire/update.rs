@@ -1,6 +1,14 @@
 //! UPDATE: the received buffer plus ranges, with RFC 7606 as a value.
-use super::{AttrView, Nlri, Notification};
-use crate::types::{Asn, Family, FamilySet, NextHop, PeerType};
+mod canonical;
+mod rules;
+mod walk;
+
+use std::net::Ipv4Addr;
+
+use super::attrs::AttrIter;
+use super::{Nlri, Notification};
+use crate::types::{AfiSafi, Asn, Family, FamilySet, NextHop, PeerType};
+use canonical::Canonical;
 
 /// What a session negotiated, as far as reading UPDATEs needs it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +29,23 @@ pub struct UpdateContext {
     pub enforce_first_as: bool,
     /// Treat AS_SET and AS_CONFED_SET as withdraw (RFC 9774).
     pub reject_as_sets: bool,
+}
+
+impl UpdateContext {
+    /// Both families, four-octet AS numbers, first-AS check, AS_SETs accepted; no ADD-PATH, no
+    /// IPv6 next hops for IPv4.
+    pub const fn new(peer_type: PeerType, peer_asn: Asn) -> Self {
+        UpdateContext {
+            four_octet_as: true,
+            families: FamilySet::ALL,
+            add_path: FamilySet::EMPTY,
+            ipv4_over_ipv6: false,
+            peer_type,
+            peer_asn,
+            enforce_first_as: true,
+            reject_as_sets: false,
+        }
+    }
 }
 
 /// What is to be done with the routes of an UPDATE.
@@ -49,9 +74,19 @@ pub struct Discarded {
 }
 
 impl Discarded {
-    /// The codes.
+    /// The codes, each once, in the order in which they were met.
     pub fn codes(&self) -> &[u8] {
         self.codes.get(..usize::from(self.len)).unwrap_or_default()
+    }
+
+    fn insert(&mut self, code: u8) {
+        if self.codes().contains(&code) {
+            return;
+        }
+        if let Some(slot) = self.codes.get_mut(usize::from(self.len)) {
+            *slot = code;
+            self.len += 1;
+        }
     }
 }
 
@@ -68,43 +103,76 @@ pub struct Reach<'a> {
 pub type Unreach<'a> = Nlri<'a>;
 
 /// A parsed UPDATE.
+///
+/// The order in which it takes effect: first [`Update::unreach`], then [`Update::reach`], so that a
+/// prefix in both is announced (RFC 4271 §4.3); of a prefix announced twice the last one counts.
+/// With [`Verdict::TreatAsWithdraw`] the prefixes of both are withdrawn.
 #[derive(Clone, Debug)]
 pub struct Update<'a> {
-    body: &'a [u8],
-    // Ranges and verdict: the implementer's.
+    /// The attributes as received, up to where they stop being attributes.
+    attrs: &'a [u8],
+    withdrawn: Unreach<'a>,
+    mp_unreach: Option<Unreach<'a>>,
+    nlri: Nlri<'a>,
+    /// From NEXT_HOP; unspecified if it is missing or wrong.
+    next_hop: Ipv4Addr,
+    mp_reach: Option<Reach<'a>>,
+    unnegotiated: Option<AfiSafi>,
+    end_of_rib: Option<Family>,
+    verdict: Verdict,
+    discarded: Discarded,
+    canonical: Canonical<'a>,
 }
 
 impl<'a> Update<'a> {
     /// Walks a body once. Errors are the resets that RFC 7606 leaves: 3/1, 3/2, 3/9, 3/10.
     pub fn parse(body: &'a [u8], cx: &UpdateContext) -> Result<Update<'a>, Notification> {
-        let _ = (body, cx);
-        todo!()
+        walk::parse(body, cx)
     }
+
     /// What to do with the announced routes.
     pub fn verdict(&self) -> Verdict {
-        todo!()
+        self.verdict
     }
-    /// Attributes dropped on the way (RFC 7606 "attribute discard").
+
+    /// Attributes dropped on the way (RFC 7606 "attribute discard"), repeated ones included.
+    /// Unrecognised non-transitive attributes go without being named here.
     pub fn discarded(&self) -> Discarded {
-        todo!()
+        self.discarded
     }
+
     /// Classic NLRI with NEXT_HOP, then MP_REACH_NLRI. With [`Verdict::TreatAsWithdraw`] the next
     /// hop may be unspecified; the prefixes are then to be withdrawn.
-    pub fn reach(&self) -> impl Iterator<Item = Reach<'a>> {
-        std::iter::empty()
+    pub fn reach(&self) -> impl Iterator<Item = Reach<'a>> + use<'a> {
+        let classic = Reach { next_hop: NextHop::V4(self.next_hop), nlri: self.nlri };
+        [Some(classic), self.mp_reach].into_iter().flatten().filter(|r| !r.nlri.is_empty())
     }
+
     /// Withdrawn Routes, then MP_UNREACH_NLRI.
-    pub fn unreach(&self) -> impl Iterator<Item = Unreach<'a>> {
-        std::iter::empty()
+    pub fn unreach(&self) -> impl Iterator<Item = Unreach<'a>> + use<'a> {
+        [Some(self.withdrawn), self.mp_unreach].into_iter().flatten().filter(|n| !n.is_empty())
     }
+
     /// The End-of-RIB marker (RFC 4724 §2), in either form.
     pub fn end_of_rib(&self) -> Option<Family> {
-        todo!()
+        self.end_of_rib
     }
+
+    /// A family that was named although it is not negotiated; its prefixes were ignored unread.
+    pub fn unnegotiated(&self) -> Option<AfiSafi> {
+        self.unnegotiated
+    }
+
+    /// The attributes as received, for people and for dumps.
+    pub fn received_attrs(&self) -> AttrIter<'a> {
+        AttrIter::new(self.attrs)
+    }
+
     /// Appends the attributes in canonical form. Only meaningful with [`Verdict::Accept`].
     pub fn canonical_attrs(&self, out: &mut Vec<u8>) {
-        let _ = (out, self.body);
-        let _ = AttrView::new(&[]);
-        todo!()
+        self.canonical.write(self.attrs, out);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,250 @@
+//! What is malformed, attribute by attribute (RFC 7606 §7 and the attributes' own documents).
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use crate::types::{Asn, Family, NextHop, PeerType};
+use crate::wire::SegmentKind;
+use crate::wire::attrs::{Attr, attr, flag};
+
+/// What becomes of one attribute.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// Part of the canonical form.
+    Keep,
+    /// Not carried, and that is no error.
+    Drop,
+    /// RFC 7606 "attribute discard".
+    Discard,
+    /// RFC 7606 "treat-as-withdraw", and why.
+    Withdraw(&'static str),
+    /// Unrecognised and well-known: 3/2.
+    Unrecognized,
+}
+
+const WRONG_FLAGS: Fate = Fate::Withdraw("wrong flags");
+const WRONG_LENGTH: Fate = Fate::Withdraw("wrong length");
+
+/// Every attribute that the walk does not look into itself (AS_PATH, NEXT_HOP, MP_*, AS4_*).
+pub(super) fn judge(attr: Attr<'_>, peer_type: PeerType) -> Fate {
+    let internal = peer_type == PeerType::Internal;
+    let len = attr.value.len();
+    let (category, well_formed) = match attr.code {
+        attr::ORIGIN => (flag::WELL_KNOWN, matches!(attr.value, [0..=2])),
+        attr::MULTI_EXIT_DISC => (flag::OPTIONAL, len == 4),
+        attr::LOCAL_PREF if internal => (flag::WELL_KNOWN, len == 4),
+        attr::ORIGINATOR_ID if internal => (flag::OPTIONAL, len == 4),
+        attr::CLUSTER_LIST if internal => (flag::OPTIONAL, is_list(len, 4)),
+        attr::LOCAL_PREF | attr::ORIGINATOR_ID | attr::CLUSTER_LIST => return Fate::Discard,
+        attr::ATOMIC_AGGREGATE if len == 0 => (flag::WELL_KNOWN, true),
+        attr::ATOMIC_AGGREGATE => return Fate::Discard,
+        attr::COMMUNITIES => (flag::OPTIONAL_TRANSITIVE, is_list(len, 4)),
+        attr::EXTENDED_COMMUNITIES => (flag::OPTIONAL_TRANSITIVE, is_list(len, 8)),
+        attr::IPV6_EXTENDED_COMMUNITIES => (flag::OPTIONAL_TRANSITIVE, is_list(len, 20)),
+        attr::LARGE_COMMUNITIES => (flag::OPTIONAL_TRANSITIVE, is_list(len, 12)),
+        attr::ONLY_TO_CUSTOMER => (flag::OPTIONAL_TRANSITIVE, len == 4),
+        // RFC 7311 §3.4: without a configured AIGP session it is never used and never passed on.
+        attr::AIGP => return Fate::Discard,
+        _ => return unrecognized(attr.flags),
+    };
+    if attr.flags & flag::CATEGORY != category {
+        return WRONG_FLAGS;
+    }
+    match (well_formed, attr.code) {
+        (true, _) => Fate::Keep,
+        (false, attr::ORIGIN) if len == 1 => Fate::Withdraw("undefined value"),
+        (false, _) => WRONG_LENGTH,
+    }
+}
+
+/// RFC 4271 §5: attributes that margay does not look into are carried or dropped by their flags
+/// alone, whatever their type, length and value (22, 23, 24, 29, 33, 40, 128, …).
+fn unrecognized(flags: u8) -> Fate {
+    match flags & flag::CATEGORY {
+        flag::OPTIONAL_TRANSITIVE => Fate::Keep,
+        flag::OPTIONAL => Fate::Drop,
+        _ => Fate::Unrecognized,
+    }
+}
+
+/// The canonical flags of a kept attribute, without Extended Length. Partial means something for
+/// optional transitive attributes only (RFC 4271 §4.3), and is set on those that margay passes on
+/// without knowing them (RFC 4271 §5).
+pub(super) fn canonical_flags(attr: Attr<'_>) -> u8 {
+    let category = attr.flags & flag::CATEGORY;
+    match (category, attr.code) {
+        (
+            flag::OPTIONAL_TRANSITIVE,
+            attr::AGGREGATOR
+            | attr::COMMUNITIES
+            | attr::EXTENDED_COMMUNITIES
+            | attr::IPV6_EXTENDED_COMMUNITIES
+            | attr::LARGE_COMMUNITIES
+            | attr::ONLY_TO_CUSTOMER,
+        ) => category | attr.flags & flag::PARTIAL,
+        (flag::OPTIONAL_TRANSITIVE, _) => category | flag::PARTIAL,
+        _ => category,
+    }
+}
+
+/// RFC 7606 §4: zero length is a syntax error.
+const fn is_list(len: usize, unit: usize) -> bool {
+    len != 0 && len.is_multiple_of(unit)
+}
+
+/// AGGREGATOR and AS4_AGGREGATOR: everything wrong with them is a discard (RFC 7606 §7.7, RFC 6793
+/// §6, RFC 7607 §2), except AGGREGATOR's flags. Yields the AS.
+pub(super) fn aggregator(attr: Attr<'_>, four_octet_as: bool) -> Result<Asn, Fate> {
+    let asn = match (four_octet_as, attr.value) {
+        (true, [a, b, c, d, _, _, _, _]) => u32::from_be_bytes([*a, *b, *c, *d]),
+        (false, [a, b, _, _, _, _]) => u32::from(u16::from_be_bytes([*a, *b])),
+        _ => return Err(Fate::Discard),
+    };
+    if attr.flags & flag::CATEGORY != flag::OPTIONAL_TRANSITIVE {
+        return Err(if attr.code == attr::AGGREGATOR { WRONG_FLAGS } else { Fate::Discard });
+    }
+    if asn == 0 {
+        return Err(Fate::Discard);
+    }
+    Ok(Asn(asn))
+}
+
+/// What an AS_PATH or AS4_PATH turned out to hold.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct PathFacts {
+    /// First number of a leading AS_SEQUENCE.
+    pub(super) first: Option<Asn>,
+    /// An AS_SET occurs.
+    pub(super) has_set: bool,
+    /// A confederation segment occurs.
+    pub(super) has_confederation: bool,
+    /// Length for the decision process.
+    pub(super) length: u32,
+    /// Octets with four-octet numbers.
+    pub(super) wide_len: usize,
+}
+
+/// Walks an AS_PATH whose numbers have `W` octets (RFC 7606 §7.2, RFC 7607 §2).
+pub(super) fn path_facts<const W: usize>(value: &[u8]) -> Result<PathFacts, &'static str> {
+    let mut facts = PathFacts::default();
+    let mut rest = value;
+    while !rest.is_empty() {
+        let ([kind, count], after) = rest.split_first_chunk().ok_or("truncated segment")?;
+        let kind = SegmentKind::from_code(*kind).ok_or("unknown segment type")?;
+        let count = usize::from(*count);
+        if count == 0 {
+            return Err("empty segment");
+        }
+        let (numbers, after) = after.split_at_checked(count * W).ok_or("segment overruns")?;
+        let numbers = numbers.as_chunks::<W>().0;
+        if numbers.contains(&[0; W]) {
+            return Err("AS 0");
+        }
+        match kind {
+            SegmentKind::Sequence => {
+                if facts.wide_len == 0 {
+                    facts.first = numbers.first().map(|n| widen(*n));
+                }
+                facts.length += count as u32;
+            }
+            SegmentKind::Set => {
+                facts.has_set = true;
+                facts.length += 1;
+            }
+            SegmentKind::ConfedSequence | SegmentKind::ConfedSet => facts.has_confederation = true,
+        }
+        facts.wide_len += 2 + 4 * count;
+        rest = after;
+    }
+    Ok(facts)
+}
+
+fn widen<const W: usize>(number: [u8; W]) -> Asn {
+    Asn(number.iter().fold(0, |n, b| n << 8 | u32::from(*b)))
+}
+
+/// The AS_PATH of a session with this width: its facts, or what is wrong.
+pub(super) fn as_path(attr: Attr<'_>, four_octet_as: bool) -> Result<PathFacts, &'static str> {
+    if attr.flags & flag::CATEGORY != flag::WELL_KNOWN {
+        return Err("wrong flags");
+    }
+    let facts =
+        if four_octet_as { path_facts::<4>(attr.value)? } else { path_facts::<2>(attr.value)? };
+    // RFC 5065 §5: margay is in no confederation.
+    if facts.has_confederation {
+        return Err("confederation segment");
+    }
+    Ok(facts)
+}
+
+/// AS4_PATH from an OLD speaker (RFC 6793 §6): malformed means discard. Confederation segments are
+/// left out one by one when the paths are merged.
+pub(super) fn as4_path(attr: Attr<'_>) -> Option<PathFacts> {
+    if attr.flags & flag::CATEGORY != flag::OPTIONAL_TRANSITIVE || attr.value.is_empty() {
+        return None;
+    }
+    path_facts::<4>(attr.value).ok()
+}
+
+/// NEXT_HOP (RFC 4271 §5.1.3, §6.3; RFC 7606 §7.3). Checked apart from its meaning, because an
+/// UPDATE without IPv4 NLRI needs no usable next hop.
+pub(super) fn next_hop_syntax(attr: Attr<'_>) -> Result<Ipv4Addr, &'static str> {
+    if attr.flags & flag::CATEGORY != flag::WELL_KNOWN {
+        return Err("wrong flags");
+    }
+    match attr.value {
+        [a, b, c, d] => Ok(Ipv4Addr::new(*a, *b, *c, *d)),
+        _ => Err("wrong length"),
+    }
+}
+
+/// Whether an IPv4 address may be a next hop: not 0/8, 127/8, 224/4 or the limited broadcast.
+///
+/// Differs from RFC: 240/4 (RFC 1112 §4, reserved) is allowed, because Calico users number pods and
+/// nodes from it.
+pub(super) fn is_usable4(addr: Ipv4Addr) -> bool {
+    !matches!(addr.octets(), [0 | 127 | 224..=239, ..] | [255, 255, 255, 255])
+}
+
+/// Whether an IPv6 address may be a next hop.
+fn is_usable6(addr: Ipv6Addr) -> bool {
+    !(addr.is_unspecified() || addr.is_loopback() || addr.is_multicast())
+}
+
+/// Why an MP next hop cannot be taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum BadNextHop {
+    /// A length that the family does not have: 3/9.
+    Length,
+    /// No host has this address: treat as withdraw.
+    Unusable,
+}
+
+/// The next hop of MP_REACH_NLRI (RFC 4760 §3, RFC 2545 §3, RFC 8950 §3).
+pub(super) fn mp_next_hop(
+    family: Family,
+    bytes: &[u8],
+    ipv4_over_ipv6: bool,
+) -> Result<NextHop, BadNextHop> {
+    match (family, bytes.len()) {
+        (Family::Ipv4, 4) => {}
+        (Family::Ipv4, 16 | 32) if ipv4_over_ipv6 => {}
+        (Family::Ipv6, 16 | 32) => {}
+        _ => return Err(BadNextHop::Length),
+    }
+    if let Ok(octets) = <[u8; 4]>::try_from(bytes) {
+        let addr = Ipv4Addr::from(octets);
+        return if is_usable4(addr) { Ok(NextHop::V4(addr)) } else { Err(BadNextHop::Unusable) };
+    }
+    let mut addrs = bytes.as_chunks::<16>().0.iter().map(|b| Ipv6Addr::from(*b));
+    let first = addrs.next().unwrap_or(Ipv6Addr::UNSPECIFIED);
+    let link_local = addrs.next().filter(Ipv6Addr::is_unicast_link_local);
+    match (is_usable6(first), link_local) {
+        // Link-local twice (BIRD on unnumbered links) says no more than once.
+        (true, Some(link_local)) if !first.is_unicast_link_local() => {
+            Ok(NextHop::V6Both { global: first, link_local })
+        }
+        (true, _) => Ok(NextHop::V6(first)),
+        // `::` and a link-local address, from routers without a global address on the link.
+        (false, Some(link_local)) if first.is_unspecified() => Ok(NextHop::V6(link_local)),
+        (false, _) => Err(BadNextHop::Unusable),
+    }
+}

@@ -1,0 +1,374 @@
+//! One walk over an UPDATE (RFC 4271 §4.3, RFC 7606 §3-§5).
+//!
+//! Order: lengths (3/1), prefixes (3/10), attributes, then what needs all of them together.
+use std::net::Ipv4Addr;
+
+use nom::combinator::map;
+use nom::multi::length_data;
+use nom::number::complete::{be_u8, be_u16};
+use nom::{IResult, Parser};
+
+use super::canonical::Canonical;
+use super::rules::{self, BadNextHop, Fate, PathFacts};
+use super::{Discarded, Reach, Update, UpdateContext, Verdict, WithdrawReason};
+use crate::types::{AfiSafi, Asn, Family, NextHop, PeerType};
+use crate::wire::attrs::{Attr, attr, flag};
+use crate::wire::{Code, Nlri, Notification};
+
+/// Longest AS_PATH with four-octet numbers that one attribute holds.
+const PATH_MAX_LEN: usize = 65535;
+
+pub(super) fn parse<'a>(body: &'a [u8], cx: &UpdateContext) -> Result<Update<'a>, Notification> {
+    let (withdrawn, attrs, nlri) = split(body).ok_or_else(malformed_list)?;
+    let ipv4 = cx.families.contains(Family::Ipv4);
+    let mut walk = Walk::new(cx);
+    if !(ipv4 || withdrawn.is_empty() && nlri.is_empty()) {
+        // Not negotiated, so not read (RFC 4760 §8).
+        walk.unnegotiated = Some(Family::Ipv4.afi_safi());
+    }
+    let classic = |bytes| match ipv4 {
+        true => prefixes(Family::Ipv4, bytes, cx)
+            .ok_or_else(|| Notification::new(Code::INVALID_NETWORK_FIELD)),
+        false => Ok(Nlri::validated(Family::Ipv4, false, &[])),
+    };
+    let (withdrawn, nlri) = (classic(withdrawn)?, classic(nlri)?);
+
+    let mut rest = attrs;
+    while !rest.is_empty() {
+        let Some((attr, after)) = Attr::split(rest) else {
+            walk.withdraw(0, "attribute overruns the list");
+            break;
+        };
+        let start = attrs.len() - rest.len();
+        let end = attrs.len() - after.len();
+        walk.attribute(attr, start..end, attrs)?;
+        rest = after;
+    }
+    let attrs = attrs.get(..attrs.len() - rest.len()).unwrap_or_default();
+    walk.finish(attrs, withdrawn, nlri, body == [0; 4] && ipv4)
+}
+
+fn malformed_list() -> Notification {
+    Notification::new(Code::MALFORMED_ATTRIBUTE_LIST)
+}
+
+/// Withdrawn Routes, Path Attributes, NLRI.
+fn split(body: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
+    let (len, rest) = body.split_first_chunk()?;
+    let (withdrawn, rest) = rest.split_at_checked(usize::from(u16::from_be_bytes(*len)))?;
+    let (len, rest) = rest.split_first_chunk()?;
+    let (attrs, nlri) = rest.split_at_checked(usize::from(u16::from_be_bytes(*len)))?;
+    Some((withdrawn, attrs, nlri))
+}
+
+/// The family and the next hop of MP_REACH_NLRI; the reserved octet is not looked at (RFC 4760 §3).
+fn mp_reach_header(value: &[u8]) -> IResult<&[u8], (AfiSafi, &[u8])> {
+    let fields = (be_u16, be_u8, length_data(be_u8), be_u8);
+    map(fields, |(afi, safi, next_hop, _)| (AfiSafi { afi, safi }, next_hop)).parse(value)
+}
+
+fn prefixes<'a>(family: Family, bytes: &'a [u8], cx: &UpdateContext) -> Option<Nlri<'a>> {
+    Nlri::parse(family, cx.add_path.contains(family), bytes).ok()
+}
+
+/// A set of attribute types.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct CodeSet([u64; 4]);
+
+impl CodeSet {
+    fn slot(code: u8) -> (usize, u64) {
+        (usize::from(code >> 6), 1 << (code & 63))
+    }
+
+    pub(super) fn contains(&self, code: u8) -> bool {
+        let (word, bit) = Self::slot(code);
+        self.0[word] & bit != 0
+    }
+
+    pub(super) fn insert(&mut self, code: u8) {
+        let (word, bit) = Self::slot(code);
+        self.0[word] |= bit;
+    }
+
+    /// The members, ascending.
+    pub(super) fn iter(&self) -> impl Iterator<Item = u8> + use<> {
+        let words = self.0;
+        (0u8..4).flat_map(move |i| {
+            let mut word = words[usize::from(i)];
+            std::iter::from_fn(move || {
+                let bit = word.trailing_zeros();
+                word &= word.checked_sub(1)?;
+                Some(i * 64 + bit as u8)
+            })
+        })
+    }
+}
+
+/// What has been learned on the way.
+struct Walk<'a, 'c> {
+    cx: &'c UpdateContext,
+    seen: CodeSet,
+    withdraw: Option<WithdrawReason>,
+    discarded: Discarded,
+    unnegotiated: Option<AfiSafi>,
+    mp_reach: Option<Reach<'a>>,
+    mp_unreach: Option<Nlri<'a>>,
+    next_hop: Option<Attr<'a>>,
+    path: Option<PathFacts>,
+    as4_path: Option<(&'a [u8], PathFacts)>,
+    aggregator: Option<Asn>,
+    as4_aggregator: Option<&'a [u8]>,
+    canonical: Canonical<'a>,
+}
+
+impl<'a, 'c> Walk<'a, 'c> {
+    fn new(cx: &'c UpdateContext) -> Self {
+        Walk {
+            cx,
+            seen: CodeSet::default(),
+            withdraw: None,
+            discarded: Discarded::default(),
+            unnegotiated: None,
+            mp_reach: None,
+            mp_unreach: None,
+            next_hop: None,
+            path: None,
+            as4_path: None,
+            aggregator: None,
+            as4_aggregator: None,
+            canonical: Canonical::new(cx.four_octet_as),
+        }
+    }
+
+    /// The first reason is the one that is shown.
+    fn withdraw(&mut self, attr: u8, what: &'static str) {
+        self.withdraw.get_or_insert(WithdrawReason { attr, what });
+    }
+
+    /// One attribute, at `range` of `attrs`.
+    fn attribute(
+        &mut self,
+        attr: Attr<'a>,
+        range: std::ops::Range<usize>,
+        attrs: &'a [u8],
+    ) -> Result<(), Notification> {
+        let code = attr.code;
+        if self.seen.contains(code) {
+            // RFC 7606 §3 (g).
+            if matches!(code, attr::MP_REACH_NLRI | attr::MP_UNREACH_NLRI) {
+                return Err(malformed_list());
+            }
+            self.discarded.insert(code);
+            return Ok(());
+        }
+        self.seen.insert(code);
+        let wrong =
+            |code| Notification::with_data(code, attrs.get(range.clone()).unwrap_or_default());
+        let fate = match code {
+            attr::AS_PATH => self.as_path(attr),
+            attr::NEXT_HOP => {
+                self.next_hop = Some(attr);
+                Fate::Drop
+            }
+            attr::MP_REACH_NLRI => {
+                self.mp_reach(attr).ok_or_else(|| wrong(Code::OPTIONAL_ATTRIBUTE_ERROR))?;
+                Fate::Drop
+            }
+            attr::MP_UNREACH_NLRI => {
+                self.mp_unreach(attr).ok_or_else(|| wrong(Code::OPTIONAL_ATTRIBUTE_ERROR))?;
+                Fate::Drop
+            }
+            attr::AGGREGATOR => match rules::aggregator(attr, self.cx.four_octet_as) {
+                Ok(asn) => {
+                    self.aggregator = Some(asn);
+                    Fate::Keep
+                }
+                Err(fate) => fate,
+            },
+            // RFC 6793 §4.1: a NEW speaker must not send these two, and they are not read.
+            attr::AS4_PATH | attr::AS4_AGGREGATOR if self.cx.four_octet_as => Fate::Discard,
+            attr::AS4_PATH => match rules::as4_path(attr) {
+                Some(facts) => {
+                    self.as4_path = Some((attr.value, facts));
+                    Fate::Drop
+                }
+                None => Fate::Discard,
+            },
+            attr::AS4_AGGREGATOR => match rules::aggregator(attr, true) {
+                Ok(_) => {
+                    self.as4_aggregator = Some(attr.value);
+                    Fate::Drop
+                }
+                Err(fate) => fate,
+            },
+            _ => rules::judge(attr, self.cx.peer_type),
+        };
+        match fate {
+            Fate::Keep => self.canonical.keep(attr, range),
+            Fate::Drop => {}
+            Fate::Discard => self.discarded.insert(code),
+            Fate::Withdraw(what) => self.withdraw(code, what),
+            Fate::Unrecognized => return Err(wrong(Code::UNRECOGNIZED_WELL_KNOWN_ATTRIBUTE)),
+        }
+        Ok(())
+    }
+
+    fn as_path(&mut self, attr: Attr<'a>) -> Fate {
+        match rules::as_path(attr, self.cx.four_octet_as) {
+            Ok(facts) => {
+                self.path = Some(facts);
+                Fate::Keep
+            }
+            Err(what) => Fate::Withdraw(what),
+        }
+    }
+
+    /// `None`: 3/9 (RFC 7606 §5.3). The NLRI of a family that was not negotiated are not read.
+    fn mp_reach(&mut self, attr: Attr<'a>) -> Option<()> {
+        let (nlri, (pair, next_hop)) = mp_reach_header(attr.value).ok()?;
+        if attr.flags & flag::CATEGORY != flag::OPTIONAL {
+            return None;
+        }
+        let Some(family) = self.negotiated(pair) else {
+            return Some(());
+        };
+        let nlri = prefixes(family, nlri, self.cx)?;
+        let next_hop = match rules::mp_next_hop(family, next_hop, self.cx.ipv4_over_ipv6) {
+            Ok(next_hop) => next_hop,
+            Err(BadNextHop::Length) => return None,
+            Err(BadNextHop::Unusable) => {
+                self.withdraw(attr.code, "unusable next hop");
+                NextHop::V4(Ipv4Addr::UNSPECIFIED)
+            }
+        };
+        self.mp_reach = Some(Reach { next_hop, nlri });
+        Some(())
+    }
+
+    /// As [`Walk::mp_reach`].
+    fn mp_unreach(&mut self, attr: Attr<'a>) -> Option<()> {
+        let ([high, low, safi], nlri) = attr.value.split_first_chunk()?;
+        if attr.flags & flag::CATEGORY != flag::OPTIONAL {
+            return None;
+        }
+        let pair = AfiSafi { afi: u16::from_be_bytes([*high, *low]), safi: *safi };
+        if let Some(family) = self.negotiated(pair) {
+            self.mp_unreach = Some(prefixes(family, nlri, self.cx)?);
+        }
+        Some(())
+    }
+
+    fn negotiated(&mut self, pair: AfiSafi) -> Option<Family> {
+        let family = Family::try_from(pair).ok().filter(|f| self.cx.families.contains(*f));
+        if family.is_none() {
+            self.unnegotiated = Some(pair);
+        }
+        family
+    }
+
+    /// What needs more than one attribute.
+    fn finish(
+        mut self,
+        attrs: &'a [u8],
+        withdrawn: Nlri<'a>,
+        nlri: Nlri<'a>,
+        is_empty: bool,
+    ) -> Result<Update<'a>, Notification> {
+        let reaches = !nlri.is_empty() || self.mp_reach.is_some_and(|r| !r.nlri.is_empty());
+        let next_hop = self.classic_next_hop(nlri);
+        if reaches {
+            self.mandatory();
+            self.path_policy();
+        }
+        self.merge_old_speaker();
+        // RFC 7606 §5.2. What may hide in a family that was not read counts as reachable.
+        if self.withdraw.is_some() && !reaches && self.unnegotiated.is_none() {
+            return Err(malformed_list());
+        }
+        let bare = withdrawn.is_empty() && nlri.is_empty();
+        let end_of_rib = match self.mp_unreach {
+            _ if is_empty => Some(Family::Ipv4),
+            // Nothing but this attribute: its header of 3 or 4 octets and the family.
+            Some(n) if bare && n.is_empty() && attrs.len() <= 7 => Some(n.family()),
+            _ => None,
+        };
+        Ok(Update {
+            attrs,
+            withdrawn,
+            mp_unreach: self.mp_unreach,
+            nlri,
+            next_hop,
+            mp_reach: self.mp_reach,
+            unnegotiated: self.unnegotiated,
+            end_of_rib,
+            verdict: self.withdraw.map_or(Verdict::Accept, Verdict::TreatAsWithdraw),
+            discarded: self.discarded,
+            canonical: self.canonical,
+        })
+    }
+
+    /// NEXT_HOP is looked at only if it says something: beside MP_REACH_NLRI alone it is ignored,
+    /// whatever it holds (RFC 4760 §3).
+    fn classic_next_hop(&mut self, nlri: Nlri<'_>) -> Ipv4Addr {
+        let needed = !nlri.is_empty();
+        match self.next_hop.map(rules::next_hop_syntax) {
+            None if needed => self.withdraw(attr::NEXT_HOP, "missing"),
+            Some(Err(what)) if needed || !self.seen.contains(attr::MP_REACH_NLRI) => {
+                self.withdraw(attr::NEXT_HOP, what);
+            }
+            Some(Ok(addr)) if needed && !rules::is_usable4(addr) => {
+                self.withdraw(attr::NEXT_HOP, "unusable address");
+            }
+            Some(Ok(addr)) => return addr,
+            _ => {}
+        }
+        Ipv4Addr::UNSPECIFIED
+    }
+
+    /// RFC 7606 §3 (d).
+    fn mandatory(&mut self) {
+        let internal = self.cx.peer_type == PeerType::Internal;
+        let local_pref = internal.then_some(attr::LOCAL_PREF);
+        for code in [Some(attr::ORIGIN), Some(attr::AS_PATH), local_pref].into_iter().flatten() {
+            if !self.seen.contains(code) {
+                self.withdraw(code, "missing");
+            }
+        }
+    }
+
+    /// What a well-formed AS_PATH must not say.
+    fn path_policy(&mut self) {
+        let Some(path) = self.path else {
+            return;
+        };
+        let external = self.cx.peer_type == PeerType::External;
+        if external && self.cx.enforce_first_as && path.first != Some(self.cx.peer_asn) {
+            self.withdraw(attr::AS_PATH, "first AS is not the peer's");
+        }
+        if self.cx.reject_as_sets && path.has_set {
+            self.withdraw(attr::AS_PATH, "AS_SET");
+        }
+    }
+
+    /// RFC 6793 §4.2.3: what an OLD speaker passed on in AS4_PATH and AS4_AGGREGATOR.
+    fn merge_old_speaker(&mut self) {
+        if self.cx.four_octet_as {
+            return;
+        }
+        if self.aggregator.is_some_and(|asn| asn != Asn::TRANS) && self.as4_aggregator.is_some() {
+            // Somebody who does not know the two has aggregated since.
+            return;
+        }
+        self.canonical.set_aggregator(self.as4_aggregator);
+        let Some(path) = self.path else {
+            return;
+        };
+        let four = self.as4_path.filter(|(_, four)| four.length <= path.length);
+        if path.wide_len + four.map_or(0, |(_, four)| four.wide_len) > PATH_MAX_LEN {
+            return self.withdraw(attr::AS_PATH, "too long with four-octet numbers");
+        }
+        if let Some((value, four)) = four {
+            self.canonical.set_as4_path(value, path.length - four.length);
+        }
+    }
+}

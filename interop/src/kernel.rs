@@ -1,0 +1,111 @@
+//! What the kernel holds, by ip(8).
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+use crate::lab::Host;
+use crate::speaker::Family;
+use crate::wait::{PATIENCE, wait_until};
+
+/// A route of the main table, as `ip -j route` shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KernelRoute {
+    /// The prefix, always with its length.
+    pub prefix: String,
+    /// `unicast`, `blackhole`, `unreachable`, …
+    pub kind: String,
+    /// The addresses of the gateways, sorted.
+    pub gateways: Vec<String>,
+    /// The priority; 0 when the kernel shows none.
+    pub metric: u64,
+}
+
+/// The protocol number that BIRD uses and that Calico's nodes expect: the default of margay too.
+pub const PROTOCOL: &str = "12";
+
+/// Every route of the family with this protocol.
+///
+/// # Errors
+/// When ip(8) fails or prints something else than JSON.
+pub fn routes(host: &Host, family: Family, protocol: &str) -> Result<Vec<KernelRoute>> {
+    let flag = if family == Family::V4 { "-4" } else { "-6" };
+    let args = ["-j", "-d", flag, "route", "show", "table", "main", "proto", protocol];
+    let text = host.run("ip", &args)?;
+    let text = if text.trim().is_empty() { "[]" } else { text.trim() };
+    let list: Value = serde_json::from_str(text).with_context(|| format!("ip -j: {text}"))?;
+    let list = list.as_array().context("ip -j: not a list")?;
+    list.iter().map(|route| parse(route, family)).collect()
+}
+
+fn parse(route: &Value, family: Family) -> Result<KernelRoute> {
+    let text = |value: &Value, key: &str| value.get(key).and_then(Value::as_str).map(str::to_owned);
+    let mut prefix = text(route, "dst").context("a route without dst")?;
+    if prefix == "default" {
+        prefix = if family == Family::V4 { "0.0.0.0/0" } else { "::/0" }.to_owned();
+    } else if !prefix.contains('/') {
+        prefix.push_str(if family == Family::V4 { "/32" } else { "/128" });
+    }
+    let hops = route.get("nexthops").and_then(Value::as_array);
+    let single = [route.clone()];
+    let mut gateways: Vec<String> = hops
+        .map_or(&single[..], Vec::as_slice)
+        .iter()
+        .filter_map(|hop| {
+            text(hop, "gateway").or_else(|| hop.get("via").and_then(|via| text(via, "host")))
+        })
+        .collect();
+    gateways.sort();
+    Ok(KernelRoute {
+        prefix,
+        kind: text(route, "type").unwrap_or_else(|| "unicast".to_owned()),
+        gateways,
+        metric: route.get("metric").and_then(Value::as_u64).unwrap_or(0),
+    })
+}
+
+/// The route for exactly this prefix with protocol [`PROTOCOL`].
+///
+/// # Errors
+/// As [`routes`].
+pub fn route(host: &Host, prefix: &str) -> Result<Option<KernelRoute>> {
+    Ok(routes(host, Family::of(prefix), PROTOCOL)?.into_iter().find(|r| r.prefix == prefix))
+}
+
+/// Waits until the kernel sends the prefix to exactly these gateways.
+///
+/// # Errors
+/// When it does not within [`PATIENCE`].
+pub fn wait_gateways(host: &Host, prefix: &str, gateways: &[String]) -> Result<()> {
+    let mut wanted = gateways.to_vec();
+    wanted.sort();
+    wait_until(PATIENCE, &format!("kernel route {prefix} via {wanted:?}"), || {
+        let found = route(host, prefix)?;
+        ensure!(found.as_ref().is_some_and(|r| r.gateways == wanted), "found {found:?}");
+        Ok(())
+    })
+}
+
+/// Waits until the kernel has no route of ours for the prefix.
+///
+/// # Errors
+/// When it still has one after [`PATIENCE`].
+pub fn wait_gone(host: &Host, prefix: &str) -> Result<()> {
+    wait_until(PATIENCE, &format!("no kernel route {prefix}"), || {
+        let found = route(host, prefix)?;
+        ensure!(found.is_none(), "found {found:?}");
+        Ok(())
+    })
+}
+
+/// A counter of `/proc/net/netstat`, for example `TcpExt`, `TCPMD5Failure`.
+///
+/// # Errors
+/// When the kernel has no such counter.
+pub fn counter(host: &Host, group: &str, name: &str) -> Result<u64> {
+    let text = host.run("cat", &["/proc/net/netstat"])?;
+    let mut lines = text.lines().filter(|l| l.split(':').next() == Some(group));
+    let (names, values) = (lines.next().context("no group")?, lines.next().context("no values")?);
+    let index = names.split_whitespace().position(|n| n == name).context("no such counter")?;
+    let value = values.split_whitespace().nth(index).context("short line")?;
+    Ok(value.parse()?)
+}

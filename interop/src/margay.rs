@@ -1,0 +1,324 @@
+//! margay: configuration and answers over its control socket.
+
+use std::fmt::Write as _;
+use std::net::IpAddr;
+use std::path::{Path as FilePath, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
+
+use crate::daemon::Daemon;
+use crate::lab::{Host, run_command};
+use crate::speaker::{Config, Family, Neighbor, Origin, Path, Speaker};
+use crate::wait::wait_until;
+
+/// How long margay may take to answer on its socket after it was started.
+const START_LIMIT: Duration = Duration::from_secs(10);
+
+/// A running margay.
+#[derive(Debug)]
+pub struct Margay {
+    host: Host,
+    config: Config,
+    daemon: Daemon,
+    control: Control,
+}
+
+/// The control socket of a margay that tests configure themselves.
+#[derive(Debug, Clone)]
+pub struct Control {
+    socket: PathBuf,
+}
+
+/// The binary under test: `MARGAY_BIN`, else the newest of the profiles `fast`, `release` and
+/// `debug` in the target folder of this test.
+///
+/// # Errors
+/// When there is none.
+pub fn binary() -> Result<PathBuf> {
+    if let Some(path) = std::env::var_os("MARGAY_BIN") {
+        return Ok(PathBuf::from(path));
+    }
+    let own = std::env::current_exe()?;
+    let target = own.ancestors().nth(3).context("the test runs outside a target folder")?;
+    let age = |path: &PathBuf| std::fs::metadata(path).and_then(|m| m.modified()).ok();
+    ["fast", "release", "debug"]
+        .iter()
+        .map(|profile| target.join(profile).join("margay"))
+        .filter(|path| path.is_file())
+        .max_by_key(age)
+        .with_context(|| {
+            format!("no margay binary in {}: build it or set MARGAY_BIN", target.display())
+        })
+}
+
+impl Control {
+    /// The socket of a margay on `host` whose configuration ends with [`control_section`].
+    #[must_use]
+    pub fn of(host: &Host) -> Self {
+        Self { socket: host.file("margay.sock") }
+    }
+
+    /// Where the socket is.
+    #[must_use]
+    pub fn socket(&self) -> &FilePath {
+        &self.socket
+    }
+
+    /// Runs `margay ARGS --socket S` and returns what it printed.
+    ///
+    /// # Errors
+    /// When it exits with anything but 0.
+    pub fn text(&self, args: &[&str]) -> Result<String> {
+        run_command(Command::new(binary()?).args(args).arg("--socket").arg(&self.socket))
+    }
+
+    /// As [`Control::text`] with `--json`.
+    ///
+    /// # Errors
+    /// As [`Control::text`], and when the answer is not JSON.
+    pub fn json(&self, args: &[&str]) -> Result<Value> {
+        let text = self.text(&[args, &["--json"]].concat())?;
+        serde_json::from_str(&text).with_context(|| format!("{args:?} printed {text}"))
+    }
+
+    /// The entry of `show peers` with this address.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn peer(&self, address: IpAddr) -> Result<Value> {
+        let peers = self.json(&["show", "peers"])?;
+        let wanted = address.to_string();
+        let found = peers
+            .as_array()
+            .context("show peers: not a list")?
+            .iter()
+            .find(|p| p.get("address").and_then(Value::as_str) == Some(wanted.as_str()));
+        found.cloned().with_context(|| format!("no peer {address} in {peers}"))
+    }
+
+    /// The paths of exactly this prefix in `show routes`.
+    ///
+    /// # Errors
+    /// When the daemon does not answer.
+    pub fn paths(&self, prefix: &str) -> Result<Vec<Value>> {
+        let routes = self.json(&["show", "routes", prefix])?;
+        let routes = routes.as_array().context("show routes: not a list")?.clone();
+        let route =
+            routes.into_iter().find(|r| r.get("prefix").and_then(Value::as_str) == Some(prefix));
+        Ok(route
+            .and_then(|r| r.get("paths").and_then(Value::as_array).cloned())
+            .unwrap_or_default())
+    }
+
+    /// Fails unless `last_error` of the peer is this NOTIFICATION.
+    ///
+    /// # Errors
+    /// When it is another, or none.
+    pub fn expect_last_error(
+        &self,
+        peer: IpAddr,
+        direction: &str,
+        code: u64,
+        subcode: u64,
+    ) -> Result<()> {
+        let peer = self.peer(peer)?;
+        let error = &peer["last_error"];
+        ensure!(
+            error["direction"] == direction && error["code"] == code && error["subcode"] == subcode,
+            "last_error is {error}, not {direction} {code}/{subcode}"
+        );
+        Ok(())
+    }
+}
+
+/// Starts margay with a configuration in text form and waits until its socket answers.
+///
+/// # Errors
+/// When it exits or does not answer within ten seconds.
+pub fn start_text(host: &Host, text: &str) -> Result<(Daemon, Control)> {
+    let path = host.write("margay.toml", text)?;
+    let control = Control::of(host);
+    let program = binary()?.to_string_lossy().into_owned();
+    let mut command = host.command(&program);
+    command.args(["run", "--config"]).arg(&path);
+    command.env("RUST_BACKTRACE", "1");
+    let mut daemon = Daemon::start(command, &host.file("margay.log"))?;
+    wait_until(START_LIMIT, "margay's control socket", || {
+        if let Some(status) = daemon.exited()? {
+            bail!("margay exited with {status}: {}", daemon.output());
+        }
+        control.text(&["show", "status"]).map(drop)
+    })?;
+    Ok((daemon, control))
+}
+
+/// Runs `margay ARGS` on `host` to its end, whatever its exit status.
+///
+/// # Errors
+/// When it cannot be started.
+pub fn run_to_end(host: &Host, args: &[&str]) -> Result<Output> {
+    let program = binary()?.to_string_lossy().into_owned();
+    Ok(host.command(&program).args(args).stdin(Stdio::null()).output()?)
+}
+
+/// The `[control]` section for a margay on `host`.
+#[must_use]
+pub fn control_section(host: &Host) -> String {
+    format!("[control]\nsocket = \"{}\"\n", host.file("margay.sock").display())
+}
+
+impl Margay {
+    /// Starts margay with the configuration that [`render`] writes.
+    ///
+    /// # Errors
+    /// As [`start_text`].
+    pub fn start(host: &Host, config: &Config) -> Result<Self> {
+        let (daemon, control) = start_text(host, &render(host, config))?;
+        Ok(Self { host: host.clone(), config: config.clone(), daemon, control })
+    }
+
+    /// The control socket.
+    #[must_use]
+    pub fn control(&self) -> &Control {
+        &self.control
+    }
+
+    /// Writes a changed configuration and reloads it.
+    ///
+    /// # Errors
+    /// When margay refuses it.
+    pub fn reconfigure(&mut self, config: &Config) -> Result<String> {
+        self.host.write("margay.toml", &render(&self.host, config))?;
+        let answer = self.control.text(&["reload"])?;
+        self.config = config.clone();
+        Ok(answer)
+    }
+
+    /// Starts the same configuration again, after the daemon was stopped or killed.
+    ///
+    /// # Errors
+    /// As [`start_text`].
+    pub fn restart(&mut self) -> Result<()> {
+        ensure!(self.daemon.exited()?.is_some(), "margay still runs");
+        let (daemon, control) = start_text(&self.host, &render(&self.host, &self.config))?;
+        self.daemon = daemon;
+        self.control = control;
+        Ok(())
+    }
+}
+
+impl Speaker for Margay {
+    fn daemon(&mut self) -> &mut Daemon {
+        &mut self.daemon
+    }
+
+    fn state(&self, neighbor: IpAddr) -> Result<String> {
+        let peer = self.control.peer(neighbor)?;
+        let state = peer["state"].as_str().context("a peer without state")?;
+        Ok(state.to_owned())
+    }
+
+    fn paths(&self, prefix: &str) -> Result<Vec<Path>> {
+        let paths = self.control.paths(prefix)?;
+        paths.iter().filter(|p| p["source"] == "bgp").map(parse_path).collect()
+    }
+
+    fn announce(&mut self, origin: &Origin) -> Result<()> {
+        let mut config = self.config.clone();
+        config.origins.push(origin.clone());
+        self.reconfigure(&config).map(drop)
+    }
+
+    fn withdraw(&mut self, prefix: &str) -> Result<()> {
+        let mut config = self.config.clone();
+        config.origins.retain(|o| o.prefix != prefix);
+        self.reconfigure(&config).map(drop)
+    }
+
+    fn updates_received(&self, neighbor: IpAddr) -> Result<u64> {
+        let peer = self.control.peer(neighbor)?;
+        peer["prefixes_received"].as_u64().context("a peer without prefixes_received")
+    }
+
+    fn request_refresh(&self, _neighbor: IpAddr) -> Result<()> {
+        bail!("margay asks for a refresh only when an import policy changes")
+    }
+}
+
+fn parse_path(path: &Value) -> Result<Path> {
+    let strings = |key: &str| -> Result<Vec<String>> {
+        let list = path[key].as_array().with_context(|| format!("{key} is not a list"))?;
+        Ok(list.iter().filter_map(Value::as_str).map(str::to_owned).collect())
+    };
+    let asns = path["as_path"].as_array().context("as_path is not a list")?;
+    let asn = |v: &Value| -> Result<u32> { Ok(u32::try_from(v.as_u64().context("an AS_SET")?)?) };
+    Ok(Path {
+        next_hop: path["next_hop"].as_str().map(str::to_owned),
+        as_path: asns.iter().map(asn).collect::<Result<_>>()?,
+        communities: strings("communities")?,
+        large_communities: strings("large_communities")?,
+    })
+}
+
+/// The TOML for a speaker. Communities of [`Origin`] are not expressible here and are left out:
+/// tests that look at communities let margay pass on a neighbour's.
+#[must_use]
+pub fn render(host: &Host, config: &Config) -> String {
+    let mut text = format!(
+        "[bgp]\nasn = {}\nrouter-id = \"{}\"\nlisten = [\"0.0.0.0:{port}\", \"[::]:{port}\"]\n\n",
+        config.asn,
+        config.router_id,
+        port = config.port
+    );
+    for neighbor in &config.neighbors {
+        text.push_str(&render_peer(neighbor));
+    }
+    for origin in &config.origins {
+        let _ = write!(text, "[[originate]]\nprefix = \"{}\"\n\n", origin.prefix);
+    }
+    text.push_str("[fib]\nenabled = true\n\n");
+    text.push_str(&control_section(host));
+    text
+}
+
+fn render_peer(n: &Neighbor) -> String {
+    let families: Vec<&str> =
+        n.families.iter().map(|f| if *f == Family::V4 { "\"ipv4\"" } else { "\"ipv6\"" }).collect();
+    let mut text = format!(
+        "[[bgp.peers]]\naddress = \"{}\"\nsource-address = \"{}\"\nport = {}\nremote-asn = {}\n\
+         families = [{}]\nhold-time = {}\nconnect-retry-time = 1\nimport = \"all\"\nexport = \"all\"\n",
+        n.address,
+        n.local,
+        n.port,
+        n.asn,
+        families.join(", "),
+        n.hold_time
+    );
+    let mut key = |line: String| {
+        text.push_str(&line);
+        text.push('\n');
+    };
+    if let Some(password) = &n.password {
+        key(format!("password = \"{password}\""));
+    }
+    if n.ttl_security {
+        key("ttl-security = 1".to_owned());
+    }
+    if n.add_path {
+        key("add-path = \"both\"".to_owned());
+    }
+    if n.passive {
+        key("passive = true".to_owned());
+    }
+    if n.reflector_client {
+        key("route-reflector-client = true".to_owned());
+    }
+    if let Some(limit) = n.prefixes_max {
+        key(format!("prefixes-max = {limit}"));
+    }
+    text.push('\n');
+    text
+}

@@ -1,0 +1,24 @@
+//! The speaker under test.
+
+use anyhow::Result;
+
+use crate::lab::Host;
+use crate::speaker::{Config, Kind, Speaker};
+
+/// margay, unless `INTEROP_SUBJECT=bird2` puts BIRD 2 in its place. A test of the matrix that fails
+/// with BIRD 2 as well is wrong itself.
+#[must_use]
+pub fn kind() -> Kind {
+    match std::env::var("INTEROP_SUBJECT").as_deref() {
+        Ok("bird2") => Kind::Bird2,
+        _ => Kind::Margay,
+    }
+}
+
+/// Starts the speaker under test.
+///
+/// # Errors
+/// As [`Kind::start`].
+pub fn start(host: &Host, config: &Config) -> Result<Box<dyn Speaker>> {
+    kind().start(host, config)
+}
