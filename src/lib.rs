@@ -16,6 +16,7 @@
 //! `bgp-proto ← config; bgp-proto ← engine ← net; bgp-proto ← fib; {ctl, http} ← daemon`; siblings do
 //! not import each other, `daemon` and `main` alone know all of them.
 
+pub mod config;
 pub mod engine;
 pub mod fib;
 pub mod net;

@@ -83,7 +83,7 @@ fn starts_with(path: AsPath<'_>, wanted: &[Asn]) -> bool {
 ///
 /// Only the last `*` needs to be remembered: if the text after it does not fit here, a longer run
 /// for an earlier `*` cannot help. Time is at most the product of the lengths.
-pub(super) fn glob_matches(glob: &str, name: &str) -> bool {
+pub fn glob_matches(glob: &str, name: &str) -> bool {
     let (glob, name) = (glob.as_bytes(), name.as_bytes());
     let (mut g, mut n) = (0, 0);
     let mut retry: Option<(usize, usize)> = None;

@@ -17,6 +17,7 @@ use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
+pub use matcher::glob_matches;
 pub use prefix_set::{PrefixMatch, PrefixSet};
 
 use action::Working;

@@ -1,0 +1,173 @@
+//! `[bgp]`, `[[bgp.peers]]` and `[[bgp.dynamic-peers]]`, and what must hold between peers.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::Path;
+
+use bgp_proto::session::{LocalIdentity, PassiveMode};
+use bgp_proto::types::{Asn, ClusterId, RouterId};
+
+use super::peer::{self, Timers};
+use super::policy::Policies;
+use super::reader::{Table, Value};
+use super::{BgpConfig, DynamicPeers, PeerEntry};
+
+/// Everything below `[bgp]`.
+pub(super) struct Bgp {
+    pub(super) global: BgpConfig,
+    pub(super) peers: Vec<PeerEntry>,
+    pub(super) dynamic: Vec<DynamicPeers>,
+}
+
+/// Reads `[bgp]`; `folder` is where relative password files are.
+pub(super) fn read(root: &Table<'_>, policies: &Policies, folder: &Path) -> Option<Bgp> {
+    let table = root.require("bgp", "begin with asn and router-id")?.table()?;
+    let asn = table.require("asn", "set it to our AS number").and_then(|v| read_usable_asn(&v));
+    let router_id = table
+        .require("router-id", "set it to an IPv4 address of this machine")
+        .and_then(|v| read_id::<RouterId>(&v, |id| id.0));
+    let cluster_id = table.get("cluster-id").and_then(|v| read_id::<ClusterId>(&v, |id| id.0));
+    let listen = read_listen(&table);
+    let timers = Timers::read(&table, Timers::default());
+
+    // Peers are read even if our own identity is wrong, so that their faults are reported too.
+    let identity =
+        LocalIdentity { asn: asn.unwrap_or_default(), router_id: router_id.unwrap_or_default() };
+    let cx = peer::Context { identity: &identity, timers, policies, folder };
+    let peers = read_peers(&table, &cx, &listen);
+    let dynamic = read_dynamic(&table, &cx, &listen);
+    table.finish();
+
+    let cluster_id = cluster_id.unwrap_or(ClusterId(identity.router_id.0));
+    asn.zip(router_id)?;
+    Some(Bgp { global: BgpConfig { identity, cluster_id, listen }, peers, dynamic })
+}
+
+fn read_listen(table: &Table<'_>) -> Vec<SocketAddr> {
+    let Some(value) = table.get("listen") else {
+        return vec![([0, 0, 0, 0], 179).into(), ([0u16; 8], 179).into()];
+    };
+    let mut listen: Vec<SocketAddr> = Vec::new();
+    for value in value.list() {
+        let Some(address) = value
+            .parse_as::<SocketAddr>("an address and port such as \"0.0.0.0:179\" or \"[::]:179\"")
+        else {
+            continue;
+        };
+        if address.port() == 0 {
+            value.fault("port 0 is not a port", "use 1-65535, usually 179");
+        } else if address.ip().is_multicast() {
+            value.fault("is a multicast address", "use an address of this machine");
+        } else if listen.contains(&address) {
+            value.fault(format_args!("{address} is listed twice"), "leave one out");
+        } else {
+            listen.push(address);
+        }
+    }
+    listen
+}
+
+fn read_peers(table: &Table<'_>, cx: &peer::Context<'_>, listen: &[SocketAddr]) -> Vec<PeerEntry> {
+    let mut names = BTreeMap::new();
+    let mut addresses = BTreeMap::new();
+    let mut peers = Vec::new();
+    for (number, table) in (1..).zip(table.tables("peers")) {
+        let Some(entry) = peer::read(&table, cx) else {
+            table.finish();
+            continue;
+        };
+        let remote = SocketAddr::new(entry.session.address, entry.session.port);
+        if listen.contains(&remote) {
+            table.fault_at(
+                "address",
+                format_args!("{remote} is our own listening address"),
+                "use the neighbour's address",
+            );
+        }
+        if listen.is_empty() && entry.session.passive == PassiveMode::Passive {
+            table.fault_at(
+                "passive",
+                "the peer can never connect, because bgp.listen is empty",
+                "listen somewhere, or dial the peer",
+            );
+        }
+        if let Some(other) = addresses.insert(entry.session.address, number) {
+            table.fault_at(
+                "address",
+                format_args!("{} is the address of bgp.peers[{other}] too", remote.ip()),
+                "keep one peer for each address",
+            );
+        } else if let Some(other) = names.insert(entry.name.clone(), number) {
+            table.fault_at(
+                "name",
+                format_args!("\"{}\" is the name of bgp.peers[{other}] too", entry.name),
+                "give each peer its own name",
+            );
+        }
+        table.finish();
+        peers.push(entry);
+    }
+    peers
+}
+
+fn read_dynamic(
+    table: &Table<'_>,
+    cx: &peer::Context<'_>,
+    listen: &[SocketAddr],
+) -> Vec<DynamicPeers> {
+    let mut prefixes = BTreeMap::new();
+    let mut ranges = Vec::new();
+    for (number, table) in (1..).zip(table.tables("dynamic-peers")) {
+        let Some(range) = peer::read_dynamic(&table, cx) else {
+            table.finish();
+            continue;
+        };
+        if listen.is_empty() {
+            table.fault(
+                "peers can never connect, because bgp.listen is empty",
+                "listen somewhere, or leave the range out",
+            );
+        }
+        if let Some(other) = prefixes.insert(range.prefix, number) {
+            table.fault_at(
+                "prefix",
+                format_args!("{} is the range of bgp.dynamic-peers[{other}] too", range.prefix),
+                "keep one entry for each range",
+            );
+        }
+        table.finish();
+        ranges.push(range);
+    }
+    ranges
+}
+
+/// An AS number: an integer, or text in asdot notation.
+pub(super) fn read_asn(value: &Value<'_>) -> Option<Asn> {
+    if value.is_integer() { value.integer(0..=u32::MAX).map(Asn) } else { value.parse() }
+}
+
+/// An AS number that may name a real AS.
+pub(super) fn read_usable_asn(value: &Value<'_>) -> Option<Asn> {
+    let asn = read_asn(value)?;
+    if !asn.is_usable() {
+        value.fault(
+            format_args!("{asn} is reserved and cannot be used"),
+            "use another AS number, 64512-65534 for private use",
+        );
+        return None;
+    }
+    Some(asn)
+}
+
+/// An identifier that is written as an IPv4 address and is not zero (RFC 6286 §2.1).
+pub(super) fn read_id<T: std::str::FromStr + Copy>(
+    value: &Value<'_>,
+    bits: impl Fn(T) -> u32,
+) -> Option<T> {
+    let id: T = value.parse_as("an IPv4 address such as \"10.0.0.1\"")?;
+    if bits(id) == 0 {
+        value.fault("0.0.0.0 is not an identifier", "use an IPv4 address of this machine");
+        return None;
+    }
+    Some(id)
+}

@@ -1,0 +1,157 @@
+//! The difference between two configurations, as a reload applies and prints it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use bgp_proto::types::Prefix;
+
+use super::{Config, Originate};
+
+/// What is to be done to get from one configuration to another. Apply in the order of the fields:
+/// removed peers give their addresses and names free for added ones.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// Names of peers that are gone.
+    pub peers_removed: Vec<Arc<str>>,
+    /// Names of peers whose session parameters differ: their sessions end and begin again. Their
+    /// routing parameters may differ too.
+    pub peers_restarted: Vec<Arc<str>>,
+    /// Names of peers whose routing parameters alone differ: sessions stay.
+    pub peers_reconfigured: Vec<Arc<str>>,
+    /// Names of peers that are new.
+    pub peers_added: Vec<Arc<str>>,
+    /// Ranges of dynamic peers that are new, gone, or have other parameters.
+    pub dynamic_changed: Vec<Prefix>,
+    /// Whether the table's parameters differ.
+    pub table_changed: bool,
+    /// Whether listening addresses differ.
+    pub bgp_listen_changed: bool,
+    /// Our own routes that are gone.
+    pub originate_withdrawn: Vec<Prefix>,
+    /// Our own routes that are new or installed differently.
+    pub originate_changed: Vec<Prefix>,
+    /// Whether the rules for redistribution differ.
+    pub redistribute_changed: bool,
+    /// Whether `[log]` differs.
+    pub log_changed: bool,
+    /// Keys whose new values count after a restart of the process only, in the order of the file's
+    /// documentation.
+    pub restart_needed: Vec<&'static str>,
+}
+
+impl Config {
+    /// What differs in `new`.
+    pub fn changes_to(&self, new: &Config) -> Changes {
+        let mut changes = Changes::default();
+        self.peer_changes(new, &mut changes);
+        self.origination_changes(new, &mut changes);
+
+        let by_prefix = |c: &Config| -> BTreeMap<Prefix, usize> {
+            c.dynamic.iter().enumerate().map(|(i, d)| (d.prefix, i)).collect()
+        };
+        let (old_ranges, new_ranges) = (by_prefix(self), by_prefix(new));
+        let all =
+            old_ranges.keys().chain(new_ranges.keys().filter(|p| !old_ranges.contains_key(p)));
+        changes.dynamic_changed = all
+            .filter(|prefix| {
+                let old = old_ranges.get(prefix).and_then(|i| self.dynamic.get(*i));
+                let new = new_ranges.get(prefix).and_then(|i| new.dynamic.get(*i));
+                old != new
+            })
+            .copied()
+            .collect();
+
+        changes.table_changed = self.table != new.table;
+        changes.bgp_listen_changed = self.bgp.listen != new.bgp.listen;
+        changes.redistribute_changed = self.redistribute != new.redistribute;
+        changes.log_changed = self.log != new.log;
+        let fixed = [
+            ("fib.enabled", self.fib.enabled != new.fib.enabled),
+            ("fib.table", self.fib.table != new.fib.table),
+            ("fib.protocol", self.fib.protocol != new.fib.protocol),
+            ("fib.metric", self.fib.metric != new.fib.metric),
+            ("control.socket", self.control.socket != new.control.socket),
+            ("http.listen", self.http != new.http),
+        ];
+        changes.restart_needed =
+            fixed.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key).collect();
+        changes
+    }
+
+    fn peer_changes(&self, new: &Config, changes: &mut Changes) {
+        let before: BTreeMap<_, _> = self.peers.iter().map(|p| (&p.name, p)).collect();
+        let after: BTreeMap<_, _> = new.peers.iter().map(|p| (&p.name, p)).collect();
+        let gone = self.peers.iter().filter(|p| !after.contains_key(&p.name));
+        changes.peers_removed = gone.map(|p| Arc::clone(&p.name)).collect();
+        for peer in &new.peers {
+            let list = match before.get(&peer.name) {
+                None => &mut changes.peers_added,
+                Some(old) if old.session != peer.session => &mut changes.peers_restarted,
+                Some(old) if old.routes != peer.routes => &mut changes.peers_reconfigured,
+                Some(_) => continue,
+            };
+            list.push(Arc::clone(&peer.name));
+        }
+    }
+
+    fn origination_changes(&self, new: &Config, changes: &mut Changes) {
+        let by_prefix = |routes: &[Originate]| -> BTreeMap<Prefix, Originate> {
+            routes.iter().map(|o| (o.prefix, o.clone())).collect()
+        };
+        let (before, after) = (by_prefix(&self.originate), by_prefix(&new.originate));
+        changes.originate_withdrawn =
+            before.keys().filter(|p| !after.contains_key(p)).copied().collect();
+        changes.originate_changed = after
+            .iter()
+            .filter(|(prefix, route)| before.get(prefix) != Some(route))
+            .map(|(prefix, _)| *prefix)
+            .collect();
+    }
+}
+
+impl Changes {
+    /// Whether nothing differs.
+    pub fn is_empty(&self) -> bool {
+        *self == Changes::default()
+    }
+
+    /// One line for each change.
+    pub fn lines(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        let peers = [
+            (&self.peers_removed, "removed"),
+            (&self.peers_restarted, "session parameters changed, session restarts"),
+            (&self.peers_reconfigured, "routing parameters changed, session stays"),
+            (&self.peers_added, "added"),
+        ];
+        for (names, what) in peers {
+            lines.extend(names.iter().map(|name| format!("peer {name}: {what}")));
+        }
+        lines.extend(self.dynamic_changed.iter().map(|p| format!("dynamic peers {p}: changed")));
+        let flags = [
+            (self.table_changed, "routing parameters of the process: changed"),
+            (self.bgp_listen_changed, "listening addresses: changed"),
+            (self.redistribute_changed, "redistribution: changed"),
+            (self.log_changed, "logging: changed"),
+        ];
+        lines.extend(flags.iter().filter(|(on, _)| *on).map(|(_, what)| (*what).to_owned()));
+        lines.extend(self.originate_withdrawn.iter().map(|p| format!("originate {p}: withdrawn")));
+        lines.extend(self.originate_changed.iter().map(|p| format!("originate {p}: changed")));
+        lines.extend(
+            self.restart_needed
+                .iter()
+                .map(|key| format!("{key}: the new value counts after a restart of margay")),
+        );
+        lines
+    }
+}
+
+impl fmt::Display for Changes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_empty() {
+            return f.write_str("nothing changed");
+        }
+        f.write_str(&self.lines().join("\n"))
+    }
+}

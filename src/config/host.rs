@@ -1,0 +1,159 @@
+//! `[fib]`, `[control]`, `[http]`, `[log]`, `[calico]`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bgp_proto::policy::Policy;
+
+use super::policy::Policies;
+use super::reader::{Table, Value};
+use super::{ControlSettings, FibSettings, LogFormat, LogLevel, LogSettings};
+
+/// Names of rtm_protocol numbers, as in iproute2's `rt_protos`.
+const PROTOCOLS: [(&str, u8); 17] = [
+    ("redirect", 1),
+    ("kernel", 2),
+    ("boot", 3),
+    ("static", 4),
+    ("gated", 8),
+    ("ra", 9),
+    ("mrt", 10),
+    ("zebra", 11),
+    ("bird", 12),
+    ("dhcp", 16),
+    ("keepalived", 18),
+    ("babel", 42),
+    ("felix", 80),
+    ("bgp", 186),
+    ("isis", 187),
+    ("ospf", 188),
+    ("rip", 189),
+];
+
+/// `[fib]`.
+pub(super) struct Fib {
+    pub(super) settings: FibSettings,
+    pub(super) policy: Option<Arc<Policy>>,
+}
+
+pub(super) fn read_fib(root: &Table<'_>, policies: &Policies) -> Fib {
+    let mut settings =
+        FibSettings { enabled: true, table: 254, protocol: 12, metric: 0, multipath_max: 16 };
+    let Some(table) = root.get("fib").and_then(|v| v.table()) else {
+        return Fib { settings, policy: None };
+    };
+    if let Some(enabled) = table.get("enabled").and_then(|v| v.boolean()) {
+        settings.enabled = enabled;
+    }
+    if let Some(value) = table.get("table")
+        && let Some(number) = value.integer(1..=u32::MAX)
+    {
+        if number == 255 {
+            value.fault("255 is the kernel's own table \"local\"", "use 254 (main) or another");
+        }
+        settings.table = number;
+    }
+    if let Some(value) = table.get("protocol")
+        && let Some(number) = read_protocol(&value)
+    {
+        if number < 5 {
+            value.fault(
+                format_args!("{number} marks routes of the kernel or of the administrator"),
+                "use 5-255: every route in the table with this number is taken for ours",
+            );
+        }
+        settings.protocol = number;
+    }
+    if let Some(metric) = table.get("metric").and_then(|v| v.integer(0..=u32::MAX)) {
+        settings.metric = metric;
+    }
+    if let Some(hops) = table.get("multipath-max").and_then(|v| v.integer(1..=256u16)) {
+        settings.multipath_max = hops.into();
+    }
+    let policy = table.get("policy").and_then(|v| policies.named(&v));
+    table.finish();
+    Fib { settings, policy }
+}
+
+/// An rtm_protocol: a number or a name.
+pub(super) fn read_protocol(value: &Value<'_>) -> Option<u8> {
+    if value.is_integer() { value.integer(0..=255) } else { value.choice(&PROTOCOLS) }
+}
+
+pub(super) fn read_control(root: &Table<'_>) -> ControlSettings {
+    // sun_path holds 108 octets with the final zero.
+    const SOCKET_PATH_MAX: usize = 107;
+    let mut socket = PathBuf::from(ControlSettings::DEFAULT_SOCKET);
+    if let Some(table) = root.get("control").and_then(|v| v.table()) {
+        if let Some(value) = table.get("socket")
+            && let Some(path) = value.text()
+        {
+            if !path.starts_with('/') {
+                value.fault("is not an absolute path", "begin it with /");
+            } else if path.len() > SOCKET_PATH_MAX {
+                value.fault(
+                    format_args!("is {} octets long", path.len()),
+                    format_args!("use at most {SOCKET_PATH_MAX}, a limit of the system"),
+                );
+            }
+            socket = PathBuf::from(path);
+        }
+        table.finish();
+    }
+    ControlSettings { socket }
+}
+
+pub(super) fn read_http(root: &Table<'_>) -> Option<SocketAddr> {
+    let table = root.get("http")?.table()?;
+    let listen = table.require("listen", "write listen = \"127.0.0.1:9479\"").and_then(|value| {
+        let address: SocketAddr =
+            value.parse_as("an address and port such as \"127.0.0.1:9479\"")?;
+        if address.port() == 0 {
+            value.fault("port 0 is not a port", "use 1-65535, for example 9479");
+        }
+        Some(address)
+    });
+    table.finish();
+    listen
+}
+
+pub(super) fn read_log(root: &Table<'_>) -> LogSettings {
+    let mut log = LogSettings { level: LogLevel::default(), format: LogFormat::default() };
+    if let Some(table) = root.get("log").and_then(|v| v.table()) {
+        let levels =
+            [LogLevel::Error, LogLevel::Warn, LogLevel::Info, LogLevel::Debug, LogLevel::Trace]
+                .map(|level| (level.as_str(), level));
+        let formats = [("text", LogFormat::Text), ("json", LogFormat::Json)];
+        let level = table.get("level").and_then(|v| v.choice(&levels));
+        let format = table.get("format").and_then(|v| v.choice(&formats));
+        table.finish();
+        log = LogSettings { level: level.unwrap_or_default(), format: format.unwrap_or_default() };
+    }
+    log
+}
+
+/// The place of `[calico]` is reserved: its keys are known, and it is refused.
+pub(super) fn refuse_calico(root: &Table<'_>) {
+    let Some(value) = root.get("calico") else { return };
+    let Some(table) = value.table() else { return };
+    for key in [
+        "node",
+        "datastore",
+        "endpoints",
+        "ca-file",
+        "cert-file",
+        "key-file",
+        "username",
+        "password-file",
+        "path",
+        "bird-sockets",
+    ] {
+        table.get(key);
+    }
+    table.finish();
+    value.fault_key(
+        "reading Calico's datastore is not implemented yet",
+        "remove the table and list the peers as [[bgp.peers]]",
+    );
+}

@@ -1,0 +1,455 @@
+//! One peer's table: session and routing parameters.
+
+use std::net::IpAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bgp_proto::policy::Policy;
+use bgp_proto::session::{AuthKey, LocalIdentity, PassiveMode, PeerConfig, TransportSecurity};
+use bgp_proto::table::{AddPathSend, NextHopMode, PeerRoutes};
+use bgp_proto::types::{Asn, ClusterId, Family, FamilyMap, FamilySet, PeerType, Prefix};
+use bgp_proto::wire::AddPathMode;
+
+use super::bgp::{read_id, read_usable_asn};
+use super::policy::Policies;
+use super::reader::{Table, Value};
+use super::{DynamicPeers, PeerEntry};
+
+/// What every peer's table is read with.
+pub(super) struct Context<'a> {
+    pub(super) identity: &'a LocalIdentity,
+    pub(super) timers: Timers,
+    pub(super) policies: &'a Policies,
+    pub(super) folder: &'a Path,
+}
+
+/// Timers that `[bgp]` sets for all peers and each peer may set for itself.
+#[derive(Clone, Copy)]
+pub(super) struct Timers {
+    hold: Duration,
+    keepalive: Option<Duration>,
+    connect_retry: Duration,
+    send_hold: Option<Duration>,
+    graceful_restart: Option<Duration>,
+}
+
+impl Default for Timers {
+    fn default() -> Self {
+        Timers {
+            hold: Duration::from_secs(90),
+            keepalive: None,
+            connect_retry: Duration::from_secs(5),
+            send_hold: None,
+            graceful_restart: Some(Duration::from_secs(120)),
+        }
+    }
+}
+
+impl Timers {
+    /// Reads what `table` sets; `inherited` is the rest.
+    pub(super) fn read(table: &Table<'_>, inherited: Timers) -> Timers {
+        let hold = table.get("hold-time");
+        let keepalive = table.get("keepalive-time");
+        let send_hold = table.get("send-hold-time");
+        let seconds = |value: &Option<Value<'_>>, low: u16, high: u16| {
+            let seconds = value.as_ref()?.integer(low..=high)?;
+            Some(Duration::from_secs(seconds.into()))
+        };
+        let mut timers = inherited;
+        match seconds(&hold, 0, u16::MAX).map(|d| d.as_secs()) {
+            None => {}
+            Some(1 | 2) => {
+                if let Some(value) = &hold {
+                    value.fault("1 and 2 seconds are not allowed", "use 0 (off) or 3-65535");
+                }
+            }
+            Some(seconds) => timers.hold = Duration::from_secs(seconds),
+        }
+        timers.keepalive = seconds(&keepalive, 1, u16::MAX).or(timers.keepalive);
+        if let (Some(own), Some(time)) = (keepalive.as_ref().or(hold.as_ref()), timers.keepalive)
+            && !timers.hold.is_zero()
+            && time >= timers.hold
+        {
+            own.fault(
+                format_args!(
+                    "a keepalive every {} s does not fit a hold time of {} s",
+                    time.as_secs(),
+                    timers.hold.as_secs()
+                ),
+                "use a third of the hold time, or leave keepalive-time out",
+            );
+        }
+        timers.send_hold = seconds(&send_hold, 0, u16::MAX).or(timers.send_hold);
+        if let (Some(own), Some(time)) = (send_hold.as_ref().or(hold.as_ref()), timers.send_hold)
+            && !time.is_zero()
+            && time <= timers.hold
+        {
+            own.fault(
+                format_args!(
+                    "a send hold time of {} s is not longer than the hold time of {} s",
+                    time.as_secs(),
+                    timers.hold.as_secs()
+                ),
+                "use 0 (off) or more than the hold time (RFC 9687)",
+            );
+        }
+        timers.connect_retry =
+            seconds(&table.get("connect-retry-time"), 1, u16::MAX).unwrap_or(timers.connect_retry);
+        if let Some(time) = seconds(&table.get("graceful-restart-time"), 0, 4095) {
+            timers.graceful_restart = Some(time).filter(|t| !t.is_zero());
+        }
+        timers
+    }
+}
+
+/// A peer with an address. The caller finishes the table.
+pub(super) fn read(table: &Table<'_>, cx: &Context<'_>) -> Option<PeerEntry> {
+    let address = table
+        .require("address", "set it to the neighbour's address")
+        .and_then(|v| read_unicast(&v, "the neighbour's address"));
+    let port = table.get("port").and_then(|v| v.integer(1..=u16::MAX)).unwrap_or(179);
+    let passive = match table.get("passive").and_then(|v| v.boolean()) {
+        Some(true) => PassiveMode::Passive,
+        _ => PassiveMode::Active,
+    };
+    let name = read_name(table);
+    let family = address.map_or(Family::Ipv4, |a| Prefix::host(a).family());
+    let (session, routes) = read_common(table, cx, family);
+    let (session, routes) = (session?, routes?);
+    let address = address?;
+    if session.source_address == Some(address) {
+        table.fault_at("source-address", "is the neighbour's address", "use an address of ours");
+    }
+    let name: Arc<str> = name.unwrap_or_else(|| address.to_string().into());
+    Some(PeerEntry {
+        session: Arc::new(PeerConfig { address, port, passive, ..session }),
+        routes: Arc::new(PeerRoutes { name: Arc::clone(&name), ..routes }),
+        name,
+    })
+}
+
+/// A range that peers connect from. The caller finishes the table.
+pub(super) fn read_dynamic(table: &Table<'_>, cx: &Context<'_>) -> Option<DynamicPeers> {
+    let prefix: Option<Prefix> =
+        table.require("prefix", "set it to the range that peers connect from").and_then(|v| {
+            let prefix: Prefix = v.parse()?;
+            if prefix.addr().is_multicast() {
+                v.fault("is a multicast range", "use a range of the neighbours' addresses");
+                return None;
+            }
+            Some(prefix)
+        });
+    let peers_max = table.get("peers-max").and_then(|v| v.integer(1..=1_000_000)).unwrap_or(1000);
+    for key in ["address", "port", "passive"] {
+        if let Some(value) = table.get(key) {
+            value.fault_key("does not apply to a range, which is never dialled", "leave it out");
+        }
+    }
+    let name = read_name(table);
+    let (session, routes) = read_common(table, cx, prefix.map_or(Family::Ipv4, Prefix::family));
+    let (session, routes, prefix) = (session?, routes?, prefix?);
+    let label: Arc<str> = name.clone().unwrap_or_else(|| prefix.to_string().into());
+    Some(DynamicPeers {
+        prefix,
+        peers_max,
+        name,
+        session: Arc::new(PeerConfig {
+            address: prefix.addr(),
+            passive: PassiveMode::Passive,
+            ..session
+        }),
+        routes: Arc::new(PeerRoutes { name: label, ..routes }),
+    })
+}
+
+/// What peers and ranges have in common; address, port, passive mode and name are the caller's.
+fn read_common(
+    table: &Table<'_>,
+    cx: &Context<'_>,
+    family: Family,
+) -> (Option<PeerConfig>, Option<PeerRoutes>) {
+    let remote_asn = table
+        .require("remote-asn", "set it to the neighbour's AS number")
+        .and_then(|v| read_usable_asn(&v));
+    let local_asn = table.get("local-asn").and_then(|v| read_usable_asn(&v));
+    let local_asn = local_asn.unwrap_or(cx.identity.asn);
+    let session = read_session(table, cx, family, remote_asn, local_asn);
+    // Without a local AS there is no telling internal from external.
+    let known = session.as_ref().filter(|s| s.local_asn.is_usable());
+    let routes = read_routes(table, cx, known.map(PeerConfig::peer_type));
+    if let (Some(session), Some(routes)) = (known, &routes) {
+        check_families(table, session, routes, family);
+    }
+    (session, routes)
+}
+
+fn read_session(
+    table: &Table<'_>,
+    cx: &Context<'_>,
+    family: Family,
+    remote_asn: Option<Asn>,
+    local_asn: Asn,
+) -> Option<PeerConfig> {
+    let timers = Timers::read(table, cx.timers);
+    let source_address = table.get("source-address").and_then(|v| {
+        let address = read_unicast(&v, "an address of ours")?;
+        if Prefix::host(address).family() != family {
+            v.fault(
+                format_args!("{address} cannot reach an {family} neighbour"),
+                format_args!("use an {family} address of ours"),
+            );
+            return None;
+        }
+        Some(address)
+    });
+    let families = match table.get("families") {
+        Some(value) => read_families(&value),
+        None => FamilySet::only(family),
+    };
+    let add_path = table
+        .get("add-path")
+        .and_then(|v| {
+            v.choice(&[
+                ("none", AddPathMode::None),
+                ("receive", AddPathMode::Receive),
+                ("send", AddPathMode::Send),
+                ("both", AddPathMode::Both),
+            ])
+        })
+        .unwrap_or_default();
+    let security = TransportSecurity {
+        md5: read_key(table, cx.folder),
+        ttl_security_hops: table.get("ttl-security").and_then(|v| v.integer(1..=254)),
+    };
+    let multihop_ttl = table.get("multihop-ttl").and_then(|v| {
+        if security.ttl_security_hops.is_some() {
+            v.fault_key(
+                "excludes ttl-security, which sends with 255",
+                "leave one of them out; ttl-security takes the number of hops",
+            );
+        }
+        v.integer(1..=255)
+    });
+    let flag = |key, default| table.get(key).and_then(|v| v.boolean()).unwrap_or(default);
+    let extended_messages = flag("extended-messages", true);
+    let extended_next_hop = flag("extended-next-hop", false);
+    let enhanced_refresh = flag("enhanced-refresh", true);
+    let enforce_first_as = flag("enforce-first-as", true);
+    let reject_as_sets = flag("reject-as-sets", true);
+
+    let placeholder = IpAddr::from([0, 0, 0, 0]);
+    Some(PeerConfig {
+        source_address,
+        local_asn,
+        families,
+        hold_time: timers.hold,
+        keepalive_time: timers.keepalive,
+        connect_retry_time: timers.connect_retry,
+        send_hold_time: timers.send_hold,
+        security,
+        add_path: FamilyMap([add_path; 2]),
+        graceful_restart_time: timers.graceful_restart,
+        extended_messages,
+        extended_next_hop,
+        enhanced_refresh,
+        enforce_first_as,
+        reject_as_sets,
+        multihop_ttl,
+        ..PeerConfig::new(placeholder, remote_asn?, cx.identity)
+    })
+}
+
+fn read_routes(table: &Table<'_>, cx: &Context<'_>, kind: Option<PeerType>) -> Option<PeerRoutes> {
+    let import = read_policy(table, "import", cx.policies, kind);
+    let export = read_policy(table, "export", cx.policies, kind);
+    let next_hop = table
+        .get("next-hop")
+        .and_then(|v| {
+            v.choice(&[
+                ("auto", NextHopMode::Auto),
+                ("self", NextHopMode::SelfAddress),
+                ("keep", NextHopMode::Keep),
+            ])
+        })
+        .unwrap_or_default();
+    let client = table.get("route-reflector-client");
+    let route_reflector_client = client.as_ref().and_then(Value::boolean).unwrap_or(false);
+    let cluster = table.get("cluster-id");
+    let cluster_id = cluster.as_ref().and_then(|v| read_id::<ClusterId>(v, |id| id.0));
+    if kind == Some(PeerType::External) {
+        for value in client.filter(|_| route_reflector_client).iter().chain(&cluster) {
+            value.fault_key(
+                "is for internal peers, and remote-asn is not our AS",
+                "leave it out (RFC 4456)",
+            );
+        }
+    }
+    let allow_local_asn =
+        table.get("allow-local-asn").and_then(|v| v.integer(0..=u8::MAX)).unwrap_or(0);
+    let prefixes_max = table.get("prefixes-max").and_then(|v| v.integer(1..=u32::MAX));
+    let prefixes_warning_percent =
+        table.get("prefixes-warning-percent").and_then(|v| v.integer(1..=100)).unwrap_or(80);
+    let add_path_send = match table.get("add-path-paths-max").and_then(|v| v.integer(1..=255)) {
+        Some(paths) => AddPathSend::Best(paths),
+        None => AddPathSend::All,
+    };
+    let honour_graceful_shutdown =
+        table.get("honour-graceful-shutdown").and_then(|v| v.boolean()).unwrap_or(true);
+    Some(PeerRoutes {
+        name: "".into(),
+        import: import?,
+        export: export?,
+        next_hop,
+        route_reflector_client,
+        cluster_id,
+        allow_local_asn,
+        prefixes_max,
+        prefixes_warning_percent,
+        add_path_send,
+        honour_graceful_shutdown,
+    })
+}
+
+/// `import` or `export`. Internal peers exchange everything unless told otherwise; for external
+/// ones somebody must have said what is wanted (RFC 8212 §2).
+fn read_policy(
+    table: &Table<'_>,
+    key: &'static str,
+    policies: &Policies,
+    kind: Option<PeerType>,
+) -> Option<Arc<Policy>> {
+    if let Some(value) = table.get(key) {
+        return policies.named(&value);
+    }
+    match kind {
+        Some(PeerType::Internal) => Some(policies.all()),
+        Some(PeerType::External) => {
+            table.fault_at(
+                key,
+                "is missing, and an external peer needs one (RFC 8212)",
+                format_args!("write {key} = \"all\", \"none\" or the name of a policy"),
+            );
+            None
+        }
+        None => None,
+    }
+}
+
+/// Families that the session's own addresses cannot be a next hop for need another one.
+fn check_families(table: &Table<'_>, session: &PeerConfig, routes: &PeerRoutes, family: Family) {
+    let external = session.peer_type() == PeerType::External;
+    let ours = match routes.next_hop {
+        NextHopMode::SelfAddress => true,
+        NextHopMode::Auto => external,
+        NextHopMode::Keep => false,
+    };
+    for other in session.families.iter().filter(|f| *f != family) {
+        let over_ipv6 = other == Family::Ipv4 && session.extended_next_hop;
+        if ours && !over_ipv6 {
+            let remedy = match other {
+                Family::Ipv4 => "set extended-next-hop = true (RFC 8950) or next-hop = \"keep\"",
+                Family::Ipv6 => "peer over IPv6, or set next-hop = \"keep\"",
+            };
+            table.fault_at(
+                "families",
+                format_args!("our {family} address cannot be the next hop of {other} routes"),
+                remedy,
+            );
+        }
+    }
+}
+
+fn read_families(value: &Value<'_>) -> FamilySet {
+    let list = value.list();
+    if list.is_empty() {
+        value.fault("is empty", "write [\"ipv4\"], [\"ipv6\"] or both");
+    }
+    let mut families = FamilySet::EMPTY;
+    for value in list {
+        let Some(family) = value.choice(&[("ipv4", Family::Ipv4), ("ipv6", Family::Ipv6)]) else {
+            continue;
+        };
+        if families.contains(family) {
+            value.fault(format_args!("{family} is listed twice"), "leave one out");
+        }
+        families.insert(family);
+    }
+    families
+}
+
+fn read_name(table: &Table<'_>) -> Option<Arc<str>> {
+    let value = table.get("name")?;
+    let name = value.text()?;
+    if name.is_empty() || name.chars().any(|c| c.is_whitespace() || c.is_control()) {
+        value.fault("must be one word", "use letters, digits, \"-\", \"_\" and \".\"");
+        return None;
+    }
+    Some(name.into())
+}
+
+/// An address that a TCP connection can have.
+fn read_unicast(value: &Value<'_>, wanted: &str) -> Option<IpAddr> {
+    let address: IpAddr = value.parse_as("an address such as 192.0.2.1 or 2001:db8::1")?;
+    let fault = match address {
+        IpAddr::V4(a) if a.is_broadcast() => Some("is the broadcast address"),
+        IpAddr::V6(a) if a.is_unicast_link_local() => {
+            value.fault(
+                "link-local neighbours are not supported",
+                "use a global or unique-local address",
+            );
+            return None;
+        }
+        IpAddr::V6(a) if a.to_ipv4_mapped().is_some() => Some("is an IPv4 address in IPv6 form"),
+        a if a.is_unspecified() => Some("is not an address of one machine"),
+        a if a.is_multicast() => Some("is a multicast address"),
+        _ => None,
+    };
+    if let Some(what) = fault {
+        value.fault(what, format_args!("use {wanted}"));
+        return None;
+    }
+    Some(address)
+}
+
+/// `password` or `password-file`. What they hold is never part of a fault.
+fn read_key(table: &Table<'_>, folder: &Path) -> Option<AuthKey> {
+    let password = table.get("password");
+    let file = table.get("password-file");
+    if let (Some(_), Some(file)) = (&password, &file) {
+        file.fault_key("excludes password", "keep one of them");
+        return None;
+    }
+    let (value, octets) = match (password, file) {
+        (Some(value), _) => {
+            let octets = value.text()?.as_bytes().to_vec();
+            (value, octets)
+        }
+        (None, Some(value)) => {
+            let path = folder.join(value.text()?);
+            match std::fs::read(&path) {
+                Ok(octets) => {
+                    let line = octets.strip_suffix(b"\n").unwrap_or(&octets);
+                    let line = line.strip_suffix(b"\r").unwrap_or(line).to_vec();
+                    (value, line)
+                }
+                Err(error) => {
+                    let remedy = "name a readable file that holds the password";
+                    value.fault(format_args!("{} cannot be read: {error}", path.display()), remedy);
+                    return None;
+                }
+            }
+        }
+        (None, None) => return None,
+    };
+    let len = octets.len();
+    let key = AuthKey::new(octets);
+    if key.is_none() {
+        let max = AuthKey::MAX_LEN;
+        value.fault(
+            format_args!("a password of {len} octets cannot be used"),
+            format_args!("use 1-{max} octets"),
+        );
+    }
+    key
+}

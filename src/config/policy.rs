@@ -1,0 +1,339 @@
+//! `[[policy]]`: names to policies, and the readable forms of conditions and changes.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+
+use bgp_proto::policy::{Change, Decision, Match, Policy, PrefixMatch, PrefixSet, Rule, Source};
+use bgp_proto::types::{Asn, Community, ExtCommunity, LargeCommunity, PeerType, Prefix};
+
+use super::reader::{Table, Value, closest};
+
+/// Every policy by name, the two built-in ones included.
+pub(super) struct Policies(BTreeMap<String, Arc<Policy>>);
+
+impl Policies {
+    /// The policy that `value` names.
+    pub(super) fn named(&self, value: &Value<'_>) -> Option<Arc<Policy>> {
+        let name = value.text()?;
+        let found = self.0.get(name);
+        if found.is_none() {
+            let names: Vec<&str> = self.0.keys().map(String::as_str).collect();
+            let remedy = match closest(name, &names) {
+                Some(near) => format!("did you mean \"{near}\"?"),
+                None => format!("define it as [[policy]], or use {}", names.join(", ")),
+            };
+            value.fault(format_args!("policy \"{name}\" does not exist"), remedy);
+        }
+        found.cloned()
+    }
+
+    /// Accepts everything.
+    pub(super) fn all(&self) -> Arc<Policy> {
+        self.built_in("all", Policy::accept_all)
+    }
+
+    fn built_in(&self, name: &str, make: impl Fn() -> Policy) -> Arc<Policy> {
+        self.0.get(name).cloned().unwrap_or_else(|| Arc::new(make()))
+    }
+}
+
+/// Reads every `[[policy]]`.
+pub(super) fn read(root: &Table<'_>) -> Policies {
+    let mut policies = BTreeMap::from([
+        ("all".to_owned(), Arc::new(Policy::accept_all())),
+        ("none".to_owned(), Arc::new(Policy::reject_all())),
+    ]);
+    for table in root.tables("policy") {
+        let name = table.require("name", "name the policy").and_then(|value| {
+            let name = value.text()?;
+            let fault = match name {
+                "" => Some(("is empty", "name the policy")),
+                "all" | "none" => Some(("is the name of a built-in policy", "use another name")),
+                _ if policies.contains_key(name) => {
+                    Some(("is the name of another policy too", "use another name"))
+                }
+                _ => None,
+            };
+            if let Some((what, remedy)) = fault {
+                value.fault(what, remedy);
+                return None;
+            }
+            Some(name.to_owned())
+        });
+        let default = table
+            .get("default")
+            .and_then(|v| v.choice(&[("accept", Decision::Accept), ("reject", Decision::Reject)]))
+            .unwrap_or(Decision::Reject);
+        let rules = table.tables("rules").into_iter().filter_map(read_rule).collect();
+        table.finish();
+        if let Some(name) = name {
+            let policy = Policy { name: name.as_str().into(), rules, default };
+            policies.insert(name, Arc::new(policy));
+        }
+    }
+    Policies(policies)
+}
+
+fn read_rule(table: Table<'_>) -> Option<Rule> {
+    let name = table.get("name").and_then(|v| v.text()).unwrap_or_default().to_owned();
+    let mut matches =
+        table.get("match").and_then(|v| v.table()).map(read_conditions).unwrap_or_default();
+    let excluded = table.get("not").and_then(|v| v.table()).map(read_conditions);
+    matches.extend(excluded.into_iter().flatten().map(|m| Match::Not(Box::new(m))));
+    let changes = read_changes(&table);
+    let decision =
+        table.require("then", "write then = \"accept\", \"reject\" or \"next\"").and_then(|v| {
+            v.choice(&[
+                ("accept", Decision::Accept),
+                ("reject", Decision::Reject),
+                ("next", Decision::Next),
+            ])
+        });
+    if decision == Some(Decision::Reject) && !changes.is_empty() {
+        table.fault(
+            "changes a route that it rejects",
+            "leave the changes out, or write then = \"next\"",
+        );
+    }
+    table.finish();
+    Some(Rule { name, matches, changes, decision: decision? })
+}
+
+/// The conditions of `match` or `not`; every one must hold.
+fn read_conditions(table: Table<'_>) -> Vec<Match> {
+    if table.is_empty() {
+        table.fault("has no conditions", "leave it out, or name a condition");
+    }
+    let mut conditions = Vec::new();
+    let mut add = |key: &'static str, read: &dyn Fn(&Value<'_>) -> Option<Match>| {
+        if let Some(value) = table.get(key) {
+            if value.list().is_empty() {
+                value.fault("is an empty list, which nothing matches", "leave the key out");
+            }
+            conditions.extend(read(&value));
+        }
+    };
+    add("prefixes", &|v| Some(Match::Prefix(PrefixSet::from(v.read_list(read_prefix_range)))));
+    add("communities", &|v| read_community_condition(v));
+    add("as-path-prefix", &|v| Some(Match::AsPathPrefix(v.read_list(read_asn))));
+    add("as-path-contains", &|v| Some(Match::AsPathContains(v.read_list(read_asn))));
+    add("as-path-length", &|v| read_range(v).map(Match::AsPathLength));
+    add("next-hop", &|v| Some(Match::NextHop(v.read_list(Value::parse::<Prefix>))));
+    add("source", &|v| Some(Match::Source(v.read_list(read_source))));
+    add("interface", &|v| Some(Match::Interface(v.read_list(read_glob))));
+    add("peer-type", &|v| {
+        v.choice(&[("internal", PeerType::Internal), ("external", PeerType::External)])
+            .map(Match::PeerType)
+    });
+    add("metric", &|v| read_range(v).map(Match::Metric));
+    add("local-pref", &|v| read_range(v).map(Match::LocalPref));
+    add("any", &|v| Some(Match::Any(v.read_list(|v| v.table().map(read_conditions).map(all_of)))));
+    table.finish();
+    conditions
+}
+
+/// One condition that holds when all of `list` do: not any of them not.
+fn all_of(mut list: Vec<Match>) -> Match {
+    match (list.pop(), list.is_empty()) {
+        (Some(only), true) => only,
+        (last, _) => {
+            list.extend(last);
+            let not = |m| Match::Not(Box::new(m));
+            not(Match::Any(list.into_iter().map(not).collect()))
+        }
+    }
+}
+
+/// `10.0.0.0/8` is that prefix alone; ` or-longer`, ` ge 24`, ` le 26`, ` ge 24 le 26` follow it.
+fn read_prefix_range(value: &Value<'_>) -> Option<PrefixMatch> {
+    let text = value.text()?;
+    let mut words = text.split_whitespace();
+    let prefix: Prefix = match words.next().unwrap_or_default().parse() {
+        Ok(prefix) => prefix,
+        Err(error) => {
+            value.fault(error, "write \"10.0.0.0/8\" or \"10.0.0.0/8 ge 24 le 26\"");
+            return None;
+        }
+    };
+    let max_len = prefix.family().max_len();
+    let words: Vec<&str> = words.collect();
+    let number = |text: &str| text.parse::<u8>().ok();
+    let lengths = match words.as_slice() {
+        [] => Some((prefix.len(), prefix.len())),
+        ["or-longer"] => Some((prefix.len(), max_len)),
+        ["ge", low] => number(low).map(|low| (low, max_len)),
+        ["le", high] => number(high).map(|high| (prefix.len(), high)),
+        ["ge", low, "le", high] => number(low).zip(number(high)),
+        _ => None,
+    };
+    let Some((low, high)) = lengths else {
+        value.fault(
+            format_args!("\"{text}\" is not a range of prefixes"),
+            format_args!("write \"{prefix} ge 24 le 26\" or \"{prefix} or-longer\""),
+        );
+        return None;
+    };
+    if low < prefix.len() || low > high || high > max_len {
+        value.fault(
+            format_args!("lengths {low} to {high} do not fit {prefix}"),
+            format_args!("use lengths from {} to {max_len}, the lower one first", prefix.len()),
+        );
+        return None;
+    }
+    Some(PrefixMatch { prefix, lengths: low..=high })
+}
+
+/// A community of any kind, told by its form.
+enum AnyCommunity {
+    Standard(Community),
+    Large(LargeCommunity),
+    Ext(ExtCommunity),
+}
+
+fn read_community(value: &Value<'_>) -> Option<AnyCommunity> {
+    let text = value.text()?;
+    let standard = || text.parse().map(AnyCommunity::Standard).ok();
+    let large = || text.parse().map(AnyCommunity::Large).ok();
+    let ext = || text.parse().map(AnyCommunity::Ext).ok();
+    let community = standard().or_else(large).or_else(ext);
+    if community.is_none() {
+        value.fault(
+            format_args!("\"{text}\" is not a community"),
+            "write \"64512:100\", \"no-export\", \"64512:1:2\", \"rt:64512:100\" or \"0x\" with 16 digits",
+        );
+    }
+    community
+}
+
+/// One condition for communities of any kind: the route carries one of them.
+fn read_community_condition(value: &Value<'_>) -> Option<Match> {
+    let (mut standard, mut large, mut ext) = (Vec::new(), Vec::new(), Vec::new());
+    for community in value.read_list(read_community) {
+        match community {
+            AnyCommunity::Standard(c) => standard.push(c),
+            AnyCommunity::Large(c) => large.push(c),
+            AnyCommunity::Ext(c) => ext.push(c),
+        }
+    }
+    let mut kinds = Vec::new();
+    if !standard.is_empty() {
+        kinds.push(Match::Community(standard));
+    }
+    if !large.is_empty() {
+        kinds.push(Match::LargeCommunity(large));
+    }
+    if !ext.is_empty() {
+        kinds.push(Match::ExtCommunity(ext));
+    }
+    match kinds.len() {
+        1 => kinds.pop(),
+        _ => Some(Match::Any(kinds)),
+    }
+}
+
+fn read_asn(value: &Value<'_>) -> Option<Asn> {
+    super::bgp::read_asn(value)
+}
+
+fn read_source(value: &Value<'_>) -> Option<Source> {
+    value.choice(&[
+        ("bgp", Source::Bgp),
+        ("static", Source::Static),
+        ("kernel", Source::Kernel),
+        ("direct", Source::Direct),
+    ])
+}
+
+fn read_glob(value: &Value<'_>) -> Option<String> {
+    let glob = value.text()?;
+    if glob.is_empty() {
+        value.fault("is empty", "write a name such as \"eth0\" or a pattern such as \"cali*\"");
+        return None;
+    }
+    Some(glob.to_owned())
+}
+
+/// `100`, `"100-200"`, `"100-"` or `"-200"`.
+fn read_range(value: &Value<'_>) -> Option<RangeInclusive<u32>> {
+    if value.is_integer() {
+        return value.integer(0..=u32::MAX).map(|n| n..=n);
+    }
+    let text = value.text()?;
+    let bound = |text: &str, absent: u32| match text.trim() {
+        "" => Some(absent),
+        number => number.parse().ok(),
+    };
+    let range = text
+        .split_once('-')
+        .filter(|_| text.trim() != "-")
+        .and_then(|(low, high)| Some((bound(low, 0)?, bound(high, u32::MAX)?)))
+        .filter(|(low, high)| low <= high);
+    if range.is_none() {
+        value.fault(
+            format_args!("\"{text}\" is not a range"),
+            "write 100, \"100-200\", \"100-\" or \"-200\"",
+        );
+    }
+    range.map(|(low, high)| low..=high)
+}
+
+/// The changes in the order in which they apply: `set`, `clear-communities`, `remove-communities`,
+/// `add-communities`, `prepend`.
+fn read_changes(table: &Table<'_>) -> Vec<Change> {
+    let mut changes = Vec::new();
+    if let Some(set) = table.get("set").and_then(|v| v.table()) {
+        changes.extend(read_set(set));
+    }
+    if table.get("clear-communities").and_then(|v| v.boolean()).unwrap_or(false) {
+        changes.push(Change::ClearCommunities);
+    }
+    let communities = |key| table.get(key).map(|v| v.read_list(read_community)).unwrap_or_default();
+    changes.extend(communities("remove-communities").into_iter().map(|c| match c {
+        AnyCommunity::Standard(c) => Change::RemoveCommunity(c),
+        AnyCommunity::Large(c) => Change::RemoveLargeCommunity(c),
+        AnyCommunity::Ext(c) => Change::RemoveExtCommunity(c),
+    }));
+    changes.extend(communities("add-communities").into_iter().map(|c| match c {
+        AnyCommunity::Standard(c) => Change::AddCommunity(c),
+        AnyCommunity::Large(c) => Change::AddLargeCommunity(c),
+        AnyCommunity::Ext(c) => Change::AddExtCommunity(c),
+    }));
+    if let Some(prepend) = table.get("prepend").and_then(|v| v.table()) {
+        let asn = prepend
+            .require("asn", "name the AS to prepend")
+            .and_then(|v| super::bgp::read_usable_asn(&v));
+        let count = match prepend.get("count") {
+            Some(value) => value.integer(1..=16),
+            None => Some(1),
+        };
+        prepend.finish();
+        changes.extend(asn.zip(count).map(|(asn, count)| Change::Prepend(asn, count)));
+    }
+    changes
+}
+
+fn read_set(set: Table<'_>) -> Vec<Change> {
+    let number = |key| set.get(key).and_then(|v| v.integer(0..=u32::MAX));
+    let mut changes = Vec::new();
+    changes.extend(number("local-pref").map(Change::LocalPref));
+    changes.extend(set.get("med").and_then(|v| match v.is_integer() {
+        true => v.integer(0..=u32::MAX).map(Change::Med),
+        false => v.choice(&[("none", Change::ClearMed)]),
+    }));
+    changes.extend(set.get("next-hop").and_then(|v| {
+        let address: IpAddr = v.parse_as("an address such as 192.0.2.1")?;
+        if address.is_unspecified() || address.is_multicast() || address.is_loopback() {
+            v.fault(format_args!("{address} cannot be a next hop"), "use an address of a router");
+            return None;
+        }
+        Some(Change::NextHop(address))
+    }));
+    changes.extend(number("metric").map(Change::Metric));
+    changes.extend(
+        set.get("preference").and_then(|v| v.integer(0..=u16::MAX)).map(Change::Preference),
+    );
+    set.finish();
+    changes
+}

@@ -1,0 +1,143 @@
+//! What `margay check` prints: what would run.
+
+use std::fmt;
+
+use bgp_proto::session::{PassiveMode, PeerConfig};
+use bgp_proto::table::PeerRoutes;
+use bgp_proto::types::{FibKind, PeerType};
+
+use super::{Config, Originate, Redistribute, RedistributeFrom};
+
+/// A summary for people, one line for each thing that runs. Passwords are named, never shown.
+impl fmt::Display for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let identity = &self.bgp.identity;
+        writeln!(
+            f,
+            "AS {}, router id {}, cluster id {}",
+            identity.asn, identity.router_id, self.bgp.cluster_id
+        )?;
+        match self.bgp.listen.as_slice() {
+            [] => writeln!(f, "listens nowhere, only dials")?,
+            list => {
+                let list: Vec<String> = list.iter().map(ToString::to_string).collect();
+                writeln!(f, "listens on {}", list.join(", "))?;
+            }
+        }
+        for peer in &self.peers {
+            let PeerConfig { address, port, passive, .. } = &*peer.session;
+            write!(f, "peer {}: {address}", peer.name)?;
+            match passive {
+                PassiveMode::Active => write!(f, " port {port}")?,
+                PassiveMode::Passive => write!(f, ", accepts only")?,
+            }
+            writeln!(f, "{}", Terms(&peer.session, &peer.routes))?;
+        }
+        for range in &self.dynamic {
+            let (prefix, max) = (range.prefix, range.peers_max);
+            let terms = Terms(&range.session, &range.routes);
+            writeln!(f, "dynamic peers {prefix}: at most {max}{terms}")?;
+        }
+        for Originate { prefix, install } in &self.originate {
+            let kernel = match install {
+                Some(FibKind::Unreachable) => "unreachable in the kernel",
+                Some(_) => "blackhole in the kernel",
+                None => "not in the kernel",
+            };
+            writeln!(f, "originates {prefix}, {kernel}")?;
+        }
+        for rule in &self.redistribute {
+            writeln!(f, "redistributes {}", Selection(rule))?;
+        }
+        match self.fib.enabled {
+            true => writeln!(
+                f,
+                "writes routes to kernel table {} as protocol {}, at most {} hops each",
+                self.fib.table, self.fib.protocol, self.fib.multipath_max
+            )?,
+            false => writeln!(f, "writes no routes to the kernel")?,
+        }
+        writeln!(f, "control socket {}", self.control.socket.display())?;
+        if let Some(http) = self.http {
+            writeln!(f, "metrics and health on http://{http}")?;
+        }
+        let needs = self.privileges();
+        if !needs.is_empty() {
+            writeln!(f, "needs {}", needs.join(", "))?;
+        }
+        Ok(())
+    }
+}
+
+impl Config {
+    /// Capabilities that a process without root needs for this configuration, each with its reason.
+    fn privileges(&self) -> Vec<String> {
+        let mut needs = Vec::new();
+        if let Some(low) = self.bgp.listen.iter().find(|a| a.port() < 1024) {
+            needs.push(format!("CAP_NET_BIND_SERVICE (port {})", low.port()));
+        }
+        let sessions =
+            self.peers.iter().map(|p| &p.session).chain(self.dynamic.iter().map(|d| &d.session));
+        let md5 = sessions.into_iter().any(|s| s.security.md5.is_some());
+        let reasons: Vec<&str> = [(self.fib.enabled, "kernel routes"), (md5, "TCP MD5")]
+            .into_iter()
+            .filter_map(|(on, reason)| on.then_some(reason))
+            .collect();
+        if !reasons.is_empty() {
+            needs.push(format!("CAP_NET_ADMIN ({})", reasons.join(", ")));
+        }
+        needs
+    }
+}
+
+/// What is agreed with a peer.
+struct Terms<'a>(&'a PeerConfig, &'a PeerRoutes);
+
+impl fmt::Display for Terms<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Terms(session, routes) = self;
+        let kind = match session.peer_type() {
+            PeerType::Internal => "internal",
+            PeerType::External => "external",
+        };
+        write!(f, ", AS {} ({kind})", session.remote_asn)?;
+        for family in session.families.iter() {
+            write!(f, ", {family}")?;
+        }
+        write!(f, ", hold {} s", session.hold_time.as_secs())?;
+        write!(f, ", import {}, export {}", routes.import.name, routes.export.name)?;
+        if routes.route_reflector_client {
+            f.write_str(", route reflector client")?;
+        }
+        if let Some(bound) = routes.prefixes_max {
+            write!(f, ", at most {bound} prefixes")?;
+        }
+        if session.security.md5.is_some() {
+            f.write_str(", TCP MD5")?;
+        }
+        if let Some(hops) = session.security.ttl_security_hops {
+            write!(f, ", TTL security {hops}")?;
+        }
+        Ok(())
+    }
+}
+
+struct Selection<'a>(&'a Redistribute);
+
+impl fmt::Display for Selection<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Selection(rule) = self;
+        f.write_str(match rule.from {
+            RedistributeFrom::Kernel => "kernel routes",
+            RedistributeFrom::Connected => "connected networks",
+        })?;
+        let mut part = |what: &str, list: Vec<String>| match list.is_empty() {
+            true => Ok(()),
+            false => write!(f, ", {what} {}", list.join(" ")),
+        };
+        part("protocols", rule.protocols.iter().map(ToString::to_string).collect())?;
+        part("interfaces", rule.interfaces.clone())?;
+        part("within", rule.prefixes.iter().map(ToString::to_string).collect())?;
+        part("policy", rule.policy.iter().map(|p| p.name.to_string()).collect())
+    }
+}
