@@ -310,6 +310,12 @@ fn render_peer(n: &Neighbor) -> String {
     if n.add_path {
         key("add-path = \"both\"".to_owned());
     }
+    if n.extended_next_hop {
+        key("extended-next-hop = true".to_owned());
+    }
+    if n.graceful_restart {
+        key("graceful-restart-time = 30".to_owned());
+    }
     if n.passive {
         key("passive = true".to_owned());
     }
