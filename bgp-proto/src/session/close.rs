@@ -112,6 +112,10 @@ impl Close {
 
     /// The routes to keep when an established session ends this way (RFC 4724 §4.2, RFC 8538 §4).
     pub(super) fn keep(&self, session: &Negotiated) -> Option<Keep> {
+        if *self == Close::OutOfResources {
+            // Memory is what we are short of; the peer may keep ours (RFC 8538 §3.1 names no 6/8).
+            return None;
+        }
         let restart = session.graceful_restart.as_ref()?;
         let lost_silently =
             matches!(self, Close::Transport { .. } | Close::GracefulStop | Close::Replaced);
@@ -130,10 +134,10 @@ impl Close {
             Close::Shutdown { .. }
             | Close::Reset { .. }
             | Close::Deconfigured
-            | Close::PrefixLimit { .. }
-            | Close::OutOfResources => Severity::Hard,
+            | Close::PrefixLimit { .. } => Severity::Hard,
             Close::Received(n) if n.code == Code::HARD_RESET => Severity::Hard,
             Close::ConfigurationChange
+            | Close::OutOfResources
             | Close::GracefulStop
             | Close::Collision
             | Close::Replaced

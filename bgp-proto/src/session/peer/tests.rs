@@ -1,6 +1,9 @@
 //! The state machine, driven as a host drives it.
 
-mod scenarios;
+mod dialling;
+mod endings;
+mod handshake;
+mod messages;
 mod table;
 
 use std::collections::VecDeque;
@@ -97,7 +100,12 @@ impl Host {
         self.drain();
     }
 
-    pub(super) fn receive(&mut self, slot: Slot, bytes: &[u8]) -> usize {
+    pub(super) fn receive(&mut self, slot: Slot, bytes: &[u8]) {
+        self.feed(slot, bytes);
+    }
+
+    /// Octets arrive; returns how many were taken.
+    pub(super) fn feed(&mut self, slot: Slot, bytes: &[u8]) -> usize {
         let mut batch = RouteBatch::default();
         let taken = self.peer.handle_bytes(self.now, slot, bytes, &mut batch, usize::MAX);
         self.routes.extend(batch.entries().iter().cloned());

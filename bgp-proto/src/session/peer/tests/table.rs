@@ -48,11 +48,10 @@ const TABLE: &[(u8, &str, [&str; 6])] = &[
     (27, "UpdateMsg", ["-", "-", "-", "N5/1 close(Outgoing) > Active", "N5/2 close(Outgoing) > Active", "> Established"]),
     (28, "UpdateMsgErr", ["-", "-", "-", "N5/1 close(Outgoing) > Active",
         "N5/2 close(Outgoing) > Active", "N3/1 close(Outgoing) down > Active"]),
-    (29, "SendHoldTimer_Expires", ["-", "-", "-", "-", "-", "down reset(Outgoing) > Active"]),
+    (29, "SendHoldTimer_Expires", ["-", "-", "-", "-", "-", "reset(Outgoing) down > Active"]),
 ];
 
 #[test]
-#[ignore = "waits for Update::parse"]
 fn every_state_answers_every_event() {
     let mut failures = Vec::new();
     for (event, name, cells) in TABLE {
@@ -107,12 +106,12 @@ fn two_connections_answer_what_tells_them_apart() {
         }
         host.output();
         match *input {
-            "open" => drop(host.receive(Slot::Incoming, &open_message(&peer_open()))),
-            "own open" => drop(host.receive(Slot::Outgoing, &open_message(&peer_open()))),
-            "keepalive" => drop(host.receive(Slot::Incoming, &keepalive())),
-            "own keepalive" => drop(host.receive(Slot::Outgoing, &keepalive())),
-            "update" => drop(host.receive(Slot::Incoming, &announcement())),
-            "notification" => drop(host.receive(Slot::Incoming, &notification(Code::CEASE))),
+            "open" => host.receive(Slot::Incoming, &open_message(&peer_open())),
+            "own open" => host.receive(Slot::Outgoing, &open_message(&peer_open())),
+            "keepalive" => host.receive(Slot::Incoming, &keepalive()),
+            "own keepalive" => host.receive(Slot::Outgoing, &keepalive()),
+            "update" => host.receive(Slot::Incoming, &announcement()),
+            "notification" => host.receive(Slot::Incoming, &notification(Code::CEASE)),
             "fail" => host.closed(Slot::Incoming),
             "own fail" => host.closed(Slot::Outgoing),
             other => panic!("{other}"),
@@ -166,20 +165,20 @@ fn play(event: u8, state: State) -> String {
             host.peer.handle_connect_failed(host.now, "refused");
             host.drain();
         }
-        19 if connected => drop(host.receive(out, &open_message(&peer_open()))),
-        21 if connected => drop(host.receive(out, &[0; HEADER_LEN])),
-        22 if connected => drop(host.receive(out, &message(1, &[3; 10]))),
+        19 if connected => host.receive(out, &open_message(&peer_open())),
+        21 if connected => host.receive(out, &[0; HEADER_LEN]),
+        22 if connected => host.receive(out, &message(1, &[3; 10])),
         23 if state == OpenSent => {
             host.connected(Slot::Incoming);
             host.receive(out, &open_message(&peer_open()));
             host.output();
             host.receive(Slot::Incoming, &open_message(&peer_open()));
         }
-        24 if connected => drop(host.receive(out, &notification(Code::UNSUPPORTED_VERSION))),
-        25 if connected => drop(host.receive(out, &notification(Code::CEASE))),
-        26 if connected => drop(host.receive(out, &keepalive())),
-        27 if connected => drop(host.receive(out, &announcement())),
-        28 if connected => drop(host.receive(out, &message(2, &[0, 0, 0xff, 0xff]))),
+        24 if connected => host.receive(out, &notification(Code::UNSUPPORTED_VERSION)),
+        25 if connected => host.receive(out, &notification(Code::CEASE)),
+        26 if connected => host.receive(out, &keepalive()),
+        27 if connected => host.receive(out, &announcement()),
+        28 if connected => host.receive(out, &message(2, &[0, 0, 0xff, 0xff])),
         29 if state == Established => {
             host.peer.handle_send_blocked(host.now, out);
             for _ in 0..48 {

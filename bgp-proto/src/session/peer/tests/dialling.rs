@@ -1,0 +1,175 @@
+//! Who dials, how often, and when nobody may connect.
+
+use super::*;
+use crate::session::PassiveMode;
+
+/// Dials in `time` to a peer that answers every attempt with `answer`.
+fn dials(host: &mut Host, time: Duration, mut answer: impl FnMut(&mut Host)) -> Vec<Time> {
+    let end = host.now + time;
+    let mut dials = Vec::new();
+    loop {
+        for entry in host.output().split(' ').filter(|e| *e == "dial") {
+            let _ = entry;
+            dials.push(host.now);
+            answer(host);
+        }
+        match host.peer.poll_timeout().filter(|(at, _)| *at <= end) {
+            Some((at, _)) => host.pass(at.since(host.now)),
+            None => return dials,
+        }
+    }
+}
+
+fn refuse(host: &mut Host) {
+    host.peer.handle_connect_failed(host.now, "connection refused");
+    host.drain();
+}
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+#[test]
+fn refused_attempts_back_off_and_never_spin() {
+    let mut host = Host::new(config());
+    host.command(Command::Start);
+    let times = dials(&mut host, HOUR, refuse);
+    let gaps: Vec<_> = times.windows(2).map(|w| w[1].since(w[0]).as_secs_f64()).collect();
+    assert!((3.75..=5.0).contains(&gaps[0]), "{gaps:?}");
+    assert!(gaps.iter().skip(6).all(|gap| (30.0..=40.0).contains(gap)), "{gaps:?}");
+    assert_eq!(host.peer.stats().connect_failures, times.len() as u64);
+}
+
+#[test]
+fn silence_ends_each_attempt() {
+    let mut host = Host::new(config());
+    host.command(Command::Start);
+    assert_eq!(host.deadline("connect"), Some(Duration::from_secs(15)));
+    host.output();
+    host.pass(Duration::from_secs(15));
+    assert_eq!(host.output(), "abort-dial");
+    let late = Slot::Outgoing;
+    host.connected(late);
+    assert_eq!(host.output(), "close(Outgoing)", "a connection that comes too late is not wanted");
+    host.pass(Duration::from_secs(5));
+    assert_eq!(host.output(), "dial");
+}
+
+#[test]
+fn a_stable_session_forgives_earlier_failures() {
+    for (secs, longest) in [(59, 40.0), (60, 5.0)] {
+        let mut host = Host::new(config());
+        host.command(Command::Start);
+        for _ in 0..10 {
+            refuse(&mut host);
+            host.pass(Duration::from_secs(40));
+        }
+        host.advance(State::Established, Slot::Outgoing);
+        host.pass(Duration::from_secs(secs));
+        host.closed(Slot::Outgoing);
+        let delay = host.deadline("connect retry").unwrap().as_secs_f64();
+        assert!((0.75 * longest..=longest).contains(&delay), "{secs} s: {delay}");
+    }
+}
+
+#[test]
+fn a_passive_peer_never_dials() {
+    let mut host = Host::new(PeerConfig { passive: PassiveMode::Passive, ..config() });
+    host.command(Command::Start);
+    assert_eq!(host.peer.state(), State::Active);
+    for _ in 0..3 {
+        host.advance(State::Established, Slot::Incoming);
+        host.closed(Slot::Incoming);
+        host.pass(HOUR);
+    }
+    assert!(!host.output().contains("dial"));
+}
+
+#[test]
+fn nobody_dials_beside_an_established_session() {
+    // The peer's connection wins while ours is still being dialled.
+    let mut host = Host::new(config());
+    host.command(Command::Start);
+    host.output();
+    host.connected(Slot::Incoming);
+    host.receive(Slot::Incoming, &open_message(&peer_open()));
+    assert_eq!(host.output(), "OPEN KEEPALIVE");
+    host.receive(Slot::Incoming, &keepalive());
+    assert_eq!(host.output(), "abort-dial up(Incoming)");
+    for _ in 0..60 {
+        host.pass(Duration::from_secs(60));
+        host.receive(Slot::Incoming, &keepalive());
+    }
+    assert!(!host.output().contains("dial"));
+}
+
+#[test]
+fn a_connection_that_says_nothing_does_not_stop_us_from_dialling() {
+    let mut host = Host::new(config());
+    host.command(Command::Start);
+    refuse(&mut host);
+    host.connected(Slot::Incoming);
+    host.output();
+    host.pass(Duration::from_secs(5));
+    assert_eq!(host.output(), "dial");
+    // The peer's OPEN settles it: no further attempt for now.
+    refuse(&mut host);
+    host.receive(Slot::Incoming, &open_message(&peer_open()));
+    host.output();
+    host.pass(Duration::from_secs(20));
+    assert!(!host.output().contains("dial"));
+}
+
+#[test]
+fn a_stopped_peer_is_deaf() {
+    let mut host = Host::in_state(State::Established);
+    host.command(Command::Stop(Close::Shutdown { text: String::new() }));
+    host.output();
+    assert_eq!(host.peer.poll_timeout(), None);
+    host.connected(Slot::Incoming);
+    assert_eq!(host.output(), "N6/5 close(Incoming)");
+    host.command(Command::Restart(Close::ConfigurationChange));
+    host.pass(HOUR);
+    assert_eq!((host.output().as_str(), host.peer.state()), ("", State::Idle));
+}
+
+#[test]
+fn a_peer_over_its_limit_waits_before_it_may_come_back() {
+    let mut host = Host::in_state(State::Established);
+    host.command(Command::Restart(Close::PrefixLimit { family: Family::Ipv4, bound: 10 }));
+    assert_eq!(host.output(), "N6/1 close(Outgoing) down");
+    assert_eq!(host.peer.state(), State::Idle);
+    host.connected(Slot::Incoming);
+    assert_eq!(host.output(), "N6/5 close(Incoming)");
+    host.pass(host.deadline("idle hold").unwrap());
+    assert_eq!(host.output(), "dial");
+    host.connected(Slot::Incoming);
+    assert_eq!(host.output(), "OPEN");
+}
+
+#[test]
+fn a_peer_that_keeps_breaking_the_protocol_is_refused_for_a_while() {
+    let mut host = Host::new(config());
+    host.command(Command::Start);
+    refuse(&mut host);
+    for fault in 1..=6 {
+        assert_eq!(host.peer.state(), State::Active, "fault {fault}");
+        host.advance(State::Established, Slot::Incoming);
+        host.receive(Slot::Incoming, &[0; 19]);
+    }
+    assert_eq!(host.peer.state(), State::Idle);
+    host.output();
+    host.connected(Slot::Incoming);
+    assert_eq!(host.output(), "N6/5 close(Incoming)");
+    host.pass(Duration::from_secs(40));
+    assert!(host.output().contains("dial"));
+}
+
+#[test]
+fn restart_ends_every_connection_and_retries() {
+    let mut host = Host::in_state(State::Established);
+    host.connected(Slot::Incoming);
+    host.output();
+    host.command(Command::Restart(Close::Reset { text: "bye".to_owned() }));
+    assert_eq!(host.output(), "N6/4 close(Outgoing) down N6/4 close(Incoming)");
+    host.pass(Duration::from_secs(5));
+    assert_eq!(host.output(), "dial");
+}
