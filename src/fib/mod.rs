@@ -12,15 +12,28 @@
 //! batch is under way is written once.
 
 mod event;
+mod foreign;
+mod learn;
+mod links;
+mod message;
+mod netlink;
+mod plan;
+mod resolve;
+mod spec;
 mod view;
+mod watch;
+mod worker;
 
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
 
 use bgp_proto::types::{FibRoute, Prefix};
 
 pub use event::{FibEvent, LearnRule, LearnSource, LearnedKind, LearnedRoute, NextHopState};
+use spec::RouteSpec;
 pub use view::{FibCounters, FibState, FibView, ViewGateway, ViewKind};
+use worker::{Shared, Stop, Worker};
 
 /// Where our routes go.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,75 +99,143 @@ pub enum Error {
 /// Handle to the kernel's routing tables. Clones share one thread; when the last one goes without
 /// [`Fib::stop`], the thread ends and routes stay.
 #[derive(Clone)]
-pub struct Fib {}
+pub struct Fib {
+    thread: Arc<Thread>,
+}
+
+/// The thread, ended when the last handle goes.
+struct Thread {
+    config: FibConfig,
+    shared: Arc<Shared>,
+    handle: Mutex<Option<JoinHandle<()>>>,
+}
 
 impl Fib {
     /// Opens the sockets in the calling thread's network namespace and starts the thread.
     ///
-    /// `events` runs on that thread: it must not block and must not call [`Fib::stop`].
+    /// `events` runs on that thread: it must not block for long and must not call [`Fib::stop`].
     ///
     /// # Errors
-    /// The socket cannot be opened, or writing is enabled and not permitted.
+    /// A socket cannot be opened, or writing is enabled and not permitted.
     pub fn start(
         config: FibConfig,
         events: impl Fn(FibEvent) + Send + Sync + 'static,
     ) -> Result<Fib, Error> {
-        let _ = (config, events);
-        todo!()
+        let shared = Arc::new(Shared::new(config.table)?);
+        let worker = Worker::open(config.clone(), Arc::clone(&shared), Box::new(events))?;
+        let handle = std::thread::Builder::new()
+            .name("fib".to_owned())
+            .spawn(move || worker.run())
+            .map_err(|source| Error::Socket { what: "start the FIB's thread", source })?;
+        Ok(Fib { thread: Arc::new(Thread { config, shared, handle: Mutex::new(Some(handle)) }) })
     }
 
     /// Changes what is wanted; `None` wants no route. The newest per prefix counts. Never waits
     /// for the kernel. Without effect when writing is disabled.
     pub fn submit(&self, changes: impl IntoIterator<Item = (Prefix, Option<FibRoute>)>) {
-        let _ = changes.into_iter();
-        todo!()
+        /// Changes taken at a time, so that `show fib` and the writer get their turn.
+        const CHUNK: usize = 1024;
+        let FibConfig { enabled, metric, .. } = self.thread.config;
+        if !enabled {
+            return;
+        }
+        let mut changes = changes.into_iter();
+        let mut chunk = Vec::new();
+        loop {
+            chunk.extend(changes.by_ref().take(CHUNK).map(|(prefix, route)| {
+                (prefix, route.map(|route| RouteSpec::wanted(prefix, route, metric)))
+            }));
+            if chunk.is_empty() {
+                return;
+            }
+            let mut plan = self.thread.shared.plan();
+            for (prefix, spec) in chunk.drain(..) {
+                plan.want(prefix, spec);
+            }
+            drop(plan);
+            self.thread.shared.wake();
+        }
     }
 
     /// Says that every route known from the start was submitted: what an earlier run left and
     /// nobody wants is deleted. Until then it is kept, and adopted when it is wanted.
     pub fn end_of_startup(&self) {
-        todo!()
+        self.thread.shared.plan().end_of_startup();
+        self.thread.shared.wake();
     }
 
     /// At most `limit` routes after `after`, in prefix order.
     pub fn view(&self, after: Option<Prefix>, limit: usize) -> Vec<FibView> {
-        let _ = (after, limit);
-        todo!()
+        let rows = self.thread.shared.plan().view(after, limit);
+        let links = self.links();
+        rows.into_iter().map(|row| view::render(row, &self.thread.config, &links)).collect()
     }
 
     /// Numbers for the metrics.
     pub fn counters(&self) -> FibCounters {
-        todo!()
+        self.thread.shared.plan().counters()
     }
 
-    /// The interfaces, by name.
+    /// The interfaces, by name. Empty until [`FibEvent::Synchronised`].
     pub fn links(&self) -> Arc<[Link]> {
-        todo!()
+        self.thread.shared.links()
     }
 
     /// Reports how `addr` is reached, at once and at every change. Tracking twice is tracking
     /// once, but reports again.
     pub fn track(&self, addr: IpAddr) {
-        let _ = addr;
-        todo!()
+        let mut control = self.thread.shared.control();
+        control.untrack.remove(&addr);
+        control.track.insert(addr);
+        drop(control);
+        self.thread.shared.wake();
     }
 
-    /// Ends the reports about `addr`.
+    /// Ends the reports about `addr`; one that is under way may still come.
     pub fn untrack(&self, addr: IpAddr) {
-        let _ = addr;
-        todo!()
+        let mut control = self.thread.shared.control();
+        control.track.remove(&addr);
+        control.untrack.insert(addr);
+        drop(control);
+        self.thread.shared.wake();
     }
 
     /// Replaces the rules that select routes to learn; only differences are reported.
     pub fn learn(&self, rules: Vec<LearnRule>) {
-        let _ = rules;
-        todo!()
+        self.thread.shared.control().rules = Some(rules);
+        self.thread.shared.wake();
     }
 
     /// Waits (at most 30 s) until what was submitted is written, keeps or withdraws our routes,
     /// and ends the thread. Without effect after the first call.
     pub fn stop(self, leave: Leave) {
-        let _ = leave;
-        todo!()
+        self.thread.end(Stop::Finish(leave));
+    }
+}
+
+impl Thread {
+    fn end(&self, stop: Stop) {
+        let handle = self.handle.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(handle) = handle {
+            self.shared.control().stop = Some(stop);
+            self.shared.wake();
+            if handle.join().is_err() {
+                tracing::error!("the FIB's thread ended by a panic");
+            }
+        }
+    }
+}
+
+impl Drop for Thread {
+    fn drop(&mut self) {
+        // The last handle may go away on the thread itself, inside the owner's event function.
+        let mut handle = self.handle.lock().unwrap_or_else(PoisonError::into_inner);
+        if handle.as_ref().is_some_and(|h| h.thread().id() == std::thread::current().id()) {
+            *handle = None;
+            self.shared.control().stop = Some(Stop::Abandon);
+            return;
+        }
+        drop(handle);
+        self.end(Stop::Abandon);
     }
 }

@@ -2,8 +2,11 @@
 
 use std::net::IpAddr;
 
-use bgp_proto::types::Prefix;
+use bgp_proto::types::{FibKind, Prefix};
 use serde::Serialize;
+
+use super::plan::Row;
+use super::{FibConfig, Link};
 
 /// One route, as wanted and as the kernel took it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -82,4 +85,32 @@ pub struct FibCounters {
     pub errors: u64,
     /// Full readings of the kernel, the first one included.
     pub resyncs: u64,
+}
+
+/// A row of the plan in the words of `show fib`.
+pub(super) fn render(row: Row, config: &FibConfig, links: &[Link]) -> FibView {
+    let name = |index: u32| {
+        let link = links.iter().find(|link| link.index == index);
+        link.map_or_else(|| format!("#{index}"), |link| link.name.clone())
+    };
+    let (kind, hops) = match &row.spec.kind {
+        FibKind::Unicast(hops) => (ViewKind::Unicast, hops.as_slice()),
+        FibKind::Blackhole => (ViewKind::Blackhole, [].as_slice()),
+        FibKind::Unreachable => (ViewKind::Unreachable, [].as_slice()),
+    };
+    let gateways = hops.iter().map(|hop| ViewGateway {
+        via: hop.gateway,
+        interface: name(hop.ifindex),
+        onlink: hop.onlink,
+    });
+    FibView {
+        prefix: row.prefix,
+        kind,
+        gateways: gateways.collect(),
+        metric: row.spec.metric,
+        table: config.table,
+        protocol: config.protocol,
+        state: row.state,
+        error: row.error,
+    }
 }

@@ -1,0 +1,305 @@
+//! The two netlink sockets: one for requests and dumps, one for the kernel's events.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Duration;
+
+use rtnetlink::sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
+use rustix::net::sockopt;
+use socket2::{SockFilter, SockRef};
+
+use super::Error;
+use super::message::{self, Header, NLM_F_DUMP_INTR, NLMSG_DONE, NLMSG_ERROR};
+
+/// Receive buffers. The kernel reports every refused message of a batch, and every change that
+/// others make while a batch or a dump is under way.
+const RECEIVE_BUFFER: usize = 8 << 20;
+
+/// Larger than any datagram that the kernel sends: dumps come in 32 KiB, one route in less.
+const DATAGRAM_MAX: usize = 128 << 10;
+
+/// Octets of one send; the kernel takes no more than the send buffer (208 KiB by default).
+const SEND_MAX: usize = 96 << 10;
+
+/// Messages of one send.
+const BATCH_MAX: usize = 1024;
+
+/// The kernel answers a batch before the send returns; this is for a kernel that does not.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+
+const ENOENT: i32 = 2;
+
+/// Messages to be sent together, without sequence numbers yet.
+#[derive(Debug, Default)]
+pub(super) struct Requests {
+    bytes: Vec<u8>,
+    ends: Vec<usize>,
+}
+
+impl Requests {
+    /// Forgets the content and keeps the memory.
+    pub(super) fn clear(&mut self) {
+        self.bytes.clear();
+        self.ends.clear();
+    }
+
+    /// Appends the message that `write` appends to its argument.
+    pub(super) fn push(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
+        write(&mut self.bytes);
+        self.ends.push(self.bytes.len());
+    }
+}
+
+/// A message that the kernel refused.
+#[derive(Debug)]
+pub(super) struct Refusal {
+    /// Its place among the requests, from 0.
+    pub(super) index: usize,
+    /// Linux error number, positive.
+    pub(super) errno: i32,
+    /// The kernel's explanation.
+    pub(super) explanation: Option<String>,
+}
+
+/// How a dump ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum DumpEnd {
+    /// It is a consistent picture.
+    Complete,
+    /// The table changed meanwhile.
+    Interrupted,
+}
+
+/// Sends requests and waits for the answers.
+pub(super) struct RequestSocket {
+    socket: Socket,
+    seq: u32,
+    datagram: Vec<u8>,
+}
+
+impl RequestSocket {
+    pub(super) fn open() -> Result<Self, Error> {
+        let mut socket = Socket::new(NETLINK_ROUTE).map_err(failed("open a netlink socket"))?;
+        socket.bind_auto().map_err(failed("bind a netlink socket"))?;
+        socket.connect(&SocketAddr::new(0, 0)).map_err(failed("connect a netlink socket"))?;
+        // Kernels that lack one of these answer with less text, or dump more than was asked.
+        let _ = socket.set_cap_ack(true);
+        let _ = socket.set_ext_ack(true);
+        let _ = socket.set_netlink_get_strict_chk(true);
+        enlarge(&socket);
+        SockRef::from(&socket)
+            .set_read_timeout(Some(ANSWER_TIMEOUT))
+            .map_err(failed("limit the wait on a netlink socket"))?;
+        Ok(RequestSocket { socket, seq: 0, datagram: vec![0; DATAGRAM_MAX] })
+    }
+
+    /// The number by which the kernel names this socket in events.
+    pub(super) fn port(&self) -> Result<u32, Error> {
+        let mut addr = SocketAddr::new(0, 0);
+        self.socket.get_address(&mut addr).map_err(failed("read a netlink socket's address"))?;
+        Ok(addr.port_number())
+    }
+
+    /// Sends all requests, up to 1024 at a time with one acknowledgement, and gives the refused
+    /// ones.
+    ///
+    /// # Errors
+    /// The answers are incomplete: what became of the requests is unknown.
+    pub(super) fn execute(&mut self, requests: &mut Requests) -> io::Result<Vec<Refusal>> {
+        let mut refusals = Vec::new();
+        let (mut first, mut start) = (0, 0);
+        while let Some(rest) = requests.ends.get(first..).filter(|rest| !rest.is_empty()) {
+            let fitting = rest.iter().take(BATCH_MAX).take_while(|&&end| end - start <= SEND_MAX);
+            let count = fitting.count().max(1);
+            let ends = rest.get(..count).unwrap_or(rest);
+            let end = ends.last().copied().unwrap_or(start);
+            let base = self.next_sequence(count);
+            let mut at = start;
+            for (offset, &message_end) in ends.iter().enumerate() {
+                let seq = base.wrapping_add(offset as u32);
+                if let Some(message) = requests.bytes.get_mut(at..message_end) {
+                    message::set_sequence(message, seq, offset + 1 == count);
+                }
+                at = message_end;
+            }
+            self.socket.send(requests.bytes.get(start..end).unwrap_or_default(), 0)?;
+            self.collect_answers(base, count, first, &mut refusals)?;
+            (first, start) = (first + count, end);
+        }
+        Ok(refusals)
+    }
+
+    /// Reads until the last message of a batch is answered.
+    fn collect_answers(
+        &mut self,
+        base: u32,
+        count: usize,
+        first: usize,
+        refusals: &mut Vec<Refusal>,
+    ) -> io::Result<()> {
+        loop {
+            let len = receive(&self.socket, &mut self.datagram)?;
+            for (header, body) in message::messages(self.datagram.get(..len).unwrap_or_default()) {
+                let offset = header.seq.wrapping_sub(base) as usize;
+                if header.kind != NLMSG_ERROR || offset >= count {
+                    continue; // An answer to a batch that was given up.
+                }
+                let (errno, explanation) = message::parse_error(header, body)
+                    .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))?;
+                if errno != 0 {
+                    refusals.push(Refusal { index: first + offset, errno, explanation });
+                }
+                if offset + 1 == count {
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    /// Sends one dump request and hands every message of the answer to `each`.
+    pub(super) fn dump(
+        &mut self,
+        write: impl FnOnce(&mut Vec<u8>),
+        mut each: impl FnMut(Header, &[u8]),
+    ) -> io::Result<DumpEnd> {
+        let mut request = Vec::with_capacity(64);
+        write(&mut request);
+        let seq = self.next_sequence(1);
+        message::set_sequence(&mut request, seq, false);
+        self.socket.send(&request, 0)?;
+        let mut end = DumpEnd::Complete;
+        loop {
+            let len = receive(&self.socket, &mut self.datagram)?;
+            for (header, body) in message::messages(self.datagram.get(..len).unwrap_or_default()) {
+                if header.seq != seq {
+                    continue;
+                }
+                if header.flags & NLM_F_DUMP_INTR != 0 {
+                    end = DumpEnd::Interrupted;
+                }
+                match header.kind {
+                    NLMSG_DONE => return Ok(end),
+                    NLMSG_ERROR => {
+                        return match message::parse_error(header, body) {
+                            // A table that nobody wrote to does not exist yet.
+                            Some((0 | ENOENT, _)) => Ok(end),
+                            Some((errno, _)) => Err(io::Error::from_raw_os_error(errno)),
+                            None => Err(io::ErrorKind::InvalidData.into()),
+                        };
+                    }
+                    _ => each(header, body),
+                }
+            }
+        }
+    }
+
+    /// Takes `count` numbers; the first.
+    fn next_sequence(&mut self, count: usize) -> u32 {
+        let base = self.seq.wrapping_add(1);
+        self.seq = self.seq.wrapping_add(count as u32);
+        base
+    }
+}
+
+/// Hears what changes in the kernel.
+pub(super) struct MonitorSocket {
+    socket: Socket,
+}
+
+/// What became of an attempt to hear.
+pub(super) enum Heard {
+    /// One datagram of messages, of this length.
+    Events(usize),
+    /// Nothing is waiting.
+    Nothing,
+    /// The kernel dropped events because they were not read in time.
+    Overrun,
+}
+
+impl MonitorSocket {
+    /// Listens to links, addresses and routes, but not to what the socket with the number
+    /// `own_port` caused: a bulk load would drown everything else.
+    pub(super) fn open(own_port: u32) -> Result<Self, Error> {
+        const GROUPS: [u32; 5] = [1, 5, 7, 9, 11]; // link, IPv4 address/route, IPv6 address/route
+        let mut socket = Socket::new(NETLINK_ROUTE).map_err(failed("open a netlink socket"))?;
+        socket.bind_auto().map_err(failed("bind a netlink socket"))?;
+        enlarge(&socket);
+        if let Err(error) = SockRef::from(&socket).attach_filter(&own_echo_filter(own_port)) {
+            tracing::debug!(%error, "own route changes are filtered after reading");
+        }
+        for group in GROUPS {
+            socket.add_membership(group).map_err(failed("listen to kernel events"))?;
+        }
+        socket.set_non_blocking(true).map_err(failed("configure a netlink socket"))?;
+        Ok(MonitorSocket { socket })
+    }
+
+    /// Memory for any datagram.
+    pub(super) fn buffer() -> Vec<u8> {
+        vec![0; DATAGRAM_MAX]
+    }
+
+    /// Reads one datagram without waiting.
+    pub(super) fn hear(&self, datagram: &mut [u8]) -> io::Result<Heard> {
+        match receive(&self.socket, datagram) {
+            Ok(len) => Ok(Heard::Events(len)),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Heard::Nothing),
+            Err(error) if is_overrun(&error) => Ok(Heard::Overrun),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Drops what is waiting, because a dump that follows knows better.
+    pub(super) fn discard(&self, datagram: &mut [u8]) -> io::Result<()> {
+        while !matches!(self.hear(datagram)?, Heard::Nothing) {}
+        Ok(())
+    }
+}
+
+impl AsFd for MonitorSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+/// Classic BPF: drop datagrams whose nlmsg_pid (octets 12-15) is `port`. Loads are big-endian.
+fn own_echo_filter(port: u32) -> [SockFilter; 4] {
+    const LOAD_WORD: u16 = 0x20;
+    const JUMP_EQUAL: u16 = 0x15;
+    const RETURN: u16 = 0x06;
+    [
+        SockFilter::new(LOAD_WORD, 0, 0, 12),
+        SockFilter::new(JUMP_EQUAL, 0, 1, u32::from_be_bytes(port.to_ne_bytes())),
+        SockFilter::new(RETURN, 0, 0, 0),
+        SockFilter::new(RETURN, 0, 0, u32::MAX),
+    ]
+}
+
+/// Enlarges the receive buffer: beyond the system's limit when privileged, up to it otherwise.
+fn enlarge(socket: &Socket) {
+    if sockopt::set_socket_recv_buffer_size_force(socket, RECEIVE_BUFFER).is_err()
+        && let Err(error) = sockopt::set_socket_recv_buffer_size(socket, RECEIVE_BUFFER)
+    {
+        tracing::debug!(%error, "a netlink socket keeps its receive buffer");
+    }
+}
+
+fn receive(socket: &Socket, datagram: &mut [u8]) -> io::Result<usize> {
+    loop {
+        let mut space = &mut *datagram;
+        match socket.recv(&mut space, 0) {
+            Ok(len) => return Ok(len),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Whether the kernel dropped messages for us.
+fn is_overrun(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(rustix::io::Errno::NOBUFS.raw_os_error())
+}
+
+fn failed(what: &'static str) -> impl FnOnce(io::Error) -> Error {
+    move |source| Error::Socket { what, source }
+}

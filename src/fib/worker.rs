@@ -1,0 +1,576 @@
+//! The thread between the plan and the kernel: listens, reads again, writes, reports.
+//!
+//! One thread does all of it, so that events, dumps and writes have one order. Nothing here
+//! decides: events and answers go into [`Plan`], [`Foreign`], [`Links`] and [`Watch`], which say
+//! what follows.
+
+mod resync;
+
+use std::collections::BTreeSet;
+use std::io;
+use std::net::IpAddr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use bgp_proto::types::{FibKind, Prefix, Time};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+
+use super::event::{FibEvent, LearnRule};
+use super::foreign::{Effect, Foreign};
+use super::links::{LinkEffect, Links};
+use super::message::{self, Header, KernelRoute, RouteRequest, Scope};
+use super::netlink::{Heard, MonitorSocket, RequestSocket, Requests};
+use super::plan::{Action, Plan, Refused};
+use super::spec::RouteSpec;
+use super::watch::{Touched, Watch};
+use super::{Error, FibConfig, Leave, Link};
+use resync::ResyncGate;
+
+/// Requests of one batch.
+const BATCH_MAX: usize = 1024;
+/// Events read before something else gets its turn.
+const EVENTS_MAX: usize = 2048;
+/// After links or addresses changed, more of it usually follows.
+const SETTLE: Duration = Duration::from_millis(50);
+/// Least time between two attempts at refused routes because something changed.
+const RETRY_INTERVAL: Duration = Duration::from_millis(500);
+/// How long a stop waits for the kernel.
+const KEEP_TIMEOUT: Duration = Duration::from_secs(10);
+const WITHDRAW_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// What the handles and the thread share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    plan: Mutex<Plan>,
+    control: Mutex<Control>,
+    links: Mutex<Arc<[Link]>>,
+    wake: OwnedFd,
+    /// The thread was woken and has not looked yet.
+    woken: AtomicBool,
+}
+
+/// What the handles ask of the thread: the newest wishes, not a queue of them.
+#[derive(Debug, Default)]
+pub(super) struct Control {
+    pub(super) track: BTreeSet<IpAddr>,
+    pub(super) untrack: BTreeSet<IpAddr>,
+    pub(super) rules: Option<Vec<LearnRule>>,
+    pub(super) stop: Option<Stop>,
+}
+
+/// How the thread ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stop {
+    /// After everything is written, or withdrawn.
+    Finish(Leave),
+    /// At once: nobody holds a handle any more.
+    Abandon,
+}
+
+impl Shared {
+    pub(super) fn new(table: u32) -> Result<Shared, Error> {
+        let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(|errno| {
+            Error::Socket { what: "create an event descriptor", source: errno.into() }
+        })?;
+        Ok(Shared {
+            plan: Mutex::new(Plan::new(table)),
+            control: Mutex::default(),
+            links: Mutex::new(Arc::from([])),
+            wake,
+            woken: AtomicBool::new(false),
+        })
+    }
+
+    /// The plan. Held for microseconds, never across a system call.
+    pub(super) fn plan(&self) -> MutexGuard<'_, Plan> {
+        self.plan.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn control(&self) -> MutexGuard<'_, Control> {
+        self.control.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn links(&self) -> Arc<[Link]> {
+        Arc::clone(&self.links.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Makes the thread look at the plan and the wishes.
+    pub(super) fn wake(&self) {
+        if !self.woken.swap(true, Ordering::AcqRel) {
+            // A full counter wakes the thread just as well.
+            let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
+        }
+    }
+}
+
+/// See the module.
+pub(super) struct Worker {
+    config: FibConfig,
+    shared: Arc<Shared>,
+    events: Box<dyn Fn(FibEvent) + Send>,
+    requests: RequestSocket,
+    own_port: u32,
+    monitor: MonitorSocket,
+    datagram: Vec<u8>,
+    batch: Requests,
+    epoch: Instant,
+    links: Links,
+    foreign: Foreign,
+    watch: Watch,
+    touched: Touched,
+    resync: ResyncGate,
+    /// When refused routes are tried because links, addresses or foreign routes changed.
+    retry_due: Option<Time>,
+    retried: Time,
+}
+
+impl Worker {
+    /// Opens the sockets, in the network namespace of the calling thread.
+    pub(super) fn open(
+        config: FibConfig,
+        shared: Arc<Shared>,
+        events: Box<dyn Fn(FibEvent) + Send>,
+    ) -> Result<Worker, Error> {
+        let mut requests = RequestSocket::open()?;
+        if config.enabled {
+            check_permission(&mut requests, &config)?;
+        }
+        let own_port = requests.port()?;
+        let monitor = MonitorSocket::open(own_port)?;
+        Ok(Worker {
+            watch: Watch::new(config.protocol),
+            config,
+            shared,
+            events,
+            requests,
+            own_port,
+            monitor,
+            datagram: MonitorSocket::buffer(),
+            batch: Requests::default(),
+            epoch: Instant::now(),
+            links: Links::default(),
+            foreign: Foreign::default(),
+            touched: Touched::default(),
+            resync: ResyncGate::due_at_once(),
+            retry_due: None,
+            retried: Time::ZERO,
+        })
+    }
+
+    /// Runs until a stop is asked for.
+    pub(super) fn run(mut self) {
+        let mut stopping: Option<Time> = None;
+        loop {
+            self.hear();
+            if self.resync.is_due(self.now()) {
+                self.read_kernel();
+            }
+            match self.handle_control() {
+                Some(Stop::Abandon) => return,
+                Some(Stop::Finish(leave)) => stopping = Some(self.begin_stop(leave)),
+                None => {}
+            }
+            self.handle_time();
+            self.report_changes();
+            if self.resync.take_news() {
+                self.report_start();
+            }
+            self.write_batch();
+            if let Some(deadline) = stopping
+                && (self.is_finished() || self.now() >= deadline)
+            {
+                return self.log_stop();
+            }
+            self.wait(stopping);
+        }
+    }
+
+    fn now(&self) -> Time {
+        Time::from_micros(u64::try_from(self.epoch.elapsed().as_micros()).unwrap_or(u64::MAX))
+    }
+
+    /// Sleeps until an event, a wish or a deadline.
+    fn wait(&mut self, stopping: Option<Time>) {
+        let (busy, deadline) = {
+            let plan = self.shared.plan();
+            (self.config.enabled && plan.has_work(), plan.deadline())
+        };
+        let deadlines = [deadline, self.resync.due(), self.retry_due, stopping];
+        let timeout = deadlines.into_iter().flatten().min().map(|at| at.since(self.now()));
+        let timeout = if busy { Some(Duration::ZERO) } else { timeout };
+        // Rounded up, so that the deadline has passed when the wait is over.
+        let timeout = timeout.map(|t| Timespec {
+            tv_sec: i64::try_from(t.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: i64::from(t.subsec_nanos()),
+        });
+        let mut fds = [
+            PollFd::new(&self.monitor, PollFlags::IN),
+            PollFd::from_borrowed_fd(self.shared.wake.as_fd(), PollFlags::IN),
+        ];
+        if let Err(errno) = poll(&mut fds, timeout.as_ref())
+            && errno != rustix::io::Errno::INTR
+        {
+            tracing::error!(error = %io::Error::from(errno), "cannot wait for kernel events");
+            std::thread::sleep(Duration::from_secs(1));
+        }
+        let [_, wake] = &fds;
+        if wake.revents().contains(PollFlags::IN) {
+            // Emptied first: a wish that comes after the flag is cleared fills it again.
+            let _ = rustix::io::read(&self.shared.wake, &mut [0u8; 8]);
+            self.shared.woken.swap(false, Ordering::AcqRel);
+        }
+    }
+
+    /// Reads the events that wait.
+    fn hear(&mut self) {
+        let mut datagram = std::mem::take(&mut self.datagram);
+        for _ in 0..EVENTS_MAX {
+            match self.monitor.hear(&mut datagram) {
+                Ok(Heard::Events(len)) => {
+                    let bytes = datagram.get(..len).unwrap_or_default();
+                    for (header, body) in message::messages(bytes) {
+                        self.handle_event(header, body);
+                    }
+                }
+                Ok(Heard::Nothing) => break,
+                Ok(Heard::Overrun) => {
+                    tracing::debug!("kernel events were lost: the tables are read again");
+                    self.resync.request(self.now());
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "cannot read kernel events");
+                    self.resync.request(self.now());
+                    break;
+                }
+            }
+        }
+        self.datagram = datagram;
+    }
+
+    fn handle_event(&mut self, header: Header, body: &[u8]) {
+        match header.kind {
+            message::RTM_NEWROUTE | message::RTM_DELROUTE if header.port != self.own_port => {
+                if let Some((prefix, route)) = message::parse_route(body) {
+                    self.handle_route(header, prefix, route);
+                }
+            }
+            message::RTM_NEWLINK => {
+                if let Some(link) = message::parse_link(body) {
+                    let ifindex = link.index;
+                    let effect = self.links.handle_link(link);
+                    self.handle_link_effect(ifindex, effect);
+                }
+            }
+            message::RTM_DELLINK => {
+                if let Some(link) = message::parse_link(body) {
+                    let effect = self.links.handle_link_gone(link.index);
+                    self.handle_link_effect(link.index, effect);
+                }
+            }
+            message::RTM_NEWADDR | message::RTM_DELADDR => {
+                if let Some(address) = message::parse_address(body) {
+                    let effect = if header.kind == message::RTM_NEWADDR {
+                        self.links.handle_address(address)
+                    } else {
+                        self.links.handle_address_gone(&address)
+                    };
+                    // A gateway of a learned route may have become one of our own addresses.
+                    self.touched.all |=
+                        effect != LinkEffect::Unchanged && address.scope == Scope::Wide;
+                    self.handle_link_effect(address.ifindex, effect);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn handle_link_effect(&mut self, ifindex: u32, effect: LinkEffect) {
+        if effect == LinkEffect::Unchanged {
+            return;
+        }
+        self.touched.links = true;
+        for prefix in self.foreign.prefixes_over(ifindex) {
+            self.touched.add(prefix);
+        }
+        let now = self.now();
+        if effect == LinkEffect::RoutesLost {
+            let ours = self.shared.plan().uses_interface(ifindex);
+            if ours || self.foreign.use_interface(ifindex) {
+                self.resync.request(now);
+            }
+        }
+        self.schedule_retry(now);
+    }
+
+    fn handle_route(&mut self, header: Header, prefix: Prefix, route: KernelRoute) {
+        if !self.reads(route.table) {
+            return;
+        }
+        let now = self.now();
+        let new = header.kind == message::RTM_NEWROUTE;
+        let replaced = new && header.flags & message::NLM_F_REPLACE != 0;
+        if self.config.owns(&route) {
+            if replaced && self.foreign.holder(prefix, route.table, route.metric).is_some() {
+                // Somebody else wrote a route of "ours" over a foreign one.
+                self.resync.request(now);
+            }
+            let mut plan = self.shared.plan();
+            return if new {
+                plan.handle_present(prefix, route.spec(), now);
+            } else {
+                plan.handle_lost(prefix, route.metric, now);
+            };
+        }
+        if Foreign::ignores(prefix) {
+            return;
+        }
+        let ours_may_be_gone = replaced
+            && route.table == self.config.table
+            && self.foreign.holder(prefix, route.table, route.metric).is_none();
+        let (table, metric) = (route.table, route.metric);
+        let effect = if new {
+            self.foreign.handle_new(prefix, route, replaced)
+        } else {
+            self.foreign.handle_gone(prefix, &route)
+        };
+        match effect {
+            Effect::Unchanged => return,
+            Effect::Changed => {}
+            Effect::Unclear => self.resync.request(now),
+        }
+        self.touched.add(prefix);
+        self.schedule_retry(now);
+        if table == self.config.table && self.config.enabled {
+            let mut plan = self.shared.plan();
+            if ours_may_be_gone {
+                plan.handle_lost(prefix, metric, now);
+            }
+            plan.touch(prefix);
+        }
+    }
+
+    /// Refused routes get another chance soon.
+    fn schedule_retry(&mut self, now: Time) {
+        if self.retry_due.is_none() && self.shared.plan().counters().failed > 0 {
+            self.retry_due = Some((now + SETTLE).max(self.retried + RETRY_INTERVAL));
+        }
+    }
+
+    /// Whether routes of the table matter: ours go into one, next hops resolve over main as well.
+    fn reads(&self, table: u32) -> bool {
+        table == self.config.table || table == MAIN_TABLE
+    }
+
+    /// Takes the wishes; how to stop, when that is one of them.
+    fn handle_control(&mut self) -> Option<Stop> {
+        let mut control = self.shared.control();
+        if !self.resync.has_read() {
+            return control.stop.take();
+        }
+        let wishes = std::mem::take(&mut *control);
+        drop(control);
+        for addr in wishes.untrack {
+            self.watch.untrack(addr);
+        }
+        for addr in wishes.track {
+            (self.events)(self.watch.track(addr, &self.foreign, &self.links));
+        }
+        if let Some(rules) = wishes.rules {
+            for event in self.watch.learn(rules, &self.foreign, &self.links) {
+                (self.events)(event);
+            }
+        }
+        wishes.stop
+    }
+
+    fn handle_time(&mut self) {
+        let now = self.now();
+        let mut plan = self.shared.plan();
+        if self.retry_due.is_some_and(|due| due <= now) {
+            self.retry_due = None;
+            self.retried = now;
+            plan.retry_refused();
+        }
+        plan.handle_time(now);
+        let report = plan.take_report();
+        let failed = plan.counters().failed;
+        drop(plan);
+        if let Some((prefix, spec, reason)) = report.example {
+            tracing::warn!(
+                route = %describe(prefix, &spec, &self.links),
+                %reason,
+                others = report.refused.saturating_sub(1),
+                failed,
+                "the kernel refuses routes; they are tried again when links or addresses change"
+            );
+        }
+        if report.repaired > 0 && report.first_repair {
+            tracing::info!(
+                routes = report.repaired,
+                "routes of ours were removed or changed in the kernel and are written again"
+            );
+        }
+    }
+
+    /// Tells the owner what follows from the changes heard.
+    fn report_changes(&mut self) {
+        if self.touched.is_empty() {
+            return;
+        }
+        let touched = std::mem::take(&mut self.touched);
+        if touched.links {
+            let published = self.links.published();
+            *self.shared.links.lock().unwrap_or_else(PoisonError::into_inner) = published;
+        }
+        for event in self.watch.compare(&touched, &self.foreign, &self.links) {
+            (self.events)(event);
+        }
+    }
+
+    /// Says that the first reading is complete.
+    fn report_start(&mut self) {
+        let adopted = self.shared.plan().counters().installed;
+        if adopted > 0 {
+            tracing::info!(routes = adopted, "adopted routes that an earlier run left");
+        }
+        (self.events)(FibEvent::Synchronised);
+    }
+
+    /// Sends one batch, if there is something to write.
+    fn write_batch(&mut self) {
+        if !self.config.enabled {
+            return;
+        }
+        let mut plan = self.shared.plan();
+        let ops = plan.poll_batch(&self.foreign, BATCH_MAX);
+        if !ops.is_empty() {
+            self.batch.clear();
+            for op in &ops {
+                let request = match op.action {
+                    Action::Add(id) => RouteRequest::Add(plan.spec(id)),
+                    Action::Replace(id) => RouteRequest::Replace(plan.spec(id)),
+                    Action::Withdraw(id) => RouteRequest::Withdraw { metric: plan.spec(id).metric },
+                    Action::WithdrawStray { metric } => RouteRequest::Withdraw { metric },
+                };
+                let FibConfig { table, protocol, .. } = self.config;
+                self.batch
+                    .push(|out| message::push_route(out, request, op.prefix, table, protocol));
+            }
+            drop(plan);
+            let answers = self.requests.execute(&mut self.batch);
+            let now = self.now();
+            plan = self.shared.plan();
+            match answers {
+                Ok(refusals) => {
+                    let refused: Vec<Refused> = refusals
+                        .into_iter()
+                        .map(|r| Refused {
+                            index: r.index,
+                            errno: r.errno,
+                            text: error_text(r.errno, r.explanation.as_deref()),
+                        })
+                        .collect();
+                    plan.handle_answers(&ops, &refused, now);
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "answers of the kernel were lost: its routes are read again");
+                    plan.handle_unanswered(&ops);
+                }
+            }
+        }
+        let unclear = plan.wants_resync();
+        drop(plan);
+        if unclear {
+            self.resync.request(self.now());
+        }
+    }
+
+    /// Prepares the end; when it comes at the latest.
+    fn begin_stop(&mut self, leave: Leave) -> Time {
+        match leave {
+            Leave::Keep => self.now() + KEEP_TIMEOUT,
+            Leave::Withdraw => {
+                self.shared.plan().withdraw_all();
+                self.now() + WITHDRAW_TIMEOUT
+            }
+        }
+    }
+
+    fn is_finished(&self) -> bool {
+        !self.config.enabled || self.shared.plan().is_idle()
+    }
+
+    fn log_stop(&self) {
+        let counters = self.shared.plan().counters();
+        if self.is_finished() {
+            tracing::debug!(installed = counters.installed, "the kernel has what was asked for");
+        } else {
+            tracing::warn!(
+                pending = counters.pending,
+                "stopped before the kernel took all routes: the next start puts them right"
+            );
+        }
+    }
+}
+
+impl FibConfig {
+    /// Whether a kernel route is one of ours.
+    fn owns(&self, route: &KernelRoute) -> bool {
+        self.enabled
+            && route.table == self.table
+            && route.protocol == self.protocol
+            && route.tos == 0
+    }
+}
+
+/// The table that packets are routed by without further rules.
+const MAIN_TABLE: u32 = 254;
+
+/// Tries to delete a route that cannot exist.
+fn check_permission(requests: &mut RequestSocket, config: &FibConfig) -> Result<(), Error> {
+    const EPERM: i32 = 1;
+    let prefix = Prefix::host(IpAddr::from([255, 255, 255, 255]));
+    let request = RouteRequest::Withdraw { metric: u32::MAX };
+    let mut probe = Requests::default();
+    probe.push(|out| message::push_route(out, request, prefix, config.table, config.protocol));
+    let refusals = requests
+        .execute(&mut probe)
+        .map_err(|source| Error::Socket { what: "ask the kernel about routes", source })?;
+    if refusals.iter().any(|refusal| refusal.errno == EPERM) {
+        return Err(Error::Permission);
+    }
+    Ok(())
+}
+
+/// The kernel's words, with the meaning of the number when it says more than the number.
+fn error_text(errno: i32, explanation: Option<&str>) -> String {
+    let meaning = io::Error::from_raw_os_error(errno).to_string();
+    let meaning = meaning.split(" (os error").next().unwrap_or_default();
+    match explanation {
+        Some(explanation) if !explanation.is_empty() => format!("{explanation} ({meaning})"),
+        _ => meaning.to_owned(),
+    }
+}
+
+/// A route as `ip route` would print it.
+fn describe(prefix: Prefix, spec: &RouteSpec, links: &Links) -> String {
+    use std::fmt::Write as _;
+    let mut text = match &spec.kind {
+        FibKind::Unicast(_) => prefix.to_string(),
+        FibKind::Blackhole => format!("blackhole {prefix}"),
+        FibKind::Unreachable => format!("unreachable {prefix}"),
+    };
+    if let FibKind::Unicast(hops) = &spec.kind {
+        for hop in hops.iter().take(4) {
+            let written = match hop.gateway {
+                Some(gateway) => write!(text, " via {gateway}"),
+                None => Ok(()),
+            };
+            let interface = links.name(hop.ifindex).unwrap_or("?");
+            let _ = written.and_then(|()| write!(text, " dev {interface}"));
+        }
+    }
+    text
+}

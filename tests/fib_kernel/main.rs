@@ -1,0 +1,11 @@
+//! The FIB against the real kernel, each test in a network namespace of its own.
+//!
+//! A test runs its own binary again under `unshare --net`; the namespace goes with the process,
+//! whatever happens in it. Needs root; without it the tests print why and pass.
+
+mod bulk;
+mod learning;
+mod namespace;
+mod ownership;
+mod repair;
+mod writing;

@@ -1,0 +1,189 @@
+//! Namespaces, `ip` and a FIB with its events.
+
+use std::net::IpAddr;
+use std::os::unix::fs::MetadataExt as _;
+use std::process::Command;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use bgp_proto::types::{FibKind, FibRoute, Hop, Prefix};
+use margay::fib::{Fib, FibConfig, FibEvent, FibState, FibView, Leave};
+
+const INSIDE: &str = "MARGAY_TEST_NAMESPACE";
+
+/// Runs `body` in a fresh network namespace. `name` is the test's own path.
+pub(crate) fn in_namespace(name: &str, body: impl FnOnce()) {
+    if std::env::var_os(INSIDE).is_some() {
+        return body();
+    }
+    if std::fs::metadata("/proc/self").map(|m| m.uid()).unwrap_or(1) != 0 {
+        println!("skipped: network namespaces need root");
+        return;
+    }
+    let exe = std::env::current_exe().unwrap();
+    let output = Command::new("unshare")
+        .args(["--net", "sh", "-c", "ip link set lo up && exec \"$@\"", "sh"])
+        .arg(exe)
+        .args(["--exact", name, "--nocapture", "--test-threads=1"])
+        .env(INSIDE, "1")
+        .output()
+        .expect("unshare (util-linux) is installed");
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        output.status.success() && text.contains("1 passed"),
+        "in the namespace:\n{text}\n{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+/// `ip ARGS`, which must succeed; its output.
+pub(crate) fn ip(args: &str) -> String {
+    let output = Command::new("ip").args(args.split_whitespace()).output().unwrap();
+    assert!(
+        output.status.success(),
+        "ip {args}: {}",
+        String::from_utf8_lossy(&output.stderr).trim()
+    );
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// `ip -batch`, for bulk.
+pub(crate) fn ip_batch(lines: &str) {
+    use std::io::Write as _;
+    let mut child = Command::new("ip")
+        .args(["-force", "-batch", "-"])
+        .stdin(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(lines.as_bytes()).unwrap();
+    assert!(child.wait().unwrap().success());
+}
+
+/// The routes that `ip -N route ARGS` shows, one per line, without trailing blanks.
+pub(crate) fn routes(args: &str) -> Vec<String> {
+    let mut lines = Vec::new();
+    // A multipath route takes several lines; the further ones are indented.
+    for line in ip(&format!("-N {args}")).lines() {
+        if line.starts_with(['\t', ' ']) {
+            let last: &mut String = lines.last_mut().unwrap();
+            last.push(' ');
+            last.push_str(line.trim());
+        } else {
+            // Numeric output means types as well.
+            let line = line.trim();
+            lines.push(match line.split_once(' ') {
+                Some(("6", rest)) => format!("blackhole {rest}"),
+                Some(("7", rest)) => format!("unreachable {rest}"),
+                _ => line.to_owned(),
+            });
+        }
+    }
+    lines
+}
+
+/// A veth pair, both ends up, the first with addresses.
+pub(crate) fn veth(name: &str, v4: &str, v6: &str) {
+    ip(&format!("link add {name} type veth peer name {name}p"));
+    ip(&format!("link set {name} up"));
+    ip(&format!("link set {name}p up"));
+    if !v4.is_empty() {
+        ip(&format!("addr add {v4} dev {name}"));
+    }
+    if !v6.is_empty() {
+        ip(&format!("addr add {v6} dev {name} nodad"));
+    }
+}
+
+/// The kernel's index of an interface.
+pub(crate) fn ifindex(name: &str) -> u32 {
+    let line = ip(&format!("-o link show dev {name}"));
+    line.split(':').next().unwrap().trim().parse().unwrap()
+}
+
+/// A running FIB that keeps its events.
+pub(crate) struct Running {
+    pub(crate) fib: Fib,
+    events: Arc<Mutex<Vec<FibEvent>>>,
+}
+
+impl Running {
+    /// Started, with the first reading of the kernel done.
+    pub(crate) fn start(config: FibConfig) -> Running {
+        let events = Arc::new(Mutex::new(Vec::new()));
+        let sink = Arc::clone(&events);
+        let fib = Fib::start(config, move |event| sink.lock().unwrap().push(event)).unwrap();
+        let running = Running { fib, events };
+        running.wait_event(|event| *event == FibEvent::Synchronised);
+        running
+    }
+
+    /// Started, and past the start.
+    pub(crate) fn started() -> Running {
+        let running = Running::start(FibConfig::default());
+        running.fib.end_of_startup();
+        running
+    }
+
+    pub(crate) fn want(&self, prefix: &str, kind: FibKind) {
+        let prefix: Prefix = prefix.parse().unwrap();
+        self.fib.submit([(prefix, Some(FibRoute { prefix, kind, metric: None }))]);
+    }
+
+    pub(crate) fn withdraw(&self, prefix: &str) {
+        self.fib.submit([(prefix.parse().unwrap(), None)]);
+    }
+
+    pub(crate) fn row(&self, prefix: &str) -> Option<FibView> {
+        let prefix: Prefix = prefix.parse().unwrap();
+        self.fib.view(None, usize::MAX).into_iter().find(|row| row.prefix == prefix)
+    }
+
+    pub(crate) fn wait_state(&self, prefix: &str, state: FibState) -> FibView {
+        eventually(&format!("{prefix} is {state:?}"), || {
+            self.row(prefix).filter(|row| row.state == state)
+        })
+    }
+
+    pub(crate) fn wait_gone(&self, prefix: &str) {
+        eventually(&format!("{prefix} is gone"), || self.row(prefix).is_none().then_some(()));
+    }
+
+    /// Waits for an event among all that came, and takes everything up to it away.
+    pub(crate) fn wait_event(&self, mut selects: impl FnMut(&FibEvent) -> bool) -> FibEvent {
+        let what = "an event";
+        eventually(what, || {
+            let mut events = self.events.lock().unwrap();
+            let at = events.iter().position(&mut selects)?;
+            events.drain(..=at).next_back()
+        })
+    }
+
+    pub(crate) fn take_events(&self) -> Vec<FibEvent> {
+        std::mem::take(&mut *self.events.lock().unwrap())
+    }
+
+    pub(crate) fn stop(self, leave: Leave) {
+        self.fib.stop(leave);
+    }
+}
+
+/// Waits up to 20 s until `check` gives something.
+pub(crate) fn eventually<T>(what: &str, mut check: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        if let Some(found) = check() {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "waited in vain until {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+pub(crate) fn hop(gateway: &str, interface: &str) -> Hop {
+    let gateway: Option<IpAddr> = (!gateway.is_empty()).then(|| gateway.parse().unwrap());
+    Hop { gateway, ifindex: ifindex(interface), onlink: false, weight: 1 }
+}
+
+pub(crate) fn via(gateway: &str, interface: &str) -> FibKind {
+    FibKind::Unicast(vec![hop(gateway, interface)])
+}

@@ -1,0 +1,136 @@
+//! The kernel loses routes, or others take them: they come back.
+
+use std::time::Duration;
+
+use bgp_proto::types::FibKind;
+use margay::fib::{FibState, Leave};
+
+use crate::namespace::{Running, eventually, hop, in_namespace, ip, ip_batch, routes, veth, via};
+
+#[test]
+fn routes_come_back_after_a_link_was_down() {
+    in_namespace("repair::routes_come_back_after_a_link_was_down", || {
+        veth("v0", "10.0.0.1/24", "2001:db8::1/64");
+        veth("w0", "10.0.1.1/24", "2001:db8:1::1/64");
+        let fib = Running::started();
+        for i in 0..3000u32 {
+            fib.want(&format!("10.{}.{}.0/24", 16 + i / 256, i % 256), via("10.0.0.2", "v0"));
+        }
+        fib.want("10.200.0.0/16", via("10.0.1.2", "w0"));
+        fib.want("2001:db8:a::/48", via("2001:db8:1::2", "w0"));
+        fib.want("10.201.0.0/16", FibKind::Blackhole);
+        let legs = vec![hop("10.0.0.2", "v0"), hop("10.0.1.2", "w0")];
+        fib.want("10.202.0.0/16", FibKind::Unicast(legs));
+        eventually("all are installed", || (fib.fib.counters().installed == 3004).then_some(()));
+        ip("link set v0 down");
+        // IPv4 routes vanish without a word from the kernel.
+        assert!(routes("route show proto 12").len() < 10);
+        eventually("the loss is noticed", || (fib.fib.counters().failed >= 3000).then_some(()));
+        let row = fib.row("10.16.0.0/24").unwrap();
+        assert_eq!(row.state, FibState::Failed);
+        assert!(row.error.is_some());
+        ip("link set v0 up");
+        eventually("all are back", || {
+            let counters = fib.fib.counters();
+            (counters.installed == 3004 && counters.failed == 0).then_some(())
+        });
+        assert_eq!(routes("route show proto 12").len(), 3003);
+        ip("addr flush dev w0 scope global");
+        ip("addr add 10.0.1.1/24 dev w0");
+        ip("addr add 2001:db8:1::1/64 dev w0 nodad");
+        eventually("routes over the renumbered link are back", || {
+            let four = routes("route show 10.200.0.0/16 proto 12").len();
+            (four == 1 && routes("-6 route show proto 12").len() == 1).then_some(())
+        });
+        fib.stop(Leave::Withdraw);
+    });
+}
+
+#[test]
+fn what_others_delete_or_change_is_put_right() {
+    in_namespace("repair::what_others_delete_or_change_is_put_right", || {
+        veth("v0", "10.0.0.1/24", "2001:db8::1/64");
+        let fib = Running::started();
+        fib.want("10.1.0.0/16", via("10.0.0.2", "v0"));
+        fib.want("2001:db8:a::/48", via("2001:db8::2", "v0"));
+        fib.want("10.2.0.0/16", FibKind::Blackhole);
+        for prefix in ["10.1.0.0/16", "2001:db8:a::/48", "10.2.0.0/16"] {
+            fib.wait_state(prefix, FibState::Installed);
+        }
+        let expected = ["10.1.0.0/16 via 10.0.0.2 dev v0", "blackhole 10.2.0.0/16"];
+        let expected6 = ["2001:db8:a::/48 via 2001:db8::2 dev v0 metric 1024 pref medium"];
+        let right = || {
+            let (four, six) = (routes("route show proto 12"), routes("-6 route show proto 12"));
+            (four == expected && six == expected6).then_some(())
+        };
+        ip("route flush proto 12");
+        ip("-6 route flush proto 12");
+        eventually("flushed routes are back", right);
+        // Changed under our protocol number, added, and with another metric.
+        ip("route replace 10.1.0.0/16 via 10.0.0.7 proto 12");
+        ip("route add 10.77.0.0/16 via 10.0.0.7 proto 12");
+        ip("route add 10.2.0.0/16 via 10.0.0.7 proto 12 metric 9");
+        ip("-6 route replace blackhole 2001:db8:a::/48 proto 12");
+        ip("-6 route add 2001:db8:77::/48 via 2001:db8::7 proto 12");
+        eventually("only our own are left", right);
+        eventually("and all are known to be right", || {
+            let counters = fib.fib.counters();
+            (counters.installed == 3 && counters.pending == 0).then_some(())
+        });
+        fib.stop(Leave::Withdraw);
+    });
+}
+
+#[test]
+fn a_fight_with_another_program_stays_cheap() {
+    in_namespace("repair::a_fight_with_another_program_stays_cheap", || {
+        veth("v0", "10.0.0.1/24", "");
+        let fib = Running::started();
+        fib.want("10.1.0.0/16", via("10.0.0.2", "v0"));
+        fib.wait_state("10.1.0.0/16", FibState::Installed);
+        let before = fib.fib.counters().writes;
+        let until = std::time::Instant::now() + Duration::from_secs(3);
+        while std::time::Instant::now() < until {
+            let _ = std::process::Command::new("ip")
+                .args(["route", "del", "10.1.0.0/16", "proto", "12"])
+                .stderr(std::process::Stdio::null())
+                .status();
+        }
+        let writes = fib.fib.counters().writes - before;
+        assert!((2..=10).contains(&writes), "{writes} writes in 3 s of fighting");
+        fib.wait_state("10.1.0.0/16", FibState::Installed);
+        fib.stop(Leave::Withdraw);
+    });
+}
+
+#[test]
+fn a_flood_of_foreign_changes_is_survived() {
+    in_namespace("repair::a_flood_of_foreign_changes_is_survived", || {
+        veth("v0", "10.0.0.1/24", "");
+        let fib = Running::started();
+        fib.want("10.1.0.0/16", via("10.0.0.2", "v0"));
+        fib.want("10.20.1.0/24", via("10.0.0.2", "v0"));
+        fib.wait_state("10.20.1.0/24", FibState::Installed);
+        // More events than any buffer holds, while ours are deleted and overwritten in between.
+        let mut lines = String::new();
+        for round in ["add", "del", "add"] {
+            for i in 0..60_000u32 {
+                let (a, b) = (i / 256, i % 256);
+                lines.push_str(&format!("route {round} 20.{a}.{b}.0/24 via 10.0.0.9 proto 4\n"));
+            }
+            lines.push_str("route del 10.1.0.0/16 proto 12\n");
+        }
+        lines.push_str("route replace 10.20.1.0/24 via 10.0.0.9 proto 4\n");
+        ip_batch(&lines);
+        fib.wait_state("10.1.0.0/16", FibState::Installed);
+        fib.wait_state("10.20.1.0/24", FibState::Foreign);
+        assert_eq!(routes("route show proto 12"), ["10.1.0.0/16 via 10.0.0.2 dev v0"]);
+        // The picture of the others is right afterwards.
+        fib.want("20.0.7.0/24", via("10.0.0.2", "v0"));
+        fib.wait_state("20.0.7.0/24", FibState::Foreign);
+        ip("route del 20.0.7.0/24 proto 4");
+        fib.wait_state("20.0.7.0/24", FibState::Installed);
+        fib.stop(Leave::Withdraw);
+        assert_eq!(routes("route show proto 4").len(), 60_000);
+    });
+}

@@ -1,0 +1,207 @@
+//! What the kernel gets.
+
+use bgp_proto::types::{FibKind, FibRoute, Hop, Prefix};
+use margay::fib::{FibConfig, FibState, Leave};
+
+use crate::namespace::{Running, hop, ifindex, in_namespace, ip, routes, veth, via};
+
+#[test]
+fn every_kind_of_route_reads_back_as_wanted() {
+    in_namespace("writing::every_kind_of_route_reads_back_as_wanted", || {
+        veth("v0", "10.0.0.1/24", "2001:db8::1/64");
+        veth("w0", "10.0.1.1/24", "2001:db8:1::1/64");
+        let fib = Running::started();
+        let weighted = Hop { weight: 3, ..hop("10.0.1.2", "w0") };
+        let onlink = Hop { onlink: true, ..hop("172.31.0.9", "w0") };
+        fib.want("10.1.0.0/16", via("10.0.0.2", "v0"));
+        fib.want("10.2.0.0/16", FibKind::Unicast(vec![weighted, hop("10.0.0.2", "v0")]));
+        fib.want("10.3.0.0/16", FibKind::Blackhole);
+        fib.want("10.4.0.0/16", FibKind::Unicast(vec![onlink]));
+        fib.want("10.5.0.0/16", FibKind::Unreachable);
+        fib.want("10.6.0.0/16", via("", "v0"));
+        fib.want("10.7.0.0/16", via("2001:db8::2", "v0"));
+        fib.want("10.8.0.0/16", FibKind::Unicast(vec![onlink, hop("10.0.0.2", "v0")]));
+        fib.want("2001:db8:a::/48", via("2001:db8::2", "v0"));
+        let legs = vec![hop("2001:db8::2", "v0"), hop("2001:db8:1::2", "w0")];
+        fib.want("2001:db8:b::/48", FibKind::Unicast(legs));
+        fib.want("2001:db8:c::/48", FibKind::Blackhole);
+        let onlink6 = Hop { onlink: true, ..hop("2001:db8:ff::9", "w0") };
+        fib.want("2001:db8:d::/48", FibKind::Unicast(vec![onlink6]));
+        fib.want("2001:db8:e::/48", FibKind::Unreachable);
+        let all = ["10.1.0.0/16", "10.2.0.0/16", "10.3.0.0/16", "10.4.0.0/16", "10.5.0.0/16"];
+        let more = ["10.6.0.0/16", "10.7.0.0/16", "10.8.0.0/16"];
+        let six = ["a", "b", "c", "d", "e"].map(|x| format!("2001:db8:{x}::/48"));
+        for prefix in all.into_iter().chain(more).chain(six.iter().map(String::as_str)) {
+            fib.wait_state(prefix, FibState::Installed);
+        }
+        assert_eq!(
+            routes("route show proto 12"),
+            [
+                "10.1.0.0/16 via 10.0.0.2 dev v0",
+                "10.2.0.0/16 nexthop via 10.0.0.2 dev v0 weight 1 nexthop via 10.0.1.2 dev w0 weight 3",
+                "blackhole 10.3.0.0/16",
+                "10.4.0.0/16 via 172.31.0.9 dev w0 onlink",
+                "unreachable 10.5.0.0/16",
+                "10.6.0.0/16 dev v0 scope 253",
+                "10.7.0.0/16 via inet6 2001:db8::2 dev v0",
+                "10.8.0.0/16 nexthop via 10.0.0.2 dev v0 weight 1 nexthop via 172.31.0.9 dev w0 weight 1 onlink",
+            ]
+        );
+        assert_eq!(
+            routes("-6 route show proto 12"),
+            [
+                "2001:db8:a::/48 via 2001:db8::2 dev v0 metric 1024 pref medium",
+                "2001:db8:b::/48 metric 1024 pref medium nexthop via 2001:db8::2 dev v0 weight 1 nexthop via 2001:db8:1::2 dev w0 weight 1",
+                "blackhole 2001:db8:c::/48 dev lo metric 1024 pref medium",
+                "2001:db8:d::/48 via 2001:db8:ff::9 dev w0 metric 1024 onlink pref medium",
+                "unreachable 2001:db8:e::/48 dev lo metric 1024 pref medium",
+            ]
+        );
+        fib.stop(Leave::Withdraw);
+        assert!(routes("route show proto 12").is_empty());
+        assert!(routes("-6 route show proto 12").is_empty());
+    });
+}
+
+#[test]
+fn adopting_the_same_routes_writes_nothing() {
+    in_namespace("writing::adopting_the_same_routes_writes_nothing", || {
+        veth("v0", "10.0.0.1/24", "2001:db8::1/64");
+        veth("w0", "10.0.1.1/24", "2001:db8:1::1/64");
+        let submit = |fib: &Running| {
+            fib.want("10.1.0.0/16", via("10.0.0.2", "v0"));
+            let legs = vec![hop("10.0.1.2", "w0"), hop("10.0.0.2", "v0")];
+            fib.want("10.2.0.0/16", FibKind::Unicast(legs));
+            fib.want("10.3.0.0/16", FibKind::Blackhole);
+            let legs = vec![hop("2001:db8:1::2", "w0"), hop("2001:db8::2", "v0")];
+            fib.want("2001:db8:b::/48", FibKind::Unicast(legs));
+            fib.want("2001:db8:c::/48", FibKind::Blackhole);
+        };
+        let first = Running::started();
+        submit(&first);
+        first.stop(Leave::Keep);
+        let second = Running::start(FibConfig::default());
+        submit(&second);
+        second.fib.end_of_startup();
+        // A write to wait for, after everything else.
+        second.want("10.99.0.0/16", FibKind::Blackhole);
+        second.wait_state("10.99.0.0/16", FibState::Installed);
+        assert_eq!(second.fib.counters().writes, 1);
+        assert_eq!(second.fib.counters().installed, 6);
+        second.stop(Leave::Withdraw);
+    });
+}
+
+#[test]
+fn kinds_and_metrics_change_in_place() {
+    in_namespace("writing::kinds_and_metrics_change_in_place", || {
+        veth("v0", "10.0.0.1/24", "2001:db8::1/64");
+        let fib = Running::started();
+        let prefixes = ["10.1.0.0/16", "2001:db8:a::/48"];
+        let gateways = ["10.0.0.2", "2001:db8::2"];
+        for (prefix, gateway) in prefixes.into_iter().zip(gateways) {
+            for kind in [FibKind::Blackhole, via(gateway, "v0"), FibKind::Unreachable] {
+                fib.want(prefix, kind);
+                fib.wait_state(prefix, FibState::Installed);
+            }
+            // Another metric is another place in the kernel: the old route must not stay.
+            let parsed: Prefix = prefix.parse().unwrap();
+            let route = FibRoute { prefix: parsed, kind: via(gateway, "v0"), metric: Some(512) };
+            fib.fib.submit([(parsed, Some(route))]);
+            fib.wait_state(prefix, FibState::Installed);
+        }
+        fib.want("10.9.0.0/16", FibKind::Blackhole);
+        fib.wait_state("10.9.0.0/16", FibState::Installed);
+        fib.withdraw("10.9.0.0/16");
+        fib.wait_gone("10.9.0.0/16");
+        fib.stop(Leave::Keep);
+        assert_eq!(routes("route show proto 12"), ["10.1.0.0/16 via 10.0.0.2 dev v0 metric 512"]);
+        assert_eq!(
+            routes("-6 route show proto 12"),
+            ["2001:db8:a::/48 via 2001:db8::2 dev v0 metric 512 pref medium"]
+        );
+    });
+}
+
+#[test]
+fn another_table_protocol_and_metric() {
+    in_namespace("writing::another_table_protocol_and_metric", || {
+        veth("v0", "10.0.0.1/24", "2001:db8::1/64");
+        let config = FibConfig { enabled: true, table: 1000, protocol: 99, metric: 500 };
+        let fib = Running::start(config);
+        fib.fib.end_of_startup();
+        fib.want("10.1.0.0/16", via("10.0.0.2", "v0"));
+        fib.want("10.2.0.0/16", FibKind::Blackhole);
+        fib.want("2001:db8:a::/48", via("2001:db8::2", "v0"));
+        fib.wait_state("10.2.0.0/16", FibState::Installed);
+        let row = fib.wait_state("2001:db8:a::/48", FibState::Installed);
+        assert_eq!((row.table, row.protocol, row.metric), (1000, 99, 500));
+        assert_eq!(
+            routes("route show table 1000"),
+            [
+                "10.1.0.0/16 via 10.0.0.2 dev v0 proto 99 metric 500",
+                "blackhole 10.2.0.0/16 proto 99 metric 500"
+            ]
+        );
+        // Changing it in place finds it again in that table.
+        fib.want("10.1.0.0/16", via("10.0.0.3", "v0"));
+        fib.wait_state("10.1.0.0/16", FibState::Installed);
+        fib.withdraw("10.2.0.0/16");
+        fib.wait_gone("10.2.0.0/16");
+        assert_eq!(
+            routes("route show table 1000"),
+            ["10.1.0.0/16 via 10.0.0.3 dev v0 proto 99 metric 500"]
+        );
+        fib.stop(Leave::Withdraw);
+        assert!(routes("route show table 1000").is_empty());
+        assert!(routes("-6 route show table 1000").is_empty());
+    });
+}
+
+#[test]
+fn a_refused_route_is_explained_and_retried_when_an_address_comes() {
+    let name = "writing::a_refused_route_is_explained_and_retried_when_an_address_comes";
+    in_namespace(name, || {
+        veth("v0", "10.0.0.1/24", "");
+        let fib = Running::started();
+        fib.want("10.1.0.0/16", via("10.0.5.2", "v0"));
+        let row = fib.wait_state("10.1.0.0/16", FibState::Failed);
+        let error = row.error.unwrap();
+        assert!(error.contains("Network is unreachable"), "{error}");
+        assert!(error.contains("exthop"), "the kernel's explanation is missing: {error}");
+        // A route over the same hop is known to fail and costs no write.
+        let before = fib.fib.counters().writes;
+        fib.want("10.2.0.0/16", via("10.0.5.2", "v0"));
+        fib.wait_state("10.2.0.0/16", FibState::Failed);
+        assert_eq!(fib.fib.counters().writes, before);
+        assert_eq!(fib.fib.counters().failed, 2);
+        ip("addr add 10.0.5.1/24 dev v0");
+        fib.wait_state("10.1.0.0/16", FibState::Installed);
+        fib.wait_state("10.2.0.0/16", FibState::Installed);
+        assert_eq!(fib.fib.counters().failed, 0);
+        // A change to a hop that does not work takes the old route away.
+        fib.want("10.2.0.0/16", via("10.0.9.9", "v0"));
+        fib.wait_state("10.2.0.0/16", FibState::Failed);
+        fib.stop(Leave::Keep);
+        assert_eq!(routes("route show proto 12"), ["10.1.0.0/16 via 10.0.5.2 dev v0"]);
+    });
+}
+
+#[test]
+fn what_cannot_be_written_is_explained_without_asking() {
+    in_namespace("writing::what_cannot_be_written_is_explained_without_asking", || {
+        veth("v0", "10.0.0.1/24", "");
+        let fib = Running::started();
+        let nowhere = Hop { ifindex: 0, ..hop("10.0.0.2", "v0") };
+        fib.want("10.1.0.0/16", FibKind::Unicast(vec![nowhere]));
+        let row = fib.wait_state("10.1.0.0/16", FibState::Failed);
+        assert_eq!(row.error.as_deref(), Some("a next hop has no interface"));
+        fib.want("10.2.0.0/16", FibKind::Unicast(vec![]));
+        fib.wait_state("10.2.0.0/16", FibState::Failed);
+        assert_eq!(fib.fib.counters().writes, 0);
+        let gone = Hop { ifindex: ifindex("v0") + 1000, ..hop("10.0.0.2", "v0") };
+        fib.want("10.3.0.0/16", FibKind::Unicast(vec![gone]));
+        fib.wait_state("10.3.0.0/16", FibState::Failed);
+        fib.stop(Leave::Withdraw);
+    });
+}
