@@ -469,6 +469,50 @@ pub fn add_path_both_ways(lab: &mut Lab, peer: Kind) -> Result<()> {
     Ok(())
 }
 
+/// What a third speaker announces reaches the peer through the subject with its communities.
+///
+/// # Errors
+/// When the route does not arrive, or changed on the way beyond the subject's own AS.
+pub fn passes_on(lab: &mut Lab, peer: Kind) -> Result<()> {
+    const FEEDER_AS: u32 = 4_200_000_011;
+    const PREFIX: &str = "100.64.3.0/24";
+    let case = Case::ebgp(peer);
+    let (subject_host, peer_host, feeder) = (lab.host("a")?, lab.host("b")?, lab.host("f")?);
+    let (mut subject_config, peer_config) = case.configs(&subject_host, &peer_host);
+    subject_config.neighbors.push(neighbor(feeder.v4(), subject_host.v4(), FEEDER_AS));
+    let feeder_config = Config {
+        asn: FEEDER_AS,
+        router_id: feeder.router_id(),
+        port: 1790,
+        neighbors: vec![neighbor(subject_host.v4(), feeder.v4(), SUBJECT_AS)],
+        origins: vec![Origin {
+            prefix: PREFIX.to_owned(),
+            communities: vec!["65011:1".to_owned(), "65011:65535".to_owned()],
+            large_communities: vec![
+                "4200000011:1:2".to_owned(),
+                "4200000011:0:4294967295".to_owned(),
+            ],
+        }],
+    };
+    let _feeder = Kind::Bird2.start(&feeder, &feeder_config)?;
+    let _subject = subject::start(&subject_host, &subject_config)?;
+    let peer = peer.start(&peer_host, &peer_config)?;
+    let path = wait_paths(peer.as_ref(), PREFIX, 1)?.remove(0);
+    let mut found = path.clone();
+    found.communities.sort();
+    found.large_communities.sort();
+    let mut wanted = Path {
+        next_hop: path.next_hop,
+        as_path: vec![SUBJECT_AS, FEEDER_AS],
+        communities: feeder_config.origins[0].communities.clone(),
+        large_communities: feeder_config.origins[0].large_communities.clone(),
+    };
+    wanted.communities.sort();
+    wanted.large_communities.sort();
+    ensure!(found == wanted, "the peer has {found:?}, not {wanted:?}");
+    Ok(())
+}
+
 /// A ROUTE-REFRESH from the peer makes the subject send its routes again, and nothing else.
 ///
 /// # Errors

@@ -107,3 +107,8 @@ fn hold_timer_loss() -> Result<()> {
         matrix::returns(lab, &pair)
     })
 }
+
+#[test]
+fn passes_on_communities() -> Result<()> {
+    lab::run("bird2-transit", &[PEER, Kind::Bird2], |lab| matrix::passes_on(lab, PEER))
+}

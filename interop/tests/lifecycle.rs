@@ -1,0 +1,283 @@
+//! Starting, stopping, reloading and crashing: what neighbours and the kernel see of it.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use interop::bird2::Bird2;
+use interop::daemon::Daemon;
+use interop::lab::{self, Host, Lab};
+use interop::margay::{self, Margay};
+use interop::matrix::{Case, PEER_AS, SUBJECT_AS, neighbor};
+use interop::speaker::{Config, Kind, Origin, Speaker, wait_established, wait_paths};
+use interop::wait::{PATIENCE, holds_for, wait_until};
+use interop::{kernel, subject};
+
+const PEER_ROUTE: &str = "198.51.100.0/24";
+const OWN_ROUTE: &str = "192.0.2.0/24";
+
+/// Runs a test of margay's own interface.
+fn run(name: &str, test: impl FnOnce(&mut Lab) -> Result<()>) -> Result<()> {
+    if subject::kind() != Kind::Margay {
+        println!("skipped {name}: it asks margay's own interface");
+        return Ok(());
+    }
+    lab::run(name, &[Kind::Bird2], test)
+}
+
+/// margay and BIRD with graceful restart on both sides, and their routes exchanged.
+fn graceful_pair(lab: &mut Lab) -> Result<(Host, Margay, Host, Bird2)> {
+    let (host, bird_host) = (lab.host("a")?, lab.host("b")?);
+    let case = Case::ebgp(Kind::Bird2).graceful_restart().hold_time(30);
+    let (config, bird_config) = case.configs(&host, &bird_host);
+    let margay = Margay::start(&host, &config)?;
+    let bird = Bird2::start(&bird_host, &bird_config)?;
+    wait_paths(&margay, PEER_ROUTE, 1)?;
+    wait_paths(&bird, OWN_ROUTE, 1)?;
+    kernel::wait_gateways(&host, PEER_ROUTE, &[bird_host.v4().to_string()])?;
+    Ok((host, margay, bird_host, bird))
+}
+
+/// Records every change of routes on a host.
+fn route_monitor(host: &Host) -> Result<Daemon> {
+    let monitor = host.daemon("monitor", "ip", &["monitor", "route"])?;
+    // It prints nothing at start; a change that it must see says that it listens.
+    wait_until(PATIENCE, "ip monitor", || {
+        host.run("ip", &["route", "replace", "blackhole", "203.0.113.77/32"])?;
+        host.run("ip", &["route", "del", "blackhole", "203.0.113.77/32"])?;
+        ensure!(monitor.output().contains("203.0.113.77"), "not listening");
+        Ok(())
+    })?;
+    Ok(monitor)
+}
+
+/// SIGTERM: exit 0, no NOTIFICATION, the neighbour keeps our routes, the kernel keeps its own;
+/// started again, everything is adopted without a gap.
+#[test]
+fn sigterm_is_a_graceful_stop() -> Result<()> {
+    run("life-sigterm", |lab| {
+        let (host, mut margay, bird_host, bird) = graceful_pair(lab)?;
+        let monitor = route_monitor(&host)?;
+        margay.daemon().signal("TERM")?;
+        let status = margay.daemon().wait(Duration::from_secs(10))?;
+        ensure!(status.code() == Some(0), "margay ended with {status}");
+        wait_until(PATIENCE, "BIRD to help", || {
+            let session = bird.session(host.v4())?;
+            ensure!(session.contains("graceful restart active"), "{session}");
+            Ok(())
+        })?;
+        ensure!(bird.paths(OWN_ROUTE)?.len() == 1, "BIRD dropped our route");
+        ensure!(kernel::route(&host, PEER_ROUTE)?.is_some(), "the kernel's route is gone");
+        margay.restart()?;
+        wait_established(&margay, bird_host.v4())?;
+        wait_paths(&margay, PEER_ROUTE, 1)?;
+        wait_until(PATIENCE, "BIRD's help to end", || {
+            let session = bird.session(host.v4())?;
+            ensure!(!session.contains("graceful restart active"), "{session}");
+            Ok(())
+        })?;
+        ensure!(bird.paths(OWN_ROUTE)?.len() == 1, "BIRD dropped our route in the end");
+        holds_for(Duration::from_secs(2), "the kernel's route", || {
+            ensure!(kernel::route(&host, PEER_ROUTE)?.is_some(), "gone");
+            Ok(())
+        })?;
+        let changes = monitor.output();
+        ensure!(!changes.contains(&format!("Deleted {PEER_ROUTE}")), "{changes}");
+        Ok(())
+    })
+}
+
+/// `stop --graceful` is the same as SIGTERM.
+#[test]
+fn stop_graceful_keeps_routes() -> Result<()> {
+    run("life-graceful", |lab| {
+        let (host, mut margay, _, bird) = graceful_pair(lab)?;
+        margay.control().text(&["stop", "--graceful"])?;
+        let status = margay.daemon().wait(Duration::from_secs(10))?;
+        ensure!(status.code() == Some(0), "margay ended with {status}");
+        let session = bird.session(host.v4())?;
+        ensure!(session.contains("graceful restart active"), "{session}");
+        ensure!(bird.paths(OWN_ROUTE)?.len() == 1, "BIRD dropped our route");
+        ensure!(kernel::route(&host, PEER_ROUTE)?.is_some(), "the kernel's route is gone");
+        Ok(())
+    })
+}
+
+/// `stop --shutdown`: Cease 6/2, routes gone at the neighbour and in the kernel.
+#[test]
+fn stop_shutdown_takes_routes_along() -> Result<()> {
+    run("life-shutdown", |lab| {
+        let (host, mut margay, _, bird) = graceful_pair(lab)?;
+        ensure!(kernel::route(&host, OWN_ROUTE)?.is_some(), "no blackhole for {OWN_ROUTE}");
+        margay.control().text(&["stop", "--shutdown"])?;
+        let status = margay.daemon().wait(Duration::from_secs(10))?;
+        ensure!(status.code() == Some(0), "margay ended with {status}");
+        bird.expect_last_error(host.v4(), "Received: Administrative shutdown")?;
+        wait_paths(&bird, OWN_ROUTE, 0)?;
+        for prefix in [PEER_ROUTE, OWN_ROUTE] {
+            ensure!(kernel::route(&host, prefix)?.is_none(), "{prefix} is still in the kernel");
+        }
+        Ok(())
+    })
+}
+
+/// After SIGKILL the kernel's routes stay. The next start adopts those that the neighbour still
+/// announces without touching them, and removes the others.
+#[test]
+fn kernel_routes_are_adopted_after_a_crash() -> Result<()> {
+    const GONE: &str = "203.0.113.0/25";
+    run("life-crash", |lab| {
+        let (host, mut margay, bird_host, mut bird) = graceful_pair(lab)?;
+        bird.announce(&Origin::plain(GONE))?;
+        kernel::wait_gateways(&host, GONE, &[bird_host.v4().to_string()])?;
+        margay.daemon().crash()?;
+        ensure!(kernel::route(&host, PEER_ROUTE)?.is_some(), "a crash must not take routes");
+        bird.withdraw(GONE)?;
+        let monitor = route_monitor(&host)?;
+        margay.restart()?;
+        wait_paths(&margay, PEER_ROUTE, 1)?;
+        kernel::wait_gone(&host, GONE)?;
+        let changes = monitor.output();
+        ensure!(!changes.contains(PEER_ROUTE), "{PEER_ROUTE} was touched: {changes}");
+        ensure!(!changes.contains(OWN_ROUTE), "{OWN_ROUTE} was touched: {changes}");
+        ensure!(kernel::route(&host, PEER_ROUTE)?.is_some(), "{PEER_ROUTE} was lost");
+        Ok(())
+    })
+}
+
+/// A route of somebody else with another protocol number is never touched, whatever we learn.
+#[test]
+fn foreign_kernel_routes_are_left_alone() -> Result<()> {
+    run("life-foreign", |lab| {
+        let (host, bird_host) = (lab.host("a")?, lab.host("b")?);
+        host.run("ip", &["route", "add", "blackhole", PEER_ROUTE, "proto", "static"])?;
+        let (config, bird_config) = Case::ebgp(Kind::Bird2).configs(&host, &bird_host);
+        let mut margay = Margay::start(&host, &config)?;
+        let _bird = Bird2::start(&bird_host, &bird_config)?;
+        wait_paths(&margay, PEER_ROUTE, 1)?;
+        let foreign = || -> Result<()> {
+            let text = host.run("ip", &["route", "show", PEER_ROUTE, "proto", "static"])?;
+            ensure!(text.starts_with("blackhole"), "now {text:?}");
+            Ok(())
+        };
+        holds_for(Duration::from_secs(2), "the foreign route", foreign)?;
+        margay.control().text(&["stop", "--shutdown"])?;
+        margay.daemon().wait(Duration::from_secs(10))?;
+        foreign()
+    })
+}
+
+/// Two neighbours; a change to one of them restarts that session only.
+#[test]
+fn reload_restarts_only_what_changed() -> Result<()> {
+    run("life-reload", |lab| {
+        let host = lab.host("a")?;
+        let birds = [lab.host("b")?, lab.host("c")?];
+        let mut config = Config {
+            asn: SUBJECT_AS,
+            router_id: host.router_id(),
+            port: 1790,
+            neighbors: birds.iter().map(|b| neighbor(b.v4(), host.v4(), PEER_AS)).collect(),
+            origins: vec![Origin::plain(OWN_ROUTE)],
+        };
+        let mut margay = Margay::start(&host, &config)?;
+        let mut running = Vec::new();
+        for bird in &birds {
+            let bird_config = Config {
+                asn: PEER_AS,
+                router_id: bird.router_id(),
+                port: 1790,
+                neighbors: vec![neighbor(host.v4(), bird.v4(), SUBJECT_AS)],
+                origins: Vec::new(),
+            };
+            running.push(Bird2::start(bird, &bird_config)?);
+        }
+        let since = |margay: &Margay, index: usize| -> Result<String> {
+            Ok(margay.control().peer(birds[index].v4())?["since"].to_string())
+        };
+        for bird in &birds {
+            wait_established(&margay, bird.v4())?;
+        }
+        let before = [since(&margay, 0)?, since(&margay, 1)?];
+
+        config.neighbors[0].hold_time = 12;
+        margay.reconfigure(&config)?;
+        wait_until(PATIENCE, "the changed session to return", || {
+            let peer = margay.control().peer(birds[0].v4())?;
+            ensure!(peer["state"] == "Established" && since(&margay, 0)? != before[0], "{peer}");
+            Ok(())
+        })?;
+        ensure!(since(&margay, 1)? == before[1], "the other session was disturbed");
+
+        // One neighbour and one route more, and SIGHUP instead of the command: nobody is disturbed.
+        let changed = since(&margay, 0)?;
+        config.origins.push(Origin::plain("192.0.2.128/25"));
+        host.write("margay.toml", &margay::render(&host, &config))?;
+        margay.daemon().signal("HUP")?;
+        for bird in &running {
+            wait_paths(bird, "192.0.2.128/25", 1)?;
+        }
+        ensure!(since(&margay, 0)? == changed && since(&margay, 1)? == before[1], "disturbed");
+
+        // A bad file changes nothing and says so.
+        host.write("margay.toml", "[bgp]\nasn = \"none\"\n")?;
+        let error = margay.control().text(&["reload"]).err().context("a bad file was taken")?;
+        ensure!(error.to_string().contains("margay.toml:2"), "{error:#}");
+        ensure!(since(&margay, 0)? == changed && since(&margay, 1)? == before[1], "disturbed");
+        ensure!(margay.daemon().exited()?.is_none(), "margay has exited");
+
+        // A neighbour that is taken out hears Cease 6/3.
+        config.neighbors.remove(0);
+        margay.reconfigure(&config)?;
+        wait_until(PATIENCE, "the removed session to end", || {
+            running[0].expect_last_error(host.v4(), "Received: Peer de-configured")
+        })?;
+        wait_paths(&running[0], OWN_ROUTE, 0)?;
+        ensure!(since(&margay, 1)? == before[1], "the other session was disturbed");
+        Ok(())
+    })
+}
+
+/// Somebody else has the port: exit 1 and one line that says so.
+#[test]
+fn a_taken_port_is_one_line_and_exit_1() -> Result<()> {
+    run("life-port", |lab| {
+        let host = lab.host("a")?;
+        let text = |suffix: &str| {
+            format!(
+                "[bgp]\nasn = 64512\nrouter-id = \"10.99.0.1\"\nlisten = [\"10.99.0.1:1790\"]\n\n\
+                 [control]\nsocket = \"{}\"\n",
+                host.file(suffix).display()
+            )
+        };
+        let (_first, _control) = margay::start_text(&host, &text("margay.sock"))?;
+        let second = host.write("second.toml", &text("second.sock"))?;
+        let output = margay::run_to_end(&host, &["run", "--config", &second.to_string_lossy()])?;
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        ensure!(output.status.code() == Some(1), "{}: {error}", output.status);
+        ensure!(error.contains("10.99.0.1:1790"), "{error}");
+        let mentions = error.lines().filter(|l| l.contains("1790")).count();
+        ensure!(mentions == 1 && !error.contains("panicked"), "{error}");
+        Ok(())
+    })
+}
+
+/// A configuration that does not validate: exit 2, and a line with file, line number and key.
+#[test]
+fn a_bad_configuration_is_exit_2_with_its_place() -> Result<()> {
+    run("life-bad", |lab| {
+        let host = lab.host("a")?;
+        let text = "[bgp]\nasn = 64512\nrouter-id = \"10.99.0.1\"\n\n[[bgp.peers]]\n\
+                    address = \"10.99.0.2\"\nremote-asn = 64513\nhold-time = 2\nimport = \"all\"\nexport = \"all\"\n";
+        let path = host.write("bad.toml", text)?.to_string_lossy().into_owned();
+        for command in ["run", "check"] {
+            let output = margay::run_to_end(&host, &[command, "--config", &path])?;
+            let error = String::from_utf8_lossy(&output.stderr).into_owned();
+            ensure!(output.status.code() == Some(2), "{command}: {}: {error}", output.status);
+            ensure!(error.contains("bad.toml:8") && error.contains("hold-time"), "{error}");
+        }
+        let good = host.write("good.toml", &text.replace("hold-time = 2", "hold-time = 3"))?;
+        let output = margay::run_to_end(&host, &["check", "--config", &good.to_string_lossy()])?;
+        ensure!(output.status.code() == Some(0), "{output:?}");
+        Ok(())
+    })
+}

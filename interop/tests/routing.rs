@@ -1,0 +1,288 @@
+//! Margay between several neighbours: reflection, ranges, multipath, redistribution, long messages.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use interop::bird2::Bird2;
+use interop::bird16::Bird16;
+use interop::exabgp::Exabgp;
+use interop::gobgp::Gobgp;
+use interop::lab::{self, Host, Lab};
+use interop::margay::{self, Margay};
+use interop::matrix::{PEER_AS, SUBJECT_AS, neighbor};
+use interop::speaker::{Config, Kind, Origin, Speaker, wait_established, wait_paths};
+use interop::wait::holds_for;
+use interop::{kernel, subject};
+
+/// Runs a test of margay's own interface.
+fn run(name: &str, kinds: &[Kind], test: impl FnOnce(&mut Lab) -> Result<()>) -> Result<()> {
+    if subject::kind() != Kind::Margay {
+        println!("skipped {name}: it asks margay's own interface");
+        return Ok(());
+    }
+    lab::run(name, kinds, test)
+}
+
+fn config(host: &Host, asn: u32, peers: &[(&Host, u32)], origins: &[&str]) -> Config {
+    Config {
+        asn,
+        router_id: host.router_id(),
+        port: 1790,
+        neighbors: peers.iter().map(|(p, asn)| neighbor(p.v4(), host.v4(), *asn)).collect(),
+        origins: origins.iter().map(|p| Origin::plain(p)).collect(),
+    }
+}
+
+/// Two of Calico's BIRDs as clients of a reflecting margay: each has the other's route with its
+/// next hop unchanged, and none gets its own back.
+#[test]
+fn reflects_between_bird16_clients() -> Result<()> {
+    run("rr-bird16", &[Kind::Bird16], |lab| {
+        let host = lab.host("a")?;
+        let clients = [lab.host("b")?, lab.host("c")?];
+        let prefixes = ["10.65.0.64/26", "10.65.0.128/26"];
+        let peers: Vec<(&Host, u32)> = clients.iter().map(|c| (c, SUBJECT_AS)).collect();
+        let mut own = config(&host, SUBJECT_AS, &peers, &[]);
+        for n in &mut own.neighbors {
+            n.reflector_client = true;
+        }
+        let margay = Margay::start(&host, &own)?;
+        let mut running = Vec::new();
+        for (client, prefix) in clients.iter().zip(prefixes) {
+            let one = config(client, SUBJECT_AS, &[(&host, SUBJECT_AS)], &[prefix]);
+            running.push(Bird16::start(client, &one)?);
+        }
+        for (index, bird) in running.iter().enumerate() {
+            let other = 1 - index;
+            let path = wait_paths(bird, prefixes[other], 1)?.remove(0);
+            let next_hop = clients[other].v4().to_string();
+            ensure!(path.next_hop == Some(next_hop.clone()), "{path:?}");
+            ensure!(path.as_path.is_empty(), "{path:?}");
+            kernel::wait_gateways(&clients[index], prefixes[other], &[next_hop])?;
+            ensure!(bird.paths(prefixes[index])?.is_empty(), "a client heard its own route");
+        }
+        wait_paths(&margay, prefixes[0], 1)?;
+        kernel::wait_gateways(&host, prefixes[0], &[clients[0].v4().to_string()])
+    })
+}
+
+/// Neighbours that are not configured one by one but come from a range.
+#[test]
+fn accepts_neighbours_from_a_range() -> Result<()> {
+    run("rr-range", &[Kind::Bird2], |lab| {
+        let host = lab.host("a")?;
+        let clients = [lab.host("b")?, lab.host("c")?];
+        let text = format!(
+            "[bgp]\nasn = {SUBJECT_AS}\nrouter-id = \"10.99.0.1\"\nlisten = [\"0.0.0.0:1790\"]\n\n\
+             [[bgp.dynamic-peers]]\nprefix = \"10.99.0.0/28\"\nremote-asn = {SUBJECT_AS}\n\
+             password = \"s3cret\"\nroute-reflector-client = true\npeers-max = 10\n\n{}",
+            margay::control_section(&host)
+        );
+        let (_daemon, control) = margay::start_text(&host, &text)?;
+        let mut running = Vec::new();
+        for (client, prefix) in clients.iter().zip(["10.65.0.64/26", "10.65.0.128/26"]) {
+            let mut one = config(client, SUBJECT_AS, &[(&host, SUBJECT_AS)], &[prefix]);
+            one.neighbors[0].password = Some("s3cret".to_owned());
+            running.push(Bird2::start(client, &one)?);
+        }
+        wait_paths(&running[0], "10.65.0.128/26", 1)?;
+        wait_paths(&running[1], "10.65.0.64/26", 1)?;
+        let peers = control.json(&["show", "peers"])?;
+        let up = peers.as_array().into_iter().flatten().filter(|p| p["state"] == "Established");
+        ensure!(up.count() == 2, "{peers}");
+        Ok(())
+    })
+}
+
+/// Two equal paths of two neighbours: the kernel spreads over both, and over one when one leaves.
+#[test]
+fn equal_paths_become_multipath() -> Result<()> {
+    const PREFIX: &str = "198.51.100.0/24";
+    run("ecmp", &[Kind::Bird2], |lab| {
+        let host = lab.host("a")?;
+        let birds = [lab.host("b")?, lab.host("c")?];
+        let peers: Vec<(&Host, u32)> = birds.iter().map(|b| (b, PEER_AS)).collect();
+        let margay = Margay::start(&host, &config(&host, SUBJECT_AS, &peers, &[]))?;
+        let mut running = Vec::new();
+        for bird in &birds {
+            let one = config(bird, PEER_AS, &[(&host, SUBJECT_AS)], &[PREFIX]);
+            running.push(Bird2::start(bird, &one)?);
+        }
+        let gateways: Vec<String> = birds.iter().map(|b| b.v4().to_string()).collect();
+        kernel::wait_gateways(&host, PREFIX, &gateways)?;
+        wait_paths(&margay, PREFIX, 2)?;
+        running[1].withdraw(PREFIX)?;
+        kernel::wait_gateways(&host, PREFIX, &gateways[..1])
+    })
+}
+
+/// Routes that another program put into the kernel are announced while they are there.
+#[test]
+fn announces_routes_of_the_kernel() -> Result<()> {
+    run("redistribute", &[Kind::Bird2], |lab| {
+        let (host, bird_host) = (lab.host("a")?, lab.host("b")?);
+        let own = config(&host, SUBJECT_AS, &[(&bird_host, PEER_AS)], &[]);
+        let text = format!(
+            "{}\n[[redistribute]]\nfrom = \"kernel\"\nprotocols = [80]\nprefixes = [\"10.65.0.0/16\"]\n",
+            margay::render(&host, &own)
+        );
+        // The kernel has one before margay starts; another comes later.
+        let add = |prefix: &str, proto: &str| {
+            host.run("ip", &["route", "add", prefix, "dev", "eth0", "proto", proto])
+        };
+        add("10.65.0.1/32", "80")?;
+        let (_daemon, _control) = margay::start_text(&host, &text)?;
+        let other = config(&bird_host, PEER_AS, &[(&host, SUBJECT_AS)], &[]);
+        let bird = Bird2::start(&bird_host, &other)?;
+        wait_paths(&bird, "10.65.0.1/32", 1)?;
+        // Another protocol number and another prefix do not match.
+        add("10.65.0.3/32", "81")?;
+        add("10.66.0.1/32", "80")?;
+        add("10.65.0.2/32", "80")?;
+        wait_paths(&bird, "10.65.0.2/32", 1)?;
+        ensure!(bird.paths("10.65.0.3/32")?.is_empty(), "the wrong protocol was announced");
+        ensure!(bird.paths("10.66.0.1/32")?.is_empty(), "the wrong prefix was announced");
+        host.run("ip", &["route", "del", "10.65.0.1/32"])?;
+        wait_paths(&bird, "10.65.0.1/32", 0)?;
+        wait_paths(&bird, "10.65.0.2/32", 1).map(drop)
+    })
+}
+
+/// What we originate is a blackhole in the kernel, and goes when it is no longer configured.
+#[test]
+fn originated_prefixes_are_blackholes() -> Result<()> {
+    run("blackhole", &[], |lab| {
+        let host = lab.host("a")?;
+        let mut own = config(&host, SUBJECT_AS, &[], &["10.65.1.0/26", "2001:db8:65::/64"]);
+        let mut margay = Margay::start(&host, &own)?;
+        for prefix in ["10.65.1.0/26", "2001:db8:65::/64"] {
+            kernel::wait_gateways(&host, prefix, &[])?;
+            let kind = kernel::route(&host, prefix)?.map(|r| r.kind);
+            ensure!(kind.as_deref() == Some("blackhole"), "{prefix} is {kind:?}");
+        }
+        own.origins.pop();
+        margay.reconfigure(&own)?;
+        kernel::wait_gone(&host, "2001:db8:65::/64")?;
+        ensure!(kernel::route(&host, "10.65.1.0/26")?.is_some(), "the other one went too");
+        Ok(())
+    })
+}
+
+/// An UPDATE beyond 4096 octets: taken from ExaBGP and passed on to BIRD, both of which negotiate
+/// RFC 8654; kept from `GoBGP`, which does not.
+#[test]
+fn extended_messages() -> Result<()> {
+    const LONG: &str = "198.51.100.0/24";
+    const SHORT: &str = "203.0.113.0/24";
+    const COMMUNITIES: usize = 500;
+    run("extmsg", &[Kind::Exabgp, Kind::Bird2, Kind::Gobgp], |lab| {
+        let (host, exa_host) = (lab.host("a")?, lab.host("b")?);
+        let (bird_host, go_host) = (lab.host("c")?, lab.host("d")?);
+        let peers = [(&exa_host, PEER_AS), (&bird_host, PEER_AS + 1), (&go_host, PEER_AS + 2)];
+        let margay = Margay::start(&host, &config(&host, SUBJECT_AS, &peers, &[]))?;
+        let up = |h: &Host, asn| config(h, asn, &[(&host, SUBJECT_AS)], &[]);
+        let bird = Bird2::start(&bird_host, &up(&bird_host, PEER_AS + 1))?;
+        let gobgp = Gobgp::start(&go_host, &up(&go_host, PEER_AS + 2))?;
+        let mut exabgp = Exabgp::start(&exa_host, &up(&exa_host, PEER_AS))?;
+        for peer in [&exa_host, &bird_host, &go_host] {
+            wait_established(&margay, peer.v4())?;
+        }
+        let large = (0..COMMUNITIES).map(|i| format!("{PEER_AS}:{i}:{i}")).collect();
+        let long =
+            Origin { prefix: LONG.to_owned(), communities: Vec::new(), large_communities: large };
+        exabgp.announce(&long)?;
+        for speaker in [&margay as &dyn Speaker, &bird] {
+            let path = wait_paths(speaker, LONG, 1)?.remove(0);
+            ensure!(
+                path.large_communities.len() == COMMUNITIES,
+                "{}",
+                path.large_communities.len()
+            );
+        }
+        exabgp.announce(&Origin::plain(SHORT))?;
+        wait_paths(&gobgp, SHORT, 1)?;
+        ensure!(gobgp.paths(LONG)?.is_empty(), "6000 octets of attributes in 4096");
+        // A neighbour that had the short form must lose it when the route grows.
+        let grown = Origin { prefix: SHORT.to_owned(), ..long };
+        exabgp.announce(&grown)?;
+        wait_paths(&gobgp, SHORT, 0)?;
+        holds_for(Duration::from_secs(1), "every session", || {
+            for peer in [&exa_host, &bird_host, &go_host] {
+                let state = margay.state(peer.v4())?;
+                ensure!(state == "Established", "{state} with {}", peer.v4());
+            }
+            Ok(())
+        })
+    })
+}
+
+/// Hold-timer expiry and prefix limits have a reason in `show peers` and at the neighbour.
+#[test]
+fn session_ends_have_a_reason() -> Result<()> {
+    run("reasons", &[Kind::Bird2, Kind::Frr], |lab| {
+        let host = lab.host("a")?;
+        let (bird_host, frr_host) = (lab.host("b")?, lab.host("c")?);
+        let peers = [(&bird_host, PEER_AS), (&frr_host, PEER_AS + 1)];
+        let mut own = config(&host, SUBJECT_AS, &peers, &[]);
+        own.neighbors[0].hold_time = 6;
+        own.neighbors[1].prefixes_max = Some(2);
+        let margay = Margay::start(&host, &own)?;
+        let mut towards = config(&bird_host, PEER_AS, &[(&host, SUBJECT_AS)], &[]);
+        towards.neighbors[0].hold_time = 6;
+        let bird = Bird2::start(&bird_host, &towards)?;
+        let towards = config(&frr_host, PEER_AS + 1, &[(&host, SUBJECT_AS)], &[]);
+        let mut frr = interop::frr::Frr::start(&frr_host, &towards)?;
+        for peer in [&bird_host, &frr_host] {
+            wait_established(&margay, peer.v4())?;
+        }
+        for prefix in ["203.0.113.0/26", "203.0.113.64/26", "203.0.113.128/26"] {
+            frr.announce(&Origin::plain(prefix))?;
+        }
+        lab.cut(&bird_host)?;
+        interop::wait::wait_until(Duration::from_secs(10), "the prefix limit", || {
+            margay.control().expect_last_error(frr_host.v4(), "sent", 6, 1)?;
+            let seen = &frr.neighbor(host.v4())?["lastErrorCodeSubcode"];
+            ensure!(seen == "0601", "FRR saw {seen}");
+            Ok(())
+        })?;
+        interop::wait::wait_until(Duration::from_secs(12), "the hold timer", || {
+            margay.control().expect_last_error(bird_host.v4(), "sent", 4, 0)?;
+            bird.expect_last_error(host.v4(), "Hold timer expired")
+        })?;
+        lab.mend(&bird_host)?;
+        wait_established(&margay, bird_host.v4())
+    })
+}
+
+/// A changed import policy takes effect on routes that are already there, without a new session.
+#[test]
+fn a_changed_import_policy_applies_at_once() -> Result<()> {
+    const PREFIX: &str = "198.51.100.0/24";
+    run("policy-reload", &[Kind::Bird2], |lab| {
+        let (host, bird_host) = (lab.host("a")?, lab.host("b")?);
+        let own = config(&host, SUBJECT_AS, &[(&bird_host, PEER_AS)], &[]);
+        let with_policy = |decision: &str| {
+            let text = margay::render(&host, &own).replace("import = \"all\"", "import = \"p\"");
+            format!(
+                "{text}\n[[policy]]\nname = \"p\"\ndefault = \"accept\"\n[[policy.rules]]\n\
+                 match.prefixes = [\"198.51.100.0/24\"]\nthen = \"{decision}\"\n"
+            )
+        };
+        let (_daemon, control) = margay::start_text(&host, &with_policy("reject"))?;
+        let towards =
+            config(&bird_host, PEER_AS, &[(&host, SUBJECT_AS)], &[PREFIX, "203.0.113.0/24"]);
+        let _bird = Bird2::start(&bird_host, &towards)?;
+        kernel::wait_gateways(&host, "203.0.113.0/24", &[bird_host.v4().to_string()])?;
+        ensure!(kernel::route(&host, PREFIX)?.is_none(), "the rejected route is in the kernel");
+        let since = control.peer(bird_host.v4())?["since"].clone();
+        host.write("margay.toml", &with_policy("accept"))?;
+        control.text(&["reload"])?;
+        kernel::wait_gateways(&host, PREFIX, &[bird_host.v4().to_string()])?;
+        host.write("margay.toml", &with_policy("reject"))?;
+        control.text(&["reload"])?;
+        kernel::wait_gone(&host, PREFIX)?;
+        ensure!(control.peer(bird_host.v4())?["since"] == since, "the session was restarted");
+        ensure!(kernel::route(&host, "203.0.113.0/24")?.is_some(), "the other route went too");
+        Ok(())
+    })
+}
