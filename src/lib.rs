@@ -17,6 +17,7 @@
 //! not import each other, `daemon` and `main` alone know all of them.
 
 pub mod config;
+pub mod ctl;
 pub mod engine;
 pub mod fib;
 pub mod net;

@@ -1,0 +1,91 @@
+//! The command line's side of the control socket. Blocking: it has nothing else to do.
+
+use std::io::{self, BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde_json::value::RawValue;
+
+use super::{Refusal, Reply, Request};
+
+/// Longest wait for a line of an answer. Longer than the daemon waits for a page.
+const LINE_WAIT: Duration = Duration::from_secs(40);
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)]
+pub enum ClientError {
+    #[error("cannot reach margay at {}: {source}; {}", path.display(), remedy(source))]
+    Connect { path: PathBuf, source: io::Error },
+    #[error("lost the connection to margay: {0}")]
+    Connection(#[source] io::Error),
+    #[error("cannot write the answer: {0}")]
+    Output(#[source] io::Error),
+    #[error("{0}")]
+    Refused(#[from] Refusal),
+    #[error("margay's answer is not understood: {0}")]
+    Answer(#[source] serde_json::Error),
+}
+
+fn remedy(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => "run as root, or as a member of the socket's group",
+        _ => "is it running? --socket names another socket",
+    }
+}
+
+/// A connection to the daemon.
+pub struct Client {
+    stream: BufReader<UnixStream>,
+}
+
+impl Client {
+    /// Connects.
+    ///
+    /// # Errors
+    /// Nobody listens there, or we may not.
+    pub fn connect(path: &Path) -> Result<Self, ClientError> {
+        let stream = UnixStream::connect(path)
+            .map_err(|source| ClientError::Connect { path: path.to_owned(), source })?;
+        stream.set_read_timeout(Some(LINE_WAIT)).map_err(ClientError::Connection)?;
+        stream.set_write_timeout(Some(LINE_WAIT)).map_err(ClientError::Connection)?;
+        Ok(Client { stream: BufReader::new(stream) })
+    }
+
+    /// Asks, and hands over the items of the answer as they come. Returns how many there were.
+    ///
+    /// # Errors
+    /// The daemon refuses, the connection breaks, or `each` fails.
+    pub fn ask(
+        &mut self,
+        request: &Request,
+        mut each: impl FnMut(&RawValue) -> Result<(), ClientError>,
+    ) -> Result<u64, ClientError> {
+        let mut line = serde_json::to_vec(request).map_err(ClientError::Answer)?;
+        line.push(b'\n');
+        self.stream.get_mut().write_all(&line).map_err(ClientError::Connection)?;
+        loop {
+            line.clear();
+            if self.stream.read_until(b'\n', &mut line).map_err(ClientError::Connection)? == 0 {
+                return Err(ClientError::Connection(io::ErrorKind::UnexpectedEof.into()));
+            }
+            match serde_json::from_slice(&line).map_err(ClientError::Answer)? {
+                Reply::Item(item) => each(&item)?,
+                Reply::Done { items } => return Ok(items),
+                Reply::Error(refusal) => return Err(refusal.into()),
+            }
+        }
+    }
+
+    /// Waits until the daemon has closed the connection, as it does when it ends; whether it did
+    /// within `limit`.
+    pub fn wait_closed(mut self, limit: Duration) -> bool {
+        let mut line = Vec::new();
+        self.stream.get_ref().set_read_timeout(Some(limit)).is_ok()
+            && match self.stream.read_until(b'\n', &mut line) {
+                Ok(read) => read == 0,
+                Err(error) => error.kind() == io::ErrorKind::ConnectionReset,
+            }
+    }
+}

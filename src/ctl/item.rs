@@ -1,0 +1,355 @@
+//! What answers are made of. Keys may be added, never renamed; absent values are `null`. Addresses,
+//! prefixes and communities are text, AS numbers integers, durations whole seconds.
+
+use std::net::IpAddr;
+
+use bgp_proto::policy::Source;
+use bgp_proto::types::{Family, PeerType, Prefix};
+use serde::{Deserialize, Serialize};
+
+/// A number for each family.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PerFamily<T> {
+    /// IPv4.
+    pub ipv4: T,
+    /// IPv6.
+    pub ipv6: T,
+}
+
+/// The daemon as a whole.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// The version of the program.
+    pub version: String,
+    /// Our AS.
+    pub asn: u32,
+    /// Our BGP Identifier.
+    pub router_id: String,
+    /// Our route reflection cluster.
+    pub cluster_id: String,
+    /// When the process began, RFC 3339.
+    pub started: String,
+    /// Seconds since then.
+    pub uptime_seconds: u64,
+    /// The configuration file.
+    pub config: Option<String>,
+    /// When it was last read, RFC 3339.
+    pub config_read: Option<String>,
+    /// What is missing for being ready; `null` once it is.
+    pub not_ready: Option<String>,
+    /// Peers, by configuration or in a range.
+    pub peers: u32,
+    /// Of these, established.
+    pub peers_established: u32,
+    /// Destinations in the table.
+    pub destinations: PerFamily<u32>,
+    /// Paths to them.
+    pub paths: PerFamily<u32>,
+    /// Distinct sets of attributes.
+    pub attribute_sets: u32,
+    /// Distinct next hops.
+    pub next_hops: u32,
+    /// Update groups.
+    pub groups: u32,
+    /// The kernel's routes of ours.
+    pub fib: FibCounts,
+}
+
+/// How far the kernel is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FibCounts {
+    /// Whether routes are written at all.
+    pub enabled: bool,
+    /// In the kernel as wanted.
+    pub installed: u64,
+    /// Not written yet.
+    pub pending: u64,
+    /// Refused by the kernel.
+    pub failed: u64,
+    /// Giving way to somebody else's.
+    pub foreign: u64,
+}
+
+/// A peer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Peer {
+    /// Its name.
+    pub name: String,
+    /// Its address.
+    pub address: IpAddr,
+    /// The port that we dial.
+    pub port: u16,
+    /// Its AS.
+    pub remote_asn: u32,
+    /// Our AS on the session.
+    pub local_asn: u32,
+    /// `internal` or `external`.
+    pub peer_type: PeerType,
+    /// Whether it came out of a range.
+    pub dynamic: bool,
+    /// The FSM's state: `Idle`, `Connect`, `Active`, `OpenSent`, `OpenConfirm` or `Established`.
+    pub state: String,
+    /// When the state was entered, RFC 3339.
+    pub since: String,
+    /// Seconds since then.
+    pub state_seconds: u64,
+    /// Families agreed on; while there is no session, families that we offer.
+    pub families: Vec<Family>,
+    /// The peer's BGP Identifier.
+    pub router_id: Option<String>,
+    /// Our address on the connection.
+    pub local_address: Option<IpAddr>,
+    /// Paths held, all families.
+    pub prefixes_received: u32,
+    /// Of these, accepted by import.
+    pub prefixes_accepted: u32,
+    /// Prefixes (paths, with ADD-PATH) that the peer has been told, all families.
+    pub prefixes_advertised: u32,
+    /// The same by family.
+    pub prefixes: PerFamily<PrefixCounts>,
+    /// Most prefixes per family.
+    pub prefixes_max: Option<u32>,
+    /// Name of the import policy.
+    pub import: String,
+    /// Name of the export policy.
+    pub export: String,
+    /// Agreed hold time; while there is no session, the one that we offer.
+    pub hold_time: u64,
+    /// Agreed keepalive interval.
+    pub keepalive_time: Option<u64>,
+    /// What the peer offered.
+    pub capabilities: Vec<String>,
+    /// The update group of the first family that has one.
+    pub group: Option<u32>,
+    /// Update groups by family.
+    pub groups: PerFamily<Option<u32>>,
+    /// Message counters.
+    pub messages: Messages,
+    /// The last failure.
+    pub last_error: Option<LastError>,
+}
+
+/// Prefixes of one family.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PrefixCounts {
+    /// Paths held.
+    pub received: u32,
+    /// Of these, accepted by import.
+    pub accepted: u32,
+    /// Told.
+    pub advertised: u32,
+}
+
+/// Message counters of a peer since it was configured.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct Messages {
+    pub updates_received: u64,
+    pub keepalives_received: u64,
+    pub keepalives_sent: u64,
+    pub notifications_received: u64,
+    pub notifications_sent: u64,
+    pub refreshes_received: u64,
+    pub refreshes_sent: u64,
+    pub treated_as_withdraw: u64,
+    pub attributes_discarded: u64,
+    pub octets_received: u64,
+    pub established_transitions: u64,
+    pub connect_failures: u64,
+}
+
+/// Why a session ended or did not begin.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LastError {
+    /// When, RFC 3339.
+    pub at: String,
+    /// `sent`, `received` or `local`.
+    pub direction: String,
+    /// Code of the NOTIFICATION.
+    pub code: Option<u8>,
+    /// Its subcode.
+    pub subcode: Option<u8>,
+    /// For people.
+    pub text: String,
+}
+
+/// A destination and its paths, best first.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Route {
+    /// Where.
+    pub prefix: Prefix,
+    /// How.
+    pub paths: Vec<Path>,
+}
+
+/// One path.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Path {
+    /// The best one.
+    pub best: bool,
+    /// Used by the kernel beside the best.
+    pub multipath: bool,
+    /// Kept over a restart of the peer.
+    pub stale: bool,
+    /// `bgp`, `static`, `kernel` or `direct`.
+    pub source: Source,
+    /// The name of the peer that sent it.
+    pub peer: Option<String>,
+    /// Received path identifier (RFC 7911); 0 without.
+    pub path_id: u32,
+    /// Next hop.
+    pub next_hop: Option<IpAddr>,
+    /// The ways that the next hop resolves to.
+    pub gateway: Vec<Gateway>,
+    /// `igp`, `egp` or `incomplete`.
+    pub origin: String,
+    /// AS numbers, AS_SETs as lists.
+    pub as_path: Vec<AsPathPart>,
+    /// LOCAL_PREF.
+    pub local_pref: Option<u32>,
+    /// MULTI_EXIT_DISC.
+    pub med: Option<u32>,
+    /// Standard communities.
+    pub communities: Vec<String>,
+    /// Large communities.
+    pub large_communities: Vec<String>,
+    /// Extended communities.
+    pub extended_communities: Vec<String>,
+    /// ORIGINATOR_ID.
+    pub originator_id: Option<String>,
+    /// CLUSTER_LIST.
+    pub cluster_list: Vec<String>,
+    /// Seconds since it was received.
+    pub age_seconds: u64,
+    /// Why it cannot be used.
+    pub unusable: Option<String>,
+    /// Metric to the next hop.
+    pub igp_metric: Option<u32>,
+    /// The import rule that decided.
+    pub import_rule: Option<String>,
+    /// The step that put it behind the path before it.
+    pub reason: String,
+}
+
+/// An AS number, or a set of them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum AsPathPart {
+    /// Of a sequence.
+    Asn(u32),
+    /// A set, in the order of the message.
+    Set(Vec<u32>),
+}
+
+/// One way out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gateway {
+    /// The gateway; `null` for a directly connected destination.
+    pub via: Option<IpAddr>,
+    /// The interface's name, or `#` and its index when it is not known.
+    pub interface: String,
+    /// The gateway need not be in a network of the interface.
+    pub onlink: bool,
+}
+
+/// A route of ours in the kernel.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FibRoute {
+    /// Destination.
+    pub prefix: Prefix,
+    /// `unicast`, `blackhole` or `unreachable`.
+    pub kind: String,
+    /// Where to.
+    pub gateways: Vec<Gateway>,
+    /// The kernel's metric.
+    pub metric: u32,
+    /// The routing table.
+    pub table: u32,
+    /// Our rtm_protocol.
+    pub protocol: u8,
+    /// `installed`, `pending`, `failed` or `foreign`.
+    pub state: String,
+    /// Why it is not installed.
+    pub error: Option<String>,
+}
+
+/// An update group.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Group {
+    /// A number that stays while the group lives.
+    pub id: u32,
+    /// Family of its messages.
+    pub family: Family,
+    /// Names of its members.
+    pub members: Vec<String>,
+    /// For a group of one: what sets it apart.
+    pub alone_because: Option<String>,
+    /// Octets in its log.
+    pub log_bytes: u64,
+    /// Prefixes advertised.
+    pub prefixes: u32,
+    /// Members that fell off the log since the group began.
+    pub evictions: u64,
+}
+
+/// Everything about one destination.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Explanation {
+    /// Where.
+    pub prefix: Prefix,
+    /// Every path, in order; `reason` is the step that decided against the one before.
+    pub paths: Vec<Path>,
+    /// What the kernel was asked to hold.
+    pub fib: Option<ExplainedFib>,
+    /// Who was told.
+    pub advertised: Vec<Advertised>,
+    /// Who was not, and why.
+    pub withheld: Vec<Withheld>,
+}
+
+/// What the kernel was asked to hold, and whether it does.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExplainedFib {
+    /// `unicast`, `blackhole` or `unreachable`.
+    pub kind: String,
+    /// Where to.
+    pub gateways: Vec<Gateway>,
+    /// `installed`, `pending`, `failed` or `foreign`; `null` if routes are not written.
+    pub state: Option<String>,
+    /// Why it is not installed.
+    pub error: Option<String>,
+}
+
+/// A peer that was told.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Advertised {
+    /// Its name.
+    pub peer: String,
+    /// With which path identifier, on ADD-PATH sessions.
+    pub path_id: Option<u32>,
+    /// With which next hop.
+    pub next_hop: IpAddr,
+}
+
+/// A peer that was not told.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Withheld {
+    /// Its name.
+    pub peer: String,
+    /// The rule that withheld it.
+    pub rule: String,
+}
+
+/// What a reload changed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reloaded {
+    /// One line for each change; empty: nothing changed.
+    pub changes: Vec<String>,
+}
+
+/// The daemon is about to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stopping {
+    /// How.
+    pub stopping: super::StopMode,
+}

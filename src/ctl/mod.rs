@@ -1,0 +1,39 @@
+//! margay's control socket: one JSON request per line, JSON lines back.
+//!
+//! Here: what may be asked ([`Request`]) and what is answered ([`item`]), the server that keeps
+//! clients from harming anybody, the blocking client behind the command line, and the tables that
+//! people read. Not here: the answers themselves; a [`Backend`] gives them, a page at a time.
+//!
+//! An answer is any number of `{"item": …}` lines and then `{"done": …}` or `{"error": …}`. Nobody
+//! holds an answer in whole: the server asks for the next page when the client took the last one.
+
+mod client;
+pub mod item;
+mod protocol;
+mod render;
+mod server;
+mod table;
+mod timestamp;
+mod view;
+
+use std::future::Future;
+
+pub use client::{Client, ClientError};
+pub use protocol::{Cursor, ErrorKind, Page, Refusal, Reply, Request, StopMode};
+pub use render::{JsonWriter, Renderer};
+pub use server::{Server, ServerError};
+pub use timestamp::rfc3339;
+pub use view::{Names, PeerFacts, WallClock, explanation, group, peer, route};
+
+/// Who answers: the daemon.
+pub trait Backend: Send + Sync + 'static {
+    /// One page of the answer to `request`. The first is asked for without a cursor, each further
+    /// one with the cursor that the page before it gave.
+    ///
+    /// Must not wait longer than it takes to make one page: the client's connection waits.
+    fn page(
+        &self,
+        request: &Request,
+        cursor: Option<&Cursor>,
+    ) -> impl Future<Output = Result<Page, Refusal>> + Send;
+}

@@ -1,0 +1,215 @@
+//! Requests and replies as they stand on the socket.
+
+use bgp_proto::types::Prefix;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+/// What a client may ask.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "request", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Request {
+    /// One [`super::item::Status`].
+    ShowStatus,
+    /// Every peer: [`super::item::Peer`].
+    ShowPeers,
+    /// One peer.
+    ShowPeer {
+        /// Its name or address.
+        name: String,
+    },
+    /// The table: [`super::item::Route`].
+    ShowRoutes {
+        /// Only this prefix; absent: all.
+        prefix: Option<Prefix>,
+    },
+    /// What a peer sent, rejected routes included: [`super::item::Route`].
+    ShowReceived {
+        /// The peer's name or address.
+        peer: String,
+    },
+    /// What a peer was told, as it was told: [`super::item::Route`].
+    ShowAdvertised {
+        /// The peer's name or address.
+        peer: String,
+    },
+    /// The kernel's routes of ours: [`super::item::FibRoute`].
+    ShowFib,
+    /// The update groups: [`super::item::Group`].
+    ShowGroups,
+    /// One [`super::item::Explanation`].
+    Explain {
+        /// The destination.
+        prefix: Prefix,
+    },
+    /// Reads the configuration again: one [`super::item::Reloaded`].
+    Reload,
+    /// Ends the daemon: one [`super::item::Stopping`], then the connection closes as the process
+    /// ends.
+    Stop {
+        /// How.
+        mode: StopMode,
+    },
+}
+
+/// How the daemon ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum StopMode {
+    /// Peers keep our routes, kernel routes stay.
+    Graceful,
+    /// Peers are told (Cease 6/2), our kernel routes are withdrawn.
+    Shutdown,
+}
+
+/// One line of an answer.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Reply {
+    /// Some of the answer, as JSON.
+    Item(Box<RawValue>),
+    /// The end of a complete answer.
+    Done {
+        /// How many items there were.
+        items: u64,
+    },
+    /// The end of an answer that failed.
+    Error(Refusal),
+}
+
+/// Why a request was not carried out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{text}")]
+pub struct Refusal {
+    /// For programs.
+    pub kind: ErrorKind,
+    /// For people.
+    pub text: String,
+}
+
+impl Refusal {
+    /// There is no such peer.
+    pub fn no_peer(name: &str) -> Self {
+        Refusal { kind: ErrorKind::NotFound, text: format!("there is no peer \"{name}\"") }
+    }
+    /// The configuration is wrong: nothing was changed.
+    pub fn configuration(text: String) -> Self {
+        Refusal { kind: ErrorKind::Configuration, text }
+    }
+    /// It could not be done.
+    pub fn failed(text: impl Into<String>) -> Self {
+        Refusal { kind: ErrorKind::Failed, text: text.into() }
+    }
+}
+
+/// The kinds of [`Refusal`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ErrorKind {
+    /// The line was not a request.
+    BadRequest,
+    /// What was asked about does not exist.
+    NotFound,
+    /// The configuration file is wrong; nothing was changed.
+    Configuration,
+    /// Too many clients.
+    Busy,
+    /// Anything else.
+    Failed,
+}
+
+/// Where the next page of an answer begins. The server does not look inside.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Cursor {
+    /// A position.
+    Index(u32),
+    /// Behind this prefix.
+    After(Prefix),
+}
+
+/// Some of an answer.
+#[derive(Debug, Default)]
+pub struct Page {
+    items: Vec<Box<RawValue>>,
+    next: Option<Cursor>,
+}
+
+impl Page {
+    /// A last page with these items.
+    ///
+    /// # Errors
+    /// An item cannot be written as JSON.
+    pub fn last<T: Serialize>(items: impl IntoIterator<Item = T>) -> Result<Self, Refusal> {
+        Page::new(items, None)
+    }
+
+    /// A page with these items; `next` is where the next one begins, `None` at the end.
+    ///
+    /// # Errors
+    /// An item cannot be written as JSON.
+    pub fn new<T: Serialize>(
+        items: impl IntoIterator<Item = T>,
+        next: Option<Cursor>,
+    ) -> Result<Self, Refusal> {
+        let items = items
+            .into_iter()
+            .map(|item| serde_json::value::to_raw_value(&item))
+            .collect::<Result<_, _>>()
+            .map_err(|e| Refusal::failed(format!("cannot write the answer: {e}")))?;
+        Ok(Page { items, next })
+    }
+
+    pub(super) fn into_parts(self) -> (Vec<Box<RawValue>>, Option<Cursor>) {
+        (self.items, self.next)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_keep_their_form() {
+        let prefix: Prefix = "10.0.0.0/8".parse().unwrap();
+        for (request, json) in [
+            (Request::ShowStatus, r#"{"request":"show-status"}"#),
+            (
+                Request::ShowRoutes { prefix: Some(prefix) },
+                r#"{"request":"show-routes","prefix":"10.0.0.0/8"}"#,
+            ),
+            (
+                Request::ShowReceived { peer: "a".into() },
+                r#"{"request":"show-received","peer":"a"}"#,
+            ),
+            (Request::Stop { mode: StopMode::Graceful }, r#"{"request":"stop","mode":"graceful"}"#),
+        ] {
+            assert_eq!(serde_json::to_string(&request).unwrap(), json);
+            assert_eq!(serde_json::from_str::<Request>(json).unwrap(), request);
+        }
+        let all: Request = serde_json::from_str(r#"{"request":"show-routes"}"#).unwrap();
+        assert_eq!(all, Request::ShowRoutes { prefix: None }, "absent is null");
+        for bad in [r#"{"request":"show"}"#, r#"{"request":"explain","prefix":"10.0.0.1/8"}"#] {
+            assert!(serde_json::from_str::<Request>(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn replies_keep_their_form() {
+        let page = Page::last([[1, 2]]).unwrap();
+        let (mut items, next) = page.into_parts();
+        assert_eq!(next, None);
+        let reply = Reply::Item(items.remove(0));
+        assert_eq!(serde_json::to_string(&reply).unwrap(), r#"{"item":[1,2]}"#);
+        let reply: Reply = serde_json::from_str(r#"{"item":{"b": 1, "a": 2}}"#).unwrap();
+        let Reply::Item(item) = reply else { panic!("{reply:?}") };
+        assert_eq!(item.get(), r#"{"b": 1, "a": 2}"#, "keys stay in order");
+        let error = Reply::Error(Refusal::no_peer("x"));
+        assert_eq!(
+            serde_json::to_string(&error).unwrap(),
+            r#"{"error":{"kind":"not-found","text":"there is no peer \"x\""}}"#
+        );
+        assert_eq!(
+            serde_json::to_string(&Reply::Done { items: 3 }).unwrap(),
+            r#"{"done":{"items":3}}"#
+        );
+    }
+}

@@ -1,0 +1,510 @@
+//! Answers for people: aligned tables, relative ages, nothing that upsets a terminal.
+
+use std::fmt::Write as _;
+use std::io::{self, Write};
+
+use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
+
+use super::item::{
+    AsPathPart, Explanation, FibRoute, Gateway, Group, Path, Peer, PerFamily, Reloaded, Route,
+    Status, Stopping,
+};
+use super::table::{Align, Table, clean};
+use super::{ClientError, Request, StopMode};
+
+use Align::{Left, Right};
+
+/// Prints the items of one answer as they come.
+pub struct Renderer<W> {
+    out: W,
+    view: View,
+}
+
+enum View {
+    Status,
+    Peers(Table),
+    Peer,
+    Routes(Table),
+    Fib(Table),
+    Groups(Table),
+    Explanation,
+    Reloaded,
+    Stopping,
+}
+
+impl<W: Write> Renderer<W> {
+    /// For the answer to `request`. Tables are cut to `width` columns.
+    pub fn new(request: &Request, width: Option<usize>, out: W) -> Self {
+        let table = |columns: &[(&'static str, Align)]| Table::new(columns, width);
+        let view = match request {
+            Request::ShowStatus => View::Status,
+            Request::ShowPeers => View::Peers(table(&PEER_COLUMNS)),
+            Request::ShowPeer { .. } => View::Peer,
+            Request::ShowRoutes { .. }
+            | Request::ShowReceived { .. }
+            | Request::ShowAdvertised { .. } => View::Routes(table(&ROUTE_COLUMNS)),
+            Request::ShowFib => View::Fib(table(&FIB_COLUMNS)),
+            Request::ShowGroups => View::Groups(table(&GROUP_COLUMNS)),
+            Request::Explain { .. } => View::Explanation,
+            Request::Reload => View::Reloaded,
+            Request::Stop { .. } => View::Stopping,
+        };
+        Renderer { out, view }
+    }
+
+    /// Takes the next item.
+    ///
+    /// # Errors
+    /// It is not what the request asks for, or it cannot be written.
+    pub fn item(&mut self, item: &RawValue) -> Result<(), ClientError> {
+        let out = &mut self.out;
+        let written = match &mut self.view {
+            View::Status => out.write_all(status(&read(item)?).as_bytes()),
+            View::Peers(table) => table.row(peer_row(&read(item)?), out),
+            View::Peer => out.write_all(peer(&read(item)?).as_bytes()),
+            View::Routes(table) => {
+                let route: Route = read(item)?;
+                route.paths.iter().enumerate().try_for_each(|(index, path)| {
+                    table.row(path_row(&route, index, path), &mut *out)
+                })
+            }
+            View::Fib(table) => table.row(fib_row(&read(item)?), out),
+            View::Groups(table) => table.row(group_row(&read(item)?), out),
+            View::Explanation => out.write_all(explanation(&read(item)?).as_bytes()),
+            View::Reloaded => out.write_all(reloaded(&read(item)?).as_bytes()),
+            View::Stopping => out.write_all(stopping(&read(item)?).as_bytes()),
+        };
+        written.map_err(ClientError::Output)
+    }
+
+    /// Writes what is left.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn finish(mut self) -> Result<(), ClientError> {
+        let written = match &mut self.view {
+            View::Peers(table) | View::Routes(table) | View::Fib(table) | View::Groups(table) => {
+                table.flush(&mut self.out)
+            }
+            _ => Ok(()),
+        };
+        written.and_then(|()| self.out.flush()).map_err(ClientError::Output)
+    }
+}
+
+fn read<T: DeserializeOwned>(item: &RawValue) -> Result<T, ClientError> {
+    serde_json::from_str(item.get()).map_err(ClientError::Answer)
+}
+
+/// The JSON of an answer as it came: one value, or one list.
+pub struct JsonWriter<W> {
+    out: W,
+    list: bool,
+    items: u64,
+}
+
+impl<W: Write> JsonWriter<W> {
+    /// For the answer to `request`.
+    pub fn new(request: &Request, out: W) -> Self {
+        let list = matches!(
+            request,
+            Request::ShowPeers
+                | Request::ShowRoutes { .. }
+                | Request::ShowReceived { .. }
+                | Request::ShowAdvertised { .. }
+                | Request::ShowFib
+                | Request::ShowGroups
+        );
+        JsonWriter { out, list, items: 0 }
+    }
+
+    /// Takes the next item.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn item(&mut self, item: &RawValue) -> Result<(), ClientError> {
+        let before = match (self.list, self.items) {
+            (false, _) => "",
+            (true, 0) => "[\n",
+            (true, _) => ",\n",
+        };
+        self.items += 1;
+        self.write(before, item.get())
+    }
+
+    /// Ends the list.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn finish(mut self) -> Result<(), ClientError> {
+        let end = match (self.list, self.items) {
+            (false, _) => "\n",
+            (true, 0) => "[]\n",
+            (true, _) => "\n]\n",
+        };
+        self.write("", end)?;
+        self.out.flush().map_err(ClientError::Output)
+    }
+
+    fn write(&mut self, before: &str, text: &str) -> Result<(), ClientError> {
+        let written: io::Result<()> = self
+            .out
+            .write_all(before.as_bytes())
+            .and_then(|()| self.out.write_all(text.as_bytes()));
+        written.map_err(ClientError::Output)
+    }
+}
+
+/// Two units at most: `5s`, `3m05s`, `2h10m`, `4d07h`.
+fn age(seconds: u64) -> String {
+    let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
+    match seconds {
+        0..60 => format!("{seconds}s"),
+        60..3600 => format!("{minutes}m{:02}s", seconds % 60),
+        3600..86_400 => format!("{hours}h{:02}m", minutes % 60),
+        _ => format!("{days}d{:02}h", hours % 24),
+    }
+}
+
+fn text<T: ToString>(value: &Option<T>) -> String {
+    value.as_ref().map(ToString::to_string).unwrap_or_else(|| "-".to_owned())
+}
+
+/// `label` and value, aligned with the other lines of a block.
+fn line(out: &mut String, label: &str, value: impl std::fmt::Display) {
+    let value = clean(&value.to_string());
+    // Writing to a String cannot fail.
+    let _ = writeln!(out, "{label:<16}{value}");
+}
+
+fn both(counts: &PerFamily<u32>) -> String {
+    format!("{} ipv4, {} ipv6", counts.ipv4, counts.ipv6)
+}
+
+fn status(s: &Status) -> String {
+    let mut out = String::new();
+    line(&mut out, "version", &s.version);
+    line(&mut out, "AS", s.asn);
+    line(&mut out, "router id", &s.router_id);
+    line(&mut out, "cluster id", &s.cluster_id);
+    line(&mut out, "running", format_args!("{} (since {})", age(s.uptime_seconds), s.started));
+    if let Some(config) = &s.config {
+        line(&mut out, "configuration", format_args!("{config} (read {})", text(&s.config_read)));
+    }
+    line(&mut out, "ready", s.not_ready.as_deref().map_or("yes".into(), |r| format!("no: {r}")));
+    line(&mut out, "peers", format_args!("{}, {} established", s.peers, s.peers_established));
+    line(&mut out, "destinations", both(&s.destinations));
+    line(&mut out, "paths", both(&s.paths));
+    line(&mut out, "attribute sets", s.attribute_sets);
+    line(&mut out, "next hops", s.next_hops);
+    line(&mut out, "update groups", s.groups);
+    let f = &s.fib;
+    match f.enabled {
+        true => line(
+            &mut out,
+            "kernel routes",
+            format_args!(
+                "{} installed, {} pending, {} failed, {} foreign",
+                f.installed, f.pending, f.failed, f.foreign
+            ),
+        ),
+        false => line(&mut out, "kernel routes", "not written"),
+    }
+    out
+}
+
+const PEER_COLUMNS: [(&str, Align); 9] = [
+    ("NAME", Left),
+    ("ADDRESS", Left),
+    ("AS", Right),
+    ("STATE", Left),
+    ("SINCE", Right),
+    ("RECEIVED", Right),
+    ("ACCEPTED", Right),
+    ("ADVERTISED", Right),
+    ("LAST ERROR", Left),
+];
+
+fn peer_row(p: &Peer) -> Vec<String> {
+    let error = p.last_error.as_ref().filter(|_| p.state != "Established");
+    vec![
+        p.name.clone(),
+        p.address.to_string(),
+        p.remote_asn.to_string(),
+        p.state.clone(),
+        age(p.state_seconds),
+        p.prefixes_received.to_string(),
+        p.prefixes_accepted.to_string(),
+        p.prefixes_advertised.to_string(),
+        error.map(|e| e.text.clone()).unwrap_or_default(),
+    ]
+}
+
+fn peer(p: &Peer) -> String {
+    let mut out = String::new();
+    let kind = match p.peer_type {
+        bgp_proto::types::PeerType::Internal => "internal",
+        bgp_proto::types::PeerType::External => "external",
+    };
+    line(&mut out, "name", &p.name);
+    line(&mut out, "address", format_args!("{} port {}", p.address, p.port));
+    line(&mut out, "AS", format_args!("{} ({kind}), ours {}", p.remote_asn, p.local_asn));
+    line(&mut out, "state", format_args!("{} for {}", p.state, age(p.state_seconds)));
+    line(&mut out, "router id", text(&p.router_id));
+    line(&mut out, "local address", text(&p.local_address));
+    let families: Vec<String> = p.families.iter().map(ToString::to_string).collect();
+    line(&mut out, "families", families.join(", "));
+    line(
+        &mut out,
+        "timers",
+        match p.keepalive_time {
+            Some(keepalive) => format!("hold {} s, keepalive {keepalive} s", p.hold_time),
+            None => format!("hold {} s", p.hold_time),
+        },
+    );
+    line(&mut out, "policies", format_args!("import {}, export {}", p.import, p.export));
+    for (family, c) in [("ipv4", &p.prefixes.ipv4), ("ipv6", &p.prefixes.ipv6)] {
+        if p.families.iter().any(|f| f.to_string() == family) {
+            line(
+                &mut out,
+                &format!("{family} prefixes"),
+                format_args!(
+                    "{} received, {} accepted, {} advertised",
+                    c.received, c.accepted, c.advertised
+                ),
+            );
+        }
+    }
+    if let Some(bound) = p.prefixes_max {
+        line(&mut out, "prefixes max", bound);
+    }
+    line(
+        &mut out,
+        "update groups",
+        format_args!("ipv4 {}, ipv6 {}", text(&p.groups.ipv4), text(&p.groups.ipv6)),
+    );
+    line(&mut out, "capabilities", p.capabilities.join(", "));
+    let m = &p.messages;
+    line(
+        &mut out,
+        "received",
+        format_args!(
+            "{} UPDATE, {} KEEPALIVE, {} NOTIFICATION, {} ROUTE-REFRESH, {} octets",
+            m.updates_received,
+            m.keepalives_received,
+            m.notifications_received,
+            m.refreshes_received,
+            m.octets_received
+        ),
+    );
+    line(
+        &mut out,
+        "sent",
+        format_args!(
+            "{} KEEPALIVE, {} NOTIFICATION, {} ROUTE-REFRESH",
+            m.keepalives_sent, m.notifications_sent, m.refreshes_sent
+        ),
+    );
+    line(
+        &mut out,
+        "malformed",
+        format_args!(
+            "{} treated as withdraw, {} attributes discarded",
+            m.treated_as_withdraw, m.attributes_discarded
+        ),
+    );
+    line(
+        &mut out,
+        "sessions",
+        format_args!(
+            "{} established, {} failures to connect",
+            m.established_transitions, m.connect_failures
+        ),
+    );
+    if let Some(e) = &p.last_error {
+        let code = match (e.code, e.subcode) {
+            (Some(code), Some(subcode)) => format!(" {code}/{subcode}"),
+            _ => String::new(),
+        };
+        line(&mut out, "last error", format_args!("{} ({}{code}, {})", e.text, e.direction, e.at));
+    }
+    out
+}
+
+const ROUTE_COLUMNS: [(&str, Align); 10] = [
+    ("", Left),
+    ("PREFIX", Left),
+    ("NEXT HOP", Left),
+    ("VIA", Left),
+    ("PEER", Left),
+    ("PREF", Right),
+    ("MED", Right),
+    ("AGE", Right),
+    ("ORIGIN", Left),
+    ("AS PATH", Left),
+];
+
+/// `*` best, `=` used beside it, `s` stale, `!` unusable.
+fn flags(p: &Path) -> String {
+    let marks =
+        [(p.best, '*'), (p.multipath && !p.best, '='), (p.stale, 's'), (p.unusable.is_some(), '!')];
+    marks.into_iter().filter_map(|(on, mark)| on.then_some(mark)).collect()
+}
+
+fn path_row(route: &Route, index: usize, p: &Path) -> Vec<String> {
+    vec![
+        flags(p),
+        if index == 0 { route.prefix.to_string() } else { String::new() },
+        text(&p.next_hop),
+        gateways(&p.gateway),
+        p.peer.clone().unwrap_or_else(|| source(p)),
+        text(&p.local_pref),
+        text(&p.med),
+        age(p.age_seconds),
+        p.origin.clone(),
+        as_path(&p.as_path),
+    ]
+}
+
+fn source(p: &Path) -> String {
+    format!("({})", format!("{:?}", p.source).to_lowercase())
+}
+
+fn gateways(list: &[Gateway]) -> String {
+    let gateway = |g: &Gateway| {
+        let onlink = if g.onlink { " onlink" } else { "" };
+        match g.via {
+            Some(via) => format!("{via} {}{onlink}", g.interface),
+            None => format!("{}{onlink}", g.interface),
+        }
+    };
+    let list: Vec<String> = list.iter().map(gateway).collect();
+    if list.is_empty() { "-".to_owned() } else { list.join(", ") }
+}
+
+fn as_path(parts: &[AsPathPart]) -> String {
+    let numbers = |list: &[u32]| list.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
+    let part = |part: &AsPathPart| match part {
+        AsPathPart::Asn(asn) => asn.to_string(),
+        AsPathPart::Set(set) => format!("{{{}}}", numbers(set)),
+    };
+    parts.iter().map(part).collect::<Vec<_>>().join(" ")
+}
+
+const FIB_COLUMNS: [(&str, Align); 6] = [
+    ("PREFIX", Left),
+    ("KIND", Left),
+    ("VIA", Left),
+    ("METRIC", Right),
+    ("STATE", Left),
+    ("ERROR", Left),
+];
+
+fn fib_row(f: &FibRoute) -> Vec<String> {
+    vec![
+        f.prefix.to_string(),
+        f.kind.clone(),
+        gateways(&f.gateways),
+        f.metric.to_string(),
+        f.state.clone(),
+        f.error.clone().unwrap_or_default(),
+    ]
+}
+
+const GROUP_COLUMNS: [(&str, Align); 7] = [
+    ("ID", Right),
+    ("FAMILY", Left),
+    ("MEMBERS", Right),
+    ("PREFIXES", Right),
+    ("LOG OCTETS", Right),
+    ("EVICTIONS", Right),
+    ("WHO", Left),
+];
+
+fn group_row(g: &Group) -> Vec<String> {
+    let mut who = g.members.join(" ");
+    if let Some(reason) = &g.alone_because {
+        let _ = write!(who, " (alone: {reason})");
+    }
+    vec![
+        g.id.to_string(),
+        g.family.to_string(),
+        g.members.len().to_string(),
+        g.prefixes.to_string(),
+        g.log_bytes.to_string(),
+        g.evictions.to_string(),
+        who,
+    ]
+}
+
+fn explanation(e: &Explanation) -> String {
+    let mut out = String::new();
+    let _ = writeln!(out, "{}", e.prefix);
+    for (index, p) in e.paths.iter().enumerate() {
+        let from = p.peer.clone().map_or_else(|| source(p), |peer| format!("from {peer}"));
+        let hop = p.next_hop.map(|h| format!(" next hop {h}")).unwrap_or_default();
+        let mark = flags(p);
+        let _ = writeln!(out, "  {}. {:<2}{}{hop}", index + 1, mark, clean(&from));
+        let mut detail = |label: &str, value: String| {
+            if !value.is_empty() {
+                let _ = writeln!(out, "       {label}: {}", clean(&value));
+            }
+        };
+        detail("via", gateways(&p.gateway).replace('-', ""));
+        detail("AS path", as_path(&p.as_path));
+        let numbers = [("local pref", p.local_pref), ("MED", p.med), ("IGP metric", p.igp_metric)];
+        let numbers: Vec<String> =
+            numbers.iter().filter_map(|(l, v)| v.map(|v| format!("{l} {v}"))).collect();
+        detail("attributes", [vec![format!("origin {}", p.origin)], numbers].concat().join(", "));
+        let communities =
+            [&p.communities[..], &p.large_communities, &p.extended_communities].concat();
+        detail("communities", communities.join(" "));
+        detail("originator", p.originator_id.clone().unwrap_or_default());
+        detail("cluster list", p.cluster_list.join(" "));
+        detail("import", p.import_rule.clone().unwrap_or_default());
+        detail("unusable", p.unusable.clone().unwrap_or_default());
+        if index > 0 {
+            detail("behind the path above by", p.reason.clone());
+        }
+        detail("age", age(p.age_seconds));
+    }
+    match &e.fib {
+        None => out.push_str("  kernel: nothing\n"),
+        Some(f) => {
+            let via = if f.gateways.is_empty() {
+                String::new()
+            } else {
+                format!(" via {}", gateways(&f.gateways))
+            };
+            let state = f.state.as_ref().map(|s| format!(", {s}")).unwrap_or_default();
+            let error = f.error.as_ref().map(|e| format!(": {}", clean(e))).unwrap_or_default();
+            let _ = writeln!(out, "  kernel: {}{via}{state}{error}", f.kind);
+        }
+    }
+    for told in &e.advertised {
+        let id = told.path_id.map(|id| format!(" path id {id}")).unwrap_or_default();
+        let _ = writeln!(out, "  told {}: next hop {}{id}", clean(&told.peer), told.next_hop);
+    }
+    for withheld in &e.withheld {
+        let _ = writeln!(out, "  not told {}: {}", clean(&withheld.peer), clean(&withheld.rule));
+    }
+    out
+}
+
+fn reloaded(r: &Reloaded) -> String {
+    match r.changes.is_empty() {
+        true => "nothing changed\n".to_owned(),
+        false => r.changes.iter().map(|c| format!("{}\n", clean(c))).collect(),
+    }
+}
+
+fn stopping(s: &Stopping) -> String {
+    match s.stopping {
+        StopMode::Graceful => "stopping; peers and the kernel keep our routes\n".to_owned(),
+        StopMode::Shutdown => "stopping; our routes are withdrawn\n".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

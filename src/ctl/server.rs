@@ -1,0 +1,229 @@
+//! The control socket's server. Clients are many, slow, dead or malicious; each has limits, and the
+//! daemon answers none of them for longer than it takes to make a page.
+
+use std::io;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{
+    AsyncBufRead, AsyncBufReadExt, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader,
+};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+use super::{Backend, Cursor, ErrorKind, Refusal, Reply, Request};
+
+/// Clients at once; further ones are told that the daemon is busy.
+const CLIENTS_MAX: usize = 64;
+/// Longest request, in octets.
+const REQUEST_LEN_MAX: u64 = 64 * 1024;
+/// Longest wait for a request.
+const REQUEST_WAIT: Duration = Duration::from_secs(60);
+/// Longest wait for one page of an answer.
+const PAGE_WAIT: Duration = Duration::from_secs(30);
+/// Longest wait for the client to take one page.
+const WRITE_WAIT: Duration = Duration::from_secs(10);
+/// Pause when connections cannot be accepted, for want of descriptors.
+const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+/// Owner and group may ask.
+const SOCKET_MODE: u32 = 0o660;
+
+/// Why there is no control socket.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)]
+pub enum ServerError {
+    #[error("another margay answers at {}; stop it, or set another control.socket", .0.display())]
+    InUse(PathBuf),
+    #[error("{} is not a socket; remove it, or set another control.socket", .0.display())]
+    NotASocket(PathBuf),
+    #[error("cannot make the control socket {}: {source}", path.display())]
+    Io { path: PathBuf, source: io::Error },
+}
+
+/// A bound control socket. Dropping it removes the file, unless another process has replaced it.
+pub struct Server {
+    listener: UnixListener,
+    path: PathBuf,
+    inode: u64,
+}
+
+impl Server {
+    /// Binds the socket, with mode 0660, making its folder if need be. A socket that nobody answers
+    /// at is replaced.
+    ///
+    /// # Errors
+    /// Somebody answers there, something else is there, or the system refuses.
+    pub fn bind(path: &Path) -> Result<Server, ServerError> {
+        let failed = |source| ServerError::Io { path: path.to_owned(), source };
+        match std::fs::symlink_metadata(path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                if let Some(folder) = path.parent() {
+                    std::fs::create_dir_all(folder).map_err(failed)?;
+                }
+            }
+            Err(e) => return Err(failed(e)),
+            Ok(found) if !found.file_type().is_socket() => {
+                return Err(ServerError::NotASocket(path.to_owned()));
+            }
+            Ok(_) => match std::os::unix::net::UnixStream::connect(path) {
+                Ok(_) => return Err(ServerError::InUse(path.to_owned())),
+                Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => {}
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                Err(e) => return Err(failed(e)),
+            },
+        }
+        // Bound under another name and renamed, the socket is never there without its mode.
+        let mut fresh = path.as_os_str().to_owned();
+        fresh.push(format!(".{}", std::process::id()));
+        let fresh = PathBuf::from(fresh);
+        let _ = std::fs::remove_file(&fresh);
+        let listener = UnixListener::bind(&fresh).map_err(failed)?;
+        let ready = std::fs::set_permissions(&fresh, std::fs::Permissions::from_mode(SOCKET_MODE))
+            .and_then(|()| std::fs::rename(&fresh, path))
+            .and_then(|()| std::fs::symlink_metadata(path));
+        match ready {
+            Ok(metadata) => Ok(Server { listener, path: path.to_owned(), inode: metadata.ino() }),
+            Err(e) => {
+                let _ = std::fs::remove_file(&fresh);
+                Err(failed(e))
+            }
+        }
+    }
+
+    /// Serves clients for as long as the future lives.
+    pub async fn run<B: Backend>(self, backend: Arc<B>) {
+        let places = Arc::new(Semaphore::new(CLIENTS_MAX));
+        let mut clients = JoinSet::new();
+        loop {
+            let stream = match self.listener.accept().await {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept a control client");
+                    sleep(ACCEPT_RETRY).await;
+                    continue;
+                }
+            };
+            while clients.try_join_next().is_some() {}
+            match Arc::clone(&places).try_acquire_owned() {
+                Ok(place) => {
+                    let backend = Arc::clone(&backend);
+                    clients.spawn(async move {
+                        let (reader, writer) = stream.into_split();
+                        serve(BufReader::new(reader), writer, &*backend).await;
+                        drop(place);
+                    });
+                }
+                Err(_) => turn_away(&stream),
+            }
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if std::fs::symlink_metadata(&self.path).is_ok_and(|m| m.ino() == self.inode) {
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// Says that there are too many clients, if the socket's buffer takes it at once.
+fn turn_away(stream: &UnixStream) {
+    let text = format!("{CLIENTS_MAX} control clients are connected already; try again later");
+    let mut line = Vec::new();
+    push_line(&mut line, &Reply::Error(Refusal { kind: ErrorKind::Busy, text }));
+    let _ = stream.try_write(&line);
+}
+
+/// Serves one client until it leaves, breaks a limit, or does not take its answer.
+async fn serve<B: Backend>(
+    mut reader: impl AsyncBufRead + Unpin,
+    mut writer: impl AsyncWrite + Unpin,
+    backend: &B,
+) {
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        let mut bounded = (&mut reader).take(REQUEST_LEN_MAX);
+        match timeout(REQUEST_WAIT, bounded.read_until(b'\n', &mut line)).await {
+            Ok(Ok(read)) if read > 0 => {}
+            Ok(_) | Err(_) => return,
+        }
+        let whole = line.ends_with(b"\n");
+        let parsed = match whole {
+            true => serde_json::from_slice(&line).map_err(|e| e.to_string()),
+            false => Err(format!("no line end within {REQUEST_LEN_MAX} octets")),
+        };
+        let answered = match parsed {
+            Ok(request) => answer(&mut writer, backend, &request).await,
+            Err(text) => {
+                let text = format!("not a request: {text}");
+                let refusal = Refusal { kind: ErrorKind::BadRequest, text };
+                write_lines(&mut writer, [Reply::Error(refusal)]).await
+            }
+        };
+        if answered.is_err() || !whole {
+            return;
+        }
+    }
+}
+
+/// Writes the answer to one request. An error means that the client is to be left.
+async fn answer<B: Backend>(
+    writer: &mut (impl AsyncWrite + Unpin),
+    backend: &B,
+    request: &Request,
+) -> io::Result<()> {
+    let mut written = 0;
+    let mut cursor: Option<Cursor> = None;
+    loop {
+        let page = match timeout(PAGE_WAIT, backend.page(request, cursor.as_ref())).await {
+            Ok(page) => page,
+            Err(_) => {
+                let waited = PAGE_WAIT.as_secs();
+                Err(Refusal::failed(format!("the daemon gave no answer within {waited} s")))
+            }
+        };
+        let (items, next) = match page {
+            Ok(page) => page.into_parts(),
+            Err(refusal) => return write_lines(writer, [Reply::Error(refusal)]).await,
+        };
+        written += items.len() as u64;
+        let done = next.is_none().then_some(Reply::Done { items: written });
+        write_lines(writer, items.into_iter().map(Reply::Item).chain(done)).await?;
+        cursor = next;
+        if cursor.is_none() {
+            return Ok(());
+        }
+    }
+}
+
+async fn write_lines(
+    writer: &mut (impl AsyncWrite + Unpin),
+    replies: impl IntoIterator<Item = Reply>,
+) -> io::Result<()> {
+    let mut lines = Vec::new();
+    for reply in replies {
+        push_line(&mut lines, &reply);
+    }
+    match timeout(WRITE_WAIT, writer.write_all(&lines)).await {
+        Ok(written) => written,
+        Err(_) => Err(io::ErrorKind::TimedOut.into()),
+    }
+}
+
+fn push_line(lines: &mut Vec<u8>, reply: &Reply) {
+    let start = lines.len();
+    if serde_json::to_writer(&mut *lines, reply).is_err() {
+        // Writing to memory fails for values that JSON has no form for; replies have none.
+        lines.truncate(start);
+    }
+    lines.push(b'\n');
+}
+
+#[cfg(test)]
+mod tests;

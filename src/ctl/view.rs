@@ -1,0 +1,270 @@
+//! The table's and the sessions' views as items of an answer.
+
+use std::time::{Duration, SystemTime};
+
+use bgp_proto::session::{self, Negotiated, PeerConfig, State, Stats};
+use bgp_proto::table::{DestinationView, GroupView, PathView, PeerCounts, PeerRoutes};
+use bgp_proto::types::{Family, FamilyMap, FibKind, Hop, PeerId, Time};
+use bgp_proto::wire::{AsPath, AttrView, Origin, SegmentKind};
+
+use super::item::{
+    self, AsPathPart, Explanation, Gateway, Group, LastError, Messages, Path, Peer, PerFamily,
+    PrefixCounts, Route,
+};
+use super::rfc3339;
+
+/// Names of what views number.
+pub trait Names {
+    /// The name of a peer.
+    fn peer(&self, peer: PeerId) -> Option<String>;
+    /// The name of an interface.
+    fn interface(&self, index: u32) -> Option<String>;
+}
+
+/// The host's clock: what wall-clock time [`Time::ZERO`] was, and how late it is.
+#[derive(Clone, Copy, Debug)]
+pub struct WallClock {
+    /// Wall-clock time of [`Time::ZERO`].
+    pub zero: SystemTime,
+    /// Now.
+    pub now: Time,
+}
+
+impl WallClock {
+    fn text(&self, at: Time) -> String {
+        rfc3339(self.zero + Duration::from_micros(at.as_micros()))
+    }
+}
+
+/// What the host knows about a peer.
+#[derive(Clone, Copy, Debug)]
+pub struct PeerFacts<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// Whether it came out of a range.
+    pub dynamic: bool,
+    /// Session parameters.
+    pub config: &'a PeerConfig,
+    /// Routing parameters.
+    pub routes: &'a PeerRoutes,
+    /// FSM state.
+    pub state: State,
+    /// When it was entered.
+    pub since: Time,
+    /// What was agreed, while established.
+    pub negotiated: Option<&'a Negotiated>,
+    /// Message counters.
+    pub stats: &'a Stats,
+    /// Prefix counters.
+    pub counts: &'a PeerCounts,
+    /// The last failure.
+    pub last_error: Option<&'a session::LastError>,
+}
+
+/// A peer as an item.
+pub fn peer(facts: &PeerFacts<'_>, clock: &WallClock) -> Peer {
+    let PeerFacts { config, routes, negotiated, counts, .. } = *facts;
+    let sum = |map: &FamilyMap<u32>| map.0.iter().fold(0u32, |sum, n| sum.saturating_add(*n));
+    let families = negotiated.map_or(config.families, |n| n.families);
+    Peer {
+        name: facts.name.to_owned(),
+        address: config.address,
+        port: config.port,
+        remote_asn: config.remote_asn.0,
+        local_asn: config.local_asn.0,
+        peer_type: config.peer_type(),
+        dynamic: facts.dynamic,
+        state: state_name(facts.state).to_owned(),
+        since: clock.text(facts.since),
+        state_seconds: clock.now.since(facts.since).as_secs(),
+        families: families.iter().collect(),
+        router_id: negotiated.map(|n| n.peer_router_id.to_string()),
+        local_address: negotiated.map(|n| n.local_addr),
+        prefixes_received: sum(&counts.received),
+        prefixes_accepted: sum(&counts.accepted),
+        prefixes_advertised: sum(&counts.advertised),
+        prefixes: per_family(|family| PrefixCounts {
+            received: counts.received[family],
+            accepted: counts.accepted[family],
+            advertised: counts.advertised[family],
+        }),
+        prefixes_max: routes.prefixes_max,
+        import: routes.import.name.to_string(),
+        export: routes.export.name.to_string(),
+        hold_time: negotiated.map_or(config.hold_time, |n| n.hold_time).as_secs(),
+        keepalive_time: negotiated
+            .map(|n| n.keepalive_time)
+            .or(config.keepalive_time)
+            .map(|t| t.as_secs()),
+        capabilities: negotiated.map(|n| n.peer_capabilities.names()).unwrap_or_default(),
+        group: Family::ALL.into_iter().find_map(|family| counts.group[family]),
+        groups: per_family(|family| counts.group[family]),
+        messages: messages(facts.stats),
+        last_error: facts.last_error.map(|error| LastError {
+            at: clock.text(error.at),
+            direction: match error.origin {
+                session::Origin::Sent => "sent",
+                session::Origin::Received => "received",
+                session::Origin::Local => "local",
+            }
+            .to_owned(),
+            code: error.code.map(|c| c.code),
+            subcode: error.code.map(|c| c.subcode),
+            text: error.text.clone(),
+        }),
+    }
+}
+
+/// The name of a state as RFC 4271 §8.2.2 writes it.
+fn state_name(state: State) -> &'static str {
+    match state {
+        State::Idle => "Idle",
+        State::Connect => "Connect",
+        State::Active => "Active",
+        State::OpenSent => "OpenSent",
+        State::OpenConfirm => "OpenConfirm",
+        State::Established => "Established",
+    }
+}
+
+fn per_family<T>(of: impl Fn(Family) -> T) -> PerFamily<T> {
+    PerFamily { ipv4: of(Family::Ipv4), ipv6: of(Family::Ipv6) }
+}
+
+fn messages(stats: &Stats) -> Messages {
+    Messages {
+        updates_received: stats.updates_received,
+        keepalives_received: stats.keepalives_received,
+        keepalives_sent: stats.keepalives_sent,
+        notifications_received: stats.notifications_received,
+        notifications_sent: stats.notifications_sent,
+        refreshes_received: stats.refreshes_received,
+        refreshes_sent: stats.refreshes_sent,
+        treated_as_withdraw: stats.treated_as_withdraw,
+        attributes_discarded: stats.attributes_discarded,
+        octets_received: stats.octets_received,
+        established_transitions: stats.established_transitions,
+        connect_failures: stats.connect_failures,
+    }
+}
+
+/// A destination as an item.
+pub fn route(view: &DestinationView, names: &impl Names) -> Route {
+    Route { prefix: view.prefix, paths: view.paths.iter().map(|p| path(p, names)).collect() }
+}
+
+fn path(view: &PathView, names: &impl Names) -> Path {
+    let attrs = AttrView::new(&view.attrs);
+    Path {
+        best: view.best,
+        multipath: view.multipath,
+        stale: view.stale,
+        source: view.source,
+        peer: view.peer.map(|id| peer_name(id, names)),
+        path_id: view.path_id.0,
+        next_hop: view.next_hop.map(|n| n.addr()),
+        gateway: gateways(&view.hops, names),
+        origin: match attrs.origin() {
+            Origin::Igp => "igp",
+            Origin::Egp => "egp",
+            Origin::Incomplete => "incomplete",
+        }
+        .to_owned(),
+        as_path: as_path(attrs.as_path()),
+        local_pref: attrs.local_pref(),
+        med: attrs.med(),
+        communities: attrs.communities().map(|c| c.to_string()).collect(),
+        large_communities: attrs.large_communities().map(|c| c.to_string()).collect(),
+        extended_communities: attrs.ext_communities().map(|c| c.to_string()).collect(),
+        originator_id: attrs.originator_id().map(|id| id.to_string()),
+        cluster_list: attrs.cluster_list().map(|id| id.to_string()).collect(),
+        age_seconds: view.age_secs,
+        unusable: view.unusable.clone(),
+        igp_metric: view.igp_metric,
+        import_rule: view.import_rule.clone(),
+        reason: word(&view.reason),
+    }
+}
+
+/// A peer that is no longer known keeps its number.
+fn peer_name(id: PeerId, names: &impl Names) -> String {
+    names.peer(id).unwrap_or_else(|| format!("#{}", id.0))
+}
+
+fn gateways(hops: &[Hop], names: &impl Names) -> Vec<Gateway> {
+    let gateway = |hop: &Hop| Gateway {
+        via: hop.gateway,
+        interface: names.interface(hop.ifindex).unwrap_or_else(|| format!("#{}", hop.ifindex)),
+        onlink: hop.onlink,
+    };
+    hops.iter().map(gateway).collect()
+}
+
+fn as_path(path: AsPath<'_>) -> Vec<AsPathPart> {
+    let mut parts = Vec::new();
+    for segment in path.segments() {
+        match segment.kind {
+            SegmentKind::Sequence | SegmentKind::ConfedSequence => {
+                parts.extend(segment.iter().map(|asn| AsPathPart::Asn(asn.0)));
+            }
+            SegmentKind::Set | SegmentKind::ConfedSet => {
+                parts.push(AsPathPart::Set(segment.iter().map(|asn| asn.0).collect()));
+            }
+        }
+    }
+    parts
+}
+
+/// The word that an enum of words serialises as.
+fn word(value: &impl serde::Serialize) -> String {
+    match serde_json::to_value(value) {
+        Ok(serde_json::Value::String(word)) => word,
+        _ => String::new(),
+    }
+}
+
+/// An update group as an item.
+pub fn group(view: &GroupView, names: &impl Names) -> Group {
+    Group {
+        id: view.id,
+        family: view.family,
+        members: view.members.iter().map(|id| peer_name(*id, names)).collect(),
+        alone_because: view.alone_because.clone(),
+        log_bytes: view.log_bytes as u64,
+        prefixes: view.prefixes,
+        evictions: view.evictions,
+    }
+}
+
+/// An explanation as an item. The kernel's side of it (`state`, `error`) is the host's to fill in.
+pub fn explanation(view: &bgp_proto::table::Explanation, names: &impl Names) -> Explanation {
+    let Route { prefix, paths } = route(&view.destination, names);
+    let fib = view.fib.as_ref().map(|kind| {
+        let (kind, hops): (_, &[Hop]) = match kind {
+            FibKind::Unicast(hops) => ("unicast", hops),
+            FibKind::Blackhole => ("blackhole", &[]),
+            FibKind::Unreachable => ("unreachable", &[]),
+        };
+        let gateways = gateways(hops, names);
+        item::ExplainedFib { kind: kind.to_owned(), gateways, state: None, error: None }
+    });
+    let advertised = view.advertised.iter().map(|told| item::Advertised {
+        peer: peer_name(told.peer, names),
+        path_id: told.path_id.map(|id| id.0),
+        next_hop: told.next_hop.addr(),
+    });
+    let withheld = view.withheld.iter().map(|withheld| item::Withheld {
+        peer: peer_name(withheld.peer, names),
+        rule: withheld.rule.clone(),
+    });
+    Explanation {
+        prefix,
+        paths,
+        fib,
+        advertised: advertised.collect(),
+        withheld: withheld.collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests;
