@@ -18,6 +18,7 @@
 
 pub mod config;
 pub mod ctl;
+pub mod daemon;
 pub mod engine;
 pub mod fib;
 pub mod net;

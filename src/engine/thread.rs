@@ -170,6 +170,9 @@ impl<S: Sink> Turns<S> {
         while let Some(event) = self.table.poll_event() {
             self.sink.event(Event::Table(event));
         }
+        // A peer may repeat the marker as often as it likes: one report per turn is enough.
+        self.end_of_rib.sort_unstable();
+        self.end_of_rib.dedup();
         for (peer, family) in self.end_of_rib.drain(..) {
             self.sink.event(Event::EndOfRib { peer, family });
         }

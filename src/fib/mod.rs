@@ -171,6 +171,12 @@ impl Fib {
         rows.into_iter().map(|row| view::render(row, &self.thread.config, &links)).collect()
     }
 
+    /// The route to `prefix`, if one is wanted.
+    pub fn lookup(&self, prefix: Prefix) -> Option<FibView> {
+        let row = self.thread.shared.plan().row(prefix)?;
+        Some(view::render(row, &self.thread.config, &self.links()))
+    }
+
     /// Numbers for the metrics.
     pub fn counters(&self) -> FibCounters {
         self.thread.shared.plan().counters()

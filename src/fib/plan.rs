@@ -383,6 +383,14 @@ impl Plan {
         v4.chain(self.v6.rows(v6, &self.shared)).take(limit).collect()
     }
 
+    pub(super) fn row(&self, prefix: Prefix) -> Option<Row> {
+        let at_or_behind = match prefix {
+            Prefix::V4(key) => self.v4.rows(Bound::Included(key), &self.shared).next(),
+            Prefix::V6(key) => self.v6.rows(Bound::Included(key), &self.shared).next(),
+        };
+        at_or_behind.filter(|row| row.prefix == prefix)
+    }
+
     pub(super) fn counters(&self) -> FibCounters {
         self.shared.counters
     }

@@ -12,4 +12,6 @@ mod peer;
 mod sockopt;
 
 pub use listener::{Accepted, Directory, Listeners};
-pub use peer::{Lifetime, PeerCommand, PeerEvent, PeerHandle, PeerSnapshot, PeerSpec, spawn_peer};
+pub use peer::{
+    Lifetime, PeerCommand, PeerEvent, PeerHandle, PeerSnapshot, PeerSpec, Recovery, spawn_peer,
+};

@@ -3,15 +3,16 @@
 use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::Waker;
 use std::time::Duration;
 
 use bgp_proto::export::Reader;
 use bgp_proto::session::{
-    Action, Close, Command, LastError, Negotiated, Peer, PeerConfig, Slot, State, Stats,
+    Action, Close, Command, LastError, Negotiated, Peer, PeerConfig, Restart, Slot, State, Stats,
 };
-use bgp_proto::types::{PeerId, Time};
+use bgp_proto::types::{FamilySet, PeerId, Time};
 use bgp_proto::wire::RouteBatch;
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, mpsc, oneshot};
@@ -53,6 +54,33 @@ pub struct PeerSpec {
     pub lifetime: Lifetime,
     /// Drives jitter.
     pub seed: u64,
+    /// Whether the daemon is still in its first minutes.
+    pub recovery: Recovery,
+}
+
+/// Whether the daemon has restarted and not converged yet, as our OPENs say it (RFC 4724 §3): shared
+/// by all peers' tasks.
+#[derive(Clone)]
+pub struct Recovery(Arc<AtomicBool>);
+
+impl Recovery {
+    /// The daemon has just started. Its kernel routes were kept, if there were any.
+    pub fn begin() -> Self {
+        Recovery(Arc::new(AtomicBool::new(true)))
+    }
+
+    /// It has converged.
+    pub fn end(&self) {
+        self.0.store(false, Ordering::Release);
+    }
+
+    fn restart(&self) -> Restart {
+        if self.0.load(Ordering::Acquire) {
+            Restart::Recovering { preserved: FamilySet::ALL }
+        } else {
+            Restart::Done
+        }
+    }
 }
 
 /// What a peer's task is told.
@@ -139,6 +167,7 @@ pub fn spawn_peer(
         id: spec.id,
         name: spec.name,
         lifetime: spec.lifetime,
+        recovery: spec.recovery,
         session,
         conns: [None, None, None],
         blocked: [false; 3],
@@ -183,6 +212,7 @@ struct PeerTask {
     id: PeerId,
     name: Arc<str>,
     lifetime: Lifetime,
+    recovery: Recovery,
     session: Peer,
     conns: [Option<Box<Conn>>; 3],
     /// TCP takes no more on this slot.
@@ -218,8 +248,6 @@ enum Wakeup {
     Readers(Result<Vec<Reader>, oneshot::error::RecvError>),
     Credit(Permit),
 }
-
-const SLOTS: [Slot; 3] = Slot::ALL;
 
 impl PeerTask {
     async fn run(mut self) {
@@ -268,8 +296,10 @@ impl PeerTask {
             () = writable(outgoing, out_blocked) => Wakeup::Writable(Slot::Outgoing),
             () = writable(incoming, in_blocked) => Wakeup::Writable(Slot::Incoming),
             () = writable(reconnect, re_blocked) => Wakeup::Writable(Slot::Reconnect),
+            () = writable(reconnect, re_blocked) => Wakeup::Writable(Slot::Reconnect),
             () = readable(outgoing, reading) => Wakeup::Readable(Slot::Outgoing),
             () = readable(incoming, reading) => Wakeup::Readable(Slot::Incoming),
+            () = readable(reconnect, reading) => Wakeup::Readable(Slot::Reconnect),
             () = readable(reconnect, reading) => Wakeup::Readable(Slot::Reconnect),
             () = self.log_ready.notified() => Wakeup::Log,
         }
@@ -296,15 +326,15 @@ impl PeerTask {
     /// A deadline came. The sockets are looked at first: octets that already wait are a sign of
     /// life, and it is our delay if they were not read.
     fn on_timer(&mut self) {
-        for slot in SLOTS {
-            if self.stalled.is_none() && self.conns[slot as usize].is_some() {
+        for slot in Slot::ALL {
+            if self.stalled.is_none() && self.conns[slot.index()].is_some() {
                 self.read(slot);
                 self.drain();
             }
         }
         let now = self.now();
         if self.stalled.is_some() {
-            SLOTS.into_iter().for_each(|slot| self.session.handle_alive(now, slot));
+            Slot::ALL.into_iter().for_each(|slot| self.session.handle_alive(now, slot));
         }
         self.session.handle_timeout(now);
     }
@@ -341,18 +371,17 @@ impl PeerTask {
                 return;
             }
         };
-        if self.conns[slot as usize].is_some() {
-            debug!(peer = %self.name, "a second connection in the same direction replaces the first");
-        }
         let (local, remote): (SocketAddr, SocketAddr) = (conn.local, conn.remote);
-        self.conns[slot as usize] = Some(conn);
-        self.blocked[slot as usize] = false;
+        // An older connection in the slot is dropped by this, as the FSM expects.
+        self.conns[slot.index()] = Some(conn);
+        self.blocked[slot.index()] = false;
+        self.session.set_restart(self.recovery.restart());
         self.session.handle_connected(self.now(), slot, local, remote);
     }
 
     fn on_readers(&mut self, readers: Result<Vec<Reader>, oneshot::error::RecvError>) {
         let Some((slot, _)) = self.readers.take() else { return };
-        if let (Ok(readers), Some(conn)) = (readers, self.conns[slot as usize].as_mut()) {
+        if let (Ok(readers), Some(conn)) = (readers, self.conns[slot.index()].as_mut()) {
             conn.readers = readers;
         }
     }
@@ -362,7 +391,7 @@ impl PeerTask {
             self.table.batch(self.id, batch, permit);
         }
         // What stopped at a full batch goes on without a further read.
-        for slot in SLOTS {
+        for slot in Slot::ALL {
             self.consume(slot, |conn, handle| {
                 conn.reread(handle);
                 Read::Data
@@ -381,12 +410,12 @@ impl PeerTask {
         source: impl Fn(&mut Conn, &mut dyn FnMut(&[u8]) -> usize) -> Read,
     ) {
         let now = self.now();
-        let Some(mut conn) = self.conns[slot as usize].take() else { return };
+        let Some(mut conn) = self.conns[slot.index()].take() else { return };
         let (session, batch) = (&mut self.session, &mut self.batch);
         let outcome = source(&mut conn, &mut |bytes| {
             session.handle_bytes(now, slot, bytes, batch, BATCH_MAX)
         });
-        self.conns[slot as usize] = Some(conn);
+        self.conns[slot.index()] = Some(conn);
         if let Read::Closed(text) = &outcome {
             self.session.handle_closed(now, slot, text);
         }
@@ -420,7 +449,7 @@ impl PeerTask {
     /// Does what the FSM asked for, then writes what can be written.
     fn drain(&mut self) {
         self.on_actions();
-        for slot in SLOTS {
+        for slot in Slot::ALL {
             self.flush(slot);
         }
         // Writing may have failed, which the FSM was told.
@@ -484,9 +513,9 @@ impl PeerTask {
 
     fn flush(&mut self, slot: Slot) {
         let now = self.now();
-        let Some(conn) = self.conns[slot as usize].as_mut() else { return };
+        let Some(conn) = self.conns[slot.index()].as_mut() else { return };
         self.session.poll_transmit(slot, conn.control());
-        if self.blocked[slot as usize] {
+        if self.blocked[slot.index()] {
             return;
         }
         let outcome = conn.flush(&self.log_waker);
@@ -504,13 +533,13 @@ impl PeerTask {
     }
 
     fn set_blocked(&mut self, slot: Slot, blocked: bool) {
-        self.blocked[slot as usize] = blocked;
+        self.blocked[slot.index()] = blocked;
     }
 
     /// Ends a connection: its last control messages get a bounded time to leave.
     fn close(&mut self, slot: Slot, abort: bool) {
-        let Some(mut conn) = self.conns[slot as usize].take() else { return };
-        self.blocked[slot as usize] = false;
+        let Some(mut conn) = self.conns[slot.index()].take() else { return };
+        self.blocked[slot.index()] = false;
         conn.drop_updates();
         if abort {
             // Nothing may block, and nothing that is queued is of use to the peer (RFC 9687 §3).

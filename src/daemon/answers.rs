@@ -1,0 +1,331 @@
+//! What control clients are told: [`Backend`] over the table, the kernel and the registry.
+//!
+//! Each page is one short question to its owner; nothing is held between pages.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bgp_proto::table::{PeerCounts, RouteFilter, Table};
+use bgp_proto::types::{PeerId, Prefix, Time};
+use tokio::sync::{mpsc, oneshot};
+
+use super::Stop;
+use super::registry::{Record, Registry};
+use crate::config::{Changes, Config};
+use crate::ctl;
+use crate::ctl::item::{FibCounts, PerFamily, Reloaded, Status, Stopping};
+use crate::ctl::{
+    Backend, Cursor, Names, Page, PeerFacts, Refusal, Request, StopMode, WallClock, rfc3339,
+};
+use crate::engine::Handle;
+use crate::fib::{Fib, FibView};
+
+/// Destinations, kernel routes or peers on one page.
+const PAGE: usize = 500;
+
+/// What a control client wants done by the daemon's own loop.
+pub(super) enum Order {
+    /// Read the configuration again.
+    Reload(oneshot::Sender<Result<Changes, String>>),
+    /// End the daemon.
+    Stop(Stop, oneshot::Sender<()>),
+}
+
+/// What `show status` says about the configuration.
+struct Published {
+    path: PathBuf,
+    config: Arc<Config>,
+    read_at: Time,
+    /// What is missing for being ready.
+    not_ready: Option<String>,
+}
+
+/// Answers control clients. Clones share everything.
+#[derive(Clone)]
+pub(super) struct Answers {
+    table: Handle,
+    fib: Fib,
+    registry: Registry,
+    orders: mpsc::Sender<Order>,
+    published: Arc<Mutex<Option<Published>>>,
+    started: Time,
+}
+
+impl Answers {
+    pub(super) fn new(
+        table: Handle,
+        fib: Fib,
+        registry: Registry,
+        orders: mpsc::Sender<Order>,
+    ) -> Self {
+        let started = table.clock().now();
+        Answers { table, fib, registry, orders, published: Arc::default(), started }
+    }
+
+    /// The configuration that is in force.
+    pub(super) fn publish(&self, path: &Path, config: &Arc<Config>) {
+        let read_at = self.table.clock().now();
+        let mut published = self.published.lock().unwrap_or_else(PoisonError::into_inner);
+        let not_ready = published.as_ref().and_then(|p| p.not_ready.clone());
+        *published =
+            Some(Published { path: path.into(), config: Arc::clone(config), read_at, not_ready });
+    }
+
+    /// What is missing for being ready; `None` once nothing is.
+    pub(super) fn set_not_ready(&self, reason: Option<String>) {
+        let mut published = self.published.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(published) = published.as_mut() {
+            published.not_ready = reason;
+        }
+    }
+
+    /// What is missing for being ready.
+    pub(super) fn not_ready(&self) -> Option<String> {
+        let published = self.published.lock().unwrap_or_else(PoisonError::into_inner);
+        published.as_ref().and_then(|published| published.not_ready.clone())
+    }
+
+    pub(super) fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    pub(super) fn table(&self) -> &Handle {
+        &self.table
+    }
+
+    pub(super) fn kernel(&self) -> &Fib {
+        &self.fib
+    }
+
+    /// When the process began.
+    pub(super) fn started(&self) -> Time {
+        self.started
+    }
+
+    /// Asks the table on its own thread.
+    async fn ask<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&Table, Time) -> T + Send + 'static,
+    ) -> Result<T, Refusal> {
+        self.table.ask(question).await.ok_or_else(|| Refusal::failed("the daemon is stopping"))
+    }
+
+    /// Prefix counters of many peers at once.
+    pub(super) async fn counts(&self, peers: Vec<PeerId>) -> Option<Vec<PeerCounts>> {
+        self.table.ask(move |table, _| peers.iter().map(|peer| table.counts(*peer)).collect()).await
+    }
+
+    fn wall_clock(&self) -> WallClock {
+        let clock = self.table.clock();
+        WallClock { zero: clock.wall(Time::ZERO), now: clock.now() }
+    }
+
+    fn find(&self, name: &str) -> Result<Arc<Record>, Refusal> {
+        self.registry.find(name).ok_or_else(|| Refusal::no_peer(name))
+    }
+
+    async fn status(&self) -> Result<Page, Refusal> {
+        let totals = self.ask(|table, _| table.totals()).await?;
+        let peers = self.registry.all();
+        let established = peers
+            .iter()
+            .filter(|r| r.handle.snapshot().state == bgp_proto::session::State::Established)
+            .count();
+        let clock = self.table.clock();
+        let kernel = self.fib.counters();
+        let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        let mut status = Status {
+            version: env!("CARGO_PKG_VERSION").into(),
+            started: rfc3339(clock.wall(self.started)),
+            uptime_seconds: clock.now().since(self.started).as_secs(),
+            peers: count(peers.len()),
+            peers_established: count(established),
+            destinations: PerFamily {
+                ipv4: totals.destinations.0[0],
+                ipv6: totals.destinations.0[1],
+            },
+            paths: PerFamily { ipv4: totals.paths.0[0], ipv6: totals.paths.0[1] },
+            attribute_sets: totals.attribute_sets,
+            next_hops: totals.next_hops,
+            groups: totals.groups,
+            fib: FibCounts {
+                enabled: false,
+                installed: kernel.installed,
+                pending: kernel.pending,
+                failed: kernel.failed,
+                foreign: kernel.foreign,
+            },
+            ..Status::default()
+        };
+        let published = self.published.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(published) = published.as_ref() {
+            let config = &published.config;
+            status.asn = config.bgp.identity.asn.0;
+            status.router_id = config.bgp.identity.router_id.to_string();
+            status.cluster_id = config.bgp.cluster_id.to_string();
+            status.config = Some(published.path.display().to_string());
+            status.config_read = Some(rfc3339(clock.wall(published.read_at)));
+            status.fib.enabled = config.fib.enabled;
+            status.not_ready = published.not_ready.clone();
+        }
+        Page::last([status])
+    }
+
+    async fn peers(
+        &self,
+        records: Vec<Arc<Record>>,
+        next: Option<Cursor>,
+    ) -> Result<Page, Refusal> {
+        let ids = records.iter().map(|record| record.id).collect();
+        let counts =
+            self.counts(ids).await.ok_or_else(|| Refusal::failed("the daemon is stopping"))?;
+        let clock = self.wall_clock();
+        let items = records.iter().zip(&counts).map(|(record, counts)| {
+            let snapshot = record.handle.snapshot();
+            let facts = PeerFacts {
+                name: &record.name,
+                dynamic: record.is_dynamic(),
+                config: &record.session,
+                routes: &record.routes,
+                state: snapshot.state,
+                since: snapshot.since,
+                negotiated: snapshot.negotiated.as_deref(),
+                stats: &snapshot.stats,
+                counts,
+                last_error: snapshot.last_error.as_ref(),
+            };
+            ctl::peer(&facts, &clock)
+        });
+        Page::new(items, next)
+    }
+
+    async fn routes(&self, filter: RouteFilter, cursor: Option<&Cursor>) -> Result<Page, Refusal> {
+        let from = index(cursor);
+        let (views, next) =
+            self.ask(move |table, now| table.view(&filter, from, PAGE, now)).await?;
+        let names = self.names();
+        Page::new(views.iter().map(|view| ctl::route(view, &names)), next.map(Cursor::Index))
+    }
+
+    fn kernel_routes(&self, cursor: Option<&Cursor>) -> Result<Page, Refusal> {
+        let after = match cursor {
+            Some(Cursor::After(prefix)) => Some(*prefix),
+            _ => None,
+        };
+        let views = self.fib.view(after, PAGE);
+        let next = (views.len() == PAGE)
+            .then(|| views.last().map(|view| Cursor::After(view.prefix)))
+            .flatten();
+        Page::new(views, next)
+    }
+
+    async fn explain(&self, prefix: Prefix) -> Result<Page, Refusal> {
+        let explanation = self.ask(move |table, now| table.explain(prefix, now)).await?;
+        let Some(explanation) = explanation else {
+            return Err(Refusal {
+                kind: ctl::ErrorKind::NotFound,
+                text: format!("there is no route to {prefix}"),
+            });
+        };
+        let mut item = ctl::explanation(&explanation, &self.names());
+        if let (Some(fib), Some(kernel)) = (&mut item.fib, self.kernel_route(prefix)) {
+            fib.state = serde_json::to_value(kernel.state)
+                .ok()
+                .and_then(|state| state.as_str().map(str::to_owned));
+            fib.error = kernel.error;
+        }
+        Page::last([item])
+    }
+
+    /// The kernel's side of one prefix: the first route at or behind the prefix before it.
+    fn kernel_route(&self, prefix: Prefix) -> Option<FibView> {
+        self.fib.lookup(prefix)
+    }
+
+    fn names(&self) -> NameTables {
+        NameTables {
+            peers: self.registry.clone(),
+            links: self.fib.links().iter().map(|link| (link.index, link.name.clone())).collect(),
+        }
+    }
+
+    async fn order<T>(&self, order: Order, answer: oneshot::Receiver<T>) -> Result<T, Refusal> {
+        let stopping = || Refusal::failed("the daemon is stopping");
+        self.orders.send(order).await.map_err(|_| stopping())?;
+        answer.await.map_err(|_| stopping())
+    }
+
+    async fn reload(&self) -> Result<Page, Refusal> {
+        let (reply, answer) = oneshot::channel();
+        let changes =
+            self.order(Order::Reload(reply), answer).await?.map_err(Refusal::configuration)?;
+        Page::last([Reloaded { changes: changes.lines() }])
+    }
+
+    async fn stop_daemon(&self, mode: StopMode) -> Result<Page, Refusal> {
+        let stop = match mode {
+            StopMode::Graceful => Stop::Graceful,
+            StopMode::Shutdown => Stop::Shutdown,
+        };
+        let (reply, answer) = oneshot::channel();
+        self.order(Order::Stop(stop, reply), answer).await?;
+        Page::last([Stopping { stopping: mode }])
+    }
+}
+
+impl Backend for Answers {
+    async fn page(&self, request: &Request, cursor: Option<&Cursor>) -> Result<Page, Refusal> {
+        match request {
+            Request::ShowStatus => self.status().await,
+            Request::ShowPeers => {
+                let start = index(cursor);
+                let (records, next) = self.registry.page(PeerId(start), PAGE);
+                self.peers(records, next.map(|id| Cursor::Index(id.0))).await
+            }
+            Request::ShowPeer { name } => self.peers(vec![self.find(name)?], None).await,
+            Request::ShowRoutes { prefix } => {
+                let filter = RouteFilter { exact: *prefix, ..RouteFilter::default() };
+                self.routes(filter, cursor).await
+            }
+            Request::ShowReceived { peer } => {
+                let received_from = Some(self.find(peer)?.id);
+                self.routes(RouteFilter { received_from, ..RouteFilter::default() }, cursor).await
+            }
+            Request::ShowAdvertised { peer } => {
+                let advertised_to = Some(self.find(peer)?.id);
+                self.routes(RouteFilter { advertised_to, ..RouteFilter::default() }, cursor).await
+            }
+            Request::ShowFib => self.kernel_routes(cursor),
+            Request::ShowGroups => {
+                let groups = self.ask(|table, _| table.groups()).await?;
+                let names = self.names();
+                Page::last(groups.iter().map(|group| ctl::group(group, &names)))
+            }
+            Request::Explain { prefix } => self.explain(*prefix).await,
+            Request::Reload => self.reload().await,
+            Request::Stop { mode } => self.stop_daemon(*mode).await,
+        }
+    }
+}
+
+fn index(cursor: Option<&Cursor>) -> u32 {
+    match cursor {
+        Some(Cursor::Index(index)) => *index,
+        _ => 0,
+    }
+}
+
+struct NameTables {
+    peers: Registry,
+    links: std::collections::BTreeMap<u32, String>,
+}
+
+impl Names for NameTables {
+    fn peer(&self, peer: PeerId) -> Option<String> {
+        self.peers.get(peer).map(|record| record.name.to_string())
+    }
+
+    fn interface(&self, index: u32) -> Option<String> {
+        self.links.get(&index).cloned()
+    }
+}

@@ -1,0 +1,352 @@
+//! The daemon: wires engine, net, fib, ctl and http; start, reload, stop.
+//!
+//! One task owns what changes the set of peers: configuration, connections from ranges, sessions
+//! that the table wants closed. It never waits for a peer or for the table.
+
+mod answers;
+mod limits;
+mod peers;
+mod redistribution;
+mod registry;
+mod reload;
+mod startup;
+mod wiring;
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use bgp_proto::session::{Close, Command};
+use bgp_proto::table::TableEvent;
+use bgp_proto::types::{FamilySet, PeerId};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tracing::{info, warn};
+
+use crate::config::Config;
+use crate::ctl::{Server, ServerError};
+use crate::engine::{Clock, Engine, Event};
+use crate::fib::{Fib, FibConfig, Leave};
+use crate::net::{Accepted, Directory, Listeners, PeerCommand, PeerEvent};
+
+use answers::{Answers, Order};
+use peers::Peers;
+use redistribution::Redistribution;
+use startup::{Progress, Startup};
+use wiring::Outputs;
+
+/// Connections from ranges that may wait to become peers.
+const DYNAMIC_MAX: usize = 1024;
+/// Orders from control clients that may wait.
+const ORDERS_MAX: usize = 16;
+/// How long sessions may take to end when the daemon stops.
+const STOP_GRACE: Duration = Duration::from_secs(5);
+
+/// Why the daemon could not start or go on: one line for the operator.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The kernel's routing tables.
+    #[error("{}{}", .0, source_text(.0))]
+    Fib(#[from] crate::fib::Error),
+    /// The control socket.
+    #[error("{0}")]
+    Control(#[from] ServerError),
+    /// Threads, sockets, signals.
+    #[error("{0}")]
+    Io(#[from] std::io::Error),
+}
+
+fn source_text(error: &crate::fib::Error) -> String {
+    std::error::Error::source(error).map(|source| format!(": {source}")).unwrap_or_default()
+}
+
+/// How the daemon ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// Peers keep our routes (RFC 4724), the kernel keeps them too.
+    Graceful,
+    /// Peers are told (Cease 6/2), our kernel routes are withdrawn.
+    Shutdown,
+}
+
+/// Runs until a signal or a command ends it.
+///
+/// # Errors
+/// The kernel, a listening address or the control socket is not to be had.
+pub async fn run(path: &Path, config: Config) -> Result<(), Error> {
+    let mut daemon = Daemon::start(path.to_path_buf(), config).await?;
+    let stop = daemon.serve().await;
+    daemon.stop(stop).await;
+    Ok(())
+}
+
+struct Daemon {
+    path: PathBuf,
+    config: Arc<Config>,
+    engine: Engine,
+    fib: Fib,
+    redistribution: Redistribution,
+    listeners: Listeners,
+    peers: Peers,
+    answers: Answers,
+    control: Option<tokio::task::JoinHandle<()>>,
+    startup: Option<Startup>,
+    signals: Signals,
+    inbox: Inbox,
+}
+
+/// What may arrive.
+struct Inbox {
+    table: mpsc::UnboundedReceiver<Event>,
+    peers: mpsc::UnboundedReceiver<PeerEvent>,
+    dynamic: mpsc::Receiver<Accepted>,
+    orders: mpsc::Receiver<Order>,
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hang_up: Signal,
+}
+
+enum Input {
+    Table(Event),
+    Peer(PeerEvent),
+    Dynamic(Accepted),
+    Order(Order),
+    Reload,
+    Stop(Stop),
+    StartupDeadline,
+}
+
+impl Daemon {
+    async fn start(path: PathBuf, config: Config) -> Result<Daemon, Error> {
+        limits::raise_open_files(&config)?;
+        let clock = Clock::start();
+        let late = wiring::LateHandle::new(OnceLock::new());
+        let redistribution = Redistribution::default();
+        let fib = {
+            let (late, routes) = (Arc::clone(&late), redistribution.clone());
+            let settings = FibConfig {
+                enabled: config.fib.enabled,
+                table: config.fib.table,
+                protocol: config.fib.protocol,
+                metric: config.fib.metric,
+            };
+            Fib::start(settings, move |event| wiring::on_fib_event(&late, &routes, event))?
+        };
+        let (table_events, table) = mpsc::unbounded_channel();
+        let outputs = Outputs { fib: fib.clone(), events: table_events };
+        let seed = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), &path);
+        let engine = Engine::start(Arc::clone(&config.table), seed, clock, outputs)?;
+        let _ = late.set(engine.handle().clone());
+
+        let (peer_events, peers_inbox) = mpsc::unbounded_channel();
+        let (dynamic_sender, dynamic) = mpsc::channel(DYNAMIC_MAX);
+        let (orders_sender, orders) = mpsc::channel(ORDERS_MAX);
+        let directory = Directory::default();
+        let peers = Peers::new(engine.handle().clone(), directory.clone(), peer_events, seed);
+        let answers =
+            Answers::new(engine.handle().clone(), fib.clone(), peers.registry(), orders_sender);
+        let mut daemon = Daemon {
+            path,
+            config: Arc::new(config),
+            listeners: Listeners::new(directory, dynamic_sender),
+            engine,
+            fib,
+            redistribution,
+            peers,
+            answers,
+            control: None,
+            startup: None,
+            signals: Signals {
+                terminate: signal(SignalKind::terminate())?,
+                interrupt: signal(SignalKind::interrupt())?,
+                hang_up: signal(SignalKind::hangup())?,
+            },
+            inbox: Inbox { table, peers: peers_inbox, dynamic, orders },
+        };
+        daemon.answers.publish(&daemon.path, &daemon.config);
+        let server = Server::bind(&daemon.config.control.socket)?;
+        daemon.control = Some(tokio::spawn(server.run(Arc::new(daemon.answers.clone()))));
+        daemon.begin()?;
+        daemon.answers.set_not_ready(Some("waiting for the peers' routes".into()));
+        Ok(daemon)
+    }
+
+    /// Everything that a configuration starts, in the order in which it must exist.
+    fn begin(&mut self) -> Result<(), Error> {
+        let config = Arc::clone(&self.config);
+        self.apply_local(None, &config);
+        self.listeners.listen(&config.bgp.listen)?;
+        self.peers.set_ranges(&config.dynamic);
+        for range in &config.dynamic {
+            self.listeners.set_key(range.prefix, range.session.security.md5.as_ref())?;
+        }
+        for entry in &config.peers {
+            self.set_peer_key(entry.session.address, entry.session.security.md5.as_ref())?;
+            self.peers.add(entry);
+        }
+        let now = self.engine.handle().clock().now();
+        self.startup = Some(Startup::new(self.peers.registry().all().iter().map(|r| r.id), now));
+        info!(
+            "margay {} runs as AS {}, router id {}, with {} peers and {} ranges",
+            env!("CARGO_PKG_VERSION"),
+            config.bgp.identity.asn,
+            config.bgp.identity.router_id,
+            config.peers.len(),
+            config.dynamic.len(),
+        );
+        Ok(())
+    }
+
+    async fn serve(&mut self) -> Stop {
+        loop {
+            let deadline = self.check_startup();
+            match self.wait(deadline).await {
+                Input::Table(event) => self.on_table_event(event),
+                Input::Peer(event) => self.on_peer_event(event),
+                Input::Dynamic(accepted) => self.peers.admit(accepted),
+                Input::Order(Order::Reload(reply)) => {
+                    // The client may have gone away.
+                    let _ = reply.send(self.reload());
+                }
+                Input::Order(Order::Stop(stop, reply)) => {
+                    let _ = reply.send(());
+                    return stop;
+                }
+                Input::Reload => {
+                    if let Err(errors) = self.reload() {
+                        warn!("the configuration stays as it was: {errors}");
+                    }
+                }
+                Input::Stop(stop) => return stop,
+                Input::StartupDeadline => {}
+            }
+        }
+    }
+
+    async fn wait(&mut self, deadline: Option<Instant>) -> Input {
+        let Inbox { table, peers, dynamic, orders } = &mut self.inbox;
+        tokio::select! {
+            _ = self.signals.terminate.recv() => Input::Stop(Stop::Graceful),
+            _ = self.signals.interrupt.recv() => Input::Stop(Stop::Graceful),
+            _ = self.signals.hang_up.recv() => Input::Reload,
+            Some(event) = table.recv() => Input::Table(event),
+            Some(event) = peers.recv() => Input::Peer(event),
+            Some(accepted) = dynamic.recv() => Input::Dynamic(accepted),
+            Some(order) = orders.recv() => Input::Order(order),
+            () = sleep_until(deadline) => Input::StartupDeadline,
+        }
+    }
+
+    /// Looks whether the first minutes are over; returns when to look again.
+    fn check_startup(&mut self) -> Option<Instant> {
+        let clock = self.engine.handle().clock();
+        match self.startup.as_ref()?.poll(clock.now()) {
+            Progress::WaitingUntil(at) => Some(Instant::from_std(clock.instant(at))),
+            Progress::Over => {
+                self.startup = None;
+                self.answers.set_not_ready(None);
+                self.fib.end_of_startup();
+                self.peers.end_of_startup();
+                info!("start-up is over: routes that an earlier run left are withdrawn");
+                None
+            }
+        }
+    }
+
+    fn on_table_event(&mut self, event: Event) {
+        match event {
+            Event::EndOfRib { peer, family } => {
+                if let Some(startup) = &mut self.startup {
+                    startup.handle_end_of_rib(peer, family);
+                }
+            }
+            Event::Table(TableEvent::PrefixLimit { peer, family, bound }) => {
+                let Some(record) = self.peers.registry().get(peer) else { return };
+                warn!(
+                    peer = %record.name,
+                    "more than {bound} {family} prefixes: the session is closed (prefixes-max)"
+                );
+                let close = Close::PrefixLimit { family, bound };
+                record.handle.send(PeerCommand::Session(Command::Restart(close)));
+            }
+            Event::Table(TableEvent::PrefixWarning { peer, family, count, bound }) => {
+                let Some(record) = self.peers.registry().get(peer) else { return };
+                warn!(
+                    peer = %record.name,
+                    "{count} {family} prefixes, the limit is {bound} (prefixes-max)"
+                );
+            }
+            Event::Table(TableEvent::Note(text)) => warn!("{text}"),
+        }
+    }
+
+    fn on_peer_event(&mut self, event: PeerEvent) {
+        match event {
+            PeerEvent::Up(peer) => {
+                let families = self.families_of(peer);
+                if let Some(startup) = &mut self.startup {
+                    startup.handle_up(peer, families);
+                }
+            }
+            PeerEvent::Down(peer) => {
+                if let Some(startup) = &mut self.startup {
+                    startup.handle_down(peer);
+                }
+            }
+            PeerEvent::Ended(peer) => {
+                if let Some(startup) = &mut self.startup {
+                    startup.handle_removed(peer);
+                }
+                self.peers.forget(peer);
+            }
+        }
+    }
+
+    fn families_of(&self, peer: PeerId) -> FamilySet {
+        let record = self.peers.registry().get(peer);
+        let negotiated = record.as_ref().and_then(|r| r.handle.snapshot().negotiated);
+        match (negotiated, record) {
+            (Some(negotiated), _) => negotiated.families,
+            (None, Some(record)) => record.session.families,
+            (None, None) => FamilySet::EMPTY,
+        }
+    }
+
+    /// Ends every session, then the kernel's thread, then the table's.
+    async fn stop(self, stop: Stop) {
+        info!("stopping ({stop:?})");
+        let close = match stop {
+            Stop::Graceful => Close::GracefulStop,
+            Stop::Shutdown => Close::Shutdown { text: "margay is shut down".into() },
+        };
+        let leave = match stop {
+            Stop::Graceful => Leave::Keep,
+            Stop::Shutdown => Leave::Withdraw,
+        };
+        drop(self.listeners);
+        // What the kernel holds is decided before sessions end: their end must not touch it.
+        let fib = self.fib;
+        let stopped = tokio::task::spawn_blocking(move || fib.stop(leave));
+        self.peers.stop_all(close, self.inbox.peers, STOP_GRACE).await;
+        if stopped.await.is_err() {
+            warn!("the kernel's thread ended by a panic");
+        }
+        if let Some(control) = self.control {
+            control.abort();
+            // Cancelled: it has removed its socket.
+            let _ = control.await;
+        }
+        self.engine.stop();
+    }
+}
+
+async fn sleep_until(deadline: Option<Instant>) {
+    match deadline {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}

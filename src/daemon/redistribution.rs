@@ -1,0 +1,162 @@
+//! The kernel's routes on their way into the table, through the rules of `[[redistribute]]`.
+//!
+//! Learned routes are remembered, so that a changed policy is applied to what is known already.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bgp_proto::policy::{Decision, RouteRef, Source};
+use bgp_proto::table::LocalRoute;
+use bgp_proto::types::Prefix;
+use bgp_proto::wire::{AttrEdit, Origin};
+
+use crate::config::{KernelRoute, Redistribute, RedistributeFrom};
+use crate::engine::Handle;
+use crate::fib::LearnedRoute;
+
+/// Rules and what they were applied to. Clones share both.
+#[derive(Clone, Default)]
+pub(super) struct Redistribution(Arc<Mutex<State>>);
+
+#[derive(Default)]
+struct State {
+    rules: Vec<Redistribute>,
+    /// Keyed by prefix, and whether the network is a connected one.
+    routes: BTreeMap<(Prefix, bool), LearnedRoute>,
+}
+
+impl Redistribution {
+    /// Replaces the rules and applies them to every route that is known.
+    pub(super) fn set_rules(&self, rules: &[Redistribute], table: &Handle) {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        state.rules = rules.to_vec();
+        for route in state.routes.values() {
+            announce(&state.rules, route, table);
+        }
+    }
+
+    /// A route was learned or changed.
+    pub(super) fn handle_learned(&self, route: LearnedRoute, table: &Handle) {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        announce(&state.rules, &route, table);
+        state.routes.insert((route.prefix, route.connected), route);
+    }
+
+    /// A learned route is gone.
+    pub(super) fn handle_forgotten(&self, prefix: Prefix, connected: bool, table: &Handle) {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        state.routes.remove(&(prefix, connected));
+        table.local(prefix, source(connected), None);
+    }
+}
+
+fn source(connected: bool) -> Source {
+    if connected { Source::Direct } else { Source::Kernel }
+}
+
+fn announce(rules: &[Redistribute], route: &LearnedRoute, table: &Handle) {
+    table.local(route.prefix, source(route.connected), resolve(rules, route));
+}
+
+/// What the table gets for a kernel route: the first rule that selects it decides.
+fn resolve(rules: &[Redistribute], route: &LearnedRoute) -> Option<LocalRoute> {
+    let from = if route.connected { RedistributeFrom::Connected } else { RedistributeFrom::Kernel };
+    let key = KernelRoute {
+        prefix: route.prefix,
+        from,
+        protocol: route.protocol,
+        interface: route.interface.as_deref(),
+    };
+    let rule = rules.iter().find(|rule| rule.selects(&key))?;
+    let attrs = AttrEdit::originate(Origin::Incomplete);
+    let mut local = LocalRoute {
+        // The kernel has it already.
+        install: None,
+        next_hop: route.gateway,
+        hops: Vec::new(),
+        interface: route.interface.as_deref().map(Arc::from),
+        metric: Some(route.metric),
+        attrs: None,
+    };
+    let Some(policy) = &rule.policy else {
+        local.attrs = Some(attrs.into_bytes().into());
+        return Some(local);
+    };
+    let verdict = policy.evaluate(&RouteRef {
+        prefix: route.prefix,
+        attrs: attrs.view(),
+        next_hop: route.gateway.map(Into::into),
+        source: source(route.connected),
+        interface: route.interface.as_deref(),
+        metric: Some(route.metric),
+        peer_type: None,
+    });
+    if verdict.decision != Decision::Accept {
+        return None;
+    }
+    local.attrs = Some(verdict.attrs.unwrap_or(attrs).into_bytes().into());
+    local.next_hop = verdict.next_hop.map_or(local.next_hop, |next_hop| Some(next_hop.addr()));
+    local.metric = verdict.metric.or(local.metric);
+    Some(local)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fib::LearnedKind;
+    use bgp_proto::policy::{Change, Match, Policy, PrefixMatch, Rule};
+    use bgp_proto::types::Community;
+    use bgp_proto::wire::AttrView;
+
+    fn learned(prefix: &str) -> LearnedRoute {
+        LearnedRoute {
+            prefix: prefix.parse().unwrap(),
+            protocol: 80,
+            interface: Some("cali1".into()),
+            kind: LearnedKind::Direct,
+            gateway: None,
+            metric: 7,
+            connected: false,
+        }
+    }
+
+    fn rule(policy: Option<Policy>) -> Redistribute {
+        Redistribute {
+            from: RedistributeFrom::Kernel,
+            protocols: vec![80],
+            interfaces: Vec::new(),
+            prefixes: Vec::new(),
+            policy: policy.map(Arc::new),
+        }
+    }
+
+    #[test]
+    fn what_no_rule_selects_is_not_announced() {
+        let other = LearnedRoute { protocol: 4, ..learned("10.0.0.1/32") };
+        assert_eq!(resolve(&[rule(None)], &other), None);
+        let local = resolve(&[rule(None)], &learned("10.0.0.1/32")).unwrap();
+        assert_eq!(local.metric, Some(7));
+        let attrs = local.attrs.unwrap();
+        assert_eq!(AttrView::new(&attrs).origin(), Origin::Incomplete);
+    }
+
+    #[test]
+    fn a_rule_s_policy_rejects_and_changes() {
+        let inside = PrefixMatch { prefix: "10.0.0.0/8".parse().unwrap(), lengths: 8..=32 };
+        let tag = Community(0xFC00_0001);
+        let policy = Policy {
+            name: "own".into(),
+            rules: vec![Rule {
+                name: "tag".into(),
+                matches: vec![Match::Prefix(vec![inside])],
+                changes: vec![Change::AddCommunity(tag)],
+                decision: Decision::Accept,
+            }],
+            default: Decision::Reject,
+        };
+        let rules = [rule(Some(policy))];
+        assert_eq!(resolve(&rules, &learned("192.0.2.1/32")), None);
+        let attrs = resolve(&rules, &learned("10.0.0.1/32")).unwrap().attrs.unwrap();
+        assert!(AttrView::new(&attrs).communities().any(|c| c == tag));
+    }
+}

@@ -1,0 +1,141 @@
+//! When the routes that an earlier run left in the kernel have had their chance.
+//!
+//! They are kept, and forward, until every peer that is coming has sent End-of-RIB for every family
+//! that it negotiated (RFC 4724 §4.1). Peers that are not coming are waited for only a short time:
+//! a neighbour that is down must not keep stale routes alive.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bgp_proto::types::{Family, FamilySet, PeerId, Time};
+
+/// How long a peer may take to establish its session before it is not waited for.
+const CONNECT_GRACE: Duration = Duration::from_secs(30);
+/// How long End-of-RIB is waited for in all (Selection_Deferral_Timer, RFC 4724 §4.1).
+const DEFERRAL: Duration = Duration::from_secs(120);
+
+/// What a peer still owes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Owes {
+    /// A session.
+    Session,
+    /// End-of-RIB for these.
+    EndOfRib(FamilySet),
+}
+
+/// The first minutes of a run.
+#[derive(Debug)]
+pub(super) struct Startup {
+    waiting: BTreeMap<PeerId, Owes>,
+    grace_ends: Time,
+    deferral_ends: Time,
+}
+
+/// Whether the start is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Progress {
+    /// Not yet; look again then at the latest.
+    WaitingUntil(Time),
+    /// Every peer that is coming has sent its routes, or time is up.
+    Over,
+}
+
+impl Startup {
+    /// Begins at `now` with these configured peers.
+    pub(super) fn new(peers: impl IntoIterator<Item = PeerId>, now: Time) -> Self {
+        Startup {
+            waiting: peers.into_iter().map(|peer| (peer, Owes::Session)).collect(),
+            grace_ends: now + CONNECT_GRACE,
+            deferral_ends: now + DEFERRAL,
+        }
+    }
+
+    /// A session came up with these families.
+    pub(super) fn handle_up(&mut self, peer: PeerId, families: FamilySet) {
+        if let Some(owes) = self.waiting.get_mut(&peer) {
+            *owes = Owes::EndOfRib(families);
+        }
+    }
+
+    /// A session went down before it had sent everything.
+    pub(super) fn handle_down(&mut self, peer: PeerId) {
+        if let Some(owes) = self.waiting.get_mut(&peer) {
+            *owes = Owes::Session;
+        }
+    }
+
+    /// A peer is no longer configured.
+    pub(super) fn handle_removed(&mut self, peer: PeerId) {
+        self.waiting.remove(&peer);
+    }
+
+    /// The routes of a family are complete.
+    pub(super) fn handle_end_of_rib(&mut self, peer: PeerId, family: Family) {
+        if let Some(Owes::EndOfRib(families)) = self.waiting.get_mut(&peer) {
+            families.remove(family);
+            if families.is_empty() {
+                self.waiting.remove(&peer);
+            }
+        }
+    }
+
+    /// Whether the start is over at `now`.
+    pub(super) fn poll(&self, now: Time) -> Progress {
+        if self.waiting.is_empty() || now >= self.deferral_ends {
+            return Progress::Over;
+        }
+        if now < self.grace_ends {
+            return Progress::WaitingUntil(self.grace_ends);
+        }
+        if self.waiting.values().all(|owes| *owes == Owes::Session) {
+            return Progress::Over;
+        }
+        Progress::WaitingUntil(self.deferral_ends)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(secs: u64) -> Time {
+        Time::ZERO + Duration::from_secs(secs)
+    }
+
+    #[test]
+    fn it_ends_with_the_last_end_of_rib() {
+        let mut start = Startup::new([PeerId(1), PeerId(2)], at(0));
+        start.handle_up(PeerId(1), FamilySet::ALL);
+        start.handle_up(PeerId(2), FamilySet::only(Family::Ipv4));
+        start.handle_end_of_rib(PeerId(1), Family::Ipv4);
+        start.handle_end_of_rib(PeerId(2), Family::Ipv4);
+        assert_eq!(start.poll(at(1)), Progress::WaitingUntil(at(30)));
+        start.handle_end_of_rib(PeerId(1), Family::Ipv6);
+        assert_eq!(start.poll(at(1)), Progress::Over);
+    }
+
+    #[test]
+    fn a_peer_that_never_comes_is_waited_for_only_in_the_grace_time() {
+        let mut start = Startup::new([PeerId(1), PeerId(2)], at(0));
+        start.handle_up(PeerId(1), FamilySet::only(Family::Ipv4));
+        start.handle_end_of_rib(PeerId(1), Family::Ipv4);
+        assert_eq!(start.poll(at(29)), Progress::WaitingUntil(at(30)));
+        assert_eq!(start.poll(at(30)), Progress::Over);
+    }
+
+    #[test]
+    fn a_slow_peer_is_waited_for_until_the_deferral_ends() {
+        let mut start = Startup::new([PeerId(1)], at(0));
+        start.handle_up(PeerId(1), FamilySet::only(Family::Ipv4));
+        assert_eq!(start.poll(at(60)), Progress::WaitingUntil(at(120)));
+        start.handle_down(PeerId(1));
+        assert_eq!(start.poll(at(61)), Progress::Over);
+        start.handle_up(PeerId(1), FamilySet::only(Family::Ipv4));
+        assert_eq!(start.poll(at(120)), Progress::Over);
+    }
+
+    #[test]
+    fn without_peers_it_is_over_at_once() {
+        assert_eq!(Startup::new([], at(0)).poll(at(0)), Progress::Over);
+    }
+}
