@@ -30,9 +30,7 @@ impl Bird2 {
         let socket = host.file("bird.ctl");
         let path = host.write("bird.conf", &render(config))?;
         host.run("bird", &["-p", "-c", &path.to_string_lossy()])?;
-        let (conf, ctl) = (path.to_string_lossy(), socket.to_string_lossy());
-        let daemon = host.daemon("bird", "bird", &["-f", "-c", &conf, "-s", &ctl])?;
-        wait_until(PATIENCE, "BIRD's control socket", || birdc(&socket, "show status").map(drop))?;
+        let daemon = launch(host, &socket, &[])?;
         Ok(Self { host: host.clone(), config: config.clone(), daemon, socket })
     }
 
@@ -95,6 +93,11 @@ impl Speaker for Bird2 {
         self.reconfigure(&config)
     }
 
+    fn recover(&mut self) -> Result<()> {
+        self.daemon = launch(&self.host, &self.socket, &["-R"])?;
+        Ok(())
+    }
+
     fn updates_received(&self, neighbor: IpAddr) -> Result<u64> {
         import_updates(&self.session(neighbor)?)
     }
@@ -104,6 +107,16 @@ impl Speaker for Bird2 {
         ensure!(answer.contains("reloading"), "reload in: {answer}");
         Ok(())
     }
+}
+
+/// Starts BIRD with the configuration that is there.
+fn launch(host: &Host, socket: &FilePath, more: &[&str]) -> Result<Daemon> {
+    let (conf, ctl) = (host.file("bird.conf"), socket.to_string_lossy());
+    let conf = conf.to_string_lossy();
+    let args = [&["-f", "-c", &conf, "-s", &ctl], more].concat();
+    let daemon = host.daemon("bird", "bird", &args)?;
+    wait_until(PATIENCE, "BIRD's control socket", || birdc(socket, "show status").map(drop))?;
+    Ok(daemon)
 }
 
 /// One command over a control socket; BIRD 2's client speaks to 1.6 as well.
@@ -241,10 +254,12 @@ fn channel(neighbor: &Neighbor, family: Family) -> String {
 }
 
 fn render(config: &Config) -> String {
+    let graceful = config.neighbors.iter().any(|n| n.graceful_restart);
+    let restart = if graceful { " graceful restart on;" } else { "" };
     let mut text = format!(
         "log stderr all; debug protocols {{ states, events }};\nrouter id {};\nprotocol device {{ scan time 5; }}\n\
-         protocol kernel {{ ipv4 {{ import none; export where source = RTS_BGP; }}; merge paths on; }}\n\
-         protocol kernel {{ ipv6 {{ import none; export where source = RTS_BGP; }}; merge paths on; }}\n",
+         protocol kernel {{ ipv4 {{ import none; export where source = RTS_BGP; }}; merge paths on;{restart} }}\n\
+         protocol kernel {{ ipv6 {{ import none; export where source = RTS_BGP; }}; merge paths on;{restart} }}\n",
         config.router_id
     );
     for origin in &config.origins {

@@ -17,6 +17,7 @@ use crate::wait::{PATIENCE, wait_until};
 /// A running FRR.
 #[derive(Debug)]
 pub struct Frr {
+    host: Host,
     config: Config,
     bgpd: Daemon,
     /// Kept for its `Drop`, after bgpd's.
@@ -34,28 +35,19 @@ impl Frr {
         fs::create_dir_all(&run_dir)?;
         let run = run_dir.to_string_lossy().into_owned();
         run_command(Command::new("chown").args(["frr:frrvty", &run]))?;
-        let zebra_conf = host.write("zebra.conf", "hostname frr\n")?;
-        let bgpd_conf = host.write("bgpd.conf", &render(config))?;
-        let (zebra_conf, bgpd_conf) = (zebra_conf.to_string_lossy(), bgpd_conf.to_string_lossy());
+        host.write("zebra.conf", "hostname frr\n")?;
+        let conf = host.write("bgpd.conf", &render(config))?;
         // The dry run exits 0 whatever the file says.
-        let check = host.run("/usr/lib/frr/bgpd", &["-C", "-f", &bgpd_conf])?;
+        let check = host.run("/usr/lib/frr/bgpd", &["-C", "-f", &conf.to_string_lossy()])?;
         ensure!(!check.contains("No such command"), "bgpd -C: {check}");
 
-        let zserv = format!("{run}/zserv.api");
-        let common = ["-z", &zserv, "--vty_socket", &run, "-P", "0", "--log", "stdout"];
-        let start = |name: &str, conf: &str, more: &[&str]| {
-            let pid = format!("{run}/{name}.pid");
-            let own = ["-f", conf, "-i", &pid];
-            let args = [&common[..], &own[..], more].concat();
-            host.daemon(name, &format!("/usr/lib/frr/{name}"), &args)
-        };
-        let zebra = start("zebra", &zebra_conf, &[])?;
+        let zebra = launch(host, "zebra", &[])?;
         wait_until(PATIENCE, "zebra's socket", || {
-            ensure!(run_dir.join("zserv.api").exists(), "no {zserv}");
+            ensure!(run_dir.join("zserv.api").exists(), "no zserv.api");
             Ok(())
         })?;
-        let bgpd = start("bgpd", &bgpd_conf, &["-p", &config.port.to_string()])?;
-        let frr = Self { config: config.clone(), bgpd, _zebra: zebra, run_dir };
+        let bgpd = launch(host, "bgpd", &["-p", &config.port.to_string()])?;
+        let frr = Self { host: host.clone(), config: config.clone(), bgpd, _zebra: zebra, run_dir };
         wait_until(PATIENCE, "bgpd's socket", || frr.ask(&["show version"]).map(drop))?;
         Ok(frr)
     }
@@ -136,6 +128,11 @@ impl Speaker for Frr {
         ])
     }
 
+    fn recover(&mut self) -> Result<()> {
+        self.bgpd = launch(&self.host, "bgpd", &["-p", &self.config.port.to_string()])?;
+        wait_until(PATIENCE, "bgpd's socket", || self.ask(&["show version"]).map(drop))
+    }
+
     fn updates_received(&self, neighbor: IpAddr) -> Result<u64> {
         let count = self.neighbor(neighbor)?["messageStats"]["updatesRecv"].as_u64();
         count.context("no messageStats.updatesRecv")
@@ -144,6 +141,16 @@ impl Speaker for Frr {
     fn request_refresh(&self, _neighbor: IpAddr) -> Result<()> {
         self.ask(&["clear bgp * soft in"]).map(drop)
     }
+}
+
+/// Starts one of FRR's daemons with the configuration that is there.
+fn launch(host: &Host, name: &str, more: &[&str]) -> Result<Daemon> {
+    let run = host.file("frr").to_string_lossy().into_owned();
+    let conf = host.file(&format!("{name}.conf")).to_string_lossy().into_owned();
+    let (zserv, pid) = (format!("{run}/zserv.api"), format!("{run}/{name}.pid"));
+    let common = ["-z", &zserv, "--vty_socket", &run, "-P", "0", "--log", "stdout"];
+    let args = [&common[..], &["-f", &conf, "-i", &pid], more].concat();
+    host.daemon(name, &format!("/usr/lib/frr/{name}"), &args)
 }
 
 fn family_name(prefix: &str) -> &'static str {

@@ -33,15 +33,16 @@ impl Gobgp {
         let conf = host.write("gobgpd.toml", &render(config))?.to_string_lossy().into_owned();
         host.run("gobgpd", &["-d", "-f", &conf])?;
         let target = format!("unix://{}", host.file("gobgp.sock").display());
-        let api = format!("--api-hosts={target}");
-        let args = ["-f", &conf, "-p", "-l", "debug", "--pprof-disable", &api];
-        let daemon = host.daemon("gobgpd", "gobgpd", &args)?;
+        let daemon = launch(host, &target, &[])?;
         let gobgp = Self { host: host.clone(), config: config.clone(), daemon, target };
-        wait_until(PATIENCE, "gobgpd's API", || gobgp.ask(&["global"]).map(drop))?;
-        for origin in &config.origins {
-            gobgp.add(origin)?;
-        }
+        gobgp.add_origins()?;
         Ok(gobgp)
+    }
+
+    /// Adds the configured routes as soon as the API answers.
+    fn add_origins(&self) -> Result<()> {
+        wait_until(PATIENCE, "gobgpd's API", || self.ask(&["global"]).map(drop))?;
+        self.config.origins.iter().try_for_each(|origin| self.add(origin))
     }
 
     /// Runs the `gobgp` client.
@@ -116,6 +117,13 @@ impl Speaker for Gobgp {
         self.ask(&["global", "rib", "del", prefix, "-a", family]).map(drop)
     }
 
+    fn recover(&mut self) -> Result<()> {
+        // A socket that is left over makes it exit at once.
+        std::fs::remove_file(self.host.file("gobgp.sock"))?;
+        self.daemon = launch(&self.host, &self.target, &["-r"])?;
+        self.add_origins()
+    }
+
     fn updates_received(&self, neighbor: IpAddr) -> Result<u64> {
         let answer = self.json(&["neighbor", &neighbor.to_string()])?;
         let count = &answer["state"]["messages"]["received"]["update"];
@@ -125,6 +133,14 @@ impl Speaker for Gobgp {
     fn request_refresh(&self, _neighbor: IpAddr) -> Result<()> {
         bail!("gobgpd keeps an Adj-RIB-In and never sends ROUTE-REFRESH")
     }
+}
+
+/// Starts gobgpd with the configuration that is there.
+fn launch(host: &Host, target: &str, more: &[&str]) -> Result<Daemon> {
+    let conf = host.file("gobgpd.toml").to_string_lossy().into_owned();
+    let api = format!("--api-hosts={target}");
+    let args = [&["-f", &conf, "-p", "-l", "debug", "--pprof-disable", &api], more].concat();
+    host.daemon("gobgpd", "gobgpd", &args)
 }
 
 fn parse_path(path: &Value) -> Result<Path> {

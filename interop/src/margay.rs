@@ -238,6 +238,10 @@ impl Speaker for Margay {
         self.reconfigure(&config).map(drop)
     }
 
+    fn recover(&mut self) -> Result<()> {
+        self.restart()
+    }
+
     fn updates_received(&self, neighbor: IpAddr) -> Result<u64> {
         let peer = self.control.peer(neighbor)?;
         peer["prefixes_received"].as_u64().context("a peer without prefixes_received")

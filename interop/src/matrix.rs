@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 
+use crate::daemon::Daemon;
 use crate::kernel;
 use crate::lab::{Host, Lab};
 use crate::speaker::{
@@ -566,6 +567,81 @@ pub fn hold_timer_loss(lab: &mut Lab, peer: Kind) -> Result<Pair> {
     })?;
     kernel::wait_gone(&pair.subject_host, peer_prefix(Family::V4))?;
     Ok(pair)
+}
+
+/// Records every change of routes on a host.
+///
+/// # Errors
+/// When `ip monitor` does not run.
+pub fn route_monitor(host: &Host) -> Result<Daemon> {
+    let monitor = host.daemon("monitor", "ip", &["monitor", "route"])?;
+    // It prints nothing at start; a change that it must see says that it listens.
+    wait_until(PATIENCE, "ip monitor", || {
+        host.run("ip", &["route", "replace", "blackhole", "203.0.113.77/32"])?;
+        host.run("ip", &["route", "del", "blackhole", "203.0.113.77/32"])?;
+        ensure!(monitor.output().contains("203.0.113.77"), "not listening");
+        Ok(())
+    })?;
+    Ok(monitor)
+}
+
+/// The peer crashes and comes back: the subject keeps its routes, in the kernel without a gap.
+///
+/// # Errors
+/// When a route goes, or stays longer than it may.
+pub fn helps_a_restart(lab: &mut Lab, peer: Kind) -> Result<()> {
+    let prefix = peer_prefix(Family::V4);
+    let mut pair = Case::ebgp(peer).graceful_restart().establish(lab)?;
+    pair.subject_has_peer_routes()?;
+    pair.peer_has_subject_routes()?;
+    let monitor = route_monitor(&pair.subject_host)?;
+    pair.peer.daemon().crash()?;
+    wait_until(PATIENCE, "the subject to notice", || {
+        let state = pair.subject.state(pair.peer_address)?;
+        ensure!(!state.eq_ignore_ascii_case("established"), "still up");
+        Ok(())
+    })?;
+    holds_for(Duration::from_secs(1), "the route of the dead", || {
+        ensure!(pair.subject.paths(prefix)?.len() == 1, "gone from the RIB");
+        ensure!(kernel::route(&pair.subject_host, prefix)?.is_some(), "gone from the kernel");
+        Ok(())
+    })?;
+    pair.peer.recover()?;
+    wait_established(pair.subject.as_ref(), pair.peer_address)?;
+    pair.subject_has_peer_routes()?;
+    pair.peer_has_subject_routes()?;
+    holds_for(Duration::from_secs(2), "the route", || {
+        ensure!(kernel::route(&pair.subject_host, prefix)?.is_some(), "gone from the kernel");
+        Ok(())
+    })?;
+    let changes = monitor.output();
+    ensure!(!changes.contains(&format!("Deleted {prefix}")), "there was a gap: {changes}");
+    Ok(())
+}
+
+/// The subject crashes: the peer keeps its routes, because the subject said that it would be back.
+///
+/// # Errors
+/// When the peer drops them at once.
+pub fn is_helped(lab: &mut Lab, peer: Kind) -> Result<()> {
+    let prefix = subject_prefix(Family::V4);
+    let mut pair = Case::ebgp(peer).graceful_restart().establish(lab)?;
+    pair.peer_has_subject_routes()?;
+    pair.subject_has_peer_routes()?;
+    pair.subject.daemon().crash()?;
+    wait_until(PATIENCE, "the peer to notice", || {
+        let state = pair.peer.state(pair.subject_address)?;
+        ensure!(!state.eq_ignore_ascii_case("established"), "still up");
+        Ok(())
+    })?;
+    holds_for(Duration::from_secs(2), "the route of the dead", || {
+        ensure!(pair.peer.paths(prefix)?.len() == 1, "the peer dropped it");
+        Ok(())
+    })?;
+    pair.subject.recover()?;
+    wait_established(pair.peer.as_ref(), pair.subject_address)?;
+    pair.peer_has_subject_routes()?;
+    pair.subject_has_peer_routes()
 }
 
 /// Ends a cut and waits until the session and the routes are back.

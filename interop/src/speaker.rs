@@ -207,6 +207,14 @@ pub trait Speaker: Debug {
     /// When the daemon refuses.
     fn withdraw(&mut self, prefix: &str) -> Result<()>;
 
+    /// Starts again after [`Daemon::crash`], saying that forwarding state was kept (RFC 4724).
+    ///
+    /// # Errors
+    /// When the daemon cannot be started, or has no such way to start.
+    fn recover(&mut self) -> Result<()> {
+        bail!("{self:?} cannot restart gracefully")
+    }
+
     /// How many UPDATEs (or routes in UPDATEs) have come from the neighbour.
     ///
     /// # Errors

@@ -96,3 +96,8 @@ fn hold_timer_loss() -> Result<()> {
 fn passes_on_communities() -> Result<()> {
     lab::run("bird16-transit", &[PEER, Kind::Bird2], |lab| matrix::passes_on(lab, PEER))
 }
+
+#[test]
+fn peer_helps_a_restart_of_the_subject() -> Result<()> {
+    lab::run("bird16-helper", &[PEER], |lab| matrix::is_helped(lab, PEER))
+}

@@ -112,3 +112,13 @@ fn hold_timer_loss() -> Result<()> {
 fn passes_on_communities() -> Result<()> {
     lab::run("bird2-transit", &[PEER, Kind::Bird2], |lab| matrix::passes_on(lab, PEER))
 }
+
+#[test]
+fn peer_helps_a_restart_of_the_subject() -> Result<()> {
+    lab::run("bird2-helper", &[PEER], |lab| matrix::is_helped(lab, PEER))
+}
+
+#[test]
+fn subject_helps_a_restart_of_the_peer() -> Result<()> {
+    lab::run("bird2-restart", &[PEER], |lab| matrix::helps_a_restart(lab, PEER))
+}

@@ -4,10 +4,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use interop::bird2::Bird2;
-use interop::daemon::Daemon;
 use interop::lab::{self, Host, Lab};
 use interop::margay::{self, Margay};
-use interop::matrix::{Case, PEER_AS, SUBJECT_AS, neighbor};
+use interop::matrix::{Case, PEER_AS, SUBJECT_AS, neighbor, route_monitor};
 use interop::speaker::{Config, Kind, Origin, Speaker, wait_established, wait_paths};
 use interop::wait::{PATIENCE, holds_for, wait_until};
 use interop::{kernel, subject};
@@ -35,19 +34,6 @@ fn graceful_pair(lab: &mut Lab) -> Result<(Host, Margay, Host, Bird2)> {
     wait_paths(&bird, OWN_ROUTE, 1)?;
     kernel::wait_gateways(&host, PEER_ROUTE, &[bird_host.v4().to_string()])?;
     Ok((host, margay, bird_host, bird))
-}
-
-/// Records every change of routes on a host.
-fn route_monitor(host: &Host) -> Result<Daemon> {
-    let monitor = host.daemon("monitor", "ip", &["monitor", "route"])?;
-    // It prints nothing at start; a change that it must see says that it listens.
-    wait_until(PATIENCE, "ip monitor", || {
-        host.run("ip", &["route", "replace", "blackhole", "203.0.113.77/32"])?;
-        host.run("ip", &["route", "del", "blackhole", "203.0.113.77/32"])?;
-        ensure!(monitor.output().contains("203.0.113.77"), "not listening");
-        Ok(())
-    })?;
-    Ok(monitor)
 }
 
 /// SIGTERM: exit 0, no NOTIFICATION, the neighbour keeps our routes, the kernel keeps its own;

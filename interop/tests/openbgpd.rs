@@ -103,3 +103,8 @@ fn hold_timer_loss() -> Result<()> {
 fn passes_on_communities() -> Result<()> {
     lab::run("openbgpd-transit", &[PEER, Kind::Bird2], |lab| matrix::passes_on(lab, PEER))
 }
+
+#[test]
+fn peer_helps_a_restart_of_the_subject() -> Result<()> {
+    lab::run("openbgpd-helper", &[PEER], |lab| matrix::is_helped(lab, PEER))
+}
