@@ -16,9 +16,11 @@
 //! `bgp-proto ← config; bgp-proto ← engine ← net; bgp-proto ← fib; {ctl, http} ← daemon`; siblings do
 //! not import each other, `daemon` and `main` alone know all of them.
 
+pub mod cli;
 pub mod config;
 pub mod ctl;
 pub mod daemon;
 pub mod engine;
 pub mod fib;
+pub mod http;
 pub mod net;

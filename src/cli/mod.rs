@@ -1,0 +1,289 @@
+//! What people type: the command line, and every command but `run`.
+//!
+//! Exit codes: 0 done, 1 it failed, 2 wrong arguments or configuration.
+
+use std::io::{self, BufWriter, IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use bgp_proto::types::Prefix;
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{Config, ControlSettings};
+use crate::ctl::{
+    Client, ClientError, ErrorKind, JsonWriter, Refusal, Renderer, Request, StopMode,
+};
+
+/// It failed.
+const FAILED: u8 = 1;
+/// Wrong arguments or configuration.
+const WRONG: u8 = 2;
+/// Longest wait for the daemon to end after `margay stop`.
+const STOP_WAIT: Duration = Duration::from_secs(60);
+
+/// A BGP-4 daemon for Kubernetes nodes, route reflectors and top-of-rack peering.
+#[derive(Clone, Debug, PartialEq, Eq, Parser)]
+#[command(name = "margay", version, propagate_version = true)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
+pub enum Command {
+    /// Run the daemon in the foreground.
+    Run {
+        /// The configuration file.
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+    },
+    /// Validate a configuration file and print what would run.
+    Check {
+        /// The configuration file.
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+    },
+    /// Show what the running daemon knows.
+    #[command(subcommand)]
+    Show(Show),
+    /// Explain a destination: every path and why it is where it is, the kernel, who was told.
+    Explain {
+        /// The destination, such as 10.0.0.0/8.
+        prefix: Prefix,
+        /// How to ask and print.
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Read the configuration again and print what changed; a wrong file changes nothing.
+    Reload {
+        /// Whom to ask.
+        #[command(flatten)]
+        daemon: Daemon,
+    },
+    /// Stop the daemon.
+    Stop {
+        /// How.
+        #[command(flatten)]
+        how: How,
+        /// Whom to ask.
+        #[command(flatten)]
+        daemon: Daemon,
+    },
+}
+
+/// What can be shown.
+#[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
+pub enum Show {
+    /// The daemon as a whole.
+    Status {
+        #[command(flatten)]
+        #[allow(missing_docs)]
+        output: Output,
+    },
+    /// Every peer.
+    Peers {
+        #[command(flatten)]
+        #[allow(missing_docs)]
+        output: Output,
+    },
+    /// Everything about one peer.
+    Peer {
+        /// Its name or address.
+        name: String,
+        #[command(flatten)]
+        #[allow(missing_docs)]
+        output: Output,
+    },
+    /// The table.
+    Routes {
+        /// Only this destination.
+        prefix: Option<Prefix>,
+        #[command(flatten)]
+        #[allow(missing_docs)]
+        output: Output,
+    },
+    /// What a peer sent, rejected routes included.
+    Received {
+        /// The peer's name or address.
+        peer: String,
+        #[command(flatten)]
+        #[allow(missing_docs)]
+        output: Output,
+    },
+    /// What a peer was told.
+    Advertised {
+        /// The peer's name or address.
+        peer: String,
+        #[command(flatten)]
+        #[allow(missing_docs)]
+        output: Output,
+    },
+    /// Our routes in the kernel.
+    Fib {
+        #[command(flatten)]
+        #[allow(missing_docs)]
+        output: Output,
+    },
+    /// The update groups.
+    Groups {
+        #[command(flatten)]
+        #[allow(missing_docs)]
+        output: Output,
+    },
+}
+
+/// Whom to ask.
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+pub struct Daemon {
+    /// The daemon's control socket.
+    #[arg(
+        long,
+        value_name = "PATH",
+        env = "MARGAY_SOCKET",
+        default_value = ControlSettings::DEFAULT_SOCKET
+    )]
+    pub socket: PathBuf,
+}
+
+/// Whom to ask, and how to print.
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+pub struct Output {
+    /// Print JSON instead of a table.
+    #[arg(long)]
+    pub json: bool,
+    /// Whom to ask.
+    #[command(flatten)]
+    pub daemon: Daemon,
+}
+
+/// How to stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Args)]
+#[group(required = true, multiple = false)]
+pub struct How {
+    /// Peers keep our routes, and so does the kernel: for restarts and upgrades.
+    #[arg(long)]
+    pub graceful: bool,
+    /// Peers are told, and our routes leave the kernel.
+    #[arg(long)]
+    pub shutdown: bool,
+}
+
+impl Show {
+    fn into_request(self) -> (Request, Output) {
+        match self {
+            Show::Status { output } => (Request::ShowStatus, output),
+            Show::Peers { output } => (Request::ShowPeers, output),
+            Show::Peer { name, output } => (Request::ShowPeer { name }, output),
+            Show::Routes { prefix, output } => (Request::ShowRoutes { prefix }, output),
+            Show::Received { peer, output } => (Request::ShowReceived { peer }, output),
+            Show::Advertised { peer, output } => (Request::ShowAdvertised { peer }, output),
+            Show::Fib { output } => (Request::ShowFib, output),
+            Show::Groups { output } => (Request::ShowGroups, output),
+        }
+    }
+}
+
+/// Carries out a command with `run`'s being `run`, which gets the file and what it holds.
+pub fn execute(cli: Cli, run: impl FnOnce(&Path, Config) -> ExitCode) -> ExitCode {
+    match cli.command {
+        Command::Run { config: Some(path) } => match load(&path) {
+            Ok(config) => run(&path, config),
+            Err(code) => code,
+        },
+        Command::Run { config: None } => {
+            eprintln!(
+                "margay: running from the Calico environment is not implemented yet; name a \
+                 configuration file with --config"
+            );
+            ExitCode::from(WRONG)
+        }
+        Command::Check { config } => check(&config),
+        Command::Show(show) => {
+            let (request, output) = show.into_request();
+            ask(&request, &output.daemon.socket, output.json)
+        }
+        Command::Explain { prefix, output } => {
+            ask(&Request::Explain { prefix }, &output.daemon.socket, output.json)
+        }
+        Command::Reload { daemon } => ask(&Request::Reload, &daemon.socket, false),
+        Command::Stop { how, daemon } => {
+            let mode = if how.shutdown { StopMode::Shutdown } else { StopMode::Graceful };
+            ask(&Request::Stop { mode }, &daemon.socket, false)
+        }
+    }
+}
+
+/// Reads a configuration, or says what is wrong with it.
+fn load(path: &Path) -> Result<Config, ExitCode> {
+    Config::load(path).map_err(|errors| {
+        eprintln!("{errors}");
+        ExitCode::from(WRONG)
+    })
+}
+
+fn check(path: &Path) -> ExitCode {
+    match load(path) {
+        Ok(config) => match write!(io::stdout().lock(), "{config}") {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => report(ClientError::Output(error)),
+        },
+        Err(code) => code,
+    }
+}
+
+fn ask(request: &Request, socket: &Path, json: bool) -> ExitCode {
+    match try_ask(request, socket, json) {
+        Ok(code) => code,
+        Err(error) => report(error),
+    }
+}
+
+fn try_ask(request: &Request, socket: &Path, json: bool) -> Result<ExitCode, ClientError> {
+    let mut client = Client::connect(socket)?;
+    let out = BufWriter::new(io::stdout().lock());
+    if json {
+        let mut writer = JsonWriter::new(request, out);
+        client.ask(request, |item| writer.item(item))?;
+        writer.finish()?;
+    } else {
+        let mut renderer = Renderer::new(request, terminal_width(), out);
+        client.ask(request, |item| renderer.item(item))?;
+        renderer.finish()?;
+    }
+    if matches!(request, Request::Stop { .. }) && !client.wait_closed(STOP_WAIT) {
+        eprintln!("margay: the daemon has not ended after {} s", STOP_WAIT.as_secs());
+        return Ok(ExitCode::from(FAILED));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Says what went wrong. That the reader of our output went away is not a failure: `… | head`.
+fn report(error: ClientError) -> ExitCode {
+    match error {
+        ClientError::Output(e) if e.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        ClientError::Refused(Refusal { kind: ErrorKind::Configuration, text }) => {
+            eprintln!("{text}");
+            ExitCode::from(WRONG)
+        }
+        error => {
+            eprintln!("margay: {error}");
+            ExitCode::from(FAILED)
+        }
+    }
+}
+
+/// Columns of the terminal; `None` if the output goes elsewhere.
+fn terminal_width() -> Option<usize> {
+    let stdout = io::stdout();
+    if !stdout.is_terminal() {
+        return None;
+    }
+    let size = rustix::termios::tcgetwinsize(&stdout).ok()?;
+    (size.ws_col > 0).then_some(usize::from(size.ws_col))
+}
+
+#[cfg(test)]
+mod tests;
