@@ -148,7 +148,7 @@ mod tests {
             name: "own".into(),
             rules: vec![Rule {
                 name: "tag".into(),
-                matches: vec![Match::Prefix(vec![inside])],
+                matches: vec![Match::Prefix(vec![inside].into())],
                 changes: vec![Change::AddCommunity(tag)],
                 decision: Decision::Accept,
             }],

@@ -392,7 +392,7 @@ impl PeerTask {
         }
         // What stopped at a full batch goes on without a further read.
         for slot in Slot::ALL {
-            self.consume(slot, |conn, handle| {
+            self.consume(slot, &|conn, handle| {
                 conn.reread(handle);
                 Read::Data
             });
@@ -400,14 +400,14 @@ impl PeerTask {
     }
 
     fn read(&mut self, slot: Slot) {
-        self.consume(slot, |conn, handle| conn.read(handle));
+        self.consume(slot, &|conn, handle| conn.read(handle));
     }
 
     /// Feeds octets to the FSM until there are no more or credit is short.
     fn consume(
         &mut self,
         slot: Slot,
-        source: impl Fn(&mut Conn, &mut dyn FnMut(&[u8]) -> usize) -> Read,
+        source: &dyn Fn(&mut Conn, &mut dyn FnMut(&[u8]) -> usize) -> Read,
     ) {
         let now = self.now();
         let Some(mut conn) = self.conns[slot.index()].take() else { return };
@@ -423,7 +423,7 @@ impl PeerTask {
         self.on_actions();
         self.send_batch();
         if full && self.stalled.is_none() {
-            self.consume(slot, |conn, handle| {
+            self.consume(slot, &|conn, handle| {
                 conn.reread(handle);
                 Read::Data
             });
