@@ -280,6 +280,11 @@ impl Daemon {
                     "{count} {family} prefixes, the limit is {bound} (prefixes-max)"
                 );
             }
+            Event::Table(TableEvent::TooSlow { peer }) => {
+                let Some(record) = self.peers.registry().get(peer) else { return };
+                warn!(peer = %record.name, "reads too slowly: the session is closed");
+                record.handle.send(PeerCommand::Session(Command::Restart(Close::OutOfResources)));
+            }
             Event::Table(TableEvent::Note(text)) => warn!("{text}"),
         }
     }

@@ -1,17 +1,83 @@
 //! The chunk log of a group: written by the table's thread, read by connection tasks.
 //!
+//! A member is a cursor. It reads what concerns it: frames for everyone but their source, frames for
+//! walkers while the table walks for it, frames for it alone. The log holds at most so many octets;
+//! a member that is further behind loses its place and keeps nothing but a *version*: it has the
+//! state of the table up to there. The table later walks what changed since.
+//!
 //! The mutex inside is held for the time of a few pointer moves, never while encoding or writing.
 
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
+use crate::rib::SourceId;
 use crate::types::{Family, PeerId};
 
+/// Epoch and generation of the table's changes, in one number that only grows.
+pub(crate) type Version = u64;
+
+/// Who reads a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Audience {
+    /// Every member.
+    Everyone,
+    /// Members that the table walks for.
+    Walkers,
+    /// This one.
+    Only(SourceId),
+}
+
+/// A run of messages for one audience, up to `end`; it starts where the one before it ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Frame {
+    pub(crate) end: u32,
+    pub(crate) audience: Audience,
+    /// Split horizon: the source of the routes does not read them.
+    pub(crate) spared: SourceId,
+}
+
 /// Immutable encoded UPDATEs with their frame table.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Chunk {
     bytes: Vec<u8>,
+    frames: Vec<Frame>,
+    /// Every change up to here is in this chunk or before it.
+    complete: Version,
+    /// For everyone but at most this source.
+    everyone: Option<SourceId>,
+    walkers: bool,
+    /// Members with a frame of their own, ascending.
+    only: Vec<SourceId>,
+}
+
+impl Chunk {
+    pub(crate) fn new(bytes: Vec<u8>, frames: Vec<Frame>, complete: Version) -> Self {
+        let mut spared =
+            frames.iter().filter(|f| f.audience == Audience::Everyone).map(|f| f.spared);
+        let everyone = spared
+            .next()
+            .map(|first| if spared.all(|other| other == first) { first } else { SourceId::NONE });
+        let walkers = frames.iter().any(|f| f.audience == Audience::Walkers);
+        let mut only: Vec<SourceId> = frames
+            .iter()
+            .filter_map(|f| match f.audience {
+                Audience::Only(peer) => Some(peer),
+                _ => None,
+            })
+            .collect();
+        only.sort_unstable();
+        only.dedup();
+        Chunk { bytes, frames, complete, everyone, walkers, only }
+    }
+
+    /// Whether it may hold a frame for the member; true errs on the safe side.
+    fn concerns(&self, peer: SourceId, walks: bool) -> bool {
+        self.everyone.is_some_and(|spared| spared != peer)
+            || walks && self.walkers
+            || self.only.binary_search(&peer).is_ok()
+    }
 }
 
 /// A run of whole messages inside a chunk.
@@ -40,21 +106,587 @@ pub enum Fetch {
     Lagging,
 }
 
+/// What a member is owed at the end of a walk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum WalkEnd {
+    /// It joined: End-of-RIB.
+    EndOfRib,
+    /// It asked for a refresh (RFC 7313): BoRR before, EoRR behind.
+    Refresh,
+    /// It fell behind, or asked for a plain refresh.
+    Nothing,
+}
+
+/// A walk over the table on a member's behalf.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Walk {
+    /// Routes that changed after this are announced.
+    pub(crate) announce_since: Version,
+    /// Destinations that changed after this and are not advertised are withdrawn.
+    pub(crate) withdraw_since: Version,
+    /// What the member has once the walk is over.
+    pub(crate) covers: Version,
+    pub(crate) end: WalkEnd,
+}
+
+/// A member's cursor in the log.
+#[derive(Debug)]
+struct Member {
+    peer: SourceId,
+    /// Chunk, frame within it, offset within the chunk.
+    chunk: u64,
+    frame: usize,
+    offset: u32,
+    version: Version,
+    /// The walk that is not completely read, and the chunk behind its last one.
+    walk: Option<(Walk, Option<u64>)>,
+    place: Place,
+    /// A refresh was asked for while another walk was under way.
+    refresh_again: Option<WalkEnd>,
+    waker: Option<Waker>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    /// On the log.
+    Held,
+    /// Fallen off; the table does not know yet.
+    Lost,
+    /// Fallen off, and has room for more.
+    Asking,
+    /// Never served again: the table asked for the session to be closed.
+    Condemned,
+}
+
+/// Names a membership; never used twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct MemberKey(pub(crate) u64);
+
+#[derive(Debug)]
+struct Held {
+    chunk: Arc<Chunk>,
+    /// Octets written before it since the log began.
+    start: u64,
+    /// Members that stand in it.
+    readers: u32,
+}
+
+#[derive(Debug)]
+struct State {
+    chunks: VecDeque<Held>,
+    /// Number of the first chunk held.
+    first: u64,
+    /// Octets written since the log began.
+    written: u64,
+    bytes_max: usize,
+    complete: Version,
+    members: BTreeMap<MemberKey, Member>,
+    /// The table has more to write and waits until a member has less than this to read.
+    starved: Option<u64>,
+    table: Waker,
+    evictions: u64,
+    /// Walks whose member fell off, and walks completely read by members that want another.
+    news: Vec<News>,
+}
+
+/// What happened to a member since the table last looked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum News {
+    /// It fell off; a walk under way for it is void.
+    Lost(MemberKey),
+    /// It fell off and has room: this walk is due.
+    Rejoin(MemberKey, Walk),
+    /// Its walk is read and it wants a refresh that ends so.
+    Refresh(MemberKey, WalkEnd),
+}
+
 /// One group's log for one family.
 #[derive(Debug)]
 pub struct Log {
-    _private: (),
+    state: Mutex<State>,
+}
+
+impl State {
+    fn next(&self) -> u64 {
+        self.first + self.chunks.len() as u64
+    }
+
+    fn held(&self) -> usize {
+        self.chunks.front().map_or(0, |front| (self.written - front.start) as usize)
+    }
+
+    fn unread(&self, member: &Member) -> u64 {
+        let at = member.chunk.checked_sub(self.first).and_then(|at| self.chunks.get(at as usize));
+        at.map_or(0, |held| self.written - held.start - u64::from(member.offset))
+    }
+
+    /// Drops chunks that every member has passed.
+    fn trim(&mut self) {
+        while self.chunks.front().is_some_and(|front| front.readers == 0) {
+            self.chunks.pop_front();
+            self.first += 1;
+        }
+    }
+
+    fn leave(&mut self, chunk: u64) {
+        if let Some(held) = self.chunks.get_mut(chunk.wrapping_sub(self.first) as usize) {
+            held.readers -= 1;
+        }
+    }
+
+    fn enter(&mut self, chunk: u64) {
+        if let Some(held) = self.chunks.get_mut(chunk.wrapping_sub(self.first) as usize) {
+            held.readers += 1;
+        }
+    }
+
+    /// Drops the oldest chunks until the bound holds; members that stand in them lose their place.
+    /// The newest chunk stays whatever its size.
+    fn evict(&mut self) {
+        if self.held() <= self.bytes_max {
+            return;
+        }
+        while self.held() > self.bytes_max && self.chunks.len() > 1 {
+            self.chunks.pop_front();
+            self.first += 1;
+        }
+        for (key, member) in &mut self.members {
+            if member.place == Place::Held && member.chunk < self.first {
+                member.place = Place::Lost;
+                self.evictions += 1;
+                self.news.push(News::Lost(*key));
+            }
+        }
+    }
+
+    /// What the member is owed after it lost its place.
+    fn debt(member: &Member) -> Walk {
+        match &member.walk {
+            Some((walk, _)) => walk.clone(),
+            None => Walk {
+                announce_since: member.version,
+                withdraw_since: member.version,
+                covers: member.version,
+                end: WalkEnd::Nothing,
+            },
+        }
+    }
+}
+
+impl Member {
+    fn walks(&self) -> bool {
+        self.walk.is_some()
+    }
+
+    /// Moves past the chunk that it stands in.
+    fn pass(&mut self, complete: Version) {
+        self.chunk += 1;
+        self.frame = 0;
+        self.offset = 0;
+        self.settle(complete);
+    }
+
+    /// Notes that everything up to `complete` was read, and the end of a walk.
+    fn settle(&mut self, complete: Version) {
+        if let Some((walk, Some(to))) = &self.walk
+            && self.chunk >= *to
+        {
+            self.version = self.version.max(walk.covers);
+            self.walk = None;
+        }
+        if self.walk.is_none() {
+            self.version = self.version.max(complete);
+        }
+    }
+}
+
+impl Log {
+    pub(crate) fn new(bytes_max: usize, table: Waker) -> Arc<Self> {
+        let state = State {
+            chunks: VecDeque::new(),
+            first: 0,
+            written: 0,
+            bytes_max,
+            complete: 0,
+            members: BTreeMap::new(),
+            starved: None,
+            table,
+            evictions: 0,
+            news: Vec::new(),
+        };
+        Arc::new(Log { state: Mutex::new(state) })
+    }
+
+    /// The state is consistent between any two statements, so a panic elsewhere does not spoil it.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds a member at the head of the log, with the walk that brings it up to date.
+    pub(crate) fn join(&self, key: MemberKey, peer: SourceId, walk: Walk) {
+        self.admit(key, peer, walk, None, None);
+    }
+
+    fn admit(
+        &self,
+        key: MemberKey,
+        peer: SourceId,
+        walk: Walk,
+        waker: Option<Waker>,
+        refresh_again: Option<WalkEnd>,
+    ) {
+        let mut state = self.lock();
+        let member = Member {
+            peer,
+            chunk: state.next(),
+            frame: 0,
+            offset: 0,
+            version: walk.withdraw_since.min(walk.announce_since),
+            walk: Some((walk, None)),
+            place: Place::Held,
+            refresh_again,
+            waker,
+        };
+        state.members.insert(key, member);
+    }
+
+    /// Takes a member out; what it had not read is of no use to it any more.
+    pub(crate) fn leave(&self, key: MemberKey) {
+        self.dismiss(key);
+    }
+
+    fn dismiss(&self, key: MemberKey) -> Option<Member> {
+        let mut state = self.lock();
+        let member = state.members.remove(&key)?;
+        if member.place == Place::Held {
+            state.leave(member.chunk);
+            state.trim();
+        }
+        Some(member)
+    }
+
+    /// Puts a fallen member back at the head.
+    pub(crate) fn rejoin(&self, key: MemberKey, walk: Walk) {
+        let mut state = self.lock();
+        let next = state.next();
+        let Some(member) = state.members.get_mut(&key) else { return };
+        member.place = Place::Held;
+        (member.chunk, member.frame, member.offset) = (next, 0, 0);
+        member.walk = Some((walk, None));
+    }
+
+    /// Begins a walk for a member that has none; one that has, or has fallen, gets it afterwards.
+    /// Returns whether it begins at once.
+    pub(crate) fn refresh(&self, key: MemberKey, walk: Walk) -> bool {
+        let mut state = self.lock();
+        let Some(member) = state.members.get_mut(&key) else { return false };
+        if member.place != Place::Held || member.walks() {
+            member.refresh_again = Some(walk.end);
+            return false;
+        }
+        member.refresh_again = None;
+        member.walk = Some((walk, None));
+        true
+    }
+
+    /// The version of a member that is not walked for.
+    pub(crate) fn version(&self, key: MemberKey) -> Version {
+        self.lock().members.get(&key).map_or(0, |member| member.version)
+    }
+
+    /// The table has written all of the member's walk.
+    pub(crate) fn end_walk(&self, key: MemberKey) {
+        let mut state = self.lock();
+        let next = state.next();
+        let complete = state.complete;
+        let Some(member) = state.members.get_mut(&key) else { return };
+        if let Some((_, to)) = &mut member.walk {
+            *to = Some(next);
+        }
+        if member.place == Place::Held && member.chunk == next {
+            member.settle(complete);
+            if member.walk.is_none()
+                && let Some(end) = member.refresh_again.take()
+            {
+                state.news.push(News::Refresh(key, end));
+            }
+        }
+    }
+
+    /// Appends a chunk and wakes those that it concerns.
+    pub(crate) fn append(&self, chunk: Chunk) {
+        let mut wakers = Vec::new();
+        {
+            let mut state = self.lock();
+            let number = state.next();
+            let mut readers = 0;
+            for member in state.members.values_mut() {
+                if member.place != Place::Held || member.chunk != number {
+                    continue;
+                }
+                if member.waker.is_some() && !chunk.concerns(member.peer, member.walks()) {
+                    member.pass(chunk.complete);
+                    continue;
+                }
+                readers += 1;
+                wakers.extend(member.waker.take());
+            }
+            let len = chunk.bytes.len() as u64;
+            let start = state.written;
+            state.complete = state.complete.max(chunk.complete);
+            state.chunks.push_back(Held { chunk: Arc::new(chunk), start, readers });
+            state.written += len;
+            state.trim();
+            state.evict();
+        }
+        wakers.into_iter().for_each(Waker::wake);
+    }
+
+    /// Every change up to `version` is in the log, or no member needed to hear of it.
+    pub(crate) fn set_complete(&self, version: Version) {
+        let mut state = self.lock();
+        state.complete = state.complete.max(version);
+        let next = state.next();
+        for member in state.members.values_mut() {
+            if member.place == Place::Held && member.chunk == next {
+                member.settle(version);
+            }
+        }
+    }
+
+    /// Whether some member has less than `window` octets to read; if not, the table is woken when
+    /// one has. With `walkers`, only members that are walked for count.
+    pub(crate) fn has_room(&self, window: usize, walkers: bool) -> bool {
+        let mut state = self.lock();
+        let room = state.members.values().any(|member| {
+            member.place == Place::Held
+                && (!walkers || member.walks())
+                && state.unread(member) < window as u64
+        });
+        if !room {
+            state.starved = Some(window as u64);
+        }
+        room
+    }
+
+    /// What happened to members since the last call, in order.
+    pub(crate) fn take_news(&self) -> Vec<News> {
+        std::mem::take(&mut self.lock().news)
+    }
+
+    /// The oldest version that a member may be brought up to date from.
+    pub(crate) fn floor(&self) -> Version {
+        let state = self.lock();
+        let held = state.members.values().filter(|member| member.place != Place::Condemned);
+        held.map(|member| {
+            member.walk.as_ref().map_or(member.version, |(walk, _)| walk.withdraw_since)
+        })
+        .min()
+        .unwrap_or(Version::MAX)
+    }
+
+    /// The member that is furthest behind is never served again; who it is. One that fell off the
+    /// log goes before one that holds its place.
+    pub(crate) fn condemn(&self) -> Option<SourceId> {
+        let mut state = self.lock();
+        let (_, _, key) = state
+            .members
+            .iter()
+            .filter(|(_, member)| member.place != Place::Condemned)
+            .map(|(key, m)| (m.place == Place::Held, State::debt(m).withdraw_since, *key))
+            .min()?;
+        let member = state.members.get_mut(&key)?;
+        let (peer, chunk) = (member.peer, member.chunk);
+        if std::mem::replace(&mut member.place, Place::Condemned) == Place::Held {
+            state.leave(chunk);
+            state.trim();
+            state.news.push(News::Lost(key));
+        }
+        Some(peer)
+    }
+
+    pub(crate) fn set_bytes_max(&self, bytes_max: usize) {
+        let mut state = self.lock();
+        state.bytes_max = bytes_max;
+        state.evict();
+    }
+
+    /// Octets held, and how often a member fell off.
+    pub(crate) fn counts(&self) -> (usize, u64) {
+        let state = self.lock();
+        (state.held(), state.evictions)
+    }
+
+    fn fetch(&self, key: MemberKey, budget: usize, out: &mut Vec<Piece>, waker: &Waker) -> Fetch {
+        let mut guard = self.lock();
+        let state = &mut *guard;
+        let Some(mut member) = state.members.remove(&key) else { return Fetch::Empty };
+        if member.place != Place::Held {
+            member.waker = Some(waker.clone());
+            let ask = member.place == Place::Lost;
+            if ask {
+                member.place = Place::Asking;
+                state.news.push(News::Rejoin(key, State::debt(&member)));
+            }
+            state.members.insert(key, member);
+            let table = ask.then(|| state.table.clone());
+            drop(guard);
+            table.into_iter().for_each(|waker| waker.wake());
+            return Fetch::Lagging;
+        }
+        let stood = member.chunk;
+        let mut left = budget;
+        let before = out.len();
+        while left > 0 && member.chunk < state.next() {
+            let held = &state.chunks[(member.chunk - state.first) as usize];
+            if read_chunk(&held.chunk, &mut member, &mut left, out) {
+                member.pass(held.chunk.complete);
+            }
+        }
+        if member.chunk == state.next() {
+            member.settle(state.complete);
+        }
+        if member.chunk != stood {
+            state.leave(stood);
+            state.enter(member.chunk);
+            state.trim();
+        }
+        let fetched = if out.len() > before { Fetch::Data } else { Fetch::Empty };
+        member.waker = (fetched == Fetch::Empty).then(|| waker.clone());
+        let mut wake_table = false;
+        if !member.walks()
+            && let Some(end) = member.refresh_again.take()
+        {
+            state.news.push(News::Refresh(key, end));
+            wake_table = true;
+        }
+        if state.starved.is_some_and(|window| state.unread(&member) < window) {
+            state.starved = None;
+            wake_table = true;
+        }
+        state.members.insert(key, member);
+        let table = wake_table.then(|| state.table.clone());
+        drop(guard);
+        table.into_iter().for_each(|waker| waker.wake());
+        fetched
+    }
+}
+
+/// Moves what the member may read of a chunk to `out`, at most `left` octets but always a whole
+/// message; returns whether the chunk is finished.
+fn read_chunk(
+    chunk: &Arc<Chunk>,
+    member: &mut Member,
+    left: &mut usize,
+    out: &mut Vec<Piece>,
+) -> bool {
+    let walks = member.walk.is_some();
+    while let Some(frame) = chunk.frames.get(member.frame) {
+        let wanted = match frame.audience {
+            Audience::Everyone => frame.spared != member.peer,
+            Audience::Walkers => walks && frame.spared != member.peer,
+            Audience::Only(peer) => peer == member.peer,
+        };
+        if wanted {
+            if *left == 0 {
+                return false;
+            }
+            let end = whole_messages(&chunk.bytes, member.offset, frame.end, *left);
+            push_piece(chunk, member.offset..end, out);
+            *left = left.saturating_sub((end - member.offset) as usize);
+            member.offset = end;
+            if end < frame.end {
+                // The rest does not fit: what is left of the budget is less than a message.
+                *left = 0;
+                return false;
+            }
+        }
+        member.offset = frame.end;
+        member.frame += 1;
+    }
+    true
+}
+
+/// The end of the longest run of whole messages from `at` that is at most `budget` octets long, or
+/// of the first message.
+fn whole_messages(bytes: &[u8], at: u32, end: u32, budget: usize) -> u32 {
+    if (end - at) as usize <= budget {
+        return end;
+    }
+    let mut next = at;
+    while next < end {
+        let header = bytes.get(next as usize + 16..next as usize + 18);
+        let len = header.map_or(0, |len| u32::from(u16::from_be_bytes([len[0], len[1]])));
+        if len == 0 {
+            return end;
+        }
+        if next > at && (next + len - at) as usize > budget {
+            break;
+        }
+        next += len;
+    }
+    next.min(end)
+}
+
+/// Appends a run, joined to the last piece if it follows it.
+fn push_piece(chunk: &Arc<Chunk>, range: Range<u32>, out: &mut Vec<Piece>) {
+    if range.is_empty() {
+        return;
+    }
+    match out.last_mut() {
+        Some(last) if Arc::ptr_eq(&last.chunk, chunk) && last.range.end == range.start => {
+            last.range.end = range.end;
+        }
+        _ => out.push(Piece { chunk: Arc::clone(chunk), range }),
+    }
+}
+
+/// Where a reader reads: the table may move it to another group's log.
+#[derive(Debug)]
+pub(crate) struct Seat {
+    place: Mutex<(Arc<Log>, MemberKey)>,
+}
+
+impl Seat {
+    fn lock(&self) -> MutexGuard<'_, (Arc<Log>, MemberKey)> {
+        self.place.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Moves the reader: leaves the old log, and joins the new one with the walk that `plan` makes of
+    /// what the member is owed.
+    pub(crate) fn transfer(
+        &self,
+        log: Arc<Log>,
+        key: MemberKey,
+        peer: SourceId,
+        plan: impl FnOnce(Walk) -> Walk,
+    ) {
+        let mut place = self.lock();
+        let Some(member) = place.0.dismiss(place.1) else { return };
+        let walk = plan(State::debt(&member));
+        log.admit(key, peer, walk, member.waker, member.refresh_again);
+        *place = (log, key);
+    }
 }
 
 /// A member's cursor. Dropping it ends the membership.
 #[derive(Debug)]
 pub struct Reader {
-    log: Arc<Log>,
+    seat: Arc<Seat>,
     peer: PeerId,
     family: Family,
 }
 
 impl Reader {
+    /// A reader of `log`, which the caller has joined under `key`.
+    pub(crate) fn new(log: Arc<Log>, key: MemberKey, peer: PeerId, family: Family) -> Self {
+        Reader { seat: Arc::new(Seat { place: Mutex::new((log, key)) }), peer, family }
+    }
+
+    pub(crate) fn seat(&self) -> Arc<Seat> {
+        Arc::clone(&self.seat)
+    }
+
     /// The family of the messages.
     pub fn family(&self) -> Family {
         self.family
@@ -68,7 +700,14 @@ impl Reader {
     /// Appends up to `budget` octets (at least one message if there is any) to `out` and moves the
     /// cursor past them. With [`Fetch::Empty`] and [`Fetch::Lagging`], `waker` is kept and woken once.
     pub fn fetch(&mut self, budget: usize, out: &mut Vec<Piece>, waker: &Waker) -> Fetch {
-        let _ = (budget, out, waker, &self.log);
-        todo!()
+        let place = self.seat.lock();
+        place.0.fetch(place.1, budget.max(1), out, waker)
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        let place = self.seat.lock();
+        place.0.leave(place.1);
     }
 }

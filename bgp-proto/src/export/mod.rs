@@ -5,6 +5,38 @@
 //! [`Reader`]. Split horizon is a frame skip. A member that falls off the log holds no queue: it is
 //! served the current state of what changed since (architecture §3.6-3.8).
 
+mod batch;
+mod group;
 mod log;
+mod out;
+mod rules;
+mod told;
 
+pub(crate) use group::{ExportState, Group, JudgeState, generation_in, judge_path, tx_path_id};
+pub(crate) use log::{Audience, Frame, MemberKey, News, Seat, Version, Walk, WalkEnd};
 pub use log::{Chunk, Fetch, Log, Piece, Reader};
+pub(crate) use out::{Out, OutId, OutTable};
+pub(crate) use rules::{Exported, GroupKey, Outbound, Withholding, export, is_memoisable};
+pub(crate) use told::{Told, ToldTable};
+
+/// Where the next hop of an announcement points.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum NextHopMode {
+    /// eBGP and own routes: our address on the session. iBGP: unchanged.
+    #[default]
+    Auto,
+    /// Always our address.
+    SelfAddress,
+    /// Always unchanged, to eBGP peers too.
+    Keep,
+}
+
+/// How many paths an ADD-PATH peer is sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum AddPathSend {
+    /// Every usable path.
+    #[default]
+    All,
+    /// The best so many, 1-255.
+    Best(u8),
+}

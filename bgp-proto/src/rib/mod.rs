@@ -4,7 +4,49 @@
 //! sets interned as canonical wire bytes without the next hop, next hops interned apart with their
 //! resolution. Internal to the crate except for what `explain` and the host need.
 
-use crate::types::Hop;
+mod arena;
+mod attrs;
+mod decision;
+mod destination;
+mod hash;
+mod next_hop;
+mod path;
+mod source;
+
+pub(crate) use arena::{Arena, IdSet, RUN_MAX, Run, Runs};
+pub(crate) use attrs::{
+    AttrId, AttrKey, AttrTable, LOCAL_PREF_DEFAULT, LocalAttrs, PREFERENCE_BGP,
+};
+pub(crate) use decision::{Candidate, Rank, compare, order, select, select_multipath};
+pub(crate) use destination::{DestId, Destinations, Stored};
+pub(crate) use hash::Seeded;
+pub(crate) use next_hop::{NextHopId, NextHops, Reach};
+pub(crate) use path::{Path, PathFlags, SourceId};
+pub(crate) use source::{SourceFacts, Sources, default_preference};
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use crate::types::{FibKind, Hop};
+
+/// A route of our own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LocalRoute {
+    /// What the kernel is to hold for it: blackhole for own blocks; `None` when the kernel has it
+    /// already (redistributed) or should have nothing.
+    pub install: Option<FibKind>,
+    /// The route's own next hop, if it has one (kernel routes with a gateway).
+    pub next_hop: Option<IpAddr>,
+    /// The hops, for `show routes`.
+    pub hops: Vec<Hop>,
+    /// Interface name, for policies.
+    pub interface: Option<Arc<str>>,
+    /// Kernel metric, for policies.
+    pub metric: Option<u32>,
+    /// Canonical attributes that the route starts with, as the host's redistribution policy left
+    /// them. `None`: ORIGIN IGP and an empty AS_PATH.
+    pub attrs: Option<Arc<[u8]>>,
+}
 
 /// Which step of the decision process told two paths apart (RFC 4271 §9.1.2.2, RFC 4456 §9).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
@@ -14,6 +56,8 @@ pub enum Reason {
     OnlyPath,
     /// The other one is not usable: next hop unresolved, looped, rejected by policy.
     Unusable,
+    /// The other one carries LLGR_STALE (RFC 9494 §4.3).
+    LongLivedStale,
     /// Higher preference among sources.
     Preference,
     /// Higher LOCAL_PREF.

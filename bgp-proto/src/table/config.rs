@@ -1,10 +1,10 @@
 //! What the table needs to know: validated, immutable.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
+use crate::export::{AddPathSend, NextHopMode};
 use crate::policy::Policy;
-use crate::types::{Asn, ClusterId, Hop, RouterId};
+use crate::types::{Asn, ClusterId, RouterId};
 
 /// Process-wide routing parameters.
 #[derive(Clone, Debug, PartialEq)]
@@ -23,28 +23,6 @@ pub struct TableConfig {
     pub fib_enabled: bool,
     /// Octets that one group's log may hold before slow members fall off. Default 16 MiB.
     pub log_bytes_max: usize,
-}
-
-/// Where the next hop of an announcement points.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum NextHopMode {
-    /// eBGP and own routes: our address on the session. iBGP: unchanged.
-    #[default]
-    Auto,
-    /// Always our address.
-    SelfAddress,
-    /// Always unchanged, to eBGP peers too.
-    Keep,
-}
-
-/// How many paths an ADD-PATH peer is sent.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum AddPathSend {
-    /// Every usable path.
-    #[default]
-    All,
-    /// The best so many, 1-255.
-    Best(u8),
 }
 
 /// Routing parameters of one peer. Changing them never restarts the session.
@@ -72,23 +50,4 @@ pub struct PeerRoutes {
     pub add_path_send: AddPathSend,
     /// Set LOCAL_PREF 0 on routes from eBGP with GRACEFUL_SHUTDOWN (RFC 8326). Default true.
     pub honour_graceful_shutdown: bool,
-}
-
-/// A route of our own.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LocalRoute {
-    /// What the kernel is to hold for it: blackhole for own blocks; `None` when the kernel has it
-    /// already (redistributed) or should have nothing.
-    pub install: Option<crate::types::FibKind>,
-    /// The route's own next hop, if it has one (kernel routes with a gateway).
-    pub next_hop: Option<IpAddr>,
-    /// The hops, for `show routes`.
-    pub hops: Vec<Hop>,
-    /// Interface name, for policies.
-    pub interface: Option<Arc<str>>,
-    /// Kernel metric, for policies.
-    pub metric: Option<u32>,
-    /// Canonical attributes that the route starts with, as the host's redistribution policy left
-    /// them. `None`: ORIGIN IGP and an empty AS_PATH.
-    pub attrs: Option<Arc<[u8]>>,
 }

@@ -9,23 +9,39 @@
 //! ```
 
 mod config;
+mod decide;
+mod fib;
+mod groups;
+mod import;
+mod lifecycle;
+mod peer;
+mod show;
 mod view;
 
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::task::Waker;
 
-pub use config::{AddPathSend, LocalRoute, NextHopMode, PeerRoutes, TableConfig};
+pub use crate::export::{AddPathSend, NextHopMode};
+pub use crate::rib::LocalRoute;
+pub use config::{PeerRoutes, TableConfig};
 pub use view::{
     AdvertisedTo, DestinationView, Explanation, GroupView, PathView, PeerCounts, RouteFilter,
     Totals, Withheld,
 };
 
-use crate::export::Reader;
-use crate::rib::NextHopState;
+use crate::export::{Group, OutTable, Reader};
+use crate::policy::Source;
+use crate::rib::{
+    AttrId, AttrTable, Destinations, IdSet, NextHopId, NextHopState, NextHops, Sources,
+};
 use crate::session::{Keep, Negotiated};
 use crate::types::{Family, FibRoute, PeerId, Prefix, Time};
 use crate::wire::RouteBatch;
-use std::net::IpAddr;
+use fib::FibTable;
+use import::PathName;
+use peer::Peer;
 
 /// What the host is told besides routes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,6 +66,12 @@ pub enum TableEvent {
         /// The bound.
         bound: u32,
     },
+    /// The peer reads so slowly that the table would have to remember too much on its behalf; it
+    /// gets no more routes and must be closed (Cease 6/8).
+    TooSlow {
+        /// Who.
+        peer: PeerId,
+    },
     /// One line for the log.
     Note(String),
 }
@@ -65,7 +87,44 @@ pub enum NextHopRequest {
 
 /// All routes.
 pub struct Table {
-    _private: (),
+    config: Arc<TableConfig>,
+    waker: Waker,
+    ribs: [Rib; 2],
+    attrs: AttrTable,
+    hops: NextHops,
+    outs: OutTable,
+    /// Peers as decision and export see them.
+    sources: Sources,
+    peers: Vec<Option<Peer>>,
+    own: BTreeMap<(Prefix, Source), LocalRoute>,
+    /// What was received, for paths that import changed.
+    received: hashbrown::HashMap<PathName, (AttrId, NextHopId), foldhash::quality::FixedState>,
+    fib: FibTable,
+    groups: BTreeMap<u32, Group>,
+    next_group: u32,
+    next_member: u64,
+    /// Peers whose group may have to change.
+    regroup: BTreeSet<PeerId>,
+    /// Two groups may have become the same.
+    merge_wanted: bool,
+    /// Grows with every turn that changes something; with `epoch` it makes a version.
+    generation: u32,
+    epoch: u32,
+    turn: u64,
+    events: VecDeque<TableEvent>,
+    notes: Vec<String>,
+}
+
+/// The routes of one family, and what of them is to be looked at.
+struct Rib {
+    dests: Destinations,
+    /// To be decided at the end of the turn.
+    touched: IdSet,
+    /// To be compared with what the host was told for the kernel.
+    fib_dirty: IdSet,
+    fib_at: u32,
+    /// Destinations without a path.
+    empty: IdSet,
 }
 
 impl Table {
@@ -73,51 +132,88 @@ impl Table {
     /// results do not depend on it. `waker` is woken from other threads when a group's readers have
     /// room again or a member needs catching up: the host then calls [`Table::finish`].
     pub fn new(config: Arc<TableConfig>, seed: u64, waker: Waker) -> Self {
-        let _ = (config, seed, waker);
-        todo!()
+        Table {
+            waker,
+            ribs: Family::ALL.map(|family| Rib::new(family, seed)),
+            attrs: AttrTable::new(seed),
+            hops: NextHops::default(),
+            outs: OutTable::new(seed),
+            sources: Sources::default(),
+            peers: Vec::new(),
+            own: BTreeMap::new(),
+            received: hashbrown::HashMap::with_hasher(foldhash::quality::FixedState::with_seed(
+                seed,
+            )),
+            fib: FibTable::default(),
+            groups: BTreeMap::new(),
+            next_group: 0,
+            next_member: 0,
+            regroup: BTreeSet::new(),
+            merge_wanted: false,
+            generation: 1,
+            epoch: 0,
+            turn: 0,
+            events: VecDeque::new(),
+            notes: Vec::new(),
+            config,
+        }
     }
 
     /// Replaces the configuration; re-evaluates only what it touches.
     pub fn configure(&mut self, now: Time, config: Arc<TableConfig>) {
-        let _ = (now, config);
-        todo!()
+        let _ = now;
+        let before = std::mem::replace(&mut self.config, Arc::clone(&config));
+        let ids: Vec<PeerId> =
+            self.peers.iter().flatten().filter_map(|p| p.source.peer()).collect();
+        if before.log_bytes_max != config.log_bytes_max {
+            self.groups.values_mut().for_each(|g| g.set_log_bytes_max(config.log_bytes_max));
+        }
+        if before.fib_enabled != config.fib_enabled
+            || before.fib_policy != config.fib_policy
+            || before.multipath_max != config.multipath_max
+        {
+            self.mark_fib_dirty();
+        }
+        let identity = |c: &TableConfig| (c.asn, c.router_id, c.cluster_id);
+        if identity(&before) != identity(&config) {
+            for id in ids {
+                self.note_facts(id);
+                self.reimport(id);
+                self.regroup.insert(id);
+            }
+        }
     }
 
     /// A peer exists. `address` breaks ties in the decision process.
     pub fn peer_add(&mut self, peer: PeerId, address: IpAddr, routes: Arc<PeerRoutes>) {
-        let _ = (peer, address, routes);
-        todo!()
+        self.add_peer(peer, address, routes);
     }
 
     /// New routing parameters for a peer: import is re-evaluated from what it sent, export is
     /// compared with what it was told; the session is not touched.
     pub fn peer_configure(&mut self, now: Time, peer: PeerId, routes: Arc<PeerRoutes>) {
-        let _ = (now, peer, routes);
-        todo!()
+        let _ = now;
+        self.reconfigure_peer(peer, routes);
     }
 
     /// The session is established: one reader per negotiated family.
     pub fn peer_up(&mut self, now: Time, peer: PeerId, negotiated: Arc<Negotiated>) -> Vec<Reader> {
-        let _ = (now, peer, negotiated);
-        todo!()
+        self.bring_up(now, peer, negotiated)
     }
 
     /// The session is over; routes are withdrawn, or kept as stale (RFC 4724 §4.2).
     pub fn peer_down(&mut self, now: Time, peer: PeerId, keep: Option<Keep>) {
-        let _ = (now, peer, keep);
-        todo!()
+        self.take_down(now, peer, keep);
     }
 
     /// The peer is gone for good; its id may be used again.
     pub fn peer_remove(&mut self, now: Time, peer: PeerId) {
-        let _ = (now, peer);
-        todo!()
+        self.remove_peer(now, peer);
     }
 
     /// Route events of a peer, in order.
     pub fn apply(&mut self, now: Time, peer: PeerId, batch: &RouteBatch) {
-        let _ = (now, peer, batch);
-        todo!()
+        self.apply_batch(now, peer, batch);
     }
 
     /// A route of our own appears or changes (`Some`), or goes. Keyed by prefix and source.
@@ -128,48 +224,58 @@ impl Table {
         source: crate::policy::Source,
         route: Option<LocalRoute>,
     ) {
-        let _ = (now, prefix, source, route);
-        todo!()
+        self.set_own(now, prefix, source, route);
     }
 
     /// The resolution of a tracked next hop changed.
     pub fn handle_next_hop(&mut self, now: Time, addr: IpAddr, state: NextHopState) {
-        let _ = (now, addr, state);
-        todo!()
+        let _ = now;
+        self.hops.set_state(addr, state);
     }
 
     /// A deadline of [`Table::poll_timeout`] may have passed.
     pub fn handle_timeout(&mut self, now: Time) {
-        let _ = now;
-        todo!()
+        self.expire(now);
     }
 
     /// Ends a turn: runs the decision process for touched destinations, encodes what groups have
     /// room for. Returns whether work is left for an immediate further turn (sliced walks).
     pub fn finish(&mut self, now: Time) -> bool {
         let _ = now;
-        todo!()
+        self.turn += 1;
+        self.take_reader_news();
+        self.regroup_peers();
+        self.touch_changed_hops();
+        self.decide();
+        let more = self.export_turn();
+        self.forget_empty();
+        more
     }
 
     /// The earliest deadline.
     pub fn poll_timeout(&self) -> Option<Time> {
-        todo!()
+        self.peers.iter().flatten().flat_map(Peer::deadlines).min()
     }
 
     /// Takes up to `max` destinations off the FIB's dirty set, with what the kernel should hold.
     pub fn poll_fib(&mut self, max: usize) -> Vec<(Prefix, Option<FibRoute>)> {
-        let _ = max;
-        todo!()
+        self.take_fib_changes(max)
     }
 
     /// Next hops to track or forget since the last call.
     pub fn poll_next_hops(&mut self) -> Vec<NextHopRequest> {
-        todo!()
+        let requests = self.hops.take_requests().into_iter();
+        requests
+            .map(|(addr, track)| match track {
+                true => NextHopRequest::Track(addr),
+                false => NextHopRequest::Untrack(addr),
+            })
+            .collect()
     }
 
     /// What the host should know.
     pub fn poll_event(&mut self) -> Option<TableEvent> {
-        todo!()
+        self.events.pop_front()
     }
 
     /// A page of destinations: from `cursor` (0 to begin), at most `limit` that match; the second
@@ -181,29 +287,46 @@ impl Table {
         limit: usize,
         now: Time,
     ) -> (Vec<DestinationView>, Option<u32>) {
-        let _ = (filter, cursor, limit, now);
-        todo!()
+        self.page(filter, cursor, limit, now)
     }
 
     /// Everything about one destination.
     pub fn explain(&self, prefix: Prefix, now: Time) -> Option<Explanation> {
-        let _ = (prefix, now);
-        todo!()
+        self.explanation(prefix, now)
     }
 
     /// The update groups.
     pub fn groups(&self) -> Vec<GroupView> {
-        todo!()
+        self.group_views()
     }
 
     /// Counters of a peer.
     pub fn counts(&self, peer: PeerId) -> PeerCounts {
-        let _ = peer;
-        todo!()
+        self.peer_counts(peer)
     }
 
     /// Number of destinations per family, paths, attribute sets: for metrics.
     pub fn totals(&self) -> Totals {
-        todo!()
+        self.sizes()
+    }
+
+    fn rib(&self, family: Family) -> &Rib {
+        &self.ribs[family.index()]
+    }
+
+    fn rib_mut(&mut self, family: Family) -> &mut Rib {
+        &mut self.ribs[family.index()]
+    }
+
+    fn peer(&self, id: PeerId) -> Option<&Peer> {
+        self.peers.get(id.index())?.as_ref()
+    }
+
+    fn peer_mut(&mut self, id: PeerId) -> Option<&mut Peer> {
+        self.peers.get_mut(id.index())?.as_mut()
+    }
+
+    fn peer_name(&self, id: PeerId) -> &str {
+        self.peer(id).map_or("?", |peer| &peer.routes.name)
     }
 }

@@ -1,0 +1,155 @@
+//! One slice of a group's changes on its way to a chunk: prefixes collected per attribute set, so
+//! that each set is written once.
+
+use hashbrown::HashMap;
+
+use super::{Audience, ExportState, Frame, GroupKey, OutId};
+use crate::rib::{DestId, SourceId};
+use crate::types::PathId;
+use crate::wire::UpdateWriter;
+
+/// Prefixes that go into the same messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct BucketKey {
+    /// [`OutId::NONE`] withdraws.
+    out: OutId,
+    audience: Audience,
+    spared: SourceId,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Bucket {
+    key: BucketKey,
+    first: u32,
+    last: u32,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Item {
+    dest: DestId,
+    tx: u32,
+    next: u32,
+}
+
+const END: u32 = u32::MAX;
+
+/// What a route's attributes and source become in this group; `None` if it is withheld.
+pub(crate) type Memo = HashMap<(u32, u32, u16), Option<OutId>, foldhash::fast::FixedState>;
+
+/// A slice under construction.
+#[derive(Default)]
+pub(crate) struct Batch {
+    buckets: Vec<Bucket>,
+    index: HashMap<BucketKey, u32, foldhash::fast::FixedState>,
+    items: Vec<Item>,
+    /// Estimate of the octets to be written.
+    bytes: usize,
+    /// Destinations looked at.
+    pub(crate) considered: usize,
+    pub(crate) memo: Memo,
+}
+
+/// A prefix that does not fit a message with its attributes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Misfit {
+    pub(crate) dest: DestId,
+    pub(crate) tx: u32,
+}
+
+impl Batch {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.items.is_empty()
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    pub(crate) fn announce(
+        &mut self,
+        dest: DestId,
+        tx: u32,
+        out: OutId,
+        audience: Audience,
+        spared: SourceId,
+    ) {
+        self.add(BucketKey { out, audience, spared }, dest, tx);
+    }
+
+    pub(crate) fn withdraw(&mut self, dest: DestId, tx: u32, audience: Audience, spared: SourceId) {
+        self.add(BucketKey { out: OutId::NONE, audience, spared }, dest, tx);
+    }
+
+    fn add(&mut self, key: BucketKey, dest: DestId, tx: u32) {
+        let item = self.items.len() as u32;
+        self.items.push(Item { dest, tx, next: END });
+        self.bytes += 6;
+        // Routes of one UPDATE tend to follow each other.
+        let latest = self.buckets.len().wrapping_sub(1);
+        let at = match self.buckets.get(latest) {
+            Some(bucket) if bucket.key == key => Some(latest),
+            _ => self.index.get(&key).map(|at| *at as usize),
+        };
+        match at {
+            Some(at) => {
+                let bucket = &mut self.buckets[at];
+                self.items[bucket.last as usize].next = item;
+                bucket.last = item;
+            }
+            None => {
+                self.index.insert(key, self.buckets.len() as u32);
+                self.buckets.push(Bucket { key, first: item, last: item });
+                self.bytes += 120;
+            }
+        }
+    }
+
+    /// Writes everything; routes that do not fit a message come back.
+    pub(crate) fn encode(
+        &self,
+        group: &GroupKey,
+        state: &ExportState<'_>,
+    ) -> (Vec<u8>, Vec<Frame>, Vec<Misfit>) {
+        let mut bytes = Vec::with_capacity(self.bytes);
+        let mut frames: Vec<Frame> = Vec::new();
+        let mut misfits = Vec::new();
+        let format = group.format();
+        for bucket in &self.buckets {
+            let key = bucket.key;
+            let next_hop;
+            let mut writer = if key.out == OutId::NONE {
+                UpdateWriter::withdraw(&mut bytes, format)
+            } else {
+                let out = state.outs.get(key.out);
+                next_hop = state.hops.hop(out.next_hop).expect("what is told has a next hop");
+                UpdateWriter::announce(&mut bytes, format, state.attrs.view(out.attrs), next_hop)
+            };
+            let mut at = bucket.first;
+            while let Some(item) = self.items.get(at as usize) {
+                if writer.push(PathId(item.tx), state.dests.prefix(item.dest)).is_err() {
+                    misfits.push(Misfit { dest: item.dest, tx: item.tx });
+                }
+                at = item.next;
+            }
+            writer.finish();
+            push_frame(&mut frames, bytes.len(), key.audience, key.spared);
+        }
+        (bytes, frames, misfits)
+    }
+}
+
+/// Ends a frame at `end`, joined to the last one if the same members read it.
+pub(crate) fn push_frame(
+    frames: &mut Vec<Frame>,
+    end: usize,
+    audience: Audience,
+    spared: SourceId,
+) {
+    let end = u32::try_from(end).expect("a chunk is far shorter than 4 GiB");
+    match frames.last_mut() {
+        Some(last) if last.end == end => {}
+        Some(last) if last.audience == audience && last.spared == spared => last.end = end,
+        None if end == 0 => {}
+        _ => frames.push(Frame { end, audience, spared }),
+    }
+}

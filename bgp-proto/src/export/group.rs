@@ -1,0 +1,733 @@
+//! An update group: peers that are told the same octets (architecture §3.6-3.8).
+//!
+//! Live changes wait in `pending` until the fastest member has room, then go to everyone. Members
+//! that joined, fell behind or asked for a refresh are *walked for*: one position goes round all
+//! destinations, slice by slice, and says to walkers what changed since they last knew. Both write
+//! to the same ordered log. A pending destination is flushed when the walk comes to it, so after a
+//! full round a walker has every change from before the round, live or walked.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
+use super::batch::{Batch, push_frame};
+use super::told::ToldList;
+use super::{
+    AddPathSend, Audience, Exported, Frame, GroupKey, Log, MemberKey, Out, OutId, OutTable,
+    Outbound, Told, ToldTable, Version, Walk, WalkEnd, Withholding, export, is_memoisable,
+};
+use crate::export::log::Chunk;
+use crate::policy::{RouteRef, Source};
+use crate::rib::{
+    AttrTable, DestId, Destinations, IdSet, LocalAttrs, LocalRoute, NextHops, Path, RUN_MAX,
+    SourceId, Sources, order,
+};
+use crate::types::{PathId, Prefix};
+use crate::wire::{RefreshKind, RouteRefresh, encode_end_of_rib};
+
+/// What export needs of the table, for one family.
+pub(crate) struct ExportState<'a> {
+    pub(crate) dests: &'a mut Destinations,
+    pub(crate) attrs: &'a mut AttrTable,
+    pub(crate) hops: &'a mut NextHops,
+    pub(crate) outs: &'a mut OutTable,
+    pub(crate) sources: &'a Sources,
+    pub(crate) own: &'a BTreeMap<(Prefix, Source), LocalRoute>,
+    /// The table's version: every decided change is at or before it.
+    pub(crate) version: Version,
+    /// Lines for the log.
+    pub(crate) notes: &'a mut Vec<String>,
+}
+
+impl ExportState<'_> {
+    /// The generation of a version in the present epoch; versions of earlier epochs are before all.
+    fn generation(&self, version: Version) -> u32 {
+        generation_in(version, self.version)
+    }
+}
+
+/// See [`ExportState::generation`].
+pub(crate) fn generation_in(version: Version, present: Version) -> u32 {
+    match (version >> 32).cmp(&(present >> 32)) {
+        std::cmp::Ordering::Less => 0,
+        std::cmp::Ordering::Equal => version as u32,
+        std::cmp::Ordering::Greater => u32::MAX,
+    }
+}
+
+/// A peer in a group.
+#[derive(Debug)]
+pub(crate) struct Member {
+    pub(crate) key: MemberKey,
+    walker: Option<Walker>,
+}
+
+/// A member that the walk is for.
+#[derive(Debug)]
+struct Walker {
+    announce_since: Version,
+    withdraw_since: Version,
+    end: WalkEnd,
+    /// Where it began; the walk is over when the position comes here again.
+    start: u32,
+    wrapped: bool,
+}
+
+/// Octets that the fastest member may have unread before encoding waits.
+const WINDOW_MAX: usize = 1 << 20;
+/// Octets per chunk.
+const CHUNK_MAX: usize = 256 << 10;
+/// Destinations per slice: bounds the time of a slice that finds little to say.
+const SLICE_MAX: usize = 1 << 15;
+
+/// One update group.
+pub(crate) struct Group {
+    pub(crate) id: u32,
+    pub(crate) key: GroupKey,
+    pub(crate) log: Arc<Log>,
+    pub(crate) members: BTreeMap<SourceId, Member>,
+    told: ToldTable,
+    /// Destinations that changed and were not looked at yet.
+    pending: IdSet,
+    pending_at: u32,
+    /// Generation at which everything became pending (the group began, or its policy changed): what
+    /// comes out different counts as changed then.
+    flush_generation: u32,
+    walk_at: u32,
+    walkers: u32,
+    /// Paths told.
+    advertised: u32,
+    /// Destinations with withdrawn paths in their lists.
+    buried: IdSet,
+    log_bytes_max: usize,
+}
+
+impl Group {
+    pub(crate) fn new(
+        id: u32,
+        key: GroupKey,
+        log: Arc<Log>,
+        log_bytes_max: usize,
+        dests: &Destinations,
+        generation: u32,
+    ) -> Self {
+        let told = ToldTable::new(key.add_path.is_some());
+        let mut group = Group {
+            id,
+            key,
+            log,
+            members: BTreeMap::new(),
+            told,
+            pending: IdSet::default(),
+            pending_at: 0,
+            flush_generation: 0,
+            walk_at: 0,
+            walkers: 0,
+            advertised: 0,
+            buried: IdSet::default(),
+            log_bytes_max,
+        };
+        group.mark_all(dests, generation);
+        group
+    }
+
+    /// A group for members that leave `self` together: it begins with what they were told.
+    pub(crate) fn fork(
+        &self,
+        id: u32,
+        key: GroupKey,
+        log: Arc<Log>,
+        generation: u32,
+        state: &mut ExportState<'_>,
+    ) -> Self {
+        let mut group = Group::new(id, key, log, self.log_bytes_max, state.dests, generation);
+        if group.key.add_path.is_some() != self.key.add_path.is_some() {
+            return group;
+        }
+        group.told = self.told.clone();
+        group.buried = self.buried.clone();
+        group.advertised = self.advertised;
+        for at in 0..group.told.slots() {
+            group.told.get(DestId(at)).iter().for_each(|told| state.outs.retain(told.out));
+        }
+        group
+    }
+
+    /// Gives back everything that the group refers to.
+    pub(crate) fn dissolve(&mut self, state: &mut ExportState<'_>) {
+        for at in 0..self.told.slots() {
+            for told in self.told.get(DestId(at)) {
+                state.outs.release(told.out, state.attrs, state.hops);
+            }
+        }
+        self.told = ToldTable::new(self.key.add_path.is_some());
+    }
+
+    /// Everything is to be looked at again.
+    pub(crate) fn mark_all(&mut self, dests: &Destinations, generation: u32) {
+        self.flush_generation = generation;
+        for id in 0..dests.slots() {
+            let dest = DestId(id);
+            if dests.is_live(dest) && (!dests.paths(dest).is_empty() || self.tells(dest)) {
+                self.pending.insert(id);
+            }
+        }
+    }
+
+    /// A destination changed.
+    #[inline]
+    pub(crate) fn mark(&mut self, dest: DestId) {
+        self.pending.insert(dest.0);
+    }
+
+    pub(crate) fn set_log_bytes_max(&mut self, bytes_max: usize) {
+        self.log_bytes_max = bytes_max;
+        self.log.set_bytes_max(bytes_max);
+    }
+
+    pub(crate) fn advertised(&self) -> u32 {
+        self.advertised
+    }
+
+    /// Whether everything that changed was said.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.pending.is_empty()
+    }
+
+    /// What members are told about a destination.
+    pub(crate) fn told(&self, dest: DestId) -> ToldList {
+        let mut list = self.told.get(dest);
+        list.retain(|told| told.out != OutId::NONE);
+        list
+    }
+
+    fn tells(&self, dest: DestId) -> bool {
+        !self.told.get(dest).is_empty()
+    }
+
+    /// Whether nothing here refers to the destination, not even a withdrawn path.
+    pub(crate) fn is_done_with(&self, dest: DestId) -> bool {
+        !self.pending.contains(dest.0) && !self.tells(dest)
+    }
+
+    /// Puts a member in, which the caller has joined to the log with the same walk.
+    pub(crate) fn add_member(&mut self, peer: SourceId, key: MemberKey, walk: &Walk, slots: u32) {
+        self.members.insert(peer, Member { key, walker: None });
+        self.begin_walk(peer, walk, slots);
+    }
+
+    pub(crate) fn remove_member(&mut self, peer: SourceId) {
+        if self.members.remove(&peer).is_some_and(|member| member.walker.is_some()) {
+            self.walkers -= 1;
+        }
+    }
+
+    /// Who has this key.
+    pub(crate) fn member_of(&self, key: MemberKey) -> Option<SourceId> {
+        self.members.iter().find(|(_, member)| member.key == key).map(|(peer, _)| *peer)
+    }
+
+    /// Walks for a member; one walk takes the place of another.
+    pub(crate) fn begin_walk(&mut self, peer: SourceId, walk: &Walk, slots: u32) {
+        if self.walk_at >= slots {
+            self.wrap();
+        }
+        let start = self.walk_at;
+        let Some(member) = self.members.get_mut(&peer) else { return };
+        self.walkers += u32::from(member.walker.is_none());
+        member.walker = Some(Walker {
+            announce_since: walk.announce_since,
+            withdraw_since: walk.withdraw_since,
+            end: walk.end,
+            start,
+            wrapped: false,
+        });
+        if walk.end == WalkEnd::Refresh {
+            let mut bytes = Vec::new();
+            let mut frames = Vec::new();
+            self.push_control(&mut bytes, &mut frames, peer, RefreshKind::Begin);
+            self.log.append(Chunk::new(bytes, frames, 0));
+        }
+    }
+
+    /// The member fell off: its walk is void.
+    pub(crate) fn lose_walk(&mut self, peer: SourceId) {
+        if self.members.get_mut(&peer).is_some_and(|member| member.walker.take().is_some()) {
+            self.walkers -= 1;
+        }
+    }
+
+    /// Encodes one slice of changes and one of the walk, as far as members have room. Returns
+    /// whether there is more that they have room for.
+    pub(crate) fn export_slice(&mut self, state: &mut ExportState<'_>) -> bool {
+        let window = WINDOW_MAX.min(self.log_bytes_max / 2);
+        if !self.pending.is_empty() && self.log.has_room(window, false) {
+            self.flush_slice(state);
+        }
+        if self.pending.is_empty() {
+            self.log.set_complete(state.version);
+        }
+        if self.walkers > 0 && self.log.has_room(window, true) {
+            self.walk_slice(state);
+        }
+        !self.pending.is_empty() && self.log.has_room(window, false)
+            || self.walkers > 0 && self.log.has_room(window, true)
+    }
+
+    fn is_full(&self, batch: &Batch) -> bool {
+        batch.bytes() >= CHUNK_MAX.min(self.log_bytes_max / 4) || batch.considered >= SLICE_MAX
+    }
+
+    fn flush_slice(&mut self, state: &mut ExportState<'_>) {
+        let mut batch = Batch::default();
+        while !self.is_full(&batch) {
+            let next = self.pending.next_from(self.pending_at);
+            let Some(id) = next.or_else(|| self.pending.next_from(0)) else { break };
+            self.pending_at = id.saturating_add(1);
+            self.pending.remove(id);
+            batch.considered += 1;
+            self.flush(DestId(id), state, &mut batch);
+        }
+        self.append(batch, Vec::new(), state);
+    }
+
+    /// Compares what is told about a destination with what should be, and tells the difference.
+    /// Returns the path identifiers whose new route everyone is told.
+    fn flush(
+        &mut self,
+        dest: DestId,
+        state: &mut ExportState<'_>,
+        batch: &mut Batch,
+    ) -> SmallVec<[u32; 4]> {
+        let changed = match self.key.add_path {
+            None => self.flush_best(dest, state, batch),
+            Some(send) => self.flush_paths(dest, send, state, batch),
+        };
+        if let Some(changed) = changed {
+            state.dests.note_change(dest, self.flush_generation);
+            return changed;
+        }
+        SmallVec::new()
+    }
+
+    fn flush_best(
+        &mut self,
+        dest: DestId,
+        state: &mut ExportState<'_>,
+        batch: &mut Batch,
+    ) -> Option<SmallVec<[u32; 4]>> {
+        let new = match state.dests.best(dest).copied() {
+            Some(path) => self.export_path(dest, &path, state, batch),
+            None => OutId::NONE,
+        };
+        let old = self.told.replace_best(dest, new);
+        if old == new {
+            state.outs.release(new, state.attrs, state.hops);
+            return None;
+        }
+        self.tell(dest, 0, old, new, state, batch);
+        state.outs.release(old, state.attrs, state.hops);
+        Some(SmallVec::from_slice(if new == OutId::NONE { &[] } else { &[0] }))
+    }
+
+    fn flush_paths(
+        &mut self,
+        dest: DestId,
+        send: AddPathSend,
+        state: &mut ExportState<'_>,
+        batch: &mut Batch,
+    ) -> Option<SmallVec<[u32; 4]>> {
+        let paths: SmallVec<[Path; 4]> = {
+            let all = state.dests.paths(dest);
+            let candidates = state.sources.candidates(all, state.attrs, state.hops);
+            match send {
+                AddPathSend::All => candidates.iter().map(|(at, _)| all[*at]).collect(),
+                AddPathSend::Best(limit) => {
+                    let picked = order(&candidates, usize::from(limit)).into_iter();
+                    picked.map(|at| all[candidates[at].0]).collect()
+                }
+            }
+        };
+        let old = self.told.get(dest);
+        let mut list = ToldList::new();
+        let mut changed = SmallVec::new();
+        let mut any = false;
+        for path in &paths {
+            let out = self.export_path(dest, path, state, batch);
+            if out == OutId::NONE || list.len() >= RUN_MAX {
+                state.outs.release(out, state.attrs, state.hops);
+                continue;
+            }
+            let tx = self.told.tx_id(path);
+            list.push(Told { tx, out });
+            let before = old.iter().find(|told| told.tx == tx).map_or(OutId::NONE, |told| told.out);
+            if before != out {
+                self.tell(dest, tx, before, out, state, batch);
+                changed.push(tx);
+                any = true;
+            }
+        }
+        let kept = list.len();
+        for told in &old {
+            if list[..kept].iter().any(|new| new.tx == told.tx) {
+                continue;
+            }
+            if told.out != OutId::NONE {
+                self.tell(dest, told.tx, told.out, OutId::NONE, state, batch);
+                any = true;
+            }
+            if list.len() < RUN_MAX {
+                list.push(Told { tx: told.tx, out: OutId::NONE });
+            }
+        }
+        if kept < list.len() {
+            self.buried.insert(dest.0);
+        }
+        if any {
+            self.told.replace_list(dest, &list);
+            old.iter().for_each(|told| state.outs.release(told.out, state.attrs, state.hops));
+        } else {
+            list.iter().for_each(|told| state.outs.release(told.out, state.attrs, state.hops));
+        }
+        any.then_some(changed)
+    }
+
+    /// Writes one change for those that know the old state.
+    fn tell(
+        &mut self,
+        dest: DestId,
+        tx: u32,
+        old: OutId,
+        new: OutId,
+        state: &ExportState<'_>,
+        batch: &mut Batch,
+    ) {
+        let (from, to) = (state.outs.source(old), state.outs.source(new));
+        if new == OutId::NONE {
+            self.advertised -= u32::from(old != OutId::NONE);
+            batch.withdraw(dest, tx, Audience::Everyone, from);
+            return;
+        }
+        self.advertised += u32::from(old == OutId::NONE);
+        batch.announce(dest, tx, new, Audience::Everyone, to);
+        if old != OutId::NONE && from != to && self.members.contains_key(&to) {
+            // The new source was told the old route, and is not told its own.
+            batch.withdraw(dest, tx, Audience::Only(to), SourceId::NONE);
+        }
+    }
+
+    /// What a path becomes in this group, with a reference; [`OutId::NONE`] if it is withheld.
+    fn export_path(
+        &mut self,
+        dest: DestId,
+        path: &Path,
+        state: &mut ExportState<'_>,
+        batch: &mut Batch,
+    ) -> OutId {
+        let source = path.source.source();
+        let memo_key = is_memoisable(&self.key, source).then_some((
+            path.attrs.0,
+            path.next_hop.0,
+            path.source.0,
+        ));
+        if let Some(found) = memo_key.and_then(|key| batch.memo.get(&key)) {
+            let out = found.unwrap_or_default();
+            state.outs.retain(out);
+            return out;
+        }
+        let out = match self.judge(dest, path, state) {
+            Ok(exported) => {
+                let attrs = state.attrs.intern(&exported.attrs, LocalAttrs::default());
+                let next_hop = state.hops.intern(exported.next_hop);
+                let out = Out { attrs, next_hop, source: path.source };
+                state.outs.intern(out, state.attrs, state.hops)
+            }
+            Err(_) => OutId::NONE,
+        };
+        if let Some(key) = memo_key {
+            state.outs.retain(out);
+            batch.memo.insert(key, (out != OutId::NONE).then_some(out));
+        }
+        out
+    }
+
+    /// What a path becomes in this group, or why it is withheld.
+    pub(crate) fn judge(
+        &self,
+        dest: DestId,
+        path: &Path,
+        state: &ExportState<'_>,
+    ) -> Result<Exported, Withholding> {
+        judge_path(&self.key, dest, path, state.into())
+    }
+
+    /// Encodes a batch behind `head` and appends it.
+    fn append(
+        &mut self,
+        batch: Batch,
+        control: Vec<(SourceId, RefreshKind)>,
+        state: &mut ExportState<'_>,
+    ) {
+        if !batch.is_empty() || !control.is_empty() {
+            let (mut bytes, mut frames, misfits) = batch.encode(&self.key, state);
+            for (peer, kind) in control {
+                self.push_control(&mut bytes, &mut frames, peer, kind);
+            }
+            if !misfits.is_empty() {
+                let retreat = self.retreat(&misfits, state);
+                let (more, tail, _) = retreat.encode(&self.key, state);
+                let base = bytes.len();
+                bytes.extend_from_slice(&more);
+                for frame in tail {
+                    push_frame(
+                        &mut frames,
+                        base + frame.end as usize,
+                        frame.audience,
+                        frame.spared,
+                    );
+                }
+            }
+            if !frames.is_empty() {
+                bytes.shrink_to_fit();
+                let complete = if self.pending.is_empty() { state.version } else { 0 };
+                self.log.append(Chunk::new(bytes, frames, complete));
+            }
+        }
+        // The order of release decides which ids are used next, and nothing else.
+        #[allow(clippy::iter_over_hash_type)]
+        for out in batch.memo.into_values().flatten() {
+            state.outs.release(out, state.attrs, state.hops);
+        }
+    }
+
+    /// Routes that fit no message: not told, and withdrawn if an earlier one was.
+    fn retreat(&mut self, misfits: &[super::batch::Misfit], state: &mut ExportState<'_>) -> Batch {
+        let mut batch = Batch::default();
+        for misfit in misfits {
+            let prefix = state.dests.prefix(misfit.dest);
+            state.notes.push(format!(
+                "{prefix} is not advertised in group {}: its attributes do not fit a message of {} octets",
+                self.id, self.key.max_len
+            ));
+            batch.withdraw(misfit.dest, misfit.tx, Audience::Everyone, SourceId::NONE);
+            let mut list = self.told.get(misfit.dest);
+            for told in list.iter_mut().filter(|told| told.tx == misfit.tx) {
+                let out = std::mem::take(&mut told.out);
+                self.advertised -= u32::from(out != OutId::NONE);
+                state.outs.release(out, state.attrs, state.hops);
+            }
+            if self.key.add_path.is_some() {
+                self.told.replace_list(misfit.dest, &list);
+                self.buried.insert(misfit.dest.0);
+            } else {
+                self.told.replace_best(misfit.dest, OutId::NONE);
+            }
+        }
+        batch
+    }
+
+    fn push_control(
+        &self,
+        bytes: &mut Vec<u8>,
+        frames: &mut Vec<Frame>,
+        peer: SourceId,
+        kind: RefreshKind,
+    ) {
+        match kind {
+            RefreshKind::Begin | RefreshKind::End => {
+                RouteRefresh { family: self.key.family.afi_safi(), kind }.encode(bytes);
+            }
+            _ => encode_end_of_rib(bytes, self.key.family),
+        }
+        push_frame(frames, bytes.len(), Audience::Only(peer), SourceId::NONE);
+    }
+
+    fn wrap(&mut self) {
+        self.walk_at = 0;
+        for member in self.members.values_mut() {
+            if let Some(walker) = &mut member.walker {
+                walker.wrapped = true;
+            }
+        }
+    }
+
+    fn walk_slice(&mut self, state: &mut ExportState<'_>) {
+        let mut batch = Batch::default();
+        let mut finished = Vec::new();
+        while self.walkers > 0 && !self.is_full(&batch) {
+            if self.walk_at >= state.dests.slots() {
+                self.wrap();
+            }
+            let horizon = self.horizon(state);
+            // Up to the next place where a walk ends, without looking at walkers each time.
+            while self.walk_at < horizon.end && !self.is_full(&batch) {
+                let dest = DestId(self.walk_at);
+                self.walk_at += 1;
+                batch.considered += 1;
+                if state.dests.is_live(dest) {
+                    self.walk_dest(dest, &horizon, state, &mut batch);
+                }
+            }
+            self.finish_walks(&mut finished);
+        }
+        let control = finished.iter().filter_map(|(peer, end)| match end {
+            WalkEnd::EndOfRib => Some((*peer, RefreshKind::Request)),
+            WalkEnd::Refresh => Some((*peer, RefreshKind::End)),
+            WalkEnd::Nothing => None,
+        });
+        let control = control.collect();
+        self.append(batch, control, state);
+        for (peer, _) in finished {
+            if let Some(member) = self.members.get(&peer) {
+                self.log.end_walk(member.key);
+            }
+        }
+    }
+
+    /// What the present walkers need, and how far the walk goes before one of them is done.
+    fn horizon(&self, state: &ExportState<'_>) -> Horizon {
+        let mut horizon =
+            Horizon { end: u32::MAX, announce_since: u32::MAX, withdraw_since: u32::MAX };
+        for walker in self.members.values().filter_map(|member| member.walker.as_ref()) {
+            let end = if walker.wrapped { walker.start } else { state.dests.slots() };
+            horizon.end = horizon.end.min(end);
+            horizon.announce_since =
+                horizon.announce_since.min(state.generation(walker.announce_since));
+            horizon.withdraw_since =
+                horizon.withdraw_since.min(state.generation(walker.withdraw_since));
+        }
+        horizon
+    }
+
+    fn finish_walks(&mut self, finished: &mut Vec<(SourceId, WalkEnd)>) {
+        for (peer, member) in &mut self.members {
+            let done = |walker: &mut Walker| walker.wrapped && self.walk_at >= walker.start;
+            if let Some(walker) = member.walker.take_if(done) {
+                self.walkers -= 1;
+                finished.push((*peer, walker.end));
+            }
+        }
+    }
+
+    /// Tells walkers about one destination.
+    fn walk_dest(
+        &mut self,
+        dest: DestId,
+        horizon: &Horizon,
+        state: &mut ExportState<'_>,
+        batch: &mut Batch,
+    ) {
+        let mut changed = SmallVec::new();
+        if self.pending.remove(dest.0) {
+            changed = self.flush(dest, state, batch);
+        }
+        let last_change = state.dests.last_change(dest);
+        if last_change <= horizon.announce_since {
+            return;
+        }
+        let list = self.told.get(dest);
+        for told in &list {
+            let source = state.outs.source(told.out);
+            if told.out == OutId::NONE {
+                if last_change > horizon.withdraw_since {
+                    batch.withdraw(dest, told.tx, Audience::Walkers, SourceId::NONE);
+                }
+                continue;
+            }
+            if !changed.contains(&told.tx) {
+                batch.announce(dest, told.tx, told.out, Audience::Walkers, source);
+            }
+            // Before its own route, the source may have been told another.
+            if let Some(walker) = self.members.get(&source).and_then(|m| m.walker.as_ref())
+                && last_change > state.generation(walker.withdraw_since)
+            {
+                batch.withdraw(dest, told.tx, Audience::Only(source), SourceId::NONE);
+            }
+        }
+        if list.is_empty() && self.key.add_path.is_none() && last_change > horizon.withdraw_since {
+            batch.withdraw(dest, 0, Audience::Walkers, SourceId::NONE);
+        }
+    }
+
+    /// Forgets withdrawn paths that every member knows of.
+    pub(crate) fn forget_withdrawn(&mut self, floor: u32, dests: &Destinations) {
+        let due: Vec<u32> = self
+            .buried
+            .iter()
+            .filter(|id| dests.last_change(DestId(*id)) <= floor && !self.pending.contains(*id))
+            .collect();
+        for id in due {
+            self.buried.remove(id);
+            let mut list = self.told.get(DestId(id));
+            list.retain(|told| told.out != OutId::NONE);
+            self.told.replace_list(DestId(id), &list);
+        }
+    }
+
+    /// Destinations with withdrawn paths that are kept for members that may not know.
+    pub(crate) fn buried(&self) -> u32 {
+        self.buried.len()
+    }
+}
+
+/// What a slice of the walk is for.
+struct Horizon {
+    end: u32,
+    announce_since: u32,
+    withdraw_since: u32,
+}
+
+/// The parts of the table that judging a path reads.
+#[derive(Clone, Copy)]
+pub(crate) struct JudgeState<'a> {
+    pub(crate) dests: &'a Destinations,
+    pub(crate) attrs: &'a AttrTable,
+    pub(crate) hops: &'a NextHops,
+    pub(crate) sources: &'a Sources,
+    pub(crate) own: &'a BTreeMap<(Prefix, Source), LocalRoute>,
+}
+
+impl<'a> From<&'a ExportState<'_>> for JudgeState<'a> {
+    fn from(state: &'a ExportState<'_>) -> Self {
+        JudgeState {
+            dests: state.dests,
+            attrs: state.attrs,
+            hops: state.hops,
+            sources: state.sources,
+            own: state.own,
+        }
+    }
+}
+
+/// What a path becomes in a group, or why it is withheld: the one place, for the wire and for
+/// `explain`.
+pub(crate) fn judge_path(
+    group: &GroupKey,
+    dest: DestId,
+    path: &Path,
+    state: JudgeState<'_>,
+) -> Result<Exported, Withholding> {
+    let prefix = state.dests.prefix(dest);
+    let source = path.source.source();
+    let own = if source == Source::Bgp { None } else { state.own.get(&(prefix, source)) };
+    let route = RouteRef {
+        prefix,
+        attrs: state.attrs.view(path.attrs),
+        next_hop: match own {
+            Some(own) => own.next_hop.map(Into::into),
+            None => state.hops.hop(path.next_hop),
+        },
+        source,
+        interface: own.and_then(|own| own.interface.as_deref()),
+        metric: own.map_or(state.attrs.local(path.attrs).metric, |own| own.metric),
+        peer_type: Some(group.peer_type),
+    };
+    let from = state.sources.get(path.source);
+    export(group, &Outbound { route, key: state.attrs.key(path.attrs), from })
+}
+
+/// The path identifier of a told path, on ADD-PATH sessions.
+pub(crate) fn tx_path_id(group: &GroupKey, told: &Told) -> Option<PathId> {
+    group.add_path.is_some().then_some(PathId(told.tx))
+}

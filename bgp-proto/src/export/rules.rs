@@ -1,0 +1,256 @@
+//! Who may hear what, and what it looks like on the way out (RFC 4271 §9.1.3, RFC 4456, RFC 1997).
+//!
+//! Everything here depends on the group and the source of a route, never on the single member.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::Arc;
+
+use crate::policy::{Decision, Policy, RouteRef, Source};
+use crate::rib::{AttrKey, SourceFacts};
+use crate::types::{Asn, ClusterId, Family, NextHop, PeerType};
+use crate::wire::{AnnounceFormat, AttrEdit, attr};
+
+use super::{AddPathSend, NextHopMode};
+
+/// Everything that changes what a peer is told, or the octets that say it. Peers with equal keys
+/// are one group.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct GroupKey {
+    pub(crate) family: Family,
+    pub(crate) peer_type: PeerType,
+    /// iBGP: the member is a client of ours.
+    pub(crate) client: bool,
+    /// iBGP: the cluster that its routes belong to.
+    pub(crate) cluster_id: ClusterId,
+    pub(crate) local_asn: Asn,
+    /// What "next hop self" is.
+    pub(crate) local_addr: IpAddr,
+    pub(crate) next_hop: NextHopMode,
+    pub(crate) ipv4_over_ipv6: bool,
+    pub(crate) four_octet_as: bool,
+    pub(crate) max_len: usize,
+    pub(crate) add_path: Option<AddPathSend>,
+    pub(crate) export: Arc<Policy>,
+}
+
+impl GroupKey {
+    pub(crate) fn format(&self) -> AnnounceFormat {
+        AnnounceFormat {
+            family: self.family,
+            four_octet_as: self.four_octet_as,
+            add_path: self.add_path.is_some(),
+            max_len: self.max_len,
+        }
+    }
+
+    /// Cheap fields first; the same policy is usually the same allocation.
+    pub(crate) fn matches(&self, other: &GroupKey) -> bool {
+        self.differences(other).is_empty()
+    }
+
+    /// The names of the fields that differ.
+    pub(crate) fn differences(&self, other: &GroupKey) -> Vec<&'static str> {
+        let mut names = Vec::new();
+        let mut note = |differs: bool, name| {
+            if differs {
+                names.push(name);
+            }
+        };
+        note(self.family != other.family, "family");
+        note(self.peer_type != other.peer_type, "peer type");
+        note(self.client != other.client, "route reflector client");
+        note(self.cluster_id != other.cluster_id, "cluster id");
+        note(self.local_asn != other.local_asn, "local AS");
+        note(self.local_addr != other.local_addr, "local address");
+        note(self.next_hop != other.next_hop, "next hop mode");
+        note(self.ipv4_over_ipv6 != other.ipv4_over_ipv6, "IPv4 over IPv6 next hops");
+        note(self.four_octet_as != other.four_octet_as, "four-octet AS numbers");
+        note(self.max_len != other.max_len, "message length");
+        note(self.add_path != other.add_path, "ADD-PATH");
+        let same_policy = Arc::ptr_eq(&self.export, &other.export) || self.export == other.export;
+        note(!same_policy, "export policy");
+        names
+    }
+}
+
+/// Why a route is not told to a group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Withholding {
+    NoAdvertise,
+    NoExport,
+    NoExportSubconfed,
+    NotReflected,
+    /// The policy and the rule.
+    Policy(String),
+    NoNextHop,
+    NoIpv4NextHop,
+}
+
+impl fmt::Display for Withholding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Withholding::NoAdvertise => "community no-advertise",
+            Withholding::NoExport => "community no-export",
+            Withholding::NoExportSubconfed => "community no-export-subconfed",
+            Withholding::NotReflected => "iBGP to iBGP without reflection",
+            Withholding::Policy(rule) => return write!(f, "rejected by export {rule}"),
+            Withholding::NoNextHop => "no next hop of ours in this family is known on the session",
+            Withholding::NoIpv4NextHop => {
+                "the next hop is IPv6, and IPv4 over IPv6 (RFC 8950) is not negotiated"
+            }
+        })
+    }
+}
+
+/// A route as it leaves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Exported {
+    pub(crate) attrs: Vec<u8>,
+    pub(crate) next_hop: NextHop,
+}
+
+/// A route on its way out.
+pub(crate) struct Outbound<'a> {
+    /// `peer_type` is the receiver's. `next_hop` is the received one, or the route's own.
+    pub(crate) route: RouteRef<'a>,
+    pub(crate) key: &'a AttrKey,
+    /// The peer that it came from; `None` for routes of our own.
+    pub(crate) from: Option<&'a SourceFacts>,
+}
+
+/// Applies every rule between the best path and the wire.
+pub(crate) fn export(group: &GroupKey, out: &Outbound<'_>) -> Result<Exported, Withholding> {
+    check_communities(group, out.key)?;
+    let reflected = check_reflection(group, out.from)?;
+    let mut attrs = AttrEdit::from_view(out.route.attrs);
+    if group.peer_type == PeerType::External && out.from.is_some() {
+        // RFC 4271 §5.1.4: a MED received from one AS does not go on to another.
+        attrs.remove(attr::MULTI_EXIT_DISC);
+    }
+    let verdict = {
+        let route = RouteRef { attrs: attrs.view(), ..out.route };
+        group.export.evaluate(&route)
+    };
+    if verdict.decision != Decision::Accept {
+        return Err(Withholding::Policy(group.export.describe(verdict.rule)));
+    }
+    if let Some(changed) = verdict.attrs {
+        attrs = changed;
+    }
+    let next_hop = resolve_next_hop(group, out, verdict.next_hop)?;
+    match group.peer_type {
+        PeerType::External => rewrite_external(group, &mut attrs),
+        PeerType::Internal => {
+            if attrs.view().local_pref().is_none() {
+                attrs.set_local_pref(crate::rib::LOCAL_PREF_DEFAULT);
+            }
+            if let Some(from) = reflected {
+                if attrs.view().originator_id().is_none() {
+                    attrs.set_originator_id(from.router_id);
+                }
+                attrs.prepend_cluster(from.cluster_id);
+                if from.cluster_id != group.cluster_id {
+                    attrs.prepend_cluster(group.cluster_id);
+                }
+            }
+        }
+    }
+    Ok(Exported { attrs: attrs.into_bytes(), next_hop })
+}
+
+/// Whether these rules see nothing of a route but attributes, next hop and source.
+pub(crate) fn is_memoisable(group: &GroupKey, source: Source) -> bool {
+    source == Source::Bgp && group.export.is_prefix_independent()
+}
+
+fn check_communities(group: &GroupKey, key: &AttrKey) -> Result<(), Withholding> {
+    if key.has(AttrKey::NO_ADVERTISE) {
+        return Err(Withholding::NoAdvertise);
+    }
+    if group.peer_type == PeerType::External {
+        if key.has(AttrKey::NO_EXPORT) {
+            return Err(Withholding::NoExport);
+        }
+        if key.has(AttrKey::NO_EXPORT_SUBCONFED) {
+            return Err(Withholding::NoExportSubconfed);
+        }
+    }
+    Ok(())
+}
+
+/// The source, if the route goes from iBGP to iBGP and may (RFC 4456 §6).
+fn check_reflection<'a>(
+    group: &GroupKey,
+    from: Option<&'a SourceFacts>,
+) -> Result<Option<&'a SourceFacts>, Withholding> {
+    match from {
+        Some(from)
+            if from.peer_type == PeerType::Internal && group.peer_type == PeerType::Internal =>
+        {
+            if from.client || group.client {
+                Ok(Some(from))
+            } else {
+                Err(Withholding::NotReflected)
+            }
+        }
+        _ => Ok(None),
+    }
+}
+
+fn rewrite_external(group: &GroupKey, attrs: &mut AttrEdit) {
+    for code in [attr::LOCAL_PREF, attr::ORIGINATOR_ID, attr::CLUSTER_LIST] {
+        attrs.remove(code);
+    }
+    let (transitive, all): (Vec<_>, usize) = {
+        let list: Vec<_> = attrs.view().ext_communities().collect();
+        let all = list.len();
+        (list.into_iter().filter(|c| c.is_transitive()).collect(), all)
+    };
+    if transitive.len() < all {
+        attrs.set_ext_communities(&transitive);
+    }
+    attrs.prepend_as(group.local_asn, 1);
+}
+
+fn resolve_next_hop(
+    group: &GroupKey,
+    out: &Outbound<'_>,
+    set: Option<NextHop>,
+) -> Result<NextHop, Withholding> {
+    let own = || own_next_hop(group);
+    let kept = match (set, group.next_hop, out.from) {
+        (Some(hop), _, _) => Some(hop),
+        (None, NextHopMode::SelfAddress, _) => None,
+        (None, NextHopMode::Keep, _) => out.route.next_hop,
+        (None, NextHopMode::Auto, Some(_)) if group.peer_type == PeerType::Internal => {
+            out.route.next_hop
+        }
+        (None, NextHopMode::Auto, _) => None,
+    };
+    match (kept, group.family) {
+        (None, _) => own(),
+        (Some(hop @ NextHop::V4(_)), Family::Ipv4) => Ok(hop),
+        (Some(NextHop::V4(_)), Family::Ipv6) => own(),
+        (Some(NextHop::V6(addr) | NextHop::V6Both { global: addr, .. }), family) => {
+            if family == Family::Ipv4 && !group.ipv4_over_ipv6 {
+                return Err(Withholding::NoIpv4NextHop);
+            }
+            // A link-local address means nothing beyond its link; the traffic comes through us.
+            if is_link_local(addr) { own() } else { Ok(NextHop::V6(addr)) }
+        }
+    }
+}
+
+fn own_next_hop(group: &GroupKey) -> Result<NextHop, Withholding> {
+    match (group.local_addr, group.family) {
+        (IpAddr::V4(addr), Family::Ipv4) => Ok(NextHop::V4(addr)),
+        (IpAddr::V6(addr), Family::Ipv6) => Ok(NextHop::V6(addr)),
+        (IpAddr::V6(addr), Family::Ipv4) if group.ipv4_over_ipv6 => Ok(NextHop::V6(addr)),
+        _ => Err(Withholding::NoNextHop),
+    }
+}
+
+fn is_link_local(addr: Ipv6Addr) -> bool {
+    addr.segments()[0] & 0xFFC0 == 0xFE80
+}

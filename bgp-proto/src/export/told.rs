@@ -1,0 +1,187 @@
+//! What a group has told its members: four octets per destination, or a short list with ADD-PATH.
+
+use hashbrown::HashMap;
+use smallvec::SmallVec;
+
+use super::OutId;
+use crate::rib::{Arena, DestId, Path, Run, Runs, SourceId};
+
+/// One advertised path of a destination.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Told {
+    /// The path identifier sent; 0 without ADD-PATH.
+    pub(crate) tx: u32,
+    /// [`OutId::NONE`] marks a path that was withdrawn, kept while a member may not know.
+    pub(crate) out: OutId,
+}
+
+/// Path identifiers sent: one per (source, received identifier), the same for every destination and
+/// as long as a path with it is told. A source that sends no identifiers needs no entry.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct TxIds {
+    index: HashMap<(SourceId, u32), u32, foldhash::quality::FixedState>,
+    entries: Vec<(SourceId, u32, u32)>,
+    free: Vec<u32>,
+}
+
+/// Below this, an identifier is a source plus one.
+const TX_PAIRS: u32 = 1 << 16;
+
+impl TxIds {
+    /// The identifier for a path, without a reference.
+    fn of(&mut self, path: &Path) -> u32 {
+        if path.path_id == 0 {
+            return u32::from(path.source.0) + 1;
+        }
+        let key = (path.source, path.path_id);
+        if let Some(tx) = self.index.get(&key) {
+            return *tx;
+        }
+        let entry = (path.source, path.path_id, 0);
+        let at = match self.free.pop() {
+            Some(at) => {
+                self.entries[at as usize] = entry;
+                at
+            }
+            None => {
+                self.entries.push(entry);
+                self.entries.len() as u32 - 1
+            }
+        };
+        let tx = at + TX_PAIRS;
+        self.index.insert(key, tx);
+        tx
+    }
+
+    fn retain(&mut self, tx: u32) {
+        if let Some(at) = tx.checked_sub(TX_PAIRS) {
+            self.entries[at as usize].2 += 1;
+        }
+    }
+
+    fn release(&mut self, tx: u32) {
+        let Some(at) = tx.checked_sub(TX_PAIRS) else { return };
+        let (source, path_id, refs) = &mut self.entries[at as usize];
+        *refs -= 1;
+        if *refs == 0 && self.index.remove(&(*source, *path_id)).is_some() {
+            self.free.push(at);
+        }
+    }
+}
+
+/// The advertised state of all destinations.
+#[derive(Clone, Debug)]
+pub(crate) enum ToldTable {
+    Best(Arena<OutId>),
+    Paths { lists: Arena<Run>, runs: Runs<Told>, tx_ids: TxIds },
+}
+
+/// A short copy of what is told about one destination.
+pub(crate) type ToldList = SmallVec<[Told; 4]>;
+
+impl ToldTable {
+    pub(crate) fn new(add_path: bool) -> Self {
+        if add_path {
+            ToldTable::Paths {
+                lists: Arena::default(),
+                runs: Runs::default(),
+                tx_ids: TxIds::default(),
+            }
+        } else {
+            ToldTable::Best(Arena::default())
+        }
+    }
+
+    /// Everything told about a destination, withdrawn paths included.
+    #[inline]
+    pub(crate) fn get(&self, dest: DestId) -> ToldList {
+        match self {
+            ToldTable::Best(outs) => match outs.try_get(dest.0) {
+                Some(&out) if out != OutId::NONE => SmallVec::from_slice(&[Told { tx: 0, out }]),
+                _ => SmallVec::new(),
+            },
+            ToldTable::Paths { lists, runs, .. } => match lists.try_get(dest.0) {
+                Some(run) => SmallVec::from_slice(runs.get(*run)),
+                None => SmallVec::new(),
+            },
+        }
+    }
+
+    /// Without ADD-PATH: puts `out` in place, returns what was there.
+    #[inline]
+    pub(crate) fn replace_best(&mut self, dest: DestId, out: OutId) -> OutId {
+        match self {
+            ToldTable::Best(outs) => {
+                if out == OutId::NONE && dest.0 >= outs.len() {
+                    return OutId::NONE;
+                }
+                outs.grow(dest.0 + 1);
+                std::mem::replace(outs.get_mut(dest.0), out)
+            }
+            ToldTable::Paths { .. } => OutId::NONE,
+        }
+    }
+
+    /// With ADD-PATH: the identifier that a path is told with.
+    pub(crate) fn tx_id(&mut self, path: &Path) -> u32 {
+        match self {
+            ToldTable::Best(_) => 0,
+            ToldTable::Paths { tx_ids, .. } => tx_ids.of(path),
+        }
+    }
+
+    /// With ADD-PATH: replaces the list. The references of identifiers follow.
+    pub(crate) fn replace_list(&mut self, dest: DestId, list: &[Told]) {
+        let ToldTable::Paths { lists, runs, tx_ids } = self else { return };
+        if list.is_empty() && dest.0 >= lists.len() {
+            return;
+        }
+        lists.grow(dest.0 + 1);
+        let slot = lists.get_mut(dest.0);
+        list.iter().for_each(|told| tx_ids.retain(told.tx));
+        runs.get(*slot).iter().for_each(|told| tx_ids.release(told.tx));
+        if usize::from(slot.len) == list.len() {
+            runs.get_mut(*slot).copy_from_slice(list);
+        } else {
+            runs.free(*slot);
+            *slot = runs.store(list);
+        }
+    }
+
+    /// Destinations that may have an entry are below this.
+    pub(crate) fn slots(&self) -> u32 {
+        match self {
+            ToldTable::Best(outs) => outs.len(),
+            ToldTable::Paths { lists, .. } => lists.len(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn path(source: u16, path_id: u32) -> Path {
+        Path { source: SourceId(source), path_id, ..Path::default() }
+    }
+
+    #[test]
+    fn an_identifier_lives_as_long_as_it_is_told() {
+        let mut told = ToldTable::new(true);
+        let plain = told.tx_id(&path(3, 0));
+        let first = told.tx_id(&path(3, 77));
+        assert_ne!(plain, first);
+        assert_eq!(told.tx_id(&path(3, 77)), first);
+        let entry = |tx, out| Told { tx, out: OutId(out) };
+        told.replace_list(DestId(5), &[entry(first, 1)]);
+        told.replace_list(DestId(6), &[entry(first, 2), entry(plain, 3)]);
+        told.replace_list(DestId(5), &[]);
+        assert_eq!(told.tx_id(&path(3, 77)), first, "destination 6 still has it");
+        told.replace_list(DestId(6), &[entry(first, 0)]);
+        assert_eq!(told.tx_id(&path(3, 77)), first, "a withdrawn path keeps it");
+        told.replace_list(DestId(6), &[]);
+        let other = told.tx_id(&path(4, 1));
+        assert_eq!(other, first, "free for the next");
+        assert!(told.get(DestId(5)).is_empty() && told.get(DestId(99)).is_empty());
+    }
+}

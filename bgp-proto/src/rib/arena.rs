@@ -1,0 +1,386 @@
+//! Storage by `u32` index: arenas that grow without copying, runs of a few elements, sets of ids.
+//!
+//! Indexes come from the arenas themselves, never from outside; a wrong one is a bug and panics.
+
+/// Elements per chunk: small enough that an idle table stays small, large enough that the chunk
+/// list of a million elements stays in the cache.
+const CHUNK_BITS: u32 = 10;
+const CHUNK_LEN: usize = 1 << CHUNK_BITS;
+
+/// A growing array in chunks: no doubling spike, elements never move.
+#[derive(Debug)]
+pub(crate) struct Arena<T> {
+    chunks: Vec<Vec<T>>,
+    len: u32,
+}
+
+impl<T> Default for Arena<T> {
+    fn default() -> Self {
+        Arena { chunks: Vec::new(), len: 0 }
+    }
+}
+
+impl<T> Arena<T> {
+    pub(crate) fn len(&self) -> u32 {
+        self.len
+    }
+
+    #[inline]
+    pub(crate) fn get(&self, id: u32) -> &T {
+        &self.chunks[(id >> CHUNK_BITS) as usize][id as usize & (CHUNK_LEN - 1)]
+    }
+
+    #[inline]
+    pub(crate) fn get_mut(&mut self, id: u32) -> &mut T {
+        &mut self.chunks[(id >> CHUNK_BITS) as usize][id as usize & (CHUNK_LEN - 1)]
+    }
+
+    pub(crate) fn push(&mut self, value: T) -> u32 {
+        let id = self.len;
+        if id as usize & (CHUNK_LEN - 1) == 0 {
+            self.chunks.push(Vec::with_capacity(CHUNK_LEN));
+        }
+        let chunk = self.chunks.last_mut().expect("a chunk was pushed for the first element");
+        chunk.push(value);
+        self.len = id.checked_add(1).expect("fewer than 2^32 elements fit into memory");
+        id
+    }
+
+    /// The element at `id`, or `None` beyond the end.
+    #[inline]
+    pub(crate) fn try_get(&self, id: u32) -> Option<&T> {
+        (id < self.len).then(|| self.get(id))
+    }
+}
+
+impl<T: Clone + Default> Arena<T> {
+    /// Grows to at least `len` elements.
+    pub(crate) fn grow(&mut self, len: u32) {
+        while self.len < len {
+            self.push(T::default());
+        }
+    }
+}
+
+impl<T: Clone> Clone for Arena<T> {
+    fn clone(&self) -> Self {
+        let chunks = self
+            .chunks
+            .iter()
+            .map(|chunk| {
+                let mut copy = Vec::with_capacity(CHUNK_LEN);
+                copy.extend_from_slice(chunk);
+                copy
+            })
+            .collect();
+        Arena { chunks, len: self.len }
+    }
+}
+
+/// Where a run lies: a slot of the size class that `len` belongs to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Run {
+    pub(crate) slot: u32,
+    pub(crate) len: u16,
+}
+
+/// Most elements of a run.
+pub(crate) const RUN_MAX: usize = u16::MAX as usize;
+
+/// Capacity of a size class: 1, 2, 3, 4, 6, 8, 12, 16, 24, …
+const fn class_capacity(class: usize) -> usize {
+    if class < 2 {
+        class + 1
+    } else if class.is_multiple_of(2) {
+        3 << ((class - 2) / 2)
+    } else {
+        4 << ((class - 3) / 2)
+    }
+}
+
+/// The smallest class that holds `len` elements (at least one).
+fn class_of(len: usize) -> usize {
+    let mut class = if len <= 2 {
+        len.saturating_sub(1)
+    } else {
+        // Two classes per power of two, so start just below and step.
+        (2 * (usize::BITS - len.leading_zeros()) as usize).saturating_sub(4)
+    };
+    while class_capacity(class) < len {
+        class += 1;
+    }
+    class
+}
+
+/// Short arrays in size classes, with a free list per class.
+#[derive(Clone, Debug)]
+pub(crate) struct Runs<T> {
+    classes: Vec<Class<T>>,
+}
+
+#[derive(Clone, Debug)]
+struct Class<T> {
+    capacity: usize,
+    /// Runs per chunk, a power of two.
+    per_chunk_bits: u32,
+    chunks: Vec<Box<[T]>>,
+    used: u32,
+    free: Vec<u32>,
+}
+
+impl<T> Default for Runs<T> {
+    fn default() -> Self {
+        Runs { classes: Vec::new() }
+    }
+}
+
+impl<T: Copy + Default> Class<T> {
+    fn new(class: usize) -> Self {
+        let capacity = class_capacity(class);
+        let per_chunk_bits = (CHUNK_LEN / capacity).max(1).ilog2();
+        Class { capacity, per_chunk_bits, chunks: Vec::new(), used: 0, free: Vec::new() }
+    }
+
+    #[inline]
+    fn place(&self, slot: u32) -> (usize, usize) {
+        let within = slot & ((1 << self.per_chunk_bits) - 1);
+        ((slot >> self.per_chunk_bits) as usize, within as usize * self.capacity)
+    }
+
+    fn allocate(&mut self) -> u32 {
+        if let Some(slot) = self.free.pop() {
+            return slot;
+        }
+        let slot = self.used;
+        self.used += 1;
+        if self.place(slot).0 == self.chunks.len() {
+            let len = self.capacity << self.per_chunk_bits;
+            self.chunks.push(vec![T::default(); len].into_boxed_slice());
+        }
+        slot
+    }
+}
+
+impl<T: Copy + Default> Runs<T> {
+    #[inline]
+    pub(crate) fn get(&self, run: Run) -> &[T] {
+        if run.len == 0 {
+            return &[];
+        }
+        let len = usize::from(run.len);
+        let class = &self.classes[class_of(len)];
+        let (chunk, at) = class.place(run.slot);
+        &class.chunks[chunk][at..at + len]
+    }
+
+    #[inline]
+    pub(crate) fn get_mut(&mut self, run: Run) -> &mut [T] {
+        if run.len == 0 {
+            return &mut [];
+        }
+        let len = usize::from(run.len);
+        let class = &mut self.classes[class_of(len)];
+        let (chunk, at) = class.place(run.slot);
+        &mut class.chunks[chunk][at..at + len]
+    }
+
+    /// A run that holds `values`.
+    pub(crate) fn store(&mut self, values: &[T]) -> Run {
+        let len = u16::try_from(values.len()).expect("callers keep runs within RUN_MAX");
+        if len == 0 {
+            return Run::default();
+        }
+        let class = class_of(values.len());
+        while self.classes.len() <= class {
+            let next = Class::new(self.classes.len());
+            self.classes.push(next);
+        }
+        let run = Run { slot: self.classes[class].allocate(), len };
+        self.get_mut(run).copy_from_slice(values);
+        run
+    }
+
+    /// Gives the run's slot back.
+    pub(crate) fn free(&mut self, run: Run) {
+        if run.len > 0 {
+            self.classes[class_of(usize::from(run.len))].free.push(run.slot);
+        }
+    }
+
+    /// The run with `value` appended; `run` itself is gone.
+    pub(crate) fn push(&mut self, run: Run, value: T) -> Run {
+        let len = usize::from(run.len);
+        if len > 0 && class_of(len) == class_of(len + 1) {
+            let longer = Run { slot: run.slot, len: run.len + 1 };
+            self.get_mut(longer)[len] = value;
+            return longer;
+        }
+        if len == 0 {
+            return self.store(&[value]);
+        }
+        let mut values: smallvec::SmallVec<[T; 16]> = self.get(run).into();
+        values.push(value);
+        self.free(run);
+        self.store(&values)
+    }
+
+    /// The run without the element at `at`, whose place the last one takes; `run` itself is gone.
+    pub(crate) fn swap_remove(&mut self, run: Run, at: usize) -> Run {
+        let values = self.get_mut(run);
+        let last = values.len() - 1;
+        values.swap(at, last);
+        if last > 0 && class_of(last) == class_of(last + 1) {
+            return Run { slot: run.slot, len: run.len - 1 };
+        }
+        let rest: smallvec::SmallVec<[T; 16]> = self.get(run)[..last].into();
+        self.free(run);
+        self.store(&rest)
+    }
+}
+
+/// A set of ids as a bitmap with a summary: constant insert, ordered iteration that skips gaps.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct IdSet {
+    words: Vec<u64>,
+    summary: Vec<u64>,
+    len: u32,
+}
+
+impl IdSet {
+    pub(crate) fn len(&self) -> u32 {
+        self.len
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    #[inline]
+    pub(crate) fn contains(&self, id: u32) -> bool {
+        self.words.get((id / 64) as usize).is_some_and(|word| word & (1 << (id % 64)) != 0)
+    }
+
+    /// Returns whether it was absent.
+    #[inline]
+    pub(crate) fn insert(&mut self, id: u32) -> bool {
+        let at = (id / 64) as usize;
+        if at >= self.words.len() {
+            // In steps, so that a table that grows one by one does not resize each time.
+            self.words.resize((at + 1).next_multiple_of(64), 0);
+            self.summary.resize(self.words.len().div_ceil(64), 0);
+        }
+        let bit = 1 << (id % 64);
+        let absent = self.words[at] & bit == 0;
+        self.words[at] |= bit;
+        self.summary[at / 64] |= 1 << (at % 64);
+        self.len += u32::from(absent);
+        absent
+    }
+
+    /// Returns whether it was present.
+    #[inline]
+    pub(crate) fn remove(&mut self, id: u32) -> bool {
+        if !self.contains(id) {
+            return false;
+        }
+        let at = (id / 64) as usize;
+        self.words[at] &= !(1 << (id % 64));
+        if self.words[at] == 0 {
+            self.summary[at / 64] &= !(1 << (at % 64));
+        }
+        self.len -= 1;
+        true
+    }
+
+    /// The smallest member that is not below `from`.
+    pub(crate) fn next_from(&self, from: u32) -> Option<u32> {
+        let at = (from / 64) as usize;
+        let word = self.words.get(at)? & (u64::MAX << (from % 64));
+        if word != 0 {
+            return Some(at as u32 * 64 + word.trailing_zeros());
+        }
+        let next = at + 1;
+        let mut group = next / 64;
+        let mut mask = u64::MAX << (next % 64);
+        while let Some(summary) = self.summary.get(group) {
+            let bits = summary & mask;
+            if bits != 0 {
+                let at = group * 64 + bits.trailing_zeros() as usize;
+                return Some(at as u32 * 64 + self.words[at].trailing_zeros());
+            }
+            group += 1;
+            mask = u64::MAX;
+        }
+        None
+    }
+
+    /// Members in ascending order.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = u32> + '_ {
+        let mut next = self.next_from(0);
+        std::iter::from_fn(move || {
+            let id = next?;
+            next = id.checked_add(1).and_then(|from| self.next_from(from));
+            Some(id)
+        })
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.words.fill(0);
+        self.summary.fill(0);
+        self.len = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn classes_hold_what_they_promise() {
+        for len in 1..=RUN_MAX {
+            let class = class_of(len);
+            assert!(class_capacity(class) >= len, "{len}");
+            assert!(class == 0 || class_capacity(class - 1) < len, "{len} is in too large a class");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn runs_behave_like_vectors(ops in prop::collection::vec((0..4usize, any::<u8>(), any::<bool>()), 0..400)) {
+            let mut runs = Runs::default();
+            let mut real = [Run::default(); 4];
+            let mut model: [Vec<u8>; 4] = Default::default();
+            for (which, value, push) in ops {
+                if push {
+                    real[which] = runs.push(real[which], value);
+                    model[which].push(value);
+                } else if !model[which].is_empty() {
+                    let at = usize::from(value) % model[which].len();
+                    real[which] = runs.swap_remove(real[which], at);
+                    model[which].swap_remove(at);
+                }
+                for (run, expected) in real.iter().zip(&model) {
+                    prop_assert_eq!(runs.get(*run), &expected[..]);
+                }
+            }
+        }
+
+        #[test]
+        fn id_sets_behave_like_ordered_sets(ops in prop::collection::vec((0u32..9000, any::<bool>()), 0..300), from in 0u32..9000) {
+            let mut real = IdSet::default();
+            let mut model = BTreeSet::new();
+            for (id, insert) in ops {
+                if insert {
+                    prop_assert_eq!(real.insert(id), model.insert(id));
+                } else {
+                    prop_assert_eq!(real.remove(id), model.remove(&id));
+                }
+            }
+            prop_assert_eq!(real.len() as usize, model.len());
+            prop_assert_eq!(real.next_from(from), model.range(from..).next().copied());
+            prop_assert!(real.iter().eq(model.iter().copied()));
+        }
+    }
+}

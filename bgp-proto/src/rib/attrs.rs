@@ -1,0 +1,212 @@
+//! Attribute sets: each once, as canonical bytes, with what the decision process reads of them.
+
+use hashbrown::HashTable;
+
+use super::arena::Arena;
+use super::hash::Seeded;
+use crate::types::Community;
+use crate::wire::AttrView;
+
+/// An interned attribute set.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct AttrId(pub(crate) u32);
+
+/// Preference of routes from BGP, unless a policy sets another.
+pub(crate) const PREFERENCE_BGP: u16 = 100;
+/// LOCAL_PREF of routes that carry none.
+pub(crate) const LOCAL_PREF_DEFAULT: u32 = 100;
+
+/// What a policy attaches to a route besides attributes. It never leaves this speaker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct LocalAttrs {
+    /// Preference among sources; higher wins.
+    pub(crate) preference: u16,
+    /// Kernel metric.
+    pub(crate) metric: Option<u32>,
+}
+
+impl Default for LocalAttrs {
+    fn default() -> Self {
+        LocalAttrs { preference: PREFERENCE_BGP, metric: None }
+    }
+}
+
+/// The parts of a set that are read for every path, decoded once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct AttrKey {
+    pub(crate) local_pref: u32,
+    pub(crate) med: u32,
+    /// First AS of the path, 0 if there is none: MED is compared within it only.
+    pub(crate) neighbor_asn: u32,
+    /// ORIGINATOR_ID, 0 if absent.
+    pub(crate) originator_id: u32,
+    pub(crate) as_path_len: u16,
+    pub(crate) cluster_list_len: u16,
+    pub(crate) origin: u8,
+    pub(crate) marks: u8,
+}
+
+impl AttrKey {
+    pub(crate) const NO_EXPORT: u8 = 1;
+    pub(crate) const NO_ADVERTISE: u8 = 2;
+    pub(crate) const NO_EXPORT_SUBCONFED: u8 = 4;
+    pub(crate) const GRACEFUL_SHUTDOWN: u8 = 8;
+    pub(crate) const LLGR_STALE: u8 = 16;
+
+    pub(crate) fn of(attrs: AttrView<'_>) -> Self {
+        let path = attrs.as_path();
+        let mut marks = 0;
+        for community in attrs.communities() {
+            marks |= match community {
+                Community::NO_EXPORT => Self::NO_EXPORT,
+                Community::NO_ADVERTISE => Self::NO_ADVERTISE,
+                Community::NO_EXPORT_SUBCONFED => Self::NO_EXPORT_SUBCONFED,
+                Community::GRACEFUL_SHUTDOWN => Self::GRACEFUL_SHUTDOWN,
+                Community::LLGR_STALE => Self::LLGR_STALE,
+                _ => 0,
+            };
+        }
+        AttrKey {
+            local_pref: attrs.local_pref().unwrap_or(LOCAL_PREF_DEFAULT),
+            med: attrs.med().unwrap_or(0),
+            neighbor_asn: path.first().map_or(0, |asn| asn.0),
+            originator_id: attrs.originator_id().map_or(0, |id| id.0),
+            as_path_len: u16::try_from(path.length()).unwrap_or(u16::MAX),
+            cluster_list_len: u16::try_from(attrs.cluster_list().count()).unwrap_or(u16::MAX),
+            origin: attrs.origin() as u8,
+            marks,
+        }
+    }
+
+    pub(crate) fn has(&self, mark: u8) -> bool {
+        self.marks & mark != 0
+    }
+}
+
+#[derive(Debug)]
+struct AttrSet {
+    bytes: Box<[u8]>,
+    refs: u32,
+    local: LocalAttrs,
+    key: AttrKey,
+}
+
+/// All attribute sets.
+pub(crate) struct AttrTable {
+    sets: Arena<AttrSet>,
+    free: Vec<u32>,
+    index: HashTable<u32>,
+    hash: Seeded,
+}
+
+impl AttrTable {
+    pub(crate) fn new(seed: u64) -> Self {
+        AttrTable {
+            sets: Arena::default(),
+            free: Vec::new(),
+            index: HashTable::new(),
+            hash: Seeded::new(seed),
+        }
+    }
+
+    /// The id of a set, with one reference that the caller gives back with [`AttrTable::release`].
+    pub(crate) fn intern(&mut self, bytes: &[u8], local: LocalAttrs) -> AttrId {
+        let hash = self.hash.bytes(bytes, u64::from(local.preference));
+        let sets = &self.sets;
+        let found = self.index.find(hash, |id| {
+            let set = sets.get(*id);
+            *set.bytes == *bytes && set.local == local
+        });
+        if let Some(id) = found {
+            let id = *id;
+            self.sets.get_mut(id).refs += 1;
+            return AttrId(id);
+        }
+        let set =
+            AttrSet { bytes: bytes.into(), refs: 1, local, key: AttrKey::of(AttrView::new(bytes)) };
+        let id = match self.free.pop() {
+            Some(id) => {
+                *self.sets.get_mut(id) = set;
+                id
+            }
+            None => self.sets.push(set),
+        };
+        let (sets, seeded) = (&self.sets, &self.hash);
+        self.index.insert_unique(hash, id, |id| {
+            let set = sets.get(*id);
+            seeded.bytes(&set.bytes, u64::from(set.local.preference))
+        });
+        AttrId(id)
+    }
+
+    #[inline]
+    pub(crate) fn retain(&mut self, id: AttrId) {
+        self.sets.get_mut(id.0).refs += 1;
+    }
+
+    #[inline]
+    pub(crate) fn release(&mut self, id: AttrId) {
+        let set = self.sets.get_mut(id.0);
+        set.refs -= 1;
+        if set.refs == 0 {
+            let hash = self.hash.bytes(&set.bytes, u64::from(set.local.preference));
+            set.bytes = Box::default();
+            let entry = self.index.find_entry(hash, |other| *other == id.0);
+            entry.expect("a live set is in the index").remove();
+            self.free.push(id.0);
+        }
+    }
+
+    #[inline]
+    pub(crate) fn key(&self, id: AttrId) -> &AttrKey {
+        &self.sets.get(id.0).key
+    }
+
+    pub(crate) fn view(&self, id: AttrId) -> AttrView<'_> {
+        AttrView::new(&self.sets.get(id.0).bytes)
+    }
+
+    pub(crate) fn local(&self, id: AttrId) -> LocalAttrs {
+        self.sets.get(id.0).local
+    }
+
+    /// Sets in use.
+    pub(crate) fn len(&self) -> u32 {
+        self.sets.len() - self.free.len() as u32
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::Asn;
+    use crate::wire::{AttrEdit, Origin};
+
+    #[test]
+    fn equal_sets_share_an_id_until_the_last_reference_goes() {
+        let mut table = AttrTable::new(7);
+        let mut edit = AttrEdit::originate(Origin::Igp);
+        let local = LocalAttrs::default();
+        let a = table.intern(edit.view().as_bytes(), local);
+        let b = table.intern(edit.view().as_bytes(), local);
+        assert_eq!(a, b);
+        let other = LocalAttrs { preference: 200, ..local };
+        let elevated = table.intern(edit.view().as_bytes(), other);
+        assert_ne!(a, elevated, "what a policy attached tells sets apart");
+        edit.prepend_as(Asn(65001), 2);
+        edit.set_communities(&[Community::NO_EXPORT]);
+        let c = table.intern(edit.view().as_bytes(), local);
+        assert_eq!(table.key(c).as_path_len, 2);
+        assert_eq!(table.key(c).neighbor_asn, 65001);
+        assert_eq!(table.key(c).local_pref, LOCAL_PREF_DEFAULT);
+        assert!(table.key(c).has(AttrKey::NO_EXPORT));
+        assert_eq!(table.len(), 3);
+        table.release(a);
+        assert_eq!(table.len(), 3);
+        table.release(b);
+        assert_eq!(table.len(), 2);
+        let d = table.intern(&[], local);
+        assert_eq!(d, a, "the id is used again");
+        assert_eq!(table.view(c).as_path().length(), 2);
+    }
+}

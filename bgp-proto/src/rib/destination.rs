@@ -1,0 +1,349 @@
+//! Destinations of one family: prefix, paths, state towards the kernel.
+
+use hashbrown::HashTable;
+
+use super::arena::{Arena, RUN_MAX, Run, Runs};
+use super::hash::Seeded;
+use super::{Path, SourceId};
+use crate::types::{Family, PathId, Prefix, Prefix4, Prefix6};
+
+/// A destination's index within its family; used again only when every group and peer is done
+/// with it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct DestId(pub(crate) u32);
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Destination {
+    /// Slot of the run of paths; the best one, if there is one, stands first.
+    slot: u32,
+    /// Interned FIB entry that the kernel was last asked for, 0 for none.
+    fib: u32,
+    paths: u16,
+    prefix_len: u8,
+    flags: u8,
+}
+
+/// The first path is usable.
+const HAS_BEST: u8 = 1;
+/// The first path was written, or the order may have changed, since the last decision.
+const BEST_TOUCHED: u8 = 2;
+/// The slot is in use.
+const LIVE: u8 = 4;
+
+impl Destination {
+    fn run(&self) -> Run {
+        Run { slot: self.slot, len: self.paths }
+    }
+
+    fn set_run(&mut self, run: Run) {
+        self.slot = run.slot;
+        self.paths = run.len;
+    }
+}
+
+enum Addresses {
+    V4(Arena<u32>),
+    V6(Arena<u128>),
+}
+
+/// What storing a path did.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Stored {
+    /// There was no path with this source and identifier.
+    Added,
+    /// The path took the place of this one.
+    Replaced(Path),
+    /// No room: a destination holds at most 65,535 paths.
+    Refused,
+}
+
+/// All destinations of one family.
+pub(crate) struct Destinations {
+    addresses: Addresses,
+    dests: Arena<Destination>,
+    /// Generation of the last change that a peer may have to be told, apart so that scans stream.
+    last_change: Arena<u32>,
+    paths: Runs<Path>,
+    index: HashTable<u32>,
+    free: Vec<u32>,
+    hash: Seeded,
+    path_count: u32,
+}
+
+impl Destinations {
+    pub(crate) fn new(family: Family, seed: u64) -> Self {
+        Destinations {
+            addresses: match family {
+                Family::Ipv4 => Addresses::V4(Arena::default()),
+                Family::Ipv6 => Addresses::V6(Arena::default()),
+            },
+            dests: Arena::default(),
+            last_change: Arena::default(),
+            paths: Runs::default(),
+            index: HashTable::new(),
+            free: Vec::new(),
+            hash: Seeded::new(seed),
+            path_count: 0,
+        }
+    }
+
+    fn hash_of(hash: &Seeded, prefix: Prefix) -> u64 {
+        match prefix {
+            Prefix::V4(p) => hash.word(u64::from(p.bits()) << 8 | u64::from(p.len())),
+            Prefix::V6(p) => hash.wide(p.bits(), p.len()),
+        }
+    }
+
+    #[inline]
+    fn matches(addresses: &Addresses, dests: &Arena<Destination>, id: u32, prefix: Prefix) -> bool {
+        match (addresses, prefix) {
+            (Addresses::V4(a), Prefix::V4(p)) => {
+                *a.get(id) == p.bits() && dests.get(id).prefix_len == p.len()
+            }
+            (Addresses::V6(a), Prefix::V6(p)) => {
+                *a.get(id) == p.bits() && dests.get(id).prefix_len == p.len()
+            }
+            _ => false,
+        }
+    }
+
+    fn prefix_at(addresses: &Addresses, dests: &Arena<Destination>, id: u32) -> Prefix {
+        let len = dests.get(id).prefix_len;
+        match addresses {
+            Addresses::V4(a) => Prefix4::from_bits(*a.get(id), len).into(),
+            Addresses::V6(a) => Prefix6::from_bits(*a.get(id), len).into(),
+        }
+    }
+
+    pub(crate) fn prefix(&self, id: DestId) -> Prefix {
+        Self::prefix_at(&self.addresses, &self.dests, id.0)
+    }
+
+    pub(crate) fn find(&self, prefix: Prefix) -> Option<DestId> {
+        let hash = Self::hash_of(&self.hash, prefix);
+        let found =
+            self.index.find(hash, |id| Self::matches(&self.addresses, &self.dests, *id, prefix));
+        found.map(|id| DestId(*id))
+    }
+
+    /// The destination of `prefix`, made if there is none. `prefix` is of this family.
+    pub(crate) fn find_or_insert(&mut self, prefix: Prefix) -> DestId {
+        let hash = Self::hash_of(&self.hash, prefix);
+        let (addresses, dests) = (&self.addresses, &self.dests);
+        if let Some(id) = self.index.find(hash, |id| Self::matches(addresses, dests, *id, prefix)) {
+            return DestId(*id);
+        }
+        let dest = Destination { prefix_len: prefix.len(), flags: LIVE, ..Destination::default() };
+        let id = match self.free.pop() {
+            Some(id) => {
+                match (&mut self.addresses, prefix) {
+                    (Addresses::V4(a), Prefix::V4(p)) => *a.get_mut(id) = p.bits(),
+                    (Addresses::V6(a), Prefix::V6(p)) => *a.get_mut(id) = p.bits(),
+                    _ => debug_assert!(false, "callers route prefixes to their family"),
+                }
+                *self.dests.get_mut(id) = dest;
+                *self.last_change.get_mut(id) = 0;
+                id
+            }
+            None => {
+                match (&mut self.addresses, prefix) {
+                    (Addresses::V4(a), Prefix::V4(p)) => a.push(p.bits()),
+                    (Addresses::V6(a), Prefix::V6(p)) => a.push(p.bits()),
+                    _ => unreachable!("callers route prefixes to their family"),
+                };
+                self.last_change.push(0);
+                self.dests.push(dest)
+            }
+        };
+        let (addresses, dests, hasher) = (&self.addresses, &self.dests, &self.hash);
+        self.index.insert_unique(hash, id, |id| {
+            Self::hash_of(hasher, Self::prefix_at(addresses, dests, *id))
+        });
+        DestId(id)
+    }
+
+    /// Forgets an empty destination; its index is used again.
+    pub(crate) fn free(&mut self, id: DestId) {
+        let prefix = self.prefix(id);
+        let hash = Self::hash_of(&self.hash, prefix);
+        if let Ok(entry) = self.index.find_entry(hash, |other| *other == id.0) {
+            entry.remove();
+            *self.dests.get_mut(id.0) = Destination::default();
+            self.free.push(id.0);
+        }
+    }
+
+    /// Slots, free ones included: ids are below this.
+    pub(crate) fn slots(&self) -> u32 {
+        self.dests.len()
+    }
+
+    /// Destinations, tombstones included.
+    pub(crate) fn len(&self) -> u32 {
+        self.index.len() as u32
+    }
+
+    pub(crate) fn path_count(&self) -> u32 {
+        self.path_count
+    }
+
+    pub(crate) fn is_live(&self, id: DestId) -> bool {
+        self.dests.try_get(id.0).is_some_and(|dest| dest.flags & LIVE != 0)
+    }
+
+    #[inline]
+    pub(crate) fn paths(&self, id: DestId) -> &[Path] {
+        self.paths.get(self.dests.get(id.0).run())
+    }
+
+    #[inline]
+    pub(crate) fn paths_mut(&mut self, id: DestId) -> &mut [Path] {
+        self.paths.get_mut(self.dests.get(id.0).run())
+    }
+
+    #[inline]
+    pub(crate) fn best(&self, id: DestId) -> Option<&Path> {
+        let dest = self.dests.get(id.0);
+        (dest.flags & HAS_BEST != 0).then(|| &self.paths.get(dest.run())[0])
+    }
+
+    pub(crate) fn find_path(&self, id: DestId, source: SourceId, path_id: PathId) -> Option<usize> {
+        self.paths(id).iter().position(|p| p.source == source && p.path_id == path_id.0)
+    }
+
+    /// Adds a path or replaces the one with the same source and identifier.
+    pub(crate) fn store(&mut self, id: DestId, path: Path) -> Stored {
+        let dest = self.dests.get_mut(id.0);
+        let run = dest.run();
+        let paths = self.paths.get_mut(run);
+        let same = |p: &Path| p.source == path.source && p.path_id == path.path_id;
+        if let Some(at) = paths.iter().position(same) {
+            let old = std::mem::replace(&mut paths[at], path);
+            if at == 0 {
+                dest.flags |= BEST_TOUCHED;
+            }
+            return Stored::Replaced(old);
+        }
+        if paths.len() >= RUN_MAX {
+            return Stored::Refused;
+        }
+        if paths.is_empty() {
+            dest.flags |= BEST_TOUCHED;
+        }
+        dest.set_run(self.paths.push(run, path));
+        self.path_count += 1;
+        Stored::Added
+    }
+
+    /// Takes the path at `at` out.
+    pub(crate) fn withdraw(&mut self, id: DestId, at: usize) -> Path {
+        let dest = self.dests.get_mut(id.0);
+        let run = dest.run();
+        let path = self.paths.get(run)[at];
+        dest.set_run(self.paths.swap_remove(run, at));
+        if at == 0 {
+            dest.flags = (dest.flags | BEST_TOUCHED) & !HAS_BEST;
+        }
+        self.path_count -= 1;
+        path
+    }
+
+    /// The best path counts as changed at the next decision, whatever it yields.
+    pub(crate) fn touch_best(&mut self, id: DestId) {
+        self.dests.get_mut(id.0).flags |= BEST_TOUCHED;
+    }
+
+    /// Moves the path at `best` to the front; returns whether the best path changed or was written.
+    pub(crate) fn set_best(&mut self, id: DestId, best: Option<usize>) -> bool {
+        let dest = self.dests.get_mut(id.0);
+        let had = dest.flags & HAS_BEST != 0;
+        let touched = dest.flags & BEST_TOUCHED != 0;
+        dest.flags &= !(HAS_BEST | BEST_TOUCHED);
+        if let Some(at) = best {
+            dest.flags |= HAS_BEST;
+            if at != 0 {
+                self.paths.get_mut(dest.run()).swap(0, at);
+            }
+        }
+        touched || had != best.is_some() || best.is_some_and(|at| at != 0)
+    }
+
+    pub(crate) fn fib(&self, id: DestId) -> u32 {
+        self.dests.get(id.0).fib
+    }
+
+    pub(crate) fn set_fib(&mut self, id: DestId, fib: u32) {
+        self.dests.get_mut(id.0).fib = fib;
+    }
+
+    #[inline]
+    pub(crate) fn last_change(&self, id: DestId) -> u32 {
+        *self.last_change.get(id.0)
+    }
+
+    /// Never goes back.
+    #[inline]
+    pub(crate) fn note_change(&mut self, id: DestId, generation: u32) {
+        let last = self.last_change.get_mut(id.0);
+        *last = (*last).max(generation);
+    }
+
+    /// Puts every change at the beginning of time (the generation counter starts over).
+    pub(crate) fn reset_changes(&mut self) {
+        for id in 0..self.last_change.len() {
+            *self.last_change.get_mut(id) = 1;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn path(source: u16, path_id: u32, attrs: u32) -> Path {
+        Path {
+            source: SourceId(source),
+            path_id,
+            attrs: super::super::AttrId(attrs),
+            ..Path::default()
+        }
+    }
+
+    #[test]
+    fn prefixes_of_different_length_are_different_destinations() {
+        for (family, a, b) in [
+            (Family::Ipv4, "10.0.0.0/8", "10.0.0.0/9"),
+            (Family::Ipv6, "2001:db8::/32", "2001:db8::/33"),
+        ] {
+            let mut dests = Destinations::new(family, 1);
+            let (a, b): (Prefix, Prefix) = (a.parse().unwrap(), b.parse().unwrap());
+            let id = dests.find_or_insert(a);
+            assert_eq!(dests.find(b), None);
+            assert_ne!(dests.find_or_insert(b), id);
+            assert_eq!(dests.find_or_insert(a), id);
+            assert_eq!(dests.prefix(id), a);
+            dests.free(id);
+            assert!(dests.find(a).is_none() && !dests.is_live(id));
+            assert_eq!((dests.len(), dests.slots()), (1, 2));
+        }
+    }
+
+    #[test]
+    fn the_best_path_stands_first_and_its_changes_are_seen() {
+        let mut dests = Destinations::new(Family::Ipv4, 1);
+        let id = dests.find_or_insert("10.0.0.0/8".parse().unwrap());
+        assert!(matches!(dests.store(id, path(1, 0, 1)), Stored::Added));
+        assert!(matches!(dests.store(id, path(2, 0, 2)), Stored::Added));
+        assert!(dests.set_best(id, Some(1)));
+        assert_eq!(dests.best(id).unwrap().source, SourceId(2));
+        assert!(!dests.set_best(id, Some(0)), "nothing was written since");
+        assert!(matches!(dests.store(id, path(1, 0, 3)), Stored::Replaced(p) if p.attrs.0 == 1));
+        assert!(!dests.set_best(id, Some(0)), "another path than the best was written");
+        dests.store(id, path(2, 0, 4));
+        assert!(dests.set_best(id, Some(0)));
+        dests.withdraw(id, 0);
+        assert!(dests.best(id).is_none());
+        assert!(dests.set_best(id, Some(0)));
+        assert_eq!(dests.path_count(), 1);
+    }
+}

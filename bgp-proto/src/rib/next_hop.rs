@@ -1,0 +1,270 @@
+//! Next hops: each once, with what the host said about its address.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv6Addr};
+
+use super::NextHopState;
+use crate::types::NextHop;
+
+/// An interned next hop; 0 is "none" (routes of our own).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct NextHopId(pub(crate) u32);
+
+impl NextHopId {
+    pub(crate) const NONE: NextHopId = NextHopId(0);
+}
+
+/// Whether paths through a next hop count, and at what metric.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Reach {
+    #[default]
+    Unresolved,
+    Local,
+    Metric(u32),
+}
+
+impl Reach {
+    fn of(state: &NextHopState) -> Self {
+        match state {
+            NextHopState::Unreachable => Reach::Unresolved,
+            NextHopState::Via { hops, .. } if hops.is_empty() => Reach::Unresolved,
+            NextHopState::Via { metric, .. } => Reach::Metric(*metric),
+            NextHopState::Local => Reach::Local,
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Entry {
+    hop: NextHop,
+    /// References of any kind; paths also count in the address.
+    refs: u32,
+    paths: u32,
+    reach: Reach,
+    /// The state changed since [`NextHops::take_changed`].
+    changed: bool,
+}
+
+#[derive(Debug, Default)]
+struct Address {
+    /// Next hops in use by paths that have this address.
+    users: u32,
+    /// The host was told to track it.
+    tracked: bool,
+    state: NextHopState,
+}
+
+/// All next hops.
+#[derive(Debug, Default)]
+pub(crate) struct NextHops {
+    /// Entry `n` has id `n + 1`.
+    entries: Vec<Entry>,
+    free: Vec<u32>,
+    index: BTreeMap<NextHop, u32>,
+    addresses: BTreeMap<IpAddr, Address>,
+    /// Addresses whose wish to be tracked may differ from what the host was told.
+    unsettled: BTreeSet<IpAddr>,
+    changed: bool,
+}
+
+impl NextHops {
+    /// The id of a next hop, with one reference to give back with [`NextHops::release`].
+    pub(crate) fn intern(&mut self, hop: NextHop) -> NextHopId {
+        if let Some(id) = self.index.get(&hop).copied() {
+            self.entry_mut(id).refs += 1;
+            return NextHopId(id);
+        }
+        let reach =
+            self.addresses.get(&hop.addr()).map(|a| Reach::of(&a.state)).unwrap_or_default();
+        let entry = Entry { hop, refs: 1, paths: 0, reach, changed: false };
+        let id = match self.free.pop() {
+            Some(id) => {
+                *self.entry_mut(id) = entry;
+                id
+            }
+            None => {
+                self.entries.push(entry);
+                self.entries.len() as u32
+            }
+        };
+        self.index.insert(hop, id);
+        NextHopId(id)
+    }
+
+    fn entry(&self, id: u32) -> &Entry {
+        &self.entries[id as usize - 1]
+    }
+
+    fn entry_mut(&mut self, id: u32) -> &mut Entry {
+        &mut self.entries[id as usize - 1]
+    }
+
+    pub(crate) fn retain(&mut self, id: NextHopId) {
+        if id != NextHopId::NONE {
+            self.entry_mut(id.0).refs += 1;
+        }
+    }
+
+    pub(crate) fn release(&mut self, id: NextHopId) {
+        if id == NextHopId::NONE {
+            return;
+        }
+        let entry = self.entry_mut(id.0);
+        entry.refs -= 1;
+        if entry.refs == 0 {
+            let hop = entry.hop;
+            self.index.remove(&hop);
+            self.free.push(id.0);
+        }
+    }
+
+    /// A path uses the next hop: it keeps a reference, and the address is tracked.
+    #[inline]
+    pub(crate) fn retain_path(&mut self, id: NextHopId) {
+        if id == NextHopId::NONE {
+            return;
+        }
+        let entry = self.entry_mut(id.0);
+        entry.refs += 1;
+        entry.paths += 1;
+        if entry.paths == 1 {
+            let addr = entry.hop.addr();
+            self.addresses.entry(addr).or_default().users += 1;
+            self.unsettled.insert(addr);
+        }
+    }
+
+    #[inline]
+    pub(crate) fn release_path(&mut self, id: NextHopId) {
+        if id == NextHopId::NONE {
+            return;
+        }
+        let entry = self.entry_mut(id.0);
+        entry.paths -= 1;
+        if entry.paths == 0 {
+            let addr = entry.hop.addr();
+            if let Some(address) = self.addresses.get_mut(&addr) {
+                address.users -= 1;
+            }
+            self.unsettled.insert(addr);
+        }
+        self.release(id);
+    }
+
+    pub(crate) fn hop(&self, id: NextHopId) -> Option<NextHop> {
+        (id != NextHopId::NONE).then(|| self.entry(id.0).hop)
+    }
+
+    /// Routes of our own resolve by themselves.
+    #[inline]
+    pub(crate) fn reach(&self, id: NextHopId) -> Reach {
+        if id == NextHopId::NONE { Reach::Metric(0) } else { self.entry(id.0).reach }
+    }
+
+    pub(crate) fn state(&self, id: NextHopId) -> Option<&NextHopState> {
+        self.addresses.get(&self.hop(id)?.addr()).map(|address| &address.state)
+    }
+
+    /// Takes what the host says. Unknown addresses are ignored: nobody asked for them any more.
+    pub(crate) fn set_state(&mut self, addr: IpAddr, state: NextHopState) {
+        let Some(address) = self.addresses.get_mut(&addr) else { return };
+        if address.state == state {
+            return;
+        }
+        address.state = state;
+        let reach = Reach::of(&address.state);
+        let range = match addr {
+            IpAddr::V4(a) => NextHop::V4(a)..=NextHop::V4(a),
+            IpAddr::V6(a) => NextHop::V6(a)..=NextHop::V6(a),
+        };
+        let mut ids: Vec<u32> = self.index.range(range).map(|(_, id)| *id).collect();
+        if let IpAddr::V6(global) = addr {
+            let from = NextHop::V6Both { global, link_local: Ipv6Addr::UNSPECIFIED };
+            let to = NextHop::V6Both { global, link_local: Ipv6Addr::from_bits(u128::MAX) };
+            ids.extend(self.index.range(from..=to).map(|(_, id)| *id));
+        }
+        for id in ids {
+            let entry = self.entry_mut(id);
+            entry.reach = reach;
+            entry.changed = true;
+            self.changed = true;
+        }
+    }
+
+    /// Whether a state changed since the marks were cleared.
+    pub(crate) fn any_changed(&self) -> bool {
+        self.changed
+    }
+
+    #[inline]
+    pub(crate) fn is_changed(&self, id: NextHopId) -> bool {
+        id != NextHopId::NONE && self.entry(id.0).changed
+    }
+
+    pub(crate) fn clear_changed(&mut self) {
+        self.changed = false;
+        self.entries.iter_mut().for_each(|entry| entry.changed = false);
+    }
+
+    /// Addresses to track (true) or forget (false) since the last call.
+    pub(crate) fn take_requests(&mut self) -> Vec<(IpAddr, bool)> {
+        let mut requests = Vec::new();
+        for addr in std::mem::take(&mut self.unsettled) {
+            let Some(address) = self.addresses.get_mut(&addr) else { continue };
+            let wanted = address.users > 0;
+            if wanted != address.tracked {
+                address.tracked = wanted;
+                requests.push((addr, wanted));
+            }
+            if !wanted {
+                self.addresses.remove(&addr);
+            }
+        }
+        requests
+    }
+
+    /// Next hops in use.
+    pub(crate) fn len(&self) -> u32 {
+        self.index.len() as u32
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn via(metric: u32) -> NextHopState {
+        let hop = crate::types::Hop { gateway: None, ifindex: 1, onlink: false, weight: 1 };
+        NextHopState::Via { hops: vec![hop], metric, connected: true }
+    }
+
+    #[test]
+    fn an_address_is_tracked_while_a_path_uses_it() {
+        let mut hops = NextHops::default();
+        let addr: IpAddr = "2001:db8::1".parse().unwrap();
+        let IpAddr::V6(global) = addr else { unreachable!() };
+        let single = hops.intern(NextHop::V6(global));
+        let both = hops.intern(NextHop::V6Both { global, link_local: "fe80::1".parse().unwrap() });
+        assert_eq!(hops.take_requests(), [], "an export next hop is not tracked");
+        hops.retain_path(single);
+        hops.retain_path(both);
+        assert_eq!(hops.take_requests(), [(addr, true)]);
+        assert_eq!(hops.reach(both), Reach::Unresolved);
+        hops.set_state(addr, via(5));
+        assert!(hops.is_changed(single) && hops.is_changed(both));
+        assert_eq!(hops.reach(single), Reach::Metric(5));
+        hops.clear_changed();
+        hops.set_state(addr, via(5));
+        assert!(!hops.any_changed(), "the same state again is no change");
+        hops.release_path(single);
+        assert_eq!(hops.take_requests(), []);
+        hops.release_path(both);
+        hops.retain_path(both);
+        assert_eq!(hops.take_requests(), [], "gone and back between two calls");
+        hops.release_path(both);
+        assert_eq!(hops.take_requests(), [(addr, false)]);
+        hops.release(single);
+        hops.release(both);
+        assert_eq!(hops.len(), 0);
+    }
+}

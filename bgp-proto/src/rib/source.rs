@@ -1,0 +1,96 @@
+//! What the decision process and export need to know about the peers that paths come from.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use super::{AttrTable, Candidate, NextHops, PREFERENCE_BGP, Path, Rank, Reach, SourceId};
+use crate::policy::Source;
+use crate::types::{ClusterId, PeerType, RouterId};
+
+/// One peer as a source of routes. Stays while stale routes of the peer do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SourceFacts {
+    pub(crate) address: IpAddr,
+    pub(crate) router_id: RouterId,
+    pub(crate) peer_type: PeerType,
+    /// iBGP: a client of ours (RFC 4456).
+    pub(crate) client: bool,
+    /// The cluster that it belongs to.
+    pub(crate) cluster_id: ClusterId,
+}
+
+/// Preference of a source before policy. Differs from RFC: BGP knows no such step. The numbers are
+/// BIRD's, so that a prefix of our own wins over a learned one, and any over one that the kernel had.
+pub(crate) fn default_preference(source: Source) -> u16 {
+    match source {
+        Source::Bgp => PREFERENCE_BGP,
+        Source::Static => 200,
+        Source::Direct => 240,
+        Source::Kernel => 10,
+    }
+}
+
+/// All peers as sources, by [`SourceId`].
+#[derive(Debug, Default)]
+pub(crate) struct Sources {
+    peers: Vec<Option<SourceFacts>>,
+}
+
+impl Sources {
+    pub(crate) fn set(&mut self, id: SourceId, facts: SourceFacts) {
+        let at = usize::from(id.0);
+        if self.peers.len() <= at {
+            self.peers.resize(at + 1, None);
+        }
+        self.peers[at] = Some(facts);
+    }
+
+    pub(crate) fn remove(&mut self, id: SourceId) {
+        if let Some(slot) = self.peers.get_mut(usize::from(id.0)) {
+            *slot = None;
+        }
+    }
+
+    #[inline]
+    pub(crate) fn get(&self, id: SourceId) -> Option<&SourceFacts> {
+        self.peers.get(usize::from(id.0))?.as_ref()
+    }
+
+    /// The rank of a path, or `None` if it is not usable.
+    #[inline]
+    pub(crate) fn rank(&self, path: &Path, attrs: &AttrTable, hops: &NextHops) -> Option<Rank> {
+        if path.flags.is_refused() {
+            return None;
+        }
+        let Reach::Metric(igp_metric) = hops.reach(path.next_hop) else { return None };
+        Some(self.rank_regardless(path, igp_metric, attrs))
+    }
+
+    /// The rank that a path has or would have.
+    pub(crate) fn rank_regardless(&self, path: &Path, igp_metric: u32, attrs: &AttrTable) -> Rank {
+        let rank = Rank {
+            igp_metric,
+            path_id: path.path_id,
+            ..Rank::from_attrs(attrs.key(path.attrs), attrs.local(path.attrs).preference)
+        };
+        match self.get(path.source) {
+            Some(facts) => Rank {
+                external: facts.peer_type == PeerType::External,
+                router_id: if rank.router_id == 0 { facts.router_id.0 } else { rank.router_id },
+                address: facts.address,
+                ..rank
+            },
+            None => Rank { local_origin: true, address: IpAddr::V4(Ipv4Addr::UNSPECIFIED), ..rank },
+        }
+    }
+
+    /// The usable paths with their ranks, by position.
+    pub(crate) fn candidates(
+        &self,
+        paths: &[Path],
+        attrs: &AttrTable,
+        hops: &NextHops,
+    ) -> smallvec::SmallVec<[Candidate; 4]> {
+        let ranked = paths.iter().enumerate();
+        ranked.filter_map(|(at, path)| Some((at, self.rank(path, attrs, hops)?))).collect()
+    }
+}

@@ -1,0 +1,480 @@
+//! The way in: loop checks, import policy, storing and withdrawing paths.
+
+use std::sync::Arc;
+
+use super::{PeerRoutes, Table, TableEvent};
+use crate::policy::{Decision, RouteRef, Source};
+use crate::rib::{
+    AttrId, AttrKey, DestId, LocalAttrs, LocalRoute, NextHopId, Path, PathFlags, SourceId, Stored,
+    default_preference,
+};
+use crate::session::Negotiated;
+use crate::types::{Family, NextHop, PathId, PeerId, PeerType, Prefix, Time};
+use crate::wire::{AttrEdit, AttrView, Origin, RouteAction, RouteBatch, RouteEntry};
+
+/// Names a path for as long as it is held.
+pub(super) type PathName = (Family, DestId, SourceId, u32);
+
+/// What import made of a route. Holds one reference to each id.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Judged {
+    attrs: AttrId,
+    next_hop: NextHopId,
+    flags: PathFlags,
+    /// As received, where import changed it.
+    received: Option<(AttrId, NextHopId)>,
+}
+
+/// What import needs to know about the sender.
+pub(super) struct Importer {
+    source: SourceId,
+    pub(super) routes: Arc<PeerRoutes>,
+    pub(super) session: Arc<Negotiated>,
+}
+
+impl Table {
+    /// See [`Table::apply`].
+    pub(super) fn apply_batch(&mut self, now: Time, peer: PeerId, batch: &RouteBatch) {
+        let Some(importer) = self.importer(peer, Liveness::Up) else { return };
+        for entry in batch.entries() {
+            if !importer.session.families.contains(entry.family) {
+                continue;
+            }
+            match &entry.action {
+                RouteAction::Announce { attrs, next_hop } => {
+                    self.announce(
+                        now,
+                        peer,
+                        &importer,
+                        batch,
+                        entry,
+                        batch.attrs(attrs),
+                        *next_hop,
+                    );
+                }
+                RouteAction::Withdraw => {
+                    for (path_id, prefix) in batch.nlri(entry).iter() {
+                        self.withdraw_path(peer, importer.source, path_id, prefix);
+                    }
+                }
+                RouteAction::EndOfRib => self.sweep_stale(peer, entry.family),
+                RouteAction::RefreshRequest => self.begin_refresh(peer, entry.family),
+                RouteAction::RefreshBegin => self.mark_unrefreshed(now, peer, entry.family),
+                RouteAction::RefreshEnd => self.sweep_unrefreshed(peer, entry.family),
+            }
+        }
+    }
+
+    pub(super) fn importer(&self, peer: PeerId, liveness: Liveness) -> Option<Importer> {
+        let peer = self.peer(peer)?;
+        if liveness == Liveness::Up && !peer.up {
+            return None;
+        }
+        Some(Importer {
+            source: peer.source,
+            routes: Arc::clone(&peer.routes),
+            session: Arc::clone(peer.session.as_ref()?),
+        })
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn announce(
+        &mut self,
+        now: Time,
+        peer: PeerId,
+        importer: &Importer,
+        batch: &RouteBatch,
+        entry: &RouteEntry,
+        attrs: &[u8],
+        next_hop: NextHop,
+    ) {
+        let received = self.attrs.intern(attrs, LocalAttrs::default());
+        let hop = self.hops.intern(next_hop);
+        let once = importer.routes.import.is_prefix_independent();
+        let mut judged = None;
+        for (path_id, prefix) in batch.nlri(entry).iter() {
+            let verdict = match judged {
+                Some(verdict) => verdict,
+                None => self.judge(importer, prefix, received, hop),
+            };
+            self.store_path(now, peer, importer.source, path_id, prefix, &verdict);
+            if once {
+                judged = Some(verdict);
+            } else {
+                self.release_judged(&verdict);
+            }
+        }
+        if let Some(verdict) = judged {
+            self.release_judged(&verdict);
+        }
+        self.attrs.release(received);
+        self.hops.release(hop);
+    }
+
+    /// Loop checks and import policy for one received route.
+    fn judge(
+        &mut self,
+        importer: &Importer,
+        prefix: Prefix,
+        received: AttrId,
+        hop: NextHopId,
+    ) -> Judged {
+        let external = importer.session.peer_type == PeerType::External;
+        let mut flags = self.loop_flags(importer, self.attrs.view(received));
+        if external {
+            flags.set(PathFlags::EXTERNAL);
+        }
+        let unchanged = |table: &mut Self, flags| {
+            table.attrs.retain(received);
+            table.hops.retain(hop);
+            Judged { attrs: received, next_hop: hop, flags, received: None }
+        };
+        if flags.is_refused() {
+            return unchanged(self, flags);
+        }
+        let route = RouteRef {
+            prefix,
+            attrs: self.attrs.view(received),
+            next_hop: self.hops.hop(hop),
+            source: Source::Bgp,
+            interface: None,
+            metric: None,
+            peer_type: Some(importer.session.peer_type),
+        };
+        let verdict = importer.routes.import.evaluate(&route);
+        if verdict.decision != Decision::Accept {
+            flags.set(PathFlags::REJECTED);
+            return unchanged(self, flags);
+        }
+        let local = LocalAttrs {
+            preference: verdict.preference.unwrap_or(default_preference(Source::Bgp)),
+            metric: verdict.metric,
+        };
+        let mut edit = verdict.attrs;
+        if external
+            && importer.routes.honour_graceful_shutdown
+            && self.attrs.key(received).has(AttrKey::GRACEFUL_SHUTDOWN)
+        {
+            // RFC 8326 §4.2, after policy: a customer's LOCAL_PREF must not undo a drain.
+            edit.get_or_insert_with(|| AttrEdit::from_view(route.attrs)).set_local_pref(0);
+        }
+        let attrs = match edit {
+            Some(edit) => self.attrs.intern(edit.view().as_bytes(), local),
+            None if local == LocalAttrs::default() => {
+                self.attrs.retain(received);
+                received
+            }
+            None => {
+                let bytes = self.attrs.view(received).as_bytes().to_vec();
+                self.attrs.intern(&bytes, local)
+            }
+        };
+        let next_hop = match verdict.next_hop {
+            Some(next_hop) => self.hops.intern(next_hop),
+            None => {
+                self.hops.retain(hop);
+                hop
+            }
+        };
+        let changed = attrs != received || next_hop != hop;
+        if changed {
+            flags.set(PathFlags::CHANGED);
+            self.attrs.retain(received);
+            self.hops.retain(hop);
+        }
+        Judged { attrs, next_hop, flags, received: changed.then_some((received, hop)) }
+    }
+
+    /// Loops make a route unusable, never an error (RFC 4271 §9.1.2, RFC 4456 §8).
+    fn loop_flags(&self, importer: &Importer, attrs: AttrView<'_>) -> PathFlags {
+        let mut flags = PathFlags::default();
+        let allowed = usize::from(importer.routes.allow_local_asn);
+        let path = attrs.as_path();
+        let session_asn = importer.session.local_asn;
+        if path.count(session_asn) > allowed
+            || self.config.asn != session_asn && path.count(self.config.asn) > allowed
+        {
+            flags.set(PathFlags::AS_LOOP);
+        }
+        if importer.session.peer_type == PeerType::Internal {
+            if attrs.originator_id() == Some(self.config.router_id) {
+                flags.set(PathFlags::ORIGINATOR_LOOP);
+            }
+            let ours = [Some(self.config.cluster_id), importer.routes.cluster_id];
+            if attrs.cluster_list().any(|cluster| ours.contains(&Some(cluster))) {
+                flags.set(PathFlags::CLUSTER_LOOP);
+            }
+        }
+        flags
+    }
+
+    fn release_judged(&mut self, judged: &Judged) {
+        self.attrs.release(judged.attrs);
+        self.hops.release(judged.next_hop);
+        if let Some((attrs, hop)) = judged.received {
+            self.attrs.release(attrs);
+            self.hops.release(hop);
+        }
+    }
+
+    /// Puts a path in place of the one with the same source and identifier. Takes references of its
+    /// own. A route that comes back as it was changes nothing but its marks.
+    fn store_path(
+        &mut self,
+        now: Time,
+        peer: PeerId,
+        source: SourceId,
+        path_id: PathId,
+        prefix: Prefix,
+        judged: &Judged,
+    ) {
+        let family = prefix.family();
+        let known = self.rib(family).dests.find(prefix);
+        let at = known.and_then(|dest| {
+            Some((dest, self.rib(family).dests.find_path(dest, source, path_id)?))
+        });
+        if let Some((dest, at)) = at {
+            let path = self.rib(family).dests.paths(dest)[at];
+            let mut flags = path.flags;
+            flags.clear(PathFlags::STALE);
+            flags.clear(PathFlags::UNREFRESHED);
+            let same = path.attrs == judged.attrs
+                && path.next_hop == judged.next_hop
+                && flags == judged.flags;
+            let name = (family, dest, source, path_id.0);
+            if same && self.received.get(&name).copied() == judged.received {
+                self.rib_mut(family).dests.paths_mut(dest)[at].flags = flags;
+                return;
+            }
+        } else if !self.has_room(peer, family) {
+            return;
+        }
+        let dest = known.unwrap_or_else(|| self.rib_mut(family).dests.find_or_insert(prefix));
+        let path = Path {
+            attrs: judged.attrs,
+            next_hop: judged.next_hop,
+            path_id: path_id.0,
+            received_secs: now.as_secs() as u32,
+            source,
+            flags: judged.flags,
+        };
+        self.put(peer, dest, family, path, judged.received);
+    }
+
+    /// Writes a path and everything that counts it.
+    fn put(
+        &mut self,
+        peer: PeerId,
+        dest: DestId,
+        family: Family,
+        path: Path,
+        received: Option<(AttrId, NextHopId)>,
+    ) {
+        let stored = self.rib_mut(family).dests.store(dest, path);
+        let old = match stored {
+            Stored::Refused => {
+                self.note(format!(
+                    "{}: more than 65535 paths; the path of {} is not used",
+                    self.rib(family).dests.prefix(dest),
+                    self.peer_name(peer)
+                ));
+                return;
+            }
+            Stored::Added => None,
+            Stored::Replaced(old) => Some(old),
+        };
+        self.attrs.retain(path.attrs);
+        self.hops.retain_path(path.next_hop);
+        let name = (family, dest, path.source, path.path_id);
+        if let Some((attrs, hop)) = received {
+            self.attrs.retain(attrs);
+            self.hops.retain(hop);
+        }
+        let before = match received {
+            Some(pair) => self.received.insert(name, pair),
+            None if old.is_some_and(|old| old.flags.has(PathFlags::CHANGED)) => {
+                self.received.remove(&name)
+            }
+            None => None,
+        };
+        self.release_received(before);
+        if let Some(old) = old {
+            self.attrs.release(old.attrs);
+            self.hops.release_path(old.next_hop);
+        }
+        if let Some(peer) = self.peer_mut(peer) {
+            let held = peer.family_mut(family);
+            if old.is_none() {
+                held.received += 1;
+                held.dests.insert(dest.0);
+            }
+            held.accepted -= u32::from(old.is_some_and(|old| !old.flags.is_refused()));
+            held.accepted += u32::from(!path.flags.is_refused());
+        }
+        self.rib_mut(family).touched.insert(dest.0);
+    }
+
+    fn release_received(&mut self, pair: Option<(AttrId, NextHopId)>) {
+        if let Some((attrs, hop)) = pair {
+            self.attrs.release(attrs);
+            self.hops.release(hop);
+        }
+    }
+
+    fn withdraw_path(&mut self, peer: PeerId, source: SourceId, path_id: PathId, prefix: Prefix) {
+        let family = prefix.family();
+        let Some(dest) = self.rib(family).dests.find(prefix) else { return };
+        if let Some(at) = self.rib(family).dests.find_path(dest, source, path_id) {
+            self.take_out(peer, family, dest, at);
+        }
+    }
+
+    /// Removes the path at `at` and everything that counts it.
+    pub(super) fn take_out(&mut self, peer: PeerId, family: Family, dest: DestId, at: usize) {
+        let rib = self.rib_mut(family);
+        let path = rib.dests.withdraw(dest, at);
+        rib.touched.insert(dest.0);
+        let last = rib.dests.paths(dest).iter().all(|other| other.source != path.source);
+        self.release_path(family, dest, &path);
+        if let Some(peer) = self.peer_mut(peer) {
+            let held = peer.family_mut(family);
+            held.received -= 1;
+            held.accepted -= u32::from(!path.flags.is_refused());
+            if last {
+                held.dests.remove(dest.0);
+            }
+            let bound = peer.routes.prefixes_max.map(|max| warning_bound(max, &peer.routes));
+            let held = peer.family_mut(family);
+            held.warned &= bound.is_some_and(|bound| held.received >= bound);
+        }
+    }
+
+    fn release_path(&mut self, family: Family, dest: DestId, path: &Path) {
+        self.attrs.release(path.attrs);
+        self.hops.release_path(path.next_hop);
+        if path.flags.has(PathFlags::CHANGED) {
+            let pair = self.received.remove(&(family, dest, path.source, path.path_id));
+            self.release_received(pair);
+        }
+    }
+
+    /// Whether the peer may add one more path; gives the warning and the verdict once each.
+    fn has_room(&mut self, id: PeerId, family: Family) -> bool {
+        let Some(peer) = self.peer_mut(id) else { return false };
+        let Some(bound) = peer.routes.prefixes_max else { return true };
+        let warning = warning_bound(bound, &peer.routes);
+        let held = peer.family_mut(family);
+        if held.limited {
+            return false;
+        }
+        let count = held.received.saturating_add(1);
+        if count > bound {
+            held.limited = true;
+            self.events.push_back(TableEvent::PrefixLimit { peer: id, family, bound });
+            return false;
+        }
+        if count >= warning && !held.warned {
+            held.warned = true;
+            self.events.push_back(TableEvent::PrefixWarning { peer: id, family, count, bound });
+        }
+        true
+    }
+
+    /// Judges again what a peer sent, under its present parameters.
+    pub(super) fn reimport(&mut self, peer: PeerId) {
+        let Some(importer) = self.importer(peer, Liveness::Any) else { return };
+        for family in Family::ALL {
+            for dest in self.held_dests(peer, family) {
+                let paths: Vec<Path> = self.rib(family).dests.paths(dest).to_vec();
+                let prefix = self.rib(family).dests.prefix(dest);
+                for path in paths.into_iter().filter(|path| path.source == importer.source) {
+                    self.rejudge(peer, &importer, family, dest, prefix, path);
+                }
+            }
+        }
+    }
+
+    fn rejudge(
+        &mut self,
+        peer: PeerId,
+        importer: &Importer,
+        family: Family,
+        dest: DestId,
+        prefix: Prefix,
+        path: Path,
+    ) {
+        let name = (family, dest, path.source, path.path_id);
+        let kept = self.received.get(&name).copied();
+        let (received, hop) = kept.unwrap_or((path.attrs, path.next_hop));
+        let judged = self.judge(importer, prefix, received, hop);
+        let mut flags = judged.flags;
+        for mark in [PathFlags::STALE, PathFlags::UNREFRESHED] {
+            if path.flags.has(mark) {
+                flags.set(mark);
+            }
+        }
+        let new = Path { attrs: judged.attrs, next_hop: judged.next_hop, flags, ..path };
+        if new != path {
+            self.put(peer, dest, family, new, judged.received);
+        }
+        self.release_judged(&judged);
+    }
+
+    /// See [`Table::handle_local`].
+    pub(super) fn set_own(
+        &mut self,
+        now: Time,
+        prefix: Prefix,
+        source: Source,
+        route: Option<LocalRoute>,
+    ) {
+        let Some(id) = SourceId::own(source) else { return };
+        let family = prefix.family();
+        let Some(route) = route else {
+            self.own.remove(&(prefix, source));
+            let Some(dest) = self.rib(family).dests.find(prefix) else { return };
+            if let Some(at) = self.rib(family).dests.find_path(dest, id, PathId(0)) {
+                let path = self.rib_mut(family).dests.withdraw(dest, at);
+                self.rib_mut(family).touched.insert(dest.0);
+                self.release_path(family, dest, &path);
+            }
+            return;
+        };
+        let before = self.own.insert((prefix, source), route.clone());
+        if before.as_ref() == Some(&route) {
+            return;
+        }
+        let dest = self.rib_mut(family).dests.find_or_insert(prefix);
+        let local = LocalAttrs { preference: default_preference(source), metric: None };
+        let attrs = match &route.attrs {
+            Some(bytes) => self.attrs.intern(bytes, local),
+            None => self.attrs.intern(AttrEdit::originate(Origin::Igp).view().as_bytes(), local),
+        };
+        let path = Path {
+            attrs,
+            next_hop: NextHopId::NONE,
+            path_id: 0,
+            received_secs: now.as_secs() as u32,
+            source: id,
+            flags: PathFlags::default(),
+        };
+        match self.rib_mut(family).dests.store(dest, path) {
+            Stored::Added => {}
+            Stored::Replaced(old) => self.attrs.release(old.attrs),
+            Stored::Refused => self.attrs.release(attrs),
+        }
+        self.rib_mut(family).touched.insert(dest.0);
+    }
+}
+
+/// Whether a session must be up for what is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Liveness {
+    Up,
+    Any,
+}
+
+fn warning_bound(bound: u32, routes: &PeerRoutes) -> u32 {
+    let share = u64::from(bound) * u64::from(routes.prefixes_warning_percent.min(100)) / 100;
+    u32::try_from(share).unwrap_or(bound).max(1)
+}

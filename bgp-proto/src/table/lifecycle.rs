@@ -1,0 +1,253 @@
+//! Peers coming and going: sessions, graceful restart, enhanced refresh, deadlines.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::peer::Peer;
+use super::{PeerRoutes, Table};
+use crate::export::Reader;
+use crate::rib::{DestId, PathFlags, SourceFacts, SourceId};
+use crate::session::{Keep, Negotiated};
+use crate::types::{Family, FamilySet, PeerId, PeerType, RouterId, Time};
+
+/// After the session is back, stale routes wait so long for End-of-RIB (RFC 8538 §4.1).
+const STALE_TIME: Duration = Duration::from_secs(180);
+/// After BoRR, routes wait so long for EoRR before they are withdrawn (RFC 7313 §4).
+const REFRESH_TIME: Duration = Duration::from_secs(600);
+
+impl Table {
+    /// See [`Table::peer_add`].
+    pub(super) fn add_peer(&mut self, id: PeerId, address: IpAddr, routes: Arc<PeerRoutes>) {
+        let Some(source) = SourceId::peer_id(id) else {
+            self.note(format!("{}: no more than 65532 peers; it is left out", routes.name));
+            return;
+        };
+        if self.peers.len() <= id.index() {
+            self.peers.resize_with(id.index() + 1, || None);
+        }
+        self.peers[id.index()] = Some(Peer::new(source, address, routes));
+    }
+
+    /// See [`Table::peer_up`].
+    pub(super) fn bring_up(
+        &mut self,
+        now: Time,
+        id: PeerId,
+        session: Arc<Negotiated>,
+    ) -> Vec<Reader> {
+        let Some(peer) = self.peer_mut(id) else { return Vec::new() };
+        let was_up = std::mem::replace(&mut peer.up, true);
+        peer.session = Some(Arc::clone(&session));
+        if peer.stale_timer.deadline().is_some() {
+            peer.stale_timer.set(now + STALE_TIME);
+        }
+        for family in Family::ALL {
+            let held = peer.family_mut(family);
+            held.limited = false;
+            held.warned = false;
+            held.refresh_timer.stop();
+        }
+        if was_up {
+            self.leave_groups(id);
+        }
+        self.note_facts(id);
+        let kept = kept_families(&session);
+        for family in Family::ALL {
+            if !kept.contains(family) {
+                self.sweep(id, family, PathFlags::STALE);
+            }
+        }
+        session.families.iter().filter_map(|family| self.join_group(id, family)).collect()
+    }
+
+    /// Tells decision and export what they need of the peer. If that changed, its routes are looked
+    /// at again.
+    pub(super) fn note_facts(&mut self, id: PeerId) {
+        let Some(peer) = self.peer(id) else { return };
+        let session = peer.session.as_ref();
+        let facts = SourceFacts {
+            address: peer.address,
+            router_id: session.map_or(RouterId::default(), |s| s.peer_router_id),
+            peer_type: session.map_or(PeerType::External, |s| s.peer_type),
+            client: peer.routes.route_reflector_client,
+            cluster_id: peer.routes.cluster_id.unwrap_or(self.config.cluster_id),
+        };
+        let source = peer.source;
+        if self.sources.get(source) == Some(&facts) {
+            return;
+        }
+        self.sources.set(source, facts);
+        for family in Family::ALL {
+            for dest in self.held_dests(id, family) {
+                let rib = self.rib_mut(family);
+                rib.dests.touch_best(dest);
+                rib.touched.insert(dest.0);
+            }
+        }
+    }
+
+    /// See [`Table::peer_down`].
+    pub(super) fn take_down(&mut self, now: Time, id: PeerId, keep: Option<Keep>) {
+        let Some(peer) = self.peer_mut(id) else { return };
+        peer.up = false;
+        peer.stale_timer.stop();
+        let families = keep.map_or(FamilySet::EMPTY, |keep| keep.families);
+        self.leave_groups(id);
+        for family in Family::ALL {
+            // RFC 4724 §4.2: what was stale already does not live through a second restart.
+            self.sweep(id, family, PathFlags::STALE);
+            if !families.contains(family) {
+                self.withdraw_all(id, family);
+                continue;
+            }
+            self.mark(id, family, PathFlags::STALE);
+            let Some(peer) = self.peer_mut(id) else { return };
+            let held = peer.family_mut(family);
+            held.refresh_timer.stop();
+            if held.dests.is_empty() {
+                continue;
+            }
+            held.stale = true;
+            if let Some(keep) = keep {
+                peer.stale_timer.set(now + keep.restart_time);
+            }
+        }
+    }
+
+    /// See [`Table::peer_remove`].
+    pub(super) fn remove_peer(&mut self, now: Time, id: PeerId) {
+        self.take_down(now, id, None);
+        if let Some(peer) = self.peers.get_mut(id.index()).and_then(Option::take) {
+            self.sources.remove(peer.source);
+        }
+    }
+
+    /// See [`Table::peer_configure`].
+    pub(super) fn reconfigure_peer(&mut self, id: PeerId, routes: Arc<PeerRoutes>) {
+        let Some(peer) = self.peer_mut(id) else { return };
+        let before = std::mem::replace(&mut peer.routes, Arc::clone(&routes));
+        let bounded = routes.prefixes_max;
+        for family in Family::ALL {
+            let held = peer.family_mut(family);
+            held.limited &= bounded.is_some_and(|bound| held.received >= bound);
+        }
+        if peer.session.is_none() {
+            return;
+        }
+        self.note_facts(id);
+        let import_differs = before.import != routes.import
+            || before.allow_local_asn != routes.allow_local_asn
+            || before.cluster_id != routes.cluster_id
+            || before.honour_graceful_shutdown != routes.honour_graceful_shutdown;
+        if import_differs {
+            self.reimport(id);
+        }
+        self.regroup.insert(id);
+    }
+
+    /// Destinations that hold a path of the peer.
+    pub(super) fn held_dests(&self, id: PeerId, family: Family) -> Vec<DestId> {
+        let peer = self.peer(id);
+        peer.map_or(Vec::new(), |peer| peer.family(family).dests.iter().map(DestId).collect())
+    }
+
+    /// Withdraws every path of a peer.
+    fn withdraw_all(&mut self, id: PeerId, family: Family) {
+        self.take_out_if(id, family, |_| true);
+    }
+
+    /// Withdraws the peer's paths that carry a mark.
+    fn sweep(&mut self, id: PeerId, family: Family, mark: PathFlags) {
+        self.take_out_if(id, family, |flags| flags.has(mark));
+        let Some(peer) = self.peer_mut(id) else { return };
+        let held = peer.family_mut(family);
+        if mark == PathFlags::STALE {
+            held.stale = false;
+        } else {
+            held.refresh_timer.stop();
+        }
+        if Family::ALL.into_iter().all(|family| !peer.family(family).stale) {
+            peer.stale_timer.stop();
+        }
+    }
+
+    fn take_out_if(&mut self, id: PeerId, family: Family, condition: impl Fn(PathFlags) -> bool) {
+        let Some(source) = self.peer(id).map(|peer| peer.source) else { return };
+        for dest in self.held_dests(id, family) {
+            loop {
+                let paths = self.rib(family).dests.paths(dest);
+                let found = paths.iter().position(|p| p.source == source && condition(p.flags));
+                let Some(at) = found else { break };
+                self.take_out(id, family, dest, at);
+            }
+        }
+    }
+
+    fn mark(&mut self, id: PeerId, family: Family, mark: PathFlags) {
+        let Some(source) = self.peer(id).map(|peer| peer.source) else { return };
+        for dest in self.held_dests(id, family) {
+            let paths = self.rib_mut(family).dests.paths_mut(dest);
+            paths.iter_mut().filter(|p| p.source == source).for_each(|p| p.flags.set(mark));
+        }
+    }
+
+    /// End-of-RIB: what the peer did not send again is gone (RFC 4724 §4.2).
+    pub(super) fn sweep_stale(&mut self, id: PeerId, family: Family) {
+        if self.peer(id).is_some_and(|peer| peer.family(family).stale) {
+            self.sweep(id, family, PathFlags::STALE);
+        }
+    }
+
+    /// BoRR: what does not come again before EoRR will be gone (RFC 7313 §4).
+    pub(super) fn mark_unrefreshed(&mut self, now: Time, id: PeerId, family: Family) {
+        let Some(peer) = self.peer_mut(id) else { return };
+        let enhanced = peer.session.as_ref().is_some_and(|session| session.enhanced_refresh);
+        let held = peer.family_mut(family);
+        // RFC 7313 §4: before the End-of-RIB of a restarted peer, BoRR means nothing.
+        if !enhanced || held.stale {
+            return;
+        }
+        held.refresh_timer.set(now + REFRESH_TIME);
+        self.mark(id, family, PathFlags::UNREFRESHED);
+    }
+
+    /// EoRR.
+    pub(super) fn sweep_unrefreshed(&mut self, id: PeerId, family: Family) {
+        let refreshing = self
+            .peer(id)
+            .is_some_and(|peer| peer.family(family).refresh_timer.deadline().is_some());
+        if refreshing {
+            self.sweep(id, family, PathFlags::UNREFRESHED);
+        }
+    }
+
+    /// See [`Table::handle_timeout`].
+    pub(super) fn expire(&mut self, now: Time) {
+        for at in 0..self.peers.len() {
+            let id = PeerId(at as u32);
+            let Some(peer) = self.peer_mut(id) else { continue };
+            let stale = peer.stale_timer.expired(now);
+            let refreshes = Family::ALL.map(|f| (f, peer.family_mut(f).refresh_timer.expired(now)));
+            for (family, refresh) in refreshes {
+                if stale {
+                    self.sweep(id, family, PathFlags::STALE);
+                }
+                if refresh {
+                    self.sweep(id, family, PathFlags::UNREFRESHED);
+                }
+            }
+        }
+    }
+}
+
+/// Families whose stale routes live on when the session comes back (RFC 4724 §4.2): the peer says
+/// that it still forwards.
+fn kept_families(session: &Negotiated) -> FamilySet {
+    let restart = session.graceful_restart.iter().flat_map(|restart| &restart.families);
+    restart
+        .filter(|family| family.forwarding)
+        .filter_map(|family| Family::try_from(family.family).ok())
+        .filter(|family| session.families.contains(*family))
+        .collect()
+}

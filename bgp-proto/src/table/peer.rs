@@ -1,0 +1,79 @@
+//! A peer as the table knows it: parameters, last session, routes held per family.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use roaring::RoaringBitmap;
+
+use super::PeerRoutes;
+use crate::export::{MemberKey, Seat};
+use crate::rib::SourceId;
+use crate::session::Negotiated;
+use crate::types::{Family, Time, Timer};
+
+/// One peer.
+pub(super) struct Peer {
+    pub(super) source: SourceId,
+    pub(super) address: IpAddr,
+    pub(super) routes: Arc<PeerRoutes>,
+    /// The session that is up, or the last one: its routes may be kept as stale.
+    pub(super) session: Option<Arc<Negotiated>>,
+    pub(super) up: bool,
+    /// Stale routes are withdrawn at the latest then.
+    pub(super) stale_timer: Timer,
+    families: [PeerFamily; 2],
+}
+
+/// What belongs to one family of a peer.
+#[derive(Default)]
+pub(super) struct PeerFamily {
+    /// Destinations that hold a path of the peer.
+    pub(super) dests: RoaringBitmap,
+    /// Paths held, refused ones included.
+    pub(super) received: u32,
+    /// Paths held that import accepted.
+    pub(super) accepted: u32,
+    /// The limit was passed: nothing new is taken.
+    pub(super) limited: bool,
+    /// The warning was given for this crossing.
+    pub(super) warned: bool,
+    /// Paths marked [`PathFlags::STALE`](crate::rib::PathFlags) may exist.
+    pub(super) stale: bool,
+    /// BoRR was received; EoRR is awaited until then.
+    pub(super) refresh_timer: Timer,
+    pub(super) membership: Option<Membership>,
+}
+
+/// Where a peer's reader reads.
+pub(super) struct Membership {
+    pub(super) group: u32,
+    pub(super) key: MemberKey,
+    pub(super) seat: Arc<Seat>,
+}
+
+impl Peer {
+    pub(super) fn new(source: SourceId, address: IpAddr, routes: Arc<PeerRoutes>) -> Self {
+        Peer {
+            source,
+            address,
+            routes,
+            session: None,
+            up: false,
+            stale_timer: Timer::stopped(),
+            families: Default::default(),
+        }
+    }
+
+    pub(super) fn family(&self, family: Family) -> &PeerFamily {
+        &self.families[family.index()]
+    }
+
+    pub(super) fn family_mut(&mut self, family: Family) -> &mut PeerFamily {
+        &mut self.families[family.index()]
+    }
+
+    pub(super) fn deadlines(&self) -> impl Iterator<Item = Time> + '_ {
+        let refreshes = self.families.iter().map(|family| &family.refresh_timer);
+        refreshes.chain([&self.stale_timer]).filter_map(Timer::deadline)
+    }
+}
