@@ -1,0 +1,217 @@
+//! What a simulated speaker does with routes.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use crate::session::{Keep, Negotiated};
+use crate::types::{Asn, Family, FamilySet, NextHop, PeerId, PeerType, Prefix, Time};
+use crate::wire::{
+    AnnounceFormat, AttrEdit, AttrView, Origin, RouteAction, RouteBatch, UpdateWriter,
+    encode_end_of_rib,
+};
+
+/// The route that a speaker would use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BestRoute {
+    /// The next hop; `None` for a route of the speaker's own.
+    pub next_hop: Option<IpAddr>,
+    /// Numbers of the AS_PATH.
+    pub as_path: Vec<Asn>,
+    /// Kept over a restart of the peer that sent it.
+    pub stale: bool,
+}
+
+/// Routes behind the sessions of one speaker.
+pub trait Routing {
+    /// The session is established.
+    fn peer_up(&mut self, now: Time, peer: PeerId, negotiated: &Arc<Negotiated>);
+    /// The session is over.
+    fn peer_down(&mut self, now: Time, peer: PeerId, keep: Option<Keep>);
+    /// Routes of a peer.
+    fn apply(&mut self, now: Time, peer: PeerId, batch: &RouteBatch);
+    /// A route of the speaker's own appears (`true`) or goes.
+    fn originate(&mut self, now: Time, prefix: Prefix, present: bool);
+    /// Appends whole UPDATEs for a peer, about `budget` octets of them.
+    fn fetch(&mut self, now: Time, peer: PeerId, budget: usize, out: &mut Vec<u8>);
+    /// The earliest deadline.
+    fn poll_timeout(&self) -> Option<Time>;
+    /// A deadline may have passed.
+    fn handle_timeout(&mut self, now: Time);
+    /// What is used for each destination.
+    fn best(&self, now: Time) -> BTreeMap<Prefix, BestRoute>;
+}
+
+/// The simplest routing: a speaker tells its own routes to every peer, keeps what it hears, and
+/// passes nothing on. It shows what sessions do without a table's help or faults.
+pub struct Direct {
+    next_hop: NextHop,
+    own: BTreeMap<Prefix, ()>,
+    peers: BTreeMap<PeerId, DirectPeer>,
+}
+
+#[derive(Default)]
+struct DirectPeer {
+    session: Option<Arc<Negotiated>>,
+    received: BTreeMap<Prefix, BestRoute>,
+    stale_until: Option<Time>,
+    pending: BTreeMap<Prefix, bool>,
+    end_of_rib: Vec<Family>,
+}
+
+impl Direct {
+    /// Routing of a speaker with this address.
+    pub fn new(address: IpAddr) -> Self {
+        Direct { next_hop: address.into(), own: BTreeMap::new(), peers: BTreeMap::new() }
+    }
+}
+
+impl DirectPeer {
+    fn drop_stale(&mut self, families: FamilySet) {
+        self.received.retain(|prefix, route| !(route.stale && families.contains(prefix.family())));
+    }
+
+    fn learn(&mut self, batch: &RouteBatch) {
+        for entry in batch.entries() {
+            match &entry.action {
+                RouteAction::Announce { attrs, next_hop } => {
+                    let view = AttrView::new(batch.attrs(attrs));
+                    let route = BestRoute {
+                        next_hop: Some(next_hop.addr()),
+                        as_path: view.as_path().asns().collect(),
+                        stale: false,
+                    };
+                    for (_, prefix) in batch.nlri(entry).iter() {
+                        self.received.insert(prefix, route.clone());
+                    }
+                }
+                RouteAction::Withdraw => batch.nlri(entry).iter().for_each(|(_, prefix)| {
+                    self.received.remove(&prefix);
+                }),
+                RouteAction::EndOfRib => self.drop_stale(FamilySet::only(entry.family)),
+                RouteAction::RefreshRequest
+                | RouteAction::RefreshBegin
+                | RouteAction::RefreshEnd => {}
+            }
+        }
+    }
+}
+
+impl Routing for Direct {
+    fn peer_up(&mut self, _now: Time, peer: PeerId, negotiated: &Arc<Negotiated>) {
+        let own = self.own.keys().filter(|p| negotiated.families.contains(p.family()));
+        let pending = own.map(|prefix| (*prefix, true)).collect();
+        let state = self.peers.entry(peer).or_default();
+        // RFC 4724 §4.2: families whose forwarding state was not preserved are dropped at once.
+        let restart = negotiated.graceful_restart.as_ref();
+        let preserved: FamilySet = Family::ALL
+            .into_iter()
+            .filter(|f| {
+                let flags = restart.iter().flat_map(|gr| &gr.families);
+                flags.filter(|g| g.family == f.afi_safi()).any(|g| g.forwarding)
+            })
+            .collect();
+        Family::ALL
+            .into_iter()
+            .filter(|f| !preserved.contains(*f))
+            .for_each(|f| state.drop_stale(FamilySet::only(f)));
+        state.pending = pending;
+        state.end_of_rib = negotiated.families.iter().collect();
+        state.session = Some(Arc::clone(negotiated));
+    }
+
+    fn peer_down(&mut self, now: Time, peer: PeerId, keep: Option<Keep>) {
+        let state = self.peers.entry(peer).or_default();
+        state.session = None;
+        state.pending.clear();
+        state.end_of_rib.clear();
+        let families = keep.map_or(FamilySet::EMPTY, |keep| keep.families);
+        // A second loss before End-of-RIB: what is still stale goes (RFC 4724 §4.2).
+        state.drop_stale(FamilySet::ALL);
+        state.received.retain(|prefix, route| {
+            route.stale = true;
+            families.contains(prefix.family())
+        });
+        state.stale_until = keep.map(|keep| now + keep.restart_time);
+    }
+
+    fn apply(&mut self, _now: Time, peer: PeerId, batch: &RouteBatch) {
+        self.peers.entry(peer).or_default().learn(batch);
+    }
+
+    fn originate(&mut self, _now: Time, prefix: Prefix, present: bool) {
+        if present {
+            self.own.insert(prefix, ());
+        } else {
+            self.own.remove(&prefix);
+        }
+        for state in self.peers.values_mut() {
+            let carried = |s: &Arc<Negotiated>| s.families.contains(prefix.family());
+            if state.session.as_ref().is_some_and(carried) {
+                state.pending.insert(prefix, present);
+            }
+        }
+    }
+
+    fn fetch(&mut self, _now: Time, peer: PeerId, budget: usize, out: &mut Vec<u8>) {
+        let Some(state) = self.peers.get_mut(&peer) else { return };
+        let Some(session) = state.session.clone() else { return };
+        while out.len() < budget {
+            let Some((prefix, present)) = state.pending.pop_first() else { break };
+            write_update(out, &session, self.next_hop, prefix, present);
+        }
+        if state.pending.is_empty() {
+            state.end_of_rib.drain(..).for_each(|family| encode_end_of_rib(out, family));
+        }
+    }
+
+    fn poll_timeout(&self) -> Option<Time> {
+        let waiting = self.peers.values().filter(|p| p.session.is_none());
+        waiting.filter_map(|p| p.stale_until).min()
+    }
+
+    fn handle_timeout(&mut self, now: Time) {
+        for state in self.peers.values_mut().filter(|p| p.session.is_none()) {
+            if state.stale_until.is_some_and(|at| at <= now) {
+                state.stale_until = None;
+                state.drop_stale(FamilySet::ALL);
+            }
+        }
+    }
+
+    fn best(&self, _now: Time) -> BTreeMap<Prefix, BestRoute> {
+        let own = BestRoute { next_hop: None, as_path: Vec::new(), stale: false };
+        let mut best: BTreeMap<_, _> = self.own.keys().map(|p| (*p, own.clone())).collect();
+        for (prefix, route) in self.peers.values().flat_map(|p| &p.received) {
+            best.entry(*prefix).or_insert_with(|| route.clone());
+        }
+        best
+    }
+}
+
+fn write_update(
+    out: &mut Vec<u8>,
+    session: &Negotiated,
+    next_hop: NextHop,
+    prefix: Prefix,
+    present: bool,
+) {
+    let format = AnnounceFormat {
+        family: prefix.family(),
+        four_octet_as: session.four_octet_as,
+        add_path: session.add_path_tx.contains(prefix.family()),
+        max_len: session.tx_max_len,
+    };
+    let mut attrs = AttrEdit::originate(Origin::Igp);
+    match session.peer_type {
+        PeerType::External => attrs.prepend_as(session.local_asn, 1),
+        PeerType::Internal => attrs.set_local_pref(100),
+    }
+    let mut writer = if present {
+        UpdateWriter::announce(out, format, attrs.view(), next_hop)
+    } else {
+        UpdateWriter::withdraw(out, format)
+    };
+    writer.push(Default::default(), prefix).expect("one prefix with three attributes fits");
+    writer.finish();
+}

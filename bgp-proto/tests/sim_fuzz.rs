@@ -1,0 +1,19 @@
+//! The bodies of the fuzz targets on random octets: a short fuzz run in every test run.
+
+use bgp_proto::sim::fuzz::fuzz_session;
+use proptest::prelude::*;
+use proptest::test_runner::TestRunner;
+
+#[test]
+fn any_inputs_keep_a_session_sound() {
+    let cases = 4000;
+    let sessions = std::cell::Cell::new(0);
+    let mut runner = TestRunner::new(ProptestConfig { cases, ..ProptestConfig::default() });
+    let inputs = proptest::collection::vec(any::<u8>(), 0..800);
+    let outcome = runner.run(&inputs, |data| {
+        sessions.set(sessions.get() + fuzz_session(&data));
+        Ok(())
+    });
+    outcome.unwrap();
+    assert!(sessions.get() > u64::from(cases), "inputs rarely get to a session: {sessions:?}");
+}
