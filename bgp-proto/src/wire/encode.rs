@@ -50,15 +50,19 @@ pub struct UpdateWriter<'o> {
     out: &'o mut Vec<u8>,
     format: AnnounceFormat,
     layout: Layout<'o>,
-    /// The message being filled: where it starts and where its prefixes start.
+    /// The message being filled.
     filling: Option<Filling>,
     messages: usize,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Filling {
+    /// Where it starts.
     start: usize,
+    /// Where its prefixes start.
     nlri: usize,
+    /// Octets of prefixes that it can hold in all.
+    room: usize,
 }
 
 /// One prefix with this attribute set does not fit into one message.
@@ -117,17 +121,16 @@ impl<'o> UpdateWriter<'o> {
         let len = Nlri::encoded_len(self.format.add_path, prefix);
         if let Some(filling) = self.filling {
             // Every message starts alike, so the open one tells whether an empty one has room.
-            if self.message_len(filling, len) > self.max_len() {
+            if len > filling.room {
                 return Err(TooLong);
             }
-            let held = self.out.len() - filling.nlri;
-            if self.message_len(filling, held + len) > self.max_len() {
+            if self.out.len() - filling.nlri + len > filling.room {
                 self.complete();
             }
         }
         if self.filling.is_none() {
             let filling = self.begin();
-            if self.message_len(filling, len) > self.max_len() {
+            if len > filling.room {
                 self.out.truncate(filling.start);
                 return Err(TooLong);
             }
@@ -148,18 +151,25 @@ impl<'o> UpdateWriter<'o> {
         self.format.max_len.min(EXTENDED_MAX_LEN)
     }
 
-    /// Length of the completed message with `nlri_len` octets of prefixes.
-    fn message_len(&self, filling: Filling, nlri_len: usize) -> usize {
-        let len = filling.nlri - filling.start + nlri_len;
-        // An MP attribute is open with Extended Length and shrinks by an octet if its value needs
-        // none, because RFC 4271 §4.3 allows it for longer values only.
-        let shrinks = || usize::from(filling.nlri - mp_value_start(filling) + nlri_len <= 255);
-        match self.layout {
-            Layout::Classic { .. } => len,
-            Layout::ClassicWithdraw => len + 2,
-            Layout::MpReach { attrs_len, .. } => len + attrs_len - shrinks(),
-            Layout::MpUnreach => len - shrinks(),
+    /// Octets of prefixes that fit between what [`UpdateWriter::begin`] wrote and what
+    /// [`UpdateWriter::complete`] will write.
+    fn room(&self, start: usize, nlri: usize) -> usize {
+        let (trailer, mp) = match self.layout {
+            Layout::Classic { .. } => (0, false),
+            Layout::ClassicWithdraw => (2, false),
+            Layout::MpReach { attrs_len, .. } => (attrs_len, true),
+            Layout::MpUnreach => (0, true),
+        };
+        let others = nlri - start + trailer;
+        let room = self.max_len().saturating_sub(others);
+        if !mp {
+            return room;
         }
+        // The MP attribute is open with Extended Length and shrinks by an octet if its value needs
+        // none, because RFC 4271 §4.3 allows it for longer values only.
+        let if_short = (self.max_len() + 1).saturating_sub(others);
+        let short_max = 255usize.saturating_sub(nlri - mp_value_start(start));
+        room.max(if_short.min(short_max))
     }
 
     /// Writes everything before the prefixes.
@@ -205,7 +215,8 @@ impl<'o> UpdateWriter<'o> {
                 out.extend_from_slice(&[afi_high, afi_low, pair.safi]);
             }
         }
-        Filling { start, nlri: out.len() }
+        let nlri = out.len();
+        Filling { start, nlri, room: self.room(start, nlri) }
     }
 
     /// Writes everything behind the prefixes and fills in the lengths.
@@ -239,7 +250,7 @@ impl<'o> UpdateWriter<'o> {
 
     /// Writes the MP attribute's length, in one octet where that is enough.
     fn close_mp(&mut self, filling: Filling) {
-        let value = mp_value_start(filling);
+        let value = mp_value_start(filling.start);
         let len = self.out.len() - value;
         match u8::try_from(len) {
             Ok(short) => {
@@ -254,10 +265,10 @@ impl<'o> UpdateWriter<'o> {
     }
 }
 
-/// Where the value of the MP attribute starts: behind header, Withdrawn Routes Length, Total Path
+/// Where the value of the MP attribute starts in a message that starts at `start`: behind header, Withdrawn Routes Length, Total Path
 /// Attribute Length and the attribute's own header.
-const fn mp_value_start(filling: Filling) -> usize {
-    filling.start + HEADER_LEN + 4 + MP_HEADER_LEN
+const fn mp_value_start(start: usize) -> usize {
+    start + HEADER_LEN + 4 + MP_HEADER_LEN
 }
 
 /// Appends canonical attributes as they go on the wire, with NEXT_HOP in its place.

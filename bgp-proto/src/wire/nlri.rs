@@ -94,16 +94,24 @@ impl<'a> Nlri<'a> {
     }
 
     /// Appends one prefix, with `path_id` if there is one.
+    #[inline]
     pub fn push(out: &mut Vec<u8>, path_id: Option<PathId>, prefix: Prefix) {
         if let Some(id) = path_id {
             out.extend_from_slice(&id.0.to_be_bytes());
         }
-        out.push(prefix.len());
-        let used = octets(prefix.len());
+        // Whole addresses are copied and then cut, because a copy of fixed length is a store or two.
+        let end = out.len() + 1 + octets(prefix.len());
         match prefix {
-            Prefix::V4(p) => out.extend(p.bits().to_be_bytes().iter().take(used)),
-            Prefix::V6(p) => out.extend(p.bits().to_be_bytes().iter().take(used)),
+            Prefix::V4(p) => {
+                let [a, b, c, d] = p.bits().to_be_bytes();
+                out.extend_from_slice(&[p.len(), a, b, c, d]);
+            }
+            Prefix::V6(p) => {
+                out.push(p.len());
+                out.extend_from_slice(&p.bits().to_be_bytes());
+            }
         }
+        out.truncate(end);
     }
 
     /// Octets that [`Nlri::push`] appends.
