@@ -3,6 +3,8 @@
 //! A test runs its own binary again under `unshare --net`; the namespace goes with the process,
 //! whatever happens in it. Needs root; without it the tests print why and pass.
 
+#![allow(clippy::unwrap_used)] // The whole crate is a test.
+
 mod bulk;
 mod learning;
 mod namespace;

@@ -1,0 +1,165 @@
+//! How fast routes get into the kernel: margay's FIB beside BIRD 2, in the same run.
+//!
+//! `cargo run --profile fast --example fib_rate [ROUTES]` as root, with BIRD 2 installed. Each
+//! program gets a network namespace of its own and the same /24 routes over one gateway. A route
+//! counts when the kernel's table has it: /proc/net/fib_triestat, read every 25 ms, which takes no
+//! lock that writers take. The rate is that from the first reading with routes to the one with
+//! all of them, so that starting up and reading a configuration do not count.
+
+use std::error::Error;
+use std::fmt::Write as _;
+use std::net::Ipv4Addr;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use bgp_proto::types::{FibKind, FibRoute, Hop, Prefix, Prefix4};
+use margay::fib::{Fib, FibConfig, FibEvent, Leave};
+
+const POLL: Duration = Duration::from_millis(25);
+const PATIENCE: Duration = Duration::from_secs(120);
+const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let args: Vec<String> = std::env::args().collect();
+    match args.get(1).map(String::as_str) {
+        Some("--inside") => inside(args.get(2).ok_or("which program?")?, count(args.get(3))?),
+        first => {
+            let routes = count(first.map(str::to_owned).as_ref())?;
+            for program in ["bird", "margay", "bird", "margay", "bird", "margay"] {
+                let status = Command::new("unshare")
+                    .arg("--net")
+                    .arg(std::env::current_exe()?)
+                    .args(["--inside", program, &routes.to_string()])
+                    .status()?;
+                if !status.success() {
+                    return Err(format!("the run of {program} failed").into());
+                }
+            }
+            Ok(())
+        }
+    }
+}
+
+fn count(arg: Option<&String>) -> Result<u32, Box<dyn Error>> {
+    let routes = arg.map_or(Ok(200_000), |arg| arg.parse())?;
+    if routes > 4_000_000 { Err("at most 4000000 routes".into()) } else { Ok(routes) }
+}
+
+/// One measurement, in the namespace that this process was started in.
+fn inside(program: &str, routes: u32) -> Result<(), Box<dyn Error>> {
+    for command in [
+        "link set lo up",
+        "link add v0 type veth peer name v1",
+        "link set v0 up",
+        "link set v1 up",
+        "addr add 10.0.0.1/24 dev v0",
+    ] {
+        if !Command::new("ip").args(command.split(' ')).status()?.success() {
+            return Err(format!("ip {command}").into());
+        }
+    }
+    match program {
+        "margay" => margay(routes),
+        _ => bird(routes),
+    }
+}
+
+fn prefix(i: u32) -> Prefix4 {
+    Prefix4::from_bits((20 << 24) + (i << 8), 24)
+}
+
+fn margay(routes: u32) -> Result<(), Box<dyn Error>> {
+    let (ready, wait) = std::sync::mpsc::sync_channel(1);
+    let fib = Fib::start(FibConfig::default(), move |event| {
+        if event == FibEvent::Synchronised {
+            // The receiver goes away only after this event.
+            let _ = ready.send(());
+        }
+    })?;
+    wait.recv()?;
+    fib.end_of_startup();
+    let ifindex = fib.links().iter().find(|link| link.name == "v0").ok_or("no v0")?.index;
+    let hop = Hop { gateway: Some(GATEWAY.into()), ifindex, onlink: false, weight: 1 };
+    let kind = FibKind::Unicast(vec![hop]);
+    let before = Instant::now();
+    let watcher = std::thread::spawn(move || watch(routes));
+    fib.submit((0..routes).map(|i| {
+        let prefix = Prefix::V4(prefix(i));
+        (prefix, Some(FibRoute { prefix, kind: kind.clone(), metric: None }))
+    }));
+    let rate = watcher.join().map_err(|_| "the watcher failed")??;
+    while fib.counters().installed < u64::from(routes) {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let counters = fib.counters();
+    println!(
+        "margay  {routes} routes: {rate:>7.0} routes/s in the kernel ({:.2} s from submit, {} batches)",
+        before.elapsed().as_secs_f64(),
+        counters.batches
+    );
+    let before = Instant::now();
+    fib.stop(Leave::Withdraw);
+    let taken = before.elapsed().as_secs_f64();
+    println!("margay  withdrawn at {:.0} routes/s", f64::from(routes) / taken);
+    Ok(())
+}
+
+fn bird(routes: u32) -> Result<(), Box<dyn Error>> {
+    let dir = std::env::temp_dir().join(format!("margay-fib-rate-{}", std::process::id()));
+    std::fs::create_dir_all(&dir)?;
+    let mut config = String::from(
+        "router id 192.0.2.1;\nprotocol device {}\nprotocol kernel { ipv4 { export all; }; }\n\
+         protocol static {\n  ipv4;\n",
+    );
+    for i in 0..routes {
+        writeln!(config, "  route {} via {GATEWAY};", prefix(i))?;
+    }
+    config.push_str("}\n");
+    let file = dir.join("bird.conf");
+    std::fs::write(&file, config)?;
+    let mut child = Command::new("bird")
+        .arg("-f")
+        .arg("-c")
+        .arg(&file)
+        .arg("-s")
+        .arg(dir.join("bird.ctl"))
+        .stderr(Stdio::null())
+        .spawn()?;
+    let rate = watch(routes);
+    child.kill()?;
+    child.wait()?;
+    std::fs::remove_dir_all(&dir)?;
+    println!("BIRD 2  {routes} routes: {:>7.0} routes/s in the kernel", rate?);
+    Ok(())
+}
+
+/// Waits until the kernel has `routes` more prefixes than an empty namespace; the rate.
+fn watch(routes: u32) -> Result<f64, String> {
+    let started = Instant::now();
+    let mut first: Option<(Instant, u32)> = None;
+    loop {
+        let count = kernel_prefixes().ok_or("cannot read /proc/net/fib_triestat")?;
+        let now = Instant::now();
+        match first {
+            // A handful belongs to the interfaces.
+            None if count > 100 => first = Some((now, count)),
+            Some((at, before)) if count >= routes => {
+                let seconds = now.duration_since(at).as_secs_f64();
+                return Ok(f64::from(count - before) / seconds);
+            }
+            _ => {}
+        }
+        if started.elapsed() > PATIENCE {
+            return Err(format!("only {count} of {routes} routes after {PATIENCE:?}"));
+        }
+        std::thread::sleep(POLL);
+    }
+}
+
+/// Prefixes in the table main.
+fn kernel_prefixes() -> Option<u32> {
+    let text = std::fs::read_to_string("/proc/thread-self/net/fib_triestat").ok()?;
+    let main = text.split("Main:").nth(1)?;
+    let line = main.lines().find(|line| line.trim_start().starts_with("Prefixes:"))?;
+    line.split(':').nth(1)?.trim().parse().ok()
+}
