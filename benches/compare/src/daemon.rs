@@ -1,0 +1,344 @@
+//! The daemons under test: how each is configured as a reflector of internal peers from a range, and started.
+//!
+//! Every one gets its fastest sane configuration: no logging of routes, no waiting before UPDATEs, no kernel table
+//! except in the scenario about it. Next hops are on a connected network.
+
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, bail};
+
+use crate::process::Daemon;
+
+/// One contestant.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, clap::ValueEnum, serde::Serialize, serde::Deserialize,
+)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Kind {
+    /// This repository's daemon.
+    Margay,
+    /// BIRD 2.
+    Bird2,
+    /// FRR: bgpd alone, or zebra and bgpd where the kernel table is on.
+    Frr,
+    /// GoBGP.
+    Gobgp,
+    /// OpenBGPD.
+    Openbgpd,
+    /// Floor: copies UPDATEs unread.
+    Relay,
+    /// Floor: swallows UPDATEs.
+    Null,
+}
+
+/// Whether learned routes go to the kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fib {
+    /// BGP only.
+    Off,
+    /// Into the main table of the namespace.
+    On,
+}
+
+/// What a daemon needs to know.
+#[derive(Debug, Clone)]
+pub(crate) struct Setup {
+    /// AS of the daemon and of all peers.
+    pub(crate) asn: u32,
+    /// Kernel table.
+    pub(crate) fib: Fib,
+    /// Directory of the run, for configuration, sockets and logs.
+    pub(crate) dir: PathBuf,
+    /// Path of the margay binary.
+    pub(crate) margay: Option<PathBuf>,
+}
+
+/// Where the daemon under test listens.
+pub(crate) const LISTEN: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(10, 0, 0, 1), 1790);
+/// Where the sessions come from.
+const CLIENTS: &str = "10.0.0.0/9";
+/// The connected network of next hops.
+pub(crate) const HOPS: Ipv4Addr = Ipv4Addr::new(10, 128, 0, 0);
+
+const FRR: &str = "/usr/lib/frr";
+
+impl Kind {
+    /// The name on the command line.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Margay => "margay",
+            Self::Bird2 => "bird2",
+            Self::Frr => "frr",
+            Self::Gobgp => "gobgp",
+            Self::Openbgpd => "openbgpd",
+            Self::Relay => "relay",
+            Self::Null => "null",
+        }
+    }
+
+    fn program(self) -> Option<PathBuf> {
+        let path = match self {
+            Self::Margay | Self::Relay | Self::Null => return None,
+            Self::Bird2 => "/usr/sbin/bird",
+            Self::Frr => return Some(Path::new(FRR).join("bgpd")),
+            Self::Gobgp => "/usr/bin/gobgpd",
+            Self::Openbgpd => "/usr/sbin/bgpd",
+        };
+        Some(PathBuf::from(path))
+    }
+
+    /// Whether it can be started on this machine.
+    pub(crate) fn is_installed(self, margay: Option<&Path>) -> bool {
+        match self {
+            Self::Margay => margay.is_some(),
+            _ => self.program().is_none_or(|path| path.exists()),
+        }
+    }
+
+    /// One line: name and version.
+    pub(crate) fn version(self, margay: Option<&Path>) -> String {
+        let (program, flag) = match self {
+            Self::Relay | Self::Null => return self.name().to_owned(),
+            Self::Margay => (margay.map(Path::to_owned), "--version"),
+            Self::Openbgpd => (self.program(), "-V"),
+            _ => (self.program(), "--version"),
+        };
+        let Some(program) = program else { return format!("{}: not found", self.name()) };
+        let output = Command::new(&program).arg(flag).output();
+        let text = output.map(|output| [output.stdout, output.stderr].concat()).unwrap_or_default();
+        let text = String::from_utf8_lossy(&text);
+        let line = text.lines().next().unwrap_or("version unknown").trim();
+        format!("{}: {line}", self.name())
+    }
+
+    /// Writes the configuration and starts the processes, in starting order.
+    ///
+    /// # Errors
+    /// A file cannot be written or a program cannot be started.
+    pub(crate) fn start(self, setup: &Setup) -> anyhow::Result<Vec<Daemon>> {
+        let dir = &setup.dir;
+        let log = dir.join(format!("{}.log", self.name()));
+        let config = dir.join(format!("{}.conf", self.name()));
+        let command = match self {
+            Self::Relay | Self::Null => {
+                let mut command = Command::new(std::env::current_exe()?);
+                command.args(["floor", self.name(), &LISTEN.to_string(), &setup.asn.to_string()]);
+                command
+            }
+            Self::Margay => {
+                let Some(program) = &setup.margay else {
+                    bail!("no margay binary: cargo build --profile fast")
+                };
+                write(&config, &margay_config(setup))?;
+                let mut command = Command::new(program);
+                command.args(["run", "--config"]).arg(&config);
+                command
+            }
+            Self::Bird2 => {
+                write(&config, &bird_config(setup))?;
+                let mut command = Command::new("/usr/sbin/bird");
+                command.arg("-f").arg("-c").arg(&config).arg("-s").arg(dir.join("bird.ctl"));
+                command
+            }
+            Self::Frr => return start_frr(setup, &log, &config),
+            Self::Gobgp => {
+                write(&config, &gobgp_config(setup))?;
+                let mut command = Command::new("/usr/bin/gobgpd");
+                command.arg("-f").arg(&config).args(["-l", "error", "--pprof-disable"]);
+                command.arg(format!("--api-hosts=unix://{}", dir.join("gobgp.sock").display()));
+                command
+            }
+            Self::Openbgpd => {
+                // Home and chroot directory of its user; the package creates it only through systemd.
+                fs::create_dir_all("/run/openbgpd").context("create /run/openbgpd")?;
+                write(&config, &openbgpd_config(setup))?;
+                restrict(&config)?;
+                let mut command = Command::new("/usr/sbin/bgpd");
+                command.arg("-d").arg("-f").arg(&config);
+                command
+            }
+        };
+        Ok(vec![Daemon::start(command, &log)?])
+    }
+}
+
+fn write(path: &Path, text: &str) -> anyhow::Result<()> {
+    fs::write(path, text).with_context(|| format!("write {}", path.display()))
+}
+
+/// OpenBGPD refuses a configuration that others may write.
+fn restrict(path: &Path) -> anyhow::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600))
+        .context("restrict the configuration")
+}
+
+fn margay_config(setup: &Setup) -> String {
+    let Setup { asn, fib, dir, .. } = setup;
+    let fib = *fib == Fib::On;
+    format!(
+        r#"[bgp]
+asn = {asn}
+router-id = "{address}"
+listen = ["{LISTEN}"]
+
+[[bgp.dynamic-peers]]
+prefix = "{CLIENTS}"
+remote-asn = {asn}
+peers-max = 10000
+route-reflector-client = true
+
+[fib]
+enabled = {fib}
+
+[control]
+socket = "{socket}"
+"#,
+        address = LISTEN.ip(),
+        socket = dir.join("margay.sock").display(),
+    )
+}
+
+fn bird_config(setup: &Setup) -> String {
+    let kernel = match setup.fib {
+        Fib::Off => "",
+        Fib::On => {
+            "protocol kernel { ipv4 { import none; export where source = RTS_BGP; }; scan time 3600; }"
+        }
+    };
+    format!(
+        "log stderr {{ warning, error, fatal, bug }};
+router id {address};
+protocol device {{ scan time 3600; }}
+protocol direct {{ ipv4; interface \"v0\"; }}
+{kernel}
+protocol bgp clients {{
+  local {address} port {port} as {asn}; neighbor range {CLIENTS} as {asn}; dynamic name \"c\";
+  multihop; rr client; rr cluster id {address}; hold time 90;
+  ipv4 {{ import all; export where source = RTS_BGP; }};
+}}
+",
+        address = LISTEN.ip(),
+        port = LISTEN.port(),
+        asn = setup.asn,
+    )
+}
+
+fn start_frr(setup: &Setup, log: &Path, config: &Path) -> anyhow::Result<Vec<Daemon>> {
+    let text = format!(
+        "hostname frr
+router bgp {asn}
+ bgp router-id {address}
+ bgp cluster-id {address}
+ no bgp default ipv4-unicast
+ no bgp network import-check
+ coalesce-time 0
+ neighbor C peer-group
+ neighbor C remote-as internal
+ neighbor C timers 30 90
+ neighbor C advertisement-interval 0
+ bgp listen limit 65535
+ bgp listen range {CLIENTS} peer-group C
+ address-family ipv4 unicast
+  neighbor C activate
+  neighbor C route-reflector-client
+ exit-address-family
+",
+        address = LISTEN.ip(),
+        asn = setup.asn,
+    );
+    write(config, &text)?;
+    let run = setup.dir.join("frr");
+    fs::create_dir_all(&run)?;
+    let program = |name: &str| {
+        let mut command = Command::new(Path::new(FRR).join(name));
+        command.arg("--vty_socket").arg(&run).args([
+            "-P",
+            "0",
+            "--log",
+            "stdout",
+            "--log-level",
+            "err",
+        ]);
+        command.arg("-i").arg(run.join(format!("{name}.pid")));
+        command
+    };
+    let mut bgpd = program("bgpd");
+    bgpd.arg("-f").arg(config).args(["-p", &LISTEN.port().to_string()]);
+    if setup.fib == Fib::Off {
+        bgpd.args(["-Z", "-n", "-S", "-u", "root", "-g", "root"]);
+        return Ok(vec![Daemon::start(bgpd, log)?]);
+    }
+    let status =
+        Command::new("chown").arg("frr:frrvty").arg(&run).status().context("chown for FRR")?;
+    anyhow::ensure!(status.success(), "chown frr:frrvty {}: {status}", run.display());
+    let zebra_config = setup.dir.join("zebra.conf");
+    write(&zebra_config, "hostname frr\n")?;
+    let api = run.join("zserv.api");
+    let mut zebra = program("zebra");
+    zebra.arg("-z").arg(&api).arg("-f").arg(&zebra_config);
+    let zebra = Daemon::start(zebra, &setup.dir.join("zebra.log"))?;
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(5);
+    while !api.exists() && std::time::Instant::now() < deadline {
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    bgpd.arg("-z").arg(&api);
+    Ok(vec![zebra, Daemon::start(bgpd, log)?])
+}
+
+fn gobgp_config(setup: &Setup) -> String {
+    format!(
+        r#"[global.config]
+  as = {asn}
+  router-id = "{address}"
+  port = {port}
+  local-address-list = ["{address}"]
+[[peer-groups]]
+  [peer-groups.config]
+    peer-group-name = "c"
+    peer-as = {asn}
+  [peer-groups.timers.config]
+    hold-time = 90
+    keepalive-interval = 30
+  [peer-groups.route-reflector.config]
+    route-reflector-client = true
+    route-reflector-cluster-id = "{address}"
+  [[peer-groups.afi-safis]]
+    [peer-groups.afi-safis.config]
+      afi-safi-name = "ipv4-unicast"
+[[dynamic-neighbors]]
+  [dynamic-neighbors.config]
+    prefix = "{CLIENTS}"
+    peer-group = "c"
+"#,
+        address = LISTEN.ip(),
+        port = LISTEN.port(),
+        asn = setup.asn,
+    )
+}
+
+fn openbgpd_config(setup: &Setup) -> String {
+    format!(
+        "AS {asn}
+router-id {address}
+socket \"{socket}\"
+fib-update no
+holdtime 90
+listen on {address} port {port}
+neighbor {CLIENTS} {{
+  remote-as {asn}
+  route-reflector {address}
+  passive
+}}
+allow from any
+allow to any
+",
+        address = LISTEN.ip(),
+        port = LISTEN.port(),
+        asn = setup.asn,
+        socket = setup.dir.join("bgpd.sock").display(),
+    )
+}

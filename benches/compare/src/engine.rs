@@ -1,0 +1,317 @@
+//! All sessions on one epoll thread.
+//!
+//! Feeders cost next to nothing (their octets are ready, 256 KiB go out per call), receivers a few nanoseconds per
+//! prefix; a second thread would only compete with the daemon for the second core. `relay` and `null` runs show what
+//! this thread can do.
+
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use mio::{Events, Interest, Poll, Token};
+
+use crate::session::{Goal, Reading, SCRATCH_LEN, SLICE_LEN, Session, State, Turn};
+use crate::wire::{self, Key};
+
+/// Period of keepalive checks and of slow reading.
+pub(crate) const TICK: Duration = Duration::from_millis(100);
+const KEEPALIVE_PERIOD: Duration = Duration::from_secs(20);
+/// Hold time that the generator offers, seconds.
+pub(crate) const HOLD_TIME_SECS: u16 = 90;
+
+/// See the module.
+pub(crate) struct Engine {
+    /// The sessions; an index is a session's name.
+    pub(crate) sessions: Vec<Session>,
+    poll: Poll,
+    events: Events,
+    scratch: Vec<u8>,
+    to: SocketAddrV4,
+    asn: u32,
+    /// Sessions whose goal is not met yet.
+    pub(crate) pending: usize,
+    /// Sessions that have not seen the prefix they watch for.
+    pub(crate) unseen: usize,
+    readable: Vec<usize>,
+    next_tick: Instant,
+    next_keepalive: Instant,
+    interrupted: Arc<AtomicBool>,
+}
+
+impl Engine {
+    /// No sessions yet; all will dial `to` as members of `asn`.
+    ///
+    /// # Errors
+    /// The kernel refuses another epoll instance.
+    pub(crate) fn new(
+        to: SocketAddrV4,
+        asn: u32,
+        interrupted: Arc<AtomicBool>,
+    ) -> anyhow::Result<Self> {
+        let now = Instant::now();
+        Ok(Self {
+            sessions: Vec::new(),
+            poll: Poll::new().context("create an epoll instance")?,
+            events: Events::with_capacity(1024),
+            scratch: vec![0; SCRATCH_LEN],
+            to,
+            asn,
+            pending: 0,
+            unseen: 0,
+            readable: Vec::new(),
+            next_tick: now + TICK,
+            next_keepalive: now + KEEPALIVE_PERIOD,
+            interrupted,
+        })
+    }
+
+    /// Adds a session and returns its index.
+    pub(crate) fn add(&mut self, source: Ipv4Addr) -> usize {
+        self.sessions.push(Session::new(source));
+        self.sessions.len() - 1
+    }
+
+    /// How many sessions satisfy `what`.
+    pub(crate) fn count(&self, what: impl Fn(&Session) -> bool) -> usize {
+        self.sessions.iter().filter(|session| what(session)).count()
+    }
+
+    /// Dials until all of `ids` are established, at most `in_flight` at a time, again after a refusal or when there is
+    /// no answer.
+    ///
+    /// # Errors
+    /// Not all are established within `limit`; the text has the last reason.
+    pub(crate) fn establish(
+        &mut self,
+        ids: &[usize],
+        in_flight: usize,
+        limit: Duration,
+    ) -> anyhow::Result<Duration> {
+        const RETRY: Duration = Duration::from_millis(50);
+        const PATIENCE: Duration = Duration::from_secs(5);
+        let start = Instant::now();
+        let mut reason = "no answer".to_owned();
+        loop {
+            let now = Instant::now();
+            let mut opening = 0;
+            let mut waiting = 0;
+            for &id in ids {
+                let session = &self.sessions[id];
+                let age =
+                    session.dialled.map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
+                if session.state == State::Opening && age > PATIENCE {
+                    self.end(id, "no answer");
+                }
+                match &self.sessions[id].state {
+                    State::Established => continue,
+                    State::Opening => opening += 1,
+                    State::Closed(why) => reason.clone_from(why),
+                    State::Idle => {}
+                }
+                waiting += 1;
+            }
+            if waiting == 0 {
+                return Ok(start.elapsed());
+            }
+            if start.elapsed() > limit {
+                bail!("{waiting} of {} sessions not established in {limit:?}: {reason}", ids.len());
+            }
+            for &id in ids {
+                let session = &self.sessions[id];
+                let due =
+                    session.dialled.is_none_or(|at| now.saturating_duration_since(at) >= RETRY);
+                if opening < in_flight
+                    && due
+                    && !matches!(session.state, State::Established | State::Opening)
+                {
+                    self.dial(id)?;
+                    opening += 1;
+                }
+            }
+            let up = self.count(|session| session.state == State::Established);
+            let one_more =
+                |engine: &Self| engine.count(|session| session.state == State::Established) > up;
+            self.run(Instant::now() + Duration::from_millis(10), one_more)?;
+        }
+    }
+
+    /// Starts one connection now.
+    ///
+    /// # Errors
+    /// No socket can be made.
+    pub(crate) fn dial(&mut self, id: usize) -> anyhow::Result<()> {
+        let session = &mut self.sessions[id];
+        let open = wire::open(self.asn, HOLD_TIME_SECS, session.source);
+        let source = session.source;
+        let stream = session
+            .dial(self.to, open.into(), Instant::now())
+            .with_context(|| format!("dial {} from {source}", self.to))?;
+        self.poll.registry().register(
+            stream,
+            Token(id),
+            Interest::READABLE | Interest::WRITABLE,
+        )?;
+        Ok(())
+    }
+
+    /// Queues a stream on a session and writes what goes at once.
+    pub(crate) fn send(&mut self, id: usize, bytes: Arc<[u8]>) {
+        self.sessions[id].send(bytes);
+        self.write(id);
+    }
+
+    /// Forgets what a session counted and gives it something to wait for.
+    pub(crate) fn arm(&mut self, id: usize, goal: Option<Goal>) {
+        let session = &mut self.sessions[id];
+        self.pending -= usize::from(session.goal.is_some() && session.marks.done.is_none());
+        session.reset();
+        self.pending += usize::from(goal.is_some());
+        session.goal = goal;
+    }
+
+    /// Lets a slow session read on: what it counted stays, and it gets something to wait for.
+    pub(crate) fn resume(&mut self, id: usize, goal: Goal) {
+        let session = &mut self.sessions[id];
+        if session.goal.replace(goal).is_none() {
+            session.marks.done = None;
+            self.pending += 1;
+        }
+        self.set_reading(id, Reading::Full);
+    }
+
+    /// Lets a session watch for one prefix.
+    pub(crate) fn watch(&mut self, id: usize, key: Key) {
+        let session = &mut self.sessions[id];
+        self.unseen -= usize::from(!session.has_seen());
+        session.probe = Some((key, None));
+        self.unseen += 1;
+    }
+
+    /// Closes a session's TCP connection without a NOTIFICATION.
+    pub(crate) fn cut(&mut self, id: usize) {
+        self.end(id, "cut by the scenario");
+    }
+
+    /// Lets a session read as `reading` says from here on.
+    pub(crate) fn set_reading(&mut self, id: usize, reading: Reading) {
+        self.sessions[id].reading = reading;
+        self.readable.push(id);
+    }
+
+    /// Drives all sessions until `stop` holds (checked after each round) or `until`; true when it was `stop`.
+    ///
+    /// # Errors
+    /// epoll fails, or the user interrupts.
+    pub(crate) fn run(
+        &mut self,
+        until: Instant,
+        mut stop: impl FnMut(&Self) -> bool,
+    ) -> anyhow::Result<bool> {
+        loop {
+            if stop(self) {
+                return Ok(true);
+            }
+            let now = Instant::now();
+            if now >= until {
+                return Ok(false);
+            }
+            if self.interrupted.load(Ordering::Relaxed) {
+                bail!("interrupted");
+            }
+            self.turn(until.min(self.next_tick).saturating_duration_since(now))?;
+        }
+    }
+
+    fn turn(&mut self, timeout: Duration) -> anyhow::Result<()> {
+        let timeout = if self.readable.is_empty() { timeout } else { Duration::ZERO };
+        match self.poll.poll(&mut self.events, Some(timeout)) {
+            Err(error) if error.kind() != std::io::ErrorKind::Interrupted => {
+                return Err(error).context("epoll");
+            }
+            _ => {}
+        }
+        let events = std::mem::replace(&mut self.events, Events::with_capacity(0));
+        let mut again = std::mem::take(&mut self.readable);
+        for event in &events {
+            let Token(id) = event.token();
+            if event.is_writable() {
+                self.write(id);
+            }
+            if event.is_readable() || event.is_read_closed() || event.is_error() {
+                self.read(id, SLICE_LEN);
+            }
+        }
+        self.events = events;
+        again.sort_unstable();
+        again.dedup();
+        for id in again {
+            self.read(id, SLICE_LEN);
+        }
+        if Instant::now() >= self.next_tick {
+            self.tick();
+        }
+        Ok(())
+    }
+
+    fn tick(&mut self) {
+        let now = Instant::now();
+        self.next_tick = now + TICK;
+        for id in 0..self.sessions.len() {
+            if let Reading::PerTick(limit) = self.sessions[id].reading {
+                self.read_some(id, limit);
+            }
+        }
+        if now >= self.next_keepalive {
+            self.next_keepalive = now + KEEPALIVE_PERIOD;
+            let keepalive: Arc<[u8]> = wire::keepalive().into();
+            for id in 0..self.sessions.len() {
+                if self.sessions[id].state == State::Established && self.sessions[id].unsent() == 0
+                {
+                    self.send(id, keepalive.clone());
+                }
+            }
+        }
+    }
+
+    fn read(&mut self, id: usize, limit: usize) {
+        // A session that must not read still has to open.
+        if self.sessions[id].reading == Reading::Full
+            || self.sessions[id].state != State::Established
+        {
+            self.read_some(id, limit);
+        }
+    }
+
+    fn read_some(&mut self, id: usize, limit: usize) {
+        let Some(session) = self.sessions.get_mut(id) else { return };
+        let (done, seen) = (session.marks.done, session.has_seen());
+        let result = session.read(&mut self.scratch, limit);
+        self.pending -= usize::from(done.is_none() && session.marks.done.is_some());
+        self.unseen -= usize::from(!seen && session.has_seen());
+        match result {
+            Ok(Turn::More) if session.reading == Reading::Full => self.readable.push(id),
+            Ok(_) => {}
+            Err(reason) => return self.end(id, &reason),
+        }
+        if self.sessions[id].unsent() > 0 {
+            self.write(id);
+        }
+    }
+
+    fn write(&mut self, id: usize) {
+        if let Err(reason) = self.sessions[id].write() {
+            self.end(id, &reason);
+        }
+    }
+
+    fn end(&mut self, id: usize, reason: &str) {
+        let session = &mut self.sessions[id];
+        if let Some(stream) = session.stream() {
+            // The descriptor is closed next; epoll forgets it even if this fails.
+            let _ = self.poll.registry().deregister(stream);
+        }
+        session.close(reason);
+    }
+}

@@ -1,0 +1,70 @@
+//! One network namespace per daemon run: nothing of the host's network is seen or touched.
+
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, ensure};
+
+use crate::daemon;
+
+/// A namespace, deleted when dropped together with whatever still runs in it.
+#[derive(Debug)]
+pub(crate) struct Namespace {
+    name: String,
+}
+
+fn ip(arguments: &[&str]) -> anyhow::Result<()> {
+    let output = Command::new("ip").args(arguments).output().context("run ip (iproute2)")?;
+    let error = String::from_utf8_lossy(&output.stderr);
+    ensure!(
+        output.status.success(),
+        "ip {}: {} (root is needed)",
+        arguments.join(" "),
+        error.trim()
+    );
+    Ok(())
+}
+
+impl Namespace {
+    /// Creates it: all of 10.0.0.0/9 local on `lo` for the sessions, and a veth `v0` with 10.128.0.0/9 on link
+    /// for next hops.
+    ///
+    /// # Errors
+    /// Not root, no iproute2, or no network namespaces in this kernel.
+    pub(crate) fn create(name: String) -> anyhow::Result<Self> {
+        ip(&["netns", "add", &name])?;
+        let namespace = Self { name };
+        let name = namespace.name.as_str();
+        let hop = std::net::Ipv4Addr::from(u32::from(daemon::HOPS) + 1);
+        ip(&["-n", name, "link", "set", "lo", "up"])?;
+        ip(&["-n", name, "addr", "add", &format!("{}/9", daemon::LISTEN.ip()), "dev", "lo"])?;
+        ip(&["-n", name, "link", "add", "v0", "type", "veth", "peer", "name", "v1"])?;
+        ip(&["-n", name, "link", "set", "v1", "up"])?;
+        ip(&["-n", name, "link", "set", "v0", "up"])?;
+        ip(&["-n", name, "addr", "add", &format!("{hop}/9"), "dev", "v0"])?;
+        let sysctl = ["net.core.somaxconn=8192", "net.ipv4.ip_local_port_range=2000 65000"];
+        let enter = ["netns", "exec", name, "sysctl", "-qw"];
+        ip(&[&enter[..], &sysctl[..]].concat())?;
+        Ok(namespace)
+    }
+
+    /// A command that runs `program` inside.
+    pub(crate) fn command(&self, program: &std::path::Path) -> Command {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.name]).arg(program);
+        command
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        // Whoever is still in there was started by this run: the name is unique to it.
+        let pids = Command::new("ip").args(["netns", "pids", &self.name]).output();
+        let pids = pids.map(|output| output.stdout).unwrap_or_default();
+        for pid in String::from_utf8_lossy(&pids).split_whitespace() {
+            let _ = Command::new("kill").args(["-KILL", pid]).stderr(Stdio::null()).status();
+        }
+        if let Err(error) = ip(&["netns", "del", &self.name]) {
+            eprintln!("{error:#}");
+        }
+    }
+}

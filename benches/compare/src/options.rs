@@ -1,0 +1,161 @@
+//! The command line.
+
+use std::path::{Path, PathBuf};
+
+use crate::daemon::Kind;
+use crate::synth::Profile;
+
+/// What is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Scenario {
+    /// One feeder, one receiver, one full table.
+    Table,
+    /// Feeders with prefixes of their own, all reflected to every other client.
+    Reflect,
+    /// Every client announces a few blocks, everyone hears all of them.
+    K8s,
+    /// A client that comes after the table has settled.
+    Join,
+    /// One change at a time: how long until every receiver has it, idle and under load.
+    Latency,
+    /// Feeders vanish: how long until every receiver has the withdrawals.
+    Loss,
+    /// Feeders withdraw all they announced.
+    Withdraw,
+    /// Established peers that say nothing: CPU and memory.
+    Idle,
+    /// Some receivers read nothing or little: what the others notice.
+    Slow,
+    /// Routes into the kernel's table.
+    Kernel,
+}
+
+/// Where the table comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Input {
+    /// Seeded Internet-like table.
+    Synthetic,
+    /// The transfer of 2015, replayed.
+    Transfer,
+}
+
+/// Options of a comparison.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct Options {
+    /// What to measure
+    pub(crate) scenario: Scenario,
+    /// Daemons and floors, in this order [default: all that are installed]
+    #[arg(long, value_delimiter = ',')]
+    pub(crate) daemons: Vec<Kind>,
+    /// margay's binary [default: the newest of target/{release,fast}/margay]
+    #[arg(long)]
+    pub(crate) margay: Option<PathBuf>,
+    /// Repetitions, interleaved (A B C A B C); the table shows the median and the range
+    #[arg(long, default_value_t = 1)]
+    pub(crate) runs: usize,
+    /// Seconds that a daemon may take for one phase before it counts as not done
+    #[arg(long, default_value_t = 120)]
+    pub(crate) limit: u64,
+    /// Table to feed (table scenario)
+    #[arg(long, value_enum, default_value_t = Input::Synthetic)]
+    pub(crate) input: Input,
+    /// Prefixes per attribute set of the synthetic table
+    #[arg(long, value_enum, default_value_t = Profile::Lean)]
+    pub(crate) profile: Profile,
+    /// Prefixes of each feeder
+    #[arg(long)]
+    pub(crate) prefixes: Option<usize>,
+    /// Feeding clients
+    #[arg(long)]
+    pub(crate) feeders: Option<usize>,
+    /// Clients in all, feeders among them
+    #[arg(long)]
+    pub(crate) clients: Option<usize>,
+    /// Blocks of each client (k8s, idle)
+    #[arg(long, default_value_t = 3)]
+    pub(crate) blocks: usize,
+    /// Measured seconds (idle)
+    #[arg(long, default_value_t = 30)]
+    pub(crate) seconds: u64,
+    /// k8s: every client connects and announces at once, and the clock starts with the first connection
+    #[arg(long)]
+    pub(crate) at_once: bool,
+    /// Single changes (latency)
+    #[arg(long, default_value_t = 200)]
+    pub(crate) changes: usize,
+    /// Changes per second of the load (latency)
+    #[arg(long, default_value_t = 1000)]
+    pub(crate) load: u32,
+    /// Seed of everything random
+    #[arg(long, default_value_t = 1)]
+    pub(crate) seed: u64,
+    /// A tiny run of margay and the relay that proves the tool works
+    #[arg(long)]
+    pub(crate) quick: bool,
+    /// Write the results as JSON too
+    #[arg(long)]
+    pub(crate) json: Option<PathBuf>,
+    /// Keep the run directories with configurations and logs
+    #[arg(long)]
+    pub(crate) keep: bool,
+    /// The one daemon of this process, which already runs in its namespace
+    #[arg(long, hide = true)]
+    pub(crate) inside: Option<Kind>,
+    /// Run directory of that daemon
+    #[arg(long, hide = true)]
+    pub(crate) dir: Option<PathBuf>,
+}
+
+impl Options {
+    /// A size: what was asked for, or the default of the scenario, or the one of a quick run.
+    pub(crate) fn size(&self, asked: Option<usize>, default: usize, quick: usize) -> usize {
+        asked.unwrap_or(if self.quick { quick } else { default })
+    }
+
+    /// How long one phase may take.
+    pub(crate) fn limit(&self) -> std::time::Duration {
+        std::time::Duration::from_secs(self.limit)
+    }
+
+    /// The contestants, in running order.
+    pub(crate) fn contestants(&self) -> Vec<Kind> {
+        use Kind::{Bird2, Frr, Gobgp, Margay, Null, Openbgpd, Relay};
+        if !self.daemons.is_empty() {
+            return self.daemons.clone();
+        }
+        let all: &[Kind] = match (self.quick, self.scenario) {
+            (true, _) => &[Margay, Relay],
+            (_, Scenario::Kernel) => &[Margay, Bird2, Frr],
+            (_, Scenario::Table) => &[Null, Relay, Margay, Bird2, Frr, Gobgp, Openbgpd],
+            // The relay withdraws nothing when a session ends.
+            (_, Scenario::Idle | Scenario::Loss) => &[Margay, Bird2, Frr, Gobgp, Openbgpd],
+            _ => &[Relay, Margay, Bird2, Frr, Gobgp, Openbgpd],
+        };
+        all.iter()
+            .copied()
+            .filter(|kind| kind.is_installed(self.margay_path().as_deref()))
+            .collect()
+    }
+
+    /// The margay binary to run.
+    pub(crate) fn margay_path(&self) -> Option<PathBuf> {
+        if let Some(path) = &self.margay {
+            return std::fs::canonicalize(path).ok();
+        }
+        let root = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../target"));
+        let target =
+            std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.to_owned(), PathBuf::from);
+        let built = ["release", "fast"].iter().map(|profile| target.join(profile).join("margay"));
+        let dated = built.filter_map(|path| Some((path.metadata().ok()?.modified().ok()?, path)));
+        std::fs::canonicalize(dated.max()?.1).ok()
+    }
+}
+
+/// A file of the shared test data, where it is at hand.
+pub(crate) fn shared(path: &str) -> Option<PathBuf> {
+    let root = std::env::var_os("MARGAY_SHARED").map_or_else(
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared"),
+        PathBuf::from,
+    );
+    Some(root.join(path)).filter(|path| path.exists())
+}

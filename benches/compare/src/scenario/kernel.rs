@@ -1,0 +1,84 @@
+//! Routes into the kernel's table, counted from outside the daemon.
+
+use std::collections::HashSet;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+
+use crate::daemon::Fib;
+use crate::report::Row;
+
+use super::load::synthetic;
+use super::{ASN, Place};
+
+/// How often the table is counted. Counting walks the trie under RCU, which no writer waits for.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// One feeder; the clock stops when the kernel has every prefix.
+pub(super) fn kernel(place: &Place<'_>, row: &mut Row) -> anyhow::Result<()> {
+    let options = place.options;
+    let feeds = synthetic(place, 1, options.size(options.prefixes, 200_000, 2_000), row)?;
+    let feed = feeds.first().context("no prefixes to feed")?;
+    let mut lab = place.start(ASN, Fib::On)?;
+    let ids = lab.open(1)?;
+    let feeder = *ids.first().context("one session was asked for")?;
+    lab.rest(Duration::from_secs(1))?;
+    let base = installed()?;
+    let wanted = feed.sums.count;
+    let before = lab.usage();
+    let start = Instant::now();
+    lab.engine.send(feeder, feed.bytes.clone());
+    let mut first = None;
+    let mut done = None;
+    while start.elapsed() < lab.limit && done.is_none() {
+        lab.rest(LOOK)?;
+        let now = start.elapsed();
+        let count = installed()?.saturating_sub(base);
+        if count > 0 {
+            first.get_or_insert(now);
+        }
+        if count >= wanted {
+            done = Some(now);
+        }
+    }
+    lab.check_daemons()?;
+    let after = lab.usage();
+    row.push("routes/s", done.map(|done| wanted as f64 / done.as_secs_f64()));
+    row.push("seconds", done.map(|done| done.as_secs_f64()));
+    row.push("first s", first.map(|first| first.as_secs_f64()));
+    row.push("cpu s", after.cpu_secs - before.cpu_secs);
+    row.push("peak MB", after.peak_kb as f64 / 1024.0);
+    let expected: HashSet<u64> = crate::feed::table_after(&feed.bytes)?.into_keys().collect();
+    let found = dump()?;
+    let missing = expected.difference(&found).count();
+    let note = match missing {
+        0 => format!("all {} prefixes in the kernel's table", expected.len()),
+        _ => format!("{missing} of {} prefixes MISSING in the kernel's table", expected.len()),
+    };
+    row.note(note);
+    Ok(())
+}
+
+/// Prefixes in the main table of this namespace.
+fn installed() -> anyhow::Result<u64> {
+    let text = std::fs::read_to_string("/proc/net/fib_triestat").context("read fib_triestat")?;
+    let main = text.lines().skip_while(|line| !line.starts_with("Main:"));
+    let line = main.map(str::trim).find_map(|line| line.strip_prefix("Prefixes:"));
+    line.and_then(|count| count.trim().parse().ok()).context("no prefix count in fib_triestat")
+}
+
+fn dump() -> anyhow::Result<HashSet<u64>> {
+    let output = Command::new("ip")
+        .args(["-4", "route", "show", "table", "main"])
+        .output()
+        .context("run ip")?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let parse = |line: &str| {
+        let name = line.split(' ').find(|word| word.starts_with(|c: char| c.is_ascii_digit()))?;
+        let (address, len) = name.split_once('/').unwrap_or((name, "32"));
+        let address: std::net::Ipv4Addr = address.parse().ok()?;
+        Some(crate::wire::key_v4(u32::from(address), len.parse().ok()?))
+    };
+    Ok(text.lines().filter_map(parse).collect())
+}

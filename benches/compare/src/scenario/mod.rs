@@ -1,0 +1,232 @@
+//! The scenarios. Each prepares its streams, starts the daemon, opens the sessions, and only then starts the clock.
+
+mod change;
+mod kernel;
+mod load;
+mod quiet;
+
+use std::net::Ipv4Addr;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+
+use crate::daemon::{Fib, HOPS, Kind, LISTEN, Setup};
+use crate::engine::Engine;
+use crate::feed::Feed;
+use crate::options::{Options, Scenario};
+use crate::process::{Daemon, Usage};
+use crate::report::Row;
+use crate::session::{Goal, Session, State};
+use crate::wire::Sums;
+
+/// AS of daemon and peers, where the data does not ask for another one.
+const ASN: u32 = 64_512;
+/// No routes for this long: the daemon has nothing more to say.
+const QUIET: Duration = Duration::from_secs(1);
+/// Connections being opened at a time: the listen queues of BIRD and OpenBGPD hold 8 and 5.
+const IN_FLIGHT: usize = 4;
+
+/// Runs one scenario with one daemon and fills `row`, also with what was measured before a failure.
+///
+/// # Errors
+/// The daemon does not start, sessions do not come up, or the user interrupts.
+pub(crate) fn run(
+    options: &Options,
+    kind: Kind,
+    dir: &Path,
+    interrupted: Arc<AtomicBool>,
+    row: &mut Row,
+) -> anyhow::Result<()> {
+    let place = Place { options, kind, dir, interrupted };
+    match options.scenario {
+        Scenario::Table => load::table(&place, row),
+        Scenario::Reflect => load::reflect(&place, row),
+        Scenario::K8s => load::k8s(&place, row),
+        Scenario::Slow => load::slow(&place, row),
+        Scenario::Loss => change::withdraw(&place, change::Cause::Loss, row),
+        Scenario::Withdraw => change::withdraw(&place, change::Cause::Message, row),
+        Scenario::Join => change::join(&place, row),
+        Scenario::Latency => change::latency(&place, row),
+        Scenario::Idle => quiet::idle(&place, row),
+        Scenario::Kernel => kernel::kernel(&place, row),
+    }
+}
+
+/// Where a scenario runs.
+struct Place<'a> {
+    options: &'a Options,
+    kind: Kind,
+    dir: &'a Path,
+    interrupted: Arc<AtomicBool>,
+}
+
+/// A running daemon and the sessions against it.
+struct Lab {
+    engine: Engine,
+    daemons: Vec<Daemon>,
+    limit: Duration,
+}
+
+impl Place<'_> {
+    fn start(&self, asn: u32, fib: Fib) -> anyhow::Result<Lab> {
+        let setup =
+            Setup { asn, fib, dir: self.dir.to_owned(), margay: self.options.margay_path() };
+        let daemons = self.kind.start(&setup)?;
+        let engine = Engine::new(LISTEN, asn, self.interrupted.clone())?;
+        Ok(Lab { engine, daemons, limit: self.options.limit() })
+    }
+}
+
+/// Own address of client `number`.
+fn client_address(number: usize) -> Ipv4Addr {
+    Ipv4Addr::from(u32::from(Ipv4Addr::new(10, 1, 0, 0)) + 1 + number as u32)
+}
+
+/// The next hop that client `number` announces: on link for the daemon, one per client.
+fn hop_address(number: usize) -> Ipv4Addr {
+    Ipv4Addr::from(u32::from(HOPS) + 0x1_0000 + number as u32)
+}
+
+impl Lab {
+    /// Adds `count` clients and opens their sessions.
+    fn open(&mut self, count: usize) -> anyhow::Result<Vec<usize>> {
+        let first = self.engine.sessions.len();
+        let ids: Vec<usize> =
+            (first..first + count).map(|n| self.engine.add(client_address(n))).collect();
+        let result = self.engine.establish(&ids, IN_FLIGHT, self.limit);
+        self.check_daemons()?;
+        result?;
+        Ok(ids)
+    }
+
+    fn check_daemons(&mut self) -> anyhow::Result<()> {
+        match self.daemons.iter_mut().find_map(Daemon::ended) {
+            Some(text) => Err(anyhow::anyhow!(text)),
+            None => Ok(()),
+        }
+    }
+
+    fn usage(&self) -> Usage {
+        let mut sum = Usage::default();
+        for usage in self.daemons.iter().map(Daemon::usage) {
+            sum.cpu_secs += usage.cpu_secs;
+            sum.rss_kb += usage.rss_kb;
+            sum.peak_kb += usage.peak_kb;
+        }
+        sum
+    }
+
+    /// Keeps the sessions alive for a while.
+    fn rest(&mut self, time: Duration) -> anyhow::Result<()> {
+        self.engine.run(Instant::now() + time, |_| false).map(|_| ())
+    }
+
+    /// Drives until every goal is met, or as much as expected has come and nothing more does, or time is up.
+    fn settle(&mut self, start: Instant) -> anyhow::Result<Settled> {
+        let mut look = start + QUIET;
+        let done = self.engine.run(start + self.limit, |engine| {
+            if engine.pending == 0 {
+                return true;
+            }
+            let now = Instant::now();
+            if now < look {
+                return false;
+            }
+            look = now + Duration::from_millis(100);
+            engine.sessions.iter().all(|session| is_over(session, now))
+        })?;
+        self.check_daemons()?;
+        let waiting = self.engine.sessions.iter().filter(|session| session.goal.is_some());
+        let last = waiting.map(|session| session.marks.done.or(session.marks.last)).max().flatten();
+        let lost = self.engine.sessions.iter().find_map(|session| match &session.state {
+            State::Closed(reason) if session.goal.is_some() => Some(reason.clone()),
+            _ => None,
+        });
+        let elapsed = last
+            .filter(|_| done && lost.is_none())
+            .map(|last| last.saturating_duration_since(start));
+        Ok(Settled { elapsed, lost })
+    }
+}
+
+fn is_over(session: &Session, now: Instant) -> bool {
+    let Some(goal) = &session.goal else { return true };
+    session.marks.done.is_some()
+        || matches!(session.state, State::Closed(_))
+        || (goal.is_reached(&session.tally) && session.is_quiet(now, QUIET))
+}
+
+/// How a phase ended.
+#[derive(Debug)]
+struct Settled {
+    /// From the start to the last receiver's last route; `None` when not all were complete in time.
+    elapsed: Option<Duration>,
+    /// The reason of a session that was lost.
+    lost: Option<String>,
+}
+
+impl Settled {
+    fn secs(&self) -> Option<f64> {
+        self.elapsed.map(|elapsed| elapsed.as_secs_f64())
+    }
+}
+
+/// All that `feeds` announce, and for each feeder what the others do.
+fn total(feeds: &[Feed]) -> Sums {
+    feeds.iter().fold(Sums::default(), |sum, feed| sum.plus(feed.sums))
+}
+
+/// A client that feeds `own` hears the rest, or everything from a reflector that sends routes back to their source.
+fn goal_of(total: Sums, own: Sums) -> Goal {
+    let announced = if own.count == 0 { vec![total] } else { vec![total.minus(own), total] };
+    Goal { announced, withdrawn: None }
+}
+
+/// Whether what every session heard is exactly what was announced, attributes included.
+fn verify(engine: &Engine, row: &mut Row) {
+    let (mut exact, mut prefixes, mut repeated, mut incomplete) = (0, 0, 0, 0);
+    for session in &engine.sessions {
+        let Some(goal) = &session.goal else { continue };
+        let heard = &session.tally.announced;
+        match () {
+            () if goal.announced.contains(heard) => exact += 1,
+            () if goal.announced.iter().any(|sums| heard.same_prefixes(sums)) => prefixes += 1,
+            () if goal.is_reached(&session.tally) => repeated += 1,
+            () => incomplete += 1,
+        }
+    }
+    let parts = [
+        (exact, "exact"),
+        (prefixes, "with other attributes"),
+        (repeated, "with repetitions, not compared"),
+        (incomplete, "INCOMPLETE"),
+    ];
+    let parts =
+        parts.iter().filter(|part| part.0 > 0).map(|(count, what)| format!("{count} {what}"));
+    row.note(format!("receivers: {}", parts.collect::<Vec<_>>().join(", ")));
+}
+
+/// Compares one receiver's captured octets with the streams, after the clock has stopped.
+fn verify_capture(session: &Session, feeds: &[Feed], row: &mut Row) -> anyhow::Result<()> {
+    let Some(capture) = &session.capture else { return Ok(()) };
+    let heard = crate::feed::table_after(capture).context("captured octets")?;
+    let (mut missing, mut different, mut expected) = (0, 0, 0);
+    for feed in feeds {
+        for (key, digest) in crate::feed::table_after(&feed.bytes)? {
+            expected += 1;
+            match heard.get(&key) {
+                None => missing += 1,
+                Some(other) if *other != digest => different += 1,
+                Some(_) => {}
+            }
+        }
+    }
+    let extra = heard.len() + missing - expected;
+    if missing + different + extra > 0 {
+        row.note(format!("state of one receiver: {missing} missing, {different} with other attributes, {extra} extra"));
+    }
+    Ok(())
+}
