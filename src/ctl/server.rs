@@ -21,16 +21,31 @@ use super::{Backend, Cursor, ErrorKind, Refusal, Reply, Request};
 const CLIENTS_MAX: usize = 64;
 /// Longest request, in octets.
 const REQUEST_LEN_MAX: u64 = 64 * 1024;
-/// Longest wait for a request.
-const REQUEST_WAIT: Duration = Duration::from_secs(60);
-/// Longest wait for one page of an answer.
-const PAGE_WAIT: Duration = Duration::from_secs(30);
-/// Longest wait for the client to take one page.
-const WRITE_WAIT: Duration = Duration::from_secs(10);
 /// Pause when connections cannot be accepted, for want of descriptors.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 /// Owner and group may ask.
 const SOCKET_MODE: u32 = 0o660;
+
+/// How long a client is waited for, and the daemon.
+#[derive(Clone, Copy)]
+struct Waits {
+    /// For a request.
+    request: Duration,
+    /// For one page of an answer.
+    page: Duration,
+    /// For the client to take one page.
+    write: Duration,
+}
+
+impl Default for Waits {
+    fn default() -> Self {
+        Waits {
+            request: Duration::from_secs(60),
+            page: Duration::from_secs(30),
+            write: Duration::from_secs(10),
+        }
+    }
+}
 
 /// Why there is no control socket.
 #[derive(Debug, thiserror::Error)]
@@ -113,7 +128,7 @@ impl Server {
                     let backend = Arc::clone(&backend);
                     clients.spawn(async move {
                         let (reader, writer) = stream.into_split();
-                        serve(BufReader::new(reader), writer, &*backend).await;
+                        serve(BufReader::new(reader), writer, &*backend, Waits::default()).await;
                         drop(place);
                     });
                 }
@@ -144,12 +159,13 @@ async fn serve<B: Backend>(
     mut reader: impl AsyncBufRead + Unpin,
     mut writer: impl AsyncWrite + Unpin,
     backend: &B,
+    waits: Waits,
 ) {
     let mut line = Vec::new();
     loop {
         line.clear();
         let mut bounded = (&mut reader).take(REQUEST_LEN_MAX);
-        match timeout(REQUEST_WAIT, bounded.read_until(b'\n', &mut line)).await {
+        match timeout(waits.request, bounded.read_until(b'\n', &mut line)).await {
             Ok(Ok(read)) if read > 0 => {}
             Ok(_) | Err(_) => return,
         }
@@ -159,11 +175,11 @@ async fn serve<B: Backend>(
             false => Err(format!("no line end within {REQUEST_LEN_MAX} octets")),
         };
         let answered = match parsed {
-            Ok(request) => answer(&mut writer, backend, &request).await,
+            Ok(request) => answer(&mut writer, backend, &request, waits).await,
             Err(text) => {
                 let text = format!("not a request: {text}");
                 let refusal = Refusal { kind: ErrorKind::BadRequest, text };
-                write_lines(&mut writer, [Reply::Error(refusal)]).await
+                write_lines(&mut writer, waits.write, [Reply::Error(refusal)]).await
             }
         };
         if answered.is_err() || !whole {
@@ -177,24 +193,25 @@ async fn answer<B: Backend>(
     writer: &mut (impl AsyncWrite + Unpin),
     backend: &B,
     request: &Request,
+    waits: Waits,
 ) -> io::Result<()> {
     let mut written = 0;
     let mut cursor: Option<Cursor> = None;
     loop {
-        let page = match timeout(PAGE_WAIT, backend.page(request, cursor.as_ref())).await {
+        let page = match timeout(waits.page, backend.page(request, cursor.as_ref())).await {
             Ok(page) => page,
             Err(_) => {
-                let waited = PAGE_WAIT.as_secs();
-                Err(Refusal::failed(format!("the daemon gave no answer within {waited} s")))
+                let waited = waits.page;
+                Err(Refusal::failed(format!("the daemon gave no answer within {waited:?}")))
             }
         };
         let (items, next) = match page {
             Ok(page) => page.into_parts(),
-            Err(refusal) => return write_lines(writer, [Reply::Error(refusal)]).await,
+            Err(refusal) => return write_lines(writer, waits.write, [Reply::Error(refusal)]).await,
         };
         written += items.len() as u64;
         let done = next.is_none().then_some(Reply::Done { items: written });
-        write_lines(writer, items.into_iter().map(Reply::Item).chain(done)).await?;
+        write_lines(writer, waits.write, items.into_iter().map(Reply::Item).chain(done)).await?;
         cursor = next;
         if cursor.is_none() {
             return Ok(());
@@ -204,13 +221,14 @@ async fn answer<B: Backend>(
 
 async fn write_lines(
     writer: &mut (impl AsyncWrite + Unpin),
+    wait: Duration,
     replies: impl IntoIterator<Item = Reply>,
 ) -> io::Result<()> {
     let mut lines = Vec::new();
     for reply in replies {
         push_line(&mut lines, &reply);
     }
-    match timeout(WRITE_WAIT, writer.write_all(&lines)).await {
+    match timeout(wait, writer.write_all(&lines)).await {
         Ok(written) => written,
         Err(_) => Err(io::ErrorKind::TimedOut.into()),
     }

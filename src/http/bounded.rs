@@ -15,18 +15,17 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Sleep, sleep};
 
 /// Connections at once; further ones wait to be accepted.
-const CONNECTIONS_MAX: usize = 32;
-/// Longest life of a connection.
-const LIFETIME_MAX: Duration = Duration::from_secs(120);
+pub(super) const CONNECTIONS_MAX: usize = 32;
 
 pub(super) struct Bounded {
     listener: TcpListener,
     places: Arc<Semaphore>,
+    lifetime_max: Duration,
 }
 
 impl Bounded {
-    pub(super) fn new(listener: TcpListener) -> Self {
-        Bounded { listener, places: Arc::new(Semaphore::new(CONNECTIONS_MAX)) }
+    pub(super) fn new(listener: TcpListener, lifetime_max: Duration) -> Self {
+        Bounded { listener, places: Arc::new(Semaphore::new(CONNECTIONS_MAX)), lifetime_max }
     }
 }
 
@@ -38,7 +37,7 @@ impl Listener for Bounded {
         let place =
             Arc::clone(&self.places).acquire_owned().await.expect("the semaphore is never closed");
         let (stream, from) = Listener::accept(&mut self.listener).await;
-        (Connection { stream, end: Box::pin(sleep(LIFETIME_MAX)), _place: place }, from)
+        (Connection { stream, end: Box::pin(sleep(self.lifetime_max)), _place: place }, from)
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {

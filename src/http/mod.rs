@@ -24,8 +24,20 @@ pub use metrics::{FibMetrics, MetricsSnapshot, PeerMetrics};
 
 use bounded::Bounded;
 
-/// Longest wait for the daemon's answer; probes of Kubernetes give up earlier or wait as long.
-const ANSWER_WAIT: Duration = Duration::from_secs(10);
+/// What clients and the daemon are given.
+#[derive(Clone, Copy)]
+struct Limits {
+    /// Longest wait for the daemon's answer; probes of Kubernetes give up earlier.
+    answer_wait: Duration,
+    /// Longest life of a connection.
+    lifetime_max: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits { answer_wait: Duration::from_secs(10), lifetime_max: Duration::from_secs(120) }
+    }
+}
 
 /// Who knows: the daemon.
 pub trait Source: Send + Sync + 'static {
@@ -40,6 +52,7 @@ pub trait Source: Send + Sync + 'static {
 /// A bound address.
 pub struct Server {
     listener: TcpListener,
+    limits: Limits,
 }
 
 impl Server {
@@ -48,7 +61,7 @@ impl Server {
     /// # Errors
     /// The address is in use, or not ours.
     pub async fn bind(address: SocketAddr) -> io::Result<Server> {
-        Ok(Server { listener: TcpListener::bind(address).await? })
+        Ok(Server { listener: TcpListener::bind(address).await?, limits: Limits::default() })
     }
 
     /// Where it is bound.
@@ -65,43 +78,56 @@ impl Server {
             .route("/metrics", get(metrics::<S>))
             .route("/liveness", get(liveness::<S>))
             .route("/readiness", get(readiness::<S>))
-            .with_state(source);
+            .with_state(Context { source, wait: self.limits.answer_wait });
+        let listener = Bounded::new(self.listener, self.limits.lifetime_max);
         // Accepting retries by itself; serving ends with the future only.
-        if let Err(error) = axum::serve(Bounded::new(self.listener), app).await {
+        if let Err(error) = axum::serve(listener, app).await {
             tracing::error!(%error, "metrics are no longer served");
         }
     }
 }
 
-async fn metrics<S: Source>(State(source): State<Arc<S>>) -> Response {
-    match timeout(ANSWER_WAIT, source.metrics()).await {
+/// What every request is answered from.
+struct Context<S> {
+    source: Arc<S>,
+    wait: Duration,
+}
+
+// Derived, it would ask for a source that can be cloned.
+impl<S> Clone for Context<S> {
+    fn clone(&self) -> Self {
+        Context { source: Arc::clone(&self.source), wait: self.wait }
+    }
+}
+
+async fn metrics<S: Source>(State(cx): State<Context<S>>) -> Response {
+    match timeout(cx.wait, cx.source.metrics()).await {
         Ok(snapshot) => {
             ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], snapshot.render()).into_response()
         }
-        Err(_) => late(),
+        Err(_) => late(cx.wait),
     }
 }
 
-async fn liveness<S: Source>(State(source): State<Arc<S>>) -> Response {
-    match timeout(ANSWER_WAIT, source.alive()).await {
+async fn liveness<S: Source>(State(cx): State<Context<S>>) -> Response {
+    match timeout(cx.wait, cx.source.alive()).await {
         Ok(()) => "alive\n".into_response(),
-        Err(_) => late(),
+        Err(_) => late(cx.wait),
     }
 }
 
-async fn readiness<S: Source>(State(source): State<Arc<S>>) -> Response {
-    match timeout(ANSWER_WAIT, source.not_ready()).await {
+async fn readiness<S: Source>(State(cx): State<Context<S>>) -> Response {
+    match timeout(cx.wait, cx.source.not_ready()).await {
         Ok(None) => "ready\n".into_response(),
         Ok(Some(reason)) => {
             (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {reason}\n")).into_response()
         }
-        Err(_) => late(),
+        Err(_) => late(cx.wait),
     }
 }
 
-fn late() -> Response {
-    let text = format!("no answer within {} s\n", ANSWER_WAIT.as_secs());
-    (StatusCode::SERVICE_UNAVAILABLE, text).into_response()
+fn late(wait: Duration) -> Response {
+    (StatusCode::SERVICE_UNAVAILABLE, format!("no answer within {wait:?}\n")).into_response()
 }
 
 #[cfg(test)]

@@ -1,1 +1,259 @@
+use std::os::unix::net as blocking;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
+use tokio::io::DuplexStream;
+
+use super::*;
+use crate::ctl::{Client, ClientError, Page};
+
+/// A wait that a test can wait for; the others must not be what ends it.
+const SHORT: Duration = Duration::from_millis(50);
+
+/// Numbers, `size` to a page, `pages` pages; an odd request hangs, another is refused.
+struct Numbers {
+    pages: u32,
+    size: u32,
+    asked: AtomicUsize,
+}
+
+impl Numbers {
+    fn new(pages: u32, size: u32) -> Arc<Self> {
+        Arc::new(Numbers { pages, size, asked: AtomicUsize::new(0) })
+    }
+}
+
+impl Backend for Numbers {
+    async fn page(&self, request: &Request, cursor: Option<&Cursor>) -> Result<Page, Refusal> {
+        self.asked.fetch_add(1, Ordering::SeqCst);
+        match request {
+            Request::ShowPeer { name } => return Err(Refusal::no_peer(name)),
+            Request::Reload => std::future::pending().await,
+            _ => {}
+        }
+        let page = match cursor {
+            Some(Cursor::Index(page)) => *page,
+            _ => 0,
+        };
+        let first = page * self.size;
+        let next = (page + 1 < self.pages).then_some(Cursor::Index(page + 1));
+        Page::new(first..first + self.size, next)
+    }
+}
+
+/// The client's end of a connection whose other end is served.
+fn connect(
+    backend: &Arc<Numbers>,
+    buffer: usize,
+    waits: Waits,
+) -> (DuplexStream, tokio::task::JoinHandle<()>) {
+    let (client, server) = tokio::io::duplex(buffer);
+    let backend = Arc::clone(backend);
+    let task = tokio::spawn(async move {
+        let (reader, writer) = tokio::io::split(server);
+        serve(BufReader::new(reader), writer, &*backend, waits).await;
+    });
+    (client, task)
+}
+
+async fn lines(client: &mut (impl AsyncBufRead + Unpin), count: usize) -> Vec<String> {
+    let mut lines = Vec::new();
+    for _ in 0..count {
+        let mut line = String::new();
+        client.read_line(&mut line).await.unwrap();
+        lines.push(line.trim_end().to_owned());
+    }
+    lines
+}
+
+#[tokio::test]
+async fn an_answer_is_its_pages_and_their_count() {
+    let backend = Numbers::new(3, 2);
+    let (client, _task) = connect(&backend, 4096, Waits::default());
+    let mut client = BufReader::new(client);
+    for _ in 0..2 {
+        client.write_all(b"{\"request\":\"show-routes\"}\n").await.unwrap();
+        let mut wanted: Vec<String> = (0..6).map(|n| format!("{{\"item\":{n}}}")).collect();
+        wanted.push("{\"done\":{\"items\":6}}".into());
+        assert_eq!(lines(&mut client, 7).await, wanted, "several requests on one connection");
+    }
+}
+
+#[tokio::test]
+async fn what_is_not_a_request_is_refused_and_the_client_may_go_on() {
+    let backend = Numbers::new(1, 0);
+    let (client, _task) = connect(&backend, 4096, Waits::default());
+    let mut client = BufReader::new(client);
+    client.write_all(b"hello\n{\"request\":\"show-status\"}\n").await.unwrap();
+    let lines = lines(&mut client, 2).await;
+    assert!(lines[0].starts_with("{\"error\":{\"kind\":\"bad-request\""), "{lines:?}");
+    assert_eq!(lines[1], "{\"done\":{\"items\":0}}");
+}
+
+#[tokio::test]
+async fn a_line_without_end_is_refused_and_closes_the_connection() {
+    let backend = Numbers::new(1, 0);
+    let (mut client, task) = connect(&backend, 4096, Waits::default());
+    let endless = tokio::spawn(async move {
+        let octets = vec![b' '; REQUEST_LEN_MAX as usize + 4096];
+        let _ = client.write_all(&octets).await;
+        client
+    });
+    task.await.unwrap();
+    let mut text = String::new();
+    endless.await.unwrap().read_to_string(&mut text).await.unwrap();
+    assert!(text.contains("no line end within 65536 octets"), "{text}");
+    assert_eq!(backend.asked.load(Ordering::SeqCst), 0);
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_read_is_left_and_costs_one_page() {
+    let backend = Numbers::new(1_000_000, 100);
+    let waits = Waits { write: SHORT, ..Waits::default() };
+    let (mut client, task) = connect(&backend, 64, waits);
+    client.write_all(b"{\"request\":\"show-routes\"}\n").await.unwrap();
+    task.await.unwrap();
+    assert_eq!(backend.asked.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_ask_is_left() {
+    let backend = Numbers::new(1, 0);
+    let waits = Waits { request: SHORT, ..Waits::default() };
+    let (mut client, task) = connect(&backend, 64, waits);
+    client.write_all(b"{\"request\"").await.unwrap();
+    task.await.unwrap();
+    assert_eq!(backend.asked.load(Ordering::SeqCst), 0);
+}
+
+#[tokio::test]
+async fn a_daemon_that_hangs_is_reported() {
+    let backend = Numbers::new(1, 0);
+    let (client, _task) = connect(&backend, 4096, Waits { page: SHORT, ..Waits::default() });
+    let mut client = BufReader::new(client);
+    client.write_all(b"{\"request\":\"reload\"}\n").await.unwrap();
+    let wanted = r#"{"error":{"kind":"failed","text":"the daemon gave no answer within 50ms"}}"#;
+    assert_eq!(lines(&mut client, 1).await, [wanted]);
+}
+
+/// A folder of the test's own, gone afterwards.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("margay-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&path).unwrap();
+        Folder(path)
+    }
+
+    fn join(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+#[tokio::test]
+async fn the_socket_is_for_owner_and_group_and_goes_with_the_server() {
+    let folder = Folder::new("mode");
+    let path = folder.join("made/for/us.sock");
+    let server = Server::bind(&path).unwrap();
+    assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o660);
+    let entries = std::fs::read_dir(path.parent().unwrap()).unwrap().count();
+    assert_eq!(entries, 1, "nothing is left of the name that it was bound under");
+    drop(server);
+    assert!(!path.exists());
+}
+
+#[tokio::test]
+async fn a_socket_that_nobody_answers_at_is_replaced_and_others_are_not() {
+    let folder = Folder::new("stale");
+    let path = folder.join("m.sock");
+    drop(blocking::UnixListener::bind(&path).unwrap());
+    assert!(path.exists(), "a dead socket stays behind");
+    let first = Server::bind(&path).unwrap();
+    assert!(matches!(Server::bind(&path), Err(ServerError::InUse(p)) if p == path));
+
+    // Somebody else takes the name: the first server must leave it alone.
+    std::fs::remove_file(&path).unwrap();
+    let second = Server::bind(&path).unwrap();
+    drop(first);
+    assert!(path.exists());
+    drop(second);
+
+    std::fs::write(&path, "precious").unwrap();
+    assert!(matches!(Server::bind(&path), Err(ServerError::NotASocket(_))));
+    assert_eq!(std::fs::read(&path).unwrap(), b"precious");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_beyond_the_bound_are_told_and_places_come_free() {
+    let folder = Folder::new("busy");
+    let path = folder.join("m.sock");
+    let server = tokio::spawn(Server::bind(&path).unwrap().run(Numbers::new(1, 1)));
+    tokio::task::spawn_blocking(move || {
+        let ask = |client: &mut Client| client.ask(&Request::ShowStatus, |_| Ok(()));
+        let mut clients: Vec<Client> = (0..CLIENTS_MAX)
+            .map(|_| {
+                let mut client = Client::connect(&path).unwrap();
+                assert_eq!(ask(&mut client).unwrap(), 1);
+                client
+            })
+            .collect();
+        let refused = ask(&mut Client::connect(&path).unwrap());
+        // The busy line may be overtaken by the reset of the connection that we wrote to.
+        assert!(
+            matches!(
+                &refused,
+                Err(ClientError::Refused(Refusal { kind: ErrorKind::Busy, .. }))
+                    | Err(ClientError::Connection(_))
+            ),
+            "{refused:?}"
+        );
+        clients.pop();
+        let freed = (0..200).any(|_| {
+            std::thread::sleep(Duration::from_millis(10));
+            ask(&mut Client::connect(&path).unwrap()).is_ok()
+        });
+        assert!(freed, "a place that was left is given again");
+    })
+    .await
+    .unwrap();
+    server.abort();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_client_hears_items_refusals_and_the_end() {
+    let folder = Folder::new("client");
+    let path = folder.join("m.sock");
+    let missing = folder.join("none.sock");
+    let server = tokio::spawn(Server::bind(&path).unwrap().run(Numbers::new(4, 250)));
+    let mut client = tokio::task::spawn_blocking(move || {
+        let error = Client::connect(&missing).err().unwrap().to_string();
+        assert!(error.ends_with("is it running? --socket names another socket"), "{error}");
+
+        let mut client = Client::connect(&path).unwrap();
+        let mut sum = 0;
+        let items = client.ask(&Request::ShowFib, |item| {
+            sum += item.get().parse::<u64>().unwrap();
+            Ok(())
+        });
+        assert_eq!((items.unwrap(), sum), (1000, 999 * 1000 / 2));
+        let refused = client.ask(&Request::ShowPeer { name: "x".into() }, |_| Ok(()));
+        assert_eq!(refused.unwrap_err().to_string(), "there is no peer \"x\"");
+        let failed = client
+            .ask(&Request::ShowFib, |_| Err(ClientError::Output(io::ErrorKind::BrokenPipe.into())));
+        assert!(matches!(failed, Err(ClientError::Output(_))));
+        Client::connect(&path).unwrap()
+    })
+    .await
+    .unwrap();
+    client.ask(&Request::ShowStatus, |_| Ok(())).unwrap();
+    server.abort();
+    let closed =
+        tokio::task::spawn_blocking(|| client.wait_closed(Duration::from_secs(10))).await.unwrap();
+    assert!(closed);
+}

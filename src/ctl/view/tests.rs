@@ -1,1 +1,247 @@
+use std::sync::Arc;
+use std::time::UNIX_EPOCH;
 
+use bgp_proto::policy::Source;
+use bgp_proto::rib::Reason;
+use bgp_proto::session::LocalIdentity;
+use bgp_proto::table::{AdvertisedTo, Withheld};
+use bgp_proto::types::{Asn, NextHop, PathId, RouterId};
+use bgp_proto::wire::{AttrEdit, Code, attr};
+use serde_json::{Value, json};
+
+use super::*;
+
+struct TwoNames;
+
+impl Names for TwoNames {
+    fn peer(&self, peer: PeerId) -> Option<String> {
+        (peer == PeerId(1)).then(|| "tor-1".into())
+    }
+    fn interface(&self, index: u32) -> Option<String> {
+        (index == 2).then(|| "eth0".into())
+    }
+}
+
+fn destination() -> DestinationView {
+    let mut attrs = AttrEdit::originate(Origin::Egp);
+    let path = [2, 1, 0, 0, 0xFD, 0xE9, 1, 2, 0, 0, 0, 7, 0, 0, 0, 8];
+    attrs.set(0x40, attr::AS_PATH, &path);
+    attrs.set_local_pref(200);
+    attrs.set_communities(&["64512:100".parse().unwrap()]);
+    attrs.set_large_communities(&["64512:1:2".parse().unwrap()]);
+    attrs.set_ext_communities(&["rt:64512:1".parse().unwrap()]);
+    attrs.set_originator_id(RouterId(0x0102_0304));
+    attrs.prepend_cluster(bgp_proto::types::ClusterId(0x0506_0708));
+    let hop = |ifindex, gateway: Option<[u8; 4]>| Hop {
+        gateway: gateway.map(Into::into),
+        ifindex,
+        onlink: gateway.is_none(),
+        weight: 1,
+    };
+    let first = PathView {
+        best: true,
+        multipath: true,
+        stale: false,
+        unusable: None,
+        source: Source::Bgp,
+        peer: Some(PeerId(1)),
+        path_id: PathId(3),
+        next_hop: Some(NextHop::V4([192, 0, 2, 1].into())),
+        hops: vec![hop(2, Some([10, 0, 0, 1])), hop(9, None)],
+        igp_metric: Some(20),
+        attrs: attrs.into_bytes().into(),
+        age_secs: 61,
+        reason: Reason::OnlyPath,
+        import_rule: Some("policy \"all\" default".into()),
+    };
+    let second = PathView {
+        best: false,
+        multipath: false,
+        stale: true,
+        unusable: Some("next hop unresolved".into()),
+        source: Source::Kernel,
+        peer: Some(PeerId(5)),
+        path_id: PathId(0),
+        next_hop: None,
+        hops: Vec::new(),
+        igp_metric: None,
+        attrs: Arc::from([]),
+        age_secs: 0,
+        reason: Reason::PeerType,
+        import_rule: None,
+    };
+    DestinationView { prefix: "10.0.0.0/8".parse().unwrap(), paths: vec![first, second] }
+}
+
+/// Byte for byte what plan.md §2 promises, with keys that were added behind.
+#[test]
+fn a_route_has_the_promised_keys() {
+    let route = serde_json::to_value(route(&destination(), &TwoNames)).unwrap();
+    assert_eq!(
+        route,
+        json!({"prefix": "10.0.0.0/8", "paths": [
+            {"best": true, "multipath": true, "stale": false, "source": "bgp", "peer": "tor-1",
+             "path_id": 3, "next_hop": "192.0.2.1",
+             "gateway": [{"via": "10.0.0.1", "interface": "eth0", "onlink": false},
+                         {"via": null, "interface": "#9", "onlink": true}],
+             "origin": "egp", "as_path": [65001, [7, 8]], "local_pref": 200, "med": null,
+             "communities": ["64512:100"], "large_communities": ["64512:1:2"],
+             "extended_communities": ["rt:64512:1"], "originator_id": "1.2.3.4",
+             "cluster_list": ["5.6.7.8"], "age_seconds": 61,
+             "unusable": null, "igp_metric": 20, "import_rule": "policy \"all\" default",
+             "reason": "only-path"},
+            {"best": false, "multipath": false, "stale": true, "source": "kernel", "peer": "#5",
+             "path_id": 0, "next_hop": null, "gateway": [], "origin": "incomplete", "as_path": [],
+             "local_pref": null, "med": null, "communities": [], "large_communities": [],
+             "extended_communities": [], "originator_id": null, "cluster_list": [],
+             "age_seconds": 0, "unusable": "next hop unresolved", "igp_metric": null,
+             "import_rule": null, "reason": "peer-type"},
+        ]})
+    );
+}
+
+fn facts_of(negotiated: bool) -> Value {
+    let local = LocalIdentity { asn: Asn(64512), router_id: RouterId(1) };
+    let config = PeerConfig::new([192, 0, 2, 1].into(), Asn(65001), &local);
+    let all = Arc::new(bgp_proto::policy::Policy::accept_all());
+    let routes = PeerRoutes {
+        name: "tor-1".into(),
+        import: Arc::clone(&all),
+        export: all,
+        next_hop: Default::default(),
+        route_reflector_client: false,
+        cluster_id: None,
+        allow_local_asn: 0,
+        prefixes_max: Some(1000),
+        prefixes_warning_percent: 80,
+        add_path_send: Default::default(),
+        honour_graceful_shutdown: true,
+    };
+    let agreed = Negotiated {
+        peer_router_id: RouterId(0x0a00_0001),
+        peer_asn: Asn(65001),
+        local_asn: Asn(64512),
+        peer_type: bgp_proto::types::PeerType::External,
+        local_addr: [192, 0, 2, 2].into(),
+        remote_addr: [192, 0, 2, 1].into(),
+        families: bgp_proto::types::FamilySet::ALL,
+        four_octet_as: true,
+        add_path_rx: Default::default(),
+        add_path_tx: Default::default(),
+        ipv4_over_ipv6: false,
+        tx_max_len: 4096,
+        rx_max_len: 4096,
+        route_refresh: true,
+        enhanced_refresh: false,
+        hold_time: Duration::from_secs(9),
+        keepalive_time: Duration::from_secs(3),
+        graceful_restart: None,
+        peer_capabilities: bgp_proto::wire::Capabilities {
+            route_refresh: true,
+            ..Default::default()
+        },
+    };
+    let counts = PeerCounts {
+        received: FamilyMap([10, 3]),
+        accepted: FamilyMap([9, 2]),
+        advertised: FamilyMap([8, 0]),
+        group: FamilyMap([None, Some(4)]),
+    };
+    let last_error = session::LastError {
+        at: Time::from_micros(5_000_000),
+        origin: session::Origin::Received,
+        code: Some(Code { code: 6, subcode: 2 }),
+        text: "Administrative Shutdown".into(),
+    };
+    let facts = PeerFacts {
+        name: "tor-1",
+        dynamic: false,
+        config: &config,
+        routes: &routes,
+        state: if negotiated { State::Established } else { State::OpenSent },
+        since: Time::from_micros(60_000_000),
+        negotiated: negotiated.then_some(&agreed),
+        stats: &Stats { updates_received: 7, ..Stats::default() },
+        counts: &counts,
+        last_error: negotiated.then_some(&last_error),
+    };
+    let clock = WallClock {
+        zero: UNIX_EPOCH + Duration::from_secs(1_767_225_540),
+        now: Time::from_micros(75_900_000),
+    };
+    serde_json::to_value(peer(&facts, &clock)).unwrap()
+}
+
+#[test]
+fn a_peer_has_the_promised_keys() {
+    let peer = facts_of(true);
+    let promised = json!({
+        "name": "tor-1", "address": "192.0.2.1", "port": 179, "remote_asn": 65001,
+        "local_asn": 64512, "state": "Established", "since": "2026-01-01T00:00:00Z",
+        "families": ["ipv4", "ipv6"], "prefixes_received": 13, "prefixes_accepted": 11,
+        "prefixes_advertised": 8, "hold_time": 9, "keepalive_time": 3,
+        "capabilities": ["route-refresh"], "group": 4,
+        "last_error": {"at": "2025-12-31T23:59:05Z", "direction": "received", "code": 6,
+                       "subcode": 2, "text": "Administrative Shutdown"},
+    });
+    for (key, value) in promised.as_object().unwrap() {
+        assert_eq!(&peer[key], value, "{key}");
+    }
+    assert_eq!(peer["state_seconds"], 15);
+    assert_eq!(peer["messages"]["updates_received"], 7);
+    assert_eq!(peer["prefixes"]["ipv6"], json!({"received": 3, "accepted": 2, "advertised": 0}));
+}
+
+#[test]
+fn without_a_session_a_peer_shows_what_we_offer() {
+    let peer = facts_of(false);
+    assert_eq!(peer["state"], "OpenSent");
+    assert_eq!(peer["families"], json!(["ipv4"]));
+    assert_eq!((&peer["hold_time"], &peer["keepalive_time"]), (&json!(90), &Value::Null));
+    for key in ["router_id", "local_address", "last_error"] {
+        assert_eq!(peer[key], Value::Null, "{key} is there, and null");
+        assert!(peer.as_object().unwrap().contains_key(key));
+    }
+    assert_eq!(peer["capabilities"], json!([]));
+}
+
+#[test]
+fn an_explanation_names_peers_and_interfaces() {
+    let view = bgp_proto::table::Explanation {
+        destination: destination(),
+        fib: Some(FibKind::Unicast(destination().paths[0].hops.clone())),
+        advertised: vec![AdvertisedTo {
+            peer: PeerId(1),
+            path_id: Some(PathId(2)),
+            next_hop: NextHop::V4([192, 0, 2, 2].into()),
+        }],
+        withheld: vec![Withheld { peer: PeerId(8), rule: "no-export".into() }],
+    };
+    let item = serde_json::to_value(explanation(&view, &TwoNames)).unwrap();
+    assert_eq!(item["fib"]["kind"], "unicast");
+    assert_eq!(item["fib"]["gateways"][0]["interface"], "eth0");
+    assert_eq!(
+        item["advertised"],
+        json!([{"peer": "tor-1", "path_id": 2, "next_hop": "192.0.2.2"}])
+    );
+    assert_eq!(item["withheld"], json!([{"peer": "#8", "rule": "no-export"}]));
+    assert_eq!(item["paths"].as_array().unwrap().len(), 2);
+}
+
+#[test]
+fn a_group_names_its_members() {
+    let view = GroupView {
+        id: 3,
+        family: Family::Ipv6,
+        members: vec![PeerId(1), PeerId(2)],
+        alone_because: None,
+        log_bytes: 77,
+        prefixes: 5,
+        evictions: 1,
+    };
+    assert_eq!(
+        serde_json::to_value(group(&view, &TwoNames)).unwrap(),
+        json!({"id": 3, "family": "ipv6", "members": ["tor-1", "#2"], "alone_because": null,
+               "log_bytes": 77, "prefixes": 5, "evictions": 1})
+    );
+}
