@@ -1,35 +1,50 @@
 //! margay: the program.
 
-use std::path::PathBuf;
+use std::io::IsTerminal;
+use std::path::Path;
 use std::process::ExitCode;
 
-use margay::config::Config;
+use clap::Parser;
+use margay::cli::{self, Cli};
+use margay::config::{Config, LogFormat, LogSettings};
+use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
-    let Some(path) = std::env::args_os().nth(3).map(PathBuf::from) else {
-        eprintln!("usage: margay run --config FILE");
-        return ExitCode::from(2);
-    };
-    let config = match Config::load(&path) {
-        Ok(config) => config,
-        Err(errors) => {
-            eprintln!("{errors}");
-            return ExitCode::from(2);
-        }
-    };
-    tracing_subscriber::fmt().init();
+    cli::execute(Cli::parse(), run)
+}
+
+fn run(path: &Path, config: Config) -> ExitCode {
+    log_to_stderr(config.log);
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
-        Err(e) => {
-            eprintln!("margay: cannot start: {e}");
+        Err(error) => {
+            eprintln!("margay: cannot start: {error}");
             return ExitCode::FAILURE;
         }
     };
-    match runtime.block_on(margay::daemon::run(&path, config)) {
+    match runtime.block_on(margay::daemon::run(path, config)) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(e) => {
-            eprintln!("margay: {e}");
+        Err(error) => {
+            eprintln!("margay: {error}");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// `RUST_LOG` overrides the configured level, for one run and for single modules.
+fn log_to_stderr(settings: LogSettings) {
+    let filter = EnvFilter::builder()
+        .with_default_directive(tracing_subscriber::filter::LevelFilter::INFO.into());
+    let filter = match std::env::var("RUST_LOG") {
+        Ok(directives) if !directives.is_empty() => filter.parse_lossy(directives),
+        _ => filter.parse_lossy(settings.level.as_str()),
+    };
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr);
+    match settings.format {
+        LogFormat::Text => log.init(),
+        LogFormat::Json => log.json().init(),
     }
 }
