@@ -34,7 +34,7 @@ fn written(format: AnnounceFormat, hop: NextHop) -> Vec<u8> {
     let (edit, mut out) = (attributes(), Vec::new());
     let mut writer = UpdateWriter::announce(&mut out, format, edit.view(), hop);
     for prefix in prefixes(format.family) {
-        writer.push(PathId(1), prefix).unwrap();
+        writer.push(PathId(1), prefix).expect("room");
     }
     assert!(writer.finish() > 0);
     out
@@ -54,8 +54,8 @@ fn assert_reads_without_allocation(message: &[u8], cx: &UpdateContext) {
     let mut warm = Vec::with_capacity(MAX_LEN * 2);
     let mut seen = 0;
     let info = measure(|| {
-        let frame = split_frame(message, MAX_LEN).unwrap().unwrap();
-        let update = Update::parse(frame.body(), cx).unwrap();
+        let frame = split_frame(message, MAX_LEN).expect("a frame").expect("all of it");
+        let update = Update::parse(frame.body(), cx).expect("an UPDATE");
         assert_eq!(update.verdict(), Verdict::Accept);
         update.canonical_attrs(&mut warm);
         for reach in update.reach() {

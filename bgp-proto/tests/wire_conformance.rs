@@ -360,7 +360,8 @@ fn compare_update(checker: &Value, out: &Outcome, same: &mut impl FnMut(&str, St
     };
     for (field, ours) in [("announced", &out.announced), ("withdrawn", &out.withdrawn)] {
         let list = checker[field].as_array().expect("a list");
-        let theirs: Vec<String> = list.iter().map(|s| s.as_str().unwrap().to_owned()).collect();
+        let theirs: Vec<String> =
+            list.iter().map(|s| s.as_str().expect("a prefix").to_owned()).collect();
         same(field, sorted(ours), sorted(&theirs));
     }
     same("attributes", json!(out.attrs).to_string(), checker["attrs"].to_string());
@@ -391,7 +392,7 @@ fn compare_open(checker: &Value, message: &[u8], same: &mut impl FnMut(&str, Str
     let list = checker["caps"].as_array().expect("capabilities");
     let theirs: BTreeSet<_> = list
         .iter()
-        .map(|c| (c[0].as_u64().unwrap(), c[1].as_str().unwrap().to_owned()))
+        .map(|c| (c[0].as_u64().expect("a code"), c[1].as_str().expect("a value").to_owned()))
         .map(|(code, value)| if code == 128 { (2, value) } else { (code, value) })
         .collect();
     same("capabilities", format!("{ours:?}"), format!("{theirs:?}"));
