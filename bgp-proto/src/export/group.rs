@@ -151,6 +151,7 @@ impl Group {
         for at in 0..group.told.slots() {
             group.told.get(DestId(at)).iter().for_each(|told| state.outs.retain(told.out));
         }
+        group.mark_all(state.dests, generation);
         group
     }
 

@@ -124,12 +124,15 @@ impl NextHops {
         if id == NextHopId::NONE {
             return;
         }
-        let entry = self.entry_mut(id.0);
+        let entry = &mut self.entries[id.0 as usize - 1];
         entry.refs += 1;
         entry.paths += 1;
         if entry.paths == 1 {
+            // What was known before the address was forgotten counts no more.
             let addr = entry.hop.addr();
-            self.addresses.entry(addr).or_default().users += 1;
+            let address = self.addresses.entry(addr).or_default();
+            address.users += 1;
+            entry.reach = Reach::of(&address.state);
             self.unsettled.insert(addr);
         }
     }

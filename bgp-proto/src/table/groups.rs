@@ -197,11 +197,13 @@ impl Table {
 
     /// Groups that differ in nothing any more become one. Both must have said all there is to say:
     /// what they told is then the same. Groups with ADD-PATH number paths on their own and stay.
-    fn merge_groups(&mut self) {
+    /// Returns whether a member moved, and so has a walk ahead.
+    fn merge_groups(&mut self) -> bool {
         if !self.merge_wanted {
-            return;
+            return false;
         }
         self.merge_wanted = false;
+        let mut moved = false;
         let ids: Vec<u32> = self.groups.keys().copied().collect();
         for (at, into) in ids.iter().enumerate() {
             for from in &ids[at + 1..] {
@@ -219,10 +221,12 @@ impl Table {
                 let peers: Vec<PeerId> = b.members.keys().filter_map(|s| s.peer()).collect();
                 for peer in peers {
                     self.transfer(peer, family, *into);
+                    moved = true;
                 }
             }
         }
         self.drop_empty_groups();
+        moved
     }
 
     /// A peer wants a family again (RFC 2918, RFC 7313).
@@ -282,7 +286,7 @@ impl Table {
                 more |= group.export_slice(&mut state);
             }
         }
-        self.merge_groups();
+        more |= self.merge_groups();
         for note in std::mem::take(&mut self.notes) {
             self.note(note);
         }

@@ -97,11 +97,11 @@ impl Table {
         for family in Family::ALL {
             // RFC 4724 §4.2: what was stale already does not live through a second restart.
             self.sweep(id, family, PathFlags::STALE);
-            if !families.contains(family) {
+            if families.contains(family) {
+                self.mark(id, family, PathFlags::STALE);
+            } else {
                 self.withdraw_all(id, family);
-                continue;
             }
-            self.mark(id, family, PathFlags::STALE);
             let Some(peer) = self.peer_mut(id) else { return };
             let held = peer.family_mut(family);
             held.refresh_timer.stop();

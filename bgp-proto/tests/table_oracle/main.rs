@@ -1,0 +1,101 @@
+//! The table against a naive model (architecture §3).
+//!
+//! Random events drive a [`Table`]: routes from peers of every kind, sessions that come and go with
+//! and without graceful restart, readers that read slowly or not at all and fall off a tiny log,
+//! refreshes in both directions, next hops, routes of our own, policy changes. What each reader gets
+//! is decoded and applied to a map. When everything is still, each map must be what a model says
+//! that keeps no groups, no log and no ids: every route, judged anew for every peer.
+//!
+//! Nothing is polled that was not woken, so a wake-up that is lost shows as a difference.
+
+#![allow(clippy::unwrap_used)]
+
+mod model;
+mod world;
+
+use proptest::prelude::*;
+use world::{Op, World};
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: cases(), max_shrink_iters: 4000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn every_peer_ends_up_with_what_a_naive_model_says(
+        log_bytes_max in prop_oneof![Just(400usize), Just(2500), Just(16 << 20)],
+        ops in prop::collection::vec(any::<[u8; 5]>().prop_map(Op::from_bytes), 1..120),
+    ) {
+        let mut world = World::new(log_bytes_max);
+        for op in ops {
+            world.step(op);
+        }
+        world.settle();
+        world.check();
+    }
+}
+
+/// More with `MARGAY_ORACLE_CASES`.
+fn cases() -> u32 {
+    std::env::var("MARGAY_ORACLE_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(1000)
+}
+
+#[test]
+fn end_of_rib_is_the_last_thing_that_a_joiner_hears() {
+    for log_bytes_max in [300, 16 << 20] {
+        let mut world = World::new(log_bytes_max);
+        world.up(0);
+        for prefix in 0..model::PREFIXES {
+            world.announce(0, prefix, prefix as u8, 0);
+        }
+        world.settle();
+        for peer in 1..model::PEERS {
+            world.up(peer);
+            world.settle();
+            assert!(world.ended_with_end_of_rib(peer), "peer {peer}, log of {log_bytes_max}");
+        }
+        world.check();
+    }
+}
+
+#[test]
+fn a_reader_that_never_reads_costs_nobody_else_anything() {
+    let mut world = World::new(400);
+    for peer in 0..model::PEERS {
+        world.up(peer);
+    }
+    world.settle();
+    for round in 0..200u8 {
+        for prefix in 0..model::PREFIXES {
+            world.announce(0, prefix, round, 0);
+        }
+        world.settle_without(2);
+    }
+    world.check_except(2);
+    assert!(world.evictions() > 0, "nobody fell off the log, so the test tested nothing");
+    world.settle();
+    world.check();
+}
+
+/// Histories that once ended wrong.
+#[test]
+fn past_failures_stay_past() {
+    use Op::*;
+    let histories: [(usize, Vec<Op>); 1] = [(
+        400,
+        vec![
+            Up { peer: 4 },
+            Own { prefix: 11, source: 150, variant: 67 },
+            Up { peer: 11 },
+            Announce { peer: 11, prefix: 0, variant: 2, path_id: 0 },
+            Finish,
+            Own { prefix: 11, source: 81, variant: 183 },
+            Finish,
+            Configure { peer: 4, import: 0, export: 0, rest: 16 },
+        ],
+    )];
+    for (log_bytes_max, ops) in histories {
+        let mut world = World::new(log_bytes_max);
+        ops.into_iter().for_each(|op| world.step(op));
+        world.settle();
+        world.check();
+    }
+}

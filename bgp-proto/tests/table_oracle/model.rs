@@ -1,0 +1,485 @@
+//! What peers should have been told, computed from scratch: no groups, no ids, no incremental steps.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use bgp_proto::policy::{Change, Decision, Match, Policy, PrefixMatch, Rule, Source};
+use bgp_proto::rib::NextHopState;
+use bgp_proto::table::{AddPathSend, NextHopMode};
+use bgp_proto::types::{
+    Asn, ClusterId, Community, ExtCommunity, Family, FibKind, Hop, NextHop, PeerType, Prefix,
+    RouterId,
+};
+use bgp_proto::wire::{AttrEdit, AttrView, Origin, attr};
+
+pub(crate) const OUR_ASN: u32 = 65000;
+pub(crate) const OUR_ID: u32 = 0x0a00_0001;
+pub(crate) const PEERS: usize = 12;
+pub(crate) const PREFIXES: usize = 18;
+pub(crate) const MULTIPATH_MAX: usize = 64;
+
+/// What a peer is; constant for the test.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Kind {
+    pub(crate) asn: u32,
+    pub(crate) four_octet_as: bool,
+    pub(crate) add_path_rx: bool,
+    pub(crate) add_path_tx: bool,
+    pub(crate) send: AddPathSend,
+    pub(crate) local_v6: bool,
+    pub(crate) ipv4_over_ipv6: bool,
+    pub(crate) max_len: usize,
+    pub(crate) enhanced: bool,
+    /// Forwarding state kept, as its capability says when it comes back.
+    pub(crate) keeps_forwarding: bool,
+}
+
+pub(crate) fn kind(peer: usize) -> Kind {
+    let base = Kind {
+        asn: OUR_ASN,
+        four_octet_as: true,
+        add_path_rx: false,
+        add_path_tx: false,
+        send: AddPathSend::All,
+        local_v6: false,
+        ipv4_over_ipv6: false,
+        max_len: 4096,
+        enhanced: true,
+        keeps_forwarding: true,
+    };
+    match peer {
+        0 => Kind { asn: 65001, ..base },
+        1 => Kind { asn: 65002, four_octet_as: false, enhanced: false, ..base },
+        2 => base,
+        3 => Kind { add_path_rx: true, add_path_tx: true, ..base },
+        4 => Kind { keeps_forwarding: false, ..base },
+        5 => Kind { local_v6: true, ..base },
+        6 => Kind { asn: 65001, add_path_rx: true, add_path_tx: true, ..base },
+        7 => Kind { add_path_tx: true, send: AddPathSend::Best(2), max_len: 65535, ..base },
+        8 => Kind { local_v6: true, ipv4_over_ipv6: true, ..base },
+        11 => Kind { asn: 65003, ..base },
+        _ => base,
+    }
+}
+
+impl Kind {
+    pub(crate) fn peer_type(&self) -> PeerType {
+        if self.asn == OUR_ASN { PeerType::Internal } else { PeerType::External }
+    }
+
+    pub(crate) fn local_addr(&self) -> IpAddr {
+        if self.local_v6 { "2001:db8:ffff::1" } else { "10.0.0.1" }.parse().unwrap()
+    }
+}
+
+pub(crate) fn peer_address(peer: usize) -> IpAddr {
+    IpAddr::from([10, 0, 1, peer as u8 + 1])
+}
+
+pub(crate) fn router_id(peer: usize) -> RouterId {
+    // Not in the order of the addresses; two are equal, so that the address has to decide.
+    RouterId([50, 40, 30, 20, 60, 70, 40, 10, 90, 80, 25, 35][peer])
+}
+
+pub(crate) fn prefix(index: usize) -> Prefix {
+    if index < 12 {
+        Prefix::new(IpAddr::from([10, (index % 3) as u8, index as u8, 0]), 20 + index as u8 % 5)
+    } else {
+        let addr: IpAddr = format!("2001:db8:{index}::").parse().unwrap();
+        Prefix::new(addr, 44 + index as u8 % 5)
+    }
+}
+
+/// Attributes by meaning.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Meaning {
+    pub(crate) origin: u8,
+    pub(crate) path: Vec<u32>,
+    pub(crate) med: Option<u32>,
+    pub(crate) local_pref: Option<u32>,
+    pub(crate) communities: BTreeSet<u32>,
+    pub(crate) ext: BTreeSet<[u8; 8]>,
+    pub(crate) originator: Option<u32>,
+    pub(crate) clusters: Vec<u32>,
+}
+
+impl Meaning {
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let origin = [Origin::Igp, Origin::Egp, Origin::Incomplete][usize::from(self.origin)];
+        let mut edit = AttrEdit::originate(origin);
+        for asn in self.path.iter().rev() {
+            edit.prepend_as(Asn(*asn), 1);
+        }
+        self.med.into_iter().for_each(|med| edit.set_med(med));
+        self.local_pref.into_iter().for_each(|lp| edit.set_local_pref(lp));
+        edit.set_communities(&self.communities.iter().map(|c| Community(*c)).collect::<Vec<_>>());
+        edit.set_ext_communities(&self.ext.iter().map(|c| ExtCommunity(*c)).collect::<Vec<_>>());
+        self.originator.into_iter().for_each(|id| edit.set_originator_id(RouterId(id)));
+        for cluster in self.clusters.iter().rev() {
+            edit.prepend_cluster(ClusterId(*cluster));
+        }
+        edit.into_bytes()
+    }
+
+    pub(crate) fn decode(bytes: &[u8]) -> Self {
+        let view = AttrView::new(bytes);
+        assert!(view.get(attr::NEXT_HOP).is_none());
+        Meaning {
+            origin: view.origin() as u8,
+            path: view.as_path().asns().map(|a| a.0).collect(),
+            med: view.med(),
+            local_pref: view.local_pref(),
+            communities: view.communities().map(|c| c.0).collect(),
+            ext: view.ext_communities().map(|c| c.0).collect(),
+            originator: view.originator_id().map(|id| id.0),
+            clusters: view.cluster_list().map(|c| c.0).collect(),
+        }
+    }
+}
+
+/// Policies that the model can apply by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Filter {
+    All,
+    /// Rejects what lies in 10.1.0.0/16 or 2001:db8:14::/46.
+    Some,
+    /// Marks everything: independent of the prefix.
+    Tag(u32),
+    /// LOCAL_PREF 300 on 10.0.0.0/16 only: depends on the prefix.
+    Prefer,
+    /// Preference 200.
+    Elevate,
+    None,
+}
+
+impl Filter {
+    pub(crate) fn from_byte(byte: u8) -> Self {
+        match byte % 8 {
+            0..=2 => Filter::All,
+            3 => Filter::Some,
+            4 => Filter::Tag(u32::from(byte / 8) % 2 + 0x0009_0000),
+            5 => Filter::Prefer,
+            6 => Filter::Elevate,
+            _ => Filter::None,
+        }
+    }
+
+    pub(crate) fn policy(self) -> Arc<Policy> {
+        let rule =
+            |matches, changes, decision| Rule { name: String::new(), matches, changes, decision };
+        let within = |text: &str, max| {
+            let covering: Prefix = text.parse().unwrap();
+            PrefixMatch { prefix: covering, lengths: covering.len()..=max }
+        };
+        let rules = match self {
+            Filter::All => vec![],
+            Filter::Some => {
+                let list = vec![within("10.1.0.0/16", 32), within("2001:db8:14::/46", 128)];
+                vec![rule(
+                    vec![Match::Prefix(list.into_iter().collect())],
+                    vec![],
+                    Decision::Reject,
+                )]
+            }
+            Filter::Tag(c) => {
+                vec![rule(vec![], vec![Change::AddCommunity(Community(c))], Decision::Next)]
+            }
+            Filter::Prefer => {
+                let list = vec![within("10.0.0.0/16", 32)];
+                vec![rule(
+                    vec![Match::Prefix(list.into_iter().collect())],
+                    vec![Change::LocalPref(300)],
+                    Decision::Next,
+                )]
+            }
+            Filter::Elevate => vec![rule(vec![], vec![Change::Preference(200)], Decision::Next)],
+            Filter::None => return Arc::new(Policy::reject_all()),
+        };
+        Arc::new(Policy { name: "test".into(), rules, default: Decision::Accept })
+    }
+
+    /// The route after the filter, and its preference if that was set.
+    fn apply(self, prefix: Prefix, mut attrs: Meaning) -> Option<(Meaning, Option<u16>)> {
+        let within = |text: &str| text.parse::<Prefix>().unwrap().contains(prefix);
+        match self {
+            Filter::All => {}
+            Filter::Some => {
+                if within("10.1.0.0/16") || within("2001:db8:14::/46") {
+                    return None;
+                }
+            }
+            Filter::Tag(c) => {
+                attrs.communities.insert(c);
+            }
+            Filter::Prefer => {
+                if within("10.0.0.0/16") {
+                    attrs.local_pref = Some(300);
+                }
+            }
+            Filter::Elevate => return Some((attrs, Some(200))),
+            Filter::None => return None,
+        }
+        Some((attrs, None))
+    }
+}
+
+/// Parameters that may change while the session is up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Settings {
+    pub(crate) import: Filter,
+    pub(crate) export: Filter,
+    pub(crate) client: bool,
+    pub(crate) next_hop: NextHopMode,
+}
+
+/// A route as it was received.
+#[derive(Clone, Debug)]
+pub(crate) struct Received {
+    pub(crate) attrs: Meaning,
+    pub(crate) next_hop: NextHop,
+    pub(crate) stale: bool,
+    pub(crate) unrefreshed: bool,
+}
+
+/// A route of our own.
+#[derive(Clone, Debug)]
+pub(crate) struct Own {
+    pub(crate) blackhole: bool,
+    pub(crate) next_hop: Option<IpAddr>,
+}
+
+/// The state that everything follows from.
+#[derive(Default)]
+pub(crate) struct Model {
+    pub(crate) settings: Vec<Settings>,
+    pub(crate) received: BTreeMap<(usize, Prefix, u32), Received>,
+    pub(crate) own: BTreeMap<(Prefix, Source), Own>,
+    pub(crate) hops: BTreeMap<IpAddr, NextHopState>,
+}
+
+/// A usable or unusable path after import.
+#[derive(Clone, Debug)]
+struct Candidate {
+    /// `None`: our own.
+    peer: Option<usize>,
+    source: Source,
+    path_id: u32,
+    attrs: Meaning,
+    next_hop: Option<NextHop>,
+    preference: u16,
+    metric: u32,
+    hops: Vec<Hop>,
+}
+
+/// What a receiver holds: (prefix, path id) is the key on the wire; here paths of a prefix are a
+/// sorted list, because the sender chooses the identifiers.
+pub(crate) type Expected = BTreeMap<Prefix, Vec<(Meaning, NextHop)>>;
+
+impl Model {
+    /// Whether import takes the route.
+    pub(crate) fn accepts(&self, peer: usize, prefix: Prefix, received: &Received) -> bool {
+        self.import(peer, prefix, received).is_some()
+    }
+
+    fn import(&self, peer: usize, prefix: Prefix, received: &Received) -> Option<(Meaning, u16)> {
+        let internal = kind(peer).peer_type() == PeerType::Internal;
+        let attrs = &received.attrs;
+        if attrs.path.contains(&OUR_ASN) {
+            return None;
+        }
+        if internal && (attrs.originator == Some(OUR_ID) || attrs.clusters.contains(&OUR_ID)) {
+            return None;
+        }
+        let (mut out, preference) = self.settings[peer].import.apply(prefix, attrs.clone())?;
+        if !internal && attrs.communities.contains(&Community::GRACEFUL_SHUTDOWN.0) {
+            out.local_pref = Some(0);
+        }
+        Some((out, preference.unwrap_or(100)))
+    }
+
+    fn candidates(&self, prefix: Prefix) -> Vec<Candidate> {
+        let mut list = Vec::new();
+        for ((peer, p, path_id), received) in &self.received {
+            if *p != prefix {
+                continue;
+            }
+            let Some((attrs, preference)) = self.import(*peer, prefix, received) else { continue };
+            let Some(NextHopState::Via { hops, metric, .. }) =
+                self.hops.get(&received.next_hop.addr())
+            else {
+                continue;
+            };
+            list.push(Candidate {
+                peer: Some(*peer),
+                source: Source::Bgp,
+                path_id: *path_id,
+                attrs,
+                next_hop: Some(received.next_hop),
+                preference,
+                metric: *metric,
+                hops: hops.clone(),
+            });
+        }
+        for ((p, source), own) in &self.own {
+            if *p == prefix {
+                list.push(Candidate {
+                    peer: None,
+                    source: *source,
+                    path_id: 0,
+                    attrs: Meaning::default(),
+                    next_hop: own.next_hop.map(NextHop::from),
+                    preference: match source {
+                        Source::Static => 200,
+                        Source::Direct => 240,
+                        _ => 10,
+                    },
+                    metric: 0,
+                    hops: Vec::new(),
+                });
+            }
+        }
+        list
+    }
+
+    /// RFC 4271 §9.1.2.2 to the letter: eliminate step by step. Returns what is left before the
+    /// steps that only break ties, and the winner.
+    fn decide(mut list: Vec<Candidate>) -> (Vec<Candidate>, Option<Candidate>) {
+        fn keep<K: Ord>(list: &mut Vec<Candidate>, key: impl Fn(&Candidate) -> K) {
+            if let Some(best) = list.iter().map(&key).min() {
+                list.retain(|c| key(c) == best);
+            }
+        }
+        keep(&mut list, |c| std::cmp::Reverse(c.preference));
+        keep(&mut list, |c| std::cmp::Reverse(c.attrs.local_pref.unwrap_or(100)));
+        keep(&mut list, |c| c.peer.is_some());
+        keep(&mut list, |c| c.attrs.path.len());
+        keep(&mut list, |c| c.attrs.origin);
+        let all = list.clone();
+        list.retain(|c| {
+            all.iter().all(|other| {
+                other.attrs.path.first() != c.attrs.path.first()
+                    || other.attrs.med.unwrap_or(0) >= c.attrs.med.unwrap_or(0)
+            })
+        });
+        let external =
+            |c: &Candidate| c.peer.is_some_and(|p| kind(p).peer_type() == PeerType::External);
+        keep(&mut list, |c| !external(c));
+        keep(&mut list, |c| c.metric);
+        let equal = list.clone();
+        keep(&mut list, |c| c.attrs.originator.unwrap_or(c.peer.map_or(0, |p| router_id(p).0)));
+        keep(&mut list, |c| c.attrs.clusters.len());
+        keep(&mut list, |c| c.peer.map(peer_address));
+        keep(&mut list, |c| c.path_id);
+        assert!(list.len() <= 1);
+        (equal, list.pop())
+    }
+
+    /// What `receiver` should hold in a family.
+    pub(crate) fn expected(&self, receiver: usize, family: Family) -> Expected {
+        let mut expected = Expected::new();
+        for prefix in (0..PREFIXES).map(prefix).filter(|p| p.family() == family) {
+            let mut rest = self.candidates(prefix);
+            let limit = match (kind(receiver).add_path_tx, kind(receiver).send) {
+                (false, _) => 1,
+                (true, AddPathSend::All) => usize::MAX,
+                (true, AddPathSend::Best(n)) => usize::from(n),
+            };
+            let mut picked = 0;
+            while picked < limit {
+                let (_, Some(best)) = Self::decide(rest.clone()) else { break };
+                rest.retain(|c| {
+                    (c.peer, c.path_id, c.source) != (best.peer, best.path_id, best.source)
+                });
+                picked += 1;
+                if best.peer == Some(receiver) {
+                    continue;
+                }
+                if let Some(told) = self.export(receiver, prefix, &best) {
+                    expected.entry(prefix).or_default().push(told);
+                }
+            }
+        }
+        expected.values_mut().for_each(|paths| paths.sort());
+        expected
+    }
+
+    fn export(&self, to: usize, prefix: Prefix, path: &Candidate) -> Option<(Meaning, NextHop)> {
+        let settings = self.settings[to];
+        let kind_to = kind(to);
+        let to_external = kind_to.peer_type() == PeerType::External;
+        let from_internal = path.peer.is_some_and(|p| kind(p).peer_type() == PeerType::Internal);
+        let has = |c: Community| path.attrs.communities.contains(&c.0);
+        if has(Community::NO_ADVERTISE)
+            || to_external && (has(Community::NO_EXPORT) || has(Community::NO_EXPORT_SUBCONFED))
+        {
+            return None;
+        }
+        let from_client = path.peer.is_some_and(|p| self.settings[p].client);
+        let reflected = from_internal && !to_external;
+        if reflected && !from_client && !settings.client {
+            return None;
+        }
+        let mut attrs = path.attrs.clone();
+        if to_external && path.peer.is_some() {
+            attrs.med = None;
+        }
+        let (mut attrs, _) = settings.export.apply(prefix, attrs)?;
+        if to_external {
+            attrs.local_pref = None;
+            attrs.originator = None;
+            attrs.clusters.clear();
+            attrs.ext.retain(|c| c[0] & 0x40 == 0);
+            attrs.path.insert(0, OUR_ASN);
+        } else {
+            attrs.local_pref = attrs.local_pref.or(Some(100));
+            if reflected {
+                let originator = path.peer.map(|p| router_id(p).0);
+                attrs.originator = attrs.originator.or(originator);
+                attrs.clusters.insert(0, OUR_ID);
+            }
+        }
+        let keep = match settings.next_hop {
+            NextHopMode::SelfAddress => false,
+            NextHopMode::Keep => true,
+            NextHopMode::Auto => path.peer.is_some() && !to_external,
+        };
+        let next_hop = match path.next_hop.filter(|_| keep) {
+            Some(hop) => Some(hop),
+            None => match (kind_to.local_addr(), prefix.family()) {
+                (a @ IpAddr::V4(_), Family::Ipv4) | (a @ IpAddr::V6(_), Family::Ipv6) => {
+                    Some(a.into())
+                }
+                (a @ IpAddr::V6(_), Family::Ipv4) if kind_to.ipv4_over_ipv6 => Some(a.into()),
+                _ => None,
+            },
+        };
+        Some((attrs, next_hop?))
+    }
+
+    /// What the kernel should hold.
+    pub(crate) fn fib(&self) -> BTreeMap<Prefix, FibKind> {
+        let mut fib = BTreeMap::new();
+        for prefix in (0..PREFIXES).map(prefix) {
+            let (equal, best) = Self::decide(self.candidates(prefix));
+            let Some(best) = best else { continue };
+            if best.peer.is_none() {
+                if self.own.get(&(prefix, best.source)).is_some_and(|own| own.blackhole) {
+                    fib.insert(prefix, FibKind::Blackhole);
+                }
+                continue;
+            }
+            let hops: BTreeSet<Hop> = equal.iter().flat_map(|c| c.hops.clone()).collect();
+            let FibKind::Unicast(hops) = FibKind::Unicast(hops.into_iter().collect()) else {
+                unreachable!()
+            };
+            fib.insert(prefix, FibKind::Unicast(hops));
+        }
+        fib
+    }
+
+    /// Addresses that paths go through.
+    pub(crate) fn tracked(&self) -> BTreeSet<IpAddr> {
+        self.received.values().map(|r| r.next_hop.addr()).collect()
+    }
+}

@@ -1,0 +1,787 @@
+//! The table under test, its host, its peers' receivers, and the model beside them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Wake, Waker};
+use std::time::Duration;
+
+use bgp_proto::export::{Fetch, Piece, Reader};
+use bgp_proto::policy::Source;
+use bgp_proto::rib::NextHopState;
+use bgp_proto::session::{Keep, Negotiated};
+use bgp_proto::table::{
+    LocalRoute, NextHopMode, NextHopRequest, PeerRoutes, RouteFilter, Table, TableConfig,
+};
+use bgp_proto::types::{
+    Asn, ClusterId, Community, Family, FamilySet, FibKind, Hop, NextHop, PathId, PeerId, PeerType,
+    Prefix, RouterId, Time,
+};
+use bgp_proto::wire::{
+    Capabilities, GracefulRestart, GracefulRestartFamily, Nlri, RefreshKind, RouteAction,
+    RouteBatch, RouteRefresh, Update, Verdict, split_frame,
+};
+
+use crate::model::{
+    Filter, MULTIPATH_MAX, Meaning, Model, OUR_ASN, OUR_ID, Own, PEERS, PREFIXES, Received,
+    Settings, kind, peer_address, prefix, router_id,
+};
+
+/// One random event.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Op {
+    Announce { peer: usize, prefix: usize, variant: u8, path_id: u32 },
+    Burst { peer: usize, variant: u8 },
+    Withdraw { peer: usize, prefix: usize, path_id: u32 },
+    Up { peer: usize },
+    Down { peer: usize, keep: u8 },
+    EndOfRib { peer: usize, family: Family },
+    RefreshRequest { peer: usize, family: Family },
+    RefreshBegin { peer: usize, family: Family },
+    RefreshEnd { peer: usize, family: Family },
+    NextHop { index: u8, state: u8 },
+    Own { prefix: usize, source: u8, variant: u8 },
+    Configure { peer: usize, import: u8, export: u8, rest: u8 },
+    Finish,
+    Read { peer: usize, family: Family, budget: u8 },
+    ReadAll { peer: usize },
+    Wait { secs: u8 },
+}
+
+impl Op {
+    pub(crate) fn from_bytes([what, a, b, c, d]: [u8; 5]) -> Self {
+        let peer = usize::from(a) % PEERS;
+        let prefix = usize::from(b) % PREFIXES;
+        let family = if b.is_multiple_of(3) { Family::Ipv6 } else { Family::Ipv4 };
+        let path_id = u32::from(d) % 3;
+        match what % 64 {
+            0..=15 => Op::Announce { peer, prefix, variant: c, path_id },
+            16..=18 => Op::Burst { peer, variant: c },
+            19..=24 => Op::Withdraw { peer, prefix, path_id },
+            25..=30 => Op::Up { peer },
+            31..=32 => Op::Down { peer, keep: c },
+            33 => Op::EndOfRib { peer, family },
+            34..=35 => Op::RefreshRequest { peer, family },
+            36 => Op::RefreshBegin { peer, family },
+            37 => Op::RefreshEnd { peer, family },
+            38..=40 => Op::NextHop { index: b, state: c },
+            41..=42 => Op::Own { prefix, source: a, variant: c },
+            43..=44 => Op::Configure { peer, import: b, export: c, rest: d },
+            45..=52 => Op::Finish,
+            53..=60 => Op::Read { peer, family, budget: c },
+            61..=62 => Op::ReadAll { peer },
+            _ => Op::Wait { secs: c },
+        }
+    }
+}
+
+#[derive(Default)]
+struct Flag(AtomicBool);
+
+impl Wake for Flag {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
+impl Flag {
+    fn take(&self) -> bool {
+        self.0.swap(false, Ordering::SeqCst)
+    }
+}
+
+/// One family of a session, as the peer sees it.
+struct Receiver {
+    reader: Reader,
+    woken: Arc<Flag>,
+    /// Octets that were fetched and not decoded; always whole messages.
+    held: BTreeMap<(Prefix, u32), (Meaning, NextHop, bool)>,
+    end_of_ribs: u32,
+    last_was_end_of_rib: bool,
+    refreshing: bool,
+}
+
+#[derive(Default)]
+struct Session {
+    up: bool,
+    negotiated: Option<Arc<Negotiated>>,
+    receivers: Vec<Receiver>,
+    stale: [bool; 2],
+    stale_until: Option<Time>,
+    refresh_until: [Option<Time>; 2],
+}
+
+pub(crate) struct World {
+    table: Table,
+    table_woken: Arc<Flag>,
+    /// There was input since the last turn, or the last turn had more to do.
+    turn_due: bool,
+    now: Time,
+    sessions: Vec<Session>,
+    model: Model,
+    hop_states: Vec<NextHopState>,
+    tracked: BTreeSet<IpAddr>,
+    fib: BTreeMap<Prefix, FibKind>,
+}
+
+const HOPS: usize = 6;
+
+fn hop_addr(index: usize, family: Family) -> IpAddr {
+    match family {
+        Family::Ipv4 => IpAddr::from([192, 0, 2, index as u8 + 1]),
+        Family::Ipv6 => format!("2001:db8:fe::{}", index + 1).parse().unwrap(),
+    }
+}
+
+fn hop_state(index: usize, state: u8) -> NextHopState {
+    let hop = Hop { gateway: None, ifindex: index as u32 % 4 + 1, onlink: false, weight: 1 };
+    match state % 5 {
+        0 => NextHopState::Unreachable,
+        1 => NextHopState::Local,
+        n => NextHopState::Via { hops: vec![hop], metric: u32::from(n / 3), connected: true },
+    }
+}
+
+/// Attributes from one octet: few values, so that they tie often.
+fn attributes(peer: usize, variant: u8) -> Meaning {
+    let v = u32::from(variant);
+    let external = kind(peer).peer_type() == PeerType::External;
+    let mut attrs = Meaning { origin: (v / 3 % 2) as u8, ..Meaning::default() };
+    if external {
+        attrs.path.push(kind(peer).asn);
+    }
+    match v % 11 {
+        0 => attrs.path.push(OUR_ASN),
+        1 | 2 => attrs.path.push(4_200_000_000 + v % 2),
+        3..=5 => attrs.path.push(65009),
+        _ => {}
+    }
+    if v % 3 == 0 {
+        attrs.med = Some(v % 4);
+    }
+    if !external {
+        attrs.local_pref = [None, Some(100), Some(100), Some(150)][(v / 7 % 4) as usize];
+        if v % 13 == 1 {
+            attrs.originator = Some(if v % 2 == 0 { OUR_ID } else { 0x0b00_0001 });
+            attrs.clusters = vec![[0x0c00_0001, OUR_ID][(v / 13 % 2) as usize]];
+        }
+    }
+    let communities = [
+        Community::NO_EXPORT,
+        Community::NO_ADVERTISE,
+        Community::NO_EXPORT_SUBCONFED,
+        Community::GRACEFUL_SHUTDOWN,
+        Community::LLGR_STALE,
+    ];
+    match v % 17 {
+        n @ 0..=3 => {
+            attrs.communities.insert(communities[n as usize].0);
+        }
+        4 => {
+            attrs.ext.insert([0x40, 4, 0, 1, 0, 0, 0, 0]);
+            attrs.ext.insert([0x00, 2, 0, 1, 0, 0, 0, 7]);
+        }
+        _ => {}
+    }
+    // Who announced it: nobody may get this back.
+    attrs.communities.insert(0x0064_0000 + peer as u32);
+    attrs
+}
+
+impl World {
+    pub(crate) fn new(log_bytes_max: usize) -> Self {
+        let table_woken = Arc::new(Flag::default());
+        let config = TableConfig {
+            asn: Asn(OUR_ASN),
+            router_id: RouterId(OUR_ID),
+            cluster_id: ClusterId(OUR_ID),
+            multipath_max: MULTIPATH_MAX,
+            fib_policy: None,
+            fib_enabled: true,
+            log_bytes_max,
+        };
+        let mut world = World {
+            table: Table::new(Arc::new(config), 42, Waker::from(Arc::clone(&table_woken))),
+            table_woken,
+            turn_due: true,
+            now: Time::from_micros(1_000_000),
+            sessions: (0..PEERS).map(|_| Session::default()).collect(),
+            model: Model::default(),
+            hop_states: (0..HOPS).map(|index| hop_state(index, 2 + index as u8 % 3)).collect(),
+            tracked: BTreeSet::new(),
+            fib: BTreeMap::new(),
+        };
+        for peer in 0..PEERS {
+            world.model.settings.push(Settings {
+                import: Filter::All,
+                export: Filter::All,
+                client: matches!(peer, 2 | 3 | 7..=10),
+                next_hop: NextHopMode::Auto,
+            });
+            let routes = world.routes(peer);
+            world.table.peer_add(PeerId(peer as u32), peer_address(peer), routes);
+        }
+        for (index, state) in world.hop_states.iter().enumerate() {
+            for family in Family::ALL {
+                world.model.hops.insert(hop_addr(index, family), state.clone());
+            }
+        }
+        world
+    }
+
+    fn routes(&self, peer: usize) -> Arc<PeerRoutes> {
+        let settings = self.model.settings[peer];
+        Arc::new(PeerRoutes {
+            name: format!("peer{peer}").into(),
+            import: settings.import.policy(),
+            export: settings.export.policy(),
+            next_hop: settings.next_hop,
+            route_reflector_client: settings.client,
+            cluster_id: None,
+            allow_local_asn: 0,
+            prefixes_max: None,
+            prefixes_warning_percent: 80,
+            add_path_send: kind(peer).send,
+            honour_graceful_shutdown: true,
+        })
+    }
+
+    pub(crate) fn step(&mut self, op: Op) {
+        match op {
+            Op::Announce { peer, prefix, variant, path_id } => {
+                self.announce(peer, prefix, variant, path_id);
+            }
+            Op::Burst { peer, variant } => {
+                for prefix in 0..PREFIXES {
+                    self.announce(peer, prefix, variant.wrapping_add(prefix as u8 / 3), 0);
+                }
+            }
+            Op::Withdraw { peer, prefix, path_id } => self.withdraw(peer, prefix, path_id),
+            Op::Up { peer } => self.up(peer),
+            Op::Down { peer, keep } => self.down(peer, keep),
+            Op::EndOfRib { peer, family } => self.marker(peer, family, RouteAction::EndOfRib),
+            Op::RefreshRequest { peer, family } => {
+                self.marker(peer, family, RouteAction::RefreshRequest);
+            }
+            Op::RefreshBegin { peer, family } => {
+                self.marker(peer, family, RouteAction::RefreshBegin);
+            }
+            Op::RefreshEnd { peer, family } => self.marker(peer, family, RouteAction::RefreshEnd),
+            Op::NextHop { index, state } => self.set_hop(usize::from(index) % HOPS, state),
+            Op::Own { prefix, source, variant } => self.set_own(prefix, source, variant),
+            Op::Configure { peer, import, export, rest } => {
+                self.configure(peer, import, export, rest);
+            }
+            Op::Finish => self.finish(),
+            Op::Read { peer, family, budget } => {
+                let at =
+                    self.sessions[peer].receivers.iter().position(|r| r.reader.family() == family);
+                if let Some(at) = at {
+                    self.read(peer, at, usize::from(budget) * 4);
+                }
+            }
+            Op::ReadAll { peer } => {
+                for at in 0..self.sessions[peer].receivers.len() {
+                    self.read(peer, at, usize::MAX);
+                }
+            }
+            Op::Wait { secs } => self.wait(u64::from(secs) * 4),
+        }
+    }
+
+    fn next_hop(&self, prefix: usize, variant: u8) -> NextHop {
+        hop_addr(usize::from(variant / 5) % HOPS, crate::model::prefix(prefix).family()).into()
+    }
+
+    fn apply(&mut self, peer: usize, batch: &RouteBatch) {
+        self.table.apply(self.now, PeerId(peer as u32), batch);
+        self.turn_due = true;
+    }
+
+    pub(crate) fn announce(&mut self, peer: usize, index: usize, variant: u8, path_id: u32) {
+        if !self.sessions[peer].up {
+            return;
+        }
+        let path_id = if kind(peer).add_path_rx { path_id } else { 0 };
+        let attrs = attributes(peer, variant);
+        let next_hop = self.next_hop(index, variant);
+        let mut bytes = Vec::new();
+        let add_path = kind(peer).add_path_rx;
+        Nlri::push(&mut bytes, add_path.then_some(PathId(path_id)), prefix(index));
+        let nlri = Nlri::parse(prefix(index).family(), add_path, &bytes).unwrap();
+        let mut batch = RouteBatch::default();
+        batch.push(nlri, Some((&attrs.encode(), next_hop)));
+        self.apply(peer, &batch);
+        let received = Received { attrs, next_hop, stale: false, unrefreshed: false };
+        self.model.received.insert((peer, prefix(index), path_id), received);
+    }
+
+    fn withdraw(&mut self, peer: usize, index: usize, path_id: u32) {
+        if !self.sessions[peer].up {
+            return;
+        }
+        let path_id = if kind(peer).add_path_rx { path_id } else { 0 };
+        let mut bytes = Vec::new();
+        let add_path = kind(peer).add_path_rx;
+        Nlri::push(&mut bytes, add_path.then_some(PathId(path_id)), prefix(index));
+        let mut batch = RouteBatch::default();
+        batch.push(Nlri::parse(prefix(index).family(), add_path, &bytes).unwrap(), None);
+        self.apply(peer, &batch);
+        self.model.received.remove(&(peer, prefix(index), path_id));
+    }
+
+    pub(crate) fn up(&mut self, peer: usize) {
+        if self.sessions[peer].up {
+            return;
+        }
+        let kind = kind(peer);
+        let add_path = |on| if on { FamilySet::ALL } else { FamilySet::EMPTY };
+        let restart_families = Family::ALL
+            .map(|f| GracefulRestartFamily {
+                family: f.afi_safi(),
+                forwarding: kind.keeps_forwarding,
+            })
+            .to_vec();
+        let negotiated = Arc::new(Negotiated {
+            peer_router_id: router_id(peer),
+            peer_asn: Asn(kind.asn),
+            local_asn: Asn(OUR_ASN),
+            peer_type: kind.peer_type(),
+            local_addr: kind.local_addr(),
+            remote_addr: peer_address(peer),
+            families: FamilySet::ALL,
+            four_octet_as: kind.four_octet_as,
+            add_path_rx: add_path(kind.add_path_rx),
+            add_path_tx: add_path(kind.add_path_tx),
+            ipv4_over_ipv6: kind.ipv4_over_ipv6,
+            tx_max_len: kind.max_len,
+            rx_max_len: 4096,
+            route_refresh: true,
+            enhanced_refresh: kind.enhanced,
+            hold_time: Duration::from_secs(90),
+            keepalive_time: Duration::from_secs(30),
+            graceful_restart: Some(GracefulRestart {
+                restart_time_secs: 120,
+                families: restart_families,
+                ..GracefulRestart::default()
+            }),
+            peer_capabilities: Capabilities::default(),
+        });
+        let readers = self.table.peer_up(self.now, PeerId(peer as u32), Arc::clone(&negotiated));
+        self.turn_due = true;
+        let session = &mut self.sessions[peer];
+        session.up = true;
+        session.negotiated = Some(negotiated);
+        session.refresh_until = [None; 2];
+        session.stale_until = session.stale_until.map(|_| self.now + Duration::from_secs(180));
+        session.receivers = readers
+            .into_iter()
+            .map(|reader| {
+                let woken = Arc::new(Flag::default());
+                woken.0.store(true, Ordering::SeqCst);
+                Receiver {
+                    reader,
+                    woken,
+                    held: BTreeMap::new(),
+                    end_of_ribs: 0,
+                    last_was_end_of_rib: false,
+                    refreshing: false,
+                }
+            })
+            .collect();
+        assert_eq!(session.receivers.len(), 2);
+        if !kind.keeps_forwarding {
+            Family::ALL.into_iter().for_each(|family| self.sweep_stale(peer, family));
+        }
+    }
+
+    fn down(&mut self, peer: usize, keep: u8) {
+        if !self.sessions[peer].up {
+            return;
+        }
+        let mut families = FamilySet::EMPTY;
+        if keep % 2 == 1 {
+            families.insert(Family::Ipv4);
+        }
+        if keep % 4 == 3 {
+            families.insert(Family::Ipv6);
+        }
+        let restart_time = Duration::from_secs(120);
+        let keep = (!families.is_empty()).then_some(Keep { families, restart_time });
+        self.table.peer_down(self.now, PeerId(peer as u32), keep);
+        self.turn_due = true;
+        let session = &mut self.sessions[peer];
+        session.up = false;
+        session.receivers.clear();
+        session.stale_until = None;
+        for family in Family::ALL {
+            let kept = families.contains(family);
+            self.model.received.retain(|(p, prefix, _), route| {
+                *p != peer || prefix.family() != family || kept && !route.stale
+            });
+            session.stale[family.index()] = false;
+            session.refresh_until[family.index()] = None;
+            for ((p, prefix, _), route) in &mut self.model.received {
+                if *p == peer && prefix.family() == family {
+                    route.stale = true;
+                    session.stale[family.index()] = true;
+                    session.stale_until = Some(self.now + restart_time);
+                }
+            }
+        }
+    }
+
+    fn sweep_stale(&mut self, peer: usize, family: Family) {
+        self.model
+            .received
+            .retain(|(p, prefix, _), r| *p != peer || prefix.family() != family || !r.stale);
+        let session = &mut self.sessions[peer];
+        session.stale[family.index()] = false;
+        if session.stale == [false; 2] {
+            session.stale_until = None;
+        }
+    }
+
+    fn sweep_unrefreshed(&mut self, peer: usize, family: Family) {
+        self.model
+            .received
+            .retain(|(p, prefix, _), r| *p != peer || prefix.family() != family || !r.unrefreshed);
+        self.sessions[peer].refresh_until[family.index()] = None;
+    }
+
+    fn marker(&mut self, peer: usize, family: Family, action: RouteAction) {
+        if !self.sessions[peer].up {
+            return;
+        }
+        let mut batch = RouteBatch::default();
+        batch.push_marker(family, action.clone());
+        self.apply(peer, &batch);
+        let at = family.index();
+        match action {
+            RouteAction::EndOfRib => self.sweep_stale(peer, family),
+            RouteAction::RefreshBegin if kind(peer).enhanced && !self.sessions[peer].stale[at] => {
+                self.sessions[peer].refresh_until[at] = Some(self.now + Duration::from_secs(600));
+                for ((p, prefix, _), route) in &mut self.model.received {
+                    route.unrefreshed |= *p == peer && prefix.family() == family;
+                }
+            }
+            RouteAction::RefreshEnd if self.sessions[peer].refresh_until[at].is_some() => {
+                self.sweep_unrefreshed(peer, family);
+            }
+            _ => {}
+        }
+    }
+
+    fn wait(&mut self, secs: u64) {
+        self.now = self.now + Duration::from_secs(secs);
+        let mut earliest: Option<Time> = None;
+        for peer in 0..PEERS {
+            let deadlines = [self.sessions[peer].stale_until]
+                .into_iter()
+                .chain(self.sessions[peer].refresh_until)
+                .flatten();
+            earliest = deadlines.chain(earliest).min();
+        }
+        assert_eq!(self.table.poll_timeout(), earliest);
+        if earliest.is_none_or(|at| at > self.now) {
+            return;
+        }
+        self.table.handle_timeout(self.now);
+        self.turn_due = true;
+        for peer in 0..PEERS {
+            let stale = self.sessions[peer].stale_until.is_some_and(|at| at <= self.now);
+            for family in Family::ALL {
+                let refresh = self.sessions[peer].refresh_until[family.index()];
+                if stale {
+                    self.sweep_stale(peer, family);
+                }
+                if refresh.is_some_and(|at| at <= self.now) {
+                    self.sweep_unrefreshed(peer, family);
+                }
+            }
+        }
+    }
+
+    fn set_hop(&mut self, index: usize, state: u8) {
+        let state = hop_state(index, state);
+        for family in Family::ALL {
+            let addr = hop_addr(index, family);
+            if self.tracked.contains(&addr) {
+                self.table.handle_next_hop(self.now, addr, state.clone());
+                self.turn_due = true;
+            }
+            self.model.hops.insert(addr, state.clone());
+        }
+    }
+
+    fn set_own(&mut self, index: usize, source: u8, variant: u8) {
+        let source = [Source::Static, Source::Kernel, Source::Direct][usize::from(source) % 3];
+        let key = (prefix(index), source);
+        let own = (variant % 3 != 0).then(|| Own {
+            blackhole: variant % 3 == 1,
+            next_hop: (variant % 5 == 0).then(|| hop_addr(2, prefix(index).family())),
+        });
+        let route = own.clone().map(|own| LocalRoute {
+            install: own.blackhole.then_some(FibKind::Blackhole),
+            next_hop: own.next_hop,
+            hops: Vec::new(),
+            interface: None,
+            metric: None,
+            attrs: None,
+        });
+        self.table.handle_local(self.now, key.0, source, route);
+        self.turn_due = true;
+        match own {
+            Some(own) => drop(self.model.own.insert(key, own)),
+            None => drop(self.model.own.remove(&key)),
+        }
+    }
+
+    fn configure(&mut self, peer: usize, import: u8, export: u8, rest: u8) {
+        let settings = &mut self.model.settings[peer];
+        settings.import = Filter::from_byte(import);
+        settings.export = Filter::from_byte(export);
+        if rest % 4 == 0 {
+            settings.client = rest % 8 == 0;
+        }
+        settings.next_hop =
+            [NextHopMode::Auto, NextHopMode::Auto, NextHopMode::SelfAddress, NextHopMode::Keep]
+                [usize::from(rest / 8) % 4];
+        // A next hop of the other family cannot come up here, so that Keep never has to refuse.
+        let routes = self.routes(peer);
+        self.table.peer_configure(self.now, PeerId(peer as u32), routes);
+        self.turn_due = true;
+    }
+
+    fn finish(&mut self) {
+        self.table_woken.take();
+        self.turn_due = self.table.finish(self.now);
+        let mut told = false;
+        for request in self.table.poll_next_hops() {
+            match request {
+                NextHopRequest::Track(addr) => {
+                    assert!(self.tracked.insert(addr), "{addr} is tracked already");
+                    self.table.handle_next_hop(self.now, addr, self.model.hops[&addr].clone());
+                    told = true;
+                }
+                NextHopRequest::Untrack(addr) => assert!(self.tracked.remove(&addr)),
+            }
+        }
+        self.turn_due |= told;
+        for (prefix, route) in self.table.poll_fib(7) {
+            match route {
+                Some(route) => {
+                    assert_eq!(route.prefix, prefix);
+                    let before = self.fib.insert(prefix, route.kind.clone());
+                    assert_ne!(before, Some(route.kind), "{prefix}: told again what it was told");
+                }
+                None => {
+                    assert!(self.fib.remove(&prefix).is_some(), "{prefix}: nothing to withdraw")
+                }
+            }
+        }
+        while self.table.poll_event().is_some() {}
+    }
+
+    /// One fetch; returns whether there was anything.
+    fn read(&mut self, peer: usize, at: usize, budget: usize) -> bool {
+        let context = {
+            let negotiated = self.sessions[peer].negotiated.as_ref().unwrap();
+            let mut context = negotiated.update_context(true, true);
+            context.add_path = negotiated.add_path_tx;
+            context.peer_asn = Asn(OUR_ASN);
+            context
+        };
+        let max_len = kind(peer).max_len;
+        let own_tag = 0x0064_0000 + peer as u32;
+        let receiver = &mut self.sessions[peer].receivers[at];
+        let family = receiver.reader.family();
+        let mut pieces: Vec<Piece> = Vec::new();
+        let waker = Waker::from(Arc::clone(&receiver.woken));
+        let fetched = receiver.reader.fetch(budget, &mut pieces, &waker);
+        assert_eq!(fetched == Fetch::Data, !pieces.is_empty());
+        let mut total = 0;
+        for piece in &pieces {
+            let mut bytes = piece.as_bytes();
+            assert!(!bytes.is_empty());
+            total += bytes.len();
+            while !bytes.is_empty() {
+                let frame =
+                    split_frame(bytes, max_len).unwrap().expect("pieces end with a message");
+                assert!(frame.bytes.len() <= max_len);
+                receiver.take(frame.bytes, &context, family, own_tag);
+                bytes = &bytes[frame.bytes.len()..];
+            }
+        }
+        assert!(total <= budget.max(4096), "{total} octets, asked for {budget}");
+        // A reader with less than its budget has everything; it need not be woken to look again.
+        fetched == Fetch::Data
+    }
+
+    /// Runs turns and readers until nobody is woken any more.
+    pub(crate) fn settle(&mut self) {
+        self.settle_without(usize::MAX);
+    }
+
+    /// The same, while one peer does not read.
+    pub(crate) fn settle_without(&mut self, deaf: usize) {
+        for round in 0.. {
+            assert!(round < 20_000, "no end in sight");
+            let mut quiet = true;
+            if self.turn_due || self.table_woken.take() {
+                self.finish();
+                quiet = false;
+            }
+            for peer in (0..PEERS).filter(|peer| *peer != deaf) {
+                for at in 0..self.sessions[peer].receivers.len() {
+                    while self.sessions[peer].receivers[at].woken.take() {
+                        // Until it is empty, as a connection task does; small bites now and then.
+                        let budget = if round % 2 == 0 { 90 } else { 100_000 };
+                        while self.read(peer, at, budget) {}
+                        quiet = false;
+                    }
+                }
+            }
+            if quiet {
+                break;
+            }
+        }
+        for _ in 0..20 {
+            self.finish();
+        }
+        while self.turn_due {
+            self.finish();
+        }
+    }
+
+    pub(crate) fn evictions(&self) -> u64 {
+        self.table.groups().iter().map(|group| group.evictions).sum()
+    }
+
+    pub(crate) fn ended_with_end_of_rib(&self, peer: usize) -> bool {
+        self.sessions[peer].receivers.iter().all(|r| r.last_was_end_of_rib && r.end_of_ribs == 1)
+    }
+
+    pub(crate) fn check(&self) {
+        self.check_except(usize::MAX);
+    }
+
+    pub(crate) fn check_except(&self, deaf: usize) {
+        for peer in (0..PEERS).filter(|peer| self.sessions[*peer].up && *peer != deaf) {
+            for receiver in &self.sessions[peer].receivers {
+                let family = receiver.reader.family();
+                let mut got: BTreeMap<Prefix, Vec<(Meaning, NextHop)>> = BTreeMap::new();
+                for ((prefix, _), (attrs, next_hop, _)) in &receiver.held {
+                    got.entry(*prefix).or_default().push((attrs.clone(), *next_hop));
+                }
+                got.values_mut().for_each(|paths| paths.sort());
+                let expected = self.model.expected(peer, family);
+                assert_eq!(got, expected, "what peer {peer} holds in {family} (left) and should");
+                assert_eq!(receiver.end_of_ribs, 1, "peer {peer} {family}: End-of-RIB");
+                assert!(!receiver.refreshing, "peer {peer} {family}: no EoRR");
+                let count: usize = expected.values().map(Vec::len).sum();
+                let counts = self.table.counts(PeerId(peer as u32));
+                assert_eq!(counts.advertised[family] as usize, count, "peer {peer} {family}");
+                self.check_view(peer, family, &expected);
+            }
+        }
+        assert_eq!(self.fib, self.model.fib(), "what the kernel was told (left) and should be");
+        if deaf == usize::MAX {
+            assert_eq!(self.tracked, self.model.tracked());
+        }
+        for peer in 0..PEERS {
+            let counts = self.table.counts(PeerId(peer as u32));
+            for family in Family::ALL {
+                let held = || {
+                    let all = self.model.received.iter();
+                    all.filter(|((p, prefix, _), _)| *p == peer && prefix.family() == family)
+                };
+                let accepted =
+                    held().filter(|((_, prefix, _), r)| self.model.accepts(peer, *prefix, r));
+                assert_eq!(counts.received[family] as usize, held().count());
+                assert_eq!(counts.accepted[family] as usize, accepted.count());
+            }
+        }
+    }
+
+    /// The view of what was advertised says the same as the wire.
+    fn check_view(&self, peer: usize, family: Family, expected: &crate::model::Expected) {
+        let filter = RouteFilter {
+            family: Some(family),
+            advertised_to: Some(PeerId(peer as u32)),
+            ..RouteFilter::default()
+        };
+        let mut shown: crate::model::Expected = BTreeMap::new();
+        let mut cursor = Some(0);
+        while let Some(at) = cursor {
+            let (page, next) = self.table.view(&filter, at, 3, self.now);
+            for destination in page {
+                let paths = shown.entry(destination.prefix).or_default();
+                for path in destination.paths {
+                    paths.push((Meaning::decode(&path.attrs), path.next_hop.unwrap()));
+                }
+                paths.sort();
+            }
+            cursor = next;
+        }
+        assert_eq!(&shown, expected, "what the view says about peer {peer}");
+    }
+}
+
+impl Receiver {
+    /// Applies one message as the peer would.
+    fn take(
+        &mut self,
+        message: &[u8],
+        context: &bgp_proto::wire::UpdateContext,
+        family: Family,
+        own_tag: u32,
+    ) {
+        self.last_was_end_of_rib = false;
+        if message[18] == 5 {
+            let refresh = RouteRefresh::decode(message, true).unwrap();
+            assert_eq!(refresh.family, family.afi_safi());
+            match refresh.kind {
+                RefreshKind::Begin => {
+                    self.refreshing = true;
+                    self.held.values_mut().for_each(|(_, _, stale)| *stale = true);
+                }
+                RefreshKind::End => {
+                    assert!(std::mem::take(&mut self.refreshing), "EoRR without BoRR");
+                    for (prefix, (_, _, stale)) in &self.held {
+                        assert!(!stale, "{prefix:?} was left out of a refresh");
+                    }
+                }
+                other => panic!("{other:?} in the stream"),
+            }
+            return;
+        }
+        let update = Update::parse(&message[19..], context).unwrap();
+        assert_eq!(update.verdict(), Verdict::Accept);
+        assert!(update.discarded().codes().is_empty());
+        if let Some(marked) = update.end_of_rib() {
+            assert_eq!(marked, family);
+            self.end_of_ribs += 1;
+            self.last_was_end_of_rib = true;
+            return;
+        }
+        for nlri in update.unreach() {
+            assert_eq!(nlri.family(), family);
+            for (path_id, prefix) in nlri.iter() {
+                self.held.remove(&(prefix, path_id.0));
+            }
+        }
+        let mut attrs = Vec::new();
+        for reach in update.reach() {
+            assert_eq!(reach.nlri.family(), family);
+            attrs.clear();
+            update.canonical_attrs(&mut attrs);
+            let meaning = Meaning::decode(&attrs);
+            assert!(!meaning.communities.contains(&own_tag), "a peer hears its own route");
+            for (path_id, prefix) in reach.nlri.iter() {
+                self.held.insert((prefix, path_id.0), (meaning.clone(), reach.next_hop, false));
+            }
+        }
+    }
+}
