@@ -8,48 +8,18 @@ use bgp_proto::wire::AddPathMode;
 
 use super::*;
 
+mod faults;
+
 const FULL: &str = include_str!("../../examples/full.toml");
 
 /// The least that runs; tests put their own lines behind it.
 const LEAST: &str = "[bgp]\nasn = 64512\nrouter-id = \"10.0.0.1\"\n";
-/// The first line behind [`LEAST`].
-const NEXT: &str = "m.toml:4:";
-
 fn parse(text: &str) -> Result<Config, Errors> {
     Config::parse(Path::new("m.toml"), text)
 }
 
 fn accepted(text: &str) -> Config {
     parse(text).unwrap_or_else(|errors| panic!("{errors}"))
-}
-
-fn faults(text: &str) -> Vec<String> {
-    match parse(text) {
-        Ok(_) => Vec::new(),
-        Err(errors) => errors.as_slice().iter().map(ToString::to_string).collect(),
-    }
-}
-
-/// Lines behind [`LEAST`], and the one fault that they must give, from the column on.
-fn refused(lines: &str, fault: &str) {
-    let text = format!("{LEAST}{lines}");
-    let wanted = format!("m.toml:{fault}");
-    assert_eq!(faults(&text), [wanted], "\n{text}");
-}
-
-/// Lines of an external peer that is sound without them.
-fn refused_peer(lines: &str, fault: &str) {
-    let peer = "[[bgp.peers]]\nremote-asn = 65001\nimport = \"all\"\nexport = \"none\"\n";
-    let address = if lines.starts_with("address") { "" } else { "address = \"192.0.2.1\"\n" };
-    refused(&format!("{peer}{lines}\n{address}"), fault);
-}
-
-/// Lines of a rule's table that is sound without them.
-fn refused_rule(lines: &str, fault: &str) {
-    refused(
-        &format!("[[policy]]\nname = \"p\"\n[[policy.rules]]\nthen = \"accept\"\n{lines}\n"),
-        fault,
-    );
 }
 
 #[test]
@@ -201,258 +171,6 @@ fn rules_become_conditions_and_changes_in_order() {
 }
 
 #[test]
-fn every_fault_is_reported_at_its_place() {
-    let text = "[bgp]\nasn = 0\nrouter-id = \"x\"\n\n[[bgp.peers]]\nadress = \"192.0.2.1\"\nremote-asn = 1\n\n[fib]\nprotocol = 4\n";
-    assert_eq!(
-        faults(text),
-        [
-            "m.toml:2:7: bgp.asn: 0 is reserved and cannot be used; use another AS number, 64512-65534 for private use",
-            "m.toml:3:13: bgp.router-id: \"x\" is not valid; write an IPv4 address such as \"10.0.0.1\"",
-            "m.toml:5:1: bgp.peers[1].address: is missing; set it to the neighbour's address",
-            "m.toml:6:1: bgp.peers[1].adress: unknown key; did you mean \"address\"?",
-            "m.toml:10:12: fib.protocol: 4 marks routes of the kernel or of the administrator; use 5-255: every route in the table with this number is taken for ours",
-        ]
-    );
-}
-
-#[test]
-fn what_is_not_toml_is_one_line_and_never_quotes_the_file() {
-    let text = format!("{LEAST}[[bgp.peers]]\npassword = \"hush-hush\n");
-    let faults = faults(&text);
-    assert!(!faults.is_empty());
-    for fault in faults {
-        assert!(fault.starts_with("m.toml:5:"), "{fault}");
-        assert!(fault.ends_with("; correct the TOML"), "{fault}");
-        assert!(!fault.contains('\n') && !fault.contains("hush"), "{fault}");
-    }
-}
-
-#[test]
-fn a_file_that_cannot_be_read_is_named() {
-    let errors = Config::load(Path::new("/nonexistent/margay.toml")).unwrap_err();
-    assert_eq!(
-        errors.to_string(),
-        "/nonexistent/margay.toml: cannot be read: No such file or directory (os error 2); name a readable file with --config"
-    );
-}
-
-#[test]
-fn faults_of_the_process() {
-    assert_eq!(faults(""), ["m.toml:1:1: bgp: is missing; begin with asn and router-id"]);
-    refused("asn = 1\n", "4:1: duplicate key; correct the TOML");
-    refused("hold-tme = 3\n", "4:1: bgp.hold-tme: unknown key; did you mean \"hold-time\"?");
-    refused("listen = 179\n", "4:10: bgp.listen: is an integer; write a string in quotes");
-    refused(
-        "listen = [\"0.0.0.0\"]\n",
-        "4:11: bgp.listen[1]: \"0.0.0.0\" is not valid; write an address and port such as \"0.0.0.0:179\" or \"[::]:179\"",
-    );
-    refused(
-        "listen = [\"0.0.0.0:0\"]\n",
-        "4:11: bgp.listen[1]: port 0 is not a port; use 1-65535, usually 179",
-    );
-    refused(
-        "listen = [\"[::]:1\", \"[::]:1\"]\n",
-        "4:21: bgp.listen[2]: [::]:1 is listed twice; leave one out",
-    );
-    refused(
-        "cluster-id = \"0.0.0.0\"\n",
-        "4:14: bgp.cluster-id: 0.0.0.0 is not an identifier; use an IPv4 address of this machine",
-    );
-    refused("[bpg]\n", "4:2: bpg: unknown key; did you mean \"bgp\"?");
-    refused(
-        "[zebra]\n",
-        "4:2: zebra: unknown key; known keys here: bgp, calico, control, fib, http, log, originate, policy, redistribute",
-    );
-    refused(
-        "[calico]\nnode = \"n\"\n",
-        "4:2: calico: reading Calico's datastore is not implemented yet; remove the table and list the peers as [[bgp.peers]]",
-    );
-}
-
-#[test]
-fn faults_of_timers() {
-    refused(
-        "hold-time = 2\n",
-        "4:13: bgp.hold-time: 1 and 2 seconds are not allowed; use 0 (off) or 3-65535",
-    );
-    refused("hold-time = 65536\n", "4:13: bgp.hold-time: 65536 is out of range; use 0-65535");
-    refused("hold-time = -1\n", "4:13: bgp.hold-time: -1 is out of range; use 0-65535");
-    refused("hold-time = \"9\"\n", "4:13: bgp.hold-time: is a string; write an integer, 0-65535");
-    refused(
-        "keepalive-time = 90\n",
-        "4:18: bgp.keepalive-time: a keepalive every 90 s does not fit a hold time of 90 s; use a third of the hold time, or leave keepalive-time out",
-    );
-    refused(
-        "send-hold-time = 90\n",
-        "4:18: bgp.send-hold-time: a send hold time of 90 s is not longer than the hold time of 90 s; use 0 (off) or more than the hold time (RFC 9687)",
-    );
-    refused(
-        "graceful-restart-time = 4096\n",
-        "4:25: bgp.graceful-restart-time: 4096 is out of range; use 0-4095",
-    );
-    refused(
-        "connect-retry-time = 0\n",
-        "4:22: bgp.connect-retry-time: 0 is out of range; use 1-65535",
-    );
-    // What a peer inherits must fit what it sets.
-    refused(
-        "keepalive-time = 30\n[[bgp.peers]]\naddress = \"192.0.2.1\"\nremote-asn = 64512\nhold-time = 20\n",
-        "8:13: bgp.peers[1].hold-time: a keepalive every 30 s does not fit a hold time of 20 s; use a third of the hold time, or leave keepalive-time out",
-    );
-}
-
-#[test]
-fn an_external_peer_says_what_it_exchanges() {
-    let peer = "[[bgp.peers]]\naddress = \"192.0.2.1\"\nremote-asn = 65001\n";
-    assert_eq!(
-        faults(&format!("{LEAST}{peer}")),
-        [
-            format!(
-                "{NEXT}1: bgp.peers[1].import: is missing, and an external peer needs one (RFC 8212); write import = \"all\", \"none\" or the name of a policy"
-            ),
-            format!(
-                "{NEXT}1: bgp.peers[1].export: is missing, and an external peer needs one (RFC 8212); write export = \"all\", \"none\" or the name of a policy"
-            ),
-        ]
-    );
-    refused(
-        &format!("{peer}import = \"all\"\nexport = \"pod\"\n[[policy]]\nname = \"pods\"\n"),
-        "8:10: bgp.peers[1].export: policy \"pod\" does not exist; did you mean \"pods\"?",
-    );
-    refused(
-        &format!("{peer}import = \"everything\"\nexport = \"none\"\n"),
-        "7:10: bgp.peers[1].import: policy \"everything\" does not exist; define it as [[policy]], or use all, none",
-    );
-}
-
-#[test]
-fn faults_of_addresses() {
-    for (address, fault) in [
-        ("0.0.0.0", "is not an address of one machine; use the neighbour's address"),
-        ("224.0.0.1", "is a multicast address; use the neighbour's address"),
-        ("255.255.255.255", "is the broadcast address; use the neighbour's address"),
-        ("::ffff:192.0.2.1", "is an IPv4 address in IPv6 form; use the neighbour's address"),
-        (
-            "fe80::1",
-            "link-local neighbours are not supported; use a global or unique-local address",
-        ),
-        ("tor", "\"tor\" is not valid; write an address such as 192.0.2.1 or 2001:db8::1"),
-    ] {
-        refused_peer(
-            &format!("address = \"{address}\""),
-            &format!("8:11: bgp.peers[1].address: {fault}"),
-        );
-    }
-    refused_peer(
-        "source-address = \"2001:db8::1\"",
-        "8:18: bgp.peers[1].source-address: 2001:db8::1 cannot reach an ipv4 neighbour; use an ipv4 address of ours",
-    );
-    refused_peer(
-        "source-address = \"192.0.2.1\"",
-        "8:18: bgp.peers[1].source-address: is the neighbour's address; use an address of ours",
-    );
-    refused(
-        "listen = [\"127.0.0.1:179\"]\n[[bgp.peers]]\naddress = \"127.0.0.1\"\nremote-asn = 64512\n",
-        "6:11: bgp.peers[1].address: 127.0.0.1:179 is our own listening address; use the neighbour's address",
-    );
-}
-
-#[test]
-fn peers_are_told_apart() {
-    let peer = |name: &str, address: &str| {
-        format!("[[bgp.peers]]\nname = \"{name}\"\naddress = \"{address}\"\nremote-asn = 64512\n")
-    };
-    refused(
-        &format!("{}{}", peer("a", "192.0.2.1"), peer("b", "192.0.2.1")),
-        "10:11: bgp.peers[2].address: 192.0.2.1 is the address of bgp.peers[1] too; keep one peer for each address",
-    );
-    refused(
-        &format!("{}{}", peer("a", "192.0.2.1"), peer("a", "192.0.2.2")),
-        "9:8: bgp.peers[2].name: \"a\" is the name of bgp.peers[1] too; give each peer its own name",
-    );
-    refused(
-        &peer("a b", "192.0.2.1"),
-        "5:8: bgp.peers[1].name: must be one word; use letters, digits, \"-\", \"_\" and \".\"",
-    );
-}
-
-#[test]
-fn faults_of_sessions() {
-    refused_peer("port = 0", "8:8: bgp.peers[1].port: 0 is out of range; use 1-65535");
-    refused_peer("port = 70000", "8:8: bgp.peers[1].port: 70000 is out of range; use 1-65535");
-    refused_peer("passive = 1", "8:11: bgp.peers[1].passive: is an integer; write true or false");
-    refused_peer(
-        "ttl-security = 255",
-        "8:16: bgp.peers[1].ttl-security: 255 is out of range; use 1-254",
-    );
-    refused_peer(
-        "ttl-security = 1\nmultihop-ttl = 3",
-        "9:1: bgp.peers[1].multihop-ttl: excludes ttl-security, which sends with 255; leave one of them out; ttl-security takes the number of hops",
-    );
-    refused_peer(
-        "route-reflector-client = true",
-        "8:1: bgp.peers[1].route-reflector-client: is for internal peers, and remote-asn is not our AS; leave it out (RFC 4456)",
-    );
-    refused_peer(
-        "cluster-id = \"1.1.1.1\"",
-        "8:1: bgp.peers[1].cluster-id: is for internal peers, and remote-asn is not our AS; leave it out (RFC 4456)",
-    );
-    refused_peer(
-        "next-hop = \"slef\"",
-        "8:12: bgp.peers[1].next-hop: \"slef\" is not known here; did you mean \"self\"?",
-    );
-    refused_peer(
-        "add-path = \"all\"",
-        "8:12: bgp.peers[1].add-path: \"all\" is not known here; use \"none\" or \"receive\" or \"send\" or \"both\"",
-    );
-    refused_peer(
-        "families = []",
-        "8:12: bgp.peers[1].families: is empty; write [\"ipv4\"], [\"ipv6\"] or both",
-    );
-    refused_peer(
-        "families = [\"ipv4\", \"ipv4\"]",
-        "8:21: bgp.peers[1].families[2]: ipv4 is listed twice; leave one out",
-    );
-    refused_peer(
-        "families = [\"ipv4\", \"ipv6\"]",
-        "8:12: bgp.peers[1].families: our ipv4 address cannot be the next hop of ipv6 routes; peer over IPv6, or set next-hop = \"keep\"",
-    );
-    refused_peer(
-        "address = \"2001:db8::1\"\nfamilies = [\"ipv4\"]",
-        "9:12: bgp.peers[1].families: our ipv6 address cannot be the next hop of ipv4 routes; set extended-next-hop = true (RFC 8950) or next-hop = \"keep\"",
-    );
-    refused(
-        "listen = []\n[[bgp.peers]]\naddress = \"192.0.2.1\"\nremote-asn = 64512\npassive = true\n",
-        "8:11: bgp.peers[1].passive: the peer can never connect, because bgp.listen is empty; listen somewhere, or dial the peer",
-    );
-}
-
-#[test]
-fn faults_of_passwords_do_not_show_them() {
-    let long = "x".repeat(81);
-    refused_peer(
-        &format!("password = \"{long}\""),
-        "8:12: bgp.peers[1].password: a password of 81 octets cannot be used; use 1-80 octets",
-    );
-    refused_peer(
-        "password = \"\"",
-        "8:12: bgp.peers[1].password: a password of 0 octets cannot be used; use 1-80 octets",
-    );
-    refused_peer(
-        "password = 12345",
-        "8:12: bgp.peers[1].password: is an integer; write a string in quotes",
-    );
-    refused_peer(
-        "password = \"a\"\npassword-file = \"/b\"",
-        "9:1: bgp.peers[1].password-file: excludes password; keep one of them",
-    );
-    refused_peer(
-        "password-file = \"/nonexistent/key\"",
-        "8:17: bgp.peers[1].password-file: /nonexistent/key cannot be read: No such file or directory (os error 2); name a readable file that holds the password",
-    );
-}
-
-#[test]
 fn a_password_file_is_relative_to_the_configuration_and_loses_one_line_end() {
     let folder = std::env::temp_dir().join(format!("margay-config-{}", std::process::id()));
     std::fs::create_dir_all(&folder).unwrap();
@@ -465,175 +183,6 @@ fn a_password_file_is_relative_to_the_configuration_and_loses_one_line_end() {
     let config = config.unwrap();
     assert_eq!(config.peers[0].session.security.md5.as_ref().unwrap().octets(), b"two words ");
     assert!(!format!("{config:?}{config}").contains("two words"));
-}
-
-#[test]
-fn faults_of_ranges() {
-    let range = |lines: &str| format!("[[bgp.dynamic-peers]]\nremote-asn = 64512\n{lines}\n");
-    refused(
-        &range("prefix = \"10.1.0.0/8\""),
-        "6:10: bgp.dynamic-peers[1].prefix: \"10.1.0.0/8\" has host bits set; did you mean 10.0.0.0/8?",
-    );
-    refused(
-        &range("prefix = \"10.0.0.0/8\"\npeers-max = 0"),
-        "7:13: bgp.dynamic-peers[1].peers-max: 0 is out of range; use 1-1000000",
-    );
-    refused(
-        &range("prefix = \"10.0.0.0/8\"\nport = 179"),
-        "7:1: bgp.dynamic-peers[1].port: does not apply to a range, which is never dialled; leave it out",
-    );
-    refused(
-        &format!("{}{}", range("prefix = \"10.0.0.0/8\""), range("prefix = \"10.0.0.0/8\"")),
-        "9:10: bgp.dynamic-peers[2].prefix: 10.0.0.0/8 is the range of bgp.dynamic-peers[1] too; keep one entry for each range",
-    );
-    refused(
-        &format!("listen = []\n{}", range("prefix = \"10.0.0.0/8\"")),
-        "5:1: bgp.dynamic-peers[1]: peers can never connect, because bgp.listen is empty; listen somewhere, or leave the range out",
-    );
-}
-
-#[test]
-fn faults_of_local_routes() {
-    refused(
-        "[[originate]]\nprefix = \"10.65.1.1/26\"\n",
-        "5:10: originate[1].prefix: \"10.65.1.1/26\" has host bits set; did you mean 10.65.1.0/26?",
-    );
-    refused(
-        "[[originate]]\nprefix = \"::/0\"\n[[originate]]\nprefix = \"::/0\"\n",
-        "7:10: originate[2].prefix: ::/0 is originate[1] too; keep one entry for each prefix",
-    );
-    refused(
-        "[[originate]]\nprefix = \"::/0\"\nkind = \"drop\"\n",
-        "6:8: originate[1].kind: \"drop\" is not known here; use \"blackhole\" or \"unreachable\" or \"none\"",
-    );
-    refused(
-        "[[redistribute]]\n",
-        "4:1: redistribute[1].from: is missing; write from = \"kernel\" or \"connected\"",
-    );
-    refused(
-        "[[redistribute]]\nfrom = \"connected\"\nprotocols = [4]\n",
-        "6:1: redistribute[1].protocols: does not apply to connected networks; leave it out",
-    );
-    refused(
-        "[[redistribute]]\nfrom = \"kernel\"\nprotocols = [\"bird\"]\n",
-        "6:14: redistribute[1].protocols[1]: 12 is the number of our own routes (fib.protocol); leave it out: they are never learned",
-    );
-    refused(
-        "[[redistribute]]\nfrom = \"kernel\"\nprotocols = [256]\n",
-        "6:14: redistribute[1].protocols[1]: 256 is out of range; use 0-255",
-    );
-    refused(
-        "[[redistribute]]\nfrom = \"kernel\"\nprefixes = []\n",
-        "6:12: redistribute[1].prefixes: is empty; leave the key out to select everything",
-    );
-}
-
-#[test]
-fn faults_of_the_host() {
-    refused(
-        "[fib]\ntable = 255\n",
-        "5:9: fib.table: 255 is the kernel's own table \"local\"; use 254 (main) or another",
-    );
-    refused(
-        "[fib]\nmultipath-max = 257\n",
-        "5:17: fib.multipath-max: 257 is out of range; use 1-256",
-    );
-    refused(
-        "[fib]\npolicy = \"x\"\n",
-        "5:10: fib.policy: policy \"x\" does not exist; define it as [[policy]], or use all, none",
-    );
-    refused(
-        "[control]\nsocket = \"m.sock\"\n",
-        "5:10: control.socket: is not an absolute path; begin it with /",
-    );
-    let long = format!("/{}", "x".repeat(107));
-    refused(
-        &format!("[control]\nsocket = \"{long}\"\n"),
-        "5:10: control.socket: is 108 octets long; use at most 107, a limit of the system",
-    );
-    refused("[http]\n", "4:1: http.listen: is missing; write listen = \"127.0.0.1:9479\"");
-    refused(
-        "[http]\nlisten = \"127.0.0.1:0\"\n",
-        "5:10: http.listen: port 0 is not a port; use 1-65535, for example 9479",
-    );
-    refused(
-        "[log]\nlevel = \"wran\"\n",
-        "5:9: log.level: \"wran\" is not known here; did you mean \"warn\"?",
-    );
-}
-
-#[test]
-fn faults_of_policies() {
-    refused(
-        "[[policy]]\nname = \"all\"\n",
-        "5:8: policy[1].name: is the name of a built-in policy; use another name",
-    );
-    refused(
-        "[[policy]]\nname = \"p\"\n[[policy]]\nname = \"p\"\n",
-        "7:8: policy[2].name: is the name of another policy too; use another name",
-    );
-    refused(
-        "[[policy]]\nname = \"p\"\n[[policy.rules]]\nmatch.source = \"bgp\"\n",
-        "6:1: policy[1].rules[1].then: is missing; write then = \"accept\", \"reject\" or \"next\"",
-    );
-    refused(
-        "[[policy]]\nname = \"p\"\n[[policy.rules]]\nset.med = 1\nthen = \"reject\"\n",
-        "6:1: policy[1].rules[1]: changes a route that it rejects; leave the changes out, or write then = \"next\"",
-    );
-    let at = "policy[1].rules[1]";
-    for (lines, fault) in [
-        ("match = {}", "8:9: @.match: has no conditions; leave it out, or name a condition"),
-        ("match.prefix = \"::/0\"", "8:7: @.match.prefix: unknown key; did you mean \"prefixes\"?"),
-        (
-            "match.prefixes = []",
-            "8:18: @.match.prefixes: is an empty list, which nothing matches; leave the key out",
-        ),
-        (
-            "match.prefixes = [\"10.0.0.1/8\"]",
-            "8:19: @.match.prefixes[1]: \"10.0.0.1/8\" has host bits set; did you mean 10.0.0.0/8?; write \"10.0.0.0/8\" or \"10.0.0.0/8 ge 24 le 26\"",
-        ),
-        (
-            "match.prefixes = \"10.0.0.0/8 gt 9\"",
-            "8:18: @.match.prefixes: \"10.0.0.0/8 gt 9\" is not a range of prefixes; write \"10.0.0.0/8 ge 24 le 26\" or \"10.0.0.0/8 or-longer\"",
-        ),
-        (
-            "match.prefixes = \"10.0.0.0/8 ge 7\"",
-            "8:18: @.match.prefixes: lengths 7 to 32 do not fit 10.0.0.0/8; use lengths from 8 to 32, the lower one first",
-        ),
-        (
-            "match.prefixes = \"10.0.0.0/8 le 33\"",
-            "8:18: @.match.prefixes: lengths 8 to 33 do not fit 10.0.0.0/8; use lengths from 8 to 32, the lower one first",
-        ),
-        (
-            "match.communities = \"1:2:3:4\"",
-            "8:21: @.match.communities: \"1:2:3:4\" is not a community; write \"64512:100\", \"no-export\", \"64512:1:2\", \"rt:64512:100\" or \"0x\" with 16 digits",
-        ),
-        (
-            "match.as-path-length = \"5-4\"",
-            "8:24: @.match.as-path-length: \"5-4\" is not a range; write 100, \"100-200\", \"100-\" or \"-200\"",
-        ),
-        (
-            "match.local-pref = \"-\"",
-            "8:20: @.match.local-pref: \"-\" is not a range; write 100, \"100-200\", \"100-\" or \"-200\"",
-        ),
-        (
-            "match.peer-type = \"ibgp\"",
-            "8:19: @.match.peer-type: \"ibgp\" is not known here; use \"internal\" or \"external\"",
-        ),
-        ("set.med = \"off\"", "8:11: @.set.med: \"off\" is not known here; use \"none\""),
-        ("set.preference = 65536", "8:18: @.set.preference: 65536 is out of range; use 0-65535"),
-        (
-            "set.next-hop = \"0.0.0.0\"",
-            "8:16: @.set.next-hop: 0.0.0.0 cannot be a next hop; use an address of a router",
-        ),
-        (
-            "prepend = { asn = 1, count = 17 }",
-            "8:30: @.prepend.count: 17 is out of range; use 1-16",
-        ),
-        ("prepend = { count = 1 }", "8:11: @.prepend.asn: is missing; name the AS to prepend"),
-    ] {
-        refused_rule(lines, &fault.replace('@', at));
-    }
 }
 
 #[test]
@@ -742,6 +291,22 @@ fn the_summary_says_what_would_run() {
         least.contains("needs CAP_NET_BIND_SERVICE (port 179), CAP_NET_ADMIN (kernel routes)"),
         "{least}"
     );
+}
+
+/// The configurations of the README and of the examples are sound.
+#[test]
+fn documented_configurations_are_accepted() {
+    let readme = include_str!("../../README.md");
+    let blocks: Vec<&str> = readme
+        .split("```toml\n")
+        .skip(1)
+        .filter_map(|rest| rest.split("```").next())
+        .filter(|block| block.contains("[bgp]"))
+        .collect();
+    assert!(!blocks.is_empty());
+    for block in blocks {
+        accepted(block);
+    }
 }
 
 proptest::proptest! {
