@@ -105,10 +105,11 @@ impl Conn {
     }
 
     /// Passes what earlier reads left to `consume` again, without reading.
-    pub(super) fn reread(&mut self, consume: impl FnOnce(&[u8]) -> usize) {
+    pub(super) fn reread(&mut self, consume: impl FnOnce(&[u8]) -> usize) -> Read {
         let tail = std::mem::take(&mut self.tail);
         let taken = consume(&tail);
         self.keep(tail.get(taken..).unwrap_or_default());
+        Read::Data
     }
 
     fn keep(&mut self, rest: &[u8]) {

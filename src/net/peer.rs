@@ -237,6 +237,13 @@ struct PeerTask {
     timer: Pin<Box<Sleep>>,
 }
 
+/// Where the FSM's next octets come from.
+enum Octets {
+    FromSocket,
+    /// What stopped at a full batch goes on without a further read.
+    LeftOver,
+}
+
 /// What woke the task.
 enum Wakeup {
     Command(Option<PeerCommand>),
@@ -390,43 +397,40 @@ impl PeerTask {
         if let Some((batch, _)) = self.stalled.take() {
             self.table.batch(self.id, batch, permit);
         }
-        // What stopped at a full batch goes on without a further read.
         for slot in Slot::ALL {
-            self.consume(slot, &|conn, handle| {
-                conn.reread(handle);
-                Read::Data
-            });
+            if self.stalled.is_none() {
+                self.consume(slot, Octets::LeftOver);
+            }
         }
     }
 
     fn read(&mut self, slot: Slot) {
-        self.consume(slot, &|conn, handle| conn.read(handle));
+        self.consume(slot, Octets::FromSocket);
     }
 
     /// Feeds octets to the FSM until there are no more or credit is short.
-    fn consume(
-        &mut self,
-        slot: Slot,
-        source: &dyn Fn(&mut Conn, &mut dyn FnMut(&[u8]) -> usize) -> Read,
-    ) {
-        let now = self.now();
-        let Some(mut conn) = self.conns[slot.index()].take() else { return };
-        let (session, batch) = (&mut self.session, &mut self.batch);
-        let outcome = source(&mut conn, &mut |bytes| {
-            session.handle_bytes(now, slot, bytes, batch, BATCH_MAX)
-        });
-        self.conns[slot.index()] = Some(conn);
-        if let Read::Closed(text) = &outcome {
-            self.session.handle_closed(now, slot, text);
-        }
-        let full = self.batch.size() >= BATCH_MAX;
-        self.on_actions();
-        self.send_batch();
-        if full && self.stalled.is_none() {
-            self.consume(slot, &|conn, handle| {
-                conn.reread(handle);
-                Read::Data
-            });
+    fn consume(&mut self, slot: Slot, mut octets: Octets) {
+        loop {
+            let now = self.now();
+            let Some(mut conn) = self.conns[slot.index()].take() else { return };
+            let (session, batch) = (&mut self.session, &mut self.batch);
+            let feed = |bytes: &[u8]| session.handle_bytes(now, slot, bytes, batch, BATCH_MAX);
+            let outcome = match octets {
+                Octets::FromSocket => conn.read(feed),
+                Octets::LeftOver => conn.reread(feed),
+            };
+            match outcome {
+                // The connection goes with it: the FSM asks for nothing about what is gone.
+                Read::Closed(text) => self.session.handle_closed(now, slot, &text),
+                Read::Data | Read::Blocked => self.conns[slot.index()] = Some(conn),
+            }
+            let stopped_early = self.batch.size() >= BATCH_MAX;
+            self.on_actions();
+            self.send_batch();
+            if !stopped_early || self.stalled.is_some() {
+                return;
+            }
+            octets = Octets::LeftOver;
         }
     }
 
@@ -528,7 +532,10 @@ impl PeerTask {
                 self.session.handle_send_blocked(now, slot);
                 self.set_blocked(slot, true);
             }
-            Flush::Failed(text) => self.session.handle_closed(now, slot, &text),
+            Flush::Failed(text) => {
+                self.conns[slot.index()] = None;
+                self.session.handle_closed(now, slot, &text);
+            }
         }
     }
 
