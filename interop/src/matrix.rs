@@ -399,6 +399,17 @@ pub fn comes_up(lab: &mut Lab, case: Case) -> Result<()> {
     pair.peer_has_subject_routes()
 }
 
+/// IPv6 routes over an IPv4 session are heard. Own ones are not announced there: the session has no
+/// address of ours that could be their next hop.
+///
+/// # Errors
+/// When a route of the peer is missing, or IPv4 suffers.
+pub fn hears_both_families_over_v4(lab: &mut Lab, peer: Kind) -> Result<()> {
+    let pair = Case::ibgp(peer).both_families_over_v4().establish(lab)?;
+    pair.subject_has_peer_routes()?;
+    wait_paths(pair.peer.as_ref(), subject_prefix(Family::V4), 1).map(drop)
+}
+
 /// The session stays down while the kernel counts refused segments.
 ///
 /// # Errors

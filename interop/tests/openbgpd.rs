@@ -28,10 +28,8 @@ fn ibgp_over_ipv6() -> Result<()> {
 }
 
 #[test]
-fn both_families_over_ipv4() -> Result<()> {
-    lab::run("openbgpd-both4", &[PEER], |lab| {
-        matrix::exchange(lab, Case::ibgp(PEER).both_families_over_v4())
-    })
+fn hears_both_families_over_ipv4() -> Result<()> {
+    lab::run("openbgpd-both4", &[PEER], |lab| matrix::hears_both_families_over_v4(lab, PEER))
 }
 
 #[test]

@@ -191,14 +191,13 @@ fn extended_messages() -> Result<()> {
         let long =
             Origin { prefix: LONG.to_owned(), communities: Vec::new(), large_communities: large };
         exabgp.announce(&long)?;
-        for speaker in [&margay as &dyn Speaker, &bird] {
-            let path = wait_paths(speaker, LONG, 1)?.remove(0);
-            ensure!(
-                path.large_communities.len() == COMMUNITIES,
-                "{}",
-                path.large_communities.len()
-            );
-        }
+        let path = wait_paths(&margay, LONG, 1)?.remove(0);
+        ensure!(path.large_communities.len() == COMMUNITIES, "{}", path.large_communities.len());
+        // BIRD's text ends a long list with "...": it has to count them itself.
+        wait_paths(&bird, LONG, 1)?;
+        let query = format!("show route {LONG} where bgp_large_community.len = {COMMUNITIES}");
+        let all = bird.ask(&query)?;
+        ensure!(all.contains(LONG), "{all}");
         exabgp.announce(&Origin::plain(SHORT))?;
         wait_paths(&gobgp, SHORT, 1)?;
         ensure!(gobgp.paths(LONG)?.is_empty(), "6000 octets of attributes in 4096");
