@@ -21,8 +21,12 @@ const DATAGRAM_MAX: usize = 128 << 10;
 /// Octets of one send; the kernel takes no more than the send buffer (208 KiB by default).
 const SEND_MAX: usize = 96 << 10;
 
-/// Messages of one send.
+/// Messages of one send, when the receive buffer holds the refusal of each (about 1 KiB).
 const BATCH_MAX: usize = 1024;
+
+/// Messages of one send when the kernel did not grant that buffer, as in a user namespace: the
+/// default of 208 KiB holds their refusals.
+const BATCH_MAX_UNPRIVILEGED: usize = 128;
 
 /// The kernel answers a batch before the send returns; this is for a kernel that does not.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -74,6 +78,7 @@ pub(super) enum DumpEnd {
 pub(super) struct RequestSocket {
     socket: Socket,
     seq: u32,
+    batch_max: usize,
     datagram: Vec<u8>,
 }
 
@@ -87,10 +92,13 @@ impl RequestSocket {
         let _ = socket.set_ext_ack(true);
         let _ = socket.set_netlink_get_strict_chk(true);
         enlarge(&socket);
+        let _ = sockopt::set_socket_send_buffer_size(&socket, 2 * SEND_MAX);
+        let granted = socket.get_rx_buf_sz().is_ok_and(|size| size >= RECEIVE_BUFFER / 2);
+        let batch_max = if granted { BATCH_MAX } else { BATCH_MAX_UNPRIVILEGED };
         SockRef::from(&socket)
             .set_read_timeout(Some(ANSWER_TIMEOUT))
             .map_err(failed("limit the wait on a netlink socket"))?;
-        Ok(RequestSocket { socket, seq: 0, datagram: vec![0; DATAGRAM_MAX] })
+        Ok(RequestSocket { socket, seq: 0, batch_max, datagram: vec![0; DATAGRAM_MAX] })
     }
 
     /// The number by which the kernel names this socket in events.
@@ -100,8 +108,8 @@ impl RequestSocket {
         Ok(addr.port_number())
     }
 
-    /// Sends all requests, up to 1024 at a time with one acknowledgement, and gives the refused
-    /// ones.
+    /// Sends all requests, as many at a time as the buffers take and with one acknowledgement for
+    /// each such batch, and gives the refused ones.
     ///
     /// # Errors
     /// The answers are incomplete: what became of the requests is unknown.
@@ -109,7 +117,8 @@ impl RequestSocket {
         let mut refusals = Vec::new();
         let (mut first, mut start) = (0, 0);
         while let Some(rest) = requests.ends.get(first..).filter(|rest| !rest.is_empty()) {
-            let fitting = rest.iter().take(BATCH_MAX).take_while(|&&end| end - start <= SEND_MAX);
+            let fitting =
+                rest.iter().take(self.batch_max).take_while(|&&end| end - start <= SEND_MAX);
             let count = fitting.count().max(1);
             let ends = rest.get(..count).unwrap_or(rest);
             let end = ends.last().copied().unwrap_or(start);

@@ -83,7 +83,8 @@ impl Shared {
         })
     }
 
-    /// The plan. Held for microseconds, never across a system call.
+    /// The plan. Held for a batch's worth of decisions or one pass over the table, never across a
+    /// system call.
     pub(super) fn plan(&self) -> MutexGuard<'_, Plan> {
         self.plan.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -200,7 +201,6 @@ impl Worker {
         let deadlines = [deadline, self.resync.due(), self.retry_due, stopping];
         let timeout = deadlines.into_iter().flatten().min().map(|at| at.since(self.now()));
         let timeout = if busy { Some(Duration::ZERO) } else { timeout };
-        // Rounded up, so that the deadline has passed when the wait is over.
         let timeout = timeout.map(|t| Timespec {
             tv_sec: i64::try_from(t.as_secs()).unwrap_or(i64::MAX),
             tv_nsec: i64::from(t.subsec_nanos()),

@@ -3,10 +3,12 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use bgp_proto::types::{FibKind, FibRoute, Prefix, Prefix4};
+use bgp_proto::types::{FibKind, FibRoute, Hop, Prefix, Prefix4};
 use margay::fib::{FibConfig, Leave};
 
-use crate::namespace::{Running, eventually, hop, in_namespace, ip, routes, veth};
+use crate::namespace::{
+    Running, eventually, hop, in_namespace, in_user_namespace, ip, routes, veth,
+};
 
 /// The `i`th of up to 4 million prefixes: /24s from 20.0.0.0.
 fn prefix(i: u32) -> Prefix {
@@ -18,8 +20,9 @@ fn a_hundred_thousand_routes_with_churn_end_as_wanted() {
     in_namespace("bulk::a_hundred_thousand_routes_with_churn_end_as_wanted", || {
         const COUNT: u32 = 100_000;
         veth("v0", "10.0.0.1/24", "");
-        let kinds: Vec<FibKind> =
-            (2..250).map(|i| FibKind::Unicast(vec![hop(&format!("10.0.0.{i}"), "v0")])).collect();
+        let way = hop("", "v0");
+        let via = |i: u8| Hop { gateway: Some([10, 0, 0, i].into()), ..way };
+        let kinds: Vec<FibKind> = (2..250).map(|i| FibKind::Unicast(vec![via(i)])).collect();
         let fib = Running::started();
         let route = |i: u32, generation: u32| {
             let kind = kinds[((i + generation) % 248) as usize].clone();
@@ -78,5 +81,32 @@ fn a_hundred_thousand_routes_with_churn_end_as_wanted() {
         assert!(before.elapsed() < Duration::from_secs(10));
         again.stop(Leave::Withdraw);
         assert!(routes("route show proto 12").is_empty());
+    });
+}
+
+/// There the kernel grants no large receive buffer, and every refusal takes room in it.
+#[test]
+fn thousands_of_refusals_fit_in_a_rootless_container() {
+    in_user_namespace("bulk::thousands_of_refusals_fit_in_a_rootless_container", || {
+        const COUNT: u32 = 5000;
+        veth("v0", "10.0.0.1/24", "");
+        let fib = Running::started();
+        let way = hop("", "v0");
+        // Each over a gateway of its own, so that each is asked for.
+        fib.fib.submit((0..COUNT).map(|i| {
+            let gateway = format!("10.{}.{}.9", 100 + i / 250, i % 250);
+            let hop = Hop { gateway: Some(gateway.parse().unwrap()), ..way };
+            let kind = FibKind::Unicast(vec![hop]);
+            (prefix(i), Some(FibRoute { prefix: prefix(i), kind, metric: None }))
+        }));
+        eventually("all are refused", || {
+            (fib.fib.counters().failed == u64::from(COUNT)).then_some(())
+        });
+        assert_eq!(fib.fib.counters().resyncs, 1, "no answer was lost");
+        ip("addr add 10.100.0.1/8 dev v0");
+        eventually("all are installed", || {
+            (fib.fib.counters().installed == u64::from(COUNT)).then_some(())
+        });
+        fib.stop(Leave::Withdraw);
     });
 }

@@ -13,6 +13,15 @@ const INSIDE: &str = "MARGAY_TEST_NAMESPACE";
 
 /// Runs `body` in a fresh network namespace. `name` is the test's own path.
 pub(crate) fn in_namespace(name: &str, body: impl FnOnce()) {
+    unshared(&["--net"], name, body);
+}
+
+/// As [`in_namespace`], also in a user namespace: root there, and nothing outside.
+pub(crate) fn in_user_namespace(name: &str, body: impl FnOnce()) {
+    unshared(&["--user", "--map-root-user", "--net"], name, body);
+}
+
+fn unshared(kinds: &[&str], name: &str, body: impl FnOnce()) {
     if std::env::var_os(INSIDE).is_some() {
         return body();
     }
@@ -22,7 +31,8 @@ pub(crate) fn in_namespace(name: &str, body: impl FnOnce()) {
     }
     let exe = std::env::current_exe().unwrap();
     let output = Command::new("unshare")
-        .args(["--net", "sh", "-c", "ip link set lo up && exec \"$@\"", "sh"])
+        .args(kinds)
+        .args(["sh", "-c", "ip link set lo up && exec \"$@\"", "sh"])
         .arg(exe)
         .args(["--exact", name, "--nocapture", "--test-threads=1"])
         .env(INSIDE, "1")
@@ -104,15 +114,22 @@ pub(crate) fn ifindex(name: &str) -> u32 {
 pub(crate) struct Running {
     pub(crate) fib: Fib,
     events: Arc<Mutex<Vec<FibEvent>>>,
+    /// While somebody holds it, the FIB's thread stands still at its next event.
+    pub(crate) gate: Arc<Mutex<()>>,
 }
 
 impl Running {
     /// Started, with the first reading of the kernel done.
     pub(crate) fn start(config: FibConfig) -> Running {
         let events = Arc::new(Mutex::new(Vec::new()));
-        let sink = Arc::clone(&events);
-        let fib = Fib::start(config, move |event| sink.lock().unwrap().push(event)).unwrap();
-        let running = Running { fib, events };
+        let gate = Arc::new(Mutex::new(()));
+        let (sink, passage) = (Arc::clone(&events), Arc::clone(&gate));
+        let sink = move |event| {
+            drop(passage.lock().unwrap());
+            sink.lock().unwrap().push(event);
+        };
+        let fib = Fib::start(config, sink).unwrap();
+        let running = Running { fib, events, gate };
         running.wait_event(|event| *event == FibEvent::Synchronised);
         running
     }
