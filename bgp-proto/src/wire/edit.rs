@@ -57,7 +57,8 @@ impl AttrEdit {
         at..at
     }
 
-    /// Sets (inserts or replaces) an attribute by raw value. Extended Length follows from the value.
+    /// Sets (inserts or replaces) an attribute by raw value. Extended Length follows from the value;
+    /// the value itself is the caller's, lists of communities have methods of their own.
     /// A value longer than 65535 octets has no encoding; the set is then left as it is.
     pub fn set(&mut self, flags: u8, code: u8, value: &[u8]) {
         let Ok(len) = u16::try_from(value.len()) else {

@@ -134,6 +134,21 @@ fn a_set_that_leaves_no_room_is_an_error_and_leaves_no_bytes() {
     }
 }
 
+#[test]
+fn the_octet_that_extended_length_would_cost_is_used() {
+    let mut attrs = attributes(&[65001]);
+    let hop = NextHop::V6("2001:db8::1".parse().unwrap());
+    // Everything but the filler: 19 + 4, MP_REACH_NLRI 3 + 21 + 5, ORIGIN and AS_PATH 13, header 4.
+    for (filler, fits) in [(4096 - 69, true), (4096 - 68, false)] {
+        attrs.set(0xC0, 99, &vec![0; filler]);
+        let mut out = Vec::new();
+        let mut writer = UpdateWriter::announce(&mut out, format(Family::Ipv6), attrs.view(), hop);
+        assert_eq!(writer.push(PathId(0), "2001:db8::/32".parse().unwrap()).is_ok(), fits);
+        writer.finish();
+        assert_eq!(out.len(), if fits { 4096 } else { 0 });
+    }
+}
+
 fn any_prefixes(family: Family) -> impl Strategy<Value = Vec<(PathId, Prefix)>> {
     let one =
         (any::<u32>(), any::<u128>(), 0u8..=family.max_len()).prop_map(move |(id, bits, len)| {

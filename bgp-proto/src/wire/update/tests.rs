@@ -78,6 +78,10 @@ fn communities_become_sets() {
     let view = AttrView::new(&out);
     assert!(view.communities().eq([Community(1), Community(9)]));
     assert_eq!(view.large_communities().count(), 2);
+    // Large ones alone, so that nothing else asks for the attributes to be rewritten.
+    let alone = [&[0xC0, 32, 36][..], &[2; 12], &[2; 12], &[3; 12]].concat();
+    let out = canonical(&with(&[&alone]), &EBGP);
+    assert_eq!(AttrView::new(&out).large_communities().count(), 2);
     // Removing duplicates may make Extended Length superfluous.
     let many = [&[0xD0, 8, 1, 4][..], &[5; 260]].concat();
     let out = canonical(&with(&[&many]), &EBGP);

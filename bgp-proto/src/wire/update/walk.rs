@@ -285,7 +285,7 @@ impl<'a, 'c> Walk<'a, 'c> {
         if self.withdraw.is_some() && !reaches && self.unnegotiated.is_none() {
             return Err(malformed_list());
         }
-        let bare = withdrawn.is_empty() && nlri.is_empty();
+        let bare = withdrawn.is_empty() && nlri.is_empty() && self.unnegotiated.is_none();
         let end_of_rib = match self.mp_unreach {
             _ if is_empty => Some(Family::Ipv4),
             // Nothing but this attribute: its header of 3 or 4 octets and the family.
