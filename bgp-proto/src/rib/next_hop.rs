@@ -3,8 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv6Addr};
 
-use super::NextHopState;
-use crate::types::NextHop;
+use roaring::RoaringBitmap;
+
+use super::{DestId, NextHopState};
+use crate::types::{Family, NextHop};
 
 /// An interned next hop; 0 is "none" (routes of our own).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -41,8 +43,8 @@ struct Entry {
     refs: u32,
     paths: u32,
     reach: Reach,
-    /// The state changed since [`NextHops::take_changed`].
-    changed: bool,
+    /// Destinations, per family, that have or had a path through it.
+    dests: [RoaringBitmap; 2],
 }
 
 #[derive(Debug, Default)]
@@ -64,7 +66,8 @@ pub(crate) struct NextHops {
     addresses: BTreeMap<IpAddr, Address>,
     /// Addresses whose wish to be tracked may differ from what the host was told.
     unsettled: BTreeSet<IpAddr>,
-    changed: bool,
+    /// Next hops whose state changed since [`NextHops::take_changed`].
+    changed: BTreeSet<u32>,
 }
 
 impl NextHops {
@@ -76,7 +79,7 @@ impl NextHops {
         }
         let reach =
             self.addresses.get(&hop.addr()).map(|a| Reach::of(&a.state)).unwrap_or_default();
-        let entry = Entry { hop, refs: 1, paths: 0, reach, changed: false };
+        let entry = Entry { hop, refs: 1, paths: 0, reach, dests: Default::default() };
         let id = match self.free.pop() {
             Some(id) => {
                 *self.entry_mut(id) = entry;
@@ -120,13 +123,14 @@ impl NextHops {
 
     /// A path uses the next hop: it keeps a reference, and the address is tracked.
     #[inline]
-    pub(crate) fn retain_path(&mut self, id: NextHopId) {
+    pub(crate) fn retain_path(&mut self, id: NextHopId, family: Family, dest: DestId) {
         if id == NextHopId::NONE {
             return;
         }
         let entry = &mut self.entries[id.0 as usize - 1];
         entry.refs += 1;
         entry.paths += 1;
+        entry.dests[family.index()].insert(dest.0);
         if entry.paths == 1 {
             // What was known before the address was forgotten counts no more.
             let addr = entry.hop.addr();
@@ -145,6 +149,7 @@ impl NextHops {
         let entry = self.entry_mut(id.0);
         entry.paths -= 1;
         if entry.paths == 0 {
+            entry.dests = Default::default();
             let addr = entry.hop.addr();
             if let Some(address) = self.addresses.get_mut(&addr) {
                 address.users -= 1;
@@ -187,26 +192,24 @@ impl NextHops {
             ids.extend(self.index.range(from..=to).map(|(_, id)| *id));
         }
         for id in ids {
-            let entry = self.entry_mut(id);
-            entry.reach = reach;
-            entry.changed = true;
-            self.changed = true;
+            self.entry_mut(id).reach = reach;
+            self.changed.insert(id);
         }
     }
 
-    /// Whether a state changed since the marks were cleared.
-    pub(crate) fn any_changed(&self) -> bool {
-        self.changed
+    /// Next hops whose state changed since the last call.
+    pub(crate) fn take_changed(&mut self) -> Vec<NextHopId> {
+        std::mem::take(&mut self.changed).into_iter().map(NextHopId).collect()
     }
 
-    #[inline]
-    pub(crate) fn is_changed(&self, id: NextHopId) -> bool {
-        id != NextHopId::NONE && self.entry(id.0).changed
+    /// Takes the destinations that have or had a path through a next hop. The caller gives those
+    /// that have one back with [`NextHops::set_dests`].
+    pub(crate) fn take_dests(&mut self, id: NextHopId, family: Family) -> RoaringBitmap {
+        std::mem::take(&mut self.entry_mut(id.0).dests[family.index()])
     }
 
-    pub(crate) fn clear_changed(&mut self) {
-        self.changed = false;
-        self.entries.iter_mut().for_each(|entry| entry.changed = false);
+    pub(crate) fn set_dests(&mut self, id: NextHopId, family: Family, dests: RoaringBitmap) {
+        self.entry_mut(id.0).dests[family.index()] = dests;
     }
 
     /// Addresses to track (true) or forget (false) since the last call.
@@ -249,20 +252,21 @@ mod tests {
         let single = hops.intern(NextHop::V6(global));
         let both = hops.intern(NextHop::V6Both { global, link_local: "fe80::1".parse().unwrap() });
         assert_eq!(hops.take_requests(), [], "an export next hop is not tracked");
-        hops.retain_path(single);
-        hops.retain_path(both);
+        let retain = |hops: &mut NextHops, id| hops.retain_path(id, Family::Ipv6, DestId(7));
+        retain(&mut hops, single);
+        retain(&mut hops, both);
         assert_eq!(hops.take_requests(), [(addr, true)]);
         assert_eq!(hops.reach(both), Reach::Unresolved);
         hops.set_state(addr, via(5));
-        assert!(hops.is_changed(single) && hops.is_changed(both));
+        assert_eq!(hops.take_changed(), [single, both]);
+        assert!(hops.take_dests(single, Family::Ipv6).contains(7));
         assert_eq!(hops.reach(single), Reach::Metric(5));
-        hops.clear_changed();
         hops.set_state(addr, via(5));
-        assert!(!hops.any_changed(), "the same state again is no change");
+        assert_eq!(hops.take_changed(), [], "the same state again is no change");
         hops.release_path(single);
         assert_eq!(hops.take_requests(), []);
         hops.release_path(both);
-        hops.retain_path(both);
+        retain(&mut hops, both);
         assert_eq!(hops.take_requests(), [], "gone and back between two calls");
         hops.release_path(both);
         assert_eq!(hops.take_requests(), [(addr, false)]);

@@ -26,18 +26,20 @@ impl Rib {
 impl Table {
     /// Destinations with a path through a next hop whose state changed are touched.
     pub(super) fn touch_changed_hops(&mut self) {
-        if !self.hops.any_changed() {
-            return;
-        }
-        for rib in &mut self.ribs {
-            for id in 0..rib.dests.slots() {
-                let paths = rib.dests.paths(DestId(id));
-                if paths.iter().any(|path| self.hops.is_changed(path.next_hop)) {
-                    rib.touched.insert(id);
-                }
+        for hop in self.hops.take_changed() {
+            for family in Family::ALL {
+                let rib = &mut self.ribs[family.index()];
+                let mut dests = self.hops.take_dests(hop, family);
+                // Paths that went away left their destinations in; this is where those are dropped.
+                let stale: Vec<u32> = dests
+                    .iter()
+                    .filter(|id| rib.dests.paths(DestId(*id)).iter().all(|p| p.next_hop != hop))
+                    .collect();
+                stale.into_iter().for_each(|id| drop(dests.remove(id)));
+                dests.iter().for_each(|id| drop(rib.touched.insert(id)));
+                self.hops.set_dests(hop, family, dests);
             }
         }
-        self.hops.clear_changed();
     }
 
     /// Selects the best path of every touched destination and tells groups and FIB.

@@ -284,7 +284,7 @@ impl Table {
             Stored::Replaced(old) => Some(old),
         };
         self.attrs.retain(path.attrs);
-        self.hops.retain_path(path.next_hop);
+        self.hops.retain_path(path.next_hop, family, dest);
         let name = (family, dest, path.source, path.path_id);
         if let Some((attrs, hop)) = received {
             self.attrs.retain(attrs);

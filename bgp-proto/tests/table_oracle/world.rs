@@ -518,9 +518,9 @@ impl World {
     fn set_own(&mut self, index: usize, source: u8, variant: u8) {
         let source = [Source::Static, Source::Kernel, Source::Direct][usize::from(source) % 3];
         let key = (prefix(index), source);
-        let own = (variant % 3 != 0).then(|| Own {
+        let own = (!variant.is_multiple_of(3)).then(|| Own {
             blackhole: variant % 3 == 1,
-            next_hop: (variant % 5 == 0).then(|| hop_addr(2, prefix(index).family())),
+            next_hop: (variant.is_multiple_of(5)).then(|| hop_addr(2, prefix(index).family())),
         });
         let route = own.clone().map(|own| LocalRoute {
             install: own.blackhole.then_some(FibKind::Blackhole),
@@ -542,8 +542,8 @@ impl World {
         let settings = &mut self.model.settings[peer];
         settings.import = Filter::from_byte(import);
         settings.export = Filter::from_byte(export);
-        if rest % 4 == 0 {
-            settings.client = rest % 8 == 0;
+        if rest.is_multiple_of(4) {
+            settings.client = rest.is_multiple_of(8);
         }
         settings.next_hop =
             [NextHopMode::Auto, NextHopMode::Auto, NextHopMode::SelfAddress, NextHopMode::Keep]

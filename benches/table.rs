@@ -1,0 +1,296 @@
+//! The cost of a route in the table: applied, decided, encoded for one group, fetched by one reader.
+//!
+//! Budget (release profile): 250 ns and 110 octets of resident memory per prefix of a first full
+//! feed with one export group; 60 ns and 70 octets for each further path.
+//!
+//! `cargo bench -p bgp-proto --bench table`, or with `--profile fast` for a quick look. Measures one
+//! long run of each case rather than many short ones: memory only means something in a fresh table.
+
+use std::io::Read;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::task::Waker;
+use std::time::{Duration, Instant};
+
+use bgp_proto::export::{Fetch, Reader};
+use bgp_proto::policy::Policy;
+use bgp_proto::rib::NextHopState;
+use bgp_proto::session::Negotiated;
+use bgp_proto::table::{AddPathSend, NextHopMode, NextHopRequest, PeerRoutes, Table, TableConfig};
+use bgp_proto::types::{
+    Asn, ClusterId, Community, Family, FamilySet, Hop, NextHop, PeerId, PeerType, Prefix, Prefix4,
+    RouterId, Time,
+};
+use bgp_proto::wire::{
+    AttrEdit, Capabilities, HEADER_LEN, Nlri, Origin, RouteBatch, Update, UpdateContext, Verdict,
+    split_messages,
+};
+
+/// One that no recorded path contains.
+const OUR_ASN: Asn = Asn(4_200_000_001);
+/// As much as one read from a socket brings.
+const BATCH_MAX: usize = 64 << 10;
+
+fn table(fib_enabled: bool) -> Table {
+    let config = TableConfig {
+        asn: OUR_ASN,
+        router_id: RouterId(1),
+        cluster_id: ClusterId(1),
+        multipath_max: 16,
+        fib_policy: None,
+        fib_enabled,
+        log_bytes_max: 16 << 20,
+    };
+    Table::new(Arc::new(config), 0x5eed, Waker::noop().clone())
+}
+
+fn peer(table: &mut Table, id: u32, asn: Asn) -> Vec<Reader> {
+    let address = IpAddr::from([192, 0, 2, id as u8]);
+    let routes = PeerRoutes {
+        name: format!("peer{id}").into(),
+        import: Arc::new(Policy::accept_all()),
+        export: Arc::new(Policy::accept_all()),
+        next_hop: NextHopMode::Auto,
+        route_reflector_client: false,
+        cluster_id: None,
+        allow_local_asn: 0,
+        prefixes_max: None,
+        prefixes_warning_percent: 80,
+        add_path_send: AddPathSend::All,
+        honour_graceful_shutdown: true,
+    };
+    table.peer_add(PeerId(id), address, Arc::new(routes));
+    let negotiated = Negotiated {
+        peer_router_id: RouterId(id),
+        peer_asn: asn,
+        local_asn: OUR_ASN,
+        peer_type: if asn == OUR_ASN { PeerType::Internal } else { PeerType::External },
+        local_addr: IpAddr::from([192, 0, 2, 254]),
+        remote_addr: address,
+        families: FamilySet::only(Family::Ipv4),
+        four_octet_as: true,
+        add_path_rx: FamilySet::EMPTY,
+        add_path_tx: FamilySet::EMPTY,
+        ipv4_over_ipv6: false,
+        tx_max_len: 4096,
+        rx_max_len: 4096,
+        route_refresh: true,
+        enhanced_refresh: true,
+        hold_time: Duration::from_secs(90),
+        keepalive_time: Duration::from_secs(30),
+        graceful_restart: None,
+        peer_capabilities: Capabilities::default(),
+    };
+    table.peer_up(Time::ZERO, PeerId(id), Arc::new(negotiated))
+}
+
+/// Routes as batches of one read each.
+struct Feed {
+    batches: Vec<RouteBatch>,
+    prefixes: usize,
+}
+
+impl Feed {
+    fn push(&mut self, nlri: Nlri<'_>, announce: Option<(&[u8], NextHop)>) {
+        if self.batches.last().is_none_or(|batch| batch.size() >= BATCH_MAX) {
+            self.batches.push(RouteBatch::default());
+        }
+        self.batches.last_mut().expect("pushed above").push(nlri, announce);
+        self.prefixes += nlri.count();
+    }
+}
+
+/// A million prefixes; seven share an attribute set, as in a real table.
+fn synthetic(count: u32, peer: u32) -> Feed {
+    let mut feed = Feed { batches: Vec::new(), prefixes: 0 };
+    let mut bytes = Vec::new();
+    for first in (0..count).step_by(7) {
+        let mut edit = AttrEdit::originate(Origin::Igp);
+        let set = first / 7;
+        for asn in [set % 60_000 + 1, 3356, 174 + set % 20, 65000 + peer] {
+            edit.prepend_as(Asn(asn), 1);
+        }
+        edit.set_med(set % 100);
+        edit.set_communities(&[
+            Community(0xfde9_0000 + set / 60_000),
+            Community(0xfde9_0100 + set % 50),
+        ]);
+        bytes.clear();
+        for at in first..count.min(first + 7) {
+            // Scattered over the address space, as arrival order is.
+            let addr = at.wrapping_mul(0x9E37_79B1) & 0xFFFF_FF00;
+            Nlri::push(&mut bytes, None, Prefix::V4(Prefix4::from_bits(addr, 24)));
+        }
+        let nlri = Nlri::parse(Family::Ipv4, false, &bytes).expect("just written");
+        let hop = NextHop::from(IpAddr::from([192, 0, 2, peer as u8]));
+        feed.push(nlri, Some((edit.view().as_bytes(), hop)));
+    }
+    feed
+}
+
+/// The transfer of a full table as recorded in 2015; `None` where the shared data is not present.
+fn recorded() -> Option<Feed> {
+    let shared = std::env::var("MARGAY_SHARED")
+        .unwrap_or_else(|_| concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared").to_owned());
+    let path = format!("{shared}/data/tables/full-table-transfer.2015.mrt.gz");
+    let file = match std::fs::File::open(&path) {
+        Ok(file) => file,
+        Err(error) => {
+            println!("skipped: {path}: {error}");
+            return None;
+        }
+    };
+    let mut mrt = Vec::new();
+    flate2::read::GzDecoder::new(file).read_to_end(&mut mrt).expect("the file is whole");
+    let mut cx = UpdateContext::new(PeerType::External, Asn(3856));
+    (cx.enforce_first_as, cx.reject_as_sets) = (false, false);
+    let mut feed = Feed { batches: Vec::new(), prefixes: 0 };
+    let (mut rest, mut attrs) = (mrt.as_slice(), Vec::new());
+    while let Some((header, after)) = rest.split_at_checked(12) {
+        let len = u32::from_be_bytes([header[8], header[9], header[10], header[11]]) as usize;
+        let (record, after) = after.split_at(len);
+        rest = after;
+        // BGP4MP_ET, MESSAGE_AS4, IPv4 addresses: the message follows 24 octets of record header.
+        if header[5] != 17 || header[7] != 4 || record[24 + 18] != 2 {
+            continue;
+        }
+        for message in split_messages(&record[24..]) {
+            let update = Update::parse(&message[HEADER_LEN..], &cx).expect("a recorded UPDATE");
+            if update.verdict() != Verdict::Accept {
+                continue;
+            }
+            attrs.clear();
+            update.canonical_attrs(&mut attrs);
+            update.unreach().for_each(|nlri| feed.push(nlri, None));
+            update.reach().for_each(|reach| feed.push(reach.nlri, Some((&attrs, reach.next_hop))));
+        }
+    }
+    assert!(feed.prefixes > 500_000, "the recorded table has {} prefixes only", feed.prefixes);
+    Some(feed)
+}
+
+fn resident() -> usize {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages = statm.split(' ').nth(1).and_then(|n| n.parse::<usize>().ok());
+    pages.unwrap_or(0) * 4096
+}
+
+fn drain(readers: &mut [Reader]) -> usize {
+    let mut total = 0;
+    let mut pieces = Vec::new();
+    for reader in readers {
+        while reader.fetch(256 << 10, &mut pieces, Waker::noop()) == Fetch::Data {
+            total += pieces.drain(..).map(|piece| piece.as_bytes().len()).sum::<usize>();
+        }
+    }
+    total
+}
+
+/// Runs turns until nothing is left; every next hop resolves at once.
+fn turn(table: &mut Table, readers: &mut [Reader], fib: bool) -> (usize, usize) {
+    let (mut octets, mut routes) = (0, 0);
+    loop {
+        let more = table.finish(Time::ZERO);
+        let mut resolved = false;
+        for request in table.poll_next_hops() {
+            if let NextHopRequest::Track(addr) = request {
+                let hop = Hop { gateway: Some(addr), ifindex: 1, onlink: false, weight: 1 };
+                let state = NextHopState::Via { hops: vec![hop], metric: 1, connected: true };
+                table.handle_next_hop(Time::ZERO, addr, state);
+                resolved = true;
+            }
+        }
+        let read = drain(readers);
+        octets += read;
+        if fib {
+            loop {
+                let changes = table.poll_fib(1024);
+                routes += changes.len();
+                if changes.len() < 1024 {
+                    break;
+                }
+            }
+        }
+        if !more && !resolved && read == 0 {
+            return (octets, routes);
+        }
+    }
+}
+
+struct Report {
+    name: String,
+    prefixes: usize,
+    memory: usize,
+    started: Instant,
+}
+
+impl Report {
+    fn begin(name: &str, feed: &Feed) -> Self {
+        let (name, prefixes) = (name.to_owned(), feed.prefixes);
+        Report { name, prefixes, memory: resident(), started: Instant::now() }
+    }
+
+    fn end(self, note: &str) {
+        let each = self.started.elapsed().as_nanos() as f64 / self.prefixes as f64;
+        let memory = resident() as f64 - self.memory as f64;
+        println!(
+            "{:34} {:>8} prefixes {each:>7.0} ns/prefix {:>7.1} octets/prefix  {note}",
+            self.name,
+            self.prefixes,
+            memory / self.prefixes as f64
+        );
+    }
+}
+
+fn measure(name: &str, feed: &Feed, other: Option<&Feed>, fib: bool) {
+    let mut table = table(fib);
+    peer(&mut table, 1, Asn(65001));
+    peer(&mut table, 2, Asn(65002));
+    let mut readers = peer(&mut table, 3, Asn(65003));
+    turn(&mut table, &mut readers, fib);
+
+    let report = Report::begin(&format!("{name}: first feed"), feed);
+    let (mut octets, mut routes) = (0, 0);
+    for batch in &feed.batches {
+        table.apply(Time::ZERO, PeerId(1), batch);
+        let done = turn(&mut table, &mut readers, fib);
+        octets += done.0;
+        routes += done.1;
+    }
+    let totals = table.totals();
+    report.end(&format!(
+        "{octets} octets out, {} sets, {routes} kernel routes",
+        totals.attribute_sets
+    ));
+    assert_eq!(table.counts(PeerId(3)).advertised[Family::Ipv4], totals.destinations[Family::Ipv4]);
+
+    let report = Report::begin(&format!("{name}: a further receiver joins"), feed);
+    let mut joined = peer(&mut table, 4, Asn(65004));
+    let (octets, _) = turn(&mut table, &mut joined, fib);
+    report.end(&format!("{octets} octets out"));
+
+    if let Some(other) = other {
+        let report = Report::begin(&format!("{name}: second feed"), other);
+        for batch in &other.batches {
+            table.apply(Time::ZERO, PeerId(2), batch);
+            turn(&mut table, &mut readers, fib);
+        }
+        drain(&mut joined);
+        report.end("");
+    }
+
+    let report = Report::begin(&format!("{name}: the first feeder goes"), feed);
+    table.peer_down(Time::ZERO, PeerId(1), None);
+    readers.append(&mut joined);
+    let (octets, _) = turn(&mut table, &mut readers, fib);
+    report.end(&format!("{octets} octets out"));
+}
+
+fn main() {
+    if let Some(feed) = recorded() {
+        measure("recorded 2015", &feed, None, false);
+    }
+    let (first, second) = (synthetic(1_000_000, 1), synthetic(1_000_000, 2));
+    measure("synthetic", &first, Some(&second), false);
+    measure("synthetic with kernel", &first, None, true);
+}
