@@ -5,9 +5,11 @@ mod sim_support;
 use std::time::Duration;
 
 use bgp_proto::session::{Close, Command, PassiveMode, Restart, State};
-use bgp_proto::sim::{Fault, Fragment, LinkSpec, Outage, Random, SpeakerId};
+use bgp_proto::sim::{Fault, Fragment, LinkSpec, NeighborSpec, Outage, Random, SpeakerId};
 use bgp_proto::types::{Asn, RouterId};
-use sim_support::{assert_converged, check_seeds, prefix, world};
+use sim_support::{
+    assert_converged, check_seeds, disturb, is_converged, mesh, prefix, random_link, world,
+};
 
 const A: SpeakerId = SpeakerId(0);
 const B: SpeakerId = SpeakerId(1);
@@ -31,7 +33,7 @@ fn a_reset_at_any_octet_of_the_first_messages_is_recovered_from() {
             let mut sim = world(octets, 2, |_, _| LinkSpec::default(), |_, _| {});
             sim.set_fault(A, B, Fault { sender, octets });
             sim.start_all();
-            let done = sim.run_until(2 * MINUTE, |sim| sim_support::is_converged(sim, 2));
+            let done = sim.run_until(2 * MINUTE, |sim| is_converged(sim, 2));
             assert!(done.is_some(), "reset after octet {octets} of {sender:?}");
         }
     }
@@ -86,9 +88,9 @@ fn one_passive_side_is_enough_for_a_session_and_two_are_too_many() {
             3,
             2,
             |_, _| LinkSpec::default(),
-            |at, config| {
+            |at, spec| {
                 if passive.contains(&at) {
-                    config.passive = PassiveMode::Passive;
+                    spec.session.passive = PassiveMode::Passive;
                 }
             },
         );
@@ -114,9 +116,9 @@ fn silence_longer_than_the_hold_time_ends_the_session_and_healing_brings_it_back
         5,
         2,
         |_, _| LinkSpec::default(),
-        |_, config| {
-            config.hold_time = Duration::from_secs(9);
-            config.graceful_restart_time = None;
+        |_, spec| {
+            spec.session.hold_time = Duration::from_secs(9);
+            spec.session.graceful_restart_time = None;
         },
     );
     sim.start_all();
@@ -139,8 +141,8 @@ fn a_short_silence_is_survived() {
         6,
         2,
         |_, _| LinkSpec::default(),
-        |_, config| {
-            config.hold_time = Duration::from_secs(9);
+        |_, spec| {
+            spec.session.hold_time = Duration::from_secs(9);
         },
     );
     sim.start_all();
@@ -184,8 +186,8 @@ fn routes_of_a_peer_that_does_not_come_back_go_after_its_restart_time() {
         9,
         2,
         |_, _| LinkSpec::default(),
-        |_, config| {
-            config.graceful_restart_time = Some(Duration::from_secs(30));
+        |_, spec| {
+            spec.session.graceful_restart_time = Some(Duration::from_secs(30));
         },
     );
     sim.start_all();
@@ -204,8 +206,8 @@ fn a_peer_that_reads_nothing_is_cut_after_the_send_hold_time() {
         10,
         2,
         |_, _| link,
-        |_, config| {
-            config.send_hold_time = Some(Duration::from_secs(120));
+        |_, spec| {
+            spec.session.send_hold_time = Some(Duration::from_secs(120));
         },
     );
     sim.start_all();
@@ -237,42 +239,17 @@ fn a_stopped_peer_stays_down_and_comes_back_by_start() {
 fn disturbed(seed: u64) -> u64 {
     let mut random = Random::new(seed);
     let speakers = 2 + random.index(4);
-    let mut links = Random::new(seed);
-    let mut sim = world(
-        seed,
-        speakers,
-        |_, _| LinkSpec {
-            latency: links.up_to(Duration::from_millis(300)),
-            jitter: links.up_to(Duration::from_millis(50)),
-            fragment: [Fragment::Whole, Fragment::Random, Fragment::Octets][links.index(3)],
-            window: 20 + links.index(5000),
-        },
-        |_, config| config.hold_time = Duration::from_secs(9),
-    );
+    let hasty = |_, spec: &mut NeighborSpec| spec.session.hold_time = Duration::from_secs(9);
+    let mut sim = world(seed, speakers, |_, _| random_link(&mut random), hasty);
+    let links = mesh(speakers);
+    let routes: Vec<_> = (0..speakers)
+        .map(SpeakerId)
+        .flat_map(|s| [(s, prefix(s, 0)), (s, prefix(s, 101))])
+        .collect();
     sim.start_all();
-    for step in 0..12 {
-        let a = SpeakerId(random.index(speakers));
-        let b = SpeakerId((a.0 + 1 + random.index(speakers - 1)) % speakers);
-        match random.index(8) {
-            0 => sim.partition(a, b),
-            1 => sim.heal(a, b),
-            2 => sim.reset(a, b),
-            3 => sim.set_fault(a, b, Fault { sender: a, octets: random.below(0..400) }),
-            4 => sim.command(a, b, Command::Restart(Close::Reset { text: String::new() })),
-            5 => sim.originate(a, prefix(a, 100 + step)),
-            6 => sim.withdraw(a, prefix(a, 0)),
-            _ => {
-                let how = [Outage::Process, Outage::Machine][random.index(2)];
-                sim.stop(a, how);
-                sim.run_for(random.up_to(Duration::from_secs(20)));
-                let preserved = bgp_proto::types::FamilySet::ALL;
-                sim.start(a, Restart::Recovering { preserved });
-            }
-        }
-        sim.run_for(random.up_to(Duration::from_secs(15)));
-    }
+    (0..12).for_each(|_| disturb(&mut sim, &mut random, &links, &routes));
     sim.calm();
-    sim.run_until(5 * MINUTE, |sim| sim_support::is_converged(sim, speakers));
+    sim.run_until(5 * MINUTE, |sim| is_converged(sim, speakers));
     sim.run_for(Duration::from_secs(20));
     assert_converged(&sim, speakers);
     sim.trace()

@@ -16,10 +16,12 @@ mod net;
 mod random;
 mod routing;
 mod speaker;
+mod table;
 mod world;
 
 pub use net::{Fault, Fragment, LinkSpec};
 pub use random::Random;
 pub use routing::{BestRoute, Direct, Routing};
-pub use speaker::{Speaker, SpeakerId, SpeakerSpec};
+pub use speaker::{NeighborSpec, Speaker, SpeakerId, SpeakerSpec};
+pub use table::Tabled;
 pub use world::{MakeRouting, Outage, Sim};

@@ -1,10 +1,11 @@
 //! What a simulated speaker does with routes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::session::{Keep, Negotiated};
+use crate::table::{PeerRoutes, TableEvent};
 use crate::types::{Asn, Family, FamilySet, NextHop, PeerId, PeerType, Prefix, Time};
 use crate::wire::{
     AnnounceFormat, AttrEdit, AttrView, Origin, RouteAction, RouteBatch, UpdateWriter,
@@ -24,6 +25,8 @@ pub struct BestRoute {
 
 /// Routes behind the sessions of one speaker.
 pub trait Routing {
+    /// A peer exists.
+    fn peer_add(&mut self, peer: PeerId, address: IpAddr, routes: Arc<PeerRoutes>);
     /// The session is established.
     fn peer_up(&mut self, now: Time, peer: PeerId, negotiated: &Arc<Negotiated>);
     /// The session is over.
@@ -32,6 +35,12 @@ pub trait Routing {
     fn apply(&mut self, now: Time, peer: PeerId, batch: &RouteBatch);
     /// A route of the speaker's own appears (`true`) or goes.
     fn originate(&mut self, now: Time, prefix: Prefix, present: bool);
+    /// Ends a turn: afterwards `fetch` may have something new, and a further turn something to do.
+    fn finish(&mut self, now: Time);
+    /// Whether a further turn has something to do.
+    fn wants_turn(&self) -> bool;
+    /// What the host should know.
+    fn poll_event(&mut self) -> Option<TableEvent>;
     /// Appends whole UPDATEs for a peer, about `budget` octets of them.
     fn fetch(&mut self, now: Time, peer: PeerId, budget: usize, out: &mut Vec<u8>);
     /// The earliest deadline.
@@ -40,12 +49,19 @@ pub trait Routing {
     fn handle_timeout(&mut self, now: Time);
     /// What is used for each destination.
     fn best(&self, now: Time) -> BTreeMap<Prefix, BestRoute>;
+    /// What a peer was told, as far as the speaker knows.
+    fn told(&self, now: Time, peer: PeerId) -> BTreeMap<Prefix, BestRoute>;
+    /// What a peer has told.
+    fn heard(&self, now: Time, peer: PeerId) -> BTreeMap<Prefix, BestRoute>;
+    /// Gateways of the routes that the kernel was given.
+    fn installed(&self) -> &BTreeMap<Prefix, BTreeSet<IpAddr>>;
 }
 
 /// The simplest routing: a speaker tells its own routes to every peer, keeps what it hears, and
 /// passes nothing on. It shows what sessions do without a table's help or faults.
 pub struct Direct {
     next_hop: NextHop,
+    installed: BTreeMap<Prefix, BTreeSet<IpAddr>>,
     own: BTreeMap<Prefix, ()>,
     peers: BTreeMap<PeerId, DirectPeer>,
 }
@@ -62,7 +78,12 @@ struct DirectPeer {
 impl Direct {
     /// Routing of a speaker with this address.
     pub fn new(address: IpAddr) -> Self {
-        Direct { next_hop: address.into(), own: BTreeMap::new(), peers: BTreeMap::new() }
+        Direct {
+            next_hop: address.into(),
+            installed: BTreeMap::new(),
+            own: BTreeMap::new(),
+            peers: BTreeMap::new(),
+        }
     }
 }
 
@@ -98,6 +119,10 @@ impl DirectPeer {
 }
 
 impl Routing for Direct {
+    fn peer_add(&mut self, peer: PeerId, _address: IpAddr, _routes: Arc<PeerRoutes>) {
+        self.peers.entry(peer).or_default();
+    }
+
     fn peer_up(&mut self, _now: Time, peer: PeerId, negotiated: &Arc<Negotiated>) {
         let own = self.own.keys().filter(|p| negotiated.families.contains(p.family()));
         let pending = own.map(|prefix| (*prefix, true)).collect();
@@ -153,6 +178,16 @@ impl Routing for Direct {
         }
     }
 
+    fn finish(&mut self, _now: Time) {}
+
+    fn wants_turn(&self) -> bool {
+        false
+    }
+
+    fn poll_event(&mut self) -> Option<TableEvent> {
+        None
+    }
+
     fn fetch(&mut self, _now: Time, peer: PeerId, budget: usize, out: &mut Vec<u8>) {
         let Some(state) = self.peers.get_mut(&peer) else { return };
         let Some(session) = state.session.clone() else { return };
@@ -186,6 +221,20 @@ impl Routing for Direct {
             best.entry(*prefix).or_insert_with(|| route.clone());
         }
         best
+    }
+
+    fn told(&self, _now: Time, _peer: PeerId) -> BTreeMap<Prefix, BestRoute> {
+        let next_hop = Some(self.next_hop.addr());
+        let route = BestRoute { next_hop, as_path: Vec::new(), stale: false };
+        self.own.keys().map(|p| (*p, route.clone())).collect()
+    }
+
+    fn heard(&self, _now: Time, peer: PeerId) -> BTreeMap<Prefix, BestRoute> {
+        self.peers.get(&peer).map(|p| p.received.clone()).unwrap_or_default()
+    }
+
+    fn installed(&self) -> &BTreeMap<Prefix, BTreeSet<IpAddr>> {
+        &self.installed
     }
 }
 

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use super::net::{ConnId, Ending, Net, Side};
 use super::routing::Routing;
 use crate::session::{Action, Close, Command, Negotiated, Peer, PeerConfig, Restart, Slot, State};
-use crate::types::{Asn, PeerId, RouterId, Time};
+use crate::table::{PeerRoutes, TableEvent};
+use crate::types::{Asn, ClusterId, PeerId, RouterId, Time};
 use crate::wire::RouteBatch;
 
 /// A speaker, by number.
@@ -22,7 +23,21 @@ pub struct SpeakerSpec {
     pub router_id: RouterId,
     /// Its address.
     pub address: IpAddr,
+    /// Its cluster, if it reflects routes; default: its identifier.
+    pub cluster_id: Option<ClusterId>,
 }
+
+/// One side of a session: how it is held, and what is done with its routes.
+#[derive(Clone, Debug)]
+pub struct NeighborSpec {
+    /// The session.
+    pub session: PeerConfig,
+    /// Its routes.
+    pub routes: PeerRoutes,
+}
+
+/// More turns than this without an input are a loop.
+const TURNS_MAX: usize = 100_000;
 
 /// An end of a connection, as the host sees it.
 struct Endpoint {
@@ -42,6 +57,7 @@ pub(super) struct Neighbor {
     owner: SpeakerId,
     pub(super) to: SpeakerId,
     pub(super) peer: Peer,
+    routes: Arc<PeerRoutes>,
     seed: u64,
     ends: [Option<Endpoint>; 3],
     dialling: Option<ConnId>,
@@ -77,11 +93,16 @@ impl Speaker {
         Speaker { id, spec, neighbors, routing, batch_max, running: false, reading: true }
     }
 
-    pub(super) fn add_neighbor(&mut self, to: SpeakerId, config: PeerConfig, seed: u64) {
+    pub(super) fn add_neighbor(&mut self, to: SpeakerId, spec: NeighborSpec, seed: u64) {
+        let NeighborSpec { session: config, routes } = spec;
+        let routes = Arc::new(routes);
+        let id = PeerId(self.neighbors.len() as u32);
+        self.routing.peer_add(id, config.address, Arc::clone(&routes));
         self.neighbors.push(Neighbor {
             owner: self.id,
             to,
             peer: Peer::new(Arc::new(config), seed),
+            routes,
             seed,
             ends: [None, None, None],
             dialling: None,
@@ -95,6 +116,12 @@ impl Speaker {
     /// The state of the session with `to`.
     pub(super) fn neighbor(&self, to: SpeakerId) -> Option<&Neighbor> {
         self.neighbors.iter().find(|n| n.to == to)
+    }
+
+    /// The number of `to` among our peers.
+    pub(super) fn peer_id(&self, to: SpeakerId) -> Option<PeerId> {
+        let index = self.neighbors.iter().position(|n| n.to == to)?;
+        Some(PeerId(index as u32))
     }
 
     /// The process starts.
@@ -111,7 +138,9 @@ impl Speaker {
     pub(super) fn die(&mut self, how: Ending, routing: Box<dyn Routing>, net: &mut Net) {
         self.running = false;
         self.routing = routing;
-        for neighbor in &mut self.neighbors {
+        for (index, neighbor) in self.neighbors.iter_mut().enumerate() {
+            let address = neighbor.peer.config().address;
+            self.routing.peer_add(PeerId(index as u32), address, Arc::clone(&neighbor.routes));
             for end in neighbor.ends.iter_mut().filter_map(Option::take) {
                 net.close(end.conn, end.side, how);
             }
@@ -270,16 +299,41 @@ impl Speaker {
         if !self.running {
             return;
         }
-        for index in 0..self.neighbors.len() {
-            let neighbor = &mut self.neighbors[index];
-            neighbor.act(now, index, self.routing.as_mut(), net);
-            neighbor.check();
-        }
-        for index in 0..self.neighbors.len() {
-            for slot in Slot::ALL {
-                self.neighbors[index].flush(now, index, slot, self.routing.as_mut(), net);
+        for turn in 0.. {
+            assert!(turn < TURNS_MAX, "the routing always wants another turn");
+            for index in 0..self.neighbors.len() {
+                let neighbor = &mut self.neighbors[index];
+                neighbor.act(now, index, self.routing.as_mut(), net);
+                neighbor.check();
+            }
+            self.routing.finish(now);
+            let closed = self.obey_routing(now);
+            for index in 0..self.neighbors.len() {
+                for slot in Slot::ALL {
+                    self.neighbors[index].flush(now, index, slot, self.routing.as_mut(), net);
+                }
+            }
+            if !closed && !self.routing.wants_turn() {
+                break;
             }
         }
+    }
+
+    /// Closes sessions as the routing asks for it; returns whether it did.
+    fn obey_routing(&mut self, now: Time) -> bool {
+        let mut closed = false;
+        while let Some(event) = self.routing.poll_event() {
+            let (peer, reason) = match event {
+                TableEvent::PrefixLimit { peer, family, bound } => {
+                    (peer, Close::PrefixLimit { family, bound })
+                }
+                TableEvent::TooSlow { peer } => (peer, Close::OutOfResources),
+                TableEvent::PrefixWarning { .. } | TableEvent::Note(_) => continue,
+            };
+            closed = true;
+            self.neighbors[peer.index()].peer.handle_command(now, Command::Restart(reason));
+        }
+        closed
     }
 }
 

@@ -1,14 +1,18 @@
 //! The world: speakers, the network between them, and the clock that moves both.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::Hasher as _;
+use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::net::{Ending, Event, Fault, LinkSpec, Net};
 use super::random::Random;
 use super::routing::{BestRoute, Routing};
-use super::speaker::{Speaker, SpeakerId, SpeakerSpec};
+use super::speaker::{NeighborSpec, Speaker, SpeakerId, SpeakerSpec};
+use crate::policy::Policy;
 use crate::session::{Close, Command, LocalIdentity, PeerConfig, Restart, State};
+use crate::table::{AddPathSend, NextHopMode, PeerRoutes};
 use crate::types::{FamilySet, Prefix, Time};
 
 /// How a speaker goes away.
@@ -57,24 +61,25 @@ impl Sim {
         id
     }
 
-    /// A session between two speakers, each side's parameters adjusted by `adjust(side, config)`.
+    /// A session between two speakers, each side's parameters adjusted by `adjust(side, spec)`.
     pub fn connect(
         &mut self,
         a: SpeakerId,
         b: SpeakerId,
         link: LinkSpec,
-        adjust: impl Fn(SpeakerId, &mut PeerConfig),
+        adjust: impl Fn(SpeakerId, &mut NeighborSpec),
     ) {
         self.net.add_link(a, b, link);
         for (from, to) in [(a, b), (b, a)] {
             let local = self.speakers[from.0].spec;
             let remote = self.speakers[to.0].spec;
             let identity = LocalIdentity { asn: local.asn, router_id: local.router_id };
-            let mut config = PeerConfig::new(remote.address, remote.asn, &identity);
-            config.families = FamilySet::ALL;
-            adjust(from, &mut config);
+            let mut session = PeerConfig::new(remote.address, remote.asn, &identity);
+            session.families = FamilySet::ALL;
+            let mut spec = NeighborSpec { session, routes: open_routes(to) };
+            adjust(from, &mut spec);
             let seed = self.random.draw();
-            self.speakers[from.0].add_neighbor(to, config, seed);
+            self.speakers[from.0].add_neighbor(to, spec, seed);
         }
     }
 
@@ -219,6 +224,23 @@ impl Sim {
         self.speakers[at.0].routing.best(self.net.now)
     }
 
+    /// What `at` has told `to`, as far as it knows.
+    pub fn told(&self, at: SpeakerId, to: SpeakerId) -> BTreeMap<Prefix, BestRoute> {
+        let peer = self.speakers[at.0].peer_id(to);
+        peer.map(|p| self.speakers[at.0].routing.told(self.net.now, p)).unwrap_or_default()
+    }
+
+    /// What `at` has heard from `from`.
+    pub fn heard(&self, at: SpeakerId, from: SpeakerId) -> BTreeMap<Prefix, BestRoute> {
+        let peer = self.speakers[at.0].peer_id(from);
+        peer.map(|p| self.speakers[at.0].routing.heard(self.net.now, p)).unwrap_or_default()
+    }
+
+    /// Gateways of the routes in a speaker's kernel.
+    pub fn installed(&self, at: SpeakerId) -> &BTreeMap<Prefix, BTreeSet<IpAddr>> {
+        self.speakers[at.0].routing.installed()
+    }
+
     /// The routes that a speaker originates.
     pub fn own(&self, at: SpeakerId) -> impl Iterator<Item = Prefix> {
         self.own[at.0].keys().copied()
@@ -295,6 +317,24 @@ impl Sim {
         self.trace.write_usize(id.0);
         self.trace.write_u8(kind);
         self.trace.write(octets);
+    }
+}
+
+/// Every route in, every route out, no limits.
+fn open_routes(to: SpeakerId) -> PeerRoutes {
+    let all = Arc::new(Policy::accept_all());
+    PeerRoutes {
+        name: format!("speaker-{}", to.0).into(),
+        import: Arc::clone(&all),
+        export: all,
+        next_hop: NextHopMode::Auto,
+        route_reflector_client: false,
+        cluster_id: None,
+        allow_local_asn: 0,
+        prefixes_max: None,
+        prefixes_warning_percent: 80,
+        add_path_send: AddPathSend::All,
+        honour_graceful_shutdown: true,
     }
 }
 

@@ -1,0 +1,219 @@
+//! Routing by the real [`Table`].
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Wake, Waker};
+
+use super::routing::{BestRoute, Routing};
+use super::speaker::SpeakerSpec;
+use crate::export::Reader;
+use crate::policy::Source;
+use crate::rib::NextHopState;
+use crate::session::{Keep, Negotiated};
+use crate::table::{
+    DestinationView, LocalRoute, NextHopRequest, PathView, PeerRoutes, RouteFilter, Table,
+    TableConfig, TableEvent,
+};
+use crate::types::{ClusterId, FibKind, Hop, PeerId, Prefix, Time};
+use crate::wire::{AttrView, RouteBatch};
+
+/// Destinations per call of [`Table::poll_fib`] and [`Table::view`]: small, so that paging is used.
+const PAGE: usize = 7;
+
+/// The host's part of a table: next hops resolve at once, the kernel takes every route.
+pub struct Tabled {
+    table: Table,
+    address: IpAddr,
+    readers: BTreeMap<PeerId, Vec<Reader>>,
+    installed: BTreeMap<Prefix, BTreeSet<IpAddr>>,
+    work_left: bool,
+    woken: Arc<Woken>,
+}
+
+/// A waker that remembers.
+#[derive(Default)]
+struct Woken(AtomicBool);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Tabled {
+    /// The table of a speaker.
+    pub fn new(spec: &SpeakerSpec, log_bytes_max: usize) -> Self {
+        let woken = Arc::new(Woken::default());
+        let config = TableConfig {
+            asn: spec.asn,
+            router_id: spec.router_id,
+            cluster_id: spec.cluster_id.unwrap_or(ClusterId(spec.router_id.0)),
+            multipath_max: 1,
+            fib_policy: None,
+            fib_enabled: true,
+            log_bytes_max,
+        };
+        Tabled {
+            table: Table::new(Arc::new(config), 1, Waker::from(Arc::clone(&woken))),
+            address: spec.address,
+            readers: BTreeMap::new(),
+            installed: BTreeMap::new(),
+            work_left: false,
+            woken,
+        }
+    }
+
+    fn resolve(&self, addr: IpAddr) -> NextHopState {
+        if addr == self.address {
+            return NextHopState::Local;
+        }
+        let hop = Hop { gateway: Some(addr), ifindex: 1, onlink: false, weight: 1 };
+        NextHopState::Via { hops: vec![hop], metric: 0, connected: true }
+    }
+
+    fn destinations(&self, now: Time, filter: &RouteFilter) -> Vec<DestinationView> {
+        let mut all = Vec::new();
+        let mut cursor = Some(0);
+        while let Some(at) = cursor {
+            let (page, next) = self.table.view(filter, at, PAGE, now);
+            all.extend(page);
+            cursor = next;
+        }
+        all
+    }
+
+    fn first_paths(&self, now: Time, filter: &RouteFilter) -> BTreeMap<Prefix, BestRoute> {
+        let views = self.destinations(now, filter).into_iter();
+        views.filter_map(|view| Some((view.prefix, to_route(view.paths.first()?)))).collect()
+    }
+}
+
+fn to_route(path: &PathView) -> BestRoute {
+    BestRoute {
+        next_hop: path.peer.and(path.next_hop).map(|hop| hop.addr()),
+        as_path: AttrView::new(&path.attrs).as_path().asns().collect(),
+        stale: path.stale,
+    }
+}
+
+impl Routing for Tabled {
+    fn peer_add(&mut self, peer: PeerId, address: IpAddr, routes: Arc<PeerRoutes>) {
+        self.table.peer_add(peer, address, routes);
+    }
+
+    fn peer_up(&mut self, now: Time, peer: PeerId, negotiated: &Arc<Negotiated>) {
+        let readers = self.table.peer_up(now, peer, Arc::clone(negotiated));
+        self.readers.insert(peer, readers);
+        self.work_left = true;
+    }
+
+    fn peer_down(&mut self, now: Time, peer: PeerId, keep: Option<Keep>) {
+        self.readers.remove(&peer);
+        self.table.peer_down(now, peer, keep);
+        self.work_left = true;
+    }
+
+    fn apply(&mut self, now: Time, peer: PeerId, batch: &RouteBatch) {
+        self.table.apply(now, peer, batch);
+        self.work_left = true;
+    }
+
+    fn originate(&mut self, now: Time, prefix: Prefix, present: bool) {
+        let route = present.then(|| LocalRoute {
+            install: Some(FibKind::Blackhole),
+            next_hop: None,
+            hops: Vec::new(),
+            interface: None,
+            metric: None,
+            attrs: None,
+        });
+        self.table.handle_local(now, prefix, Source::Static, route);
+        self.work_left = true;
+    }
+
+    fn finish(&mut self, now: Time) {
+        self.work_left = self.table.finish(now);
+        for request in self.table.poll_next_hops() {
+            if let NextHopRequest::Track(addr) = request {
+                self.table.handle_next_hop(now, addr, self.resolve(addr));
+                self.work_left = true;
+            }
+        }
+        loop {
+            let changes = self.table.poll_fib(PAGE);
+            if changes.is_empty() {
+                break;
+            }
+            for (prefix, route) in changes {
+                match route.map(|route| route.kind) {
+                    None => drop(self.installed.remove(&prefix)),
+                    Some(FibKind::Unicast(hops)) => {
+                        let gateways = hops.iter().filter_map(|hop| hop.gateway).collect();
+                        self.installed.insert(prefix, gateways);
+                    }
+                    Some(FibKind::Blackhole | FibKind::Unreachable) => {
+                        self.installed.insert(prefix, BTreeSet::new());
+                    }
+                }
+            }
+        }
+    }
+
+    fn wants_turn(&self) -> bool {
+        self.work_left || self.woken.0.swap(false, Ordering::Relaxed)
+    }
+
+    fn poll_event(&mut self) -> Option<TableEvent> {
+        self.table.poll_event()
+    }
+
+    fn fetch(&mut self, _now: Time, peer: PeerId, budget: usize, out: &mut Vec<u8>) {
+        let waker = Waker::from(Arc::clone(&self.woken));
+        for reader in self.readers.get_mut(&peer).into_iter().flatten() {
+            let mut pieces = Vec::new();
+            reader.fetch(budget, &mut pieces, &waker);
+            pieces.iter().for_each(|piece| out.extend_from_slice(piece.as_bytes()));
+        }
+    }
+
+    fn poll_timeout(&self) -> Option<Time> {
+        self.table.poll_timeout()
+    }
+
+    fn handle_timeout(&mut self, now: Time) {
+        self.table.handle_timeout(now);
+        self.work_left = true;
+    }
+
+    fn best(&self, now: Time) -> BTreeMap<Prefix, BestRoute> {
+        let views = self.destinations(now, &RouteFilter::default()).into_iter();
+        views
+            .filter_map(|view| {
+                let best = view.paths.iter().find(|path| path.best)?;
+                Some((view.prefix, to_route(best)))
+            })
+            .collect()
+    }
+
+    fn told(&self, now: Time, peer: PeerId) -> BTreeMap<Prefix, BestRoute> {
+        let filter = RouteFilter { advertised_to: Some(peer), ..RouteFilter::default() };
+        self.first_paths(now, &filter)
+            .into_iter()
+            .map(|(prefix, route)| {
+                let next_hop = route.next_hop.or(Some(self.address));
+                (prefix, BestRoute { next_hop, ..route })
+            })
+            .collect()
+    }
+
+    fn heard(&self, now: Time, peer: PeerId) -> BTreeMap<Prefix, BestRoute> {
+        let filter = RouteFilter { received_from: Some(peer), ..RouteFilter::default() };
+        self.first_paths(now, &filter)
+    }
+
+    fn installed(&self) -> &BTreeMap<Prefix, BTreeSet<IpAddr>> {
+        &self.installed
+    }
+}
