@@ -16,6 +16,7 @@ mod net;
 mod random;
 mod routing;
 mod speaker;
+mod startup;
 mod table;
 mod world;
 

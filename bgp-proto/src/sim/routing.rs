@@ -35,6 +35,10 @@ pub trait Routing {
     fn apply(&mut self, now: Time, peer: PeerId, batch: &RouteBatch);
     /// A route of the speaker's own appears (`true`) or goes.
     fn originate(&mut self, now: Time, prefix: Prefix, present: bool);
+    /// Peers are told nothing until `release_export`.
+    fn defer_export(&mut self);
+    /// Peers are told what there is.
+    fn release_export(&mut self);
     /// Ends a turn: afterwards `fetch` may have something new, and a further turn something to do.
     fn finish(&mut self, now: Time);
     /// Whether a further turn has something to do.
@@ -177,6 +181,11 @@ impl Routing for Direct {
             }
         }
     }
+
+    /// Own routes are complete from the beginning.
+    fn defer_export(&mut self) {}
+
+    fn release_export(&mut self) {}
 
     fn finish(&mut self, _now: Time) {}
 

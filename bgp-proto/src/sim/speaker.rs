@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::net::{ConnId, Ending, Net, Side};
 use super::routing::Routing;
+use super::startup::Startup;
 use crate::session::{Action, Close, Command, Negotiated, Peer, PeerConfig, Restart, Slot, State};
 use crate::table::{PeerRoutes, TableEvent};
 use crate::types::{Asn, ClusterId, PeerId, RouterId, Time};
@@ -64,6 +65,8 @@ pub(super) struct Neighbor {
     up: bool,
     /// Number of `Up`s, over restarts of the speaker.
     pub(super) ups: u64,
+    /// Of these, told to the startup.
+    counted_ups: u64,
     pub(super) dials: u64,
     pub(super) last_down: Option<Close>,
 }
@@ -74,6 +77,8 @@ pub struct Speaker {
     pub(super) spec: SpeakerSpec,
     pub(super) neighbors: Vec<Neighbor>,
     pub(super) routing: Box<dyn Routing>,
+    /// After a restart, until peers have sent what they have.
+    startup: Option<Startup>,
     /// Largest batch of routes, in octets.
     batch_max: usize,
     /// The process runs.
@@ -89,8 +94,16 @@ impl Speaker {
         routing: Box<dyn Routing>,
         batch_max: usize,
     ) -> Self {
-        let neighbors = Vec::new();
-        Speaker { id, spec, neighbors, routing, batch_max, running: false, reading: true }
+        Speaker {
+            id,
+            spec,
+            neighbors: Vec::new(),
+            routing,
+            startup: None,
+            batch_max,
+            running: false,
+            reading: true,
+        }
     }
 
     pub(super) fn add_neighbor(&mut self, to: SpeakerId, spec: NeighborSpec, seed: u64) {
@@ -108,6 +121,7 @@ impl Speaker {
             dialling: None,
             up: false,
             ups: 0,
+            counted_ups: 0,
             dials: 0,
             last_down: None,
         });
@@ -127,6 +141,10 @@ impl Speaker {
     /// The process starts.
     pub(super) fn start(&mut self, now: Time, restart: Restart, net: &mut Net) {
         self.running = true;
+        if restart != Restart::Done {
+            self.startup = Some(Startup::new(now, self.neighbors.len()));
+            self.routing.defer_export();
+        }
         for neighbor in &mut self.neighbors {
             neighbor.peer.set_restart(restart);
             neighbor.peer.handle_command(now, Command::Start);
@@ -137,6 +155,7 @@ impl Speaker {
     /// The process or the machine goes; nothing of its sessions remains.
     pub(super) fn die(&mut self, how: Ending, routing: Box<dyn Routing>, net: &mut Net) {
         self.running = false;
+        self.startup = None;
         self.routing = routing;
         for (index, neighbor) in self.neighbors.iter_mut().enumerate() {
             let address = neighbor.peer.config().address;
@@ -240,7 +259,8 @@ impl Speaker {
             return None;
         }
         let peers = self.neighbors.iter().filter_map(|n| n.peer.poll_timeout());
-        peers.map(|(at, _)| at).chain(self.routing.poll_timeout()).min()
+        let startup = self.startup.as_ref().map(Startup::deadline);
+        peers.map(|(at, _)| at).chain(self.routing.poll_timeout()).chain(startup).min()
     }
 
     pub(super) fn read_all(&mut self, now: Time, net: &mut Net) {
@@ -282,7 +302,12 @@ impl Speaker {
             }
             let ended = neighbor.act(now, index, self.routing.as_mut(), net) == Session::Ended;
             if !ended && neighbor.up {
-                self.routing.apply(now, PeerId(index as u32), &batch);
+                let peer = PeerId(index as u32);
+                self.note_started(index);
+                if let Some(startup) = &mut self.startup {
+                    startup.handle_batch(peer, &batch);
+                }
+                self.routing.apply(now, peer, &batch);
             } else {
                 assert!(ended || batch.is_empty(), "routes without a session");
             }
@@ -291,6 +316,28 @@ impl Speaker {
             if !full {
                 break;
             }
+        }
+    }
+
+    /// A session that came up during the startup is waited for.
+    fn note_started(&mut self, index: usize) {
+        let neighbor = &mut self.neighbors[index];
+        let (Some(startup), Some(session)) = (&mut self.startup, neighbor.peer.negotiated()) else {
+            return;
+        };
+        if neighbor.counted_ups != neighbor.ups {
+            neighbor.counted_ups = neighbor.ups;
+            startup.handle_up(PeerId(index as u32), session);
+        }
+    }
+
+    /// Ends the startup as soon as it may.
+    fn end_startup(&mut self, now: Time) {
+        (0..self.neighbors.len()).for_each(|index| self.note_started(index));
+        if self.startup.as_ref().is_some_and(|startup| startup.is_over(now)) {
+            self.startup = None;
+            self.routing.release_export();
+            self.neighbors.iter_mut().for_each(|n| n.peer.set_restart(Restart::Done));
         }
     }
 
@@ -306,6 +353,7 @@ impl Speaker {
                 neighbor.act(now, index, self.routing.as_mut(), net);
                 neighbor.check();
             }
+            self.end_startup(now);
             self.routing.finish(now);
             let closed = self.obey_routing(now);
             for index in 0..self.neighbors.len() {

@@ -133,6 +133,15 @@ impl Routing for Tabled {
         self.work_left = true;
     }
 
+    fn defer_export(&mut self) {
+        self.table.defer_export();
+    }
+
+    fn release_export(&mut self) {
+        self.table.release_export();
+        self.work_left = true;
+    }
+
     fn finish(&mut self, now: Time) {
         self.work_left = self.table.finish(now);
         for request in self.table.poll_next_hops() {

@@ -169,13 +169,16 @@ impl Sim {
         self.net.now = end;
     }
 
-    /// Lets time pass until `done`, at most `time`; how long it took, `None` if it never came.
+    /// Lets time pass until `done`, at most `time`; how long it took, `None` if it never came. It is
+    /// asked every 100 ms.
     pub fn run_until(&mut self, time: Duration, done: impl Fn(&Sim) -> bool) -> Option<Duration> {
+        const INTERVAL: Duration = Duration::from_millis(100);
         let begin = self.net.now;
         while !done(self) {
-            if !self.step(begin + time) {
+            if self.net.now.since(begin) >= time {
                 return None;
             }
+            self.run_for(INTERVAL);
         }
         Some(self.net.now.since(begin))
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::peer::Membership;
-use super::{Table, TableEvent};
+use super::{Export, Table, TableEvent};
 use crate::export::{
     ExportState, Group, GroupKey, Log, MemberKey, News, Reader, Version, Walk, WalkEnd,
 };
@@ -277,6 +277,9 @@ impl Table {
 
     /// One slice for every group; returns whether one has more that its members have room for.
     pub(super) fn export_turn(&mut self) -> bool {
+        if self.export == Export::Deferred {
+            return false;
+        }
         let ids: Vec<u32> = self.groups.keys().copied().collect();
         let mut more = false;
         for id in ids {

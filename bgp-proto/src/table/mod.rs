@@ -113,6 +113,14 @@ pub struct Table {
     turn: u64,
     events: VecDeque<TableEvent>,
     notes: Vec<String>,
+    export: Export,
+}
+
+/// Whether peers are told anything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Export {
+    Running,
+    Deferred,
 }
 
 /// The routes of one family, and what of them is to be looked at.
@@ -155,6 +163,7 @@ impl Table {
             turn: 0,
             events: VecDeque::new(),
             notes: Vec::new(),
+            export: Export::Running,
             config,
         }
     }
@@ -236,6 +245,19 @@ impl Table {
     /// A deadline of [`Table::poll_timeout`] may have passed.
     pub fn handle_timeout(&mut self, now: Time) {
         self.expire(now);
+    }
+
+    /// Holds back everything that peers would be told, End-of-RIB included, until
+    /// [`Table::release_export`]. After a restart of ours: what peers keep of our routes must not be
+    /// swept by an End-of-RIB that comes before we have heard of those routes again
+    /// (RFC 4724 §4.1).
+    pub fn defer_export(&mut self) {
+        self.export = Export::Deferred;
+    }
+
+    /// Ends [`Table::defer_export`]: the next [`Table::finish`] tells peers the state as it is then.
+    pub fn release_export(&mut self) {
+        self.export = Export::Running;
     }
 
     /// Ends a turn: runs the decision process for touched destinations, encodes what groups have
