@@ -79,6 +79,8 @@ pub struct Speaker {
     pub(super) routing: Box<dyn Routing>,
     /// After a restart, until peers have sent what they have.
     startup: Option<Startup>,
+    /// The earliest deadline, as of the last input.
+    deadline: Option<Time>,
     /// Largest batch of routes, in octets.
     batch_max: usize,
     /// The process runs.
@@ -100,6 +102,7 @@ impl Speaker {
             neighbors: Vec::new(),
             routing,
             startup: None,
+            deadline: None,
             batch_max,
             running: false,
             reading: true,
@@ -255,9 +258,10 @@ impl Speaker {
     }
 
     pub(super) fn poll_timeout(&self) -> Option<Time> {
-        if !self.running {
-            return None;
-        }
+        self.deadline.filter(|_| self.running)
+    }
+
+    fn earliest_deadline(&self) -> Option<Time> {
         let peers = self.neighbors.iter().filter_map(|n| n.peer.poll_timeout());
         let startup = self.startup.as_ref().map(Startup::deadline);
         peers.map(|(at, _)| at).chain(self.routing.poll_timeout()).chain(startup).min()
@@ -298,7 +302,8 @@ impl Speaker {
             let taken = neighbor.peer.handle_bytes(now, slot, &octets, &mut batch, self.batch_max);
             assert!(taken <= octets.len(), "more octets taken than there were");
             if let Some(end) = &mut neighbor.ends[slot.index()] {
-                end.received = octets[taken..].to_vec();
+                end.received = octets;
+                end.received.drain(..taken);
             }
             let ended = neighbor.act(now, index, self.routing.as_mut(), net) == Session::Ended;
             if !ended && neighbor.up {
@@ -365,6 +370,7 @@ impl Speaker {
                 break;
             }
         }
+        self.deadline = self.earliest_deadline();
     }
 
     /// Closes sessions as the routing asks for it; returns whether it did.

@@ -143,6 +143,9 @@ impl Routing for Tabled {
     }
 
     fn finish(&mut self, now: Time) {
+        if !self.woken.0.swap(false, Ordering::Relaxed) && !self.work_left {
+            return;
+        }
         self.work_left = self.table.finish(now);
         for request in self.table.poll_next_hops() {
             if let NextHopRequest::Track(addr) = request {
@@ -171,7 +174,7 @@ impl Routing for Tabled {
     }
 
     fn wants_turn(&self) -> bool {
-        self.work_left || self.woken.0.swap(false, Ordering::Relaxed)
+        self.work_left || self.woken.0.load(Ordering::Relaxed)
     }
 
     fn poll_event(&mut self) -> Option<TableEvent> {

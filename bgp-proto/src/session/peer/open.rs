@@ -94,20 +94,12 @@ impl Peer {
 
     fn handle_keepalive(&mut self, now: Time, slot: Slot) {
         self.stats.keepalives_received += 1;
-        match self.take(slot) {
-            Some(Conn::OpenConfirm(conn)) => {
-                let conn = conn.establish(now, &self.config);
-                self.establish(now, slot, Conn::Established(Box::new(conn)));
-            }
-            Some(Conn::Established(mut conn)) => {
-                conn.restart_hold(now);
-                self.put(slot, Conn::Established(conn));
-            }
-            other => {
-                if let Some(conn) = other {
-                    self.put(slot, conn);
-                }
-            }
+        if let Some(Some(Conn::Established(conn))) = self.conns.get_mut(slot.index()) {
+            return conn.restart_hold(now);
+        }
+        if let Some(Conn::OpenConfirm(conn)) = self.take(slot) {
+            let conn = conn.establish(now, &self.config);
+            self.establish(now, slot, Conn::Established(Box::new(conn)));
         }
     }
 
