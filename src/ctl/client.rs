@@ -20,6 +20,8 @@ pub enum ClientError {
     Connect { path: PathBuf, source: io::Error },
     #[error("lost the connection to margay: {0}")]
     Connection(#[source] io::Error),
+    #[error("margay has not answered for {} s", LINE_WAIT.as_secs())]
+    Late,
     #[error("cannot write the answer: {0}")]
     Output(#[source] io::Error),
     #[error("{0}")]
@@ -32,6 +34,14 @@ fn remedy(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::PermissionDenied => "run as root, or as a member of the socket's group",
         _ => "is it running? --socket names another socket",
+    }
+}
+
+/// A socket whose timeout is over says that it would block.
+fn lost(error: io::Error) -> ClientError {
+    match error.kind() {
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => ClientError::Late,
+        _ => ClientError::Connection(error),
     }
 }
 
@@ -64,10 +74,10 @@ impl Client {
     ) -> Result<u64, ClientError> {
         let mut line = serde_json::to_vec(request).map_err(ClientError::Answer)?;
         line.push(b'\n');
-        self.stream.get_mut().write_all(&line).map_err(ClientError::Connection)?;
+        self.stream.get_mut().write_all(&line).map_err(lost)?;
         loop {
             line.clear();
-            if self.stream.read_until(b'\n', &mut line).map_err(ClientError::Connection)? == 0 {
+            if self.stream.read_until(b'\n', &mut line).map_err(lost)? == 0 {
                 return Err(ClientError::Connection(io::ErrorKind::UnexpectedEof.into()));
             }
             match serde_json::from_slice(&line).map_err(ClientError::Answer)? {
