@@ -9,9 +9,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use bgp_proto::session::Restart;
-use bgp_proto::sim::{BestRoute, NeighborSpec, Random, Sim, SpeakerId, SpeakerSpec, Tabled};
-use bgp_proto::types::{Asn, ClusterId, FamilySet, Prefix, RouterId};
+use bgp_proto::session::{Close, Restart};
+use bgp_proto::sim::{
+    BestRoute, LinkSpec, NeighborSpec, Random, Sim, SpeakerId, SpeakerSpec, Tabled,
+};
+use bgp_proto::types::{Asn, ClusterId, Family, FamilySet, Prefix, RouterId};
 use sim_support::{assert_established, check_seeds, disturb, mesh, random_link};
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -57,6 +59,14 @@ impl Topology {
         let shared_by = (0..speakers.len()).map(SpeakerId).collect();
         let (links, clients) = (Vec::new(), BTreeSet::new());
         Topology { speakers, links, clients, shared_by, ipv6 }
+    }
+
+    fn over_ipv4(mut self) -> Self {
+        self.ipv6 = false;
+        for (index, spec) in self.speakers.iter_mut().enumerate() {
+            spec.address = [192, 0, 2, index as u8 + 1].into();
+        }
+        self
     }
 
     fn full_mesh(seed: u64, speakers: usize) -> Self {
@@ -337,4 +347,80 @@ fn a_reflector_that_restarts_moves_no_kernel_route() {
         }
     }
     assert_routes(&sim, &topology, internal_oracle);
+}
+
+/// A hub with a log of 16 KiB; client 1 originates, client 2 is quick, client 3 takes 64 octets at a
+/// time over a slow link.
+fn hub_with_a_slow_client() -> (Topology, Sim) {
+    let topology = Topology {
+        links: (1..4).map(|client| (SpeakerId(0), SpeakerId(client))).collect(),
+        ..Topology::new(1, [LOCAL_AS; 4].into_iter())
+    };
+    let topology = topology.over_ipv4();
+    let mut sim = Sim::new(1, Box::new(|spec| Box::new(Tabled::new(spec, 16 << 10))));
+    for spec in &topology.speakers {
+        sim.add_speaker(*spec);
+    }
+    for (hub, client) in &topology.links {
+        let slow =
+            LinkSpec { latency: Duration::from_millis(20), window: 64, ..LinkSpec::default() };
+        let link = if client.0 == 3 { slow } else { LinkSpec::default() };
+        sim.connect(*hub, *client, link, |side, spec| {
+            spec.routes.route_reflector_client = side == *hub;
+        });
+    }
+    (topology, sim)
+}
+
+#[test]
+fn a_slow_client_gets_the_newest_state_and_holds_up_nobody() {
+    let (topology, mut sim) = hub_with_a_slow_client();
+    let [hub, source, quick, slow] = [0, 1, 2, 3].map(SpeakerId);
+    let prefix = |n: u64| -> Prefix {
+        format!("10.{}.{}.0/24", n / 256, n % 256).parse().expect("a literal prefix")
+    };
+    sim.start_all();
+    sim.run_for(MINUTE);
+    let mut random = Random::new(9);
+    for n in 0..6000 {
+        let prefix = prefix(random.below(0..400));
+        if random.percent(60) {
+            sim.originate(source, prefix);
+        } else {
+            sim.withdraw(source, prefix);
+        }
+        sim.run_for(Duration::from_millis(1));
+        if n % 500 == 499 {
+            sim.run_for(Duration::from_millis(10));
+            assert_eq!(sim.best(quick).len(), sim.own(source).count(), "after {n} changes");
+        }
+    }
+    assert_ne!(sim.told(hub, slow), sim.heard(slow, hub), "the slow client is behind");
+    assert!(sim.evictions(hub) > 0, "it lost its place");
+    sim.run_for(5 * MINUTE);
+    assert_routes(&sim, &topology, internal_oracle);
+    assert_eq!(sim.ups(hub, slow), 1, "being slow is no reason to end a session");
+}
+
+#[test]
+fn a_peer_over_its_limit_is_closed_and_tried_again() {
+    let topology = Topology::full_mesh(2, 2).over_ipv4();
+    let mut sim = Sim::new(2, Box::new(|spec| Box::new(Tabled::new(spec, 1 << 20))));
+    for spec in &topology.speakers {
+        sim.add_speaker(*spec);
+    }
+    let [a, b] = [0, 1].map(SpeakerId);
+    sim.connect(a, b, LinkSpec::default(), |side, spec| {
+        spec.routes.prefixes_max = (side == a).then_some(5);
+    });
+    (0..6).for_each(|n| sim.originate(b, sim_support::prefix(b, 2 * n)));
+    sim.start_all();
+    sim.run_for(30 * MINUTE);
+    let limit = Close::PrefixLimit { family: Family::Ipv4, bound: 5 };
+    assert_eq!(sim.last_down(a, b), Some(&limit));
+    let ups = sim.ups(a, b);
+    assert!((20..150).contains(&ups), "{ups} sessions in half an hour");
+    sim.withdraw(b, sim_support::prefix(b, 0));
+    sim.run_for(2 * MINUTE);
+    assert_eq!(sim.best(a).len(), 5);
 }

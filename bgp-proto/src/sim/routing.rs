@@ -57,6 +57,8 @@ pub trait Routing {
     fn told(&self, now: Time, peer: PeerId) -> BTreeMap<Prefix, BestRoute>;
     /// What a peer has told.
     fn heard(&self, now: Time, peer: PeerId) -> BTreeMap<Prefix, BestRoute>;
+    /// How often a peer read so slowly that it lost its place.
+    fn evictions(&self) -> u64;
     /// Gateways of the routes that the kernel was given.
     fn installed(&self) -> &BTreeMap<Prefix, BTreeSet<IpAddr>>;
 }
@@ -240,6 +242,10 @@ impl Routing for Direct {
 
     fn heard(&self, _now: Time, peer: PeerId) -> BTreeMap<Prefix, BestRoute> {
         self.peers.get(&peer).map(|p| p.received.clone()).unwrap_or_default()
+    }
+
+    fn evictions(&self) -> u64 {
+        0
     }
 
     fn installed(&self) -> &BTreeMap<Prefix, BTreeSet<IpAddr>> {

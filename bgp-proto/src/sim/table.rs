@@ -225,6 +225,10 @@ impl Routing for Tabled {
         self.first_paths(now, &filter)
     }
 
+    fn evictions(&self) -> u64 {
+        self.table.groups().iter().map(|group| group.evictions).sum()
+    }
+
     fn installed(&self) -> &BTreeMap<Prefix, BTreeSet<IpAddr>> {
         &self.installed
     }

@@ -244,6 +244,11 @@ impl Sim {
         self.speakers[at.0].routing.installed()
     }
 
+    /// How often a peer of `at` read so slowly that it lost its place in a group's log.
+    pub fn evictions(&self, at: SpeakerId) -> u64 {
+        self.speakers[at.0].routing.evictions()
+    }
+
     /// The routes that a speaker originates.
     pub fn own(&self, at: SpeakerId) -> impl Iterator<Item = Prefix> {
         self.own[at.0].keys().copied()
