@@ -68,6 +68,9 @@ pub enum Command {
         /// How.
         #[command(flatten)]
         how: How,
+        /// What peers are told with --shutdown, for example who did it and why (RFC 9003).
+        #[arg(long, value_name = "TEXT", conflicts_with = "graceful", value_parser = read_message)]
+        message: Option<String>,
         /// Whom to ask.
         #[command(flatten)]
         daemon: Daemon,
@@ -171,6 +174,16 @@ pub struct How {
     pub shutdown: bool,
 }
 
+/// The longest text for peers: what the protocol carries (RFC 9003 §2).
+const MESSAGE_LEN_MAX: usize = 255;
+
+fn read_message(text: &str) -> Result<String, String> {
+    match text.len() {
+        ..=MESSAGE_LEN_MAX => Ok(text.to_owned()),
+        len => Err(format!("{len} octets of UTF-8; peers can be told {MESSAGE_LEN_MAX}")),
+    }
+}
+
 impl Show {
     fn into_request(self) -> (Request, Output) {
         match self {
@@ -209,9 +222,9 @@ pub fn execute(cli: Cli, run: impl FnOnce(&Path, Config) -> ExitCode) -> ExitCod
             ask(&Request::Explain { prefix }, &output.daemon.socket, output.json)
         }
         Command::Reload { daemon } => ask(&Request::Reload, &daemon.socket, false),
-        Command::Stop { how, daemon } => {
+        Command::Stop { how, message, daemon } => {
             let mode = if how.shutdown { StopMode::Shutdown } else { StopMode::Graceful };
-            ask(&Request::Stop { mode }, &daemon.socket, false)
+            ask(&Request::Stop { mode, message }, &daemon.socket, false)
         }
     }
 }

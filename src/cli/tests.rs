@@ -52,9 +52,19 @@ fn the_socket_has_a_default() {
 
 #[test]
 fn stop_says_how() {
-    for bad in ["margay stop", "margay stop --graceful --shutdown"] {
+    for bad in
+        ["margay stop", "margay stop --graceful --shutdown", "margay stop --graceful --message bye"]
+    {
         assert!(parse(bad).is_err(), "{bad}");
     }
+    let message = |len: usize| {
+        Cli::try_parse_from(["margay", "stop", "--shutdown", "--message", &"x".repeat(len)])
+    };
+    let Command::Stop { message: Some(text), .. } = message(255).unwrap().command else {
+        panic!("not stop with a message");
+    };
+    assert_eq!(text.len(), 255);
+    assert!(message(256).is_err(), "RFC 9003 carries 255 octets");
     let Command::Stop { how, .. } = parse("margay stop --graceful").unwrap().command else {
         panic!("not stop");
     };

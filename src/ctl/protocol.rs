@@ -48,6 +48,10 @@ pub enum Request {
     Stop {
         /// How.
         mode: StopMode,
+        /// What peers are told (RFC 9003): at most 255 octets, more is cut. Only with
+        /// [`StopMode::Shutdown`].
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        message: Option<String>,
     },
 }
 
@@ -180,7 +184,14 @@ mod tests {
                 Request::ShowReceived { peer: "a".into() },
                 r#"{"request":"show-received","peer":"a"}"#,
             ),
-            (Request::Stop { mode: StopMode::Graceful }, r#"{"request":"stop","mode":"graceful"}"#),
+            (
+                Request::Stop { mode: StopMode::Graceful, message: None },
+                r#"{"request":"stop","mode":"graceful"}"#,
+            ),
+            (
+                Request::Stop { mode: StopMode::Shutdown, message: Some("disk".into()) },
+                r#"{"request":"stop","mode":"shutdown","message":"disk"}"#,
+            ),
         ] {
             assert_eq!(serde_json::to_string(&request).unwrap(), json);
             assert_eq!(serde_json::from_str::<Request>(json).unwrap(), request);

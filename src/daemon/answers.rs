@@ -262,10 +262,10 @@ impl Answers {
         Page::last([Reloaded { changes: changes.lines() }])
     }
 
-    async fn stop_daemon(&self, mode: StopMode) -> Result<Page, Refusal> {
+    async fn stop_daemon(&self, mode: StopMode, message: Option<String>) -> Result<Page, Refusal> {
         let stop = match mode {
             StopMode::Graceful => Stop::Graceful,
-            StopMode::Shutdown => Stop::Shutdown,
+            StopMode::Shutdown => Stop::Shutdown { message },
         };
         let (reply, answer) = oneshot::channel();
         self.order(Order::Stop(stop, reply), answer).await?;
@@ -303,7 +303,7 @@ impl Backend for Answers {
             }
             Request::Explain { prefix } => self.explain(*prefix).await,
             Request::Reload => self.reload().await,
-            Request::Stop { mode } => self.stop_daemon(*mode).await,
+            Request::Stop { mode, message } => self.stop_daemon(*mode, message.clone()).await,
         }
     }
 }

@@ -62,12 +62,15 @@ fn source_text(error: &crate::fib::Error) -> String {
 }
 
 /// How the daemon ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Stop {
     /// Peers keep our routes (RFC 4724), the kernel keeps them too.
     Graceful,
     /// Peers are told (Cease 6/2), our kernel routes are withdrawn.
-    Shutdown,
+    Shutdown {
+        /// In the operator's words (RFC 9003); `None`: in ours.
+        message: Option<String>,
+    },
 }
 
 /// Runs until a signal or a command ends it.
@@ -324,13 +327,12 @@ impl Daemon {
     /// Ends every session, then the kernel's thread, then the table's.
     async fn stop(self, stop: Stop) {
         info!("stopping ({stop:?})");
-        let close = match stop {
-            Stop::Graceful => Close::GracefulStop,
-            Stop::Shutdown => Close::Shutdown { text: "margay is shut down".into() },
-        };
-        let leave = match stop {
-            Stop::Graceful => Leave::Keep,
-            Stop::Shutdown => Leave::Withdraw,
+        let (close, leave) = match stop {
+            Stop::Graceful => (Close::GracefulStop, Leave::Keep),
+            Stop::Shutdown { message } => {
+                let text = message.unwrap_or_else(|| "margay is shut down".into());
+                (Close::Shutdown { text }, Leave::Withdraw)
+            }
         };
         drop(self.listeners);
         // What the kernel holds is decided before sessions end: their end must not touch it.
