@@ -57,6 +57,7 @@ fn peer(table: &mut Table, id: u32, asn: Asn) -> Vec<Reader> {
         prefixes_max: None,
         prefixes_warning_percent: 80,
         add_path_send: AddPathSend::All,
+        stale_time: std::time::Duration::from_secs(180),
         honour_graceful_shutdown: true,
     };
     table.peer_add(PeerId(id), address, Arc::new(routes));

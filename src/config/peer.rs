@@ -294,6 +294,7 @@ fn read_routes(table: &Table<'_>, cx: &Context<'_>, kind: Option<PeerType>) -> O
         Some(paths) => AddPathSend::Best(paths),
         None => AddPathSend::All,
     };
+    let stale_time = table.get("stale-routes-time").and_then(|v| v.integer(1..=u16::MAX));
     let honour_graceful_shutdown =
         table.get("honour-graceful-shutdown").and_then(|v| v.boolean()).unwrap_or(true);
     Some(PeerRoutes {
@@ -307,6 +308,7 @@ fn read_routes(table: &Table<'_>, cx: &Context<'_>, kind: Option<PeerType>) -> O
         prefixes_max,
         prefixes_warning_percent,
         add_path_send,
+        stale_time: Duration::from_secs(stale_time.unwrap_or(180).into()),
         honour_graceful_shutdown,
     })
 }

@@ -342,6 +342,7 @@ fn open_routes(to: SpeakerId) -> PeerRoutes {
         prefixes_max: None,
         prefixes_warning_percent: 80,
         add_path_send: AddPathSend::All,
+        stale_time: std::time::Duration::from_secs(180),
         honour_graceful_shutdown: true,
     }
 }

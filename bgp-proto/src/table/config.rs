@@ -1,6 +1,7 @@
 //! What the table needs to know: validated, immutable.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::export::{AddPathSend, NextHopMode};
 use crate::policy::Policy;
@@ -48,6 +49,9 @@ pub struct PeerRoutes {
     pub prefixes_warning_percent: u8,
     /// Paths per destination for ADD-PATH peers.
     pub add_path_send: AddPathSend,
+    /// After a peer has come back, its stale routes wait so long for End-of-RIB (RFC 8538 §4.1).
+    /// Default 180 s.
+    pub stale_time: Duration,
     /// Set LOCAL_PREF 0 on routes from eBGP with GRACEFUL_SHUTDOWN (RFC 8326). Default true.
     pub honour_graceful_shutdown: bool,
 }

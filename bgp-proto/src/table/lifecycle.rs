@@ -11,8 +11,6 @@ use crate::rib::{DestId, PathFlags, SourceFacts, SourceId};
 use crate::session::{Keep, Negotiated};
 use crate::types::{Family, FamilySet, PeerId, PeerType, RouterId, Time};
 
-/// After the session is back, stale routes wait so long for End-of-RIB (RFC 8538 §4.1).
-const STALE_TIME: Duration = Duration::from_secs(180);
 /// After BoRR, routes wait so long for EoRR before they are withdrawn (RFC 7313 §4).
 const REFRESH_TIME: Duration = Duration::from_secs(600);
 
@@ -40,7 +38,7 @@ impl Table {
         let was_up = std::mem::replace(&mut peer.up, true);
         peer.session = Some(Arc::clone(&session));
         if peer.stale_timer.deadline().is_some() {
-            peer.stale_timer.set(now + STALE_TIME);
+            peer.stale_timer.set(now + peer.routes.stale_time);
         }
         for family in Family::ALL {
             let held = peer.family_mut(family);

@@ -243,6 +243,7 @@ impl World {
             prefixes_max: None,
             prefixes_warning_percent: 80,
             add_path_send: kind(peer).send,
+            stale_time: std::time::Duration::from_secs(180),
             honour_graceful_shutdown: true,
         })
     }

@@ -115,6 +115,7 @@ fn facts_of(negotiated: bool) -> Value {
         prefixes_max: Some(1000),
         prefixes_warning_percent: 80,
         add_path_send: Default::default(),
+        stale_time: std::time::Duration::from_secs(180),
         honour_graceful_shutdown: true,
     };
     let agreed = Negotiated {
