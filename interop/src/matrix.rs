@@ -599,8 +599,24 @@ pub fn route_monitor(host: &Host) -> Result<Daemon> {
 /// The peer crashes and comes back: the subject keeps its routes, in the kernel without a gap.
 ///
 /// # Errors
-/// When a route goes, or stays longer than it may.
+/// When a route goes.
 pub fn helps_a_restart(lab: &mut Lab, peer: Kind) -> Result<()> {
+    let (pair, monitor) = keeps_routes_of_the_dead(lab, peer)?;
+    let prefix = peer_prefix(Family::V4);
+    holds_for(Duration::from_secs(2), "the route", || {
+        ensure!(kernel::route(&pair.subject_host, prefix)?.is_some(), "gone from the kernel");
+        Ok(())
+    })?;
+    let changes = monitor.output();
+    ensure!(!changes.contains(&format!("Deleted {prefix}")), "there was a gap: {changes}");
+    Ok(())
+}
+
+/// The peer crashes: the subject keeps its routes until it is back and has announced them again.
+///
+/// # Errors
+/// When a route goes before the peer is back, or is missing afterwards.
+pub fn keeps_routes_of_the_dead(lab: &mut Lab, peer: Kind) -> Result<(Pair, Daemon)> {
     let prefix = peer_prefix(Family::V4);
     let mut pair = Case::ebgp(peer).graceful_restart().establish(lab)?;
     pair.subject_has_peer_routes()?;
@@ -621,13 +637,7 @@ pub fn helps_a_restart(lab: &mut Lab, peer: Kind) -> Result<()> {
     wait_established(pair.subject.as_ref(), pair.peer_address)?;
     pair.subject_has_peer_routes()?;
     pair.peer_has_subject_routes()?;
-    holds_for(Duration::from_secs(2), "the route", || {
-        ensure!(kernel::route(&pair.subject_host, prefix)?.is_some(), "gone from the kernel");
-        Ok(())
-    })?;
-    let changes = monitor.output();
-    ensure!(!changes.contains(&format!("Deleted {prefix}")), "there was a gap: {changes}");
-    Ok(())
+    Ok((pair, monitor))
 }
 
 /// The subject crashes: the peer keeps its routes, because the subject said that it would be back.

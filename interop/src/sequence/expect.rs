@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::{CANARY, DIALLED, PORT, RESTART_TIME, Run, SHORT_HOLD, SOON, WITNESS};
+use super::{CANARY, DIALLED, PORT, Run, SHORT_HOLD, SOON, STALE_TIME, WITNESS};
 use super::{cpu_ticks, farewell, resident_kib};
 use crate::kernel;
 use crate::message::{self, HEADER_LEN, KEEPALIVE, KEEPALIVE_TYPE, NOTIFICATION, OPEN, UPDATE};
@@ -221,8 +221,7 @@ impl Run<'_> {
     }
 
     fn expect_stale_removed(&self) -> Result<()> {
-        let limit = Duration::from_secs(u64::from(RESTART_TIME) + 5);
-        wait_until(limit, "the stale path to go", || {
+        wait_until(STALE_TIME + Duration::from_secs(3), "the stale path to go", || {
             let paths = self.control.paths(CANARY)?;
             ensure!(paths.is_empty(), "paths {paths:?}");
             Ok(())

@@ -29,6 +29,8 @@ const SOON: Duration = Duration::from_secs(10);
 const SHORT_HOLD: Duration = Duration::from_secs(3);
 /// margay's send hold time in scenarios that wait for it.
 const SEND_HOLD: Duration = Duration::from_secs(4);
+/// margay's stale-path timer in scenarios that wait for it.
+const STALE_TIME: Duration = Duration::from_secs(5);
 /// The restart time that the neighbour announces in scenarios with graceful restart.
 const RESTART_TIME: u16 = 4;
 const WITNESS_AS: u32 = 65002;
@@ -98,6 +100,9 @@ impl Sequence {
         if self.mentions("send hold time") {
             extra.push_str(&format!("send-hold-time = {}\n", SEND_HOLD.as_secs()));
         }
+        if self.mentions("stale-path timer") {
+            extra.push_str(&format!("stale-routes-time = {}\n", STALE_TIME.as_secs()));
+        }
         if self.mentions("max-prefix 1000") {
             extra.push_str("prefixes-max = 1000\n");
         }
@@ -110,7 +115,7 @@ impl Sequence {
         format!(
             "[bgp]\nasn = {}\nrouter-id = \"{}\"\nlisten = [\"0.0.0.0:{PORT}\"]\n\n\
              [[bgp.peers]]\nname = \"scripted\"\naddress = \"{}\"\nport = {PORT}\nremote-asn = {}\n\
-             families = [\"ipv4\", \"ipv6\"]\nhold-time = {hold}\nconnect-retry-time = 1\n\
+             hold-time = {hold}\nconnect-retry-time = 1\n\
              import = \"all\"\nexport = \"all\"\n{extra}\n\
              [[bgp.peers]]\nname = \"witness\"\naddress = \"{}\"\nremote-asn = {WITNESS_AS}\n\
              hold-time = 3\npassive = true\nimport = \"all\"\nexport = \"all\"\n\n\
@@ -154,6 +159,8 @@ struct Run<'a> {
 pub fn run(lab: &mut Lab, sequence: &Sequence) -> Result<()> {
     let (margay_host, peer_host) = (lab.host("a")?, lab.host("b")?);
     let witness_host = lab.host("w")?;
+    // The next hop of the recorded routes, 192.0.2.1, is on the neighbour's link.
+    margay_host.run("ip", &["addr", "add", "192.0.2.254/24", "dev", "eth0"])?;
     let text = sequence.config(&margay_host, &peer_host, &witness_host);
     let (daemon, control) = margay::start_text(&margay_host, &text)?;
     let peer = RawPeer::start(&peer_host)?;
