@@ -13,15 +13,17 @@ shift
 targets=("$@")
 [ ${#targets[@]} -gt 0 ] || targets=(message open update session table)
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-../target/fuzz-run}
+# Naming the target keeps the instrumentation out of build scripts.
+host=$(rustc -vV | sed -n "s/^host: //p")
 RUSTFLAGS="--cfg fuzzing -Ccodegen-units=1 -Cpasses=sancov-module
   -Cllvm-args=-sanitizer-coverage-level=4 -Cllvm-args=-sanitizer-coverage-inline-8bit-counters
   -Cllvm-args=-sanitizer-coverage-pc-table -Cllvm-args=-sanitizer-coverage-trace-compares" \
-    cargo build --release
+    cargo build --release --target "$host"
 for target in "${targets[@]}"; do
     kept=corpus/$target
     fresh=../target/fuzz-corpus/$target
     mkdir -p "$kept" "$fresh" "artifacts/$target"
-    run=("$CARGO_TARGET_DIR/release/$target" -artifact_prefix="artifacts/$target/" -timeout=5 -rss_limit_mb=1024 -max_len=8192)
+    run=("$CARGO_TARGET_DIR/$host/release/$target" -artifact_prefix="artifacts/$target/" -timeout=5 -rss_limit_mb=1024 -max_len=8192)
     echo "== $target"
     case $mode in
         minimise)
