@@ -97,9 +97,10 @@ impl Answers {
         &self.fib
     }
 
-    /// When the process began.
-    pub(super) fn started(&self) -> Time {
-        self.started
+    /// Whether routes are written to the kernel at all.
+    pub(super) fn writes_routes(&self) -> bool {
+        let published = self.published.lock().unwrap_or_else(PoisonError::into_inner);
+        published.as_ref().is_some_and(|published| published.config.fib.enabled)
     }
 
     /// Asks the table on its own thread.

@@ -4,6 +4,7 @@
 //! that the table wants closed. It never waits for a peer or for the table.
 
 mod answers;
+mod health;
 mod limits;
 mod peers;
 mod redistribution;
@@ -28,6 +29,7 @@ use crate::config::Config;
 use crate::ctl::{Server, ServerError};
 use crate::engine::{Clock, Engine, Event};
 use crate::fib::{Fib, FibConfig, Leave};
+use crate::http;
 use crate::net::{Accepted, Directory, Listeners, PeerCommand, PeerEvent};
 
 use answers::{Answers, Order};
@@ -93,7 +95,8 @@ struct Daemon {
     listeners: Listeners,
     peers: Peers,
     answers: Answers,
-    control: Option<tokio::task::JoinHandle<()>>,
+    /// The servers of the control socket and of HTTP.
+    servers: Vec<tokio::task::JoinHandle<()>>,
     startup: Option<Startup>,
     signals: Signals,
     inbox: Inbox,
@@ -161,7 +164,7 @@ impl Daemon {
             redistribution,
             peers,
             answers,
-            control: None,
+            servers: Vec::new(),
             startup: None,
             signals: Signals {
                 terminate: signal(SignalKind::terminate())?,
@@ -171,11 +174,25 @@ impl Daemon {
             inbox: Inbox { table, peers: peers_inbox, dynamic, orders },
         };
         daemon.answers.publish(&daemon.path, &daemon.config);
-        let server = Server::bind(&daemon.config.control.socket)?;
-        daemon.control = Some(tokio::spawn(server.run(Arc::new(daemon.answers.clone()))));
+        daemon.open_servers().await?;
         daemon.begin()?;
         daemon.answers.set_not_ready(Some("waiting for the peers' routes".into()));
         Ok(daemon)
+    }
+
+    /// What operators and machines ask through.
+    async fn open_servers(&mut self) -> Result<(), Error> {
+        let answers = Arc::new(self.answers.clone());
+        let control = Server::bind(&self.config.control.socket)?;
+        self.servers.push(tokio::spawn(control.run(Arc::clone(&answers))));
+        if let Some(address) = self.config.http {
+            let server = http::Server::bind(address).await.map_err(|e| {
+                std::io::Error::new(e.kind(), format!("cannot listen on {address} (http): {e}"))
+            })?;
+            self.servers.push(tokio::spawn(server.run(answers)));
+            info!("metrics and health on http://{address}");
+        }
+        Ok(())
     }
 
     /// Everything that a configuration starts, in the order in which it must exist.
@@ -342,10 +359,10 @@ impl Daemon {
         if stopped.await.is_err() {
             warn!("the kernel's thread ended by a panic");
         }
-        if let Some(control) = self.control {
-            control.abort();
-            // Cancelled: it has removed its socket.
-            let _ = control.await;
+        for server in self.servers {
+            server.abort();
+            // Cancelled: the control socket's file is gone with it.
+            let _ = server.await;
         }
         self.engine.stop();
     }
