@@ -29,6 +29,8 @@ const HAS_BEST: u8 = 1;
 const BEST_TOUCHED: u8 = 2;
 /// The slot is in use.
 const LIVE: u8 = 4;
+/// The best path was taken out since the last decision.
+const LOST_BEST: u8 = 8;
 
 impl Destination {
     fn run(&self) -> Run {
@@ -128,11 +130,12 @@ impl Destinations {
 
     /// The destination of `prefix`, made if there is none. `prefix` is of this family.
     pub(crate) fn find_or_insert(&mut self, prefix: Prefix) -> DestId {
+        self.find(prefix).unwrap_or_else(|| self.insert(prefix))
+    }
+
+    /// Makes a destination for `prefix`, which has none and is of this family.
+    pub(crate) fn insert(&mut self, prefix: Prefix) -> DestId {
         let hash = Self::hash_of(&self.hash, prefix);
-        let (addresses, dests) = (&self.addresses, &self.dests);
-        if let Some(id) = self.index.find(hash, |id| Self::matches(addresses, dests, *id, prefix)) {
-            return DestId(*id);
-        }
         let dest = Destination { prefix_len: prefix.len(), flags: LIVE, ..Destination::default() };
         let id = match self.free.pop() {
             Some(id) => {
@@ -242,6 +245,9 @@ impl Destinations {
         let path = self.paths.get(run)[at];
         dest.set_run(self.paths.swap_remove(run, at));
         if at == 0 {
+            if dest.flags & HAS_BEST != 0 {
+                dest.flags |= LOST_BEST;
+            }
             dest.flags = (dest.flags | BEST_TOUCHED) & !HAS_BEST;
         }
         self.path_count -= 1;
@@ -253,19 +259,23 @@ impl Destinations {
         self.dests.get_mut(id.0).flags |= BEST_TOUCHED;
     }
 
-    /// Moves the path at `best` to the front; returns whether the best path changed or was written.
+    /// Moves the path at `best` to the front; returns whether the best path changed, came, went, or
+    /// was written.
     pub(crate) fn set_best(&mut self, id: DestId, best: Option<usize>) -> bool {
         let dest = self.dests.get_mut(id.0);
-        let had = dest.flags & HAS_BEST != 0;
+        let had = dest.flags & (HAS_BEST | LOST_BEST) != 0;
         let touched = dest.flags & BEST_TOUCHED != 0;
-        dest.flags &= !(HAS_BEST | BEST_TOUCHED);
+        dest.flags &= !(HAS_BEST | BEST_TOUCHED | LOST_BEST);
         if let Some(at) = best {
             dest.flags |= HAS_BEST;
             if at != 0 {
                 self.paths.get_mut(dest.run()).swap(0, at);
             }
         }
-        touched || had != best.is_some() || best.is_some_and(|at| at != 0)
+        match best {
+            Some(at) => touched || !had || at != 0,
+            None => had,
+        }
     }
 
     pub(crate) fn fib(&self, id: DestId) -> u32 {
@@ -343,6 +353,9 @@ mod tests {
         assert!(dests.set_best(id, Some(0)));
         dests.withdraw(id, 0);
         assert!(dests.best(id).is_none());
+        assert!(dests.set_best(id, None));
+        dests.store(id, path(1, 0, 5));
+        assert!(!dests.set_best(id, None), "there was none, and there is none");
         assert!(dests.set_best(id, Some(0)));
         assert_eq!(dests.path_count(), 1);
     }

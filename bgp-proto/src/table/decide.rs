@@ -35,8 +35,12 @@ impl Table {
                     .iter()
                     .filter(|id| rib.dests.paths(DestId(*id)).iter().all(|p| p.next_hop != hop))
                     .collect();
-                stale.into_iter().for_each(|id| drop(dests.remove(id)));
-                dests.iter().for_each(|id| drop(rib.touched.insert(id)));
+                for id in stale {
+                    dests.remove(id);
+                }
+                for id in &dests {
+                    rib.touched.insert(id);
+                }
                 self.hops.set_dests(hop, family, dests);
             }
         }

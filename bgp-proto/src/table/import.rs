@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use smallvec::SmallVec;
+
 use super::{PeerRoutes, Table, TableEvent};
 use crate::policy::{Decision, RouteRef, Source};
 use crate::rib::{
@@ -11,6 +13,9 @@ use crate::rib::{
 use crate::session::Negotiated;
 use crate::types::{Family, NextHop, PathId, PeerId, PeerType, Prefix, Time};
 use crate::wire::{AttrEdit, AttrView, Origin, RouteAction, RouteBatch, RouteEntry};
+
+/// Prefixes that are looked up together.
+const LOOKUPS: usize = 16;
 
 /// Names a path for as long as it is held.
 pub(super) type PathName = (Family, DestId, SourceId, u32);
@@ -92,16 +97,28 @@ impl Table {
         let hop = self.hops.intern(next_hop);
         let once = importer.routes.import.is_prefix_independent();
         let mut judged = None;
-        for (path_id, prefix) in batch.nlri(entry).iter() {
-            let verdict = match judged {
-                Some(verdict) => verdict,
-                None => self.judge(importer, prefix, received, hop),
-            };
-            self.store_path(now, peer, importer.source, path_id, prefix, &verdict);
-            if once {
-                judged = Some(verdict);
-            } else {
-                self.release_judged(&verdict);
+        let mut prefixes = batch.nlri(entry).iter();
+        loop {
+            // Looked up together, so that the processor waits for memory once and not each time.
+            let next: SmallVec<[(PathId, Prefix, Option<DestId>); LOOKUPS]> = prefixes
+                .by_ref()
+                .take(LOOKUPS)
+                .map(|(id, prefix)| (id, prefix, self.rib(entry.family).dests.find(prefix)))
+                .collect();
+            if next.is_empty() {
+                break;
+            }
+            for (path_id, prefix, found) in next {
+                let verdict = match judged {
+                    Some(verdict) => verdict,
+                    None => self.judge(importer, prefix, received, hop),
+                };
+                self.store_path(now, peer, importer.source, path_id, prefix, found, &verdict);
+                if once {
+                    judged = Some(verdict);
+                } else {
+                    self.release_judged(&verdict);
+                }
             }
         }
         if let Some(verdict) = judged {
@@ -219,6 +236,7 @@ impl Table {
 
     /// Puts a path in place of the one with the same source and identifier. Takes references of its
     /// own. A route that comes back as it was changes nothing but its marks.
+    #[allow(clippy::too_many_arguments)]
     fn store_path(
         &mut self,
         now: Time,
@@ -226,10 +244,12 @@ impl Table {
         source: SourceId,
         path_id: PathId,
         prefix: Prefix,
+        found: Option<DestId>,
         judged: &Judged,
     ) {
         let family = prefix.family();
-        let known = self.rib(family).dests.find(prefix);
+        // The same prefix may have come earlier in the same message.
+        let known = found.or_else(|| self.rib(family).dests.find(prefix));
         let at = known.and_then(|dest| {
             Some((dest, self.rib(family).dests.find_path(dest, source, path_id)?))
         });
@@ -249,7 +269,7 @@ impl Table {
         } else if !self.has_room(peer, family) {
             return;
         }
-        let dest = known.unwrap_or_else(|| self.rib_mut(family).dests.find_or_insert(prefix));
+        let dest = known.unwrap_or_else(|| self.rib_mut(family).dests.insert(prefix));
         let path = Path {
             attrs: judged.attrs,
             next_hop: judged.next_hop,

@@ -352,3 +352,6 @@ impl Table {
         self.peer(id).map_or("?", |peer| &peer.routes.name)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,289 @@
+//! What the oracle test does not look at: limits, views, explanations, groups, what cannot be sent.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::task::Waker;
+use std::time::Duration;
+
+use super::*;
+use crate::export::{AddPathSend, Fetch, NextHopMode};
+use crate::policy::{Decision, Policy, Rule};
+use crate::types::{Asn, ClusterId, FamilySet, FibKind, Hop, NextHop, PathId, PeerType, RouterId};
+use crate::wire::{AttrEdit, Capabilities, Nlri, Origin};
+
+const ASN: Asn = Asn(65000);
+
+fn table() -> Table {
+    let config = TableConfig {
+        asn: ASN,
+        router_id: RouterId(1),
+        cluster_id: ClusterId(1),
+        multipath_max: 16,
+        fib_policy: None,
+        fib_enabled: true,
+        log_bytes_max: 16 << 20,
+    };
+    Table::new(Arc::new(config), 1, Waker::noop().clone())
+}
+
+fn routes(id: u32) -> PeerRoutes {
+    PeerRoutes {
+        name: format!("peer{id}").into(),
+        import: Arc::new(Policy::accept_all()),
+        export: Arc::new(Policy::accept_all()),
+        next_hop: NextHopMode::Auto,
+        route_reflector_client: false,
+        cluster_id: None,
+        allow_local_asn: 0,
+        prefixes_max: None,
+        prefixes_warning_percent: 80,
+        add_path_send: AddPathSend::All,
+        honour_graceful_shutdown: true,
+    }
+}
+
+fn session(id: u32, asn: u32) -> Negotiated {
+    Negotiated {
+        peer_router_id: RouterId(id),
+        peer_asn: Asn(asn),
+        local_asn: ASN,
+        peer_type: if Asn(asn) == ASN { PeerType::Internal } else { PeerType::External },
+        local_addr: IpAddr::from([10, 0, 0, 1]),
+        remote_addr: IpAddr::from([10, 0, 0, id as u8]),
+        families: FamilySet::only(Family::Ipv4),
+        four_octet_as: true,
+        add_path_rx: FamilySet::EMPTY,
+        add_path_tx: FamilySet::EMPTY,
+        ipv4_over_ipv6: false,
+        tx_max_len: 4096,
+        rx_max_len: 4096,
+        route_refresh: true,
+        enhanced_refresh: true,
+        hold_time: Duration::from_secs(90),
+        keepalive_time: Duration::from_secs(30),
+        graceful_restart: None,
+        peer_capabilities: Capabilities::default(),
+    }
+}
+
+fn up(table: &mut Table, id: u32, asn: u32, routes: PeerRoutes) -> Reader {
+    table.peer_add(PeerId(id), IpAddr::from([10, 0, 0, id as u8]), Arc::new(routes));
+    table.peer_up(Time::ZERO, PeerId(id), Arc::new(session(id, asn))).remove(0)
+}
+
+fn announce_with(table: &mut Table, from: u32, prefixes: &[&str], edit: &AttrEdit) {
+    let mut bytes = Vec::new();
+    prefixes.iter().for_each(|p| Nlri::push(&mut bytes, None, p.parse().unwrap()));
+    let nlri = Nlri::parse(Family::Ipv4, false, &bytes).unwrap();
+    let mut batch = RouteBatch::default();
+    let hop = NextHop::from(IpAddr::from([10, 0, 0, from as u8]));
+    batch.push(nlri, Some((edit.view().as_bytes(), hop)));
+    table.apply(Time::ZERO, PeerId(from), &batch);
+}
+
+fn announce(table: &mut Table, from: u32, asn: u32, prefixes: &[&str]) {
+    let mut edit = AttrEdit::originate(Origin::Igp);
+    edit.prepend_as(Asn(asn), 1);
+    announce_with(table, from, prefixes, &edit);
+}
+
+fn settle(table: &mut Table) {
+    loop {
+        let more = table.finish(Time::ZERO);
+        let requests = table.poll_next_hops();
+        for request in &requests {
+            if let NextHopRequest::Track(addr) = *request {
+                let hop = Hop { gateway: Some(addr), ifindex: 1, onlink: false, weight: 1 };
+                let state = NextHopState::Via { hops: vec![hop], metric: 0, connected: true };
+                table.handle_next_hop(Time::ZERO, addr, state);
+            }
+        }
+        if !more && requests.is_empty() {
+            break;
+        }
+    }
+}
+
+fn read(reader: &mut Reader) -> Vec<u8> {
+    let mut pieces = Vec::new();
+    while reader.fetch(usize::MAX, &mut pieces, Waker::noop()) == Fetch::Data {}
+    pieces.iter().flat_map(|piece| piece.as_bytes().to_vec()).collect()
+}
+
+#[test]
+fn a_limit_warns_once_and_then_refuses() {
+    let mut table = table();
+    let limited = PeerRoutes { prefixes_max: Some(5), ..routes(2) };
+    let _reader = up(&mut table, 2, 65001, limited);
+    announce(&mut table, 2, 65001, &["10.1.0.0/16", "10.2.0.0/16", "10.3.0.0/16"]);
+    assert_eq!(table.poll_event(), None);
+    announce(&mut table, 2, 65001, &["10.4.0.0/16", "10.5.0.0/16", "10.1.0.0/16"]);
+    let (peer, family, bound) = (PeerId(2), Family::Ipv4, 5);
+    let warning = TableEvent::PrefixWarning { peer, family, count: 4, bound };
+    assert_eq!(table.poll_event(), Some(warning));
+    assert_eq!(table.poll_event(), None, "five are allowed, and a known prefix is no new one");
+    announce(&mut table, 2, 65001, &["10.6.0.0/16", "10.7.0.0/16"]);
+    assert_eq!(table.poll_event(), Some(TableEvent::PrefixLimit { peer, family, bound }));
+    assert_eq!(table.poll_event(), None);
+    assert_eq!(table.counts(peer).received[family], 5);
+    settle(&mut table);
+    assert_eq!(table.totals().destinations[family], 5, "a refused prefix leaves nothing behind");
+}
+
+#[test]
+fn explain_names_the_rule_for_everyone() {
+    let mut table = table();
+    let refuse = Rule {
+        name: "nothing".into(),
+        matches: Vec::new(),
+        changes: Vec::new(),
+        decision: Decision::Reject,
+    };
+    let strict = Policy { name: "strict".into(), rules: vec![refuse], default: Decision::Accept };
+    let _a = up(&mut table, 2, 65001, routes(2));
+    let _b = up(&mut table, 3, 65002, routes(3));
+    let _c = up(&mut table, 4, 65003, PeerRoutes { export: Arc::new(strict), ..routes(4) });
+    table.peer_add(PeerId(5), IpAddr::from([10, 0, 0, 5]), Arc::new(routes(5)));
+    announce(&mut table, 2, 65001, &["10.1.0.0/16"]);
+    settle(&mut table);
+    let told = table.explain("10.1.0.0/16".parse().unwrap(), Time::ZERO).unwrap();
+    let to: Vec<_> = told.advertised.iter().map(|a| (a.peer.0, a.next_hop.to_string())).collect();
+    assert_eq!(to, [(3, "10.0.0.1".to_owned())]);
+    let withheld: Vec<_> = told.withheld.iter().map(|w| (w.peer.0, w.rule.as_str())).collect();
+    assert_eq!(withheld[0], (2, "it sent the best path"));
+    assert_eq!(withheld[1].0, 4);
+    assert!(withheld[1].1.contains("strict") && withheld[1].1.contains("nothing"), "{withheld:?}");
+    assert_eq!(withheld[2], (5, "session is not established"));
+    let path = &told.destination.paths[0];
+    assert!(path.best && path.reason == crate::rib::Reason::OnlyPath);
+    assert_eq!(path.import_rule.as_deref(), Some("policy \"all\" default"));
+}
+
+#[test]
+fn a_group_of_one_knows_what_sets_it_apart() {
+    let mut table = table();
+    let _readers = [
+        up(&mut table, 2, 65001, routes(2)),
+        up(&mut table, 3, 65002, routes(3)),
+        up(&mut table, 4, 65003, PeerRoutes { next_hop: NextHopMode::Keep, ..routes(4) }),
+    ];
+    let groups = table.groups();
+    assert_eq!(groups[0].members, [PeerId(2), PeerId(3)]);
+    assert_eq!(groups[0].alone_because, None);
+    assert_eq!(groups[1].alone_because.as_deref(), Some("next hop mode"));
+}
+
+#[test]
+fn peers_that_get_the_same_policy_end_up_in_one_group() {
+    let mut table = table();
+    let other = || PeerRoutes { next_hop: NextHopMode::Keep, ..routes(0) };
+    let mut a = up(&mut table, 2, 65001, routes(2));
+    let mut b = up(&mut table, 3, 65002, other());
+    announce(&mut table, 2, 65001, &["10.1.0.0/16"]);
+    settle(&mut table);
+    (read(&mut a), read(&mut b));
+    table.peer_configure(Time::ZERO, PeerId(2), Arc::new(other()));
+    settle(&mut table);
+    (read(&mut a), read(&mut b));
+    settle(&mut table);
+    let groups = table.groups();
+    assert_eq!(groups.len(), 1);
+    assert_eq!(groups[0].members, [PeerId(2), PeerId(3)]);
+    assert_eq!(read(&mut b), [], "nothing changed for the one that stayed");
+}
+
+#[test]
+fn an_export_policy_that_changes_nothing_says_nothing() {
+    let mut table = table();
+    let mut reader = up(&mut table, 2, 65001, routes(2));
+    let _feeder = up(&mut table, 3, 65002, routes(3));
+    announce(&mut table, 3, 65002, &["10.1.0.0/16", "10.2.0.0/16"]);
+    settle(&mut table);
+    assert!(!read(&mut reader).is_empty());
+    let renamed = Policy { name: "another name".into(), ..Policy::accept_all() };
+    let renamed = PeerRoutes { export: Arc::new(renamed), ..routes(2) };
+    table.peer_configure(Time::ZERO, PeerId(2), Arc::new(renamed));
+    settle(&mut table);
+    assert_eq!(read(&mut reader), []);
+}
+
+#[test]
+fn a_route_that_fits_no_message_is_withdrawn_and_reported() {
+    let mut table = table();
+    let mut reader = up(&mut table, 2, 65001, routes(2));
+    let _feeder = up(&mut table, 3, 65002, routes(3));
+    announce(&mut table, 3, 65002, &["10.1.0.0/16"]);
+    settle(&mut table);
+    read(&mut reader);
+    let mut long = AttrEdit::originate(Origin::Igp);
+    long.prepend_as(Asn(65002), 1);
+    long.set(0xC0, 200, &[7; 4080]);
+    announce_with(&mut table, 3, &["10.1.0.0/16"], &long);
+    settle(&mut table);
+    let sent = read(&mut reader);
+    assert_eq!(sent.len(), 23 + 3, "one withdrawal");
+    let note = std::iter::from_fn(|| table.poll_event())
+        .find(|event| matches!(event, TableEvent::Note(text) if text.contains("10.1.0.0/16")));
+    assert!(note.is_some());
+    assert_eq!(table.counts(PeerId(2)).advertised[Family::Ipv4], 0);
+}
+
+#[test]
+fn a_rejected_route_comes_back_with_another_policy_and_no_refresh() {
+    let mut table = table();
+    let mut reader = up(&mut table, 2, 65001, routes(2));
+    let strict = PeerRoutes { import: Arc::new(Policy::reject_all()), ..routes(3) };
+    let _feeder = up(&mut table, 3, 65002, strict);
+    announce(&mut table, 3, 65002, &["10.1.0.0/16"]);
+    settle(&mut table);
+    let filter = RouteFilter { received_from: Some(PeerId(3)), ..RouteFilter::default() };
+    let (shown, _) = table.view(&filter, 0, 10, Time::ZERO);
+    assert_eq!(shown[0].paths[0].unusable.as_deref(), Some("rejected by import policy"));
+    assert_eq!(read(&mut reader).len(), 23, "End-of-RIB only");
+    table.peer_configure(Time::ZERO, PeerId(3), Arc::new(routes(3)));
+    settle(&mut table);
+    assert!(read(&mut reader).len() > 23);
+    assert_eq!(table.counts(PeerId(3)).accepted[Family::Ipv4], 1);
+}
+
+#[test]
+fn a_withdrawal_of_something_unknown_leaves_nothing() {
+    let mut table = table();
+    let _reader = up(&mut table, 2, 65001, routes(2));
+    let mut bytes = Vec::new();
+    Nlri::push(&mut bytes, None::<PathId>, "10.1.0.0/16".parse().unwrap());
+    let mut batch = RouteBatch::default();
+    batch.push(Nlri::parse(Family::Ipv4, false, &bytes).unwrap(), None);
+    table.apply(Time::ZERO, PeerId(2), &batch);
+    settle(&mut table);
+    assert_eq!(table.ribs[0].dests.slots(), 0);
+}
+
+#[test]
+fn everything_is_given_back_when_everything_is_gone() {
+    let mut table = table();
+    let readers = [up(&mut table, 2, 65001, routes(2)), up(&mut table, 3, 65002, routes(3))];
+    let local = LocalRoute {
+        install: Some(FibKind::Blackhole),
+        next_hop: None,
+        hops: Vec::new(),
+        interface: None,
+        metric: None,
+        attrs: None,
+    };
+    let own: Prefix = "10.9.0.0/16".parse().unwrap();
+    table.handle_local(Time::ZERO, own, Source::Static, Some(local));
+    announce(&mut table, 2, 65001, &["10.1.0.0/16", "10.2.0.0/16"]);
+    announce(&mut table, 3, 65002, &["10.1.0.0/16"]);
+    settle(&mut table);
+    assert_eq!(table.poll_fib(10).len(), 3);
+    table.handle_local(Time::ZERO, own, Source::Static, None);
+    table.peer_remove(Time::ZERO, PeerId(2));
+    table.peer_remove(Time::ZERO, PeerId(3));
+    drop(readers);
+    settle(&mut table);
+    assert_eq!(table.poll_fib(10).len(), 3);
+    settle(&mut table);
+    assert_eq!(table.totals(), Totals::default());
+    assert_eq!(table.ribs[0].dests.len(), 0, "tombstones are gone too");
+}
