@@ -50,6 +50,7 @@ cleanup() {
         for pid in $(ip netns pids "$name"); do kill -KILL "$pid" 2>/dev/null || true; done
         ip netns del "$name" || true
     done
+    wait 2>/dev/null || true    # or the shell reports every process that was killed
     rm -rf "$W"
 }
 trap cleanup EXIT
@@ -103,11 +104,11 @@ ip -n "$P-outside" route add default via 198.51.100.1
 for i in 1 2 3; do
     new_ns "node$i"
     plug "node$i" "10.0.0.$i/24"
-    # A pod the way Calico does it: a /32, a link-local gateway that the node answers for.
+    # A pod much as Calico does it: a /32 and a link-local gateway that is the node.
     new_ns "pod$i"
     ip link add eth0 netns "$P-pod$i" type veth peer name cali0 netns "$P-node$i"
-    in_ns "node$i" sh -ec 'ip link set cali0 up; echo 1 > /proc/sys/net/ipv4/conf/cali0/proxy_arp
-        echo 0 > /proc/sys/net/ipv4/neigh/cali0/proxy_delay'
+    ip -n "$P-node$i" link set cali0 up
+    ip -n "$P-node$i" addr add 169.254.1.1/32 dev cali0
     ip -n "$P-node$i" route add "10.65.$i.10/32" dev cali0 scope link
     ip -n "$P-pod$i" addr add "10.65.$i.10/32" dev eth0
     ip -n "$P-pod$i" link set eth0 up

@@ -603,7 +603,7 @@ pub fn route_monitor(host: &Host) -> Result<Daemon> {
 pub fn helps_a_restart(lab: &mut Lab, peer: Kind) -> Result<()> {
     let (pair, monitor) = keeps_routes_of_the_dead(lab, peer)?;
     let prefix = peer_prefix(Family::V4);
-    holds_for(Duration::from_secs(2), "the route", || {
+    holds_for(Duration::from_secs(4), "the route", || {
         ensure!(kernel::route(&pair.subject_host, prefix)?.is_some(), "gone from the kernel");
         Ok(())
     })?;
