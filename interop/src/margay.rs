@@ -267,8 +267,7 @@ fn parse_path(path: &Value) -> Result<Path> {
     })
 }
 
-/// The TOML for a speaker. Communities of [`Origin`] are not expressible here and are left out:
-/// tests that look at communities let margay pass on a neighbour's.
+/// The TOML for a speaker. Communities of [`Origin`] are added by the export policy.
 #[must_use]
 pub fn render(host: &Host, config: &Config) -> String {
     let mut text = format!(
@@ -277,8 +276,20 @@ pub fn render(host: &Host, config: &Config) -> String {
         config.router_id,
         port = config.port
     );
+    let tagged: Vec<&Origin> = config.origins.iter().filter(|o| is_tagged(o)).collect();
     for neighbor in &config.neighbors {
-        text.push_str(&render_peer(neighbor));
+        text.push_str(&render_peer(neighbor, if tagged.is_empty() { "all" } else { "tags" }));
+    }
+    if !tagged.is_empty() {
+        text.push_str("[[policy]]\nname = \"tags\"\ndefault = \"accept\"\n\n");
+    }
+    for origin in tagged {
+        let list = [&origin.communities[..], &origin.large_communities[..]].concat();
+        let _ = write!(
+            text,
+            "[[policy.rules]]\nmatch.prefixes = [\"{}\"]\nadd-communities = {list:?}\nthen = \"accept\"\n\n",
+            origin.prefix
+        );
     }
     for origin in &config.origins {
         let _ = write!(text, "[[originate]]\nprefix = \"{}\"\n\n", origin.prefix);
@@ -288,12 +299,16 @@ pub fn render(host: &Host, config: &Config) -> String {
     text
 }
 
-fn render_peer(n: &Neighbor) -> String {
+fn is_tagged(origin: &Origin) -> bool {
+    !origin.communities.is_empty() || !origin.large_communities.is_empty()
+}
+
+fn render_peer(n: &Neighbor, export: &str) -> String {
     let families: Vec<&str> =
         n.families.iter().map(|f| if *f == Family::V4 { "\"ipv4\"" } else { "\"ipv6\"" }).collect();
     let mut text = format!(
         "[[bgp.peers]]\naddress = \"{}\"\nsource-address = \"{}\"\nport = {}\nremote-asn = {}\n\
-         families = [{}]\nhold-time = {}\nconnect-retry-time = 1\nimport = \"all\"\nexport = \"all\"\n",
+         families = [{}]\nhold-time = {}\nconnect-retry-time = 1\nimport = \"all\"\nexport = \"{export}\"\n",
         n.address,
         n.local,
         n.port,

@@ -600,8 +600,8 @@ pub fn route_monitor(host: &Host) -> Result<Daemon> {
 ///
 /// # Errors
 /// When a route goes.
-pub fn helps_a_restart(lab: &mut Lab, peer: Kind) -> Result<()> {
-    let (pair, monitor) = keeps_routes_of_the_dead(lab, peer)?;
+pub fn helps_a_restart(lab: &mut Lab, case: Case) -> Result<()> {
+    let (pair, monitor) = keeps_routes_of_the_dead(lab, case)?;
     let prefix = peer_prefix(Family::V4);
     holds_for(Duration::from_secs(4), "the route", || {
         ensure!(kernel::route(&pair.subject_host, prefix)?.is_some(), "gone from the kernel");
@@ -616,9 +616,9 @@ pub fn helps_a_restart(lab: &mut Lab, peer: Kind) -> Result<()> {
 ///
 /// # Errors
 /// When a route goes before the peer is back, or is missing afterwards.
-pub fn keeps_routes_of_the_dead(lab: &mut Lab, peer: Kind) -> Result<(Pair, Daemon)> {
+pub fn keeps_routes_of_the_dead(lab: &mut Lab, case: Case) -> Result<(Pair, Daemon)> {
     let prefix = peer_prefix(Family::V4);
-    let mut pair = Case::ebgp(peer).graceful_restart().establish(lab)?;
+    let mut pair = case.graceful_restart().establish(lab)?;
     pair.subject_has_peer_routes()?;
     pair.peer_has_subject_routes()?;
     let monitor = route_monitor(&pair.subject_host)?;

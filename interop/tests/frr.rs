@@ -118,5 +118,5 @@ fn peer_helps_a_restart_of_the_subject() -> Result<()> {
 
 #[test]
 fn subject_helps_a_restart_of_the_peer() -> Result<()> {
-    lab::run("frr-restart", &[PEER], |lab| matrix::helps_a_restart(lab, PEER))
+    lab::run("frr-restart", &[PEER], |lab| matrix::helps_a_restart(lab, Case::ebgp(PEER)))
 }

@@ -112,5 +112,7 @@ fn peer_helps_a_restart_of_the_subject() -> Result<()> {
 #[test]
 fn subject_helps_a_restart_of_the_peer() -> Result<()> {
     // Its routes are not in its configuration: it may say End-of-RIB before they are added again.
-    lab::run("gobgp-restart", &[PEER], |lab| matrix::keeps_routes_of_the_dead(lab, PEER).map(drop))
+    lab::run("gobgp-restart", &[PEER], |lab| {
+        matrix::keeps_routes_of_the_dead(lab, Case::ebgp(PEER)).map(drop)
+    })
 }

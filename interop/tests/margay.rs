@@ -25,5 +25,5 @@ fn both_dial_at_once() -> Result<()> {
 
 #[test]
 fn subject_helps_a_restart_of_the_peer() -> Result<()> {
-    lab::run("margay-restart", &[PEER], |lab| matrix::helps_a_restart(lab, PEER))
+    lab::run("margay-restart", &[PEER], |lab| matrix::helps_a_restart(lab, Case::ibgp(PEER)))
 }
