@@ -263,7 +263,7 @@ impl Group {
     /// whether there is more that they have room for.
     pub(crate) fn export_slice(&mut self, state: &mut ExportState<'_>) -> bool {
         let window = WINDOW_MAX.min(self.log_bytes_max / 2);
-        if !self.pending.is_empty() && self.log.has_room(window, false) {
+        if self.flushes_live() && self.log.has_room(window, false) {
             self.flush_slice(state);
         }
         if self.pending.is_empty() {
@@ -272,8 +272,14 @@ impl Group {
         if self.walkers > 0 && self.log.has_room(window, true) {
             self.walk_slice(state);
         }
-        !self.pending.is_empty() && self.log.has_room(window, false)
+        self.flushes_live() && self.log.has_room(window, false)
             || self.walkers > 0 && self.log.has_room(window, true)
+    }
+
+    /// Whether changes go out at once. While every member is walked for they wait for the walk, which
+    /// flushes what it comes to: a new group would otherwise be told everything twice.
+    fn flushes_live(&self) -> bool {
+        !self.pending.is_empty() && (self.walkers as usize) < self.members.len()
     }
 
     fn is_full(&self, batch: &Batch) -> bool {
