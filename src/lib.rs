@@ -3,6 +3,7 @@
 //! `bgp_proto` decides; this crate brings it bytes and time and carries out what it decided:
 //!
 //! - [`config`]: TOML to one immutable configuration; errors name file, line, key and remedy.
+//! - [`calico`]: Calico's objects to sessions, routes and policies.
 //! - [`engine`]: the thread that owns the table, and the handle to it.
 //! - [`net`]: listeners, one task per peer, socket options.
 //! - [`fib`]: the kernel's routes: written, watched, learned from.
@@ -16,6 +17,7 @@
 //! `bgp-proto ← config; bgp-proto ← engine ← net; bgp-proto ← fib; {ctl, http} ← daemon`; siblings do
 //! not import each other, `daemon` and `main` alone know all of them.
 
+pub mod calico;
 pub mod cli;
 pub mod config;
 pub mod ctl;

@@ -63,6 +63,9 @@ pub enum Command {
         #[command(flatten)]
         daemon: Daemon,
     },
+    /// Say what Calico's objects mean for a node, without a daemon.
+    #[command(subcommand)]
+    Calico(crate::calico::cli::Command),
     /// Stop the daemon.
     Stop {
         /// How.
@@ -221,6 +224,7 @@ pub fn execute(cli: Cli, run: impl FnOnce(&Path, Config) -> ExitCode) -> ExitCod
         Command::Explain { prefix, output } => {
             ask(&Request::Explain { prefix }, &output.daemon.socket, output.json)
         }
+        Command::Calico(command) => calico(&command),
         Command::Reload { daemon } => ask(&Request::Reload, &daemon.socket, false),
         Command::Stop { how, message, daemon } => {
             let mode = if how.shutdown { StopMode::Shutdown } else { StopMode::Graceful };
@@ -244,6 +248,19 @@ fn check(path: &Path) -> ExitCode {
             Err(error) => report(ClientError::Output(error)),
         },
         Err(code) => code,
+    }
+}
+
+fn calico(command: &crate::calico::cli::Command) -> ExitCode {
+    let mut out = BufWriter::new(io::stdout().lock());
+    let done = crate::calico::cli::run(command, io::stdin().lock(), &mut out);
+    match done.and_then(|()| out.flush()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            eprintln!("margay: {error}");
+            ExitCode::from(WRONG)
+        }
+        Err(error) => report(ClientError::Output(error)),
     }
 }
 

@@ -120,7 +120,9 @@ fn read_conditions(table: Table<'_>) -> Vec<Match> {
     add("as-path-prefix", &|v| Some(Match::AsPathPrefix(v.read_list(read_asn))));
     add("as-path-contains", &|v| Some(Match::AsPathContains(v.read_list(read_asn))));
     add("as-path-length", &|v| read_range(v).map(Match::AsPathLength));
-    add("next-hop", &|v| Some(Match::NextHop(v.read_list(Value::parse::<Prefix>))));
+    add("next-hop", &|v| {
+        Some(Match::NextHop(PrefixSet::covering(v.read_list(Value::parse::<Prefix>))))
+    });
     add("source", &|v| Some(Match::Source(v.read_list(read_source))));
     add("interface", &|v| Some(Match::Interface(v.read_list(read_glob))));
     add("peer-type", &|v| {

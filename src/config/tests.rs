@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use bgp_proto::policy::{Change, Decision, Match, Source};
+use bgp_proto::policy::{Change, Decision, Match, PrefixSet, Source};
 use bgp_proto::session::PassiveMode;
 use bgp_proto::table::{AddPathSend, NextHopMode};
 use bgp_proto::types::{Asn, Family, FamilySet, RouterId};
@@ -157,7 +157,7 @@ fn rules_become_conditions_and_changes_in_order() {
     // (a and b) or c, with the connectives that there are.
     let not = |m: Match| Match::Not(Box::new(m));
     let both = not(Match::Any(vec![
-        not(Match::NextHop(vec!["192.0.2.0/24".parse().unwrap()])),
+        not(Match::NextHop(PrefixSet::covering(["192.0.2.0/24".parse().unwrap()]))),
         not(Match::LocalPref(0..=150)),
     ]));
     let internal = Match::PeerType(bgp_proto::types::PeerType::Internal);

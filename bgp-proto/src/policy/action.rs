@@ -1,10 +1,11 @@
 //! Changing a route, without copying it before something really changes.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use super::{Change, Decision, RouteRef, Verdict};
+use super::{Change, Decision, METRIC_MIRROR, RouteRef, Verdict};
 use crate::types::{Community, NextHop, Prefix};
 use crate::wire::{AttrEdit, AttrView, attr};
 
@@ -18,11 +19,19 @@ pub(super) struct Working<'a> {
     next_hop: Option<NextHop>,
     metric: Option<u32>,
     preference: Option<u16>,
+    tunnel: Option<Arc<str>>,
 }
 
 impl<'a> Working<'a> {
     pub(super) fn new(original: &'a RouteRef<'a>) -> Self {
-        Working { original, attrs: None, next_hop: None, metric: None, preference: None }
+        Working {
+            original,
+            attrs: None,
+            next_hop: None,
+            metric: None,
+            preference: None,
+            tunnel: None,
+        }
     }
 
     /// The route as the next rule sees it.
@@ -44,6 +53,7 @@ impl<'a> Working<'a> {
             next_hop: self.next_hop,
             metric: self.metric,
             preference: self.preference,
+            tunnel: self.tunnel,
         }
     }
 
@@ -55,11 +65,7 @@ impl<'a> Working<'a> {
 
     fn apply_one(&mut self, change: &Change) {
         match *change {
-            Change::LocalPref(value) => {
-                if self.view().local_pref() != Some(value) {
-                    self.edit().set_local_pref(value);
-                }
-            }
+            Change::LocalPref(value) => self.set_local_pref(value),
             Change::Med(value) => {
                 if self.view().med() != Some(value) {
                     self.edit().set_med(value);
@@ -112,7 +118,24 @@ impl<'a> Working<'a> {
                 self.remove(attr::LARGE_COMMUNITIES);
             }
             Change::Metric(value) => self.metric = Some(value),
+            Change::LocalPrefFromMetric => {
+                if let Some(metric) = self.metric.or(self.original.metric) {
+                    self.set_local_pref(METRIC_MIRROR.wrapping_sub(metric));
+                }
+            }
+            Change::MetricFromLocalPref => {
+                if let Some(local_pref) = self.view().local_pref() {
+                    self.metric = Some(METRIC_MIRROR.wrapping_sub(local_pref));
+                }
+            }
             Change::Preference(value) => self.preference = Some(value),
+            Change::Tunnel(ref interface) => self.tunnel = Some(Arc::clone(interface)),
+        }
+    }
+
+    fn set_local_pref(&mut self, value: u32) {
+        if self.view().local_pref() != Some(value) {
+            self.edit().set_local_pref(value);
         }
     }
 
@@ -143,7 +166,7 @@ impl<'a> Working<'a> {
 
 impl Change {
     pub(super) fn is_prefix_independent(&self) -> bool {
-        !matches!(self, Change::NextHop(IpAddr::V4(_)))
+        !matches!(self, Change::NextHop(IpAddr::V4(_)) | Change::LocalPrefFromMetric)
     }
 }
 

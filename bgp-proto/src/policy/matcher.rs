@@ -1,7 +1,7 @@
 //! Whether a route meets a condition.
 
 use super::{Match, RouteRef};
-use crate::types::Asn;
+use crate::types::{Asn, Prefix};
 use crate::wire::{AsPath, SegmentKind};
 
 /// LOCAL_PREF of a route that carries none.
@@ -19,7 +19,7 @@ impl Match {
             Match::AsPathContains(any) => route.attrs.as_path().asns().any(|a| any.contains(&a)),
             Match::AsPathLength(range) => range.contains(&route.attrs.as_path().length()),
             Match::NextHop(any) => {
-                route.next_hop.is_some_and(|n| any.iter().any(|p| p.contains_addr(n.addr())))
+                route.next_hop.is_some_and(|n| any.contains(Prefix::host(n.addr())))
             }
             Match::Source(any) => any.contains(&route.source),
             Match::Interface(globs) => {
@@ -30,6 +30,7 @@ impl Match {
             Match::LocalPref(range) => {
                 range.contains(&route.attrs.local_pref().unwrap_or(LOCAL_PREF_DEFAULT))
             }
+            Match::HasLocalPref => route.attrs.local_pref().is_some(),
             Match::Not(inner) => !inner.holds(route),
             Match::Any(any) => any.iter().any(|m| m.holds(route)),
         }
@@ -49,7 +50,8 @@ impl Match {
             | Match::NextHop(_)
             | Match::Source(_)
             | Match::PeerType(_)
-            | Match::LocalPref(_) => true,
+            | Match::LocalPref(_)
+            | Match::HasLocalPref => true,
         }
     }
 }

@@ -79,7 +79,7 @@ pub enum Match {
     /// AS path length for the decision process is in the range.
     AsPathLength(RangeInclusive<u32>),
     /// The next hop lies in one of these; a route without one does not match.
-    NextHop(Vec<Prefix>),
+    NextHop(PrefixSet),
     /// Where the route came from.
     Source(Vec<Source>),
     /// The interface's name matches one of these globs: `*` is any run of octets, `?` any one.
@@ -91,11 +91,17 @@ pub enum Match {
     Metric(RangeInclusive<u32>),
     /// LOCAL_PREF is in the range; absent counts as 100, as in the decision process.
     LocalPref(RangeInclusive<u32>),
+    /// Carries LOCAL_PREF at all.
+    HasLocalPref,
     /// The condition does not hold.
     Not(Box<Match>),
     /// One of these holds.
     Any(Vec<Match>),
 }
+
+/// LOCAL_PREF and kernel metric mirror each other around this value (2^31 - 1), in the arithmetic
+/// of [`Change::LocalPrefFromMetric`] and [`Change::MetricFromLocalPref`].
+pub const METRIC_MIRROR: u32 = 0x7FFF_FFFF;
 
 /// A change to the route, applied in order as rules match.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -127,8 +133,17 @@ pub enum Change {
     ClearCommunities,
     /// Sets the kernel metric.
     Metric(u32),
+    /// Sets LOCAL_PREF to [`METRIC_MIRROR`] - kernel metric, modulo 2^32: a lower metric is a
+    /// higher LOCAL_PREF. A route without a metric stays as it is.
+    LocalPrefFromMetric,
+    /// Sets the kernel metric to [`METRIC_MIRROR`] - LOCAL_PREF, modulo 2^32. A route without
+    /// LOCAL_PREF stays as it is.
+    MetricFromLocalPref,
     /// Sets the preference among sources of the same prefix (higher wins; default 100).
     Preference(u16),
+    /// The kernel reaches the route's next hop through this tunnel interface, on-link, instead of
+    /// through what resolves the next hop. Means something in the FIB's policy only.
+    Tunnel(Arc<str>),
 }
 
 /// What a rule decides.
@@ -181,6 +196,8 @@ pub struct Verdict {
     pub metric: Option<u32>,
     /// A preference, if one was set.
     pub preference: Option<u16>,
+    /// The tunnel interface to reach the next hop through, if one was set.
+    pub tunnel: Option<Arc<str>>,
 }
 
 impl Policy {
@@ -252,6 +269,7 @@ impl Verdict {
             next_hop: None,
             metric: None,
             preference: None,
+            tunnel: None,
         }
     }
 }

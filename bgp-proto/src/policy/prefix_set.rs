@@ -43,6 +43,16 @@ pub struct PrefixSet {
 }
 
 impl PrefixSet {
+    /// Everything equal to or inside one of `prefixes`.
+    pub fn covering(prefixes: impl IntoIterator<Item = Prefix>) -> Self {
+        prefixes.into_iter().map(PrefixMatch::or_longer).collect()
+    }
+
+    /// Just these prefixes.
+    pub fn exactly(prefixes: impl IntoIterator<Item = Prefix>) -> Self {
+        prefixes.into_iter().map(PrefixMatch::exact).collect()
+    }
+
     /// Whether `prefix` lies in one of the ranges.
     pub fn contains(&self, prefix: Prefix) -> bool {
         let after = self.ranges.partition_point(|r| r.prefix <= prefix);

@@ -118,7 +118,11 @@ fn later_rules_see_what_earlier_ones_changed() {
             Decision::Next,
         ),
         rule(
-            vec![seen, Match::Metric(7..=7), Match::NextHop(vec!["192.0.2.1".parse().unwrap()])],
+            vec![
+                seen,
+                Match::Metric(7..=7),
+                Match::NextHop(PrefixSet::covering(["192.0.2.1".parse().unwrap()])),
+            ],
             vec![Change::Med(5)],
             Decision::Accept,
         ),
@@ -217,6 +221,25 @@ fn an_ipv4_next_hop_is_not_set_on_an_ipv6_route() {
 }
 
 #[test]
+fn local_pref_and_metric_mirror_each_other_and_wrap() {
+    let mut route = Route::new("10.0.0.0/8");
+    let both = || vec![Change::LocalPrefFromMetric, Change::MetricFromLocalPref];
+    let verdict = changed(&route, both());
+    assert_eq!((verdict.attrs, verdict.metric), (None, None), "nothing to start from");
+    for (metric, local_pref) in
+        [(0, 0x7FFF_FFFF), (1024, 2_147_482_623), (0x8000_0000, u32::MAX), (u32::MAX, 0x8000_0000)]
+    {
+        route.metric = Some(metric);
+        let verdict = changed(&route, both());
+        assert_eq!(verdict.attrs.unwrap().view().local_pref(), Some(local_pref));
+        assert_eq!(verdict.metric, Some(metric));
+    }
+    route.metric = None;
+    route.attrs.set_local_pref(100);
+    assert_eq!(changed(&route, both()).metric, Some(2_147_483_547));
+}
+
+#[test]
 fn path_conditions() {
     let plain = with_path(Route::new("10.0.0.0/8"), &[(2, &[1, 2, 3])]);
     let starts =
@@ -241,7 +264,8 @@ fn conditions_on_what_is_absent_do_not_hold() {
     let route = Route::new("10.0.0.0/8");
     assert!(!route.meets(Match::Interface(vec!["*".into()])));
     assert!(!route.meets(Match::Metric(0..=u32::MAX)));
-    assert!(!route.meets(Match::NextHop(vec!["0.0.0.0/0".parse().unwrap()])));
+    assert!(!route.meets(Match::HasLocalPref));
+    assert!(!route.meets(Match::NextHop(PrefixSet::covering(["0.0.0.0/0".parse().unwrap()]))));
     assert!(!route.meets(Match::PeerType(PeerType::Internal)));
     assert!(!route.meets(Match::PeerType(PeerType::External)));
     assert!(!route.meets(Match::Community(vec![Community(0)])));
@@ -255,8 +279,8 @@ fn next_hops_source_peer_type_and_interfaces() {
     route.next_hop = Some(NextHop::V4([192, 0, 2, 7].into()));
     route.peer_type = Some(PeerType::External);
     route.interface = Some("cali123");
-    assert!(route.meets(Match::NextHop(vec!["192.0.2.0/24".parse().unwrap()])));
-    assert!(!route.meets(Match::NextHop(vec!["::/0".parse().unwrap()])));
+    assert!(route.meets(Match::NextHop(PrefixSet::covering(["192.0.2.0/24".parse().unwrap()]))));
+    assert!(!route.meets(Match::NextHop(PrefixSet::covering(["::/0".parse().unwrap()]))));
     assert!(route.meets(Match::Source(vec![Source::Static, Source::Bgp])));
     assert!(!route.meets(Match::Source(vec![Source::Kernel])));
     assert!(route.meets(Match::PeerType(PeerType::External)));
@@ -318,7 +342,7 @@ fn independence_is_lost_by_looking_at_the_prefix_interface_metric_or_family() {
     }
     for m in [
         Match::Community(vec![]),
-        Match::NextHop(vec![]),
+        Match::NextHop(PrefixSet::default()),
         Match::PeerType(PeerType::Internal),
         Match::Not(Box::new(Match::LocalPref(1..=2))),
         Match::Any(vec![Match::AsPathLength(1..=2)]),
@@ -327,6 +351,8 @@ fn independence_is_lost_by_looking_at_the_prefix_interface_metric_or_family() {
     }
     let sets = |c: Change| policy(vec![rule(vec![], vec![c], Decision::Accept)]);
     assert!(!sets(Change::NextHop([192, 0, 2, 1].into())).is_prefix_independent());
+    assert!(!sets(Change::LocalPrefFromMetric).is_prefix_independent());
+    assert!(sets(Change::MetricFromLocalPref).is_prefix_independent());
     assert!(sets(Change::NextHop("2001:db8::1".parse().unwrap())).is_prefix_independent());
     assert!(sets(Change::Metric(1)).is_prefix_independent());
     assert!(Policy::accept_all().is_prefix_independent());
@@ -390,12 +416,13 @@ fn condition() -> impl Strategy<Value = Match> {
         prop::collection::vec((1u32..4).prop_map(Asn), 0..3).prop_map(Match::AsPathPrefix),
         prop::collection::vec((1u32..4).prop_map(Asn), 0..3).prop_map(Match::AsPathContains),
         (0u32..3, 0u32..6).prop_map(|(a, b)| Match::AsPathLength(a..=b)),
-        prop::collection::vec(prefix(), 0..3).prop_map(Match::NextHop),
+        prop::collection::vec(prefix(), 0..3).prop_map(|l| Match::NextHop(PrefixSet::covering(l))),
         prop::collection::vec(source(), 0..3).prop_map(Match::Source),
         prop::collection::vec("[ab*?]{0,3}", 0..3).prop_map(Match::Interface),
         peer_type().prop_map(Match::PeerType),
         range().prop_map(Match::Metric),
         range().prop_map(Match::LocalPref),
+        Just(Match::HasLocalPref),
     ];
     leaf.prop_recursive(2, 6, 3, |inner| {
         prop_oneof![
@@ -421,7 +448,16 @@ fn change() -> impl Strategy<Value = Change> {
         Just(Change::ClearCommunities),
         (95u32..101).prop_map(Change::Metric),
         (0u16..3).prop_map(Change::Preference),
+        Just(Change::LocalPrefFromMetric),
+        Just(Change::MetricFromLocalPref),
+        prop_oneof![Just("tunl0"), Just("ipip1")].prop_map(|t| Change::Tunnel(t.into())),
     ]
+}
+
+/// 2^31 - 1 - `value`, modulo 2^32.
+fn mirrored(value: u32) -> u32 {
+    let mirrored = (i64::from(i32::MAX) - i64::from(value)).rem_euclid(1 << 32);
+    u32::try_from(mirrored).unwrap()
 }
 
 fn any_policy() -> impl Strategy<Value = Policy> {
@@ -449,6 +485,7 @@ struct Model {
     next_hop: Option<IpAddr>,
     metric: Option<u32>,
     preference: Option<u16>,
+    tunnel: Option<Arc<str>>,
     local_pref: Option<u32>,
     med: Option<u32>,
     path: Vec<u32>,
@@ -485,6 +522,7 @@ impl Model {
             next_hop: verdict.next_hop.map(NextHop::addr).or(self.next_hop),
             metric: verdict.metric.or(self.metric),
             preference: verdict.preference.or(self.preference),
+            tunnel: verdict.tunnel.clone().or_else(|| self.tunnel.clone()),
             local_pref: view.local_pref(),
             med: view.med(),
             path: view.as_path().asns().map(|a| a.0).collect(),
@@ -507,7 +545,7 @@ impl Model {
             Match::AsPathContains(l) => l.iter().any(|a| self.path.contains(&a.0)),
             Match::AsPathLength(r) => r.contains(&(self.path.len() as u32)),
             Match::NextHop(l) => {
-                self.next_hop.is_some_and(|n| l.iter().any(|p| p.contains_addr(n)))
+                self.next_hop.is_some_and(|n| l.ranges().iter().any(|r| r.matches(Prefix::host(n))))
             }
             Match::Source(l) => l.contains(&self.source),
             Match::Interface(l) => self
@@ -516,6 +554,7 @@ impl Model {
             Match::PeerType(k) => self.peer_type == Some(*k),
             Match::Metric(r) => self.metric.is_some_and(|v| r.contains(&v)),
             Match::LocalPref(r) => r.contains(&self.local_pref.unwrap_or(100)),
+            Match::HasLocalPref => self.local_pref.is_some(),
             Match::Not(m) => !self.meets(m),
             Match::Any(l) => l.iter().any(|m| self.meets(m)),
         }
@@ -550,6 +589,17 @@ impl Model {
             }
             Change::Metric(v) => self.metric = Some(v),
             Change::Preference(v) => self.preference = Some(v),
+            Change::LocalPrefFromMetric => {
+                if let Some(m) = self.metric {
+                    self.local_pref = Some(mirrored(m));
+                }
+            }
+            Change::MetricFromLocalPref => {
+                if let Some(lp) = self.local_pref {
+                    self.metric = Some(mirrored(lp));
+                }
+            }
+            Change::Tunnel(ref t) => self.tunnel = Some(Arc::clone(t)),
         }
     }
 
@@ -589,6 +639,7 @@ fn model() -> impl Strategy<Value = Model> {
             next_hop: hop.0,
             metric: hop.1,
             preference: None,
+            tunnel: None,
             local_pref: prefs.0,
             med: prefs.1,
             path,
@@ -625,12 +676,19 @@ proptest! {
     }
 
     #[test]
-    fn unconditional_changes_are_idempotent_but_for_prepending(
+    fn unconditional_changes_are_idempotent_unless_they_read_the_route(
         model in model(), changes in prop::collection::vec(change(), 0..6),
     ) {
         let changes: Vec<_> = changes
             .into_iter()
-            .filter(|c| !matches!(c, Change::Prepend(..)))
+            .filter(|c| {
+                !matches!(
+                    c,
+                    Change::Prepend(..)
+                        | Change::LocalPrefFromMetric
+                        | Change::MetricFromLocalPref
+                )
+            })
             .collect();
         let once = changed(&model.route(), changes.clone());
         let after = model.read(&once);

@@ -1,0 +1,106 @@
+//! Cold plan and one change, at 5,000 nodes, 15,000 blocks and 5,000 BGPPeers.
+//!
+//! Budget: under 1 s of CPU for the first plan, decoding included; under 5 ms for one node more.
+
+#![allow(missing_docs)]
+
+use std::hint::black_box;
+
+use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
+use margay::calico::model::{Decoded, decode_etcd};
+use margay::calico::{Resolver, Settings};
+
+const NODES: usize = 5_000;
+const BLOCKS: usize = 15_000;
+const PEERS: usize = 5_000;
+
+fn resource(plural: &str, name: &str, spec: &str, labels: &str) -> (String, String) {
+    let key = format!("/calico/resources/v3/projectcalico.org/{plural}/{name}");
+    (key, format!(r#"{{"metadata":{{"name":"{name}","labels":{{{labels}}}}},"spec":{spec}}}"#))
+}
+
+fn node(number: usize) -> (String, String) {
+    let (high, low) = (number / 250, number % 250 + 1);
+    let spec = format!(
+        r#"{{"bgp":{{"ipv4Address":"10.1.{high}.{low}/16","ipv6Address":"fd00::{high:x}:{low:x}/64"}}}}"#
+    );
+    let labels = format!(r#""rack":"r{}","kubernetes.io/hostname":"node-{number}""#, number / 40);
+    resource("nodes", &format!("node-{number}"), &spec, &labels)
+}
+
+fn cluster() -> Vec<(String, String)> {
+    let mut objects: Vec<_> = (0..NODES).map(node).collect();
+    for block in 0..BLOCKS {
+        let key = format!(
+            "/calico/ipam/v2/host/node-{}/ipv4/block/10.{}.{}.{}-26",
+            block % NODES,
+            64 + block / 1024,
+            block / 4 % 256,
+            block % 4 * 64
+        );
+        objects.push((key, r#"{"state":"confirmed","deleted":false}"#.to_owned()));
+    }
+    for peer in 0..PEERS {
+        // One for each rack and each node, some that match this node and most that do not.
+        let spec = match peer % 4 {
+            0 => format!(
+                r#"{{"nodeSelector":"rack == 'r{}'","peerIP":"192.0.2.{}","asNumber":65001}}"#,
+                peer / 40,
+                peer % 250
+            ),
+            1 => format!(r#"{{"node":"node-{peer}","peerIP":"198.51.100.1","asNumber":65002}}"#),
+            2 => format!(
+                r#"{{"nodeSelector":"rack == 'r{}'","peerSelector":"rack == 'r{}'"}}"#,
+                peer / 40,
+                peer / 40 + 1
+            ),
+            _ => format!(r#"{{"peerIP":"10.200.{}.{}","asNumber":65003}}"#, peer / 250, peer % 250),
+        };
+        objects.push(resource("bgppeers", &format!("peer-{peer}"), &spec, ""));
+    }
+    let pool = r#"{"cidr":"10.64.0.0/10","ipipMode":"Never"}"#;
+    objects.push(resource("ippools", "pool", pool, ""));
+    objects
+}
+
+fn decoded(objects: &[(String, String)]) -> Vec<Decoded> {
+    let read = |(key, value): &(String, String)| decode_etcd(key, value.as_bytes());
+    objects.iter().filter_map(read).collect()
+}
+
+fn full(objects: &[(String, String)]) -> Resolver {
+    let mut resolver = Resolver::new(Settings::new("node-42"));
+    decoded(objects).into_iter().for_each(|object| resolver.apply(object));
+    resolver
+}
+
+fn bench(criterion: &mut Criterion) {
+    let objects = cluster();
+    let mut group = criterion.benchmark_group("calico");
+    group.sample_size(10);
+    group.bench_function("first plan, from octets", |b| {
+        b.iter(|| black_box(full(&objects).plan()));
+    });
+    let mut resolver = full(&objects);
+    let plan = resolver.plan();
+    let sessions = plan.families.ipv4.sessions.len() + plan.families.ipv6.sessions.len();
+    println!("{sessions} sessions, {} problems", plan.problems.len());
+    let mut number = NODES;
+    group.bench_function("one node more", |b| {
+        b.iter_batched(
+            || {
+                number += 1;
+                decoded(&[node(number)])
+            },
+            |objects| {
+                objects.into_iter().for_each(|object| resolver.apply(object));
+                black_box(resolver.plan())
+            },
+            BatchSize::PerIteration,
+        );
+    });
+    group.finish();
+}
+
+criterion_group!(benches, bench);
+criterion_main!(benches);

@@ -1,0 +1,197 @@
+//! `margay calico plan` and `margay calico decide`: the plan without a daemon and without a network.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, Write};
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Subcommand};
+
+use super::decide::Question;
+use super::load::{load, load_endpoints};
+use super::plan::{FamilyPlan, Plan, PlannedSession};
+use super::{Settings, Snapshot, resolve};
+
+/// What Calico's objects mean for a node.
+#[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
+pub enum Command {
+    /// Prints sessions, routes and pools that follow from the objects, and what is wrong with them.
+    Plan {
+        /// Where the objects are.
+        #[command(flatten)]
+        input: Input,
+        /// Prints JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Answers route questions: one JSON object a line on standard input, one answer a line.
+    Decide {
+        /// Where the objects are.
+        #[command(flatten)]
+        input: Input,
+    },
+}
+
+/// Where the objects are.
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+pub struct Input {
+    /// The node to plan for.
+    #[arg(long, value_name = "NAME")]
+    node: String,
+    /// Files or folders with Calico's and Kubernetes' objects: YAML, JSON, or dumps of etcd.
+    #[arg(long, value_name = "PATH", required = true, num_args = 1..)]
+    resources: Vec<PathBuf>,
+    /// A variable of calico-node's environment.
+    #[arg(long, value_name = "K=V", value_parser = variable)]
+    env: Vec<(String, String)>,
+    /// Felix's endpoint-status folder. Default: `endpoint-status` below
+    /// CALICO_ENDPOINT_STATUS_PATH_PREFIX, if that is given.
+    #[arg(long, value_name = "DIR")]
+    endpoint_status: Option<PathBuf>,
+}
+
+fn variable(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err("expected NAME=VALUE".to_owned()),
+    }
+}
+
+impl Input {
+    fn plan(&self) -> std::io::Result<Plan> {
+        let env: BTreeMap<String, String> = self.env.iter().cloned().collect();
+        let loaded = load(&self.resources)?;
+        let mut snapshot = Snapshot::default();
+        loaded.objects.into_iter().for_each(|object| snapshot.apply(object));
+        let prefix = env.get("CALICO_ENDPOINT_STATUS_PATH_PREFIX");
+        let folder = match (&self.endpoint_status, prefix) {
+            (Some(folder), _) => {
+                let below = folder.join("endpoint-status");
+                Some(if below.is_dir() { below } else { folder.clone() })
+            }
+            (None, Some(prefix)) => Some(Path::new(prefix).join("endpoint-status")),
+            (None, None) => None,
+        };
+        if let Some(folder) = folder {
+            load_endpoints(&folder)?.into_iter().for_each(|endpoint| snapshot.apply(endpoint));
+        }
+        let mut plan = resolve(&snapshot, &Settings::from_env(&self.node, &env));
+        plan.problems.extend(loaded.problems);
+        plan.problems.sort();
+        Ok(plan)
+    }
+}
+
+/// Runs a command.
+///
+/// # Errors
+/// Files that cannot be read, or output that cannot be written.
+pub fn run(
+    command: &Command,
+    questions: impl BufRead,
+    out: &mut impl Write,
+) -> std::io::Result<()> {
+    match command {
+        Command::Plan { input, json: true } => {
+            serde_json::to_writer_pretty(&mut *out, &input.plan()?)?;
+            writeln!(out)
+        }
+        Command::Plan { input, json: false } => write_text(&input.plan()?, out),
+        Command::Decide { input } => {
+            let plan = input.plan()?;
+            for line in questions.lines() {
+                let line = line?;
+                if line.trim().is_empty() {
+                    continue;
+                }
+                let question = serde_json::from_str::<Question>(&line).map_err(|e| e.to_string());
+                match question.and_then(|question| plan.decide(&question)) {
+                    Ok(answer) => serde_json::to_writer(&mut *out, &answer)?,
+                    Err(error) => {
+                        serde_json::to_writer(&mut *out, &serde_json::json!({ "error": error }))?;
+                    }
+                }
+                writeln!(out)?;
+                out.flush()?;
+            }
+            Ok(())
+        }
+    }
+}
+
+fn write_text(plan: &Plan, out: &mut impl Write) -> std::io::Result<()> {
+    writeln!(out, "node {}", plan.node)?;
+    for (name, family) in [("ipv4", &plan.families.ipv4), ("ipv6", &plan.families.ipv6)] {
+        write_family(name, family, out)?;
+    }
+    if plan.problems.is_empty() {
+        return writeln!(out, "no problems");
+    }
+    writeln!(out, "problems")?;
+    for problem in &plan.problems {
+        writeln!(out, "  {}: {}", problem.object, problem.text)?;
+    }
+    Ok(())
+}
+
+fn write_family(name: &str, family: &FamilyPlan, out: &mut impl Write) -> std::io::Result<()> {
+    let state = if family.enabled { "" } else { " (no address of this family: no sessions)" };
+    let id = family.router_id.map_or_else(|| "none".to_owned(), |id| id.to_string());
+    writeln!(out, "{name}{state}: AS {}, router id {id}, port {}", family.asn, family.listen.port)?;
+    for session in &family.sessions {
+        write_session(session, out)?;
+    }
+    for route in &family.statics {
+        match route.gateway {
+            Some(gateway) => writeln!(out, "  static {} via {gateway}", route.prefix)?,
+            None => writeln!(out, "  static {} blackhole", route.prefix)?,
+        }
+    }
+    for block in &family.aggregates {
+        writeln!(out, "  aggregate {block}")?;
+    }
+    for entry in &family.communities {
+        writeln!(out, "  communities {} {}", entry.prefix, entry.communities.join(" "))?;
+    }
+    for prefix in &family.kernel_reject {
+        writeln!(out, "  not to the kernel {prefix}")?;
+    }
+    for pool in &family.pools {
+        let export = if pool.export { "announced" } else { "not announced" };
+        let kernel = match serde_json::to_value(pool.kernel)? {
+            serde_json::Value::String(text) => text,
+            other => other.to_string(),
+        };
+        writeln!(out, "  pool {} {export}, kernel {kernel}", pool.cidr)?;
+    }
+    Ok(())
+}
+
+fn write_session(planned: &PlannedSession, out: &mut impl Write) -> std::io::Result<()> {
+    let session = &planned.session;
+    let mut notes = vec![if session.internal { "internal" } else { "external" }.to_owned()];
+    if session.passive {
+        notes.push("passive".to_owned());
+    }
+    if session.route_reflector_client {
+        notes.push("client".to_owned());
+    }
+    if let Some(password) = &session.password {
+        let state = if password.found { "password" } else { "password missing" };
+        notes.push(state.to_owned());
+    }
+    if !session.filters.is_empty() {
+        notes.push(format!("filters {}", session.filters.join(" ")));
+    }
+    if let Some(holder) = &planned.shadowed_by {
+        notes.push(format!("waits for {holder}"));
+    }
+    writeln!(
+        out,
+        "  session {} {} port {} AS {}: {}",
+        session.name,
+        session.neighbor,
+        session.port,
+        session.remote_asn,
+        notes.join(", ")
+    )
+}

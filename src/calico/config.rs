@@ -1,0 +1,343 @@
+//! The plan as the daemon's configuration.
+//!
+//! What BIRD does by default on a Calico node is set here: hold time, restart, ADD-PATH both ways,
+//! TTLs. Parts that did not change keep their place in memory from one configuration to the next, so
+//! that comparing two configurations is quick.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bgp_proto::policy::{Change, Decision, Match, Policy, PrefixSet, Rule};
+use bgp_proto::session::{LocalIdentity, PassiveMode, PeerConfig, TransportSecurity};
+use bgp_proto::table::{AddPathSend, NextHopMode, PeerRoutes, TableConfig};
+use bgp_proto::types::{ClusterId, Family, FibKind, Prefix, RouterId};
+use bgp_proto::wire::AddPathMode;
+
+use super::plan::{FamilyPlan, NextHop, Plan, PlannedSession, Session, StaticKind};
+use crate::config::{
+    BgpConfig, Config, ControlSettings, FibSettings, LogSettings, Originate, PeerEntry,
+    Redistribute, RedistributeFrom,
+};
+
+/// Hold time that BIRD offers.
+const HOLD_TIME: Duration = Duration::from_secs(240);
+
+/// TTL of sessions without GTSM, whatever the distance.
+const MULTIHOP_TTL: u8 = 64;
+
+/// How long routes of a peer that came back wait for End-of-RIB.
+const STALE_TIME: Duration = Duration::from_secs(180);
+
+/// LOCAL_PREF that BIRD gives a route as it arrives without one.
+const LOCAL_PREF_DEFAULT: u32 = 100;
+
+/// What does not come from Calico.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostSettings {
+    /// The control socket.
+    pub control: ControlSettings,
+    /// Metrics and health.
+    pub http: Option<SocketAddr>,
+    /// The log.
+    pub log: LogSettings,
+}
+
+/// Turns plans into configurations.
+#[derive(Default)]
+pub struct Converter {
+    /// By session name: what the entry was made of, and the entry.
+    entries: BTreeMap<Arc<str>, (PlannedSession, RouterId, PeerEntry)>,
+    /// Import policies of the plan, and as the daemon runs them.
+    imports: Vec<(Arc<Policy>, Arc<Policy>)>,
+}
+
+/// A configuration, and what has no place in it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Converted {
+    /// What the daemon runs by.
+    pub config: Config,
+    /// Host routes to neighbours (`reachableBy`): destination and gateway. Which interface the
+    /// gateway is on is the host's to know.
+    pub host_routes: Vec<(Prefix, IpAddr)>,
+}
+
+impl Converter {
+    /// The configuration that a plan asks for; `None` if the plan may not be put into force, or
+    /// the node has no BGP Identifier.
+    pub fn convert(&mut self, plan: &Plan, host: &HostSettings) -> Option<Converted> {
+        let families = [&plan.families.ipv4, &plan.families.ipv6];
+        let router_id = families.iter().find_map(|f| f.router_id).filter(|_| plan.is_complete)?;
+        let asn = plan.families.ipv4.asn;
+        let identity = LocalIdentity { asn, router_id };
+        let sessions = || families.iter().flat_map(|f| &f.sessions);
+        let cluster_id =
+            sessions().find_map(|s| s.session.cluster_id).unwrap_or(ClusterId(router_id.0));
+        let peers = self.peers(sessions(), &identity);
+        let fib =
+            FibSettings { enabled: true, table: 254, protocol: 12, metric: 0, multipath_max: 16 };
+        let table = TableConfig {
+            asn,
+            router_id,
+            cluster_id,
+            multipath_max: fib.multipath_max,
+            fib_policy: Some(Arc::new(joined_kernel_policy(plan))),
+            fib_enabled: true,
+            log_bytes_max: 16 << 20,
+        };
+        let statics = || families.iter().flat_map(|f| &f.statics);
+        let originate = statics()
+            .filter(|route| route.kind == StaticKind::Blackhole)
+            .map(|r| Originate { prefix: r.prefix, install: Some(FibKind::Blackhole) })
+            .collect();
+        let host_routes =
+            statics().filter_map(|route| Some((route.prefix, route.gateway?))).collect();
+        let config = Config {
+            bgp: BgpConfig { identity, cluster_id, listen: listen(plan) },
+            peers,
+            dynamic: Vec::new(),
+            table: Arc::new(table),
+            originate,
+            redistribute: redistribute(&plan.families.ipv4),
+            fib,
+            control: host.control.clone(),
+            http: host.http,
+            log: host.log,
+        };
+        Some(Converted { config, host_routes })
+    }
+
+    /// One peer for each neighbour address: of sessions that share one the first by name.
+    fn peers<'a>(
+        &mut self,
+        sessions: impl Iterator<Item = &'a PlannedSession>,
+        identity: &LocalIdentity,
+    ) -> Vec<PeerEntry> {
+        let mut addresses = BTreeSet::new();
+        let mut names = BTreeSet::new();
+        let mut peers = Vec::new();
+        let imports = std::mem::take(&mut self.imports);
+        for planned in sessions {
+            if planned.shadowed_by.is_some() || !addresses.insert(planned.session.neighbor) {
+                continue;
+            }
+            let name = &planned.session.name;
+            names.insert(Arc::clone(name));
+            let import = self.import(&planned.import, &imports);
+            let known = self.entries.get(name).filter(|(before, router_id, _)| {
+                before == planned && *router_id == identity.router_id
+            });
+            let entry = match known {
+                Some((.., entry)) => entry.clone(),
+                None => {
+                    let entry = peer_entry(planned, import, identity);
+                    let made = (planned.clone(), identity.router_id, entry.clone());
+                    self.entries.insert(Arc::clone(name), made);
+                    entry
+                }
+            };
+            peers.push(entry);
+        }
+        self.entries.retain(|name, _| names.contains(name));
+        peers
+    }
+
+    /// The import policy with what BIRD does to a route before it asks.
+    fn import(
+        &mut self,
+        plain: &Arc<Policy>,
+        before: &[(Arc<Policy>, Arc<Policy>)],
+    ) -> Arc<Policy> {
+        if let Some((_, made)) = self.imports.iter().find(|(p, _)| Arc::ptr_eq(p, plain)) {
+            return Arc::clone(made);
+        }
+        let made = match before.iter().find(|(p, _)| Arc::ptr_eq(p, plain)) {
+            Some((_, made)) => Arc::clone(made),
+            None => {
+                let mut policy = Policy::clone(plain);
+                policy.rules.insert(
+                    0,
+                    Rule {
+                        name: "LOCAL_PREF of routes that come without".to_owned(),
+                        matches: vec![Match::Not(Box::new(Match::HasLocalPref))],
+                        changes: vec![Change::LocalPref(LOCAL_PREF_DEFAULT)],
+                        decision: Decision::Next,
+                    },
+                );
+                Arc::new(policy)
+            }
+        };
+        self.imports.push((Arc::clone(plain), Arc::clone(&made)));
+        made
+    }
+}
+
+fn peer_entry(
+    planned: &PlannedSession,
+    import: Arc<Policy>,
+    identity: &LocalIdentity,
+) -> PeerEntry {
+    let session: &Session = &planned.session;
+    let family = if session.neighbor.is_ipv4() { Family::Ipv4 } else { Family::Ipv6 };
+    let mut config = PeerConfig {
+        port: session.port,
+        source_address: session.source_address,
+        local_asn: session.local_asn,
+        passive: if session.passive { PassiveMode::Passive } else { PassiveMode::Active },
+        hold_time: HOLD_TIME,
+        keepalive_time: session.keepalive_time.filter(|s| *s > 0).map(Duration::from_secs),
+        security: TransportSecurity {
+            md5: session.key.clone(),
+            ttl_security_hops: session.ttl_security,
+        },
+        graceful_restart_time: Some(Duration::from_secs(session.graceful_restart_time)),
+        // A path may begin with what the sender's BGPFilter prepended, and AS_SETs are taken.
+        enforce_first_as: false,
+        reject_as_sets: false,
+        multihop_ttl: session.ttl_security.is_none().then_some(MULTIHOP_TTL),
+        ..PeerConfig::new(session.neighbor, session.remote_asn, identity)
+    };
+    config.add_path[family] = AddPathMode::Both;
+    let routes = PeerRoutes {
+        name: Arc::clone(&session.name),
+        import,
+        export: Arc::clone(&planned.export),
+        next_hop: match session.next_hop {
+            NextHop::Auto => NextHopMode::Auto,
+            NextHop::SelfAddress => NextHopMode::SelfAddress,
+            NextHop::Keep => NextHopMode::Keep,
+        },
+        route_reflector_client: session.route_reflector_client,
+        cluster_id: session.cluster_id,
+        allow_local_asn: session.allow_local_asn,
+        prefixes_max: None,
+        prefixes_warning_percent: 80,
+        add_path_send: AddPathSend::All,
+        honour_graceful_shutdown: false,
+        stale_time: STALE_TIME,
+    };
+    PeerEntry {
+        name: Arc::clone(&session.name),
+        session: Arc::new(config),
+        routes: Arc::new(routes),
+    }
+}
+
+fn listen(plan: &Plan) -> Vec<SocketAddr> {
+    let families = [
+        (&plan.families.ipv4, IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
+        (&plan.families.ipv6, IpAddr::V6(Ipv6Addr::UNSPECIFIED)),
+    ];
+    families
+        .into_iter()
+        .filter(|(family, _)| family.enabled)
+        .map(|(family, any)| {
+            SocketAddr::new(family.listen.address.unwrap_or(any), family.listen.port)
+        })
+        .collect()
+}
+
+/// Everything that others wrote into the kernel, and the networks of our interfaces. What of it is
+/// announced, the export policies decide.
+fn redistribute(family: &FamilyPlan) -> Vec<Redistribute> {
+    let excluded = family.ignored_interfaces.iter().map(|glob| format!("-{glob}"));
+    let all = Redistribute {
+        from: RedistributeFrom::Kernel,
+        protocols: Vec::new(),
+        interfaces: Vec::new(),
+        prefixes: Vec::new(),
+        policy: None,
+    };
+    let connected = Redistribute {
+        from: RedistributeFrom::Connected,
+        interfaces: excluded.chain(["*".to_owned()]).collect(),
+        ..all.clone()
+    };
+    vec![all, connected]
+}
+
+/// The kernel policies of both families as one.
+fn joined_kernel_policy(plan: &Plan) -> Policy {
+    let mut rules = Vec::new();
+    for (policy, everything) in [
+        (&plan.families.ipv4.kernel, Prefix::new(Ipv4Addr::UNSPECIFIED.into(), 0)),
+        (&plan.families.ipv6.kernel, Prefix::new(Ipv6Addr::UNSPECIFIED.into(), 0)),
+    ] {
+        let of_family = || Match::Prefix(PrefixSet::covering([everything]));
+        for rule in &policy.rules {
+            let mut rule = rule.clone();
+            if !rule.matches.iter().any(|m| matches!(m, Match::Prefix(_))) {
+                rule.matches.insert(0, of_family());
+            }
+            rules.push(rule);
+        }
+        rules.push(Rule {
+            name: "everything else".to_owned(),
+            matches: vec![of_family()],
+            changes: Vec::new(),
+            decision: policy.default,
+        });
+    }
+    Policy { name: "calico kernel".into(), rules, default: Decision::Reject }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::calico::model::decode;
+    use crate::calico::{Resolver, Settings};
+    use crate::config::{LogFormat, LogLevel};
+
+    fn host() -> HostSettings {
+        HostSettings {
+            control: ControlSettings { socket: "/run/margay/test.sock".into() },
+            http: None,
+            log: LogSettings { level: LogLevel::Info, format: LogFormat::Text },
+        }
+    }
+
+    fn apply(resolver: &mut Resolver, object: serde_json::Value) {
+        resolver.apply(decode(object).unwrap().unwrap());
+    }
+
+    fn node(name: &str, address: &str) -> serde_json::Value {
+        json!({
+            "kind": "Node", "apiVersion": "projectcalico.org/v3", "metadata": {"name": name},
+            "spec": {"bgp": {"ipv4Address": address, "ipv6Address": "fd00::1/64"}},
+        })
+    }
+
+    #[test]
+    fn a_mesh_becomes_peers_that_stay_the_same_when_others_come() {
+        let mut resolver = Resolver::new(Settings::new("a"));
+        let mut converter = Converter::default();
+        apply(&mut resolver, node("a", "10.0.0.1/24"));
+        apply(&mut resolver, node("b", "10.0.0.2/24"));
+        let first = converter.convert(&resolver.plan(), &host()).unwrap().config;
+        assert_eq!(first.peers.len(), 1, "the other family has our own address");
+        let session = &first.peers[0].session;
+        assert_eq!(session.multihop_ttl, Some(64));
+        assert_eq!(session.hold_time, HOLD_TIME);
+        assert_eq!(session.add_path[Family::Ipv4], AddPathMode::Both);
+        assert_eq!(session.passive, PassiveMode::Passive);
+        assert_eq!(first.bgp.listen.len(), 2);
+
+        apply(&mut resolver, node("c", "10.0.0.3/24"));
+        let second = converter.convert(&resolver.plan(), &host()).unwrap().config;
+        assert_eq!(second.peers.len(), 2);
+        assert!(Arc::ptr_eq(&first.peers[0].session, &second.peers[0].session));
+        assert!(Arc::ptr_eq(&first.peers[0].routes, &second.peers[0].routes));
+        let (b, c) = (&second.peers[0].routes, &second.peers[1].routes);
+        assert!(Arc::ptr_eq(&b.import, &c.import) && Arc::ptr_eq(&b.export, &c.export));
+    }
+
+    #[test]
+    fn a_plan_without_the_node_is_not_put_into_force() {
+        let mut resolver = Resolver::new(Settings::new("a"));
+        apply(&mut resolver, node("b", "10.0.0.2/24"));
+        assert_eq!(Converter::default().convert(&resolver.plan(), &host()), None);
+    }
+}

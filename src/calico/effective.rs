@@ -1,0 +1,228 @@
+//! Values that several objects decide together.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bgp_proto::session::AuthKey;
+use bgp_proto::types::{Asn, Family, RouterId};
+
+use super::model::{BgpConfiguration, Node, NodeSelector, SecretKeyRef};
+use super::plan::{Password, Problem};
+use super::selector::Required;
+use super::settings::{RouterIdSource, Settings, hashed_router_id};
+use super::snapshot::Snapshot;
+
+/// AS number of a cluster that does not say.
+const ASN_DEFAULT: Asn = Asn(64512);
+
+/// Kernel metric of ordinary routes, where the cluster does not say.
+const NORMAL_PRIORITY_DEFAULT: u32 = 1024;
+
+/// What the resources say, seen from one node.
+pub(super) struct Effective<'a> {
+    pub(super) settings: &'a Settings,
+    pub(super) snapshot: &'a Snapshot,
+    /// The node that the plan is for.
+    pub(super) me: &'a Arc<Node>,
+    /// BGPConfiguration `default`.
+    pub(super) global: &'a BgpConfiguration,
+    /// BGPConfiguration of the node, of which only some fields count.
+    pub(super) own: &'a BgpConfiguration,
+    /// AS of nodes without one.
+    pub(super) global_asn: Asn,
+    /// AS of this node.
+    pub(super) asn: Asn,
+}
+
+impl<'a> Effective<'a> {
+    /// `None`: the node's own object is missing.
+    pub(super) fn new(settings: &'a Settings, snapshot: &'a Snapshot) -> Option<Self> {
+        let me = snapshot.node(&settings.node)?;
+        let global = configuration(snapshot, "default");
+        let global_asn = global.asn.unwrap_or(ASN_DEFAULT);
+        Some(Effective {
+            settings,
+            snapshot,
+            me,
+            global,
+            own: configuration(snapshot, &format!("node.{}", settings.node)),
+            global_asn,
+            asn: me.asn.unwrap_or(global_asn),
+        })
+    }
+
+    /// AS of a node.
+    pub(super) fn asn_of(&self, node: &Node) -> Asn {
+        node.asn.unwrap_or(self.global_asn)
+    }
+
+    /// Port that was set for a node itself.
+    fn own_port_of(&self, node: &Node) -> Option<u16> {
+        // Few nodes have a configuration of their own; most often there is nothing to look up.
+        if self.snapshot.configurations.len() <= 1 {
+            return None;
+        }
+        self.snapshot.configurations.get(&format!("node.{}", node.name))?.listen_port
+    }
+
+    /// Port that a node listens on; 0: not set anywhere, which means 179.
+    pub(super) fn port_of(&self, node: &Node) -> u16 {
+        self.own_port_of(node).or(self.global.listen_port).unwrap_or(0)
+    }
+
+    /// Nodes that have an address, written so, and the AS; with a port that is not 0, only those
+    /// that listen on it.
+    pub(super) fn nodes_at<'b>(
+        &'b self,
+        text: &str,
+        asn: Option<Asn>,
+        port: u16,
+    ) -> impl Iterator<Item = &'a Arc<Node>> + use<'a, 'b> {
+        let asn = asn.filter(|a| a.0 != 0).unwrap_or(self.global_asn);
+        self.snapshot.nodes_at(text).filter(move |node| {
+            if self.asn_of(node) != asn {
+                return false;
+            }
+            if port == 0 {
+                return true;
+            }
+            // As Calico: the global port counts even for a node with a port of its own.
+            let own_fits = self.own_port_of(node).is_none_or(|own| own == port);
+            let global_fits = self.global.listen_port.is_none_or(|p| p == 0 || p == port);
+            own_fits && global_fits
+        })
+    }
+
+    /// The BGP Identifier, for both families.
+    pub(super) fn router_id(&self, problems: &mut Vec<Problem>) -> Option<RouterId> {
+        let object = format!("Node/{}", self.settings.node);
+        match &self.settings.router_id {
+            RouterIdSource::Hash => Some(hashed_router_id(&self.settings.node)),
+            RouterIdSource::Given(text) => match text.parse() {
+                Ok(RouterId(0)) | Err(_) => {
+                    let text = format!(
+                        "CALICO_ROUTER_ID: \"{text}\" is neither \"hash\" nor an IPv4 address: no session can start"
+                    );
+                    problems.push(Problem::new(object, text));
+                    None
+                }
+                Ok(id) => Some(id),
+            },
+            RouterIdSource::Address => match self.me.ipv4.as_ref().map(|h| h.addr) {
+                Some(std::net::IpAddr::V4(addr)) => Some(addr.into()),
+                _ => {
+                    if self.me.ipv6.is_some() {
+                        let text = "the node has no IPv4 address to take the BGP Identifier from: \
+                                    no session can start; set CALICO_ROUTER_ID";
+                        problems.push(Problem::new(object, text));
+                    }
+                    None
+                }
+            },
+        }
+    }
+
+    /// Kernel metric of ordinary routes; what is better than it is elevated.
+    pub(super) fn normal_priority(&self, family: Family, problems: &mut Vec<Problem>) -> u32 {
+        let (field, value) = match family {
+            Family::Ipv4 => ("ipv4NormalRoutePriority", self.global.ipv4_normal_route_priority),
+            Family::Ipv6 => ("ipv6NormalRoutePriority", self.global.ipv6_normal_route_priority),
+        };
+        let Some(value) = value else { return NORMAL_PRIORITY_DEFAULT };
+        match u32::try_from(value) {
+            Ok(value @ 1..=2_147_483_646) => value,
+            _ => {
+                let text = format!(
+                    "spec.{field}: {value} is not in 1-2147483646: {NORMAL_PRIORITY_DEFAULT} is used"
+                );
+                problems.push(Problem::new("BGPConfiguration/default", text));
+                NORMAL_PRIORITY_DEFAULT
+            }
+        }
+    }
+
+    /// Looks an MD5 key up. What is missing or unusable is reported, and the session runs without.
+    pub(super) fn password(
+        &self,
+        reference: &SecretKeyRef,
+        object: &str,
+        problems: &mut Vec<Problem>,
+    ) -> (Password, Option<AuthKey>) {
+        let SecretKeyRef { name, key } = reference;
+        let namespace = &self.settings.namespace;
+        let place = (namespace.clone(), name.clone());
+        let octets = self.snapshot.secrets.get(&place).and_then(|secret| secret.get(key));
+        let auth = octets.and_then(AuthKey::new);
+        if auth.is_none() {
+            let why = match octets {
+                None => "is missing".to_owned(),
+                Some(octets) => {
+                    format!("has {} octets, TCP MD5 takes 1-{}", octets.len(), AuthKey::MAX_LEN)
+                }
+            };
+            let text = format!(
+                "password: key \"{key}\" of Secret {namespace}/{name} {why}: the session runs without a password"
+            );
+            problems.push(Problem::new(object, text));
+        }
+        let found = auth.is_some();
+        (Password { secret: name.clone(), key: key.clone(), found }, auth)
+    }
+
+    /// Of the filters that a peer names, those that exist and have rules for the family.
+    pub(super) fn filters(&self, names: &[String], family: Family) -> Vec<String> {
+        let has_rules = |name: &&String| {
+            self.snapshot.filters.get(*name).is_some_and(|filter| match family {
+                Family::Ipv4 => !filter.import_ipv4.is_empty() || !filter.export_ipv4.is_empty(),
+                Family::Ipv6 => !filter.import_ipv6.is_empty() || !filter.export_ipv6.is_empty(),
+            })
+        };
+        names.iter().filter(has_rules).cloned().collect()
+    }
+}
+
+fn configuration<'a>(snapshot: &'a Snapshot, name: &str) -> &'a BgpConfiguration {
+    static ABSENT: std::sync::LazyLock<BgpConfiguration> =
+        std::sync::LazyLock::new(BgpConfiguration::default);
+    snapshot.configurations.get(name).map_or(&ABSENT, Arc::as_ref)
+}
+
+/// Finds nodes by selector without looking at every node for every selector.
+pub(super) struct NodeFinder<'a> {
+    snapshot: &'a Snapshot,
+    /// Nodes by the value of a label, for labels that were asked for.
+    by_label: HashMap<String, HashMap<&'a str, Vec<&'a Arc<Node>>>>,
+}
+
+impl<'a> NodeFinder<'a> {
+    pub(super) fn new(snapshot: &'a Snapshot) -> Self {
+        NodeFinder { snapshot, by_label: HashMap::new() }
+    }
+
+    /// Nodes that a selector selects, in order of their names.
+    pub(super) fn selected(&mut self, selector: &NodeSelector) -> Vec<&'a Arc<Node>> {
+        let Ok(parsed) = &selector.parsed else { return Vec::new() };
+        let Some(Required::Value(label, values)) = parsed.required() else {
+            let all = self.snapshot.nodes.values();
+            return all.filter(|node| parsed.selects(&node.labels)).collect();
+        };
+        if !self.by_label.contains_key(label) {
+            let mut by_value: HashMap<&str, Vec<&Arc<Node>>> = HashMap::new();
+            for node in self.snapshot.nodes.values() {
+                if let Some(value) = node.labels.get(label) {
+                    by_value.entry(value).or_default().push(node);
+                }
+            }
+            self.by_label.insert(label.to_owned(), by_value);
+        }
+        let Some(by_value) = self.by_label.get(label) else { return Vec::new() };
+        let candidates = values.iter().filter_map(|v| by_value.get(v.as_str())).flatten();
+        let mut found: Vec<_> =
+            candidates.copied().filter(|node| parsed.selects(&node.labels)).collect();
+        if values.len() > 1 {
+            found.sort_by(|a, b| a.name.cmp(&b.name));
+            found.dedup_by(|a, b| a.name == b.name);
+        }
+        found
+    }
+}

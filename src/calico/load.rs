@@ -1,0 +1,185 @@
+//! Objects from files: YAML and JSON with any number of documents, folders of them, and dumps of
+//! etcd with keys and values.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use super::model::{Decoded, Fault, decode, decode_endpoint, decode_etcd};
+use super::plan::Problem;
+use super::yaml;
+
+/// Deepest nesting of folders that is followed.
+const DEPTH_MAX: usize = 16;
+
+/// What was read, in order, and what could not be.
+#[derive(Debug, Default)]
+pub struct Loaded {
+    /// Objects; a later one replaces an earlier one of the same name.
+    pub objects: Vec<Decoded>,
+    /// Files, documents and objects without a name.
+    pub problems: Vec<Problem>,
+}
+
+/// Reads files and folders. In folders, files ending in `yaml`, `yml`, `json` and `txt` are read,
+/// in order of their names.
+///
+/// # Errors
+/// A path that cannot be read. Wrong content is a problem, not an error.
+pub fn load(paths: &[PathBuf]) -> std::io::Result<Loaded> {
+    let mut loaded = Loaded::default();
+    for path in paths {
+        load_path(path, 0, &mut loaded)?;
+    }
+    Ok(loaded)
+}
+
+fn load_path(path: &Path, depth: usize, loaded: &mut Loaded) -> std::io::Result<()> {
+    let named =
+        |e: std::io::Error| std::io::Error::new(e.kind(), format!("{}: {e}", path.display()));
+    if std::fs::metadata(path).map_err(named)?.is_dir() {
+        if depth > DEPTH_MAX {
+            return Err(named(std::io::Error::other("folders are nested too deeply")));
+        }
+        let entries = std::fs::read_dir(path).map_err(named)?;
+        let mut children: Vec<PathBuf> =
+            entries.map(|e| e.map(|e| e.path())).collect::<Result<_, _>>().map_err(named)?;
+        children.sort();
+        for child in children {
+            let extension = child.extension().and_then(|e| e.to_str()).unwrap_or_default();
+            if matches!(extension, "yaml" | "yml" | "json" | "txt") || child.is_dir() {
+                load_path(&child, depth + 1, loaded)?;
+            }
+        }
+        return Ok(());
+    }
+    let octets = std::fs::read(path).map_err(named)?;
+    let file = path.display().to_string();
+    match String::from_utf8(octets) {
+        Ok(text) => parse(&file, &text, loaded),
+        Err(_) => loaded.problems.push(Problem::new(file, "not text (UTF-8): the file is skipped")),
+    }
+    Ok(())
+}
+
+/// Reads the text of a file.
+pub fn parse(file: &str, text: &str, loaded: &mut Loaded) {
+    if is_etcd_dump(text) {
+        parse_etcd(file, text, loaded);
+        return;
+    }
+    match yaml::documents(text) {
+        Ok(documents) => {
+            for (number, document) in (1..).zip(documents) {
+                take(&format!("{file} document {number}"), document, loaded);
+            }
+        }
+        Err(error) => {
+            loaded.problems.push(Problem::new(file, format!("{error}: the file is skipped")));
+        }
+    }
+}
+
+fn take(place: &str, mut document: Value, loaded: &mut Loaded) {
+    let is_list =
+        document.get("kind").and_then(Value::as_str).is_some_and(|kind| kind.ends_with("List"));
+    if is_list && let Some(Value::Array(items)) = document.get_mut("items").map(Value::take) {
+        for (number, item) in (1..).zip(items) {
+            take(&format!("{place} item {number}"), item, loaded);
+        }
+        return;
+    }
+    match decode(document) {
+        Ok(decoded) => loaded.objects.extend(decoded),
+        Err(fault) => loaded.problems.push(skipped(place, &fault)),
+    }
+}
+
+fn skipped(place: &str, fault: &Fault) -> Problem {
+    Problem::new(place, format!("{fault}: it is skipped"))
+}
+
+fn is_etcd_dump(text: &str) -> bool {
+    let mut lines = text.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
+    lines.next().is_some_and(|line| line.starts_with("/calico/"))
+}
+
+/// Keys and values, on two lines each or on one with a tab between them.
+fn parse_etcd(file: &str, text: &str, loaded: &mut Loaded) {
+    let mut lines = text.lines();
+    while let Some(line) = lines.next() {
+        if line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        let (key, value) = match line.split_once('\t') {
+            Some((key, value)) => (key, value),
+            None => (line, lines.next().unwrap_or_default()),
+        };
+        if !key.starts_with("/calico/") {
+            let text =
+                format!("\"{key}\" is not a key of Calico's: the rest of the file is skipped");
+            loaded.problems.push(Problem::new(file, text));
+            return;
+        }
+        loaded.objects.extend(decode_etcd(key, value.as_bytes()));
+    }
+}
+
+/// Reads Felix's endpoint-status folder; one that does not exist is empty.
+///
+/// # Errors
+/// The folder, or a file in it, is there and cannot be read.
+pub fn load_endpoints(folder: &Path) -> std::io::Result<Vec<Decoded>> {
+    let entries = match std::fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(e) => return Err(e),
+    };
+    let mut files: Vec<PathBuf> = entries.map(|e| e.map(|e| e.path())).collect::<Result<_, _>>()?;
+    files.sort();
+    let mut endpoints = Vec::new();
+    for file in files.iter().filter(|f| f.is_file()) {
+        let name = file.file_name().unwrap_or_default().to_string_lossy();
+        endpoints.push(decode_endpoint(&name, &std::fs::read(file)?));
+    }
+    Ok(endpoints)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(text: &str) -> (Vec<String>, Vec<String>) {
+        let mut loaded = Loaded::default();
+        parse("f", text, &mut loaded);
+        let objects = loaded.objects.iter().map(|o| o.id.to_string()).collect();
+        (
+            objects,
+            loaded.problems.into_iter().map(|p| format!("{}: {}", p.object, p.text)).collect(),
+        )
+    }
+
+    #[test]
+    fn documents_and_lists_are_read_and_what_is_wrong_is_named() {
+        let (objects, problems) = parsed(
+            "kind: BGPPeer\napiVersion: projectcalico.org/v3\nmetadata: {name: a}\n---\n\
+             kind: List\nitems:\n- {kind: Secret, apiVersion: v1, metadata: {name: s}}\n- {x: 1}\n",
+        );
+        assert_eq!(objects, ["BGPPeer/a", "Secret/default/s"]);
+        assert_eq!(problems, ["f document 2 item 2: an object has no kind: it is skipped"]);
+        let (objects, problems) = parsed("a: [1\n");
+        assert!(objects.is_empty() && problems.len() == 1, "{problems:?}");
+    }
+
+    #[test]
+    fn etcd_dumps_are_read_in_both_forms() {
+        let peer = "/calico/resources/v3/projectcalico.org/bgppeers/tor";
+        let block = "/calico/ipam/v2/host/n/ipv4/block/10.0.0.0-26";
+        let (objects, problems) = parsed(&format!(
+            "# dump\n{block}\t{{\"state\":\"\"}}\n{peer}\n{{\"spec\":{{\"peerIP\":\"10.0.0.1\"}}}}\n\
+             /calico/ipam/v2/host/n\n{{}}\nnonsense\nx\n"
+        ));
+        assert_eq!(objects, ["BlockAffinity/n/10.0.0.0/26", "BGPPeer/tor"]);
+        assert_eq!(problems.len(), 1, "{problems:?}");
+    }
+}

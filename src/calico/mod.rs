@@ -1,0 +1,34 @@
+//! Calico: from its objects to what BGP on a node is to do.
+//!
+//! - [`model`]: the objects, decoded; [`yaml`], [`load`]: files of them.
+//! - [`Snapshot`]: all objects at one moment; [`Resolver`] and [`resolve`]: the [`Plan`] that follows.
+//! - `effective`, `sessions`, `peers`: which sessions exist, with which parameters.
+//! - `services`, `filters`, `policies`: statics, and the policies for margay's own policy engine.
+//! - [`decide`]: route questions. [`config`]: the plan as the daemon's configuration.
+//!
+//! Pure: no clock, no network, no datastore; the same objects give the same plan, byte for byte.
+//! Files are read in [`load`] only. What confd and BIRD would choke on is skipped, and reported as
+//! a [`Problem`] that names the object.
+
+pub mod cli;
+pub mod config;
+pub mod decide;
+mod effective;
+mod filters;
+pub mod load;
+pub mod model;
+mod peers;
+pub mod plan;
+mod policies;
+mod resolver;
+pub mod selector;
+mod services;
+mod sessions;
+mod settings;
+mod snapshot;
+pub mod yaml;
+
+pub use plan::{Plan, Problem};
+pub use resolver::{Resolver, resolve};
+pub use settings::{RouterIdSource, Settings, hashed_router_id};
+pub use snapshot::Snapshot;

@@ -1,0 +1,326 @@
+//! Calico's and Kubernetes' objects, as far as BGP reads them.
+//!
+//! [`decode`] turns the JSON value of any object into its model, [`decode_etcd`] a key and value of
+//! Calico's etcd layout. Both are total: what cannot be read is a [`Fault`] with the object's name,
+//! and concerns that object only. Unknown fields are ignored, absent ones have Calico's defaults.
+
+mod bgp;
+mod block;
+mod kubernetes;
+mod node;
+mod value;
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::selector::Labels;
+
+pub use bgp::{
+    BgpConfiguration, BgpFilter, BgpPeer, CidrEntry, Communities, Encapsulation, FilterRule,
+    IpPool, NamedCommunity, NodeSelector, Operation, PrefixAdvertisement, PrefixLength,
+    SecretKeyRef,
+};
+pub use block::{AffinityState, BlockAffinity};
+pub use kubernetes::{Endpoint, EndpointSlice, LocalEndpoint, Secret, Service};
+pub use node::Node;
+pub use value::HostNetwork;
+pub(super) use value::exact;
+
+/// Kinds of objects that BGP reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[allow(missing_docs, reason = "the names are Calico's")]
+pub enum Kind {
+    Node,
+    KubernetesNode,
+    BgpConfiguration,
+    BgpPeer,
+    BgpFilter,
+    IpPool,
+    BlockAffinity,
+    Secret,
+    Service,
+    EndpointSlice,
+    LocalEndpoint,
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Kind::Node | Kind::KubernetesNode => "Node",
+            Kind::BgpConfiguration => "BGPConfiguration",
+            Kind::BgpPeer => "BGPPeer",
+            Kind::BgpFilter => "BGPFilter",
+            Kind::IpPool => "IPPool",
+            Kind::BlockAffinity => "BlockAffinity",
+            Kind::Secret => "Secret",
+            Kind::Service => "Service",
+            Kind::EndpointSlice => "EndpointSlice",
+            Kind::LocalEndpoint => "endpoint-status",
+        })
+    }
+}
+
+/// Which object: `BGPPeer/tor-1`, `Secret/kube-system/bgp`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ObjectId {
+    /// Its kind.
+    pub kind: Kind,
+    /// Its namespace; empty for objects without.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+}
+
+impl ObjectId {
+    /// An object without a namespace.
+    pub fn new(kind: Kind, name: impl Into<String>) -> Self {
+        ObjectId { kind, namespace: String::new(), name: name.into() }
+    }
+}
+
+impl fmt::Display for ObjectId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.namespace.is_empty() {
+            write!(f, "{}/{}", self.kind, self.name)
+        } else {
+            write!(f, "{}/{}/{}", self.kind, self.namespace, self.name)
+        }
+    }
+}
+
+/// An object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the names are Calico's")]
+pub enum Object {
+    Node(Arc<Node>),
+    BgpConfiguration(Arc<BgpConfiguration>),
+    BgpPeer(Arc<BgpPeer>),
+    BgpFilter(Arc<BgpFilter>),
+    IpPool(Arc<IpPool>),
+    BlockAffinity(Arc<BlockAffinity>),
+    Secret(Arc<Secret>),
+    Service(Arc<Service>),
+    EndpointSlice(Arc<EndpointSlice>),
+    LocalEndpoint(Arc<LocalEndpoint>),
+}
+
+/// Why an object cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault(String);
+
+impl Fault {
+    pub(super) fn new(text: String) -> Self {
+        Fault(text)
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// An object that was read, or not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Decoded {
+    /// Which one.
+    pub id: ObjectId,
+    /// `None`: the object says of itself that it counts as absent.
+    pub object: Result<Option<Object>, Fault>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Metadata {
+    #[serde(deserialize_with = "value::text")]
+    name: String,
+    #[serde(deserialize_with = "value::text")]
+    namespace: String,
+    #[serde(deserialize_with = "value::labels")]
+    labels: Labels,
+    #[serde(deserialize_with = "value::labels")]
+    annotations: Labels,
+}
+
+/// Reads an object; `None` if BGP has no use for its kind.
+///
+/// # Errors
+/// The value is not an object of Kubernetes' shape, so that it cannot even be named.
+pub fn decode(mut object: Value) -> Result<Option<Decoded>, Fault> {
+    drop_nulls(&mut object);
+    let field = |name: &str| object.get(name).and_then(Value::as_str).unwrap_or_default();
+    let (kind, version) = (field("kind"), field("apiVersion"));
+    if kind.is_empty() {
+        return Err(Fault::new("an object has no kind".to_owned()));
+    }
+    let group = version.rsplit_once('/').map_or("", |(group, _)| group);
+    let is_calico = matches!(group, "projectcalico.org" | "crd.projectcalico.org");
+    let kind = match (kind, is_calico) {
+        ("Node", true) => Kind::Node,
+        ("Node", false) => Kind::KubernetesNode,
+        ("BGPConfiguration", true) => Kind::BgpConfiguration,
+        ("BGPPeer", true) => Kind::BgpPeer,
+        ("BGPFilter", true) => Kind::BgpFilter,
+        ("IPPool", true) => Kind::IpPool,
+        ("BlockAffinity", true) => Kind::BlockAffinity,
+        ("Secret", false) => Kind::Secret,
+        ("Service", false) if group.is_empty() => Kind::Service,
+        ("EndpointSlice", false) => Kind::EndpointSlice,
+        _ => return Ok(None),
+    };
+    let metadata: Metadata = read(&object, "metadata")
+        .map_err(|fault| Fault::new(format!("an object of kind {kind}: {fault}")))?;
+    if metadata.name.is_empty() {
+        return Err(Fault::new(format!("an object of kind {kind} has no name")));
+    }
+    let namespace = match kind {
+        Kind::Secret | Kind::Service | Kind::EndpointSlice if metadata.namespace.is_empty() => {
+            "default".to_owned()
+        }
+        Kind::Secret | Kind::Service | Kind::EndpointSlice => metadata.namespace.clone(),
+        _ => String::new(),
+    };
+    let id = ObjectId { kind, namespace, name: metadata.name.clone() };
+    let object = decode_as(&id, metadata, &object);
+    Ok(Some(Decoded { id, object }))
+}
+
+fn decode_as(id: &ObjectId, metadata: Metadata, object: &Value) -> Result<Option<Object>, Fault> {
+    let name = id.name.as_str();
+    Ok(Some(match id.kind {
+        Kind::Node => Object::Node(Arc::new(node::read_calico(name, metadata.labels, object)?)),
+        Kind::KubernetesNode => Object::Node(Arc::new(node::read_kubernetes(
+            name,
+            metadata.labels,
+            &metadata.annotations,
+            object,
+        )?)),
+        Kind::BgpConfiguration => Object::BgpConfiguration(Arc::new(read(object, "spec")?)),
+        Kind::BgpPeer => {
+            let spec: BgpPeer = read(object, "spec")?;
+            Object::BgpPeer(Arc::new(BgpPeer { name: name.into(), ..spec }))
+        }
+        Kind::BgpFilter => {
+            let spec: BgpFilter = read(object, "spec")?;
+            Object::BgpFilter(Arc::new(BgpFilter { name: name.into(), ..spec }))
+        }
+        Kind::IpPool => Object::IpPool(Arc::new(bgp::read_pool(name, object)?)),
+        Kind::BlockAffinity => {
+            return Ok(block::read_resource(object)?
+                .map(|affinity| Object::BlockAffinity(Arc::new(affinity))));
+        }
+        Kind::Secret => Object::Secret(Arc::new(kubernetes::read_secret(object)?)),
+        Kind::Service => Object::Service(Arc::new(kubernetes::read_service(object)?)),
+        Kind::EndpointSlice => Object::EndpointSlice(Arc::new(kubernetes::read_slice(
+            &id.namespace,
+            metadata.labels.get("kubernetes.io/service-name"),
+            object,
+        )?)),
+        Kind::LocalEndpoint => Object::LocalEndpoint(Arc::new(kubernetes::read_endpoint(object)?)),
+    }))
+}
+
+/// Reads a file of Felix's endpoint-status folder.
+pub fn decode_endpoint(file: &str, octets: &[u8]) -> Decoded {
+    let object = serde_json::from_slice::<Value>(octets)
+        .map_err(|e| Fault::new(e.to_string()))
+        .and_then(|mut value| {
+            drop_nulls(&mut value);
+            kubernetes::read_endpoint(&value)
+        })
+        .map(|endpoint| Some(Object::LocalEndpoint(Arc::new(endpoint))));
+    Decoded { id: ObjectId::new(Kind::LocalEndpoint, file), object }
+}
+
+/// Which object an etcd key holds; `None` if BGP has no use for it.
+///
+/// Resources lie under `/calico/resources/v3/projectcalico.org/`, affinities under
+/// `/calico/ipam/v2/host/NODE/ipv4/block/CIDR` with the slash written as a dash. The key of a
+/// host itself is a parent of those and is passed over, like `virtual` affinities.
+pub fn etcd_object(key: &str) -> Option<ObjectId> {
+    if let Some(rest) = key.strip_prefix("/calico/resources/v3/projectcalico.org/") {
+        let (plural, name) = rest.split_once('/')?;
+        let kind = match plural {
+            "nodes" => Kind::Node,
+            "bgpconfigurations" => Kind::BgpConfiguration,
+            "bgppeers" => Kind::BgpPeer,
+            "bgpfilters" => Kind::BgpFilter,
+            "ippools" => Kind::IpPool,
+            _ => return None,
+        };
+        return (!name.is_empty()).then(|| ObjectId::new(kind, name));
+    }
+    let (node, cidr) = affinity_key(key)?;
+    Some(ObjectId::new(Kind::BlockAffinity, format!("{node}/{cidr}")))
+}
+
+/// Node and block that an affinity key names.
+fn affinity_key(key: &str) -> Option<(&str, bgp_proto::types::Prefix)> {
+    let mut parts = key.strip_prefix("/calico/ipam/v2/host/")?.split('/');
+    let (node, family, block, cidr) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+    if !matches!(family, "ipv4" | "ipv6") || block != "block" || parts.next().is_some() {
+        return None;
+    }
+    let (addr, len) = cidr.rsplit_once('-')?;
+    let cidr = value::masked(&format!("{addr}/{len}"))?;
+    let fits = (family == "ipv4") == cidr.addr().is_ipv4();
+    fits.then_some((node, cidr))
+}
+
+/// Reads a key and its value as Calico writes them to etcd; `None` if BGP has no use for the key.
+pub fn decode_etcd(key: &str, octets: &[u8]) -> Option<Decoded> {
+    let id = etcd_object(key)?;
+    if let Some((node, cidr)) = affinity_key(key) {
+        let object = block::read_etcd(node, cidr, octets)
+            .map(|a| a.map(|affinity| Object::BlockAffinity(Arc::new(affinity))));
+        return Some(Decoded { id, object });
+    }
+    let object = serde_json::from_slice::<Value>(octets)
+        .map_err(|e| Fault::new(e.to_string()))
+        .and_then(|mut value| {
+            drop_nulls(&mut value);
+            let metadata: Metadata = read(&value, "metadata")?;
+            decode_as(&id, metadata, &value)
+        });
+    Some(Decoded { id, object })
+}
+
+/// Takes null fields out: to Calico they are absent.
+fn drop_nulls(value: &mut Value) {
+    match value {
+        Value::Object(map) => {
+            map.retain(|_, v| !v.is_null());
+            map.values_mut().for_each(drop_nulls);
+        }
+        Value::Array(list) => list.iter_mut().for_each(drop_nulls),
+        _ => {}
+    }
+}
+
+/// Reads a field of an object; an absent one has its default.
+fn read<T: DeserializeOwned + Default>(object: &Value, field: &str) -> Result<T, Fault> {
+    match object.get(field) {
+        None => Ok(T::default()),
+        Some(value) => deserialize(field, value),
+    }
+}
+
+/// Reads a value; the fault names the place in it.
+fn deserialize<T: DeserializeOwned>(at: &str, value: &Value) -> Result<T, Fault> {
+    serde_path_to_error::deserialize(value).map_err(|error| {
+        let path = error.path().to_string();
+        let place = match (at, path.as_str()) {
+            ("", path) => path.to_owned(),
+            (at, ".") => at.to_owned(),
+            (at, path) => format!("{at}.{path}"),
+        };
+        Fault::new(format!("{place}: {}", error.inner()))
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,186 @@
+//! Nodes: Calico's own, and Kubernetes' with Calico's annotations.
+
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+
+use bgp_proto::types::{Asn, Family, Prefix};
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::{Fault, read, value};
+use crate::calico::selector::Labels;
+
+/// The label that keeps a node from advertising services.
+const EXCLUDE_LABEL: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
+
+/// What BGP needs to know about a node.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Node {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Labels, for selectors.
+    pub labels: Labels,
+    /// AS number of its own; `None`: the cluster's.
+    pub asn: Option<Asn>,
+    /// IPv4 address and network.
+    pub ipv4: Option<value::HostNetwork>,
+    /// IPv6 address and network.
+    pub ipv6: Option<value::HostNetwork>,
+    /// Route reflector cluster id as it is written; empty: not a reflector.
+    pub cluster_id: Arc<str>,
+    /// WireGuard runs for IPv4.
+    pub wireguard_ipv4: bool,
+    /// WireGuard runs for IPv6.
+    pub wireguard_ipv6: bool,
+    /// Its share of the pod network under host-local IPAM.
+    pub pod_cidrs: Vec<Prefix>,
+}
+
+impl Node {
+    /// The address of the family.
+    pub fn address(&self, family: Family) -> Option<&value::HostNetwork> {
+        match family {
+            Family::Ipv4 => self.ipv4.as_ref(),
+            Family::Ipv6 => self.ipv6.as_ref(),
+        }
+    }
+
+    /// Whether WireGuard runs for the family.
+    pub fn has_wireguard(&self, family: Family) -> bool {
+        match family {
+            Family::Ipv4 => self.wireguard_ipv4,
+            Family::Ipv6 => self.wireguard_ipv6,
+        }
+    }
+
+    /// Whether the node reflects routes.
+    pub fn is_reflector(&self) -> bool {
+        !self.cluster_id.is_empty()
+    }
+
+    /// Whether the node must not advertise services.
+    pub fn is_excluded_from_services(&self) -> bool {
+        self.labels.get(EXCLUDE_LABEL).is_some_and(|v| v == "true")
+    }
+
+    /// The Calico node with the labels of the Kubernetes node of the same name, which win.
+    pub fn with_labels_of(&self, kubernetes: &Node) -> Node {
+        let mut node = self.clone();
+        node.labels.extend(kubernetes.labels.iter().map(|(k, v)| (k.clone(), v.clone())));
+        node
+    }
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct Spec {
+    bgp: Option<Bgp>,
+    wireguard: Wireguard,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Bgp {
+    #[serde(rename = "asNumber", deserialize_with = "value::asn")]
+    asn: Option<Asn>,
+    #[serde(rename = "ipv4Address")]
+    ipv4: String,
+    #[serde(rename = "ipv6Address")]
+    ipv6: String,
+    #[serde(rename = "routeReflectorClusterID")]
+    cluster_id: String,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Wireguard {
+    #[serde(rename = "interfaceIPv4Address")]
+    ipv4: String,
+    #[serde(rename = "interfaceIPv6Address")]
+    ipv6: String,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Status {
+    #[serde(rename = "podCIDRs")]
+    pod_cidrs: Vec<String>,
+}
+
+/// A `projectcalico.org/v3` Node.
+pub(super) fn read_calico(name: &str, labels: Labels, object: &Value) -> Result<Node, Fault> {
+    let spec: Spec = read(object, "spec")?;
+    let status: Status = read(object, "status")?;
+    let bgp = spec.bgp.unwrap_or_default();
+    Ok(Node {
+        name: name.into(),
+        labels,
+        asn: bgp.asn,
+        ipv4: address("spec.bgp.ipv4Address", &bgp.ipv4, Family::Ipv4)?,
+        ipv6: address("spec.bgp.ipv6Address", &bgp.ipv6, Family::Ipv6)?,
+        cluster_id: bgp.cluster_id.into(),
+        wireguard_ipv4: !spec.wireguard.ipv4.is_empty(),
+        wireguard_ipv6: !spec.wireguard.ipv6.is_empty(),
+        pod_cidrs: status.pod_cidrs.iter().filter_map(|c| value::masked(c)).collect(),
+    })
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct KubernetesSpec {
+    #[serde(rename = "podCIDR")]
+    pod_cidr: String,
+    #[serde(rename = "podCIDRs")]
+    pod_cidrs: Vec<String>,
+}
+
+/// A core/v1 Node: everything of Calico's is in annotations.
+pub(super) fn read_kubernetes(
+    name: &str,
+    mut labels: Labels,
+    annotations: &Labels,
+    object: &Value,
+) -> Result<Node, Fault> {
+    let annotation = |key: &str| {
+        annotations.get(&format!("projectcalico.org/{key}")).map(String::as_str).unwrap_or_default()
+    };
+    let extra = annotation("labels");
+    if !extra.is_empty() {
+        let extra: std::collections::BTreeMap<String, String> = serde_json::from_str(extra)
+            .map_err(|e| Fault::new(format!("annotation projectcalico.org/labels: {e}")))?;
+        for (key, value) in extra {
+            labels.entry(key).or_insert(value);
+        }
+    }
+    let asn = match annotation("ASNumber") {
+        "" => None,
+        text => Some(
+            text.parse()
+                .map_err(|e| Fault::new(format!("annotation projectcalico.org/ASNumber: {e}")))?,
+        ),
+    };
+    let cluster_id = annotation("RouteReflectorClusterID");
+    let spec: KubernetesSpec = read(object, "spec")?;
+    let pod_cidrs = if spec.pod_cidrs.is_empty() { vec![spec.pod_cidr] } else { spec.pod_cidrs };
+    Ok(Node {
+        name: name.into(),
+        labels,
+        asn,
+        ipv4: address("annotation IPv4Address", annotation("IPv4Address"), Family::Ipv4)?,
+        ipv6: address("annotation IPv6Address", annotation("IPv6Address"), Family::Ipv6)?,
+        cluster_id: if cluster_id.parse::<Ipv4Addr>().is_ok() { cluster_id } else { "" }.into(),
+        wireguard_ipv4: !annotation("IPv4WireguardInterfaceAddr").is_empty(),
+        wireguard_ipv6: !annotation("IPv6WireguardInterfaceAddr").is_empty(),
+        pod_cidrs: pod_cidrs.iter().filter_map(|c| value::masked(c)).collect(),
+    })
+}
+
+fn address(field: &str, text: &str, family: Family) -> Result<Option<value::HostNetwork>, Fault> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    match value::HostNetwork::parse(text) {
+        Some(host) if host.network.family() == family => Ok(Some(host)),
+        _ => Err(Fault::new(format!("{field}: \"{text}\" is not an address of {family}"))),
+    }
+}

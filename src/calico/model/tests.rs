@@ -1,0 +1,242 @@
+use proptest::prelude::*;
+use serde_json::json;
+
+use super::*;
+use crate::calico::yaml;
+
+fn decoded(text: &str) -> Decoded {
+    let mut documents = yaml::documents(text).unwrap();
+    decode(documents.remove(0)).unwrap().unwrap()
+}
+
+fn node(text: &str) -> Arc<Node> {
+    match decoded(text).object.unwrap().unwrap() {
+        Object::Node(node) => node,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_calico_node() {
+    let node = node(
+        r#"{"kind":"Node","apiVersion":"projectcalico.org/v3",
+        "metadata":{"name":"kube-master","uid":"6a0c","labels":{"rack":"r1","rr":true}},
+        "spec":{"bgp":{"asNumber":"1.10","ipv4Address":"10.24.0.2/24","ipv6Address":"2001::103",
+            "routeReflectorClusterID":"244.0.0.1"},
+         "orchRefs":[{"nodeName":"x"}],"wireguard":{"interfaceIPv4Address":"10.65.1.3"}},
+        "status":{"podCIDRs":["10.244.1.0/24"]}}"#,
+    );
+    assert_eq!(&*node.name, "kube-master");
+    assert_eq!(node.asn, Some("1.10".parse().unwrap()));
+    assert_eq!(&*node.ipv4.as_ref().unwrap().text, "10.24.0.2");
+    assert_eq!(node.ipv6.as_ref().unwrap().network.len(), 128);
+    assert_eq!(node.labels["rr"], "true");
+    assert!(node.is_reflector() && node.wireguard_ipv4 && !node.wireguard_ipv6);
+    assert_eq!(node.pod_cidrs, ["10.244.1.0/24".parse().unwrap()]);
+}
+
+#[test]
+fn a_kubernetes_node_with_annotations() {
+    let text = r#"{"kind":"Node","apiVersion":"v1","metadata":{"name":"n1",
+        "labels":{"a":"core"},"annotations":{
+        "projectcalico.org/IPv4Address":"10.0.0.1/24","projectcalico.org/ASNumber":"64513",
+        "projectcalico.org/RouteReflectorClusterID":"not-an-id",
+        "projectcalico.org/labels":"{\"a\":\"calico\",\"b\":\"calico\"}"}},
+        "spec":{"podCIDR":"10.1.0.0/24"}}"#;
+    let node = node(text);
+    assert_eq!(
+        node.labels,
+        [("a", "core"), ("b", "calico")].map(|(k, v)| (k.into(), v.into())).into()
+    );
+    assert!(!node.is_reflector(), "only an IPv4-shaped cluster id counts here");
+    assert_eq!(node.asn, Some(bgp_proto::types::Asn(64513)));
+    assert_eq!(node.pod_cidrs, ["10.1.0.0/24".parse().unwrap()]);
+}
+
+#[test]
+fn a_fault_names_the_object_and_the_place() {
+    let bad = decoded(
+        "kind: BGPPeer\napiVersion: projectcalico.org/v3\nmetadata: {name: tor-1}\n\
+         spec: {peerIP: 10.0.0.1, asNumber: -5}\n",
+    );
+    assert_eq!(bad.id.to_string(), "BGPPeer/tor-1");
+    assert!(bad.object.unwrap_err().to_string().contains("spec.asNumber"));
+    let bad = decoded(
+        "kind: Node\napiVersion: projectcalico.org/v3\nmetadata: {name: n}\n\
+         spec: {bgp: {ipv4Address: 10.0.0.300/24}}\n",
+    );
+    assert!(bad.object.unwrap_err().to_string().contains("10.0.0.300"));
+}
+
+#[test]
+fn nulls_count_as_absent_and_unknown_fields_are_passed_over() {
+    let peer = decoded(
+        "kind: BGPPeer\napiVersion: crd.projectcalico.org/v1\nmetadata: {name: a, labels: null}\n\
+         spec: {peerIP: 10.0.0.1, asNumber: 64512, filters: null, password: null, future: {x: 1}}\n",
+    );
+    assert!(peer.object.is_ok(), "{peer:?}");
+}
+
+#[test]
+fn kinds_that_bgp_does_not_read_are_passed_over() {
+    for (kind, version) in
+        [("Pod", "v1"), ("FelixConfiguration", "projectcalico.org/v3"), ("BGPPeer", "other/v1")]
+    {
+        let object = json!({"kind": kind, "apiVersion": version, "metadata": {"name": "x"}});
+        assert_eq!(decode(object).unwrap(), None, "{kind}");
+    }
+    assert!(decode(json!({"metadata": {"name": "x"}})).is_err());
+    assert!(decode(json!([1])).is_err());
+    assert!(decode(json!({"kind": "Node", "apiVersion": "v1", "metadata": 5})).is_err());
+}
+
+#[test]
+fn etcd_keys_and_values() {
+    let key = "/calico/ipam/v2/host/n1/ipv4/block/10.65.1.0-26";
+    let read = |value: &str| decode_etcd(key, value.as_bytes()).unwrap().object;
+    let affinity = |state| {
+        let cidr = "10.65.1.0/26".parse().unwrap();
+        let affinity = BlockAffinity { node: "n1".into(), cidr, state };
+        Ok(Some(Object::BlockAffinity(Arc::new(affinity))))
+    };
+    assert_eq!(
+        read(r#"{"state":"confirmed","deleted":false}"#),
+        affinity(AffinityState::Confirmed)
+    );
+    assert_eq!(read(""), affinity(AffinityState::Confirmed));
+    assert_eq!(read("{}"), affinity(AffinityState::Confirmed));
+    assert_eq!(read(r#"{"state":"pending"}"#), affinity(AffinityState::Pending));
+    assert_eq!(read(r#"{"state":"pendingDeletion"}"#), affinity(AffinityState::PendingDeletion));
+    assert_eq!(read(r#"{"state":"confirmed","deleted":true}"#), Ok(None));
+    assert!(read("{").is_err() && read(r#"{"state":"new"}"#).is_err());
+
+    let id = |key: &str| etcd_object(key).map(|id| id.to_string());
+    let six = id("/calico/ipam/v2/host/n1/ipv6/block/fd00:10:65::-122").unwrap();
+    assert_eq!(six, "BlockAffinity/n1/fd00:10:65::/122");
+    assert_eq!(id("/calico/resources/v3/projectcalico.org/bgppeers/tor").unwrap(), "BGPPeer/tor");
+    for unused in [
+        "/calico/ipam/v2/host/n1",
+        "/calico/ipam/v2/virtual/lb/ipv4/block/10.0.0.0-26",
+        "/calico/ipam/v2/host/n1/ipv4/block/fd00::-122",
+        "/calico/ipam/v2/host/n1/ipv4/block/10.0.0.0-33",
+        "/calico/ipam/v2/assignment/ipv4/block/10.0.0.0-26",
+        "/calico/resources/v3/projectcalico.org/nodes/",
+        "/calico/resources/v3/projectcalico.org/felixconfigurations/default",
+        "/calico/v1/Ready",
+        "",
+    ] {
+        assert_eq!(id(unused), None, "{unused}");
+    }
+}
+
+#[test]
+fn block_affinity_resources() {
+    let read = |spec: &str| {
+        decoded(&format!(
+            "kind: BlockAffinity\napiVersion: crd.projectcalico.org/v1\nmetadata: {{name: a}}\n\
+             spec: {{node: n1, cidr: 10.0.0.0/26, {spec}}}\n"
+        ))
+        .object
+        .unwrap()
+    };
+    assert!(read("state: confirmed, deleted: 'false'").is_some());
+    assert!(read("state: '', type: host").is_some());
+    assert!(read("state: confirmed, deleted: 'true'").is_none());
+    assert!(read("state: confirmed, deleted: true").is_none());
+    assert!(read("state: confirmed, type: virtual").is_none());
+}
+
+#[test]
+fn secrets_hold_octets_and_never_show_them() {
+    let secret = decoded(
+        "kind: Secret\napiVersion: v1\nmetadata: {name: s, namespace: kube-system}\n\
+         data: {a: cGFzcw==}\nstringData: {b: 12}\n",
+    );
+    assert_eq!(secret.id.to_string(), "Secret/kube-system/s");
+    let Object::Secret(secret) = secret.object.unwrap().unwrap() else { panic!() };
+    assert_eq!((secret.get("a"), secret.get("b")), (Some(&b"pass"[..]), Some(&b"12"[..])));
+    assert!(!format!("{secret:?}").contains("112"));
+    let bad = decoded("kind: Secret\napiVersion: v1\nmetadata: {name: s}\ndata: {a: 'geheim!'}\n");
+    assert!(!bad.object.unwrap_err().to_string().contains("geheim"));
+}
+
+#[test]
+fn services_from_files_get_what_an_api_server_would_fill_in() {
+    let read = |spec: &str| {
+        let text =
+            format!("kind: Service\napiVersion: v1\nmetadata: {{name: s}}\nspec: {{{spec}}}\n");
+        match decoded(&text).object.unwrap().unwrap() {
+            Object::Service(service) => service,
+            other => panic!("{other:?}"),
+        }
+    };
+    let plain = read("clusterIP: 10.96.0.1");
+    assert_eq!(
+        (plain.kind.as_str(), &plain.cluster_ips[..]),
+        ("ClusterIP", &["10.96.0.1".into()][..])
+    );
+    assert_eq!(plain.ip_families, ["IPv4"]);
+    assert_eq!(plain.external_traffic_policy, "");
+    let balanced = read("type: LoadBalancer, clusterIPs: ['fd00::1', 10.96.0.1]");
+    assert_eq!(balanced.cluster_ip, "fd00::1");
+    assert_eq!(balanced.ip_families, ["IPv6", "IPv4"]);
+    assert_eq!(balanced.external_traffic_policy, "Cluster");
+}
+
+fn any_json() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        "[-a-z0-9./: ]{0,12}".prop_map(Value::from),
+    ];
+    leaf.prop_recursive(3, 24, 4, |inner| {
+        let key = prop_oneof![
+            Just("cidr"),
+            Just("bgp"),
+            Just("asNumber"),
+            Just("exportV4"),
+            Just("password"),
+            Just("ipv4Address"),
+            Just("labels"),
+            Just("peerIP"),
+            Just("name"),
+            Just("communities"),
+        ];
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..3).prop_map(Value::from),
+            prop::collection::btree_map(key.prop_map(str::to_owned), inner, 0..4)
+                .prop_map(|map| Value::Object(map.into_iter().collect())),
+        ]
+    })
+}
+
+proptest! {
+    #[test]
+    fn garbage_of_every_kind_is_read_or_refused(
+        kind in prop_oneof![
+            Just(("Node", "projectcalico.org/v3")), Just(("Node", "v1")),
+            Just(("BGPConfiguration", "projectcalico.org/v3")),
+            Just(("BGPPeer", "projectcalico.org/v3")), Just(("BGPFilter", "projectcalico.org/v3")),
+            Just(("IPPool", "projectcalico.org/v3")),
+            Just(("BlockAffinity", "projectcalico.org/v3")), Just(("Secret", "v1")),
+            Just(("Service", "v1")), Just(("EndpointSlice", "discovery.k8s.io/v1")),
+        ],
+        spec in any_json(), metadata in any_json(), status in any_json(),
+    ) {
+        let named = json!({"name": "x"});
+        for metadata in [&metadata, &named] {
+            let _ = decode(json!({
+                "kind": kind.0, "apiVersion": kind.1, "metadata": metadata, "spec": spec,
+                "status": status, "data": spec, "endpoints": spec,
+            }));
+        }
+        let _ = decode_endpoint("f", spec.to_string().as_bytes());
+        let _ = decode_etcd("/calico/ipam/v2/host/n/ipv4/block/10.0.0.0-26", spec.to_string().as_bytes());
+    }
+
+    #[test]
+    fn any_etcd_key_is_read_or_passed_over(key in "(/calico/(ipam/v2/host|resources/v3/projectcalico.org))?[-/a-z0-9.:]{0,30}") {
+        let _ = decode_etcd(&key, b"{}");
+    }
+}

@@ -1,0 +1,344 @@
+//! The peer table: which remote ends each BGPPeer names, for every node and for this one.
+//!
+//! Calico walks all BGPPeers three times: first those for every node, then those for some, then all
+//! of them in reverse (a node that others peer with peers back). Entries for other nodes never
+//! matter here, so each BGPPeer yields only what concerns this node, and does so independently of
+//! all others: that is what lets a change recompute one BGPPeer alone. Which of several entries for
+//! one neighbour counts is decided afterwards, in [`super::resolver`].
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use bgp_proto::types::{Family, Prefix};
+
+use super::effective::{Effective, NodeFinder};
+use super::model::{BgpPeer, Node};
+use super::plan::{Problem, Session};
+use super::sessions::{BGP_PORT, Entry, Origin, Scope, family_of, peer_session};
+
+/// What a BGPPeer means for this node.
+#[derive(Clone, Debug, Default)]
+pub(super) struct PeerEntries {
+    /// For every node.
+    pub(super) global: Vec<Neighbor>,
+    /// For this node.
+    pub(super) own: Vec<Neighbor>,
+    /// For this node, because it is what others peer with.
+    pub(super) reverse: Vec<Neighbor>,
+    /// This node is what the BGPPeer peers others with.
+    is_reversed: bool,
+    pub(super) problems: Vec<Problem>,
+}
+
+/// A remote end, worked out.
+#[derive(Clone, Debug)]
+pub(super) struct Neighbor {
+    pub(super) addr: IpAddr,
+    /// Entries with the same address and port compete.
+    pub(super) port: u16,
+    /// `None`: the node itself, or a family that the node has no address of.
+    pub(super) session: Option<Arc<Session>>,
+    /// Gateway of a host route to the neighbour.
+    pub(super) reachable_by: Option<IpAddr>,
+}
+
+/// Works out what a BGPPeer means for this node.
+pub(super) fn entries<'a>(
+    cx: &Effective<'a>,
+    finder: &mut NodeFinder<'a>,
+    peer: &'a BgpPeer,
+) -> PeerEntries {
+    let mut out = PeerEntries::default();
+    let Some(remote) = Remote::new(peer, &mut out.problems) else { return out };
+    let scope = if peer.node.is_empty() && !peer.node_selector.is_given() {
+        Scope::Global
+    } else {
+        Scope::Node
+    };
+    if scope == Scope::Global || concerns(peer, cx.me) {
+        let mut list = Vec::new();
+        for entry in remote.entries(cx, finder, peer, scope) {
+            push(cx, &remote, &entry, &mut list, &mut out.problems);
+        }
+        match scope {
+            Scope::Global => out.global = list,
+            Scope::Node => out.own = list,
+        }
+    }
+    out.is_reversed = remote.is_reversible(cx, peer);
+    if out.is_reversed {
+        for node in initiators(cx, finder, peer) {
+            for entry in node_entries(cx, peer, Scope::Node, node, remote.families()) {
+                push(cx, &remote, &entry, &mut out.reverse, &mut out.problems);
+            }
+        }
+    }
+    out.problems.sort();
+    out.problems.dedup();
+    out
+}
+
+impl PeerEntries {
+    /// Whether a change of another node may change what [`entries`] yielded for `peer`.
+    pub(super) fn depend_on(&self, peer: &BgpPeer, node: &Node) -> bool {
+        let host = split_port(&peer.peer_ip).map_or("", |(host, _)| host);
+        let is_named = [&node.ipv4, &node.ipv6].into_iter().flatten().any(|h| *h.text == *host);
+        is_named
+            || (peer.peer_selector.is_given() && peer.peer_selector.selects(&node.labels))
+            || (self.is_reversed && concerns_or_all(peer, node))
+    }
+}
+
+/// Whether a BGPPeer that is not for every node is for `node`.
+fn concerns(peer: &BgpPeer, node: &Node) -> bool {
+    if peer.node_selector.is_given() {
+        peer.node_selector.selects(&node.labels)
+    } else {
+        !peer.node.is_empty() && *peer.node == *node.name
+    }
+}
+
+fn concerns_or_all(peer: &BgpPeer, node: &Node) -> bool {
+    (peer.node.is_empty() && !peer.node_selector.is_given()) || concerns(peer, node)
+}
+
+/// The remote ends of a BGPPeer, by the way in which it names them.
+enum Remote<'a> {
+    Local,
+    Selected,
+    Address { addr: IpAddr, host: &'a str, port: u16, reachable_by: Option<IpAddr> },
+}
+
+impl<'a> Remote<'a> {
+    /// `None`: the BGPPeer is skipped, and the reason is among the problems.
+    fn new(peer: &'a BgpPeer, problems: &mut Vec<Problem>) -> Option<Remote<'a>> {
+        let object = format!("BGPPeer/{}", peer.name);
+        let mut report = |text: String| problems.push(Problem::new(&object, text));
+        for (field, selector) in
+            [("nodeSelector", &peer.node_selector), ("peerSelector", &peer.peer_selector)]
+        {
+            if let Err(error) = &selector.parsed {
+                report(format!("{field} cannot be parsed ({error}): it selects no node"));
+            }
+        }
+        if !peer.local_workload_selector.is_empty() {
+            return Some(Remote::Local);
+        }
+        if peer.peer_selector.is_given() {
+            return Some(Remote::Selected);
+        }
+        if peer.peer_ip.is_empty() {
+            report("none of peerIP, peerSelector and localWorkloadSelector is given: the peer is skipped".into());
+            return None;
+        }
+        let parsed = split_port(&peer.peer_ip)
+            .and_then(|(host, port)| Some((host.parse::<IpAddr>().ok()?, host, port)));
+        let Some((addr, host, port)) = parsed else {
+            report(format!("peerIP: \"{}\" is not an address: the peer is skipped", peer.peer_ip));
+            return None;
+        };
+        let reachable_by = match peer.reachable_by.as_str() {
+            "" => None,
+            text => match text.parse::<IpAddr>() {
+                Ok(gateway) if family_of(gateway) == family_of(addr) => Some(gateway),
+                _ => {
+                    report(format!(
+                        "reachableBy: \"{text}\" is not an address of the peer's family: the peer is skipped"
+                    ));
+                    return None;
+                }
+            },
+        };
+        Some(Remote::Address { addr, host, port, reachable_by })
+    }
+
+    fn families(&self) -> &'static [Family] {
+        match self {
+            Remote::Address { addr, .. } if addr.is_ipv4() => &[Family::Ipv4],
+            Remote::Address { .. } => &[Family::Ipv6],
+            Remote::Local | Remote::Selected => &Family::ALL,
+        }
+    }
+
+    fn entries(
+        &self,
+        cx: &Effective<'a>,
+        finder: &mut NodeFinder<'a>,
+        peer: &'a BgpPeer,
+        scope: Scope,
+    ) -> Vec<Entry<'a>> {
+        match *self {
+            Remote::Local => {
+                let of_peer = cx.snapshot.endpoints.values().filter(|e| e.peer == peer.name);
+                of_peer
+                    .flat_map(|e| &e.addresses)
+                    .map(|addr| Entry {
+                        peer,
+                        scope,
+                        origin: Origin::Local,
+                        addr: *addr,
+                        port: 0,
+                        asn: peer.asn,
+                        cluster_id: "",
+                    })
+                    .collect()
+            }
+            Remote::Selected => finder
+                .selected(&peer.peer_selector)
+                .into_iter()
+                .flat_map(|node| node_entries(cx, peer, scope, node, &Family::ALL))
+                .collect(),
+            Remote::Address { addr, host, port, .. } => {
+                let port = match port {
+                    0 => cx.nodes_at(host, peer.asn, 0).next().map_or(0, |node| cx.port_of(node)),
+                    port => port,
+                };
+                let is_node = cx.snapshot.nodes_at(host).next().is_some();
+                vec![Entry {
+                    peer,
+                    scope,
+                    origin: Origin::Explicit { is_node },
+                    addr,
+                    port,
+                    asn: peer.asn,
+                    cluster_id: "",
+                }]
+            }
+        }
+    }
+
+    /// Whether this node is what the BGPPeer peers others with, so that it peers back.
+    fn is_reversible(&self, cx: &Effective<'_>, peer: &BgpPeer) -> bool {
+        if peer.reverse_peering == "Manual" {
+            return false;
+        }
+        match *self {
+            Remote::Local => false,
+            Remote::Selected => peer.peer_selector.selects(&cx.me.labels),
+            Remote::Address { host, port, .. } => {
+                cx.nodes_at(host, peer.asn, port).any(|node| node.name == cx.me.name)
+            }
+        }
+    }
+}
+
+/// Nodes that a BGPPeer is for.
+fn initiators<'a>(
+    cx: &Effective<'a>,
+    finder: &mut NodeFinder<'a>,
+    peer: &BgpPeer,
+) -> Vec<&'a Arc<Node>> {
+    if peer.node_selector.is_given() {
+        finder.selected(&peer.node_selector)
+    } else if peer.node.is_empty() {
+        cx.snapshot.nodes.values().collect()
+    } else {
+        cx.snapshot.node(&peer.node).into_iter().collect()
+    }
+}
+
+/// The entries with which a node is a remote end: one for each address.
+fn node_entries<'a>(
+    cx: &Effective<'a>,
+    peer: &'a BgpPeer,
+    scope: Scope,
+    node: &'a Arc<Node>,
+    families: &'static [Family],
+) -> impl Iterator<Item = Entry<'a>> {
+    let (port, asn) = (cx.port_of(node), cx.asn_of(node));
+    families.iter().filter_map(|family| node.address(*family)).map(move |host| Entry {
+        peer,
+        scope,
+        origin: Origin::Node,
+        addr: host.addr,
+        port,
+        asn: Some(asn),
+        cluster_id: &node.cluster_id,
+    })
+}
+
+/// Turns an entry into a neighbour, unless it cannot be used.
+fn push(
+    cx: &Effective<'_>,
+    remote: &Remote<'_>,
+    entry: &Entry<'_>,
+    list: &mut Vec<Neighbor>,
+    problems: &mut Vec<Problem>,
+) {
+    let object = || format!("BGPPeer/{}", entry.peer.name);
+    let Some(asn) = entry.asn.filter(|asn| asn.0 != 0) else {
+        let text = match entry.origin {
+            Origin::Node => format!("the AS number of {} is 0: it is skipped", entry.addr),
+            Origin::Explicit { .. } | Origin::Local => {
+                "asNumber is missing: the peer is skipped".to_owned()
+            }
+        };
+        problems.push(Problem::new(object(), text));
+        return;
+    };
+    let reachable_by = match (remote, entry.peer.reachable_by.as_str()) {
+        (Remote::Address { reachable_by, .. }, _) => *reachable_by,
+        (Remote::Local, _) | (Remote::Selected, "") => None,
+        (Remote::Selected, text) => match text.parse::<IpAddr>() {
+            Ok(gateway) if family_of(gateway) == family_of(entry.addr) => Some(gateway),
+            _ => {
+                let text = format!(
+                    "reachableBy: \"{text}\" is not an address of the family of {}, which is skipped",
+                    entry.addr
+                );
+                problems.push(Problem::new(object(), text));
+                return;
+            }
+        },
+    };
+    let mine = cx.me.address(family_of(entry.addr));
+    let session = mine
+        .filter(|m| m.addr != entry.addr)
+        .map(|_| Arc::new(peer_session(cx, entry, asn, problems)));
+    list.push(Neighbor {
+        addr: entry.addr,
+        port: if entry.port == 0 { BGP_PORT } else { entry.port },
+        session,
+        reachable_by,
+    });
+}
+
+impl Neighbor {
+    /// The host route that `reachableBy` asks for.
+    pub(super) fn host_route(&self) -> Option<(Prefix, IpAddr)> {
+        self.reachable_by.map(|gateway| (Prefix::host(self.addr), gateway))
+    }
+}
+
+/// Splits `10.0.0.1`, `10.0.0.1:1790`, `fd00::1` and `[fd00::1]:1790`; the port is 0 where there is
+/// none.
+fn split_port(text: &str) -> Option<(&str, u16)> {
+    if let Some(rest) = text.strip_prefix('[') {
+        let (host, port) = rest.split_once(']')?;
+        if port.is_empty() {
+            return Some((host, 0));
+        }
+        return Some((host, port.strip_prefix(':')?.parse().ok()?));
+    }
+    match text.split_once(':') {
+        Some((host, port)) if !port.contains(':') => Some((host, port.parse().ok()?)),
+        _ => Some((text, 0)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::split_port;
+
+    #[test]
+    fn ports_are_split_off_addresses() {
+        assert_eq!(split_port("10.0.0.1"), Some(("10.0.0.1", 0)));
+        assert_eq!(split_port("10.0.0.1:1790"), Some(("10.0.0.1", 1790)));
+        assert_eq!(split_port("fd00::1"), Some(("fd00::1", 0)));
+        assert_eq!(split_port("[fd00::1]:1790"), Some(("fd00::1", 1790)));
+        assert_eq!(split_port("[fd00::1]"), Some(("fd00::1", 0)));
+        for bad in ["10.0.0.1:", "10.0.0.1:x", "10.0.0.1:65536", "[fd00::1", "[fd00::1]1"] {
+            assert_eq!(split_port(bad), None, "{bad}");
+        }
+    }
+}

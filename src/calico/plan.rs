@@ -1,0 +1,288 @@
+//! The plan: what BGP on a node is to do, as Calico's objects say.
+//!
+//! Serialised, it is the answer of `margay calico plan --json`; keys may be added, never renamed.
+//! The policies that go with it are compiled already and are what the daemon runs.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use bgp_proto::policy::Policy;
+use bgp_proto::session::AuthKey;
+use bgp_proto::types::{Asn, ClusterId, Family, Prefix, RouterId};
+use serde::{Serialize, Serializer};
+
+/// What BGP on a node is to do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Plan {
+    /// The node.
+    pub node: String,
+    /// One speaker for each family.
+    pub families: Families,
+    /// Objects, or parts of them, that could not be used; sorted, each once.
+    pub problems: Vec<Problem>,
+    /// Whether the plan may be put into force. Without the node's own object nothing can be
+    /// computed, and what runs is left alone.
+    #[serde(skip)]
+    pub is_complete: bool,
+}
+
+/// One value for each family.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[allow(missing_docs)]
+pub struct Families {
+    pub ipv4: FamilyPlan,
+    pub ipv6: FamilyPlan,
+}
+
+impl Families {
+    /// The plan of a family.
+    pub fn get(&self, family: Family) -> &FamilyPlan {
+        match family {
+            Family::Ipv4 => &self.ipv4,
+            Family::Ipv6 => &self.ipv6,
+        }
+    }
+}
+
+impl Plan {
+    /// The session of that name, with its family.
+    pub fn session(&self, name: &str) -> Option<(Family, &PlannedSession)> {
+        Family::ALL.into_iter().find_map(|family| {
+            let sessions = &self.families.get(family).sessions;
+            let at = sessions.binary_search_by(|s| (*s.session.name).cmp(name)).ok()?;
+            Some((family, sessions.get(at)?))
+        })
+    }
+}
+
+/// The speaker of one family.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct FamilyPlan {
+    /// The node has an address of the family; without one there are no sessions, but statics and
+    /// kernel routes remain.
+    pub enabled: bool,
+    /// BGP Identifier; `None`: the node has no IPv4 address and none was given.
+    pub router_id: Option<RouterId>,
+    /// Our AS.
+    pub asn: Asn,
+    /// Where connections are accepted.
+    pub listen: Listen,
+    /// Sorted by name.
+    pub sessions: Vec<PlannedSession>,
+    /// Routes of our own.
+    pub statics: Vec<StaticRoute>,
+    /// Own blocks: announced whole, nothing beneath them; sorted as text.
+    pub aggregates: Vec<Prefix>,
+    /// Communities for what is announced.
+    pub communities: Vec<PrefixCommunities>,
+    /// Nothing inside these goes to the kernel; sorted as text.
+    pub kernel_reject: Vec<Prefix>,
+    /// Sorted as text.
+    pub pools: Vec<Pool>,
+    /// Globs of interfaces whose networks are no routes of ours; the first that matches decides.
+    pub ignored_interfaces: Vec<String>,
+    /// What goes to the kernel.
+    #[serde(skip)]
+    pub kernel: Arc<Policy>,
+}
+
+impl Default for FamilyPlan {
+    fn default() -> Self {
+        FamilyPlan {
+            enabled: false,
+            router_id: None,
+            asn: Asn::default(),
+            listen: Listen { address: None, port: 179 },
+            sessions: Vec::new(),
+            statics: Vec::new(),
+            aggregates: Vec::new(),
+            communities: Vec::new(),
+            kernel_reject: Vec::new(),
+            pools: Vec::new(),
+            ignored_interfaces: Vec::new(),
+            kernel: Arc::new(Policy::reject_all()),
+        }
+    }
+}
+
+/// Where connections are accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Listen {
+    /// `None`: on every address.
+    pub address: Option<IpAddr>,
+    /// TCP port.
+    pub port: u16,
+}
+
+/// A session in its place among the others.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct PlannedSession {
+    /// Its parameters.
+    #[serde(flatten)]
+    pub session: Arc<Session>,
+    /// The session that holds the same neighbour; this one waits until that is gone.
+    pub shadowed_by: Option<Arc<str>>,
+    /// Applied to what the neighbour sends.
+    #[serde(skip)]
+    pub import: Arc<Policy>,
+    /// Applied to what the neighbour would be told.
+    #[serde(skip)]
+    pub export: Arc<Policy>,
+}
+
+/// Parameters of a session.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Session {
+    /// As BIRD calls its protocol: `Mesh_10_192_0_3`.
+    #[serde(serialize_with = "as_text")]
+    pub name: Arc<str>,
+    /// What asked for it.
+    pub kind: SessionKind,
+    /// The neighbour's address.
+    pub neighbor: IpAddr,
+    /// The neighbour's port.
+    pub port: u16,
+    /// The neighbour's AS.
+    pub remote_asn: Asn,
+    /// Our AS on this session.
+    pub local_asn: Asn,
+    /// iBGP.
+    pub internal: bool,
+    /// The address that we use; `None`: the kernel chooses.
+    pub source_address: Option<IpAddr>,
+    /// We wait for the neighbour to connect.
+    pub passive: bool,
+    /// GTSM: most hops to the neighbour, 1-255.
+    pub ttl_security: Option<u8>,
+    /// Where the MD5 key is.
+    pub password: Option<Password>,
+    /// The neighbour is our client.
+    pub route_reflector_client: bool,
+    /// The cluster that clients are in.
+    pub cluster_id: Option<ClusterId>,
+    /// Next hop towards the neighbour.
+    pub next_hop: NextHop,
+    /// How often our AS may stand in a received path.
+    pub allow_local_asn: u8,
+    /// Restart time that we offer, in seconds.
+    pub graceful_restart_time: u64,
+    /// Keepalive interval in seconds; `None`: a third of the hold time.
+    pub keepalive_time: Option<u64>,
+    /// BGPFilters that exist and have rules for the family, in order.
+    pub filters: Vec<String>,
+    /// The MD5 key itself, never printed.
+    #[serde(skip)]
+    pub key: Option<AuthKey>,
+}
+
+fn as_text<S: Serializer>(text: &Arc<str>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(text)
+}
+
+/// What asked for a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SessionKind {
+    /// The full mesh of nodes.
+    Mesh,
+    /// A BGPPeer for every node.
+    Global,
+    /// A BGPPeer for this node.
+    Node,
+    /// A workload on this node.
+    LocalWorkload,
+}
+
+/// Where an MD5 key is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Password {
+    /// The Secret.
+    pub secret: String,
+    /// The key in it.
+    pub key: String,
+    /// It is there and can be used; otherwise the session runs without one.
+    pub found: bool,
+}
+
+/// Next hop towards a neighbour.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum NextHop {
+    /// As BGP says.
+    Auto,
+    /// Always ourselves.
+    #[serde(rename = "self")]
+    SelfAddress,
+    /// Always unchanged.
+    Keep,
+}
+
+/// A route of our own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct StaticRoute {
+    /// Destination.
+    pub prefix: Prefix,
+    /// What happens to packets.
+    pub kind: StaticKind,
+    /// Where they go.
+    pub gateway: Option<IpAddr>,
+}
+
+/// What happens to packets of a static route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum StaticKind {
+    /// Dropped, where nothing more specific is known.
+    Blackhole,
+    /// Sent to the gateway.
+    Via,
+}
+
+/// Communities for everything inside a prefix.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct PrefixCommunities {
+    /// The prefix.
+    pub prefix: Prefix,
+    /// Standard and large ones in text form, sorted as text.
+    pub communities: Vec<String>,
+}
+
+/// An IP pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Pool {
+    /// Masked.
+    pub cidr: Prefix,
+    /// Its routes are announced.
+    pub export: bool,
+    /// Whether and how its routes go to the kernel.
+    pub kernel: PoolRoutes,
+}
+
+/// Whether and how a pool's routes go to the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PoolRoutes {
+    /// As they are.
+    Accept,
+    /// Not: something else writes them.
+    Reject,
+    /// Through the IPIP tunnel.
+    Tunnel,
+    /// Through the IPIP tunnel, unless the next hop is in the node's own subnet.
+    TunnelCrossSubnet,
+}
+
+/// Something that could not be used.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Problem {
+    /// `KIND/NAME`.
+    pub object: String,
+    /// What is wrong with it and what happens instead.
+    pub text: String,
+}
+
+impl Problem {
+    pub(super) fn new(object: impl ToString, text: impl Into<String>) -> Self {
+        Problem { object: object.to_string(), text: text.into() }
+    }
+}

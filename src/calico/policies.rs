@@ -1,0 +1,501 @@
+//! The policies that confd writes as BIRD filters, compiled to margay's policy engine.
+//!
+//! Kernel metric and LOCAL_PREF mirror each other (`METRIC_MIRROR - metric`), so that a priority
+//! survives iBGP. A route whose metric is below the cluster's ordinary one is *elevated*: it wins
+//! over other sources of its prefix, and is announced although it lies inside an aggregate.
+
+use std::sync::Arc;
+
+use bgp_proto::policy::{Change, Decision, METRIC_MIRROR, Match, Policy, PrefixSet, Rule, Source};
+use bgp_proto::types::{Asn, Family, PeerType, Prefix};
+
+use super::effective::Effective;
+use super::filters::{AnyCommunity, Direction, Session, rules};
+use super::model::{AffinityState, BgpConfiguration, Encapsulation, IpPool, exact};
+use super::plan::{Pool, PoolRoutes, PrefixCommunities, Problem};
+use super::services::{ServiceRoutes, sorted};
+
+/// Preference of elevated routes.
+const ELEVATED: u16 = 200;
+
+/// Interfaces that carry other nodes' pods.
+const OVERLAY_INTERFACES: [&str; 2] = ["*.cali", "*.calico"];
+
+/// The IPIP tunnel.
+const TUNNEL: &str = "tunl0";
+
+/// What all policies of a family are made of.
+pub(super) struct Parts {
+    pub(super) family: Family,
+    /// Kernel metric of ordinary routes.
+    pub(super) normal_priority: u32,
+    /// Own blocks that count, sorted as text.
+    pub(super) aggregates: Vec<Prefix>,
+    /// Communities by prefix, in the order of the configuration.
+    pub(super) communities: Vec<(Prefix, Vec<(String, AnyCommunity)>)>,
+    /// Sorted as text; overlapping ones in the order in which they are asked.
+    pub(super) pools: Vec<Pool>,
+    /// BIRD's successor writes the routes of IPIP pools.
+    owns_ipip: bool,
+    /// Of this family only.
+    pub(super) services: ServiceRoutes,
+    /// We reflect routes.
+    is_reflector: bool,
+    /// The node's own network.
+    subnet: Option<Prefix>,
+    /// Other nodes that run WireGuard, if this one does.
+    wireguard: Vec<Prefix>,
+}
+
+impl Parts {
+    pub(super) fn new(
+        cx: &Effective<'_>,
+        family: Family,
+        services: &ServiceRoutes,
+        problems: &mut Vec<Problem>,
+    ) -> Parts {
+        let of_family = |list: &[Prefix]| -> Vec<Prefix> {
+            list.iter().copied().filter(|p| p.family() == family).collect()
+        };
+        let subnet = cx.me.address(family).map(|host| host.network);
+        let (owns_ipip, owns_plain) = route_owner(cx.global, problems);
+        Parts {
+            family,
+            normal_priority: cx.normal_priority(family, problems),
+            aggregates: aggregates(cx, family),
+            communities: communities(cx, family, problems),
+            pools: pools(cx, family, owns_ipip, owns_plain, subnet.is_some()),
+            owns_ipip,
+            services: ServiceRoutes {
+                routes: of_family(&services.routes),
+                reject: of_family(&services.reject),
+                load_balancer: of_family(&services.load_balancer),
+                external: of_family(&services.external),
+            },
+            is_reflector: cx.me.is_reflector(),
+            subnet,
+            wireguard: wireguard(cx, family),
+        }
+    }
+
+    /// LOCAL_PREF of elevated routes; beyond [`METRIC_MIRROR`] the metric wraps around.
+    fn elevated_from(&self) -> u32 {
+        METRIC_MIRROR - self.normal_priority + 1
+    }
+
+    /// What the plan shows of [`Parts::communities`].
+    pub(super) fn shown_communities(&self) -> Vec<PrefixCommunities> {
+        let shown = self.communities.iter().map(|(prefix, list)| PrefixCommunities {
+            prefix: *prefix,
+            communities: list.iter().map(|(text, _)| text.clone()).collect(),
+        });
+        shown.collect()
+    }
+
+    /// The import policy of sessions with these filters.
+    pub(super) fn import(
+        &self,
+        cx: &Effective<'_>,
+        filters: &[String],
+        session: Session,
+        problems: &mut Vec<Problem>,
+    ) -> Policy {
+        let mut list = filter_rules(cx, filters, Direction::Import, session, problems);
+        list.push(next(
+            "elevated routes win over local ones",
+            vec![Match::HasLocalPref, Match::LocalPref(self.elevated_from()..=u32::MAX)],
+            vec![Change::Preference(ELEVATED)],
+        ));
+        policy("calico import", list, Decision::Accept)
+    }
+
+    /// The export policy of sessions with these filters.
+    pub(super) fn export(
+        &self,
+        cx: &Effective<'_>,
+        filters: &[String],
+        session: Session,
+        problems: &mut Vec<Problem>,
+    ) -> Policy {
+        let learned = || vec![Match::Source(vec![Source::Bgp]), Match::HasLocalPref];
+        let ours = || Match::Any(learned().into_iter().map(|m| Match::Not(Box::new(m))).collect());
+        let mut list = vec![
+            next("metric from LOCAL_PREF", learned(), vec![Change::MetricFromLocalPref]),
+            next(
+                "ordinary metric",
+                vec![ours(), without_metric()],
+                vec![Change::Metric(self.normal_priority)],
+            ),
+            next("LOCAL_PREF from metric", vec![ours()], vec![Change::LocalPrefFromMetric]),
+        ];
+        list.extend(filter_rules(cx, filters, Direction::Export, session, problems));
+        self.push_export_rules(session.peer_type, &mut list);
+        policy("calico export", list, Decision::Reject)
+    }
+
+    /// What BIRD's `calico_export_to_bgp_peers` does.
+    fn push_export_rules(&self, peer_type: PeerType, list: &mut Vec<Rule>) {
+        let of_pools = |export: bool| {
+            let chosen = self.pools.iter().filter(move |p| p.export == export);
+            PrefixSet::covering(chosen.map(|p| p.cidr))
+        };
+        push_set(list, "pool with disableBGPExport", of_pools(false), Decision::Reject);
+        if peer_type == PeerType::Internal {
+            let mut interfaces: Vec<String> = OVERLAY_INTERFACES.map(str::to_owned).to_vec();
+            if !self.owns_ipip {
+                interfaces.push(TUNNEL.to_owned());
+            }
+            list.push(rule(
+                "overlay interface",
+                vec![Match::Interface(interfaces)],
+                Decision::Reject,
+            ));
+        }
+        let bpf = Match::Interface(vec!["bpf*.cali".to_owned()]);
+        list.push(rule("BPF interface", vec![bpf], Decision::Reject));
+        for (prefix, communities) in &self.communities {
+            let inside = Match::Prefix(PrefixSet::covering([*prefix]));
+            let changes = communities.iter().map(|(_, community)| community.add()).collect();
+            list.push(next(&format!("communities of {prefix}"), vec![inside], changes));
+        }
+        self.push_aggregation(list);
+        let services = &self.services;
+        let covering = |list: &[Prefix]| PrefixSet::covering(list.iter().copied());
+        push_set(list, "service route", covering(&services.routes), Decision::Accept);
+        if self.is_reflector {
+            let ranges = [
+                ("load balancer range", &services.load_balancer),
+                ("external range", &services.external),
+            ];
+            for (name, range) in ranges {
+                push_set(list, name, covering(range), Decision::Accept);
+            }
+        }
+        push_set(list, "pool", of_pools(true), Decision::Accept);
+    }
+
+    /// Own blocks are announced; what is inside them only if it is elevated.
+    fn push_aggregation(&self, list: &mut Vec<Rule>) {
+        let blocks = &self.aggregates;
+        let is_nested = blocks
+            .iter()
+            .any(|outer| blocks.iter().any(|inner| inner != outer && outer.contains(*inner)));
+        // Blocks that lie side by side can be asked all at once; of nested ones the first decides.
+        let groups = if is_nested { blocks.chunks(1) } else { blocks.chunks(blocks.len().max(1)) };
+        for group in groups {
+            let inside = || Match::Prefix(PrefixSet::covering(group.iter().copied()));
+            let exactly = Match::Prefix(PrefixSet::exactly(group.iter().copied()));
+            let is_elevated = Match::Metric(0..=self.normal_priority - 1);
+            list.push(rule("own block", vec![exactly], Decision::Accept));
+            list.push(rule(
+                "elevated route in own block",
+                vec![inside(), is_elevated],
+                Decision::Accept,
+            ));
+            list.push(rule("part of own block", vec![inside()], Decision::Reject));
+        }
+    }
+
+    /// What goes to the kernel.
+    pub(super) fn kernel(&self) -> Policy {
+        let mut list = Vec::new();
+        let already_there = Match::Source(vec![Source::Kernel, Source::Direct]);
+        list.push(rule("in the kernel already", vec![already_there], Decision::Reject));
+        let reject = PrefixSet::covering(self.services.reject.iter().copied());
+        push_set(&mut list, "service range", reject, Decision::Reject);
+        let learned = || vec![Match::Source(vec![Source::Bgp]), without_metric()];
+        let with = |more: Vec<Match>| learned().into_iter().chain(more).collect::<Vec<_>>();
+        list.push(next(
+            "elevated metric from LOCAL_PREF",
+            with(vec![Match::HasLocalPref, Match::LocalPref(self.elevated_from()..=METRIC_MIRROR)]),
+            vec![Change::MetricFromLocalPref, Change::Preference(ELEVATED)],
+        ));
+        list.push(next(
+            "metric from LOCAL_PREF",
+            with(vec![Match::HasLocalPref]),
+            vec![Change::MetricFromLocalPref],
+        ));
+        list.push(next("ordinary metric", learned(), vec![Change::Metric(self.normal_priority)]));
+        if !self.wireguard.is_empty() {
+            let peers = PrefixSet::covering(self.wireguard.iter().copied());
+            let matches = vec![Match::Source(vec![Source::Bgp]), Match::NextHop(peers)];
+            list.push(rule("WireGuard peer", matches, Decision::Reject));
+        }
+        self.push_pool_rules(&mut list);
+        policy("calico kernel", list, Decision::Accept)
+    }
+
+    fn push_pool_rules(&self, list: &mut Vec<Rule>) {
+        // Neighbours in the list that do the same are asked together.
+        for group in self.pools.chunk_by(|a, b| a.kernel == b.kernel) {
+            let inside = || Match::Prefix(PrefixSet::covering(group.iter().map(|p| p.cidr)));
+            let Some(first) = group.first() else { continue };
+            let tunnel = || Rule {
+                name: "pool through the tunnel".to_owned(),
+                matches: vec![inside()],
+                changes: vec![Change::Tunnel(TUNNEL.into())],
+                decision: Decision::Accept,
+            };
+            match first.kernel {
+                PoolRoutes::Accept => {
+                    list.push(rule("pool", vec![inside()], Decision::Accept));
+                }
+                PoolRoutes::Reject => {
+                    list.push(rule(
+                        "pool whose routes Felix writes",
+                        vec![inside()],
+                        Decision::Reject,
+                    ));
+                }
+                PoolRoutes::Tunnel => list.push(tunnel()),
+                PoolRoutes::TunnelCrossSubnet => {
+                    let near = Match::NextHop(PrefixSet::covering(self.subnet));
+                    list.push(rule("pool in our subnet", vec![inside(), near], Decision::Accept));
+                    list.push(tunnel());
+                }
+            }
+        }
+    }
+}
+
+fn filter_rules(
+    cx: &Effective<'_>,
+    names: &[String],
+    direction: Direction,
+    session: Session,
+    problems: &mut Vec<Problem>,
+) -> Vec<Rule> {
+    let found = names.iter().filter_map(|name| cx.snapshot.filters.get(name));
+    found.flat_map(|filter| rules(filter, direction, session, problems)).collect()
+}
+
+fn policy(name: &str, rules: Vec<Rule>, default: Decision) -> Policy {
+    Policy { name: name.into(), rules, default }
+}
+
+fn rule(name: &str, matches: Vec<Match>, decision: Decision) -> Rule {
+    Rule { name: name.to_owned(), matches, changes: Vec::new(), decision }
+}
+
+fn next(name: &str, matches: Vec<Match>, changes: Vec<Change>) -> Rule {
+    Rule { name: name.to_owned(), matches, changes, decision: Decision::Next }
+}
+
+/// A rule for everything inside a set, unless that is empty.
+fn push_set(list: &mut Vec<Rule>, name: &str, set: PrefixSet, decision: Decision) {
+    if !set.ranges().is_empty() {
+        list.push(rule(name, vec![Match::Prefix(set)], decision));
+    }
+}
+
+fn without_metric() -> Match {
+    Match::Not(Box::new(Match::Metric(0..=u32::MAX)))
+}
+
+/// Whether we write the routes of IPIP pools, and those of pools without encapsulation.
+fn route_owner(global: &BgpConfiguration, problems: &mut Vec<Problem>) -> (bool, bool) {
+    match global.program_cluster_routes.as_str() {
+        "Enabled" => (true, true),
+        "EnabledIPIPOnly" => (true, false),
+        "Disabled" => (false, false),
+        "" | "EnabledNoEncapOnly" => (false, true),
+        other => {
+            let text = format!(
+                "spec.programClusterRoutes: \"{other}\" is not a value: EnabledNoEncapOnly is used"
+            );
+            problems.push(Problem::new("BGPConfiguration/default", text));
+            (false, true)
+        }
+    }
+}
+
+/// Own blocks of the family, with the state of the claim, sorted as text. Pending ones are left
+/// out.
+pub(super) fn own_blocks(cx: &Effective<'_>, family: Family) -> Vec<(Prefix, AffinityState)> {
+    let mut blocks: std::collections::BTreeMap<String, (Prefix, AffinityState)> =
+        std::collections::BTreeMap::new();
+    let mut insert = |cidr: Prefix, state| {
+        if cidr.family() == family {
+            blocks.insert(cidr.to_string(), (cidr, state));
+        }
+    };
+    if cx.settings.use_pod_cidr {
+        cx.me.pod_cidrs.iter().for_each(|cidr| insert(*cidr, AffinityState::Confirmed));
+    } else {
+        let usable = cx
+            .snapshot
+            .affinities_of(&cx.settings.node)
+            .filter(|a| a.state != AffinityState::Pending);
+        usable.for_each(|affinity| insert(affinity.cidr, affinity.state));
+    }
+    blocks.into_values().collect()
+}
+
+fn aggregates(cx: &Effective<'_>, family: Family) -> Vec<Prefix> {
+    let blocks = own_blocks(cx, family).into_iter();
+    blocks.filter(|(_, state)| *state == AffinityState::Confirmed).map(|(cidr, _)| cidr).collect()
+}
+
+/// The node's own list replaces the cluster's, for both families.
+fn communities(
+    cx: &Effective<'_>,
+    family: Family,
+    problems: &mut Vec<Problem>,
+) -> Vec<(Prefix, Vec<(String, AnyCommunity)>)> {
+    let (object, source, list) = match &cx.own.prefix_advertisements {
+        Some(list) => (format!("BGPConfiguration/node.{}", cx.settings.node), cx.own, list),
+        None => match &cx.global.prefix_advertisements {
+            Some(list) => ("BGPConfiguration/default".to_owned(), cx.global, list),
+            None => return Vec::new(),
+        },
+    };
+    let mut out = Vec::new();
+    for (index, advertisement) in list.iter().enumerate() {
+        let mut report = |text: String| {
+            let text = format!("spec.prefixAdvertisements[{index}]: {text}");
+            problems.push(Problem::new(&object, text));
+        };
+        let prefix = match exact(&advertisement.cidr) {
+            Ok(prefix) => prefix,
+            Err(error) => {
+                report(format!("{error}: it is skipped"));
+                continue;
+            }
+        };
+        if prefix.family() != family {
+            continue;
+        }
+        let mut texts: Vec<&str> = Vec::new();
+        for text in &advertisement.communities {
+            if text.contains(':') {
+                texts.push(text);
+            } else if let Some(named) = source.communities.iter().find(|c| c.name == *text) {
+                texts.push(&named.value);
+            } else {
+                report(format!("no community is called \"{text}\""));
+            }
+        }
+        texts.sort_unstable();
+        texts.dedup();
+        let mut parsed = Vec::new();
+        for text in texts {
+            match AnyCommunity::parse(text) {
+                Some(community) => parsed.push((text.to_owned(), community)),
+                None => report(format!("\"{text}\" is not a community (a:b or a:b:c)")),
+            }
+        }
+        out.push((prefix, parsed));
+    }
+    out
+}
+
+/// Of pools with the same CIDR the first by name counts.
+fn pools(
+    cx: &Effective<'_>,
+    family: Family,
+    owns_ipip: bool,
+    owns_plain: bool,
+    has_subnet: bool,
+) -> Vec<Pool> {
+    let mut by_cidr: std::collections::BTreeMap<Prefix, &IpPool> =
+        std::collections::BTreeMap::new();
+    for pool in cx.snapshot.pools.values().filter(|p| p.cidr.family() == family) {
+        by_cidr.entry(pool.cidr).or_insert(pool);
+    }
+    let routes = |pool: &IpPool| match (pool.encapsulation, family) {
+        // Without a subnet of its own the node cannot tell near from far, and takes everything.
+        (_, Family::Ipv4) if !has_subnet => PoolRoutes::Accept,
+        (Encapsulation::Vxlan, _) => PoolRoutes::Reject,
+        (Encapsulation::None, _) if owns_plain => PoolRoutes::Accept,
+        (Encapsulation::None, _) => PoolRoutes::Reject,
+        (Encapsulation::IpipAlways | Encapsulation::IpipCrossSubnet, _) if !owns_ipip => {
+            PoolRoutes::Reject
+        }
+        (Encapsulation::IpipAlways, Family::Ipv4) => PoolRoutes::Tunnel,
+        (Encapsulation::IpipCrossSubnet, Family::Ipv4) => PoolRoutes::TunnelCrossSubnet,
+        (Encapsulation::IpipAlways | Encapsulation::IpipCrossSubnet, Family::Ipv6) => {
+            PoolRoutes::Accept
+        }
+    };
+    sorted(by_cidr.keys().copied())
+        .into_iter()
+        .filter_map(|cidr| by_cidr.get(&cidr))
+        .map(|pool| Pool {
+            cidr: pool.cidr,
+            export: !pool.disable_bgp_export,
+            kernel: routes(pool),
+        })
+        .collect()
+}
+
+fn wireguard(cx: &Effective<'_>, family: Family) -> Vec<Prefix> {
+    if !cx.me.has_wireguard(family) {
+        return Vec::new();
+    }
+    let others = cx.snapshot.nodes.values().filter(|n| n.name != cx.me.name);
+    others
+        .filter(|node| node.has_wireguard(family))
+        .filter_map(|node| node.address(family))
+        .map(|host| Prefix::host(host.addr))
+        .collect()
+}
+
+/// Compiles policies once for all sessions that share them, and gives an equal one of an earlier
+/// time out again, so that unchanged sessions can be told by the pointer.
+#[derive(Default)]
+pub(super) struct PolicyCache {
+    previous: Vec<Arc<Policy>>,
+    current: Vec<Arc<Policy>>,
+    by_session: std::collections::HashMap<SessionKey, (Arc<Policy>, Arc<Policy>)>,
+}
+
+/// What sessions with the same policies share.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct SessionKey {
+    family: Family,
+    peer_type: PeerType,
+    local_asn: Asn,
+    filters: Vec<String>,
+}
+
+impl PolicyCache {
+    /// Begins a computation: policies are compiled anew.
+    pub(super) fn begin(&mut self) {
+        self.previous = std::mem::take(&mut self.current);
+        self.by_session.clear();
+    }
+
+    pub(super) fn shared(&mut self, policy: Policy) -> Arc<Policy> {
+        let known = self.current.iter().chain(&self.previous).find(|p| ***p == policy);
+        let policy = known.map_or_else(|| Arc::new(policy), Arc::clone);
+        if !self.current.iter().any(|p| Arc::ptr_eq(p, &policy)) {
+            self.current.push(Arc::clone(&policy));
+        }
+        policy
+    }
+
+    /// Import and export policy of a session.
+    pub(super) fn of_session(
+        &mut self,
+        cx: &Effective<'_>,
+        parts: &Parts,
+        session: &super::plan::Session,
+        problems: &mut Vec<Problem>,
+    ) -> (Arc<Policy>, Arc<Policy>) {
+        let key = SessionKey {
+            family: parts.family,
+            peer_type: if session.internal { PeerType::Internal } else { PeerType::External },
+            local_asn: session.local_asn,
+            filters: session.filters.clone(),
+        };
+        if let Some(known) = self.by_session.get(&key) {
+            return known.clone();
+        }
+        let scope =
+            Session { family: key.family, peer_type: key.peer_type, local_asn: key.local_asn };
+        let import = self.shared(parts.import(cx, &key.filters, scope, problems));
+        let export = self.shared(parts.export(cx, &key.filters, scope, problems));
+        self.by_session.insert(key, (Arc::clone(&import), Arc::clone(&export)));
+        (import, export)
+    }
+}

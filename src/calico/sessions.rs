@@ -1,0 +1,222 @@
+//! Sessions: names and parameters, from the mesh and from entries of the peer table.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bgp_proto::types::{Asn, ClusterId, Family};
+
+use super::effective::Effective;
+use super::model::{BgpPeer, Node};
+use super::plan::{NextHop, Problem, Session, SessionKind};
+
+/// Restart time that BIRD offers by itself, in seconds.
+const RESTART_TIME_DEFAULT: u64 = 120;
+
+/// The port that 0 stands for.
+pub(super) const BGP_PORT: u16 = 179;
+
+/// Whom an entry of the peer table is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Scope {
+    /// Every node.
+    Global,
+    /// This node.
+    Node,
+}
+
+/// How a BGPPeer came to name a remote end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// By `peerIP`.
+    Explicit {
+        /// The text is the address of some node.
+        is_node: bool,
+    },
+    /// By a selector, or in reverse.
+    Node,
+    /// As a workload of this node.
+    Local,
+}
+
+/// A remote end that a BGPPeer names.
+#[derive(Clone, Debug)]
+pub(super) struct Entry<'a> {
+    pub(super) peer: &'a BgpPeer,
+    pub(super) scope: Scope,
+    pub(super) origin: Origin,
+    pub(super) addr: IpAddr,
+    /// 0: not said.
+    pub(super) port: u16,
+    pub(super) asn: Option<Asn>,
+    /// Cluster id of a remote node; empty: none, or not known.
+    pub(super) cluster_id: &'a str,
+}
+
+/// The family of an address.
+pub(super) fn family_of(addr: IpAddr) -> Family {
+    if addr.is_ipv4() { Family::Ipv4 } else { Family::Ipv6 }
+}
+
+/// `Mesh_10_0_0_1`, `Global_fd00__1_port_1790`: as BIRD's protocols are called.
+fn name(prefix: &str, addr: &str, port: u16) -> Arc<str> {
+    let mut name = String::with_capacity(prefix.len() + addr.len() + 11);
+    name.push_str(prefix);
+    name.extend(addr.chars().map(|c| if matches!(c, '.' | ':') { '_' } else { c }));
+    if port > 0 {
+        name.push_str("_port_");
+        name.push_str(&port.to_string());
+    }
+    name.into()
+}
+
+/// The session of the mesh with another node; `None`: they are not in one mesh, or an address is
+/// missing.
+pub(super) fn mesh_session(
+    cx: &Effective<'_>,
+    node: &Node,
+    family: Family,
+    problems: &mut Vec<Problem>,
+) -> Option<Session> {
+    if cx.me.is_reflector()
+        || node.is_reflector()
+        || cx.global.node_to_node_mesh_enabled == Some(false)
+    {
+        return None;
+    }
+    let (mine, theirs) = (cx.me.address(family)?, node.address(family)?);
+    if mine.addr == theirs.addr || node.name == cx.me.name {
+        return None;
+    }
+    // Not the cluster's AS: a node without one is taken to be in ours.
+    let remote_asn = node.asn.unwrap_or(cx.asn);
+    let object = format!("Node/{}", node.name);
+    if remote_asn.0 == 0 {
+        problems.push(Problem::new(object, "asNumber is 0: there is no session to the node"));
+        return None;
+    }
+    let (password, key) = match &cx.global.node_mesh_password {
+        None => (None, None),
+        Some(reference) => {
+            let object = "BGPConfiguration/default";
+            let (password, key) = cx.password(reference, object, problems);
+            (Some(password), key)
+        }
+    };
+    Some(Session {
+        name: name("Mesh_", &theirs.text, 0),
+        kind: SessionKind::Mesh,
+        neighbor: theirs.addr,
+        port: port_or_default(cx.port_of(node)),
+        remote_asn,
+        local_asn: cx.asn,
+        internal: remote_asn == cx.asn,
+        source_address: Some(mine.addr),
+        passive: theirs.text > mine.text,
+        ttl_security: None,
+        password,
+        route_reflector_client: false,
+        cluster_id: None,
+        next_hop: NextHop::Auto,
+        allow_local_asn: 0,
+        graceful_restart_time: cx
+            .global
+            .node_mesh_max_restart_time
+            .map_or(RESTART_TIME_DEFAULT, |t| t.as_secs()),
+        keepalive_time: None,
+        filters: Vec::new(),
+        key,
+    })
+}
+
+/// The session of an entry of the peer table. The entry is not the node itself, and its AS is
+/// known.
+pub(super) fn peer_session(
+    cx: &Effective<'_>,
+    entry: &Entry<'_>,
+    remote_asn: Asn,
+    problems: &mut Vec<Problem>,
+) -> Session {
+    let peer = entry.peer;
+    let family = family_of(entry.addr);
+    let mine = cx.me.address(family);
+    let (is_explicit, is_node) = match entry.origin {
+        Origin::Explicit { is_node } => (true, is_node),
+        Origin::Node | Origin::Local => (false, false),
+    };
+    let is_local = entry.origin == Origin::Local;
+    let local_asn = match entry.origin {
+        Origin::Explicit { .. } | Origin::Local => peer.local_asn.filter(|a| a.0 != 0),
+        Origin::Node => None,
+    }
+    .unwrap_or(cx.asn);
+    let internal = remote_asn == local_asn;
+    let text = entry.addr.to_string();
+    let (kind, prefix) = match (entry.origin, entry.scope) {
+        (Origin::Local, _) => (SessionKind::LocalWorkload, "Local_Workload_"),
+        (_, Scope::Global) => (SessionKind::Global, "Global_"),
+        (_, Scope::Node) => (SessionKind::Node, "Node_"),
+    };
+    let is_client = internal && cx.me.is_reflector() && entry.cluster_id != &*cx.me.cluster_id;
+    let uses_node_address = !is_local && matches!(peer.source_address.as_str(), "" | "UseNodeIP");
+    let object = format!("BGPPeer/{}", peer.name);
+    let (password, key) = match &peer.password {
+        Some(reference) if !is_local => {
+            let (password, key) = cx.password(reference, &object, problems);
+            (Some(password), key)
+        }
+        _ => (None, None),
+    };
+    let unless_local = |time: Option<Duration>| time.filter(|_| !is_local).map(|t| t.as_secs());
+    let sorts_after_us = mine.is_some_and(|m| *text > *m.text);
+    Session {
+        name: name(prefix, &text, entry.port),
+        kind,
+        neighbor: entry.addr,
+        port: port_or_default(entry.port),
+        remote_asn,
+        local_asn,
+        internal,
+        source_address: mine.filter(|_| uses_node_address).map(|m| m.addr),
+        passive: is_local || (entry.scope == Scope::Global && is_node && sorts_after_us),
+        ttl_security: peer.ttl_security.filter(|hops| *hops > 0 && !is_local),
+        password,
+        route_reflector_client: is_client,
+        cluster_id: if is_client { cluster_id(cx, problems) } else { None },
+        next_hop: if is_local { NextHop::Auto } else { next_hop(peer, internal) },
+        allow_local_asn: match peer.allowed_local_asns {
+            Some(count) if is_explicit => u8::try_from(count.clamp(0, 255)).unwrap_or(u8::MAX),
+            _ => 0,
+        },
+        graceful_restart_time: unless_local(peer.max_restart_time).unwrap_or(RESTART_TIME_DEFAULT),
+        keepalive_time: unless_local(peer.keepalive_time),
+        filters: cx.filters(&peer.filters, family),
+        key,
+    }
+}
+
+fn port_or_default(port: u16) -> u16 {
+    if port == 0 { BGP_PORT } else { port }
+}
+
+/// `nextHopMode`, given in whatever way, hides the older field.
+fn next_hop(peer: &BgpPeer, internal: bool) -> NextHop {
+    match peer.next_hop_mode.as_str() {
+        "Keep" => NextHop::Keep,
+        "Self" => NextHop::SelfAddress,
+        "" if peer.keep_original_next_hop && !internal => NextHop::Keep,
+        _ => NextHop::Auto,
+    }
+}
+
+fn cluster_id(cx: &Effective<'_>, problems: &mut Vec<Problem>) -> Option<ClusterId> {
+    let parsed = cx.me.cluster_id.parse().ok();
+    if parsed.is_none() {
+        let text = format!(
+            "routeReflectorClusterID: \"{}\" is not written like an IPv4 address: the BGP Identifier is used",
+            cx.me.cluster_id
+        );
+        problems.push(Problem::new(format!("Node/{}", cx.me.name), text));
+    }
+    parsed
+}

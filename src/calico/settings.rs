@@ -1,0 +1,120 @@
+//! What the environment of calico-node says.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+
+use sha2::{Digest, Sha256};
+
+use bgp_proto::types::RouterId;
+
+/// What the environment of calico-node says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// The node that this daemon runs for (`NODENAME`).
+    pub node: String,
+    /// `CALICO_ROUTER_ID`.
+    pub router_id: RouterIdSource,
+    /// `CALICO_ADVERTISE_CLUSTER_IPS`: one CIDR instead of `serviceClusterIPs`; empty: not set.
+    pub advertise_cluster_ips: String,
+    /// What endpoints call this node (`CALICO_K8S_NODE_REF`). Default: `node`.
+    pub kubernetes_node: String,
+    /// Where Secrets are looked up (`NAMESPACE`). Default `kube-system`.
+    pub namespace: String,
+    /// Blocks are the node's pod CIDRs (`USE_POD_CIDR`).
+    pub use_pod_cidr: bool,
+}
+
+/// Where the BGP Identifier comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RouterIdSource {
+    /// The node's IPv4 address.
+    Address,
+    /// A hash of the node's name.
+    Hash,
+    /// This text.
+    Given(String),
+}
+
+impl Settings {
+    /// Every default, for a node.
+    pub fn new(node: impl Into<String>) -> Self {
+        let node = node.into();
+        Settings {
+            kubernetes_node: node.clone(),
+            node,
+            router_id: RouterIdSource::Address,
+            advertise_cluster_ips: String::new(),
+            namespace: "kube-system".to_owned(),
+            use_pod_cidr: false,
+        }
+    }
+
+    /// As [`Settings::new`], with variables of calico-node's environment. Empty variables count as
+    /// absent.
+    pub fn from_env(node: impl Into<String>, env: &BTreeMap<String, String>) -> Self {
+        let mut settings = Settings::new(node);
+        let get = |key: &str| env.get(key).map(String::as_str).filter(|v| !v.is_empty());
+        match get("CALICO_ROUTER_ID") {
+            None => {}
+            Some("hash") => settings.router_id = RouterIdSource::Hash,
+            Some(text) => settings.router_id = RouterIdSource::Given(text.to_owned()),
+        }
+        for (key, field) in [
+            ("CALICO_ADVERTISE_CLUSTER_IPS", &mut settings.advertise_cluster_ips),
+            ("CALICO_K8S_NODE_REF", &mut settings.kubernetes_node),
+            ("NAMESPACE", &mut settings.namespace),
+        ] {
+            if let Some(value) = get(key) {
+                value.clone_into(field);
+            }
+        }
+        settings.use_pod_cidr = get("USE_POD_CIDR")
+            .is_some_and(|v| matches!(v, "true" | "True" | "TRUE" | "1" | "t" | "T"));
+        settings
+    }
+}
+
+/// The BGP Identifier that Calico makes of a node's name: the first four octets of its SHA-256, the
+/// first brought below 224 so that it looks like a unicast address.
+pub fn hashed_router_id(node: &str) -> RouterId {
+    let hash = Sha256::digest(node.as_bytes());
+    let mut octets = [0u8; 4];
+    octets.iter_mut().zip(hash).for_each(|(octet, h)| *octet = h);
+    if octets[0] > 223 {
+        octets[0] -= 32;
+    }
+    Ipv4Addr::from(octets).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn variables_are_read_and_empty_ones_ignored() {
+        let env = [
+            ("CALICO_ROUTER_ID", "hash"),
+            ("NAMESPACE", ""),
+            ("CALICO_K8S_NODE_REF", "k8s-name"),
+            ("USE_POD_CIDR", "true"),
+            ("OTHER", "x"),
+        ];
+        let env = env.map(|(k, v)| (k.to_owned(), v.to_owned())).into();
+        let settings = Settings::from_env("n1", &env);
+        assert_eq!(settings.router_id, RouterIdSource::Hash);
+        assert_eq!(settings.namespace, "kube-system");
+        assert_eq!(settings.kubernetes_node, "k8s-name");
+        assert!(settings.use_pod_cidr);
+        assert_eq!(Settings::new("n1").kubernetes_node, "n1");
+    }
+
+    #[test]
+    fn the_hash_is_stable_and_looks_like_a_unicast_address() {
+        // SHA-256("abc") = ba7816bf…; of "node-3" it begins with an octet above 223 or not, but the
+        // result never does.
+        assert_eq!(hashed_router_id("abc").to_string(), "186.120.22.191");
+        for number in 0..200 {
+            assert!(hashed_router_id(&format!("node-{number}")).0 >> 24 <= 223);
+        }
+    }
+}

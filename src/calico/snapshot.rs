@@ -1,0 +1,232 @@
+//! Every object that BGP reads, at one moment.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::model::{
+    BgpConfiguration, BgpFilter, BgpPeer, BlockAffinity, Decoded, EndpointSlice, IpPool, Kind,
+    LocalEndpoint, Node, Object, ObjectId, Secret, Service,
+};
+
+/// Objects with a namespace and a name.
+type Namespaced<T> = BTreeMap<(String, String), Arc<T>>;
+
+/// Every object that BGP reads, at one moment.
+///
+/// An object that cannot be read keeps its previous state, and is listed in
+/// [`Snapshot::unreadable`] until a readable one replaces it or it is deleted.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    calico_nodes: BTreeMap<String, Arc<Node>>,
+    kubernetes_nodes: BTreeMap<String, Arc<Node>>,
+    /// Both of the above, merged by name.
+    pub(super) nodes: BTreeMap<Arc<str>, Arc<Node>>,
+    /// Names of nodes by the text of an address.
+    by_address: BTreeMap<Box<str>, BTreeSet<Arc<str>>>,
+    pub(super) configurations: BTreeMap<String, Arc<BgpConfiguration>>,
+    pub(super) peers: BTreeMap<String, Arc<BgpPeer>>,
+    pub(super) filters: BTreeMap<String, Arc<BgpFilter>>,
+    pub(super) pools: BTreeMap<String, Arc<IpPool>>,
+    /// By node, then by name.
+    affinities: BTreeMap<String, BTreeMap<String, Arc<BlockAffinity>>>,
+    affinity_nodes: BTreeMap<String, String>,
+    pub(super) secrets: Namespaced<Secret>,
+    pub(super) services: Namespaced<Service>,
+    pub(super) slices: Namespaced<EndpointSlice>,
+    pub(super) endpoints: BTreeMap<String, Arc<LocalEndpoint>>,
+    unreadable: BTreeMap<ObjectId, String>,
+}
+
+impl Snapshot {
+    /// Takes an object in, or its absence.
+    pub fn apply(&mut self, decoded: Decoded) {
+        match decoded.object {
+            Ok(Some(object)) => {
+                self.unreadable.remove(&decoded.id);
+                self.insert(decoded.id, object);
+            }
+            Ok(None) => self.withdraw(&decoded.id),
+            Err(fault) => {
+                self.unreadable.insert(decoded.id, fault.to_string());
+            }
+        }
+    }
+
+    fn insert(&mut self, id: ObjectId, object: Object) {
+        let ObjectId { kind, namespace, name } = id;
+        match object {
+            Object::Node(node) => {
+                let merged = Arc::clone(&node.name);
+                match kind {
+                    Kind::KubernetesNode => self.kubernetes_nodes.insert(name, node),
+                    _ => self.calico_nodes.insert(name, node),
+                };
+                self.merge_node(&merged);
+            }
+            Object::BgpConfiguration(object) => {
+                self.configurations.insert(name, object);
+            }
+            Object::BgpPeer(object) => {
+                self.peers.insert(name, object);
+            }
+            Object::BgpFilter(object) => {
+                self.filters.insert(name, object);
+            }
+            Object::IpPool(object) => {
+                self.pools.insert(name, object);
+            }
+            Object::BlockAffinity(object) => {
+                self.withdraw_affinity(&name);
+                self.affinity_nodes.insert(name.clone(), object.node.clone());
+                self.affinities.entry(object.node.clone()).or_default().insert(name, object);
+            }
+            Object::Secret(object) => {
+                self.secrets.insert((namespace, name), object);
+            }
+            Object::Service(object) => {
+                self.services.insert((namespace, name), object);
+            }
+            Object::EndpointSlice(object) => {
+                self.slices.insert((namespace, name), object);
+            }
+            Object::LocalEndpoint(object) => {
+                self.endpoints.insert(name, object);
+            }
+        }
+    }
+
+    /// Takes an object out.
+    pub fn withdraw(&mut self, id: &ObjectId) {
+        self.unreadable.remove(id);
+        let name = id.name.as_str();
+        let namespaced = || (id.namespace.clone(), id.name.clone());
+        match id.kind {
+            Kind::Node => {
+                self.calico_nodes.remove(name);
+                self.merge_node(name);
+            }
+            Kind::KubernetesNode => {
+                self.kubernetes_nodes.remove(name);
+                self.merge_node(name);
+            }
+            Kind::BgpConfiguration => drop(self.configurations.remove(name)),
+            Kind::BgpPeer => drop(self.peers.remove(name)),
+            Kind::BgpFilter => drop(self.filters.remove(name)),
+            Kind::IpPool => drop(self.pools.remove(name)),
+            Kind::BlockAffinity => self.withdraw_affinity(name),
+            Kind::Secret => drop(self.secrets.remove(&namespaced())),
+            Kind::Service => drop(self.services.remove(&namespaced())),
+            Kind::EndpointSlice => drop(self.slices.remove(&namespaced())),
+            Kind::LocalEndpoint => drop(self.endpoints.remove(name)),
+        }
+    }
+
+    fn withdraw_affinity(&mut self, name: &str) {
+        let Some(node) = self.affinity_nodes.remove(name) else { return };
+        if let Some(of_node) = self.affinities.get_mut(&node) {
+            of_node.remove(name);
+            if of_node.is_empty() {
+                self.affinities.remove(&node);
+            }
+        }
+    }
+
+    /// Brings the merged node and the address index up to date.
+    fn merge_node(&mut self, name: &str) {
+        let merged = match (self.calico_nodes.get(name), self.kubernetes_nodes.get(name)) {
+            (Some(calico), Some(kubernetes)) => Some(Arc::new(calico.with_labels_of(kubernetes))),
+            (Some(only), None) | (None, Some(only)) => Some(Arc::clone(only)),
+            (None, None) => None,
+        };
+        if let Some(old) = self.nodes.remove(name) {
+            for host in [&old.ipv4, &old.ipv6].into_iter().flatten() {
+                if let Some(names) = self.by_address.get_mut(&host.text) {
+                    names.remove(name);
+                    if names.is_empty() {
+                        self.by_address.remove(&host.text);
+                    }
+                }
+            }
+        }
+        if let Some(node) = merged {
+            for host in [&node.ipv4, &node.ipv6].into_iter().flatten() {
+                let names = self.by_address.entry(host.text.clone()).or_default();
+                names.insert(Arc::clone(&node.name));
+            }
+            self.nodes.insert(Arc::clone(&node.name), node);
+        }
+    }
+
+    /// A node.
+    pub fn node(&self, name: &str) -> Option<&Arc<Node>> {
+        self.nodes.get(name)
+    }
+
+    /// Nodes with an address, by its text, in order of their names.
+    pub(super) fn nodes_at<'a>(
+        &'a self,
+        text: &str,
+    ) -> impl Iterator<Item = &'a Arc<Node>> + use<'a> {
+        let names = self.by_address.get(text);
+        names.into_iter().flatten().filter_map(|name| self.nodes.get(name))
+    }
+
+    /// Affinities of a node.
+    pub(super) fn affinities_of(&self, node: &str) -> impl Iterator<Item = &Arc<BlockAffinity>> {
+        self.affinities.get(node).into_iter().flat_map(BTreeMap::values)
+    }
+
+    /// Objects whose newest state cannot be read, and why.
+    pub fn unreadable(&self) -> &BTreeMap<ObjectId, String> {
+        &self.unreadable
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::calico::model::{decode, decode_etcd};
+    use serde_json::json;
+
+    fn node(name: &str, address: &str) -> Decoded {
+        decode(json!({
+            "kind": "Node", "apiVersion": "projectcalico.org/v3", "metadata": {"name": name},
+            "spec": {"bgp": {"ipv4Address": address}},
+        }))
+        .unwrap()
+        .unwrap()
+    }
+
+    #[test]
+    fn an_unreadable_object_keeps_its_previous_state_and_is_named() {
+        let mut snapshot = Snapshot::default();
+        snapshot.apply(node("a", "10.0.0.1/24"));
+        snapshot.apply(node("a", "10.0.0.1.9"));
+        assert_eq!(&*snapshot.node("a").unwrap().ipv4.as_ref().unwrap().text, "10.0.0.1");
+        assert_eq!(snapshot.unreadable().len(), 1);
+        snapshot.apply(node("a", "10.0.0.2/24"));
+        assert!(snapshot.unreadable().is_empty());
+        assert_eq!(snapshot.nodes_at("10.0.0.1").count(), 0, "the old address is forgotten");
+        assert_eq!(snapshot.nodes_at("10.0.0.2").count(), 1);
+    }
+
+    #[test]
+    fn withdrawing_leaves_nothing_behind() {
+        let mut snapshot = Snapshot::default();
+        let id = node("a", "").id;
+        snapshot.apply(node("a", "10.0.0.1/24"));
+        snapshot.apply(node("b", "10.0.0.1/24"));
+        snapshot.apply(node("a", "x"));
+        snapshot.withdraw(&id);
+        let left: Vec<_> = snapshot.nodes_at("10.0.0.1").map(|n| &*n.name).collect();
+        assert_eq!(left, ["b"]);
+        assert!(snapshot.unreadable().is_empty() && snapshot.node("a").is_none());
+
+        let key = "/calico/ipam/v2/host/a/ipv4/block/10.65.1.0-26";
+        snapshot.apply(decode_etcd(key, b"").unwrap());
+        assert_eq!(snapshot.affinities_of("a").count(), 1);
+        snapshot.apply(decode_etcd(key, br#"{"deleted":true}"#).unwrap());
+        assert_eq!(snapshot.affinities_of("a").count(), 0);
+        assert!(snapshot.affinities.is_empty() && snapshot.affinity_nodes.is_empty());
+    }
+}
