@@ -283,6 +283,7 @@ fn routes(at: usize, variant: u8) -> PeerRoutes {
         prefixes_warning_percent: 80,
         add_path_send: if variant & 16 == 0 { AddPathSend::All } else { AddPathSend::Best(2) },
         honour_graceful_shutdown: true,
+        stale_time: Duration::from_secs(180),
     }
 }
 

@@ -4,7 +4,7 @@
 //! queue, the rest of the world is closed at once with a reset, and running out of descriptors
 //! pauses accepting until there are some again.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd;
@@ -102,13 +102,13 @@ pub struct Listeners {
     bound: Vec<Bound>,
     directory: Directory,
     dynamic: mpsc::Sender<Accepted>,
-    keys: HashMap<Prefix, AuthKey>,
+    keys: BTreeMap<Prefix, AuthKey>,
 }
 
 impl Listeners {
     /// No socket yet. Connections that may become dynamic peers go to `dynamic`, without waiting.
     pub fn new(directory: Directory, dynamic: mpsc::Sender<Accepted>) -> Self {
-        Listeners { bound: Vec::new(), directory, dynamic, keys: HashMap::new() }
+        Listeners { bound: Vec::new(), directory, dynamic, keys: BTreeMap::new() }
     }
 
     /// Binds these addresses and closes all others. On an error the sockets stay as they were.

@@ -38,6 +38,7 @@ fn routes(id: u32) -> PeerRoutes {
         prefixes_max: None,
         prefixes_warning_percent: 80,
         add_path_send: AddPathSend::All,
+        stale_time: std::time::Duration::from_secs(180),
         honour_graceful_shutdown: true,
     }
 }
@@ -181,10 +182,12 @@ fn peers_that_get_the_same_policy_end_up_in_one_group() {
     let mut b = up(&mut table, 3, 65002, other());
     announce(&mut table, 2, 65001, &["10.1.0.0/16"]);
     settle(&mut table);
-    (read(&mut a), read(&mut b));
+    read(&mut a);
+    read(&mut b);
     table.peer_configure(Time::ZERO, PeerId(2), Arc::new(other()));
     settle(&mut table);
-    (read(&mut a), read(&mut b));
+    read(&mut a);
+    read(&mut b);
     settle(&mut table);
     let groups = table.groups();
     assert_eq!(groups.len(), 1);
