@@ -160,11 +160,10 @@ fn run_one(
             child.kill()?;
         }
     };
-    ensure!(
-        status.success() || interrupted.load(Ordering::Relaxed),
-        "the run of {} ended: {status}",
-        kind.name()
-    );
+    if interrupted.load(Ordering::Relaxed) {
+        bail!("interrupted");
+    }
+    ensure!(status.success(), "the run of {} ended: {status}", kind.name());
     let text = std::fs::read_to_string(dir.path.join("result.json")).context("read the result")?;
     serde_json::from_str(&text).context("decode the result")
 }

@@ -124,6 +124,7 @@ impl Options {
             return self.daemons.clone();
         }
         let all: &[Kind] = match (self.quick, self.scenario) {
+            (true, Scenario::Kernel) => &[Margay],
             (true, _) => &[Margay, Relay],
             (_, Scenario::Kernel) => &[Margay, Bird2, Frr],
             (_, Scenario::Table) => &[Null, Relay, Margay, Bird2, Frr, Gobgp, Openbgpd],
