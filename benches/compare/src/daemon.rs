@@ -32,6 +32,8 @@ pub(crate) enum Kind {
     Relay,
     /// Floor: swallows UPDATEs.
     Null,
+    /// Floor of the kernel scenario: writes routes, speaks no BGP.
+    Writer,
 }
 
 /// Whether learned routes go to the kernel.
@@ -76,12 +78,13 @@ impl Kind {
             Self::Openbgpd => "openbgpd",
             Self::Relay => "relay",
             Self::Null => "null",
+            Self::Writer => "writer",
         }
     }
 
     fn program(self) -> Option<PathBuf> {
         let path = match self {
-            Self::Margay | Self::Relay | Self::Null => return None,
+            Self::Margay | Self::Relay | Self::Null | Self::Writer => return None,
             Self::Bird2 => "/usr/sbin/bird",
             Self::Frr => return Some(Path::new(FRR).join("bgpd")),
             Self::Gobgp => "/usr/bin/gobgpd",
@@ -101,7 +104,7 @@ impl Kind {
     /// One line: name and version.
     pub(crate) fn version(self, margay: Option<&Path>) -> String {
         let (program, flag) = match self {
-            Self::Relay | Self::Null => return self.name().to_owned(),
+            Self::Relay | Self::Null | Self::Writer => return self.name().to_owned(),
             Self::Margay => (margay.map(Path::to_owned), "--version"),
             Self::Openbgpd => (self.program(), "-V"),
             _ => (self.program(), "--version"),
@@ -123,6 +126,7 @@ impl Kind {
         let log = dir.join(format!("{}.log", self.name()));
         let config = dir.join(format!("{}.conf", self.name()));
         let command = match self {
+            Self::Writer => bail!("the writer is a floor of the kernel scenario only"),
             Self::Relay | Self::Null => {
                 let mut command = Command::new(std::env::current_exe()?);
                 command.args(["floor", self.name(), &LISTEN.to_string(), &setup.asn.to_string()]);

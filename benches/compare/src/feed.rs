@@ -32,17 +32,22 @@ impl Feed {
     }
 }
 
-/// A stream that withdraws all that `feed` announces, in address order.
+/// All prefixes that `feed` announces, in the order of their lengths and addresses.
+///
+/// # Errors
+/// See [`table_after`].
+pub(crate) fn prefixes_of(feed: &Feed) -> anyhow::Result<Vec<Prefix>> {
+    let table = table_after(&feed.bytes)?;
+    Ok(table.into_keys().map(|key| (key as u32, (key >> 32) as u8)).collect())
+}
+
+/// A stream that withdraws all that `feed` announces.
 ///
 /// # Errors
 /// See [`table_after`].
 pub(crate) fn withdrawal_of(feed: &Feed) -> anyhow::Result<Vec<u8>> {
-    let table = table_after(&feed.bytes)?;
-    let mut prefixes: Vec<Prefix> =
-        table.into_keys().map(|key| (key as u32, (key >> 32) as u8)).collect();
-    prefixes.sort_unstable();
     let mut out = Vec::new();
-    wire::push_withdrawals(&mut out, &prefixes);
+    wire::push_withdrawals(&mut out, &prefixes_of(feed)?);
     Ok(out)
 }
 

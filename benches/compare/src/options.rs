@@ -119,14 +119,14 @@ impl Options {
 
     /// The contestants, in running order.
     pub(crate) fn contestants(&self) -> Vec<Kind> {
-        use Kind::{Bird2, Frr, Gobgp, Margay, Null, Openbgpd, Relay};
+        use Kind::{Bird2, Frr, Gobgp, Margay, Null, Openbgpd, Relay, Writer};
         if !self.daemons.is_empty() {
             return self.daemons.clone();
         }
         let all: &[Kind] = match (self.quick, self.scenario) {
             (true, Scenario::Kernel) => &[Margay],
             (true, _) => &[Margay, Relay],
-            (_, Scenario::Kernel) => &[Margay, Bird2, Frr],
+            (_, Scenario::Kernel) => &[Writer, Margay, Bird2, Frr],
             (_, Scenario::Table) => &[Null, Relay, Margay, Bird2, Frr, Gobgp, Openbgpd],
             // The relay withdraws nothing when a session ends.
             (_, Scenario::Idle | Scenario::Loss) => &[Margay, Bird2, Frr, Gobgp, Openbgpd],

@@ -73,7 +73,7 @@ fn number(value: f64) -> String {
     }
 }
 
-/// Prints one line per daemon: every metric, and the first one relative to margay (and to the relay).
+/// Prints one line per daemon: every metric, and the first one relative to margay (and to the floor).
 pub(crate) fn print(rows: &[Row], limit: u64) {
     let mut names: Vec<&str> = Vec::new();
     for metric in rows.iter().flat_map(|row| &row.metrics) {
@@ -88,19 +88,19 @@ pub(crate) fn print(rows: &[Row], limit: u64) {
         return;
     };
     let value = |row: &Row, name: &str| row.metrics.iter().find(|m| m.name == name)?.value;
-    let of = |kind: Kind| rows.iter().find(|row| row.kind == kind).and_then(|row| value(row, main));
-    let ratio = |row: &Row, kind: Kind| {
-        let base = of(kind).filter(|base| *base > 0.0)?;
+    let ratio = |row: &Row, bases: &[Kind]| {
+        let base = rows.iter().find(|row| bases.contains(&row.kind))?;
+        let base = value(base, main).filter(|base| *base > 0.0)?;
         Some(format!("{:.2}", value(row, main)? / base))
     };
     let mut header =
-        vec!["daemon".to_owned(), main.to_owned(), "x margay".to_owned(), "x relay".to_owned()];
+        vec!["daemon".to_owned(), main.to_owned(), "x margay".to_owned(), "x floor".to_owned()];
     header.extend(names.iter().skip(1).map(|name| (*name).to_owned()));
     let mut lines = vec![header];
     for row in rows {
         let mut line = vec![row.kind.name().to_owned()];
         line.push(value(row, main).map_or_else(|| not_done(row, limit), number));
-        for base in [Kind::Margay, Kind::Relay] {
+        for base in [&[Kind::Margay][..], &[Kind::Relay, Kind::Writer]] {
             line.push(ratio(row, base).unwrap_or_else(|| "-".to_owned()));
         }
         line.extend(

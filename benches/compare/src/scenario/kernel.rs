@@ -6,11 +6,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 
-use crate::daemon::Fib;
+use crate::daemon::{Fib, Kind};
 use crate::report::Row;
+use crate::synth::Prefix;
 
 use super::load::synthetic;
-use super::{ASN, Place};
+use super::{ASN, Place, hop_address, writer};
 
 /// How often the table is counted. Counting walks the trie under RCU, which no writer waits for.
 const LOOK: Duration = Duration::from_millis(20);
@@ -20,6 +21,9 @@ pub(super) fn kernel(place: &Place<'_>, row: &mut Row) -> anyhow::Result<()> {
     let options = place.options;
     let feeds = synthetic(place, 1, options.size(options.prefixes, 200_000, 2_000), row)?;
     let feed = feeds.first().context("no prefixes to feed")?;
+    if place.kind == Kind::Writer {
+        return floor(&crate::feed::prefixes_of(feed)?, row);
+    }
     let mut lab = place.start(ASN, Fib::On)?;
     let ids = lab.open(1)?;
     let feeder = *ids.first().context("one session was asked for")?;
@@ -57,6 +61,17 @@ pub(super) fn kernel(place: &Place<'_>, row: &mut Row) -> anyhow::Result<()> {
         _ => format!("{missing} of {} prefixes MISSING in the kernel's table", expected.len()),
     };
     row.note(note);
+    Ok(())
+}
+
+/// The same prefixes, straight into the kernel.
+fn floor(prefixes: &[Prefix], row: &mut Row) -> anyhow::Result<()> {
+    let start = Instant::now();
+    writer::write(prefixes, hop_address(0))?;
+    let secs = start.elapsed().as_secs_f64();
+    row.push("routes/s", prefixes.len() as f64 / secs);
+    row.push("seconds", secs);
+    row.note("batches of 256 without BGP");
     Ok(())
 }
 

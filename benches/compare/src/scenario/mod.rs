@@ -4,6 +4,7 @@ mod change;
 mod kernel;
 mod load;
 mod quiet;
+mod writer;
 
 use std::net::Ipv4Addr;
 use std::path::Path;
