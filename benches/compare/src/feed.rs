@@ -116,8 +116,8 @@ pub(crate) fn probe(number: u32, version: u32, next_hop: Ipv4Addr) -> (Key, Vec<
 
 /// The UPDATEs of an MRT file of BGP4MP records, octet for octet, with these exceptions. Withdrawals, which nothing
 /// precedes in a transfer, and NLRI that a later message replaces are left out, so that every prefix comes once and a
-/// receiver is complete exactly when its sums are. So are the few messages with AS 0 in AS_PATH or AGGREGATOR, which
-/// RFC 7607 forbids to forward as they are. Every next hop is replaced by one that `hop` gives for its number,
+/// receiver is complete exactly when its sums are. So are the few messages with AS 0
+/// or an AS_SET, which RFC 7607 and RFC 9774 forbid to forward. Every next hop is replaced by one that `hop` gives for its number,
 /// because the daemon under test has no route to the original ones.
 ///
 /// # Errors
@@ -131,7 +131,7 @@ pub(crate) fn mrt_transfer(
     flate2::read::GzDecoder::new(file).read_to_end(&mut raw)?;
     let mut updates =
         mrt_updates(&raw).with_context(|| format!("records of {}", path.display()))?;
-    updates.retain(|body| has_as_zero(body) == Some(false));
+    updates.retain(|body| is_forbidden(body) == Some(false));
     let mut last: HashMap<Key, usize> = HashMap::new();
     for (number, body) in updates.iter().enumerate() {
         let note = |event: Event| {
@@ -182,15 +182,15 @@ fn attributes_of(body: &[u8]) -> Option<(usize, usize)> {
     Some((4 + withdrawn, 4 + withdrawn + len))
 }
 
-/// RFC 7607 §2. `None` for an UPDATE without attributes.
-fn has_as_zero(body: &[u8]) -> Option<bool> {
+/// RFC 7607 §2 (AS 0), RFC 9774 §3 (AS_SET). `None` for an UPDATE without attributes.
+fn is_forbidden(body: &[u8]) -> Option<bool> {
     let (from, to) = attributes_of(body).filter(|(from, to)| from < to)?;
     let mut rest = body.get(from..to)?;
     let mut found = false;
     while !rest.is_empty() {
         let (kind, value, after) = wire::attribute(rest)?;
         found |= match kind {
-            AS_PATH => path_has_zero(value)?,
+            AS_PATH => path_is_forbidden(value)?,
             AGGREGATOR => value.starts_with(&[0; 4]),
             _ => false,
         };
@@ -199,10 +199,10 @@ fn has_as_zero(body: &[u8]) -> Option<bool> {
     Some(found)
 }
 
-fn path_has_zero(mut path: &[u8]) -> Option<bool> {
-    while let &[_, hops, ..] = path {
+fn path_is_forbidden(mut path: &[u8]) -> Option<bool> {
+    while let &[kind, hops, ..] = path {
         let (segment, after) = path.get(2..)?.split_at_checked(4 * usize::from(hops))?;
-        if segment.chunks_exact(4).any(|asn| asn == [0; 4]) {
+        if kind == AS_SET || segment.chunks_exact(4).any(|asn| asn == [0; 4]) {
             return Some(true);
         }
         path = after;
@@ -211,6 +211,8 @@ fn path_has_zero(mut path: &[u8]) -> Option<bool> {
 }
 
 const AS_PATH: u8 = 2;
+/// Segment type.
+const AS_SET: u8 = 1;
 const AGGREGATOR: u8 = 7;
 
 fn next_hop_of(attributes: &mut [u8]) -> Option<&mut [u8; 4]> {
@@ -279,6 +281,7 @@ mod tests {
             mrt(&body(2, &[8, 1])),
             mrt(&body(3, &[8, 3])),
             mrt(&[0, 0, 0, 9, 0x40, 2, 6, 2, 1, 0, 0, 0, 0, 8, 7]),
+            mrt(&[0, 0, 0, 9, 0x40, 2, 6, 1, 1, 0, 0, 0, 5, 8, 7]),
             mrt(&[0, 0, 0, 11, 0xc0, 7, 8, 0, 0, 0, 0, 1, 2, 3, 4, 8, 7]),
         ]
         .concat();

@@ -21,7 +21,7 @@ use crate::options::{Options, Scenario};
 use crate::process::{Daemon, Usage};
 use crate::report::Row;
 use crate::session::{Goal, Session, State};
-use crate::wire::Sums;
+use crate::wire::{Key, Sums};
 
 /// AS of daemon and peers, where the data does not ask for another one.
 const ASN: u32 = 64_512;
@@ -214,20 +214,35 @@ fn verify(engine: &Engine, row: &mut Row) {
 fn verify_capture(session: &Session, feeds: &[Feed], row: &mut Row) -> anyhow::Result<()> {
     let Some(capture) = &session.capture else { return Ok(()) };
     let heard = crate::feed::table_after(capture).context("captured octets")?;
-    let (mut missing, mut different, mut expected) = (0, 0, 0);
+    let (mut missing, mut different, mut expected) = (Vec::new(), Vec::new(), 0);
     for feed in feeds {
         for (key, digest) in crate::feed::table_after(&feed.bytes)? {
             expected += 1;
             match heard.get(&key) {
-                None => missing += 1,
-                Some(other) if *other != digest => different += 1,
+                None => missing.push(key),
+                Some(other) if *other != digest => different.push(key),
                 Some(_) => {}
             }
         }
     }
-    let extra = heard.len() + missing - expected;
-    if missing + different + extra > 0 {
-        row.note(format!("state of one receiver: {missing} missing, {different} with other attributes, {extra} extra"));
+    let extra = heard.len() + missing.len() - expected;
+    if missing.len() + different.len() + extra > 0 {
+        row.note(format!(
+            "state of one receiver: {} missing{}, {} with other attributes{}, {extra} extra",
+            missing.len(),
+            examples(&missing),
+            different.len(),
+            examples(&different),
+        ));
     }
     Ok(())
+}
+
+fn examples(keys: &[Key]) -> String {
+    let shown =
+        keys.iter().take(3).map(|key| format!("{}/{}", Ipv4Addr::from(*key as u32), key >> 32));
+    match shown.collect::<Vec<_>>() {
+        shown if shown.is_empty() => String::new(),
+        shown => format!(" ({})", shown.join(", ")),
+    }
 }
