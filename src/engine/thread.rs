@@ -12,9 +12,11 @@ use bgp_proto::wire::RouteAction;
 
 use super::{Clock, Event, Input, Sink};
 
-/// Inputs taken before the table finishes a turn: bounds the time until the first change goes out
-/// while a full table is arriving.
+/// Inputs taken before the table finishes a turn.
 const INPUTS_PER_TURN: usize = 256;
+/// Octets of route batches taken before the table finishes a turn: a full table goes out while it
+/// still arrives, and whoever reads it works beside the table instead of after it.
+const OCTETS_PER_TURN: usize = 256 << 10;
 /// FIB changes handed over at once.
 const FIB_CHANGES_PER_CALL: usize = 4096;
 
@@ -47,7 +49,8 @@ pub(super) fn spawn(
     let waker = Arc::new(InboxWaker { inbox, pending: AtomicBool::new(false) });
     std::thread::Builder::new().name("table".into()).spawn(move || {
         let table = Table::new(config, seed, Waker::from(Arc::clone(&waker)));
-        let mut turn = Turns { table, clock, sink, waker, end_of_rib: Vec::new() };
+        let mut turn =
+            Turns { table, clock, sink, waker, octets: 0, end_of_rib: Vec::new() };
         turn.run(&receiver);
     })
 }
@@ -57,6 +60,8 @@ struct Turns<S> {
     clock: Clock,
     sink: S,
     waker: Arc<InboxWaker>,
+    /// Octets of route batches applied in this turn.
+    octets: usize,
     /// End-of-RIB markers applied in this turn, reported once their routes are on their way.
     end_of_rib: Vec<(PeerId, Family)>,
 }
@@ -105,10 +110,14 @@ impl<S: Sink> Turns<S> {
             }
         };
         let Some(first) = first else { return Next::Continue };
+        self.octets = 0;
         if self.handle(first) == Next::Stop {
             return Next::Stop;
         }
         for _ in 1..INPUTS_PER_TURN {
+            if self.octets >= OCTETS_PER_TURN {
+                break;
+            }
             let Ok(input) = inbox.try_recv() else { break };
             if self.handle(input) == Next::Stop {
                 return Next::Stop;
@@ -132,6 +141,7 @@ impl<S: Sink> Turns<S> {
             Input::PeerRemove { peer } => table.peer_remove(now, peer),
             Input::Batch { peer, batch, permit } => {
                 table.apply(now, peer, &batch);
+                self.octets += batch.size();
                 drop(permit);
                 self.end_of_rib.extend(
                     batch
