@@ -145,7 +145,7 @@ router-id = "10.0.0.$i"
 listen = ["10.0.0.$i:179"]
 hold-time = 3                  # short, so that the demo is: 90 is the default
 connect-retry-time = 1
-graceful-restart-time = 4      # the same: 120 is the default
+graceful-restart-time = 6      # the same: 120 is the default
 
 [[bgp.peers]]
 name = "tor"
@@ -218,8 +218,9 @@ talk() { # FROM ADDRESS NAME
     [[ $answer == "hello from $3 to "* ]] || die "$1 heard: $answer"
     ok "$1 → $2:8080: “$answer”"
 }
+listens() { grep -q ':8080 ' <<< "$(in_ns "$1" ss -Hltn)"; }
 for host in pod1 pod2 pod3 outside; do serve $host; done
-sleep 0.5
+for host in pod1 pod2 pod3 outside; do within 10 "$host listens" listens $host; done
 talk pod1 10.65.2.10 pod2
 talk pod3 10.65.1.10 pod1
 talk pod2 198.51.100.10 outside
@@ -228,7 +229,7 @@ talk outside 10.65.3.10 pod3
 title "5. margay on node3 crashes (kill -9) and comes back"
 kill -KILL "${pids[3]}"
 wait "${pids[3]}" 2>/dev/null || true
-ok "killed: its kernel routes stay, its neighbours keep its routes for up to 4 s"
+ok "killed: its kernel routes stay, its neighbours keep its routes for up to 6 s"
 talk pod1 10.65.3.10 pod3
 start_node 3
 within 15 "node3 has 3 sessions again" established node3 3
@@ -238,7 +239,7 @@ has_route node1 10.65.3.0/26 10.0.0.3 || die "node1 lost node3's block"
 title "6. node3 loses its cable: only timers can notice"
 ip -n "$P-fabric" link set p-node3 nomaster
 within 15 "the router dropped node3's block after the hold time of 3 s" lacks_route tor 10.65.3.0/26
-within 15 "node1 too, 4 s later: two margays agree that a restart may look like this (RFC 8538)" \
+within 15 "node1 too, 6 s later: two margays agree that a restart may look like this (RFC 8538)" \
     lacks_route node1 10.65.3.0/26
 margay node1 show peers | indent
 ip -n "$P-fabric" link set p-node3 master br0
