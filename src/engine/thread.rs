@@ -49,8 +49,7 @@ pub(super) fn spawn(
     let waker = Arc::new(InboxWaker { inbox, pending: AtomicBool::new(false) });
     std::thread::Builder::new().name("table".into()).spawn(move || {
         let table = Table::new(config, seed, Waker::from(Arc::clone(&waker)));
-        let mut turn =
-            Turns { table, clock, sink, waker, octets: 0, end_of_rib: Vec::new() };
+        let mut turn = Turns { table, clock, sink, waker, octets: 0, end_of_rib: Vec::new() };
         turn.run(&receiver);
     })
 }
