@@ -56,23 +56,47 @@ fn end_of_rib_is_the_last_thing_that_a_joiner_hears() {
     }
 }
 
-#[test]
-fn a_reader_that_never_reads_costs_nobody_else_anything() {
+/// Peer 2 is in one group with 9 and 10. It reads everything, and then nothing while `change` is
+/// followed by much that pushes it off the log.
+fn while_one_is_deaf(change: impl Fn(&mut World)) {
     let mut world = World::new(400);
     for peer in 0..model::PEERS {
         world.up(peer);
     }
+    for prefix in 0..model::PREFIXES {
+        world.announce(0, prefix, 6, 0);
+    }
     world.settle();
-    for round in 0..200u8 {
-        for prefix in 0..model::PREFIXES {
-            world.announce(0, prefix, round, 0);
-        }
+    world.check();
+    change(&mut world);
+    world.settle_without(2);
+    for round in 0..40u8 {
+        // One prefix is enough to fill the log, and leaves the others as they are.
+        world.announce(0, 0, 6 + 11 * (round % 2), 0);
         world.settle_without(2);
     }
     world.check_except(2);
     assert!(world.evictions() > 0, "nobody fell off the log, so the test tested nothing");
     world.settle();
     world.check();
+}
+
+#[test]
+fn a_reader_that_never_reads_hears_of_withdrawals_later() {
+    while_one_is_deaf(|world| (1..model::PREFIXES).for_each(|prefix| world.withdraw(0, prefix, 0)));
+}
+
+#[test]
+fn a_reader_that_never_reads_hears_of_a_new_policy_later() {
+    while_one_is_deaf(|world| {
+        // 3 rejects some prefixes.
+        [2, 9, 10].into_iter().for_each(|peer| world.configure(peer, 0, 3, 1));
+    });
+}
+
+#[test]
+fn a_reader_that_never_reads_hears_of_a_better_path_later() {
+    while_one_is_deaf(|world| (3..9).for_each(|prefix| world.announce(11, prefix, 6 + 34, 0)));
 }
 
 /// Histories that once ended wrong.

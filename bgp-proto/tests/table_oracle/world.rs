@@ -31,22 +31,75 @@ use crate::model::{
 /// One random event.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Op {
-    Announce { peer: usize, prefix: usize, variant: u8, path_id: u32 },
-    Burst { peer: usize, variant: u8 },
-    Withdraw { peer: usize, prefix: usize, path_id: u32 },
-    Up { peer: usize },
-    Down { peer: usize, keep: u8 },
-    EndOfRib { peer: usize, family: Family },
-    RefreshRequest { peer: usize, family: Family },
-    RefreshBegin { peer: usize, family: Family },
-    RefreshEnd { peer: usize, family: Family },
-    NextHop { index: u8, state: u8 },
-    Own { prefix: usize, source: u8, variant: u8 },
-    Configure { peer: usize, import: u8, export: u8, rest: u8 },
+    Announce {
+        peer: usize,
+        prefix: usize,
+        variant: u8,
+        path_id: u32,
+    },
+    Burst {
+        peer: usize,
+        variant: u8,
+    },
+    Withdraw {
+        peer: usize,
+        prefix: usize,
+        path_id: u32,
+    },
+    Up {
+        peer: usize,
+    },
+    Down {
+        peer: usize,
+        keep: u8,
+    },
+    EndOfRib {
+        peer: usize,
+        family: Family,
+    },
+    RefreshRequest {
+        peer: usize,
+        family: Family,
+    },
+    RefreshBegin {
+        peer: usize,
+        family: Family,
+    },
+    RefreshEnd {
+        peer: usize,
+        family: Family,
+    },
+    NextHop {
+        index: u8,
+        state: u8,
+    },
+    Own {
+        prefix: usize,
+        source: u8,
+        variant: u8,
+    },
+    Configure {
+        peer: usize,
+        import: u8,
+        export: u8,
+        rest: u8,
+    },
     Finish,
-    Read { peer: usize, family: Family, budget: u8 },
-    ReadAll { peer: usize },
-    Wait { secs: u8 },
+    Read {
+        peer: usize,
+        family: Family,
+        budget: u8,
+    },
+    ReadAll {
+        peer: usize,
+    },
+    /// Everybody but one catches up.
+    SettleWithout {
+        deaf: usize,
+    },
+    Wait {
+        secs: u8,
+    },
 }
 
 impl Op {
@@ -68,8 +121,9 @@ impl Op {
             38..=40 => Op::NextHop { index: b, state: c },
             41..=42 => Op::Own { prefix, source: a, variant: c },
             43..=44 => Op::Configure { peer, import: b, export: c, rest: d },
-            45..=52 => Op::Finish,
-            53..=60 => Op::Read { peer, family, budget: c },
+            45..=50 => Op::Finish,
+            51..=54 => Op::SettleWithout { deaf: peer },
+            55..=60 => Op::Read { peer, family, budget: c },
             61..=62 => Op::ReadAll { peer },
             _ => Op::Wait { secs: c },
         }
@@ -287,6 +341,7 @@ impl World {
                     self.read(peer, at, usize::MAX);
                 }
             }
+            Op::SettleWithout { deaf } => self.settle_without(deaf),
             Op::Wait { secs } => self.wait(u64::from(secs) * 4),
         }
     }
@@ -318,7 +373,7 @@ impl World {
         self.model.received.insert((peer, prefix(index), path_id), received);
     }
 
-    fn withdraw(&mut self, peer: usize, index: usize, path_id: u32) {
+    pub(crate) fn withdraw(&mut self, peer: usize, index: usize, path_id: u32) {
         if !self.sessions[peer].up {
             return;
         }
@@ -539,7 +594,7 @@ impl World {
         }
     }
 
-    fn configure(&mut self, peer: usize, import: u8, export: u8, rest: u8) {
+    pub(crate) fn configure(&mut self, peer: usize, import: u8, export: u8, rest: u8) {
         let settings = &mut self.model.settings[peer];
         settings.import = Filter::from_byte(import);
         settings.export = Filter::from_byte(export);
