@@ -11,6 +11,7 @@ use rtnetlink::packet_route::route::{
     RouteVia,
 };
 
+use super::request::{begin_attribute, finish_attribute};
 use super::*;
 
 fn prefix(text: &str) -> Prefix {
