@@ -17,6 +17,7 @@ use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
+pub use crate::types::Source;
 pub use matcher::glob_matches;
 pub use prefix_set::{PrefixMatch, PrefixSet};
 
@@ -24,22 +25,6 @@ use action::Working;
 
 use crate::types::{Asn, Community, ExtCommunity, LargeCommunity, NextHop, PeerType, Prefix};
 use crate::wire::{AttrEdit, AttrView};
-
-/// Where a route came from.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
-)]
-#[serde(rename_all = "lowercase")]
-pub enum Source {
-    /// A BGP peer.
-    Bgp,
-    /// Our configuration (`[[originate]]`, statics).
-    Static,
-    /// The kernel, written by somebody else.
-    Kernel,
-    /// A connected network.
-    Direct,
-}
 
 /// The route that a policy looks at.
 #[derive(Clone, Copy, Debug)]

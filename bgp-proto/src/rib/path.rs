@@ -1,8 +1,7 @@
 //! A path: one source's route to one destination, twenty octets.
 
 use super::{AttrId, NextHopId};
-use crate::policy::Source;
-use crate::types::PeerId;
+use crate::types::{PeerId, Source};
 
 /// Where a path came from: a peer, or one of our own sources.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]

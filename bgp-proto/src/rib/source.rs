@@ -3,8 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use super::{AttrTable, Candidate, NextHops, PREFERENCE_BGP, Path, Rank, Reach, SourceId};
-use crate::policy::Source;
-use crate::types::{ClusterId, PeerType, RouterId};
+use crate::types::{ClusterId, PeerType, RouterId, Source};
 
 /// One peer as a source of routes. Stays while stale routes of the peer do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -7,6 +7,7 @@ mod family;
 mod hop;
 mod id;
 mod prefix;
+mod source;
 mod time;
 
 pub use community::{Community, ExtCommunity, LargeCommunity};
@@ -14,4 +15,5 @@ pub use family::{AfiSafi, Family, FamilyMap, FamilySet};
 pub use hop::{FibKind, FibRoute, Hop, NextHop};
 pub use id::{Asn, ClusterId, PathId, PeerId, PeerType, RouterId};
 pub use prefix::{Prefix, Prefix4, Prefix6};
+pub use source::Source;
 pub use time::{Time, Timer};

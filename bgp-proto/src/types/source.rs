@@ -1,0 +1,17 @@
+//! Where routes come from.
+
+use serde::{Deserialize, Serialize};
+
+/// Where a route came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Source {
+    /// A BGP peer.
+    Bgp,
+    /// Our configuration (`[[originate]]`, statics).
+    Static,
+    /// The kernel, written by somebody else.
+    Kernel,
+    /// A connected network.
+    Direct,
+}
