@@ -69,13 +69,23 @@ fn adopting_the_same_routes_writes_nothing() {
         veth("v0", "10.0.0.1/24", "2001:db8::1/64");
         veth("w0", "10.0.1.1/24", "2001:db8:1::1/64");
         let submit = |fib: &Running| {
+            let onlink = |gateway| Hop { onlink: true, ..hop(gateway, "w0") };
             fib.want("10.1.0.0/16", via("10.0.0.2", "v0"));
             let legs = vec![hop("10.0.1.2", "w0"), hop("10.0.0.2", "v0")];
             fib.want("10.2.0.0/16", FibKind::Unicast(legs));
             fib.want("10.3.0.0/16", FibKind::Blackhole);
+            fib.want("10.4.0.0/16", via("", "v0"));
+            fib.want("10.5.0.0/16", FibKind::Unicast(vec![onlink("172.31.0.9")]));
+            fib.want("10.6.0.0/16", via("2001:db8::2", "v0"));
+            let legs = vec![onlink("172.31.0.9"), Hop { weight: 7, ..hop("10.0.0.2", "v0") }];
+            fib.want("10.7.0.0/16", FibKind::Unicast(legs));
             let legs = vec![hop("2001:db8:1::2", "w0"), hop("2001:db8::2", "v0")];
             fib.want("2001:db8:b::/48", FibKind::Unicast(legs));
             fib.want("2001:db8:c::/48", FibKind::Blackhole);
+            fib.want("2001:db8:d::/48", FibKind::Unreachable);
+            fib.want("2001:db8:e::/48", FibKind::Unicast(vec![onlink("2001:db8:ff::9")]));
+            fib.want("2001:db8:f::/48", via("", "v0"));
+            fib.want("2001:db8:10::/48", via("fe80::2", "v0"));
         };
         let first = Running::started();
         submit(&first);
@@ -87,7 +97,7 @@ fn adopting_the_same_routes_writes_nothing() {
         second.want("10.99.0.0/16", FibKind::Blackhole);
         second.wait_state("10.99.0.0/16", FibState::Installed);
         assert_eq!(second.fib.counters().writes, 1);
-        assert_eq!(second.fib.counters().installed, 6);
+        assert_eq!(second.fib.counters().installed, 14);
         second.stop(Leave::Withdraw);
     });
 }
