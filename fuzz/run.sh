@@ -23,7 +23,7 @@ for target in "${targets[@]}"; do
     kept=corpus/$target
     fresh=../target/fuzz-corpus/$target
     mkdir -p "$kept" "$fresh" "artifacts/$target"
-    run=("$CARGO_TARGET_DIR/$host/release/$target" -artifact_prefix="artifacts/$target/" -timeout=5 -rss_limit_mb=1024 -max_len=8192)
+    run=("$CARGO_TARGET_DIR/$host/release/$target" -artifact_prefix="artifacts/$target/" -timeout=30 -rss_limit_mb=1024 -max_len=8192)
     echo "== $target"
     case $mode in
         minimise)
