@@ -352,13 +352,12 @@ impl Daemon {
             }
         };
         drop(self.listeners);
-        // What the kernel holds is decided before sessions end: their end must not touch it.
+        // What the kernel holds is settled before the first session ends: its end must not touch it.
         let fib = self.fib;
-        let stopped = tokio::task::spawn_blocking(move || fib.stop(leave));
-        self.peers.stop_all(close, self.inbox.peers, STOP_GRACE).await;
-        if stopped.await.is_err() {
+        if tokio::task::spawn_blocking(move || fib.stop(leave)).await.is_err() {
             warn!("the kernel's thread ended by a panic");
         }
+        self.peers.stop_all(close, self.inbox.peers, STOP_GRACE).await;
         for server in self.servers {
             server.abort();
             // Cancelled: the control socket's file is gone with it.
