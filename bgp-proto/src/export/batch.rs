@@ -34,7 +34,39 @@ struct Item {
 const END: u32 = u32::MAX;
 
 /// What a route's attributes and source become in this group; `None` if it is withheld.
-pub(crate) type Memo = HashMap<(u32, u32, u16), Option<OutId>, foldhash::fast::FixedState>;
+#[derive(Default)]
+pub(crate) struct Memo {
+    all: HashMap<MemoKey, Option<OutId>, foldhash::fast::FixedState>,
+    /// The latest: routes of one UPDATE tend to follow each other.
+    latest: Option<(MemoKey, Option<OutId>)>,
+}
+
+/// Attributes, next hop and source of a path.
+pub(crate) type MemoKey = (u32, u32, u16);
+
+impl Memo {
+    #[inline]
+    pub(crate) fn get(&mut self, key: &MemoKey) -> Option<Option<OutId>> {
+        if let Some((latest, out)) = self.latest
+            && latest == *key
+        {
+            return Some(out);
+        }
+        let out = *self.all.get(key)?;
+        self.latest = Some((*key, out));
+        Some(out)
+    }
+
+    pub(crate) fn insert(&mut self, key: MemoKey, out: Option<OutId>) {
+        self.all.insert(key, out);
+        self.latest = Some((key, out));
+    }
+
+    /// What was memoised, each once, in no particular order.
+    pub(crate) fn into_values(self) -> impl Iterator<Item = Option<OutId>> {
+        self.all.into_values()
+    }
+}
 
 /// A slice under construction.
 #[derive(Default)]

@@ -2,7 +2,7 @@
 
 use hashbrown::HashTable;
 
-use crate::rib::{Arena, AttrId, AttrTable, NextHopId, NextHops, Seeded, SourceId};
+use crate::rib::{Arena, AttrId, AttrTable, Indexed, NextHopId, NextHops, Seeded, SourceId};
 
 /// An advertised route without its prefix; 0 is "not advertised".
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -31,7 +31,7 @@ struct Entry {
 pub(crate) struct OutTable {
     entries: Arena<Entry>,
     free: Vec<u32>,
-    index: HashTable<u32>,
+    index: HashTable<Indexed>,
     hash: Seeded,
 }
 
@@ -52,8 +52,8 @@ impl OutTable {
     pub(crate) fn intern(&mut self, out: Out, attrs: &mut AttrTable, hops: &mut NextHops) -> OutId {
         let hash = hash_of(&self.hash, &out);
         let entries = &self.entries;
-        if let Some(id) = self.index.find(hash, |id| entries.get(*id).out == out) {
-            let id = *id;
+        let found = self.index.find(Indexed::place_of(hash), |at| entries.get(at.id).out == out);
+        if let Some(Indexed { id, .. }) = found.copied() {
             attrs.release(out.attrs);
             hops.release(out.next_hop);
             self.entries.get_mut(id).refs += 1;
@@ -67,8 +67,8 @@ impl OutTable {
             }
             None => self.entries.push(entry),
         };
-        let (entries, seeded) = (&self.entries, &self.hash);
-        self.index.insert_unique(hash, id, |id| hash_of(seeded, &entries.get(*id).out));
+        let at = Indexed::new(id, hash);
+        self.index.insert_unique(at.place(), at, Indexed::place);
         OutId(id)
     }
 
@@ -89,7 +89,7 @@ impl OutTable {
         if entry.refs == 0 {
             let out = entry.out;
             let hash = hash_of(&self.hash, &out);
-            let found = self.index.find_entry(hash, |other| *other == id.0);
+            let found = self.index.find_entry(Indexed::place_of(hash), |other| other.id == id.0);
             found.expect("a live entry is in the index").remove();
             self.free.push(id.0);
             attrs.release(out.attrs);

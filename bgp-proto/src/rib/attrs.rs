@@ -3,7 +3,7 @@
 use hashbrown::HashTable;
 
 use super::arena::Arena;
-use super::hash::Seeded;
+use super::hash::{Indexed, Seeded};
 use crate::types::Community;
 use crate::wire::AttrView;
 
@@ -95,7 +95,7 @@ struct AttrSet {
 pub(crate) struct AttrTable {
     sets: Arena<AttrSet>,
     free: Vec<u32>,
-    index: HashTable<u32>,
+    index: HashTable<Indexed>,
     hash: Seeded,
 }
 
@@ -113,12 +113,11 @@ impl AttrTable {
     pub(crate) fn intern(&mut self, bytes: &[u8], local: LocalAttrs) -> AttrId {
         let hash = self.hash.bytes(bytes, u64::from(local.preference));
         let sets = &self.sets;
-        let found = self.index.find(hash, |id| {
-            let set = sets.get(*id);
+        let found = self.index.find(Indexed::place_of(hash), |entry| {
+            let set = sets.get(entry.id);
             *set.bytes == *bytes && set.local == local
         });
-        if let Some(id) = found {
-            let id = *id;
+        if let Some(Indexed { id, .. }) = found.copied() {
             self.sets.get_mut(id).refs += 1;
             return AttrId(id);
         }
@@ -131,11 +130,8 @@ impl AttrTable {
             }
             None => self.sets.push(set),
         };
-        let (sets, seeded) = (&self.sets, &self.hash);
-        self.index.insert_unique(hash, id, |id| {
-            let set = sets.get(*id);
-            seeded.bytes(&set.bytes, u64::from(set.local.preference))
-        });
+        let entry = Indexed::new(id, hash);
+        self.index.insert_unique(entry.place(), entry, Indexed::place);
         AttrId(id)
     }
 
@@ -151,7 +147,7 @@ impl AttrTable {
         if set.refs == 0 {
             let hash = self.hash.bytes(&set.bytes, u64::from(set.local.preference));
             set.bytes = Box::default();
-            let entry = self.index.find_entry(hash, |other| *other == id.0);
+            let entry = self.index.find_entry(Indexed::place_of(hash), |other| other.id == id.0);
             entry.expect("a live set is in the index").remove();
             self.free.push(id.0);
         }

@@ -158,11 +158,25 @@ impl Destinations {
                 self.dests.push(dest)
             }
         };
-        let (addresses, dests, hasher) = (&self.addresses, &self.dests, &self.hash);
-        self.index.insert_unique(hash, id, |id| {
-            Self::hash_of(hasher, Self::prefix_at(addresses, dests, *id))
-        });
+        if self.index.len() == self.index.capacity() {
+            self.grow_index(id);
+        }
+        self.index.insert_unique(hash, id, |_| unreachable!("there is room"));
         DestId(id)
+    }
+
+    /// Makes room for more destinations. `new` is not in the index yet. Goes through prefixes in the
+    /// order in which they lie, where the index itself would look at them in the order of hashes.
+    fn grow_index(&mut self, new: u32) {
+        let mut index = HashTable::with_capacity((2 * self.index.capacity()).max(64));
+        for id in (0..self.dests.len()).filter(|id| *id != new) {
+            if self.dests.get(id).flags & LIVE != 0 {
+                let prefix = Self::prefix_at(&self.addresses, &self.dests, id);
+                let hash = Self::hash_of(&self.hash, prefix);
+                index.insert_unique(hash, id, |_| unreachable!("there is room"));
+            }
+        }
+        self.index = index;
     }
 
     /// Forgets an empty destination; its index is used again.

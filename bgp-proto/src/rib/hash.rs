@@ -42,3 +42,32 @@ impl Seeded {
         hasher.finish()
     }
 }
+
+/// An entry of an index by hash: an id, and enough of its hash that a growing index need not look at
+/// what the ids stand for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Indexed {
+    pub(crate) id: u32,
+    short: u32,
+}
+
+impl Indexed {
+    /// `hash` is a seeded one.
+    #[inline]
+    pub(crate) fn new(id: u32, hash: u64) -> Self {
+        Indexed { id, short: (hash >> 32) as u32 }
+    }
+
+    /// Where the entry belongs.
+    #[inline]
+    pub(crate) fn place(&self) -> u64 {
+        Self::place_of(u64::from(self.short) << 32)
+    }
+
+    /// Where entries with this hash belong.
+    #[inline]
+    pub(crate) fn place_of(hash: u64) -> u64 {
+        // The index takes low bits and the highest ones: both must depend on the 32 that are kept.
+        (hash >> 32).wrapping_mul(0x9E37_79B9_7F4A_7C15)
+    }
+}

@@ -19,7 +19,7 @@ pub(crate) use attrs::{
 };
 pub(crate) use decision::{Candidate, Rank, compare, order, select, select_multipath};
 pub(crate) use destination::{DestId, Destinations, Stored};
-pub(crate) use hash::Seeded;
+pub(crate) use hash::{Indexed, Seeded};
 pub(crate) use next_hop::{NextHopId, NextHops, Reach};
 pub(crate) use path::{Path, PathFlags, SourceId};
 pub(crate) use source::{SourceFacts, Sources, default_preference};

@@ -82,6 +82,12 @@ impl Sources {
         }
     }
 
+    /// Whether a path may be chosen at all.
+    #[inline]
+    pub(crate) fn is_usable(&self, path: &Path, hops: &NextHops) -> bool {
+        !path.flags.is_refused() && matches!(hops.reach(path.next_hop), Reach::Metric(_))
+    }
+
     /// The usable paths with their ranks, by position.
     pub(crate) fn candidates(
         &self,

@@ -60,8 +60,15 @@ impl Table {
             for id in rib.touched.iter() {
                 let dest = DestId(id);
                 let paths = rib.dests.paths(dest);
-                let candidates = self.sources.candidates(paths, &self.attrs, &self.hops);
-                let best = select(&candidates).map(|at| candidates[at].0);
+                let best = match paths {
+                    [] => None,
+                    // Most destinations have one path, which has nothing to be compared with.
+                    [only] => self.sources.is_usable(only, &self.hops).then_some(0),
+                    _ => {
+                        let candidates = self.sources.candidates(paths, &self.attrs, &self.hops);
+                        select(&candidates).map(|at| candidates[at].0)
+                    }
+                };
                 let is_empty = paths.is_empty();
                 let changed = rib.dests.set_best(dest, best);
                 if self.config.fib_enabled {
