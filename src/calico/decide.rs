@@ -151,7 +151,7 @@ impl Route {
             metric: verdict.metric.or(self.metric),
             local_pref: attrs.local_pref(),
             next_hop: verdict.next_hop.map(NextHop::addr).or(self.next_hop),
-            as_path: attrs.as_path().asns().collect(),
+            as_path: verdict.outermost.iter().copied().chain(attrs.as_path().asns()).collect(),
             communities: attrs.communities().map(|c| c.to_string()).collect(),
             large_communities: attrs.large_communities().map(|c| c.to_string()).collect(),
         }

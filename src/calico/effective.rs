@@ -59,9 +59,8 @@ impl<'a> Effective<'a> {
     /// Port that was set for a node itself.
     fn own_port_of(&self, node: &Node) -> Option<u16> {
         // Few nodes have a configuration of their own; most often there is nothing to look up.
-        if self.snapshot.configurations.len() <= 1 {
-            return None;
-        }
+        let range = "node.".to_owned().."node/".to_owned();
+        self.snapshot.configurations.range(range).next()?;
         self.snapshot.configurations.get(&format!("node.{}", node.name))?.listen_port
     }
 

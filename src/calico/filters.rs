@@ -154,7 +154,12 @@ fn compile(
         matches.extend([Match::HasLocalPref, Match::LocalPref(local_pref..=local_pref)]);
     }
     let changes = match decision {
-        Decision::Accept => operations(&rule.operations)?,
+        Decision::Accept => {
+            // BIRD's eBGP export filters see our own AS in front already, and prepend before it.
+            let is_outermost =
+                direction == Direction::Export && session.peer_type == PeerType::External;
+            operations(&rule.operations, is_outermost)?
+        }
         Decision::Reject | Decision::Next => Vec::new(),
     };
     Ok(is_possible.then(|| Rule { name: String::new(), matches, changes, decision }))
@@ -214,7 +219,7 @@ fn local_pref(priority: i64) -> Result<u32, String> {
         .ok_or_else(|| format!("priority {priority} is not in 0-{METRIC_MIRROR}"))
 }
 
-fn operations(list: &[Operation]) -> Result<Vec<Change>, String> {
+fn operations(list: &[Operation], is_outermost: bool) -> Result<Vec<Change>, String> {
     let mut changes = Vec::new();
     for operation in list {
         if let Some(add) = &operation.add_community {
@@ -223,7 +228,10 @@ fn operations(list: &[Operation]) -> Result<Vec<Change>, String> {
             changes.push(community.add());
         }
         if let Some(prepend) = &operation.prepend_as_path {
-            changes.extend(prepend.prefix.iter().rev().map(|asn| Change::Prepend(*asn, 1)));
+            changes.extend(prepend.prefix.iter().rev().map(|asn| match is_outermost {
+                true => Change::PrependOutermost(*asn),
+                false => Change::Prepend(*asn, 1),
+            }));
         }
         if let Some(set) = &operation.set_priority {
             changes.push(Change::LocalPref(local_pref(set.value.unwrap_or(0))?));

@@ -25,6 +25,8 @@ pub(super) struct PeerEntries {
     pub(super) own: Vec<Neighbor>,
     /// For this node, because it is what others peer with.
     pub(super) reverse: Vec<Neighbor>,
+    /// What they were worked out from.
+    peer: Arc<BgpPeer>,
     /// This node is what the BGPPeer peers others with.
     is_reversed: bool,
     pub(super) problems: Vec<Problem>,
@@ -46,9 +48,9 @@ pub(super) struct Neighbor {
 pub(super) fn entries<'a>(
     cx: &Effective<'a>,
     finder: &mut NodeFinder<'a>,
-    peer: &'a BgpPeer,
+    peer: &'a Arc<BgpPeer>,
 ) -> PeerEntries {
-    let mut out = PeerEntries::default();
+    let mut out = PeerEntries { peer: Arc::clone(peer), ..PeerEntries::default() };
     let Some(remote) = Remote::new(peer, &mut out.problems) else { return out };
     let scope = if peer.node.is_empty() && !peer.node_selector.is_given() {
         Scope::Global
@@ -79,8 +81,9 @@ pub(super) fn entries<'a>(
 }
 
 impl PeerEntries {
-    /// Whether a change of another node may change what [`entries`] yielded for `peer`.
-    pub(super) fn depend_on(&self, peer: &BgpPeer, node: &Node) -> bool {
+    /// Whether a change of another node may change them.
+    pub(super) fn depend_on(&self, node: &Node) -> bool {
+        let peer = &*self.peer;
         let host = split_port(&peer.peer_ip).map_or("", |(host, _)| host);
         let is_named = [&node.ipv4, &node.ipv6].into_iter().flatten().any(|h| *h.text == *host);
         is_named

@@ -170,6 +170,9 @@ pub struct Session {
     pub keepalive_time: Option<u64>,
     /// BGPFilters that exist and have rules for the family, in order.
     pub filters: Vec<String>,
+    /// Sorts sessions like their names; equal ones must be told apart by name.
+    #[serde(skip)]
+    pub(super) sort_key: u128,
     /// The MD5 key itself, never printed.
     #[serde(skip)]
     pub key: Option<AuthKey>,

@@ -440,13 +440,18 @@ fn wireguard(cx: &Effective<'_>, family: Family) -> Vec<Prefix> {
         .collect()
 }
 
+/// Import and export policy of a session.
+type PolicyPair = (Arc<Policy>, Arc<Policy>);
+
 /// Compiles policies once for all sessions that share them, and gives an equal one of an earlier
 /// time out again, so that unchanged sessions can be told by the pointer.
 #[derive(Default)]
 pub(super) struct PolicyCache {
     previous: Vec<Arc<Policy>>,
     current: Vec<Arc<Policy>>,
-    by_session: std::collections::HashMap<SessionKey, (Arc<Policy>, Arc<Policy>)>,
+    by_session: std::collections::HashMap<SessionKey, PolicyPair>,
+    /// The last answer: sessions that follow each other mostly share their policies.
+    last: Option<(SessionKey, PolicyPair)>,
 }
 
 /// What sessions with the same policies share.
@@ -463,6 +468,7 @@ impl PolicyCache {
     pub(super) fn begin(&mut self) {
         self.previous = std::mem::take(&mut self.current);
         self.by_session.clear();
+        self.last = None;
     }
 
     pub(super) fn shared(&mut self, policy: Policy) -> Arc<Policy> {
@@ -481,21 +487,44 @@ impl PolicyCache {
         parts: &Parts,
         session: &super::plan::Session,
         problems: &mut Vec<Problem>,
-    ) -> (Arc<Policy>, Arc<Policy>) {
+    ) -> PolicyPair {
+        let peer_type = if session.internal { PeerType::Internal } else { PeerType::External };
+        if let Some((key, policies)) = &self.last
+            && key.family == parts.family
+            && key.peer_type == peer_type
+            && key.local_asn == session.local_asn
+            && key.filters == session.filters
+        {
+            return policies.clone();
+        }
+        self.compiled(cx, parts, session, peer_type, problems)
+    }
+
+    fn compiled(
+        &mut self,
+        cx: &Effective<'_>,
+        parts: &Parts,
+        session: &super::plan::Session,
+        peer_type: PeerType,
+        problems: &mut Vec<Problem>,
+    ) -> PolicyPair {
         let key = SessionKey {
             family: parts.family,
-            peer_type: if session.internal { PeerType::Internal } else { PeerType::External },
+            peer_type,
             local_asn: session.local_asn,
             filters: session.filters.clone(),
         };
-        if let Some(known) = self.by_session.get(&key) {
-            return known.clone();
+        if let Some(known) = self.by_session.get(&key).cloned() {
+            self.last = Some((key, known.clone()));
+            return known;
         }
         let scope =
             Session { family: key.family, peer_type: key.peer_type, local_asn: key.local_asn };
         let import = self.shared(parts.import(cx, &key.filters, scope, problems));
         let export = self.shared(parts.export(cx, &key.filters, scope, problems));
-        self.by_session.insert(key, (Arc::clone(&import), Arc::clone(&export)));
-        (import, export)
+        let policies = (import, export);
+        self.last = Some((key.clone(), policies.clone()));
+        self.by_session.insert(key, policies.clone());
+        policies
     }
 }

@@ -177,15 +177,25 @@ impl Resolver {
             nodes.extend([old.as_deref(), new.map(Arc::as_ref)].into_iter().flatten());
         }
         let mut finder = NodeFinder::new(cx.snapshot);
-        self.peers.retain(|name, _| cx.snapshot.peers.contains_key(&**name));
-        for peer in cx.snapshot.peers.values() {
-            let is_current = self.peers.get(&peer.name).is_some_and(|known| {
-                !changed.peers.contains(&*peer.name)
-                    && !nodes.iter().any(|node| known.depend_on(peer, node))
-            });
-            if !is_current {
-                let worked_out = entries(cx, &mut finder, peer);
-                self.peers.insert(Arc::clone(&peer.name), worked_out);
+        let mut stale: Vec<&str> = if self.peers.is_empty() {
+            cx.snapshot.peers.keys().map(String::as_str).collect()
+        } else {
+            changed.peers.iter().map(String::as_str).collect()
+        };
+        let known: Vec<Arc<str>> = if nodes.is_empty() {
+            Vec::new()
+        } else {
+            let depends = |known: &PeerEntries| nodes.iter().any(|node| known.depend_on(node));
+            self.peers.iter().filter(|(_, p)| depends(p)).map(|(n, _)| Arc::clone(n)).collect()
+        };
+        stale.extend(known.iter().map(|name| &**name));
+        for name in stale {
+            match cx.snapshot.peers.get(name) {
+                Some(peer) => {
+                    let worked_out = entries(cx, &mut finder, peer);
+                    self.peers.insert(Arc::clone(&peer.name), worked_out);
+                }
+                None => drop(self.peers.remove(name)),
             }
         }
         if changed.services || self.services.is_none() {
@@ -237,7 +247,16 @@ impl Resolver {
             sessions.extend(neighbors.iter().filter_map(|n| n.session.clone()));
             let index = usize::from(family == Family::Ipv6);
             sessions.extend(self.mesh.values().filter_map(|m| m.sessions.get(index)?.clone()));
-            sessions.sort_by(|a, b| a.name.cmp(&b.name));
+            // Nodes that share an address share a name: the first node counts.
+            let key = |session: &Arc<Session>| session.sort_key;
+            sessions.sort_by(|a, b| key(a).cmp(&key(b)).then_with(|| a.name.cmp(&b.name)));
+            sessions.dedup_by(|later, first| {
+                let is_twin = later.name == first.name;
+                if is_twin {
+                    problems.push(shared_address(cx, later));
+                }
+                is_twin
+            });
         }
         let statics = statics(cx, family, &parts, &neighbors);
         let mut holders: HashMap<(IpAddr, u16), Arc<str>> = HashMap::with_capacity(sessions.len());
@@ -292,6 +311,14 @@ impl Resolver {
     }
 }
 
+/// More than one node has the address of a session.
+fn shared_address(cx: &Effective<'_>, session: &Session) -> Problem {
+    let text = session.neighbor.to_string();
+    let nodes: Vec<&str> = cx.snapshot.nodes_at(&text).map(|node| &*node.name).collect();
+    let object = format!("Node/{}", nodes.last().copied().unwrap_or_default());
+    Problem::new(object, format!("{text} is the address of {}: the first counts", nodes.join(", ")))
+}
+
 fn mesh_node(cx: &Effective<'_>, node: &Node) -> MeshNode {
     let mut problems = Vec::new();
     let sessions =
@@ -335,3 +362,6 @@ fn tidy(mut problems: Vec<Problem>) -> Vec<Problem> {
     problems.dedup();
     problems
 }
+
+#[cfg(test)]
+mod tests;

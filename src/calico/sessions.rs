@@ -70,6 +70,16 @@ fn name(prefix: &str, addr: &str, port: u16) -> Arc<str> {
     name.into()
 }
 
+/// The beginning of a session's name as a number that sorts the same way: the first letter, which
+/// tells the kinds apart, then up to fifteen octets of what follows the prefix.
+fn sort_key(prefix: &str, name: &str) -> u128 {
+    let mut octets = [0; 16];
+    let rest = name.get(prefix.len()..).unwrap_or_default();
+    let text = prefix.bytes().take(1).chain(rest.bytes());
+    octets.iter_mut().zip(text).for_each(|(octet, byte)| *octet = byte);
+    u128::from_be_bytes(octets)
+}
+
 /// The session of the mesh with another node; `None`: they are not in one mesh, or an address is
 /// missing.
 pub(super) fn mesh_session(
@@ -103,8 +113,10 @@ pub(super) fn mesh_session(
             (Some(password), key)
         }
     };
+    let name = name("Mesh_", &theirs.text, 0);
     Some(Session {
-        name: name("Mesh_", &theirs.text, 0),
+        sort_key: sort_key("Mesh_", &name),
+        name,
         kind: SessionKind::Mesh,
         neighbor: theirs.addr,
         port: port_or_default(cx.port_of(node)),
@@ -169,8 +181,10 @@ pub(super) fn peer_session(
     };
     let unless_local = |time: Option<Duration>| time.filter(|_| !is_local).map(|t| t.as_secs());
     let sorts_after_us = mine.is_some_and(|m| *text > *m.text);
+    let name = name(prefix, &text, entry.port);
     Session {
-        name: name(prefix, &text, entry.port),
+        sort_key: sort_key(prefix, &name),
+        name,
         kind,
         neighbor: entry.addr,
         port: port_or_default(entry.port),

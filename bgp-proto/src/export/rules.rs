@@ -156,6 +156,9 @@ pub(crate) fn export(group: &GroupKey, out: &Outbound<'_>) -> Result<Exported, W
             }
         }
     }
+    for asn in verdict.outermost.iter().rev() {
+        attrs.prepend_as(*asn, 1);
+    }
     Ok(Exported { attrs: attrs.into_bytes(), next_hop })
 }
 

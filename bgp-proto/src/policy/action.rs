@@ -6,7 +6,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use super::{Change, Decision, METRIC_MIRROR, RouteRef, Verdict};
-use crate::types::{Community, NextHop, Prefix};
+use crate::types::{Asn, Community, NextHop, Prefix};
 use crate::wire::{AttrEdit, AttrView, attr};
 
 /// First of the well-known standard communities (RFC 1997: 0xFFFF0000 to 0xFFFFFFFF).
@@ -20,6 +20,7 @@ pub(super) struct Working<'a> {
     metric: Option<u32>,
     preference: Option<u16>,
     tunnel: Option<Arc<str>>,
+    outermost: SmallVec<[Asn; 2]>,
 }
 
 impl<'a> Working<'a> {
@@ -31,6 +32,7 @@ impl<'a> Working<'a> {
             metric: None,
             preference: None,
             tunnel: None,
+            outermost: SmallVec::new(),
         }
     }
 
@@ -54,6 +56,7 @@ impl<'a> Working<'a> {
             metric: self.metric,
             preference: self.preference,
             tunnel: self.tunnel,
+            outermost: self.outermost,
         }
     }
 
@@ -79,6 +82,7 @@ impl<'a> Working<'a> {
             }
             Change::Prepend(_, 0) => {}
             Change::Prepend(asn, count) => self.edit().prepend_as(asn, usize::from(count)),
+            Change::PrependOutermost(asn) => self.outermost.insert(0, asn),
             Change::AddCommunity(c) => add(
                 self,
                 c,

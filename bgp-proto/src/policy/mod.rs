@@ -17,6 +17,8 @@ use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
+use smallvec::SmallVec;
+
 pub use crate::types::Source;
 pub use matcher::glob_matches;
 pub use prefix_set::{PrefixMatch, PrefixSet};
@@ -102,6 +104,9 @@ pub enum Change {
     NextHop(IpAddr),
     /// Prepends this AS so many times (1-16; 0 changes nothing).
     Prepend(Asn, u8),
+    /// Puts this AS in front of the path as it leaves, outside our own number that export to an
+    /// eBGP peer puts there: the neighbour sees it first. Means something in export policies only.
+    PrependOutermost(Asn),
     /// Adds a standard community.
     AddCommunity(Community),
     /// Adds a large community.
@@ -183,6 +188,8 @@ pub struct Verdict {
     pub preference: Option<u16>,
     /// The tunnel interface to reach the next hop through, if one was set.
     pub tunnel: Option<Arc<str>>,
+    /// AS numbers to put in front of the path after everything else, the first one outermost.
+    pub outermost: SmallVec<[Asn; 2]>,
 }
 
 impl Policy {
@@ -255,6 +262,7 @@ impl Verdict {
             metric: None,
             preference: None,
             tunnel: None,
+            outermost: SmallVec::new(),
         }
     }
 }

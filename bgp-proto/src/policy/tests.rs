@@ -448,6 +448,7 @@ fn change() -> impl Strategy<Value = Change> {
         Just(Change::ClearCommunities),
         (95u32..101).prop_map(Change::Metric),
         (0u16..3).prop_map(Change::Preference),
+        (1u32..4).prop_map(|a| Change::PrependOutermost(Asn(a))),
         Just(Change::LocalPrefFromMetric),
         Just(Change::MetricFromLocalPref),
         prop_oneof![Just("tunl0"), Just("ipip1")].prop_map(|t| Change::Tunnel(t.into())),
@@ -486,6 +487,7 @@ struct Model {
     metric: Option<u32>,
     preference: Option<u16>,
     tunnel: Option<Arc<str>>,
+    outermost: Vec<u32>,
     local_pref: Option<u32>,
     med: Option<u32>,
     path: Vec<u32>,
@@ -523,6 +525,7 @@ impl Model {
             metric: verdict.metric.or(self.metric),
             preference: verdict.preference.or(self.preference),
             tunnel: verdict.tunnel.clone().or_else(|| self.tunnel.clone()),
+            outermost: verdict.outermost.iter().map(|a| a.0).collect(),
             local_pref: view.local_pref(),
             med: view.med(),
             path: view.as_path().asns().map(|a| a.0).collect(),
@@ -576,6 +579,7 @@ impl Model {
                 }
             }
             Change::Prepend(asn, n) => (0..n).for_each(|_| self.path.insert(0, asn.0)),
+            Change::PrependOutermost(asn) => self.outermost.insert(0, asn.0),
             Change::AddCommunity(c) => insert(&mut self.communities, c),
             Change::AddLargeCommunity(c) => insert(&mut self.large, c),
             Change::AddExtCommunity(c) => insert(&mut self.ext, c),
@@ -640,6 +644,7 @@ fn model() -> impl Strategy<Value = Model> {
             metric: hop.1,
             preference: None,
             tunnel: None,
+            outermost: Vec::new(),
             local_pref: prefs.0,
             med: prefs.1,
             path,
@@ -685,6 +690,7 @@ proptest! {
                 !matches!(
                     c,
                     Change::Prepend(..)
+                        | Change::PrependOutermost(_)
                         | Change::LocalPrefFromMetric
                         | Change::MetricFromLocalPref
                 )

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::export::{AddPathSend, Fetch, NextHopMode};
-use crate::policy::{Decision, Policy, Rule};
+use crate::policy::{Change, Decision, Policy, Rule};
 use crate::types::{Asn, ClusterId, FamilySet, FibKind, Hop, NextHop, PathId, PeerType, RouterId};
 use crate::wire::{AttrEdit, Capabilities, Nlri, Origin};
 
@@ -208,6 +208,26 @@ fn an_export_policy_that_changes_nothing_says_nothing() {
     table.peer_configure(Time::ZERO, PeerId(2), Arc::new(renamed));
     settle(&mut table);
     assert_eq!(read(&mut reader), []);
+}
+
+#[test]
+fn an_outermost_number_stands_in_front_of_our_own() {
+    let mut table = table();
+    let rule = Rule {
+        name: String::new(),
+        matches: Vec::new(),
+        changes: vec![Change::Prepend(Asn(7), 1), Change::PrependOutermost(Asn(8))],
+        decision: Decision::Accept,
+    };
+    let policy = Policy { name: "x".into(), rules: vec![rule], default: Decision::Reject };
+    let _from = up(&mut table, 2, 65001, routes(2));
+    let prepending = PeerRoutes { export: Arc::new(policy), ..routes(3) };
+    let mut reader = up(&mut table, 3, 65002, prepending);
+    announce(&mut table, 2, 65001, &["10.1.0.0/16"]);
+    settle(&mut table);
+    let path: Vec<u8> = [8, 65000, 7, 65001].into_iter().flat_map(u32::to_be_bytes).collect();
+    let sent = read(&mut reader);
+    assert!(sent.windows(path.len()).any(|octets| octets == path), "{sent:02x?}");
 }
 
 #[test]
