@@ -2,8 +2,6 @@
 
 use std::sync::Arc;
 
-use smallvec::SmallVec;
-
 use super::{PeerRoutes, Table, TableEvent};
 use crate::policy::{Decision, RouteRef, Source};
 use crate::rib::{
@@ -14,8 +12,8 @@ use crate::session::Negotiated;
 use crate::types::{Family, NextHop, PathId, PeerId, PeerType, Prefix, Time};
 use crate::wire::{AttrEdit, AttrView, Origin, RouteAction, RouteBatch, RouteEntry};
 
-/// Prefixes that are looked up together.
-const LOOKUPS: usize = 16;
+/// Prefixes that are looked up together, at least.
+const LOOKUPS: usize = 256;
 
 /// Names a path for as long as it is held.
 pub(super) type PathName = (Family, DestId, SourceId, u32);
@@ -41,32 +39,67 @@ impl Table {
     /// See [`Table::apply`].
     pub(super) fn apply_batch(&mut self, now: Time, peer: PeerId, batch: &RouteBatch) {
         let Some(importer) = self.importer(peer, Liveness::Up) else { return };
-        for entry in batch.entries() {
-            if !importer.session.families.contains(entry.family) {
-                continue;
+        let mut rest = batch.entries();
+        let mut found = Vec::new();
+        while !rest.is_empty() {
+            let (window, later) = rest.split_at(self.look_up(batch, rest, &mut found));
+            rest = later;
+            let mut found = found.drain(..);
+            for entry in window {
+                self.apply_entry(now, peer, &importer, batch, entry, &mut found);
             }
-            match &entry.action {
-                RouteAction::Announce { attrs, next_hop } => {
-                    self.announce(
-                        now,
-                        peer,
-                        &importer,
-                        batch,
-                        entry,
-                        batch.attrs(attrs),
-                        *next_hop,
-                    );
-                }
-                RouteAction::Withdraw => {
-                    for (path_id, prefix) in batch.nlri(entry).iter() {
-                        self.withdraw_path(peer, importer.source, path_id, prefix);
-                    }
-                }
-                RouteAction::EndOfRib => self.sweep_stale(peer, entry.family),
-                RouteAction::RefreshRequest => self.begin_refresh(peer, entry.family),
-                RouteAction::RefreshBegin => self.mark_unrefreshed(now, peer, entry.family),
-                RouteAction::RefreshEnd => self.sweep_unrefreshed(peer, entry.family),
+        }
+    }
+
+    /// Looks up the prefixes of the next announcements together, so that the processor waits for
+    /// memory once and not each time. Returns how many entries that covers, at least one.
+    fn look_up(
+        &self,
+        batch: &RouteBatch,
+        entries: &[RouteEntry],
+        found: &mut Vec<Option<DestId>>,
+    ) -> usize {
+        for (at, entry) in entries.iter().enumerate() {
+            if found.len() >= LOOKUPS {
+                return at;
             }
+            if let RouteAction::Announce { .. } = entry.action {
+                let dests = &self.rib(entry.family).dests;
+                found.extend(batch.nlri(entry).iter().map(|(_, prefix)| dests.find(prefix)));
+            }
+        }
+        entries.len()
+    }
+
+    fn apply_entry(
+        &mut self,
+        now: Time,
+        peer: PeerId,
+        importer: &Importer,
+        batch: &RouteBatch,
+        entry: &RouteEntry,
+        found: &mut impl Iterator<Item = Option<DestId>>,
+    ) {
+        if !importer.session.families.contains(entry.family) {
+            if let RouteAction::Announce { .. } = entry.action {
+                batch.nlri(entry).iter().zip(found).for_each(drop);
+            }
+            return;
+        }
+        match &entry.action {
+            RouteAction::Announce { attrs, next_hop } => {
+                let attrs = batch.attrs(attrs);
+                self.announce(now, peer, importer, batch, entry, attrs, *next_hop, found);
+            }
+            RouteAction::Withdraw => {
+                for (path_id, prefix) in batch.nlri(entry).iter() {
+                    self.withdraw_path(peer, importer.source, path_id, prefix);
+                }
+            }
+            RouteAction::EndOfRib => self.sweep_stale(peer, entry.family),
+            RouteAction::RefreshRequest => self.begin_refresh(peer, entry.family),
+            RouteAction::RefreshBegin => self.mark_unrefreshed(now, peer, entry.family),
+            RouteAction::RefreshEnd => self.sweep_unrefreshed(peer, entry.family),
         }
     }
 
@@ -92,33 +125,23 @@ impl Table {
         entry: &RouteEntry,
         attrs: &[u8],
         next_hop: NextHop,
+        found: &mut impl Iterator<Item = Option<DestId>>,
     ) {
         let received = self.attrs.intern(attrs, LocalAttrs::default());
         let hop = self.hops.intern(next_hop);
         let once = importer.routes.import.is_prefix_independent();
         let mut judged = None;
-        let mut prefixes = batch.nlri(entry).iter();
-        loop {
-            // Looked up together, so that the processor waits for memory once and not each time.
-            let next: SmallVec<[(PathId, Prefix, Option<DestId>); LOOKUPS]> = prefixes
-                .by_ref()
-                .take(LOOKUPS)
-                .map(|(id, prefix)| (id, prefix, self.rib(entry.family).dests.find(prefix)))
-                .collect();
-            if next.is_empty() {
-                break;
-            }
-            for (path_id, prefix, found) in next {
-                let verdict = match judged {
-                    Some(verdict) => verdict,
-                    None => self.judge(importer, prefix, received, hop),
-                };
-                self.store_path(now, peer, importer.source, path_id, prefix, found, &verdict);
-                if once {
-                    judged = Some(verdict);
-                } else {
-                    self.release_judged(&verdict);
-                }
+        // The list comes first: `zip` asks its first side first, and `found` goes on behind it.
+        for ((path_id, prefix), found) in batch.nlri(entry).iter().zip(found) {
+            let verdict = match judged {
+                Some(verdict) => verdict,
+                None => self.judge(importer, prefix, received, hop),
+            };
+            self.store_path(now, peer, importer.source, path_id, prefix, found, &verdict);
+            if once {
+                judged = Some(verdict);
+            } else {
+                self.release_judged(&verdict);
             }
         }
         if let Some(verdict) = judged {
