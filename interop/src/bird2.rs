@@ -50,6 +50,15 @@ impl Bird2 {
         self.ask(&format!("show protocols all {}", self.protocol(neighbor)?))
     }
 
+    /// How often the session with this neighbour has come up since BIRD started.
+    ///
+    /// # Errors
+    /// When there is no such neighbour.
+    pub fn sessions(&self, neighbor: IpAddr) -> Result<usize> {
+        let line = format!(" {}: BGP session established", self.protocol(neighbor)?);
+        Ok(self.daemon.output().lines().filter(|l| l.ends_with(&line)).count())
+    }
+
     /// Takes over a changed configuration.
     ///
     /// # Errors
