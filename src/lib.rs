@@ -4,6 +4,7 @@
 //!
 //! - [`config`]: TOML to one immutable configuration; errors name file, line, key and remedy.
 //! - [`calico`]: Calico's objects to sessions, routes and policies.
+//! - [`datastore`]: where Calico's objects come from: etcd, files; listed, then watched.
 //! - [`engine`]: the thread that owns the table, and the handle to it.
 //! - [`net`]: listeners, one task per peer, socket options.
 //! - [`fib`]: the kernel's routes: written, watched, learned from.
@@ -14,14 +15,16 @@
 //! hang or grow without bound. Every queue has a bound and a rule for when it is full; every wait
 //! has a limit and a name. Each piece of state has one owner. Results of socket options are checked.
 //! `unsafe` is in `net/sockopt.rs` and nowhere else. Dependencies point one way:
-//! `bgp-proto ← config; bgp-proto ← engine ← net; bgp-proto ← fib; {ctl, http} ← daemon`; siblings do
-//! not import each other, `daemon` and `main` alone know all of them.
+//! `bgp-proto ← {config, calico} ← datastore; bgp-proto ← engine ← net; bgp-proto ← fib;
+//! {ctl, http} ← daemon`; siblings do not import each other, `daemon` and `main` alone know all of
+//! them.
 
 pub mod calico;
 pub mod cli;
 pub mod config;
 pub mod ctl;
 pub mod daemon;
+pub mod datastore;
 pub mod engine;
 pub mod fib;
 pub mod http;

@@ -23,13 +23,14 @@ const BGP_PROTO: &[(&str, &[&str])] = &[
 const MARGAY: &[(&str, &[&str])] = &[
     ("config", &[]),
     ("calico", &["config"]),
+    ("datastore", &["config", "calico"]),
     ("engine", &[]),
     ("net", &["engine"]),
     ("fib", &[]),
     ("ctl", &[]),
     ("http", &[]),
     ("cli", &["config", "ctl", "calico"]),
-    ("daemon", &["config", "engine", "net", "fib", "ctl", "http"]),
+    ("daemon", &["config", "calico", "datastore", "engine", "net", "fib", "ctl", "http"]),
 ];
 
 fn root() -> PathBuf {

