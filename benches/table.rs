@@ -83,6 +83,7 @@ fn peer(table: &mut Table, id: u32, asn: Asn) -> Vec<Reader> {
         hold_time: Duration::from_secs(90),
         keepalive_time: Duration::from_secs(30),
         graceful_restart: None,
+        role: None,
         peer_capabilities: Capabilities::default(),
     };
     table.peer_up(Time::ZERO, PeerId(id), Arc::new(negotiated))

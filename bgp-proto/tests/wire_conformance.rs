@@ -12,14 +12,8 @@ use bgp_proto::wire::{
     AttrView, Code, EXTENDED_MAX_LEN, MAX_LEN, MessageType, Notification, Open, RefreshKind,
     RouteRefresh, SegmentKind, Update, UpdateContext, Verdict, split_frame,
 };
-use cases::{SESSION_CASES, afi_safi, bytes, conformance_dir, context, hex, records};
+use cases::{ALTERNATIVES, SESSION_CASES, afi_safi, bytes, conformance_dir, context, hex, records};
 use serde_json::{Value, json};
-
-/// Malformed cases where the set allows another result than its first, and margay takes it.
-const ALTERNATIVES: [(&str, &str); 1] =
-    // The link-local address is usable where the session is on the link (RFC 2545 §3 has no
-    // use for `::`); the table finds out whether it is.
-    [("mp-nh-zero-plus-ll", "accept using the link-local")];
 
 /// Crashers whose verdict speaks of a whole file where a session sees a stream.
 const STREAM: [&str; 2] =

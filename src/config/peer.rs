@@ -6,9 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bgp_proto::policy::Policy;
-use bgp_proto::session::{AuthKey, LocalIdentity, PassiveMode, PeerConfig, TransportSecurity};
+use bgp_proto::session::{
+    AuthKey, LocalIdentity, PassiveMode, PeerConfig, RoleMode, TransportSecurity,
+};
 use bgp_proto::table::{AddPathSend, NextHopMode, PeerRoutes};
-use bgp_proto::types::{Asn, ClusterId, Family, FamilyMap, FamilySet, PeerType, Prefix};
+use bgp_proto::types::{Asn, ClusterId, Family, FamilyMap, FamilySet, PeerType, Prefix, Role};
 use bgp_proto::wire::AddPathMode;
 
 use super::bgp::{read_id, read_usable_asn};
@@ -238,6 +240,14 @@ fn read_session(
     let enforce_first_as = flag("enforce-first-as", true);
     let reject_as_sets = flag("reject-as-sets", true);
 
+    let role = table.get("role").and_then(|v| read_role(&v, remote_asn == Some(local_asn)));
+    let role_mode = table.get("role-strict").and_then(|v| {
+        if role.is_none() {
+            v.fault_key("needs a role", "set role, or leave it out (RFC 9234)");
+        }
+        v.boolean()
+    });
+
     let placeholder = IpAddr::from([0, 0, 0, 0]);
     Some(PeerConfig {
         source_address,
@@ -255,9 +265,26 @@ fn read_session(
         enhanced_refresh,
         enforce_first_as,
         reject_as_sets,
+        role,
+        role_mode: if role_mode == Some(true) { RoleMode::Strict } else { RoleMode::Lenient },
         multihop_ttl,
         ..PeerConfig::new(placeholder, remote_asn?, cx.identity)
     })
+}
+
+/// What we are to an external neighbour.
+fn read_role(value: &Value<'_>, internal: bool) -> Option<Role> {
+    if internal {
+        value.fault_key("is for external peers", "leave it out (RFC 9234)");
+        return None;
+    }
+    value.choice(&[
+        ("provider", Role::Provider),
+        ("rs", Role::RouteServer),
+        ("rs-client", Role::RouteServerClient),
+        ("customer", Role::Customer),
+        ("peer", Role::Peer),
+    ])
 }
 
 fn read_routes(table: &Table<'_>, cx: &Context<'_>, kind: Option<PeerType>) -> Option<PeerRoutes> {

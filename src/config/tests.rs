@@ -1,9 +1,9 @@
 use std::time::Duration;
 
 use bgp_proto::policy::{Change, Decision, Match, PrefixSet, Source};
-use bgp_proto::session::PassiveMode;
+use bgp_proto::session::{PassiveMode, RoleMode};
 use bgp_proto::table::{AddPathSend, NextHopMode};
-use bgp_proto::types::{Asn, Family, FamilySet, RouterId};
+use bgp_proto::types::{Asn, Family, FamilySet, Role, RouterId};
 use bgp_proto::wire::AddPathMode;
 
 use super::*;
@@ -76,6 +76,7 @@ fn the_full_example_is_read_key_by_key() {
     assert_eq!(s.add_path[Family::Ipv6], AddPathMode::Both);
     assert!(!s.extended_messages && s.extended_next_hop && !s.enhanced_refresh);
     assert!(!s.enforce_first_as && !s.reject_as_sets);
+    assert_eq!((s.role, s.role_mode), (Some(Role::Customer), RoleMode::Strict));
     let r = &*tor.routes;
     assert_eq!((&*r.import.name, &*r.export.name), ("from-tor", "to-tor"));
     assert_eq!(r.next_hop, NextHopMode::Keep);

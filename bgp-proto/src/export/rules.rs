@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use crate::policy::{Decision, Policy, RouteRef, Source};
 use crate::rib::{AttrKey, SourceFacts};
-use crate::types::{Asn, ClusterId, Family, NextHop, PeerType};
-use crate::wire::{AnnounceFormat, AttrEdit, attr};
+use crate::types::{Asn, ClusterId, Family, NextHop, PeerType, Role};
+use crate::wire::{AnnounceFormat, AttrEdit, AttrView, attr};
 
 use super::{AddPathSend, NextHopMode};
 
@@ -24,6 +24,8 @@ pub(crate) struct GroupKey {
     /// iBGP: the cluster that its routes belong to.
     pub(crate) cluster_id: ClusterId,
     pub(crate) local_asn: Asn,
+    /// eBGP: what we are to the members (RFC 9234).
+    pub(crate) role: Option<Role>,
     /// What "next hop self" is.
     pub(crate) local_addr: IpAddr,
     pub(crate) next_hop: NextHopMode,
@@ -62,6 +64,7 @@ impl GroupKey {
         note(self.client != other.client, "route reflector client");
         note(self.cluster_id != other.cluster_id, "cluster id");
         note(self.local_asn != other.local_asn, "local AS");
+        note(self.role != other.role, "role");
         note(self.local_addr != other.local_addr, "local address");
         note(self.next_hop != other.next_hop, "next hop mode");
         note(self.ipv4_over_ipv6 != other.ipv4_over_ipv6, "IPv4 over IPv6 next hops");
@@ -81,6 +84,7 @@ pub(crate) enum Withholding {
     NoExport,
     NoExportSubconfed,
     NotReflected,
+    OnlyToCustomer,
     /// The policy and the rule.
     Policy(String),
     NoNextHop,
@@ -94,6 +98,9 @@ impl fmt::Display for Withholding {
             Withholding::NoExport => "community no-export",
             Withholding::NoExportSubconfed => "community no-export-subconfed",
             Withholding::NotReflected => "iBGP to iBGP without reflection",
+            Withholding::OnlyToCustomer => {
+                "ONLY_TO_CUSTOMER, and the peer is no customer (RFC 9234)"
+            }
             Withholding::Policy(rule) => return write!(f, "rejected by export {rule}"),
             Withholding::NoNextHop => "no next hop of ours in this family is known on the session",
             Withholding::NoIpv4NextHop => {
@@ -122,6 +129,7 @@ pub(crate) struct Outbound<'a> {
 /// Applies every rule between the best path and the wire.
 pub(crate) fn export(group: &GroupKey, out: &Outbound<'_>) -> Result<Exported, Withholding> {
     check_communities(group, out.key)?;
+    check_role(group, out.route.attrs)?;
     let reflected = check_reflection(group, out.from)?;
     let mut attrs = AttrEdit::from_view(out.route.attrs);
     if group.peer_type == PeerType::External && out.from.is_some() {
@@ -182,6 +190,14 @@ fn check_communities(group: &GroupKey, key: &AttrKey) -> Result<(), Withholding>
     Ok(())
 }
 
+/// RFC 9234 §5, egress: what is for customers only goes to nobody else.
+fn check_role(group: &GroupKey, attrs: AttrView<'_>) -> Result<(), Withholding> {
+    if group.role.is_some_and(Role::neighbor_is_no_customer) && attrs.only_to_customer().is_some() {
+        return Err(Withholding::OnlyToCustomer);
+    }
+    Ok(())
+}
+
 /// The source, if the route goes from iBGP to iBGP and may (RFC 4456 §6).
 fn check_reflection<'a>(
     group: &GroupKey,
@@ -214,6 +230,9 @@ fn rewrite_external(group: &GroupKey, attrs: &mut AttrEdit) {
         attrs.set_ext_communities(&transitive);
     }
     attrs.prepend_as(group.local_asn, 1);
+    if group.role.is_some_and(Role::marks_advertised) && attrs.view().only_to_customer().is_none() {
+        attrs.set_only_to_customer(group.local_asn);
+    }
 }
 
 fn resolve_next_hop(

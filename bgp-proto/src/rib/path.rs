@@ -67,7 +67,10 @@ impl PathFlags {
     /// From an eBGP peer.
     pub(crate) const EXTERNAL: PathFlags = PathFlags(128);
 
-    const REFUSED: u16 = 1 | 2 | 4 | 8;
+    /// For customers only, and it did not come from a provider (RFC 9234 §5).
+    pub(crate) const ROUTE_LEAK: PathFlags = PathFlags(256);
+
+    const REFUSED: u16 = 1 | 2 | 4 | 8 | 256;
 
     pub(crate) fn has(self, flag: PathFlags) -> bool {
         self.0 & flag.0 != 0

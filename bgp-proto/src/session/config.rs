@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use crate::types::{Asn, FamilyMap, FamilySet, RouterId};
+use crate::types::{Asn, FamilyMap, FamilySet, Role, RouterId};
 use crate::wire::AddPathMode;
 
 /// Who we are, the same for every session.
@@ -23,6 +23,16 @@ pub enum PassiveMode {
     Active,
     /// We only accept.
     Passive,
+}
+
+/// What becomes of a neighbour without a role (RFC 9234 §4.2).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RoleMode {
+    /// Ours alone governs the routes.
+    #[default]
+    Lenient,
+    /// The session is refused with 2/11.
+    Strict,
 }
 
 /// A TCP MD5 key (RFC 2385), 1-80 octets. `Debug` never shows it.
@@ -103,6 +113,10 @@ pub struct PeerConfig {
     pub enforce_first_as: bool,
     /// Treat AS_SETs as withdraw (RFC 9774). Default true.
     pub reject_as_sets: bool,
+    /// eBGP: what we are to the neighbour (RFC 9234); `None` leaves capability 9 out.
+    pub role: Option<Role>,
+    /// With a role: refuse a neighbour that does not name its own (RFC 9234 §4.2).
+    pub role_mode: RoleMode,
     /// eBGP over more than one hop: TTL to send with. `None`: 1 for eBGP, 64 for iBGP, 255 with GTSM.
     pub multihop_ttl: Option<u8>,
 }
@@ -135,6 +149,8 @@ impl PeerConfig {
             enhanced_refresh: true,
             enforce_first_as: true,
             reject_as_sets: true,
+            role: None,
+            role_mode: RoleMode::Lenient,
             multihop_ttl: None,
         }
     }

@@ -34,7 +34,7 @@ mod peer;
 mod timers;
 
 pub use close::{Close, LastError, Origin};
-pub use config::{AuthKey, LocalIdentity, PassiveMode, PeerConfig, TransportSecurity};
+pub use config::{AuthKey, LocalIdentity, PassiveMode, PeerConfig, RoleMode, TransportSecurity};
 pub use negotiate::Negotiated;
 pub use offer::{Offer, Restart};
 pub use peer::{Action, Command, Keep, Peer, Slot, State, Stats};

@@ -3,8 +3,8 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::PeerConfig;
-use crate::types::{Asn, Family, FamilySet, PeerType, RouterId};
+use super::{PeerConfig, RoleMode};
+use crate::types::{Asn, Family, FamilySet, PeerType, Role, RouterId};
 use crate::wire::{AddPathMode, Capabilities, Code, EXTENDED_MAX_LEN, GracefulRestart, MAX_LEN};
 use crate::wire::{Notification, Open, UpdateContext, max_len_for};
 
@@ -45,6 +45,8 @@ pub struct Negotiated {
     pub hold_time: Duration,
     /// Interval between KEEPALIVEs before jitter.
     pub keepalive_time: Duration,
+    /// eBGP: what we are to the peer (RFC 9234).
+    pub role: Option<Role>,
     /// The peer's capability 64, if it sent one and we offered ours.
     pub graceful_restart: Option<GracefulRestart>,
     /// Everything the peer offered, for people.
@@ -78,7 +80,7 @@ impl Negotiated {
 }
 
 /// Checks the peer's OPEN against the configuration and our own offer (RFC 4271 §6.2), and
-/// intersects the two. Errors: 2/2, 2/3, 2/7.
+/// intersects the two. Errors: 2/2, 2/3, 2/7, 2/11.
 pub(super) fn negotiate(
     config: &PeerConfig,
     offered: &Capabilities,
@@ -93,6 +95,7 @@ pub(super) fn negotiate(
         return Err(Notification::new(Code::BAD_BGP_IDENTIFIER));
     }
     let theirs = &open.capabilities;
+    check_role(config, theirs)?;
     let families = config.families.intersection(offered.families()).intersection(theirs.families());
     if families.is_empty() {
         return Err(Notification::with_data(
@@ -123,12 +126,24 @@ pub(super) fn negotiate(
         enhanced_refresh: offered.enhanced_refresh && theirs.enhanced_refresh,
         hold_time,
         keepalive_time: keepalive_time(config.keepalive_time, hold_time),
+        role: config.role.filter(|_| config.peer_type() == PeerType::External),
         graceful_restart: offered
             .graceful_restart
             .as_ref()
             .and_then(|_| theirs.graceful_restart.clone()),
         peer_capabilities: theirs.clone(),
     })
+}
+
+/// RFC 9234 §4.2. A role that the peer names must be the counterpart of ours.
+fn check_role(config: &PeerConfig, theirs: &Capabilities) -> Result<(), Notification> {
+    let ours = config.role.filter(|_| config.peer_type() == PeerType::External);
+    let fits = match (ours, theirs.role) {
+        (None, _) => true,
+        (Some(_), None) => config.role_mode == RoleMode::Lenient,
+        (Some(ours), Some(theirs)) => ours.counterpart().code() == theirs,
+    };
+    if fits { Ok(()) } else { Err(Notification::new(Code::ROLE_MISMATCH)) }
 }
 
 /// A third of the hold time in whole seconds, at least one (RFC 4271 §4.4, §10); a configured

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::PeerConfig;
-use crate::types::{Family, FamilySet};
+use crate::types::{Family, FamilySet, PeerType, Role};
 use crate::wire::{AddPathMode, Capabilities, GracefulRestart, GracefulRestartFamily};
 use crate::wire::{Code, Notification, Open};
 
@@ -13,6 +13,7 @@ mod capability {
     pub(super) const ROUTE_REFRESH: u8 = 2;
     pub(super) const EXTENDED_NEXT_HOP: u8 = 5;
     pub(super) const EXTENDED_MESSAGE: u8 = 6;
+    pub(super) const ROLE: u8 = 9;
     pub(super) const GRACEFUL_RESTART: u8 = 64;
     pub(super) const FOUR_OCTET_AS: u8 = 65;
     pub(super) const ADD_PATH: u8 = 69;
@@ -137,6 +138,9 @@ fn build_capabilities(config: &PeerConfig, offer: &Offer, restart: Restart) -> C
             .map(|f| (f.afi_safi(), config.add_path[*f]))
             .filter(|(_, mode)| *mode != AddPathMode::None)
             .collect();
+    }
+    if config.peer_type() == PeerType::External && offer.includes(capability::ROLE) {
+        caps.role = config.role.map(Role::code);
     }
     if let Some(time) = config.graceful_restart_time
         && offer.includes(capability::GRACEFUL_RESTART)

@@ -51,6 +51,7 @@ impl Table {
             client: internal && peer.routes.route_reflector_client,
             cluster_id: if internal { cluster_id } else { ClusterId::default() },
             local_asn: session.local_asn,
+            role: session.role,
             local_addr: session.local_addr,
             next_hop: peer.routes.next_hop,
             ipv4_over_ipv6: family == Family::Ipv4 && session.ipv4_over_ipv6,

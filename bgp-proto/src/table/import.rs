@@ -9,7 +9,7 @@ use crate::rib::{
     default_preference,
 };
 use crate::session::Negotiated;
-use crate::types::{Family, NextHop, PathId, PeerId, PeerType, Prefix, Time};
+use crate::types::{Family, NextHop, PathId, PeerId, PeerType, Prefix, Role, Time};
 use crate::wire::{AttrEdit, AttrView, Origin, RouteAction, RouteBatch, RouteEntry};
 
 /// Prefixes that are looked up together, at least.
@@ -198,6 +198,12 @@ impl Table {
             // RFC 8326 §4.2, after policy: a customer's LOCAL_PREF must not undo a drain.
             edit.get_or_insert_with(|| AttrEdit::from_view(route.attrs)).set_local_pref(0);
         }
+        if importer.session.role.is_some_and(Role::neighbor_is_no_customer)
+            && route.attrs.only_to_customer().is_none()
+        {
+            edit.get_or_insert_with(|| AttrEdit::from_view(route.attrs))
+                .set_only_to_customer(importer.session.peer_asn);
+        }
         let attrs = match edit {
             Some(edit) => self.attrs.intern(edit.view().as_bytes(), local),
             None if local == LocalAttrs::default() => {
@@ -225,7 +231,8 @@ impl Table {
         Judged { attrs, next_hop, flags, received: changed.then_some((received, hop)) }
     }
 
-    /// Loops make a route unusable, never an error (RFC 4271 §9.1.2, RFC 4456 §8).
+    /// Loops and leaks make a route unusable, never an error (RFC 4271 §9.1.2, RFC 4456 §8,
+    /// RFC 9234 §5).
     fn loop_flags(&self, importer: &Importer, attrs: AttrView<'_>) -> PathFlags {
         let mut flags = PathFlags::default();
         let allowed = usize::from(importer.routes.allow_local_asn);
@@ -235,6 +242,16 @@ impl Table {
             || self.config.asn != session_asn && path.count(self.config.asn) > allowed
         {
             flags.set(PathFlags::AS_LOOP);
+        }
+        if let (Some(role), Some(marked)) = (importer.session.role, attrs.only_to_customer()) {
+            let leaked = match role {
+                Role::Provider | Role::RouteServer => true,
+                Role::Peer => marked != importer.session.peer_asn,
+                Role::Customer | Role::RouteServerClient => false,
+            };
+            if leaked {
+                flags.set(PathFlags::ROUTE_LEAK);
+            }
         }
         if importer.session.peer_type == PeerType::Internal {
             if attrs.originator_id() == Some(self.config.router_id) {

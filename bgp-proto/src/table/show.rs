@@ -156,6 +156,8 @@ impl Table {
             "ORIGINATOR_ID is ours"
         } else if path.flags.has(PathFlags::CLUSTER_LOOP) {
             "our cluster id is in CLUSTER_LIST"
+        } else if path.flags.has(PathFlags::ROUTE_LEAK) {
+            "route leak: ONLY_TO_CUSTOMER (RFC 9234)"
         } else if path.flags.has(PathFlags::REJECTED) {
             "rejected by import policy"
         } else {

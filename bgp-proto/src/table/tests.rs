@@ -8,7 +8,9 @@ use std::time::Duration;
 use super::*;
 use crate::export::{AddPathSend, Fetch, NextHopMode};
 use crate::policy::{Change, Decision, Policy, Rule};
-use crate::types::{Asn, ClusterId, FamilySet, FibKind, Hop, NextHop, PathId, PeerType, RouterId};
+use crate::types::{
+    Asn, ClusterId, FamilySet, FibKind, Hop, NextHop, PathId, PeerType, Role, RouterId,
+};
 use crate::wire::{AttrEdit, Capabilities, Nlri, Origin};
 
 const ASN: Asn = Asn(65000);
@@ -62,6 +64,7 @@ fn session(id: u32, asn: u32) -> Negotiated {
         enhanced_refresh: true,
         hold_time: Duration::from_secs(90),
         keepalive_time: Duration::from_secs(30),
+        role: None,
         graceful_restart: None,
         peer_capabilities: Capabilities::default(),
     }
@@ -309,4 +312,94 @@ fn everything_is_given_back_when_everything_is_gone() {
     settle(&mut table);
     assert_eq!(table.totals(), Totals::default());
     assert_eq!(table.ribs[0].dests.len(), 0, "tombstones are gone too");
+}
+
+/// A session of ours in this role (RFC 9234), and the reader of what it is told.
+fn up_as(table: &mut Table, id: u32, asn: u32, role: Role) -> Reader {
+    table.peer_add(PeerId(id), IpAddr::from([10, 0, 0, id as u8]), Arc::new(routes(id)));
+    let session = Negotiated { role: Some(role), ..session(id, asn) };
+    table.peer_up(Time::ZERO, PeerId(id), Arc::new(session)).remove(0)
+}
+
+/// ONLY_TO_CUSTOMER of the one route in what a peer was told; `None` if it was told no route.
+fn told_otc(reader: &mut Reader) -> Option<Option<Asn>> {
+    let octets = read(reader);
+    let mut rest = octets.as_slice();
+    let mut routes = Vec::new();
+    while let Some(frame) = crate::wire::split_frame(rest, usize::MAX).unwrap() {
+        let update = crate::wire::Update::parse(frame.body(), &context()).unwrap();
+        if update.reach().next().is_some() {
+            let mut attrs = Vec::new();
+            update.canonical_attrs(&mut attrs);
+            routes.push(crate::wire::AttrView::new(&attrs).only_to_customer());
+        }
+        rest = &rest[frame.bytes.len()..];
+    }
+    assert!(routes.len() <= 1, "{routes:?}");
+    routes.pop()
+}
+
+fn context() -> crate::wire::UpdateContext {
+    crate::wire::UpdateContext {
+        four_octet_as: true,
+        families: FamilySet::only(Family::Ipv4),
+        ..crate::wire::UpdateContext::new(PeerType::External, ASN)
+    }
+}
+
+#[test]
+fn what_a_provider_or_a_peer_tells_us_goes_to_customers_only() {
+    for (role, asn) in [(Role::Customer, 65001), (Role::Peer, 65002)] {
+        let mut table = table();
+        let _from = up_as(&mut table, 2, asn, role);
+        let mut customer = up_as(&mut table, 3, 65003, Role::Provider);
+        let mut provider = up_as(&mut table, 4, 65004, Role::Customer);
+        let mut peer = up_as(&mut table, 5, 65005, Role::Peer);
+        let mut without = up(&mut table, 6, 65006, routes(6));
+        announce(&mut table, 2, asn, &["10.1.0.0/16"]);
+        settle(&mut table);
+        assert_eq!(told_otc(&mut customer), Some(Some(Asn(asn))), "marked as it came in");
+        assert_eq!(told_otc(&mut without), Some(Some(Asn(asn))), "the mark goes on");
+        assert_eq!((told_otc(&mut provider), told_otc(&mut peer)), (None, None));
+    }
+}
+
+#[test]
+fn what_a_customer_tells_us_goes_to_all_and_is_marked_towards_peers_and_customers() {
+    let mut table = table();
+    let _from = up_as(&mut table, 2, 65001, Role::Provider);
+    let mut customer = up_as(&mut table, 3, 65003, Role::Provider);
+    let mut provider = up_as(&mut table, 4, 65004, Role::Customer);
+    let mut peer = up_as(&mut table, 5, 65005, Role::Peer);
+    announce(&mut table, 2, 65001, &["10.1.0.0/16"]);
+    settle(&mut table);
+    assert_eq!(told_otc(&mut customer), Some(Some(ASN)));
+    assert_eq!(told_otc(&mut peer), Some(Some(ASN)));
+    assert_eq!(told_otc(&mut provider), Some(None), "the provider marks it where it must");
+}
+
+#[test]
+fn a_leaked_route_is_kept_and_not_used() {
+    let leaks = [
+        (Role::Provider, 65009, true),
+        (Role::RouteServer, 65009, true),
+        (Role::Peer, 65009, true),
+        (Role::Peer, 65001, false),
+        (Role::Customer, 65009, false),
+        (Role::RouteServerClient, 65009, false),
+    ];
+    for (role, marked, leaked) in leaks {
+        let mut table = table();
+        let _from = up_as(&mut table, 2, 65001, role);
+        let mut edit = AttrEdit::originate(Origin::Igp);
+        edit.prepend_as(Asn(65001), 1);
+        edit.set_only_to_customer(Asn(marked));
+        announce_with(&mut table, 2, &["10.1.0.0/16"], &edit);
+        settle(&mut table);
+        let told = table.explain("10.1.0.0/16".parse().unwrap(), Time::ZERO).unwrap();
+        let path = &told.destination.paths[0];
+        assert_eq!(path.best, !leaked, "{role}, marked by AS {marked}");
+        assert_eq!(path.unusable.as_ref().is_some_and(|why| why.contains("RFC 9234")), leaked);
+        assert_eq!(table.counts(PeerId(2)).accepted[Family::Ipv4], u32::from(!leaked));
+    }
 }

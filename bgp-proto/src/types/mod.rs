@@ -7,6 +7,7 @@ mod family;
 mod hop;
 mod id;
 mod prefix;
+mod role;
 mod source;
 mod time;
 
@@ -15,5 +16,6 @@ pub use family::{AfiSafi, Family, FamilyMap, FamilySet};
 pub use hop::{FibKind, FibRoute, Hop, NextHop};
 pub use id::{Asn, ClusterId, PathId, PeerId, PeerType, RouterId};
 pub use prefix::{Prefix, Prefix4, Prefix6};
+pub use role::Role;
 pub use source::Source;
 pub use time::{Time, Timer};

@@ -422,6 +422,7 @@ impl World {
                 families: restart_families,
                 ..GracefulRestart::default()
             }),
+            role: None,
             peer_capabilities: Capabilities::default(),
         });
         let readers = self.table.peer_up(self.now, PeerId(peer as u32), Arc::clone(&negotiated));

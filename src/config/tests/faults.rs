@@ -232,6 +232,14 @@ fn faults_of_sessions() {
         "8:1: bgp.peers[1].cluster-id: is for internal peers, and remote-asn is not our AS; leave it out (RFC 4456)",
     );
     refused_peer(
+        "role-strict = true",
+        "8:1: bgp.peers[1].role-strict: needs a role; set role, or leave it out (RFC 9234)",
+    );
+    refused(
+        "[[bgp.peers]]\naddress = \"192.0.2.1\"\nremote-asn = 64512\nrole = \"peer\"\n",
+        "7:1: bgp.peers[1].role: is for external peers; leave it out (RFC 9234)",
+    );
+    refused_peer(
         "next-hop = \"slef\"",
         "8:12: bgp.peers[1].next-hop: \"slef\" is not known here; did you mean \"self\"?",
     );

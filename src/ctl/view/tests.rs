@@ -136,6 +136,7 @@ fn facts_of(negotiated: bool) -> Value {
         enhanced_refresh: false,
         hold_time: Duration::from_secs(9),
         keepalive_time: Duration::from_secs(3),
+        role: None,
         graceful_restart: None,
         peer_capabilities: bgp_proto::wire::Capabilities {
             route_refresh: true,
