@@ -130,6 +130,69 @@ fn kernel_routes_are_adopted_after_a_crash() -> Result<()> {
     })
 }
 
+/// A reflector crashes. One client is back before the other: it must not lose the other's routes by
+/// an End-of-RIB that comes before the reflector has heard of them again (RFC 4724 §4.1).
+#[test]
+fn a_restarted_reflector_waits_for_its_clients() -> Result<()> {
+    const FAR_ROUTE: &str = "198.51.101.0/24";
+    run("life-reflector", |lab| {
+        let (host, near_host, far_host) = (lab.host("a")?, lab.host("b")?, lab.host("c")?);
+        let client = |of: &Host| {
+            let mut n = neighbor(of.v4(), host.v4(), SUBJECT_AS);
+            (n.reflector_client, n.graceful_restart, n.hold_time) = (true, true, 30);
+            n
+        };
+        let config = Config {
+            asn: SUBJECT_AS,
+            router_id: host.router_id(),
+            port: 1790,
+            neighbors: vec![client(&near_host), client(&far_host)],
+            origins: Vec::new(),
+        };
+        let bird = |of: &Host, route: &str| {
+            let mut n = neighbor(host.v4(), of.v4(), SUBJECT_AS);
+            (n.graceful_restart, n.hold_time) = (true, 30);
+            let config = Config {
+                asn: SUBJECT_AS,
+                router_id: of.router_id(),
+                port: 1790,
+                neighbors: vec![n],
+                origins: vec![Origin::plain(route)],
+            };
+            Bird2::start(of, &config)
+        };
+        let near = bird(&near_host, PEER_ROUTE)?;
+        let far = bird(&far_host, FAR_ROUTE)?;
+        let mut margay = Margay::start(&host, &config)?;
+        wait_paths(&near, FAR_ROUTE, 1)?;
+        wait_paths(&far, PEER_ROUTE, 1)?;
+        kernel::wait_gateways(&near_host, FAR_ROUTE, &[far_host.v4().to_string()])?;
+        let monitor = route_monitor(&near_host)?;
+        margay.daemon().crash()?;
+        lab.cut(&far_host)?;
+        margay.restart()?;
+        wait_established(&margay, near_host.v4())?;
+        holds_for(Duration::from_secs(2), "the far client's route", || {
+            ensure!(near.paths(FAR_ROUTE)?.len() == 1, "dropped before the far client was back");
+            Ok(())
+        })?;
+        lab.mend(&far_host)?;
+        wait_established(&margay, far_host.v4())?;
+        for bird in [&near, &far] {
+            wait_until(PATIENCE, "the clients' help to end", || {
+                let session = bird.session(host.v4())?;
+                ensure!(!session.contains("graceful restart active"), "{session}");
+                Ok(())
+            })?;
+        }
+        ensure!(near.paths(FAR_ROUTE)?.len() == 1, "the route was dropped in the end");
+        ensure!(far.paths(PEER_ROUTE)?.len() == 1, "the other way: dropped in the end");
+        let changes = monitor.output();
+        ensure!(!changes.contains(&format!("Deleted {FAR_ROUTE}")), "{changes}");
+        Ok(())
+    })
+}
+
 /// A route of somebody else with another protocol number is never touched, whatever we learn.
 #[test]
 fn foreign_kernel_routes_are_left_alone() -> Result<()> {

@@ -4,6 +4,7 @@
 //! that the table wants closed. It never waits for a peer or for the table.
 
 mod answers;
+mod deferral;
 mod health;
 mod limits;
 mod peers;
@@ -17,7 +18,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use bgp_proto::session::{Close, Command};
+use bgp_proto::session::{Close, Command, Negotiated};
 use bgp_proto::table::TableEvent;
 use bgp_proto::types::{FamilySet, PeerId};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -33,6 +34,7 @@ use crate::http;
 use crate::net::{Accepted, Directory, Listeners, PeerCommand, PeerEvent};
 
 use answers::{Answers, Order};
+use deferral::Deferral;
 use peers::Peers;
 use redistribution::Redistribution;
 use startup::{Progress, Startup};
@@ -98,6 +100,7 @@ struct Daemon {
     /// The servers of the control socket and of HTTP.
     servers: Vec<tokio::task::JoinHandle<()>>,
     startup: Option<Startup>,
+    deferral: Option<Deferral>,
     signals: Signals,
     inbox: Inbox,
 }
@@ -166,6 +169,7 @@ impl Daemon {
             answers,
             servers: Vec::new(),
             startup: None,
+            deferral: None,
             signals: Signals {
                 terminate: signal(SignalKind::terminate())?,
                 interrupt: signal(SignalKind::interrupt())?,
@@ -198,6 +202,10 @@ impl Daemon {
     /// Everything that a configuration starts, in the order in which it must exist.
     fn begin(&mut self) -> Result<(), Error> {
         let config = Arc::clone(&self.config);
+        let is_deferred = deferral::is_needed(&config);
+        if is_deferred {
+            self.engine.handle().defer_export();
+        }
         self.apply_local(None, &config);
         self.listeners.listen(&config.bgp.listen)?;
         self.peers.set_ranges(&config.dynamic);
@@ -209,7 +217,9 @@ impl Daemon {
             self.peers.add(entry);
         }
         let now = self.engine.handle().clock().now();
-        self.startup = Some(Startup::new(self.peers.registry().all().iter().map(|r| r.id), now));
+        let peers: Vec<PeerId> = self.peers.registry().all().iter().map(|r| r.id).collect();
+        self.startup = Some(Startup::new(peers.iter().copied(), now));
+        self.deferral = is_deferred.then(|| Deferral::new(peers, !config.dynamic.is_empty(), now));
         info!(
             "margay {} runs as AS {}, router id {}, with {} peers and {} ranges",
             env!("CARGO_PKG_VERSION"),
@@ -223,7 +233,7 @@ impl Daemon {
 
     async fn serve(&mut self) -> Stop {
         loop {
-            let deadline = self.check_startup();
+            let deadline = earliest(self.check_startup(), self.check_deferral());
             match self.wait(deadline).await {
                 Input::Table(event) => self.on_table_event(event),
                 Input::Peer(event) => self.on_peer_event(event),
@@ -277,11 +287,28 @@ impl Daemon {
         }
     }
 
+    /// Looks whether peers may be told routes; returns when to look again.
+    fn check_deferral(&mut self) -> Option<Instant> {
+        let table = self.engine.handle();
+        match self.deferral.as_ref()?.poll(table.clock().now()) {
+            Progress::WaitingUntil(at) => Some(Instant::from_std(table.clock().instant(at))),
+            Progress::Over => {
+                self.deferral = None;
+                table.release_export();
+                info!("routes are advertised: the peers that had ours have sent theirs");
+                None
+            }
+        }
+    }
+
     fn on_table_event(&mut self, event: Event) {
         match event {
             Event::EndOfRib { peer, family } => {
                 if let Some(startup) = &mut self.startup {
                     startup.handle_end_of_rib(peer, family);
+                }
+                if let Some(deferral) = &mut self.deferral {
+                    deferral.handle_end_of_rib(peer, family);
                 }
             }
             Event::Table(TableEvent::PrefixLimit { peer, family, bound }) => {
@@ -316,25 +343,38 @@ impl Daemon {
                 if let Some(startup) = &mut self.startup {
                     startup.handle_up(peer, families);
                 }
+                let owed = self.negotiated(peer).and_then(|n| deferral::owed_families(&n));
+                let now = self.engine.handle().clock().now();
+                if let Some(deferral) = &mut self.deferral {
+                    deferral.handle_up(now, peer, owed);
+                }
             }
             PeerEvent::Down(peer) => {
                 if let Some(startup) = &mut self.startup {
                     startup.handle_down(peer);
+                }
+                if let Some(deferral) = &mut self.deferral {
+                    deferral.handle_down(peer);
                 }
             }
             PeerEvent::Ended(peer) => {
                 if let Some(startup) = &mut self.startup {
                     startup.handle_removed(peer);
                 }
+                if let Some(deferral) = &mut self.deferral {
+                    deferral.handle_removed(peer);
+                }
                 self.peers.forget(peer);
             }
         }
     }
 
+    fn negotiated(&self, peer: PeerId) -> Option<Arc<Negotiated>> {
+        self.peers.registry().get(peer)?.handle.snapshot().negotiated
+    }
+
     fn families_of(&self, peer: PeerId) -> FamilySet {
-        let record = self.peers.registry().get(peer);
-        let negotiated = record.as_ref().and_then(|r| r.handle.snapshot().negotiated);
-        match (negotiated, record) {
+        match (self.negotiated(peer), self.peers.registry().get(peer)) {
             (Some(negotiated), _) => negotiated.families,
             (None, Some(record)) => record.session.families,
             (None, None) => FamilySet::EMPTY,
@@ -364,6 +404,13 @@ impl Daemon {
             let _ = server.await;
         }
         self.engine.stop();
+    }
+}
+
+fn earliest(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (a, b) => a.or(b),
     }
 }
 

@@ -66,6 +66,8 @@ enum Input {
     Batch { peer: PeerId, batch: RouteBatch, permit: Permit },
     Local { prefix: Prefix, source: Source, route: Option<LocalRoute> },
     NextHop { addr: IpAddr, state: NextHopState },
+    DeferExport,
+    ReleaseExport,
     Ask(Question),
     Wake,
     Stop,
@@ -129,6 +131,16 @@ impl Handle {
     /// Route events of a peer; `permit` comes from its credit.
     pub fn batch(&self, peer: PeerId, batch: RouteBatch, permit: Permit) {
         self.send(Input::Batch { peer, batch, permit });
+    }
+
+    /// Peers are told nothing until [`Handle::release_export`] (RFC 4724 §4.1).
+    pub fn defer_export(&self) {
+        self.send(Input::DeferExport);
+    }
+
+    /// Peers are told routes from here on.
+    pub fn release_export(&self) {
+        self.send(Input::ReleaseExport);
     }
 
     /// A route of our own appears, changes or goes.

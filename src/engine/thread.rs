@@ -154,6 +154,8 @@ impl<S: Sink> Turns<S> {
                 table.handle_local(now, prefix, source, route);
             }
             Input::NextHop { addr, state } => table.handle_next_hop(now, addr, state),
+            Input::DeferExport => table.defer_export(),
+            Input::ReleaseExport => table.release_export(),
             Input::Ask(question) => question(table, now),
             Input::Wake => self.waker.pending.store(false, Ordering::Release),
             Input::Stop => return Next::Stop,

@@ -1,0 +1,146 @@
+//! When peers may be told routes after a start (RFC 4724 §4.1).
+//!
+//! Peers that know graceful restart may still hold what an earlier run told them, and drop with our
+//! End-of-RIB what we did not tell them again. So nobody is told anything before those peers have
+//! told us what they know, for as long as there is hope that they will.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bgp_proto::session::Negotiated;
+use bgp_proto::types::{Family, FamilySet, PeerId, PeerType, Time};
+
+use super::startup::Progress;
+use crate::config::Config;
+
+/// How long sessions are waited for. Short: the routes of our own wait with the others.
+const CONNECT_GRACE: Duration = Duration::from_secs(10);
+/// Peers of a range are waited for until none came for this long.
+const RANGE_QUIET: Duration = Duration::from_secs(3);
+/// How long End-of-RIB is waited for in all (Selection_Deferral_Timer).
+const DEFERRAL: Duration = Duration::from_secs(120);
+
+/// Whether a configuration passes on what one peer says to another: only then may routes be missing
+/// that peers hold from an earlier run. What a node of a full mesh tells is all its own.
+pub(super) fn is_needed(config: &Config) -> bool {
+    let peers = config.peers.iter().map(|peer| (&peer.session, &peer.routes));
+    let ranges = config.dynamic.iter().map(|range| (&range.session, &range.routes));
+    peers.chain(ranges).any(|(session, routes)| {
+        session.peer_type() == PeerType::External || routes.route_reflector_client
+    })
+}
+
+/// The families whose End-of-RIB is worth waiting for: those of a peer that may hold routes of ours,
+/// because it knows graceful restart and has not restarted itself.
+pub(super) fn owed_families(session: &Negotiated) -> Option<FamilySet> {
+    let holds = session.graceful_restart.as_ref().is_some_and(|gr| !gr.restarting);
+    holds.then_some(session.families)
+}
+
+/// What a peer still owes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Owes {
+    Session,
+    EndOfRib(FamilySet),
+}
+
+/// Peers that nobody can name beforehand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ranges {
+    /// There are none, or they are not waited for.
+    None,
+    /// More may come until then.
+    Until(Time),
+}
+
+/// The wait of one start.
+#[derive(Debug)]
+pub(super) struct Deferral {
+    waiting: BTreeMap<PeerId, Owes>,
+    ranges: Ranges,
+    grace_ends: Time,
+    ends: Time,
+}
+
+impl Deferral {
+    /// Begins at `now` with these configured peers; `has_ranges`: others may connect.
+    pub(super) fn new(
+        peers: impl IntoIterator<Item = PeerId>,
+        has_ranges: bool,
+        now: Time,
+    ) -> Self {
+        let grace_ends = now + CONNECT_GRACE;
+        Deferral {
+            waiting: peers.into_iter().map(|peer| (peer, Owes::Session)).collect(),
+            ranges: if has_ranges { Ranges::Until(grace_ends) } else { Ranges::None },
+            grace_ends,
+            ends: now + DEFERRAL,
+        }
+    }
+
+    /// A session came up; see [`owed_families`].
+    pub(super) fn handle_up(&mut self, now: Time, peer: PeerId, owed: Option<FamilySet>) {
+        match (owed, self.ranges) {
+            (Some(families), Ranges::Until(_)) => {
+                self.ranges = Ranges::Until((now + RANGE_QUIET).min(self.ends));
+                self.waiting.insert(peer, Owes::EndOfRib(families));
+            }
+            (Some(families), Ranges::None) => {
+                if let Some(owes) = self.waiting.get_mut(&peer) {
+                    *owes = Owes::EndOfRib(families);
+                }
+            }
+            (None, _) => {
+                let configured = self.waiting.remove(&peer).is_some();
+                if !configured && self.waiting.is_empty() {
+                    // The range's peers are of a kind that holds nothing.
+                    self.ranges = Ranges::None;
+                }
+            }
+        }
+    }
+
+    /// A session went down before it had sent everything, or the peer is gone for good.
+    pub(super) fn handle_down(&mut self, peer: PeerId) {
+        if let Some(owes) = self.waiting.get_mut(&peer) {
+            *owes = Owes::Session;
+        }
+    }
+
+    /// A peer is no longer there.
+    pub(super) fn handle_removed(&mut self, peer: PeerId) {
+        self.waiting.remove(&peer);
+    }
+
+    /// The routes of a family are complete.
+    pub(super) fn handle_end_of_rib(&mut self, peer: PeerId, family: Family) {
+        if let Some(Owes::EndOfRib(families)) = self.waiting.get_mut(&peer) {
+            families.remove(family);
+            if families.is_empty() {
+                self.waiting.remove(&peer);
+            }
+        }
+    }
+
+    /// Whether peers may be told routes at `now`.
+    pub(super) fn poll(&self, now: Time) -> Progress {
+        if now >= self.ends {
+            return Progress::Over;
+        }
+        let range = match self.ranges {
+            Ranges::Until(at) if at > now => Some(at),
+            _ => None,
+        };
+        let owed = |what: fn(&Owes) -> bool| self.waiting.values().any(what);
+        let session =
+            (owed(|o| *o == Owes::Session) && self.grace_ends > now).then_some(self.grace_ends);
+        let routes = owed(|o| *o != Owes::Session).then_some(self.ends);
+        match [range, session, routes].into_iter().flatten().min() {
+            Some(at) => Progress::WaitingUntil(at),
+            None => Progress::Over,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
