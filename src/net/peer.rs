@@ -303,10 +303,8 @@ impl PeerTask {
             () = writable(outgoing, out_blocked) => Wakeup::Writable(Slot::Outgoing),
             () = writable(incoming, in_blocked) => Wakeup::Writable(Slot::Incoming),
             () = writable(reconnect, re_blocked) => Wakeup::Writable(Slot::Reconnect),
-            () = writable(reconnect, re_blocked) => Wakeup::Writable(Slot::Reconnect),
             () = readable(outgoing, reading) => Wakeup::Readable(Slot::Outgoing),
             () = readable(incoming, reading) => Wakeup::Readable(Slot::Incoming),
-            () = readable(reconnect, reading) => Wakeup::Readable(Slot::Reconnect),
             () = readable(reconnect, reading) => Wakeup::Readable(Slot::Reconnect),
             () = self.log_ready.notified() => Wakeup::Log,
         }
@@ -583,7 +581,8 @@ impl PeerTask {
         if self.terminating {
             return true;
         }
-        if self.lifetime == Lifetime::Configured {
+        // A dynamic peer that is held idle for its faults must not be forgotten before it has paid.
+        if self.lifetime == Lifetime::Configured || self.session.state() == State::Idle {
             self.lonely_until = None;
             return false;
         }

@@ -1,0 +1,163 @@
+//! What neighbours cannot do to the others: flood, exhaust descriptors.
+
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use interop::bird2::Bird2;
+use interop::lab::{self, Host, Lab};
+use interop::margay::{self, Control};
+use interop::matrix::{PEER_AS, SUBJECT_AS, neighbor};
+use interop::message::{announcement, nlri, open};
+use interop::raw::RawPeer;
+use interop::speaker::{Config, Kind, Origin, wait_paths};
+use interop::subject;
+use interop::wait::{PATIENCE, holds_for, wait_until};
+
+const PORT: u16 = 1790;
+/// How long one look at a connection may take.
+const STEP: Duration = Duration::from_millis(100);
+const OWN_ROUTE: &str = "192.0.2.0/24";
+
+fn run(name: &str, kinds: &[Kind], test: impl FnOnce(&mut Lab) -> Result<()>) -> Result<()> {
+    if subject::kind() != Kind::Margay {
+        println!("skipped {name}: it asks margay's own interface");
+        return Ok(());
+    }
+    lab::run(name, kinds, test)
+}
+
+/// A margay that takes external neighbours from the lab's range; `more` are keys of the range.
+fn config(host: &Host, more: &str) -> String {
+    format!(
+        "[bgp]\nasn = {SUBJECT_AS}\nrouter-id = \"10.99.0.1\"\nlisten = [\"0.0.0.0:{PORT}\"]\n\n\
+         [[bgp.dynamic-peers]]\nprefix = \"10.99.0.0/28\"\nremote-asn = {PEER_AS}\n\
+         import = \"all\"\nexport = \"all\"\n{more}\n\
+         [[originate]]\nprefix = \"{OWN_ROUTE}\"\n\n[fib]\nenabled = false\n\n{}",
+        margay::control_section(host)
+    )
+}
+
+fn bird(of: &Host, margay: &Host, routes: &[&str]) -> Result<Bird2> {
+    let config = Config {
+        asn: PEER_AS,
+        router_id: of.router_id(),
+        port: PORT,
+        neighbors: vec![neighbor(margay.v4(), of.v4(), SUBJECT_AS)],
+        origins: routes.iter().map(|route| Origin::plain(route)).collect(),
+    };
+    Bird2::start(of, &config)
+}
+
+fn v4(host: &Host) -> Result<Ipv4Addr> {
+    match host.v4() {
+        std::net::IpAddr::V4(address) => Ok(address),
+        std::net::IpAddr::V6(address) => anyhow::bail!("{address}"),
+    }
+}
+
+/// UPDATEs with different /32s, as many octets as a socket takes at once.
+fn flood(host: &Host, from: u32) -> Result<Vec<u8>> {
+    const PER_MESSAGE: u32 = 700;
+    let mut octets = Vec::new();
+    for message in 0..20 {
+        let first = 0x1000_0000 + (from * 20 + message) * PER_MESSAGE;
+        let prefixes: Vec<_> =
+            (first..first + PER_MESSAGE).map(|at| nlri(Ipv4Addr::from(at), 32)).collect();
+        octets.extend(announcement(PEER_AS, v4(host)?, &[], &prefixes)?);
+    }
+    Ok(octets)
+}
+
+fn established(control: &Control, host: &Host) -> Result<()> {
+    let state = control.peer(host.v4())?["state"].clone();
+    ensure!(state == "Established", "{} is {state}", host.v4());
+    Ok(())
+}
+
+/// A neighbour that would announce ten million prefixes is cut with 6/1 at its limit, stays out for
+/// a while although nobody configured it by name, and nobody else notices.
+#[test]
+fn a_flood_ends_at_the_limit() -> Result<()> {
+    run("limit-flood", &[Kind::Bird2], |lab| {
+        let (host, quiet, loud) = (lab.host("a")?, lab.host("b")?, lab.host("c")?);
+        let text = config(&host, "prefixes-max = 50000\nconnect-retry-time = 30\n");
+        let (_daemon, control) = margay::start_text(&host, &text)?;
+        let bird = bird(&quiet, &host, &["198.51.100.0/24"])?;
+        wait_paths(&bird, OWN_ROUTE, 1)?;
+        let mut raw = RawPeer::start(&loud)?;
+        let hello = open(PEER_AS, 90, v4(&loud)?, &[])?;
+        raw.establish(1, host.v4(), PORT, &hello)?;
+        // Ten million, if nobody stops it. What cannot be sent is the end that we wait for.
+        for round in 0..715 {
+            raw.send(1, &flood(&loud, round)?)?;
+            wait_until(PATIENCE, "the flood to go on or end", || {
+                raw.closed(1).map_or_else(|| raw.wait_sent(1, round as usize, STEP), |_| Ok(()))
+            })?;
+            if raw.closed(1).is_some() {
+                break;
+            }
+        }
+        let (code, subcode, data) = raw.wait_notification(1, PATIENCE)?;
+        ensure!((code, subcode) == (6, 1), "{code}/{subcode}");
+        ensure!(data == [0, 1, 1, 0, 0, 0xc3, 0x50], "AFI, SAFI and limit: {data:?}");
+        raw.wait_closed(1, PATIENCE)?;
+        ensure!(bird.sessions(host.v4())? == 1, "the other session was disturbed");
+        established(&control, &quiet)?;
+        wait_paths(&bird, OWN_ROUTE, 1)?;
+        wait_until(PATIENCE, "the flood's routes to go", || {
+            ensure!(control.paths("16.0.0.1/32")?.is_empty(), "still there");
+            Ok(())
+        })?;
+        // Held idle (RFC 4271 §8.1.1): longer than a dynamic peer without faults is remembered.
+        raw.connect(2, host.v4(), PORT)?;
+        raw.send(2, &hello)?;
+        raw.wait_closed(2, PATIENCE)?;
+        holds_for(Duration::from_secs(7), "the memory of it", || {
+            ensure!(control.peer(loud.v4())?["state"] == "Idle", "taken back at once");
+            Ok(())
+        })
+    })
+}
+
+/// Without descriptors no further connection is taken, which is said once; sessions go on, and
+/// with descriptors accepting does, too.
+#[test]
+fn without_descriptors_the_others_go_on() -> Result<()> {
+    run("limit-files", &[Kind::Bird2], |lab| {
+        let host = lab.host("a")?;
+        let hosts = [lab.host("b")?, lab.host("c")?, lab.host("d")?, lab.host("e")?];
+        let (daemon, control) = margay::start_text(&host, &config(&host, ""))?;
+        let first = bird(&hosts[0], &host, &["198.51.100.0/24"])?;
+        wait_paths(&first, OWN_ROUTE, 1)?;
+        let pid = daemon.pid().to_string();
+        let open_now = std::fs::read_dir(format!("/proc/{pid}/fd"))?.count();
+        let limit =
+            |files: usize| host.run("prlimit", &["--pid", &pid, &format!("--nofile={files}:")]);
+        limit(open_now)?;
+        let mut raws = Vec::new();
+        for client in &hosts[1..] {
+            let mut raw = RawPeer::start(client)?;
+            raw.connect(1, host.v4(), PORT)?;
+            raw.send(1, &open(PEER_AS, 90, v4(client)?, &[])?)?;
+            raws.push(raw);
+        }
+        let says = |text: &str| daemon.output().matches(text).count();
+        wait_until(PATIENCE, "the line about descriptors", || {
+            ensure!(says("cannot accept connections") == 1, "{}", daemon.output());
+            Ok(())
+        })?;
+        holds_for(Duration::from_secs(3), "the first session", || {
+            ensure!(first.sessions(host.v4())? == 1, "it was disturbed");
+            ensure!(says("cannot accept connections") == 1, "said more than once");
+            Ok(())
+        })?;
+        limit(open_now + 64)?;
+        for raw in &raws {
+            // Its OPEN was waiting in the socket all the time.
+            raw.wait_message(1, interop::message::OPEN, 0, PATIENCE).context("no answer")?;
+        }
+        ensure!(says("accepting connections again") == 1, "{}", daemon.output());
+        established(&control, &hosts[0])
+    })
+}
