@@ -293,7 +293,7 @@ mod tests {
 
     fn host() -> HostSettings {
         HostSettings {
-            control: ControlSettings { socket: "/run/margay/test.sock".into() },
+            control: ControlSettings { socket: "/run/margay/test.sock".into(), bird_sockets: None },
             http: None,
             log: LogSettings { level: LogLevel::Info, format: LogFormat::Text },
         }

@@ -72,6 +72,7 @@ impl Config {
             ("fib.protocol", self.fib.protocol != new.fib.protocol),
             ("fib.metric", self.fib.metric != new.fib.metric),
             ("control.socket", self.control.socket != new.control.socket),
+            ("control.bird-sockets", self.control.bird_sockets != new.control.bird_sockets),
             ("http.listen", self.http != new.http),
         ];
         changes.restart_needed =

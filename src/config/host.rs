@@ -8,7 +8,7 @@ use bgp_proto::policy::Policy;
 
 use super::policy::Policies;
 use super::reader::{Table, Value};
-use super::{ControlSettings, FibSettings, LogFormat, LogLevel, LogSettings};
+use super::{BirdSockets, ControlSettings, FibSettings, LogFormat, LogLevel, LogSettings};
 
 /// Names of rtm_protocol numbers, as in iproute2's `rt_protos`.
 const PROTOCOLS: [(&str, u8); 17] = [
@@ -82,26 +82,52 @@ pub(super) fn read_protocol(value: &Value<'_>) -> Option<u8> {
 }
 
 pub(super) fn read_control(root: &Table<'_>) -> ControlSettings {
-    // sun_path holds 108 octets with the final zero.
-    const SOCKET_PATH_MAX: usize = 107;
-    let mut socket = PathBuf::from(ControlSettings::DEFAULT_SOCKET);
+    let mut control = ControlSettings {
+        socket: PathBuf::from(ControlSettings::DEFAULT_SOCKET),
+        bird_sockets: None,
+    };
     if let Some(table) = root.get("control").and_then(|v| v.table()) {
-        if let Some(value) = table.get("socket")
-            && let Some(path) = value.text()
-        {
-            if !path.starts_with('/') {
-                value.fault("is not an absolute path", "begin it with /");
-            } else if path.len() > SOCKET_PATH_MAX {
-                value.fault(
-                    format_args!("is {} octets long", path.len()),
-                    format_args!("use at most {SOCKET_PATH_MAX}, a limit of the system"),
-                );
-            }
-            socket = PathBuf::from(path);
+        if let Some(path) = table.get("socket").and_then(|value| read_socket(&value)) {
+            control.socket = path;
         }
+        control.bird_sockets =
+            table.get("bird-sockets").and_then(|value| read_bird_sockets(&value));
         table.finish();
     }
-    ControlSettings { socket }
+    control
+}
+
+/// The path of a socket; what is wrong with it is reported.
+fn read_socket(value: &Value<'_>) -> Option<PathBuf> {
+    // sun_path holds 108 octets with the final zero.
+    const SOCKET_PATH_MAX: usize = 107;
+    let path = value.text()?;
+    if !path.starts_with('/') {
+        value.fault("is not an absolute path", "begin it with /");
+    } else if path.len() > SOCKET_PATH_MAX {
+        value.fault(
+            format_args!("is {} octets long", path.len()),
+            format_args!("use at most {SOCKET_PATH_MAX}, a limit of the system"),
+        );
+    }
+    Some(PathBuf::from(path))
+}
+
+/// Two paths: the first for IPv4, the second for IPv6.
+pub(super) fn read_bird_sockets(value: &Value<'_>) -> Option<BirdSockets> {
+    let paths: Vec<PathBuf> = value.list().iter().filter_map(read_socket).collect();
+    match paths.as_slice() {
+        [ipv4, ipv6] if ipv4 != ipv6 => {
+            Some(BirdSockets { ipv4: ipv4.clone(), ipv6: ipv6.clone() })
+        }
+        _ => {
+            value.fault(
+                "is not a list of two different paths",
+                "write [\"/var/run/calico/bird.ctl\", \"/var/run/calico/bird6.ctl\"]",
+            );
+            None
+        }
+    }
 }
 
 pub(super) fn read_http(root: &Table<'_>) -> Option<SocketAddr> {

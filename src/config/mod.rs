@@ -169,6 +169,17 @@ pub struct FibSettings {
 pub struct ControlSettings {
     /// Its path. Default [`ControlSettings::DEFAULT_SOCKET`].
     pub socket: PathBuf,
+    /// Where BIRD's control protocol is spoken; `None`: nowhere.
+    pub bird_sockets: Option<BirdSockets>,
+}
+
+/// Where BIRD's control protocol is spoken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BirdSockets {
+    /// `bird.ctl`: IPv4.
+    pub ipv4: PathBuf,
+    /// `bird6.ctl`: IPv6.
+    pub ipv6: PathBuf,
 }
 
 impl ControlSettings {

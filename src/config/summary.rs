@@ -6,7 +6,7 @@ use bgp_proto::session::{PassiveMode, PeerConfig};
 use bgp_proto::table::PeerRoutes;
 use bgp_proto::types::{FibKind, PeerType};
 
-use super::{Config, Originate, Redistribute, RedistributeFrom};
+use super::{BirdSockets, Config, Originate, Redistribute, RedistributeFrom};
 
 /// A summary for people, one line for each thing that runs. Passwords are named, never shown.
 impl fmt::Display for Config {
@@ -58,6 +58,9 @@ impl fmt::Display for Config {
             false => writeln!(f, "writes no routes to the kernel")?,
         }
         writeln!(f, "control socket {}", self.control.socket.display())?;
+        if let Some(BirdSockets { ipv4, ipv6 }) = &self.control.bird_sockets {
+            writeln!(f, "BIRD's sockets {} and {}", ipv4.display(), ipv6.display())?;
+        }
         if let Some(http) = self.http {
             writeln!(f, "metrics and health on http://{http}")?;
         }

@@ -1,4 +1,5 @@
-//! margay's control socket: one JSON request per line, JSON lines back.
+//! margay's control socket: one JSON request per line, JSON lines back. [`bird`] is the other
+//! protocol, which Calico's tools speak.
 //!
 //! Here: what may be asked ([`Request`]) and what is answered ([`item`]), the server that keeps
 //! clients from harming anybody, the blocking client behind the command line, and the tables that
@@ -7,11 +8,13 @@
 //! An answer is any number of `{"item": …}` lines and then `{"done": …}` or `{"error": …}`. Nobody
 //! holds an answer in whole: the server asks for the next page when the client took the last one.
 
+pub mod bird;
 mod client;
 pub mod item;
 mod protocol;
 mod render;
 mod server;
+mod socket;
 mod table;
 mod timestamp;
 mod view;
@@ -21,7 +24,8 @@ use std::future::Future;
 pub use client::{Client, ClientError};
 pub use protocol::{Cursor, ErrorKind, Page, Refusal, Reply, Request, StopMode};
 pub use render::{JsonWriter, Renderer};
-pub use server::{Server, ServerError};
+pub use server::Server;
+pub use socket::ServerError;
 pub use timestamp::rfc3339;
 pub use view::{Names, PeerFacts, WallClock, explanation, group, peer, route};
 

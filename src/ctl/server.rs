@@ -2,29 +2,25 @@
 //! daemon answers none of them for longer than it takes to make a page.
 
 use std::io;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{
     AsyncBufRead, AsyncBufReadExt, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader,
 };
-use tokio::net::{UnixListener, UnixStream};
+use tokio::net::UnixStream;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
-use super::{Backend, Cursor, ErrorKind, Refusal, Reply, Request};
+use super::socket::Socket;
+use super::{Backend, Cursor, ErrorKind, Refusal, Reply, Request, ServerError};
 
 /// Clients at once; further ones are told that the daemon is busy.
 const CLIENTS_MAX: usize = 64;
 /// Longest request, in octets.
 const REQUEST_LEN_MAX: u64 = 64 * 1024;
-/// Pause when connections cannot be accepted, for want of descriptors.
-const ACCEPT_RETRY: Duration = Duration::from_millis(100);
-/// Owner and group may ask.
-const SOCKET_MODE: u32 = 0o660;
 
 /// How long a client is waited for, and the daemon.
 #[derive(Clone, Copy)]
@@ -47,23 +43,9 @@ impl Default for Waits {
     }
 }
 
-/// Why there is no control socket.
-#[derive(Debug, thiserror::Error)]
-#[allow(missing_docs)]
-pub enum ServerError {
-    #[error("another margay answers at {}; stop it, or set another control.socket", .0.display())]
-    InUse(PathBuf),
-    #[error("{} is not a socket; remove it, or set another control.socket", .0.display())]
-    NotASocket(PathBuf),
-    #[error("cannot make the control socket {}: {source}", path.display())]
-    Io { path: PathBuf, source: io::Error },
-}
-
 /// A bound control socket. Dropping it removes the file, unless another process has replaced it.
 pub struct Server {
-    listener: UnixListener,
-    path: PathBuf,
-    inode: u64,
+    socket: Socket,
 }
 
 impl Server {
@@ -73,40 +55,7 @@ impl Server {
     /// # Errors
     /// Somebody answers there, something else is there, or the system refuses.
     pub fn bind(path: &Path) -> Result<Server, ServerError> {
-        let failed = |source| ServerError::Io { path: path.to_owned(), source };
-        match std::fs::symlink_metadata(path) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                if let Some(folder) = path.parent() {
-                    std::fs::create_dir_all(folder).map_err(failed)?;
-                }
-            }
-            Err(e) => return Err(failed(e)),
-            Ok(found) if !found.file_type().is_socket() => {
-                return Err(ServerError::NotASocket(path.to_owned()));
-            }
-            Ok(_) => match std::os::unix::net::UnixStream::connect(path) {
-                Ok(_) => return Err(ServerError::InUse(path.to_owned())),
-                Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => {}
-                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-                Err(e) => return Err(failed(e)),
-            },
-        }
-        // Bound under another name and renamed, the socket is never there without its mode.
-        let mut fresh = path.as_os_str().to_owned();
-        fresh.push(format!(".{}", std::process::id()));
-        let fresh = PathBuf::from(fresh);
-        let _ = std::fs::remove_file(&fresh);
-        let listener = UnixListener::bind(&fresh).map_err(failed)?;
-        let ready = std::fs::set_permissions(&fresh, std::fs::Permissions::from_mode(SOCKET_MODE))
-            .and_then(|()| std::fs::rename(&fresh, path))
-            .and_then(|()| std::fs::symlink_metadata(path));
-        match ready {
-            Ok(metadata) => Ok(Server { listener, path: path.to_owned(), inode: metadata.ino() }),
-            Err(e) => {
-                let _ = std::fs::remove_file(&fresh);
-                Err(failed(e))
-            }
-        }
+        Ok(Server { socket: Socket::bind(path, "control.socket")? })
     }
 
     /// Serves clients for as long as the future lives.
@@ -114,14 +63,7 @@ impl Server {
         let places = Arc::new(Semaphore::new(CLIENTS_MAX));
         let mut clients = JoinSet::new();
         loop {
-            let stream = match self.listener.accept().await {
-                Ok((stream, _)) => stream,
-                Err(error) => {
-                    tracing::warn!(%error, "cannot accept a control client");
-                    sleep(ACCEPT_RETRY).await;
-                    continue;
-                }
-            };
+            let stream = self.socket.accept().await;
             while clients.try_join_next().is_some() {}
             match Arc::clone(&places).try_acquire_owned() {
                 Ok(place) => {
@@ -134,14 +76,6 @@ impl Server {
                 }
                 Err(_) => turn_away(&stream),
             }
-        }
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        if std::fs::symlink_metadata(&self.path).is_ok_and(|m| m.ino() == self.inode) {
-            let _ = std::fs::remove_file(&self.path);
         }
     }
 }

@@ -179,7 +179,7 @@ fn path(view: &PathView, names: &impl Names) -> Path {
         originator_id: attrs.originator_id().map(|id| id.to_string()),
         cluster_list: attrs.cluster_list().map(|id| id.to_string()).collect(),
         age_seconds: view.age_secs,
-        unusable: view.unusable.clone(),
+        unusable: view.unusable.map(|why| why.to_string()),
         igp_metric: view.igp_metric,
         import_rule: view.import_rule.clone(),
         reason: word(&view.reason),

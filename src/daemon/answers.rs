@@ -11,6 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::Stop;
 use super::registry::{Record, Registry};
+use super::startup::Startup;
 use crate::config::{Changes, Config};
 use crate::ctl;
 use crate::ctl::item::{FibCounts, PerFamily, Reloaded, Status, Stopping};
@@ -21,7 +22,7 @@ use crate::engine::Handle;
 use crate::fib::{Fib, FibView};
 
 /// Destinations, kernel routes or peers on one page.
-const PAGE: usize = 500;
+pub(super) const PAGE: usize = 500;
 
 /// What a control client wants done by the daemon's own loop.
 pub(super) enum Order {
@@ -49,6 +50,8 @@ pub(super) struct Answers {
     orders: mpsc::Sender<Order>,
     published: Arc<Mutex<Option<Published>>>,
     started: Time,
+    /// While the first minutes last.
+    startup: Arc<Mutex<Option<Startup>>>,
 }
 
 impl Answers {
@@ -59,7 +62,15 @@ impl Answers {
         orders: mpsc::Sender<Order>,
     ) -> Self {
         let started = table.clock().now();
-        Answers { table, fib, registry, orders, published: Arc::default(), started }
+        Answers {
+            table,
+            fib,
+            registry,
+            orders,
+            published: Arc::default(),
+            started,
+            startup: Arc::default(),
+        }
     }
 
     /// The configuration that is in force.
@@ -69,6 +80,29 @@ impl Answers {
         let not_ready = published.as_ref().and_then(|p| p.not_ready.clone());
         *published =
             Some(Published { path: path.into(), config: Arc::clone(config), read_at, not_ready });
+    }
+
+    /// The first minutes begin, or end.
+    pub(super) fn set_startup(&self, startup: Option<Startup>) {
+        *self.startup.lock().unwrap_or_else(PoisonError::into_inner) = startup;
+    }
+
+    /// The first minutes, while they last.
+    pub(super) fn startup(&self) -> Option<Startup> {
+        self.startup.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// When the process began.
+    pub(super) fn started(&self) -> Time {
+        self.started
+    }
+
+    /// The configuration in force, when it was read, and what it was read from.
+    pub(super) fn in_force(&self) -> Option<(Arc<Config>, Time, String)> {
+        let published = self.published.lock().unwrap_or_else(PoisonError::into_inner);
+        let published = published.as_ref()?;
+        let source = published.path.display().to_string();
+        Some((Arc::clone(&published.config), published.read_at, source))
     }
 
     /// What is missing for being ready; `None` once nothing is.
@@ -104,7 +138,7 @@ impl Answers {
     }
 
     /// Asks the table on its own thread.
-    async fn ask<T: Send + 'static>(
+    pub(super) async fn ask<T: Send + 'static>(
         &self,
         question: impl FnOnce(&Table, Time) -> T + Send + 'static,
     ) -> Result<T, Refusal> {
@@ -243,14 +277,18 @@ impl Answers {
         self.fib.lookup(prefix)
     }
 
-    fn names(&self) -> NameTables {
+    pub(super) fn names(&self) -> NameTables {
         NameTables {
             peers: self.registry.clone(),
             links: self.fib.links().iter().map(|link| (link.index, link.name.clone())).collect(),
         }
     }
 
-    async fn order<T>(&self, order: Order, answer: oneshot::Receiver<T>) -> Result<T, Refusal> {
+    pub(super) async fn order<T>(
+        &self,
+        order: Order,
+        answer: oneshot::Receiver<T>,
+    ) -> Result<T, Refusal> {
         let stopping = || Refusal::failed("the daemon is stopping");
         self.orders.send(order).await.map_err(|_| stopping())?;
         answer.await.map_err(|_| stopping())
@@ -316,7 +354,7 @@ fn index(cursor: Option<&Cursor>) -> u32 {
     }
 }
 
-struct NameTables {
+pub(super) struct NameTables {
     peers: Registry,
     links: std::collections::BTreeMap<u32, String>,
 }

@@ -4,6 +4,7 @@
 //! that the table wants closed. It never waits for a peer or for the table.
 
 mod answers;
+mod bird;
 mod deferral;
 mod health;
 mod limits;
@@ -20,14 +21,14 @@ use std::time::Duration;
 
 use bgp_proto::session::{Close, Command, Negotiated};
 use bgp_proto::table::TableEvent;
-use bgp_proto::types::{FamilySet, PeerId};
+use bgp_proto::types::{Family, FamilySet, PeerId};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use crate::config::Config;
-use crate::ctl::{Server, ServerError};
+use crate::config::{BirdSockets, Config};
+use crate::ctl::{self, Server, ServerError};
 use crate::engine::{Clock, Engine, Event};
 use crate::fib::{Fib, FibConfig, Leave};
 use crate::http;
@@ -189,6 +190,12 @@ impl Daemon {
         let answers = Arc::new(self.answers.clone());
         let control = Server::bind(&self.config.control.socket)?;
         self.servers.push(tokio::spawn(control.run(Arc::clone(&answers))));
+        if let Some(BirdSockets { ipv4, ipv6 }) = &self.config.control.bird_sockets {
+            for (path, family) in [(ipv4, Family::Ipv4), (ipv6, Family::Ipv6)] {
+                let server = ctl::bird::Server::bind(path, family, Arc::clone(&answers))?;
+                self.servers.push(tokio::spawn(server.run()));
+            }
+        }
         if let Some(address) = self.config.http {
             let server = http::Server::bind(address).await.map_err(|e| {
                 std::io::Error::new(e.kind(), format!("cannot listen on {address} (http): {e}"))
@@ -220,6 +227,7 @@ impl Daemon {
         let peers: Vec<PeerId> = self.peers.registry().all().iter().map(|r| r.id).collect();
         self.startup = Some(Startup::new(peers.iter().copied(), now));
         self.deferral = is_deferred.then(|| Deferral::new(peers, !config.dynamic.is_empty(), now));
+        self.answers.set_startup(self.startup.clone());
         info!(
             "margay {} runs as AS {}, router id {}, with {} peers and {} ranges",
             env!("CARGO_PKG_VERSION"),
@@ -278,6 +286,7 @@ impl Daemon {
             Progress::WaitingUntil(at) => Some(Instant::from_std(clock.instant(at))),
             Progress::Over => {
                 self.startup = None;
+                self.answers.set_startup(None);
                 self.answers.set_not_ready(None);
                 self.fib.end_of_startup();
                 self.peers.end_of_startup();

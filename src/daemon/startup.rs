@@ -5,6 +5,7 @@
 //! a neighbour that is down must not keep stale routes alive.
 
 use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bgp_proto::types::{Family, FamilySet, PeerId, Time};
@@ -16,17 +17,17 @@ const DEFERRAL: Duration = Duration::from_secs(120);
 
 /// What a peer still owes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Owes {
+pub(super) enum Owes {
     /// A session.
     Session,
     /// End-of-RIB for these.
     EndOfRib(FamilySet),
 }
 
-/// The first minutes of a run.
-#[derive(Debug)]
+/// The first minutes of a run. Clones share what is waited for.
+#[derive(Clone, Debug)]
 pub(super) struct Startup {
-    waiting: BTreeMap<PeerId, Owes>,
+    waiting: Arc<Mutex<BTreeMap<PeerId, Owes>>>,
     grace_ends: Time,
     deferral_ends: Time,
 }
@@ -43,51 +44,73 @@ pub(super) enum Progress {
 impl Startup {
     /// Begins at `now` with these configured peers.
     pub(super) fn new(peers: impl IntoIterator<Item = PeerId>, now: Time) -> Self {
+        let waiting = peers.into_iter().map(|peer| (peer, Owes::Session)).collect();
         Startup {
-            waiting: peers.into_iter().map(|peer| (peer, Owes::Session)).collect(),
+            waiting: Arc::new(Mutex::new(waiting)),
             grace_ends: now + CONNECT_GRACE,
             deferral_ends: now + DEFERRAL,
         }
     }
 
+    fn waiting(&self) -> MutexGuard<'_, BTreeMap<PeerId, Owes>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How many peers are waited for.
+    pub(super) fn count(&self) -> usize {
+        self.waiting().len()
+    }
+
+    /// What a peer still owes.
+    pub(super) fn owes(&self, peer: PeerId) -> Option<Owes> {
+        self.waiting().get(&peer).copied()
+    }
+
+    /// What is left at `now` of the whole wait, and its length.
+    pub(super) fn timer(&self, now: Time) -> (Duration, Duration) {
+        (self.deferral_ends.since(now), DEFERRAL)
+    }
+
     /// A session came up with these families.
     pub(super) fn handle_up(&mut self, peer: PeerId, families: FamilySet) {
-        if let Some(owes) = self.waiting.get_mut(&peer) {
+        if let Some(owes) = self.waiting().get_mut(&peer) {
             *owes = Owes::EndOfRib(families);
         }
     }
 
     /// A session went down before it had sent everything.
     pub(super) fn handle_down(&mut self, peer: PeerId) {
-        if let Some(owes) = self.waiting.get_mut(&peer) {
+        if let Some(owes) = self.waiting().get_mut(&peer) {
             *owes = Owes::Session;
         }
     }
 
     /// A peer is no longer configured.
     pub(super) fn handle_removed(&mut self, peer: PeerId) {
-        self.waiting.remove(&peer);
+        self.waiting().remove(&peer);
     }
 
     /// The routes of a family are complete.
     pub(super) fn handle_end_of_rib(&mut self, peer: PeerId, family: Family) {
-        if let Some(Owes::EndOfRib(families)) = self.waiting.get_mut(&peer) {
+        let mut waiting = self.waiting();
+        if let Some(Owes::EndOfRib(families)) = waiting.get_mut(&peer) {
             families.remove(family);
             if families.is_empty() {
-                self.waiting.remove(&peer);
+                waiting.remove(&peer);
             }
         }
     }
 
     /// Whether the start is over at `now`.
     pub(super) fn poll(&self, now: Time) -> Progress {
-        if self.waiting.is_empty() || now >= self.deferral_ends {
+        let waiting = self.waiting();
+        if waiting.is_empty() || now >= self.deferral_ends {
             return Progress::Over;
         }
         if now < self.grace_ends {
             return Progress::WaitingUntil(self.grace_ends);
         }
-        if self.waiting.values().all(|owes| *owes == Owes::Session) {
+        if waiting.values().all(|owes| *owes == Owes::Session) {
             return Progress::Over;
         }
         Progress::WaitingUntil(self.deferral_ends)

@@ -96,8 +96,18 @@ impl Links {
                 name: link.name.clone(),
                 up: link.up,
                 running: link.running,
+                traits: link.traits,
+                mtu: link.mtu,
+                addresses: Vec::new(),
             })
             .collect();
+        let places: BTreeMap<u32, usize> =
+            links.iter().enumerate().map(|(at, link)| (link.index, at)).collect();
+        for address in self.addresses.values() {
+            if let Some(link) = places.get(&address.ifindex).and_then(|at| links.get_mut(*at)) {
+                link.addresses.push((address.local, address.network.len()));
+            }
+        }
         links.sort_by(|a, b| a.name.cmp(&b.name));
         links.into()
     }

@@ -14,6 +14,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use bgp_proto::types::{FibKind, Hop, Prefix};
 use smallvec::SmallVec;
 
+use super::LinkTraits;
 use super::spec::RouteSpec;
 pub(super) use request::{
     DumpFamily, RouteRequest, push_address_dump, push_link_dump, push_route, push_route_dump,
@@ -69,8 +70,12 @@ const RTM_F_CLONED: u32 = 0x200;
 const RTNH_F_ONLINK: u32 = 4;
 
 const IFLA_IFNAME: u16 = 3;
+const IFLA_MTU: u16 = 4;
 const IFF_UP: u32 = 0x1;
 const IFF_LOWER_UP: u32 = 0x1_0000;
+const IFF_BROADCAST: u32 = 0x2;
+const IFF_LOOPBACK: u32 = 0x8;
+const IFF_MULTICAST: u32 = 0x1000;
 const IFA_ADDRESS: u16 = 1;
 const IFA_LOCAL: u16 = 2;
 const IFA_FLAGS: u16 = 8;
@@ -228,12 +233,15 @@ fn multipath(family: u8, mut bytes: &[u8]) -> SmallVec<[Hop; 1]> {
 }
 
 /// An interface, from RTM_NEWLINK or RTM_DELLINK.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct LinkMessage {
     pub(super) index: u32,
     pub(super) name: String,
     pub(super) up: bool,
     pub(super) running: bool,
+    pub(super) traits: LinkTraits,
+    /// Octets.
+    pub(super) mtu: u32,
 }
 
 /// Reads the body of a link message. `None` for those that speak about bridge ports.
@@ -243,15 +251,25 @@ pub(super) fn parse_link(body: &[u8]) -> Option<LinkMessage> {
     }
     let flags = u32_at(body, 8)?;
     let up = flags & IFF_UP != 0;
-    let name = attributes(body.get(16..)?)
-        .find(|(attribute, _)| *attribute == IFLA_IFNAME)
-        .map(|(_, value)| text(value))
-        .unwrap_or_default();
+    let (mut name, mut mtu) = (String::new(), 0);
+    for (attribute, value) in attributes(body.get(16..)?) {
+        match attribute {
+            IFLA_IFNAME => name = text(value),
+            IFLA_MTU => mtu = u32_at(value, 0).unwrap_or_default(),
+            _ => {}
+        }
+    }
     Some(LinkMessage {
         index: u32_at(body, 4)?,
         name,
         up,
         running: up && flags & IFF_LOWER_UP != 0,
+        traits: LinkTraits {
+            loopback: flags & IFF_LOOPBACK != 0,
+            broadcast: flags & IFF_BROADCAST != 0,
+            multicast: flags & IFF_MULTICAST != 0,
+        },
+        mtu,
     })
 }
 

@@ -75,6 +75,23 @@ pub struct Link {
     pub up: bool,
     /// Up and with carrier.
     pub running: bool,
+    /// What it is like.
+    pub traits: LinkTraits,
+    /// Longest packet, in octets.
+    pub mtu: u32,
+    /// Our addresses on it, with the length of their network.
+    pub addresses: Vec<(IpAddr, u8)>,
+}
+
+/// What an interface is like.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LinkTraits {
+    /// It leads to ourselves.
+    pub loopback: bool,
+    /// It can send to everybody at once.
+    pub broadcast: bool,
+    /// It can send to groups.
+    pub multicast: bool,
 }
 
 /// Why the FIB could not start.

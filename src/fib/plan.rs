@@ -15,7 +15,7 @@ use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bgp_proto::types::{Prefix, Prefix4, Prefix6, Time};
+use bgp_proto::types::{Family, Prefix, Prefix4, Prefix6, Time};
 
 use super::foreign::Foreign;
 use super::spec::{RouteSpec, SpecId, Specs};
@@ -471,8 +471,11 @@ impl Shared {
     }
 
     /// Counts an entry's change of state.
-    fn count(&mut self, before: Option<FibState>, after: Option<FibState>) {
+    fn count(&mut self, family: Family, before: Option<FibState>, after: Option<FibState>) {
         if before != after {
+            let installed = &mut self.counters.installed_by_family[family];
+            *installed += u64::from(after == Some(FibState::Installed));
+            *installed -= u64::from(before == Some(FibState::Installed));
             if let Some(counter) = before.map(|state| self.counter(state)) {
                 *counter = counter.saturating_sub(1);
             }

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use bgp_proto::types::{FibKind, Prefix};
+use bgp_proto::types::{FamilyMap, FibKind, Prefix};
 use serde::Serialize;
 
 use super::plan::Row;
@@ -71,6 +71,8 @@ pub enum FibState {
 pub struct FibCounters {
     /// Routes in the kernel as wanted.
     pub installed: u64,
+    /// The same by family.
+    pub installed_by_family: FamilyMap<u64>,
     /// Routes not written yet.
     pub pending: u64,
     /// Routes that the kernel refused.

@@ -11,6 +11,7 @@ use std::time::Duration;
 use bgp_proto::export::Reader;
 use bgp_proto::session::{
     Action, Close, Command, LastError, Negotiated, Peer, PeerConfig, Restart, Slot, State, Stats,
+    Timers,
 };
 use bgp_proto::types::{FamilySet, PeerId, Time};
 use bgp_proto::wire::RouteBatch;
@@ -112,6 +113,10 @@ pub struct PeerSnapshot {
     pub state: State,
     /// Since when.
     pub since: Time,
+    /// When the session last came up or went down, or when the peer was added.
+    pub session_since: Time,
+    /// Timers that run.
+    pub timers: Timers,
     /// While established.
     pub negotiated: Option<Arc<Negotiated>>,
     /// The last failure.
@@ -158,6 +163,8 @@ pub fn spawn_peer(
     let snapshot = Arc::new(Mutex::new(PeerSnapshot {
         state: session.state(),
         since: table.clock().now(),
+        session_since: table.clock().now(),
+        timers: Timers::default(),
         negotiated: None,
         last_error: None,
         stats: Stats::default(),
@@ -596,7 +603,11 @@ impl PeerTask {
             snapshot.state = self.session.state();
             snapshot.since = self.session.state_since();
             snapshot.negotiated = self.session.negotiated().cloned();
+            if self.session.session_since() > Time::ZERO {
+                snapshot.session_since = self.session.session_since();
+            }
         }
+        snapshot.timers = self.session.timers();
         if snapshot.last_error.as_ref().map(|e| e.at) != self.session.last_error().map(|e| e.at) {
             snapshot.last_error = self.session.last_error().cloned();
         }

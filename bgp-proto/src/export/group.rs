@@ -21,7 +21,7 @@ use crate::export::log::Chunk;
 use crate::policy::{RouteRef, Source};
 use crate::rib::{
     AttrTable, DestId, Destinations, IdSet, LocalAttrs, LocalRoute, NextHops, Path, RUN_MAX,
-    SourceId, Sources, order,
+    SourceCounts, SourceId, Sources, order,
 };
 use crate::types::{PathId, Prefix};
 use crate::wire::{RefreshKind, RouteRefresh, encode_end_of_rib};
@@ -56,11 +56,24 @@ pub(crate) fn generation_in(version: Version, present: Version) -> u32 {
     }
 }
 
+/// What a peer's group told it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ExportCounts {
+    /// Routes announced, anew or in place of others.
+    pub announced: u64,
+    /// Routes withdrawn.
+    pub withdrawn: u64,
+    /// Best paths that were withheld, each time they changed.
+    pub withheld: u64,
+}
+
 /// A peer in a group.
 #[derive(Debug)]
 pub(crate) struct Member {
     pub(crate) key: MemberKey,
     walker: Option<Walker>,
+    /// What had been told when it joined, without what the walk was to tell it.
+    before: ExportCounts,
 }
 
 /// A member that the walk is for.
@@ -98,6 +111,10 @@ pub(crate) struct Group {
     walkers: u32,
     /// Paths told.
     advertised: u32,
+    /// The same by the peer that they are from.
+    told_from: SourceCounts,
+    /// What was told since the group began.
+    exports: ExportCounts,
     /// Destinations with withdrawn paths in their lists.
     buried: IdSet,
     log_bytes_max: usize,
@@ -125,6 +142,8 @@ impl Group {
             walk_at: 0,
             walkers: 0,
             advertised: 0,
+            told_from: SourceCounts::default(),
+            exports: ExportCounts::default(),
             buried: IdSet::default(),
             log_bytes_max,
         };
@@ -148,6 +167,7 @@ impl Group {
         group.told = self.told.clone();
         group.buried = self.buried.clone();
         group.advertised = self.advertised;
+        group.told_from = self.told_from.clone();
         for at in 0..group.told.slots() {
             group.told.get(DestId(at)).iter().for_each(|told| state.outs.retain(told.out));
         }
@@ -191,6 +211,22 @@ impl Group {
         self.advertised
     }
 
+    /// Of the paths told, those that are from this peer, which is not told them.
+    pub(crate) fn told_from(&self, peer: SourceId) -> u32 {
+        self.told_from.get(peer)
+    }
+
+    /// What a member was told since it joined.
+    pub(crate) fn exports_to(&self, peer: SourceId) -> ExportCounts {
+        let Some(member) = self.members.get(&peer) else { return ExportCounts::default() };
+        let before = member.before;
+        ExportCounts {
+            announced: self.exports.announced.wrapping_sub(before.announced),
+            withdrawn: self.exports.withdrawn - before.withdrawn,
+            withheld: self.exports.withheld - before.withheld,
+        }
+    }
+
     /// Whether everything that changed was said.
     pub(crate) fn is_settled(&self) -> bool {
         self.pending.is_empty()
@@ -214,7 +250,9 @@ impl Group {
 
     /// Puts a member in, which the caller has joined to the log with the same walk.
     pub(crate) fn add_member(&mut self, peer: SourceId, key: MemberKey, walk: &Walk, slots: u32) {
-        self.members.insert(peer, Member { key, walker: None });
+        let mut before = self.exports;
+        before.announced = before.announced.wrapping_sub(self.advertised.into());
+        self.members.insert(peer, Member { key, walker: None, before });
         self.begin_walk(peer, walk, slots);
     }
 
@@ -325,7 +363,11 @@ impl Group {
         batch: &mut Batch,
     ) -> Option<SmallVec<[u32; 4]>> {
         let new = match state.dests.best(dest).copied() {
-            Some(path) => self.export_path(dest, &path, state, batch),
+            Some(path) => {
+                let out = self.export_path(dest, &path, state, batch);
+                self.exports.withheld += u64::from(out == OutId::NONE);
+                out
+            }
             None => OutId::NONE,
         };
         let old = self.told.replace_best(dest, new);
@@ -363,6 +405,7 @@ impl Group {
         for path in &paths {
             let out = self.export_path(dest, path, state, batch);
             if out == OutId::NONE || list.len() >= RUN_MAX {
+                self.exports.withheld += 1;
                 state.outs.release(out, state.attrs, state.hops);
                 continue;
             }
@@ -411,12 +454,18 @@ impl Group {
         batch: &mut Batch,
     ) {
         let (from, to) = (state.outs.source(old), state.outs.source(new));
+        if old != OutId::NONE {
+            self.told_from.subtract(from);
+        }
         if new == OutId::NONE {
             self.advertised -= u32::from(old != OutId::NONE);
+            self.exports.withdrawn += 1;
             batch.withdraw(dest, tx, Audience::Everyone, from);
             return;
         }
         self.advertised += u32::from(old == OutId::NONE);
+        self.told_from.add(to);
+        self.exports.announced += 1;
         batch.announce(dest, tx, new, Audience::Everyone, to);
         if old != OutId::NONE && from != to && self.members.contains_key(&to) {
             // The new source was told the old route, and is not told its own.
@@ -521,7 +570,10 @@ impl Group {
             let mut list = self.told.get(misfit.dest);
             for told in list.iter_mut().filter(|told| told.tx == misfit.tx) {
                 let out = std::mem::take(&mut told.out);
-                self.advertised -= u32::from(out != OutId::NONE);
+                if out != OutId::NONE {
+                    self.advertised -= 1;
+                    self.told_from.subtract(state.outs.source(out));
+                }
                 state.outs.release(out, state.attrs, state.hops);
             }
             if self.key.add_path.is_some() {

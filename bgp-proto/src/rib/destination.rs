@@ -4,7 +4,7 @@ use hashbrown::HashTable;
 
 use super::arena::{Arena, RUN_MAX, Run, Runs};
 use super::hash::Seeded;
-use super::{Path, SourceId};
+use super::{Path, SourceCounts, SourceId};
 use crate::types::{Family, PathId, Prefix, Prefix4, Prefix6};
 
 /// A destination's index within its family; used again only when every group and peer is done
@@ -70,6 +70,8 @@ pub(crate) struct Destinations {
     free: Vec<u32>,
     hash: Seeded,
     path_count: u32,
+    /// Destinations by the peer that their best path is from.
+    preferred: SourceCounts,
 }
 
 impl Destinations {
@@ -86,6 +88,7 @@ impl Destinations {
             free: Vec::new(),
             hash: Seeded::new(seed),
             path_count: 0,
+            preferred: SourceCounts::default(),
         }
     }
 
@@ -261,6 +264,7 @@ impl Destinations {
         if at == 0 {
             if dest.flags & HAS_BEST != 0 {
                 dest.flags |= LOST_BEST;
+                self.preferred.subtract(path.source);
             }
             dest.flags = (dest.flags | BEST_TOUCHED) & !HAS_BEST;
         }
@@ -279,17 +283,27 @@ impl Destinations {
         let dest = self.dests.get_mut(id.0);
         let had = dest.flags & (HAS_BEST | LOST_BEST) != 0;
         let touched = dest.flags & BEST_TOUCHED != 0;
+        let paths = self.paths.get_mut(dest.run());
+        if dest.flags & HAS_BEST != 0 {
+            self.preferred.subtract(paths[0].source);
+        }
         dest.flags &= !(HAS_BEST | BEST_TOUCHED | LOST_BEST);
         if let Some(at) = best {
             dest.flags |= HAS_BEST;
+            self.preferred.add(paths[at].source);
             if at != 0 {
-                self.paths.get_mut(dest.run()).swap(0, at);
+                paths.swap(0, at);
             }
         }
         match best {
             Some(at) => touched || !had || at != 0,
             None => had,
         }
+    }
+
+    /// How many destinations have their best path from this peer.
+    pub(crate) fn preferred(&self, source: SourceId) -> u32 {
+        self.preferred.get(source)
     }
 
     pub(crate) fn fib(&self, id: DestId) -> u32 {

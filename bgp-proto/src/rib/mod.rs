@@ -22,7 +22,7 @@ pub(crate) use destination::{DestId, Destinations, Stored};
 pub(crate) use hash::{Indexed, Seeded};
 pub(crate) use next_hop::{NextHopId, NextHops, Reach};
 pub(crate) use path::{Path, PathFlags, SourceId};
-pub(crate) use source::{SourceFacts, Sources, default_preference};
+pub(crate) use source::{SourceCounts, SourceFacts, Sources, default_preference};
 
 use std::net::IpAddr;
 use std::sync::Arc;

@@ -34,6 +34,35 @@ pub(crate) struct Sources {
     peers: Vec<Option<SourceFacts>>,
 }
 
+/// A number for each peer, by [`SourceId`]; routes of our own are not counted.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct SourceCounts(Vec<u32>);
+
+impl SourceCounts {
+    #[inline]
+    pub(crate) fn add(&mut self, source: SourceId) {
+        if source.peer().is_none() {
+            return;
+        }
+        let at = usize::from(source.0);
+        if self.0.len() <= at {
+            self.0.resize(at + 1, 0);
+        }
+        self.0[at] += 1;
+    }
+
+    #[inline]
+    pub(crate) fn subtract(&mut self, source: SourceId) {
+        if source.peer().is_some() {
+            self.0[usize::from(source.0)] -= 1;
+        }
+    }
+
+    pub(crate) fn get(&self, source: SourceId) -> u32 {
+        self.0.get(usize::from(source.0)).copied().unwrap_or_default()
+    }
+}
+
 impl Sources {
     pub(crate) fn set(&mut self, id: SourceId, facts: SourceFacts) {
         let at = usize::from(id.0);

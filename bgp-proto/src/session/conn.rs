@@ -56,6 +56,15 @@ pub(super) enum Expiry {
 }
 
 impl Conn {
+    /// Deadlines of the hold and of the keepalive timer.
+    pub(super) fn timers(&self) -> (Option<Time>, Option<Time>) {
+        match self {
+            Conn::OpenSent(conn) => (conn.hold.deadline(), None),
+            Conn::OpenConfirm(conn) => (conn.hold.deadline(), conn.keepalive.deadline()),
+            Conn::Established(conn) => (conn.hold.deadline(), conn.keepalive.deadline()),
+        }
+    }
+
     pub(super) fn state(&self) -> State {
         match self {
             Conn::OpenSent(_) => State::OpenSent,

@@ -37,4 +37,4 @@ pub use close::{Close, LastError, Origin};
 pub use config::{AuthKey, LocalIdentity, PassiveMode, PeerConfig, RoleMode, TransportSecurity};
 pub use negotiate::Negotiated;
 pub use offer::{Offer, Restart};
-pub use peer::{Action, Command, Keep, Peer, Slot, State, Stats};
+pub use peer::{Action, Command, Keep, Peer, Slot, State, Stats, Timers};

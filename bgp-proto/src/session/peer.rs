@@ -136,6 +136,19 @@ pub struct Stats {
     pub connect_failures: u64,
 }
 
+/// Deadlines of the timers that run, for people.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Timers {
+    /// The peer is silent for too long then.
+    pub hold: Option<Time>,
+    /// Our next KEEPALIVE.
+    pub keepalive: Option<Time>,
+    /// Our next attempt to connect.
+    pub retry: Option<Time>,
+    /// End of the pause after repeated faults.
+    pub idle_hold: Option<Time>,
+}
+
 /// One neighbour.
 pub struct Peer {
     config: Arc<PeerConfig>,
@@ -150,6 +163,7 @@ pub struct Peer {
     last_error: Option<LastError>,
     state: State,
     state_since: Time,
+    session_since: Time,
     /// Canonical attributes of the UPDATE at hand.
     scratch: Vec<u8>,
 }
@@ -169,6 +183,7 @@ impl Peer {
             last_error: None,
             state: State::Idle,
             state_since: Time::ZERO,
+            session_since: Time::ZERO,
             scratch: Vec::new(),
             config,
         }
@@ -341,6 +356,19 @@ impl Peer {
         self.last_error.as_ref()
     }
 
+    /// When the session last came up, or last went down; the epoch if it never was up.
+    pub fn session_since(&self) -> Time {
+        self.session_since
+    }
+
+    /// Timers of the connection that got furthest, and of dialling.
+    pub fn timers(&self) -> Timers {
+        let furthest = self.conns.iter().flatten().max_by_key(|conn| conn.state());
+        let (hold, keepalive) = furthest.map(Conn::timers).unwrap_or_default();
+        let (retry, idle_hold) = self.admin.timers();
+        Timers { hold, keepalive, retry, idle_hold }
+    }
+
     /// Counters.
     pub fn stats(&self) -> Stats {
         self.stats
@@ -398,6 +426,9 @@ impl Peer {
         let conns = self.conns.iter().flatten().map(Conn::state).max();
         let state = conns.unwrap_or_else(|| self.admin.state());
         if state != self.state {
+            if state == State::Established || self.state == State::Established {
+                self.session_since = now;
+            }
             self.state = state;
             self.state_since = now;
         }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{PeerRoutes, Table, TableEvent};
+use super::{ImportCounts, PeerRoutes, Table, TableEvent};
 use crate::policy::{Decision, RouteRef, Source};
 use crate::rib::{
     AttrId, AttrKey, DestId, LocalAttrs, LocalRoute, NextHopId, Path, PathFlags, SourceId, Stored,
@@ -304,9 +304,11 @@ impl Table {
             let name = (family, dest, source, path_id.0);
             if same && self.received.get(&name).copied() == judged.received {
                 self.rib_mut(family).dests.paths_mut(dest)[at].flags = flags;
+                self.count_import(peer, family, |counts| &mut counts.unchanged);
                 return;
             }
         } else if !self.has_room(peer, family) {
+            self.count_import(peer, family, |counts| &mut counts.over_limit);
             return;
         }
         let dest = known.unwrap_or_else(|| self.rib_mut(family).dests.insert(prefix));
@@ -319,6 +321,26 @@ impl Table {
             flags: judged.flags,
         };
         self.put(peer, dest, family, path, judged.received);
+        self.count_import(peer, family, |counts| {
+            if !judged.flags.is_refused() {
+                &mut counts.accepted
+            } else if judged.flags.has(PathFlags::REJECTED) {
+                &mut counts.filtered
+            } else {
+                &mut counts.looped
+            }
+        });
+    }
+
+    fn count_import(
+        &mut self,
+        peer: PeerId,
+        family: Family,
+        counter: impl FnOnce(&mut ImportCounts) -> &mut u64,
+    ) {
+        if let Some(peer) = self.peer_mut(peer) {
+            *counter(&mut peer.family_mut(family).imports) += 1;
+        }
     }
 
     /// Writes a path and everything that counts it.
@@ -383,9 +405,16 @@ impl Table {
 
     fn withdraw_path(&mut self, peer: PeerId, source: SourceId, path_id: PathId, prefix: Prefix) {
         let family = prefix.family();
-        let Some(dest) = self.rib(family).dests.find(prefix) else { return };
-        if let Some(at) = self.rib(family).dests.find_path(dest, source, path_id) {
-            self.take_out(peer, family, dest, at);
+        let dests = &self.rib(family).dests;
+        let place = dests
+            .find(prefix)
+            .and_then(|dest| Some((dest, dests.find_path(dest, source, path_id)?)));
+        match place {
+            Some((dest, at)) => {
+                self.take_out(peer, family, dest, at);
+                self.count_import(peer, family, |counts| &mut counts.withdrawn);
+            }
+            None => self.count_import(peer, family, |counts| &mut counts.withdrawn_unknown),
         }
     }
 

@@ -23,12 +23,12 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::task::Waker;
 
-pub use crate::export::{AddPathSend, NextHopMode};
+pub use crate::export::{AddPathSend, ExportCounts, NextHopMode};
 pub use crate::rib::LocalRoute;
 pub use config::{PeerRoutes, TableConfig};
 pub use view::{
-    AdvertisedTo, DestinationView, Explanation, GroupView, PathView, PeerCounts, RouteFilter,
-    Totals, Withheld,
+    AdvertisedTo, DestinationView, Explanation, GroupView, ImportCounts, PathView, PeerCounts,
+    RouteFilter, Totals, Unusable, Withheld,
 };
 
 use crate::export::{Group, OutTable, Reader};
@@ -301,7 +301,8 @@ impl Table {
     }
 
     /// A page of destinations: from `cursor` (0 to begin), at most `limit` that match; the second
-    /// value is the next cursor, `None` at the end. Arena order, not prefix order.
+    /// value is the next cursor, `None` at the end. Arena order, not prefix order. A page may hold
+    /// fewer, or none, and not be the last: how many destinations one call looks at is bounded too.
     pub fn view(
         &self,
         filter: &RouteFilter,
@@ -315,6 +316,11 @@ impl Table {
     /// Everything about one destination.
     pub fn explain(&self, prefix: Prefix, now: Time) -> Option<Explanation> {
         self.explanation(prefix, now)
+    }
+
+    /// Routes of our own from `source` in a family, and how many of them are the best path.
+    pub fn own_counts(&self, family: Family, source: Source) -> (u32, u32) {
+        self.count_own(family, source)
     }
 
     /// The update groups.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use roaring::RoaringBitmap;
 
-use super::PeerRoutes;
+use super::{ImportCounts, PeerRoutes};
 use crate::export::{MemberKey, Seat};
 use crate::rib::SourceId;
 use crate::session::Negotiated;
@@ -42,6 +42,7 @@ pub(super) struct PeerFamily {
     /// BoRR was received; EoRR is awaited until then.
     pub(super) refresh_timer: Timer,
     pub(super) membership: Option<Membership>,
+    pub(super) imports: ImportCounts,
 }
 
 /// Where a peer's reader reads.

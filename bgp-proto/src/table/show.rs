@@ -6,15 +6,20 @@ use std::sync::Arc;
 use super::import::Liveness;
 use super::{
     AdvertisedTo, DestinationView, Explanation, GroupView, PathView, PeerCounts, RouteFilter,
-    Table, Totals, Withheld,
+    Table, Totals, Unusable, Withheld,
 };
 use crate::export::{Group, JudgeState, Told, judge_path, tx_path_id};
 use crate::policy::{RouteRef, Source};
-use crate::rib::{DestId, NextHopState, Path, PathFlags, Reach, Reason, SourceId, compare, order};
+use crate::rib::{
+    DestId, NextHopState, Path, PathFlags, Reach, Reason, SourceId, compare, default_preference,
+    order,
+};
 use crate::types::{Family, FamilyMap, Hop, NextHop, PathId, PeerId, Prefix, Time};
 
 /// Marks cursors of the IPv6 half of a view.
 const CURSOR_IPV6: u32 = 1 << 31;
+/// Destinations looked at for a page that a filter leaves little of.
+const LOOKED_AT_MAX: u32 = 1 << 14;
 
 impl Table {
     /// See [`Table::view`].
@@ -34,6 +39,7 @@ impl Table {
             return (view.into_iter().collect(), None);
         }
         let mut views = Vec::new();
+        let mut looked_at = 0;
         let (mut family, mut at) = match cursor & CURSOR_IPV6 {
             0 => (Family::Ipv4, cursor),
             _ => (Family::Ipv6, cursor & !CURSOR_IPV6),
@@ -42,12 +48,13 @@ impl Table {
             let wanted = filter.family.is_none_or(|wanted| wanted == family);
             let dests = &self.rib(family).dests;
             while wanted && at < dests.slots() {
-                if views.len() >= limit {
+                if views.len() >= limit || looked_at >= LOOKED_AT_MAX.max(limit_u32(limit)) {
                     let mark = if family == Family::Ipv6 { CURSOR_IPV6 } else { 0 };
                     return (views, Some(at | mark));
                 }
                 let dest = DestId(at);
                 at += 1;
+                looked_at += 1;
                 if dests.is_live(dest) {
                     views.extend(self.destination(filter, family, dest, now));
                 }
@@ -68,11 +75,21 @@ impl Table {
         now: Time,
     ) -> Option<DestinationView> {
         let prefix = self.rib(family).dests.prefix(dest);
+        // Building a view costs much more than seeing that it would be empty.
+        let held = self.rib(family).dests.paths(dest);
+        let is_from = |source: SourceId| {
+            filter.received_from.is_none_or(|peer| source.peer() == Some(peer))
+                && filter.source.is_none_or(|wanted| source.source() == wanted)
+        };
         let paths = match filter.advertised_to {
             Some(peer) => self.advertised_paths(peer, family, dest, now),
+            None if !held.iter().any(|path| is_from(path.source)) => return None,
             None => self.path_views(family, dest, now),
         };
-        let from = |path: &PathView| filter.received_from.is_none_or(|p| path.peer == Some(p));
+        let from = |path: &PathView| {
+            filter.received_from.is_none_or(|peer| path.peer == Some(peer))
+                && filter.source.is_none_or(|wanted| path.source == wanted)
+        };
         let paths: Vec<PathView> = paths.into_iter().filter(from).collect();
         (!paths.is_empty()).then_some(DestinationView { prefix, paths })
     }
@@ -134,6 +151,8 @@ impl Table {
             stale: path.flags.has(PathFlags::STALE),
             unusable: self.why_unusable(path),
             source,
+            preference: self.attrs.local(path.attrs).preference,
+            own: own.cloned(),
             peer: path.source.peer(),
             path_id: PathId(path.path_id),
             next_hop: match own {
@@ -149,25 +168,20 @@ impl Table {
         }
     }
 
-    fn why_unusable(&self, path: &Path) -> Option<String> {
-        let text = if path.flags.has(PathFlags::AS_LOOP) {
-            "AS loop"
-        } else if path.flags.has(PathFlags::ORIGINATOR_LOOP) {
-            "ORIGINATOR_ID is ours"
-        } else if path.flags.has(PathFlags::CLUSTER_LOOP) {
-            "our cluster id is in CLUSTER_LIST"
-        } else if path.flags.has(PathFlags::ROUTE_LEAK) {
-            "route leak: ONLY_TO_CUSTOMER (RFC 9234)"
-        } else if path.flags.has(PathFlags::REJECTED) {
-            "rejected by import policy"
-        } else {
-            match self.hops.reach(path.next_hop) {
-                Reach::Unresolved => "next hop unresolved",
-                Reach::Local => "next hop is an address of ours",
-                Reach::Metric(_) => return None,
-            }
-        };
-        Some(text.to_owned())
+    fn why_unusable(&self, path: &Path) -> Option<Unusable> {
+        let marks = [
+            (PathFlags::AS_LOOP, Unusable::AsLoop),
+            (PathFlags::ORIGINATOR_LOOP, Unusable::OriginatorLoop),
+            (PathFlags::CLUSTER_LOOP, Unusable::ClusterLoop),
+            (PathFlags::ROUTE_LEAK, Unusable::RouteLeak),
+            (PathFlags::REJECTED, Unusable::Rejected),
+        ];
+        let marked = marks.iter().find(|(flag, _)| path.flags.has(*flag));
+        marked.map(|(_, why)| *why).or_else(|| match self.hops.reach(path.next_hop) {
+            Reach::Unresolved => Some(Unusable::NextHopUnresolved),
+            Reach::Local => Some(Unusable::NextHopLocal),
+            Reach::Metric(_) => None,
+        })
     }
 
     /// The import rule that decided about a path, found by asking the policy again.
@@ -236,6 +250,8 @@ impl Table {
             stale: false,
             unusable: None,
             source: source.source(),
+            preference: default_preference(source.source()),
+            own: None,
             peer: source.peer(),
             path_id: PathId(0),
             next_hop: None,
@@ -303,6 +319,21 @@ impl Table {
         }
     }
 
+    /// See [`Table::own_counts`].
+    pub(super) fn count_own(&self, family: Family, source: Source) -> (u32, u32) {
+        let dests = &self.rib(family).dests;
+        let of_source =
+            |(prefix, from): &&(Prefix, Source)| *from == source && prefix.family() == family;
+        let is_best = |prefix: &Prefix| {
+            let best = dests.find(*prefix).and_then(|dest| dests.best(dest));
+            best.is_some_and(|path| path.source.source() == source)
+        };
+        self.own
+            .keys()
+            .filter(of_source)
+            .fold((0, 0), |(all, best), (prefix, _)| (all + 1, best + u32::from(is_best(prefix))))
+    }
+
     /// See [`Table::groups`].
     pub(super) fn group_views(&self) -> Vec<GroupView> {
         let groups = self.groups.values();
@@ -342,20 +373,19 @@ impl Table {
     pub(super) fn peer_counts(&self, id: PeerId) -> PeerCounts {
         let mut counts = PeerCounts::default();
         let Some(peer) = self.peer(id) else { return counts };
+        counts.restarting = peer.stale_timer.deadline().filter(|_| !peer.up);
         for family in Family::ALL {
             let held = peer.family(family);
             counts.received[family] = held.received;
             counts.accepted[family] = held.accepted;
+            counts.preferred[family] = self.rib(family).dests.preferred(peer.source);
+            counts.imports[family] = held.imports;
             let Some(group) = self.group_of(id, family) else { continue };
             counts.group[family] = Some(group.id);
             // The group's number, without what the peer itself sent.
-            let spared: usize = held
-                .dests
-                .iter()
-                .map(|dest| group.told(DestId(dest)))
-                .map(|list| list.iter().filter(|t| self.outs.source(t.out) == peer.source).count())
-                .sum();
-            counts.advertised[family] = group.advertised().saturating_sub(spared as u32);
+            let spared = group.told_from(peer.source);
+            counts.advertised[family] = group.advertised().saturating_sub(spared);
+            counts.exports[family] = group.exports_to(peer.source);
         }
         counts
     }
@@ -373,4 +403,8 @@ impl Table {
             groups: self.groups.len() as u32,
         }
     }
+}
+
+fn limit_u32(limit: usize) -> u32 {
+    u32::try_from(limit).unwrap_or(u32::MAX)
 }

@@ -1,10 +1,12 @@
 //! Read-only views for the command line, JSON and metrics. The host turns them into `spec/plan.md` §2.
 
+use std::fmt;
 use std::sync::Arc;
 
+use crate::export::ExportCounts;
 use crate::policy::Source;
-use crate::rib::Reason;
-use crate::types::{Family, FamilyMap, FibKind, Hop, NextHop, PathId, PeerId, Prefix};
+use crate::rib::{LocalRoute, Reason};
+use crate::types::{Family, FamilyMap, FibKind, Hop, NextHop, PathId, PeerId, Prefix, Time};
 
 /// Which destinations or paths a view shows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -17,6 +19,48 @@ pub struct RouteFilter {
     pub received_from: Option<PeerId>,
     /// What this peer was told, as it was told (attributes after export).
     pub advertised_to: Option<PeerId>,
+    /// Only paths from this source.
+    pub source: Option<Source>,
+}
+
+/// Why a path cannot be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unusable {
+    /// Our AS is in AS_PATH (RFC 4271 §9.1.2).
+    AsLoop,
+    /// ORIGINATOR_ID is ours (RFC 4456 §8).
+    OriginatorLoop,
+    /// Our cluster is in CLUSTER_LIST (RFC 4456 §8).
+    ClusterLoop,
+    /// ONLY_TO_CUSTOMER says that it must not come this way (RFC 9234 §5).
+    RouteLeak,
+    /// The import policy refuses it.
+    Rejected,
+    /// There is no way to the next hop.
+    NextHopUnresolved,
+    /// The next hop is an address of ours.
+    NextHopLocal,
+}
+
+impl Unusable {
+    /// Whether the path was refused for what it says, and not for want of a next hop.
+    pub fn is_refusal(self) -> bool {
+        !matches!(self, Unusable::NextHopUnresolved | Unusable::NextHopLocal)
+    }
+}
+
+impl fmt::Display for Unusable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Unusable::AsLoop => "AS loop",
+            Unusable::OriginatorLoop => "ORIGINATOR_ID is ours",
+            Unusable::ClusterLoop => "our cluster id is in CLUSTER_LIST",
+            Unusable::RouteLeak => "route leak: ONLY_TO_CUSTOMER (RFC 9234)",
+            Unusable::Rejected => "rejected by import policy",
+            Unusable::NextHopUnresolved => "next hop unresolved",
+            Unusable::NextHopLocal => "next hop is an address of ours",
+        })
+    }
 }
 
 /// One path of a destination.
@@ -28,10 +72,14 @@ pub struct PathView {
     pub multipath: bool,
     /// Kept over a restart of the peer.
     pub stale: bool,
-    /// Why it cannot be used: "next hop unresolved", "rejected by import policy …", "AS loop", …
-    pub unusable: Option<String>,
+    /// Why it cannot be used.
+    pub unusable: Option<Unusable>,
     /// Where it came from.
     pub source: Source,
+    /// Preference among sources, higher first; 100 for BGP unless policy says otherwise.
+    pub preference: u16,
+    /// The route itself, where it is one of our own.
+    pub own: Option<LocalRoute>,
     /// Who sent it.
     pub peer: Option<PeerId>,
     /// Received path identifier.
@@ -123,8 +171,35 @@ pub struct PeerCounts {
     pub accepted: FamilyMap<u32>,
     /// Prefixes (paths, with ADD-PATH) that it has been told.
     pub advertised: FamilyMap<u32>,
+    /// Of the accepted ones, those that are the best path of their destination.
+    pub preferred: FamilyMap<u32>,
+    /// Paths kept over a restart of the peer; their number is not known, only that there are some.
+    pub restarting: Option<Time>,
+    /// What became of what it sent, since the peer was added.
+    pub imports: FamilyMap<ImportCounts>,
+    /// What it was told since its session came up.
+    pub exports: FamilyMap<ExportCounts>,
     /// Group per family.
     pub group: FamilyMap<Option<u32>>,
+}
+
+/// What became of the routes that a peer announced and withdrew.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ImportCounts {
+    /// Announced and accepted, as a new path or in place of another.
+    pub accepted: u64,
+    /// Announced, the same as before.
+    pub unchanged: u64,
+    /// Announced and refused by the import policy.
+    pub filtered: u64,
+    /// Announced and not usable: AS_PATH, ORIGINATOR_ID or CLUSTER_LIST name us, or it leaked.
+    pub looped: u64,
+    /// Announced beyond the prefix limit, and not taken.
+    pub over_limit: u64,
+    /// Withdrawn.
+    pub withdrawn: u64,
+    /// Withdrawn without having been announced.
+    pub withdrawn_unknown: u64,
 }
 
 /// Sizes of the table.

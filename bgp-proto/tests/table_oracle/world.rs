@@ -747,9 +747,13 @@ impl World {
         if deaf == usize::MAX {
             assert_eq!(self.tracked, self.model.tracked());
         }
+        let best = self.best_by_peer();
         for peer in 0..PEERS {
             let counts = self.table.counts(PeerId(peer as u32));
             for family in Family::ALL {
+                let id = PeerId(peer as u32);
+                let preferred = best.get(&(id, family)).copied().unwrap_or_default();
+                assert_eq!(counts.preferred[family], preferred, "best from peer {peer}");
                 let held = || {
                     let all = self.model.received.iter();
                     all.filter(|((p, prefix, _), _)| *p == peer && prefix.family() == family)
@@ -760,6 +764,19 @@ impl World {
                 assert_eq!(counts.accepted[family] as usize, accepted.count());
             }
         }
+    }
+
+    /// Destinations by the peer that their best path is from, counted one by one.
+    fn best_by_peer(&self) -> BTreeMap<(PeerId, Family), u32> {
+        let (all, _) = self.table.view(&RouteFilter::default(), 0, usize::MAX, self.now);
+        let mut counted = BTreeMap::new();
+        for destination in all {
+            for best in destination.paths.iter().filter(|path| path.best) {
+                let Some(peer) = best.peer else { continue };
+                *counted.entry((peer, destination.prefix.family())).or_default() += 1;
+            }
+        }
+        counted
     }
 
     /// The view of what was advertised says the same as the wire.

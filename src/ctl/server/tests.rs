@@ -1,4 +1,6 @@
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net as blocking;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::io::DuplexStream;
@@ -175,7 +177,7 @@ async fn a_socket_that_nobody_answers_at_is_replaced_and_others_are_not() {
     drop(blocking::UnixListener::bind(&path).unwrap());
     assert!(path.exists(), "a dead socket stays behind");
     let first = Server::bind(&path).unwrap();
-    assert!(matches!(Server::bind(&path), Err(ServerError::InUse(p)) if p == path));
+    assert!(matches!(Server::bind(&path), Err(ServerError::InUse { path: p, .. }) if p == path));
 
     // Somebody else takes the name: the first server must leave it alone.
     std::fs::remove_file(&path).unwrap();
@@ -185,7 +187,7 @@ async fn a_socket_that_nobody_answers_at_is_replaced_and_others_are_not() {
     drop(second);
 
     std::fs::write(&path, "precious").unwrap();
-    assert!(matches!(Server::bind(&path), Err(ServerError::NotASocket(_))));
+    assert!(matches!(Server::bind(&path), Err(ServerError::NotASocket { .. })));
     assert_eq!(std::fs::read(&path).unwrap(), b"precious");
 }
 

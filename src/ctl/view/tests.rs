@@ -4,7 +4,7 @@ use std::time::UNIX_EPOCH;
 use bgp_proto::policy::Source;
 use bgp_proto::rib::Reason;
 use bgp_proto::session::LocalIdentity;
-use bgp_proto::table::{AdvertisedTo, Withheld};
+use bgp_proto::table::{AdvertisedTo, Unusable, Withheld};
 use bgp_proto::types::{Asn, NextHop, PathId, RouterId};
 use bgp_proto::wire::{AttrEdit, Code, attr};
 use serde_json::{Value, json};
@@ -44,6 +44,8 @@ fn destination() -> DestinationView {
         stale: false,
         unusable: None,
         source: Source::Bgp,
+        preference: 100,
+        own: None,
         peer: Some(PeerId(1)),
         path_id: PathId(3),
         next_hop: Some(NextHop::V4([192, 0, 2, 1].into())),
@@ -58,8 +60,10 @@ fn destination() -> DestinationView {
         best: false,
         multipath: false,
         stale: true,
-        unusable: Some("next hop unresolved".into()),
+        unusable: Some(Unusable::NextHopUnresolved),
         source: Source::Kernel,
+        preference: 10,
+        own: None,
         peer: Some(PeerId(5)),
         path_id: PathId(0),
         next_hop: None,
@@ -148,6 +152,7 @@ fn facts_of(negotiated: bool) -> Value {
         accepted: FamilyMap([9, 2]),
         advertised: FamilyMap([8, 0]),
         group: FamilyMap([None, Some(4)]),
+        ..PeerCounts::default()
     };
     let last_error = session::LastError {
         at: Time::from_micros(5_000_000),

@@ -11,7 +11,13 @@ fn prefix(text: &str) -> Prefix {
 fn links() -> Links {
     let mut links = Links::default();
     for (index, name, up) in [(1, "eth0", true), (2, "cali12", true), (3, "eth1", false)] {
-        links.handle_link(LinkMessage { index, name: name.to_owned(), up, running: up });
+        links.handle_link(LinkMessage {
+            index,
+            name: name.to_owned(),
+            up,
+            running: up,
+            ..LinkMessage::default()
+        });
     }
     for (ifindex, text, len, scope, secondary) in [
         (1, "10.0.0.1", 24, Scope::Wide, false),

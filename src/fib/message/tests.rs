@@ -142,12 +142,18 @@ fn errors_carry_the_kernels_words() {
 fn bridge_port_messages_are_no_links() {
     let mut body = vec![0; 16];
     body[4..8].copy_from_slice(&7u32.to_ne_bytes());
-    body[8..12].copy_from_slice(&(IFF_UP | IFF_LOWER_UP).to_ne_bytes());
+    body[8..12].copy_from_slice(&(IFF_UP | IFF_LOWER_UP | IFF_BROADCAST).to_ne_bytes());
     let start = begin_attribute(&mut body, IFLA_IFNAME);
     body.extend(b"eth0\0");
     finish_attribute(&mut body, start);
+    let start = begin_attribute(&mut body, IFLA_MTU);
+    body.extend(1500u32.to_ne_bytes());
+    finish_attribute(&mut body, start);
     let link = parse_link(&body).unwrap();
     assert_eq!((link.index, link.name.as_str(), link.up, link.running), (7, "eth0", true, true));
+    assert_eq!(link.mtu, 1500);
+    let traits = LinkTraits { loopback: false, broadcast: true, multicast: false };
+    assert_eq!(link.traits, traits);
     body[0] = 7; // AF_BRIDGE: RTM_DELLINK in this family is a port that left its bridge.
     assert!(parse_link(&body).is_none());
 }

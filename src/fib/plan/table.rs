@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Bound;
 
-use bgp_proto::types::{Prefix, Prefix4, Prefix6};
+use bgp_proto::types::{Family, Prefix, Prefix4, Prefix6};
 
 use super::super::foreign::Foreign;
 use super::super::spec::{RouteSpec, SpecId};
@@ -11,9 +11,15 @@ use super::super::view::FibState;
 use super::{Action, Op, Phase, Row, Shared};
 
 /// A prefix of one family.
-pub(super) trait Key: Copy + Ord + Into<Prefix> {}
-impl Key for Prefix4 {}
-impl Key for Prefix6 {}
+pub(super) trait Key: Copy + Ord + Into<Prefix> {
+    const FAMILY: Family;
+}
+impl Key for Prefix4 {
+    const FAMILY: Family = Family::Ipv4;
+}
+impl Key for Prefix6 {
+    const FAMILY: Family = Family::Ipv6;
+}
 
 /// What is known about one prefix: 12 octets.
 #[derive(Clone, Copy, Debug, Default)]
@@ -133,7 +139,7 @@ impl<K: Key> Table<K> {
             }
             _ => {}
         }
-        shared.count(before, entry.state());
+        shared.count(K::FAMILY, before, entry.state());
         if failed != entry.has(FAILED) {
             if failed {
                 self.failed.remove(&key);

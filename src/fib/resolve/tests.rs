@@ -38,7 +38,8 @@ fn links() -> Links {
     let mut links = Links::default();
     for index in 1..=5 {
         let (up, running) = (index != 5, index < 4);
-        links.handle_link(LinkMessage { index, name: format!("eth{index}"), up, running });
+        let name = format!("eth{index}");
+        links.handle_link(LinkMessage { index, name, up, running, ..LinkMessage::default() });
     }
     links.handle_address(AddressMessage {
         ifindex: 1,

@@ -24,7 +24,13 @@ fn route(gateway: &str) -> KernelRoute {
 
 fn links() -> Links {
     let mut links = Links::default();
-    links.handle_link(LinkMessage { index: 1, name: "eth0".to_owned(), up: true, running: true });
+    links.handle_link(LinkMessage {
+        index: 1,
+        name: "eth0".to_owned(),
+        up: true,
+        running: true,
+        ..LinkMessage::default()
+    });
     links
 }
 

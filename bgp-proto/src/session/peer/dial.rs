@@ -46,6 +46,15 @@ impl Admin {
         timer.deadline().map(|at| (at, name))
     }
 
+    /// Deadlines of the retry and of the idle hold timer.
+    pub(super) fn timers(&self) -> (Option<Time>, Option<Time>) {
+        match self {
+            Admin::Running { dial: Dial::Waiting { retry } } => (retry.deadline(), None),
+            Admin::IdleHold { until } => (None, until.deadline()),
+            Admin::Stopped | Admin::Running { .. } => (None, None),
+        }
+    }
+
     fn is_connecting(&self) -> bool {
         matches!(self, Admin::Running { dial: Dial::Connecting { .. } })
     }

@@ -1,0 +1,71 @@
+//! BIRD's control protocol, as BIRD 1.6.8 of Calico speaks it: what `birdc`, `calicoctl node status`,
+//! the node's probes and CalicoNodeStatus read.
+//!
+//! Here: the commands ([`command`]), the lines of their answers ([`reply`], [`session`], [`route`]),
+//! and the server of one socket, which is one family. Not here: where the numbers come from; a
+//! [`Backend`] gives them as [`model`] names them, thousands of routes a page at a time.
+//!
+//! The text is BIRD's to the octet, because its readers split it by columns and by the first five
+//! octets of a line. What they cannot read is never written:
+//!
+//! - Differs from BIRD: a route over several gateways is one line `via … on …` for each, not
+//!   `multipath` and lines behind it, on which CalicoNodeStatus fails as a whole.
+//! - Differs from BIRD: in `show route`, a session whose name is not `Mesh_…`, `Global_…` or
+//!   `Node_…` goes by `Node_` and its address, for the same reason.
+
+mod command;
+mod glob;
+mod model;
+mod reply;
+mod route;
+mod server;
+mod session;
+mod when;
+
+use std::future::Future;
+
+use bgp_proto::types::Family;
+
+use super::Cursor;
+
+pub use command::{RouteQuery, Target};
+pub use model::{
+    BgpDetails, BgpRoute, ChangeCounts, Details, Directions, Established, IgpMetric, Interface,
+    Kind, Phase, Protocol, ProtocolId, Rank, Recovery, RecoveryOf, Route, RoutePage, Status, Via,
+    Wait,
+};
+pub use server::Server;
+pub use session::{last_error, reader_name};
+
+/// The version that Calico's tools look for: BIRD 1.6.8 with Calico's patches.
+pub const VERSION: &str = "v0.3.3+birdv1.6.8";
+
+/// Who answers: the daemon.
+///
+/// As with [`super::Backend`], nothing may wait longer than it takes to make one page.
+pub trait Backend: Send + Sync + 'static {
+    /// The daemon as a whole.
+    fn status(&self) -> impl Future<Output = Status> + Send;
+    /// Every protocol of a family in BIRD's order: statics, kernel, device, direct, then sessions by
+    /// name.
+    fn protocols(&self, family: Family) -> impl Future<Output = Vec<Protocol>> + Send;
+    /// More about some of them, in the same order.
+    fn details(
+        &self,
+        family: Family,
+        protocols: &[Protocol],
+    ) -> impl Future<Output = Result<Vec<Details>, String>> + Send;
+    /// Routes, a page at a time.
+    fn routes(
+        &self,
+        family: Family,
+        query: &RouteQuery,
+        cursor: Option<&Cursor>,
+    ) -> impl Future<Output = Result<RoutePage, String>> + Send;
+    /// The host's interfaces with their addresses of a family.
+    fn interfaces(&self, family: Family) -> impl Future<Output = Vec<Interface>> + Send;
+    /// What the configuration is read from, for people.
+    fn configuration(&self) -> impl Future<Output = String> + Send;
+    /// Reads the configuration; `apply` puts it into force. The error is for people.
+    fn configure(&self, apply: bool) -> impl Future<Output = Result<(), String>> + Send;
+}

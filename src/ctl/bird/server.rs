@@ -1,0 +1,371 @@
+//! One socket, one family. Clients are many, slow, dead or malicious: there is a bound to how many,
+//! to what one may send and to how long it may take its answer, and when places run out the client
+//! that has been silent longest makes room, so that a probe always gets in.
+
+use std::future::Future;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bgp_proto::types::Family;
+use tokio::io::{
+    AsyncBufRead, AsyncBufReadExt, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader,
+};
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::timeout;
+
+use super::command::{Command, Configure, Detail, Output, ShowRoute, Target, Which};
+use super::model::{Protocol, RoutePage};
+use super::reply::{
+    ACCESS_DENIED, BUSY, CONFIGURATION_FAULT, CONFIGURATION_OK, FAILED, GREETING, NO_NETWORK,
+    NO_PROTOCOLS, NOT_A_PROTOCOL, OK, READING_CONFIGURATION, RECONFIGURED, RESTRICTED, ROUTE_COUNT,
+    Refusal, Reply, SYNTAX, TOO_LONG,
+};
+use super::route::Routes;
+use super::when::Clock;
+use super::{Backend, glob, route, session};
+use crate::ctl::socket::{ServerError, Socket};
+
+/// Clients at once.
+const CLIENTS_MAX: usize = 128;
+/// Longest command, in octets, as in BIRD.
+const COMMAND_LEN_MAX: u64 = 4096;
+/// Octets of an answer that are kept until the client takes them.
+const WRITE_LEN: usize = 64 * 1024;
+/// Protocols whose details are asked for together.
+const DETAILS: usize = 64;
+
+/// How long a client is waited for, and the daemon.
+#[derive(Clone, Copy)]
+struct Waits {
+    /// For one page of an answer.
+    page: Duration,
+    /// For the client to take what was written.
+    write: Duration,
+}
+
+impl Default for Waits {
+    fn default() -> Self {
+        Waits { page: Duration::from_secs(30), write: Duration::from_secs(10) }
+    }
+}
+
+/// A bound socket. Dropping it removes the file, unless another process has replaced it.
+pub struct Server<B> {
+    socket: Socket,
+    family: Family,
+    backend: Arc<B>,
+}
+
+impl<B: Backend> Server<B> {
+    /// Binds the socket for one family, with mode 0660, making its folder if need be. A socket that
+    /// nobody answers at is replaced.
+    ///
+    /// # Errors
+    /// Somebody answers there, something else is there, or the system refuses.
+    pub fn bind(path: &Path, family: Family, backend: Arc<B>) -> Result<Self, ServerError> {
+        Ok(Server { socket: Socket::bind(path, "bird-sockets")?, family, backend })
+    }
+
+    /// Serves clients for as long as the future lives.
+    pub async fn run(self) {
+        let mut tasks = JoinSet::new();
+        let mut seats = Seats::default();
+        loop {
+            let stream = self.socket.accept().await;
+            while tasks.try_join_next().is_some() {}
+            seats.make_room();
+            let (backend, family) = (Arc::clone(&self.backend), self.family);
+            let heard = seats.heard();
+            let task = {
+                let heard = heard.clone();
+                tasks.spawn(async move {
+                    let (reader, writer) = stream.into_split();
+                    let mut client = Client::new(writer, family, &*backend, Waits::default());
+                    // A client that leaves, or that does not take its answer, is no news.
+                    let _ = client.serve(BufReader::new(reader), &heard).await;
+                })
+            };
+            seats.taken.push((task, heard));
+        }
+    }
+}
+
+/// Who is connected.
+#[derive(Default)]
+struct Seats {
+    taken: Vec<(AbortHandle, Heard)>,
+    /// Counts what is heard, so that "longest silent" needs no clock.
+    moments: Arc<AtomicU64>,
+}
+
+/// When a client was last heard.
+#[derive(Clone)]
+struct Heard {
+    moment: Arc<AtomicU64>,
+    moments: Arc<AtomicU64>,
+}
+
+impl Heard {
+    fn note(&self) {
+        let moment = self.moments.fetch_add(1, Ordering::Relaxed);
+        self.moment.store(moment, Ordering::Relaxed);
+    }
+}
+
+impl Seats {
+    fn heard(&self) -> Heard {
+        let heard = Heard { moment: Arc::default(), moments: Arc::clone(&self.moments) };
+        heard.note();
+        heard
+    }
+
+    /// Ends the client that has been silent longest if all places are taken.
+    fn make_room(&mut self) {
+        self.taken.retain(|(task, _)| !task.is_finished());
+        if self.taken.len() < CLIENTS_MAX {
+            return;
+        }
+        let silent =
+            |(_, (_, heard)): &(usize, &(AbortHandle, Heard))| heard.moment.load(Ordering::Relaxed);
+        if let Some((at, _)) = self.taken.iter().enumerate().min_by_key(silent) {
+            self.taken.swap_remove(at).0.abort();
+        }
+    }
+}
+
+/// What a client may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Access {
+    Full,
+    /// It asked for it: it may look, and change nothing.
+    Restricted,
+}
+
+/// One client.
+struct Client<'a, W, B> {
+    writer: W,
+    family: Family,
+    backend: &'a B,
+    waits: Waits,
+    access: Access,
+    reply: Reply,
+}
+
+/// Why an answer does not come to its end.
+enum Broken {
+    /// It is replaced, or followed, by this line.
+    Refused(Refusal),
+    /// The client is to be left.
+    Left(io::Error),
+}
+
+impl From<io::Error> for Broken {
+    fn from(error: io::Error) -> Self {
+        Broken::Left(error)
+    }
+}
+
+impl From<Refusal> for Broken {
+    fn from(refusal: Refusal) -> Self {
+        Broken::Refused(refusal)
+    }
+}
+
+impl<'a, W: AsyncWrite + Unpin, B: Backend> Client<'a, W, B> {
+    fn new(writer: W, family: Family, backend: &'a B, waits: Waits) -> Self {
+        let reply = Reply::default();
+        Client { writer, family, backend, waits, access: Access::Full, reply }
+    }
+
+    /// Greets, then answers until the client leaves, breaks a limit, or does not take its answer.
+    async fn serve(
+        &mut self,
+        mut reader: impl AsyncBufRead + Unpin,
+        heard: &Heard,
+    ) -> io::Result<()> {
+        self.reply.end(GREETING, format_args!("BIRD {} ready.", super::VERSION));
+        self.flush().await?;
+        let mut line = Vec::new();
+        loop {
+            line.clear();
+            let read = (&mut reader).take(COMMAND_LEN_MAX).read_until(b'\n', &mut line).await?;
+            if read == 0 {
+                return Ok(());
+            }
+            heard.note();
+            if !line.ends_with(b"\n") {
+                self.reply.end(TOO_LONG, format_args!("Command too long"));
+                return self.flush().await;
+            }
+            let text = String::from_utf8_lossy(&line);
+            let command = Command::parse(text.trim_end_matches(['\n', '\r']), self.family);
+            let answered = match command {
+                Ok(command) => self.answer(command).await,
+                Err(refusal) => Err(refusal.into()),
+            };
+            match answered {
+                Ok(()) => {}
+                Err(Broken::Refused(Refusal { code, text })) => {
+                    self.reply.end(code, format_args!("{text}"));
+                }
+                Err(Broken::Left(error)) => return Err(error),
+            }
+            self.flush().await?;
+        }
+    }
+
+    async fn answer(&mut self, command: Command) -> Result<(), Broken> {
+        match command {
+            Command::ShowStatus => {
+                let status = self.within(self.backend.status()).await?;
+                let clock = Clock::host();
+                session::status(&mut self.reply, &status, &clock);
+            }
+            Command::ShowProtocols { detail, which } => self.protocols(detail, which).await?,
+            Command::ShowRoute(show) => self.routes(&show).await?,
+            Command::ShowInterfaces(detail) => {
+                let interfaces = self.within(self.backend.interfaces(self.family)).await?;
+                match detail {
+                    Detail::All => route::interfaces(&mut self.reply, &interfaces),
+                    Detail::Line => route::interfaces_summary(&mut self.reply, &interfaces),
+                }
+                self.reply.end(OK, format_args!(""));
+            }
+            Command::Configure(configure) => self.configure(configure).await?,
+            Command::Restrict => {
+                self.access = Access::Restricted;
+                self.reply.end(RESTRICTED, format_args!("Access restricted"));
+            }
+        }
+        Ok(())
+    }
+
+    async fn protocols(&mut self, detail: Detail, which: Which) -> Result<(), Broken> {
+        let mut protocols = self.within(self.backend.protocols(self.family)).await?;
+        match which {
+            Which::All => {}
+            Which::Named(name) => {
+                protocols.retain(|protocol| *protocol.name == *name);
+                if protocols.is_empty() {
+                    let text = format!("{name} is not a protocol");
+                    return Err(Refusal::new(NOT_A_PROTOCOL, text).into());
+                }
+            }
+            Which::Matching(pattern) => {
+                protocols.retain(|protocol| glob::matches(&pattern, &protocol.name));
+            }
+        }
+        if protocols.is_empty() {
+            return Err(Refusal::new(NO_PROTOCOLS, "No protocols match").into());
+        }
+        let clock = Clock::host();
+        session::heading(&mut self.reply);
+        match detail {
+            Detail::Line => {
+                for protocol in &protocols {
+                    session::row(&mut self.reply, protocol, &clock);
+                }
+            }
+            Detail::All => self.details(&protocols, &clock).await?,
+        }
+        self.reply.end(OK, format_args!(""));
+        Ok(())
+    }
+
+    async fn details(&mut self, protocols: &[Protocol], clock: &Clock) -> Result<(), Broken> {
+        for some in protocols.chunks(DETAILS) {
+            let details = self.within(self.backend.details(self.family, some)).await?;
+            let details = details.map_err(|text| Refusal::new(FAILED, text))?;
+            for (protocol, details) in some.iter().zip(&details) {
+                session::row(&mut self.reply, protocol, clock);
+                session::details(&mut self.reply, protocol, details);
+            }
+            self.flush_if_long().await?;
+        }
+        Ok(())
+    }
+
+    async fn routes(&mut self, show: &ShowRoute) -> Result<(), Broken> {
+        let protocols = self.within(self.backend.protocols(self.family)).await?;
+        for name in [&show.query.protocol, &show.query.export].into_iter().flatten() {
+            if !protocols.iter().any(|protocol| *protocol.name == **name) {
+                let text = format!("{name} is not a protocol");
+                return Err(Refusal::new(SYNTAX, text).into());
+            }
+        }
+        drop(protocols);
+        let clock = Clock::host();
+        let mut lines = Routes::default();
+        let (mut routes, mut networks) = (0, 0);
+        let mut cursor = None;
+        loop {
+            let page = self.backend.routes(self.family, &show.query, cursor.as_ref());
+            let page: RoutePage =
+                self.within(page).await?.map_err(|text| Refusal::new(FAILED, text))?;
+            networks += page.networks;
+            for found in &page.routes {
+                routes += 1;
+                if show.output != Output::Count {
+                    lines.route(&mut self.reply, found, show.detail, &clock);
+                    self.flush_if_long().await?;
+                }
+            }
+            cursor = page.next;
+            if cursor.is_none() {
+                break;
+            }
+        }
+        if show.output != Output::Routes {
+            let text = format_args!("{routes} of {routes} routes for {networks} networks");
+            self.reply.end(ROUTE_COUNT, text);
+        } else if routes == 0 && show.query.target != Target::All {
+            self.reply.end(NO_NETWORK, format_args!("Network not in table"));
+        } else {
+            self.reply.end(OK, format_args!(""));
+        }
+        Ok(())
+    }
+
+    async fn configure(&mut self, configure: Configure) -> Result<(), Broken> {
+        if self.access == Access::Restricted {
+            return Err(Refusal::new(ACCESS_DENIED, "Access denied").into());
+        }
+        let source = self.within(self.backend.configuration()).await?;
+        self.reply.line(READING_CONFIGURATION, format_args!("Reading configuration from {source}"));
+        let apply = configure == Configure::Apply;
+        let read = self.within(self.backend.configure(apply)).await?;
+        read.map_err(|text| {
+            let first = text.lines().next().unwrap_or_default();
+            Refusal::new(CONFIGURATION_FAULT, first)
+        })?;
+        match configure {
+            Configure::Apply => self.reply.end(RECONFIGURED, format_args!("Reconfigured")),
+            Configure::Check => self.reply.end(CONFIGURATION_OK, format_args!("Configuration OK")),
+        }
+        Ok(())
+    }
+
+    /// What the daemon says, if it says it in time.
+    async fn within<T>(&self, answer: impl Future<Output = T>) -> Result<T, Refusal> {
+        let late = |_| Refusal::new(BUSY, "The daemon gave no answer in time");
+        timeout(self.waits.page, answer).await.map_err(late)
+    }
+
+    async fn flush_if_long(&mut self) -> io::Result<()> {
+        if self.reply.len() < WRITE_LEN { Ok(()) } else { self.flush().await }
+    }
+
+    async fn flush(&mut self) -> io::Result<()> {
+        let octets = self.reply.take();
+        match timeout(self.waits.write, self.writer.write_all(&octets)).await {
+            Ok(written) => written,
+            Err(_) => Err(io::ErrorKind::TimedOut.into()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,73 @@
+//! Points in time as BIRD writes them: the host's local time, short while they are recent.
+
+use std::time::{Duration, SystemTime};
+
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+
+/// From this age on, the date tells more than the time of day.
+const RECENT: Duration = Duration::from_secs(20 * 3600);
+
+/// The zone that times are written in.
+#[derive(Clone, Debug)]
+pub(super) struct Clock {
+    zone: TimeZone,
+    now: SystemTime,
+}
+
+impl Clock {
+    /// The host's zone, now.
+    pub(super) fn host() -> Self {
+        Clock { zone: TimeZone::system(), now: SystemTime::now() }
+    }
+
+    /// Now.
+    pub(super) fn now(&self) -> SystemTime {
+        self.now
+    }
+
+    #[cfg(test)]
+    pub(super) fn utc(now: SystemTime) -> Self {
+        Clock { zone: TimeZone::UTC, now }
+    }
+
+    /// `2026-11-23 05:12:49`.
+    pub(super) fn long(&self, at: SystemTime) -> String {
+        self.format(at, "%Y-%m-%d %H:%M:%S")
+    }
+
+    /// `05:12:49`, or `2026-11-22` when that is longer ago.
+    pub(super) fn short(&self, at: SystemTime) -> String {
+        let age = self.now.duration_since(at).unwrap_or_default();
+        self.format(at, if age < RECENT { "%H:%M:%S" } else { "%Y-%m-%d" })
+    }
+
+    fn format(&self, at: SystemTime, format: &str) -> String {
+        // Instants outside of years -9999 to 9999 have no date; a clock that shows one is wrong.
+        let at = Timestamp::try_from(at).unwrap_or(Timestamp::UNIX_EPOCH);
+        at.to_zoned(self.zone.clone()).strftime(format).to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_short_for_twenty_hours_and_dates_after() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_410_769);
+        let clock = Clock::utc(now);
+        assert_eq!(clock.long(now), "2026-11-23 05:12:49");
+        assert_eq!(clock.short(now), "05:12:49");
+        assert_eq!(clock.short(now - RECENT + Duration::from_secs(1)), "09:12:50");
+        assert_eq!(clock.short(now - RECENT), "2026-11-22");
+        assert_eq!(clock.short(now + Duration::from_secs(5)), "05:12:54", "a clock set back");
+    }
+
+    #[test]
+    fn times_are_local() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_410_769);
+        let zone = TimeZone::posix("CET-1CEST,M3.5.0,M10.5.0/3").unwrap();
+        assert_eq!(Clock { zone, now }.long(now), "2026-11-23 06:12:49");
+    }
+}

@@ -1,0 +1,569 @@
+//! What clients of BIRD's control protocol are told: sessions, routes and interfaces of one family,
+//! as a BIRD of that family would have them.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use bgp_proto::session::{Negotiated, PassiveMode, State};
+use bgp_proto::table::{
+    DestinationView, ExportCounts, ImportCounts, PathView, PeerCounts, RouteFilter,
+};
+use bgp_proto::types::{Family, FibKind, NextHop, PeerType, Prefix, Source, Time};
+use tokio::sync::oneshot;
+
+use super::answers::{Answers, Order, PAGE};
+use super::registry::Record;
+use super::startup::{Owes, Startup};
+use crate::config::Config;
+use crate::ctl::bird::{
+    self, Backend, BgpDetails, BgpRoute, ChangeCounts, Details, Directions, Established, IgpMetric,
+    Interface, Kind, Phase, Protocol, ProtocolId, Rank, Recovery, RecoveryOf, Route, RoutePage,
+    RouteQuery, Status, Target, Via, Wait, reader_name,
+};
+use crate::ctl::{Cursor, Names};
+use crate::fib::FibState;
+use crate::net::PeerSnapshot;
+
+/// What Calico's configuration of BIRD says about every session.
+const DESCRIPTION: &str = "Connection to BGP peer";
+
+/// The protocols besides sessions, in BIRD's order.
+const OWN: [(ProtocolId, &str, Kind); 4] = [
+    (ProtocolId::Own(Source::Static), "static1", Kind::Static),
+    (ProtocolId::Own(Source::Kernel), "kernel1", Kind::Kernel),
+    (ProtocolId::Device, "device1", Kind::Device),
+    (ProtocolId::Own(Source::Direct), "direct1", Kind::Direct),
+];
+
+impl Backend for Answers {
+    async fn status(&self) -> Status {
+        let in_force = self.in_force();
+        let recovery = self.startup().map(|startup| self.recovery(&startup));
+        let router_id = in_force.as_ref().map(|(config, ..)| config.bgp.identity.router_id);
+        let configured = in_force.as_ref().map_or(Time::ZERO, |(_, read_at, _)| *read_at);
+        Status {
+            router_id: router_id.map_or(Ipv4Addr::UNSPECIFIED, |id| Ipv4Addr::from(id.0)),
+            started: self.wall(self.started()),
+            configured: self.wall(configured),
+            recovery,
+        }
+    }
+
+    async fn protocols(&self, family: Family) -> Vec<Protocol> {
+        let recovering = self.startup().is_some();
+        let has_statics = self.in_force().is_some_and(|(config, ..)| {
+            config.originate.iter().any(|route| route.prefix.family() == family)
+        });
+        let own =
+            OWN.iter().filter(|(id, ..)| *id != ProtocolId::Own(Source::Static) || has_statics);
+        let own = own.map(|(id, name, kind)| Protocol {
+            id: *id,
+            name: Arc::from(*name),
+            kind: *kind,
+            // Routes of an earlier run are kept in the kernel, and none is written over them.
+            phase: match (kind, recovering) {
+                (Kind::Kernel, true) => Phase::Wait,
+                _ => Phase::Up,
+            },
+            since: self.wall(self.started()),
+            word: "",
+            error: None,
+        });
+        let mut sessions: Vec<Protocol> = self
+            .registry()
+            .all()
+            .iter()
+            .filter(|record| is_of(record.address, family))
+            .map(|record| self.session(record))
+            .collect();
+        sessions.sort_by(|a, b| a.name.cmp(&b.name));
+        own.chain(sessions).collect()
+    }
+
+    async fn details(
+        &self,
+        family: Family,
+        protocols: &[Protocol],
+    ) -> Result<Vec<Details>, String> {
+        let ids: Vec<ProtocolId> = protocols.iter().map(|protocol| protocol.id).collect();
+        let numbers = self
+            .ask(move |table, _| {
+                let of = |id: &ProtocolId| match id {
+                    ProtocolId::Own(source) => Numbers::Own(table.own_counts(family, *source)),
+                    ProtocolId::Device => Numbers::Own((0, 0)),
+                    ProtocolId::Peer(peer) => Numbers::Peer(Box::new(table.counts(*peer))),
+                };
+                ids.iter().map(of).collect::<Vec<_>>()
+            })
+            .await
+            .map_err(|refusal| refusal.text)?;
+        let startup = self.startup();
+        let details = protocols.iter().zip(&numbers).map(|(protocol, numbers)| match numbers {
+            Numbers::Own(counts) => self.own_details(family, protocol, *counts),
+            Numbers::Peer(counts) => self.peer_details(protocol, counts, startup.as_ref()),
+        });
+        Ok(details.collect())
+    }
+
+    async fn routes(
+        &self,
+        family: Family,
+        query: &RouteQuery,
+        cursor: Option<&Cursor>,
+    ) -> Result<RoutePage, String> {
+        let Some(filter) = self.filter(family, query) else { return Ok(RoutePage::default()) };
+        let from = match cursor {
+            Some(Cursor::Index(index)) => *index,
+            _ => 0,
+        };
+        let target = query.target;
+        let page = self
+            .ask(move |table, now| match target {
+                Target::All => table.view(&filter, from, PAGE, now),
+                Target::Exact(prefix) => {
+                    table.view(&RouteFilter { exact: Some(prefix), ..filter }, 0, 1, now)
+                }
+                Target::For(wanted) => {
+                    let covering =
+                        (0..=wanted.len()).rev().map(|len| Prefix::new(wanted.addr(), len));
+                    let look = |prefix| {
+                        let filter = RouteFilter { exact: Some(prefix), ..filter.clone() };
+                        let (mut found, _) = table.view(&filter, 0, 1, now);
+                        found.retain(|view| view.paths.iter().any(is_shown));
+                        (!found.is_empty()).then_some(found)
+                    };
+                    (covering.into_iter().find_map(look).unwrap_or_default(), None)
+                }
+            })
+            .await;
+        let (views, next) = page.map_err(|refusal| refusal.text)?;
+        let clock = self.table().clock();
+        let names = Shown { answers: self, names: self.names(), now: clock.now() };
+        let mut page = RoutePage { next: next.map(Cursor::Index), ..RoutePage::default() };
+        for view in &views {
+            let before = page.routes.len();
+            names.routes(view, query, &mut page.routes);
+            page.networks += u64::from(page.routes.len() > before);
+        }
+        Ok(page)
+    }
+
+    async fn interfaces(&self, family: Family) -> Vec<Interface> {
+        let links = self.kernel().links();
+        let mut interfaces: Vec<Interface> = links
+            .iter()
+            .map(|link| Interface {
+                index: link.index,
+                name: link.name.clone(),
+                admin_up: link.up,
+                link_up: link.running,
+                loopback: link.traits.loopback,
+                broadcast: link.traits.broadcast,
+                multicast: link.traits.multicast,
+                mtu: link.mtu,
+                addresses: link
+                    .addresses
+                    .iter()
+                    .filter(|(address, _)| is_of(*address, family))
+                    .copied()
+                    .collect(),
+            })
+            .collect();
+        interfaces.sort_by_key(|interface| interface.index);
+        interfaces
+    }
+
+    async fn configuration(&self) -> String {
+        self.in_force().map(|(.., source)| source).unwrap_or_default()
+    }
+
+    async fn configure(&self, apply: bool) -> Result<(), String> {
+        if apply {
+            let (reply, answer) = oneshot::channel();
+            let reloaded = self.order(Order::Reload(reply), answer).await;
+            return reloaded.map_err(|refusal| refusal.text)?.map(drop);
+        }
+        let path = Backend::configuration(self).await;
+        let read = tokio::task::spawn_blocking(move || {
+            Config::load(path.as_ref()).map(drop).map_err(|errors| errors.to_string())
+        });
+        read.await.map_err(|_| "reading the configuration failed".to_owned())?
+    }
+}
+
+/// What the table counts for a protocol.
+enum Numbers {
+    /// Routes of our own, and how many are best.
+    Own((u32, u32)),
+    Peer(Box<PeerCounts>),
+}
+
+impl Answers {
+    fn wall(&self, at: Time) -> SystemTime {
+        self.table().clock().wall(at)
+    }
+
+    fn recovery(&self, startup: &Startup) -> Recovery {
+        let (left, of) = startup.timer(self.table().clock().now());
+        Recovery { waiting: startup.count(), timer: Wait { left, of } }
+    }
+
+    fn session(&self, record: &Record) -> Protocol {
+        let snapshot = record.handle.snapshot();
+        let is_up = snapshot.state == State::Established;
+        let error = snapshot.last_error.as_ref().filter(|_| !is_up);
+        Protocol {
+            id: ProtocolId::Peer(record.id),
+            name: Arc::clone(&record.name),
+            kind: Kind::Bgp,
+            phase: if is_up { Phase::Up } else { Phase::Start },
+            since: self.wall(snapshot.session_since),
+            word: word(snapshot.state, record.session.passive),
+            error: error.and_then(bird::last_error),
+        }
+    }
+
+    fn own_details(
+        &self,
+        family: Family,
+        protocol: &Protocol,
+        (imported, preferred): (u32, u32),
+    ) -> Details {
+        let (imported, preferred) = (u64::from(imported), u64::from(preferred));
+        let exported = match protocol.kind {
+            Kind::Kernel => self.kernel().counters().installed_by_family[family],
+            _ => 0,
+        };
+        let taken =
+            |count| ChangeCounts { received: count, accepted: count, ..ChangeCounts::default() };
+        let all = "ACCEPT".to_owned();
+        Details {
+            description: None,
+            preference: match protocol.kind {
+                Kind::Static => 200,
+                Kind::Kernel => 10,
+                Kind::Device | Kind::Direct => 240,
+                Kind::Bgp => 100,
+            },
+            input_filter: all.clone(),
+            output_filter: if protocol.kind == Kind::Kernel { all } else { "REJECT".to_owned() },
+            recovery: None,
+            imported,
+            exported,
+            preferred,
+            changes: Directions {
+                import_updates: taken(imported),
+                export_updates: taken(exported),
+                ..Directions::default()
+            },
+            bgp: None,
+        }
+    }
+
+    fn peer_details(
+        &self,
+        protocol: &Protocol,
+        counts: &PeerCounts,
+        startup: Option<&Startup>,
+    ) -> Details {
+        let record = match protocol.id {
+            ProtocolId::Peer(id) => self.registry().get(id),
+            _ => None,
+        };
+        let sum = |map: bgp_proto::types::FamilyMap<u32>| map.0.iter().map(|n| u64::from(*n)).sum();
+        let imports = counts.imports.0.iter().fold(ImportCounts::default(), add_imports);
+        let exports = counts.exports.0.iter().fold(ExportCounts::default(), add_exports);
+        let owes = startup.and_then(|startup| match protocol.id {
+            ProtocolId::Peer(id) => startup.owes(id),
+            _ => None,
+        });
+        Details {
+            description: Some(DESCRIPTION),
+            preference: 100,
+            input_filter: policy(record.as_deref().map(|r| &*r.routes.import.name)),
+            output_filter: policy(record.as_deref().map(|r| &*r.routes.export.name)),
+            recovery: owes.map(|owes| match owes {
+                Owes::Session => RecoveryOf::Pending,
+                Owes::EndOfRib(_) => RecoveryOf::PendingWaiting,
+            }),
+            imported: sum(counts.accepted),
+            exported: sum(counts.advertised),
+            preferred: sum(counts.preferred),
+            changes: changes(&imports, &exports),
+            bgp: record.map(|record| self.bgp_details(&record, counts)),
+        }
+    }
+
+    fn bgp_details(&self, record: &Record, counts: &PeerCounts) -> BgpDetails {
+        let now = self.table().clock().now();
+        let snapshot = record.handle.snapshot();
+        let config = &record.session;
+        let wait = |until: Option<Time>, of: Duration| {
+            until.map(|until| {
+                let left = until.since(now);
+                Wait { left, of: of.max(left) }
+            })
+        };
+        let timers = snapshot.timers;
+        BgpDetails {
+            neighbor: record.address,
+            neighbor_asn: config.remote_asn.0,
+            restarting: counts.restarting.map(|until| until.since(now)),
+            error_wait: wait(timers.idle_hold, config.connect_retry_time),
+            connect_delay: wait(timers.retry, config.connect_retry_time),
+            session: snapshot
+                .negotiated
+                .as_deref()
+                .map(|negotiated| established(record, negotiated, &snapshot, counts, now)),
+        }
+    }
+
+    /// What to ask the table for; `None`: nothing can match.
+    fn filter(&self, family: Family, query: &RouteQuery) -> Option<RouteFilter> {
+        let mut filter = RouteFilter { family: Some(family), ..RouteFilter::default() };
+        if let Some(name) = &query.protocol {
+            match OWN.iter().find(|(_, own, _)| own == name) {
+                Some((ProtocolId::Own(source), ..)) => filter.source = Some(*source),
+                Some(_) => return None,
+                None => filter.received_from = Some(self.registry().find(name)?.id),
+            }
+        }
+        if let Some(name) = &query.export {
+            filter.advertised_to = Some(self.registry().find(name)?.id);
+        }
+        Some(filter)
+    }
+}
+
+fn is_of(address: IpAddr, family: Family) -> bool {
+    address.is_ipv4() == (family == Family::Ipv4)
+}
+
+/// The word for a state; a session that only waits for its peer has one of its own.
+fn word(state: State, passive: PassiveMode) -> &'static str {
+    match (state, passive) {
+        (State::Idle, _) => "Idle",
+        (State::Connect, _) => "Connect",
+        (State::Active, PassiveMode::Active) => "Active",
+        (State::Active, PassiveMode::Passive) => "Passive",
+        (State::OpenSent, _) => "OpenSent",
+        (State::OpenConfirm, _) => "OpenConfirm",
+        (State::Established, _) => "Established",
+    }
+}
+
+/// A policy as BIRD names filters.
+fn policy(name: Option<&str>) -> String {
+    match name {
+        Some("all") => "ACCEPT".to_owned(),
+        Some("none") => "REJECT".to_owned(),
+        Some(name) if !name.is_empty() => name.to_owned(),
+        _ => "(unnamed)".to_owned(),
+    }
+}
+
+fn add_imports(mut sum: ImportCounts, counts: &ImportCounts) -> ImportCounts {
+    sum.accepted += counts.accepted;
+    sum.unchanged += counts.unchanged;
+    sum.filtered += counts.filtered;
+    sum.looped += counts.looped;
+    sum.over_limit += counts.over_limit;
+    sum.withdrawn += counts.withdrawn;
+    sum.withdrawn_unknown += counts.withdrawn_unknown;
+    sum
+}
+
+fn add_exports(mut sum: ExportCounts, counts: &ExportCounts) -> ExportCounts {
+    sum.announced += counts.announced;
+    sum.withdrawn += counts.withdrawn;
+    sum.withheld += counts.withheld;
+    sum
+}
+
+fn changes(imports: &ImportCounts, exports: &ExportCounts) -> Directions {
+    let rejected = imports.looped + imports.over_limit;
+    Directions {
+        import_updates: ChangeCounts {
+            received: imports.accepted + imports.unchanged + imports.filtered + rejected,
+            rejected,
+            filtered: imports.filtered,
+            ignored: imports.unchanged,
+            accepted: imports.accepted,
+        },
+        import_withdraws: ChangeCounts {
+            received: imports.withdrawn + imports.withdrawn_unknown,
+            ignored: imports.withdrawn_unknown,
+            accepted: imports.withdrawn,
+            ..ChangeCounts::default()
+        },
+        export_updates: ChangeCounts {
+            received: exports.announced + exports.withheld,
+            filtered: exports.withheld,
+            accepted: exports.announced,
+            ..ChangeCounts::default()
+        },
+        export_withdraws: ChangeCounts {
+            received: exports.withdrawn,
+            accepted: exports.withdrawn,
+            ..ChangeCounts::default()
+        },
+    }
+}
+
+fn established(
+    record: &Record,
+    negotiated: &Negotiated,
+    snapshot: &PeerSnapshot,
+    counts: &PeerCounts,
+    now: Time,
+) -> Established {
+    let theirs = &negotiated.peer_capabilities;
+    let restart =
+        theirs.graceful_restart.as_ref().map(|restart| match restart.families.is_empty() {
+            false => "restart-able",
+            true => "restart-aware",
+        });
+    let long_lived = (!theirs.long_lived.is_empty()).then_some("llgr-able");
+    let receives = |mode: bgp_proto::wire::AddPathMode| mode.receives();
+    let sends = |mode: bgp_proto::wire::AddPathMode| mode.sends();
+    let any = |has: &dyn Fn(bgp_proto::wire::AddPathMode) -> bool| {
+        Family::ALL.into_iter().any(|family| has(theirs.add_path_mode(family)))
+    };
+    let flag = |on: bool, word: &'static str| on.then_some(word);
+    let capabilities = [
+        flag(theirs.route_refresh, "refresh"),
+        flag(theirs.enhanced_refresh, "enhanced-refresh"),
+        restart,
+        long_lived,
+        flag(theirs.four_octet_as.is_some(), "AS4"),
+        flag(any(&receives), "add-path-rx"),
+        flag(any(&sends), "add-path-tx"),
+        flag(theirs.extended_message, "ext-messages"),
+    ];
+    let internal = negotiated.peer_type == PeerType::Internal;
+    let session = [
+        Some(if internal { "internal" } else { "external" }),
+        flag(internal || record.session.multihop_ttl.is_some(), "multihop"),
+        flag(record.routes.route_reflector_client, "route-reflector"),
+        flag(negotiated.four_octet_as, "AS4"),
+        flag(!negotiated.add_path_rx.is_empty(), "add-path-rx"),
+        flag(!negotiated.add_path_tx.is_empty(), "add-path-tx"),
+        flag(negotiated.tx_max_len > bgp_proto::wire::MAX_LEN, "ext-messages"),
+    ];
+    let held: u64 = counts.received.0.iter().map(|n| u64::from(*n)).sum();
+    let timer = |until: Option<Time>, of: Duration| Wait {
+        left: until.map(|until| until.since(now)).unwrap_or_default(),
+        of,
+    };
+    Established {
+        neighbor_id: negotiated.peer_router_id,
+        capabilities: capabilities.into_iter().flatten().collect(),
+        session: session.into_iter().flatten().collect(),
+        source: negotiated.local_addr,
+        limit: record.routes.prefixes_max.map(|limit| (held, limit)),
+        hold: timer(snapshot.timers.hold, negotiated.hold_time),
+        keepalive: timer(snapshot.timers.keepalive, negotiated.keepalive_time),
+    }
+}
+
+/// Whether BIRD would have the path: what is refused is not in its table.
+fn is_shown(path: &PathView) -> bool {
+    path.unusable.is_none_or(|why| !why.is_refusal())
+}
+
+/// What turns the table's views into routes.
+struct Shown<'a, N> {
+    answers: &'a Answers,
+    names: N,
+    now: Time,
+}
+
+impl<N: Names> Shown<'_, N> {
+    fn routes(&self, view: &DestinationView, query: &RouteQuery, out: &mut Vec<Route>) {
+        let has_best = view.paths.iter().any(|path| path.best);
+        // BIRD's first route of a network is its best one even where its next hop is not reached.
+        let whole = query.protocol.is_none() && query.export.is_none();
+        for (at, path) in view.paths.iter().filter(|path| is_shown(path)).enumerate() {
+            let is_best = path.best || !has_best && whole && at == 0;
+            if is_best || !query.primary {
+                out.push(self.route(view.prefix, path, is_best));
+            }
+        }
+    }
+
+    fn route(&self, prefix: Prefix, path: &PathView, is_best: bool) -> Route {
+        let sender = path.peer.and_then(|id| self.answers.registry().get(id));
+        let (protocol, kind) = match (path.source, &sender) {
+            (Source::Bgp, Some(record)) => {
+                (reader_name(&record.name, record.address).into(), Kind::Bgp)
+            }
+            // It was removed since the page was made; routes without a session fail readers.
+            (Source::Bgp, None) => {
+                let address = path.next_hop.map_or(IpAddr::from([0; 4]), NextHop::addr);
+                (reader_name("", address).into(), Kind::Bgp)
+            }
+            (Source::Static, _) => ("static1".into(), Kind::Static),
+            (Source::Kernel, _) => ("kernel1".into(), Kind::Kernel),
+            (Source::Direct, _) => ("direct1".into(), Kind::Direct),
+        };
+        let age = Duration::from_secs(path.age_secs.min(self.now.as_secs()));
+        Route {
+            prefix,
+            via: self.via(path),
+            protocol,
+            kind,
+            since: self.answers.wall(self.now).checked_sub(age).unwrap_or(SystemTime::UNIX_EPOCH),
+            from: sender.map(|record| record.address),
+            rank: match is_best {
+                false => Rank::Other,
+                true if self.is_failed(prefix) => Rank::BestNotInstalled,
+                true => Rank::Best,
+            },
+            preference: path.preference,
+            bgp: (path.source == Source::Bgp).then(|| BgpRoute {
+                stale: path.stale,
+                metric: match (path.hops.is_empty(), path.igp_metric) {
+                    (true, _) => IgpMetric::Unresolvable,
+                    (false, Some(0)) => IgpMetric::Known(0),
+                    (false, _) => IgpMetric::Unknown,
+                },
+                next_hop: path.next_hop,
+                attrs: Arc::clone(&path.attrs),
+            }),
+        }
+    }
+
+    fn is_failed(&self, prefix: Prefix) -> bool {
+        let kernel = self.answers.kernel();
+        kernel.counters().failed > 0
+            && kernel.lookup(prefix).is_some_and(|route| route.state == FibState::Failed)
+    }
+
+    fn via(&self, path: &PathView) -> Via {
+        let name = |index: u32| self.names.interface(index).unwrap_or_else(|| format!("if{index}"));
+        let gateways = |hops: &[bgp_proto::types::Hop]| {
+            let next_hop = path.next_hop.map(NextHop::addr);
+            let gateways: Vec<(IpAddr, String)> = hops
+                .iter()
+                .filter_map(|hop| Some((hop.gateway.or(next_hop)?, name(hop.ifindex))))
+                .collect();
+            match gateways.is_empty() {
+                true => Via::Unreachable,
+                false => Via::Gateways(gateways),
+            }
+        };
+        let Some(own) = &path.own else { return gateways(&path.hops) };
+        match (&own.install, own.next_hop, &own.interface) {
+            (Some(FibKind::Unicast(hops)), ..) => gateways(hops),
+            (Some(FibKind::Blackhole), ..) => Via::Blackhole,
+            (Some(FibKind::Unreachable), ..) => Via::Unreachable,
+            (None, Some(gateway), Some(interface)) => {
+                Via::Gateways(vec![(gateway, interface.to_string())])
+            }
+            (None, None, Some(interface)) => Via::Device(interface.to_string()),
+            (None, _, None) if !own.hops.is_empty() => gateways(&own.hops),
+            (None, _, None) => Via::Unreachable,
+        }
+    }
+}
