@@ -213,8 +213,7 @@ impl World {
         }
         for at in 0..PEERS {
             let Some(member) = &self.members[at] else { continue };
-            let filter =
-                RouteFilter { advertised_to: Some(peer(at)), ..RouteFilter::default() };
+            let filter = RouteFilter { advertised_to: Some(peer(at)), ..RouteFilter::default() };
             let (views, _) = self.table.view(&filter, 0, 4096, self.now);
             let mut told: Vec<Prefix> =
                 views.iter().flat_map(|v| v.paths.iter().map(|_| v.prefix)).collect();
@@ -275,8 +274,16 @@ fn prefix(which: u8) -> Prefix {
 fn routes(at: usize, variant: u8) -> PeerRoutes {
     PeerRoutes {
         name: format!("p{at}").into(),
-        import: Arc::new(if variant & 2 == 0 { Policy::accept_all() } else { Policy::reject_all() }),
-        export: Arc::new(if variant & 4 == 0 { Policy::accept_all() } else { Policy::reject_all() }),
+        import: Arc::new(if variant & 2 == 0 {
+            Policy::accept_all()
+        } else {
+            Policy::reject_all()
+        }),
+        export: Arc::new(if variant & 4 == 0 {
+            Policy::accept_all()
+        } else {
+            Policy::reject_all()
+        }),
         next_hop: if variant & 1 == 0 { NextHopMode::Auto } else { NextHopMode::SelfAddress },
         route_reflector_client: at >= 2,
         cluster_id: None,
