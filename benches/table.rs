@@ -43,6 +43,7 @@ fn table(fib_enabled: bool) -> Table {
         fib_policy: None,
         fib_enabled,
         log_bytes_max: 16 << 20,
+        memory_max: None,
     };
     Table::new(Arc::new(config), 0x5eed, Waker::noop().clone())
 }
@@ -61,6 +62,7 @@ fn peer(table: &mut Table, id: u32, asn: Asn) -> Vec<Reader> {
         prefixes_warning_percent: 80,
         add_path_send: AddPathSend::All,
         stale_time: std::time::Duration::from_secs(180),
+        memory_max: None,
         honour_graceful_shutdown: true,
     };
     table.peer_add(PeerId(id), address, Arc::new(routes));

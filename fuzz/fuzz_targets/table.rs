@@ -62,6 +62,7 @@ impl World {
             fib_policy: None,
             fib_enabled: true,
             log_bytes_max: 2048,
+            memory_max: None,
         };
         let mut table = Table::new(Arc::new(config), 7, Waker::noop().clone());
         for at in 0..PEERS {
@@ -291,6 +292,7 @@ fn routes(at: usize, variant: u8) -> PeerRoutes {
         prefixes_max: (variant & 8 != 0).then_some(3),
         prefixes_warning_percent: 80,
         add_path_send: if variant & 16 == 0 { AddPathSend::All } else { AddPathSend::Best(2) },
+        memory_max: None,
         honour_graceful_shutdown: true,
         stale_time: Duration::from_secs(180),
     }

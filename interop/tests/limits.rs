@@ -120,6 +120,32 @@ fn a_flood_ends_at_the_limit() -> Result<()> {
     })
 }
 
+/// A neighbour that holds more memory than it may is cut with 6/8, and nobody else notices.
+#[test]
+fn a_hoarder_is_shed() -> Result<()> {
+    run("limit-memory", &[Kind::Bird2], |lab| {
+        let (host, quiet, loud) = (lab.host("a")?, lab.host("b")?, lab.host("c")?);
+        let (daemon, control) = margay::start_text(&host, &config(&host, "memory-max = 2\n"))?;
+        let bird = bird(&quiet, &host, &["198.51.100.0/24"])?;
+        wait_paths(&bird, OWN_ROUTE, 1)?;
+        let mut raw = RawPeer::start(&loud)?;
+        raw.establish(1, host.v4(), PORT, &open(PEER_AS, 90, v4(&loud)?, &[])?)?;
+        // Ten times 14,000 prefixes of some 70 octets each.
+        for round in 0..10 {
+            raw.send(1, &flood(&loud, round)?)?;
+        }
+        let (code, subcode, _) = raw.wait_notification(1, PATIENCE)?;
+        ensure!((code, subcode) == (6, 8), "{code}/{subcode}");
+        ensure!(daemon.output().contains("(memory-max)"), "no line that says why");
+        ensure!(bird.sessions(host.v4())? == 1, "the other session was disturbed");
+        wait_until(PATIENCE, "its routes to go", || {
+            ensure!(control.paths("16.0.0.1/32")?.is_empty(), "still there");
+            Ok(())
+        })?;
+        established(&control, &quiet)
+    })
+}
+
 /// Without descriptors no further connection is taken, which is said once; sessions go on, and
 /// with descriptors accepting does, too.
 #[test]

@@ -85,6 +85,7 @@ impl Converter {
             fib_policy: Some(Arc::new(joined_kernel_policy(plan))),
             fib_enabled: true,
             log_bytes_max: 16 << 20,
+            memory_max: None,
         };
         let statics = || families.iter().flat_map(|f| &f.statics);
         let originate = statics()
@@ -94,7 +95,7 @@ impl Converter {
         let host_routes =
             statics().filter_map(|route| Some((route.prefix, route.gateway?))).collect();
         let config = Config {
-            bgp: BgpConfig { identity, cluster_id, listen: listen(plan) },
+            bgp: BgpConfig { identity, cluster_id, listen: listen(plan), memory_max: None },
             peers,
             dynamic: Vec::new(),
             table: Arc::new(table),
@@ -214,6 +215,7 @@ fn peer_entry(
         prefixes_max: None,
         prefixes_warning_percent: 80,
         add_path_send: AddPathSend::All,
+        memory_max: None,
         honour_graceful_shutdown: false,
         stale_time: STALE_TIME,
     };

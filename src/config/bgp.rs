@@ -28,6 +28,7 @@ pub(super) fn read(root: &Table<'_>, policies: &Policies, folder: &Path) -> Opti
         .and_then(|v| read_id::<RouterId>(&v, |id| id.0));
     let cluster_id = table.get("cluster-id").and_then(|v| read_id::<ClusterId>(&v, |id| id.0));
     let listen = read_listen(&table);
+    let memory_max = read_memory(&table);
     let timers = Timers::read(&table, Timers::default());
 
     // Peers are read even if our own identity is wrong, so that their faults are reported too.
@@ -40,7 +41,13 @@ pub(super) fn read(root: &Table<'_>, policies: &Policies, folder: &Path) -> Opti
 
     let cluster_id = cluster_id.unwrap_or(ClusterId(identity.router_id.0));
     asn.zip(router_id)?;
-    Some(Bgp { global: BgpConfig { identity, cluster_id, listen }, peers, dynamic })
+    Some(Bgp { global: BgpConfig { identity, cluster_id, listen, memory_max }, peers, dynamic })
+}
+
+/// `memory-max` in MiB, as octets.
+pub(super) fn read_memory(table: &Table<'_>) -> Option<u64> {
+    let mebibytes: u64 = table.get("memory-max")?.integer(1..=u64::from(u32::MAX))?;
+    Some(mebibytes << 20)
 }
 
 fn read_listen(table: &Table<'_>) -> Vec<SocketAddr> {

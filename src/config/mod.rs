@@ -69,6 +69,8 @@ pub struct BgpConfig {
     pub cluster_id: ClusterId,
     /// Where connections are accepted. Default `0.0.0.0:179` and `[::]:179`; empty: nowhere.
     pub listen: Vec<SocketAddr>,
+    /// Octets that all routes may hold. Default: no limit.
+    pub memory_max: Option<u64>,
 }
 
 /// A peer with an address.
@@ -273,6 +275,7 @@ impl Config {
                 fib_policy: fib.policy,
                 fib_enabled: fib.settings.enabled,
                 log_bytes_max: 16 << 20,
+                memory_max: bgp.global.memory_max,
             };
             Some(Config {
                 bgp: bgp.global,

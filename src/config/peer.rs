@@ -13,7 +13,7 @@ use bgp_proto::table::{AddPathSend, NextHopMode, PeerRoutes};
 use bgp_proto::types::{Asn, ClusterId, Family, FamilyMap, FamilySet, PeerType, Prefix, Role};
 use bgp_proto::wire::AddPathMode;
 
-use super::bgp::{read_id, read_usable_asn};
+use super::bgp::{read_id, read_memory, read_usable_asn};
 use super::policy::Policies;
 use super::reader::{Table, Value};
 use super::{DynamicPeers, PeerEntry};
@@ -315,6 +315,7 @@ fn read_routes(table: &Table<'_>, cx: &Context<'_>, kind: Option<PeerType>) -> O
     let allow_local_asn =
         table.get("allow-local-asn").and_then(|v| v.integer(0..=u8::MAX)).unwrap_or(0);
     let prefixes_max = table.get("prefixes-max").and_then(|v| v.integer(1..=u32::MAX));
+    let memory_max = read_memory(table);
     let prefixes_warning_percent =
         table.get("prefixes-warning-percent").and_then(|v| v.integer(1..=100)).unwrap_or(80);
     let add_path_send = match table.get("add-path-paths-max").and_then(|v| v.integer(1..=255)) {
@@ -333,6 +334,7 @@ fn read_routes(table: &Table<'_>, cx: &Context<'_>, kind: Option<PeerType>) -> O
         cluster_id,
         allow_local_asn,
         prefixes_max,
+        memory_max,
         prefixes_warning_percent,
         add_path_send,
         stale_time: Duration::from_secs(stale_time.unwrap_or(180).into()),

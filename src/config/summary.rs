@@ -61,6 +61,10 @@ impl fmt::Display for Config {
         if let Some(BirdSockets { ipv4, ipv6 }) = &self.control.bird_sockets {
             writeln!(f, "BIRD's sockets {} and {}", ipv4.display(), ipv6.display())?;
         }
+        match self.bgp.memory_max {
+            Some(octets) => writeln!(f, "routes hold at most {} MiB", octets >> 20)?,
+            None => writeln!(f, "no limit to the memory of routes (bgp.memory-max)")?,
+        }
         if let Some(http) = self.http {
             writeln!(f, "metrics and health on http://{http}")?;
         }

@@ -83,6 +83,7 @@ fn the_full_example_is_read_key_by_key() {
     assert_eq!(r.add_path_send, AddPathSend::Best(4));
     assert_eq!((r.allow_local_asn, r.prefixes_max), (1, Some(1000)));
     assert_eq!(r.prefixes_warning_percent, 90);
+    assert_eq!((r.memory_max, config.table.memory_max), (Some(64 << 20), Some(512 << 20)));
     assert!(!r.honour_graceful_shutdown);
 
     let client = &config.peers[1];

@@ -20,7 +20,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bgp_proto::session::{Close, Command, Negotiated};
-use bgp_proto::table::TableEvent;
+use bgp_proto::table::{MemoryBound, TableEvent};
 use bgp_proto::types::{Family, FamilySet, PeerId};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
@@ -236,6 +236,10 @@ impl Daemon {
             config.peers.len(),
             config.dynamic.len(),
         );
+        match config.bgp.memory_max {
+            Some(octets) => info!("routes hold at most {} MiB (bgp.memory-max)", octets >> 20),
+            None => info!("no limit to the memory of routes (bgp.memory-max)"),
+        }
         Ok(())
     }
 
@@ -335,6 +339,23 @@ impl Daemon {
                     peer = %record.name,
                     "{count} {family} prefixes, the limit is {bound} (prefixes-max)"
                 );
+            }
+            Event::Table(TableEvent::MemoryLimit { peer, bound_of, held, bound }) => {
+                let Some(record) = self.peers.registry().get(peer) else { return };
+                let (held, bound) = (held >> 20, bound >> 20);
+                match bound_of {
+                    MemoryBound::Peer => warn!(
+                        peer = %record.name,
+                        "its routes hold {held} MiB, more than {bound}: the session is closed \
+                         (memory-max)"
+                    ),
+                    MemoryBound::Table => warn!(
+                        peer = %record.name,
+                        "all routes hold {held} MiB, more than {bound}, and this peer's most of \
+                         it: the session is closed (bgp.memory-max)"
+                    ),
+                }
+                record.handle.send(PeerCommand::Session(Command::Restart(Close::OutOfResources)));
             }
             Event::Table(TableEvent::TooSlow { peer }) => {
                 let Some(record) = self.peers.registry().get(peer) else { return };

@@ -97,6 +97,8 @@ pub(crate) struct AttrTable {
     free: Vec<u32>,
     index: HashTable<Indexed>,
     hash: Seeded,
+    /// Of all sets together.
+    octets: u64,
 }
 
 impl AttrTable {
@@ -106,6 +108,7 @@ impl AttrTable {
             free: Vec::new(),
             index: HashTable::new(),
             hash: Seeded::new(seed),
+            octets: 0,
         }
     }
 
@@ -121,6 +124,7 @@ impl AttrTable {
             self.sets.get_mut(id).refs += 1;
             return AttrId(id);
         }
+        self.octets += bytes.len() as u64;
         let set =
             AttrSet { bytes: bytes.into(), refs: 1, local, key: AttrKey::of(AttrView::new(bytes)) };
         let id = match self.free.pop() {
@@ -146,6 +150,7 @@ impl AttrTable {
         set.refs -= 1;
         if set.refs == 0 {
             let hash = self.hash.bytes(&set.bytes, u64::from(set.local.preference));
+            self.octets -= set.bytes.len() as u64;
             set.bytes = Box::default();
             let entry = self.index.find_entry(Indexed::place_of(hash), |other| other.id == id.0);
             entry.expect("a live set is in the index").remove();
@@ -164,6 +169,16 @@ impl AttrTable {
 
     pub(crate) fn local(&self, id: AttrId) -> LocalAttrs {
         self.sets.get(id.0).local
+    }
+
+    /// How many references a set has.
+    pub(crate) fn refs(&self, id: AttrId) -> u32 {
+        self.sets.get(id.0).refs
+    }
+
+    /// Octets of the sets in use.
+    pub(crate) fn octets(&self) -> u64 {
+        self.octets
     }
 
     /// Sets in use.

@@ -381,7 +381,9 @@ impl Speaker {
                 TableEvent::PrefixLimit { peer, family, bound } => {
                     (peer, Close::PrefixLimit { family, bound })
                 }
-                TableEvent::TooSlow { peer } => (peer, Close::OutOfResources),
+                TableEvent::TooSlow { peer } | TableEvent::MemoryLimit { peer, .. } => {
+                    (peer, Close::OutOfResources)
+                }
                 TableEvent::PrefixWarning { .. } | TableEvent::Note(_) => continue,
             };
             closed = true;

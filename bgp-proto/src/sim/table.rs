@@ -54,6 +54,7 @@ impl Tabled {
             fib_policy: None,
             fib_enabled: true,
             log_bytes_max,
+            memory_max: None,
         };
         Tabled {
             table: Table::new(Arc::new(config), 1, Waker::from(Arc::clone(&woken))),

@@ -343,6 +343,7 @@ fn open_routes(to: SpeakerId) -> PeerRoutes {
         prefixes_warning_percent: 80,
         add_path_send: AddPathSend::All,
         stale_time: std::time::Duration::from_secs(180),
+        memory_max: None,
         honour_graceful_shutdown: true,
     }
 }

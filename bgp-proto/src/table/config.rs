@@ -22,8 +22,12 @@ pub struct TableConfig {
     pub fib_policy: Option<Arc<Policy>>,
     /// Whether best routes go to the kernel at all (false on a route reflector).
     pub fib_enabled: bool,
-    /// Octets that one group's log may hold before slow members fall off. Default 16 MiB.
+    /// Octets that one group's log may hold before slow members fall off. Default 16 MiB. Less than
+    /// a few long messages makes members that are walked for push each other off again and again.
     pub log_bytes_max: usize,
+    /// Octets that everything may hold ([`Table::memory`](super::Table::memory)); beyond it the
+    /// peers that hold most are closed with 6/8. `None`: no limit.
+    pub memory_max: Option<u64>,
 }
 
 /// Routing parameters of one peer. Changing them never restarts the session.
@@ -45,6 +49,9 @@ pub struct PeerRoutes {
     pub allow_local_asn: u8,
     /// Most prefixes per family; beyond it the session is closed with 6/1. `None`: no limit.
     pub prefixes_max: Option<u32>,
+    /// Octets that the peer's routes may hold; beyond it the session is closed with 6/8. `None`: no
+    /// limit.
+    pub memory_max: Option<u64>,
     /// Share of `prefixes_max` that is warned about, in percent. Default 80.
     pub prefixes_warning_percent: u8,
     /// Paths per destination for ADD-PATH peers.

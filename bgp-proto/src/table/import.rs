@@ -38,6 +38,11 @@ pub(super) struct Importer {
 impl Table {
     /// See [`Table::apply`].
     pub(super) fn apply_batch(&mut self, now: Time, peer: PeerId, batch: &RouteBatch) {
+        self.store_batch(now, peer, batch);
+        self.note_octets(peer, batch.size());
+    }
+
+    fn store_batch(&mut self, now: Time, peer: PeerId, batch: &RouteBatch) {
         let Some(importer) = self.importer(peer, Liveness::Up) else { return };
         let mut rest = batch.entries();
         let mut found = Vec::new();

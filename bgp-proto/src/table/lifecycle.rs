@@ -89,6 +89,7 @@ impl Table {
     pub(super) fn take_down(&mut self, now: Time, id: PeerId, keep: Option<Keep>) {
         let Some(peer) = self.peer_mut(id) else { return };
         peer.up = false;
+        (peer.shed, peer.unreviewed) = (false, 0);
         peer.stale_timer.stop();
         let families = keep.map_or(FamilySet::EMPTY, |keep| keep.families);
         self.leave_groups(id);

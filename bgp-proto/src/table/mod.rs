@@ -14,6 +14,7 @@ mod fib;
 mod groups;
 mod import;
 mod lifecycle;
+mod memory;
 mod peer;
 mod show;
 mod view;
@@ -26,6 +27,7 @@ use std::task::Waker;
 pub use crate::export::{AddPathSend, ExportCounts, NextHopMode};
 pub use crate::rib::LocalRoute;
 pub use config::{PeerRoutes, TableConfig};
+pub use memory::{Memory, MemoryBound};
 pub use view::{
     AdvertisedTo, DestinationView, Explanation, GroupView, ImportCounts, PathView, PeerCounts,
     RouteFilter, Totals, Unusable, Withheld,
@@ -71,6 +73,17 @@ pub enum TableEvent {
     TooSlow {
         /// Who.
         peer: PeerId,
+    },
+    /// The peer's routes hold too much; the session must be closed (Cease 6/8).
+    MemoryLimit {
+        /// Who.
+        peer: PeerId,
+        /// Whose bound it is.
+        bound_of: MemoryBound,
+        /// Octets held by the peer or the table.
+        held: u64,
+        /// The bound.
+        bound: u64,
     },
     /// One line for the log.
     Note(String),
@@ -271,6 +284,7 @@ impl Table {
         self.decide();
         let more = self.export_turn();
         self.forget_empty();
+        self.review_memory();
         more
     }
 

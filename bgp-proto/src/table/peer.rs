@@ -21,6 +21,10 @@ pub(super) struct Peer {
     pub(super) up: bool,
     /// Stale routes are withdrawn at the latest then.
     pub(super) stale_timer: Timer,
+    /// Octets of routes received since what it holds was looked at.
+    pub(super) unreviewed: u64,
+    /// The host was asked to close the session because of what it holds.
+    pub(super) shed: bool,
     families: [PeerFamily; 2],
 }
 
@@ -61,6 +65,8 @@ impl Peer {
             session: None,
             up: false,
             stale_timer: Timer::stopped(),
+            unreviewed: 0,
+            shed: false,
             families: Default::default(),
         }
     }

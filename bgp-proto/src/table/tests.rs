@@ -13,6 +13,8 @@ use crate::types::{
 };
 use crate::wire::{AttrEdit, Capabilities, Nlri, Origin};
 
+mod memory;
+
 const ASN: Asn = Asn(65000);
 
 fn table() -> Table {
@@ -24,6 +26,7 @@ fn table() -> Table {
         fib_policy: None,
         fib_enabled: true,
         log_bytes_max: 16 << 20,
+        memory_max: None,
     };
     Table::new(Arc::new(config), 1, Waker::noop().clone())
 }
@@ -41,6 +44,7 @@ fn routes(id: u32) -> PeerRoutes {
         prefixes_warning_percent: 80,
         add_path_send: AddPathSend::All,
         stale_time: std::time::Duration::from_secs(180),
+        memory_max: None,
         honour_graceful_shutdown: true,
     }
 }

@@ -254,6 +254,7 @@ impl World {
             fib_policy: None,
             fib_enabled: true,
             log_bytes_max,
+            memory_max: None,
         };
         let mut world = World {
             table: Table::new(Arc::new(config), 42, Waker::from(Arc::clone(&table_woken))),
@@ -298,6 +299,7 @@ impl World {
             prefixes_warning_percent: 80,
             add_path_send: kind(peer).send,
             stale_time: std::time::Duration::from_secs(180),
+            memory_max: None,
             honour_graceful_shutdown: true,
         })
     }

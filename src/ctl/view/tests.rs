@@ -120,6 +120,7 @@ fn facts_of(negotiated: bool) -> Value {
         prefixes_warning_percent: 80,
         add_path_send: Default::default(),
         stale_time: std::time::Duration::from_secs(180),
+        memory_max: None,
         honour_graceful_shutdown: true,
     };
     let agreed = Negotiated {
