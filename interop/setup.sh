@@ -2,6 +2,7 @@
 # Installs what margay needs on Debian 12, as far as it is missing.
 #
 #   interop/setup.sh build   compiler, protoc, Rust
+#   interop/setup.sh fuzz    a C++ compiler, for fuzz/run.sh
 #   interop/setup.sh demo    BIRD 2 and iproute2, for examples/cluster.sh
 #   interop/setup.sh peers   every daemon that the tests talk to
 #
@@ -73,6 +74,9 @@ setup_build() {
     rust_is_new_enough || die "cargo is not usable after rustup: is another one first in PATH?"
 }
 
+# libFuzzer is C++.
+setup_fuzz() { install_packages g++; }
+
 setup_demo() { install_packages bird2 iproute2; }
 
 setup_peers() {
@@ -91,12 +95,13 @@ setup_peers() {
     rm -rf "$dir"
 }
 
-[ $# -gt 0 ] || die "say what to set up: build, demo, peers"
+[ $# -gt 0 ] || die "say what to set up: build, fuzz, demo, peers"
 for what; do
     case $what in
         build) setup_build ;;
+        fuzz) setup_fuzz ;;
         demo) setup_demo ;;
         peers) setup_peers ;;
-        *) die "unknown: $what (build, demo, peers)" ;;
+        *) die "unknown: $what (build, fuzz, demo, peers)" ;;
     esac
 done
