@@ -261,18 +261,20 @@ impl Report {
     }
 }
 
-fn measure(name: &str, feed: &Feed, other: Option<&Feed>, fib: bool) {
-    let mut table = table(fib);
-    peer(&mut table, 1, Asn(65001));
-    peer(&mut table, 2, Asn(65002));
-    let mut readers = peer(&mut table, 3, Asn(65003));
-    turn(&mut table, &mut readers, fib);
+/// Two feeders and a receiver, of which the receiver is read.
+fn populate(table: &mut Table) -> Vec<Reader> {
+    peer(table, 1, Asn(65001));
+    peer(table, 2, Asn(65002));
+    peer(table, 3, Asn(65003))
+}
 
+fn first_feed(name: &str, table: &mut Table, readers: &mut [Reader], feed: &Feed, fib: bool) {
+    turn(table, readers, fib);
     let report = Report::begin(&format!("{name}: first feed"), feed);
     let (mut octets, mut routes) = (0, 0);
     for batch in &feed.batches {
         table.apply(Time::ZERO, PeerId(1), batch);
-        let done = turn(&mut table, &mut readers, fib);
+        let done = turn(table, readers, fib);
         octets += done.0;
         routes += done.1;
     }
@@ -282,6 +284,12 @@ fn measure(name: &str, feed: &Feed, other: Option<&Feed>, fib: bool) {
         totals.attribute_sets
     ));
     assert_eq!(table.counts(PeerId(3)).advertised[Family::Ipv4], totals.destinations[Family::Ipv4]);
+}
+
+fn measure(name: &str, feed: &Feed, other: Option<&Feed>, fib: bool) {
+    let mut table = table(fib);
+    let mut readers = populate(&mut table);
+    first_feed(name, &mut table, &mut readers, feed, fib);
 
     let report = Report::begin(&format!("{name}: a further receiver joins"), feed);
     let mut joined = peer(&mut table, 4, Asn(65004));
@@ -306,6 +314,13 @@ fn measure(name: &str, feed: &Feed, other: Option<&Feed>, fib: bool) {
 }
 
 fn main() {
+    // A number makes a short run of that many synthetic prefixes, for a profiler.
+    if let Some(count) = std::env::args().find_map(|argument| argument.parse().ok()) {
+        let mut table = table(false);
+        let mut readers = populate(&mut table);
+        first_feed("synthetic", &mut table, &mut readers, &synthetic(count, 1), false);
+        return;
+    }
     if let Some(feed) = recorded() {
         measure("recorded 2015", &feed, None, false);
     }

@@ -62,13 +62,15 @@ impl Memo {
         self.latest = Some((key, out));
     }
 
-    /// What was memoised, each once, in no particular order.
-    pub(crate) fn into_values(self) -> impl Iterator<Item = Option<OutId>> {
-        self.all.into_values()
+    /// Takes out what was memoised, each once, in no particular order.
+    pub(crate) fn drain(&mut self) -> impl Iterator<Item = Option<OutId>> + '_ {
+        self.latest = None;
+        self.all.drain().map(|(_, out)| out)
     }
 }
 
-/// A slice under construction.
+/// A slice under construction. One is used again for every slice of the table, because its memory
+/// is bounded by the length of a slice and costs more to get than to keep.
 #[derive(Default)]
 pub(crate) struct Batch {
     buckets: Vec<Bucket>,
@@ -93,6 +95,15 @@ impl Batch {
         self.items.is_empty()
     }
 
+    /// Forgets everything but the memory. What was memoised has been taken out.
+    pub(crate) fn clear(&mut self) {
+        self.buckets.clear();
+        self.index.clear();
+        self.items.clear();
+        self.bytes = 0;
+        self.considered = 0;
+    }
+
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }
@@ -112,6 +123,7 @@ impl Batch {
         self.add(BucketKey { out: OutId::NONE, audience, spared }, dest, tx);
     }
 
+    #[inline]
     fn add(&mut self, key: BucketKey, dest: DestId, tx: u32) {
         let item = self.items.len() as u32;
         self.items.push(Item { dest, tx, next: END });

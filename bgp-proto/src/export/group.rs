@@ -38,6 +38,8 @@ pub(crate) struct ExportState<'a> {
     pub(crate) version: Version,
     /// Lines for the log.
     pub(crate) notes: &'a mut Vec<String>,
+    /// Empty; its memory is used for the next slice.
+    pub(crate) batch: &'a mut Batch,
 }
 
 impl ExportState<'_> {
@@ -325,7 +327,7 @@ impl Group {
     }
 
     fn flush_slice(&mut self, state: &mut ExportState<'_>) {
-        let mut batch = Batch::default();
+        let mut batch = std::mem::take(state.batch);
         while !self.is_full(&batch) {
             let next = self.pending.next_from(self.pending_at);
             let Some(id) = next.or_else(|| self.pending.next_from(0)) else { break };
@@ -518,10 +520,10 @@ impl Group {
         judge_path(&self.key, dest, path, state.into())
     }
 
-    /// Encodes a batch behind `head` and appends it.
+    /// Encodes a batch with control messages behind it, appends it, and gives its memory back.
     fn append(
         &mut self,
-        batch: Batch,
+        mut batch: Batch,
         control: Vec<(SourceId, RefreshKind)>,
         state: &mut ExportState<'_>,
     ) {
@@ -552,9 +554,11 @@ impl Group {
         }
         // The order of release decides which ids are used next, and nothing else.
         #[allow(clippy::iter_over_hash_type)]
-        for out in batch.memo.into_values().flatten() {
+        for out in batch.memo.drain().flatten() {
             state.outs.release(out, state.attrs, state.hops);
         }
+        batch.clear();
+        *state.batch = batch;
     }
 
     /// Routes that fit no message: not told, and withdrawn if an earlier one was.
@@ -612,7 +616,7 @@ impl Group {
     }
 
     fn walk_slice(&mut self, state: &mut ExportState<'_>) {
-        let mut batch = Batch::default();
+        let mut batch = std::mem::take(state.batch);
         let mut finished = Vec::new();
         while self.walkers > 0 && !self.is_full(&batch) {
             if self.walk_at >= state.dests.slots() {

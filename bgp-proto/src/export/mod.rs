@@ -12,6 +12,7 @@ mod out;
 mod rules;
 mod told;
 
+pub(crate) use batch::Batch;
 pub use group::ExportCounts;
 pub(crate) use group::{ExportState, Group, JudgeState, generation_in, judge_path, tx_path_id};
 pub(crate) use log::{Audience, Frame, MemberKey, News, Seat, Version, Walk, WalkEnd};

@@ -218,15 +218,10 @@ fn check_reflection<'a>(
 }
 
 fn rewrite_external(group: &GroupKey, attrs: &mut AttrEdit) {
-    for code in [attr::LOCAL_PREF, attr::ORIGINATOR_ID, attr::CLUSTER_LIST] {
-        attrs.remove(code);
-    }
-    let (transitive, all): (Vec<_>, usize) = {
-        let list: Vec<_> = attrs.view().ext_communities().collect();
-        let all = list.len();
-        (list.into_iter().filter(|c| c.is_transitive()).collect(), all)
-    };
-    if transitive.len() < all {
+    attrs.remove_all(&[attr::LOCAL_PREF, attr::ORIGINATOR_ID, attr::CLUSTER_LIST]);
+    if attrs.view().ext_communities().any(|c| !c.is_transitive()) {
+        let transitive: Vec<_> =
+            attrs.view().ext_communities().filter(|c| c.is_transitive()).collect();
         attrs.set_ext_communities(&transitive);
     }
     attrs.prepend_as(group.local_asn, 1);

@@ -35,15 +35,22 @@ impl<T> Arena<T> {
         &mut self.chunks[(id >> CHUNK_BITS) as usize][id as usize & (CHUNK_LEN - 1)]
     }
 
+    #[inline]
     pub(crate) fn push(&mut self, value: T) -> u32 {
         let id = self.len;
-        if id as usize & (CHUNK_LEN - 1) == 0 {
-            self.chunks.push(Vec::with_capacity(CHUNK_LEN));
+        match self.chunks.last_mut().filter(|chunk| chunk.len() < CHUNK_LEN) {
+            Some(chunk) => chunk.push(value),
+            None => self.push_chunk(value),
         }
-        let chunk = self.chunks.last_mut().expect("a chunk was pushed for the first element");
-        chunk.push(value);
         self.len = id.checked_add(1).expect("fewer than 2^32 elements fit into memory");
         id
+    }
+
+    #[cold]
+    fn push_chunk(&mut self, value: T) {
+        let mut chunk = Vec::with_capacity(CHUNK_LEN);
+        chunk.push(value);
+        self.chunks.push(chunk);
     }
 
     /// The element at `id`, or `None` beyond the end.
@@ -99,13 +106,15 @@ const fn class_capacity(class: usize) -> usize {
 }
 
 /// The smallest class that holds `len` elements (at least one).
+#[inline]
 fn class_of(len: usize) -> usize {
-    let mut class = if len <= 2 {
-        len.saturating_sub(1)
-    } else {
-        // Two classes per power of two, so start just below and step.
-        (2 * (usize::BITS - len.leading_zeros()) as usize).saturating_sub(4)
-    };
+    // The first classes go up by one, and most runs are in the very first.
+    if len <= 4 { len.saturating_sub(1) } else { class_of_long(len) }
+}
+
+fn class_of_long(len: usize) -> usize {
+    // Two classes per power of two, so start just below and step.
+    let mut class = (2 * (usize::BITS - len.leading_zeros()) as usize).saturating_sub(4);
     while class_capacity(class) < len {
         class += 1;
     }
@@ -123,7 +132,7 @@ struct Class<T> {
     capacity: usize,
     /// Runs per chunk, a power of two.
     per_chunk_bits: u32,
-    chunks: Vec<Box<[T]>>,
+    chunks: Vec<Vec<T>>,
     used: u32,
     free: Vec<u32>,
 }
@@ -147,15 +156,25 @@ impl<T: Copy + Default> Class<T> {
         ((slot >> self.per_chunk_bits) as usize, within as usize * self.capacity)
     }
 
-    fn allocate(&mut self) -> u32 {
+    /// Puts `values`, at most as many as the class holds, into a slot.
+    #[inline]
+    fn store(&mut self, values: &[T]) -> u32 {
         if let Some(slot) = self.free.pop() {
+            let (chunk, at) = self.place(slot);
+            self.chunks[chunk][at..at + values.len()].copy_from_slice(values);
             return slot;
         }
         let slot = self.used;
         self.used += 1;
-        if self.place(slot).0 == self.chunks.len() {
-            let len = self.capacity << self.per_chunk_bits;
-            self.chunks.push(vec![T::default(); len].into_boxed_slice());
+        let chunk = self.place(slot).0;
+        if chunk == self.chunks.len() {
+            self.chunks.push(Vec::with_capacity(self.capacity << self.per_chunk_bits));
+        }
+        // Written once, and only as far as it is used: a new chunk is not filled in advance.
+        let chunk = &mut self.chunks[chunk];
+        chunk.extend_from_slice(values);
+        for _ in values.len()..self.capacity {
+            chunk.push(T::default());
         }
         slot
     }
@@ -185,6 +204,7 @@ impl<T: Copy + Default> Runs<T> {
     }
 
     /// A run that holds `values`.
+    #[inline]
     pub(crate) fn store(&mut self, values: &[T]) -> Run {
         let len = u16::try_from(values.len()).expect("callers keep runs within RUN_MAX");
         if len == 0 {
@@ -195,9 +215,7 @@ impl<T: Copy + Default> Runs<T> {
             let next = Class::new(self.classes.len());
             self.classes.push(next);
         }
-        let run = Run { slot: self.classes[class].allocate(), len };
-        self.get_mut(run).copy_from_slice(values);
-        run
+        Run { slot: self.classes[class].store(values), len }
     }
 
     /// Gives the run's slot back.
@@ -265,9 +283,7 @@ impl IdSet {
     pub(crate) fn insert(&mut self, id: u32) -> bool {
         let at = (id / 64) as usize;
         if at >= self.words.len() {
-            // In steps, so that a table that grows one by one does not resize each time.
-            self.words.resize((at + 1).next_multiple_of(64), 0);
-            self.summary.resize(self.words.len().div_ceil(64), 0);
+            self.reach(at);
         }
         let bit = 1 << (id % 64);
         let absent = self.words[at] & bit == 0;
@@ -277,15 +293,23 @@ impl IdSet {
         absent
     }
 
+    #[cold]
+    fn reach(&mut self, at: usize) {
+        // In steps, so that a table that grows one by one does not resize each time.
+        self.words.resize((at + 1).next_multiple_of(64), 0);
+        self.summary.resize(self.words.len().div_ceil(64), 0);
+    }
+
     /// Returns whether it was present.
     #[inline]
     pub(crate) fn remove(&mut self, id: u32) -> bool {
-        if !self.contains(id) {
-            return false;
-        }
         let at = (id / 64) as usize;
-        self.words[at] &= !(1 << (id % 64));
-        if self.words[at] == 0 {
+        let bit = 1 << (id % 64);
+        let Some(word) = self.words.get_mut(at).filter(|word| **word & bit != 0) else {
+            return false;
+        };
+        *word &= !bit;
+        if *word == 0 {
             self.summary[at / 64] &= !(1 << (at % 64));
         }
         self.len -= 1;
@@ -293,12 +317,17 @@ impl IdSet {
     }
 
     /// The smallest member that is not below `from`.
+    #[inline]
     pub(crate) fn next_from(&self, from: u32) -> Option<u32> {
         let at = (from / 64) as usize;
         let word = self.words.get(at)? & (u64::MAX << (from % 64));
         if word != 0 {
             return Some(at as u32 * 64 + word.trailing_zeros());
         }
+        self.next_after_word(at)
+    }
+
+    fn next_after_word(&self, at: usize) -> Option<u32> {
         let next = at + 1;
         let mut group = next / 64;
         let mut mask = u64::MAX << (next % 64);

@@ -5,7 +5,7 @@ use hashbrown::HashTable;
 use super::arena::Arena;
 use super::hash::{Indexed, Seeded};
 use crate::types::Community;
-use crate::wire::AttrView;
+use crate::wire::{AsPath, Attr, AttrView, Origin, attr};
 
 /// An interned attribute set.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -54,32 +54,56 @@ impl AttrKey {
     pub(crate) const LLGR_STALE: u8 = 16;
 
     pub(crate) fn of(attrs: AttrView<'_>) -> Self {
-        let path = attrs.as_path();
-        let mut marks = 0;
-        for community in attrs.communities() {
-            marks |= match community {
-                Community::NO_EXPORT => Self::NO_EXPORT,
-                Community::NO_ADVERTISE => Self::NO_ADVERTISE,
-                Community::NO_EXPORT_SUBCONFED => Self::NO_EXPORT_SUBCONFED,
-                Community::GRACEFUL_SHUTDOWN => Self::GRACEFUL_SHUTDOWN,
-                Community::LLGR_STALE => Self::LLGR_STALE,
-                _ => 0,
-            };
+        let mut key = AttrKey {
+            local_pref: LOCAL_PREF_DEFAULT,
+            origin: Origin::Incomplete as u8,
+            ..AttrKey::default()
+        };
+        // One pass, asking for what is there.
+        for Attr { code, value, .. } in attrs.iter() {
+            let number = value.first_chunk().map(|octets| u32::from_be_bytes(*octets));
+            match code {
+                attr::ORIGIN => key.origin = attrs.origin() as u8,
+                attr::AS_PATH => {
+                    let path = AsPath::new(value);
+                    key.neighbor_asn = path.first().map_or(0, |asn| asn.0);
+                    key.as_path_len = u16::try_from(path.length()).unwrap_or(u16::MAX);
+                }
+                attr::MULTI_EXIT_DISC => key.med = number.unwrap_or_default(),
+                attr::LOCAL_PREF => key.local_pref = number.unwrap_or(LOCAL_PREF_DEFAULT),
+                attr::COMMUNITIES => {
+                    let list = value.as_chunks().0.iter();
+                    key.marks = list.fold(0, |marks, c| marks | mark_of(u32::from_be_bytes(*c)));
+                }
+                attr::ORIGINATOR_ID => key.originator_id = number.unwrap_or_default(),
+                attr::CLUSTER_LIST => {
+                    key.cluster_list_len = u16::try_from(value.len() / 4).unwrap_or(u16::MAX);
+                }
+                _ => {}
+            }
         }
-        AttrKey {
-            local_pref: attrs.local_pref().unwrap_or(LOCAL_PREF_DEFAULT),
-            med: attrs.med().unwrap_or(0),
-            neighbor_asn: path.first().map_or(0, |asn| asn.0),
-            originator_id: attrs.originator_id().map_or(0, |id| id.0),
-            as_path_len: u16::try_from(path.length()).unwrap_or(u16::MAX),
-            cluster_list_len: u16::try_from(attrs.cluster_list().count()).unwrap_or(u16::MAX),
-            origin: attrs.origin() as u8,
-            marks,
-        }
+        key
     }
 
     pub(crate) fn has(&self, mark: u8) -> bool {
         self.marks & mark != 0
+    }
+}
+
+/// The mark that a community stands for, 0 if none.
+#[inline]
+fn mark_of(community: u32) -> u8 {
+    // All that are of interest are well-known (RFC 1997).
+    if community < 0xFFFF_0000 {
+        return 0;
+    }
+    match Community(community) {
+        Community::NO_EXPORT => AttrKey::NO_EXPORT,
+        Community::NO_ADVERTISE => AttrKey::NO_ADVERTISE,
+        Community::NO_EXPORT_SUBCONFED => AttrKey::NO_EXPORT_SUBCONFED,
+        Community::GRACEFUL_SHUTDOWN => AttrKey::GRACEFUL_SHUTDOWN,
+        Community::LLGR_STALE => AttrKey::LLGR_STALE,
+        _ => 0,
     }
 }
 
@@ -141,7 +165,12 @@ impl AttrTable {
 
     #[inline]
     pub(crate) fn retain(&mut self, id: AttrId) {
-        self.sets.get_mut(id.0).refs += 1;
+        self.retain_many(id, 1);
+    }
+
+    #[inline]
+    pub(crate) fn retain_many(&mut self, id: AttrId, count: u32) {
+        self.sets.get_mut(id.0).refs += count;
     }
 
     #[inline]
@@ -191,7 +220,7 @@ impl AttrTable {
 mod tests {
     use super::*;
     use crate::types::Asn;
-    use crate::wire::{AttrEdit, Origin};
+    use crate::wire::AttrEdit;
 
     #[test]
     fn equal_sets_share_an_id_until_the_last_reference_goes() {

@@ -59,6 +59,13 @@ pub(crate) enum Stored {
     Refused,
 }
 
+/// A prefix looked up: where it is or would be in the index, and what was there.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Probe {
+    hash: u64,
+    found: Option<DestId>,
+}
+
 /// All destinations of one family.
 pub(crate) struct Destinations {
     addresses: Addresses,
@@ -92,6 +99,7 @@ impl Destinations {
         }
     }
 
+    #[inline]
     fn hash_of(hash: &Seeded, prefix: Prefix) -> u64 {
         match prefix {
             Prefix::V4(p) => hash.word(u64::from(p.bits()) << 8 | u64::from(p.len())),
@@ -112,6 +120,7 @@ impl Destinations {
         }
     }
 
+    #[inline]
     fn prefix_at(addresses: &Addresses, dests: &Arena<Destination>, id: u32) -> Prefix {
         let len = dests.get(id).prefix_len;
         match addresses {
@@ -120,27 +129,87 @@ impl Destinations {
         }
     }
 
+    #[inline]
     pub(crate) fn prefix(&self, id: DestId) -> Prefix {
         Self::prefix_at(&self.addresses, &self.dests, id.0)
     }
 
     pub(crate) fn find(&self, prefix: Prefix) -> Option<DestId> {
+        self.probe(prefix).found
+    }
+
+    /// Looks a prefix up. The answer is good until a destination is freed; one that is made later is
+    /// found by [`Destinations::resolve`].
+    #[inline]
+    pub(crate) fn probe(&self, prefix: Prefix) -> Probe {
         let hash = Self::hash_of(&self.hash, prefix);
+        Probe { hash, found: self.find_hashed(hash, prefix) }
+    }
+
+    #[inline]
+    fn find_hashed(&self, hash: u64, prefix: Prefix) -> Option<DestId> {
         let found =
             self.index.find(hash, |id| Self::matches(&self.addresses, &self.dests, *id, prefix));
         found.map(|id| DestId(*id))
     }
 
-    /// The destination of `prefix`, made if there is none. `prefix` is of this family.
-    pub(crate) fn find_or_insert(&mut self, prefix: Prefix) -> DestId {
-        self.find(prefix).unwrap_or_else(|| self.insert(prefix))
+    /// The destination of `prefix`, which `probe` is about.
+    #[inline]
+    pub(crate) fn resolve(&self, probe: Probe, prefix: Prefix) -> Option<DestId> {
+        probe.found.or_else(|| self.find_hashed(probe.hash, prefix))
     }
 
-    /// Makes a destination for `prefix`, which has none and is of this family.
-    pub(crate) fn insert(&mut self, prefix: Prefix) -> DestId {
-        let hash = Self::hash_of(&self.hash, prefix);
-        let dest = Destination { prefix_len: prefix.len(), flags: LIVE, ..Destination::default() };
-        let id = match self.free.pop() {
+    /// The destination of `prefix`, made if there is none. `prefix` is of this family.
+    pub(crate) fn find_or_insert(&mut self, prefix: Prefix) -> DestId {
+        let probe = self.probe(prefix);
+        probe.found.unwrap_or_else(|| self.insert(probe, prefix))
+    }
+
+    /// Makes a destination for `prefix`, which has none and is of this family. `probe` is about it.
+    pub(crate) fn insert(&mut self, probe: Probe, prefix: Prefix) -> DestId {
+        self.make_room();
+        let id = self.new_slot(prefix, Run::default(), LIVE);
+        self.index.insert_unique(probe.hash, id, |_| unreachable!("there is room"));
+        DestId(id)
+    }
+
+    /// Makes a destination that holds one path, unless `prefix` has a destination already.
+    #[inline]
+    pub(crate) fn insert_with(
+        &mut self,
+        probe: Probe,
+        prefix: Prefix,
+        path: Path,
+    ) -> Option<DestId> {
+        if self.resolve(probe, prefix).is_some() {
+            return None;
+        }
+        self.make_room();
+        let run = self.paths.store(&[path]);
+        let id = self.new_slot(prefix, run, LIVE | BEST_TOUCHED);
+        self.path_count += 1;
+        self.index.insert_unique(probe.hash, id, |_| unreachable!("there is room"));
+        Some(DestId(id))
+    }
+
+    /// Makes room in the index for one more.
+    #[inline]
+    fn make_room(&mut self) {
+        if self.index.len() == self.index.capacity() {
+            self.grow_index();
+        }
+    }
+
+    #[inline]
+    fn new_slot(&mut self, prefix: Prefix, run: Run, flags: u8) -> u32 {
+        let dest = Destination {
+            slot: run.slot,
+            paths: run.len,
+            prefix_len: prefix.len(),
+            flags,
+            ..Destination::default()
+        };
+        match self.free.pop() {
             Some(id) => {
                 match (&mut self.addresses, prefix) {
                     (Addresses::V4(a), Prefix::V4(p)) => *a.get_mut(id) = p.bits(),
@@ -160,19 +229,15 @@ impl Destinations {
                 self.last_change.push(0);
                 self.dests.push(dest)
             }
-        };
-        if self.index.len() == self.index.capacity() {
-            self.grow_index(id);
         }
-        self.index.insert_unique(hash, id, |_| unreachable!("there is room"));
-        DestId(id)
     }
 
-    /// Makes room for more destinations. `new` is not in the index yet. Goes through prefixes in the
-    /// order in which they lie, where the index itself would look at them in the order of hashes.
-    fn grow_index(&mut self, new: u32) {
+    /// Goes through prefixes in the order in which they lie, where the index itself would look at
+    /// them in the order of hashes.
+    #[cold]
+    fn grow_index(&mut self) {
         let mut index = HashTable::with_capacity((2 * self.index.capacity()).max(64));
-        for id in (0..self.dests.len()).filter(|id| *id != new) {
+        for id in 0..self.dests.len() {
             if self.dests.get(id).flags & LIVE != 0 {
                 let prefix = Self::prefix_at(&self.addresses, &self.dests, id);
                 let hash = Self::hash_of(&self.hash, prefix);
@@ -275,6 +340,23 @@ impl Destinations {
     /// The best path counts as changed at the next decision, whatever it yields.
     pub(crate) fn touch_best(&mut self, id: DestId) {
         self.dests.get_mut(id.0).flags |= BEST_TOUCHED;
+    }
+
+    /// As [`Destinations::set_best`], for a destination with one path, from `source`, which is usable
+    /// or not.
+    #[inline]
+    pub(crate) fn set_only(&mut self, id: DestId, source: SourceId, usable: bool) -> bool {
+        let dest = self.dests.get_mut(id.0);
+        let had = dest.flags & (HAS_BEST | LOST_BEST) != 0;
+        let touched = dest.flags & BEST_TOUCHED != 0;
+        match (dest.flags & HAS_BEST != 0, usable) {
+            (false, true) => self.preferred.add(source),
+            (true, false) => self.preferred.subtract(source),
+            _ => {}
+        }
+        dest.flags &= !(HAS_BEST | BEST_TOUCHED | LOST_BEST);
+        dest.flags |= if usable { HAS_BEST } else { 0 };
+        if usable { touched || !had } else { had }
     }
 
     /// Moves the path at `best` to the front; returns whether the best path changed, came, went, or

@@ -12,17 +12,19 @@ mod hash;
 mod next_hop;
 mod path;
 mod source;
+mod sparse;
 
 pub(crate) use arena::{Arena, IdSet, RUN_MAX, Run, Runs};
 pub(crate) use attrs::{
     AttrId, AttrKey, AttrTable, LOCAL_PREF_DEFAULT, LocalAttrs, PREFERENCE_BGP,
 };
 pub(crate) use decision::{Candidate, Rank, compare, order, select, select_multipath};
-pub(crate) use destination::{DestId, Destinations, Stored};
+pub(crate) use destination::{DestId, Destinations, Probe, Stored};
 pub(crate) use hash::{Indexed, Seeded};
 pub(crate) use next_hop::{NextHopId, NextHops, Reach};
 pub(crate) use path::{Path, PathFlags, SourceId};
 pub(crate) use source::{SourceCounts, SourceFacts, Sources, default_preference};
+pub(crate) use sparse::SparseSet;
 
 use std::net::IpAddr;
 use std::sync::Arc;

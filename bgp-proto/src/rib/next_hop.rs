@@ -3,9 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv6Addr};
 
-use roaring::RoaringBitmap;
-
-use super::{DestId, NextHopState};
+use super::{DestId, NextHopState, SparseSet};
 use crate::types::{Family, NextHop};
 
 /// An interned next hop; 0 is "none" (routes of our own).
@@ -44,7 +42,7 @@ struct Entry {
     paths: u32,
     reach: Reach,
     /// Destinations, per family, that have or had a path through it.
-    dests: [RoaringBitmap; 2],
+    dests: [SparseSet; 2],
 }
 
 #[derive(Debug, Default)]
@@ -124,14 +122,22 @@ impl NextHops {
     /// A path uses the next hop: it keeps a reference, and the address is tracked.
     #[inline]
     pub(crate) fn retain_path(&mut self, id: NextHopId, family: Family, dest: DestId) {
-        if id == NextHopId::NONE {
+        self.retain_paths(id, family, &[dest]);
+    }
+
+    /// As [`NextHops::retain_path`], for one path of each of the destinations.
+    pub(crate) fn retain_paths(&mut self, id: NextHopId, family: Family, dests: &[DestId]) {
+        if id == NextHopId::NONE || dests.is_empty() {
             return;
         }
         let entry = &mut self.entries[id.0 as usize - 1];
-        entry.refs += 1;
-        entry.paths += 1;
-        entry.dests[family.index()].insert(dest.0);
-        if entry.paths == 1 {
+        let first = entry.paths == 0;
+        entry.refs += dests.len() as u32;
+        entry.paths += dests.len() as u32;
+        for dest in dests {
+            entry.dests[family.index()].insert(dest.0);
+        }
+        if first {
             // What was known before the address was forgotten counts no more.
             let addr = entry.hop.addr();
             let address = self.addresses.entry(addr).or_default();
@@ -204,11 +210,11 @@ impl NextHops {
 
     /// Takes the destinations that have or had a path through a next hop. The caller gives those
     /// that have one back with [`NextHops::set_dests`].
-    pub(crate) fn take_dests(&mut self, id: NextHopId, family: Family) -> RoaringBitmap {
+    pub(crate) fn take_dests(&mut self, id: NextHopId, family: Family) -> SparseSet {
         std::mem::take(&mut self.entry_mut(id.0).dests[family.index()])
     }
 
-    pub(crate) fn set_dests(&mut self, id: NextHopId, family: Family, dests: RoaringBitmap) {
+    pub(crate) fn set_dests(&mut self, id: NextHopId, family: Family, dests: SparseSet) {
         self.entry_mut(id.0).dests[family.index()] = dests;
     }
 
@@ -259,7 +265,7 @@ mod tests {
         assert_eq!(hops.reach(both), Reach::Unresolved);
         hops.set_state(addr, via(5));
         assert_eq!(hops.take_changed(), [single, both]);
-        assert!(hops.take_dests(single, Family::Ipv6).contains(7));
+        assert!(hops.take_dests(single, Family::Ipv6).iter().eq([7]));
         assert_eq!(hops.reach(single), Reach::Metric(5));
         hops.set_state(addr, via(5));
         assert_eq!(hops.take_changed(), [], "the same state again is no change");

@@ -31,14 +31,8 @@ impl Table {
                 let rib = &mut self.ribs[family.index()];
                 let mut dests = self.hops.take_dests(hop, family);
                 // Paths that went away left their destinations in; this is where those are dropped.
-                let stale: Vec<u32> = dests
-                    .iter()
-                    .filter(|id| rib.dests.paths(DestId(*id)).iter().all(|p| p.next_hop != hop))
-                    .collect();
-                for id in stale {
-                    dests.remove(id);
-                }
-                for id in &dests {
+                dests.retain(|id| rib.dests.paths(DestId(id)).iter().any(|p| p.next_hop == hop));
+                for id in dests.iter() {
                     rib.touched.insert(id);
                 }
                 self.hops.set_dests(hop, family, dests);
@@ -60,17 +54,21 @@ impl Table {
             for id in rib.touched.iter() {
                 let dest = DestId(id);
                 let paths = rib.dests.paths(dest);
-                let best = match paths {
-                    [] => None,
+                let is_empty = paths.is_empty();
+                let changed = match paths {
+                    [] => rib.dests.set_best(dest, None),
                     // Most destinations have one path, which has nothing to be compared with.
-                    [only] => self.sources.is_usable(only, &self.hops).then_some(0),
+                    [only] => {
+                        let usable = self.sources.is_usable(only, &self.hops);
+                        let source = only.source;
+                        rib.dests.set_only(dest, source, usable)
+                    }
                     _ => {
                         let candidates = self.sources.candidates(paths, &self.attrs, &self.hops);
-                        select(&candidates).map(|at| candidates[at].0)
+                        let best = select(&candidates).map(|at| candidates[at].0);
+                        rib.dests.set_best(dest, best)
                     }
                 };
-                let is_empty = paths.is_empty();
-                let changed = rib.dests.set_best(dest, best);
                 if self.config.fib_enabled {
                     rib.fib_dirty.insert(id);
                 }

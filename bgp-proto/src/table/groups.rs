@@ -35,6 +35,7 @@ impl Table {
             own: &self.own,
             version,
             notes: &mut self.notes,
+            batch: &mut self.batch,
         };
         (state, &mut self.groups)
     }

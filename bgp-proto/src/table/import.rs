@@ -5,8 +5,8 @@ use std::sync::Arc;
 use super::{ImportCounts, PeerRoutes, Table, TableEvent};
 use crate::policy::{Decision, RouteRef, Source};
 use crate::rib::{
-    AttrId, AttrKey, DestId, LocalAttrs, LocalRoute, NextHopId, Path, PathFlags, SourceId, Stored,
-    default_preference,
+    AttrId, AttrKey, DestId, LocalAttrs, LocalRoute, NextHopId, Path, PathFlags, Probe, SourceId,
+    Stored, default_preference,
 };
 use crate::session::Negotiated;
 use crate::types::{Family, NextHop, PathId, PeerId, PeerType, Prefix, Role, Time};
@@ -26,6 +26,30 @@ pub(super) struct Judged {
     flags: PathFlags,
     /// As received, where import changed it.
     received: Option<(AttrId, NextHopId)>,
+}
+
+impl Judged {
+    /// What counts a route that import judged so.
+    fn counter<'a>(&self, counts: &'a mut ImportCounts) -> &'a mut u64 {
+        if !self.flags.is_refused() {
+            &mut counts.accepted
+        } else if self.flags.has(PathFlags::REJECTED) {
+            &mut counts.filtered
+        } else {
+            &mut counts.looped
+        }
+    }
+
+    fn path(&self, now: Time, source: SourceId, path_id: PathId) -> Path {
+        Path {
+            attrs: self.attrs,
+            next_hop: self.next_hop,
+            path_id: path_id.0,
+            received_secs: now.as_secs() as u32,
+            source,
+            flags: self.flags,
+        }
+    }
 }
 
 /// What import needs to know about the sender.
@@ -56,22 +80,16 @@ impl Table {
         }
     }
 
-    /// Looks up the prefixes of the next announcements together, so that the processor waits for
-    /// memory once and not each time. Returns how many entries that covers, at least one.
-    fn look_up(
-        &self,
-        batch: &RouteBatch,
-        entries: &[RouteEntry],
-        found: &mut Vec<Option<DestId>>,
-    ) -> usize {
+    /// Looks up the prefixes of the next entries together, so that the processor waits for memory
+    /// once and not each time. Returns how many entries that covers, at least one.
+    fn look_up(&self, batch: &RouteBatch, entries: &[RouteEntry], found: &mut Vec<Probe>) -> usize {
         for (at, entry) in entries.iter().enumerate() {
             if found.len() >= LOOKUPS {
                 return at;
             }
-            if let RouteAction::Announce { .. } = entry.action {
-                let dests = &self.rib(entry.family).dests;
-                found.extend(batch.nlri(entry).iter().map(|(_, prefix)| dests.find(prefix)));
-            }
+            // Markers have no prefixes.
+            let dests = &self.rib(entry.family).dests;
+            found.extend(batch.nlri(entry).iter().map(|(_, prefix)| dests.probe(prefix)));
         }
         entries.len()
     }
@@ -83,12 +101,10 @@ impl Table {
         importer: &Importer,
         batch: &RouteBatch,
         entry: &RouteEntry,
-        found: &mut impl Iterator<Item = Option<DestId>>,
+        found: &mut impl Iterator<Item = Probe>,
     ) {
         if !importer.session.families.contains(entry.family) {
-            if let RouteAction::Announce { .. } = entry.action {
-                batch.nlri(entry).iter().zip(found).for_each(drop);
-            }
+            batch.nlri(entry).iter().zip(found).for_each(drop);
             return;
         }
         match &entry.action {
@@ -97,8 +113,8 @@ impl Table {
                 self.announce(now, peer, importer, batch, entry, attrs, *next_hop, found);
             }
             RouteAction::Withdraw => {
-                for (path_id, prefix) in batch.nlri(entry).iter() {
-                    self.withdraw_path(peer, importer.source, path_id, prefix);
+                for ((path_id, prefix), probe) in batch.nlri(entry).iter().zip(found) {
+                    self.withdraw_path(peer, importer.source, path_id, prefix, probe);
                 }
             }
             RouteAction::EndOfRib => self.sweep_stale(peer, entry.family),
@@ -130,30 +146,86 @@ impl Table {
         entry: &RouteEntry,
         attrs: &[u8],
         next_hop: NextHop,
-        found: &mut impl Iterator<Item = Option<DestId>>,
+        found: &mut impl Iterator<Item = Probe>,
     ) {
         let received = self.attrs.intern(attrs, LocalAttrs::default());
         let hop = self.hops.intern(next_hop);
-        let once = importer.routes.import.is_prefix_independent();
-        let mut judged = None;
         // The list comes first: `zip` asks its first side first, and `found` goes on behind it.
-        for ((path_id, prefix), found) in batch.nlri(entry).iter().zip(found) {
-            let verdict = match judged {
-                Some(verdict) => verdict,
-                None => self.judge(importer, prefix, received, hop),
-            };
-            self.store_path(now, peer, importer.source, path_id, prefix, found, &verdict);
-            if once {
-                judged = Some(verdict);
-            } else {
+        let routes = batch.nlri(entry).iter().zip(found);
+        if importer.routes.import.is_prefix_independent() {
+            self.announce_alike(now, peer, importer, entry.family, (received, hop), routes);
+        } else {
+            for ((path_id, prefix), probe) in routes {
+                let verdict = self.judge(importer, prefix, received, hop);
+                self.store_path(now, peer, importer.source, path_id, prefix, probe, &verdict);
                 self.release_judged(&verdict);
             }
         }
-        if let Some(verdict) = judged {
-            self.release_judged(&verdict);
-        }
         self.attrs.release(received);
         self.hops.release(hop);
+    }
+
+    /// Announcements that import judges alike. Destinations that are new are made with their path in
+    /// one step and counted together: that is what a first full table consists of.
+    fn announce_alike(
+        &mut self,
+        now: Time,
+        peer: PeerId,
+        importer: &Importer,
+        family: Family,
+        (received, hop): (AttrId, NextHopId),
+        mut routes: impl Iterator<Item = ((PathId, Prefix), Probe)>,
+    ) {
+        let Some(mut route) = routes.next() else { return };
+        let verdict = self.judge(importer, route.0.1, received, hop);
+        let plain = verdict.received.is_none() && importer.routes.prefixes_max.is_none();
+        let mut fresh = std::mem::take(&mut self.fresh);
+        loop {
+            let ((path_id, prefix), probe) = route;
+            let path = verdict.path(now, importer.source, path_id);
+            let rib = self.rib_mut(family);
+            let made = if plain { rib.dests.insert_with(probe, prefix, path) } else { None };
+            match made {
+                Some(dest) => {
+                    rib.touched.insert(dest.0);
+                    fresh.push(dest);
+                }
+                None => {
+                    self.count_fresh(peer, family, &verdict, &mut fresh);
+                    self.store_path(now, peer, importer.source, path_id, prefix, probe, &verdict);
+                }
+            }
+            match routes.next() {
+                Some(next) => route = next,
+                None => break,
+            }
+        }
+        self.count_fresh(peer, family, &verdict, &mut fresh);
+        self.fresh = fresh;
+        self.release_judged(&verdict);
+    }
+
+    /// Does for destinations that were made with a path what [`Table::put`] does for one path.
+    fn count_fresh(
+        &mut self,
+        peer: PeerId,
+        family: Family,
+        judged: &Judged,
+        fresh: &mut Vec<DestId>,
+    ) {
+        let count = fresh.len() as u32;
+        self.attrs.retain_many(judged.attrs, count);
+        self.hops.retain_paths(judged.next_hop, family, fresh);
+        if let Some(peer) = self.peer_mut(peer) {
+            let held = peer.family_mut(family);
+            held.received += count;
+            held.accepted += if judged.flags.is_refused() { 0 } else { count };
+            *judged.counter(&mut held.imports) += u64::from(count);
+            for dest in fresh.iter() {
+                held.dests.insert(dest.0);
+            }
+        }
+        fresh.clear();
     }
 
     /// Loop checks and import policy for one received route.
@@ -289,12 +361,12 @@ impl Table {
         source: SourceId,
         path_id: PathId,
         prefix: Prefix,
-        found: Option<DestId>,
+        probe: Probe,
         judged: &Judged,
     ) {
         let family = prefix.family();
-        // The same prefix may have come earlier in the same message.
-        let known = found.or_else(|| self.rib(family).dests.find(prefix));
+        // The same prefix may have come earlier in the same batch.
+        let known = self.rib(family).dests.resolve(probe, prefix);
         let at = known.and_then(|dest| {
             Some((dest, self.rib(family).dests.find_path(dest, source, path_id)?))
         });
@@ -316,25 +388,9 @@ impl Table {
             self.count_import(peer, family, |counts| &mut counts.over_limit);
             return;
         }
-        let dest = known.unwrap_or_else(|| self.rib_mut(family).dests.insert(prefix));
-        let path = Path {
-            attrs: judged.attrs,
-            next_hop: judged.next_hop,
-            path_id: path_id.0,
-            received_secs: now.as_secs() as u32,
-            source,
-            flags: judged.flags,
-        };
-        self.put(peer, dest, family, path, judged.received);
-        self.count_import(peer, family, |counts| {
-            if !judged.flags.is_refused() {
-                &mut counts.accepted
-            } else if judged.flags.has(PathFlags::REJECTED) {
-                &mut counts.filtered
-            } else {
-                &mut counts.looped
-            }
-        });
+        let dest = known.unwrap_or_else(|| self.rib_mut(family).dests.insert(probe, prefix));
+        self.put(peer, dest, family, judged.path(now, source, path_id), judged.received);
+        self.count_import(peer, family, |counts| judged.counter(counts));
     }
 
     fn count_import(
@@ -408,11 +464,18 @@ impl Table {
         }
     }
 
-    fn withdraw_path(&mut self, peer: PeerId, source: SourceId, path_id: PathId, prefix: Prefix) {
+    fn withdraw_path(
+        &mut self,
+        peer: PeerId,
+        source: SourceId,
+        path_id: PathId,
+        prefix: Prefix,
+        probe: Probe,
+    ) {
         let family = prefix.family();
         let dests = &self.rib(family).dests;
         let place = dests
-            .find(prefix)
+            .resolve(probe, prefix)
             .and_then(|dest| Some((dest, dests.find_path(dest, source, path_id)?)));
         match place {
             Some((dest, at)) => {

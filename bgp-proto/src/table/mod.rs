@@ -33,10 +33,10 @@ pub use view::{
     RouteFilter, Totals, Unusable, Withheld,
 };
 
-use crate::export::{Group, OutTable, Reader};
+use crate::export::{Batch, Group, OutTable, Reader};
 use crate::policy::Source;
 use crate::rib::{
-    AttrId, AttrTable, Destinations, IdSet, NextHopId, NextHopState, NextHops, Sources,
+    AttrId, AttrTable, DestId, Destinations, IdSet, NextHopId, NextHopState, NextHops, Sources,
 };
 use crate::session::{Keep, Negotiated};
 use crate::types::{Family, FibRoute, PeerId, Prefix, Time};
@@ -112,6 +112,8 @@ pub struct Table {
     own: BTreeMap<(Prefix, Source), LocalRoute>,
     /// What was received, for paths that import changed.
     received: hashbrown::HashMap<PathName, (AttrId, NextHopId), foldhash::quality::FixedState>,
+    /// Destinations that the announcement at hand made; empty between two of them.
+    fresh: Vec<DestId>,
     fib: FibTable,
     groups: BTreeMap<u32, Group>,
     next_group: u32,
@@ -126,6 +128,8 @@ pub struct Table {
     turn: u64,
     events: VecDeque<TableEvent>,
     notes: Vec<String>,
+    /// Memory for the slice of export at hand.
+    batch: Batch,
     export: Export,
 }
 
@@ -165,6 +169,7 @@ impl Table {
             received: hashbrown::HashMap::with_hasher(foldhash::quality::FixedState::with_seed(
                 seed,
             )),
+            fresh: Vec::new(),
             fib: FibTable::default(),
             groups: BTreeMap::new(),
             next_group: 0,
@@ -176,6 +181,7 @@ impl Table {
             turn: 0,
             events: VecDeque::new(),
             notes: Vec::new(),
+            batch: Batch::default(),
             export: Export::Running,
             config,
         }

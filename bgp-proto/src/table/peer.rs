@@ -3,11 +3,9 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use roaring::RoaringBitmap;
-
 use super::{ImportCounts, PeerRoutes};
 use crate::export::{MemberKey, Seat};
-use crate::rib::SourceId;
+use crate::rib::{SourceId, SparseSet};
 use crate::session::Negotiated;
 use crate::types::{Family, Time, Timer};
 
@@ -32,7 +30,7 @@ pub(super) struct Peer {
 #[derive(Default)]
 pub(super) struct PeerFamily {
     /// Destinations that hold a path of the peer.
-    pub(super) dests: RoaringBitmap,
+    pub(super) dests: SparseSet,
     /// Paths held, refused ones included.
     pub(super) received: u32,
     /// Paths held that import accepted.

@@ -78,7 +78,23 @@ impl AttrEdit {
 
     /// Takes an attribute out.
     pub fn remove(&mut self, code: u8) {
-        self.bytes.drain(self.position(code));
+        self.remove_all(&[code]);
+    }
+
+    /// Takes attributes out.
+    pub fn remove_all(&mut self, codes: &[u8]) {
+        let (mut at, mut kept) = (0, 0);
+        while let Some((attr, rest)) = Attr::split(self.bytes.get(at..).unwrap_or_default()) {
+            let end = self.bytes.len() - rest.len();
+            if !codes.contains(&attr.code) {
+                if kept < at {
+                    self.bytes.copy_within(at..end, kept);
+                }
+                kept += end - at;
+            }
+            at = end;
+        }
+        self.bytes.drain(kept..at);
     }
 
     /// ORIGIN.
@@ -118,6 +134,9 @@ impl AttrEdit {
     /// Prepends `asn` `count` times to AS_PATH; a full or non-sequence first segment gets a new one
     /// before it. `count` is cut to what one attribute can hold.
     pub fn prepend_as(&mut self, asn: Asn, count: usize) {
+        if count == 1 && self.prepend_in_place(asn) {
+            return;
+        }
         let path = self.view().as_path();
         // Numbers of a leading sequence move into the segment that is put in front.
         let (joined, rest) = match path.segments().next() {
@@ -152,6 +171,32 @@ impl AttrEdit {
         }
         value.extend_from_slice(rest);
         self.set(flag::WELL_KNOWN, attr::AS_PATH, &value);
+    }
+
+    /// The usual case of [`AttrEdit::prepend_as`]: a short path whose first segment is a sequence
+    /// with room. Returns whether it was.
+    fn prepend_in_place(&mut self, asn: Asn) -> bool {
+        let range = self.position(attr::AS_PATH);
+        let Some([flags, _, len, kind, count, ..]) = self.bytes.get_mut(range.clone()) else {
+            return false;
+        };
+        if *flags & flag::EXTENDED_LENGTH != 0
+            || *len > u8::MAX - 4
+            || *kind != SegmentKind::Sequence as u8
+            || usize::from(*count) >= AsSegment::MAX_COUNT
+        {
+            return false;
+        }
+        *len += 4;
+        *count += 1;
+        let at = range.start + 5;
+        let end = self.bytes.len();
+        self.bytes.extend_from_slice(&[0; 4]);
+        self.bytes.copy_within(at..end, at + 4);
+        if let Some(number) = self.bytes.get_mut(at..at + 4) {
+            number.copy_from_slice(&asn.0.to_be_bytes());
+        }
+        true
     }
 
     /// Drops AS_CONFED_* segments (leaving a confederation).

@@ -113,30 +113,35 @@ impl<'o> UpdateWriter<'o> {
     /// Adds one prefix, starting a new message when the current one is full. After an error nothing
     /// was written for this prefix and others may follow. A prefix of another family than the format's is the caller's
     /// error and is refused the same way.
+    #[inline]
     pub fn push(&mut self, path_id: PathId, prefix: Prefix) -> Result<(), TooLong> {
         debug_assert_eq!(prefix.family(), self.format.family);
         if prefix.family() != self.format.family {
             return Err(TooLong);
         }
         let len = Nlri::encoded_len(self.format.add_path, prefix);
+        if self.filling.is_none_or(|open| self.out.len() - open.nlri + len > open.room) {
+            self.make_room(len)?;
+        }
+        Nlri::push(self.out, self.format.add_path.then_some(path_id), prefix);
+        Ok(())
+    }
+
+    /// Completes a message that has no room for `len` octets more, and begins one that has.
+    fn make_room(&mut self, len: usize) -> Result<(), TooLong> {
         if let Some(filling) = self.filling {
             // Every message starts alike, so the open one tells whether an empty one has room.
             if len > filling.room {
                 return Err(TooLong);
             }
-            if self.out.len() - filling.nlri + len > filling.room {
-                self.complete();
-            }
+            self.complete();
         }
-        if self.filling.is_none() {
-            let filling = self.begin();
-            if len > filling.room {
-                self.out.truncate(filling.start);
-                return Err(TooLong);
-            }
-            self.filling = Some(filling);
+        let filling = self.begin();
+        if len > filling.room {
+            self.out.truncate(filling.start);
+            return Err(TooLong);
         }
-        Nlri::push(self.out, self.format.add_path.then_some(path_id), prefix);
+        self.filling = Some(filling);
         Ok(())
     }
 

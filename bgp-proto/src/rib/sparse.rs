@@ -1,0 +1,180 @@
+//! Sets of ids that may be few among many: the destinations of one peer, or of one next hop.
+
+/// Ids per block: small enough that scattered members cost little, large enough that a full table
+/// costs a fifth of an octet per member.
+const BLOCK_BITS: u32 = 7;
+
+/// A set of ids as bitmaps of 128, held only where there are members. Inserting in ascending order,
+/// as a table does that grows, touches the block inserted into last and nothing else.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct SparseSet {
+    /// Ascending by number; some may be empty.
+    blocks: Vec<Block>,
+    /// Where the last insertion went.
+    latest: usize,
+    empty: usize,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Block {
+    /// The members' common high bits.
+    number: u32,
+    words: [u64; 2],
+}
+
+impl Block {
+    fn is_empty(&self) -> bool {
+        self.words == [0; 2]
+    }
+}
+
+/// The word within a block, and the bit within the word.
+fn place(id: u32) -> (usize, u64) {
+    ((id >> 6 & 1) as usize, 1 << (id & 63))
+}
+
+impl SparseSet {
+    /// Returns whether it was absent.
+    #[inline]
+    pub(crate) fn insert(&mut self, id: u32) -> bool {
+        let number = id >> BLOCK_BITS;
+        if self.blocks.get(self.latest).is_none_or(|block| block.number != number) {
+            self.latest = self.make_block(number);
+        }
+        let block = &mut self.blocks[self.latest];
+        let (word, bit) = place(id);
+        let absent = block.words[word] & bit == 0;
+        self.empty -= usize::from(absent && block.is_empty());
+        block.words[word] |= bit;
+        absent
+    }
+
+    /// Where the block with this number is, made empty if there is none.
+    fn make_block(&mut self, number: u32) -> usize {
+        let block = Block { number, words: [0; 2] };
+        if self.blocks.last().is_none_or(|last| last.number < number) {
+            self.blocks.push(block);
+            self.empty += 1;
+            return self.blocks.len() - 1;
+        }
+        match self.blocks.binary_search_by_key(&number, |block| block.number) {
+            Ok(at) => at,
+            Err(at) => {
+                self.blocks.insert(at, block);
+                self.empty += 1;
+                at
+            }
+        }
+    }
+
+    /// Returns whether it was present.
+    pub(crate) fn remove(&mut self, id: u32) -> bool {
+        let number = id >> BLOCK_BITS;
+        let Ok(at) = self.blocks.binary_search_by_key(&number, |block| block.number) else {
+            return false;
+        };
+        let block = &mut self.blocks[at];
+        let (word, bit) = place(id);
+        let present = block.words[word] & bit != 0;
+        block.words[word] &= !bit;
+        if present && block.is_empty() {
+            self.empty += 1;
+            if self.empty * 2 > self.blocks.len() {
+                self.blocks.retain(|block| !block.is_empty());
+                self.blocks.shrink_to(2 * self.blocks.len());
+                (self.empty, self.latest) = (0, 0);
+            }
+        }
+        present
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.empty == self.blocks.len()
+    }
+
+    /// Members in ascending order.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = u32> + '_ {
+        self.blocks.iter().flat_map(|block| {
+            let first = block.number << BLOCK_BITS;
+            let mut words = block.words;
+            std::iter::from_fn(move || {
+                let word = usize::from(words[0] == 0);
+                let rest = words[word];
+                let bit = rest.trailing_zeros();
+                words[word] = rest & rest.checked_sub(1)?;
+                Some(first + word as u32 * 64 + bit)
+            })
+        })
+    }
+
+    /// Keeps the members that satisfy `condition`.
+    pub(crate) fn retain(&mut self, mut condition: impl FnMut(u32) -> bool) {
+        for block in &mut self.blocks {
+            let first = block.number << BLOCK_BITS;
+            for (word, at) in block.words.iter_mut().zip([first, first + 64]) {
+                let mut rest = *word;
+                while rest != 0 {
+                    let bit = rest.trailing_zeros();
+                    rest &= rest - 1;
+                    if !condition(at + bit) {
+                        *word &= !(1 << bit);
+                    }
+                }
+            }
+        }
+        self.blocks.retain(|block| !block.is_empty());
+        (self.empty, self.latest) = (0, 0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeSet;
+
+    #[derive(Clone, Debug)]
+    enum Op {
+        Insert(u32),
+        Remove(u32),
+        Retain(u32),
+    }
+
+    fn any_op() -> impl Strategy<Value = Op> {
+        let id = prop_oneof![0u32..700, any::<u32>(), Just(u32::MAX)];
+        (id, 0..20).prop_map(|(id, op)| match op {
+            0..11 => Op::Insert(id),
+            11..19 => Op::Remove(id),
+            _ => Op::Retain(id % 5 + 2),
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn sparse_sets_behave_like_ordered_sets(ops in prop::collection::vec(any_op(), 0..300)) {
+            let mut real = SparseSet::default();
+            let mut model = BTreeSet::new();
+            for op in ops {
+                match op {
+                    Op::Insert(id) => prop_assert_eq!(real.insert(id), model.insert(id)),
+                    Op::Remove(id) => prop_assert_eq!(real.remove(id), model.remove(&id)),
+                    Op::Retain(n) => {
+                        real.retain(|id| id % n != 0);
+                        model.retain(|id| id % n != 0);
+                    }
+                }
+                prop_assert_eq!(real.is_empty(), model.is_empty());
+            }
+            prop_assert!(real.iter().eq(model.iter().copied()));
+        }
+    }
+
+    #[test]
+    fn what_is_gone_leaves_no_blocks_behind() {
+        let mut set = SparseSet::default();
+        (0..100_000).for_each(|id| assert!(set.insert(id)));
+        (0..100_000).filter(|id| id % 50_000 != 0).for_each(|id| assert!(set.remove(id)));
+        assert!(set.iter().eq([0, 50_000]));
+        assert!(set.blocks.len() <= 4 && set.blocks.capacity() < 16);
+    }
+}
