@@ -10,7 +10,32 @@ use super::plan::Problem;
 use super::yaml;
 
 /// Deepest nesting of folders that is followed.
-const DEPTH_MAX: usize = 16;
+pub const DEPTH_MAX: usize = 16;
+
+/// What an entry of a folder is, by its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Entry {
+    /// Read, if it is a file.
+    Objects,
+    /// Followed, if it is a folder.
+    Other,
+    /// Passed over: its name begins with a dot. Editors and Kubernetes' volumes keep things there
+    /// that are also elsewhere, or not meant.
+    Hidden,
+}
+
+impl Entry {
+    /// What the entry of that path is.
+    pub fn of(path: &Path) -> Entry {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let extension = path.extension().and_then(|e| e.to_str()).unwrap_or_default();
+        match extension {
+            _ if name.starts_with('.') => Entry::Hidden,
+            "yaml" | "yml" | "json" | "txt" => Entry::Objects,
+            _ => Entry::Other,
+        }
+    }
+}
 
 /// What was read, in order, and what could not be.
 #[derive(Debug, Default)]
@@ -22,7 +47,7 @@ pub struct Loaded {
 }
 
 /// Reads files and folders. In folders, files ending in `yaml`, `yml`, `json` and `txt` are read,
-/// in order of their names.
+/// in order of their names; names that begin with a dot are passed over.
 ///
 /// # Errors
 /// A path that cannot be read. Wrong content is a problem, not an error.
@@ -46,20 +71,27 @@ fn load_path(path: &Path, depth: usize, loaded: &mut Loaded) -> std::io::Result<
             entries.map(|e| e.map(|e| e.path())).collect::<Result<_, _>>().map_err(named)?;
         children.sort();
         for child in children {
-            let extension = child.extension().and_then(|e| e.to_str()).unwrap_or_default();
-            if matches!(extension, "yaml" | "yml" | "json" | "txt") || child.is_dir() {
+            let is_wanted = match Entry::of(&child) {
+                Entry::Objects => true,
+                Entry::Other => child.is_dir(),
+                Entry::Hidden => false,
+            };
+            if is_wanted {
                 load_path(&child, depth + 1, loaded)?;
             }
         }
         return Ok(());
     }
-    let octets = std::fs::read(path).map_err(named)?;
-    let file = path.display().to_string();
+    parse_octets(&path.display().to_string(), std::fs::read(path).map_err(named)?, loaded);
+    Ok(())
+}
+
+/// Reads the content of a file.
+pub fn parse_octets(file: &str, octets: Vec<u8>, loaded: &mut Loaded) {
     match String::from_utf8(octets) {
-        Ok(text) => parse(&file, &text, loaded),
+        Ok(text) => parse(file, &text, loaded),
         Err(_) => loaded.problems.push(Problem::new(file, "not text (UTF-8): the file is skipped")),
     }
-    Ok(())
 }
 
 /// Reads the text of a file.
@@ -148,6 +180,15 @@ pub fn load_endpoints(folder: &Path) -> std::io::Result<Vec<Decoded>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn hidden_names_are_passed_over() {
+        let of = |path: &str| Entry::of(Path::new(path));
+        assert_eq!(of("/d/a.yaml"), Entry::Objects);
+        assert_eq!(of("/d/.a.yaml"), Entry::Hidden);
+        assert_eq!(of("/d/..data"), Entry::Hidden);
+        assert_eq!(of("/d/sub"), Entry::Other);
+    }
 
     fn parsed(text: &str) -> (Vec<String>, Vec<String>) {
         let mut loaded = Loaded::default();

@@ -278,14 +278,15 @@ pub enum PoolRoutes {
 /// Something that could not be used.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Problem {
-    /// `KIND/NAME`.
+    /// `KIND/NAME`; a file or a key where there is no object.
     pub object: String,
     /// What is wrong with it and what happens instead.
     pub text: String,
 }
 
 impl Problem {
-    pub(super) fn new(object: impl ToString, text: impl Into<String>) -> Self {
+    /// What is wrong with an object, or with a file or key that should hold one.
+    pub fn new(object: impl ToString, text: impl Into<String>) -> Self {
         Problem { object: object.to_string(), text: text.into() }
     }
 }

@@ -15,6 +15,7 @@
 //! Objects are decoded by [`crate::calico::model`]; what follows from them is not decided here.
 
 mod etcd;
+mod files;
 mod outbox;
 
 use std::path::PathBuf;
@@ -25,8 +26,11 @@ use tokio::task::JoinHandle;
 
 use crate::calico::Problem;
 use crate::calico::model::{Decoded, ObjectId};
+use files::Layout;
 
-pub use etcd::{Blocks, EnvError, EtcdConfig, Password, Secret, TlsFiles, User, parse_endpoints};
+pub use etcd::{
+    Blocks, EnvError, EtcdConfig, Password, Secret, Timings, TlsFiles, User, parse_endpoints,
+};
 pub use outbox::{Receiver, Sender, outbox};
 
 /// What a source tells.
@@ -91,7 +95,8 @@ pub enum State {
 /// them. Watched with inotify.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FilesConfig {
-    /// Folders and files. Of two objects with one name, that of the later file counts.
+    /// Folders and files. Of two objects with one name, that of the file whose path sorts last
+    /// counts.
     pub paths: Vec<PathBuf>,
 }
 
@@ -104,6 +109,7 @@ pub struct EndpointsConfig {
 }
 
 /// Where objects come from.
+#[allow(clippy::large_enum_variant, reason = "there are two or three, moved once each")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
     /// Calico's objects in etcd v3.
@@ -123,7 +129,11 @@ pub fn start(source: Source) -> (Receiver, JoinHandle<()>) {
     let (sender, receiver) = outbox();
     let task = tokio::spawn(async move {
         match source {
-            Source::Etcd(_) | Source::Files(_) | Source::Endpoints(_) => sender.closed().await,
+            Source::Etcd(config) => etcd::follow(config, sender).await,
+            Source::Files(config) => files::follow(Layout::Objects(config.paths), sender).await,
+            Source::Endpoints(config) => {
+                files::follow(Layout::Endpoints(config.folder), sender).await;
+            }
         }
     });
     (receiver, task)

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use thiserror::Error;
 
@@ -17,6 +18,39 @@ pub struct EtcdConfig {
     pub user: Option<User>,
     /// Which blocks are read.
     pub blocks: Blocks,
+    /// How long things may take.
+    pub timings: Timings,
+}
+
+/// How long things may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timings {
+    /// Longest wait for a connection, with its handshakes and authentication, and for each answer.
+    /// Default 10 s.
+    pub answer_max: Duration,
+    /// After this long without a word, etcd is asked how far it is. Default 5 s.
+    pub ask_after: Duration,
+    /// After this long without a word, though asked, it counts as dead. Default 15 s.
+    pub silence_max: Duration,
+    /// Shortest time between two lists. Default 500 ms, as Calico.
+    pub list_interval: Duration,
+    /// First pause between attempts; it doubles until `pause_max`. Default 500 ms.
+    pub pause: Duration,
+    /// Longest pause between attempts. Default 15 s.
+    pub pause_max: Duration,
+}
+
+impl Default for Timings {
+    fn default() -> Self {
+        Timings {
+            answer_max: Duration::from_secs(10),
+            ask_after: Duration::from_secs(5),
+            silence_max: Duration::from_secs(15),
+            list_interval: Duration::from_millis(500),
+            pause: Duration::from_millis(500),
+            pause_max: Duration::from_secs(15),
+        }
+    }
 }
 
 /// Files in PEM, read again at every attempt to connect, so that renewed ones come into use.
@@ -155,7 +189,7 @@ impl EtcdConfig {
                 password: Password::Given(Secret::new(password.unwrap_or_default())),
             }),
         };
-        Ok(EtcdConfig { endpoints, tls, user, blocks })
+        Ok(EtcdConfig { endpoints, tls, user, blocks, timings: Timings::default() })
     }
 }
 

@@ -1,5 +1,35 @@
 //! Calico's objects in etcd v3.
+//!
+//! - [`config`]: how etcd is reached; the environment of calico-node.
+//! - [`follow`]: list, watch, list again; pauses, failover, silence. Over the contract in [`store`],
+//!   so that tests can play etcd.
+//! - [`known`]: what was told, so that a list tells only what differs.
+//! - [`client`]: the real connection. [`certificate`]: how long a certificate is valid.
 
+mod backoff;
+mod certificate;
+mod client;
 mod config;
+mod follow;
+mod known;
+mod store;
 
-pub use config::{Blocks, EnvError, EtcdConfig, Password, Secret, TlsFiles, User, parse_endpoints};
+use std::hash::{BuildHasher, RandomState};
+
+pub use config::{
+    Blocks, EnvError, EtcdConfig, Password, Secret, Timings, TlsFiles, User, parse_endpoints,
+};
+
+use super::Sender;
+
+/// Follows etcd until the receiver is gone.
+pub(super) async fn follow(config: EtcdConfig, sender: Sender) {
+    let seed = RandomState::new();
+    let mut count = 0u64;
+    let random = move || {
+        count += 1;
+        // The upper half of a keyed hash.
+        u32::try_from(seed.hash_one(count) >> 32).unwrap_or(u32::MAX)
+    };
+    follow::follow(&config, client::Connector { config: &config }, random, &sender).await;
+}

@@ -1,0 +1,143 @@
+//! Calico's objects in files, and Felix's endpoint-status folder.
+//!
+//! - [`watch`]: inotify, which says that something changed.
+//! - [`scan`]: looks through the files and reads those that changed.
+//! - [`contents`]: what the files hold, put together, and what differs from before.
+
+mod contents;
+mod scan;
+mod watch;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::FutureExt;
+use tokio::time::{sleep, timeout};
+use tracing::{info, warn};
+
+use super::{Event, Sender, State};
+pub(super) use scan::Layout;
+use scan::Scanner;
+use watch::Watch;
+
+/// After a change, files are left alone until nothing happened for this long …
+const QUIET: Duration = Duration::from_millis(50);
+
+/// … but not longer than this, in quiets.
+const QUIETS_MAX: u32 = 20;
+
+/// Files are looked at this often without any word of a change, as Calico does: links may lead to
+/// where changes are not told.
+const LOOK_EVERY: Duration = Duration::from_secs(30);
+
+/// The same while something is missing.
+const LOOK_EVERY_WHEN_AWAY: Duration = Duration::from_secs(2);
+
+/// Follows files until the receiver is gone.
+pub(super) async fn follow(layout: Layout, sender: Sender) {
+    tokio::select! {
+        () = run(layout, &sender) => {}
+        () = sender.closed() => {}
+    }
+}
+
+async fn run(layout: Layout, sender: &Sender) {
+    let (mut watch, folders) = match watch::watch() {
+        Ok((watch, folders)) => (Some(watch), Some(folders)),
+        Err(error) => {
+            warn!(%error, "files cannot be watched: they are looked at every 30 s instead");
+            (None, None)
+        }
+    };
+    let mut scanner = Scanner::new(layout, folders);
+    let mut connection = Connection::default();
+    loop {
+        // Elsewhere, because a disk may take its time.
+        let looking = tokio::task::spawn_blocking(move || {
+            let result = scanner.scan();
+            (scanner, result)
+        });
+        let result;
+        (scanner, result) = match looking.await {
+            Ok(looked) => looked,
+            // Only when the runtime ends.
+            Err(_) => return,
+        };
+        match result {
+            Ok(()) => {
+                scanner.contents.events().into_iter().for_each(|event| sender.send(event));
+                connection.tell_current(sender, scanner.contents.len());
+            }
+            Err(reason) => connection.tell_away(sender, &reason),
+        }
+        wait(watch.as_mut(), connection.interval()).await;
+    }
+}
+
+/// Returns when something changed and things are quiet again, or when it is time anyway.
+async fn wait(watch: Option<&mut Watch>, interval: Duration) {
+    let Some(watch) = watch else {
+        sleep(interval).await;
+        return;
+    };
+    match timeout(interval, watch.changed()).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => {
+            warn!(%error, "files cannot be watched");
+            sleep(interval).await;
+        }
+        Err(_) => return,
+    }
+    for _ in 0..QUIETS_MAX {
+        sleep(QUIET).await;
+        let mut was_quiet = true;
+        // What happened meanwhile, without waiting.
+        while let Some(Ok(())) = watch.changed().now_or_never() {
+            was_quiet = false;
+        }
+        if was_quiet {
+            return;
+        }
+    }
+}
+
+/// Whether what was configured is there.
+#[derive(Default)]
+enum Connection {
+    #[default]
+    Unknown,
+    Current,
+    Away(Instant, Arc<str>),
+}
+
+impl Connection {
+    fn interval(&self) -> Duration {
+        match self {
+            Connection::Away(..) => LOOK_EVERY_WHEN_AWAY,
+            _ => LOOK_EVERY,
+        }
+    }
+
+    fn tell_current(&mut self, sender: &Sender, objects: usize) {
+        if !matches!(self, Connection::Current) {
+            *self = Connection::Current;
+            info!(objects, "files are current");
+            sender.send(Event::State(State::Current { revision: None }));
+        }
+    }
+
+    fn tell_away(&mut self, sender: &Sender, reason: &str) {
+        let since = match self {
+            Connection::Away(_, told) if **told == *reason => return,
+            Connection::Away(since, _) => *since,
+            _ => Instant::now(),
+        };
+        let reason: Arc<str> = reason.into();
+        warn!(%reason, "files are away; what is known stays in force");
+        sender.send(Event::State(State::Away { since, reason: Arc::clone(&reason) }));
+        *self = Connection::Away(since, reason);
+    }
+}
+
+#[cfg(test)]
+mod tests;

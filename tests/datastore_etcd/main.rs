@@ -1,0 +1,15 @@
+//! The etcd source against a real etcd: plain, TLS and authenticated; killed, frozen, compacted,
+//! restored, full; with answers of many megabytes and objects that cannot be read.
+//!
+//! Each test starts etcd on free ports of the loopback with a data folder of its own, and ends it by
+//! its process id. Without etcd on the machine the tests print so and pass, unless
+//! `MARGAY_REQUIRE_PEERS` is set.
+
+#![allow(clippy::unwrap_used)] // The whole crate is a test.
+
+mod access;
+mod consumer;
+mod content;
+mod etcd;
+mod failures;
+mod pki;
