@@ -5,6 +5,7 @@
 //! - [`config`]: TOML to one immutable configuration; errors name file, line, key and remedy.
 //! - [`calico`]: Calico's objects to sessions, routes and policies.
 //! - [`datastore`]: where Calico's objects come from: etcd, files; listed, then watched.
+//! - [`node`]: running as a Calico node: settings, and configurations that follow objects.
 //! - [`engine`]: the thread that owns the table, and the handle to it.
 //! - [`net`]: listeners, one task per peer, socket options.
 //! - [`fib`]: the kernel's routes: written, watched, learned from.
@@ -15,7 +16,7 @@
 //! hang or grow without bound. Every queue has a bound and a rule for when it is full; every wait
 //! has a limit and a name. Each piece of state has one owner. Results of socket options are checked.
 //! `unsafe` is in `net/sockopt.rs` and nowhere else. Dependencies point one way:
-//! `bgp-proto ← {config, calico} ← datastore; bgp-proto ← engine ← net; bgp-proto ← fib;
+//! `bgp-proto ← {config, calico} ← datastore ← node; bgp-proto ← engine ← net; bgp-proto ← fib;
 //! {ctl, http} ← daemon`; siblings do not import each other, `daemon` and `main` alone know all of
 //! them.
 
@@ -29,3 +30,4 @@ pub mod engine;
 pub mod fib;
 pub mod http;
 pub mod net;
+pub mod node;

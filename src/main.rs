@@ -1,20 +1,21 @@
 //! margay: the program.
 
 use std::io::IsTerminal;
-use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
 use margay::cli::{self, Cli};
-use margay::config::{Config, LogFormat, LogSettings};
+use margay::config::{LogFormat, LogSettings};
+use margay::daemon;
+use margay::node::Setup;
 use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
     cli::execute(Cli::parse(), run)
 }
 
-fn run(path: &Path, config: Config) -> ExitCode {
-    log_to_stderr(config.log);
+fn run(setup: Setup) -> ExitCode {
+    log_to_stderr(setup.host().log);
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -22,7 +23,7 @@ fn run(path: &Path, config: Config) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    match runtime.block_on(margay::daemon::run(path, config)) {
+    match runtime.block_on(daemon::run(setup)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("margay: {error}");

@@ -24,13 +24,14 @@ const MARGAY: &[(&str, &[&str])] = &[
     ("config", &[]),
     ("calico", &["config"]),
     ("datastore", &["config", "calico"]),
+    ("node", &["config", "calico", "datastore"]),
     ("engine", &[]),
     ("net", &["engine"]),
     ("fib", &[]),
     ("ctl", &[]),
     ("http", &[]),
-    ("cli", &["config", "ctl", "calico"]),
-    ("daemon", &["config", "calico", "datastore", "engine", "net", "fib", "ctl", "http"]),
+    ("cli", &["config", "ctl", "calico", "node"]),
+    ("daemon", &["config", "calico", "node", "datastore", "engine", "net", "fib", "ctl", "http"]),
 ];
 
 fn root() -> PathBuf {

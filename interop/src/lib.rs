@@ -4,6 +4,7 @@
 //! - [`daemon`], [`wait`], [`require`]: processes, bounded waits, and when a test may be skipped.
 //! - [`speaker`]: one description of a speaker and one set of questions for all of them.
 //! - [`margay`], [`bird2`], [`bird16`], [`frr`], [`gobgp`], [`openbgpd`], [`exabgp`]: the speakers.
+//! - [`calico`]: etcd, nodes and pods of a Calico cluster.
 //! - [`subject`]: the speaker under test: margay, or BIRD 2 when the harness itself is in doubt.
 //! - [`matrix`]: the cases that every peer goes through.
 //! - [`raw`], [`message`]: a neighbour that speaks scripted bytes.
@@ -13,6 +14,7 @@
 
 pub mod bird16;
 pub mod bird2;
+pub mod calico;
 pub mod daemon;
 pub mod exabgp;
 pub mod frr;

@@ -13,12 +13,12 @@ use bgp_proto::policy::{Change, Decision, Match, Policy, PrefixSet, Rule};
 use bgp_proto::session::{LocalIdentity, PassiveMode, PeerConfig, TransportSecurity};
 use bgp_proto::table::{AddPathSend, NextHopMode, PeerRoutes, TableConfig};
 use bgp_proto::types::{ClusterId, Family, FibKind, Prefix, RouterId};
-use bgp_proto::wire::AddPathMode;
+use bgp_proto::wire::{AddPathMode, Origin};
 
 use super::plan::{FamilyPlan, NextHop, Plan, PlannedSession, Session, StaticKind};
 use crate::config::{
-    BgpConfig, Config, ControlSettings, FibSettings, LogSettings, Originate, PeerEntry,
-    Redistribute, RedistributeFrom,
+    BgpConfig, Config, FibSettings, HostRoute, HostSettings, Originate, PeerEntry, Redistribute,
+    RedistributeFrom,
 };
 
 /// Hold time that BIRD offers.
@@ -33,17 +33,6 @@ const STALE_TIME: Duration = Duration::from_secs(180);
 /// LOCAL_PREF that BIRD gives a route as it arrives without one.
 const LOCAL_PREF_DEFAULT: u32 = 100;
 
-/// What does not come from Calico.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HostSettings {
-    /// The control socket.
-    pub control: ControlSettings,
-    /// Metrics and health.
-    pub http: Option<SocketAddr>,
-    /// The log.
-    pub log: LogSettings,
-}
-
 /// Turns plans into configurations.
 #[derive(Default)]
 pub struct Converter {
@@ -53,20 +42,10 @@ pub struct Converter {
     imports: Vec<(Arc<Policy>, Arc<Policy>)>,
 }
 
-/// A configuration, and what has no place in it.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Converted {
-    /// What the daemon runs by.
-    pub config: Config,
-    /// Host routes to neighbours (`reachableBy`): destination and gateway. Which interface the
-    /// gateway is on is the host's to know.
-    pub host_routes: Vec<(Prefix, IpAddr)>,
-}
-
 impl Converter {
     /// The configuration that a plan asks for; `None` if the plan may not be put into force, or
     /// the node has no BGP Identifier.
-    pub fn convert(&mut self, plan: &Plan, host: &HostSettings) -> Option<Converted> {
+    pub fn convert(&mut self, plan: &Plan, host: &HostSettings) -> Option<Config> {
         let families = [&plan.families.ipv4, &plan.families.ipv6];
         let router_id = families.iter().find_map(|f| f.router_id).filter(|_| plan.is_complete)?;
         let asn = plan.families.ipv4.asn;
@@ -92,21 +71,22 @@ impl Converter {
             .filter(|route| route.kind == StaticKind::Blackhole)
             .map(|r| Originate { prefix: r.prefix, install: Some(FibKind::Blackhole) })
             .collect();
-        let host_routes =
-            statics().filter_map(|route| Some((route.prefix, route.gateway?))).collect();
-        let config = Config {
+        let host_routes = statics()
+            .filter_map(|route| {
+                Some(HostRoute { destination: route.prefix.addr(), gateway: route.gateway? })
+            })
+            .collect();
+        Some(Config {
             bgp: BgpConfig { identity, cluster_id, listen: listen(plan), memory_max: None },
             peers,
             dynamic: Vec::new(),
             table: Arc::new(table),
             originate,
             redistribute: redistribute(&plan.families.ipv4),
+            host_routes,
             fib,
-            control: host.control.clone(),
-            http: host.http,
-            log: host.log,
-        };
-        Some(Converted { config, host_routes })
+            host: host.clone(),
+        })
     }
 
     /// One peer for each neighbour address: of sessions that share one the first by name.
@@ -249,6 +229,7 @@ fn redistribute(family: &FamilyPlan) -> Vec<Redistribute> {
         protocols: Vec::new(),
         interfaces: Vec::new(),
         prefixes: Vec::new(),
+        origin: Origin::Igp,
         policy: None,
     };
     let connected = Redistribute {
@@ -291,7 +272,7 @@ mod tests {
     use super::*;
     use crate::calico::model::decode;
     use crate::calico::{Resolver, Settings};
-    use crate::config::{LogFormat, LogLevel};
+    use crate::config::{ControlSettings, LogFormat, LogLevel, LogSettings};
 
     fn host() -> HostSettings {
         HostSettings {
@@ -318,7 +299,7 @@ mod tests {
         let mut converter = Converter::default();
         apply(&mut resolver, node("a", "10.0.0.1/24"));
         apply(&mut resolver, node("b", "10.0.0.2/24"));
-        let first = converter.convert(&resolver.plan(), &host()).unwrap().config;
+        let first = converter.convert(&resolver.plan(), &host()).unwrap();
         assert_eq!(first.peers.len(), 1, "the other family has our own address");
         let session = &first.peers[0].session;
         assert_eq!(session.multihop_ttl, Some(64));
@@ -328,7 +309,7 @@ mod tests {
         assert_eq!(first.bgp.listen.len(), 2);
 
         apply(&mut resolver, node("c", "10.0.0.3/24"));
-        let second = converter.convert(&resolver.plan(), &host()).unwrap().config;
+        let second = converter.convert(&resolver.plan(), &host()).unwrap();
         assert_eq!(second.peers.len(), 2);
         assert!(Arc::ptr_eq(&first.peers[0].session, &second.peers[0].session));
         assert!(Arc::ptr_eq(&first.peers[0].routes, &second.peers[0].routes));

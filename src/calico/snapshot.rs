@@ -1,6 +1,7 @@
 //! Every object that BGP reads, at one moment.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::model::{
@@ -169,6 +170,11 @@ impl Snapshot {
     ) -> impl Iterator<Item = &'a Arc<Node>> + use<'a> {
         let names = self.by_address.get(text);
         names.into_iter().flatten().filter_map(|name| self.nodes.get(name))
+    }
+
+    /// Whether a node has the address.
+    pub fn has_node_at(&self, addr: IpAddr) -> bool {
+        self.by_address.contains_key(addr.to_string().as_str())
     }
 
     /// Affinities of a node.

@@ -10,10 +10,11 @@ use std::time::Duration;
 use bgp_proto::types::Prefix;
 use clap::{Args, Parser, Subcommand};
 
-use crate::config::{Config, ControlSettings};
+use crate::config::{ControlSettings, Document};
 use crate::ctl::{
     Client, ClientError, ErrorKind, JsonWriter, Refusal, Renderer, Request, StopMode,
 };
+use crate::node::{Environment, NodeSettings, Setup};
 
 /// It failed.
 const FAILED: u8 = 1;
@@ -36,15 +37,15 @@ pub struct Cli {
 pub enum Command {
     /// Run the daemon in the foreground.
     Run {
-        /// The configuration file.
+        /// The configuration file; without it, what calico-node's environment says.
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
     },
-    /// Validate a configuration file and print what would run.
+    /// Validate a configuration and print what would run.
     Check {
-        /// The configuration file.
+        /// The configuration file; without it, what calico-node's environment says.
         #[arg(long, value_name = "FILE")]
-        config: PathBuf,
+        config: Option<PathBuf>,
     },
     /// Show what the running daemon knows.
     #[command(subcommand)]
@@ -202,21 +203,14 @@ impl Show {
     }
 }
 
-/// Carries out a command with `run`'s being `run`, which gets the file and what it holds.
-pub fn execute(cli: Cli, run: impl FnOnce(&Path, Config) -> ExitCode) -> ExitCode {
+/// Carries out a command with `run`'s being `run`.
+pub fn execute(cli: Cli, run: impl FnOnce(Setup) -> ExitCode) -> ExitCode {
     match cli.command {
-        Command::Run { config: Some(path) } => match load(&path) {
-            Ok(config) => run(&path, config),
+        Command::Run { config } => match load(config, &Environment::of_process()) {
+            Ok(setup) => run(setup),
             Err(code) => code,
         },
-        Command::Run { config: None } => {
-            eprintln!(
-                "margay: running from the Calico environment is not implemented yet; name a \
-                 configuration file with --config"
-            );
-            ExitCode::from(WRONG)
-        }
-        Command::Check { config } => check(&config),
+        Command::Check { config } => check(config, &Environment::of_process()),
         Command::Show(show) => {
             let (request, output) = show.into_request();
             ask(&request, &output.daemon.socket, output.json)
@@ -233,21 +227,43 @@ pub fn execute(cli: Cli, run: impl FnOnce(&Path, Config) -> ExitCode) -> ExitCod
     }
 }
 
-/// Reads a configuration, or says what is wrong with it.
-fn load(path: &Path) -> Result<Config, ExitCode> {
-    Config::load(path).map_err(|errors| {
-        eprintln!("{errors}");
+/// Reads a configuration, or says what is wrong with it or that nothing is to run.
+fn load(path: Option<PathBuf>, env: &Environment) -> Result<Setup, ExitCode> {
+    let wrong = |text: String| {
+        eprintln!("{text}");
         ExitCode::from(WRONG)
-    })
+    };
+    let Some(path) = path else {
+        let settings = NodeSettings::from_env(env).map_err(|e| wrong(format!("margay: {e}")))?;
+        let Some(settings) = settings else {
+            eprintln!("margay: CALICO_NETWORKING_BACKEND says that this node speaks no BGP");
+            return Err(ExitCode::SUCCESS);
+        };
+        return Ok(Setup::Node { path: None, settings: Box::new(settings) });
+    };
+    match Document::load(&path).map_err(|errors| wrong(errors.to_string()))? {
+        Document::Own(config) => Ok(Setup::Own { path, config }),
+        Document::Calico { calico, host } => {
+            let settings = NodeSettings::from_file(*calico, *host, env)
+                .map_err(|e| wrong(format!("{}: calico: {e}", path.display())))?;
+            Ok(Setup::Node { path: Some(path), settings: Box::new(settings) })
+        }
+    }
 }
 
-fn check(path: &Path) -> ExitCode {
-    match load(path) {
-        Ok(config) => match write!(io::stdout().lock(), "{config}") {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => report(ClientError::Output(error)),
-        },
-        Err(code) => code,
+fn check(path: Option<PathBuf>, env: &Environment) -> ExitCode {
+    let setup = match load(path, env) {
+        Ok(setup) => setup,
+        Err(code) => return code,
+    };
+    let mut out = io::stdout().lock();
+    let written = match &setup {
+        Setup::Own { config, .. } => write!(out, "{config}"),
+        Setup::Node { settings, .. } => write!(out, "{settings}"),
+    };
+    match written {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => report(ClientError::Output(error)),
     }
 }
 

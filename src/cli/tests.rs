@@ -75,7 +75,6 @@ fn stop_says_how() {
 fn wrong_arguments_are_exit_code_2() {
     for bad in [
         "margay",
-        "margay check",
         "margay show",
         "margay show routes 10.0.0.1/8",
         "margay explain",

@@ -1,12 +1,13 @@
 //! The difference between two configurations, as a reload applies and prints it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use bgp_proto::types::Prefix;
 
-use super::{Config, Originate};
+use super::{Config, Originate, PeerEntry};
 
 /// What is to be done to get from one configuration to another. Apply in the order of the fields:
 /// removed peers give their addresses and names free for added ones.
@@ -19,6 +20,9 @@ pub struct Changes {
     pub peers_restarted: Vec<Arc<str>>,
     /// Names of peers whose routing parameters alone differ: sessions stay.
     pub peers_reconfigured: Vec<Arc<str>>,
+    /// Old and new names of peers whose session parameters are the same under another name:
+    /// sessions stay. Routing parameters may differ.
+    pub peers_renamed: Vec<(Arc<str>, Arc<str>)>,
     /// Names of peers that are new.
     pub peers_added: Vec<Arc<str>>,
     /// Ranges of dynamic peers that are new, gone, or have other parameters.
@@ -33,6 +37,8 @@ pub struct Changes {
     pub originate_changed: Vec<Prefix>,
     /// Whether the rules for redistribution differ.
     pub redistribute_changed: bool,
+    /// Whether host routes to neighbours differ.
+    pub host_routes_changed: bool,
     /// Whether `[log]` differs.
     pub log_changed: bool,
     /// Keys whose new values count after a restart of the process only, in the order of the file's
@@ -65,15 +71,19 @@ impl Config {
         changes.table_changed = self.table != new.table;
         changes.bgp_listen_changed = self.bgp.listen != new.bgp.listen;
         changes.redistribute_changed = self.redistribute != new.redistribute;
-        changes.log_changed = self.log != new.log;
+        changes.host_routes_changed = self.host_routes != new.host_routes;
+        changes.log_changed = self.host.log != new.host.log;
         let fixed = [
             ("fib.enabled", self.fib.enabled != new.fib.enabled),
             ("fib.table", self.fib.table != new.fib.table),
             ("fib.protocol", self.fib.protocol != new.fib.protocol),
             ("fib.metric", self.fib.metric != new.fib.metric),
-            ("control.socket", self.control.socket != new.control.socket),
-            ("control.bird-sockets", self.control.bird_sockets != new.control.bird_sockets),
-            ("http.listen", self.http != new.http),
+            ("control.socket", self.host.control.socket != new.host.control.socket),
+            (
+                "control.bird-sockets",
+                self.host.control.bird_sockets != new.host.control.bird_sockets,
+            ),
+            ("http.listen", self.host.http != new.host.http),
         ];
         changes.restart_needed =
             fixed.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key).collect();
@@ -81,19 +91,38 @@ impl Config {
     }
 
     fn peer_changes(&self, new: &Config, changes: &mut Changes) {
-        let before: BTreeMap<_, _> = self.peers.iter().map(|p| (&p.name, p)).collect();
-        let after: BTreeMap<_, _> = new.peers.iter().map(|p| (&p.name, p)).collect();
-        let gone = self.peers.iter().filter(|p| !after.contains_key(&p.name));
-        changes.peers_removed = gone.map(|p| Arc::clone(&p.name)).collect();
+        let by_name = |config: &'_ Config| -> HashMap<Arc<str>, usize> {
+            config.peers.iter().enumerate().map(|(i, p)| (Arc::clone(&p.name), i)).collect()
+        };
+        let (before, after) = (by_name(self), by_name(new));
+        let mut gone: BTreeMap<IpAddr, &PeerEntry> = self
+            .peers
+            .iter()
+            .filter(|p| !after.contains_key(&p.name))
+            .map(|p| (p.session.address, p))
+            .collect();
         for peer in &new.peers {
-            let list = match before.get(&peer.name) {
-                None => &mut changes.peers_added,
-                Some(old) if old.session != peer.session => &mut changes.peers_restarted,
-                Some(old) if old.routes != peer.routes => &mut changes.peers_reconfigured,
+            let list = match before.get(&peer.name).and_then(|i| self.peers.get(*i)) {
+                None => match gone.get(&peer.session.address) {
+                    Some(old) if is_same(&old.session, &peer.session) => {
+                        let names = (Arc::clone(&old.name), Arc::clone(&peer.name));
+                        changes.peers_renamed.push(names);
+                        gone.remove(&peer.session.address);
+                        continue;
+                    }
+                    _ => &mut changes.peers_added,
+                },
+                Some(old) if !is_same(&old.session, &peer.session) => &mut changes.peers_restarted,
+                Some(old) if !is_same(&old.routes, &peer.routes) => &mut changes.peers_reconfigured,
                 Some(_) => continue,
             };
             list.push(Arc::clone(&peer.name));
         }
+        let gone = self
+            .peers
+            .iter()
+            .filter(|p| gone.get(&p.session.address).is_some_and(|left| left.name == p.name));
+        changes.peers_removed = gone.map(|p| Arc::clone(&p.name)).collect();
     }
 
     fn origination_changes(&self, new: &Config, changes: &mut Changes) {
@@ -109,6 +138,11 @@ impl Config {
             .map(|(prefix, _)| *prefix)
             .collect();
     }
+}
+
+/// Compares by content, which is quick for parts that stayed where they are in memory.
+pub(super) fn is_same<T: PartialEq>(a: &Arc<T>, b: &Arc<T>) -> bool {
+    Arc::ptr_eq(a, b) || a == b
 }
 
 impl Changes {
@@ -129,11 +163,16 @@ impl Changes {
         for (names, what) in peers {
             lines.extend(names.iter().map(|name| format!("peer {name}: {what}")));
         }
+        let renamed = self.peers_renamed.iter();
+        lines.extend(
+            renamed.map(|(old, new)| format!("peer {old}: renamed to {new}, session stays")),
+        );
         lines.extend(self.dynamic_changed.iter().map(|p| format!("dynamic peers {p}: changed")));
         let flags = [
             (self.table_changed, "routing parameters of the process: changed"),
             (self.bgp_listen_changed, "listening addresses: changed"),
             (self.redistribute_changed, "redistribution: changed"),
+            (self.host_routes_changed, "host routes to neighbours: changed"),
             (self.log_changed, "logging: changed"),
         ];
         lines.extend(flags.iter().filter(|(on, _)| *on).map(|(_, what)| (*what).to_owned()));

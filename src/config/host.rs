@@ -1,4 +1,4 @@
-//! `[fib]`, `[control]`, `[http]`, `[log]`, `[calico]`.
+//! `[fib]`, `[control]`, `[http]`, `[log]`.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -157,29 +157,4 @@ pub(super) fn read_log(root: &Table<'_>) -> LogSettings {
         log = LogSettings { level: level.unwrap_or_default(), format: format.unwrap_or_default() };
     }
     log
-}
-
-/// The place of `[calico]` is reserved: its keys are known, and it is refused.
-pub(super) fn refuse_calico(root: &Table<'_>) {
-    let Some(value) = root.get("calico") else { return };
-    let Some(table) = value.table() else { return };
-    for key in [
-        "node",
-        "datastore",
-        "endpoints",
-        "ca-file",
-        "cert-file",
-        "key-file",
-        "username",
-        "password-file",
-        "path",
-        "bird-sockets",
-    ] {
-        table.get(key);
-    }
-    table.finish();
-    value.fault_key(
-        "reading Calico's datastore is not implemented yet",
-        "remove the table and list the peers as [[bgp.peers]]",
-    );
 }

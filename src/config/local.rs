@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use bgp_proto::types::{FibKind, Prefix};
+use bgp_proto::wire::Origin;
 
 use super::host::read_protocol;
 use super::policy::Policies;
@@ -131,11 +132,14 @@ pub(super) fn read_redistribute(
             refuse_empty(&value);
             value.read_list(Value::parse)
         });
+        let origins = [("igp", Origin::Igp), ("incomplete", Origin::Incomplete)];
+        let origin = table.get("origin").and_then(|v| v.choice(&origins));
         let policy = table.get("policy").and_then(|v| policies.named(&v));
         table.finish();
         if let Some(from) = from {
             rules.push(Redistribute {
                 from,
+                origin: origin.unwrap_or(Origin::Incomplete),
                 protocols: protocols.unwrap_or_default(),
                 interfaces: interfaces.unwrap_or_default(),
                 prefixes: prefixes.unwrap_or_default(),

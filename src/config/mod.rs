@@ -1,14 +1,17 @@
 //! Configuration: TOML to one immutable [`Config`].
 //!
-//! Read, parse, validate: [`Config::load`] does all three and starts nothing. What comes out is
+//! Read, parse, validate: [`Document::load`] does all three and starts nothing. What comes out is
 //! complete: every default is applied, every policy name is resolved, every password file is read.
 //! What is wrong is reported together, each as `FILE:LINE:COL: KEY: what is wrong; remedy`.
+//!
+//! With `[calico]` the file says only where the objects are that a configuration follows from.
 //!
 //! [`Config::changes_to`] is the difference between two configurations as a reload must apply it.
 //!
 //! Not here: acting on any of it. Dependencies: `bgp_proto` only.
 
 mod bgp;
+mod calico;
 mod changes;
 mod error;
 mod host;
@@ -27,13 +30,15 @@ use std::sync::Arc;
 use bgp_proto::policy::Policy;
 use bgp_proto::session::{LocalIdentity, PeerConfig};
 use bgp_proto::table::{PeerRoutes, TableConfig};
-use bgp_proto::types::{ClusterId, FibKind, Prefix};
+use bgp_proto::types::{Asn, ClusterId, FibKind, Prefix, RouterId};
+use bgp_proto::wire::Origin;
 
+pub use calico::{CalicoDatastore, CalicoEtcd, CalicoSettings};
 pub use changes::Changes;
 pub use error::{Error, Errors};
 pub use local::KernelRoute;
 
-use reader::Document;
+use reader::{Parsed, Table};
 
 /// Everything that the daemon runs by.
 #[derive(Clone, Debug, PartialEq)]
@@ -50,14 +55,46 @@ pub struct Config {
     pub originate: Vec<Originate>,
     /// Which of the kernel's routes we announce. The first rule that selects a route decides.
     pub redistribute: Vec<Redistribute>,
+    /// Host routes of our own to neighbours, in no particular order, each destination once.
+    pub host_routes: Vec<HostRoute>,
     /// Where our routes go in the kernel.
     pub fib: FibSettings,
+    /// What concerns this machine only.
+    pub host: HostSettings,
+}
+
+/// What concerns this machine only: it never follows from objects that others wrote.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostSettings {
     /// The control socket.
     pub control: ControlSettings,
     /// Where metrics and health are served; `None`: nowhere.
     pub http: Option<SocketAddr>,
     /// What is logged, and how.
     pub log: LogSettings,
+}
+
+/// A route of our own to a neighbour that is not on a network of ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct HostRoute {
+    /// The neighbour.
+    pub destination: IpAddr,
+    /// Where its packets go; the route is active while this is on a network of ours.
+    pub gateway: IpAddr,
+}
+
+/// What a configuration file asks for.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Document {
+    /// What to run is in the file.
+    Own(Box<Config>),
+    /// What to run follows from Calico's objects.
+    Calico {
+        /// Whose, and where they are.
+        calico: Box<CalicoSettings>,
+        /// The rest of the file.
+        host: Box<HostSettings>,
+    },
 }
 
 /// Who we are and where we listen.
@@ -74,7 +111,7 @@ pub struct BgpConfig {
 }
 
 /// A peer with an address.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct PeerEntry {
     /// Unique. Default: the address.
     pub name: Arc<str>,
@@ -82,6 +119,15 @@ pub struct PeerEntry {
     pub session: Arc<PeerConfig>,
     /// A change never restarts the session.
     pub routes: Arc<PeerRoutes>,
+}
+
+impl PartialEq for PeerEntry {
+    /// By content, which is quick for parts that stayed where they are in memory.
+    fn eq(&self, other: &Self) -> bool {
+        self.name == other.name
+            && changes::is_same(&self.session, &other.session)
+            && changes::is_same(&self.routes, &other.routes)
+    }
 }
 
 /// A range of addresses that peers may connect from. We never dial into it. An address that is a
@@ -147,6 +193,8 @@ pub struct Redistribute {
     pub interfaces: Vec<String>,
     /// Equal to or inside one of these; empty: any.
     pub prefixes: Vec<Prefix>,
+    /// ORIGIN of what is announced. Default incomplete.
+    pub origin: Origin,
     /// Applied to what the rule selects; `None`: all of it, unchanged.
     pub policy: Option<Arc<Policy>>,
 }
@@ -234,62 +282,128 @@ pub enum LogFormat {
 }
 
 impl Config {
+    /// Speaks with nobody and leaves the kernel as it is: what runs while it is not known yet what
+    /// to run.
+    pub fn idle(host: HostSettings) -> Config {
+        let identity = LocalIdentity { asn: Asn(0), router_id: RouterId(0) };
+        let fib =
+            FibSettings { enabled: true, table: 254, protocol: 12, metric: 0, multipath_max: 16 };
+        let table = TableConfig {
+            asn: identity.asn,
+            router_id: identity.router_id,
+            cluster_id: ClusterId(0),
+            multipath_max: fib.multipath_max,
+            fib_policy: None,
+            fib_enabled: fib.enabled,
+            log_bytes_max: 16 << 20,
+            memory_max: None,
+        };
+        Config {
+            bgp: BgpConfig {
+                identity,
+                cluster_id: ClusterId(0),
+                listen: Vec::new(),
+                memory_max: None,
+            },
+            peers: Vec::new(),
+            dynamic: Vec::new(),
+            table: Arc::new(table),
+            originate: Vec::new(),
+            redistribute: Vec::new(),
+            host_routes: Vec::new(),
+            fib,
+            host,
+        }
+    }
+}
+
+#[cfg(test)]
+impl Config {
+    /// What a text without `[calico]` says.
+    pub(crate) fn parse(path: &Path, text: &str) -> Result<Config, Errors> {
+        match Document::parse(path, text)? {
+            Document::Own(config) => Ok(*config),
+            Document::Calico { .. } => panic!("[calico] in {text}"),
+        }
+    }
+}
+
+impl Document {
     /// Reads, parses and validates a file, and the password files that it names.
     ///
     /// # Errors
     /// Everything that is wrong, sorted by place. Values of password keys are never part of it.
-    pub fn load(path: &Path) -> Result<Config, Errors> {
+    pub fn load(path: &Path) -> Result<Document, Errors> {
         let octets = std::fs::read(path).map_err(|e| Errors::unreadable(path, &e))?;
         let text = String::from_utf8(octets).map_err(|e| {
             let valid = e.utf8_error().valid_up_to();
             let line = e.as_bytes()[..valid].iter().filter(|o| **o == b'\n').count() + 1;
             Errors::not_text(path, line)
         })?;
-        Config::parse(path, &text)
+        Document::parse(path, &text)
     }
 
-    /// As [`Config::load`], from text. `path` stands in errors, and password files are relative to
-    /// its folder.
+    /// As [`Document::load`], from text. `path` stands in errors, and files that the text names are
+    /// relative to its folder.
     ///
     /// # Errors
-    /// See [`Config::load`].
-    pub fn parse(path: &Path, text: &str) -> Result<Config, Errors> {
-        let document = Document::parse(path, text);
-        let config = document.root().and_then(|root| {
-            let policies = policy::read(&root);
-            let bgp = bgp::read(&root, &policies, path.parent().unwrap_or(Path::new("")));
-            let originate = local::read_originate(&root);
-            let fib = host::read_fib(&root, &policies);
-            let redistribute = local::read_redistribute(&root, &policies, &fib.settings);
-            let control = host::read_control(&root);
-            let http = host::read_http(&root);
-            let log = host::read_log(&root);
-            host::refuse_calico(&root);
-            root.finish();
-            let bgp = bgp?;
-            let table = TableConfig {
-                asn: bgp.global.identity.asn,
-                router_id: bgp.global.identity.router_id,
-                cluster_id: bgp.global.cluster_id,
-                multipath_max: fib.settings.multipath_max,
-                fib_policy: fib.policy,
-                fib_enabled: fib.settings.enabled,
-                log_bytes_max: 16 << 20,
-                memory_max: bgp.global.memory_max,
+    /// See [`Document::load`].
+    pub fn parse(path: &Path, text: &str) -> Result<Document, Errors> {
+        let parsed = Parsed::parse(path, text);
+        let base = path.parent().unwrap_or(Path::new(""));
+        let document = parsed.root().and_then(|root| {
+            let document = if root.get("calico").is_some() {
+                let calico = calico::read(&root, base);
+                let mut host = read_host(&root);
+                calico.map(|(calico, bird_sockets)| {
+                    host.control.bird_sockets = host.control.bird_sockets.take().or(bird_sockets);
+                    Document::Calico { calico: Box::new(calico), host: Box::new(host) }
+                })
+            } else {
+                read_own(&root, base).map(|config| Document::Own(Box::new(config)))
             };
-            Some(Config {
-                bgp: bgp.global,
-                peers: bgp.peers,
-                dynamic: bgp.dynamic,
-                table: Arc::new(table),
-                originate,
-                redistribute,
-                fib: fib.settings,
-                control,
-                http,
-                log,
-            })
+            root.finish();
+            document
         });
-        document.finish(config)
+        parsed.finish(document)
     }
+}
+
+fn read_host(root: &Table<'_>) -> HostSettings {
+    HostSettings {
+        control: host::read_control(root),
+        http: host::read_http(root),
+        log: host::read_log(root),
+    }
+}
+
+fn read_own(root: &Table<'_>, base: &Path) -> Option<Config> {
+    let policies = policy::read(root);
+    let bgp = bgp::read(root, &policies, base);
+    let originate = local::read_originate(root);
+    let fib = host::read_fib(root, &policies);
+    let redistribute = local::read_redistribute(root, &policies, &fib.settings);
+    let host = read_host(root);
+    let bgp = bgp?;
+    let table = TableConfig {
+        asn: bgp.global.identity.asn,
+        router_id: bgp.global.identity.router_id,
+        cluster_id: bgp.global.cluster_id,
+        multipath_max: fib.settings.multipath_max,
+        fib_policy: fib.policy,
+        fib_enabled: fib.settings.enabled,
+        log_bytes_max: 16 << 20,
+        memory_max: bgp.global.memory_max,
+    };
+    Some(Config {
+        bgp: bgp.global,
+        peers: bgp.peers,
+        dynamic: bgp.dynamic,
+        table: Arc::new(table),
+        originate,
+        redistribute,
+        host_routes: Vec::new(),
+        fib: fib.settings,
+        host,
+    })
 }

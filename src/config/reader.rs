@@ -38,14 +38,14 @@ impl Faults {
 }
 
 /// A parsed file.
-pub(super) struct Document<'a> {
+pub(super) struct Parsed<'a> {
     file: String,
     text: &'a str,
     root: Option<Spanned<DeTable<'a>>>,
     faults: Faults,
 }
 
-impl<'a> Document<'a> {
+impl<'a> Parsed<'a> {
     pub(super) fn parse(file: &Path, text: &'a str) -> Self {
         let faults = Faults::default();
         let (root, errors) = DeTable::parse_recoverable(text);
@@ -55,7 +55,7 @@ impl<'a> Document<'a> {
             faults.note(error.span().map_or(0, |s| s.start), "", what, "correct the TOML");
         }
         let root = errors.is_empty().then_some(root);
-        Document { file: file.display().to_string(), text, root, faults }
+        Parsed { file: file.display().to_string(), text, root, faults }
     }
 
     /// The top of the document; `None` if it is not TOML.

@@ -57,15 +57,15 @@ impl fmt::Display for Config {
             )?,
             false => writeln!(f, "writes no routes to the kernel")?,
         }
-        writeln!(f, "control socket {}", self.control.socket.display())?;
-        if let Some(BirdSockets { ipv4, ipv6 }) = &self.control.bird_sockets {
+        writeln!(f, "control socket {}", self.host.control.socket.display())?;
+        if let Some(BirdSockets { ipv4, ipv6 }) = &self.host.control.bird_sockets {
             writeln!(f, "BIRD's sockets {} and {}", ipv4.display(), ipv6.display())?;
         }
         match self.bgp.memory_max {
             Some(octets) => writeln!(f, "routes hold at most {} MiB", octets >> 20)?,
             None => writeln!(f, "no limit to the memory of routes (bgp.memory-max)")?,
         }
-        if let Some(http) = self.http {
+        if let Some(http) = self.host.http {
             writeln!(f, "metrics and health on http://{http}")?;
         }
         let needs = self.privileges();

@@ -4,7 +4,7 @@ use bgp_proto::policy::{Change, Decision, Match, PrefixSet, Source};
 use bgp_proto::session::{PassiveMode, RoleMode};
 use bgp_proto::table::{AddPathSend, NextHopMode};
 use bgp_proto::types::{Asn, Family, FamilySet, Role, RouterId};
-use bgp_proto::wire::AddPathMode;
+use bgp_proto::wire::{AddPathMode, Origin};
 
 use super::*;
 
@@ -34,9 +34,9 @@ fn the_least_configuration_has_every_default() {
     let fib = FibSettings { enabled: true, table: 254, protocol: 12, metric: 0, multipath_max: 16 };
     assert_eq!(config.fib, fib);
     assert!(config.table.fib_enabled && config.table.fib_policy.is_none());
-    assert_eq!(config.control.socket, Path::new("/run/margay/margay.sock"));
-    assert_eq!(config.http, None);
-    assert_eq!(config.log.level, LogLevel::Info);
+    assert_eq!(config.host.control.socket, Path::new("/run/margay/margay.sock"));
+    assert_eq!(config.host.http, None);
+    assert_eq!(config.host.log.level, LogLevel::Info);
 }
 
 #[test]
@@ -113,8 +113,8 @@ fn the_full_example_is_read_key_by_key() {
     assert_eq!(config.redistribute[1].from, RedistributeFrom::Connected);
     let fib = FibSettings { enabled: true, table: 100, protocol: 77, metric: 32, multipath_max: 8 };
     assert_eq!(config.fib, fib);
-    assert_eq!(config.http, Some("127.0.0.1:9479".parse().unwrap()));
-    assert_eq!((config.log.level, config.log.format), (LogLevel::Debug, LogFormat::Json));
+    assert_eq!(config.host.http, Some("127.0.0.1:9479".parse().unwrap()));
+    assert_eq!((config.host.log.level, config.host.log.format), (LogLevel::Debug, LogFormat::Json));
 }
 
 #[test]
@@ -213,6 +213,7 @@ fn redistribution_selects_by_every_criterion() {
         protocols: Vec::new(),
         interfaces: Vec::new(),
         prefixes: Vec::new(),
+        origin: Origin::Incomplete,
         policy: None,
     };
     assert!(any.selects(&KernelRoute { protocol: 3, interface: None, ..route }));
@@ -243,6 +244,12 @@ fn a_reload_touches_what_differs_and_nothing_else() {
     assert!(c.peers_restarted.is_empty() && !c.table_changed);
 
     let c = changed("name = \"tor-1\"", "name = \"tor-2\"");
+    assert_eq!(c.peers_renamed, [("tor-1".into(), "tor-2".into())]);
+    assert_eq!(c, Changes { peers_renamed: c.peers_renamed.clone(), ..Changes::default() });
+    let c = changed(
+        "name = \"tor-1\"\naddress = \"192.0.2.1\"",
+        "name = \"tor-2\"\naddress = \"192.0.2.9\"",
+    );
     assert_eq!(
         (names(&c.peers_removed), names(&c.peers_added)),
         (vec!["tor-1".into()], vec!["tor-2".into()])
@@ -333,5 +340,90 @@ proptest::proptest! {
         if let Err(errors) = parse(&text) {
             proptest::prop_assert!(errors.as_slice().iter().all(|e| e.line.is_some() && e.column.is_some()));
         }
+    }
+}
+
+fn calico(text: &str) -> Result<(CalicoSettings, HostSettings), Vec<String>> {
+    match Document::parse(Path::new("/etc/margay/m.toml"), text) {
+        Ok(Document::Calico { calico, host }) => Ok((*calico, *host)),
+        Ok(Document::Own(_)) => panic!("no [calico] in {text}"),
+        Err(errors) => Err(errors.to_string().lines().map(str::to_owned).collect()),
+    }
+}
+
+#[test]
+fn calico_says_where_its_objects_are() {
+    let (settings, host) = calico(
+        "[calico]\nnode = \"n1\"\ndatastore = \"etcd\"\nca-file = \"ca.pem\"\n\
+         endpoints = [\"https://10.0.0.1:2379\", \"https://[fd00::2]:2379/\"]\n\
+         cert-file = \"/c.pem\"\nkey-file = \"/k.pem\"\nusername = \"margay\"\n\
+         password-file = \"password\"\npath = \"secrets\"\nendpoint-status = \"/run/e\"\n\
+         bird-sockets = [\"/run/bird.ctl\", \"/run/bird6.ctl\"]\n\
+         [http]\nlisten = \"127.0.0.1:9479\"\n",
+    )
+    .unwrap();
+    let etcd = CalicoEtcd {
+        endpoints: vec!["https://10.0.0.1:2379".into(), "https://[fd00::2]:2379".into()],
+        ca_file: Some("/etc/margay/ca.pem".into()),
+        certificate: Some(("/c.pem".into(), "/k.pem".into())),
+        user: Some(("margay".into(), "/etc/margay/password".into())),
+    };
+    assert_eq!(settings.node.as_deref(), Some("n1"));
+    assert_eq!(settings.datastore, Some(CalicoDatastore::Etcd(etcd)));
+    assert_eq!(settings.path, [PathBuf::from("/etc/margay/secrets")]);
+    assert_eq!(settings.endpoint_status, Some("/run/e".into()));
+    let ipv4 = host.control.bird_sockets.map(|sockets| sockets.ipv4);
+    assert_eq!(ipv4, Some("/run/bird.ctl".into()));
+    assert!(host.http.is_some());
+
+    let (settings, _) = calico("[calico]\n").unwrap();
+    assert_eq!((settings.node, settings.datastore), (None, None));
+    let (settings, _) = calico("[calico]\ndatastore = \"file\"\npath = \"/c\"\n").unwrap();
+    assert_eq!(settings.datastore, Some(CalicoDatastore::Files));
+}
+
+#[test]
+fn faults_of_calico() {
+    for (text, fault) in [
+        (
+            "datastore = \"ectd\"",
+            "2:13: calico.datastore: \"ectd\" is not known here; did you mean \"etcd\"?",
+        ),
+        (
+            "datastore = \"etcd\"",
+            "1:1: calico.endpoints: is missing; write endpoints = [\"http://127.0.0.1:2379\"]",
+        ),
+        (
+            "datastore = \"file\"",
+            "1:1: calico.path: is missing; write path = \"/etc/margay/calico\"",
+        ),
+        (
+            "datastore = \"etcd\"\nendpoints = \"10.0.0.1\"",
+            "3:13: calico.endpoints: \"10.0.0.1\" is not an endpoint; write http://HOST:PORT or https://HOST:PORT",
+        ),
+        (
+            "datastore = \"etcd\"\nendpoints = \"http://a\"\ncert-file = \"c\"",
+            "4:1: calico.cert-file: needs key-file; write both",
+        ),
+        (
+            "datastore = \"etcd\"\nendpoints = \"http://a\"\npassword-file = \"c\"",
+            "4:1: calico.password-file: needs username; write both",
+        ),
+        (
+            "datastore = \"file\"\npath = \"p\"\nendpoints = \"http://a\"",
+            "4:1: calico.endpoints: says how etcd is reached, and datastore is \"file\"; write datastore = \"etcd\", or leave the key out",
+        ),
+        ("node = \"\"", "2:8: calico.node: is empty; leave the key out, or name something"),
+        ("nodes = 1", "2:1: calico.nodes: unknown key; did you mean \"node\"?"),
+        (
+            "[bgp]\nasn = 1",
+            "2:2: bgp: follows from Calico's objects where [calico] is; leave one of them out",
+        ),
+    ] {
+        let faults = calico(&format!("[calico]\n{text}\n")).unwrap_err();
+        assert!(
+            faults.iter().any(|f| f == &format!("/etc/margay/m.toml:{fault}")),
+            "{text}: {faults:#?}"
+        );
     }
 }

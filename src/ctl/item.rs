@@ -53,6 +53,49 @@ pub struct Status {
     pub groups: u32,
     /// The kernel's routes of ours.
     pub fib: FibCounts,
+    /// On a Calico node: what is known about its objects.
+    pub calico: Option<Calico>,
+}
+
+/// What is known about a Calico node's objects.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Calico {
+    /// The node.
+    pub node: String,
+    /// Where objects come from.
+    pub sources: Vec<CalicoSource>,
+    /// Objects, or parts of them, that cannot be used; sorted, the first thousand.
+    pub problems: Vec<CalicoProblem>,
+    /// How many there are in all.
+    pub problems_count: u32,
+    /// Sessions that go on only until others carry their routes.
+    pub parting: Vec<String>,
+}
+
+/// Where objects come from.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CalicoSource {
+    /// In a few words.
+    pub name: String,
+    /// `connecting`, `current` or `away`.
+    pub state: String,
+    /// Whether its objects were listed once.
+    pub listed: bool,
+    /// etcd's revision of the last list.
+    pub revision: Option<i64>,
+    /// Seconds since it cannot be read.
+    pub away_seconds: Option<u64>,
+    /// Why.
+    pub error: Option<String>,
+}
+
+/// An object, or a part of it, that cannot be used.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CalicoProblem {
+    /// `KIND/NAME`.
+    pub object: String,
+    /// What is wrong with it and what happens instead.
+    pub text: String,
 }
 
 /// How far the kernel is.

@@ -7,8 +7,8 @@ use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
 use super::item::{
-    AsPathPart, Explanation, FibRoute, Gateway, Group, Path, Peer, PerFamily, Reloaded, Route,
-    Status, Stopping,
+    AsPathPart, Calico, Explanation, FibRoute, Gateway, Group, Path, Peer, PerFamily, Reloaded,
+    Route, Status, Stopping,
 };
 use super::table::{Align, Table, clean};
 use super::{ClientError, Request, StopMode};
@@ -211,7 +211,33 @@ fn status(s: &Status) -> String {
         ),
         false => line(&mut out, "kernel routes", "not written"),
     }
+    if let Some(calico) = &s.calico {
+        calico_status(calico, &mut out);
+    }
     out
+}
+
+fn calico_status(c: &Calico, out: &mut String) {
+    line(out, "Calico node", &c.node);
+    for source in &c.sources {
+        let state = match (source.state.as_str(), source.revision, source.away_seconds) {
+            ("current", Some(revision), _) => format!("current, listed at revision {revision}"),
+            ("away", _, since) => format!(
+                "away for {}: {}",
+                age(since.unwrap_or_default()),
+                source.error.as_deref().unwrap_or_default()
+            ),
+            (state, ..) => state.to_owned(),
+        };
+        line(out, "source", format_args!("{}: {state}", source.name));
+    }
+    if !c.parting.is_empty() {
+        line(out, "parting", c.parting.join(" "));
+    }
+    line(out, "problems", c.problems_count);
+    for problem in &c.problems {
+        line(out, "  ", format_args!("{}: {}", problem.object, problem.text));
+    }
 }
 
 const PEER_COLUMNS: [(&str, Align); 9] = [

@@ -2,24 +2,27 @@
 //!
 //! Each page is one short question to its owner; nothing is held between pages.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bgp_proto::table::{PeerCounts, RouteFilter, Table};
 use bgp_proto::types::{PeerId, Prefix, Time};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::Stop;
 use super::registry::{Record, Registry};
 use super::startup::Startup;
+use crate::calico::Problem;
 use crate::config::{Changes, Config};
 use crate::ctl;
-use crate::ctl::item::{FibCounts, PerFamily, Reloaded, Status, Stopping};
+use crate::ctl::item::{self, FibCounts, PerFamily, Reloaded, Status, Stopping};
 use crate::ctl::{
     Backend, Cursor, Names, Page, PeerFacts, Refusal, Request, StopMode, WallClock, rfc3339,
 };
+use crate::datastore::State;
 use crate::engine::Handle;
 use crate::fib::{Fib, FibView};
+use crate::node::{NodeStatus, SourceStatus};
 
 /// Destinations, kernel routes or peers on one page.
 pub(super) const PAGE: usize = 500;
@@ -34,11 +37,16 @@ pub(super) enum Order {
 
 /// What `show status` says about the configuration.
 struct Published {
-    path: PathBuf,
+    /// Where the configuration comes from.
+    described: String,
     config: Arc<Config>,
     read_at: Time,
     /// What is missing for being ready.
     not_ready: Option<String>,
+    /// Why it is not listened where the configuration says.
+    listen_fault: Option<String>,
+    /// Sessions that go on only until others carry their routes.
+    parting: Vec<String>,
 }
 
 /// Answers control clients. Clones share everything.
@@ -49,6 +57,10 @@ pub(super) struct Answers {
     registry: Registry,
     orders: mpsc::Sender<Order>,
     published: Arc<Mutex<Option<Published>>>,
+    /// The configuration file, if there is one.
+    file: Option<PathBuf>,
+    /// On a Calico node: what is known about its objects.
+    node: Option<watch::Receiver<Arc<NodeStatus>>>,
     started: Time,
     /// While the first minutes last.
     startup: Arc<Mutex<Option<Startup>>>,
@@ -70,16 +82,46 @@ impl Answers {
             published: Arc::default(),
             started,
             startup: Arc::default(),
+            file: None,
+            node: None,
         }
     }
 
+    /// The configuration file; set before the first clone.
+    pub(super) fn set_file(&mut self, file: Option<PathBuf>) {
+        self.file = file;
+    }
+
+    /// The configuration file, if there is one.
+    pub(super) fn file(&self) -> Option<PathBuf> {
+        self.file.clone()
+    }
+
+    /// This is a Calico node; set before the first clone.
+    pub(super) fn set_node(&mut self, status: watch::Receiver<Arc<NodeStatus>>) {
+        self.node = Some(status);
+    }
+
     /// The configuration that is in force.
-    pub(super) fn publish(&self, path: &Path, config: &Arc<Config>) {
+    pub(super) fn publish(&self, described: &str, config: &Arc<Config>) {
         let read_at = self.table.clock().now();
         let mut published = self.published.lock().unwrap_or_else(PoisonError::into_inner);
-        let not_ready = published.as_ref().and_then(|p| p.not_ready.clone());
-        *published =
-            Some(Published { path: path.into(), config: Arc::clone(config), read_at, not_ready });
+        match published.as_mut() {
+            Some(published) => {
+                published.config = Arc::clone(config);
+                published.read_at = read_at;
+            }
+            None => {
+                *published = Some(Published {
+                    described: described.to_owned(),
+                    config: Arc::clone(config),
+                    read_at,
+                    not_ready: None,
+                    listen_fault: None,
+                    parting: Vec::new(),
+                });
+            }
+        }
     }
 
     /// The first minutes begin, or end.
@@ -101,22 +143,42 @@ impl Answers {
     pub(super) fn in_force(&self) -> Option<(Arc<Config>, Time, String)> {
         let published = self.published.lock().unwrap_or_else(PoisonError::into_inner);
         let published = published.as_ref()?;
-        let source = published.path.display().to_string();
-        Some((Arc::clone(&published.config), published.read_at, source))
+        Some((Arc::clone(&published.config), published.read_at, published.described.clone()))
     }
 
     /// What is missing for being ready; `None` once nothing is.
     pub(super) fn set_not_ready(&self, reason: Option<String>) {
+        self.change_published(|published| published.not_ready = reason);
+    }
+
+    /// Why it is not listened where the configuration says; `None`: it is.
+    pub(super) fn set_listen_fault(&self, fault: Option<String>) {
+        self.change_published(|published| published.listen_fault = fault);
+    }
+
+    /// Sessions that go on only until others carry their routes.
+    pub(super) fn set_parting(&self, names: Vec<String>) {
+        self.change_published(|published| published.parting = names);
+    }
+
+    fn change_published(&self, change: impl FnOnce(&mut Published)) {
         let mut published = self.published.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(published) = published.as_mut() {
-            published.not_ready = reason;
-        }
+        published.as_mut().map(change).unwrap_or_default();
     }
 
     /// What is missing for being ready.
     pub(super) fn not_ready(&self) -> Option<String> {
+        if let Some(waiting) = self.node_status().and_then(|status| status.waiting_for()) {
+            return Some(waiting);
+        }
         let published = self.published.lock().unwrap_or_else(PoisonError::into_inner);
-        published.as_ref().and_then(|published| published.not_ready.clone())
+        let published = published.as_ref()?;
+        published.listen_fault.clone().or_else(|| published.not_ready.clone())
+    }
+
+    /// What is known about a Calico node's objects.
+    pub(super) fn node_status(&self) -> Option<Arc<NodeStatus>> {
+        self.node.as_ref().map(|status| Arc::clone(&status.borrow()))
     }
 
     pub(super) fn registry(&self) -> &Registry {
@@ -198,11 +260,13 @@ impl Answers {
             status.asn = config.bgp.identity.asn.0;
             status.router_id = config.bgp.identity.router_id.to_string();
             status.cluster_id = config.bgp.cluster_id.to_string();
-            status.config = Some(published.path.display().to_string());
+            status.config = Some(published.described.clone());
             status.config_read = Some(rfc3339(clock.wall(published.read_at)));
             status.fib.enabled = config.fib.enabled;
-            status.not_ready = published.not_ready.clone();
+            status.calico = self.node_status().map(|node| calico(&node, &published.parting));
         }
+        drop(published);
+        status.not_ready = self.not_ready();
         Page::last([status])
     }
 
@@ -344,6 +408,42 @@ impl Backend for Answers {
             Request::Reload => self.reload().await,
             Request::Stop { mode, message } => self.stop_daemon(*mode, message.clone()).await,
         }
+    }
+}
+
+/// What `show status` says about a Calico node's objects.
+fn calico(status: &NodeStatus, parting: &[String]) -> item::Calico {
+    /// More are counted only.
+    const PROBLEMS_MAX: usize = 1000;
+    let source = |source: &SourceStatus| {
+        let shown = item::CalicoSource {
+            name: source.name.clone(),
+            listed: source.listed,
+            ..item::CalicoSource::default()
+        };
+        match &source.state {
+            State::Connecting => item::CalicoSource { state: "connecting".into(), ..shown },
+            State::Current { revision } => {
+                item::CalicoSource { state: "current".into(), revision: *revision, ..shown }
+            }
+            State::Away { since, reason } => item::CalicoSource {
+                state: "away".into(),
+                away_seconds: Some(since.elapsed().as_secs()),
+                error: Some(reason.to_string()),
+                ..shown
+            },
+        }
+    };
+    let problem = |problem: &Problem| item::CalicoProblem {
+        object: problem.object.clone(),
+        text: problem.text.clone(),
+    };
+    item::Calico {
+        node: status.node.clone(),
+        sources: status.sources.iter().map(source).collect(),
+        problems: status.problems.iter().take(PROBLEMS_MAX).map(problem).collect(),
+        problems_count: u32::try_from(status.problems.len()).unwrap_or(u32::MAX),
+        parting: parting.to_vec(),
     }
 }
 

@@ -15,7 +15,7 @@ use tokio::sync::oneshot;
 use super::answers::{Answers, Order, PAGE};
 use super::registry::Record;
 use super::startup::{Owes, Startup};
-use crate::config::Config;
+use crate::config::Document;
 use crate::ctl::bird::{
     self, Backend, BgpDetails, BgpRoute, ChangeCounts, Details, Directions, Established, IgpMetric,
     Interface, Kind, Phase, Protocol, ProtocolId, Rank, Recovery, RecoveryOf, Route, RoutePage,
@@ -184,9 +184,10 @@ impl Backend for Answers {
             let reloaded = self.order(Order::Reload(reply), answer).await;
             return reloaded.map_err(|refusal| refusal.text)?.map(drop);
         }
-        let path = Backend::configuration(self).await;
+        // Without a file there is nothing that could be wrong.
+        let Some(path) = self.file() else { return Ok(()) };
         let read = tokio::task::spawn_blocking(move || {
-            Config::load(path.as_ref()).map(drop).map_err(|errors| errors.to_string())
+            Document::load(&path).map(drop).map_err(|errors| errors.to_string())
         });
         read.await.map_err(|_| "reading the configuration failed".to_owned())?
     }

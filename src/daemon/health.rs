@@ -3,7 +3,9 @@
 use bgp_proto::session::PeerConfig;
 
 use super::answers::Answers;
-use crate::http::{FibMetrics, MetricsSnapshot, PeerMetrics, Source};
+use crate::datastore::State;
+use crate::http::{CalicoMetrics, FibMetrics, MetricsSnapshot, PeerMetrics, Source};
+use crate::node::NodeStatus;
 
 impl Source for Answers {
     async fn metrics(&self) -> MetricsSnapshot {
@@ -46,6 +48,7 @@ impl Source for Answers {
                 errors: kernel.errors,
                 resyncs: kernel.resyncs,
             }),
+            calico: self.node_status().map(|status| calico(&status)),
             ready: Answers::not_ready(self).is_none(),
         }
     }
@@ -57,5 +60,24 @@ impl Source for Answers {
 
     async fn not_ready(&self) -> Option<String> {
         Answers::not_ready(self)
+    }
+}
+
+fn calico(status: &NodeStatus) -> CalicoMetrics {
+    let mut problems = std::collections::BTreeMap::new();
+    for problem in status.problems.iter() {
+        let kind = problem.object.split_once('/').map_or("other", |(kind, _)| kind);
+        // Files are named by their paths, which begin with a slash or are no kind.
+        let is_kind =
+            !kind.is_empty() && kind.chars().all(|c| c.is_ascii_alphanumeric() || c == '-');
+        *problems.entry(if is_kind { kind } else { "other" }.to_owned()).or_insert(0) += 1;
+    }
+    let is_current = |state: &State| matches!(state, State::Current { .. });
+    CalicoMetrics {
+        in_force: status.in_force,
+        problems,
+        sources: status.sources.iter().map(|s| (s.name.clone(), is_current(&s.state))).collect(),
+        plans: status.plans,
+        planning_micros: u64::try_from(status.planning.as_micros()).unwrap_or(u64::MAX),
     }
 }

@@ -6,8 +6,11 @@
 mod answers;
 mod bird;
 mod deferral;
+mod handover;
 mod health;
 mod limits;
+mod next_hops;
+mod node;
 mod peers;
 mod redistribution;
 mod registry;
@@ -15,7 +18,7 @@ mod reload;
 mod startup;
 mod wiring;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -23,7 +26,7 @@ use bgp_proto::session::{Close, Command, Negotiated};
 use bgp_proto::table::{MemoryBound, TableEvent};
 use bgp_proto::types::{Family, FamilySet, PeerId};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 use tracing::{info, warn};
 
@@ -33,13 +36,17 @@ use crate::engine::{Clock, Engine, Event};
 use crate::fib::{Fib, FibConfig, Leave};
 use crate::http;
 use crate::net::{Accepted, Directory, Listeners, PeerCommand, PeerEvent};
+use crate::node::{self as calico_node, Setup};
 
 use answers::{Answers, Order};
 use deferral::Deferral;
+use handover::Handover;
+use next_hops::NextHops;
+use node::{Node, NodeInput};
 use peers::Peers;
 use redistribution::Redistribution;
 use startup::{Progress, Startup};
-use wiring::Outputs;
+use wiring::{FibNews, Outputs};
 
 /// Connections from ranges that may wait to become peers.
 const DYNAMIC_MAX: usize = 1024;
@@ -78,23 +85,29 @@ pub enum Stop {
     },
 }
 
-/// Runs until a signal or a command ends it.
+/// Runs until a signal or a command ends it. Needs a multi-threaded runtime.
 ///
 /// # Errors
 /// The kernel, a listening address or the control socket is not to be had.
-pub async fn run(path: &Path, config: Config) -> Result<(), Error> {
-    let mut daemon = Daemon::start(path.to_path_buf(), config).await?;
+pub async fn run(setup: Setup) -> Result<(), Error> {
+    let mut daemon = Daemon::start(setup).await?;
     let stop = daemon.serve().await;
     daemon.stop(stop).await;
     Ok(())
 }
 
 struct Daemon {
-    path: PathBuf,
+    /// The file that a reload reads; `None`: the environment said it all.
+    path: Option<PathBuf>,
+    /// Where the configuration comes from, for people.
+    described: String,
     config: Arc<Config>,
+    node: Option<Node>,
+    handover: Handover,
     engine: Engine,
     fib: Fib,
     redistribution: Redistribution,
+    next_hops: NextHops,
     listeners: Listeners,
     peers: Peers,
     answers: Answers,
@@ -102,6 +115,8 @@ struct Daemon {
     servers: Vec<tokio::task::JoinHandle<()>>,
     startup: Option<Startup>,
     deferral: Option<Deferral>,
+    /// Why it is not listened where the configuration says.
+    listen_fault: Option<String>,
     signals: Signals,
     inbox: Inbox,
 }
@@ -112,6 +127,7 @@ struct Inbox {
     peers: mpsc::UnboundedReceiver<PeerEvent>,
     dynamic: mpsc::Receiver<Accepted>,
     orders: mpsc::Receiver<Order>,
+    links: Arc<Notify>,
 }
 
 struct Signals {
@@ -125,78 +141,108 @@ enum Input {
     Peer(PeerEvent),
     Dynamic(Accepted),
     Order(Order),
+    Node(NodeInput),
+    LinksChanged,
     Reload,
     Stop(Stop),
-    StartupDeadline,
+    Deadline,
 }
 
 impl Daemon {
-    async fn start(path: PathBuf, config: Config) -> Result<Daemon, Error> {
+    async fn start(setup: Setup) -> Result<Daemon, Error> {
+        let (path, settings, config) = match setup {
+            Setup::Own { path, config } => (Some(path), None, *config),
+            Setup::Node { path, settings } => {
+                let idle = Config::idle(settings.host.clone());
+                (path, Some(settings), idle)
+            }
+        };
         limits::raise_open_files(&config)?;
         let clock = Clock::start();
-        let late = wiring::LateHandle::new(OnceLock::new());
-        let redistribution = Redistribution::default();
+        let table_handle = wiring::LateHandle::new(OnceLock::new());
+        let (redistribution, next_hops) = (Redistribution::default(), NextHops::default());
+        let links = Arc::new(Notify::new());
         let fib = {
-            let (late, routes) = (Arc::clone(&late), redistribution.clone());
+            let news = FibNews {
+                table: Arc::clone(&table_handle),
+                routes: redistribution.clone(),
+                next_hops: next_hops.clone(),
+                links: Arc::clone(&links),
+            };
             let settings = FibConfig {
                 enabled: config.fib.enabled,
                 table: config.fib.table,
                 protocol: config.fib.protocol,
                 metric: config.fib.metric,
             };
-            Fib::start(settings, move |event| wiring::on_fib_event(&late, &routes, event))?
+            Fib::start(settings, move |event| news.handle(event))?
         };
         let (table_events, table) = mpsc::unbounded_channel();
-        let outputs = Outputs { fib: fib.clone(), events: table_events };
+        let outputs =
+            Outputs { fib: fib.clone(), next_hops: next_hops.clone(), events: table_events };
         let seed = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), &path);
         let engine = Engine::start(Arc::clone(&config.table), seed, clock, outputs)?;
-        let _ = late.set(engine.handle().clone());
+        let _ = table_handle.set(engine.handle().clone());
 
         let (peer_events, peers_inbox) = mpsc::unbounded_channel();
         let (dynamic_sender, dynamic) = mpsc::channel(DYNAMIC_MAX);
         let (orders_sender, orders) = mpsc::channel(ORDERS_MAX);
         let directory = Directory::default();
         let peers = Peers::new(engine.handle().clone(), directory.clone(), peer_events, seed);
-        let answers =
+        let mut answers =
             Answers::new(engine.handle().clone(), fib.clone(), peers.registry(), orders_sender);
+        answers.set_file(path.clone());
+        let mut described = path.as_ref().map(|path| path.display().to_string());
+        let node = settings.map(|settings| {
+            let follower = calico_node::follow(&settings);
+            answers.set_node(follower.status.clone());
+            described.get_or_insert_with(|| "the environment of calico-node".to_owned());
+            Node::new(*settings, follower)
+        });
         let mut daemon = Daemon {
             path,
+            described: described.unwrap_or_default(),
             config: Arc::new(config),
+            node,
+            handover: Handover::default(),
             listeners: Listeners::new(directory, dynamic_sender),
             engine,
             fib,
             redistribution,
+            next_hops,
             peers,
             answers,
             servers: Vec::new(),
             startup: None,
             deferral: None,
+            listen_fault: None,
             signals: Signals {
                 terminate: signal(SignalKind::terminate())?,
                 interrupt: signal(SignalKind::interrupt())?,
                 hang_up: signal(SignalKind::hangup())?,
             },
-            inbox: Inbox { table, peers: peers_inbox, dynamic, orders },
+            inbox: Inbox { table, peers: peers_inbox, dynamic, orders, links },
         };
-        daemon.answers.publish(&daemon.path, &daemon.config);
+        daemon.answers.publish(&daemon.described, &daemon.config);
         daemon.open_servers().await?;
-        daemon.begin()?;
-        daemon.answers.set_not_ready(Some("waiting for the peers' routes".into()));
+        if daemon.node.is_none() {
+            daemon.begin()?;
+        }
         Ok(daemon)
     }
 
     /// What operators and machines ask through.
     async fn open_servers(&mut self) -> Result<(), Error> {
         let answers = Arc::new(self.answers.clone());
-        let control = Server::bind(&self.config.control.socket)?;
+        let control = Server::bind(&self.config.host.control.socket)?;
         self.servers.push(tokio::spawn(control.run(Arc::clone(&answers))));
-        if let Some(BirdSockets { ipv4, ipv6 }) = &self.config.control.bird_sockets {
+        if let Some(BirdSockets { ipv4, ipv6 }) = &self.config.host.control.bird_sockets {
             for (path, family) in [(ipv4, Family::Ipv4), (ipv6, Family::Ipv6)] {
                 let server = ctl::bird::Server::bind(path, family, Arc::clone(&answers))?;
                 self.servers.push(tokio::spawn(server.run()));
             }
         }
-        if let Some(address) = self.config.http {
+        if let Some(address) = self.config.host.http {
             let server = http::Server::bind(address).await.map_err(|e| {
                 std::io::Error::new(e.kind(), format!("cannot listen on {address} (http): {e}"))
             })?;
@@ -223,11 +269,19 @@ impl Daemon {
             self.set_peer_key(entry.session.address, entry.session.security.md5.as_ref())?;
             self.peers.add(entry);
         }
+        self.begin_startup(is_deferred);
+        Ok(())
+    }
+
+    /// The first minutes begin, with the peers that there are.
+    fn begin_startup(&mut self, is_deferred: bool) {
         let now = self.engine.handle().clock().now();
+        let config = Arc::clone(&self.config);
         let peers: Vec<PeerId> = self.peers.registry().all().iter().map(|r| r.id).collect();
         self.startup = Some(Startup::new(peers.iter().copied(), now));
         self.deferral = is_deferred.then(|| Deferral::new(peers, !config.dynamic.is_empty(), now));
         self.answers.set_startup(self.startup.clone());
+        self.answers.set_not_ready(Some("waiting for the peers' routes".into()));
         info!(
             "margay {} runs as AS {}, router id {}, with {} peers and {} ranges",
             env!("CARGO_PKG_VERSION"),
@@ -240,13 +294,12 @@ impl Daemon {
             Some(octets) => info!("routes hold at most {} MiB (bgp.memory-max)", octets >> 20),
             None => info!("no limit to the memory of routes (bgp.memory-max)"),
         }
-        Ok(())
     }
 
     async fn serve(&mut self) -> Stop {
         loop {
-            let deadline = earliest(self.check_startup(), self.check_deferral());
-            match self.wait(deadline).await {
+            let deadlines = [self.check_startup(), self.check_deferral(), self.check_handover()];
+            match self.wait(deadlines.into_iter().flatten().min()).await {
                 Input::Table(event) => self.on_table_event(event),
                 Input::Peer(event) => self.on_peer_event(event),
                 Input::Dynamic(accepted) => self.peers.admit(accepted),
@@ -264,22 +317,33 @@ impl Daemon {
                     }
                 }
                 Input::Stop(stop) => return stop,
-                Input::StartupDeadline => {}
+                Input::Node(input) => self.on_node_input(input),
+                Input::LinksChanged => {
+                    self.tell_tunnels();
+                    if self.listen_fault.is_some() {
+                        self.listen();
+                    }
+                }
+                Input::Deadline => {}
             }
         }
     }
 
     async fn wait(&mut self, deadline: Option<Instant>) -> Input {
-        let Inbox { table, peers, dynamic, orders } = &mut self.inbox;
+        let Inbox { table, peers, dynamic, orders, links } = &mut self.inbox;
         tokio::select! {
+            // Peers before the table: a session's rise is heard before its End-of-RIB.
+            biased;
             _ = self.signals.terminate.recv() => Input::Stop(Stop::Graceful),
             _ = self.signals.interrupt.recv() => Input::Stop(Stop::Graceful),
             _ = self.signals.hang_up.recv() => Input::Reload,
-            Some(event) = table.recv() => Input::Table(event),
             Some(event) = peers.recv() => Input::Peer(event),
+            Some(event) = table.recv() => Input::Table(event),
             Some(accepted) = dynamic.recv() => Input::Dynamic(accepted),
             Some(order) = orders.recv() => Input::Order(order),
-            () = sleep_until(deadline) => Input::StartupDeadline,
+            input = node::next_input(&mut self.node) => Input::Node(input),
+            () = links.notified() => Input::LinksChanged,
+            () = sleep_until(deadline) => Input::Deadline,
         }
     }
 
@@ -317,6 +381,7 @@ impl Daemon {
     fn on_table_event(&mut self, event: Event) {
         match event {
             Event::EndOfRib { peer, family } => {
+                self.handover.handle_end_of_rib(peer, family);
                 if let Some(startup) = &mut self.startup {
                     startup.handle_end_of_rib(peer, family);
                 }
@@ -370,6 +435,7 @@ impl Daemon {
         match event {
             PeerEvent::Up(peer) => {
                 let families = self.families_of(peer);
+                self.handover.handle_up(peer, families);
                 if let Some(startup) = &mut self.startup {
                     startup.handle_up(peer, families);
                 }
@@ -380,6 +446,7 @@ impl Daemon {
                 }
             }
             PeerEvent::Down(peer) => {
+                self.handover.handle_down(peer);
                 if let Some(startup) = &mut self.startup {
                     startup.handle_down(peer);
                 }
@@ -388,6 +455,7 @@ impl Daemon {
                 }
             }
             PeerEvent::Ended(peer) => {
+                self.handover.handle_removed(peer);
                 if let Some(startup) = &mut self.startup {
                     startup.handle_removed(peer);
                 }
@@ -434,13 +502,6 @@ impl Daemon {
             let _ = server.await;
         }
         self.engine.stop();
-    }
-}
-
-fn earliest(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {
-    match (a, b) {
-        (Some(a), Some(b)) => Some(a.min(b)),
-        (a, b) => a.or(b),
     }
 }
 

@@ -68,8 +68,24 @@ impl Peers {
     }
 
     /// Starts a configured peer.
-    pub(super) fn add(&mut self, entry: &PeerEntry) {
-        self.spawn(entry, Lifetime::Configured);
+    pub(super) fn add(&mut self, entry: &PeerEntry) -> PeerId {
+        self.spawn(entry, Lifetime::Configured).id
+    }
+
+    /// Another name, and possibly new routing parameters, for a peer; its session goes on.
+    pub(super) fn rename(&self, old: &str, entry: &PeerEntry) {
+        let Some(record) = self.registry.find(old) else { return };
+        self.table.peer_configure(record.id, Arc::clone(&entry.routes));
+        let rename = || PeerCommand::Rename(Arc::clone(&entry.name));
+        if !record.handle.send(rename()) {
+            let (handle, rename) = (record.handle.clone(), rename());
+            tokio::spawn(async move { handle.deliver(rename).await });
+        }
+        self.registry.insert(Record {
+            name: Arc::clone(&entry.name),
+            routes: Arc::clone(&entry.routes),
+            ..Record::clone(&record)
+        });
     }
 
     /// A connection from a range becomes a peer, unless the range is full.

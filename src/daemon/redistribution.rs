@@ -2,13 +2,13 @@
 //!
 //! Learned routes are remembered, so that a changed policy is applied to what is known already.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bgp_proto::policy::{Decision, RouteRef, Source};
 use bgp_proto::table::LocalRoute;
 use bgp_proto::types::Prefix;
-use bgp_proto::wire::{AttrEdit, Origin};
+use bgp_proto::wire::AttrEdit;
 
 use crate::config::{KernelRoute, Redistribute, RedistributeFrom};
 use crate::engine::Handle;
@@ -21,24 +21,29 @@ pub(super) struct Redistribution(Arc<Mutex<State>>);
 #[derive(Default)]
 struct State {
     rules: Vec<Redistribute>,
+    /// Prefixes that we originate: a copy of one in the kernel is not announced beside it.
+    own: BTreeSet<Prefix>,
     /// Keyed by prefix, and whether the network is a connected one.
     routes: BTreeMap<(Prefix, bool), LearnedRoute>,
 }
 
 impl Redistribution {
-    /// Replaces the rules and applies them to every route that is known.
-    pub(super) fn set_rules(&self, rules: &[Redistribute], table: &Handle) {
+    /// Replaces the rules and what we originate, and applies both to the routes that are known.
+    pub(super) fn set_rules(&self, rules: &[Redistribute], own: BTreeSet<Prefix>, table: &Handle) {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = std::mem::replace(&mut state.own, own);
+        let is_same = state.rules == rules;
         state.rules = rules.to_vec();
-        for route in state.routes.values() {
-            announce(&state.rules, route, table);
+        let differs = |prefix: &Prefix| before.contains(prefix) != state.own.contains(prefix);
+        for route in state.routes.values().filter(|r| !is_same || differs(&r.prefix)) {
+            state.announce(route, table);
         }
     }
 
     /// A route was learned or changed.
     pub(super) fn handle_learned(&self, route: LearnedRoute, table: &Handle) {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        announce(&state.rules, &route, table);
+        state.announce(&route, table);
         state.routes.insert((route.prefix, route.connected), route);
     }
 
@@ -54,8 +59,14 @@ fn source(connected: bool) -> Source {
     if connected { Source::Direct } else { Source::Kernel }
 }
 
-fn announce(rules: &[Redistribute], route: &LearnedRoute, table: &Handle) {
-    table.local(route.prefix, source(route.connected), resolve(rules, route));
+impl State {
+    fn announce(&self, route: &LearnedRoute, table: &Handle) {
+        table.local(route.prefix, source(route.connected), self.resolve(route));
+    }
+
+    fn resolve(&self, route: &LearnedRoute) -> Option<LocalRoute> {
+        if self.own.contains(&route.prefix) { None } else { resolve(&self.rules, route) }
+    }
 }
 
 /// What the table gets for a kernel route: the first rule that selects it decides.
@@ -68,14 +79,16 @@ fn resolve(rules: &[Redistribute], route: &LearnedRoute) -> Option<LocalRoute> {
         interface: route.interface.as_deref(),
     };
     let rule = rules.iter().find(|rule| rule.selects(&key))?;
-    let attrs = AttrEdit::originate(Origin::Incomplete);
+    let attrs = AttrEdit::originate(rule.origin);
+    // The metric of a connected network is nobody's statement about it.
+    let metric = (!route.connected).then_some(route.metric);
     let mut local = LocalRoute {
         // The kernel has it already.
         install: None,
         next_hop: route.gateway,
         hops: Vec::new(),
         interface: route.interface.as_deref().map(Arc::from),
-        metric: Some(route.metric),
+        metric,
         attrs: None,
     };
     let Some(policy) = &rule.policy else {
@@ -88,7 +101,7 @@ fn resolve(rules: &[Redistribute], route: &LearnedRoute) -> Option<LocalRoute> {
         next_hop: route.gateway.map(Into::into),
         source: source(route.connected),
         interface: route.interface.as_deref(),
-        metric: Some(route.metric),
+        metric,
         peer_type: None,
     });
     if verdict.decision != Decision::Accept {
@@ -106,7 +119,7 @@ mod tests {
     use crate::fib::LearnedKind;
     use bgp_proto::policy::{Change, Match, Policy, PrefixMatch, Rule};
     use bgp_proto::types::Community;
-    use bgp_proto::wire::AttrView;
+    use bgp_proto::wire::{AttrView, Origin};
 
     fn learned(prefix: &str) -> LearnedRoute {
         LearnedRoute {
@@ -126,6 +139,7 @@ mod tests {
             protocols: vec![80],
             interfaces: Vec::new(),
             prefixes: Vec::new(),
+            origin: Origin::Igp,
             policy: policy.map(Arc::new),
         }
     }
@@ -137,7 +151,16 @@ mod tests {
         let local = resolve(&[rule(None)], &learned("10.0.0.1/32")).unwrap();
         assert_eq!(local.metric, Some(7));
         let attrs = local.attrs.unwrap();
-        assert_eq!(AttrView::new(&attrs).origin(), Origin::Incomplete);
+        assert_eq!(AttrView::new(&attrs).origin(), Origin::Igp);
+    }
+
+    #[test]
+    fn a_copy_of_what_we_originate_is_not_announced() {
+        let block = learned("10.65.1.0/26");
+        let mut state = State { rules: vec![rule(None)], ..State::default() };
+        assert!(state.resolve(&block).is_some());
+        state.own.insert(block.prefix);
+        assert_eq!(state.resolve(&block), None);
     }
 
     #[test]

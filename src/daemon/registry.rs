@@ -1,6 +1,6 @@
 //! Every peer that exists, for the daemon that changes them and the answers that list them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -32,42 +32,63 @@ impl Record {
 /// All peers by index. Written by the daemon's loop only.
 #[derive(Clone, Default)]
 pub(super) struct Registry {
-    records: Arc<RwLock<BTreeMap<PeerId, Arc<Record>>>>,
+    records: Arc<RwLock<Records>>,
+}
+
+#[derive(Default)]
+struct Records {
+    by_id: BTreeMap<PeerId, Arc<Record>>,
+    /// Of two with one name the newer: the other is on its way out.
+    by_name: HashMap<Arc<str>, PeerId>,
+}
+
+impl Records {
+    fn remove(&mut self, id: PeerId) -> Option<Arc<Record>> {
+        let record = self.by_id.remove(&id)?;
+        if self.by_name.get(&record.name) == Some(&id) {
+            self.by_name.remove(&record.name);
+        }
+        Some(record)
+    }
 }
 
 impl Registry {
     pub(super) fn insert(&self, record: Record) {
-        self.write(|records| records.insert(record.id, Arc::new(record)));
+        self.write(|records| {
+            records.remove(record.id);
+            records.by_name.insert(Arc::clone(&record.name), record.id);
+            records.by_id.insert(record.id, Arc::new(record));
+        });
     }
 
     pub(super) fn remove(&self, id: PeerId) -> Option<Arc<Record>> {
-        self.write(|records| records.remove(&id))
+        self.write(|records| records.remove(id))
     }
 
     pub(super) fn get(&self, id: PeerId) -> Option<Arc<Record>> {
-        self.read(|records| records.get(&id).cloned())
+        self.read(|records| records.by_id.get(&id).cloned())
     }
 
     /// By name, or by address.
     pub(super) fn find(&self, name: &str) -> Option<Arc<Record>> {
-        let address: Option<IpAddr> = name.parse().ok();
         self.read(|records| {
-            records
-                .values()
-                .find(|record| &*record.name == name || Some(record.address) == address)
-                .cloned()
+            if let Some(id) = records.by_name.get(name) {
+                return records.by_id.get(id).cloned();
+            }
+            let address: IpAddr = name.parse().ok()?;
+            records.by_id.values().find(|record| record.address == address).cloned()
         })
     }
 
     /// Everyone, by index.
     pub(super) fn all(&self) -> Vec<Arc<Record>> {
-        self.read(|records| records.values().cloned().collect())
+        self.read(|records| records.by_id.values().cloned().collect())
     }
 
     /// At most `limit` peers from `start` on, and where the next page begins.
     pub(super) fn page(&self, start: PeerId, limit: usize) -> (Vec<Arc<Record>>, Option<PeerId>) {
         self.read(|records| {
-            let mut rest = records.range(start..);
+            let mut rest = records.by_id.range(start..);
             let page = rest.by_ref().take(limit).map(|(_, record)| Arc::clone(record)).collect();
             (page, rest.next().map(|(id, _)| *id))
         })
@@ -75,19 +96,19 @@ impl Registry {
 
     /// How many are like this.
     pub(super) fn count(&self, is_like: impl Fn(&Record) -> bool) -> usize {
-        self.read(|records| records.values().filter(|record| is_like(record)).count())
+        self.read(|records| records.by_id.values().filter(|record| is_like(record)).count())
     }
 
     /// How many.
     pub(super) fn len(&self) -> usize {
-        self.read(BTreeMap::len)
+        self.read(|records| records.by_id.len())
     }
 
-    fn read<T>(&self, look: impl FnOnce(&BTreeMap<PeerId, Arc<Record>>) -> T) -> T {
+    fn read<T>(&self, look: impl FnOnce(&Records) -> T) -> T {
         look(&self.records.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn write<T>(&self, change: impl FnOnce(&mut BTreeMap<PeerId, Arc<Record>>) -> T) -> T {
+    fn write<T>(&self, change: impl FnOnce(&mut Records) -> T) -> T {
         change(&mut self.records.write().unwrap_or_else(PoisonError::into_inner))
     }
 }

@@ -1,16 +1,18 @@
 //! A new configuration, as a difference to the running one.
 
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use bgp_proto::policy::Source;
 use bgp_proto::session::{AuthKey, Close};
 use bgp_proto::table::LocalRoute;
-use bgp_proto::types::Prefix;
+use bgp_proto::types::{PeerId, Prefix};
 use tracing::{info, warn};
 
 use super::Daemon;
-use crate::config::{Changes, Config, RedistributeFrom};
+use crate::config::{Changes, Config, Document, PeerEntry, RedistributeFrom};
 use crate::fib::{LearnRule, LearnSource};
+use crate::node::{Environment, NodeSettings};
 
 impl Daemon {
     /// Reads the file again and changes only what differs. A file that is wrong changes nothing.
@@ -18,48 +20,87 @@ impl Daemon {
     /// # Errors
     /// What is wrong with the file, or an address that cannot be listened on.
     pub(super) fn reload(&mut self) -> Result<Changes, String> {
-        let fresh = Config::load(&self.path).map_err(|errors| errors.to_string())?;
+        let Some(path) = &self.path else {
+            // Calico's objects are followed as they change, and the environment stays as it is.
+            return Ok(Changes::default());
+        };
+        let document = Document::load(path).map_err(|errors| errors.to_string())?;
+        let fresh = match (document, &self.node) {
+            (Document::Own(config), None) => *config,
+            (Document::Calico { calico, host }, Some(node)) => {
+                let settings = NodeSettings::from_file(*calico, *host, &Environment::of_process())
+                    .map_err(|error| error.to_string())?;
+                let differs = settings != *node.settings();
+                let restart_needed = if differs { vec!["calico"] } else { Vec::new() };
+                return Ok(Changes { restart_needed, ..Changes::default() });
+            }
+            _ => return Err("[calico] came or went: restart margay to run by the new file".into()),
+        };
         let old = Arc::clone(&self.config);
         let changes = old.changes_to(&fresh);
         // The one step that can fail comes first: then nothing has changed.
         self.listeners.listen(&fresh.bgp.listen).map_err(|e| e.to_string())?;
         self.config = Arc::new(fresh);
-        self.apply(&old, &changes);
-        self.answers.publish(&self.path, &self.config);
+        self.apply(&old, &changes, &HashSet::new());
+        self.answers.publish(&self.described, &self.config);
         info!("configuration reloaded: {changes}");
         Ok(changes)
     }
 
-    fn apply(&mut self, old: &Config, changes: &Changes) {
+    /// Carries out the difference between `old` and the configuration that is in force now. Of the
+    /// removed peers, those that part end without a NOTIFICATION. Returns the peers that were added.
+    pub(super) fn apply(
+        &mut self,
+        old: &Config,
+        changes: &Changes,
+        parting: &HashSet<Arc<str>>,
+    ) -> Vec<PeerId> {
         let config = Arc::clone(&self.config);
+        let old_entries = by_name(&old.peers);
         for name in &changes.peers_removed {
-            self.remove_peer(old, name, Close::Deconfigured);
+            let close = match parting.contains(name) {
+                true => Close::GracefulStop,
+                false => Close::Deconfigured,
+            };
+            self.remove_peer(old_entries.get(name).copied(), name, close);
         }
         for name in &changes.peers_restarted {
-            self.remove_peer(old, name, Close::ConfigurationChange);
+            let entry = old_entries.get(name).copied();
+            self.remove_peer(entry, name, Close::ConfigurationChange);
         }
         if old.table != config.table {
             self.engine.handle().configure(Arc::clone(&config.table));
+            self.tell_tunnels();
         }
         self.apply_local(Some(old), &config);
         self.apply_ranges(old, &config);
-        for entry in &config.peers {
-            let is = |names: &[Arc<str>]| names.contains(&entry.name);
-            if is(&changes.peers_added) || is(&changes.peers_restarted) {
+        let entries = by_name(&config.peers);
+        for (before, name) in &changes.peers_renamed {
+            if let Some(entry) = entries.get(name) {
+                self.peers.rename(before, entry);
+            }
+        }
+        for name in &changes.peers_reconfigured {
+            if let Some(entry) = entries.get(name) {
+                self.peers.reconfigure(name, entry);
+            }
+        }
+        let started = changes.peers_restarted.iter().chain(&changes.peers_added);
+        started
+            .filter_map(|name| entries.get(name).copied())
+            .map(|entry| {
                 let key = entry.session.security.md5.as_ref();
                 if let Err(e) = self.set_peer_key(entry.session.address, key) {
                     warn!(peer = %entry.name, "cannot set the TCP MD5 key: {e}");
                 }
-                self.peers.add(entry);
-            } else if is(&changes.peers_reconfigured) {
-                self.peers.reconfigure(&entry.name, entry);
-            }
-        }
+                self.peers.add(entry)
+            })
+            .collect()
     }
 
-    fn remove_peer(&mut self, old: &Config, name: &Arc<str>, close: Close) {
+    fn remove_peer(&mut self, entry: Option<&PeerEntry>, name: &Arc<str>, close: Close) {
         self.peers.remove(name, close);
-        let Some(entry) = old.peers.iter().find(|entry| entry.name == *name) else { return };
+        let Some(entry) = entry else { return };
         if entry.session.security.md5.is_some()
             && let Err(e) = self.set_peer_key(entry.session.address, None)
         {
@@ -91,13 +132,21 @@ impl Daemon {
     /// Routes of our own, and which of the kernel's are learned.
     pub(super) fn apply_local(&self, old: Option<&Config>, config: &Config) {
         let table = self.engine.handle();
-        let before = old.map(|old| old.originate.as_slice()).unwrap_or_default();
-        for route in before {
-            if !config.originate.iter().any(|kept| kept.prefix == route.prefix) {
-                table.local(route.prefix, Source::Static, None);
-            }
+        let prefixes = |config: &Config| -> BTreeSet<Prefix> {
+            config.originate.iter().map(|route| route.prefix).collect()
+        };
+        let own = prefixes(config);
+        let own_before = old.map(prefixes).unwrap_or_default();
+        for prefix in own_before.difference(&own) {
+            table.local(*prefix, Source::Static, None);
         }
-        for route in config.originate.iter().filter(|route| !before.contains(route)) {
+        let before = old.map(|old| old.originate.as_slice()).unwrap_or_default();
+        let same =
+            before.iter().map(|route| (route.prefix, &route.install)).collect::<HashSet<_>>();
+        for route in &config.originate {
+            if same.contains(&(route.prefix, &route.install)) {
+                continue;
+            }
             let local = LocalRoute {
                 install: route.install.clone(),
                 next_hop: None,
@@ -108,9 +157,15 @@ impl Daemon {
             };
             table.local(route.prefix, Source::Static, Some(local));
         }
-        if old.is_none_or(|old| old.redistribute != config.redistribute) {
-            self.redistribution.set_rules(&config.redistribute, table);
+        let rules_differ = old.is_none_or(|old| old.redistribute != config.redistribute);
+        if rules_differ || own != own_before {
+            self.redistribution.set_rules(&config.redistribute, own, table);
+        }
+        if rules_differ {
             self.fib.learn(learn_rules(config));
+        }
+        if old.is_none_or(|old| old.host_routes != config.host_routes) {
+            self.next_hops.set_host_routes(&config.host_routes, &self.fib, table);
         }
     }
 
@@ -121,6 +176,10 @@ impl Daemon {
     ) -> std::io::Result<()> {
         self.listeners.set_key(Prefix::host(address), key)
     }
+}
+
+fn by_name(peers: &[PeerEntry]) -> HashMap<&Arc<str>, &PeerEntry> {
+    peers.iter().map(|entry| (&entry.name, entry)).collect()
 }
 
 fn learn_rules(config: &Config) -> Vec<LearnRule> {

@@ -3,18 +3,19 @@
 use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
 
-use bgp_proto::rib;
 use bgp_proto::types::{FibRoute, Prefix};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 use crate::engine::{Event, Handle, Sink};
-use crate::fib::{Fib, FibEvent, NextHopState};
+use crate::fib::{Fib, FibEvent};
 
+use super::next_hops::NextHops;
 use super::redistribution::Redistribution;
 
 /// Takes the table's results to the kernel and to the daemon.
 pub(super) struct Outputs {
     pub(super) fib: Fib,
+    pub(super) next_hops: NextHops,
     pub(super) events: mpsc::UnboundedSender<Event>,
 }
 
@@ -24,11 +25,11 @@ impl Sink for Outputs {
     }
 
     fn track(&mut self, addr: IpAddr) {
-        self.fib.track(addr);
+        self.next_hops.track(addr, &self.fib);
     }
 
     fn untrack(&mut self, addr: IpAddr) {
-        self.fib.untrack(addr);
+        self.next_hops.untrack(addr, &self.fib);
     }
 
     fn event(&mut self, event: Event) {
@@ -40,25 +41,26 @@ impl Sink for Outputs {
 /// Where the kernel's news go; the table's handle exists only after the kernel's thread.
 pub(super) type LateHandle = Arc<OnceLock<Handle>>;
 
-/// Takes the kernel's news to the table.
-pub(super) fn on_fib_event(handle: &LateHandle, routes: &Redistribution, event: FibEvent) {
-    let Some(table) = handle.get() else { return };
-    match event {
-        FibEvent::NextHop { addr, state } => table.next_hop(addr, next_hop_state(state)),
-        FibEvent::Learned { route } => routes.handle_learned(route, table),
-        FibEvent::Forgotten { prefix, connected } => {
-            routes.handle_forgotten(prefix, connected, table);
-        }
-        FibEvent::LinksChanged | FibEvent::Synchronised => {}
-    }
+/// What the kernel's news concern besides the table itself.
+pub(super) struct FibNews {
+    pub(super) table: LateHandle,
+    pub(super) routes: Redistribution,
+    pub(super) next_hops: NextHops,
+    /// Told when links or addresses changed.
+    pub(super) links: Arc<Notify>,
 }
 
-fn next_hop_state(state: NextHopState) -> rib::NextHopState {
-    match state {
-        NextHopState::Unreachable => rib::NextHopState::Unreachable,
-        NextHopState::Via { hops, metric, connected } => {
-            rib::NextHopState::Via { hops, metric, connected }
+impl FibNews {
+    /// Takes the kernel's news to the table.
+    pub(super) fn handle(&self, event: FibEvent) {
+        let Some(table) = self.table.get() else { return };
+        match event {
+            FibEvent::NextHop { addr, state } => self.next_hops.handle_report(addr, state, table),
+            FibEvent::Learned { route } => self.routes.handle_learned(route, table),
+            FibEvent::Forgotten { prefix, connected } => {
+                self.routes.handle_forgotten(prefix, connected, table);
+            }
+            FibEvent::LinksChanged | FibEvent::Synchronised => self.links.notify_one(),
         }
-        NextHopState::Local => rib::NextHopState::Local,
     }
 }

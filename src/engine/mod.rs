@@ -10,6 +10,7 @@ mod clock;
 mod flow;
 mod thread;
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::mpsc;
@@ -68,6 +69,7 @@ enum Input {
     NextHop { addr: IpAddr, state: NextHopState },
     DeferExport,
     ReleaseExport,
+    Tunnels(BTreeMap<Arc<str>, u32>),
     Ask(Question),
     Wake,
     Stop,
@@ -151,6 +153,11 @@ impl Handle {
     /// A tracked next hop resolves differently.
     pub fn next_hop(&self, addr: IpAddr, state: NextHopState) {
         self.send(Input::NextHop { addr, state });
+    }
+
+    /// The tunnel interfaces that exist, by name.
+    pub fn tunnels(&self, tunnels: BTreeMap<Arc<str>, u32>) {
+        self.send(Input::Tunnels(tunnels));
     }
 
     /// Asks the table on its own thread; `None` if the thread has ended.

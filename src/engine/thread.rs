@@ -156,6 +156,7 @@ impl<S: Sink> Turns<S> {
             Input::NextHop { addr, state } => table.handle_next_hop(now, addr, state),
             Input::DeferExport => table.defer_export(),
             Input::ReleaseExport => table.release_export(),
+            Input::Tunnels(tunnels) => table.handle_tunnels(tunnels),
             Input::Ask(question) => question(table, now),
             Input::Wake => self.waker.pending.store(false, Ordering::Release),
             Input::Stop => return Next::Stop,

@@ -23,8 +23,25 @@ pub struct MetricsSnapshot {
     pub groups: Vec<GroupView>,
     /// The kernel's routes of ours; `None` if none are written.
     pub fib: Option<FibMetrics>,
+    /// On a Calico node: what is known about its objects.
+    pub calico: Option<CalicoMetrics>,
     /// Whether nothing is missing for being ready.
     pub ready: bool,
+}
+
+/// What is known about a Calico node's objects.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct CalicoMetrics {
+    /// Whether a plan is in force.
+    pub in_force: bool,
+    /// Problems by kind of object.
+    pub problems: BTreeMap<String, u64>,
+    /// Sources, and whether what is known of each is current.
+    pub sources: Vec<(String, bool)>,
+    /// Plans worked out.
+    pub plans: u64,
+    /// Microseconds that this took in all.
+    pub planning_micros: u64,
 }
 
 /// One peer.
@@ -98,6 +115,9 @@ impl MetricsSnapshot {
         self.collect_table(&mut families);
         if let Some(fib) = &self.fib {
             collect_fib(fib, &mut families);
+        }
+        if let Some(calico) = &self.calico {
+            collect_calico(calico, &mut families);
         }
         let mut all = families.into_vec();
         all.extend(ProcessCollector::for_self().collect());
@@ -299,6 +319,49 @@ fn collect_fib(fib: &FibMetrics, families: &mut Families) {
 }
 
 /// Families under construction, by name.
+fn collect_calico(calico: &CalicoMetrics, families: &mut Families) {
+    families.gauge(
+        "margay_calico_in_force",
+        "Whether a plan that follows from Calico's objects is in force.",
+        &[],
+        u64::from(calico.in_force),
+    );
+    families.gauge(
+        "margay_calico_problems",
+        "Objects, or parts of them, that cannot be used.",
+        &[],
+        calico.problems.values().sum(),
+    );
+    for (kind, count) in &calico.problems {
+        families.gauge(
+            "margay_calico_kind_problems",
+            "Objects, or parts of them, that cannot be used, by kind.",
+            &[("kind", kind)],
+            *count,
+        );
+    }
+    for (name, is_current) in &calico.sources {
+        families.gauge(
+            "margay_calico_source_current",
+            "Whether what is known of a source is current.",
+            &[("source", name)],
+            u64::from(*is_current),
+        );
+    }
+    families.counter(
+        "margay_calico_plans_total",
+        "Plans worked out from Calico's objects.",
+        &[],
+        calico.plans,
+    );
+    families.counter(
+        "margay_calico_planning_microseconds_total",
+        "Microseconds that working plans out took.",
+        &[],
+        calico.planning_micros,
+    );
+}
+
 #[derive(Default)]
 struct Families(BTreeMap<&'static str, (MetricType, &'static str, Vec<Metric>)>);
 

@@ -20,7 +20,7 @@ use axum::routing::get;
 use tokio::net::TcpListener;
 use tokio::time::timeout;
 
-pub use metrics::{FibMetrics, MetricsSnapshot, PeerMetrics};
+pub use metrics::{CalicoMetrics, FibMetrics, MetricsSnapshot, PeerMetrics};
 
 use bounded::Bounded;
 

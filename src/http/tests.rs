@@ -40,6 +40,13 @@ fn snapshot() -> MetricsSnapshot {
             evictions: 1,
         }],
         fib: Some(FibMetrics { installed: 11, errors: 3, ..FibMetrics::default() }),
+        calico: Some(CalicoMetrics {
+            in_force: true,
+            problems: [("BGPPeer".to_owned(), 2), ("Node".to_owned(), 1)].into(),
+            sources: vec![("etcd".to_owned(), false)],
+            plans: 7,
+            planning_micros: 12,
+        }),
         ready: true,
     }
 }
@@ -49,6 +56,12 @@ fn every_number_is_shown_under_its_name() {
     let text = snapshot().render();
     for line in [
         "# TYPE margay_peers gauge",
+        "margay_calico_in_force 1",
+        "margay_calico_problems 3",
+        "margay_calico_kind_problems{kind=\"BGPPeer\"} 2",
+        "margay_calico_source_current{source=\"etcd\"} 0",
+        "margay_calico_plans_total 7",
+        "margay_calico_planning_microseconds_total 12",
         "margay_peers{state=\"Established\"} 1",
         "margay_peers{state=\"Active\"} 1",
         "margay_peers{state=\"Idle\"} 0",

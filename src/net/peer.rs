@@ -91,6 +91,8 @@ pub enum PeerCommand {
     Incoming(TcpStream),
     /// What the operator or the table wants.
     Session(Command),
+    /// The peer has another name.
+    Rename(Arc<str>),
     /// End the session for this reason, then the task.
     Terminate(Close),
 }
@@ -324,6 +326,7 @@ impl PeerTask {
                 self.on_stream(self.session.incoming_slot(), stream);
             }
             Some(PeerCommand::Session(command)) => self.session.handle_command(now, command),
+            Some(PeerCommand::Rename(name)) => self.name = name,
             Some(PeerCommand::Terminate(close)) => {
                 self.terminating = true;
                 self.session.handle_command(now, Command::Stop(close));

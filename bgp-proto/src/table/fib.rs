@@ -118,6 +118,7 @@ impl Table {
         let prefix = dests.prefix(dest);
         let own = self.own.get(&(prefix, source)).filter(|_| source != Source::Bgp);
         let mut metric = self.attrs.local(best.attrs).metric;
+        let mut tunnel = None;
         if let Some(policy) = &self.config.fib_policy {
             let verdict = policy.evaluate(&RouteRef {
                 prefix,
@@ -132,12 +133,26 @@ impl Table {
                 return None;
             }
             metric = verdict.metric.or(metric);
+            tunnel = verdict.tunnel;
         }
         let kind = match source {
-            Source::Bgp => FibKind::Unicast(self.merged_hops(dests.paths(dest))),
+            Source::Bgp => {
+                let hops = self.merged_hops(dests.paths(dest));
+                let tunnelled = tunnel.and_then(|name| self.through_tunnel(&name, best, &hops));
+                FibKind::Unicast(tunnelled.map_or(hops, |hop| vec![hop]))
+            }
             _ => own?.install.clone()?,
         };
         (!matches!(&kind, FibKind::Unicast(hops) if hops.is_empty())).then_some((kind, metric))
+    }
+
+    /// The way through a tunnel: the BGP next hop itself, on the tunnel's link. Only a route with
+    /// one gateway takes it, and only while the tunnel exists.
+    fn through_tunnel(&self, name: &str, best: &Path, hops: &[Hop]) -> Option<Hop> {
+        let ifindex = *self.tunnels.get(name)?;
+        let [_] = hops else { return None };
+        let gateway = self.hops.hop(best.next_hop)?.addr();
+        Some(Hop { gateway: Some(gateway), ifindex, onlink: true, weight: 1 })
     }
 
     /// Positions of the paths that share the traffic, best first.

@@ -1,5 +1,6 @@
 //! Peers coming and going: sessions, graceful restart, enhanced refresh, deadlines.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -149,6 +150,22 @@ impl Table {
     pub(super) fn held_dests(&self, id: PeerId, family: Family) -> Vec<DestId> {
         let peer = self.peer(id);
         peer.map_or(Vec::new(), |peer| peer.family(family).dests.iter().map(DestId).collect())
+    }
+
+    /// See [`Table::depends_on`].
+    pub(super) fn has_sole_dests(&self, peers: &BTreeSet<PeerId>) -> bool {
+        let is_theirs = |source: SourceId| source.peer().is_some_and(|p| peers.contains(&p));
+        let is_sole = |family: Family, dest: DestId| {
+            let paths = self.rib(family).dests.paths(dest);
+            let mut usable = paths.iter().filter(|p| self.sources.is_usable(p, &self.hops));
+            let has_usable = usable.clone().next().is_some();
+            has_usable && usable.all(|path| is_theirs(path.source))
+        };
+        peers.iter().any(|peer| {
+            Family::ALL.into_iter().any(|family| {
+                self.held_dests(*peer, family).into_iter().any(|dest| is_sole(family, dest))
+            })
+        })
     }
 
     /// Withdraws every path of a peer.

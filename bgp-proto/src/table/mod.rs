@@ -115,6 +115,8 @@ pub struct Table {
     /// Destinations that the announcement at hand made; empty between two of them.
     fresh: Vec<DestId>,
     fib: FibTable,
+    /// Kernel indices of the tunnel interfaces that exist, by name.
+    tunnels: BTreeMap<Arc<str>, u32>,
     groups: BTreeMap<u32, Group>,
     next_group: u32,
     next_member: u64,
@@ -171,6 +173,7 @@ impl Table {
             )),
             fresh: Vec::new(),
             fib: FibTable::default(),
+            tunnels: BTreeMap::new(),
             groups: BTreeMap::new(),
             next_group: 0,
             next_member: 0,
@@ -261,6 +264,16 @@ impl Table {
         self.hops.set_state(addr, state);
     }
 
+    /// The interfaces that [`Change::Tunnel`](crate::policy::Change::Tunnel) may name: those that
+    /// exist, with their kernel indices. A route through one that does not exist goes the way that
+    /// its next hop resolves to.
+    pub fn handle_tunnels(&mut self, tunnels: BTreeMap<Arc<str>, u32>) {
+        if self.tunnels != tunnels {
+            self.tunnels = tunnels;
+            self.mark_fib_dirty();
+        }
+    }
+
     /// A deadline of [`Table::poll_timeout`] may have passed.
     pub fn handle_timeout(&mut self, now: Time) {
         self.expire(now);
@@ -346,6 +359,11 @@ impl Table {
     /// The update groups.
     pub fn groups(&self) -> Vec<GroupView> {
         self.group_views()
+    }
+
+    /// Whether a destination would be without a usable path if these peers' paths were gone.
+    pub fn depends_on(&self, peers: &BTreeSet<PeerId>) -> bool {
+        self.has_sole_dests(peers)
     }
 
     /// Counters of a peer.

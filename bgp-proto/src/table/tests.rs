@@ -408,3 +408,42 @@ fn a_leaked_route_is_kept_and_not_used() {
         assert_eq!(table.counts(PeerId(2)).accepted[Family::Ipv4], u32::from(!leaked));
     }
 }
+
+#[test]
+fn a_tunnel_takes_single_gateways_while_it_exists() {
+    let tunnel = Rule {
+        name: "tunnel".into(),
+        matches: Vec::new(),
+        changes: vec![Change::Tunnel("tunl0".into())],
+        decision: Decision::Accept,
+    };
+    let fib_policy =
+        Policy { name: "kernel".into(), rules: vec![tunnel], default: Decision::Reject };
+    let mut table = table();
+    let config =
+        TableConfig { fib_policy: Some(Arc::new(fib_policy)), ..TableConfig::clone(&table.config) };
+    table.configure(Time::ZERO, Arc::new(config));
+    let _readers = [up(&mut table, 2, 65000, routes(2)), up(&mut table, 3, 65000, routes(3))];
+    let edit = AttrEdit::originate(Origin::Igp);
+    announce_with(&mut table, 2, &["10.65.1.0/26", "10.65.2.0/26"], &edit);
+    announce_with(&mut table, 3, &["10.65.2.0/26"], &edit);
+    settle(&mut table);
+    let hops = |table: &mut Table| -> Vec<(String, Vec<(u32, bool)>)> {
+        let changes = table.poll_fib(10).into_iter().map(|(prefix, route)| {
+            let FibKind::Unicast(hops) = route.unwrap().kind else { panic!("not unicast") };
+            (prefix.to_string(), hops.iter().map(|hop| (hop.ifindex, hop.onlink)).collect())
+        });
+        changes.collect()
+    };
+    let plain = vec![(1, false)];
+    let multipath = ("10.65.2.0/26".to_owned(), vec![(1, false), (1, false)]);
+    assert_eq!(hops(&mut table), [("10.65.1.0/26".to_owned(), plain.clone()), multipath]);
+
+    table.handle_tunnels([("tunl0".into(), 7)].into());
+    settle(&mut table);
+    assert_eq!(hops(&mut table), [("10.65.1.0/26".to_owned(), vec![(7, true)])]);
+
+    table.handle_tunnels([("gre0".into(), 7)].into());
+    settle(&mut table);
+    assert_eq!(hops(&mut table), [("10.65.1.0/26".to_owned(), plain)]);
+}

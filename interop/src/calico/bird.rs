@@ -1,0 +1,128 @@
+//! A node that runs BIRD 1.6.8 by the configuration that confd writes for a mesh.
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+
+use anyhow::{Result, ensure};
+
+use crate::bird2::birdc;
+use crate::bird16::program;
+use crate::daemon::Daemon;
+use crate::lab::Host;
+use crate::wait::{PATIENCE, wait_until};
+
+/// BIRD as Calico's node image runs it.
+#[derive(Debug)]
+pub struct BirdNode {
+    host: Host,
+    daemon: Daemon,
+    socket: PathBuf,
+}
+
+impl BirdNode {
+    /// Starts BIRD with a mesh to `others`, announcing `blocks` of the pool.
+    ///
+    /// # Errors
+    /// When BIRD refuses the configuration.
+    pub fn start(host: &Host, others: &[&Host], blocks: &[&str]) -> Result<Self> {
+        let conf = host.write("bird.conf", &render(host, others, blocks))?;
+        let (conf, socket) = (conf.display().to_string(), host.file("bird.ctl"));
+        let (ctl, pid) = (socket.display().to_string(), host.file("bird.pid"));
+        host.run(&program("bird"), &["-p", "-c", &conf])?;
+        let pid = pid.display().to_string();
+        let args = ["-R", "-f", "-c", &conf, "-s", &ctl, "-P", &pid];
+        let daemon = host.daemon("bird", &program("bird"), &args)?;
+        wait_until(PATIENCE, "BIRD's control socket", || birdc(&socket, "show status").map(drop))?;
+        Ok(Self { host: host.clone(), daemon, socket })
+    }
+
+    /// The process.
+    pub fn daemon(&mut self) -> &mut Daemon {
+        &mut self.daemon
+    }
+
+    /// Waits until the mesh session with a neighbour is established.
+    ///
+    /// # Errors
+    /// When it is not in time.
+    pub fn wait_session(&self, neighbor: &Host) -> Result<()> {
+        let name = super::session_name("Mesh", neighbor);
+        wait_until(PATIENCE, &format!("{}: {name}", self.host.name()), || {
+            let answer = birdc(&self.socket, &format!("show protocols {name}"))?;
+            ensure!(answer.contains("Established"), "{answer}");
+            Ok(())
+        })
+    }
+
+    /// What BIRD knows about a prefix.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn route(&self, prefix: &str) -> Result<String> {
+        birdc(&self.socket, &format!("show route {prefix} all"))
+    }
+}
+
+/// The files that confd writes, as one.
+fn render(host: &Host, others: &[&Host], blocks: &[&str]) -> String {
+    let own = host.v4();
+    let mut text = String::from(
+        "function apply_communities ()\n{\n}\n\
+         template kernel kernel_template {\n  learn;\n  persist;\n  scan time 2;\n  import all;\n}\n\
+         template direct direct_template {\n  interface -\"cali*\", -\"kube-ipvs*\", \"*\";\n}\n\
+         template static static_template {\n",
+    );
+    for block in blocks {
+        let _ = writeln!(text, "   route {block} blackhole;");
+    }
+    text.push_str("}\nprotocol static from static_template {\n}\nfunction calico_aggr ()\n{\n");
+    for block in blocks {
+        let _ = writeln!(
+            text,
+            "      if ( net = {block} ) then {{ accept; }}\n      \
+             if ( net ~ {block} && krt_metric < 1024 ) then {{ accept; }}\n      \
+             if ( net ~ {block} ) then {{ reject; }}"
+        );
+    }
+    let pool = super::POOL;
+    let _ = write!(
+        text,
+        "}}\nfunction reject_local_routes () {{\n  if (defined(ifname)) then {{\n     \
+         if (ifname ~ \"bpf*.cali\") then {{\n        reject;\n     }}\n  }}\n}}\n\
+         function calico_export_to_bgp_peers(bool internal_peer) {{\n  \
+         if (internal_peer) then {{\n    if (defined(ifname)) then {{\n      \
+         if ((ifname ~ \"*.cali\") || (ifname ~ \"*.calico\") || (ifname ~ \"tunl0\")) then {{\n        \
+         reject;\n      }}\n    }}\n  }}\n  reject_local_routes();\n  apply_communities();\n  \
+         calico_aggr();\n  if (net ~ {pool}) then {{ accept; }}\n}}\n\
+         filter calico_kernel_programming {{\n  \
+         if (defined(source) && (source = RTS_BGP) && !defined(krt_metric)) then {{\n      \
+         krt_metric = 1024;\n      if (defined(bgp_local_pref)) then {{\n          \
+         krt_metric = 2147483647 - bgp_local_pref;\n      }}\n      \
+         if (krt_metric < 1024) then {{\n          preference = 200;\n      }}\n  }}\n  \
+         if (net ~ {pool}) then {{ accept; }}\n  accept;\n}}\n\
+         log stderr all;\nrouter id {own};\n\
+         protocol kernel from kernel_template {{\n  export filter calico_kernel_programming;\n  \
+         graceful restart;\n  merge paths on;\n}}\n\
+         protocol device {{\n  scan time 2;\n}}\nprotocol direct from direct_template {{\n}}\n\
+         template bgp bgp_template {{\n  description \"Connection to BGP peer\";\n  local as 64512;\n  \
+         gateway recursive;\n  add paths on;\n  graceful restart;\n  connect delay time 2;\n  \
+         connect retry time 5;\n  error wait time 5,30;\n}}\n"
+    );
+    for other in others {
+        let (name, address) = (super::session_name("Mesh", other), other.v4());
+        let passive = if address.to_string() > own.to_string() { "  passive on;\n" } else { "" };
+        let _ = write!(
+            text,
+            "protocol bgp {name} from bgp_template {{\n  neighbor {address} as 64512;\n  \
+             source address {own};\n  ttl security off;\n  multihop;\n  import filter {{\n    \
+             if (defined(bgp_local_pref)&&(bgp_local_pref > 2147482623)) then\n      \
+             preference = 200;\n    accept;\n  }};\n  export filter {{\n    \
+             if (defined(source) && source = RTS_BGP && defined(bgp_local_pref)) then {{\n      \
+             krt_metric = 2147483647 - bgp_local_pref;\n    }} else {{\n      \
+             if (!defined(krt_metric)) then {{ krt_metric = 1024; }}\n      \
+             bgp_local_pref = 2147483647 - krt_metric;\n    }}\n    \
+             calico_export_to_bgp_peers(true);\n    reject;\n  }};\n{passive}}}\n"
+        );
+    }
+    text
+}

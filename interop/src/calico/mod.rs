@@ -1,0 +1,283 @@
+//! A Calico cluster: etcd with objects as Calico writes them, nodes that run margay or BIRD 1.6,
+//! and pods.
+
+mod bird;
+mod etcd;
+mod pod;
+
+pub use bird::BirdNode;
+pub use etcd::Etcd;
+pub use pod::{Pod, Stream};
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+
+use crate::daemon::Daemon;
+use crate::lab::{Host, Lab};
+use crate::margay::{Control, binary};
+use crate::wait::{PATIENCE, wait_until};
+
+/// The pool that blocks come from: no encapsulation, so that BGP's routes reach the kernel.
+pub const POOL: &str = "10.65.0.0/16";
+
+/// Hosts on one network, and an etcd that holds their objects.
+#[derive(Debug)]
+pub struct Cluster {
+    /// The datastore.
+    pub etcd: Etcd,
+}
+
+impl Cluster {
+    /// Starts etcd on a host of its own and writes the pool.
+    ///
+    /// # Errors
+    /// When etcd does not come up.
+    pub fn start(lab: &mut Lab) -> Result<Self> {
+        let etcd = Etcd::start(&lab.host("etcd")?)?;
+        let cluster = Self { etcd };
+        cluster.put("ippools", "IPPool", "pods", &json!({"cidr": POOL, "ipipMode": "Never"}))?;
+        Ok(cluster)
+    }
+
+    /// Writes a resource as Calico does.
+    ///
+    /// # Errors
+    /// When etcd refuses.
+    pub fn put(&self, plural: &str, kind: &str, name: &str, spec: &Value) -> Result<()> {
+        self.put_labelled(plural, kind, name, &json!({}), spec)
+    }
+
+    fn put_labelled(
+        &self,
+        plural: &str,
+        kind: &str,
+        name: &str,
+        labels: &Value,
+        spec: &Value,
+    ) -> Result<()> {
+        let object = json!({
+            "kind": kind, "apiVersion": "projectcalico.org/v3",
+            "metadata": {"name": name, "uid": "6a0c3b1e", "labels": labels,
+                         "creationTimestamp": "2026-08-20T09:15:01Z"},
+            "spec": spec,
+        });
+        self.etcd.put(&key_of(plural, name), &object.to_string())
+    }
+
+    /// Deletes a resource.
+    ///
+    /// # Errors
+    /// When etcd refuses.
+    pub fn delete(&self, plural: &str, name: &str) -> Result<()> {
+        self.etcd.delete(&key_of(plural, name))
+    }
+
+    /// Writes a Node with the host's address; `bgp` adds to its `spec.bgp`.
+    ///
+    /// # Errors
+    /// When etcd refuses.
+    pub fn put_node(&self, host: &Host, labels: &Value, bgp: &Value) -> Result<()> {
+        let mut spec = json!({
+            "bgp": {"ipv4Address": format!("{}/24", host.v4())},
+            "orchRefs": [{"nodeName": host.name(), "orchestrator": "k8s"}],
+        });
+        if let (Some(all), Some(more)) = (spec["bgp"].as_object_mut(), bgp.as_object()) {
+            all.extend(more.clone());
+        }
+        self.put_labelled("nodes", "Node", host.name(), labels, &spec)
+    }
+
+    /// Writes a block of the pool for a node: `10.65.N.0/26`.
+    ///
+    /// # Errors
+    /// When etcd refuses.
+    pub fn put_block(&self, host: &Host, number: u8) -> Result<String> {
+        let key = format!("/calico/ipam/v2/host/{}/ipv4/block/10.65.{number}.0-26", host.name());
+        self.etcd.put(&key, r#"{"state":"confirmed","deleted":false}"#)?;
+        Ok(format!("10.65.{number}.0/26"))
+    }
+
+    /// A host that is a node: its Node object and one block.
+    ///
+    /// # Errors
+    /// When the host cannot be made or etcd refuses.
+    pub fn node(&self, lab: &mut Lab, name: &str, number: u8) -> Result<Host> {
+        let host = lab.host(name)?;
+        self.put_node(&host, &json!({"rack": "r1"}), &json!({}))?;
+        self.put_block(&host, number)?;
+        Ok(host)
+    }
+}
+
+fn key_of(plural: &str, name: &str) -> String {
+    format!("/calico/resources/v3/projectcalico.org/{plural}/{name}")
+}
+
+/// margay on a node, configured by calico-node's environment or by `[calico]`.
+#[derive(Debug)]
+pub struct MargayNode {
+    host: Host,
+    daemon: Daemon,
+    /// Its control socket.
+    pub control: Control,
+    start: Start,
+}
+
+/// What a margay is started by.
+#[derive(Debug, Clone)]
+enum Start {
+    Environment(Vec<(String, String)>),
+    File(PathBuf),
+}
+
+impl MargayNode {
+    /// Starts margay with nothing but the environment.
+    ///
+    /// # Errors
+    /// When it does not answer on its socket in time.
+    pub fn from_environment(host: &Host, cluster: &Cluster) -> Result<Self> {
+        let variables = [
+            ("NODENAME", host.name().to_owned()),
+            ("ETCD_ENDPOINTS", cluster.etcd.url()),
+            ("MARGAY_SOCKET", host.file("margay.sock").display().to_string()),
+            ("MARGAY_BIRD_SOCKETS", "none".to_owned()),
+            ("CALICO_ENDPOINT_STATUS_PATH_PREFIX", host.file("status").display().to_string()),
+        ];
+        let variables = variables.map(|(name, value)| (name.to_owned(), value));
+        Self::start(host, Start::Environment(variables.to_vec()))
+    }
+
+    /// Starts margay with `[calico]` and further lines of that table.
+    ///
+    /// # Errors
+    /// As [`MargayNode::from_environment`].
+    pub fn from_file(host: &Host, cluster: &Cluster, lines: &str) -> Result<Self> {
+        let text = format!(
+            "[calico]\nnode = \"{}\"\ndatastore = \"etcd\"\nendpoints = [\"{}\"]\n\
+             endpoint-status = \"{}\"\n{lines}\n{}",
+            host.name(),
+            cluster.etcd.url(),
+            host.file("status/endpoint-status").display(),
+            crate::margay::control_section(host),
+        );
+        let path = host.write("margay.toml", &text)?;
+        Self::start(host, Start::File(path))
+    }
+
+    fn start(host: &Host, start: Start) -> Result<Self> {
+        let program = binary()?.to_string_lossy().into_owned();
+        let mut command = host.command(&program);
+        command.arg("run");
+        match &start {
+            Start::Environment(variables) => {
+                command.envs(variables.iter().map(|(name, value)| (name, value)));
+            }
+            Start::File(path) => {
+                command.arg("--config").arg(path);
+            }
+        }
+        let mut daemon = Daemon::start(command, &host.file("margay.log"))?;
+        let control = Control::of(host);
+        wait_until(PATIENCE, "margay's control socket", || {
+            if let Some(status) = daemon.exited()? {
+                anyhow::bail!("margay exited with {status}: {}", daemon.output());
+            }
+            control.text(&["show", "status"]).map(drop)
+        })?;
+        Ok(Self { host: host.clone(), daemon, control, start })
+    }
+
+    /// The process.
+    pub fn daemon(&mut self) -> &mut Daemon {
+        &mut self.daemon
+    }
+
+    /// Starts it again after it has ended.
+    ///
+    /// # Errors
+    /// As [`MargayNode::from_environment`].
+    pub fn restart(&mut self) -> Result<()> {
+        ensure!(self.daemon.exited()?.is_some(), "margay still runs");
+        *self = Self::start(&self.host, self.start.clone())?;
+        Ok(())
+    }
+
+    /// Waits until the session with a neighbour is established, and returns since when it is.
+    ///
+    /// # Errors
+    /// When it is not in time.
+    pub fn wait_session(&self, neighbor: &Host) -> Result<Session> {
+        wait_until(PATIENCE, &format!("{} to reach {}", self.host.name(), neighbor.name()), || {
+            let session = self.session(neighbor)?;
+            ensure!(session.state == "Established", "{session:?}");
+            Ok(session)
+        })
+    }
+
+    /// The session with a neighbour.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn session(&self, neighbor: &Host) -> Result<Session> {
+        let peer = self.control.peer(neighbor.v4())?;
+        let text = |key: &str| peer[key].as_str().map(str::to_owned).context(key.to_owned());
+        let seconds = peer["state_seconds"].as_u64().context("state_seconds")?;
+        Ok(Session { name: text("name")?, state: text("state")?, since: text("since")?, seconds })
+    }
+
+    /// The names of all peers, sorted.
+    ///
+    /// # Errors
+    /// When margay does not answer.
+    pub fn peers(&self) -> Result<Vec<String>> {
+        let peers = self.control.json(&["show", "peers"])?;
+        let peers = peers.as_array().context("not a list")?;
+        let mut names: Vec<String> =
+            peers.iter().filter_map(|p| p["name"].as_str().map(str::to_owned)).collect();
+        names.sort();
+        Ok(names)
+    }
+
+    /// Waits until these are all peers.
+    ///
+    /// # Errors
+    /// When they are not in time.
+    pub fn wait_peers(&self, wanted: &[String]) -> Result<()> {
+        let mut wanted = wanted.to_vec();
+        wanted.sort();
+        wait_until(PATIENCE, &format!("peers {wanted:?} of {}", self.host.name()), || {
+            let peers = self.peers()?;
+            ensure!(peers == wanted, "found {peers:?}");
+            Ok(())
+        })
+    }
+
+    /// `calico` of `show status`.
+    ///
+    /// # Errors
+    /// When margay does not answer.
+    pub fn status(&self) -> Result<Value> {
+        Ok(self.control.json(&["show", "status"])?["calico"].clone())
+    }
+}
+
+/// A session as `show peers` lists it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Session {
+    /// The peer's name.
+    pub name: String,
+    /// FSM state.
+    pub state: String,
+    /// When the state was entered.
+    pub since: String,
+    /// Seconds since then.
+    pub seconds: u64,
+}
+
+/// The name that Calico gives a session with this host.
+#[must_use]
+pub fn session_name(kind: &str, host: &Host) -> String {
+    format!("{kind}_{}", host.v4().to_string().replace('.', "_"))
+}

@@ -1,0 +1,177 @@
+//! Pods as Calico's network plugin and Felix make them, and TCP between them.
+
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::daemon::Daemon;
+use crate::lab::{Host, run_command};
+use crate::wait::{PATIENCE, wait_until};
+
+/// The hardware address of every `cali*` interface.
+const GATEWAY_MAC: &str = "ee:ee:ee:ee:ee:ee";
+
+/// A network namespace behind a `cali*` interface of a node, with Felix's protocol 80 route to it.
+#[derive(Debug)]
+pub struct Pod {
+    node: Host,
+    namespace: String,
+    address: String,
+}
+
+impl Pod {
+    /// Makes a pod with this address on the node.
+    ///
+    /// # Errors
+    /// When ip(8) refuses.
+    pub fn start(node: &Host, name: &str, address: &str) -> Result<Self> {
+        let namespace = format!("{}-{name}", node.namespace());
+        run_command(Command::new("ip").args(["netns", "add", &namespace]))?;
+        let pod = Self { node: node.clone(), namespace, address: address.to_owned() };
+        let ns = pod.namespace.as_str();
+        let interface = format!("cali{name}");
+        node.shell(&format!(
+            "ip link add {interface} type veth peer name eth0 netns {ns}\n\
+             ip link set {interface} address {GATEWAY_MAC} up\n\
+             ip route add {address}/32 dev {interface} scope link proto 80 metric 1024"
+        ))?;
+        for line in [
+            "link set lo up".to_owned(),
+            "link set eth0 up".to_owned(),
+            format!("addr add {address}/32 dev eth0"),
+            "route add 169.254.1.1 dev eth0".to_owned(),
+            // Proxy ARP would need a default route on the node, which the lab has not.
+            format!("neigh add 169.254.1.1 dev eth0 lladdr {GATEWAY_MAC}"),
+            "route add default via 169.254.1.1 dev eth0".to_owned(),
+        ] {
+            let mut command = Command::new("ip");
+            command.args(["-n", ns]).args(line.split(' '));
+            run_command(&mut command)?;
+        }
+        Ok(pod)
+    }
+
+    /// Its address.
+    #[must_use]
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    fn python(&self, log: &str, script: &str, args: &[&str]) -> Result<Daemon> {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.namespace, "python3", "-u", "-c", script]).args(args);
+        Daemon::start(command, &self.node.file(&format!("{log}.log")))
+    }
+}
+
+impl Drop for Pod {
+    fn drop(&mut self) {
+        if let Ok(pids) = run_command(Command::new("ip").args(["netns", "pids", &self.namespace])) {
+            for pid in pids.split_whitespace() {
+                let _ = Command::new("kill").args(["-KILL", pid]).status();
+            }
+        }
+        let _ = Command::new("ip").args(["netns", "del", &self.namespace]).status();
+    }
+}
+
+/// Sends back what comes, on port 7777.
+const SERVER: &str = "
+import socket
+s = socket.socket()
+s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+s.bind(('0.0.0.0', 7777)); s.listen()
+print('ready')
+while True:
+    c, _ = s.accept()
+    while True:
+        d = c.recv(4096)
+        if not d: break
+        c.sendall(d)
+";
+
+/// Sends a line every 20 ms over one connection, waits for each to come back, and prints how long
+/// the longest wait was whenever that grows. Any error ends it.
+const CLIENT: &str = "
+import socket, sys, time
+c = socket.create_connection((sys.argv[1], 7777), 10)
+c.settimeout(40)
+c.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+print('connected')
+longest = 0.0
+count = 0
+while True:
+    begin = time.monotonic()
+    c.sendall(b'x')
+    if c.recv(1) != b'x': raise SystemExit('closed')
+    count += 1
+    longest = max(longest, time.monotonic() - begin)
+    print('count', count, 'longest', round(longest, 3))
+    time.sleep(0.02)
+";
+
+/// One TCP connection between two pods that is used without a pause.
+#[derive(Debug)]
+pub struct Stream {
+    _server: Daemon,
+    client: Daemon,
+}
+
+impl Stream {
+    /// Connects, and waits until it flows.
+    ///
+    /// # Errors
+    /// When the pods do not reach each other.
+    pub fn start(from: &Pod, to: &Pod) -> Result<Self> {
+        let server = to.python("tcp-server", SERVER, &[])?;
+        wait_until(PATIENCE, "the server", || {
+            ensure!(server.output().contains("ready"), "{}", server.output());
+            Ok(())
+        })?;
+        let client = from.python("tcp-client", CLIENT, &[to.address()])?;
+        let stream = Self { _server: server, client };
+        wait_until(PATIENCE, "TCP between pods", || {
+            stream.echoes().and_then(|count| {
+                ensure!(count > 5, "{count} echoes");
+                Ok(())
+            })
+        })?;
+        Ok(stream)
+    }
+
+    fn last(&self) -> Result<(u64, f64)> {
+        let output = self.client.output();
+        // The last line may be under way.
+        let (whole, _) = output.rsplit_once('\n').context("no line")?;
+        let words: Vec<&str> = whole.lines().last().context("no line")?.split(' ').collect();
+        match words.as_slice() {
+            ["count", count, "longest", longest] => Ok((count.parse()?, longest.parse()?)),
+            _ => anyhow::bail!("the stream: {}", whole.lines().last().unwrap_or_default()),
+        }
+    }
+
+    /// How many octets came back.
+    ///
+    /// # Errors
+    /// When the stream broke.
+    pub fn echoes(&self) -> Result<u64> {
+        Ok(self.last()?.0)
+    }
+
+    /// Fails unless the connection still flows and never stood still for longer than `limit`.
+    ///
+    /// # Errors
+    /// When it broke or stood still.
+    pub fn expect_flow(&mut self, limit: Duration) -> Result<()> {
+        let before = self.echoes()?;
+        wait_until(limit, "the stream to go on", || {
+            ensure!(self.echoes()? > before + 5, "stands still");
+            Ok(())
+        })?;
+        ensure!(self.client.exited()?.is_none(), "it broke: {}", self.client.output());
+        let (_, longest) = self.last()?;
+        ensure!(longest < limit.as_secs_f64(), "it stood still for {longest} s");
+        Ok(())
+    }
+}

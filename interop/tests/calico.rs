@@ -1,0 +1,375 @@
+//! margay as a node of a Calico cluster: real etcd, real BIRD 1.6.8, pods in namespaces.
+
+use std::time::Duration;
+
+use anyhow::{Result, bail, ensure};
+use interop::calico::{BirdNode, Cluster, MargayNode, POOL, Pod, Stream, session_name};
+use interop::lab::{self, Host, Lab};
+use interop::matrix::route_monitor;
+use interop::speaker::Kind;
+use interop::wait::{PATIENCE, holds_for, wait_until};
+use interop::{kernel, require, subject};
+use serde_json::json;
+
+fn run(name: &str, kinds: &[Kind], test: impl FnOnce(&mut Lab) -> Result<()>) -> Result<()> {
+    if subject::kind() != Kind::Margay {
+        println!("skipped {name}: it asks margay's own interface");
+        return Ok(());
+    }
+    if let Some(program) =
+        ["etcd", "etcdctl", "python3"].iter().find(|p| require::find_program(p).is_none())
+    {
+        if require::is_strict() {
+            bail!("{name}: {program} is not installed");
+        }
+        println!("skipped {name}: {program} is not installed");
+        return Ok(());
+    }
+    lab::run(name, kinds, test)
+}
+
+fn via(host: &Host) -> Vec<String> {
+    vec![host.v4().to_string()]
+}
+
+fn metric(host: &Host, prefix: &str) -> Result<u64> {
+    Ok(kernel::route(host, prefix)?.map_or(0, |route| route.metric))
+}
+
+/// Three nodes in a mesh, from the environment and from a file: blocks in every kernel, blackholes
+/// of their own, TCP between pods. A fourth node comes and goes and touches no other session.
+#[test]
+fn a_mesh_carries_pods_and_nodes_come_and_go() -> Result<()> {
+    run("calico-mesh", &[], |lab| {
+        let cluster = Cluster::start(lab)?;
+        let (a, b) = (cluster.node(lab, "a", 1)?, cluster.node(lab, "b", 2)?);
+        let c = cluster.node(lab, "c", 3)?;
+        let na = MargayNode::from_environment(&a, &cluster)?;
+        let nb = MargayNode::from_file(&b, &cluster, "")?;
+        let _nc = MargayNode::from_environment(&c, &cluster)?;
+        kernel::wait_gateways(&a, "10.65.2.0/26", &via(&b))?;
+        kernel::wait_gateways(&a, "10.65.3.0/26", &via(&c))?;
+        kernel::wait_gateways(&b, "10.65.1.0/26", &via(&a))?;
+        ensure!(metric(&a, "10.65.2.0/26")? == 1024, "Calico's ordinary priority");
+        let own = kernel::route(&a, "10.65.1.0/26")?;
+        ensure!(own.as_ref().is_some_and(|r| r.kind == "blackhole" && r.metric == 0), "{own:?}");
+        let before = (na.wait_session(&b)?, nb.wait_session(&c)?);
+        ensure!(before.0.name == session_name("Mesh", &b), "{before:?}");
+
+        let (pod_a, pod_b) = (Pod::start(&a, "x", "10.65.1.7")?, Pod::start(&b, "y", "10.65.2.7")?);
+        let mut stream = Stream::start(&pod_a, &pod_b)?;
+        // A pod with an address of a block of another node is announced by itself.
+        let _borrowed = Pod::start(&c, "z", "10.65.2.9")?;
+        kernel::wait_gateways(&a, "10.65.2.9/32", &via(&c))?;
+        ensure!(na.control.paths("10.65.1.7/32")?.len() == 1, "Felix's route is learned");
+        ensure!(nb.control.paths("10.65.1.7/32")?.is_empty(), "and aggregated");
+
+        let d = cluster.node(lab, "d", 4)?;
+        let nd = MargayNode::from_environment(&d, &cluster)?;
+        kernel::wait_gateways(&a, "10.65.4.0/26", &via(&d))?;
+        kernel::wait_gateways(&d, "10.65.2.0/26", &via(&b))?;
+        nd.wait_session(&c)?;
+        cluster.delete("nodes", "d")?;
+        na.wait_peers(&[session_name("Mesh", &b), session_name("Mesh", &c)])?;
+        kernel::wait_gone(&a, "10.65.4.0/26")?;
+        let after = (na.session(&b)?, nb.session(&c)?);
+        ensure!(before.0.since == after.0.since && before.1.since == after.1.since, "{after:?}");
+        stream.expect_flow(Duration::from_secs(1))
+    })
+}
+
+/// A block that comes, a changed pool, another address of a node: each changes what it must.
+#[test]
+fn a_changed_object_changes_what_it_must() -> Result<()> {
+    run("calico-change", &[], |lab| {
+        let cluster = Cluster::start(lab)?;
+        let (a, b) = (cluster.node(lab, "a", 1)?, cluster.node(lab, "b", 2)?);
+        let c = cluster.node(lab, "c", 3)?;
+        let na = MargayNode::from_environment(&a, &cluster)?;
+        let _nb = MargayNode::from_environment(&b, &cluster)?;
+        let _nc = MargayNode::from_environment(&c, &cluster)?;
+        kernel::wait_gateways(&a, "10.65.2.0/26", &via(&b))?;
+        kernel::wait_gateways(&a, "10.65.3.0/26", &via(&c))?;
+        let before = na.wait_session(&c)?;
+
+        cluster.put_block(&b, 5)?;
+        kernel::wait_gateways(&a, "10.65.5.0/26", &via(&b))?;
+        kernel::wait_gateways(&c, "10.65.5.0/26", &via(&b))?;
+        // Felix takes the pool over: our routes go, blackholes too.
+        let vxlan = json!({"cidr": POOL, "vxlanMode": "Always"});
+        cluster.put("ippools", "IPPool", "pods", &vxlan)?;
+        for prefix in ["10.65.5.0/26", "10.65.2.0/26", "10.65.1.0/26"] {
+            kernel::wait_gone(&a, prefix)?;
+        }
+        ensure!(na.control.paths("10.65.2.0/26")?.len() == 1, "it is known all the same");
+        cluster.put("ippools", "IPPool", "pods", &json!({"cidr": POOL}))?;
+        kernel::wait_gateways(&a, "10.65.2.0/26", &via(&b))?;
+
+        // b moves to another address: its session moves, c's does not.
+        b.run("ip", &["addr", "add", "10.99.0.200/24", "dev", "eth0"])?;
+        let spec = json!({"bgp": {"ipv4Address": "10.99.0.200/24"}});
+        cluster.put("nodes", "Node", "b", &spec)?;
+        na.wait_peers(&["Mesh_10_99_0_200".to_owned(), session_name("Mesh", &c)])?;
+        kernel::wait_gateways(&a, "10.65.2.0/26", &["10.99.0.200".to_owned()])?;
+        ensure!(na.session(&c)?.since == before.since, "c's session was touched");
+        Ok(())
+    })
+}
+
+/// From the mesh to a reflector under a TCP stream: no route leaves any kernel, nothing stands
+/// still, and in the end only sessions with the reflector are left.
+#[test]
+fn from_mesh_to_reflector_without_losing_a_route() -> Result<()> {
+    run("calico-reflector", &[], |lab| {
+        let cluster = Cluster::start(lab)?;
+        let (a, b) = (cluster.node(lab, "a", 1)?, cluster.node(lab, "b", 2)?);
+        let c = cluster.node(lab, "c", 3)?;
+        let na = MargayNode::from_environment(&a, &cluster)?;
+        let nb = MargayNode::from_environment(&b, &cluster)?;
+        let nc = MargayNode::from_environment(&c, &cluster)?;
+        kernel::wait_gateways(&a, "10.65.2.0/26", &via(&b))?;
+        kernel::wait_gateways(&b, "10.65.1.0/26", &via(&a))?;
+        kernel::wait_gateways(&b, "10.65.3.0/26", &via(&c))?;
+        kernel::wait_gateways(&c, "10.65.1.0/26", &via(&a))?;
+        let (pod_a, pod_b) = (Pod::start(&a, "x", "10.65.1.7")?, Pod::start(&b, "y", "10.65.2.7")?);
+        let mut stream = Stream::start(&pod_a, &pod_b)?;
+        let monitors = [route_monitor(&a)?, route_monitor(&b)?, route_monitor(&c)?];
+
+        let rr = lab.host("rr")?;
+        cluster.put_node(
+            &rr,
+            &json!({"rr": "true"}),
+            &json!({"routeReflectorClusterID": "244.0.0.1"}),
+        )?;
+        let nrr = MargayNode::from_environment(&rr, &cluster)?;
+        let spec = json!({"nodeSelector": "all()", "peerSelector": "has(rr)"});
+        cluster.put("bgppeers", "BGPPeer", "to-reflectors", &spec)?;
+        let mesh = json!({"nodeToNodeMeshEnabled": false});
+        cluster.put("bgpconfigurations", "BGPConfiguration", "default", &mesh)?;
+
+        for node in [&na, &nb, &nc] {
+            node.wait_peers(&[session_name("Node", &rr)])?;
+            node.wait_session(&rr)?;
+        }
+        nrr.wait_peers(&[&a, &b, &c].map(|host| session_name("Node", host)))?;
+        let paths = na.control.paths("10.65.2.0/26")?;
+        ensure!(paths.len() == 1 && paths[0]["peer"] == session_name("Node", &rr), "{paths:?}");
+        ensure!(paths[0]["originator_id"] == b.v4().to_string(), "{paths:?}");
+        // Longer than restart times of sessions that were left without a NOTIFICATION would hide.
+        stream.expect_flow(Duration::from_secs(1))?;
+        for (host, monitor) in [&a, &b, &c].iter().zip(&monitors) {
+            let changes = monitor.output();
+            ensure!(!changes.contains("Deleted 10.65."), "{}: {changes}", host.name());
+            kernel::wait_gateways(host, "10.65.1.0/26", &via(&a))
+                .or_else(|e| if host.name() == "a" { Ok(()) } else { Err(e) })?;
+        }
+        Ok(())
+    })
+}
+
+/// A BGPFilter that comes and changes: routes follow, the session stays.
+#[test]
+fn a_filter_changes_routes_and_no_session() -> Result<()> {
+    run("calico-filter", &[], |lab| {
+        let cluster = Cluster::start(lab)?;
+        let mesh = json!({"nodeToNodeMeshEnabled": false});
+        cluster.put("bgpconfigurations", "BGPConfiguration", "default", &mesh)?;
+        let (a, b) = (cluster.node(lab, "a", 1)?, cluster.node(lab, "b", 2)?);
+        let spec = json!({"nodeSelector": "all()", "peerSelector": "all()", "filters": ["f"]});
+        cluster.put("bgppeers", "BGPPeer", "everybody", &spec)?;
+        let na = MargayNode::from_environment(&a, &cluster)?;
+        let nb = MargayNode::from_environment(&b, &cluster)?;
+        kernel::wait_gateways(&a, "10.65.2.0/26", &via(&b))?;
+        let before = (na.wait_session(&b)?, nb.wait_session(&a)?);
+
+        let filter = |rules: serde_json::Value| cluster.put("bgpfilters", "BGPFilter", "f", &rules);
+        filter(json!({"importV4": [
+            {"action": "Reject", "matchOperator": "In", "cidr": "10.65.2.0/24"}]}))?;
+        kernel::wait_gone(&a, "10.65.2.0/26")?;
+        filter(json!({"exportV4": [
+            {"action": "Reject", "matchOperator": "Equal", "cidr": "10.65.1.0/26"}]}))?;
+        kernel::wait_gateways(&a, "10.65.2.0/26", &via(&b))?;
+        kernel::wait_gone(&b, "10.65.1.0/26")?;
+        filter(json!({"exportV4": [{"action": "Accept", "operations": [
+            {"addCommunity": {"value": "65000:77"}}, {"setPriority": {"value": 512}}]}]}))?;
+        wait_until(PATIENCE, "the priority of the new filter", || {
+            let metric = metric(&b, "10.65.1.0/26")?;
+            ensure!(metric == 512, "metric {metric}");
+            Ok(())
+        })?;
+        let paths = nb.control.paths("10.65.1.0/26")?;
+        ensure!(paths[0]["communities"] == json!(["65000:77"]), "{paths:?}");
+        cluster.delete("bgpfilters", "f")?;
+        wait_until(PATIENCE, "life without the filter", || {
+            let metric = metric(&b, "10.65.1.0/26")?;
+            ensure!(metric == 1024, "metric {metric}");
+            Ok(())
+        })?;
+        let after = (na.session(&b)?, nb.session(&a)?);
+        ensure!(before.0.since == after.0.since && before.1.since == after.1.since, "{after:?}");
+        Ok(())
+    })
+}
+
+/// etcd dies: what is known stays in force, and status says so. It comes back with a change.
+#[test]
+fn etcd_dies_and_comes_back() -> Result<()> {
+    run("calico-etcd", &[], |lab| {
+        let mut cluster = Cluster::start(lab)?;
+        let (a, b) = (cluster.node(lab, "a", 1)?, cluster.node(lab, "b", 2)?);
+        let na = MargayNode::from_environment(&a, &cluster)?;
+        let mut nb = MargayNode::from_environment(&b, &cluster)?;
+        kernel::wait_gateways(&a, "10.65.2.0/26", &via(&b))?;
+        let before = na.wait_session(&b)?;
+        cluster.etcd.crash()?;
+        wait_until(PATIENCE, "margay to notice", || {
+            let status = na.status()?;
+            ensure!(status["sources"][0]["state"] == "away", "{status}");
+            Ok(())
+        })?;
+        // A node that starts meanwhile decides nothing, and what it had in the kernel stays.
+        nb.daemon().crash()?;
+        nb.restart()?;
+        holds_for(Duration::from_secs(2), "nothing to be decided", || {
+            ensure!(nb.peers()?.is_empty(), "peers {:?}", nb.peers()?);
+            let route = kernel::route(&b, "10.65.1.0/26")?;
+            ensure!(route.is_some(), "the route of the earlier run is gone");
+            Ok(())
+        })?;
+        ensure!(na.peers()? == [session_name("Mesh", &b)], "{:?}", na.peers()?);
+        cluster.etcd.restart()?;
+        cluster.put_block(&b, 6)?;
+        kernel::wait_gateways(&a, "10.65.6.0/26", &via(&b))?;
+        wait_until(PATIENCE, "margay to be current", || {
+            let status = na.status()?;
+            ensure!(status["sources"][0]["state"] == "current", "{status}");
+            Ok(())
+        })?;
+        nb.wait_session(&a)?;
+        ensure!(na.session(&b)?.name == before.name, "another session");
+        Ok(())
+    })
+}
+
+/// Objects that cannot be used are named; the rest is in force.
+#[test]
+fn bad_objects_are_named_and_freeze_nothing() -> Result<()> {
+    run("calico-bad", &[], |lab| {
+        let cluster = Cluster::start(lab)?;
+        let (a, b) = (cluster.node(lab, "a", 1)?, cluster.node(lab, "b", 2)?);
+        cluster.put("bgppeers", "BGPPeer", "no-as", &json!({"peerIP": "10.99.0.77"}))?;
+        let selector = json!({"nodeSelector": "rack = r1", "peerIP": "10.99.0.78", "asNumber": 1});
+        cluster.put("bgppeers", "BGPPeer", "no-selector", &selector)?;
+        let garbage = "/calico/resources/v3/projectcalico.org/ippools/garbage";
+        cluster.etcd.put(garbage, "{]")?;
+        let na = MargayNode::from_environment(&a, &cluster)?;
+        let _nb = MargayNode::from_environment(&b, &cluster)?;
+        kernel::wait_gateways(&a, "10.65.2.0/26", &via(&b))?;
+        let status = na.status()?;
+        let named: Vec<&str> = status["problems"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(|problem| problem["object"].as_str())
+            .collect();
+        for object in ["BGPPeer/no-as", "BGPPeer/no-selector", "IPPool/garbage"] {
+            ensure!(named.contains(&object), "{object} is not named: {status}");
+        }
+        cluster.etcd.delete(garbage)?;
+        wait_until(PATIENCE, "the problem to be gone", || {
+            let text = na.status()?.to_string();
+            ensure!(!text.contains("garbage"), "{text}");
+            Ok(())
+        })
+    })
+}
+
+/// BIRD 1.6.8 and margay in one mesh; a node goes from BIRD to margay and back under a TCP stream.
+#[test]
+fn a_node_goes_from_bird_to_margay_and_back() -> Result<()> {
+    run("calico-bird", &[Kind::Bird16], |lab| {
+        let cluster = Cluster::start(lab)?;
+        let (a, b) = (cluster.node(lab, "a", 1)?, cluster.node(lab, "b", 2)?);
+        let c = cluster.node(lab, "c", 3)?;
+        let na = MargayNode::from_environment(&a, &cluster)?;
+        let mut bird_b = BirdNode::start(&b, &[&a, &c], &["10.65.2.0/26"])?;
+        let bird_c = BirdNode::start(&c, &[&a, &b], &["10.65.3.0/26"])?;
+        na.wait_session(&b)?;
+        na.wait_session(&c)?;
+        bird_b.wait_session(&c)?;
+        for (host, prefix, to) in [
+            (&a, "10.65.2.0/26", &b),
+            (&b, "10.65.1.0/26", &a),
+            (&b, "10.65.3.0/26", &c),
+            (&c, "10.65.1.0/26", &a),
+            (&c, "10.65.2.0/26", &b),
+        ] {
+            kernel::wait_gateways(host, prefix, &via(to))?;
+            ensure!(metric(host, prefix)? == 1024, "{prefix} on {}", host.name());
+        }
+        let (pod_a, pod_b) = (Pod::start(&a, "x", "10.65.1.7")?, Pod::start(&b, "y", "10.65.2.7")?);
+        let mut stream = Stream::start(&pod_a, &pod_b)?;
+        // c's BIRD replaces a route by deleting and adding it: that gap is its own.
+        let monitors = [route_monitor(&a)?, route_monitor(&b)?];
+
+        // No NOTIFICATION, so that neighbours help: what a container that is replaced looks like.
+        bird_b.daemon().crash()?;
+        let mut nb = MargayNode::from_environment(&b, &cluster)?;
+        nb.wait_session(&a)?;
+        nb.wait_session(&c)?;
+        wait_until(PATIENCE, "BIRD to know the block of the new daemon", || {
+            let route = bird_c.route("10.65.2.0/26")?;
+            ensure!(route.contains("Mesh_"), "{route}");
+            Ok(())
+        })?;
+        stream.expect_flow(Duration::from_secs(1))?;
+
+        // And back: margay leaves what BIRD adopts.
+        nb.daemon().signal("TERM")?;
+        nb.daemon().wait(Duration::from_secs(10))?;
+        let bird_b = BirdNode::start(&b, &[&a, &c], &["10.65.2.0/26"])?;
+        bird_b.wait_session(&a)?;
+        bird_b.wait_session(&c)?;
+        stream.expect_flow(Duration::from_secs(1))?;
+        for (host, monitor) in [&a, &b].iter().zip(&monitors) {
+            let changes = monitor.output();
+            ensure!(!changes.contains("Deleted 10.65."), "{}: {changes}", host.name());
+        }
+        Ok(())
+    })
+}
+
+/// A route of an IPIP pool goes through the tunnel while there is one; a neighbour behind a router
+/// is reached by its host route.
+#[test]
+fn tunnels_and_host_routes() -> Result<()> {
+    run("calico-tunnel", &[], |lab| {
+        let cluster = Cluster::start(lab)?;
+        let owner = json!({"programClusterRoutes": "Enabled"});
+        cluster.put("bgpconfigurations", "BGPConfiguration", "default", &owner)?;
+        let pool = json!({"cidr": POOL, "ipipMode": "Always"});
+        cluster.put("ippools", "IPPool", "pods", &pool)?;
+        let (a, b) = (cluster.node(lab, "a", 1)?, cluster.node(lab, "b", 2)?);
+        let peer = json!({"peerIP": "198.51.100.1", "asNumber": 65001,
+                          "node": "a", "reachableBy": b.v4().to_string()});
+        cluster.put("bgppeers", "BGPPeer", "tor", &peer)?;
+        let na = MargayNode::from_environment(&a, &cluster)?;
+        let _nb = MargayNode::from_environment(&b, &cluster)?;
+        kernel::wait_gateways(&a, "10.65.2.0/26", &via(&b))?;
+        kernel::wait_gateways(&a, "198.51.100.1/32", &via(&b))?;
+        ensure!(na.peers()?.contains(&"Node_198_51_100_1".to_owned()), "{:?}", na.peers()?);
+        // This kernel knows no IPIP; an interface of that name is all that matters here.
+        a.shell("ip link add tunl0 type bridge; ip addr add 10.65.1.1/32 dev tunl0; ip link set tunl0 up")?;
+        let route = |wanted: &str| {
+            wait_until(PATIENCE, &format!("a route {wanted}"), || {
+                let text = a.run("ip", &["route", "show", "10.65.2.0/26", "proto", "12"])?;
+                ensure!(text.contains(wanted), "{text}");
+                Ok(())
+            })
+        };
+        route(&format!("via {} dev tunl0", b.v4()))?;
+        route("onlink")?;
+        a.run("ip", &["link", "del", "tunl0"])?;
+        route(&format!("via {} dev eth0", b.v4()))
+    })
+}

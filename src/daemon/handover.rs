@@ -1,0 +1,248 @@
+//! Make before break: neighbours that carry routes leave only when others carry them.
+//!
+//! When Calico's mesh becomes reflectors, sessions with other nodes vanish from the plan while new
+//! ones appear. The old ones *part*: they go on until the new ones are established and have
+//! delivered End-of-RIB, and until no destination depends on the parting ones alone; not longer than
+//! [`PARTING_MAX`] in all. Then they end without a NOTIFICATION, so that the other side, which may
+//! not be as far, keeps our routes for its restart time.
+//!
+//! Differs from BIRD, which ends the old sessions first and is without routes for seconds.
+//!
+//! Pure: who arrives and who parts, by time. What depends on whom, the table knows.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use bgp_proto::types::{Family, FamilySet, PeerId, Time};
+
+use crate::config::PeerEntry;
+
+/// How long a new peer may take to establish its session before nothing waits for it.
+const CONNECT_MAX: Duration = Duration::from_secs(30);
+/// How long a parting peer stays at most.
+pub(super) const PARTING_MAX: Duration = Duration::from_secs(90);
+/// How often it is looked whether destinations still depend on parting peers.
+const LOOK_INTERVAL: Duration = Duration::from_millis(250);
+
+/// What a new peer still owes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Owes {
+    Session,
+    EndOfRib(FamilySet),
+}
+
+/// Peers that arrive and peers that part.
+#[derive(Debug, Default)]
+pub(super) struct Handover {
+    arriving: BTreeMap<PeerId, (Owes, Time)>,
+    parting: BTreeMap<IpAddr, Parting>,
+    /// When to look at what depends on parting peers.
+    look_at: Option<Time>,
+}
+
+#[derive(Debug)]
+struct Parting {
+    entry: PeerEntry,
+    ends: Time,
+}
+
+/// What is to be done about parting peers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// Nobody parts.
+    Nothing,
+    /// Look again then at the latest.
+    Wait(Time),
+    /// Ask the table whether a destination depends on them, and end them if none does.
+    Look,
+    /// The time of some is up.
+    Expire,
+}
+
+impl Handover {
+    /// A peer was added.
+    pub(super) fn handle_added(&mut self, peer: PeerId, now: Time) {
+        self.arriving.insert(peer, (Owes::Session, now + CONNECT_MAX));
+    }
+
+    /// A session came up with these families.
+    pub(super) fn handle_up(&mut self, peer: PeerId, families: FamilySet) {
+        if let Some((owes, _)) = self.arriving.get_mut(&peer) {
+            *owes = Owes::EndOfRib(families);
+        }
+    }
+
+    /// A session went down.
+    pub(super) fn handle_down(&mut self, peer: PeerId) {
+        if let Some((owes, _)) = self.arriving.get_mut(&peer) {
+            *owes = Owes::Session;
+        }
+    }
+
+    /// The routes of a family are complete.
+    pub(super) fn handle_end_of_rib(&mut self, peer: PeerId, family: Family) {
+        if let Some((Owes::EndOfRib(families), _)) = self.arriving.get_mut(&peer) {
+            families.remove(family);
+            if families.is_empty() {
+                self.arriving.remove(&peer);
+            }
+        }
+    }
+
+    /// A peer is gone.
+    pub(super) fn handle_removed(&mut self, peer: PeerId) {
+        self.arriving.remove(&peer);
+    }
+
+    /// Neighbours that are not wanted any more; they part only if somebody arrives that may take
+    /// over.
+    pub(super) fn part(&mut self, entries: impl IntoIterator<Item = PeerEntry>, now: Time) {
+        for entry in entries {
+            let ends = now + PARTING_MAX;
+            self.parting.entry(entry.session.address).or_insert(Parting { entry, ends });
+        }
+        self.look_at = Some(now);
+    }
+
+    /// The neighbour is wanted again, or must go at once.
+    pub(super) fn forget(&mut self, address: IpAddr) {
+        self.parting.remove(&address);
+    }
+
+    /// Parting neighbours, by address.
+    pub(super) fn parting(&self) -> impl Iterator<Item = &PeerEntry> {
+        self.parting.values().map(|parting| &parting.entry)
+    }
+
+    /// Whether somebody arrives.
+    pub(super) fn has_arrivals(&mut self, now: Time) -> bool {
+        self.arriving.retain(|_, (owes, until)| match owes {
+            Owes::Session => *until > now,
+            Owes::EndOfRib(_) => *until + PARTING_MAX > now,
+        });
+        !self.arriving.is_empty()
+    }
+
+    /// What is to be done at `now`.
+    pub(super) fn poll(&mut self, now: Time) -> Step {
+        let Some(ends) = self.parting.values().map(|parting| parting.ends).min() else {
+            self.look_at = None;
+            return Step::Nothing;
+        };
+        if ends <= now {
+            return Step::Expire;
+        }
+        let next = self.look_at.unwrap_or(now);
+        if next > now {
+            return Step::Wait(next.min(ends));
+        }
+        self.look_at = Some(now + LOOK_INTERVAL);
+        if self.has_arrivals(now) {
+            Step::Wait((now + LOOK_INTERVAL).min(ends))
+        } else {
+            Step::Look
+        }
+    }
+
+    /// Takes out those whose time is up.
+    pub(super) fn take_expired(&mut self, now: Time) -> Vec<PeerEntry> {
+        let expired: Vec<IpAddr> =
+            self.parting.iter().filter(|(_, p)| p.ends <= now).map(|(a, _)| *a).collect();
+        expired.iter().filter_map(|a| self.parting.remove(a)).map(|p| p.entry).collect()
+    }
+
+    /// Takes out all.
+    pub(super) fn take_all(&mut self) -> Vec<PeerEntry> {
+        std::mem::take(&mut self.parting).into_values().map(|p| p.entry).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use bgp_proto::policy::Policy;
+    use bgp_proto::session::{LocalIdentity, PeerConfig};
+    use bgp_proto::table::{AddPathSend, NextHopMode, PeerRoutes};
+    use bgp_proto::types::{Asn, RouterId};
+
+    use super::*;
+
+    fn at(millis: u64) -> Time {
+        Time::ZERO + Duration::from_millis(millis)
+    }
+
+    fn entry(address: [u8; 4]) -> PeerEntry {
+        let identity = LocalIdentity { asn: Asn(1), router_id: RouterId(1) };
+        let name: Arc<str> = format!("{address:?}").into();
+        PeerEntry {
+            session: Arc::new(PeerConfig::new(address.into(), Asn(1), &identity)),
+            routes: Arc::new(PeerRoutes {
+                name: Arc::clone(&name),
+                import: Arc::new(Policy::accept_all()),
+                export: Arc::new(Policy::accept_all()),
+                next_hop: NextHopMode::Auto,
+                route_reflector_client: false,
+                cluster_id: None,
+                allow_local_asn: 0,
+                prefixes_max: None,
+                prefixes_warning_percent: 80,
+                memory_max: None,
+                add_path_send: AddPathSend::All,
+                stale_time: Duration::from_secs(180),
+                honour_graceful_shutdown: false,
+            }),
+            name,
+        }
+    }
+
+    #[test]
+    fn parting_peers_wait_for_the_routes_of_those_that_arrive() {
+        let mut handover = Handover::default();
+        assert_eq!(handover.poll(at(0)), Step::Nothing);
+        handover.handle_added(PeerId(1), at(0));
+        handover.part([entry([10, 0, 0, 1]), entry([10, 0, 0, 2])], at(0));
+        assert_eq!(handover.poll(at(0)), Step::Wait(at(250)));
+        handover.handle_up(PeerId(1), FamilySet::ALL);
+        handover.handle_end_of_rib(PeerId(1), Family::Ipv4);
+        assert!(matches!(handover.poll(at(250)), Step::Wait(_)), "half of its routes are there");
+        handover.handle_end_of_rib(PeerId(1), Family::Ipv6);
+        assert_eq!(handover.poll(at(500)), Step::Look);
+        assert_eq!(handover.poll(at(500)), Step::Wait(at(750)), "one question at a time");
+        assert_eq!(handover.take_all().len(), 2);
+        assert_eq!(handover.poll(at(750)), Step::Nothing);
+    }
+
+    #[test]
+    fn who_never_connects_is_waited_for_a_bounded_time_only() {
+        let mut handover = Handover::default();
+        handover.handle_added(PeerId(1), at(0));
+        handover.part([entry([10, 0, 0, 1])], at(0));
+        assert!(matches!(handover.poll(at(29_999)), Step::Wait(_)));
+        assert_eq!(handover.poll(at(31_000)), Step::Look);
+    }
+
+    #[test]
+    fn nobody_parts_for_longer_than_the_bound() {
+        let mut handover = Handover::default();
+        handover.handle_added(PeerId(1), at(0));
+        handover.part([entry([10, 0, 0, 1])], at(0));
+        handover.handle_up(PeerId(1), FamilySet::ALL);
+        // Asked for again later, the first bound holds.
+        handover.part([entry([10, 0, 0, 1])], at(60_000));
+        assert!(matches!(handover.poll(at(89_999)), Step::Wait(_)));
+        assert_eq!(handover.poll(at(90_000)), Step::Expire);
+        assert_eq!(handover.take_expired(at(90_000)).len(), 1);
+        assert_eq!(handover.poll(at(90_000)), Step::Nothing);
+    }
+
+    #[test]
+    fn a_neighbour_that_comes_back_does_not_part() {
+        let mut handover = Handover::default();
+        handover.part([entry([10, 0, 0, 1])], at(0));
+        assert_eq!(handover.parting().count(), 1);
+        handover.forget([10, 0, 0, 1].into());
+        assert_eq!(handover.poll(at(1)), Step::Nothing);
+    }
+}

@@ -1,0 +1,258 @@
+//! How next hops are reached, with host routes of our own taken into account.
+//!
+//! The kernel's side resolves over routes of others only. A host route of ours to a neighbour
+//! (`reachableBy`) counts too: the neighbour, as a next hop, is reached through its gateway. Such a
+//! route is active while the gateway is on a network of ours.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bgp_proto::policy::Source;
+use bgp_proto::rib::NextHopState;
+use bgp_proto::table::LocalRoute;
+use bgp_proto::types::{FibKind, Hop, Prefix};
+
+use crate::config::HostRoute;
+use crate::engine::Handle;
+use crate::fib::{self, Fib};
+
+/// Distance of what is reached through a host route: behind everything whose distance is known.
+const UNKNOWN_METRIC: u32 = u32::MAX;
+
+/// Next hops between the table and the kernel's side. Clones share everything.
+#[derive(Clone, Default)]
+pub(super) struct NextHops(Arc<Mutex<State>>);
+
+#[derive(Default)]
+struct State {
+    /// What the table asked for.
+    wanted: BTreeSet<IpAddr>,
+    /// Gateways by destination.
+    host_routes: BTreeMap<IpAddr, IpAddr>,
+    /// What the kernel's side said about everything that is tracked.
+    reported: BTreeMap<IpAddr, fib::NextHopState>,
+}
+
+/// What is to be told after a change.
+#[derive(Debug, Default, PartialEq)]
+struct News {
+    /// Next hops of the table.
+    next_hops: Vec<(IpAddr, NextHopState)>,
+    /// Host routes: their hops, or `None` while they are not active.
+    routes: Vec<(IpAddr, Option<Vec<Hop>>)>,
+}
+
+impl NextHops {
+    /// The table wants to know about an address.
+    pub(super) fn track(&self, addr: IpAddr, kernel: &Fib) {
+        self.lock().wanted.insert(addr);
+        kernel.track(addr);
+    }
+
+    /// The table does not want to know about it any more.
+    pub(super) fn untrack(&self, addr: IpAddr, kernel: &Fib) {
+        if self.lock().untrack(addr) {
+            kernel.untrack(addr);
+        }
+    }
+
+    /// Replaces the host routes.
+    pub(super) fn set_host_routes(&self, routes: &[HostRoute], kernel: &Fib, table: &Handle) {
+        let mut state = self.lock();
+        let (news, started, ended) = state.set_host_routes(routes);
+        // Under the lock: what the kernel's side says next must not be told before.
+        tell(news, table);
+        drop(state);
+        ended.into_iter().for_each(|gateway| kernel.untrack(gateway));
+        started.into_iter().for_each(|gateway| kernel.track(gateway));
+    }
+
+    /// The kernel's side says how an address is reached.
+    pub(super) fn handle_report(&self, addr: IpAddr, report: fib::NextHopState, table: &Handle) {
+        let mut state = self.lock();
+        tell(state.handle_report(addr, report), table);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn tell(news: News, table: &Handle) {
+    for (addr, state) in news.next_hops {
+        table.next_hop(addr, state);
+    }
+    for (destination, hops) in news.routes {
+        let route = hops.map(|hops| LocalRoute {
+            install: Some(FibKind::Unicast(hops.clone())),
+            next_hop: hops.first().and_then(|hop| hop.gateway),
+            hops,
+            interface: None,
+            metric: None,
+            attrs: None,
+        });
+        table.local(Prefix::host(destination), Source::Static, route);
+    }
+}
+
+impl State {
+    /// Returns whether the kernel's side need not report the address any more.
+    fn untrack(&mut self, addr: IpAddr) -> bool {
+        self.wanted.remove(&addr);
+        let is_gateway = self.host_routes.values().any(|gateway| *gateway == addr);
+        if !is_gateway {
+            self.reported.remove(&addr);
+        }
+        !is_gateway
+    }
+
+    /// Besides the news: gateways to track, and gateways not to track any more.
+    fn set_host_routes(
+        &mut self,
+        routes: &[HostRoute],
+    ) -> (News, BTreeSet<IpAddr>, BTreeSet<IpAddr>) {
+        let fresh: BTreeMap<IpAddr, IpAddr> =
+            routes.iter().map(|route| (route.destination, route.gateway)).collect();
+        let before = std::mem::replace(&mut self.host_routes, fresh);
+        let gateways =
+            |routes: &BTreeMap<IpAddr, IpAddr>| routes.values().copied().collect::<BTreeSet<_>>();
+        let (old, new) = (gateways(&before), gateways(&self.host_routes));
+        let is_tracked = |gateway: &&IpAddr| self.wanted.contains(*gateway);
+        let started = new.difference(&old).filter(|g| !is_tracked(g)).copied().collect();
+        let ended: BTreeSet<IpAddr> =
+            old.difference(&new).filter(|g| !is_tracked(g)).copied().collect();
+        ended.iter().for_each(|gateway| drop(self.reported.remove(gateway)));
+        let mut news = News::default();
+        let changed = before.iter().filter(|(d, g)| self.host_routes.get(d) != Some(g));
+        let added = self.host_routes.iter().filter(|(d, g)| before.get(d) != Some(g));
+        let touched: BTreeSet<IpAddr> = changed.chain(added).map(|(d, _)| *d).collect();
+        touched.into_iter().for_each(|destination| self.look_at(destination, &mut news));
+        (news, started, ended)
+    }
+
+    fn handle_report(&mut self, addr: IpAddr, report: fib::NextHopState) -> News {
+        let mut news = News::default();
+        let behind: Vec<IpAddr> = self
+            .host_routes
+            .iter()
+            .filter(|(_, gateway)| **gateway == addr)
+            .map(|(destination, _)| *destination)
+            .collect();
+        if !self.wanted.contains(&addr) && behind.is_empty() {
+            // A report that was under way when nobody wanted it any more.
+            return news;
+        }
+        self.reported.insert(addr, report);
+        if self.wanted.contains(&addr)
+            && let Some(state) = self.resolve(addr)
+        {
+            news.next_hops.push((addr, state));
+        }
+        behind.into_iter().for_each(|destination| self.look_at(destination, &mut news));
+        news
+    }
+
+    /// What there is to say about a destination whose host route came, went or changed.
+    fn look_at(&self, destination: IpAddr, news: &mut News) {
+        news.routes.push((destination, self.hops_to(destination)));
+        if self.wanted.contains(&destination)
+            && let Some(state) = self.resolve(destination)
+        {
+            news.next_hops.push((destination, state));
+        }
+    }
+
+    /// The way of an active host route.
+    fn hops_to(&self, destination: IpAddr) -> Option<Vec<Hop>> {
+        let gateway = self.host_routes.get(&destination)?;
+        match self.reported.get(gateway)? {
+            fib::NextHopState::Via { hops, connected: true, .. } => Some(hops.clone()),
+            _ => None,
+        }
+    }
+
+    /// How an address is reached, as far as it is known.
+    fn resolve(&self, addr: IpAddr) -> Option<NextHopState> {
+        if let Some(hops) = self.hops_to(addr) {
+            let metric = UNKNOWN_METRIC;
+            return Some(NextHopState::Via { hops, metric, connected: false });
+        }
+        Some(match self.reported.get(&addr)? {
+            fib::NextHopState::Unreachable => NextHopState::Unreachable,
+            fib::NextHopState::Local => NextHopState::Local,
+            fib::NextHopState::Via { hops, metric, connected } => {
+                NextHopState::Via { hops: hops.clone(), metric: *metric, connected: *connected }
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn addr(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    fn hop(gateway: &str) -> Hop {
+        Hop { gateway: Some(addr(gateway)), ifindex: 2, onlink: false, weight: 1 }
+    }
+
+    fn via(gateway: &str, connected: bool) -> fib::NextHopState {
+        fib::NextHopState::Via { hops: vec![hop(gateway)], metric: 0, connected }
+    }
+
+    fn route(destination: &str, gateway: &str) -> HostRoute {
+        HostRoute { destination: addr(destination), gateway: addr(gateway) }
+    }
+
+    #[test]
+    fn a_neighbour_is_reached_through_the_gateway_of_its_host_route() {
+        let mut state = State::default();
+        let tor = addr("192.0.2.1");
+        state.wanted.insert(tor);
+        let news = state.handle_report(tor, via("10.0.0.254", false));
+        let default =
+            NextHopState::Via { hops: vec![hop("10.0.0.254")], metric: 0, connected: false };
+        assert_eq!(news.next_hops, [(tor, default.clone())]);
+
+        let (news, started, _) = state.set_host_routes(&[route("192.0.2.1", "10.0.0.9")]);
+        assert_eq!(started, [addr("10.0.0.9")].into());
+        assert_eq!(news.routes, [(tor, None)], "nothing is known about the gateway yet");
+        let news = state.handle_report(addr("10.0.0.9"), via("10.0.0.9", true));
+        assert_eq!(news.routes, [(tor, Some(vec![hop("10.0.0.9")]))]);
+        let through =
+            NextHopState::Via { hops: vec![hop("10.0.0.9")], metric: u32::MAX, connected: false };
+        assert_eq!(news.next_hops, [(tor, through)]);
+
+        // The gateway moves behind a router, then the route is taken out.
+        let news = state.handle_report(addr("10.0.0.9"), via("10.0.0.254", false));
+        assert_eq!(news.routes, [(tor, None)]);
+        assert_eq!(news.next_hops, [(tor, default)]);
+        let (news, _, ended) = state.set_host_routes(&[]);
+        assert_eq!(news.routes, [(tor, None)]);
+        assert_eq!(ended, [addr("10.0.0.9")].into());
+        assert_eq!(state.reported.len(), 1);
+    }
+
+    #[test]
+    fn a_gateway_that_is_a_next_hop_too_stays_tracked_for_the_other() {
+        let mut state = State::default();
+        let gateway = addr("10.0.0.9");
+        state.wanted.insert(gateway);
+        let (_, started, _) = state.set_host_routes(&[route("192.0.2.1", "10.0.0.9")]);
+        assert!(started.is_empty(), "the table asked already");
+        assert!(!state.untrack(gateway), "the host route needs it");
+        let (.., ended) = state.set_host_routes(&[]);
+        assert_eq!(ended, [gateway].into());
+    }
+
+    #[test]
+    fn a_late_report_leaves_nothing_behind() {
+        let mut state = State::default();
+        assert_eq!(state.handle_report(addr("10.0.0.9"), via("10.0.0.9", true)), News::default());
+        assert!(state.reported.is_empty());
+    }
+}

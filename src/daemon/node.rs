@@ -1,0 +1,234 @@
+//! What follows from Calico's objects, carried out.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use bgp_proto::policy::Change;
+use bgp_proto::session::{PeerConfig, State};
+use tokio::time::Instant;
+use tracing::{info, warn};
+
+use super::handover::Step;
+use super::{Daemon, deferral};
+use crate::config::{Config, PeerEntry};
+use crate::node::{Follower, NodeSettings, Update};
+
+/// The part of the daemon that exists on a Calico node only.
+pub(super) struct Node {
+    settings: NodeSettings,
+    follower: Follower,
+    /// The newest configuration that followed from the objects; `None` before the first.
+    planned: Option<Arc<Config>>,
+    /// What the table answered about parting peers, when it was asked.
+    answer: Option<tokio::task::JoinHandle<Option<bool>>>,
+}
+
+impl Node {
+    pub(super) fn new(settings: NodeSettings, follower: Follower) -> Self {
+        Node { settings, follower, planned: None, answer: None }
+    }
+
+    pub(super) fn settings(&self) -> &NodeSettings {
+        &self.settings
+    }
+}
+
+/// What came from the objects, or about peers that part.
+pub(super) enum NodeInput {
+    Update(Update),
+    /// Whether destinations depend on parting peers.
+    Dependence(bool),
+}
+
+/// Waits for the next input; for ever where there is no node.
+pub(super) async fn next_input(node: &mut Option<Node>) -> NodeInput {
+    let Some(node) = node else { return std::future::pending().await };
+    let answered = async {
+        match &mut node.answer {
+            Some(answer) => answer.await.ok().flatten().unwrap_or(false),
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        depends = answered => {
+            node.answer = None;
+            NodeInput::Dependence(depends)
+        }
+        Some(update) = node.follower.updates.recv() => NodeInput::Update(update),
+        else => std::future::pending().await,
+    }
+}
+
+impl Daemon {
+    pub(super) fn on_node_input(&mut self, input: NodeInput) {
+        match input {
+            NodeInput::Update(update) => self.on_update(update),
+            NodeInput::Dependence(true) => {}
+            NodeInput::Dependence(false) => {
+                let ended = self.handover.take_all();
+                self.end_parting(ended);
+            }
+        }
+    }
+
+    /// Puts a new configuration into force. Neighbours that part keep their sessions if others
+    /// arrive.
+    fn on_update(&mut self, update: Update) {
+        let now = self.engine.handle().clock().now();
+        let Some(node) = &mut self.node else { return };
+        let is_first = node.planned.replace(Arc::clone(&update.config)).is_none();
+        let address = |entry: &PeerEntry| entry.session.address;
+        let wanted: HashSet<IpAddr> = update.config.peers.iter().map(address).collect();
+        let running: HashSet<IpAddr> = self.config.peers.iter().map(address).collect();
+        let may_part: HashSet<IpAddr> = update.parted.iter().copied().collect();
+        let over: Vec<IpAddr> = self.handover.parting().map(address).collect();
+        for addr in over.into_iter().filter(|a| wanted.contains(a) || !may_part.contains(a)) {
+            self.handover.forget(addr);
+        }
+        if wanted.difference(&running).next().is_some() || self.handover.has_arrivals(now) {
+            let leaving = |entry: &&PeerEntry| {
+                let addr = entry.session.address;
+                !wanted.contains(&addr) && may_part.contains(&addr)
+            };
+            let leaving: Vec<PeerEntry> =
+                self.config.peers.iter().filter(leaving).cloned().collect();
+            if !leaving.is_empty() {
+                info!("{} sessions end once others carry their routes", leaving.len());
+                self.handover.part(leaving, now);
+                if let Some(node) = &mut self.node {
+                    // It was asked without these.
+                    node.answer = None;
+                }
+            }
+        }
+        let is_deferred = is_first && deferral::is_needed(&update.config);
+        if is_deferred {
+            self.engine.handle().defer_export();
+        }
+        self.put_into_force(&update.config, &HashSet::new());
+        if is_first {
+            self.begin_startup(is_deferred);
+        }
+    }
+
+    /// Applies what was planned, with the neighbours that part.
+    fn put_into_force(&mut self, planned: &Config, parting: &HashSet<Arc<str>>) {
+        let mut config = planned.clone();
+        self.keep_roles(&mut config);
+        config.peers.extend(self.handover.parting().cloned());
+        let old = std::mem::replace(&mut self.config, Arc::new(config));
+        let changes = old.changes_to(&self.config);
+        if changes.is_empty() {
+            return;
+        }
+        self.listen();
+        let added = self.apply(&old, &changes, parting);
+        let names = self.handover.parting().map(|entry| entry.name.to_string());
+        self.answers.set_parting(names.collect());
+        let now = self.engine.handle().clock().now();
+        added.into_iter().for_each(|peer| self.handover.handle_added(peer, now));
+        self.answers.publish(&self.described, &self.config);
+        let lines = changes.lines();
+        match lines.as_slice() {
+            [..] if lines.len() <= 20 => lines.iter().for_each(|line| info!("{line}")),
+            _ => info!("{} changes: {}, …", lines.len(), lines[..3].join(", ")),
+        }
+    }
+
+    /// An established session of a neighbour that only the other side would dial from here on, or
+    /// that we would, is not ended for that: who dials matters when there is no session.
+    fn keep_roles(&self, config: &mut Config) {
+        let running: HashMap<IpAddr, &PeerEntry> =
+            self.config.peers.iter().map(|entry| (entry.session.address, entry)).collect();
+        for entry in &mut config.peers {
+            let Some(old) = running.get(&entry.session.address) else { continue };
+            if Arc::ptr_eq(&old.session, &entry.session)
+                || old.session.passive == entry.session.passive
+            {
+                continue;
+            }
+            let passive = old.session.passive;
+            let in_old_role = PeerConfig { passive, ..PeerConfig::clone(&entry.session) };
+            let record = self.peers.registry().find(&old.name);
+            let is_up = record.is_some_and(|r| r.handle.snapshot().state == State::Established);
+            if is_up && in_old_role == *old.session {
+                entry.session = Arc::clone(&old.session);
+            }
+        }
+    }
+
+    /// Listens where the configuration says. Where that is not possible the old sockets stay, and
+    /// it is tried again when links change or a new configuration comes.
+    pub(super) fn listen(&mut self) {
+        let fault = self.listeners.listen(&self.config.bgp.listen).err().map(|e| e.to_string());
+        if let Some(text) = &fault
+            && self.listen_fault.as_ref() != Some(text)
+        {
+            warn!("{text}");
+        }
+        self.answers.set_listen_fault(fault.clone());
+        self.listen_fault = fault;
+    }
+
+    /// Ends the sessions of neighbours that have parted.
+    fn end_parting(&mut self, ended: Vec<PeerEntry>) {
+        let planned = self.node.as_ref().and_then(|node| node.planned.clone());
+        let Some(planned) = planned.filter(|_| !ended.is_empty()) else { return };
+        info!("{} sessions end: others carry their routes", ended.len());
+        let names = ended.into_iter().map(|entry| entry.name).collect();
+        self.put_into_force(&planned, &names);
+    }
+
+    /// Looks whether parting neighbours may go; returns when to look again.
+    pub(super) fn check_handover(&mut self) -> Option<Instant> {
+        let clock = self.engine.handle().clock();
+        loop {
+            match self.handover.poll(clock.now()) {
+                Step::Nothing => return None,
+                Step::Wait(at) => return Some(Instant::from_std(clock.instant(at))),
+                Step::Look => self.ask_dependence(),
+                Step::Expire => {
+                    let ended = self.handover.take_expired(clock.now());
+                    self.end_parting(ended);
+                }
+            }
+        }
+    }
+
+    /// Asks the table whether destinations depend on parting peers.
+    fn ask_dependence(&mut self) {
+        let registry = self.peers.registry();
+        let names = self.handover.parting().filter_map(|entry| registry.find(&entry.name));
+        let peers: BTreeSet<_> = names.map(|record| record.id).collect();
+        let table = self.engine.handle().clone();
+        if let Some(node) = &mut self.node
+            && node.answer.is_none()
+        {
+            node.answer = Some(tokio::spawn(async move {
+                table.ask(move |table, _| table.depends_on(&peers)).await
+            }));
+        }
+    }
+
+    /// Tells the table which of the interfaces that the kernel's policy names exist.
+    pub(super) fn tell_tunnels(&self) {
+        let policy = self.config.table.fib_policy.as_deref();
+        let changes = policy.iter().flat_map(|p| &p.rules).flat_map(|rule| &rule.changes);
+        let named: BTreeSet<Arc<str>> = changes
+            .filter_map(|change| match change {
+                Change::Tunnel(name) => Some(Arc::clone(name)),
+                _ => None,
+            })
+            .collect();
+        let links = self.fib.links();
+        let exists: BTreeMap<Arc<str>, u32> = named
+            .into_iter()
+            .filter_map(|name| {
+                let link = links.iter().find(|link| *link.name == *name && link.up)?;
+                Some((name, link.index))
+            })
+            .collect();
+        self.engine.handle().tunnels(exists);
+    }
+}

@@ -1,0 +1,17 @@
+//! Running as a Calico node: where its objects are, and the configuration that follows from them as
+//! they change.
+//!
+//! - [`NodeSettings`]: from `[calico]` in a file or from calico-node's environment alone.
+//! - [`follow`]: reads the sources, keeps the plan up to date, gives [`Update`]s.
+//!
+//! Carrying updates out is the daemon's.
+
+mod environment;
+mod live;
+mod settings;
+mod setup;
+
+pub use environment::Environment;
+pub use live::{Follower, NodeStatus, SourceStatus, Update, follow};
+pub use settings::{NodeSettings, SettingsError};
+pub use setup::Setup;
