@@ -53,8 +53,9 @@ fn a_mesh_carries_pods_and_nodes_come_and_go() -> Result<()> {
         ensure!(metric(&a, "10.65.2.0/26")? == 1024, "Calico's ordinary priority");
         let own = kernel::route(&a, "10.65.1.0/26")?;
         ensure!(own.as_ref().is_some_and(|r| r.kind == "blackhole" && r.metric == 0), "{own:?}");
-        let before = (na.wait_session(&b)?, nb.wait_session(&c)?);
-        ensure!(before.0.name == session_name("Mesh", &b), "{before:?}");
+        ensure!(na.wait_session(&b)?.name == session_name("Mesh", &b), "another name");
+        nb.wait_session(&c)?;
+        let before = (na.sessions(&b), nb.sessions(&c));
 
         let (pod_a, pod_b) = (Pod::start(&a, "x", "10.65.1.7")?, Pod::start(&b, "y", "10.65.2.7")?);
         let mut stream = Stream::start(&pod_a, &pod_b)?;
@@ -72,8 +73,7 @@ fn a_mesh_carries_pods_and_nodes_come_and_go() -> Result<()> {
         cluster.delete("nodes", "d")?;
         na.wait_peers(&[session_name("Mesh", &b), session_name("Mesh", &c)])?;
         kernel::wait_gone(&a, "10.65.4.0/26")?;
-        let after = (na.session(&b)?, nb.session(&c)?);
-        ensure!(before.0.since == after.0.since && before.1.since == after.1.since, "{after:?}");
+        ensure!(before == (na.sessions(&b), nb.sessions(&c)), "other sessions were touched");
         stream.expect_flow(Duration::from_secs(1))
     })
 }
@@ -90,7 +90,8 @@ fn a_changed_object_changes_what_it_must() -> Result<()> {
         let _nc = MargayNode::from_environment(&c, &cluster)?;
         kernel::wait_gateways(&a, "10.65.2.0/26", &via(&b))?;
         kernel::wait_gateways(&a, "10.65.3.0/26", &via(&c))?;
-        let before = na.wait_session(&c)?;
+        na.wait_session(&c)?;
+        let before = na.sessions(&c);
 
         cluster.put_block(&b, 5)?;
         kernel::wait_gateways(&a, "10.65.5.0/26", &via(&b))?;
@@ -111,7 +112,7 @@ fn a_changed_object_changes_what_it_must() -> Result<()> {
         cluster.put("nodes", "Node", "b", &spec)?;
         na.wait_peers(&["Mesh_10_99_0_200".to_owned(), session_name("Mesh", &c)])?;
         kernel::wait_gateways(&a, "10.65.2.0/26", &["10.99.0.200".to_owned()])?;
-        ensure!(na.session(&c)?.since == before.since, "c's session was touched");
+        ensure!(na.sessions(&c) == before, "c's session was touched");
         Ok(())
     })
 }
@@ -180,7 +181,8 @@ fn a_filter_changes_routes_and_no_session() -> Result<()> {
         let na = MargayNode::from_environment(&a, &cluster)?;
         let nb = MargayNode::from_environment(&b, &cluster)?;
         kernel::wait_gateways(&a, "10.65.2.0/26", &via(&b))?;
-        let before = (na.wait_session(&b)?, nb.wait_session(&a)?);
+        na.wait_session(&b)?;
+        let before = (na.sessions(&b), nb.sessions(&a));
 
         let filter = |rules: serde_json::Value| cluster.put("bgpfilters", "BGPFilter", "f", &rules);
         filter(json!({"importV4": [
@@ -205,8 +207,7 @@ fn a_filter_changes_routes_and_no_session() -> Result<()> {
             ensure!(metric == 1024, "metric {metric}");
             Ok(())
         })?;
-        let after = (na.session(&b)?, nb.session(&a)?);
-        ensure!(before.0.since == after.0.since && before.1.since == after.1.since, "{after:?}");
+        ensure!(before == (na.sessions(&b), nb.sessions(&a)), "a session was touched");
         Ok(())
     })
 }
@@ -371,5 +372,103 @@ fn tunnels_and_host_routes() -> Result<()> {
         route("onlink")?;
         a.run("ip", &["link", "del", "tunl0"])?;
         route(&format!("via {} dev eth0", b.v4()))
+    })
+}
+
+/// A Secret that changes re-keys and restarts the session that it is for, and no other.
+#[test]
+fn a_password_changes_one_session() -> Result<()> {
+    run("calico-password", &[], |lab| {
+        let cluster = Cluster::start(lab)?;
+        let mesh = json!({"nodeToNodeMeshEnabled": false});
+        cluster.put("bgpconfigurations", "BGPConfiguration", "default", &mesh)?;
+        let (a, b) = (cluster.node(lab, "a", 1)?, cluster.node(lab, "b", 2)?);
+        let c = cluster.node(lab, "c", 3)?;
+        for (host, name) in [(&a, "a"), (&b, "b"), (&c, "c")] {
+            cluster.put_node(host, &json!({"name": name}), &json!({}))?;
+        }
+        let secret = json!({"secretKeyRef": {"name": "bgp", "key": "ab"}});
+        let with = json!({"nodeSelector": "name == 'a'", "peerSelector": "name == 'b'",
+                          "password": secret});
+        cluster.put("bgppeers", "BGPPeer", "a-b", &with)?;
+        let without = json!({"nodeSelector": "name == 'a'", "peerSelector": "name == 'c'"});
+        cluster.put("bgppeers", "BGPPeer", "a-c", &without)?;
+        let secrets = a.file("secrets");
+        std::fs::create_dir_all(&secrets)?;
+        let write = |base64: &str| -> Result<()> {
+            let object = json!({"kind": "Secret", "apiVersion": "v1",
+                "metadata": {"name": "bgp", "namespace": "kube-system"}, "data": {"ab": base64}});
+            // Kubernetes mounts files by renaming; a reader never finds half of one.
+            std::fs::write(a.file("secret.new"), object.to_string())?;
+            Ok(std::fs::rename(a.file("secret.new"), secrets.join("bgp.json"))?)
+        };
+        write("Zmlyc3Q=")?;
+        let path = format!("path = \"{}\"", secrets.display());
+        let na = MargayNode::from_file(&a, &cluster, &path)?;
+        let nb = MargayNode::from_file(&b, &cluster, &path)?;
+        let nc = MargayNode::from_file(&c, &cluster, "")?;
+        kernel::wait_gateways(&a, "10.65.2.0/26", &via(&b))?;
+        kernel::wait_gateways(&a, "10.65.3.0/26", &via(&c))?;
+        na.wait_session(&b)?;
+        na.wait_session(&c)?;
+        let (with_b, with_c) = (na.sessions(&b), na.sessions(&c));
+        write("c2Vjb25k")?;
+        wait_until(PATIENCE, "the session to restart", || {
+            ensure!(na.sessions(&b) > with_b, "the old session goes on");
+            Ok(())
+        })?;
+        nb.wait_session(&a)?;
+        nc.wait_session(&a)?;
+        ensure!(na.sessions(&c) == with_c, "the other session was touched");
+        kernel::wait_gateways(&a, "10.65.2.0/26", &via(&b))?;
+
+        // The key goes on both sides: the session comes up without one, as with BIRD, and is named.
+        na.wait_session(&b)?;
+        let second = na.sessions(&b);
+        std::fs::remove_file(secrets.join("bgp.json"))?;
+        wait_until(PATIENCE, "the session to restart without a key", || {
+            ensure!(na.sessions(&b) > second, "the old session goes on");
+            Ok(())
+        })?;
+        let status = na.status()?.to_string();
+        ensure!(status.contains("BGPPeer/a-b"), "{status}");
+        ensure!(na.sessions(&c) == with_c, "the other session was touched");
+        Ok(())
+    })
+}
+
+/// A local workload that Felix says is a BGP peer: a session with the pod, and its routes.
+#[test]
+fn a_local_workload_peers_with_its_node() -> Result<()> {
+    run("calico-workload", &[Kind::Bird2], |lab| {
+        let cluster = Cluster::start(lab)?;
+        let a = cluster.node(lab, "a", 1)?;
+        let spec = json!({"nodeSelector": "all()", "localWorkloadSelector": "app == 'router'",
+                          "asNumber": 65077});
+        cluster.put("bgppeers", "BGPPeer", "child", &spec)?;
+        let na = MargayNode::from_environment(&a, &cluster)?;
+        let pod = Pod::start(&a, "x", "10.65.1.7")?;
+        let conf = format!(
+            "log stderr all; router id 10.65.1.7;\nprotocol device {{}}\n\
+             protocol static {{ ipv4; route 10.65.77.0/26 blackhole; }}\n\
+             protocol bgp node {{ local 10.65.1.7 as 65077; neighbor {} as 64512; multihop;\n  \
+             connect retry time 1; ipv4 {{ import all; export all; }}; }}\n",
+            a.v4()
+        );
+        let conf = a.write("pod-bird.conf", &conf)?.display().to_string();
+        let ctl = a.file("pod-bird.ctl").display().to_string();
+        let _bird = pod.daemon("pod-bird", "bird", &["-f", "-c", &conf, "-s", &ctl])?;
+        ensure!(na.peers()?.is_empty(), "no endpoint says so yet");
+        let folder = a.file("status/endpoint-status");
+        std::fs::create_dir_all(&folder)?;
+        let endpoint = json!({"ifaceName": "calix", "mac": "ee:ee:ee:ee:ee:ee",
+            "ipv4Nets": ["10.65.1.7/32"], "ipv6Nets": [], "bgpPeerName": "child"});
+        let file = folder.join("k8s default-pod-eth0");
+        std::fs::write(&file, endpoint.to_string())?;
+        na.wait_peers(&["Local_Workload_10_65_1_7".to_owned()])?;
+        kernel::wait_gateways(&a, "10.65.77.0/26", &["10.65.1.7".to_owned()])?;
+        std::fs::remove_file(&file)?;
+        na.wait_peers(&[])?;
+        kernel::wait_gone(&a, "10.65.77.0/26")
     })
 }

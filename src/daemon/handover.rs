@@ -95,8 +95,7 @@ impl Handover {
         self.arriving.remove(&peer);
     }
 
-    /// Neighbours that are not wanted any more; they part only if somebody arrives that may take
-    /// over.
+    /// Neighbours that are not wanted any more, while others may take over.
     pub(super) fn part(&mut self, entries: impl IntoIterator<Item = PeerEntry>, now: Time) {
         for entry in entries {
             let ends = now + PARTING_MAX;
@@ -116,7 +115,7 @@ impl Handover {
     }
 
     /// Whether somebody arrives.
-    pub(super) fn has_arrivals(&mut self, now: Time) -> bool {
+    fn has_arrivals(&mut self, now: Time) -> bool {
         self.arriving.retain(|_, (owes, until)| match owes {
             Owes::Session => *until > now,
             Owes::EndOfRib(_) => *until + PARTING_MAX > now,

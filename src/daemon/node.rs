@@ -72,21 +72,21 @@ impl Daemon {
         }
     }
 
-    /// Puts a new configuration into force. Neighbours that part keep their sessions if others
-    /// arrive.
+    /// Puts a new configuration into force. Neighbours that part keep their sessions for a while if
+    /// there are others.
     fn on_update(&mut self, update: Update) {
         let now = self.engine.handle().clock().now();
         let Some(node) = &mut self.node else { return };
         let is_first = node.planned.replace(Arc::clone(&update.config)).is_none();
         let address = |entry: &PeerEntry| entry.session.address;
         let wanted: HashSet<IpAddr> = update.config.peers.iter().map(address).collect();
-        let running: HashSet<IpAddr> = self.config.peers.iter().map(address).collect();
         let may_part: HashSet<IpAddr> = update.parted.iter().copied().collect();
         let over: Vec<IpAddr> = self.handover.parting().map(address).collect();
         for addr in over.into_iter().filter(|a| wanted.contains(a) || !may_part.contains(a)) {
             self.handover.forget(addr);
         }
-        if wanted.difference(&running).next().is_some() || self.handover.has_arrivals(now) {
+        // Who is left, or comes, may carry the routes of those who leave.
+        if !wanted.is_empty() {
             let leaving = |entry: &&PeerEntry| {
                 let addr = entry.session.address;
                 !wanted.contains(&addr) && may_part.contains(&addr)

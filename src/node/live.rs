@@ -19,8 +19,8 @@ use super::NodeSettings;
 use super::settings::describe;
 use crate::calico::config::Converter;
 use crate::calico::model::Decoded;
-use crate::calico::{Problem, Resolver};
-use crate::config::{Config, HostSettings};
+use crate::calico::{Problem, Resolver, Settings};
+use crate::config::{Config, HostSettings, PeerEntry};
 use crate::datastore::{self, Change, Event, Receiver, State};
 
 /// Least time between two plans.
@@ -33,8 +33,9 @@ const PLAN_SHARE: u32 = 10;
 pub struct Update {
     /// What is to run.
     pub config: Arc<Config>,
-    /// Neighbours of the configuration before that are no neighbours now although nodes with
-    /// their addresses still exist: their sessions end once others carry their routes.
+    /// Who was a neighbour and is none now although a node with that address still exists, sorted:
+    /// such sessions end once others carry their routes. A deleted node is not among them; when that
+    /// is all that is new, the configuration is the one before.
     pub parted: Vec<IpAddr>,
 }
 
@@ -107,21 +108,26 @@ impl Drop for Follower {
 /// Follows the sources in a task of its own, on the multi-threaded runtime that this is called in.
 pub fn follow(settings: &NodeSettings) -> Follower {
     let feeds = settings.sources.iter().map(|source| {
-        let (receiver, task) = datastore::start(source.clone());
-        Feed {
-            receiver,
-            _task: task,
-            status: SourceStatus {
-                name: describe(source),
-                listed: false,
-                state: State::Connecting,
-            },
-            problems: Vec::new(),
-        }
+        // The task ends with its receiver.
+        let (receiver, _) = datastore::start(source.clone());
+        (describe(source), receiver)
+    });
+    follow_feeds(settings.calico.clone(), settings.host.clone(), feeds.collect())
+}
+
+fn follow_feeds(
+    settings: Settings,
+    host: HostSettings,
+    feeds: Vec<(String, Receiver)>,
+) -> Follower {
+    let feeds = feeds.into_iter().map(|(name, receiver)| Feed {
+        receiver,
+        status: SourceStatus { name, listed: false, state: State::Connecting },
+        problems: Vec::new(),
     });
     let feeds = feeds.collect();
     let status = Arc::new(NodeStatus {
-        node: settings.calico.node.clone(),
+        node: settings.node.clone(),
         sources: Vec::new(),
         problems: Arc::from([]),
         in_force: false,
@@ -131,13 +137,14 @@ pub fn follow(settings: &NodeSettings) -> Follower {
     let (updates, updates_inbox) = mpsc::channel(1);
     let (status_sender, status_inbox) = watch::channel(Arc::clone(&status));
     let live = Live {
-        host: settings.host.clone(),
+        host,
         feeds,
-        resolver: Resolver::new(settings.calico.clone()),
+        resolver: Resolver::new(settings),
         converter: Converter::default(),
         dirty: false,
         of_plan: Vec::new(),
         current: None,
+        parted: BTreeSet::new(),
         status: NodeStatus::clone(&status),
         published: status_sender,
         updates,
@@ -149,7 +156,6 @@ pub fn follow(settings: &NodeSettings) -> Follower {
 
 struct Feed {
     receiver: Receiver,
-    _task: JoinHandle<()>,
     status: SourceStatus,
     problems: Vec<Problem>,
 }
@@ -164,6 +170,8 @@ struct Live {
     /// Problems of the last plan.
     of_plan: Vec<Problem>,
     current: Option<Arc<Config>>,
+    /// See [`Update::parted`].
+    parted: BTreeSet<IpAddr>,
     status: NodeStatus,
     published: watch::Sender<Arc<NodeStatus>>,
     updates: mpsc::Sender<Update>,
@@ -255,25 +263,38 @@ impl Live {
         self.status.planning += took;
         self.next_plan = Instant::now() + PLAN_INTERVAL.max(took * (PLAN_SHARE - 1));
         self.of_plan = plan.problems;
-        let fresh = config.filter(|c| self.current.as_deref().is_none_or(|old| old != c));
-        let Some(fresh) = fresh.map(Arc::new) else {
-            self.publish();
-            return Ok(());
-        };
-        let parted = self.parted(&fresh);
-        self.status.in_force = true;
-        self.current = Some(Arc::clone(&fresh));
+        let update = config.and_then(|config| self.update(config));
         self.publish();
-        self.updates.send(Update { config: fresh, parted }).await.map_err(|_| Ended)
+        match update {
+            Some(update) => self.updates.send(update).await.map_err(|_| Ended),
+            None => Ok(()),
+        }
     }
 
-    /// Neighbours that are none any more, and whose addresses nodes still have.
-    fn parted(&self, fresh: &Config) -> Vec<IpAddr> {
-        let Some(old) = &self.current else { return Vec::new() };
-        let address = |peer: &crate::config::PeerEntry| peer.session.address;
-        let kept: BTreeSet<IpAddr> = fresh.peers.iter().map(address).collect();
-        let gone = old.peers.iter().map(address).filter(|addr| !kept.contains(addr));
-        gone.filter(|addr| self.resolver.snapshot().has_node_at(*addr)).collect()
+    /// What is to be told about a configuration, if it says anything new.
+    fn update(&mut self, fresh: Config) -> Option<Update> {
+        let address = |peer: &PeerEntry| peer.session.address;
+        let differs = self.current.as_deref() != Some(&fresh);
+        let known = match self.current.take() {
+            Some(known) if !differs => known,
+            old => {
+                let before = old.iter().flat_map(|old| old.peers.iter().map(address));
+                self.parted.extend(before);
+                let wanted: BTreeSet<IpAddr> = fresh.peers.iter().map(address).collect();
+                self.parted.retain(|addr| !wanted.contains(addr));
+                Arc::new(fresh)
+            }
+        };
+        let parted_before = self.parted.len();
+        let snapshot = self.resolver.snapshot();
+        self.parted.retain(|addr| snapshot.has_node_at(*addr));
+        let update = (differs || self.parted.len() < parted_before).then(|| Update {
+            config: Arc::clone(&known),
+            parted: self.parted.iter().copied().collect(),
+        });
+        self.current = Some(known);
+        self.status.in_force = true;
+        update
     }
 
     /// Tells the state to whoever asks, and new problems to the log.
@@ -324,3 +345,6 @@ fn log_problems(before: &[Problem], now: &[Problem]) {
         info!("{gone} problems with objects are gone, {} are left", now.len());
     }
 }
+
+#[cfg(test)]
+mod tests;

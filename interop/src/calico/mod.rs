@@ -204,7 +204,7 @@ impl MargayNode {
         Ok(())
     }
 
-    /// Waits until the session with a neighbour is established, and returns since when it is.
+    /// Waits until the session with a neighbour is established.
     ///
     /// # Errors
     /// When it is not in time.
@@ -216,6 +216,14 @@ impl MargayNode {
         })
     }
 
+    /// How many sessions with a neighbour this process has had. Times of sessions say less: they are
+    /// in whole seconds, and a session restarts in milliseconds.
+    #[must_use]
+    pub fn sessions(&self, neighbor: &Host) -> usize {
+        let established = format!("session established with {} ", neighbor.v4());
+        self.daemon.output().matches(&established).count()
+    }
+
     /// The session with a neighbour.
     ///
     /// # Errors
@@ -223,8 +231,7 @@ impl MargayNode {
     pub fn session(&self, neighbor: &Host) -> Result<Session> {
         let peer = self.control.peer(neighbor.v4())?;
         let text = |key: &str| peer[key].as_str().map(str::to_owned).context(key.to_owned());
-        let seconds = peer["state_seconds"].as_u64().context("state_seconds")?;
-        Ok(Session { name: text("name")?, state: text("state")?, since: text("since")?, seconds })
+        Ok(Session { name: text("name")?, state: text("state")? })
     }
 
     /// The names of all peers, sorted.
@@ -270,10 +277,6 @@ pub struct Session {
     pub name: String,
     /// FSM state.
     pub state: String,
-    /// When the state was entered.
-    pub since: String,
-    /// Seconds since then.
-    pub seconds: u64,
 }
 
 /// The name that Calico gives a session with this host.

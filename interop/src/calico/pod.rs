@@ -58,10 +58,18 @@ impl Pod {
         &self.address
     }
 
-    fn python(&self, log: &str, script: &str, args: &[&str]) -> Result<Daemon> {
+    /// Starts a program in the pod.
+    ///
+    /// # Errors
+    /// As [`Daemon::start`].
+    pub fn daemon(&self, log: &str, program: &str, args: &[&str]) -> Result<Daemon> {
         let mut command = Command::new("ip");
-        command.args(["netns", "exec", &self.namespace, "python3", "-u", "-c", script]).args(args);
+        command.args(["netns", "exec", &self.namespace, program]).args(args);
         Daemon::start(command, &self.node.file(&format!("{log}.log")))
+    }
+
+    fn python(&self, log: &str, script: &str, args: &[&str]) -> Result<Daemon> {
+        self.daemon(log, "python3", &[&["-u", "-c", script], args].concat())
     }
 }
 
