@@ -84,9 +84,11 @@ impl PeerEntries {
     /// Whether a change of another node may change them.
     pub(super) fn depend_on(&self, node: &Node) -> bool {
         let peer = &*self.peer;
-        let host = split_port(&peer.peer_ip).map_or("", |(host, _)| host);
-        let is_named = [&node.ipv4, &node.ipv6].into_iter().flatten().any(|h| *h.text == *host);
-        is_named
+        let is_named = || {
+            let host = split_port(&peer.peer_ip).map_or("", |(host, _)| host);
+            [&node.ipv4, &node.ipv6].into_iter().flatten().any(|h| *h.text == *host)
+        };
+        (!peer.peer_ip.is_empty() && is_named())
             || (peer.peer_selector.is_given() && peer.peer_selector.selects(&node.labels))
             || (self.is_reversed && concerns_or_all(peer, node))
     }

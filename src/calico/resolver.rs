@@ -26,6 +26,10 @@ use super::snapshot::Snapshot;
 /// Interfaces that never are networks of ours.
 const IGNORED_INTERFACES: [&str; 2] = ["cali*", "kube-ipvs*"];
 
+/// Hashes neighbours' addresses and ports: they come from the cluster's own objects, so speed counts
+/// and collisions that somebody aims at do not.
+type PlaceHash = foldhash::fast::FixedState;
+
 /// Works the plan out from a snapshot.
 pub fn resolve(snapshot: &Snapshot, settings: &Settings) -> Plan {
     Resolver { snapshot: snapshot.clone(), ..Resolver::new(settings.clone()) }.plan()
@@ -259,7 +263,8 @@ impl Resolver {
             });
         }
         let statics = statics(cx, family, &parts, &neighbors);
-        let mut holders: HashMap<(IpAddr, u16), Arc<str>> = HashMap::with_capacity(sessions.len());
+        let mut holders: HashMap<(IpAddr, u16), Arc<str>, PlaceHash> =
+            HashMap::with_capacity_and_hasher(sessions.len(), PlaceHash::default());
         let sessions = sessions
             .into_iter()
             .map(|session| {
@@ -297,7 +302,7 @@ impl Resolver {
     /// Entries that count: of several for one neighbour the first, and those for every node before
     /// those for this one.
     fn neighbors(&self, family: Family) -> Vec<&Neighbor> {
-        let mut taken: HashSet<(IpAddr, u16)> = HashSet::new();
+        let mut taken: HashSet<(IpAddr, u16), PlaceHash> = HashSet::default();
         let mut chosen = Vec::new();
         let global = self.peers.values().flat_map(|p| &p.global);
         let own = self.peers.values().flat_map(|p| &p.own);
