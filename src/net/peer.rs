@@ -513,6 +513,8 @@ impl PeerTask {
             negotiated.families,
         );
         self.readers = Some((slot, self.table.peer_up(self.id, negotiated)));
+        // Whoever hears of it looks at what was negotiated.
+        self.publish();
         let _ = self.events.send(PeerEvent::Up(self.id));
     }
 
