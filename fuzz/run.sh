@@ -28,7 +28,7 @@ for target in "${targets[@]}"; do
     case $mode in
         minimise)
             small=$(mktemp -d)
-            "${run[@]}" -merge=1 "$small" "$kept" "$fresh" 2>&1 | tail -n 1
+            "${run[@]}" -set_cover_merge=1 "$small" "$kept" "$fresh" 2>&1 | tail -n 1
             rm -rf "$kept" && mv "$small" "$kept" && chmod 755 "$kept"
             ;;
         replay) "${run[@]}" -runs=0 "$kept" 2>&1 | tail -n 1 ;;
