@@ -16,10 +16,9 @@ use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use bgp_proto::export::{Fetch, Reader};
-use bgp_proto::policy::Policy;
 use bgp_proto::rib::NextHopState;
 use bgp_proto::session::Negotiated;
-use bgp_proto::table::{AddPathSend, NextHopMode, NextHopRequest, PeerRoutes, Table, TableConfig};
+use bgp_proto::table::{NextHopRequest, PeerRoutes, Table, TableConfig};
 use bgp_proto::types::{
     Asn, ClusterId, Community, Family, FamilySet, Hop, NextHop, PeerId, PeerType, Prefix, Prefix4,
     RouterId, Time,
@@ -50,21 +49,7 @@ fn table(fib_enabled: bool) -> Table {
 
 fn peer(table: &mut Table, id: u32, asn: Asn) -> Vec<Reader> {
     let address = IpAddr::from([192, 0, 2, id as u8]);
-    let routes = PeerRoutes {
-        name: format!("peer{id}").into(),
-        import: Arc::new(Policy::accept_all()),
-        export: Arc::new(Policy::accept_all()),
-        next_hop: NextHopMode::Auto,
-        route_reflector_client: false,
-        cluster_id: None,
-        allow_local_asn: 0,
-        prefixes_max: None,
-        prefixes_warning_percent: 80,
-        add_path_send: AddPathSend::All,
-        stale_time: std::time::Duration::from_secs(180),
-        memory_max: None,
-        honour_graceful_shutdown: true,
-    };
+    let routes = PeerRoutes::new(format!("peer{id}"));
     table.peer_add(PeerId(id), address, Arc::new(routes));
     let negotiated = Negotiated {
         peer_router_id: RouterId(id),

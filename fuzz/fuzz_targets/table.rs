@@ -273,28 +273,15 @@ fn prefix(which: u8) -> Prefix {
 }
 
 fn routes(at: usize, variant: u8) -> PeerRoutes {
+    let policy = |reject| if reject { Policy::reject_all() } else { Policy::accept_all() };
     PeerRoutes {
-        name: format!("p{at}").into(),
-        import: Arc::new(if variant & 2 == 0 {
-            Policy::accept_all()
-        } else {
-            Policy::reject_all()
-        }),
-        export: Arc::new(if variant & 4 == 0 {
-            Policy::accept_all()
-        } else {
-            Policy::reject_all()
-        }),
+        import: Arc::new(policy(variant & 2 != 0)),
+        export: Arc::new(policy(variant & 4 != 0)),
         next_hop: if variant & 1 == 0 { NextHopMode::Auto } else { NextHopMode::SelfAddress },
         route_reflector_client: at >= 2,
-        cluster_id: None,
-        allow_local_asn: 0,
         prefixes_max: (variant & 8 != 0).then_some(3),
-        prefixes_warning_percent: 80,
         add_path_send: if variant & 16 == 0 { AddPathSend::All } else { AddPathSend::Best(2) },
-        memory_max: None,
-        honour_graceful_shutdown: true,
-        stale_time: Duration::from_secs(180),
+        ..PeerRoutes::new(format!("p{at}"))
     }
 }
 

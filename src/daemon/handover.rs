@@ -161,9 +161,8 @@ impl Handover {
 mod tests {
     use std::sync::Arc;
 
-    use bgp_proto::policy::Policy;
     use bgp_proto::session::{LocalIdentity, PeerConfig};
-    use bgp_proto::table::{AddPathSend, NextHopMode, PeerRoutes};
+    use bgp_proto::table::PeerRoutes;
     use bgp_proto::types::{Asn, RouterId};
 
     use super::*;
@@ -177,21 +176,7 @@ mod tests {
         let name: Arc<str> = format!("{address:?}").into();
         PeerEntry {
             session: Arc::new(PeerConfig::new(address.into(), Asn(1), &identity)),
-            routes: Arc::new(PeerRoutes {
-                name: Arc::clone(&name),
-                import: Arc::new(Policy::accept_all()),
-                export: Arc::new(Policy::accept_all()),
-                next_hop: NextHopMode::Auto,
-                route_reflector_client: false,
-                cluster_id: None,
-                allow_local_asn: 0,
-                prefixes_max: None,
-                prefixes_warning_percent: 80,
-                memory_max: None,
-                add_path_send: AddPathSend::All,
-                stale_time: Duration::from_secs(180),
-                honour_graceful_shutdown: false,
-            }),
+            routes: Arc::new(PeerRoutes::new(Arc::clone(&name))),
             name,
         }
     }

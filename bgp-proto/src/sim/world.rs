@@ -3,16 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::Hasher as _;
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use super::net::{Ending, Event, Fault, LinkSpec, Net};
 use super::random::Random;
 use super::routing::{BestRoute, Routing};
 use super::speaker::{NeighborSpec, Speaker, SpeakerId, SpeakerSpec};
-use crate::policy::Policy;
 use crate::session::{Close, Command, LocalIdentity, PeerConfig, Restart, State};
-use crate::table::{AddPathSend, NextHopMode, PeerRoutes};
+use crate::table::PeerRoutes;
 use crate::types::{FamilySet, Prefix, Time};
 
 /// How a speaker goes away.
@@ -328,24 +326,8 @@ impl Sim {
     }
 }
 
-/// Every route in, every route out, no limits.
 fn open_routes(to: SpeakerId) -> PeerRoutes {
-    let all = Arc::new(Policy::accept_all());
-    PeerRoutes {
-        name: format!("speaker-{}", to.0).into(),
-        import: Arc::clone(&all),
-        export: all,
-        next_hop: NextHopMode::Auto,
-        route_reflector_client: false,
-        cluster_id: None,
-        allow_local_asn: 0,
-        prefixes_max: None,
-        prefixes_warning_percent: 80,
-        add_path_send: AddPathSend::All,
-        stale_time: std::time::Duration::from_secs(180),
-        memory_max: None,
-        honour_graceful_shutdown: true,
-    }
+    PeerRoutes::new(format!("speaker-{}", to.0))
 }
 
 fn new_trace() -> foldhash::fast::FoldHasher<'static> {

@@ -62,3 +62,25 @@ pub struct PeerRoutes {
     /// Set LOCAL_PREF 0 on routes from eBGP with GRACEFUL_SHUTDOWN (RFC 8326). Default true.
     pub honour_graceful_shutdown: bool,
 }
+
+impl PeerRoutes {
+    /// Every route in and out, and every default.
+    pub fn new(name: impl Into<Arc<str>>) -> Self {
+        let all = Arc::new(Policy::accept_all());
+        PeerRoutes {
+            name: name.into(),
+            import: Arc::clone(&all),
+            export: all,
+            next_hop: NextHopMode::Auto,
+            route_reflector_client: false,
+            cluster_id: None,
+            allow_local_asn: 0,
+            prefixes_max: None,
+            memory_max: None,
+            prefixes_warning_percent: 80,
+            add_path_send: AddPathSend::All,
+            stale_time: Duration::from_secs(180),
+            honour_graceful_shutdown: true,
+        }
+    }
+}

@@ -6,7 +6,7 @@ use std::task::Waker;
 use std::time::Duration;
 
 use super::*;
-use crate::export::{AddPathSend, Fetch, NextHopMode};
+use crate::export::{Fetch, NextHopMode};
 use crate::policy::{Change, Decision, Policy, Rule};
 use crate::types::{
     Asn, ClusterId, FamilySet, FibKind, Hop, NextHop, PathId, PeerType, Role, RouterId,
@@ -32,21 +32,7 @@ fn table() -> Table {
 }
 
 fn routes(id: u32) -> PeerRoutes {
-    PeerRoutes {
-        name: format!("peer{id}").into(),
-        import: Arc::new(Policy::accept_all()),
-        export: Arc::new(Policy::accept_all()),
-        next_hop: NextHopMode::Auto,
-        route_reflector_client: false,
-        cluster_id: None,
-        allow_local_asn: 0,
-        prefixes_max: None,
-        prefixes_warning_percent: 80,
-        add_path_send: AddPathSend::All,
-        stale_time: std::time::Duration::from_secs(180),
-        memory_max: None,
-        honour_graceful_shutdown: true,
-    }
+    PeerRoutes::new(format!("peer{id}"))
 }
 
 fn session(id: u32, asn: u32) -> Negotiated {

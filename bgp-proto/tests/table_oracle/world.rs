@@ -288,19 +288,12 @@ impl World {
     fn routes(&self, peer: usize) -> Arc<PeerRoutes> {
         let settings = self.model.settings[peer];
         Arc::new(PeerRoutes {
-            name: format!("peer{peer}").into(),
             import: settings.import.policy(),
             export: settings.export.policy(),
             next_hop: settings.next_hop,
             route_reflector_client: settings.client,
-            cluster_id: None,
-            allow_local_asn: 0,
-            prefixes_max: None,
-            prefixes_warning_percent: 80,
             add_path_send: kind(peer).send,
-            stale_time: std::time::Duration::from_secs(180),
-            memory_max: None,
-            honour_graceful_shutdown: true,
+            ..PeerRoutes::new(format!("peer{peer}"))
         })
     }
 

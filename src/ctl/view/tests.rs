@@ -107,22 +107,7 @@ fn a_route_has_the_promised_keys() {
 fn facts_of(negotiated: bool) -> Value {
     let local = LocalIdentity { asn: Asn(64512), router_id: RouterId(1) };
     let config = PeerConfig::new([192, 0, 2, 1].into(), Asn(65001), &local);
-    let all = Arc::new(bgp_proto::policy::Policy::accept_all());
-    let routes = PeerRoutes {
-        name: "tor-1".into(),
-        import: Arc::clone(&all),
-        export: all,
-        next_hop: Default::default(),
-        route_reflector_client: false,
-        cluster_id: None,
-        allow_local_asn: 0,
-        prefixes_max: Some(1000),
-        prefixes_warning_percent: 80,
-        add_path_send: Default::default(),
-        stale_time: std::time::Duration::from_secs(180),
-        memory_max: None,
-        honour_graceful_shutdown: true,
-    };
+    let routes = PeerRoutes { prefixes_max: Some(1000), ..PeerRoutes::new("tor-1") };
     let agreed = Negotiated {
         peer_router_id: RouterId(0x0a00_0001),
         peer_asn: Asn(65001),
