@@ -62,10 +62,44 @@ fn collisions_of_all_latencies_end_in_one_session() {
             sim.start(B, Restart::Done);
             sim.run_for(MINUTE);
             assert_converged(&sim, 2);
-            let ups = sim.ups(A, B).max(sim.ups(B, A));
-            assert!(ups <= 2, "latency {latency:?}, {quarter}/4 later: {ups} sessions");
+            let ups = (sim.ups(A, B), sim.ups(B, A));
+            assert_eq!(ups, (1, 1), "latency {latency:?}, {quarter}/4 later");
         }
     }
+}
+
+#[test]
+fn both_ends_dialling_at_once_make_one_session_that_stays() {
+    // Segments of different connections overtake each other, so that any end may see either
+    // connection first, or one of them only when the other is the session already.
+    check_seeds("both_ends_dialling_at_once_make_one_session_that_stays", |seed| {
+        let mut random = Random::new(seed);
+        let link = LinkSpec {
+            latency: random.up_to(Duration::from_millis(40)),
+            jitter: random.up_to(Duration::from_millis(80)),
+            ..LinkSpec::default()
+        };
+        let restarting = [random.percent(80), random.percent(80)];
+        let mut sim = world(
+            seed,
+            2,
+            |_, _| link,
+            |at, spec| {
+                if !restarting[at.0] {
+                    spec.session.graceful_restart_time = None;
+                }
+            },
+        );
+        let (first, second) = if random.percent(50) { (A, B) } else { (B, A) };
+        sim.start(first, Restart::Done);
+        sim.run_for(random.up_to(2 * (link.latency + link.jitter)));
+        sim.start(second, Restart::Done);
+        // A first attempt that comes too early is refused and made again after some seconds.
+        sim.run_for(MINUTE);
+        assert_converged(&sim, 2);
+        assert_eq!((sim.ups(A, B), sim.ups(B, A)), (1, 1), "{:?}", sim.last_down(A, B));
+        sim.trace()
+    });
 }
 
 #[test]

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use super::PeerConfig;
 use super::State;
+use super::collision::withhold_time;
 use super::negotiate::Negotiated;
 use super::timers::{Jitter, OPEN_HOLD_TIME, send_hold_time};
 use crate::types::{Time, Timer};
@@ -32,8 +33,21 @@ pub(super) struct OpenSent {
 /// Both OPENs are in, the peer's KEEPALIVE is awaited.
 pub(super) struct OpenConfirm {
     pub(super) negotiated: Arc<Negotiated>,
+    pub(super) consent: Consent,
     hold: Timer,
+    /// While [`Consent::Withheld`], the end of that.
     keepalive: Timer,
+}
+
+/// Whether our KEEPALIVE, which lets the peer establish the session, is out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Consent {
+    Given,
+    /// Another connection may win: see [`collision`](super::collision).
+    Withheld {
+        /// The peer's KEEPALIVE has come.
+        peer_confirmed: bool,
+    },
 }
 
 /// Routes flow.
@@ -53,6 +67,8 @@ pub(super) enum Expiry {
     Hold,
     SendHold,
     Keepalive,
+    /// Our first KEEPALIVE was withheld long enough.
+    Withheld,
 }
 
 impl Conn {
@@ -115,9 +131,12 @@ impl Conn {
                     return Some(Expiry::Hold);
                 }
                 let due = c.keepalive.expired(now);
-                due.then(|| {
-                    arm_keepalive(&mut c.keepalive, now, &c.negotiated, jitter);
-                    Expiry::Keepalive
+                due.then(|| match c.consent {
+                    Consent::Withheld { .. } => Expiry::Withheld,
+                    Consent::Given => {
+                        arm_keepalive(&mut c.keepalive, now, &c.negotiated, jitter);
+                        Expiry::Keepalive
+                    }
                 })
             }
             Conn::Established(c) => {
@@ -149,13 +168,9 @@ impl OpenSent {
         OpenSent { local: local.ip(), remote: remote.ip(), offered, hold }
     }
 
-    /// The peer's OPEN was accepted (RFC 4271 §8.2.2 OpenSent, event 19).
-    pub(super) fn confirm(
-        self,
-        now: Time,
-        negotiated: Arc<Negotiated>,
-        jitter: &mut Jitter,
-    ) -> OpenConfirm {
+    /// The peer's OPEN was accepted (RFC 4271 §8.2.2 OpenSent, event 19). Our KEEPALIVE is
+    /// withheld until [`OpenConfirm::consent`].
+    pub(super) fn confirm(self, now: Time, negotiated: Arc<Negotiated>) -> OpenConfirm {
         // With hold time 0 the limit on the handshake stays: a peer that never confirms would
         // otherwise hold the slot for ever.
         let mut hold = self.hold;
@@ -163,12 +178,20 @@ impl OpenSent {
             hold.set(now + negotiated.hold_time);
         }
         let mut keepalive = Timer::stopped();
-        arm_keepalive(&mut keepalive, now, &negotiated, jitter);
-        OpenConfirm { negotiated, hold, keepalive }
+        keepalive.set(now + withhold_time(&negotiated));
+        let consent = Consent::Withheld { peer_confirmed: false };
+        OpenConfirm { negotiated, consent, hold, keepalive }
     }
 }
 
 impl OpenConfirm {
+    /// Our KEEPALIVE goes out.
+    pub(super) fn consent(&mut self, now: Time, jitter: &mut Jitter) {
+        self.consent = Consent::Given;
+        self.keepalive.stop();
+        arm_keepalive(&mut self.keepalive, now, &self.negotiated, jitter);
+    }
+
     /// The peer's KEEPALIVE came (RFC 4271 §8.2.2 OpenConfirm, event 26).
     pub(super) fn establish(self, now: Time, config: &PeerConfig) -> Established {
         let mut established = Established {

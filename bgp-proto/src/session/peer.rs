@@ -203,7 +203,7 @@ impl Peer {
             Command::Restart(reason) => self.bounce(now, reason),
             Command::RequestRefresh(family) => self.request_refresh(family),
         }
-        self.note_state(now);
+        self.settle(now);
     }
 
     /// The slot that a connection from the peer takes. It replaces a connection that stands there.
@@ -226,19 +226,19 @@ impl Peer {
         remote: SocketAddr,
     ) {
         self.accept(now, slot, local, remote);
-        self.note_state(now);
+        self.settle(now);
     }
 
     /// Dialling failed; the host's words.
     pub fn handle_connect_failed(&mut self, now: Time, text: &str) {
         self.fail_dial(now, text);
-        self.note_state(now);
+        self.settle(now);
     }
 
     /// The connection ended (EOF or error) without our asking.
     pub fn handle_closed(&mut self, now: Time, slot: Slot, text: &str) {
         self.end(now, slot, Close::Transport { text: text.to_owned() }, Tcp::Gone);
-        self.note_state(now);
+        self.settle(now);
     }
 
     /// Octets arrived. Consumes whole messages from the front of `bytes` and returns how many octets
@@ -272,7 +272,7 @@ impl Peer {
         }
         self.scratch.shrink_to(SCRATCH_KEPT);
         self.stats.octets_received += taken as u64;
-        self.note_state(now);
+        self.settle(now);
         taken
     }
 
@@ -314,11 +314,12 @@ impl Peer {
                 Some(Expiry::Hold) => self.close(now, slot, Close::HoldTimerExpired),
                 Some(Expiry::SendHold) => self.close(now, slot, Close::SendHoldTimerExpired),
                 Some(Expiry::Keepalive) => self.send_keepalive(slot),
+                Some(Expiry::Withheld) => self.consent(now, slot),
                 None => {}
             }
         }
         self.expire_dial(now);
-        self.note_state(now);
+        self.settle(now);
     }
 
     /// When to call `handle_timeout` at the latest, and for which timer.
@@ -421,8 +422,10 @@ impl Peer {
         self.stats.keepalives_sent += 1;
     }
 
-    /// Keeps `state` and `state_since` in step with slots and admin state.
-    fn note_state(&mut self, now: Time) {
+    /// After an input: what waited for the end of a connection goes on, and `state` and
+    /// `state_since` follow slots and admin state.
+    fn settle(&mut self, now: Time) {
+        self.release_withheld(now);
         let conns = self.conns.iter().flatten().map(Conn::state).max();
         let state = conns.unwrap_or_else(|| self.admin.state());
         if state != self.state {

@@ -6,7 +6,7 @@
 //! | connect    | [`Action::Connect`](super::Action)       | the attempt's result  | abort, back off |
 //! | idle hold  | repeated faults of the peer, its limits  | `Start`, `Stop`       | dial      |
 //! | hold       | OPEN sent (4 min); KEEPALIVE and UPDATE received | end of connection | 4/0   |
-//! | keepalive  | OPEN accepted; its own expiry            | end of connection     | KEEPALIVE |
+//! | keepalive  | OPEN accepted; its own expiry            | end of connection     | KEEPALIVE (the first one, if withheld: [`collision`](super::collision)) |
 //! | send hold  | the host, when TCP takes nothing         | the host, on progress | reset     |
 
 use std::time::Duration;

@@ -134,6 +134,14 @@ impl Peer {
         }
     }
 
+    /// Stops an attempt that is under way; there may be another one later.
+    pub(super) fn give_up_dialling(&mut self, now: Time) {
+        if self.admin.is_connecting() {
+            self.rest();
+            self.plan_dial(now);
+        }
+    }
+
     /// Sets the retry timer, where dialling is ours to do and not under way.
     pub(super) fn plan_dial(&mut self, now: Time) {
         let resting = matches!(self.admin, Admin::Running { dial: Dial::Resting });

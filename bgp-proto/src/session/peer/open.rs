@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::{Action, Close, Conn, MessageType, Notification, Offer, Peer, RouteBatch, Slot, Tcp};
-use crate::session::collision::{Survivor, resolve_established, resolve_open_confirm};
-use crate::session::conn::{OpenSent, expects, unexpected_subcode};
+use crate::session::collision::{Resolution, resolve};
+use crate::session::conn::{Consent, OpenSent, expects, unexpected_subcode};
 use crate::session::negotiate::negotiate;
 use crate::session::offer::build_open;
 use crate::session::timers::Incoming;
@@ -71,46 +71,90 @@ impl Peer {
             Ok(negotiated) => Arc::new(negotiated),
             Err(answer) => return self.close(now, slot, Close::Protocol(answer)),
         };
+        let mut consents = true;
         for other in Slot::ALL.into_iter().filter(|other| *other != slot) {
-            let (survivor, loses_with) = match self.conn(other) {
-                None | Some(Conn::OpenSent(_)) => continue,
-                Some(Conn::OpenConfirm(_)) => {
-                    (resolve_open_confirm(&self.config, &negotiated, slot, other), Close::Collision)
-                }
-                Some(Conn::Established(conn)) => {
-                    (resolve_established(&conn.negotiated, slot), Close::Replaced)
-                }
-            };
-            match survivor {
-                Survivor::New => self.close(now, other, loses_with),
-                Survivor::Existing => return self.close(now, slot, Close::Collision),
+            let Some(existing) = self.conn(other) else { continue };
+            match resolve(&self.config, &negotiated, slot, (other, existing)) {
+                Resolution::Independent => {}
+                Resolution::New => self.close(now, other, Close::Collision),
+                Resolution::Existing => return self.close(now, slot, Close::Collision),
+                Resolution::Withhold => consents = false,
             }
         }
         let Some(Conn::OpenSent(conn)) = self.take(slot) else { return };
-        let conn = conn.confirm(now, negotiated, &mut self.jitter);
-        self.put(slot, Conn::OpenConfirm(conn));
+        self.put(slot, Conn::OpenConfirm(conn.confirm(now, negotiated)));
+        if consents {
+            self.consent(now, slot);
+        }
+    }
+
+    /// Our KEEPALIVE goes out on a connection in OpenConfirm; the peer may have been waiting for it.
+    pub(super) fn consent(&mut self, now: Time, slot: Slot) {
+        let Some(Some(Conn::OpenConfirm(conn))) = self.conns.get_mut(slot.index()) else { return };
+        let Consent::Withheld { peer_confirmed } = conn.consent else { return };
+        conn.consent(now, &mut self.jitter);
         self.send_keepalive(slot);
+        // The peer counts on this connection: ours that is still being dialled comes too late.
+        self.give_up_dialling(now);
+        if peer_confirmed {
+            self.establish(now, slot);
+        }
+    }
+
+    /// Consents where nothing that could win is left to wait for.
+    pub(super) fn release_withheld(&mut self, now: Time) {
+        for slot in Slot::ALL {
+            let Some(Conn::OpenConfirm(conn)) = self.conn(slot) else { continue };
+            let mut others = Slot::ALL.into_iter().filter(|other| *other != slot);
+            let waits = others.any(|other| {
+                self.conn(other).is_some_and(|existing| {
+                    resolve(&self.config, &conn.negotiated, slot, (other, existing))
+                        == Resolution::Withhold
+                })
+            });
+            if !waits {
+                self.consent(now, slot);
+            }
+        }
     }
 
     fn handle_keepalive(&mut self, now: Time, slot: Slot) {
         self.stats.keepalives_received += 1;
-        if let Some(Some(Conn::Established(conn))) = self.conns.get_mut(slot.index()) {
-            return conn.restart_hold(now);
-        }
-        if let Some(Conn::OpenConfirm(conn)) = self.take(slot) {
-            let conn = conn.establish(now, &self.config);
-            self.establish(now, slot, Conn::Established(Box::new(conn)));
+        let has_session = self.established().is_some();
+        match self.conns.get_mut(slot.index()) {
+            Some(Some(Conn::Established(conn))) => conn.restart_hold(now),
+            Some(Some(Conn::OpenConfirm(conn))) => match &mut conn.consent {
+                Consent::Given => self.establish(now, slot),
+                // A peer that stands by a connection beside its session has restarted.
+                Consent::Withheld { peer_confirmed } => {
+                    *peer_confirmed = true;
+                    if has_session {
+                        self.consent(now, slot);
+                    }
+                }
+            },
+            _ => {}
         }
     }
 
     /// RFC 4271 §8.2.2 OpenConfirm, event 26. Other connections have lost.
-    fn establish(&mut self, now: Time, slot: Slot, conn: Conn) {
-        let Some(negotiated) = conn.negotiated().cloned() else { return };
-        self.put(slot, conn);
-        self.rest();
+    fn establish(&mut self, now: Time, slot: Slot) {
+        let conn = match self.take(slot) {
+            Some(Conn::OpenConfirm(conn)) => conn.establish(now, &self.config),
+            // Nothing else is established from.
+            Some(conn) => return self.put(slot, conn),
+            None => return,
+        };
         for other in Slot::ALL.into_iter().filter(|other| *other != slot) {
-            self.close(now, other, Close::Collision);
+            let reason = match self.conn(other) {
+                Some(Conn::Established(_)) => Close::Replaced,
+                _ => Close::Collision,
+            };
+            self.close(now, other, reason);
         }
+        let negotiated = Arc::clone(&conn.negotiated);
+        self.put(slot, Conn::Established(Box::new(conn)));
+        self.rest();
         self.stats.established_transitions += 1;
         if self.offer != Offer::Full {
             let text = format!("the session offers {}: the peer refused more", self.offer);

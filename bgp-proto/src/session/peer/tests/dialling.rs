@@ -91,9 +91,9 @@ fn nobody_dials_beside_an_established_session() {
     host.output();
     host.connected(Slot::Incoming);
     host.receive(Slot::Incoming, &open_message(&peer_open()));
-    assert_eq!(host.output(), "OPEN KEEPALIVE");
+    assert_eq!(host.output(), "OPEN abort-dial KEEPALIVE");
     host.receive(Slot::Incoming, &keepalive());
-    assert_eq!(host.output(), "abort-dial up(Incoming)");
+    assert_eq!(host.output(), "up(Incoming)");
     for _ in 0..60 {
         host.pass(Duration::from_secs(60));
         host.receive(Slot::Incoming, &keepalive());

@@ -108,7 +108,7 @@ fn a_notification_is_never_answered() {
 }
 
 #[test]
-fn a_restarted_peer_replaces_its_session_by_a_valid_open_only() {
+fn a_restarted_peer_replaces_its_session_by_a_confirmed_one_only() {
     for (stands, new) in [(Slot::Outgoing, Slot::Incoming), (Slot::Incoming, Slot::Reconnect)] {
         let mut host = restarting(false, stands);
         assert_eq!(host.peer.incoming_slot(), new);
@@ -123,9 +123,9 @@ fn a_restarted_peer_replaces_its_session_by_a_valid_open_only() {
         host.connected(host.peer.incoming_slot());
         host.output();
         host.receive(new, &open_message(&restarting_open(false)));
-        assert_eq!(host.output(), format!("reset({stands:?}) down+keep KEEPALIVE"));
+        assert_eq!(host.output(), "", "a connection that crossed ours looks the same so far");
         host.receive(new, &[keepalive(), announcement()].concat());
-        assert_eq!(host.output(), format!("up({new:?})"));
+        assert_eq!(host.output(), format!("reset({stands:?}) down+keep up({new:?}) KEEPALIVE"));
         assert_eq!(host.routes.len(), 1);
 
         // And once more: the free incoming slot is found again.
@@ -135,6 +135,16 @@ fn a_restarted_peer_replaces_its_session_by_a_valid_open_only() {
         host.receive(next, &[open_message(&restarting_open(false)), keepalive()].concat());
         assert_eq!(host.output(), format!("OPEN reset({new:?}) down+keep up({next:?}) KEEPALIVE"));
     }
+}
+
+#[test]
+fn the_loser_of_a_late_collision_leaves_the_session_alone() {
+    let mut host = restarting(false, Slot::Outgoing);
+    host.connected(Slot::Incoming);
+    let both = [open_message(&restarting_open(false)), notification(Code::CONNECTION_COLLISION)];
+    host.receive(Slot::Incoming, &both.concat());
+    assert_eq!(host.output(), "OPEN close(Incoming)");
+    assert_eq!(host.peer.state(), State::Established);
 }
 
 #[test]

@@ -72,11 +72,15 @@ fn every_state_answers_every_event() {
 /// comes out and the states of both. Our identifier is the larger one: ours survives.
 #[rustfmt::skip]
 const COLLISIONS: &[(State, State, &str, &str)] = &[
-    (OpenSent, OpenSent, "open", "KEEPALIVE > OpenSent OpenConfirm"),
+    (OpenSent, OpenSent, "open", "> OpenSent OpenConfirm"),
     (OpenSent, OpenSent, "notification", "close(Incoming) > OpenSent -"),
     (OpenSent, OpenSent, "fail", "> OpenSent -"),
     (OpenSent, OpenSent, "update", "N5/1 close(Incoming) > OpenSent -"),
-    (OpenSent, OpenConfirm, "keepalive", "N6/7 close(Outgoing) up(Incoming) > - Established"),
+    (OpenSent, OpenConfirm, "keepalive", "> OpenSent OpenConfirm"),
+    (OpenSent, OpenConfirm, "keepalive, own fail", "up(Incoming) KEEPALIVE > - Established"),
+    (OpenSent, OpenConfirm, "keepalive, wait", "N6/7 close(Outgoing) up(Incoming) KEEPALIVE > - Established"),
+    (OpenSent, OpenConfirm, "wait", "KEEPALIVE > OpenSent OpenConfirm"),
+    (OpenSent, OpenConfirm, "own fail", "KEEPALIVE > - OpenConfirm"),
     (OpenSent, OpenConfirm, "fail", "> OpenSent -"),
     (OpenSent, OpenConfirm, "own open", "N6/7 close(Incoming) KEEPALIVE > OpenConfirm -"),
     (OpenConfirm, OpenSent, "open", "N6/7 close(Incoming) > OpenConfirm -"),
@@ -105,16 +109,19 @@ fn two_connections_answer_what_tells_them_apart() {
             host.receive(Slot::Incoming, &open_message(&peer_open()));
         }
         host.output();
-        match *input {
-            "open" => host.receive(Slot::Incoming, &open_message(&peer_open())),
-            "own open" => host.receive(Slot::Outgoing, &open_message(&peer_open())),
-            "keepalive" => host.receive(Slot::Incoming, &keepalive()),
-            "own keepalive" => host.receive(Slot::Outgoing, &keepalive()),
-            "update" => host.receive(Slot::Incoming, &announcement()),
-            "notification" => host.receive(Slot::Incoming, &notification(Code::CEASE)),
-            "fail" => host.closed(Slot::Incoming),
-            "own fail" => host.closed(Slot::Outgoing),
-            other => panic!("{other}"),
+        for input in input.split(", ") {
+            match input {
+                "open" => host.receive(Slot::Incoming, &open_message(&peer_open())),
+                "own open" => host.receive(Slot::Outgoing, &open_message(&peer_open())),
+                "keepalive" => host.receive(Slot::Incoming, &keepalive()),
+                "own keepalive" => host.receive(Slot::Outgoing, &keepalive()),
+                "update" => host.receive(Slot::Incoming, &announcement()),
+                "notification" => host.receive(Slot::Incoming, &notification(Code::CEASE)),
+                "fail" => host.closed(Slot::Incoming),
+                "own fail" => host.closed(Slot::Outgoing),
+                "wait" => host.pass(Duration::from_secs(5)),
+                other => panic!("{other}"),
+            }
         }
         let state =
             |slot| host.peer.conn(slot).map_or("-".to_owned(), |c| format!("{:?}", c.state()));
