@@ -585,7 +585,7 @@ pub fn hold_timer_loss(lab: &mut Lab, peer: Kind) -> Result<Pair> {
 /// # Errors
 /// When `ip monitor` does not run.
 pub fn route_monitor(host: &Host) -> Result<Daemon> {
-    let monitor = host.daemon("monitor", "ip", &["monitor", "route"])?;
+    let monitor = host.daemon("monitor", "ip", &["-ts", "monitor", "route"])?;
     // It prints nothing at start; a change that it must see says that it listens.
     wait_until(PATIENCE, "ip monitor", || {
         host.run("ip", &["route", "replace", "blackhole", "203.0.113.77/32"])?;

@@ -472,3 +472,51 @@ fn a_local_workload_peers_with_its_node() -> Result<()> {
         kernel::wait_gone(&a, "10.65.77.0/26")
     })
 }
+
+/// `[calico]` of a file that names other sources is followed by a reload; sessions stay.
+#[test]
+fn another_source_comes_into_use_by_a_reload() -> Result<()> {
+    run("calico-reload", &[], |lab| {
+        let cluster = Cluster::start(lab)?;
+        let (a, b) = (cluster.node(lab, "a", 1)?, cluster.node(lab, "b", 2)?);
+        let na = MargayNode::from_file(&a, &cluster, "")?;
+        let nb = MargayNode::from_environment(&b, &cluster)?;
+        na.wait_session(&b)?;
+        kernel::wait_gateways(&b, "10.65.1.0/26", &via(&a))?;
+        let before = (na.sessions(&b), nb.sessions(&a));
+
+        let mut objects = String::new();
+        for host in [&a, &b] {
+            let node = json!({"kind": "Node", "apiVersion": "projectcalico.org/v3",
+                "metadata": {"name": host.name()},
+                "spec": {"bgp": {"ipv4Address": format!("{}/24", host.v4())}}});
+            let key = format!("/calico/resources/v3/projectcalico.org/nodes/{}", host.name());
+            objects.push_str(&format!("{key}\t{node}\n"));
+        }
+        let key = "/calico/ipam/v2/host/a/ipv4/block/10.65.9.0-26";
+        objects.push_str(&format!("{key}\t{{\"state\":\"confirmed\"}}\n"));
+        let folder = a.file("objects");
+        std::fs::create_dir_all(&folder)?;
+        std::fs::write(folder.join("all.yaml"), objects)?;
+        let path = a.file("margay.toml");
+        let text = std::fs::read_to_string(&path)?;
+        let rest = text.lines().filter(|line| {
+            !["datastore", "endpoints"].iter().any(|key| line.starts_with(&format!("{key} =")))
+        });
+        let rest: Vec<&str> = rest.filter(|line| *line != "[calico]").collect();
+        let head = format!("[calico]\ndatastore = \"file\"\npath = \"{}\"", folder.display());
+        std::fs::write(&path, format!("{head}\n{}\n", rest.join("\n")))?;
+        let answer = na.control.text(&["reload"])?;
+        ensure!(answer.contains("calico: changed"), "{answer}");
+
+        wait_until(PATIENCE, "the block of the other source", || {
+            ensure!(kernel::route(&a, "10.65.9.0/26")?.is_some(), "not there");
+            ensure!(kernel::route(&a, "10.65.1.0/26")?.is_none(), "the other's is there");
+            Ok(())
+        })?;
+        ensure!((na.sessions(&b), nb.sessions(&a)) == before, "a session restarted");
+        let again = na.control.text(&["reload"])?;
+        ensure!(again.contains("nothing changed"), "{again}");
+        Ok(())
+    })
+}

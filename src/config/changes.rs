@@ -41,6 +41,8 @@ pub struct Changes {
     pub host_routes_changed: bool,
     /// Whether `[log]` differs.
     pub log_changed: bool,
+    /// Whether `[calico]` differs: objects are listed anew, and what runs stays until they are.
+    pub calico_changed: bool,
     /// Keys whose new values count after a restart of the process only, in the order of the file's
     /// documentation.
     pub restart_needed: Vec<&'static str>,
@@ -174,6 +176,7 @@ impl Changes {
             (self.redistribute_changed, "redistribution: changed"),
             (self.host_routes_changed, "host routes to neighbours: changed"),
             (self.log_changed, "logging: changed"),
+            (self.calico_changed, "calico: changed, objects are listed anew"),
         ];
         lines.extend(flags.iter().filter(|(on, _)| *on).map(|(_, what)| (*what).to_owned()));
         lines.extend(self.originate_withdrawn.iter().map(|p| format!("originate {p}: withdrawn")));

@@ -60,7 +60,7 @@ pub(super) struct Answers {
     /// The configuration file, if there is one.
     file: Option<PathBuf>,
     /// On a Calico node: what is known about its objects.
-    node: Option<watch::Receiver<Arc<NodeStatus>>>,
+    node: Arc<Mutex<Option<watch::Receiver<Arc<NodeStatus>>>>>,
     started: Time,
     /// While the first minutes last.
     startup: Arc<Mutex<Option<Startup>>>,
@@ -83,7 +83,7 @@ impl Answers {
             started,
             startup: Arc::default(),
             file: None,
-            node: None,
+            node: Arc::default(),
         }
     }
 
@@ -97,9 +97,9 @@ impl Answers {
         self.file.clone()
     }
 
-    /// This is a Calico node; set before the first clone.
-    pub(super) fn set_node(&mut self, status: watch::Receiver<Arc<NodeStatus>>) {
-        self.node = Some(status);
+    /// This is a Calico node, and here is what it knows.
+    pub(super) fn set_node(&self, status: watch::Receiver<Arc<NodeStatus>>) {
+        *self.node.lock().unwrap_or_else(PoisonError::into_inner) = Some(status);
     }
 
     /// The configuration that is in force.
@@ -178,7 +178,8 @@ impl Answers {
 
     /// What is known about a Calico node's objects.
     pub(super) fn node_status(&self) -> Option<Arc<NodeStatus>> {
-        self.node.as_ref().map(|status| Arc::clone(&status.borrow()))
+        let node = self.node.lock().unwrap_or_else(PoisonError::into_inner);
+        node.as_ref().map(|status| Arc::clone(&status.borrow()))
     }
 
     pub(super) fn registry(&self) -> &Registry {

@@ -2,8 +2,10 @@
 //!
 //! When Calico's mesh becomes reflectors, sessions with other nodes vanish from the plan while new
 //! ones appear. The old ones *part*: they go on until the new ones are established and have
-//! delivered End-of-RIB, and until no destination depends on the parting ones alone; not longer than
-//! [`PARTING_MAX`] in all. Then they end without a NOTIFICATION, so that the other side, which may
+//! delivered End-of-RIB, and until no destination depends on the parting ones alone. For the latter
+//! they wait [`CARRIED_MAX`] from when nobody arrives any more: a reflector tells us about others when
+//! those have reached it too, but who leaves the mesh for good is not waited for. In all they stay not
+//! longer than [`PARTING_MAX`]. Then they end without a NOTIFICATION, so that the other side, which may
 //! not be as far, keeps our routes for its restart time.
 //!
 //! Differs from BIRD, which ends the old sessions first and is without routes for seconds.
@@ -22,6 +24,8 @@ use crate::config::PeerEntry;
 const CONNECT_MAX: Duration = Duration::from_secs(30);
 /// How long a parting peer stays at most.
 pub(super) const PARTING_MAX: Duration = Duration::from_secs(90);
+/// How long destinations may depend on parting peers alone once nobody arrives any more.
+const CARRIED_MAX: Duration = Duration::from_secs(15);
 /// How often it is looked whether destinations still depend on parting peers.
 const LOOK_INTERVAL: Duration = Duration::from_millis(250);
 
@@ -39,6 +43,8 @@ pub(super) struct Handover {
     parting: BTreeMap<IpAddr, Parting>,
     /// When to look at what depends on parting peers.
     look_at: Option<Time>,
+    /// Since when nobody arrives while some part.
+    quiet_since: Option<Time>,
 }
 
 #[derive(Debug)]
@@ -102,6 +108,7 @@ impl Handover {
             self.parting.entry(entry.session.address).or_insert(Parting { entry, ends });
         }
         self.look_at = Some(now);
+        self.quiet_since = None;
     }
 
     /// The neighbour is wanted again, or must go at once.
@@ -125,8 +132,13 @@ impl Handover {
 
     /// What is to be done at `now`.
     pub(super) fn poll(&mut self, now: Time) -> Step {
-        let Some(ends) = self.parting.values().map(|parting| parting.ends).min() else {
-            self.look_at = None;
+        if self.parting.is_empty() {
+            (self.look_at, self.quiet_since) = (None, None);
+            return Step::Nothing;
+        }
+        let is_quiet = !self.has_arrivals(now);
+        self.quiet_since = is_quiet.then(|| self.quiet_since.unwrap_or(now));
+        let Some(ends) = self.parting.values().map(|p| self.end_of(p)).min() else {
             return Step::Nothing;
         };
         if ends <= now {
@@ -137,17 +149,20 @@ impl Handover {
             return Step::Wait(next.min(ends));
         }
         self.look_at = Some(now + LOOK_INTERVAL);
-        if self.has_arrivals(now) {
-            Step::Wait((now + LOOK_INTERVAL).min(ends))
-        } else {
-            Step::Look
-        }
+        if is_quiet { Step::Look } else { Step::Wait((now + LOOK_INTERVAL).min(ends)) }
+    }
+
+    /// When a peer that parts ends at the latest, as far as is known.
+    fn end_of(&self, parting: &Parting) -> Time {
+        let carried = self.quiet_since.map(|since| since + CARRIED_MAX);
+        carried.map_or(parting.ends, |carried| carried.min(parting.ends))
     }
 
     /// Takes out those whose time is up.
     pub(super) fn take_expired(&mut self, now: Time) -> Vec<PeerEntry> {
+        let is_over = |p: &Parting| self.end_of(p) <= now;
         let expired: Vec<IpAddr> =
-            self.parting.iter().filter(|(_, p)| p.ends <= now).map(|(a, _)| *a).collect();
+            self.parting.iter().filter(|(_, p)| is_over(p)).map(|(a, _)| *a).collect();
         expired.iter().filter_map(|a| self.parting.remove(a)).map(|p| p.entry).collect()
     }
 
@@ -215,10 +230,28 @@ mod tests {
         handover.handle_up(PeerId(1), FamilySet::ALL);
         // Asked for again later, the first bound holds.
         handover.part([entry([10, 0, 0, 1])], at(60_000));
+        handover.handle_added(PeerId(2), at(70_000));
         assert!(matches!(handover.poll(at(89_999)), Step::Wait(_)));
         assert_eq!(handover.poll(at(90_000)), Step::Expire);
         assert_eq!(handover.take_expired(at(90_000)).len(), 1);
         assert_eq!(handover.poll(at(90_000)), Step::Nothing);
+    }
+
+    #[test]
+    fn routes_that_nobody_else_carries_do_not_hold_peers_for_long() {
+        let mut handover = Handover::default();
+        handover.part([entry([10, 0, 0, 1]), entry([10, 0, 0, 2])], at(0));
+        assert_eq!(handover.poll(at(0)), Step::Look);
+        assert_eq!(handover.poll(at(14_000)), Step::Look);
+        // Somebody who comes may carry them: the time starts again when that one is there.
+        handover.handle_added(PeerId(1), at(14_500));
+        assert!(matches!(handover.poll(at(16_000)), Step::Wait(_)));
+        handover.handle_up(PeerId(1), FamilySet::only(Family::Ipv4));
+        handover.handle_end_of_rib(PeerId(1), Family::Ipv4);
+        assert_eq!(handover.poll(at(20_000)), Step::Look);
+        assert_eq!(handover.poll(at(34_999)), Step::Look);
+        assert_eq!(handover.poll(at(35_000)), Step::Expire);
+        assert_eq!(handover.take_expired(at(35_000)).len(), 2);
     }
 
     #[test]

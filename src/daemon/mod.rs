@@ -45,7 +45,7 @@ use next_hops::NextHops;
 use node::{Node, NodeInput};
 use peers::Peers;
 use redistribution::Redistribution;
-use startup::{Progress, Startup};
+use startup::{Lookups, Progress, Startup};
 use wiring::{FibNews, Outputs};
 
 /// Connections from ranges that may wait to become peers.
@@ -350,7 +350,9 @@ impl Daemon {
     /// Looks whether the first minutes are over; returns when to look again.
     fn check_startup(&mut self) -> Option<Instant> {
         let clock = self.engine.handle().clock();
-        match self.startup.as_ref()?.poll(clock.now()) {
+        let next_hops = &self.next_hops;
+        let lookups = || if next_hops.has_unknown() { Lookups::Pending } else { Lookups::Done };
+        match self.startup.as_mut()?.poll(clock.now(), lookups) {
             Progress::WaitingUntil(at) => Some(Instant::from_std(clock.instant(at))),
             Progress::Over => {
                 self.startup = None;
@@ -453,6 +455,7 @@ impl Daemon {
                 if let Some(deferral) = &mut self.deferral {
                     deferral.handle_down(peer);
                 }
+                self.change_kept_role(peer);
             }
             PeerEvent::Ended(peer) => {
                 self.handover.handle_removed(peer);

@@ -57,6 +57,13 @@ impl NextHops {
         }
     }
 
+    /// Whether the kernel's side has not yet said how some address is reached that the table wants
+    /// to know about.
+    pub(super) fn has_unknown(&self) -> bool {
+        let state = self.lock();
+        state.wanted.iter().any(|addr| !state.reported.contains_key(addr))
+    }
+
     /// Replaces the host routes.
     pub(super) fn set_host_routes(&self, routes: &[HostRoute], kernel: &Fib, table: &Handle) {
         let mut state = self.lock();

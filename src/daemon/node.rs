@@ -6,13 +6,15 @@ use std::sync::Arc;
 
 use bgp_proto::policy::Change;
 use bgp_proto::session::{PeerConfig, State};
+use bgp_proto::types::PeerId;
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::handover::Step;
 use super::{Daemon, deferral};
 use crate::config::{Config, PeerEntry};
-use crate::node::{Follower, NodeSettings, Update};
+use crate::node::{Follower, NodeSettings, NodeStatus, Update};
 
 /// The part of the daemon that exists on a Calico node only.
 pub(super) struct Node {
@@ -22,15 +24,28 @@ pub(super) struct Node {
     planned: Option<Arc<Config>>,
     /// What the table answered about parting peers, when it was asked.
     answer: Option<tokio::task::JoinHandle<Option<bool>>>,
+    /// Peers whose established session has the role that they had before.
+    kept_roles: HashSet<Arc<str>>,
 }
 
 impl Node {
     pub(super) fn new(settings: NodeSettings, follower: Follower) -> Self {
-        Node { settings, follower, planned: None, answer: None }
+        Node { settings, follower, planned: None, answer: None, kept_roles: HashSet::new() }
     }
 
     pub(super) fn settings(&self) -> &NodeSettings {
         &self.settings
+    }
+
+    /// Follows what other settings name. What runs stays in force until everything was listed there.
+    pub(super) fn follow_anew(&mut self, settings: NodeSettings) {
+        self.follower = crate::node::follow(&settings);
+        self.settings = settings;
+    }
+
+    /// How objects are followed at present.
+    pub(super) fn status(&self) -> watch::Receiver<Arc<NodeStatus>> {
+        self.follower.status.clone()
     }
 }
 
@@ -115,7 +130,10 @@ impl Daemon {
     /// Applies what was planned, with the neighbours that part.
     fn put_into_force(&mut self, planned: &Config, parting: &HashSet<Arc<str>>) {
         let mut config = planned.clone();
-        self.keep_roles(&mut config);
+        let kept = self.keep_roles(&mut config);
+        if let Some(node) = &mut self.node {
+            node.kept_roles = kept;
+        }
         config.peers.extend(self.handover.parting().cloned());
         let old = std::mem::replace(&mut self.config, Arc::new(config));
         let changes = old.changes_to(&self.config);
@@ -138,7 +156,9 @@ impl Daemon {
 
     /// An established session of a neighbour that only the other side would dial from here on, or
     /// that we would, is not ended for that: who dials matters when there is no session.
-    fn keep_roles(&self, config: &mut Config) {
+    /// Returns the names of these peers.
+    fn keep_roles(&self, config: &mut Config) -> HashSet<Arc<str>> {
+        let mut kept = HashSet::new();
         let running: HashMap<IpAddr, &PeerEntry> =
             self.config.peers.iter().map(|entry| (entry.session.address, entry)).collect();
         for entry in &mut config.peers {
@@ -154,7 +174,20 @@ impl Daemon {
             let is_up = record.is_some_and(|r| r.handle.snapshot().state == State::Established);
             if is_up && in_old_role == *old.session {
                 entry.session = Arc::clone(&old.session);
+                kept.insert(entry.name.clone());
             }
+        }
+        kept
+    }
+
+    /// A session went down: a role that was kept for its sake changes.
+    pub(super) fn change_kept_role(&mut self, peer: PeerId) {
+        let Some(record) = self.peers.registry().get(peer) else { return };
+        let Some(node) = &mut self.node else { return };
+        if node.kept_roles.contains(&record.name)
+            && let Some(planned) = node.planned.clone()
+        {
+            self.put_into_force(&planned, &HashSet::new());
         }
     }
 

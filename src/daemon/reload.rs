@@ -27,12 +27,10 @@ impl Daemon {
         let document = Document::load(path).map_err(|errors| errors.to_string())?;
         let fresh = match (document, &self.node) {
             (Document::Own(config), None) => *config,
-            (Document::Calico { calico, host }, Some(node)) => {
+            (Document::Calico { calico, host }, Some(_)) => {
                 let settings = NodeSettings::from_file(*calico, *host, &Environment::of_process())
                     .map_err(|error| error.to_string())?;
-                let differs = settings != *node.settings();
-                let restart_needed = if differs { vec!["calico"] } else { Vec::new() };
-                return Ok(Changes { restart_needed, ..Changes::default() });
+                return Ok(self.reload_calico(settings));
             }
             _ => return Err("[calico] came or went: restart margay to run by the new file".into()),
         };
@@ -45,6 +43,23 @@ impl Daemon {
         self.answers.publish(&self.described, &self.config);
         info!("configuration reloaded: {changes}");
         Ok(changes)
+    }
+
+    /// Follows the objects that new settings name, unless they are the same. Sessions and routes stay
+    /// as they are until a plan follows from what is there.
+    fn reload_calico(&mut self, settings: NodeSettings) -> Changes {
+        let Some(node) = &mut self.node else { return Changes::default() };
+        if settings == *node.settings() {
+            return Changes::default();
+        }
+        let host = Config { host: settings.host.clone(), ..Config::clone(&self.config) };
+        let mut changes = self.config.changes_to(&host);
+        let NodeSettings { calico, sources, .. } = node.settings();
+        changes.calico_changed = (calico, sources) != (&settings.calico, &settings.sources);
+        node.follow_anew(settings);
+        self.answers.set_node(node.status());
+        info!("configuration reloaded: {changes}");
+        changes
     }
 
     /// Carries out the difference between `old` and the configuration that is in force now. Of the

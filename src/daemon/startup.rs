@@ -15,6 +15,12 @@ const CONNECT_GRACE: Duration = Duration::from_secs(30);
 /// How long End-of-RIB is waited for in all (Selection_Deferral_Timer, RFC 4724 §4.1).
 const DEFERRAL: Duration = Duration::from_secs(120);
 
+/// How long routes have, from the last End-of-RIB, to reach the kernel's side: their next hops are
+/// resolved on the way.
+const SETTLE: Duration = Duration::from_millis(500);
+/// How long next hops that nothing is known about yet are waited for.
+const RESOLVE_MAX: Duration = Duration::from_secs(10);
+
 /// What a peer still owes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Owes {
@@ -30,6 +36,15 @@ pub(super) struct Startup {
     waiting: Arc<Mutex<BTreeMap<PeerId, Owes>>>,
     grace_ends: Time,
     deferral_ends: Time,
+    /// Since when nothing is owed any more.
+    complete_since: Option<Time>,
+}
+
+/// Whether every next hop of the table has been looked up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Lookups {
+    Pending,
+    Done,
 }
 
 /// Whether the start is over.
@@ -49,6 +64,7 @@ impl Startup {
             waiting: Arc::new(Mutex::new(waiting)),
             grace_ends: now + CONNECT_GRACE,
             deferral_ends: now + DEFERRAL,
+            complete_since: None,
         }
     }
 
@@ -101,19 +117,34 @@ impl Startup {
         }
     }
 
-    /// Whether the start is over at `now`.
-    pub(super) fn poll(&self, now: Time) -> Progress {
+    /// Whether the start is over at `now`; `lookups` is asked when no peer owes anything.
+    pub(super) fn poll(&mut self, now: Time, lookups: impl FnOnce() -> Lookups) -> Progress {
+        if let Some(until) = self.owed_until(now) {
+            self.complete_since = None;
+            return Progress::WaitingUntil(until);
+        }
+        let since = *self.complete_since.get_or_insert(now);
+        let lookups_end = match lookups() {
+            Lookups::Done => since,
+            Lookups::Pending => (now + SETTLE).min(since + RESOLVE_MAX),
+        };
+        match lookups_end.max(since + SETTLE) {
+            until if until > now => Progress::WaitingUntil(until),
+            _ => Progress::Over,
+        }
+    }
+
+    /// Until when peers are waited for; `None`: for nobody.
+    fn owed_until(&self, now: Time) -> Option<Time> {
         let waiting = self.waiting();
         if waiting.is_empty() || now >= self.deferral_ends {
-            return Progress::Over;
+            return None;
         }
         if now < self.grace_ends {
-            return Progress::WaitingUntil(self.grace_ends);
+            return Some(self.grace_ends);
         }
-        if waiting.values().all(|owes| *owes == Owes::Session) {
-            return Progress::Over;
-        }
-        Progress::WaitingUntil(self.deferral_ends)
+        let is_anybody_coming = waiting.values().any(|owes| *owes != Owes::Session);
+        is_anybody_coming.then_some(self.deferral_ends)
     }
 }
 
@@ -125,6 +156,16 @@ mod tests {
         Time::ZERO + Duration::from_secs(secs)
     }
 
+    /// Polls, and once more when the routes have settled.
+    fn settled(start: &mut Startup, secs: u64) -> Progress {
+        match start.poll(at(secs), || Lookups::Done) {
+            Progress::WaitingUntil(until) if until == at(secs) + SETTLE => {
+                start.poll(until, || Lookups::Done)
+            }
+            progress => progress,
+        }
+    }
+
     #[test]
     fn it_ends_with_the_last_end_of_rib() {
         let mut start = Startup::new([PeerId(1), PeerId(2)], at(0));
@@ -132,9 +173,23 @@ mod tests {
         start.handle_up(PeerId(2), FamilySet::only(Family::Ipv4));
         start.handle_end_of_rib(PeerId(1), Family::Ipv4);
         start.handle_end_of_rib(PeerId(2), Family::Ipv4);
-        assert_eq!(start.poll(at(1)), Progress::WaitingUntil(at(30)));
+        assert_eq!(settled(&mut start, 1), Progress::WaitingUntil(at(30)));
         start.handle_end_of_rib(PeerId(1), Family::Ipv6);
-        assert_eq!(start.poll(at(1)), Progress::Over);
+        assert_eq!(settled(&mut start, 1), Progress::Over);
+    }
+
+    #[test]
+    fn routes_reach_the_kernel_before_it_ends() {
+        let mut start = Startup::new([PeerId(1)], at(0));
+        start.handle_up(PeerId(1), FamilySet::only(Family::Ipv4));
+        start.handle_end_of_rib(PeerId(1), Family::Ipv4);
+        let until = at(1) + SETTLE;
+        assert_eq!(start.poll(at(1), || Lookups::Pending), Progress::WaitingUntil(until));
+        let later = until + SETTLE;
+        assert_eq!(start.poll(until, || Lookups::Pending), Progress::WaitingUntil(later));
+        assert_eq!(start.poll(later, || Lookups::Done), Progress::Over);
+        // Not for ever: a next hop may stay unknown.
+        assert_eq!(start.poll(at(1) + RESOLVE_MAX, || Lookups::Pending), Progress::Over);
     }
 
     #[test]
@@ -142,23 +197,23 @@ mod tests {
         let mut start = Startup::new([PeerId(1), PeerId(2)], at(0));
         start.handle_up(PeerId(1), FamilySet::only(Family::Ipv4));
         start.handle_end_of_rib(PeerId(1), Family::Ipv4);
-        assert_eq!(start.poll(at(29)), Progress::WaitingUntil(at(30)));
-        assert_eq!(start.poll(at(30)), Progress::Over);
+        assert_eq!(settled(&mut start, 29), Progress::WaitingUntil(at(30)));
+        assert_eq!(settled(&mut start, 30), Progress::Over);
     }
 
     #[test]
     fn a_slow_peer_is_waited_for_until_the_deferral_ends() {
         let mut start = Startup::new([PeerId(1)], at(0));
         start.handle_up(PeerId(1), FamilySet::only(Family::Ipv4));
-        assert_eq!(start.poll(at(60)), Progress::WaitingUntil(at(120)));
+        assert_eq!(settled(&mut start, 60), Progress::WaitingUntil(at(120)));
         start.handle_down(PeerId(1));
-        assert_eq!(start.poll(at(61)), Progress::Over);
+        assert_eq!(settled(&mut start, 61), Progress::Over);
         start.handle_up(PeerId(1), FamilySet::only(Family::Ipv4));
-        assert_eq!(start.poll(at(120)), Progress::Over);
+        assert_eq!(settled(&mut start, 120), Progress::Over);
     }
 
     #[test]
-    fn without_peers_it_is_over_at_once() {
-        assert_eq!(Startup::new([], at(0)).poll(at(0)), Progress::Over);
+    fn without_peers_nobody_is_waited_for() {
+        assert_eq!(settled(&mut Startup::new([], at(0)), 0), Progress::Over);
     }
 }
