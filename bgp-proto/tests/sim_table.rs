@@ -157,7 +157,8 @@ impl Topology {
     }
 
     fn build(&self, seed: u64, random: &mut Random) -> Sim {
-        let log_bytes_max = 16 << 20;
+        let log_bytes_max =
+            std::env::var("TINY").ok().and_then(|n| n.parse().ok()).unwrap_or(16usize << 20);
         let mut sim =
             Sim::new(seed, Box::new(move |spec| Box::new(Tabled::new(spec, log_bytes_max))));
         self.speakers.iter().for_each(|spec| {

@@ -15,7 +15,7 @@ use super::batch::{Batch, push_frame};
 use super::told::ToldList;
 use super::{
     AddPathSend, Audience, Exported, Frame, GroupKey, Log, MemberKey, Out, OutId, OutTable,
-    Outbound, Told, ToldTable, Version, Walk, WalkEnd, Withholding, export, is_memoisable,
+    Outbound, Readers, Told, ToldTable, Version, Walk, WalkEnd, Withholding, export, is_memoisable,
 };
 use crate::export::log::Chunk;
 use crate::policy::{RouteRef, Source};
@@ -303,17 +303,17 @@ impl Group {
     /// whether there is more that they have room for.
     pub(crate) fn export_slice(&mut self, state: &mut ExportState<'_>) -> bool {
         let window = WINDOW_MAX.min(self.log_bytes_max / 2);
-        if self.flushes_live() && self.log.has_room(window, false) {
+        if self.flushes_live() && self.log.has_room(window, Readers::All) {
             self.flush_slice(state);
         }
         if self.pending.is_empty() {
             self.log.set_complete(state.version);
         }
-        if self.walkers > 0 && self.log.has_room(window, true) {
+        if self.walkers > 0 && self.log.has_room(window, Readers::Walkers) {
             self.walk_slice(state);
         }
-        self.flushes_live() && self.log.has_room(window, false)
-            || self.walkers > 0 && self.log.has_room(window, true)
+        self.flushes_live() && self.log.has_room(window, Readers::All)
+            || self.walkers > 0 && self.log.has_room(window, Readers::Walkers)
     }
 
     /// Whether changes go out at once. While every member is walked for they wait for the walk, which

@@ -158,6 +158,24 @@ enum Place {
     Condemned,
 }
 
+/// Whose room for more the table asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Readers {
+    /// Every member that holds its place.
+    All,
+    /// Those that the table is still walking for.
+    Walkers,
+}
+
+impl Readers {
+    const EACH: [Readers; 2] = [Readers::All, Readers::Walkers];
+
+    fn include(self, member: &Member) -> bool {
+        let is_walked_for = || member.walk.as_ref().is_some_and(|(_, to)| to.is_none());
+        member.place == Place::Held && (self == Readers::All || is_walked_for())
+    }
+}
+
 /// Names a membership; never used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct MemberKey(pub(crate) u64);
@@ -181,8 +199,8 @@ struct State {
     bytes_max: usize,
     complete: Version,
     members: BTreeMap<MemberKey, Member>,
-    /// The table has more to write and waits until a member has less than this to read.
-    starved: Option<u64>,
+    /// The table has more to write and waits until one of these members has less than this to read.
+    starved: [Option<u64>; 2],
     table: Waker,
     evictions: u64,
     /// Walks whose member fell off, and walks completely read by members that want another.
@@ -309,7 +327,7 @@ impl Log {
             bytes_max,
             complete: 0,
             members: BTreeMap::new(),
-            starved: None,
+            starved: [None; 2],
             table,
             evictions: 0,
             news: Vec::new(),
@@ -454,18 +472,14 @@ impl Log {
         }
     }
 
-    /// Whether some member has less than `window` octets to read; if not, the table is woken when
-    /// one has. With `walkers`, only members that are walked for count.
-    pub(crate) fn has_room(&self, window: usize, walkers: bool) -> bool {
+    /// Whether one of these members has less than `window` octets to read; if not, the table is woken
+    /// when one has.
+    pub(crate) fn has_room(&self, window: usize, readers: Readers) -> bool {
         let mut state = self.lock();
-        let room = state.members.values().any(|member| {
-            member.place == Place::Held
-                && (!walkers || member.walks())
-                && state.unread(member) < window as u64
-        });
-        if !room {
-            state.starved = Some(window as u64);
-        }
+        let window = window as u64;
+        let mut members = state.members.values();
+        let room = members.any(|m| readers.include(m) && state.unread(m) < window);
+        state.starved[readers as usize] = (!room).then_some(window);
         room
     }
 
@@ -560,9 +574,13 @@ impl Log {
             state.news.push(News::Refresh(key, end));
             wake_table = true;
         }
-        if state.starved.is_some_and(|window| state.unread(&member) < window) {
-            state.starved = None;
-            wake_table = true;
+        for readers in Readers::EACH {
+            let awaited = state.starved[readers as usize];
+            let unread = state.unread(&member);
+            if readers.include(&member) && awaited.is_some_and(|window| unread < window) {
+                state.starved[readers as usize] = None;
+                wake_table = true;
+            }
         }
         state.members.insert(key, member);
         let table = wake_table.then(|| state.table.clone());

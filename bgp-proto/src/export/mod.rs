@@ -15,7 +15,7 @@ mod told;
 pub(crate) use batch::Batch;
 pub use group::ExportCounts;
 pub(crate) use group::{ExportState, Group, JudgeState, generation_in, judge_path, tx_path_id};
-pub(crate) use log::{Audience, Frame, MemberKey, News, Seat, Version, Walk, WalkEnd};
+pub(crate) use log::{Audience, Frame, MemberKey, News, Readers, Seat, Version, Walk, WalkEnd};
 pub use log::{Chunk, Fetch, Log, Piece, Reader};
 pub(crate) use out::{Out, OutId, OutTable};
 pub(crate) use rules::{Exported, GroupKey, Outbound, Withholding, export, is_memoisable};
