@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::peer::Membership;
 use super::{Export, Table, TableEvent};
 use crate::export::{
-    ExportState, Group, GroupKey, Log, MemberKey, News, Reader, Version, Walk, WalkEnd,
+    ExportState, Group, GroupKey, Log, MemberKey, News, Reader, Stretches, Version, Walk, WalkEnd,
 };
 use crate::rib::SourceId;
 use crate::types::{ClusterId, Family, PeerId, PeerType};
@@ -95,6 +95,7 @@ impl Table {
             announce_since: 0,
             withdraw_since: self.version(),
             covers: self.version(),
+            told: Stretches::default(),
             end: WalkEnd::EndOfRib,
         };
         let slots = self.rib(family).dests.slots();
@@ -246,7 +247,8 @@ impl Table {
         let Some(group) = self.groups.get_mut(&group) else { return };
         let family = group.key.family;
         let version = group.log.version(key);
-        let walk = Walk { announce_since: 0, withdraw_since: version, covers, end };
+        let told = Stretches::default();
+        let walk = Walk { announce_since: 0, withdraw_since: version, covers, told, end };
         if group.log.refresh(key, walk.clone()) {
             let slots = self.ribs[family.index()].dests.slots();
             group.begin_walk(source, &walk, slots);
