@@ -54,6 +54,7 @@ impl Table {
             local_asn: session.local_asn,
             role: session.role,
             local_addr: session.local_addr,
+            other_addr: session.other_addr,
             next_hop: peer.routes.next_hop,
             ipv4_over_ipv6: family == Family::Ipv4 && session.ipv4_over_ipv6,
             four_octet_as: session.four_octet_as,

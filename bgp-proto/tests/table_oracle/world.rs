@@ -408,6 +408,7 @@ impl World {
             local_asn: Asn(OUR_ASN),
             peer_type: kind.peer_type(),
             local_addr: kind.local_addr(),
+            other_addr: kind.other_addr(),
             remote_addr: peer_address(peer),
             families: FamilySet::ALL,
             four_octet_as: kind.four_octet_as,
