@@ -57,6 +57,7 @@ fn peer(table: &mut Table, id: u32, asn: Asn) -> Vec<Reader> {
         local_asn: OUR_ASN,
         peer_type: if asn == OUR_ASN { PeerType::Internal } else { PeerType::External },
         local_addr: IpAddr::from([192, 0, 2, 254]),
+        other_addr: None,
         remote_addr: address,
         families: FamilySet::only(Family::Ipv4),
         four_octet_as: true,

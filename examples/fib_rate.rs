@@ -78,7 +78,7 @@ fn margay(routes: u32) -> Result<(), Box<dyn Error>> {
     let before = Instant::now();
     let (ready, wait) = std::sync::mpsc::sync_channel(1);
     let fib = Fib::start(FibConfig::default(), move |event| {
-        if event == FibEvent::Synchronised {
+        if matches!(event, FibEvent::Synchronised { .. }) {
             // The receiver goes away only after this event.
             let _ = ready.send(());
         }

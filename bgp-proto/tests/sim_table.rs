@@ -156,8 +156,10 @@ impl Topology {
         unique.chain(shared).map(|(s, owner, n)| (s, self.prefix(owner, n))).collect()
     }
 
+    /// Every fourth seed has logs so short that whoever is not quick falls off, also in the middle of
+    /// a walk, and beside others that are no quicker.
     fn build(&self, seed: u64, random: &mut Random) -> Sim {
-        let log_bytes_max = 16 << 20;
+        let log_bytes_max = if seed % 4 == 3 { 400 } else { 16 << 20 };
         let mut sim =
             Sim::new(seed, Box::new(move |spec| Box::new(Tabled::new(spec, log_bytes_max))));
         self.speakers.iter().for_each(|spec| {

@@ -295,6 +295,7 @@ fn negotiated(at: usize) -> Negotiated {
         local_asn: LOCAL,
         peer_type: if external { PeerType::External } else { PeerType::Internal },
         local_addr: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 100)),
+        other_addr: None,
         remote_addr: address(at),
         families: FamilySet::only(Family::Ipv4),
         four_octet_as: at != 1,

@@ -180,9 +180,6 @@ fn read_common(
     // Without a local AS there is no telling internal from external.
     let known = session.as_ref().filter(|s| s.local_asn.is_usable());
     let routes = read_routes(table, cx, known.map(PeerConfig::peer_type));
-    if let (Some(session), Some(routes)) = (known, &routes) {
-        check_families(table, session, routes, family);
-    }
     (session, routes)
 }
 
@@ -364,30 +361,6 @@ fn read_policy(
             None
         }
         None => None,
-    }
-}
-
-/// Families that the session's own addresses cannot be a next hop for need another one.
-fn check_families(table: &Table<'_>, session: &PeerConfig, routes: &PeerRoutes, family: Family) {
-    let external = session.peer_type() == PeerType::External;
-    let ours = match routes.next_hop {
-        NextHopMode::SelfAddress => true,
-        NextHopMode::Auto => external,
-        NextHopMode::Keep => false,
-    };
-    for other in session.families.iter().filter(|f| *f != family) {
-        let over_ipv6 = other == Family::Ipv4 && session.extended_next_hop;
-        if ours && !over_ipv6 {
-            let remedy = match other {
-                Family::Ipv4 => "set extended-next-hop = true (RFC 8950) or next-hop = \"keep\"",
-                Family::Ipv6 => "peer over IPv6, or set next-hop = \"keep\"",
-            };
-            table.fault_at(
-                "families",
-                format_args!("our {family} address cannot be the next hop of {other} routes"),
-                remedy,
-            );
-        }
     }
 }
 

@@ -35,7 +35,7 @@ use crate::ctl::{self, Server, ServerError};
 use crate::engine::{Clock, Engine, Event};
 use crate::fib::{Fib, FibConfig, Leave};
 use crate::http;
-use crate::net::{Accepted, Directory, Listeners, PeerCommand, PeerEvent};
+use crate::net::{Accepted, Beside, Directory, Listeners, PeerCommand, PeerEvent, Recovery};
 use crate::node::{self as calico_node, Setup};
 
 use answers::{Answers, Order};
@@ -52,6 +52,8 @@ use wiring::{FibNews, Outputs};
 const DYNAMIC_MAX: usize = 1024;
 /// Orders from control clients that may wait.
 const ORDERS_MAX: usize = 16;
+/// How long the first reading of the kernel's routes is waited for.
+const FIRST_READING: Duration = Duration::from_secs(2);
 /// How long sessions may take to end when the daemon stops.
 const STOP_GRACE: Duration = Duration::from_secs(5);
 
@@ -161,13 +163,17 @@ impl Daemon {
         let clock = Clock::start();
         let table_handle = wiring::LateHandle::new(OnceLock::new());
         let (redistribution, next_hops) = (Redistribution::default(), NextHops::default());
-        let links = Arc::new(Notify::new());
+        let (links, synchronised) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        let recovery = Recovery::begin();
         let fib = {
             let news = FibNews {
                 table: Arc::clone(&table_handle),
                 routes: redistribution.clone(),
                 next_hops: next_hops.clone(),
                 links: Arc::clone(&links),
+                recovery: recovery.clone(),
+                writes: config.fib.enabled,
+                synchronised: Arc::clone(&synchronised),
             };
             let settings = FibConfig {
                 enabled: config.fib.enabled,
@@ -188,7 +194,16 @@ impl Daemon {
         let (dynamic_sender, dynamic) = mpsc::channel(DYNAMIC_MAX);
         let (orders_sender, orders) = mpsc::channel(ORDERS_MAX);
         let directory = Directory::default();
-        let peers = Peers::new(engine.handle().clone(), directory.clone(), peer_events, seed);
+        let links_of = fib.clone();
+        let beside: Beside = Arc::new(move |address| wiring::beside(&links_of.links(), address));
+        let peers = Peers::new(
+            engine.handle().clone(),
+            directory.clone(),
+            peer_events,
+            seed,
+            recovery,
+            beside,
+        );
         let mut answers =
             Answers::new(engine.handle().clone(), fib.clone(), peers.registry(), orders_sender);
         answers.set_file(path.clone());
@@ -225,6 +240,8 @@ impl Daemon {
         };
         daemon.answers.publish(&daemon.described, &daemon.config);
         daemon.open_servers().await?;
+        // What our OPENs say about a restart depends on it. On a time-out they say the usual.
+        let _ = tokio::time::timeout(FIRST_READING, synchronised.notified()).await;
         if daemon.node.is_none() {
             daemon.begin()?;
         }

@@ -13,7 +13,7 @@ use super::registry::{Record, Registry};
 use crate::config::{DynamicPeers, PeerEntry};
 use crate::engine::Handle;
 use crate::net::{
-    Accepted, Directory, Lifetime, PeerCommand, PeerEvent, PeerSpec, Recovery, spawn_peer,
+    Accepted, Beside, Directory, Lifetime, PeerCommand, PeerEvent, PeerSpec, Recovery, spawn_peer,
 };
 
 pub(super) struct Peers {
@@ -28,6 +28,7 @@ pub(super) struct Peers {
     seed: u64,
     /// Shared by all tasks: whether our kernel routes are still those of an earlier run.
     recovery: Recovery,
+    beside: Beside,
 }
 
 impl Peers {
@@ -36,6 +37,8 @@ impl Peers {
         directory: Directory,
         events: mpsc::UnboundedSender<PeerEvent>,
         seed: u64,
+        recovery: Recovery,
+        beside: Beside,
     ) -> Self {
         Peers {
             table,
@@ -46,7 +49,8 @@ impl Peers {
             ids: 0,
             free_ids: Vec::new(),
             seed,
-            recovery: Recovery::begin(),
+            recovery,
+            beside,
         }
     }
 
@@ -211,6 +215,7 @@ impl Peers {
             lifetime,
             seed: self.seed,
             recovery: self.recovery.clone(),
+            beside: Arc::clone(&self.beside),
         };
         let handle = spawn_peer(spec, self.table.clone(), self.events.clone());
         let record = Record {

@@ -31,7 +31,10 @@ pub enum FibEvent {
     LinksChanged,
     /// The first reading of the kernel is complete: every next hop tracked and every route
     /// selected before it was reported. Sent once.
-    Synchronised,
+    Synchronised {
+        /// Routes of ours that an earlier run left.
+        adopted: u64,
+    },
 }
 
 /// How an address is reached from here, over routes that are not ours.

@@ -294,7 +294,7 @@ impl Worker {
         if adopted > 0 {
             tracing::info!(routes = adopted, "adopted routes that an earlier run left");
         }
-        (self.events)(FibEvent::Synchronised);
+        (self.events)(FibEvent::Synchronised { adopted });
     }
 
     /// Sends one batch, if there is something to write.

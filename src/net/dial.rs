@@ -81,6 +81,11 @@ fn mark(stream: &TcpStream, config: &PeerConfig) -> io::Result<()> {
         let min = u8::MAX - hops.saturating_sub(1);
         sockopt::set_min_ttl(stream.as_fd(), config.address, min)?;
     }
+    // A peer that takes nothing, while all that we have to say still fits the kernel's buffer: only
+    // the kernel sees that nothing is acknowledged (RFC 9687 §3.1).
+    if let Some(time) = config.send_hold_time_max() {
+        let _ = SockRef::from(stream).set_tcp_user_timeout(Some(time));
+    }
     // Only a matter of latency under load: an old kernel may lack it.
     let _ = sockopt::set_not_sent_low_water(stream.as_fd(), NOT_SENT_LOW_WATER);
     Ok(())
@@ -95,6 +100,30 @@ mod tests {
     fn config(remote: u32) -> PeerConfig {
         let local = LocalIdentity { asn: Asn(64512), router_id: RouterId(1) };
         PeerConfig::new("192.0.2.1".parse().unwrap(), Asn(remote), &local)
+    }
+
+    #[tokio::test]
+    async fn a_connection_is_given_up_if_nothing_is_taken_for_the_send_hold_time() {
+        use std::time::Duration;
+        use tokio::io::AsyncWriteExt;
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let near = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (_deaf, _) = listener.accept().await.unwrap();
+        let limit = |stream: &TcpStream, config: &PeerConfig| {
+            mark(stream, config).unwrap();
+            SockRef::from(stream).tcp_user_timeout().unwrap()
+        };
+        assert_eq!(limit(&near, &config(65001)), Some(Duration::from_secs(480)));
+        let (hold_time, send_hold_time) = (Duration::ZERO, Some(Duration::from_secs(600)));
+        let silent = PeerConfig { hold_time, send_hold_time, ..config(65001) };
+        let unlimited = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        assert_eq!(limit(&unlimited, &silent), None, "hold time 0 turns it off");
+        // What the kernel does with it, in a second instead of minutes: the window is full, and
+        // probes are answered.
+        SockRef::from(&near).set_tcp_user_timeout(Some(Duration::from_secs(1))).unwrap();
+        let mut near = near;
+        let write = async { while near.write_all(&[0; 65_536]).await.is_ok() {} };
+        tokio::time::timeout(Duration::from_secs(20), write).await.expect("given up");
     }
 
     #[test]

@@ -13,5 +13,6 @@ mod sockopt;
 
 pub use listener::{Accepted, Directory, Listeners};
 pub use peer::{
-    Lifetime, PeerCommand, PeerEvent, PeerHandle, PeerSnapshot, PeerSpec, Recovery, spawn_peer,
+    Beside, Lifetime, PeerCommand, PeerEvent, PeerHandle, PeerSnapshot, PeerSpec, Recovery,
+    spawn_peer,
 };

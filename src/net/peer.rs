@@ -1,9 +1,9 @@
 //! One task per peer: the FSM, its connections, its timer, its place in the log.
 
 use std::future::Future;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::Waker;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use bgp_proto::session::{
     Action, Close, Command, LastError, Negotiated, Peer, PeerConfig, Restart, Slot, State, Stats,
     Timers,
 };
-use bgp_proto::types::{FamilySet, PeerId, Time};
+use bgp_proto::types::{Family, FamilySet, PeerId, Prefix, Time};
 use bgp_proto::wire::RouteBatch;
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, mpsc, oneshot};
@@ -57,29 +57,46 @@ pub struct PeerSpec {
     pub seed: u64,
     /// Whether the daemon is still in its first minutes.
     pub recovery: Recovery,
+    /// Our other address beside the one that a connection has.
+    pub beside: Beside,
 }
+
+/// Given an address of ours, one of the other family on the same interface that routers can send to.
+pub type Beside = Arc<dyn Fn(IpAddr) -> Option<IpAddr> + Send + Sync>;
 
 /// Whether the daemon has restarted and not converged yet, as our OPENs say it (RFC 4724 §3): shared
 /// by all peers' tasks.
 #[derive(Clone)]
-pub struct Recovery(Arc<AtomicBool>);
+pub struct Recovery(Arc<AtomicU8>);
 
 impl Recovery {
-    /// The daemon has just started. Its kernel routes were kept, if there were any.
+    const DONE: u8 = 0;
+    const PRESERVED: u8 = 1;
+    const LOST: u8 = 2;
+
+    /// The daemon has just started. Until something else is known, forwarding went on meanwhile.
     pub fn begin() -> Self {
-        Recovery(Arc::new(AtomicBool::new(true)))
+        Recovery(Arc::new(AtomicU8::new(Self::PRESERVED)))
+    }
+
+    /// Nothing was left in the kernel (the machine was started anew): OPENs say F = 0, so that peers
+    /// do not go on sending to where nobody forwards.
+    pub fn forwarding_lost(&self) {
+        let (from, to) = (Self::PRESERVED, Self::LOST);
+        // An error means that the daemon has converged, which says more.
+        let _ = self.0.compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire);
     }
 
     /// It has converged.
     pub fn end(&self) {
-        self.0.store(false, Ordering::Release);
+        self.0.store(Self::DONE, Ordering::Release);
     }
 
     fn restart(&self) -> Restart {
-        if self.0.load(Ordering::Acquire) {
-            Restart::Recovering { preserved: FamilySet::ALL }
-        } else {
-            Restart::Done
+        match self.0.load(Ordering::Acquire) {
+            Self::DONE => Restart::Done,
+            Self::LOST => Restart::Recovering { preserved: FamilySet::EMPTY },
+            _ => Restart::Recovering { preserved: FamilySet::ALL },
         }
     }
 }
@@ -178,6 +195,7 @@ pub fn spawn_peer(
         name: spec.name,
         lifetime: spec.lifetime,
         recovery: spec.recovery,
+        beside: spec.beside,
         session,
         conns: [None, None, None],
         blocked: [false; 3],
@@ -224,6 +242,7 @@ struct PeerTask {
     name: Arc<str>,
     lifetime: Lifetime,
     recovery: Recovery,
+    beside: Beside,
     session: Peer,
     conns: [Option<Box<Conn>>; 3],
     /// TCP takes no more on this slot.
@@ -514,7 +533,12 @@ impl PeerTask {
             negotiated.hold_time.as_secs(),
             negotiated.families,
         );
-        self.readers = Some((slot, self.table.peer_up(self.id, negotiated)));
+        let mut told = negotiated;
+        if told.families.iter().count() > 1 || !told.families.contains(of(told.local_addr)) {
+            let other_addr = (self.beside)(told.local_addr);
+            Arc::make_mut(&mut told).other_addr = other_addr;
+        }
+        self.readers = Some((slot, self.table.peer_up(self.id, told)));
         // Whoever hears of it looks at what was negotiated.
         self.publish();
         let _ = self.events.send(PeerEvent::Up(self.id));
@@ -622,6 +646,10 @@ impl PeerTask {
     }
 }
 
+fn of(address: IpAddr) -> Family {
+    Prefix::host(address).family()
+}
+
 /// Delivers the last octets, then waits for the peer to close, so that what it still sends does not
 /// turn our NOTIFICATION into a reset.
 async fn linger(conn: &mut Conn) -> std::io::Result<()> {
@@ -655,5 +683,23 @@ async fn writable(conn: &Option<Box<Conn>>, wanted: bool) {
         // An error shows at the write that follows.
         Some(conn) if wanted => drop(conn.stream.writable().await),
         _ => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn forwarding_counts_as_preserved_until_the_kernel_was_found_empty() {
+        let recovery = Recovery::begin();
+        let preserved = |preserved| Restart::Recovering { preserved };
+        assert_eq!(recovery.restart(), preserved(FamilySet::ALL));
+        recovery.forwarding_lost();
+        assert_eq!(recovery.restart(), preserved(FamilySet::EMPTY));
+        recovery.end();
+        assert_eq!(recovery.restart(), Restart::Done);
+        recovery.forwarding_lost();
+        assert_eq!(recovery.restart(), Restart::Done, "the start is over");
     }
 }

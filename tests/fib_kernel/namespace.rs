@@ -130,7 +130,7 @@ impl Running {
         };
         let fib = Fib::start(config, sink).unwrap();
         let running = Running { fib, events, gate };
-        running.wait_event(|event| *event == FibEvent::Synchronised);
+        running.wait_event(|event| matches!(event, FibEvent::Synchronised { .. }));
         running
     }
 

@@ -15,7 +15,8 @@ use super::batch::{Batch, push_frame};
 use super::told::ToldList;
 use super::{
     AddPathSend, Audience, Exported, Frame, GroupKey, Log, MemberKey, Out, OutId, OutTable,
-    Outbound, Told, ToldTable, Version, Walk, WalkEnd, Withholding, export, is_memoisable,
+    Outbound, Readers, Stretches, Told, ToldTable, Version, Walk, WalkEnd, Walker, Withholding,
+    export, is_memoisable,
 };
 use crate::export::log::Chunk;
 use crate::policy::{RouteRef, Source};
@@ -76,17 +77,6 @@ pub(crate) struct Member {
     walker: Option<Walker>,
     /// What had been told when it joined, without what the walk was to tell it.
     before: ExportCounts,
-}
-
-/// A member that the walk is for.
-#[derive(Debug)]
-struct Walker {
-    announce_since: Version,
-    withdraw_since: Version,
-    end: WalkEnd,
-    /// Where it began; the walk is over when the position comes here again.
-    start: u32,
-    wrapped: bool,
 }
 
 /// Octets that the fastest member may have unread before encoding waits.
@@ -277,14 +267,9 @@ impl Group {
         let start = self.walk_at;
         let Some(member) = self.members.get_mut(&peer) else { return };
         self.walkers += u32::from(member.walker.is_none());
-        member.walker = Some(Walker {
-            announce_since: walk.announce_since,
-            withdraw_since: walk.withdraw_since,
-            end: walk.end,
-            start,
-            wrapped: false,
-        });
-        if walk.end == WalkEnd::Refresh {
+        member.walker = Some(Walker::begin(walk, start));
+        // With BoRR again, the peer would lose what it was told since the first (RFC 7313 §4).
+        if walk.end == WalkEnd::Refresh && walk.told.is_empty() {
             let mut bytes = Vec::new();
             let mut frames = Vec::new();
             self.push_control(&mut bytes, &mut frames, peer, RefreshKind::Begin);
@@ -303,17 +288,17 @@ impl Group {
     /// whether there is more that they have room for.
     pub(crate) fn export_slice(&mut self, state: &mut ExportState<'_>) -> bool {
         let window = WINDOW_MAX.min(self.log_bytes_max / 2);
-        if self.flushes_live() && self.log.has_room(window, false) {
+        if self.flushes_live() && self.log.has_room(window, Readers::All) {
             self.flush_slice(state);
         }
         if self.pending.is_empty() {
             self.log.set_complete(state.version);
         }
-        if self.walkers > 0 && self.log.has_room(window, true) {
+        if self.walkers > 0 && self.log.has_room(window, Readers::Walkers) {
             self.walk_slice(state);
         }
-        self.flushes_live() && self.log.has_room(window, false)
-            || self.walkers > 0 && self.log.has_room(window, true)
+        self.flushes_live() && self.log.has_room(window, Readers::All)
+            || self.walkers > 0 && self.log.has_room(window, Readers::Walkers)
     }
 
     /// Whether changes go out at once. While every member is walked for they wait for the walk, which
@@ -336,7 +321,7 @@ impl Group {
             batch.considered += 1;
             self.flush(DestId(id), state, &mut batch);
         }
-        self.append(batch, Vec::new(), state);
+        self.append(batch, Vec::new(), Stretches::default(), state);
     }
 
     /// Compares what is told about a destination with what should be, and tells the difference.
@@ -529,6 +514,7 @@ impl Group {
         &mut self,
         mut batch: Batch,
         control: Vec<(SourceId, RefreshKind)>,
+        walked: Stretches,
         state: &mut ExportState<'_>,
     ) {
         if !batch.is_empty() || !control.is_empty() {
@@ -553,7 +539,7 @@ impl Group {
             if !frames.is_empty() {
                 bytes.shrink_to_fit();
                 let complete = if self.pending.is_empty() { state.version } else { 0 };
-                self.log.append(Chunk::new(bytes, frames, complete));
+                self.log.append(Chunk::new(bytes, frames, complete).of_walk(walked));
             }
         }
         // The order of release decides which ids are used next, and nothing else.
@@ -614,7 +600,7 @@ impl Group {
         self.walk_at = 0;
         for member in self.members.values_mut() {
             if let Some(walker) = &mut member.walker {
-                walker.wrapped = true;
+                walker.wrap();
             }
         }
     }
@@ -622,11 +608,13 @@ impl Group {
     fn walk_slice(&mut self, state: &mut ExportState<'_>) {
         let mut batch = std::mem::take(state.batch);
         let mut finished = Vec::new();
+        let mut walked = Stretches::default();
         while self.walkers > 0 && !self.is_full(&batch) {
             if self.walk_at >= state.dests.slots() {
                 self.wrap();
             }
             let horizon = self.horizon(state);
+            let from = self.walk_at;
             // Up to the next place where a walk ends, without looking at walkers each time.
             while self.walk_at < horizon.end && !self.is_full(&batch) {
                 let dest = DestId(self.walk_at);
@@ -636,6 +624,7 @@ impl Group {
                     self.walk_dest(dest, &horizon, state, &mut batch);
                 }
             }
+            walked.add(from..self.walk_at, state.version);
             self.finish_walks(&mut finished);
         }
         let control = finished.iter().filter_map(|(peer, end)| match end {
@@ -644,7 +633,7 @@ impl Group {
             WalkEnd::Nothing => None,
         });
         let control = control.collect();
-        self.append(batch, control, state);
+        self.append(batch, control, walked, state);
         for (peer, _) in finished {
             if let Some(member) = self.members.get(&peer) {
                 self.log.end_walk(member.key);
@@ -652,25 +641,24 @@ impl Group {
         }
     }
 
-    /// What the present walkers need, and how far the walk goes before one of them is done.
+    /// What the present walkers need, and how far the walk goes before that changes for one of them.
     fn horizon(&self, state: &ExportState<'_>) -> Horizon {
         let mut horizon =
             Horizon { end: u32::MAX, announce_since: u32::MAX, withdraw_since: u32::MAX };
         for walker in self.members.values().filter_map(|member| member.walker.as_ref()) {
-            let end = if walker.wrapped { walker.start } else { state.dests.slots() };
-            horizon.end = horizon.end.min(end);
+            let leg = walker.leg(self.walk_at, state.dests.slots());
+            horizon.end = horizon.end.min(leg.end);
             horizon.announce_since =
-                horizon.announce_since.min(state.generation(walker.announce_since));
+                horizon.announce_since.min(state.generation(leg.announce_since));
             horizon.withdraw_since =
-                horizon.withdraw_since.min(state.generation(walker.withdraw_since));
+                horizon.withdraw_since.min(state.generation(leg.withdraw_since));
         }
         horizon
     }
 
     fn finish_walks(&mut self, finished: &mut Vec<(SourceId, WalkEnd)>) {
         for (peer, member) in &mut self.members {
-            let done = |walker: &mut Walker| walker.wrapped && self.walk_at >= walker.start;
-            if let Some(walker) = member.walker.take_if(done) {
+            if let Some(walker) = member.walker.take_if(|walker| walker.is_done(self.walk_at)) {
                 self.walkers -= 1;
                 finished.push((*peer, walker.end));
             }

@@ -12,6 +12,7 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
+use super::walk::{Stretches, Walk, WalkEnd};
 use crate::rib::SourceId;
 use crate::types::{Family, PeerId};
 
@@ -50,6 +51,8 @@ pub struct Chunk {
     walkers: bool,
     /// Members with a frame of their own, ascending.
     only: Vec<SourceId>,
+    /// What walkers have been told about once they have read it.
+    walked: Stretches,
 }
 
 impl Chunk {
@@ -69,7 +72,12 @@ impl Chunk {
             .collect();
         only.sort_unstable();
         only.dedup();
-        Chunk { bytes, frames, complete, everyone, walkers, only }
+        Chunk { bytes, frames, complete, everyone, walkers, only, walked: Stretches::default() }
+    }
+
+    /// The same, as part of a walk over these destinations.
+    pub(crate) fn of_walk(self, walked: Stretches) -> Self {
+        Chunk { walked, ..self }
     }
 
     /// Whether it may hold a frame for the member; true errs on the safe side.
@@ -106,29 +114,6 @@ pub enum Fetch {
     Lagging,
 }
 
-/// What a member is owed at the end of a walk.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum WalkEnd {
-    /// It joined: End-of-RIB.
-    EndOfRib,
-    /// It asked for a refresh (RFC 7313): BoRR before, EoRR behind.
-    Refresh,
-    /// It fell behind, or asked for a plain refresh.
-    Nothing,
-}
-
-/// A walk over the table on a member's behalf.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Walk {
-    /// Routes that changed after this are announced.
-    pub(crate) announce_since: Version,
-    /// Destinations that changed after this and are not advertised are withdrawn.
-    pub(crate) withdraw_since: Version,
-    /// What the member has once the walk is over.
-    pub(crate) covers: Version,
-    pub(crate) end: WalkEnd,
-}
-
 /// A member's cursor in the log.
 #[derive(Debug)]
 struct Member {
@@ -138,12 +123,22 @@ struct Member {
     frame: usize,
     offset: u32,
     version: Version,
-    /// The walk that is not completely read, and the chunk behind its last one.
-    walk: Option<(Walk, Option<u64>)>,
+    /// The walk that is not completely read.
+    walk: Option<Walking>,
     place: Place,
     /// A refresh was asked for while another walk was under way.
     refresh_again: Option<WalkEnd>,
     waker: Option<Waker>,
+}
+
+/// A walk, with what was read of it.
+#[derive(Debug)]
+struct Walking {
+    walk: Walk,
+    /// Its first chunk is this one, or a later one.
+    first: u64,
+    /// The chunk behind its last one, once that is written.
+    to: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -156,6 +151,24 @@ enum Place {
     Asking,
     /// Never served again: the table asked for the session to be closed.
     Condemned,
+}
+
+/// Whose room for more the table asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Readers {
+    /// Every member that holds its place.
+    All,
+    /// Those that the table is still walking for.
+    Walkers,
+}
+
+impl Readers {
+    const EACH: [Readers; 2] = [Readers::All, Readers::Walkers];
+
+    fn include(self, member: &Member) -> bool {
+        let is_walked_for = || member.walk.as_ref().is_some_and(|walking| walking.to.is_none());
+        member.place == Place::Held && (self == Readers::All || is_walked_for())
+    }
 }
 
 /// Names a membership; never used twice.
@@ -181,8 +194,8 @@ struct State {
     bytes_max: usize,
     complete: Version,
     members: BTreeMap<MemberKey, Member>,
-    /// The table has more to write and waits until a member has less than this to read.
-    starved: Option<u64>,
+    /// The table has more to write and waits until one of these members has less than this to read.
+    starved: [Option<u64>; 2],
     table: Waker,
     evictions: u64,
     /// Walks whose member fell off, and walks completely read by members that want another.
@@ -262,11 +275,12 @@ impl State {
     /// What the member is owed after it lost its place.
     fn debt(member: &Member) -> Walk {
         match &member.walk {
-            Some((walk, _)) => walk.clone(),
+            Some(walking) => walking.walk.clone(),
             None => Walk {
                 announce_since: member.version,
                 withdraw_since: member.version,
                 covers: member.version,
+                told: Stretches::default(),
                 end: WalkEnd::Nothing,
             },
         }
@@ -278,17 +292,22 @@ impl Member {
         self.walk.is_some()
     }
 
-    /// Moves past the chunk that it stands in.
-    fn pass(&mut self, complete: Version) {
+    /// Moves past the chunk that it stands in, which is this one.
+    fn pass(&mut self, chunk: &Chunk) {
+        if let Some(walking) = &mut self.walk
+            && self.chunk >= walking.first
+        {
+            walking.walk.told.add_all(&chunk.walked);
+        }
         self.chunk += 1;
         self.frame = 0;
         self.offset = 0;
-        self.settle(complete);
+        self.settle(chunk.complete);
     }
 
     /// Notes that everything up to `complete` was read, and the end of a walk.
     fn settle(&mut self, complete: Version) {
-        if let Some((walk, Some(to))) = &self.walk
+        if let Some(Walking { walk, to: Some(to), .. }) = &self.walk
             && self.chunk >= *to
         {
             self.version = self.version.max(walk.covers);
@@ -309,7 +328,7 @@ impl Log {
             bytes_max,
             complete: 0,
             members: BTreeMap::new(),
-            starved: None,
+            starved: [None; 2],
             table,
             evictions: 0,
             news: Vec::new(),
@@ -342,7 +361,7 @@ impl Log {
             frame: 0,
             offset: 0,
             version: walk.withdraw_since.min(walk.announce_since),
-            walk: Some((walk, None)),
+            walk: Some(Walking { walk, first: state.next(), to: None }),
             place: Place::Held,
             refresh_again,
             waker,
@@ -372,20 +391,21 @@ impl Log {
         let Some(member) = state.members.get_mut(&key) else { return };
         member.place = Place::Held;
         (member.chunk, member.frame, member.offset) = (next, 0, 0);
-        member.walk = Some((walk, None));
+        member.walk = Some(Walking { walk, first: next, to: None });
     }
 
     /// Begins a walk for a member that has none; one that has, or has fallen, gets it afterwards.
     /// Returns whether it begins at once.
     pub(crate) fn refresh(&self, key: MemberKey, walk: Walk) -> bool {
         let mut state = self.lock();
+        let first = state.next();
         let Some(member) = state.members.get_mut(&key) else { return false };
         if member.place != Place::Held || member.walks() {
             member.refresh_again = Some(walk.end);
             return false;
         }
         member.refresh_again = None;
-        member.walk = Some((walk, None));
+        member.walk = Some(Walking { walk, first, to: None });
         true
     }
 
@@ -400,8 +420,8 @@ impl Log {
         let next = state.next();
         let complete = state.complete;
         let Some(member) = state.members.get_mut(&key) else { return };
-        if let Some((_, to)) = &mut member.walk {
-            *to = Some(next);
+        if let Some(walking) = &mut member.walk {
+            walking.to = Some(next);
         }
         if member.place == Place::Held && member.chunk == next {
             member.settle(complete);
@@ -425,7 +445,7 @@ impl Log {
                     continue;
                 }
                 if member.waker.is_some() && !chunk.concerns(member.peer, member.walks()) {
-                    member.pass(chunk.complete);
+                    member.pass(&chunk);
                     continue;
                 }
                 readers += 1;
@@ -454,18 +474,14 @@ impl Log {
         }
     }
 
-    /// Whether some member has less than `window` octets to read; if not, the table is woken when
-    /// one has. With `walkers`, only members that are walked for count.
-    pub(crate) fn has_room(&self, window: usize, walkers: bool) -> bool {
+    /// Whether one of these members has less than `window` octets to read; if not, the table is woken
+    /// when one has.
+    pub(crate) fn has_room(&self, window: usize, readers: Readers) -> bool {
         let mut state = self.lock();
-        let room = state.members.values().any(|member| {
-            member.place == Place::Held
-                && (!walkers || member.walks())
-                && state.unread(member) < window as u64
-        });
-        if !room {
-            state.starved = Some(window as u64);
-        }
+        let window = window as u64;
+        let mut members = state.members.values();
+        let room = members.any(|m| readers.include(m) && state.unread(m) < window);
+        state.starved[readers as usize] = (!room).then_some(window);
         room
     }
 
@@ -479,7 +495,7 @@ impl Log {
         let state = self.lock();
         let held = state.members.values().filter(|member| member.place != Place::Condemned);
         held.map(|member| {
-            member.walk.as_ref().map_or(member.version, |(walk, _)| walk.withdraw_since)
+            member.walk.as_ref().map_or(member.version, |walking| walking.walk.withdraw_since)
         })
         .min()
         .unwrap_or(Version::MAX)
@@ -540,7 +556,7 @@ impl Log {
         while left > 0 && member.chunk < state.next() {
             let held = &state.chunks[(member.chunk - state.first) as usize];
             if read_chunk(&held.chunk, &mut member, &mut left, out) {
-                member.pass(held.chunk.complete);
+                member.pass(&held.chunk);
             }
         }
         if member.chunk == state.next() {
@@ -560,9 +576,13 @@ impl Log {
             state.news.push(News::Refresh(key, end));
             wake_table = true;
         }
-        if state.starved.is_some_and(|window| state.unread(&member) < window) {
-            state.starved = None;
-            wake_table = true;
+        for readers in Readers::EACH {
+            let awaited = state.starved[readers as usize];
+            let unread = state.unread(&member);
+            if readers.include(&member) && awaited.is_some_and(|window| unread < window) {
+                state.starved[readers as usize] = None;
+                wake_table = true;
+            }
         }
         state.members.insert(key, member);
         let table = wake_table.then(|| state.table.clone());

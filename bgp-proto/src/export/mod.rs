@@ -11,17 +11,19 @@ mod log;
 mod out;
 mod rules;
 mod told;
+mod walk;
 
 pub(crate) use batch::Batch;
 pub use group::ExportCounts;
 pub(crate) use group::{ExportState, Group, JudgeState, generation_in, judge_path, tx_path_id};
-pub(crate) use log::{Audience, Frame, MemberKey, News, Seat, Version, Walk, WalkEnd};
+pub(crate) use log::{Audience, Frame, MemberKey, News, Readers, Seat, Version};
 pub use log::{Chunk, Fetch, Log, Piece, Reader};
 pub(crate) use out::{Out, OutId, OutTable};
 pub(crate) use rules::{
     Exported, GroupKey, Outbound, Reflection, Withholding, export, is_memoisable,
 };
 pub(crate) use told::{Told, ToldTable};
+pub(crate) use walk::{Stretches, Walk, WalkEnd, Walker};
 
 /// Where the next hop of an announcement points.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]

@@ -28,6 +28,8 @@ pub(crate) struct GroupKey {
     pub(crate) role: Option<Role>,
     /// What "next hop self" is.
     pub(crate) local_addr: IpAddr,
+    /// What it is for the family that `local_addr` is not of.
+    pub(crate) other_addr: Option<IpAddr>,
     pub(crate) next_hop: NextHopMode,
     pub(crate) ipv4_over_ipv6: bool,
     pub(crate) four_octet_as: bool,
@@ -65,7 +67,8 @@ impl GroupKey {
         note(self.cluster_id != other.cluster_id, "cluster id");
         note(self.local_asn != other.local_asn, "local AS");
         note(self.role != other.role, "role");
-        note(self.local_addr != other.local_addr, "local address");
+        let addresses = |key: &GroupKey| (key.local_addr, key.other_addr);
+        note(addresses(self) != addresses(other), "local address");
         note(self.next_hop != other.next_hop, "next hop mode");
         note(self.ipv4_over_ipv6 != other.ipv4_over_ipv6, "IPv4 over IPv6 next hops");
         note(self.four_octet_as != other.four_octet_as, "four-octet AS numbers");
@@ -292,12 +295,13 @@ fn resolve_next_hop(
 }
 
 fn own_next_hop(group: &GroupKey) -> Result<NextHop, Withholding> {
-    match (group.local_addr, group.family) {
-        (IpAddr::V4(addr), Family::Ipv4) => Ok(NextHop::V4(addr)),
-        (IpAddr::V6(addr), Family::Ipv6) => Ok(NextHop::V6(addr)),
-        (IpAddr::V6(addr), Family::Ipv4) if group.ipv4_over_ipv6 => Ok(NextHop::V6(addr)),
-        _ => Err(Withholding::NoNextHop),
-    }
+    let is_usable = |addr: &IpAddr| match (addr, group.family) {
+        (IpAddr::V4(_), family) => family == Family::Ipv4,
+        (IpAddr::V6(_), family) => family == Family::Ipv6 || group.ipv4_over_ipv6,
+    };
+    let ours = [Some(group.local_addr), group.other_addr];
+    let found = ours.into_iter().flatten().find(is_usable);
+    found.map(NextHop::from).ok_or(Withholding::NoNextHop)
 }
 
 fn is_link_local(addr: Ipv6Addr) -> bool {

@@ -88,6 +88,25 @@ impl SparseSet {
         present
     }
 
+    /// Takes the largest member out.
+    pub(crate) fn pop_last(&mut self) -> Option<u32> {
+        loop {
+            let block = self.blocks.last_mut()?;
+            let word = usize::from(block.words[1] != 0);
+            let Some(bit) = block.words[word].checked_ilog2() else {
+                self.blocks.pop();
+                self.empty -= 1;
+                continue;
+            };
+            block.words[word] &= !(1 << bit);
+            let id = (block.number << BLOCK_BITS) + word as u32 * 64 + bit;
+            if block.is_empty() {
+                self.blocks.pop();
+            }
+            return Some(id);
+        }
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.empty == self.blocks.len()
     }
@@ -138,13 +157,15 @@ mod tests {
         Insert(u32),
         Remove(u32),
         Retain(u32),
+        PopLast,
     }
 
     fn any_op() -> impl Strategy<Value = Op> {
         let id = prop_oneof![0u32..700, any::<u32>(), Just(u32::MAX)];
         (id, 0..20).prop_map(|(id, op)| match op {
             0..11 => Op::Insert(id),
-            11..19 => Op::Remove(id),
+            11..18 => Op::Remove(id),
+            18 => Op::PopLast,
             _ => Op::Retain(id % 5 + 2),
         })
     }
@@ -158,6 +179,7 @@ mod tests {
                 match op {
                     Op::Insert(id) => prop_assert_eq!(real.insert(id), model.insert(id)),
                     Op::Remove(id) => prop_assert_eq!(real.remove(id), model.remove(&id)),
+                    Op::PopLast => prop_assert_eq!(real.pop_last(), model.pop_last()),
                     Op::Retain(n) => {
                         real.retain(|id| id % n != 0);
                         model.retain(|id| id % n != 0);

@@ -155,6 +155,12 @@ impl PeerConfig {
         }
     }
 
+    /// Longest time without send progress on a session with the hold time that we offer, which is
+    /// the longest that can be negotiated (RFC 9687 §3.2); `None`: no limit.
+    pub fn send_hold_time_max(&self) -> Option<Duration> {
+        super::timers::send_hold_time(self.send_hold_time, self.hold_time)
+    }
+
     /// Internal if both AS numbers are the same.
     pub fn peer_type(&self) -> crate::types::PeerType {
         if self.local_asn == self.remote_asn {

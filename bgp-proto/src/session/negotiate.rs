@@ -21,6 +21,9 @@ pub struct Negotiated {
     pub peer_type: PeerType,
     /// Our address on the connection.
     pub local_addr: IpAddr,
+    /// Our address of the other family on the same interface, if the host knows one: the next hop of
+    /// routes that the session's own address cannot be the next hop of.
+    pub other_addr: Option<IpAddr>,
     /// The peer's address on the connection.
     pub remote_addr: IpAddr,
     /// Families that both offered.
@@ -112,6 +115,7 @@ pub(super) fn negotiate(
         local_asn: config.local_asn,
         peer_type: config.peer_type(),
         local_addr,
+        other_addr: None,
         remote_addr,
         families,
         four_octet_as: offered.four_octet_as.is_some() && theirs.four_octet_as.is_some(),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::peer::Membership;
 use super::{Export, Table, TableEvent};
 use crate::export::{
-    ExportState, Group, GroupKey, Log, MemberKey, News, Reader, Version, Walk, WalkEnd,
+    ExportState, Group, GroupKey, Log, MemberKey, News, Reader, Stretches, Version, Walk, WalkEnd,
 };
 use crate::rib::SourceId;
 use crate::types::{ClusterId, Family, PeerId, PeerType};
@@ -54,6 +54,7 @@ impl Table {
             local_asn: session.local_asn,
             role: session.role,
             local_addr: session.local_addr,
+            other_addr: session.other_addr,
             next_hop: peer.routes.next_hop,
             ipv4_over_ipv6: family == Family::Ipv4 && session.ipv4_over_ipv6,
             four_octet_as: session.four_octet_as,
@@ -95,6 +96,7 @@ impl Table {
             announce_since: 0,
             withdraw_since: self.version(),
             covers: self.version(),
+            told: Stretches::default(),
             end: WalkEnd::EndOfRib,
         };
         let slots = self.rib(family).dests.slots();
@@ -246,7 +248,8 @@ impl Table {
         let Some(group) = self.groups.get_mut(&group) else { return };
         let family = group.key.family;
         let version = group.log.version(key);
-        let walk = Walk { announce_since: 0, withdraw_since: version, covers, end };
+        let told = Stretches::default();
+        let walk = Walk { announce_since: 0, withdraw_since: version, covers, told, end };
         if group.log.refresh(key, walk.clone()) {
             let slots = self.ribs[family.index()].dests.slots();
             group.begin_walk(source, &walk, slots);

@@ -367,6 +367,9 @@ impl Table {
         let family = prefix.family();
         // The same prefix may have come earlier in the same batch.
         let known = self.rib(family).dests.resolve(probe, prefix);
+        if let Some(dest) = known {
+            self.leave_dest(peer, family, dest);
+        }
         let at = known.and_then(|dest| {
             Some((dest, self.rib(family).dests.find_path(dest, source, path_id)?))
         });
@@ -473,10 +476,12 @@ impl Table {
         probe: Probe,
     ) {
         let family = prefix.family();
+        let known = self.rib(family).dests.resolve(probe, prefix);
+        if let Some(dest) = known {
+            self.leave_dest(peer, family, dest);
+        }
         let dests = &self.rib(family).dests;
-        let place = dests
-            .resolve(probe, prefix)
-            .and_then(|dest| Some((dest, dests.find_path(dest, source, path_id)?)));
+        let place = known.and_then(|dest| Some((dest, dests.find_path(dest, source, path_id)?)));
         match place {
             Some((dest, at)) => {
                 self.take_out(peer, family, dest, at);
@@ -506,7 +511,7 @@ impl Table {
         }
     }
 
-    fn release_path(&mut self, family: Family, dest: DestId, path: &Path) {
+    pub(super) fn release_path(&mut self, family: Family, dest: DestId, path: &Path) {
         self.attrs.release(path.attrs);
         self.hops.release_path(path.next_hop);
         if path.flags.has(PathFlags::CHANGED) {

@@ -22,6 +22,8 @@ impl Table {
             self.note(format!("{}: no more than 65532 peers; it is left out", routes.name));
             return;
         };
+        // The id is used again before the last that had it was forgotten.
+        self.leave_at_once(id);
         if self.peers.len() <= id.index() {
             self.peers.resize_with(id.index() + 1, || None);
         }
@@ -53,8 +55,10 @@ impl Table {
         self.note_facts(id);
         let kept = kept_families(&session);
         for family in Family::ALL {
-            if !kept.contains(family) {
-                self.sweep(id, family, PathFlags::STALE);
+            match kept.contains(family) {
+                true => {}
+                false if was_up => self.sweep(id, family, PathFlags::STALE),
+                false => self.let_go_stale(id, family),
             }
         }
         session.families.iter().filter_map(|family| self.join_group(id, family)).collect()
@@ -95,12 +99,12 @@ impl Table {
         let families = keep.map_or(FamilySet::EMPTY, |keep| keep.families);
         self.leave_groups(id);
         for family in Family::ALL {
-            // RFC 4724 §4.2: what was stale already does not live through a second restart.
-            self.sweep(id, family, PathFlags::STALE);
             if families.contains(family) {
+                // RFC 4724 §4.2: what was stale already does not live through a second restart.
+                self.sweep(id, family, PathFlags::STALE);
                 self.mark(id, family, PathFlags::STALE);
             } else {
-                self.withdraw_all(id, family);
+                self.let_go(id, family);
             }
             let Some(peer) = self.peer_mut(id) else { return };
             let held = peer.family_mut(family);
@@ -118,7 +122,18 @@ impl Table {
     /// See [`Table::peer_remove`].
     pub(super) fn remove_peer(&mut self, now: Time, id: PeerId) {
         self.take_down(now, id, None);
-        if let Some(peer) = self.peers.get_mut(id.index()).and_then(Option::take) {
+        if let Some(peer) = self.peer_mut(id) {
+            peer.removed = true;
+        }
+        if !self.leaving.contains(&id) {
+            self.bury_peer(id);
+        }
+    }
+
+    /// Forgets a peer that was removed and of which nothing is left.
+    pub(super) fn bury_peer(&mut self, id: PeerId) {
+        let Some(slot) = self.peers.get_mut(id.index()) else { return };
+        if let Some(peer) = slot.take_if(|peer| peer.removed) {
             self.sources.remove(peer.source);
         }
     }
@@ -168,9 +183,12 @@ impl Table {
         })
     }
 
-    /// Withdraws every path of a peer.
-    fn withdraw_all(&mut self, id: PeerId, family: Family) {
-        self.take_out_if(id, family, |_| true);
+    /// Lets a family's stale routes go where the peer has sent nothing since: they are all it holds.
+    fn let_go_stale(&mut self, id: PeerId, family: Family) {
+        if self.peer(id).is_some_and(|peer| peer.family(family).stale) {
+            self.let_go(id, family);
+            self.stop_stale_timer(id);
+        }
     }
 
     /// Withdraws the peer's paths that carry a mark.
@@ -183,6 +201,12 @@ impl Table {
         } else {
             held.refresh_timer.stop();
         }
+        self.stop_stale_timer(id);
+    }
+
+    /// Nothing that is stale, nothing to wait for.
+    fn stop_stale_timer(&mut self, id: PeerId) {
+        let Some(peer) = self.peer_mut(id) else { return };
         if Family::ALL.into_iter().all(|family| !peer.family(family).stale) {
             peer.stale_timer.stop();
         }
@@ -243,11 +267,13 @@ impl Table {
         for at in 0..self.peers.len() {
             let id = PeerId(at as u32);
             let Some(peer) = self.peer_mut(id) else { continue };
-            let stale = peer.stale_timer.expired(now);
+            let (up, stale) = (peer.up, peer.stale_timer.expired(now));
             let refreshes = Family::ALL.map(|f| (f, peer.family_mut(f).refresh_timer.expired(now)));
             for (family, refresh) in refreshes {
-                if stale {
-                    self.sweep(id, family, PathFlags::STALE);
+                match up {
+                    _ if !stale => {}
+                    true => self.sweep(id, family, PathFlags::STALE),
+                    false => self.let_go_stale(id, family),
                 }
                 if refresh {
                     self.sweep(id, family, PathFlags::UNREFRESHED);

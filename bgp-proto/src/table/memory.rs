@@ -109,7 +109,11 @@ impl Table {
     pub(super) fn review_memory(&mut self) {
         let Some(bound) = self.config.memory_max else { return };
         let held = self.memory().total();
-        if held <= bound || self.peers.iter().flatten().any(|peer| peer.shed) {
+        // What is on its way out is counted until it is gone.
+        if held <= bound
+            || !self.leaving.is_empty()
+            || self.peers.iter().flatten().any(|peer| peer.shed)
+        {
             return;
         }
         let up = self.peers.iter().flatten().filter(|peer| peer.up).filter_map(peer_id);

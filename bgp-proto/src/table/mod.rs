@@ -13,6 +13,7 @@ mod decide;
 mod fib;
 mod groups;
 mod import;
+mod leaving;
 mod lifecycle;
 mod memory;
 mod peer;
@@ -120,6 +121,9 @@ pub struct Table {
     groups: BTreeMap<u32, Group>,
     next_group: u32,
     next_member: u64,
+    /// Peers with paths on their way out.
+    leaving: BTreeSet<PeerId>,
+    leaving_per_turn: u32,
     /// Peers whose group may have to change.
     regroup: BTreeSet<PeerId>,
     /// Two groups may have become the same.
@@ -177,6 +181,8 @@ impl Table {
             groups: BTreeMap::new(),
             next_group: 0,
             next_member: 0,
+            leaving: BTreeSet::new(),
+            leaving_per_turn: leaving::LEAVING_PER_TURN,
             regroup: BTreeSet::new(),
             merge_wanted: false,
             generation: 1,
@@ -188,6 +194,11 @@ impl Table {
             export: Export::Running,
             config,
         }
+    }
+
+    /// How many destinations a turn takes out of what ended sessions have left. Default 2048.
+    pub fn set_leaving_per_turn(&mut self, destinations: u32) {
+        self.leaving_per_turn = destinations.max(1);
     }
 
     /// Replaces the configuration; re-evaluates only what it touches.
@@ -232,12 +243,14 @@ impl Table {
         self.bring_up(now, peer, negotiated)
     }
 
-    /// The session is over; routes are withdrawn, or kept as stale (RFC 4724 §4.2).
+    /// The session is over; routes are withdrawn within the next turns, or kept as stale
+    /// (RFC 4724 §4.2).
     pub fn peer_down(&mut self, now: Time, peer: PeerId, keep: Option<Keep>) {
         self.take_down(now, peer, keep);
     }
 
-    /// The peer is gone for good; its id may be used again.
+    /// The peer is gone for good; its id may be used again. The paths that are left of it go within
+    /// the next turns.
     pub fn peer_remove(&mut self, now: Time, peer: PeerId) {
         self.remove_peer(now, peer);
     }
@@ -300,8 +313,9 @@ impl Table {
         self.take_reader_news();
         self.regroup_peers();
         self.touch_changed_hops();
+        let mut more = self.leave_in_slices();
         self.decide();
-        let more = self.export_turn();
+        more |= self.export_turn();
         self.forget_empty();
         self.review_memory();
         more

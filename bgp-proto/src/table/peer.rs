@@ -17,6 +17,8 @@ pub(super) struct Peer {
     /// The session that is up, or the last one: its routes may be kept as stale.
     pub(super) session: Option<Arc<Negotiated>>,
     pub(super) up: bool,
+    /// The host has removed it; it goes when its paths have.
+    pub(super) removed: bool,
     /// Stale routes are withdrawn at the latest then.
     pub(super) stale_timer: Timer,
     /// Octets of routes received since what it holds was looked at.
@@ -31,6 +33,8 @@ pub(super) struct Peer {
 pub(super) struct PeerFamily {
     /// Destinations that hold a path of the peer.
     pub(super) dests: SparseSet,
+    /// Destinations with paths that an earlier session left, on their way out.
+    pub(super) leaving: SparseSet,
     /// Paths held, refused ones included.
     pub(super) received: u32,
     /// Paths held that import accepted.
@@ -62,6 +66,7 @@ impl Peer {
             routes,
             session: None,
             up: false,
+            removed: false,
             stale_timer: Timer::stopped(),
             unreviewed: 0,
             shed: false,

@@ -42,6 +42,7 @@ fn session(id: u32, asn: u32) -> Negotiated {
         local_asn: ASN,
         peer_type: if Asn(asn) == ASN { PeerType::Internal } else { PeerType::External },
         local_addr: IpAddr::from([10, 0, 0, 1]),
+        other_addr: None,
         remote_addr: IpAddr::from([10, 0, 0, id as u8]),
         families: FamilySet::only(Family::Ipv4),
         four_octet_as: true,

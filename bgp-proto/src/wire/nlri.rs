@@ -7,6 +7,7 @@ pub struct Nlri<'a> {
     family: Family,
     add_path: bool,
     bytes: &'a [u8],
+    has_unroutable: bool,
 }
 
 /// Why NLRI do not parse: a length beyond the family's, or one that overruns the field.
@@ -23,6 +24,7 @@ impl<'a> Nlri<'a> {
     /// (RFC 4271 §4.3) and masked by the iterators.
     pub fn parse(family: Family, add_path: bool, bytes: &'a [u8]) -> Result<Self, NlriError> {
         let max_len = family.max_len();
+        let mut has_unroutable = false;
         let mut rest = bytes;
         while !rest.is_empty() {
             if add_path {
@@ -32,14 +34,15 @@ impl<'a> Nlri<'a> {
             if *len > max_len {
                 return Err(NlriError);
             }
+            has_unroutable |= is_unroutable(family, *len, after);
             rest = after.get(octets(*len)..).ok_or(NlriError)?;
         }
-        Ok(Nlri { family, add_path, bytes })
+        Ok(Nlri { family, add_path, bytes, has_unroutable })
     }
 
     /// A run that was validated before.
     pub(super) const fn validated(family: Family, add_path: bool, bytes: &'a [u8]) -> Self {
-        Nlri { family, add_path, bytes }
+        Nlri { family, add_path, bytes, has_unroutable: false }
     }
 
     /// The family.
@@ -60,6 +63,38 @@ impl<'a> Nlri<'a> {
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.bytes.is_empty()
+    }
+
+    /// Whether some prefix is one that is never routed: see [`Nlri::routable`].
+    pub fn has_unroutable(&self) -> bool {
+        self.has_unroutable
+    }
+
+    /// The runs that are left without the prefixes that no unicast route has: IPv4 and IPv6
+    /// multicast, IPv6 link-local. They are wrong in meaning and not in form, so that each of them
+    /// is ignored and the rest of the UPDATE counts (RFC 4271 §6.3).
+    pub fn routable(self) -> impl Iterator<Item = Nlri<'a>> {
+        let Nlri { family, add_path, bytes, .. } = self;
+        let mut cursor = Cursor { rest: bytes, add_path };
+        let mut start = bytes;
+        std::iter::from_fn(move || {
+            loop {
+                let before = cursor.rest;
+                let found = cursor.take();
+                if let Some((_, len, octets)) = found
+                    && !is_unroutable(family, len, octets)
+                {
+                    continue;
+                }
+                let run = start.get(..start.len() - before.len()).unwrap_or_default();
+                start = cursor.rest;
+                match (run.is_empty(), found) {
+                    (false, _) => return Some(Nlri::validated(family, add_path, run)),
+                    (true, None) => return None,
+                    (true, Some(_)) => {}
+                }
+            }
+        })
     }
 
     /// How many prefixes there are; walks them.
@@ -117,6 +152,18 @@ impl<'a> Nlri<'a> {
     /// Octets that [`Nlri::push`] appends.
     pub(super) fn encoded_len(add_path: bool, prefix: Prefix) -> usize {
         if add_path { 5 + octets(prefix.len()) } else { 1 + octets(prefix.len()) }
+    }
+}
+
+/// Whether a prefix of this length that begins with these octets can be the destination of no
+/// unicast packet that a router forwards.
+#[inline]
+fn is_unroutable(family: Family, len: u8, octets: &[u8]) -> bool {
+    match (family, octets) {
+        (Family::Ipv4, [0xE0..=0xEF, ..]) => len >= 4,
+        (Family::Ipv6, [0xFF, ..]) => len >= 8,
+        (Family::Ipv6, [0xFE, 0x80..=0xBF, ..]) => len >= 10,
+        _ => false,
     }
 }
 
@@ -255,6 +302,27 @@ mod tests {
             assert_eq!(Nlri::parse(Family::Ipv4, true, &[0, 0, 0, 1, 8][..cut]), Err(NlriError));
         }
         assert_eq!(prefixes(Family::Ipv4, true, &[0, 0, 0, 1, 8, 10]).unwrap(), ["10.0.0.0/8#1"]);
+    }
+
+    #[test]
+    fn what_is_never_routed_is_left_out_and_splits_the_run() {
+        let runs = |family, add_path, bytes: &[u8]| {
+            let nlri = Nlri::parse(family, add_path, bytes).unwrap();
+            let runs: Vec<_> = nlri.routable().map(|run| run.count()).collect();
+            (nlri.has_unroutable(), runs)
+        };
+        let v4 = |bytes: &[u8]| runs(Family::Ipv4, false, bytes);
+        assert_eq!(v4(&[8, 10, 8, 224, 8, 11, 8, 12]), (true, vec![1, 2]));
+        assert_eq!(v4(&[8, 239, 4, 0xEF, 8, 11]), (true, vec![1]));
+        assert_eq!(v4(&[4, 224]), (true, vec![]));
+        // 128/1 and 192/2 cover multicast and more; 240/4 is used (see the next hops).
+        assert_eq!(v4(&[1, 0xE0, 3, 0xE0, 4, 240, 0, 8, 223]), (false, vec![5]));
+        assert_eq!(v4(&[]), (false, vec![]));
+        let with_ids = [0, 0, 0, 1, 8, 10, 0, 0, 0, 2, 8, 224, 0, 0, 0, 3, 0];
+        assert_eq!(runs(Family::Ipv4, true, &with_ids), (true, vec![1, 1]));
+        let v6 = |bytes: &[u8]| runs(Family::Ipv6, false, bytes);
+        assert_eq!(v6(&[8, 0xFF, 10, 0xFE, 0x80, 16, 0xFE, 0xBF, 7, 0xFC]), (true, vec![1]));
+        assert_eq!(v6(&[7, 0xFE, 9, 0xFE, 0x80, 10, 0xFE, 0x00, 0]), (false, vec![4]));
     }
 
     fn any_prefix(family: Family) -> BoxedStrategy<Prefix> {

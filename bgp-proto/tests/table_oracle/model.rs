@@ -71,6 +71,12 @@ impl Kind {
     pub(crate) fn local_addr(&self) -> IpAddr {
         if self.local_v6 { "2001:db8:ffff::1" } else { "10.0.0.1" }.parse().unwrap()
     }
+
+    /// Sessions of one AS are on an interface with addresses of both families.
+    pub(crate) fn other_addr(&self) -> Option<IpAddr> {
+        let other = if self.local_v6 { "10.0.0.1" } else { "2001:db8:ffff::1" };
+        (self.asn == 65003).then(|| other.parse().unwrap())
+    }
 }
 
 pub(crate) fn peer_address(peer: usize) -> IpAddr {
@@ -451,7 +457,7 @@ impl Model {
                     Some(a.into())
                 }
                 (a @ IpAddr::V6(_), Family::Ipv4) if kind_to.ipv4_over_ipv6 => Some(a.into()),
-                _ => None,
+                _ => kind_to.other_addr().map(Into::into),
             },
         };
         Some((attrs, next_hop?))

@@ -53,6 +53,10 @@ pub(crate) enum Op {
         peer: usize,
         keep: u8,
     },
+    /// The peer is taken out of the configuration, and put in again.
+    Replace {
+        peer: usize,
+    },
     EndOfRib {
         peer: usize,
         family: Family,
@@ -113,6 +117,7 @@ impl Op {
             16..=18 => Op::Burst { peer, variant: c },
             19..=24 => Op::Withdraw { peer, prefix, path_id },
             25..=30 => Op::Up { peer },
+            31..=32 if d % 8 == 7 => Op::Replace { peer },
             31..=32 => Op::Down { peer, keep: c },
             33 => Op::EndOfRib { peer, family },
             34..=35 => Op::RefreshRequest { peer, family },
@@ -267,6 +272,8 @@ impl World {
             tracked: BTreeSet::new(),
             fib: BTreeMap::new(),
         };
+        // So few that sessions end and begin while routes of earlier ones are on their way out.
+        world.table.set_leaving_per_turn(2);
         for peer in 0..PEERS {
             world.model.settings.push(Settings {
                 import: Filter::All,
@@ -310,6 +317,7 @@ impl World {
             Op::Withdraw { peer, prefix, path_id } => self.withdraw(peer, prefix, path_id),
             Op::Up { peer } => self.up(peer),
             Op::Down { peer, keep } => self.down(peer, keep),
+            Op::Replace { peer } => self.replace(peer),
             Op::EndOfRib { peer, family } => self.marker(peer, family, RouteAction::EndOfRib),
             Op::RefreshRequest { peer, family } => {
                 self.marker(peer, family, RouteAction::RefreshRequest);
@@ -400,6 +408,7 @@ impl World {
             local_asn: Asn(OUR_ASN),
             peer_type: kind.peer_type(),
             local_addr: kind.local_addr(),
+            other_addr: kind.other_addr(),
             remote_addr: peer_address(peer),
             families: FamilySet::ALL,
             four_octet_as: kind.four_octet_as,
@@ -482,6 +491,16 @@ impl World {
                 }
             }
         }
+    }
+
+    fn replace(&mut self, peer: usize) {
+        self.down(peer, 0);
+        self.table.peer_remove(self.now, PeerId(peer as u32));
+        self.model.received.retain(|(p, _, _), _| *p != peer);
+        self.sessions[peer] = Session::default();
+        let routes = self.routes(peer);
+        self.table.peer_add(PeerId(peer as u32), peer_address(peer), routes);
+        self.turn_due = true;
     }
 
     fn sweep_stale(&mut self, peer: usize, family: Family) {

@@ -251,14 +251,6 @@ fn faults_of_sessions() {
         "families = [\"ipv4\", \"ipv4\"]",
         "8:21: bgp.peers[1].families[2]: ipv4 is listed twice; leave one out",
     );
-    refused_peer(
-        "families = [\"ipv4\", \"ipv6\"]",
-        "8:12: bgp.peers[1].families: our ipv4 address cannot be the next hop of ipv6 routes; peer over IPv6, or set next-hop = \"keep\"",
-    );
-    refused_peer(
-        "address = \"2001:db8::1\"\nfamilies = [\"ipv4\"]",
-        "9:12: bgp.peers[1].families: our ipv6 address cannot be the next hop of ipv4 routes; set extended-next-hop = true (RFC 8950) or next-hop = \"keep\"",
-    );
     refused(
         "listen = []\n[[bgp.peers]]\naddress = \"192.0.2.1\"\nremote-asn = 64512\npassive = true\n",
         "8:11: bgp.peers[1].passive: the peer can never connect, because bgp.listen is empty; listen somewhere, or dial the peer",

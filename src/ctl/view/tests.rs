@@ -114,6 +114,7 @@ fn facts_of(negotiated: bool) -> Value {
         local_asn: Asn(64512),
         peer_type: bgp_proto::types::PeerType::External,
         local_addr: [192, 0, 2, 2].into(),
+        other_addr: None,
         remote_addr: [192, 0, 2, 1].into(),
         families: bgp_proto::types::FamilySet::ALL,
         four_octet_as: true,

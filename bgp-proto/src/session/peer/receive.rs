@@ -27,6 +27,11 @@ impl Peer {
         };
         let verdict = update.verdict();
         push_routes(&update, verdict, &conn.negotiated, &mut self.scratch, batch);
+        if update.reach().any(|reach| reach.nlri.has_unroutable()) {
+            self.outbox.note_limited(now, || {
+                format!("prefixes that are never routed ignored in an UPDATE: {}", hex(body))
+            });
+        }
         let discarded = update.discarded();
         if !discarded.codes().is_empty() {
             self.stats.attributes_discarded += discarded.codes().len() as u64;
@@ -81,7 +86,11 @@ fn push_routes(
                 if attrs.is_empty() {
                     update.canonical_attrs(attrs);
                 }
-                batch.push(reach.nlri, Some((attrs.as_slice(), reach.next_hop)));
+                let announced = Some((attrs.as_slice(), reach.next_hop));
+                match reach.nlri.has_unroutable() {
+                    false => batch.push(reach.nlri, announced),
+                    true => reach.nlri.routable().for_each(|run| batch.push(run, announced)),
+                }
             }
         }
     }

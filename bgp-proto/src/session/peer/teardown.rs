@@ -74,7 +74,9 @@ impl Peer {
         {
             self.backoff.reset();
         }
-        if self.is_failure(slot, conn, reason) && conn.counts_as_attempt(slot) {
+        // RFC 4271 §8.2.2: a NOTIFICATION about the version (event 24) does not count.
+        let counts = !matches!(reason, Close::Received(n) if n.code == Code::UNSUPPORTED_VERSION);
+        if counts && self.is_failure(slot, conn, reason) && conn.counts_as_attempt(slot) {
             self.backoff.count_failure();
         }
         if matches!(reason, Close::Protocol(_)) {

@@ -39,6 +39,21 @@ fn refused_attempts_back_off_and_never_spin() {
 }
 
 #[test]
+fn a_peer_that_refuses_our_version_is_tried_again_without_growing_delays() {
+    let gap = |code: Code| {
+        let mut host = Host::new(config());
+        host.command(Command::Start);
+        let times = dials(&mut host, HOUR / 4, |host| {
+            host.connected(Slot::Outgoing);
+            host.receive(Slot::Outgoing, &notification(code));
+        });
+        times.windows(2).map(|w| w[1].since(w[0])).max().unwrap()
+    };
+    assert!(gap(Code::UNSUPPORTED_VERSION) <= Duration::from_secs(5), "event 24 does not count");
+    assert!(gap(Code::BAD_PEER_AS) > Duration::from_secs(25));
+}
+
+#[test]
 fn silence_ends_each_attempt() {
     let mut host = Host::new(config());
     host.command(Command::Start);

@@ -43,6 +43,18 @@ fn a_bad_attribute_withdraws_and_leaves_the_session_up() {
 }
 
 #[test]
+fn a_prefix_that_is_never_routed_is_ignored_and_the_others_are_not() {
+    let mut host = Host::in_state(State::Established);
+    host.receive(Slot::Outgoing, &update(&[], &ATTRS, &[8, 10, 8, 224, 24, 203, 0, 113]));
+    let entries = std::mem::take(&mut host.routes);
+    let runs: Vec<_> = entries.iter().map(|entry| entry.nlri.len()).collect();
+    assert_eq!(runs, [2, 4], "10.0.0.0/8, then 203.0.113.0/24");
+    assert_eq!((host.output().as_str(), host.peer.state()), ("note", State::Established));
+    host.receive(Slot::Outgoing, &update(&[], &ATTRS, &[4, 224]));
+    assert!(host.routes.is_empty());
+}
+
+#[test]
 fn lines_about_bad_updates_are_limited() {
     let mut host = Host::in_state(State::Established);
     let mut bad = ATTRS;

@@ -1,0 +1,215 @@
+//! Walks over the table on a member's behalf, and what survives of one that is not finished.
+//!
+//! A member that falls off the log in the middle of a walk keeps, beside its version, the stretches
+//! of destinations that it was told about: the next walk tells it only what changed there since.
+//! Without that, two slow members that push each other off would begin anew for ever.
+
+use std::ops::Range;
+
+use smallvec::SmallVec;
+
+use super::Version;
+
+/// Stretches that are remembered at most; of more, the shortest is forgotten.
+const STRETCHES_MAX: usize = 8;
+/// Stretches at least this long end at multiples of [`ALIGNMENT`], so that walks for many members
+/// have few places where something changes for one of them.
+const ALIGNED_FROM: u32 = 16 * ALIGNMENT;
+const ALIGNMENT: u32 = 1 << 10;
+
+/// What a member is owed at the end of a walk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum WalkEnd {
+    /// It joined: End-of-RIB.
+    EndOfRib,
+    /// It asked for a refresh (RFC 7313): BoRR before, EoRR behind.
+    Refresh,
+    /// It fell behind, or asked for a plain refresh.
+    Nothing,
+}
+
+/// A walk over the table on a member's behalf.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Walk {
+    /// Routes that changed after this are announced.
+    pub(crate) announce_since: Version,
+    /// Destinations that changed after this and are not advertised are withdrawn.
+    pub(crate) withdraw_since: Version,
+    /// What the member has once the walk is over.
+    pub(crate) covers: Version,
+    /// What earlier walks, which were not finished, have told.
+    pub(crate) told: Stretches,
+    pub(crate) end: WalkEnd,
+}
+
+/// A member that a group's walk is for. The walk's position goes round and round.
+#[derive(Debug)]
+pub(crate) struct Walker {
+    announce_since: Version,
+    pub(crate) withdraw_since: Version,
+    told: Stretches,
+    pub(crate) end: WalkEnd,
+    /// Where it began; the walk is over when the position comes here again.
+    start: u32,
+    wrapped: bool,
+}
+
+/// What a member needs to be told about the destinations up to `end`.
+pub(crate) struct Leg {
+    pub(crate) end: u32,
+    pub(crate) announce_since: Version,
+    pub(crate) withdraw_since: Version,
+}
+
+impl Walker {
+    pub(crate) fn begin(walk: &Walk, start: u32) -> Self {
+        Walker {
+            announce_since: walk.announce_since,
+            withdraw_since: walk.withdraw_since,
+            told: walk.told.aligned(),
+            end: walk.end,
+            start,
+            wrapped: false,
+        }
+    }
+
+    /// The position goes back to the first destination.
+    pub(crate) fn wrap(&mut self) {
+        self.wrapped = true;
+    }
+
+    pub(crate) fn is_done(&self, at: u32) -> bool {
+        self.wrapped && at >= self.start
+    }
+
+    /// The way from `at`, in a table of so many slots, as far as it is the same.
+    pub(crate) fn leg(&self, at: u32, slots: u32) -> Leg {
+        let (told, told_end) = self.told.at(at);
+        Leg {
+            end: told_end.min(if self.wrapped { self.start } else { slots }),
+            announce_since: self.announce_since.max(told),
+            withdraw_since: self.withdraw_since.max(told),
+        }
+    }
+}
+
+/// Runs of destinations, each told about as of a version.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Stretches(SmallVec<[(Range<u32>, Version); 1]>);
+
+impl Stretches {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Adds a run, joined to those that it touches: of versions, the oldest is true of all.
+    pub(crate) fn add(&mut self, mut run: Range<u32>, mut since: Version) {
+        if run.is_empty() {
+            return;
+        }
+        self.0.retain(|(other, version)| {
+            let apart = other.end < run.start || run.end < other.start;
+            if !apart {
+                run = run.start.min(other.start)..run.end.max(other.end);
+                since = since.min(*version);
+            }
+            apart
+        });
+        self.0.push((run, since));
+        if self.0.len() > STRETCHES_MAX {
+            let shortest = self.0.iter().enumerate().min_by_key(|(_, (run, _))| run.len());
+            let at = shortest.map_or(0, |(at, _)| at);
+            self.0.remove(at);
+        }
+    }
+
+    pub(crate) fn add_all(&mut self, others: &Stretches) {
+        others.0.iter().for_each(|(run, since)| self.add(run.clone(), *since));
+    }
+
+    /// The same for the walk, with long runs cut to the alignment.
+    pub(crate) fn aligned(&self) -> Stretches {
+        let cut = |run: &Range<u32>| match run.len() {
+            len if len < ALIGNED_FROM as usize => run.clone(),
+            _ => run.start.next_multiple_of(ALIGNMENT)..run.end / ALIGNMENT * ALIGNMENT,
+        };
+        Stretches(self.0.iter().map(|(run, since)| (cut(run), *since)).collect())
+    }
+
+    /// As of which version a destination was told about (0: not at all), and the next destination
+    /// for which that may differ.
+    pub(crate) fn at(&self, dest: u32) -> (Version, u32) {
+        let (mut since, mut end) = (0, u32::MAX);
+        for (run, version) in &self.0 {
+            if run.contains(&dest) {
+                since = *version;
+                end = end.min(run.end);
+            } else if dest < run.start {
+                end = end.min(run.start);
+            }
+        }
+        (since, end)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn runs_that_touch_become_one_with_the_older_version() {
+        let mut told = Stretches::default();
+        told.add(10..20, 7);
+        told.add(30..40, 9);
+        assert_eq!((told.at(9), told.at(10), told.at(20)), ((0, 10), (7, 20), (0, 30)));
+        told.add(20..30, 8);
+        assert_eq!((told.at(25), told.at(40)), ((7, 40), (0, u32::MAX)));
+        told.add(5..5, 1);
+        assert_eq!(told.at(5), (0, 10), "nothing was told");
+    }
+
+    #[test]
+    fn of_too_many_runs_the_shortest_is_forgotten() {
+        let mut told = Stretches::default();
+        (0..=STRETCHES_MAX as u32).for_each(|n| told.add(100 * n..100 * n + 50 - n, 3));
+        let last = 100 * STRETCHES_MAX as u32;
+        assert_eq!((told.at(0).0, told.at(last).0), (3, 0));
+    }
+
+    #[test]
+    fn long_runs_are_cut_to_the_alignment_and_short_ones_are_not() {
+        let mut told = Stretches::default();
+        told.add(5..ALIGNED_FROM + 7, 3);
+        assert_eq!(told.aligned().at(5), (0, ALIGNMENT));
+        assert_eq!(told.aligned().at(ALIGNMENT), (3, ALIGNED_FROM));
+        let mut short = Stretches::default();
+        short.add(5..9, 3);
+        assert_eq!(short.aligned(), short);
+    }
+
+    proptest! {
+        /// Whatever is believed to be told was, and as of no later version than it was.
+        #[test]
+        fn no_destination_is_believed_newer_than_it_is(
+            runs in proptest::collection::vec((0u32..60, 0u32..12, 1u64..9), 0..24),
+        ) {
+            let mut told = Stretches::default();
+            let mut model = [0; 80];
+            for (from, len, since) in runs {
+                told.add(from..from + len, since);
+                model[from as usize..(from + len) as usize].iter_mut().for_each(|v| {
+                    *v = since.max(*v);
+                });
+            }
+            let mut at = 0;
+            while at < 80 {
+                let (since, next) = told.at(at);
+                prop_assert!(next > at);
+                let run = &model[at as usize..(next.min(80)) as usize];
+                prop_assert!(run.iter().all(|known| since <= *known), "{at}..{next} {since} {run:?}");
+                at = next;
+            }
+        }
+    }
+}
