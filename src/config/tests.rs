@@ -113,7 +113,9 @@ fn the_full_example_is_read_key_by_key() {
     assert_eq!(config.redistribute[1].from, RedistributeFrom::Connected);
     let fib = FibSettings { enabled: true, table: 100, protocol: 77, metric: 32, multipath_max: 8 };
     assert_eq!(config.fib, fib);
-    assert_eq!(config.host.http, Some("127.0.0.1:9479".parse().unwrap()));
+    let peers = PeerSeries { choice: PeerChoice::All, max: 500, top: 20 };
+    let listen = "127.0.0.1:9479".parse().unwrap();
+    assert_eq!(config.host.http, Some(HttpSettings { listen, peers }));
     assert_eq!((config.host.log.level, config.host.log.format), (LogLevel::Debug, LogFormat::Json));
 }
 

@@ -13,7 +13,7 @@ use super::registry::{Record, Registry};
 use crate::config::{DynamicPeers, PeerEntry};
 use crate::engine::Handle;
 use crate::net::{
-    Accepted, Directory, Lifetime, PeerCommand, PeerEvent, PeerSpec, Recovery, spawn_peer,
+    Accepted, Directory, Lifetime, PeerCommand, PeerEvent, PeerSpec, Recovery, Tally, spawn_peer,
 };
 
 pub(super) struct Peers {
@@ -28,6 +28,7 @@ pub(super) struct Peers {
     seed: u64,
     /// Shared by all tasks: whether our kernel routes are still those of an earlier run.
     recovery: Recovery,
+    tally: Tally,
 }
 
 impl Peers {
@@ -47,11 +48,17 @@ impl Peers {
             free_ids: Vec::new(),
             seed,
             recovery: Recovery::begin(),
+            tally: Tally::default(),
         }
     }
 
     pub(super) fn registry(&self) -> Registry {
         self.registry.clone()
+    }
+
+    /// Counters of all sessions.
+    pub(super) fn tally(&self) -> Tally {
+        self.tally.clone()
     }
 
     /// OPENs from here on say that we are not restarting (RFC 4724 §4.1).
@@ -211,6 +218,7 @@ impl Peers {
             lifetime,
             seed: self.seed,
             recovery: self.recovery.clone(),
+            tally: self.tally.clone(),
         };
         let handle = spawn_peer(spec, self.table.clone(), self.events.clone());
         let record = Record {

@@ -10,8 +10,11 @@ mod dial;
 mod listener;
 mod peer;
 mod sockopt;
+mod tally;
 
+pub use conn::Sent;
 pub use listener::{Accepted, Directory, Listeners};
 pub use peer::{
     Lifetime, PeerCommand, PeerEvent, PeerHandle, PeerSnapshot, PeerSpec, Recovery, spawn_peer,
 };
+pub use tally::Tally;

@@ -21,8 +21,9 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, Sleep};
 use tracing::{debug, info, warn};
 
-use super::conn::{Conn, Flush, Read};
+use super::conn::{Conn, Flush, Read, Sent};
 use super::dial;
+use super::tally::Tally;
 use crate::engine::{Handle, PeerCredit, Permit};
 
 /// Commands that may wait for a peer's task; a connection that finds the queue full is closed.
@@ -57,6 +58,8 @@ pub struct PeerSpec {
     pub seed: u64,
     /// Whether the daemon is still in its first minutes.
     pub recovery: Recovery,
+    /// Where what sessions do is counted.
+    pub tally: Tally,
 }
 
 /// Whether the daemon has restarted and not converged yet, as our OPENs say it (RFC 4724 §3): shared
@@ -125,6 +128,8 @@ pub struct PeerSnapshot {
     pub last_error: Option<LastError>,
     /// Message counters.
     pub stats: Stats,
+    /// What was written, over all connections.
+    pub sent: Sent,
 }
 
 /// The way to a peer's task.
@@ -148,9 +153,24 @@ impl PeerHandle {
         let _ = self.commands.send(command).await;
     }
 
+    /// The FSM's state at the end of the task's last turn.
+    pub fn state(&self) -> State {
+        self.lock().state
+    }
+
+    /// The earliest timer that runs; `None`: none does.
+    pub fn next_deadline(&self) -> Option<Time> {
+        let Timers { hold, keepalive, retry, idle_hold } = self.lock().timers;
+        [hold, keepalive, retry, idle_hold].into_iter().flatten().min()
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, PeerSnapshot> {
+        self.snapshot.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
     /// The session as it was at the end of the task's last turn.
     pub fn snapshot(&self) -> PeerSnapshot {
-        self.snapshot.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+        self.lock().clone()
     }
 }
 
@@ -170,6 +190,7 @@ pub fn spawn_peer(
         negotiated: None,
         last_error: None,
         stats: Stats::default(),
+        sent: Sent::default(),
     }));
     let log_ready = Arc::new(Notify::new());
     let task = PeerTask {
@@ -177,6 +198,8 @@ pub fn spawn_peer(
         name: spec.name,
         lifetime: spec.lifetime,
         recovery: spec.recovery,
+        tally: spec.tally,
+        sent: Sent::default(),
         session,
         conns: [None, None, None],
         blocked: [false; 3],
@@ -222,6 +245,9 @@ struct PeerTask {
     name: Arc<str>,
     lifetime: Lifetime,
     recovery: Recovery,
+    tally: Tally,
+    /// Over all connections.
+    sent: Sent,
     session: Peer,
     conns: [Option<Box<Conn>>; 3],
     /// TCP takes no more on this slot.
@@ -482,8 +508,9 @@ impl PeerTask {
                     ended = false;
                     self.on_up(slot, negotiated);
                 }
-                Action::Down { keep, .. } => {
+                Action::Down { keep, reason } => {
                     ended = true;
+                    self.tally.session_ended(&reason);
                     self.stalled = None;
                     self.readers = None;
                     self.conns.iter_mut().flatten().for_each(|conn| conn.readers.clear());
@@ -532,8 +559,11 @@ impl PeerTask {
         if self.blocked[slot.index()] {
             return;
         }
+        let began = std::time::Instant::now();
         let outcome = conn.flush(&self.log_waker);
+        self.sent += conn.take_sent();
         if std::mem::take(&mut conn.progressed) {
+            self.tally.flushed(began.elapsed());
             self.session.handle_sent(now, slot);
         }
         match outcome {
@@ -565,6 +595,7 @@ impl PeerTask {
         }
         self.session.poll_transmit(slot, conn.control());
         let _ = conn.flush_control();
+        self.sent += conn.take_sent();
         self.closers.spawn(async move {
             // Errors and the time-out have the same consequence: the connection is dropped.
             let _ = tokio::time::timeout(LINGER, linger(&mut conn)).await;
@@ -617,6 +648,7 @@ impl PeerTask {
             snapshot.last_error = self.session.last_error().cloned();
         }
         snapshot.stats = self.session.stats();
+        snapshot.sent = self.sent;
     }
 }
 

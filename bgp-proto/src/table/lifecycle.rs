@@ -119,6 +119,9 @@ impl Table {
     pub(super) fn remove_peer(&mut self, now: Time, id: PeerId) {
         self.take_down(now, id, None);
         if let Some(peer) = self.peers.get_mut(id.index()).and_then(Option::take) {
+            for family in Family::ALL {
+                self.imports_before[family].add(&peer.family(family).imports);
+            }
             self.sources.remove(peer.source);
         }
     }

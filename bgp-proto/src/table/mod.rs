@@ -16,6 +16,7 @@ mod import;
 mod lifecycle;
 mod memory;
 mod peer;
+mod refusals;
 mod show;
 mod view;
 
@@ -28,9 +29,10 @@ pub use crate::export::{AddPathSend, ExportCounts, NextHopMode};
 pub use crate::rib::LocalRoute;
 pub use config::{PeerRoutes, TableConfig};
 pub use memory::{Memory, MemoryBound};
+pub use refusals::{Refused, RefusedBy};
 pub use view::{
-    AdvertisedTo, DestinationView, Explanation, GroupView, ImportCounts, PathView, PeerCounts,
-    RouteFilter, Totals, Unusable, Withheld,
+    AdvertisedTo, DestinationView, Explanation, GroupCounts, GroupView, ImportCounts, PathView,
+    PeerCounts, RouteFilter, Totals, Unusable, Withheld,
 };
 
 use crate::export::{Batch, Group, OutTable, Reader};
@@ -39,11 +41,12 @@ use crate::rib::{
     AttrId, AttrTable, DestId, Destinations, IdSet, NextHopId, NextHopState, NextHops, Sources,
 };
 use crate::session::{Keep, Negotiated};
-use crate::types::{Family, FibRoute, PeerId, Prefix, Time};
+use crate::types::{Family, FamilyMap, FibRoute, PeerId, Prefix, Time};
 use crate::wire::RouteBatch;
 use fib::FibTable;
 use import::PathName;
 use peer::Peer;
+use refusals::Refusals;
 
 /// What the host is told besides routes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -130,6 +133,9 @@ pub struct Table {
     turn: u64,
     events: VecDeque<TableEvent>,
     notes: Vec<String>,
+    refusals: Refusals,
+    /// What peers that are gone had announced and withdrawn.
+    imports_before: FamilyMap<ImportCounts>,
     /// Memory for the slice of export at hand.
     batch: Batch,
     export: Export,
@@ -184,6 +190,8 @@ impl Table {
             turn: 0,
             events: VecDeque::new(),
             notes: Vec::new(),
+            refusals: Refusals::default(),
+            imports_before: FamilyMap::default(),
             batch: Batch::default(),
             export: Export::Running,
             config,
@@ -295,12 +303,26 @@ impl Table {
     /// Ends a turn: runs the decision process for touched destinations, encodes what groups have
     /// room for. Returns whether work is left for an immediate further turn (sliced walks).
     pub fn finish(&mut self, now: Time) -> bool {
+        self.finish_decision(now);
+        self.finish_export(now)
+    }
+
+    /// The first half of [`Table::finish`], for hosts that time the halves: the decision process.
+    /// Returns how many destinations it looked at.
+    pub fn finish_decision(&mut self, now: Time) -> usize {
         let _ = now;
         self.turn += 1;
         self.take_reader_news();
         self.regroup_peers();
         self.touch_changed_hops();
+        let touched = self.ribs.iter().map(|rib| rib.touched.len() as usize).sum();
         self.decide();
+        touched
+    }
+
+    /// The second half of [`Table::finish`], right behind the first: what peers are told.
+    pub fn finish_export(&mut self, now: Time) -> bool {
+        let _ = now;
         let more = self.export_turn();
         self.forget_empty();
         self.review_memory();
@@ -361,6 +383,11 @@ impl Table {
         self.group_views()
     }
 
+    /// Numbers of the update groups.
+    pub fn group_counts(&self) -> Vec<GroupCounts> {
+        self.count_groups()
+    }
+
     /// Whether a destination would be without a usable path if these peers' paths were gone.
     pub fn depends_on(&self, peers: &BTreeSet<PeerId>) -> bool {
         self.has_sole_dests(peers)
@@ -369,6 +396,17 @@ impl Table {
     /// Counters of a peer.
     pub fn counts(&self, peer: PeerId) -> PeerCounts {
         self.peer_counts(peer)
+    }
+
+    /// What became of everything that peers announced and withdrew, those that are gone included:
+    /// never falls.
+    pub fn imports(&self) -> FamilyMap<ImportCounts> {
+        self.import_totals()
+    }
+
+    /// What refused routes of peers, and how many.
+    pub fn refused(&self) -> &[Refused] {
+        self.refusals.entries()
     }
 
     /// Number of destinations per family, paths, attribute sets: for metrics.
