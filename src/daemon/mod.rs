@@ -345,13 +345,13 @@ impl Daemon {
             _ = self.signals.terminate.recv() => Input::Stop(Stop::Graceful),
             _ = self.signals.interrupt.recv() => Input::Stop(Stop::Graceful),
             _ = self.signals.hang_up.recv() => Input::Reload,
+            () = pulse.asked() => Input::Pulse,
             Some(event) = peers.recv() => Input::Peer(event),
             Some(event) = table.recv() => Input::Table(event),
             Some(accepted) = dynamic.recv() => Input::Dynamic(accepted),
             Some(order) = orders.recv() => Input::Order(order),
             input = node::next_input(&mut self.node) => Input::Node(input),
             () = links.notified() => Input::LinksChanged,
-            () = pulse.asked() => Input::Pulse,
             () = sleep_until(deadline) => Input::Deadline,
         }
     }

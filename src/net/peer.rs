@@ -122,6 +122,8 @@ pub struct PeerSnapshot {
     pub session_since: Time,
     /// Timers that run.
     pub timers: Timers,
+    /// The earliest deadline, of these and of others.
+    pub deadline: Option<Time>,
     /// While established.
     pub negotiated: Option<Arc<Negotiated>>,
     /// The last failure.
@@ -158,10 +160,10 @@ impl PeerHandle {
         self.lock().state
     }
 
-    /// The earliest timer that runs; `None`: none does.
+    /// When the task has something to do at the latest; `None`: it only waits for others. A task that
+    /// is well is never much later than that.
     pub fn next_deadline(&self) -> Option<Time> {
-        let Timers { hold, keepalive, retry, idle_hold } = self.lock().timers;
-        [hold, keepalive, retry, idle_hold].into_iter().flatten().min()
+        self.lock().deadline
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, PeerSnapshot> {
@@ -187,6 +189,7 @@ pub fn spawn_peer(
         since: table.clock().now(),
         session_since: table.clock().now(),
         timers: Timers::default(),
+        deadline: None,
         negotiated: None,
         last_error: None,
         stats: Stats::default(),
@@ -644,6 +647,7 @@ impl PeerTask {
             }
         }
         snapshot.timers = self.session.timers();
+        snapshot.deadline = self.session.poll_timeout().map(|(at, _)| at);
         if snapshot.last_error.as_ref().map(|e| e.at) != self.session.last_error().map(|e| e.at) {
             snapshot.last_error = self.session.last_error().cloned();
         }
