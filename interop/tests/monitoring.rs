@@ -170,7 +170,8 @@ fn prometheus_answers_every_query_of_dashboard_and_alerts() -> Result<()> {
             let names: BTreeSet<String> =
                 monitor::selectors(text).into_iter().map(|selector| selector.name).collect();
             for name in names.iter().filter(|name| name.starts_with("margay_")) {
-                if prometheus.query(name)?.is_empty() {
+                let series = format!("{name} or {name}_count");
+                if prometheus.query(&series)?.is_empty() {
                     wrong.push(format!("{name} is named and not exported"));
                 }
             }
@@ -377,28 +378,51 @@ fn a_taken_port_stops_nothing_else() -> Result<()> {
     })
 }
 
-/// With 5,000 peers a scrape takes less than 50 ms and 1 MB, and probes less than that.
+const MANY: usize = 5000;
+
+fn many(host: &Host, http: &str, peers: &str) -> String {
+    format!(
+        "[bgp]\nasn = 64512\nrouter-id = \"{}\"\nlisten = [\"0.0.0.0:1790\"]\n\n{peers}\n\
+         [fib]\nenabled = false\n\n{http}\n{}",
+        host.router_id(),
+        margay::control_section(host),
+    )
+}
+
+/// With 5,000 established sessions a scrape takes less than 50 ms and 1 MB, and so do the probes.
 #[test]
-fn a_scrape_of_five_thousand_peers_is_quick_and_small() -> Result<()> {
+fn a_scrape_of_five_thousand_sessions_is_quick_and_small() -> Result<()> {
     run("monitor-scale", &["curl"], |lab| {
-        let r = lab.host("r")?;
-        let mut text = format!(
-            "[bgp]\nasn = 64512\nrouter-id = \"{}\"\nlisten = [\"0.0.0.0:1790\"]\n\n\
-             [fib]\nenabled = false\n\n[http]\nlisten = \"0.0.0.0:{PORT}\"\n\n{}\n",
-            r.router_id(),
-            margay::control_section(&r),
+        let (r, s) = (lab.host("r")?, lab.host("s")?);
+        // Every address of a network is ours: 5,000 pairs of addresses for 5,000 sessions.
+        for (host, own, other, via) in [(&r, 100, 200, &s), (&s, 200, 100, &r)] {
+            host.shell(&format!(
+                "ip route add local 10.{own}.0.0/16 dev lo; ip route add 10.{other}.0.0/16 via {}",
+                via.v4()
+            ))?;
+        }
+        let range = format!(
+            "[[bgp.dynamic-peers]]\nprefix = \"10.200.0.0/16\"\nremote-asn = 64512\npeers-max = {MANY}\n"
         );
-        for n in 0..5000 {
-            let address = format!("10.{}.{}.1", 100 + n / 250, n % 250);
+        let http = format!("[http]\nlisten = \"0.0.0.0:{PORT}\"\n");
+        let (_ours, control) = margay::start_text(&r, &many(&r, &http, &range))?;
+        let mut peers = String::new();
+        for n in 0..MANY {
+            let (high, low) = (n / 250, n % 250 + 1);
             writeln!(
-                text,
-                "[[bgp.peers]]\naddress = \"{address}\"\nremote-asn = 64512\npassive = true"
+                peers,
+                "[[bgp.peers]]\naddress = \"10.100.{high}.{low}\"\nport = 1790\nremote-asn = 64512\n\
+                 source-address = \"10.200.{high}.{low}\""
             )?;
         }
-        let (_daemon, control) = margay::start_text(&r, &text)?;
-        wait_until(PATIENCE, "5000 peers", || {
-            let peers = control.json(&["show", "status"])?["peers"].clone();
-            ensure!(peers == 5000, "{peers}");
+        for n in 0..3 {
+            writeln!(peers, "[[originate]]\nprefix = \"10.65.{n}.0/26\"\nkind = \"none\"")?;
+        }
+        let _theirs = margay::start_text(&s, &many(&s, "", &peers))?;
+        wait_until(Duration::from_secs(120), "every session and its routes", || {
+            let status = control.json(&["show", "status"])?;
+            let (up, paths) = (&status["peers_established"], &status["paths"]["ipv4"]);
+            ensure!(*up == MANY && *paths == 3 * MANY, "{up} sessions, {paths} paths");
             Ok(())
         })?;
         let timed = |path: &str| -> Result<(Duration, u64)> {
@@ -409,15 +433,21 @@ fn a_scrape_of_five_thousand_peers_is_quick_and_small() -> Result<()> {
             Ok((Duration::from_secs_f64(time.parse()?), size.parse()?))
         };
         for path in ["/metrics", "/liveness", "/readiness"] {
-            // The machine has other work: its best of some is what margay needs.
-            let scrapes = (0..20).map(|_| timed(path)).collect::<Result<Vec<_>>>()?;
-            let (time, size) = scrapes.iter().copied().min().context("none")?;
-            println!("{path} with 5,000 peers: {time:?}, {size} octets");
-            ensure!(time < Duration::from_millis(50), "{path} takes {time:?}");
+            // The machine has other work: the best of some is what margay needs.
+            let mut answers = (0..20).map(|_| timed(path)).collect::<Result<Vec<_>>>()?;
+            answers.sort();
+            let (best, size) = *answers.first().context("none")?;
+            let (median, _) = *answers.get(answers.len() / 2).context("none")?;
+            println!("{path}, {MANY} sessions: best {best:?}, median {median:?}, {size} octets");
+            ensure!(best < Duration::from_millis(50), "{path} takes {best:?}");
             ensure!(size < 1 << 20, "{path} has {size} octets");
         }
         let (_, text) = monitor::get(&r, "/metrics")?;
         ensure!(value_of(&text, "margay_peers_with_series")? == 10.0, "not the default");
+        let up = value_of(&text, "margay_peers{kind=\"dynamic\",state=\"Established\"}")?;
+        ensure!(up == MANY as f64, "{up} established");
+        let held = value_of(&text, "margay_prefixes_received{kind=\"dynamic\",family=\"ipv4\"}")?;
+        ensure!(held == 3.0 * MANY as f64, "{held} prefixes");
         Ok(())
     })
 }
