@@ -20,7 +20,7 @@ use crate::http::{
     CalicoMetrics, FibMetrics, GROUPS_MAX, GroupMetrics, MetricsSnapshot, PeerMetrics,
     PrefixCounts, SessionMetrics, SourceMetrics, TableMetrics, Traffic,
 };
-use crate::net::PeerSnapshot;
+use crate::net::PeerNumbers;
 use crate::node::NodeStatus;
 
 /// How long a scrape waits for a part.
@@ -99,18 +99,18 @@ fn kind(record: &Record, is_calico: bool) -> &'static str {
     }
 }
 
-pub(super) fn traffic(snapshot: &PeerSnapshot) -> Traffic {
+pub(super) fn traffic(numbers: &PeerNumbers) -> Traffic {
     Traffic {
-        stats: snapshot.stats,
-        updates_sent: snapshot.sent.updates,
-        octets_sent: snapshot.sent.octets,
+        stats: numbers.stats,
+        updates_sent: numbers.sent.updates,
+        octets_sent: numbers.sent.octets,
     }
 }
 
 /// A peer as a scrape found it.
 struct Found {
     record: Arc<Record>,
-    snapshot: PeerSnapshot,
+    numbers: PeerNumbers,
     kind: &'static str,
     counts: Option<PeerCounts>,
 }
@@ -120,7 +120,7 @@ impl Found {
         let routes = |counts: &PeerCounts| {
             Family::ALL.into_iter().map(|family| counts.imports[family].changes()).sum::<u64>()
         };
-        self.snapshot.stats.established_transitions + self.counts.as_ref().map_or(0, routes)
+        self.numbers.stats.established_transitions + self.counts.as_ref().map_or(0, routes)
     }
 
     fn is_near_limit(&self) -> bool {
@@ -137,18 +137,18 @@ impl Found {
 
     fn metrics(self, now: Time) -> PeerMetrics {
         let PeerConfig { address, remote_asn, .. } = *self.record.session;
-        let traffic = traffic(&self.snapshot);
+        let last_error = self.record.handle.snapshot().last_error;
         PeerMetrics {
             name: self.record.name.to_string(),
             address,
             remote_asn,
             kind: self.kind,
-            state: self.snapshot.state,
-            state_seconds: now.since(self.snapshot.since).as_secs(),
-            traffic,
+            state: self.numbers.state,
+            state_seconds: now.since(self.numbers.since).as_secs(),
+            traffic: traffic(&self.numbers),
             counts: self.counts,
             prefixes_max: self.record.routes.prefixes_max,
-            last_error: self.snapshot.last_error.map(|error| (error.origin, error.code)),
+            last_error: last_error.map(|error| (error.origin, error.code)),
         }
     }
 }
@@ -194,7 +194,7 @@ impl Answers {
         let mut found: Vec<Found> = records
             .into_iter()
             .map(|record| Found {
-                snapshot: record.handle.snapshot(),
+                numbers: record.handle.numbers(),
                 kind: kind(&record, is_calico),
                 counts: None,
                 record,
@@ -219,8 +219,8 @@ impl Answers {
             ..SessionMetrics::default()
         };
         for peer in found {
-            *metrics.states.entry((peer.kind, peer.snapshot.state)).or_default() += 1;
-            metrics.traffic.add(&traffic(&peer.snapshot));
+            *metrics.states.entry((peer.kind, peer.numbers.state)).or_default() += 1;
+            metrics.traffic.add(&traffic(&peer.numbers));
             metrics.near_prefix_limit += u64::from(peer.is_near_limit());
             let Some(counts) = &peer.counts else { continue };
             for family in Family::ALL {

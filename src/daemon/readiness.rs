@@ -1,5 +1,6 @@
 //! What is missing for being ready.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bgp_proto::session::State;
@@ -19,7 +20,7 @@ const PROBED: [&str; 3] = ["Mesh_", "Global_", "Node_"];
 /// A session, as readiness sees it.
 #[derive(Clone, Debug)]
 pub(super) struct Session {
-    pub(super) name: String,
+    pub(super) name: Arc<str>,
     pub(super) family: Family,
     pub(super) state: State,
 }
@@ -34,7 +35,7 @@ impl Answers {
             return Some(fault);
         }
         let session = |record: &super::registry::Record| Session {
-            name: record.name.to_string(),
+            name: Arc::clone(&record.name),
             family: if record.address.is_ipv4() { Family::Ipv4 } else { Family::Ipv6 },
             state: record.handle.state(),
         };
@@ -52,8 +53,8 @@ impl Answers {
     /// How long ago calico-node's start-up wrote the node's name; where it did not, for how long we
     /// run.
     ///
-    /// Differs from calico-node's probe: without the file that is never ready, because nothing else
-    /// says that start-up was done. margay may run without that start-up.
+    /// calico-node's probe is never ready without the file: it is written by a start-up that must have
+    /// run before BIRD. margay needs nothing of that start-up, and may run without it.
     fn node_age(&self) -> Duration {
         let written = std::fs::metadata(self.nodename_file()).and_then(|file| file.modified());
         let clock = self.table().clock();
@@ -130,7 +131,7 @@ mod tests {
     const FRESH: Duration = Duration::from_secs(29);
 
     fn session(name: &str, state: State) -> Session {
-        Session { name: name.to_owned(), family: Family::Ipv4, state }
+        Session { name: name.into(), family: Family::Ipv4, state }
     }
 
     #[test]

@@ -68,7 +68,7 @@ impl Registry {
     pub(super) fn remove(&self, id: PeerId) -> Option<Arc<Record>> {
         self.write(|records| {
             let record = records.remove(id)?;
-            records.gone.add(&traffic(&record.handle.snapshot()));
+            records.gone.add(&traffic(&record.handle.numbers()));
             Some(record)
         })
     }

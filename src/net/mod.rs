@@ -15,6 +15,7 @@ mod tally;
 pub use conn::Sent;
 pub use listener::{Accepted, Directory, Listeners};
 pub use peer::{
-    Lifetime, PeerCommand, PeerEvent, PeerHandle, PeerSnapshot, PeerSpec, Recovery, spawn_peer,
+    Lifetime, PeerCommand, PeerEvent, PeerHandle, PeerNumbers, PeerSnapshot, PeerSpec, Recovery,
+    spawn_peer,
 };
 pub use tally::Tally;

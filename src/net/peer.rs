@@ -134,6 +134,19 @@ pub struct PeerSnapshot {
     pub sent: Sent,
 }
 
+/// The numbers of a [`PeerSnapshot`]: what is cheap to copy for thousands of peers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PeerNumbers {
+    /// FSM state.
+    pub state: State,
+    /// Since when.
+    pub since: Time,
+    /// Message counters.
+    pub stats: Stats,
+    /// What was written, over all connections.
+    pub sent: Sent,
+}
+
 /// The way to a peer's task.
 #[derive(Clone)]
 pub struct PeerHandle {
@@ -158,6 +171,12 @@ impl PeerHandle {
     /// The FSM's state at the end of the task's last turn.
     pub fn state(&self) -> State {
         self.lock().state
+    }
+
+    /// The session's numbers at the end of the task's last turn.
+    pub fn numbers(&self) -> PeerNumbers {
+        let PeerSnapshot { state, since, stats, sent, .. } = *self.lock();
+        PeerNumbers { state, since, stats, sent }
     }
 
     /// When the task has something to do at the latest; `None`: it only waits for others. A task that
