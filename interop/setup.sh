@@ -5,6 +5,7 @@
 #   interop/setup.sh fuzz    a C++ compiler, for fuzz/run.sh
 #   interop/setup.sh demo    BIRD 2 and iproute2, for examples/cluster.sh
 #   interop/setup.sh peers   every daemon that the tests talk to
+#   interop/setup.sh monitor Prometheus, which checks what margay tells it and asks every query
 #
 # Nothing is started: while packages are unpacked, services may not start, and services that
 # came with packages of ours are disabled. Packages that were there before are left alone.
@@ -95,13 +96,17 @@ setup_peers() {
     rm -rf "$dir"
 }
 
-[ $# -gt 0 ] || die "say what to set up: build, fuzz, demo, peers"
+# With promtool. Started by tests only, on loopback.
+setup_monitor() { install_packages prometheus; }
+
+[ $# -gt 0 ] || die "say what to set up: build, fuzz, demo, peers, monitor"
 for what; do
     case $what in
         build) setup_build ;;
         fuzz) setup_fuzz ;;
         demo) setup_demo ;;
         peers) setup_peers ;;
-        *) die "unknown: $what (build, fuzz, demo, peers)" ;;
+        monitor) setup_monitor ;;
+        *) die "unknown: $what (build, fuzz, demo, peers, monitor)" ;;
     esac
 done

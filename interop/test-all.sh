@@ -11,7 +11,7 @@ step() { printf '\n== %s (after %d s)\n' "$*" $((SECONDS - start)); }
 
 [ "$(id -u)" = 0 ] || { echo "test-all: network namespaces need root" >&2; exit 1; }
 step "what is missing"
-interop/setup.sh build peers
+interop/setup.sh build peers monitor
 export PATH="$HOME/.cargo/bin:$PATH"
 
 step "the binary under test"

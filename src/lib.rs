@@ -10,6 +10,7 @@
 //! - [`net`]: listeners, one task per peer, socket options.
 //! - [`fib`]: the kernel's routes: written, watched, learned from.
 //! - [`ctl`]: the control socket; [`cli`]: what people type; [`http`]: metrics and health.
+//! - [`pulse`]: how a part proves that it still turns.
 //! - [`daemon`]: wires all of these; start, reload, stop.
 //!
 //! Hard rules. No input from a peer, a file, the kernel or a control client makes the process exit,
@@ -17,7 +18,7 @@
 //! has a limit and a name. Each piece of state has one owner. Results of socket options are checked.
 //! `unsafe` is in `net/sockopt.rs` and nowhere else. Dependencies point one way:
 //! `bgp-proto ← {config, calico} ← datastore ← node; bgp-proto ← engine ← net; bgp-proto ← fib;
-//! {ctl, http} ← daemon`; siblings do not import each other, `daemon` and `main` alone know all of
+//! pulse ← {datastore, node, fib}; {ctl, http} ← daemon`; siblings do not import each other, `daemon` and `main` alone know all of
 //! them.
 
 pub mod calico;
@@ -31,3 +32,4 @@ pub mod fib;
 pub mod http;
 pub mod net;
 pub mod node;
+pub mod pulse;

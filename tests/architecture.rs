@@ -23,15 +23,19 @@ const BGP_PROTO: &[(&str, &[&str])] = &[
 const MARGAY: &[(&str, &[&str])] = &[
     ("config", &[]),
     ("calico", &["config"]),
-    ("datastore", &["config", "calico"]),
-    ("node", &["config", "calico", "datastore"]),
+    ("pulse", &[]),
+    ("datastore", &["config", "calico", "pulse"]),
+    ("node", &["config", "calico", "datastore", "pulse"]),
     ("engine", &[]),
     ("net", &["engine"]),
-    ("fib", &[]),
+    ("fib", &["pulse"]),
     ("ctl", &[]),
     ("http", &[]),
     ("cli", &["config", "ctl", "calico", "node"]),
-    ("daemon", &["config", "calico", "node", "datastore", "engine", "net", "fib", "ctl", "http"]),
+    (
+        "daemon",
+        &["config", "calico", "node", "datastore", "engine", "net", "fib", "ctl", "http", "pulse"],
+    ),
 ];
 
 fn root() -> PathBuf {

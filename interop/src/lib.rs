@@ -5,6 +5,7 @@
 //! - [`speaker`]: one description of a speaker and one set of questions for all of them.
 //! - [`margay`], [`bird2`], [`bird16`], [`frr`], [`gobgp`], [`openbgpd`], [`exabgp`]: the speakers.
 //! - [`calico`]: etcd, nodes and pods of a Calico cluster.
+//! - [`monitor`]: Prometheus, which reads our metrics and is asked what dashboards and alerts ask.
 //! - [`subject`]: the speaker under test: margay, or BIRD 2 when the harness itself is in doubt.
 //! - [`matrix`]: the cases that every peer goes through.
 //! - [`raw`], [`message`]: a neighbour that speaks scripted bytes.
@@ -24,6 +25,7 @@ pub mod lab;
 pub mod margay;
 pub mod matrix;
 pub mod message;
+pub mod monitor;
 pub mod openbgpd;
 pub mod raw;
 pub mod require;

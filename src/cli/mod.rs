@@ -2,6 +2,8 @@
 //!
 //! Exit codes: 0 done, 1 it failed, 2 wrong arguments or configuration.
 
+mod health;
+
 use std::io::{self, BufWriter, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -58,6 +60,8 @@ pub enum Command {
         #[command(flatten)]
         output: Output,
     },
+    /// Probe the running daemon: exit code 0 if all is well, else 1 with the reason on stdout.
+    Health(health::Probe),
     /// Read the configuration again and print what changed; a wrong file changes nothing.
     Reload {
         /// Whom to ask.
@@ -218,6 +222,7 @@ pub fn execute(cli: Cli, run: impl FnOnce(Setup) -> ExitCode) -> ExitCode {
         Command::Explain { prefix, output } => {
             ask(&Request::Explain { prefix }, &output.daemon.socket, output.json)
         }
+        Command::Health(probe) => health::run(&probe),
         Command::Calico(command) => calico(&command),
         Command::Reload { daemon } => ask(&Request::Reload, &daemon.socket, false),
         Command::Stop { how, message, daemon } => {

@@ -51,6 +51,18 @@ fn the_socket_has_a_default() {
 }
 
 #[test]
+fn health_takes_either_probe_or_both() {
+    for (line, live, ready) in [
+        ("margay health", false, false),
+        ("margay health --live", true, false),
+        ("margay health --ready --live --socket /s", true, true),
+    ] {
+        let Command::Health(probe) = parse(line).unwrap().command else { panic!("{line}") };
+        assert_eq!((probe.live, probe.ready), (live, ready), "{line}");
+    }
+}
+
+#[test]
 fn stop_says_how() {
     for bad in
         ["margay stop", "margay stop --graceful --shutdown", "margay stop --graceful --message bye"]

@@ -41,6 +41,8 @@ pub struct Changes {
     pub host_routes_changed: bool,
     /// Whether `[log]` differs.
     pub log_changed: bool,
+    /// Whether other peers have metrics of their own.
+    pub peer_series_changed: bool,
     /// Whether `[calico]` differs: objects are listed anew, and what runs stays until they are.
     pub calico_changed: bool,
     /// Keys whose new values count after a restart of the process only, in the order of the file's
@@ -75,6 +77,9 @@ impl Config {
         changes.redistribute_changed = self.redistribute != new.redistribute;
         changes.host_routes_changed = self.host_routes != new.host_routes;
         changes.log_changed = self.host.log != new.host.log;
+        let series = |config: &Config| config.host.http.map(|http| http.peers);
+        let listen = |config: &Config| config.host.http.map(|http| http.listen);
+        changes.peer_series_changed = series(self) != series(new);
         let fixed = [
             ("fib.enabled", self.fib.enabled != new.fib.enabled),
             ("fib.table", self.fib.table != new.fib.table),
@@ -85,7 +90,7 @@ impl Config {
                 "control.bird-sockets",
                 self.host.control.bird_sockets != new.host.control.bird_sockets,
             ),
-            ("http.listen", self.host.http != new.host.http),
+            ("http.listen", listen(self) != listen(new)),
         ];
         changes.restart_needed =
             fixed.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key).collect();
@@ -176,6 +181,7 @@ impl Changes {
             (self.redistribute_changed, "redistribution: changed"),
             (self.host_routes_changed, "host routes to neighbours: changed"),
             (self.log_changed, "logging: changed"),
+            (self.peer_series_changed, "peers with metrics of their own: changed"),
             (self.calico_changed, "calico: changed, objects are listed anew"),
         ];
         lines.extend(flags.iter().filter(|(on, _)| *on).map(|(_, what)| (*what).to_owned()));

@@ -8,7 +8,10 @@ use bgp_proto::policy::Policy;
 
 use super::policy::Policies;
 use super::reader::{Table, Value};
-use super::{BirdSockets, ControlSettings, FibSettings, LogFormat, LogLevel, LogSettings};
+use super::{
+    BirdSockets, ControlSettings, FibSettings, HttpSettings, LogFormat, LogLevel, LogSettings,
+    PeerChoice, PeerSeries,
+};
 
 /// Names of rtm_protocol numbers, as in iproute2's `rt_protos`.
 const PROTOCOLS: [(&str, u8); 17] = [
@@ -130,7 +133,7 @@ pub(super) fn read_bird_sockets(value: &Value<'_>) -> Option<BirdSockets> {
     }
 }
 
-pub(super) fn read_http(root: &Table<'_>) -> Option<SocketAddr> {
+pub(super) fn read_http(root: &Table<'_>) -> Option<HttpSettings> {
     let table = root.get("http")?.table()?;
     let listen = table.require("listen", "write listen = \"127.0.0.1:9479\"").and_then(|value| {
         let address: SocketAddr =
@@ -140,8 +143,23 @@ pub(super) fn read_http(root: &Table<'_>) -> Option<SocketAddr> {
         }
         Some(address)
     });
+    let choices = [
+        ("auto", PeerChoice::Auto),
+        ("none", PeerChoice::None),
+        ("top", PeerChoice::Top),
+        ("all", PeerChoice::All),
+    ];
+    let PeerSeries { choice, max, top } = PeerSeries::default();
+    let number = |key, range, default| {
+        table.get(key).and_then(|value| value.integer(range)).unwrap_or(default)
+    };
+    let peers = PeerSeries {
+        choice: table.get("peer-series").and_then(|v| v.choice(&choices)).unwrap_or(choice),
+        max: number("peer-series-max", 1..=10_000, max),
+        top: number("peer-series-top", 1..=1000, top),
+    };
     table.finish();
-    listen
+    listen.map(|listen| HttpSettings { listen, peers })
 }
 
 pub(super) fn read_log(root: &Table<'_>) -> LogSettings {

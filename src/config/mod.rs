@@ -68,10 +68,57 @@ pub struct Config {
 pub struct HostSettings {
     /// The control socket.
     pub control: ControlSettings,
-    /// Where metrics and health are served; `None`: nowhere.
-    pub http: Option<SocketAddr>,
+    /// Metrics and health; `None`: not served.
+    pub http: Option<HttpSettings>,
     /// What is logged, and how.
     pub log: LogSettings,
+}
+
+/// How metrics and health are served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HttpSettings {
+    /// Where.
+    pub listen: SocketAddr,
+    /// Which peers have metrics of their own.
+    pub peers: PeerSeries,
+}
+
+impl HttpSettings {
+    /// With every default.
+    pub fn at(listen: SocketAddr) -> Self {
+        HttpSettings { listen, peers: PeerSeries::default() }
+    }
+}
+
+/// Which peers have metrics of their own. Everything is counted by process, kind of session, family
+/// and group besides; a mesh of n nodes would have n² series of each metric.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PeerSeries {
+    /// The rule.
+    pub choice: PeerChoice,
+    /// Most peers that `auto` and `all` show, 1-10000. Default 64.
+    pub max: u32,
+    /// Peers that `top`, and `auto` beyond `max`, show, 1-1000. Default 10.
+    pub top: u32,
+}
+
+impl Default for PeerSeries {
+    fn default() -> Self {
+        PeerSeries { choice: PeerChoice::Auto, max: 64, top: 10 }
+    }
+}
+
+/// See [`PeerSeries`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PeerChoice {
+    /// All of them if there are at most `max`, else as [`PeerChoice::Top`].
+    Auto,
+    /// None.
+    None,
+    /// The `top` whose routes and sessions change most.
+    Top,
+    /// All; beyond `max` those that change most.
+    All,
 }
 
 /// A route of our own to a neighbour that is not on a network of ours.

@@ -65,8 +65,8 @@ impl fmt::Display for Config {
             Some(octets) => writeln!(f, "routes hold at most {} MiB", octets >> 20)?,
             None => writeln!(f, "no limit to the memory of routes (bgp.memory-max)")?,
         }
-        if let Some(http) = self.host.http {
-            writeln!(f, "metrics and health on http://{http}")?;
+        if let Some(http) = &self.host.http {
+            writeln!(f, "metrics and health on http://{}", http.listen)?;
         }
         let needs = self.privileges();
         if !needs.is_empty() {

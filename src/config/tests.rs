@@ -36,6 +36,9 @@ fn the_least_configuration_has_every_default() {
     assert!(config.table.fib_enabled && config.table.fib_policy.is_none());
     assert_eq!(config.host.control.socket, Path::new("/run/margay/margay.sock"));
     assert_eq!(config.host.http, None);
+    let http = accepted(&format!("{LEAST}[http]\nlisten = \"[::1]:9479\"\n")).host.http.unwrap();
+    let peers = PeerSeries { choice: PeerChoice::Auto, max: 64, top: 10 };
+    assert_eq!(http.peers, peers, "safe in a large mesh, complete in a small setup");
     assert_eq!(config.host.log.level, LogLevel::Info);
 }
 
@@ -113,7 +116,9 @@ fn the_full_example_is_read_key_by_key() {
     assert_eq!(config.redistribute[1].from, RedistributeFrom::Connected);
     let fib = FibSettings { enabled: true, table: 100, protocol: 77, metric: 32, multipath_max: 8 };
     assert_eq!(config.fib, fib);
-    assert_eq!(config.host.http, Some("127.0.0.1:9479".parse().unwrap()));
+    let peers = PeerSeries { choice: PeerChoice::All, max: 500, top: 20 };
+    let listen = "127.0.0.1:9479".parse().unwrap();
+    assert_eq!(config.host.http, Some(HttpSettings { listen, peers }));
     assert_eq!((config.host.log.level, config.host.log.format), (LogLevel::Debug, LogFormat::Json));
 }
 
@@ -265,6 +270,11 @@ fn a_reload_touches_what_differs_and_nothing_else() {
     assert_eq!(c.originate_changed, ["10.66.0.0/16".parse().unwrap()]);
     assert!(c.originate_withdrawn.is_empty());
 
+    let c = changed("peer-series-max = 500", "peer-series-max = 100");
+    assert!(c.peer_series_changed && c.restart_needed.is_empty(), "{c:?}");
+    let c = changed("127.0.0.1:9479", "127.0.0.1:9480");
+    assert_eq!(c.restart_needed, ["http.listen"]);
+    assert!(!c.peer_series_changed);
     let c = changed("multipath-max = 8", "multipath-max = 4");
     assert!(c.table_changed && c.restart_needed.is_empty());
     let c = changed("protocol = 77", "protocol = 78");

@@ -20,8 +20,8 @@ pub enum ClientError {
     Connect { path: PathBuf, source: io::Error },
     #[error("lost the connection to margay: {0}")]
     Connection(#[source] io::Error),
-    #[error("margay has not answered for {} s", LINE_WAIT.as_secs())]
-    Late,
+    #[error("margay has not answered for {} s", .0.as_secs())]
+    Late(Duration),
     #[error("cannot write the answer: {0}")]
     Output(#[source] io::Error),
     #[error("{0}")]
@@ -37,17 +37,11 @@ fn remedy(error: &io::Error) -> &'static str {
     }
 }
 
-/// A socket whose timeout is over says that it would block.
-fn lost(error: io::Error) -> ClientError {
-    match error.kind() {
-        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => ClientError::Late,
-        _ => ClientError::Connection(error),
-    }
-}
-
 /// A connection to the daemon.
 pub struct Client {
     stream: BufReader<UnixStream>,
+    /// Longest wait for a line.
+    wait: Duration,
 }
 
 impl Client {
@@ -56,11 +50,19 @@ impl Client {
     /// # Errors
     /// Nobody listens there, or we may not.
     pub fn connect(path: &Path) -> Result<Self, ClientError> {
+        Client::connect_for(path, LINE_WAIT)
+    }
+
+    /// As [`Client::connect`], waiting for each line of an answer for `wait` at most.
+    ///
+    /// # Errors
+    /// See [`Client::connect`].
+    pub fn connect_for(path: &Path, wait: Duration) -> Result<Self, ClientError> {
         let stream = UnixStream::connect(path)
             .map_err(|source| ClientError::Connect { path: path.to_owned(), source })?;
-        stream.set_read_timeout(Some(LINE_WAIT)).map_err(ClientError::Connection)?;
-        stream.set_write_timeout(Some(LINE_WAIT)).map_err(ClientError::Connection)?;
-        Ok(Client { stream: BufReader::new(stream) })
+        stream.set_read_timeout(Some(wait)).map_err(ClientError::Connection)?;
+        stream.set_write_timeout(Some(wait)).map_err(ClientError::Connection)?;
+        Ok(Client { stream: BufReader::new(stream), wait })
     }
 
     /// Asks, and hands over the items of the answer as they come. Returns how many there were.
@@ -74,6 +76,12 @@ impl Client {
     ) -> Result<u64, ClientError> {
         let mut line = serde_json::to_vec(request).map_err(ClientError::Answer)?;
         line.push(b'\n');
+        let wait = self.wait;
+        // A socket whose timeout is over says that it would block.
+        let lost = |error: io::Error| match error.kind() {
+            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => ClientError::Late(wait),
+            _ => ClientError::Connection(error),
+        };
         self.stream.get_mut().write_all(&line).map_err(lost)?;
         loop {
             line.clear();

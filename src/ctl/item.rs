@@ -53,8 +53,28 @@ pub struct Status {
     pub groups: u32,
     /// The kernel's routes of ours.
     pub fib: FibCounts,
+    /// Metrics and health; `null` if they are not wanted.
+    pub http: Option<HttpStatus>,
     /// On a Calico node: what is known about its objects.
     pub calico: Option<Calico>,
+}
+
+/// How metrics and health are served.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HttpStatus {
+    /// Where.
+    pub listen: String,
+    /// Why they are not; `null` while they are.
+    pub error: Option<String>,
+}
+
+/// What probes ask.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Health {
+    /// Parts that are stuck, and since when, a line each; none while the daemon is alive.
+    pub not_alive: Vec<String>,
+    /// What is missing for being ready; `null` once nothing is.
+    pub not_ready: Option<String>,
 }
 
 /// What is known about a Calico node's objects.

@@ -36,6 +36,8 @@ pub enum Request {
     ShowFib,
     /// The update groups: [`super::item::Group`].
     ShowGroups,
+    /// One [`super::item::Health`].
+    Health,
     /// One [`super::item::Explanation`].
     Explain {
         /// The destination.
@@ -176,6 +178,7 @@ mod tests {
         let prefix: Prefix = "10.0.0.0/8".parse().unwrap();
         for (request, json) in [
             (Request::ShowStatus, r#"{"request":"show-status"}"#),
+            (Request::Health, r#"{"request":"health"}"#),
             (
                 Request::ShowRoutes { prefix: Some(prefix) },
                 r#"{"request":"show-routes","prefix":"10.0.0.0/8"}"#,

@@ -7,8 +7,8 @@ use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
 use super::item::{
-    AsPathPart, Calico, Explanation, FibRoute, Gateway, Group, Path, Peer, PerFamily, Reloaded,
-    Route, Status, Stopping,
+    AsPathPart, Calico, Explanation, FibRoute, Gateway, Group, Health, Path, Peer, PerFamily,
+    Reloaded, Route, Status, Stopping,
 };
 use super::table::{Align, Table, clean};
 use super::{ClientError, Request, StopMode};
@@ -31,6 +31,7 @@ enum View {
     Explanation,
     Reloaded,
     Stopping,
+    Health,
 }
 
 impl<W: Write> Renderer<W> {
@@ -49,6 +50,7 @@ impl<W: Write> Renderer<W> {
             Request::Explain { .. } => View::Explanation,
             Request::Reload => View::Reloaded,
             Request::Stop { .. } => View::Stopping,
+            Request::Health => View::Health,
         };
         Renderer { out, view }
     }
@@ -74,6 +76,7 @@ impl<W: Write> Renderer<W> {
             View::Explanation => out.write_all(explanation(&read(item)?).as_bytes()),
             View::Reloaded => out.write_all(reloaded(&read(item)?).as_bytes()),
             View::Stopping => out.write_all(stopping(&read(item)?).as_bytes()),
+            View::Health => out.write_all(health(&read(item)?).as_bytes()),
         };
         written.map_err(ClientError::Output)
     }
@@ -178,6 +181,18 @@ fn line(out: &mut String, label: &str, value: impl std::fmt::Display) {
     let _ = writeln!(out, "{label:<16}{value}");
 }
 
+fn health(health: &Health) -> String {
+    let mut out = String::new();
+    let alive = match health.not_alive.as_slice() {
+        [] => "yes".to_owned(),
+        stuck => format!("no: {}", stuck.join("; ")),
+    };
+    line(&mut out, "alive", alive);
+    let ready = health.not_ready.as_deref();
+    line(&mut out, "ready", ready.map_or("yes".into(), |reason| format!("no: {reason}")));
+    out
+}
+
 fn both(counts: &PerFamily<u32>) -> String {
     format!("{} ipv4, {} ipv6", counts.ipv4, counts.ipv6)
 }
@@ -210,6 +225,12 @@ fn status(s: &Status) -> String {
             ),
         ),
         false => line(&mut out, "kernel routes", "not written"),
+    }
+    if let Some(http) = &s.http {
+        match &http.error {
+            None => line(&mut out, "metrics", format_args!("on http://{}", http.listen)),
+            Some(error) => line(&mut out, "metrics", format_args!("not served: {error}")),
+        }
     }
     if let Some(calico) = &s.calico {
         calico_status(calico, &mut out);

@@ -10,10 +10,13 @@ use bgp_proto::types::{PeerId, Prefix, Time};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::Stop;
+use super::metrics::Ranking;
+use super::peers::Peers;
 use super::registry::{Record, Registry};
 use super::startup::Startup;
+use super::vitals::Vitals;
 use crate::calico::Problem;
-use crate::config::{Changes, Config};
+use crate::config::{Changes, Config, PeerSeries};
 use crate::ctl;
 use crate::ctl::item::{self, FibCounts, PerFamily, Reloaded, Status, Stopping};
 use crate::ctl::{
@@ -22,7 +25,9 @@ use crate::ctl::{
 use crate::datastore::State;
 use crate::engine::Handle;
 use crate::fib::{Fib, FibView};
-use crate::node::{NodeStatus, SourceStatus};
+use crate::net::Tally;
+use crate::node::{self, Environment, Follower, NodeStatus, SourceStatus};
+use crate::pulse::Pulse;
 
 /// Destinations, kernel routes or peers on one page.
 pub(super) const PAGE: usize = 500;
@@ -45,6 +50,8 @@ struct Published {
     not_ready: Option<String>,
     /// Why it is not listened where the configuration says.
     listen_fault: Option<String>,
+    /// Why metrics and health are not served.
+    http_fault: Option<String>,
     /// Sessions that go on only until others carry their routes.
     parting: Vec<String>,
 }
@@ -60,30 +67,50 @@ pub(super) struct Answers {
     /// The configuration file, if there is one.
     file: Option<PathBuf>,
     /// On a Calico node: what is known about its objects.
-    node: Arc<Mutex<Option<watch::Receiver<Arc<NodeStatus>>>>>,
+    node: Arc<Mutex<Option<Node>>>,
+    /// Where calico-node's start-up leaves the node's name.
+    nodename_file: PathBuf,
+    /// Of the daemon's own loop.
+    pulse: Pulse,
+    vitals: Vitals,
+    tally: Tally,
+    ranking: Ranking,
     started: Time,
     /// While the first minutes last.
     startup: Arc<Mutex<Option<Startup>>>,
+}
+
+/// What follows Calico's objects, from outside.
+#[derive(Clone)]
+struct Node {
+    status: watch::Receiver<Arc<NodeStatus>>,
+    vitals: node::Vitals,
 }
 
 impl Answers {
     pub(super) fn new(
         table: Handle,
         fib: Fib,
-        registry: Registry,
+        peers: &Peers,
         orders: mpsc::Sender<Order>,
+        pulse: Pulse,
     ) -> Self {
         let started = table.clock().now();
         Answers {
             table,
             fib,
-            registry,
+            registry: peers.registry(),
             orders,
             published: Arc::default(),
             started,
             startup: Arc::default(),
             file: None,
             node: Arc::default(),
+            nodename_file: Environment::of_process().nodename_file,
+            pulse,
+            vitals: Vitals::default(),
+            tally: peers.tally(),
+            ranking: Ranking::default(),
         }
     }
 
@@ -97,9 +124,48 @@ impl Answers {
         self.file.clone()
     }
 
-    /// This is a Calico node, and here is what it knows.
-    pub(super) fn set_node(&self, status: watch::Receiver<Arc<NodeStatus>>) {
-        *self.node.lock().unwrap_or_else(PoisonError::into_inner) = Some(status);
+    /// This is a Calico node, and here is what follows its objects.
+    pub(super) fn set_node(&self, follower: &Follower) {
+        let node = Node { status: follower.status.clone(), vitals: follower.vitals.clone() };
+        *self.node.lock().unwrap_or_else(PoisonError::into_inner) = Some(node);
+        self.vitals.forget();
+    }
+
+    /// Whether what follows Calico's objects still turns.
+    pub(super) fn node_vitals(&self) -> Option<node::Vitals> {
+        let node = self.node.lock().unwrap_or_else(PoisonError::into_inner);
+        node.as_ref().map(|node| node.vitals.clone())
+    }
+
+    pub(super) fn vitals(&self) -> &Vitals {
+        &self.vitals
+    }
+
+    pub(super) fn pulse(&self) -> &Pulse {
+        &self.pulse
+    }
+
+    pub(super) fn tally(&self) -> &Tally {
+        &self.tally
+    }
+
+    pub(super) fn ranking(&self) -> &Ranking {
+        &self.ranking
+    }
+
+    pub(super) fn nodename_file(&self) -> &std::path::Path {
+        &self.nodename_file
+    }
+
+    /// Which peers have metrics of their own.
+    pub(super) fn peer_series(&self) -> PeerSeries {
+        let config = self.in_force().map(|(config, ..)| config);
+        config.and_then(|config| config.host.http).map(|http| http.peers).unwrap_or_default()
+    }
+
+    /// Octets that routes may hold.
+    pub(super) fn memory_max(&self) -> Option<u64> {
+        self.in_force().and_then(|(config, ..)| config.bgp.memory_max)
     }
 
     /// The configuration that is in force.
@@ -118,6 +184,7 @@ impl Answers {
                     read_at,
                     not_ready: None,
                     listen_fault: None,
+                    http_fault: None,
                     parting: Vec::new(),
                 });
             }
@@ -166,20 +233,27 @@ impl Answers {
         published.as_mut().map(change).unwrap_or_default();
     }
 
-    /// What is missing for being ready.
-    pub(super) fn not_ready(&self) -> Option<String> {
-        if let Some(waiting) = self.node_status().and_then(|status| status.waiting_for()) {
-            return Some(waiting);
-        }
+    /// Why metrics and health are not served; `None`: they are, or are not wanted.
+    pub(super) fn set_http_fault(&self, fault: Option<String>) {
+        self.change_published(|published| published.http_fault = fault);
+    }
+
+    /// Why it is not listened where the configuration says.
+    pub(super) fn listen_fault(&self) -> Option<String> {
         let published = self.published.lock().unwrap_or_else(PoisonError::into_inner);
-        let published = published.as_ref()?;
-        published.listen_fault.clone().or_else(|| published.not_ready.clone())
+        published.as_ref()?.listen_fault.clone()
+    }
+
+    /// What the first minutes wait for.
+    pub(super) fn starting(&self) -> Option<String> {
+        let published = self.published.lock().unwrap_or_else(PoisonError::into_inner);
+        published.as_ref()?.not_ready.clone()
     }
 
     /// What is known about a Calico node's objects.
     pub(super) fn node_status(&self) -> Option<Arc<NodeStatus>> {
         let node = self.node.lock().unwrap_or_else(PoisonError::into_inner);
-        node.as_ref().map(|status| Arc::clone(&status.borrow()))
+        node.as_ref().map(|node| Arc::clone(&node.status.borrow()))
     }
 
     pub(super) fn registry(&self) -> &Registry {
@@ -264,6 +338,10 @@ impl Answers {
             status.config = Some(published.described.clone());
             status.config_read = Some(rfc3339(clock.wall(published.read_at)));
             status.fib.enabled = config.fib.enabled;
+            status.http = config.host.http.map(|http| item::HttpStatus {
+                listen: http.listen.to_string(),
+                error: published.http_fault.clone(),
+            });
             status.calico = self.node_status().map(|node| calico(&node, &published.parting));
         }
         drop(published);
@@ -405,6 +483,7 @@ impl Backend for Answers {
                 let names = self.names();
                 Page::last(groups.iter().map(|group| ctl::group(group, &names)))
             }
+            Request::Health => Page::last([self.health().await]),
             Request::Explain { prefix } => self.explain(*prefix).await,
             Request::Reload => self.reload().await,
             Request::Stop { mode, message } => self.stop_daemon(*mode, message.clone()).await,

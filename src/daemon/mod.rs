@@ -9,15 +9,19 @@ mod deferral;
 mod handover;
 mod health;
 mod limits;
+mod metrics;
 mod next_hops;
 mod node;
 mod peers;
+mod readiness;
 mod redistribution;
 mod registry;
 mod reload;
 mod startup;
+mod vitals;
 mod wiring;
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -30,13 +34,14 @@ use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use crate::config::{BirdSockets, Config};
+use crate::config::{BirdSockets, Config, HttpSettings};
 use crate::ctl::{self, Server, ServerError};
 use crate::engine::{Clock, Engine, Event};
 use crate::fib::{Fib, FibConfig, Leave};
 use crate::http;
 use crate::net::{Accepted, Beside, Directory, Listeners, PeerCommand, PeerEvent, Recovery};
 use crate::node::{self as calico_node, Setup};
+use crate::pulse::Pulse;
 
 use answers::{Answers, Order};
 use deferral::Deferral;
@@ -54,6 +59,8 @@ const DYNAMIC_MAX: usize = 1024;
 const ORDERS_MAX: usize = 16;
 /// How long the first reading of the kernel's routes is waited for.
 const FIRST_READING: Duration = Duration::from_secs(2);
+/// Pause between two attempts to serve metrics and health.
+const HTTP_RETRY: Duration = Duration::from_secs(10);
 /// How long sessions may take to end when the daemon stops.
 const STOP_GRACE: Duration = Duration::from_secs(5);
 
@@ -130,6 +137,8 @@ struct Inbox {
     dynamic: mpsc::Receiver<Accepted>,
     orders: mpsc::Receiver<Order>,
     links: Arc<Notify>,
+    /// Whether this loop turns.
+    pulse: Pulse,
 }
 
 struct Signals {
@@ -145,6 +154,7 @@ enum Input {
     Order(Order),
     Node(NodeInput),
     LinksChanged,
+    Pulse,
     Reload,
     Stop(Stop),
     Deadline,
@@ -204,13 +214,14 @@ impl Daemon {
             recovery,
             beside,
         );
-        let mut answers =
-            Answers::new(engine.handle().clone(), fib.clone(), peers.registry(), orders_sender);
+        let pulse = Pulse::default();
+        let handle = engine.handle().clone();
+        let mut answers = Answers::new(handle, fib.clone(), &peers, orders_sender, pulse.clone());
         answers.set_file(path.clone());
         let mut described = path.as_ref().map(|path| path.display().to_string());
         let node = settings.map(|settings| {
             let follower = calico_node::follow(&settings);
-            answers.set_node(follower.status.clone());
+            answers.set_node(&follower);
             described.get_or_insert_with(|| "the environment of calico-node".to_owned());
             Node::new(*settings, follower)
         });
@@ -236,7 +247,7 @@ impl Daemon {
                 interrupt: signal(SignalKind::interrupt())?,
                 hang_up: signal(SignalKind::hangup())?,
             },
-            inbox: Inbox { table, peers: peers_inbox, dynamic, orders, links },
+            inbox: Inbox { table, peers: peers_inbox, dynamic, orders, links, pulse },
         };
         daemon.answers.publish(&daemon.described, &daemon.config);
         daemon.open_servers().await?;
@@ -259,12 +270,8 @@ impl Daemon {
                 self.servers.push(tokio::spawn(server.run()));
             }
         }
-        if let Some(address) = self.config.host.http {
-            let server = http::Server::bind(address).await.map_err(|e| {
-                std::io::Error::new(e.kind(), format!("cannot listen on {address} (http): {e}"))
-            })?;
-            self.servers.push(tokio::spawn(server.run(answers)));
-            info!("metrics and health on http://{address}");
+        if let Some(HttpSettings { listen, .. }) = self.config.host.http {
+            self.servers.push(tokio::spawn(serve_http(listen, answers)));
         }
         Ok(())
     }
@@ -341,19 +348,21 @@ impl Daemon {
                         self.listen();
                     }
                 }
+                Input::Pulse => self.inbox.pulse.answer(self.inbox.pulse.question()),
                 Input::Deadline => {}
             }
         }
     }
 
     async fn wait(&mut self, deadline: Option<Instant>) -> Input {
-        let Inbox { table, peers, dynamic, orders, links } = &mut self.inbox;
+        let Inbox { table, peers, dynamic, orders, links, pulse } = &mut self.inbox;
         tokio::select! {
             // Peers before the table: a session's rise is heard before its End-of-RIB.
             biased;
             _ = self.signals.terminate.recv() => Input::Stop(Stop::Graceful),
             _ = self.signals.interrupt.recv() => Input::Stop(Stop::Graceful),
             _ = self.signals.hang_up.recv() => Input::Reload,
+            () = pulse.asked() => Input::Pulse,
             Some(event) = peers.recv() => Input::Peer(event),
             Some(event) = table.recv() => Input::Table(event),
             Some(accepted) = dynamic.recv() => Input::Dynamic(accepted),
@@ -523,6 +532,32 @@ impl Daemon {
         }
         self.engine.stop();
     }
+}
+
+/// Serves metrics and health. An address that is taken stops nothing else: it is said once, and
+/// tried again.
+async fn serve_http(address: SocketAddr, answers: Arc<Answers>) {
+    let mut fault: Option<String> = None;
+    let server = loop {
+        let error = match http::Server::bind(address).await {
+            Ok(server) => break server,
+            Err(error) => error,
+        };
+        let text = format!("cannot listen on {address}: {error}");
+        if fault.as_ref() != Some(&text) {
+            warn!(
+                "metrics and health are not served, everything else runs: {text} (http.listen); \
+                 tried again every {} s",
+                HTTP_RETRY.as_secs()
+            );
+            answers.set_http_fault(Some(text.clone()));
+            fault = Some(text);
+        }
+        tokio::time::sleep(HTTP_RETRY).await;
+    };
+    answers.set_http_fault(None);
+    info!("metrics and health on http://{address}");
+    server.run(answers).await;
 }
 
 async fn sleep_until(deadline: Option<Instant>) {

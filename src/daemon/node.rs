@@ -7,14 +7,13 @@ use std::sync::Arc;
 use bgp_proto::policy::Change;
 use bgp_proto::session::{PeerConfig, State};
 use bgp_proto::types::PeerId;
-use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::handover::Step;
 use super::{Daemon, deferral};
 use crate::config::{Config, PeerEntry};
-use crate::node::{Follower, NodeSettings, NodeStatus, Update};
+use crate::node::{Follower, NodeSettings, Update};
 
 /// The part of the daemon that exists on a Calico node only.
 pub(super) struct Node {
@@ -44,8 +43,8 @@ impl Node {
     }
 
     /// How objects are followed at present.
-    pub(super) fn status(&self) -> watch::Receiver<Arc<NodeStatus>> {
-        self.follower.status.clone()
+    pub(super) fn follower(&self) -> &Follower {
+        &self.follower
     }
 }
 

@@ -13,7 +13,8 @@ use super::registry::{Record, Registry};
 use crate::config::{DynamicPeers, PeerEntry};
 use crate::engine::Handle;
 use crate::net::{
-    Accepted, Beside, Directory, Lifetime, PeerCommand, PeerEvent, PeerSpec, Recovery, spawn_peer,
+    Accepted, Beside, Directory, Lifetime, PeerCommand, PeerEvent, PeerSpec, Recovery, Tally,
+    spawn_peer,
 };
 
 pub(super) struct Peers {
@@ -29,6 +30,7 @@ pub(super) struct Peers {
     /// Shared by all tasks: whether our kernel routes are still those of an earlier run.
     recovery: Recovery,
     beside: Beside,
+    tally: Tally,
 }
 
 impl Peers {
@@ -51,11 +53,17 @@ impl Peers {
             seed,
             recovery,
             beside,
+            tally: Tally::default(),
         }
     }
 
     pub(super) fn registry(&self) -> Registry {
         self.registry.clone()
+    }
+
+    /// Counters of all sessions.
+    pub(super) fn tally(&self) -> Tally {
+        self.tally.clone()
     }
 
     /// OPENs from here on say that we are not restarting (RFC 4724 §4.1).
@@ -216,6 +224,7 @@ impl Peers {
             seed: self.seed,
             recovery: self.recovery.clone(),
             beside: Arc::clone(&self.beside),
+            tally: self.tally.clone(),
         };
         let handle = spawn_peer(spec, self.table.clone(), self.events.clone());
         let record = Record {

@@ -8,6 +8,8 @@ use bgp_proto::session::PeerConfig;
 use bgp_proto::table::PeerRoutes;
 use bgp_proto::types::PeerId;
 
+use super::metrics::traffic;
+use crate::http::Traffic;
 use crate::net::{Lifetime, PeerHandle};
 
 /// One peer.
@@ -40,6 +42,8 @@ struct Records {
     by_id: BTreeMap<PeerId, Arc<Record>>,
     /// Of two with one name the newer: the other is on its way out.
     by_name: HashMap<Arc<str>, PeerId>,
+    /// What peers that are gone sent and received: counters never fall.
+    gone: Traffic,
 }
 
 impl Records {
@@ -62,7 +66,11 @@ impl Registry {
     }
 
     pub(super) fn remove(&self, id: PeerId) -> Option<Arc<Record>> {
-        self.write(|records| records.remove(id))
+        self.write(|records| {
+            let record = records.remove(id)?;
+            records.gone.add(&traffic(&record.handle.numbers()));
+            Some(record)
+        })
     }
 
     pub(super) fn get(&self, id: PeerId) -> Option<Arc<Record>> {
@@ -83,6 +91,11 @@ impl Registry {
     /// Everyone, by index.
     pub(super) fn all(&self) -> Vec<Arc<Record>> {
         self.read(|records| records.by_id.values().cloned().collect())
+    }
+
+    /// Everyone, by index, and what went over the sessions of those who are gone.
+    pub(super) fn all_and_gone(&self) -> (Vec<Arc<Record>>, Traffic) {
+        self.read(|records| (records.by_id.values().cloned().collect(), records.gone))
     }
 
     /// At most `limit` peers from `start` on, and where the next page begins.

@@ -57,7 +57,7 @@ impl Daemon {
         let NodeSettings { calico, sources, .. } = node.settings();
         changes.calico_changed = (calico, sources) != (&settings.calico, &settings.sources);
         node.follow_anew(settings);
-        self.answers.set_node(node.status());
+        self.answers.set_node(node.follower());
         info!("configuration reloaded: {changes}");
         changes
     }

@@ -31,7 +31,7 @@ use files::Layout;
 pub use etcd::{
     Blocks, EnvError, EtcdConfig, Password, Secret, Timings, TlsFiles, User, parse_endpoints,
 };
-pub use outbox::{Receiver, Sender, outbox};
+pub use outbox::{Followed, Receiver, Sender, Watcher, outbox};
 
 /// What a source tells.
 #[derive(Clone, Debug, PartialEq)]
@@ -127,13 +127,20 @@ pub enum Source {
 /// runtime.
 pub fn start(source: Source) -> (Receiver, JoinHandle<()>) {
     let (sender, receiver) = outbox();
+    let pulse = sender.pulse().clone();
     let task = tokio::spawn(async move {
-        match source {
-            Source::Etcd(config) => etcd::follow(config, sender).await,
-            Source::Files(config) => files::follow(Layout::Objects(config.paths), sender).await,
-            Source::Endpoints(config) => {
-                files::follow(Layout::Endpoints(config.folder), sender).await;
+        let following = async {
+            match source {
+                Source::Etcd(config) => etcd::follow(config, sender).await,
+                Source::Files(config) => files::follow(Layout::Objects(config.paths), sender).await,
+                Source::Endpoints(config) => {
+                    files::follow(Layout::Endpoints(config.folder), sender).await;
+                }
             }
+        };
+        tokio::select! {
+            () = following => {}
+            () = pulse.answer_always() => {}
         }
     });
     (receiver, task)

@@ -6,12 +6,14 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use tokio::sync::Notify;
 
 use super::{Change, Event, State};
 use crate::calico::Problem;
 use crate::calico::model::{Decoded, ObjectId};
+use crate::pulse::Pulse;
 
 /// Most changes that one event holds, so that its consumer gets to other work in between.
 pub(super) const CHANGES_MAX: usize = 4096;
@@ -37,6 +39,35 @@ struct Shared {
     filled: Notify,
     /// Told when the receiver is gone.
     dropped: Notify,
+    pulse: Pulse,
+}
+
+/// Looks at a source from outside: whether its task turns, and how far its consumer is.
+#[derive(Clone, Debug)]
+pub struct Watcher(Arc<Shared>);
+
+/// How far a source and its consumer are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Followed {
+    /// When the source last said anything, be it that nothing is new; `None`: not yet, or sources of
+    /// its kind are not asked.
+    pub heard: Option<Instant>,
+    /// The newest revision that it spoke of; `None`: it counts none.
+    pub told: Option<i64>,
+    /// The newest revision up to which the consumer has taken everything.
+    pub taken: Option<i64>,
+}
+
+impl Watcher {
+    /// The pulse of the source's task.
+    pub fn pulse(&self) -> &Pulse {
+        &self.0.pulse
+    }
+
+    /// How far it is.
+    pub fn followed(&self) -> Followed {
+        self.0.lock().followed
+    }
 }
 
 impl Shared {
@@ -53,6 +84,20 @@ impl Sender {
         self.0.filled.notify_one();
     }
 
+    /// The source answered. `revision`: what it is at, everything up to there having been sent.
+    pub fn heard(&self, revision: Option<i64>) {
+        let mut pending = self.0.lock();
+        pending.followed.heard = Some(Instant::now());
+        // A restored backup counts from below again.
+        pending.followed.told = revision.or(pending.followed.told);
+        pending.note_taken();
+    }
+
+    /// The pulse of the source's task.
+    pub fn pulse(&self) -> &Pulse {
+        &self.0.pulse
+    }
+
     /// Whether the receiver was dropped.
     pub fn is_closed(&self) -> bool {
         self.0.lock().receiver == End::Dropped
@@ -67,6 +112,11 @@ impl Sender {
 }
 
 impl Receiver {
+    /// Looks at the source.
+    pub fn watcher(&self) -> Watcher {
+        Watcher(Arc::clone(&self.0))
+    }
+
     /// The next event; `None` when the source has ended, which it does by itself never. Dropping the
     /// future loses nothing.
     ///
@@ -123,9 +173,17 @@ struct Pending {
     changes: Changes,
     problems: Option<Vec<Problem>>,
     state: Option<State>,
+    followed: Followed,
 }
 
 impl Pending {
+    /// When no object waits, everything that was told is taken.
+    fn note_taken(&mut self) {
+        if self.listed.is_none() && self.changes.by_place.is_empty() {
+            self.followed.taken = self.followed.told;
+        }
+    }
+
     fn push(&mut self, event: Event) {
         match event {
             Event::Listed(objects) => {
@@ -165,6 +223,12 @@ impl Pending {
     }
 
     fn pop(&mut self) -> Option<Event> {
+        let event = self.pop_event();
+        self.note_taken();
+        event
+    }
+
+    fn pop_event(&mut self) -> Option<Event> {
         if let Some(objects) = self.listed.take() {
             return Some(Event::Listed(objects.into_values().collect()));
         }
@@ -383,6 +447,25 @@ mod tests {
         assert_eq!(receiver.try_recv(), Some(Event::Changed(rest.to_vec())));
         let state = Event::State(State::Current { revision: Some(7) });
         assert_eq!(receiver.try_recv(), Some(state));
+    }
+
+    #[test]
+    fn the_consumer_lags_until_it_has_taken_everything() {
+        let (sender, mut receiver) = outbox();
+        let watcher = receiver.watcher();
+        assert_eq!(watcher.followed(), Followed::default());
+        sender.heard(Some(10));
+        let revisions = || (watcher.followed().told, watcher.followed().taken);
+        assert_eq!(revisions(), (Some(10), Some(10)), "nothing waits");
+        sender.send(Event::Changed(vec![put(1, 1)]));
+        sender.heard(Some(12));
+        assert_eq!(revisions(), (Some(12), Some(10)));
+        receiver.try_recv();
+        assert_eq!(revisions(), (Some(12), Some(12)));
+        // Restored from a backup: the revisions begin below, and nobody lags for that.
+        sender.heard(Some(3));
+        assert_eq!(revisions(), (Some(3), Some(3)));
+        assert!(watcher.followed().heard.is_some());
     }
 
     #[tokio::test]

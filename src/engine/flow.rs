@@ -36,6 +36,11 @@ impl Credit {
         Credit { total: Arc::new(Semaphore::new(TOTAL_BYTES)) }
     }
 
+    /// Octets that permits stand for at present.
+    pub(super) fn held(&self) -> usize {
+        TOTAL_BYTES.saturating_sub(self.total.available_permits())
+    }
+
     /// Fresh credit for one peer.
     pub fn peer(&self) -> PeerCredit {
         PeerCredit { total: Arc::clone(&self.total), own: Arc::new(Semaphore::new(PEER_BYTES)) }
@@ -73,6 +78,7 @@ mod tests {
         let credit = Credit::new();
         let (flooding, quiet) = (credit.peer(), credit.peer());
         let held = flooding.try_acquire(PEER_BYTES).unwrap();
+        assert_eq!(credit.held(), PEER_BYTES);
         assert!(flooding.try_acquire(1).is_none());
         assert!(quiet.try_acquire(PEER_BYTES).is_some());
         drop(held);

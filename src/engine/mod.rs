@@ -9,6 +9,7 @@
 mod clock;
 mod flow;
 mod thread;
+mod timings;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -26,6 +27,7 @@ use tokio::sync::oneshot;
 
 pub use clock::Clock;
 pub use flow::{Credit, PeerCredit, Permit};
+pub use timings::Timings;
 
 /// What the table's thread tells the host.
 #[derive(Debug)]
@@ -75,18 +77,36 @@ enum Input {
     Stop,
 }
 
+impl Input {
+    /// Whether the table may be another one afterwards.
+    fn is_change(&self) -> bool {
+        !matches!(self, Input::Ask(_) | Input::Wake | Input::Stop)
+    }
+}
+
 /// The way to the table's thread. Sending never blocks; after the thread has ended it does nothing.
 #[derive(Clone)]
 pub struct Handle {
     inbox: mpsc::Sender<Input>,
     credit: Credit,
     clock: Clock,
+    timings: Timings,
 }
 
 impl Handle {
     /// The process's clock.
     pub fn clock(&self) -> Clock {
         self.clock
+    }
+
+    /// How long the thread takes for what.
+    pub fn timings(&self) -> &Timings {
+        &self.timings
+    }
+
+    /// Octets of route batches that the table has not applied yet.
+    pub fn waiting_octets(&self) -> usize {
+        self.credit.held()
     }
 
     /// Credit for one peer's route batches.
@@ -200,8 +220,10 @@ impl Engine {
     ) -> std::io::Result<Engine> {
         let (inbox, receiver) = mpsc::channel();
         let credit = Credit::new();
-        let thread = thread::spawn(config, seed, clock, sink, inbox.clone(), receiver)?;
-        Ok(Engine { handle: Handle { inbox, credit, clock }, thread })
+        let timings = Timings::new();
+        let (inbox_of_thread, own) = (inbox.clone(), timings.clone());
+        let thread = thread::spawn(config, seed, clock, sink, own, inbox_of_thread, receiver)?;
+        Ok(Engine { handle: Handle { inbox, credit, clock, timings }, thread })
     }
 
     /// The way to it.

@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::task::{Wake, Waker};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bgp_proto::table::{NextHopRequest, Table, TableConfig};
-use bgp_proto::types::{Family, PeerId};
+use bgp_proto::types::{Family, PeerId, Time};
 use bgp_proto::wire::RouteAction;
 
-use super::{Clock, Event, Input, Sink};
+use super::{Clock, Event, Input, Sink, Timings};
 
 /// Inputs taken before the table finishes a turn.
 const INPUTS_PER_TURN: usize = 256;
@@ -43,13 +43,15 @@ pub(super) fn spawn(
     seed: u64,
     clock: Clock,
     sink: impl Sink,
+    timings: Timings,
     inbox: Sender<Input>,
     receiver: Receiver<Input>,
 ) -> std::io::Result<std::thread::JoinHandle<()>> {
     let waker = Arc::new(InboxWaker { inbox, pending: AtomicBool::new(false) });
     std::thread::Builder::new().name("table".into()).spawn(move || {
         let table = Table::new(config, seed, Waker::from(Arc::clone(&waker)));
-        let mut turn = Turns { table, clock, sink, waker, octets: 0, end_of_rib: Vec::new() };
+        let mut turn =
+            Turns { table, clock, sink, timings, waker, octets: 0, end_of_rib: Vec::new() };
         turn.run(&receiver);
     })
 }
@@ -58,6 +60,7 @@ struct Turns<S> {
     table: Table,
     clock: Clock,
     sink: S,
+    timings: Timings,
     waker: Arc<InboxWaker>,
     /// Octets of route batches applied in this turn.
     octets: usize,
@@ -83,9 +86,24 @@ impl<S: Sink> Turns<S> {
             if self.table.poll_timeout().is_some_and(|at| at <= now) {
                 self.table.handle_timeout(now);
             }
-            work_left = self.table.finish(now);
+            work_left = self.finish(now);
             self.pass_on();
         }
+    }
+
+    /// [`Table::finish`], timed.
+    fn finish(&mut self, now: Time) -> bool {
+        let began = Instant::now();
+        let touched = self.table.finish_decision(now);
+        let decided = Instant::now();
+        let more = self.table.finish_export(now);
+        if touched > 0 {
+            self.timings.decided(decided - began);
+        }
+        if touched > 0 || more {
+            self.timings.exported(decided.elapsed());
+        }
+        more
     }
 
     /// Waits for the first input (not at all while work is left), then takes what else is there.
@@ -110,6 +128,9 @@ impl<S: Sink> Turns<S> {
         };
         let Some(first) = first else { return Next::Continue };
         self.octets = 0;
+        let began = Instant::now();
+        // Questions and wake-ups change nothing, and would fill the histogram with zeroes.
+        let mut changes = first.is_change();
         if self.handle(first) == Next::Stop {
             return Next::Stop;
         }
@@ -118,9 +139,13 @@ impl<S: Sink> Turns<S> {
                 break;
             }
             let Ok(input) = inbox.try_recv() else { break };
+            changes |= input.is_change();
             if self.handle(input) == Next::Stop {
                 return Next::Stop;
             }
+        }
+        if changes {
+            self.timings.applied(began);
         }
         Next::Continue
     }

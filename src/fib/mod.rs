@@ -29,10 +29,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use bgp_proto::types::{FibRoute, Prefix};
+use prometheus::core::Collector;
+use prometheus::proto::MetricFamily;
 
 pub use event::{FibEvent, LearnRule, LearnSource, LearnedKind, LearnedRoute, NextHopState};
 use spec::RouteSpec;
 pub use view::{FibCounters, FibState, FibView, ViewGateway, ViewKind};
+pub use worker::Stage;
 use worker::{Shared, Stop, Worker};
 
 /// Where our routes go.
@@ -197,6 +200,24 @@ impl Fib {
     /// Numbers for the metrics.
     pub fn counters(&self) -> FibCounters {
         self.thread.shared.plan().counters()
+    }
+
+    /// How long the kernel took for batches of routes.
+    pub fn collect(&self) -> Vec<MetricFamily> {
+        self.thread.shared.writes.collect()
+    }
+
+    /// Asks the thread whether it turns; comes back when it has heard the kernel's events, read the
+    /// tables if that was due, and written a batch if there was something to write.
+    pub fn ask_pulse(&self) -> impl Future<Output = ()> + Send + use<> {
+        let answer = self.thread.shared.pulse.ask();
+        self.thread.shared.wake();
+        answer
+    }
+
+    /// What the thread does at present.
+    pub fn stage(&self) -> Stage {
+        self.thread.shared.stage()
     }
 
     /// The interfaces, by name. Empty until [`FibEvent::Synchronised`].

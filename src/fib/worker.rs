@@ -11,11 +11,12 @@ use std::collections::BTreeSet;
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bgp_proto::types::{FibKind, Prefix, Time};
+use prometheus::{Histogram, HistogramOpts};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
 use super::event::{FibEvent, LearnRule};
@@ -27,6 +28,7 @@ use super::plan::{Action, Plan, Refused};
 use super::spec::RouteSpec;
 use super::watch::{Touched, Watch};
 use super::{Error, FibConfig, Leave, Link};
+use crate::pulse::Pulse;
 use resync::ResyncGate;
 
 /// Requests of one batch.
@@ -48,7 +50,30 @@ pub(super) struct Shared {
     wake: OwnedFd,
     /// The thread was woken and has not looked yet.
     woken: AtomicBool,
+    pub(super) pulse: Pulse,
+    stage: AtomicU8,
+    pub(super) writes: Histogram,
 }
+
+/// What the thread does: where it is when it hangs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// Waiting for events, wishes or deadlines; or telling others.
+    Idle,
+    /// Hearing what the kernel says changed.
+    Monitor,
+    /// Reading the kernel's tables.
+    Reading,
+    /// Writing routes.
+    Writing,
+}
+
+impl Stage {
+    const ALL: [Stage; 4] = [Stage::Idle, Stage::Monitor, Stage::Reading, Stage::Writing];
+}
+
+/// Upper bounds in seconds of a batch's time: one route, to a thousand behind a busy kernel.
+const WRITE_BUCKETS: [f64; 9] = [0.000_05, 0.000_2, 0.001, 0.004, 0.015, 0.06, 0.25, 1.0, 5.0];
 
 /// What the handles ask of the thread: the newest wishes, not a queue of them.
 #[derive(Debug, Default)]
@@ -73,12 +98,22 @@ impl Shared {
         let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(|errno| {
             Error::Socket { what: "create an event descriptor", source: errno.into() }
         })?;
+        let options = HistogramOpts::new(
+            "margay_fib_write_duration_seconds",
+            "Time from sending a batch of route messages to the kernel until it had answered for all \
+             of them. A batch holds up to 1024 messages: see margay_fib_writes_total.",
+        );
+        let writes = Histogram::with_opts(options.buckets(WRITE_BUCKETS.to_vec()))
+            .expect("the name and the ascending buckets are constants");
         Ok(Shared {
             plan: Mutex::new(Plan::new(table)),
             control: Mutex::default(),
             links: Mutex::new(Arc::from([])),
             wake,
             woken: AtomicBool::new(false),
+            pulse: Pulse::default(),
+            stage: AtomicU8::new(Stage::Idle as u8),
+            writes,
         })
     }
 
@@ -94,6 +129,16 @@ impl Shared {
 
     pub(super) fn links(&self) -> Arc<[Link]> {
         Arc::clone(&self.links.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// What the thread does at present.
+    pub(super) fn stage(&self) -> Stage {
+        let number = self.stage.load(Ordering::Relaxed);
+        Stage::ALL.into_iter().find(|stage| *stage as u8 == number).unwrap_or(Stage::Idle)
+    }
+
+    fn enter(&self, stage: Stage) {
+        self.stage.store(stage as u8, Ordering::Relaxed);
     }
 
     /// Makes the thread look at the plan and the wishes.
@@ -163,10 +208,14 @@ impl Worker {
     pub(super) fn run(mut self) {
         let mut stopping: Option<Time> = None;
         loop {
+            let question = self.shared.pulse.question();
+            self.shared.enter(Stage::Monitor);
             self.hear();
             if self.resync.is_due(self.now()) {
+                self.shared.enter(Stage::Reading);
                 self.read_kernel();
             }
+            self.shared.enter(Stage::Idle);
             match self.handle_control() {
                 Some(Stop::Abandon) => return,
                 Some(Stop::Finish(leave)) => stopping = Some(self.begin_stop(leave)),
@@ -177,7 +226,10 @@ impl Worker {
             if self.resync.take_news() {
                 self.report_start();
             }
+            self.shared.enter(Stage::Writing);
             self.write_batch();
+            self.shared.enter(Stage::Idle);
+            self.shared.pulse.answer(question);
             if let Some(deadline) = stopping
                 && (self.is_finished() || self.now() >= deadline)
             {
@@ -318,7 +370,9 @@ impl Worker {
                     .push(|out| message::push_route(out, request, op.prefix, table, protocol));
             }
             drop(plan);
+            let began = Instant::now();
             let answers = self.requests.execute(&mut self.batch);
+            self.shared.writes.observe(began.elapsed().as_secs_f64());
             let now = self.now();
             plan = self.shared.plan();
             match answers {

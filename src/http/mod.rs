@@ -20,7 +20,10 @@ use axum::routing::get;
 use tokio::net::TcpListener;
 use tokio::time::timeout;
 
-pub use metrics::{CalicoMetrics, FibMetrics, MetricsSnapshot, PeerMetrics};
+pub use metrics::{
+    CalicoMetrics, FibMetrics, GROUPS_MAX, GroupMetrics, MetricsSnapshot, PeerMetrics,
+    PrefixCounts, SessionMetrics, SourceMetrics, TableMetrics, Traffic,
+};
 
 use bounded::Bounded;
 
@@ -43,8 +46,9 @@ impl Default for Limits {
 pub trait Source: Send + Sync + 'static {
     /// All numbers as they are.
     fn metrics(&self) -> impl Future<Output = MetricsSnapshot> + Send;
-    /// Comes back when every part that must make progress has made some.
-    fn alive(&self) -> impl Future<Output = ()> + Send;
+    /// Parts that must make progress and make none, and since when: a line each. Comes back within
+    /// seconds whatever is stuck.
+    fn not_alive(&self) -> impl Future<Output = Vec<String>> + Send;
     /// What is missing for being ready to serve; `None` if nothing is.
     fn not_ready(&self) -> impl Future<Output = Option<String>> + Send;
 }
@@ -110,8 +114,12 @@ async fn metrics<S: Source>(State(cx): State<Context<S>>) -> Response {
 }
 
 async fn liveness<S: Source>(State(cx): State<Context<S>>) -> Response {
-    match timeout(cx.wait, cx.source.alive()).await {
-        Ok(()) => "alive\n".into_response(),
+    match timeout(cx.wait, cx.source.not_alive()).await {
+        Ok(stuck) if stuck.is_empty() => "alive\n".into_response(),
+        Ok(stuck) => {
+            let body = format!("not alive\n{}\n", stuck.join("\n"));
+            (StatusCode::SERVICE_UNAVAILABLE, body).into_response()
+        }
         Err(_) => late(cx.wait),
     }
 }

@@ -1,13 +1,13 @@
 use bgp_proto::session::{Origin, State as FsmState};
-use bgp_proto::table::GroupView;
-use bgp_proto::types::{Asn, Family, PeerId};
+use bgp_proto::table::{ImportCounts, Memory, Refused, RefusedBy, Unusable};
+use bgp_proto::types::{Asn, Family};
 use bgp_proto::wire::Code;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::*;
 
-fn snapshot() -> MetricsSnapshot {
+fn peer(name: &str, state: FsmState) -> PeerMetrics {
     let stats = bgp_proto::session::Stats {
         updates_received: 7,
         connect_failures: 2,
@@ -15,39 +15,103 @@ fn snapshot() -> MetricsSnapshot {
     };
     let mut counts = bgp_proto::table::PeerCounts::default();
     counts.received[Family::Ipv4] = 5;
-    let mut totals = bgp_proto::table::Totals::default();
-    totals.destinations[Family::Ipv6] = 9;
-    let peer = |name: &str, state| PeerMetrics {
+    counts.imports[Family::Ipv4].accepted = 5;
+    counts.imports[Family::Ipv4].withdrawn = 3;
+    PeerMetrics {
         name: name.into(),
         address: [192, 0, 2, 1].into(),
         remote_asn: Asn(65001),
+        kind: "external",
         state,
         state_seconds: 12,
-        stats,
-        counts,
+        traffic: Traffic { stats, updates_sent: 4, octets_sent: 400 },
+        counts: Some(counts),
+        prefixes_max: Some(50),
         last_error: Some((Origin::Sent, Some(Code { code: 4, subcode: 0 }))),
+    }
+}
+
+fn sessions() -> SessionMetrics {
+    let stats = bgp_proto::session::Stats {
+        octets_received: 1000,
+        established_transitions: 3,
+        ..bgp_proto::session::Stats::default()
     };
-    MetricsSnapshot {
-        peers: vec![peer("a", FsmState::Established), peer("b\"\\\n", FsmState::Active)],
+    SessionMetrics {
+        states: [
+            (("mesh", FsmState::Established), 4998),
+            (("mesh", FsmState::Active), 1),
+            (("global", FsmState::Idle), 1),
+        ]
+        .into(),
+        traffic: Traffic { stats, updates_sent: 11, octets_sent: 2000 },
+        ends: vec![("hold-timer", 2), ("prefix-limit", 0)],
+        prefixes: [(
+            ("mesh", Family::Ipv4),
+            PrefixCounts { received: 15_000, accepted: 14_997, advertised: 3 },
+        )]
+        .into(),
+        near_prefix_limit: 1,
+    }
+}
+
+fn table() -> TableMetrics {
+    let mut totals = bgp_proto::table::Totals::default();
+    totals.destinations[Family::Ipv6] = 9;
+    let mut imports = bgp_proto::types::FamilyMap::<ImportCounts>::default();
+    imports[Family::Ipv4] = ImportCounts { accepted: 20, filtered: 4, ..ImportCounts::default() };
+    let refused = |by, routes| Refused { by, routes: bgp_proto::types::FamilyMap([routes, 0]) };
+    let rule = |number, name: &str| RefusedBy::Rule {
+        policy: "from-tor".into(),
+        number,
+        name: name.into(),
+    };
+    TableMetrics {
         totals,
-        groups: vec![GroupView {
+        memory: Memory { paths: 24, logs: 100, ..Memory::default() },
+        memory_max: Some(1 << 20),
+        waiting_octets: 77,
+        imports,
+        refused: vec![
+            refused(RefusedBy::Check(Unusable::AsLoop), 1),
+            refused(rule(Some(1), "no bogons"), 2),
+            refused(rule(Some(2), ""), 3),
+            refused(rule(None, ""), 4),
+        ],
+        groups: vec![GroupMetrics {
             id: 3,
-            family: Family::Ipv4,
-            members: vec![PeerId(0), PeerId(1)],
-            alone_because: None,
-            log_bytes: 100,
+            family: Some(Family::Ipv4),
+            members: 2,
             prefixes: 4,
+            log_octets: 100,
             evictions: 1,
         }],
+    }
+}
+
+fn snapshot() -> MetricsSnapshot {
+    MetricsSnapshot {
+        ready: true,
+        parts: vec![("table".to_owned(), true), ("fib".to_owned(), false)],
+        sessions: sessions(),
+        peers: vec![peer("a", FsmState::Established), peer("b\"\\\n", FsmState::Active)],
+        table: Some(table()),
         fib: Some(FibMetrics { installed: 11, errors: 3, ..FibMetrics::default() }),
         calico: Some(CalicoMetrics {
             in_force: true,
             problems: [("BGPPeer".to_owned(), 2), ("Node".to_owned(), 1)].into(),
-            sources: vec![("etcd".to_owned(), false)],
+            sources: vec![SourceMetrics {
+                name: "etcd".into(),
+                current: false,
+                away: Duration::from_secs(9),
+                silence: Some(Duration::from_millis(9500)),
+                revision: Some(42),
+                lag: Some(2),
+            }],
             plans: 7,
-            planning_micros: 12,
+            planning: Duration::from_millis(1500),
         }),
-        ready: true,
+        histograms: Vec::new(),
     }
 }
 
@@ -56,24 +120,56 @@ fn every_number_is_shown_under_its_name() {
     let text = snapshot().render();
     for line in [
         "# TYPE margay_peers gauge",
+        "margay_part_responding{part=\"table\"} 1",
+        "margay_part_responding{part=\"fib\"} 0",
         "margay_calico_in_force 1",
         "margay_calico_problems 3",
         "margay_calico_kind_problems{kind=\"BGPPeer\"} 2",
         "margay_calico_source_current{source=\"etcd\"} 0",
+        "margay_calico_source_away_seconds{source=\"etcd\"} 9",
+        "margay_calico_source_silence_seconds{source=\"etcd\"} 9.5",
+        "margay_calico_source_revision{source=\"etcd\"} 42",
+        "margay_calico_source_revision_lag{source=\"etcd\"} 2",
         "margay_calico_plans_total 7",
-        "margay_calico_planning_microseconds_total 12",
-        "margay_peers{state=\"Established\"} 1",
-        "margay_peers{state=\"Active\"} 1",
-        "margay_peers{state=\"Idle\"} 0",
-        "margay_peer_up{peer=\"a\",address=\"192.0.2.1\",remote_asn=\"65001\"} 1",
+        "margay_calico_planning_seconds_total 1.5",
+        "margay_peers{kind=\"mesh\",state=\"Established\"} 4998",
+        "margay_peers{kind=\"mesh\",state=\"Active\"} 1",
+        "margay_peers{kind=\"mesh\",state=\"Idle\"} 0",
+        "margay_peers{kind=\"global\",state=\"Idle\"} 1",
+        "margay_peers_with_series 2",
+        "margay_session_ends_total{reason=\"hold-timer\"} 2",
+        "margay_session_ends_total{reason=\"prefix-limit\"} 0",
+        "margay_prefixes_received{kind=\"mesh\",family=\"ipv4\"} 15000",
+        "margay_prefixes_accepted{kind=\"mesh\",family=\"ipv4\"} 14997",
+        "margay_prefixes_advertised{kind=\"mesh\",family=\"ipv4\"} 3",
+        "margay_peers_near_prefix_limit 1",
+        "margay_messages_total{direction=\"sent\",type=\"update\"} 11",
+        "margay_received_bytes_total 1000",
+        "margay_sent_bytes_total 2000",
+        "margay_sessions_established_total 3",
+        "margay_peer_up{peer=\"a\",address=\"192.0.2.1\",remote_asn=\"65001\",kind=\"external\"} 1",
         "margay_peer_state{peer=\"a\"} 5",
         "margay_peer_state_seconds{peer=\"a\"} 12",
-        "margay_peer_prefixes{peer=\"a\",family=\"ipv4\",kind=\"received\"} 5",
+        "margay_peer_prefixes_received{peer=\"a\",family=\"ipv4\"} 5",
+        "margay_peer_prefixes_max{peer=\"a\"} 50",
+        "margay_peer_route_changes_total{peer=\"a\",family=\"ipv4\"} 8",
         "# TYPE margay_peer_messages_total counter",
         "margay_peer_messages_total{peer=\"a\",direction=\"received\",type=\"update\"} 7",
+        "margay_peer_messages_total{peer=\"a\",direction=\"sent\",type=\"update\"} 4",
+        "margay_peer_sent_bytes_total{peer=\"a\"} 400",
         "margay_peer_connect_failures_total{peer=\"a\"} 2",
         "margay_peer_last_error_info{peer=\"a\",direction=\"sent\",code=\"4\",subcode=\"0\"} 1",
         "margay_destinations{family=\"ipv6\"} 9",
+        "margay_memory_bytes{part=\"paths\"} 24",
+        "margay_memory_bytes{part=\"logs\"} 100",
+        "margay_memory_limit_bytes 1048576",
+        "margay_table_waiting_bytes 77",
+        "margay_import_routes_total{family=\"ipv4\",result=\"accepted\"} 20",
+        "margay_import_routes_total{family=\"ipv4\",result=\"rejected\"} 4",
+        "margay_import_rejected_routes_total{family=\"ipv4\",reason=\"as-loop\",policy=\"\",rule=\"\"} 1",
+        "margay_import_rejected_routes_total{family=\"ipv4\",reason=\"policy\",policy=\"from-tor\",rule=\"1 no bogons\"} 2",
+        "margay_import_rejected_routes_total{family=\"ipv4\",reason=\"policy\",policy=\"from-tor\",rule=\"2\"} 3",
+        "margay_import_rejected_routes_total{family=\"ipv4\",reason=\"policy\",policy=\"from-tor\",rule=\"default\"} 4",
         "margay_group_members{group=\"3\",family=\"ipv4\"} 2",
         "margay_group_evictions_total{group=\"3\",family=\"ipv4\"} 1",
         "margay_fib_routes{state=\"installed\"} 11",
@@ -92,6 +188,35 @@ fn every_number_is_shown_under_its_name() {
     assert_eq!(types.len(), count);
 }
 
+/// What does not answer is left out; what can be told without it is told.
+#[test]
+fn a_table_that_hangs_leaves_the_rest_of_a_scrape() {
+    let mut hung = MetricsSnapshot { table: None, ..snapshot() };
+    hung.peers.iter_mut().for_each(|peer| peer.counts = None);
+    let text = hung.render();
+    for absent in ["margay_destinations", "margay_memory_bytes", "margay_peer_prefixes_received"] {
+        assert!(!text.contains(absent), "{absent}");
+    }
+    for present in ["margay_part_responding", "margay_peers{", "margay_peer_up{", "margay_fib_"] {
+        assert!(text.contains(present), "{present}");
+    }
+}
+
+/// The number of peers is not the number of series.
+#[test]
+fn the_size_of_a_scrape_depends_on_the_peers_shown_only() {
+    let lines = |count| {
+        let mut many = snapshot();
+        many.sessions.states.insert(("mesh", FsmState::Established), count);
+        many.render().lines().filter(|line| !line.starts_with("process_")).count()
+    };
+    assert_eq!(lines(1), lines(1_000_000));
+    let shown: Vec<_> =
+        (0..64).map(|n| peer(&format!("Mesh_10_0_0_{n}"), FsmState::Established)).collect();
+    let octets = MetricsSnapshot { peers: shown, ..snapshot() }.render().len();
+    assert!(octets < 200_000, "{octets} octets for 64 peers");
+}
+
 #[test]
 fn without_a_kernel_there_are_no_kernel_metrics() {
     let text = MetricsSnapshot { fib: None, ..snapshot() }.render();
@@ -100,8 +225,10 @@ fn without_a_kernel_there_are_no_kernel_metrics() {
 }
 
 /// Ready or not; hangs instead of showing metrics.
+#[derive(Default)]
 struct Daemon {
     missing: Option<String>,
+    stuck: Vec<String>,
 }
 
 impl Source for Daemon {
@@ -111,7 +238,9 @@ impl Source for Daemon {
         }
         snapshot()
     }
-    async fn alive(&self) {}
+    async fn not_alive(&self) -> Vec<String> {
+        self.stuck.clone()
+    }
     async fn not_ready(&self) -> Option<String> {
         self.missing.clone()
     }
@@ -136,14 +265,14 @@ async fn serve(daemon: Daemon, limits: Limits) -> SocketAddr {
 
 #[tokio::test]
 async fn the_three_paths_answer() {
-    let address = serve(Daemon { missing: None }, Limits::default()).await;
+    let address = serve(Daemon::default(), Limits::default()).await;
     let metrics = get(address, "/metrics").await;
     assert!(metrics.starts_with("HTTP/1.1 200 OK\r\n"), "{metrics}");
     assert!(
         metrics.to_lowercase().contains("content-type: text/plain; version=0.0.4"),
         "{metrics}"
     );
-    assert!(metrics.contains("margay_peers{state=\"Established\"} 1\n"));
+    assert!(metrics.contains("margay_peers{kind=\"mesh\",state=\"Established\"} 4998\n"));
     assert!(get(address, "/liveness").await.ends_with("\r\n\r\nalive\n"));
     assert!(get(address, "/readiness").await.ends_with("\r\n\r\nready\n"));
     assert!(get(address, "/").await.starts_with("HTTP/1.1 404"));
@@ -152,7 +281,7 @@ async fn the_three_paths_answer() {
 #[tokio::test]
 async fn what_is_not_ready_says_why() {
     let address = serve(
-        Daemon { missing: Some("no End-of-RIB from a".into()) },
+        Daemon { missing: Some("no End-of-RIB from a".into()), stuck: Vec::new() },
         Limits { answer_wait: Duration::from_millis(50), ..Limits::default() },
     )
     .await;
@@ -166,9 +295,19 @@ async fn what_is_not_ready_says_why() {
 }
 
 #[tokio::test]
+async fn what_is_stuck_is_named() {
+    let stuck = vec!["table: no answer since x (9 s)".to_owned(), "session a: y".to_owned()];
+    let address = serve(Daemon { stuck, ..Daemon::default() }, Limits::default()).await;
+    let answer = get(address, "/liveness").await;
+    assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
+    let body = "\r\n\r\nnot alive\ntable: no answer since x (9 s)\nsession a: y\n";
+    assert!(answer.ends_with(body), "{answer}");
+}
+
+#[tokio::test]
 async fn clients_that_say_nothing_do_not_keep_others_out_for_ever() {
     let limits = Limits { lifetime_max: Duration::from_millis(200), ..Limits::default() };
-    let address = serve(Daemon { missing: None }, limits).await;
+    let address = serve(Daemon::default(), limits).await;
     let mut silent = Vec::new();
     for _ in 0..bounded::CONNECTIONS_MAX {
         silent.push(TcpStream::connect(address).await.unwrap());

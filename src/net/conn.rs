@@ -63,6 +63,23 @@ pub(super) struct Conn {
     pub(super) readers: Vec<Reader>,
     /// Octets written since the peer's task last asked.
     pub(super) progressed: bool,
+    sent: Sent,
+}
+
+/// What was written to a peer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sent {
+    /// Octets, of messages of any type.
+    pub octets: u64,
+    /// UPDATE messages, counted when their last octet is written or soon after.
+    pub updates: u64,
+}
+
+impl std::ops::AddAssign for Sent {
+    fn add_assign(&mut self, more: Sent) {
+        self.octets += more.octets;
+        self.updates += more.updates;
+    }
 }
 
 impl Conn {
@@ -78,6 +95,7 @@ impl Conn {
             piece_sent: 0,
             readers: Vec::new(),
             progressed: false,
+            sent: Sent::default(),
         })
     }
 
@@ -115,6 +133,11 @@ impl Conn {
     fn keep(&mut self, rest: &[u8]) {
         // An idle connection keeps no memory: `tail` is empty between messages.
         self.tail = rest.to_vec();
+    }
+
+    /// What was written since this was last asked.
+    pub(super) fn take_sent(&mut self) -> Sent {
+        std::mem::take(&mut self.sent)
     }
 
     /// Where control messages are appended.
@@ -202,7 +225,9 @@ impl Conn {
 
     fn write_control(&mut self) -> io::Result<()> {
         let rest = self.control.get(self.control_sent..).unwrap_or_default();
-        self.control_sent += self.stream.try_write(rest)?;
+        let written = self.stream.try_write(rest)?;
+        self.control_sent += written;
+        self.sent.octets += written as u64;
         if self.control_sent >= self.control.len() {
             self.control = Vec::new();
             self.control_sent = 0;
@@ -233,6 +258,7 @@ impl Conn {
     }
 
     fn advance(&mut self, mut written: usize) {
+        self.sent.octets += written as u64;
         while let Some(piece) = self.pieces.front() {
             let left = piece.as_bytes().len() - self.piece_sent;
             if written < left {
@@ -241,6 +267,7 @@ impl Conn {
             }
             written -= left;
             self.piece_sent = 0;
+            self.sent.updates += piece.updates();
             self.pieces.pop_front();
         }
     }

@@ -10,9 +10,12 @@ mod dial;
 mod listener;
 mod peer;
 mod sockopt;
+mod tally;
 
+pub use conn::Sent;
 pub use listener::{Accepted, Directory, Listeners};
 pub use peer::{
-    Beside, Lifetime, PeerCommand, PeerEvent, PeerHandle, PeerSnapshot, PeerSpec, Recovery,
-    spawn_peer,
+    Beside, Lifetime, PeerCommand, PeerEvent, PeerHandle, PeerNumbers, PeerSnapshot, PeerSpec,
+    Recovery, spawn_peer,
 };
+pub use tally::Tally;

@@ -21,8 +21,9 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, Sleep};
 use tracing::{debug, info, warn};
 
-use super::conn::{Conn, Flush, Read};
+use super::conn::{Conn, Flush, Read, Sent};
 use super::dial;
+use super::tally::Tally;
 use crate::engine::{Handle, PeerCredit, Permit};
 
 /// Commands that may wait for a peer's task; a connection that finds the queue full is closed.
@@ -59,6 +60,8 @@ pub struct PeerSpec {
     pub recovery: Recovery,
     /// Our other address beside the one that a connection has.
     pub beside: Beside,
+    /// Where what sessions do is counted.
+    pub tally: Tally,
 }
 
 /// Given an address of ours, one of the other family on the same interface that routers can send to.
@@ -136,12 +139,29 @@ pub struct PeerSnapshot {
     pub session_since: Time,
     /// Timers that run.
     pub timers: Timers,
+    /// The earliest deadline, of these and of others.
+    pub deadline: Option<Time>,
     /// While established.
     pub negotiated: Option<Arc<Negotiated>>,
     /// The last failure.
     pub last_error: Option<LastError>,
     /// Message counters.
     pub stats: Stats,
+    /// What was written, over all connections.
+    pub sent: Sent,
+}
+
+/// The numbers of a [`PeerSnapshot`]: what is cheap to copy for thousands of peers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PeerNumbers {
+    /// FSM state.
+    pub state: State,
+    /// Since when.
+    pub since: Time,
+    /// Message counters.
+    pub stats: Stats,
+    /// What was written, over all connections.
+    pub sent: Sent,
 }
 
 /// The way to a peer's task.
@@ -166,9 +186,30 @@ impl PeerHandle {
         let _ = self.commands.send(Box::new(command)).await;
     }
 
+    /// The FSM's state at the end of the task's last turn.
+    pub fn state(&self) -> State {
+        self.lock().state
+    }
+
+    /// The session's numbers at the end of the task's last turn.
+    pub fn numbers(&self) -> PeerNumbers {
+        let PeerSnapshot { state, since, stats, sent, .. } = *self.lock();
+        PeerNumbers { state, since, stats, sent }
+    }
+
+    /// When the task has something to do at the latest; `None`: it only waits for others. A task that
+    /// is well is never much later than that.
+    pub fn next_deadline(&self) -> Option<Time> {
+        self.lock().deadline
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, PeerSnapshot> {
+        self.snapshot.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
     /// The session as it was at the end of the task's last turn.
     pub fn snapshot(&self) -> PeerSnapshot {
-        self.snapshot.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+        self.lock().clone()
     }
 }
 
@@ -185,9 +226,11 @@ pub fn spawn_peer(
         since: table.clock().now(),
         session_since: table.clock().now(),
         timers: Timers::default(),
+        deadline: None,
         negotiated: None,
         last_error: None,
         stats: Stats::default(),
+        sent: Sent::default(),
     }));
     let log_ready = Arc::new(Notify::new());
     let mut task = PeerTask {
@@ -196,6 +239,8 @@ pub fn spawn_peer(
         lifetime: spec.lifetime,
         recovery: spec.recovery,
         beside: spec.beside,
+        tally: spec.tally,
+        sent: Sent::default(),
         session,
         conns: [None, None, None],
         blocked: [false; 3],
@@ -243,6 +288,9 @@ struct PeerTask {
     lifetime: Lifetime,
     recovery: Recovery,
     beside: Beside,
+    tally: Tally,
+    /// Over all connections.
+    sent: Sent,
     session: Peer,
     conns: [Option<Box<Conn>>; 3],
     /// TCP takes no more on this slot.
@@ -503,8 +551,9 @@ impl PeerTask {
                     ended = false;
                     self.on_up(slot, negotiated);
                 }
-                Action::Down { keep, .. } => {
+                Action::Down { keep, reason } => {
                     ended = true;
+                    self.tally.session_ended(&reason);
                     self.stalled = None;
                     self.readers = None;
                     self.conns.iter_mut().flatten().for_each(|conn| conn.readers.clear());
@@ -558,8 +607,11 @@ impl PeerTask {
         if self.blocked[slot.index()] {
             return;
         }
+        let began = std::time::Instant::now();
         let outcome = conn.flush(&self.log_waker);
+        self.sent += conn.take_sent();
         if std::mem::take(&mut conn.progressed) {
+            self.tally.flushed(began.elapsed());
             self.session.handle_sent(now, slot);
         }
         match outcome {
@@ -591,6 +643,7 @@ impl PeerTask {
         }
         self.session.poll_transmit(slot, conn.control());
         let _ = conn.flush_control();
+        self.sent += conn.take_sent();
         self.closers.spawn(async move {
             // Errors and the time-out have the same consequence: the connection is dropped.
             let _ = tokio::time::timeout(LINGER, linger(&mut conn)).await;
@@ -639,10 +692,12 @@ impl PeerTask {
             }
         }
         snapshot.timers = self.session.timers();
+        snapshot.deadline = self.session.poll_timeout().map(|(at, _)| at);
         if snapshot.last_error.as_ref().map(|e| e.at) != self.session.last_error().map(|e| e.at) {
             snapshot.last_error = self.session.last_error().cloned();
         }
         snapshot.stats = self.session.stats();
+        snapshot.sent = self.sent;
     }
 }
 

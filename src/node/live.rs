@@ -21,7 +21,8 @@ use crate::calico::config::Converter;
 use crate::calico::model::Decoded;
 use crate::calico::{Problem, Resolver, Settings};
 use crate::config::{Config, HostSettings, PeerEntry};
-use crate::datastore::{self, Change, Event, Receiver, State};
+use crate::datastore::{self, Change, Event, Receiver, State, Watcher};
+use crate::pulse::Pulse;
 
 /// Least time between two plans.
 const PLAN_INTERVAL: Duration = Duration::from_millis(50);
@@ -96,7 +97,18 @@ pub struct Follower {
     pub updates: mpsc::Receiver<Update>,
     /// The newest state.
     pub status: watch::Receiver<Arc<NodeStatus>>,
+    /// Whether everything that follows objects still turns.
+    pub vitals: Vitals,
     task: JoinHandle<()>,
+}
+
+/// The pulses of what follows objects.
+#[derive(Clone, Debug)]
+pub struct Vitals {
+    /// Of the task that works out configurations.
+    pub plan: Pulse,
+    /// The sources by name, in the order of the settings.
+    pub sources: Vec<(String, Watcher)>,
 }
 
 impl Drop for Follower {
@@ -120,6 +132,10 @@ fn follow_feeds(
     host: HostSettings,
     feeds: Vec<(String, Receiver)>,
 ) -> Follower {
+    let vitals = Vitals {
+        plan: Pulse::default(),
+        sources: feeds.iter().map(|(name, feed)| (name.clone(), feed.watcher())).collect(),
+    };
     let feeds = feeds.into_iter().map(|(name, receiver)| Feed {
         receiver,
         status: SourceStatus { name, listed: false, state: State::Connecting },
@@ -149,9 +165,10 @@ fn follow_feeds(
         published: status_sender,
         updates,
         next_plan: Instant::now(),
+        pulse: vitals.plan.clone(),
     };
     let task = tokio::spawn(live.run());
-    Follower { updates: updates_inbox, status: status_inbox, task }
+    Follower { updates: updates_inbox, status: status_inbox, vitals, task }
 }
 
 struct Feed {
@@ -176,6 +193,7 @@ struct Live {
     published: watch::Sender<Arc<NodeStatus>>,
     updates: mpsc::Sender<Update>,
     next_plan: Instant,
+    pulse: Pulse,
 }
 
 /// The daemon has gone, or all sources have.
@@ -207,7 +225,10 @@ impl Live {
 
     async fn next_event(&mut self) -> Result<(usize, Event), Ended> {
         let receivers = self.feeds.iter_mut().map(|feed| Box::pin(feed.receiver.recv()));
-        let (event, at, _) = select_all(receivers).await;
+        let (event, at, _) = tokio::select! {
+            next = select_all(receivers) => next,
+            () = self.pulse.answer_always() => return Err(Ended),
+        };
         event.map(|event| (at, event)).ok_or(Ended)
     }
 

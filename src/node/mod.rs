@@ -12,6 +12,6 @@ mod settings;
 mod setup;
 
 pub use environment::Environment;
-pub use live::{Follower, NodeStatus, SourceStatus, Update, follow};
+pub use live::{Follower, NodeStatus, SourceStatus, Update, Vitals, follow};
 pub use settings::{NodeSettings, SettingsError};
 pub use setup::Setup;

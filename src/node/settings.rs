@@ -8,7 +8,7 @@ use super::Environment;
 use crate::calico::{RouterIdSource, Settings};
 use crate::config::{
     BirdSockets, CalicoDatastore, CalicoEtcd, CalicoSettings, ControlSettings, HostSettings,
-    LogFormat, LogLevel, LogSettings,
+    HttpSettings, LogFormat, LogLevel, LogSettings,
 };
 use crate::datastore::{
     Blocks, EndpointsConfig, EnvError, EtcdConfig, FilesConfig, Password, Source, Timings,
@@ -152,10 +152,10 @@ fn check_datastore(env: &Environment) -> Result<(), SettingsError> {
     }
 }
 
-fn read_http(env: &Environment) -> Result<Option<SocketAddr>, SettingsError> {
+fn read_http(env: &Environment) -> Result<Option<HttpSettings>, SettingsError> {
     let Some(text) = env.get("MARGAY_HTTP") else { return Ok(None) };
     match text.parse::<SocketAddr>() {
-        Ok(address) if address.port() != 0 => Ok(Some(address)),
+        Ok(address) if address.port() != 0 => Ok(Some(HttpSettings::at(address))),
         _ => Err(SettingsError::Variable {
             variable: "MARGAY_HTTP",
             value: text.to_owned(),
@@ -222,8 +222,8 @@ impl fmt::Display for NodeSettings {
         if let Some(BirdSockets { ipv4, ipv6 }) = &self.host.control.bird_sockets {
             writeln!(f, "BIRD's sockets {} and {}", ipv4.display(), ipv6.display())?;
         }
-        if let Some(http) = self.host.http {
-            writeln!(f, "metrics and health on http://{http}")?;
+        if let Some(http) = &self.host.http {
+            writeln!(f, "metrics and health on http://{}", http.listen)?;
         }
         Ok(())
     }

@@ -1,9 +1,14 @@
 //! What the kernel gets.
 
-use bgp_proto::types::{FibKind, FibRoute, Hop, Prefix};
-use margay::fib::{FibConfig, FibState, Leave};
+use std::pin::pin;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
-use crate::namespace::{Running, hop, ifindex, in_namespace, ip, routes, veth, via};
+use bgp_proto::types::{FibKind, FibRoute, Hop, Prefix};
+use futures_util::FutureExt;
+use margay::fib::{Fib, FibConfig, FibState, Leave};
+
+use crate::namespace::{Running, eventually, hop, ifindex, in_namespace, ip, routes, veth, via};
 
 #[test]
 fn every_kind_of_route_reads_back_as_wanted() {
@@ -213,5 +218,25 @@ fn what_cannot_be_written_is_explained_without_asking() {
         fib.want("10.3.0.0/16", FibKind::Unicast(vec![gone]));
         fib.wait_state("10.3.0.0/16", FibState::Failed);
         fib.stop(Leave::Withdraw);
+    });
+}
+
+/// The thread answers when it turns, and only then: here its owner's event function hangs.
+#[test]
+fn a_thread_that_hangs_answers_nobody() {
+    in_namespace("writing::a_thread_that_hangs_answers_nobody", || {
+        let gate = Arc::new(Mutex::new(()));
+        let held = gate.lock().unwrap();
+        let own = Arc::clone(&gate);
+        let fib = Fib::start(FibConfig::default(), move |_| drop(own.lock())).unwrap();
+        let mut answer = pin!(fib.ask_pulse());
+        std::thread::sleep(Duration::from_millis(300));
+        assert!(answer.as_mut().now_or_never().is_none());
+        drop(held);
+        eventually("an answer", || answer.as_mut().now_or_never());
+        // Idle, it is woken by being asked.
+        let mut answer = pin!(fib.ask_pulse());
+        eventually("another answer", || answer.as_mut().now_or_never());
+        fib.stop(Leave::Keep);
     });
 }

@@ -15,6 +15,7 @@ use std::task::Waker;
 use super::walk::{Stretches, Walk, WalkEnd};
 use crate::rib::SourceId;
 use crate::types::{Family, PeerId};
+use crate::wire::{HEADER_LEN, MessageType};
 
 /// Epoch and generation of the table's changes, in one number that only grows.
 pub(crate) type Version = u64;
@@ -99,6 +100,17 @@ impl Piece {
     /// The messages; never empty, always starts and ends at message boundaries.
     pub fn as_bytes(&self) -> &[u8] {
         self.chunk.bytes.get(self.range.start as usize..self.range.end as usize).unwrap_or_default()
+    }
+
+    /// How many of the messages are UPDATEs (RFC 4271 §4.1). Looks at each header.
+    pub fn updates(&self) -> u64 {
+        let bytes = self.as_bytes();
+        let (mut at, mut count) = (0, 0);
+        while let Some(&[high, low, kind]) = bytes.get(at + 16..at + HEADER_LEN) {
+            at += usize::from(u16::from_be_bytes([high, low])).max(HEADER_LEN);
+            count += u64::from(kind == MessageType::Update as u8);
+        }
+        count
     }
 }
 

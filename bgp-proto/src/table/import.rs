@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::refusals::{RefusalId, Refusals};
 use super::{ImportCounts, PeerRoutes, Table, TableEvent};
 use crate::policy::{Decision, RouteRef, Source};
 use crate::rib::{
@@ -26,6 +27,8 @@ pub(super) struct Judged {
     flags: PathFlags,
     /// As received, where import changed it.
     received: Option<(AttrId, NextHopId)>,
+    /// What refused it, where something did.
+    refused_by: Option<RefusalId>,
 }
 
 impl Judged {
@@ -225,6 +228,9 @@ impl Table {
                 held.dests.insert(dest.0);
             }
         }
+        if let Some(id) = judged.refused_by {
+            self.refusals.count(id, family, count.into());
+        }
         fresh.clear();
     }
 
@@ -241,13 +247,19 @@ impl Table {
         if external {
             flags.set(PathFlags::EXTERNAL);
         }
-        let unchanged = |table: &mut Self, flags| {
+        let unchanged = |table: &mut Self, flags, refused_by| {
             table.attrs.retain(received);
             table.hops.retain(hop);
-            Judged { attrs: received, next_hop: hop, flags, received: None }
+            Judged {
+                attrs: received,
+                next_hop: hop,
+                flags,
+                received: None,
+                refused_by: Some(refused_by),
+            }
         };
         if flags.is_refused() {
-            return unchanged(self, flags);
+            return unchanged(self, flags, Refusals::of_flags(flags));
         }
         let route = RouteRef {
             prefix,
@@ -261,7 +273,8 @@ impl Table {
         let verdict = importer.routes.import.evaluate(&route);
         if verdict.decision != Decision::Accept {
             flags.set(PathFlags::REJECTED);
-            return unchanged(self, flags);
+            let refused_by = self.refusals.of_rule(&importer.routes.import, verdict.rule);
+            return unchanged(self, flags, refused_by);
         }
         let local = LocalAttrs {
             preference: verdict.preference.unwrap_or(default_preference(Source::Bgp)),
@@ -305,7 +318,13 @@ impl Table {
             self.attrs.retain(received);
             self.hops.retain(hop);
         }
-        Judged { attrs, next_hop, flags, received: changed.then_some((received, hop)) }
+        Judged {
+            attrs,
+            next_hop,
+            flags,
+            received: changed.then_some((received, hop)),
+            refused_by: None,
+        }
     }
 
     /// Loops and leaks make a route unusable, never an error (RFC 4271 §9.1.2, RFC 4456 §8,
@@ -389,11 +408,15 @@ impl Table {
             }
         } else if !self.has_room(peer, family) {
             self.count_import(peer, family, |counts| &mut counts.over_limit);
+            self.refusals.count(RefusalId::PREFIX_LIMIT, family, 1);
             return;
         }
         let dest = known.unwrap_or_else(|| self.rib_mut(family).dests.insert(probe, prefix));
         self.put(peer, dest, family, judged.path(now, source, path_id), judged.received);
         self.count_import(peer, family, |counts| judged.counter(counts));
+        if let Some(id) = judged.refused_by {
+            self.refusals.count(id, family, 1);
+        }
     }
 
     fn count_import(

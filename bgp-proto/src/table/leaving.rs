@@ -30,15 +30,14 @@ impl Table {
         }
     }
 
-    /// Takes a slice of what leaves out; returns whether there is more.
-    pub(super) fn leave_in_slices(&mut self) -> bool {
+    /// Takes a slice of what leaves out.
+    pub(super) fn leave_in_slices(&mut self) {
         let mut left = self.leaving_per_turn;
         while left > 0
             && let Some(id) = self.leaving.first().copied()
         {
             left = self.leave_some(id, left);
         }
-        !self.leaving.is_empty()
     }
 
     /// The same for all that is left of one peer's, now.

@@ -134,6 +134,9 @@ impl Table {
     pub(super) fn bury_peer(&mut self, id: PeerId) {
         let Some(slot) = self.peers.get_mut(id.index()) else { return };
         if let Some(peer) = slot.take_if(|peer| peer.removed) {
+            for family in Family::ALL {
+                self.imports_before[family].add(&peer.family(family).imports);
+            }
             self.sources.remove(peer.source);
         }
     }

@@ -17,6 +17,7 @@ mod leaving;
 mod lifecycle;
 mod memory;
 mod peer;
+mod refusals;
 mod show;
 mod view;
 
@@ -29,9 +30,10 @@ pub use crate::export::{AddPathSend, ExportCounts, NextHopMode};
 pub use crate::rib::LocalRoute;
 pub use config::{PeerRoutes, TableConfig};
 pub use memory::{Memory, MemoryBound};
+pub use refusals::{Refused, RefusedBy};
 pub use view::{
-    AdvertisedTo, DestinationView, Explanation, GroupView, ImportCounts, PathView, PeerCounts,
-    RouteFilter, Totals, Unusable, Withheld,
+    AdvertisedTo, DestinationView, Explanation, GroupCounts, GroupView, ImportCounts, PathView,
+    PeerCounts, RouteFilter, Totals, Unusable, Withheld,
 };
 
 use crate::export::{Batch, Group, OutTable, Reader};
@@ -40,11 +42,12 @@ use crate::rib::{
     AttrId, AttrTable, DestId, Destinations, IdSet, NextHopId, NextHopState, NextHops, Sources,
 };
 use crate::session::{Keep, Negotiated};
-use crate::types::{Family, FibRoute, PeerId, Prefix, Time};
+use crate::types::{Family, FamilyMap, FibRoute, PeerId, Prefix, Time};
 use crate::wire::RouteBatch;
 use fib::FibTable;
 use import::PathName;
 use peer::Peer;
+use refusals::Refusals;
 
 /// What the host is told besides routes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -134,6 +137,9 @@ pub struct Table {
     turn: u64,
     events: VecDeque<TableEvent>,
     notes: Vec<String>,
+    refusals: Refusals,
+    /// What peers that are gone had announced and withdrawn.
+    imports_before: FamilyMap<ImportCounts>,
     /// Memory for the slice of export at hand.
     batch: Batch,
     export: Export,
@@ -190,6 +196,8 @@ impl Table {
             turn: 0,
             events: VecDeque::new(),
             notes: Vec::new(),
+            refusals: Refusals::default(),
+            imports_before: FamilyMap::default(),
             batch: Batch::default(),
             export: Export::Running,
             config,
@@ -308,17 +316,31 @@ impl Table {
     /// Ends a turn: runs the decision process for touched destinations, encodes what groups have
     /// room for. Returns whether work is left for an immediate further turn (sliced walks).
     pub fn finish(&mut self, now: Time) -> bool {
+        self.finish_decision(now);
+        self.finish_export(now)
+    }
+
+    /// The first half of [`Table::finish`], for hosts that time the halves: the decision process.
+    /// Returns how many destinations it looked at.
+    pub fn finish_decision(&mut self, now: Time) -> usize {
         let _ = now;
         self.turn += 1;
         self.take_reader_news();
         self.regroup_peers();
         self.touch_changed_hops();
-        let mut more = self.leave_in_slices();
+        self.leave_in_slices();
+        let touched = self.ribs.iter().map(|rib| rib.touched.len() as usize).sum();
         self.decide();
-        more |= self.export_turn();
+        touched
+    }
+
+    /// The second half of [`Table::finish`], right behind the first: what peers are told.
+    pub fn finish_export(&mut self, now: Time) -> bool {
+        let _ = now;
+        let more = self.export_turn();
         self.forget_empty();
         self.review_memory();
-        more
+        more || !self.leaving.is_empty()
     }
 
     /// The earliest deadline.
@@ -375,6 +397,11 @@ impl Table {
         self.group_views()
     }
 
+    /// Numbers of the update groups.
+    pub fn group_counts(&self) -> Vec<GroupCounts> {
+        self.count_groups()
+    }
+
     /// Whether a destination would be without a usable path if these peers' paths were gone.
     pub fn depends_on(&self, peers: &BTreeSet<PeerId>) -> bool {
         self.has_sole_dests(peers)
@@ -383,6 +410,17 @@ impl Table {
     /// Counters of a peer.
     pub fn counts(&self, peer: PeerId) -> PeerCounts {
         self.peer_counts(peer)
+    }
+
+    /// What became of everything that peers announced and withdrew, those that are gone included:
+    /// never falls.
+    pub fn imports(&self) -> FamilyMap<ImportCounts> {
+        self.import_totals()
+    }
+
+    /// What refused routes of peers, and how many.
+    pub fn refused(&self) -> &[Refused] {
+        self.refusals.entries()
     }
 
     /// Number of destinations per family, paths, attribute sets: for metrics.

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use super::import::Liveness;
 use super::{
-    AdvertisedTo, DestinationView, Explanation, GroupView, PathView, PeerCounts, RouteFilter,
-    Table, Totals, Unusable, Withheld,
+    AdvertisedTo, DestinationView, Explanation, GroupCounts, GroupView, ImportCounts, PathView,
+    PeerCounts, RouteFilter, Table, Totals, Unusable, Withheld,
 };
 use crate::export::{Group, JudgeState, Told, judge_path, tx_path_id};
 use crate::policy::{RouteRef, Source};
@@ -357,6 +357,22 @@ impl Table {
             .collect()
     }
 
+    /// See [`Table::group_counts`].
+    pub(super) fn count_groups(&self) -> Vec<GroupCounts> {
+        let counts = self.groups.values().map(|group| {
+            let (log_bytes, evictions) = group.log.counts();
+            GroupCounts {
+                id: group.id,
+                family: group.key.family,
+                members: group.members.len() as u32,
+                log_bytes: log_bytes as u64,
+                prefixes: group.advertised(),
+                evictions,
+            }
+        });
+        counts.collect()
+    }
+
     /// What sets a group of one apart from the group that is most like it.
     fn why_alone(&self, group: &Group) -> Option<String> {
         if group.members.len() != 1 {
@@ -392,6 +408,17 @@ impl Table {
             counts.exports[family] = group.exports_to(peer.source);
         }
         counts
+    }
+
+    /// See [`Table::imports`].
+    pub(super) fn import_totals(&self) -> FamilyMap<ImportCounts> {
+        let mut totals = self.imports_before;
+        for peer in self.peers.iter().flatten() {
+            for family in Family::ALL {
+                totals[family].add(&peer.family(family).imports);
+            }
+        }
+        totals
     }
 
     /// See [`Table::totals`].

@@ -14,6 +14,7 @@ use crate::types::{
 use crate::wire::{AttrEdit, Capabilities, Nlri, Origin};
 
 mod memory;
+mod numbers;
 
 const ASN: Asn = Asn(65000);
 

@@ -162,6 +162,23 @@ pub struct GroupView {
     pub evictions: u64,
 }
 
+/// Numbers of an update group: what of [`GroupView`] costs nothing to look up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GroupCounts {
+    /// A number that stays while the group lives.
+    pub id: u32,
+    /// Family of its messages.
+    pub family: Family,
+    /// Members.
+    pub members: u32,
+    /// Octets in its log.
+    pub log_bytes: u64,
+    /// Prefixes advertised.
+    pub prefixes: u32,
+    /// Members that fell off the log since the group began.
+    pub evictions: u64,
+}
+
 /// Prefix counters of a peer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PeerCounts {
@@ -200,6 +217,23 @@ pub struct ImportCounts {
     pub withdrawn: u64,
     /// Withdrawn without having been announced.
     pub withdrawn_unknown: u64,
+}
+
+impl ImportCounts {
+    /// Announcements and withdrawals that changed something, or would have.
+    pub fn changes(&self) -> u64 {
+        self.accepted + self.filtered + self.looped + self.over_limit + self.withdrawn
+    }
+
+    pub(super) fn add(&mut self, other: &ImportCounts) {
+        self.accepted += other.accepted;
+        self.unchanged += other.unchanged;
+        self.filtered += other.filtered;
+        self.looped += other.looped;
+        self.over_limit += other.over_limit;
+        self.withdrawn += other.withdrawn;
+        self.withdrawn_unknown += other.withdrawn_unknown;
+    }
 }
 
 /// Sizes of the table.

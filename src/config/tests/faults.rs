@@ -372,6 +372,14 @@ fn faults_of_the_host() {
         "5:10: http.listen: port 0 is not a port; use 1-65535, for example 9479",
     );
     refused(
+        "[http]\nlisten = \"127.0.0.1:9479\"\npeer-series = \"al\"\n",
+        "6:15: http.peer-series: \"al\" is not known here; did you mean \"all\"?",
+    );
+    refused(
+        "[http]\nlisten = \"127.0.0.1:9479\"\npeer-series-max = 0\n",
+        "6:19: http.peer-series-max: 0 is out of range; use 1-10000",
+    );
+    refused(
         "[log]\nlevel = \"wran\"\n",
         "5:9: log.level: \"wran\" is not known here; did you mean \"warn\"?",
     );

@@ -149,3 +149,28 @@ fn a_status_that_is_not_ready_says_why() {
     assert!(text.contains("ready           no: waiting for a\n"), "{text}");
     assert!(text.contains("kernel routes   not written\n"), "{text}");
 }
+
+#[test]
+fn metrics_that_are_not_served_are_in_the_status() {
+    let with = |http| {
+        let status = Status { http, ..Status::default() };
+        rendered(&Request::ShowStatus, &[serde_json::to_value(status).unwrap()])
+    };
+    let http = |error: Option<&str>| {
+        let error = error.map(str::to_owned);
+        Some(crate::ctl::item::HttpStatus { listen: "127.0.0.1:9479".into(), error })
+    };
+    assert!(with(http(None)).contains("metrics         on http://127.0.0.1:9479\n"));
+    let taken = with(http(Some("address in use")));
+    assert!(taken.contains("metrics         not served: address in use\n"), "{taken}");
+    assert!(!with(None).contains("metrics"));
+}
+
+#[test]
+fn health_says_what_is_wrong() {
+    let health = json!({"not_alive": ["table: no answer", "session a: late"], "not_ready": null});
+    assert_eq!(
+        rendered(&Request::Health, &[health]),
+        "alive           no: table: no answer; session a: late\nready           yes\n"
+    );
+}

@@ -136,6 +136,7 @@ impl<C: Connect, R: FnMut() -> u32> Follower<'_, C, R> {
         for event in self.known.apply(listing) {
             self.sender.send(event);
         }
+        self.sender.heard(Some(revision));
         let answer_max = self.timings.answer_max;
         let watch = store.watch(&self.ranges, revision.saturating_add(1));
         within(answer_max, "asking to watch", watch).await?;
@@ -217,6 +218,7 @@ impl<C: Connect, R: FnMut() -> u32> Follower<'_, C, R> {
             };
             event.into_iter().for_each(|event| self.sender.send(event));
         }
+        self.sender.heard(Some(message.revision));
         Ok(())
     }
 

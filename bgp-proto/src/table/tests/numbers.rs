@@ -1,0 +1,99 @@
+//! What metrics are made of.
+
+use super::*;
+use crate::policy::{PrefixMatch, PrefixSet};
+
+fn refused(table: &Table) -> Vec<(RefusedBy, u64)> {
+    let entries = table.refused().iter().filter(|entry| entry.routes[Family::Ipv4] > 0);
+    entries.map(|entry| (entry.by.clone(), entry.routes[Family::Ipv4])).collect()
+}
+
+fn named(policy: &str, number: Option<usize>, name: &str) -> RefusedBy {
+    RefusedBy::Rule { policy: policy.into(), number, name: name.to_owned() }
+}
+
+/// A rule that looks at prefixes, so that routes are judged one by one.
+fn long_prefixes() -> Policy {
+    let range = PrefixMatch { prefix: "10.0.0.0/8".parse().unwrap(), lengths: 24..=32 };
+    let set: PrefixSet = [range].into_iter().collect();
+    let rule = Rule {
+        name: "too long".to_owned(),
+        matches: vec![crate::policy::Match::Prefix(set)],
+        changes: Vec::new(),
+        decision: Decision::Reject,
+    };
+    Policy { name: "from-tor".into(), rules: vec![rule], default: Decision::Accept }
+}
+
+#[test]
+fn refused_routes_are_counted_by_what_refused_them() {
+    let mut table = table();
+    let all_alike = PeerRoutes { import: Arc::new(Policy::reject_all()), ..routes(2) };
+    let _a = up(&mut table, 2, 65001, all_alike);
+    let one_by_one = PeerRoutes { import: Arc::new(long_prefixes()), ..routes(3) };
+    let _b = up(&mut table, 3, 65002, one_by_one);
+    announce(&mut table, 2, 65001, &["10.1.0.0/16", "10.2.0.0/16", "10.3.0.0/16"]);
+    announce(&mut table, 3, 65002, &["10.1.1.0/24", "10.2.0.0/16", "10.3.1.0/24"]);
+    // Through us already.
+    announce(&mut table, 3, ASN.0, &["10.4.0.0/16"]);
+    let expected = [
+        (RefusedBy::Check(Unusable::AsLoop), 1),
+        (named("none", None, ""), 3),
+        (named("from-tor", Some(1), "too long"), 2),
+    ];
+    assert_eq!(refused(&table), expected);
+    // The same again is no change.
+    announce(&mut table, 3, 65002, &["10.1.1.0/24"]);
+    assert_eq!(refused(&table), expected);
+}
+
+#[test]
+fn what_is_beyond_a_limit_is_refused_by_it() {
+    let mut table = table();
+    let limited = PeerRoutes { prefixes_max: Some(1), ..routes(2) };
+    let _reader = up(&mut table, 2, 65001, limited);
+    announce(&mut table, 2, 65001, &["10.1.0.0/16", "10.2.0.0/16", "10.3.0.0/16"]);
+    assert_eq!(refused(&table), [(RefusedBy::PrefixLimit, 2)]);
+}
+
+#[test]
+fn counters_survive_the_peers_that_made_them() {
+    let mut table = table();
+    let readers = [up(&mut table, 2, 65001, routes(2)), up(&mut table, 3, 65002, routes(3))];
+    announce(&mut table, 2, 65001, &["10.1.0.0/16", "10.2.0.0/16"]);
+    announce(&mut table, 3, 65002, &["10.1.0.0/16"]);
+    settle(&mut table);
+    let before = table.imports();
+    assert_eq!(before[Family::Ipv4].accepted, 3);
+    assert_eq!(before[Family::Ipv4].changes(), 3);
+    table.peer_remove(Time::ZERO, PeerId(2));
+    assert_eq!(table.imports(), before, "a counter that falls looks like a restart");
+    // The index is given to another peer, which begins at zero.
+    let _again = up(&mut table, 2, 65003, routes(2));
+    assert_eq!(table.counts(PeerId(2)).imports[Family::Ipv4].accepted, 0);
+    announce(&mut table, 2, 65003, &["10.5.0.0/16"]);
+    assert_eq!(table.imports()[Family::Ipv4].accepted, 4);
+    drop(readers);
+}
+
+#[test]
+fn the_halves_of_a_turn_are_the_turn() {
+    let mut table = table();
+    let mut reader = up(&mut table, 2, 65001, routes(2));
+    settle(&mut table);
+    read(&mut reader);
+    let _feeder = up(&mut table, 3, 65002, routes(3));
+    announce(&mut table, 3, 65002, &["10.1.0.0/16", "10.2.0.0/16"]);
+    settle(&mut table);
+    assert_eq!(table.finish_decision(Time::ZERO), 0, "nothing is left to decide");
+    announce(&mut table, 3, 65002, &["10.3.0.0/16"]);
+    assert_eq!(table.finish_decision(Time::ZERO), 1);
+    let mut pieces = Vec::new();
+    while reader.fetch(usize::MAX, &mut pieces, Waker::noop()) == Fetch::Data {}
+    let before: u64 = pieces.iter().map(|piece| piece.updates()).sum();
+    assert!(before > 0, "the first two prefixes were told");
+    table.finish_export(Time::ZERO);
+    pieces.clear();
+    while reader.fetch(usize::MAX, &mut pieces, Waker::noop()) == Fetch::Data {}
+    assert_eq!(pieces.iter().map(|piece| piece.updates()).sum::<u64>(), 1);
+}

@@ -1,0 +1,379 @@
+//! What `/metrics` shows, gathered from its owners.
+//!
+//! The table is asked in pages, and everything else is read beside it. If the table does not answer,
+//! a scrape shows the rest: that is when it is needed most.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bgp_proto::session::PeerConfig;
+use bgp_proto::table::{PeerCounts, PeerRoutes};
+use bgp_proto::types::{Family, PeerId, PeerType, Time};
+use tokio::time::timeout;
+
+use super::answers::Answers;
+use super::registry::Record;
+use crate::config::{PeerChoice, PeerSeries};
+use crate::datastore::State;
+use crate::http::{
+    CalicoMetrics, FibMetrics, GROUPS_MAX, GroupMetrics, MetricsSnapshot, PeerMetrics,
+    PrefixCounts, SessionMetrics, SourceMetrics, TableMetrics, Traffic,
+};
+use crate::net::PeerNumbers;
+use crate::node::NodeStatus;
+
+/// How long a scrape waits for a part.
+const PART_WAIT: Duration = Duration::from_secs(2);
+/// Peers whose counters are asked for at once: about a millisecond of the table's time.
+const COUNTS_PAGE: usize = 2500;
+/// How long a change counts in the ranking of peers: its weight falls to 1/e in this time.
+const RANKING_MEMORY: Duration = Duration::from_secs(300);
+
+/// Which peers change most, over the last minutes. Clones share it.
+#[derive(Clone, Default)]
+pub(super) struct Ranking(Arc<Mutex<Ranks>>);
+
+#[derive(Default)]
+struct Ranks {
+    at: Time,
+    peers: BTreeMap<PeerId, Rank>,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Rank {
+    /// The counter when it was last looked at.
+    seen: u64,
+    /// Changes since, each by its weight.
+    weight: f64,
+}
+
+impl Ranking {
+    /// Takes the counters of all peers at `now`; returns the peers, those that change most first,
+    /// then by index.
+    fn rank(&self, now: Time, counters: impl IntoIterator<Item = (PeerId, u64)>) -> Vec<PeerId> {
+        let mut ranks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let elapsed = now.since(ranks.at).as_secs_f64();
+        let fading = (-elapsed / RANKING_MEMORY.as_secs_f64()).exp();
+        ranks.at = now;
+        let before = std::mem::take(&mut ranks.peers);
+        for (peer, count) in counters {
+            // A counter that fell is that of another peer with the same index.
+            let known = before.get(&peer).copied().filter(|rank| rank.seen <= count);
+            let weight =
+                known.map_or(0.0, |rank| rank.weight * fading + (count - rank.seen) as f64);
+            ranks.peers.insert(peer, Rank { seen: count, weight });
+        }
+        let mut order: Vec<(PeerId, f64)> =
+            ranks.peers.iter().map(|(peer, rank)| (*peer, rank.weight)).collect();
+        order.sort_by(|(_, a), (_, b)| b.total_cmp(a));
+        order.into_iter().map(|(peer, _)| peer).collect()
+    }
+}
+
+/// How many of `peers` have series of their own.
+fn shown(series: PeerSeries, peers: usize) -> usize {
+    let PeerSeries { choice, max, top } = series;
+    let count = |n: u32| usize::try_from(n).unwrap_or(usize::MAX);
+    match choice {
+        PeerChoice::None => 0,
+        PeerChoice::Top => count(top).min(peers),
+        PeerChoice::All => count(max).min(peers),
+        PeerChoice::Auto if peers <= count(max) => peers,
+        PeerChoice::Auto => count(top).min(peers),
+    }
+}
+
+/// The kind of a session, in the words of metrics.
+fn kind(record: &Record, is_calico: bool) -> &'static str {
+    let by_name = [
+        ("Mesh_", "mesh"),
+        ("Global_", "global"),
+        ("Node_", "node"),
+        ("Local_Workload_", "local-workload"),
+    ];
+    let calico = by_name.into_iter().find(|(prefix, _)| record.name.starts_with(prefix));
+    match (calico, record.session.peer_type()) {
+        (Some((_, kind)), _) if is_calico => kind,
+        _ if record.is_dynamic() => "dynamic",
+        (_, PeerType::Internal) => "internal",
+        (_, PeerType::External) => "external",
+    }
+}
+
+pub(super) fn traffic(numbers: &PeerNumbers) -> Traffic {
+    Traffic {
+        stats: numbers.stats,
+        updates_sent: numbers.sent.updates,
+        octets_sent: numbers.sent.octets,
+    }
+}
+
+/// A peer as a scrape found it.
+struct Found {
+    record: Arc<Record>,
+    numbers: PeerNumbers,
+    kind: &'static str,
+    counts: Option<PeerCounts>,
+}
+
+impl Found {
+    fn changes(&self) -> u64 {
+        let routes = |counts: &PeerCounts| {
+            Family::ALL.into_iter().map(|family| counts.imports[family].changes()).sum::<u64>()
+        };
+        self.numbers.stats.established_transitions + self.counts.as_ref().map_or(0, routes)
+    }
+
+    fn is_near_limit(&self) -> bool {
+        let PeerRoutes { prefixes_max: Some(max), prefixes_warning_percent, .. } =
+            *self.record.routes
+        else {
+            return false;
+        };
+        let bound = u64::from(max) * u64::from(prefixes_warning_percent.min(100)) / 100;
+        self.counts.as_ref().is_some_and(|counts| {
+            Family::ALL.into_iter().any(|family| u64::from(counts.received[family]) >= bound.max(1))
+        })
+    }
+
+    fn metrics(self, now: Time) -> PeerMetrics {
+        let PeerConfig { address, remote_asn, .. } = *self.record.session;
+        let last_error = self.record.handle.snapshot().last_error;
+        PeerMetrics {
+            name: self.record.name.to_string(),
+            address,
+            remote_asn,
+            kind: self.kind,
+            state: self.numbers.state,
+            state_seconds: now.since(self.numbers.since).as_secs(),
+            traffic: traffic(&self.numbers),
+            counts: self.counts,
+            prefixes_max: self.record.routes.prefixes_max,
+            last_error: last_error.map(|error| (error.origin, error.code)),
+        }
+    }
+}
+
+impl Answers {
+    pub(super) async fn metrics_snapshot(&self) -> MetricsSnapshot {
+        let stuck = self.stuck(PART_WAIT).await;
+        let is_stuck = |part| stuck.iter().any(|stuck| stuck.part == part);
+        let table = self.table_metrics().await;
+        let (mut found, gone) = self.found(table.is_some()).await;
+        let now = self.table().clock().now();
+        let sessions = self.session_metrics(&found, gone);
+        let ranked = self.ranking().rank(now, found.iter().map(|f| (f.record.id, f.changes())));
+        let count = shown(self.peer_series(), found.len());
+        let chosen: BTreeSet<PeerId> = ranked.into_iter().take(count).collect();
+        found.retain(|found| chosen.contains(&found.record.id));
+        let mut histograms = self.table().timings().collect();
+        histograms.extend(self.tally().collect());
+        let fib = self.writes_routes().then(|| self.fib_metrics());
+        if fib.is_some() {
+            histograms.extend(self.kernel().collect());
+        }
+        MetricsSnapshot {
+            ready: self.not_ready().is_none(),
+            parts: self
+                .parts()
+                .into_iter()
+                .map(|part| (part.word().to_owned(), !is_stuck(part)))
+                .collect(),
+            sessions,
+            peers: found.into_iter().map(|found| found.metrics(now)).collect(),
+            table,
+            fib,
+            calico: self.node_status().map(|status| self.calico_metrics(&status)),
+            histograms,
+        }
+    }
+
+    /// Every peer, with its counters if the table answers, and what peers that are gone did.
+    async fn found(&self, table_answers: bool) -> (Vec<Found>, Traffic) {
+        let (records, gone) = self.registry().all_and_gone();
+        let is_calico = self.node_status().is_some();
+        let mut found: Vec<Found> = records
+            .into_iter()
+            .map(|record| Found {
+                numbers: record.handle.numbers(),
+                kind: kind(&record, is_calico),
+                counts: None,
+                record,
+            })
+            .collect();
+        if table_answers {
+            for page in found.chunks_mut(COUNTS_PAGE) {
+                let ids = page.iter().map(|found| found.record.id).collect();
+                let Ok(Some(counts)) = timeout(PART_WAIT, self.counts(ids)).await else { break };
+                for (found, counts) in page.iter_mut().zip(counts) {
+                    found.counts = Some(counts);
+                }
+            }
+        }
+        (found, gone)
+    }
+
+    fn session_metrics(&self, found: &[Found], gone: Traffic) -> SessionMetrics {
+        let mut metrics = SessionMetrics {
+            traffic: gone,
+            ends: self.tally().ends(),
+            ..SessionMetrics::default()
+        };
+        for peer in found {
+            *metrics.states.entry((peer.kind, peer.numbers.state)).or_default() += 1;
+            metrics.traffic.add(&traffic(&peer.numbers));
+            metrics.near_prefix_limit += u64::from(peer.is_near_limit());
+            let Some(counts) = &peer.counts else { continue };
+            for family in Family::ALL {
+                let all = metrics.prefixes.entry((peer.kind, family)).or_default();
+                all.add(PrefixCounts::of(counts, family));
+            }
+        }
+        metrics
+    }
+
+    async fn table_metrics(&self) -> Option<TableMetrics> {
+        let numbers = self.table().ask(|table, _| {
+            let mut groups = table.group_counts();
+            // The largest say most; the others are in the totals.
+            groups.sort_by_key(|group| (std::cmp::Reverse(group.members), group.id));
+            groups.truncate(GROUPS_MAX);
+            groups.sort_by_key(|group| group.id);
+            TableMetrics {
+                totals: table.totals(),
+                memory: table.memory(),
+                memory_max: None,
+                waiting_octets: 0,
+                imports: table.imports(),
+                refused: table.refused().to_vec(),
+                groups: groups
+                    .into_iter()
+                    .map(|group| GroupMetrics {
+                        id: group.id,
+                        family: Some(group.family),
+                        members: group.members.into(),
+                        prefixes: group.prefixes.into(),
+                        log_octets: group.log_bytes,
+                        evictions: group.evictions,
+                    })
+                    .collect(),
+            }
+        });
+        let numbers = timeout(PART_WAIT, numbers).await.ok().flatten()?;
+        Some(TableMetrics {
+            memory_max: self.memory_max(),
+            waiting_octets: self.table().waiting_octets() as u64,
+            ..numbers
+        })
+    }
+
+    fn fib_metrics(&self) -> FibMetrics {
+        let kernel = self.kernel().counters();
+        FibMetrics {
+            installed: kernel.installed,
+            pending: kernel.pending,
+            failed: kernel.failed,
+            foreign: kernel.foreign,
+            writes: kernel.writes,
+            batches: kernel.batches,
+            errors: kernel.errors,
+            resyncs: kernel.resyncs,
+        }
+    }
+
+    fn calico_metrics(&self, status: &NodeStatus) -> CalicoMetrics {
+        let watchers = self.node_vitals().map(|vitals| vitals.sources).unwrap_or_default();
+        let sources = status.sources.iter().map(|source| {
+            let watcher = watchers.iter().find(|(name, _)| *name == source.name);
+            let followed = watcher.map(|(_, watcher)| watcher.followed()).unwrap_or_default();
+            let lag = |told: i64| {
+                u64::try_from(told - followed.taken.unwrap_or_default()).unwrap_or_default()
+            };
+            SourceMetrics {
+                name: source.name.clone(),
+                current: matches!(source.state, State::Current { .. }),
+                away: match &source.state {
+                    State::Away { since, .. } => since.elapsed(),
+                    State::Connecting | State::Current { .. } => Duration::ZERO,
+                },
+                silence: followed.heard.map(|heard| heard.elapsed()),
+                revision: followed.told,
+                lag: followed.told.map(lag),
+            }
+        });
+        CalicoMetrics {
+            in_force: status.in_force,
+            problems: problems_by_kind(status),
+            sources: sources.collect(),
+            plans: status.plans,
+            planning: status.planning,
+        }
+    }
+}
+
+fn problems_by_kind(status: &NodeStatus) -> BTreeMap<String, u64> {
+    let mut problems = BTreeMap::new();
+    for problem in status.problems.iter() {
+        let kind = problem.object.split_once('/').map_or("other", |(kind, _)| kind);
+        // Files are named by their paths, which begin with a slash or are no kind.
+        let is_kind =
+            !kind.is_empty() && kind.chars().all(|c| c.is_ascii_alphanumeric() || c == '-');
+        *problems.entry(if is_kind { kind } else { "other" }.to_owned()).or_insert(0) += 1;
+    }
+    problems
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(secs: u64) -> Time {
+        Time::ZERO + Duration::from_secs(secs)
+    }
+
+    fn ids(of: &[u32]) -> Vec<PeerId> {
+        of.iter().map(|id| PeerId(*id)).collect()
+    }
+
+    #[test]
+    fn the_peers_that_change_most_come_first_and_old_changes_fade() {
+        let ranking = Ranking::default();
+        let rank = |secs, counts: [u64; 3]| {
+            let counters = counts.iter().enumerate().map(|(id, n)| (PeerId(id as u32), *n));
+            ranking.rank(at(secs), counters)
+        };
+        // What was counted before anybody looked is no rate.
+        assert_eq!(rank(0, [1_000_000, 0, 0]), ids(&[0, 1, 2]));
+        assert_eq!(rank(15, [1_000_000, 10, 20]), ids(&[2, 1, 0]));
+        // A second scraper between two scrapes of the first changes nothing.
+        assert_eq!(rank(16, [1_000_000, 10, 20]), ids(&[2, 1, 0]));
+        // Half an hour later a single change outweighs those.
+        assert_eq!(rank(1800, [1_000_001, 10, 20]), ids(&[0, 2, 1]));
+    }
+
+    #[test]
+    fn a_peer_that_takes_over_an_index_does_not_inherit_its_rank() {
+        let ranking = Ranking::default();
+        ranking.rank(at(0), [(PeerId(0), 0), (PeerId(1), 0)]);
+        ranking.rank(at(1), [(PeerId(0), 500), (PeerId(1), 1)]);
+        assert_eq!(ranking.rank(at(2), [(PeerId(0), 3), (PeerId(1), 1)]), ids(&[1, 0]));
+        // Peers that are gone are forgotten.
+        assert_eq!(ranking.rank(at(3), [(PeerId(1), 1)]), ids(&[1]));
+        assert_eq!(ranking.0.lock().unwrap().peers.len(), 1);
+    }
+
+    #[test]
+    fn a_large_mesh_has_few_series_unless_asked_for() {
+        let series = PeerSeries::default();
+        assert_eq!(shown(series, 64), 64);
+        assert_eq!(shown(series, 65), 10);
+        assert_eq!(shown(series, 5000), 10);
+        let with = |choice| PeerSeries { choice, max: 500, top: 20 };
+        assert_eq!(shown(with(PeerChoice::None), 3), 0);
+        assert_eq!(shown(with(PeerChoice::Top), 3), 3);
+        assert_eq!(shown(with(PeerChoice::Top), 300), 20);
+        assert_eq!(shown(with(PeerChoice::All), 300), 300);
+        assert_eq!(shown(with(PeerChoice::All), 5000), 500);
+    }
+}

@@ -1,0 +1,193 @@
+//! What is missing for being ready.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use bgp_proto::session::State;
+use bgp_proto::types::Family;
+
+use super::answers::Answers;
+
+/// While the node's name file is younger, every session is waited for (calico.md §8, `--threshold-time`).
+const YOUNG: Duration = Duration::from_secs(30);
+/// Sessions that are named; more are counted.
+const NAMED_MAX: usize = 5;
+
+/// Names of the sessions that calico-node's probe looks at. Those with local workloads do not
+/// influence it.
+const PROBED: [&str; 3] = ["Mesh_", "Global_", "Node_"];
+
+/// A session, as readiness sees it.
+#[derive(Clone, Debug)]
+pub(super) struct Session {
+    pub(super) name: Arc<str>,
+    pub(super) family: Family,
+    pub(super) state: State,
+}
+
+impl Answers {
+    /// What is missing for being ready, in one line; `None` if nothing is.
+    pub(super) fn not_ready(&self) -> Option<String> {
+        if let Some(waiting) = self.node_status().and_then(|status| status.waiting_for()) {
+            return Some(waiting);
+        }
+        if let Some(fault) = self.listen_fault() {
+            return Some(fault);
+        }
+        let session = |record: &super::registry::Record| Session {
+            name: Arc::clone(&record.name),
+            family: if record.address.is_ipv4() { Family::Ipv4 } else { Family::Ipv6 },
+            state: record.handle.state(),
+        };
+        let records = self.registry().all();
+        if self.node_status().is_some() {
+            let sessions: Vec<Session> = records.iter().map(|record| session(record)).collect();
+            let recovering = self.startup().map(|startup| startup.count());
+            return bird_ready(&sessions, self.node_age(), recovering);
+        }
+        let configured = records.iter().filter(|record| !record.is_dynamic());
+        let sessions: Vec<Session> = configured.map(|record| session(record)).collect();
+        self.starting().or_else(|| own_ready(&sessions))
+    }
+
+    /// How long ago calico-node's start-up wrote the node's name; where it did not, for how long we
+    /// run.
+    ///
+    /// calico-node's probe is never ready without the file: it is written by a start-up that must have
+    /// run before BIRD. margay needs nothing of that start-up, and may run without it.
+    fn node_age(&self) -> Duration {
+        let written = std::fs::metadata(self.nodename_file()).and_then(|file| file.modified());
+        let clock = self.table().clock();
+        match written {
+            // A clock that was set back makes it look as if from the future.
+            Ok(at) => SystemTime::now().duration_since(at).unwrap_or_default(),
+            Err(_) => clock.now().since(self.started()),
+        }
+    }
+}
+
+/// The rule of calico-node's `-bird-ready` and `-bird6-ready` (calico.md §8), both families at once:
+/// without sessions ready; at first, when each of them is established and no restart is under way
+/// (`recovering`: how many peers are waited for); later, when one of the family is established.
+fn bird_ready(sessions: &[Session], age: Duration, recovering: Option<usize>) -> Option<String> {
+    let is_probed =
+        |session: &&Session| PROBED.iter().any(|prefix| session.name.starts_with(prefix));
+    let probed: Vec<&Session> = sessions.iter().filter(is_probed).collect();
+    if probed.is_empty() {
+        return None;
+    }
+    if age >= YOUNG {
+        let missing: Vec<String> = Family::ALL
+            .into_iter()
+            .filter_map(|family| {
+                let of_family = probed.iter().filter(|session| session.family == family);
+                none_established(of_family.copied(), &format!("{family} "))
+            })
+            .collect();
+        return (!missing.is_empty()).then(|| missing.join("; "));
+    }
+    let down: Vec<&Session> =
+        probed.iter().filter(|session| session.state != State::Established).copied().collect();
+    if !down.is_empty() {
+        return Some(format!(
+            "{} of {} sessions are not established: {}",
+            down.len(),
+            probed.len(),
+            names(&down)
+        ));
+    }
+    recovering.map(|peers| format!("start-up is not over: waiting for the routes of {peers} peers"))
+}
+
+/// Outside Calico: one of the configured neighbours is there.
+fn own_ready(sessions: &[Session]) -> Option<String> {
+    none_established(sessions.iter(), "")
+}
+
+fn none_established<'a>(sessions: impl Iterator<Item = &'a Session>, of: &str) -> Option<String> {
+    let sessions: Vec<&Session> = sessions.collect();
+    let is_up = |session: &&Session| session.state == State::Established;
+    let missing = !sessions.is_empty() && !sessions.iter().any(is_up);
+    missing.then(|| format!("no {of}session is established: {}", names(&sessions)))
+}
+
+fn names(sessions: &[&Session]) -> String {
+    let mut named: Vec<String> = sessions
+        .iter()
+        .take(NAMED_MAX)
+        .map(|session| format!("{} ({:?})", session.name, session.state))
+        .collect();
+    if sessions.len() > NAMED_MAX {
+        named.push(format!("{} more", sessions.len() - NAMED_MAX));
+    }
+    named.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OLD: Duration = Duration::from_secs(31);
+    const FRESH: Duration = Duration::from_secs(29);
+
+    fn session(name: &str, state: State) -> Session {
+        Session { name: name.into(), family: Family::Ipv4, state }
+    }
+
+    #[test]
+    fn a_node_without_probed_sessions_is_ready() {
+        assert_eq!(bird_ready(&[], FRESH, Some(1)), None);
+        let local = [session("Local_Workload_10_0_0_1", State::Active)];
+        assert_eq!(bird_ready(&local, FRESH, Some(1)), None);
+    }
+
+    #[test]
+    fn a_young_node_needs_every_session_and_no_restart_under_way() {
+        let up = session("Mesh_10_0_0_1", State::Established);
+        let down = session("Global_10_0_0_2", State::Connect);
+        let local = session("Local_Workload_10_0_0_3", State::Active);
+        let both = [up.clone(), down, local.clone()];
+        assert_eq!(
+            bird_ready(&both, FRESH, None).unwrap(),
+            "1 of 2 sessions are not established: Global_10_0_0_2 (Connect)"
+        );
+        let all = [up, local];
+        assert_eq!(bird_ready(&all, FRESH, None), None);
+        assert_eq!(
+            bird_ready(&all, FRESH, Some(3)).unwrap(),
+            "start-up is not over: waiting for the routes of 3 peers"
+        );
+    }
+
+    #[test]
+    fn an_older_node_needs_one_session_of_each_family() {
+        let up = session("Node_10_0_0_1", State::Established);
+        let down = session("Mesh_10_0_0_2", State::Active);
+        assert_eq!(bird_ready(&[up.clone(), down.clone()], OLD, Some(1)), None);
+        assert_eq!(
+            bird_ready(std::slice::from_ref(&down), OLD, None).unwrap(),
+            "no ipv4 session is established: Mesh_10_0_0_2 (Active)"
+        );
+        let six = Session { family: Family::Ipv6, ..down };
+        assert_eq!(
+            bird_ready(&[up, six], OLD, None).unwrap(),
+            "no ipv6 session is established: Mesh_10_0_0_2 (Active)"
+        );
+    }
+
+    #[test]
+    fn five_thousand_names_are_not_listed() {
+        let many: Vec<Session> =
+            (0..5000).map(|n| session(&format!("Mesh_{n}"), State::Active)).collect();
+        let text = bird_ready(&many, FRESH, None).unwrap();
+        assert!(text.len() < 300 && text.ends_with("4995 more"), "{text}");
+    }
+
+    #[test]
+    fn outside_calico_one_neighbour_is_enough_and_none_configured_too() {
+        assert_eq!(own_ready(&[]), None);
+        let (up, down) = (session("a", State::Established), session("b", State::Idle));
+        assert_eq!(own_ready(&[up, down.clone()]), None);
+        assert_eq!(own_ready(&[down]).unwrap(), "no session is established: b (Idle)");
+    }
+}

@@ -1,0 +1,356 @@
+//! Whether every part of the daemon still turns: each is asked, and one that does not answer is
+//! stuck since it was first asked.
+//!
+//! Nothing beats by a clock: an idle daemon that nobody probes is not woken. Sessions are not asked
+//! but looked at: a task that is stuck lets its timers pass.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bgp_proto::types::Time;
+use tokio::sync::Notify;
+use tokio::task::AbortHandle;
+use tokio::time::timeout;
+
+use super::answers::Answers;
+use crate::ctl::rfc3339;
+use crate::datastore::{State, Watcher};
+use crate::engine::Clock;
+use crate::fib::Stage;
+
+/// How late a session's timer may be served.
+const TIMER_LATE_MAX: Duration = Duration::from_secs(10);
+/// How long a current source may say nothing where it is asked every few seconds.
+const SILENCE_MAX: Duration = Duration::from_secs(60);
+/// Stuck sessions that are named; more are counted.
+const SESSIONS_NAMED_MAX: usize = 5;
+
+/// The parts, in the words of metrics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Part {
+    /// The daemon's own loop: configuration, peers coming and going.
+    Daemon,
+    /// The table's thread.
+    Table,
+    /// The kernel's thread: writer and monitor.
+    Fib,
+    /// The tasks of sessions.
+    Sessions,
+    /// What works out configurations from Calico's objects.
+    Plan,
+    /// What follows Calico's objects.
+    Datastore,
+}
+
+impl Part {
+    pub(super) const fn word(self) -> &'static str {
+        match self {
+            Part::Daemon => "daemon",
+            Part::Table => "table",
+            Part::Fib => "fib",
+            Part::Sessions => "sessions",
+            Part::Plan => "plan",
+            Part::Datastore => "datastore",
+        }
+    }
+}
+
+/// A part that does not turn.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Stuck {
+    pub(super) part: Part,
+    /// Which, and what it does not do, in one line.
+    pub(super) text: String,
+}
+
+impl fmt::Display for Stuck {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+/// Comes back with whether the part is there to answer.
+type Answer = Pin<Box<dyn Future<Output = bool> + Send>>;
+
+/// A part under its name; asking it is left to the second.
+type Question = (Part, String, Box<dyn FnOnce() -> Answer + Send>);
+
+/// Questions that were not answered yet. Clones share them.
+#[derive(Clone, Default)]
+pub(super) struct Vitals {
+    unanswered: Arc<Mutex<BTreeMap<String, Asked>>>,
+    /// Told at every answer.
+    answered: Arc<Notify>,
+}
+
+struct Asked {
+    part: Part,
+    since: Time,
+    answerer: Answerer,
+    waiting: AbortHandle,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Answerer {
+    Awaited,
+    /// The thread has ended.
+    Gone,
+}
+
+impl Vitals {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Asked>> {
+        self.unanswered.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Forgets who was asked: the parts are others from here on.
+    pub(super) fn forget(&self) {
+        for (_, asked) in std::mem::take(&mut *self.lock()) {
+            asked.waiting.abort();
+        }
+    }
+
+    /// Asks those of `questions` that owe no answer, and waits until each has answered or owed one
+    /// for `wait`. Returns those that owe one for so long.
+    async fn probe(&self, questions: Vec<Question>, clock: Clock, wait: Duration) -> Vec<Owed> {
+        for (part, name, ask) in questions {
+            self.ask(part, name, ask, clock.now());
+        }
+        loop {
+            let news = self.answered.notified();
+            let now = clock.now();
+            let left = self
+                .lock()
+                .values()
+                .filter(|asked| asked.answerer == Answerer::Awaited)
+                .map(|asked| (asked.since + wait).since(now))
+                .max();
+            match left {
+                Some(left) if left > Duration::ZERO => {
+                    // That it is over is seen above.
+                    let _ = timeout(left, news).await;
+                }
+                _ => break,
+            }
+        }
+        let owed = |(name, asked): (&String, &Asked)| Owed {
+            part: asked.part,
+            name: name.clone(),
+            since: asked.since,
+            answerer: asked.answerer,
+        };
+        self.lock().iter().map(owed).collect()
+    }
+
+    fn ask(&self, part: Part, name: String, ask: impl FnOnce() -> Answer, now: Time) {
+        let mut unanswered = self.lock();
+        if unanswered.contains_key(&name) {
+            return;
+        }
+        let (vitals, own, answer) = (self.clone(), name.clone(), ask());
+        let waiting = tokio::spawn(async move {
+            let is_there = answer.await;
+            let mut unanswered = vitals.lock();
+            match unanswered.get_mut(&own) {
+                Some(asked) if !is_there => asked.answerer = Answerer::Gone,
+                _ => drop(unanswered.remove(&own)),
+            }
+            drop(unanswered);
+            vitals.answered.notify_waiters();
+        });
+        let waiting = waiting.abort_handle();
+        unanswered.insert(name, Asked { part, since: now, answerer: Answerer::Awaited, waiting });
+    }
+}
+
+/// An answer that is owed.
+struct Owed {
+    part: Part,
+    name: String,
+    since: Time,
+    answerer: Answerer,
+}
+
+impl Answers {
+    /// Asks every part and waits for `wait` at most. Returns what is stuck.
+    pub(super) async fn stuck(&self, wait: Duration) -> Vec<Stuck> {
+        let clock = self.table().clock();
+        let owed = self.vitals().probe(self.questions(), clock, wait).await;
+        let mut stuck: Vec<Stuck> = owed.iter().map(|owed| self.describe(owed)).collect();
+        stuck.extend(self.late_sessions());
+        stuck.extend(self.silent_sources());
+        stuck.sort_by_key(|stuck| stuck.part);
+        stuck
+    }
+
+    /// The parts that there are.
+    pub(super) fn parts(&self) -> Vec<Part> {
+        let mut parts = vec![Part::Daemon, Part::Table, Part::Fib, Part::Sessions];
+        if self.node_vitals().is_some() {
+            parts.extend([Part::Plan, Part::Datastore]);
+        }
+        parts
+    }
+
+    fn questions(&self) -> Vec<Question> {
+        let table = self.table().clone();
+        let fib = self.kernel().clone();
+        let own = self.pulse().clone();
+        let mut questions: Vec<Question> = vec![
+            question(Part::Daemon, "daemon", move || own.ask()),
+            question(Part::Fib, "fib", move || fib.ask_pulse()),
+        ];
+        let ask_table =
+            move || -> Answer { Box::pin(async move { table.ask(|_, _| ()).await.is_some() }) };
+        questions.push((Part::Table, "table".to_owned(), Box::new(ask_table)));
+        if let Some(node) = self.node_vitals() {
+            let plan = node.plan;
+            questions.push(question(Part::Plan, "calico plan", move || plan.ask()));
+            for (name, watcher) in node.sources {
+                let pulse = watcher.pulse().clone();
+                questions.push(question(Part::Datastore, &name, move || pulse.ask()));
+            }
+        }
+        questions
+    }
+
+    fn describe(&self, owed: &Owed) -> Stuck {
+        let clock = self.table().clock();
+        let seconds = clock.now().since(owed.since).as_secs();
+        let since = rfc3339(clock.wall(owed.since));
+        let what = match (owed.answerer, owed.part) {
+            (Answerer::Gone, _) => "has ended".to_owned(),
+            (_, Part::Fib) => format!("no answer{}", during(self.kernel().stage())),
+            _ => "no answer".to_owned(),
+        };
+        Stuck {
+            part: owed.part,
+            text: format!("{}: {what} since {since} ({seconds} s)", owed.name),
+        }
+    }
+
+    fn late_sessions(&self) -> Vec<Stuck> {
+        let clock = self.table().clock();
+        let now = clock.now();
+        let mut late: Vec<(Time, Arc<str>)> = Vec::new();
+        for record in self.registry().all() {
+            let due = record.handle.next_deadline();
+            if let Some(due) = due.filter(|due| *due + TIMER_LATE_MAX < now) {
+                late.push((due, Arc::clone(&record.name)));
+            }
+        }
+        late.sort();
+        let text = |(due, name): &(Time, Arc<str>)| {
+            let (since, seconds) = (rfc3339(clock.wall(*due)), now.since(*due).as_secs());
+            format!("session {name}: a timer is due since {since} ({seconds} s)")
+        };
+        let stuck = |text| Stuck { part: Part::Sessions, text };
+        let mut named: Vec<Stuck> =
+            late.iter().take(SESSIONS_NAMED_MAX).map(|late| stuck(text(late))).collect();
+        if late.len() > SESSIONS_NAMED_MAX {
+            named.push(stuck(format!("{} more sessions", late.len() - SESSIONS_NAMED_MAX)));
+        }
+        named
+    }
+
+    /// Sources that say they are current, and have not heard of it for long.
+    fn silent_sources(&self) -> Vec<Stuck> {
+        let (Some(status), Some(node)) = (self.node_status(), self.node_vitals()) else {
+            return Vec::new();
+        };
+        let is_current = |name: &str| {
+            status
+                .sources
+                .iter()
+                .any(|source| source.name == name && matches!(source.state, State::Current { .. }))
+        };
+        let silence = |watcher: &Watcher| watcher.followed().heard.map(|heard| heard.elapsed());
+        node.sources
+            .iter()
+            .filter_map(|(name, watcher)| Some((name, silence(watcher)?)))
+            .filter(|(name, silence)| *silence > SILENCE_MAX && is_current(name))
+            .map(|(name, silence)| Stuck {
+                part: Part::Datastore,
+                text: format!("{name}: nothing heard for {} s", silence.as_secs()),
+            })
+            .collect()
+    }
+}
+
+fn question<F>(part: Part, name: &str, ask: impl FnOnce() -> F + Send + 'static) -> Question
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let ask = move || -> Answer {
+        // Asked here, and not when the answer is first looked for.
+        let answer = ask();
+        Box::pin(async move {
+            answer.await;
+            true
+        })
+    };
+    (part, name.to_owned(), Box::new(ask))
+}
+
+fn during(stage: Stage) -> &'static str {
+    match stage {
+        Stage::Idle => "",
+        Stage::Monitor => " while hearing the kernel's events",
+        Stage::Reading => " while reading the kernel's tables",
+        Stage::Writing => " while writing routes",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::pulse::Pulse;
+
+    use super::*;
+
+    const WAIT: Duration = Duration::from_millis(50);
+
+    fn ask_of(name: &str, pulse: &Pulse) -> Question {
+        let pulse = pulse.clone();
+        question(Part::Datastore, name, move || pulse.ask())
+    }
+
+    #[tokio::test]
+    async fn a_stuck_part_is_named_with_the_moment_of_the_first_question() {
+        let (vitals, clock) = (Vitals::default(), Clock::start());
+        let (alive, dead) = (Pulse::default(), Pulse::default());
+        let own = alive.clone();
+        tokio::spawn(async move { own.answer_always().await });
+        let questions = || vec![ask_of("alive", &alive), ask_of("dead", &dead)];
+        let first = vitals.probe(questions(), clock, WAIT).await;
+        assert_eq!(first.iter().map(|o| o.name.as_str()).collect::<Vec<_>>(), ["dead"]);
+        let asked = dead.question();
+        // Known to be stuck: the second probe waits for the others only, and asks it nothing.
+        let again = vitals.probe(questions(), clock, WAIT).await;
+        assert_eq!(again[0].since, first[0].since);
+        assert_eq!(dead.question(), asked, "questions to a stuck part do not pile up");
+        // It goes on.
+        dead.answer(dead.question());
+        let own = dead.clone();
+        tokio::spawn(async move { own.answer_always().await });
+        tokio::time::sleep(WAIT).await;
+        assert!(vitals.probe(questions(), clock, WAIT).await.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_part_that_has_ended_stays_stuck() {
+        let (vitals, clock) = (Vitals::default(), Clock::start());
+        let gone = || -> Vec<Question> {
+            let ask = || -> Answer { Box::pin(async { false }) };
+            vec![(Part::Table, "table".to_owned(), Box::new(ask))]
+        };
+        for _ in 0..2 {
+            let owed = vitals.probe(gone(), clock, WAIT).await;
+            assert!(owed.len() == 1 && owed[0].answerer == Answerer::Gone);
+        }
+        // Other parts have come in their place.
+        vitals.forget();
+        assert!(vitals.probe(Vec::new(), clock, WAIT).await.is_empty());
+    }
+}

@@ -1,0 +1,172 @@
+//! The kernel's routes, and a Calico node's objects.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::families::Families;
+
+/// The kernel's routes of ours.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FibMetrics {
+    /// In the kernel as wanted.
+    pub installed: u64,
+    /// Not written yet.
+    pub pending: u64,
+    /// Refused by the kernel.
+    pub failed: u64,
+    /// Giving way to somebody else's.
+    pub foreign: u64,
+    /// Route messages sent to the kernel.
+    pub writes: u64,
+    /// Batches of them.
+    pub batches: u64,
+    /// Messages that the kernel refused.
+    pub errors: u64,
+    /// Full readings of the kernel.
+    pub resyncs: u64,
+}
+
+impl FibMetrics {
+    pub(super) fn collect(&self, families: &mut Families) {
+        for (state, count) in [
+            ("installed", self.installed),
+            ("pending", self.pending),
+            ("failed", self.failed),
+            ("foreign", self.foreign),
+        ] {
+            families.gauge(
+                "margay_fib_routes",
+                "Our routes by what the kernel did with them: installed; pending, not written yet; \
+                 failed, refused and tried again; foreign, giving way to somebody else's route with \
+                 the same prefix and metric.",
+                &[("state", state)],
+                count,
+            );
+        }
+        for (name, help, count) in [
+            ("margay_fib_writes_total", "Route messages sent to the kernel.", self.writes),
+            ("margay_fib_batches_total", "Batches of route messages.", self.batches),
+            ("margay_fib_errors_total", "Route messages that the kernel refused.", self.errors),
+            (
+                "margay_fib_resyncs_total",
+                "Full readings of the kernel's routes: at the start, and after events were lost.",
+                self.resyncs,
+            ),
+        ] {
+            families.counter(name, help, &[], count);
+        }
+    }
+}
+
+/// What is known about a Calico node's objects.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct CalicoMetrics {
+    /// Whether a plan is in force.
+    pub in_force: bool,
+    /// Problems by kind of object.
+    pub problems: BTreeMap<String, u64>,
+    /// Where objects come from.
+    pub sources: Vec<SourceMetrics>,
+    /// Plans worked out.
+    pub plans: u64,
+    /// Time that this took in all.
+    pub planning: Duration,
+}
+
+/// Where objects come from.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct SourceMetrics {
+    /// In a few words, without secrets.
+    pub name: String,
+    /// Whether what is known of it is current.
+    pub current: bool,
+    /// For how long it has been away.
+    pub away: Duration,
+    /// How long ago it last said anything, where that is known.
+    pub silence: Option<Duration>,
+    /// The newest revision that it spoke of, where it counts them.
+    pub revision: Option<i64>,
+    /// How many revisions further that is than what was taken in.
+    pub lag: Option<u64>,
+}
+
+impl CalicoMetrics {
+    pub(super) fn collect(&self, families: &mut Families) {
+        families.gauge(
+            "margay_calico_in_force",
+            "Whether a plan that follows from Calico's objects is in force.",
+            &[],
+            u64::from(self.in_force),
+        );
+        families.gauge(
+            "margay_calico_problems",
+            "Objects, or parts of them, that cannot be used: margay show status names them.",
+            &[],
+            self.problems.values().sum(),
+        );
+        for (kind, count) in &self.problems {
+            families.gauge(
+                "margay_calico_kind_problems",
+                "Objects, or parts of them, that cannot be used, by kind.",
+                &[("kind", kind)],
+                *count,
+            );
+        }
+        self.sources.iter().for_each(|source| source.collect(families));
+        families.counter(
+            "margay_calico_plans_total",
+            "Plans worked out from Calico's objects.",
+            &[],
+            self.plans,
+        );
+        families.fraction_counter(
+            "margay_calico_planning_seconds_total",
+            "Time that working plans out took.",
+            &[],
+            self.planning.as_secs_f64(),
+        );
+    }
+}
+
+impl SourceMetrics {
+    fn collect(&self, families: &mut Families) {
+        let labels = [("source", self.name.as_str())];
+        families.gauge(
+            "margay_calico_source_current",
+            "Whether what is known of a source is current. 0: it cannot be read, and what is known \
+             stays in force.",
+            &labels,
+            u64::from(self.current),
+        );
+        families.fraction(
+            "margay_calico_source_away_seconds",
+            "For how long a source has not been read; 0 while it is.",
+            &labels,
+            self.away.as_secs_f64(),
+        );
+        if let Some(silence) = self.silence {
+            families.fraction(
+                "margay_calico_source_silence_seconds",
+                "Time since a source last said anything. etcd is asked after 5 s without news.",
+                &labels,
+                silence.as_secs_f64(),
+            );
+        }
+        if let Some(revision) = self.revision {
+            families.fraction(
+                "margay_calico_source_revision",
+                "The newest revision that a source spoke of.",
+                &labels,
+                revision as f64,
+            );
+        }
+        if let Some(lag) = self.lag {
+            families.gauge(
+                "margay_calico_source_revision_lag",
+                "Revisions that a source spoke of and that were not taken in yet.",
+                &labels,
+                lag,
+            );
+        }
+    }
+}

@@ -1,0 +1,383 @@
+//! Sessions: all together by state and kind, and chosen ones each for itself.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use bgp_proto::session::{Origin, State, Stats};
+use bgp_proto::table::PeerCounts;
+use bgp_proto::types::{Asn, Family};
+use bgp_proto::wire::Code;
+
+use super::families::{Families, Labels};
+
+const STATES: [(State, &str); 6] = [
+    (State::Idle, "Idle"),
+    (State::Connect, "Connect"),
+    (State::Active, "Active"),
+    (State::OpenSent, "OpenSent"),
+    (State::OpenConfirm, "OpenConfirm"),
+    (State::Established, "Established"),
+];
+
+/// All sessions together. Counters include those of peers that are gone.
+#[derive(Clone, Debug, Default)]
+pub struct SessionMetrics {
+    /// How many of a kind are in a state. Kinds without peers may be left out.
+    pub states: BTreeMap<(&'static str, State), u64>,
+    /// What went over their connections.
+    pub traffic: Traffic,
+    /// How many ended for a reason, for every reason.
+    pub ends: Vec<(&'static str, u64)>,
+    /// Prefixes by kind and family.
+    pub prefixes: BTreeMap<(&'static str, Family), PrefixCounts>,
+    /// Peers that have reached the share of a prefix limit that is warned about.
+    pub near_prefix_limit: u64,
+}
+
+/// Prefixes (paths, with ADD-PATH) at present.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PrefixCounts {
+    /// Received and held.
+    pub received: u64,
+    /// Of these, accepted.
+    pub accepted: u64,
+    /// Told.
+    pub advertised: u64,
+}
+
+impl PrefixCounts {
+    /// Those of a peer in one family.
+    pub fn of(counts: &PeerCounts, family: Family) -> Self {
+        PrefixCounts {
+            received: counts.received[family].into(),
+            accepted: counts.accepted[family].into(),
+            advertised: counts.advertised[family].into(),
+        }
+    }
+
+    /// Adds those of a further peer.
+    pub fn add(&mut self, other: PrefixCounts) {
+        self.received += other.received;
+        self.accepted += other.accepted;
+        self.advertised += other.advertised;
+    }
+}
+
+/// What went over a connection, or all.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// What the session counts.
+    pub stats: Stats,
+    /// UPDATEs written.
+    pub updates_sent: u64,
+    /// Octets written.
+    pub octets_sent: u64,
+}
+
+impl Traffic {
+    /// Adds that of a further peer.
+    pub fn add(&mut self, other: &Traffic) {
+        let (all, more) = (&mut self.stats, &other.stats);
+        for (all, more) in [
+            (&mut all.updates_received, more.updates_received),
+            (&mut all.keepalives_received, more.keepalives_received),
+            (&mut all.keepalives_sent, more.keepalives_sent),
+            (&mut all.notifications_received, more.notifications_received),
+            (&mut all.notifications_sent, more.notifications_sent),
+            (&mut all.refreshes_received, more.refreshes_received),
+            (&mut all.refreshes_sent, more.refreshes_sent),
+            (&mut all.treated_as_withdraw, more.treated_as_withdraw),
+            (&mut all.attributes_discarded, more.attributes_discarded),
+            (&mut all.octets_received, more.octets_received),
+            (&mut all.established_transitions, more.established_transitions),
+            (&mut all.connect_failures, more.connect_failures),
+            (&mut self.updates_sent, other.updates_sent),
+            (&mut self.octets_sent, other.octets_sent),
+        ] {
+            *all += more;
+        }
+    }
+
+    fn messages(&self) -> [(&'static str, &'static str, u64); 8] {
+        let stats = &self.stats;
+        [
+            ("received", "update", stats.updates_received),
+            ("sent", "update", self.updates_sent),
+            ("received", "keepalive", stats.keepalives_received),
+            ("sent", "keepalive", stats.keepalives_sent),
+            ("received", "notification", stats.notifications_received),
+            ("sent", "notification", stats.notifications_sent),
+            ("received", "route-refresh", stats.refreshes_received),
+            ("sent", "route-refresh", stats.refreshes_sent),
+        ]
+    }
+}
+
+impl SessionMetrics {
+    pub(super) fn collect(&self, families: &mut Families) {
+        self.collect_states(families);
+        for (reason, count) in &self.ends {
+            families.counter(
+                "margay_session_ends_total",
+                "Established sessions that ended, by reason. \"received-…\": the peer's \
+                 NOTIFICATION ended it. \"connection-lost\": TCP failed or was closed without one.",
+                &[("reason", reason)],
+                *count,
+            );
+        }
+        for ((kind, family), prefixes) in &self.prefixes {
+            let family = family.to_string();
+            let labels = [("kind", *kind), ("family", family.as_str())];
+            collect_prefixes(
+                [
+                    "margay_prefixes_received",
+                    "margay_prefixes_accepted",
+                    "margay_prefixes_advertised",
+                ],
+                &labels,
+                prefixes,
+                families,
+            );
+        }
+        families.gauge(
+            "margay_peers_near_prefix_limit",
+            "Peers that hold at least the share of prefixes-max that is warned about \
+             (prefixes-warning-percent).",
+            &[],
+            self.near_prefix_limit,
+        );
+        for (direction, kind, count) in self.traffic.messages() {
+            families.counter(
+                "margay_messages_total",
+                "BGP messages of all sessions by direction and type.",
+                &[("direction", direction), ("type", kind)],
+                count,
+            );
+        }
+        self.collect_traffic(families);
+    }
+
+    fn collect_states(&self, families: &mut Families) {
+        let mut kinds: Vec<&str> = self.states.keys().map(|(kind, _)| *kind).collect();
+        kinds.dedup();
+        for kind in kinds {
+            for (state, name) in STATES {
+                let count = self.states.get(&(kind, state)).copied().unwrap_or_default();
+                families.gauge(
+                    "margay_peers",
+                    "Peers by kind of session and FSM state. Kinds: mesh, global, node and \
+                     local-workload on a Calico node; else internal, external, and dynamic for \
+                     those accepted from a range.",
+                    &[("kind", kind), ("state", name)],
+                    count,
+                );
+            }
+        }
+    }
+
+    fn collect_traffic(&self, families: &mut Families) {
+        let Traffic { stats, octets_sent, .. } = &self.traffic;
+        for (name, help, count) in [
+            (
+                "margay_received_bytes_total",
+                "Octets of BGP messages received from all peers.",
+                stats.octets_received,
+            ),
+            (
+                "margay_sent_bytes_total",
+                "Octets of BGP messages written to all peers.",
+                *octets_sent,
+            ),
+            (
+                "margay_treated_as_withdraw_total",
+                "Received UPDATEs with a fault that withdraws their routes (RFC 7606).",
+                stats.treated_as_withdraw,
+            ),
+            (
+                "margay_attributes_discarded_total",
+                "Received attributes that were discarded for a fault (RFC 7606).",
+                stats.attributes_discarded,
+            ),
+            (
+                "margay_sessions_established_total",
+                "Sessions that were established.",
+                stats.established_transitions,
+            ),
+            (
+                "margay_connect_failures_total",
+                "Attempts to connect to a peer that failed.",
+                stats.connect_failures,
+            ),
+        ] {
+            families.counter(name, help, &[], count);
+        }
+    }
+}
+
+fn collect_prefixes(
+    [received, accepted, advertised]: [&'static str; 3],
+    labels: Labels<'_>,
+    counts: &PrefixCounts,
+    families: &mut Families,
+) {
+    for (name, help, count) in [
+        (received, "Prefixes received and held, refused ones included.", counts.received),
+        (accepted, "Prefixes received and accepted by the import policy.", counts.accepted),
+        (advertised, "Prefixes that peers are told at present.", counts.advertised),
+    ] {
+        families.gauge(name, help, labels, count);
+    }
+}
+
+/// One peer.
+#[derive(Clone, Debug)]
+pub struct PeerMetrics {
+    /// Its name.
+    pub name: String,
+    /// Its address.
+    pub address: IpAddr,
+    /// Its AS.
+    pub remote_asn: Asn,
+    /// The kind of session.
+    pub kind: &'static str,
+    /// FSM state.
+    pub state: State,
+    /// Seconds since it was entered.
+    pub state_seconds: u64,
+    /// What went over its connections.
+    pub traffic: Traffic,
+    /// Prefix counters; `None` if the table does not answer.
+    pub counts: Option<PeerCounts>,
+    /// Its prefix limit per family.
+    pub prefixes_max: Option<u32>,
+    /// Direction and code of the last failure.
+    pub last_error: Option<(Origin, Option<Code>)>,
+}
+
+impl PeerMetrics {
+    pub(super) fn collect(&self, families: &mut Families) {
+        let name = [("peer", self.name.as_str())];
+        let (address, asn) = (self.address.to_string(), self.remote_asn.to_string());
+        families.gauge(
+            "margay_peer_up",
+            "Whether the session is established.",
+            &[name[0], ("address", &address), ("remote_asn", &asn), ("kind", self.kind)],
+            u64::from(self.state == State::Established),
+        );
+        families.gauge(
+            "margay_peer_state",
+            "FSM state: 0 Idle, 1 Connect, 2 Active, 3 OpenSent, 4 OpenConfirm, 5 Established.",
+            &name,
+            STATES.iter().position(|(s, _)| *s == self.state).unwrap_or_default() as u64,
+        );
+        families.gauge(
+            "margay_peer_state_seconds",
+            "Seconds since the FSM state was entered.",
+            &name,
+            self.state_seconds,
+        );
+        if let Some((origin, code)) = &self.last_error {
+            self.collect_last_error(*origin, *code, families);
+        }
+        if let Some(max) = self.prefixes_max {
+            families.gauge(
+                "margay_peer_prefixes_max",
+                "The peer's prefix limit per family (prefixes-max).",
+                &name,
+                max.into(),
+            );
+        }
+        if let Some(counts) = &self.counts {
+            self.collect_routes(counts, families);
+        }
+        self.collect_traffic(families);
+    }
+
+    fn collect_last_error(&self, origin: Origin, code: Option<Code>, families: &mut Families) {
+        let direction = match origin {
+            Origin::Sent => "sent",
+            Origin::Received => "received",
+            Origin::Local => "local",
+        };
+        let text = |n: Option<u8>| n.map(|n| n.to_string()).unwrap_or_default();
+        let (code, subcode) = (text(code.map(|c| c.code)), text(code.map(|c| c.subcode)));
+        families.gauge(
+            "margay_peer_last_error_info",
+            "1, with the NOTIFICATION code of the last failure.",
+            &[
+                ("peer", &self.name),
+                ("direction", direction),
+                ("code", &code),
+                ("subcode", &subcode),
+            ],
+            1,
+        );
+    }
+
+    fn collect_routes(&self, counts: &PeerCounts, families: &mut Families) {
+        for family in Family::ALL {
+            let label = family.to_string();
+            let labels = [("peer", self.name.as_str()), ("family", label.as_str())];
+            collect_prefixes(
+                [
+                    "margay_peer_prefixes_received",
+                    "margay_peer_prefixes_accepted",
+                    "margay_peer_prefixes_advertised",
+                ],
+                &labels,
+                &PrefixCounts::of(counts, family),
+                families,
+            );
+            families.counter(
+                "margay_peer_route_changes_total",
+                "Announcements and withdrawals by the peer that changed something, refused \
+                 announcements included.",
+                &labels,
+                counts.imports[family].changes(),
+            );
+        }
+    }
+
+    fn collect_traffic(&self, families: &mut Families) {
+        let peer = ("peer", self.name.as_str());
+        for (direction, kind, count) in self.traffic.messages() {
+            families.counter(
+                "margay_peer_messages_total",
+                "BGP messages by direction and type.",
+                &[peer, ("direction", direction), ("type", kind)],
+                count,
+            );
+        }
+        let Traffic { stats, octets_sent, .. } = &self.traffic;
+        for (name, help, count) in [
+            (
+                "margay_peer_received_bytes_total",
+                "Octets received from the peer.",
+                stats.octets_received,
+            ),
+            ("margay_peer_sent_bytes_total", "Octets written to the peer.", *octets_sent),
+            (
+                "margay_peer_treated_as_withdraw_total",
+                "UPDATEs treated as withdraw (RFC 7606).",
+                stats.treated_as_withdraw,
+            ),
+            (
+                "margay_peer_attributes_discarded_total",
+                "Attributes discarded (RFC 7606).",
+                stats.attributes_discarded,
+            ),
+            (
+                "margay_peer_established_total",
+                "Sessions that were established.",
+                stats.established_transitions,
+            ),
+            (
+                "margay_peer_connect_failures_total",
+                "Failed attempts to connect.",
+                stats.connect_failures,
+            ),
+        ] {
+            families.counter(name, help, &[peer], count);
+        }
+    }
+}

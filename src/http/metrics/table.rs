@@ -1,0 +1,197 @@
+//! The table: sizes, memory, what import did, update groups.
+
+use bgp_proto::table::{ImportCounts, Memory, Refused, RefusedBy, Totals, Unusable};
+use bgp_proto::types::{Family, FamilyMap};
+
+use super::families::Families;
+
+/// Groups with metrics of their own; the others are part of `margay_groups` only. Who makes the
+/// snapshot chooses the largest.
+pub const GROUPS_MAX: usize = 100;
+
+/// The table.
+#[derive(Clone, Debug, Default)]
+pub struct TableMetrics {
+    /// Sizes.
+    pub totals: Totals,
+    /// Octets held.
+    pub memory: Memory,
+    /// Octets that may be held.
+    pub memory_max: Option<u64>,
+    /// Octets of received routes that wait to be applied.
+    pub waiting_octets: u64,
+    /// What became of what peers announced and withdrew.
+    pub imports: FamilyMap<ImportCounts>,
+    /// What refused routes.
+    pub refused: Vec<Refused>,
+    /// Update groups, at most [`GROUPS_MAX`].
+    pub groups: Vec<GroupMetrics>,
+}
+
+/// One update group.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct GroupMetrics {
+    /// Its number.
+    pub id: u32,
+    /// Its family.
+    pub family: Option<Family>,
+    /// Its members.
+    pub members: u64,
+    /// Prefixes that it advertises.
+    pub prefixes: u64,
+    /// Octets in its log.
+    pub log_octets: u64,
+    /// Members that fell off its log.
+    pub evictions: u64,
+}
+
+impl TableMetrics {
+    pub(super) fn collect(&self, families: &mut Families) {
+        self.collect_sizes(families);
+        self.collect_memory(families);
+        for family in Family::ALL {
+            self.collect_imports(family, families);
+        }
+        for refused in &self.refused {
+            collect_refused(refused, families);
+        }
+        for group in &self.groups {
+            group.collect(families);
+        }
+    }
+
+    fn collect_sizes(&self, families: &mut Families) {
+        let totals = &self.totals;
+        for family in Family::ALL {
+            let label = family.to_string();
+            let labels = [("family", label.as_str())];
+            families.gauge(
+                "margay_destinations",
+                "Destinations in the table.",
+                &labels,
+                totals.destinations[family].into(),
+            );
+            families.gauge(
+                "margay_paths",
+                "Paths in the table.",
+                &labels,
+                totals.paths[family].into(),
+            );
+        }
+        let attribute_sets = totals.attribute_sets.into();
+        families.gauge("margay_attribute_sets", "Distinct attribute sets.", &[], attribute_sets);
+        families.gauge("margay_next_hops", "Distinct next hops.", &[], totals.next_hops.into());
+        families.gauge("margay_groups", "Update groups.", &[], totals.groups.into());
+    }
+
+    fn collect_memory(&self, families: &mut Families) {
+        let Memory { destinations, paths, attributes, advertised, logs } = self.memory;
+        for (part, octets) in [
+            ("destinations", destinations),
+            ("paths", paths),
+            ("attributes", attributes),
+            ("advertised", advertised),
+            ("logs", logs),
+        ] {
+            families.gauge(
+                "margay_memory_bytes",
+                "Octets that routes hold, by part: destinations, paths, attribute sets, what groups \
+                 remember of what they told, encoded messages that members have not read. \
+                 process_resident_memory_bytes is what the system gave for all of it.",
+                &[("part", part)],
+                octets,
+            );
+        }
+        if let Some(max) = self.memory_max {
+            families.gauge(
+                "margay_memory_limit_bytes",
+                "Octets that routes may hold; beyond it neighbours are closed (bgp.memory-max).",
+                &[],
+                max,
+            );
+        }
+        families.gauge(
+            "margay_table_waiting_bytes",
+            "Octets of received routes that wait for the table. At 32 MiB no peer is read from.",
+            &[],
+            self.waiting_octets,
+        );
+    }
+
+    fn collect_imports(&self, family: Family, families: &mut Families) {
+        let label = family.to_string();
+        let counts = &self.imports[family];
+        for (result, count) in [
+            ("accepted", counts.accepted),
+            ("unchanged", counts.unchanged),
+            ("rejected", counts.filtered),
+            ("looped", counts.looped),
+            ("over-limit", counts.over_limit),
+        ] {
+            families.counter(
+                "margay_import_routes_total",
+                "Routes that peers announced, by what became of them: accepted; unchanged, the same \
+                 as before; rejected by policy; looped, or leaked; beyond the prefix limit.",
+                &[("family", &label), ("result", result)],
+                count,
+            );
+        }
+        families.counter(
+            "margay_import_withdrawals_total",
+            "Routes that peers withdrew, unknown ones included.",
+            &[("family", &label)],
+            counts.withdrawn + counts.withdrawn_unknown,
+        );
+    }
+}
+
+fn collect_refused(refused: &Refused, families: &mut Families) {
+    let (reason, policy, rule) = match &refused.by {
+        RefusedBy::Check(Unusable::AsLoop) => ("as-loop", "", String::new()),
+        RefusedBy::Check(Unusable::OriginatorLoop) => ("originator-loop", "", String::new()),
+        RefusedBy::Check(Unusable::ClusterLoop) => ("cluster-loop", "", String::new()),
+        RefusedBy::Check(_) => ("route-leak", "", String::new()),
+        RefusedBy::PrefixLimit => ("prefix-limit", "", String::new()),
+        RefusedBy::Rule { policy, number: None, .. } => ("policy", &**policy, "default".to_owned()),
+        RefusedBy::Rule { policy, number: Some(number), name } => {
+            ("policy", &**policy, format!("{number} {name}").trim_end().to_owned())
+        }
+        RefusedBy::OtherRules => ("policy", "", "other".to_owned()),
+    };
+    for family in Family::ALL {
+        families.counter(
+            "margay_import_rejected_routes_total",
+            "Routes that import refused, by what refused them: a check, or a policy's rule with its \
+             number and name, as margay explain shows it.",
+            &[
+                ("family", &family.to_string()),
+                ("reason", reason),
+                ("policy", policy),
+                ("rule", &rule),
+            ],
+            refused.routes[family],
+        );
+    }
+}
+
+impl GroupMetrics {
+    fn collect(&self, families: &mut Families) {
+        let id = self.id.to_string();
+        let family = self.family.map(|family| family.to_string()).unwrap_or_default();
+        let labels = [("group", id.as_str()), ("family", family.as_str())];
+        for (name, help, value) in [
+            ("margay_group_members", "Peers in the update group.", self.members),
+            ("margay_group_prefixes", "Prefixes that the group advertises.", self.prefixes),
+            ("margay_group_log_bytes", "Octets in the group's log.", self.log_octets),
+        ] {
+            families.gauge(name, help, &labels, value);
+        }
+        families.counter(
+            "margay_group_evictions_total",
+            "Members that fell off the group's log because they read too slowly; they get the \
+             state as it is then.",
+            &labels,
+            self.evictions,
+        );
+    }
+}

@@ -1,0 +1,162 @@
+//! What all sessions together did: why they ended, and how long writing took.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bgp_proto::session::Close;
+use bgp_proto::wire::Code;
+use prometheus::core::Collector;
+use prometheus::proto::MetricFamily;
+use prometheus::{Histogram, HistogramOpts};
+
+/// Upper bounds in seconds. Writing never waits: what is slow is the machine.
+const BUCKETS: [f64; 8] = [0.000_02, 0.000_1, 0.000_5, 0.002_5, 0.01, 0.05, 0.25, 1.0];
+
+/// Why established sessions end, in the words of metrics. A bounded set, whatever peers send.
+const REASONS: [&str; 20] = [
+    "admin-shutdown",
+    "admin-reset",
+    "deconfigured",
+    "configuration-change",
+    "prefix-limit",
+    "out-of-resources",
+    "graceful-stop",
+    "collision",
+    "replaced",
+    "rejected",
+    "hold-timer",
+    "send-hold-timer",
+    "protocol-error",
+    "received-admin-shutdown",
+    "received-prefix-limit",
+    "received-hold-timer",
+    "received-cease",
+    "received-error",
+    "connection-lost",
+    "received-deconfigured",
+];
+
+/// RFC 4271 §4.5: the code of Cease, and of the hold timer.
+const CEASE: u8 = 6;
+const HOLD_TIMER: u8 = 4;
+
+/// The one map from the end of a session to its word.
+fn reason(close: &Close) -> &'static str {
+    match close {
+        Close::Shutdown { .. } => "admin-shutdown",
+        Close::Reset { .. } => "admin-reset",
+        Close::Deconfigured => "deconfigured",
+        Close::ConfigurationChange => "configuration-change",
+        Close::PrefixLimit { .. } => "prefix-limit",
+        Close::OutOfResources => "out-of-resources",
+        Close::GracefulStop => "graceful-stop",
+        Close::Collision => "collision",
+        Close::Replaced => "replaced",
+        Close::Rejected => "rejected",
+        Close::HoldTimerExpired => "hold-timer",
+        Close::SendHoldTimerExpired => "send-hold-timer",
+        Close::Protocol(_) => "protocol-error",
+        Close::Received(notification) => received(notification.code),
+        Close::Transport { .. } => "connection-lost",
+    }
+}
+
+fn received(code: Code) -> &'static str {
+    match code {
+        Code::ADMINISTRATIVE_SHUTDOWN => "received-admin-shutdown",
+        Code::MAXIMUM_PREFIXES => "received-prefix-limit",
+        Code::PEER_DECONFIGURED => "received-deconfigured",
+        Code { code: CEASE, .. } => "received-cease",
+        Code { code: HOLD_TIMER, .. } => "received-hold-timer",
+        _ => "received-error",
+    }
+}
+
+/// Counters of all sessions. Clones share them.
+#[derive(Clone)]
+pub struct Tally {
+    ends: Arc<[AtomicU64; REASONS.len()]>,
+    flush: Histogram,
+}
+
+impl Default for Tally {
+    fn default() -> Self {
+        let options = HistogramOpts::new(
+            "margay_flush_duration_seconds",
+            "Time that one write of what waited for a peer took: system calls, without waiting for \
+             the peer. Turns in which nothing was written are not counted.",
+        );
+        let flush = Histogram::with_opts(options.buckets(BUCKETS.to_vec()))
+            .expect("the name and the ascending buckets are constants");
+        Tally { ends: Arc::new([const { AtomicU64::new(0) }; REASONS.len()]), flush }
+    }
+}
+
+impl Tally {
+    pub(super) fn session_ended(&self, close: &Close) {
+        let word = reason(close);
+        let counter = REASONS.iter().zip(&*self.ends).find(|(known, _)| **known == word);
+        if let Some((_, counter)) = counter {
+            counter.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    pub(super) fn flushed(&self, took: Duration) {
+        self.flush.observe(took.as_secs_f64());
+    }
+
+    /// Established sessions that ended, by reason: every reason, those without any included.
+    pub fn ends(&self) -> Vec<(&'static str, u64)> {
+        let counts = self.ends.iter().map(|count| count.load(Ordering::Relaxed));
+        REASONS.into_iter().zip(counts).collect()
+    }
+
+    /// The histogram as it is.
+    pub fn collect(&self) -> Vec<MetricFamily> {
+        self.flush.collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bgp_proto::types::Family;
+    use bgp_proto::wire::Notification;
+
+    use super::*;
+
+    /// Every reason that a session can end for has a counter, and another one than the others.
+    #[test]
+    fn every_end_is_counted_under_its_own_reason() {
+        let received = |code, subcode| Close::Received(Notification::new(Code { code, subcode }));
+        let closes = [
+            Close::Shutdown { text: String::new() },
+            Close::Reset { text: String::new() },
+            Close::Deconfigured,
+            Close::ConfigurationChange,
+            Close::PrefixLimit { family: Family::Ipv4, bound: 1 },
+            Close::OutOfResources,
+            Close::GracefulStop,
+            Close::Collision,
+            Close::Replaced,
+            Close::Rejected,
+            Close::HoldTimerExpired,
+            Close::SendHoldTimerExpired,
+            Close::Protocol(Notification::new(Code { code: 3, subcode: 1 })),
+            received(6, 2),
+            received(6, 1),
+            received(6, 3),
+            received(6, 7),
+            received(4, 0),
+            received(3, 1),
+            Close::Transport { text: "connection reset".into() },
+        ];
+        let tally = Tally::default();
+        closes.iter().for_each(|close| tally.session_ended(close));
+        let ends = tally.ends();
+        assert_eq!(ends.len(), closes.len());
+        for (reason, count) in ends {
+            assert_eq!(count, 1, "{reason}");
+        }
+    }
+}

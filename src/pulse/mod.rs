@@ -1,0 +1,108 @@
+//! How a part of the daemon proves that it still turns: it is asked, and answers at its next turn.
+//!
+//! Nobody beats by a clock: a part that is not asked is not woken. Questions are counted, not
+//! queued, so that a part that never answers costs nothing more, however often it is asked.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tokio::sync::{Notify, watch};
+
+/// One part's pulse. Clones share it.
+#[derive(Clone, Debug)]
+pub struct Pulse(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    asked: AtomicU64,
+    answered: watch::Sender<u64>,
+    woken: Notify,
+}
+
+/// What a part was asked, up to a moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Question(u64);
+
+impl Default for Pulse {
+    fn default() -> Self {
+        let (answered, _) = watch::channel(0);
+        Pulse(Arc::new(Shared { asked: AtomicU64::new(0), answered, woken: Notify::new() }))
+    }
+}
+
+impl Pulse {
+    /// Asks at once; the future comes back when the part has answered, whenever that is.
+    pub fn ask(&self) -> impl Future<Output = ()> + Send + use<> {
+        let number = self.0.asked.fetch_add(1, Ordering::AcqRel) + 1;
+        let mut answered = self.0.answered.subscribe();
+        let shared = Arc::clone(&self.0);
+        shared.woken.notify_one();
+        async move {
+            // The sender is in `shared`, which is held until here.
+            let _ = answered.wait_for(|answered| *answered >= number).await;
+            drop(shared);
+        }
+    }
+
+    /// For the part: waits until it is asked.
+    pub async fn asked(&self) {
+        self.0.woken.notified().await;
+    }
+
+    /// For the part: what it was asked, to be taken when its turn begins.
+    pub fn question(&self) -> Question {
+        Question(self.0.asked.load(Ordering::Acquire))
+    }
+
+    /// For the part: its turn is over.
+    pub fn answer(&self, question: Question) {
+        self.0.answered.send_if_modified(|answered| {
+            let is_news = *answered < question.0;
+            *answered = question.0.max(*answered);
+            is_news
+        });
+    }
+
+    /// For a part whose whole turn is a poll of its task: answers for as long as the task is polled.
+    pub async fn answer_always(&self) {
+        loop {
+            self.asked().await;
+            self.answer(self.question());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn an_answer_counts_for_what_was_asked_before_the_turn() {
+        let pulse = Pulse::default();
+        let first = pulse.ask();
+        let question = pulse.question();
+        let second = pulse.ask();
+        pulse.answer(question);
+        first.now_or_never().expect("asked before the turn began");
+        assert!(second.now_or_never().is_none(), "asked while it was under way");
+        pulse.answer(pulse.question());
+        // An older answer that comes late takes nothing back.
+        pulse.answer(question);
+        let third = pulse.ask();
+        assert!(third.now_or_never().is_none());
+    }
+
+    #[tokio::test]
+    async fn a_task_answers_while_it_is_polled() {
+        let pulse = Pulse::default();
+        let own = pulse.clone();
+        let task = tokio::spawn(async move { own.answer_always().await });
+        pulse.ask().await;
+        pulse.ask().await;
+        task.abort();
+        let _ = task.await;
+        assert!(pulse.ask().now_or_never().is_none());
+    }
+}
