@@ -15,7 +15,7 @@ use bgp_proto::table::{AddPathSend, NextHopMode, PeerRoutes, TableConfig};
 use bgp_proto::types::{ClusterId, Family, FibKind, Prefix, RouterId};
 use bgp_proto::wire::{AddPathMode, Origin};
 
-use super::plan::{FamilyPlan, NextHop, Plan, PlannedSession, Session, StaticKind};
+use super::plan::{FamilyPlan, NextHop, Plan, PlannedSession, Problem, Session, StaticKind};
 use crate::config::{
     BgpConfig, Config, FibSettings, HostRoute, HostSettings, Originate, PeerEntry, Redistribute,
     RedistributeFrom,
@@ -40,6 +40,8 @@ pub struct Converter {
     entries: BTreeMap<Arc<str>, (PlannedSession, RouterId, PeerEntry)>,
     /// Import policies of the plan, and as the daemon runs them.
     imports: Vec<(Arc<Policy>, Arc<Policy>)>,
+    /// See [`Converter::problems`].
+    problems: Vec<Problem>,
 }
 
 impl Converter {
@@ -89,21 +91,34 @@ impl Converter {
         })
     }
 
+    /// Sessions of the last plan that do not run: another one with the same address, on another
+    /// port, does. Differs from BIRD: it has both, and tells who connects to it by the address alone.
+    pub fn problems(&self) -> &[Problem] {
+        &self.problems
+    }
+
     /// One peer for each neighbour address: of sessions that share one the first by name.
     fn peers<'a>(
         &mut self,
         sessions: impl Iterator<Item = &'a PlannedSession>,
         identity: &LocalIdentity,
     ) -> Vec<PeerEntry> {
-        let mut addresses = BTreeSet::new();
+        let mut addresses: BTreeMap<IpAddr, &Arc<str>> = BTreeMap::new();
+        self.problems.clear();
         let mut names = BTreeSet::new();
         let mut peers = Vec::new();
         let imports = std::mem::take(&mut self.imports);
         for planned in sessions {
-            if planned.shadowed_by.is_some() || !addresses.insert(planned.session.neighbor) {
+            if planned.shadowed_by.is_some() {
                 continue;
             }
             let name = &planned.session.name;
+            if let Some(holder) = addresses.get(&planned.session.neighbor) {
+                let text = format!("does not run: {holder} has the same address");
+                self.problems.push(Problem::new(format!("session/{name}"), text));
+                continue;
+            }
+            addresses.insert(planned.session.neighbor, name);
             names.insert(Arc::clone(name));
             let import = self.import(&planned.import, &imports);
             let known = self.entries.get(name).filter(|(before, router_id, _)| {
@@ -185,7 +200,7 @@ fn peer_entry(
         import,
         export: Arc::clone(&planned.export),
         next_hop: match session.next_hop {
-            NextHop::Auto => NextHopMode::Auto,
+            NextHop::Auto => NextHopMode::ThirdParty,
             NextHop::SelfAddress => NextHopMode::SelfAddress,
             NextHop::Keep => NextHopMode::Keep,
         },

@@ -35,6 +35,7 @@ pub(super) struct PeerEntries {
 /// A remote end, worked out.
 #[derive(Clone, Debug)]
 pub(super) struct Neighbor {
+    pub(super) scope: Scope,
     pub(super) addr: IpAddr,
     /// Entries with the same address and port compete.
     pub(super) port: u16,
@@ -301,6 +302,7 @@ fn push(
         .filter(|m| m.addr != entry.addr)
         .map(|_| Arc::new(peer_session(cx, entry, asn, problems)));
     list.push(Neighbor {
+        scope: entry.scope,
         addr: entry.addr,
         port: if entry.port == 0 { BGP_PORT } else { entry.port },
         session,

@@ -98,9 +98,8 @@ impl Parts {
         cx: &Effective<'_>,
         filters: &[String],
         session: Session,
-        problems: &mut Vec<Problem>,
     ) -> Policy {
-        let mut list = filter_rules(cx, filters, Direction::Import, session, problems);
+        let mut list = filter_rules(cx, filters, Direction::Import, session);
         list.push(next(
             "elevated routes win over local ones",
             vec![Match::HasLocalPref, Match::LocalPref(self.elevated_from()..=u32::MAX)],
@@ -115,7 +114,6 @@ impl Parts {
         cx: &Effective<'_>,
         filters: &[String],
         session: Session,
-        problems: &mut Vec<Problem>,
     ) -> Policy {
         let learned = || vec![Match::Source(vec![Source::Bgp]), Match::HasLocalPref];
         let ours = || Match::Any(learned().into_iter().map(|m| Match::Not(Box::new(m))).collect());
@@ -128,7 +126,7 @@ impl Parts {
             ),
             next("LOCAL_PREF from metric", vec![ours()], vec![Change::LocalPrefFromMetric]),
         ];
-        list.extend(filter_rules(cx, filters, Direction::Export, session, problems));
+        list.extend(filter_rules(cx, filters, Direction::Export, session));
         self.push_export_rules(session.peer_type, &mut list);
         policy("calico export", list, Decision::Reject)
     }
@@ -263,10 +261,9 @@ fn filter_rules(
     names: &[String],
     direction: Direction,
     session: Session,
-    problems: &mut Vec<Problem>,
 ) -> Vec<Rule> {
     let found = names.iter().filter_map(|name| cx.snapshot.filters.get(name));
-    found.flat_map(|filter| rules(filter, direction, session, problems)).collect()
+    found.flat_map(|filter| rules(filter, direction, session)).collect()
 }
 
 fn policy(name: &str, rules: Vec<Rule>, default: Decision) -> Policy {
@@ -486,7 +483,6 @@ impl PolicyCache {
         cx: &Effective<'_>,
         parts: &Parts,
         session: &super::plan::Session,
-        problems: &mut Vec<Problem>,
     ) -> PolicyPair {
         let peer_type = if session.internal { PeerType::Internal } else { PeerType::External };
         if let Some((key, policies)) = &self.last
@@ -497,7 +493,7 @@ impl PolicyCache {
         {
             return policies.clone();
         }
-        self.compiled(cx, parts, session, peer_type, problems)
+        self.compiled(cx, parts, session, peer_type)
     }
 
     fn compiled(
@@ -506,7 +502,6 @@ impl PolicyCache {
         parts: &Parts,
         session: &super::plan::Session,
         peer_type: PeerType,
-        problems: &mut Vec<Problem>,
     ) -> PolicyPair {
         let key = SessionKey {
             family: parts.family,
@@ -520,8 +515,8 @@ impl PolicyCache {
         }
         let scope =
             Session { family: key.family, peer_type: key.peer_type, local_asn: key.local_asn };
-        let import = self.shared(parts.import(cx, &key.filters, scope, problems));
-        let export = self.shared(parts.export(cx, &key.filters, scope, problems));
+        let import = self.shared(parts.import(cx, &key.filters, scope));
+        let export = self.shared(parts.export(cx, &key.filters, scope));
         let policies = (import, export);
         self.last = Some((key.clone(), policies.clone()));
         self.by_session.insert(key, policies.clone());

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use bgp_proto::types::{Family, Prefix};
 
 use super::effective::{Effective, NodeFinder};
+use super::filters::check;
 use super::model::{AffinityState, Decoded, Kind, Node, ObjectId};
 use super::peers::{Neighbor, PeerEntries, entries};
 use super::plan::{
@@ -45,6 +46,8 @@ pub struct Resolver {
     mesh: BTreeMap<Arc<str>, MeshNode>,
     peers: BTreeMap<Arc<str>, PeerEntries>,
     services: Option<(ServiceRoutes, Vec<Problem>)>,
+    /// What is wrong with configurations and filters, in use or not.
+    of_objects: Vec<Problem>,
     policies: PolicyCache,
 }
 
@@ -63,6 +66,8 @@ struct Changed {
     nodes: BTreeMap<String, Option<Arc<Node>>>,
     peers: BTreeSet<String>,
     services: bool,
+    /// A BGPConfiguration or BGPFilter.
+    objects: bool,
 }
 
 impl Resolver {
@@ -100,13 +105,16 @@ impl Resolver {
                 let old = self.snapshot.node(&id.name).cloned();
                 changed.nodes.entry(id.name.clone()).or_insert(old);
             }
-            Kind::BgpConfiguration => match id.name.strip_prefix("node.") {
-                Some(node) if self.settings.as_ref().is_some_and(|s| s.node != node) => {
-                    let old = self.snapshot.node(node).cloned();
-                    changed.nodes.entry(node.to_owned()).or_insert(old);
+            Kind::BgpConfiguration => {
+                changed.objects = true;
+                match id.name.strip_prefix("node.") {
+                    Some(node) if self.settings.as_ref().is_some_and(|s| s.node != node) => {
+                        let old = self.snapshot.node(node).cloned();
+                        changed.nodes.entry(node.to_owned()).or_insert(old);
+                    }
+                    _ => changed.everything = true,
                 }
-                _ => changed.everything = true,
-            },
+            }
             Kind::BgpPeer => {
                 changed.peers.insert(id.name.clone());
             }
@@ -169,6 +177,9 @@ impl Resolver {
             self.peers.clear();
             self.services = None;
         }
+        if changed.everything || changed.objects || is_first {
+            self.of_objects = problems_of_objects(cx);
+        }
         let mut nodes: Vec<&Node> = Vec::new();
         for (name, old) in &changed.nodes {
             let new = cx.snapshot.node(name);
@@ -212,6 +223,7 @@ impl Resolver {
     fn assemble(&mut self, cx: &Effective<'_>, mut problems: Vec<Problem>) -> Plan {
         problems.extend(self.mesh.values().flat_map(|m| &m.problems).cloned());
         problems.extend(self.peers.values().flat_map(|p| &p.problems).cloned());
+        problems.extend(self.of_objects.iter().cloned());
         if let Some((_, of_services)) = &self.services {
             problems.extend(of_services.iter().cloned());
         }
@@ -273,7 +285,7 @@ impl Resolver {
                 if shadowed_by.is_none() {
                     holders.insert(place, Arc::clone(&session.name));
                 }
-                let (import, export) = self.policies.of_session(cx, &parts, &session, problems);
+                let (import, export) = self.policies.of_session(cx, &parts, &session);
                 PlannedSession { session, shadowed_by, import, export }
             })
             .collect();
@@ -316,6 +328,20 @@ impl Resolver {
     }
 }
 
+/// What is wrong with objects by themselves: configurations that nobody asks for, and rules of
+/// filters that would match nothing, whether a BGPPeer names them or not.
+fn problems_of_objects(cx: &Effective<'_>) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    for name in cx.snapshot.configurations.keys() {
+        if name != "default" && !name.starts_with("node.") {
+            let text = "the name is neither \"default\" nor \"node.NAME\": it is ignored";
+            problems.push(Problem::new(format!("BGPConfiguration/{name}"), text));
+        }
+    }
+    cx.snapshot.filters.values().for_each(|filter| check(filter, &mut problems));
+    problems
+}
+
 /// More than one node has the address of a session.
 fn shared_address(cx: &Effective<'_>, session: &Session) -> Problem {
     let text = session.neighbor.to_string();
@@ -353,8 +379,10 @@ fn statics(
         .map(|(cidr, _)| blackhole(cidr))
         .collect();
     statics.extend(parts.services.routes.iter().copied().map(blackhole));
+    let mut routes: Vec<_> = neighbors.iter().filter_map(|n| Some((n, n.host_route()?))).collect();
+    routes.sort_by_cached_key(|(n, _)| (n.scope, n.addr.to_string(), n.port));
     let mut seen = HashSet::new();
-    for (prefix, gateway) in neighbors.iter().filter_map(|n| n.host_route()) {
+    for (_, (prefix, gateway)) in routes {
         if seen.insert(prefix) {
             statics.push(StaticRoute { prefix, kind: StaticKind::Via, gateway: Some(gateway) });
         }

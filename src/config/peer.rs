@@ -372,7 +372,7 @@ fn check_families(table: &Table<'_>, session: &PeerConfig, routes: &PeerRoutes, 
     let external = session.peer_type() == PeerType::External;
     let ours = match routes.next_hop {
         NextHopMode::SelfAddress => true,
-        NextHopMode::Auto => external,
+        NextHopMode::Auto | NextHopMode::ThirdParty => external,
         NextHopMode::Keep => false,
     };
     for other in session.families.iter().filter(|f| *f != family) {

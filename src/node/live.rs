@@ -263,6 +263,7 @@ impl Live {
         self.status.planning += took;
         self.next_plan = Instant::now() + PLAN_INTERVAL.max(took * (PLAN_SHARE - 1));
         self.of_plan = plan.problems;
+        self.of_plan.extend_from_slice(self.converter.problems());
         let update = config.and_then(|config| self.update(config));
         self.publish();
         match update {

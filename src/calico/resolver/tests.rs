@@ -605,3 +605,5 @@ proptest! {
         }
     }
 }
+
+mod rules;
