@@ -108,7 +108,11 @@ fn bench(criterion: &mut Criterion) {
         log: LogSettings { level: LogLevel::Info, format: LogFormat::Text },
     };
     let mut converter = Converter::default();
-    let mut current = converter.convert(&resolver.plan(), &host);
+    let mut convert = |resolver: &mut Resolver| {
+        let plan = resolver.plan();
+        converter.convert(&plan, &resolver.take_touched(), &host)
+    };
+    let mut current = convert(&mut resolver);
     group.bench_function("one node more, up to what the daemon takes", |b| {
         b.iter_batched(
             || {
@@ -117,7 +121,7 @@ fn bench(criterion: &mut Criterion) {
             },
             |objects| {
                 objects.into_iter().for_each(|object| resolver.apply(object));
-                let fresh = converter.convert(&resolver.plan(), &host);
+                let fresh = convert(&mut resolver);
                 assert!(fresh != current, "one neighbour more");
                 current = fresh;
             },

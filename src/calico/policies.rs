@@ -438,7 +438,7 @@ fn wireguard(cx: &Effective<'_>, family: Family) -> Vec<Prefix> {
 }
 
 /// Import and export policy of a session.
-type PolicyPair = (Arc<Policy>, Arc<Policy>);
+pub(super) type PolicyPair = (Arc<Policy>, Arc<Policy>);
 
 /// Compiles policies once for all sessions that share them, and gives an equal one of an earlier
 /// time out again, so that unchanged sessions can be told by the pointer.
@@ -461,11 +461,38 @@ struct SessionKey {
 }
 
 impl PolicyCache {
-    /// Begins a computation: policies are compiled anew.
+    /// Begins a computation.
     pub(super) fn begin(&mut self) {
         self.previous = std::mem::take(&mut self.current);
-        self.by_session.clear();
         self.last = None;
+    }
+
+    /// Forgets which sessions there are.
+    pub(super) fn forget_sessions(&mut self) {
+        self.by_session.clear();
+    }
+
+    /// Compiles the policies of all known sessions of the family anew; whether any is another one.
+    pub(super) fn refresh(&mut self, cx: &Effective<'_>, parts: &Parts) -> bool {
+        let keys: Vec<SessionKey> =
+            self.by_session.keys().filter(|key| key.family == parts.family).cloned().collect();
+        let mut differs = false;
+        for key in keys {
+            let (import, export) = self.compile(cx, parts, &key);
+            let before = self.by_session.insert(key, (Arc::clone(&import), Arc::clone(&export)));
+            differs |= before.is_none_or(|(old_import, old_export)| {
+                !Arc::ptr_eq(&old_import, &import) || !Arc::ptr_eq(&old_export, &export)
+            });
+        }
+        differs
+    }
+
+    fn compile(&mut self, cx: &Effective<'_>, parts: &Parts, key: &SessionKey) -> PolicyPair {
+        let SessionKey { family, peer_type, local_asn, ref filters } = *key;
+        let session = Session { family, peer_type, local_asn };
+        let import = self.shared(parts.import(cx, filters, session));
+        let export = self.shared(parts.export(cx, filters, session));
+        (import, export)
     }
 
     pub(super) fn shared(&mut self, policy: Policy) -> Arc<Policy> {
@@ -513,11 +540,7 @@ impl PolicyCache {
             self.last = Some((key, known.clone()));
             return known;
         }
-        let scope =
-            Session { family: key.family, peer_type: key.peer_type, local_asn: key.local_asn };
-        let import = self.shared(parts.import(cx, &key.filters, scope));
-        let export = self.shared(parts.export(cx, &key.filters, scope));
-        let policies = (import, export);
+        let policies = self.compile(cx, parts, &key);
         self.last = Some((key.clone(), policies.clone()));
         self.by_session.insert(key, policies.clone());
         policies

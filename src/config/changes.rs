@@ -1,6 +1,6 @@
 //! The difference between two configurations, as a reload applies and prints it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -93,18 +93,17 @@ impl Config {
     }
 
     fn peer_changes(&self, new: &Config, changes: &mut Changes) {
-        let by_name = |config: &'_ Config| -> HashMap<Arc<str>, usize> {
-            config.peers.iter().enumerate().map(|(i, p)| (Arc::clone(&p.name), i)).collect()
-        };
-        let (before, after) = (by_name(self), by_name(new));
-        let mut gone: BTreeMap<IpAddr, &PeerEntry> = self
-            .peers
+        let (old_peers, new_peers) = differing_peers(&self.peers, &new.peers);
+        let before: HashMap<&Arc<str>, &PeerEntry> =
+            old_peers.iter().map(|peer| (&peer.name, *peer)).collect();
+        let after: HashSet<&Arc<str>> = new_peers.iter().map(|peer| &peer.name).collect();
+        let mut gone: BTreeMap<IpAddr, &PeerEntry> = old_peers
             .iter()
-            .filter(|p| !after.contains_key(&p.name))
-            .map(|p| (p.session.address, p))
+            .filter(|p| !after.contains(&p.name))
+            .map(|p| (p.session.address, *p))
             .collect();
-        for peer in &new.peers {
-            let list = match before.get(&peer.name).and_then(|i| self.peers.get(*i)) {
+        for peer in new_peers {
+            let list = match before.get(&peer.name).copied() {
                 None => match gone.get(&peer.session.address) {
                     Some(old) if is_same(&old.session, &peer.session) => {
                         let names = (Arc::clone(&old.name), Arc::clone(&peer.name));
@@ -120,8 +119,7 @@ impl Config {
             };
             list.push(Arc::clone(&peer.name));
         }
-        let gone = self
-            .peers
+        let gone = old_peers
             .iter()
             .filter(|p| gone.get(&p.session.address).is_some_and(|left| left.name == p.name));
         changes.peers_removed = gone.map(|p| Arc::clone(&p.name)).collect();
@@ -140,6 +138,46 @@ impl Config {
             .map(|(prefix, _)| *prefix)
             .collect();
     }
+}
+
+/// The peers of two configurations without those that both hold as the same parts in memory, which
+/// is most of them when one follows from the other. Both lists keep their order.
+pub fn differing_peers<'a>(
+    old: &'a [PeerEntry],
+    new: &'a [PeerEntry],
+) -> (Vec<&'a PeerEntry>, Vec<&'a PeerEntry>) {
+    /// How far one list is looked through for where it goes on like the other.
+    const LOOK_AHEAD: usize = 16;
+    let is_kept = |a: &PeerEntry, b: &PeerEntry| {
+        Arc::ptr_eq(&a.name, &b.name)
+            && Arc::ptr_eq(&a.session, &b.session)
+            && Arc::ptr_eq(&a.routes, &b.routes)
+    };
+    let (mut gone, mut come) = (Vec::new(), Vec::new());
+    let (mut old, mut new) = (old, new);
+    while let ([a, old_rest @ ..], [b, new_rest @ ..]) = (old, new) {
+        let skip_old = || old_rest.iter().take(LOOK_AHEAD).position(|x| is_kept(x, b));
+        let skip_new = || new_rest.iter().take(LOOK_AHEAD).position(|x| is_kept(a, x));
+        let (from_old, from_new) = if is_kept(a, b) {
+            (old, new) = (old_rest, new_rest);
+            continue;
+        } else if let Some(at) = skip_new() {
+            (0, at + 1)
+        } else if let Some(at) = skip_old() {
+            (at + 1, 0)
+        } else {
+            (1, 1)
+        };
+        let (skipped, rest) = old.split_at(from_old);
+        gone.extend(skipped);
+        old = rest;
+        let (skipped, rest) = new.split_at(from_new);
+        come.extend(skipped);
+        new = rest;
+    }
+    gone.extend(old);
+    come.extend(new);
+    (gone, come)
 }
 
 /// Compares by content, which is quick for parts that stayed where they are in memory.

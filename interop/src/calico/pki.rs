@@ -10,7 +10,7 @@ use crate::lab::{Host, run_command};
 
 /// An authority and what it signed, in a folder of a host.
 #[derive(Debug)]
-pub struct Pki {
+pub(super) struct Pki {
     folder: PathBuf,
     address: String,
 }
@@ -29,7 +29,7 @@ impl Pki {
     ///
     /// # Errors
     /// When openssl refuses.
-    pub fn new(host: &Host) -> Result<Self> {
+    pub(super) fn new(host: &Host) -> Result<Self> {
         let pki = Self { folder: host.file("pki"), address: host.v4().to_string() };
         fs::create_dir_all(&pki.folder)?;
         fs::write(pki.folder.join("index.txt"), "")?;
@@ -50,7 +50,7 @@ impl Pki {
     ///
     /// # Errors
     /// When openssl refuses.
-    pub fn issue(&self, name: &str, when: When) -> Result<()> {
+    pub(super) fn issue(&self, name: &str, when: When) -> Result<()> {
         self.key(name)?;
         self.openssl(&format!("req -new -key {name}.key -subj /CN={name} -out {name}.csr"))?;
         let extensions = format!(
@@ -75,7 +75,7 @@ impl Pki {
 
     /// The path of NAME.EXTENSION.
     #[must_use]
-    pub fn path(&self, name: &str, extension: &str) -> String {
+    pub(super) fn path(&self, name: &str, extension: &str) -> String {
         self.folder.join(format!("{name}.{extension}")).display().to_string()
     }
 
