@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use interop::calico::{
-    BirdNode, Churn, Cluster, MargayNode, POOL, Pod, Stream, When, session_name,
+    BirdNode, Churn, Cluster, MargayNode, POOL, Pod, Stream, When, put_large_cluster, session_name,
 };
 use interop::lab::{self, Host, Lab};
 use interop::matrix::route_monitor;
@@ -341,6 +341,48 @@ fn a_thousand_node_updates_a_second() -> Result<()> {
         // What was written last is what is known.
         cluster.put_block(&b, 7)?;
         kernel::wait_gateways(&a, "10.65.7.0/26", &via(&b))
+    })
+}
+
+/// A cluster of 5,000 nodes, 15,000 blocks and 5,000 BGPPeers: a first plan, then one node more.
+#[test]
+fn a_large_cluster_costs_little() -> Result<()> {
+    run("calico-large", &[], |lab| {
+        let cluster = Cluster::start(lab)?;
+        let a = cluster.node(lab, "a", 1)?;
+        put_large_cluster(cluster.etcd.host())?;
+        // Its neighbours are nowhere: each attempt to reach one fails at once.
+        let na = MargayNode::from_environment(&a, &cluster)?;
+        wait_until(PATIENCE, "the first plan", || {
+            let in_force = na.metric("margay_calico_in_force")?;
+            ensure!(in_force == 1.0, "{}", na.status()?);
+            Ok(())
+        })?;
+        let first = na.usage()?;
+        let planning = || -> Result<(f64, f64)> {
+            let plans = na.metric("margay_calico_plans_total")?;
+            Ok((plans, na.metric("margay_calico_planning_microseconds_total")? / 1000.0))
+        };
+        let (plans, cold) = planning()?;
+        let spec = json!({"bgp": {"ipv4Address": "10.1.99.1/16"}});
+        cluster.put("nodes", "Node", "one-more", &spec)?;
+        let (_, after) = wait_until(PATIENCE, "the plan with one node more", || {
+            let after = planning()?;
+            ensure!(after.0 > plans, "not yet");
+            Ok(after)
+        })?;
+        let more = after - cold;
+        println!(
+            "{} ms of CPU and {} KiB until all peers are there, {cold} ms in {plans} plans; \
+             {more} ms for one node more",
+            first.cpu_millis, first.memory_kib
+        );
+        let peers = na.peers()?;
+        ensure!(peers.len() > 6000, "{} peers", peers.len());
+        ensure!(peers.contains(&"Mesh_10_1_99_1".to_owned()), "the new node is no peer");
+        // Time on the clock, of a machine that others use too.
+        ensure!(cold < 2000.0 && more < 50.0, "planning took {cold} ms, then {more} ms");
+        Ok(())
     })
 }
 

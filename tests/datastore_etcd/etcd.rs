@@ -271,7 +271,12 @@ pub(crate) async fn put_all(client: &mut Client, pairs: &[(String, String)]) {
             .iter()
             .map(|(key, value)| TxnOp::put(key.as_str(), value.as_str(), None))
             .collect();
-        client.txn(Txn::new().and_then(puts)).await.unwrap();
+        let end = Instant::now() + PATIENCE;
+        // A cluster that lost its leader refuses writes until it has another.
+        while let Err(error) = client.txn(Txn::new().and_then(puts.clone())).await {
+            assert!(Instant::now() < end, "{error}");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
     }
 }
 

@@ -32,6 +32,47 @@ for r in range(rounds):
 print('done', rounds * 100, 'updates in', round(time.monotonic() - start, 1), 's')
 ";
 
+/// Writes 5,000 nodes, three blocks for each and 5,000 BGPPeers: for racks by address, for racks with
+/// racks, for single nodes and for every node.
+const CLUSTER: &str = "
+import base64, http.client, json, sys
+c = http.client.HTTPConnection(sys.argv[1], 2379, timeout=20)
+b = lambda s: base64.b64encode(s.encode()).decode()
+objects = []
+def put(plural, kind, name, spec, labels={}):
+    o = {'kind': kind, 'apiVersion': 'projectcalico.org/v3',
+         'metadata': {'name': name, 'labels': labels}, 'spec': spec}
+    k = '/calico/resources/v3/projectcalico.org/%s/%s' % (plural, name)
+    objects.append((k, json.dumps(o)))
+for n in range(5000):
+    bgp = {'ipv4Address': '10.1.%d.%d/16' % (n // 250, n % 250 + 1)}
+    put('nodes', 'Node', 'node-%d' % n, {'bgp': bgp}, {'rack': 'r%d' % (n // 40)})
+for n in range(15000):
+    k = '/calico/ipam/v2/host/node-%d/ipv4/block/10.%d.%d.%d-26' % (
+        n % 5000, 66 + n // 1024, n // 4 % 256, n % 4 * 64)
+    objects.append((k, '{\"state\":\"confirmed\",\"deleted\":false}'))
+for n in range(5000):
+    rack = \"rack == 'r%d'\" % (n // 40)
+    spec = [{'nodeSelector': rack, 'peerIP': '192.0.2.%d' % (n % 250), 'asNumber': 65001},
+            {'node': 'node-%d' % n, 'peerIP': '198.51.100.1', 'asNumber': 65002},
+            {'nodeSelector': rack, 'peerSelector': \"rack == 'r%d'\" % (n // 40 + 1)},
+            {'peerIP': '10.200.%d.%d' % (n // 250, n % 250), 'asNumber': 65003}][n % 4]
+    put('bgppeers', 'BGPPeer', 'peer-%d' % n, spec)
+for at in range(0, len(objects), 100):
+    ops = [{'requestPut': {'key': b(k), 'value': b(v)}} for k, v in objects[at:at + 100]]
+    c.request('POST', '/v3/kv/txn', json.dumps({'success': ops}))
+    answer = c.getresponse(); body = answer.read()
+    if answer.status != 200: raise SystemExit(body)
+";
+
+/// Writes a cluster of 5,000 nodes to etcd on `etcd`.
+///
+/// # Errors
+/// When etcd refuses.
+pub fn put_large_cluster(etcd: &Host) -> Result<()> {
+    etcd.run("python3", &["-c", CLUSTER, &etcd.v4().to_string()]).map(drop)
+}
+
 /// Updates of nodes, a thousand a second.
 #[derive(Debug)]
 pub struct Churn(Daemon);

@@ -8,7 +8,7 @@ mod pki;
 mod pod;
 
 pub use bird::BirdNode;
-pub use churn::{Churn, Usage};
+pub use churn::{Churn, Usage, put_large_cluster};
 pub use etcd::Etcd;
 pub use pki::When;
 pub use pod::{Pod, Stream};
