@@ -437,6 +437,10 @@ fn wireguard(cx: &Effective<'_>, family: Family) -> Vec<Prefix> {
         .collect()
 }
 
+/// Of more combinations of filters and AS than this, most are of sessions that are gone: then only
+/// those that are there are found again.
+const KEYS_MAX: usize = 256;
+
 /// Import and export policy of a session.
 pub(super) type PolicyPair = (Arc<Policy>, Arc<Policy>);
 
@@ -476,6 +480,10 @@ impl PolicyCache {
     pub(super) fn refresh(&mut self, cx: &Effective<'_>, parts: &Parts) -> bool {
         let keys: Vec<SessionKey> =
             self.by_session.keys().filter(|key| key.family == parts.family).cloned().collect();
+        if keys.len() > KEYS_MAX {
+            self.by_session.retain(|key, _| key.family != parts.family);
+            return true;
+        }
         let mut differs = false;
         for key in keys {
             let (import, export) = self.compile(cx, parts, &key);

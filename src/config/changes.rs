@@ -236,3 +236,60 @@ impl fmt::Display for Changes {
         f.write_str(&self.lines().join("\n"))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bgp_proto::session::{LocalIdentity, PeerConfig};
+    use bgp_proto::table::PeerRoutes;
+    use bgp_proto::types::{Asn, RouterId};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn entry(number: u8) -> PeerEntry {
+        let identity = LocalIdentity { asn: Asn(1), router_id: RouterId(1) };
+        let address = IpAddr::from([10, 0, 0, number]);
+        PeerEntry {
+            name: number.to_string().into(),
+            session: Arc::new(PeerConfig::new(address, Asn(1), &identity)),
+            routes: Arc::new(PeerRoutes::new(number.to_string())),
+        }
+    }
+
+    fn without(list: &[PeerEntry], left_out: &[&PeerEntry]) -> Vec<usize> {
+        let kept = list.iter().filter(|peer| !left_out.iter().any(|p| std::ptr::eq(*p, *peer)));
+        kept.map(|peer| Arc::as_ptr(&peer.session).addr()).collect()
+    }
+
+    #[test]
+    fn one_peer_more_is_all_that_differs() {
+        let all: Vec<PeerEntry> = (0..100).map(entry).collect();
+        let mut fewer = all.clone();
+        fewer.remove(40);
+        let (gone, come) = differing_peers(&fewer, &all);
+        assert!(gone.is_empty() && come.len() == 1 && come[0].name == all[40].name);
+        let (gone, come) = differing_peers(&all, &fewer);
+        assert!(come.is_empty() && gone.len() == 1 && gone[0].name == all[40].name);
+    }
+
+    proptest! {
+        #[test]
+        fn what_does_not_differ_is_the_same_in_the_same_order(
+            old in prop::sample::subsequence((0..40u8).collect::<Vec<_>>(), 0..40),
+            new in prop::sample::subsequence((0..40u8).collect::<Vec<_>>(), 0..40).prop_shuffle(),
+            is_shuffled: bool,
+        ) {
+            let pool: Vec<PeerEntry> = (0..40).map(entry).collect();
+            let pick = |numbers: &[u8]| -> Vec<PeerEntry> {
+                numbers.iter().map(|n| pool[usize::from(*n)].clone()).collect()
+            };
+            let mut new = new;
+            if !is_shuffled {
+                new.sort_unstable();
+            }
+            let (old, new) = (pick(&old), pick(&new));
+            let (gone, come) = differing_peers(&old, &new);
+            prop_assert_eq!(without(&old, &gone), without(&new, &come));
+        }
+    }
+}
