@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, bail, ensure};
-use interop::calico::{BirdNode, Cluster, MargayNode, POOL, Pod, Stream, session_name};
+use anyhow::{Context, Result, bail, ensure};
+use interop::calico::{
+    BirdNode, Churn, Cluster, MargayNode, POOL, Pod, Stream, When, put_large_cluster, session_name,
+};
 use interop::lab::{self, Host, Lab};
 use interop::matrix::route_monitor;
 use interop::speaker::Kind;
@@ -16,8 +18,9 @@ fn run(name: &str, kinds: &[Kind], test: impl FnOnce(&mut Lab) -> Result<()>) ->
         println!("skipped {name}: it asks margay's own interface");
         return Ok(());
     }
-    if let Some(program) =
-        ["etcd", "etcdctl", "python3"].iter().find(|p| require::find_program(p).is_none())
+    if let Some(program) = ["etcd", "etcdctl", "openssl", "python3"]
+        .iter()
+        .find(|p| require::find_program(p).is_none())
     {
         if require::is_strict() {
             bail!("{name}: {program} is not installed");
@@ -252,6 +255,137 @@ fn etcd_dies_and_comes_back() -> Result<()> {
     })
 }
 
+/// etcd with certificates on both sides, users, and tokens that live shorter than the test: three
+/// nodes and a reflector come up by the environment and by a file. etcd's certificate expires and
+/// etcd restarts: sessions and routes stay, and what changed meanwhile is there when it is renewed.
+#[test]
+fn certificates_users_and_a_reflector() -> Result<()> {
+    run("calico-secured", &[], |lab| {
+        let mut cluster = Cluster::start_secured(lab)?;
+        let mesh = json!({"nodeToNodeMeshEnabled": false});
+        cluster.put("bgpconfigurations", "BGPConfiguration", "default", &mesh)?;
+        let spec = json!({"nodeSelector": "all()", "peerSelector": "has(rr)"});
+        cluster.put("bgppeers", "BGPPeer", "to-reflectors", &spec)?;
+        let (a, b) = (cluster.node(lab, "a", 1)?, cluster.node(lab, "b", 2)?);
+        let c = cluster.node(lab, "c", 3)?;
+        let rr = lab.host("rr")?;
+        let id = json!({"routeReflectorClusterID": "244.0.0.1"});
+        cluster.put_node(&rr, &json!({"rr": "true"}), &id)?;
+        let na = MargayNode::from_environment(&a, &cluster)?;
+        let _nb = MargayNode::from_file(&b, &cluster, "")?;
+        let _nc = MargayNode::from_environment(&c, &cluster)?;
+        let nrr = MargayNode::from_file(&rr, &cluster, "")?;
+        nrr.wait_peers(&[&a, &b, &c].map(|host| session_name("Node", host)))?;
+        for (host, prefix, to) in [
+            (&a, "10.65.2.0/26", &b),
+            (&a, "10.65.3.0/26", &c),
+            (&b, "10.65.1.0/26", &a),
+            (&c, "10.65.1.0/26", &a),
+        ] {
+            kernel::wait_gateways(host, prefix, &via(to))?;
+        }
+        let before = (na.sessions(&rr), nrr.sessions(&b));
+
+        cluster.etcd.issue_server(When::Past)?;
+        cluster.etcd.crash()?;
+        cluster.etcd.start_again()?;
+        wait_until(PATIENCE, "margay to say what is wrong", || {
+            let text = na.status()?.to_string().to_lowercase();
+            ensure!(text.contains("away") && text.contains("expired"), "{text}");
+            Ok(())
+        })?;
+        holds_for(Duration::from_secs(1), "what was known to be in force", || {
+            ensure!(na.peers()? == [session_name("Node", &rr)], "{:?}", na.peers()?);
+            ensure!(kernel::route(&a, "10.65.2.0/26")?.is_some(), "the route is gone");
+            Ok(())
+        })?;
+        cluster.etcd.issue_server(When::Always)?;
+        cluster.put_block(&b, 6)?;
+        kernel::wait_gateways(&a, "10.65.6.0/26", &via(&b))?;
+        ensure!(before == (na.sessions(&rr), nrr.sessions(&b)), "a session was touched");
+        Ok(())
+    })
+}
+
+/// A thousand updates of nodes a second: few plans, little CPU, flat memory, no session touched.
+#[test]
+fn a_thousand_node_updates_a_second() -> Result<()> {
+    run("calico-churn", &[], |lab| {
+        let cluster = Cluster::start(lab)?;
+        let (a, b) = (cluster.node(lab, "a", 1)?, cluster.node(lab, "b", 2)?);
+        let na = MargayNode::from_environment(&a, &cluster)?;
+        let _nb = MargayNode::from_environment(&b, &cluster)?;
+        kernel::wait_gateways(&a, "10.65.2.0/26", &via(&b))?;
+        na.wait_session(&b)?;
+        let sessions = na.sessions(&b);
+        // All nodes are known, and buffers have the size that they take.
+        let mut warm = Churn::start(cluster.etcd.host(), 40)?;
+        wait_until(PATIENCE, "the first updates", || warm.finished()?.context("under way"))?;
+        let (plans, before) = (na.metric("margay_calico_plans_total")?, na.usage()?);
+        let mut churn = Churn::start(cluster.etcd.host(), 100)?;
+        let text = wait_until(PATIENCE, "the updates", || churn.finished()?.context("under way"))?;
+        let (more, after) = (na.metric("margay_calico_plans_total")? - plans, na.usage()?);
+        let cpu = after.cpu_millis - before.cpu_millis;
+        println!(
+            "{}: {more} plans, {cpu} ms of CPU, {} to {} KiB",
+            text.trim(),
+            before.memory_kib,
+            after.memory_kib
+        );
+        ensure!(more >= 10.0, "the updates did not arrive: {more} plans");
+        // At most one plan in 50 ms, however long the writer took.
+        ensure!(more <= 400.0, "10,000 updates made {more} plans");
+        ensure!(after.memory_kib < before.memory_kib + 4096, "memory grows: {before:?} {after:?}");
+        ensure!(cpu < 5000, "{cpu} ms of CPU for 10,000 updates");
+        ensure!(na.sessions(&b) == sessions, "the session was touched");
+        // What was written last is what is known.
+        cluster.put_block(&b, 7)?;
+        kernel::wait_gateways(&a, "10.65.7.0/26", &via(&b))
+    })
+}
+
+/// A cluster of 5,000 nodes, 15,000 blocks and 5,000 BGPPeers: a first plan, then one node more.
+#[test]
+fn a_large_cluster_costs_little() -> Result<()> {
+    run("calico-large", &[], |lab| {
+        let cluster = Cluster::start(lab)?;
+        let a = cluster.node(lab, "a", 1)?;
+        put_large_cluster(cluster.etcd.host())?;
+        // Its neighbours are nowhere: each attempt to reach one fails at once.
+        let na = MargayNode::from_environment(&a, &cluster)?;
+        wait_until(PATIENCE, "the first plan", || {
+            let in_force = na.metric("margay_calico_in_force")?;
+            ensure!(in_force == 1.0, "{}", na.status()?);
+            Ok(())
+        })?;
+        let first = na.usage()?;
+        let planning = || -> Result<(f64, f64)> {
+            let plans = na.metric("margay_calico_plans_total")?;
+            Ok((plans, na.metric("margay_calico_planning_microseconds_total")? / 1000.0))
+        };
+        let (plans, cold) = planning()?;
+        let spec = json!({"bgp": {"ipv4Address": "10.1.99.1/16"}});
+        cluster.put("nodes", "Node", "one-more", &spec)?;
+        let (_, after) = wait_until(PATIENCE, "the plan with one node more", || {
+            let after = planning()?;
+            ensure!(after.0 > plans, "not yet");
+            Ok(after)
+        })?;
+        let more = after - cold;
+        println!(
+            "{} ms of CPU and {} KiB until all peers are there, {cold} ms in {plans} plans; \
+             {more} ms for one node more",
+            first.cpu_millis, first.memory_kib
+        );
+        let peers = na.peers()?;
+        ensure!(peers.len() > 6000, "{} peers", peers.len());
+        ensure!(peers.contains(&"Mesh_10_1_99_1".to_owned()), "the new node is no peer");
+        // Time on the clock, of a machine that others use too.
+        ensure!(cold < 2000.0 && more < 50.0, "planning took {cold} ms, then {more} ms");
+        Ok(())
+    })
+}
+
 /// Objects that cannot be used are named; the rest is in force.
 #[test]
 fn bad_objects_are_named_and_freeze_nothing() -> Result<()> {
@@ -276,12 +410,40 @@ fn bad_objects_are_named_and_freeze_nothing() -> Result<()> {
         for object in ["BGPPeer/no-as", "BGPPeer/no-selector", "IPPool/garbage"] {
             ensure!(named.contains(&object), "{object} is not named: {status}");
         }
-        cluster.etcd.delete(garbage)?;
-        wait_until(PATIENCE, "the problem to be gone", || {
-            let text = na.status()?.to_string();
-            ensure!(!text.contains("garbage"), "{text}");
+        ensure!(na.metric("margay_calico_problems")? == 3.0, "{status}");
+        na.wait_session(&b)?;
+        let sessions = na.sessions(&b);
+        // An object that becomes unreadable keeps its last good state.
+        let bad = json!({"bgp": {"ipv4Address": "10.99.0.1.7/24"}});
+        cluster.put("nodes", "Node", "b", &bad)?;
+        cluster.etcd.put("/calico/resources/v3/projectcalico.org/ippools/pods", "{")?;
+        wait_until(PATIENCE, "both to be named", || {
+            let count = na.metric("margay_calico_problems")?;
+            ensure!(count == 5.0, "{count} problems: {}", na.status()?);
             Ok(())
-        })
+        })?;
+        cluster.put_block(&b, 5)?;
+        kernel::wait_gateways(&a, "10.65.5.0/26", &via(&b))?;
+        ensure!(na.sessions(&b) == sessions, "the session was touched");
+        cluster.put("ippools", "IPPool", "pods", &json!({"cidr": POOL}))?;
+        cluster.put_node(&b, &json!({}), &json!({}))?;
+        cluster.etcd.delete(garbage)?;
+        wait_until(PATIENCE, "the problems to be gone", || {
+            let text = na.status()?.to_string();
+            ensure!(!text.contains("garbage") && !text.contains("Node/b"), "{text}");
+            Ok(())
+        })?;
+        ensure!(na.sessions(&b) == sessions, "the session was touched");
+        // Without its own node nothing can be computed: what runs is left alone, and says so.
+        cluster.delete("nodes", "a")?;
+        wait_until(PATIENCE, "the missing node to be named", || {
+            let text = na.status()?.to_string();
+            ensure!(text.contains("the node's own object is missing"), "{text}");
+            Ok(())
+        })?;
+        ensure!(na.peers()? == [session_name("Mesh", &b)], "{:?}", na.peers()?);
+        ensure!(na.sessions(&b) == sessions, "the session was touched");
+        Ok(())
     })
 }
 

@@ -137,7 +137,7 @@ fn write_family(name: &str, family: &FamilyPlan, out: &mut impl Write) -> std::i
     let state = if family.enabled { "" } else { " (no address of this family: no sessions)" };
     let id = family.router_id.map_or_else(|| "none".to_owned(), |id| id.to_string());
     writeln!(out, "{name}{state}: AS {}, router id {id}, port {}", family.asn, family.listen.port)?;
-    for session in &family.sessions {
+    for session in family.sessions.iter() {
         write_session(session, out)?;
     }
     for route in &family.statics {

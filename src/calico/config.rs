@@ -4,7 +4,7 @@
 //! TTLs. Parts that did not change keep their place in memory from one configuration to the next, so
 //! that comparing two configurations is quick.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,10 +12,12 @@ use std::time::Duration;
 use bgp_proto::policy::{Change, Decision, Match, Policy, PrefixSet, Rule};
 use bgp_proto::session::{LocalIdentity, PassiveMode, PeerConfig, TransportSecurity};
 use bgp_proto::table::{AddPathSend, NextHopMode, PeerRoutes, TableConfig};
-use bgp_proto::types::{ClusterId, Family, FibKind, Prefix, RouterId};
+use bgp_proto::types::{ClusterId, Family, FibKind, Prefix};
 use bgp_proto::wire::{AddPathMode, Origin};
 
-use super::plan::{FamilyPlan, NextHop, Plan, PlannedSession, Session, StaticKind};
+use super::plan::{
+    FamilyPlan, NextHop, Plan, PlannedSession, Problem, Session, StaticKind, Touched,
+};
 use crate::config::{
     BgpConfig, Config, FibSettings, HostRoute, HostSettings, Originate, PeerEntry, Redistribute,
     RedistributeFrom,
@@ -36,24 +38,43 @@ const LOCAL_PREF_DEFAULT: u32 = 100;
 /// Turns plans into configurations.
 #[derive(Default)]
 pub struct Converter {
-    /// By session name: what the entry was made of, and the entry.
-    entries: BTreeMap<Arc<str>, (PlannedSession, RouterId, PeerEntry)>,
+    /// Of each family, sorted by name.
+    peers: [Vec<PeerEntry>; 2],
+    /// Who we are to them; `None`: nothing was made yet.
+    identity: Option<LocalIdentity>,
     /// Import policies of the plan, and as the daemon runs them.
     imports: Vec<(Arc<Policy>, Arc<Policy>)>,
+    /// See [`Converter::problems`]. By the session's name.
+    problems: BTreeMap<Arc<str>, Problem>,
 }
 
 impl Converter {
     /// The configuration that a plan asks for; `None` if the plan may not be put into force, or
-    /// the node has no BGP Identifier.
-    pub fn convert(&mut self, plan: &Plan, host: &HostSettings) -> Option<Config> {
+    /// the node has no BGP Identifier. `touched` tells what may differ from the plan before.
+    pub fn convert(
+        &mut self,
+        plan: &Plan,
+        touched: &Touched,
+        host: &HostSettings,
+    ) -> Option<Config> {
         let families = [&plan.families.ipv4, &plan.families.ipv6];
-        let router_id = families.iter().find_map(|f| f.router_id).filter(|_| plan.is_complete)?;
+        let router_id = families.iter().find_map(|f| f.router_id).filter(|_| plan.is_complete);
+        let Some(router_id) = router_id else {
+            // What is not followed now has to be made from everything later.
+            self.identity = None;
+            return None;
+        };
         let asn = plan.families.ipv4.asn;
         let identity = LocalIdentity { asn, router_id };
-        let sessions = || families.iter().flat_map(|f| &f.sessions);
-        let cluster_id =
-            sessions().find_map(|s| s.session.cluster_id).unwrap_or(ClusterId(router_id.0));
-        let peers = self.peers(sessions(), &identity);
+        match touched {
+            Touched::These(names) if self.identity.as_ref() == Some(&identity) => {
+                self.mend(families, names, &identity);
+            }
+            _ => self.make(families, &identity),
+        }
+        self.identity = Some(identity.clone());
+        let peers = self.peers.iter().flatten().cloned().collect();
+        let cluster_id = plan.cluster_id.unwrap_or(ClusterId(router_id.0));
         let fib =
             FibSettings { enabled: true, table: 254, protocol: 12, metric: 0, multipath_max: 16 };
         let table = TableConfig {
@@ -89,39 +110,79 @@ impl Converter {
         })
     }
 
-    /// One peer for each neighbour address: of sessions that share one the first by name.
-    fn peers<'a>(
-        &mut self,
-        sessions: impl Iterator<Item = &'a PlannedSession>,
-        identity: &LocalIdentity,
-    ) -> Vec<PeerEntry> {
-        let mut addresses = BTreeSet::new();
-        let mut names = BTreeSet::new();
-        let mut peers = Vec::new();
+    /// Sessions of the last plan that do not run: another one with the same address, on another
+    /// port, does. Differs from BIRD: it has both, and tells who connects to it by the address alone.
+    pub fn problems(&self) -> impl Iterator<Item = &Problem> {
+        self.problems.values()
+    }
+
+    /// Makes all peers; parts that did not change keep their place in memory.
+    fn make(&mut self, families: [&FamilyPlan; 2], identity: &LocalIdentity) {
+        let before = std::mem::take(&mut self.peers);
         let imports = std::mem::take(&mut self.imports);
-        for planned in sessions {
-            if planned.shadowed_by.is_some() || !addresses.insert(planned.session.neighbor) {
+        self.problems.clear();
+        let old: HashMap<&Arc<str>, &PeerEntry> =
+            before.iter().flatten().map(|entry| (&entry.name, entry)).collect();
+        for (at, family) in families.into_iter().enumerate() {
+            let mut holders: HashMap<IpAddr, Arc<str>> = HashMap::new();
+            let running = family.sessions.iter().filter(|p| p.shadowed_by.is_none());
+            let mut list = Vec::with_capacity(family.sessions.len());
+            for planned in running {
+                let session = &planned.session;
+                if let Some(holder) = holders.get(&session.neighbor) {
+                    self.problems.insert(Arc::clone(&session.name), unserved(session, holder));
+                    continue;
+                }
+                holders.insert(session.neighbor, Arc::clone(&session.name));
+                let import = self.import(&planned.import, &imports);
+                let entry = peer_entry(planned, import, identity);
+                list.push(keeping(old.get(&session.name).copied(), entry));
+            }
+            if let Some(peers) = self.peers.get_mut(at) {
+                *peers = list;
+            }
+        }
+    }
+
+    /// Makes the peers of some sessions again. Of an address all are named or none, so that the
+    /// first of them can be told.
+    fn mend(
+        &mut self,
+        families: [&FamilyPlan; 2],
+        names: &BTreeSet<Arc<str>>,
+        identity: &LocalIdentity,
+    ) {
+        let mut old: HashMap<Arc<str>, PeerEntry> = HashMap::new();
+        for name in names {
+            self.problems.remove(name);
+            for peers in &mut self.peers {
+                if let Ok(at) = peers.binary_search_by(|entry| entry.name.cmp(name)) {
+                    old.insert(Arc::clone(name), peers.remove(at));
+                }
+            }
+        }
+        let mut holders: HashMap<IpAddr, Arc<str>> = HashMap::new();
+        for name in names {
+            let found = families.iter().enumerate().find_map(|(at, family)| {
+                let sessions = &family.sessions;
+                let found = sessions.binary_search_by(|p| p.session.name.cmp(name)).ok()?;
+                Some((at, sessions.get(found)?))
+            });
+            let Some((at, planned)) = found.filter(|(_, p)| p.shadowed_by.is_none()) else {
+                continue;
+            };
+            let session = &planned.session;
+            if let Some(holder) = holders.get(&session.neighbor) {
+                self.problems.insert(Arc::clone(name), unserved(session, holder));
                 continue;
             }
-            let name = &planned.session.name;
-            names.insert(Arc::clone(name));
-            let import = self.import(&planned.import, &imports);
-            let known = self.entries.get(name).filter(|(before, router_id, _)| {
-                before == planned && *router_id == identity.router_id
-            });
-            let entry = match known {
-                Some((.., entry)) => entry.clone(),
-                None => {
-                    let entry = peer_entry(planned, import, identity);
-                    let made = (planned.clone(), identity.router_id, entry.clone());
-                    self.entries.insert(Arc::clone(name), made);
-                    entry
-                }
-            };
-            peers.push(entry);
+            holders.insert(session.neighbor, Arc::clone(name));
+            let import = self.import(&planned.import, &[]);
+            let entry = keeping(old.get(name), peer_entry(planned, import, identity));
+            let Some(peers) = self.peers.get_mut(at) else { continue };
+            let (Ok(place) | Err(place)) = peers.binary_search_by(|e| e.name.cmp(name));
+            peers.insert(place, entry);
         }
-        self.entries.retain(|name, _| names.contains(name));
-        peers
     }
 
     /// The import policy with what BIRD does to a route before it asks.
@@ -152,6 +213,28 @@ impl Converter {
         self.imports.push((Arc::clone(plain), Arc::clone(&made)));
         made
     }
+}
+
+/// A session that another one at its address leaves no room for.
+fn unserved(session: &Session, holder: &str) -> Problem {
+    let text = format!("does not run: {holder} has the same address");
+    Problem::new(format!("session/{}", session.name), text)
+}
+
+/// An entry with the parts of an older one that are equal.
+fn keeping(old: Option<&PeerEntry>, mut fresh: PeerEntry) -> PeerEntry {
+    if let Some(old) = old {
+        if old.session == fresh.session {
+            fresh.session = Arc::clone(&old.session);
+        }
+        if old.routes == fresh.routes {
+            fresh.routes = Arc::clone(&old.routes);
+        }
+        if old.name == fresh.name {
+            fresh.name = Arc::clone(&old.name);
+        }
+    }
+    fresh
 }
 
 fn peer_entry(
@@ -185,7 +268,7 @@ fn peer_entry(
         import,
         export: Arc::clone(&planned.export),
         next_hop: match session.next_hop {
-            NextHop::Auto => NextHopMode::Auto,
+            NextHop::Auto => NextHopMode::ThirdParty,
             NextHop::SelfAddress => NextHopMode::SelfAddress,
             NextHop::Keep => NextHopMode::Keep,
         },
@@ -270,7 +353,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::calico::model::decode;
+    use crate::calico::model::{Kind, ObjectId, decode};
     use crate::calico::{Resolver, Settings};
     use crate::config::{ControlSettings, LogFormat, LogLevel, LogSettings};
 
@@ -280,6 +363,11 @@ mod tests {
             http: None,
             log: LogSettings { level: LogLevel::Info, format: LogFormat::Text },
         }
+    }
+
+    fn convert(resolver: &mut Resolver, converter: &mut Converter) -> Option<Config> {
+        let plan = resolver.plan();
+        converter.convert(&plan, &resolver.take_touched(), &host())
     }
 
     fn apply(resolver: &mut Resolver, object: serde_json::Value) {
@@ -299,7 +387,7 @@ mod tests {
         let mut converter = Converter::default();
         apply(&mut resolver, node("a", "10.0.0.1/24"));
         apply(&mut resolver, node("b", "10.0.0.2/24"));
-        let first = converter.convert(&resolver.plan(), &host()).unwrap();
+        let first = convert(&mut resolver, &mut converter).unwrap();
         assert_eq!(first.peers.len(), 1, "the other family has our own address");
         let session = &first.peers[0].session;
         assert_eq!(session.multihop_ttl, Some(64));
@@ -309,7 +397,7 @@ mod tests {
         assert_eq!(first.bgp.listen.len(), 2);
 
         apply(&mut resolver, node("c", "10.0.0.3/24"));
-        let second = converter.convert(&resolver.plan(), &host()).unwrap();
+        let second = convert(&mut resolver, &mut converter).unwrap();
         assert_eq!(second.peers.len(), 2);
         assert!(Arc::ptr_eq(&first.peers[0].session, &second.peers[0].session));
         assert!(Arc::ptr_eq(&first.peers[0].routes, &second.peers[0].routes));
@@ -321,6 +409,43 @@ mod tests {
     fn a_plan_without_the_node_is_not_put_into_force() {
         let mut resolver = Resolver::new(Settings::new("a"));
         apply(&mut resolver, node("b", "10.0.0.2/24"));
-        assert_eq!(Converter::default().convert(&resolver.plan(), &host()), None);
+        let mut converter = Converter::default();
+        assert_eq!(convert(&mut resolver, &mut converter), None);
+        apply(&mut resolver, node("a", "10.0.0.1/24"));
+        assert_eq!(convert(&mut resolver, &mut converter).unwrap().peers.len(), 1);
+    }
+
+    #[test]
+    fn of_sessions_with_one_address_one_runs_and_another_takes_over() {
+        let peer = |name: &str, ip: &str| {
+            json!({"kind": "BGPPeer", "apiVersion": "projectcalico.org/v3",
+                   "metadata": {"name": name}, "spec": {"peerIP": ip, "asNumber": 65001}})
+        };
+        let mut resolver = Resolver::new(Settings::new("a"));
+        let mut converter = Converter::default();
+        apply(&mut resolver, node("a", "10.0.0.1/24"));
+        apply(&mut resolver, node("b", "10.0.0.2/24"));
+        apply(&mut resolver, peer("x", "10.0.0.2:1790"));
+        let step = |resolver: &mut Resolver, converter: &mut Converter| {
+            let config = convert(resolver, converter).unwrap();
+            let fresh = Converter::default().convert(&resolver.plan(), &Touched::All, &host());
+            assert_eq!(fresh.as_ref(), Some(&config), "mended and made anew");
+            let names: Vec<String> = config.peers.iter().map(|p| p.name.to_string()).collect();
+            (names, converter.problems().map(|p| p.object.clone()).collect::<Vec<_>>())
+        };
+        let first = (
+            vec!["Global_10_0_0_2_port_1790".to_owned()],
+            vec!["session/Mesh_10_0_0_2".to_owned()],
+        );
+        assert_eq!(step(&mut resolver, &mut converter), first);
+        apply(&mut resolver, peer("y", "10.0.0.9"));
+        let (names, problems) = step(&mut resolver, &mut converter);
+        assert_eq!((names.len(), &problems), (2, &first.1));
+        resolver.withdraw(&ObjectId::new(Kind::BgpPeer, "x"));
+        let (names, problems) = step(&mut resolver, &mut converter);
+        assert_eq!(names, ["Global_10_0_0_9", "Mesh_10_0_0_2"]);
+        assert!(problems.is_empty());
+        resolver.withdraw(&ObjectId::new(Kind::Node, "b"));
+        assert_eq!(step(&mut resolver, &mut converter).0, ["Global_10_0_0_9"]);
     }
 }

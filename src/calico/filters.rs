@@ -62,13 +62,39 @@ impl AnyCommunity {
 
 /// The rules of a filter for one direction of a session.
 ///
-/// A rule that BIRD would not parse matches nothing and is reported; the rules around it hold.
-pub(super) fn rules(
+/// A rule that BIRD would not parse matches nothing; the rules around it hold, and [`check`] tells.
+pub(super) fn rules(filter: &BgpFilter, direction: Direction, session: Session) -> Vec<Rule> {
+    compiled(filter, direction, session)
+        .filter_map(|(place, compiled)| {
+            let rule = compiled.ok().flatten()?;
+            Some(Rule { name: format!("BGPFilter/{} {place}", filter.name), ..rule })
+        })
+        .collect()
+}
+
+/// Names the rules of a filter that match nothing because they make no sense, whether a session
+/// uses the filter or not.
+pub(super) fn check(filter: &BgpFilter, problems: &mut Vec<Problem>) {
+    for family in Family::ALL {
+        for direction in [Direction::Import, Direction::Export] {
+            // What makes no sense does so on any session.
+            let session = Session { family, peer_type: PeerType::Internal, local_asn: Asn(0) };
+            for (place, compiled) in compiled(filter, direction, session) {
+                if let Err(error) = compiled {
+                    let text = format!("spec.{place}: {error}: the rule matches nothing");
+                    problems.push(Problem::new(format!("BGPFilter/{}", filter.name), text));
+                }
+            }
+        }
+    }
+}
+
+/// Each rule with its place in the filter.
+fn compiled(
     filter: &BgpFilter,
     direction: Direction,
     session: Session,
-    problems: &mut Vec<Problem>,
-) -> Vec<Rule> {
+) -> impl Iterator<Item = (String, Result<Option<Rule>, String>)> {
     let (field, list) = match (direction, session.family) {
         (Direction::Import, Family::Ipv4) => ("importV4", &filter.import_ipv4),
         (Direction::Import, Family::Ipv6) => ("importV6", &filter.import_ipv6),
@@ -77,21 +103,7 @@ pub(super) fn rules(
     };
     list.iter()
         .enumerate()
-        .filter_map(|(index, rule)| {
-            let place = format!("{field}[{index}]");
-            match compile(rule, direction, session) {
-                Ok(compiled) => compiled.map(|rule| Rule {
-                    name: format!("BGPFilter/{} {place}", filter.name),
-                    ..rule
-                }),
-                Err(error) => {
-                    let text = format!("spec.{place}: {error}: the rule matches nothing");
-                    problems.push(Problem::new(format!("BGPFilter/{}", filter.name), text));
-                    None
-                }
-            }
-        })
-        .collect()
+        .map(move |(index, rule)| (format!("{field}[{index}]"), compile(rule, direction, session)))
 }
 
 /// `Ok(None)`: the rule is sound, and never matches on this session.

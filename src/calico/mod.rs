@@ -2,7 +2,7 @@
 //!
 //! - [`model`]: the objects, decoded; [`yaml`], [`load`]: files of them.
 //! - [`Snapshot`]: all objects at one moment; [`Resolver`] and [`resolve`]: the [`Plan`] that follows.
-//! - `effective`, `sessions`, `peers`: which sessions exist, with which parameters.
+//! - `effective`, `sessions`, `peers`, `assembly`: which sessions exist, with which parameters.
 //! - `services`, `filters`, `policies`: statics, and the policies for margay's own policy engine.
 //! - [`decide`]: route questions. [`config`]: the plan as the daemon's configuration.
 //!
@@ -10,6 +10,7 @@
 //! Files are read in [`load`] only. What confd and BIRD would choke on is skipped, and reported as
 //! a [`Problem`] that names the object.
 
+mod assembly;
 pub mod cli;
 pub mod config;
 pub mod decide;
@@ -28,7 +29,7 @@ mod settings;
 mod snapshot;
 pub mod yaml;
 
-pub use plan::{Plan, Problem};
+pub use plan::{Plan, Problem, Touched};
 pub use resolver::{Resolver, resolve};
 pub use settings::{RouterIdSource, Settings, hashed_router_id};
 pub use snapshot::Snapshot;

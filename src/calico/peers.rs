@@ -3,13 +3,15 @@
 //! Calico walks all BGPPeers three times: first those for every node, then those for some, then all
 //! of them in reverse (a node that others peer with peers back). Entries for other nodes never
 //! matter here, so each BGPPeer yields only what concerns this node, and does so independently of
-//! all others: that is what lets a change recompute one BGPPeer alone. Which of several entries for
-//! one neighbour counts is decided afterwards, in [`super::resolver`].
+//! all others, and for each remote node by itself: that is what lets a change recompute one BGPPeer
+//! alone, or one node of it. Which of several entries for one neighbour counts is decided
+//! afterwards, in [`super::resolver`].
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use bgp_proto::types::{Family, Prefix};
+use bgp_proto::types::Family;
 
 use super::effective::{Effective, NodeFinder};
 use super::model::{BgpPeer, Node};
@@ -17,24 +19,42 @@ use super::plan::{Problem, Session};
 use super::sessions::{BGP_PORT, Entry, Origin, Scope, family_of, peer_session};
 
 /// What a BGPPeer means for this node.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug)]
 pub(super) struct PeerEntries {
-    /// For every node.
-    pub(super) global: Vec<Neighbor>,
-    /// For this node.
-    pub(super) own: Vec<Neighbor>,
-    /// For this node, because it is what others peer with.
-    pub(super) reverse: Vec<Neighbor>,
     /// What they were worked out from.
     peer: Arc<BgpPeer>,
+    scope: Scope,
     /// This node is what the BGPPeer peers others with.
     is_reversed: bool,
-    pub(super) problems: Vec<Problem>,
+    /// By the node that is the remote end; under the empty name what no selector named.
+    forward: BTreeMap<Arc<str>, Entries>,
+    /// For this node, because it is what others peer with; by the other node.
+    reverse: BTreeMap<Arc<str>, Entries>,
+    problems: Vec<Problem>,
+}
+
+/// The entries of one remote end.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Entries {
+    pub(super) neighbors: Vec<Neighbor>,
+    problems: Vec<Problem>,
+}
+
+/// When Calico makes an entry: of several for one neighbour that of the first pass counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Pass {
+    /// For every node.
+    Global,
+    /// For this node.
+    Own,
+    /// For this node, in reverse.
+    Reverse,
 }
 
 /// A remote end, worked out.
 #[derive(Clone, Debug)]
 pub(super) struct Neighbor {
+    pub(super) scope: Scope,
     pub(super) addr: IpAddr,
     /// Entries with the same address and port compete.
     pub(super) port: u16,
@@ -50,47 +70,132 @@ pub(super) fn entries<'a>(
     finder: &mut NodeFinder<'a>,
     peer: &'a Arc<BgpPeer>,
 ) -> PeerEntries {
-    let mut out = PeerEntries { peer: Arc::clone(peer), ..PeerEntries::default() };
-    let Some(remote) = Remote::new(peer, &mut out.problems) else { return out };
     let scope = if peer.node.is_empty() && !peer.node_selector.is_given() {
         Scope::Global
     } else {
         Scope::Node
     };
-    if scope == Scope::Global || concerns(peer, cx.me) {
-        let mut list = Vec::new();
-        for entry in remote.entries(cx, finder, peer, scope) {
-            push(cx, &remote, &entry, &mut list, &mut out.problems);
-        }
-        match scope {
-            Scope::Global => out.global = list,
-            Scope::Node => out.own = list,
+    let mut out = PeerEntries {
+        peer: Arc::clone(peer),
+        scope,
+        is_reversed: false,
+        forward: BTreeMap::new(),
+        reverse: BTreeMap::new(),
+        problems: Vec::new(),
+    };
+    let Some(remote) = Remote::new(peer, &mut out.problems) else { return out };
+    if out.concerns_me(cx) {
+        if let Remote::Selected = remote {
+            for node in finder.selected(&peer.peer_selector) {
+                let part = node_part(cx, &remote, peer, scope, node);
+                out.forward.insert(Arc::clone(&node.name), part);
+            }
+        } else {
+            let mut part = Entries::default();
+            for entry in remote.entries(cx, peer, scope) {
+                push(cx, &remote, &entry, &mut part);
+            }
+            out.forward.insert(Arc::default(), part);
         }
     }
     out.is_reversed = remote.is_reversible(cx, peer);
     if out.is_reversed {
         for node in initiators(cx, finder, peer) {
-            for entry in node_entries(cx, peer, Scope::Node, node, remote.families()) {
-                push(cx, &remote, &entry, &mut out.reverse, &mut out.problems);
-            }
+            let part = node_part(cx, &remote, peer, Scope::Node, node);
+            out.reverse.insert(Arc::clone(&node.name), part);
         }
     }
-    out.problems.sort();
-    out.problems.dedup();
     out
 }
 
+/// The entries with which a node is a remote end.
+fn node_part(
+    cx: &Effective<'_>,
+    remote: &Remote<'_>,
+    peer: &BgpPeer,
+    scope: Scope,
+    node: &Arc<Node>,
+) -> Entries {
+    let mut part = Entries::default();
+    for entry in node_entries(cx, peer, scope, node, remote.families()) {
+        push(cx, remote, &entry, &mut part);
+    }
+    part
+}
+
+/// How entries depend on another node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Dependence {
+    /// It may be a remote end, one among others.
+    AsOne,
+    /// It may be whose address the BGPPeer names.
+    Wholly,
+}
+
 impl PeerEntries {
-    /// Whether a change of another node may change them.
-    pub(super) fn depend_on(&self, node: &Node) -> bool {
+    /// How a change of another node may change them; `None`: not at all.
+    pub(super) fn dependence_on(&self, node: &Node) -> Option<Dependence> {
         let peer = &*self.peer;
         let is_named = || {
             let host = split_port(&peer.peer_ip).map_or("", |(host, _)| host);
             [&node.ipv4, &node.ipv6].into_iter().flatten().any(|h| *h.text == *host)
         };
-        (!peer.peer_ip.is_empty() && is_named())
-            || (peer.peer_selector.is_given() && peer.peer_selector.selects(&node.labels))
-            || (self.is_reversed && concerns_or_all(peer, node))
+        if !peer.peer_ip.is_empty() && is_named() {
+            return Some(Dependence::Wholly);
+        }
+        let is_one = (peer.peer_selector.is_given() && peer.peer_selector.selects(&node.labels))
+            || (self.is_reversed && concerns_or_all(peer, node));
+        is_one.then_some(Dependence::AsOne)
+    }
+
+    /// Works out again what one other node is to them.
+    pub(super) fn update_node(&mut self, cx: &Effective<'_>, name: &Arc<str>) {
+        let peer = Arc::clone(&self.peer);
+        let Some(remote) = Remote::new(&peer, &mut Vec::new()) else { return };
+        let node = cx.snapshot.node(name);
+        if matches!(remote, Remote::Selected) && self.concerns_me(cx) {
+            let selected = node.filter(|n| peer.peer_selector.selects(&n.labels));
+            match selected.map(|n| node_part(cx, &remote, &peer, self.scope, n)) {
+                Some(part) => drop(self.forward.insert(Arc::clone(name), part)),
+                None => drop(self.forward.remove(name)),
+            }
+        }
+        if self.is_reversed {
+            let initiator = node.filter(|n| concerns_or_all(&peer, n));
+            match initiator.map(|n| node_part(cx, &remote, &peer, Scope::Node, n)) {
+                Some(part) => drop(self.reverse.insert(Arc::clone(name), part)),
+                None => drop(self.reverse.remove(name)),
+            }
+        }
+    }
+
+    fn concerns_me(&self, cx: &Effective<'_>) -> bool {
+        self.scope == Scope::Global || concerns(&self.peer, cx.me)
+    }
+
+    /// The entries of a pass for a remote end.
+    pub(super) fn part(&self, pass: Pass, node: &str) -> Option<&Entries> {
+        match pass {
+            Pass::Reverse => self.reverse.get(node),
+            Pass::Global if self.scope == Scope::Global => self.forward.get(node),
+            Pass::Own if self.scope == Scope::Node => self.forward.get(node),
+            Pass::Global | Pass::Own => None,
+        }
+    }
+
+    /// All entries, each with its pass and remote end.
+    pub(super) fn parts(&self) -> impl Iterator<Item = (Pass, &Arc<str>, &Entries)> {
+        let pass = match self.scope {
+            Scope::Global => Pass::Global,
+            Scope::Node => Pass::Own,
+        };
+        let forward = self.forward.iter().map(move |(node, part)| (pass, node, part));
+        forward.chain(self.reverse.iter().map(|(node, part)| (Pass::Reverse, node, part)))
+    }
+
+    /// What is wrong with the BGPPeer, and with single entries.
+    pub(super) fn problems(&self) -> impl Iterator<Item = &Problem> {
+        self.problems.iter().chain(self.parts().flat_map(|(.., part)| &part.problems))
     }
 }
 
@@ -165,13 +270,7 @@ impl<'a> Remote<'a> {
         }
     }
 
-    fn entries(
-        &self,
-        cx: &Effective<'a>,
-        finder: &mut NodeFinder<'a>,
-        peer: &'a BgpPeer,
-        scope: Scope,
-    ) -> Vec<Entry<'a>> {
+    fn entries(&self, cx: &Effective<'a>, peer: &'a BgpPeer, scope: Scope) -> Vec<Entry<'a>> {
         match *self {
             Remote::Local => {
                 let of_peer = cx.snapshot.endpoints.values().filter(|e| e.peer == peer.name);
@@ -188,11 +287,8 @@ impl<'a> Remote<'a> {
                     })
                     .collect()
             }
-            Remote::Selected => finder
-                .selected(&peer.peer_selector)
-                .into_iter()
-                .flat_map(|node| node_entries(cx, peer, scope, node, &Family::ALL))
-                .collect(),
+            // Each node by itself: [`node_part`].
+            Remote::Selected => Vec::new(),
             Remote::Address { addr, host, port, .. } => {
                 let port = match port {
                     0 => cx.nodes_at(host, peer.asn, 0).next().map_or(0, |node| cx.port_of(node)),
@@ -263,13 +359,8 @@ fn node_entries<'a>(
 }
 
 /// Turns an entry into a neighbour, unless it cannot be used.
-fn push(
-    cx: &Effective<'_>,
-    remote: &Remote<'_>,
-    entry: &Entry<'_>,
-    list: &mut Vec<Neighbor>,
-    problems: &mut Vec<Problem>,
-) {
+fn push(cx: &Effective<'_>, remote: &Remote<'_>, entry: &Entry<'_>, part: &mut Entries) {
+    let Entries { neighbors: list, problems } = part;
     let object = || format!("BGPPeer/{}", entry.peer.name);
     let Some(asn) = entry.asn.filter(|asn| asn.0 != 0) else {
         let text = match entry.origin {
@@ -301,18 +392,12 @@ fn push(
         .filter(|m| m.addr != entry.addr)
         .map(|_| Arc::new(peer_session(cx, entry, asn, problems)));
     list.push(Neighbor {
+        scope: entry.scope,
         addr: entry.addr,
         port: if entry.port == 0 { BGP_PORT } else { entry.port },
         session,
         reachable_by,
     });
-}
-
-impl Neighbor {
-    /// The host route that `reachableBy` asks for.
-    pub(super) fn host_route(&self) -> Option<(Prefix, IpAddr)> {
-        self.reachable_by.map(|gateway| (Prefix::host(self.addr), gateway))
-    }
 }
 
 /// Splits `10.0.0.1`, `10.0.0.1:1790`, `fd00::1` and `[fd00::1]:1790`; the port is 0 where there is

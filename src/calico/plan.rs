@@ -3,6 +3,7 @@
 //! Serialised, it is the answer of `margay calico plan --json`; keys may be added, never renamed.
 //! The policies that go with it are compiled already and are what the daemon runs.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -18,12 +19,31 @@ pub struct Plan {
     pub node: String,
     /// One speaker for each family.
     pub families: Families,
+    /// The cluster that this node reflects routes in; `None`: it reflects none, or says no id.
+    #[serde(skip)]
+    pub cluster_id: Option<ClusterId>,
     /// Objects, or parts of them, that could not be used; sorted, each once.
     pub problems: Vec<Problem>,
     /// Whether the plan may be put into force. Without the node's own object nothing can be
     /// computed, and what runs is left alone.
     #[serde(skip)]
     pub is_complete: bool,
+}
+
+/// Which sessions of a plan may differ from those of the plan before.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Touched {
+    /// All of them.
+    All,
+    /// Those with these names: they came, changed or went. Of sessions with one neighbour address
+    /// all are named or none.
+    These(BTreeSet<Arc<str>>),
+}
+
+impl Default for Touched {
+    fn default() -> Self {
+        Touched::These(BTreeSet::new())
+    }
 }
 
 /// One value for each family.
@@ -68,7 +88,8 @@ pub struct FamilyPlan {
     /// Where connections are accepted.
     pub listen: Listen,
     /// Sorted by name.
-    pub sessions: Vec<PlannedSession>,
+    #[serde(serialize_with = "as_list")]
+    pub sessions: Arc<Vec<PlannedSession>>,
     /// Routes of our own.
     pub statics: Vec<StaticRoute>,
     /// Own blocks: announced whole, nothing beneath them; sorted as text.
@@ -93,7 +114,7 @@ impl Default for FamilyPlan {
             router_id: None,
             asn: Asn::default(),
             listen: Listen { address: None, port: 179 },
-            sessions: Vec::new(),
+            sessions: Arc::default(),
             statics: Vec::new(),
             aggregates: Vec::new(),
             communities: Vec::new(),
@@ -176,6 +197,13 @@ pub struct Session {
     /// The MD5 key itself, never printed.
     #[serde(skip)]
     pub key: Option<AuthKey>,
+}
+
+fn as_list<S: Serializer>(
+    list: &Arc<Vec<PlannedSession>>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(list.iter())
 }
 
 fn as_text<S: Serializer>(text: &Arc<str>, serializer: S) -> Result<S::Ok, S::Error> {

@@ -98,9 +98,8 @@ impl Parts {
         cx: &Effective<'_>,
         filters: &[String],
         session: Session,
-        problems: &mut Vec<Problem>,
     ) -> Policy {
-        let mut list = filter_rules(cx, filters, Direction::Import, session, problems);
+        let mut list = filter_rules(cx, filters, Direction::Import, session);
         list.push(next(
             "elevated routes win over local ones",
             vec![Match::HasLocalPref, Match::LocalPref(self.elevated_from()..=u32::MAX)],
@@ -115,7 +114,6 @@ impl Parts {
         cx: &Effective<'_>,
         filters: &[String],
         session: Session,
-        problems: &mut Vec<Problem>,
     ) -> Policy {
         let learned = || vec![Match::Source(vec![Source::Bgp]), Match::HasLocalPref];
         let ours = || Match::Any(learned().into_iter().map(|m| Match::Not(Box::new(m))).collect());
@@ -128,7 +126,7 @@ impl Parts {
             ),
             next("LOCAL_PREF from metric", vec![ours()], vec![Change::LocalPrefFromMetric]),
         ];
-        list.extend(filter_rules(cx, filters, Direction::Export, session, problems));
+        list.extend(filter_rules(cx, filters, Direction::Export, session));
         self.push_export_rules(session.peer_type, &mut list);
         policy("calico export", list, Decision::Reject)
     }
@@ -263,10 +261,9 @@ fn filter_rules(
     names: &[String],
     direction: Direction,
     session: Session,
-    problems: &mut Vec<Problem>,
 ) -> Vec<Rule> {
     let found = names.iter().filter_map(|name| cx.snapshot.filters.get(name));
-    found.flat_map(|filter| rules(filter, direction, session, problems)).collect()
+    found.flat_map(|filter| rules(filter, direction, session)).collect()
 }
 
 fn policy(name: &str, rules: Vec<Rule>, default: Decision) -> Policy {
@@ -440,8 +437,12 @@ fn wireguard(cx: &Effective<'_>, family: Family) -> Vec<Prefix> {
         .collect()
 }
 
+/// Of more combinations of filters and AS than this, most are of sessions that are gone: then only
+/// those that are there are found again.
+const KEYS_MAX: usize = 256;
+
 /// Import and export policy of a session.
-type PolicyPair = (Arc<Policy>, Arc<Policy>);
+pub(super) type PolicyPair = (Arc<Policy>, Arc<Policy>);
 
 /// Compiles policies once for all sessions that share them, and gives an equal one of an earlier
 /// time out again, so that unchanged sessions can be told by the pointer.
@@ -464,11 +465,42 @@ struct SessionKey {
 }
 
 impl PolicyCache {
-    /// Begins a computation: policies are compiled anew.
+    /// Begins a computation.
     pub(super) fn begin(&mut self) {
         self.previous = std::mem::take(&mut self.current);
-        self.by_session.clear();
         self.last = None;
+    }
+
+    /// Forgets which sessions there are.
+    pub(super) fn forget_sessions(&mut self) {
+        self.by_session.clear();
+    }
+
+    /// Compiles the policies of all known sessions of the family anew; whether any is another one.
+    pub(super) fn refresh(&mut self, cx: &Effective<'_>, parts: &Parts) -> bool {
+        let keys: Vec<SessionKey> =
+            self.by_session.keys().filter(|key| key.family == parts.family).cloned().collect();
+        if keys.len() > KEYS_MAX {
+            self.by_session.retain(|key, _| key.family != parts.family);
+            return true;
+        }
+        let mut differs = false;
+        for key in keys {
+            let (import, export) = self.compile(cx, parts, &key);
+            let before = self.by_session.insert(key, (Arc::clone(&import), Arc::clone(&export)));
+            differs |= before.is_none_or(|(old_import, old_export)| {
+                !Arc::ptr_eq(&old_import, &import) || !Arc::ptr_eq(&old_export, &export)
+            });
+        }
+        differs
+    }
+
+    fn compile(&mut self, cx: &Effective<'_>, parts: &Parts, key: &SessionKey) -> PolicyPair {
+        let SessionKey { family, peer_type, local_asn, ref filters } = *key;
+        let session = Session { family, peer_type, local_asn };
+        let import = self.shared(parts.import(cx, filters, session));
+        let export = self.shared(parts.export(cx, filters, session));
+        (import, export)
     }
 
     pub(super) fn shared(&mut self, policy: Policy) -> Arc<Policy> {
@@ -486,7 +518,6 @@ impl PolicyCache {
         cx: &Effective<'_>,
         parts: &Parts,
         session: &super::plan::Session,
-        problems: &mut Vec<Problem>,
     ) -> PolicyPair {
         let peer_type = if session.internal { PeerType::Internal } else { PeerType::External };
         if let Some((key, policies)) = &self.last
@@ -497,7 +528,7 @@ impl PolicyCache {
         {
             return policies.clone();
         }
-        self.compiled(cx, parts, session, peer_type, problems)
+        self.compiled(cx, parts, session, peer_type)
     }
 
     fn compiled(
@@ -506,7 +537,6 @@ impl PolicyCache {
         parts: &Parts,
         session: &super::plan::Session,
         peer_type: PeerType,
-        problems: &mut Vec<Problem>,
     ) -> PolicyPair {
         let key = SessionKey {
             family: parts.family,
@@ -518,11 +548,7 @@ impl PolicyCache {
             self.last = Some((key, known.clone()));
             return known;
         }
-        let scope =
-            Session { family: key.family, peer_type: key.peer_type, local_asn: key.local_asn };
-        let import = self.shared(parts.import(cx, &key.filters, scope, problems));
-        let export = self.shared(parts.export(cx, &key.filters, scope, problems));
-        let policies = (import, export);
+        let policies = self.compile(cx, parts, &key);
         self.last = Some((key.clone(), policies.clone()));
         self.by_session.insert(key, policies.clone());
         policies

@@ -1,21 +1,23 @@
 //! From objects to the plan, all at once or by what changed.
 //!
 //! The plan is made of parts that depend on few objects each: a session of the mesh on one other
-//! node, the entries of a BGPPeer on it and on the nodes that it names. [`Resolver`] keeps these
-//! parts and works out again only those whose objects changed; putting the parts together is done
-//! every time, and is little work for each session.
+//! node, the entries of a BGPPeer on it and on the nodes that it names, what there is at a neighbour
+//! address on the parts that name it. [`Resolver`] keeps these parts, works out again only those
+//! whose objects changed, and mends the list of sessions where they did.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use bgp_proto::types::{Family, Prefix};
 
+use super::assembly::{AtAddress, SessionList};
 use super::effective::{Effective, NodeFinder};
+use super::filters::check;
 use super::model::{AffinityState, Decoded, Kind, Node, ObjectId};
-use super::peers::{Neighbor, PeerEntries, entries};
+use super::peers::{Dependence, Pass, PeerEntries, entries};
 use super::plan::{
-    Families, FamilyPlan, Listen, Plan, PlannedSession, Problem, Session, StaticKind, StaticRoute,
+    Families, FamilyPlan, Listen, Plan, Problem, Session, StaticKind, StaticRoute, Touched,
 };
 use super::policies::{Parts, PolicyCache, own_blocks};
 use super::services::{ServiceRoutes, service_routes};
@@ -26,9 +28,8 @@ use super::snapshot::Snapshot;
 /// Interfaces that never are networks of ours.
 const IGNORED_INTERFACES: [&str; 2] = ["cali*", "kube-ipvs*"];
 
-/// Hashes neighbours' addresses and ports: they come from the cluster's own objects, so speed counts
-/// and collisions that somebody aims at do not.
-type PlaceHash = foldhash::fast::FixedState;
+/// Where an entry of the peer table is: its address and pass, then BGPPeer and remote node.
+type Place = (IpAddr, Pass, Arc<str>, Arc<str>);
 
 /// Works the plan out from a snapshot.
 pub fn resolve(snapshot: &Snapshot, settings: &Settings) -> Plan {
@@ -44,14 +45,28 @@ pub struct Resolver {
     /// By node: the session of each family.
     mesh: BTreeMap<Arc<str>, MeshNode>,
     peers: BTreeMap<Arc<str>, PeerEntries>,
+    /// Entries of BGPPeers by address, in the order in which they count.
+    places: BTreeSet<Place>,
+    /// Addresses to put together again.
+    stale: BTreeSet<IpAddr>,
+    lists: [SessionList; 2],
+    /// What is wrong with parts, of those that have anything.
+    troubles: BTreeMap<(Part, Arc<str>), Vec<Problem>>,
+    touched: Touched,
     services: Option<(ServiceRoutes, Vec<Problem>)>,
+    /// What is wrong with configurations and filters, in use or not.
+    of_objects: Vec<Problem>,
     policies: PolicyCache,
 }
 
-#[derive(Default)]
-struct MeshNode {
-    sessions: [Option<Arc<Session>>; 2],
-    problems: Vec<Problem>,
+/// The sessions of the mesh with a node.
+type MeshNode = [Option<Arc<Session>>; 2];
+
+/// What a part of the plan is made for; a name says for which.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Part {
+    MeshNode,
+    BgpPeer,
 }
 
 /// What changed since the last plan.
@@ -63,6 +78,8 @@ struct Changed {
     nodes: BTreeMap<String, Option<Arc<Node>>>,
     peers: BTreeSet<String>,
     services: bool,
+    /// A BGPConfiguration or BGPFilter.
+    objects: bool,
 }
 
 impl Resolver {
@@ -100,13 +117,16 @@ impl Resolver {
                 let old = self.snapshot.node(&id.name).cloned();
                 changed.nodes.entry(id.name.clone()).or_insert(old);
             }
-            Kind::BgpConfiguration => match id.name.strip_prefix("node.") {
-                Some(node) if self.settings.as_ref().is_some_and(|s| s.node != node) => {
-                    let old = self.snapshot.node(node).cloned();
-                    changed.nodes.entry(node.to_owned()).or_insert(old);
+            Kind::BgpConfiguration => {
+                changed.objects = true;
+                match id.name.strip_prefix("node.") {
+                    Some(node) if self.settings.as_ref().is_some_and(|s| s.node != node) => {
+                        let old = self.snapshot.node(node).cloned();
+                        changed.nodes.entry(node.to_owned()).or_insert(old);
+                    }
+                    _ => changed.everything = true,
                 }
-                _ => changed.everything = true,
-            },
+            }
             Kind::BgpPeer => {
                 changed.peers.insert(id.name.clone());
             }
@@ -146,6 +166,7 @@ impl Resolver {
                 Plan {
                     node: settings.node.clone(),
                     families: Families::default(),
+                    cluster_id: None,
                     problems: tidy(problems),
                     is_complete: false,
                 }
@@ -159,47 +180,33 @@ impl Resolver {
         plan
     }
 
+    /// Which sessions may differ since the last call.
+    pub fn take_touched(&mut self) -> Touched {
+        std::mem::take(&mut self.touched)
+    }
+
     /// Works out again what changed.
     fn update_parts(&mut self, cx: &Effective<'_>) {
         let is_first = self.mesh.is_empty() && self.peers.is_empty();
         let changed = std::mem::take(&mut self.changed);
-        if changed.everything || is_first {
-            self.mesh =
-                cx.snapshot.nodes.values().map(|n| (n.name.clone(), mesh_node(cx, n))).collect();
-            self.peers.clear();
-            self.services = None;
-        }
-        let mut nodes: Vec<&Node> = Vec::new();
-        for (name, old) in &changed.nodes {
-            let new = cx.snapshot.node(name);
-            match new {
-                Some(node) => {
-                    self.mesh.insert(Arc::clone(&node.name), mesh_node(cx, node));
-                }
-                None => drop(self.mesh.remove(name.as_str())),
-            }
-            nodes.extend([old.as_deref(), new.map(Arc::as_ref)].into_iter().flatten());
-        }
         let mut finder = NodeFinder::new(cx.snapshot);
-        let mut stale: Vec<&str> = if self.peers.is_empty() {
-            cx.snapshot.peers.keys().map(String::as_str).collect()
+        if changed.everything || changed.objects || is_first {
+            self.of_objects = problems_of_objects(cx);
+        }
+        if changed.everything || is_first {
+            self.forget();
+            for node in cx.snapshot.nodes.values() {
+                self.put_mesh_node(cx, &node.name);
+            }
+            for peer in cx.snapshot.peers.values() {
+                self.put_peer(&peer.name, Some(entries(cx, &mut finder, peer)));
+            }
         } else {
-            changed.peers.iter().map(String::as_str).collect()
-        };
-        let known: Vec<Arc<str>> = if nodes.is_empty() {
-            Vec::new()
-        } else {
-            let depends = |known: &PeerEntries| nodes.iter().any(|node| known.depend_on(node));
-            self.peers.iter().filter(|(_, p)| depends(p)).map(|(n, _)| Arc::clone(n)).collect()
-        };
-        stale.extend(known.iter().map(|name| &**name));
-        for name in stale {
-            match cx.snapshot.peers.get(name) {
-                Some(peer) => {
-                    let worked_out = entries(cx, &mut finder, peer);
-                    self.peers.insert(Arc::clone(&peer.name), worked_out);
-                }
-                None => drop(self.peers.remove(name)),
+            self.update_nodes(cx, &mut finder, &changed);
+            for name in &changed.peers {
+                let peer = cx.snapshot.peers.get(name.as_str());
+                let worked_out = peer.map(|peer| entries(cx, &mut finder, peer));
+                self.put_peer(&name.as_str().into(), worked_out);
             }
         }
         if changed.services || self.services.is_none() {
@@ -209,9 +216,115 @@ impl Resolver {
         }
     }
 
+    /// Forgets all parts.
+    fn forget(&mut self) {
+        self.mesh.clear();
+        self.peers.clear();
+        self.places.clear();
+        self.stale.clear();
+        self.lists = Default::default();
+        self.troubles.clear();
+        self.touched = Touched::All;
+        self.services = None;
+        self.policies.forget_sessions();
+    }
+
+    fn update_nodes<'a>(
+        &mut self,
+        cx: &Effective<'a>,
+        finder: &mut NodeFinder<'a>,
+        changed: &Changed,
+    ) {
+        for (name, old) in &changed.nodes {
+            let new = cx.snapshot.node(name);
+            let versions = || [old.as_ref(), new].into_iter().flatten();
+            let depends =
+                |known: &PeerEntries| versions().filter_map(|node| known.dependence_on(node)).max();
+            let of_peers: Vec<(Arc<str>, Dependence)> = self
+                .peers
+                .iter()
+                .filter_map(|(peer, known)| Some((Arc::clone(peer), depends(known)?)))
+                .collect();
+            let name: Arc<str> = name.as_str().into();
+            self.put_mesh_node(cx, &name);
+            for (peer, dependence) in of_peers {
+                let worked_out = match dependence {
+                    Dependence::Wholly => {
+                        cx.snapshot.peers.get(&*peer).map(|peer| entries(cx, finder, peer))
+                    }
+                    Dependence::AsOne => {
+                        self.update_entries(cx, &peer, &name);
+                        continue;
+                    }
+                };
+                self.put_peer(&peer, worked_out);
+            }
+        }
+    }
+
+    fn put_mesh_node(&mut self, cx: &Effective<'_>, name: &Arc<str>) {
+        let mut problems = Vec::new();
+        let fresh = cx.snapshot.node(name).map(|node| {
+            Family::ALL.map(|family| mesh_session(cx, node, family, &mut problems).map(Arc::new))
+        });
+        let old = match &fresh {
+            Some(sessions) => self.mesh.insert(Arc::clone(name), sessions.clone()),
+            None => self.mesh.remove(name),
+        };
+        let sessions = old.iter().chain(&fresh).flatten().flatten();
+        self.stale.extend(sessions.map(|session| session.neighbor));
+        self.set_trouble(Part::MeshNode, name, problems);
+    }
+
+    /// Puts the entries of a BGPPeer in the place of what was.
+    fn put_peer(&mut self, name: &Arc<str>, fresh: Option<PeerEntries>) {
+        if let Some(old) = self.peers.remove(name) {
+            for place in places(name, &old, None) {
+                self.places.remove(&place);
+                self.stale.insert(place.0);
+            }
+        }
+        let problems = fresh.iter().flat_map(PeerEntries::problems).cloned().collect();
+        self.set_trouble(Part::BgpPeer, name, problems);
+        if let Some(fresh) = fresh {
+            self.note_places(name, &fresh, None);
+            self.peers.insert(Arc::clone(name), fresh);
+        }
+    }
+
+    /// Works out again what one node is to a BGPPeer.
+    fn update_entries(&mut self, cx: &Effective<'_>, peer: &Arc<str>, node: &Arc<str>) {
+        let Some(mut known) = self.peers.remove(peer) else { return };
+        for place in places(peer, &known, Some(node)) {
+            self.places.remove(&place);
+            self.stale.insert(place.0);
+        }
+        known.update_node(cx, node);
+        self.note_places(peer, &known, Some(node));
+        let problems = known.problems().cloned().collect();
+        self.set_trouble(Part::BgpPeer, peer, problems);
+        self.peers.insert(Arc::clone(peer), known);
+    }
+
+    fn note_places(&mut self, peer: &Arc<str>, known: &PeerEntries, node: Option<&Arc<str>>) {
+        for place in places(peer, known, node) {
+            self.stale.insert(place.0);
+            self.places.insert(place);
+        }
+    }
+
+    fn set_trouble(&mut self, part: Part, name: &Arc<str>, problems: Vec<Problem>) {
+        let key = (part, Arc::clone(name));
+        if problems.is_empty() {
+            self.troubles.remove(&key);
+        } else {
+            self.troubles.insert(key, problems);
+        }
+    }
+
     fn assemble(&mut self, cx: &Effective<'_>, mut problems: Vec<Problem>) -> Plan {
-        problems.extend(self.mesh.values().flat_map(|m| &m.problems).cloned());
-        problems.extend(self.peers.values().flat_map(|p| &p.problems).cloned());
+        problems.extend(self.troubles.values().flatten().cloned());
+        problems.extend(self.of_objects.iter().cloned());
         if let Some((_, of_services)) = &self.services {
             problems.extend(of_services.iter().cloned());
         }
@@ -221,8 +334,9 @@ impl Resolver {
         }
         let router_id = cx.router_id(&mut problems);
         self.policies.begin();
+        let stale = std::mem::take(&mut self.stale);
         let mut family = |family| {
-            let mut plan = self.family(cx, family, &mut problems);
+            let mut plan = self.family(cx, family, &stale, &mut problems);
             plan.router_id = router_id;
             plan
         };
@@ -230,6 +344,7 @@ impl Resolver {
         Plan {
             node: cx.settings.node.clone(),
             families,
+            cluster_id: cx.me.cluster_id.parse().ok(),
             problems: tidy(problems),
             is_complete: true,
         }
@@ -239,51 +354,23 @@ impl Resolver {
         &mut self,
         cx: &Effective<'_>,
         family: Family,
+        stale: &BTreeSet<IpAddr>,
         problems: &mut Vec<Problem>,
     ) -> FamilyPlan {
         let no_services = ServiceRoutes::default();
         let services = self.services.as_ref().map_or(&no_services, |(services, _)| services);
         let parts = Parts::new(cx, family, services, problems);
         let enabled = cx.me.address(family).is_some() && cx.asn.0 != 0;
-        let neighbors = self.neighbors(family);
-        let mut sessions: Vec<Arc<Session>> = Vec::new();
-        if enabled {
-            sessions.extend(neighbors.iter().filter_map(|n| n.session.clone()));
-            let index = usize::from(family == Family::Ipv6);
-            sessions.extend(self.mesh.values().filter_map(|m| m.sessions.get(index)?.clone()));
-            // Nodes that share an address share a name: the first node counts.
-            let key = |session: &Arc<Session>| session.sort_key;
-            sessions.sort_by(|a, b| key(a).cmp(&key(b)).then_with(|| a.name.cmp(&b.name)));
-            sessions.dedup_by(|later, first| {
-                let is_twin = later.name == first.name;
-                if is_twin {
-                    problems.push(shared_address(cx, later));
-                }
-                is_twin
-            });
-        }
-        let statics = statics(cx, family, &parts, &neighbors);
-        let mut holders: HashMap<(IpAddr, u16), Arc<str>, PlaceHash> =
-            HashMap::with_capacity_and_hasher(sessions.len(), PlaceHash::default());
-        let sessions = sessions
-            .into_iter()
-            .map(|session| {
-                let place = (session.neighbor, session.port);
-                let shadowed_by = holders.get(&place).cloned();
-                if shadowed_by.is_none() {
-                    holders.insert(place, Arc::clone(&session.name));
-                }
-                let (import, export) = self.policies.of_session(cx, &parts, &session, problems);
-                PlannedSession { session, shadowed_by, import, export }
-            })
-            .collect();
+        self.put_together(cx, &parts, enabled, stale);
+        let list = self.list(family);
+        problems.extend(list.problems().cloned());
         FamilyPlan {
             enabled,
             router_id: None,
             asn: cx.asn,
             listen: listen(cx, family),
-            sessions,
-            statics,
+            sessions: Arc::clone(&list.sessions),
+            statics: statics(cx, family, &parts, list),
             communities: parts.shown_communities(),
             kernel_reject: parts.services.reject.clone(),
             ignored_interfaces: cx
@@ -299,21 +386,95 @@ impl Resolver {
         }
     }
 
-    /// Entries that count: of several for one neighbour the first, and those for every node before
-    /// those for this one.
-    fn neighbors(&self, family: Family) -> Vec<&Neighbor> {
-        let mut taken: HashSet<(IpAddr, u16), PlaceHash> = HashSet::default();
-        let mut chosen = Vec::new();
-        let global = self.peers.values().flat_map(|p| &p.global);
-        let own = self.peers.values().flat_map(|p| &p.own);
-        let reverse = self.peers.values().flat_map(|p| &p.reverse);
-        for neighbor in global.chain(own).chain(reverse) {
-            if family_of(neighbor.addr) == family && taken.insert((neighbor.addr, neighbor.port)) {
-                chosen.push(neighbor);
+    /// Mends the list of sessions.
+    fn put_together(
+        &mut self,
+        cx: &Effective<'_>,
+        parts: &Parts,
+        enabled: bool,
+        stale: &BTreeSet<IpAddr>,
+    ) {
+        let of_family = stale.iter().filter(|addr| family_of(**addr) == parts.family);
+        let fresh: Vec<(IpAddr, AtAddress)> =
+            of_family.map(|addr| (*addr, self.at_address(cx, *addr, enabled))).collect();
+        let differs = self.policies.refresh(cx, parts);
+        let [ipv4, ipv6] = &mut self.lists;
+        let list = if parts.family == Family::Ipv4 { ipv4 } else { ipv6 };
+        let policies = &mut self.policies;
+        let names = list.update(fresh, |session| policies.of_session(cx, parts, session));
+        if differs {
+            list.assign(|session| policies.of_session(cx, parts, session));
+            self.touched = Touched::All;
+        }
+        if let Touched::These(touched) = &mut self.touched {
+            touched.extend(names);
+        }
+    }
+
+    fn list(&self, family: Family) -> &SessionList {
+        let [ipv4, ipv6] = &self.lists;
+        if family == Family::Ipv4 { ipv4 } else { ipv6 }
+    }
+
+    /// What there is at an address: of several entries for one port the first, and the mesh.
+    fn at_address(&self, cx: &Effective<'_>, addr: IpAddr, enabled: bool) -> AtAddress {
+        let mut at = AtAddress::default();
+        let mut ports: Vec<u16> = Vec::new();
+        let mut sessions = Vec::new();
+        let first: Place = (addr, Pass::Global, Arc::default(), Arc::default());
+        for (_, pass, peer, node) in self.places.range(first..).take_while(|p| p.0 == addr) {
+            let part = self.peers.get(peer).and_then(|known| known.part(*pass, node));
+            let neighbors = part.into_iter().flat_map(|part| &part.neighbors);
+            for neighbor in neighbors.filter(|n| n.addr == addr) {
+                if ports.contains(&neighbor.port) {
+                    continue;
+                }
+                ports.push(neighbor.port);
+                sessions.extend(neighbor.session.clone());
+                let gateway = neighbor.reachable_by;
+                at.routes.extend(gateway.map(|g| (neighbor.scope, neighbor.port, g)));
             }
         }
-        chosen
+        let index = usize::from(addr.is_ipv6());
+        for node in cx.snapshot.nodes_at(&addr.to_string()) {
+            let meshed = self.mesh.get(&node.name).and_then(|sessions| sessions.get(index));
+            sessions.extend(meshed.into_iter().flatten().cloned());
+        }
+        if enabled {
+            at.set_sessions(sessions, |session| shared_address(cx, session));
+        }
+        at
     }
+}
+
+/// Where the entries of a BGPPeer are, or those of one remote node.
+fn places(peer: &Arc<str>, known: &PeerEntries, node: Option<&Arc<str>>) -> Vec<Place> {
+    let parts: Vec<_> = match node {
+        None => known.parts().collect(),
+        Some(node) => [Pass::Global, Pass::Own, Pass::Reverse]
+            .into_iter()
+            .filter_map(|pass| Some((pass, node, known.part(pass, node)?)))
+            .collect(),
+    };
+    let place = |(pass, node, part): &(Pass, &Arc<str>, &super::peers::Entries)| -> Vec<Place> {
+        let neighbors = part.neighbors.iter();
+        neighbors.map(|n| (n.addr, *pass, Arc::clone(peer), Arc::clone(node))).collect()
+    };
+    parts.iter().flat_map(place).collect()
+}
+
+/// What is wrong with objects by themselves: configurations that nobody asks for, and rules of
+/// filters that would match nothing, whether a BGPPeer names them or not.
+fn problems_of_objects(cx: &Effective<'_>) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    for name in cx.snapshot.configurations.keys() {
+        if name != "default" && !name.starts_with("node.") {
+            let text = "the name is neither \"default\" nor \"node.NAME\": it is ignored";
+            problems.push(Problem::new(format!("BGPConfiguration/{name}"), text));
+        }
+    }
+    cx.snapshot.filters.values().for_each(|filter| check(filter, &mut problems));
+    problems
 }
 
 /// More than one node has the address of a session.
@@ -322,13 +483,6 @@ fn shared_address(cx: &Effective<'_>, session: &Session) -> Problem {
     let nodes: Vec<&str> = cx.snapshot.nodes_at(&text).map(|node| &*node.name).collect();
     let object = format!("Node/{}", nodes.last().copied().unwrap_or_default());
     Problem::new(object, format!("{text} is the address of {}: the first counts", nodes.join(", ")))
-}
-
-fn mesh_node(cx: &Effective<'_>, node: &Node) -> MeshNode {
-    let mut problems = Vec::new();
-    let sessions =
-        Family::ALL.map(|family| mesh_session(cx, node, family, &mut problems).map(Arc::new));
-    MeshNode { sessions, problems }
 }
 
 fn listen(cx: &Effective<'_>, family: Family) -> Listen {
@@ -343,7 +497,7 @@ fn statics(
     cx: &Effective<'_>,
     family: Family,
     parts: &Parts,
-    neighbors: &[&Neighbor],
+    list: &SessionList,
 ) -> Vec<StaticRoute> {
     let blackhole =
         |prefix: Prefix| StaticRoute { prefix, kind: StaticKind::Blackhole, gateway: None };
@@ -353,12 +507,9 @@ fn statics(
         .map(|(cidr, _)| blackhole(cidr))
         .collect();
     statics.extend(parts.services.routes.iter().copied().map(blackhole));
-    let mut seen = HashSet::new();
-    for (prefix, gateway) in neighbors.iter().filter_map(|n| n.host_route()) {
-        if seen.insert(prefix) {
-            statics.push(StaticRoute { prefix, kind: StaticKind::Via, gateway: Some(gateway) });
-        }
-    }
+    let via =
+        |(prefix, gateway)| StaticRoute { prefix, kind: StaticKind::Via, gateway: Some(gateway) };
+    statics.extend(list.host_routes().into_iter().map(via));
     statics
 }
 

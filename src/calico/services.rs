@@ -25,7 +25,8 @@ pub(super) struct ServiceRoutes {
 /// Works out what is announced for services.
 pub(super) fn service_routes(cx: &Effective<'_>, problems: &mut Vec<Problem>) -> ServiceRoutes {
     let ranges = Ranges::new(cx, problems);
-    let is_single = |p: &&Prefix| p.len() == p.family().max_len();
+    // Calico looks at how the text ends: an IPv6 /32 counts as a single address too.
+    let is_single = |p: &&Prefix| matches!(p.len(), 32 | 128);
     let mut global: Vec<Prefix> = ranges.cluster.clone();
     global.extend(ranges.external.iter().filter(|p| !is_single(p)));
     if ranges.is_aggregated {

@@ -17,7 +17,7 @@ const RESTART_TIME_DEFAULT: u64 = 120;
 pub(super) const BGP_PORT: u16 = 179;
 
 /// Whom an entry of the peer table is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Scope {
     /// Every node.
     Global,

@@ -1,6 +1,6 @@
 //! The difference between two configurations, as a reload applies and prints it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -98,18 +98,17 @@ impl Config {
     }
 
     fn peer_changes(&self, new: &Config, changes: &mut Changes) {
-        let by_name = |config: &'_ Config| -> HashMap<Arc<str>, usize> {
-            config.peers.iter().enumerate().map(|(i, p)| (Arc::clone(&p.name), i)).collect()
-        };
-        let (before, after) = (by_name(self), by_name(new));
-        let mut gone: BTreeMap<IpAddr, &PeerEntry> = self
-            .peers
+        let (old_peers, new_peers) = differing_peers(&self.peers, &new.peers);
+        let before: HashMap<&Arc<str>, &PeerEntry> =
+            old_peers.iter().map(|peer| (&peer.name, *peer)).collect();
+        let after: HashSet<&Arc<str>> = new_peers.iter().map(|peer| &peer.name).collect();
+        let mut gone: BTreeMap<IpAddr, &PeerEntry> = old_peers
             .iter()
-            .filter(|p| !after.contains_key(&p.name))
-            .map(|p| (p.session.address, p))
+            .filter(|p| !after.contains(&p.name))
+            .map(|p| (p.session.address, *p))
             .collect();
-        for peer in &new.peers {
-            let list = match before.get(&peer.name).and_then(|i| self.peers.get(*i)) {
+        for peer in new_peers {
+            let list = match before.get(&peer.name).copied() {
                 None => match gone.get(&peer.session.address) {
                     Some(old) if is_same(&old.session, &peer.session) => {
                         let names = (Arc::clone(&old.name), Arc::clone(&peer.name));
@@ -125,8 +124,7 @@ impl Config {
             };
             list.push(Arc::clone(&peer.name));
         }
-        let gone = self
-            .peers
+        let gone = old_peers
             .iter()
             .filter(|p| gone.get(&p.session.address).is_some_and(|left| left.name == p.name));
         changes.peers_removed = gone.map(|p| Arc::clone(&p.name)).collect();
@@ -145,6 +143,46 @@ impl Config {
             .map(|(prefix, _)| *prefix)
             .collect();
     }
+}
+
+/// The peers of two configurations without those that both hold as the same parts in memory, which
+/// is most of them when one follows from the other. Both lists keep their order.
+pub fn differing_peers<'a>(
+    old: &'a [PeerEntry],
+    new: &'a [PeerEntry],
+) -> (Vec<&'a PeerEntry>, Vec<&'a PeerEntry>) {
+    /// How far one list is looked through for where it goes on like the other.
+    const LOOK_AHEAD: usize = 16;
+    let is_kept = |a: &PeerEntry, b: &PeerEntry| {
+        Arc::ptr_eq(&a.name, &b.name)
+            && Arc::ptr_eq(&a.session, &b.session)
+            && Arc::ptr_eq(&a.routes, &b.routes)
+    };
+    let (mut gone, mut come) = (Vec::new(), Vec::new());
+    let (mut old, mut new) = (old, new);
+    while let ([a, old_rest @ ..], [b, new_rest @ ..]) = (old, new) {
+        let skip_old = || old_rest.iter().take(LOOK_AHEAD).position(|x| is_kept(x, b));
+        let skip_new = || new_rest.iter().take(LOOK_AHEAD).position(|x| is_kept(a, x));
+        let (from_old, from_new) = if is_kept(a, b) {
+            (old, new) = (old_rest, new_rest);
+            continue;
+        } else if let Some(at) = skip_new() {
+            (0, at + 1)
+        } else if let Some(at) = skip_old() {
+            (at + 1, 0)
+        } else {
+            (1, 1)
+        };
+        let (skipped, rest) = old.split_at(from_old);
+        gone.extend(skipped);
+        old = rest;
+        let (skipped, rest) = new.split_at(from_new);
+        come.extend(skipped);
+        new = rest;
+    }
+    gone.extend(old);
+    come.extend(new);
+    (gone, come)
 }
 
 /// Compares by content, which is quick for parts that stayed where they are in memory.
@@ -202,5 +240,62 @@ impl fmt::Display for Changes {
             return f.write_str("nothing changed");
         }
         f.write_str(&self.lines().join("\n"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bgp_proto::session::{LocalIdentity, PeerConfig};
+    use bgp_proto::table::PeerRoutes;
+    use bgp_proto::types::{Asn, RouterId};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn entry(number: u8) -> PeerEntry {
+        let identity = LocalIdentity { asn: Asn(1), router_id: RouterId(1) };
+        let address = IpAddr::from([10, 0, 0, number]);
+        PeerEntry {
+            name: number.to_string().into(),
+            session: Arc::new(PeerConfig::new(address, Asn(1), &identity)),
+            routes: Arc::new(PeerRoutes::new(number.to_string())),
+        }
+    }
+
+    fn without(list: &[PeerEntry], left_out: &[&PeerEntry]) -> Vec<usize> {
+        let kept = list.iter().filter(|peer| !left_out.iter().any(|p| std::ptr::eq(*p, *peer)));
+        kept.map(|peer| Arc::as_ptr(&peer.session).addr()).collect()
+    }
+
+    #[test]
+    fn one_peer_more_is_all_that_differs() {
+        let all: Vec<PeerEntry> = (0..100).map(entry).collect();
+        let mut fewer = all.clone();
+        fewer.remove(40);
+        let (gone, come) = differing_peers(&fewer, &all);
+        assert!(gone.is_empty() && come.len() == 1 && come[0].name == all[40].name);
+        let (gone, come) = differing_peers(&all, &fewer);
+        assert!(come.is_empty() && gone.len() == 1 && gone[0].name == all[40].name);
+    }
+
+    proptest! {
+        #[test]
+        fn what_does_not_differ_is_the_same_in_the_same_order(
+            old in prop::sample::subsequence((0..40u8).collect::<Vec<_>>(), 0..40),
+            new in prop::sample::subsequence((0..40u8).collect::<Vec<_>>(), 0..40).prop_shuffle(),
+            is_shuffled: bool,
+        ) {
+            let pool: Vec<PeerEntry> = (0..40).map(entry).collect();
+            let pick = |numbers: &[u8]| -> Vec<PeerEntry> {
+                numbers.iter().map(|n| pool[usize::from(*n)].clone()).collect()
+            };
+            let mut new = new;
+            if !is_shuffled {
+                new.sort_unstable();
+            }
+            let (old, new) = (pick(&old), pick(&new));
+            let (gone, come) = differing_peers(&old, &new);
+            prop_assert_eq!(without(&old, &gone), without(&new, &come));
+        }
     }
 }

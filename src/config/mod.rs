@@ -34,7 +34,7 @@ use bgp_proto::types::{Asn, ClusterId, FibKind, Prefix, RouterId};
 use bgp_proto::wire::Origin;
 
 pub use calico::{CalicoDatastore, CalicoEtcd, CalicoSettings};
-pub use changes::Changes;
+pub use changes::{Changes, differing_peers};
 pub use error::{Error, Errors};
 pub use local::KernelRoute;
 

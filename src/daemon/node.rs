@@ -12,7 +12,7 @@ use tracing::{info, warn};
 
 use super::handover::Step;
 use super::{Daemon, deferral};
-use crate::config::{Config, PeerEntry};
+use crate::config::{Config, PeerEntry, differing_peers};
 use crate::node::{Follower, NodeSettings, Update};
 
 /// The part of the daemon that exists on a Calico node only.
@@ -93,9 +93,13 @@ impl Daemon {
         let Some(node) = &mut self.node else { return };
         let is_first = node.planned.replace(Arc::clone(&update.config)).is_none();
         let address = |entry: &PeerEntry| entry.session.address;
-        let wanted: HashSet<IpAddr> = update.config.peers.iter().map(address).collect();
         let may_part: HashSet<IpAddr> = update.parted.iter().copied().collect();
         let over: Vec<IpAddr> = self.handover.parting().map(address).collect();
+        let wanted: HashSet<IpAddr> = match may_part.is_empty() && over.is_empty() {
+            // Nobody parts: who is wanted does not matter.
+            true => HashSet::new(),
+            false => update.config.peers.iter().map(address).collect(),
+        };
         for addr in over.into_iter().filter(|a| wanted.contains(a) || !may_part.contains(a)) {
             self.handover.forget(addr);
         }
@@ -157,10 +161,11 @@ impl Daemon {
     /// that we would, is not ended for that: who dials matters when there is no session.
     /// Returns the names of these peers.
     fn keep_roles(&self, config: &mut Config) -> HashSet<Arc<str>> {
-        let mut kept = HashSet::new();
+        let (running, planned) = differing_peers(&self.config.peers, &config.peers);
         let running: HashMap<IpAddr, &PeerEntry> =
-            self.config.peers.iter().map(|entry| (entry.session.address, entry)).collect();
-        for entry in &mut config.peers {
+            running.into_iter().map(|entry| (entry.session.address, entry)).collect();
+        let mut kept = HashMap::new();
+        for entry in planned {
             let Some(old) = running.get(&entry.session.address) else { continue };
             if Arc::ptr_eq(&old.session, &entry.session)
                 || old.session.passive == entry.session.passive
@@ -172,11 +177,17 @@ impl Daemon {
             let record = self.peers.registry().find(&old.name);
             let is_up = record.is_some_and(|r| r.handle.snapshot().state == State::Established);
             if is_up && in_old_role == *old.session {
-                entry.session = Arc::clone(&old.session);
-                kept.insert(entry.name.clone());
+                kept.insert(Arc::clone(&entry.name), Arc::clone(&old.session));
             }
         }
-        kept
+        if !kept.is_empty() {
+            for entry in &mut config.peers {
+                if let Some(session) = kept.get(&entry.name) {
+                    entry.session = Arc::clone(session);
+                }
+            }
+        }
+        kept.into_keys().collect()
     }
 
     /// A session went down: a role that was kept for its sake changes.

@@ -71,7 +71,8 @@ impl Daemon {
         parting: &HashSet<Arc<str>>,
     ) -> Vec<PeerId> {
         let config = Arc::clone(&self.config);
-        let old_entries = by_name(&old.peers);
+        let ended = changes.peers_removed.iter().chain(&changes.peers_restarted);
+        let old_entries = by_name(&old.peers, ended);
         for name in &changes.peers_removed {
             let close = match parting.contains(name) {
                 true => Close::GracefulStop,
@@ -89,7 +90,10 @@ impl Daemon {
         }
         self.apply_local(Some(old), &config);
         self.apply_ranges(old, &config);
-        let entries = by_name(&config.peers);
+        let renamed = changes.peers_renamed.iter().map(|(_, name)| name);
+        let named = renamed.chain(&changes.peers_reconfigured);
+        let named = named.chain(&changes.peers_restarted).chain(&changes.peers_added);
+        let entries = by_name(&config.peers, named);
         for (before, name) in &changes.peers_renamed {
             if let Some(entry) = entries.get(name) {
                 self.peers.rename(before, entry);
@@ -193,8 +197,17 @@ impl Daemon {
     }
 }
 
-fn by_name(peers: &[PeerEntry]) -> HashMap<&Arc<str>, &PeerEntry> {
-    peers.iter().map(|entry| (&entry.name, entry)).collect()
+/// The entries with some names.
+fn by_name<'a>(
+    peers: &'a [PeerEntry],
+    names: impl Iterator<Item = &'a Arc<str>>,
+) -> HashMap<&'a Arc<str>, &'a PeerEntry> {
+    let names: HashSet<&Arc<str>> = names.collect();
+    if names.is_empty() {
+        return HashMap::new();
+    }
+    let wanted = peers.iter().filter(|entry| names.contains(&entry.name));
+    wanted.map(|entry| (&entry.name, entry)).collect()
 }
 
 fn learn_rules(config: &Config) -> Vec<LearnRule> {

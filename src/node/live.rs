@@ -20,7 +20,7 @@ use super::settings::describe;
 use crate::calico::config::Converter;
 use crate::calico::model::Decoded;
 use crate::calico::{Problem, Resolver, Settings};
-use crate::config::{Config, HostSettings, PeerEntry};
+use crate::config::{Config, HostSettings, PeerEntry, differing_peers};
 use crate::datastore::{self, Change, Event, Receiver, State, Watcher};
 use crate::pulse::Pulse;
 
@@ -276,7 +276,8 @@ impl Live {
         let began = Instant::now();
         let (plan, config) = tokio::task::block_in_place(|| {
             let plan = self.resolver.plan();
-            let config = self.converter.convert(&plan, &self.host);
+            let touched = self.resolver.take_touched();
+            let config = self.converter.convert(&plan, &touched, &self.host);
             (plan, config)
         });
         let took = began.elapsed();
@@ -284,6 +285,7 @@ impl Live {
         self.status.planning += took;
         self.next_plan = Instant::now() + PLAN_INTERVAL.max(took * (PLAN_SHARE - 1));
         self.of_plan = plan.problems;
+        self.of_plan.extend(self.converter.problems().cloned());
         let update = config.and_then(|config| self.update(config));
         self.publish();
         match update {
@@ -299,10 +301,12 @@ impl Live {
         let known = match self.current.take() {
             Some(known) if !differs => known,
             old => {
-                let before = old.iter().flat_map(|old| old.peers.iter().map(address));
-                self.parted.extend(before);
-                let wanted: BTreeSet<IpAddr> = fresh.peers.iter().map(address).collect();
-                self.parted.retain(|addr| !wanted.contains(addr));
+                let before = old.as_ref().map_or(&[][..], |old| old.peers.as_slice());
+                let (gone, come) = differing_peers(before, &fresh.peers);
+                self.parted.extend(gone.into_iter().map(address));
+                for peer in come {
+                    self.parted.remove(&address(peer));
+                }
                 Arc::new(fresh)
             }
         };

@@ -31,6 +31,9 @@ pub enum NextHopMode {
     /// eBGP and own routes: our address on the session. iBGP: unchanged.
     #[default]
     Auto,
+    /// As `Auto`, but an own route that leads to a gateway goes to iBGP peers with that gateway as
+    /// next hop: they need not come through us (RFC 4271 §5.1.3). BIRD's default.
+    ThirdParty,
     /// Always our address.
     SelfAddress,
     /// Always unchanged, to eBGP peers too.

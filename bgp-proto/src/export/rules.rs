@@ -233,14 +233,17 @@ fn check_role(group: &GroupKey, attrs: AttrView<'_>) -> Result<(), Withholding> 
     Ok(())
 }
 
-/// The source, if the route goes from iBGP to iBGP and may (RFC 4456 §6).
+/// The source, if the route goes from iBGP to iBGP and may (RFC 4456 §6). Sessions on which we are
+/// different ASes are not inside one AS: between them a route goes as any other, as in BIRD.
 fn check_reflection<'a>(
     group: &GroupKey,
     from: Option<&'a SourceFacts>,
 ) -> Result<Option<&'a SourceFacts>, Withholding> {
     match from {
         Some(from)
-            if from.peer_type == PeerType::Internal && group.peer_type == PeerType::Internal =>
+            if from.peer_type == PeerType::Internal
+                && group.peer_type == PeerType::Internal
+                && from.local_asn == group.local_asn =>
         {
             if from.client || group.client {
                 Ok(Some(from))
@@ -275,10 +278,16 @@ fn resolve_next_hop(
         (Some(hop), _, _) => Some(hop),
         (None, NextHopMode::SelfAddress, _) => None,
         (None, NextHopMode::Keep, _) => out.route.next_hop,
-        (None, NextHopMode::Auto, Some(_)) if group.peer_type == PeerType::Internal => {
+        (None, NextHopMode::Auto | NextHopMode::ThirdParty, Some(_))
+            if group.peer_type == PeerType::Internal =>
+        {
             out.route.next_hop
         }
-        (None, NextHopMode::Auto, _) => None,
+        (None, NextHopMode::ThirdParty, None) if group.peer_type == PeerType::Internal => {
+            // An own route may have a gateway of the other family, which means nothing there.
+            out.route.next_hop.filter(|hop| hop.addr().is_ipv4() == (group.family == Family::Ipv4))
+        }
+        (None, NextHopMode::Auto | NextHopMode::ThirdParty, _) => None,
     };
     match (kept, group.family) {
         (None, _) => own(),

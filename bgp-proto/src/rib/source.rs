@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use super::{AttrTable, Candidate, NextHops, PREFERENCE_BGP, Path, Rank, Reach, SourceId};
-use crate::types::{ClusterId, PeerType, RouterId, Source};
+use crate::types::{Asn, ClusterId, PeerType, RouterId, Source};
 
 /// One peer as a source of routes. Stays while stale routes of the peer do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -11,6 +11,8 @@ pub(crate) struct SourceFacts {
     pub(crate) address: IpAddr,
     pub(crate) router_id: RouterId,
     pub(crate) peer_type: PeerType,
+    /// Our AS on the session.
+    pub(crate) local_asn: Asn,
     /// iBGP: a client of ours (RFC 4456).
     pub(crate) client: bool,
     /// The cluster that it belongs to.

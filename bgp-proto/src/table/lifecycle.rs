@@ -73,6 +73,7 @@ impl Table {
             address: peer.address,
             router_id: session.map_or(RouterId::default(), |s| s.peer_router_id),
             peer_type: session.map_or(PeerType::External, |s| s.peer_type),
+            local_asn: session.map_or(self.config.asn, |s| s.local_asn),
             client: peer.routes.route_reflector_client,
             cluster_id: peer.routes.cluster_id.unwrap_or(self.config.cluster_id),
         };

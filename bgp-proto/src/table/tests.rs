@@ -306,6 +306,58 @@ fn everything_is_given_back_when_everything_is_gone() {
     assert_eq!(table.ribs[0].dests.len(), 0, "tombstones are gone too");
 }
 
+/// Whom a prefix is told to, with which next hop.
+fn told(table: &mut Table, prefix: &str) -> Vec<(u32, String)> {
+    settle(table);
+    let explained = table.explain(prefix.parse().unwrap(), Time::ZERO).unwrap();
+    explained.advertised.iter().map(|a| (a.peer.0, a.next_hop.to_string())).collect()
+}
+
+#[test]
+fn an_own_route_through_a_gateway_keeps_it_towards_internal_peers_that_want_so() {
+    let mut table = table();
+    let third_party = |id| PeerRoutes { next_hop: NextHopMode::ThirdParty, ..routes(id) };
+    let _readers = [
+        up(&mut table, 2, ASN.0, third_party(2)),
+        up(&mut table, 3, ASN.0, routes(3)),
+        up(&mut table, 4, 65001, third_party(4)),
+    ];
+    let own = |next_hop: Option<&str>| LocalRoute {
+        install: None,
+        next_hop: next_hop.map(|hop| hop.parse().unwrap()),
+        hops: Vec::new(),
+        interface: None,
+        metric: None,
+        attrs: None,
+    };
+    let prefixes = ["10.7.0.0/16", "10.8.0.0/16", "10.9.0.0/16"];
+    for (prefix, hop) in prefixes.into_iter().zip([Some("10.0.0.77"), Some("fd00::77"), None]) {
+        table.handle_local(Time::ZERO, prefix.parse().unwrap(), Source::Kernel, Some(own(hop)));
+    }
+    let ours =
+        |peers: &[u32]| peers.iter().map(|p| (*p, "10.0.0.1".to_owned())).collect::<Vec<_>>();
+    let mut expected = ours(&[2, 3, 4]);
+    expected[0].1 = "10.0.0.77".to_owned();
+    assert_eq!(told(&mut table, prefixes[0]), expected);
+    assert_eq!(told(&mut table, prefixes[1]), ours(&[2, 3, 4]), "of the other family");
+    assert_eq!(told(&mut table, prefixes[2]), ours(&[2, 3, 4]), "no gateway");
+}
+
+#[test]
+fn internal_sessions_of_different_ases_are_not_one_as() {
+    let mut table = table();
+    let _ours = [up(&mut table, 2, ASN.0, routes(2)), up(&mut table, 3, ASN.0, routes(3))];
+    table.peer_add(PeerId(4), IpAddr::from([10, 0, 0, 4]), Arc::new(routes(4)));
+    let other =
+        Negotiated { local_asn: Asn(65009), peer_type: PeerType::Internal, ..session(4, 65009) };
+    let _other = table.peer_up(Time::ZERO, PeerId(4), Arc::new(other)).remove(0);
+    announce_with(&mut table, 2, &["10.1.0.0/16"], &AttrEdit::originate(Origin::Igp));
+    announce_with(&mut table, 4, &["10.4.0.0/16"], &AttrEdit::originate(Origin::Igp));
+    assert_eq!(told(&mut table, "10.1.0.0/16"), [(4, "10.0.0.2".to_owned())]);
+    let to_both = [2, 3].map(|peer| (peer, "10.0.0.4".to_owned()));
+    assert_eq!(told(&mut table, "10.4.0.0/16"), to_both);
+}
+
 /// A session of ours in this role (RFC 9234), and the reader of what it is told.
 fn up_as(table: &mut Table, id: u32, asn: u32, role: Role) -> Reader {
     table.peer_add(PeerId(id), IpAddr::from([10, 0, 0, id as u8]), Arc::new(routes(id)));

@@ -449,6 +449,7 @@ impl Model {
             NextHopMode::SelfAddress => false,
             NextHopMode::Keep => true,
             NextHopMode::Auto => path.peer.is_some() && !to_external,
+            NextHopMode::ThirdParty => !to_external,
         };
         let next_hop = match path.next_hop.filter(|_| keep) {
             Some(hop) => Some(hop),

@@ -616,9 +616,12 @@ impl World {
         if rest.is_multiple_of(4) {
             settings.client = rest.is_multiple_of(8);
         }
-        settings.next_hop =
-            [NextHopMode::Auto, NextHopMode::Auto, NextHopMode::SelfAddress, NextHopMode::Keep]
-                [usize::from(rest / 8) % 4];
+        settings.next_hop = [
+            NextHopMode::Auto,
+            NextHopMode::ThirdParty,
+            NextHopMode::SelfAddress,
+            NextHopMode::Keep,
+        ][usize::from(rest / 8) % 4];
         // A next hop of the other family cannot come up here, so that Keep never has to refuse.
         let routes = self.routes(peer);
         self.table.peer_configure(self.now, PeerId(peer as u32), routes);

@@ -1,16 +1,26 @@
 //! A real etcd.
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
+use super::pki::{Pki, When};
 use crate::daemon::Daemon;
 use crate::lab::Host;
 use crate::wait::{PATIENCE, wait_until};
 
-/// etcd on a host of its own, without authentication.
+/// The user that nodes are.
+const USER: &str = "margay";
+/// Its password.
+const PASSWORD: &str = "s3cret";
+
+/// etcd on a host of its own.
 #[derive(Debug)]
 pub struct Etcd {
     host: Host,
     daemon: Daemon,
+    /// With it etcd speaks TLS only, wants certificates of its clients, and knows users: `root`, and
+    /// `margay`, who may read what is Calico's.
+    pki: Option<Pki>,
+    has_users: bool,
 }
 
 impl Etcd {
@@ -19,15 +29,95 @@ impl Etcd {
     /// # Errors
     /// When it does not.
     pub fn start(host: &Host) -> Result<Self> {
-        let etcd = Self { host: host.clone(), daemon: spawn(host)? };
+        let daemon = spawn(host, None)?;
+        let etcd = Self { host: host.clone(), daemon, pki: None, has_users: false };
         etcd.wait_ready()?;
         Ok(etcd)
+    }
+
+    /// As [`Etcd::start`], with certificates on both sides, users, and tokens that live for 2 s.
+    ///
+    /// # Errors
+    /// As [`Etcd::start`].
+    pub fn start_secured(host: &Host) -> Result<Self> {
+        let pki = Pki::new(host)?;
+        for name in ["server", "root", USER] {
+            pki.issue(name, When::Always)?;
+        }
+        let daemon = spawn(host, Some(&pki))?;
+        let mut etcd = Self { host: host.clone(), daemon, pki: Some(pki), has_users: false };
+        etcd.wait_ready()?;
+        let user = format!("{USER}:{PASSWORD}");
+        for args in [
+            &["user", "add", "root:rootpw"][..],
+            &["user", "grant-role", "root", "root"],
+            &["role", "add", "reader"],
+            &["role", "grant-permission", "reader", "--prefix=true", "read", "/calico/"],
+            &["user", "add", &user],
+            &["user", "grant-role", USER, "reader"],
+            &["auth", "enable"],
+        ] {
+            etcd.ctl(args)?;
+        }
+        etcd.has_users = true;
+        Ok(etcd)
+    }
+
+    /// Where it runs.
+    #[must_use]
+    pub fn host(&self) -> &Host {
+        &self.host
     }
 
     /// Where clients reach it.
     #[must_use]
     pub fn url(&self) -> String {
-        url(&self.host)
+        url(&self.host, self.pki.is_some())
+    }
+
+    /// What calico-node's environment says about it.
+    #[must_use]
+    pub fn environment(&self) -> Vec<(String, String)> {
+        let mut variables = vec![("ETCD_ENDPOINTS", self.url())];
+        if let Some(pki) = &self.pki {
+            variables.extend([
+                ("ETCD_CA_CERT_FILE", pki.path("ca", "crt")),
+                ("ETCD_CERT_FILE", pki.path(USER, "crt")),
+                ("ETCD_KEY_FILE", pki.path(USER, "key")),
+                ("ETCD_USERNAME", USER.to_owned()),
+                ("ETCD_PASSWORD", PASSWORD.to_owned()),
+            ]);
+        }
+        variables.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+    }
+
+    /// The same as lines of `[calico]`.
+    ///
+    /// # Errors
+    /// When the password cannot be written.
+    pub fn section(&self) -> Result<String> {
+        let mut lines = format!("datastore = \"etcd\"\nendpoints = [\"{}\"]\n", self.url());
+        if let Some(pki) = &self.pki {
+            let password = self.host.write("password", &format!("{PASSWORD}\n"))?;
+            for (key, value) in [
+                ("ca-file", pki.path("ca", "crt")),
+                ("cert-file", pki.path(USER, "crt")),
+                ("key-file", pki.path(USER, "key")),
+                ("username", USER.to_owned()),
+                ("password-file", password.display().to_string()),
+            ] {
+                lines.push_str(&format!("{key} = \"{value}\"\n"));
+            }
+        }
+        Ok(lines)
+    }
+
+    /// Issues the server's certificate anew; etcd reads it at every handshake.
+    ///
+    /// # Errors
+    /// When openssl refuses.
+    pub fn issue_server(&self, when: When) -> Result<()> {
+        self.pki.as_ref().context("etcd without TLS")?.issue("server", when)
     }
 
     /// Kills it as a crash would.
@@ -43,8 +133,17 @@ impl Etcd {
     /// # Errors
     /// As [`Etcd::start`].
     pub fn restart(&mut self) -> Result<()> {
-        self.daemon = spawn(&self.host)?;
+        self.start_again()?;
         self.wait_ready()
+    }
+
+    /// Starts it again without waiting until it answers: nobody may be able to ask.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn start_again(&mut self) -> Result<()> {
+        self.daemon = spawn(&self.host, self.pki.as_ref())?;
+        Ok(())
     }
 
     /// Writes a key.
@@ -66,7 +165,15 @@ impl Etcd {
     fn ctl(&self, args: &[&str]) -> Result<String> {
         let mut command = self.host.command("etcdctl");
         command.env("ETCDCTL_API", "3");
-        command.args(["--endpoints", &self.url()]).args(args);
+        command.args(["--endpoints", &self.url()]);
+        if let Some(pki) = &self.pki {
+            command.args(["--cacert", &pki.path("ca", "crt"), "--cert", &pki.path("root", "crt")]);
+            command.args(["--key", &pki.path("root", "key")]);
+        }
+        if self.has_users {
+            command.args(["--user", "root:rootpw"]);
+        }
+        command.args(args);
         crate::lab::run_command(&mut command)
     }
 
@@ -75,15 +182,15 @@ impl Etcd {
     }
 }
 
-fn url(host: &Host) -> String {
-    format!("http://{}:2379", host.v4())
+fn url(host: &Host, is_secure: bool) -> String {
+    format!("{}://{}:2379", if is_secure { "https" } else { "http" }, host.v4())
 }
 
-fn spawn(host: &Host) -> Result<Daemon> {
-    let (client, peer) = (url(host), "http://127.0.0.1:2380");
+fn spawn(host: &Host, pki: Option<&Pki>) -> Result<Daemon> {
+    let (client, peer) = (url(host, pki.is_some()), "http://127.0.0.1:2380");
     let data = host.file("etcd").display().to_string();
     let cluster = format!("n1={peer}");
-    let args = [
+    let mut args = vec![
         "--name=n1",
         "--logger=zap",
         "--log-level=warn",
@@ -101,5 +208,15 @@ fn spawn(host: &Host) -> Result<Daemon> {
         "--initial-cluster",
         &cluster,
     ];
+    let secured = pki.map(|pki| {
+        [
+            format!("--cert-file={}", pki.path("server", "crt")),
+            format!("--key-file={}", pki.path("server", "key")),
+            format!("--trusted-ca-file={}", pki.path("ca", "crt")),
+            "--client-cert-auth".to_owned(),
+            "--auth-token-ttl=2".to_owned(),
+        ]
+    });
+    args.extend(secured.iter().flatten().map(String::as_str));
     host.daemon("etcd", "etcd", &args)
 }

@@ -2,11 +2,15 @@
 //! and pods.
 
 mod bird;
+mod churn;
 mod etcd;
+mod pki;
 mod pod;
 
 pub use bird::BirdNode;
+pub use churn::{Churn, Usage, put_large_cluster};
 pub use etcd::Etcd;
+pub use pki::When;
 pub use pod::{Pod, Stream};
 
 use std::path::PathBuf;
@@ -22,6 +26,9 @@ use crate::wait::{PATIENCE, wait_until};
 /// The pool that blocks come from: no encapsulation, so that BGP's routes reach the kernel.
 pub const POOL: &str = "10.65.0.0/16";
 
+/// Where a node that is started from the environment tells its metrics.
+const HTTP: &str = "127.0.0.1:9479";
+
 /// Hosts on one network, and an etcd that holds their objects.
 #[derive(Debug)]
 pub struct Cluster {
@@ -35,7 +42,18 @@ impl Cluster {
     /// # Errors
     /// When etcd does not come up.
     pub fn start(lab: &mut Lab) -> Result<Self> {
-        let etcd = Etcd::start(&lab.host("etcd")?)?;
+        Self::with(Etcd::start(&lab.host("etcd")?)?)
+    }
+
+    /// As [`Cluster::start`], with an etcd that wants certificates and passwords.
+    ///
+    /// # Errors
+    /// As [`Cluster::start`].
+    pub fn start_secured(lab: &mut Lab) -> Result<Self> {
+        Self::with(Etcd::start_secured(&lab.host("etcd")?)?)
+    }
+
+    fn with(etcd: Etcd) -> Result<Self> {
         let cluster = Self { etcd };
         cluster.put("ippools", "IPPool", "pods", &json!({"cidr": POOL, "ipipMode": "Never"}))?;
         Ok(cluster)
@@ -140,13 +158,14 @@ impl MargayNode {
     pub fn from_environment(host: &Host, cluster: &Cluster) -> Result<Self> {
         let variables = [
             ("NODENAME", host.name().to_owned()),
-            ("ETCD_ENDPOINTS", cluster.etcd.url()),
+            ("MARGAY_HTTP", HTTP.to_owned()),
             ("MARGAY_SOCKET", host.file("margay.sock").display().to_string()),
             ("MARGAY_BIRD_SOCKETS", "none".to_owned()),
             ("CALICO_ENDPOINT_STATUS_PATH_PREFIX", host.file("status").display().to_string()),
         ];
         let variables = variables.map(|(name, value)| (name.to_owned(), value));
-        Self::start(host, Start::Environment(variables.to_vec()))
+        let variables = variables.into_iter().chain(cluster.etcd.environment());
+        Self::start(host, Start::Environment(variables.collect()))
     }
 
     /// Starts margay with `[calico]` and further lines of that table.
@@ -155,10 +174,9 @@ impl MargayNode {
     /// As [`MargayNode::from_environment`].
     pub fn from_file(host: &Host, cluster: &Cluster, lines: &str) -> Result<Self> {
         let text = format!(
-            "[calico]\nnode = \"{}\"\ndatastore = \"etcd\"\nendpoints = [\"{}\"]\n\
-             endpoint-status = \"{}\"\n{lines}\n{}",
+            "[calico]\nnode = \"{}\"\n{}endpoint-status = \"{}\"\n{lines}\n{}",
             host.name(),
-            cluster.etcd.url(),
+            cluster.etcd.section()?,
             host.file("status/endpoint-status").display(),
             crate::margay::control_section(host),
         );
@@ -259,6 +277,27 @@ impl MargayNode {
             ensure!(peers == wanted, "found {peers:?}");
             Ok(())
         })
+    }
+
+    /// A metric without labels, of a node that was started from the environment.
+    ///
+    /// # Errors
+    /// When it is not there.
+    pub fn metric(&self, name: &str) -> Result<f64> {
+        let script = format!(
+            "import urllib.request as r; print(r.urlopen('http://{HTTP}/metrics').read().decode())"
+        );
+        let text = self.host.run("python3", &["-c", &script])?;
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        Ok(line.with_context(|| format!("no {name}"))?.trim().parse()?)
+    }
+
+    /// CPU and memory of the process so far.
+    ///
+    /// # Errors
+    /// When `/proc` does not say.
+    pub fn usage(&self) -> Result<Usage> {
+        Usage::of(self.daemon.pid())
     }
 
     /// `calico` of `show status`.

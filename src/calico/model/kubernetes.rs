@@ -122,7 +122,12 @@ pub(super) fn read_service(object: &Value) -> Result<Service, Fault> {
         spec.ip_families
     };
     let mut external_traffic_policy = spec.external_traffic_policy;
-    if external_traffic_policy.is_empty() && matches!(kind.as_str(), "NodePort" | "LoadBalancer") {
+    let is_reached_from_outside = match kind.as_str() {
+        "NodePort" | "LoadBalancer" => true,
+        "ClusterIP" => !spec.external_ips.is_empty(),
+        _ => false,
+    };
+    if external_traffic_policy.is_empty() && is_reached_from_outside {
         external_traffic_policy = "Cluster".to_owned();
     }
     Ok(Service {

@@ -2,9 +2,11 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::calico::config::Converter;
 use crate::calico::decide::Question;
 use crate::calico::model::{decode, decode_endpoint, decode_etcd};
 use crate::calico::plan::{NextHop, PoolRoutes};
+use crate::config::{ControlSettings, HostSettings, LogFormat, LogLevel, LogSettings};
 
 fn calico(kind: &str, name: &str, spec: Value) -> Value {
     json!({
@@ -560,6 +562,14 @@ fn any_object() -> impl Strategy<Value = Value> {
                 }
                 node(name, &format!("{address}/24"), labels, bgp)
             });
+    let a_filter = any::<bool>().prop_map(|accepts| {
+        let action = if accepts { "Accept" } else { "Reject" };
+        calico("BGPFilter", "f", json!({"exportV4": [{"action": action}]}))
+    });
+    let a_pool = (0u8..3, any::<bool>()).prop_map(|(number, hidden)| {
+        let spec = json!({"cidr": format!("10.{number}.0.0/16"), "disableBGPExport": hidden});
+        calico("IPPool", &format!("pool{number}"), spec)
+    });
     let a_peer = (
         (0u8..4, selector(), selector()),
         (prop_oneof![Just(String::new()), name().prop_map(str::to_owned)], address()),
@@ -573,6 +583,9 @@ fn any_object() -> impl Strategy<Value = Value> {
             }
             if manual {
                 spec["reversePeering"] = "Manual".into();
+            } else {
+                spec["filters"] = json!(["f"]);
+                spec["reachableBy"] = "10.0.0.254".into();
             }
             peer(&format!("p{number}"), spec)
         });
@@ -580,7 +593,7 @@ fn any_object() -> impl Strategy<Value = Value> {
         .prop_map(|(name, port)| {
             calico("BGPConfiguration", name, json!({"listenPort": port + 178}))
         });
-    prop_oneof![4 => a_node, 4 => a_peer, 1 => a_configuration]
+    prop_oneof![8 => a_node, 8 => a_peer, 2 => a_configuration, 1 => a_filter, 1 => a_pool]
 }
 
 proptest! {
@@ -589,6 +602,12 @@ proptest! {
         changes in prop::collection::vec((any_object(), 0u8..4), 1..25),
     ) {
         let mut resolver = cluster(vec![]);
+        let mut converter = Converter::default();
+        let host = HostSettings {
+            control: ControlSettings { socket: "/x".into(), bird_sockets: None },
+            http: None,
+            log: LogSettings { level: LogLevel::Info, format: LogFormat::Text },
+        };
         for (object, what) in changes {
             let decoded = decode(object).unwrap().unwrap();
             if what == 0 {
@@ -599,9 +618,14 @@ proptest! {
             let plan = resolver.plan();
             let fresh = resolve(resolver.snapshot(), &Settings::new("me"));
             prop_assert_eq!(&plan, &fresh);
+            let mended = converter.convert(&plan, &resolver.take_touched(), &host);
+            let made = Converter::default().convert(&fresh, &Touched::All, &host);
+            prop_assert_eq!(mended, made);
             for family in [&plan.families.ipv4, &plan.families.ipv6] {
                 prop_assert!(family.sessions.is_sorted_by(|a, b| a.session.name < b.session.name));
             }
         }
     }
 }
+
+mod rules;

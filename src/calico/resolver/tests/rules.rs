@@ -1,0 +1,536 @@
+//! Rules of Calico's that the corpus of scenarios shows rarely or not at all.
+
+use super::*;
+
+fn statics(plan: &FamilyPlan) -> Vec<String> {
+    plan.statics.iter().map(|s| s.prefix.to_string()).collect()
+}
+
+fn block(resolver: &mut Resolver, cidr: &str, state: &str) {
+    let family = if cidr.contains(':') { "ipv6" } else { "ipv4" };
+    let key = format!("/calico/ipam/v2/host/me/{family}/block/{cidr}");
+    let value = format!(r#"{{"state":"{state}","deleted":false}}"#);
+    resolver.apply(decode_etcd(&key, value.as_bytes()).unwrap());
+}
+
+fn dual(name: &str, number: u8, labels: Value, bgp: Value) -> Value {
+    let mut object = node(name, &format!("10.0.0.{number}/24"), labels, bgp);
+    object["spec"]["bgp"]["ipv6Address"] = format!("fd00::{number}/64").into();
+    object
+}
+
+fn default(spec: Value) -> Value {
+    calico("BGPConfiguration", "default", spec)
+}
+
+#[test]
+fn of_a_node_configuration_only_its_own_fields_count_and_other_names_are_ignored() {
+    let mut resolver = cluster(vec![
+        node("b", "10.0.0.2/24", json!({}), json!({})),
+        default(json!({"listenPort": 1790, "bindMode": "NodeIP", "asNumber": "65000.1"})),
+        calico(
+            "BGPConfiguration",
+            "node.me",
+            json!({"asNumber": 1, "nodeToNodeMeshEnabled": false, "bindMode": "None",
+                   "listenPort": 1791, "ipv4NormalRoutePriority": 7}),
+        ),
+        calico("BGPConfiguration", "other", json!({"nodeToNodeMeshEnabled": false})),
+    ]);
+    let plan = resolver.plan();
+    let b = session(&plan, "Mesh_10_0_0_2");
+    assert_eq!((b.remote_asn.0, b.local_asn.0, b.port), (65000 << 16 | 1, 65000 << 16 | 1, 1790));
+    let listen = plan.families.ipv4.listen;
+    assert_eq!((listen.address, listen.port), (None, 1791));
+    assert_eq!(problems(&plan).len(), 1);
+    assert!(problems(&plan)[0].starts_with("BGPConfiguration/other: the name"));
+    resolver.withdraw(&ObjectId::new(Kind::BgpConfiguration, "node.me"));
+    resolver.withdraw(&ObjectId::new(Kind::BgpConfiguration, "other"));
+    let plan = resolver.plan();
+    let listen = plan.families.ipv4.listen;
+    assert_eq!((listen.address, listen.port), ("10.0.0.1".parse().ok(), 1790));
+    assert!(problems(&plan).is_empty());
+}
+
+#[test]
+fn a_selected_node_is_a_neighbour_in_each_family_that_it_has() {
+    let mut resolver = cluster(vec![
+        default(json!({"nodeToNodeMeshEnabled": false})),
+        dual("me", 1, json!({}), json!({})),
+        dual("b", 2, json!({"rr": ""}), json!({"asNumber": 65001})),
+        node("c", "10.0.0.3/24", json!({"rr": ""}), json!({})),
+        peer(
+            "rr",
+            json!({"node": "me", "peerSelector": "has(rr)", "localASNumber": 65100,
+            "numAllowedLocalASNumbers": 3, "ttlSecurity": 2, "nextHopMode": "Self"}),
+        ),
+    ]);
+    let plan = resolver.plan();
+    assert_eq!(names(&plan), ["Node_10_0_0_2", "Node_10_0_0_3"]);
+    assert_eq!(plan.families.ipv6.sessions.len(), 1);
+    for name in ["Node_10_0_0_2", "Node_fd00__2"] {
+        let b = session(&plan, name);
+        assert_eq!((b.local_asn.0, b.remote_asn.0, b.internal), (64512, 65001, false), "{name}");
+        assert_eq!((b.allow_local_asn, b.ttl_security), (0, Some(2)), "explicit peers only");
+        assert_eq!((b.next_hop, b.passive), (NextHop::SelfAddress, false));
+    }
+    let v6 = session(&plan, "Node_fd00__2");
+    assert_eq!(v6.source_address, "fd00::1".parse().ok());
+
+    // The other side: every selected node peers back with every node that the BGPPeer is for.
+    put(&mut resolver, dual("me", 1, json!({"rr": ""}), json!({})));
+    put(&mut resolver, peer("rr", json!({"node": "b", "peerSelector": "has(rr)"})));
+    let plan = resolver.plan();
+    assert_eq!(names(&plan), ["Node_10_0_0_2"]);
+    assert_eq!(plan.families.ipv6.sessions.len(), 1);
+}
+
+#[test]
+fn a_selector_that_does_not_parse_selects_nothing_in_any_place() {
+    let mut resolver = cluster(vec![
+        no_mesh(),
+        node("b", "10.0.0.2/24", json!({}), json!({})),
+        peer("a", json!({"nodeSelector": "has(", "peerSelector": "all()"})),
+        peer("b", json!({"peerSelector": "rack = 'a'"})),
+        peer("c", json!({"nodeSelector": "x\ny", "peerIP": "10.0.0.1", "asNumber": 64512})),
+    ]);
+    let plan = resolver.plan();
+    assert!(names(&plan).is_empty(), "{:?}", names(&plan));
+    let reported = problems(&plan);
+    assert_eq!(reported.len(), 3, "{reported:?}");
+    for (problem, field) in reported.iter().zip(["a: nodeS", "b: peerS", "c: nodeS"]) {
+        assert!(problem.starts_with(&format!("BGPPeer/{field}")), "{problem}");
+    }
+    // A blank one is a selector that selects everything, for some nodes and not for every node.
+    put(
+        &mut resolver,
+        peer("a", json!({"nodeSelector": " ", "peerIP": "192.0.2.1", "asNumber": 1})),
+    );
+    assert_eq!(names(&resolver.plan()), ["Node_192_0_2_1"]);
+}
+
+#[test]
+fn an_address_of_a_node_is_recognised_as_it_is_written() {
+    let mut resolver = cluster(vec![
+        no_mesh(),
+        dual("me", 1, json!({}), json!({})),
+        dual("b", 2, json!({}), json!({})),
+        calico("BGPConfiguration", "node.b", json!({"listenPort": 1790})),
+        peer("v4", json!({"peerIP": "10.0.0.2", "asNumber": 64512})),
+        peer("v6", json!({"peerIP": "fd00:0::2", "asNumber": 64512})),
+        peer("asn", json!({"peerIP": "[fd00::2]:1791", "asNumber": 65001})),
+    ]);
+    let plan = resolver.plan();
+    // The port and who waits come from the node, if it is that node.
+    let v4 = session(&plan, "Global_10_0_0_2_port_1790");
+    assert!(v4.passive && v4.port == 1790);
+    let v6 = session(&plan, "Global_fd00__2");
+    assert!(!v6.passive && v6.port == 179, "written otherwise, it is not known for a node's");
+    assert!(session(&plan, "Global_fd00__2_port_1791").passive, "whatever its AS and port");
+    // With another AS it is not the node whose port counts.
+    put(&mut resolver, peer("v4", json!({"peerIP": "10.0.0.2", "asNumber": 65001})));
+    let plan = resolver.plan();
+    assert!(session(&plan, "Global_10_0_0_2").passive);
+    // What this node itself is told to peer with is dropped, in whatever way it is named.
+    put(&mut resolver, peer("v4", json!({"peerIP": "10.0.0.1:1790", "asNumber": 65001})));
+    assert!(names(&resolver.plan()).is_empty());
+}
+
+#[test]
+fn reverse_peering_needs_the_as_and_the_port_of_this_node() {
+    let mut resolver = cluster(vec![
+        default(json!({"nodeToNodeMeshEnabled": false, "listenPort": 178, "asNumber": 65000})),
+        node("b", "10.0.0.2/24", json!({}), json!({})),
+        calico("BGPConfiguration", "node.me", json!({"listenPort": 1790})),
+    ]);
+    let mut reverse = |spec: Value| {
+        put(&mut resolver, peer("p", spec));
+        names(&resolver.plan()).len()
+    };
+    assert_eq!(reverse(json!({"node": "b", "peerIP": "10.0.0.1", "asNumber": 65000})), 1);
+    assert_eq!(reverse(json!({"node": "b", "peerIP": "10.0.0.1"})), 1, "the cluster's AS");
+    assert_eq!(reverse(json!({"node": "b", "peerIP": "10.0.0.1", "asNumber": 64512})), 0);
+    assert_eq!(reverse(json!({"node": "b", "peerIP": "10.0.0.1:178", "asNumber": 65000})), 0);
+    let own_port = json!({"node": "b", "peerIP": "10.0.0.1:1790", "asNumber": 65000});
+    assert_eq!(reverse(own_port), 0, "Calico looks at the cluster's port too");
+    assert_eq!(reverse(json!({"node": "gone", "peerIP": "10.0.0.1", "asNumber": 65000})), 0);
+    let to_workload =
+        json!({"localWorkloadSelector": "all()", "asNumber": 1, "peerIP": "10.0.0.1"});
+    assert_eq!(reverse(to_workload), 0);
+}
+
+#[test]
+fn host_routes_to_neighbours_come_by_scope_and_address_whatever_the_names() {
+    let reach = |ip: &str, node: &str| json!({"peerIP": ip, "asNumber": 1, "node": node, "reachableBy": "10.0.0.254"});
+    let plan = cluster(vec![
+        no_mesh(),
+        peer("a", reach("192.0.2.9", "me")),
+        peer("b", reach("192.0.2.20", "")),
+        peer("c", reach("192.0.2.10:1790", "")),
+        peer("d", reach("192.0.2.10", "")),
+        peer("e", reach("192.0.2.1", "other")),
+        // Its own address, as an entry for every node: no session, but the route.
+        peer("f", reach("10.0.0.1", "")),
+    ])
+    .plan();
+    assert_eq!(
+        statics(&plan.families.ipv4),
+        ["10.0.0.1/32", "192.0.2.10/32", "192.0.2.20/32", "192.0.2.9/32"]
+    );
+}
+
+#[test]
+fn a_node_list_of_advertisements_replaces_the_clusters_for_both_families() {
+    let global = json!({"communities": [{"name": "n", "value": "1:1"}],
+        "prefixAdvertisements": [{"cidr": "10.65.0.0/16", "communities": ["n", "9:9", "10:1"]},
+                                 {"cidr": "fd00::/48", "communities": ["1:2:3", "1:2:3"]}]});
+    let mut resolver = cluster(vec![default(global)]);
+    let shown = |plan: &Plan| {
+        [&plan.families.ipv4, &plan.families.ipv6].map(|family| {
+            family.communities.iter().map(|c| c.communities.join(" ")).collect::<Vec<_>>()
+        })
+    };
+    let plan = resolver.plan();
+    assert_eq!(shown(&plan), [vec!["10:1 1:1 9:9".to_owned()], vec!["1:2:3".to_owned()]]);
+    let own = json!({"prefixAdvertisements": [{"cidr": "10.65.0.0/16", "communities": ["n"]}]});
+    put(&mut resolver, calico("BGPConfiguration", "node.me", own));
+    let plan = resolver.plan();
+    assert_eq!(shown(&plan), [vec![String::new()], vec![]]);
+    assert!(problems(&plan)[0].contains("no community is called \"n\""), "{:?}", problems(&plan));
+    put(&mut resolver, calico("BGPConfiguration", "node.me", json!({"prefixAdvertisements": []})));
+    assert_eq!(shown(&resolver.plan()), [Vec::<String>::new(), vec![]]);
+}
+
+/// What an export policy says, in order of its rows.
+#[test]
+fn export_rows_decide_in_their_order() {
+    let mut resolver = cluster(vec![
+        default(json!({"serviceClusterIPs": [{"cidr": "10.96.0.0/12"}],
+            "serviceExternalIPs": [{"cidr": "70.0.0.0/24"}, {"cidr": "71.0.0.1/32"}],
+            "serviceLoadBalancerIPs": [{"cidr": "80.0.0.0/24"}],
+            "serviceLoadBalancerAggregation": "Disabled", "ipv4NormalRoutePriority": 900,
+            "prefixAdvertisements": [{"cidr": "10.65.0.0/16", "communities": ["1:1"]},
+                                     {"cidr": "0.0.0.0/0", "communities": ["1:1:1"]}]})),
+        calico("IPPool", "pods", json!({"cidr": "10.65.0.0/16", "disabled": true})),
+        calico("IPPool", "hidden", json!({"cidr": "10.65.9.0/24", "disableBGPExport": true})),
+        node("b", "10.0.0.2/24", json!({}), json!({})),
+        peer("tor", json!({"peerIP": "192.0.2.1", "asNumber": 65001})),
+    ]);
+    for (cidr, state) in [
+        ("10.65.1.0-26", "confirmed"),
+        ("10.65.1.0-24", ""),
+        ("10.65.2.0-26", "pendingDeletion"),
+        ("10.65.4.0-26", "confirmed"),
+        ("10.65.9.0-26", "confirmed"),
+        ("10.77.0.0-26", "confirmed"),
+        ("10.65.3.3-32", "confirmed"),
+    ] {
+        block(&mut resolver, cidr, state);
+    }
+    let plan = resolver.plan();
+    let ask = |session: &str, prefix: &str, more: Value| {
+        let mut route = json!({"prefix": prefix, "source": "kernel"});
+        route.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        decide(&plan, json!({"session": session, "direction": "export", "route": route}))
+    };
+    let (mesh, tor) = ("Mesh_10_0_0_2", "Global_192_0_2_1");
+    let accepts = |session: &str, prefix: &str, more: Value| {
+        ask(session, prefix, more)["decision"] == "accept"
+    };
+    // 1: a pool that is not exported, to nobody, not even an own block in it.
+    assert!(!accepts(tor, "10.65.9.0/26", json!({"source": "static"})));
+    // 2: overlays stay inside; tunl0 is Felix's by default.
+    for interface in ["vxlan.calico", "wireguard.cali", "tunl0"] {
+        assert!(!accepts(mesh, "10.65.200.0/26", json!({"interface": interface})));
+        assert!(accepts(tor, "10.65.200.0/26", json!({"interface": interface})));
+    }
+    assert!(accepts(mesh, "10.65.200.0/26", json!({"interface": "calico0"})));
+    // 3
+    assert!(!accepts(tor, "10.65.200.0/26", json!({"interface": "bpfin.cali"})));
+    // 4 and 5: communities come with the block; beneath it only what is elevated leaves.
+    let own = ask(mesh, "10.65.4.0/26", json!({"source": "static"}));
+    assert_eq!(own["route"]["communities"], json!(["1:1"]));
+    assert_eq!(own["route"]["large_communities"], json!(["1:1:1"]));
+    assert_eq!(own["route"]["local_pref"], 2_147_483_647_u32 - 900);
+    assert!(accepts(tor, "10.65.1.0/24", json!({"source": "static"})));
+    assert!(!accepts(tor, "10.65.1.0/26", json!({"source": "static"})), "the wider block is first");
+    assert!(!accepts(tor, "10.65.1.64/26", json!({})), "part of the wider block");
+    assert!(!accepts(mesh, "10.65.1.7/32", json!({"metric": 900})));
+    let elevated = ask(mesh, "10.65.1.7/32", json!({"metric": 899}));
+    assert_eq!(elevated["route"]["local_pref"], 2_147_483_647_u32 - 899);
+    let learned = json!({"source": "bgp", "local_pref": 2_147_483_647_u32 - 512, "metric": 4000});
+    assert_eq!(ask(mesh, "10.65.1.7/32", learned)["route"]["metric"], 512);
+    assert!(accepts(mesh, "10.65.2.1/32", json!({"metric": 1024})), "a block on its way out");
+    assert!(accepts(mesh, "10.65.3.3/32", json!({})), "a block of one address");
+    assert!(accepts(mesh, "10.77.0.0/26", json!({"source": "static"})), "in no pool");
+    assert!(!accepts(mesh, "10.77.0.64/26", json!({})));
+    // 6 to 8: load balancers are not aggregated, so their range is a reflector's business only.
+    assert!(accepts(mesh, "10.96.3.0/24", json!({})) && accepts(mesh, "70.0.0.7/32", json!({})));
+    assert!(!accepts(mesh, "80.0.0.7/32", json!({})) && !accepts(mesh, "71.0.0.1/32", json!({})));
+    // 9 and 10
+    assert!(accepts(mesh, "10.65.77.0/26", json!({"source": "bgp"})));
+    assert!(!accepts(tor, "0.0.0.0/0", json!({})) && !accepts(tor, "10.0.0.0/24", json!({})));
+
+    let id = json!({"routeReflectorClusterID": "1.0.0.1"});
+    put(&mut resolver, node("me", "10.0.0.1/24", json!({}), id));
+    let plan = resolver.plan();
+    for (prefix, wanted) in [("80.0.0.7/32", "accept"), ("71.0.0.1/32", "accept")] {
+        let route = json!({"prefix": prefix, "source": "bgp"});
+        let question = json!({"session": tor, "direction": "export", "route": route});
+        assert_eq!(decide(&plan, question)["decision"], wanted, "{prefix}");
+    }
+}
+
+#[test]
+fn a_filter_that_accepts_is_asked_first_and_by_each_family_alone() {
+    let plan = cluster(vec![
+        no_mesh(),
+        dual("me", 1, json!({}), json!({})),
+        calico("BGPFilter", "a", json!({"importV6": [{"action": "Reject"}], "exportV4": [
+            {"action": "Reject", "peerType": "iBGP"},
+            {"action": "Accept", "source": "RemotePeers", "cidr": "0.0.0.0/0", "matchOperator": "Equal",
+             "operations": [{"setPriority": {"value": 512}}, {"addCommunity": {"value": "1:2:3"}},
+                            {"prependASPath": {"prefix": [7, 8]}}, {"prependASPath": {"prefix": [9]}}]},
+            {"action": "Reject", "priority": 100}]})),
+        calico("BGPFilter", "b", json!({"importV4": [
+            {"action": "Accept", "communities": {"values": ["65000:1", "65000:2"]}},
+            {"action": "Reject", "interface": "eth?"}, {"action": "Reject", "asPathPrefix": [65001, 2]}]})),
+        peer("v4", json!({"peerIP": "192.0.2.1", "asNumber": 65001, "filters": ["a", "none", "b"]})),
+        peer("v6", json!({"peerIP": "fd00::9", "asNumber": 65001, "filters": ["a", "b"]})),
+    ])
+    .plan();
+    let ask = |direction: &str, route: Value| {
+        let name = if route["prefix"].as_str().unwrap().contains(':') {
+            "Global_fd00__9"
+        } else {
+            "Global_192_0_2_1"
+        };
+        decide(&plan, json!({"session": name, "direction": direction, "route": route}))
+    };
+    // A default route, which no pool covers: an Accept of a filter bypasses everything below.
+    let default =
+        json!({"prefix": "0.0.0.0/0", "source": "bgp", "local_pref": 100, "as_path": [5]});
+    let leaked = ask("export", default);
+    assert_eq!(leaked["decision"], "accept");
+    assert!(leaked["rule"].as_str().unwrap().contains("BGPFilter/a exportV4[1]"), "{leaked}");
+    let route = &leaked["route"];
+    assert_eq!(route["local_pref"], 2_147_483_647_u32 - 512);
+    assert_eq!(route["metric"], 2_147_483_547_u32, "the metric stays");
+    assert_eq!(route["large_communities"], json!(["1:2:3"]));
+    assert_eq!(route["as_path"], json!([9, 7, 8, 5]));
+    let kernel = json!({"prefix": "10.5.0.0/24", "source": "kernel", "metric": 100});
+    assert!(ask("export", kernel)["rule"].as_str().unwrap().contains("exportV4[2]"));
+
+    let import = |more: Value| {
+        let mut route = json!({"prefix": "10.5.0.0/24", "source": "bgp", "as_path": [65001]});
+        route.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        ask("import", route)
+    };
+    let elevated = json!({"local_pref": 2_147_483_647_u32 - 1023});
+    assert_eq!(import(elevated.clone())["preference"], 200);
+    assert_eq!(import(json!({"local_pref": 2_147_483_647_u32 - 1024}))["preference"], 100);
+    assert_eq!(import(json!({"local_pref": u32::MAX}))["preference"], 200);
+    let mut accepted = elevated;
+    accepted["communities"] = json!(["65000:1"]);
+    assert_eq!(import(accepted)["preference"], 100, "an Accept skips the preference too");
+    assert_eq!(
+        import(json!({"communities": ["65000:2"], "interface": "eth0"}))["decision"],
+        "reject"
+    );
+    assert_eq!(import(json!({"interface": "eth10"}))["decision"], "accept");
+    assert_eq!(import(json!({"as_path": [65001, 2, 3]}))["decision"], "reject");
+    assert_eq!(import(json!({"as_path": [2, 65001]}))["decision"], "accept");
+    let v6 = json!({"prefix": "fd00:1::/64", "source": "bgp"});
+    assert_eq!(ask("import", v6)["decision"], "reject");
+}
+
+#[test]
+fn rules_that_make_no_sense_are_named_though_nobody_uses_the_filter() {
+    let rules = json!([
+        {"action": "Accept", "cidr": "10.0.0.1/8", "matchOperator": "In"},
+        {"action": "Perhaps"},
+        {"action": "Accept", "cidr": "10.0.0.0/8"},
+        {"action": "Accept", "cidr": "fd00::/8", "matchOperator": "In"},
+        {"action": "Accept", "peerType": "both"},
+        {"action": "Accept", "source": "Locals"},
+        {"action": "Accept", "communities": {"values": ["no-export"]}},
+        {"action": "Accept", "priority": -1},
+        {"action": "Accept", "operations": [{"addCommunity": {"value": "1:2:3:4"}}]},
+        {"action": "Accept", "cidr": "10.0.0.0/8", "matchOperator": "In", "prefixLength": {"min": 9, "max": 8}},
+    ]);
+    let count = rules.as_array().unwrap().len();
+    let mut resolver = cluster(vec![calico("BGPFilter", "f", json!({"importV4": rules}))]);
+    let reported = problems(&resolver.plan());
+    assert_eq!(reported.len(), count, "{reported:#?}");
+    for index in 0..count {
+        let place = format!("BGPFilter/f: spec.importV4[{index}]: ");
+        assert!(reported.iter().any(|p| p.starts_with(&place)), "{place} in {reported:#?}");
+    }
+    put(&mut resolver, calico("BGPFilter", "f", json!({"importV4": [{"action": "Accept"}]})));
+    assert!(problems(&resolver.plan()).is_empty());
+}
+
+fn service(name: &str, spec: Value) -> Value {
+    json!({"kind": "Service", "apiVersion": "v1", "metadata": {"name": name, "namespace": "ns"},
+           "spec": spec, "status": {"loadBalancer": {"ingress": [{"ip": "80.0.0.9"}]}}})
+}
+
+fn slice(name: &str, family: &str, node: &str) -> Value {
+    json!({"kind": "EndpointSlice", "apiVersion": "discovery.k8s.io/v1", "addressType": family,
+           "metadata": {"name": format!("{name}-1"), "namespace": "ns",
+                        "labels": {"kubernetes.io/service-name": name}},
+           "endpoints": [{"addresses": ["x"], "nodeName": node}]})
+}
+
+#[test]
+fn services_by_type_policy_family_and_aggregation() {
+    let ranges = |more: Value| {
+        let mut spec = json!({"serviceClusterIPs": [{"cidr": "10.96.0.0/12"}, {}, {"cidr": ""}],
+            "serviceExternalIPs": [{"cidr": "70.0.0.1/32"}, {"cidr": "71.0.0.0/24"}],
+            "serviceLoadBalancerIPs": [{"cidr": "80.0.0.9/32"}]});
+        spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        default(spec)
+    };
+    let mut resolver = cluster(vec![ranges(json!({}))]);
+    let mut routes = |objects: Vec<Value>| -> Vec<String> {
+        objects.into_iter().for_each(|object| put(&mut resolver, object));
+        let all = statics(&resolver.plan().families.ipv4);
+        all.into_iter().filter(|p| p.ends_with("/32")).collect()
+    };
+    let local = |more: Value| {
+        let mut spec =
+            json!({"type": "NodePort", "clusterIP": "10.96.0.7", "externalTrafficPolicy": "Local"});
+        spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        service("web", spec)
+    };
+    let here = slice("web", "IPv4", "me");
+    assert_eq!(routes(vec![local(json!({})), here.clone()]), ["10.96.0.7/32", "80.0.0.9/32"]);
+    assert!(routes(vec![slice("web", "IPv6", "me")]).is_empty(), "no endpoint of its family");
+    assert!(routes(vec![slice("web", "IPv4", "")]).is_empty(), "an endpoint of no node");
+    for spec in [json!({"type": "ExternalName"}), json!({"clusterIP": "None"})] {
+        assert!(routes(vec![here.clone(), local(spec)]).is_empty());
+    }
+    // Without "Local" the ranges are enough, unless one address is all that is configured …
+    let everywhere = |more: Value| {
+        let mut object = local(more);
+        object["spec"]["externalTrafficPolicy"] = "Cluster".into();
+        object
+    };
+    assert!(routes(vec![everywhere(json!({}))]).is_empty());
+    assert_eq!(
+        routes(vec![everywhere(json!({"type": "LoadBalancer"}))]),
+        ["10.96.0.7/32", "80.0.0.9/32"]
+    );
+    let by_address = json!({"externalIPs": ["70.0.0.1", "71.0.0.9", "72.0.0.1"]});
+    let addresses = ["10.96.0.7/32", "70.0.0.1/32", "71.0.0.9/32", "80.0.0.9/32"];
+    assert_eq!(routes(vec![everywhere(by_address.clone())]), addresses);
+    // … which an API server would call "Cluster" where nothing is said.
+    let mut unsaid = by_address;
+    unsaid["type"] = "ClusterIP".into();
+    unsaid["clusterIP"] = "10.96.0.7".into();
+    assert_eq!(routes(vec![service("web", unsaid)]), addresses);
+    // Without aggregation any ready endpoint anywhere makes the addresses known.
+    let apart = ranges(json!({"serviceLoadBalancerAggregation": "Disabled"}));
+    let away = slice("web", "IPv4", "elsewhere");
+    assert_eq!(routes(vec![apart, away, everywhere(json!({}))]), ["10.96.0.7/32", "80.0.0.9/32"]);
+    // Nobody asked for cluster addresses: they are not announced with the others.
+    let without = ranges(json!({"serviceClusterIPs": []}));
+    assert_eq!(routes(vec![without, here, local(json!({}))]), ["80.0.0.9/32"]);
+}
+
+#[test]
+fn services_by_the_environment_and_the_label_that_excludes_a_node() {
+    let mut settings = Settings::new("me");
+    settings.advertise_cluster_ips = "10.97.0.0/16".to_owned();
+    settings.kubernetes_node = "k8s-me".to_owned();
+    let mut resolver = Resolver::new(settings.clone());
+    let spec = json!({"type": "NodePort", "clusterIP": "10.96.0.7", "clusterIPs": ["10.96.0.7", "fd00:96::7"],
+                      "externalTrafficPolicy": "Local", "ipFamilies": ["IPv4", "IPv6"]});
+    for object in [
+        node("me", "10.0.0.1/24", json!({}), json!({})),
+        default(
+            json!({"serviceClusterIPs": [{"cidr": "10.96.0.0/12"}, {"cidr": "fd00:96::/112"}]}),
+        ),
+        service("web", spec),
+        slice("web", "IPv6", "k8s-me"),
+    ] {
+        put(&mut resolver, object);
+    }
+    let plan = resolver.plan();
+    assert_eq!(statics(&plan.families.ipv4), ["10.96.0.7/32", "10.97.0.0/16"]);
+    assert_eq!(statics(&plan.families.ipv6), ["fd00:96::7/128"]);
+    assert_eq!(plan.families.ipv4.kernel_reject, ["10.97.0.0/16".parse().unwrap()]);
+    let label = json!({"node.kubernetes.io/exclude-from-external-load-balancers": "true"});
+    put(&mut resolver, node("me", "10.0.0.1/24", label, json!({})));
+    let plan = resolver.plan();
+    assert!(plan.families.ipv4.statics.is_empty() && plan.families.ipv6.statics.is_empty());
+    assert_eq!(plan.families.ipv4.kernel_reject.len(), 1, "kept out of the kernel all the same");
+
+    settings.advertise_cluster_ips = "10.97.0.1/16".to_owned();
+    let plan = resolve(resolver.snapshot(), &settings);
+    assert!(problems(&plan)[0].contains("CALICO_ADVERTISE_CLUSTER_IPS"), "{:?}", problems(&plan));
+}
+
+#[test]
+fn pod_cidrs_take_the_place_of_blocks() {
+    let mut settings = Settings::new("me");
+    settings.use_pod_cidr = true;
+    let mut resolver = Resolver::new(settings);
+    let mut me = dual("me", 1, json!({}), json!({}));
+    me["status"] = json!({"podCIDRs": ["10.244.1.0/24", "fd00:244:1::/64"]});
+    put(&mut resolver, me);
+    block(&mut resolver, "10.65.1.0-26", "confirmed");
+    let plan = resolver.plan();
+    for (family, cidr) in
+        [(&plan.families.ipv4, "10.244.1.0/24"), (&plan.families.ipv6, "fd00:244:1::/64")]
+    {
+        assert_eq!(statics(family), [cidr]);
+        assert_eq!(family.aggregates, [cidr.parse().unwrap()]);
+    }
+}
+
+#[test]
+fn wireguard_counts_by_family_and_only_if_this_node_runs_it() {
+    let guarded = |name: &str, number: u8, field: &str| {
+        let mut object = dual(name, number, json!({}), json!({}));
+        object["spec"]["wireguard"] = json!({field: "fd00:65::9"});
+        object
+    };
+    let mut resolver = cluster(vec![
+        guarded("me", 1, "interfaceIPv6Address"),
+        guarded("b", 2, "interfaceIPv6Address"),
+        guarded("c", 3, "interfaceIPv4Address"),
+    ]);
+    let ask = |plan: &Plan, prefix: &str, next_hop: &str, source: &str| {
+        let route = json!({"prefix": prefix, "source": source, "next_hop": next_hop});
+        decide(plan, json!({"direction": "kernel", "route": route}))["decision"].clone()
+    };
+    let plan = resolver.plan();
+    assert_eq!(ask(&plan, "fd00:65::/64", "fd00::2", "bgp"), "reject");
+    assert_eq!(ask(&plan, "fd00:65::/64", "fd00::3", "bgp"), "accept");
+    assert_eq!(ask(&plan, "10.65.1.0/26", "10.0.0.3", "bgp"), "accept", "not here in IPv4");
+    assert_eq!(ask(&plan, "fd00:65::/64", "fd00::2", "static"), "accept");
+    put(&mut resolver, dual("me", 1, json!({}), json!({})));
+    assert_eq!(ask(&resolver.plan(), "fd00:65::/64", "fd00::2", "bgp"), "accept");
+}
+
+#[test]
+fn blocks_and_priorities_are_each_familys_own() {
+    let mut resolver = cluster(vec![
+        dual("me", 1, json!({}), json!({})),
+        dual("b", 2, json!({}), json!({})),
+        default(json!({"ipv6NormalRoutePriority": 512})),
+    ]);
+    block(&mut resolver, "fd00:10:65::-122", "");
+    block(&mut resolver, "fd00:10:66::-122", "pending");
+    block(&mut resolver, "fd00:10:67::1-128", "pendingDeletion");
+    let plan = resolver.plan();
+    assert_eq!(statics(&plan.families.ipv6), ["fd00:10:65::/122"]);
+    assert!(plan.families.ipv4.statics.is_empty());
+    let ask = |session: &str, prefix: &str, metric: Value| {
+        let route = json!({"prefix": prefix, "source": "kernel", "metric": metric});
+        decide(&plan, json!({"session": session, "direction": "export", "route": route}))
+    };
+    let v6 = |metric: Value| ask("Mesh_fd00__2", "fd00:10:65::7/128", metric)["decision"].clone();
+    assert_eq!((v6(json!(511)), v6(json!(512))), (json!("accept"), json!("reject")));
+    assert_eq!(v6(Value::Null), "reject", "the ordinary metric is not elevated");
+}
