@@ -30,8 +30,23 @@ const MARGAY: &[(&str, &[&str])] = &[
     ("fib", &[]),
     ("ctl", &[]),
     ("http", &[]),
+    ("logging", &["config"]),
     ("cli", &["config", "ctl", "calico", "node"]),
-    ("daemon", &["config", "calico", "node", "datastore", "engine", "net", "fib", "ctl", "http"]),
+    (
+        "daemon",
+        &[
+            "config",
+            "calico",
+            "node",
+            "datastore",
+            "engine",
+            "net",
+            "fib",
+            "ctl",
+            "http",
+            "logging",
+        ],
+    ),
 ];
 
 fn root() -> PathBuf {

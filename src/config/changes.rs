@@ -39,7 +39,7 @@ pub struct Changes {
     pub redistribute_changed: bool,
     /// Whether host routes to neighbours differ.
     pub host_routes_changed: bool,
-    /// Whether `[log]` differs.
+    /// Whether `log.level` differs.
     pub log_changed: bool,
     /// Whether `[calico]` differs: objects are listed anew, and what runs stays until they are.
     pub calico_changed: bool,
@@ -74,7 +74,7 @@ impl Config {
         changes.bgp_listen_changed = self.bgp.listen != new.bgp.listen;
         changes.redistribute_changed = self.redistribute != new.redistribute;
         changes.host_routes_changed = self.host_routes != new.host_routes;
-        changes.log_changed = self.host.log != new.host.log;
+        changes.log_changed = self.host.log.level != new.host.log.level;
         let fixed = [
             ("fib.enabled", self.fib.enabled != new.fib.enabled),
             ("fib.table", self.fib.table != new.fib.table),
@@ -86,6 +86,7 @@ impl Config {
                 self.host.control.bird_sockets != new.host.control.bird_sockets,
             ),
             ("http.listen", self.host.http != new.host.http),
+            ("log.format", self.host.log.format != new.host.log.format),
         ];
         changes.restart_needed =
             fixed.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key).collect();
@@ -175,7 +176,7 @@ impl Changes {
             (self.bgp_listen_changed, "listening addresses: changed"),
             (self.redistribute_changed, "redistribution: changed"),
             (self.host_routes_changed, "host routes to neighbours: changed"),
-            (self.log_changed, "logging: changed"),
+            (self.log_changed, "log level: changed"),
             (self.calico_changed, "calico: changed, objects are listed anew"),
         ];
         lines.extend(flags.iter().filter(|(on, _)| *on).map(|(_, what)| (*what).to_owned()));

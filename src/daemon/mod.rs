@@ -6,6 +6,7 @@
 mod answers;
 mod bird;
 mod deferral;
+mod explain;
 mod handover;
 mod health;
 mod limits;
@@ -15,6 +16,7 @@ mod peers;
 mod redistribution;
 mod registry;
 mod reload;
+mod sockets;
 mod startup;
 mod wiring;
 
@@ -24,17 +26,18 @@ use std::time::Duration;
 
 use bgp_proto::session::{Close, Command, Negotiated};
 use bgp_proto::table::{MemoryBound, TableEvent};
-use bgp_proto::types::{Family, FamilySet, PeerId};
+use bgp_proto::types::{FamilySet, PeerId};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use crate::config::{BirdSockets, Config};
-use crate::ctl::{self, Server, ServerError};
+use crate::config::Config;
+use crate::ctl::ServerError;
 use crate::engine::{Clock, Engine, Event};
 use crate::fib::{Fib, FibConfig, Leave};
 use crate::http;
+use crate::logging::Log;
 use crate::net::{Accepted, Directory, Listeners, PeerCommand, PeerEvent};
 use crate::node::{self as calico_node, Setup};
 
@@ -45,6 +48,7 @@ use next_hops::NextHops;
 use node::{Node, NodeInput};
 use peers::Peers;
 use redistribution::Redistribution;
+use sockets::Sockets;
 use startup::{Lookups, Progress, Startup};
 use wiring::{FibNews, Outputs};
 
@@ -89,8 +93,8 @@ pub enum Stop {
 ///
 /// # Errors
 /// The kernel, a listening address or the control socket is not to be had.
-pub async fn run(setup: Setup) -> Result<(), Error> {
-    let mut daemon = Daemon::start(setup).await?;
+pub async fn run(setup: Setup, log: Log) -> Result<(), Error> {
+    let mut daemon = Daemon::start(setup, log).await?;
     let stop = daemon.serve().await;
     daemon.stop(stop).await;
     Ok(())
@@ -117,6 +121,7 @@ struct Daemon {
     deferral: Option<Deferral>,
     /// Why it is not listened where the configuration says.
     listen_fault: Option<String>,
+    log: Log,
     signals: Signals,
     inbox: Inbox,
 }
@@ -149,7 +154,7 @@ enum Input {
 }
 
 impl Daemon {
-    async fn start(setup: Setup) -> Result<Daemon, Error> {
+    async fn start(setup: Setup, log: Log) -> Result<Daemon, Error> {
         let (path, settings, config) = match setup {
             Setup::Own { path, config } => (Some(path), None, *config),
             Setup::Node { path, settings } => {
@@ -157,6 +162,7 @@ impl Daemon {
                 (path, Some(settings), idle)
             }
         };
+        let sockets = Sockets::bind(&config.host.control)?;
         limits::raise_open_files(&config)?;
         let clock = Clock::start();
         let table_handle = wiring::LateHandle::new(OnceLock::new());
@@ -189,8 +195,13 @@ impl Daemon {
         let (orders_sender, orders) = mpsc::channel(ORDERS_MAX);
         let directory = Directory::default();
         let peers = Peers::new(engine.handle().clone(), directory.clone(), peer_events, seed);
-        let mut answers =
-            Answers::new(engine.handle().clone(), fib.clone(), peers.registry(), orders_sender);
+        let mut answers = Answers::new(
+            engine.handle().clone(),
+            fib.clone(),
+            peers.registry(),
+            orders_sender,
+            log.clone(),
+        );
         answers.set_file(path.clone());
         let mut described = path.as_ref().map(|path| path.display().to_string());
         let node = settings.map(|settings| {
@@ -216,6 +227,7 @@ impl Daemon {
             startup: None,
             deferral: None,
             listen_fault: None,
+            log,
             signals: Signals {
                 terminate: signal(SignalKind::terminate())?,
                 interrupt: signal(SignalKind::interrupt())?,
@@ -224,7 +236,7 @@ impl Daemon {
             inbox: Inbox { table, peers: peers_inbox, dynamic, orders, links },
         };
         daemon.answers.publish(&daemon.described, &daemon.config);
-        daemon.open_servers().await?;
+        daemon.open_servers(sockets).await?;
         if daemon.node.is_none() {
             daemon.begin()?;
         }
@@ -232,16 +244,9 @@ impl Daemon {
     }
 
     /// What operators and machines ask through.
-    async fn open_servers(&mut self) -> Result<(), Error> {
+    async fn open_servers(&mut self, sockets: Sockets) -> Result<(), Error> {
         let answers = Arc::new(self.answers.clone());
-        let control = Server::bind(&self.config.host.control.socket)?;
-        self.servers.push(tokio::spawn(control.run(Arc::clone(&answers))));
-        if let Some(BirdSockets { ipv4, ipv6 }) = &self.config.host.control.bird_sockets {
-            for (path, family) in [(ipv4, Family::Ipv4), (ipv6, Family::Ipv6)] {
-                let server = ctl::bird::Server::bind(path, family, Arc::clone(&answers))?;
-                self.servers.push(tokio::spawn(server.run()));
-            }
-        }
+        self.servers = sockets.serve(&answers);
         if let Some(address) = self.config.host.http {
             let server = http::Server::bind(address).await.map_err(|e| {
                 std::io::Error::new(e.kind(), format!("cannot listen on {address} (http): {e}"))
