@@ -133,7 +133,7 @@ pub enum Show {
         #[allow(missing_docs)]
         output: Output,
     },
-    /// The table.
+    /// The table. Marks: * best, = used beside the best, s stale, ! unusable.
     Routes {
         /// Only this destination.
         prefix: Option<Prefix>,

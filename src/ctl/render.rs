@@ -253,9 +253,9 @@ const PEER_COLUMNS: [(&str, Align); 9] = [
     ("AS", Right),
     ("STATE", Left),
     ("SINCE", Right),
-    ("RECEIVED", Right),
-    ("ACCEPTED", Right),
-    ("ADVERTISED", Right),
+    ("RECV", Right),
+    ("ACCEPT", Right),
+    ("SENT", Right),
     ("LAST ERROR", Left),
 ];
 
