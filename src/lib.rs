@@ -9,6 +9,7 @@
 //! - [`engine`]: the thread that owns the table, and the handle to it.
 //! - [`net`]: listeners, one task per peer, socket options.
 //! - [`fib`]: the kernel's routes: written, watched, learned from.
+//! - [`logging`]: the log, its level and its limit.
 //! - [`ctl`]: the control socket; [`cli`]: what people type; [`http`]: metrics and health.
 //! - [`pulse`]: how a part proves that it still turns.
 //! - [`daemon`]: wires all of these; start, reload, stop.
@@ -18,7 +19,7 @@
 //! has a limit and a name. Each piece of state has one owner. Results of socket options are checked.
 //! `unsafe` is in `net/sockopt.rs` and nowhere else. Dependencies point one way:
 //! `bgp-proto ← {config, calico} ← datastore ← node; bgp-proto ← engine ← net; bgp-proto ← fib;
-//! pulse ← {datastore, node, fib}; {ctl, http} ← daemon`; siblings do not import each other, `daemon` and `main` alone know all of
+//! pulse ← {datastore, node, fib}; config ← logging; {ctl, http, logging} ← daemon`; siblings do not import each other, `daemon` and `main` alone know all of
 //! them.
 
 pub mod calico;
@@ -30,6 +31,7 @@ pub mod datastore;
 pub mod engine;
 pub mod fib;
 pub mod http;
+pub mod logging;
 pub mod net;
 pub mod node;
 pub mod pulse;

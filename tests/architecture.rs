@@ -31,10 +31,23 @@ const MARGAY: &[(&str, &[&str])] = &[
     ("fib", &["pulse"]),
     ("ctl", &[]),
     ("http", &[]),
+    ("logging", &["config"]),
     ("cli", &["config", "ctl", "calico", "node"]),
     (
         "daemon",
-        &["config", "calico", "node", "datastore", "engine", "net", "fib", "ctl", "http", "pulse"],
+        &[
+            "config",
+            "calico",
+            "node",
+            "datastore",
+            "engine",
+            "net",
+            "fib",
+            "ctl",
+            "http",
+            "logging",
+            "pulse",
+        ],
     ),
 ];
 

@@ -2,28 +2,30 @@
 //!
 //! Exit codes: 0 done, 1 it failed, 2 wrong arguments or configuration.
 
+mod ask;
+mod birdcl;
 mod health;
+mod names;
 
-use std::io::{self, BufWriter, IsTerminal, Write};
-use std::path::{Path, PathBuf};
+use std::ffi::OsString;
+use std::io::{self, BufWriter, Write};
+use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use bgp_proto::types::Prefix;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use crate::config::{ControlSettings, Document};
-use crate::ctl::{
-    Client, ClientError, ErrorKind, JsonWriter, Refusal, Renderer, Request, StopMode,
-};
+use crate::ctl::{ClientError, Lookup, Request, StopMode, Times};
 use crate::node::{Environment, NodeSettings, Setup};
+
+use ask::{Demand, ask, report};
+pub use names::{CalledAs, stand_in};
 
 /// It failed.
 const FAILED: u8 = 1;
 /// Wrong arguments or configuration.
 const WRONG: u8 = 2;
-/// Longest wait for the daemon to end after `margay stop`.
-const STOP_WAIT: Duration = Duration::from_secs(60);
 
 /// A BGP-4 daemon for Kubernetes nodes, route reflectors and top-of-rack peering.
 #[derive(Clone, Debug, PartialEq, Eq, Parser)]
@@ -48,14 +50,18 @@ pub enum Command {
         /// The configuration file; without it, what calico-node's environment says.
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
+        /// Print JSON: what would run, or every fault.
+        #[arg(long)]
+        json: bool,
     },
     /// Show what the running daemon knows.
     #[command(subcommand)]
     Show(Show),
     /// Explain a destination: every path and why it is where it is, the kernel, who was told.
     Explain {
-        /// The destination, such as 10.0.0.0/8.
-        prefix: Prefix,
+        /// The destination, such as 10.0.0.0/8; an address: the longest prefix that covers it.
+        #[arg(value_parser = read_destination)]
+        prefix: Destination,
         /// How to ask and print.
         #[command(flatten)]
         output: Output,
@@ -64,10 +70,26 @@ pub enum Command {
     Health(health::Probe),
     /// Read the configuration again and print what changed; a wrong file changes nothing.
     Reload {
-        /// Whom to ask.
+        /// How to ask and print.
         #[command(flatten)]
-        daemon: Daemon,
+        output: Output,
     },
+    /// Print what the daemon logs, or change it until the next change or restart.
+    LogLevel {
+        /// error, warn, info, debug, trace, or directives such as info,margay::net=debug.
+        level: Option<String>,
+        /// How to ask and print.
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Print what a shell needs to complete margay's commands.
+    Completions {
+        /// The shell.
+        shell: Shell,
+    },
+    /// Wait until ended: for supervisors that want a service by a name that margay made needless.
+    #[command(hide = true)]
+    StandIn,
     /// Say what Calico's objects mean for a node, without a daemon.
     #[command(subcommand)]
     Calico(crate::calico::cli::Command),
@@ -79,9 +101,9 @@ pub enum Command {
         /// What peers are told with --shutdown, for example who did it and why (RFC 9003).
         #[arg(long, value_name = "TEXT", conflicts_with = "graceful", value_parser = read_message)]
         message: Option<String>,
-        /// Whom to ask.
+        /// How to ask and print.
         #[command(flatten)]
-        daemon: Daemon,
+        output: Output,
     },
 }
 
@@ -90,12 +112,18 @@ pub enum Command {
 pub enum Show {
     /// The daemon as a whole.
     Status {
+        /// Exit with 1 if the daemon is not ready.
+        #[arg(long)]
+        fail_if_not_ready: bool,
         #[command(flatten)]
         #[allow(missing_docs)]
         output: Output,
     },
     /// Every peer.
     Peers {
+        /// Exit with 1 if any peer is not established.
+        #[arg(long)]
+        fail_if_down: bool,
         #[command(flatten)]
         #[allow(missing_docs)]
         output: Output,
@@ -108,7 +136,7 @@ pub enum Show {
         #[allow(missing_docs)]
         output: Output,
     },
-    /// The table.
+    /// The table. Marks: * best, = used beside the best, s stale, ! unusable.
     Routes {
         /// Only this destination.
         prefix: Option<Prefix>,
@@ -134,6 +162,9 @@ pub enum Show {
     },
     /// Our routes in the kernel.
     Fib {
+        /// Exit with 1 if the kernel does not hold all of them.
+        #[arg(long)]
+        fail_if_missing: bool,
         #[command(flatten)]
         #[allow(missing_docs)]
         output: Output,
@@ -165,9 +196,56 @@ pub struct Output {
     /// Print JSON instead of a table.
     #[arg(long)]
     pub json: bool,
+    /// When to use colours. auto: on a terminal, unless NO_COLOR is set.
+    #[arg(long, value_name = "WHEN", default_value = "auto")]
+    pub color: When,
+    /// Print local times instead of how long ago something was.
+    #[arg(long)]
+    pub absolute_times: bool,
     /// Whom to ask.
     #[command(flatten)]
     pub daemon: Daemon,
+}
+
+impl Output {
+    fn times(&self) -> Times {
+        if self.absolute_times { Times::Absolute } else { Times::Relative }
+    }
+}
+
+/// When to use colours.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+#[allow(missing_docs)]
+pub enum When {
+    #[default]
+    Auto,
+    Always,
+    Never,
+}
+
+/// Shells that [`Command::Completions`] knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[allow(missing_docs)]
+pub enum Shell {
+    Bash,
+    Zsh,
+    Fish,
+}
+
+/// What `explain` is asked about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Destination {
+    /// Where.
+    pub prefix: Prefix,
+    /// Whether another prefix will do.
+    pub lookup: Lookup,
+}
+
+/// A prefix is meant as it stands; an address means what reaches it.
+fn read_destination(text: &str) -> Result<Destination, String> {
+    let prefix = text.parse()?;
+    let lookup = if text.contains('/') { Lookup::Exact } else { Lookup::Longest };
+    Ok(Destination { prefix, lookup })
 }
 
 /// How to stop.
@@ -193,81 +271,146 @@ fn read_message(text: &str) -> Result<String, String> {
 }
 
 impl Show {
-    fn into_request(self) -> (Request, Output) {
+    fn into_request(self) -> (Request, Demand, Output) {
+        let demand = |wanted: bool, demand| if wanted { demand } else { Demand::Nothing };
         match self {
-            Show::Status { output } => (Request::ShowStatus, output),
-            Show::Peers { output } => (Request::ShowPeers, output),
-            Show::Peer { name, output } => (Request::ShowPeer { name }, output),
-            Show::Routes { prefix, output } => (Request::ShowRoutes { prefix }, output),
-            Show::Received { peer, output } => (Request::ShowReceived { peer }, output),
-            Show::Advertised { peer, output } => (Request::ShowAdvertised { peer }, output),
-            Show::Fib { output } => (Request::ShowFib, output),
-            Show::Groups { output } => (Request::ShowGroups, output),
+            Show::Status { fail_if_not_ready, output } => {
+                (Request::ShowStatus, demand(fail_if_not_ready, Demand::Ready), output)
+            }
+            Show::Peers { fail_if_down, output } => {
+                (Request::ShowPeers, demand(fail_if_down, Demand::Established), output)
+            }
+            Show::Peer { name, output } => (Request::ShowPeer { name }, Demand::Nothing, output),
+            Show::Routes { prefix, output } => {
+                (Request::ShowRoutes { prefix }, Demand::Nothing, output)
+            }
+            Show::Received { peer, output } => {
+                (Request::ShowReceived { peer }, Demand::Nothing, output)
+            }
+            Show::Advertised { peer, output } => {
+                (Request::ShowAdvertised { peer }, Demand::Nothing, output)
+            }
+            Show::Fib { fail_if_missing, output } => {
+                (Request::ShowFib, demand(fail_if_missing, Demand::Installed), output)
+            }
+            Show::Groups { output } => (Request::ShowGroups, Demand::Nothing, output),
         }
     }
 }
 
 /// Carries out a command with `run`'s being `run`.
 pub fn execute(cli: Cli, run: impl FnOnce(Setup) -> ExitCode) -> ExitCode {
-    match cli.command {
-        Command::Run { config } => match load(config, &Environment::of_process()) {
-            Ok(setup) => run(setup),
-            Err(code) => code,
-        },
-        Command::Check { config } => check(config, &Environment::of_process()),
+    let (request, output) = match cli.command {
+        Command::Run { config } => {
+            return match load(config, &Environment::of_process()) {
+                Ok(setup) => run(setup),
+                Err(unusable) => unusable.say(),
+            };
+        }
+        Command::Check { config, json } => return check(config, json),
+        Command::Calico(command) => return calico(&command),
+        Command::Completions { shell } => return completions(shell),
+        Command::StandIn => return stand_in(),
         Command::Show(show) => {
-            let (request, output) = show.into_request();
-            ask(&request, &output.daemon.socket, output.json)
+            let (request, demand, output) = show.into_request();
+            return ask(&request, demand, &output);
         }
-        Command::Explain { prefix, output } => {
-            ask(&Request::Explain { prefix }, &output.daemon.socket, output.json)
+        Command::Explain { prefix: Destination { prefix, lookup }, output } => {
+            (Request::Explain { prefix, lookup }, output)
         }
-        Command::Health(probe) => health::run(&probe),
-        Command::Calico(command) => calico(&command),
-        Command::Reload { daemon } => ask(&Request::Reload, &daemon.socket, false),
-        Command::Stop { how, message, daemon } => {
+        Command::Health(probe) => return health::run(&probe),
+        Command::LogLevel { level, output } => (Request::LogLevel { level }, output),
+        Command::Reload { output } => (Request::Reload, output),
+        Command::Stop { how, message, output } => {
             let mode = if how.shutdown { StopMode::Shutdown } else { StopMode::Graceful };
-            ask(&Request::Stop { mode, message }, &daemon.socket, false)
+            (Request::Stop { mode, message }, output)
+        }
+    };
+    ask(&request, Demand::Nothing, &output)
+}
+
+/// BIRD's client, as `birdcl`: `arguments` without the program's name.
+pub fn birdcl(arguments: impl Iterator<Item = OsString>) -> ExitCode {
+    birdcl::run(arguments)
+}
+
+fn completions(shell: Shell) -> ExitCode {
+    let shell = match shell {
+        Shell::Bash => clap_complete::Shell::Bash,
+        Shell::Zsh => clap_complete::Shell::Zsh,
+        Shell::Fish => clap_complete::Shell::Fish,
+    };
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "margay", &mut script);
+    match io::stdout().write_all(&script) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => report(ClientError::Output(error)),
+    }
+}
+
+/// Why there is nothing to run.
+enum Unusable {
+    /// The configuration is wrong; each line is one fault.
+    Wrong(String),
+    /// The environment says that nothing is to run.
+    Idle,
+}
+
+impl Unusable {
+    fn say(self) -> ExitCode {
+        match self {
+            Unusable::Wrong(text) => {
+                eprintln!("{text}");
+                ExitCode::from(WRONG)
+            }
+            Unusable::Idle => {
+                eprintln!("margay: CALICO_NETWORKING_BACKEND says that this node speaks no BGP");
+                ExitCode::SUCCESS
+            }
         }
     }
 }
 
 /// Reads a configuration, or says what is wrong with it or that nothing is to run.
-fn load(path: Option<PathBuf>, env: &Environment) -> Result<Setup, ExitCode> {
-    let wrong = |text: String| {
-        eprintln!("{text}");
-        ExitCode::from(WRONG)
-    };
+fn load(path: Option<PathBuf>, env: &Environment) -> Result<Setup, Unusable> {
     let Some(path) = path else {
-        let settings = NodeSettings::from_env(env).map_err(|e| wrong(format!("margay: {e}")))?;
-        let Some(settings) = settings else {
-            eprintln!("margay: CALICO_NETWORKING_BACKEND says that this node speaks no BGP");
-            return Err(ExitCode::SUCCESS);
-        };
-        return Ok(Setup::Node { path: None, settings: Box::new(settings) });
+        let settings = NodeSettings::from_env(env);
+        let settings = settings.map_err(|e| Unusable::Wrong(format!("margay: {e}")))?;
+        let settings = Box::new(settings.ok_or(Unusable::Idle)?);
+        return Ok(Setup::Node { path: None, settings });
     };
-    match Document::load(&path).map_err(|errors| wrong(errors.to_string()))? {
+    match Document::load(&path).map_err(|errors| Unusable::Wrong(errors.to_string()))? {
         Document::Own(config) => Ok(Setup::Own { path, config }),
         Document::Calico { calico, host } => {
-            let settings = NodeSettings::from_file(*calico, *host, env)
-                .map_err(|e| wrong(format!("{}: calico: {e}", path.display())))?;
+            let wrong = |e| Unusable::Wrong(format!("{}: calico: {e}", path.display()));
+            let settings = NodeSettings::from_file(*calico, *host, env).map_err(wrong)?;
             Ok(Setup::Node { path: Some(path), settings: Box::new(settings) })
         }
     }
 }
 
-fn check(path: Option<PathBuf>, env: &Environment) -> ExitCode {
-    let setup = match load(path, env) {
-        Ok(setup) => setup,
-        Err(code) => return code,
+fn check(path: Option<PathBuf>, json: bool) -> ExitCode {
+    let loaded = load(path, &Environment::of_process()).map(|setup| match setup {
+        Setup::Own { config, .. } => config.to_string(),
+        Setup::Node { settings, .. } => settings.to_string(),
+    });
+    let lines = |text: &str| text.lines().map(str::to_owned).collect::<Vec<_>>();
+    let (text, code) = match (json, loaded) {
+        (false, Err(unusable)) => return unusable.say(),
+        (false, Ok(text)) => (text, ExitCode::SUCCESS),
+        (true, loaded) => {
+            let (runs, faults, code) = match loaded {
+                Ok(text) => (lines(&text), Vec::new(), ExitCode::SUCCESS),
+                Err(Unusable::Idle) => (Vec::new(), Vec::new(), ExitCode::SUCCESS),
+                Err(Unusable::Wrong(text)) => (Vec::new(), lines(&text), ExitCode::from(WRONG)),
+            };
+            let valid = faults.is_empty();
+            let answer = serde_json::json!({"valid": valid, "runs": runs, "faults": faults});
+            (format!("{answer}\n"), code)
+        }
     };
-    let mut out = io::stdout().lock();
-    let written = match &setup {
-        Setup::Own { config, .. } => write!(out, "{config}"),
-        Setup::Node { settings, .. } => write!(out, "{settings}"),
-    };
-    match written {
-        Ok(()) => ExitCode::SUCCESS,
+    match io::stdout().lock().write_all(text.as_bytes()) {
+        Ok(()) => code,
         Err(error) => report(ClientError::Output(error)),
     }
 }
@@ -283,57 +426,6 @@ fn calico(command: &crate::calico::cli::Command) -> ExitCode {
         }
         Err(error) => report(ClientError::Output(error)),
     }
-}
-
-fn ask(request: &Request, socket: &Path, json: bool) -> ExitCode {
-    match try_ask(request, socket, json) {
-        Ok(code) => code,
-        Err(error) => report(error),
-    }
-}
-
-fn try_ask(request: &Request, socket: &Path, json: bool) -> Result<ExitCode, ClientError> {
-    let mut client = Client::connect(socket)?;
-    let out = BufWriter::new(io::stdout().lock());
-    if json {
-        let mut writer = JsonWriter::new(request, out);
-        client.ask(request, |item| writer.item(item))?;
-        writer.finish()?;
-    } else {
-        let mut renderer = Renderer::new(request, terminal_width(), out);
-        client.ask(request, |item| renderer.item(item))?;
-        renderer.finish()?;
-    }
-    if matches!(request, Request::Stop { .. }) && !client.wait_closed(STOP_WAIT) {
-        eprintln!("margay: the daemon has not ended after {} s", STOP_WAIT.as_secs());
-        return Ok(ExitCode::from(FAILED));
-    }
-    Ok(ExitCode::SUCCESS)
-}
-
-/// Says what went wrong. That the reader of our output went away is not a failure: `… | head`.
-fn report(error: ClientError) -> ExitCode {
-    match error {
-        ClientError::Output(e) if e.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
-        ClientError::Refused(Refusal { kind: ErrorKind::Configuration, text }) => {
-            eprintln!("{text}");
-            ExitCode::from(WRONG)
-        }
-        error => {
-            eprintln!("margay: {error}");
-            ExitCode::from(FAILED)
-        }
-    }
-}
-
-/// Columns of the terminal; `None` if the output goes elsewhere.
-fn terminal_width() -> Option<usize> {
-    let stdout = io::stdout();
-    if !stdout.is_terminal() {
-        return None;
-    }
-    let size = rustix::termios::tcgetwinsize(&stdout).ok()?;
-    (size.ws_col > 0).then_some(usize::from(size.ws_col))
 }
 
 #[cfg(test)]

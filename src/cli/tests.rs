@@ -1,5 +1,3 @@
-use clap::CommandFactory;
-
 use super::*;
 
 fn parse(line: &str) -> Result<Cli, clap::Error> {
@@ -8,7 +6,11 @@ fn parse(line: &str) -> Result<Cli, clap::Error> {
 
 fn asks(line: &str) -> (Request, Output) {
     match parse(line).unwrap().command {
-        Command::Show(show) => show.into_request(),
+        Command::Show(show) => {
+            let (request, demand, output) = show.into_request();
+            assert_eq!(demand, Demand::Nothing, "{line}");
+            (request, output)
+        }
         other => panic!("{other:?}"),
     }
 }
@@ -38,7 +40,7 @@ fn every_view_becomes_its_request() {
         let (asked, output) = asks(&format!("{line} --json --socket /s"));
         assert_eq!(asked, request);
         assert!(output.json);
-        assert_eq!(output.daemon.socket, Path::new("/s"));
+        assert_eq!(output.daemon.socket, PathBuf::from("/s"));
     }
 }
 
@@ -96,4 +98,58 @@ fn wrong_arguments_are_exit_code_2() {
         assert_eq!(parse(bad).unwrap_err().exit_code(), 2, "{bad}");
     }
     assert_eq!(parse("margay --version").unwrap_err().exit_code(), 0);
+}
+
+#[test]
+fn scripts_say_what_they_demand() {
+    for (line, wanted) in [
+        ("margay show peers --fail-if-down", Demand::Established),
+        ("margay show status --fail-if-not-ready", Demand::Ready),
+        ("margay show fib --fail-if-missing", Demand::Installed),
+    ] {
+        let Command::Show(show) = parse(line).unwrap().command else { panic!("{line}") };
+        assert_eq!(show.into_request().1, wanted);
+    }
+}
+
+#[test]
+fn an_address_is_explained_by_what_reaches_it() {
+    for (text, prefix, lookup) in [
+        ("10.0.0.0/8", "10.0.0.0/8", Lookup::Exact),
+        ("10.1.2.3", "10.1.2.3/32", Lookup::Longest),
+        ("fd00::1", "fd00::1/128", Lookup::Longest),
+    ] {
+        let wanted = Destination { prefix: prefix.parse().unwrap(), lookup };
+        assert_eq!(read_destination(text), Ok(wanted));
+    }
+    let error = parse("margay explain 10.1.2.3/8").unwrap_err().to_string();
+    assert!(error.contains("did you mean 10.0.0.0/8?"), "{error}");
+}
+
+#[test]
+fn words_that_are_nearly_right_get_a_suggestion() {
+    for (line, wanted) in [
+        ("margay shw peers", "'show'"),
+        ("margay show pers", "'peers'"),
+        ("margay show peers --jsn", "'--json'"),
+        ("margay show peers --color alway", "'always'"),
+    ] {
+        let error = parse(line).unwrap_err().to_string();
+        assert!(error.contains("similar") && error.contains(wanted), "{line}: {error}");
+    }
+}
+
+/// The scripts themselves are clap_complete's; that they know our words is ours.
+#[test]
+fn completions_know_every_command() {
+    for shell in [clap_complete::Shell::Bash, clap_complete::Shell::Zsh, clap_complete::Shell::Fish]
+    {
+        let mut script = Vec::new();
+        clap_complete::generate(shell, &mut Cli::command(), "margay", &mut script);
+        let script = String::from_utf8(script).unwrap();
+        for command in Cli::command().get_subcommands().filter(|c| !c.is_hide_set()) {
+            assert!(script.contains(command.get_name()), "{shell}: {}", command.get_name());
+        }
+        assert!(script.contains("fail-if-down"), "{shell}");
+    }
 }

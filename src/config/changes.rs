@@ -39,7 +39,7 @@ pub struct Changes {
     pub redistribute_changed: bool,
     /// Whether host routes to neighbours differ.
     pub host_routes_changed: bool,
-    /// Whether `[log]` differs.
+    /// Whether `log.level` differs.
     pub log_changed: bool,
     /// Whether other peers have metrics of their own.
     pub peer_series_changed: bool,
@@ -76,7 +76,7 @@ impl Config {
         changes.bgp_listen_changed = self.bgp.listen != new.bgp.listen;
         changes.redistribute_changed = self.redistribute != new.redistribute;
         changes.host_routes_changed = self.host_routes != new.host_routes;
-        changes.log_changed = self.host.log != new.host.log;
+        changes.log_changed = self.host.log.level != new.host.log.level;
         let series = |config: &Config| config.host.http.map(|http| http.peers);
         let listen = |config: &Config| config.host.http.map(|http| http.listen);
         changes.peer_series_changed = series(self) != series(new);
@@ -91,6 +91,7 @@ impl Config {
                 self.host.control.bird_sockets != new.host.control.bird_sockets,
             ),
             ("http.listen", listen(self) != listen(new)),
+            ("log.format", self.host.log.format != new.host.log.format),
         ];
         changes.restart_needed =
             fixed.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key).collect();
@@ -218,7 +219,7 @@ impl Changes {
             (self.bgp_listen_changed, "listening addresses: changed"),
             (self.redistribute_changed, "redistribution: changed"),
             (self.host_routes_changed, "host routes to neighbours: changed"),
-            (self.log_changed, "logging: changed"),
+            (self.log_changed, "log level: changed"),
             (self.peer_series_changed, "peers with metrics of their own: changed"),
             (self.calico_changed, "calico: changed, objects are listed anew"),
         ];

@@ -281,7 +281,9 @@ fn a_reload_touches_what_differs_and_nothing_else() {
     assert_eq!(c.to_string(), "fib.protocol: the new value counts after a restart of margay");
     assert!(changed("1179", "1180").bgp_listen_changed);
     assert!(changed("\"-cali9*\", ", "").redistribute_changed);
-    assert!(changed("\"json\"", "\"text\"").log_changed);
+    let c = changed("\"json\"", "\"text\"");
+    assert_eq!(c.to_string(), "log.format: the new value counts after a restart of margay");
+    assert!(!c.log_changed);
 }
 
 #[test]

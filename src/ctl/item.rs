@@ -37,6 +37,8 @@ pub struct Status {
     pub config_read: Option<String>,
     /// What is missing for being ready; `null` once it is.
     pub not_ready: Option<String>,
+    /// What is logged.
+    pub log_level: Option<String>,
     /// Peers, by configuration or in a range.
     pub peers: u32,
     /// Of these, established.
@@ -364,6 +366,8 @@ pub struct Explanation {
     pub paths: Vec<Path>,
     /// What the kernel was asked to hold.
     pub fib: Option<ExplainedFib>,
+    /// Why that is nothing.
+    pub fib_absent: Option<String>,
     /// Who was told.
     pub advertised: Vec<Advertised>,
     /// Who was not, and why.
@@ -377,6 +381,10 @@ pub struct ExplainedFib {
     pub kind: String,
     /// Where to.
     pub gateways: Vec<Gateway>,
+    /// The kernel's metric; `null` if routes are not written.
+    pub metric: Option<u32>,
+    /// The routing table.
+    pub table: Option<u32>,
     /// `installed`, `pending`, `failed` or `foreign`; `null` if routes are not written.
     pub state: Option<String>,
     /// Why it is not installed.
@@ -408,6 +416,15 @@ pub struct Withheld {
 pub struct Reloaded {
     /// One line for each change; empty: nothing changed.
     pub changes: Vec<String>,
+}
+
+/// What is logged.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogLevel {
+    /// A level, or directives such as `info,margay::net=debug`.
+    pub level: String,
+    /// What was logged before, where that was changed.
+    pub before: Option<String>,
 }
 
 /// The daemon is about to end.

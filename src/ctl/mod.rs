@@ -22,8 +22,8 @@ mod view;
 use std::future::Future;
 
 pub use client::{Client, ClientError};
-pub use protocol::{Cursor, ErrorKind, Page, Refusal, Reply, Request, StopMode};
-pub use render::{JsonWriter, Renderer};
+pub use protocol::{Cursor, ErrorKind, Lookup, Page, Refusal, Reply, Request, StopMode};
+pub use render::{Colour, JsonWriter, Look, Renderer, Times};
 pub use server::Server;
 pub use socket::ServerError;
 pub use timestamp::rfc3339;

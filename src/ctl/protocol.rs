@@ -42,6 +42,15 @@ pub enum Request {
     Explain {
         /// The destination.
         prefix: Prefix,
+        /// Whether another one will do.
+        #[serde(default, skip_serializing_if = "Lookup::is_exact")]
+        lookup: Lookup,
+    },
+    /// What is logged, or from this on: one [`super::item::LogLevel`].
+    LogLevel {
+        /// A level, or directives such as `info,margay::net=debug`; absent: it stays.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        level: Option<String>,
     },
     /// Reads the configuration again: one [`super::item::Reloaded`].
     Reload,
@@ -55,6 +64,23 @@ pub enum Request {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         message: Option<String>,
     },
+}
+
+/// Which destination is meant by a prefix.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Lookup {
+    /// That prefix.
+    #[default]
+    Exact,
+    /// The longest that covers it.
+    Longest,
+}
+
+impl Lookup {
+    fn is_exact(&self) -> bool {
+        *self == Lookup::Exact
+    }
 }
 
 /// How the daemon ends.
@@ -93,9 +119,25 @@ pub struct Refusal {
 }
 
 impl Refusal {
-    /// There is no such peer.
-    pub fn no_peer(name: &str) -> Self {
-        Refusal { kind: ErrorKind::NotFound, text: format!("there is no peer \"{name}\"") }
+    /// There is no such peer among `names`.
+    pub fn no_peer<'a>(name: &str, names: impl IntoIterator<Item = &'a str>) -> Self {
+        let hint = did_you_mean(name, names);
+        Refusal { kind: ErrorKind::NotFound, text: format!("there is no peer \"{name}\"{hint}") }
+    }
+    /// The line is no request, for this reason.
+    pub fn bad_request(line: &[u8], error: &serde_json::Error) -> Self {
+        #[derive(Deserialize)]
+        struct Named<'a> {
+            request: &'a str,
+        }
+        let text = match serde_json::from_slice::<Named<'_>>(line) {
+            Ok(Named { request }) if !REQUESTS.contains(&request) => {
+                let hint = did_you_mean(request, REQUESTS);
+                format!("\"{request}\" is none of {}{hint}", REQUESTS.join(", "))
+            }
+            _ => format!("not a request: {error}"),
+        };
+        Refusal { kind: ErrorKind::BadRequest, text }
     }
     /// The configuration is wrong: nothing was changed.
     pub fn configuration(text: String) -> Self {
@@ -105,6 +147,36 @@ impl Refusal {
     pub fn failed(text: impl Into<String>) -> Self {
         Refusal { kind: ErrorKind::Failed, text: text.into() }
     }
+}
+
+/// The names of requests.
+const REQUESTS: [&str; 12] = [
+    "show-status",
+    "show-peers",
+    "show-peer",
+    "show-routes",
+    "show-received",
+    "show-advertised",
+    "show-fib",
+    "show-groups",
+    "explain",
+    "log-level",
+    "reload",
+    "stop",
+];
+
+/// How alike two names must be to be taken for each other, 0-1.
+const ALIKE: f64 = 0.8;
+
+/// `; did you mean "…"?`, if one of the names is much like this one.
+fn did_you_mean<'a>(name: &str, names: impl IntoIterator<Item = &'a str>) -> String {
+    let name = name.to_lowercase();
+    let nearest = names
+        .into_iter()
+        .map(|known| (strsim::jaro_winkler(&name, &known.to_lowercase()), known))
+        .filter(|(likeness, _)| *likeness > ALIKE)
+        .max_by(|a, b| a.0.total_cmp(&b.0));
+    nearest.map(|(_, known)| format!("; did you mean \"{known}\"?")).unwrap_or_default()
 }
 
 /// The kinds of [`Refusal`].
@@ -188,6 +260,15 @@ mod tests {
                 r#"{"request":"show-received","peer":"a"}"#,
             ),
             (
+                Request::Explain { prefix, lookup: Lookup::Exact },
+                r#"{"request":"explain","prefix":"10.0.0.0/8"}"#,
+            ),
+            (
+                Request::Explain { prefix, lookup: Lookup::Longest },
+                r#"{"request":"explain","prefix":"10.0.0.0/8","lookup":"longest"}"#,
+            ),
+            (Request::LogLevel { level: None }, r#"{"request":"log-level"}"#),
+            (
                 Request::Stop { mode: StopMode::Graceful, message: None },
                 r#"{"request":"stop","mode":"graceful"}"#,
             ),
@@ -207,6 +288,40 @@ mod tests {
     }
 
     #[test]
+    fn names_that_are_nearly_right_get_a_suggestion() {
+        let text = |name: &str| Refusal::no_peer(name, ["tor-1", "reflector"]).text;
+        assert_eq!(text("tor1"), "there is no peer \"tor1\"; did you mean \"tor-1\"?");
+        assert_eq!(
+            text("Reflektor"),
+            "there is no peer \"Reflektor\"; did you mean \"reflector\"?"
+        );
+        assert_eq!(text("zzz"), "there is no peer \"zzz\"");
+        let refused = |line: &str| {
+            let error = serde_json::from_str::<Request>(line).unwrap_err();
+            Refusal::bad_request(line.as_bytes(), &error).text
+        };
+        let text = refused(r#"{"request":"show-peer","nam":"x"}"#);
+        assert!(text.starts_with("not a request: unknown field"), "{text}");
+        let text = refused(r#"{"request":"show-route"}"#);
+        assert!(text.starts_with("\"show-route\" is none of show-status, "), "{text}");
+        assert!(text.ends_with("; did you mean \"show-routes\"?"), "{text}");
+    }
+
+    #[test]
+    fn every_request_is_named() {
+        for name in REQUESTS {
+            let error = serde_json::from_str::<Request>(&format!("{{\"request\":\"{name}\"}}"));
+            assert!(
+                error.err().is_none_or(|e| !e.to_string().contains("unknown variant")),
+                "{name}"
+            );
+        }
+        let unknown =
+            serde_json::from_str::<Request>(r#"{"request":"x"}"#).unwrap_err().to_string();
+        assert_eq!(unknown.matches('`').count() / 2 - 1, REQUESTS.len(), "{unknown}");
+    }
+
+    #[test]
     fn replies_keep_their_form() {
         let page = Page::last([[1, 2]]).unwrap();
         let (mut items, next) = page.into_parts();
@@ -216,7 +331,7 @@ mod tests {
         let reply: Reply = serde_json::from_str(r#"{"item":{"b": 1, "a": 2}}"#).unwrap();
         let Reply::Item(item) = reply else { panic!("{reply:?}") };
         assert_eq!(item.get(), r#"{"b": 1, "a": 2}"#, "keys stay in order");
-        let error = Reply::Error(Refusal::no_peer("x"));
+        let error = Reply::Error(Refusal::no_peer("x", ["tor-1"]));
         assert_eq!(
             serde_json::to_string(&error).unwrap(),
             r#"{"error":{"kind":"not-found","text":"there is no peer \"x\""}}"#

@@ -3,22 +3,31 @@
 use std::fmt::Write as _;
 use std::io::{self, Write};
 
+use bgp_proto::types::Prefix;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
 use super::item::{
-    AsPathPart, Calico, Explanation, FibRoute, Gateway, Group, Health, Path, Peer, PerFamily,
+    AsPathPart, Calico, FibRoute, Gateway, Group, Health, LogLevel, Path, Peer, PerFamily,
     Reloaded, Route, Status, Stopping,
 };
-use super::table::{Align, Table, clean};
+use super::table::{Align, Cell, Paint, Table, clean};
 use super::{ClientError, Request, StopMode};
 
+mod explain;
+mod look;
+
+pub use look::{Colour, Look, Times};
+
 use Align::{Left, Right};
+use explain::explanation;
+use look::age;
 
 /// Prints the items of one answer as they come.
 pub struct Renderer<W> {
     out: W,
     view: View,
+    look: Look,
 }
 
 enum View {
@@ -28,16 +37,18 @@ enum View {
     Routes(Table),
     Fib(Table),
     Groups(Table),
-    Explanation,
+    Explanation(Prefix),
     Reloaded,
+    LogLevel,
     Stopping,
     Health,
 }
 
 impl<W: Write> Renderer<W> {
-    /// For the answer to `request`. Tables are cut to `width` columns.
-    pub fn new(request: &Request, width: Option<usize>, out: W) -> Self {
-        let table = |columns: &[(&'static str, Align)]| Table::new(columns, width);
+    /// For the answer to `request`.
+    pub fn new(request: &Request, look: Look, out: W) -> Self {
+        let table =
+            |columns: &[(&'static str, Align)]| Table::new(columns, look.width, look.has_colour());
         let view = match request {
             Request::ShowStatus => View::Status,
             Request::ShowPeers => View::Peers(table(&PEER_COLUMNS)),
@@ -47,12 +58,13 @@ impl<W: Write> Renderer<W> {
             | Request::ShowAdvertised { .. } => View::Routes(table(&ROUTE_COLUMNS)),
             Request::ShowFib => View::Fib(table(&FIB_COLUMNS)),
             Request::ShowGroups => View::Groups(table(&GROUP_COLUMNS)),
-            Request::Explain { .. } => View::Explanation,
+            Request::Explain { prefix, .. } => View::Explanation(*prefix),
             Request::Reload => View::Reloaded,
+            Request::LogLevel { .. } => View::LogLevel,
             Request::Stop { .. } => View::Stopping,
             Request::Health => View::Health,
         };
-        Renderer { out, view }
+        Renderer { out, view, look }
     }
 
     /// Takes the next item.
@@ -60,20 +72,23 @@ impl<W: Write> Renderer<W> {
     /// # Errors
     /// It is not what the request asks for, or it cannot be written.
     pub fn item(&mut self, item: &RawValue) -> Result<(), ClientError> {
-        let out = &mut self.out;
+        let (out, look) = (&mut self.out, &self.look);
         let written = match &mut self.view {
-            View::Status => out.write_all(status(&read(item)?).as_bytes()),
-            View::Peers(table) => table.row(peer_row(&read(item)?), out),
-            View::Peer => out.write_all(peer(&read(item)?).as_bytes()),
+            View::Status => out.write_all(status(&read(item)?, look).as_bytes()),
+            View::Peers(table) => table.row(peer_row(&read(item)?, look), out),
+            View::Peer => out.write_all(peer(&read(item)?, look).as_bytes()),
             View::Routes(table) => {
                 let route: Route = read(item)?;
                 route.paths.iter().enumerate().try_for_each(|(index, path)| {
-                    table.row(path_row(&route, index, path), &mut *out)
+                    table.row(path_row(&route, index, path, look), &mut *out)
                 })
             }
             View::Fib(table) => table.row(fib_row(&read(item)?), out),
             View::Groups(table) => table.row(group_row(&read(item)?), out),
-            View::Explanation => out.write_all(explanation(&read(item)?).as_bytes()),
+            View::Explanation(asked) => {
+                out.write_all(explanation(&read(item)?, *asked, look).as_bytes())
+            }
+            View::LogLevel => out.write_all(log_level(&read(item)?).as_bytes()),
             View::Reloaded => out.write_all(reloaded(&read(item)?).as_bytes()),
             View::Stopping => out.write_all(stopping(&read(item)?).as_bytes()),
             View::Health => out.write_all(health(&read(item)?).as_bytes()),
@@ -159,17 +174,6 @@ impl<W: Write> JsonWriter<W> {
     }
 }
 
-/// Two units at most: `5s`, `3m05s`, `2h10m`, `4d07h`.
-fn age(seconds: u64) -> String {
-    let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
-    match seconds {
-        0..60 => format!("{seconds}s"),
-        60..3600 => format!("{minutes}m{:02}s", seconds % 60),
-        3600..86_400 => format!("{hours}h{:02}m", minutes % 60),
-        _ => format!("{days}d{:02}h", hours % 24),
-    }
-}
-
 fn text<T: ToString>(value: &Option<T>) -> String {
     value.as_ref().map(ToString::to_string).unwrap_or_else(|| "-".to_owned())
 }
@@ -197,17 +201,20 @@ fn both(counts: &PerFamily<u32>) -> String {
     format!("{} ipv4, {} ipv6", counts.ipv4, counts.ipv6)
 }
 
-fn status(s: &Status) -> String {
+fn status(s: &Status, look: &Look) -> String {
     let mut out = String::new();
     line(&mut out, "version", &s.version);
     line(&mut out, "AS", s.asn);
     line(&mut out, "router id", &s.router_id);
     line(&mut out, "cluster id", &s.cluster_id);
-    line(&mut out, "running", format_args!("{} (since {})", age(s.uptime_seconds), s.started));
+    line(&mut out, "running", look.since_in_full(s.uptime_seconds));
     if let Some(config) = &s.config {
         line(&mut out, "configuration", format_args!("{config} (read {})", text(&s.config_read)));
     }
     line(&mut out, "ready", s.not_ready.as_deref().map_or("yes".into(), |r| format!("no: {r}")));
+    if let Some(level) = &s.log_level {
+        line(&mut out, "log level", level);
+    }
     line(&mut out, "peers", format_args!("{}, {} established", s.peers, s.peers_established));
     line(&mut out, "destinations", both(&s.destinations));
     line(&mut out, "paths", both(&s.paths));
@@ -267,28 +274,37 @@ const PEER_COLUMNS: [(&str, Align); 9] = [
     ("AS", Right),
     ("STATE", Left),
     ("SINCE", Right),
-    ("RECEIVED", Right),
-    ("ACCEPTED", Right),
-    ("ADVERTISED", Right),
+    ("RECV", Right),
+    ("ACCEPT", Right),
+    ("SENT", Right),
     ("LAST ERROR", Left),
 ];
 
-fn peer_row(p: &Peer) -> Vec<String> {
+/// What a state means.
+fn state_paint(state: &str) -> Paint {
+    match state {
+        "Established" => Paint::Good,
+        "OpenSent" | "OpenConfirm" => Paint::Pending,
+        _ => Paint::Bad,
+    }
+}
+
+fn peer_row(p: &Peer, look: &Look) -> Vec<Cell> {
     let error = p.last_error.as_ref().filter(|_| p.state != "Established");
     vec![
-        p.name.clone(),
-        p.address.to_string(),
-        p.remote_asn.to_string(),
-        p.state.clone(),
-        age(p.state_seconds),
-        p.prefixes_received.to_string(),
-        p.prefixes_accepted.to_string(),
-        p.prefixes_advertised.to_string(),
-        error.map(|e| e.text.clone()).unwrap_or_default(),
+        p.name.clone().into(),
+        p.address.to_string().into(),
+        p.remote_asn.to_string().into(),
+        Cell::painted(p.state.clone(), state_paint(&p.state)),
+        look.since(p.state_seconds).into(),
+        p.prefixes_received.to_string().into(),
+        p.prefixes_accepted.to_string().into(),
+        p.prefixes_advertised.to_string().into(),
+        error.map(|e| e.text.clone()).unwrap_or_default().into(),
     ]
 }
 
-fn peer(p: &Peer) -> String {
+fn peer(p: &Peer, look: &Look) -> String {
     let mut out = String::new();
     let kind = match p.peer_type {
         bgp_proto::types::PeerType::Internal => "internal",
@@ -297,7 +313,11 @@ fn peer(p: &Peer) -> String {
     line(&mut out, "name", &p.name);
     line(&mut out, "address", format_args!("{} port {}", p.address, p.port));
     line(&mut out, "AS", format_args!("{} ({kind}), ours {}", p.remote_asn, p.local_asn));
-    line(&mut out, "state", format_args!("{} for {}", p.state, age(p.state_seconds)));
+    line(
+        &mut out,
+        "state",
+        format_args!("{} for {}", p.state, look.since_in_full(p.state_seconds)),
+    );
     line(&mut out, "router id", text(&p.router_id));
     line(&mut out, "local address", text(&p.local_address));
     let families: Vec<String> = p.families.iter().map(ToString::to_string).collect();
@@ -399,18 +419,23 @@ fn flags(p: &Path) -> String {
     marks.into_iter().filter_map(|(on, mark)| on.then_some(mark)).collect()
 }
 
-fn path_row(route: &Route, index: usize, p: &Path) -> Vec<String> {
+fn path_row(route: &Route, index: usize, p: &Path, look: &Look) -> Vec<Cell> {
+    let paint = match (p.best, &p.unusable) {
+        (true, _) => Paint::Good,
+        (false, Some(_)) => Paint::Bad,
+        (false, None) => Paint::Plain,
+    };
     vec![
-        flags(p),
-        if index == 0 { route.prefix.to_string() } else { String::new() },
-        text(&p.next_hop),
-        gateways(&p.gateway),
-        p.peer.clone().unwrap_or_else(|| source(p)),
-        text(&p.local_pref),
-        text(&p.med),
-        age(p.age_seconds),
-        p.origin.clone(),
-        as_path(&p.as_path),
+        Cell::painted(flags(p), paint),
+        Cell::from(if index == 0 { route.prefix.to_string() } else { String::new() }),
+        text(&p.next_hop).into(),
+        gateways(&p.gateway).into(),
+        p.peer.clone().unwrap_or_else(|| source(p)).into(),
+        text(&p.local_pref).into(),
+        text(&p.med).into(),
+        look.since(p.age_seconds).into(),
+        p.origin.clone().into(),
+        as_path(&p.as_path).into(),
     ]
 }
 
@@ -448,14 +473,19 @@ const FIB_COLUMNS: [(&str, Align); 6] = [
     ("ERROR", Left),
 ];
 
-fn fib_row(f: &FibRoute) -> Vec<String> {
+fn fib_row(f: &FibRoute) -> Vec<Cell> {
+    let paint = match f.state.as_str() {
+        "installed" => Paint::Good,
+        "pending" | "foreign" => Paint::Pending,
+        _ => Paint::Bad,
+    };
     vec![
-        f.prefix.to_string(),
-        f.kind.clone(),
-        gateways(&f.gateways),
-        f.metric.to_string(),
-        f.state.clone(),
-        f.error.clone().unwrap_or_default(),
+        f.prefix.to_string().into(),
+        f.kind.clone().into(),
+        gateways(&f.gateways).into(),
+        f.metric.to_string().into(),
+        Cell::painted(f.state.clone(), paint),
+        f.error.clone().unwrap_or_default().into(),
     ]
 }
 
@@ -469,74 +499,27 @@ const GROUP_COLUMNS: [(&str, Align); 7] = [
     ("WHO", Left),
 ];
 
-fn group_row(g: &Group) -> Vec<String> {
+fn group_row(g: &Group) -> Vec<Cell> {
     let mut who = g.members.join(" ");
     if let Some(reason) = &g.alone_because {
         let _ = write!(who, " (alone: {reason})");
     }
     vec![
-        g.id.to_string(),
-        g.family.to_string(),
-        g.members.len().to_string(),
-        g.prefixes.to_string(),
-        g.log_bytes.to_string(),
-        g.evictions.to_string(),
-        who,
+        g.id.to_string().into(),
+        g.family.to_string().into(),
+        g.members.len().to_string().into(),
+        g.prefixes.to_string().into(),
+        g.log_bytes.to_string().into(),
+        g.evictions.to_string().into(),
+        who.into(),
     ]
 }
 
-fn explanation(e: &Explanation) -> String {
-    let mut out = String::new();
-    let _ = writeln!(out, "{}", e.prefix);
-    for (index, p) in e.paths.iter().enumerate() {
-        let from = p.peer.clone().map_or_else(|| source(p), |peer| format!("from {peer}"));
-        let hop = p.next_hop.map(|h| format!(" next hop {h}")).unwrap_or_default();
-        let mark = flags(p);
-        let _ = writeln!(out, "  {}. {:<2}{}{hop}", index + 1, mark, clean(&from));
-        let mut detail = |label: &str, value: String| {
-            if !value.is_empty() {
-                let _ = writeln!(out, "       {label}: {}", clean(&value));
-            }
-        };
-        detail("via", gateways(&p.gateway).replace('-', ""));
-        detail("AS path", as_path(&p.as_path));
-        let numbers = [("local pref", p.local_pref), ("MED", p.med), ("IGP metric", p.igp_metric)];
-        let numbers: Vec<String> =
-            numbers.iter().filter_map(|(l, v)| v.map(|v| format!("{l} {v}"))).collect();
-        detail("attributes", [vec![format!("origin {}", p.origin)], numbers].concat().join(", "));
-        let communities =
-            [&p.communities[..], &p.large_communities, &p.extended_communities].concat();
-        detail("communities", communities.join(" "));
-        detail("originator", p.originator_id.clone().unwrap_or_default());
-        detail("cluster list", p.cluster_list.join(" "));
-        detail("import", p.import_rule.clone().unwrap_or_default());
-        detail("unusable", p.unusable.clone().unwrap_or_default());
-        if index > 0 {
-            detail("behind the path above by", p.reason.clone());
-        }
-        detail("age", age(p.age_seconds));
+fn log_level(l: &LogLevel) -> String {
+    match &l.before {
+        Some(before) => format!("log level is {}, was {}\n", clean(&l.level), clean(before)),
+        None => format!("{}\n", clean(&l.level)),
     }
-    match &e.fib {
-        None => out.push_str("  kernel: nothing\n"),
-        Some(f) => {
-            let via = if f.gateways.is_empty() {
-                String::new()
-            } else {
-                format!(" via {}", gateways(&f.gateways))
-            };
-            let state = f.state.as_ref().map(|s| format!(", {s}")).unwrap_or_default();
-            let error = f.error.as_ref().map(|e| format!(": {}", clean(e))).unwrap_or_default();
-            let _ = writeln!(out, "  kernel: {}{via}{state}{error}", f.kind);
-        }
-    }
-    for told in &e.advertised {
-        let id = told.path_id.map(|id| format!(" path id {id}")).unwrap_or_default();
-        let _ = writeln!(out, "  told {}: next hop {}{id}", clean(&told.peer), told.next_hop);
-    }
-    for withheld in &e.withheld {
-        let _ = writeln!(out, "  not told {}: {}", clean(&withheld.peer), clean(&withheld.rule));
-    }
-    out
 }
 
 fn reloaded(r: &Reloaded) -> String {

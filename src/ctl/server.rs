@@ -105,16 +105,15 @@ async fn serve<B: Backend>(
         }
         let whole = line.ends_with(b"\n");
         let parsed = match whole {
-            true => serde_json::from_slice(&line).map_err(|e| e.to_string()),
-            false => Err(format!("no line end within {REQUEST_LEN_MAX} octets")),
+            true => serde_json::from_slice(&line).map_err(|e| Refusal::bad_request(&line, &e)),
+            false => Err(Refusal {
+                kind: ErrorKind::BadRequest,
+                text: format!("not a request: no line end within {REQUEST_LEN_MAX} octets"),
+            }),
         };
         let answered = match parsed {
             Ok(request) => answer(&mut writer, backend, &request, waits).await,
-            Err(text) => {
-                let text = format!("not a request: {text}");
-                let refusal = Refusal { kind: ErrorKind::BadRequest, text };
-                write_lines(&mut writer, waits.write, [Reply::Error(refusal)]).await
-            }
+            Err(refusal) => write_lines(&mut writer, waits.write, [Reply::Error(refusal)]).await,
         };
         if answered.is_err() || !whole {
             return;

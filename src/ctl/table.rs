@@ -16,32 +16,88 @@ pub(super) enum Align {
     Right,
 }
 
-/// A table on its way out.
+/// What a cell means, for terminals with colours.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Paint {
+    #[default]
+    Plain,
+    /// As it should be.
+    Good,
+    /// On its way.
+    Pending,
+    /// Not as it should be.
+    Bad,
+    /// To be found by the eye.
+    Strong,
+}
+
+impl Paint {
+    /// `text` in its colour.
+    pub(super) fn on(self, text: &str) -> String {
+        let code = match self {
+            Paint::Plain => return text.to_owned(),
+            Paint::Good => "32",
+            Paint::Pending => "33",
+            Paint::Bad => "31",
+            Paint::Strong => "1",
+        };
+        format!("\u{1b}[{code}m{text}\u{1b}[0m")
+    }
+}
+
+/// Text in a table.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Cell {
+    text: String,
+    paint: Paint,
+}
+
+impl Cell {
+    pub(super) fn painted(text: impl Into<String>, paint: Paint) -> Self {
+        Cell { text: text.into(), paint }
+    }
+}
+
+impl From<String> for Cell {
+    fn from(text: String) -> Self {
+        Cell::painted(text, Paint::Plain)
+    }
+}
+
+/// A table on its way out. What does not fit the terminal goes on below the row, indented.
 pub(super) struct Table {
     columns: Vec<(&'static str, Align)>,
     widths: Vec<usize>,
-    rows: Vec<Vec<String>>,
+    rows: Vec<Vec<Cell>>,
     width_max: Option<usize>,
+    has_colour: bool,
     header_written: bool,
 }
 
 impl Table {
-    pub(super) fn new(columns: &[(&'static str, Align)], width_max: Option<usize>) -> Self {
+    /// Fits `width_max` columns of a terminal, or is as wide as it is; the last column is the one
+    /// that is continued below.
+    pub(super) fn new(
+        columns: &[(&'static str, Align)],
+        width_max: Option<usize>,
+        has_colour: bool,
+    ) -> Self {
         let widths = columns.iter().map(|(title, _)| title.chars().count()).collect();
         Table {
             columns: columns.to_vec(),
             widths,
             rows: Vec::new(),
             width_max,
+            has_colour,
             header_written: false,
         }
     }
 
     /// Adds a row; cells are in the order of the columns.
-    pub(super) fn row(&mut self, cells: Vec<String>, out: &mut impl Write) -> io::Result<()> {
-        let cells: Vec<String> = cells.iter().map(|cell| clean(cell)).collect();
-        for (width, cell) in self.widths.iter_mut().zip(&cells) {
-            *width = (*width).max(cell.chars().count());
+    pub(super) fn row(&mut self, mut cells: Vec<Cell>, out: &mut impl Write) -> io::Result<()> {
+        for (width, cell) in self.widths.iter_mut().zip(&mut cells) {
+            cell.text = clean(&cell.text);
+            *width = (*width).max(cell.text.chars().count());
         }
         self.rows.push(cells);
         if self.rows.len() >= BATCH_ROWS { self.flush(out) } else { Ok(()) }
@@ -50,7 +106,8 @@ impl Table {
     /// Writes the rows so far, and the header before the first.
     pub(super) fn flush(&mut self, out: &mut impl Write) -> io::Result<()> {
         if !self.header_written {
-            let titles: Vec<String> = self.columns.iter().map(|(t, _)| (*t).to_owned()).collect();
+            let title = |(title, _): &(&str, Align)| Cell::painted(*title, Paint::Strong);
+            let titles: Vec<Cell> = self.columns.iter().map(title).collect();
             out.write_all(self.layout(&titles).as_bytes())?;
             self.header_written = true;
         }
@@ -60,25 +117,88 @@ impl Table {
         Ok(())
     }
 
-    fn layout(&self, cells: &[String]) -> String {
+    fn layout(&self, cells: &[Cell]) -> String {
+        let last = cells.iter().rposition(|cell| !cell.text.is_empty()).unwrap_or_default();
+        let padded = |at: usize| -> String {
+            let text = cells.get(at).map_or("", |cell| cell.text.as_str());
+            let width = self.widths.get(at).copied().unwrap_or_default();
+            match self.columns.get(at) {
+                Some((_, Align::Right)) => format!("{text:>width$}"),
+                _ if at == last => text.to_owned(),
+                _ => format!("{text:<width$}"),
+            }
+        };
+        let texts: Vec<String> = (0..=last).map(padded).collect();
+        let is_too_wide = |texts: &[String]| {
+            let gaps = GAP.len() * texts.len().saturating_sub(1);
+            let width = gaps + texts.iter().map(|text| text.chars().count()).sum::<usize>();
+            self.width_max.filter(|max| width > *max)
+        };
+        let Some(max) = is_too_wide(&texts) else { return self.line(&texts, cells, None) };
+        // The last column is text; it is read below better than not at all.
+        let is_continued = self.header_written && last > 0 && last + 1 == self.columns.len();
+        let Some((text, head)) = texts.split_last().filter(|_| is_continued) else {
+            return self.line(&texts, cells, Some(max));
+        };
+        let mut lines = self.line(head, cells, is_too_wide(head));
+        for more in wrap(text, max.saturating_sub(INDENT.len()).max(20), LINES_BELOW_MAX) {
+            lines.push_str(INDENT);
+            lines.push_str(&more);
+            lines.push('\n');
+        }
+        lines
+    }
+
+    /// One line, cut to `max` characters.
+    fn line(&self, texts: &[String], cells: &[Cell], max: Option<usize>) -> String {
         let mut line = String::new();
-        for (index, ((_, align), cell)) in self.columns.iter().zip(cells).enumerate() {
-            if index > 0 {
-                line.push_str(GAP);
-            }
-            let width = self.widths.get(index).copied().unwrap_or_default();
-            match align {
-                Align::Left => line.push_str(&format!("{cell:<width$}")),
-                Align::Right => line.push_str(&format!("{cell:>width$}")),
-            }
+        let mut left = max.map_or(usize::MAX, |max| max.saturating_sub(1));
+        for (at, (text, cell)) in texts.iter().zip(cells).enumerate() {
+            let gap = if at > 0 { GAP } else { "" };
+            let room = left.saturating_sub(gap.len());
+            let shown: String = text.chars().take(room).collect();
+            line.push_str(gap.get(..left.min(gap.len())).unwrap_or_default());
+            let paint = if self.has_colour { cell.paint } else { Paint::Plain };
+            // The colour ends with the word, not with the column.
+            let word = shown.trim_end();
+            let blanks = shown.len() - word.len();
+            line.push_str(&if word.is_empty() { String::new() } else { paint.on(word) });
+            line.push_str(&" ".repeat(blanks));
+            left = room.saturating_sub(shown.chars().count());
         }
         line.truncate(line.trim_end().len());
-        if let Some(max) = self.width_max.filter(|max| line.chars().count() > *max) {
-            line = line.chars().take(max.saturating_sub(1)).chain(['…']).collect();
+        if max.is_some() {
+            line.push('…');
         }
         line.push('\n');
         line
     }
+}
+
+/// Before what is continued below a row.
+const INDENT: &str = "    ";
+/// Lines that are continued below a row; what is longer is cut.
+const LINES_BELOW_MAX: usize = 4;
+
+/// Breaks `text` between words into at most `lines_max` lines of `width` characters.
+pub(super) fn wrap(text: &str, width: usize, lines_max: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split(' ') {
+        match lines.last_mut() {
+            Some(line) if line.chars().count() + 1 + word.chars().count() <= width => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    if lines.len() > lines_max {
+        lines.truncate(lines_max);
+        if let Some(line) = lines.last_mut() {
+            line.push_str(" …");
+        }
+    }
+    lines
 }
 
 /// The text without what could move a cursor, change colours or reverse what is read: names and
@@ -98,7 +218,8 @@ mod tests {
     fn written(table: &mut Table, rows: &[[&str; 3]]) -> String {
         let mut out = Vec::new();
         for row in rows {
-            table.row(row.map(str::to_owned).to_vec(), &mut out).unwrap();
+            let cells = row.iter().map(|text| Cell::from((*text).to_owned())).collect();
+            table.row(cells, &mut out).unwrap();
         }
         table.flush(&mut out).unwrap();
         String::from_utf8(out).unwrap()
@@ -109,25 +230,58 @@ mod tests {
 
     #[test]
     fn columns_are_aligned_and_lines_have_no_trailing_blanks() {
-        let text = written(
-            &mut Table::new(&COLUMNS, None),
-            &[["x", "1", ""], ["äöü", "1000000", "some words"]],
-        );
+        let text = written(&mut plain(None), &[["x", "1", ""], ["äöü", "1000000", "some words"]]);
         assert_eq!(text, "A     NUMBER  REST\nx          1\näöü  1000000  some words\n");
+    }
+
+    fn plain(width: Option<usize>) -> Table {
+        Table::new(&COLUMNS, width, false)
+    }
+
+    #[test]
+    fn what_does_not_fit_goes_on_below() {
+        let words = "one two three four five six seven eight nine ten eleven twelve thirteen";
+        let text = written(&mut plain(Some(24)), &[["ä", "1", words], ["b", "2", ""]]);
+        let wanted = "A  NUMBER  REST\nä       1\n    one two three four\n    five six seven eight\n    \
+                      nine ten eleven\n    twelve thirteen\nb       2\n";
+        assert_eq!(text, wanted);
+        let long = format!("{words} {words}");
+        let text = written(&mut plain(Some(24)), &[["a", "1", &long]]);
+        assert!(text.ends_with(" …\n") && text.lines().count() == 6, "{text}");
+        assert!(
+            written(&mut plain(None), &[["a", "1", &long]]).contains(&long),
+            "pipes get it all"
+        );
     }
 
     #[test]
     fn lines_are_cut_to_the_terminal_by_characters() {
-        let text =
-            written(&mut Table::new(&COLUMNS, Some(12)), &[["ä", "1", "ööööö"], ["b", "2", ""]]);
-        assert_eq!(text, "A  NUMBER  …\nä       1  …\nb       2\n");
+        let text = written(&mut plain(Some(9)), &[["ööööö", "1", ""], ["b", "2", ""]]);
+        assert_eq!(text, "A      N…\nööööö…\nb…\n", "what is cut ends with a mark");
+    }
+
+    #[test]
+    fn colour_is_around_words_and_counts_nothing() {
+        let mut table = Table::new(&COLUMNS, Some(40), true);
+        let mut out = Vec::new();
+        let cells = vec![
+            Cell::painted("up", Paint::Good),
+            Cell::from("1".to_owned()),
+            Cell::painted("", Paint::Bad),
+        ];
+        table.row(cells, &mut out).unwrap();
+        table.flush(&mut out).unwrap();
+        let text = String::from_utf8(out).unwrap();
+        let wanted = "\u{1b}[1mA\u{1b}[0m   \u{1b}[1mNUMBER\u{1b}[0m  \u{1b}[1mREST\u{1b}[0m\n\
+                      \u{1b}[32mup\u{1b}[0m       1\n";
+        assert_eq!(text, wanted);
     }
 
     #[test]
     fn an_empty_table_is_its_header_and_many_rows_have_one() {
-        assert_eq!(written(&mut Table::new(&COLUMNS, None), &[]), "A  NUMBER  REST\n");
+        assert_eq!(written(&mut plain(None), &[]), "A  NUMBER  REST\n");
         let rows = vec![["x", "1", "y"]; 3 * BATCH_ROWS + 1];
-        let text = written(&mut Table::new(&COLUMNS, None), &rows);
+        let text = written(&mut plain(None), &rows);
         assert_eq!(text.lines().count(), rows.len() + 1);
         assert_eq!(text.matches("NUMBER").count(), 1);
     }

@@ -246,7 +246,14 @@ pub fn explanation(view: &bgp_proto::table::Explanation, names: &impl Names) -> 
             FibKind::Unreachable => ("unreachable", &[]),
         };
         let gateways = gateways(hops, names);
-        item::ExplainedFib { kind: kind.to_owned(), gateways, state: None, error: None }
+        item::ExplainedFib {
+            kind: kind.to_owned(),
+            gateways,
+            metric: None,
+            table: None,
+            state: None,
+            error: None,
+        }
     });
     let advertised = view.advertised.iter().map(|told| item::Advertised {
         peer: peer_name(told.peer, names),
@@ -261,6 +268,7 @@ pub fn explanation(view: &bgp_proto::table::Explanation, names: &impl Names) -> 
         prefix,
         paths,
         fib,
+        fib_absent: None,
         advertised: advertised.collect(),
         withheld: withheld.collect(),
     }

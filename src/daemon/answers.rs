@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bgp_proto::table::{PeerCounts, RouteFilter, Table};
-use bgp_proto::types::{PeerId, Prefix, Time};
+use bgp_proto::types::{PeerId, Time};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::Stop;
@@ -25,6 +25,7 @@ use crate::ctl::{
 use crate::datastore::State;
 use crate::engine::Handle;
 use crate::fib::{Fib, FibView};
+use crate::logging::Log;
 use crate::net::Tally;
 use crate::node::{self, Environment, Follower, NodeStatus, SourceStatus};
 use crate::pulse::Pulse;
@@ -76,6 +77,7 @@ pub(super) struct Answers {
     tally: Tally,
     ranking: Ranking,
     started: Time,
+    log: Log,
     /// While the first minutes last.
     startup: Arc<Mutex<Option<Startup>>>,
 }
@@ -94,6 +96,7 @@ impl Answers {
         peers: &Peers,
         orders: mpsc::Sender<Order>,
         pulse: Pulse,
+        log: Log,
     ) -> Self {
         let started = table.clock().now();
         Answers {
@@ -103,6 +106,7 @@ impl Answers {
             orders,
             published: Arc::default(),
             started,
+            log,
             startup: Arc::default(),
             file: None,
             node: Arc::default(),
@@ -293,7 +297,10 @@ impl Answers {
     }
 
     fn find(&self, name: &str) -> Result<Arc<Record>, Refusal> {
-        self.registry.find(name).ok_or_else(|| Refusal::no_peer(name))
+        self.registry.find(name).ok_or_else(|| {
+            let peers = self.registry.all();
+            Refusal::no_peer(name, peers.iter().map(|record| &*record.name))
+        })
     }
 
     async fn status(&self) -> Result<Page, Refusal> {
@@ -346,6 +353,7 @@ impl Answers {
         }
         drop(published);
         status.not_ready = self.not_ready();
+        status.log_level = Some(self.log.level());
         Page::last([status])
     }
 
@@ -397,29 +405,6 @@ impl Answers {
         Page::new(views, next)
     }
 
-    async fn explain(&self, prefix: Prefix) -> Result<Page, Refusal> {
-        let explanation = self.ask(move |table, now| table.explain(prefix, now)).await?;
-        let Some(explanation) = explanation else {
-            return Err(Refusal {
-                kind: ctl::ErrorKind::NotFound,
-                text: format!("there is no route to {prefix}"),
-            });
-        };
-        let mut item = ctl::explanation(&explanation, &self.names());
-        if let (Some(fib), Some(kernel)) = (&mut item.fib, self.kernel_route(prefix)) {
-            fib.state = serde_json::to_value(kernel.state)
-                .ok()
-                .and_then(|state| state.as_str().map(str::to_owned));
-            fib.error = kernel.error;
-        }
-        Page::last([item])
-    }
-
-    /// The kernel's side of one prefix: the first route at or behind the prefix before it.
-    fn kernel_route(&self, prefix: Prefix) -> Option<FibView> {
-        self.fib.lookup(prefix)
-    }
-
     pub(super) fn names(&self) -> NameTables {
         NameTables {
             peers: self.registry.clone(),
@@ -442,6 +427,21 @@ impl Answers {
         let changes =
             self.order(Order::Reload(reply), answer).await?.map_err(Refusal::configuration)?;
         Page::last([Reloaded { changes: changes.lines() }])
+    }
+
+    fn log_level(&self, level: Option<&str>) -> Result<Page, Refusal> {
+        let before = match level {
+            None => None,
+            Some(level) => {
+                let before = self.log.set_level(level).map_err(|error| Refusal {
+                    kind: ctl::ErrorKind::BadRequest,
+                    text: error.to_string(),
+                })?;
+                tracing::warn!("log level is {level}, was {before}");
+                Some(before)
+            }
+        };
+        Page::last([item::LogLevel { level: self.log.level(), before }])
     }
 
     async fn stop_daemon(&self, mode: StopMode, message: Option<String>) -> Result<Page, Refusal> {
@@ -484,7 +484,8 @@ impl Backend for Answers {
                 Page::last(groups.iter().map(|group| ctl::group(group, &names)))
             }
             Request::Health => Page::last([self.health().await]),
-            Request::Explain { prefix } => self.explain(*prefix).await,
+            Request::Explain { prefix, lookup } => self.explain(*prefix, *lookup).await,
+            Request::LogLevel { level } => self.log_level(level.as_deref()),
             Request::Reload => self.reload().await,
             Request::Stop { mode, message } => self.stop_daemon(*mode, message.clone()).await,
         }

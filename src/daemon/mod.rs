@@ -6,6 +6,7 @@
 mod answers;
 mod bird;
 mod deferral;
+mod explain;
 mod handover;
 mod health;
 mod limits;
@@ -17,6 +18,7 @@ mod readiness;
 mod redistribution;
 mod registry;
 mod reload;
+mod sockets;
 mod startup;
 mod vitals;
 mod wiring;
@@ -28,17 +30,18 @@ use std::time::Duration;
 
 use bgp_proto::session::{Close, Command, Negotiated};
 use bgp_proto::table::{MemoryBound, TableEvent};
-use bgp_proto::types::{Family, FamilySet, PeerId};
+use bgp_proto::types::{FamilySet, PeerId};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use crate::config::{BirdSockets, Config, HttpSettings};
-use crate::ctl::{self, Server, ServerError};
+use crate::config::{Config, HttpSettings};
+use crate::ctl::ServerError;
 use crate::engine::{Clock, Engine, Event};
 use crate::fib::{Fib, FibConfig, Leave};
 use crate::http;
+use crate::logging::Log;
 use crate::net::{Accepted, Beside, Directory, Listeners, PeerCommand, PeerEvent, Recovery};
 use crate::node::{self as calico_node, Setup};
 use crate::pulse::Pulse;
@@ -50,6 +53,7 @@ use next_hops::NextHops;
 use node::{Node, NodeInput};
 use peers::Peers;
 use redistribution::Redistribution;
+use sockets::Sockets;
 use startup::{Lookups, Progress, Startup};
 use wiring::{FibNews, Outputs};
 
@@ -98,8 +102,8 @@ pub enum Stop {
 ///
 /// # Errors
 /// The kernel, a listening address or the control socket is not to be had.
-pub async fn run(setup: Setup) -> Result<(), Error> {
-    let mut daemon = Daemon::start(setup).await?;
+pub async fn run(setup: Setup, log: Log) -> Result<(), Error> {
+    let mut daemon = Daemon::start(setup, log).await?;
     let stop = daemon.serve().await;
     daemon.stop(stop).await;
     Ok(())
@@ -126,6 +130,7 @@ struct Daemon {
     deferral: Option<Deferral>,
     /// Why it is not listened where the configuration says.
     listen_fault: Option<String>,
+    log: Log,
     signals: Signals,
     inbox: Inbox,
 }
@@ -161,7 +166,7 @@ enum Input {
 }
 
 impl Daemon {
-    async fn start(setup: Setup) -> Result<Daemon, Error> {
+    async fn start(setup: Setup, log: Log) -> Result<Daemon, Error> {
         let (path, settings, config) = match setup {
             Setup::Own { path, config } => (Some(path), None, *config),
             Setup::Node { path, settings } => {
@@ -169,6 +174,7 @@ impl Daemon {
                 (path, Some(settings), idle)
             }
         };
+        let sockets = Sockets::bind(&config.host.control)?;
         limits::raise_open_files(&config)?;
         let clock = Clock::start();
         let table_handle = wiring::LateHandle::new(OnceLock::new());
@@ -215,8 +221,14 @@ impl Daemon {
             beside,
         );
         let pulse = Pulse::default();
-        let handle = engine.handle().clone();
-        let mut answers = Answers::new(handle, fib.clone(), &peers, orders_sender, pulse.clone());
+        let mut answers = Answers::new(
+            engine.handle().clone(),
+            fib.clone(),
+            &peers,
+            orders_sender,
+            pulse.clone(),
+            log.clone(),
+        );
         answers.set_file(path.clone());
         let mut described = path.as_ref().map(|path| path.display().to_string());
         let node = settings.map(|settings| {
@@ -242,6 +254,7 @@ impl Daemon {
             startup: None,
             deferral: None,
             listen_fault: None,
+            log,
             signals: Signals {
                 terminate: signal(SignalKind::terminate())?,
                 interrupt: signal(SignalKind::interrupt())?,
@@ -250,7 +263,7 @@ impl Daemon {
             inbox: Inbox { table, peers: peers_inbox, dynamic, orders, links, pulse },
         };
         daemon.answers.publish(&daemon.described, &daemon.config);
-        daemon.open_servers().await?;
+        daemon.open_servers(sockets);
         // What our OPENs say about a restart depends on it. On a time-out they say the usual.
         let _ = tokio::time::timeout(FIRST_READING, synchronised.notified()).await;
         if daemon.node.is_none() {
@@ -260,20 +273,12 @@ impl Daemon {
     }
 
     /// What operators and machines ask through.
-    async fn open_servers(&mut self) -> Result<(), Error> {
+    fn open_servers(&mut self, sockets: Sockets) {
         let answers = Arc::new(self.answers.clone());
-        let control = Server::bind(&self.config.host.control.socket)?;
-        self.servers.push(tokio::spawn(control.run(Arc::clone(&answers))));
-        if let Some(BirdSockets { ipv4, ipv6 }) = &self.config.host.control.bird_sockets {
-            for (path, family) in [(ipv4, Family::Ipv4), (ipv6, Family::Ipv6)] {
-                let server = ctl::bird::Server::bind(path, family, Arc::clone(&answers))?;
-                self.servers.push(tokio::spawn(server.run()));
-            }
-        }
+        self.servers = sockets.serve(&answers);
         if let Some(HttpSettings { listen, .. }) = self.config.host.http {
             self.servers.push(tokio::spawn(serve_http(listen, answers)));
         }
-        Ok(())
     }
 
     /// Everything that a configuration starts, in the order in which it must exist.

@@ -40,6 +40,9 @@ impl Daemon {
         self.listeners.listen(&fresh.bgp.listen).map_err(|e| e.to_string())?;
         self.config = Arc::new(fresh);
         self.apply(&old, &changes, &HashSet::new());
+        if changes.log_changed {
+            self.log.configure(self.config.host.log.level);
+        }
         self.answers.publish(&self.described, &self.config);
         info!("configuration reloaded: {changes}");
         Ok(changes)
@@ -55,6 +58,9 @@ impl Daemon {
         let host = Config { host: settings.host.clone(), ..Config::clone(&self.config) };
         let mut changes = self.config.changes_to(&host);
         let NodeSettings { calico, sources, .. } = node.settings();
+        if changes.log_changed {
+            self.log.configure(settings.host.log.level);
+        }
         changes.calico_changed = (calico, sources) != (&settings.calico, &settings.sources);
         node.follow_anew(settings);
         self.answers.set_node(node.follower());

@@ -258,6 +258,7 @@ pub fn spawn_peer(
         closers: JoinSet::new(),
         terminating: false,
         lonely_until: None,
+        said: None,
         timer: Box::pin(tokio::time::sleep(Duration::from_secs(86_400))),
     };
     let handle = PeerHandle { id: task.id, commands, snapshot };
@@ -312,6 +313,8 @@ struct PeerTask {
     terminating: bool,
     /// A dynamic peer without a connection ends then.
     lonely_until: Option<Time>,
+    /// Why there is no session, as it was last logged: said again only when it changes.
+    said: Option<String>,
     timer: Pin<Box<Sleep>>,
 }
 
@@ -593,10 +596,30 @@ impl PeerTask {
         let _ = self.events.send(PeerEvent::Up(self.id));
     }
 
-    fn log_down(&self) {
-        match self.session.last_error() {
-            Some(error) => warn!(peer = %self.name, "session closed: {}", error.text),
+    fn log_down(&mut self) {
+        let error = self.session.last_error().map(|error| error.text.clone());
+        match &error {
+            Some(text) => warn!(peer = %self.name, "session closed: {text}"),
             None => warn!(peer = %self.name, "session closed"),
+        }
+        self.said = error;
+    }
+
+    /// Steps towards a session for who looks closely, and for everybody why there is none.
+    fn log_attempt(&mut self, before: State) {
+        let state = self.session.state();
+        if state != before {
+            debug!(peer = %self.name, "state {before:?} to {state:?}");
+        }
+        if state == State::Established {
+            self.said = None;
+            return;
+        }
+        let error = self.session.last_error().map(|error| &error.text);
+        if error.is_some() && error != self.said.as_ref() {
+            self.said = error.cloned();
+            let text = self.said.as_deref().unwrap_or_default();
+            warn!(peer = %self.name, "no session: {text}; tried again without a further line");
         }
     }
 
@@ -681,8 +704,17 @@ impl PeerTask {
         now >= *self.lonely_until.get_or_insert(now + DYNAMIC_GRACE)
     }
 
-    fn publish(&self) {
+    fn publish(&mut self) {
+        let (before, errors_differ) = self.publish_snapshot();
+        if errors_differ || before != self.session.state() {
+            self.log_attempt(before);
+        }
+    }
+
+    /// Returns the state that was published before, and whether the last error is another.
+    fn publish_snapshot(&self) -> (State, bool) {
         let mut snapshot = self.snapshot.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let before = snapshot.state;
         if snapshot.state != self.session.state() || snapshot.since != self.session.state_since() {
             snapshot.state = self.session.state();
             snapshot.since = self.session.state_since();
@@ -693,11 +725,14 @@ impl PeerTask {
         }
         snapshot.timers = self.session.timers();
         snapshot.deadline = self.session.poll_timeout().map(|(at, _)| at);
-        if snapshot.last_error.as_ref().map(|e| e.at) != self.session.last_error().map(|e| e.at) {
+        let errors_differ =
+            snapshot.last_error.as_ref().map(|e| e.at) != self.session.last_error().map(|e| e.at);
+        if errors_differ {
             snapshot.last_error = self.session.last_error().cloned();
         }
         snapshot.stats = self.session.stats();
         snapshot.sent = self.sent;
+        (before, errors_differ)
     }
 }
 

@@ -69,8 +69,9 @@ impl NodeSettings {
     /// (`CALICO_NETWORKING_BACKEND`).
     ///
     /// Besides Calico's variables these are read: `MARGAY_SOCKET` (control socket), `MARGAY_HTTP`
-    /// (address of metrics and health; default: nowhere) and `MARGAY_BIRD_SOCKETS` (one path for
-    /// IPv4, then one for IPv6, with a comma between; or `none`).
+    /// (address of metrics and health; default: nowhere), `MARGAY_LOG_FORMAT` (`text`, the default,
+    /// or `json`) and `MARGAY_BIRD_SOCKETS` (one path for IPv4, then one for IPv6, with a comma
+    /// between; or `none`).
     ///
     /// # Errors
     /// A variable that is missing or cannot be used.
@@ -84,7 +85,7 @@ impl NodeSettings {
                 bird_sockets: read_bird_sockets(env)?,
             },
             http: read_http(env)?,
-            log: LogSettings { level: read_level(env), format: LogFormat::default() },
+            log: LogSettings { level: read_level(env), format: read_log_format(env)? },
         };
         let calico =
             CalicoSettings { node: None, datastore: None, path: Vec::new(), endpoint_status: None };
@@ -195,6 +196,18 @@ fn read_level(env: &Environment) -> LogLevel {
     }
 }
 
+fn read_log_format(env: &Environment) -> Result<LogFormat, SettingsError> {
+    match env.get("MARGAY_LOG_FORMAT") {
+        None | Some("text") => Ok(LogFormat::Text),
+        Some("json") => Ok(LogFormat::Json),
+        Some(other) => Err(SettingsError::Variable {
+            variable: "MARGAY_LOG_FORMAT",
+            value: other.to_owned(),
+            remedy: "write text or json",
+        }),
+    }
+}
+
 /// What `margay check` prints: what would be followed. Passwords are named, never shown.
 impl fmt::Display for NodeSettings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -273,6 +286,7 @@ mod tests {
             ETCD,
             ("CALICO_ROUTER_ID", "hash"),
             ("MARGAY_HTTP", "127.0.0.1:9479"),
+            ("MARGAY_LOG_FORMAT", "json"),
             ("CALICO_ENDPOINT_STATUS_PATH_PREFIX", "/status"),
         ]);
         let settings = settings.unwrap().unwrap();
@@ -283,6 +297,7 @@ mod tests {
         assert_eq!(etcd.blocks, Blocks::Affinities { node: "n1".into() });
         assert_eq!(endpoints.folder, PathBuf::from("/status/endpoint-status"));
         assert!(settings.host.control.bird_sockets.is_some());
+        assert_eq!(settings.host.log.format, LogFormat::Json);
         let shown = settings.to_string();
         for line in ["runs as Calico node n1", "reads etcd at http://10.0.0.1:2379"] {
             assert!(shown.lines().any(|l| l == line), "{shown}");
@@ -306,6 +321,8 @@ mod tests {
         assert!(fault.starts_with("ETCD_ENDPOINTS is not set"), "{fault}");
         let fault = from_env(&[NODE, ETCD, ("MARGAY_HTTP", "x")]).unwrap_err();
         assert!(fault.starts_with("MARGAY_HTTP is \"x\": write"), "{fault}");
+        let fault = from_env(&[NODE, ETCD, ("MARGAY_LOG_FORMAT", "xml")]).unwrap_err();
+        assert_eq!(fault, "MARGAY_LOG_FORMAT is \"xml\": write text or json");
     }
 
     #[test]

@@ -129,6 +129,20 @@ impl Cluster {
     }
 }
 
+/// calico-node's environment of a node, for a process outside of a container.
+#[must_use]
+pub fn environment(host: &Host, cluster: &Cluster, bird_sockets: &str) -> Vec<(String, String)> {
+    let variables = [
+        ("NODENAME", host.name().to_owned()),
+        ("MARGAY_HTTP", HTTP.to_owned()),
+        ("MARGAY_SOCKET", host.file("margay.sock").display().to_string()),
+        ("MARGAY_BIRD_SOCKETS", bird_sockets.to_owned()),
+        ("CALICO_ENDPOINT_STATUS_PATH_PREFIX", host.file("status").display().to_string()),
+    ];
+    let variables = variables.map(|(name, value)| (name.to_owned(), value));
+    variables.into_iter().chain(cluster.etcd.environment()).collect()
+}
+
 fn key_of(plural: &str, name: &str) -> String {
     format!("/calico/resources/v3/projectcalico.org/{plural}/{name}")
 }
@@ -156,16 +170,18 @@ impl MargayNode {
     /// # Errors
     /// When it does not answer on its socket in time.
     pub fn from_environment(host: &Host, cluster: &Cluster) -> Result<Self> {
-        let variables = [
-            ("NODENAME", host.name().to_owned()),
-            ("MARGAY_HTTP", HTTP.to_owned()),
-            ("MARGAY_SOCKET", host.file("margay.sock").display().to_string()),
-            ("MARGAY_BIRD_SOCKETS", "none".to_owned()),
-            ("CALICO_ENDPOINT_STATUS_PATH_PREFIX", host.file("status").display().to_string()),
-        ];
-        let variables = variables.map(|(name, value)| (name.to_owned(), value));
-        let variables = variables.into_iter().chain(cluster.etcd.environment());
-        Self::start(host, Start::Environment(variables.collect()))
+        Self::start(host, Start::Environment(environment(host, cluster, "none")))
+    }
+
+    /// The same, serving BIRD's protocol on two sockets too, IPv4 and IPv6.
+    ///
+    /// # Errors
+    /// As [`MargayNode::from_environment`].
+    pub fn with_bird_sockets(host: &Host, cluster: &Cluster) -> Result<(Self, [PathBuf; 2])> {
+        let sockets = [host.file("bird.ctl"), host.file("bird6.ctl")];
+        let listed = format!("{},{}", sockets[0].display(), sockets[1].display());
+        let variables = environment(host, cluster, &listed);
+        Ok((Self::start(host, Start::Environment(variables))?, sockets))
     }
 
     /// Starts margay with `[calico]` and further lines of that table.

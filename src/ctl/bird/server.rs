@@ -53,31 +53,30 @@ impl Default for Waits {
 }
 
 /// A bound socket. Dropping it removes the file, unless another process has replaced it.
-pub struct Server<B> {
+pub struct Server {
     socket: Socket,
     family: Family,
-    backend: Arc<B>,
 }
 
-impl<B: Backend> Server<B> {
+impl Server {
     /// Binds the socket for one family, with mode 0660, making its folder if need be. A socket that
     /// nobody answers at is replaced.
     ///
     /// # Errors
     /// Somebody answers there, something else is there, or the system refuses.
-    pub fn bind(path: &Path, family: Family, backend: Arc<B>) -> Result<Self, ServerError> {
-        Ok(Server { socket: Socket::bind(path, "bird-sockets")?, family, backend })
+    pub fn bind(path: &Path, family: Family) -> Result<Self, ServerError> {
+        Ok(Server { socket: Socket::bind(path, "bird-sockets")?, family })
     }
 
     /// Serves clients for as long as the future lives.
-    pub async fn run(self) {
+    pub async fn run<B: Backend>(self, backend: Arc<B>) {
         let mut tasks = JoinSet::new();
         let mut seats = Seats::default();
         loop {
             let stream = self.socket.accept().await;
             while tasks.try_join_next().is_some() {}
             seats.make_room();
-            let (backend, family) = (Arc::clone(&self.backend), self.family);
+            let (backend, family) = (Arc::clone(&backend), self.family);
             let heard = seats.heard();
             let task = {
                 let heard = heard.clone();

@@ -10,29 +10,29 @@ const RECENT: Duration = Duration::from_secs(20 * 3600);
 
 /// The zone that times are written in.
 #[derive(Clone, Debug)]
-pub(super) struct Clock {
+pub(in crate::ctl) struct Clock {
     zone: TimeZone,
     now: SystemTime,
 }
 
 impl Clock {
     /// The host's zone, now.
-    pub(super) fn host() -> Self {
+    pub(in crate::ctl) fn host() -> Self {
         Clock { zone: TimeZone::system(), now: SystemTime::now() }
     }
 
     /// Now.
-    pub(super) fn now(&self) -> SystemTime {
+    pub(in crate::ctl) fn now(&self) -> SystemTime {
         self.now
     }
 
     #[cfg(test)]
-    pub(super) fn utc(now: SystemTime) -> Self {
+    pub(in crate::ctl) fn utc(now: SystemTime) -> Self {
         Clock { zone: TimeZone::UTC, now }
     }
 
     /// `2026-11-23 05:12:49`.
-    pub(super) fn long(&self, at: SystemTime) -> String {
+    pub(in crate::ctl) fn long(&self, at: SystemTime) -> String {
         self.format(at, "%Y-%m-%d %H:%M:%S")
     }
 

@@ -1,10 +1,15 @@
 use serde_json::json;
 
 use super::*;
+use crate::ctl::Lookup;
 
 fn rendered(request: &Request, items: &[serde_json::Value]) -> String {
+    looking(Look::piped(Times::Relative), request, items)
+}
+
+fn looking(look: Look, request: &Request, items: &[serde_json::Value]) -> String {
     let mut out = Vec::new();
-    let mut renderer = Renderer::new(request, None, &mut out);
+    let mut renderer = Renderer::new(request, look, &mut out);
     for item in items {
         renderer.item(&serde_json::value::to_raw_value(item).unwrap()).unwrap();
     }
@@ -56,49 +61,155 @@ fn routes_are_a_table_with_one_line_for_each_path() {
     assert_eq!(text.lines().collect::<Vec<_>>(), lines);
 }
 
+fn explained(prefix: &str, item: serde_json::Value) -> String {
+    let request = Request::Explain { prefix: prefix.parse().unwrap(), lookup: Lookup::Longest };
+    rendered(&request, &[item])
+}
+
 #[test]
 fn an_explanation_reads_from_path_to_kernel_to_peers() {
+    let mut shorter = path(true, "a");
+    shorter["as_path"] = json!([65001]);
+    let mut worse = path(false, "tor-1");
+    worse["reason"] = "as-path-length".into();
+    let mut unusable = path(false, "tor-2");
+    unusable["reason"] = "unusable".into();
+    unusable["unusable"] = "next hop unresolved".into();
+    unusable["gateway"] = json!([]);
+    unusable["stale"] = false.into();
     let explanation = json!({
         "prefix": "10.0.0.0/8",
-        "paths": [path(true, "a"), path(false, "tor-1")],
+        "paths": [shorter, worse, unusable],
         "fib": {"kind": "unicast", "gateways": [{"via": null, "interface": "eth0", "onlink": false}],
-                "state": "failed", "error": "no such device"},
-        "advertised": [{"peer": "b", "path_id": 3, "next_hop": "192.0.2.9"}],
+                "metric": 32, "table": 254, "state": "failed", "error": "no such device"},
+        "advertised": [{"peer": "b", "path_id": 3, "next_hop": "192.0.2.9"},
+                       {"peer": "c", "path_id": null, "next_hop": "192.0.2.9"}],
         "withheld": [{"peer": "a", "rule": "it sent the best path"}],
     });
-    let text =
-        rendered(&Request::Explain { prefix: "10.0.0.0/8".parse().unwrap() }, &[explanation]);
     assert_eq!(
-        text,
+        explained("10.0.0.0/8", explanation.clone()),
         "\
-10.0.0.0/8
-  1. * from a next hop 192.0.2.1
-       via: 10.0.0.1 eth0 onlink
-       AS path: 65001 {7 8}
-       attributes: origin igp, local pref 100, IGP metric 5
-       communities: 64512:1
-       import: policy \"all\" default
-       age: 1m01s
-  2. s from tor-1 next hop 192.0.2.1
-       via: 10.0.0.1 eth0 onlink
-       AS path: 65001 {7 8}
-       attributes: origin igp, local pref 100, IGP metric 5
-       communities: 64512:1
-       import: policy \"all\" default
-       behind the path above by: med
-       age: 1m01s
-  kernel: unicast via eth0, failed: no such device
-  told b: next hop 192.0.2.9 path id 3
-  not told a: it sent the best path
+10.0.0.0/8: 3 paths, best first
+  1. best, from a
+     next hop    192.0.2.1, resolved to 10.0.0.1 eth0 onlink, metric 5
+     AS path     65001
+     attributes  origin igp, local pref 100
+     communities 64512:1
+     import      policy \"all\" default
+     received    1m01s (since 2026-11-23 05:11:48)
+  1 is before 2 by: shorter AS_PATH, 1 against 2
+  2. not used, kept while its peer restarts (stale), from tor-1
+     next hop    192.0.2.1, resolved to 10.0.0.1 eth0 onlink, metric 5
+     AS path     65001 {7 8}
+     attributes  origin igp, local pref 100
+     communities 64512:1
+     import      policy \"all\" default
+     received    1m01s (since 2026-11-23 05:11:48)
+  2 is before 3 by: the other cannot be used
+  3. unusable: next hop unresolved, from tor-2
+     next hop    192.0.2.1, not resolved
+     AS path     65001 {7 8}
+     attributes  origin igp, local pref 100
+     communities 64512:1
+     import      policy \"all\" default
+     received    1m01s (since 2026-11-23 05:11:48)
+kernel      failed: no such device: unicast via eth0, table 254, metric 32
+told        b (path id 3), c with next hop 192.0.2.9
+not told    a: it sent the best path
 "
     );
+    let text = explained("10.9.8.7/32", explanation);
+    assert!(text.starts_with("10.9.8.7/32 is reached by its longest match:\n10.0.0.0/8"), "{text}");
+}
+
+/// A reflector's answer at night: five thousand peers, one reason.
+#[test]
+fn peers_with_one_reason_share_a_line() {
+    let withheld: Vec<_> =
+        (0..5000).map(|n| json!({"peer": format!("p{n}"), "rule": "no-export"})).collect();
+    let text = explained(
+        "10.0.0.0/8",
+        json!({"prefix": "10.0.0.0/8", "paths": [path(true, "a")], "fib": null,
+               "fib_absent": "routes are not written (fib.enabled = false)", "advertised": [],
+               "withheld": withheld}),
+    );
+    let last: Vec<&str> = text.lines().rev().take(3).collect();
+    let names = "p0, p1, p2, p3, p4, p5, p6, p7, p8, p9, p10, p11";
+    let wanted = format!("not told    {names} and 4988 more (--json lists them): no-export");
+    assert_eq!(last[0], wanted);
+    assert_eq!(last[1], "told        nobody");
+    assert_eq!(last[2], "kernel      nothing: routes are not written (fib.enabled = false)");
+}
+
+#[test]
+fn each_step_of_the_decision_has_words_of_its_own() {
+    use bgp_proto::rib::Reason;
+    let all = [
+        Reason::Unusable,
+        Reason::LongLivedStale,
+        Reason::Preference,
+        Reason::LocalPref,
+        Reason::LocalOrigin,
+        Reason::AsPathLength,
+        Reason::Origin,
+        Reason::Med,
+        Reason::PeerType,
+        Reason::IgpMetric,
+        Reason::RouterId,
+        Reason::ClusterListLength,
+        Reason::PeerAddress,
+        Reason::PathId,
+    ];
+    let mut seen = std::collections::BTreeSet::new();
+    for reason in all {
+        let word = serde_json::to_value(reason).unwrap();
+        let mut worse = path(false, "b");
+        worse["reason"] = word.clone();
+        let text = explained(
+            "10.0.0.0/8",
+            json!({"prefix": "10.0.0.0/8", "paths": [path(true, "a"), worse], "fib": null,
+                   "fib_absent": null, "advertised": [], "withheld": []}),
+        );
+        let line = text.lines().find(|line| line.contains("1 is before 2 by: ")).unwrap();
+        let words = line.split(": ").nth(1).unwrap();
+        assert_ne!(words, word.as_str().unwrap(), "{reason:?} has no words");
+        assert!(seen.insert(words.to_owned()), "{words} twice");
+    }
+}
+
+#[test]
+fn times_are_absolute_where_that_is_asked_for() {
+    let look = Look::piped(Times::Absolute);
+    let route = json!({"prefix": "10.0.0.0/8", "paths": [path(true, "a")]});
+    let text = looking(look, &Request::ShowRoutes { prefix: None }, &[route]);
+    assert!(text.contains("2026-11-23 05:11:48"), "{text}");
+}
+
+#[test]
+fn colours_come_only_where_they_are_asked_for() {
+    let route = json!({"prefix": "10.0.0.0/8", "paths": [path(true, "a")]});
+    let request = Request::ShowRoutes { prefix: None };
+    assert!(!rendered(&request, std::slice::from_ref(&route)).contains('\u{1b}'));
+    let mut look = Look::piped(Times::Relative);
+    look.colour = Colour::On;
+    let text = looking(look, &request, &[route]);
+    assert!(text.contains("\u{1b}[32m*\u{1b}[0m"), "{text}");
+}
+
+#[test]
+fn a_log_level_says_what_it_was() {
+    let request = Request::LogLevel { level: None };
+    assert_eq!(rendered(&request, &[json!({"level": "info", "before": null})]), "info\n");
+    let text = rendered(&request, &[json!({"level": "debug", "before": "info"})]);
+    assert_eq!(text, "log level is debug, was info\n");
 }
 
 #[test]
 fn an_item_of_another_kind_is_an_error_and_not_a_blank_line() {
     let item = serde_json::value::to_raw_value(&json!({"prefix": 7})).unwrap();
     let mut out = Vec::new();
-    let mut renderer = Renderer::new(&Request::ShowFib, None, &mut out);
+    let look = Look::piped(Times::Relative);
+    let mut renderer = Renderer::new(&Request::ShowFib, look, &mut out);
     assert!(matches!(renderer.item(&item), Err(ClientError::Answer(_))));
 }
 
@@ -118,22 +229,6 @@ fn the_kernel_and_groups_are_tables() {
         "ID  FAMILY  MEMBERS  PREFIXES  LOG OCTETS  EVICTIONS  WHO\n \
          3  ipv4          2         2           1          0  a b\n"
     );
-}
-
-#[test]
-fn ages_have_two_units_at_most() {
-    for (seconds, text) in [
-        (0, "0s"),
-        (59, "59s"),
-        (60, "1m00s"),
-        (3599, "59m59s"),
-        (3600, "1h00m"),
-        (86_399, "23h59m"),
-        (86_400, "1d00h"),
-        (900_000, "10d10h"),
-    ] {
-        assert_eq!(age(seconds), text);
-    }
 }
 
 #[test]

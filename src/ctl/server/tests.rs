@@ -28,7 +28,7 @@ impl Backend for Numbers {
     async fn page(&self, request: &Request, cursor: Option<&Cursor>) -> Result<Page, Refusal> {
         self.asked.fetch_add(1, Ordering::SeqCst);
         match request {
-            Request::ShowPeer { name } => return Err(Refusal::no_peer(name)),
+            Request::ShowPeer { name } => return Err(Refusal::no_peer(name, ["a"])),
             Request::Reload => std::future::pending().await,
             _ => {}
         }

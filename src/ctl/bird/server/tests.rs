@@ -15,6 +15,7 @@ use crate::ctl::bird::{
     ProtocolId, Rank, Recovery, RecoveryOf, Route, RouteQuery, Status, Via, Wait, reader_name,
 };
 
+mod generated;
 #[path = "../../../../tests/support/calico_readers.rs"]
 mod readers;
 
@@ -266,7 +267,7 @@ impl Backend for Node {
 }
 
 /// Everything that one client is told for these commands.
-async fn conversation(node: &Arc<Node>, commands: &str) -> String {
+async fn conversation<B: Backend>(node: &Arc<B>, commands: &str) -> String {
     let (client, server) = tokio::io::duplex(1 << 16);
     let task = tokio::spawn(serve(Arc::clone(node), server, Waits::default()));
     let (mut reader, mut writer) = tokio::io::split(client);
@@ -278,7 +279,7 @@ async fn conversation(node: &Arc<Node>, commands: &str) -> String {
     answer
 }
 
-async fn serve(node: Arc<Node>, stream: DuplexStream, waits: Waits) {
+async fn serve<B: Backend>(node: Arc<B>, stream: DuplexStream, waits: Waits) {
     let (reader, writer) = tokio::io::split(stream);
     let heard = Seats::default().heard();
     let mut client = Client::new(writer, Family::Ipv4, &*node, waits);
@@ -535,8 +536,8 @@ fn probe(path: &Path) -> String {
 async fn a_thousand_silent_connections_keep_no_probe_out() {
     let folder = Folder::new("crowd");
     let path = folder.0.join("bird.ctl");
-    let server = Server::bind(&path, Family::Ipv4, Node::new(0)).unwrap();
-    let serving = tokio::spawn(server.run());
+    let server = Server::bind(&path, Family::Ipv4).unwrap();
+    let serving = tokio::spawn(server.run(Node::new(0)));
     tokio::task::spawn_blocking(move || {
         let mut crowd = Vec::new();
         for at in 0..1000 {
@@ -569,8 +570,8 @@ async fn a_dead_socket_is_replaced_and_a_live_one_is_not() {
     let folder = Folder::new("stale");
     let path = folder.0.join("bird.ctl");
     drop(blocking::UnixListener::bind(&path).unwrap());
-    let first = Server::bind(&path, Family::Ipv4, Node::new(0)).unwrap();
-    let refused = Server::bind(&path, Family::Ipv4, Node::new(0)).err().unwrap();
+    let first = Server::bind(&path, Family::Ipv4).unwrap();
+    let refused = Server::bind(&path, Family::Ipv4).err().unwrap();
     let wanted = format!(
         "somebody answers at {} already; stop it, or set another bird-sockets",
         path.display()

@@ -1,0 +1,382 @@
+//! What reads a Calico node, on a node that runs margay: Debian's `birdc` and `birdcl`, and the
+//! probes, calicoctl and CalicoNodeStatus by the rules of calico.md §7.5 and §8, with
+//! `examples/calico-node` laid over a root and run by runit.
+
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use interop::calico::{Cluster, MargayNode, environment, session_name};
+use interop::daemon::Daemon;
+use interop::lab::{self, Host, Lab};
+use interop::margay::binary;
+use interop::speaker::Kind;
+use interop::wait::{PATIENCE, wait_until};
+use interop::{kernel, require, subject};
+use serde_json::json;
+
+#[path = "../../tests/support/calico_readers.rs"]
+mod readers;
+
+fn run(name: &str, programs: &[&str], test: impl FnOnce(&mut Lab) -> Result<()>) -> Result<()> {
+    if subject::kind() != Kind::Margay {
+        println!("skipped {name}: it asks margay's own sockets");
+        return Ok(());
+    }
+    let needed = ["etcd", "etcdctl"].iter().chain(programs);
+    if let Some(program) = needed.into_iter().find(|p| require::find_program(p).is_none()) {
+        if require::is_strict() {
+            bail!("{name}: {program} is not installed");
+        }
+        println!("skipped {name}: {program} is not installed");
+        return Ok(());
+    }
+    lab::run(name, &[], test)
+}
+
+/// What a client of Calico reads: connects, writes before it has read the greeting, and has 2 s for
+/// each line; the answer as far as the line that begins with `end`.
+fn ask(socket: &Path, command: &str, end: &str) -> Result<String> {
+    let stream =
+        UnixStream::connect(socket).with_context(|| format!("connect to {}", socket.display()))?;
+    stream.set_read_timeout(Some(Duration::from_secs(2)))?;
+    (&stream).write_all(format!("{command}\n").as_bytes())?;
+    let mut answer = String::new();
+    for line in BufReader::new(&stream).lines() {
+        let line = line?;
+        ensure!(line.len() < 64 * 1024, "a line of {} octets", line.len());
+        let is_last = line.starts_with(end);
+        answer.push_str(&line);
+        answer.push('\n');
+        if is_last {
+            return Ok(answer);
+        }
+    }
+    bail!("{command}: closed after {answer}")
+}
+
+/// What a program printed, whatever it exited with.
+fn printed(command: &mut Command) -> Result<String> {
+    let output = command.stdin(Stdio::null()).output().with_context(|| format!("{command:?}"))?;
+    ensure!(output.status.success(), "{command:?}: {output:?}");
+    Ok(String::from_utf8(output.stdout)?)
+}
+
+/// What a client printed that exited with 1, as BIRD 2's does when its command cannot be done.
+fn refused(command: &mut Command) -> Result<String> {
+    let output = command.stdin(Stdio::null()).output().with_context(|| format!("{command:?}"))?;
+    ensure!(output.status.code() == Some(1), "{command:?}: {output:?}");
+    Ok(String::from_utf8(output.stdout)?)
+}
+
+fn text_error(text: String) -> anyhow::Error {
+    anyhow::anyhow!(text)
+}
+
+/// Debian's clients understand each answer and print the lines that they print of BIRD; margay
+/// called as `birdcl` prints the same as Debian's.
+#[test]
+fn birds_own_clients_understand_every_answer() -> Result<()> {
+    run("calico-birdc", &["birdc", "birdcl"], |lab| {
+        let cluster = Cluster::start(lab)?;
+        let (a, b) = (cluster.node(lab, "a", 1)?, cluster.node(lab, "b", 2)?);
+        let (na, [v4, v6]) = MargayNode::with_bird_sockets(&a, &cluster)?;
+        let _nb = MargayNode::from_environment(&b, &cluster)?;
+        na.wait_session(&b)?;
+        kernel::wait_gateways(&a, "10.65.2.0/26", &[b.v4().to_string()])?;
+        let mesh = session_name("Mesh", &b);
+        let own = a.file("bin").join("birdcl");
+        std::fs::create_dir_all(a.file("bin"))?;
+        std::os::unix::fs::symlink(binary()?, &own)?;
+        let client = |program: &str, socket: &Path, command: &str| {
+            let words = command.split(' ').filter(|word| !word.is_empty());
+            printed(Command::new(program).arg("-s").arg(socket).args(words))
+        };
+
+        let all = format!("show protocols all {mesh}");
+        let of = format!("show route protocol {mesh}");
+        let to = format!("show route export {mesh}");
+        let via = format!("via {} on eth0 [{mesh} ", b.v4());
+        let commands: [(&str, &[&str]); 15] = [
+            ("show status", &["BIRD v0.3.3+birdv1.6.8", "Router ID is 10.99.0.", "Daemon is up"]),
+            ("show protocols", &["name     proto    table    state  since       info", &mesh]),
+            ("show protocols all", &["Description:    Connection to BGP peer", "device1  Device"]),
+            (&all, &["BGP state:          Established", "Session:          internal multihop AS4"]),
+            ("show route", &["10.65.1.0/26       blackhole [static1 ", "* (200)", &via]),
+            ("show route all", &["\tBGP.origin: IGP", "\tType: BGP unicast univ"]),
+            ("show route for 10.65.2.9", &["10.65.2.0/26       via ", "* (100/0) [i]"]),
+            ("show route for 10.65.2.9 all", &["\tBGP.local_pref: "]),
+            ("show route 10.65.2.0/26", &["10.65.2.0/26 "]),
+            (&of, &["10.65.2.0/26 "]),
+            (&to, &["10.65.1.0/26 "]),
+            ("show route count", &["routes for "]),
+            ("show interfaces", &["eth0 up (index=", "MTU=1500"]),
+            ("show interfaces summary", &["interface state address"]),
+            ("configure", &["Reading configuration from ", "Reconfigured"]),
+        ];
+        for (command, wanted) in commands {
+            let text = client("birdc", &v4, command)?;
+            for part in wanted {
+                ensure!(text.contains(part), "birdc {command}: no {part:?} in\n{text}");
+            }
+            // Timers and clocks go on between two answers.
+            let still = |text: &str| {
+                let moving = ["timer:", "time is", "since", "configuration on"];
+                let lines = text.lines().filter(|line| !moving.iter().any(|m| line.contains(m)));
+                lines.map(str::to_owned).collect::<Vec<_>>()
+            };
+            for program in ["birdcl", &own.display().to_string()] {
+                let same = client(program, &v4, command)?;
+                ensure!(
+                    still(&same) == still(&text),
+                    "{program} {command}:\n{same}\nbirdc:\n{text}"
+                );
+                ensure!(same.starts_with("BIRD"), "the liveness probe: {same}");
+            }
+        }
+        let text = client("birdc", &v6, "show protocols")?;
+        ensure!(!text.contains("BGP") && text.contains("kernel1  Kernel"), "{text}");
+        for (command, wanted) in [
+            ("show protocols nosuch", "nosuch is not a protocol"),
+            ("show route for 192.0.2.1", "Network not in table"),
+            ("show ospf", "syntax error"),
+        ] {
+            for program in ["birdc", "birdcl", &own.display().to_string()] {
+                let text =
+                    refused(Command::new(program).arg("-s").arg(&v4).args(command.split(' ')))?;
+                ensure!(text.ends_with(&format!("{wanted}\n")), "{program} {command}: {text}");
+            }
+        }
+        // -r: may look, may not change.
+        for program in ["birdc", "birdcl", &own.display().to_string()] {
+            let mut command = Command::new(program);
+            let text = refused(command.arg("-r").arg("-s").arg(&v4).arg("configure"))?;
+            ensure!(text.contains("Access restricted\n"), "{program}: {text}");
+            ensure!(text.ends_with("Access denied\n"), "{program}: {text}");
+        }
+        second_is_refused(&a, &cluster, &v4, &v6)
+    })
+}
+
+/// A second margay on the sockets of the first: one line, exit code 1, and the first goes on.
+fn second_is_refused(host: &Host, cluster: &Cluster, v4: &Path, v6: &Path) -> Result<()> {
+    let sockets = format!("{},{}", v4.display(), v6.display());
+    let mut second = host.command(&binary()?.display().to_string());
+    second.arg("run").envs(environment(host, cluster, &sockets));
+    second.env("MARGAY_SOCKET", host.file("second.sock"));
+    let output = second.stdin(Stdio::null()).output()?;
+    let text = String::from_utf8(output.stderr)?;
+    ensure!(output.status.code() == Some(1), "{:?}: {text}", output.status);
+    let wanted = format!(
+        "margay: somebody answers at {} already; stop it, or set another bird-sockets\n",
+        v4.display()
+    );
+    ensure!(text == wanted, "{text}");
+    ensure!(kernel::route(host, "10.65.2.0/26")?.is_some(), "the second touched routes");
+    ask(v4, "show status", "0013").map(drop)
+}
+
+/// A root like calico-node's, with `examples/calico-node/rootfs` over it and runsvdir as its first
+/// process: namespaces of its own for mounts and processes.
+struct Container {
+    daemon: Daemon,
+    /// The process that is 1 inside.
+    init: u32,
+}
+
+impl Container {
+    fn start(host: &Host, cluster: &Cluster) -> Result<Self> {
+        let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/calico-node/rootfs");
+        let dir = host.file("container");
+        std::fs::create_dir_all(&dir)?;
+        // As start_runit and rc.local do it. Layers that are parts of another one are refused, so the
+        // image is copied to a file system of its own.
+        let script = r#"
+            mount -t tmpfs tmpfs "$1"
+            cd "$1"
+            cp -a "$2" image
+            cp "$3" image/usr/bin/margay
+            mkdir upper work root
+            mount -t overlay overlay -o "lowerdir=image:/,upperdir=upper,workdir=work" root
+            mount --rbind /dev root/dev
+            mount -t proc proc root/proc
+            mount -t tmpfs tmpfs root/run
+            mkdir -p root/run/calico root/var/lib/calico root/etc/service/enabled
+            echo "$NODENAME" > root/var/lib/calico/nodename
+            for service in bird bird6 confd; do
+                cp -a "root/etc/service/available/$service" root/etc/service/enabled/
+            done
+            exec chroot root runsvdir -P /etc/service/enabled
+        "#;
+        let mut command = host.command("unshare");
+        command.args(["--mount", "--pid", "--fork", "--kill-child", "sh", "-ec", script, "sh"]);
+        command.arg(&dir).arg(&example).arg(binary()?).env_clear();
+        command.env("PATH", "/usr/bin:/bin:/usr/sbin:/sbin");
+        command.env("NODENAME", host.name()).env("ETCD_ENDPOINTS", cluster.etcd.url());
+        let daemon = Daemon::start(command, &host.file("container.log"))?;
+        let init = wait_until(PATIENCE, "the container's first process", || {
+            let pid = daemon.pid();
+            let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"))?;
+            Ok(children.trim().parse()?)
+        })?;
+        Ok(Self { daemon, init })
+    }
+
+    /// A path inside, as it is called outside.
+    fn path(&self, inside: &str) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/root{inside}", self.init))
+    }
+
+    /// Runs a program inside and returns what it printed.
+    fn run(&self, program: &str, args: &[&str]) -> Result<String> {
+        let init = self.init.to_string();
+        let mut command = Command::new("nsenter");
+        command.args(["-t", &init, "-m", "-p", "-r", "-w", program]).args(args);
+        command.env("PATH", "/usr/bin:/bin:/usr/sbin:/sbin");
+        printed(&mut command)
+    }
+
+    /// The first argument of every process inside, as calicoctl's library reads it.
+    fn names(&self) -> Result<Vec<(u32, String)>> {
+        let mut names = Vec::new();
+        for entry in std::fs::read_dir(self.path("/proc"))? {
+            let entry = entry?;
+            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
+                continue;
+            };
+            let Ok(line) = std::fs::read(entry.path().join("cmdline")) else { continue };
+            let name = line.split(|octet| *octet == 0).next().unwrap_or_default();
+            names.push((pid, String::from_utf8_lossy(name).into_owned()));
+        }
+        Ok(names)
+    }
+
+    fn has(&self, name: &str) -> Result<bool> {
+        Ok(self.names()?.iter().any(|(_, of)| of == name))
+    }
+
+    /// `-bird-live` and `-bird6-live`.
+    fn is_live(&self) -> Result<()> {
+        for service in ["confd", "bird", "bird6"] {
+            let status = self.run("sv", &["status", &format!("/etc/service/enabled/{service}")])?;
+            ensure!(status.starts_with("run"), "{service}: {status}");
+        }
+        for socket in ["/var/run/calico/bird.ctl", "/var/run/calico/bird6.ctl"] {
+            let text = self.run("/bin/birdcl", &["-s", socket, "show", "status"])?;
+            ensure!(text.starts_with("BIRD"), "{socket}: {text}");
+        }
+        Ok(())
+    }
+
+    /// `-bird-ready` with a young nodename file: the strict rule.
+    fn is_ready(&self, socket: &Path, separator: &str) -> Result<()> {
+        std::fs::metadata(self.path("/var/lib/calico/nodename"))?;
+        let sessions = ask(socket, "show protocols", "0000")?;
+        let sessions = readers::sessions(&sessions, separator).map_err(text_error)?;
+        for session in &sessions {
+            let state = session.info.split(' ').next();
+            ensure!(state == Some("Established"), "{session:?}");
+        }
+        let status = ask(socket, "show status", "0013")?;
+        ensure!(!readers::is_restarting(&status).map_err(text_error)?, "{status}");
+        Ok(())
+    }
+}
+
+/// The drop-in of `examples/calico-node`, asked as each of Calico's tools asks.
+#[test]
+fn a_node_with_margay_in_birds_place_looks_healthy_to_all_tools() -> Result<()> {
+    run("calico-dropin", &["runsvdir", "sv", "unshare", "nsenter"], |lab| {
+        let cluster = Cluster::start(lab)?;
+        let (a, b) = (cluster.node(lab, "a", 1)?, cluster.node(lab, "b", 2)?);
+        let spec = json!({"peerIP": "10.99.0.77", "asNumber": 64777});
+        let container = Container::start(&a, &cluster)?;
+        let _nb = MargayNode::from_environment(&b, &cluster)?;
+        let sockets =
+            ["bird.ctl", "bird6.ctl"].map(|name| container.path(&format!("/run/calico/{name}")));
+        let ready = || {
+            container.is_ready(&sockets[0], ".")?;
+            container.is_ready(&sockets[1], ":")
+        };
+        wait_until(PATIENCE, "the liveness probe", || container.is_live())?;
+        kernel::wait_gateways(&a, "10.65.2.0/26", &[b.v4().to_string()])?;
+        wait_until(PATIENCE, "the strict readiness probe", ready)?;
+
+        // calicoctl node status.
+        for name in ["bird", "bird6"] {
+            ensure!(container.has(name)?, "no process {name}: {:?}", container.names()?);
+        }
+        let sessions = readers::sessions(&ask(&sockets[0], "show protocols", "0000")?, ".");
+        let sessions = sessions.map_err(text_error)?;
+        let [session] = sessions.as_slice() else { bail!("{sessions:?}") };
+        let wanted = ("Mesh", b.v4().to_string(), "up", "Established");
+        let shown = (
+            session.kind.as_str(),
+            session.peer_ip.clone(),
+            session.state.as_str(),
+            session.info.as_str(),
+        );
+        ensure!(shown == wanted, "{session:?}");
+
+        // CalicoNodeStatus: agent, bgp, routes, of both sockets.
+        for socket in &sockets {
+            let agent = readers::agent(&ask(socket, "show status", "0013")?);
+            ensure!(agent.ready && agent.version == "v0.3.3+birdv1.6.8", "{agent:?}");
+            ensure!(agent.router_id == a.v4().to_string(), "{agent:?}");
+        }
+        let details = ask(&sockets[0], &format!("show protocols all {}", session.name), "0000")?;
+        let details = readers::details(&details).map_err(text_error)?;
+        ensure!(details == ("Established".to_owned(), b.v4().to_string()), "{details:?}");
+        let routes = readers::routes(&ask(&sockets[0], "show route", "0000")?, ".");
+        let routes = routes.map_err(text_error)?;
+        let block = routes.iter().find(|route| route.destination == "10.65.2.0/26");
+        let block = block.with_context(|| format!("{routes:?}"))?;
+        ensure!(
+            block.is_fib && block.source == "NodeMesh" && block.interface == "eth0",
+            "{block:?}"
+        );
+        readers::routes(&ask(&sockets[1], "show route", "0000")?, ":").map_err(text_error)?;
+
+        // A peer that never comes up: not ready by the strict rule, and still live.
+        cluster.put("bgppeers", "BGPPeer", "nowhere", &spec)?;
+        wait_until(PATIENCE, "the session that never comes up", || {
+            let answer = ask(&sockets[0], "show protocols", "0000")?;
+            let sessions = readers::sessions(&answer, ".").map_err(text_error)?;
+            let found = sessions.iter().find(|s| s.name == "Global_10_99_0_77");
+            ensure!(found.is_some_and(|s| s.state == "start"), "{answer}");
+            Ok(())
+        })?;
+        ensure!(ready().is_err(), "ready with a session that is not established");
+        container.is_live()?;
+        cluster.delete("bgppeers", "nowhere")?;
+        wait_until(PATIENCE, "readiness without it", ready)?;
+        survives_a_crash(&container, &ready, &a)
+    })
+}
+
+/// margay is killed: runit starts it again, and it takes the place of its own dead sockets.
+fn survives_a_crash(
+    container: &Container,
+    ready: &dyn Fn() -> Result<()>,
+    host: &Host,
+) -> Result<()> {
+    let bird = |container: &Container| -> Result<u32> {
+        let names = container.names()?;
+        let found = names.iter().find(|(_, name)| name == "bird").map(|(pid, _)| *pid);
+        found.context("no process bird")
+    };
+    let before = bird(container)?;
+    container.run("kill", &["-KILL", &before.to_string()])?;
+    wait_until(PATIENCE, "another process bird", || {
+        let after = bird(container)?;
+        ensure!(after != before, "not started again");
+        container.is_live()
+    })?;
+    ensure!(kernel::route(host, "10.65.2.0/26")?.is_some(), "the kernel lost a route");
+    wait_until(PATIENCE, "readiness after a crash", ready)?;
+    ensure!(!container.daemon.output().contains("panicked"), "{}", container.daemon.output());
+    Ok(())
+}

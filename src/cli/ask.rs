@@ -1,0 +1,198 @@
+//! Asking the daemon, and printing what it says.
+
+use std::io::{self, BufWriter, IsTerminal};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::{FAILED, Output, WRONG, When};
+use crate::ctl::{
+    Client, ClientError, Colour, ErrorKind, JsonWriter, Look, Refusal, Renderer, Request,
+};
+
+/// Longest wait for the daemon to end after `margay stop`.
+const STOP_WAIT: Duration = Duration::from_secs(60);
+/// Names in the line that says which demands are not met.
+const NAMES_MAX: usize = 10;
+
+/// What must hold for exit code 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Demand {
+    /// That there was an answer.
+    Nothing,
+    /// Every peer is established.
+    Established,
+    /// The daemon is ready.
+    Ready,
+    /// The kernel holds every route.
+    Installed,
+}
+
+/// What items say about demands: each has some of these keys.
+#[derive(Deserialize)]
+struct Facts {
+    name: Option<String>,
+    prefix: Option<String>,
+    state: Option<String>,
+    not_ready: Option<String>,
+}
+
+/// Counts what does not meet a demand.
+struct Unmet {
+    demand: Demand,
+    seen: u64,
+    count: u64,
+    names: Vec<String>,
+}
+
+impl Unmet {
+    fn new(demand: Demand) -> Self {
+        Unmet { demand, seen: 0, count: 0, names: Vec::new() }
+    }
+
+    fn look_at(&mut self, item: &RawValue) -> Result<(), ClientError> {
+        if self.demand == Demand::Nothing {
+            return Ok(());
+        }
+        let facts: Facts = serde_json::from_str(item.get()).map_err(ClientError::Answer)?;
+        self.seen += 1;
+        let (is_met, name) = match self.demand {
+            Demand::Nothing => (true, None),
+            Demand::Established => (facts.state.as_deref() == Some("Established"), facts.name),
+            Demand::Ready => (facts.not_ready.is_none(), facts.not_ready),
+            Demand::Installed => (facts.state.as_deref() == Some("installed"), facts.prefix),
+        };
+        if !is_met {
+            self.count += 1;
+            self.names.extend(name.filter(|_| self.names.len() < NAMES_MAX));
+        }
+        Ok(())
+    }
+
+    /// The line for people; `None`: all demands are met.
+    fn line(&self) -> Option<String> {
+        let Unmet { seen, count, .. } = self;
+        if *count == 0 {
+            return None;
+        }
+        let more = if *count > self.names.len() as u64 { ", …" } else { "" };
+        let names = format!("{}{more}", self.names.join(", "));
+        Some(match self.demand {
+            Demand::Nothing => return None,
+            Demand::Established => format!("{count} of {seen} peers are not established: {names}"),
+            Demand::Ready => format!("not ready: {names}"),
+            Demand::Installed => format!("{count} of {seen} routes are not in the kernel: {names}"),
+        })
+    }
+}
+
+/// Asks, prints the answer, and says by the exit code whether it is as demanded.
+pub(super) fn ask(request: &Request, demand: Demand, output: &Output) -> ExitCode {
+    match try_ask(request, demand, output) {
+        Ok(code) => code,
+        Err(error) => report(error),
+    }
+}
+
+fn try_ask(request: &Request, demand: Demand, output: &Output) -> Result<ExitCode, ClientError> {
+    let mut client = Client::connect(&output.daemon.socket)?;
+    let out = BufWriter::new(io::stdout().lock());
+    let mut unmet = Unmet::new(demand);
+    if output.json {
+        let mut writer = JsonWriter::new(request, out);
+        client.ask(request, |item| {
+            unmet.look_at(item)?;
+            writer.item(item)
+        })?;
+        writer.finish()?;
+    } else {
+        let look = Look::new(terminal_width(), colour(output.color), output.times());
+        let mut renderer = Renderer::new(request, look, out);
+        client.ask(request, |item| {
+            unmet.look_at(item)?;
+            renderer.item(item)
+        })?;
+        renderer.finish()?;
+    }
+    if matches!(request, Request::Stop { .. }) && !client.wait_closed(STOP_WAIT) {
+        eprintln!("margay: the daemon has not ended after {} s", STOP_WAIT.as_secs());
+        return Ok(ExitCode::from(FAILED));
+    }
+    match unmet.line() {
+        None => Ok(ExitCode::SUCCESS),
+        Some(line) => {
+            eprintln!("margay: {line}");
+            Ok(ExitCode::from(FAILED))
+        }
+    }
+}
+
+/// Says what went wrong. That the reader of our output went away is not a failure: `… | head`.
+pub(super) fn report(error: ClientError) -> ExitCode {
+    match error {
+        ClientError::Output(e) if e.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        ClientError::Refused(Refusal { kind: ErrorKind::Configuration, text }) => {
+            eprintln!("{text}");
+            ExitCode::from(WRONG)
+        }
+        error => {
+            eprintln!("margay: {error}");
+            ExitCode::from(FAILED)
+        }
+    }
+}
+
+/// Columns of the terminal; `None` if the output goes elsewhere.
+fn terminal_width() -> Option<usize> {
+    let stdout = io::stdout();
+    if !stdout.is_terminal() {
+        return None;
+    }
+    let size = rustix::termios::tcgetwinsize(&stdout).ok()?;
+    (size.ws_col > 0).then_some(usize::from(size.ws_col))
+}
+
+/// Colours by <https://no-color.org>: never where NO_COLOR is set and not empty.
+fn colour(when: When) -> Colour {
+    let is_set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    let is_dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+    let wanted = match when {
+        When::Always => true,
+        When::Never => false,
+        When::Auto => io::stdout().is_terminal() && !is_set("NO_COLOR") && !is_dumb,
+    };
+    if wanted { Colour::On } else { Colour::Off }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn unmet(demand: Demand, items: &[&str]) -> Option<String> {
+        let mut unmet = Unmet::new(demand);
+        for item in items {
+            unmet.look_at(&RawValue::from_string((*item).to_owned()).unwrap()).unwrap();
+        }
+        unmet.line()
+    }
+
+    #[test]
+    fn what_does_not_meet_a_demand_is_named() {
+        let up = r#"{"name":"a","state":"Established"}"#;
+        let down = r#"{"name":"b","state":"Active"}"#;
+        assert_eq!(unmet(Demand::Established, &[up]), None);
+        assert_eq!(unmet(Demand::Established, &[]), None);
+        assert_eq!(unmet(Demand::Nothing, &[down]), None);
+        let line = unmet(Demand::Established, &[up, down]);
+        assert_eq!(line.as_deref(), Some("1 of 2 peers are not established: b"));
+        let line = unmet(Demand::Established, &[down; 11]).unwrap();
+        assert!(line.ends_with("b, b, …"), "{line}");
+        assert_eq!(unmet(Demand::Ready, &[r#"{"not_ready":null}"#]), None);
+        let line = unmet(Demand::Ready, &[r#"{"not_ready":"waiting"}"#]);
+        assert_eq!(line.as_deref(), Some("not ready: waiting"));
+        let line = unmet(Demand::Installed, &[r#"{"prefix":"10.0.0.0/8","state":"failed"}"#]);
+        assert_eq!(line.as_deref(), Some("1 of 1 routes are not in the kernel: 10.0.0.0/8"));
+    }
+}

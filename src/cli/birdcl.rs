@@ -1,0 +1,244 @@
+//! BIRD's client as `birdcl`: what calico-node's liveness probe runs, and what people's fingers know.
+//!
+//! `birdcl [-s SOCKET] [-v] [-r] [COMMAND…]`: the greeting, then the answer without its codes. Exit
+//! code 1 when the answer is that it cannot be done, as BIRD 2's client has it.
+
+use std::ffi::OsString;
+use std::io::{self, BufRead, BufReader, BufWriter, Write};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+/// Where margay serves BIRD's protocol on a Calico node.
+const DEFAULT_SOCKET: &str = "/var/run/calico/bird.ctl";
+/// Longest wait for a line of an answer.
+const LINE_WAIT: Duration = Duration::from_secs(40);
+/// Longest line of an answer, in octets.
+const LINE_LEN_MAX: u64 = 1 << 20;
+const USAGE: &str = "usage: birdcl [-s SOCKET] [-v] [-r] [COMMAND...]";
+
+/// What was asked for on the command line.
+#[derive(Debug, PartialEq, Eq)]
+struct Options {
+    socket: PathBuf,
+    codes: Codes,
+    is_restricted: bool,
+    command: Vec<String>,
+}
+
+/// Whether the codes of lines are printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Codes {
+    Hidden,
+    Shown,
+}
+
+impl Options {
+    /// `None`: they are wrong.
+    fn read(arguments: impl Iterator<Item = OsString>) -> Option<Options> {
+        let mut options = Options {
+            socket: DEFAULT_SOCKET.into(),
+            codes: Codes::Hidden,
+            is_restricted: false,
+            command: Vec::new(),
+        };
+        let mut arguments = arguments;
+        while let Some(argument) = arguments.next() {
+            match argument.to_str() {
+                Some("-s") => options.socket = arguments.next()?.into(),
+                Some("-v") => options.codes = Codes::Shown,
+                Some("-r") => options.is_restricted = true,
+                Some("-l") => options.socket = "bird.ctl".into(),
+                Some(word) if !word.starts_with('-') || !options.command.is_empty() => {
+                    options.command.push(word.to_owned());
+                }
+                _ => return None,
+            }
+        }
+        Some(options)
+    }
+}
+
+/// Runs the client; `arguments` without the program's name.
+pub(super) fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
+    let Some(options) = Options::read(arguments) else {
+        eprintln!("{USAGE}");
+        return ExitCode::FAILURE;
+    };
+    let connected = UnixStream::connect(&options.socket).and_then(|stream| {
+        stream.set_read_timeout(Some(LINE_WAIT))?;
+        stream.set_write_timeout(Some(LINE_WAIT))?;
+        Ok(stream)
+    });
+    let stream = match connected {
+        Ok(stream) => stream,
+        Err(error) => {
+            let socket = options.socket.display();
+            eprintln!("Unable to connect to server control socket ({socket}): {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let out = BufWriter::new(io::stdout().lock());
+    match converse(&stream, &options, io::stdin().lock(), out) {
+        Ok(Answer::Given) => ExitCode::SUCCESS,
+        Ok(Answer::Refused) => ExitCode::FAILURE,
+        // The reader of our output went away: `… | head`.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+            eprintln!("Connection closed by server");
+            ExitCode::FAILURE
+        }
+        Err(error) => {
+            eprintln!("birdcl: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The greeting, then one command, or a command for each line of `input`.
+fn converse(
+    mut stream: &UnixStream,
+    options: &Options,
+    input: impl BufRead,
+    mut out: impl Write,
+) -> io::Result<Answer> {
+    let mut reader = BufReader::new(stream);
+    print_answer(&mut reader, options.codes, &mut out)?;
+    let mut say = |line: &str, out: &mut dyn Write| {
+        stream.write_all(format!("{line}\n").as_bytes())?;
+        print_answer(&mut reader, options.codes, out)
+    };
+    if options.is_restricted {
+        say("restrict", &mut out)?;
+    }
+    if !options.command.is_empty() {
+        return say(&expand(&options.command), &mut out);
+    }
+    for line in input.lines() {
+        let line = line?;
+        let words: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
+        match words.first().map(String::as_str) {
+            None => {}
+            Some("quit" | "exit") => break,
+            Some(_) => drop(say(&expand(&words), &mut out)?),
+        }
+    }
+    Ok(Answer::Given)
+}
+
+/// What an answer is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Answer {
+    Given,
+    /// Its last code is 8000 or more.
+    Refused,
+}
+
+/// Prints lines up to the last one of the answer.
+fn print_answer(
+    reader: &mut impl BufRead,
+    codes: Codes,
+    out: &mut (impl Write + ?Sized),
+) -> io::Result<Answer> {
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        let mut bounded = io::Read::take(&mut *reader, LINE_LEN_MAX);
+        if bounded.read_until(b'\n', &mut line)? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let (text, last) = match line.as_slice() {
+            [b' ', text @ ..] => (Some(text), None),
+            [a, b, c, d, end @ (b' ' | b'-'), text @ ..]
+                if [a, b, c, d].iter().all(|digit| digit.is_ascii_digit()) =>
+            {
+                // Code 0 is the end and says nothing.
+                let is_silent = [*a, *b, *c, *d] == *b"0000";
+                let answer = if *a >= b'8' { Answer::Refused } else { Answer::Given };
+                ((!is_silent).then_some(text), (*end == b' ').then_some(answer))
+            }
+            other => (Some(other), None),
+        };
+        match (codes, text) {
+            (Codes::Shown, _) => out.write_all(&line)?,
+            (Codes::Hidden, Some(text)) => out.write_all(text)?,
+            (Codes::Hidden, None) => {}
+        }
+        if let Some(answer) = last {
+            out.flush()?;
+            return Ok(answer);
+        }
+    }
+}
+
+/// Spells out words that people abbreviate, as BIRD's client does: `sh pr` is `show protocols`.
+fn expand(words: &[String]) -> String {
+    let commands = ["show", "configure", "restrict"];
+    let shown = ["status", "protocols", "route", "interfaces"];
+    let full = |word: &str, known: &[&'static str]| {
+        let mut fitting = known.iter().filter(|k| k.starts_with(word));
+        match (fitting.next(), fitting.next()) {
+            (Some(one), None) => (*one).to_owned(),
+            _ => word.to_owned(),
+        }
+    };
+    let mut spelled: Vec<String> = words.to_vec();
+    if let Some(first) = spelled.first_mut() {
+        *first = full(first, &commands);
+    }
+    if spelled.first().is_some_and(|first| first == "show")
+        && let Some(second) = spelled.get_mut(1)
+    {
+        *second = full(second, &shown);
+    }
+    spelled.join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn printed(answer: &str, codes: Codes) -> (String, io::Result<Answer>) {
+        let mut out = Vec::new();
+        let done = print_answer(&mut answer.as_bytes(), codes, &mut out);
+        (String::from_utf8(out).unwrap(), done)
+    }
+
+    #[test]
+    fn codes_are_left_out_and_the_last_line_ends_the_answer() {
+        let answer =
+            "1000-BIRD v0\n1011-Router ID is 1.2.3.4\n Last reboot\n0013 Daemon is up\n0001 x\n";
+        let (text, done) = printed(answer, Codes::Hidden);
+        assert_eq!(text, "BIRD v0\nRouter ID is 1.2.3.4\nLast reboot\nDaemon is up\n");
+        assert_eq!(done.unwrap(), Answer::Given);
+        assert_eq!(printed("2002-name\n1002-a\n b\n0000 \n", Codes::Hidden).0, "name\na\nb\n");
+        assert_eq!(printed("1002-a\n b\n0000 \n", Codes::Shown).0, "1002-a\n b\n0000 \n");
+        let (text, refused) = printed("9001 syntax error\n", Codes::Hidden);
+        assert_eq!((text.as_str(), refused.unwrap()), ("syntax error\n", Answer::Refused));
+        let (_, cut) = printed("1002-a\n", Codes::Hidden);
+        assert_eq!(cut.unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+    }
+
+    #[test]
+    fn words_are_spelled_out_where_they_are_clear() {
+        let expanded = |line: &str| expand(&line.split(' ').map(str::to_owned).collect::<Vec<_>>());
+        assert_eq!(expanded("sh pr all"), "show protocols all");
+        assert_eq!(expanded("show s"), "show status");
+        assert_eq!(expanded("sho ro for 10.0.0.1"), "show route for 10.0.0.1");
+        assert_eq!(expanded("conf"), "configure");
+        assert_eq!(expanded("nonsense"), "nonsense");
+    }
+
+    #[test]
+    fn options_are_birds() {
+        let read = |line: &str| Options::read(line.split_whitespace().map(OsString::from));
+        let options = read("-s /run/x.ctl -r show route -v").unwrap();
+        assert_eq!(options.socket, PathBuf::from("/run/x.ctl"));
+        assert!(options.is_restricted && options.codes == Codes::Shown);
+        assert_eq!(options.command, ["show", "route"]);
+        assert_eq!(read("").unwrap().socket, PathBuf::from(DEFAULT_SOCKET));
+        assert_eq!(read("-s"), None);
+        assert_eq!(read("-x"), None);
+    }
+}

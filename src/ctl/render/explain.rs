@@ -1,0 +1,228 @@
+//! `margay explain`: from the paths to the kernel to the peers, with the reason at each step.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use bgp_proto::policy::Source;
+use bgp_proto::types::Prefix;
+
+use super::{Look, as_path, gateways};
+use crate::ctl::item::{Advertised, AsPathPart, ExplainedFib, Explanation, Path, Withheld};
+use crate::ctl::table::{Paint, clean, wrap};
+
+/// Names of peers that share one line; JSON has them all.
+const NAMES_MAX: usize = 12;
+/// Between the label of a line and what it says.
+const LABEL_LEN: usize = 12;
+
+/// The text; `asked` is the prefix that was asked for.
+pub(super) fn explanation(e: &Explanation, asked: Prefix, look: &Look) -> String {
+    let mut text = Text { out: String::new(), look };
+    let paths = match e.paths.len() {
+        1 => "1 path".to_owned(),
+        count => format!("{count} paths, best first"),
+    };
+    if e.prefix != asked {
+        text.line(&format!("{asked} is reached by its longest match:"));
+    }
+    let title = text.paint(Paint::Strong, &e.prefix.to_string());
+    text.raw(&format!("{title}: {paths}"));
+    for (index, path) in e.paths.iter().enumerate() {
+        if let Some(before) = index.checked_sub(1).and_then(|at| e.paths.get(at)) {
+            text.line(&format!("  {index} is before {} by: {}", index + 1, decided(before, path)));
+        }
+        text.path(index + 1, path);
+    }
+    text.kernel(e.fib.as_ref(), e.fib_absent.as_deref());
+    text.told(&e.advertised);
+    text.not_told(&e.withheld);
+    text.out
+}
+
+struct Text<'a> {
+    out: String,
+    look: &'a Look,
+}
+
+impl Text<'_> {
+    fn paint(&self, paint: Paint, text: &str) -> String {
+        if self.look.has_colour() { paint.on(text) } else { text.to_owned() }
+    }
+
+    /// A line that is as it should be.
+    fn raw(&mut self, line: &str) {
+        self.out.push_str(line);
+        self.out.push('\n');
+    }
+
+    /// A line with words of others in it.
+    fn line(&mut self, line: &str) {
+        self.raw(&clean(line));
+    }
+
+    /// A label and what it says; continued below itself on a terminal.
+    fn labelled(&mut self, indent: usize, label: &str, value: &str) {
+        if value.is_empty() {
+            return;
+        }
+        let value = clean(value);
+        let before = indent + LABEL_LEN;
+        let width =
+            self.look.width.map_or(usize::MAX, |width| width.saturating_sub(before).max(20));
+        for (at, line) in wrap(&value, width, usize::MAX).into_iter().enumerate() {
+            let label = if at == 0 { label } else { "" };
+            let _ = writeln!(self.out, "{:indent$}{label:<LABEL_LEN$}{line}", "");
+        }
+    }
+
+    fn path(&mut self, number: usize, p: &Path) {
+        let from = match (&p.peer, p.source) {
+            (Some(peer), _) => format!("from {peer}"),
+            (None, Source::Bgp) => "from a peer that is gone".to_owned(),
+            (None, Source::Static) => "originated here".to_owned(),
+            (None, Source::Kernel) => "learned from the kernel".to_owned(),
+            (None, Source::Direct) => "a network of our own".to_owned(),
+        };
+        let (place, paint) = match (&p.unusable, p.best, p.multipath) {
+            (Some(_), ..) => ("unusable", Paint::Bad),
+            (None, true, _) => ("best", Paint::Good),
+            (None, false, true) => ("used beside the best", Paint::Good),
+            (None, false, false) => ("not used", Paint::Plain),
+        };
+        let why = p.unusable.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
+        let stale = if p.stale { ", kept while its peer restarts (stale)" } else { "" };
+        let place = self.paint(paint, place);
+        self.raw(&format!("  {number}. {place}{}{stale}, {}", clean(&why), clean(&from)));
+        const INDENT: usize = 5;
+        self.labelled(INDENT, "next hop", &next_hop(p));
+        let is_learned = p.source == Source::Bgp && p.as_path.is_empty();
+        let path = if is_learned { "empty".to_owned() } else { as_path(&p.as_path) };
+        self.labelled(INDENT, "AS path", &path);
+        let numbers = [("local pref", p.local_pref), ("MED", p.med)];
+        let numbers = numbers.iter().filter_map(|(label, n)| n.map(|n| format!("{label} {n}")));
+        let attributes: Vec<String> =
+            std::iter::once(format!("origin {}", p.origin)).chain(numbers).collect();
+        self.labelled(INDENT, "attributes", &attributes.join(", "));
+        let communities =
+            [&p.communities[..], &p.large_communities, &p.extended_communities].concat();
+        self.labelled(INDENT, "communities", &communities.join(" "));
+        self.labelled(INDENT, "originator", p.originator_id.as_deref().unwrap_or_default());
+        self.labelled(INDENT, "clusters", &p.cluster_list.join(" "));
+        self.labelled(INDENT, "import", p.import_rule.as_deref().unwrap_or_default());
+        self.labelled(INDENT, "received", &self.look.since_in_full(p.age_seconds));
+    }
+
+    fn kernel(&mut self, fib: Option<&ExplainedFib>, absent: Option<&str>) {
+        let Some(f) = fib else {
+            let why = absent.map(|why| format!(": {why}")).unwrap_or_default();
+            self.labelled(0, "kernel", &format!("nothing{why}"));
+            return;
+        };
+        let via = match f.gateways.is_empty() {
+            true => String::new(),
+            false => format!(" via {}", gateways(&f.gateways)),
+        };
+        let place = match (f.table, f.metric) {
+            (Some(table), Some(metric)) => format!(", table {table}, metric {metric}"),
+            _ => String::new(),
+        };
+        let state = f.state.as_deref().unwrap_or("not written");
+        let meaning = match state {
+            "foreign" => " (somebody else's route is there; ours follows when it goes)",
+            "pending" => " (not written yet)",
+            _ => "",
+        };
+        let error = f.error.as_ref().map(|e| format!(": {e}")).unwrap_or_default();
+        self.labelled(0, "kernel", &format!("{state}{meaning}{error}: {}{via}{place}", f.kind));
+    }
+
+    fn told(&mut self, advertised: &[Advertised]) {
+        let mut by_hop: BTreeMap<_, Vec<String>> = BTreeMap::new();
+        for told in advertised {
+            let id = told.path_id.map(|id| format!(" (path id {id})")).unwrap_or_default();
+            by_hop.entry(told.next_hop).or_default().push(format!("{}{id}", told.peer));
+        }
+        if by_hop.is_empty() {
+            self.labelled(0, "told", "nobody");
+        }
+        for (hop, names) in by_hop {
+            self.labelled(0, "told", &format!("{} with next hop {hop}", listed(&names)));
+        }
+    }
+
+    fn not_told(&mut self, withheld: &[Withheld]) {
+        let mut by_rule: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+        for not_told in withheld {
+            by_rule.entry(&not_told.rule).or_default().push(not_told.peer.clone());
+        }
+        for (rule, names) in by_rule {
+            self.labelled(0, "not told", &format!("{}: {rule}", listed(&names)));
+        }
+    }
+}
+
+/// Some names, and how many more there are.
+fn listed(names: &[String]) -> String {
+    let shown = names.get(..NAMES_MAX).unwrap_or(names).join(", ");
+    match names.len().checked_sub(NAMES_MAX) {
+        Some(more) if more > 0 => format!("{shown} and {more} more (--json lists them)"),
+        _ => shown,
+    }
+}
+
+/// The next hop and what it resolves to.
+fn next_hop(p: &Path) -> String {
+    let Some(hop) = p.next_hop else {
+        let ways = gateways(&p.gateway);
+        return if p.gateway.is_empty() { String::new() } else { format!("none, out of {ways}") };
+    };
+    if p.gateway.is_empty() {
+        return match p.unusable.as_deref() {
+            Some(_) => format!("{hop}, not resolved"),
+            None => hop.to_string(),
+        };
+    }
+    let metric = p.igp_metric.map(|metric| format!(", metric {metric}")).unwrap_or_default();
+    format!("{hop}, resolved to {}{metric}", gateways(&p.gateway))
+}
+
+/// Why `better` stands before `worse`, with the values that were compared.
+fn decided(better: &Path, worse: &Path) -> String {
+    let values = |a: Option<u32>, b: Option<u32>, absent: u32| {
+        format!("{} against {}", a.unwrap_or(absent), b.unwrap_or(absent))
+    };
+    match worse.reason.as_str() {
+        "unusable" => "the other cannot be used".to_owned(),
+        "long-lived-stale" => "the other is long-lived stale (RFC 9494)".to_owned(),
+        "preference" => "higher preference of its source".to_owned(),
+        "local-pref" => {
+            format!("higher LOCAL_PREF, {}", values(better.local_pref, worse.local_pref, 100))
+        }
+        "local-origin" => "it is our own".to_owned(),
+        "as-path-length" => {
+            let (a, b) = (path_len(&better.as_path), path_len(&worse.as_path));
+            format!("shorter AS_PATH, {a} against {b}")
+        }
+        "origin" => format!("lower ORIGIN, {} against {}", better.origin, worse.origin),
+        "med" => format!("lower MED of one neighbouring AS, {}", values(better.med, worse.med, 0)),
+        "peer-type" => "external over internal".to_owned(),
+        "igp-metric" => format!(
+            "lower metric to the next hop, {}",
+            values(better.igp_metric, worse.igp_metric, 0)
+        ),
+        "router-id" => "lower BGP Identifier (or ORIGINATOR_ID)".to_owned(),
+        "cluster-list-length" => format!(
+            "shorter CLUSTER_LIST, {} against {}",
+            better.cluster_list.len(),
+            worse.cluster_list.len()
+        ),
+        "peer-address" => "lower address of the peer".to_owned(),
+        "path-id" => format!("lower path id, {} against {}", better.path_id, worse.path_id),
+        other => other.to_owned(),
+    }
+}
+
+/// Each number counts, and each set once (RFC 4271 §9.1.2.2 (a)).
+fn path_len(parts: &[AsPathPart]) -> usize {
+    parts.len()
+}

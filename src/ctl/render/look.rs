@@ -1,0 +1,114 @@
+//! How answers for people look: width, colours, times.
+
+use std::time::{Duration, SystemTime};
+
+use crate::ctl::bird::LocalClock;
+
+/// How points in time are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Times {
+    /// How long ago: `3m05s`.
+    #[default]
+    Relative,
+    /// The host's local time: `2026-11-23 05:12:49`.
+    Absolute,
+}
+
+/// Whether meaning is shown by colours too.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Colour {
+    On,
+    #[default]
+    Off,
+}
+
+/// How answers for people look.
+#[derive(Clone, Debug)]
+pub struct Look {
+    /// Columns of the terminal; `None` when the output goes elsewhere: nothing is cut or wrapped.
+    pub width: Option<usize>,
+    /// Whether there are colours.
+    pub colour: Colour,
+    times: Times,
+    clock: LocalClock,
+}
+
+impl Look {
+    /// With the host's clock.
+    pub fn new(width: Option<usize>, colour: Colour, times: Times) -> Self {
+        Look { width, colour, times, clock: LocalClock::host() }
+    }
+
+    pub(super) fn has_colour(&self) -> bool {
+        self.colour == Colour::On
+    }
+
+    /// What began so many seconds ago, in a column.
+    pub(super) fn since(&self, seconds: u64) -> String {
+        match self.times {
+            Times::Relative => age(seconds),
+            Times::Absolute => self.at(seconds),
+        }
+    }
+
+    /// The same with both, where there is room.
+    pub(super) fn since_in_full(&self, seconds: u64) -> String {
+        format!("{} (since {})", age(seconds), self.at(seconds))
+    }
+
+    fn at(&self, seconds: u64) -> String {
+        let began = self.clock.now().checked_sub(Duration::from_secs(seconds));
+        self.clock.long(began.unwrap_or(SystemTime::UNIX_EPOCH))
+    }
+}
+
+/// Two units at most: `5s`, `3m05s`, `2h10m`, `4d07h`.
+pub(super) fn age(seconds: u64) -> String {
+    let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
+    match seconds {
+        0..60 => format!("{seconds}s"),
+        60..3600 => format!("{minutes}m{:02}s", seconds % 60),
+        3600..86_400 => format!("{hours}h{:02}m", minutes % 60),
+        _ => format!("{days}d{:02}h", hours % 24),
+    }
+}
+
+#[cfg(test)]
+impl Look {
+    /// As in a pipe, at a time of the test's own.
+    pub(super) fn piped(times: Times) -> Self {
+        // 2026-11-23 05:12:49 UTC.
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_410_769);
+        Look { width: None, colour: Colour::Off, times, clock: LocalClock::utc(now) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ages_have_two_units_at_most() {
+        for (seconds, text) in [
+            (0, "0s"),
+            (59, "59s"),
+            (60, "1m00s"),
+            (3599, "59m59s"),
+            (3600, "1h00m"),
+            (86_399, "23h59m"),
+            (86_400, "1d00h"),
+            (900_000, "10d10h"),
+        ] {
+            assert_eq!(age(seconds), text);
+        }
+    }
+
+    #[test]
+    fn times_are_ages_or_local_times() {
+        assert_eq!(Look::piped(Times::Relative).since(61), "1m01s");
+        let look = Look::piped(Times::Absolute);
+        assert_eq!(look.since(61), "2026-11-23 05:11:48");
+        assert_eq!(look.since_in_full(61), "1m01s (since 2026-11-23 05:11:48)");
+    }
+}

@@ -1,0 +1,80 @@
+//! What `margay explain` is told: the table's reasons, and the kernel's answer.
+
+use bgp_proto::table::{Explanation, Table};
+use bgp_proto::types::{Prefix, Source, Time};
+
+use super::answers::Answers;
+use crate::ctl::{self, Lookup, Page, Refusal};
+
+/// What the table knows about what was asked for.
+enum Found {
+    /// The destination, or the one that covers it.
+    Yes(Box<Explanation>),
+    /// Nothing; what covers it, if that may not take its place.
+    No(Option<Prefix>),
+}
+
+impl Answers {
+    /// One page with everything about one destination.
+    pub(super) async fn explain(&self, prefix: Prefix, lookup: Lookup) -> Result<Page, Refusal> {
+        let found = self.ask(move |table, now| find(table, prefix, lookup, now)).await?;
+        let explanation = match found {
+            Found::Yes(explanation) => explanation,
+            Found::No(covering) => {
+                let hint = match covering {
+                    Some(covering) => format!("; did you mean {covering}, which covers it?"),
+                    None => String::new(),
+                };
+                return Err(Refusal {
+                    kind: ctl::ErrorKind::NotFound,
+                    text: format!("there is no route to {prefix}{hint}"),
+                });
+            }
+        };
+        let mut item = ctl::explanation(&explanation, &self.names());
+        match &mut item.fib {
+            None => item.fib_absent = Some(self.why_absent(&explanation).to_owned()),
+            Some(fib) => {
+                // The kernel's side of it.
+                if let Some(kernel) = self.kernel().lookup(item.prefix) {
+                    fib.state = serde_json::to_value(kernel.state)
+                        .ok()
+                        .and_then(|state| state.as_str().map(str::to_owned));
+                    (fib.metric, fib.table) = (Some(kernel.metric), Some(kernel.table));
+                    fib.error = kernel.error;
+                }
+            }
+        }
+        Page::last([item])
+    }
+
+    /// Why the kernel was asked to hold nothing.
+    fn why_absent(&self, explanation: &Explanation) -> &'static str {
+        let best = explanation.destination.paths.iter().find(|path| path.best);
+        match best.map(|best| best.source) {
+            None => "no path can be used",
+            Some(_) if !self.writes_routes() => "routes are not written (fib.enabled = false)",
+            Some(Source::Kernel) => "the best path is the kernel's own route",
+            Some(Source::Direct) => "the best path is a network of an interface of ours",
+            Some(Source::Static) => "it is announced only, or left out by policy",
+            Some(Source::Bgp) => "left out by policy",
+        }
+    }
+}
+
+/// The destination, or by [`Lookup::Longest`] the longest one that covers it.
+fn find(table: &Table, prefix: Prefix, lookup: Lookup, now: Time) -> Found {
+    let explain = |prefix| {
+        let found = table.explain(prefix, now);
+        found.filter(|found| !found.destination.paths.is_empty()).map(Box::new)
+    };
+    if let Some(found) = explain(prefix) {
+        return Found::Yes(found);
+    }
+    let mut covering = (0..prefix.len()).rev().map(|len| Prefix::new(prefix.addr(), len));
+    let found = covering.find_map(explain);
+    match (lookup, found) {
+        (Lookup::Longest, Some(found)) => Found::Yes(found),
+        (_, found) => Found::No(found.map(|found| found.destination.prefix)),
+    }
+}

@@ -1,0 +1,281 @@
+//! The limit of the log: whoever can make margay write a line can do it often.
+//!
+//! Lines are counted by the place in the code that writes them and by the peer that they are about.
+//! Each has a bucket: so many lines at once, then so many a second. What does not fit is counted,
+//! and a line says how many were left out, with an example. One peer cannot use up another's lines.
+
+use std::collections::HashMap;
+use std::fmt::{self, Write as _};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use tracing::field::{Field, Visit};
+use tracing::{Event, Metadata, Subscriber};
+use tracing_subscriber::layer::{Context, Filter};
+
+/// Lines of one place about one peer.
+const ABOUT_ONE_PEER: Rate = Rate { burst: 10.0, per_sec: 0.1 };
+/// Lines of one place that are about no peer.
+const ABOUT_NO_PEER: Rate = Rate { burst: 100.0, per_sec: 5.0 };
+/// Lines of one place about all peers: each of 5,000 may rise, and 10,000 lines are some seconds.
+const ABOUT_ALL_PEERS: Rate = Rate { burst: 10_000.0, per_sec: 100.0 };
+/// Peers and places whose lines are counted apart. Beyond, peers share [`ABOUT_ALL_PEERS`] alone.
+const BUCKETS_MAX: usize = 1 << 14;
+/// Between a line that was left out and the line that says so.
+const REPORT_AFTER: Duration = Duration::from_secs(10);
+/// Characters of an example.
+const EXAMPLE_LEN_MAX: usize = 200;
+/// The target of lines that say what was left out: they are bounded by themselves.
+const OWN_TARGET: &str = "margay::log";
+
+/// How many lines.
+#[derive(Clone, Copy)]
+struct Rate {
+    /// At once.
+    burst: f64,
+    /// In the long run.
+    per_sec: f64,
+}
+
+/// What is left of a [`Rate`].
+struct Bucket {
+    left: f64,
+    filled: Instant,
+}
+
+impl Bucket {
+    fn new(rate: Rate, now: Instant) -> Self {
+        Bucket { left: rate.burst, filled: now }
+    }
+
+    fn fill(&mut self, rate: Rate, now: Instant) {
+        let gained = now.saturating_duration_since(self.filled).as_secs_f64() * rate.per_sec;
+        self.left = (self.left + gained).min(rate.burst);
+        self.filled = now;
+    }
+
+    fn take(&mut self, rate: Rate, now: Instant) -> bool {
+        self.fill(rate, now);
+        let has_room = self.left >= 1.0;
+        if has_room {
+            self.left -= 1.0;
+        }
+        has_room
+    }
+}
+
+/// A place in the code, by the address of what describes it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+struct Place(usize);
+
+/// What was left out of one place's lines.
+struct LeftOut {
+    place: Place,
+    count: u64,
+    example: String,
+}
+
+#[derive(Default)]
+struct Counted {
+    buckets: HashMap<(Place, Option<Box<str>>), Bucket>,
+    all_peers: HashMap<Place, Bucket>,
+    left_out: Vec<LeftOut>,
+}
+
+impl Counted {
+    /// Whether a line may be written.
+    fn admit(&mut self, place: Place, peer: Option<&str>, now: Instant) -> bool {
+        let Some(peer) = peer else {
+            let bucket = self.buckets.entry((place, None));
+            return bucket
+                .or_insert_with(|| Bucket::new(ABOUT_NO_PEER, now))
+                .take(ABOUT_NO_PEER, now);
+        };
+        let key = (place, Some(Box::from(peer)));
+        if self.buckets.len() >= BUCKETS_MAX && !self.buckets.contains_key(&key) {
+            // A full bucket knows nothing.
+            self.buckets.retain(|(_, about), bucket| {
+                let rate = if about.is_some() { ABOUT_ONE_PEER } else { ABOUT_NO_PEER };
+                bucket.fill(rate, now);
+                bucket.left < rate.burst
+            });
+        }
+        let is_counted = self.buckets.len() < BUCKETS_MAX || self.buckets.contains_key(&key);
+        let own = !is_counted || {
+            let bucket = self.buckets.entry(key);
+            bucket.or_insert_with(|| Bucket::new(ABOUT_ONE_PEER, now)).take(ABOUT_ONE_PEER, now)
+        };
+        own && {
+            let all = self.all_peers.entry(place);
+            all.or_insert_with(|| Bucket::new(ABOUT_ALL_PEERS, now)).take(ABOUT_ALL_PEERS, now)
+        }
+    }
+
+    /// Counts a line that was not written.
+    fn leave_out(&mut self, place: Place, example: impl FnOnce() -> String) {
+        match self.left_out.iter_mut().find(|left_out| left_out.place == place) {
+            Some(left_out) => left_out.count += 1,
+            None => self.left_out.push(LeftOut { place, count: 1, example: example() }),
+        }
+    }
+}
+
+/// The filter in front of the log. Clones share their counts.
+#[derive(Clone, Default)]
+pub(super) struct Limit {
+    shared: Arc<Shared>,
+}
+
+#[derive(Default)]
+struct Shared {
+    counted: Mutex<Counted>,
+    /// Something was left out.
+    left_out: Condvar,
+}
+
+impl Limit {
+    /// What was left out since the last call, as lines.
+    pub(super) fn report(&self) -> Vec<String> {
+        let mut counted = self.counted();
+        let line = |left_out: LeftOut| {
+            format!("{} lines were left out, such as: {}", left_out.count, left_out.example)
+        };
+        counted.left_out.drain(..).map(line).collect()
+    }
+
+    fn counted(&self) -> std::sync::MutexGuard<'_, Counted> {
+        self.shared.counted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<S: Subscriber> Filter<S> for Limit {
+    fn enabled(&self, _: &Metadata<'_>, _: &Context<'_, S>) -> bool {
+        true
+    }
+
+    fn event_enabled(&self, event: &Event<'_>, _: &Context<'_, S>) -> bool {
+        let metadata = event.metadata();
+        let target = metadata.target();
+        let is_ours = ["margay", "bgp_proto"].iter().any(|name| target.starts_with(name));
+        if !is_ours || target == OWN_TARGET {
+            return true;
+        }
+        let mut about = About::default();
+        event.record(&mut about);
+        let place = Place(std::ptr::from_ref(metadata).addr());
+        let mut counted = self.counted();
+        let is_admitted = counted.admit(place, about.peer.as_deref(), Instant::now());
+        if !is_admitted {
+            counted.leave_out(place, || example(event));
+            self.shared.left_out.notify_one();
+        }
+        is_admitted
+    }
+}
+
+/// Whom a line is about.
+#[derive(Default)]
+struct About {
+    peer: Option<String>,
+}
+
+impl Visit for About {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        if field.name() == "peer" {
+            self.peer = Some(format!("{value:?}"));
+        }
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        if field.name() == "peer" {
+            self.peer = Some(value.to_owned());
+        }
+    }
+}
+
+/// The text of a line.
+fn example(event: &Event<'_>) -> String {
+    struct Text {
+        message: String,
+        fields: String,
+    }
+    impl Visit for Text {
+        fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+            // Writing to a String cannot fail.
+            let _ = match field.name() {
+                "message" => write!(self.message, "{value:?}"),
+                name => write!(self.fields, " {name}={value:?}"),
+            };
+        }
+    }
+    let mut text = Text { message: String::new(), fields: String::new() };
+    event.record(&mut text);
+    let mut line: String =
+        (text.message + &text.fields).chars().take(EXAMPLE_LEN_MAX + 1).collect();
+    if line.chars().count() > EXAMPLE_LEN_MAX {
+        line.pop();
+        line.push('…');
+    }
+    line
+}
+
+/// Says what was left out. Its thread sleeps while nothing is.
+pub(super) struct Reporter;
+
+impl Reporter {
+    pub(super) fn start(limit: Limit) {
+        let report = move || {
+            loop {
+                let counted = limit.counted();
+                let is_quiet = |counted: &mut Counted| counted.left_out.is_empty();
+                let waited = limit.shared.left_out.wait_while(counted, is_quiet);
+                drop(waited.unwrap_or_else(PoisonError::into_inner));
+                std::thread::sleep(REPORT_AFTER);
+                for line in limit.report() {
+                    tracing::warn!(target: OWN_TARGET, "{line}");
+                }
+            }
+        };
+        // Without it the log is still bounded, and silent about what was left out.
+        let started = std::thread::Builder::new().name("log-limit".into()).spawn(report);
+        if let Err(error) = started {
+            tracing::warn!(%error, "the log will not say which lines are left out");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn admitted(counted: &mut Counted, peer: Option<&str>, lines: usize, now: Instant) -> usize {
+        (0..lines).filter(|_| counted.admit(Place(1), peer, now)).count()
+    }
+
+    #[test]
+    fn a_peer_uses_up_its_own_lines_only() {
+        let now = Instant::now();
+        let mut counted = Counted::default();
+        assert_eq!(admitted(&mut counted, Some("a"), 10_000, now), 10);
+        assert_eq!(admitted(&mut counted, Some("b"), 5, now), 5);
+        assert_eq!(admitted(&mut counted, None, 1_000, now), 100);
+        let later = now + Duration::from_secs(30);
+        assert_eq!(admitted(&mut counted, Some("a"), 10_000, later), 3);
+        assert!(counted.admit(Place(2), Some("a"), now), "other lines about the same peer");
+    }
+
+    #[test]
+    fn five_thousand_peers_are_all_told_about_and_a_crowd_of_names_is_bounded() {
+        let now = Instant::now();
+        let mut counted = Counted::default();
+        let lines = (0..5_000).filter(|n| counted.admit(Place(1), Some(&format!("p{n}")), now));
+        assert_eq!(lines.count(), 5_000);
+        let more = (0..100_000).filter(|n| counted.admit(Place(1), Some(&format!("q{n}")), now));
+        assert_eq!(more.count(), 5_000, "all peers together");
+        assert!(counted.buckets.len() <= BUCKETS_MAX);
+        // Later the buckets are full again, and make room.
+        let later = now + Duration::from_secs(3600);
+        assert!(counted.admit(Place(1), Some("r"), later));
+        assert_eq!(counted.buckets.len(), 1);
+    }
+}

@@ -1,0 +1,125 @@
+use std::io;
+use std::sync::{Arc, Mutex};
+
+use tracing_subscriber::layer::SubscriberExt;
+
+use super::*;
+
+/// What was written.
+#[derive(Clone, Default)]
+struct Written(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Written {
+    fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(octets);
+        Ok(octets.len())
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Written {
+    fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
+}
+
+/// What is written while `act` runs.
+fn logged(format: LogFormat, directives: &str, act: impl FnOnce(&Log)) -> String {
+    let written = Written::default();
+    let writer = written.clone();
+    let (filter, handle) = reload::Layer::new(read(directives).unwrap());
+    let lines = lines(format, Limit::default(), false, move || writer.clone());
+    let subscriber = tracing_subscriber::registry().with(filter).with(lines);
+    let state = State { directives: directives.to_owned(), from_environment: false };
+    let log = Log { inner: Arc::new(Inner { filter: handle, state: Mutex::new(state) }) };
+    tracing::subscriber::with_default(subscriber, || act(&log));
+    written.text()
+}
+
+#[test]
+fn the_level_changes_while_the_process_runs() {
+    let say = |n: u32| tracing::debug!(target: "margay::net", "number {n}");
+    let text = logged(LogFormat::Text, "info", |log| {
+        say(1);
+        assert_eq!(log.set_level("debug"), Ok("info".to_owned()));
+        say(2);
+        assert!(log.set_level("loud").is_err());
+        assert_eq!(log.level(), "debug", "what is wrong changes nothing");
+        say(3);
+        log.configure(LogLevel::Warn);
+        say(4);
+        assert_eq!(log.level(), "warn");
+    });
+    let numbers: Vec<&str> = text.lines().filter_map(|line| line.split("number ").nth(1)).collect();
+    assert_eq!(numbers, ["2", "3"], "{text}");
+}
+
+#[test]
+fn what_is_no_level_is_refused_with_the_levels() {
+    for bad in ["", " ", "loud", "info,loud", "INFO", "margay=loud", &"x".repeat(2000)] {
+        let error = read(bad).map(drop).unwrap_err();
+        assert!(error.to_string().contains("write error, warn, info, debug, trace"), "{error}");
+    }
+    for good in
+        ["info", "trace", "off", "warn,margay::net=debug", "bgp_proto=trace", "info,h2=debug"]
+    {
+        assert!(read(good).is_ok(), "{good}");
+    }
+}
+
+/// Libraries that speak to etcd write what they send at these levels.
+#[test]
+fn libraries_are_quiet_unless_they_are_named() {
+    let speak = |_: &Log| {
+        tracing::trace!(target: "h2::codec", "password s3cret");
+        tracing::trace!(target: "margay::net", "ours");
+        tracing::warn!(target: "h2::codec", "broken");
+    };
+    let text = logged(LogFormat::Text, "trace", speak);
+    assert!(!text.contains("s3cret") && text.contains("ours") && text.contains("broken"), "{text}");
+    let named = logged(LogFormat::Text, "info,h2=trace", speak);
+    assert!(named.contains("s3cret"), "{named}");
+}
+
+#[test]
+fn machines_get_one_object_for_each_line() {
+    let text = logged(LogFormat::Json, "info", |_| {
+        tracing::warn!(target: "margay::net", peer = %"tor-1", "session closed: {}", "a\n\"b\"");
+    });
+    let line: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!((&line["level"], &line["peer"]), (&"WARN".into(), &"tor-1".into()));
+    assert_eq!(line["message"], "session closed: a\n\"b\"");
+    assert!(line["timestamp"].is_string() && line["target"] == "margay::net", "{text}");
+}
+
+#[test]
+fn a_flood_is_ten_lines_and_a_count() {
+    let written = Written::default();
+    let writer = written.clone();
+    let limit = Limit::default();
+    let lines = lines(LogFormat::Text, limit.clone(), false, move || writer.clone());
+    let subscriber = tracing_subscriber::registry().with(lines);
+    tracing::subscriber::with_default(subscriber, || {
+        for n in 0..5_000 {
+            tracing::warn!(target: "margay::net", peer = %"evil", "malformed update {n}");
+        }
+        tracing::warn!(target: "margay::net", peer = %"good", "malformed update");
+    });
+    let text = written.text();
+    assert_eq!(text.lines().count(), 11, "{text}");
+    assert!(text.contains("good"), "one peer does not silence another: {text}");
+    let example = "4990 lines were left out, such as: malformed update 10 peer=evil";
+    assert_eq!(limit.report(), [example]);
+    assert_eq!(limit.report(), Vec::<String>::new());
+}
+
+#[test]
+fn control_characters_of_peers_do_not_reach_the_terminal() {
+    let text = logged(LogFormat::Text, "info", |_| {
+        tracing::warn!(target: "margay::net", "the peer says: {}", "\u{1b}[2Jbye\nmore");
+    });
+    assert!(!text.contains('\u{1b}'), "{text:?}");
+    assert_eq!(text.lines().count(), 1, "a peer writes no lines of its own: {text:?}");
+}

@@ -1,0 +1,330 @@
+//! The program as people, scripts and supervisors meet it: two of them on loopback addresses, which
+//! leave the kernel's routes alone.
+
+#![allow(clippy::unwrap_used)] // a test: what cannot be read fails it
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpStream;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+const PASSWORD: &str = "Tr0ub4dor-in-the-file";
+const PASSWORD_FILE: &str = "Tr0ub4dor-in-a-file-of-its-own";
+/// Longest wait for anything.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A folder of the test's own, gone afterwards.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("margay-cli-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&path).unwrap();
+        Folder(path)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A margay that runs.
+struct Running {
+    child: Child,
+    log: PathBuf,
+    socket: PathBuf,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn margay() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_margay"));
+    command.env_remove("MARGAY_SOCKET").env_remove("RUST_LOG").env("NO_COLOR", "1");
+    command.stdin(Stdio::null());
+    command
+}
+
+impl Running {
+    fn start(folder: &Folder, name: &str, text: &str, log_level: Option<&str>) -> Self {
+        let (file, log) =
+            (folder.path(&format!("{name}.toml")), folder.path(&format!("{name}.log")));
+        let socket = folder.path(&format!("{name}.sock"));
+        let rest = format!(
+            "[fib]\nenabled = false\n[control]\nsocket = \"{}\"\nbird-sockets = [\"{}\", \"{}\"]\n",
+            socket.display(),
+            folder.path(&format!("{name}.ctl")).display(),
+            folder.path(&format!("{name}6.ctl")).display(),
+        );
+        std::fs::write(&file, format!("{text}{rest}")).unwrap();
+        let mut command = margay();
+        command.args(["run", "--config"]).arg(&file);
+        if let Some(level) = log_level {
+            command.env("RUST_LOG", level);
+        }
+        let out = std::fs::File::create(&log).unwrap();
+        let child = command.stdout(Stdio::null()).stderr(out).spawn().unwrap();
+        let running = Running { child, log, socket };
+        wait("the control socket", || running.ask(&["show", "status"]).status.success());
+        running
+    }
+
+    fn ask(&self, arguments: &[&str]) -> Output {
+        margay().args(arguments).arg("--socket").arg(&self.socket).output().unwrap()
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap()
+    }
+}
+
+fn wait(what: &str, is_there: impl Fn() -> bool) {
+    let began = Instant::now();
+    while !is_there() {
+        assert!(began.elapsed() < PATIENCE, "no {what} in {PATIENCE:?}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+fn text(octets: &[u8]) -> String {
+    String::from_utf8(octets.to_vec()).unwrap()
+}
+
+/// Two speakers in 127.N.0.0/16 and a peer that nobody is.
+fn pair(folder: &Folder, net: u8, log_level: Option<&str>) -> (Running, Running) {
+    std::fs::write(folder.path("password"), PASSWORD_FILE).unwrap();
+    let bgp = |own: u8| {
+        format!(
+            "[bgp]\nasn = 64512\nrouter-id = \"10.0.0.{own}\"\nlisten = [\"127.{net}.0.{own}:1790\"]\n\
+             connect-retry-time = 1\n"
+        )
+    };
+    let peer = |name: &str, own: u8, address: u8, more: &str| {
+        format!(
+            "[[bgp.peers]]\nname = \"{name}\"\naddress = \"127.{net}.0.{address}\"\nport = 1790\n\
+             remote-asn = 64512\nsource-address = \"127.{net}.0.{own}\"\n{more}"
+        )
+    };
+    let by_text = format!("password = \"{PASSWORD}\"\n");
+    let by_file = "password-file = \"password\"\n";
+    let a = bgp(1) + &peer("second", 1, 2, &by_text) + &peer("nobody", 1, 9, by_file);
+    let b = bgp(2) + &peer("first", 2, 1, &by_text);
+    (Running::start(folder, "a", &a, log_level), Running::start(folder, "b", &b, None))
+}
+
+fn established(running: &Running, name: &str) -> bool {
+    let peer = running.ask(&["show", "peer", name, "--json"]);
+    text(&peer.stdout).contains("\"state\":\"Established\"")
+}
+
+#[test]
+fn scripts_learn_by_exit_codes_and_people_by_suggestions() {
+    let folder = Folder::new("codes");
+    let (a, b) = pair(&folder, 101, None);
+    wait("session", || established(&a, "second") && established(&b, "first"));
+
+    assert_eq!(b.ask(&["show", "peers", "--fail-if-down"]).status.code(), Some(0));
+    let down = a.ask(&["show", "peers", "--fail-if-down"]);
+    assert_eq!(down.status.code(), Some(1));
+    assert_eq!(text(&down.stderr), "margay: 1 of 2 peers are not established: nobody\n");
+    let table = text(&down.stdout);
+    assert!(
+        table.starts_with("NAME ") && table.contains("second"),
+        "the table all the same: {table}"
+    );
+    assert!(!table.contains('\u{1b}') && !table.contains('…'), "pipes are not decorated: {table}");
+    assert_eq!(a.ask(&["show", "fib", "--fail-if-missing"]).status.code(), Some(0));
+
+    for (arguments, code, wanted) in [
+        (
+            &["show", "peer", "secund"][..],
+            1,
+            "there is no peer \"secund\"; did you mean \"second\"?",
+        ),
+        (&["show", "pears"], 2, "similar subcommands exist: 'peer', 'peers'"),
+        (&["explain", "192.0.2.0/24"], 1, "there is no route to 192.0.2.0/24"),
+        (&["explain", "192.0.2.1/24"], 2, "did you mean 192.0.2.0/24?"),
+        (&["log-level", "dbug"], 1, "write error, warn, info, debug, trace"),
+    ] {
+        let answer = a.ask(arguments);
+        assert_eq!(answer.status.code(), Some(code), "{arguments:?}");
+        assert!(text(&answer.stderr).contains(wanted), "{arguments:?}: {answer:?}");
+    }
+    let nobody =
+        margay().args(["show", "peers", "--socket"]).arg(folder.path("x")).output().unwrap();
+    assert_eq!(nobody.status.code(), Some(1));
+    assert_eq!(text(&nobody.stderr).lines().count(), 1, "{nobody:?}");
+
+    for command in ["reload", "log-level"] {
+        let answer = a.ask(&[command, "--json"]);
+        let _: serde_json::Value = serde_json::from_slice(&answer.stdout).unwrap();
+    }
+    let check = |file: &str| {
+        let mut command = margay();
+        command.args(["check", "--json", "--config"]).arg(folder.path(file)).output().unwrap()
+    };
+    let good: serde_json::Value = serde_json::from_slice(&check("a.toml").stdout).unwrap();
+    assert_eq!((&good["valid"], good["faults"].as_array().unwrap().len()), (&true.into(), 0));
+    let bad = check("none.toml");
+    let faults: serde_json::Value = serde_json::from_slice(&bad.stdout).unwrap();
+    assert_eq!((bad.status.code(), &faults["valid"]), (Some(2), &false.into()));
+
+    // A second one by mistake.
+    let second = margay().args(["run", "--config"]).arg(folder.path("a.toml")).output().unwrap();
+    assert_eq!(second.status.code(), Some(1));
+    let line = format!(
+        "margay: somebody answers at {} already; stop it, or set another control.socket\n",
+        a.socket.display()
+    );
+    assert_eq!(text(&second.stderr), line);
+    assert!(established(&a, "second"), "the first goes on");
+}
+
+#[test]
+fn the_log_follows_its_level_and_keeps_secrets() {
+    let folder = Folder::new("log");
+    let (mut a, b) = pair(&folder, 102, Some("trace"));
+    wait("session", || established(&a, "second") && established(&b, "first"));
+    wait("reason", || a.log().contains("no session:"));
+
+    let before = text(&a.ask(&["log-level"]).stdout);
+    assert_eq!(before, "trace\n");
+    let changed = text(&a.ask(&["log-level", "warn"]).stdout);
+    assert_eq!(changed, "log level is warn, was trace\n");
+    assert!(text(&a.ask(&["show", "status"]).stdout).contains("log level       warn\n"));
+    // b's goes by its file.
+    let file = folder.path("b.toml");
+    let old = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, format!("{old}[log]\nlevel = \"debug\"\n")).unwrap();
+    assert_eq!(text(&b.ask(&["reload"]).stdout), "log level: changed\n");
+    assert_eq!(text(&b.ask(&["log-level"]).stdout), "debug\n");
+
+    let quiet = a.log();
+    drop(b);
+    wait("end of the session", || a.log().len() > quiet.len());
+    let news = a.log()[quiet.len()..].to_owned();
+    let about: Vec<&str> = news.lines().filter(|line| line.contains("session closed: ")).collect();
+    assert_eq!(about.len(), 1, "one line with the reason: {news}");
+    assert!(about[0].contains(" WARN ") && about[0].contains("peer=second"), "{news}");
+    assert!(!news.contains(" DEBUG "), "{news}");
+
+    for view in
+        [&["show", "peers"][..], &["show", "peer", "second"], &["show", "status"], &["reload"]]
+    {
+        for more in [&[][..], &["--json"]] {
+            let answer = a.ask(&[view, more].concat());
+            let said = text(&answer.stdout) + &text(&answer.stderr);
+            assert!(!said.contains(PASSWORD) && !said.contains(PASSWORD_FILE), "{view:?}: {said}");
+        }
+    }
+    let check = margay().args(["check", "--config"]).arg(folder.path("a.toml")).output().unwrap();
+    assert!(check.status.success() && !text(&check.stdout).contains(PASSWORD));
+    a.child.kill().unwrap();
+    let log = a.log();
+    assert!(log.contains(" DEBUG "), "it was at trace: {log}");
+    assert!(!log.contains(PASSWORD) && !log.contains(PASSWORD_FILE), "{log}");
+}
+
+/// Strangers connect, and a peer that never gets further than TCP comes back again and again.
+#[test]
+fn a_flood_of_connections_is_a_few_lines() {
+    let folder = Folder::new("flood");
+    let net = 103;
+    let text_of = format!(
+        "[bgp]\nasn = 64512\nrouter-id = \"10.0.0.1\"\nlisten = [\"127.{net}.0.1:1790\"]\n\
+         [[bgp.peers]]\nname = \"evil\"\naddress = \"127.0.0.1\"\nremote-asn = 64512\npassive = true\n"
+    );
+    let a = Running::start(&folder, "a", &text_of, None);
+    let began = a.log().lines().count();
+    for n in 0..1_500u32 {
+        // Not a BGP message: another failure each time.
+        let Ok(mut stream) = TcpStream::connect(format!("127.{net}.0.1:1790")) else { continue };
+        let _ = stream.write_all(&n.to_be_bytes().repeat(8));
+    }
+    wait("failure", || a.log().contains("peer=evil"));
+    let status = a.ask(&["show", "status"]);
+    assert!(status.status.success(), "{status:?}");
+    let lines = a.log().lines().count() - began;
+    assert!(lines <= 40, "{lines} lines: {}", a.log());
+}
+
+/// The control socket of an unknown request, and a client that says nothing.
+#[test]
+fn the_control_socket_suggests_what_was_meant() {
+    let folder = Folder::new("socket");
+    let text = "[bgp]\nasn = 64512\nrouter-id = \"10.0.0.1\"\nlisten = []\n";
+    let a = Running::start(&folder, "a", text, None);
+    let stream = UnixStream::connect(&a.socket).unwrap();
+    let _silent = UnixStream::connect(&a.socket).unwrap();
+    (&stream).write_all(b"{\"request\":\"show-peer\xff\n{\"request\":\"show-pears\"}\n").unwrap();
+    let lines: Vec<String> = BufReader::new(&stream).lines().take(2).map(Result::unwrap).collect();
+    assert!(lines[0].contains("bad-request"), "{lines:?}");
+    assert!(lines[1].contains("did you mean \\\"show-peers\\\"?"), "{lines:?}");
+}
+
+#[test]
+fn completions_are_scripts_that_shells_take() {
+    for shell in ["bash", "zsh", "fish"] {
+        let script = margay().args(["completions", shell]).output().unwrap();
+        assert!(script.status.success() && text(&script.stdout).contains("explain"), "{shell}");
+        let Ok(mut syntax) =
+            Command::new(shell).arg("-n").stdin(Stdio::piped()).stderr(Stdio::piped()).spawn()
+        else {
+            println!("{shell} is not installed: its script is not parsed");
+            continue;
+        };
+        syntax.stdin.take().unwrap().write_all(&script.stdout).unwrap();
+        let checked = syntax.wait_with_output().unwrap();
+        assert!(checked.status.success(), "{shell}: {checked:?}");
+    }
+}
+
+/// Called by the names of BIRD's programs, margay is them.
+#[test]
+fn links_with_birds_names_are_birds_programs() {
+    let folder = Folder::new("names");
+    let text_of = "[bgp]\nasn = 64512\nrouter-id = \"10.0.0.1\"\nlisten = []\n";
+    let a = Running::start(&folder, "a", text_of, None);
+    let link = |name: &str| {
+        let path = folder.path(name);
+        std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_margay"), &path).unwrap();
+        path
+    };
+    let birdcl = |socket: &Path, command: &str| {
+        let mut client = Command::new(folder.path("birdcl"));
+        client.arg("-s").arg(socket).args(command.split(' ')).output().unwrap()
+    };
+    link("birdcl");
+    let status = birdcl(&folder.path("a.ctl"), "show status");
+    assert!(status.status.success());
+    let said = text(&status.stdout);
+    assert!(said.starts_with("BIRD v0.3.3+birdv1.6.8 ready.\nBIRD v"), "{said}");
+    assert!(said.ends_with("Daemon is up and running\n"), "{said}");
+    let unknown = birdcl(&folder.path("a6.ctl"), "show nonsense");
+    assert!(text(&unknown.stdout).ends_with("syntax error\n"), "{unknown:?}");
+    assert_eq!(unknown.status.code(), Some(1));
+    let nowhere = birdcl(&folder.path("none.ctl"), "show status");
+    assert!(!nowhere.status.success() && nowhere.stdout.is_empty());
+    drop(a);
+
+    let mut waits = Command::new(link("bird6")).arg("-R").stdin(Stdio::null()).spawn().unwrap();
+    std::thread::sleep(Duration::from_millis(200));
+    let state = waits.try_wait().unwrap();
+    let name = std::fs::read(format!("/proc/{}/cmdline", waits.id())).unwrap();
+    waits.kill().unwrap();
+    waits.wait().unwrap();
+    assert!(state.is_none(), "it ended: {state:?}");
+    assert!(name.starts_with(folder.path("bird6").to_str().unwrap().as_bytes()));
+}
