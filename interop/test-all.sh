@@ -20,7 +20,7 @@ export MARGAY_BIN=$PWD/target/fast/margay
 
 step "unit and property tests"
 # Compiled together with the next step's tests, so that nothing is built twice.
-cargo test --locked --workspace --exclude interop
+cargo test --locked --workspace --exclude interop --no-fail-fast
 
 step "interoperability tests"
 # A peer that is missing fails the tests instead of skipping them.

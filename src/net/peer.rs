@@ -132,20 +132,21 @@ pub struct PeerSnapshot {
 pub struct PeerHandle {
     /// Its index.
     pub id: PeerId,
-    commands: mpsc::Sender<PeerCommand>,
+    /// Boxed: the channel allocates places for thirty-two at once, for every peer.
+    commands: mpsc::Sender<Box<PeerCommand>>,
     snapshot: Arc<Mutex<PeerSnapshot>>,
 }
 
 impl PeerHandle {
     /// Sends a command without waiting; what cannot be taken is dropped and said so.
     pub fn send(&self, command: PeerCommand) -> bool {
-        self.commands.try_send(command).is_ok()
+        self.commands.try_send(Box::new(command)).is_ok()
     }
 
     /// Sends a command that must not be lost.
     pub async fn deliver(&self, command: PeerCommand) {
         // An error means that the task has ended by itself.
-        let _ = self.commands.send(command).await;
+        let _ = self.commands.send(Box::new(command)).await;
     }
 
     /// The session as it was at the end of the task's last turn.
@@ -172,7 +173,7 @@ pub fn spawn_peer(
         stats: Stats::default(),
     }));
     let log_ready = Arc::new(Notify::new());
-    let task = PeerTask {
+    let mut task = PeerTask {
         id: spec.id,
         name: spec.name,
         lifetime: spec.lifetime,
@@ -197,7 +198,8 @@ pub fn spawn_peer(
         timer: Box::pin(tokio::time::sleep(Duration::from_secs(86_400))),
     };
     let handle = PeerHandle { id: task.id, commands, snapshot };
-    tokio::spawn(task.run());
+    // By reference: an `async fn` that takes a value holds it twice.
+    tokio::spawn(async move { task.run().await });
     handle
 }
 
@@ -236,7 +238,7 @@ struct PeerTask {
     log_waker: Waker,
     credit: PeerCredit,
     table: Handle,
-    inbox: mpsc::Receiver<PeerCommand>,
+    inbox: mpsc::Receiver<Box<PeerCommand>>,
     events: mpsc::UnboundedSender<PeerEvent>,
     snapshot: Arc<Mutex<PeerSnapshot>>,
     closers: JoinSet<()>,
@@ -266,7 +268,7 @@ enum Wakeup {
 }
 
 impl PeerTask {
-    async fn run(mut self) {
+    async fn run(&mut self) {
         self.session.handle_command(self.now(), Command::Start);
         loop {
             self.drain();
@@ -301,7 +303,7 @@ impl PeerTask {
         tokio::select! {
             biased;
             () = &mut self.timer => Wakeup::Timer,
-            command = self.inbox.recv() => Wakeup::Command(command),
+            command = self.inbox.recv() => Wakeup::Command(command.map(|command| *command)),
             permit = optional(self.stalled.as_mut().map(|(_, acquire)| acquire)) => {
                 Wakeup::Credit(permit)
             }

@@ -17,8 +17,7 @@ use crate::wire::{self, Key};
 
 /// Period of keepalive checks and of slow reading.
 pub(crate) const TICK: Duration = Duration::from_millis(100);
-const KEEPALIVE_PERIOD: Duration = Duration::from_secs(20);
-/// Hold time that the generator offers, seconds.
+/// Hold time that the generator offers where a scenario does not ask for another one, seconds.
 pub(crate) const HOLD_TIME_SECS: u16 = 90;
 
 /// See the module.
@@ -30,6 +29,7 @@ pub(crate) struct Engine {
     scratch: Vec<u8>,
     to: SocketAddrV4,
     asn: u32,
+    hold_time_secs: u16,
     /// Sessions whose goal is not met yet.
     pub(crate) pending: usize,
     /// Sessions that have not seen the prefix they watch for.
@@ -41,13 +41,15 @@ pub(crate) struct Engine {
 }
 
 impl Engine {
-    /// No sessions yet; all will dial `to` as members of `asn`.
+    /// No sessions yet; all will dial `to` as members of `asn` and offer this hold time. They send
+    /// KEEPALIVE four times in it.
     ///
     /// # Errors
     /// The kernel refuses another epoll instance.
     pub(crate) fn new(
         to: SocketAddrV4,
         asn: u32,
+        hold_time_secs: u16,
         interrupted: Arc<AtomicBool>,
     ) -> anyhow::Result<Self> {
         let now = Instant::now();
@@ -58,11 +60,12 @@ impl Engine {
             scratch: vec![0; SCRATCH_LEN],
             to,
             asn,
+            hold_time_secs,
             pending: 0,
             unseen: 0,
             readable: Vec::new(),
             next_tick: now + TICK,
-            next_keepalive: now + KEEPALIVE_PERIOD,
+            next_keepalive: now + keepalive_period(hold_time_secs),
             interrupted,
         })
     }
@@ -143,7 +146,7 @@ impl Engine {
     /// No socket can be made.
     pub(crate) fn dial(&mut self, id: usize) -> anyhow::Result<()> {
         let session = &mut self.sessions[id];
-        let open = wire::open(self.asn, HOLD_TIME_SECS, session.source);
+        let open = wire::open(self.asn, self.hold_time_secs, session.source);
         let source = session.source;
         let stream = session
             .dial(self.to, open.into(), Instant::now())
@@ -264,7 +267,7 @@ impl Engine {
             }
         }
         if now >= self.next_keepalive {
-            self.next_keepalive = now + KEEPALIVE_PERIOD;
+            self.next_keepalive = now + keepalive_period(self.hold_time_secs);
             let keepalive: Arc<[u8]> = wire::keepalive().into();
             for id in 0..self.sessions.len() {
                 if self.sessions[id].state == State::Established && self.sessions[id].unsent() == 0
@@ -314,4 +317,8 @@ impl Engine {
         }
         session.close(reason);
     }
+}
+
+fn keepalive_period(hold_time_secs: u16) -> Duration {
+    Duration::from_secs(hold_time_secs.into()) / 4
 }

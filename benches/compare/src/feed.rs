@@ -41,6 +41,22 @@ pub(crate) fn prefixes_of(feed: &Feed) -> anyhow::Result<Vec<Prefix>> {
     Ok(table.into_keys().map(|key| (key as u32, (key >> 32) as u8)).collect())
 }
 
+/// All that `feed` announces, in the order of the stream.
+///
+/// # Errors
+/// See [`table_after`].
+pub(crate) fn announced(feed: &Feed) -> anyhow::Result<Vec<Prefix>> {
+    let mut prefixes = Vec::new();
+    each_update(&feed.bytes, |body| {
+        wire::walk_update(body, |event| {
+            if let Event::Announce(key, _) = event {
+                prefixes.push((key as u32, (key >> 32) as u8));
+            }
+        })
+    })?;
+    Ok(prefixes)
+}
+
 /// A stream that withdraws all that `feed` announces.
 ///
 /// # Errors

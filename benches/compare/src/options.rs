@@ -26,6 +26,8 @@ pub(crate) enum Scenario {
     Idle,
     /// Some receivers read nothing or little: what the others notice.
     Slow,
+    /// A table loads while every peer has a hold time of 3 s: which sessions are lost.
+    Fairness,
     /// Routes into the kernel's table.
     Kernel,
 }

@@ -85,6 +85,11 @@ pub(crate) struct Session {
     pub(crate) dialled: Option<Instant>,
     /// When it became established.
     pub(crate) up: Option<Instant>,
+    /// When octets last came.
+    heard: Option<Instant>,
+    /// Longest time without an octet from the daemon since the session came up, as far as it was
+    /// seen: what waits in the socket while the generator is busy counts as silence too.
+    pub(crate) silence: Duration,
     /// How it reads.
     pub(crate) reading: Reading,
     /// Sent as soon as the session is established.
@@ -121,6 +126,8 @@ impl Session {
             state: State::Idle,
             dialled: None,
             up: None,
+            heard: None,
+            silence: Duration::ZERO,
             reading: Reading::Full,
             greeting: None,
             tally: Tally::default(),
@@ -246,6 +253,9 @@ impl Session {
         };
         let now = Instant::now();
         self.tally.bytes += got as u64;
+        if let (State::Established, Some(before)) = (&self.state, self.heard.replace(now)) {
+            self.silence = self.silence.max(now.saturating_duration_since(before));
+        }
         let filled = scratch.get(..kept + got).unwrap_or(&[]);
         let used = self.handle_input(filled, now)?;
         self.partial.clear();

@@ -6,7 +6,7 @@ use hashbrown::HashMap;
 use super::{Audience, ExportState, Frame, GroupKey, OutId};
 use crate::rib::{DestId, SourceId};
 use crate::types::PathId;
-use crate::wire::UpdateWriter;
+use crate::wire::{AttrEdit, UpdateWriter};
 
 /// Prefixes that go into the same messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -160,13 +160,16 @@ impl Batch {
         let format = group.format();
         for bucket in &self.buckets {
             let key = bucket.key;
-            let next_hop;
+            let (next_hop, reflected);
             let mut writer = if key.out == OutId::NONE {
                 UpdateWriter::withdraw(&mut bytes, format)
             } else {
                 let out = state.outs.get(key.out);
                 next_hop = state.hops.hop(out.next_hop).expect("what is told has a next hop");
-                UpdateWriter::announce(&mut bytes, format, state.attrs.view(out.attrs), next_hop)
+                let attrs = state.attrs.view(out.attrs);
+                reflected = out.reflection.map(|reflection| reflection.apply(attrs));
+                let attrs = reflected.as_ref().map_or(attrs, AttrEdit::view);
+                UpdateWriter::announce(&mut bytes, format, attrs, next_hop)
             };
             let mut at = bucket.first;
             while let Some(item) = self.items.get(at as usize) {

@@ -496,9 +496,13 @@ impl Group {
         }
         let out = match self.judge(dest, path, state) {
             Ok(exported) => {
-                let attrs = state.attrs.intern(&exported.attrs, LocalAttrs::default());
+                let attrs = match exported.attrs {
+                    Some(bytes) => state.attrs.intern(&bytes, LocalAttrs::default()),
+                    None => state.attrs.retain_plain(path.attrs),
+                };
                 let next_hop = state.hops.intern(exported.next_hop);
-                let out = Out { attrs, next_hop, source: path.source };
+                let (source, reflection) = (path.source, exported.reflection);
+                let out = Out { attrs, next_hop, source, reflection };
                 state.outs.intern(out, state.attrs, state.hops)
             }
             Err(_) => OutId::NONE,

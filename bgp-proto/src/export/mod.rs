@@ -18,7 +18,9 @@ pub(crate) use group::{ExportState, Group, JudgeState, generation_in, judge_path
 pub(crate) use log::{Audience, Frame, MemberKey, News, Seat, Version, Walk, WalkEnd};
 pub use log::{Chunk, Fetch, Log, Piece, Reader};
 pub(crate) use out::{Out, OutId, OutTable};
-pub(crate) use rules::{Exported, GroupKey, Outbound, Withholding, export, is_memoisable};
+pub(crate) use rules::{
+    Exported, GroupKey, Outbound, Reflection, Withholding, export, is_memoisable,
+};
 pub(crate) use told::{Told, ToldTable};
 
 /// Where the next hop of an announcement points.

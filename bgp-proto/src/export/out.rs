@@ -1,7 +1,9 @@
-//! What groups have told: (attributes, next hop, source), each combination once for all groups.
+//! What groups have told: attributes, next hop, source and what reflection adds, each combination
+//! once for all groups.
 
 use hashbrown::HashTable;
 
+use super::Reflection;
 use crate::rib::{Arena, AttrId, AttrTable, Indexed, NextHopId, NextHops, Seeded, SourceId};
 
 /// An advertised route without its prefix; 0 is "not advertised".
@@ -19,6 +21,7 @@ pub(crate) struct Out {
     pub(crate) next_hop: NextHopId,
     /// Who is spared.
     pub(crate) source: SourceId,
+    pub(crate) reflection: Option<Reflection>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -36,6 +39,7 @@ pub(crate) struct OutTable {
 }
 
 fn hash_of(hash: &Seeded, out: &Out) -> u64 {
+    // One source's routes are reflected alike: what reflection adds tells few entries apart.
     let low = u64::from(out.attrs.0) << 32 | u64::from(out.next_hop.0);
     hash.word(low ^ u64::from(out.source.0).rotate_right(16))
 }

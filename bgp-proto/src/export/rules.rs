@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::policy::{Decision, Policy, RouteRef, Source};
 use crate::rib::{AttrKey, SourceFacts};
-use crate::types::{Asn, ClusterId, Family, NextHop, PeerType, Role};
+use crate::types::{Asn, ClusterId, Family, NextHop, PeerType, Role, RouterId};
 use crate::wire::{AnnounceFormat, AttrEdit, AttrView, attr};
 
 use super::{AddPathSend, NextHopMode};
@@ -113,8 +113,42 @@ impl fmt::Display for Withholding {
 /// A route as it leaves.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Exported {
-    pub(crate) attrs: Vec<u8>,
+    /// Canonical bytes, where the rules changed more than reflection does.
+    pub(crate) attrs: Option<Vec<u8>>,
     pub(crate) next_hop: NextHop,
+    pub(crate) reflection: Option<Reflection>,
+}
+
+/// What a reflector adds to a route (RFC 4456 §8). It is written into the message, not into an
+/// attribute set of its own: nearly every set of a reflector would exist twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Reflection {
+    /// ORIGINATOR_ID, where there is none.
+    originator: RouterId,
+    /// Prepended to CLUSTER_LIST in this order; two where the source is of another cluster than the
+    /// group.
+    clusters: (ClusterId, Option<ClusterId>),
+}
+
+impl Reflection {
+    fn new(group: &GroupKey, from: &SourceFacts) -> Self {
+        let other = Some(group.cluster_id).filter(|own| *own != from.cluster_id);
+        Reflection { originator: from.router_id, clusters: (from.cluster_id, other) }
+    }
+
+    /// The attributes of the reflected route.
+    pub(crate) fn apply(&self, attrs: AttrView<'_>) -> AttrEdit {
+        let mut edit = AttrEdit::from_view(attrs);
+        if attrs.originator_id().is_none() {
+            edit.set_originator_id(self.originator);
+        }
+        let (first, second) = self.clusters;
+        edit.prepend_cluster(first);
+        if let Some(second) = second {
+            edit.prepend_cluster(second);
+        }
+        edit
+    }
 }
 
 /// A route on its way out.
@@ -131,43 +165,41 @@ pub(crate) fn export(group: &GroupKey, out: &Outbound<'_>) -> Result<Exported, W
     check_communities(group, out.key)?;
     check_role(group, out.route.attrs)?;
     let reflected = check_reflection(group, out.from)?;
-    let mut attrs = AttrEdit::from_view(out.route.attrs);
-    if group.peer_type == PeerType::External && out.from.is_some() {
-        // RFC 4271 §5.1.4: a MED received from one AS does not go on to another.
-        attrs.remove(attr::MULTI_EXIT_DISC);
-    }
+    // RFC 4271 §5.1.4: a MED received from one AS does not go on to another.
+    let drops_med = group.peer_type == PeerType::External && out.from.is_some();
+    let mut edit = drops_med.then(|| {
+        let mut edit = AttrEdit::from_view(out.route.attrs);
+        edit.remove(attr::MULTI_EXIT_DISC);
+        edit
+    });
     let verdict = {
-        let route = RouteRef { attrs: attrs.view(), ..out.route };
-        group.export.evaluate(&route)
+        let attrs = edit.as_ref().map_or(out.route.attrs, AttrEdit::view);
+        group.export.evaluate(&RouteRef { attrs, ..out.route })
     };
     if verdict.decision != Decision::Accept {
         return Err(Withholding::Policy(group.export.describe(verdict.rule)));
     }
-    if let Some(changed) = verdict.attrs {
-        attrs = changed;
-    }
+    edit = verdict.attrs.or(edit);
     let next_hop = resolve_next_hop(group, out, verdict.next_hop)?;
+    let begin = || AttrEdit::from_view(out.route.attrs);
     match group.peer_type {
-        PeerType::External => rewrite_external(group, &mut attrs),
+        PeerType::External => rewrite_external(group, edit.get_or_insert_with(begin)),
         PeerType::Internal => {
-            if attrs.view().local_pref().is_none() {
-                attrs.set_local_pref(crate::rib::LOCAL_PREF_DEFAULT);
-            }
-            if let Some(from) = reflected {
-                if attrs.view().originator_id().is_none() {
-                    attrs.set_originator_id(from.router_id);
-                }
-                attrs.prepend_cluster(from.cluster_id);
-                if from.cluster_id != group.cluster_id {
-                    attrs.prepend_cluster(group.cluster_id);
-                }
+            let attrs = edit.as_ref().map_or(out.route.attrs, AttrEdit::view);
+            if attrs.local_pref().is_none() {
+                let edit = edit.get_or_insert_with(begin);
+                edit.set_local_pref(crate::rib::LOCAL_PREF_DEFAULT);
             }
         }
     }
     for asn in verdict.outermost.iter().rev() {
-        attrs.prepend_as(*asn, 1);
+        edit.get_or_insert_with(begin).prepend_as(*asn, 1);
     }
-    Ok(Exported { attrs: attrs.into_bytes(), next_hop })
+    Ok(Exported {
+        attrs: edit.map(AttrEdit::into_bytes),
+        next_hop,
+        reflection: reflected.map(|from| Reflection::new(group, from)),
+    })
 }
 
 /// Whether these rules see nothing of a route but attributes, next hop and source.

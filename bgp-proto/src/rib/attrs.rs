@@ -163,6 +163,17 @@ impl AttrTable {
         AttrId(id)
     }
 
+    /// One more reference to the set with these bytes and nothing attached: to this one, if that is
+    /// what it is.
+    pub(crate) fn retain_plain(&mut self, id: AttrId) -> AttrId {
+        if self.local(id) == LocalAttrs::default() {
+            self.retain(id);
+            return id;
+        }
+        let bytes = self.sets.get(id.0).bytes.clone();
+        self.intern(&bytes, LocalAttrs::default())
+    }
+
     #[inline]
     pub(crate) fn retain(&mut self, id: AttrId) {
         self.retain_many(id, 1);

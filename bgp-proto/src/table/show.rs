@@ -236,7 +236,11 @@ impl Table {
             };
             view.best = behind.is_some_and(|path| self.rib(family).dests.best(dest) == Some(path));
             view.next_hop = self.hops.hop(out.next_hop);
-            view.attrs = Arc::from(self.attrs.view(out.attrs).as_bytes());
+            let attrs = self.attrs.view(out.attrs);
+            view.attrs = match out.reflection {
+                Some(reflection) => reflection.apply(attrs).into_bytes().into(),
+                None => attrs.as_bytes().into(),
+            };
             view.path_id = path_id.unwrap_or_default();
             view
         })

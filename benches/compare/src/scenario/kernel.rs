@@ -1,6 +1,7 @@
 //! Routes into the kernel's table, counted from outside the daemon.
 
 use std::collections::HashSet;
+use std::net::{Ipv4Addr, UdpSocket};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -13,8 +14,11 @@ use crate::synth::Prefix;
 use super::load::synthetic;
 use super::{ASN, Place, hop_address, writer};
 
-/// How often the table is counted. Counting walks the trie under RCU, which no writer waits for.
-const LOOK: Duration = Duration::from_millis(20);
+/// How often the table is looked at.
+const LOOK: Duration = Duration::from_millis(5);
+/// Prefixes that are watched. Counting the table walks all of it and takes the memory bandwidth that
+/// its writers need, so it begins when all of these are there.
+const SAMPLES: usize = 200;
 
 /// One feeder; the clock stops when the kernel has every prefix.
 pub(super) fn kernel(place: &Place<'_>, row: &mut Row) -> anyhow::Result<()> {
@@ -22,7 +26,7 @@ pub(super) fn kernel(place: &Place<'_>, row: &mut Row) -> anyhow::Result<()> {
     let feeds = synthetic(place, 1, options.size(options.prefixes, 200_000, 2_000), row)?;
     let feed = feeds.first().context("no prefixes to feed")?;
     if place.kind == Kind::Writer {
-        return floor(&crate::feed::prefixes_of(feed)?, row);
+        return floor(&crate::feed::announced(feed)?, row);
     }
     let mut lab = place.start(ASN, Fib::On)?;
     let ids = lab.open(1)?;
@@ -30,6 +34,9 @@ pub(super) fn kernel(place: &Place<'_>, row: &mut Row) -> anyhow::Result<()> {
     lab.rest(Duration::from_secs(1))?;
     let base = installed()?;
     let wanted = feed.sums.count;
+    let mut samples = samples(&crate::feed::announced(feed)?);
+    let watched = samples.len();
+    let probe = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).context("make a socket")?;
     let before = lab.usage();
     let start = Instant::now();
     lab.engine.send(feeder, feed.bytes.clone());
@@ -38,11 +45,12 @@ pub(super) fn kernel(place: &Place<'_>, row: &mut Row) -> anyhow::Result<()> {
     while start.elapsed() < lab.limit && done.is_none() {
         lab.rest(LOOK)?;
         let now = start.elapsed();
-        let count = installed()?.saturating_sub(base);
-        if count > 0 {
+        // A datagram socket can be connected to where there is a route.
+        samples.retain(|address| probe.connect((*address, 9)).is_err());
+        if samples.len() < watched {
             first.get_or_insert(now);
         }
-        if count >= wanted {
+        if samples.is_empty() && installed()?.saturating_sub(base) >= wanted {
             done = Some(now);
         }
     }
@@ -64,7 +72,15 @@ pub(super) fn kernel(place: &Place<'_>, row: &mut Row) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The same prefixes, straight into the kernel.
+/// Addresses in prefixes spread over all of them, the last one included.
+fn samples(prefixes: &[Prefix]) -> Vec<Ipv4Addr> {
+    let step = (prefixes.len() / SAMPLES).max(1);
+    let host = |(address, len): &Prefix| Ipv4Addr::from(address | u32::from(*len < 32));
+    prefixes.iter().rev().step_by(step).map(host).collect()
+}
+
+/// The same prefixes in the same order, straight into the kernel: how they are ordered makes a
+/// difference of two to the kernel's trie.
 fn floor(prefixes: &[Prefix], row: &mut Row) -> anyhow::Result<()> {
     let start = Instant::now();
     writer::write(prefixes, hop_address(0))?;

@@ -106,7 +106,7 @@ fn memory(lab: &Lab, growth: Option<(u64, u64)>, row: &mut Row) {
     }
 }
 
-fn note_loss(lost: &Option<String>, row: &mut Row) {
+pub(super) fn note_loss(lost: &Option<String>, row: &mut Row) {
     if let Some(reason) = lost {
         row.note(format!("lost sessions: {reason}"));
     }

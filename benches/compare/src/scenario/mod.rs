@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 
 use crate::daemon::{Fib, HOPS, Kind, LISTEN, Setup};
-use crate::engine::Engine;
+use crate::engine::{Engine, HOLD_TIME_SECS};
 use crate::feed::Feed;
 use crate::options::{Options, Scenario};
 use crate::process::{Daemon, Usage};
@@ -47,6 +47,7 @@ pub(crate) fn run(
         Scenario::Reflect => load::reflect(&place, row),
         Scenario::K8s => load::k8s(&place, row),
         Scenario::Slow => load::slow(&place, row),
+        Scenario::Fairness => quiet::fairness(&place, row),
         Scenario::Loss => change::withdraw(&place, change::Cause::Loss, row),
         Scenario::Withdraw => change::withdraw(&place, change::Cause::Message, row),
         Scenario::Join => change::join(&place, row),
@@ -73,10 +74,14 @@ struct Lab {
 
 impl Place<'_> {
     fn start(&self, asn: u32, fib: Fib) -> anyhow::Result<Lab> {
+        self.start_with(asn, fib, HOLD_TIME_SECS)
+    }
+
+    fn start_with(&self, asn: u32, fib: Fib, hold_time_secs: u16) -> anyhow::Result<Lab> {
         let setup =
             Setup { asn, fib, dir: self.dir.to_owned(), margay: self.options.margay_path() };
         let daemons = self.kind.start(&setup)?;
-        let engine = Engine::new(LISTEN, asn, self.interrupted.clone())?;
+        let engine = Engine::new(LISTEN, asn, hold_time_secs, self.interrupted.clone())?;
         Ok(Lab { engine, daemons, limit: self.options.limit() })
     }
 }

@@ -1,11 +1,15 @@
-//! Established peers that say nothing.
+//! What must not happen: peers that say nothing and cost something, sessions that die of a load.
 
 use std::time::{Duration, Instant};
 
-use crate::report::Row;
+use anyhow::Context;
 
-use super::Place;
-use super::load::{blocks, load};
+use crate::daemon::Fib;
+use crate::report::Row;
+use crate::session::State;
+
+use super::load::{blocks, load, synthetic};
+use super::{ASN, Place, goal_of, total, verify};
 
 /// N peers with a few blocks each, then silence except keepalives.
 pub(super) fn idle(place: &Place<'_>, row: &mut Row) -> anyhow::Result<()> {
@@ -27,7 +31,39 @@ pub(super) fn idle(place: &Place<'_>, row: &mut Row) -> anyhow::Result<()> {
     row.push("RSS MB", after.rss_kb as f64 / 1024.0);
     row.push("peak MB", after.peak_kb as f64 / 1024.0);
     row.push("kB/peer", after.rss_kb as f64 / clients as f64);
-    let up = loaded.lab.engine.count(|session| session.state == crate::session::State::Established);
+    let up = loaded.lab.engine.count(|session| session.state == State::Established);
     row.note(format!("{up} of {clients} sessions up after {seconds} s"));
+    Ok(())
+}
+
+/// The shortest hold time there is (RFC 4271 §4.2), seconds.
+const SHORT_HOLD_SECS: u16 = 3;
+
+/// One feeder's table goes to every peer, all of them with the shortest hold time.
+pub(super) fn fairness(place: &Place<'_>, row: &mut Row) -> anyhow::Result<()> {
+    let options = place.options;
+    let clients = options.size(options.clients, 1_000, 20);
+    let feeds = synthetic(place, 1, options.size(options.prefixes, 100_000, 5_000), row)?;
+    let feed = feeds.first().context("no prefixes to feed")?;
+    let mut lab = place.start_with(ASN, Fib::Off, SHORT_HOLD_SECS)?;
+    let ids = lab.open(clients)?;
+    // Every session lives from its KEEPALIVEs alone for a while.
+    lab.rest(Duration::from_secs(2 * u64::from(SHORT_HOLD_SECS)))?;
+    for (number, &id) in ids.iter().enumerate() {
+        let own = if number == 0 { feed.sums } else { Default::default() };
+        lab.engine.arm(id, Some(goal_of(total(&feeds), own)));
+    }
+    let start = Instant::now();
+    let feeder = *ids.first().context("no clients")?;
+    lab.engine.send(feeder, feed.bytes.clone());
+    let settled = lab.settle(start)?;
+    lab.rest(Duration::from_secs(2 * u64::from(SHORT_HOLD_SECS)))?;
+    let lost = lab.engine.count(|session| session.state != State::Established);
+    let silence = lab.engine.sessions.iter().map(|session| session.silence).max();
+    row.push("sessions lost", lost as f64);
+    row.push("seconds", settled.secs());
+    row.push("longest silence s", silence.map(|silence| silence.as_secs_f64()));
+    super::load::note_loss(&settled.lost, row);
+    verify(&lab.engine, row);
     Ok(())
 }
