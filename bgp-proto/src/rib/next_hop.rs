@@ -1,4 +1,8 @@
 //! Next hops: each once, with what the host said about its address.
+//!
+//! Differs from RFC: 4271 §6.3 (b) ignores a route of a directly connected external peer whose next
+//! hop is not on a subnet shared with it. Here every next hop counts that resolves, as with BIRD's
+//! `gateway recursive`, which Calico sets for all peers.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv6Addr};

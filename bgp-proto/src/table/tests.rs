@@ -127,6 +127,41 @@ fn a_limit_warns_once_and_then_refuses() {
 }
 
 #[test]
+fn routes_of_an_ended_session_leave_in_slices_and_count_no_more() {
+    let mut table = table();
+    table.set_leaving_per_turn(10);
+    let limited = PeerRoutes { prefixes_max: Some(100), ..routes(2) };
+    let _reader = up(&mut table, 2, 65001, limited);
+    let nets = |second: u8| -> Vec<String> {
+        (0..90).map(|third| format!("10.{second}.{third}.0/24")).collect()
+    };
+    let names = |nets: &[String]| nets.iter().map(|net| net.clone().leak() as &str).collect();
+    let (old, new): (Vec<&str>, Vec<&str>) = (names(&nets(1)), names(&nets(2)));
+    announce(&mut table, 2, 65001, &old);
+    settle(&mut table);
+    let paths = |table: &Table| table.totals().paths[Family::Ipv4];
+    let received = |table: &Table| table.counts(PeerId(2)).received[Family::Ipv4];
+    table.peer_down(Time::ZERO, PeerId(2), None);
+    assert_eq!((paths(&table), received(&table)), (90, 0));
+    assert!(table.finish(Time::ZERO), "there is more to take out");
+    assert_eq!(paths(&table), 80);
+    // The next session does not answer for what the last one left: 99 of its own are allowed.
+    let _reader = table.peer_up(Time::ZERO, PeerId(2), Arc::new(session(2, 65001)));
+    announce(&mut table, 2, 65001, &new);
+    announce(&mut table, 2, 65001, &old[..9]);
+    while let Some(event) = table.poll_event() {
+        assert!(matches!(event, TableEvent::PrefixWarning { count: 80, .. }), "{event:?}");
+    }
+    settle(&mut table);
+    assert_eq!((paths(&table), received(&table)), (99, 99));
+    // Gone for good while its routes leave: nothing is left of it, and the id is free.
+    table.peer_remove(Time::ZERO, PeerId(2));
+    let _reader = up(&mut table, 2, 65001, routes(2));
+    settle(&mut table);
+    assert_eq!((paths(&table), received(&table)), (0, 0));
+}
+
+#[test]
 fn explain_names_the_rule_for_everyone() {
     let mut table = table();
     let refuse = Rule {
