@@ -10,7 +10,7 @@ use std::time::Duration;
 use bgp_proto::session::Negotiated;
 use bgp_proto::types::{Family, FamilySet, PeerId, PeerType, Time};
 
-use super::startup::Progress;
+use super::startup::{Lookups, Progress};
 use crate::config::Config;
 
 /// How long sessions are waited for. Short: the routes of our own wait with the others.
@@ -19,6 +19,11 @@ const CONNECT_GRACE: Duration = Duration::from_secs(10);
 const RANGE_QUIET: Duration = Duration::from_secs(3);
 /// How long End-of-RIB is waited for in all (Selection_Deferral_Timer).
 const DEFERRAL: Duration = Duration::from_secs(120);
+/// How long next hops that nothing is known about yet are waited for: a route whose next hop is not
+/// looked up is not usable yet, and End-of-RIB would come before it.
+const RESOLVE_MAX: Duration = Duration::from_secs(10);
+/// How soon it is looked again whether they are known.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// Whether a configuration passes on what one peer says to another: only then may routes be missing
 /// that peers hold from an earlier run. What a node of a full mesh tells is all its own.
@@ -60,6 +65,8 @@ pub(super) struct Deferral {
     ranges: Ranges,
     grace_ends: Time,
     ends: Time,
+    /// Since when nothing is owed any more.
+    complete_since: Option<Time>,
 }
 
 impl Deferral {
@@ -75,6 +82,7 @@ impl Deferral {
             ranges: if has_ranges { Ranges::Until(grace_ends) } else { Ranges::None },
             grace_ends,
             ends: now + DEFERRAL,
+            complete_since: None,
         }
     }
 
@@ -122,8 +130,8 @@ impl Deferral {
         }
     }
 
-    /// Whether peers may be told routes at `now`.
-    pub(super) fn poll(&self, now: Time) -> Progress {
+    /// Whether peers may be told routes at `now`; `lookups` is asked when no peer owes anything.
+    pub(super) fn poll(&mut self, now: Time, lookups: impl FnOnce() -> Lookups) -> Progress {
         if now >= self.ends {
             return Progress::Over;
         }
@@ -135,9 +143,16 @@ impl Deferral {
         let session =
             (owed(|o| *o == Owes::Session) && self.grace_ends > now).then_some(self.grace_ends);
         let routes = owed(|o| *o != Owes::Session).then_some(self.ends);
-        match [range, session, routes].into_iter().flatten().min() {
-            Some(at) => Progress::WaitingUntil(at),
-            None => Progress::Over,
+        if let Some(at) = [range, session, routes].into_iter().flatten().min() {
+            self.complete_since = None;
+            return Progress::WaitingUntil(at);
+        }
+        let since = *self.complete_since.get_or_insert(now);
+        match lookups() {
+            Lookups::Pending if now < since + RESOLVE_MAX => {
+                Progress::WaitingUntil(now + LOOK_AGAIN)
+            }
+            _ => Progress::Over,
         }
     }
 }

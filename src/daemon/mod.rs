@@ -400,7 +400,9 @@ impl Daemon {
     /// Looks whether peers may be told routes; returns when to look again.
     fn check_deferral(&mut self) -> Option<Instant> {
         let table = self.engine.handle();
-        match self.deferral.as_ref()?.poll(table.clock().now()) {
+        let next_hops = &self.next_hops;
+        let lookups = || if next_hops.has_unknown() { Lookups::Pending } else { Lookups::Done };
+        match self.deferral.as_mut()?.poll(table.clock().now(), lookups) {
             Progress::WaitingUntil(at) => Some(Instant::from_std(table.clock().instant(at))),
             Progress::Over => {
                 self.deferral = None;

@@ -13,70 +13,74 @@ fn until(secs: u64) -> Progress {
 #[test]
 fn it_ends_with_the_last_end_of_rib() {
     let mut wait = Deferral::new([PeerId(1), PeerId(2)], false, at(0));
-    assert_eq!(wait.poll(at(0)), until(10));
+    assert_eq!(wait.poll(at(0), || Lookups::Done), until(10));
     wait.handle_up(at(1), PeerId(1), Some(FamilySet::ALL));
     wait.handle_up(at(1), PeerId(2), Some(V4));
     wait.handle_end_of_rib(PeerId(1), Family::Ipv4);
     wait.handle_end_of_rib(PeerId(2), Family::Ipv4);
-    assert_eq!(wait.poll(at(2)), until(120), "a family of the first peer is owed");
+    assert_eq!(
+        wait.poll(at(2), || Lookups::Done),
+        until(120),
+        "a family of the first peer is owed"
+    );
     wait.handle_end_of_rib(PeerId(1), Family::Ipv6);
-    assert_eq!(wait.poll(at(2)), Progress::Over);
+    assert_eq!(wait.poll(at(2), || Lookups::Done), Progress::Over);
 }
 
 #[test]
 fn peers_that_hold_nothing_are_not_waited_for() {
     let mut wait = Deferral::new([PeerId(1), PeerId(2)], false, at(0));
     wait.handle_up(at(1), PeerId(1), None);
-    assert_eq!(wait.poll(at(1)), until(10));
+    assert_eq!(wait.poll(at(1), || Lookups::Done), until(10));
     wait.handle_up(at(2), PeerId(2), None);
-    assert_eq!(wait.poll(at(2)), Progress::Over);
+    assert_eq!(wait.poll(at(2), || Lookups::Done), Progress::Over);
 }
 
 #[test]
 fn absent_peers_are_waited_for_only_in_the_grace_time() {
     let mut wait = Deferral::new([PeerId(1), PeerId(2)], false, at(0));
     wait.handle_up(at(1), PeerId(1), Some(V4));
-    assert_eq!(wait.poll(at(9)), until(10));
-    assert_eq!(wait.poll(at(10)), until(120), "the first peer owes its routes");
+    assert_eq!(wait.poll(at(9), || Lookups::Done), until(10));
+    assert_eq!(wait.poll(at(10), || Lookups::Done), until(120), "the first peer owes its routes");
     wait.handle_down(PeerId(1));
-    assert_eq!(wait.poll(at(11)), Progress::Over);
+    assert_eq!(wait.poll(at(11), || Lookups::Done), Progress::Over);
 }
 
 #[test]
 fn a_peer_that_never_sends_end_of_rib_ends_nobodys_service() {
     let mut wait = Deferral::new([PeerId(1)], false, at(0));
     wait.handle_up(at(1), PeerId(1), Some(V4));
-    assert_eq!(wait.poll(at(119)), until(120));
-    assert_eq!(wait.poll(at(120)), Progress::Over);
+    assert_eq!(wait.poll(at(119), || Lookups::Done), until(120));
+    assert_eq!(wait.poll(at(120), || Lookups::Done), Progress::Over);
 }
 
 #[test]
 fn peers_of_a_range_are_waited_for_while_they_come() {
     let mut wait = Deferral::new([], true, at(0));
-    assert_eq!(wait.poll(at(0)), until(10));
+    assert_eq!(wait.poll(at(0), || Lookups::Done), until(10));
     wait.handle_up(at(4), PeerId(7), Some(V4));
     wait.handle_up(at(5), PeerId(8), Some(V4));
     wait.handle_end_of_rib(PeerId(7), Family::Ipv4);
     wait.handle_end_of_rib(PeerId(8), Family::Ipv4);
-    assert_eq!(wait.poll(at(5)), until(8), "another may come");
+    assert_eq!(wait.poll(at(5), || Lookups::Done), until(8), "another may come");
     wait.handle_up(at(7), PeerId(9), Some(V4));
-    assert_eq!(wait.poll(at(7)), until(10));
+    assert_eq!(wait.poll(at(7), || Lookups::Done), until(10));
     wait.handle_end_of_rib(PeerId(9), Family::Ipv4);
-    assert_eq!(wait.poll(at(10)), Progress::Over);
+    assert_eq!(wait.poll(at(10), || Lookups::Done), Progress::Over);
 }
 
 #[test]
 fn a_range_of_peers_that_hold_nothing_is_served_at_once() {
     let mut wait = Deferral::new([], true, at(0));
     wait.handle_up(at(1), PeerId(7), None);
-    assert_eq!(wait.poll(at(1)), Progress::Over);
+    assert_eq!(wait.poll(at(1), || Lookups::Done), Progress::Over);
 }
 
 #[test]
 fn a_removed_peer_owes_nothing() {
     let mut wait = Deferral::new([PeerId(1)], false, at(0));
     wait.handle_removed(PeerId(1));
-    assert_eq!(wait.poll(at(0)), Progress::Over);
+    assert_eq!(wait.poll(at(0), || Lookups::Done), Progress::Over);
 }
 
 #[test]
@@ -90,4 +94,15 @@ fn only_what_is_passed_on_makes_it_necessary() {
     assert!(!is_needed(&config("remote-asn = 64512")), "a full mesh");
     assert!(is_needed(&config("remote-asn = 64512\nroute-reflector-client = true")));
     assert!(is_needed(&config("remote-asn = 65001\nimport = \"all\"\nexport = \"all\"")));
+}
+
+#[test]
+fn routes_whose_next_hops_are_not_looked_up_come_before_end_of_rib() {
+    let mut wait = Deferral::new([PeerId(1)], false, at(0));
+    wait.handle_up(at(1), PeerId(1), Some(V4));
+    wait.handle_end_of_rib(PeerId(1), Family::Ipv4);
+    let again = Progress::WaitingUntil(at(2) + LOOK_AGAIN);
+    assert_eq!(wait.poll(at(2), || Lookups::Pending), again);
+    assert_eq!(wait.poll(at(2) + LOOK_AGAIN, || Lookups::Done), Progress::Over);
+    assert_eq!(wait.poll(at(2) + RESOLVE_MAX, || Lookups::Pending), Progress::Over, "not for ever");
 }
