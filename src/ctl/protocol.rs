@@ -150,7 +150,7 @@ impl Refusal {
 }
 
 /// The names of requests.
-const REQUESTS: [&str; 12] = [
+const REQUESTS: [&str; 13] = [
     "show-status",
     "show-peers",
     "show-peer",
@@ -159,6 +159,7 @@ const REQUESTS: [&str; 12] = [
     "show-advertised",
     "show-fib",
     "show-groups",
+    "health",
     "explain",
     "log-level",
     "reload",
