@@ -361,7 +361,7 @@ fn a_large_cluster_costs_little() -> Result<()> {
         let first = na.usage()?;
         let planning = || -> Result<(f64, f64)> {
             let plans = na.metric("margay_calico_plans_total")?;
-            Ok((plans, na.metric("margay_calico_planning_microseconds_total")? / 1000.0))
+            Ok((plans, na.metric("margay_calico_planning_seconds_total")? * 1000.0))
         };
         let (plans, cold) = planning()?;
         let spec = json!({"bgp": {"ipv4Address": "10.1.99.1/16"}});
