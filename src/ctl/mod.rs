@@ -13,6 +13,7 @@ mod client;
 pub mod item;
 mod protocol;
 mod render;
+mod seats;
 mod server;
 mod socket;
 mod table;

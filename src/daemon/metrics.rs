@@ -288,7 +288,8 @@ impl Answers {
             let watcher = watchers.iter().find(|(name, _)| *name == source.name);
             let followed = watcher.map(|(_, watcher)| watcher.followed()).unwrap_or_default();
             let lag = |told: i64| {
-                u64::try_from(told - followed.taken.unwrap_or_default()).unwrap_or_default()
+                let taken = followed.taken.unwrap_or_default();
+                u64::try_from(told.saturating_sub(taken)).unwrap_or_default()
             };
             SourceMetrics {
                 name: source.name.clone(),
