@@ -13,7 +13,6 @@ mod client;
 pub mod item;
 mod protocol;
 mod render;
-mod seats;
 mod server;
 mod socket;
 mod table;

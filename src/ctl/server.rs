@@ -13,9 +13,9 @@ use tokio::io::{
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use super::seats::{Heard, Seats};
 use super::socket::Socket;
 use super::{Backend, Cursor, ErrorKind, Refusal, Reply, Request, ServerError};
+use crate::seats::{Heard, Seats};
 
 /// Clients at once.
 const CLIENTS_MAX: usize = 64;
@@ -66,13 +66,15 @@ impl Server {
             let stream = self.socket.accept().await;
             while clients.try_join_next().is_some() {}
             let backend = Arc::clone(&backend);
-            let heard = seats.heard();
-            let own = heard.clone();
-            let task = clients.spawn(async move {
+            let (lost, heard) = seats.take();
+            clients.spawn(async move {
                 let (reader, writer) = stream.into_split();
-                serve(BufReader::new(reader), writer, &*backend, Waits::default(), &own).await;
+                let reader = BufReader::new(reader);
+                tokio::select! {
+                    () = lost => {}
+                    () = serve(reader, writer, &*backend, Waits::default(), &heard) => {}
+                }
             });
-            seats.take(task, heard);
         }
     }
 }

@@ -25,8 +25,8 @@ use super::reply::{
 use super::route::Routes;
 use super::when::Clock;
 use super::{Backend, glob, route, session};
-use crate::ctl::seats::{Heard, Seats};
 use crate::ctl::socket::{ServerError, Socket};
+use crate::seats::{Heard, Seats};
 
 /// Clients at once.
 const CLIENTS_MAX: usize = 128;
@@ -76,15 +76,16 @@ impl Server {
             let stream = self.socket.accept().await;
             while tasks.try_join_next().is_some() {}
             let (backend, family) = (Arc::clone(&backend), self.family);
-            let heard = seats.heard();
-            let own = heard.clone();
-            let task = tasks.spawn(async move {
+            let (lost, heard) = seats.take();
+            tasks.spawn(async move {
                 let (reader, writer) = stream.into_split();
-                let mut client = Client::new(writer, family, &*backend, Waits::default(), own);
-                // A client that leaves, or that does not take its answer, is no news.
-                let _ = client.serve(BufReader::new(reader)).await;
+                let mut client = Client::new(writer, family, &*backend, Waits::default(), heard);
+                tokio::select! {
+                    () = lost => {}
+                    // A client that leaves, or that does not take its answer, is no news.
+                    _ = client.serve(BufReader::new(reader)) => {}
+                }
             });
-            seats.take(task, heard);
         }
     }
 }
