@@ -12,6 +12,7 @@
 //! - [`logging`]: the log, its level and its limit.
 //! - [`ctl`]: the control socket; [`cli`]: what people type; [`http`]: metrics and health.
 //! - [`pulse`]: how a part proves that it still turns.
+//! - [`seats`]: who makes room when a socket has as many clients as it may.
 //! - [`daemon`]: wires all of these; start, reload, stop.
 //!
 //! Hard rules. No input from a peer, a file, the kernel or a control client makes the process exit,
@@ -19,8 +20,9 @@
 //! has a limit and a name. Each piece of state has one owner. Results of socket options are checked.
 //! `unsafe` is in `net/sockopt.rs` and nowhere else. Dependencies point one way:
 //! `bgp-proto ← {config, calico} ← datastore ← node; bgp-proto ← engine ← net; bgp-proto ← fib;
-//! pulse ← {datastore, node, fib}; config ← logging; {ctl, http, logging} ← daemon`; siblings do not import each other, `daemon` and `main` alone know all of
-//! them.
+//! pulse ← {datastore, node, fib}; seats ← {ctl, http}; config ← logging;
+//! {ctl, http, logging} ← daemon`; siblings do not import each other, `daemon` and `main` alone know
+//! all of them.
 
 pub mod calico;
 pub mod cli;
@@ -35,3 +37,4 @@ pub mod logging;
 pub mod net;
 pub mod node;
 pub mod pulse;
+pub mod seats;

@@ -190,8 +190,6 @@ pub enum ErrorKind {
     NotFound,
     /// The configuration file is wrong; nothing was changed.
     Configuration,
-    /// Too many clients.
-    Busy,
     /// Anything else.
     Failed,
 }

@@ -1,5 +1,6 @@
-//! The control socket's server. Clients are many, slow, dead or malicious; each has limits, and the
-//! daemon answers none of them for longer than it takes to make a page.
+//! The control socket's server. Clients are many, slow, dead or malicious; each has limits, the
+//! daemon answers none of them for longer than it takes to make a page, and when places run out the
+//! client that has been silent longest makes room, so that a probe always gets in.
 
 use std::io;
 use std::path::Path;
@@ -9,15 +10,14 @@ use std::time::Duration;
 use tokio::io::{
     AsyncBufRead, AsyncBufReadExt, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader,
 };
-use tokio::net::UnixStream;
-use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::socket::Socket;
 use super::{Backend, Cursor, ErrorKind, Refusal, Reply, Request, ServerError};
+use crate::seats::{Heard, Seats};
 
-/// Clients at once; further ones are told that the daemon is busy.
+/// Clients at once.
 const CLIENTS_MAX: usize = 64;
 /// Longest request, in octets.
 const REQUEST_LEN_MAX: u64 = 64 * 1024;
@@ -60,32 +60,23 @@ impl Server {
 
     /// Serves clients for as long as the future lives.
     pub async fn run<B: Backend>(self, backend: Arc<B>) {
-        let places = Arc::new(Semaphore::new(CLIENTS_MAX));
         let mut clients = JoinSet::new();
+        let mut seats = Seats::new(CLIENTS_MAX);
         loop {
             let stream = self.socket.accept().await;
             while clients.try_join_next().is_some() {}
-            match Arc::clone(&places).try_acquire_owned() {
-                Ok(place) => {
-                    let backend = Arc::clone(&backend);
-                    clients.spawn(async move {
-                        let (reader, writer) = stream.into_split();
-                        serve(BufReader::new(reader), writer, &*backend, Waits::default()).await;
-                        drop(place);
-                    });
+            let backend = Arc::clone(&backend);
+            let (lost, heard) = seats.take();
+            clients.spawn(async move {
+                let (reader, writer) = stream.into_split();
+                let reader = BufReader::new(reader);
+                tokio::select! {
+                    () = lost => {}
+                    () = serve(reader, writer, &*backend, Waits::default(), &heard) => {}
                 }
-                Err(_) => turn_away(&stream),
-            }
+            });
         }
     }
-}
-
-/// Says that there are too many clients, if the socket's buffer takes it at once.
-fn turn_away(stream: &UnixStream) {
-    let text = format!("{CLIENTS_MAX} control clients are connected already; try again later");
-    let mut line = Vec::new();
-    push_line(&mut line, &Reply::Error(Refusal { kind: ErrorKind::Busy, text }));
-    let _ = stream.try_write(&line);
 }
 
 /// Serves one client until it leaves, breaks a limit, or does not take its answer.
@@ -94,6 +85,7 @@ async fn serve<B: Backend>(
     mut writer: impl AsyncWrite + Unpin,
     backend: &B,
     waits: Waits,
+    heard: &Heard,
 ) {
     let mut line = Vec::new();
     loop {
@@ -103,6 +95,7 @@ async fn serve<B: Backend>(
             Ok(Ok(read)) if read > 0 => {}
             Ok(_) | Err(_) => return,
         }
+        heard.note();
         let whole = line.ends_with(b"\n");
         let parsed = match whole {
             true => serde_json::from_slice(&line).map_err(|e| Refusal::bad_request(&line, &e)),
@@ -112,7 +105,7 @@ async fn serve<B: Backend>(
             }),
         };
         let answered = match parsed {
-            Ok(request) => answer(&mut writer, backend, &request, waits).await,
+            Ok(request) => answer(&mut writer, backend, &request, waits, heard).await,
             Err(refusal) => write_lines(&mut writer, waits.write, [Reply::Error(refusal)]).await,
         };
         if answered.is_err() || !whole {
@@ -127,6 +120,7 @@ async fn answer<B: Backend>(
     backend: &B,
     request: &Request,
     waits: Waits,
+    heard: &Heard,
 ) -> io::Result<()> {
     let mut written = 0;
     let mut cursor: Option<Cursor> = None;
@@ -145,6 +139,7 @@ async fn answer<B: Backend>(
         written += items.len() as u64;
         let done = next.is_none().then_some(Reply::Done { items: written });
         write_lines(writer, waits.write, items.into_iter().map(Reply::Item).chain(done)).await?;
+        heard.note();
         cursor = next;
         if cursor.is_none() {
             return Ok(());

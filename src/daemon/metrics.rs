@@ -14,6 +14,7 @@ use tokio::time::timeout;
 
 use super::answers::Answers;
 use super::registry::Record;
+use super::vitals::Part;
 use crate::config::{PeerChoice, PeerSeries};
 use crate::datastore::State;
 use crate::http::{
@@ -159,14 +160,22 @@ impl Answers {
     pub(super) async fn metrics_snapshot(&self) -> MetricsSnapshot {
         let stuck = self.stuck(PART_WAIT).await;
         let is_stuck = |part| stuck.iter().any(|stuck| stuck.part == part);
-        let table = self.table_metrics().await;
+        // Questions to a table that answers nothing would pile up, one for each scrape.
+        let table = match is_stuck(Part::Table) {
+            true => None,
+            false => self.table_metrics().await,
+        };
         let (mut found, gone) = self.found(table.is_some()).await;
         let now = self.table().clock().now();
         let sessions = self.session_metrics(&found, gone);
         let ranked = self.ranking().rank(now, found.iter().map(|f| (f.record.id, f.changes())));
         let count = shown(self.peer_series(), found.len());
         let chosen: BTreeSet<PeerId> = ranked.into_iter().take(count).collect();
-        found.retain(|found| chosen.contains(&found.record.id));
+        // Of two with one name the older is on its way out; a series must not be there twice.
+        let is_named = |record: &Record| {
+            self.registry().find(&record.name).is_some_and(|named| named.id == record.id)
+        };
+        found.retain(|found| chosen.contains(&found.record.id) && is_named(&found.record));
         let mut histograms = self.table().timings().collect();
         histograms.extend(self.tally().collect());
         let fib = self.writes_routes().then(|| self.fib_metrics());
@@ -288,7 +297,8 @@ impl Answers {
             let watcher = watchers.iter().find(|(name, _)| *name == source.name);
             let followed = watcher.map(|(_, watcher)| watcher.followed()).unwrap_or_default();
             let lag = |told: i64| {
-                u64::try_from(told - followed.taken.unwrap_or_default()).unwrap_or_default()
+                let taken = followed.taken.unwrap_or_default();
+                u64::try_from(told.saturating_sub(taken)).unwrap_or_default()
             };
             SourceMetrics {
                 name: source.name.clone(),

@@ -93,6 +93,16 @@ struct Asked {
     waiting: AbortHandle,
 }
 
+impl Asked {
+    /// How much of `wait` is left at `now`: nothing where nobody is there to answer.
+    fn left(&self, now: Time, wait: Duration) -> Duration {
+        match self.answerer {
+            Answerer::Awaited => (self.since + wait).since(now),
+            Answerer::Gone => Duration::ZERO,
+        }
+    }
+}
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Answerer {
     Awaited,
@@ -118,30 +128,23 @@ impl Vitals {
         for (part, name, ask) in questions {
             self.ask(part, name, ask, clock.now());
         }
+        let asked_by = clock.now();
         loop {
             let news = self.answered.notified();
             let now = clock.now();
-            let left = self
-                .lock()
-                .values()
-                .filter(|asked| asked.answerer == Answerer::Awaited)
-                .map(|asked| (asked.since + wait).since(now))
-                .max();
-            match left {
-                Some(left) if left > Duration::ZERO => {
-                    // That it is over is seen above.
-                    let _ = timeout(left, news).await;
+            let left = {
+                let unanswered = self.lock();
+                // What another probe asked later is that probe's to judge.
+                let ours = || unanswered.iter().filter(|(_, asked)| asked.since <= asked_by);
+                let left = ours().map(|(_, asked)| asked.left(now, wait)).max();
+                match left {
+                    Some(left) if left > Duration::ZERO => left,
+                    _ => return ours().map(|(name, asked)| Owed::new(name, asked)).collect(),
                 }
-                _ => break,
-            }
+            };
+            // That it is over is seen above.
+            let _ = timeout(left, news).await;
         }
-        let owed = |(name, asked): (&String, &Asked)| Owed {
-            part: asked.part,
-            name: name.clone(),
-            since: asked.since,
-            answerer: asked.answerer,
-        };
-        self.lock().iter().map(owed).collect()
     }
 
     fn ask(&self, part: Part, name: String, ask: impl FnOnce() -> Answer, now: Time) {
@@ -171,6 +174,13 @@ struct Owed {
     name: String,
     since: Time,
     answerer: Answerer,
+}
+
+impl Owed {
+    fn new(name: &str, asked: &Asked) -> Self {
+        let Asked { part, since, answerer, .. } = *asked;
+        Owed { part, name: name.to_owned(), since, answerer }
+    }
 }
 
 impl Answers {

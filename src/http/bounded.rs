@@ -1,31 +1,32 @@
-//! A listener whose connections are bounded in number and in time.
+//! A listener whose connections are bounded in number and in time. When places run out the
+//! connection that has been silent longest makes room, so that a probe always gets in.
 
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::serve::Listener;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Sleep, sleep};
 
-/// Connections at once; further ones wait to be accepted.
+use crate::seats::{Heard, Lost, Seats};
+
+/// Connections at once.
 pub(super) const CONNECTIONS_MAX: usize = 32;
 
 pub(super) struct Bounded {
     listener: TcpListener,
-    places: Arc<Semaphore>,
+    seats: Seats,
     lifetime_max: Duration,
 }
 
 impl Bounded {
     pub(super) fn new(listener: TcpListener, lifetime_max: Duration) -> Self {
-        Bounded { listener, places: Arc::new(Semaphore::new(CONNECTIONS_MAX)), lifetime_max }
+        Bounded { listener, seats: Seats::new(CONNECTIONS_MAX), lifetime_max }
     }
 }
 
@@ -34,10 +35,9 @@ impl Listener for Bounded {
     type Addr = SocketAddr;
 
     async fn accept(&mut self) -> (Connection, SocketAddr) {
-        let place =
-            Arc::clone(&self.places).acquire_owned().await.expect("the semaphore is never closed");
         let (stream, from) = Listener::accept(&mut self.listener).await;
-        (Connection { stream, end: Box::pin(sleep(self.lifetime_max)), _place: place }, from)
+        let (lost, heard) = self.seats.take();
+        (Connection { stream, end: Box::pin(sleep(self.lifetime_max)), lost, heard }, from)
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
@@ -45,16 +45,27 @@ impl Listener for Bounded {
     }
 }
 
-/// A connection that fails when its time is over.
+/// A connection that fails when its time is over, or when it has lost its place.
 pub(super) struct Connection {
     stream: TcpStream,
     end: Pin<Box<Sleep>>,
-    _place: OwnedSemaphorePermit,
+    lost: Lost,
+    heard: Heard,
 }
 
 impl Connection {
-    fn expired(&mut self, cx: &mut Context<'_>) -> bool {
-        self.end.as_mut().poll(cx).is_ready()
+    fn is_over(&mut self, cx: &mut Context<'_>) -> bool {
+        // Both are asked: each wakes the task.
+        let is_lost = Pin::new(&mut self.lost).poll(cx).is_ready();
+        self.end.as_mut().poll(cx).is_ready() || is_lost
+    }
+
+    /// What is done for the client goes on.
+    fn note<T>(&self, done: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if matches!(done, Poll::Ready(Ok(_))) {
+            self.heard.note();
+        }
+        done
     }
 }
 
@@ -64,10 +75,11 @@ impl AsyncRead for Connection {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if self.expired(cx) {
+        if self.is_over(cx) {
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
-        Pin::new(&mut self.stream).poll_read(cx, buffer)
+        let done = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        self.note(done)
     }
 }
 
@@ -77,10 +89,11 @@ impl AsyncWrite for Connection {
         cx: &mut Context<'_>,
         octets: &[u8],
     ) -> Poll<io::Result<usize>> {
-        if self.expired(cx) {
+        if self.is_over(cx) {
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
-        Pin::new(&mut self.stream).poll_write(cx, octets)
+        let done = Pin::new(&mut self.stream).poll_write(cx, octets);
+        self.note(done)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

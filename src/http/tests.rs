@@ -305,12 +305,24 @@ async fn what_is_stuck_is_named() {
 }
 
 #[tokio::test]
-async fn clients_that_say_nothing_do_not_keep_others_out_for_ever() {
-    let limits = Limits { lifetime_max: Duration::from_millis(200), ..Limits::default() };
-    let address = serve(Daemon::default(), limits).await;
+async fn clients_that_say_nothing_keep_no_probe_out() {
+    let address = serve(Daemon::default(), Limits::default()).await;
     let mut silent = Vec::new();
-    for _ in 0..bounded::CONNECTIONS_MAX {
+    for _ in 0..2 * bounded::CONNECTIONS_MAX {
         silent.push(TcpStream::connect(address).await.unwrap());
     }
-    assert!(get(address, "/liveness").await.ends_with("alive\n"));
+    let answer = timeout(Duration::from_secs(20), get(address, "/liveness")).await;
+    assert!(answer.expect("long before their time is over").ends_with("alive\n"));
+    // The first of them has made room.
+    let closed = timeout(Duration::from_secs(20), silent[0].read(&mut [0])).await;
+    assert!(matches!(closed, Ok(Ok(0) | Err(_))), "{closed:?}");
+}
+
+#[tokio::test]
+async fn a_connection_ends_with_its_time() {
+    let limits = Limits { lifetime_max: Duration::from_millis(200), ..Limits::default() };
+    let address = serve(Daemon::default(), limits).await;
+    let mut silent = TcpStream::connect(address).await.unwrap();
+    let closed = timeout(Duration::from_secs(20), silent.read(&mut [0])).await;
+    assert!(matches!(closed, Ok(Ok(0) | Err(_))), "{closed:?}");
 }

@@ -21,6 +21,8 @@ const ABOUT_NO_PEER: Rate = Rate { burst: 100.0, per_sec: 5.0 };
 const ABOUT_ALL_PEERS: Rate = Rate { burst: 10_000.0, per_sec: 100.0 };
 /// Peers and places whose lines are counted apart. Beyond, peers share [`ABOUT_ALL_PEERS`] alone.
 const BUCKETS_MAX: usize = 1 << 14;
+/// Between two looks for buckets that can make room: each is a look at all of them.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 /// Between a line that was left out and the line that says so.
 const REPORT_AFTER: Duration = Duration::from_secs(10);
 /// Characters of an example.
@@ -80,6 +82,8 @@ struct Counted {
     buckets: HashMap<(Place, Option<Box<str>>), Bucket>,
     all_peers: HashMap<Place, Bucket>,
     left_out: Vec<LeftOut>,
+    /// When it was last looked for buckets that can make room.
+    swept: Option<Instant>,
 }
 
 impl Counted {
@@ -93,12 +97,7 @@ impl Counted {
         };
         let key = (place, Some(Box::from(peer)));
         if self.buckets.len() >= BUCKETS_MAX && !self.buckets.contains_key(&key) {
-            // A full bucket knows nothing.
-            self.buckets.retain(|(_, about), bucket| {
-                let rate = if about.is_some() { ABOUT_ONE_PEER } else { ABOUT_NO_PEER };
-                bucket.fill(rate, now);
-                bucket.left < rate.burst
-            });
+            self.make_room(now);
         }
         let is_counted = self.buckets.len() < BUCKETS_MAX || self.buckets.contains_key(&key);
         let own = !is_counted || {
@@ -109,6 +108,19 @@ impl Counted {
             let all = self.all_peers.entry(place);
             all.or_insert_with(|| Bucket::new(ABOUT_ALL_PEERS, now)).take(ABOUT_ALL_PEERS, now)
         }
+    }
+
+    /// Forgets full buckets, which know nothing.
+    fn make_room(&mut self, now: Instant) {
+        if self.swept.is_some_and(|at| now.saturating_duration_since(at) < SWEEP_INTERVAL) {
+            return;
+        }
+        self.swept = Some(now);
+        self.buckets.retain(|(_, about), bucket| {
+            let rate = if about.is_some() { ABOUT_ONE_PEER } else { ABOUT_NO_PEER };
+            bucket.fill(rate, now);
+            bucket.left < rate.burst
+        });
     }
 
     /// Counts a line that was not written.

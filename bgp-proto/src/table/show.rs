@@ -274,7 +274,8 @@ impl Table {
         let dest = self.rib(family).dests.find(prefix)?;
         let mut advertised = Vec::new();
         let mut withheld = Vec::new();
-        for peer in self.peers.iter().flatten() {
+        // Those that are gone are here until their last routes have left.
+        for peer in self.peers.iter().flatten().filter(|peer| !peer.removed) {
             let Some(id) = peer.source.peer() else { continue };
             let told = self.told_to(id, family, dest);
             if told.is_empty() {

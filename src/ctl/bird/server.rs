@@ -6,14 +6,13 @@ use std::future::Future;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bgp_proto::types::Family;
 use tokio::io::{
     AsyncBufRead, AsyncBufReadExt, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader,
 };
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::command::{Command, Configure, Detail, Output, ShowRoute, Target, Which};
@@ -27,6 +26,7 @@ use super::route::Routes;
 use super::when::Clock;
 use super::{Backend, glob, route, session};
 use crate::ctl::socket::{ServerError, Socket};
+use crate::seats::{Heard, Seats};
 
 /// Clients at once.
 const CLIENTS_MAX: usize = 128;
@@ -71,66 +71,21 @@ impl Server {
     /// Serves clients for as long as the future lives.
     pub async fn run<B: Backend>(self, backend: Arc<B>) {
         let mut tasks = JoinSet::new();
-        let mut seats = Seats::default();
+        let mut seats = Seats::new(CLIENTS_MAX);
         loop {
             let stream = self.socket.accept().await;
             while tasks.try_join_next().is_some() {}
-            seats.make_room();
             let (backend, family) = (Arc::clone(&backend), self.family);
-            let heard = seats.heard();
-            let task = {
-                let heard = heard.clone();
-                tasks.spawn(async move {
-                    let (reader, writer) = stream.into_split();
-                    let mut client = Client::new(writer, family, &*backend, Waits::default());
+            let (lost, heard) = seats.take();
+            tasks.spawn(async move {
+                let (reader, writer) = stream.into_split();
+                let mut client = Client::new(writer, family, &*backend, Waits::default(), heard);
+                tokio::select! {
+                    () = lost => {}
                     // A client that leaves, or that does not take its answer, is no news.
-                    let _ = client.serve(BufReader::new(reader), &heard).await;
-                })
-            };
-            seats.taken.push((task, heard));
-        }
-    }
-}
-
-/// Who is connected.
-#[derive(Default)]
-struct Seats {
-    taken: Vec<(AbortHandle, Heard)>,
-    /// Counts what is heard, so that "longest silent" needs no clock.
-    moments: Arc<AtomicU64>,
-}
-
-/// When a client was last heard.
-#[derive(Clone)]
-struct Heard {
-    moment: Arc<AtomicU64>,
-    moments: Arc<AtomicU64>,
-}
-
-impl Heard {
-    fn note(&self) {
-        let moment = self.moments.fetch_add(1, Ordering::Relaxed);
-        self.moment.store(moment, Ordering::Relaxed);
-    }
-}
-
-impl Seats {
-    fn heard(&self) -> Heard {
-        let heard = Heard { moment: Arc::default(), moments: Arc::clone(&self.moments) };
-        heard.note();
-        heard
-    }
-
-    /// Ends the client that has been silent longest if all places are taken.
-    fn make_room(&mut self) {
-        self.taken.retain(|(task, _)| !task.is_finished());
-        if self.taken.len() < CLIENTS_MAX {
-            return;
-        }
-        let silent =
-            |(_, (_, heard)): &(usize, &(AbortHandle, Heard))| heard.moment.load(Ordering::Relaxed);
-        if let Some((at, _)) = self.taken.iter().enumerate().min_by_key(silent) {
-            self.taken.swap_remove(at).0.abort();
+                    _ = client.serve(BufReader::new(reader)) => {}
+                }
+            });
         }
     }
 }
@@ -151,6 +106,7 @@ struct Client<'a, W, B> {
     waits: Waits,
     access: Access,
     reply: Reply,
+    heard: Heard,
 }
 
 /// Why an answer does not come to its end.
@@ -174,17 +130,13 @@ impl From<Refusal> for Broken {
 }
 
 impl<'a, W: AsyncWrite + Unpin, B: Backend> Client<'a, W, B> {
-    fn new(writer: W, family: Family, backend: &'a B, waits: Waits) -> Self {
+    fn new(writer: W, family: Family, backend: &'a B, waits: Waits, heard: Heard) -> Self {
         let reply = Reply::default();
-        Client { writer, family, backend, waits, access: Access::Full, reply }
+        Client { writer, family, backend, waits, access: Access::Full, reply, heard }
     }
 
     /// Greets, then answers until the client leaves, breaks a limit, or does not take its answer.
-    async fn serve(
-        &mut self,
-        mut reader: impl AsyncBufRead + Unpin,
-        heard: &Heard,
-    ) -> io::Result<()> {
+    async fn serve(&mut self, mut reader: impl AsyncBufRead + Unpin) -> io::Result<()> {
         self.reply.end(GREETING, format_args!("BIRD {} ready.", super::VERSION));
         self.flush().await?;
         let mut line = Vec::new();
@@ -194,7 +146,7 @@ impl<'a, W: AsyncWrite + Unpin, B: Backend> Client<'a, W, B> {
             if read == 0 {
                 return Ok(());
             }
-            heard.note();
+            self.heard.note();
             if !line.ends_with(b"\n") {
                 self.reply.end(TOO_LONG, format_args!("Command too long"));
                 return self.flush().await;
@@ -360,7 +312,7 @@ impl<'a, W: AsyncWrite + Unpin, B: Backend> Client<'a, W, B> {
     async fn flush(&mut self) -> io::Result<()> {
         let octets = self.reply.take();
         match timeout(self.waits.write, self.writer.write_all(&octets)).await {
-            Ok(written) => written,
+            Ok(written) => written.map(|()| self.heard.note()),
             Err(_) => Err(io::ErrorKind::TimedOut.into()),
         }
     }

@@ -52,7 +52,8 @@ fn connect(
     let backend = Arc::clone(backend);
     let task = tokio::spawn(async move {
         let (reader, writer) = tokio::io::split(server);
-        serve(BufReader::new(reader), writer, &*backend, waits).await;
+        let (_place, heard) = Seats::new(1).take();
+        serve(BufReader::new(reader), writer, &*backend, waits, &heard).await;
     });
     (client, task)
 }
@@ -192,35 +193,24 @@ async fn a_socket_that_nobody_answers_at_is_replaced_and_others_are_not() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn clients_beyond_the_bound_are_told_and_places_come_free() {
-    let folder = Folder::new("busy");
+async fn silent_clients_keep_no_probe_out_and_who_asks_stays() {
+    let folder = Folder::new("crowd");
     let path = folder.join("m.sock");
     let server = tokio::spawn(Server::bind(&path).unwrap().run(Numbers::new(1, 1)));
     tokio::task::spawn_blocking(move || {
-        let ask = |client: &mut Client| client.ask(&Request::ShowStatus, |_| Ok(()));
-        let mut clients: Vec<Client> = (0..CLIENTS_MAX)
-            .map(|_| {
-                let mut client = Client::connect(&path).unwrap();
-                assert_eq!(ask(&mut client).unwrap(), 1);
-                client
-            })
-            .collect();
-        let refused = ask(&mut Client::connect(&path).unwrap());
-        // The busy line may be overtaken by the reset of the connection that we wrote to.
-        assert!(
-            matches!(
-                &refused,
-                Err(ClientError::Refused(Refusal { kind: ErrorKind::Busy, .. }))
-                    | Err(ClientError::Connection(_))
-            ),
-            "{refused:?}"
-        );
-        clients.pop();
-        let freed = (0..200).any(|_| {
-            std::thread::sleep(Duration::from_millis(10));
-            ask(&mut Client::connect(&path).unwrap()).is_ok()
-        });
-        assert!(freed, "a place that was left is given again");
+        let ask = |client: &mut Client| client.ask(&Request::Health, |_| Ok(())).unwrap();
+        let mut operator = Client::connect(&path).unwrap();
+        let mut crowd = Vec::new();
+        for _ in 0..4 {
+            crowd.extend((2..CLIENTS_MAX).map(|_| blocking::UnixStream::connect(&path).unwrap()));
+            assert_eq!(ask(&mut Client::connect(&path).unwrap()), 1, "a probe");
+            // Its answer came behind all of the crowd: the operator is heard after them.
+            assert_eq!(ask(&mut operator), 1, "never the one that was silent longest");
+        }
+        // The first of the crowd have made room.
+        let mut first = crowd.swap_remove(0);
+        first.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        assert_eq!(std::io::Read::read(&mut first, &mut [0]).unwrap(), 0, "closed");
     })
     .await
     .unwrap();

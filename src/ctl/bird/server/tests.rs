@@ -1,7 +1,7 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::os::unix::net as blocking;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Instant, SystemTime};
 
 use bgp_proto::types::{Asn, NextHop, PeerId, RouterId, Source};
@@ -281,9 +281,9 @@ async fn conversation<B: Backend>(node: &Arc<B>, commands: &str) -> String {
 
 async fn serve<B: Backend>(node: Arc<B>, stream: DuplexStream, waits: Waits) {
     let (reader, writer) = tokio::io::split(stream);
-    let heard = Seats::default().heard();
-    let mut client = Client::new(writer, Family::Ipv4, &*node, waits);
-    let _ = client.serve(BufReader::new(reader), &heard).await;
+    let (_place, heard) = Seats::new(1).take();
+    let mut client = Client::new(writer, Family::Ipv4, &*node, waits, heard);
+    let _ = client.serve(BufReader::new(reader)).await;
 }
 
 #[tokio::test]

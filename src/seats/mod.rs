@@ -1,0 +1,114 @@
+//! Who is connected to a socket of ours, and who makes room when all places are taken.
+//!
+//! A place is never refused: the client that has been silent longest loses its own. So clients that
+//! connect and say nothing, however many, keep no operator and no probe out.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
+
+use tokio::sync::oneshot;
+
+/// The clients of one socket.
+#[derive(Debug)]
+pub struct Seats {
+    taken: Vec<Seat>,
+    /// Most clients at once.
+    max: usize,
+    /// Counts what is heard, so that "longest silent" needs no clock.
+    moments: Arc<AtomicU64>,
+}
+
+#[derive(Debug)]
+struct Seat {
+    /// Dropped, it tells the client's [`Lost`].
+    kept: oneshot::Sender<Infallible>,
+    heard: Heard,
+}
+
+/// When a client last asked something, or took a part of an answer.
+#[derive(Clone, Debug)]
+pub struct Heard {
+    moment: Arc<AtomicU64>,
+    moments: Arc<AtomicU64>,
+}
+
+/// Ready when the client has lost its place, and from then on. Dropping it gives the place back.
+#[derive(Debug)]
+pub struct Lost(Option<oneshot::Receiver<Infallible>>);
+
+impl Heard {
+    /// It did so just now.
+    pub fn note(&self) {
+        let moment = self.moments.fetch_add(1, Ordering::Relaxed);
+        self.moment.store(moment, Ordering::Relaxed);
+    }
+}
+
+impl Future for Lost {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        if let Some(dropped) = &mut self.0 {
+            let Err(_) = ready!(Pin::new(dropped).poll(cx));
+            self.0 = None;
+        }
+        Poll::Ready(())
+    }
+}
+
+impl Seats {
+    /// All of `max` places are free.
+    pub fn new(max: usize) -> Self {
+        Seats { taken: Vec::new(), max, moments: Arc::default() }
+    }
+
+    /// A place for a client that comes, which counts as heard at this moment. If none is free, that
+    /// of the client that has been silent longest.
+    pub fn take(&mut self) -> (Lost, Heard) {
+        self.taken.retain(|seat| !seat.kept.is_closed());
+        if self.taken.len() >= self.max {
+            let moment = |(_, seat): &(usize, &Seat)| seat.heard.moment.load(Ordering::Relaxed);
+            if let Some((at, _)) = self.taken.iter().enumerate().min_by_key(moment) {
+                self.taken.swap_remove(at);
+            }
+        }
+        let heard = Heard { moment: Arc::default(), moments: Arc::clone(&self.moments) };
+        heard.note();
+        let (kept, lost) = oneshot::channel();
+        self.taken.push(Seat { kept, heard: heard.clone() });
+        (Lost(Some(lost)), heard)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::*;
+
+    #[test]
+    fn the_client_that_was_silent_longest_makes_room() {
+        let mut seats = Seats::new(3);
+        let [mut first, mut second, mut third] = [seats.take(), seats.take(), seats.take()];
+        first.1.note();
+        let _fourth = seats.take();
+        let lost = [&mut first, &mut second, &mut third].map(|(lost, _)| lost.now_or_never());
+        assert_eq!(lost, [None, Some(()), None], "the first spoke; the third is next");
+        let _fifth = seats.take();
+        assert_eq!((&mut third.0).now_or_never(), Some(()));
+        assert_eq!((&mut third.0).now_or_never(), Some(()), "it stays lost");
+        assert_eq!(seats.taken.len(), 3);
+    }
+
+    #[test]
+    fn a_client_that_has_left_makes_room_before_one_that_is_there() {
+        let mut seats = Seats::new(2);
+        let (first, second) = (seats.take(), seats.take());
+        drop(second);
+        let _third = seats.take();
+        assert_eq!(first.0.now_or_never(), None);
+    }
+}
