@@ -114,7 +114,12 @@ fn the_full_example_is_read_key_by_key() {
     assert_eq!(installs, [Some(FibKind::Blackhole), Some(FibKind::Unreachable), None]);
     assert_eq!(config.redistribute[0].protocols, [4, 80]);
     assert_eq!(&*config.redistribute[0].policy.as_ref().unwrap().name, "from-kernel");
+    assert_eq!(config.redistribute[0].origin, Origin::Incomplete);
     assert_eq!(config.redistribute[1].from, RedistributeFrom::Connected);
+    assert_eq!(config.redistribute[1].origin, Origin::Igp);
+    let bird = config.host.control.bird_sockets.as_ref().unwrap();
+    assert_eq!(bird.ipv4.to_str(), Some("/run/margay/bird.ctl"));
+    assert_eq!(bird.ipv6.to_str(), Some("/run/margay/bird6.ctl"));
     let fib = FibSettings { enabled: true, table: 100, protocol: 77, metric: 32, multipath_max: 8 };
     assert_eq!(config.fib, fib);
     let peers = PeerSeries { choice: PeerChoice::All, max: 500, top: 20 };
