@@ -311,6 +311,67 @@ fn a_taken_port_is_one_line_and_exit_1() -> Result<()> {
     })
 }
 
+/// Fewer descriptors than the configured peers need: exit 1 and one line that says how many.
+#[test]
+fn too_few_descriptors_are_one_line_and_exit_1() -> Result<()> {
+    run("life-files", |lab| {
+        let host = lab.host("a")?;
+        let text = format!(
+            "[bgp]\nasn = 64512\nrouter-id = \"10.99.0.1\"\nlisten = [\"10.99.0.1:1790\"]\n\n\
+             [[bgp.peers]]\naddress = \"10.99.0.2\"\nremote-asn = 64512\n\n{}",
+            margay::control_section(&host)
+        );
+        let config = host.write("margay.toml", &text)?.to_string_lossy().into_owned();
+        let program = margay::binary()?.to_string_lossy().into_owned();
+        // The hard limit too: the soft one is raised to it.
+        let limited: [&str; 7] =
+            ["10", "prlimit", "--nofile=100:100", &program, "run", "--config", &config];
+        let output = host.command("timeout").args(limited).output()?;
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        ensure!(output.status.code() == Some(1), "{}: {error}", output.status);
+        let mentions = error.lines().filter(|l| l.contains("file descriptors")).count();
+        ensure!(mentions == 1 && error.contains("the limit is 100"), "{error}");
+        Ok(())
+    })
+}
+
+/// Without a capability that the configuration needs: exit 1 and one line that names it.
+#[test]
+fn missing_privileges_are_one_line_and_exit_1() -> Result<()> {
+    run("life-privileges", |lab| {
+        let host = lab.host("a")?;
+        let program = margay::binary()?.to_string_lossy().into_owned();
+        for (without, port, fib, named) in [
+            ("-net_admin", 1790, true, "CAP_NET_ADMIN"),
+            ("-net_admin,-net_bind_service", 179, false, "CAP_NET_BIND_SERVICE"),
+        ] {
+            let text = format!(
+                "[bgp]\nasn = 64512\nrouter-id = \"10.99.0.1\"\nlisten = [\"10.99.0.1:{port}\"]\n\n\
+                 [fib]\nenabled = {fib}\n\n{}",
+                margay::control_section(&host)
+            );
+            let config = host.write("margay.toml", &text)?.to_string_lossy().into_owned();
+            let bounding = format!("--bounding-set={without}");
+            let limited: [&str; 8] = [
+                "10",
+                "setpriv",
+                &bounding,
+                "--inh-caps=-all",
+                &program,
+                "run",
+                "--config",
+                &config,
+            ];
+            let output = host.command("timeout").args(limited).output()?;
+            let error = String::from_utf8_lossy(&output.stderr).into_owned();
+            ensure!(output.status.code() == Some(1), "{}: {error}", output.status);
+            let mentions = error.lines().filter(|l| l.contains(named)).count();
+            ensure!(mentions == 1 && !error.contains("panicked"), "{error}");
+        }
+        Ok(())
+    })
+}
+
 /// A configuration that does not validate: exit 2, and a line with file, line number and key.
 #[test]
 fn a_bad_configuration_is_exit_2_with_its_place() -> Result<()> {

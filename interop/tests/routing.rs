@@ -66,6 +66,111 @@ fn reflects_between_bird16_clients() -> Result<()> {
     })
 }
 
+const CLIENT_ROUTE: &str = "10.65.0.64/26";
+const FAR_ROUTE: &str = "10.65.0.128/26";
+const TOR_ROUTE: &str = "198.51.100.0/24";
+
+/// Two reflectors that are no clients of each other, each with a client of its own, the near one
+/// with a router of another AS besides.
+struct TwoReflectors {
+    near: Host,
+    client: Host,
+    tor: Host,
+    far_control: margay::Control,
+    client_bird: Bird2,
+    far_client_bird: Bird2,
+    tor_bird: Bird2,
+    _reflectors: [interop::daemon::Daemon; 2],
+}
+
+impl TwoReflectors {
+    fn start(lab: &mut Lab, clusters: [&str; 2]) -> Result<Self> {
+        let (near, far) = (lab.host("a")?, lab.host("b")?);
+        let (client, far_client, tor) = (lab.host("c")?, lab.host("d")?, lab.host("e")?);
+        let reflector = |of: &Host, peers: &[(&Host, u32)], own_client: &Host, cluster: &str| {
+            let mut own = config(of, SUBJECT_AS, peers, &[]);
+            for n in &mut own.neighbors {
+                n.reflector_client = n.address == own_client.v4();
+            }
+            let text = margay::render(of, &own);
+            let head = format!("[bgp]\ncluster-id = \"{cluster}\"\n");
+            margay::start_text(of, &text.replacen("[bgp]\n", &head, 1))
+        };
+        let near_peers = [(&far, SUBJECT_AS), (&client, SUBJECT_AS), (&tor, PEER_AS)];
+        let far_peers = [(&near, SUBJECT_AS), (&far_client, SUBJECT_AS)];
+        let (near_daemon, _) = reflector(&near, &near_peers, &client, clusters[0])?;
+        let (far_daemon, far_control) = reflector(&far, &far_peers, &far_client, clusters[1])?;
+        let bird = |of: &Host, asn: u32, reflector: &Host, route: &str| {
+            Bird2::start(of, &config(of, asn, &[(reflector, SUBJECT_AS)], &[route]))
+        };
+        Ok(Self {
+            client_bird: bird(&client, SUBJECT_AS, &near, CLIENT_ROUTE)?,
+            far_client_bird: bird(&far_client, SUBJECT_AS, &far, FAR_ROUTE)?,
+            tor_bird: bird(&tor, PEER_AS, &near, TOR_ROUTE)?,
+            near,
+            client,
+            tor,
+            far_control,
+            _reflectors: [near_daemon, far_daemon],
+        })
+    }
+
+    /// The near reflector passes a route of another AS on without reflecting it, so that it reaches
+    /// everybody whatever the clusters are.
+    fn far_client_hears_the_tor(&self) -> Result<()> {
+        let path = wait_paths(&self.far_client_bird, TOR_ROUTE, 1)?.remove(0);
+        ensure!(path.next_hop == Some(self.tor.v4().to_string()), "{path:?}");
+        ensure!(path.as_path == [PEER_AS], "{path:?}");
+        Ok(())
+    }
+}
+
+/// Reflectors in clusters of their own: every route reaches everybody, with its next hop, and names
+/// both clusters. The other AS hears nothing of clusters.
+#[test]
+fn reflectors_of_two_clusters_reach_everybody() -> Result<()> {
+    run("rr-two", &[Kind::Bird2], |lab| {
+        let all = TwoReflectors::start(lab, ["10.0.0.1", "10.0.0.2"])?;
+        all.far_client_hears_the_tor()?;
+        let path = wait_paths(&all.far_client_bird, CLIENT_ROUTE, 1)?.remove(0);
+        ensure!(path.next_hop == Some(all.client.v4().to_string()), "{path:?}");
+        let shown = all.far_client_bird.ask(&format!("show route {CLIENT_ROUTE} all"))?;
+        ensure!(shown.contains("BGP.cluster_list: 10.0.0.2 10.0.0.1"), "{shown}");
+        let originator = format!("BGP.originator_id: {}", all.client.router_id());
+        ensure!(shown.contains(&originator), "{shown}");
+        wait_paths(&all.client_bird, FAR_ROUTE, 1)?;
+        for route in [CLIENT_ROUTE, FAR_ROUTE] {
+            let path = wait_paths(&all.tor_bird, route, 1)?.remove(0);
+            ensure!(path.next_hop == Some(all.near.v4().to_string()), "{path:?}");
+            ensure!(path.as_path == [SUBJECT_AS], "{path:?}");
+            let shown = all.tor_bird.ask(&format!("show route {route} all"))?;
+            ensure!(!shown.contains("cluster_list") && !shown.contains("originator"), "{shown}");
+        }
+        Ok(())
+    })
+}
+
+/// Reflectors of one cluster: what one has reflected the other keeps, does not use, and says why.
+/// Clients of such a pair have sessions with both.
+#[test]
+fn reflectors_of_one_cluster_refuse_each_others_reflections() -> Result<()> {
+    run("rr-one", &[Kind::Bird2], |lab| {
+        let all = TwoReflectors::start(lab, ["10.0.0.1", "10.0.0.1"])?;
+        all.far_client_hears_the_tor()?;
+        interop::wait::wait_until(interop::wait::PATIENCE, "the refused route", || {
+            let paths = all.far_control.paths(CLIENT_ROUTE)?;
+            let why = paths.first().map(|path| path["unusable"].to_string());
+            let why = why.unwrap_or_default();
+            ensure!(why.contains("CLUSTER_LIST"), "{paths:?}");
+            Ok(())
+        })?;
+        holds_for(Duration::from_secs(1), "silence about it", || {
+            ensure!(all.far_client_bird.paths(CLIENT_ROUTE)?.is_empty(), "it was reflected again");
+            Ok(())
+        })
+    })
+}
+
 /// Neighbours that are not configured one by one but come from a range.
 #[test]
 fn accepts_neighbours_from_a_range() -> Result<()> {

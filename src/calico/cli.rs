@@ -14,16 +14,16 @@ use super::{Settings, Snapshot, resolve};
 /// What Calico's objects mean for a node.
 #[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
 pub enum Command {
-    /// Prints sessions, routes and pools that follow from the objects, and what is wrong with them.
+    /// Print sessions, routes and pools that follow from the objects, and what is wrong with them.
     Plan {
         /// Where the objects are.
         #[command(flatten)]
         input: Input,
-        /// Prints JSON.
+        /// Print JSON.
         #[arg(long)]
         json: bool,
     },
-    /// Answers route questions: one JSON object a line on standard input, one answer a line.
+    /// Answer route questions: one JSON object a line on standard input, one answer a line.
     Decide {
         /// Where the objects are.
         #[command(flatten)]

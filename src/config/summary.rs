@@ -119,6 +119,9 @@ impl fmt::Display for Terms<'_> {
         if let Some(bound) = routes.prefixes_max {
             write!(f, ", at most {bound} prefixes")?;
         }
+        if let Some(octets) = routes.memory_max {
+            write!(f, ", at most {} MiB", octets >> 20)?;
+        }
         if session.security.md5.is_some() {
             f.write_str(", TCP MD5")?;
         }

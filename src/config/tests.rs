@@ -87,6 +87,7 @@ fn the_full_example_is_read_key_by_key() {
     assert_eq!((r.allow_local_asn, r.prefixes_max), (1, Some(1000)));
     assert_eq!(r.prefixes_warning_percent, 90);
     assert_eq!((r.memory_max, config.table.memory_max), (Some(64 << 20), Some(512 << 20)));
+    assert_eq!(r.stale_time, Duration::from_secs(60));
     assert!(!r.honour_graceful_shutdown);
 
     let client = &config.peers[1];
@@ -113,7 +114,12 @@ fn the_full_example_is_read_key_by_key() {
     assert_eq!(installs, [Some(FibKind::Blackhole), Some(FibKind::Unreachable), None]);
     assert_eq!(config.redistribute[0].protocols, [4, 80]);
     assert_eq!(&*config.redistribute[0].policy.as_ref().unwrap().name, "from-kernel");
+    assert_eq!(config.redistribute[0].origin, Origin::Incomplete);
     assert_eq!(config.redistribute[1].from, RedistributeFrom::Connected);
+    assert_eq!(config.redistribute[1].origin, Origin::Igp);
+    let bird = config.host.control.bird_sockets.as_ref().unwrap();
+    assert_eq!(bird.ipv4.to_str(), Some("/run/margay/bird.ctl"));
+    assert_eq!(bird.ipv6.to_str(), Some("/run/margay/bird6.ctl"));
     let fib = FibSettings { enabled: true, table: 100, protocol: 77, metric: 32, multipath_max: 8 };
     assert_eq!(config.fib, fib);
     let peers = PeerSeries { choice: PeerChoice::All, max: 500, top: 20 };
@@ -292,7 +298,7 @@ fn the_summary_says_what_would_run() {
     for line in [
         "AS 64512, router id 10.0.0.1, cluster id 10.0.0.100",
         "listens on 0.0.0.0:1179, [::]:1179",
-        "peer tor-1: 192.0.2.1, accepts only, AS 65001 (external), ipv4, ipv6, hold 9 s, import from-tor, export to-tor, at most 1000 prefixes, TCP MD5, TTL security 1",
+        "peer tor-1: 192.0.2.1, accepts only, AS 65001 (external), ipv4, ipv6, hold 9 s, import from-tor, export to-tor, at most 1000 prefixes, at most 64 MiB, TCP MD5, TTL security 1",
         "peer 2001:db8::7: 2001:db8::7 port 179, AS 64512 (internal), ipv6, hold 30 s, import all, export all, route reflector client",
         "dynamic peers 10.255.0.0/16: at most 10000, AS 64512 (internal), ipv4, hold 30 s, import all, export all, route reflector client",
         "originates 10.65.1.0/26, blackhole in the kernel",
@@ -301,6 +307,7 @@ fn the_summary_says_what_would_run() {
         "redistributes connected networks, interfaces eth*",
         "writes routes to kernel table 100 as protocol 77, at most 8 hops each",
         "control socket /run/margay/example.sock",
+        "routes hold at most 512 MiB",
         "metrics and health on http://127.0.0.1:9479",
         "needs CAP_NET_ADMIN (kernel routes, TCP MD5)",
     ] {

@@ -25,8 +25,8 @@ pub(super) fn raise_open_files(config: &Config) -> io::Result<()> {
     let needed = needed_open_files(config.peers.len());
     if available < needed {
         return Err(io::Error::other(format!(
-            "too few file descriptors: {} peers need {needed}, the limit is {available}; raise it \
-             (ulimit -n, LimitNOFILE=)",
+            "too few file descriptors: {needed} are needed for the configured peers ({}), the limit \
+             is {available}; raise it (ulimit -n, LimitNOFILE=)",
             config.peers.len()
         )));
     }

@@ -23,6 +23,7 @@ mod startup;
 mod vitals;
 mod wiring;
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
@@ -319,10 +320,7 @@ impl Daemon {
             config.peers.len(),
             config.dynamic.len(),
         );
-        match config.bgp.memory_max {
-            Some(octets) => info!("routes hold at most {} MiB (bgp.memory-max)", octets >> 20),
-            None => info!("no limit to the memory of routes (bgp.memory-max)"),
-        }
+        say_memory_limits(&config);
     }
 
     async fn serve(&mut self) -> Stop {
@@ -517,7 +515,10 @@ impl Daemon {
 
     /// Ends every session, then the kernel's thread, then the table's.
     async fn stop(self, stop: Stop) {
-        info!("stopping ({stop:?})");
+        match stop {
+            Stop::Graceful => info!("stopping; neighbours and the kernel keep our routes"),
+            Stop::Shutdown { .. } => info!("stopping; our routes are withdrawn everywhere"),
+        }
         let (close, leave) = match stop {
             Stop::Graceful => (Close::GracefulStop, Leave::Keep),
             Stop::Shutdown { message } => {
@@ -538,6 +539,27 @@ impl Daemon {
             let _ = server.await;
         }
         self.engine.stop();
+    }
+}
+
+/// Limits of our own making should surprise nobody later.
+fn say_memory_limits(config: &Config) {
+    match config.bgp.memory_max {
+        Some(octets) => info!("routes hold at most {} MiB (bgp.memory-max)", octets >> 20),
+        None => info!("no limit to the memory of routes (bgp.memory-max)"),
+    }
+    let peers = config.peers.iter().map(|peer| &peer.routes);
+    let ranges = config.dynamic.iter().map(|range| &range.routes);
+    let mut bounds: BTreeMap<u64, usize> = BTreeMap::new();
+    for octets in peers.chain(ranges).filter_map(|routes| routes.memory_max) {
+        *bounds.entry(octets).or_default() += 1;
+    }
+    for (octets, entries) in bounds {
+        info!(
+            "routes of one neighbour hold at most {} MiB in {entries} of the peers and ranges \
+             (memory-max)",
+            octets >> 20
+        );
     }
 }
 

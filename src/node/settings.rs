@@ -19,7 +19,9 @@ use crate::datastore::{
 const STATUS_PATH_PREFIX: &str = "/var/run/calico";
 /// Folder of the endpoint-status files in it.
 const ENDPOINT_STATUS: &str = "endpoint-status";
-/// Sockets that calico-node's own tools ask.
+/// Names the sockets that calico-node's own tools ask.
+const BIRD_SOCKETS_VARIABLE: &str = "MARGAY_BIRD_SOCKETS";
+/// Where they are without it.
 const BIRD_SOCKETS: [&str; 2] = ["/var/run/calico/bird.ctl", "/var/run/calico/bird6.ctl"];
 
 /// Everything that following a node's objects needs.
@@ -98,9 +100,12 @@ impl NodeSettings {
     /// See [`NodeSettings::from_env`].
     pub fn from_file(
         file: CalicoSettings,
-        host: HostSettings,
+        mut host: HostSettings,
         env: &Environment,
     ) -> Result<Self, SettingsError> {
+        if host.control.bird_sockets.is_none() && env.get(BIRD_SOCKETS_VARIABLE).is_some() {
+            host.control.bird_sockets = read_bird_sockets(env)?;
+        }
         let node = file.node.or_else(|| env.nodename());
         let node = node.ok_or_else(|| SettingsError::NoNode(env.nodename_file.clone()))?;
         let calico = Settings::from_env(node.clone(), &env.variables);
@@ -167,7 +172,7 @@ fn read_http(env: &Environment) -> Result<Option<HttpSettings>, SettingsError> {
 
 fn read_bird_sockets(env: &Environment) -> Result<Option<BirdSockets>, SettingsError> {
     let [ipv4, ipv6] = BIRD_SOCKETS.map(PathBuf::from);
-    let Some(text) = env.get("MARGAY_BIRD_SOCKETS") else {
+    let Some(text) = env.get(BIRD_SOCKETS_VARIABLE) else {
         return Ok(Some(BirdSockets { ipv4, ipv6 }));
     };
     if text == "none" {
@@ -179,7 +184,7 @@ fn read_bird_sockets(env: &Environment) -> Result<Option<BirdSockets>, SettingsE
             Ok(Some(BirdSockets { ipv4: ipv4.clone(), ipv6: ipv6.clone() }))
         }
         _ => Err(SettingsError::Variable {
-            variable: "MARGAY_BIRD_SOCKETS",
+            variable: BIRD_SOCKETS_VARIABLE,
             value: text.to_owned(),
             remedy: "write an absolute path for IPv4, a comma and one for IPv6, or none",
         }),
@@ -343,7 +348,18 @@ mod tests {
         assert_eq!(by_file.unwrap(), by_env);
 
         let secrets = CalicoSettings { path: vec!["/secrets".into()], ..file };
-        let with_secrets = NodeSettings::from_file(secrets, by_env.host, &env(&[])).unwrap();
+        let mut host = by_env.host;
+        let with_secrets =
+            NodeSettings::from_file(secrets.clone(), host.clone(), &env(&[])).unwrap();
         assert_eq!(with_secrets.sources.len(), 3, "etcd, further objects, local workloads");
+
+        host.control.bird_sockets = None;
+        let sockets = |variables: &[(&str, &str)]| {
+            let settings = NodeSettings::from_file(secrets.clone(), host.clone(), &env(variables));
+            settings.unwrap().host.control.bird_sockets
+        };
+        assert_eq!(sockets(&[]), None);
+        let named = sockets(&[("MARGAY_BIRD_SOCKETS", "/a.ctl,/b.ctl")]);
+        assert_eq!(named, Some(BirdSockets { ipv4: "/a.ctl".into(), ipv6: "/b.ctl".into() }));
     }
 }

@@ -15,6 +15,7 @@ use crate::wire::{AttrEdit, Capabilities, Nlri, Origin};
 
 mod memory;
 mod numbers;
+mod reflection;
 
 const ASN: Asn = Asn(65000);
 

@@ -1,0 +1,208 @@
+//! What a neighbour hears of reflected routes: clusters, restarts, path identifiers.
+
+use super::*;
+use crate::wire::{
+    AttrView, GracefulRestart, GracefulRestartFamily, Update, UpdateContext, split_frame,
+};
+
+/// What a neighbour was told since it was last asked.
+#[derive(Debug, Default)]
+struct Heard {
+    /// Path identifier, next hop and attributes.
+    announced: Vec<(u32, IpAddr, Vec<u8>)>,
+    /// Path identifiers.
+    withdrawn: Vec<u32>,
+}
+
+fn hear(reader: &mut Reader, add_path: FamilySet) -> Heard {
+    let context = UpdateContext { add_path, ..UpdateContext::new(PeerType::Internal, ASN) };
+    let octets = read(reader);
+    let mut rest = octets.as_slice();
+    let mut heard = Heard::default();
+    while let Some(frame) = split_frame(rest, usize::MAX).unwrap() {
+        let update = Update::parse(frame.body(), &context).unwrap();
+        for nlri in update.unreach() {
+            heard.withdrawn.extend(nlri.iter().map(|(path_id, _)| path_id.0));
+        }
+        let mut attrs = Vec::new();
+        update.canonical_attrs(&mut attrs);
+        for reach in update.reach() {
+            let next_hop = reach.next_hop.addr();
+            for (path_id, _) in reach.nlri.iter() {
+                heard.announced.push((path_id.0, next_hop, attrs.clone()));
+            }
+        }
+        rest = &rest[frame.bytes.len()..];
+    }
+    heard
+}
+
+fn cluster_list(attrs: &[u8]) -> Vec<u32> {
+    AttrView::new(attrs).cluster_list().map(|cluster| cluster.0).collect()
+}
+
+/// As another reflector sends it: a client of its own, 0.0.0.77, originated the route.
+fn reflected(clusters: &[u32]) -> AttrEdit {
+    let mut edit = AttrEdit::originate(Origin::Igp);
+    edit.set_local_pref(150);
+    edit.set_med(7);
+    edit.set_originator_id(RouterId(77));
+    clusters.iter().rev().for_each(|cluster| edit.prepend_cluster(ClusterId(*cluster)));
+    edit
+}
+
+fn why_unusable(table: &Table, prefix: &str) -> Option<Unusable> {
+    let explained = table.explain(prefix.parse().unwrap(), Time::ZERO).unwrap();
+    explained.destination.paths[0].unusable
+}
+
+/// Two other reflectors, no clients of ours: what comes from another cluster goes to our clients
+/// with nothing changed but CLUSTER_LIST, what was in our cluster before is kept and not used.
+#[test]
+fn a_route_of_another_cluster_is_reflected_and_one_of_our_own_is_not() {
+    let mut table = table();
+    let client = PeerRoutes { route_reflector_client: true, ..routes(2) };
+    let mut reader = up(&mut table, 2, ASN.0, client);
+    let mut third = up(&mut table, 3, ASN.0, routes(3));
+    let _fourth = up(&mut table, 4, ASN.0, routes(4));
+    announce_with(&mut table, 4, &["10.1.0.0/16"], &reflected(&[9]));
+    announce_with(&mut table, 4, &["10.2.0.0/16"], &reflected(&[9, 1]));
+    settle(&mut table);
+    let heard = hear(&mut reader, FamilySet::EMPTY);
+    let [(_, next_hop, attrs)] = heard.announced.as_slice() else { panic!("{heard:?}") };
+    assert_eq!(*next_hop, IpAddr::from([10, 0, 0, 4]));
+    assert_eq!(cluster_list(attrs), [1, 9]);
+    let attrs = AttrView::new(attrs);
+    assert_eq!(attrs.originator_id(), Some(RouterId(77)));
+    assert_eq!((attrs.local_pref(), attrs.med()), (Some(150), Some(7)));
+    assert_eq!(why_unusable(&table, "10.1.0.0/16"), None);
+    assert_eq!(why_unusable(&table, "10.2.0.0/16"), Some(Unusable::ClusterLoop));
+    let to_third = hear(&mut third, FamilySet::EMPTY);
+    assert!(to_third.announced.is_empty(), "from one that is no client to another: {to_third:?}");
+}
+
+/// Clients with cluster ids of their own: a route names the cluster that it leaves and the one that
+/// it enters, and both are refused when they come back.
+#[test]
+fn a_route_between_two_clusters_of_ours_names_both() {
+    let mut table = table();
+    let client = |id, cluster| PeerRoutes {
+        route_reflector_client: true,
+        cluster_id: Some(ClusterId(cluster)),
+        ..routes(id)
+    };
+    let _from = up(&mut table, 2, ASN.0, client(2, 7));
+    let mut same = up(&mut table, 3, ASN.0, client(3, 7));
+    let mut other = up(&mut table, 4, ASN.0, client(4, 8));
+    announce_with(&mut table, 2, &["10.1.0.0/16"], &AttrEdit::originate(Origin::Igp));
+    settle(&mut table);
+    for (reader, clusters) in [(&mut same, vec![7]), (&mut other, vec![8, 7])] {
+        let heard = hear(reader, FamilySet::EMPTY);
+        let [(_, _, attrs)] = heard.announced.as_slice() else { panic!("{heard:?}") };
+        assert_eq!(cluster_list(attrs), clusters);
+        assert_eq!(AttrView::new(attrs).originator_id(), Some(RouterId(2)));
+    }
+    for (from, prefix, clusters) in
+        [(3, "10.3.0.0/16", [7, 9]), (4, "10.4.0.0/16", [9, 8]), (4, "10.5.0.0/16", [9, 1])]
+    {
+        announce_with(&mut table, from, &[prefix], &reflected(&clusters));
+        settle(&mut table);
+        assert_eq!(why_unusable(&table, prefix), Some(Unusable::ClusterLoop), "{prefix}");
+    }
+}
+
+/// RFC 4724 §4.2 seen from the others: a client that restarts and sends what it sent before is no
+/// reason for a message. What it does not send again is withdrawn at its End-of-RIB, once.
+#[test]
+fn routes_that_come_back_unchanged_after_a_restart_are_not_told_again() {
+    let mut table = table();
+    let mut reader = up(&mut table, 2, 65001, routes(2));
+    let family = GracefulRestartFamily { family: Family::Ipv4.afi_safi(), forwarding: true };
+    let restart = GracefulRestart {
+        restart_time_secs: 120,
+        families: vec![family],
+        ..GracefulRestart::default()
+    };
+    let negotiated = Arc::new(Negotiated { graceful_restart: Some(restart), ..session(3, 65002) });
+    table.peer_add(PeerId(3), IpAddr::from([10, 0, 0, 3]), Arc::new(routes(3)));
+    let _before = table.peer_up(Time::ZERO, PeerId(3), Arc::clone(&negotiated));
+    announce(&mut table, 3, 65002, &["10.1.0.0/16", "10.2.0.0/16", "10.3.0.0/16"]);
+    settle(&mut table);
+    assert_eq!(hear(&mut reader, FamilySet::EMPTY).announced.len(), 3);
+
+    let families = FamilySet::only(Family::Ipv4);
+    let keep = Keep { families, restart_time: Duration::from_secs(120) };
+    table.peer_down(Time::ZERO, PeerId(3), Some(keep));
+    settle(&mut table);
+    assert!(read(&mut reader).is_empty(), "while it is away");
+    let _after = table.peer_up(Time::ZERO, PeerId(3), negotiated);
+    announce(&mut table, 3, 65002, &["10.1.0.0/16", "10.2.0.0/16"]);
+    settle(&mut table);
+    assert!(read(&mut reader).is_empty(), "what came back is what it was");
+
+    let mut batch = RouteBatch::default();
+    batch.push_marker(Family::Ipv4, crate::wire::RouteAction::EndOfRib);
+    table.apply(Time::ZERO, PeerId(3), &batch);
+    settle(&mut table);
+    let sent = read(&mut reader);
+    assert_eq!(sent.len(), 23 + 3, "one withdrawal: {sent:02x?}");
+    assert_eq!(table.counts(PeerId(2)).advertised[Family::Ipv4], 2);
+}
+
+fn withdraw(table: &mut Table, from: u32, prefix: &str) {
+    let mut bytes = Vec::new();
+    Nlri::push(&mut bytes, None::<PathId>, prefix.parse().unwrap());
+    let mut batch = RouteBatch::default();
+    batch.push(Nlri::parse(Family::Ipv4, false, &bytes).unwrap(), None);
+    table.apply(Time::ZERO, PeerId(from), &batch);
+}
+
+/// ADD-PATH: each change is told alone, under the identifier that the path always had, whether all
+/// paths are told or the best two.
+#[test]
+fn a_path_keeps_its_identifier_whatever_the_others_do() {
+    const PREFIX: &str = "10.1.0.0/16";
+    let ipv4 = FamilySet::only(Family::Ipv4);
+    for (send, sends_all) in [(AddPathSend::All, true), (AddPathSend::Best(2), false)] {
+        let mut table = table();
+        let to = PeerRoutes { add_path_send: send, ..routes(2) };
+        table.peer_add(PeerId(2), IpAddr::from([10, 0, 0, 2]), Arc::new(to));
+        let negotiated = Negotiated { add_path_tx: ipv4, ..session(2, ASN.0) };
+        let mut reader = table.peer_up(Time::ZERO, PeerId(2), Arc::new(negotiated)).remove(0);
+        let _feeders = [3, 4, 5].map(|id| up(&mut table, id, 65000 + id, routes(id)));
+        // The lower the number, the shorter the path.
+        let tell = |table: &mut Table, from: u32| {
+            let mut edit = AttrEdit::originate(Origin::Igp);
+            edit.prepend_as(Asn(65000 + from), from as usize);
+            announce_with(table, from, &[PREFIX], &edit);
+            settle(table);
+        };
+        let mut heard = |table: &mut Table| {
+            settle(table);
+            let heard = hear(&mut reader, ipv4);
+            let ids: Vec<u32> = heard.announced.iter().map(|(id, _, _)| *id).collect();
+            (ids, heard.withdrawn)
+        };
+
+        tell(&mut table, 4);
+        let (fourth, _) = heard(&mut table);
+        tell(&mut table, 5);
+        let (fifth, _) = heard(&mut table);
+        assert_eq!((fourth.len(), fifth.len()), (1, 1), "the fourth was told before");
+        assert_ne!(fourth, fifth);
+        // A better one comes, and of three the last is one too many for two.
+        let replaced = if sends_all { Vec::new() } else { fifth.clone() };
+        tell(&mut table, 3);
+        let (third, withdrawn) = heard(&mut table);
+        assert_eq!(third.len(), 1);
+        assert!(third != fourth && third != fifth, "{third:?} {fourth:?} {fifth:?}");
+        assert_eq!(withdrawn, replaced);
+        withdraw(&mut table, 3, PREFIX);
+        assert_eq!(heard(&mut table), (replaced, third));
+        // The same path with other attributes.
+        let mut longer = AttrEdit::originate(Origin::Igp);
+        longer.prepend_as(Asn(65004), 9);
+        announce_with(&mut table, 4, &[PREFIX], &longer);
+        assert_eq!(heard(&mut table), (fourth, Vec::new()));
+    }
+}
