@@ -1,5 +1,6 @@
 //! Peers coming and going: from the configuration, and from ranges.
 
+use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,6 +18,10 @@ use crate::net::{
     spawn_peer,
 };
 
+/// Indices that rest before one is used again: the table may still be taking the routes of its last
+/// owner out, slice by slice, and would have to do the rest at once.
+const IDS_AT_REST: usize = 64;
+
 pub(super) struct Peers {
     table: Handle,
     directory: Directory,
@@ -25,7 +30,7 @@ pub(super) struct Peers {
     ranges: Vec<DynamicPeers>,
     /// Indices given so far, and those that are free again.
     ids: u32,
-    free_ids: Vec<PeerId>,
+    free_ids: VecDeque<PeerId>,
     seed: u64,
     /// Shared by all tasks: whether our kernel routes are still those of an earlier run.
     recovery: Recovery,
@@ -49,7 +54,7 @@ impl Peers {
             events,
             ranges: Vec::new(),
             ids: 0,
-            free_ids: Vec::new(),
+            free_ids: VecDeque::new(),
             seed,
             recovery,
             beside,
@@ -165,7 +170,7 @@ impl Peers {
         let Some(record) = self.registry.remove(id) else { return };
         self.directory.remove(record.address, id);
         self.table.peer_remove(id);
-        self.free_ids.push(id);
+        self.free_ids.push_back(id);
         if record.lifetime == Lifetime::Dynamic {
             info!(peer = %record.name, "dynamic peer is gone");
         }
@@ -210,7 +215,11 @@ impl Peers {
     }
 
     fn spawn(&mut self, entry: &PeerEntry, lifetime: Lifetime) -> Record {
-        let id = self.free_ids.pop().unwrap_or_else(|| {
+        let id = match self.free_ids.len() > IDS_AT_REST {
+            true => self.free_ids.pop_front(),
+            false => None,
+        };
+        let id = id.unwrap_or_else(|| {
             self.ids += 1;
             PeerId(self.ids - 1)
         });

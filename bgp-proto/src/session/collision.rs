@@ -13,6 +13,9 @@ use super::{Negotiated, PeerConfig, Slot};
 /// How long a KEEPALIVE is withheld at most: a peer that has not answered our OPEN on the other
 /// connection by then will not use it.
 const WITHHOLD_TIME: Duration = Duration::from_secs(5);
+/// The same beside an established session: by then the loser of a collision has ended the new
+/// connection, and a peer that has not stands by it. RFC 4724 §5 would not wait at all.
+const WITHHOLD_TIME_BESIDE_SESSION: Duration = Duration::from_secs(1);
 
 /// What becomes of two connections when the OPEN of the newer one comes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,11 +50,16 @@ pub(super) fn resolve(
     }
 }
 
-/// How long our KEEPALIVE on a connection is withheld at most.
-pub(super) fn withhold_time(negotiated: &Negotiated) -> Duration {
+/// How long our KEEPALIVE on a connection is withheld at most; `session`: the one that stands
+/// beside it.
+pub(super) fn withhold_time(negotiated: &Negotiated, session: Option<Slot>) -> Duration {
+    let most = match session {
+        Some(_) => WITHHOLD_TIME_BESIDE_SESSION,
+        None => WITHHOLD_TIME,
+    };
     match negotiated.keepalive_time {
-        Duration::ZERO => WITHHOLD_TIME,
-        interval => WITHHOLD_TIME.min(interval),
+        Duration::ZERO => most,
+        interval => most.min(interval),
     }
 }
 
@@ -78,7 +86,7 @@ fn survivor(config: &PeerConfig, peer: &Negotiated, new: Slot, existing: Slot) -
 /// A connection's OPEN is in while a session is established. The session wins, unless the peer
 /// announced graceful restart on it: then a connection that the peer opened may mean that it has
 /// restarted. A peer that has not will end the new connection as the loser of a late collision,
-/// so the session ends only when the peer confirms the new one.
+/// so the session ends only when the peer confirms the new one, or leaves it for long enough.
 fn resolve_established(established: &Negotiated, new: Slot) -> Resolution {
     if !new.is_outgoing() && !established.restart_families().is_empty() {
         Resolution::Withhold

@@ -8,7 +8,6 @@ use std::sync::Arc;
 
 use super::PeerConfig;
 use super::State;
-use super::collision::withhold_time;
 use super::negotiate::Negotiated;
 use super::timers::{Jitter, OPEN_HOLD_TIME, send_hold_time};
 use crate::types::{Time, Timer};
@@ -169,8 +168,13 @@ impl OpenSent {
     }
 
     /// The peer's OPEN was accepted (RFC 4271 §8.2.2 OpenSent, event 19). Our KEEPALIVE is
-    /// withheld until [`OpenConfirm::consent`].
-    pub(super) fn confirm(self, now: Time, negotiated: Arc<Negotiated>) -> OpenConfirm {
+    /// withheld until [`OpenConfirm::consent`], or until `decided_at`.
+    pub(super) fn confirm(
+        self,
+        now: Time,
+        negotiated: Arc<Negotiated>,
+        decided_at: Time,
+    ) -> OpenConfirm {
         // With hold time 0 the limit on the handshake stays: a peer that never confirms would
         // otherwise hold the slot for ever.
         let mut hold = self.hold;
@@ -178,7 +182,7 @@ impl OpenSent {
             hold.set(now + negotiated.hold_time);
         }
         let mut keepalive = Timer::stopped();
-        keepalive.set(now + withhold_time(&negotiated));
+        keepalive.set(decided_at);
         let consent = Consent::Withheld { peer_confirmed: false };
         OpenConfirm { negotiated, consent, hold, keepalive }
     }

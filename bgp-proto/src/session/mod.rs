@@ -24,8 +24,9 @@
 //! - Differs from RFC: the KEEPALIVE that answers an OPEN waits up to five seconds while another
 //!   connection may still win a collision (`collision`), so that no established session loses one.
 //! - A connection that the peer opens while its session is established is answered with our OPEN;
-//!   only its valid OPEN and KEEPALIVE replace the session (RFC 4724 §5), so nobody ends a session
-//!   by connecting, nor by a connection that crossed ours.
+//!   only its valid OPEN, and KEEPALIVE or a second in which it leaves the connection open, replace
+//!   the session (RFC 4724 §5), so nobody ends a session by connecting, nor by a connection that
+//!   crossed ours.
 
 mod close;
 mod collision;

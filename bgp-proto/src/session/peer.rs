@@ -314,7 +314,7 @@ impl Peer {
                 Some(Expiry::Hold) => self.close(now, slot, Close::HoldTimerExpired),
                 Some(Expiry::SendHold) => self.close(now, slot, Close::SendHoldTimerExpired),
                 Some(Expiry::Keepalive) => self.send_keepalive(slot),
-                Some(Expiry::Withheld) => self.consent(now, slot),
+                Some(Expiry::Withheld) => self.decide_withheld(now, slot),
                 None => {}
             }
         }

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::{Action, Close, Conn, MessageType, Notification, Offer, Peer, RouteBatch, Slot, Tcp};
-use crate::session::collision::{Resolution, resolve};
+use crate::session::collision::{Resolution, resolve, withhold_time};
 use crate::session::conn::{Consent, OpenSent, expects, unexpected_subcode};
 use crate::session::negotiate::negotiate;
 use crate::session::offer::build_open;
@@ -81,8 +81,10 @@ impl Peer {
                 Resolution::Withhold => consents = false,
             }
         }
+        let session = self.established().map(|(session, _)| session);
+        let decided_at = now + withhold_time(&negotiated, session);
         let Some(Conn::OpenSent(conn)) = self.take(slot) else { return };
-        self.put(slot, Conn::OpenConfirm(conn.confirm(now, negotiated)));
+        self.put(slot, Conn::OpenConfirm(conn.confirm(now, negotiated, decided_at)));
         if consents {
             self.consent(now, slot);
         }
@@ -99,6 +101,15 @@ impl Peer {
         if peer_confirmed {
             self.establish(now, slot);
         }
+    }
+
+    /// Our KEEPALIVE on a connection was withheld long enough. A peer that has left it beside its
+    /// session all the time means it.
+    pub(super) fn decide_withheld(&mut self, now: Time, slot: Slot) {
+        if let Some((session, _)) = self.established() {
+            self.close(now, session, Close::Replaced);
+        }
+        self.consent(now, slot);
     }
 
     /// Consents where nothing that could win is left to wait for.

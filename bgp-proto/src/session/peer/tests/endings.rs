@@ -138,6 +138,20 @@ fn a_restarted_peer_replaces_its_session_by_a_confirmed_one_only() {
 }
 
 #[test]
+fn a_restarted_peer_that_waits_for_us_replaces_its_session_after_a_second() {
+    let mut host = restarting(false, Slot::Incoming);
+    let new = host.peer.incoming_slot();
+    host.connected(new);
+    host.receive(new, &open_message(&restarting_open(false)));
+    host.pass(Duration::from_millis(900));
+    assert_eq!(host.output(), "OPEN");
+    host.pass(Duration::from_millis(200));
+    assert_eq!(host.output(), "reset(Incoming) down+keep KEEPALIVE");
+    host.receive(new, &keepalive());
+    assert_eq!(host.output(), format!("up({new:?})"));
+}
+
+#[test]
 fn the_loser_of_a_late_collision_leaves_the_session_alone() {
     let mut host = restarting(false, Slot::Outgoing);
     host.connected(Slot::Incoming);
