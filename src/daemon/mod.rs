@@ -37,7 +37,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use crate::config::{Config, HttpSettings};
+use crate::config::{Config, HttpSettings, PeerEntry};
 use crate::ctl::ServerError;
 use crate::engine::{Clock, Engine, Event};
 use crate::fib::{Fib, FibConfig, Leave};
@@ -290,15 +290,19 @@ impl Daemon {
             self.engine.handle().defer_export();
         }
         self.apply_local(None, &config);
-        self.listeners.listen(&config.bgp.listen)?;
-        self.peers.set_ranges(&config.dynamic);
         for range in &config.dynamic {
             self.listeners.set_key(range.prefix, range.session.security.md5.as_ref())?;
         }
+        for PeerEntry { session, .. } in &config.peers {
+            self.set_peer_key(session.address, session.security.md5.as_ref())?;
+        }
+        // Whoever cannot listen does not dial either.
+        self.listeners.listen(&config.bgp.listen)?;
+        self.peers.set_ranges(&config.dynamic);
         for entry in &config.peers {
-            self.set_peer_key(entry.session.address, entry.session.security.md5.as_ref())?;
             self.peers.add(entry);
         }
+        self.listeners.accept();
         self.begin_startup(is_deferred);
         Ok(())
     }

@@ -143,8 +143,8 @@ impl Daemon {
         if changes.is_empty() {
             return;
         }
-        self.listen();
         let added = self.apply(&old, &changes, parting);
+        self.listen();
         let names = self.handover.parting().map(|entry| entry.name.to_string());
         self.answers.set_parting(names.collect());
         let now = self.engine.handle().clock().now();
@@ -205,6 +205,7 @@ impl Daemon {
     /// it is tried again when links change or a new configuration comes.
     pub(super) fn listen(&mut self) {
         let fault = self.listeners.listen(&self.config.bgp.listen).err().map(|e| e.to_string());
+        self.listeners.accept();
         if let Some(text) = &fault
             && self.listen_fault.as_ref() != Some(text)
         {

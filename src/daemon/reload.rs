@@ -40,6 +40,7 @@ impl Daemon {
         self.listeners.listen(&fresh.bgp.listen).map_err(|e| e.to_string())?;
         self.config = Arc::new(fresh);
         self.apply(&old, &changes, &HashSet::new());
+        self.listeners.accept();
         if changes.log_changed {
             self.log.configure(self.config.host.log.level);
         }

@@ -88,12 +88,13 @@ impl Directory {
 struct Bound {
     address: SocketAddr,
     socket: Arc<TcpListener>,
-    task: tokio::task::JoinHandle<()>,
+    /// Accepts; until there is one, connections wait in the kernel's queue.
+    task: Option<tokio::task::JoinHandle<()>>,
 }
 
 impl Drop for Bound {
     fn drop(&mut self) {
-        self.task.abort();
+        self.task.iter().for_each(tokio::task::JoinHandle::abort);
     }
 }
 
@@ -111,29 +112,28 @@ impl Listeners {
         Listeners { bound: Vec::new(), directory, dynamic, keys: BTreeMap::new() }
     }
 
-    /// Binds these addresses and closes all others. On an error the sockets stay as they were.
+    /// Binds these addresses, with the keys that are set, and closes all others. On an error the
+    /// sockets stay as they were. Connections to new ones wait until [`Listeners::accept`].
     pub fn listen(&mut self, addresses: &[SocketAddr]) -> io::Result<()> {
         let mut fresh = Vec::new();
         for &address in addresses {
             if !self.bound.iter().any(|bound| bound.address == address) {
-                fresh.push((address, bind(address)?));
+                let socket = Arc::new(bind(address, &self.keys)?);
+                info!("listening on {address}");
+                fresh.push(Bound { address, socket, task: None });
             }
         }
         self.bound.retain(|bound| addresses.contains(&bound.address));
-        for (address, socket) in fresh {
-            for (range, key) in &self.keys {
-                set_key(&socket, *range, key.octets())?;
-            }
-            let socket = Arc::new(socket);
-            let task = tokio::spawn(accept(
-                Arc::clone(&socket),
-                self.directory.clone(),
-                self.dynamic.clone(),
-            ));
-            info!("listening on {address}");
-            self.bound.push(Bound { address, socket, task });
-        }
+        self.bound.extend(fresh);
         Ok(())
+    }
+
+    /// Connections are accepted from here on: everybody who may connect is in the directory.
+    pub fn accept(&mut self) {
+        for bound in self.bound.iter_mut().filter(|bound| bound.task.is_none()) {
+            let (socket, directory) = (Arc::clone(&bound.socket), self.directory.clone());
+            bound.task = Some(tokio::spawn(accept(socket, directory, self.dynamic.clone())));
+        }
     }
 
     /// Sets or deletes the TCP MD5 key for connections from `peers`.
@@ -143,19 +143,18 @@ impl Listeners {
             None => self.keys.remove(&peers),
         };
         let octets = key.map_or(&[][..], AuthKey::octets);
-        self.bound.iter().try_for_each(|bound| set_key(&bound.socket, peers, octets))
+        self.bound
+            .iter()
+            .try_for_each(|bound| set_key(&*bound.socket, bound.address, peers, octets))
     }
 }
 
-fn set_key(socket: &TcpListener, peers: Prefix, key: &[u8]) -> io::Result<()> {
-    let ours = match socket.local_addr()? {
-        SocketAddr::V4(_) => Family::Ipv4,
-        SocketAddr::V6(_) => Family::Ipv6,
-    };
+fn set_key(socket: &impl AsFd, address: SocketAddr, peers: Prefix, key: &[u8]) -> io::Result<()> {
+    let ours = if address.is_ipv4() { Family::Ipv4 } else { Family::Ipv6 };
     if peers.family() == ours { sockopt::set_md5_key(socket.as_fd(), peers, key) } else { Ok(()) }
 }
 
-fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+fn bind(address: SocketAddr, keys: &BTreeMap<Prefix, AuthKey>) -> io::Result<TcpListener> {
     let explain = |e: io::Error| {
         let remedy = match e.kind() {
             io::ErrorKind::AddrInUse => {
@@ -180,6 +179,10 @@ fn bind(address: SocketAddr) -> io::Result<TcpListener> {
             socket.set_ttl_v4(255)?;
         }
         socket.bind(&address.into())?;
+        // Before anybody can connect without one.
+        for (range, key) in keys {
+            set_key(&socket, address, *range, key.octets())?;
+        }
         socket.listen(BACKLOG)?;
         TcpListener::from_std(socket.into())
     };
