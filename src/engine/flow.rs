@@ -8,7 +8,7 @@ use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Octets of unprocessed batches per peer.
-pub(super) const PEER_BYTES: usize = 1 << 20;
+pub(super) const PEER_BYTES: usize = 256 << 10;
 /// Octets of unprocessed batches in all.
 pub(super) const TOTAL_BYTES: usize = 32 << 20;
 
