@@ -11,10 +11,12 @@
 #![allow(clippy::unwrap_used)]
 
 mod model;
+mod op;
 mod world;
 
+use op::Op;
 use proptest::prelude::*;
-use world::{Op, World};
+use world::World;
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: cases(), max_shrink_iters: 4000, failure_persistence: None, ..ProptestConfig::default() })]

@@ -1,0 +1,112 @@
+//! What happens to the table: random octets, read as events.
+
+use bgp_proto::types::Family;
+
+use crate::model::{PEERS, PREFIXES};
+
+/// One random event.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Op {
+    Announce {
+        peer: usize,
+        prefix: usize,
+        variant: u8,
+        path_id: u32,
+    },
+    Burst {
+        peer: usize,
+        variant: u8,
+    },
+    Withdraw {
+        peer: usize,
+        prefix: usize,
+        path_id: u32,
+    },
+    Up {
+        peer: usize,
+    },
+    Down {
+        peer: usize,
+        keep: u8,
+    },
+    /// The peer is taken out of the configuration, and put in again.
+    Replace {
+        peer: usize,
+    },
+    EndOfRib {
+        peer: usize,
+        family: Family,
+    },
+    RefreshRequest {
+        peer: usize,
+        family: Family,
+    },
+    RefreshBegin {
+        peer: usize,
+        family: Family,
+    },
+    RefreshEnd {
+        peer: usize,
+        family: Family,
+    },
+    NextHop {
+        index: u8,
+        state: u8,
+    },
+    Own {
+        prefix: usize,
+        source: u8,
+        variant: u8,
+    },
+    Configure {
+        peer: usize,
+        import: u8,
+        export: u8,
+        rest: u8,
+    },
+    Finish,
+    Read {
+        peer: usize,
+        family: Family,
+        budget: u8,
+    },
+    ReadAll {
+        peer: usize,
+    },
+    /// Everybody but one catches up.
+    SettleWithout {
+        deaf: usize,
+    },
+    Wait {
+        secs: u8,
+    },
+}
+
+impl Op {
+    pub(crate) fn from_bytes([what, a, b, c, d]: [u8; 5]) -> Self {
+        let peer = usize::from(a) % PEERS;
+        let prefix = usize::from(b) % PREFIXES;
+        let family = if b.is_multiple_of(3) { Family::Ipv6 } else { Family::Ipv4 };
+        let path_id = u32::from(d) % 3;
+        match what % 64 {
+            0..=15 => Op::Announce { peer, prefix, variant: c, path_id },
+            16..=18 => Op::Burst { peer, variant: c },
+            19..=24 => Op::Withdraw { peer, prefix, path_id },
+            25..=30 => Op::Up { peer },
+            31..=32 if d % 8 == 7 => Op::Replace { peer },
+            31..=32 => Op::Down { peer, keep: c },
+            33 => Op::EndOfRib { peer, family },
+            34..=35 => Op::RefreshRequest { peer, family },
+            36 => Op::RefreshBegin { peer, family },
+            37 => Op::RefreshEnd { peer, family },
+            38..=40 => Op::NextHop { index: b, state: c },
+            41..=42 => Op::Own { prefix, source: a, variant: c },
+            43..=44 => Op::Configure { peer, import: b, export: c, rest: d },
+            45..=50 => Op::Finish,
+            51..=54 => Op::SettleWithout { deaf: peer },
+            55..=60 => Op::Read { peer, family, budget: c },
+            61..=62 => Op::ReadAll { peer },
+            _ => Op::Wait { secs: c },
+        }
+    }
+}
