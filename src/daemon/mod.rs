@@ -55,7 +55,7 @@ use node::{Node, NodeInput};
 use peers::Peers;
 use redistribution::Redistribution;
 use sockets::Sockets;
-use startup::{Lookups, Progress, Startup};
+use startup::{Progress, Startup};
 use wiring::{FibNews, Outputs};
 
 /// Connections from ranges that may wait to become peers.
@@ -383,9 +383,7 @@ impl Daemon {
     /// Looks whether the first minutes are over; returns when to look again.
     fn check_startup(&mut self) -> Option<Instant> {
         let clock = self.engine.handle().clock();
-        let next_hops = &self.next_hops;
-        let lookups = || if next_hops.has_unknown() { Lookups::Pending } else { Lookups::Done };
-        match self.startup.as_mut()?.poll(clock.now(), lookups) {
+        match self.startup.as_mut()?.poll(clock.now(), || self.next_hops.lookups()) {
             Progress::WaitingUntil(at) => Some(Instant::from_std(clock.instant(at))),
             Progress::Over => {
                 self.startup = None;
@@ -402,9 +400,7 @@ impl Daemon {
     /// Looks whether peers may be told routes; returns when to look again.
     fn check_deferral(&mut self) -> Option<Instant> {
         let table = self.engine.handle();
-        let next_hops = &self.next_hops;
-        let lookups = || if next_hops.has_unknown() { Lookups::Pending } else { Lookups::Done };
-        match self.deferral.as_mut()?.poll(table.clock().now(), lookups) {
+        match self.deferral.as_mut()?.poll(table.clock().now(), || self.next_hops.lookups()) {
             Progress::WaitingUntil(at) => Some(Instant::from_std(table.clock().instant(at))),
             Progress::Over => {
                 self.deferral = None;

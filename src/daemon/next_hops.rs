@@ -13,6 +13,7 @@ use bgp_proto::rib::NextHopState;
 use bgp_proto::table::LocalRoute;
 use bgp_proto::types::{FibKind, Hop, Prefix};
 
+use super::startup::Lookups;
 use crate::config::HostRoute;
 use crate::engine::Handle;
 use crate::fib::{self, Fib};
@@ -57,11 +58,14 @@ impl NextHops {
         }
     }
 
-    /// Whether the kernel's side has not yet said how some address is reached that the table wants
-    /// to know about.
-    pub(super) fn has_unknown(&self) -> bool {
+    /// Whether the kernel's side has said of every address that the table wants to know about how it
+    /// is reached.
+    pub(super) fn lookups(&self) -> Lookups {
         let state = self.lock();
-        state.wanted.iter().any(|addr| !state.reported.contains_key(addr))
+        match state.wanted.iter().all(|addr| state.reported.contains_key(addr)) {
+            true => Lookups::Done,
+            false => Lookups::Pending,
+        }
     }
 
     /// Replaces the host routes.
