@@ -36,13 +36,13 @@ impl AtAddress {
     pub(super) fn set_sessions(
         &mut self,
         mut sessions: Vec<Arc<Session>>,
-        twin: impl Fn(&Session) -> Problem,
+        twin: impl Fn() -> Problem,
     ) {
         sessions.sort_by(|a, b| a.name.cmp(&b.name));
         sessions.dedup_by(|later, first| {
             let is_twin = later.name == first.name;
             if is_twin {
-                self.problems.push(twin(later));
+                self.problems.push(twin());
             }
             is_twin
         });

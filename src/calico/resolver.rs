@@ -436,12 +436,16 @@ impl Resolver {
             }
         }
         let index = usize::from(addr.is_ipv6());
+        let mut meshed: Vec<&str> = Vec::new();
         for node in cx.snapshot.nodes_at(&addr.to_string()) {
-            let meshed = self.mesh.get(&node.name).and_then(|sessions| sessions.get(index));
-            sessions.extend(meshed.into_iter().flatten().cloned());
+            let of_node = self.mesh.get(&node.name).and_then(|sessions| sessions[index].as_ref());
+            if let Some(session) = of_node {
+                meshed.push(&node.name);
+                sessions.push(Arc::clone(session));
+            }
         }
         if enabled {
-            at.set_sessions(sessions, |session| shared_address(cx, session));
+            at.set_sessions(sessions, || shared_address(addr, &meshed));
         }
         at
     }
@@ -477,12 +481,10 @@ fn problems_of_objects(cx: &Effective<'_>) -> Vec<Problem> {
     problems
 }
 
-/// More than one node has the address of a session.
-fn shared_address(cx: &Effective<'_>, session: &Session) -> Problem {
-    let text = session.neighbor.to_string();
-    let nodes: Vec<&str> = cx.snapshot.nodes_at(&text).map(|node| &*node.name).collect();
+/// More than one node of the mesh has an address.
+fn shared_address(addr: IpAddr, nodes: &[&str]) -> Problem {
     let object = format!("Node/{}", nodes.last().copied().unwrap_or_default());
-    Problem::new(object, format!("{text} is the address of {}: the first counts", nodes.join(", ")))
+    Problem::new(object, format!("{addr} is the address of {}: the first counts", nodes.join(", ")))
 }
 
 fn listen(cx: &Effective<'_>, family: Family) -> Listen {

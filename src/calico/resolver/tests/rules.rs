@@ -534,3 +534,18 @@ fn blocks_and_priorities_are_each_familys_own() {
     assert_eq!((v6(json!(511)), v6(json!(512))), (json!("accept"), json!("reject")));
     assert_eq!(v6(Value::Null), "reject", "the ordinary metric is not elevated");
 }
+
+/// A node that is a route reflector has no session of the mesh, so it contends for no address; and
+/// who contends is told anew when such a node comes to one that others share.
+#[test]
+fn nodes_that_share_an_address_are_those_of_the_mesh() {
+    let at = |name: &str, bgp: Value| node(name, "10.0.0.3/24", json!({}), bgp);
+    let mut resolver = cluster(vec![at("c", json!({})), at("d", json!({}))]);
+    let shared = ["Node/d: 10.0.0.3 is the address of c, d: the first counts"];
+    assert_eq!(problems(&resolver.plan()), shared);
+    put(&mut resolver, at("b", json!({"routeReflectorClusterID": "1.0.0.1"})));
+    assert_eq!(problems(&resolver.plan()), shared);
+    put(&mut resolver, at("b", json!({})));
+    let all = ["Node/d: 10.0.0.3 is the address of b, c, d: the first counts"];
+    assert_eq!(problems(&resolver.plan()), all);
+}
