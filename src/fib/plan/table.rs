@@ -216,6 +216,9 @@ impl<K: Key> Table<K> {
             }
             entry.install(Some(id), shared);
             if entry.wanted == entry.installed {
+                // The kernel took it after all, though its answer may have been lost: should the
+                // route go, it is written again and not left as refused.
+                entry.set(FAILED | RETRY | FOREIGN | UNCLEAR, false);
                 return Next::Rest;
             }
             entry.set(LEFTOVER, entry.wanted.is_none() && shared.phase < Phase::Settled);

@@ -251,6 +251,28 @@ fn a_hop_that_fails_is_not_asked_for_each_route_and_backs_off() {
     assert_eq!((plan.counters().failed, plan.deadline()), (0, None));
 }
 
+/// A retry that works though its answer is lost ends the refusal: when somebody deletes the route
+/// afterwards it is written again.
+#[test]
+fn a_refusal_ends_when_the_route_is_found_in_the_kernel() {
+    let (mut plan, foreign) = (settled(), Foreign::default());
+    let p = prefix("10.1.0.0/16");
+    plan.want(p, Some(via(1, 0)));
+    let (ops, _) = poll(&mut plan, &foreign);
+    refuse(&mut plan, &ops, ENETUNREACH, Time::ZERO);
+    plan.retry_refused();
+    let (ops, words) = poll(&mut plan, &foreign);
+    assert_eq!(words, ["add 10.1.0.0/16 10.0.0.1"]);
+    plan.handle_unanswered(&ops);
+    plan.begin_resync();
+    plan.handle_present(p, via(1, 0), Time::ZERO);
+    plan.end_resync(Time::ZERO);
+    agree(&mut plan, &foreign, &[]);
+    plan.handle_lost(p, 0, Time::ZERO);
+    plan.handle_time(at(1000));
+    agree(&mut plan, &foreign, &["add 10.1.0.0/16 10.0.0.1"]);
+}
+
 #[test]
 fn a_change_that_fails_takes_the_old_route_away() {
     let (mut plan, foreign) = (settled(), Foreign::default());
@@ -620,6 +642,10 @@ impl World {
                     self.now = self.now + Duration::from_secs(10);
                 }
             }
+        }
+        // The last step may have been one of time, and begun a retry.
+        for _ in 0..100 {
+            self.batch(4, true);
         }
         assert!(self.plan.is_idle(), "{:#?}", self.plan);
     }
