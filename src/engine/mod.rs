@@ -1,10 +1,11 @@
 //! The table's thread: its inbox, its loop, and the handle that everybody else talks to it through.
 //!
-//! The thread owns [`bgp_proto::table::Table`] and nothing else touches it. It blocks on its inbox,
-//! takes what is there, lets the table finish the turn, and passes on what came out. Route batches
-//! are bounded in octets (see [`flow`]): a peer without credit stops reading and TCP pushes back.
-//! Everything else in the inbox is bounded by the number of peers, of tracked next hops and of
-//! control clients.
+//! [`bgp_proto::table::Table`] has an inbox, and is touched by nothing but turns: what is there is
+//! taken, the table finishes the turn, and what came out is passed on. Turns run on the table's
+//! thread, one at a time; see [`thread`] for the one exception, a small batch that finds the table
+//! idle. Route batches are bounded in octets (see [`flow`]): a peer without credit stops reading and
+//! TCP pushes back. Everything else in the inbox is bounded by the number of peers, of tracked next
+//! hops and of control clients.
 
 mod clock;
 mod flow;
@@ -27,7 +28,12 @@ use tokio::sync::oneshot;
 
 pub use clock::Clock;
 pub use flow::{Credit, PeerCredit, Permit};
+use thread::{Inbox, Look, Turns};
 pub use timings::Timings;
+
+/// Batches up to so many octets may be worked off by whoever brings them: a few changes, and not a
+/// piece of a table.
+const SMALL_BATCH: usize = 1024;
 
 /// What the table's thread tells the host.
 #[derive(Debug)]
@@ -87,7 +93,8 @@ impl Input {
 /// The way to the table's thread. Sending never blocks; after the thread has ended it does nothing.
 #[derive(Clone)]
 pub struct Handle {
-    inbox: mpsc::Sender<Input>,
+    inbox: Arc<Inbox>,
+    turns: Arc<dyn Turns>,
     credit: Credit,
     clock: Clock,
     timings: Timings,
@@ -152,7 +159,11 @@ impl Handle {
 
     /// Route events of a peer; `permit` comes from its credit.
     pub fn batch(&self, peer: PeerId, batch: RouteBatch, permit: Permit) {
-        self.send(Input::Batch { peer, batch, permit });
+        let is_small = batch.size() <= SMALL_BATCH;
+        self.inbox.put(Input::Batch { peer, batch, permit });
+        if !is_small || self.turns.run_if_idle() == Look::Needed {
+            self.inbox.wake_thread();
+        }
     }
 
     /// Peers are told nothing until [`Handle::release_export`] (RFC 4724 §4.1).
@@ -199,8 +210,8 @@ impl Handle {
     }
 
     fn send(&self, input: Input) {
-        // An error means that the thread has ended, which happens only on the way out.
-        let _ = self.inbox.send(input);
+        self.inbox.put(input);
+        self.inbox.wake_thread();
     }
 }
 
@@ -218,12 +229,13 @@ impl Engine {
         clock: Clock,
         sink: impl Sink,
     ) -> std::io::Result<Engine> {
-        let (inbox, receiver) = mpsc::channel();
+        let (sender, inputs) = mpsc::channel();
+        let inbox = Arc::new(Inbox::new(sender));
         let credit = Credit::new();
         let timings = Timings::new();
-        let (inbox_of_thread, own) = (inbox.clone(), timings.clone());
-        let thread = thread::spawn(config, seed, clock, sink, own, inbox_of_thread, receiver)?;
-        Ok(Engine { handle: Handle { inbox, credit, clock, timings }, thread })
+        let (to_thread, own) = (Arc::clone(&inbox), timings.clone());
+        let (thread, turns) = thread::spawn(config, seed, clock, sink, own, to_thread, inputs)?;
+        Ok(Engine { handle: Handle { inbox, turns, credit, clock, timings }, thread })
     }
 
     /// The way to it.

@@ -1,9 +1,15 @@
-//! The loop of the table's thread.
+//! The table's turns, and the thread that runs them.
+//!
+//! Usually the thread does. A small batch that finds the table idle is worked off by whoever brings
+//! it: a change then reaches its receivers without waking a thread on the way in and another on the
+//! way out, which is most of what a single change costs. Whoever it is holds the lock for a turn and
+//! never waits for it; only the thread waits.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::sync::mpsc::{Receiver, Sender};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::{Wake, Waker};
+use std::thread::{JoinHandle, Thread};
 use std::time::{Duration, Instant};
 
 use bgp_proto::table::{NextHopRequest, Table, TableConfig};
@@ -19,10 +25,38 @@ const INPUTS_PER_TURN: usize = 256;
 const OCTETS_PER_TURN: usize = 256 << 10;
 /// FIB changes handed over at once.
 const FIB_CHANGES_PER_CALL: usize = 4096;
+/// The table counts as idle when its last turn ended so long ago. Under load turns follow each other
+/// more closely, and inputs gather on the thread, which costs less for each.
+const IDLE_AFTER: Duration = Duration::from_micros(200);
+
+/// The inbox, and how the thread learns that something is in it.
+pub(super) struct Inbox {
+    inputs: Sender<Input>,
+    thread: OnceLock<Thread>,
+}
+
+impl Inbox {
+    pub(super) fn new(inputs: Sender<Input>) -> Self {
+        Inbox { inputs, thread: OnceLock::new() }
+    }
+
+    /// Puts an input in, and wakes nobody.
+    pub(super) fn put(&self, input: Input) {
+        // An error means that the table has ended, which happens only on the way out.
+        let _ = self.inputs.send(input);
+    }
+
+    /// Lets the thread look. A thread that has not begun looks by itself.
+    pub(super) fn wake_thread(&self) {
+        if let Some(thread) = self.thread.get() {
+            thread.unpark();
+        }
+    }
+}
 
 /// Readers that have room again put one [`Input::Wake`] into the inbox, however many they are.
 struct InboxWaker {
-    inbox: Sender<Input>,
+    inbox: Arc<Inbox>,
     pending: AtomicBool,
 }
 
@@ -33,31 +67,107 @@ impl Wake for InboxWaker {
 
     fn wake_by_ref(self: &Arc<Self>) {
         if !self.pending.swap(true, Ordering::AcqRel) {
-            let _ = self.inbox.send(Input::Wake);
+            self.inbox.put(Input::Wake);
+            self.inbox.wake_thread();
         }
     }
 }
 
+/// The table as those see it that bring something.
+pub(super) trait Turns: Send + Sync {
+    /// Runs a turn on the caller's thread if the table is idle. Returns whether the table's thread
+    /// has to look: the table was not idle, or is not done.
+    fn run_if_idle(&self) -> Look;
+}
+
+/// Whether the table's thread has to look at the inbox and at the time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Look {
+    Needed,
+    NotNeeded,
+}
+
+/// Starts the thread.
 pub(super) fn spawn(
     config: Arc<TableConfig>,
     seed: u64,
     clock: Clock,
     sink: impl Sink,
     timings: Timings,
-    inbox: Sender<Input>,
-    receiver: Receiver<Input>,
-) -> std::io::Result<std::thread::JoinHandle<()>> {
-    let waker = Arc::new(InboxWaker { inbox, pending: AtomicBool::new(false) });
-    std::thread::Builder::new().name("table".into()).spawn(move || {
-        let table = Table::new(config, seed, Waker::from(Arc::clone(&waker)));
-        let mut turn =
-            Turns { table, clock, sink, timings, waker, octets: 0, end_of_rib: Vec::new() };
-        turn.run(&receiver);
-    })
+    inbox: Arc<Inbox>,
+    inputs: Receiver<Input>,
+) -> std::io::Result<(JoinHandle<()>, Arc<dyn Turns>)> {
+    let waker = Arc::new(InboxWaker { inbox: Arc::clone(&inbox), pending: AtomicBool::new(false) });
+    let table = Table::new(config, seed, Waker::from(Arc::clone(&waker)));
+    let state = Box::new(State {
+        table,
+        inputs,
+        clock,
+        sink,
+        timings,
+        waker,
+        octets: 0,
+        end_of_rib: Vec::new(),
+        work_left: false,
+        has_stopped: false,
+        ended: Instant::now(),
+        armed: None,
+    });
+    let shared = Arc::new(Shared { state: Mutex::new(Some(state)) });
+    let turns = Arc::clone(&shared);
+    let thread = std::thread::Builder::new().name("table".into()).spawn(move || {
+        // Whoever put something in before could wake nobody; it is found by the first turn.
+        let _ = inbox.thread.set(std::thread::current());
+        while let Some(wait) = run_until_idle(&shared) {
+            match wait {
+                Some(wait) => std::thread::park_timeout(wait),
+                None => std::thread::park(),
+            }
+        }
+    })?;
+    Ok((thread, turns))
 }
 
-struct Turns<S> {
+/// Where whoever runs a turn takes the table from. Empty once the table has stopped, or a turn has
+/// panicked: what is in the inbox, and what it would have answered, is dropped with it.
+struct Shared<S> {
+    state: Mutex<Option<Box<State<S>>>>,
+}
+
+/// Runs turns until there is nothing to do. Returns how long the thread may sleep, unless the table
+/// is no more.
+fn run_until_idle<S: Sink>(shared: &Shared<S>) -> Option<Option<Duration>> {
+    let mut slot = shared.state.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut state = slot.take()?;
+    while state.turn() == Turn::Taken {}
+    if state.has_stopped {
+        return None;
+    }
+    state.armed = state.table.poll_timeout();
+    let now = state.clock.now();
+    let wait = state.armed.map(|at| at.since(now).max(Duration::from_micros(1)));
+    *slot = Some(state);
+    Some(wait)
+}
+
+impl<S: Sink> Turns for Shared<S> {
+    fn run_if_idle(&self) -> Look {
+        let Ok(mut slot) = self.state.try_lock() else { return Look::Needed };
+        if slot.as_ref().is_none_or(|state| state.ended.elapsed() < IDLE_AFTER) {
+            return Look::Needed;
+        }
+        let Some(mut state) = slot.take() else { return Look::Needed };
+        state.turn();
+        let look = state.look();
+        *slot = Some(state);
+        look
+    }
+}
+
+/// The table and what its turns need.
+struct State<S> {
     table: Table,
+    inputs: Receiver<Input>,
     clock: Clock,
     sink: S,
     timings: Timings,
@@ -66,29 +176,63 @@ struct Turns<S> {
     octets: usize,
     /// End-of-RIB markers applied in this turn, reported once their routes are on their way.
     end_of_rib: Vec<(PeerId, Family)>,
+    /// The last turn left work for one right behind it.
+    work_left: bool,
+    has_stopped: bool,
+    /// When the last turn ended.
+    ended: Instant,
+    /// When the thread wakes by itself.
+    armed: Option<Time>,
 }
 
-/// Whether the thread goes on.
+/// What became of a turn.
+#[derive(PartialEq, Eq)]
+enum Turn {
+    Taken,
+    /// There was nothing to do, or the table has stopped.
+    Idle,
+}
+
+/// Whether inputs are taken further.
 #[derive(PartialEq, Eq)]
 enum Next {
     Continue,
     Stop,
 }
 
-impl<S: Sink> Turns<S> {
-    fn run(&mut self, inbox: &Receiver<Input>) {
-        let mut work_left = false;
-        loop {
-            if self.take_inputs(inbox, work_left) == Next::Stop {
-                return;
-            }
-            let now = self.clock.now();
-            if self.table.poll_timeout().is_some_and(|at| at <= now) {
-                self.table.handle_timeout(now);
-            }
-            work_left = self.finish(now);
-            self.pass_on();
+impl<S: Sink> State<S> {
+    /// Whether the thread has to look, after a turn that another one ran.
+    fn look(&self) -> Look {
+        let is_in_time = match (self.table.poll_timeout(), self.armed) {
+            (None, _) => true,
+            (Some(at), Some(armed)) => armed <= at,
+            (Some(_), None) => false,
+        };
+        if self.work_left || self.has_stopped || !is_in_time {
+            Look::Needed
+        } else {
+            Look::NotNeeded
         }
+    }
+
+    /// One turn, if there is anything to do.
+    fn turn(&mut self) -> Turn {
+        if self.has_stopped {
+            return Turn::Idle;
+        }
+        let took = self.take_inputs();
+        let now = self.clock.now();
+        let is_due = self.table.poll_timeout().is_some_and(|at| at <= now);
+        if self.has_stopped || !(took || is_due || self.work_left) {
+            return Turn::Idle;
+        }
+        if is_due {
+            self.table.handle_timeout(now);
+        }
+        self.work_left = self.finish(now);
+        self.pass_on();
+        self.ended = Instant::now();
+        Turn::Taken
     }
 
     /// [`Table::finish`], timed.
@@ -106,48 +250,28 @@ impl<S: Sink> Turns<S> {
         more
     }
 
-    /// Waits for the first input (not at all while work is left), then takes what else is there.
-    fn take_inputs(&mut self, inbox: &Receiver<Input>, work_left: bool) -> Next {
-        let first = if work_left {
-            inbox.try_recv().ok()
-        } else {
-            match self.table.poll_timeout() {
-                None => match inbox.recv() {
-                    Ok(input) => Some(input),
-                    Err(_) => return Next::Stop,
-                },
-                Some(at) => {
-                    let wait = at.since(self.clock.now()).max(Duration::from_micros(1));
-                    match inbox.recv_timeout(wait) {
-                        Ok(input) => Some(input),
-                        Err(RecvTimeoutError::Timeout) => None,
-                        Err(RecvTimeoutError::Disconnected) => return Next::Stop,
-                    }
-                }
-            }
-        };
-        let Some(first) = first else { return Next::Continue };
-        self.octets = 0;
+    /// Takes what is in the inbox, up to a bound; whether there was anything.
+    fn take_inputs(&mut self) -> bool {
         let began = Instant::now();
+        self.octets = 0;
         // Questions and wake-ups change nothing, and would fill the histogram with zeroes.
-        let mut changes = first.is_change();
-        if self.handle(first) == Next::Stop {
-            return Next::Stop;
-        }
-        for _ in 1..INPUTS_PER_TURN {
-            if self.octets >= OCTETS_PER_TURN {
-                break;
-            }
-            let Ok(input) = inbox.try_recv() else { break };
+        let mut changes = false;
+        let mut taken = 0;
+        while taken < INPUTS_PER_TURN
+            && self.octets < OCTETS_PER_TURN
+            && let Ok(input) = self.inputs.try_recv()
+        {
+            taken += 1;
             changes |= input.is_change();
             if self.handle(input) == Next::Stop {
-                return Next::Stop;
+                self.has_stopped = true;
+                break;
             }
         }
         if changes {
             self.timings.applied(began);
         }
-        Next::Continue
+        taken > 0
     }
 
     fn handle(&mut self, input: Input) -> Next {

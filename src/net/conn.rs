@@ -12,6 +12,7 @@ use std::task::Waker;
 
 use bgp_proto::export::{Fetch, Piece, Reader};
 use bgp_proto::wire::HEADER_LEN;
+use tokio::io::Interest;
 use tokio::net::TcpStream;
 
 /// Octets read in one go. Also bounds what a peer's task does between two awaits.
@@ -108,7 +109,7 @@ impl Conn {
             let (head, room) = scratch.split_at_mut(kept);
             head.copy_from_slice(&self.tail);
             let room = room.get_mut(..READ_MAX).expect("the scratch was sized for it");
-            match self.stream.try_read(room) {
+            match read_once(&self.stream, room) {
                 Ok(0) => Read::Closed("the peer closed the connection".into()),
                 Ok(n) => {
                     let all = scratch.get(..kept + n).unwrap_or_default();
@@ -286,4 +287,20 @@ impl Conn {
         }
         start.min(bytes.len()) - self.piece_sent
     }
+}
+
+/// Reads what is there. A read that does not fill `room` has emptied the socket, so it counts as the
+/// end of readiness: another one that only learns that would hold up the answer to what was read.
+/// What comes later makes the socket readable anew.
+fn read_once(stream: &TcpStream, room: &mut [u8]) -> io::Result<usize> {
+    let size = room.len();
+    let mut read = None;
+    let outcome = stream.try_io(Interest::READABLE, || match stream.try_read(room) {
+        Ok(n @ 1..) if n < size => {
+            read = Some(n);
+            Err(io::ErrorKind::WouldBlock.into())
+        }
+        outcome => outcome,
+    });
+    read.map_or(outcome, Ok)
 }

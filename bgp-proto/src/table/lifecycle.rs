@@ -41,6 +41,7 @@ impl Table {
         let was_up = std::mem::replace(&mut peer.up, true);
         peer.session = Some(Arc::clone(&session));
         if peer.stale_timer.deadline().is_some() {
+            // It is among `timed` since the timer was set first.
             peer.stale_timer.set(now + peer.routes.stale_time);
         }
         for family in Family::ALL {
@@ -116,6 +117,7 @@ impl Table {
             held.stale = true;
             if let Some(keep) = keep {
                 peer.stale_timer.set(now + keep.restart_time);
+                self.timed.insert(id);
             }
         }
     }
@@ -253,6 +255,7 @@ impl Table {
             return;
         }
         held.refresh_timer.set(now + REFRESH_TIME);
+        self.timed.insert(id);
         self.mark(id, family, PathFlags::UNREFRESHED);
     }
 
@@ -268,8 +271,8 @@ impl Table {
 
     /// See [`Table::handle_timeout`].
     pub(super) fn expire(&mut self, now: Time) {
-        for at in 0..self.peers.len() {
-            let id = PeerId(at as u32);
+        let timed: Vec<PeerId> = self.timed.iter().copied().collect();
+        for id in timed {
             let Some(peer) = self.peer_mut(id) else { continue };
             let (up, stale) = (peer.up, peer.stale_timer.expired(now));
             let refreshes = Family::ALL.map(|f| (f, peer.family_mut(f).refresh_timer.expired(now)));
@@ -284,6 +287,15 @@ impl Table {
                 }
             }
         }
+    }
+
+    /// Forgets which peers had a deadline and have none.
+    pub(super) fn review_timed(&mut self) {
+        let peers = &self.peers;
+        self.timed.retain(|id| {
+            let peer = peers.get(id.index()).and_then(Option::as_ref);
+            peer.is_some_and(|peer| peer.deadlines().next().is_some())
+        });
     }
 }
 

@@ -127,6 +127,8 @@ pub struct Table {
     /// Peers with paths on their way out.
     leaving: BTreeSet<PeerId>,
     leaving_per_turn: u32,
+    /// Peers that may have a deadline. Few have, and each turn asks.
+    timed: BTreeSet<PeerId>,
     /// Peers whose group may have to change.
     regroup: BTreeSet<PeerId>,
     /// Two groups may have become the same.
@@ -189,6 +191,7 @@ impl Table {
             next_member: 0,
             leaving: BTreeSet::new(),
             leaving_per_turn: leaving::LEAVING_PER_TURN,
+            timed: BTreeSet::new(),
             regroup: BTreeSet::new(),
             merge_wanted: false,
             generation: 1,
@@ -340,12 +343,13 @@ impl Table {
         let more = self.export_turn();
         self.forget_empty();
         self.review_memory();
+        self.review_timed();
         more || !self.leaving.is_empty()
     }
 
     /// The earliest deadline.
     pub fn poll_timeout(&self) -> Option<Time> {
-        self.peers.iter().flatten().flat_map(Peer::deadlines).min()
+        self.timed.iter().filter_map(|id| self.peer(*id)).flat_map(Peer::deadlines).min()
     }
 
     /// Takes up to `max` destinations off the FIB's dirty set, with what the kernel should hold.
