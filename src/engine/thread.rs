@@ -339,3 +339,6 @@ impl<S: Sink> State<S> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
