@@ -22,11 +22,11 @@ pub(super) type PathName = (Family, DestId, SourceId, u32);
 /// What import made of a route. Holds one reference to each id.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Judged {
-    attrs: AttrId,
-    next_hop: NextHopId,
-    flags: PathFlags,
+    pub(super) attrs: AttrId,
+    pub(super) next_hop: NextHopId,
+    pub(super) flags: PathFlags,
     /// As received, where import changed it.
-    received: Option<(AttrId, NextHopId)>,
+    pub(super) received: Option<(AttrId, NextHopId)>,
     /// What refused it, where something did.
     refused_by: Option<RefusalId>,
 }
@@ -57,7 +57,7 @@ impl Judged {
 
 /// What import needs to know about the sender.
 pub(super) struct Importer {
-    source: SourceId,
+    pub(super) source: SourceId,
     pub(super) routes: Arc<PeerRoutes>,
     pub(super) session: Arc<Negotiated>,
 }
@@ -235,7 +235,7 @@ impl Table {
     }
 
     /// Loop checks and import policy for one received route.
-    fn judge(
+    pub(super) fn judge(
         &mut self,
         importer: &Importer,
         prefix: Prefix,
@@ -361,7 +361,7 @@ impl Table {
         flags
     }
 
-    fn release_judged(&mut self, judged: &Judged) {
+    pub(super) fn release_judged(&mut self, judged: &Judged) {
         self.attrs.release(judged.attrs);
         self.hops.release(judged.next_hop);
         if let Some((attrs, hop)) = judged.received {
@@ -431,7 +431,7 @@ impl Table {
     }
 
     /// Writes a path and everything that counts it.
-    fn put(
+    pub(super) fn put(
         &mut self,
         peer: PeerId,
         dest: DestId,
@@ -563,46 +563,6 @@ impl Table {
             self.events.push_back(TableEvent::PrefixWarning { peer: id, family, count, bound });
         }
         true
-    }
-
-    /// Judges again what a peer sent, under its present parameters.
-    pub(super) fn reimport(&mut self, peer: PeerId) {
-        let Some(importer) = self.importer(peer, Liveness::Any) else { return };
-        for family in Family::ALL {
-            for dest in self.held_dests(peer, family) {
-                let paths: Vec<Path> = self.rib(family).dests.paths(dest).to_vec();
-                let prefix = self.rib(family).dests.prefix(dest);
-                for path in paths.into_iter().filter(|path| path.source == importer.source) {
-                    self.rejudge(peer, &importer, family, dest, prefix, path);
-                }
-            }
-        }
-    }
-
-    fn rejudge(
-        &mut self,
-        peer: PeerId,
-        importer: &Importer,
-        family: Family,
-        dest: DestId,
-        prefix: Prefix,
-        path: Path,
-    ) {
-        let name = (family, dest, path.source, path.path_id);
-        let kept = self.received.get(&name).copied();
-        let (received, hop) = kept.unwrap_or((path.attrs, path.next_hop));
-        let judged = self.judge(importer, prefix, received, hop);
-        let mut flags = judged.flags;
-        for mark in [PathFlags::STALE, PathFlags::UNREFRESHED] {
-            if path.flags.has(mark) {
-                flags.set(mark);
-            }
-        }
-        let new = Path { attrs: judged.attrs, next_hop: judged.next_hop, flags, ..path };
-        if new != path {
-            self.put(peer, dest, family, new, judged.received);
-        }
-        self.release_judged(&judged);
     }
 
     /// See [`Table::handle_local`].

@@ -5,11 +5,8 @@
 //! out, or until the peer says something about their destination, whichever is first.
 
 use super::Table;
-use crate::rib::DestId;
+use crate::rib::{DestId, SparseSet};
 use crate::types::{Family, PeerId};
-
-/// Destinations per turn: about a millisecond.
-pub(super) const LEAVING_PER_TURN: u32 = 2048;
 
 impl Table {
     /// Everything that a peer holds in a family leaves.
@@ -17,6 +14,7 @@ impl Table {
         let Some(peer) = self.peer_mut(id) else { return };
         let held = peer.family_mut(family);
         let dests = std::mem::take(&mut held.dests);
+        held.unjudged = SparseSet::default();
         (held.received, held.accepted, held.stale, held.warned) = (0, 0, false, false);
         if held.leaving.is_empty() {
             held.leaving = dests;
@@ -32,7 +30,7 @@ impl Table {
 
     /// Takes a slice of what leaves out.
     pub(super) fn leave_in_slices(&mut self) {
-        let mut left = self.leaving_per_turn;
+        let mut left = self.dests_per_turn;
         while left > 0
             && let Some(id) = self.leaving.first().copied()
         {

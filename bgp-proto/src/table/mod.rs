@@ -18,6 +18,7 @@ mod lifecycle;
 mod memory;
 mod peer;
 mod refusals;
+mod rejudging;
 mod show;
 mod view;
 
@@ -93,6 +94,9 @@ pub enum TableEvent {
     Note(String),
 }
 
+/// Destinations per turn of what is done in slices: about a millisecond.
+const DESTS_PER_TURN: u32 = 2048;
+
 /// Whether a next hop is of interest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum NextHopRequest {
@@ -126,7 +130,10 @@ pub struct Table {
     next_member: u64,
     /// Peers with paths on their way out.
     leaving: BTreeSet<PeerId>,
-    leaving_per_turn: u32,
+    /// Peers with paths that import is to judge anew.
+    rejudging: BTreeSet<PeerId>,
+    /// Destinations of those that leave, and of those judged anew, in one turn.
+    dests_per_turn: u32,
     /// Peers that may have a deadline. Few have, and each turn asks.
     timed: BTreeSet<PeerId>,
     /// Peers whose group may have to change.
@@ -190,7 +197,8 @@ impl Table {
             next_group: 0,
             next_member: 0,
             leaving: BTreeSet::new(),
-            leaving_per_turn: leaving::LEAVING_PER_TURN,
+            rejudging: BTreeSet::new(),
+            dests_per_turn: DESTS_PER_TURN,
             timed: BTreeSet::new(),
             regroup: BTreeSet::new(),
             merge_wanted: false,
@@ -207,9 +215,10 @@ impl Table {
         }
     }
 
-    /// How many destinations a turn takes out of what ended sessions have left. Default 2048.
-    pub fn set_leaving_per_turn(&mut self, destinations: u32) {
-        self.leaving_per_turn = destinations.max(1);
+    /// How many destinations a turn takes out of what ended sessions have left, and how many it
+    /// judges anew after import has changed. Default 2048.
+    pub fn set_dests_per_turn(&mut self, destinations: u32) {
+        self.dests_per_turn = destinations.max(1);
     }
 
     /// Replaces the configuration; re-evaluates only what it touches.
@@ -242,8 +251,8 @@ impl Table {
         self.add_peer(peer, address, routes);
     }
 
-    /// New routing parameters for a peer: import is re-evaluated from what it sent, export is
-    /// compared with what it was told; the session is not touched.
+    /// New routing parameters for a peer: import is re-evaluated from what it sent, within the next
+    /// turns; export is compared with what it was told; the session is not touched.
     pub fn peer_configure(&mut self, now: Time, peer: PeerId, routes: Arc<PeerRoutes>) {
         let _ = now;
         self.reconfigure_peer(peer, routes);
@@ -332,6 +341,7 @@ impl Table {
         self.regroup_peers();
         self.touch_changed_hops();
         self.leave_in_slices();
+        self.rejudge_in_slices();
         let touched = self.ribs.iter().map(|rib| rib.touched.len() as usize).sum();
         self.decide();
         touched
@@ -344,7 +354,7 @@ impl Table {
         self.forget_empty();
         self.review_memory();
         self.review_timed();
-        more || !self.leaving.is_empty()
+        more || !self.leaving.is_empty() || !self.rejudging.is_empty()
     }
 
     /// The earliest deadline.

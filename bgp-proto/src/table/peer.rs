@@ -35,6 +35,8 @@ pub(super) struct PeerFamily {
     pub(super) dests: SparseSet,
     /// Destinations with paths that an earlier session left, on their way out.
     pub(super) leaving: SparseSet,
+    /// Destinations with paths that import is to judge anew, and perhaps others.
+    pub(super) unjudged: SparseSet,
     /// Paths held, refused ones included.
     pub(super) received: u32,
     /// Paths held that import accepted.

@@ -130,7 +130,7 @@ fn a_limit_warns_once_and_then_refuses() {
 #[test]
 fn routes_of_an_ended_session_leave_in_slices_and_count_no_more() {
     let mut table = table();
-    table.set_leaving_per_turn(10);
+    table.set_dests_per_turn(10);
     let limited = PeerRoutes { prefixes_max: Some(100), ..routes(2) };
     let _reader = up(&mut table, 2, 65001, limited);
     let nets = |second: u8| -> Vec<String> {
@@ -160,6 +160,36 @@ fn routes_of_an_ended_session_leave_in_slices_and_count_no_more() {
     let _reader = up(&mut table, 2, 65001, routes(2));
     settle(&mut table);
     assert_eq!((paths(&table), received(&table)), (0, 0));
+}
+
+#[test]
+fn import_that_changed_judges_in_slices_and_what_comes_meanwhile_at_once() {
+    let mut table = table();
+    table.set_dests_per_turn(10);
+    let _reader = up(&mut table, 2, 65001, routes(2));
+    let nets: Vec<String> = (0..90).map(|third| format!("10.1.{third}.0/24")).collect();
+    let nets: Vec<&str> = nets.iter().map(String::as_str).collect();
+    announce(&mut table, 2, 65001, &nets);
+    settle(&mut table);
+    let accepted = |table: &Table| table.counts(PeerId(2)).accepted[Family::Ipv4];
+    let nothing = Policy { name: "nothing".into(), rules: vec![], default: Decision::Reject };
+    let closed = PeerRoutes { import: Arc::new(nothing), ..routes(2) };
+    table.peer_configure(Time::ZERO, PeerId(2), Arc::new(closed.clone()));
+    assert_eq!(accepted(&table), 90);
+    assert!(table.finish(Time::ZERO), "there is more to judge");
+    assert_eq!(accepted(&table), 80);
+    announce(&mut table, 2, 65001, &nets[..5]);
+    assert_eq!(accepted(&table), 75);
+    // Open again before the rest was judged: it never was refused.
+    table.peer_configure(Time::ZERO, PeerId(2), Arc::new(routes(2)));
+    settle(&mut table);
+    assert_eq!(accepted(&table), 90);
+    // The session ends meanwhile: nobody counts its routes twice.
+    table.peer_configure(Time::ZERO, PeerId(2), Arc::new(closed));
+    assert!(table.finish(Time::ZERO));
+    table.peer_down(Time::ZERO, PeerId(2), None);
+    settle(&mut table);
+    assert_eq!((accepted(&table), table.totals().paths[Family::Ipv4]), (0, 0));
 }
 
 #[test]

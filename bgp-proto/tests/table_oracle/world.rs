@@ -167,7 +167,7 @@ impl World {
             fib: BTreeMap::new(),
         };
         // So few that sessions end and begin while routes of earlier ones are on their way out.
-        world.table.set_leaving_per_turn(2);
+        world.table.set_dests_per_turn(2);
         for peer in 0..PEERS {
             world.model.settings.push(Settings {
                 import: Filter::All,
