@@ -266,17 +266,52 @@ pub struct FibSettings {
 pub struct ControlSettings {
     /// Its path. Default [`ControlSettings::DEFAULT_SOCKET`].
     pub socket: PathBuf,
-    /// Where BIRD's control protocol is spoken; `None`: nowhere.
+    /// Where BIRD's control protocol is spoken. `None`: nobody said; that is nowhere, and on a
+    /// Calico node [`BirdSockets::Calico`].
     pub bird_sockets: Option<BirdSockets>,
 }
 
 /// Where BIRD's control protocol is spoken.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BirdSockets {
+pub enum BirdSockets {
+    /// Nowhere.
+    Off,
+    /// At [`BirdPaths::calico`]. Where the sockets cannot be made there is none, and one line says
+    /// so; one that another process answers at is an error all the same.
+    Calico,
+    /// At these, or the daemon does not start.
+    At(BirdPaths),
+}
+
+impl BirdSockets {
+    /// The paths, if there are to be any.
+    pub fn paths(&self) -> Option<BirdPaths> {
+        match self {
+            BirdSockets::Off => None,
+            BirdSockets::Calico => Some(BirdPaths::calico()),
+            BirdSockets::At(paths) => Some(paths.clone()),
+        }
+    }
+}
+
+/// One socket for each family.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BirdPaths {
     /// `bird.ctl`: IPv4.
     pub ipv4: PathBuf,
     /// `bird6.ctl`: IPv6.
     pub ipv6: PathBuf,
+}
+
+impl BirdPaths {
+    /// Where calico-node's probes, calicoctl and CalicoNodeStatus ask:
+    /// `/var/run/calico/bird.ctl` and `/var/run/calico/bird6.ctl`.
+    pub fn calico() -> Self {
+        BirdPaths {
+            ipv4: "/var/run/calico/bird.ctl".into(),
+            ipv6: "/var/run/calico/bird6.ctl".into(),
+        }
+    }
 }
 
 impl ControlSettings {

@@ -6,7 +6,7 @@ use bgp_proto::session::{PassiveMode, PeerConfig};
 use bgp_proto::table::PeerRoutes;
 use bgp_proto::types::{FibKind, PeerType};
 
-use super::{BirdSockets, Config, Originate, Redistribute, RedistributeFrom};
+use super::{BirdPaths, BirdSockets, Config, Originate, Redistribute, RedistributeFrom};
 
 /// A summary for people, one line for each thing that runs. Passwords are named, never shown.
 impl fmt::Display for Config {
@@ -58,7 +58,9 @@ impl fmt::Display for Config {
             false => writeln!(f, "writes no routes to the kernel")?,
         }
         writeln!(f, "control socket {}", self.host.control.socket.display())?;
-        if let Some(BirdSockets { ipv4, ipv6 }) = &self.host.control.bird_sockets {
+        if let Some(BirdPaths { ipv4, ipv6 }) =
+            self.host.control.bird_sockets.as_ref().and_then(BirdSockets::paths)
+        {
             writeln!(f, "BIRD's sockets {} and {}", ipv4.display(), ipv6.display())?;
         }
         match self.bgp.memory_max {

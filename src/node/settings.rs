@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use super::Environment;
 use crate::calico::{RouterIdSource, Settings};
 use crate::config::{
-    BirdSockets, CalicoDatastore, CalicoEtcd, CalicoSettings, ControlSettings, HostSettings,
-    HttpSettings, LogFormat, LogLevel, LogSettings,
+    BirdPaths, BirdSockets, CalicoDatastore, CalicoEtcd, CalicoSettings, ControlSettings,
+    HostSettings, HttpSettings, LogFormat, LogLevel, LogSettings,
 };
 use crate::datastore::{
     Blocks, EndpointsConfig, EnvError, EtcdConfig, FilesConfig, Password, Source, Timings,
@@ -21,8 +21,6 @@ const STATUS_PATH_PREFIX: &str = "/var/run/calico";
 const ENDPOINT_STATUS: &str = "endpoint-status";
 /// Names the sockets that calico-node's own tools ask.
 const BIRD_SOCKETS_VARIABLE: &str = "MARGAY_BIRD_SOCKETS";
-/// Where they are without it.
-const BIRD_SOCKETS: [&str; 2] = ["/var/run/calico/bird.ctl", "/var/run/calico/bird6.ctl"];
 
 /// Everything that following a node's objects needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,8 +70,8 @@ impl NodeSettings {
     ///
     /// Besides Calico's variables these are read: `MARGAY_SOCKET` (control socket), `MARGAY_HTTP`
     /// (address of metrics and health; default: nowhere), `MARGAY_LOG_FORMAT` (`text`, the default,
-    /// or `json`) and `MARGAY_BIRD_SOCKETS` (one path for IPv4, then one for IPv6, with a comma
-    /// between; or `none`).
+    /// or `json`) and, where a file does not say it, `MARGAY_BIRD_SOCKETS` (one path for IPv4, then
+    /// one for IPv6, with a comma between; or `none`; default: [`BirdSockets::Calico`]).
     ///
     /// # Errors
     /// A variable that is missing or cannot be used.
@@ -84,7 +82,7 @@ impl NodeSettings {
         let host = HostSettings {
             control: ControlSettings {
                 socket: env.get("MARGAY_SOCKET").unwrap_or(ControlSettings::DEFAULT_SOCKET).into(),
-                bird_sockets: read_bird_sockets(env)?,
+                bird_sockets: None,
             },
             http: read_http(env)?,
             log: LogSettings { level: read_level(env), format: read_log_format(env)? },
@@ -103,8 +101,8 @@ impl NodeSettings {
         mut host: HostSettings,
         env: &Environment,
     ) -> Result<Self, SettingsError> {
-        if host.control.bird_sockets.is_none() && env.get(BIRD_SOCKETS_VARIABLE).is_some() {
-            host.control.bird_sockets = read_bird_sockets(env)?;
+        if host.control.bird_sockets.is_none() {
+            host.control.bird_sockets = Some(read_bird_sockets(env)?);
         }
         let node = file.node.or_else(|| env.nodename());
         let node = node.ok_or_else(|| SettingsError::NoNode(env.nodename_file.clone()))?;
@@ -170,18 +168,16 @@ fn read_http(env: &Environment) -> Result<Option<HttpSettings>, SettingsError> {
     }
 }
 
-fn read_bird_sockets(env: &Environment) -> Result<Option<BirdSockets>, SettingsError> {
-    let [ipv4, ipv6] = BIRD_SOCKETS.map(PathBuf::from);
-    let Some(text) = env.get(BIRD_SOCKETS_VARIABLE) else {
-        return Ok(Some(BirdSockets { ipv4, ipv6 }));
+fn read_bird_sockets(env: &Environment) -> Result<BirdSockets, SettingsError> {
+    let text = match env.get(BIRD_SOCKETS_VARIABLE) {
+        None => return Ok(BirdSockets::Calico),
+        Some("none") => return Ok(BirdSockets::Off),
+        Some(text) => text,
     };
-    if text == "none" {
-        return Ok(None);
-    }
     let paths: Vec<PathBuf> = text.split(',').map(|path| path.trim().into()).collect();
     match paths.as_slice() {
         [ipv4, ipv6] if ipv4.is_absolute() && ipv6.is_absolute() && ipv4 != ipv6 => {
-            Ok(Some(BirdSockets { ipv4: ipv4.clone(), ipv6: ipv6.clone() }))
+            Ok(BirdSockets::At(BirdPaths { ipv4: ipv4.clone(), ipv6: ipv6.clone() }))
         }
         _ => Err(SettingsError::Variable {
             variable: BIRD_SOCKETS_VARIABLE,
@@ -237,8 +233,11 @@ impl fmt::Display for NodeSettings {
         }
         writeln!(f, "writes routes to kernel table 254 as protocol 12")?;
         writeln!(f, "control socket {}", self.host.control.socket.display())?;
-        if let Some(BirdSockets { ipv4, ipv6 }) = &self.host.control.bird_sockets {
-            writeln!(f, "BIRD's sockets {} and {}", ipv4.display(), ipv6.display())?;
+        match self.host.control.bird_sockets.as_ref().and_then(BirdSockets::paths) {
+            Some(BirdPaths { ipv4, ipv6 }) => {
+                writeln!(f, "BIRD's sockets {} and {}", ipv4.display(), ipv6.display())?;
+            }
+            None => writeln!(f, "no BIRD's sockets (bird-sockets)")?,
         }
         if let Some(http) = &self.host.http {
             writeln!(f, "metrics and health on http://{}", http.listen)?;
@@ -301,7 +300,7 @@ mod tests {
         };
         assert_eq!(etcd.blocks, Blocks::Affinities { node: "n1".into() });
         assert_eq!(endpoints.folder, PathBuf::from("/status/endpoint-status"));
-        assert!(settings.host.control.bird_sockets.is_some());
+        assert_eq!(settings.host.control.bird_sockets, Some(BirdSockets::Calico));
         assert_eq!(settings.host.log.format, LogFormat::Json);
         let shown = settings.to_string();
         for line in ["runs as Calico node n1", "reads etcd at http://10.0.0.1:2379"] {
@@ -353,13 +352,22 @@ mod tests {
             NodeSettings::from_file(secrets.clone(), host.clone(), &env(&[])).unwrap();
         assert_eq!(with_secrets.sources.len(), 3, "etcd, further objects, local workloads");
 
-        host.control.bird_sockets = None;
+        let without = HostSettings {
+            control: ControlSettings { bird_sockets: None, ..host.control.clone() },
+            ..host.clone()
+        };
         let sockets = |variables: &[(&str, &str)]| {
-            let settings = NodeSettings::from_file(secrets.clone(), host.clone(), &env(variables));
+            let host = without.clone();
+            let settings = NodeSettings::from_file(secrets.clone(), host, &env(variables));
             settings.unwrap().host.control.bird_sockets
         };
-        assert_eq!(sockets(&[]), None);
-        let named = sockets(&[("MARGAY_BIRD_SOCKETS", "/a.ctl,/b.ctl")]);
-        assert_eq!(named, Some(BirdSockets { ipv4: "/a.ctl".into(), ipv6: "/b.ctl".into() }));
+        assert_eq!(sockets(&[]), Some(BirdSockets::Calico), "as without a file");
+        let named = [("MARGAY_BIRD_SOCKETS", "/a.ctl,/b.ctl")];
+        let paths = BirdPaths { ipv4: "/a.ctl".into(), ipv6: "/b.ctl".into() };
+        assert_eq!(sockets(&named), Some(BirdSockets::At(paths)));
+        assert_eq!(sockets(&[("MARGAY_BIRD_SOCKETS", "none")]), Some(BirdSockets::Off));
+        host.control.bird_sockets = Some(BirdSockets::Off);
+        let said = NodeSettings::from_file(secrets.clone(), host.clone(), &env(&named)).unwrap();
+        assert_eq!(said.host.control.bird_sockets, Some(BirdSockets::Off), "the file is stronger");
     }
 }
