@@ -30,6 +30,7 @@ impl Daemon {
             (Document::Calico { calico, host }, Some(_)) => {
                 let settings = NodeSettings::from_file(*calico, *host, &Environment::of_process())
                     .map_err(|error| error.to_string())?;
+                let settings = settings.ok_or("the environment says that this node speaks no BGP")?;
                 return Ok(self.reload_calico(settings));
             }
             _ => return Err("[calico] came or went: restart margay to run by the new file".into()),

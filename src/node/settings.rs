@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use super::Environment;
-use crate::calico::{RouterIdSource, Settings};
+use crate::calico::{RouterIdSource, Settings, speaks_bgp};
 use crate::config::{
     BirdPaths, BirdSockets, CalicoDatastore, CalicoEtcd, CalicoSettings, ControlSettings,
     HostSettings, HttpSettings, LogFormat, LogLevel, LogSettings,
@@ -66,7 +66,7 @@ pub enum SettingsError {
 
 impl NodeSettings {
     /// From calico-node's environment alone; `None` if it says that this node speaks no BGP
-    /// (`CALICO_NETWORKING_BACKEND`).
+    /// ([`speaks_bgp`]).
     ///
     /// Besides Calico's variables these are read: `MARGAY_SOCKET` (control socket), `MARGAY_HTTP`
     /// (address of metrics and health; default: nowhere), `MARGAY_LOG_FORMAT` (`text`, the default,
@@ -76,9 +76,6 @@ impl NodeSettings {
     /// # Errors
     /// A variable that is missing or cannot be used.
     pub fn from_env(env: &Environment) -> Result<Option<Self>, SettingsError> {
-        if matches!(env.get("CALICO_NETWORKING_BACKEND"), Some("none" | "vxlan")) {
-            return Ok(None);
-        }
         let host = HostSettings {
             control: ControlSettings {
                 socket: env.get("MARGAY_SOCKET").unwrap_or(ControlSettings::DEFAULT_SOCKET).into(),
@@ -89,10 +86,10 @@ impl NodeSettings {
         };
         let calico =
             CalicoSettings { node: None, datastore: None, path: Vec::new(), endpoint_status: None };
-        NodeSettings::from_file(calico, host, env).map(Some)
+        NodeSettings::from_file(calico, host, env)
     }
 
-    /// From `[calico]`; what that leaves out comes from the environment.
+    /// From `[calico]`; what that leaves out comes from the environment. `None` as there.
     ///
     /// # Errors
     /// See [`NodeSettings::from_env`].
@@ -100,7 +97,10 @@ impl NodeSettings {
         file: CalicoSettings,
         mut host: HostSettings,
         env: &Environment,
-    ) -> Result<Self, SettingsError> {
+    ) -> Result<Option<Self>, SettingsError> {
+        if !speaks_bgp(&env.variables) {
+            return Ok(None);
+        }
         if host.control.bird_sockets.is_none() {
             host.control.bird_sockets = Some(read_bird_sockets(env)?);
         }
@@ -128,7 +128,7 @@ impl NodeSettings {
             PathBuf::from(prefix.unwrap_or(STATUS_PATH_PREFIX)).join(ENDPOINT_STATUS)
         });
         sources.push(Source::Endpoints(EndpointsConfig { folder }));
-        Ok(NodeSettings { calico, sources, host })
+        Ok(Some(NodeSettings { calico, sources, host }))
     }
 }
 
@@ -311,7 +311,16 @@ mod tests {
     #[test]
     fn a_node_without_bgp_runs_nothing() {
         for backend in ["none", "vxlan"] {
-            assert_eq!(from_env(&[("CALICO_NETWORKING_BACKEND", backend)]), Ok(None));
+            let variable = ("CALICO_NETWORKING_BACKEND", backend);
+            assert_eq!(from_env(&[variable]), Ok(None));
+            let file = CalicoSettings {
+                node: Some("n1".into()),
+                datastore: Some(CalicoDatastore::Files),
+                path: vec!["/objects".into()],
+                endpoint_status: None,
+            };
+            let host = from_env(&[NODE, ETCD]).unwrap().unwrap().host;
+            assert_eq!(NodeSettings::from_file(file, host, &env(&[variable])), Ok(None));
         }
     }
 
@@ -344,12 +353,12 @@ mod tests {
             endpoint_status: None,
         };
         let by_file = NodeSettings::from_file(file.clone(), by_env.host.clone(), &env(&[]));
-        assert_eq!(by_file.unwrap(), by_env);
+        assert_eq!(by_file.unwrap().as_ref(), Some(&by_env));
 
         let secrets = CalicoSettings { path: vec!["/secrets".into()], ..file };
         let mut host = by_env.host;
         let with_secrets =
-            NodeSettings::from_file(secrets.clone(), host.clone(), &env(&[])).unwrap();
+            NodeSettings::from_file(secrets.clone(), host.clone(), &env(&[])).unwrap().unwrap();
         assert_eq!(with_secrets.sources.len(), 3, "etcd, further objects, local workloads");
 
         let without = HostSettings {
@@ -359,7 +368,7 @@ mod tests {
         let sockets = |variables: &[(&str, &str)]| {
             let host = without.clone();
             let settings = NodeSettings::from_file(secrets.clone(), host, &env(variables));
-            settings.unwrap().host.control.bird_sockets
+            settings.unwrap().unwrap().host.control.bird_sockets
         };
         assert_eq!(sockets(&[]), Some(BirdSockets::Calico), "as without a file");
         let named = [("MARGAY_BIRD_SOCKETS", "/a.ctl,/b.ctl")];
@@ -368,6 +377,10 @@ mod tests {
         assert_eq!(sockets(&[("MARGAY_BIRD_SOCKETS", "none")]), Some(BirdSockets::Off));
         host.control.bird_sockets = Some(BirdSockets::Off);
         let said = NodeSettings::from_file(secrets.clone(), host.clone(), &env(&named)).unwrap();
-        assert_eq!(said.host.control.bird_sockets, Some(BirdSockets::Off), "the file is stronger");
+        assert_eq!(
+            said.unwrap().host.control.bird_sockets,
+            Some(BirdSockets::Off),
+            "the file is stronger"
+        );
     }
 }
