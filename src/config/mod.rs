@@ -33,7 +33,7 @@ use bgp_proto::table::{PeerRoutes, TableConfig};
 use bgp_proto::types::{Asn, ClusterId, FibKind, Prefix, RouterId};
 use bgp_proto::wire::Origin;
 
-pub use calico::{CalicoDatastore, CalicoEtcd, CalicoSettings};
+pub use calico::{CalicoDatastore, CalicoEtcd, CalicoLimits, CalicoSettings};
 pub use changes::{Changes, differing_peers};
 pub use error::{Error, Errors};
 pub use local::KernelRoute;
@@ -155,6 +155,23 @@ pub struct BgpConfig {
     pub listen: Vec<SocketAddr>,
     /// Octets that all routes may hold. Default: no limit.
     pub memory_max: Option<u64>,
+}
+
+/// What a session may bring before it is closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PeerLimits {
+    /// Prefixes of each family; more: Cease 6/1. Default: no limit.
+    pub prefixes_max: Option<u32>,
+    /// Share of it, in percent, at which a line of the log warns, 1-100. Default 80.
+    pub prefixes_warning_percent: u8,
+    /// Octets that its routes may hold; more: Cease 6/8. Default: no limit.
+    pub memory_max: Option<u64>,
+}
+
+impl Default for PeerLimits {
+    fn default() -> Self {
+        PeerLimits { prefixes_max: None, prefixes_warning_percent: 80, memory_max: None }
+    }
 }
 
 /// A peer with an address.

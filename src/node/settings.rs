@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use super::Environment;
 use crate::calico::{RouterIdSource, Settings, speaks_bgp};
 use crate::config::{
-    BirdPaths, BirdSockets, CalicoDatastore, CalicoEtcd, CalicoSettings, ControlSettings,
-    HostSettings, HttpSettings, LogFormat, LogLevel, LogSettings,
+    BirdPaths, BirdSockets, CalicoDatastore, CalicoEtcd, CalicoLimits, CalicoSettings,
+    ControlSettings, HostSettings, HttpSettings, LogFormat, LogLevel, LogSettings,
 };
 use crate::datastore::{
     Blocks, EndpointsConfig, EnvError, EtcdConfig, FilesConfig, Password, Source, Timings,
@@ -29,6 +29,8 @@ pub struct NodeSettings {
     pub calico: Settings,
     /// Where objects come from. Nothing is decided before each of them was listed once.
     pub sources: Vec<Source>,
+    /// What routes may take.
+    pub limits: CalicoLimits,
     /// What concerns this machine only.
     pub host: HostSettings,
 }
@@ -84,8 +86,13 @@ impl NodeSettings {
             http: read_http(env)?,
             log: LogSettings { level: read_level(env), format: read_log_format(env)? },
         };
-        let calico =
-            CalicoSettings { node: None, datastore: None, path: Vec::new(), endpoint_status: None };
+        let calico = CalicoSettings {
+            node: None,
+            datastore: None,
+            path: Vec::new(),
+            endpoint_status: None,
+            limits: CalicoLimits::default(),
+        };
         NodeSettings::from_file(calico, host, env)
     }
 
@@ -128,7 +135,7 @@ impl NodeSettings {
             PathBuf::from(prefix.unwrap_or(STATUS_PATH_PREFIX)).join(ENDPOINT_STATUS)
         });
         sources.push(Source::Endpoints(EndpointsConfig { folder }));
-        Ok(Some(NodeSettings { calico, sources, host }))
+        Ok(Some(NodeSettings { calico, sources, limits: file.limits, host }))
     }
 }
 
@@ -232,6 +239,7 @@ impl fmt::Display for NodeSettings {
             writeln!(f, "reads {}", describe(source))?;
         }
         writeln!(f, "writes routes to kernel table 254 as protocol 12")?;
+        write!(f, "{}", self.limits)?;
         writeln!(f, "control socket {}", self.host.control.socket.display())?;
         match self.host.control.bird_sockets.as_ref().and_then(BirdSockets::paths) {
             Some(BirdPaths { ipv4, ipv6 }) => {
@@ -268,6 +276,7 @@ pub(super) fn describe(source: &Source) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::PeerLimits;
 
     fn env(variables: &[(&str, &str)]) -> Environment {
         Environment {
@@ -318,6 +327,7 @@ mod tests {
                 datastore: Some(CalicoDatastore::Files),
                 path: vec!["/objects".into()],
                 endpoint_status: None,
+                limits: CalicoLimits::default(),
             };
             let host = from_env(&[NODE, ETCD]).unwrap().unwrap().host;
             assert_eq!(NodeSettings::from_file(file, host, &env(&[variable])), Ok(None));
@@ -351,9 +361,27 @@ mod tests {
             })),
             path: Vec::new(),
             endpoint_status: None,
+            limits: CalicoLimits::default(),
         };
         let by_file = NodeSettings::from_file(file.clone(), by_env.host.clone(), &env(&[]));
         assert_eq!(by_file.unwrap().as_ref(), Some(&by_env));
+
+        let peers = PeerLimits {
+            prefixes_max: Some(1000),
+            memory_max: Some(64 << 20),
+            ..PeerLimits::default()
+        };
+        let limits = CalicoLimits { memory_max: Some(512 << 20), peers };
+        let limited = CalicoSettings { limits, ..file.clone() };
+        let limited = NodeSettings::from_file(limited, by_env.host.clone(), &env(&[]));
+        let shown = limited.unwrap().unwrap().to_string();
+        for line in
+            ["routes hold at most 512 MiB", "every peer, at most 1000 prefixes, at most 64 MiB"]
+        {
+            assert!(shown.lines().any(|l| l == line), "{shown}");
+        }
+        let shown = by_env.to_string();
+        assert!(shown.contains("no limit to the memory of routes (calico.memory-max)"), "{shown}");
 
         let secrets = CalicoSettings { path: vec!["/secrets".into()], ..file };
         let mut host = by_env.host;
