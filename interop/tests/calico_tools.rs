@@ -14,7 +14,7 @@ use interop::daemon::Daemon;
 use interop::lab::{self, Host, Lab};
 use interop::margay::binary;
 use interop::speaker::Kind;
-use interop::wait::{PATIENCE, wait_until};
+use interop::wait::{PATIENCE, holds_for, wait_until};
 use interop::{kernel, require, subject};
 use serde_json::json;
 
@@ -137,6 +137,13 @@ fn birds_own_clients_understand_every_answer() -> Result<()> {
                 ensure!(same.starts_with("BIRD"), "the liveness probe: {same}");
             }
         }
+        // A route's time is when it came, whenever somebody asks.
+        let routes = client("birdc", &v4, "show route")?;
+        holds_for(Duration::from_secs(2), "the routes' times", || {
+            let again = client("birdc", &v4, "show route")?;
+            ensure!(again == routes, "{again}\nbefore:\n{routes}");
+            Ok(())
+        })?;
         let text = client("birdc", &v6, "show protocols")?;
         ensure!(!text.contains("BGP") && text.contains("kernel1  Kernel"), "{text}");
         for (command, wanted) in [
