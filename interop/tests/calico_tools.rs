@@ -14,7 +14,7 @@ use interop::daemon::Daemon;
 use interop::lab::{self, Host, Lab};
 use interop::margay::binary;
 use interop::speaker::Kind;
-use interop::wait::{PATIENCE, wait_until};
+use interop::wait::{PATIENCE, holds_for, wait_until};
 use interop::{kernel, require, subject};
 use serde_json::json;
 
@@ -137,6 +137,13 @@ fn birds_own_clients_understand_every_answer() -> Result<()> {
                 ensure!(same.starts_with("BIRD"), "the liveness probe: {same}");
             }
         }
+        // A route's time is when it came, whenever somebody asks.
+        let routes = client("birdc", &v4, "show route")?;
+        holds_for(Duration::from_secs(2), "the routes' times", || {
+            let again = client("birdc", &v4, "show route")?;
+            ensure!(again == routes, "{again}\nbefore:\n{routes}");
+            Ok(())
+        })?;
         let text = client("birdc", &v6, "show protocols")?;
         ensure!(!text.contains("BGP") && text.contains("kernel1  Kernel"), "{text}");
         for (command, wanted) in [
@@ -177,6 +184,76 @@ fn second_is_refused(host: &Host, cluster: &Cluster, v4: &Path, v6: &Path) -> Re
     ensure!(text == wanted, "{text}");
     ensure!(kernel::route(host, "10.65.2.0/26")?.is_some(), "the second touched routes");
     ask(v4, "show status", "0013").map(drop)
+}
+
+/// Runs margay with a file on a host, with a `/run` of its own.
+fn start_with_run(host: &Host, mount: &str, name: &str, text: &str) -> Result<Daemon> {
+    let path = host.write(&format!("{name}.toml"), text)?;
+    let mut command = host.command("unshare");
+    command.args([
+        "--mount",
+        "sh",
+        "-ec",
+        "mount -t tmpfs $1 tmpfs /run; exec \"$2\" run --config \"$3\"",
+    ]);
+    command.args(["sh", mount]).arg(binary()?).arg(path);
+    Daemon::start(command, &host.file(&format!("{name}.log")))
+}
+
+/// `[calico]` in a file says nothing of BIRD's sockets, and they are where calico-node has them, in
+/// a folder that was not there. A second margay ends in front of them; one that has no place for
+/// them says so and routes.
+#[test]
+fn a_file_serves_birds_sockets_too() -> Result<()> {
+    run("calico-tools-file", &["unshare", "nsenter"], |lab| {
+        let (a, b) = (lab.host("a")?, lab.host("b")?);
+        let text = |host: &Host, control: &str| -> Result<String> {
+            let node = json!({"kind": "Node", "apiVersion": "projectcalico.org/v3",
+                "metadata": {"name": host.name()},
+                "spec": {"bgp": {"ipv4Address": format!("{}/24", host.v4())}}});
+            let key = format!("/calico/resources/v3/projectcalico.org/nodes/{}", host.name());
+            let block = format!("/calico/ipam/v2/host/{}/ipv4/block/10.65.1.0-26", host.name());
+            let objects = format!("{key}\t{node}\n{block}\t{{\"state\":\"confirmed\"}}\n");
+            let objects = host.write("objects.txt", &objects)?;
+            Ok(format!(
+                "[calico]\nnode = \"{}\"\ndatastore = \"file\"\npath = \"{}\"\n\
+                 endpoint-status = \"{}\"\n[control]\nsocket = \"{}\"\n",
+                host.name(),
+                objects.display(),
+                host.file("status").display(),
+                host.file(control).display(),
+            ))
+        };
+        let first = start_with_run(&a, "-orw", "first", &text(&a, "margay.sock")?)?;
+        let root = format!("/proc/{}/root/run/calico", first.pid());
+        for socket in ["bird.ctl", "bird6.ctl"].map(|name| Path::new(&root).join(name)) {
+            wait_until(PATIENCE, "an answer of BIRD's socket", || {
+                ask(&socket, "show status", "0013").map(drop)
+            })?;
+        }
+        let second = a.write("second.toml", &text(&a, "second.sock")?)?;
+        let pid = first.pid().to_string();
+        let mut command = a.command("nsenter");
+        command.args(["--mount", "--target", &pid]).arg(binary()?);
+        let output = command.args(["run", "--config"]).arg(second).stdin(Stdio::null()).output()?;
+        let said = String::from_utf8(output.stderr)?;
+        ensure!(output.status.code() == Some(1), "{:?}: {said}", output.status);
+        let wanted = "margay: somebody answers at /var/run/calico/bird.ctl already; stop it, or \
+                      set another bird-sockets\n";
+        ensure!(said == wanted, "{said}");
+
+        let mut without = start_with_run(&b, "-oro", "without", &text(&b, "margay.sock")?)?;
+        wait_until(PATIENCE, "the block of a node without BIRD's sockets", || {
+            ensure!(without.exited()?.is_none(), "it ended: {}", without.output());
+            ensure!(kernel::route(&b, "10.65.1.0/26")?.is_some(), "not there");
+            Ok(())
+        })?;
+        let lines = without.output();
+        let lines: Vec<&str> = lines.lines().filter(|line| line.contains("bird.ctl")).collect();
+        ensure!(lines.len() == 1 && lines[0].contains("WARN"), "{lines:?}");
+        ensure!(lines[0].contains("/var/run/calico/bird6.ctl"), "{lines:?}");
+        Ok(())
+    })
 }
 
 /// A root like calico-node's, with `examples/calico-node/rootfs` over it and runsvdir as its first

@@ -9,7 +9,7 @@ use clap::{Args, Subcommand};
 use super::decide::Question;
 use super::load::{load, load_endpoints};
 use super::plan::{FamilyPlan, Plan, PlannedSession};
-use super::{Settings, Snapshot, resolve};
+use super::{Settings, Snapshot, resolve, speaks_bgp};
 
 /// What Calico's objects mean for a node.
 #[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
@@ -74,7 +74,10 @@ impl Input {
         if let Some(folder) = folder {
             load_endpoints(&folder)?.into_iter().for_each(|endpoint| snapshot.apply(endpoint));
         }
-        let mut plan = resolve(&snapshot, &Settings::from_env(&self.node, &env));
+        let mut plan = match speaks_bgp(&env) {
+            true => resolve(&snapshot, &Settings::from_env(&self.node, &env)),
+            false => Plan::without_bgp(&self.node),
+        };
         plan.problems.extend(loaded.problems);
         plan.problems.sort();
         Ok(plan)
@@ -120,7 +123,11 @@ pub fn run(
 
 fn write_text(plan: &Plan, out: &mut impl Write) -> std::io::Result<()> {
     writeln!(out, "node {}", plan.node)?;
-    for (name, family) in [("ipv4", &plan.families.ipv4), ("ipv6", &plan.families.ipv6)] {
+    if !plan.speaks_bgp {
+        writeln!(out, "no BGP: CALICO_NETWORKING_BACKEND says so")?;
+    }
+    let families = [("ipv4", &plan.families.ipv4), ("ipv6", &plan.families.ipv6)];
+    for (name, family) in families.into_iter().filter(|_| plan.speaks_bgp) {
         write_family(name, family, out)?;
     }
     if plan.problems.is_empty() {
@@ -194,4 +201,55 @@ fn write_session(planned: &PlannedSession, out: &mut impl Write) -> std::io::Res
         session.remote_asn,
         notes.join(", ")
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    /// What a command prints about a mesh of two nodes, with a backend.
+    fn printed(command: fn(Input) -> Command, questions: &str, backend: &str) -> String {
+        let node = |name: &str, address: &str| {
+            let spec = json!({"bgp": {"ipv4Address": address}});
+            json!({"kind": "Node", "apiVersion": "projectcalico.org/v3",
+                   "metadata": {"name": name}, "spec": spec})
+        };
+        let file =
+            std::env::temp_dir().join(format!("margay-{}-{backend}.yaml", std::process::id()));
+        let text = format!("{}\n---\n{}\n", node("a", "10.0.0.1/24"), node("b", "10.0.0.2/24"));
+        std::fs::write(&file, text).unwrap();
+        let input = Input {
+            node: "a".into(),
+            resources: vec![file.clone()],
+            env: vec![("CALICO_NETWORKING_BACKEND".into(), backend.into())],
+            endpoint_status: None,
+        };
+        let mut out = Vec::new();
+        let result = run(&command(input), questions.as_bytes(), &mut out);
+        std::fs::remove_file(&file).unwrap();
+        result.unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn a_node_without_bgp_has_an_empty_plan_and_decides_nothing() {
+        let question =
+            json!({"direction": "kernel", "route": {"prefix": "10.1.0.0/24", "source": "bgp"}});
+        for (backend, speaks) in [("bird", true), ("none", false), ("vxlan", false)] {
+            let plan = printed(|input| Command::Plan { input, json: true }, "", backend);
+            let plan: Value = serde_json::from_str(&plan).unwrap();
+            assert_eq!(plan["speaks_bgp"], speaks, "{backend}");
+            let sessions = plan["families"]["ipv4"]["sessions"].as_array().unwrap();
+            assert_eq!(sessions.len(), usize::from(speaks), "{backend}");
+            let text = printed(|input| Command::Plan { input, json: false }, "", backend);
+            assert_eq!(text.contains("no BGP"), !speaks, "{text}");
+            assert_eq!(text.contains("session Mesh_10_0_0_2"), speaks, "{text}");
+            let decide = |input| Command::Decide { input };
+            let answer = printed(decide, &question.to_string(), backend);
+            let answer: Value = serde_json::from_str(&answer).unwrap();
+            assert_eq!(answer["error"].is_null(), speaks, "{answer}");
+        }
+    }
 }

@@ -19,8 +19,8 @@ use super::plan::{
     FamilyPlan, NextHop, Plan, PlannedSession, Problem, Session, StaticKind, Touched,
 };
 use crate::config::{
-    BgpConfig, Config, FibSettings, HostRoute, HostSettings, Originate, PeerEntry, Redistribute,
-    RedistributeFrom,
+    BgpConfig, CalicoLimits, Config, FibSettings, HostRoute, HostSettings, Originate, PeerEntry,
+    PeerLimits, Redistribute, RedistributeFrom,
 };
 
 /// Hold time that BIRD offers.
@@ -35,9 +35,10 @@ const STALE_TIME: Duration = Duration::from_secs(180);
 /// LOCAL_PREF that BIRD gives a route as it arrives without one.
 const LOCAL_PREF_DEFAULT: u32 = 100;
 
-/// Turns plans into configurations.
+/// Turns plans into configurations. The default sets no limits.
 #[derive(Default)]
 pub struct Converter {
+    limits: CalicoLimits,
     /// Of each family, sorted by name.
     peers: [Vec<PeerEntry>; 2],
     /// Who we are to them; `None`: nothing was made yet.
@@ -49,6 +50,11 @@ pub struct Converter {
 }
 
 impl Converter {
+    /// With what routes may take; nothing was made yet.
+    pub fn new(limits: CalicoLimits) -> Self {
+        Converter { limits, ..Converter::default() }
+    }
+
     /// The configuration that a plan asks for; `None` if the plan may not be put into force, or
     /// the node has no BGP Identifier. `touched` tells what may differ from the plan before.
     pub fn convert(
@@ -85,7 +91,7 @@ impl Converter {
             fib_policy: Some(Arc::new(joined_kernel_policy(plan))),
             fib_enabled: true,
             log_bytes_max: 16 << 20,
-            memory_max: None,
+            memory_max: self.limits.memory_max,
         };
         let statics = || families.iter().flat_map(|f| &f.statics);
         let originate = statics()
@@ -98,7 +104,12 @@ impl Converter {
             })
             .collect();
         Some(Config {
-            bgp: BgpConfig { identity, cluster_id, listen: listen(plan), memory_max: None },
+            bgp: BgpConfig {
+                identity,
+                cluster_id,
+                listen: listen(plan),
+                memory_max: self.limits.memory_max,
+            },
             peers,
             dynamic: Vec::new(),
             table: Arc::new(table),
@@ -135,7 +146,7 @@ impl Converter {
                 }
                 holders.insert(session.neighbor, Arc::clone(&session.name));
                 let import = self.import(&planned.import, &imports);
-                let entry = peer_entry(planned, import, identity);
+                let entry = peer_entry(planned, import, identity, &self.limits.peers);
                 list.push(keeping(old.get(&session.name).copied(), entry));
             }
             if let Some(peers) = self.peers.get_mut(at) {
@@ -178,7 +189,8 @@ impl Converter {
             }
             holders.insert(session.neighbor, Arc::clone(name));
             let import = self.import(&planned.import, &[]);
-            let entry = keeping(old.get(name), peer_entry(planned, import, identity));
+            let entry = peer_entry(planned, import, identity, &self.limits.peers);
+            let entry = keeping(old.get(name), entry);
             let Some(peers) = self.peers.get_mut(at) else { continue };
             let (Ok(place) | Err(place)) = peers.binary_search_by(|e| e.name.cmp(name));
             peers.insert(place, entry);
@@ -241,6 +253,7 @@ fn peer_entry(
     planned: &PlannedSession,
     import: Arc<Policy>,
     identity: &LocalIdentity,
+    limits: &PeerLimits,
 ) -> PeerEntry {
     let session: &Session = &planned.session;
     let family = if session.neighbor.is_ipv4() { Family::Ipv4 } else { Family::Ipv6 };
@@ -275,10 +288,10 @@ fn peer_entry(
         route_reflector_client: session.route_reflector_client,
         cluster_id: session.cluster_id,
         allow_local_asn: session.allow_local_asn,
-        prefixes_max: None,
-        prefixes_warning_percent: 80,
+        prefixes_max: limits.prefixes_max,
+        prefixes_warning_percent: limits.prefixes_warning_percent,
         add_path_send: AddPathSend::All,
-        memory_max: None,
+        memory_max: limits.memory_max,
         honour_graceful_shutdown: false,
         stale_time: STALE_TIME,
     };
@@ -403,6 +416,30 @@ mod tests {
         assert!(Arc::ptr_eq(&first.peers[0].routes, &second.peers[0].routes));
         let (b, c) = (&second.peers[0].routes, &second.peers[1].routes);
         assert!(Arc::ptr_eq(&b.import, &c.import) && Arc::ptr_eq(&b.export, &c.export));
+    }
+
+    #[test]
+    fn limits_hold_for_every_session_that_follows_from_the_objects() {
+        let peers = PeerLimits {
+            prefixes_max: Some(100),
+            prefixes_warning_percent: 50,
+            memory_max: Some(1 << 20),
+        };
+        let mut converter = Converter::new(CalicoLimits { memory_max: Some(8 << 20), peers });
+        let mut resolver = Resolver::new(Settings::new("a"));
+        apply(&mut resolver, node("a", "10.0.0.1/24"));
+        apply(&mut resolver, node("b", "10.0.0.2/24"));
+        let first = convert(&mut resolver, &mut converter).unwrap();
+        assert_eq!((first.bgp.memory_max, first.table.memory_max), (Some(8 << 20), Some(8 << 20)));
+        // One that comes later is made by another way.
+        apply(&mut resolver, node("c", "10.0.0.3/24"));
+        let second = convert(&mut resolver, &mut converter).unwrap();
+        assert_eq!((first.peers.len(), second.peers.len()), (1, 2));
+        for PeerEntry { routes, .. } in first.peers.iter().chain(&second.peers) {
+            assert_eq!(routes.prefixes_max, peers.prefixes_max);
+            assert_eq!(routes.prefixes_warning_percent, peers.prefixes_warning_percent);
+            assert_eq!(routes.memory_max, peers.memory_max);
+        }
     }
 
     #[test]

@@ -85,8 +85,11 @@ impl Plan {
     ///
     /// # Errors
     /// The question makes no sense: an unknown session, the wrong family, text that is not what it
-    /// should be.
+    /// should be. On a node without BGP no question does.
     pub fn decide(&self, question: &Question) -> Result<Answer, String> {
+        if !self.speaks_bgp {
+            return Err("CALICO_NETWORKING_BACKEND says that this node speaks no BGP".to_owned());
+        }
         let route = &question.route;
         let family = route.prefix.family();
         let (policy, peer_type) = if question.direction == Direction::Kernel {

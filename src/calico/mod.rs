@@ -31,5 +31,5 @@ pub mod yaml;
 
 pub use plan::{Plan, Problem, Touched};
 pub use resolver::{Resolver, resolve};
-pub use settings::{RouterIdSource, Settings, hashed_router_id};
+pub use settings::{RouterIdSource, Settings, hashed_router_id, speaks_bgp};
 pub use snapshot::Snapshot;

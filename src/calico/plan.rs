@@ -17,6 +17,9 @@ use serde::{Serialize, Serializer};
 pub struct Plan {
     /// The node.
     pub node: String,
+    /// Whether there is any BGP on the node; false with some `CALICO_NETWORKING_BACKEND`s, and then
+    /// the rest is empty.
+    pub speaks_bgp: bool,
     /// One speaker for each family.
     pub families: Families,
     /// The cluster that this node reflects routes in; `None`: it reflects none, or says no id.
@@ -65,6 +68,18 @@ impl Families {
 }
 
 impl Plan {
+    /// That of a node that speaks no BGP.
+    pub fn without_bgp(node: &str) -> Plan {
+        Plan {
+            node: node.to_owned(),
+            speaks_bgp: false,
+            families: Families::default(),
+            cluster_id: None,
+            problems: Vec::new(),
+            is_complete: false,
+        }
+    }
+
     /// The session of that name, with its family.
     pub fn session(&self, name: &str) -> Option<(Family, &PlannedSession)> {
         Family::ALL.into_iter().find_map(|family| {

@@ -165,6 +165,7 @@ impl Resolver {
                 problems.push(Problem::new(format!("Node/{}", settings.node), text));
                 Plan {
                     node: settings.node.clone(),
+                    speaks_bgp: true,
                     families: Families::default(),
                     cluster_id: None,
                     problems: tidy(problems),
@@ -343,6 +344,7 @@ impl Resolver {
         let families = Families { ipv4: family(Family::Ipv4), ipv6: family(Family::Ipv6) };
         Plan {
             node: cx.settings.node.clone(),
+            speaks_bgp: true,
             families,
             cluster_id: cx.me.cluster_id.parse().ok(),
             problems: tidy(problems),

@@ -24,6 +24,16 @@ pub struct Settings {
     pub use_pod_cidr: bool,
 }
 
+/// Says what networks the nodes.
+const BACKEND_VARIABLE: &str = "CALICO_NETWORKING_BACKEND";
+
+/// Whether a node with these variables speaks BGP at all. With `none` and `vxlan` in
+/// `CALICO_NETWORKING_BACKEND` calico-node starts neither confd nor BIRD: no sessions, no routes, no
+/// control sockets.
+pub fn speaks_bgp(env: &BTreeMap<String, String>) -> bool {
+    !matches!(env.get(BACKEND_VARIABLE).map(|value| value.trim()), Some("none" | "vxlan"))
+}
+
 /// Where the BGP Identifier comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RouterIdSource {
@@ -106,6 +116,13 @@ mod tests {
         assert_eq!(settings.kubernetes_node, "k8s-name");
         assert!(settings.use_pod_cidr);
         assert_eq!(Settings::new("n1").kubernetes_node, "n1");
+    }
+
+    #[test]
+    fn two_backends_are_without_bgp() {
+        let with = |value: &str| speaks_bgp(&[(BACKEND_VARIABLE.into(), value.into())].into());
+        assert!(!with("none") && !with("vxlan") && !with(" none "));
+        assert!(with("bird") && with("") && with("other") && speaks_bgp(&BTreeMap::new()));
     }
 
     #[test]

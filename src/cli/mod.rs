@@ -384,7 +384,8 @@ fn load(path: Option<PathBuf>, env: &Environment) -> Result<Setup, Unusable> {
         Document::Calico { calico, host } => {
             let wrong = |e| Unusable::Wrong(format!("{}: calico: {e}", path.display()));
             let settings = NodeSettings::from_file(*calico, *host, env).map_err(wrong)?;
-            Ok(Setup::Node { path: Some(path), settings: Box::new(settings) })
+            let settings = Box::new(settings.ok_or(Unusable::Idle)?);
+            Ok(Setup::Node { path: Some(path), settings })
         }
     }
 }

@@ -2,9 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use super::BirdSockets;
+use super::bgp::read_memory;
 use super::host::read_bird_sockets;
+use super::peer::read_limits;
 use super::reader::{Table, Value};
+use super::{BirdSockets, PeerLimits};
 
 /// `[calico]`, as written. What is left out comes from calico-node's environment.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,6 +20,18 @@ pub struct CalicoSettings {
     pub path: Vec<PathBuf>,
     /// Felix's folder of local workloads. Default: as the environment says.
     pub endpoint_status: Option<PathBuf>,
+    /// What routes may take, whatever the objects say.
+    pub limits: CalicoLimits,
+}
+
+/// What routes may take on a Calico node. Differs from BIRD: it has limits of prefixes, which no
+/// object can set, and none of memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CalicoLimits {
+    /// Octets that all routes may hold. Default: no limit.
+    pub memory_max: Option<u64>,
+    /// What each session may bring.
+    pub peers: PeerLimits,
 }
 
 /// Where Calico's objects are.
@@ -91,8 +105,20 @@ pub(super) fn read(root: &Table<'_>, base: &Path) -> Option<(CalicoSettings, Opt
             None
         }
     };
+    let limits = CalicoLimits {
+        memory_max: read_memory(&table),
+        peers: table.get("peers").and_then(|v| read_peers(&v)).unwrap_or_default(),
+    };
     table.finish();
-    Some((CalicoSettings { node, datastore, path, endpoint_status }, bird_sockets))
+    Some((CalicoSettings { node, datastore, path, endpoint_status, limits }, bird_sockets))
+}
+
+/// `[calico.peers]`: what holds for every session that follows from the objects.
+fn read_peers(value: &Value<'_>) -> Option<PeerLimits> {
+    let table = value.table()?;
+    let limits = read_limits(&table);
+    table.finish();
+    Some(limits)
 }
 
 fn refuse_etcd_keys(table: &Table<'_>, what: &str) {

@@ -9,8 +9,8 @@ use bgp_proto::policy::Policy;
 use super::policy::Policies;
 use super::reader::{Table, Value};
 use super::{
-    BirdSockets, ControlSettings, FibSettings, HttpSettings, LogFormat, LogLevel, LogSettings,
-    PeerChoice, PeerSeries,
+    BirdPaths, BirdSockets, ControlSettings, FibSettings, HttpSettings, LogFormat, LogLevel,
+    LogSettings, PeerChoice, PeerSeries,
 };
 
 /// Names of rtm_protocol numbers, as in iproute2's `rt_protos`.
@@ -116,17 +116,20 @@ fn read_socket(value: &Value<'_>) -> Option<PathBuf> {
     Some(PathBuf::from(path))
 }
 
-/// Two paths: the first for IPv4, the second for IPv6.
+/// Two paths: the first for IPv4, the second for IPv6; or `"none"`.
 pub(super) fn read_bird_sockets(value: &Value<'_>) -> Option<BirdSockets> {
+    if value.is_text("none") {
+        return Some(BirdSockets::Off);
+    }
     let paths: Vec<PathBuf> = value.list().iter().filter_map(read_socket).collect();
     match paths.as_slice() {
         [ipv4, ipv6] if ipv4 != ipv6 => {
-            Some(BirdSockets { ipv4: ipv4.clone(), ipv6: ipv6.clone() })
+            Some(BirdSockets::At(BirdPaths { ipv4: ipv4.clone(), ipv6: ipv6.clone() }))
         }
         _ => {
             value.fault(
                 "is not a list of two different paths",
-                "write [\"/var/run/calico/bird.ctl\", \"/var/run/calico/bird6.ctl\"]",
+                "write [\"/var/run/calico/bird.ctl\", \"/var/run/calico/bird6.ctl\"], or \"none\"",
             );
             None
         }

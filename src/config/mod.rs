@@ -33,7 +33,7 @@ use bgp_proto::table::{PeerRoutes, TableConfig};
 use bgp_proto::types::{Asn, ClusterId, FibKind, Prefix, RouterId};
 use bgp_proto::wire::Origin;
 
-pub use calico::{CalicoDatastore, CalicoEtcd, CalicoSettings};
+pub use calico::{CalicoDatastore, CalicoEtcd, CalicoLimits, CalicoSettings};
 pub use changes::{Changes, differing_peers};
 pub use error::{Error, Errors};
 pub use local::KernelRoute;
@@ -157,6 +157,23 @@ pub struct BgpConfig {
     pub memory_max: Option<u64>,
 }
 
+/// What a session may bring before it is closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PeerLimits {
+    /// Prefixes of each family; more: Cease 6/1. Default: no limit.
+    pub prefixes_max: Option<u32>,
+    /// Share of it, in percent, at which a line of the log warns, 1-100. Default 80.
+    pub prefixes_warning_percent: u8,
+    /// Octets that its routes may hold; more: Cease 6/8. Default: no limit.
+    pub memory_max: Option<u64>,
+}
+
+impl Default for PeerLimits {
+    fn default() -> Self {
+        PeerLimits { prefixes_max: None, prefixes_warning_percent: 80, memory_max: None }
+    }
+}
+
 /// A peer with an address.
 #[derive(Clone, Debug)]
 pub struct PeerEntry {
@@ -266,17 +283,52 @@ pub struct FibSettings {
 pub struct ControlSettings {
     /// Its path. Default [`ControlSettings::DEFAULT_SOCKET`].
     pub socket: PathBuf,
-    /// Where BIRD's control protocol is spoken; `None`: nowhere.
+    /// Where BIRD's control protocol is spoken. `None`: nobody said; that is nowhere, and on a
+    /// Calico node [`BirdSockets::Calico`].
     pub bird_sockets: Option<BirdSockets>,
 }
 
 /// Where BIRD's control protocol is spoken.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BirdSockets {
+pub enum BirdSockets {
+    /// Nowhere.
+    Off,
+    /// At [`BirdPaths::calico`]. Where the sockets cannot be made there is none, and one line says
+    /// so; one that another process answers at is an error all the same.
+    Calico,
+    /// At these, or the daemon does not start.
+    At(BirdPaths),
+}
+
+impl BirdSockets {
+    /// The paths, if there are to be any.
+    pub fn paths(&self) -> Option<BirdPaths> {
+        match self {
+            BirdSockets::Off => None,
+            BirdSockets::Calico => Some(BirdPaths::calico()),
+            BirdSockets::At(paths) => Some(paths.clone()),
+        }
+    }
+}
+
+/// One socket for each family.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BirdPaths {
     /// `bird.ctl`: IPv4.
     pub ipv4: PathBuf,
     /// `bird6.ctl`: IPv6.
     pub ipv6: PathBuf,
+}
+
+impl BirdPaths {
+    /// Where calico-node's probes, calicoctl and CalicoNodeStatus ask:
+    /// `/var/run/calico/bird.ctl` and `/var/run/calico/bird6.ctl`.
+    pub fn calico() -> Self {
+        BirdPaths {
+            ipv4: "/var/run/calico/bird.ctl".into(),
+            ipv6: "/var/run/calico/bird6.ctl".into(),
+        }
+    }
 }
 
 impl ControlSettings {

@@ -16,7 +16,7 @@ use bgp_proto::wire::AddPathMode;
 use super::bgp::{read_id, read_memory, read_usable_asn};
 use super::policy::Policies;
 use super::reader::{Table, Value};
-use super::{DynamicPeers, PeerEntry};
+use super::{DynamicPeers, PeerEntry, PeerLimits};
 
 /// What every peer's table is read with.
 pub(super) struct Context<'a> {
@@ -311,10 +311,7 @@ fn read_routes(table: &Table<'_>, cx: &Context<'_>, kind: Option<PeerType>) -> O
     }
     let allow_local_asn =
         table.get("allow-local-asn").and_then(|v| v.integer(0..=u8::MAX)).unwrap_or(0);
-    let prefixes_max = table.get("prefixes-max").and_then(|v| v.integer(1..=u32::MAX));
-    let memory_max = read_memory(table);
-    let prefixes_warning_percent =
-        table.get("prefixes-warning-percent").and_then(|v| v.integer(1..=100)).unwrap_or(80);
+    let PeerLimits { prefixes_max, prefixes_warning_percent, memory_max } = read_limits(table);
     let add_path_send = match table.get("add-path-paths-max").and_then(|v| v.integer(1..=255)) {
         Some(paths) => AddPathSend::Best(paths),
         None => AddPathSend::All,
@@ -337,6 +334,17 @@ fn read_routes(table: &Table<'_>, cx: &Context<'_>, kind: Option<PeerType>) -> O
         stale_time: Duration::from_secs(stale_time.unwrap_or(180).into()),
         honour_graceful_shutdown,
     })
+}
+
+/// What a session may bring. The caller finishes the table.
+pub(super) fn read_limits(table: &Table<'_>) -> PeerLimits {
+    let default = PeerLimits::default();
+    let percent = table.get("prefixes-warning-percent").and_then(|v| v.integer(1..=100));
+    PeerLimits {
+        prefixes_max: table.get("prefixes-max").and_then(|v| v.integer(1..=u32::MAX)),
+        prefixes_warning_percent: percent.unwrap_or(default.prefixes_warning_percent),
+        memory_max: read_memory(table),
+    }
 }
 
 /// `import` or `export`. Internal peers exchange everything unless told otherwise; for external

@@ -6,7 +6,10 @@ use bgp_proto::session::{PassiveMode, PeerConfig};
 use bgp_proto::table::PeerRoutes;
 use bgp_proto::types::{FibKind, PeerType};
 
-use super::{BirdSockets, Config, Originate, Redistribute, RedistributeFrom};
+use super::{
+    BirdPaths, BirdSockets, CalicoLimits, Config, Originate, PeerLimits, Redistribute,
+    RedistributeFrom,
+};
 
 /// A summary for people, one line for each thing that runs. Passwords are named, never shown.
 impl fmt::Display for Config {
@@ -58,13 +61,12 @@ impl fmt::Display for Config {
             false => writeln!(f, "writes no routes to the kernel")?,
         }
         writeln!(f, "control socket {}", self.host.control.socket.display())?;
-        if let Some(BirdSockets { ipv4, ipv6 }) = &self.host.control.bird_sockets {
+        if let Some(BirdPaths { ipv4, ipv6 }) =
+            self.host.control.bird_sockets.as_ref().and_then(BirdSockets::paths)
+        {
             writeln!(f, "BIRD's sockets {} and {}", ipv4.display(), ipv6.display())?;
         }
-        match self.bgp.memory_max {
-            Some(octets) => writeln!(f, "routes hold at most {} MiB", octets >> 20)?,
-            None => writeln!(f, "no limit to the memory of routes (bgp.memory-max)")?,
-        }
+        write_memory_max(f, self.bgp.memory_max, "bgp.memory-max")?;
         if let Some(http) = &self.host.http {
             writeln!(f, "metrics and health on http://{}", http.listen)?;
         }
@@ -116,12 +118,8 @@ impl fmt::Display for Terms<'_> {
         if routes.route_reflector_client {
             f.write_str(", route reflector client")?;
         }
-        if let Some(bound) = routes.prefixes_max {
-            write!(f, ", at most {bound} prefixes")?;
-        }
-        if let Some(octets) = routes.memory_max {
-            write!(f, ", at most {} MiB", octets >> 20)?;
-        }
+        let &&PeerRoutes { prefixes_max, prefixes_warning_percent, memory_max, .. } = routes;
+        write!(f, "{}", PeerLimits { prefixes_max, prefixes_warning_percent, memory_max })?;
         if session.security.md5.is_some() {
             f.write_str(", TCP MD5")?;
         }
@@ -129,6 +127,37 @@ impl fmt::Display for Terms<'_> {
             write!(f, ", TTL security {hops}")?;
         }
         Ok(())
+    }
+}
+
+/// Behind the name of what is limited; nothing where nothing is.
+impl fmt::Display for PeerLimits {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(bound) = self.prefixes_max {
+            write!(f, ", at most {bound} prefixes")?;
+        }
+        if let Some(octets) = self.memory_max {
+            write!(f, ", at most {} MiB", octets >> 20)?;
+        }
+        Ok(())
+    }
+}
+
+/// One line for the process, and one for the sessions where they are limited.
+impl fmt::Display for CalicoLimits {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_memory_max(f, self.memory_max, "calico.memory-max")?;
+        match self.peers.to_string() {
+            nothing if nothing.is_empty() => Ok(()),
+            limits => writeln!(f, "every peer{limits}"),
+        }
+    }
+}
+
+fn write_memory_max(f: &mut fmt::Formatter<'_>, memory_max: Option<u64>, key: &str) -> fmt::Result {
+    match memory_max {
+        Some(octets) => writeln!(f, "routes hold at most {} MiB", octets >> 20),
+        None => writeln!(f, "no limit to the memory of routes ({key})"),
     }
 }
 

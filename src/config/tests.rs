@@ -117,7 +117,7 @@ fn the_full_example_is_read_key_by_key() {
     assert_eq!(config.redistribute[0].origin, Origin::Incomplete);
     assert_eq!(config.redistribute[1].from, RedistributeFrom::Connected);
     assert_eq!(config.redistribute[1].origin, Origin::Igp);
-    let bird = config.host.control.bird_sockets.as_ref().unwrap();
+    let bird = config.host.control.bird_sockets.as_ref().and_then(BirdSockets::paths).unwrap();
     assert_eq!(bird.ipv4.to_str(), Some("/run/margay/bird.ctl"));
     assert_eq!(bird.ipv6.to_str(), Some("/run/margay/bird6.ctl"));
     let fib = FibSettings { enabled: true, table: 100, protocol: 77, metric: 32, multipath_max: 8 };
@@ -378,6 +378,8 @@ fn calico_says_where_its_objects_are() {
          cert-file = \"/c.pem\"\nkey-file = \"/k.pem\"\nusername = \"margay\"\n\
          password-file = \"password\"\npath = \"secrets\"\nendpoint-status = \"/run/e\"\n\
          bird-sockets = [\"/run/bird.ctl\", \"/run/bird6.ctl\"]\n\
+         memory-max = 512\n\
+         [calico.peers]\nprefixes-max = 1000\nprefixes-warning-percent = 90\nmemory-max = 64\n\
          [http]\nlisten = \"127.0.0.1:9479\"\n",
     )
     .unwrap();
@@ -391,14 +393,43 @@ fn calico_says_where_its_objects_are() {
     assert_eq!(settings.datastore, Some(CalicoDatastore::Etcd(etcd)));
     assert_eq!(settings.path, [PathBuf::from("/etc/margay/secrets")]);
     assert_eq!(settings.endpoint_status, Some("/run/e".into()));
-    let ipv4 = host.control.bird_sockets.map(|sockets| sockets.ipv4);
-    assert_eq!(ipv4, Some("/run/bird.ctl".into()));
+    let peers = PeerLimits {
+        prefixes_max: Some(1000),
+        prefixes_warning_percent: 90,
+        memory_max: Some(64 << 20),
+    };
+    assert_eq!(settings.limits, CalicoLimits { memory_max: Some(512 << 20), peers });
+    let bird = BirdPaths { ipv4: "/run/bird.ctl".into(), ipv6: "/run/bird6.ctl".into() };
+    assert_eq!(host.control.bird_sockets, Some(BirdSockets::At(bird)));
     assert!(host.http.is_some());
 
     let (settings, _) = calico("[calico]\n").unwrap();
     assert_eq!((settings.node, settings.datastore), (None, None));
+    assert_eq!(settings.limits, CalicoLimits::default());
+    for text in [
+        "[calico]\nbird-sockets = \"none\"\n",
+        "[calico]\nbird-sockets = [\"/a\", \"/b\"]\n[control]\nbird-sockets = \"none\"\n",
+    ] {
+        let (_, host) = calico(text).unwrap();
+        assert_eq!(host.control.bird_sockets, Some(BirdSockets::Off), "{text}");
+    }
     let (settings, _) = calico("[calico]\ndatastore = \"file\"\npath = \"/c\"\n").unwrap();
     assert_eq!(settings.datastore, Some(CalicoDatastore::Files));
+}
+
+/// The example holds every key, and what it says is right.
+#[test]
+fn the_example_of_calico_is_complete() {
+    const EXAMPLE: &str = include_str!("../../examples/calico.toml");
+    let (settings, host) = calico(EXAMPLE).unwrap_or_else(|faults| panic!("{faults:#?}"));
+    let CalicoSettings { node, datastore, path, endpoint_status, limits } = settings;
+    let Some(CalicoDatastore::Etcd(etcd)) = datastore else { panic!("{datastore:?}") };
+    assert!(node.is_some() && endpoint_status.is_some() && !path.is_empty());
+    assert!(etcd.ca_file.is_some() && etcd.certificate.is_some() && etcd.user.is_some());
+    assert_eq!(host.control.bird_sockets, Some(BirdSockets::At(BirdPaths::calico())));
+    assert!(limits.memory_max.is_some());
+    let PeerLimits { prefixes_max, prefixes_warning_percent, memory_max } = limits.peers;
+    assert!(prefixes_max.is_some() && memory_max.is_some() && prefixes_warning_percent != 80);
 }
 
 #[test]
@@ -431,6 +462,14 @@ fn faults_of_calico() {
         (
             "datastore = \"file\"\npath = \"p\"\nendpoints = \"http://a\"",
             "4:1: calico.endpoints: says how etcd is reached, and datastore is \"file\"; write datastore = \"etcd\", or leave the key out",
+        ),
+        (
+            "bird-sockets = \"off\"",
+            "2:16: calico.bird-sockets: is not a list of two different paths; write [\"/var/run/calico/bird.ctl\", \"/var/run/calico/bird6.ctl\"], or \"none\"",
+        ),
+        (
+            "[calico.peers]\nprefix-max = 1",
+            "3:1: calico.peers.prefix-max: unknown key; did you mean \"prefixes-max\"?",
         ),
         ("node = \"\"", "2:8: calico.node: is empty; leave the key out, or name something"),
         ("nodes = 1", "2:1: calico.nodes: unknown key; did you mean \"node\"?"),

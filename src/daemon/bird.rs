@@ -119,27 +119,29 @@ impl Backend for Answers {
         };
         let target = query.target;
         let page = self
-            .ask(move |table, now| match target {
-                Target::All => table.view(&filter, from, PAGE, now),
-                Target::Exact(prefix) => {
-                    table.view(&RouteFilter { exact: Some(prefix), ..filter }, 0, 1, now)
-                }
-                Target::For(wanted) => {
-                    let covering =
-                        (0..=wanted.len()).rev().map(|len| Prefix::new(wanted.addr(), len));
-                    let look = |prefix| {
-                        let filter = RouteFilter { exact: Some(prefix), ..filter.clone() };
-                        let (mut found, _) = table.view(&filter, 0, 1, now);
-                        found.retain(|view| view.paths.iter().any(is_shown));
-                        (!found.is_empty()).then_some(found)
-                    };
-                    (covering.into_iter().find_map(look).unwrap_or_default(), None)
-                }
+            .ask(move |table, now| {
+                let views = match target {
+                    Target::All => table.view(&filter, from, PAGE, now),
+                    Target::Exact(prefix) => {
+                        table.view(&RouteFilter { exact: Some(prefix), ..filter }, 0, 1, now)
+                    }
+                    Target::For(wanted) => {
+                        let covering =
+                            (0..=wanted.len()).rev().map(|len| Prefix::new(wanted.addr(), len));
+                        let look = |prefix| {
+                            let filter = RouteFilter { exact: Some(prefix), ..filter.clone() };
+                            let (mut found, _) = table.view(&filter, 0, 1, now);
+                            found.retain(|view| view.paths.iter().any(is_shown));
+                            (!found.is_empty()).then_some(found)
+                        };
+                        (covering.into_iter().find_map(look).unwrap_or_default(), None)
+                    }
+                };
+                (views, now)
             })
             .await;
-        let (views, next) = page.map_err(|refusal| refusal.text)?;
-        let clock = self.table().clock();
-        let names = Shown { answers: self, names: self.names(), now: clock.now() };
+        let ((views, next), now) = page.map_err(|refusal| refusal.text)?;
+        let names = Shown { answers: self, names: self.names(), now };
         let mut page = RoutePage { next: next.map(Cursor::Index), ..RoutePage::default() };
         for view in &views {
             let before = page.routes.len();
@@ -508,13 +510,15 @@ impl<N: Names> Shown<'_, N> {
             (Source::Kernel, _) => ("kernel1".into(), Kind::Kernel),
             (Source::Direct, _) => ("direct1".into(), Kind::Direct),
         };
-        let age = Duration::from_secs(path.age_secs.min(self.now.as_secs()));
+        // Ages are differences of whole seconds: counted from one, a route's time is the same in
+        // every answer.
+        let second = self.now.as_secs().saturating_sub(path.age_secs);
         Route {
             prefix,
             via: self.via(path),
             protocol,
             kind,
-            since: self.answers.wall(self.now).checked_sub(age).unwrap_or(SystemTime::UNIX_EPOCH),
+            since: self.answers.wall(Time::ZERO + Duration::from_secs(second)),
             from: sender.map(|record| record.address),
             rank: match is_best {
                 false => Rank::Other,

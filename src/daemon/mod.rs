@@ -324,7 +324,12 @@ impl Daemon {
             config.peers.len(),
             config.dynamic.len(),
         );
-        say_memory_limits(&config);
+        say_memory_limits(&config, self.memory_key());
+    }
+
+    /// The key that limits the memory of all routes.
+    fn memory_key(&self) -> &'static str {
+        if self.node.is_some() { "calico.memory-max" } else { "bgp.memory-max" }
     }
 
     async fn serve(&mut self) -> Stop {
@@ -450,7 +455,8 @@ impl Daemon {
                     MemoryBound::Table => warn!(
                         peer = %record.name,
                         "all routes hold {held} MiB, more than {bound}, and this peer's most of \
-                         it: the session is closed (bgp.memory-max)"
+                         it: the session is closed ({})",
+                        self.memory_key()
                     ),
                 }
                 record.handle.send(PeerCommand::Session(Command::Restart(Close::OutOfResources)));
@@ -543,10 +549,10 @@ impl Daemon {
 }
 
 /// Limits of our own making should surprise nobody later.
-fn say_memory_limits(config: &Config) {
+fn say_memory_limits(config: &Config, key: &str) {
     match config.bgp.memory_max {
-        Some(octets) => info!("routes hold at most {} MiB (bgp.memory-max)", octets >> 20),
-        None => info!("no limit to the memory of routes (bgp.memory-max)"),
+        Some(octets) => info!("routes hold at most {} MiB ({key})", octets >> 20),
+        None => info!("no limit to the memory of routes ({key})"),
     }
     let peers = config.peers.iter().map(|peer| &peer.routes);
     let ranges = config.dynamic.iter().map(|range| &range.routes);

@@ -30,6 +30,8 @@ impl Daemon {
             (Document::Calico { calico, host }, Some(_)) => {
                 let settings = NodeSettings::from_file(*calico, *host, &Environment::of_process())
                     .map_err(|error| error.to_string())?;
+                let settings =
+                    settings.ok_or("the environment says that this node speaks no BGP")?;
                 return Ok(self.reload_calico(settings));
             }
             _ => return Err("[calico] came or went: restart margay to run by the new file".into()),
@@ -58,11 +60,12 @@ impl Daemon {
         }
         let host = Config { host: settings.host.clone(), ..Config::clone(&self.config) };
         let mut changes = self.config.changes_to(&host);
-        let NodeSettings { calico, sources, .. } = node.settings();
+        let NodeSettings { calico, sources, limits, .. } = node.settings();
         if changes.log_changed {
             self.log.configure(settings.host.log.level);
         }
-        changes.calico_changed = (calico, sources) != (&settings.calico, &settings.sources);
+        changes.calico_changed =
+            (calico, sources, limits) != (&settings.calico, &settings.sources, &settings.limits);
         node.follow_anew(settings);
         self.answers.set_node(node.follower());
         info!("configuration reloaded: {changes}");

@@ -7,9 +7,10 @@ use std::sync::Arc;
 
 use bgp_proto::types::Family;
 use tokio::task::JoinHandle;
+use tracing::warn;
 
 use super::answers::Answers;
-use crate::config::{BirdSockets, ControlSettings};
+use crate::config::{BirdPaths, BirdSockets, ControlSettings};
 use crate::ctl::{self, ServerError};
 
 /// Bound, and not served yet: clients that come early wait.
@@ -24,11 +25,11 @@ impl Sockets {
     pub(super) fn bind(settings: &ControlSettings) -> Result<Self, ServerError> {
         let control = ctl::Server::bind(&settings.socket)?;
         let bird = match &settings.bird_sockets {
-            None => Vec::new(),
-            Some(BirdSockets { ipv4, ipv6 }) => vec![
-                ctl::bird::Server::bind(ipv4, Family::Ipv4)?,
-                ctl::bird::Server::bind(ipv6, Family::Ipv6)?,
-            ],
+            None | Some(BirdSockets::Off) => Vec::new(),
+            Some(BirdSockets::At(paths)) => {
+                bind_bird(paths).into_iter().collect::<Result<_, _>>()?
+            }
+            Some(BirdSockets::Calico) => serving_what_can_be(bind_bird(&BirdPaths::calico()))?,
         };
         Ok(Sockets { control, bird })
     }
@@ -39,5 +40,56 @@ impl Sockets {
         let bird =
             self.bird.into_iter().map(|server| tokio::spawn(server.run(Arc::clone(answers))));
         std::iter::once(control).chain(bird).collect()
+    }
+}
+
+fn bind_bird(paths: &BirdPaths) -> [Result<ctl::bird::Server, ServerError>; 2] {
+    [(&paths.ipv4, Family::Ipv4), (&paths.ipv6, Family::Ipv6)]
+        .map(|(path, family)| ctl::bird::Server::bind(path, family))
+}
+
+/// Nobody named these sockets: a machine that has no place for them routes without. Another process
+/// that answers at one is a speaker of this node's, and then we are one too many.
+fn serving_what_can_be<T>(
+    bound: impl IntoIterator<Item = Result<T, ServerError>>,
+) -> Result<Vec<T>, ServerError> {
+    let mut served = Vec::new();
+    let mut faults = Vec::new();
+    for result in bound {
+        match result {
+            Ok(server) => served.push(server),
+            Err(error @ ServerError::InUse { .. }) => return Err(error),
+            Err(error) => faults.push(error.to_string()),
+        }
+    }
+    if !faults.is_empty() {
+        warn!(
+            "calico-node's probes and calicoctl cannot ask BIRD's questions here, everything else \
+             runs: {} (bird-sockets = \"none\", or MARGAY_BIRD_SOCKETS=none, means so)",
+            faults.join("; ")
+        );
+    }
+    Ok(served)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    #[test]
+    fn only_a_live_one_is_in_the_way_of_sockets_that_nobody_named() {
+        let (path, key) = ("/x".into(), "bird-sockets");
+        let in_use = ServerError::InUse { path, key };
+        let (path, source) = ("/y".into(), io::ErrorKind::PermissionDenied.into());
+        let no_place = || ServerError::NotASocket { path: "/y".into(), key };
+        let refused = ServerError::Io { path, key, source };
+        assert_eq!(serving_what_can_be([Ok(4), Ok(6)]).unwrap(), [4, 6]);
+        assert_eq!(serving_what_can_be([Ok(4), Err(refused)]).unwrap(), [4]);
+        let nothing: [Result<u8, _>; 2] = [Err(no_place()), Err(no_place())];
+        assert!(serving_what_can_be(nothing).unwrap().is_empty());
+        let fault = serving_what_can_be::<u8>([Err(no_place()), Err(in_use)]).unwrap_err();
+        assert!(fault.to_string().starts_with("somebody answers at /x already"), "{fault}");
     }
 }

@@ -20,7 +20,7 @@ use super::settings::describe;
 use crate::calico::config::Converter;
 use crate::calico::model::Decoded;
 use crate::calico::{Problem, Resolver, Settings};
-use crate::config::{Config, HostSettings, PeerEntry, differing_peers};
+use crate::config::{CalicoLimits, Config, HostSettings, PeerEntry, differing_peers};
 use crate::datastore::{self, Change, Event, Receiver, State, Watcher};
 use crate::pulse::Pulse;
 
@@ -124,11 +124,13 @@ pub fn follow(settings: &NodeSettings) -> Follower {
         let (receiver, _) = datastore::start(source.clone());
         (describe(source), receiver)
     });
-    follow_feeds(settings.calico.clone(), settings.host.clone(), feeds.collect())
+    let NodeSettings { calico, limits, host, .. } = settings;
+    follow_feeds(calico.clone(), *limits, host.clone(), feeds.collect())
 }
 
 fn follow_feeds(
     settings: Settings,
+    limits: CalicoLimits,
     host: HostSettings,
     feeds: Vec<(String, Receiver)>,
 ) -> Follower {
@@ -156,7 +158,7 @@ fn follow_feeds(
         host,
         feeds,
         resolver: Resolver::new(settings),
-        converter: Converter::default(),
+        converter: Converter::new(limits),
         dirty: false,
         of_plan: Vec::new(),
         current: None,

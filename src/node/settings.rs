@@ -5,10 +5,10 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use super::Environment;
-use crate::calico::{RouterIdSource, Settings};
+use crate::calico::{RouterIdSource, Settings, speaks_bgp};
 use crate::config::{
-    BirdSockets, CalicoDatastore, CalicoEtcd, CalicoSettings, ControlSettings, HostSettings,
-    HttpSettings, LogFormat, LogLevel, LogSettings,
+    BirdPaths, BirdSockets, CalicoDatastore, CalicoEtcd, CalicoLimits, CalicoSettings,
+    ControlSettings, HostSettings, HttpSettings, LogFormat, LogLevel, LogSettings,
 };
 use crate::datastore::{
     Blocks, EndpointsConfig, EnvError, EtcdConfig, FilesConfig, Password, Source, Timings,
@@ -21,8 +21,6 @@ const STATUS_PATH_PREFIX: &str = "/var/run/calico";
 const ENDPOINT_STATUS: &str = "endpoint-status";
 /// Names the sockets that calico-node's own tools ask.
 const BIRD_SOCKETS_VARIABLE: &str = "MARGAY_BIRD_SOCKETS";
-/// Where they are without it.
-const BIRD_SOCKETS: [&str; 2] = ["/var/run/calico/bird.ctl", "/var/run/calico/bird6.ctl"];
 
 /// Everything that following a node's objects needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,6 +29,8 @@ pub struct NodeSettings {
     pub calico: Settings,
     /// Where objects come from. Nothing is decided before each of them was listed once.
     pub sources: Vec<Source>,
+    /// What routes may take.
+    pub limits: CalicoLimits,
     /// What concerns this machine only.
     pub host: HostSettings,
 }
@@ -68,33 +68,35 @@ pub enum SettingsError {
 
 impl NodeSettings {
     /// From calico-node's environment alone; `None` if it says that this node speaks no BGP
-    /// (`CALICO_NETWORKING_BACKEND`).
+    /// ([`speaks_bgp`]).
     ///
     /// Besides Calico's variables these are read: `MARGAY_SOCKET` (control socket), `MARGAY_HTTP`
     /// (address of metrics and health; default: nowhere), `MARGAY_LOG_FORMAT` (`text`, the default,
-    /// or `json`) and `MARGAY_BIRD_SOCKETS` (one path for IPv4, then one for IPv6, with a comma
-    /// between; or `none`).
+    /// or `json`) and, where a file does not say it, `MARGAY_BIRD_SOCKETS` (one path for IPv4, then
+    /// one for IPv6, with a comma between; or `none`; default: [`BirdSockets::Calico`]).
     ///
     /// # Errors
     /// A variable that is missing or cannot be used.
     pub fn from_env(env: &Environment) -> Result<Option<Self>, SettingsError> {
-        if matches!(env.get("CALICO_NETWORKING_BACKEND"), Some("none" | "vxlan")) {
-            return Ok(None);
-        }
         let host = HostSettings {
             control: ControlSettings {
                 socket: env.get("MARGAY_SOCKET").unwrap_or(ControlSettings::DEFAULT_SOCKET).into(),
-                bird_sockets: read_bird_sockets(env)?,
+                bird_sockets: None,
             },
             http: read_http(env)?,
             log: LogSettings { level: read_level(env), format: read_log_format(env)? },
         };
-        let calico =
-            CalicoSettings { node: None, datastore: None, path: Vec::new(), endpoint_status: None };
-        NodeSettings::from_file(calico, host, env).map(Some)
+        let calico = CalicoSettings {
+            node: None,
+            datastore: None,
+            path: Vec::new(),
+            endpoint_status: None,
+            limits: CalicoLimits::default(),
+        };
+        NodeSettings::from_file(calico, host, env)
     }
 
-    /// From `[calico]`; what that leaves out comes from the environment.
+    /// From `[calico]`; what that leaves out comes from the environment. `None` as there.
     ///
     /// # Errors
     /// See [`NodeSettings::from_env`].
@@ -102,9 +104,12 @@ impl NodeSettings {
         file: CalicoSettings,
         mut host: HostSettings,
         env: &Environment,
-    ) -> Result<Self, SettingsError> {
-        if host.control.bird_sockets.is_none() && env.get(BIRD_SOCKETS_VARIABLE).is_some() {
-            host.control.bird_sockets = read_bird_sockets(env)?;
+    ) -> Result<Option<Self>, SettingsError> {
+        if !speaks_bgp(&env.variables) {
+            return Ok(None);
+        }
+        if host.control.bird_sockets.is_none() {
+            host.control.bird_sockets = Some(read_bird_sockets(env)?);
         }
         let node = file.node.or_else(|| env.nodename());
         let node = node.ok_or_else(|| SettingsError::NoNode(env.nodename_file.clone()))?;
@@ -130,7 +135,7 @@ impl NodeSettings {
             PathBuf::from(prefix.unwrap_or(STATUS_PATH_PREFIX)).join(ENDPOINT_STATUS)
         });
         sources.push(Source::Endpoints(EndpointsConfig { folder }));
-        Ok(NodeSettings { calico, sources, host })
+        Ok(Some(NodeSettings { calico, sources, limits: file.limits, host }))
     }
 }
 
@@ -170,18 +175,16 @@ fn read_http(env: &Environment) -> Result<Option<HttpSettings>, SettingsError> {
     }
 }
 
-fn read_bird_sockets(env: &Environment) -> Result<Option<BirdSockets>, SettingsError> {
-    let [ipv4, ipv6] = BIRD_SOCKETS.map(PathBuf::from);
-    let Some(text) = env.get(BIRD_SOCKETS_VARIABLE) else {
-        return Ok(Some(BirdSockets { ipv4, ipv6 }));
+fn read_bird_sockets(env: &Environment) -> Result<BirdSockets, SettingsError> {
+    let text = match env.get(BIRD_SOCKETS_VARIABLE) {
+        None => return Ok(BirdSockets::Calico),
+        Some("none") => return Ok(BirdSockets::Off),
+        Some(text) => text,
     };
-    if text == "none" {
-        return Ok(None);
-    }
     let paths: Vec<PathBuf> = text.split(',').map(|path| path.trim().into()).collect();
     match paths.as_slice() {
         [ipv4, ipv6] if ipv4.is_absolute() && ipv6.is_absolute() && ipv4 != ipv6 => {
-            Ok(Some(BirdSockets { ipv4: ipv4.clone(), ipv6: ipv6.clone() }))
+            Ok(BirdSockets::At(BirdPaths { ipv4: ipv4.clone(), ipv6: ipv6.clone() }))
         }
         _ => Err(SettingsError::Variable {
             variable: BIRD_SOCKETS_VARIABLE,
@@ -236,9 +239,13 @@ impl fmt::Display for NodeSettings {
             writeln!(f, "reads {}", describe(source))?;
         }
         writeln!(f, "writes routes to kernel table 254 as protocol 12")?;
+        write!(f, "{}", self.limits)?;
         writeln!(f, "control socket {}", self.host.control.socket.display())?;
-        if let Some(BirdSockets { ipv4, ipv6 }) = &self.host.control.bird_sockets {
-            writeln!(f, "BIRD's sockets {} and {}", ipv4.display(), ipv6.display())?;
+        match self.host.control.bird_sockets.as_ref().and_then(BirdSockets::paths) {
+            Some(BirdPaths { ipv4, ipv6 }) => {
+                writeln!(f, "BIRD's sockets {} and {}", ipv4.display(), ipv6.display())?;
+            }
+            None => writeln!(f, "no BIRD's sockets (bird-sockets)")?,
         }
         if let Some(http) = &self.host.http {
             writeln!(f, "metrics and health on http://{}", http.listen)?;
@@ -269,6 +276,7 @@ pub(super) fn describe(source: &Source) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::PeerLimits;
 
     fn env(variables: &[(&str, &str)]) -> Environment {
         Environment {
@@ -301,7 +309,7 @@ mod tests {
         };
         assert_eq!(etcd.blocks, Blocks::Affinities { node: "n1".into() });
         assert_eq!(endpoints.folder, PathBuf::from("/status/endpoint-status"));
-        assert!(settings.host.control.bird_sockets.is_some());
+        assert_eq!(settings.host.control.bird_sockets, Some(BirdSockets::Calico));
         assert_eq!(settings.host.log.format, LogFormat::Json);
         let shown = settings.to_string();
         for line in ["runs as Calico node n1", "reads etcd at http://10.0.0.1:2379"] {
@@ -312,7 +320,17 @@ mod tests {
     #[test]
     fn a_node_without_bgp_runs_nothing() {
         for backend in ["none", "vxlan"] {
-            assert_eq!(from_env(&[("CALICO_NETWORKING_BACKEND", backend)]), Ok(None));
+            let variable = ("CALICO_NETWORKING_BACKEND", backend);
+            assert_eq!(from_env(&[variable]), Ok(None));
+            let file = CalicoSettings {
+                node: Some("n1".into()),
+                datastore: Some(CalicoDatastore::Files),
+                path: vec!["/objects".into()],
+                endpoint_status: None,
+                limits: CalicoLimits::default(),
+            };
+            let host = from_env(&[NODE, ETCD]).unwrap().unwrap().host;
+            assert_eq!(NodeSettings::from_file(file, host, &env(&[variable])), Ok(None));
         }
     }
 
@@ -343,23 +361,54 @@ mod tests {
             })),
             path: Vec::new(),
             endpoint_status: None,
+            limits: CalicoLimits::default(),
         };
         let by_file = NodeSettings::from_file(file.clone(), by_env.host.clone(), &env(&[]));
-        assert_eq!(by_file.unwrap(), by_env);
+        assert_eq!(by_file.unwrap().as_ref(), Some(&by_env));
+
+        let peers = PeerLimits {
+            prefixes_max: Some(1000),
+            memory_max: Some(64 << 20),
+            ..PeerLimits::default()
+        };
+        let limits = CalicoLimits { memory_max: Some(512 << 20), peers };
+        let limited = CalicoSettings { limits, ..file.clone() };
+        let limited = NodeSettings::from_file(limited, by_env.host.clone(), &env(&[]));
+        let shown = limited.unwrap().unwrap().to_string();
+        for line in
+            ["routes hold at most 512 MiB", "every peer, at most 1000 prefixes, at most 64 MiB"]
+        {
+            assert!(shown.lines().any(|l| l == line), "{shown}");
+        }
+        let shown = by_env.to_string();
+        assert!(shown.contains("no limit to the memory of routes (calico.memory-max)"), "{shown}");
 
         let secrets = CalicoSettings { path: vec!["/secrets".into()], ..file };
         let mut host = by_env.host;
         let with_secrets =
-            NodeSettings::from_file(secrets.clone(), host.clone(), &env(&[])).unwrap();
+            NodeSettings::from_file(secrets.clone(), host.clone(), &env(&[])).unwrap().unwrap();
         assert_eq!(with_secrets.sources.len(), 3, "etcd, further objects, local workloads");
 
-        host.control.bird_sockets = None;
-        let sockets = |variables: &[(&str, &str)]| {
-            let settings = NodeSettings::from_file(secrets.clone(), host.clone(), &env(variables));
-            settings.unwrap().host.control.bird_sockets
+        let without = HostSettings {
+            control: ControlSettings { bird_sockets: None, ..host.control.clone() },
+            ..host.clone()
         };
-        assert_eq!(sockets(&[]), None);
-        let named = sockets(&[("MARGAY_BIRD_SOCKETS", "/a.ctl,/b.ctl")]);
-        assert_eq!(named, Some(BirdSockets { ipv4: "/a.ctl".into(), ipv6: "/b.ctl".into() }));
+        let sockets = |variables: &[(&str, &str)]| {
+            let host = without.clone();
+            let settings = NodeSettings::from_file(secrets.clone(), host, &env(variables));
+            settings.unwrap().unwrap().host.control.bird_sockets
+        };
+        assert_eq!(sockets(&[]), Some(BirdSockets::Calico), "as without a file");
+        let named = [("MARGAY_BIRD_SOCKETS", "/a.ctl,/b.ctl")];
+        let paths = BirdPaths { ipv4: "/a.ctl".into(), ipv6: "/b.ctl".into() };
+        assert_eq!(sockets(&named), Some(BirdSockets::At(paths)));
+        assert_eq!(sockets(&[("MARGAY_BIRD_SOCKETS", "none")]), Some(BirdSockets::Off));
+        host.control.bird_sockets = Some(BirdSockets::Off);
+        let said = NodeSettings::from_file(secrets.clone(), host.clone(), &env(&named)).unwrap();
+        assert_eq!(
+            said.unwrap().host.control.bird_sockets,
+            Some(BirdSockets::Off),
+            "the file is stronger"
+        );
     }
 }

@@ -4,12 +4,14 @@
 mod bird;
 mod churn;
 mod etcd;
+mod golden;
 mod pki;
 mod pod;
 
 pub use bird::BirdNode;
 pub use churn::{Churn, Usage, put_large_cluster};
 pub use etcd::Etcd;
+pub use golden::{GoldenBird, Node, Scenario};
 pub use pki::When;
 pub use pod::{Pod, Stream};
 
@@ -184,13 +186,15 @@ impl MargayNode {
         Ok((Self::start(host, Start::Environment(variables))?, sockets))
     }
 
-    /// Starts margay with `[calico]` and further lines of that table.
+    /// Starts margay with `[calico]` and further lines of that table. It serves no BIRD's sockets:
+    /// by default all margays of this machine would, at the same paths.
     ///
     /// # Errors
     /// As [`MargayNode::from_environment`].
     pub fn from_file(host: &Host, cluster: &Cluster, lines: &str) -> Result<Self> {
         let text = format!(
-            "[calico]\nnode = \"{}\"\n{}endpoint-status = \"{}\"\n{lines}\n{}",
+            "[calico]\nnode = \"{}\"\n{}endpoint-status = \"{}\"\nbird-sockets = \"none\"\n\
+             {lines}\n{}",
             host.name(),
             cluster.etcd.section()?,
             host.file("status/endpoint-status").display(),

@@ -23,7 +23,11 @@ fn rig() -> Rig {
     };
     let ((etcd, first), (files, second)) = (outbox(), outbox());
     let feeds = vec![("etcd".to_owned(), first), ("files".to_owned(), second)];
-    Rig { etcd, files, follower: follow_feeds(Settings::new("a"), host, feeds) }
+    Rig {
+        etcd,
+        files,
+        follower: follow_feeds(Settings::new("a"), CalicoLimits::default(), host, feeds),
+    }
 }
 
 impl Rig {

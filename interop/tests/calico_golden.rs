@@ -1,0 +1,212 @@
+//! A mesh as an operator has it while BIRD gives way to margay: Debian's BIRD 1.6.8 runs the files
+//! that confd wrote for a node of a corpus scenario, byte for byte, and the scenario's other nodes
+//! run margay by the same objects.
+
+use std::collections::BTreeSet;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use interop::calico::{GoldenBird, Node, Scenario};
+use interop::daemon::Daemon;
+use interop::lab::{self, Host, Lab};
+use interop::margay::{self, Control};
+use interop::speaker::{Family, Kind};
+use interop::wait::{PATIENCE, holds_for, wait_until};
+use interop::{kernel, require, subject};
+use serde_json::Value;
+
+/// Scenarios that run at a time: they mostly wait for BIRD's timers.
+const PARALLEL: usize = 4;
+/// How long a route that is wanted takes to the kernel, and more.
+const AT_ONCE: Duration = Duration::from_millis(300);
+
+/// Each scenario of the corpus whose node has a mesh is run; there must be some.
+#[test]
+fn birds_on_golden_files_and_margays_are_one_mesh() -> Result<()> {
+    const NAME: &str = "calico-golden";
+    if subject::kind() != Kind::Margay {
+        println!("skipped {NAME}: it configures margay by Calico's objects");
+        return Ok(());
+    }
+    let Some(shared) = require::shared() else {
+        println!("skipped {NAME}: no folder with conformance data (MARGAY_SHARED)");
+        return Ok(());
+    };
+    let scenarios = Scenario::meshes(&shared)?;
+    ensure!(!scenarios.is_empty(), "no scenario of {} fits", shared.display());
+    let (waiting, faults) = (Mutex::new(scenarios.iter()), Mutex::new(Vec::new()));
+    let next = || waiting.lock().expect("no holder panics").next();
+    std::thread::scope(|scope| {
+        for _ in 0..PARALLEL {
+            scope.spawn(|| {
+                while let Some(scenario) = next() {
+                    let result =
+                        lab::run(&scenario.name, &[Kind::Bird16], |lab| mixed_mesh(lab, scenario));
+                    match result {
+                        Ok(()) => println!("{}: one mesh", scenario.name),
+                        Err(e) => faults.lock().expect("no holder panics").push(format!("{e:#}")),
+                    }
+                }
+            });
+        }
+    });
+    let faults = faults.into_inner().expect("no holder panicked");
+    ensure!(faults.is_empty(), "{} scenarios: {}", faults.len(), faults.join("\n"));
+    Ok(())
+}
+
+/// A node that runs margay.
+struct Subject {
+    host: Host,
+    node: Node,
+    control: Control,
+    /// The blocks that it got, at most one of each family.
+    blocks: Vec<String>,
+    daemon: Daemon,
+}
+
+fn mixed_mesh(lab: &mut Lab, scenario: &Scenario) -> Result<()> {
+    let mut hosts = Vec::new();
+    for (at, node) in scenario.nodes.iter().enumerate() {
+        let host = lab.host(&format!("n{at}"))?;
+        let mut script = "ip addr flush dev eth0 scope global\n".to_owned();
+        for network in &node.networks {
+            let nodad = if Family::of(network) == Family::V6 { " nodad" } else { "" };
+            script.push_str(&format!("ip addr add {network} dev eth0{nodad}\n"));
+        }
+        host.shell(&script)?;
+        hosts.push(host);
+    }
+    let own = scenario.nodes.iter().position(|node| node.name == scenario.node);
+    let own = own.with_context(|| format!("no Node {}", scenario.node))?;
+    let bird = GoldenBird::start(&hosts[own], scenario)?;
+    let neighbors: BTreeSet<String> = [Family::V4, Family::V6]
+        .into_iter()
+        .map(|family| scenario.sessions(family))
+        .collect::<Result<Vec<_>>>()?
+        .into_iter()
+        .flatten()
+        .map(|(_, neighbor)| neighbor)
+        .collect();
+    let mut subjects = Vec::new();
+    for (at, (node, host)) in scenario.nodes.iter().zip(&hosts).enumerate() {
+        let address = |family| node.address(family);
+        let is_neighbor = |address: Option<&str>| address.is_some_and(|a| neighbors.contains(a));
+        if at != own && [Family::V4, Family::V6].map(address).into_iter().any(is_neighbor) {
+            subjects.push(start(scenario, node, host, u8::try_from(at)?, &neighbors)?);
+        }
+    }
+    let bird_node = &scenario.nodes[own];
+    for family in [Family::V4, Family::V6] {
+        for (session, _) in scenario.sessions(family)? {
+            bird.wait_session(family, &session)?;
+        }
+    }
+    for subject in &mut subjects {
+        from_bird(scenario, bird_node, subject)?;
+        to_bird(scenario, &hosts[own], &bird, subject)?;
+        if let Some(status) = subject.daemon.exited()? {
+            bail!("{} exited with {status}", subject.node.name);
+        }
+        ensure!(!subject.daemon.output().contains("panicked"), "{}", subject.daemon.output());
+    }
+    Ok(())
+}
+
+/// Starts margay as a node, with the scenario's own files and a block of each family in which it is
+/// a neighbour of BIRD's.
+fn start(
+    scenario: &Scenario,
+    node: &Node,
+    host: &Host,
+    at: u8,
+    neighbors: &BTreeSet<String>,
+) -> Result<Subject> {
+    let (mut blocks, mut keys) = (Vec::new(), String::new());
+    for (family, word) in [(Family::V4, "ipv4"), (Family::V6, "ipv6")] {
+        let is_neighbor = node.address(family).is_some_and(|a| neighbors.contains(a));
+        if let Some(block) = scenario.block(family, at)?.filter(|_| is_neighbor) {
+            let key = format!("/calico/ipam/v2/host/{}/{word}/block", node.name);
+            keys.push_str(&format!("{key}/{}\t{{}}\n", block.replace('/', "-")));
+            blocks.push(block);
+        }
+    }
+    ensure!(!blocks.is_empty(), "no pool that {} could have a block of", node.name);
+    let mut paths: Vec<String> =
+        scenario.objects.iter().map(|path| path.display().to_string()).collect();
+    paths.push(host.write("blocks.txt", &keys)?.display().to_string());
+    let text = format!(
+        "[calico]\nnode = \"{}\"\ndatastore = \"file\"\npath = {paths:?}\n\
+         endpoint-status = \"{}\"\nbird-sockets = \"none\"\n\n{}",
+        node.name,
+        host.file("status").display(),
+        margay::control_section(host),
+    );
+    let (daemon, control) = margay::start_text(host, &text)?;
+    Ok(Subject { host: host.clone(), node: node.clone(), control, blocks, daemon })
+}
+
+/// BIRD's blocks have come, and are in the kernel unless the golden filter keeps them out.
+fn from_bird(scenario: &Scenario, bird: &Node, subject: &Subject) -> Result<()> {
+    let address = bird.address(Family::V4).context("BIRD's node has no IPv4 address")?;
+    let peer = subject.control.peer(address.parse()?)?;
+    let wanted = format!("Mesh_{}", address.replace('.', "_"));
+    ensure!(peer["name"] == wanted && peer["state"] == "Established", "{peer}");
+    let blocks = scenario.blocks()?;
+    for block in &blocks {
+        wait_until(PATIENCE, &format!("{block} at {}", subject.node.name), || {
+            let paths = subject.control.paths(block)?;
+            ensure!(paths.iter().any(|p| p["peer"] == wanted), "{paths:?}");
+            Ok(())
+        })?;
+        wait_kernel(scenario, &subject.host, block, address)?;
+    }
+    Ok(())
+}
+
+/// margay's blocks have come to BIRD, with the communities that BIRD gives its own, and are in its
+/// kernel unless the golden filter keeps them out.
+fn to_bird(scenario: &Scenario, host: &Host, bird: &GoldenBird, subject: &Subject) -> Result<()> {
+    for block in &subject.blocks {
+        let address = subject.node.address(Family::of(block)).context("no address")?;
+        let path = wait_until(PATIENCE, &format!("{block} at BIRD"), || {
+            let paths = bird.paths(block)?;
+            let path = paths.into_iter().find(|p| p.next_hop.as_deref() == Some(address));
+            path.context("not there")
+        })?;
+        wait_kernel(scenario, host, block, address)?;
+        if let Some(alike) = scenario.blocks()?.iter().find(|b| scenario.share_a_pool(b, block)) {
+            let ours = subject.control.paths(alike)?;
+            let theirs = ours.iter().find(|p| p["source"] == "bgp").context("it went")?;
+            for (key, list) in
+                [("communities", &path.communities), ("large_communities", &path.large_communities)]
+            {
+                let theirs: BTreeSet<&str> = theirs[key]
+                    .as_array()
+                    .into_iter()
+                    .flatten()
+                    .filter_map(Value::as_str)
+                    .collect();
+                let list: BTreeSet<&str> = list.iter().map(String::as_str).collect();
+                ensure!(
+                    theirs == list,
+                    "{key} of {block}: {list:?}, BIRD's of {alike}: {theirs:?}"
+                );
+            }
+        }
+    }
+    Ok(())
+}
+
+fn wait_kernel(scenario: &Scenario, host: &Host, block: &str, via: &str) -> Result<()> {
+    if !scenario.is_rejected_by_kernel_filter(block)? {
+        return kernel::wait_gateways(host, block, &[via.to_owned()]);
+    }
+    // It is in the speaker's table, from where it would come at once.
+    holds_for(AT_ONCE, "the kernel without it", || {
+        let found = kernel::route(host, block)?;
+        ensure!(found.is_none(), "{} has {found:?}", host.name());
+        Ok(())
+    })
+}
