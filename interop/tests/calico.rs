@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use interop::calico::{
-    BirdNode, Churn, Cluster, MargayNode, POOL, Pod, Stream, When, put_large_cluster, session_name,
+    BirdNode, Churn, Cluster, MargayNode, POOL, Pod, Stream, put_large_cluster, session_name,
 };
 use interop::lab::{self, Host, Lab};
 use interop::matrix::route_monitor;
+use interop::pki::When;
 use interop::speaker::Kind;
 use interop::wait::{PATIENCE, holds_for, wait_until};
 use interop::{kernel, require, subject};

@@ -4,13 +4,11 @@
 mod bird;
 mod churn;
 mod etcd;
-mod pki;
 mod pod;
 
 pub use bird::BirdNode;
 pub use churn::{Churn, Usage, put_large_cluster};
 pub use etcd::Etcd;
-pub use pki::When;
 pub use pod::{Pod, Stream};
 
 use std::path::PathBuf;
