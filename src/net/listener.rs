@@ -259,3 +259,6 @@ impl StrangerLog {
         warn!("connection from {from} closed: {why} ({more} more since the last such line)");
     }
 }
+
+#[cfg(test)]
+mod tests;

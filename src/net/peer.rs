@@ -27,7 +27,7 @@ use super::tally::Tally;
 use crate::engine::{Handle, PeerCredit, Permit};
 
 /// Commands that may wait for a peer's task; a connection that finds the queue full is closed.
-const COMMANDS_MAX: usize = 16;
+pub(super) const COMMANDS_MAX: usize = 16;
 /// Octets of routes after which a batch goes to the table.
 const BATCH_MAX: usize = 512 * 1024;
 /// How long a closing connection may take to deliver its last octets.
