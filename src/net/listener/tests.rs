@@ -5,7 +5,8 @@ use bgp_proto::session::{LocalIdentity, PassiveMode, PeerConfig};
 use bgp_proto::table::TableConfig;
 use bgp_proto::types::{Asn, ClusterId, FibRoute, PeerId, RouterId};
 
-use super::super::peer::{COMMANDS_MAX, Lifetime, PeerSpec, Recovery, spawn_peer};
+use super::super::handle::{Lifetime, PeerSpec, Recovery};
+use super::super::peer::{COMMANDS_MAX, spawn_peer};
 use super::super::tally::Tally;
 use super::*;
 use crate::engine::{Clock, Engine, Event, Sink};
