@@ -57,8 +57,8 @@ pub struct Negotiated {
 }
 
 impl Negotiated {
-    /// What reading an UPDATE needs.
-    pub fn update_context(&self, enforce_first_as: bool, reject_as_sets: bool) -> UpdateContext {
+    /// What reading an UPDATE needs, of what was agreed and of what we are told to insist on.
+    pub fn update_context(&self, config: &PeerConfig) -> UpdateContext {
         UpdateContext {
             four_octet_as: self.four_octet_as,
             families: self.families,
@@ -66,8 +66,8 @@ impl Negotiated {
             ipv4_over_ipv6: self.ipv4_over_ipv6,
             peer_type: self.peer_type,
             peer_asn: self.peer_asn,
-            enforce_first_as,
-            reject_as_sets,
+            enforce_first_as: config.enforce_first_as,
+            reject_as_sets: config.reject_as_sets,
         }
     }
 
