@@ -38,15 +38,16 @@ pub struct Negotiated {
     pub ipv4_over_ipv6: bool,
     /// Longest UPDATE that we may send, in octets: 4096 or 65535.
     pub tx_max_len: usize,
-    /// Longest UPDATE that we must accept.
+    /// Longest UPDATE that we must accept, in octets: 4096 or 65535.
     pub rx_max_len: usize,
     /// The peer answers ROUTE-REFRESH requests.
     pub route_refresh: bool,
     /// Both sides do RFC 7313.
     pub enhanced_refresh: bool,
-    /// Negotiated hold time; zero turns both timers off.
+    /// The lesser of both offers, in whole seconds: 0 or 3-65535 (RFC 4271 §4.2); zero turns both
+    /// timers off.
     pub hold_time: Duration,
-    /// Interval between KEEPALIVEs before jitter.
+    /// Interval between KEEPALIVEs before jitter (RFC 4271 §4.4, §10).
     pub keepalive_time: Duration,
     /// eBGP: what we are to the peer (RFC 9234).
     pub role: Option<Role>,
