@@ -5,6 +5,7 @@
 //! - [`speaker`]: one description of a speaker and one set of questions for all of them.
 //! - [`margay`], [`bird2`], [`bird16`], [`frr`], [`gobgp`], [`openbgpd`], [`exabgp`]: the speakers.
 //! - [`calico`]: etcd, nodes and pods of a Calico cluster.
+//! - [`pki`]: an authority and certificates.
 //! - [`monitor`]: Prometheus, which reads our metrics and is asked what dashboards and alerts ask.
 //! - [`subject`]: the speaker under test: margay, or BIRD 2 when the harness itself is in doubt.
 //! - [`matrix`]: the cases that every peer goes through.
@@ -27,6 +28,7 @@ pub mod matrix;
 pub mod message;
 pub mod monitor;
 pub mod openbgpd;
+pub mod pki;
 pub mod raw;
 pub mod require;
 pub mod sequence;

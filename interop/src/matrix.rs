@@ -13,7 +13,8 @@ use crate::daemon::Daemon;
 use crate::kernel;
 use crate::lab::{Host, Lab};
 use crate::speaker::{
-    Config, Family, Kind, Neighbor, Origin, Path, Speaker, wait_established, wait_paths,
+    Config, Family, Kind, Neighbor, Origin, Path, Speaker, expect_down, wait_established,
+    wait_paths,
 };
 use crate::subject;
 use crate::wait::{PATIENCE, holds_for, wait_until};
@@ -351,6 +352,15 @@ impl Pair {
         Ok(())
     }
 
+    /// [`Pair::subject_has_peer_routes`] and [`Pair::peer_has_subject_routes`].
+    ///
+    /// # Errors
+    /// As those.
+    pub fn has_routes_both_ways(&self) -> Result<()> {
+        self.subject_has_peer_routes()?;
+        self.peer_has_subject_routes()
+    }
+
     /// Routes that come later arrive, and withdrawn ones leave RIB and kernel.
     ///
     /// # Errors
@@ -384,8 +394,7 @@ impl Pair {
 /// When any of that is not so.
 pub fn exchange(lab: &mut Lab, case: Case) -> Result<()> {
     let mut pair = case.establish(lab)?;
-    pair.subject_has_peer_routes()?;
-    pair.peer_has_subject_routes()?;
+    pair.has_routes_both_ways()?;
     pair.follows_changes()
 }
 
@@ -395,8 +404,7 @@ pub fn exchange(lab: &mut Lab, case: Case) -> Result<()> {
 /// When it does not.
 pub fn comes_up(lab: &mut Lab, case: Case) -> Result<()> {
     let pair = case.establish(lab)?;
-    pair.subject_has_peer_routes()?;
-    pair.peer_has_subject_routes()
+    pair.has_routes_both_ways()
 }
 
 /// IPv6 routes over an IPv4 session are heard. Own ones are not announced there: the session has no
@@ -424,9 +432,7 @@ pub fn stays_down(lab: &mut Lab, case: Case, counter: &str) -> Result<()> {
     };
     wait_until(PATIENCE, &format!("{counter} to grow"), refused)?;
     holds_for(Duration::from_secs(3), "the session is down", || {
-        let state = pair.subject.state(pair.peer_address)?;
-        ensure!(!state.eq_ignore_ascii_case("established"), "the session came up");
-        Ok(())
+        expect_down(pair.subject.as_ref(), pair.peer_address)
     })
 }
 
@@ -539,8 +545,7 @@ pub fn refresh(lab: &mut Lab, case: Case) -> Result<()> {
         ensure!(count > before, "still {count} UPDATEs");
         Ok(())
     })?;
-    pair.peer_has_subject_routes()?;
-    pair.subject_has_peer_routes()
+    pair.has_routes_both_ways()
 }
 
 /// The session ends when the peer announces more than the subject allows.
@@ -554,9 +559,7 @@ pub fn prefix_limit(lab: &mut Lab, peer: Kind) -> Result<Pair> {
         pair.peer.announce(&Origin::plain(prefix))?;
     }
     wait_until(PATIENCE, "the session to end", || {
-        let state = pair.subject.state(pair.peer_address)?;
-        ensure!(!state.eq_ignore_ascii_case("established"), "still up");
-        Ok(())
+        expect_down(pair.subject.as_ref(), pair.peer_address)
     })?;
     kernel::wait_gone(&pair.subject_host, peer_prefix(Family::V4))?;
     Ok(pair)
@@ -572,9 +575,7 @@ pub fn hold_timer_loss(lab: &mut Lab, peer: Kind) -> Result<Pair> {
     pair.subject_has_peer_routes()?;
     lab.cut(&pair.peer_host)?;
     wait_until(Duration::from_secs(10), "the hold timer to expire", || {
-        let state = pair.subject.state(pair.peer_address)?;
-        ensure!(!state.eq_ignore_ascii_case("established"), "still up");
-        Ok(())
+        expect_down(pair.subject.as_ref(), pair.peer_address)
     })?;
     kernel::wait_gone(&pair.subject_host, peer_prefix(Family::V4))?;
     Ok(pair)
@@ -619,14 +620,11 @@ pub fn helps_a_restart(lab: &mut Lab, case: Case) -> Result<()> {
 pub fn keeps_routes_of_the_dead(lab: &mut Lab, case: Case) -> Result<(Pair, Daemon)> {
     let prefix = peer_prefix(Family::V4);
     let mut pair = case.graceful_restart().establish(lab)?;
-    pair.subject_has_peer_routes()?;
-    pair.peer_has_subject_routes()?;
+    pair.has_routes_both_ways()?;
     let monitor = route_monitor(&pair.subject_host)?;
     pair.peer.daemon().crash()?;
     wait_until(PATIENCE, "the subject to notice", || {
-        let state = pair.subject.state(pair.peer_address)?;
-        ensure!(!state.eq_ignore_ascii_case("established"), "still up");
-        Ok(())
+        expect_down(pair.subject.as_ref(), pair.peer_address)
     })?;
     holds_for(Duration::from_secs(1), "the route of the dead", || {
         ensure!(pair.subject.paths(prefix)?.len() == 1, "gone from the RIB");
@@ -635,8 +633,7 @@ pub fn keeps_routes_of_the_dead(lab: &mut Lab, case: Case) -> Result<(Pair, Daem
     })?;
     pair.peer.recover()?;
     wait_established(pair.subject.as_ref(), pair.peer_address)?;
-    pair.subject_has_peer_routes()?;
-    pair.peer_has_subject_routes()?;
+    pair.has_routes_both_ways()?;
     Ok((pair, monitor))
 }
 
@@ -647,13 +644,10 @@ pub fn keeps_routes_of_the_dead(lab: &mut Lab, case: Case) -> Result<(Pair, Daem
 pub fn is_helped(lab: &mut Lab, peer: Kind) -> Result<()> {
     let prefix = subject_prefix(Family::V4);
     let mut pair = Case::ebgp(peer).graceful_restart().establish(lab)?;
-    pair.peer_has_subject_routes()?;
-    pair.subject_has_peer_routes()?;
+    pair.has_routes_both_ways()?;
     pair.subject.daemon().crash()?;
     wait_until(PATIENCE, "the peer to notice", || {
-        let state = pair.peer.state(pair.subject_address)?;
-        ensure!(!state.eq_ignore_ascii_case("established"), "still up");
-        Ok(())
+        expect_down(pair.peer.as_ref(), pair.subject_address)
     })?;
     holds_for(Duration::from_secs(2), "the route of the dead", || {
         ensure!(pair.peer.paths(prefix)?.len() == 1, "the peer dropped it");
@@ -661,8 +655,7 @@ pub fn is_helped(lab: &mut Lab, peer: Kind) -> Result<()> {
     })?;
     pair.subject.recover()?;
     wait_established(pair.peer.as_ref(), pair.subject_address)?;
-    pair.peer_has_subject_routes()?;
-    pair.subject_has_peer_routes()
+    pair.has_routes_both_ways()
 }
 
 /// Ends a cut and waits until the session and the routes are back.
@@ -672,6 +665,5 @@ pub fn is_helped(lab: &mut Lab, peer: Kind) -> Result<()> {
 pub fn returns(lab: &Lab, pair: &Pair) -> Result<()> {
     lab.mend(&pair.peer_host)?;
     wait_established(pair.subject.as_ref(), pair.peer_address)?;
-    pair.subject_has_peer_routes()?;
-    pair.peer_has_subject_routes()
+    pair.has_routes_both_ways()
 }

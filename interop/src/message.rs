@@ -91,11 +91,23 @@ pub fn open(asn: u32, hold_time: u16, id: Ipv4Addr, more: &[(u8, Vec<u8>)]) -> R
     message(OPEN, &body)
 }
 
-/// The graceful restart capability for IPv4 unicast. `restarting` is the R bit; forwarding state
-/// is always said to be kept.
+/// What a speaker says of its start in the R bit (RFC 4724 §3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    /// It has not restarted.
+    First,
+    /// It has.
+    Again,
+}
+
+/// The graceful restart capability for IPv4 unicast; the time is in seconds, at most 4095.
+/// Forwarding state is always said to be kept.
 #[must_use]
-pub fn graceful_restart(restart_time: u16, restarting: bool) -> (u8, Vec<u8>) {
-    let flags = if restarting { 0x8000 } else { 0 };
+pub fn graceful_restart(restart_time: u16, start: Start) -> (u8, Vec<u8>) {
+    let flags = match start {
+        Start::First => 0,
+        Start::Again => 0x8000,
+    };
     let head = (flags | (restart_time & 0x0fff)).to_be_bytes();
     (64, vec![head[0], head[1], 0, 1, 1, 0x80])
 }

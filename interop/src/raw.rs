@@ -27,6 +27,15 @@ pub struct Heard {
     pub at: Duration,
 }
 
+/// What who connects is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Answer {
+    /// The connection stays.
+    Accept,
+    /// RST.
+    Reset,
+}
+
 /// A running `rawpeer` on a host. Connections have the ids that the test gives them.
 #[derive(Debug)]
 pub struct RawPeer {
@@ -107,13 +116,16 @@ impl RawPeer {
         Ok(())
     }
 
-    /// Listens on this host; connections get ids from `id` on, or are reset.
+    /// Listens on this host; connections get ids from `id` on.
     ///
     /// # Errors
     /// When the port is taken.
-    pub fn listen(&mut self, id: u64, port: u16, reset: bool) -> Result<()> {
+    pub fn listen(&mut self, id: u64, port: u16, answer: Answer) -> Result<()> {
         let on = SocketAddr::new(self.host.v4(), port);
-        let mode = if reset { "reset" } else { "accept" };
+        let mode = match answer {
+            Answer::Accept => "accept",
+            Answer::Reset => "reset",
+        };
         self.tell(&json!({"op": "listen", "id": id, "on": on, "mode": mode}))?;
         let limit = Duration::from_secs(5);
         wait_until(limit, "the listener", || self.has(id, "listening").map(drop))

@@ -240,6 +240,16 @@ pub fn wait_established(speaker: &dyn Speaker, neighbor: IpAddr) -> Result<()> {
     })
 }
 
+/// Fails while the session is up.
+///
+/// # Errors
+/// It is up, or the speaker does not say.
+pub fn expect_down(speaker: &dyn Speaker, neighbor: IpAddr) -> Result<()> {
+    let state = speaker.state(neighbor)?;
+    ensure!(!state.eq_ignore_ascii_case("established"), "the session with {neighbor} is up");
+    Ok(())
+}
+
 /// Waits until there are exactly `count` paths for the prefix.
 ///
 /// # Errors

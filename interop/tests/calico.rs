@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use interop::calico::{
-    BirdNode, Churn, Cluster, MargayNode, POOL, Pod, Stream, When, put_large_cluster, session_name,
+    BirdNode, Churn, Cluster, MargayNode, POOL, Pod, Stream, put_large_cluster, session_name,
 };
 use interop::lab::{self, Host, Lab};
 use interop::margay;
 use interop::matrix::{PEER_AS, route_monitor};
 use interop::message::{announcement, nlri, open};
+use interop::pki::When;
 use interop::raw::RawPeer;
 use interop::speaker::Kind;
 use interop::wait::{PATIENCE, holds_for, wait_until};

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use interop::matrix::neighbor;
 use interop::message::{self, KEEPALIVE_TYPE, OPEN, UPDATE};
-use interop::raw::RawPeer;
+use interop::raw::{Answer, RawPeer};
 use interop::speaker::{Config, Kind, Origin, Speaker as _, wait_paths};
 use interop::wait::{holds_for, wait_until};
 use interop::{bird2, lab};
@@ -38,7 +38,7 @@ fn bird_and_raw(lab: &mut lab::Lab) -> Result<(lab::Host, bird2::Bird2, lab::Hos
 fn scripted_neighbour_and_bird_understand_each_other() -> Result<()> {
     lab::run("harness-raw", &[Kind::Bird2], |lab| {
         let (bird_host, bird, raw_host, mut raw) = bird_and_raw(lab)?;
-        let capability = message::graceful_restart(10, false);
+        let capability = message::graceful_restart(10, message::Start::First);
         let open = message::open(RAW_AS, 9, raw_host.router_id(), &[capability])?;
         raw.establish(1, bird_host.v4(), 1790, &open)?;
         let prefixes: Vec<Vec<u8>> =
@@ -71,8 +71,8 @@ fn scripted_neighbour_listens() -> Result<()> {
     lab::run("harness-listen", &[Kind::Bird2], |lab| {
         let (bird_host, raw_host) = (lab.host("a")?, lab.host("b")?);
         let mut raw = RawPeer::start(&raw_host)?;
-        raw.listen(10, 1790, true)?;
-        raw.listen(20, 1791, false)?;
+        raw.listen(10, 1790, Answer::Reset)?;
+        raw.listen(20, 1791, Answer::Accept)?;
         let config = |end| Config {
             asn: BIRD_AS,
             router_id: bird_host.router_id(),

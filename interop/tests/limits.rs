@@ -18,6 +18,8 @@ const PORT: u16 = 1790;
 /// How long one look at a connection may take.
 const STEP: Duration = Duration::from_millis(100);
 const OWN_ROUTE: &str = "192.0.2.0/24";
+/// Prefixes of one [`flood`].
+const FLOOD_PREFIXES: u32 = 14_000;
 
 fn run(name: &str, kinds: &[Kind], test: impl FnOnce(&mut Lab) -> Result<()>) -> Result<()> {
     if subject::kind() != Kind::Margay {
@@ -29,8 +31,13 @@ fn run(name: &str, kinds: &[Kind], test: impl FnOnce(&mut Lab) -> Result<()>) ->
 
 /// A margay that takes external neighbours from the lab's range; `more` are keys of the range.
 fn config(host: &Host, more: &str) -> String {
+    config_with(host, "", more)
+}
+
+/// The same; `all` are keys of `[bgp]`.
+fn config_with(host: &Host, all: &str, more: &str) -> String {
     format!(
-        "[bgp]\nasn = {SUBJECT_AS}\nrouter-id = \"10.99.0.1\"\nlisten = [\"0.0.0.0:{PORT}\"]\n\n\
+        "[bgp]\n{all}asn = {SUBJECT_AS}\nrouter-id = \"10.99.0.1\"\nlisten = [\"0.0.0.0:{PORT}\"]\n\n\
          [[bgp.dynamic-peers]]\nprefix = \"10.99.0.0/28\"\nremote-asn = {PEER_AS}\n\
          import = \"all\"\nexport = \"all\"\n{more}\n\
          [[originate]]\nprefix = \"{OWN_ROUTE}\"\n\n[fib]\nenabled = false\n\n{}",
@@ -56,12 +63,13 @@ fn v4(host: &Host) -> Result<Ipv4Addr> {
     }
 }
 
-/// UPDATEs with different /32s, as many octets as a socket takes at once.
+/// UPDATEs with [`FLOOD_PREFIXES`] different /32s, as many octets as a socket takes at once.
 fn flood(host: &Host, from: u32) -> Result<Vec<u8>> {
-    const PER_MESSAGE: u32 = 700;
+    const MESSAGES: u32 = 20;
+    const PER_MESSAGE: u32 = FLOOD_PREFIXES / MESSAGES;
     let mut octets = Vec::new();
-    for message in 0..20 {
-        let first = 0x1000_0000 + (from * 20 + message) * PER_MESSAGE;
+    for message in 0..MESSAGES {
+        let first = 0x1000_0000 + (from * MESSAGES + message) * PER_MESSAGE;
         let prefixes: Vec<_> =
             (first..first + PER_MESSAGE).map(|at| nlri(Ipv4Addr::from(at), 32)).collect();
         octets.extend(announcement(PEER_AS, v4(host)?, &[], &prefixes)?);
@@ -143,6 +151,83 @@ fn a_hoarder_is_shed() -> Result<()> {
             Ok(())
         })?;
         established(&control, &quiet)
+    })
+}
+
+/// Waits until as many floods of a neighbour, of different prefixes, have arrived as wanted.
+fn wait_floods(control: &Control, from: &Host, wanted: u32) -> Result<()> {
+    wait_until(PATIENCE, "floods to arrive", || {
+        let received = control.peer(from.v4())?["prefixes_received"].clone();
+        ensure!(received == wanted * FLOOD_PREFIXES, "{received} prefixes from {}", from.v4());
+        Ok(())
+    })
+}
+
+/// The log says once that the bound of all routes was passed, of this neighbour, and `show peers`
+/// says it there.
+fn expect_shed(log: &str, control: &Control, shed: &Host, bound_mebibytes: u32) -> Result<()> {
+    let reasons: Vec<&str> =
+        log.lines().filter(|line| line.contains("closed (bgp.memory-max)")).collect();
+    let [reason] = reasons[..] else { anyhow::bail!("not one line: {reasons:?}") };
+    ensure!(reason.contains(&format!("peer={}", shed.v4())), "{reason}");
+    ensure!(reason.contains(&format!("more than {bound_mebibytes},")), "{reason}");
+    control.expect_last_error(shed.v4(), "sent", 6, 8)?;
+    let error = control.peer(shed.v4())?["last_error"]["text"].clone();
+    ensure!(error.as_str().is_some_and(|text| text.contains("Out of Resources")), "{error}");
+    Ok(())
+}
+
+/// All neighbours together hold more memory than they may: the one that holds most is cut, and not
+/// the one whose routes were too many at last. Nobody else notices.
+#[test]
+fn of_many_hoarders_the_greatest_is_shed() -> Result<()> {
+    /// A flood of 14,000 prefixes is some 72 octets for each: 1 MB. Five fit, six do not.
+    const MEBIBYTES: u32 = 5;
+    run("limit-memory-all", &[Kind::Bird2], |lab| {
+        let (host, quiet) = (lab.host("a")?, lab.host("b")?);
+        let hosts = [lab.host("c")?, lab.host("d")?, lab.host("e")?];
+        let bound = format!("memory-max = {MEBIBYTES}\n");
+        let text = config_with(&host, &bound, "connect-retry-time = 30\n");
+        let (daemon, control) = margay::start_text(&host, &text)?;
+        let bird = bird(&quiet, &host, &["198.51.100.0/24"])?;
+        wait_paths(&bird, OWN_ROUTE, 1)?;
+        let mut raws = Vec::new();
+        for client in &hosts {
+            let mut raw = RawPeer::start(client)?;
+            raw.establish(1, host.v4(), PORT, &open(PEER_AS, 90, v4(client)?, &[])?)?;
+            raws.push(raw);
+        }
+        // Rounds are of different prefixes: the peer, its first round, and how many.
+        for (at, first, floods) in [(0, 0, 3), (1, 10, 1)] {
+            for round in first..first + floods {
+                raws[at].send(1, &flood(&hosts[at], round)?)?;
+            }
+            wait_floods(&control, &hosts[at], floods)?;
+        }
+        ensure!(raws.iter().all(|raw| raw.closed(1).is_none()), "these were to fit");
+        for round in [20, 21] {
+            raws[2].send(1, &flood(&hosts[2], round)?)?;
+        }
+        let (code, subcode, _) = raws[0].wait_notification(1, PATIENCE)?;
+        ensure!((code, subcode) == (6, 8), "{code}/{subcode}");
+        raws[0].wait_closed(1, PATIENCE)?;
+        wait_floods(&control, &hosts[2], 2)?;
+        wait_until(PATIENCE, "its routes to go", || {
+            ensure!(control.paths("16.0.0.1/32")?.is_empty(), "still there");
+            Ok(())
+        })?;
+
+        expect_shed(&daemon.output(), &control, &hosts[0], MEBIBYTES)?;
+        holds_for(Duration::from_secs(2), "the others", || {
+            ensure!(bird.sessions(host.v4())? == 1, "the other session was disturbed");
+            for other in [&quiet, &hosts[1], &hosts[2]] {
+                established(&control, other)?;
+            }
+            Ok(())
+        })?;
+        ensure!(raws[1..].iter().all(|raw| raw.closed(1).is_none()), "somebody else was cut");
+        wait_floods(&control, &hosts[1], 1)?;
+        wait_floods(&control, &hosts[2], 2)
     })
 }
 

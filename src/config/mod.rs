@@ -68,7 +68,7 @@ pub struct Config {
 pub struct HostSettings {
     /// The control socket.
     pub control: ControlSettings,
-    /// Metrics and health; `None`: not served.
+    /// Metrics and health; `None`, the default: not served.
     pub http: Option<HttpSettings>,
     /// What is logged, and how.
     pub log: LogSettings,
@@ -94,7 +94,7 @@ impl HttpSettings {
 /// and group besides; a mesh of n nodes would have n² series of each metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PeerSeries {
-    /// The rule.
+    /// The rule. Default [`PeerChoice::Auto`].
     pub choice: PeerChoice,
     /// Most peers that `auto` and `all` show, 1-10000. Default 64.
     pub max: u32,
@@ -153,7 +153,7 @@ pub struct BgpConfig {
     pub cluster_id: ClusterId,
     /// Where connections are accepted. Default `0.0.0.0:179` and `[::]:179`; empty: nowhere.
     pub listen: Vec<SocketAddr>,
-    /// Octets that all routes may hold. Default: no limit.
+    /// Octets that all routes may hold. `None`, the default: no limit.
     pub memory_max: Option<u64>,
 }
 

@@ -191,59 +191,29 @@ fn read_session(
     local_asn: Asn,
 ) -> Option<PeerConfig> {
     let timers = Timers::read(table, cx.timers);
-    let source_address = table.get("source-address").and_then(|v| {
-        let address = read_unicast(&v, "an address of ours")?;
-        if Prefix::host(address).family() != family {
-            v.fault(
-                format_args!("{address} cannot reach an {family} neighbour"),
-                format_args!("use an {family} address of ours"),
-            );
-            return None;
-        }
-        Some(address)
-    });
+    let source_address = table.get("source-address").and_then(|v| read_source_address(&v, family));
     let families = match table.get("families") {
         Some(value) => read_families(&value),
         None => FamilySet::only(family),
     };
-    let add_path = table
-        .get("add-path")
-        .and_then(|v| {
-            v.choice(&[
-                ("none", AddPathMode::None),
-                ("receive", AddPathMode::Receive),
-                ("send", AddPathMode::Send),
-                ("both", AddPathMode::Both),
-            ])
-        })
-        .unwrap_or_default();
+    let add_path = table.get("add-path").and_then(|v| read_add_path(&v)).unwrap_or_default();
     let security = TransportSecurity {
         md5: read_key(table, cx.folder),
         ttl_security_hops: table.get("ttl-security").and_then(|v| v.integer(1..=254)),
     };
-    let multihop_ttl = table.get("multihop-ttl").and_then(|v| {
-        if security.ttl_security_hops.is_some() {
-            v.fault_key(
-                "excludes ttl-security, which sends with 255",
-                "leave one of them out; ttl-security takes the number of hops",
-            );
-        }
-        v.integer(1..=255)
-    });
+    let multihop_ttl = table.get("multihop-ttl").and_then(|v| read_multihop_ttl(&v, &security));
     let flag = |key, default| table.get(key).and_then(|v| v.boolean()).unwrap_or(default);
     let extended_messages = flag("extended-messages", true);
     let extended_next_hop = flag("extended-next-hop", false);
     let enhanced_refresh = flag("enhanced-refresh", true);
     let enforce_first_as = flag("enforce-first-as", true);
     let reject_as_sets = flag("reject-as-sets", true);
-
-    let role = table.get("role").and_then(|v| read_role(&v, remote_asn == Some(local_asn)));
-    let role_mode = table.get("role-strict").and_then(|v| {
-        if role.is_none() {
-            v.fault_key("needs a role", "set role, or leave it out (RFC 9234)");
-        }
-        v.boolean()
-    });
+    let kind = match remote_asn {
+        Some(remote_asn) if remote_asn == local_asn => PeerType::Internal,
+        _ => PeerType::External,
+    };
+    let role = table.get("role").and_then(|v| read_role(&v, kind));
+    let role_mode = table.get("role-strict").and_then(|v| read_role_mode(&v, role));
 
     let placeholder = IpAddr::from([0, 0, 0, 0]);
     Some(PeerConfig {
@@ -263,15 +233,54 @@ fn read_session(
         enforce_first_as,
         reject_as_sets,
         role,
-        role_mode: if role_mode == Some(true) { RoleMode::Strict } else { RoleMode::Lenient },
+        role_mode: role_mode.unwrap_or(RoleMode::Lenient),
         multihop_ttl,
         ..PeerConfig::new(placeholder, remote_asn?, cx.identity)
     })
 }
 
+fn read_source_address(value: &Value<'_>, family: Family) -> Option<IpAddr> {
+    let address = read_unicast(value, "an address of ours")?;
+    if Prefix::host(address).family() != family {
+        value.fault(
+            format_args!("{address} cannot reach an {family} neighbour"),
+            format_args!("use an {family} address of ours"),
+        );
+        return None;
+    }
+    Some(address)
+}
+
+fn read_add_path(value: &Value<'_>) -> Option<AddPathMode> {
+    value.choice(&[
+        ("none", AddPathMode::None),
+        ("receive", AddPathMode::Receive),
+        ("send", AddPathMode::Send),
+        ("both", AddPathMode::Both),
+    ])
+}
+
+fn read_multihop_ttl(value: &Value<'_>, security: &TransportSecurity) -> Option<u8> {
+    if security.ttl_security_hops.is_some() {
+        value.fault_key(
+            "excludes ttl-security, which sends with 255",
+            "leave one of them out; ttl-security takes the number of hops",
+        );
+    }
+    value.integer(1..=255)
+}
+
+fn read_role_mode(value: &Value<'_>, role: Option<Role>) -> Option<RoleMode> {
+    if role.is_none() {
+        value.fault_key("needs a role", "set role, or leave it out (RFC 9234)");
+    }
+    let is_strict = value.boolean()?;
+    Some(if is_strict { RoleMode::Strict } else { RoleMode::Lenient })
+}
+
 /// What we are to an external neighbour.
-fn read_role(value: &Value<'_>, internal: bool) -> Option<Role> {
-    if internal {
+fn read_role(value: &Value<'_>, kind: PeerType) -> Option<Role> {
+    if kind == PeerType::Internal {
         value.fault_key("is for external peers", "leave it out (RFC 9234)");
         return None;
     }

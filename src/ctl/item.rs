@@ -178,9 +178,10 @@ pub struct Peer {
     pub import: String,
     /// Name of the export policy.
     pub export: String,
-    /// Agreed hold time; while there is no session, the one that we offer.
+    /// Agreed hold time in seconds; while there is no session, the one that we offer.
     pub hold_time: u64,
-    /// Agreed keepalive interval.
+    /// Agreed keepalive interval in seconds, before jitter; while there is no session, the configured
+    /// one, or `null`: a third of the hold time.
     pub keepalive_time: Option<u64>,
     /// What the peer offered.
     pub capabilities: Vec<String>,
@@ -205,9 +206,9 @@ pub struct PrefixCounts {
     pub advertised: u32,
 }
 
-/// Message counters of a peer since it was configured.
+/// Message counters of a peer since it was configured: [`bgp_proto::session::Stats`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[allow(missing_docs)]
+#[allow(missing_docs)] // The same words there.
 pub struct Messages {
     pub updates_received: u64,
     pub keepalives_received: u64,

@@ -16,12 +16,14 @@ use super::{ClientError, Request, StopMode};
 
 mod explain;
 mod look;
+mod peer;
 
 pub use look::{Colour, Look, Times};
 
 use Align::{Left, Right};
 use explain::explanation;
 use look::age;
+use peer::peer;
 
 /// Prints the items of one answer as they come.
 pub struct Renderer<W> {
@@ -302,101 +304,6 @@ fn peer_row(p: &Peer, look: &Look) -> Vec<Cell> {
         p.prefixes_advertised.to_string().into(),
         error.map(|e| e.text.clone()).unwrap_or_default().into(),
     ]
-}
-
-fn peer(p: &Peer, look: &Look) -> String {
-    let mut out = String::new();
-    let kind = match p.peer_type {
-        bgp_proto::types::PeerType::Internal => "internal",
-        bgp_proto::types::PeerType::External => "external",
-    };
-    line(&mut out, "name", &p.name);
-    line(&mut out, "address", format_args!("{} port {}", p.address, p.port));
-    line(&mut out, "AS", format_args!("{} ({kind}), ours {}", p.remote_asn, p.local_asn));
-    line(
-        &mut out,
-        "state",
-        format_args!("{} for {}", p.state, look.since_in_full(p.state_seconds)),
-    );
-    line(&mut out, "router id", text(&p.router_id));
-    line(&mut out, "local address", text(&p.local_address));
-    let families: Vec<String> = p.families.iter().map(ToString::to_string).collect();
-    line(&mut out, "families", families.join(", "));
-    line(
-        &mut out,
-        "timers",
-        match p.keepalive_time {
-            Some(keepalive) => format!("hold {} s, keepalive {keepalive} s", p.hold_time),
-            None => format!("hold {} s", p.hold_time),
-        },
-    );
-    line(&mut out, "policies", format_args!("import {}, export {}", p.import, p.export));
-    for (family, c) in [("ipv4", &p.prefixes.ipv4), ("ipv6", &p.prefixes.ipv6)] {
-        if p.families.iter().any(|f| f.to_string() == family) {
-            line(
-                &mut out,
-                &format!("{family} prefixes"),
-                format_args!(
-                    "{} received, {} accepted, {} advertised",
-                    c.received, c.accepted, c.advertised
-                ),
-            );
-        }
-    }
-    if let Some(bound) = p.prefixes_max {
-        line(&mut out, "prefixes max", bound);
-    }
-    line(
-        &mut out,
-        "update groups",
-        format_args!("ipv4 {}, ipv6 {}", text(&p.groups.ipv4), text(&p.groups.ipv6)),
-    );
-    line(&mut out, "capabilities", p.capabilities.join(", "));
-    let m = &p.messages;
-    line(
-        &mut out,
-        "received",
-        format_args!(
-            "{} UPDATE, {} KEEPALIVE, {} NOTIFICATION, {} ROUTE-REFRESH, {} octets",
-            m.updates_received,
-            m.keepalives_received,
-            m.notifications_received,
-            m.refreshes_received,
-            m.octets_received
-        ),
-    );
-    line(
-        &mut out,
-        "sent",
-        format_args!(
-            "{} KEEPALIVE, {} NOTIFICATION, {} ROUTE-REFRESH",
-            m.keepalives_sent, m.notifications_sent, m.refreshes_sent
-        ),
-    );
-    line(
-        &mut out,
-        "malformed",
-        format_args!(
-            "{} treated as withdraw, {} attributes discarded",
-            m.treated_as_withdraw, m.attributes_discarded
-        ),
-    );
-    line(
-        &mut out,
-        "sessions",
-        format_args!(
-            "{} established, {} failures to connect",
-            m.established_transitions, m.connect_failures
-        ),
-    );
-    if let Some(e) = &p.last_error {
-        let code = match (e.code, e.subcode) {
-            (Some(code), Some(subcode)) => format!(" {code}/{subcode}"),
-            _ => String::new(),
-        };
-        line(&mut out, "last error", format_args!("{} ({}{code}, {})", e.text, e.direction, e.at));
-    }
-    out
 }
 
 const ROUTE_COLUMNS: [(&str, Align); 10] = [

@@ -17,9 +17,9 @@ use super::registry::Record;
 use super::startup::{Owes, Startup};
 use crate::config::Document;
 use crate::ctl::bird::{
-    self, Backend, BgpDetails, BgpRoute, ChangeCounts, Details, Directions, Established, IgpMetric,
-    Interface, Kind, Phase, Protocol, ProtocolId, Rank, Recovery, RecoveryOf, Route, RoutePage,
-    RouteQuery, Status, Target, Via, Wait, reader_name,
+    self, Backend, BgpDetails, BgpRoute, ChangeCounts, Configure, Details, Directions, Established,
+    IgpMetric, Interface, Kind, Phase, Protocol, ProtocolId, Rank, Recovery, RecoveryOf, Route,
+    RoutePage, RouteQuery, Status, Target, Via, Wait, reader_name,
 };
 use crate::ctl::{Cursor, Names};
 use crate::fib::FibState;
@@ -180,8 +180,8 @@ impl Backend for Answers {
         self.in_force().map(|(.., source)| source).unwrap_or_default()
     }
 
-    async fn configure(&self, apply: bool) -> Result<(), String> {
-        if apply {
+    async fn configure(&self, how: Configure) -> Result<(), String> {
+        if how == Configure::Apply {
             let (reply, answer) = oneshot::channel();
             let reloaded = self.order(Order::Reload(reply), answer).await;
             return reloaded.map_err(|refusal| refusal.text)?.map(drop);

@@ -25,14 +25,24 @@ const RESOLVE_MAX: Duration = Duration::from_secs(10);
 /// How soon it is looked again whether they are known.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
-/// Whether a configuration passes on what one peer says to another: only then may routes be missing
-/// that peers hold from an earlier run. What a node of a full mesh tells is all its own.
-pub(super) fn is_needed(config: &Config) -> bool {
+/// When peers are first told routes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum FirstExport {
+    /// As they come.
+    AtOnce,
+    /// When a [`Deferral`] is over.
+    Deferred,
+}
+
+/// Deferred where a configuration passes on what one peer says to another: only then may routes be
+/// missing that peers hold from an earlier run. What a node of a full mesh tells is all its own.
+pub(super) fn first_export(config: &Config) -> FirstExport {
     let peers = config.peers.iter().map(|peer| (&peer.session, &peer.routes));
     let ranges = config.dynamic.iter().map(|range| (&range.session, &range.routes));
-    peers.chain(ranges).any(|(session, routes)| {
+    let passes_on = peers.chain(ranges).any(|(session, routes)| {
         session.peer_type() == PeerType::External || routes.route_reflector_client
-    })
+    });
+    if passes_on { FirstExport::Deferred } else { FirstExport::AtOnce }
 }
 
 /// The families whose End-of-RIB is worth waiting for: those of a peer that may hold routes of ours,

@@ -86,20 +86,24 @@ fn shown(series: PeerSeries, peers: usize) -> usize {
 }
 
 /// The kind of a session, in the words of metrics.
-fn kind(record: &Record, is_calico: bool) -> &'static str {
+fn kind(record: &Record) -> &'static str {
+    match record.session.peer_type() {
+        _ if record.is_dynamic() => "dynamic",
+        PeerType::Internal => "internal",
+        PeerType::External => "external",
+    }
+}
+
+/// The same on a Calico node, which names sessions by what they are for.
+fn calico_kind(record: &Record) -> &'static str {
     let by_name = [
         ("Mesh_", "mesh"),
         ("Global_", "global"),
         ("Node_", "node"),
         ("Local_Workload_", "local-workload"),
     ];
-    let calico = by_name.into_iter().find(|(prefix, _)| record.name.starts_with(prefix));
-    match (calico, record.session.peer_type()) {
-        (Some((_, kind)), _) if is_calico => kind,
-        _ if record.is_dynamic() => "dynamic",
-        (_, PeerType::Internal) => "internal",
-        (_, PeerType::External) => "external",
-    }
+    let named = by_name.into_iter().find(|(prefix, _)| record.name.starts_with(prefix));
+    named.map_or_else(|| kind(record), |(_, kind)| kind)
 }
 
 pub(super) fn traffic(numbers: &PeerNumbers) -> Traffic {
@@ -165,7 +169,10 @@ impl Answers {
             true => None,
             false => self.table_metrics().await,
         };
-        let (mut found, gone) = self.found(table.is_some()).await;
+        let (mut found, gone) = self.found();
+        if table.is_some() {
+            self.count(&mut found).await;
+        }
         let now = self.table().clock().now();
         let sessions = self.session_metrics(&found, gone);
         let ranked = self.ranking().rank(now, found.iter().map(|f| (f.record.id, f.changes())));
@@ -198,29 +205,28 @@ impl Answers {
         }
     }
 
-    /// Every peer, with its counters if the table answers, and what peers that are gone did.
-    async fn found(&self, table_answers: bool) -> (Vec<Found>, Traffic) {
+    /// Every peer, without the table's counters, and what peers that are gone did.
+    fn found(&self) -> (Vec<Found>, Traffic) {
         let (records, gone) = self.registry().all_and_gone();
-        let is_calico = self.node_status().is_some();
-        let mut found: Vec<Found> = records
-            .into_iter()
-            .map(|record| Found {
-                numbers: record.handle.numbers(),
-                kind: kind(&record, is_calico),
-                counts: None,
-                record,
-            })
-            .collect();
-        if table_answers {
-            for page in found.chunks_mut(COUNTS_PAGE) {
-                let ids = page.iter().map(|found| found.record.id).collect();
-                let Ok(Some(counts)) = timeout(PART_WAIT, self.counts(ids)).await else { break };
-                for (found, counts) in page.iter_mut().zip(counts) {
-                    found.counts = Some(counts);
-                }
+        let kind = if self.node_status().is_some() { calico_kind } else { kind };
+        let found = records.into_iter().map(|record| Found {
+            numbers: record.handle.numbers(),
+            kind: kind(&record),
+            counts: None,
+            record,
+        });
+        (found.collect(), gone)
+    }
+
+    /// Adds the table's counters, as far as it answers.
+    async fn count(&self, found: &mut [Found]) {
+        for page in found.chunks_mut(COUNTS_PAGE) {
+            let ids = page.iter().map(|found| found.record.id).collect();
+            let Ok(Some(counts)) = timeout(PART_WAIT, self.counts(ids)).await else { return };
+            for (found, counts) in page.iter_mut().zip(counts) {
+                found.counts = Some(counts);
             }
         }
-        (found, gone)
     }
 
     fn session_metrics(&self, found: &[Found], gone: Traffic) -> SessionMetrics {

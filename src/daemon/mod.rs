@@ -26,7 +26,7 @@ mod wiring;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bgp_proto::session::{Close, Command, Negotiated};
@@ -39,16 +39,16 @@ use tracing::{info, warn};
 
 use crate::config::{Config, HttpSettings, PeerEntry};
 use crate::ctl::ServerError;
-use crate::engine::{Clock, Engine, Event};
-use crate::fib::{Fib, FibConfig, Leave};
+use crate::engine::{Engine, Event};
+use crate::fib::{Fib, Leave};
 use crate::http;
 use crate::logging::Log;
-use crate::net::{Accepted, Beside, Directory, Listeners, PeerCommand, PeerEvent, Recovery};
-use crate::node::{self as calico_node, Setup};
+use crate::net::{Accepted, Directory, Listeners, PeerCommand, PeerEvent};
+use crate::node::Setup;
 use crate::pulse::Pulse;
 
 use answers::{Answers, Order};
-use deferral::Deferral;
+use deferral::{Deferral, FirstExport};
 use handover::Handover;
 use next_hops::NextHops;
 use node::{Node, NodeInput};
@@ -56,7 +56,7 @@ use peers::Peers;
 use redistribution::Redistribution;
 use sockets::Sockets;
 use startup::{Progress, Startup};
-use wiring::{FibNews, Outputs};
+use wiring::Threads;
 
 /// Connections from ranges that may wait to become peers.
 const DYNAMIC_MAX: usize = 1024;
@@ -153,6 +153,16 @@ struct Signals {
     hang_up: Signal,
 }
 
+impl Signals {
+    fn listen() -> std::io::Result<Signals> {
+        Ok(Signals {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hang_up: signal(SignalKind::hangup())?,
+        })
+    }
+}
+
 enum Input {
     Table(Event),
     Peer(PeerEvent),
@@ -177,78 +187,40 @@ impl Daemon {
         };
         let sockets = Sockets::bind(&config.host.control)?;
         limits::raise_open_files(&config)?;
-        let clock = Clock::start();
-        let table_handle = wiring::LateHandle::new(OnceLock::new());
-        let (redistribution, next_hops) = (Redistribution::default(), NextHops::default());
-        let (links, synchronised) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
-        let recovery = Recovery::begin();
-        let fib = {
-            let news = FibNews {
-                table: Arc::clone(&table_handle),
-                routes: redistribution.clone(),
-                next_hops: next_hops.clone(),
-                links: Arc::clone(&links),
-                recovery: recovery.clone(),
-                writes: config.fib.enabled,
-                synchronised: Arc::clone(&synchronised),
-            };
-            let settings = FibConfig {
-                enabled: config.fib.enabled,
-                table: config.fib.table,
-                protocol: config.fib.protocol,
-                metric: config.fib.metric,
-            };
-            Fib::start(settings, move |event| news.handle(event))?
-        };
-        let (table_events, table) = mpsc::unbounded_channel();
-        let outputs =
-            Outputs { fib: fib.clone(), next_hops: next_hops.clone(), events: table_events };
         let seed = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), &path);
-        let engine = Engine::start(Arc::clone(&config.table), seed, clock, outputs)?;
-        let _ = table_handle.set(engine.handle().clone());
+        let threads = Threads::start(&config, seed)?;
 
         let (peer_events, peers_inbox) = mpsc::unbounded_channel();
         let (dynamic_sender, dynamic) = mpsc::channel(DYNAMIC_MAX);
         let (orders_sender, orders) = mpsc::channel(ORDERS_MAX);
         let directory = Directory::default();
-        let links_of = fib.clone();
-        let beside: Beside = Arc::new(move |address| wiring::beside(&links_of.links(), address));
-        let peers = Peers::new(
-            engine.handle().clone(),
-            directory.clone(),
-            peer_events,
-            seed,
-            recovery,
-            beside,
-        );
+        let table = threads.engine.handle();
+        let (recovery, beside) = (threads.recovery.clone(), threads.beside());
+        let peers =
+            Peers::new(table.clone(), directory.clone(), peer_events, seed, recovery, beside);
         let pulse = Pulse::default();
-        let mut answers = Answers::new(
-            engine.handle().clone(),
-            fib.clone(),
-            &peers,
-            orders_sender,
-            pulse.clone(),
-            log.clone(),
-        );
+        let (kernel, own) = (threads.fib.clone(), pulse.clone());
+        let mut answers =
+            Answers::new(table.clone(), kernel, &peers, orders_sender, own, log.clone());
         answers.set_file(path.clone());
-        let mut described = path.as_ref().map(|path| path.display().to_string());
-        let node = settings.map(|settings| {
-            let follower = calico_node::follow(&settings);
-            answers.set_node(&follower);
-            described.get_or_insert_with(|| "the environment of calico-node".to_owned());
-            Node::new(*settings, follower)
-        });
+        let node = settings.map(|settings| Node::start(*settings));
+        if let Some(node) = &node {
+            answers.set_node(node.follower());
+        }
         let mut daemon = Daemon {
+            described: match &path {
+                Some(path) => path.display().to_string(),
+                None => "the environment of calico-node".to_owned(),
+            },
             path,
-            described: described.unwrap_or_default(),
             config: Arc::new(config),
             node,
             handover: Handover::default(),
             listeners: Listeners::new(directory, dynamic_sender),
-            engine,
-            fib,
-            redistribution,
-            next_hops,
+            engine: threads.engine,
+            fib: threads.fib,
+            redistribution: threads.redistribution,
+            next_hops: threads.next_hops,
             peers,
             answers,
             servers: Vec::new(),
@@ -256,17 +228,20 @@ impl Daemon {
             deferral: None,
             listen_fault: None,
             log,
-            signals: Signals {
-                terminate: signal(SignalKind::terminate())?,
-                interrupt: signal(SignalKind::interrupt())?,
-                hang_up: signal(SignalKind::hangup())?,
+            signals: Signals::listen()?,
+            inbox: Inbox {
+                table: threads.events,
+                peers: peers_inbox,
+                dynamic,
+                orders,
+                links: threads.links,
+                pulse,
             },
-            inbox: Inbox { table, peers: peers_inbox, dynamic, orders, links, pulse },
         };
         daemon.answers.publish(&daemon.described, &daemon.config);
         daemon.open_servers(sockets);
         // What our OPENs say about a restart depends on it. On a time-out they say the usual.
-        let _ = tokio::time::timeout(FIRST_READING, synchronised.notified()).await;
+        let _ = tokio::time::timeout(FIRST_READING, threads.synchronised.notified()).await;
         if daemon.node.is_none() {
             daemon.begin()?;
         }
@@ -285,8 +260,8 @@ impl Daemon {
     /// Everything that a configuration starts, in the order in which it must exist.
     fn begin(&mut self) -> Result<(), Error> {
         let config = Arc::clone(&self.config);
-        let is_deferred = deferral::is_needed(&config);
-        if is_deferred {
+        let first_export = deferral::first_export(&config);
+        if first_export == FirstExport::Deferred {
             self.engine.handle().defer_export();
         }
         self.apply_local(None, &config);
@@ -303,17 +278,18 @@ impl Daemon {
             self.peers.add(entry);
         }
         self.listeners.accept();
-        self.begin_startup(is_deferred);
+        self.begin_startup(first_export);
         Ok(())
     }
 
     /// The first minutes begin, with the peers that there are.
-    fn begin_startup(&mut self, is_deferred: bool) {
+    fn begin_startup(&mut self, first_export: FirstExport) {
         let now = self.engine.handle().clock().now();
         let config = Arc::clone(&self.config);
         let peers: Vec<PeerId> = self.peers.registry().all().iter().map(|r| r.id).collect();
         self.startup = Some(Startup::new(peers.iter().copied(), now));
-        self.deferral = is_deferred.then(|| Deferral::new(peers, !config.dynamic.is_empty(), now));
+        self.deferral = (first_export == FirstExport::Deferred)
+            .then(|| Deferral::new(peers, !config.dynamic.is_empty(), now));
         self.answers.set_startup(self.startup.clone());
         self.answers.set_not_ready(Some("waiting for the peers' routes".into()));
         info!(

@@ -10,8 +10,9 @@ use bgp_proto::types::PeerId;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
+use super::Daemon;
+use super::deferral::{self, FirstExport};
 use super::handover::Step;
-use super::{Daemon, deferral};
 use crate::config::{Config, PeerEntry, differing_peers};
 use crate::node::{Follower, NodeSettings, Update};
 
@@ -28,7 +29,9 @@ pub(super) struct Node {
 }
 
 impl Node {
-    pub(super) fn new(settings: NodeSettings, follower: Follower) -> Self {
+    /// Begins to follow what the settings name.
+    pub(super) fn start(settings: NodeSettings) -> Self {
+        let follower = crate::node::follow(&settings);
         Node { settings, follower, planned: None, answer: None, kept_roles: HashSet::new() }
     }
 
@@ -120,13 +123,13 @@ impl Daemon {
                 }
             }
         }
-        let is_deferred = is_first && deferral::is_needed(&update.config);
-        if is_deferred {
+        let first_export = is_first.then(|| deferral::first_export(&update.config));
+        if first_export == Some(FirstExport::Deferred) {
             self.engine.handle().defer_export();
         }
         self.put_into_force(&update.config, &HashSet::new());
-        if is_first {
-            self.begin_startup(is_deferred);
+        if let Some(first_export) = first_export {
+            self.begin_startup(first_export);
         }
     }
 

@@ -1,4 +1,4 @@
-//! The adapters between the table's thread and the kernel's.
+//! The table's thread and the kernel's, and the adapters between them.
 
 use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
@@ -6,19 +6,86 @@ use std::sync::{Arc, OnceLock};
 use bgp_proto::types::{FibRoute, Prefix};
 use tokio::sync::{Notify, mpsc};
 
-use crate::engine::{Event, Handle, Sink};
-use crate::fib::{Fib, FibEvent, Link};
+use crate::config::Config;
+use crate::engine::{Clock, Engine, Event, Handle, Sink};
+use crate::fib::{Fib, FibConfig, FibEvent, Link};
+use crate::net::{Beside, Recovery};
 
-use crate::net::Recovery;
-
+use super::Error;
 use super::next_hops::NextHops;
 use super::redistribution::Redistribution;
 
-/// Takes the table's results to the kernel and to the daemon.
-pub(super) struct Outputs {
+/// The two threads, wired to each other, and what they tell the daemon.
+pub(super) struct Threads {
+    pub(super) engine: Engine,
     pub(super) fib: Fib,
+    pub(super) redistribution: Redistribution,
     pub(super) next_hops: NextHops,
-    pub(super) events: mpsc::UnboundedSender<Event>,
+    /// What the kernel still forwarded is said here once it was read.
+    pub(super) recovery: Recovery,
+    pub(super) events: mpsc::UnboundedReceiver<Event>,
+    /// Told when links or addresses changed.
+    pub(super) links: Arc<Notify>,
+    /// Told when the kernel was read for the first time.
+    pub(super) synchronised: Arc<Notify>,
+}
+
+impl Threads {
+    /// Starts both; `seed` drives what the table leaves to chance.
+    ///
+    /// # Errors
+    /// The kernel refuses, or a thread cannot be had.
+    pub(super) fn start(config: &Config, seed: u64) -> Result<Threads, Error> {
+        let clock = Clock::start();
+        let table = LateHandle::default();
+        let (redistribution, next_hops) = (Redistribution::default(), NextHops::default());
+        let (links, synchronised) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        let recovery = Recovery::begin();
+        let news = FibNews {
+            table: Arc::clone(&table),
+            routes: redistribution.clone(),
+            next_hops: next_hops.clone(),
+            links: Arc::clone(&links),
+            recovery: recovery.clone(),
+            writes: config.fib.enabled,
+            synchronised: Arc::clone(&synchronised),
+        };
+        let settings = FibConfig {
+            enabled: config.fib.enabled,
+            table: config.fib.table,
+            protocol: config.fib.protocol,
+            metric: config.fib.metric,
+        };
+        let fib = Fib::start(settings, move |event| news.handle(event))?;
+        let (sender, events) = mpsc::unbounded_channel();
+        let outputs = Outputs { fib: fib.clone(), next_hops: next_hops.clone(), events: sender };
+        let engine = Engine::start(Arc::clone(&config.table), seed, clock, outputs)?;
+        // Nobody else sets it.
+        let _ = table.set(engine.handle().clone());
+        Ok(Threads {
+            engine,
+            fib,
+            redistribution,
+            next_hops,
+            recovery,
+            events,
+            links,
+            synchronised,
+        })
+    }
+
+    /// Finds our other addresses among those that the kernel tells.
+    pub(super) fn beside(&self) -> Beside {
+        let fib = self.fib.clone();
+        Arc::new(move |address| beside(&fib.links(), address))
+    }
+}
+
+/// Takes the table's results to the kernel and to the daemon.
+struct Outputs {
+    fib: Fib,
+    next_hops: NextHops,
+    events: mpsc::UnboundedSender<Event>,
 }
 
 impl Sink for Outputs {
@@ -41,26 +108,26 @@ impl Sink for Outputs {
 }
 
 /// Where the kernel's news go; the table's handle exists only after the kernel's thread.
-pub(super) type LateHandle = Arc<OnceLock<Handle>>;
+type LateHandle = Arc<OnceLock<Handle>>;
 
 /// What the kernel's news concern besides the table itself.
-pub(super) struct FibNews {
-    pub(super) table: LateHandle,
-    pub(super) routes: Redistribution,
-    pub(super) next_hops: NextHops,
+struct FibNews {
+    table: LateHandle,
+    routes: Redistribution,
+    next_hops: NextHops,
     /// Told when links or addresses changed.
-    pub(super) links: Arc<Notify>,
+    links: Arc<Notify>,
     /// Told what the kernel still forwarded.
-    pub(super) recovery: Recovery,
+    recovery: Recovery,
     /// Whether the kernel's routes are ours to write.
-    pub(super) writes: bool,
+    writes: bool,
     /// Told when the kernel was read for the first time.
-    pub(super) synchronised: Arc<Notify>,
+    synchronised: Arc<Notify>,
 }
 
 impl FibNews {
     /// Takes the kernel's news to the table.
-    pub(super) fn handle(&self, event: FibEvent) {
+    fn handle(&self, event: FibEvent) {
         if let FibEvent::Synchronised { adopted } = event {
             // A reflector that writes nothing has nothing to lose.
             if self.writes && adopted == 0 {
@@ -82,7 +149,7 @@ impl FibNews {
 
 /// Our address of the other family on the interface that has `address`: the first that a router
 /// beyond the link can send to.
-pub(super) fn beside(links: &[Link], address: IpAddr) -> Option<IpAddr> {
+fn beside(links: &[Link], address: IpAddr) -> Option<IpAddr> {
     let has = |link: &&Link| link.addresses.iter().any(|(own, _)| *own == address);
     let addresses = links.iter().find(has)?.addresses.iter().map(|(own, _)| *own);
     addresses.filter(|own| own.is_ipv4() != address.is_ipv4()).find(|own| match own {

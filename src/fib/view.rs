@@ -116,3 +116,70 @@ pub(super) fn render(row: Row, config: &FibConfig, links: &[Link]) -> FibView {
         error: row.error,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use bgp_proto::types::Hop;
+    use serde_json::json;
+
+    use super::super::LinkTraits;
+    use super::super::spec::RouteSpec;
+    use super::*;
+
+    fn shown(
+        kind: FibKind,
+        metric: u32,
+        state: FibState,
+        error: Option<&str>,
+    ) -> serde_json::Value {
+        let config = FibConfig { table: 100, protocol: 77, ..FibConfig::default() };
+        let eth0 = Link {
+            index: 2,
+            name: "eth0".to_owned(),
+            up: true,
+            running: true,
+            traits: LinkTraits::default(),
+            mtu: 1500,
+            addresses: Vec::new(),
+        };
+        let spec = Arc::new(RouteSpec { kind, metric });
+        let prefix = "10.0.0.0/8".parse().unwrap();
+        let row = Row { prefix, spec, state, error: error.map(str::to_owned) };
+        serde_json::to_value(render(row, &config, &[eth0])).unwrap()
+    }
+
+    /// Exactly what plan.md §2 promises of `show fib`: a key more or less fails.
+    #[test]
+    fn a_kernel_route_has_the_promised_keys() {
+        let gateway =
+            Hop { gateway: Some([10, 0, 0, 1].into()), ifindex: 2, onlink: false, weight: 1 };
+        let direct = Hop { gateway: None, ifindex: 9, onlink: true, weight: 1 };
+        assert_eq!(
+            shown(FibKind::Unicast(vec![gateway, direct]), 20, FibState::Installed, None),
+            json!({"prefix": "10.0.0.0/8", "kind": "unicast",
+                   "gateways": [{"via": "10.0.0.1", "interface": "eth0", "onlink": false},
+                                {"via": null, "interface": "#9", "onlink": true}],
+                   "metric": 20, "table": 100, "protocol": 77, "state": "installed",
+                   "error": null})
+        );
+        assert_eq!(
+            shown(FibKind::Blackhole, 0, FibState::Failed, Some("no such device")),
+            json!({"prefix": "10.0.0.0/8", "kind": "blackhole", "gateways": [], "metric": 0,
+                   "table": 100, "protocol": 77, "state": "failed", "error": "no such device"})
+        );
+        let words = |kind, state| {
+            let view = shown(kind, 0, state, None);
+            (view["kind"].clone(), view["state"].clone())
+        };
+        assert_eq!(
+            words(FibKind::Unreachable, FibState::Pending),
+            ("unreachable".into(), "pending".into())
+        );
+        assert_eq!(
+            words(FibKind::Blackhole, FibState::Foreign),
+            ("blackhole".into(), "foreign".into())
+        );
+    }
+}

@@ -2,7 +2,8 @@
 //!
 //! Lines are counted by the place in the code that writes them and by the peer that they are about.
 //! Each has a bucket: so many lines at once, then so many a second. What does not fit is counted,
-//! and a line says how many were left out, with an example. One peer cannot use up another's lines.
+//! and a line says how many were left out, with an example. One peer cannot use up another's lines,
+//! and lines for who looks closely (`debug`, `trace`) use up none of those that everybody reads.
 
 use std::collections::HashMap;
 use std::fmt::{self, Write as _};
@@ -10,7 +11,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tracing::field::{Field, Visit};
-use tracing::{Event, Metadata, Subscriber};
+use tracing::{Event, Level, Metadata, Subscriber};
 use tracing_subscriber::layer::{Context, Filter};
 
 /// Lines of one place about one peer.
@@ -19,7 +20,8 @@ const ABOUT_ONE_PEER: Rate = Rate { burst: 10.0, per_sec: 0.1 };
 const ABOUT_NO_PEER: Rate = Rate { burst: 100.0, per_sec: 5.0 };
 /// Lines of one place about all peers: each of 5,000 may rise, and 10,000 lines are some seconds.
 const ABOUT_ALL_PEERS: Rate = Rate { burst: 10_000.0, per_sec: 100.0 };
-/// Peers and places whose lines are counted apart. Beyond, peers share [`ABOUT_ALL_PEERS`] alone.
+/// Peers and places of one [`Budget`] whose lines are counted apart. Beyond, peers share
+/// [`ABOUT_ALL_PEERS`] alone.
 const BUCKETS_MAX: usize = 1 << 14;
 /// Between two looks for buckets that can make room: each is a look at all of them.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
@@ -77,16 +79,17 @@ struct LeftOut {
     example: String,
 }
 
+/// Lines that are counted together. At `debug`, some places write a line for every peer and message:
+/// their buckets are soon too many to be kept apart, and warnings must be kept apart still.
 #[derive(Default)]
-struct Counted {
+struct Budget {
     buckets: HashMap<(Place, Option<Box<str>>), Bucket>,
     all_peers: HashMap<Place, Bucket>,
-    left_out: Vec<LeftOut>,
     /// When it was last looked for buckets that can make room.
     swept: Option<Instant>,
 }
 
-impl Counted {
+impl Budget {
     /// Whether a line may be written.
     fn admit(&mut self, place: Place, peer: Option<&str>, now: Instant) -> bool {
         let Some(peer) = peer else {
@@ -121,6 +124,22 @@ impl Counted {
             bucket.fill(rate, now);
             bucket.left < rate.burst
         });
+    }
+}
+
+#[derive(Default)]
+struct Counted {
+    /// `error`, `warn` and `info`.
+    everyday: Budget,
+    /// `debug` and `trace`.
+    close_look: Budget,
+    left_out: Vec<LeftOut>,
+}
+
+impl Counted {
+    fn budget(&mut self, level: Level) -> &mut Budget {
+        // Greater is more verbose.
+        if level <= Level::INFO { &mut self.everyday } else { &mut self.close_look }
     }
 
     /// Counts a line that was not written.
@@ -176,7 +195,8 @@ impl<S: Subscriber> Filter<S> for Limit {
         event.record(&mut about);
         let place = Place(std::ptr::from_ref(metadata).addr());
         let mut counted = self.counted();
-        let is_admitted = counted.admit(place, about.peer.as_deref(), Instant::now());
+        let budget = counted.budget(*metadata.level());
+        let is_admitted = budget.admit(place, about.peer.as_deref(), Instant::now());
         if !is_admitted {
             counted.leave_out(place, || example(event));
             self.shared.left_out.notify_one();
@@ -260,34 +280,50 @@ impl Reporter {
 mod tests {
     use super::*;
 
-    fn admitted(counted: &mut Counted, peer: Option<&str>, lines: usize, now: Instant) -> usize {
-        (0..lines).filter(|_| counted.admit(Place(1), peer, now)).count()
+    fn admitted(budget: &mut Budget, peer: Option<&str>, lines: usize, now: Instant) -> usize {
+        (0..lines).filter(|_| budget.admit(Place(1), peer, now)).count()
     }
 
     #[test]
     fn a_peer_uses_up_its_own_lines_only() {
         let now = Instant::now();
-        let mut counted = Counted::default();
-        assert_eq!(admitted(&mut counted, Some("a"), 10_000, now), 10);
-        assert_eq!(admitted(&mut counted, Some("b"), 5, now), 5);
-        assert_eq!(admitted(&mut counted, None, 1_000, now), 100);
+        let mut budget = Budget::default();
+        assert_eq!(admitted(&mut budget, Some("a"), 10_000, now), 10);
+        assert_eq!(admitted(&mut budget, Some("b"), 5, now), 5);
+        assert_eq!(admitted(&mut budget, None, 1_000, now), 100);
         let later = now + Duration::from_secs(30);
-        assert_eq!(admitted(&mut counted, Some("a"), 10_000, later), 3);
-        assert!(counted.admit(Place(2), Some("a"), now), "other lines about the same peer");
+        assert_eq!(admitted(&mut budget, Some("a"), 10_000, later), 3);
+        assert!(budget.admit(Place(2), Some("a"), now), "other lines about the same peer");
     }
 
     #[test]
     fn five_thousand_peers_are_all_told_about_and_a_crowd_of_names_is_bounded() {
         let now = Instant::now();
-        let mut counted = Counted::default();
-        let lines = (0..5_000).filter(|n| counted.admit(Place(1), Some(&format!("p{n}")), now));
+        let mut budget = Budget::default();
+        let lines = (0..5_000).filter(|n| budget.admit(Place(1), Some(&format!("p{n}")), now));
         assert_eq!(lines.count(), 5_000);
-        let more = (0..100_000).filter(|n| counted.admit(Place(1), Some(&format!("q{n}")), now));
+        let more = (0..100_000).filter(|n| budget.admit(Place(1), Some(&format!("q{n}")), now));
         assert_eq!(more.count(), 5_000, "all peers together");
-        assert!(counted.buckets.len() <= BUCKETS_MAX);
+        assert!(budget.buckets.len() <= BUCKETS_MAX);
         // Later the buckets are full again, and make room.
         let later = now + Duration::from_secs(3600);
-        assert!(counted.admit(Place(1), Some("r"), later));
-        assert_eq!(counted.buckets.len(), 1);
+        assert!(budget.admit(Place(1), Some("r"), later));
+        assert_eq!(budget.buckets.len(), 1);
+    }
+
+    #[test]
+    fn debug_lines_do_not_unite_the_warnings_of_different_peers() {
+        let now = Instant::now();
+        let mut counted = Counted::default();
+        let debug = counted.budget(Level::DEBUG);
+        for n in 0..2 * BUCKETS_MAX {
+            debug.admit(Place(n), Some(&format!("p{n}")), now);
+        }
+        assert_eq!(debug.buckets.len(), BUCKETS_MAX);
+        let mut warned = |peer| {
+            let budget = counted.budget(Level::WARN);
+            (0..20_000).filter(|_| budget.admit(Place(0), Some(peer), now)).count()
+        };
+        assert_eq!((warned("evil"), warned("good")), (10, 10));
     }
 }

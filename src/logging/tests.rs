@@ -115,6 +115,22 @@ fn a_flood_is_ten_lines_and_a_count() {
     assert_eq!(limit.report(), Vec::<String>::new());
 }
 
+/// As `margay log-level debug` on a node whose peers are many and busy.
+#[test]
+fn debug_lines_leave_warnings_their_room() {
+    let text = logged(LogFormat::Text, "debug", |_| {
+        for n in 0..20_000 {
+            tracing::debug!(target: "margay::net", peer = %format!("p{n}"), "state");
+        }
+        for _ in 0..20_000 {
+            tracing::warn!(target: "margay::net", peer = %"evil", "malformed update");
+        }
+        tracing::warn!(target: "margay::net", peer = %"good", "malformed update");
+    });
+    let warnings = |peer: &str| text.lines().filter(|line| line.ends_with(peer)).count();
+    assert_eq!((warnings("peer=evil"), warnings("peer=good")), (10, 1));
+}
+
 #[test]
 fn control_characters_of_peers_do_not_reach_the_terminal() {
     let text = logged(LogFormat::Text, "info", |_| {

@@ -19,7 +19,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use super::peer::{PeerCommand, PeerHandle};
+use super::handle::{PeerCommand, PeerHandle};
 use super::sockopt;
 
 /// Connections that the kernel completes while we are busy.
@@ -259,3 +259,6 @@ impl StrangerLog {
         warn!("connection from {from} closed: {why} ({more} more since the last such line)");
     }
 }
+
+#[cfg(test)]
+mod tests;

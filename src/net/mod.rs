@@ -7,15 +7,17 @@
 
 mod conn;
 mod dial;
+mod handle;
 mod listener;
 mod peer;
 mod sockopt;
 mod tally;
 
 pub use conn::Sent;
-pub use listener::{Accepted, Directory, Listeners};
-pub use peer::{
+pub use handle::{
     Beside, Lifetime, PeerCommand, PeerEvent, PeerHandle, PeerNumbers, PeerSnapshot, PeerSpec,
-    Recovery, spawn_peer,
+    Recovery,
 };
+pub use listener::{Accepted, Directory, Listeners};
+pub use peer::spawn_peer;
 pub use tally::Tally;

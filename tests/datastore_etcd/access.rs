@@ -8,18 +8,22 @@ use etcd_client::{
     Certificate, Client, CompactionOptions, ConnectOptions, Identity, Permission, PermissionType,
     TlsOptions,
 };
+use interop::pki::{Pki, When};
 use margay::datastore::{EtcdConfig, Password, Secret, TlsFiles, User};
 
 use crate::consumer::Consumer;
 use crate::etcd::{Etcd, Folder, Options, is_installed, node, peer, put_all};
-use crate::pki::{Pki, When};
+
+/// An authority with a name, for servers on the loopback.
+fn authority(folder: &Folder, name: &str) -> Pki {
+    Pki::new(&folder.0.join(name), name, "DNS:localhost,IP:127.0.0.1,IP:::1").unwrap()
+}
 
 fn tls_flags(pki: &Pki) -> Vec<String> {
-    let path = |name: &str, extension| pki.path(name, extension).display().to_string();
     vec![
-        format!("--cert-file={}", path("server", "crt")),
-        format!("--key-file={}", path("server", "key")),
-        format!("--trusted-ca-file={}", path("ca", "crt")),
+        format!("--cert-file={}", pki.path("server", "crt")),
+        format!("--key-file={}", pki.path("server", "key")),
+        format!("--trusted-ca-file={}", pki.path("ca", "crt")),
         "--client-cert-auth".to_owned(),
     ]
 }
@@ -37,9 +41,9 @@ async fn tls_client(etcd: &Etcd, pki: &Pki) -> Client {
 
 fn files(pki: &Pki, client: &str) -> TlsFiles {
     TlsFiles {
-        ca: Some(pki.path("ca", "crt")),
-        cert: Some(pki.path(client, "crt")),
-        key: Some(pki.path(client, "key")),
+        ca: Some(pki.path("ca", "crt").into()),
+        cert: Some(pki.path(client, "crt").into()),
+        key: Some(pki.path(client, "key").into()),
     }
 }
 
@@ -63,17 +67,17 @@ async fn certificates_are_checked_on_both_sides_and_renewed_ones_come_into_use()
         return;
     }
     let folder = Folder::new();
-    let pki = Pki::new(&folder.0.join("pki"), "authority");
-    let other = Pki::new(&folder.0.join("other"), "other");
+    let pki = authority(&folder, "authority");
+    let other = authority(&folder, "other");
     for (name, common_name, when) in [
         ("server", "etcd", When::Always),
         ("root", "root", When::Always),
         ("client", "margay", When::Always),
         ("old", "margay", When::Past),
     ] {
-        pki.issue(name, common_name, when);
+        pki.issue(name, common_name, when).unwrap();
     }
-    other.issue("client", "margay", When::Always);
+    other.issue("client", "margay", When::Always).unwrap();
     let options = Options { flags: tls_flags(&pki), scheme: Some("https"), host: Some("[::1]") };
     let etcd = Etcd::start(options).await;
     let mut client = tls_client(&etcd, &pki).await;
@@ -84,12 +88,12 @@ async fn certificates_are_checked_on_both_sides_and_renewed_ones_come_into_use()
     let no_client = TlsFiles { cert: None, key: None, ..files(&pki, "client") };
     reason(with_tls(&etcd, no_client)).await;
     reason(with_tls(&etcd, files(&other, "client"))).await;
-    let unknown = TlsFiles { ca: Some(other.path("ca", "crt")), ..files(&pki, "client") };
+    let unknown = TlsFiles { ca: Some(other.path("ca", "crt").into()), ..files(&pki, "client") };
     let text = reason(with_tls(&etcd, unknown)).await;
     assert!(text.contains("UnknownIssuer"), "{text}");
     let text = reason(with_tls(&etcd, TlsFiles { ca: None, ..files(&pki, "client") })).await;
     assert!(text.contains("UnknownIssuer") || text.contains("certificate"), "{text}");
-    let old = pki.path("old", "crt").display().to_string();
+    let old = pki.path("old", "crt");
     let text = reason(with_tls(&etcd, files(&pki, "old"))).await;
     assert!(
         text.contains(&format!("our certificate {old} expired on 2021-02-03 04:05:06")),
@@ -98,19 +102,19 @@ async fn certificates_are_checked_on_both_sides_and_renewed_ones_come_into_use()
     let missing = TlsFiles { ca: Some("/nowhere/ca.crt".into()), ..TlsFiles::default() };
     let text = reason(with_tls(&etcd, missing)).await;
     assert!(text.contains("cannot read /nowhere/ca.crt: No such file"), "{text}");
-    let no_pem = TlsFiles { ca: Some(pki.path("ca", "cnf")), ..TlsFiles::default() };
+    let no_pem = TlsFiles { ca: Some(pki.path("ca", "cnf").into()), ..TlsFiles::default() };
     let text = reason(with_tls(&etcd, no_pem)).await;
     assert!(text.contains("holds no certificate"), "{text}");
 
     // A certificate of ours that expired, and is renewed in its place.
     let mut late = Consumer::start(with_tls(&etcd, files(&pki, "old")));
     late.until("refused", Consumer::is_away).await;
-    pki.issue("old", "margay", When::Always);
+    pki.issue("old", "margay", When::Always).unwrap();
     late.until("let in", Consumer::is_current).await;
     assert_eq!(late.known, consumer.known);
 
     // The server's expires under a consumer; etcd reads it at every handshake.
-    pki.issue("server", "etcd", When::Past);
+    pki.issue("server", "etcd", When::Past).unwrap();
     let text = reason(with_tls(&etcd, files(&pki, "client"))).await;
     assert!(text.to_lowercase().contains("expired"), "{text}");
     let mut etcd = etcd;
@@ -118,7 +122,7 @@ async fn certificates_are_checked_on_both_sides_and_renewed_ones_come_into_use()
     etcd.restart().await;
     consumer.until("away", |c| c.is_away() && c.reason().to_lowercase().contains("expired")).await;
     assert_eq!(consumer.known.len(), 1, "the state stays in force");
-    pki.issue("server", "etcd", When::Always);
+    pki.issue("server", "etcd", When::Always).unwrap();
     consumer.until("back", Consumer::is_current).await;
     assert_eq!((consumer.lists, consumer.changes), (1, 0));
 }
@@ -204,11 +208,11 @@ async fn users_by_certificate() {
         return;
     }
     let folder = Folder::new();
-    let pki = Pki::new(&folder.0.join("pki"), "authority");
+    let pki = authority(&folder, "authority");
     for (name, common_name) in
         [("server", "etcd"), ("root", "root"), ("margay", "margay"), ("stranger", "stranger")]
     {
-        pki.issue(name, common_name, When::Always);
+        pki.issue(name, common_name, When::Always).unwrap();
     }
     let options = Options { flags: tls_flags(&pki), scheme: Some("https"), host: None };
     let etcd = Etcd::start(options).await;

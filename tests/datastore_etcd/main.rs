@@ -12,4 +12,3 @@ mod consumer;
 mod content;
 mod etcd;
 mod failures;
-mod pki;

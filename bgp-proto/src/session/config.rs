@@ -64,9 +64,10 @@ impl std::fmt::Debug for AuthKey {
 /// How the TCP connection is protected.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TransportSecurity {
-    /// TCP MD5 (RFC 2385).
+    /// TCP MD5 (RFC 2385). `None`, the default: segments are not signed.
     pub md5: Option<AuthKey>,
-    /// GTSM (RFC 5082): packets must have crossed fewer than this many routers: TTL ≥ 256 - hops.
+    /// GTSM (RFC 5082): packets must have crossed fewer than this many routers, 1-254: TTL ≥ 256 -
+    /// hops. `None`, the default: not checked.
     pub ttl_security_hops: Option<u8>,
 }
 
@@ -77,7 +78,7 @@ pub struct PeerConfig {
     pub address: IpAddr,
     /// TCP port to dial. Default 179.
     pub port: u16,
-    /// Address to dial from and to expect connections on.
+    /// Address to dial from and to expect connections on. `None`, the default: the system chooses.
     pub source_address: Option<IpAddr>,
     /// The neighbour's AS.
     pub remote_asn: Asn,
@@ -85,27 +86,29 @@ pub struct PeerConfig {
     pub local_asn: Asn,
     /// Our BGP Identifier on this session.
     pub router_id: RouterId,
-    /// Who dials.
+    /// Who dials. Default both.
     pub passive: PassiveMode,
-    /// Families that we offer.
+    /// Families that we offer. Default: that of `address`.
     pub families: FamilySet,
     /// Hold time that we offer, in whole seconds: 0 or 3-65535. Default 90.
     pub hold_time: Duration,
-    /// Keepalive interval; `None` is a third of the negotiated hold time.
+    /// Keepalive interval, less than the hold time; `None`, the default: a third of the negotiated one.
     pub keepalive_time: Option<Duration>,
     /// First delay between attempts to connect. Default 5 s; grows by half to eight times, jittered.
     pub connect_retry_time: Duration,
-    /// Longest time without send progress (RFC 9687). `None`: max(8 min, 2 × hold); zero: off.
+    /// Longest time without send progress (RFC 9687). `None`, the default: max(8 min, 2 × hold);
+    /// zero: off.
     pub send_hold_time: Option<Duration>,
     /// MD5 and GTSM.
     pub security: TransportSecurity,
-    /// ADD-PATH offer per family.
+    /// ADD-PATH offer per family (RFC 7911). Default none.
     pub add_path: FamilyMap<AddPathMode>,
-    /// Offer capability 64 with this restart time (RFC 4724); `None` leaves it out. Default 120 s.
+    /// Offer capability 64 with this restart time, 1-4095 s (RFC 4724); `None` leaves it out. Default
+    /// 120 s.
     pub graceful_restart_time: Option<Duration>,
     /// Offer Extended Messages (RFC 8654). Default true.
     pub extended_messages: bool,
-    /// Offer IPv4 over IPv6 next hops (RFC 8950).
+    /// Offer IPv4 over IPv6 next hops (RFC 8950). Default false.
     pub extended_next_hop: bool,
     /// Offer and use enhanced route refresh (RFC 7313). Default true.
     pub enhanced_refresh: bool,
@@ -113,11 +116,12 @@ pub struct PeerConfig {
     pub enforce_first_as: bool,
     /// Treat AS_SETs as withdraw (RFC 9774). Default true.
     pub reject_as_sets: bool,
-    /// eBGP: what we are to the neighbour (RFC 9234); `None` leaves capability 9 out.
+    /// eBGP: what we are to the neighbour (RFC 9234); `None`, the default, leaves capability 9 out.
     pub role: Option<Role>,
-    /// With a role: refuse a neighbour that does not name its own (RFC 9234 §4.2).
+    /// With a role: what becomes of a neighbour that does not name its own (RFC 9234 §4.2). Default
+    /// lenient.
     pub role_mode: RoleMode,
-    /// eBGP over more than one hop: TTL to send with. `None`: 1 for eBGP, 64 for iBGP, 255 with GTSM.
+    /// TTL to send with, 1-255. `None`, the default: 1 for eBGP, 64 for iBGP, 255 with GTSM.
     pub multihop_ttl: Option<u8>,
 }
 

@@ -199,7 +199,7 @@ impl OpenConfirm {
     /// The peer's KEEPALIVE came (RFC 4271 §8.2.2 OpenConfirm, event 26).
     pub(super) fn establish(self, now: Time, config: &PeerConfig) -> Established {
         let mut established = Established {
-            context: self.negotiated.update_context(config.enforce_first_as, config.reject_as_sets),
+            context: self.negotiated.update_context(config),
             since: now,
             hold: Timer::stopped(),
             keepalive: self.keepalive,

@@ -38,15 +38,16 @@ pub struct Negotiated {
     pub ipv4_over_ipv6: bool,
     /// Longest UPDATE that we may send, in octets: 4096 or 65535.
     pub tx_max_len: usize,
-    /// Longest UPDATE that we must accept.
+    /// Longest UPDATE that we must accept, in octets: 4096 or 65535.
     pub rx_max_len: usize,
     /// The peer answers ROUTE-REFRESH requests.
     pub route_refresh: bool,
     /// Both sides do RFC 7313.
     pub enhanced_refresh: bool,
-    /// Negotiated hold time; zero turns both timers off.
+    /// The lesser of both offers, in whole seconds: 0 or 3-65535 (RFC 4271 §4.2); zero turns both
+    /// timers off.
     pub hold_time: Duration,
-    /// Interval between KEEPALIVEs before jitter.
+    /// Interval between KEEPALIVEs before jitter (RFC 4271 §4.4, §10).
     pub keepalive_time: Duration,
     /// eBGP: what we are to the peer (RFC 9234).
     pub role: Option<Role>,
@@ -57,8 +58,8 @@ pub struct Negotiated {
 }
 
 impl Negotiated {
-    /// What reading an UPDATE needs.
-    pub fn update_context(&self, enforce_first_as: bool, reject_as_sets: bool) -> UpdateContext {
+    /// What reading an UPDATE needs, of what was agreed and of what we are told to insist on.
+    pub fn update_context(&self, config: &PeerConfig) -> UpdateContext {
         UpdateContext {
             four_octet_as: self.four_octet_as,
             families: self.families,
@@ -66,8 +67,8 @@ impl Negotiated {
             ipv4_over_ipv6: self.ipv4_over_ipv6,
             peer_type: self.peer_type,
             peer_asn: self.peer_asn,
-            enforce_first_as,
-            reject_as_sets,
+            enforce_first_as: config.enforce_first_as,
+            reject_as_sets: config.reject_as_sets,
         }
     }
 

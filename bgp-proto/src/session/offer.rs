@@ -5,20 +5,7 @@ use std::fmt;
 use super::PeerConfig;
 use crate::types::{Family, FamilySet, PeerType, Role};
 use crate::wire::{AddPathMode, Capabilities, GracefulRestart, GracefulRestartFamily};
-use crate::wire::{Code, Notification, Open};
-
-/// Capability codes by which a peer names what it does not support (RFC 5492 §5).
-mod capability {
-    pub(super) const MULTIPROTOCOL: u8 = 1;
-    pub(super) const ROUTE_REFRESH: u8 = 2;
-    pub(super) const EXTENDED_NEXT_HOP: u8 = 5;
-    pub(super) const EXTENDED_MESSAGE: u8 = 6;
-    pub(super) const ROLE: u8 = 9;
-    pub(super) const GRACEFUL_RESTART: u8 = 64;
-    pub(super) const FOUR_OCTET_AS: u8 = 65;
-    pub(super) const ADD_PATH: u8 = 69;
-    pub(super) const ENHANCED_REFRESH: u8 = 70;
-}
+use crate::wire::{Code, Notification, Open, cap};
 
 /// What capability 64 says about ourselves (RFC 4724 §3).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -75,7 +62,7 @@ impl Offer {
             Offer::Full => true,
             Offer::Without(codes) => !codes.contains(&capability),
             Offer::Essential => {
-                matches!(capability, capability::MULTIPROTOCOL | capability::FOUR_OCTET_AS)
+                matches!(capability, cap::MULTIPROTOCOL | cap::FOUR_OCTET_AS)
             }
             Offer::Bare => false,
         }
@@ -97,7 +84,7 @@ impl fmt::Display for Offer {
 fn optional_codes(mut tlvs: &[u8]) -> Vec<u8> {
     let mut codes = Vec::new();
     while let [code, len, rest @ ..] = tlvs {
-        if !matches!(*code, capability::MULTIPROTOCOL | capability::FOUR_OCTET_AS) {
+        if !matches!(*code, cap::MULTIPROTOCOL | cap::FOUR_OCTET_AS) {
             codes.push(*code);
         }
         tlvs = rest.get(usize::from(*len)..).unwrap_or_default();
@@ -118,32 +105,31 @@ pub(super) fn build_open(config: &PeerConfig, offer: &Offer, restart: Restart) -
 fn build_capabilities(config: &PeerConfig, offer: &Offer, restart: Restart) -> Capabilities {
     let families: &[Family] = &config.families.iter().collect::<Vec<_>>();
     let mut caps = Capabilities::default();
-    if offer.includes(capability::MULTIPROTOCOL) {
+    if offer.includes(cap::MULTIPROTOCOL) {
         caps.multiprotocol = families.iter().map(|f| f.afi_safi()).collect();
     }
-    caps.four_octet_as = offer.includes(capability::FOUR_OCTET_AS).then_some(config.local_asn);
-    caps.route_refresh = offer.includes(capability::ROUTE_REFRESH);
-    caps.enhanced_refresh = config.enhanced_refresh && offer.includes(capability::ENHANCED_REFRESH);
-    caps.extended_message =
-        config.extended_messages && offer.includes(capability::EXTENDED_MESSAGE);
+    caps.four_octet_as = offer.includes(cap::FOUR_OCTET_AS).then_some(config.local_asn);
+    caps.route_refresh = offer.includes(cap::ROUTE_REFRESH);
+    caps.enhanced_refresh = config.enhanced_refresh && offer.includes(cap::ENHANCED_REFRESH);
+    caps.extended_message = config.extended_messages && offer.includes(cap::EXTENDED_MESSAGE);
     if config.extended_next_hop
         && config.families.contains(Family::Ipv4)
-        && offer.includes(capability::EXTENDED_NEXT_HOP)
+        && offer.includes(cap::EXTENDED_NEXT_HOP)
     {
         caps.extended_next_hop.push((Family::Ipv4.afi_safi(), Family::Ipv6.afi_safi().afi));
     }
-    if offer.includes(capability::ADD_PATH) {
+    if offer.includes(cap::ADD_PATH) {
         caps.add_path = families
             .iter()
             .map(|f| (f.afi_safi(), config.add_path[*f]))
             .filter(|(_, mode)| *mode != AddPathMode::None)
             .collect();
     }
-    if config.peer_type() == PeerType::External && offer.includes(capability::ROLE) {
+    if config.peer_type() == PeerType::External && offer.includes(cap::ROLE) {
         caps.role = config.role.map(Role::code);
     }
     if let Some(time) = config.graceful_restart_time
-        && offer.includes(capability::GRACEFUL_RESTART)
+        && offer.includes(cap::GRACEFUL_RESTART)
     {
         caps.graceful_restart = Some(build_graceful_restart(families, time.as_secs(), restart));
     }

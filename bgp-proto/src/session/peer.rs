@@ -120,19 +120,30 @@ pub struct Keep {
 
 /// Message counters of a peer since it was created.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[allow(missing_docs)]
 pub struct Stats {
+    /// UPDATEs, malformed ones included.
     pub updates_received: u64,
+    /// KEEPALIVEs.
     pub keepalives_received: u64,
+    /// KEEPALIVEs.
     pub keepalives_sent: u64,
+    /// NOTIFICATIONs.
     pub notifications_received: u64,
+    /// NOTIFICATIONs.
     pub notifications_sent: u64,
+    /// ROUTE-REFRESHs, requests and markers (RFC 2918, RFC 7313).
     pub refreshes_received: u64,
+    /// ROUTE-REFRESH requests (RFC 2918).
     pub refreshes_sent: u64,
+    /// UPDATEs whose routes were withdrawn for a fault in their attributes (RFC 7606 §2).
     pub treated_as_withdraw: u64,
+    /// Attributes that were left out of UPDATEs for a fault (RFC 7606 §2).
     pub attributes_discarded: u64,
+    /// Octets that were taken from all connections; those of a message that is not whole yet are not.
     pub octets_received: u64,
+    /// How often the session came up.
     pub established_transitions: u64,
+    /// Attempts to dial that led to no connection.
     pub connect_failures: u64,
 }
 

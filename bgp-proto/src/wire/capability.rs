@@ -8,20 +8,21 @@ use nom::{IResult, Parser};
 use super::{Code, Notification};
 use crate::types::{AfiSafi, Asn, Family, FamilySet};
 
-/// Capability codes that margay knows (RFC 5492 registry).
-mod cap {
-    pub(super) const MULTIPROTOCOL: u8 = 1;
-    pub(super) const ROUTE_REFRESH: u8 = 2;
-    pub(super) const EXTENDED_NEXT_HOP: u8 = 5;
-    pub(super) const EXTENDED_MESSAGE: u8 = 6;
-    pub(super) const ROLE: u8 = 9;
-    pub(super) const GRACEFUL_RESTART: u8 = 64;
-    pub(super) const FOUR_OCTET_AS: u8 = 65;
-    pub(super) const ADD_PATH: u8 = 69;
-    pub(super) const ENHANCED_REFRESH: u8 = 70;
-    pub(super) const LONG_LIVED: u8 = 71;
+/// Capability codes that margay knows (RFC 5492 registry). A peer also names by them what it does not
+/// support (§5).
+pub(crate) mod cap {
+    pub(crate) const MULTIPROTOCOL: u8 = 1;
+    pub(crate) const ROUTE_REFRESH: u8 = 2;
+    pub(crate) const EXTENDED_NEXT_HOP: u8 = 5;
+    pub(crate) const EXTENDED_MESSAGE: u8 = 6;
+    pub(crate) const ROLE: u8 = 9;
+    pub(crate) const GRACEFUL_RESTART: u8 = 64;
+    pub(crate) const FOUR_OCTET_AS: u8 = 65;
+    pub(crate) const ADD_PATH: u8 = 69;
+    pub(crate) const ENHANCED_REFRESH: u8 = 70;
+    pub(crate) const LONG_LIVED: u8 = 71;
     /// What Cisco used before RFC 2918; still sent beside 2.
-    pub(super) const OLD_ROUTE_REFRESH: u8 = 128;
+    pub(crate) const OLD_ROUTE_REFRESH: u8 = 128;
 }
 
 /// Longest value of one capability.

@@ -94,7 +94,7 @@ impl<'o> UpdateWriter<'o> {
                 attrs.as_bytes().len()
             } else {
                 let mut measured = Vec::with_capacity(attrs.as_bytes().len());
-                push_attrs(&mut measured, *attrs, None, false);
+                push_attrs_two_octet(&mut measured, *attrs, None);
                 measured.len()
             };
         }

@@ -29,6 +29,7 @@ mod update;
 pub use as_path::{AsPath, AsSegment, SegmentKind};
 pub use attrs::{Attr, AttrIter, AttrView, Origin, attr};
 pub use batch::{RouteAction, RouteBatch, RouteEntry};
+pub(crate) use capability::cap;
 pub use capability::{
     AddPathMode, Capabilities, GracefulRestart, GracefulRestartFamily, LongLivedFamily,
 };

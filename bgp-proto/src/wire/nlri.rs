@@ -40,6 +40,11 @@ impl<'a> Nlri<'a> {
         Ok(Nlri { family, add_path, bytes, has_unroutable })
     }
 
+    /// Nothing.
+    pub(super) const fn empty(family: Family) -> Self {
+        Nlri { family, add_path: false, bytes: &[], has_unroutable: false }
+    }
+
     /// A run that was validated before.
     pub(super) const fn validated(family: Family, add_path: bool, bytes: &'a [u8]) -> Self {
         Nlri { family, add_path, bytes, has_unroutable: false }

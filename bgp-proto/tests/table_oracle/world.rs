@@ -10,7 +10,7 @@ use std::time::Duration;
 use bgp_proto::export::{Fetch, Piece, Reader};
 use bgp_proto::policy::Source;
 use bgp_proto::rib::NextHopState;
-use bgp_proto::session::{Keep, Negotiated};
+use bgp_proto::session::{Keep, LocalIdentity, Negotiated, PeerConfig};
 use bgp_proto::table::{
     LocalRoute, NextHopMode, NextHopRequest, PeerRoutes, RouteFilter, Table, TableConfig,
 };
@@ -556,7 +556,9 @@ impl World {
     fn read(&mut self, peer: usize, at: usize, budget: usize) -> bool {
         let context = {
             let negotiated = self.sessions[peer].negotiated.as_ref().unwrap();
-            let mut context = negotiated.update_context(true, true);
+            let local = LocalIdentity { asn: Asn(OUR_ASN), router_id: RouterId(1) };
+            let config = PeerConfig::new(negotiated.remote_addr, Asn(OUR_ASN), &local);
+            let mut context = negotiated.update_context(&config);
             context.add_path = negotiated.add_path_tx;
             context.peer_asn = Asn(OUR_ASN);
             context

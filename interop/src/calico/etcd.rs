@@ -2,9 +2,9 @@
 
 use anyhow::{Context, Result};
 
-use super::pki::{Pki, When};
 use crate::daemon::Daemon;
 use crate::lab::Host;
+use crate::pki::{Pki, When};
 use crate::wait::{PATIENCE, wait_until};
 
 /// The user that nodes are.
@@ -40,9 +40,9 @@ impl Etcd {
     /// # Errors
     /// As [`Etcd::start`].
     pub fn start_secured(host: &Host) -> Result<Self> {
-        let pki = Pki::new(host)?;
+        let pki = Pki::new(&host.file("pki"), "authority", &format!("IP:{}", host.v4()))?;
         for name in ["server", "root", USER] {
-            pki.issue(name, When::Always)?;
+            pki.issue(name, name, When::Always)?;
         }
         let daemon = spawn(host, Some(&pki))?;
         let mut etcd = Self { host: host.clone(), daemon, pki: Some(pki), has_users: false };
@@ -117,7 +117,7 @@ impl Etcd {
     /// # Errors
     /// When openssl refuses.
     pub fn issue_server(&self, when: When) -> Result<()> {
-        self.pki.as_ref().context("etcd without TLS")?.issue("server", when)
+        self.pki.as_ref().context("etcd without TLS")?.issue("server", "server", when)
     }
 
     /// Kills it as a crash would.

@@ -5,14 +5,12 @@ mod bird;
 mod churn;
 mod etcd;
 mod golden;
-mod pki;
 mod pod;
 
 pub use bird::BirdNode;
 pub use churn::{Churn, Usage, put_large_cluster};
 pub use etcd::Etcd;
 pub use golden::{GoldenBird, Node, Scenario};
-pub use pki::When;
 pub use pod::{Pod, Stream};
 
 use std::path::PathBuf;

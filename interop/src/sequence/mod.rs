@@ -17,8 +17,8 @@ use serde_json::Value;
 use crate::daemon::Daemon;
 use crate::lab::{Host, Lab};
 use crate::margay::{self, Control};
-use crate::message::{self, KEEPALIVE, from_hex};
-use crate::raw::RawPeer;
+use crate::message::{self, KEEPALIVE, Start, from_hex};
+use crate::raw::{Answer, RawPeer};
 use crate::speaker::Kind;
 use crate::wait::wait_until;
 
@@ -225,9 +225,9 @@ impl Run<'_> {
         } else if text("connect") == Some("with wrong MD5 key") {
             self.connect_with_wrong_key()
         } else if text("accept") == Some("RST") {
-            self.peer.listen(DIALLED, PORT, true)
+            self.peer.listen(DIALLED, PORT, Answer::Reset)
         } else if number("accept").is_some() {
-            self.peer.listen(DIALLED, PORT, false)?;
+            self.peer.listen(DIALLED, PORT, Answer::Accept)?;
             self.peer.wait_accepted(DIALLED, SOON)
         } else if let Some(hex) = text("send_slow") {
             let pause = match object.get("ms_per_byte") {
@@ -305,8 +305,11 @@ impl Run<'_> {
         if !is_open || !self.sequence.has_graceful_restart() {
             return Ok(bytes);
         }
-        let restarting = self.generation.iter().sum::<u64>() > 1;
-        let capability = message::graceful_restart(RESTART_TIME, restarting);
+        let start = match self.generation.iter().sum::<u64>() {
+            0 | 1 => Start::First,
+            _ => Start::Again,
+        };
+        let capability = message::graceful_restart(RESTART_TIME, start);
         message::open(self.sequence.peer_as, 90, Ipv4Addr::new(10, 0, 0, 1), &[capability])
     }
 

@@ -37,8 +37,10 @@ pub(super) enum Which {
 
 /// What to do with the configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Configure {
+pub enum Configure {
+    /// Only says whether it could be put into force.
     Check,
+    /// Puts it into force.
     Apply,
 }
 

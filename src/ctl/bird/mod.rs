@@ -28,7 +28,7 @@ use bgp_proto::types::Family;
 
 use super::Cursor;
 
-pub use command::{RouteQuery, Target};
+pub use command::{Configure, RouteQuery, Target};
 pub use model::{
     BgpDetails, BgpRoute, ChangeCounts, Details, Directions, Established, IgpMetric, Interface,
     Kind, Phase, Protocol, ProtocolId, Rank, Recovery, RecoveryOf, Route, RoutePage, Status, Via,
@@ -67,6 +67,6 @@ pub trait Backend: Send + Sync + 'static {
     fn interfaces(&self, family: Family) -> impl Future<Output = Vec<Interface>> + Send;
     /// What the configuration is read from, for people.
     fn configuration(&self) -> impl Future<Output = String> + Send;
-    /// Reads the configuration; `apply` puts it into force. The error is for people.
-    fn configure(&self, apply: bool) -> impl Future<Output = Result<(), String>> + Send;
+    /// Reads the configuration. The error is for people.
+    fn configure(&self, how: Configure) -> impl Future<Output = Result<(), String>> + Send;
 }

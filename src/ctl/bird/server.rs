@@ -286,8 +286,7 @@ impl<'a, W: AsyncWrite + Unpin, B: Backend> Client<'a, W, B> {
         }
         let source = self.within(self.backend.configuration()).await?;
         self.reply.line(READING_CONFIGURATION, format_args!("Reading configuration from {source}"));
-        let apply = configure == Configure::Apply;
-        let read = self.within(self.backend.configure(apply)).await?;
+        let read = self.within(self.backend.configure(configure)).await?;
         read.map_err(|text| {
             let first = text.lines().next().unwrap_or_default();
             Refusal::new(CONFIGURATION_FAULT, first)

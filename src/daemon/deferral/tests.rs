@@ -85,15 +85,17 @@ fn a_removed_peer_owes_nothing() {
 
 #[test]
 fn only_what_is_passed_on_makes_it_necessary() {
-    let config = |peer: &str| {
+    let first_export = |peer: &str| {
         let text = format!(
             "[bgp]\nasn = 64512\nrouter-id = \"10.0.0.1\"\n[[bgp.peers]]\naddress = \"192.0.2.1\"\n{peer}"
         );
-        Config::parse(std::path::Path::new("m.toml"), &text).unwrap()
+        first_export(&Config::parse(std::path::Path::new("m.toml"), &text).unwrap())
     };
-    assert!(!is_needed(&config("remote-asn = 64512")), "a full mesh");
-    assert!(is_needed(&config("remote-asn = 64512\nroute-reflector-client = true")));
-    assert!(is_needed(&config("remote-asn = 65001\nimport = \"all\"\nexport = \"all\"")));
+    assert_eq!(first_export("remote-asn = 64512"), FirstExport::AtOnce, "a full mesh");
+    let reflector = "remote-asn = 64512\nroute-reflector-client = true";
+    assert_eq!(first_export(reflector), FirstExport::Deferred);
+    let external = "remote-asn = 65001\nimport = \"all\"\nexport = \"all\"";
+    assert_eq!(first_export(external), FirstExport::Deferred);
 }
 
 #[test]

@@ -90,21 +90,29 @@ const fn is_list(len: usize, unit: usize) -> bool {
     len != 0 && len.is_multiple_of(unit)
 }
 
-/// AGGREGATOR and AS4_AGGREGATOR: everything wrong with them is a discard (RFC 7606 §7.7, RFC 6793
-/// §6, RFC 7607 §2), except AGGREGATOR's flags. Yields the AS.
+/// The AS of AGGREGATOR, whose numbers have the session's width.
 pub(super) fn aggregator(attr: Attr<'_>, four_octet_as: bool) -> Result<Asn, Fate> {
-    let asn = match (four_octet_as, attr.value) {
-        (true, [a, b, c, d, _, _, _, _]) => u32::from_be_bytes([*a, *b, *c, *d]),
-        (false, [a, b, _, _, _, _]) => u32::from(u16::from_be_bytes([*a, *b])),
-        _ => return Err(Fate::Discard),
+    if four_octet_as { aggregator_of::<4>(attr) } else { aggregator_of::<2>(attr) }
+}
+
+/// The AS of AS4_AGGREGATOR.
+pub(super) fn as4_aggregator(attr: Attr<'_>) -> Result<Asn, Fate> {
+    aggregator_of::<4>(attr)
+}
+
+/// An AS of `W` octets and a BGP Identifier: everything wrong with them is a discard (RFC 7606 §7.7,
+/// RFC 6793 §6, RFC 7607 §2), except AGGREGATOR's flags.
+fn aggregator_of<const W: usize>(attr: Attr<'_>) -> Result<Asn, Fate> {
+    let Some((asn, [_, _, _, _])) = attr.value.split_first_chunk::<W>() else {
+        return Err(Fate::Discard);
     };
     if attr.flags & flag::CATEGORY != flag::OPTIONAL_TRANSITIVE {
         return Err(if attr.code == attr::AGGREGATOR { WRONG_FLAGS } else { Fate::Discard });
     }
-    if asn == 0 {
-        return Err(Fate::Discard);
+    match widen(*asn) {
+        Asn(0) => Err(Fate::Discard),
+        asn => Ok(asn),
     }
-    Ok(Asn(asn))
 }
 
 /// What an AS_PATH or AS4_PATH turned out to hold.

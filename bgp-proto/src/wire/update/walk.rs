@@ -29,7 +29,7 @@ pub(super) fn parse<'a>(body: &'a [u8], cx: &UpdateContext) -> Result<Update<'a>
     let classic = |bytes| match ipv4 {
         true => prefixes(Family::Ipv4, bytes, cx)
             .ok_or_else(|| Notification::new(Code::INVALID_NETWORK_FIELD)),
-        false => Ok(Nlri::validated(Family::Ipv4, false, &[])),
+        false => Ok(Nlri::empty(Family::Ipv4)),
     };
     let (withdrawn, nlri) = (classic(withdrawn)?, classic(nlri)?);
 
@@ -194,7 +194,7 @@ impl<'a, 'c> Walk<'a, 'c> {
                 }
                 None => Fate::Discard,
             },
-            attr::AS4_AGGREGATOR => match rules::aggregator(attr, true) {
+            attr::AS4_AGGREGATOR => match rules::as4_aggregator(attr) {
                 Ok(_) => {
                     self.as4_aggregator = Some(attr.value);
                     Fate::Drop

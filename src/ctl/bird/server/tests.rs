@@ -258,10 +258,12 @@ impl Backend for Node {
         "/etc/margay.toml".into()
     }
 
-    async fn configure(&self, apply: bool) -> Result<(), String> {
-        match apply {
-            true => Ok(()),
-            false => Err("/etc/margay.toml:3:1: bgp.asn: 0 is no AS\nanother line".into()),
+    async fn configure(&self, how: Configure) -> Result<(), String> {
+        match how {
+            Configure::Apply => Ok(()),
+            Configure::Check => {
+                Err("/etc/margay.toml:3:1: bgp.asn: 0 is no AS\nanother line".into())
+            }
         }
     }
 }

@@ -81,7 +81,7 @@ impl Backend for Generated {
     async fn configuration(&self) -> String {
         String::new()
     }
-    async fn configure(&self, _: bool) -> Result<(), String> {
+    async fn configure(&self, _: Configure) -> Result<(), String> {
         Ok(())
     }
 }

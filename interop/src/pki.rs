@@ -1,18 +1,18 @@
-//! Certificates, made with openssl.
+//! Certificates, made with openssl(1).
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::Result;
 
-use crate::lab::{Host, run_command};
+use crate::lab::run_command;
 
-/// An authority and what it signed, in a folder of a host.
+/// An authority and what it signed, in a folder. The folder is its owner's to remove.
 #[derive(Debug)]
-pub(super) struct Pki {
+pub struct Pki {
     folder: PathBuf,
-    address: String,
+    alternative_names: String,
 }
 
 /// When a certificate counts.
@@ -25,12 +25,13 @@ pub enum When {
 }
 
 impl Pki {
-    /// An authority; the certificates that it issues are good for servers on this host.
+    /// An authority with a name; two of one name would be taken for each other. What it issues is
+    /// good for servers with these names, such as `DNS:localhost,IP:127.0.0.1`.
     ///
     /// # Errors
-    /// When openssl refuses.
-    pub(super) fn new(host: &Host) -> Result<Self> {
-        let pki = Self { folder: host.file("pki"), address: host.v4().to_string() };
+    /// When the folder cannot be written or openssl refuses.
+    pub fn new(folder: &Path, name: &str, alternative_names: &str) -> Result<Self> {
+        let pki = Self { folder: folder.to_owned(), alternative_names: alternative_names.into() };
         fs::create_dir_all(&pki.folder)?;
         fs::write(pki.folder.join("index.txt"), "")?;
         fs::write(pki.folder.join("serial"), "01")?;
@@ -39,24 +40,24 @@ impl Pki {
                         [p]\ncommonName=supplied\n";
         fs::write(pki.folder.join("ca.cnf"), settings)?;
         pki.key("ca")?;
-        pki.openssl(
-            "req -x509 -new -key ca.key -sha256 -days 30 -subj /CN=authority -out ca.crt \
-             -addext keyUsage=critical,keyCertSign,cRLSign",
-        )?;
+        pki.openssl(&format!(
+            "req -x509 -new -key ca.key -sha256 -days 30 -subj /CN={name} -out ca.crt \
+             -addext keyUsage=critical,keyCertSign,cRLSign"
+        ))?;
         Ok(pki)
     }
 
-    /// Issues NAME.crt and NAME.key, in the place of what was there. NAME is the common name too.
+    /// Issues NAME.crt and NAME.key, in the place of what was there.
     ///
     /// # Errors
     /// When openssl refuses.
-    pub(super) fn issue(&self, name: &str, when: When) -> Result<()> {
+    pub fn issue(&self, name: &str, common_name: &str, when: When) -> Result<()> {
         self.key(name)?;
-        self.openssl(&format!("req -new -key {name}.key -subj /CN={name} -out {name}.csr"))?;
+        self.openssl(&format!("req -new -key {name}.key -subj /CN={common_name} -out {name}.csr"))?;
         let extensions = format!(
             "basicConstraints=CA:FALSE\nkeyUsage=critical,digitalSignature\n\
-             extendedKeyUsage=serverAuth,clientAuth\nsubjectAltName=IP:{}\n",
-            self.address
+             extendedKeyUsage=serverAuth,clientAuth\nsubjectAltName={}\n",
+            self.alternative_names
         );
         fs::write(self.folder.join("extensions"), extensions)?;
         let dates = match when {
@@ -67,15 +68,13 @@ impl Pki {
             "ca -batch -config ca.cnf -keyfile ca.key -cert ca.crt -in {name}.csr {dates} \
              -extfile extensions -notext -out {name}.new"
         ))?;
-        Ok(fs::rename(
-            self.folder.join(format!("{name}.new")),
-            self.folder.join(name.to_owned() + ".crt"),
-        )?)
+        // At once: who reads the old one meanwhile finds it whole.
+        Ok(fs::rename(self.path(name, "new"), self.path(name, "crt"))?)
     }
 
     /// The path of NAME.EXTENSION.
     #[must_use]
-    pub(super) fn path(&self, name: &str, extension: &str) -> String {
+    pub fn path(&self, name: &str, extension: &str) -> String {
         self.folder.join(format!("{name}.{extension}")).display().to_string()
     }
 

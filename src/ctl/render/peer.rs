@@ -1,0 +1,103 @@
+//! `show peer NAME`.
+
+use bgp_proto::types::PeerType;
+
+use super::super::item::{LastError, Messages, Peer};
+use super::{Look, line, text};
+
+pub(super) fn peer(p: &Peer, look: &Look) -> String {
+    let mut out = String::new();
+    session(p, look, &mut out);
+    routes(p, &mut out);
+    line(&mut out, "capabilities", p.capabilities.join(", "));
+    messages(&p.messages, &mut out);
+    if let Some(error) = &p.last_error {
+        last_error(error, &mut out);
+    }
+    out
+}
+
+/// Who it is, and what was agreed.
+fn session(p: &Peer, look: &Look, out: &mut String) {
+    let kind = match p.peer_type {
+        PeerType::Internal => "internal",
+        PeerType::External => "external",
+    };
+    line(out, "name", &p.name);
+    line(out, "address", format_args!("{} port {}", p.address, p.port));
+    line(out, "AS", format_args!("{} ({kind}), ours {}", p.remote_asn, p.local_asn));
+    let since = look.since_in_full(p.state_seconds);
+    line(out, "state", format_args!("{} for {since}", p.state));
+    line(out, "router id", text(&p.router_id));
+    line(out, "local address", text(&p.local_address));
+    let families: Vec<String> = p.families.iter().map(ToString::to_string).collect();
+    line(out, "families", families.join(", "));
+    match p.keepalive_time {
+        Some(keepalive) => {
+            line(out, "timers", format_args!("hold {} s, keepalive {keepalive} s", p.hold_time));
+        }
+        None => line(out, "timers", format_args!("hold {} s", p.hold_time)),
+    }
+}
+
+fn routes(p: &Peer, out: &mut String) {
+    line(out, "policies", format_args!("import {}, export {}", p.import, p.export));
+    for (family, c) in [("ipv4", &p.prefixes.ipv4), ("ipv6", &p.prefixes.ipv6)] {
+        if p.families.iter().any(|f| f.to_string() == family) {
+            let (received, accepted, advertised) = (c.received, c.accepted, c.advertised);
+            line(
+                out,
+                &format!("{family} prefixes"),
+                format_args!("{received} received, {accepted} accepted, {advertised} advertised"),
+            );
+        }
+    }
+    if let Some(bound) = p.prefixes_max {
+        line(out, "prefixes max", bound);
+    }
+    let (v4, v6) = (text(&p.groups.ipv4), text(&p.groups.ipv6));
+    line(out, "update groups", format_args!("ipv4 {v4}, ipv6 {v6}"));
+}
+
+fn messages(m: &Messages, out: &mut String) {
+    line(
+        out,
+        "received",
+        format_args!(
+            "{} UPDATE, {} KEEPALIVE, {} NOTIFICATION, {} ROUTE-REFRESH, {} octets",
+            m.updates_received,
+            m.keepalives_received,
+            m.notifications_received,
+            m.refreshes_received,
+            m.octets_received
+        ),
+    );
+    line(
+        out,
+        "sent",
+        format_args!(
+            "{} KEEPALIVE, {} NOTIFICATION, {} ROUTE-REFRESH",
+            m.keepalives_sent, m.notifications_sent, m.refreshes_sent
+        ),
+    );
+    let (withdrawn, discarded) = (m.treated_as_withdraw, m.attributes_discarded);
+    line(
+        out,
+        "malformed",
+        format_args!("{withdrawn} treated as withdraw, {discarded} attributes discarded"),
+    );
+    let (established, failures) = (m.established_transitions, m.connect_failures);
+    line(
+        out,
+        "sessions",
+        format_args!("{established} established, {failures} failures to connect"),
+    );
+}
+
+fn last_error(e: &LastError, out: &mut String) {
+    let code = match (e.code, e.subcode) {
+        (Some(code), Some(subcode)) => format!(" {code}/{subcode}"),
+        _ => String::new(),
+    };
+    line(out, "last error", format_args!("{} ({}{code}, {})", e.text, e.direction, e.at));
+}

@@ -1,0 +1,211 @@
+//! What a peer's task is started with, told and asked: the other side of [`peer`](super::peer).
+
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex};
+
+use bgp_proto::session::{
+    Close, Command, LastError, Negotiated, PeerConfig, Restart, State, Stats, Timers,
+};
+use bgp_proto::types::{FamilySet, PeerId, Time};
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+
+use super::conn::Sent;
+use super::tally::Tally;
+
+/// Whether a peer outlives its connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lifetime {
+    /// Until it is taken out of the configuration.
+    Configured,
+    /// Until it has had no connection for a while (accepted from a range).
+    Dynamic,
+}
+
+/// What a peer's task needs to begin.
+pub struct PeerSpec {
+    /// Its index.
+    pub id: PeerId,
+    /// Its name, for people.
+    pub name: Arc<str>,
+    /// Session parameters.
+    pub config: Arc<PeerConfig>,
+    /// Whether it outlives its connections.
+    pub lifetime: Lifetime,
+    /// Drives jitter.
+    pub seed: u64,
+    /// Whether the daemon is still in its first minutes.
+    pub recovery: Recovery,
+    /// Our other address beside the one that a connection has.
+    pub beside: Beside,
+    /// Where what sessions do is counted.
+    pub tally: Tally,
+}
+
+/// Given an address of ours, one of the other family on the same interface that routers can send to.
+pub type Beside = Arc<dyn Fn(IpAddr) -> Option<IpAddr> + Send + Sync>;
+
+/// Whether the daemon has restarted and not converged yet, as our OPENs say it (RFC 4724 §3): shared
+/// by all peers' tasks.
+#[derive(Clone)]
+pub struct Recovery(Arc<AtomicU8>);
+
+impl Recovery {
+    const DONE: u8 = 0;
+    const PRESERVED: u8 = 1;
+    const LOST: u8 = 2;
+
+    /// The daemon has just started. Until something else is known, forwarding went on meanwhile.
+    pub fn begin() -> Self {
+        Recovery(Arc::new(AtomicU8::new(Self::PRESERVED)))
+    }
+
+    /// Nothing was left in the kernel (the machine was started anew): OPENs say F = 0, so that peers
+    /// do not go on sending to where nobody forwards.
+    pub fn forwarding_lost(&self) {
+        let (from, to) = (Self::PRESERVED, Self::LOST);
+        // An error means that the daemon has converged, which says more.
+        let _ = self.0.compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire);
+    }
+
+    /// It has converged.
+    pub fn end(&self) {
+        self.0.store(Self::DONE, Ordering::Release);
+    }
+
+    pub(super) fn restart(&self) -> Restart {
+        match self.0.load(Ordering::Acquire) {
+            Self::DONE => Restart::Done,
+            Self::LOST => Restart::Recovering { preserved: FamilySet::EMPTY },
+            _ => Restart::Recovering { preserved: FamilySet::ALL },
+        }
+    }
+}
+
+/// What a peer's task is told.
+#[derive(Debug)]
+pub enum PeerCommand {
+    /// The peer dialled us.
+    Incoming(TcpStream),
+    /// What the operator or the table wants.
+    Session(Command),
+    /// The peer has another name.
+    Rename(Arc<str>),
+    /// End the session for this reason, then the task.
+    Terminate(Close),
+}
+
+/// What a peer's task tells the host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PeerEvent {
+    /// The session came up.
+    Up(PeerId),
+    /// The session went down.
+    Down(PeerId),
+    /// The task is over; the table was told that the session is, not that the peer is gone.
+    Ended(PeerId),
+}
+
+/// What `show peers` knows about the session.
+#[derive(Clone, Debug)]
+pub struct PeerSnapshot {
+    /// FSM state.
+    pub state: State,
+    /// Since when.
+    pub since: Time,
+    /// When the session last came up or went down, or when the peer was added.
+    pub session_since: Time,
+    /// Timers that run.
+    pub timers: Timers,
+    /// The earliest deadline, of these and of others.
+    pub deadline: Option<Time>,
+    /// While established.
+    pub negotiated: Option<Arc<Negotiated>>,
+    /// The last failure.
+    pub last_error: Option<LastError>,
+    /// Message counters.
+    pub stats: Stats,
+    /// What was written, over all connections.
+    pub sent: Sent,
+}
+
+/// The numbers of a [`PeerSnapshot`]: what is cheap to copy for thousands of peers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PeerNumbers {
+    /// FSM state.
+    pub state: State,
+    /// Since when.
+    pub since: Time,
+    /// Message counters.
+    pub stats: Stats,
+    /// What was written, over all connections.
+    pub sent: Sent,
+}
+
+/// The way to a peer's task.
+#[derive(Clone)]
+pub struct PeerHandle {
+    /// Its index.
+    pub id: PeerId,
+    /// Boxed: the channel allocates places for thirty-two at once, for every peer.
+    pub(super) commands: mpsc::Sender<Box<PeerCommand>>,
+    pub(super) snapshot: Arc<Mutex<PeerSnapshot>>,
+}
+
+impl PeerHandle {
+    /// Sends a command without waiting; what cannot be taken is dropped and said so.
+    pub fn send(&self, command: PeerCommand) -> bool {
+        self.commands.try_send(Box::new(command)).is_ok()
+    }
+
+    /// Sends a command that must not be lost.
+    pub async fn deliver(&self, command: PeerCommand) {
+        // An error means that the task has ended by itself.
+        let _ = self.commands.send(Box::new(command)).await;
+    }
+
+    /// The FSM's state at the end of the task's last turn.
+    pub fn state(&self) -> State {
+        self.lock().state
+    }
+
+    /// The session's numbers at the end of the task's last turn.
+    pub fn numbers(&self) -> PeerNumbers {
+        let PeerSnapshot { state, since, stats, sent, .. } = *self.lock();
+        PeerNumbers { state, since, stats, sent }
+    }
+
+    /// When the task has something to do at the latest; `None`: it only waits for others. A task that
+    /// is well is never much later than that.
+    pub fn next_deadline(&self) -> Option<Time> {
+        self.lock().deadline
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, PeerSnapshot> {
+        self.snapshot.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// The session as it was at the end of the task's last turn.
+    pub fn snapshot(&self) -> PeerSnapshot {
+        self.lock().clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn forwarding_counts_as_preserved_until_the_kernel_was_found_empty() {
+        let recovery = Recovery::begin();
+        let preserved = |preserved| Restart::Recovering { preserved };
+        assert_eq!(recovery.restart(), preserved(FamilySet::ALL));
+        recovery.forwarding_lost();
+        assert_eq!(recovery.restart(), preserved(FamilySet::EMPTY));
+        recovery.end();
+        assert_eq!(recovery.restart(), Restart::Done);
+        recovery.forwarding_lost();
+        assert_eq!(recovery.restart(), Restart::Done, "the start is over");
+    }
+}

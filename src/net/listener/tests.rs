@@ -1,0 +1,158 @@
+use std::io::{ErrorKind, Read};
+use std::net::Ipv4Addr;
+
+use bgp_proto::session::{LocalIdentity, PassiveMode, PeerConfig};
+use bgp_proto::table::TableConfig;
+use bgp_proto::types::{Asn, ClusterId, FibRoute, PeerId, RouterId};
+
+use super::super::handle::{Lifetime, PeerSpec, Recovery};
+use super::super::peer::{COMMANDS_MAX, spawn_peer};
+use super::super::tally::Tally;
+use super::*;
+use crate::engine::{Clock, Engine, Event, Sink};
+
+/// Longest wait for what does not take long.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Takes what the table says nowhere.
+struct Nowhere;
+
+impl Sink for Nowhere {
+    fn fib(&mut self, _: Vec<(Prefix, Option<FibRoute>)>) {}
+    fn track(&mut self, _: IpAddr) {}
+    fn untrack(&mut self, _: IpAddr) {}
+    fn event(&mut self, _: Event) {}
+}
+
+fn engine() -> Engine {
+    let config = TableConfig {
+        asn: Asn(64512),
+        router_id: RouterId(1),
+        cluster_id: ClusterId(1),
+        multipath_max: 1,
+        fib_policy: None,
+        fib_enabled: false,
+        log_bytes_max: 1 << 20,
+        memory_max: None,
+    };
+    Engine::start(Arc::new(config), 1, Clock::start(), Nowhere).unwrap()
+}
+
+/// A peer that only accepts, with its real task.
+fn peer(number: u32, address: IpAddr, engine: &Engine) -> PeerHandle {
+    let identity = LocalIdentity { asn: Asn(64512), router_id: RouterId(1) };
+    let config = PeerConfig {
+        passive: PassiveMode::Passive,
+        ..PeerConfig::new(address, Asn(64512), &identity)
+    };
+    let spec = PeerSpec {
+        id: PeerId(number),
+        name: address.to_string().into(),
+        config: Arc::new(config),
+        lifetime: Lifetime::Configured,
+        seed: 1,
+        recovery: Recovery::begin(),
+        beside: Arc::new(|_| None),
+        tally: Tally::default(),
+    };
+    spawn_peer(spec, engine.handle().clone(), mpsc::unbounded_channel().0)
+}
+
+/// A listener of ours, and connections to it.
+struct Edge {
+    listener: std::net::TcpListener,
+    directory: Directory,
+    dynamic: mpsc::Sender<Accepted>,
+    log: StrangerLog,
+}
+
+impl Edge {
+    /// A connection from an address of the loopback as far as the peer's queue; the other end.
+    fn connect(&mut self, from: IpAddr) -> std::net::TcpStream {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP)).unwrap();
+        socket.bind(&SocketAddr::new(from, 0).into()).unwrap();
+        socket.connect(&self.listener.local_addr().unwrap().into()).unwrap();
+        let (ours, _) = self.listener.accept().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        let ours = TcpStream::from_std(ours).unwrap();
+        admit(ours, from, &self.directory, &self.dynamic, &mut self.log);
+        socket.into()
+    }
+
+    fn refused(&self) -> u64 {
+        u64::from(self.log.last.is_some()) + self.log.suppressed
+    }
+}
+
+fn read(mut client: &std::net::TcpStream, wait: Option<Duration>) -> std::io::Result<usize> {
+    client.set_nonblocking(wait.is_none()).unwrap();
+    client.set_read_timeout(wait).unwrap();
+    client.read(&mut [0; 64])
+}
+
+/// The runtime has one thread, so a peer's task does not run before we wait: its connections stay
+/// in the queue, as those of a peer whose task is busy do.
+#[tokio::test]
+async fn connections_that_wait_are_bounded_for_each_address() {
+    let engine = engine();
+    let (flooding, other) =
+        (Ipv4Addr::new(127, 0, 0, 2).into(), Ipv4Addr::new(127, 0, 0, 3).into());
+    let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let (dynamic, _accepted) = mpsc::channel(1);
+    let directory = Directory::default();
+    directory.insert(flooding, peer(1, flooding, &engine));
+    directory.insert(other, peer(2, other, &engine));
+    let mut edge = Edge { listener, directory, dynamic, log: StrangerLog::default() };
+
+    let waiting: Vec<_> = (0..COMMANDS_MAX).map(|_| edge.connect(flooding)).collect();
+    assert_eq!(edge.refused(), 0);
+    let beyond: Vec<_> = (0..100).map(|_| edge.connect(flooding)).collect();
+    assert_eq!(edge.refused(), 100);
+    for client in &beyond {
+        assert_eq!(read(client, Some(PATIENCE)).unwrap(), 0, "closed, and not left open");
+    }
+    for client in &waiting {
+        assert_eq!(read(client, None).unwrap_err().kind(), ErrorKind::WouldBlock);
+    }
+    let neighbor = edge.connect(other);
+    assert_eq!(edge.refused(), 100, "another address has its own places");
+
+    // The tasks run: the other peer says hello, and there is room for the first one again.
+    let deadline = Instant::now() + PATIENCE;
+    while !matches!(read(&neighbor, None), Ok(1..)) {
+        assert!(Instant::now() < deadline, "no OPEN to the other peer");
+        tokio::task::yield_now().await;
+    }
+    drop((waiting, edge.connect(flooding)));
+    assert_eq!(edge.refused(), 100, "taken, and not counted against it for ever");
+    engine.stop();
+}
+
+/// A range cannot hold up accepting, however many connect from it.
+#[tokio::test]
+async fn connections_from_ranges_that_wait_are_bounded() {
+    let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let (dynamic, mut accepted) = mpsc::channel(2);
+    let directory = Directory::default();
+    directory.set_ranges(vec!["127.0.1.0/24".parse().unwrap()]);
+    let mut edge = Edge { listener, directory, dynamic, log: StrangerLog::default() };
+    let at = |host| IpAddr::from([127, 0, 1, host]);
+    let clients = [1, 2, 3].map(|host| edge.connect(at(host)));
+    assert_eq!(edge.refused(), 1);
+    assert_eq!(read(&clients[2], Some(PATIENCE)).unwrap(), 0);
+    assert_eq!(accepted.recv().await.map(|accepted| accepted.from), Some(at(1)));
+    let _fourth = edge.connect(at(4));
+    assert_eq!(edge.refused(), 1, "there is room again");
+}
+
+#[tokio::test]
+async fn strangers_are_reset() {
+    let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let (dynamic, _accepted) = mpsc::channel(1);
+    let directory = Directory::default();
+    let mut edge = Edge { listener, directory, dynamic, log: StrangerLog::default() };
+    let client = edge.connect(Ipv4Addr::new(127, 0, 0, 9).into());
+    let error = read(&client, Some(PATIENCE)).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ConnectionReset, "no TIME-WAIT of ours");
+    assert_eq!(edge.refused(), 1);
+}
