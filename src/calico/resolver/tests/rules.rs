@@ -27,11 +27,11 @@ fn default(spec: Value) -> Value {
 fn of_a_node_configuration_only_its_own_fields_count_and_other_names_are_ignored() {
     let mut resolver = cluster(vec![
         node("b", "10.0.0.2/24", json!({}), json!({})),
-        default(json!({"listenPort": 1790, "bindMode": "NodeIP", "asNumber": "65000.1"})),
+        default(json!({"listenPort": 1790, "bindMode": "None", "asNumber": "65000.1"})),
         calico(
             "BGPConfiguration",
             "node.me",
-            json!({"asNumber": 1, "nodeToNodeMeshEnabled": false, "bindMode": "None",
+            json!({"asNumber": 1, "nodeToNodeMeshEnabled": false, "bindMode": "NodeIP",
                    "listenPort": 1791, "ipv4NormalRoutePriority": 7}),
         ),
         calico("BGPConfiguration", "other", json!({"nodeToNodeMeshEnabled": false})),
@@ -43,12 +43,33 @@ fn of_a_node_configuration_only_its_own_fields_count_and_other_names_are_ignored
     assert_eq!((listen.address, listen.port), (None, 1791));
     assert_eq!(problems(&plan).len(), 1);
     assert!(problems(&plan)[0].starts_with("BGPConfiguration/other: the name"));
-    resolver.withdraw(&ObjectId::new(Kind::BgpConfiguration, "node.me"));
+    put(&mut resolver, calico("BGPConfiguration", "node.me", json!({"bindMode": "None"})));
+    put(&mut resolver, default(json!({"listenPort": 1790, "bindMode": "NodeIP"})));
     resolver.withdraw(&ObjectId::new(Kind::BgpConfiguration, "other"));
     let plan = resolver.plan();
     let listen = plan.families.ipv4.listen;
     assert_eq!((listen.address, listen.port), ("10.0.0.1".parse().ok(), 1790));
     assert!(problems(&plan).is_empty());
+}
+
+#[test]
+fn a_listen_port_of_0_is_none() {
+    let port = |name: &str, port: u16| calico("BGPConfiguration", name, json!({"listenPort": port}));
+    let mut resolver = cluster(vec![
+        node("b", "10.0.0.2/24", json!({}), json!({})),
+        port("default", 1790),
+        port("node.me", 0),
+        port("node.b", 0),
+        peer("b", json!({"peerIP": "10.0.0.2:1790", "asNumber": 64512, "node": "c"})),
+        peer("me", json!({"peerIP": "10.0.0.1:1790", "asNumber": 64512, "node": "b"})),
+    ]);
+    let plan = resolver.plan();
+    assert_eq!(plan.families.ipv4.listen.port, 1790, "the cluster's");
+    assert_eq!(names(&plan), ["Mesh_10_0_0_2", "Node_10_0_0_2_port_1790"]);
+    assert_eq!(session(&plan, "Mesh_10_0_0_2").port, 1790);
+    put(&mut resolver, port("default", 0));
+    let plan = resolver.plan();
+    assert_eq!((plan.families.ipv4.listen.port, session(&plan, "Mesh_10_0_0_2").port), (179, 179));
 }
 
 #[test]
