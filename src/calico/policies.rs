@@ -216,8 +216,7 @@ impl Parts {
         list.push(next("ordinary metric", learned(), vec![Change::Metric(self.normal_priority)]));
         if !self.wireguard.is_empty() {
             let peers = PrefixSet::covering(self.wireguard.iter().copied());
-            let matches = vec![Match::Source(vec![Source::Bgp]), Match::NextHop(peers)];
-            list.push(rule("WireGuard peer", matches, Decision::Reject));
+            list.push(rule("WireGuard peer", vec![Match::NextHop(peers)], Decision::Reject));
         }
         self.push_pool_rules(&mut list);
         policy("calico kernel", list, Decision::Accept)

@@ -529,7 +529,7 @@ fn wireguard_counts_by_family_and_only_if_this_node_runs_it() {
     assert_eq!(ask(&plan, "fd00:65::/64", "fd00::2", "bgp"), "reject");
     assert_eq!(ask(&plan, "fd00:65::/64", "fd00::3", "bgp"), "accept");
     assert_eq!(ask(&plan, "10.65.1.0/26", "10.0.0.3", "bgp"), "accept", "not here in IPv4");
-    assert_eq!(ask(&plan, "fd00:65::/64", "fd00::2", "static"), "accept");
+    assert_eq!(ask(&plan, "fd00:65::/64", "fd00::2", "static"), "reject", "whatever the source");
     put(&mut resolver, dual("me", 1, json!({}), json!({})));
     assert_eq!(ask(&resolver.plan(), "fd00:65::/64", "fd00::2", "bgp"), "accept");
 }
