@@ -45,6 +45,13 @@ impl AnyCommunity {
         }
     }
 
+    /// Whether Calico takes the text for a community, and not for the name of one: numbers with
+    /// one or two colons between them, whether they are in range or not.
+    pub(super) fn is_literal(text: &str) -> bool {
+        let is_number = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
+        matches!(text.split(':').count(), 2 | 3) && text.split(':').all(is_number)
+    }
+
     pub(super) fn add(self) -> Change {
         match self {
             AnyCommunity::Standard(c) => Change::AddCommunity(c),

@@ -363,7 +363,7 @@ fn communities(
         }
         let mut texts: Vec<&str> = Vec::new();
         for text in &advertisement.communities {
-            if text.contains(':') {
+            if AnyCommunity::is_literal(text) {
                 texts.push(text);
             } else if let Some(named) = source.communities.iter().find(|c| c.name == *text) {
                 texts.push(&named.value);
@@ -380,7 +380,9 @@ fn communities(
                 None => report(format!("\"{text}\" is not a community (a:b or a:b:c)")),
             }
         }
-        out.push((prefix, parsed));
+        if !parsed.is_empty() {
+            out.push((prefix, parsed));
+        }
     }
     out
 }

@@ -215,8 +215,15 @@ fn a_node_list_of_advertisements_replaces_the_clusters_for_both_families() {
     let own = json!({"prefixAdvertisements": [{"cidr": "10.65.0.0/16", "communities": ["n"]}]});
     put(&mut resolver, calico("BGPConfiguration", "node.me", own));
     let plan = resolver.plan();
-    assert_eq!(shown(&plan), [vec![String::new()], vec![]]);
+    assert_eq!(shown(&plan), [Vec::<String>::new(), vec![]], "nothing to add, no rule");
     assert!(problems(&plan)[0].contains("no community is called \"n\""), "{:?}", problems(&plan));
+    // What is not two or three numbers is a name.
+    let named = json!({
+        "communities": [{"name": "a:b", "value": "3:3"}, {"name": "1:2", "value": "4:4"}],
+        "prefixAdvertisements": [{"cidr": "10.65.0.0/16", "communities": ["a:b", "1:2"]}],
+    });
+    put(&mut resolver, calico("BGPConfiguration", "node.me", named));
+    assert_eq!(shown(&resolver.plan())[0], ["1:2 3:3"]);
     put(&mut resolver, calico("BGPConfiguration", "node.me", json!({"prefixAdvertisements": []})));
     assert_eq!(shown(&resolver.plan()), [Vec::<String>::new(), vec![]]);
 }
