@@ -191,7 +191,7 @@ pub struct FilterRule {
     #[serde(deserialize_with = "value::text")]
     pub interface: String,
     pub peer_type: String,
-    pub communities: Communities,
+    pub communities: Option<Communities>,
     #[serde(rename = "asPathPrefix", deserialize_with = "value::asns")]
     pub as_path_prefix: Vec<Asn>,
     pub priority: Option<i64>,

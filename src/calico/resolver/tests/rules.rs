@@ -381,6 +381,8 @@ fn rules_that_make_no_sense_are_named_though_nobody_uses_the_filter() {
         {"action": "Accept", "peerType": "both"},
         {"action": "Accept", "source": "Locals"},
         {"action": "Accept", "communities": {"values": ["no-export"]}},
+        {"action": "Accept", "communities": {}},
+        {"action": "Accept", "operations": [{}]},
         {"action": "Accept", "priority": -1},
         {"action": "Accept", "operations": [{"addCommunity": {"value": "1:2:3:4"}}]},
         {"action": "Accept", "cidr": "10.0.0.0/8", "matchOperator": "In", "prefixLength": {"min": 9, "max": 8}},
