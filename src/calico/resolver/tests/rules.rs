@@ -462,9 +462,22 @@ fn services_by_type_policy_family_and_aggregation() {
     let apart = ranges(json!({"serviceLoadBalancerAggregation": "Disabled"}));
     let away = slice("web", "IPv4", "elsewhere");
     assert_eq!(routes(vec![apart, away, everywhere(json!({}))]), ["10.96.0.7/32", "80.0.0.9/32"]);
+    let later = ranges(json!({"serviceLoadBalancerAggregation": "Perhaps"}));
+    assert_eq!(routes(vec![later]), ["10.96.0.7/32", "80.0.0.9/32"], "only Enabled aggregates");
     // Nobody asked for cluster addresses: they are not announced with the others.
     let without = ranges(json!({"serviceClusterIPs": []}));
     assert_eq!(routes(vec![without, here, local(json!({}))]), ["80.0.0.9/32"]);
+}
+
+#[test]
+fn single_addresses_are_single_in_their_own_family() {
+    let mut resolver = cluster(vec![default(json!({
+        "serviceExternalIPs": [{"cidr": "2001:db8::/32"}, {"cidr": "2001:db8::1/128"}],
+        "serviceLoadBalancerIPs": [{"cidr": "fd00::/32"}, {"cidr": "70.0.0.1/32"}],
+    }))]);
+    let plan = resolver.plan();
+    assert_eq!(statics(&plan.families.ipv6), ["2001:db8::/32", "fd00::/32"]);
+    assert!(statics(&plan.families.ipv4).is_empty());
 }
 
 #[test]
