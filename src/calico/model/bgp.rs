@@ -110,7 +110,8 @@ pub struct BgpPeer {
     pub local_asn: Option<Asn>,
     pub peer_selector: NodeSelector,
     pub keep_original_next_hop: bool,
-    pub next_hop_mode: String,
+    /// Given in whatever way it hides the older field.
+    pub next_hop_mode: Option<String>,
     #[serde(deserialize_with = "password")]
     pub password: Option<SecretKeyRef>,
     pub source_address: String,

@@ -180,6 +180,36 @@ fn reverse_peering_needs_the_as_and_the_port_of_this_node() {
 }
 
 #[test]
+fn a_peer_is_found_however_its_address_is_written() {
+    let mut resolver = cluster(vec![
+        default(json!({"nodeToNodeMeshEnabled": false})),
+        dual("me", 1, json!({}), json!({})),
+        peer("a", json!({"peerIP": "::ffff:192.0.2.1", "asNumber": 1, "reachableBy": "10.0.0.9"})),
+        peer("b", json!({"peerIP": "[FD00:0::00ff]:1790", "asNumber": 1})),
+        peer("c", json!({"peerIP": "192.0.2.01", "asNumber": 1})),
+    ]);
+    let plan = resolver.plan();
+    assert_eq!(names(&plan), ["Global_192_0_2_1"]);
+    assert_eq!(session(&plan, "Global_fd00__ff_port_1790").port, 1790);
+    assert_eq!(statics(&plan.families.ipv4), ["192.0.2.1/32"]);
+    assert_eq!(problems(&plan).len(), 1, "{:?}", problems(&plan));
+}
+
+#[test]
+fn a_next_hop_mode_of_any_text_hides_the_older_field() {
+    let spec = |mode: Value| {
+        json!({"peerIP": "192.0.2.1", "asNumber": 1,
+               "keepOriginalNextHop": true, "nextHopMode": mode})
+    };
+    for (mode, expected) in
+        [(Value::Null, NextHop::Keep), ("".into(), NextHop::Auto), ("Auto".into(), NextHop::Auto)]
+    {
+        let plan = cluster(vec![no_mesh(), peer("p", spec(mode))]).plan();
+        assert_eq!(session(&plan, "Global_192_0_2_1").next_hop, expected);
+    }
+}
+
+#[test]
 fn host_routes_to_neighbours_come_by_scope_and_address_whatever_the_names() {
     let reach = |ip: &str, node: &str| json!({"peerIP": ip, "asNumber": 1, "node": node, "reachableBy": "10.0.0.254"});
     let plan = cluster(vec![
