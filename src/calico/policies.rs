@@ -223,8 +223,13 @@ impl Parts {
     }
 
     fn push_pool_rules(&self, list: &mut Vec<Rule>) {
+        // Of IPv6 pools confd writes down those that are rejected: an accepted one inside such a
+        // pool, which the text of its CIDR may put first, is rejected with it.
+        let is_written =
+            |pool: &&Pool| self.family == Family::Ipv4 || pool.kernel != PoolRoutes::Accept;
+        let pools: Vec<&Pool> = self.pools.iter().filter(is_written).collect();
         // Neighbours in the list that do the same are asked together.
-        for group in self.pools.chunk_by(|a, b| a.kernel == b.kernel) {
+        for group in pools.chunk_by(|a, b| a.kernel == b.kernel) {
             let inside = || Match::Prefix(PrefixSet::covering(group.iter().map(|p| p.cidr)));
             let Some(first) = group.first() else { continue };
             let tunnel = || Rule {

@@ -54,7 +54,8 @@ fn of_a_node_configuration_only_its_own_fields_count_and_other_names_are_ignored
 
 #[test]
 fn a_listen_port_of_0_is_none() {
-    let port = |name: &str, port: u16| calico("BGPConfiguration", name, json!({"listenPort": port}));
+    let port =
+        |name: &str, port: u16| calico("BGPConfiguration", name, json!({"listenPort": port}));
     let mut resolver = cluster(vec![
         node("b", "10.0.0.2/24", json!({}), json!({})),
         port("default", 1790),
@@ -559,6 +560,27 @@ fn pod_cidrs_take_the_place_of_blocks() {
         assert_eq!(statics(family), [cidr]);
         assert_eq!(family.aggregates, [cidr.parse().unwrap()]);
     }
+}
+
+#[test]
+fn an_accepted_ipv6_pool_inside_a_rejected_one_is_rejected_with_it() {
+    let pool = |name: &str, cidr: &str, vxlan: &str| {
+        calico("IPPool", name, json!({"cidr": cidr, "vxlanMode": vxlan}))
+    };
+    let mut resolver = cluster(vec![
+        pool("a", "10.65.0.0/16", "Never"),
+        pool("b", "10.0.0.0/8", "Always"),
+        pool("c", "fd00:0:1::/48", "Never"),
+        pool("d", "fd00::/32", "Always"),
+    ]);
+    let plan = resolver.plan();
+    let ask = |prefix: &str| {
+        let route = json!({"prefix": prefix, "source": "bgp"});
+        decide(&plan, json!({"direction": "kernel", "route": route}))["decision"].clone()
+    };
+    assert_eq!(ask("fd00:0:1:2::/64"), "reject", "although its pool is first as text");
+    assert_eq!(ask("fd01::/64"), "accept");
+    assert_eq!(ask("10.65.1.0/26"), "reject", "10.0.0.0/8 is first as text");
 }
 
 #[test]
