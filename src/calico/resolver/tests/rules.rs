@@ -560,6 +560,10 @@ fn pod_cidrs_take_the_place_of_blocks() {
         assert_eq!(statics(family), [cidr]);
         assert_eq!(family.aggregates, [cidr.parse().unwrap()]);
     }
+    let core = json!({"kind": "Node", "apiVersion": "v1", "metadata": {"name": "me"},
+                      "spec": {"podCIDR": "10.244.7.0/24"}});
+    put(&mut resolver, core);
+    assert_eq!(statics(&resolver.plan().families.ipv4), ["10.244.7.0/24"], "Kubernetes' own");
 }
 
 #[test]
