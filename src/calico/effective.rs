@@ -56,12 +56,13 @@ impl<'a> Effective<'a> {
         node.asn.unwrap_or(self.global_asn)
     }
 
-    /// Port that was set for a node itself.
+    /// Port that was set for a node itself; 0 sets none, as in Calico.
     fn own_port_of(&self, node: &Node) -> Option<u16> {
         // Few nodes have a configuration of their own; most often there is nothing to look up.
         let range = "node.".to_owned().."node/".to_owned();
         self.snapshot.configurations.range(range).next()?;
-        self.snapshot.configurations.get(&format!("node.{}", node.name))?.listen_port
+        let own = self.snapshot.configurations.get(&format!("node.{}", node.name))?;
+        own.listen_port.filter(|port| *port != 0)
     }
 
     /// Port that a node listens on; 0: not set anywhere, which means 179.

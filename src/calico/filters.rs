@@ -45,6 +45,13 @@ impl AnyCommunity {
         }
     }
 
+    /// Whether Calico takes the text for a community, and not for the name of one: numbers with
+    /// one or two colons between them, whether they are in range or not.
+    pub(super) fn is_literal(text: &str) -> bool {
+        let is_number = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
+        matches!(text.split(':').count(), 2 | 3) && text.split(':').all(is_number)
+    }
+
     pub(super) fn add(self) -> Change {
         match self {
             AnyCommunity::Standard(c) => Change::AddCommunity(c),
@@ -144,7 +151,8 @@ fn compile(
     if !rule.interface.is_empty() {
         matches.push(Match::Interface(vec![rule.interface.clone()]));
     }
-    if let Some(text) = rule.communities.values.first() {
+    if let Some(communities) = &rule.communities {
+        let text = communities.values.first().ok_or("communities.values is empty")?;
         let community = AnyCommunity::parse(text)
             .ok_or_else(|| format!("\"{text}\" is not a community (a:b or a:b:c)"))?;
         matches.push(community.carried());
@@ -238,15 +246,15 @@ fn operations(list: &[Operation], is_outermost: bool) -> Result<Vec<Change>, Str
             let community = AnyCommunity::parse(&add.value)
                 .ok_or_else(|| format!("\"{}\" is not a community (a:b or a:b:c)", add.value))?;
             changes.push(community.add());
-        }
-        if let Some(prepend) = &operation.prepend_as_path {
+        } else if let Some(prepend) = &operation.prepend_as_path {
             changes.extend(prepend.prefix.iter().rev().map(|asn| match is_outermost {
                 true => Change::PrependOutermost(*asn),
                 false => Change::Prepend(*asn, 1),
             }));
-        }
-        if let Some(set) = &operation.set_priority {
+        } else if let Some(set) = &operation.set_priority {
             changes.push(Change::LocalPref(local_pref(set.value.unwrap_or(0))?));
+        } else {
+            return Err("an operation says nothing to do".to_owned());
         }
     }
     Ok(changes)

@@ -241,16 +241,16 @@ impl<'a> Remote<'a> {
             report("none of peerIP, peerSelector and localWorkloadSelector is given: the peer is skipped".into());
             return None;
         }
-        let parsed = split_port(&peer.peer_ip)
-            .and_then(|(host, port)| Some((host.parse::<IpAddr>().ok()?, host, port)));
+        let parsed =
+            split_port(&peer.peer_ip).and_then(|(host, port)| Some((address(host)?, host, port)));
         let Some((addr, host, port)) = parsed else {
             report(format!("peerIP: \"{}\" is not an address: the peer is skipped", peer.peer_ip));
             return None;
         };
         let reachable_by = match peer.reachable_by.as_str() {
             "" => None,
-            text => match text.parse::<IpAddr>() {
-                Ok(gateway) if family_of(gateway) == family_of(addr) => Some(gateway),
+            text => match address(text) {
+                Some(gateway) if family_of(gateway) == family_of(addr) => Some(gateway),
                 _ => {
                     report(format!(
                         "reachableBy: \"{text}\" is not an address of the peer's family: the peer is skipped"
@@ -375,8 +375,8 @@ fn push(cx: &Effective<'_>, remote: &Remote<'_>, entry: &Entry<'_>, part: &mut E
     let reachable_by = match (remote, entry.peer.reachable_by.as_str()) {
         (Remote::Address { reachable_by, .. }, _) => *reachable_by,
         (Remote::Local, _) | (Remote::Selected, "") => None,
-        (Remote::Selected, text) => match text.parse::<IpAddr>() {
-            Ok(gateway) if family_of(gateway) == family_of(entry.addr) => Some(gateway),
+        (Remote::Selected, text) => match address(text) {
+            Some(gateway) if family_of(gateway) == family_of(entry.addr) => Some(gateway),
             _ => {
                 let text = format!(
                     "reachableBy: \"{text}\" is not an address of the family of {}, which is skipped",
@@ -398,6 +398,11 @@ fn push(cx: &Effective<'_>, remote: &Remote<'_>, entry: &Entry<'_>, part: &mut E
         session,
         reachable_by,
     });
+}
+
+/// Reads an address; like Go's tools, one of IPv4 written as an IPv6 one (`::ffff:10.0.0.1`) too.
+fn address(text: &str) -> Option<IpAddr> {
+    text.parse::<IpAddr>().ok().map(|addr| addr.to_canonical())
 }
 
 /// Splits `10.0.0.1`, `10.0.0.1:1790`, `fd00::1` and `[fd00::1]:1790`; the port is 0 where there is

@@ -216,16 +216,20 @@ impl Parts {
         list.push(next("ordinary metric", learned(), vec![Change::Metric(self.normal_priority)]));
         if !self.wireguard.is_empty() {
             let peers = PrefixSet::covering(self.wireguard.iter().copied());
-            let matches = vec![Match::Source(vec![Source::Bgp]), Match::NextHop(peers)];
-            list.push(rule("WireGuard peer", matches, Decision::Reject));
+            list.push(rule("WireGuard peer", vec![Match::NextHop(peers)], Decision::Reject));
         }
         self.push_pool_rules(&mut list);
         policy("calico kernel", list, Decision::Accept)
     }
 
     fn push_pool_rules(&self, list: &mut Vec<Rule>) {
+        // Of IPv6 pools confd writes down those that are rejected: an accepted one inside such a
+        // pool, which the text of its CIDR may put first, is rejected with it.
+        let is_written =
+            |pool: &&Pool| self.family == Family::Ipv4 || pool.kernel != PoolRoutes::Accept;
+        let pools: Vec<&Pool> = self.pools.iter().filter(is_written).collect();
         // Neighbours in the list that do the same are asked together.
-        for group in self.pools.chunk_by(|a, b| a.kernel == b.kernel) {
+        for group in pools.chunk_by(|a, b| a.kernel == b.kernel) {
             let inside = || Match::Prefix(PrefixSet::covering(group.iter().map(|p| p.cidr)));
             let Some(first) = group.first() else { continue };
             let tunnel = || Rule {
@@ -364,7 +368,7 @@ fn communities(
         }
         let mut texts: Vec<&str> = Vec::new();
         for text in &advertisement.communities {
-            if text.contains(':') {
+            if AnyCommunity::is_literal(text) {
                 texts.push(text);
             } else if let Some(named) = source.communities.iter().find(|c| c.name == *text) {
                 texts.push(&named.value);
@@ -381,7 +385,9 @@ fn communities(
                 None => report(format!("\"{text}\" is not a community (a:b or a:b:c)")),
             }
         }
-        out.push((prefix, parsed));
+        if !parsed.is_empty() {
+            out.push((prefix, parsed));
+        }
     }
     out
 }

@@ -490,8 +490,8 @@ fn shared_address(addr: IpAddr, nodes: &[&str]) -> Problem {
 }
 
 fn listen(cx: &Effective<'_>, family: Family) -> Listen {
-    let mode = if cx.own.bind_mode.is_empty() { &cx.global.bind_mode } else { &cx.own.bind_mode };
-    let address = cx.me.address(family).filter(|_| mode == "NodeIP").map(|host| host.addr);
+    let is_bound = cx.global.bind_mode == "NodeIP";
+    let address = cx.me.address(family).filter(|_| is_bound).map(|host| host.addr);
     let port = cx.port_of(cx.me);
     Listen { address, port: if port == 0 { super::sessions::BGP_PORT } else { port } }
 }

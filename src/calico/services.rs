@@ -25,8 +25,7 @@ pub(super) struct ServiceRoutes {
 /// Works out what is announced for services.
 pub(super) fn service_routes(cx: &Effective<'_>, problems: &mut Vec<Problem>) -> ServiceRoutes {
     let ranges = Ranges::new(cx, problems);
-    // Calico looks at how the text ends: an IPv6 /32 counts as a single address too.
-    let is_single = |p: &&Prefix| matches!(p.len(), 32 | 128);
+    let is_single = |p: &&Prefix| p.len() == p.family().max_len();
     let mut global: Vec<Prefix> = ranges.cluster.clone();
     global.extend(ranges.external.iter().filter(|p| !is_single(p)));
     if ranges.is_aggregated {
@@ -101,8 +100,10 @@ impl Ranges {
                 }
             },
         };
+        // A value of a later release is none that Calico would aggregate for.
         let aggregation = global.service_load_balancer_aggregation.as_str();
-        Ranges { cluster, external, load_balancer, is_aggregated: aggregation != "Disabled" }
+        let is_aggregated = matches!(aggregation, "" | "Enabled");
+        Ranges { cluster, external, load_balancer, is_aggregated }
     }
 
     fn is_empty(&self) -> bool {

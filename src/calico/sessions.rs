@@ -215,10 +215,10 @@ fn port_or_default(port: u16) -> u16 {
 
 /// `nextHopMode`, given in whatever way, hides the older field.
 fn next_hop(peer: &BgpPeer, internal: bool) -> NextHop {
-    match peer.next_hop_mode.as_str() {
-        "Keep" => NextHop::Keep,
-        "Self" => NextHop::SelfAddress,
-        "" if peer.keep_original_next_hop && !internal => NextHop::Keep,
+    match peer.next_hop_mode.as_deref() {
+        Some("Keep") => NextHop::Keep,
+        Some("Self") => NextHop::SelfAddress,
+        None if peer.keep_original_next_hop && !internal => NextHop::Keep,
         _ => NextHop::Auto,
     }
 }

@@ -135,7 +135,7 @@ impl Snapshot {
     /// Brings the merged node and the address index up to date.
     fn merge_node(&mut self, name: &str) {
         let merged = match (self.calico_nodes.get(name), self.kubernetes_nodes.get(name)) {
-            (Some(calico), Some(kubernetes)) => Some(Arc::new(calico.with_labels_of(kubernetes))),
+            (Some(calico), Some(kubernetes)) => Some(Arc::new(calico.merged_with(kubernetes))),
             (Some(only), None) | (None, Some(only)) => Some(Arc::clone(only)),
             (None, None) => None,
         };

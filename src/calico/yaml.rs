@@ -2,7 +2,8 @@
 //!
 //! The Go tools turn YAML into JSON before they look at a field, with YAML 1.1's words for truth
 //! (`yes`, `on`) but without its base-60 numbers: a label `rr: yes` is the boolean true and becomes
-//! the text `true`, and a community `5663:12` stays text. JSON is YAML, so this reads both.
+//! the text `true`, and a community `5663:12` stays text. Merge keys (`<<: *defaults`) fill in what
+//! a mapping does not say itself. JSON is YAML, so this reads both.
 //!
 //! Total: input of any shape gives documents or an error with a line; depth and the growth through
 //! aliases are bounded.
@@ -105,27 +106,7 @@ impl<'a> Reader<'a> {
                 }
                 (anchor, Value::Array(list))
             }
-            Event::MappingStart(anchor, _) => {
-                let mut map = Map::new();
-                loop {
-                    let key = match self.next()? {
-                        Some(Event::MappingEnd) => break,
-                        Some(event) => self.value(event, depth + 1)?,
-                        None => return Err(self.fail("the mapping does not end")),
-                    };
-                    let Some(key) = scalar_text(&key) else {
-                        return Err(self.fail("a key is not a scalar"));
-                    };
-                    let Some(event) = self.next()? else {
-                        return Err(self.fail("a key has no value"));
-                    };
-                    let value = self.value(event, depth + 1)?;
-                    if map.insert(key, value).is_some() {
-                        return Err(self.fail("a key stands twice in a mapping"));
-                    }
-                }
-                (anchor, Value::Object(map))
-            }
+            Event::MappingStart(anchor, _) => (anchor, Value::Object(self.mapping(depth)?)),
             Event::Alias(id) => {
                 let Some(value) = self.anchors.get(&id).cloned() else {
                     return Err(self.fail("an alias has no anchor"));
@@ -142,6 +123,51 @@ impl<'a> Reader<'a> {
             self.anchors.insert(anchor, value.clone());
         }
         Ok(value)
+    }
+
+    /// The rest of a mapping that has begun.
+    fn mapping(&mut self, depth: usize) -> Result<Map<String, Value>, Error> {
+        let mut map = Map::new();
+        let mut defaults = Vec::new();
+        loop {
+            let key = match self.next()? {
+                Some(Event::MappingEnd) => break,
+                Some(Event::Scalar(text, ScalarStyle::Plain, ..)) if text == "<<" => {
+                    let Some(event) = self.next()? else {
+                        return Err(self.fail("a key has no value"));
+                    };
+                    let value = self.value(event, depth + 1)?;
+                    defaults.extend(self.merged(value)?);
+                    continue;
+                }
+                Some(event) => self.value(event, depth + 1)?,
+                None => return Err(self.fail("the mapping does not end")),
+            };
+            let Some(key) = scalar_text(&key) else {
+                return Err(self.fail("a key is not a scalar"));
+            };
+            let Some(event) = self.next()? else {
+                return Err(self.fail("a key has no value"));
+            };
+            let value = self.value(event, depth + 1)?;
+            if map.insert(key, value).is_some() {
+                return Err(self.fail("a key stands twice in a mapping"));
+            }
+        }
+        for (key, value) in defaults.into_iter().flatten() {
+            map.entry(key).or_insert(value);
+        }
+        Ok(map)
+    }
+
+    /// What a merge key names: a mapping or a list of them; of several with a key the first counts.
+    fn merged(&self, value: Value) -> Result<Vec<Map<String, Value>>, Error> {
+        let list = if let Value::Array(list) = value { list } else { vec![value] };
+        let mapping = |value| match value {
+            Value::Object(map) => Ok(map),
+            _ => Err(self.fail("a merge key needs mappings")),
+        };
+        list.into_iter().map(mapping).collect()
     }
 }
 
@@ -252,6 +278,17 @@ mod tests {
         let text = "# nothing\n---\n---\na: 1\n---\n{\"b\": [1, \"x\"]}\n---\n";
         assert_eq!(documents(text).unwrap(), [json!({"a": 1}), json!({"b": [1, "x"]})]);
         assert!(documents("").unwrap().is_empty());
+    }
+
+    #[test]
+    fn merge_keys_fill_in_what_a_mapping_does_not_say() {
+        let text = "a: &a {x: 1, w: 2}\nb: &b {w: 3, z: 4}\nc: {<<: *a, x: 5}\nd: {<<: [*b, *a]}\n\
+                    e: {'<<': 1}\n";
+        let read = documents(text).unwrap().remove(0);
+        assert_eq!(read["c"], json!({"x": 5, "w": 2}));
+        assert_eq!(read["d"], json!({"x": 1, "w": 3, "z": 4}));
+        assert_eq!(read["e"], json!({"<<": 1}), "only a plain key merges");
+        assert_eq!(documents("a: {<<: 1}\n").unwrap_err().text, "a merge key needs mappings");
     }
 
     #[test]

@@ -110,7 +110,8 @@ pub struct BgpPeer {
     pub local_asn: Option<Asn>,
     pub peer_selector: NodeSelector,
     pub keep_original_next_hop: bool,
-    pub next_hop_mode: String,
+    /// Given in whatever way it hides the older field.
+    pub next_hop_mode: Option<String>,
     #[serde(deserialize_with = "password")]
     pub password: Option<SecretKeyRef>,
     pub source_address: String,
@@ -191,7 +192,7 @@ pub struct FilterRule {
     #[serde(deserialize_with = "value::text")]
     pub interface: String,
     pub peer_type: String,
-    pub communities: Communities,
+    pub communities: Option<Communities>,
     #[serde(rename = "asPathPrefix", deserialize_with = "value::asns")]
     pub as_path_prefix: Vec<Asn>,
     pub priority: Option<i64>,

@@ -63,9 +63,13 @@ impl Node {
         self.labels.get(EXCLUDE_LABEL).is_some_and(|v| v == "true")
     }
 
-    /// The Calico node with the labels of the Kubernetes node of the same name, which win.
-    pub fn with_labels_of(&self, kubernetes: &Node) -> Node {
+    /// The Calico node with what the Kubernetes node of the same name says: its labels, which win,
+    /// and its pod CIDRs, which are not Calico's to decide.
+    pub fn merged_with(&self, kubernetes: &Node) -> Node {
         let mut node = self.clone();
+        if !kubernetes.pod_cidrs.is_empty() {
+            node.pod_cidrs.clone_from(&kubernetes.pod_cidrs);
+        }
         node.labels.extend(kubernetes.labels.iter().map(|(k, v)| (k.clone(), v.clone())));
         node
     }
@@ -146,7 +150,7 @@ pub(super) fn read_kubernetes(
     };
     let extra = annotation("labels");
     if !extra.is_empty() {
-        let extra: std::collections::BTreeMap<String, String> = serde_json::from_str(extra)
+        let extra = value::labels(&mut serde_json::Deserializer::from_str(extra))
             .map_err(|e| Fault::new(format!("annotation projectcalico.org/labels: {e}")))?;
         for (key, value) in extra {
             labels.entry(key).or_insert(value);

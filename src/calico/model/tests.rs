@@ -41,12 +41,12 @@ fn a_kubernetes_node_with_annotations() {
         "labels":{"a":"core"},"annotations":{
         "projectcalico.org/IPv4Address":"10.0.0.1/24","projectcalico.org/ASNumber":"64513",
         "projectcalico.org/RouteReflectorClusterID":"not-an-id",
-        "projectcalico.org/labels":"{\"a\":\"calico\",\"b\":\"calico\"}"}},
+        "projectcalico.org/labels":"{\"a\":\"calico\",\"b\":\"calico\",\"c\":true}"}},
         "spec":{"podCIDR":"10.1.0.0/24"}}"#;
     let node = node(text);
     assert_eq!(
         node.labels,
-        [("a", "core"), ("b", "calico")].map(|(k, v)| (k.into(), v.into())).into()
+        [("a", "core"), ("b", "calico"), ("c", "true")].map(|(k, v)| (k.into(), v.into())).into()
     );
     assert!(!node.is_reflector(), "only an IPv4-shaped cluster id counts here");
     assert_eq!(node.asn, Some(bgp_proto::types::Asn(64513)));

@@ -27,11 +27,11 @@ fn default(spec: Value) -> Value {
 fn of_a_node_configuration_only_its_own_fields_count_and_other_names_are_ignored() {
     let mut resolver = cluster(vec![
         node("b", "10.0.0.2/24", json!({}), json!({})),
-        default(json!({"listenPort": 1790, "bindMode": "NodeIP", "asNumber": "65000.1"})),
+        default(json!({"listenPort": 1790, "bindMode": "None", "asNumber": "65000.1"})),
         calico(
             "BGPConfiguration",
             "node.me",
-            json!({"asNumber": 1, "nodeToNodeMeshEnabled": false, "bindMode": "None",
+            json!({"asNumber": 1, "nodeToNodeMeshEnabled": false, "bindMode": "NodeIP",
                    "listenPort": 1791, "ipv4NormalRoutePriority": 7}),
         ),
         calico("BGPConfiguration", "other", json!({"nodeToNodeMeshEnabled": false})),
@@ -43,12 +43,34 @@ fn of_a_node_configuration_only_its_own_fields_count_and_other_names_are_ignored
     assert_eq!((listen.address, listen.port), (None, 1791));
     assert_eq!(problems(&plan).len(), 1);
     assert!(problems(&plan)[0].starts_with("BGPConfiguration/other: the name"));
-    resolver.withdraw(&ObjectId::new(Kind::BgpConfiguration, "node.me"));
+    put(&mut resolver, calico("BGPConfiguration", "node.me", json!({"bindMode": "None"})));
+    put(&mut resolver, default(json!({"listenPort": 1790, "bindMode": "NodeIP"})));
     resolver.withdraw(&ObjectId::new(Kind::BgpConfiguration, "other"));
     let plan = resolver.plan();
     let listen = plan.families.ipv4.listen;
     assert_eq!((listen.address, listen.port), ("10.0.0.1".parse().ok(), 1790));
     assert!(problems(&plan).is_empty());
+}
+
+#[test]
+fn a_listen_port_of_0_is_none() {
+    let port =
+        |name: &str, port: u16| calico("BGPConfiguration", name, json!({"listenPort": port}));
+    let mut resolver = cluster(vec![
+        node("b", "10.0.0.2/24", json!({}), json!({})),
+        port("default", 1790),
+        port("node.me", 0),
+        port("node.b", 0),
+        peer("b", json!({"peerIP": "10.0.0.2:1790", "asNumber": 64512, "node": "c"})),
+        peer("me", json!({"peerIP": "10.0.0.1:1790", "asNumber": 64512, "node": "b"})),
+    ]);
+    let plan = resolver.plan();
+    assert_eq!(plan.families.ipv4.listen.port, 1790, "the cluster's");
+    assert_eq!(names(&plan), ["Mesh_10_0_0_2", "Node_10_0_0_2_port_1790"]);
+    assert_eq!(session(&plan, "Mesh_10_0_0_2").port, 1790);
+    put(&mut resolver, port("default", 0));
+    let plan = resolver.plan();
+    assert_eq!((plan.families.ipv4.listen.port, session(&plan, "Mesh_10_0_0_2").port), (179, 179));
 }
 
 #[test]
@@ -159,6 +181,36 @@ fn reverse_peering_needs_the_as_and_the_port_of_this_node() {
 }
 
 #[test]
+fn a_peer_is_found_however_its_address_is_written() {
+    let mut resolver = cluster(vec![
+        default(json!({"nodeToNodeMeshEnabled": false})),
+        dual("me", 1, json!({}), json!({})),
+        peer("a", json!({"peerIP": "::ffff:192.0.2.1", "asNumber": 1, "reachableBy": "10.0.0.9"})),
+        peer("b", json!({"peerIP": "[FD00:0::00ff]:1790", "asNumber": 1})),
+        peer("c", json!({"peerIP": "192.0.2.01", "asNumber": 1})),
+    ]);
+    let plan = resolver.plan();
+    assert_eq!(names(&plan), ["Global_192_0_2_1"]);
+    assert_eq!(session(&plan, "Global_fd00__ff_port_1790").port, 1790);
+    assert_eq!(statics(&plan.families.ipv4), ["192.0.2.1/32"]);
+    assert_eq!(problems(&plan).len(), 1, "{:?}", problems(&plan));
+}
+
+#[test]
+fn a_next_hop_mode_of_any_text_hides_the_older_field() {
+    let spec = |mode: Value| {
+        json!({"peerIP": "192.0.2.1", "asNumber": 1,
+               "keepOriginalNextHop": true, "nextHopMode": mode})
+    };
+    for (mode, expected) in
+        [(Value::Null, NextHop::Keep), ("".into(), NextHop::Auto), ("Auto".into(), NextHop::Auto)]
+    {
+        let plan = cluster(vec![no_mesh(), peer("p", spec(mode))]).plan();
+        assert_eq!(session(&plan, "Global_192_0_2_1").next_hop, expected);
+    }
+}
+
+#[test]
 fn host_routes_to_neighbours_come_by_scope_and_address_whatever_the_names() {
     let reach = |ip: &str, node: &str| json!({"peerIP": ip, "asNumber": 1, "node": node, "reachableBy": "10.0.0.254"});
     let plan = cluster(vec![
@@ -194,8 +246,15 @@ fn a_node_list_of_advertisements_replaces_the_clusters_for_both_families() {
     let own = json!({"prefixAdvertisements": [{"cidr": "10.65.0.0/16", "communities": ["n"]}]});
     put(&mut resolver, calico("BGPConfiguration", "node.me", own));
     let plan = resolver.plan();
-    assert_eq!(shown(&plan), [vec![String::new()], vec![]]);
+    assert_eq!(shown(&plan), [Vec::<String>::new(), vec![]], "nothing to add, no rule");
     assert!(problems(&plan)[0].contains("no community is called \"n\""), "{:?}", problems(&plan));
+    // What is not two or three numbers is a name.
+    let named = json!({
+        "communities": [{"name": "a:b", "value": "3:3"}, {"name": "1:2", "value": "4:4"}],
+        "prefixAdvertisements": [{"cidr": "10.65.0.0/16", "communities": ["a:b", "1:2"]}],
+    });
+    put(&mut resolver, calico("BGPConfiguration", "node.me", named));
+    assert_eq!(shown(&resolver.plan())[0], ["1:2 3:3"]);
     put(&mut resolver, calico("BGPConfiguration", "node.me", json!({"prefixAdvertisements": []})));
     assert_eq!(shown(&resolver.plan()), [Vec::<String>::new(), vec![]]);
 }
@@ -353,6 +412,8 @@ fn rules_that_make_no_sense_are_named_though_nobody_uses_the_filter() {
         {"action": "Accept", "peerType": "both"},
         {"action": "Accept", "source": "Locals"},
         {"action": "Accept", "communities": {"values": ["no-export"]}},
+        {"action": "Accept", "communities": {}},
+        {"action": "Accept", "operations": [{}]},
         {"action": "Accept", "priority": -1},
         {"action": "Accept", "operations": [{"addCommunity": {"value": "1:2:3:4"}}]},
         {"action": "Accept", "cidr": "10.0.0.0/8", "matchOperator": "In", "prefixLength": {"min": 9, "max": 8}},
@@ -432,9 +493,22 @@ fn services_by_type_policy_family_and_aggregation() {
     let apart = ranges(json!({"serviceLoadBalancerAggregation": "Disabled"}));
     let away = slice("web", "IPv4", "elsewhere");
     assert_eq!(routes(vec![apart, away, everywhere(json!({}))]), ["10.96.0.7/32", "80.0.0.9/32"]);
+    let later = ranges(json!({"serviceLoadBalancerAggregation": "Perhaps"}));
+    assert_eq!(routes(vec![later]), ["10.96.0.7/32", "80.0.0.9/32"], "only Enabled aggregates");
     // Nobody asked for cluster addresses: they are not announced with the others.
     let without = ranges(json!({"serviceClusterIPs": []}));
     assert_eq!(routes(vec![without, here, local(json!({}))]), ["80.0.0.9/32"]);
+}
+
+#[test]
+fn single_addresses_are_single_in_their_own_family() {
+    let mut resolver = cluster(vec![default(json!({
+        "serviceExternalIPs": [{"cidr": "2001:db8::/32"}, {"cidr": "2001:db8::1/128"}],
+        "serviceLoadBalancerIPs": [{"cidr": "fd00::/32"}, {"cidr": "70.0.0.1/32"}],
+    }))]);
+    let plan = resolver.plan();
+    assert_eq!(statics(&plan.families.ipv6), ["2001:db8::/32", "fd00::/32"]);
+    assert!(statics(&plan.families.ipv4).is_empty());
 }
 
 #[test]
@@ -486,6 +560,31 @@ fn pod_cidrs_take_the_place_of_blocks() {
         assert_eq!(statics(family), [cidr]);
         assert_eq!(family.aggregates, [cidr.parse().unwrap()]);
     }
+    let core = json!({"kind": "Node", "apiVersion": "v1", "metadata": {"name": "me"},
+                      "spec": {"podCIDR": "10.244.7.0/24"}});
+    put(&mut resolver, core);
+    assert_eq!(statics(&resolver.plan().families.ipv4), ["10.244.7.0/24"], "Kubernetes' own");
+}
+
+#[test]
+fn an_accepted_ipv6_pool_inside_a_rejected_one_is_rejected_with_it() {
+    let pool = |name: &str, cidr: &str, vxlan: &str| {
+        calico("IPPool", name, json!({"cidr": cidr, "vxlanMode": vxlan}))
+    };
+    let mut resolver = cluster(vec![
+        pool("a", "10.65.0.0/16", "Never"),
+        pool("b", "10.0.0.0/8", "Always"),
+        pool("c", "fd00:0:1::/48", "Never"),
+        pool("d", "fd00::/32", "Always"),
+    ]);
+    let plan = resolver.plan();
+    let ask = |prefix: &str| {
+        let route = json!({"prefix": prefix, "source": "bgp"});
+        decide(&plan, json!({"direction": "kernel", "route": route}))["decision"].clone()
+    };
+    assert_eq!(ask("fd00:0:1:2::/64"), "reject", "although its pool is first as text");
+    assert_eq!(ask("fd01::/64"), "accept");
+    assert_eq!(ask("10.65.1.0/26"), "reject", "10.0.0.0/8 is first as text");
 }
 
 #[test]
@@ -508,7 +607,7 @@ fn wireguard_counts_by_family_and_only_if_this_node_runs_it() {
     assert_eq!(ask(&plan, "fd00:65::/64", "fd00::2", "bgp"), "reject");
     assert_eq!(ask(&plan, "fd00:65::/64", "fd00::3", "bgp"), "accept");
     assert_eq!(ask(&plan, "10.65.1.0/26", "10.0.0.3", "bgp"), "accept", "not here in IPv4");
-    assert_eq!(ask(&plan, "fd00:65::/64", "fd00::2", "static"), "accept");
+    assert_eq!(ask(&plan, "fd00:65::/64", "fd00::2", "static"), "reject", "whatever the source");
     put(&mut resolver, dual("me", 1, json!({}), json!({})));
     assert_eq!(ask(&resolver.plan(), "fd00:65::/64", "fd00::2", "bgp"), "accept");
 }
