@@ -34,6 +34,8 @@ const BATCH_MAX: usize = 512 * 1024;
 const LINGER: Duration = Duration::from_secs(1);
 /// How long a dynamic peer without a connection is remembered, beyond its restart time.
 const DYNAMIC_GRACE: Duration = Duration::from_secs(5);
+/// How long a task sleeps that waits for nothing but others.
+const NO_DEADLINE: Duration = Duration::from_secs(86_400);
 
 /// Whether a peer outlives its connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -259,7 +261,7 @@ pub fn spawn_peer(
         terminating: false,
         lonely_until: None,
         said: None,
-        timer: Box::pin(tokio::time::sleep(Duration::from_secs(86_400))),
+        timer: Box::pin(tokio::time::sleep(NO_DEADLINE)),
     };
     let handle = PeerHandle { id: task.id, commands, snapshot };
     // By reference: an `async fn` that takes a value holds it twice.
@@ -678,8 +680,12 @@ impl PeerTask {
         if let Some(at) = self.lonely_until {
             deadline = Some(deadline.map_or(at, |d| d.min(at)));
         }
-        let Some(at) = deadline else { return };
-        let at = Instant::from_std(self.table.clock().instant(at));
+        // A passive peer without a connection has no deadline; its timer must not stay elapsed, because
+        // the task would do nothing but look at it.
+        let at = match deadline {
+            Some(at) => Instant::from_std(self.table.clock().instant(at)),
+            None => Instant::now() + NO_DEADLINE,
+        };
         // Lazily: a deadline that moved back costs one early wake-up instead of a reset per message.
         if at < self.timer.deadline() || self.timer.is_elapsed() {
             self.timer.as_mut().reset(at);
