@@ -313,6 +313,32 @@ fn a_passive_peer_that_fell_silent_is_served_again() {
     assert_eq!(message(&mut again).0, 1, "an OPEN");
 }
 
+/// The neighbour has not closed its side yet when the reload is over.
+#[test]
+fn a_peer_that_was_taken_out_is_gone_when_reload_returns() {
+    let folder = Folder::new("gone");
+    let to = "127.105.0.1:1790";
+    let process = format!("[bgp]\nasn = 64512\nrouter-id = \"10.0.0.1\"\nlisten = [\"{to}\"]\n");
+    let peer = "[[bgp.peers]]\nname = \"n\"\naddress = \"127.0.0.1\"\nremote-asn = 64512\npassive = true\n";
+    let a = Running::start(&folder, "a", &format!("{process}{peer}"), None);
+    let mut stream = connect(to);
+    stream.write_all(&[&OPEN[..], &KEEPALIVE].concat()).unwrap();
+    wait("session", || established(&a, "n"));
+
+    let file = folder.path("a.toml");
+    let with_peer = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, with_peer.replace(peer, "")).unwrap();
+    assert_eq!(text(&a.ask(&["reload"]).stdout), "peer n: removed\n");
+    let peers = a.ask(&["show", "peers", "--json"]);
+    let peers: Vec<serde_json::Value> = serde_json::from_slice(&peers.stdout).unwrap();
+    assert!(peers.is_empty(), "{peers:?}");
+    for name in ["n", "127.0.0.1"] {
+        assert_eq!(a.ask(&["show", "peer", name]).status.code(), Some(1), "{name}");
+    }
+    let cease = std::iter::from_fn(|| Some(message(&mut stream))).find(|(kind, _)| *kind == 3);
+    assert_eq!(cease, Some((3, vec![6, 3])), "Peer De-configured");
+}
+
 /// The control socket of an unknown request, and a client that says nothing.
 #[test]
 fn the_control_socket_suggests_what_was_meant() {

@@ -22,6 +22,8 @@ pub(super) struct Record {
     pub(super) routes: Arc<PeerRoutes>,
     pub(super) lifetime: Lifetime,
     pub(super) handle: PeerHandle,
+    /// Whether it goes on only until its last octets are delivered.
+    pub(super) leaves: bool,
 }
 
 impl Record {
@@ -54,6 +56,11 @@ impl Records {
         }
         Some(record)
     }
+
+    /// Everyone who does not leave.
+    fn present(&self) -> impl Iterator<Item = &Arc<Record>> {
+        self.by_id.values().filter(|record| !record.leaves)
+    }
 }
 
 impl Registry {
@@ -77,6 +84,17 @@ impl Registry {
         self.read(|records| records.by_id.get(&id).cloned())
     }
 
+    /// The peer was taken out of the configuration, or makes room for one with other parameters:
+    /// from here on it is found by its index alone.
+    pub(super) fn leave(&self, id: PeerId) {
+        self.write(|records| {
+            let Some(record) = records.by_id.get(&id) else { return };
+            let record = Record { leaves: true, ..Record::clone(record) };
+            records.remove(id);
+            records.by_id.insert(id, Arc::new(record));
+        });
+    }
+
     /// By name, or by address.
     pub(super) fn find(&self, name: &str) -> Option<Arc<Record>> {
         self.read(|records| {
@@ -84,25 +102,26 @@ impl Registry {
                 return records.by_id.get(id).cloned();
             }
             let address: IpAddr = name.parse().ok()?;
-            records.by_id.values().find(|record| record.address == address).cloned()
+            records.present().find(|record| record.address == address).cloned()
         })
     }
 
-    /// Everyone, by index.
+    /// Everyone who does not leave, by index.
     pub(super) fn all(&self) -> Vec<Arc<Record>> {
-        self.read(|records| records.by_id.values().cloned().collect())
+        self.read(|records| records.present().cloned().collect())
     }
 
-    /// Everyone, by index, and what went over the sessions of those who are gone.
+    /// Everyone, by index, those who leave too, and what went over the sessions of those who are gone.
     pub(super) fn all_and_gone(&self) -> (Vec<Arc<Record>>, Traffic) {
         self.read(|records| (records.by_id.values().cloned().collect(), records.gone))
     }
 
-    /// At most `limit` peers from `start` on, and where the next page begins.
+    /// At most `limit` peers that do not leave, from `start` on, and where the next page begins.
     pub(super) fn page(&self, start: PeerId, limit: usize) -> (Vec<Arc<Record>>, Option<PeerId>) {
         self.read(|records| {
             let mut rest = records.by_id.range(start..);
-            let page = rest.by_ref().take(limit).map(|(_, record)| Arc::clone(record)).collect();
+            let page = rest.by_ref().map(|(_, record)| record).filter(|record| !record.leaves);
+            let page = page.take(limit).map(Arc::clone).collect();
             (page, rest.next().map(|(id, _)| *id))
         })
     }
