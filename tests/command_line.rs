@@ -145,6 +145,7 @@ fn scripts_learn_by_exit_codes_and_people_by_suggestions() {
         "the table all the same: {table}"
     );
     assert!(!table.contains('\u{1b}') && !table.contains('…'), "pipes are not decorated: {table}");
+    assert!(table.find("nobody") < table.find("second"), "by name: {table}");
     assert_eq!(a.ask(&["show", "fib", "--fail-if-missing"]).status.code(), Some(0));
 
     for (arguments, code, wanted) in [

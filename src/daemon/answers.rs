@@ -466,9 +466,13 @@ impl Backend for Answers {
         match request {
             Request::ShowStatus => self.status().await,
             Request::ShowPeers => {
-                let start = index(cursor);
-                let (records, next) = self.registry.page(PeerId(start), PAGE);
-                self.peers(records, next.map(|id| Cursor::Index(id.0))).await
+                let after = match cursor {
+                    Some(Cursor::AfterName(name)) => Some(&**name),
+                    _ => None,
+                };
+                let (records, more) = self.registry.page(after, PAGE);
+                let last = records.last().filter(|_| more).map(|record| Arc::clone(&record.name));
+                self.peers(records, last.map(Cursor::AfterName)).await
             }
             Request::ShowPeer { name } => self.peers(vec![self.find(name)?], None).await,
             Request::ShowRoutes { prefix } => {

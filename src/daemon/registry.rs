@@ -1,7 +1,8 @@
 //! Every peer that exists, for the daemon that changes them and the answers that list them.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::ops::Bound;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use bgp_proto::session::PeerConfig;
@@ -43,7 +44,7 @@ pub(super) struct Registry {
 struct Records {
     by_id: BTreeMap<PeerId, Arc<Record>>,
     /// Of two with one name the newer: the other is on its way out.
-    by_name: HashMap<Arc<str>, PeerId>,
+    by_name: BTreeMap<Arc<str>, PeerId>,
     /// What peers that are gone sent and received: counters never fall.
     gone: Traffic,
 }
@@ -116,13 +117,16 @@ impl Registry {
         self.read(|records| (records.by_id.values().cloned().collect(), records.gone))
     }
 
-    /// At most `limit` peers that do not leave, from `start` on, and where the next page begins.
-    pub(super) fn page(&self, start: PeerId, limit: usize) -> (Vec<Arc<Record>>, Option<PeerId>) {
+    /// At most `limit` peers that do not leave, by name, from behind `after` on, and whether there may be
+    /// more.
+    pub(super) fn page(&self, after: Option<&str>, limit: usize) -> (Vec<Arc<Record>>, bool) {
+        let start = after.map_or(Bound::Unbounded, Bound::Excluded);
         self.read(|records| {
-            let mut rest = records.by_id.range(start..);
-            let page = rest.by_ref().map(|(_, record)| record).filter(|record| !record.leaves);
-            let page = page.take(limit).map(Arc::clone).collect();
-            (page, rest.next().map(|(id, _)| *id))
+            let ids = records.by_name.range::<str, _>((start, Bound::Unbounded)).take(limit);
+            let page: Vec<_> =
+                ids.filter_map(|(_, id)| records.by_id.get(id)).map(Arc::clone).collect();
+            let more = page.len() == limit;
+            (page, more)
         })
     }
 
