@@ -314,6 +314,31 @@ fn a_passive_peer_that_fell_silent_is_served_again() {
     assert_eq!(message(&mut again).0, 1, "an OPEN");
 }
 
+/// However often a neighbour breaks the protocol: its next connection waits a moment, and is served.
+#[test]
+fn a_neighbour_that_always_breaks_the_protocol_is_answered_each_time() {
+    let folder = Folder::new("faults");
+    let to = "127.106.0.1:1790";
+    let text_of = format!(
+        "[bgp]\nasn = 64512\nrouter-id = \"10.0.0.1\"\nlisten = [\"{to}\"]\nconnect-retry-time = 1\n\
+         [[bgp.peers]]\naddress = \"127.0.0.1\"\nremote-asn = 64512\npassive = true\n"
+    );
+    let a = Running::start(&folder, "a", &text_of, None);
+    let mut delays = Vec::new();
+    for fault in 1..=9 {
+        let began = Instant::now();
+        let mut stream = connect(to);
+        stream.write_all(&[&OPEN[..], &OPEN].concat()).unwrap();
+        assert_eq!(message(&mut stream).0, 1, "an OPEN, fault {fault}");
+        delays.push(began.elapsed());
+        let answer = std::iter::from_fn(|| Some(message(&mut stream))).find(|(kind, _)| *kind == 3);
+        assert_eq!(answer, Some((3, vec![5, 2, 1])), "fault {fault}");
+    }
+    let slow = delays.iter().filter(|delay| **delay > Duration::from_millis(500)).count();
+    assert!((2..=4).contains(&slow), "it does not set the pace: {delays:?}");
+    assert!(!established(&a, "127.0.0.1"));
+}
+
 /// The neighbour has not closed its side yet when the reload is over.
 #[test]
 fn a_peer_that_was_taken_out_is_gone_when_reload_returns() {

@@ -21,7 +21,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, Sleep};
 use tracing::{debug, info, warn};
 
-use super::conn::{Conn, Flush, Read, Sent};
+use super::conn::{Conn, Flush, Read, Sent, linger, readable, writable};
 use super::dial;
 use super::tally::Tally;
 use crate::engine::{Handle, PeerCredit, Permit};
@@ -245,6 +245,7 @@ pub fn spawn_peer(
         sent: Sent::default(),
         session,
         conns: [None, None, None],
+        early: None,
         blocked: [false; 3],
         dial: None,
         batch: RouteBatch::default(),
@@ -296,6 +297,8 @@ struct PeerTask {
     sent: Sent,
     session: Peer,
     conns: [Option<Box<Conn>>; 3],
+    /// The peer dialled while its faults hold it idle: looked at when that is over.
+    early: Option<TcpStream>,
     /// TCP takes no more on this slot.
     blocked: [bool; 3],
     dial: Option<Dial>,
@@ -359,6 +362,7 @@ impl PeerTask {
                 Wakeup::Readers(readers) => self.on_readers(readers),
                 Wakeup::Credit(permit) => self.on_credit(permit),
             }
+            self.take_early();
         }
         while self.closers.join_next().await.is_some() {}
         let _ = self.events.send(PeerEvent::Ended(self.id));
@@ -396,9 +400,7 @@ impl PeerTask {
     fn on_command(&mut self, command: Option<PeerCommand>) {
         let now = self.now();
         match command {
-            Some(PeerCommand::Incoming(stream)) => {
-                self.on_stream(self.session.incoming_slot(), stream);
-            }
+            Some(PeerCommand::Incoming(stream)) => self.early = Some(stream),
             Some(PeerCommand::Session(command)) => self.session.handle_command(now, command),
             Some(PeerCommand::Rename(name)) => self.name = name,
             Some(PeerCommand::Terminate(close)) => {
@@ -409,6 +411,16 @@ impl PeerTask {
                 self.terminating = true;
                 self.session.handle_command(now, Command::Stop(Close::Deconfigured));
             }
+        }
+    }
+
+    /// Differs from RFC: 4271 §8.2.2 refuses connections in Idle. A peer that is held for its faults
+    /// is kept waiting instead, with its newest connection: after a refusal many wait for minutes.
+    fn take_early(&mut self) {
+        if !self.session.is_paced()
+            && let Some(stream) = self.early.take()
+        {
+            self.on_stream(self.session.incoming_slot(), stream);
         }
     }
 
@@ -746,39 +758,10 @@ fn of(address: IpAddr) -> Family {
     Prefix::host(address).family()
 }
 
-/// Delivers the last octets, then waits for the peer to close, so that what it still sends does not
-/// turn our NOTIFICATION into a reset.
-async fn linger(conn: &mut Conn) -> std::io::Result<()> {
-    while let Flush::Blocked = conn.flush_control() {
-        conn.stream.writable().await?;
-    }
-    socket2::SockRef::from(&conn.stream).shutdown(std::net::Shutdown::Write)?;
-    while let Read::Blocked | Read::Data = conn.read(<[u8]>::len) {
-        conn.stream.readable().await?;
-    }
-    Ok(())
-}
-
 async fn optional<F: Future + Unpin>(future: Option<F>) -> F::Output {
     match future {
         Some(future) => future.await,
         None => std::future::pending().await,
-    }
-}
-
-async fn readable(conn: &Option<Box<Conn>>, wanted: bool) {
-    match conn {
-        // An error shows at the read that follows.
-        Some(conn) if wanted => drop(conn.stream.readable().await),
-        _ => std::future::pending().await,
-    }
-}
-
-async fn writable(conn: &Option<Box<Conn>>, wanted: bool) {
-    match conn {
-        // An error shows at the write that follows.
-        Some(conn) if wanted => drop(conn.stream.writable().await),
-        _ => std::future::pending().await,
     }
 }
 
