@@ -33,7 +33,9 @@ pub struct Changes {
     pub bgp_listen_changed: bool,
     /// Our own routes that are gone.
     pub originate_withdrawn: Vec<Prefix>,
-    /// Our own routes that are new or installed differently.
+    /// Our own routes that are new.
+    pub originate_added: Vec<Prefix>,
+    /// Our own routes that are installed differently.
     pub originate_changed: Vec<Prefix>,
     /// Whether the rules for redistribution differ.
     pub redistribute_changed: bool,
@@ -151,11 +153,13 @@ impl Config {
         let (before, after) = (by_prefix(&self.originate), by_prefix(&new.originate));
         changes.originate_withdrawn =
             before.keys().filter(|p| !after.contains_key(p)).copied().collect();
-        changes.originate_changed = after
-            .iter()
-            .filter(|(prefix, route)| before.get(prefix) != Some(route))
-            .map(|(prefix, _)| *prefix)
-            .collect();
+        changes.originate_added =
+            after.keys().filter(|p| !before.contains_key(p)).copied().collect();
+        let differs = |(prefix, route): &(&Prefix, &Originate)| {
+            before.get(prefix).is_some_and(|old| old != *route)
+        };
+        changes.originate_changed =
+            after.iter().filter(differs).map(|(prefix, _)| *prefix).collect();
     }
 }
 
@@ -238,6 +242,7 @@ impl Changes {
         ];
         lines.extend(flags.iter().filter(|(on, _)| *on).map(|(_, what)| (*what).to_owned()));
         lines.extend(self.originate_withdrawn.iter().map(|p| format!("originate {p}: withdrawn")));
+        lines.extend(self.originate_added.iter().map(|p| format!("originate {p}: added")));
         lines.extend(self.originate_changed.iter().map(|p| format!("originate {p}: changed")));
         lines.extend(
             self.restart_needed

@@ -271,10 +271,11 @@ fn a_reload_touches_what_differs_and_nothing_else() {
 
     let c = changed("prefix = \"10.66.0.0/16\"", "prefix = \"10.67.0.0/16\"");
     assert_eq!(c.originate_withdrawn, ["10.66.0.0/16".parse().unwrap()]);
-    assert_eq!(c.originate_changed, ["10.67.0.0/16".parse().unwrap()]);
+    assert_eq!(c.originate_added, ["10.67.0.0/16".parse().unwrap()]);
+    assert_eq!(c.to_string(), "originate 10.66.0.0/16: withdrawn\noriginate 10.67.0.0/16: added");
     let c = changed("kind = \"unreachable\"", "kind = \"blackhole\"");
     assert_eq!(c.originate_changed, ["10.66.0.0/16".parse().unwrap()]);
-    assert!(c.originate_withdrawn.is_empty());
+    assert!(c.originate_withdrawn.is_empty() && c.originate_added.is_empty());
 
     let c = changed("peer-series-max = 500", "peer-series-max = 100");
     assert!(c.peer_series_changed && c.restart_needed.is_empty(), "{c:?}");
