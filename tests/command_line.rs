@@ -3,7 +3,7 @@
 
 #![allow(clippy::unwrap_used)] // a test: what cannot be read fails it
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -145,6 +145,7 @@ fn scripts_learn_by_exit_codes_and_people_by_suggestions() {
         "the table all the same: {table}"
     );
     assert!(!table.contains('\u{1b}') && !table.contains('…'), "pipes are not decorated: {table}");
+    assert!(table.find("nobody") < table.find("second"), "by name: {table}");
     assert_eq!(a.ask(&["show", "fib", "--fail-if-missing"]).status.code(), Some(0));
 
     for (arguments, code, wanted) in [
@@ -258,6 +259,110 @@ fn a_flood_of_connections_is_a_few_lines() {
     assert!(status.status.success(), "{status:?}");
     let lines = a.log().lines().count() - began;
     assert!(lines <= 40, "{lines} lines: {}", a.log());
+}
+
+/// An OPEN of AS 64512 with a hold time of three seconds, and a KEEPALIVE.
+const OPEN: [u8; 29] = {
+    let mut octets = [0xff; 29];
+    let fields = [0, 29, 1, 4, 0xfc, 0x00, 0, 3, 10, 0, 0, 9, 0];
+    let mut at = 0;
+    while at < fields.len() {
+        octets[16 + at] = fields[at];
+        at += 1;
+    }
+    octets
+};
+const KEEPALIVE: [u8; 19] =
+    [255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 0, 19, 4];
+
+/// A neighbour that connects and does no more than it is told.
+fn connect(to: &str) -> TcpStream {
+    let stream = TcpStream::connect(to).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream
+}
+
+/// Reads a whole message and returns its type and body.
+fn message(stream: &mut TcpStream) -> (u8, Vec<u8>) {
+    let mut header = [0; 19];
+    stream.read_exact(&mut header).unwrap();
+    let mut body = vec![0; usize::from(u16::from_be_bytes([header[16], header[17]])) - 19];
+    stream.read_exact(&mut body).unwrap();
+    (header[18], body)
+}
+
+/// A peer that never dials waits for nothing once its connection is gone: then its task must sleep,
+/// and take the next connection.
+#[test]
+fn a_passive_peer_that_fell_silent_is_served_again() {
+    let folder = Folder::new("silent");
+    let to = "127.104.0.1:1790";
+    let text_of = format!(
+        "[bgp]\nasn = 64512\nrouter-id = \"10.0.0.1\"\nlisten = [\"{to}\"]\n\
+         [[bgp.peers]]\naddress = \"127.0.0.1\"\nremote-asn = 64512\npassive = true\n"
+    );
+    let _a = Running::start(&folder, "a", &text_of, None);
+    let mut silent = connect(to);
+    silent.write_all(&OPEN).unwrap();
+    let mut heard = Vec::new();
+    silent.read_to_end(&mut heard).unwrap();
+    assert!(heard.ends_with(&[0, 21, 3, 4, 0]), "the hold timer: {heard:?}");
+    drop(silent);
+
+    let mut again = connect(to);
+    again.write_all(&OPEN).unwrap();
+    assert_eq!(message(&mut again).0, 1, "an OPEN");
+}
+
+/// However often a neighbour breaks the protocol: its next connection waits a moment, and is served.
+#[test]
+fn a_neighbour_that_always_breaks_the_protocol_is_answered_each_time() {
+    let folder = Folder::new("faults");
+    let to = "127.106.0.1:1790";
+    let text_of = format!(
+        "[bgp]\nasn = 64512\nrouter-id = \"10.0.0.1\"\nlisten = [\"{to}\"]\nconnect-retry-time = 1\n\
+         [[bgp.peers]]\naddress = \"127.0.0.1\"\nremote-asn = 64512\npassive = true\n"
+    );
+    let a = Running::start(&folder, "a", &text_of, None);
+    let mut delays = Vec::new();
+    for fault in 1..=9 {
+        let began = Instant::now();
+        let mut stream = connect(to);
+        stream.write_all(&[&OPEN[..], &OPEN].concat()).unwrap();
+        assert_eq!(message(&mut stream).0, 1, "an OPEN, fault {fault}");
+        delays.push(began.elapsed());
+        let answer = std::iter::from_fn(|| Some(message(&mut stream))).find(|(kind, _)| *kind == 3);
+        assert_eq!(answer, Some((3, vec![5, 2, 1])), "fault {fault}");
+    }
+    let slow = delays.iter().filter(|delay| **delay > Duration::from_millis(500)).count();
+    assert!((2..=4).contains(&slow), "it does not set the pace: {delays:?}");
+    assert!(!established(&a, "127.0.0.1"));
+}
+
+/// The neighbour has not closed its side yet when the reload is over.
+#[test]
+fn a_peer_that_was_taken_out_is_gone_when_reload_returns() {
+    let folder = Folder::new("gone");
+    let to = "127.105.0.1:1790";
+    let process = format!("[bgp]\nasn = 64512\nrouter-id = \"10.0.0.1\"\nlisten = [\"{to}\"]\n");
+    let peer = "[[bgp.peers]]\nname = \"n\"\naddress = \"127.0.0.1\"\nremote-asn = 64512\npassive = true\n";
+    let a = Running::start(&folder, "a", &format!("{process}{peer}"), None);
+    let mut stream = connect(to);
+    stream.write_all(&[&OPEN[..], &KEEPALIVE].concat()).unwrap();
+    wait("session", || established(&a, "n"));
+
+    let file = folder.path("a.toml");
+    let with_peer = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, with_peer.replace(peer, "")).unwrap();
+    assert_eq!(text(&a.ask(&["reload"]).stdout), "peer n: removed\n");
+    let peers = a.ask(&["show", "peers", "--json"]);
+    let peers: Vec<serde_json::Value> = serde_json::from_slice(&peers.stdout).unwrap();
+    assert!(peers.is_empty(), "{peers:?}");
+    for name in ["n", "127.0.0.1"] {
+        assert_eq!(a.ask(&["show", "peer", name]).status.code(), Some(1), "{name}");
+    }
+    let cease = std::iter::from_fn(|| Some(message(&mut stream))).find(|(kind, _)| *kind == 3);
+    assert_eq!(cease, Some((3, vec![6, 3])), "Peer De-configured");
 }
 
 /// The control socket of an unknown request, and a client that says nothing.

@@ -158,12 +158,12 @@ fn reflectors_of_one_cluster_refuse_each_others_reflections() -> Result<()> {
         let all = TwoReflectors::start(lab, ["10.0.0.1", "10.0.0.1"])?;
         all.far_client_hears_the_tor()?;
         interop::wait::wait_until(interop::wait::PATIENCE, "the refused route", || {
-            let paths = all.far_control.paths(CLIENT_ROUTE)?;
-            let why = paths.first().map(|path| path["unusable"].to_string());
-            let why = why.unwrap_or_default();
-            ensure!(why.contains("CLUSTER_LIST"), "{paths:?}");
+            let explained = all.far_control.json(&["explain", CLIENT_ROUTE])?;
+            let why = explained["paths"][0]["unusable"].to_string();
+            ensure!(why.contains("CLUSTER_LIST"), "{explained}");
             Ok(())
         })?;
+        ensure!(all.far_control.paths(CLIENT_ROUTE)?.is_empty(), "refused, and in the table");
         holds_for(Duration::from_secs(1), "silence about it", || {
             ensure!(all.far_client_bird.paths(CLIENT_ROUTE)?.is_empty(), "it was reflected again");
             Ok(())

@@ -31,6 +31,9 @@ const WRONG: u8 = 2;
 #[derive(Clone, Debug, PartialEq, Eq, Parser)]
 #[command(name = "margay", version, propagate_version = true)]
 pub struct Cli {
+    /// The daemon's control socket, as behind the commands that ask it.
+    #[arg(long, value_name = "PATH")]
+    pub socket: Option<PathBuf>,
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
@@ -55,8 +58,7 @@ pub enum Command {
         json: bool,
     },
     /// Show what the running daemon knows.
-    #[command(subcommand)]
-    Show(Show),
+    Show(Shown),
     /// Explain a destination: every path and why it is where it is, the kernel, who was told.
     Explain {
         /// The destination, such as 10.0.0.0/8; an address: the longest prefix that covers it.
@@ -107,6 +109,17 @@ pub enum Command {
     },
 }
 
+/// What is to be shown, and how.
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+pub struct Shown {
+    /// What.
+    #[command(subcommand)]
+    pub what: Show,
+    /// How to ask and print.
+    #[command(flatten)]
+    pub output: Output,
+}
+
 /// What can be shown.
 #[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
 pub enum Show {
@@ -115,66 +128,41 @@ pub enum Show {
         /// Exit with 1 if the daemon is not ready.
         #[arg(long)]
         fail_if_not_ready: bool,
-        #[command(flatten)]
-        #[allow(missing_docs)]
-        output: Output,
     },
     /// Every peer.
     Peers {
         /// Exit with 1 if any peer is not established.
         #[arg(long)]
         fail_if_down: bool,
-        #[command(flatten)]
-        #[allow(missing_docs)]
-        output: Output,
     },
     /// Everything about one peer.
     Peer {
         /// Its name or address.
         name: String,
-        #[command(flatten)]
-        #[allow(missing_docs)]
-        output: Output,
     },
     /// The table. Marks: * best, = used beside the best, s stale, ! unusable.
     Routes {
         /// Only this destination.
         prefix: Option<Prefix>,
-        #[command(flatten)]
-        #[allow(missing_docs)]
-        output: Output,
     },
     /// What a peer sent, rejected routes included.
     Received {
         /// The peer's name or address.
         peer: String,
-        #[command(flatten)]
-        #[allow(missing_docs)]
-        output: Output,
     },
     /// What a peer was told.
     Advertised {
         /// The peer's name or address.
         peer: String,
-        #[command(flatten)]
-        #[allow(missing_docs)]
-        output: Output,
     },
     /// Our routes in the kernel.
     Fib {
         /// Exit with 1 if the kernel does not hold all of them.
         #[arg(long)]
         fail_if_missing: bool,
-        #[command(flatten)]
-        #[allow(missing_docs)]
-        output: Output,
     },
     /// The update groups.
-    Groups {
-        #[command(flatten)]
-        #[allow(missing_docs)]
-        output: Output,
-    },
+    Groups,
 }
 
 /// Whom to ask.
@@ -183,6 +171,7 @@ pub struct Daemon {
     /// The daemon's control socket.
     #[arg(
         long,
+        global = true,
         value_name = "PATH",
         env = "MARGAY_SOCKET",
         default_value = ControlSettings::DEFAULT_SOCKET
@@ -194,13 +183,13 @@ pub struct Daemon {
 #[derive(Clone, Debug, PartialEq, Eq, Args)]
 pub struct Output {
     /// Print JSON instead of a table.
-    #[arg(long)]
+    #[arg(long, global = true)]
     pub json: bool,
     /// When to use colours. auto: on a terminal, unless NO_COLOR is set.
-    #[arg(long, value_name = "WHEN", default_value = "auto")]
+    #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
     pub color: When,
     /// Print local times instead of how long ago something was.
-    #[arg(long)]
+    #[arg(long, global = true)]
     pub absolute_times: bool,
     /// Whom to ask.
     #[command(flatten)]
@@ -271,36 +260,58 @@ fn read_message(text: &str) -> Result<String, String> {
 }
 
 impl Show {
-    fn into_request(self) -> (Request, Demand, Output) {
+    fn into_request(self) -> (Request, Demand) {
         let demand = |wanted: bool, demand| if wanted { demand } else { Demand::Nothing };
         match self {
-            Show::Status { fail_if_not_ready, output } => {
-                (Request::ShowStatus, demand(fail_if_not_ready, Demand::Ready), output)
+            Show::Status { fail_if_not_ready } => {
+                (Request::ShowStatus, demand(fail_if_not_ready, Demand::Ready))
             }
-            Show::Peers { fail_if_down, output } => {
-                (Request::ShowPeers, demand(fail_if_down, Demand::Established), output)
+            Show::Peers { fail_if_down } => {
+                (Request::ShowPeers, demand(fail_if_down, Demand::Established))
             }
-            Show::Peer { name, output } => (Request::ShowPeer { name }, Demand::Nothing, output),
-            Show::Routes { prefix, output } => {
-                (Request::ShowRoutes { prefix }, Demand::Nothing, output)
+            Show::Peer { name } => (Request::ShowPeer { name }, Demand::Nothing),
+            Show::Routes { prefix } => (Request::ShowRoutes { prefix }, Demand::Nothing),
+            Show::Received { peer } => (Request::ShowReceived { peer }, Demand::Nothing),
+            Show::Advertised { peer } => (Request::ShowAdvertised { peer }, Demand::Nothing),
+            Show::Fib { fail_if_missing } => {
+                (Request::ShowFib, demand(fail_if_missing, Demand::Installed))
             }
-            Show::Received { peer, output } => {
-                (Request::ShowReceived { peer }, Demand::Nothing, output)
-            }
-            Show::Advertised { peer, output } => {
-                (Request::ShowAdvertised { peer }, Demand::Nothing, output)
-            }
-            Show::Fib { fail_if_missing, output } => {
-                (Request::ShowFib, demand(fail_if_missing, Demand::Installed), output)
-            }
-            Show::Groups { output } => (Request::ShowGroups, Demand::Nothing, output),
+            Show::Groups => (Request::ShowGroups, Demand::Nothing),
+        }
+    }
+}
+
+impl Command {
+    /// Whom it asks, if it asks the daemon.
+    fn daemon(&mut self) -> Option<&mut Daemon> {
+        match self {
+            Command::Show(Shown { output, .. })
+            | Command::Explain { output, .. }
+            | Command::LogLevel { output, .. }
+            | Command::Reload { output }
+            | Command::Stop { output, .. } => Some(&mut output.daemon),
+            Command::Health(probe) => Some(&mut probe.daemon),
+            Command::Run { .. }
+            | Command::Check { .. }
+            | Command::Completions { .. }
+            | Command::StandIn
+            | Command::Calico(_) => None,
         }
     }
 }
 
 /// Carries out a command with `run`'s being `run`.
 pub fn execute(cli: Cli, run: impl FnOnce(Setup) -> ExitCode) -> ExitCode {
-    let (request, output) = match cli.command {
+    let Cli { socket, mut command } = cli;
+    match (socket, command.daemon()) {
+        (None, _) => {}
+        (Some(socket), Some(daemon)) => daemon.socket = socket,
+        (Some(_), None) => {
+            eprintln!("margay: this command asks no daemon; leave --socket out");
+            return ExitCode::from(WRONG);
+        }
+    }
+    let (request, output) = match command {
         Command::Run { config } => {
             return match load(config, &Environment::of_process()) {
                 Ok(setup) => run(setup),
@@ -311,8 +322,8 @@ pub fn execute(cli: Cli, run: impl FnOnce(Setup) -> ExitCode) -> ExitCode {
         Command::Calico(command) => return calico(&command),
         Command::Completions { shell } => return completions(shell),
         Command::StandIn => return stand_in(),
-        Command::Show(show) => {
-            let (request, demand, output) = show.into_request();
+        Command::Show(Shown { what, output }) => {
+            let (request, demand) = what.into_request();
             return ask(&request, demand, &output);
         }
         Command::Explain { prefix: Destination { prefix, lookup }, output } => {

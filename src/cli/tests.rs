@@ -6,8 +6,8 @@ fn parse(line: &str) -> Result<Cli, clap::Error> {
 
 fn asks(line: &str) -> (Request, Output) {
     match parse(line).unwrap().command {
-        Command::Show(show) => {
-            let (request, demand, output) = show.into_request();
+        Command::Show(Shown { what, output }) => {
+            let (request, demand) = what.into_request();
             assert_eq!(demand, Demand::Nothing, "{line}");
             (request, output)
         }
@@ -41,6 +41,25 @@ fn every_view_becomes_its_request() {
         assert_eq!(asked, request);
         assert!(output.json);
         assert_eq!(output.daemon.socket, PathBuf::from("/s"));
+        let in_front = line.replace("show", "show --json --socket /s");
+        assert_eq!(asks(&in_front), (asked, output), "{in_front}");
+    }
+}
+
+#[test]
+fn the_socket_may_come_first_where_the_daemon_is_asked() {
+    let mut asked = 0;
+    for line in
+        ["show peers", "explain 10.0.0.0/8", "reload", "health", "log-level", "stop --graceful"]
+    {
+        let Cli { socket, mut command } = parse(&format!("margay --socket /s {line}")).unwrap();
+        assert_eq!(socket, Some(PathBuf::from("/s")), "{line}");
+        asked += usize::from(command.daemon().is_some());
+    }
+    assert_eq!(asked, 6);
+    for line in ["run", "check", "completions bash"] {
+        let mut command = parse(&format!("margay {line}")).unwrap().command;
+        assert!(command.daemon().is_none(), "{line}");
     }
 }
 
@@ -107,8 +126,8 @@ fn scripts_say_what_they_demand() {
         ("margay show status --fail-if-not-ready", Demand::Ready),
         ("margay show fib --fail-if-missing", Demand::Installed),
     ] {
-        let Command::Show(show) = parse(line).unwrap().command else { panic!("{line}") };
-        assert_eq!(show.into_request().1, wanted);
+        let Command::Show(shown) = parse(line).unwrap().command else { panic!("{line}") };
+        assert_eq!(shown.what.into_request().1, wanted);
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bgp_proto::types::Prefix;
 
-use super::{Config, Originate, PeerEntry};
+use super::{Config, FibSettings, HttpSettings, Originate, PeerEntry};
 
 /// What is to be done to get from one configuration to another. Apply in the order of the fields:
 /// removed peers give their addresses and names free for added ones.
@@ -33,7 +33,9 @@ pub struct Changes {
     pub bgp_listen_changed: bool,
     /// Our own routes that are gone.
     pub originate_withdrawn: Vec<Prefix>,
-    /// Our own routes that are new or installed differently.
+    /// Our own routes that are new.
+    pub originate_added: Vec<Prefix>,
+    /// Our own routes that are installed differently.
     pub originate_changed: Vec<Prefix>,
     /// Whether the rules for redistribution differ.
     pub redistribute_changed: bool,
@@ -77,9 +79,9 @@ impl Config {
         changes.redistribute_changed = self.redistribute != new.redistribute;
         changes.host_routes_changed = self.host_routes != new.host_routes;
         changes.log_changed = self.host.log.level != new.host.log.level;
-        let series = |config: &Config| config.host.http.map(|http| http.peers);
         let listen = |config: &Config| config.host.http.map(|http| http.listen);
-        changes.peer_series_changed = series(self) != series(new);
+        changes.peer_series_changed =
+            self.host.http.zip(new.host.http).is_some_and(|(old, new)| old.peers != new.peers);
         let fixed = [
             ("fib.enabled", self.fib.enabled != new.fib.enabled),
             ("fib.table", self.fib.table != new.fib.table),
@@ -96,6 +98,19 @@ impl Config {
         changes.restart_needed =
             fixed.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key).collect();
         changes
+    }
+
+    /// Takes back what counts after a restart only ([`Changes::restart_needed`]), so that this is what
+    /// really runs in a process that began as `running`.
+    pub fn keep_until_restart(&mut self, running: &Config) {
+        let FibSettings { enabled, table, protocol, metric, .. } = running.fib;
+        self.fib = FibSettings { enabled, table, protocol, metric, ..self.fib };
+        self.host.control = running.host.control.clone();
+        self.host.log.format = running.host.log.format;
+        self.host.http = running.host.http.map(|http| HttpSettings {
+            peers: self.host.http.map_or(http.peers, |new| new.peers),
+            ..http
+        });
     }
 
     fn peer_changes(&self, new: &Config, changes: &mut Changes) {
@@ -138,11 +153,13 @@ impl Config {
         let (before, after) = (by_prefix(&self.originate), by_prefix(&new.originate));
         changes.originate_withdrawn =
             before.keys().filter(|p| !after.contains_key(p)).copied().collect();
-        changes.originate_changed = after
-            .iter()
-            .filter(|(prefix, route)| before.get(prefix) != Some(route))
-            .map(|(prefix, _)| *prefix)
-            .collect();
+        changes.originate_added =
+            after.keys().filter(|p| !before.contains_key(p)).copied().collect();
+        let differs = |(prefix, route): &(&Prefix, &Originate)| {
+            before.get(prefix).is_some_and(|old| old != *route)
+        };
+        changes.originate_changed =
+            after.iter().filter(differs).map(|(prefix, _)| *prefix).collect();
     }
 }
 
@@ -225,6 +242,7 @@ impl Changes {
         ];
         lines.extend(flags.iter().filter(|(on, _)| *on).map(|(_, what)| (*what).to_owned()));
         lines.extend(self.originate_withdrawn.iter().map(|p| format!("originate {p}: withdrawn")));
+        lines.extend(self.originate_added.iter().map(|p| format!("originate {p}: added")));
         lines.extend(self.originate_changed.iter().map(|p| format!("originate {p}: changed")));
         lines.extend(
             self.restart_needed

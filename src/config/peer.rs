@@ -296,6 +296,9 @@ fn read_role(value: &Value<'_>, kind: PeerType) -> Option<Role> {
 fn read_routes(table: &Table<'_>, cx: &Context<'_>, kind: Option<PeerType>) -> Option<PeerRoutes> {
     let import = read_policy(table, "import", cx.policies, kind);
     let export = read_policy(table, "export", cx.policies, kind);
+    if kind == Some(PeerType::External) {
+        require_policies(table);
+    }
     let next_hop = table
         .get("next-hop")
         .and_then(|v| {
@@ -356,8 +359,7 @@ pub(super) fn read_limits(table: &Table<'_>) -> PeerLimits {
     }
 }
 
-/// `import` or `export`. Internal peers exchange everything unless told otherwise; for external
-/// ones somebody must have said what is wanted (RFC 8212 §2).
+/// `import` or `export`. Internal peers exchange everything unless told otherwise.
 fn read_policy(
     table: &Table<'_>,
     key: &'static str,
@@ -369,16 +371,26 @@ fn read_policy(
     }
     match kind {
         Some(PeerType::Internal) => Some(policies.all()),
-        Some(PeerType::External) => {
-            table.fault_at(
-                key,
-                "is missing, and an external peer needs one (RFC 8212)",
-                format_args!("write {key} = \"all\", \"none\" or the name of a policy"),
-            );
-            None
-        }
-        None => None,
+        Some(PeerType::External) | None => None,
     }
+}
+
+/// For an external peer somebody must have said what is wanted (RFC 8212 §2). One fault, whether one
+/// or both are missing.
+fn require_policies(table: &Table<'_>) {
+    let missing = |key: &&'static str| table.get(key).is_none();
+    let missing: Vec<&'static str> = ["import", "export"].into_iter().filter(missing).collect();
+    let (key, what) = match missing[..] {
+        [] => return,
+        [key] => (key, "is missing, and an external peer needs one (RFC 8212)"),
+        [key, ..] => (key, "is missing, and so is export; an external peer needs both (RFC 8212)"),
+    };
+    let keys = missing.join(" and ");
+    table.fault_at(
+        key,
+        what,
+        format_args!("write {keys} = \"all\", \"none\" or the name of a policy"),
+    );
 }
 
 fn read_families(value: &Value<'_>) -> FamilySet {

@@ -271,10 +271,11 @@ fn a_reload_touches_what_differs_and_nothing_else() {
 
     let c = changed("prefix = \"10.66.0.0/16\"", "prefix = \"10.67.0.0/16\"");
     assert_eq!(c.originate_withdrawn, ["10.66.0.0/16".parse().unwrap()]);
-    assert_eq!(c.originate_changed, ["10.67.0.0/16".parse().unwrap()]);
+    assert_eq!(c.originate_added, ["10.67.0.0/16".parse().unwrap()]);
+    assert_eq!(c.to_string(), "originate 10.66.0.0/16: withdrawn\noriginate 10.67.0.0/16: added");
     let c = changed("kind = \"unreachable\"", "kind = \"blackhole\"");
     assert_eq!(c.originate_changed, ["10.66.0.0/16".parse().unwrap()]);
-    assert!(c.originate_withdrawn.is_empty());
+    assert!(c.originate_withdrawn.is_empty() && c.originate_added.is_empty());
 
     let c = changed("peer-series-max = 500", "peer-series-max = 100");
     assert!(c.peer_series_changed && c.restart_needed.is_empty(), "{c:?}");
@@ -290,6 +291,33 @@ fn a_reload_touches_what_differs_and_nothing_else() {
     let c = changed("\"json\"", "\"text\"");
     assert_eq!(c.to_string(), "log.format: the new value counts after a restart of margay");
     assert!(!c.log_changed);
+}
+
+/// What a reload took back is what the next one compares with.
+#[test]
+fn keys_that_wait_for_a_restart_wait_until_they_are_as_they_run() {
+    let running = accepted(FULL);
+    let edited = FULL
+        .replace("protocol = 77", "protocol = 78")
+        .replace("127.0.0.1:9479", "127.0.0.1:9480")
+        .replace("peer-series-max = 500", "peer-series-max = 100")
+        .replace("multipath-max = 8", "multipath-max = 4")
+        .replace("\"json\"", "\"text\"");
+    let wanted = ["fib.protocol", "http.listen", "log.format"];
+    assert_eq!(running.changes_to(&accepted(&edited)).restart_needed, wanted);
+    let mut in_force = accepted(&edited);
+    in_force.keep_until_restart(&running);
+    assert_eq!((in_force.fib.protocol, in_force.fib.multipath_max), (77, 4));
+    let waiting = in_force.changes_to(&accepted(&edited));
+    assert_eq!(waiting, Changes { restart_needed: wanted.to_vec(), ..Changes::default() });
+    let back = in_force.changes_to(&accepted(FULL));
+    assert!(back.restart_needed.is_empty() && back.peer_series_changed && back.table_changed);
+
+    let mut without = accepted(&edited);
+    without.host.http = None;
+    assert!(!running.changes_to(&without).peer_series_changed);
+    without.keep_until_restart(&running);
+    assert_eq!(without.host.http, running.host.http, "it is served until the restart");
 }
 
 #[test]

@@ -201,6 +201,8 @@ pub enum Cursor {
     Index(u32),
     /// Behind this prefix.
     After(Prefix),
+    /// Behind this name.
+    AfterName(std::sync::Arc<str>),
 }
 
 /// Some of an answer.

@@ -163,7 +163,7 @@ fn path(view: &PathView, names: &impl Names) -> Path {
         peer: view.peer.map(|id| peer_name(id, names)),
         path_id: view.path_id.0,
         next_hop: view.next_hop.map(|n| n.addr()),
-        gateway: gateways(&view.hops, names),
+        gateway: own_gateway(view).map_or_else(|| gateways(&view.hops, names), |own| vec![own]),
         origin: match attrs.origin() {
             Origin::Igp => "igp",
             Origin::Egp => "egp",
@@ -189,6 +189,13 @@ fn path(view: &PathView, names: &impl Names) -> Path {
 /// A peer that is no longer known keeps its number.
 fn peer_name(id: PeerId, names: &impl Names) -> String {
     names.peer(id).unwrap_or_else(|| format!("#{}", id.0))
+}
+
+/// Where the kernel sends what a route of its own covers, as far as one hop says it.
+fn own_gateway(view: &PathView) -> Option<Gateway> {
+    let own = view.own.as_ref().filter(|own| own.hops.is_empty())?;
+    let interface = own.interface.as_deref()?.to_owned();
+    Some(Gateway { via: own.next_hop, interface, onlink: false })
 }
 
 fn gateways(hops: &[Hop], names: &impl Names) -> Vec<Gateway> {

@@ -5,7 +5,7 @@
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use bgp_proto::table::{PeerCounts, RouteFilter, Table};
+use bgp_proto::table::{PathView, PeerCounts, RouteFilter, Table};
 use bgp_proto::types::{PeerId, Time};
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -387,8 +387,14 @@ impl Answers {
 
     async fn routes(&self, filter: RouteFilter, cursor: Option<&Cursor>) -> Result<Page, Refusal> {
         let from = index(cursor);
-        let (views, next) =
+        // A peer's own list shows what import made of each route.
+        let whole = filter.received_from.is_some();
+        let (mut views, next) =
             self.ask(move |table, now| table.view(&filter, from, PAGE, now)).await?;
+        if !whole {
+            views.iter_mut().for_each(|view| view.paths.retain(is_in_table));
+            views.retain(|view| !view.paths.is_empty());
+        }
         let names = self.names();
         Page::new(views.iter().map(|view| ctl::route(view, &names)), next.map(Cursor::Index))
     }
@@ -460,9 +466,13 @@ impl Backend for Answers {
         match request {
             Request::ShowStatus => self.status().await,
             Request::ShowPeers => {
-                let start = index(cursor);
-                let (records, next) = self.registry.page(PeerId(start), PAGE);
-                self.peers(records, next.map(|id| Cursor::Index(id.0))).await
+                let after = match cursor {
+                    Some(Cursor::AfterName(name)) => Some(&**name),
+                    _ => None,
+                };
+                let (records, more) = self.registry.page(after, PAGE);
+                let last = records.last().filter(|_| more).map(|record| Arc::clone(&record.name));
+                self.peers(records, last.map(Cursor::AfterName)).await
             }
             Request::ShowPeer { name } => self.peers(vec![self.find(name)?], None).await,
             Request::ShowRoutes { prefix } => {
@@ -526,6 +536,11 @@ fn calico(status: &NodeStatus, parting: &[String]) -> item::Calico {
         problems_count: u32::try_from(status.problems.len()).unwrap_or(u32::MAX),
         parting: parting.to_vec(),
     }
+}
+
+/// Whether a path takes part at all: what import refused does not, and neither would BIRD have it.
+pub(super) fn is_in_table(path: &PathView) -> bool {
+    path.unusable.is_none_or(|why| !why.is_refusal())
 }
 
 fn index(cursor: Option<&Cursor>) -> u32 {

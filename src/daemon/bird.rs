@@ -12,7 +12,7 @@ use bgp_proto::table::{
 use bgp_proto::types::{Family, FibKind, NextHop, PeerType, Prefix, Source, Time};
 use tokio::sync::oneshot;
 
-use super::answers::{Answers, Order, PAGE};
+use super::answers::{Answers, Order, PAGE, is_in_table};
 use super::registry::Record;
 use super::startup::{Owes, Startup};
 use crate::config::Document;
@@ -131,7 +131,7 @@ impl Backend for Answers {
                         let look = |prefix| {
                             let filter = RouteFilter { exact: Some(prefix), ..filter.clone() };
                             let (mut found, _) = table.view(&filter, 0, 1, now);
-                            found.retain(|view| view.paths.iter().any(is_shown));
+                            found.retain(|view| view.paths.iter().any(is_in_table));
                             (!found.is_empty()).then_some(found)
                         };
                         (covering.into_iter().find_map(look).unwrap_or_default(), None)
@@ -470,11 +470,6 @@ fn established(
     }
 }
 
-/// Whether BIRD would have the path: what is refused is not in its table.
-fn is_shown(path: &PathView) -> bool {
-    path.unusable.is_none_or(|why| !why.is_refusal())
-}
-
 /// What turns the table's views into routes.
 struct Shown<'a, N> {
     answers: &'a Answers,
@@ -487,7 +482,7 @@ impl<N: Names> Shown<'_, N> {
         let has_best = view.paths.iter().any(|path| path.best);
         // BIRD's first route of a network is its best one even where its next hop is not reached.
         let whole = query.protocol.is_none() && query.export.is_none();
-        for (at, path) in view.paths.iter().filter(|path| is_shown(path)).enumerate() {
+        for (at, path) in view.paths.iter().filter(|path| is_in_table(path)).enumerate() {
             let is_best = path.best || !has_best && whole && at == 0;
             if is_best || !query.primary {
                 out.push(self.route(view.prefix, path, is_best));

@@ -207,6 +207,7 @@ impl Peers {
 
     fn terminate(&self, record: &Record, close: Close) {
         self.directory.remove(record.address, record.id);
+        self.registry.leave(record.id);
         if !record.handle.send(PeerCommand::Terminate(close.clone())) {
             // The queue is full of connections; this must not be lost with them.
             let handle = record.handle.clone();
@@ -244,6 +245,7 @@ impl Peers {
             routes: Arc::clone(&entry.routes),
             lifetime,
             handle: handle.clone(),
+            leaves: false,
         };
         self.registry.insert(record.clone());
         self.directory.insert(record.address, handle);

@@ -1,7 +1,8 @@
 //! Every peer that exists, for the daemon that changes them and the answers that list them.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::ops::Bound;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use bgp_proto::session::PeerConfig;
@@ -22,6 +23,8 @@ pub(super) struct Record {
     pub(super) routes: Arc<PeerRoutes>,
     pub(super) lifetime: Lifetime,
     pub(super) handle: PeerHandle,
+    /// Whether it goes on only until its last octets are delivered.
+    pub(super) leaves: bool,
 }
 
 impl Record {
@@ -41,7 +44,7 @@ pub(super) struct Registry {
 struct Records {
     by_id: BTreeMap<PeerId, Arc<Record>>,
     /// Of two with one name the newer: the other is on its way out.
-    by_name: HashMap<Arc<str>, PeerId>,
+    by_name: BTreeMap<Arc<str>, PeerId>,
     /// What peers that are gone sent and received: counters never fall.
     gone: Traffic,
 }
@@ -53,6 +56,11 @@ impl Records {
             self.by_name.remove(&record.name);
         }
         Some(record)
+    }
+
+    /// Everyone who does not leave.
+    fn present(&self) -> impl Iterator<Item = &Arc<Record>> {
+        self.by_id.values().filter(|record| !record.leaves)
     }
 }
 
@@ -77,6 +85,17 @@ impl Registry {
         self.read(|records| records.by_id.get(&id).cloned())
     }
 
+    /// The peer was taken out of the configuration, or makes room for one with other parameters:
+    /// from here on it is found by its index alone.
+    pub(super) fn leave(&self, id: PeerId) {
+        self.write(|records| {
+            let Some(record) = records.by_id.get(&id) else { return };
+            let record = Record { leaves: true, ..Record::clone(record) };
+            records.remove(id);
+            records.by_id.insert(id, Arc::new(record));
+        });
+    }
+
     /// By name, or by address.
     pub(super) fn find(&self, name: &str) -> Option<Arc<Record>> {
         self.read(|records| {
@@ -84,26 +103,30 @@ impl Registry {
                 return records.by_id.get(id).cloned();
             }
             let address: IpAddr = name.parse().ok()?;
-            records.by_id.values().find(|record| record.address == address).cloned()
+            records.present().find(|record| record.address == address).cloned()
         })
     }
 
-    /// Everyone, by index.
+    /// Everyone who does not leave, by index.
     pub(super) fn all(&self) -> Vec<Arc<Record>> {
-        self.read(|records| records.by_id.values().cloned().collect())
+        self.read(|records| records.present().cloned().collect())
     }
 
-    /// Everyone, by index, and what went over the sessions of those who are gone.
+    /// Everyone, by index, those who leave too, and what went over the sessions of those who are gone.
     pub(super) fn all_and_gone(&self) -> (Vec<Arc<Record>>, Traffic) {
         self.read(|records| (records.by_id.values().cloned().collect(), records.gone))
     }
 
-    /// At most `limit` peers from `start` on, and where the next page begins.
-    pub(super) fn page(&self, start: PeerId, limit: usize) -> (Vec<Arc<Record>>, Option<PeerId>) {
+    /// At most `limit` peers that do not leave, by name, from behind `after` on, and whether there may be
+    /// more.
+    pub(super) fn page(&self, after: Option<&str>, limit: usize) -> (Vec<Arc<Record>>, bool) {
+        let start = after.map_or(Bound::Unbounded, Bound::Excluded);
         self.read(|records| {
-            let mut rest = records.by_id.range(start..);
-            let page = rest.by_ref().take(limit).map(|(_, record)| Arc::clone(record)).collect();
-            (page, rest.next().map(|(id, _)| *id))
+            let ids = records.by_name.range::<str, _>((start, Bound::Unbounded)).take(limit);
+            let page: Vec<_> =
+                ids.filter_map(|(_, id)| records.by_id.get(id)).map(Arc::clone).collect();
+            let more = page.len() == limit;
+            (page, more)
         })
     }
 

@@ -25,7 +25,7 @@ impl Daemon {
             return Ok(Changes::default());
         };
         let document = Document::load(path).map_err(|errors| errors.to_string())?;
-        let fresh = match (document, &self.node) {
+        let mut fresh = match (document, &self.node) {
             (Document::Own(config), None) => *config,
             (Document::Calico { calico, host }, Some(_)) => {
                 let settings = NodeSettings::from_file(*calico, *host, &Environment::of_process())
@@ -40,6 +40,7 @@ impl Daemon {
         let changes = old.changes_to(&fresh);
         // The one step that can fail comes first: then nothing has changed.
         self.listeners.listen(&fresh.bgp.listen).map_err(|e| e.to_string())?;
+        fresh.keep_until_restart(&old);
         self.config = Arc::new(fresh);
         self.apply(&old, &changes, &HashSet::new());
         self.listeners.accept();
@@ -47,7 +48,7 @@ impl Daemon {
             self.log.configure(self.config.host.log.level);
         }
         self.answers.publish(&self.described, &self.config);
-        info!("configuration reloaded: {changes}");
+        info!("configuration reloaded: {}", one_line(&changes));
         Ok(changes)
     }
 
@@ -68,7 +69,7 @@ impl Daemon {
             (calico, sources, limits) != (&settings.calico, &settings.sources, &settings.limits);
         node.follow_anew(settings);
         self.answers.set_node(node.follower());
-        info!("configuration reloaded: {changes}");
+        info!("configuration reloaded: {}", one_line(&changes));
         changes
     }
 
@@ -205,6 +206,11 @@ impl Daemon {
     ) -> std::io::Result<()> {
         self.listeners.set_key(Prefix::host(address), key)
     }
+}
+
+/// Changes for the log, where an entry is a line.
+fn one_line(changes: &Changes) -> String {
+    changes.to_string().replace('\n', "; ")
 }
 
 /// The entries with some names.

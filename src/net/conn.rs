@@ -304,3 +304,34 @@ fn read_once(stream: &TcpStream, room: &mut [u8]) -> io::Result<usize> {
     });
     read.map_or(outcome, Ok)
 }
+
+/// Delivers the last octets, then waits for the peer to close, so that what it still sends does not
+/// turn our NOTIFICATION into a reset.
+pub(super) async fn linger(conn: &mut Conn) -> std::io::Result<()> {
+    while let Flush::Blocked = conn.flush_control() {
+        conn.stream.writable().await?;
+    }
+    socket2::SockRef::from(&conn.stream).shutdown(std::net::Shutdown::Write)?;
+    while let Read::Blocked | Read::Data = conn.read(<[u8]>::len) {
+        conn.stream.readable().await?;
+    }
+    Ok(())
+}
+
+/// Resolves when there is something to read, if that is wanted.
+pub(super) async fn readable(conn: &Option<Box<Conn>>, wanted: bool) {
+    match conn {
+        // An error shows at the read that follows.
+        Some(conn) if wanted => drop(conn.stream.readable().await),
+        _ => std::future::pending().await,
+    }
+}
+
+/// Resolves when TCP takes octets again, if that is waited for.
+pub(super) async fn writable(conn: &Option<Box<Conn>>, wanted: bool) {
+    match conn {
+        // An error shows at the write that follows.
+        Some(conn) if wanted => drop(conn.stream.writable().await),
+        _ => std::future::pending().await,
+    }
+}

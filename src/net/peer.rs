@@ -17,7 +17,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, Sleep};
 use tracing::{debug, info, warn};
 
-use super::conn::{Conn, Flush, Read, Sent};
+use super::conn::{Conn, Flush, Read, Sent, linger, readable, writable};
 use super::dial;
 use super::handle::{
     Beside, Lifetime, PeerCommand, PeerEvent, PeerHandle, PeerSnapshot, PeerSpec, Recovery,
@@ -33,6 +33,8 @@ const BATCH_MAX: usize = 512 * 1024;
 const LINGER: Duration = Duration::from_secs(1);
 /// How long a dynamic peer without a connection is remembered, beyond its restart time.
 const DYNAMIC_GRACE: Duration = Duration::from_secs(5);
+/// How long a task sleeps that waits for nothing but others.
+const NO_DEADLINE: Duration = Duration::from_secs(86_400);
 
 /// Starts a peer's task, which starts its session.
 pub fn spawn_peer(
@@ -64,6 +66,7 @@ pub fn spawn_peer(
         sent: Sent::default(),
         session,
         conns: [None, None, None],
+        early: None,
         blocked: [false; 3],
         dial: None,
         batch: RouteBatch::default(),
@@ -80,7 +83,7 @@ pub fn spawn_peer(
         terminating: false,
         lonely_until: None,
         said: None,
-        timer: Box::pin(tokio::time::sleep(Duration::from_secs(86_400))),
+        timer: Box::pin(tokio::time::sleep(NO_DEADLINE)),
     };
     let handle = PeerHandle { id: task.id, commands, snapshot };
     // By reference: an `async fn` that takes a value holds it twice.
@@ -115,6 +118,8 @@ struct PeerTask {
     sent: Sent,
     session: Peer,
     conns: [Option<Box<Conn>>; 3],
+    /// The peer dialled while its faults hold it idle: looked at when that is over.
+    early: Option<TcpStream>,
     /// TCP takes no more on this slot.
     blocked: [bool; 3],
     dial: Option<Dial>,
@@ -178,6 +183,7 @@ impl PeerTask {
                 Wakeup::Readers(readers) => self.on_readers(readers),
                 Wakeup::Credit(permit) => self.on_credit(permit),
             }
+            self.take_early();
         }
         while self.closers.join_next().await.is_some() {}
         let _ = self.events.send(PeerEvent::Ended(self.id));
@@ -215,9 +221,7 @@ impl PeerTask {
     fn on_command(&mut self, command: Option<PeerCommand>) {
         let now = self.now();
         match command {
-            Some(PeerCommand::Incoming(stream)) => {
-                self.on_stream(self.session.incoming_slot(), stream);
-            }
+            Some(PeerCommand::Incoming(stream)) => self.early = Some(stream),
             Some(PeerCommand::Session(command)) => self.session.handle_command(now, command),
             Some(PeerCommand::Rename(name)) => self.name = name,
             Some(PeerCommand::Terminate(close)) => {
@@ -228,6 +232,16 @@ impl PeerTask {
                 self.terminating = true;
                 self.session.handle_command(now, Command::Stop(Close::Deconfigured));
             }
+        }
+    }
+
+    /// Differs from RFC: 4271 §8.2.2 refuses connections in Idle. A peer that is held for its faults
+    /// is kept waiting instead, with its newest connection: after a refusal many wait for minutes.
+    fn take_early(&mut self) {
+        if !self.session.is_paced()
+            && let Some(stream) = self.early.take()
+        {
+            self.on_stream(self.session.incoming_slot(), stream);
         }
     }
 
@@ -495,8 +509,12 @@ impl PeerTask {
         if let Some(at) = self.lonely_until {
             deadline = Some(deadline.map_or(at, |d| d.min(at)));
         }
-        let Some(at) = deadline else { return };
-        let at = Instant::from_std(self.table.clock().instant(at));
+        // A passive peer without a connection has no deadline; its timer must not stay elapsed, because
+        // the task would do nothing but look at it.
+        let at = match deadline {
+            Some(at) => Instant::from_std(self.table.clock().instant(at)),
+            None => Instant::now() + NO_DEADLINE,
+        };
         // Lazily: a deadline that moved back costs one early wake-up instead of a reset per message.
         if at < self.timer.deadline() || self.timer.is_elapsed() {
             self.timer.as_mut().reset(at);
@@ -557,38 +575,9 @@ fn of(address: IpAddr) -> Family {
     Prefix::host(address).family()
 }
 
-/// Delivers the last octets, then waits for the peer to close, so that what it still sends does not
-/// turn our NOTIFICATION into a reset.
-async fn linger(conn: &mut Conn) -> std::io::Result<()> {
-    while let Flush::Blocked = conn.flush_control() {
-        conn.stream.writable().await?;
-    }
-    socket2::SockRef::from(&conn.stream).shutdown(std::net::Shutdown::Write)?;
-    while let Read::Blocked | Read::Data = conn.read(<[u8]>::len) {
-        conn.stream.readable().await?;
-    }
-    Ok(())
-}
-
 async fn optional<F: Future + Unpin>(future: Option<F>) -> F::Output {
     match future {
         Some(future) => future.await,
         None => std::future::pending().await,
-    }
-}
-
-async fn readable(conn: &Option<Box<Conn>>, wanted: bool) {
-    match conn {
-        // An error shows at the read that follows.
-        Some(conn) if wanted => drop(conn.stream.readable().await),
-        _ => std::future::pending().await,
-    }
-}
-
-async fn writable(conn: &Option<Box<Conn>>, wanted: bool) {
-    match conn {
-        // An error shows at the write that follows.
-        Some(conn) if wanted => drop(conn.stream.writable().await),
-        _ => std::future::pending().await,
     }
 }

@@ -21,7 +21,7 @@ use super::{Close, LastError, Negotiated, Offer, PeerConfig, Restart};
 use crate::types::{Family, Time};
 use crate::wire::{MessageType, split_frame};
 use crate::wire::{Notification, RefreshKind, RouteBatch, RouteRefresh, encode_keepalive};
-use dial::Admin;
+use dial::{Admin, Hold};
 use teardown::Tcp;
 
 /// The connections that a peer may have at once (RFC 4271 §6.8).
@@ -223,6 +223,12 @@ impl Peer {
             Some(Conn::Established(_)) => Slot::Reconnect,
             _ => Slot::Incoming,
         }
+    }
+
+    /// Whether a connection from the peer had better wait: its faults hold it idle for a while. One
+    /// that is passed on all the same is refused.
+    pub fn is_paced(&self) -> bool {
+        matches!(self.admin, Admin::IdleHold { cause: Hold::Faults, .. })
     }
 
     /// A TCP connection exists: ours (answering [`Action::Connect`]), or the peer's, on

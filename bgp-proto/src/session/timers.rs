@@ -4,7 +4,7 @@
 //! |------------|------------------------------------------|-----------------------|-----------|
 //! | retry      | a failed attempt or a lost connection    | dialling, Established | dial      |
 //! | connect    | [`Action::Connect`](super::Action)       | the attempt's result  | abort, back off |
-//! | idle hold  | repeated faults of the peer, its limits  | `Start`, `Stop`       | dial      |
+//! | idle hold  | repeated faults of the peer, its limits  | `Start`, `Stop`       | retry; after limits: dial |
 //! | hold       | OPEN sent (4 min); KEEPALIVE and UPDATE received | end of connection | 4/0   |
 //! | keepalive  | OPEN accepted; its own expiry            | end of connection     | KEEPALIVE (the first one, if withheld: [`collision`](super::collision)) |
 //! | send hold  | the host, when TCP takes nothing         | the host, on progress | reset     |
@@ -25,9 +25,10 @@ const SEND_HOLD_TIME_MIN: Duration = Duration::from_secs(480);
 const RETRY_TIME_MIN: Duration = Duration::from_secs(1);
 /// Growth of the delay ends at this multiple of the configured one.
 const RETRY_FACTOR_MAX: u32 = 8;
-/// Consecutive faults that are met with an ordinary delay; beyond, incoming connections are
-/// refused during the delay as well.
+/// Consecutive faults that cost the peer nothing; after each one beyond, [`FAULT_PAUSE`].
 const FAULTS_TOLERATED: u32 = 5;
+/// How long a peer that breaks the protocol again and again is left alone, and leaves us alone.
+pub(super) const FAULT_PAUSE: Duration = Duration::from_secs(1);
 
 /// The send hold time of a session; `None` turns it off.
 pub(super) fn send_hold_time(configured: Option<Duration>, hold: Duration) -> Option<Duration> {

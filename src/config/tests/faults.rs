@@ -134,17 +134,23 @@ fn faults_of_timers() {
 #[test]
 fn an_external_peer_says_what_it_exchanges() {
     let peer = "[[bgp.peers]]\naddress = \"192.0.2.1\"\nremote-asn = 65001\n";
-    assert_eq!(
-        faults(&format!("{LEAST}{peer}")),
-        [
-            format!(
-                "{NEXT}1: bgp.peers[1].import: is missing, and an external peer needs one (RFC 8212); write import = \"all\", \"none\" or the name of a policy"
-            ),
-            format!(
-                "{NEXT}1: bgp.peers[1].export: is missing, and an external peer needs one (RFC 8212); write export = \"all\", \"none\" or the name of a policy"
-            ),
-        ]
-    );
+    for (given, fault) in [
+        (
+            "",
+            "import: is missing, and so is export; an external peer needs both (RFC 8212); write import and export = \"all\", \"none\" or the name of a policy",
+        ),
+        (
+            "import = \"all\"\n",
+            "export: is missing, and an external peer needs one (RFC 8212); write export = \"all\", \"none\" or the name of a policy",
+        ),
+        (
+            "export = \"none\"\n",
+            "import: is missing, and an external peer needs one (RFC 8212); write import = \"all\", \"none\" or the name of a policy",
+        ),
+    ] {
+        let wanted = format!("{NEXT}1: bgp.peers[1].{fault}");
+        assert_eq!(faults(&format!("{LEAST}{peer}{given}")), [wanted]);
+    }
     refused(
         &format!("{peer}import = \"all\"\nexport = \"pod\"\n[[policy]]\nname = \"pods\"\n"),
         "8:10: bgp.peers[1].export: policy \"pod\" does not exist; did you mean \"pods\"?",

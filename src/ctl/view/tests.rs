@@ -1,10 +1,11 @@
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
 use bgp_proto::policy::Source;
 use bgp_proto::rib::Reason;
 use bgp_proto::session::LocalIdentity;
-use bgp_proto::table::{AdvertisedTo, Unusable, Withheld};
+use bgp_proto::table::{AdvertisedTo, LocalRoute, Unusable, Withheld};
 use bgp_proto::types::{Asn, NextHop, PathId, RouterId};
 use bgp_proto::wire::{AttrEdit, Code, attr};
 use serde_json::{Value, json};
@@ -102,6 +103,27 @@ fn a_route_has_the_promised_keys() {
              "import_rule": null, "reason": "peer-type"},
         ]})
     );
+}
+
+#[test]
+fn a_route_of_the_kernels_says_where_it_leads() {
+    let gateways = |next_hop: Option<IpAddr>, interface: Option<&str>| {
+        let mut view = destination();
+        view.paths[1].own = Some(LocalRoute {
+            install: None,
+            next_hop,
+            hops: Vec::new(),
+            interface: interface.map(Arc::from),
+            metric: None,
+            attrs: None,
+        });
+        serde_json::to_value(route(&view, &TwoNames)).unwrap()["paths"][1]["gateway"].clone()
+    };
+    let via = |via| json!([{"via": via, "interface": "eth1", "onlink": false}]);
+    let gateway = [10, 0, 0, 3].into();
+    assert_eq!(gateways(Some(gateway), Some("eth1")), via(Value::from("10.0.0.3")));
+    assert_eq!(gateways(None, Some("eth1")), via(Value::Null), "connected");
+    assert_eq!(gateways(None, None), json!([]), "a blackhole");
 }
 
 fn facts_of(negotiated: bool) -> Value {

@@ -2,18 +2,26 @@
 
 use super::{Action, Close, Conn, Offer, Peer, Slot, State, Tcp};
 use crate::session::PassiveMode;
-use crate::session::timers::{CONNECT_TIME, Incoming};
+use crate::session::timers::{CONNECT_TIME, FAULT_PAUSE, Incoming};
 use crate::types::{Time, Timer};
 
 /// What the operator wants, and how far we are allowed to follow.
 pub(super) enum Admin {
     /// Idle until [`Command::Start`](super::Command::Start).
     Stopped,
-    /// Idle for a while: the peer's faults or its limits brought the session down
-    /// (RFC 4271 §8.1.1, IdleHoldTimer). Connections are refused.
-    IdleHold { until: Timer },
+    /// Idle for a while (RFC 4271 §8.1.1, IdleHoldTimer). Connections are refused.
+    IdleHold { until: Timer, cause: Hold },
     /// Looking for a session, or having one.
     Running { dial: Dial },
+}
+
+/// Why a peer is held idle.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Hold {
+    /// It broke the protocol again and again.
+    Faults,
+    /// Its routes are more than it may have.
+    Limits,
 }
 
 /// Our side of connecting.
@@ -39,7 +47,7 @@ impl Admin {
     pub(super) fn deadline(&self) -> Option<(Time, &'static str)> {
         let (timer, name) = match self {
             Admin::Stopped | Admin::Running { dial: Dial::Resting } => return None,
-            Admin::IdleHold { until } => (until, "idle hold"),
+            Admin::IdleHold { until, .. } => (until, "idle hold"),
             Admin::Running { dial: Dial::Waiting { retry } } => (retry, "connect retry"),
             Admin::Running { dial: Dial::Connecting { deadline } } => (deadline, "connect"),
         };
@@ -50,7 +58,7 @@ impl Admin {
     pub(super) fn timers(&self) -> (Option<Time>, Option<Time>) {
         match self {
             Admin::Running { dial: Dial::Waiting { retry } } => (retry.deadline(), None),
-            Admin::IdleHold { until } => (None, until.deadline()),
+            Admin::IdleHold { until, .. } => (None, until.deadline()),
             Admin::Stopped | Admin::Running { .. } => (None, None),
         }
     }
@@ -113,7 +121,11 @@ impl Peer {
         }
         match self.admin {
             Admin::Stopped | Admin::Running { dial: Dial::Resting } => {}
-            Admin::IdleHold { .. } => self.begin(now),
+            Admin::IdleHold { cause: Hold::Limits, .. } => self.begin(now),
+            Admin::IdleHold { cause: Hold::Faults, .. } => {
+                self.admin = Admin::Running { dial: Dial::Resting };
+                self.plan_dial(now);
+            }
             Admin::Running { dial: Dial::Waiting { .. } } => self.begin(now),
             // Differs from RFC: 4271 §8.2.2 dials again at once when the timer of Connect expires;
             // a host that answers nothing is left alone for the back-off's delay.
@@ -152,12 +164,17 @@ impl Peer {
         }
     }
 
-    /// Goes idle for the back-off's delay; connections that exist end, new ones are refused.
-    pub(super) fn hold_idle(&mut self, now: Time) {
+    /// Goes idle; connections that exist end, new ones are refused. Limits keep a peer out for the
+    /// back-off's delay. After faults it only does not set the pace: we dial by the back-off, but
+    /// whoever repairs the peer does not wait for that.
+    pub(super) fn hold_idle(&mut self, now: Time, cause: Hold) {
         self.rest();
         let mut until = Timer::stopped();
-        until.set(self.backoff.retry_at(now, &mut self.jitter));
-        self.admin = Admin::IdleHold { until };
+        until.set(match cause {
+            Hold::Limits => self.backoff.retry_at(now, &mut self.jitter),
+            Hold::Faults => now + FAULT_PAUSE,
+        });
+        self.admin = Admin::IdleHold { until, cause };
         self.close_all(now, &Close::Rejected);
     }
 

@@ -1,5 +1,6 @@
 //! The end of a connection.
 
+use super::dial::Hold;
 use super::{Action, Close, Conn, Peer, Slot};
 use crate::session::timers::{Incoming, STABLE_TIME};
 use crate::types::Time;
@@ -35,9 +36,11 @@ impl Peer {
             self.outbox.push(Action::Down { reason: reason.clone(), keep });
         }
         match reason {
-            Close::PrefixLimit { .. } | Close::OutOfResources => self.idle_after(now),
+            Close::PrefixLimit { .. } | Close::OutOfResources => {
+                self.idle_after(now, Hold::Limits);
+            }
             Close::Protocol(_) if self.backoff.incoming() == Incoming::Refuse => {
-                self.idle_after(now);
+                self.idle_after(now, Hold::Faults);
             }
             _ => self.plan_dial(now),
         }
@@ -97,9 +100,9 @@ impl Peer {
         established || !chosen
     }
 
-    fn idle_after(&mut self, now: Time) {
+    fn idle_after(&mut self, now: Time, cause: Hold) {
         if self.accepts() == Incoming::Accept {
-            self.hold_idle(now);
+            self.hold_idle(now, cause);
         }
     }
 }

@@ -152,6 +152,7 @@ fn a_peer_over_its_limit_waits_before_it_may_come_back() {
     host.command(Command::Restart(Close::PrefixLimit { family: Family::Ipv4, bound: 10 }));
     assert_eq!(host.output(), "N6/1 close(Outgoing) down");
     assert_eq!(host.peer.state(), State::Idle);
+    assert!(!host.peer.is_paced(), "it is refused");
     host.connected(Slot::Incoming);
     assert_eq!(host.output(), "N6/5 close(Incoming)");
     host.pass(host.deadline("idle hold").unwrap());
@@ -167,13 +168,25 @@ fn a_peer_that_keeps_breaking_the_protocol_is_refused_for_a_while() {
     refuse(&mut host);
     for fault in 1..=6 {
         assert_eq!(host.peer.state(), State::Active, "fault {fault}");
+        assert!(!host.peer.is_paced());
         host.advance(State::Established, Slot::Incoming);
         host.receive(Slot::Incoming, &[0; 19]);
     }
     assert_eq!(host.peer.state(), State::Idle);
+    assert!(host.peer.is_paced());
     host.output();
     host.connected(Slot::Incoming);
     assert_eq!(host.output(), "N6/5 close(Incoming)");
+    // Who repairs it need not wait long; our own attempts keep their distance.
+    host.pass(Duration::from_secs(1));
+    assert_eq!((host.output().as_str(), host.peer.is_paced()), ("", false));
+    host.connected(Slot::Incoming);
+    assert_eq!(host.output(), "OPEN");
+    host.receive(Slot::Incoming, &[0; 19]);
+    assert!(host.peer.is_paced());
+    host.output();
+    host.pass(Duration::from_secs(4));
+    assert_eq!(host.output(), "");
     host.pass(Duration::from_secs(40));
     assert!(host.output().contains("dial"));
 }
