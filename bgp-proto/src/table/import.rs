@@ -280,31 +280,7 @@ impl Table {
             preference: verdict.preference.unwrap_or(default_preference(Source::Bgp)),
             metric: verdict.metric,
         };
-        let mut edit = verdict.attrs;
-        if external
-            && importer.routes.honour_graceful_shutdown
-            && self.attrs.key(received).has(AttrKey::GRACEFUL_SHUTDOWN)
-        {
-            // RFC 8326 §4.2, after policy: a customer's LOCAL_PREF must not undo a drain.
-            edit.get_or_insert_with(|| AttrEdit::from_view(route.attrs)).set_local_pref(0);
-        }
-        if importer.session.role.is_some_and(Role::neighbor_is_no_customer)
-            && route.attrs.only_to_customer().is_none()
-        {
-            edit.get_or_insert_with(|| AttrEdit::from_view(route.attrs))
-                .set_only_to_customer(importer.session.peer_asn);
-        }
-        let attrs = match edit {
-            Some(edit) => self.attrs.intern(edit.view().as_bytes(), local),
-            None if local == LocalAttrs::default() => {
-                self.attrs.retain(received);
-                received
-            }
-            None => {
-                let bytes = self.attrs.view(received).as_bytes().to_vec();
-                self.attrs.intern(&bytes, local)
-            }
-        };
+        let attrs = self.imported_attrs(importer, received, verdict.attrs, local);
         let next_hop = match verdict.next_hop {
             Some(next_hop) => self.hops.intern(next_hop),
             None => {
@@ -324,6 +300,43 @@ impl Table {
             flags,
             received: changed.then_some((received, hop)),
             refused_by: None,
+        }
+    }
+
+    /// The attributes of an accepted route, with a reference of their own: as policy made them, and
+    /// marked as RFCs ask for.
+    fn imported_attrs(
+        &mut self,
+        importer: &Importer,
+        received: AttrId,
+        mut edit: Option<AttrEdit>,
+        local: LocalAttrs,
+    ) -> AttrId {
+        let view = self.attrs.view(received);
+        if importer.session.peer_type == PeerType::External
+            && importer.routes.honour_graceful_shutdown
+            && self.attrs.key(received).has(AttrKey::GRACEFUL_SHUTDOWN)
+        {
+            // RFC 8326 §4.2, after policy: a customer's LOCAL_PREF must not undo a drain.
+            edit.get_or_insert_with(|| AttrEdit::from_view(view)).set_local_pref(0);
+        }
+        if importer.session.role.is_some_and(Role::neighbor_is_no_customer)
+            && view.only_to_customer().is_none()
+        {
+            // RFC 9234 §5.
+            edit.get_or_insert_with(|| AttrEdit::from_view(view))
+                .set_only_to_customer(importer.session.peer_asn);
+        }
+        match edit {
+            Some(edit) => self.attrs.intern(edit.view().as_bytes(), local),
+            None if local == LocalAttrs::default() => {
+                self.attrs.retain(received);
+                received
+            }
+            None => {
+                let bytes = view.as_bytes().to_vec();
+                self.attrs.intern(&bytes, local)
+            }
         }
     }
 
