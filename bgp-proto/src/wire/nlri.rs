@@ -75,8 +75,8 @@ impl<'a> Nlri<'a> {
         self.has_unroutable
     }
 
-    /// The runs that are left without the prefixes that no unicast route has: IPv4 and IPv6
-    /// multicast, IPv6 link-local. They are wrong in meaning and not in form, so that each of them
+    /// The runs that are left without the prefixes that no unicast route has: multicast and loopback
+    /// of both families, IPv6 link-local. They are wrong in meaning and not in form, so that each of them
     /// is ignored and the rest of the UPDATE counts (RFC 4271 §6.3).
     pub fn routable(self) -> impl Iterator<Item = Nlri<'a>> {
         let Nlri { family, add_path, bytes, .. } = self;
@@ -166,8 +166,10 @@ impl<'a> Nlri<'a> {
 fn is_unroutable(family: Family, len: u8, octets: &[u8]) -> bool {
     match (family, octets) {
         (Family::Ipv4, [0xE0..=0xEF, ..]) => len >= 4,
+        (Family::Ipv4, [127, ..]) => len >= 8,
         (Family::Ipv6, [0xFF, ..]) => len >= 8,
         (Family::Ipv6, [0xFE, 0x80..=0xBF, ..]) => len >= 10,
+        (Family::Ipv6, [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, ..]) => len == 128,
         _ => false,
     }
 }
@@ -320,6 +322,8 @@ mod tests {
         assert_eq!(v4(&[8, 10, 8, 224, 8, 11, 8, 12]), (true, vec![1, 2]));
         assert_eq!(v4(&[8, 239, 4, 0xEF, 8, 11]), (true, vec![1]));
         assert_eq!(v4(&[4, 224]), (true, vec![]));
+        assert_eq!(v4(&[8, 127, 16, 127, 1, 8, 126]), (true, vec![1]));
+        assert_eq!(v4(&[7, 126, 8, 128]), (false, vec![2]), "126/7 covers loopback and more");
         // 128/1 and 192/2 cover multicast and more; 240/4 is used (see the next hops).
         assert_eq!(v4(&[1, 0xE0, 3, 0xE0, 4, 240, 0, 8, 223]), (false, vec![5]));
         assert_eq!(v4(&[]), (false, vec![]));
@@ -328,6 +332,9 @@ mod tests {
         let v6 = |bytes: &[u8]| runs(Family::Ipv6, false, bytes);
         assert_eq!(v6(&[8, 0xFF, 10, 0xFE, 0x80, 16, 0xFE, 0xBF, 7, 0xFC]), (true, vec![1]));
         assert_eq!(v6(&[7, 0xFE, 9, 0xFE, 0x80, 10, 0xFE, 0x00, 0]), (false, vec![4]));
+        let last = |len: u8, octet: u8| [&[len][..], &[0; 15], &[octet]].concat();
+        assert_eq!(v6(&last(128, 1)), (true, vec![]), "::1");
+        assert_eq!(v6(&[last(128, 2), last(127, 1)].concat()), (false, vec![2]));
     }
 
     fn any_prefix(family: Family) -> BoxedStrategy<Prefix> {
