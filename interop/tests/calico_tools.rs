@@ -137,6 +137,15 @@ fn birds_own_clients_understand_every_answer() -> Result<()> {
                 ensure!(same.starts_with("BIRD"), "the liveness probe: {same}");
             }
         }
+        // Whoever asked for it sees that it was done, also where nothing differs.
+        let read_at = |text: String| readers::agent(&text).last_reconfiguration;
+        let before = read_at(ask(&v4, "show status", "0013")?);
+        wait_until(PATIENCE, "the time of a reconfiguration", || {
+            client("birdc", &v4, "configure")?;
+            let after = read_at(ask(&v4, "show status", "0013")?);
+            ensure!(after > before, "still {before}");
+            Ok(())
+        })?;
         // A route's time is when it came, whenever somebody asks.
         let routes = client("birdc", &v4, "show route")?;
         holds_for(Duration::from_secs(2), "the routes' times", || {

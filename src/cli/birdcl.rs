@@ -172,25 +172,38 @@ fn print_answer(
     }
 }
 
-/// Spells out words that people abbreviate, as BIRD's client does: `sh pr` is `show protocols`.
+/// The words that commands of BIRD are made of, as far as its client knows them: what follows is
+/// names and conditions.
+const COMMANDS: [&[&str]; 10] = [
+    &["show", "status"],
+    &["show", "protocols"],
+    &["show", "protocols", "all"],
+    &["show", "route"],
+    &["show", "interfaces"],
+    &["show", "interfaces", "summary"],
+    &["configure"],
+    &["configure", "check"],
+    &["configure", "soft"],
+    &["restrict"],
+];
+
+/// Spells out words that people abbreviate, as BIRD's client does: `sh pr al` is
+/// `show protocols all`. A word that fits several commands, or none, stays as it is, with what
+/// follows it.
 fn expand(words: &[String]) -> String {
-    let commands = ["show", "configure", "restrict"];
-    let shown = ["status", "protocols", "route", "interfaces"];
-    let full = |word: &str, known: &[&'static str]| {
-        let mut fitting = known.iter().filter(|k| k.starts_with(word));
-        match (fitting.next(), fitting.next()) {
-            (Some(one), None) => (*one).to_owned(),
-            _ => word.to_owned(),
+    let mut spelled = words.to_vec();
+    for at in 0..spelled.len() {
+        let (before, rest) = spelled.split_at_mut(at);
+        let Some(word) = rest.first_mut() else { break };
+        let fits = |command: &&&[&str]| command.iter().zip(&*before).all(|(a, b)| a == b);
+        let mut next: Vec<&str> =
+            COMMANDS.iter().filter(fits).filter_map(|command| command.get(at).copied()).collect();
+        next.retain(|full| full.starts_with(word.as_str()));
+        next.dedup();
+        match next.as_slice() {
+            [one] => *word = (*one).to_owned(),
+            _ => break,
         }
-    };
-    let mut spelled: Vec<String> = words.to_vec();
-    if let Some(first) = spelled.first_mut() {
-        *first = full(first, &commands);
-    }
-    if spelled.first().is_some_and(|first| first == "show")
-        && let Some(second) = spelled.get_mut(1)
-    {
-        *second = full(second, &shown);
     }
     spelled.join(" ")
 }
@@ -227,6 +240,12 @@ mod tests {
         assert_eq!(expanded("show s"), "show status");
         assert_eq!(expanded("sho ro for 10.0.0.1"), "show route for 10.0.0.1");
         assert_eq!(expanded("conf"), "configure");
+        assert_eq!(expanded("conf ch"), "configure check");
+        assert_eq!(expanded("sh i su"), "show interfaces summary");
+        assert_eq!(expanded("sh p a Mesh_10_0_0_1"), "show protocols all Mesh_10_0_0_1");
+        assert_eq!(expanded("show protocols a_1"), "show protocols a_1");
+        assert_eq!(expanded("sh ro al"), "show route al", "BIRD's client knows no more either");
+        assert_eq!(expanded("x status"), "x status");
         assert_eq!(expanded("nonsense"), "nonsense");
     }
 

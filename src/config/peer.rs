@@ -414,11 +414,19 @@ fn read_families(value: &Value<'_>) -> FamilySet {
 fn read_name(table: &Table<'_>) -> Option<Arc<str>> {
     let value = table.get("name")?;
     let name = value.text()?;
-    if name.is_empty() || name.chars().any(|c| c.is_whitespace() || c.is_control()) {
+    if name.is_empty() || !name.chars().all(is_of_word) {
         value.fault("must be one word", "use letters, digits, \"-\", \"_\" and \".\"");
         return None;
     }
     Some(name.into())
+}
+
+/// Whether a name may hold it: no blank, and nothing that steers how a terminal shows a line
+/// (controls, directions of writing).
+fn is_of_word(c: char) -> bool {
+    let is_direction =
+        matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    !(c.is_whitespace() || c.is_control() || is_direction)
 }
 
 /// An address that a TCP connection can have.

@@ -2,8 +2,12 @@
 
 use std::io::{self, Write};
 
+use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
+
 /// Rows that are laid out together.
 const BATCH_ROWS: usize = 512;
+/// A column of text is not made narrower than this, in columns of the terminal.
+const TEXT_WIDTH_MIN: usize = 12;
 /// Between columns.
 const GAP: &str = "  ";
 
@@ -64,10 +68,15 @@ impl From<String> for Cell {
     }
 }
 
-/// A table on its way out. What does not fit the terminal goes on below the row, indented.
+/// A table on its way out. What does not fit the terminal goes on below the row, indented; where the
+/// columns before the last do not fit, the widest texts lose their middle, so that every number and
+/// state stays in sight. Widths are those that a terminal gives to characters.
 pub(super) struct Table {
     columns: Vec<(&'static str, Align)>,
+    /// What the cells so far need.
     widths: Vec<usize>,
+    /// What they get.
+    given: Vec<usize>,
     rows: Vec<Vec<Cell>>,
     width_max: Option<usize>,
     has_colour: bool,
@@ -82,9 +91,10 @@ impl Table {
         width_max: Option<usize>,
         has_colour: bool,
     ) -> Self {
-        let widths = columns.iter().map(|(title, _)| title.chars().count()).collect();
+        let widths: Vec<usize> = columns.iter().map(|(title, _)| title.width()).collect();
         Table {
             columns: columns.to_vec(),
+            given: widths.clone(),
             widths,
             rows: Vec::new(),
             width_max,
@@ -97,7 +107,7 @@ impl Table {
     pub(super) fn row(&mut self, mut cells: Vec<Cell>, out: &mut impl Write) -> io::Result<()> {
         for (width, cell) in self.widths.iter_mut().zip(&mut cells) {
             cell.text = clean(&cell.text);
-            *width = (*width).max(cell.text.chars().count());
+            *width = (*width).max(cell.text.width());
         }
         self.rows.push(cells);
         if self.rows.len() >= BATCH_ROWS { self.flush(out) } else { Ok(()) }
@@ -105,6 +115,7 @@ impl Table {
 
     /// Writes the rows so far, and the header before the first.
     pub(super) fn flush(&mut self, out: &mut impl Write) -> io::Result<()> {
+        self.given = self.fitting_widths();
         if !self.header_written {
             let title = |(title, _): &(&str, Align)| Cell::painted(*title, Paint::Strong);
             let titles: Vec<Cell> = self.columns.iter().map(title).collect();
@@ -117,21 +128,48 @@ impl Table {
         Ok(())
     }
 
+    /// The widths that cells need, less what the terminal does not have room for.
+    fn fitting_widths(&self) -> Vec<usize> {
+        let mut given = self.widths.clone();
+        let (Some(max), Some((_, head))) = (self.width_max, given.split_last_mut()) else {
+            return given;
+        };
+        let gaps = GAP.len() * head.len().saturating_sub(1);
+        let needed = |head: &[usize]| gaps + head.iter().sum::<usize>();
+        if needed(head) <= max {
+            return given;
+        }
+        // The header ends with the mark of its cut title.
+        while needed(head) + GAP.len() > max {
+            let texts = head.iter_mut().zip(&self.columns);
+            let texts = texts.filter(|(_, (_, align))| *align == Align::Left);
+            let widest = texts.map(|(width, _)| width).max_by_key(|width| **width);
+            match widest.filter(|width| **width > TEXT_WIDTH_MIN) {
+                Some(width) => *width -= 1,
+                None => break,
+            }
+        }
+        given
+    }
+
     fn layout(&self, cells: &[Cell]) -> String {
         let last = cells.iter().rposition(|cell| !cell.text.is_empty()).unwrap_or_default();
         let padded = |at: usize| -> String {
             let text = cells.get(at).map_or("", |cell| cell.text.as_str());
-            let width = self.widths.get(at).copied().unwrap_or_default();
+            let width = self.given.get(at).copied().unwrap_or_default();
+            let is_head = at + 1 < self.columns.len();
+            let text = if is_head { without_middle(text, width) } else { text.to_owned() };
+            let blanks = " ".repeat(width.saturating_sub(text.width()));
             match self.columns.get(at) {
-                Some((_, Align::Right)) => format!("{text:>width$}"),
-                _ if at == last => text.to_owned(),
-                _ => format!("{text:<width$}"),
+                Some((_, Align::Right)) => blanks + &text,
+                _ if at == last => text,
+                _ => text + &blanks,
             }
         };
         let texts: Vec<String> = (0..=last).map(padded).collect();
         let is_too_wide = |texts: &[String]| {
             let gaps = GAP.len() * texts.len().saturating_sub(1);
-            let width = gaps + texts.iter().map(|text| text.chars().count()).sum::<usize>();
+            let width = gaps + texts.iter().map(|text| text.width()).sum::<usize>();
             self.width_max.filter(|max| width > *max)
         };
         let Some(max) = is_too_wide(&texts) else { return self.line(&texts, cells, None) };
@@ -149,14 +187,14 @@ impl Table {
         lines
     }
 
-    /// One line, cut to `max` characters.
+    /// One line, cut to `max` columns of the terminal.
     fn line(&self, texts: &[String], cells: &[Cell], max: Option<usize>) -> String {
         let mut line = String::new();
         let mut left = max.map_or(usize::MAX, |max| max.saturating_sub(1));
         for (at, (text, cell)) in texts.iter().zip(cells).enumerate() {
             let gap = if at > 0 { GAP } else { "" };
             let room = left.saturating_sub(gap.len());
-            let shown: String = text.chars().take(room).collect();
+            let shown = start(text, room);
             line.push_str(gap.get(..left.min(gap.len())).unwrap_or_default());
             let paint = if self.has_colour { cell.paint } else { Paint::Plain };
             // The colour ends with the word, not with the column.
@@ -164,7 +202,7 @@ impl Table {
             let blanks = shown.len() - word.len();
             line.push_str(&if word.is_empty() { String::new() } else { paint.on(word) });
             line.push_str(&" ".repeat(blanks));
-            left = room.saturating_sub(shown.chars().count());
+            left = room.saturating_sub(shown.width());
         }
         line.truncate(line.trim_end().len());
         if max.is_some() {
@@ -175,17 +213,44 @@ impl Table {
     }
 }
 
+/// As much of the start of `text` as `width` columns of the terminal hold.
+fn start(text: &str, width: usize) -> &str {
+    let mut used = 0;
+    let mut fits = |c: char| {
+        used += c.width().unwrap_or_default();
+        used <= width
+    };
+    let octets: usize = text.chars().take_while(|c| fits(*c)).map(char::len_utf8).sum();
+    text.get(..octets).unwrap_or_default()
+}
+
+/// The text if it fits, else its start and its end: names that begin alike end differently.
+fn without_middle(text: &str, width: usize) -> String {
+    if text.width() <= width {
+        return text.to_owned();
+    }
+    let room = width.saturating_sub(1);
+    let head = start(text, room.div_ceil(2));
+    let mut tail = text;
+    while head.width() + tail.width() > room {
+        let mut chars = tail.chars();
+        chars.next();
+        tail = chars.as_str();
+    }
+    format!("{head}…{tail}")
+}
+
 /// Before what is continued below a row.
 const INDENT: &str = "    ";
 /// Lines that are continued below a row; what is longer is cut.
 const LINES_BELOW_MAX: usize = 4;
 
-/// Breaks `text` between words into at most `lines_max` lines of `width` characters.
+/// Breaks `text` between words into at most `lines_max` lines of `width` columns.
 pub(super) fn wrap(text: &str, width: usize, lines_max: usize) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     for word in text.split(' ') {
         match lines.last_mut() {
-            Some(line) if line.chars().count() + 1 + word.chars().count() <= width => {
+            Some(line) if line.width() + 1 + word.width() <= width => {
                 line.push(' ');
                 line.push_str(word);
             }
@@ -258,6 +323,32 @@ mod tests {
     fn lines_are_cut_to_the_terminal_by_characters() {
         let text = written(&mut plain(Some(9)), &[["ööööö", "1", ""], ["b", "2", ""]]);
         assert_eq!(text, "A      N…\nööööö…\nb…\n", "what is cut ends with a mark");
+    }
+
+    /// One peer with a long name must not take the states of all others out of sight.
+    #[test]
+    fn long_texts_lose_their_middle_before_other_columns_are_cut() {
+        let long = format!("Node_{}_port_1790", "fd00_".repeat(12));
+        let text =
+            written(&mut plain(Some(40)), &[[long.as_str(), "12", "words"], ["b", "345", ""]]);
+        let wanted = "A                               NUMBER…\n\
+                      Node_fd00_fd00_…d00__port_1790      12\n    words\n\
+                      b                                  345\n";
+        assert_eq!(text, wanted);
+        assert!(written(&mut plain(None), &[[long.as_str(), "12", "words"]]).contains(&long));
+    }
+
+    #[test]
+    fn columns_are_as_wide_as_a_terminal_shows_them() {
+        let text = written(&mut plain(None), &[["日本", "1", "x"], ["e\u{301}", "2", "y"]]);
+        assert_eq!(text, "A     NUMBER  REST\n日本       1  x\ne\u{301}          2  y\n");
+        let text =
+            written(&mut plain(Some(20)), &[["日本日本日本日本日本日本日本日本日本", "1", ""]]);
+        assert_eq!(
+            text, "A             NUMBE…\n日本日…日本        1\n",
+            "half a character is none"
+        );
+        assert_eq!(start("日本", 3), "日");
     }
 
     #[test]

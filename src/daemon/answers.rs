@@ -195,6 +195,15 @@ impl Answers {
         }
     }
 
+    /// The configuration was read, and what is in force follows from it.
+    pub(super) fn note_read(&self) {
+        let read_at = self.table.clock().now();
+        let mut published = self.published.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(published) = published.as_mut() {
+            published.read_at = read_at;
+        }
+    }
+
     /// The first minutes begin, or end.
     pub(super) fn set_startup(&self, startup: Option<Startup>) {
         *self.startup.lock().unwrap_or_else(PoisonError::into_inner) = startup;

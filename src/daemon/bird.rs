@@ -9,7 +9,8 @@ use bgp_proto::session::{Negotiated, PassiveMode, State};
 use bgp_proto::table::{
     DestinationView, ExportCounts, ImportCounts, PathView, PeerCounts, RouteFilter,
 };
-use bgp_proto::types::{Family, FibKind, NextHop, PeerType, Prefix, Source, Time};
+use bgp_proto::types::{Community, Family, FibKind, NextHop, PeerType, Prefix, Source, Time};
+use bgp_proto::wire::{AttrView, Capabilities};
 use tokio::sync::oneshot;
 
 use super::answers::{Answers, Order, PAGE, is_in_table};
@@ -37,9 +38,9 @@ const OWN: [(ProtocolId, &str, Kind); 4] = [
 ];
 
 impl Backend for Answers {
-    async fn status(&self) -> Status {
+    async fn status(&self, family: Family) -> Status {
         let in_force = self.in_force();
-        let recovery = self.startup().map(|startup| self.recovery(&startup));
+        let recovery = self.startup().and_then(|startup| self.recovery(&startup, family));
         let router_id = in_force.as_ref().map(|(config, ..)| config.bgp.identity.router_id);
         let configured = in_force.as_ref().map_or(Time::ZERO, |(_, read_at, _)| *read_at);
         Status {
@@ -51,7 +52,8 @@ impl Backend for Answers {
     }
 
     async fn protocols(&self, family: Family) -> Vec<Protocol> {
-        let recovering = self.startup().is_some();
+        let recovering =
+            self.startup().is_some_and(|startup| self.recovery(&startup, family).is_some());
         let has_statics = self.in_force().is_some_and(|(config, ..)| {
             config.originate.iter().any(|route| route.prefix.family() == family)
         });
@@ -126,15 +128,20 @@ impl Backend for Answers {
                         table.view(&RouteFilter { exact: Some(prefix), ..filter }, 0, 1, now)
                     }
                     Target::For(wanted) => {
-                        let covering =
-                            (0..=wanted.len()).rev().map(|len| Prefix::new(wanted.addr(), len));
-                        let look = |prefix| {
+                        // The longest that covers it, whatever of it is asked for.
+                        let any = RouteFilter { family: Some(family), ..RouteFilter::default() };
+                        let exact = |filter: &RouteFilter, prefix| {
                             let filter = RouteFilter { exact: Some(prefix), ..filter.clone() };
-                            let (mut found, _) = table.view(&filter, 0, 1, now);
-                            found.retain(|view| view.paths.iter().any(is_in_table));
-                            (!found.is_empty()).then_some(found)
+                            table.view(&filter, 0, 1, now).0
                         };
-                        (covering.into_iter().find_map(look).unwrap_or_default(), None)
+                        let is_there = |prefix: &Prefix| {
+                            let found = exact(&any, *prefix);
+                            found.iter().any(|view| view.paths.iter().any(is_in_table))
+                        };
+                        let mut covering =
+                            (0..=wanted.len()).rev().map(|len| Prefix::new(wanted.addr(), len));
+                        let found = covering.find(is_there).map(|prefix| exact(&filter, prefix));
+                        (found.unwrap_or_default(), None)
                     }
                 };
                 (views, now)
@@ -207,9 +214,14 @@ impl Answers {
         self.table().clock().wall(at)
     }
 
-    fn recovery(&self, startup: &Startup) -> Recovery {
+    /// What the sessions of a family still owe. A BIRD knows no others: a neighbour that is missing
+    /// in one family does not hold up readiness in the other.
+    fn recovery(&self, startup: &Startup, family: Family) -> Option<Recovery> {
+        let is_of_family =
+            |peer| self.registry().get(peer).is_some_and(|record| is_of(record.address, family));
+        let waiting = startup.count_of(is_of_family)?;
         let (left, of) = startup.timer(self.table().clock().now());
-        Recovery { waiting: startup.count(), timer: Wait { left, of } }
+        Some(Recovery { waiting, timer: Wait { left, of } })
     }
 
     fn session(&self, record: &Record) -> Protocol {
@@ -414,27 +426,24 @@ fn changes(imports: &ImportCounts, exports: &ExportCounts) -> Directions {
     }
 }
 
-fn established(
-    record: &Record,
-    negotiated: &Negotiated,
-    snapshot: &PeerSnapshot,
-    counts: &PeerCounts,
-    now: Time,
-) -> Established {
-    let theirs = &negotiated.peer_capabilities;
+/// What a neighbour offered, in BIRD's words and order.
+fn offered(theirs: &Capabilities) -> Vec<&'static str> {
     let restart =
         theirs.graceful_restart.as_ref().map(|restart| match restart.families.is_empty() {
             false => "restart-able",
             true => "restart-aware",
         });
-    let long_lived = (!theirs.long_lived.is_empty()).then_some("llgr-able");
+    let long_lived = theirs.long_lived.as_ref().map(|families| match families.is_empty() {
+        false => "llgr-able",
+        true => "llgr-aware",
+    });
     let receives = |mode: bgp_proto::wire::AddPathMode| mode.receives();
     let sends = |mode: bgp_proto::wire::AddPathMode| mode.sends();
     let any = |has: &dyn Fn(bgp_proto::wire::AddPathMode) -> bool| {
         Family::ALL.into_iter().any(|family| has(theirs.add_path_mode(family)))
     };
     let flag = |on: bool, word: &'static str| on.then_some(word);
-    let capabilities = [
+    [
         flag(theirs.route_refresh, "refresh"),
         flag(theirs.enhanced_refresh, "enhanced-refresh"),
         restart,
@@ -443,7 +452,20 @@ fn established(
         flag(any(&receives), "add-path-rx"),
         flag(any(&sends), "add-path-tx"),
         flag(theirs.extended_message, "ext-messages"),
-    ];
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+fn established(
+    record: &Record,
+    negotiated: &Negotiated,
+    snapshot: &PeerSnapshot,
+    counts: &PeerCounts,
+    now: Time,
+) -> Established {
+    let flag = |on: bool, word: &'static str| on.then_some(word);
     let internal = negotiated.peer_type == PeerType::Internal;
     let session = [
         Some(if internal { "internal" } else { "external" }),
@@ -461,7 +483,7 @@ fn established(
     };
     Established {
         neighbor_id: negotiated.peer_router_id,
-        capabilities: capabilities.into_iter().flatten().collect(),
+        capabilities: offered(&negotiated.peer_capabilities),
         session: session.into_iter().flatten().collect(),
         source: negotiated.local_addr,
         limit: record.routes.prefixes_max.map(|limit| (held, limit)),
@@ -522,7 +544,9 @@ impl<N: Names> Shown<'_, N> {
             },
             preference: path.preference,
             bgp: (path.source == Source::Bgp).then(|| BgpRoute {
-                stale: path.stale,
+                long_lived_stale: AttrView::new(&path.attrs)
+                    .communities()
+                    .any(|community| community == Community::LLGR_STALE),
                 metric: match (path.hops.is_empty(), path.igp_metric) {
                     (true, _) => IgpMetric::Unresolvable,
                     (false, Some(0)) => IgpMetric::Known(0),
@@ -565,5 +589,43 @@ impl<N: Names> Shown<'_, N> {
             (None, _, None) if !own.hops.is_empty() => gateways(&own.hops),
             (None, _, None) => Via::Unreachable,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bgp_proto::types::Asn;
+    use bgp_proto::wire::{AddPathMode, GracefulRestart, GracefulRestartFamily, LongLivedFamily};
+
+    use super::*;
+
+    /// The line of calico.md §7.4: what BIRD in Calico's mesh offers, capability 71 being empty.
+    #[test]
+    fn what_bird_offers_is_told_in_its_words() {
+        let family = Family::Ipv4.afi_safi();
+        let restart = GracefulRestart {
+            restarting: false,
+            notification: false,
+            restart_time_secs: 120,
+            families: vec![GracefulRestartFamily { family, forwarding: true }],
+        };
+        let mut bird = Capabilities {
+            route_refresh: true,
+            enhanced_refresh: true,
+            graceful_restart: Some(restart),
+            long_lived: Some(Vec::new()),
+            four_octet_as: Some(Asn(64512)),
+            add_path: vec![(family, AddPathMode::Both)],
+            ..Capabilities::default()
+        };
+        assert_eq!(
+            offered(&bird).join(" "),
+            "refresh enhanced-refresh restart-able llgr-aware AS4 add-path-rx add-path-tx"
+        );
+        let kept = LongLivedFamily { family, forwarding: false, stale_time_secs: 60 };
+        bird.long_lived = Some(vec![kept]);
+        assert!(offered(&bird).contains(&"llgr-able"));
+        bird.long_lived = None;
+        assert!(offered(&bird).iter().all(|word| !word.starts_with("llgr")));
     }
 }

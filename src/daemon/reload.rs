@@ -20,6 +20,13 @@ impl Daemon {
     /// # Errors
     /// What is wrong with the file, or an address that cannot be listened on.
     pub(super) fn reload(&mut self) -> Result<Changes, String> {
+        let changes = self.read_again()?;
+        // Whoever asked looks whether it was done, also where nothing differs.
+        self.answers.note_read();
+        Ok(changes)
+    }
+
+    fn read_again(&mut self) -> Result<Changes, String> {
         let Some(path) = &self.path else {
             // Calico's objects are followed as they change, and the environment stays as it is.
             return Ok(Changes::default());
@@ -208,9 +215,19 @@ impl Daemon {
     }
 }
 
-/// Changes for the log, where an entry is a line.
+/// Changes that a line of the log names.
+const LOGGED_CHANGES_MAX: usize = 20;
+
+/// Changes for the log, where an entry is a line, and one that names thousands of peers is not read
+/// or not stored. `margay reload` prints them all.
 fn one_line(changes: &Changes) -> String {
-    changes.to_string().replace('\n', "; ")
+    let all = changes.to_string();
+    let mut changes = all.lines();
+    let mut line: Vec<String> =
+        changes.by_ref().take(LOGGED_CHANGES_MAX).map(str::to_owned).collect();
+    let more = changes.count();
+    line.extend((more > 0).then(|| format!("and {more} more")));
+    line.join("; ")
 }
 
 /// The entries with some names.
@@ -240,4 +257,19 @@ fn learn_rules(config: &Config) -> Vec<LearnRule> {
             prefixes: rule.prefixes.clone(),
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_of_the_log_names_some_changes_and_counts_the_rest() {
+        let peers_added: Vec<Arc<str>> = (0..3000).map(|n| format!("p{n}").into()).collect();
+        let line = one_line(&Changes { peers_added, ..Changes::default() });
+        assert!(line.starts_with("peer p0: added; peer p1: added; "), "{line}");
+        assert!(line.ends_with("peer p19: added; and 2980 more"), "{line}");
+        let two = Changes { peers_removed: vec!["a".into(), "b".into()], ..Changes::default() };
+        assert_eq!(one_line(&two), "peer a: removed; peer b: removed");
+    }
 }

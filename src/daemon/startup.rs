@@ -77,6 +77,13 @@ impl Startup {
         self.waiting().len()
     }
 
+    /// How many of some peers are waited for. `None`: the others owe something, and these nothing.
+    pub(super) fn count_of(&self, is_one: impl Fn(PeerId) -> bool) -> Option<usize> {
+        let waiting = self.waiting();
+        let count = waiting.keys().filter(|peer| is_one(**peer)).count();
+        (count > 0 || waiting.is_empty()).then_some(count)
+    }
+
     /// What a peer still owes.
     pub(super) fn owes(&self, peer: PeerId) -> Option<Owes> {
         self.waiting().get(&peer).copied()
@@ -210,6 +217,21 @@ mod tests {
         assert_eq!(settled(&mut start, 61), Progress::Over);
         start.handle_up(PeerId(1), FamilySet::only(Family::Ipv4));
         assert_eq!(settled(&mut start, 120), Progress::Over);
+    }
+
+    /// `bird6.ctl` recovers by itself, as bird6 does.
+    #[test]
+    fn some_peers_are_done_while_others_are_waited_for() {
+        let start = &mut Startup::new([PeerId(1), PeerId(2), PeerId(3)], at(0));
+        let is_odd = |peer: PeerId| peer.0 % 2 == 1;
+        let is_even = |peer: PeerId| !is_odd(peer);
+        assert_eq!((start.count_of(is_odd), start.count_of(is_even)), (Some(2), Some(1)));
+        start.handle_removed(PeerId(2));
+        assert_eq!((start.count_of(is_odd), start.count_of(is_even)), (Some(2), None));
+        start.handle_removed(PeerId(1));
+        start.handle_removed(PeerId(3));
+        // All routes are there, and on their way into the kernel.
+        assert_eq!((start.count_of(is_odd), start.count_of(is_even)), (Some(0), Some(0)));
     }
 
     #[test]

@@ -118,8 +118,8 @@ pub struct Capabilities {
     pub add_path: Vec<(AfiSafi, AddPathMode)>,
     /// 70.
     pub enhanced_refresh: bool,
-    /// 71.
-    pub long_lived: Vec<LongLivedFamily>,
+    /// 71. Without families: the speaker knows the communities of RFC 9494 §4.6, and keeps nothing.
+    pub long_lived: Option<Vec<LongLivedFamily>>,
     /// Every other capability, code and value, in order of appearance; also the optional ones of
     /// wrong length, which have no effect.
     pub unknown: Vec<(u8, Vec<u8>)>,
@@ -158,9 +158,11 @@ impl Capabilities {
             flag(true, "graceful-restart");
             flag(gr.notification, "graceful-restart:notification");
         }
-        names.extend(
-            self.long_lived.iter().map(|f| format!("long-lived:{}", family_name(f.family))),
-        );
+        if let Some(families) = &self.long_lived {
+            let name = |f: &LongLivedFamily| format!("long-lived:{}", family_name(f.family));
+            names.extend(families.is_empty().then(|| "long-lived".to_owned()));
+            names.extend(families.iter().map(name));
+        }
         names.extend(self.extended_next_hop.iter().map(|(family, hop)| match hop {
             1 => format!("extended-next-hop:{}:ipv4", family_name(*family)),
             2 => format!("extended-next-hop:{}:ipv6", family_name(*family)),
@@ -253,7 +255,7 @@ impl Capabilities {
                 whole(value, graceful_restart).map(|gr| self.graceful_restart = Some(gr))
             }
             cap::LONG_LIVED => {
-                whole(value, many0(long_lived)).map(|families| self.long_lived = families)
+                whole(value, many0(long_lived)).map(|families| self.long_lived = Some(families))
             }
             _ => None,
         };
@@ -304,8 +306,8 @@ impl Capabilities {
         if self.enhanced_refresh {
             push(cap::ENHANCED_REFRESH, 1, &[]);
         }
-        if !self.long_lived.is_empty() {
-            let tuples = self.long_lived.iter().map(|f| {
+        if let Some(families) = &self.long_lived {
+            let tuples = families.iter().map(|f| {
                 let ([a, b], [_, x, y, z]) =
                     (f.family.afi.to_be_bytes(), f.stale_time_secs.min(0xFF_FFFF).to_be_bytes());
                 [a, b, f.family.safi, u8::from(f.forwarding) << 7, x, y, z]

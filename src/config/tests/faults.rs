@@ -206,10 +206,13 @@ fn peers_are_told_apart() {
         &format!("{}{}", peer("a", "192.0.2.1"), peer("a", "192.0.2.2")),
         "9:8: bgp.peers[2].name: \"a\" is the name of bgp.peers[1] too; give each peer its own name",
     );
-    refused(
-        &peer("a b", "192.0.2.1"),
-        "5:8: bgp.peers[1].name: must be one word; use letters, digits, \"-\", \"_\" and \".\"",
-    );
+    // The second turns the direction of writing: what follows it is read backwards.
+    for name in ["a b", "a\u{202e}b"] {
+        refused(
+            &peer(name, "192.0.2.1"),
+            "5:8: bgp.peers[1].name: must be one word; use letters, digits, \"-\", \"_\" and \".\"",
+        );
+    }
 }
 
 #[test]

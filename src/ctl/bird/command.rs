@@ -101,7 +101,8 @@ impl Command {
             .iter()
             .map(|token| match token {
                 Token::Word(word) => word.as_str(),
-                Token::Text(_) => "",
+                // No word: blanks and quotes end words.
+                Token::Text(_) => "\"",
             })
             .collect();
         match words.as_slice() {
@@ -128,9 +129,9 @@ fn protocols(detail: Detail, which: Which) -> Command {
 /// The name or pattern at a place.
 fn which(tokens: &[Token], at: usize) -> Result<Which, Refusal> {
     match tokens.get(at) {
-        Some(Token::Word(name)) => Ok(Which::Named(name.clone())),
+        Some(Token::Word(name)) if name != "all" => Ok(Which::Named(name.clone())),
         Some(Token::Text(pattern)) => Ok(Which::Matching(pattern.clone())),
-        None => Err(Refusal::syntax()),
+        Some(Token::Word(_)) | None => Err(Refusal::syntax()),
     }
 }
 
@@ -159,7 +160,8 @@ fn show_route(words: &[&str], family: Family) -> Result<ShowRoute, Refusal> {
     let mut show = ShowRoute::default();
     let mut words = words.iter();
     while let Some(word) = words.next() {
-        let mut operand = || words.next().copied().ok_or_else(Refusal::syntax);
+        let mut operand =
+            || words.next().copied().filter(|word| *word != "\"").ok_or_else(Refusal::syntax);
         match *word {
             "all" => show.detail = Detail::All,
             "primary" => show.query.primary = true,
@@ -256,6 +258,9 @@ mod tests {
             "show route 10.0.0.0/8 10.1.0.0/16",
             "show route protocol",
             "show route 1/2/3",
+            "show route protocol \"static1\"",
+            "show route table \"master\"",
+            "show protocols all all",
         ] {
             assert_eq!(parse(line), Err(Refusal::syntax()), "{line}");
         }

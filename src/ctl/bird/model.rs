@@ -260,8 +260,8 @@ pub enum IgpMetric {
 /// What only BGP routes have.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BgpRoute {
-    /// Kept over a restart of the peer.
-    pub stale: bool,
+    /// Kept for long, by somebody on its way (RFC 9494). BIRD marks no others.
+    pub long_lived_stale: bool,
     /// Metric of the next hop.
     pub metric: IgpMetric,
     /// The next hop as announced.

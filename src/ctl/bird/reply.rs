@@ -28,6 +28,7 @@ pub(super) const INTERFACE_HEADING: u16 = 2005;
 pub(super) const NO_NETWORK: u16 = 8001;
 pub(super) const CONFIGURATION_FAULT: u16 = 8002;
 pub(super) const NO_PROTOCOLS: u16 = 8003;
+pub(super) const PROTOCOL_DOWN: u16 = 8005;
 pub(super) const ACCESS_DENIED: u16 = 8007;
 pub(super) const FAILED: u16 = 8008;
 pub(super) const BUSY: u16 = 8009;

@@ -78,7 +78,7 @@ impl Routes {
 fn info(route: &Route) -> String {
     let mut info = format!(" ({}", route.preference);
     let Some(bgp) = &route.bgp else { return info + ")" };
-    if bgp.stale {
+    if bgp.long_lived_stale {
         info.push('s');
     }
     // Writing to a String cannot fail.

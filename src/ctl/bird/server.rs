@@ -15,12 +15,12 @@ use tokio::io::{
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use super::command::{Command, Configure, Detail, Output, ShowRoute, Target, Which};
-use super::model::{Protocol, RoutePage};
+use super::command::{Command, Configure, Detail, Output, RouteQuery, ShowRoute, Target, Which};
+use super::model::{Phase, Protocol, RoutePage};
 use super::reply::{
     ACCESS_DENIED, BUSY, CONFIGURATION_FAULT, CONFIGURATION_OK, FAILED, GREETING, NO_NETWORK,
-    NO_PROTOCOLS, NOT_A_PROTOCOL, OK, READING_CONFIGURATION, RECONFIGURED, RESTRICTED, ROUTE_COUNT,
-    Refusal, Reply, SYNTAX, TOO_LONG,
+    NO_PROTOCOLS, NOT_A_PROTOCOL, OK, PROTOCOL_DOWN, READING_CONFIGURATION, RECONFIGURED,
+    RESTRICTED, ROUTE_COUNT, Refusal, Reply, SYNTAX, TOO_LONG,
 };
 use super::route::Routes;
 use super::when::Clock;
@@ -31,7 +31,7 @@ use crate::seats::{Heard, Seats};
 /// Clients at once.
 const CLIENTS_MAX: usize = 128;
 /// Longest command, in octets, as in BIRD.
-const COMMAND_LEN_MAX: u64 = 4096;
+const COMMAND_LEN_MAX: usize = 4096;
 /// Octets of an answer that are kept until the client takes them.
 const WRITE_LEN: usize = 64 * 1024;
 /// Protocols whose details are asked for together.
@@ -142,11 +142,16 @@ impl<'a, W: AsyncWrite + Unpin, B: Backend> Client<'a, W, B> {
         let mut line = Vec::new();
         loop {
             line.clear();
-            let read = (&mut reader).take(COMMAND_LEN_MAX).read_until(b'\n', &mut line).await?;
+            let mut bounded = (&mut reader).take(COMMAND_LEN_MAX as u64);
+            let read = bounded.read_until(b'\n', &mut line).await?;
             if read == 0 {
                 return Ok(());
             }
             self.heard.note();
+            if !line.ends_with(b"\n") && read < COMMAND_LEN_MAX {
+                // The client left in the middle of a command.
+                return Ok(());
+            }
             if !line.ends_with(b"\n") {
                 self.reply.end(TOO_LONG, format_args!("Command too long"));
                 return self.flush().await;
@@ -171,7 +176,7 @@ impl<'a, W: AsyncWrite + Unpin, B: Backend> Client<'a, W, B> {
     async fn answer(&mut self, command: Command) -> Result<(), Broken> {
         match command {
             Command::ShowStatus => {
-                let status = self.within(self.backend.status()).await?;
+                let status = self.within(self.backend.status(self.family)).await?;
                 let clock = Clock::host();
                 session::status(&mut self.reply, &status, &clock);
             }
@@ -241,16 +246,21 @@ impl<'a, W: AsyncWrite + Unpin, B: Backend> Client<'a, W, B> {
 
     async fn routes(&mut self, show: &ShowRoute) -> Result<(), Broken> {
         let protocols = self.within(self.backend.protocols(self.family)).await?;
+        let named = |name: &str| protocols.iter().find(|protocol| *protocol.name == *name);
         for name in [&show.query.protocol, &show.query.export].into_iter().flatten() {
-            if !protocols.iter().any(|protocol| *protocol.name == **name) {
+            if named(name).is_none() {
                 let text = format!("{name} is not a protocol");
                 return Err(Refusal::new(SYNTAX, text).into());
             }
         }
+        let is_down = |protocol: &Protocol| matches!(protocol.phase, Phase::Down | Phase::Start);
+        if show.query.export.as_deref().and_then(named).is_some_and(is_down) {
+            return Err(Refusal::new(PROTOCOL_DOWN, "Protocol is down").into());
+        }
         drop(protocols);
         let clock = Clock::host();
         let mut lines = Routes::default();
-        let (mut routes, mut networks) = (0, 0);
+        let (mut routes, mut networks) = (0_u64, 0);
         let mut cursor = None;
         loop {
             let page = self.backend.routes(self.family, &show.query, cursor.as_ref());
@@ -269,13 +279,28 @@ impl<'a, W: AsyncWrite + Unpin, B: Backend> Client<'a, W, B> {
                 break;
             }
         }
-        if show.output != Output::Routes {
+        if show.query.target != Target::All {
+            self.end_of_network(&show.query, routes).await?;
+        } else if show.output != Output::Routes {
             let text = format_args!("{routes} of {routes} routes for {networks} networks");
             self.reply.end(ROUTE_COUNT, text);
-        } else if routes == 0 && show.query.target != Target::All {
-            self.reply.end(NO_NETWORK, format_args!("Network not in table"));
         } else {
             self.reply.end(OK, format_args!(""));
+        }
+        Ok(())
+    }
+
+    /// The last line about one network: BIRD says whether there is such a network, not whether any
+    /// of its routes was shown, and counts nothing.
+    async fn end_of_network(&mut self, query: &RouteQuery, routes: u64) -> Result<(), Broken> {
+        let is_there = routes > 0 || {
+            let any = RouteQuery { target: query.target, ..RouteQuery::default() };
+            let page = self.within(self.backend.routes(self.family, &any, None)).await?;
+            !page.map_err(|text| Refusal::new(FAILED, text))?.routes.is_empty()
+        };
+        match is_there {
+            true => self.reply.end(OK, format_args!("")),
+            false => self.reply.end(NO_NETWORK, format_args!("Network not in table")),
         }
         Ok(())
     }

@@ -140,17 +140,15 @@ fn session(line: &mut impl FnMut(std::fmt::Arguments<'_>), protocol: &Protocol, 
     line(format_args!("  BGP state:          {}", protocol.word));
     line(format_args!("    Neighbor address: {}", bgp.neighbor));
     line(format_args!("    Neighbor AS:      {}", bgp.neighbor_asn));
-    if bgp.restarting.is_some() {
+    if let Some(left) = bgp.restarting {
         line(format_args!("    Neighbor graceful restart active"));
+        line(format_args!("    Restart timer:    {}/-", left.as_secs()));
     }
     if let Some(wait) = bgp.error_wait {
         line(format_args!("    Error wait:       {}", seconds(wait)));
     }
     if let Some(wait) = bgp.connect_delay {
         line(format_args!("    Connect delay:    {}", seconds(wait)));
-    }
-    if let Some(left) = bgp.restarting {
-        line(format_args!("    Restart timer:    {}/-", left.as_secs()));
     }
     if let Some(session) = &bgp.session {
         established(line, session);

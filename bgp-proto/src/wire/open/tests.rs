@@ -200,7 +200,7 @@ fn any_capabilities() -> impl Strategy<Value = Capabilities> {
         proptest::option::of(gr),
         proptest::option::of(1u32..23000),
         proptest::collection::btree_map(any_pair(), modes, 0..4),
-        unique(long_lived),
+        proptest::option::of(unique(long_lived)),
         unique(unknown),
     )
         .prop_map(

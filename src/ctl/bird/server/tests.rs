@@ -86,7 +86,7 @@ impl Node {
                 rank,
                 preference: 100,
                 bgp: Some(BgpRoute {
-                    stale: false,
+                    long_lived_stale: false,
                     metric,
                     next_hop: Some(NextHop::from(from)),
                     attrs: attrs.into_bytes().into(),
@@ -142,7 +142,7 @@ impl Node {
 }
 
 impl Backend for Node {
-    async fn status(&self) -> Status {
+    async fn status(&self, _: Family) -> Status {
         let now = SystemTime::now();
         let timer = Wait { left: Duration::from_secs(236), of: Duration::from_secs(240) };
         Status {
@@ -214,7 +214,11 @@ impl Backend for Node {
     ) -> Result<RoutePage, String> {
         self.pages.fetch_add(1, Ordering::SeqCst);
         if query.target != Target::All {
-            return Ok(RoutePage::default());
+            // The table filters by protocol; here nothing but static1 leads to that network.
+            let is_there = query.target == Target::Exact("10.64.0.0/24".parse().unwrap());
+            let is_asked = query.protocol.as_deref().is_none_or(|name| name == "static1");
+            let routes = if is_there && is_asked { Node::paths(0) } else { Vec::new() };
+            return Ok(RoutePage { networks: routes.len() as u64, routes, next: None });
         }
         let first = match cursor {
             Some(Cursor::Index(index)) => *index,
@@ -458,9 +462,36 @@ async fn commands_are_answered_in_order_with_birds_codes() {
 8002 /etc/margay.toml:3:1: bgp.asn: 0 is no AS
 0016 Access restricted
 8007 Access denied
-9002 all is not a protocol
+9001 syntax error
 ";
     assert_eq!(answer, wanted);
+}
+
+/// As BIRD 1.6.8 answers in the same situations.
+#[tokio::test]
+async fn what_is_said_of_a_network_is_whether_it_is_there() {
+    let commands = "show route 10.64.0.0/24 count\nshow route 10.64.0.0/24 protocol kernel1\n\
+        show route 10.64.0.0/24 protocol kernel1 count\nshow route 10.99.0.0/24 count\n\
+        show route 10.99.0.0/24 protocol kernel1\nshow route export Mesh_10_0_0_3\n\
+        show route 10.64.0.0/24 export Mesh_10_0_0_3\n";
+    let answer = conversation(&Node::new(6), commands).await;
+    let wanted = "\
+0001 BIRD v0.3.3+birdv1.6.8 ready.
+0000 $
+0000 $
+0000 $
+8001 Network not in table
+8001 Network not in table
+8005 Protocol is down
+8005 Protocol is down
+";
+    assert_eq!(answer, wanted.replace('$', ""));
+}
+
+#[tokio::test]
+async fn a_command_that_never_ends_is_no_command() {
+    let answer = conversation(&Node::new(0), "show protocols nosuch\nshow status").await;
+    assert_eq!(answer, "0001 BIRD v0.3.3+birdv1.6.8 ready.\n9002 nosuch is not a protocol\n");
 }
 
 #[tokio::test]
@@ -484,7 +515,7 @@ async fn garbage_is_answered_or_ends_the_connection() {
         let answer = String::from_utf8(answer).unwrap();
         assert!(answer.lines().skip(1).all(|line| line.starts_with('9')), "{answer}");
     }
-    let endless = conversation(&node, &"x".repeat(COMMAND_LEN_MAX as usize)).await;
+    let endless = conversation(&node, &"x".repeat(COMMAND_LEN_MAX)).await;
     assert!(endless.ends_with("9000 Command too long\n"), "{endless}");
 }
 

@@ -200,8 +200,8 @@ fn details_of_a_session_that_is_looked_for() {
      Neighbor address: 172.17.0.5
      Neighbor AS:      64512
      Neighbor graceful restart active
-     Error wait:       3/5
      Restart timer:    97/-
+     Error wait:       3/5
      Last error:       Socket: Connection refused
  \n";
     assert_eq!(tail(&answer), wanted);

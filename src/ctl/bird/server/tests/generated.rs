@@ -16,7 +16,7 @@ struct Generated {
 }
 
 impl Backend for Generated {
-    async fn status(&self) -> Status {
+    async fn status(&self, _: Family) -> Status {
         let now = SystemTime::now();
         let router_id = [10, 0, 0, 1].into();
         Status { router_id, started: now, configured: now, recovery: self.recovery }
@@ -155,7 +155,7 @@ fn route(family: Family) -> impl Strategy<Value = Route> {
         move |((at, len), via, (protocol, kind, from), rank, (stale, metric), preference)| {
             let len = if family == Family::Ipv4 { len.min(32) } else { len };
             let bgp = (kind == Kind::Bgp).then(|| BgpRoute {
-                stale,
+                long_lived_stale: stale,
                 metric,
                 next_hop: from.map(NextHop::from),
                 attrs: AttrEdit::originate(Origin::Igp).into_bytes().into(),
