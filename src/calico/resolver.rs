@@ -14,7 +14,7 @@ use bgp_proto::types::{Family, Prefix};
 use super::assembly::{AtAddress, SessionList};
 use super::effective::{Effective, NodeFinder};
 use super::filters::check;
-use super::model::{AffinityState, Decoded, Kind, Node, ObjectId};
+use super::model::{AffinityState, BgpConfiguration, Decoded, Kind, Node, ObjectId};
 use super::peers::{Dependence, Pass, PeerEntries, entries};
 use super::plan::{
     Families, FamilyPlan, Listen, Plan, Problem, Session, StaticKind, StaticRoute, Touched,
@@ -479,8 +479,29 @@ fn problems_of_objects(cx: &Effective<'_>) -> Vec<Problem> {
             problems.push(Problem::new(format!("BGPConfiguration/{name}"), text));
         }
     }
+    problems.extend(unknown_values(cx.global));
     cx.snapshot.filters.values().for_each(|filter| check(filter, &mut problems));
     problems
+}
+
+/// Words of the default configuration that stand for something else than one might think.
+fn unknown_values(global: &BgpConfiguration) -> impl Iterator<Item = Problem> {
+    let words = [
+        ("bindMode", &global.bind_mode, ["None", "NodeIP"], "None"),
+        (
+            "serviceLoadBalancerAggregation",
+            &global.service_load_balancer_aggregation,
+            ["Enabled", "Disabled"],
+            "Disabled",
+        ),
+    ];
+    words
+        .into_iter()
+        .filter(|(_, word, known, _)| !word.is_empty() && !known.contains(&word.as_str()))
+        .map(|(field, word, _, used)| {
+            let text = format!("spec.{field}: \"{word}\" is not a value: {used} is used");
+            Problem::new("BGPConfiguration/default", text)
+        })
 }
 
 /// More than one node of the mesh has an address.

@@ -131,6 +131,8 @@ struct Daemon {
     deferral: Option<Deferral>,
     /// Why it is not listened where the configuration says.
     listen_fault: Option<String>,
+    /// When it is tried again.
+    listen_again: Option<Instant>,
     log: Log,
     signals: Signals,
     inbox: Inbox,
@@ -227,6 +229,7 @@ impl Daemon {
             startup: None,
             deferral: None,
             listen_fault: None,
+            listen_again: None,
             log,
             signals: Signals::listen()?,
             inbox: Inbox {
@@ -310,7 +313,12 @@ impl Daemon {
 
     async fn serve(&mut self) -> Stop {
         loop {
-            let deadlines = [self.check_startup(), self.check_deferral(), self.check_handover()];
+            let deadlines = [
+                self.check_startup(),
+                self.check_deferral(),
+                self.check_handover(),
+                self.check_listening(),
+            ];
             match self.wait(deadlines.into_iter().flatten().min()).await {
                 Input::Table(event) => self.on_table_event(event),
                 Input::Peer(event) => self.on_peer_event(event),

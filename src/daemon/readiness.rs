@@ -96,7 +96,10 @@ fn bird_ready(sessions: &[Session], age: Duration, recovering: Option<usize>) ->
             names(&down)
         ));
     }
-    recovering.map(|peers| format!("start-up is not over: waiting for the routes of {peers} peers"))
+    recovering.map(|peers| match peers {
+        0 => "start-up is not over: the last routes are on their way to the kernel".to_owned(),
+        _ => format!("start-up is not over: waiting for the routes of {peers} peers"),
+    })
 }
 
 /// Outside Calico: one of the configured neighbours is there.
@@ -157,6 +160,8 @@ mod tests {
             bird_ready(&all, FRESH, Some(3)).unwrap(),
             "start-up is not over: waiting for the routes of 3 peers"
         );
+        let settling = bird_ready(&all, FRESH, Some(0)).unwrap();
+        assert!(settling.ends_with("the last routes are on their way to the kernel"), "{settling}");
     }
 
     #[test]

@@ -115,15 +115,49 @@ impl Listeners {
     /// Binds these addresses, with the keys that are set, and closes all others. On an error the
     /// sockets stay as they were. Connections to new ones wait until [`Listeners::accept`].
     pub fn listen(&mut self, addresses: &[SocketAddr]) -> io::Result<()> {
+        self.exchange(addresses, |_| true)
+    }
+
+    /// As [`Listeners::listen`], for each address family by itself: where one cannot be had, its
+    /// sockets stay as they were, and the other is served all the same.
+    ///
+    /// # Errors
+    /// Of the families that could not be had, in one line.
+    pub fn listen_by_family(&mut self, addresses: &[SocketAddr]) -> io::Result<()> {
+        let faults = [SocketAddr::is_ipv4, SocketAddr::is_ipv6].map(|is_of_family| {
+            let of_family: Vec<_> = addresses.iter().copied().filter(is_of_family).collect();
+            self.exchange(&of_family, is_of_family).err()
+        });
+        match faults {
+            [None, None] => Ok(()),
+            [Some(fault), None] | [None, Some(fault)] => Err(fault),
+            [Some(v4), Some(v6)] => Err(io::Error::new(v4.kind(), format!("{v4}; {v6}"))),
+        }
+    }
+
+    /// Binds `addresses`; those of the others that are `replaced` are closed.
+    fn exchange(
+        &mut self,
+        addresses: &[SocketAddr],
+        replaced: impl Fn(&SocketAddr) -> bool,
+    ) -> io::Result<()> {
+        let is_leaving =
+            |bound: &&Bound| replaced(&bound.address) && !addresses.contains(&bound.address);
         let mut fresh = Vec::new();
         for &address in addresses {
             if !self.bound.iter().any(|bound| bound.address == address) {
-                let socket = Arc::new(bind(address, &self.keys)?);
+                let in_the_way: Vec<&TcpListener> = self
+                    .bound
+                    .iter()
+                    .filter(|bound| is_leaving(bound) && overlap(bound.address, address))
+                    .map(|bound| &*bound.socket)
+                    .collect();
+                let socket = Arc::new(bind(address, &self.keys, &in_the_way)?);
                 info!("listening on {address}");
                 fresh.push(Bound { address, socket, task: None });
             }
         }
-        self.bound.retain(|bound| addresses.contains(&bound.address));
+        self.bound.retain(|bound| !is_leaving(&bound));
         self.bound.extend(fresh);
         Ok(())
     }
@@ -154,7 +188,24 @@ fn set_key(socket: &impl AsFd, address: SocketAddr, peers: Prefix, key: &[u8]) -
     if peers.family() == ours { sockopt::set_md5_key(socket.as_fd(), peers, key) } else { Ok(()) }
 }
 
-fn bind(address: SocketAddr, keys: &BTreeMap<Prefix, AuthKey>) -> io::Result<TcpListener> {
+/// Whether a socket at the one keeps the other from being bound although they differ: the port is the
+/// same, and one of them takes connections to every address.
+fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
+    a.port() == b.port()
+        && a.is_ipv4() == b.is_ipv4()
+        && (a.ip().is_unspecified() || b.ip().is_unspecified())
+}
+
+/// Binds `address` beside sockets of ours that will be closed, so that at no time nobody listens.
+fn bind(
+    address: SocketAddr,
+    keys: &BTreeMap<Prefix, AuthKey>,
+    in_the_way: &[&TcpListener],
+) -> io::Result<TcpListener> {
+    // Only for this moment. Whoever does not ask for sharing, as no speaker of BGP does, is refused.
+    let share = |shared: bool| {
+        in_the_way.iter().try_for_each(|socket| SockRef::from(*socket).set_reuse_port(shared))
+    };
     let explain = |e: io::Error| {
         let remedy = match e.kind() {
             io::ErrorKind::AddrInUse => {
@@ -178,15 +229,18 @@ fn bind(address: SocketAddr, keys: &BTreeMap<Prefix, AuthKey>) -> io::Result<Tcp
         } else {
             socket.set_ttl_v4(255)?;
         }
+        socket.set_reuse_port(!in_the_way.is_empty())?;
         socket.bind(&address.into())?;
         // Before anybody can connect without one.
         for (range, key) in keys {
             set_key(&socket, address, *range, key.octets())?;
         }
         socket.listen(BACKLOG)?;
+        socket.set_reuse_port(false)?;
         TcpListener::from_std(socket.into())
     };
-    open().map_err(explain)
+    let opened = share(true).and_then(|()| open());
+    opened.and_then(|socket| share(false).map(|()| socket)).map_err(explain)
 }
 
 async fn accept(socket: Arc<TcpListener>, directory: Directory, dynamic: mpsc::Sender<Accepted>) {

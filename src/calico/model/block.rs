@@ -4,7 +4,7 @@ use bgp_proto::types::Prefix;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{Fault, read, value};
+use super::{Fault, deserialize, parse, read, value};
 
 /// How far the claim on a block has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,10 +79,10 @@ pub(super) fn read_etcd(
         state: Option<String>,
         deleted: Value,
     }
-    let fields = if octets.trim_ascii().is_empty() {
+    let fields: Fields = if octets.trim_ascii().is_empty() {
         Fields::default()
     } else {
-        serde_json::from_slice(octets).map_err(|e| Fault::new(e.to_string()))?
+        deserialize("", &parse(octets)?)?
     };
     if is_deleted(&fields.deleted) {
         return Ok(None);

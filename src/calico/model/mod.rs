@@ -226,12 +226,8 @@ fn decode_as(id: &ObjectId, metadata: Metadata, object: &Value) -> Result<Option
 
 /// Reads a file of Felix's endpoint-status folder.
 pub fn decode_endpoint(file: &str, octets: &[u8]) -> Decoded {
-    let object = serde_json::from_slice::<Value>(octets)
-        .map_err(|e| Fault::new(e.to_string()))
-        .and_then(|mut value| {
-            drop_nulls(&mut value);
-            kubernetes::read_endpoint(&value)
-        })
+    let object = parse(octets)
+        .and_then(|value| kubernetes::read_endpoint(&value))
         .map(|endpoint| Some(Object::LocalEndpoint(Arc::new(endpoint))));
     Decoded { id: ObjectId::new(Kind::LocalEndpoint, file), object }
 }
@@ -279,14 +275,22 @@ pub fn decode_etcd(key: &str, octets: &[u8]) -> Option<Decoded> {
             .map(|a| a.map(|affinity| Object::BlockAffinity(Arc::new(affinity))));
         return Some(Decoded { id, object });
     }
-    let object = serde_json::from_slice::<Value>(octets)
-        .map_err(|e| Fault::new(e.to_string()))
-        .and_then(|mut value| {
-            drop_nulls(&mut value);
-            let metadata: Metadata = read(&value, "metadata")?;
-            decode_as(&id, metadata, &value)
-        });
+    let object = parse(octets).and_then(|value| {
+        let metadata: Metadata = read(&value, "metadata")?;
+        decode_as(&id, metadata, &value)
+    });
     Some(Decoded { id, object })
+}
+
+/// Reads JSON that must be an object: a number or a word is none without fields, which would stand
+/// for Calico's defaults in place of what is in force.
+fn parse(octets: &[u8]) -> Result<Value, Fault> {
+    let mut value: Value = serde_json::from_slice(octets).map_err(|e| Fault::new(e.to_string()))?;
+    if !value.is_object() {
+        return Err(Fault::new("the value is not a JSON object".to_owned()));
+    }
+    drop_nulls(&mut value);
+    Ok(value)
 }
 
 /// Takes null fields out: to Calico they are absent.

@@ -90,6 +90,23 @@ fn kinds_that_bgp_does_not_read_are_passed_over() {
     assert!(decode(json!({"kind": "Node", "apiVersion": "v1", "metadata": 5})).is_err());
 }
 
+/// As objects without fields they would switch the mesh on, or end the session with a node.
+#[test]
+fn json_that_is_no_object_is_a_fault() {
+    let resource = |plural: &str| format!("/calico/resources/v3/projectcalico.org/{plural}/x");
+    let mut keys =
+        ["nodes", "bgpconfigurations", "bgppeers", "bgpfilters", "ippools"].map(resource).to_vec();
+    keys.push("/calico/ipam/v2/host/n1/ipv4/block/10.65.1.0-26".into());
+    for value in ["null", "5", "true", "\"x\"", "[]", "[\"confirmed\"]", "[{\"spec\":{}}]"] {
+        for key in &keys {
+            let decoded = decode_etcd(key, value.as_bytes()).unwrap();
+            let fault = decoded.object.unwrap_err().to_string();
+            assert_eq!(fault, "the value is not a JSON object", "{key} {value}");
+        }
+        assert!(decode_endpoint("f", value.as_bytes()).object.is_err(), "{value}");
+    }
+}
+
 #[test]
 fn etcd_keys_and_values() {
     let key = "/calico/ipam/v2/host/n1/ipv4/block/10.65.1.0-26";

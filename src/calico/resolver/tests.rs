@@ -305,6 +305,25 @@ fn one_bad_object_costs_only_itself_and_is_named() {
 }
 
 #[test]
+fn words_of_the_configuration_that_are_no_values_are_named_with_what_counts() {
+    let with =
+        |spec: Value| problems(&cluster(vec![calico("BGPConfiguration", "default", spec)]).plan());
+    let known = json!({"bindMode": "NodeIP", "serviceLoadBalancerAggregation": "Disabled"});
+    assert!(with(known).is_empty());
+    let named = with(json!({"bindMode": "nodeip", "serviceLoadBalancerAggregation": "On"}));
+    let object = "BGPConfiguration/default";
+    assert_eq!(
+        named,
+        [
+            format!("{object}: spec.bindMode: \"nodeip\" is not a value: None is used"),
+            format!(
+                "{object}: spec.serviceLoadBalancerAggregation: \"On\" is not a value: Disabled is used"
+            ),
+        ]
+    );
+}
+
+#[test]
 fn without_the_own_node_nothing_is_computed() {
     let mut resolver = Resolver::new(Settings::new("me"));
     put(&mut resolver, node("b", "10.0.0.2/24", json!({}), json!({})));

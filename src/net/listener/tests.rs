@@ -156,3 +156,56 @@ async fn strangers_are_reset() {
     assert_eq!(error.kind(), ErrorKind::ConnectionReset, "no TIME-WAIT of ours");
     assert_eq!(edge.refused(), 1);
 }
+
+/// Whether anybody listens on the loopback.
+fn is_reached(port: u16) -> bool {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP)).unwrap();
+    socket.connect(&SocketAddr::from((Ipv4Addr::LOCALHOST, port)).into()).is_ok()
+}
+
+/// `bindMode` changes and the port does not: Linux refuses the one socket while the other is there.
+#[tokio::test]
+async fn between_every_address_and_one_the_port_stays_open() {
+    let (dynamic, _accepted) = mpsc::channel(1);
+    let mut listeners = Listeners::new(Directory::default(), dynamic);
+    let port = {
+        let free = std::net::TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
+        free.local_addr().unwrap().port()
+    };
+    let every = SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
+    let one = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    for address in [every, one, every] {
+        listeners.listen(&[address]).unwrap();
+        listeners.accept();
+        let bound: Vec<_> =
+            listeners.bound.iter().map(|b| b.socket.local_addr().unwrap()).collect();
+        assert_eq!(bound, [address]);
+        assert!(is_reached(port));
+        // Another speaker is refused as ever.
+        let intruder = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP)).unwrap();
+        intruder.set_reuse_address(true).unwrap();
+        assert_eq!(intruder.bind(&one.into()).unwrap_err().kind(), ErrorKind::AddrInUse);
+        // The accepting task of the socket before holds it until it is scheduled.
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn a_family_that_cannot_be_had_leaves_the_other_alone() {
+    let (dynamic, _accepted) = mpsc::channel(1);
+    let mut listeners = Listeners::new(Directory::default(), dynamic);
+    let taken = std::net::TcpListener::bind((std::net::Ipv6Addr::LOCALHOST, 0)).unwrap();
+    let (v6, v4) = (taken.local_addr().unwrap(), SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
+    assert!(listeners.listen(&[v4, v6]).is_err());
+    assert!(listeners.bound.is_empty(), "all or nothing");
+    let fault = listeners.listen_by_family(&[v4, v6]).unwrap_err();
+    assert!(fault.to_string().starts_with(&format!("cannot listen on {v6}")), "{fault}");
+    let bound =
+        |listeners: &Listeners| -> Vec<_> { listeners.bound.iter().map(|b| b.address).collect() };
+    assert_eq!(bound(&listeners), [v4]);
+    drop(taken);
+    listeners.listen_by_family(&[v4, v6]).unwrap();
+    assert_eq!(bound(&listeners), [v4, v6]);
+    listeners.listen_by_family(&[v6]).unwrap();
+    assert_eq!(bound(&listeners), [v6]);
+}
