@@ -50,8 +50,19 @@ pub(super) enum Action {
     Replace(SpecId),
     /// Delete ours, installed with this content.
     Withdraw(SpecId),
-    /// Delete ours that has another metric than the route we keep.
+    /// Delete ours that is there beside the route we keep.
     WithdrawStray { metric: u32 },
+}
+
+/// How it is known that the kernel has a route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Seen {
+    /// A reading met it.
+    Read,
+    /// Somebody added it; what held its place before may be there beside it.
+    Added,
+    /// Somebody wrote it over what held its place before.
+    Replacing,
 }
 
 /// A request that the kernel refused.
@@ -95,7 +106,6 @@ pub(super) struct Plan {
     repair: RepairGate,
     /// Requests that met something unknown; decided again after the kernel was read.
     unclear: BTreeSet<Prefix>,
-    resync_wanted: bool,
     report: Report,
 }
 
@@ -112,6 +122,8 @@ struct Shared {
     startup_ended: bool,
     /// Flips with every resync; entries that the resync met carry it.
     round: bool,
+    /// The kernel has to be read before the plan is right.
+    resync_wanted: bool,
 }
 
 /// How far the start is.
@@ -158,10 +170,10 @@ impl Plan {
                 phase: Phase::Unread,
                 startup_ended: false,
                 round: false,
+                resync_wanted: false,
             },
             repair: RepairGate { due: None, delay: REPAIR_MIN, opened: None },
             unclear: BTreeSet::new(),
-            resync_wanted: false,
             report: Report::default(),
         }
     }
@@ -206,11 +218,17 @@ impl Plan {
         self.v6.strays.clear();
     }
 
-    /// The kernel has this route of ours, by an event or a reading.
-    pub(super) fn handle_present(&mut self, prefix: Prefix, spec: RouteSpec, now: Time) {
+    /// The kernel has this route of ours.
+    pub(super) fn handle_present(
+        &mut self,
+        prefix: Prefix,
+        spec: RouteSpec,
+        seen: Seen,
+        now: Time,
+    ) {
         let drifted = match prefix {
-            Prefix::V4(key) => self.v4.handle_present(key, spec, &mut self.shared),
-            Prefix::V6(key) => self.v6.handle_present(key, spec, &mut self.shared),
+            Prefix::V4(key) => self.v4.handle_present(key, spec, seen, &mut self.shared),
+            Prefix::V6(key) => self.v6.handle_present(key, spec, seen, &mut self.shared),
         };
         if drifted {
             self.repair.schedule(now);
@@ -231,7 +249,7 @@ impl Plan {
     /// The reading is complete: what it did not meet is not there.
     pub(super) fn end_resync(&mut self, now: Time) {
         self.shared.counters.resyncs += 1;
-        self.resync_wanted = false;
+        self.shared.resync_wanted = false;
         let lost = self.v4.sweep(&mut self.shared) + self.v6.sweep(&mut self.shared);
         if lost > 0 {
             self.repair.schedule(now);
@@ -319,7 +337,7 @@ impl Plan {
 
     /// Whether the kernel has to be read before the plan is right.
     pub(super) fn wants_resync(&self) -> bool {
-        self.resync_wanted
+        self.shared.resync_wanted
     }
 
     /// At most `max` requests, each for another prefix or metric. Both families get their share.
@@ -361,7 +379,7 @@ impl Plan {
 
     /// The answers to a batch were lost: nothing is known about its prefixes.
     pub(super) fn handle_unanswered(&mut self, ops: &[Op]) {
-        self.resync_wanted = true;
+        self.shared.resync_wanted = true;
         for op in ops {
             self.unclear.insert(op.prefix);
             self.release(op);
@@ -410,10 +428,6 @@ impl Plan {
             Prefix::V4(key) => self.v4.handle_done(key, op.action, &mut self.shared),
             Prefix::V6(key) => self.v6.handle_done(key, op.action, &mut self.shared),
         }
-        if let Action::WithdrawStray { metric: 0 } = op.action {
-            // A metric of 0 matches any: the kernel may have deleted the route that we keep.
-            self.resync_wanted = true;
-        }
         self.release(op);
     }
 
@@ -428,7 +442,7 @@ impl Plan {
             && self.mark_unclear(op.prefix)
         {
             self.unclear.insert(op.prefix);
-            self.resync_wanted = true;
+            self.shared.resync_wanted = true;
             return self.release(op);
         }
         if let Action::Add(id) | Action::Replace(id) | Action::Withdraw(id) = op.action {

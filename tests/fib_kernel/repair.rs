@@ -77,7 +77,13 @@ fn what_others_delete_or_change_is_put_right() {
             let counters = fib.fib.counters();
             (counters.installed == 3 && counters.pending == 0).then_some(())
         });
+        // A second route in the very place of ours, behind it and before it.
+        ip("route append 10.1.0.0/16 via 10.0.0.7 proto 12");
+        ip("route prepend 10.1.0.0/16 via 10.0.0.8 proto 12");
+        ip("-6 route append blackhole 2001:db8:a::/48 proto 12");
+        eventually("only our own are left of two in one place", right);
         fib.stop(Leave::Withdraw);
+        assert!(routes("route show proto 12").is_empty());
     });
 }
 

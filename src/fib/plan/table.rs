@@ -8,7 +8,7 @@ use bgp_proto::types::{Family, Prefix, Prefix4, Prefix6};
 use super::super::foreign::Foreign;
 use super::super::spec::{RouteSpec, SpecId};
 use super::super::view::FibState;
-use super::{Action, Op, Phase, Row, Shared};
+use super::{Action, Op, Phase, Row, Seen, Shared};
 
 /// A prefix of one family.
 pub(super) trait Key: Copy + Ord + Into<Prefix> {
@@ -90,7 +90,8 @@ pub(super) struct Table<K> {
     failed: BTreeSet<K>,
     /// Prefixes that others changed.
     repairs: Vec<K>,
-    /// Routes of ours with another metric than the one in `entries`.
+    /// Routes of ours beside the one in `entries`, by their metric. With the same metric: two routes
+    /// are in one place.
     pub(super) strays: BTreeSet<(K, u32)>,
 }
 
@@ -193,7 +194,13 @@ impl<K: Key> Table<K> {
     }
 
     /// Whether the entry needs a repair.
-    pub(super) fn handle_present(&mut self, key: K, spec: RouteSpec, shared: &mut Shared) -> bool {
+    pub(super) fn handle_present(
+        &mut self,
+        key: K,
+        spec: RouteSpec,
+        seen: Seen,
+        shared: &mut Shared,
+    ) -> bool {
         let metric = spec.metric;
         let id = shared.specs.intern(spec);
         let mut stray = None;
@@ -212,6 +219,19 @@ impl<K: Key> Table<K> {
                 }
                 if entry.has(ROUND) == shared.round {
                     stray = installed_metric;
+                }
+            } else if installed_metric == Some(metric) {
+                // Another route in the very place of the one that is known: `ip route append`. Which
+                // of them forwards, and whether IPv6 has made one of both, only a reading tells.
+                if seen == Seen::Added {
+                    shared.resync_wanted = true;
+                    shared.release(id);
+                    return Next::Rest;
+                }
+                if seen == Seen::Read && entry.has(ROUND) == shared.round {
+                    stray = Some(metric);
+                    shared.release(id);
+                    return Next::Rest;
                 }
             }
             entry.install(Some(id), shared);
@@ -365,7 +385,13 @@ impl<K: Key> Table<K> {
         let mut stray = None;
         self.update(key, shared, |entry, shared| {
             match action {
-                Action::WithdrawStray { .. } => return Next::Rest,
+                Action::WithdrawStray { metric } => {
+                    // A metric of 0 matches any, and where two routes share a place the kernel takes
+                    // the first: the route that we keep may be the one that is gone.
+                    let kept = entry.installed.map(|id| shared.specs.get(id).metric);
+                    shared.resync_wanted |= metric == 0 || kept == Some(metric);
+                    return Next::Rest;
+                }
                 Action::Add(id) | Action::Replace(id) => {
                     let metric = shared.specs.get(id).metric;
                     let before = entry.installed.map(|old| shared.specs.get(old).metric);

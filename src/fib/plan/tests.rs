@@ -128,8 +128,8 @@ fn nothing_is_written_before_the_kernel_was_read() {
     plan.end_of_startup();
     assert!(!plan.has_work() && poll(&mut plan, &foreign).0.is_empty());
     plan.begin_resync();
-    plan.handle_present(prefix("10.1.0.0/16"), via(1, 0), Time::ZERO);
-    plan.handle_present(prefix("10.3.0.0/16"), via(1, 0), Time::ZERO);
+    plan.handle_present(prefix("10.1.0.0/16"), via(1, 0), Seen::Read, Time::ZERO);
+    plan.handle_present(prefix("10.3.0.0/16"), via(1, 0), Seen::Read, Time::ZERO);
     plan.end_resync(Time::ZERO);
     // One is adopted, one is new, one is unwanted: the start was over before it was found.
     let expected = ["add 10.2.0.0/16 10.0.0.1", "withdraw 10.3.0.0/16 0"];
@@ -141,9 +141,9 @@ fn leftovers_wait_for_the_end_of_the_start_unless_wanted_and_dropped() {
     let (mut plan, foreign) = (Plan::new(TABLE), Foreign::default());
     plan.begin_resync();
     for text in ["10.1.0.0/16", "10.2.0.0/16", "10.3.0.0/16"] {
-        plan.handle_present(prefix(text), via(1, 0), Time::ZERO);
+        plan.handle_present(prefix(text), via(1, 0), Seen::Read, Time::ZERO);
     }
-    plan.handle_present(prefix("10.3.0.0/16"), via(1, 7), Time::ZERO);
+    plan.handle_present(prefix("10.3.0.0/16"), via(1, 7), Seen::Read, Time::ZERO);
     plan.end_resync(Time::ZERO);
     assert_eq!(plan.counters().installed, 3);
     plan.want(prefix("10.1.0.0/16"), None);
@@ -265,12 +265,39 @@ fn a_refusal_ends_when_the_route_is_found_in_the_kernel() {
     assert_eq!(words, ["add 10.1.0.0/16 10.0.0.1"]);
     plan.handle_unanswered(&ops);
     plan.begin_resync();
-    plan.handle_present(p, via(1, 0), Time::ZERO);
+    plan.handle_present(p, via(1, 0), Seen::Read, Time::ZERO);
     plan.end_resync(Time::ZERO);
     agree(&mut plan, &foreign, &[]);
     plan.handle_lost(p, 0, Time::ZERO);
     plan.handle_time(at(1000));
     agree(&mut plan, &foreign, &["add 10.1.0.0/16 10.0.0.1"]);
+}
+
+/// `ip route append` under our protocol number: a second route in the place of ours, which would
+/// forward when ours goes.
+#[test]
+fn a_second_route_of_ours_in_one_place_is_found_and_deleted() {
+    let (mut plan, foreign) = (settled(), Foreign::default());
+    let p = prefix("10.1.0.0/16");
+    plan.want(p, Some(via(1, 7)));
+    agree(&mut plan, &foreign, &["add 10.1.0.0/16 10.0.0.1"]);
+    plan.handle_present(p, via(2, 7), Seen::Added, Time::ZERO);
+    assert!(plan.wants_resync());
+    agree(&mut plan, &foreign, &[]);
+    plan.begin_resync();
+    plan.handle_present(p, via(1, 7), Seen::Read, Time::ZERO);
+    plan.handle_present(p, via(2, 7), Seen::Read, Time::ZERO);
+    plan.end_resync(Time::ZERO);
+    agree(&mut plan, &foreign, &["stray 10.1.0.0/16 7"]);
+    // The kernel deletes the first of them, which was the right one.
+    assert!(plan.wants_resync());
+    plan.begin_resync();
+    plan.handle_present(p, via(2, 7), Seen::Read, Time::ZERO);
+    plan.end_resync(Time::ZERO);
+    plan.handle_time(at(1000));
+    agree(&mut plan, &foreign, &["replace 10.1.0.0/16 10.0.0.1"]);
+    assert!(plan.is_idle() && !plan.wants_resync());
+    assert_eq!(plan.shared.specs.len(), 1);
 }
 
 #[test]
@@ -336,10 +363,10 @@ fn a_resync_that_fails_loses_nothing() {
     let (ops, _) = poll(&mut plan, &foreign);
     plan.handle_answers(&ops, &[], Time::ZERO);
     plan.begin_resync();
-    plan.handle_present(prefix("10.1.0.0/16"), via(1, 0), Time::ZERO);
+    plan.handle_present(prefix("10.1.0.0/16"), via(1, 0), Seen::Read, Time::ZERO);
     plan.abort_resync();
     plan.begin_resync();
-    plan.handle_present(prefix("10.1.0.0/16"), via(1, 0), Time::ZERO);
+    plan.handle_present(prefix("10.1.0.0/16"), via(1, 0), Seen::Read, Time::ZERO);
     plan.end_resync(Time::ZERO);
     plan.handle_time(at(20));
     agree(&mut plan, &foreign, &["add 10.2.0.0/16 10.0.0.1"]);
@@ -523,7 +550,7 @@ impl World {
         self.plan.begin_resync();
         for ((prefix, _), owner) in &self.model.routes {
             if let Owner::Ours(spec) = owner {
-                self.plan.handle_present(*prefix, spec.clone(), self.now);
+                self.plan.handle_present(*prefix, spec.clone(), Seen::Read, self.now);
             }
         }
         self.plan.end_resync(self.now);
@@ -604,7 +631,7 @@ impl World {
                 if self.model.routes.get(&place) != Some(&Owner::Foreign) {
                     self.model.routes.insert(place, Owner::Ours(spec.clone()));
                     if heard {
-                        self.plan.handle_present(prefix, spec, self.now);
+                        self.plan.handle_present(prefix, spec, Seen::Replacing, self.now);
                     }
                 }
             }

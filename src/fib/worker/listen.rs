@@ -6,6 +6,7 @@ use super::super::foreign::{Effect, Foreign};
 use super::super::links::LinkEffect;
 use super::super::message::{self, Header, KernelRoute, Scope};
 use super::super::netlink::Heard;
+use super::super::plan::Seen;
 use super::{MAIN_TABLE, RETRY_INTERVAL, SETTLE, Worker};
 
 /// Events read before something else gets its turn.
@@ -107,7 +108,8 @@ impl Worker {
             }
             let mut plan = self.shared.plan();
             return if new {
-                plan.handle_present(prefix, route.spec(), now);
+                let seen = if replaced { Seen::Replacing } else { Seen::Added };
+                plan.handle_present(prefix, route.spec(), seen, now);
             } else {
                 plan.handle_lost(prefix, route.metric, now);
             };

@@ -9,6 +9,7 @@ use super::super::foreign::Foreign;
 use super::super::links::Links;
 use super::super::message::{self, DumpFamily, RTM_NEWADDR, RTM_NEWLINK, RTM_NEWROUTE};
 use super::super::netlink::DumpEnd;
+use super::super::plan::Seen;
 use super::super::spec::RouteSpec;
 use super::{MAIN_TABLE, Worker};
 
@@ -170,7 +171,7 @@ impl Worker {
         let flush = |ours: &mut Vec<(Prefix, RouteSpec)>| {
             let mut plan = shared.plan();
             for (prefix, spec) in ours.drain(..) {
-                plan.handle_present(prefix, spec, now);
+                plan.handle_present(prefix, spec, Seen::Read, now);
             }
         };
         let end = self.requests.dump(
