@@ -12,7 +12,7 @@ use std::time::Duration;
 use bgp_proto::policy::{Change, Decision, Match, Policy, PrefixSet, Rule};
 use bgp_proto::session::{LocalIdentity, PassiveMode, PeerConfig, TransportSecurity};
 use bgp_proto::table::{AddPathSend, NextHopMode, PeerRoutes, TableConfig};
-use bgp_proto::types::{ClusterId, Family, FibKind, Prefix};
+use bgp_proto::types::{ClusterId, Family, FibKind, Prefix, RouterId};
 use bgp_proto::wire::{AddPathMode, Origin};
 
 use super::plan::{
@@ -43,6 +43,8 @@ pub struct Converter {
     peers: [Vec<PeerEntry>; 2],
     /// Who we are to them; `None`: nothing was made yet.
     identity: Option<LocalIdentity>,
+    /// The BGP Identifier that was last in force.
+    router_id: Option<RouterId>,
     /// Import policies of the plan, and as the daemon runs them.
     imports: Vec<(Arc<Policy>, Arc<Policy>)>,
     /// See [`Converter::problems`]. By the session's name.
@@ -56,7 +58,8 @@ impl Converter {
     }
 
     /// The configuration that a plan asks for; `None` if the plan may not be put into force, or
-    /// the node has no BGP Identifier. `touched` tells what may differ from the plan before.
+    /// the node never had a BGP Identifier: one that loses the address that gave it keeps it, so
+    /// that its sessions of that family end and everything else goes on. `touched` tells what may differ from the plan before.
     pub fn convert(
         &mut self,
         plan: &Plan,
@@ -64,8 +67,8 @@ impl Converter {
         host: &HostSettings,
     ) -> Option<Config> {
         let families = [&plan.families.ipv4, &plan.families.ipv6];
-        let router_id = families.iter().find_map(|f| f.router_id).filter(|_| plan.is_complete);
-        let Some(router_id) = router_id else {
+        let planned = families.iter().find_map(|f| f.router_id);
+        let Some(router_id) = planned.or(self.router_id).filter(|_| plan.is_complete) else {
             // What is not followed now has to be made from everything later.
             self.identity = None;
             return None;
@@ -79,6 +82,7 @@ impl Converter {
             _ => self.make(families, &identity),
         }
         self.identity = Some(identity.clone());
+        self.router_id = Some(router_id);
         let peers = self.peers.iter().flatten().cloned().collect();
         let cluster_id = plan.cluster_id.unwrap_or(ClusterId(router_id.0));
         let fib =
@@ -450,6 +454,30 @@ mod tests {
         assert_eq!(convert(&mut resolver, &mut converter), None);
         apply(&mut resolver, node("a", "10.0.0.1/24"));
         assert_eq!(convert(&mut resolver, &mut converter).unwrap().peers.len(), 1);
+    }
+
+    #[test]
+    fn a_node_that_loses_its_address_ends_sessions_and_goes_on() {
+        let mut resolver = Resolver::new(Settings::new("a"));
+        let mut converter = Converter::default();
+        let key = "/calico/ipam/v2/host/a/ipv4/block/10.65.1.0-26";
+        let block = crate::calico::model::decode_etcd(key, br#"{"state":"confirmed"}"#).unwrap();
+        resolver.apply(block);
+        apply(&mut resolver, node("a", "10.0.0.1/24"));
+        apply(&mut resolver, node("b", "10.0.0.2/24"));
+        let before = convert(&mut resolver, &mut converter).unwrap();
+        assert_eq!(before.peers.len(), 1);
+        let lost = json!({"kind": "Node", "apiVersion": "projectcalico.org/v3",
+                          "metadata": {"name": "a"}, "spec": {}});
+        apply(&mut resolver, lost);
+        let after = convert(&mut resolver, &mut converter).unwrap();
+        assert!(after.peers.is_empty(), "{:?}", after.peers);
+        assert_eq!(after.bgp.identity, before.bgp.identity);
+        assert_eq!((after.originate.len(), &after.originate), (1, &before.originate));
+        // Whoever starts now has never had one.
+        assert_eq!(Converter::default().convert(&resolver.plan(), &Touched::All, &host()), None);
+        apply(&mut resolver, node("a", "10.0.0.1/24"));
+        assert_eq!(convert(&mut resolver, &mut converter).unwrap(), before);
     }
 
     #[test]

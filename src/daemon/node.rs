@@ -112,9 +112,15 @@ impl Daemon {
         }
         // Who is left, or comes, may carry the routes of those who leave.
         if !wanted.is_empty() {
+            let registry = self.peers.registry();
+            // A session that never came up has no routes that others would have to carry first.
+            let was_up = |entry: &PeerEntry| {
+                let record = registry.find(&entry.name);
+                record.is_some_and(|r| r.handle.numbers().stats.established_transitions > 0)
+            };
             let leaving = |entry: &&PeerEntry| {
                 let addr = entry.session.address;
-                !wanted.contains(&addr) && may_part.contains(&addr)
+                !wanted.contains(&addr) && may_part.contains(&addr) && was_up(entry)
             };
             let leaving: Vec<PeerEntry> =
                 self.config.peers.iter().filter(leaving).cloned().collect();
