@@ -240,7 +240,9 @@ fn bind(
         TcpListener::from_std(socket.into())
     };
     let opened = share(true).and_then(|()| open());
-    opened.and_then(|socket| share(false).map(|()| socket)).map_err(explain)
+    // Also where it could not be bound: those that stay must not be open to sharing.
+    let unshared = share(false);
+    opened.and_then(|socket| unshared.map(|()| socket)).map_err(explain)
 }
 
 async fn accept(socket: Arc<TcpListener>, directory: Directory, dynamic: mpsc::Sender<Accepted>) {

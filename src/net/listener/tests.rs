@@ -188,6 +188,12 @@ async fn between_every_address_and_one_the_port_stays_open() {
         // The accepting task of the socket before holds it until it is scheduled.
         tokio::task::yield_now().await;
     }
+    // Where the other cannot be had, the one that stays is not left open to sharing either.
+    let nowhere = SocketAddr::from((Ipv4Addr::new(192, 0, 2, 1), port));
+    let fault = listeners.listen(&[nowhere]).unwrap_err();
+    assert_eq!(fault.kind(), ErrorKind::AddrNotAvailable);
+    assert_eq!(listeners.bound.len(), 1);
+    assert!(!SockRef::from(&*listeners.bound[0].socket).reuse_port().unwrap());
 }
 
 #[tokio::test]
