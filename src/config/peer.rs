@@ -10,7 +10,9 @@ use bgp_proto::session::{
     AuthKey, LocalIdentity, PassiveMode, PeerConfig, RoleMode, TransportSecurity,
 };
 use bgp_proto::table::{AddPathSend, NextHopMode, PeerRoutes};
-use bgp_proto::types::{Asn, ClusterId, Family, FamilyMap, FamilySet, PeerType, Prefix, Role};
+use bgp_proto::types::{
+    Asn, ClusterId, Family, FamilyMap, FamilySet, PeerType, Prefix, Role, is_direction_mark,
+};
 use bgp_proto::wire::AddPathMode;
 
 use super::bgp::{read_id, read_memory, read_usable_asn};
@@ -424,9 +426,7 @@ fn read_name(table: &Table<'_>) -> Option<Arc<str>> {
 /// Whether a name may hold it: no blank, and nothing that steers how a terminal shows a line
 /// (controls, directions of writing).
 fn is_of_word(c: char) -> bool {
-    let is_direction =
-        matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-    !(c.is_whitespace() || c.is_control() || is_direction)
+    !(c.is_whitespace() || c.is_control() || is_direction_mark(c))
 }
 
 /// An address that a TCP connection can have.

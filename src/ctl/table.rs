@@ -2,6 +2,7 @@
 
 use std::io::{self, Write};
 
+use bgp_proto::types::is_direction_mark;
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 /// Rows that are laid out together.
@@ -269,10 +270,7 @@ pub(super) fn wrap(text: &str, width: usize, lines_max: usize) -> Vec<String> {
 /// The text without what could move a cursor, change colours or reverse what is read: names and
 /// messages come from peers.
 pub(super) fn clean(text: &str) -> String {
-    let is_safe = |c: char| {
-        !c.is_control()
-            && !matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-    };
+    let is_safe = |c: char| !c.is_control() && !is_direction_mark(c);
     text.chars().map(|c| if is_safe(c) { c } else { '\u{fffd}' }).collect()
 }
 

@@ -9,6 +9,7 @@ mod id;
 mod prefix;
 mod role;
 mod source;
+mod text;
 mod time;
 
 pub use community::{Community, ExtCommunity, LargeCommunity};
@@ -18,4 +19,5 @@ pub use id::{Asn, ClusterId, PathId, PeerId, PeerType, RouterId};
 pub use prefix::{Prefix, Prefix4, Prefix6};
 pub use role::Role;
 pub use source::Source;
+pub use text::is_direction_mark;
 pub use time::{Time, Timer};
