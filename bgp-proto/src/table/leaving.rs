@@ -5,6 +5,7 @@
 //! out, or until the peer says something about their destination, whichever is first.
 
 use super::Table;
+use super::slices::{End, HeldSet};
 use crate::rib::{DestId, SparseSet};
 use crate::types::{Family, PeerId};
 
@@ -60,20 +61,11 @@ impl Table {
 
     /// Takes at most `max` destinations' paths of a peer out; returns what is left of `max`.
     fn leave_some(&mut self, id: PeerId, max: u32) -> u32 {
-        let mut left = max;
-        for family in Family::ALL {
-            while left > 0
-                && let Some(peer) = self.peer_mut(id)
-                && let Some(dest) = peer.family_mut(family).leaving.pop_last()
-            {
-                self.take_leaver_out(id, family, DestId(dest));
-                left -= 1;
-            }
-        }
-        let is_done = |peer: &super::Peer| {
-            Family::ALL.into_iter().all(|family| peer.family(family).leaving.is_empty())
-        };
-        if self.peer(id).is_none_or(is_done) {
+        let leaving: HeldSet = |held| &mut held.leaving;
+        let (left, end) = self.drain(id, leaving, max, |table, family, dest| {
+            table.take_leaver_out(id, family, dest);
+        });
+        if end == End::Reached {
             self.leaving.remove(&id);
             self.bury_peer(id);
         }

@@ -20,6 +20,7 @@ mod peer;
 mod refusals;
 mod rejudging;
 mod show;
+mod slices;
 mod view;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};

@@ -5,6 +5,7 @@
 
 use super::Table;
 use super::import::{Importer, Liveness};
+use super::slices::{End, HeldSet};
 use crate::rib::{DestId, Path, PathFlags};
 use crate::types::{Family, PeerId, Prefix};
 
@@ -31,23 +32,15 @@ impl Table {
 
     /// Judges at most `max` destinations' paths of a peer; returns what is left of `max`.
     fn rejudge_some(&mut self, id: PeerId, max: u32) -> u32 {
-        let mut left = max;
-        let importer = self.importer(id, Liveness::Any);
-        if let Some(importer) = &importer {
-            for family in Family::ALL {
-                while left > 0
-                    && let Some(peer) = self.peer_mut(id)
-                    && let Some(dest) = peer.family_mut(family).unjudged.pop_last()
-                {
-                    self.rejudge_dest(id, importer, family, DestId(dest));
-                    left -= 1;
-                }
-            }
-        }
-        let is_done = |peer: &super::Peer| {
-            Family::ALL.into_iter().all(|family| peer.family(family).unjudged.is_empty())
+        let Some(importer) = self.importer(id, Liveness::Any) else {
+            self.rejudging.remove(&id);
+            return max;
         };
-        if importer.is_none() || self.peer(id).is_none_or(is_done) {
+        let unjudged: HeldSet = |held| &mut held.unjudged;
+        let (left, end) = self.drain(id, unjudged, max, |table, family, dest| {
+            table.rejudge_dest(id, &importer, family, dest);
+        });
+        if end == End::Reached {
             self.rejudging.remove(&id);
         }
         left
