@@ -153,10 +153,8 @@ fn run_until_idle<S: Sink>(shared: &Shared<S>) -> Option<Option<Duration>> {
 impl<S: Sink> Turns for Shared<S> {
     fn run_if_idle(&self) -> Look {
         let Ok(mut slot) = self.state.try_lock() else { return Look::Needed };
-        if slot.as_ref().is_none_or(|state| state.ended.elapsed() < IDLE_AFTER) {
-            return Look::Needed;
-        }
-        let Some(mut state) = slot.take() else { return Look::Needed };
+        let is_idle = |state: &mut Box<State<S>>| state.ended.elapsed() >= IDLE_AFTER;
+        let Some(mut state) = slot.take_if(is_idle) else { return Look::Needed };
         state.turn();
         let look = state.look();
         *slot = Some(state);
@@ -203,11 +201,8 @@ enum Next {
 impl<S: Sink> State<S> {
     /// Whether the thread has to look, after a turn that another one ran.
     fn look(&self) -> Look {
-        let is_in_time = match (self.table.poll_timeout(), self.armed) {
-            (None, _) => true,
-            (Some(at), Some(armed)) => armed <= at,
-            (Some(_), None) => false,
-        };
+        let wakes_by = |at: Time| self.armed.is_some_and(|armed| armed <= at);
+        let is_in_time = self.table.poll_timeout().is_none_or(wakes_by);
         if self.work_left || self.has_stopped || !is_in_time {
             Look::Needed
         } else {
