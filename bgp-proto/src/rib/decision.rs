@@ -56,8 +56,10 @@ fn compare_head(a: &Rank, b: &Rank) -> (Ordering, Reason) {
     let steps = [
         (a.long_lived_stale.cmp(&b.long_lived_stale), Reason::LongLivedStale),
         (b.preference.cmp(&a.preference), Reason::Preference),
-        (b.local_pref.cmp(&a.local_pref), Reason::LocalPref),
+        // Between sources of equal preference LOCAL_PREF compares nothing: it means something among
+        // BGP's own routes only. BIRD's static routes win such a tie too.
         (b.local_origin.cmp(&a.local_origin), Reason::LocalOrigin),
+        (b.local_pref.cmp(&a.local_pref), Reason::LocalPref),
         (a.as_path_len.cmp(&b.as_path_len), Reason::AsPathLength),
         (a.origin.cmp(&b.origin), Reason::Origin),
     ];
@@ -203,8 +205,8 @@ mod tests {
         let base = rank();
         let better: [(Rank, Reason); 13] = [
             (Rank { preference: 200, ..base }, Reason::Preference),
-            (Rank { local_pref: 101, ..base }, Reason::LocalPref),
             (Rank { local_origin: true, ..base }, Reason::LocalOrigin),
+            (Rank { local_pref: 101, ..base }, Reason::LocalPref),
             (Rank { as_path_len: 1, ..base }, Reason::AsPathLength),
             (Rank { origin: 0, ..base }, Reason::Origin),
             (Rank { med: 1, ..base }, Reason::Med),
