@@ -188,7 +188,12 @@ fn turn(table: &mut Table, readers: &mut [Reader], fib: bool) -> (usize, usize) 
         for request in table.poll_next_hops() {
             if let NextHopRequest::Track(addr) = request {
                 let hop = Hop { gateway: Some(addr), ifindex: 1, onlink: false, weight: 1 };
-                let state = NextHopState::Via { hops: vec![hop], metric: 1, connected: true };
+                let state = NextHopState::Via {
+                    hops: vec![hop],
+                    metric: 1,
+                    connected: true,
+                    interface: None,
+                };
                 table.handle_next_hop(Time::ZERO, addr, state);
                 resolved = true;
             }

@@ -175,7 +175,7 @@ impl World {
         for request in self.table.poll_next_hops() {
             if let NextHopRequest::Track(addr) = request {
                 let hop = Hop { gateway: Some(addr), ifindex: 1, onlink: false, weight: 1 };
-                let state = NextHopState::Via { hops: vec![hop], metric: 1, connected: true };
+                let state = NextHopState::Via { hops: vec![hop], metric: 1, connected: true, interface: None };
                 self.table.handle_next_hop(self.now, addr, state);
             }
         }

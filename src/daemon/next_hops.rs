@@ -41,8 +41,11 @@ struct News {
     /// Next hops of the table.
     next_hops: Vec<(IpAddr, NextHopState)>,
     /// Host routes: their hops, or `None` while they are not active.
-    routes: Vec<(IpAddr, Option<Vec<Hop>>)>,
+    routes: Vec<(IpAddr, Option<Way>)>,
 }
+
+/// The hops of a host route, and the interface that they leave by.
+type Way = (Vec<Hop>, Option<Arc<str>>);
 
 impl NextHops {
     /// The table wants to know about an address.
@@ -94,12 +97,12 @@ fn tell(news: News, table: &Handle) {
     for (addr, state) in news.next_hops {
         table.next_hop(addr, state);
     }
-    for (destination, hops) in news.routes {
-        let route = hops.map(|hops| LocalRoute {
+    for (destination, way) in news.routes {
+        let route = way.map(|(hops, interface)| LocalRoute {
             install: Some(FibKind::Unicast(hops.clone())),
             next_hop: hops.first().and_then(|hop| hop.gateway),
             hops,
-            interface: None,
+            interface,
             metric: None,
             attrs: None,
         });
@@ -175,26 +178,31 @@ impl State {
     }
 
     /// The way of an active host route.
-    fn hops_to(&self, destination: IpAddr) -> Option<Vec<Hop>> {
+    fn hops_to(&self, destination: IpAddr) -> Option<Way> {
         let gateway = self.host_routes.get(&destination)?;
         match self.reported.get(gateway)? {
-            fib::NextHopState::Via { hops, connected: true, .. } => Some(hops.clone()),
+            fib::NextHopState::Via { hops, connected: true, interface, .. } => {
+                Some((hops.clone(), interface.clone()))
+            }
             _ => None,
         }
     }
 
     /// How an address is reached, as far as it is known.
     fn resolve(&self, addr: IpAddr) -> Option<NextHopState> {
-        if let Some(hops) = self.hops_to(addr) {
+        if let Some((hops, interface)) = self.hops_to(addr) {
             let metric = UNKNOWN_METRIC;
-            return Some(NextHopState::Via { hops, metric, connected: false });
+            return Some(NextHopState::Via { hops, metric, connected: false, interface });
         }
         Some(match self.reported.get(&addr)? {
             fib::NextHopState::Unreachable => NextHopState::Unreachable,
             fib::NextHopState::Local => NextHopState::Local,
-            fib::NextHopState::Via { hops, metric, connected } => {
-                NextHopState::Via { hops: hops.clone(), metric: *metric, connected: *connected }
-            }
+            fib::NextHopState::Via { hops, metric, connected, interface } => NextHopState::Via {
+                hops: hops.clone(),
+                metric: *metric,
+                connected: *connected,
+                interface: interface.clone(),
+            },
         })
     }
 }
@@ -212,7 +220,8 @@ mod tests {
     }
 
     fn via(gateway: &str, connected: bool) -> fib::NextHopState {
-        fib::NextHopState::Via { hops: vec![hop(gateway)], metric: 0, connected }
+        let interface = Some("eth0".into());
+        fib::NextHopState::Via { hops: vec![hop(gateway)], metric: 0, connected, interface }
     }
 
     fn route(destination: &str, gateway: &str) -> HostRoute {
@@ -225,18 +234,22 @@ mod tests {
         let tor = addr("192.0.2.1");
         state.wanted.insert(tor);
         let news = state.handle_report(tor, via("10.0.0.254", false));
-        let default =
-            NextHopState::Via { hops: vec![hop("10.0.0.254")], metric: 0, connected: false };
+        let by = |gateway: &str, metric| NextHopState::Via {
+            hops: vec![hop(gateway)],
+            metric,
+            connected: false,
+            interface: Some("eth0".into()),
+        };
+        let default = by("10.0.0.254", 0);
         assert_eq!(news.next_hops, [(tor, default.clone())]);
 
         let (news, started, _) = state.set_host_routes(&[route("192.0.2.1", "10.0.0.9")]);
         assert_eq!(started, [addr("10.0.0.9")].into());
         assert_eq!(news.routes, [(tor, None)], "nothing is known about the gateway yet");
         let news = state.handle_report(addr("10.0.0.9"), via("10.0.0.9", true));
-        assert_eq!(news.routes, [(tor, Some(vec![hop("10.0.0.9")]))]);
-        let through =
-            NextHopState::Via { hops: vec![hop("10.0.0.9")], metric: u32::MAX, connected: false };
-        assert_eq!(news.next_hops, [(tor, through)]);
+        let way = (vec![hop("10.0.0.9")], Some("eth0".into()));
+        assert_eq!(news.routes, [(tor, Some(way))]);
+        assert_eq!(news.next_hops, [(tor, by("10.0.0.9", u32::MAX))]);
 
         // The gateway moves behind a router, then the route is taken out.
         let news = state.handle_report(addr("10.0.0.9"), via("10.0.0.254", false));

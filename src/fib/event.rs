@@ -1,6 +1,7 @@
 //! What the FIB tells its owner about the kernel, and which of it the owner asked for.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use bgp_proto::types::{Hop, Prefix};
 
@@ -52,6 +53,8 @@ pub enum NextHopState {
         metric: u32,
         /// The address is on a network of one of our interfaces.
         connected: bool,
+        /// The name of the interface; `None` where there is more than one hop.
+        interface: Option<Arc<str>>,
     },
     /// It is one of our own addresses.
     Local,

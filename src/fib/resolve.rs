@@ -1,6 +1,7 @@
 //! How an address is reached, over routes that are not ours.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use bgp_proto::types::Hop;
 
@@ -53,7 +54,11 @@ fn follow(addr: IpAddr, route: &KernelRoute, links: &Links) -> Option<NextHopSta
     hops.sort_unstable();
     let connected = route.hops.iter().all(|hop| hop.gateway.is_none());
     let metric = if connected { 0 } else { route.metric.max(1) };
-    Some(NextHopState::Via { hops, metric, connected })
+    let interface = match hops.as_slice() {
+        [hop] => links.name(hop.ifindex).map(Arc::from),
+        _ => None,
+    };
+    Some(NextHopState::Via { hops, metric, connected, interface })
 }
 
 /// Such an address means nothing without its interface, which the session knows and we do not.

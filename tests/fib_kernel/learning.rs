@@ -21,7 +21,12 @@ fn next_hop(fib: &Running, addr: IpAddr) -> NextHopState {
 }
 
 fn connected(gateway: &str, interface: &str) -> NextHopState {
-    NextHopState::Via { hops: vec![hop(gateway, interface)], metric: 0, connected: true }
+    NextHopState::Via {
+        hops: vec![hop(gateway, interface)],
+        metric: 0,
+        connected: true,
+        interface: Some(interface.into()),
+    }
 }
 
 #[test]
@@ -51,6 +56,7 @@ fn next_hops_follow_links_addresses_and_routes() {
             hops: vec![hop(gw, dev)],
             metric,
             connected: false,
+            interface: Some(dev.into()),
         };
         assert_eq!(next_hop(&fib, far), gateway("10.0.0.254", "v0", 30));
         ip("route add 192.0.2.0/28 via 10.0.1.254 proto 4");

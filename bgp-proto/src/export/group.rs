@@ -774,7 +774,10 @@ pub(crate) fn judge_path(
             None => state.hops.hop(path.next_hop),
         },
         source,
-        interface: own.and_then(|own| own.interface.as_deref()),
+        interface: match own {
+            Some(own) => own.interface.as_deref(),
+            None => state.hops.interface(path.next_hop),
+        },
         metric: own.map_or(state.attrs.local(path.attrs).metric, |own| own.metric),
         peer_type: Some(group.peer_type),
     };

@@ -36,6 +36,15 @@ impl Match {
         }
     }
 
+    pub(super) fn looks_at_interface(&self) -> bool {
+        match self {
+            Match::Interface(_) => true,
+            Match::Not(inner) => inner.looks_at_interface(),
+            Match::Any(any) => any.iter().any(Match::looks_at_interface),
+            _ => false,
+        }
+    }
+
     pub(super) fn is_prefix_independent(&self) -> bool {
         match self {
             Match::Prefix(_) | Match::Interface(_) | Match::Metric(_) => false,

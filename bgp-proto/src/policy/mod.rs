@@ -39,7 +39,8 @@ pub struct RouteRef<'a> {
     pub next_hop: Option<NextHop>,
     /// Where it came from.
     pub source: Source,
-    /// The interface that the route points out of, where known.
+    /// The interface that the route points out of, where known: that of a route of our own, or the one
+    /// by which the next hop of a BGP route is reached, as received on import.
     pub interface: Option<&'a str>,
     /// The kernel metric, where known.
     pub metric: Option<u32>,
@@ -234,6 +235,12 @@ impl Policy {
             rule.matches.iter().all(Match::is_prefix_independent)
                 && rule.changes.iter().all(Change::is_prefix_independent)
         })
+    }
+
+    /// Whether a verdict may depend on the interface, so that it has to be given again when a next
+    /// hop is reached by another one.
+    pub fn looks_at_interface(&self) -> bool {
+        self.rules.iter().flat_map(|rule| &rule.matches).any(Match::looks_at_interface)
     }
 
     /// The name of a rule for `explain`, counted from one: `policy "pods" rule 2 "own blocks"`, or

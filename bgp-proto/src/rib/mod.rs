@@ -21,7 +21,7 @@ pub(crate) use attrs::{
 pub(crate) use decision::{Candidate, Rank, compare, order, select, select_multipath};
 pub(crate) use destination::{DestId, Destinations, Probe, Stored};
 pub(crate) use hash::{Indexed, Seeded};
-pub(crate) use next_hop::{NextHopId, NextHops, Reach};
+pub(crate) use next_hop::{Moved, NextHopId, NextHops, Reach};
 pub(crate) use path::{Path, PathFlags, SourceId};
 pub(crate) use source::{SourceCounts, SourceFacts, Sources, default_preference};
 pub(crate) use sparse::SparseSet;
@@ -100,7 +100,20 @@ pub enum NextHopState {
         metric: u32,
         /// The next hop lies on a connected network.
         connected: bool,
+        /// The name of the interface, for policies; `None` where there is more than one hop, as with
+        /// BIRD's multipath routes.
+        interface: Option<Arc<str>>,
     },
     /// One of our own addresses: the route is not used.
     Local,
+}
+
+impl NextHopState {
+    /// The name of the interface that policies see.
+    pub fn interface(&self) -> Option<&str> {
+        match self {
+            NextHopState::Via { interface, .. } => interface.as_deref(),
+            NextHopState::Unreachable | NextHopState::Local => None,
+        }
+    }
 }

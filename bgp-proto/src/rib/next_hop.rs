@@ -69,7 +69,16 @@ pub(crate) struct NextHops {
     /// Addresses whose wish to be tracked may differ from what the host was told.
     unsettled: BTreeSet<IpAddr>,
     /// Next hops whose state changed since [`NextHops::take_changed`].
-    changed: BTreeSet<u32>,
+    changed: BTreeMap<u32, Moved>,
+}
+
+/// Whether what changed about a next hop is something that policies look at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Moved {
+    /// Hops, metric or reachability alone.
+    OnInterface,
+    /// The interface is another one.
+    Elsewhere,
 }
 
 impl NextHops {
@@ -183,12 +192,22 @@ impl NextHops {
         self.addresses.get(&self.hop(id)?.addr()).map(|address| &address.state)
     }
 
+    /// The interface that a next hop is reached by, as policies see it.
+    #[inline]
+    pub(crate) fn interface(&self, id: NextHopId) -> Option<&str> {
+        self.state(id)?.interface()
+    }
+
     /// Takes what the host says. Unknown addresses are ignored: nobody asked for them any more.
     pub(crate) fn set_state(&mut self, addr: IpAddr, state: NextHopState) {
         let Some(address) = self.addresses.get_mut(&addr) else { return };
         if address.state == state {
             return;
         }
+        let moved = match address.state.interface() == state.interface() {
+            true => Moved::OnInterface,
+            false => Moved::Elsewhere,
+        };
         address.state = state;
         let reach = Reach::of(&address.state);
         let range = match addr {
@@ -203,13 +222,15 @@ impl NextHops {
         }
         for id in ids {
             self.entry_mut(id).reach = reach;
-            self.changed.insert(id);
+            let known = self.changed.entry(id).or_insert(moved);
+            *known = moved.max(*known);
         }
     }
 
     /// Next hops whose state changed since the last call.
-    pub(crate) fn take_changed(&mut self) -> Vec<NextHopId> {
-        std::mem::take(&mut self.changed).into_iter().map(NextHopId).collect()
+    pub(crate) fn take_changed(&mut self) -> Vec<(NextHopId, Moved)> {
+        let changed = std::mem::take(&mut self.changed).into_iter();
+        changed.map(|(id, moved)| (NextHopId(id), moved)).collect()
     }
 
     /// Takes the destinations that have or had a path through a next hop. The caller gives those
@@ -251,7 +272,7 @@ mod tests {
 
     fn via(metric: u32) -> NextHopState {
         let hop = crate::types::Hop { gateway: None, ifindex: 1, onlink: false, weight: 1 };
-        NextHopState::Via { hops: vec![hop], metric, connected: true }
+        NextHopState::Via { hops: vec![hop], metric, connected: true, interface: None }
     }
 
     #[test]
@@ -268,7 +289,7 @@ mod tests {
         assert_eq!(hops.take_requests(), [(addr, true)]);
         assert_eq!(hops.reach(both), Reach::Unresolved);
         hops.set_state(addr, via(5));
-        assert_eq!(hops.take_changed(), [single, both]);
+        assert_eq!(hops.take_changed(), [(single, Moved::OnInterface), (both, Moved::OnInterface)]);
         assert!(hops.take_dests(single, Family::Ipv6).iter().eq([7]));
         assert_eq!(hops.reach(single), Reach::Metric(5));
         hops.set_state(addr, via(5));

@@ -71,7 +71,7 @@ impl Tabled {
             return NextHopState::Local;
         }
         let hop = Hop { gateway: Some(addr), ifindex: 1, onlink: false, weight: 1 };
-        NextHopState::Via { hops: vec![hop], metric: 0, connected: true }
+        NextHopState::Via { hops: vec![hop], metric: 0, connected: true, interface: None }
     }
 
     fn destinations(&self, now: Time, filter: &RouteFilter) -> Vec<DestinationView> {

@@ -2,7 +2,7 @@
 
 use super::{Rib, Table, TableEvent};
 use crate::export::generation_in;
-use crate::rib::{DestId, Destinations, IdSet, select};
+use crate::rib::{DestId, Destinations, IdSet, Moved, select};
 use crate::types::Family;
 
 /// Empty destinations that may be kept for members that do not know yet, whatever the table's size;
@@ -16,6 +16,7 @@ impl Rib {
         Rib {
             dests: Destinations::new(family, seed),
             touched: IdSet::default(),
+            moved: IdSet::default(),
             fib_dirty: IdSet::default(),
             fib_at: 0,
             empty: IdSet::default(),
@@ -24,9 +25,10 @@ impl Rib {
 }
 
 impl Table {
-    /// Destinations with a path through a next hop whose state changed are touched.
+    /// Destinations with a path through a next hop whose state changed are touched. Where the
+    /// interface is another one, policies that look at it are asked again.
     pub(super) fn touch_changed_hops(&mut self) {
-        for hop in self.hops.take_changed() {
+        for (hop, moved) in self.hops.take_changed() {
             for family in Family::ALL {
                 let rib = &mut self.ribs[family.index()];
                 let mut dests = self.hops.take_dests(hop, family);
@@ -34,6 +36,12 @@ impl Table {
                 dests.retain(|id| rib.dests.paths(DestId(id)).iter().any(|p| p.next_hop == hop));
                 for id in dests.iter() {
                     rib.touched.insert(id);
+                }
+                if moved == Moved::Elsewhere {
+                    for id in dests.iter() {
+                        rib.moved.insert(id);
+                    }
+                    self.reimport_moved(hop, family, &dests);
                 }
                 self.hops.set_dests(hop, family, dests);
             }
@@ -51,6 +59,8 @@ impl Table {
             let mut groups: Vec<_> =
                 self.groups.values_mut().filter(|group| group.key.family == family).collect();
             let all_paths = groups.iter().any(|group| group.key.add_path.is_some());
+            let by_interface =
+                !rib.moved.is_empty() && groups.iter().any(|g| g.key.export.looks_at_interface());
             for id in rib.touched.iter() {
                 let dest = DestId(id);
                 let paths = rib.dests.paths(dest);
@@ -72,10 +82,11 @@ impl Table {
                 if self.config.fib_enabled {
                     rib.fib_dirty.insert(id);
                 }
-                if changed || all_paths {
+                let moved = by_interface && rib.moved.contains(id);
+                if changed || all_paths || moved {
                     rib.dests.note_change(dest, self.generation);
                     for group in &mut groups {
-                        if changed || group.key.add_path.is_some() {
+                        if changed || group.key.add_path.is_some() || moved {
                             group.mark(dest);
                         }
                     }
@@ -87,6 +98,7 @@ impl Table {
                 }
             }
             rib.touched.clear();
+            rib.moved.clear();
         }
     }
 

@@ -125,7 +125,10 @@ impl Table {
                 attrs: self.attrs.view(best.attrs),
                 next_hop: self.hops.hop(best.next_hop),
                 source,
-                interface: own.and_then(|own| own.interface.as_deref()),
+                interface: match own {
+                    Some(own) => own.interface.as_deref(),
+                    None => self.hops.interface(best.next_hop),
+                },
                 metric: own.and_then(|own| own.metric).or(metric),
                 peer_type: self.sources.get(best.source).map(|facts| facts.peer_type),
             });

@@ -266,7 +266,7 @@ impl Table {
             attrs: self.attrs.view(received),
             next_hop: self.hops.hop(hop),
             source: Source::Bgp,
-            interface: None,
+            interface: self.hops.interface(hop),
             metric: None,
             peer_type: Some(importer.session.peer_type),
         };
@@ -342,14 +342,15 @@ impl Table {
 
     /// Loops and leaks make a route unusable, never an error (RFC 4271 §9.1.2, RFC 4456 §8,
     /// RFC 9234 §5).
+    ///
+    /// The AS that loops are looked for is the session's local AS, as in BIRD: with a `local-asn` of
+    /// its own a session may lead to a neighbour whose AS is ours elsewhere, and nothing would be
+    /// accepted from it.
     fn loop_flags(&self, importer: &Importer, attrs: AttrView<'_>) -> PathFlags {
         let mut flags = PathFlags::default();
         let allowed = usize::from(importer.routes.allow_local_asn);
         let path = attrs.as_path();
-        let session_asn = importer.session.local_asn;
-        if path.count(session_asn) > allowed
-            || self.config.asn != session_asn && path.count(self.config.asn) > allowed
-        {
+        if path.count(importer.session.local_asn) > allowed {
             flags.set(PathFlags::AS_LOOP);
         }
         if let (Some(role), Some(marked)) = (importer.session.role, attrs.only_to_customer()) {

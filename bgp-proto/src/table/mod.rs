@@ -167,6 +167,8 @@ struct Rib {
     dests: Destinations,
     /// To be decided at the end of the turn.
     touched: IdSet,
+    /// Of those, the ones with a path whose next hop is reached by another interface than before.
+    moved: IdSet,
     /// To be compared with what the host was told for the kernel.
     fib_dirty: IdSet,
     fib_at: u32,

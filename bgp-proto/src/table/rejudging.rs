@@ -6,7 +6,7 @@
 use super::Table;
 use super::import::{Importer, Liveness};
 use super::slices::{End, HeldSet};
-use crate::rib::{DestId, Path, PathFlags};
+use crate::rib::{DestId, NextHopId, Path, PathFlags, SparseSet};
 use crate::types::{Family, PeerId, Prefix};
 
 impl Table {
@@ -18,6 +18,23 @@ impl Table {
             held.unjudged = held.dests.clone();
         }
         self.rejudging.insert(id);
+    }
+
+    /// A next hop is reached by another interface: import policies that look at it judge the paths
+    /// through it again.
+    pub(super) fn reimport_moved(&mut self, hop: NextHopId, family: Family, dests: &SparseSet) {
+        let held = &self.ribs[family.index()].dests;
+        for id in dests.iter() {
+            let paths = held.paths(DestId(id)).iter().filter(|path| path.next_hop == hop);
+            for peer in paths.filter_map(|path| path.source.peer()) {
+                if let Some(known) = self.peers.get_mut(peer.index()).and_then(Option::as_mut)
+                    && known.routes.import.looks_at_interface()
+                {
+                    known.family_mut(family).unjudged.insert(id);
+                    self.rejudging.insert(peer);
+                }
+            }
+        }
     }
 
     /// Judges a slice of what waits.

@@ -13,6 +13,7 @@ use crate::types::{
 };
 use crate::wire::{AttrEdit, Capabilities, Nlri, Origin};
 
+mod interfaces;
 mod memory;
 mod numbers;
 mod reflection;
@@ -91,7 +92,12 @@ fn settle(table: &mut Table) {
         for request in &requests {
             if let NextHopRequest::Track(addr) = *request {
                 let hop = Hop { gateway: Some(addr), ifindex: 1, onlink: false, weight: 1 };
-                let state = NextHopState::Via { hops: vec![hop], metric: 0, connected: true };
+                let state = NextHopState::Via {
+                    hops: vec![hop],
+                    metric: 0,
+                    connected: true,
+                    interface: None,
+                };
                 table.handle_next_hop(Time::ZERO, addr, state);
             }
         }

@@ -154,6 +154,8 @@ pub(crate) enum Filter {
     Tag(u32),
     /// LOCAL_PREF 300 on 10.0.0.0/16 only: depends on the prefix.
     Prefer,
+    /// Rejects what leaves by the interface `eth1`.
+    NotByEth1,
     /// Preference 200.
     Elevate,
     None,
@@ -163,7 +165,8 @@ impl Filter {
     pub(crate) fn from_byte(byte: u8) -> Self {
         match byte % 8 {
             0..=2 => Filter::All,
-            3 => Filter::Some,
+            3 if byte & 8 == 0 => Filter::Some,
+            3 => Filter::NotByEth1,
             4 => Filter::Tag(u32::from(byte / 8) % 2 + 0x0009_0000),
             5 => Filter::Prefer,
             6 => Filter::Elevate,
@@ -199,6 +202,13 @@ impl Filter {
                     Decision::Next,
                 )]
             }
+            Filter::NotByEth1 => {
+                vec![rule(
+                    vec![Match::Interface(vec!["eth1".to_owned()])],
+                    vec![],
+                    Decision::Reject,
+                )]
+            }
             Filter::Elevate => vec![rule(vec![], vec![Change::Preference(200)], Decision::Next)],
             Filter::None => return Arc::new(Policy::reject_all()),
         };
@@ -206,7 +216,12 @@ impl Filter {
     }
 
     /// The route after the filter, and its preference if that was set.
-    fn apply(self, prefix: Prefix, mut attrs: Meaning) -> Option<(Meaning, Option<u16>)> {
+    fn apply(
+        self,
+        prefix: Prefix,
+        mut attrs: Meaning,
+        interface: Option<&str>,
+    ) -> Option<(Meaning, Option<u16>)> {
         let within = |text: &str| text.parse::<Prefix>().unwrap().contains(prefix);
         match self {
             Filter::All => {}
@@ -221,6 +236,11 @@ impl Filter {
             Filter::Prefer => {
                 if within("10.0.0.0/16") {
                     attrs.local_pref = Some(300);
+                }
+            }
+            Filter::NotByEth1 => {
+                if interface == Some("eth1") {
+                    return None;
                 }
             }
             Filter::Elevate => return Some((attrs, Some(200))),
@@ -297,11 +317,18 @@ impl Model {
         if internal && (attrs.originator == Some(OUR_ID) || attrs.clusters.contains(&OUR_ID)) {
             return None;
         }
-        let (mut out, preference) = self.settings[peer].import.apply(prefix, attrs.clone())?;
+        let interface = self.interface(received.next_hop.addr());
+        let import = self.settings[peer].import;
+        let (mut out, preference) = import.apply(prefix, attrs.clone(), interface)?;
         if !internal && attrs.communities.contains(&Community::GRACEFUL_SHUTDOWN.0) {
             out.local_pref = Some(0);
         }
         Some((out, preference.unwrap_or(100)))
+    }
+
+    /// The interface that an address is reached by.
+    fn interface(&self, addr: IpAddr) -> Option<&str> {
+        self.hops.get(&addr).and_then(NextHopState::interface)
     }
 
     fn candidates(&self, prefix: Prefix) -> Vec<Candidate> {
@@ -357,8 +384,8 @@ impl Model {
             }
         }
         keep(&mut list, |c| std::cmp::Reverse(c.preference));
-        keep(&mut list, |c| std::cmp::Reverse(c.attrs.local_pref.unwrap_or(100)));
         keep(&mut list, |c| c.peer.is_some());
+        keep(&mut list, |c| std::cmp::Reverse(c.attrs.local_pref.unwrap_or(100)));
         keep(&mut list, |c| c.attrs.path.len());
         keep(&mut list, |c| c.attrs.origin);
         let all = list.clone();
@@ -430,7 +457,9 @@ impl Model {
         if to_external && path.peer.is_some() {
             attrs.med = None;
         }
-        let (mut attrs, _) = settings.export.apply(prefix, attrs)?;
+        let learned = path.peer.and(path.next_hop);
+        let interface = learned.and_then(|hop| self.interface(hop.addr()));
+        let (mut attrs, _) = settings.export.apply(prefix, attrs, interface)?;
         if to_external {
             attrs.local_pref = None;
             attrs.originator = None;

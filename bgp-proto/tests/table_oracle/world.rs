@@ -92,7 +92,14 @@ fn hop_state(index: usize, state: u8) -> NextHopState {
     match state % 5 {
         0 => NextHopState::Unreachable,
         1 => NextHopState::Local,
-        n => NextHopState::Via { hops: vec![hop], metric: u32::from(n / 3), connected: true },
+        n => NextHopState::Via {
+            hops: vec![hop],
+            metric: u32::from(n / 3),
+            connected: true,
+            // The same hops by another name, too: an interface that was renamed.
+            interface: [None, Some("eth0"), Some("eth1")][usize::from(state / 5) % 3]
+                .map(Arc::from),
+        },
     }
 }
 

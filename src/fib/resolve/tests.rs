@@ -52,7 +52,11 @@ fn links() -> Links {
 }
 
 fn via(hops: &[Hop], metric: u32, connected: bool) -> NextHopState {
-    NextHopState::Via { hops: hops.to_vec(), metric, connected }
+    let interface = match hops {
+        [hop] => Some(format!("eth{}", hop.ifindex).into()),
+        _ => None,
+    };
+    NextHopState::Via { hops: hops.to_vec(), metric, connected, interface }
 }
 
 #[test]

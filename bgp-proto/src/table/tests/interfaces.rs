@@ -1,0 +1,143 @@
+//! What policies know of the interface by which a learned route leaves, and routes of sources that
+//! compete.
+
+use super::*;
+use crate::policy::{Match, Source};
+use crate::rib::LocalRoute;
+
+/// Takes what `eth*` leads to and nothing else.
+fn over_ethernet(default: Decision) -> Arc<Policy> {
+    let rule = Rule {
+        name: String::new(),
+        matches: vec![Match::Interface(vec!["eth*".to_owned()])],
+        changes: Vec::new(),
+        decision: match default {
+            Decision::Accept => Decision::Reject,
+            Decision::Reject | Decision::Next => Decision::Accept,
+        },
+    };
+    Arc::new(Policy { name: "interfaces".into(), rules: vec![rule], default })
+}
+
+/// Says that a next hop is reached by an interface, and lets the table follow.
+fn reach_by(table: &mut Table, addr: &str, interface: Option<&str>) {
+    let addr: IpAddr = addr.parse().unwrap();
+    let hop = Hop { gateway: Some(addr), ifindex: 1, onlink: false, weight: 1 };
+    let interface = interface.map(Arc::from);
+    let state = NextHopState::Via { hops: vec![hop], metric: 0, connected: true, interface };
+    table.handle_next_hop(Time::ZERO, addr, state);
+    while table.finish(Time::ZERO) {}
+}
+
+fn accepted(table: &Table, peer: u32) -> u32 {
+    table.counts(PeerId(peer)).accepted[Family::Ipv4]
+}
+
+fn kernel(table: &mut Table) -> Vec<(String, bool)> {
+    let changes = table.poll_fib(10).into_iter();
+    changes.map(|(prefix, route)| (prefix.to_string(), route.is_some())).collect()
+}
+
+#[test]
+fn import_is_judged_by_the_interface_and_again_when_it_changes() {
+    let mut table = table();
+    let import = over_ethernet(Decision::Reject);
+    let _reader = up(&mut table, 2, 65001, PeerRoutes { import, ..routes(2) });
+    announce(&mut table, 2, 65001, &["10.1.0.0/16", "10.2.0.0/16"]);
+    settle(&mut table);
+    assert_eq!(accepted(&table, 2), 0, "no interface is known");
+    for (interface, expected) in
+        [(Some("eth0"), 2), (Some("eth1"), 2), (Some("v0"), 0), (Some("eth1"), 2), (None, 0)]
+    {
+        reach_by(&mut table, "10.0.0.2", interface);
+        assert_eq!(accepted(&table, 2), expected, "{interface:?}");
+    }
+    reach_by(&mut table, "10.0.0.2", Some("eth0"));
+    let addr = "10.0.0.2".parse().unwrap();
+    table.handle_next_hop(Time::ZERO, addr, NextHopState::Unreachable);
+    settle(&mut table);
+    assert_eq!(accepted(&table, 2), 0, "what leads nowhere leads by no interface");
+    // One that comes later is judged by what is known.
+    reach_by(&mut table, "10.0.0.2", Some("eth0"));
+    announce(&mut table, 2, 65001, &["10.3.0.0/16"]);
+    assert_eq!(accepted(&table, 2), 3);
+}
+
+#[test]
+fn export_is_judged_by_the_interface_and_again_when_it_changes() {
+    let mut table = table();
+    let _from = up(&mut table, 2, 65001, routes(2));
+    let export = over_ethernet(Decision::Accept);
+    let mut to = up(&mut table, 3, 65002, PeerRoutes { export, ..routes(3) });
+    announce(&mut table, 2, 65001, &["10.1.0.0/16"]);
+    settle(&mut table);
+    let advertised = |table: &Table| table.counts(PeerId(3)).advertised[Family::Ipv4];
+    assert_eq!(advertised(&table), 1);
+    reach_by(&mut table, "10.0.0.2", Some("eth0"));
+    assert_eq!(advertised(&table), 0);
+    reach_by(&mut table, "10.0.0.2", Some("v0"));
+    assert_eq!(advertised(&table), 1);
+    assert!(!read(&mut to).is_empty());
+    reach_by(&mut table, "10.0.0.2", Some("v1"));
+    assert!(read(&mut to).is_empty(), "nothing about it differs");
+}
+
+#[test]
+fn the_kernels_policy_sees_the_interface() {
+    let mut table = table();
+    let fib_policy = Some(over_ethernet(Decision::Reject));
+    let config = TableConfig { fib_policy, ..TableConfig::clone(&table.config) };
+    table.configure(Time::ZERO, Arc::new(config));
+    let _reader = up(&mut table, 2, 65001, routes(2));
+    announce(&mut table, 2, 65001, &["10.1.0.0/16"]);
+    settle(&mut table);
+    assert_eq!(kernel(&mut table), []);
+    reach_by(&mut table, "10.0.0.2", Some("eth0"));
+    assert_eq!(kernel(&mut table), [("10.1.0.0/16".to_owned(), true)]);
+    reach_by(&mut table, "10.0.0.2", Some("v0"));
+    assert_eq!(kernel(&mut table), [("10.1.0.0/16".to_owned(), false)]);
+}
+
+/// A learned route that policy put level with a blackhole of our own.
+#[test]
+fn of_equal_preference_our_own_route_wins_whatever_local_pref_says() {
+    let mut table = table();
+    let raise = Rule {
+        name: String::new(),
+        matches: Vec::new(),
+        changes: vec![Change::Preference(200), Change::LocalPref(u32::MAX)],
+        decision: Decision::Accept,
+    };
+    let import =
+        Arc::new(Policy { name: "up".into(), rules: vec![raise], default: Decision::Reject });
+    let _reader = up(&mut table, 2, 65001, PeerRoutes { import, ..routes(2) });
+    announce(&mut table, 2, 65001, &["10.1.0.0/16"]);
+    settle(&mut table);
+    let own = LocalRoute {
+        install: Some(FibKind::Blackhole),
+        next_hop: None,
+        hops: Vec::new(),
+        interface: None,
+        metric: None,
+        attrs: None,
+    };
+    let prefix = "10.1.0.0/16".parse().unwrap();
+    table.handle_local(Time::ZERO, prefix, Source::Static, Some(own));
+    settle(&mut table);
+    let route = table.poll_fib(10).pop().and_then(|(_, route)| route);
+    assert_eq!(route.map(|route| route.kind), Some(FibKind::Blackhole));
+}
+
+/// A neighbour of our own AS that is met under another one, as `localASNumber` is for.
+#[test]
+fn loops_are_looked_for_under_the_sessions_own_as() {
+    let mut table = table();
+    let as_65009 = Negotiated { local_asn: Asn(65009), ..session(2, 65000) };
+    let as_65009 = Negotiated { peer_type: PeerType::External, ..as_65009 };
+    table.peer_add(PeerId(2), IpAddr::from([10, 0, 0, 2]), Arc::new(routes(2)));
+    let _readers = table.peer_up(Time::ZERO, PeerId(2), Arc::new(as_65009));
+    announce(&mut table, 2, 65000, &["10.1.0.0/16"]);
+    assert_eq!(accepted(&table, 2), 1);
+    announce(&mut table, 2, 65009, &["10.2.0.0/16"]);
+    assert_eq!(accepted(&table, 2), 1, "its own AS there");
+}
