@@ -10,7 +10,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bgp_proto::policy::{Change, Decision, Match, Policy, PrefixSet, Rule};
-use bgp_proto::session::{LocalIdentity, PassiveMode, PeerConfig, TransportSecurity};
+use bgp_proto::session::{
+    HoldExpiry, LocalIdentity, PassiveMode, PeerConfig, Redial, TransportSecurity,
+};
 use bgp_proto::table::{AddPathSend, NextHopMode, PeerRoutes, TableConfig};
 use bgp_proto::types::{ClusterId, Family, FibKind, Prefix, RouterId};
 use bgp_proto::wire::{AddPathMode, Origin};
@@ -267,6 +269,10 @@ fn peer_entry(
         local_asn: session.local_asn,
         passive: if session.passive { PassiveMode::Passive } else { PassiveMode::Active },
         hold_time: HOLD_TIME,
+        // A node that is back is dialled within seconds, and one that is silent for the hold time is
+        // not waited for once more.
+        redial: Redial::Steady,
+        hold_expiry: HoldExpiry::Death,
         keepalive_time: session.keepalive_time.filter(|s| *s > 0).map(Duration::from_secs),
         security: TransportSecurity {
             md5: session.key.clone(),

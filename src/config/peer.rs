@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bgp_proto::policy::Policy;
 use bgp_proto::session::{
-    AuthKey, LocalIdentity, PassiveMode, PeerConfig, RoleMode, TransportSecurity,
+    AuthKey, HoldExpiry, LocalIdentity, PassiveMode, PeerConfig, RoleMode, TransportSecurity,
 };
 use bgp_proto::table::{AddPathSend, NextHopMode, PeerRoutes};
 use bgp_proto::types::{
@@ -205,6 +205,10 @@ fn read_session(
     };
     let multihop_ttl = table.get("multihop-ttl").and_then(|v| read_multihop_ttl(&v, &security));
     let flag = |key, default| table.get(key).and_then(|v| v.boolean()).unwrap_or(default);
+    let hold_expiry = match flag("stale-on-hold-expiry", true) {
+        true => HoldExpiry::Restart,
+        false => HoldExpiry::Death,
+    };
     let extended_messages = flag("extended-messages", true);
     let extended_next_hop = flag("extended-next-hop", false);
     let enhanced_refresh = flag("enhanced-refresh", true);
@@ -229,6 +233,7 @@ fn read_session(
         security,
         add_path: FamilyMap([add_path; 2]),
         graceful_restart_time: timers.graceful_restart,
+        hold_expiry,
         extended_messages,
         extended_next_hop,
         enhanced_refresh,

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use bgp_proto::policy::{Change, Decision, Match, PrefixSet, Source};
-use bgp_proto::session::{PassiveMode, RoleMode};
+use bgp_proto::session::{HoldExpiry, PassiveMode, RoleMode};
 use bgp_proto::table::{AddPathSend, NextHopMode};
 use bgp_proto::types::{Asn, Family, FamilySet, Role, RouterId};
 use bgp_proto::wire::{AddPathMode, Origin};
@@ -73,6 +73,7 @@ fn the_full_example_is_read_key_by_key() {
     assert_eq!(s.connect_retry_time, Duration::from_secs(1));
     assert_eq!(s.send_hold_time, Some(Duration::ZERO));
     assert_eq!(s.graceful_restart_time, None, "0 leaves the capability out");
+    assert_eq!(s.hold_expiry, HoldExpiry::Death);
     assert_eq!(s.security.md5.as_ref().unwrap().octets(), b"secret");
     assert_eq!(s.security.ttl_security_hops, Some(1));
     assert_eq!(s.add_path[Family::Ipv4], AddPathMode::Both);

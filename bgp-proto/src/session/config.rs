@@ -25,6 +25,28 @@ pub enum PassiveMode {
     Passive,
 }
 
+/// How the delay between attempts to connect develops.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Redial {
+    /// It grows by half with every failure, up to eight times `connect_retry_time`.
+    #[default]
+    BackOff,
+    /// 1 s, 2 s, then `connect_retry_time` for ever, which also bounds the attempt itself: for
+    /// neighbours that are wanted back at once, however long they were away.
+    Steady,
+}
+
+/// What it means that a neighbour's hold timer expired, where graceful restart was negotiated.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum HoldExpiry {
+    /// It may be restarting: with the N bit from both sides its routes are kept (RFC 8538 §4.1).
+    #[default]
+    Restart,
+    /// It is dead, and its routes go. Differs from RFC: 8538 makes no such choice. Without it a node
+    /// that lost its power draws traffic for the hold time and the restart time together.
+    Death,
+}
+
 /// What becomes of a neighbour without a role (RFC 9234 §4.2).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum RoleMode {
@@ -94,8 +116,10 @@ pub struct PeerConfig {
     pub hold_time: Duration,
     /// Keepalive interval, less than the hold time; `None`, the default: a third of the negotiated one.
     pub keepalive_time: Option<Duration>,
-    /// First delay between attempts to connect. Default 5 s; grows by half to eight times, jittered.
+    /// Delay between attempts to connect, jittered. Default 5 s.
     pub connect_retry_time: Duration,
+    /// How that delay develops.
+    pub redial: Redial,
     /// Longest time without send progress (RFC 9687). `None`, the default: max(8 min, 2 × hold);
     /// zero: off.
     pub send_hold_time: Option<Duration>,
@@ -106,6 +130,8 @@ pub struct PeerConfig {
     /// Offer capability 64 with this restart time, 1-4095 s (RFC 4724); `None` leaves it out. Default
     /// 120 s.
     pub graceful_restart_time: Option<Duration>,
+    /// What the end of the hold time means for its routes.
+    pub hold_expiry: HoldExpiry,
     /// Offer Extended Messages (RFC 8654). Default true.
     pub extended_messages: bool,
     /// Offer IPv4 over IPv6 next hops (RFC 8950). Default false.
@@ -144,10 +170,12 @@ impl PeerConfig {
             hold_time: Duration::from_secs(90),
             keepalive_time: None,
             connect_retry_time: Duration::from_secs(5),
+            redial: Redial::default(),
             send_hold_time: None,
             security: TransportSecurity::default(),
             add_path: FamilyMap::default(),
             graceful_restart_time: Some(Duration::from_secs(120)),
+            hold_expiry: HoldExpiry::default(),
             extended_messages: true,
             extended_next_hop: false,
             enhanced_refresh: true,

@@ -38,7 +38,10 @@ mod peer;
 mod timers;
 
 pub use close::{Close, LastError, Origin};
-pub use config::{AuthKey, LocalIdentity, PassiveMode, PeerConfig, RoleMode, TransportSecurity};
+pub use config::{
+    AuthKey, HoldExpiry, LocalIdentity, PassiveMode, PeerConfig, Redial, RoleMode,
+    TransportSecurity,
+};
 pub use negotiate::Negotiated;
 pub use offer::{Offer, Restart};
 pub use peer::{Action, Command, Keep, Peer, Slot, State, Stats, Timers};

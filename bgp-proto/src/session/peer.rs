@@ -185,7 +185,7 @@ impl Peer {
         Peer {
             admin: Admin::Stopped,
             conns: [None, None, None],
-            backoff: Backoff::new(config.connect_retry_time),
+            backoff: Backoff::new(config.connect_retry_time, config.redial),
             offer: Offer::Full,
             restart: Restart::Done,
             jitter: Jitter::new(seed),

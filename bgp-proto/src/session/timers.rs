@@ -11,12 +11,13 @@
 
 use std::time::Duration;
 
+use super::Redial;
 use crate::types::Time;
 
 /// How long a peer may take to answer with its OPEN (RFC 4271 §8.2.2: "a large value").
 pub(super) const OPEN_HOLD_TIME: Duration = Duration::from_secs(240);
 /// How long an attempt to connect may take: Linux has sent four SYNs by then.
-pub(super) const CONNECT_TIME: Duration = Duration::from_secs(15);
+const CONNECT_TIME: Duration = Duration::from_secs(15);
 /// A session that lasted this long forgives earlier failures.
 pub(super) const STABLE_TIME: Duration = Duration::from_secs(60);
 /// RFC 9687 §3.2: the default is the larger of this and twice the hold time.
@@ -71,6 +72,7 @@ impl Jitter {
 #[derive(Clone, Debug)]
 pub(super) struct Backoff {
     base: Duration,
+    redial: Redial,
     failures: u32,
     faults: u32,
 }
@@ -83,8 +85,16 @@ pub(super) enum Incoming {
 }
 
 impl Backoff {
-    pub(super) fn new(connect_retry_time: Duration) -> Self {
-        Backoff { base: connect_retry_time.max(RETRY_TIME_MIN), failures: 0, faults: 0 }
+    pub(super) fn new(connect_retry_time: Duration, redial: Redial) -> Self {
+        Backoff { base: connect_retry_time.max(RETRY_TIME_MIN), redial, failures: 0, faults: 0 }
+    }
+
+    /// How long an attempt to connect may take.
+    pub(super) fn connect_time(&self) -> Duration {
+        match self.redial {
+            Redial::BackOff => CONNECT_TIME,
+            Redial::Steady => CONNECT_TIME.min(self.base),
+        }
     }
 
     /// An attempt or a session failed.
@@ -102,11 +112,20 @@ impl Backoff {
         self.faults = 0;
     }
 
-    /// When to dial next. The delay grows by half with every failure, up to eight times.
+    /// When to dial next.
     pub(super) fn retry_at(&self, now: Time, jitter: &mut Jitter) -> Time {
         let max = self.base.saturating_mul(RETRY_FACTOR_MAX);
-        let grown = (1..self.failures.min(8)).fold(self.base, |d, _| d.saturating_mul(3) / 2);
-        now + jitter.spread(grown.min(max))
+        let delay = match self.redial {
+            Redial::BackOff => {
+                (1..self.failures.min(8)).fold(self.base, |d, _| d.saturating_mul(3) / 2).min(max)
+            }
+            Redial::Steady => match self.failures {
+                0 | 1 => RETRY_TIME_MIN,
+                2 => self.base.min(RETRY_TIME_MIN * 2),
+                _ => self.base,
+            },
+        };
+        now + jitter.spread(delay)
     }
 
     /// A peer that fails again and again through its own fault does not get to set the pace.
@@ -121,7 +140,7 @@ mod tests {
 
     #[test]
     fn back_off_grows_by_half_up_to_eight_times_and_forgets() {
-        let mut backoff = Backoff::new(Duration::from_secs(10));
+        let mut backoff = Backoff::new(Duration::from_secs(10), Redial::BackOff);
         let mut jitter = Jitter::new(7);
         let mut last = Duration::ZERO;
         for failure in 1..=20 {
@@ -139,7 +158,7 @@ mod tests {
 
     #[test]
     fn a_delay_of_zero_is_not_believed() {
-        let backoff = Backoff::new(Duration::ZERO);
+        let backoff = Backoff::new(Duration::ZERO, Redial::BackOff);
         let at = backoff.retry_at(Time::ZERO, &mut Jitter::new(1));
         assert!(at.since(Time::ZERO) >= Duration::from_millis(750));
     }

@@ -2,7 +2,7 @@
 
 use super::{Action, Close, Conn, Offer, Peer, Slot, State, Tcp};
 use crate::session::PassiveMode;
-use crate::session::timers::{CONNECT_TIME, FAULT_PAUSE, Incoming};
+use crate::session::timers::{FAULT_PAUSE, Incoming};
 use crate::types::{Time, Timer};
 
 /// What the operator wants, and how far we are allowed to follow.
@@ -200,7 +200,7 @@ impl Peer {
             return self.plan_dial(now);
         }
         let mut deadline = Timer::stopped();
-        deadline.set(now + CONNECT_TIME);
+        deadline.set(now + self.backoff.connect_time());
         self.admin = Admin::Running { dial: Dial::Connecting { deadline } };
         self.outbox.push(Action::Connect);
     }

@@ -2,6 +2,7 @@
 
 use super::dial::Hold;
 use super::{Action, Close, Conn, Peer, Slot};
+use crate::session::HoldExpiry;
 use crate::session::timers::{Incoming, STABLE_TIME};
 use crate::types::Time;
 use crate::wire::Code;
@@ -32,7 +33,9 @@ impl Peer {
         self.retreat(now, &conn, &reason);
         self.count(now, slot, &conn, &reason);
         if let Conn::Established(established) = conn {
-            let keep = reason.keep(&established.negotiated);
+            let is_dead =
+                reason == Close::HoldTimerExpired && self.config.hold_expiry == HoldExpiry::Death;
+            let keep = reason.keep(&established.negotiated).filter(|_| !is_dead);
             self.outbox.push(Action::Down { reason: reason.clone(), keep });
         }
         match reason {

@@ -1,7 +1,7 @@
 //! Who dials, how often, and when nobody may connect.
 
 use super::*;
-use crate::session::PassiveMode;
+use crate::session::{PassiveMode, Redial};
 
 /// Dials in `time` to a peer that answers every attempt with `answer`.
 fn dials(host: &mut Host, time: Duration, mut answer: impl FnMut(&mut Host)) -> Vec<Time> {
@@ -36,6 +36,32 @@ fn refused_attempts_back_off_and_never_spin() {
     assert!((3.75..=5.0).contains(&gaps[0]), "{gaps:?}");
     assert!(gaps.iter().skip(6).all(|gap| (30.0..=40.0).contains(gap)), "{gaps:?}");
     assert_eq!(host.peer.stats().connect_failures, times.len() as u64);
+}
+
+/// What a node that was away for long is met with when it is back.
+#[test]
+fn a_steady_pace_is_kept_for_ever() {
+    let steady = || PeerConfig { redial: Redial::Steady, ..config() };
+    let gaps = |answer: fn(&mut Host)| {
+        let mut host = Host::new(steady());
+        host.command(Command::Start);
+        let times = dials(&mut host, HOUR, answer);
+        times.windows(2).map(|w| w[1].since(w[0]).as_secs_f64()).collect::<Vec<_>>()
+    };
+    let refused = gaps(refuse);
+    assert!((0.75..=1.0).contains(&refused[0]), "{refused:?}");
+    assert!((1.5..=2.0).contains(&refused[1]), "{refused:?}");
+    assert!(refused[2..].iter().all(|gap| (3.75..=5.0).contains(gap)), "{refused:?}");
+    assert!(refused.len() > 700);
+    // Nobody answers: the attempt itself ends sooner too.
+    let silent = gaps(|_| {});
+    assert!(silent.iter().all(|gap| *gap <= 10.0), "{silent:?}");
+    // A session that ends is dialled for again at once.
+    let mut host = Host::new(steady());
+    host.command(Command::Start);
+    host.advance(State::Established, Slot::Outgoing);
+    host.closed(Slot::Outgoing);
+    assert!(host.deadline("connect retry").unwrap() <= Duration::from_secs(1));
 }
 
 #[test]

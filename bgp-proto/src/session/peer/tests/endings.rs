@@ -1,10 +1,15 @@
 //! How sessions end: NOTIFICATIONs, what is kept, replacement of a restarted peer's session.
 
 use super::*;
+use crate::session::HoldExpiry;
 
 /// An established session with a peer that does graceful restart.
 fn restarting(notification: bool, slot: Slot) -> Host {
-    let mut host = Host::new(config());
+    restarting_with(config(), notification, slot)
+}
+
+fn restarting_with(config: PeerConfig, notification: bool, slot: Slot) -> Host {
+    let mut host = Host::new(config);
     host.bring(State::OpenSent, slot);
     host.receive(slot, &open_message(&restarting_open(notification)));
     host.receive(slot, &keepalive());
@@ -56,6 +61,22 @@ fn routes_are_kept_exactly_when_both_rfcs_say_so() {
             let (reason, got) = host.downs.pop().unwrap();
             assert_eq!(got, kept.then_some(keep), "{what}, N {n}: {reason:?}");
         }
+    }
+}
+
+/// Two nodes that agree on RFC 8538 are told apart from a node without power by nothing else.
+#[test]
+fn a_neighbour_that_fell_silent_may_count_as_dead() {
+    for (hold_expiry, kept) in [(HoldExpiry::Restart, true), (HoldExpiry::Death, false)] {
+        let with = || PeerConfig { hold_expiry, ..config() };
+        let mut host = restarting_with(with(), true, Slot::Outgoing);
+        host.pass(Duration::from_secs(90));
+        let (reason, keep) = host.downs.pop().unwrap();
+        assert_eq!((reason, keep.is_some()), (Close::HoldTimerExpired, kept));
+        // A lost connection is another matter.
+        let mut host = restarting_with(with(), true, Slot::Outgoing);
+        host.closed(Slot::Outgoing);
+        assert!(host.downs.pop().unwrap().1.is_some());
     }
 }
 
