@@ -21,7 +21,7 @@ use bgp_proto::session::Negotiated;
 use bgp_proto::table::{NextHopRequest, PeerRoutes, Table, TableConfig};
 use bgp_proto::types::{
     Asn, ClusterId, Community, Family, FamilySet, Hop, NextHop, PeerId, PeerType, Prefix, Prefix4,
-    RouterId, Time,
+    RouterId, SessionId, Time,
 };
 use bgp_proto::wire::{
     AttrEdit, Capabilities, HEADER_LEN, Nlri, Origin, RouteBatch, Update, UpdateContext, Verdict,
@@ -74,7 +74,7 @@ fn peer(table: &mut Table, id: u32, asn: Asn) -> Vec<Reader> {
         role: None,
         peer_capabilities: Capabilities::default(),
     };
-    table.peer_up(Time::ZERO, PeerId(id), Arc::new(negotiated))
+    table.peer_up(Time::ZERO, PeerId(id), SessionId(1), Arc::new(negotiated))
 }
 
 /// Routes as batches of one read each.
@@ -298,7 +298,7 @@ fn measure(name: &str, feed: &Feed, other: Option<&Feed>, fib: bool) {
     }
 
     let report = Report::begin(&format!("{name}: the first feeder goes"), feed);
-    table.peer_down(Time::ZERO, PeerId(1), None);
+    table.peer_down(Time::ZERO, PeerId(1), SessionId(1), None);
     readers.append(&mut joined);
     let (octets, _) = turn(&mut table, &mut readers, fib);
     report.end(&format!("{octets} octets out"));

@@ -18,7 +18,7 @@ use bgp_proto::table::{
 };
 use bgp_proto::types::{
     Asn, ClusterId, Community, Family, FamilySet, Hop, NextHop, PathId, PeerId, PeerType, Prefix,
-    Prefix4, RouterId, Time,
+    Prefix4, RouterId, SessionId, Time,
 };
 use bgp_proto::wire::{
     AttrEdit, Capabilities, HEADER_LEN, Nlri, Origin, RouteAction, RouteBatch, Update,
@@ -40,6 +40,7 @@ fuzz_target!(|data: &[u8]| {
 });
 
 struct Member {
+    session: SessionId,
     negotiated: Arc<Negotiated>,
     readers: Vec<Reader>,
     /// What the peer holds: decoded from what it was sent.
@@ -49,6 +50,7 @@ struct Member {
 struct World {
     table: Table,
     now: Time,
+    sessions: u64,
     members: [Option<Member>; PEERS],
 }
 
@@ -68,7 +70,7 @@ impl World {
         for at in 0..PEERS {
             table.peer_add(peer(at), address(at), Arc::new(routes(at, 0)));
         }
-        World { table, now: Time::from_micros(1), members: [const { None }; PEERS] }
+        World { table, now: Time::from_micros(1), sessions: 0, members: [const { None }; PEERS] }
     }
 
     fn step(&mut self, op: u8, a: u8, b: u8) {
@@ -94,14 +96,16 @@ impl World {
             return;
         }
         let negotiated = Arc::new(negotiated(at));
-        let readers = self.table.peer_up(self.now, peer(at), Arc::clone(&negotiated));
-        self.members[at] = Some(Member { negotiated, readers, holds: BTreeMap::new() });
+        self.sessions += 1;
+        let readers = self.table.peer_up(self.now, peer(at), SessionId(self.sessions), Arc::clone(&negotiated));
+        let session = SessionId(self.sessions);
+        self.members[at] = Some(Member { session, negotiated, readers, holds: BTreeMap::new() });
     }
 
     fn down(&mut self, at: usize, how: u8) {
-        if self.members[at].take().is_some() {
+        if let Some(member) = self.members[at].take() {
             let keep = Keep { families: FamilySet::ALL, restart_time: Duration::from_secs(5) };
-            self.table.peer_down(self.now, peer(at), (how & 1 == 1).then_some(keep));
+            self.table.peer_down(self.now, peer(at), member.session, (how & 1 == 1).then_some(keep));
         }
     }
 

@@ -30,7 +30,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bgp_proto::session::{Close, Command, Negotiated};
-use bgp_proto::table::{MemoryBound, TableEvent};
+use bgp_proto::table::{CloseReason, MemoryBound, TableEvent};
 use bgp_proto::types::{FamilySet, PeerId};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Notify, mpsc};
@@ -411,14 +411,8 @@ impl Daemon {
                     deferral.handle_end_of_rib(peer, family);
                 }
             }
-            Event::Table(TableEvent::PrefixLimit { peer, family, bound }) => {
-                let Some(record) = self.peers.registry().get(peer) else { return };
-                warn!(
-                    peer = %record.name,
-                    "more than {bound} {family} prefixes: the session is closed (prefixes-max)"
-                );
-                let close = Close::PrefixLimit { family, bound };
-                record.handle.send(PeerCommand::Session(Command::Restart(close)));
+            Event::Table(TableEvent::Close { peer, reason, .. }) => {
+                self.close_for_table(peer, reason);
             }
             Event::Table(TableEvent::PrefixWarning { peer, family, count, bound }) => {
                 let Some(record) = self.peers.registry().get(peer) else { return };
@@ -427,31 +421,39 @@ impl Daemon {
                     "{count} {family} prefixes, the limit is {bound} (prefixes-max)"
                 );
             }
-            Event::Table(TableEvent::MemoryLimit { peer, bound_of, held, bound }) => {
-                let Some(record) = self.peers.registry().get(peer) else { return };
-                let (held, bound) = (held >> 20, bound >> 20);
-                match bound_of {
-                    MemoryBound::Peer => warn!(
-                        peer = %record.name,
-                        "its routes hold {held} MiB, more than {bound}: the session is closed \
-                         (memory-max)"
-                    ),
-                    MemoryBound::Table => warn!(
-                        peer = %record.name,
-                        "all routes hold {held} MiB, more than {bound}, and this peer's most of \
-                         it: the session is closed ({})",
-                        self.memory_key()
-                    ),
-                }
-                record.handle.send(PeerCommand::Session(Command::Restart(Close::OutOfResources)));
-            }
-            Event::Table(TableEvent::TooSlow { peer }) => {
-                let Some(record) = self.peers.registry().get(peer) else { return };
-                warn!(peer = %record.name, "reads too slowly: the session is closed");
-                record.handle.send(PeerCommand::Session(Command::Restart(Close::OutOfResources)));
-            }
             Event::Table(TableEvent::Note(text)) => warn!("{text}"),
         }
+    }
+
+    /// The table says it again while the session is up, so an order that finds the queue of commands
+    /// full is not lost.
+    fn close_for_table(&self, peer: PeerId, reason: CloseReason) {
+        let Some(record) = self.peers.registry().get(peer) else { return };
+        match reason {
+            CloseReason::PrefixLimit { family, bound } => warn!(
+                peer = %record.name,
+                "more than {bound} {family} prefixes: the session is closed (prefixes-max)"
+            ),
+            CloseReason::MemoryLimit { bound_of: MemoryBound::Peer, held, bound } => warn!(
+                peer = %record.name,
+                "its routes hold {} MiB, more than {}: the session is closed (memory-max)",
+                held >> 20,
+                bound >> 20
+            ),
+            CloseReason::MemoryLimit { bound_of: MemoryBound::Table, held, bound } => warn!(
+                peer = %record.name,
+                "all routes hold {} MiB, more than {}, and this peer's most of it: the session is \
+                 closed ({})",
+                held >> 20,
+                bound >> 20,
+                self.memory_key()
+            ),
+            CloseReason::TooSlow => {
+                warn!(peer = %record.name, "reads too slowly: the session is closed");
+            }
+            other => warn!(peer = %record.name, "the session is closed: {other:?}"),
+        }
+        record.handle.send(PeerCommand::Session(Command::Restart(reason.to_close())));
     }
 
     fn on_peer_event(&mut self, event: PeerEvent) {

@@ -15,6 +15,7 @@ mod timings;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
 
 use bgp_proto::export::Reader;
@@ -22,7 +23,7 @@ use bgp_proto::policy::Source;
 use bgp_proto::rib::NextHopState;
 use bgp_proto::session::{Keep, Negotiated};
 use bgp_proto::table::{LocalRoute, PeerRoutes, Table, TableConfig, TableEvent};
-use bgp_proto::types::{Family, FibRoute, PeerId, Prefix, Time};
+use bgp_proto::types::{Family, FibRoute, PeerId, Prefix, SessionId, Time};
 use bgp_proto::wire::RouteBatch;
 use tokio::sync::oneshot;
 
@@ -67,14 +68,43 @@ type Question = Box<dyn FnOnce(&Table, Time) + Send>;
 
 enum Input {
     Configure(Arc<TableConfig>),
-    PeerAdd { peer: PeerId, address: IpAddr, routes: Arc<PeerRoutes> },
-    PeerConfigure { peer: PeerId, routes: Arc<PeerRoutes> },
-    PeerUp { peer: PeerId, negotiated: Arc<Negotiated>, reply: oneshot::Sender<Vec<Reader>> },
-    PeerDown { peer: PeerId, keep: Option<Keep> },
-    PeerRemove { peer: PeerId },
-    Batch { peer: PeerId, batch: RouteBatch, permit: Permit },
-    Local { prefix: Prefix, source: Source, route: Option<LocalRoute> },
-    NextHop { addr: IpAddr, state: NextHopState },
+    PeerAdd {
+        peer: PeerId,
+        address: IpAddr,
+        routes: Arc<PeerRoutes>,
+    },
+    PeerConfigure {
+        peer: PeerId,
+        routes: Arc<PeerRoutes>,
+    },
+    PeerUp {
+        peer: PeerId,
+        session: SessionId,
+        negotiated: Arc<Negotiated>,
+        reply: oneshot::Sender<Vec<Reader>>,
+    },
+    PeerDown {
+        peer: PeerId,
+        session: SessionId,
+        keep: Option<Keep>,
+    },
+    PeerRemove {
+        peer: PeerId,
+    },
+    Batch {
+        peer: PeerId,
+        batch: RouteBatch,
+        permit: Permit,
+    },
+    Local {
+        prefix: Prefix,
+        source: Source,
+        route: Option<LocalRoute>,
+    },
+    NextHop {
+        addr: IpAddr,
+        state: NextHopState,
+    },
     DeferExport,
     ReleaseExport,
     Tunnels(BTreeMap<Arc<str>, u32>),
@@ -98,6 +128,7 @@ pub struct Handle {
     credit: Credit,
     clock: Clock,
     timings: Timings,
+    sessions: Arc<AtomicU64>,
 }
 
 impl Handle {
@@ -136,20 +167,26 @@ impl Handle {
         self.send(Input::PeerConfigure { peer, routes });
     }
 
+    /// A number for a session that no other session of this process has.
+    pub fn new_session(&self) -> SessionId {
+        SessionId(self.sessions.fetch_add(1, Ordering::Relaxed))
+    }
+
     /// A session is established; the readers of its families come back.
     pub fn peer_up(
         &self,
         peer: PeerId,
+        session: SessionId,
         negotiated: Arc<Negotiated>,
     ) -> oneshot::Receiver<Vec<Reader>> {
         let (reply, readers) = oneshot::channel();
-        self.send(Input::PeerUp { peer, negotiated, reply });
+        self.send(Input::PeerUp { peer, session, negotiated, reply });
         readers
     }
 
-    /// A session is over.
-    pub fn peer_down(&self, peer: PeerId, keep: Option<Keep>) {
-        self.send(Input::PeerDown { peer, keep });
+    /// A session is over. Routes that were handed over before reach the table before its end.
+    pub fn peer_down(&self, peer: PeerId, session: SessionId, keep: Option<Keep>) {
+        self.send(Input::PeerDown { peer, session, keep });
     }
 
     /// A peer is gone for good.
@@ -235,7 +272,8 @@ impl Engine {
         let timings = Timings::new();
         let (to_thread, own) = (Arc::clone(&inbox), timings.clone());
         let (thread, turns) = thread::spawn(config, seed, clock, sink, own, to_thread, inputs)?;
-        Ok(Engine { handle: Handle { inbox, turns, credit, clock, timings }, thread })
+        let sessions = Arc::new(AtomicU64::new(1));
+        Ok(Engine { handle: Handle { inbox, turns, credit, clock, timings, sessions }, thread })
     }
 
     /// The way to it.

@@ -276,11 +276,11 @@ impl<S: Sink> State<S> {
             Input::Configure(config) => table.configure(now, config),
             Input::PeerAdd { peer, address, routes } => table.peer_add(peer, address, routes),
             Input::PeerConfigure { peer, routes } => table.peer_configure(now, peer, routes),
-            Input::PeerUp { peer, negotiated, reply } => {
+            Input::PeerUp { peer, session, negotiated, reply } => {
                 // A connection that ended meanwhile dropped the receiver; `PeerDown` follows.
-                let _ = reply.send(table.peer_up(now, peer, negotiated));
+                let _ = reply.send(table.peer_up(now, peer, session, negotiated));
             }
-            Input::PeerDown { peer, keep } => table.peer_down(now, peer, keep),
+            Input::PeerDown { peer, session, keep } => table.peer_down(now, peer, session, keep),
             Input::PeerRemove { peer } => table.peer_remove(now, peer),
             Input::Batch { peer, batch, permit } => {
                 table.apply(now, peer, &batch);

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bgp_proto::export::Reader;
 use bgp_proto::session::{Action, Close, Command, Negotiated, Peer, Slot, State, Stats, Timers};
-use bgp_proto::types::{Family, PeerId, Prefix, Time};
+use bgp_proto::types::{Family, PeerId, Prefix, SessionId, Time};
 use bgp_proto::wire::RouteBatch;
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, mpsc, oneshot};
@@ -72,6 +72,7 @@ pub fn spawn_peer(
         batch: RouteBatch::default(),
         stalled: None,
         readers: None,
+        session_id: None,
         log_waker: Waker::from(Arc::new(NotifyWaker(Arc::clone(&log_ready)))),
         log_ready,
         credit: table.peer_credit(),
@@ -128,6 +129,8 @@ struct PeerTask {
     /// Routes that wait for credit; meanwhile nothing is read.
     stalled: Option<(RouteBatch, Acquire)>,
     readers: Option<(Slot, oneshot::Receiver<Vec<Reader>>)>,
+    /// The session that the table knows of.
+    session_id: Option<SessionId>,
     log_ready: Arc<Notify>,
     log_waker: Waker,
     credit: PeerCredit,
@@ -395,7 +398,9 @@ impl PeerTask {
                     self.stalled = None;
                     self.readers = None;
                     self.conns.iter_mut().flatten().for_each(|conn| conn.readers.clear());
-                    self.table.peer_down(self.id, keep);
+                    if let Some(session) = self.session_id.take() {
+                        self.table.peer_down(self.id, session, keep);
+                    }
                     self.lonely_until =
                         keep.map(|keep| self.now() + keep.restart_time + DYNAMIC_GRACE);
                     self.log_down();
@@ -425,7 +430,9 @@ impl PeerTask {
             let other_addr = (self.beside)(told.local_addr);
             Arc::make_mut(&mut told).other_addr = other_addr;
         }
-        self.readers = Some((slot, self.table.peer_up(self.id, told)));
+        let session = self.table.new_session();
+        self.session_id = Some(session);
+        self.readers = Some((slot, self.table.peer_up(self.id, session, told)));
         // Whoever hears of it looks at what was negotiated.
         self.publish();
         let _ = self.events.send(PeerEvent::Up(self.id));

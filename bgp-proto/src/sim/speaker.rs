@@ -378,12 +378,7 @@ impl Speaker {
         let mut closed = false;
         while let Some(event) = self.routing.poll_event() {
             let (peer, reason) = match event {
-                TableEvent::PrefixLimit { peer, family, bound } => {
-                    (peer, Close::PrefixLimit { family, bound })
-                }
-                TableEvent::TooSlow { peer } | TableEvent::MemoryLimit { peer, .. } => {
-                    (peer, Close::OutOfResources)
-                }
+                TableEvent::Close { peer, reason, .. } => (peer, reason.to_close()),
                 TableEvent::PrefixWarning { .. } | TableEvent::Note(_) => continue,
             };
             closed = true;

@@ -16,7 +16,7 @@ use crate::table::{
     DestinationView, LocalRoute, NextHopRequest, PathView, PeerRoutes, RouteFilter, Table,
     TableConfig, TableEvent,
 };
-use crate::types::{ClusterId, FibKind, Hop, PeerId, Prefix, Time};
+use crate::types::{ClusterId, FibKind, Hop, PeerId, Prefix, SessionId, Time};
 use crate::wire::{AttrView, RouteBatch};
 
 /// Destinations per call of [`Table::poll_fib`] and [`Table::view`]: small, so that paging is used.
@@ -27,6 +27,8 @@ pub struct Tabled {
     table: Table,
     address: IpAddr,
     readers: BTreeMap<PeerId, Vec<Reader>>,
+    sessions: BTreeMap<PeerId, SessionId>,
+    sessions_begun: u64,
     installed: BTreeMap<Prefix, BTreeSet<IpAddr>>,
     work_left: bool,
     woken: Arc<Woken>,
@@ -60,6 +62,8 @@ impl Tabled {
             table: Table::new(Arc::new(config), 1, Waker::from(Arc::clone(&woken))),
             address: spec.address,
             readers: BTreeMap::new(),
+            sessions: BTreeMap::new(),
+            sessions_begun: 0,
             installed: BTreeMap::new(),
             work_left: false,
             woken,
@@ -105,14 +109,19 @@ impl Routing for Tabled {
     }
 
     fn peer_up(&mut self, now: Time, peer: PeerId, negotiated: &Arc<Negotiated>) {
-        let readers = self.table.peer_up(now, peer, Arc::clone(negotiated));
+        self.sessions_begun += 1;
+        let session = SessionId(self.sessions_begun);
+        self.sessions.insert(peer, session);
+        let readers = self.table.peer_up(now, peer, session, Arc::clone(negotiated));
         self.readers.insert(peer, readers);
         self.work_left = true;
     }
 
     fn peer_down(&mut self, now: Time, peer: PeerId, keep: Option<Keep>) {
         self.readers.remove(&peer);
-        self.table.peer_down(now, peer, keep);
+        if let Some(session) = self.sessions.remove(&peer) {
+            self.table.peer_down(now, peer, session, keep);
+        }
         self.work_left = true;
     }
 

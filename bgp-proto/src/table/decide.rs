@@ -1,9 +1,9 @@
 //! The decision process over touched destinations, and forgetting destinations that are empty.
 
-use super::{Rib, Table, TableEvent};
+use super::{CloseReason, Rib, Table};
 use crate::export::generation_in;
 use crate::rib::{DestId, Destinations, IdSet, Moved, select};
-use crate::types::Family;
+use crate::types::{Family, Time};
 
 /// Empty destinations that may be kept for members that do not know yet, whatever the table's size;
 /// beyond that, a quarter of the table. One costs about thirty octets.
@@ -114,7 +114,7 @@ impl Table {
     }
 
     /// Forgets empty destinations that the kernel, every group and every member are done with.
-    pub(super) fn forget_empty(&mut self) {
+    pub(super) fn forget_empty(&mut self, now: Time) {
         for family in Family::ALL {
             let mut kept = self.rib(family).empty.len();
             let buried = |table: &Self| -> u32 {
@@ -152,17 +152,17 @@ impl Table {
             }
             let kept = rib.empty.len() + buried(self);
             if kept > TOMBSTONES_FREE.saturating_add(self.rib(family).dests.len() / 4) {
-                self.condemn_slowest(family);
+                self.condemn_slowest(now, family);
             }
         }
     }
 
     /// Gives up on the member that makes the table keep the most.
-    fn condemn_slowest(&mut self, family: Family) {
+    fn condemn_slowest(&mut self, now: Time, family: Family) {
         let groups = self.groups.values().filter(|group| group.key.family == family);
         let Some(group) = groups.min_by_key(|group| group.log.floor()) else { return };
         if let Some(peer) = group.log.condemn().and_then(|source| source.peer()) {
-            self.events.push_back(TableEvent::TooSlow { peer });
+            self.order_close(now, peer, CloseReason::TooSlow);
         }
     }
 }

@@ -42,7 +42,7 @@ impl Table {
 
     /// The key of the group that a peer belongs to, while its session is up.
     pub(super) fn group_key(&self, id: PeerId, family: Family) -> Option<GroupKey> {
-        let peer = self.peer(id).filter(|peer| peer.up)?;
+        let peer = self.peer(id).filter(|peer| peer.up.is_some())?;
         let session = peer.session.as_ref()?;
         let internal = session.peer_type == PeerType::Internal;
         let cluster_id = peer.routes.cluster_id.unwrap_or(self.config.cluster_id);

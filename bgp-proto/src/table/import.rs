@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::refusals::{RefusalId, Refusals};
-use super::{ImportCounts, PeerRoutes, Table, TableEvent};
+use super::{CloseReason, ImportCounts, PeerRoutes, Table, TableEvent};
 use crate::policy::{Decision, RouteRef, Source};
 use crate::rib::{
     AttrId, AttrKey, DestId, LocalAttrs, LocalRoute, NextHopId, Path, PathFlags, Probe, SourceId,
@@ -66,7 +66,7 @@ impl Table {
     /// See [`Table::apply`].
     pub(super) fn apply_batch(&mut self, now: Time, peer: PeerId, batch: &RouteBatch) {
         self.store_batch(now, peer, batch);
-        self.note_octets(peer, batch.size());
+        self.note_octets(now, peer, batch.size());
     }
 
     fn store_batch(&mut self, now: Time, peer: PeerId, batch: &RouteBatch) {
@@ -129,7 +129,7 @@ impl Table {
 
     pub(super) fn importer(&self, peer: PeerId, liveness: Liveness) -> Option<Importer> {
         let peer = self.peer(peer)?;
-        if liveness == Liveness::Up && !peer.up {
+        if liveness == Liveness::Up && peer.up.is_none() {
             return None;
         }
         Some(Importer {
@@ -420,7 +420,7 @@ impl Table {
                 self.count_import(peer, family, |counts| &mut counts.unchanged);
                 return;
             }
-        } else if !self.has_room(peer, family) {
+        } else if !self.has_room(now, peer, family) {
             self.count_import(peer, family, |counts| &mut counts.over_limit);
             self.refusals.count(RefusalId::PREFIX_LIMIT, family, 1);
             return;
@@ -558,7 +558,7 @@ impl Table {
     }
 
     /// Whether the peer may add one more path; gives the warning and the verdict once each.
-    fn has_room(&mut self, id: PeerId, family: Family) -> bool {
+    fn has_room(&mut self, now: Time, id: PeerId, family: Family) -> bool {
         let Some(peer) = self.peer_mut(id) else { return false };
         let Some(bound) = peer.routes.prefixes_max else { return true };
         let warning = warning_bound(bound, &peer.routes);
@@ -569,7 +569,7 @@ impl Table {
         let count = held.received.saturating_add(1);
         if count > bound {
             held.limited = true;
-            self.events.push_back(TableEvent::PrefixLimit { peer: id, family, bound });
+            self.order_close(now, id, CloseReason::PrefixLimit { family, bound });
             return false;
         }
         if count >= warning && !held.warned {

@@ -5,12 +5,12 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::peer::Peer;
-use super::{PeerRoutes, Table};
+use super::peer::{CloseOrder, Peer};
+use super::{CLOSE_AGAIN, CloseReason, PeerRoutes, Table, TableEvent};
 use crate::export::Reader;
 use crate::rib::{DestId, PathFlags, SourceFacts, SourceId};
 use crate::session::{Keep, Negotiated};
-use crate::types::{Family, FamilySet, PeerId, PeerType, RouterId, Time};
+use crate::types::{Family, FamilySet, PeerId, PeerType, RouterId, SessionId, Time, Timer};
 
 /// After BoRR, routes wait so long for EoRR before they are withdrawn (RFC 7313 §4).
 const REFRESH_TIME: Duration = Duration::from_secs(600);
@@ -35,10 +35,12 @@ impl Table {
         &mut self,
         now: Time,
         id: PeerId,
+        number: SessionId,
         session: Arc<Negotiated>,
     ) -> Vec<Reader> {
         let Some(peer) = self.peer_mut(id) else { return Vec::new() };
-        let was_up = std::mem::replace(&mut peer.up, true);
+        let was_up = peer.up.replace(number).is_some();
+        peer.close = None;
         peer.session = Some(Arc::clone(&session));
         if peer.stale_timer.deadline().is_some() {
             // It is among `timed` since the timer was set first.
@@ -95,8 +97,7 @@ impl Table {
     /// See [`Table::peer_down`].
     pub(super) fn take_down(&mut self, now: Time, id: PeerId, keep: Option<Keep>) {
         let Some(peer) = self.peer_mut(id) else { return };
-        peer.up = false;
-        (peer.shed, peer.unreviewed) = (false, 0);
+        (peer.up, peer.close, peer.unreviewed) = (None, None, 0);
         peer.stale_timer.stop();
         let families = keep.map_or(FamilySet::EMPTY, |keep| keep.families);
         self.leave_groups(id);
@@ -269,12 +270,32 @@ impl Table {
         }
     }
 
+    /// Asks the host to close the present session of a peer, unless it was asked already.
+    pub(super) fn order_close(&mut self, now: Time, id: PeerId, reason: CloseReason) {
+        let Some(peer) = self.peer_mut(id) else { return };
+        if peer.up.is_some() && peer.close.is_none() {
+            peer.close = Some(CloseOrder { reason, again: Timer::stopped() });
+            self.timed.insert(id);
+            self.give_close_order(now, id);
+        }
+    }
+
+    fn give_close_order(&mut self, now: Time, id: PeerId) {
+        let Some(peer) = self.peer_mut(id) else { return };
+        if let (Some(session), Some(order)) = (peer.up, &mut peer.close) {
+            order.again.set(now + CLOSE_AGAIN);
+            let reason = order.reason;
+            self.events.push_back(TableEvent::Close { peer: id, session, reason });
+        }
+    }
+
     /// See [`Table::handle_timeout`].
     pub(super) fn expire(&mut self, now: Time) {
         let timed: Vec<PeerId> = self.timed.iter().copied().collect();
         for id in timed {
             let Some(peer) = self.peer_mut(id) else { continue };
-            let (up, stale) = (peer.up, peer.stale_timer.expired(now));
+            let (up, stale) = (peer.up.is_some(), peer.stale_timer.expired(now));
+            let again = peer.close.as_mut().is_some_and(|order| order.again.expired(now));
             let refreshes = Family::ALL.map(|f| (f, peer.family_mut(f).refresh_timer.expired(now)));
             for (family, refresh) in refreshes {
                 match up {
@@ -285,6 +306,9 @@ impl Table {
                 if refresh {
                     self.sweep(id, family, PathFlags::UNREFRESHED);
                 }
+            }
+            if again {
+                self.give_close_order(now, id);
             }
         }
     }

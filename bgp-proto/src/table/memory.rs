@@ -4,9 +4,9 @@
 //! every machine. A peer answers for its paths, and for its share of the attributes that it has in
 //! common with others.
 
-use super::{Peer, Table, TableEvent, Totals};
+use super::{CloseReason, Peer, Table, Totals};
 use crate::rib::AttrId;
-use crate::types::{Family, FamilyMap, PeerId};
+use crate::types::{Family, FamilyMap, PeerId, Time};
 
 /// A destination and its places in the indexes.
 const DESTINATION_OCTETS: u64 = 44;
@@ -90,44 +90,47 @@ impl Table {
 
     /// Octets of routes came from a peer. What it holds cannot have grown by much more than that, so
     /// its paths are looked at only once in a while.
-    pub(super) fn note_octets(&mut self, id: PeerId, octets: usize) {
+    pub(super) fn note_octets(&mut self, now: Time, id: PeerId, octets: usize) {
         let Some(peer) = self.peer_mut(id) else { return };
         let Some(bound) = peer.routes.memory_max else { return };
         peer.unreviewed += octets as u64;
-        if peer.unreviewed < bound / 16 || peer.shed {
+        if peer.unreviewed < bound / 16 || peer.close.is_some() {
             return;
         }
         peer.unreviewed = 0;
         let held = self.held_octets(id);
         if held > bound {
-            self.shed(id, MemoryBound::Peer, held, bound);
+            let bound_of = MemoryBound::Peer;
+            self.order_close(now, id, CloseReason::MemoryLimit { bound_of, held, bound });
         }
     }
 
     /// Names the peer that holds most if all together hold too much; one at a time, so that nobody
     /// is shed whose routes would have fitted once the other's were gone.
-    pub(super) fn review_memory(&mut self) {
+    pub(super) fn review_memory(&mut self, now: Time) {
         let Some(bound) = self.config.memory_max else { return };
         let held = self.memory().total();
         // What is on its way out is counted until it is gone.
         if held <= bound
             || !self.leaving.is_empty()
-            || self.peers.iter().flatten().any(|peer| peer.shed)
+            || self.peers.iter().flatten().any(Peer::is_shed)
         {
             return;
         }
-        let up = self.peers.iter().flatten().filter(|peer| peer.up).filter_map(peer_id);
+        let up = self.peers.iter().flatten().filter(|peer| peer.up.is_some()).filter_map(peer_id);
         let worst = up.map(|id| (self.held_octets(id), std::cmp::Reverse(id))).max();
         if let Some((1.., std::cmp::Reverse(id))) = worst {
-            self.shed(id, MemoryBound::Table, held, bound);
+            let bound_of = MemoryBound::Table;
+            self.order_close(now, id, CloseReason::MemoryLimit { bound_of, held, bound });
         }
     }
+}
 
-    fn shed(&mut self, peer: PeerId, bound_of: MemoryBound, held: u64, bound: u64) {
-        if let Some(peer) = self.peer_mut(peer) {
-            peer.shed = true;
-        }
-        self.events.push_back(TableEvent::MemoryLimit { peer, bound_of, held, bound });
+impl Peer {
+    /// The host was asked to close the session because of what it holds.
+    fn is_shed(&self) -> bool {
+        let reason = self.close.as_ref().map(|order| order.reason);
+        matches!(reason, Some(CloseReason::MemoryLimit { .. }))
     }
 }
 

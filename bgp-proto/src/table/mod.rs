@@ -19,6 +19,7 @@ mod memory;
 mod peer;
 mod refusals;
 mod rejudging;
+mod schedule;
 mod show;
 mod slices;
 mod view;
@@ -27,12 +28,14 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::task::Waker;
+use std::time::Duration;
 
 pub use crate::export::{AddPathSend, ExportCounts, NextHopMode};
 pub use crate::rib::LocalRoute;
 pub use config::{PeerRoutes, TableConfig};
 pub use memory::{Memory, MemoryBound};
 pub use refusals::{Refused, RefusedBy};
+pub use schedule::{NextTurn, Progress, Work};
 pub use view::{
     AdvertisedTo, DestinationView, Explanation, GroupCounts, GroupView, ImportCounts, PathView,
     PeerCounts, RouteFilter, Totals, Unusable, Withheld,
@@ -43,8 +46,8 @@ use crate::policy::Source;
 use crate::rib::{
     AttrId, AttrTable, DestId, Destinations, IdSet, NextHopId, NextHopState, NextHops, Sources,
 };
-use crate::session::{Keep, Negotiated};
-use crate::types::{Family, FamilyMap, FibRoute, PeerId, Prefix, Time};
+use crate::session::{Close, Keep, Negotiated};
+use crate::types::{Family, FamilyMap, FibRoute, PeerId, Prefix, SessionId, Time};
 use crate::wire::RouteBatch;
 use fib::FibTable;
 use import::PathName;
@@ -54,14 +57,15 @@ use refusals::Refusals;
 /// What the host is told besides routes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TableEvent {
-    /// The peer passed its prefix limit and must be closed (Cease 6/1).
-    PrefixLimit {
+    /// The session must be closed. Said again every second until [`Table::peer_down`] of that session
+    /// arrives.
+    Close {
         /// Who.
         peer: PeerId,
-        /// Which family.
-        family: Family,
-        /// The bound.
-        bound: u32,
+        /// Its session; another one of the peer is not concerned.
+        session: SessionId,
+        /// Why.
+        reason: CloseReason,
     },
     /// The peer passed the warning share of its limit, once per crossing.
     PrefixWarning {
@@ -74,16 +78,26 @@ pub enum TableEvent {
         /// The bound.
         bound: u32,
     },
-    /// The peer reads so slowly that the table would have to remember too much on its behalf; it
-    /// gets no more routes and must be closed (Cease 6/8).
-    TooSlow {
-        /// Who.
-        peer: PeerId,
+    /// One line for the log.
+    Note(String),
+}
+
+/// Why the table wants a session closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CloseReason {
+    /// The peer passed its prefix limit (Cease 6/1).
+    PrefixLimit {
+        /// Which family.
+        family: Family,
+        /// The bound.
+        bound: u32,
     },
-    /// The peer's routes hold too much; the session must be closed (Cease 6/8).
+    /// The peer reads so slowly that the table would have to remember too much on its behalf; it
+    /// gets no more routes (Cease 6/8).
+    TooSlow,
+    /// The peer's routes hold too much (Cease 6/8).
     MemoryLimit {
-        /// Who.
-        peer: PeerId,
         /// Whose bound it is.
         bound_of: MemoryBound,
         /// Octets held by the peer or the table.
@@ -91,9 +105,20 @@ pub enum TableEvent {
         /// The bound.
         bound: u64,
     },
-    /// One line for the log.
-    Note(String),
 }
+
+impl CloseReason {
+    /// How the session ends.
+    pub fn to_close(self) -> Close {
+        match self {
+            CloseReason::PrefixLimit { family, bound } => Close::PrefixLimit { family, bound },
+            CloseReason::TooSlow | CloseReason::MemoryLimit { .. } => Close::OutOfResources,
+        }
+    }
+}
+
+/// An order to close that the host has not obeyed is given again after this time.
+const CLOSE_AGAIN: Duration = Duration::from_secs(1);
 
 /// Destinations per turn of what is done in slices: about a millisecond.
 const DESTS_PER_TURN: u32 = 2048;
@@ -262,14 +287,22 @@ impl Table {
     }
 
     /// The session is established: one reader per negotiated family.
-    pub fn peer_up(&mut self, now: Time, peer: PeerId, negotiated: Arc<Negotiated>) -> Vec<Reader> {
-        self.bring_up(now, peer, negotiated)
+    pub fn peer_up(
+        &mut self,
+        now: Time,
+        peer: PeerId,
+        session: SessionId,
+        negotiated: Arc<Negotiated>,
+    ) -> Vec<Reader> {
+        self.bring_up(now, peer, session, negotiated)
     }
 
     /// The session is over; routes are withdrawn within the next turns, or kept as stale
-    /// (RFC 4724 §4.2).
-    pub fn peer_down(&mut self, now: Time, peer: PeerId, keep: Option<Keep>) {
-        self.take_down(now, peer, keep);
+    /// (RFC 4724 §4.2). Ignored unless it is the peer's present session.
+    pub fn peer_down(&mut self, now: Time, peer: PeerId, session: SessionId, keep: Option<Keep>) {
+        if self.peer(peer).is_some_and(|peer| peer.up == Some(session)) {
+            self.take_down(now, peer, keep);
+        }
     }
 
     /// The peer is gone for good; its id may be used again. The paths that are left of it go within
@@ -328,6 +361,15 @@ impl Table {
         self.export = Export::Running;
     }
 
+    /// One turn: takes what the inputs brought through decision and export, as far as `budget` goes.
+    pub fn turn(&mut self, now: Time, budget: Work) -> Progress {
+        let _ = budget;
+        let decided = self.finish_decision(now) as u32;
+        let more = self.finish_export(now);
+        let next = if more { NextTurn::Now } else { NextTurn::WhenWoken };
+        Progress { done: Work(decided), decided, next }
+    }
+
     /// Ends a turn: runs the decision process for touched destinations, encodes what groups have
     /// room for. Returns whether work is left for an immediate further turn (sliced walks).
     pub fn finish(&mut self, now: Time) -> bool {
@@ -352,10 +394,9 @@ impl Table {
 
     /// The second half of [`Table::finish`], right behind the first: what peers are told.
     pub fn finish_export(&mut self, now: Time) -> bool {
-        let _ = now;
         let more = self.export_turn();
-        self.forget_empty();
-        self.review_memory();
+        self.forget_empty(now);
+        self.review_memory(now);
         self.review_timed();
         more || !self.leaving.is_empty() || !self.rejudging.is_empty()
     }

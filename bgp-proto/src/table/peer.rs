@@ -3,11 +3,11 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::{ImportCounts, PeerRoutes};
+use super::{CloseReason, ImportCounts, PeerRoutes};
 use crate::export::{MemberKey, Seat};
 use crate::rib::{SourceId, SparseSet};
 use crate::session::Negotiated;
-use crate::types::{Family, Time, Timer};
+use crate::types::{Family, SessionId, Time, Timer};
 
 /// One peer.
 pub(super) struct Peer {
@@ -16,15 +16,16 @@ pub(super) struct Peer {
     pub(super) routes: Arc<PeerRoutes>,
     /// The session that is up, or the last one: its routes may be kept as stale.
     pub(super) session: Option<Arc<Negotiated>>,
-    pub(super) up: bool,
+    /// The session that is established.
+    pub(super) up: Option<SessionId>,
+    /// The order to close that session, if one was given.
+    pub(super) close: Option<CloseOrder>,
     /// The host has removed it; it goes when its paths have.
     pub(super) removed: bool,
     /// Stale routes are withdrawn at the latest then.
     pub(super) stale_timer: Timer,
     /// Octets of routes received since what it holds was looked at.
     pub(super) unreviewed: u64,
-    /// The host was asked to close the session because of what it holds.
-    pub(super) shed: bool,
     families: [PeerFamily; 2],
 }
 
@@ -53,6 +54,13 @@ pub(super) struct PeerFamily {
     pub(super) imports: ImportCounts,
 }
 
+/// An order to the host to close a session. It holds until the session is over.
+pub(super) struct CloseOrder {
+    pub(super) reason: CloseReason,
+    /// When it is given again.
+    pub(super) again: Timer,
+}
+
 /// Where a peer's reader reads.
 pub(super) struct Membership {
     pub(super) group: u32,
@@ -67,11 +75,11 @@ impl Peer {
             address,
             routes,
             session: None,
-            up: false,
+            up: None,
+            close: None,
             removed: false,
             stale_timer: Timer::stopped(),
             unreviewed: 0,
-            shed: false,
             families: Default::default(),
         }
     }
@@ -86,6 +94,7 @@ impl Peer {
 
     pub(super) fn deadlines(&self) -> impl Iterator<Item = Time> + '_ {
         let refreshes = self.families.iter().map(|family| &family.refresh_timer);
-        refreshes.chain([&self.stale_timer]).filter_map(Timer::deadline)
+        let close = self.close.as_ref().map(|order| &order.again);
+        refreshes.chain([&self.stale_timer]).chain(close).filter_map(Timer::deadline)
     }
 }

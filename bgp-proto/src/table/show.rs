@@ -299,7 +299,7 @@ impl Table {
 
     fn why_withheld(&self, id: PeerId, family: Family, dest: DestId) -> String {
         let Some(peer) = self.peer(id) else { return "no such peer".to_owned() };
-        if !peer.up {
+        if peer.up.is_none() {
             return "session is not established".to_owned();
         }
         let Some(group) = self.group_of(id, family) else {
@@ -394,7 +394,7 @@ impl Table {
     pub(super) fn peer_counts(&self, id: PeerId) -> PeerCounts {
         let mut counts = PeerCounts::default();
         let Some(peer) = self.peer(id) else { return counts };
-        counts.restarting = peer.stale_timer.deadline().filter(|_| !peer.up);
+        counts.restarting = peer.stale_timer.deadline().filter(|_| peer.up.is_none());
         for family in Family::ALL {
             let held = peer.family(family);
             counts.received[family] = held.received;

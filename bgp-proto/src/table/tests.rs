@@ -66,7 +66,7 @@ fn session(id: u32, asn: u32) -> Negotiated {
 
 fn up(table: &mut Table, id: u32, asn: u32, routes: PeerRoutes) -> Reader {
     table.peer_add(PeerId(id), IpAddr::from([10, 0, 0, id as u8]), Arc::new(routes));
-    table.peer_up(Time::ZERO, PeerId(id), Arc::new(session(id, asn))).remove(0)
+    table.peer_up(Time::ZERO, PeerId(id), SessionId(1), Arc::new(session(id, asn))).remove(0)
 }
 
 fn announce_with(table: &mut Table, from: u32, prefixes: &[&str], edit: &AttrEdit) {
@@ -123,10 +123,14 @@ fn a_limit_warns_once_and_then_refuses() {
     announce(&mut table, 2, 65001, &["10.4.0.0/16", "10.5.0.0/16", "10.1.0.0/16"]);
     let (peer, family, bound) = (PeerId(2), Family::Ipv4, 5);
     let warning = TableEvent::PrefixWarning { peer, family, count: 4, bound };
+    let close = |reason| TableEvent::Close { peer, session: SessionId(1), reason };
     assert_eq!(table.poll_event(), Some(warning));
     assert_eq!(table.poll_event(), None, "five are allowed, and a known prefix is no new one");
     announce(&mut table, 2, 65001, &["10.6.0.0/16", "10.7.0.0/16"]);
-    assert_eq!(table.poll_event(), Some(TableEvent::PrefixLimit { peer, family, bound }));
+    assert_eq!(table.poll_event(), Some(close(CloseReason::PrefixLimit { family, bound })));
+    // The order is given again until the session is over.
+    table.handle_timeout(table.poll_timeout().unwrap());
+    assert_eq!(table.poll_event(), Some(close(CloseReason::PrefixLimit { family, bound })));
     assert_eq!(table.poll_event(), None);
     assert_eq!(table.counts(peer).received[family], 5);
     settle(&mut table);
@@ -148,12 +152,12 @@ fn routes_of_an_ended_session_leave_in_slices_and_count_no_more() {
     settle(&mut table);
     let paths = |table: &Table| table.totals().paths[Family::Ipv4];
     let received = |table: &Table| table.counts(PeerId(2)).received[Family::Ipv4];
-    table.peer_down(Time::ZERO, PeerId(2), None);
+    table.peer_down(Time::ZERO, PeerId(2), SessionId(1), None);
     assert_eq!((paths(&table), received(&table)), (90, 0));
     assert!(table.finish(Time::ZERO), "there is more to take out");
     assert_eq!(paths(&table), 80);
     // The next session does not answer for what the last one left: 99 of its own are allowed.
-    let _reader = table.peer_up(Time::ZERO, PeerId(2), Arc::new(session(2, 65001)));
+    let _reader = table.peer_up(Time::ZERO, PeerId(2), SessionId(1), Arc::new(session(2, 65001)));
     announce(&mut table, 2, 65001, &new);
     announce(&mut table, 2, 65001, &old[..9]);
     while let Some(event) = table.poll_event() {
@@ -193,7 +197,7 @@ fn import_that_changed_judges_in_slices_and_what_comes_meanwhile_at_once() {
     // The session ends meanwhile: nobody counts its routes twice.
     table.peer_configure(Time::ZERO, PeerId(2), Arc::new(closed));
     assert!(table.finish(Time::ZERO));
-    table.peer_down(Time::ZERO, PeerId(2), None);
+    table.peer_down(Time::ZERO, PeerId(2), SessionId(1), None);
     settle(&mut table);
     assert_eq!((accepted(&table), table.totals().paths[Family::Ipv4]), (0, 0));
 }
@@ -422,7 +426,7 @@ fn internal_sessions_of_different_ases_are_not_one_as() {
     table.peer_add(PeerId(4), IpAddr::from([10, 0, 0, 4]), Arc::new(routes(4)));
     let other =
         Negotiated { local_asn: Asn(65009), peer_type: PeerType::Internal, ..session(4, 65009) };
-    let _other = table.peer_up(Time::ZERO, PeerId(4), Arc::new(other)).remove(0);
+    let _other = table.peer_up(Time::ZERO, PeerId(4), SessionId(1), Arc::new(other)).remove(0);
     announce_with(&mut table, 2, &["10.1.0.0/16"], &AttrEdit::originate(Origin::Igp));
     announce_with(&mut table, 4, &["10.4.0.0/16"], &AttrEdit::originate(Origin::Igp));
     assert_eq!(told(&mut table, "10.1.0.0/16"), [(4, "10.0.0.2".to_owned())]);
@@ -434,7 +438,7 @@ fn internal_sessions_of_different_ases_are_not_one_as() {
 fn up_as(table: &mut Table, id: u32, asn: u32, role: Role) -> Reader {
     table.peer_add(PeerId(id), IpAddr::from([10, 0, 0, id as u8]), Arc::new(routes(id)));
     let session = Negotiated { role: Some(role), ..session(id, asn) };
-    table.peer_up(Time::ZERO, PeerId(id), Arc::new(session)).remove(0)
+    table.peer_up(Time::ZERO, PeerId(id), SessionId(1), Arc::new(session)).remove(0)
 }
 
 /// ONLY_TO_CUSTOMER of the one route in what a peer was told; `None` if it was told no route.

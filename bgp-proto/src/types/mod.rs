@@ -15,7 +15,7 @@ mod time;
 pub use community::{Community, ExtCommunity, LargeCommunity};
 pub use family::{AfiSafi, Family, FamilyMap, FamilySet};
 pub use hop::{FibKind, FibRoute, Hop, NextHop};
-pub use id::{Asn, ClusterId, PathId, PeerId, PeerType, RouterId};
+pub use id::{Asn, ClusterId, PathId, PeerId, PeerType, RouterId, SessionId};
 pub use prefix::{Prefix, Prefix4, Prefix6};
 pub use role::Role;
 pub use source::Source;

@@ -16,7 +16,7 @@ use bgp_proto::table::{
 };
 use bgp_proto::types::{
     Asn, ClusterId, Community, Family, FamilySet, FibKind, Hop, NextHop, PathId, PeerId, PeerType,
-    Prefix, RouterId, Time,
+    Prefix, RouterId, SessionId, Time,
 };
 use bgp_proto::wire::{
     Capabilities, GracefulRestart, GracefulRestartFamily, Nlri, RefreshKind, RouteAction,
@@ -57,6 +57,7 @@ struct Receiver {
 
 #[derive(Default)]
 struct Session {
+    id: SessionId,
     up: bool,
     negotiated: Option<Arc<Negotiated>>,
     receivers: Vec<Receiver>,
@@ -72,6 +73,7 @@ pub(crate) struct World {
     turn_due: bool,
     now: Time,
     sessions: Vec<Session>,
+    sessions_begun: u64,
     model: Model,
     hop_states: Vec<NextHopState>,
     tracked: BTreeSet<IpAddr>,
@@ -168,6 +170,7 @@ impl World {
             turn_due: true,
             now: Time::from_micros(1_000_000),
             sessions: (0..PEERS).map(|_| Session::default()).collect(),
+            sessions_begun: 0,
             model: Model::default(),
             hop_states: (0..HOPS).map(|index| hop_state(index, 2 + index as u8 % 3)).collect(),
             tracked: BTreeSet::new(),
@@ -330,10 +333,18 @@ impl World {
             role: None,
             peer_capabilities: Capabilities::default(),
         });
-        let readers = self.table.peer_up(self.now, PeerId(peer as u32), Arc::clone(&negotiated));
+        self.sessions_begun += 1;
+        let id = PeerId(peer as u32);
+        let readers = self.table.peer_up(
+            self.now,
+            id,
+            SessionId(self.sessions_begun),
+            Arc::clone(&negotiated),
+        );
         self.turn_due = true;
         let session = &mut self.sessions[peer];
         session.up = true;
+        session.id = SessionId(self.sessions_begun);
         session.negotiated = Some(negotiated);
         session.refresh_until = [None; 2];
         session.stale_until = session.stale_until.map(|_| self.now + Duration::from_secs(180));
@@ -371,7 +382,10 @@ impl World {
         }
         let restart_time = Duration::from_secs(120);
         let keep = (!families.is_empty()).then_some(Keep { families, restart_time });
-        self.table.peer_down(self.now, PeerId(peer as u32), keep);
+        let session = self.sessions[peer].id;
+        self.table.peer_down(self.now, PeerId(peer as u32), session, keep);
+        // Of an earlier session: must be ignored.
+        self.table.peer_down(self.now, PeerId(peer as u32), SessionId(0), None);
         self.turn_due = true;
         let session = &mut self.sessions[peer];
         session.up = false;

@@ -86,7 +86,7 @@ fn start(told: Sender<ThreadId>) -> Engine {
     let engine = Engine::start(config(), 1, Clock::start(), Told(told)).unwrap();
     let handle = engine.handle();
     handle.peer_add(PEER, IpAddr::from([10, 0, 0, 2]), Arc::new(PeerRoutes::new("a")));
-    handle.peer_up(PEER, Arc::new(session())).blocking_recv().unwrap();
+    handle.peer_up(PEER, handle.new_session(), Arc::new(session())).blocking_recv().unwrap();
     engine
 }
 
@@ -143,7 +143,9 @@ fn nobody_waits_for_a_table_that_has_ended() {
     let engine = start(told);
     let handle = engine.handle().clone();
     engine.stop();
-    assert!(handle.peer_up(PEER, Arc::new(session())).blocking_recv().is_err());
+    assert!(
+        handle.peer_up(PEER, handle.new_session(), Arc::new(session())).blocking_recv().is_err()
+    );
     let batch = routes(1, 1);
     let permit = handle.peer_credit().try_acquire(batch.size()).unwrap();
     handle.batch(PEER, batch, permit);
@@ -151,7 +153,7 @@ fn nobody_waits_for_a_table_that_has_ended() {
     let (told, _heard) = channel();
     let engine = start(told);
     engine.handle().send(Input::Ask(Box::new(|_, _| panic!("a fault in a turn, for this test"))));
-    let readers = engine.handle().peer_up(PEER, Arc::new(session()));
+    let readers = engine.handle().peer_up(PEER, engine.handle().new_session(), Arc::new(session()));
     assert!(readers.blocking_recv().is_err());
     announce(&engine, routes(1, 1));
     engine.stop();

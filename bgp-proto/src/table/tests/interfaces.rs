@@ -135,7 +135,7 @@ fn loops_are_looked_for_under_the_sessions_own_as() {
     let as_65009 = Negotiated { local_asn: Asn(65009), ..session(2, 65000) };
     let as_65009 = Negotiated { peer_type: PeerType::External, ..as_65009 };
     table.peer_add(PeerId(2), IpAddr::from([10, 0, 0, 2]), Arc::new(routes(2)));
-    let _readers = table.peer_up(Time::ZERO, PeerId(2), Arc::new(as_65009));
+    let _readers = table.peer_up(Time::ZERO, PeerId(2), SessionId(1), Arc::new(as_65009));
     announce(&mut table, 2, 65000, &["10.1.0.0/16"]);
     assert_eq!(accepted(&table, 2), 1);
     announce(&mut table, 2, 65009, &["10.2.0.0/16"]);

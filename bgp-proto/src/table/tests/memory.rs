@@ -25,7 +25,11 @@ fn announce_nets(table: &mut Table, from: u32, second: u8, count: u8) {
 
 fn limit(table: &mut Table) -> Option<(u32, MemoryBound)> {
     match table.poll_event()? {
-        TableEvent::MemoryLimit { peer, bound_of, held, bound } => {
+        TableEvent::Close {
+            peer,
+            reason: CloseReason::MemoryLimit { bound_of, held, bound },
+            ..
+        } => {
             assert!(held > bound);
             Some((peer.0, bound_of))
         }
@@ -46,10 +50,10 @@ fn those_that_hold_most_are_shed_one_by_one_until_the_rest_fits() {
     assert_eq!(limit(&mut table), Some((3, MemoryBound::Table)));
     settle(&mut table);
     assert_eq!(limit(&mut table), None, "not before the first is gone");
-    table.peer_down(Time::ZERO, PeerId(3), None);
+    table.peer_down(Time::ZERO, PeerId(3), SessionId(1), None);
     settle(&mut table);
     assert_eq!(limit(&mut table), Some((4, MemoryBound::Table)), "still too much");
-    table.peer_down(Time::ZERO, PeerId(4), None);
+    table.peer_down(Time::ZERO, PeerId(4), SessionId(1), None);
     settle(&mut table);
     assert_eq!(limit(&mut table), None);
     assert_eq!(table.counts(PeerId(2)).accepted[Family::Ipv4], 100, "the least is left alone");
@@ -98,7 +102,7 @@ fn what_is_withdrawn_is_given_back() {
     let full = table.memory();
     assert!(full.destinations > 0 && full.paths > 0 && full.attributes > 0);
     assert!(full.advertised > 0 && full.logs > 0);
-    table.peer_down(Time::ZERO, PeerId(2), None);
+    table.peer_down(Time::ZERO, PeerId(2), SessionId(1), None);
     settle(&mut table);
     readers.iter_mut().for_each(|reader| drop(read(reader)));
     settle(&mut table);
