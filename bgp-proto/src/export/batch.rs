@@ -3,7 +3,7 @@
 
 use hashbrown::HashMap;
 
-use super::{Audience, ExportState, Frame, GroupKey, OutId};
+use super::{Audience, ExportId, ExportState, Frame, GroupKey};
 use crate::rib::{DestId, SourceId};
 use crate::types::PathId;
 use crate::wire::{AttrEdit, UpdateWriter};
@@ -11,10 +11,10 @@ use crate::wire::{AttrEdit, UpdateWriter};
 /// Prefixes that go into the same messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct BucketKey {
-    /// [`OutId::NONE`] withdraws.
-    out: OutId,
+    /// [`ExportId::NONE`] withdraws.
+    out: ExportId,
     audience: Audience,
-    spared: SourceId,
+    except: SourceId,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -36,9 +36,9 @@ const END: u32 = u32::MAX;
 /// What a route's attributes and source become in this group; `None` if it is withheld.
 #[derive(Default)]
 pub(crate) struct Memo {
-    all: HashMap<MemoKey, Option<OutId>, foldhash::fast::FixedState>,
+    all: HashMap<MemoKey, Option<ExportId>, foldhash::fast::FixedState>,
     /// The latest: routes of one UPDATE tend to follow each other.
-    latest: Option<(MemoKey, Option<OutId>)>,
+    latest: Option<(MemoKey, Option<ExportId>)>,
 }
 
 /// Attributes, next hop and source of a path.
@@ -46,7 +46,7 @@ pub(crate) type MemoKey = (u32, u32, u16);
 
 impl Memo {
     #[inline]
-    pub(crate) fn get(&mut self, key: &MemoKey) -> Option<Option<OutId>> {
+    pub(crate) fn get(&mut self, key: &MemoKey) -> Option<Option<ExportId>> {
         if let Some((latest, out)) = self.latest
             && latest == *key
         {
@@ -57,13 +57,13 @@ impl Memo {
         Some(out)
     }
 
-    pub(crate) fn insert(&mut self, key: MemoKey, out: Option<OutId>) {
+    pub(crate) fn insert(&mut self, key: MemoKey, out: Option<ExportId>) {
         self.all.insert(key, out);
         self.latest = Some((key, out));
     }
 
     /// Takes out what was memoised, each once, in no particular order.
-    pub(crate) fn drain(&mut self) -> impl Iterator<Item = Option<OutId>> + '_ {
+    pub(crate) fn drain(&mut self) -> impl Iterator<Item = Option<ExportId>> + '_ {
         self.latest = None;
         self.all.drain().map(|(_, out)| out)
     }
@@ -85,7 +85,7 @@ pub(crate) struct Batch {
 
 /// A prefix that does not fit a message with its attributes.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Misfit {
+pub(crate) struct Oversized {
     pub(crate) dest: DestId,
     pub(crate) tx: u32,
 }
@@ -112,15 +112,15 @@ impl Batch {
         &mut self,
         dest: DestId,
         tx: u32,
-        out: OutId,
+        out: ExportId,
         audience: Audience,
-        spared: SourceId,
+        except: SourceId,
     ) {
-        self.add(BucketKey { out, audience, spared }, dest, tx);
+        self.add(BucketKey { out, audience, except }, dest, tx);
     }
 
-    pub(crate) fn withdraw(&mut self, dest: DestId, tx: u32, audience: Audience, spared: SourceId) {
-        self.add(BucketKey { out: OutId::NONE, audience, spared }, dest, tx);
+    pub(crate) fn withdraw(&mut self, dest: DestId, tx: u32, audience: Audience, except: SourceId) {
+        self.add(BucketKey { out: ExportId::NONE, audience, except }, dest, tx);
     }
 
     #[inline]
@@ -153,15 +153,15 @@ impl Batch {
         &self,
         group: &GroupKey,
         state: &ExportState<'_>,
-    ) -> (Vec<u8>, Vec<Frame>, Vec<Misfit>) {
+    ) -> (Vec<u8>, Vec<Frame>, Vec<Oversized>) {
         let mut bytes = Vec::with_capacity(self.bytes);
         let mut frames: Vec<Frame> = Vec::new();
-        let mut misfits = Vec::new();
+        let mut oversized = Vec::new();
         let format = group.format();
         for bucket in &self.buckets {
             let key = bucket.key;
             let (next_hop, reflected);
-            let mut writer = if key.out == OutId::NONE {
+            let mut writer = if key.out == ExportId::NONE {
                 UpdateWriter::withdraw(&mut bytes, format)
             } else {
                 let out = state.outs.get(key.out);
@@ -174,14 +174,14 @@ impl Batch {
             let mut at = bucket.first;
             while let Some(item) = self.items.get(at as usize) {
                 if writer.push(PathId(item.tx), state.dests.prefix(item.dest)).is_err() {
-                    misfits.push(Misfit { dest: item.dest, tx: item.tx });
+                    oversized.push(Oversized { dest: item.dest, tx: item.tx });
                 }
                 at = item.next;
             }
             writer.finish();
-            push_frame(&mut frames, bytes.len(), key.audience, key.spared);
+            push_frame(&mut frames, bytes.len(), key.audience, key.except);
         }
-        (bytes, frames, misfits)
+        (bytes, frames, oversized)
     }
 }
 
@@ -190,13 +190,13 @@ pub(crate) fn push_frame(
     frames: &mut Vec<Frame>,
     end: usize,
     audience: Audience,
-    spared: SourceId,
+    except: SourceId,
 ) {
     let end = u32::try_from(end).expect("a chunk is far shorter than 4 GiB");
     match frames.last_mut() {
         Some(last) if last.end == end => {}
-        Some(last) if last.audience == audience && last.spared == spared => last.end = end,
+        Some(last) if last.audience == audience && last.except == except => last.end = end,
         None if end == 0 => {}
-        _ => frames.push(Frame { end, audience, spared }),
+        _ => frames.push(Frame { end, audience, except }),
     }
 }

@@ -11,12 +11,12 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
+use super::adj_rib_out::AdvertisedPaths;
 use super::batch::{Batch, push_frame};
-use super::told::ToldList;
 use super::{
-    AddPathSend, Audience, Exported, Frame, GroupKey, Log, MemberKey, Out, OutId, OutTable,
-    Outbound, Readers, Stretches, Told, ToldTable, Version, Walk, WalkEnd, Walker, Withholding,
-    export, is_memoisable,
+    AddPathSend, AdjRibOut, Advertised, Audience, CoveredRanges, ExportId, ExportTable, Exported,
+    ExportedRoute, Frame, GroupKey, Log, MemberKey, Outbound, Readers, Resync, ResyncEnd,
+    Resyncing, Version, Withholding, export, is_memoisable,
 };
 use crate::export::log::Chunk;
 use crate::policy::{RouteRef, Source};
@@ -32,7 +32,7 @@ pub(crate) struct ExportState<'a> {
     pub(crate) dests: &'a mut Destinations,
     pub(crate) attrs: &'a mut AttrTable,
     pub(crate) hops: &'a mut NextHops,
-    pub(crate) outs: &'a mut OutTable,
+    pub(crate) outs: &'a mut ExportTable,
     pub(crate) sources: &'a Sources,
     pub(crate) own: &'a BTreeMap<(Prefix, Source), LocalRoute>,
     /// The table's version: every decided change is at or before it.
@@ -74,7 +74,7 @@ pub struct ExportCounts {
 #[derive(Debug)]
 pub(crate) struct Member {
     pub(crate) key: MemberKey,
-    walker: Option<Walker>,
+    resyncing: Option<Resyncing>,
     /// What had been told when it joined, without what the walk was to tell it.
     before: ExportCounts,
 }
@@ -92,23 +92,23 @@ pub(crate) struct Group {
     pub(crate) key: GroupKey,
     pub(crate) log: Arc<Log>,
     pub(crate) members: BTreeMap<SourceId, Member>,
-    told: ToldTable,
+    told: AdjRibOut,
     /// Destinations that changed and were not looked at yet.
     pending: IdSet,
     pending_at: u32,
     /// Generation at which everything became pending (the group began, or its policy changed): what
     /// comes out different counts as changed then.
     flush_generation: u32,
-    walk_at: u32,
-    walkers: u32,
+    resync_at: u32,
+    resyncing: u32,
     /// Paths told.
     advertised: u32,
     /// The same by the peer that they are from.
-    told_from: SourceCounts,
+    advertised_from: SourceCounts,
     /// What was told since the group began.
     exports: ExportCounts,
     /// Destinations with withdrawn paths in their lists.
-    buried: IdSet,
+    tombstones: IdSet,
     log_bytes_max: usize,
 }
 
@@ -121,7 +121,7 @@ impl Group {
         dests: &Destinations,
         generation: u32,
     ) -> Self {
-        let told = ToldTable::new(key.add_path.is_some());
+        let told = AdjRibOut::new(key.add_path.is_some());
         let mut group = Group {
             id,
             key,
@@ -131,12 +131,12 @@ impl Group {
             pending: IdSet::default(),
             pending_at: 0,
             flush_generation: 0,
-            walk_at: 0,
-            walkers: 0,
+            resync_at: 0,
+            resyncing: 0,
             advertised: 0,
-            told_from: SourceCounts::default(),
+            advertised_from: SourceCounts::default(),
             exports: ExportCounts::default(),
-            buried: IdSet::default(),
+            tombstones: IdSet::default(),
             log_bytes_max,
         };
         group.mark_all(dests, generation);
@@ -157,9 +157,9 @@ impl Group {
             return group;
         }
         group.told = self.told.clone();
-        group.buried = self.buried.clone();
+        group.tombstones = self.tombstones.clone();
         group.advertised = self.advertised;
-        group.told_from = self.told_from.clone();
+        group.advertised_from = self.advertised_from.clone();
         for at in 0..group.told.slots() {
             group.told.get(DestId(at)).iter().for_each(|told| state.outs.retain(told.out));
         }
@@ -174,7 +174,7 @@ impl Group {
                 state.outs.release(told.out, state.attrs, state.hops);
             }
         }
-        self.told = ToldTable::new(self.key.add_path.is_some());
+        self.told = AdjRibOut::new(self.key.add_path.is_some());
     }
 
     /// Everything is to be looked at again.
@@ -182,7 +182,7 @@ impl Group {
         self.flush_generation = generation;
         for id in 0..dests.slots() {
             let dest = DestId(id);
-            if dests.is_live(dest) && (!dests.paths(dest).is_empty() || self.tells(dest)) {
+            if dests.is_live(dest) && (!dests.paths(dest).is_empty() || self.has_advertised(dest)) {
                 self.pending.insert(id);
             }
         }
@@ -204,8 +204,8 @@ impl Group {
     }
 
     /// Of the paths told, those that are from this peer, which is not told them.
-    pub(crate) fn told_from(&self, peer: SourceId) -> u32 {
-        self.told_from.get(peer)
+    pub(crate) fn advertised_from(&self, peer: SourceId) -> u32 {
+        self.advertised_from.get(peer)
     }
 
     /// What a member was told since it joined.
@@ -220,37 +220,43 @@ impl Group {
     }
 
     /// Whether everything that changed was said.
-    pub(crate) fn is_settled(&self) -> bool {
+    pub(crate) fn is_flushed(&self) -> bool {
         self.pending.is_empty()
     }
 
     /// What members are told about a destination.
-    pub(crate) fn told(&self, dest: DestId) -> ToldList {
+    pub(crate) fn told(&self, dest: DestId) -> AdvertisedPaths {
         let mut list = self.told.get(dest);
-        list.retain(|told| told.out != OutId::NONE);
+        list.retain(|told| told.out != ExportId::NONE);
         list
     }
 
-    fn tells(&self, dest: DestId) -> bool {
+    fn has_advertised(&self, dest: DestId) -> bool {
         !self.told.get(dest).is_empty()
     }
 
     /// Whether nothing here refers to the destination, not even a withdrawn path.
     pub(crate) fn is_done_with(&self, dest: DestId) -> bool {
-        !self.pending.contains(dest.0) && !self.tells(dest)
+        !self.pending.contains(dest.0) && !self.has_advertised(dest)
     }
 
     /// Puts a member in, which the caller has joined to the log with the same walk.
-    pub(crate) fn add_member(&mut self, peer: SourceId, key: MemberKey, walk: &Walk, slots: u32) {
+    pub(crate) fn add_member(
+        &mut self,
+        peer: SourceId,
+        key: MemberKey,
+        resync: &Resync,
+        slots: u32,
+    ) {
         let mut before = self.exports;
         before.announced = before.announced.wrapping_sub(self.advertised.into());
-        self.members.insert(peer, Member { key, walker: None, before });
-        self.begin_walk(peer, walk, slots);
+        self.members.insert(peer, Member { key, resyncing: None, before });
+        self.begin_resync(peer, resync, slots);
     }
 
     pub(crate) fn remove_member(&mut self, peer: SourceId) {
-        if self.members.remove(&peer).is_some_and(|member| member.walker.is_some()) {
-            self.walkers -= 1;
+        if self.members.remove(&peer).is_some_and(|member| member.resyncing.is_some()) {
+            self.resyncing -= 1;
         }
     }
 
@@ -260,16 +266,16 @@ impl Group {
     }
 
     /// Walks for a member; one walk takes the place of another.
-    pub(crate) fn begin_walk(&mut self, peer: SourceId, walk: &Walk, slots: u32) {
-        if self.walk_at >= slots {
+    pub(crate) fn begin_resync(&mut self, peer: SourceId, resync: &Resync, slots: u32) {
+        if self.resync_at >= slots {
             self.wrap();
         }
-        let start = self.walk_at;
+        let start = self.resync_at;
         let Some(member) = self.members.get_mut(&peer) else { return };
-        self.walkers += u32::from(member.walker.is_none());
-        member.walker = Some(Walker::begin(walk, start));
+        self.resyncing += u32::from(member.resyncing.is_none());
+        member.resyncing = Some(Resyncing::begin(resync, start));
         // With BoRR again, the peer would lose what it was told since the first (RFC 7313 §4).
-        if walk.end == WalkEnd::Refresh && walk.told.is_empty() {
+        if resync.end == ResyncEnd::Refresh && resync.told.is_empty() {
             let mut bytes = Vec::new();
             let mut frames = Vec::new();
             self.push_control(&mut bytes, &mut frames, peer, RefreshKind::Begin);
@@ -278,9 +284,9 @@ impl Group {
     }
 
     /// The member fell off: its walk is void.
-    pub(crate) fn lose_walk(&mut self, peer: SourceId) {
-        if self.members.get_mut(&peer).is_some_and(|member| member.walker.take().is_some()) {
-            self.walkers -= 1;
+    pub(crate) fn lose_resync(&mut self, peer: SourceId) {
+        if self.members.get_mut(&peer).is_some_and(|member| member.resyncing.take().is_some()) {
+            self.resyncing -= 1;
         }
     }
 
@@ -294,17 +300,17 @@ impl Group {
         if self.pending.is_empty() {
             self.log.set_complete(state.version);
         }
-        if self.walkers > 0 && self.log.has_room(window, Readers::Walkers) {
-            self.walk_slice(state);
+        if self.resyncing > 0 && self.log.has_room(window, Readers::Resyncing) {
+            self.resync_slice(state);
         }
         self.flushes_live() && self.log.has_room(window, Readers::All)
-            || self.walkers > 0 && self.log.has_room(window, Readers::Walkers)
+            || self.resyncing > 0 && self.log.has_room(window, Readers::Resyncing)
     }
 
     /// Whether changes go out at once. While every member is walked for they wait for the walk, which
     /// flushes what it comes to: a new group would otherwise be told everything twice.
     fn flushes_live(&self) -> bool {
-        !self.pending.is_empty() && (self.walkers as usize) < self.members.len()
+        !self.pending.is_empty() && (self.resyncing as usize) < self.members.len()
     }
 
     fn is_full(&self, batch: &Batch) -> bool {
@@ -321,7 +327,7 @@ impl Group {
             batch.considered += 1;
             self.flush(DestId(id), state, &mut batch);
         }
-        self.append(batch, Vec::new(), Stretches::default(), state);
+        self.append(batch, Vec::new(), CoveredRanges::default(), state);
     }
 
     /// Compares what is told about a destination with what should be, and tells the difference.
@@ -352,10 +358,10 @@ impl Group {
         let new = match state.dests.best(dest).copied() {
             Some(path) => {
                 let out = self.export_path(dest, &path, state, batch);
-                self.exports.withheld += u64::from(out == OutId::NONE);
+                self.exports.withheld += u64::from(out == ExportId::NONE);
                 out
             }
-            None => OutId::NONE,
+            None => ExportId::NONE,
         };
         let old = self.told.replace_best(dest, new);
         if old == new {
@@ -364,7 +370,7 @@ impl Group {
         }
         self.tell(dest, 0, old, new, state, batch);
         state.outs.release(old, state.attrs, state.hops);
-        Some(SmallVec::from_slice(if new == OutId::NONE { &[] } else { &[0] }))
+        Some(SmallVec::from_slice(if new == ExportId::NONE { &[] } else { &[0] }))
     }
 
     fn flush_paths(
@@ -386,19 +392,20 @@ impl Group {
             }
         };
         let old = self.told.get(dest);
-        let mut list = ToldList::new();
+        let mut list = AdvertisedPaths::new();
         let mut changed = SmallVec::new();
         let mut any = false;
         for path in &paths {
             let out = self.export_path(dest, path, state, batch);
-            if out == OutId::NONE || list.len() >= RUN_MAX {
+            if out == ExportId::NONE || list.len() >= RUN_MAX {
                 self.exports.withheld += 1;
                 state.outs.release(out, state.attrs, state.hops);
                 continue;
             }
             let tx = self.told.tx_id(path);
-            list.push(Told { tx, out });
-            let before = old.iter().find(|told| told.tx == tx).map_or(OutId::NONE, |told| told.out);
+            list.push(Advertised { tx, out });
+            let before =
+                old.iter().find(|told| told.tx == tx).map_or(ExportId::NONE, |told| told.out);
             if before != out {
                 self.tell(dest, tx, before, out, state, batch);
                 changed.push(tx);
@@ -410,16 +417,16 @@ impl Group {
             if list[..kept].iter().any(|new| new.tx == told.tx) {
                 continue;
             }
-            if told.out != OutId::NONE {
-                self.tell(dest, told.tx, told.out, OutId::NONE, state, batch);
+            if told.out != ExportId::NONE {
+                self.tell(dest, told.tx, told.out, ExportId::NONE, state, batch);
                 any = true;
             }
             if list.len() < RUN_MAX {
-                list.push(Told { tx: told.tx, out: OutId::NONE });
+                list.push(Advertised { tx: told.tx, out: ExportId::NONE });
             }
         }
         if kept < list.len() {
-            self.buried.insert(dest.0);
+            self.tombstones.insert(dest.0);
         }
         if any {
             self.told.replace_list(dest, &list);
@@ -435,39 +442,39 @@ impl Group {
         &mut self,
         dest: DestId,
         tx: u32,
-        old: OutId,
-        new: OutId,
+        old: ExportId,
+        new: ExportId,
         state: &ExportState<'_>,
         batch: &mut Batch,
     ) {
         let (from, to) = (state.outs.source(old), state.outs.source(new));
-        if old != OutId::NONE {
-            self.told_from.subtract(from);
+        if old != ExportId::NONE {
+            self.advertised_from.subtract(from);
         }
-        if new == OutId::NONE {
-            self.advertised -= u32::from(old != OutId::NONE);
+        if new == ExportId::NONE {
+            self.advertised -= u32::from(old != ExportId::NONE);
             self.exports.withdrawn += 1;
             batch.withdraw(dest, tx, Audience::Everyone, from);
             return;
         }
-        self.advertised += u32::from(old == OutId::NONE);
-        self.told_from.add(to);
+        self.advertised += u32::from(old == ExportId::NONE);
+        self.advertised_from.add(to);
         self.exports.announced += 1;
         batch.announce(dest, tx, new, Audience::Everyone, to);
-        if old != OutId::NONE && from != to && self.members.contains_key(&to) {
+        if old != ExportId::NONE && from != to && self.members.contains_key(&to) {
             // The new source was told the old route, and is not told its own.
             batch.withdraw(dest, tx, Audience::Only(to), SourceId::NONE);
         }
     }
 
-    /// What a path becomes in this group, with a reference; [`OutId::NONE`] if it is withheld.
+    /// What a path becomes in this group, with a reference; [`ExportId::NONE`] if it is withheld.
     fn export_path(
         &mut self,
         dest: DestId,
         path: &Path,
         state: &mut ExportState<'_>,
         batch: &mut Batch,
-    ) -> OutId {
+    ) -> ExportId {
         let source = path.source.source();
         let memo_key = is_memoisable(&self.key, source).then_some((
             path.attrs.0,
@@ -487,14 +494,14 @@ impl Group {
                 };
                 let next_hop = state.hops.intern(exported.next_hop);
                 let (source, reflection) = (path.source, exported.reflection);
-                let out = Out { attrs, next_hop, source, reflection };
+                let out = ExportedRoute { attrs, next_hop, source, reflection };
                 state.outs.intern(out, state.attrs, state.hops)
             }
-            Err(_) => OutId::NONE,
+            Err(_) => ExportId::NONE,
         };
         if let Some(key) = memo_key {
             state.outs.retain(out);
-            batch.memo.insert(key, (out != OutId::NONE).then_some(out));
+            batch.memo.insert(key, (out != ExportId::NONE).then_some(out));
         }
         out
     }
@@ -506,7 +513,7 @@ impl Group {
         path: &Path,
         state: &ExportState<'_>,
     ) -> Result<Exported, Withholding> {
-        judge_path(&self.key, dest, path, state.into())
+        evaluate_export(&self.key, dest, path, state.into())
     }
 
     /// Encodes a batch with control messages behind it, appends it, and gives its memory back.
@@ -514,17 +521,17 @@ impl Group {
         &mut self,
         mut batch: Batch,
         control: Vec<(SourceId, RefreshKind)>,
-        walked: Stretches,
+        covered: CoveredRanges,
         state: &mut ExportState<'_>,
     ) {
         if !batch.is_empty() || !control.is_empty() {
-            let (mut bytes, mut frames, misfits) = batch.encode(&self.key, state);
+            let (mut bytes, mut frames, oversized) = batch.encode(&self.key, state);
             for (peer, kind) in control {
                 self.push_control(&mut bytes, &mut frames, peer, kind);
             }
-            if !misfits.is_empty() {
-                let retreat = self.retreat(&misfits, state);
-                let (more, tail, _) = retreat.encode(&self.key, state);
+            if !oversized.is_empty() {
+                let withdraw_oversized = self.withdraw_oversized(&oversized, state);
+                let (more, tail, _) = withdraw_oversized.encode(&self.key, state);
                 let base = bytes.len();
                 bytes.extend_from_slice(&more);
                 for frame in tail {
@@ -532,14 +539,14 @@ impl Group {
                         &mut frames,
                         base + frame.end as usize,
                         frame.audience,
-                        frame.spared,
+                        frame.except,
                     );
                 }
             }
             if !frames.is_empty() {
                 bytes.shrink_to_fit();
                 let complete = if self.pending.is_empty() { state.version } else { 0 };
-                self.log.append(Chunk::new(bytes, frames, complete).of_walk(walked));
+                self.log.append(Chunk::new(bytes, frames, complete).of_resync(covered));
             }
         }
         // The order of release decides which ids are used next, and nothing else.
@@ -552,29 +559,33 @@ impl Group {
     }
 
     /// Routes that fit no message: not told, and withdrawn if an earlier one was.
-    fn retreat(&mut self, misfits: &[super::batch::Misfit], state: &mut ExportState<'_>) -> Batch {
+    fn withdraw_oversized(
+        &mut self,
+        oversized: &[super::batch::Oversized],
+        state: &mut ExportState<'_>,
+    ) -> Batch {
         let mut batch = Batch::default();
-        for misfit in misfits {
-            let prefix = state.dests.prefix(misfit.dest);
+        for route in oversized {
+            let prefix = state.dests.prefix(route.dest);
             state.notes.push(format!(
                 "{prefix} is not advertised in group {}: its attributes do not fit a message of {} octets",
                 self.id, self.key.max_len
             ));
-            batch.withdraw(misfit.dest, misfit.tx, Audience::Everyone, SourceId::NONE);
-            let mut list = self.told.get(misfit.dest);
-            for told in list.iter_mut().filter(|told| told.tx == misfit.tx) {
+            batch.withdraw(route.dest, route.tx, Audience::Everyone, SourceId::NONE);
+            let mut list = self.told.get(route.dest);
+            for told in list.iter_mut().filter(|told| told.tx == route.tx) {
                 let out = std::mem::take(&mut told.out);
-                if out != OutId::NONE {
+                if out != ExportId::NONE {
                     self.advertised -= 1;
-                    self.told_from.subtract(state.outs.source(out));
+                    self.advertised_from.subtract(state.outs.source(out));
                 }
                 state.outs.release(out, state.attrs, state.hops);
             }
             if self.key.add_path.is_some() {
-                self.told.replace_list(misfit.dest, &list);
-                self.buried.insert(misfit.dest.0);
+                self.told.replace_list(route.dest, &list);
+                self.tombstones.insert(route.dest.0);
             } else {
-                self.told.replace_best(misfit.dest, OutId::NONE);
+                self.told.replace_best(route.dest, ExportId::NONE);
             }
         }
         batch
@@ -597,79 +608,81 @@ impl Group {
     }
 
     fn wrap(&mut self) {
-        self.walk_at = 0;
+        self.resync_at = 0;
         for member in self.members.values_mut() {
-            if let Some(walker) = &mut member.walker {
-                walker.wrap();
+            if let Some(resyncing) = &mut member.resyncing {
+                resyncing.wrap();
             }
         }
     }
 
-    fn walk_slice(&mut self, state: &mut ExportState<'_>) {
+    fn resync_slice(&mut self, state: &mut ExportState<'_>) {
         let mut batch = std::mem::take(state.batch);
         let mut finished = Vec::new();
-        let mut walked = Stretches::default();
-        while self.walkers > 0 && !self.is_full(&batch) {
-            if self.walk_at >= state.dests.slots() {
+        let mut covered = CoveredRanges::default();
+        while self.resyncing > 0 && !self.is_full(&batch) {
+            if self.resync_at >= state.dests.slots() {
                 self.wrap();
             }
-            let horizon = self.horizon(state);
-            let from = self.walk_at;
+            let limit = self.limit(state);
+            let from = self.resync_at;
             // Up to the next place where a walk ends, without looking at walkers each time.
-            while self.walk_at < horizon.end && !self.is_full(&batch) {
-                let dest = DestId(self.walk_at);
-                self.walk_at += 1;
+            while self.resync_at < limit.end && !self.is_full(&batch) {
+                let dest = DestId(self.resync_at);
+                self.resync_at += 1;
                 batch.considered += 1;
                 if state.dests.is_live(dest) {
-                    self.walk_dest(dest, &horizon, state, &mut batch);
+                    self.resync_dest(dest, &limit, state, &mut batch);
                 }
             }
-            walked.add(from..self.walk_at, state.version);
-            self.finish_walks(&mut finished);
+            covered.add(from..self.resync_at, state.version);
+            self.finish_resyncs(&mut finished);
         }
         let control = finished.iter().filter_map(|(peer, end)| match end {
-            WalkEnd::EndOfRib => Some((*peer, RefreshKind::Request)),
-            WalkEnd::Refresh => Some((*peer, RefreshKind::End)),
-            WalkEnd::Nothing => None,
+            ResyncEnd::EndOfRib => Some((*peer, RefreshKind::Request)),
+            ResyncEnd::Refresh => Some((*peer, RefreshKind::End)),
+            ResyncEnd::Nothing => None,
         });
         let control = control.collect();
-        self.append(batch, control, walked, state);
+        self.append(batch, control, covered, state);
         for (peer, _) in finished {
             if let Some(member) = self.members.get(&peer) {
-                self.log.end_walk(member.key);
+                self.log.end_resync(member.key);
             }
         }
     }
 
     /// What the present walkers need, and how far the walk goes before that changes for one of them.
-    fn horizon(&self, state: &ExportState<'_>) -> Horizon {
-        let mut horizon =
-            Horizon { end: u32::MAX, announce_since: u32::MAX, withdraw_since: u32::MAX };
-        for walker in self.members.values().filter_map(|member| member.walker.as_ref()) {
-            let leg = walker.leg(self.walk_at, state.dests.slots());
-            horizon.end = horizon.end.min(leg.end);
-            horizon.announce_since =
-                horizon.announce_since.min(state.generation(leg.announce_since));
-            horizon.withdraw_since =
-                horizon.withdraw_since.min(state.generation(leg.withdraw_since));
+    fn limit(&self, state: &ExportState<'_>) -> SliceLimit {
+        let mut limit =
+            SliceLimit { end: u32::MAX, announce_since: u32::MAX, withdraw_since: u32::MAX };
+        for resyncing in self.members.values().filter_map(|member| member.resyncing.as_ref()) {
+            let segment = resyncing.segment(self.resync_at, state.dests.slots());
+            limit.end = limit.end.min(segment.end);
+            limit.announce_since =
+                limit.announce_since.min(state.generation(segment.announce_since));
+            limit.withdraw_since =
+                limit.withdraw_since.min(state.generation(segment.withdraw_since));
         }
-        horizon
+        limit
     }
 
-    fn finish_walks(&mut self, finished: &mut Vec<(SourceId, WalkEnd)>) {
+    fn finish_resyncs(&mut self, finished: &mut Vec<(SourceId, ResyncEnd)>) {
         for (peer, member) in &mut self.members {
-            if let Some(walker) = member.walker.take_if(|walker| walker.is_done(self.walk_at)) {
-                self.walkers -= 1;
-                finished.push((*peer, walker.end));
+            if let Some(resyncing) =
+                member.resyncing.take_if(|resyncing| resyncing.is_done(self.resync_at))
+            {
+                self.resyncing -= 1;
+                finished.push((*peer, resyncing.end));
             }
         }
     }
 
     /// Tells walkers about one destination.
-    fn walk_dest(
+    fn resync_dest(
         &mut self,
         dest: DestId,
-        horizon: &Horizon,
+        limit: &SliceLimit,
         state: &mut ExportState<'_>,
         batch: &mut Batch,
     ) {
@@ -678,56 +691,56 @@ impl Group {
             changed = self.flush(dest, state, batch);
         }
         let last_change = state.dests.last_change(dest);
-        if last_change <= horizon.announce_since {
+        if last_change <= limit.announce_since {
             return;
         }
         let list = self.told.get(dest);
         for told in &list {
             let source = state.outs.source(told.out);
-            if told.out == OutId::NONE {
-                if last_change > horizon.withdraw_since {
-                    batch.withdraw(dest, told.tx, Audience::Walkers, SourceId::NONE);
+            if told.out == ExportId::NONE {
+                if last_change > limit.withdraw_since {
+                    batch.withdraw(dest, told.tx, Audience::Resyncing, SourceId::NONE);
                 }
                 continue;
             }
             if !changed.contains(&told.tx) {
-                batch.announce(dest, told.tx, told.out, Audience::Walkers, source);
+                batch.announce(dest, told.tx, told.out, Audience::Resyncing, source);
             }
             // Before its own route, the source may have been told another.
-            if let Some(walker) = self.members.get(&source).and_then(|m| m.walker.as_ref())
-                && last_change > state.generation(walker.withdraw_since)
+            if let Some(resyncing) = self.members.get(&source).and_then(|m| m.resyncing.as_ref())
+                && last_change > state.generation(resyncing.withdraw_since)
             {
                 batch.withdraw(dest, told.tx, Audience::Only(source), SourceId::NONE);
             }
         }
-        if list.is_empty() && self.key.add_path.is_none() && last_change > horizon.withdraw_since {
-            batch.withdraw(dest, 0, Audience::Walkers, SourceId::NONE);
+        if list.is_empty() && self.key.add_path.is_none() && last_change > limit.withdraw_since {
+            batch.withdraw(dest, 0, Audience::Resyncing, SourceId::NONE);
         }
     }
 
     /// Forgets withdrawn paths that every member knows of.
-    pub(crate) fn forget_withdrawn(&mut self, floor: u32, dests: &Destinations) {
+    pub(crate) fn purge_withdrawn(&mut self, floor: u32, dests: &Destinations) {
         let due: Vec<u32> = self
-            .buried
+            .tombstones
             .iter()
             .filter(|id| dests.last_change(DestId(*id)) <= floor && !self.pending.contains(*id))
             .collect();
         for id in due {
-            self.buried.remove(id);
+            self.tombstones.remove(id);
             let mut list = self.told.get(DestId(id));
-            list.retain(|told| told.out != OutId::NONE);
+            list.retain(|told| told.out != ExportId::NONE);
             self.told.replace_list(DestId(id), &list);
         }
     }
 
     /// Destinations with withdrawn paths that are kept for members that may not know.
-    pub(crate) fn buried(&self) -> u32 {
-        self.buried.len()
+    pub(crate) fn tombstones(&self) -> u32 {
+        self.tombstones.len()
     }
 }
 
 /// What a slice of the walk is for.
-struct Horizon {
+struct SliceLimit {
     end: u32,
     announce_since: u32,
     withdraw_since: u32,
@@ -735,7 +748,7 @@ struct Horizon {
 
 /// The parts of the table that judging a path reads.
 #[derive(Clone, Copy)]
-pub(crate) struct JudgeState<'a> {
+pub(crate) struct ExportView<'a> {
     pub(crate) dests: &'a Destinations,
     pub(crate) attrs: &'a AttrTable,
     pub(crate) hops: &'a NextHops,
@@ -743,9 +756,9 @@ pub(crate) struct JudgeState<'a> {
     pub(crate) own: &'a BTreeMap<(Prefix, Source), LocalRoute>,
 }
 
-impl<'a> From<&'a ExportState<'_>> for JudgeState<'a> {
+impl<'a> From<&'a ExportState<'_>> for ExportView<'a> {
     fn from(state: &'a ExportState<'_>) -> Self {
-        JudgeState {
+        ExportView {
             dests: state.dests,
             attrs: state.attrs,
             hops: state.hops,
@@ -757,11 +770,11 @@ impl<'a> From<&'a ExportState<'_>> for JudgeState<'a> {
 
 /// What a path becomes in a group, or why it is withheld: the one place, for the wire and for
 /// `explain`.
-pub(crate) fn judge_path(
+pub(crate) fn evaluate_export(
     group: &GroupKey,
     dest: DestId,
     path: &Path,
-    state: JudgeState<'_>,
+    state: ExportView<'_>,
 ) -> Result<Exported, Withholding> {
     let prefix = state.dests.prefix(dest);
     let source = path.source.source();
@@ -786,6 +799,6 @@ pub(crate) fn judge_path(
 }
 
 /// The path identifier of a told path, on ADD-PATH sessions.
-pub(crate) fn tx_path_id(group: &GroupKey, told: &Told) -> Option<PathId> {
+pub(crate) fn tx_path_id(group: &GroupKey, told: &Advertised) -> Option<PathId> {
     group.add_path.is_some().then_some(PathId(told.tx))
 }

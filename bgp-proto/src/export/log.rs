@@ -12,7 +12,7 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
-use super::walk::{Stretches, Walk, WalkEnd};
+use super::resync::{CoveredRanges, Resync, ResyncEnd};
 use crate::rib::SourceId;
 use crate::types::{Family, PeerId};
 use crate::wire::{HEADER_LEN, MessageType};
@@ -26,7 +26,7 @@ pub(crate) enum Audience {
     /// Every member.
     Everyone,
     /// Members that the table walks for.
-    Walkers,
+    Resyncing,
     /// This one.
     Only(SourceId),
 }
@@ -37,7 +37,7 @@ pub(crate) struct Frame {
     pub(crate) end: u32,
     pub(crate) audience: Audience,
     /// Split horizon: the source of the routes does not read them.
-    pub(crate) spared: SourceId,
+    pub(crate) except: SourceId,
 }
 
 /// Immutable encoded UPDATEs with their frame table.
@@ -49,21 +49,21 @@ pub struct Chunk {
     complete: Version,
     /// For everyone but at most this source.
     everyone: Option<SourceId>,
-    walkers: bool,
+    resyncing: bool,
     /// Members with a frame of their own, ascending.
     only: Vec<SourceId>,
     /// What walkers have been told about once they have read it.
-    walked: Stretches,
+    covered: CoveredRanges,
 }
 
 impl Chunk {
     pub(crate) fn new(bytes: Vec<u8>, frames: Vec<Frame>, complete: Version) -> Self {
-        let mut spared =
-            frames.iter().filter(|f| f.audience == Audience::Everyone).map(|f| f.spared);
-        let everyone = spared
+        let mut except =
+            frames.iter().filter(|f| f.audience == Audience::Everyone).map(|f| f.except);
+        let everyone = except
             .next()
-            .map(|first| if spared.all(|other| other == first) { first } else { SourceId::NONE });
-        let walkers = frames.iter().any(|f| f.audience == Audience::Walkers);
+            .map(|first| if except.all(|other| other == first) { first } else { SourceId::NONE });
+        let resyncing = frames.iter().any(|f| f.audience == Audience::Resyncing);
         let mut only: Vec<SourceId> = frames
             .iter()
             .filter_map(|f| match f.audience {
@@ -73,18 +73,26 @@ impl Chunk {
             .collect();
         only.sort_unstable();
         only.dedup();
-        Chunk { bytes, frames, complete, everyone, walkers, only, walked: Stretches::default() }
+        Chunk {
+            bytes,
+            frames,
+            complete,
+            everyone,
+            resyncing,
+            only,
+            covered: CoveredRanges::default(),
+        }
     }
 
     /// The same, as part of a walk over these destinations.
-    pub(crate) fn of_walk(self, walked: Stretches) -> Self {
-        Chunk { walked, ..self }
+    pub(crate) fn of_resync(self, covered: CoveredRanges) -> Self {
+        Chunk { covered, ..self }
     }
 
     /// Whether it may hold a frame for the member; true errs on the safe side.
-    fn concerns(&self, peer: SourceId, walks: bool) -> bool {
-        self.everyone.is_some_and(|spared| spared != peer)
-            || walks && self.walkers
+    fn concerns(&self, peer: SourceId, is_resyncing: bool) -> bool {
+        self.everyone.is_some_and(|except| except != peer)
+            || is_resyncing && self.resyncing
             || self.only.binary_search(&peer).is_ok()
     }
 }
@@ -136,17 +144,17 @@ struct Member {
     offset: u32,
     version: Version,
     /// The walk that is not completely read.
-    walk: Option<Walking>,
-    place: Place,
+    resync: Option<Reading>,
+    place: Position,
     /// A refresh was asked for while another walk was under way.
-    refresh_again: Option<WalkEnd>,
+    refresh_again: Option<ResyncEnd>,
     waker: Option<Waker>,
 }
 
 /// A walk, with what was read of it.
 #[derive(Debug)]
-struct Walking {
-    walk: Walk,
+struct Reading {
+    resync: Resync,
     /// Its first chunk is this one, or a later one.
     first: u64,
     /// The chunk behind its last one, once that is written.
@@ -154,7 +162,7 @@ struct Walking {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Place {
+enum Position {
     /// On the log.
     Held,
     /// Fallen off; the table does not know yet.
@@ -171,15 +179,15 @@ pub(crate) enum Readers {
     /// Every member that holds its place.
     All,
     /// Those that the table is still walking for.
-    Walkers,
+    Resyncing,
 }
 
 impl Readers {
-    const EACH: [Readers; 2] = [Readers::All, Readers::Walkers];
+    const EACH: [Readers; 2] = [Readers::All, Readers::Resyncing];
 
     fn include(self, member: &Member) -> bool {
-        let is_walked_for = || member.walk.as_ref().is_some_and(|walking| walking.to.is_none());
-        member.place == Place::Held && (self == Readers::All || is_walked_for())
+        let is_walked_for = || member.resync.as_ref().is_some_and(|walking| walking.to.is_none());
+        member.place == Position::Held && (self == Readers::All || is_walked_for())
     }
 }
 
@@ -211,18 +219,18 @@ struct State {
     table: Waker,
     evictions: u64,
     /// Walks whose member fell off, and walks completely read by members that want another.
-    news: Vec<News>,
+    events: Vec<MemberEvent>,
 }
 
 /// What happened to a member since the table last looked.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum News {
+pub(crate) enum MemberEvent {
     /// It fell off; a walk under way for it is void.
     Lost(MemberKey),
     /// It fell off and has room: this walk is due.
-    Rejoin(MemberKey, Walk),
+    Rejoin(MemberKey, Resync),
     /// Its walk is read and it wants a refresh that ends so.
-    Refresh(MemberKey, WalkEnd),
+    Refresh(MemberKey, ResyncEnd),
 }
 
 /// One group's log for one family.
@@ -276,40 +284,40 @@ impl State {
             self.first += 1;
         }
         for (key, member) in &mut self.members {
-            if member.place == Place::Held && member.chunk < self.first {
-                member.place = Place::Lost;
+            if member.place == Position::Held && member.chunk < self.first {
+                member.place = Position::Lost;
                 self.evictions += 1;
-                self.news.push(News::Lost(*key));
+                self.events.push(MemberEvent::Lost(*key));
             }
         }
     }
 
     /// What the member is owed after it lost its place.
-    fn debt(member: &Member) -> Walk {
-        match &member.walk {
-            Some(walking) => walking.walk.clone(),
-            None => Walk {
+    fn backlog(member: &Member) -> Resync {
+        match &member.resync {
+            Some(walking) => walking.resync.clone(),
+            None => Resync {
                 announce_since: member.version,
                 withdraw_since: member.version,
                 covers: member.version,
-                told: Stretches::default(),
-                end: WalkEnd::Nothing,
+                told: CoveredRanges::default(),
+                end: ResyncEnd::Nothing,
             },
         }
     }
 }
 
 impl Member {
-    fn walks(&self) -> bool {
-        self.walk.is_some()
+    fn is_resyncing(&self) -> bool {
+        self.resync.is_some()
     }
 
     /// Moves past the chunk that it stands in, which is this one.
     fn pass(&mut self, chunk: &Chunk) {
-        if let Some(walking) = &mut self.walk
+        if let Some(walking) = &mut self.resync
             && self.chunk >= walking.first
         {
-            walking.walk.told.add_all(&chunk.walked);
+            walking.resync.told.add_all(&chunk.covered);
         }
         self.chunk += 1;
         self.frame = 0;
@@ -319,13 +327,13 @@ impl Member {
 
     /// Notes that everything up to `complete` was read, and the end of a walk.
     fn settle(&mut self, complete: Version) {
-        if let Some(Walking { walk, to: Some(to), .. }) = &self.walk
+        if let Some(Reading { resync, to: Some(to), .. }) = &self.resync
             && self.chunk >= *to
         {
-            self.version = self.version.max(walk.covers);
-            self.walk = None;
+            self.version = self.version.max(resync.covers);
+            self.resync = None;
         }
-        if self.walk.is_none() {
+        if self.resync.is_none() {
             self.version = self.version.max(complete);
         }
     }
@@ -343,7 +351,7 @@ impl Log {
             starved: [None; 2],
             table,
             evictions: 0,
-            news: Vec::new(),
+            events: Vec::new(),
         };
         Arc::new(Log { state: Mutex::new(state) })
     }
@@ -354,17 +362,17 @@ impl Log {
     }
 
     /// Adds a member at the head of the log, with the walk that brings it up to date.
-    pub(crate) fn join(&self, key: MemberKey, peer: SourceId, walk: Walk) {
-        self.admit(key, peer, walk, None, None);
+    pub(crate) fn join(&self, key: MemberKey, peer: SourceId, resync: Resync) {
+        self.admit(key, peer, resync, None, None);
     }
 
     fn admit(
         &self,
         key: MemberKey,
         peer: SourceId,
-        walk: Walk,
+        resync: Resync,
         waker: Option<Waker>,
-        refresh_again: Option<WalkEnd>,
+        refresh_again: Option<ResyncEnd>,
     ) {
         let mut state = self.lock();
         let member = Member {
@@ -372,9 +380,9 @@ impl Log {
             chunk: state.next(),
             frame: 0,
             offset: 0,
-            version: walk.withdraw_since.min(walk.announce_since),
-            walk: Some(Walking { walk, first: state.next(), to: None }),
-            place: Place::Held,
+            version: resync.withdraw_since.min(resync.announce_since),
+            resync: Some(Reading { resync, first: state.next(), to: None }),
+            place: Position::Held,
             refresh_again,
             waker,
         };
@@ -389,7 +397,7 @@ impl Log {
     fn dismiss(&self, key: MemberKey) -> Option<Member> {
         let mut state = self.lock();
         let member = state.members.remove(&key)?;
-        if member.place == Place::Held {
+        if member.place == Position::Held {
             state.leave(member.chunk);
             state.trim();
         }
@@ -397,27 +405,27 @@ impl Log {
     }
 
     /// Puts a fallen member back at the head.
-    pub(crate) fn rejoin(&self, key: MemberKey, walk: Walk) {
+    pub(crate) fn rejoin(&self, key: MemberKey, resync: Resync) {
         let mut state = self.lock();
         let next = state.next();
         let Some(member) = state.members.get_mut(&key) else { return };
-        member.place = Place::Held;
+        member.place = Position::Held;
         (member.chunk, member.frame, member.offset) = (next, 0, 0);
-        member.walk = Some(Walking { walk, first: next, to: None });
+        member.resync = Some(Reading { resync, first: next, to: None });
     }
 
     /// Begins a walk for a member that has none; one that has, or has fallen, gets it afterwards.
     /// Returns whether it begins at once.
-    pub(crate) fn refresh(&self, key: MemberKey, walk: Walk) -> bool {
+    pub(crate) fn refresh(&self, key: MemberKey, resync: Resync) -> bool {
         let mut state = self.lock();
         let first = state.next();
         let Some(member) = state.members.get_mut(&key) else { return false };
-        if member.place != Place::Held || member.walks() {
-            member.refresh_again = Some(walk.end);
+        if member.place != Position::Held || member.is_resyncing() {
+            member.refresh_again = Some(resync.end);
             return false;
         }
         member.refresh_again = None;
-        member.walk = Some(Walking { walk, first, to: None });
+        member.resync = Some(Reading { resync, first, to: None });
         true
     }
 
@@ -427,20 +435,20 @@ impl Log {
     }
 
     /// The table has written all of the member's walk.
-    pub(crate) fn end_walk(&self, key: MemberKey) {
+    pub(crate) fn end_resync(&self, key: MemberKey) {
         let mut state = self.lock();
         let next = state.next();
         let complete = state.complete;
         let Some(member) = state.members.get_mut(&key) else { return };
-        if let Some(walking) = &mut member.walk {
+        if let Some(walking) = &mut member.resync {
             walking.to = Some(next);
         }
-        if member.place == Place::Held && member.chunk == next {
+        if member.place == Position::Held && member.chunk == next {
             member.settle(complete);
-            if member.walk.is_none()
+            if member.resync.is_none()
                 && let Some(end) = member.refresh_again.take()
             {
-                state.news.push(News::Refresh(key, end));
+                state.events.push(MemberEvent::Refresh(key, end));
             }
         }
     }
@@ -453,10 +461,10 @@ impl Log {
             let number = state.next();
             let mut readers = 0;
             for member in state.members.values_mut() {
-                if member.place != Place::Held || member.chunk != number {
+                if member.place != Position::Held || member.chunk != number {
                     continue;
                 }
-                if member.waker.is_some() && !chunk.concerns(member.peer, member.walks()) {
+                if member.waker.is_some() && !chunk.concerns(member.peer, member.is_resyncing()) {
                     member.pass(&chunk);
                     continue;
                 }
@@ -480,7 +488,7 @@ impl Log {
         state.complete = state.complete.max(version);
         let next = state.next();
         for member in state.members.values_mut() {
-            if member.place == Place::Held && member.chunk == next {
+            if member.place == Position::Held && member.chunk == next {
                 member.settle(version);
             }
         }
@@ -498,16 +506,16 @@ impl Log {
     }
 
     /// What happened to members since the last call, in order.
-    pub(crate) fn take_news(&self) -> Vec<News> {
-        std::mem::take(&mut self.lock().news)
+    pub(crate) fn take_events(&self) -> Vec<MemberEvent> {
+        std::mem::take(&mut self.lock().events)
     }
 
     /// The oldest version that a member may be brought up to date from.
     pub(crate) fn floor(&self) -> Version {
         let state = self.lock();
-        let held = state.members.values().filter(|member| member.place != Place::Condemned);
+        let held = state.members.values().filter(|member| member.place != Position::Condemned);
         held.map(|member| {
-            member.walk.as_ref().map_or(member.version, |walking| walking.walk.withdraw_since)
+            member.resync.as_ref().map_or(member.version, |walking| walking.resync.withdraw_since)
         })
         .min()
         .unwrap_or(Version::MAX)
@@ -515,20 +523,20 @@ impl Log {
 
     /// The member that is furthest behind is never served again; who it is. One that fell off the
     /// log goes before one that holds its place.
-    pub(crate) fn condemn(&self) -> Option<SourceId> {
+    pub(crate) fn close_slowest(&self) -> Option<SourceId> {
         let mut state = self.lock();
         let (_, _, key) = state
             .members
             .iter()
-            .filter(|(_, member)| member.place != Place::Condemned)
-            .map(|(key, m)| (m.place == Place::Held, State::debt(m).withdraw_since, *key))
+            .filter(|(_, member)| member.place != Position::Condemned)
+            .map(|(key, m)| (m.place == Position::Held, State::backlog(m).withdraw_since, *key))
             .min()?;
         let member = state.members.get_mut(&key)?;
         let (peer, chunk) = (member.peer, member.chunk);
-        if std::mem::replace(&mut member.place, Place::Condemned) == Place::Held {
+        if std::mem::replace(&mut member.place, Position::Condemned) == Position::Held {
             state.leave(chunk);
             state.trim();
-            state.news.push(News::Lost(key));
+            state.events.push(MemberEvent::Lost(key));
         }
         Some(peer)
     }
@@ -549,12 +557,12 @@ impl Log {
         let mut guard = self.lock();
         let state = &mut *guard;
         let Some(mut member) = state.members.remove(&key) else { return Fetch::Empty };
-        if member.place != Place::Held {
+        if member.place != Position::Held {
             member.waker = Some(waker.clone());
-            let ask = member.place == Place::Lost;
+            let ask = member.place == Position::Lost;
             if ask {
-                member.place = Place::Asking;
-                state.news.push(News::Rejoin(key, State::debt(&member)));
+                member.place = Position::Asking;
+                state.events.push(MemberEvent::Rejoin(key, State::backlog(&member)));
             }
             state.members.insert(key, member);
             let table = ask.then(|| state.table.clone());
@@ -582,10 +590,10 @@ impl Log {
         let fetched = if out.len() > before { Fetch::Data } else { Fetch::Empty };
         member.waker = (fetched == Fetch::Empty).then(|| waker.clone());
         let mut wake_table = false;
-        if !member.walks()
+        if !member.is_resyncing()
             && let Some(end) = member.refresh_again.take()
         {
-            state.news.push(News::Refresh(key, end));
+            state.events.push(MemberEvent::Refresh(key, end));
             wake_table = true;
         }
         for readers in Readers::EACH {
@@ -612,11 +620,11 @@ fn read_chunk(
     left: &mut usize,
     out: &mut Vec<Piece>,
 ) -> bool {
-    let walks = member.walk.is_some();
+    let is_resyncing = member.resync.is_some();
     while let Some(frame) = chunk.frames.get(member.frame) {
         let wanted = match frame.audience {
-            Audience::Everyone => frame.spared != member.peer,
-            Audience::Walkers => walks && frame.spared != member.peer,
+            Audience::Everyone => frame.except != member.peer,
+            Audience::Resyncing => is_resyncing && frame.except != member.peer,
             Audience::Only(peer) => peer == member.peer,
         };
         if wanted {
@@ -675,11 +683,11 @@ fn push_piece(chunk: &Arc<Chunk>, range: Range<u32>, out: &mut Vec<Piece>) {
 
 /// Where a reader reads: the table may move it to another group's log.
 #[derive(Debug)]
-pub(crate) struct Seat {
+pub(crate) struct Subscription {
     place: Mutex<(Arc<Log>, MemberKey)>,
 }
 
-impl Seat {
+impl Subscription {
     fn lock(&self) -> MutexGuard<'_, (Arc<Log>, MemberKey)> {
         self.place.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -691,12 +699,12 @@ impl Seat {
         log: Arc<Log>,
         key: MemberKey,
         peer: SourceId,
-        plan: impl FnOnce(Walk) -> Walk,
+        plan: impl FnOnce(Resync) -> Resync,
     ) {
         let mut place = self.lock();
         let Some(member) = place.0.dismiss(place.1) else { return };
-        let walk = plan(State::debt(&member));
-        log.admit(key, peer, walk, member.waker, member.refresh_again);
+        let resync = plan(State::backlog(&member));
+        log.admit(key, peer, resync, member.waker, member.refresh_again);
         *place = (log, key);
     }
 }
@@ -704,7 +712,7 @@ impl Seat {
 /// A member's cursor. Dropping it ends the membership.
 #[derive(Debug)]
 pub struct Reader {
-    seat: Arc<Seat>,
+    subscription: Arc<Subscription>,
     peer: PeerId,
     family: Family,
 }
@@ -712,11 +720,15 @@ pub struct Reader {
 impl Reader {
     /// A reader of `log`, which the caller has joined under `key`.
     pub(crate) fn new(log: Arc<Log>, key: MemberKey, peer: PeerId, family: Family) -> Self {
-        Reader { seat: Arc::new(Seat { place: Mutex::new((log, key)) }), peer, family }
+        Reader {
+            subscription: Arc::new(Subscription { place: Mutex::new((log, key)) }),
+            peer,
+            family,
+        }
     }
 
-    pub(crate) fn seat(&self) -> Arc<Seat> {
-        Arc::clone(&self.seat)
+    pub(crate) fn subscription(&self) -> Arc<Subscription> {
+        Arc::clone(&self.subscription)
     }
 
     /// The family of the messages.
@@ -732,14 +744,14 @@ impl Reader {
     /// Appends up to `budget` octets (at least one message if there is any) to `out` and moves the
     /// cursor past them. With [`Fetch::Empty`] and [`Fetch::Lagging`], `waker` is kept and woken once.
     pub fn fetch(&mut self, budget: usize, out: &mut Vec<Piece>, waker: &Waker) -> Fetch {
-        let place = self.seat.lock();
+        let place = self.subscription.lock();
         place.0.fetch(place.1, budget.max(1), out, waker)
     }
 }
 
 impl Drop for Reader {
     fn drop(&mut self) {
-        let place = self.seat.lock();
+        let place = self.subscription.lock();
         place.0.leave(place.1);
     }
 }

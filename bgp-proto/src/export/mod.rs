@@ -5,25 +5,27 @@
 //! [`Reader`]. Split horizon is a frame skip. A member that falls off the log holds no queue: it is
 //! served the current state of what changed since (architecture §3.6-3.8).
 
+mod adj_rib_out;
 mod batch;
+mod exported;
 mod group;
 mod log;
-mod out;
+mod resync;
 mod rules;
-mod told;
-mod walk;
 
+pub(crate) use adj_rib_out::{AdjRibOut, Advertised};
 pub(crate) use batch::Batch;
+pub(crate) use exported::{ExportId, ExportTable, ExportedRoute};
 pub use group::ExportCounts;
-pub(crate) use group::{ExportState, Group, JudgeState, generation_in, judge_path, tx_path_id};
-pub(crate) use log::{Audience, Frame, MemberKey, News, Readers, Seat, Version};
+pub(crate) use group::{
+    ExportState, ExportView, Group, evaluate_export, generation_in, tx_path_id,
+};
+pub(crate) use log::{Audience, Frame, MemberEvent, MemberKey, Readers, Subscription, Version};
 pub use log::{Chunk, Fetch, Log, Piece, Reader};
-pub(crate) use out::{Out, OutId, OutTable};
+pub(crate) use resync::{CoveredRanges, Resync, ResyncEnd, Resyncing};
 pub(crate) use rules::{
     Exported, GroupKey, Outbound, Reflection, Withholding, export, is_memoisable,
 };
-pub(crate) use told::{Told, ToldTable};
-pub(crate) use walk::{Stretches, Walk, WalkEnd, Walker};
 
 /// Where the next hop of an announcement points.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]

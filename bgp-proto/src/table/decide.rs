@@ -114,14 +114,14 @@ impl Table {
     }
 
     /// Forgets empty destinations that the kernel, every group and every member are done with.
-    pub(super) fn forget_empty(&mut self, now: Time) {
+    pub(super) fn purge_tombstones(&mut self, now: Time) {
         for family in Family::ALL {
             let mut kept = self.rib(family).empty.len();
-            let buried = |table: &Self| -> u32 {
+            let tombstones = |table: &Self| -> u32 {
                 let groups = table.groups.values().filter(|group| group.key.family == family);
-                groups.map(|group| group.buried()).sum()
+                groups.map(|group| group.tombstones()).sum()
             };
-            kept += buried(self);
+            kept += tombstones(self);
             if kept == 0 || kept > TOMBSTONES_EAGER && !self.turn.is_multiple_of(64) {
                 continue;
             }
@@ -132,7 +132,7 @@ impl Table {
             let floor = groups.iter().map(|group| generation_in(group.log.floor(), version)).min();
             let floor = floor.unwrap_or(u32::MAX);
             for group in &mut groups {
-                group.forget_withdrawn(floor, &rib.dests);
+                group.purge_withdrawn(floor, &rib.dests);
             }
             let due: Vec<u32> = rib
                 .empty
@@ -150,18 +150,18 @@ impl Table {
                 rib.empty.remove(id);
                 rib.dests.free(DestId(id));
             }
-            let kept = rib.empty.len() + buried(self);
+            let kept = rib.empty.len() + tombstones(self);
             if kept > TOMBSTONES_FREE.saturating_add(self.rib(family).dests.len() / 4) {
-                self.condemn_slowest(now, family);
+                self.close_slowest(now, family);
             }
         }
     }
 
     /// Gives up on the member that makes the table keep the most.
-    fn condemn_slowest(&mut self, now: Time, family: Family) {
+    fn close_slowest(&mut self, now: Time, family: Family) {
         let groups = self.groups.values().filter(|group| group.key.family == family);
         let Some(group) = groups.min_by_key(|group| group.log.floor()) else { return };
-        if let Some(peer) = group.log.condemn().and_then(|source| source.peer()) {
+        if let Some(peer) = group.log.close_slowest().and_then(|source| source.peer()) {
             self.order_close(now, peer, CloseReason::TooSlow);
         }
     }

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use super::peer::Membership;
 use super::{Export, Table, TableEvent};
 use crate::export::{
-    ExportState, Group, GroupKey, Log, MemberKey, News, Reader, Stretches, Version, Walk, WalkEnd,
+    CoveredRanges, ExportState, Group, GroupKey, Log, MemberEvent, MemberKey, Reader, Resync,
+    ResyncEnd, Version,
 };
 use crate::rib::SourceId;
 use crate::types::{ClusterId, Family, PeerId, PeerType};
@@ -92,20 +93,20 @@ impl Table {
             }
         };
         let member = self.next_member_key();
-        let walk = Walk {
+        let resync = Resync {
             announce_since: 0,
             withdraw_since: self.version(),
             covers: self.version(),
-            told: Stretches::default(),
-            end: WalkEnd::EndOfRib,
+            told: CoveredRanges::default(),
+            end: ResyncEnd::EndOfRib,
         };
         let slots = self.rib(family).dests.slots();
         let group = self.groups.get_mut(&group)?;
-        group.log.join(member, source, walk.clone());
-        group.add_member(source, member, &walk, slots);
+        group.log.join(member, source, resync.clone());
+        group.add_member(source, member, &resync, slots);
         let (group, log) = (group.id, Arc::clone(&group.log));
         let reader = Reader::new(log, member, id, family);
-        let membership = Membership { group, key: member, seat: reader.seat() };
+        let membership = Membership { group, key: member, subscription: reader.subscription() };
         self.peer_mut(id)?.family_mut(family).membership = Some(membership);
         Some(reader)
     }
@@ -183,19 +184,19 @@ impl Table {
         let Some(membership) = peer.family_mut(family).membership.as_mut() else { return };
         let from = std::mem::replace(&mut membership.group, to);
         membership.key = key;
-        let seat = Arc::clone(&membership.seat);
+        let subscription = Arc::clone(&membership.subscription);
         if let Some(group) = self.groups.get_mut(&from) {
             group.remove_member(source);
         }
         let Some(group) = self.groups.get_mut(&to) else { return };
-        let mut walk = None;
-        seat.transfer(Arc::clone(&group.log), key, source, |debt| {
-            let planned = Walk { covers, ..debt };
-            walk = Some(planned.clone());
+        let mut resync = None;
+        subscription.transfer(Arc::clone(&group.log), key, source, |backlog| {
+            let planned = Resync { covers, ..backlog };
+            resync = Some(planned.clone());
             planned
         });
-        if let Some(walk) = walk {
-            group.add_member(source, key, &walk, slots);
+        if let Some(resync) = resync {
+            group.add_member(source, key, &resync, slots);
         }
     }
 
@@ -217,7 +218,7 @@ impl Table {
                 if a.key.add_path.is_some() || !a.key.matches(&b.key) || b.members.is_empty() {
                     continue;
                 }
-                if !a.is_settled() || !b.is_settled() {
+                if !a.is_flushed() || !b.is_flushed() {
                     self.merge_wanted = true;
                     continue;
                 }
@@ -237,44 +238,46 @@ impl Table {
     pub(super) fn begin_refresh(&mut self, id: PeerId, family: Family) {
         let Some(peer) = self.peer(id) else { return };
         let enhanced = peer.session.as_ref().is_some_and(|session| session.enhanced_refresh);
-        let end = if enhanced { WalkEnd::Refresh } else { WalkEnd::Nothing };
+        let end = if enhanced { ResyncEnd::Refresh } else { ResyncEnd::Nothing };
         let Some(membership) = peer.family(family).membership.as_ref() else { return };
         let (group, key, source) = (membership.group, membership.key, peer.source);
         self.refresh_member(group, key, source, end);
     }
 
-    fn refresh_member(&mut self, group: u32, key: MemberKey, source: SourceId, end: WalkEnd) {
+    fn refresh_member(&mut self, group: u32, key: MemberKey, source: SourceId, end: ResyncEnd) {
         let covers = self.version();
         let Some(group) = self.groups.get_mut(&group) else { return };
         let family = group.key.family;
         let version = group.log.version(key);
-        let told = Stretches::default();
-        let walk = Walk { announce_since: 0, withdraw_since: version, covers, told, end };
-        if group.log.refresh(key, walk.clone()) {
+        let told = CoveredRanges::default();
+        let resync = Resync { announce_since: 0, withdraw_since: version, covers, told, end };
+        if group.log.refresh(key, resync.clone()) {
             let slots = self.ribs[family.index()].dests.slots();
-            group.begin_walk(source, &walk, slots);
+            group.begin_resync(source, &resync, slots);
         }
     }
 
     /// Does what readers asked for: laggards come back as walkers, refreshes that waited begin.
-    pub(super) fn take_reader_news(&mut self) {
+    pub(super) fn take_member_events(&mut self) {
         let version = self.version();
         let ids: Vec<u32> = self.groups.keys().copied().collect();
         for id in ids {
             let Some(group) = self.groups.get_mut(&id) else { continue };
             let slots = self.ribs[group.key.family.index()].dests.slots();
-            for news in group.log.take_news() {
-                let (News::Lost(key) | News::Rejoin(key, _) | News::Refresh(key, _)) = news;
+            for events in group.log.take_events() {
+                let (MemberEvent::Lost(key)
+                | MemberEvent::Rejoin(key, _)
+                | MemberEvent::Refresh(key, _)) = events;
                 let Some(group) = self.groups.get_mut(&id) else { continue };
                 let Some(source) = group.member_of(key) else { continue };
-                match news {
-                    News::Lost(_) => group.lose_walk(source),
-                    News::Rejoin(_, debt) => {
-                        let walk = Walk { covers: version, ..debt };
-                        group.log.rejoin(key, walk.clone());
-                        group.begin_walk(source, &walk, slots);
+                match events {
+                    MemberEvent::Lost(_) => group.lose_resync(source),
+                    MemberEvent::Rejoin(_, backlog) => {
+                        let resync = Resync { covers: version, ..backlog };
+                        group.log.rejoin(key, resync.clone());
+                        group.begin_resync(source, &resync, slots);
                     }
-                    News::Refresh(_, end) => self.refresh_member(id, key, source, end),
+                    MemberEvent::Refresh(_, end) => self.refresh_member(id, key, source, end),
                 }
             }
         }

@@ -21,7 +21,7 @@ pub(super) type PathName = (Family, DestId, SourceId, u32);
 
 /// What import made of a route. Holds one reference to each id.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Judged {
+pub(super) struct Imported {
     pub(super) attrs: AttrId,
     pub(super) next_hop: NextHopId,
     pub(super) flags: PathFlags,
@@ -31,7 +31,7 @@ pub(super) struct Judged {
     refused_by: Option<RefusalId>,
 }
 
-impl Judged {
+impl Imported {
     /// What counts a route that import judged so.
     fn counter<'a>(&self, counts: &'a mut ImportCounts) -> &'a mut u64 {
         if !self.flags.is_refused() {
@@ -56,7 +56,7 @@ impl Judged {
 }
 
 /// What import needs to know about the sender.
-pub(super) struct Importer {
+pub(super) struct ImportContext {
     pub(super) source: SourceId,
     pub(super) routes: Arc<PeerRoutes>,
     pub(super) session: Arc<Negotiated>,
@@ -70,7 +70,7 @@ impl Table {
     }
 
     fn store_batch(&mut self, now: Time, peer: PeerId, batch: &RouteBatch) {
-        let Some(importer) = self.importer(peer, Liveness::Up) else { return };
+        let Some(context) = self.context(peer, Liveness::Up) else { return };
         let mut rest = batch.entries();
         let mut found = Vec::new();
         while !rest.is_empty() {
@@ -78,7 +78,7 @@ impl Table {
             rest = later;
             let mut found = found.drain(..);
             for entry in window {
-                self.apply_entry(now, peer, &importer, batch, entry, &mut found);
+                self.apply_entry(now, peer, &context, batch, entry, &mut found);
             }
         }
     }
@@ -101,23 +101,23 @@ impl Table {
         &mut self,
         now: Time,
         peer: PeerId,
-        importer: &Importer,
+        context: &ImportContext,
         batch: &RouteBatch,
         entry: &RouteEntry,
         found: &mut impl Iterator<Item = Probe>,
     ) {
-        if !importer.session.families.contains(entry.family) {
+        if !context.session.families.contains(entry.family) {
             batch.nlri(entry).iter().zip(found).for_each(drop);
             return;
         }
         match &entry.action {
             RouteAction::Announce { attrs, next_hop } => {
                 let attrs = batch.attrs(attrs);
-                self.announce(now, peer, importer, batch, entry, attrs, *next_hop, found);
+                self.announce(now, peer, context, batch, entry, attrs, *next_hop, found);
             }
             RouteAction::Withdraw => {
                 for ((path_id, prefix), probe) in batch.nlri(entry).iter().zip(found) {
-                    self.withdraw_path(peer, importer.source, path_id, prefix, probe);
+                    self.withdraw_path(peer, context.source, path_id, prefix, probe);
                 }
             }
             RouteAction::EndOfRib => self.sweep_stale(peer, entry.family),
@@ -127,12 +127,12 @@ impl Table {
         }
     }
 
-    pub(super) fn importer(&self, peer: PeerId, liveness: Liveness) -> Option<Importer> {
+    pub(super) fn context(&self, peer: PeerId, liveness: Liveness) -> Option<ImportContext> {
         let peer = self.peer(peer)?;
         if liveness == Liveness::Up && peer.up.is_none() {
             return None;
         }
-        Some(Importer {
+        Some(ImportContext {
             source: peer.source,
             routes: Arc::clone(&peer.routes),
             session: Arc::clone(peer.session.as_ref()?),
@@ -144,7 +144,7 @@ impl Table {
         &mut self,
         now: Time,
         peer: PeerId,
-        importer: &Importer,
+        context: &ImportContext,
         batch: &RouteBatch,
         entry: &RouteEntry,
         attrs: &[u8],
@@ -155,13 +155,13 @@ impl Table {
         let hop = self.hops.intern(next_hop);
         // The list comes first: `zip` asks its first side first, and `found` goes on behind it.
         let routes = batch.nlri(entry).iter().zip(found);
-        if importer.routes.import.is_prefix_independent() {
-            self.announce_alike(now, peer, importer, entry.family, (received, hop), routes);
+        if context.routes.import.is_prefix_independent() {
+            self.announce_alike(now, peer, context, entry.family, (received, hop), routes);
         } else {
             for ((path_id, prefix), probe) in routes {
-                let verdict = self.judge(importer, prefix, received, hop);
-                self.store_path(now, peer, importer.source, path_id, prefix, probe, &verdict);
-                self.release_judged(&verdict);
+                let verdict = self.judge(context, prefix, received, hop);
+                self.store_path(now, peer, context.source, path_id, prefix, probe, &verdict);
+                self.release_imported(&verdict);
             }
         }
         self.attrs.release(received);
@@ -174,18 +174,18 @@ impl Table {
         &mut self,
         now: Time,
         peer: PeerId,
-        importer: &Importer,
+        context: &ImportContext,
         family: Family,
         (received, hop): (AttrId, NextHopId),
         mut routes: impl Iterator<Item = ((PathId, Prefix), Probe)>,
     ) {
         let Some(mut route) = routes.next() else { return };
-        let verdict = self.judge(importer, route.0.1, received, hop);
-        let plain = verdict.received.is_none() && importer.routes.prefixes_max.is_none();
+        let verdict = self.judge(context, route.0.1, received, hop);
+        let plain = verdict.received.is_none() && context.routes.prefixes_max.is_none();
         let mut fresh = std::mem::take(&mut self.fresh);
         loop {
             let ((path_id, prefix), probe) = route;
-            let path = verdict.path(now, importer.source, path_id);
+            let path = verdict.path(now, context.source, path_id);
             let rib = self.rib_mut(family);
             let made = if plain { rib.dests.insert_with(probe, prefix, path) } else { None };
             match made {
@@ -195,7 +195,7 @@ impl Table {
                 }
                 None => {
                     self.count_fresh(peer, family, &verdict, &mut fresh);
-                    self.store_path(now, peer, importer.source, path_id, prefix, probe, &verdict);
+                    self.store_path(now, peer, context.source, path_id, prefix, probe, &verdict);
                 }
             }
             match routes.next() {
@@ -205,7 +205,7 @@ impl Table {
         }
         self.count_fresh(peer, family, &verdict, &mut fresh);
         self.fresh = fresh;
-        self.release_judged(&verdict);
+        self.release_imported(&verdict);
     }
 
     /// Does for destinations that were made with a path what [`Table::put`] does for one path.
@@ -213,7 +213,7 @@ impl Table {
         &mut self,
         peer: PeerId,
         family: Family,
-        judged: &Judged,
+        judged: &Imported,
         fresh: &mut Vec<DestId>,
     ) {
         let count = fresh.len() as u32;
@@ -237,20 +237,20 @@ impl Table {
     /// Loop checks and import policy for one received route.
     pub(super) fn judge(
         &mut self,
-        importer: &Importer,
+        context: &ImportContext,
         prefix: Prefix,
         received: AttrId,
         hop: NextHopId,
-    ) -> Judged {
-        let external = importer.session.peer_type == PeerType::External;
-        let mut flags = self.loop_flags(importer, self.attrs.view(received));
+    ) -> Imported {
+        let external = context.session.peer_type == PeerType::External;
+        let mut flags = self.loop_flags(context, self.attrs.view(received));
         if external {
             flags.set(PathFlags::EXTERNAL);
         }
         let unchanged = |table: &mut Self, flags, refused_by| {
             table.attrs.retain(received);
             table.hops.retain(hop);
-            Judged {
+            Imported {
                 attrs: received,
                 next_hop: hop,
                 flags,
@@ -268,19 +268,19 @@ impl Table {
             source: Source::Bgp,
             interface: self.hops.interface(hop),
             metric: None,
-            peer_type: Some(importer.session.peer_type),
+            peer_type: Some(context.session.peer_type),
         };
-        let verdict = importer.routes.import.evaluate(&route);
+        let verdict = context.routes.import.evaluate(&route);
         if verdict.decision != Decision::Accept {
             flags.set(PathFlags::REJECTED);
-            let refused_by = self.refusals.of_rule(&importer.routes.import, verdict.rule);
+            let refused_by = self.refusals.of_rule(&context.routes.import, verdict.rule);
             return unchanged(self, flags, refused_by);
         }
         let local = LocalAttrs {
             preference: verdict.preference.unwrap_or(default_preference(Source::Bgp)),
             metric: verdict.metric,
         };
-        let attrs = self.imported_attrs(importer, received, verdict.attrs, local);
+        let attrs = self.imported_attrs(context, received, verdict.attrs, local);
         let next_hop = match verdict.next_hop {
             Some(next_hop) => self.hops.intern(next_hop),
             None => {
@@ -294,7 +294,7 @@ impl Table {
             self.attrs.retain(received);
             self.hops.retain(hop);
         }
-        Judged {
+        Imported {
             attrs,
             next_hop,
             flags,
@@ -307,25 +307,25 @@ impl Table {
     /// marked as RFCs ask for.
     fn imported_attrs(
         &mut self,
-        importer: &Importer,
+        context: &ImportContext,
         received: AttrId,
         mut edit: Option<AttrEdit>,
         local: LocalAttrs,
     ) -> AttrId {
         let view = self.attrs.view(received);
-        if importer.session.peer_type == PeerType::External
-            && importer.routes.honour_graceful_shutdown
+        if context.session.peer_type == PeerType::External
+            && context.routes.honour_graceful_shutdown
             && self.attrs.key(received).has(AttrKey::GRACEFUL_SHUTDOWN)
         {
             // RFC 8326 §4.2, after policy: a customer's LOCAL_PREF must not undo a drain.
             edit.get_or_insert_with(|| AttrEdit::from_view(view)).set_local_pref(0);
         }
-        if importer.session.role.is_some_and(Role::neighbor_is_no_customer)
+        if context.session.role.is_some_and(Role::neighbor_is_no_customer)
             && view.only_to_customer().is_none()
         {
             // RFC 9234 §5.
             edit.get_or_insert_with(|| AttrEdit::from_view(view))
-                .set_only_to_customer(importer.session.peer_asn);
+                .set_only_to_customer(context.session.peer_asn);
         }
         match edit {
             Some(edit) => self.attrs.intern(edit.view().as_bytes(), local),
@@ -346,28 +346,28 @@ impl Table {
     /// The AS that loops are looked for is the session's local AS, as in BIRD: with a `local-asn` of
     /// its own a session may lead to a neighbour whose AS is ours elsewhere, and nothing would be
     /// accepted from it.
-    fn loop_flags(&self, importer: &Importer, attrs: AttrView<'_>) -> PathFlags {
+    fn loop_flags(&self, context: &ImportContext, attrs: AttrView<'_>) -> PathFlags {
         let mut flags = PathFlags::default();
-        let allowed = usize::from(importer.routes.allow_local_asn);
+        let allowed = usize::from(context.routes.allow_local_asn);
         let path = attrs.as_path();
-        if path.count(importer.session.local_asn) > allowed {
+        if path.count(context.session.local_asn) > allowed {
             flags.set(PathFlags::AS_LOOP);
         }
-        if let (Some(role), Some(marked)) = (importer.session.role, attrs.only_to_customer()) {
+        if let (Some(role), Some(marked)) = (context.session.role, attrs.only_to_customer()) {
             let leaked = match role {
                 Role::Provider | Role::RouteServer => true,
-                Role::Peer => marked != importer.session.peer_asn,
+                Role::Peer => marked != context.session.peer_asn,
                 Role::Customer | Role::RouteServerClient => false,
             };
             if leaked {
                 flags.set(PathFlags::ROUTE_LEAK);
             }
         }
-        if importer.session.peer_type == PeerType::Internal {
+        if context.session.peer_type == PeerType::Internal {
             if attrs.originator_id() == Some(self.config.router_id) {
                 flags.set(PathFlags::ORIGINATOR_LOOP);
             }
-            let ours = [Some(self.config.cluster_id), importer.routes.cluster_id];
+            let ours = [Some(self.config.cluster_id), context.routes.cluster_id];
             if attrs.cluster_list().any(|cluster| ours.contains(&Some(cluster))) {
                 flags.set(PathFlags::CLUSTER_LOOP);
             }
@@ -375,7 +375,7 @@ impl Table {
         flags
     }
 
-    pub(super) fn release_judged(&mut self, judged: &Judged) {
+    pub(super) fn release_imported(&mut self, judged: &Imported) {
         self.attrs.release(judged.attrs);
         self.hops.release(judged.next_hop);
         if let Some((attrs, hop)) = judged.received {
@@ -395,13 +395,13 @@ impl Table {
         path_id: PathId,
         prefix: Prefix,
         probe: Probe,
-        judged: &Judged,
+        judged: &Imported,
     ) {
         let family = prefix.family();
         // The same prefix may have come earlier in the same batch.
         let known = self.rib(family).dests.resolve(probe, prefix);
         if let Some(dest) = known {
-            self.leave_dest(peer, family, dest);
+            self.withdraw_leftover(peer, family, dest);
         }
         let at = known.and_then(|dest| {
             Some((dest, self.rib(family).dests.find_path(dest, source, path_id)?))
@@ -515,7 +515,7 @@ impl Table {
         let family = prefix.family();
         let known = self.rib(family).dests.resolve(probe, prefix);
         if let Some(dest) = known {
-            self.leave_dest(peer, family, dest);
+            self.withdraw_leftover(peer, family, dest);
         }
         let dests = &self.rib(family).dests;
         let place = known.and_then(|dest| Some((dest, dests.find_path(dest, source, path_id)?)));
@@ -580,7 +580,7 @@ impl Table {
     }
 
     /// See [`Table::handle_local`].
-    pub(super) fn set_own(
+    pub(super) fn set_local(
         &mut self,
         now: Time,
         prefix: Prefix,

@@ -23,7 +23,7 @@ impl Table {
             return;
         };
         // The id is used again before the last that had it was forgotten.
-        self.leave_at_once(id);
+        self.finish_withdrawal(id);
         if self.peers.len() <= id.index() {
             self.peers.resize_with(id.index() + 1, || None);
         }
@@ -61,7 +61,7 @@ impl Table {
             match kept.contains(family) {
                 true => {}
                 false if was_up => self.sweep(id, family, PathFlags::STALE),
-                false => self.let_go_stale(id, family),
+                false => self.withdraw_stale(id, family),
             }
         }
         session.families.iter().filter_map(|family| self.join_group(id, family)).collect()
@@ -107,7 +107,7 @@ impl Table {
                 self.sweep(id, family, PathFlags::STALE);
                 self.mark(id, family, PathFlags::STALE);
             } else {
-                self.let_go(id, family);
+                self.begin_withdrawal(id, family);
             }
             let Some(peer) = self.peer_mut(id) else { return };
             let held = peer.family_mut(family);
@@ -129,13 +129,13 @@ impl Table {
         if let Some(peer) = self.peer_mut(id) {
             peer.removed = true;
         }
-        if !self.leaving.contains(&id) {
-            self.bury_peer(id);
+        if !self.withdrawing.contains(&id) {
+            self.finish_removal(id);
         }
     }
 
     /// Forgets a peer that was removed and of which nothing is left.
-    pub(super) fn bury_peer(&mut self, id: PeerId) {
+    pub(super) fn finish_removal(&mut self, id: PeerId) {
         let Some(slot) = self.peers.get_mut(id.index()) else { return };
         if let Some(peer) = slot.take_if(|peer| peer.removed) {
             for family in Family::ALL {
@@ -191,9 +191,9 @@ impl Table {
     }
 
     /// Lets a family's stale routes go where the peer has sent nothing since: they are all it holds.
-    fn let_go_stale(&mut self, id: PeerId, family: Family) {
+    fn withdraw_stale(&mut self, id: PeerId, family: Family) {
         if self.peer(id).is_some_and(|peer| peer.family(family).stale) {
-            self.let_go(id, family);
+            self.begin_withdrawal(id, family);
             self.stop_stale_timer(id);
         }
     }
@@ -301,7 +301,7 @@ impl Table {
                 match up {
                     _ if !stale => {}
                     true => self.sweep(id, family, PathFlags::STALE),
-                    false => self.let_go_stale(id, family),
+                    false => self.withdraw_stale(id, family),
                 }
                 if refresh {
                     self.sweep(id, family, PathFlags::UNREFRESHED);

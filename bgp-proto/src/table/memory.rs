@@ -112,7 +112,7 @@ impl Table {
         let held = self.memory().total();
         // What is on its way out is counted until it is gone.
         if held <= bound
-            || !self.leaving.is_empty()
+            || !self.withdrawing.is_empty()
             || self.peers.iter().flatten().any(Peer::is_shed)
         {
             return;

@@ -13,16 +13,16 @@ mod decide;
 mod fib;
 mod groups;
 mod import;
-mod leaving;
 mod lifecycle;
 mod memory;
 mod peer;
+mod reevaluation;
 mod refusals;
-mod rejudging;
 mod schedule;
 mod show;
 mod slices;
 mod view;
+mod withdrawal;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
@@ -41,7 +41,7 @@ pub use view::{
     PeerCounts, RouteFilter, Totals, Unusable, Withheld,
 };
 
-use crate::export::{Batch, Group, OutTable, Reader};
+use crate::export::{Batch, ExportTable, Group, Reader};
 use crate::policy::Source;
 use crate::rib::{
     AttrId, AttrTable, DestId, Destinations, IdSet, NextHopId, NextHopState, NextHops, Sources,
@@ -139,7 +139,7 @@ pub struct Table {
     ribs: [Rib; 2],
     attrs: AttrTable,
     hops: NextHops,
-    outs: OutTable,
+    outs: ExportTable,
     /// Peers as decision and export see them.
     sources: Sources,
     peers: Vec<Option<Peer>>,
@@ -155,9 +155,9 @@ pub struct Table {
     next_group: u32,
     next_member: u64,
     /// Peers with paths on their way out.
-    leaving: BTreeSet<PeerId>,
+    withdrawing: BTreeSet<PeerId>,
     /// Peers with paths that import is to judge anew.
-    rejudging: BTreeSet<PeerId>,
+    reevaluating: BTreeSet<PeerId>,
     /// Destinations of those that leave, and of those judged anew, in one turn.
     dests_per_turn: u32,
     /// Peers that may have a deadline. Few have, and each turn asks.
@@ -211,7 +211,7 @@ impl Table {
             ribs: Family::ALL.map(|family| Rib::new(family, seed)),
             attrs: AttrTable::new(seed),
             hops: NextHops::default(),
-            outs: OutTable::new(seed),
+            outs: ExportTable::new(seed),
             sources: Sources::default(),
             peers: Vec::new(),
             own: BTreeMap::new(),
@@ -224,8 +224,8 @@ impl Table {
             groups: BTreeMap::new(),
             next_group: 0,
             next_member: 0,
-            leaving: BTreeSet::new(),
-            rejudging: BTreeSet::new(),
+            withdrawing: BTreeSet::new(),
+            reevaluating: BTreeSet::new(),
             dests_per_turn: DESTS_PER_TURN,
             timed: BTreeSet::new(),
             regroup: BTreeSet::new(),
@@ -324,7 +324,7 @@ impl Table {
         source: crate::policy::Source,
         route: Option<LocalRoute>,
     ) {
-        self.set_own(now, prefix, source, route);
+        self.set_local(now, prefix, source, route);
     }
 
     /// The resolution of a tracked next hop changed.
@@ -382,11 +382,11 @@ impl Table {
     pub fn finish_decision(&mut self, now: Time) -> usize {
         let _ = now;
         self.turn += 1;
-        self.take_reader_news();
+        self.take_member_events();
         self.regroup_peers();
         self.touch_changed_hops();
-        self.leave_in_slices();
-        self.rejudge_in_slices();
+        self.withdraw_in_slices();
+        self.reevaluate_in_slices();
         let touched = self.ribs.iter().map(|rib| rib.touched.len() as usize).sum();
         self.decide();
         touched
@@ -395,10 +395,10 @@ impl Table {
     /// The second half of [`Table::finish`], right behind the first: what peers are told.
     pub fn finish_export(&mut self, now: Time) -> bool {
         let more = self.export_turn();
-        self.forget_empty(now);
+        self.purge_tombstones(now);
         self.review_memory(now);
         self.review_timed();
-        more || !self.leaving.is_empty() || !self.rejudging.is_empty()
+        more || !self.withdrawing.is_empty() || !self.reevaluating.is_empty()
     }
 
     /// The earliest deadline.
@@ -447,7 +447,7 @@ impl Table {
 
     /// Routes of our own from `source` in a family, and how many of them are the best path.
     pub fn own_counts(&self, family: Family, source: Source) -> (u32, u32) {
-        self.count_own(family, source)
+        self.count_local(family, source)
     }
 
     /// The update groups.

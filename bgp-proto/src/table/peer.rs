@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::{CloseReason, ImportCounts, PeerRoutes};
-use crate::export::{MemberKey, Seat};
+use crate::export::{MemberKey, Subscription};
 use crate::rib::{SourceId, SparseSet};
 use crate::session::Negotiated;
 use crate::types::{Family, SessionId, Time, Timer};
@@ -35,9 +35,9 @@ pub(super) struct PeerFamily {
     /// Destinations that hold a path of the peer.
     pub(super) dests: SparseSet,
     /// Destinations with paths that an earlier session left, on their way out.
-    pub(super) leaving: SparseSet,
+    pub(super) withdrawing: SparseSet,
     /// Destinations with paths that import is to judge anew, and perhaps others.
-    pub(super) unjudged: SparseSet,
+    pub(super) to_reevaluate: SparseSet,
     /// Paths held, refused ones included.
     pub(super) received: u32,
     /// Paths held that import accepted.
@@ -65,7 +65,7 @@ pub(super) struct CloseOrder {
 pub(super) struct Membership {
     pub(super) group: u32,
     pub(super) key: MemberKey,
-    pub(super) seat: Arc<Seat>,
+    pub(super) subscription: Arc<Subscription>,
 }
 
 impl Peer {

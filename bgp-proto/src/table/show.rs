@@ -8,7 +8,7 @@ use super::{
     AdvertisedTo, DestinationView, Explanation, GroupCounts, GroupView, ImportCounts, PathView,
     PeerCounts, RouteFilter, Table, Totals, Unusable, Withheld,
 };
-use crate::export::{Group, JudgeState, Told, judge_path, tx_path_id};
+use crate::export::{Advertised, ExportView, Group, evaluate_export, tx_path_id};
 use crate::policy::{RouteRef, Source};
 use crate::rib::{
     DestId, NextHopState, Path, PathFlags, Reach, Reason, SourceId, compare, default_preference,
@@ -186,19 +186,19 @@ impl Table {
 
     /// The import rule that decided about a path, found by asking the policy again.
     fn import_rule(&self, family: Family, dest: DestId, path: &Path) -> Option<String> {
-        let importer = self.importer(path.source.peer()?, Liveness::Any)?;
+        let context = self.context(path.source.peer()?, Liveness::Any)?;
         let name = (family, dest, path.source, path.path_id);
         let (attrs, hop) = self.received.get(&name).copied().unwrap_or((path.attrs, path.next_hop));
-        let verdict = importer.routes.import.evaluate(&RouteRef {
+        let verdict = context.routes.import.evaluate(&RouteRef {
             prefix: self.rib(family).dests.prefix(dest),
             attrs: self.attrs.view(attrs),
             next_hop: self.hops.hop(hop),
             source: Source::Bgp,
             interface: None,
             metric: None,
-            peer_type: Some(importer.session.peer_type),
+            peer_type: Some(context.session.peer_type),
         });
-        Some(importer.routes.import.describe(verdict.rule))
+        Some(context.routes.import.describe(verdict.rule))
     }
 
     fn group_of(&self, id: PeerId, family: Family) -> Option<&Group> {
@@ -207,7 +207,12 @@ impl Table {
     }
 
     /// What a peer was told about a destination, as it was told.
-    fn told_to(&self, peer: PeerId, family: Family, dest: DestId) -> Vec<(Told, Option<PathId>)> {
+    fn advertised_to_peer(
+        &self,
+        peer: PeerId,
+        family: Family,
+        dest: DestId,
+    ) -> Vec<(Advertised, Option<PathId>)> {
         let Some(group) = self.group_of(peer, family) else { return Vec::new() };
         let own = SourceId::peer_id(peer).unwrap_or(SourceId::NONE);
         let list = group.told(dest);
@@ -225,7 +230,7 @@ impl Table {
         now: Time,
     ) -> Vec<PathView> {
         let paths = self.rib(family).dests.paths(dest);
-        let told = self.told_to(peer, family, dest).into_iter();
+        let told = self.advertised_to_peer(peer, family, dest).into_iter();
         told.map(|(told, path_id)| {
             let out = self.outs.get(told.out);
             // The path behind it may have changed since: then only what was told is known.
@@ -277,7 +282,7 @@ impl Table {
         // Those that are gone are here until their last routes have left.
         for peer in self.peers.iter().flatten().filter(|peer| !peer.removed) {
             let Some(id) = peer.source.peer() else { continue };
-            let told = self.told_to(id, family, dest);
+            let told = self.advertised_to_peer(id, family, dest);
             if told.is_empty() {
                 withheld.push(Withheld { peer: id, rule: self.why_withheld(id, family, dest) });
             }
@@ -310,14 +315,14 @@ impl Table {
         if best.source == peer.source {
             return "it sent the best path".to_owned();
         }
-        let state = JudgeState {
+        let state = ExportView {
             dests,
             attrs: &self.attrs,
             hops: &self.hops,
             sources: &self.sources,
             own: &self.own,
         };
-        match judge_path(&group.key, dest, best, state) {
+        match evaluate_export(&group.key, dest, best, state) {
             Err(rule) => rule.to_string(),
             Ok(_) if !group.is_done_with(dest) => "waiting to be sent".to_owned(),
             Ok(_) => "its attributes do not fit a message".to_owned(),
@@ -325,7 +330,7 @@ impl Table {
     }
 
     /// See [`Table::own_counts`].
-    pub(super) fn count_own(&self, family: Family, source: Source) -> (u32, u32) {
+    pub(super) fn count_local(&self, family: Family, source: Source) -> (u32, u32) {
         let dests = &self.rib(family).dests;
         let of_source =
             |(prefix, from): &&(Prefix, Source)| *from == source && prefix.family() == family;
@@ -404,8 +409,8 @@ impl Table {
             let Some(group) = self.group_of(id, family) else { continue };
             counts.group[family] = Some(group.id);
             // The group's number, without what the peer itself sent.
-            let spared = group.told_from(peer.source);
-            counts.advertised[family] = group.advertised().saturating_sub(spared);
+            let except = group.advertised_from(peer.source);
+            counts.advertised[family] = group.advertised().saturating_sub(except);
             counts.exports[family] = group.exports_to(peer.source);
         }
         counts

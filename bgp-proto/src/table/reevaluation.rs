@@ -4,7 +4,7 @@
 //! present parameters at once, and judging it once more changes nothing.
 
 use super::Table;
-use super::import::{Importer, Liveness};
+use super::import::{ImportContext, Liveness};
 use super::slices::{End, HeldSet};
 use crate::rib::{DestId, NextHopId, Path, PathFlags, SparseSet};
 use crate::types::{Family, PeerId, Prefix};
@@ -15,9 +15,9 @@ impl Table {
         let Some(peer) = self.peer_mut(id) else { return };
         for family in Family::ALL {
             let held = peer.family_mut(family);
-            held.unjudged = held.dests.clone();
+            held.to_reevaluate = held.dests.clone();
         }
-        self.rejudging.insert(id);
+        self.reevaluating.insert(id);
     }
 
     /// A next hop is reached by another interface: import policies that look at it judge the paths
@@ -30,45 +30,51 @@ impl Table {
                 if let Some(known) = self.peers.get_mut(peer.index()).and_then(Option::as_mut)
                     && known.routes.import.looks_at_interface()
                 {
-                    known.family_mut(family).unjudged.insert(id);
-                    self.rejudging.insert(peer);
+                    known.family_mut(family).to_reevaluate.insert(id);
+                    self.reevaluating.insert(peer);
                 }
             }
         }
     }
 
     /// Judges a slice of what waits.
-    pub(super) fn rejudge_in_slices(&mut self) {
+    pub(super) fn reevaluate_in_slices(&mut self) {
         let mut left = self.dests_per_turn;
         while left > 0
-            && let Some(id) = self.rejudging.first().copied()
+            && let Some(id) = self.reevaluating.first().copied()
         {
-            left = self.rejudge_some(id, left);
+            left = self.reevaluate_some(id, left);
         }
     }
 
     /// Judges at most `max` destinations' paths of a peer; returns what is left of `max`.
-    fn rejudge_some(&mut self, id: PeerId, max: u32) -> u32 {
-        let Some(importer) = self.importer(id, Liveness::Any) else {
-            self.rejudging.remove(&id);
+    fn reevaluate_some(&mut self, id: PeerId, max: u32) -> u32 {
+        let Some(context) = self.context(id, Liveness::Any) else {
+            self.reevaluating.remove(&id);
             return max;
         };
-        let unjudged: HeldSet = |held| &mut held.unjudged;
-        let (left, end) = self.drain(id, unjudged, max, |table, family, dest| {
-            table.rejudge_dest(id, &importer, family, dest);
+        let to_reevaluate: HeldSet = |held| &mut held.to_reevaluate;
+        let (left, end) = self.drain(id, to_reevaluate, max, |table, family, dest| {
+            table.reevaluate_dest(id, &context, family, dest);
         });
         if end == End::Reached {
-            self.rejudging.remove(&id);
+            self.reevaluating.remove(&id);
         }
         left
     }
 
-    fn rejudge_dest(&mut self, peer: PeerId, importer: &Importer, family: Family, dest: DestId) {
+    fn reevaluate_dest(
+        &mut self,
+        peer: PeerId,
+        context: &ImportContext,
+        family: Family,
+        dest: DestId,
+    ) {
         let dests = &self.rib(family).dests;
         let paths: Vec<Path> = dests
             .paths(dest)
             .iter()
-            .filter(|path| path.source == importer.source)
+            .filter(|path| path.source == context.source)
             .copied()
             .collect();
         if paths.is_empty() {
@@ -76,14 +82,14 @@ impl Table {
         }
         let prefix = dests.prefix(dest);
         for path in paths {
-            self.rejudge(peer, importer, family, dest, prefix, path);
+            self.reevaluate_path(peer, context, family, dest, prefix, path);
         }
     }
 
-    fn rejudge(
+    fn reevaluate_path(
         &mut self,
         peer: PeerId,
-        importer: &Importer,
+        context: &ImportContext,
         family: Family,
         dest: DestId,
         prefix: Prefix,
@@ -92,7 +98,7 @@ impl Table {
         let name = (family, dest, path.source, path.path_id);
         let kept = self.received.get(&name).copied();
         let (received, hop) = kept.unwrap_or((path.attrs, path.next_hop));
-        let judged = self.judge(importer, prefix, received, hop);
+        let judged = self.judge(context, prefix, received, hop);
         let mut flags = judged.flags;
         for mark in [PathFlags::STALE, PathFlags::UNREFRESHED] {
             if path.flags.has(mark) {
@@ -103,6 +109,6 @@ impl Table {
         if new != path {
             self.put(peer, dest, family, new, judged.received);
         }
-        self.release_judged(&judged);
+        self.release_imported(&judged);
     }
 }

@@ -10,16 +10,16 @@ use smallvec::SmallVec;
 
 use super::Version;
 
-/// Stretches that are remembered at most; of more, the shortest is forgotten.
+/// CoveredRanges that are remembered at most; of more, the shortest is forgotten.
 const STRETCHES_MAX: usize = 8;
-/// Stretches at least this long end at multiples of [`ALIGNMENT`], so that walks for many members
+/// CoveredRanges at least this long end at multiples of [`ALIGNMENT`], so that walks for many members
 /// have few places where something changes for one of them.
 const ALIGNED_FROM: u32 = 16 * ALIGNMENT;
 const ALIGNMENT: u32 = 1 << 10;
 
 /// What a member is owed at the end of a walk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum WalkEnd {
+pub(crate) enum ResyncEnd {
     /// It joined: End-of-RIB.
     EndOfRib,
     /// It asked for a refresh (RFC 7313): BoRR before, EoRR behind.
@@ -30,7 +30,7 @@ pub(crate) enum WalkEnd {
 
 /// A walk over the table on a member's behalf.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Walk {
+pub(crate) struct Resync {
     /// Routes that changed after this are announced.
     pub(crate) announce_since: Version,
     /// Destinations that changed after this and are not advertised are withdrawn.
@@ -38,36 +38,36 @@ pub(crate) struct Walk {
     /// What the member has once the walk is over.
     pub(crate) covers: Version,
     /// What earlier walks, which were not finished, have told.
-    pub(crate) told: Stretches,
-    pub(crate) end: WalkEnd,
+    pub(crate) told: CoveredRanges,
+    pub(crate) end: ResyncEnd,
 }
 
 /// A member that a group's walk is for. The walk's position goes round and round.
 #[derive(Debug)]
-pub(crate) struct Walker {
+pub(crate) struct Resyncing {
     announce_since: Version,
     pub(crate) withdraw_since: Version,
-    told: Stretches,
-    pub(crate) end: WalkEnd,
+    told: CoveredRanges,
+    pub(crate) end: ResyncEnd,
     /// Where it began; the walk is over when the position comes here again.
     start: u32,
     wrapped: bool,
 }
 
 /// What a member needs to be told about the destinations up to `end`.
-pub(crate) struct Leg {
+pub(crate) struct Segment {
     pub(crate) end: u32,
     pub(crate) announce_since: Version,
     pub(crate) withdraw_since: Version,
 }
 
-impl Walker {
-    pub(crate) fn begin(walk: &Walk, start: u32) -> Self {
-        Walker {
-            announce_since: walk.announce_since,
-            withdraw_since: walk.withdraw_since,
-            told: walk.told.aligned(),
-            end: walk.end,
+impl Resyncing {
+    pub(crate) fn begin(resync: &Resync, start: u32) -> Self {
+        Resyncing {
+            announce_since: resync.announce_since,
+            withdraw_since: resync.withdraw_since,
+            told: resync.told.aligned(),
+            end: resync.end,
             start,
             wrapped: false,
         }
@@ -83,10 +83,10 @@ impl Walker {
     }
 
     /// The way from `at`, in a table of so many slots, as far as it is the same.
-    pub(crate) fn leg(&self, at: u32, slots: u32) -> Leg {
-        let (told, told_end) = self.told.at(at);
-        Leg {
-            end: told_end.min(if self.wrapped { self.start } else { slots }),
+    pub(crate) fn segment(&self, at: u32, slots: u32) -> Segment {
+        let (told, covered_end) = self.told.at(at);
+        Segment {
+            end: covered_end.min(if self.wrapped { self.start } else { slots }),
             announce_since: self.announce_since.max(told),
             withdraw_since: self.withdraw_since.max(told),
         }
@@ -95,9 +95,9 @@ impl Walker {
 
 /// Runs of destinations, each told about as of a version.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Stretches(SmallVec<[(Range<u32>, Version); 1]>);
+pub(crate) struct CoveredRanges(SmallVec<[(Range<u32>, Version); 1]>);
 
-impl Stretches {
+impl CoveredRanges {
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -123,17 +123,17 @@ impl Stretches {
         }
     }
 
-    pub(crate) fn add_all(&mut self, others: &Stretches) {
+    pub(crate) fn add_all(&mut self, others: &CoveredRanges) {
         others.0.iter().for_each(|(run, since)| self.add(run.clone(), *since));
     }
 
     /// The same for the walk, with long runs cut to the alignment.
-    pub(crate) fn aligned(&self) -> Stretches {
+    pub(crate) fn aligned(&self) -> CoveredRanges {
         let cut = |run: &Range<u32>| match run.len() {
             len if len < ALIGNED_FROM as usize => run.clone(),
             _ => run.start.next_multiple_of(ALIGNMENT)..run.end / ALIGNMENT * ALIGNMENT,
         };
-        Stretches(self.0.iter().map(|(run, since)| (cut(run), *since)).collect())
+        CoveredRanges(self.0.iter().map(|(run, since)| (cut(run), *since)).collect())
     }
 
     /// As of which version a destination was told about (0: not at all), and the next destination
@@ -159,7 +159,7 @@ mod tests {
 
     #[test]
     fn runs_that_touch_become_one_with_the_older_version() {
-        let mut told = Stretches::default();
+        let mut told = CoveredRanges::default();
         told.add(10..20, 7);
         told.add(30..40, 9);
         assert_eq!((told.at(9), told.at(10), told.at(20)), ((0, 10), (7, 20), (0, 30)));
@@ -171,7 +171,7 @@ mod tests {
 
     #[test]
     fn of_too_many_runs_the_shortest_is_forgotten() {
-        let mut told = Stretches::default();
+        let mut told = CoveredRanges::default();
         (0..=STRETCHES_MAX as u32).for_each(|n| told.add(100 * n..100 * n + 50 - n, 3));
         let last = 100 * STRETCHES_MAX as u32;
         assert_eq!((told.at(0).0, told.at(last).0), (3, 0));
@@ -179,11 +179,11 @@ mod tests {
 
     #[test]
     fn long_runs_are_cut_to_the_alignment_and_short_ones_are_not() {
-        let mut told = Stretches::default();
+        let mut told = CoveredRanges::default();
         told.add(5..ALIGNED_FROM + 7, 3);
         assert_eq!(told.aligned().at(5), (0, ALIGNMENT));
         assert_eq!(told.aligned().at(ALIGNMENT), (3, ALIGNED_FROM));
-        let mut short = Stretches::default();
+        let mut short = CoveredRanges::default();
         short.add(5..9, 3);
         assert_eq!(short.aligned(), short);
     }
@@ -194,7 +194,7 @@ mod tests {
         fn no_destination_is_believed_newer_than_it_is(
             runs in proptest::collection::vec((0u32..60, 0u32..12, 1u64..9), 0..24),
         ) {
-            let mut told = Stretches::default();
+            let mut told = CoveredRanges::default();
             let mut model = [0; 80];
             for (from, len, since) in runs {
                 told.add(from..from + len, since);

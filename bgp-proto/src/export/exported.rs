@@ -8,15 +8,15 @@ use crate::rib::{Arena, AttrId, AttrTable, Indexed, NextHopId, NextHops, Seeded,
 
 /// An advertised route without its prefix; 0 is "not advertised".
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct OutId(pub(crate) u32);
+pub(crate) struct ExportId(pub(crate) u32);
 
-impl OutId {
-    pub(crate) const NONE: OutId = OutId(0);
+impl ExportId {
+    pub(crate) const NONE: ExportId = ExportId(0);
 }
 
-/// What an [`OutId`] stands for.
+/// What an [`ExportId`] stands for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Out {
+pub(crate) struct ExportedRoute {
     pub(crate) attrs: AttrId,
     pub(crate) next_hop: NextHopId,
     /// Who is spared.
@@ -26,34 +26,39 @@ pub(crate) struct Out {
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Entry {
-    out: Out,
+    out: ExportedRoute,
     refs: u32,
 }
 
 /// All advertised routes.
-pub(crate) struct OutTable {
+pub(crate) struct ExportTable {
     entries: Arena<Entry>,
     free: Vec<u32>,
     index: HashTable<Indexed>,
     hash: Seeded,
 }
 
-fn hash_of(hash: &Seeded, out: &Out) -> u64 {
+fn hash_of(hash: &Seeded, out: &ExportedRoute) -> u64 {
     // One source's routes are reflected alike: what reflection adds tells few entries apart.
     let low = u64::from(out.attrs.0) << 32 | u64::from(out.next_hop.0);
     hash.word(low ^ u64::from(out.source.0).rotate_right(16))
 }
 
-impl OutTable {
+impl ExportTable {
     pub(crate) fn new(seed: u64) -> Self {
         let mut entries = Arena::default();
         entries.push(Entry::default());
-        OutTable { entries, free: Vec::new(), index: HashTable::new(), hash: Seeded::new(seed) }
+        ExportTable { entries, free: Vec::new(), index: HashTable::new(), hash: Seeded::new(seed) }
     }
 
     /// The id of `out`, with one reference. The caller's references to attributes and next hop go
     /// into the table.
-    pub(crate) fn intern(&mut self, out: Out, attrs: &mut AttrTable, hops: &mut NextHops) -> OutId {
+    pub(crate) fn intern(
+        &mut self,
+        out: ExportedRoute,
+        attrs: &mut AttrTable,
+        hops: &mut NextHops,
+    ) -> ExportId {
         let hash = hash_of(&self.hash, &out);
         let entries = &self.entries;
         let found = self.index.find(Indexed::place_of(hash), |at| entries.get(at.id).out == out);
@@ -61,7 +66,7 @@ impl OutTable {
             attrs.release(out.attrs);
             hops.release(out.next_hop);
             self.entries.get_mut(id).refs += 1;
-            return OutId(id);
+            return ExportId(id);
         }
         let entry = Entry { out, refs: 1 };
         let id = match self.free.pop() {
@@ -73,19 +78,19 @@ impl OutTable {
         };
         let at = Indexed::new(id, hash);
         self.index.insert_unique(at.place(), at, Indexed::place);
-        OutId(id)
+        ExportId(id)
     }
 
     #[inline]
-    pub(crate) fn retain(&mut self, id: OutId) {
-        if id != OutId::NONE {
+    pub(crate) fn retain(&mut self, id: ExportId) {
+        if id != ExportId::NONE {
             self.entries.get_mut(id.0).refs += 1;
         }
     }
 
     #[inline]
-    pub(crate) fn release(&mut self, id: OutId, attrs: &mut AttrTable, hops: &mut NextHops) {
-        if id == OutId::NONE {
+    pub(crate) fn release(&mut self, id: ExportId, attrs: &mut AttrTable, hops: &mut NextHops) {
+        if id == ExportId::NONE {
             return;
         }
         let entry = self.entries.get_mut(id.0);
@@ -101,15 +106,15 @@ impl OutTable {
         }
     }
 
-    /// `id` is not [`OutId::NONE`].
+    /// `id` is not [`ExportId::NONE`].
     #[inline]
-    pub(crate) fn get(&self, id: OutId) -> &Out {
+    pub(crate) fn get(&self, id: ExportId) -> &ExportedRoute {
         &self.entries.get(id.0).out
     }
 
     /// Who is spared; nobody if nothing is advertised.
     #[inline]
-    pub(crate) fn source(&self, id: OutId) -> SourceId {
-        if id == OutId::NONE { SourceId::NONE } else { self.get(id).source }
+    pub(crate) fn source(&self, id: ExportId) -> SourceId {
+        if id == ExportId::NONE { SourceId::NONE } else { self.get(id).source }
     }
 }

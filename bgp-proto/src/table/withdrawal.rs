@@ -11,68 +11,68 @@ use crate::types::{Family, PeerId};
 
 impl Table {
     /// Everything that a peer holds in a family leaves.
-    pub(super) fn let_go(&mut self, id: PeerId, family: Family) {
+    pub(super) fn begin_withdrawal(&mut self, id: PeerId, family: Family) {
         let Some(peer) = self.peer_mut(id) else { return };
         let held = peer.family_mut(family);
         let dests = std::mem::take(&mut held.dests);
-        held.unjudged = SparseSet::default();
+        held.to_reevaluate = SparseSet::default();
         (held.received, held.accepted, held.stale, held.warned) = (0, 0, false, false);
-        if held.leaving.is_empty() {
-            held.leaving = dests;
+        if held.withdrawing.is_empty() {
+            held.withdrawing = dests;
         } else {
             for dest in dests.iter() {
-                held.leaving.insert(dest);
+                held.withdrawing.insert(dest);
             }
         }
-        if !held.leaving.is_empty() {
-            self.leaving.insert(id);
+        if !held.withdrawing.is_empty() {
+            self.withdrawing.insert(id);
         }
     }
 
     /// Takes a slice of what leaves out.
-    pub(super) fn leave_in_slices(&mut self) {
+    pub(super) fn withdraw_in_slices(&mut self) {
         let mut left = self.dests_per_turn;
         while left > 0
-            && let Some(id) = self.leaving.first().copied()
+            && let Some(id) = self.withdrawing.first().copied()
         {
-            left = self.leave_some(id, left);
+            left = self.withdraw_some(id, left);
         }
     }
 
     /// The same for all that is left of one peer's, now.
-    pub(super) fn leave_at_once(&mut self, id: PeerId) {
-        if self.leaving.contains(&id) {
-            self.leave_some(id, u32::MAX);
+    pub(super) fn finish_withdrawal(&mut self, id: PeerId) {
+        if self.withdrawing.contains(&id) {
+            self.withdraw_some(id, u32::MAX);
         }
     }
 
     /// What a peer says about a destination is about its present session: what an earlier one left
     /// there goes first.
     #[inline]
-    pub(super) fn leave_dest(&mut self, id: PeerId, family: Family, dest: DestId) {
-        if self.leaving.is_empty() {
+    pub(super) fn withdraw_leftover(&mut self, id: PeerId, family: Family, dest: DestId) {
+        if self.withdrawing.is_empty() {
             return;
         }
         let Some(peer) = self.peer_mut(id) else { return };
-        if peer.family_mut(family).leaving.remove(dest.0) {
-            self.take_leaver_out(id, family, dest);
+        if peer.family_mut(family).withdrawing.remove(dest.0) {
+            self.withdraw_paths_of(id, family, dest);
         }
     }
 
     /// Takes at most `max` destinations' paths of a peer out; returns what is left of `max`.
-    fn leave_some(&mut self, id: PeerId, max: u32) -> u32 {
-        let leaving: HeldSet = |held| &mut held.leaving;
-        let (left, end) = self.drain(id, leaving, max, |table, family, dest| {
-            table.take_leaver_out(id, family, dest);
+    fn withdraw_some(&mut self, id: PeerId, max: u32) -> u32 {
+        let withdrawing: HeldSet = |held| &mut held.withdrawing;
+        let (left, end) = self.drain(id, withdrawing, max, |table, family, dest| {
+            table.withdraw_paths_of(id, family, dest);
         });
         if end == End::Reached {
-            self.leaving.remove(&id);
-            self.bury_peer(id);
+            self.withdrawing.remove(&id);
+            self.finish_removal(id);
         }
         left
     }
 
-    fn take_leaver_out(&mut self, id: PeerId, family: Family, dest: DestId) {
+    fn withdraw_paths_of(&mut self, id: PeerId, family: Family, dest: DestId) {
         let Some(source) = self.peer(id).map(|peer| peer.source) else { return };
         loop {
             let rib = self.rib_mut(family);

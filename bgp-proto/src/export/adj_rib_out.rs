@@ -3,16 +3,16 @@
 use hashbrown::HashMap;
 use smallvec::SmallVec;
 
-use super::OutId;
+use super::ExportId;
 use crate::rib::{Arena, DestId, Path, Run, Runs, SourceId};
 
 /// One advertised path of a destination.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Told {
+pub(crate) struct Advertised {
     /// The path identifier sent; 0 without ADD-PATH.
     pub(crate) tx: u32,
-    /// [`OutId::NONE`] marks a path that was withdrawn, kept while a member may not know.
-    pub(crate) out: OutId,
+    /// [`ExportId::NONE`] marks a path that was withdrawn, kept while a member may not know.
+    pub(crate) out: ExportId,
 }
 
 /// Path identifiers sent: one per (source, received identifier), the same for every destination and
@@ -71,36 +71,38 @@ impl TxIds {
 
 /// The advertised state of all destinations.
 #[derive(Clone, Debug)]
-pub(crate) enum ToldTable {
-    Best(Arena<OutId>),
-    Paths { lists: Arena<Run>, runs: Runs<Told>, tx_ids: TxIds },
+pub(crate) enum AdjRibOut {
+    Best(Arena<ExportId>),
+    Paths { lists: Arena<Run>, runs: Runs<Advertised>, tx_ids: TxIds },
 }
 
 /// A short copy of what is told about one destination.
-pub(crate) type ToldList = SmallVec<[Told; 4]>;
+pub(crate) type AdvertisedPaths = SmallVec<[Advertised; 4]>;
 
-impl ToldTable {
+impl AdjRibOut {
     pub(crate) fn new(add_path: bool) -> Self {
         if add_path {
-            ToldTable::Paths {
+            AdjRibOut::Paths {
                 lists: Arena::default(),
                 runs: Runs::default(),
                 tx_ids: TxIds::default(),
             }
         } else {
-            ToldTable::Best(Arena::default())
+            AdjRibOut::Best(Arena::default())
         }
     }
 
     /// Everything told about a destination, withdrawn paths included.
     #[inline]
-    pub(crate) fn get(&self, dest: DestId) -> ToldList {
+    pub(crate) fn get(&self, dest: DestId) -> AdvertisedPaths {
         match self {
-            ToldTable::Best(outs) => match outs.try_get(dest.0) {
-                Some(&out) if out != OutId::NONE => SmallVec::from_slice(&[Told { tx: 0, out }]),
+            AdjRibOut::Best(outs) => match outs.try_get(dest.0) {
+                Some(&out) if out != ExportId::NONE => {
+                    SmallVec::from_slice(&[Advertised { tx: 0, out }])
+                }
                 _ => SmallVec::new(),
             },
-            ToldTable::Paths { lists, runs, .. } => match lists.try_get(dest.0) {
+            AdjRibOut::Paths { lists, runs, .. } => match lists.try_get(dest.0) {
                 Some(run) => SmallVec::from_slice(runs.get(*run)),
                 None => SmallVec::new(),
             },
@@ -109,30 +111,30 @@ impl ToldTable {
 
     /// Without ADD-PATH: puts `out` in place, returns what was there.
     #[inline]
-    pub(crate) fn replace_best(&mut self, dest: DestId, out: OutId) -> OutId {
+    pub(crate) fn replace_best(&mut self, dest: DestId, out: ExportId) -> ExportId {
         match self {
-            ToldTable::Best(outs) => {
-                if out == OutId::NONE && dest.0 >= outs.len() {
-                    return OutId::NONE;
+            AdjRibOut::Best(outs) => {
+                if out == ExportId::NONE && dest.0 >= outs.len() {
+                    return ExportId::NONE;
                 }
                 outs.grow(dest.0 + 1);
                 std::mem::replace(outs.get_mut(dest.0), out)
             }
-            ToldTable::Paths { .. } => OutId::NONE,
+            AdjRibOut::Paths { .. } => ExportId::NONE,
         }
     }
 
     /// With ADD-PATH: the identifier that a path is told with.
     pub(crate) fn tx_id(&mut self, path: &Path) -> u32 {
         match self {
-            ToldTable::Best(_) => 0,
-            ToldTable::Paths { tx_ids, .. } => tx_ids.of(path),
+            AdjRibOut::Best(_) => 0,
+            AdjRibOut::Paths { tx_ids, .. } => tx_ids.of(path),
         }
     }
 
     /// With ADD-PATH: replaces the list. The references of identifiers follow.
-    pub(crate) fn replace_list(&mut self, dest: DestId, list: &[Told]) {
-        let ToldTable::Paths { lists, runs, tx_ids } = self else { return };
+    pub(crate) fn replace_list(&mut self, dest: DestId, list: &[Advertised]) {
+        let AdjRibOut::Paths { lists, runs, tx_ids } = self else { return };
         if list.is_empty() && dest.0 >= lists.len() {
             return;
         }
@@ -151,8 +153,8 @@ impl ToldTable {
     /// Destinations that may have an entry are below this.
     pub(crate) fn slots(&self) -> u32 {
         match self {
-            ToldTable::Best(outs) => outs.len(),
-            ToldTable::Paths { lists, .. } => lists.len(),
+            AdjRibOut::Best(outs) => outs.len(),
+            AdjRibOut::Paths { lists, .. } => lists.len(),
         }
     }
 }
@@ -167,12 +169,12 @@ mod tests {
 
     #[test]
     fn an_identifier_lives_as_long_as_it_is_told() {
-        let mut told = ToldTable::new(true);
+        let mut told = AdjRibOut::new(true);
         let plain = told.tx_id(&path(3, 0));
         let first = told.tx_id(&path(3, 77));
         assert_ne!(plain, first);
         assert_eq!(told.tx_id(&path(3, 77)), first);
-        let entry = |tx, out| Told { tx, out: OutId(out) };
+        let entry = |tx, out| Advertised { tx, out: ExportId(out) };
         told.replace_list(DestId(5), &[entry(first, 1)]);
         told.replace_list(DestId(6), &[entry(first, 2), entry(plain, 3)]);
         told.replace_list(DestId(5), &[]);
