@@ -18,7 +18,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use bgp_proto::types::{FibKind, FibRoute, Hop, Prefix, Prefix4};
-use margay::fib::{Fib, FibConfig, FibEvent, Leave};
+use margay::kernel::{Fib, FibConfig, FibEvent, Leave};
 
 const POLL: Duration = Duration::from_millis(5);
 const SAMPLES: u32 = 200;

@@ -8,7 +8,7 @@
 //! - [`node`]: running as a Calico node: settings, and configurations that follow objects.
 //! - [`engine`]: the thread that owns the table, and the handle to it.
 //! - [`net`]: listeners, one task per peer, socket options.
-//! - [`fib`]: the kernel's routes: written, watched, learned from.
+//! - [`kernel`]: the kernel's routes: written, watched, learned from.
 //! - [`logging`]: the log, its level and its limit.
 //! - [`ctl`]: the control socket; [`cli`]: what people type; [`http`]: metrics and health.
 //! - [`pulse`]: how a part proves that it still turns.
@@ -19,8 +19,8 @@
 //! hang or grow without bound. Every queue has a bound and a rule for when it is full; every wait
 //! has a limit and a name. Each piece of state has one owner. Results of socket options are checked.
 //! `unsafe` is in `net/sockopt.rs` and nowhere else. Dependencies point one way:
-//! `bgp-proto ← {config, calico} ← datastore ← node; bgp-proto ← engine ← net; bgp-proto ← fib;
-//! pulse ← {datastore, node, fib}; seats ← {ctl, http}; config ← logging;
+//! `bgp-proto ← {config, calico} ← datastore ← node; bgp-proto ← engine ← net; bgp-proto ← kernel;
+//! pulse ← {datastore, node, kernel}; seats ← {ctl, http}; config ← logging;
 //! {ctl, http, logging} ← daemon`; siblings do not import each other, `daemon` and `main` alone know
 //! all of them.
 
@@ -31,8 +31,8 @@ pub mod ctl;
 pub mod daemon;
 pub mod datastore;
 pub mod engine;
-pub mod fib;
 pub mod http;
+pub mod kernel;
 pub mod logging;
 pub mod net;
 pub mod node;

@@ -24,7 +24,7 @@ use crate::ctl::{
 };
 use crate::datastore::State;
 use crate::engine::Handle;
-use crate::fib::Fib;
+use crate::kernel::Fib;
 use crate::logging::Log;
 use crate::net::Tally;
 use crate::node::{self, Environment, Follower, NodeStatus, SourceStatus};

@@ -23,7 +23,7 @@ use crate::ctl::bird::{
     RoutePage, RouteQuery, Status, Target, Via, Wait, reader_name,
 };
 use crate::ctl::{Cursor, Names};
-use crate::fib::FibState;
+use crate::kernel::FibState;
 use crate::net::PeerSnapshot;
 
 /// What Calico's configuration of BIRD says about every session.

@@ -40,8 +40,8 @@ use tracing::{info, warn};
 use crate::config::{Config, HttpSettings, PeerEntry};
 use crate::ctl::ServerError;
 use crate::engine::{Engine, Event};
-use crate::fib::{Fib, Leave};
 use crate::http;
+use crate::kernel::{Fib, Leave};
 use crate::logging::Log;
 use crate::net::{Accepted, Directory, Listeners, PeerCommand, PeerEvent};
 use crate::node::Setup;
@@ -74,7 +74,7 @@ const STOP_GRACE: Duration = Duration::from_secs(5);
 pub enum Error {
     /// The kernel's routing tables.
     #[error("{}{}", .0, source_text(.0))]
-    Fib(#[from] crate::fib::Error),
+    Fib(#[from] crate::kernel::Error),
     /// The control socket.
     #[error("{0}")]
     Control(#[from] ServerError),
@@ -83,7 +83,7 @@ pub enum Error {
     Io(#[from] std::io::Error),
 }
 
-fn source_text(error: &crate::fib::Error) -> String {
+fn source_text(error: &crate::kernel::Error) -> String {
     std::error::Error::source(error).map(|source| format!(": {source}")).unwrap_or_default()
 }
 

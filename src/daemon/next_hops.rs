@@ -16,7 +16,7 @@ use bgp_proto::types::{FibKind, Hop, Prefix};
 use super::startup::Lookups;
 use crate::config::HostRoute;
 use crate::engine::Handle;
-use crate::fib::{self, Fib};
+use crate::kernel::{self, Fib};
 
 /// Distance of what is reached through a host route: behind everything whose distance is known.
 const UNKNOWN_METRIC: u32 = u32::MAX;
@@ -32,7 +32,7 @@ struct State {
     /// Gateways by destination.
     host_routes: BTreeMap<IpAddr, IpAddr>,
     /// What the kernel's side said about everything that is tracked.
-    reported: BTreeMap<IpAddr, fib::NextHopState>,
+    reported: BTreeMap<IpAddr, kernel::NextHopState>,
 }
 
 /// What is to be told after a change.
@@ -83,7 +83,7 @@ impl NextHops {
     }
 
     /// The kernel's side says how an address is reached.
-    pub(super) fn handle_report(&self, addr: IpAddr, report: fib::NextHopState, table: &Handle) {
+    pub(super) fn handle_report(&self, addr: IpAddr, report: kernel::NextHopState, table: &Handle) {
         let mut state = self.lock();
         tell(state.handle_report(addr, report), table);
     }
@@ -145,7 +145,7 @@ impl State {
         (news, started, ended)
     }
 
-    fn handle_report(&mut self, addr: IpAddr, report: fib::NextHopState) -> News {
+    fn handle_report(&mut self, addr: IpAddr, report: kernel::NextHopState) -> News {
         let mut news = News::default();
         let behind: Vec<IpAddr> = self
             .host_routes
@@ -181,7 +181,7 @@ impl State {
     fn hops_to(&self, destination: IpAddr) -> Option<Way> {
         let gateway = self.host_routes.get(&destination)?;
         match self.reported.get(gateway)? {
-            fib::NextHopState::Via { hops, connected: true, interface, .. } => {
+            kernel::NextHopState::Via { hops, connected: true, interface, .. } => {
                 Some((hops.clone(), interface.clone()))
             }
             _ => None,
@@ -195,9 +195,9 @@ impl State {
             return Some(NextHopState::Via { hops, metric, connected: false, interface });
         }
         Some(match self.reported.get(&addr)? {
-            fib::NextHopState::Unreachable => NextHopState::Unreachable,
-            fib::NextHopState::Local => NextHopState::Local,
-            fib::NextHopState::Via { hops, metric, connected, interface } => NextHopState::Via {
+            kernel::NextHopState::Unreachable => NextHopState::Unreachable,
+            kernel::NextHopState::Local => NextHopState::Local,
+            kernel::NextHopState::Via { hops, metric, connected, interface } => NextHopState::Via {
                 hops: hops.clone(),
                 metric: *metric,
                 connected: *connected,
@@ -219,9 +219,9 @@ mod tests {
         Hop { gateway: Some(addr(gateway)), ifindex: 2, onlink: false, weight: 1 }
     }
 
-    fn via(gateway: &str, connected: bool) -> fib::NextHopState {
+    fn via(gateway: &str, connected: bool) -> kernel::NextHopState {
         let interface = Some("eth0".into());
-        fib::NextHopState::Via { hops: vec![hop(gateway)], metric: 0, connected, interface }
+        kernel::NextHopState::Via { hops: vec![hop(gateway)], metric: 0, connected, interface }
     }
 
     fn route(destination: &str, gateway: &str) -> HostRoute {

@@ -12,7 +12,7 @@ use bgp_proto::wire::AttrEdit;
 
 use crate::config::{KernelRoute, Redistribute, RedistributeFrom};
 use crate::engine::Handle;
-use crate::fib::LearnedRoute;
+use crate::kernel::LearnedRoute;
 
 /// Rules and what they were applied to. Clones share both.
 #[derive(Clone, Default)]
@@ -116,7 +116,7 @@ fn resolve(rules: &[Redistribute], route: &LearnedRoute) -> Option<LocalRoute> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fib::LearnedKind;
+    use crate::kernel::LearnedKind;
     use bgp_proto::policy::{Change, Match, Policy, PrefixMatch, Rule};
     use bgp_proto::types::Community;
     use bgp_proto::wire::{AttrView, Origin};

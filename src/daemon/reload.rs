@@ -11,7 +11,7 @@ use tracing::{info, warn};
 
 use super::Daemon;
 use crate::config::{Changes, Config, Document, PeerEntry, RedistributeFrom};
-use crate::fib::{LearnRule, LearnSource};
+use crate::kernel::{LearnRule, LearnSource};
 use crate::node::{Environment, NodeSettings};
 
 impl Daemon {

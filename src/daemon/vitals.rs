@@ -19,7 +19,7 @@ use super::answers::Answers;
 use crate::ctl::rfc3339;
 use crate::datastore::{State, Watcher};
 use crate::engine::Clock;
-use crate::fib::Stage;
+use crate::kernel::Stage;
 
 /// How late a session's timer may be served.
 const TIMER_LATE_MAX: Duration = Duration::from_secs(10);

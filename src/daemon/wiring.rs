@@ -8,7 +8,7 @@ use tokio::sync::{Notify, mpsc};
 
 use crate::config::Config;
 use crate::engine::{Clock, Engine, Event, Handle, Sink};
-use crate::fib::{Fib, FibConfig, FibEvent, Link};
+use crate::kernel::{Fib, FibConfig, FibEvent, Link};
 use crate::net::{Beside, Recovery};
 
 use super::Error;
@@ -161,7 +161,7 @@ fn beside(links: &[Link], address: IpAddr) -> Option<IpAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fib::LinkTraits;
+    use crate::kernel::LinkTraits;
 
     fn link(addresses: &[&str]) -> Link {
         Link {

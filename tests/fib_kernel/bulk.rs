@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use bgp_proto::types::{FibKind, FibRoute, Hop, Prefix, Prefix4};
-use margay::fib::{FibConfig, Leave};
+use margay::kernel::{FibConfig, Leave};
 
 use crate::namespace::{
     Running, eventually, hop, in_namespace, in_user_namespace, ip, routes, veth,

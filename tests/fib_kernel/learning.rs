@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use bgp_proto::types::Prefix;
-use margay::fib::{
+use margay::kernel::{
     FibConfig, FibEvent, LearnRule, LearnSource, LearnedKind, LearnedRoute, Leave, NextHopState,
 };
 
@@ -49,7 +49,7 @@ fn next_hops_follow_links_addresses_and_routes() {
         // A route of ours to it does not count, whatever its length.
         fib.fib.end_of_startup();
         fib.want("192.0.2.0/24", via("10.0.1.2", "w0"));
-        fib.wait_state("192.0.2.0/24", margay::fib::FibState::Installed);
+        fib.wait_state("192.0.2.0/24", margay::kernel::FibState::Installed);
         // Somebody's default route does, and gives its gateway.
         ip("route add default via 10.0.0.254 proto 4 metric 30");
         let gateway = |gw: &str, dev: &str, metric| NextHopState::Via {

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bgp_proto::types::{FibKind, FibRoute, Hop, Prefix};
-use margay::fib::{Fib, FibConfig, FibEvent, FibState, FibView, Leave};
+use margay::kernel::{Fib, FibConfig, FibEvent, FibState, FibView, Leave};
 
 const INSIDE: &str = "MARGAY_TEST_NAMESPACE";
 

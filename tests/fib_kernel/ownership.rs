@@ -1,7 +1,7 @@
 //! Whose route it is: leftovers, foreign routes, a FIB that does not write.
 
 use bgp_proto::types::FibKind;
-use margay::fib::{FibConfig, FibEvent, FibState, Leave, NextHopState};
+use margay::kernel::{FibConfig, FibEvent, FibState, Leave, NextHopState};
 
 use crate::namespace::{Running, eventually, in_namespace, ip, routes, veth, via};
 
@@ -175,7 +175,7 @@ fn without_privilege_a_start_says_what_to_do_and_reading_works() {
             assert!(output.status.success(), "{text}");
             return;
         }
-        let error = margay::fib::Fib::start(FibConfig::default(), |_| {}).err().unwrap();
+        let error = margay::kernel::Fib::start(FibConfig::default(), |_| {}).err().unwrap();
         let text = error.to_string();
         assert!(text.contains("CAP_NET_ADMIN") && text.contains("enabled = false"), "{text}");
         let fib = Running::start(FibConfig { enabled: false, ..FibConfig::default() });

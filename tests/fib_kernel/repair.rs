@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bgp_proto::types::FibKind;
-use margay::fib::{FibState, Leave};
+use margay::kernel::{FibState, Leave};
 
 use crate::namespace::{Running, eventually, hop, in_namespace, ip, ip_batch, routes, veth, via};
 

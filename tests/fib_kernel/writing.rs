@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bgp_proto::types::{FibKind, FibRoute, Hop, Prefix};
 use futures_util::FutureExt;
-use margay::fib::{Fib, FibConfig, FibState, Leave};
+use margay::kernel::{Fib, FibConfig, FibState, Leave};
 
 use crate::namespace::{Running, eventually, hop, ifindex, in_namespace, ip, routes, veth, via};
 

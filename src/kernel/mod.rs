@@ -12,15 +12,13 @@
 //! batch is under way is written once.
 
 mod event;
+mod fib;
 mod foreign;
 mod learn;
 mod links;
 mod message;
 mod netlink;
-mod plan;
-mod resolve;
-mod spec;
-mod view;
+mod nexthops;
 mod watch;
 mod worker;
 
@@ -33,8 +31,8 @@ use prometheus::core::Collector;
 use prometheus::proto::MetricFamily;
 
 pub use event::{FibEvent, LearnRule, LearnSource, LearnedKind, LearnedRoute, NextHopState};
-use spec::RouteSpec;
-pub use view::{FibCounters, FibState, FibView, ViewGateway, ViewKind};
+use fib::spec::RouteSpec;
+pub use fib::view::{FibCounters, FibState, FibView, ViewGateway, ViewKind};
 pub use worker::Stage;
 use worker::{Shared, Stop, Worker};
 
@@ -188,13 +186,13 @@ impl Fib {
     pub fn view(&self, after: Option<Prefix>, limit: usize) -> Vec<FibView> {
         let rows = self.thread.shared.plan().view(after, limit);
         let links = self.links();
-        rows.into_iter().map(|row| view::render(row, &self.thread.config, &links)).collect()
+        rows.into_iter().map(|row| fib::view::render(row, &self.thread.config, &links)).collect()
     }
 
     /// The route to `prefix`, if one is wanted.
     pub fn lookup(&self, prefix: Prefix) -> Option<FibView> {
         let row = self.thread.shared.plan().row(prefix)?;
-        Some(view::render(row, &self.thread.config, &self.links()))
+        Some(fib::view::render(row, &self.thread.config, &self.links()))
     }
 
     /// Numbers for the metrics.

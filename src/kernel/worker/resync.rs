@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use bgp_proto::types::{Prefix, Time};
 
+use super::super::fib::plan::Seen;
+use super::super::fib::spec::RouteSpec;
 use super::super::foreign::Foreign;
 use super::super::links::Links;
 use super::super::message::{self, DumpFamily, RTM_NEWADDR, RTM_NEWLINK, RTM_NEWROUTE};
 use super::super::netlink::DumpEnd;
-use super::super::plan::Seen;
-use super::super::spec::RouteSpec;
 use super::{MAIN_TABLE, Worker};
 
 /// Changes come in groups: one reading serves those of this time.

@@ -6,8 +6,8 @@ use bgp_proto::types::{Family, FibKind, Hop};
 use proptest::prelude::*;
 use smallvec::SmallVec;
 
-use super::super::message::{KernelKind, KernelRoute};
 use super::*;
+use crate::kernel::message::{KernelKind, KernelRoute};
 
 const EPERM: i32 = 1;
 const ENETUNREACH: i32 = 101;

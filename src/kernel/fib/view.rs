@@ -6,7 +6,7 @@ use bgp_proto::types::{FamilyMap, FibKind, Prefix};
 use serde::Serialize;
 
 use super::plan::Row;
-use super::{FibConfig, Link};
+use crate::kernel::{FibConfig, Link};
 
 /// One route, as wanted and as the kernel took it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -90,7 +90,7 @@ pub struct FibCounters {
 }
 
 /// A row of the plan in the words of `show fib`.
-pub(super) fn render(row: Row, config: &FibConfig, links: &[Link]) -> FibView {
+pub(crate) fn render(row: Row, config: &FibConfig, links: &[Link]) -> FibView {
     let name = |index: u32| {
         let link = links.iter().find(|link| link.index == index);
         link.map_or_else(|| format!("#{index}"), |link| link.name.clone())
@@ -124,9 +124,9 @@ mod tests {
     use bgp_proto::types::Hop;
     use serde_json::json;
 
-    use super::super::LinkTraits;
     use super::super::spec::RouteSpec;
     use super::*;
+    use crate::kernel::LinkTraits;
 
     fn shown(
         kind: FibKind,

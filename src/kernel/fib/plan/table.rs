@@ -5,10 +5,10 @@ use std::ops::Bound;
 
 use bgp_proto::types::{Family, Prefix, Prefix4, Prefix6};
 
-use super::super::foreign::Foreign;
 use super::super::spec::{RouteSpec, SpecId};
 use super::super::view::FibState;
 use super::{Action, Op, Phase, Row, Seen, Shared};
+use crate::kernel::foreign::Foreign;
 
 /// A prefix of one family.
 pub(super) trait Key: Copy + Ord + Into<Prefix> {

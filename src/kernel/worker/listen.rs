@@ -2,11 +2,11 @@
 
 use bgp_proto::types::{Prefix, Time};
 
+use super::super::fib::plan::Seen;
 use super::super::foreign::{Effect, Foreign};
 use super::super::links::LinkEffect;
 use super::super::message::{self, Header, KernelRoute, Scope};
 use super::super::netlink::Heard;
-use super::super::plan::Seen;
 use super::{MAIN_TABLE, RETRY_INTERVAL, SETTLE, Worker};
 
 /// Events read before something else gets its turn.

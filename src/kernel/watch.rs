@@ -11,7 +11,7 @@ use super::event::{FibEvent, LearnRule, LearnedRoute, NextHopState};
 use super::foreign::Foreign;
 use super::learn;
 use super::links::Links;
-use super::resolve::resolve;
+use super::nexthops::resolve;
 
 /// What changed in the kernel since the last comparison.
 #[derive(Debug, Default)]

@@ -15,14 +15,14 @@ const IPV6_METRIC_DEFAULT: u32 = 1024;
 
 /// Everything of a route but its prefix, in the form in which the kernel gives it back.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct RouteSpec {
-    pub(super) kind: FibKind,
-    pub(super) metric: u32,
+pub(crate) struct RouteSpec {
+    pub(crate) kind: FibKind,
+    pub(crate) metric: u32,
 }
 
 impl RouteSpec {
     /// What to ask of the kernel for `route`, such that equal routes read back equal.
-    pub(super) fn wanted(prefix: Prefix, route: FibRoute, metric_default: u32) -> RouteSpec {
+    pub(crate) fn wanted(prefix: Prefix, route: FibRoute, metric_default: u32) -> RouteSpec {
         let FibRoute { mut kind, metric, .. } = route;
         if let FibKind::Unicast(hops) = &mut kind {
             hops.sort_unstable();
@@ -41,7 +41,7 @@ impl RouteSpec {
     }
 
     /// Why the kernel need not even be asked.
-    pub(super) fn defect(&self) -> Option<&'static str> {
+    pub(crate) fn defect(&self) -> Option<&'static str> {
         let FibKind::Unicast(hops) = &self.kind else { return None };
         if hops.is_empty() {
             Some("the route has no next hop")
@@ -57,7 +57,7 @@ impl RouteSpec {
 
 /// Number of an interned [`RouteSpec`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct SpecId(NonZeroU32);
+pub(crate) struct SpecId(NonZeroU32);
 
 impl SpecId {
     fn from_index(index: usize) -> SpecId {
@@ -72,7 +72,7 @@ impl SpecId {
 
 /// The interned contents, with a count of the entries that use each.
 #[derive(Debug, Default)]
-pub(super) struct Specs {
+pub(crate) struct Specs {
     slots: Vec<Option<Slot>>,
     free: Vec<SpecId>,
     index: HashMap<Arc<RouteSpec>, SpecId>,
@@ -86,7 +86,7 @@ struct Slot {
 
 impl Specs {
     /// The number of `spec`, counted as one more use.
-    pub(super) fn intern(&mut self, spec: RouteSpec) -> SpecId {
+    pub(crate) fn intern(&mut self, spec: RouteSpec) -> SpecId {
         if let Some(&id) = self.index.get(&spec) {
             self.retain(id);
             return id;
@@ -104,14 +104,14 @@ impl Specs {
     }
 
     /// One more use.
-    pub(super) fn retain(&mut self, id: SpecId) {
+    pub(crate) fn retain(&mut self, id: SpecId) {
         if let Some(Some(slot)) = self.slots.get_mut(id.index()) {
             slot.uses += 1;
         }
     }
 
     /// One use less; whether it was the last.
-    pub(super) fn release(&mut self, id: SpecId) -> bool {
+    pub(crate) fn release(&mut self, id: SpecId) -> bool {
         let Some(place) = self.slots.get_mut(id.index()) else { return false };
         let Some(slot) = place else { return false };
         slot.uses -= 1;
@@ -125,13 +125,13 @@ impl Specs {
     }
 
     /// The content.
-    pub(super) fn get(&self, id: SpecId) -> &Arc<RouteSpec> {
+    pub(crate) fn get(&self, id: SpecId) -> &Arc<RouteSpec> {
         let slot = self.slots.get(id.index()).and_then(Option::as_ref);
         &slot.expect("a SpecId is counted as a use for as long as anything holds it").spec
     }
 
     /// Whether any route goes out of the interface.
-    pub(super) fn use_interface(&self, ifindex: u32) -> bool {
+    pub(crate) fn use_interface(&self, ifindex: u32) -> bool {
         self.slots.iter().flatten().any(|slot| match &slot.spec.kind {
             FibKind::Unicast(hops) => hops.iter().any(|hop| hop.ifindex == ifindex),
             FibKind::Blackhole | FibKind::Unreachable => false,
@@ -140,7 +140,7 @@ impl Specs {
 
     /// How many are distinct.
     #[cfg(test)]
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.index.len()
     }
 }

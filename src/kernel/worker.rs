@@ -20,12 +20,12 @@ use prometheus::{Histogram, HistogramOpts};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
 use super::event::{FibEvent, LearnRule};
+use super::fib::plan::{Action, Plan, Refused};
+use super::fib::spec::RouteSpec;
 use super::foreign::Foreign;
 use super::links::Links;
 use super::message::{self, KernelRoute, RouteRequest};
 use super::netlink::{MonitorSocket, RequestSocket, Requests};
-use super::plan::{Action, Plan, Refused};
-use super::spec::RouteSpec;
 use super::watch::{Touched, Watch};
 use super::{Error, FibConfig, Leave, Link};
 use crate::pulse::Pulse;

@@ -4,12 +4,12 @@ use std::net::IpAddr;
 
 use bgp_proto::types::{FibKind, Hop, Prefix};
 
-use super::super::spec::RouteSpec;
+use super::super::fib::spec::RouteSpec;
 use super::*;
 
 /// What to do with a route.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::fib) enum RouteRequest<'a> {
+pub(in crate::kernel) enum RouteRequest<'a> {
     /// Create it; refused when prefix and metric are taken by anyone.
     Add(&'a RouteSpec),
     /// Put it in the place of ours with the same prefix and metric.
@@ -20,7 +20,7 @@ pub(in crate::fib) enum RouteRequest<'a> {
 
 /// Appends a request about one route of the given table and protocol. The sequence number is
 /// left 0.
-pub(in crate::fib) fn push_route(
+pub(in crate::kernel) fn push_route(
     out: &mut Vec<u8>,
     request: RouteRequest<'_>,
     prefix: Prefix,
@@ -123,14 +123,14 @@ fn push_gateway(out: &mut Vec<u8>, family: u8, hop: &Hop) {
 }
 
 /// Appends a request for every link.
-pub(in crate::fib) fn push_link_dump(out: &mut Vec<u8>) {
+pub(in crate::kernel) fn push_link_dump(out: &mut Vec<u8>) {
     let start = begin(out, RTM_GETLINK, NLM_F_REQUEST | NLM_F_DUMP);
     out.extend([0; 16]);
     finish(out, start);
 }
 
 /// Appends a request for every address.
-pub(in crate::fib) fn push_address_dump(out: &mut Vec<u8>) {
+pub(in crate::kernel) fn push_address_dump(out: &mut Vec<u8>) {
     let start = begin(out, RTM_GETADDR, NLM_F_REQUEST | NLM_F_DUMP);
     out.extend([0; 8]);
     finish(out, start);
@@ -138,13 +138,13 @@ pub(in crate::fib) fn push_address_dump(out: &mut Vec<u8>) {
 
 /// Which routes a dump holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::fib) enum DumpFamily {
+pub(in crate::kernel) enum DumpFamily {
     V4,
     V6,
 }
 
 /// Appends a request for every route of a table. Kernels before 4.20 send all tables.
-pub(in crate::fib) fn push_route_dump(out: &mut Vec<u8>, family: DumpFamily, table: u32) {
+pub(in crate::kernel) fn push_route_dump(out: &mut Vec<u8>, family: DumpFamily, table: u32) {
     let family = match family {
         DumpFamily::V4 => AF_INET,
         DumpFamily::V6 => AF_INET6,
@@ -156,7 +156,7 @@ pub(in crate::fib) fn push_route_dump(out: &mut Vec<u8>, family: DumpFamily, tab
 }
 
 /// Writes a message's sequence number, and whether it asks for an acknowledgement.
-pub(in crate::fib) fn set_sequence(message: &mut [u8], seq: u32, acknowledge: bool) {
+pub(in crate::kernel) fn set_sequence(message: &mut [u8], seq: u32, acknowledge: bool) {
     if let Some(field) = message.get_mut(8..12) {
         field.copy_from_slice(&seq.to_ne_bytes());
     }

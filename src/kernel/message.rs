@@ -15,7 +15,7 @@ use bgp_proto::types::{FibKind, Hop, Prefix};
 use smallvec::SmallVec;
 
 use super::LinkTraits;
-use super::spec::RouteSpec;
+use super::fib::spec::RouteSpec;
 pub(super) use request::{
     DumpFamily, RouteRequest, push_address_dump, push_link_dump, push_route, push_route_dump,
     set_sequence,

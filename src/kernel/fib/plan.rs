@@ -17,9 +17,9 @@ use std::time::Duration;
 
 use bgp_proto::types::{Family, Prefix, Prefix4, Prefix6, Time};
 
-use super::foreign::Foreign;
 use super::spec::{RouteSpec, SpecId, Specs};
 use super::view::{FibCounters, FibState};
+use crate::kernel::foreign::Foreign;
 use table::Table;
 
 /// First and longest wait before routes that the kernel refused are tried again; it doubles.
@@ -36,14 +36,14 @@ const ESRCH: i32 = 3;
 
 /// One request to the kernel. It counts as a use of its spec until it is answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Op {
-    pub(super) prefix: Prefix,
-    pub(super) action: Action,
+pub(crate) struct Op {
+    pub(crate) prefix: Prefix,
+    pub(crate) action: Action,
 }
 
 /// What to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Action {
+pub(crate) enum Action {
     /// Create, refused when the place is taken.
     Add(SpecId),
     /// Overwrite ours in the same place.
@@ -56,7 +56,7 @@ pub(super) enum Action {
 
 /// How it is known that the kernel has a route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Seen {
+pub(crate) enum Seen {
     /// A reading met it.
     Read,
     /// Somebody added it; what held its place before may be there beside it.
@@ -67,39 +67,39 @@ pub(super) enum Seen {
 
 /// A request that the kernel refused.
 #[derive(Clone, Debug)]
-pub(super) struct Refused {
+pub(crate) struct Refused {
     /// Index into the batch.
-    pub(super) index: usize,
+    pub(crate) index: usize,
     /// Linux error number.
-    pub(super) errno: i32,
+    pub(crate) errno: i32,
     /// The kernel's words.
-    pub(super) text: String,
+    pub(crate) text: String,
 }
 
 /// What is worth a line in the log since the last call of [`Plan::take_report`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Report {
+pub(crate) struct Report {
     /// Routes refused for a reason that was not logged yet, with one of them as an example.
-    pub(super) refused: usize,
-    pub(super) example: Option<(Prefix, Arc<RouteSpec>, String)>,
+    pub(crate) refused: usize,
+    pub(crate) example: Option<(Prefix, Arc<RouteSpec>, String)>,
     /// Routes of ours that others removed or changed, now about to be written again.
-    pub(super) repaired: usize,
+    pub(crate) repaired: usize,
     /// Whether those come after a quiet time, rather than in a fight that was logged.
-    pub(super) first_repair: bool,
+    pub(crate) first_repair: bool,
 }
 
 /// A row of [`Plan::view`].
 #[derive(Clone, Debug)]
-pub(super) struct Row {
-    pub(super) prefix: Prefix,
-    pub(super) spec: Arc<RouteSpec>,
-    pub(super) state: FibState,
-    pub(super) error: Option<String>,
+pub(crate) struct Row {
+    pub(crate) prefix: Prefix,
+    pub(crate) spec: Arc<RouteSpec>,
+    pub(crate) state: FibState,
+    pub(crate) error: Option<String>,
 }
 
 /// See the module.
 #[derive(Debug)]
-pub(super) struct Plan {
+pub(crate) struct Plan {
     v4: Table<Prefix4>,
     v6: Table<Prefix6>,
     shared: Shared,
@@ -157,7 +157,7 @@ struct RepairGate {
 }
 
 impl Plan {
-    pub(super) fn new(table: u32) -> Plan {
+    pub(crate) fn new(table: u32) -> Plan {
         Plan {
             v4: Table::default(),
             v6: Table::default(),
@@ -179,7 +179,7 @@ impl Plan {
     }
 
     /// Changes what is wanted.
-    pub(super) fn want(&mut self, prefix: Prefix, spec: Option<RouteSpec>) {
+    pub(crate) fn want(&mut self, prefix: Prefix, spec: Option<RouteSpec>) {
         match prefix {
             Prefix::V4(key) => self.v4.want(key, spec, &mut self.shared),
             Prefix::V6(key) => self.v6.want(key, spec, &mut self.shared),
@@ -187,7 +187,7 @@ impl Plan {
     }
 
     /// Leftovers that nobody wants are deleted from here on.
-    pub(super) fn end_of_startup(&mut self) {
+    pub(crate) fn end_of_startup(&mut self) {
         self.shared.startup_ended = true;
         self.settle();
     }
@@ -202,7 +202,7 @@ impl Plan {
     }
 
     /// Wants nothing at all.
-    pub(super) fn withdraw_all(&mut self) {
+    pub(crate) fn withdraw_all(&mut self) {
         self.v4.withdraw_all(&mut self.shared);
         self.v6.withdraw_all(&mut self.shared);
         self.end_of_startup();
@@ -212,14 +212,14 @@ impl Plan {
     }
 
     /// A full reading of our routes starts.
-    pub(super) fn begin_resync(&mut self) {
+    pub(crate) fn begin_resync(&mut self) {
         self.shared.round = !self.shared.round;
         self.v4.strays.clear();
         self.v6.strays.clear();
     }
 
     /// The kernel has this route of ours.
-    pub(super) fn handle_present(
+    pub(crate) fn handle_present(
         &mut self,
         prefix: Prefix,
         spec: RouteSpec,
@@ -236,7 +236,7 @@ impl Plan {
     }
 
     /// The kernel does not have our route with this metric any more.
-    pub(super) fn handle_lost(&mut self, prefix: Prefix, metric: u32, now: Time) {
+    pub(crate) fn handle_lost(&mut self, prefix: Prefix, metric: u32, now: Time) {
         let drifted = match prefix {
             Prefix::V4(key) => self.v4.handle_lost(key, metric, &mut self.shared),
             Prefix::V6(key) => self.v6.handle_lost(key, metric, &mut self.shared),
@@ -247,7 +247,7 @@ impl Plan {
     }
 
     /// The reading is complete: what it did not meet is not there.
-    pub(super) fn end_resync(&mut self, now: Time) {
+    pub(crate) fn end_resync(&mut self, now: Time) {
         self.shared.counters.resyncs += 1;
         self.shared.resync_wanted = false;
         let lost = self.v4.sweep(&mut self.shared) + self.v6.sweep(&mut self.shared);
@@ -264,13 +264,13 @@ impl Plan {
     }
 
     /// The reading failed: what it did not meet may well be there.
-    pub(super) fn abort_resync(&mut self) {
+    pub(crate) fn abort_resync(&mut self) {
         self.v4.keep_round(&self.shared);
         self.v6.keep_round(&self.shared);
     }
 
     /// Something about the prefix changed that may let our route in: decide again.
-    pub(super) fn touch(&mut self, prefix: Prefix) {
+    pub(crate) fn touch(&mut self, prefix: Prefix) {
         match prefix {
             Prefix::V4(key) => self.v4.touch(key, &mut self.shared),
             Prefix::V6(key) => self.v6.touch(key, &mut self.shared),
@@ -278,7 +278,7 @@ impl Plan {
     }
 
     /// Links or addresses changed: what was refused may work.
-    pub(super) fn retry_refused(&mut self) {
+    pub(crate) fn retry_refused(&mut self) {
         for failure in self.shared.failures.values_mut() {
             failure.trying = true;
             failure.delay = RETRY_MIN;
@@ -289,7 +289,7 @@ impl Plan {
     }
 
     /// Starts what is due.
-    pub(super) fn handle_time(&mut self, now: Time) {
+    pub(crate) fn handle_time(&mut self, now: Time) {
         if self.repair.open(now) {
             self.report.first_repair = self.repair.delay == REPAIR_MIN;
             self.report.repaired += self.v4.release_repairs(&mut self.shared);
@@ -316,19 +316,19 @@ impl Plan {
     }
 
     /// When [`Plan::handle_time`] has something to do next.
-    pub(super) fn deadline(&self) -> Option<Time> {
+    pub(crate) fn deadline(&self) -> Option<Time> {
         let retries = self.shared.failures.values().filter_map(|failure| failure.retry_at);
         retries.chain(self.repair.due).min()
     }
 
     /// Whether [`Plan::poll_batch`] may give something.
-    pub(super) fn has_work(&self) -> bool {
+    pub(crate) fn has_work(&self) -> bool {
         self.shared.phase != Phase::Unread
             && (self.v4.has_work(&self.shared) || self.v6.has_work(&self.shared))
     }
 
     /// Whether all that can be written is written.
-    pub(super) fn is_idle(&self) -> bool {
+    pub(crate) fn is_idle(&self) -> bool {
         self.shared.phase != Phase::Unread
             && !self.has_work()
             && self.repair.due.is_none()
@@ -336,12 +336,12 @@ impl Plan {
     }
 
     /// Whether the kernel has to be read before the plan is right.
-    pub(super) fn wants_resync(&self) -> bool {
+    pub(crate) fn wants_resync(&self) -> bool {
         self.shared.resync_wanted
     }
 
     /// At most `max` requests, each for another prefix or metric. Both families get their share.
-    pub(super) fn poll_batch(&mut self, foreign: &Foreign, max: usize) -> Vec<Op> {
+    pub(crate) fn poll_batch(&mut self, foreign: &Foreign, max: usize) -> Vec<Op> {
         let mut ops = Vec::new();
         if self.shared.phase == Phase::Unread {
             return ops;
@@ -357,12 +357,12 @@ impl Plan {
     }
 
     /// The content that an operation names.
-    pub(super) fn spec(&self, id: SpecId) -> &RouteSpec {
+    pub(crate) fn spec(&self, id: SpecId) -> &RouteSpec {
         self.shared.specs.get(id)
     }
 
     /// What the kernel said to a batch; requests that are not among `refused` succeeded.
-    pub(super) fn handle_answers(&mut self, ops: &[Op], refused: &[Refused], now: Time) {
+    pub(crate) fn handle_answers(&mut self, ops: &[Op], refused: &[Refused], now: Time) {
         let mut answers: Vec<Option<&Refused>> = vec![None; ops.len()];
         for refusal in refused {
             if let Some(answer) = answers.get_mut(refusal.index) {
@@ -378,7 +378,7 @@ impl Plan {
     }
 
     /// The answers to a batch were lost: nothing is known about its prefixes.
-    pub(super) fn handle_unanswered(&mut self, ops: &[Op]) {
+    pub(crate) fn handle_unanswered(&mut self, ops: &[Op]) {
         self.shared.resync_wanted = true;
         for op in ops {
             self.unclear.insert(op.prefix);
@@ -387,7 +387,7 @@ impl Plan {
     }
 
     /// Rows after `after`, at most `limit`, in prefix order.
-    pub(super) fn view(&self, after: Option<Prefix>, limit: usize) -> Vec<Row> {
+    pub(crate) fn view(&self, after: Option<Prefix>, limit: usize) -> Vec<Row> {
         let v4 = match after {
             None => Some(Bound::Unbounded),
             Some(Prefix::V4(key)) => Some(Bound::Excluded(key)),
@@ -401,7 +401,7 @@ impl Plan {
         v4.chain(self.v6.rows(v6, &self.shared)).take(limit).collect()
     }
 
-    pub(super) fn row(&self, prefix: Prefix) -> Option<Row> {
+    pub(crate) fn row(&self, prefix: Prefix) -> Option<Row> {
         let at_or_behind = match prefix {
             Prefix::V4(key) => self.v4.rows(Bound::Included(key), &self.shared).next(),
             Prefix::V6(key) => self.v6.rows(Bound::Included(key), &self.shared).next(),
@@ -409,17 +409,17 @@ impl Plan {
         at_or_behind.filter(|row| row.prefix == prefix)
     }
 
-    pub(super) fn counters(&self) -> FibCounters {
+    pub(crate) fn counters(&self) -> FibCounters {
         self.shared.counters
     }
 
     /// Whether any route of ours goes out of the interface.
-    pub(super) fn uses_interface(&self, ifindex: u32) -> bool {
+    pub(crate) fn uses_interface(&self, ifindex: u32) -> bool {
         self.shared.specs.use_interface(ifindex)
     }
 
     /// What happened since the last call.
-    pub(super) fn take_report(&mut self) -> Report {
+    pub(crate) fn take_report(&mut self) -> Report {
         std::mem::take(&mut self.report)
     }
 
