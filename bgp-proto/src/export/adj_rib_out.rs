@@ -17,7 +17,7 @@ pub(crate) struct Advertised {
 
 /// Path identifiers sent: one per (source, received identifier), the same for every destination and
 /// as long as a path with it is told. A source that sends no identifiers needs no entry.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(crate) struct TxIds {
     index: HashMap<(SourceId, u32), u32, foldhash::quality::FixedState>,
     entries: Vec<(SourceId, u32, u32)>,
@@ -28,6 +28,11 @@ pub(crate) struct TxIds {
 const TX_PAIRS: u32 = 1 << 16;
 
 impl TxIds {
+    fn new(seed: u64) -> Self {
+        let hasher = foldhash::quality::FixedState::with_seed(seed);
+        TxIds { index: HashMap::with_hasher(hasher), entries: Vec::new(), free: Vec::new() }
+    }
+
     /// The identifier for a path, without a reference.
     fn of(&mut self, path: &Path) -> u32 {
         if path.path_id == 0 {
@@ -80,12 +85,13 @@ pub(crate) enum AdjRibOut {
 pub(crate) type AdvertisedPaths = SmallVec<[Advertised; 4]>;
 
 impl AdjRibOut {
-    pub(crate) fn new(add_path: bool) -> Self {
+    /// `seed` keeps a peer from choosing path identifiers that collide.
+    pub(crate) fn new(add_path: bool, seed: u64) -> Self {
         if add_path {
             AdjRibOut::Paths {
                 lists: Arena::default(),
                 runs: Runs::default(),
-                tx_ids: TxIds::default(),
+                tx_ids: TxIds::new(seed),
             }
         } else {
             AdjRibOut::Best(Arena::default())
@@ -169,7 +175,7 @@ mod tests {
 
     #[test]
     fn an_identifier_lives_as_long_as_it_is_told() {
-        let mut told = AdjRibOut::new(true);
+        let mut told = AdjRibOut::new(true, 1);
         let plain = told.tx_id(&path(3, 0));
         let first = told.tx_id(&path(3, 77));
         assert_ne!(plain, first);

@@ -3,9 +3,9 @@
 
 use hashbrown::HashMap;
 
-use super::{Audience, ExportId, ExportState, Frame, GroupKey};
+use super::{Audience, CHUNK_MAX, ExportId, ExportState, Frame, GroupKey, Reflection};
 use crate::rib::{DestId, SourceId};
-use crate::types::PathId;
+use crate::types::{Family, PathId};
 use crate::wire::{AttrEdit, UpdateWriter};
 
 /// Prefixes that go into the same messages.
@@ -22,6 +22,10 @@ struct Bucket {
     key: BucketKey,
     first: u32,
     last: u32,
+    /// Octets of each message besides prefixes.
+    fixed: u32,
+    /// Octets that the present message has room for.
+    room: u32,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -30,6 +34,10 @@ struct Item {
     tx: u32,
     next: u32,
 }
+
+/// Octets of a message besides attributes and prefixes, at most: header, lengths, MP_REACH_NLRI with
+/// a next hop of 16 octets.
+const MESSAGE_OCTETS: usize = 64;
 
 const END: u32 = u32::MAX;
 
@@ -76,8 +84,11 @@ pub(crate) struct Batch {
     buckets: Vec<Bucket>,
     index: HashMap<BucketKey, u32, foldhash::fast::FixedState>,
     items: Vec<Item>,
-    /// Estimate of the octets to be written.
+    /// Octets to be written, at most.
     bytes: usize,
+    /// Octets of the longest prefix of the family, and of a message.
+    prefix_octets: usize,
+    max_len: usize,
     /// Destinations looked at.
     pub(crate) considered: usize,
     pub(crate) memo: Memo,
@@ -108,95 +119,150 @@ impl Batch {
         self.bytes
     }
 
+    /// What follows is for this group.
+    pub(crate) fn begin(&mut self, group: &GroupKey) {
+        let longest = match group.family {
+            Family::Ipv4 => 5,
+            Family::Ipv6 => 17,
+        };
+        self.prefix_octets = longest + if group.add_path.is_some() { 4 } else { 0 };
+        self.max_len = group.max_len;
+    }
+
     pub(crate) fn announce(
         &mut self,
-        dest: DestId,
-        tx: u32,
+        (dest, tx): (DestId, u32),
         out: ExportId,
         audience: Audience,
         except: SourceId,
+        state: &ExportState<'_>,
     ) {
-        self.add(BucketKey { out, audience, except }, dest, tx);
+        let fixed = || {
+            let route = state.outs.get(out);
+            let added = route.reflection.map_or(0, |_| Reflection::OCTETS_MAX);
+            // A two-octet speaker is sent AS4_PATH besides AS_PATH: both together are shorter than
+            // twice the four-octet form.
+            state.attrs.view(route.attrs).as_bytes().len() + added + MESSAGE_OCTETS
+        };
+        self.add(BucketKey { out, audience, except }, dest, tx, fixed);
     }
 
     pub(crate) fn withdraw(&mut self, dest: DestId, tx: u32, audience: Audience, except: SourceId) {
-        self.add(BucketKey { out: ExportId::NONE, audience, except }, dest, tx);
+        let key = BucketKey { out: ExportId::NONE, audience, except };
+        self.add(key, dest, tx, || MESSAGE_OCTETS);
     }
 
     #[inline]
-    fn add(&mut self, key: BucketKey, dest: DestId, tx: u32) {
+    fn add(&mut self, key: BucketKey, dest: DestId, tx: u32, fixed: impl FnOnce() -> usize) {
         let item = self.items.len() as u32;
         self.items.push(Item { dest, tx, next: END });
-        self.bytes += 6;
         // Routes of one UPDATE tend to follow each other.
         let latest = self.buckets.len().wrapping_sub(1);
         let at = match self.buckets.get(latest) {
-            Some(bucket) if bucket.key == key => Some(latest),
-            _ => self.index.get(&key).map(|at| *at as usize),
+            Some(bucket) if bucket.key == key => latest,
+            _ => match self.index.get(&key) {
+                Some(at) => *at as usize,
+                None => {
+                    self.index.insert(key, self.buckets.len() as u32);
+                    let fixed = fixed() as u32;
+                    self.buckets.push(Bucket { key, first: item, last: END, fixed, room: 0 });
+                    self.buckets.len() - 1
+                }
+            },
         };
-        match at {
-            Some(at) => {
-                let bucket = &mut self.buckets[at];
-                self.items[bucket.last as usize].next = item;
-                bucket.last = item;
-            }
-            None => {
-                self.index.insert(key, self.buckets.len() as u32);
-                self.buckets.push(Bucket { key, first: item, last: item });
-                self.bytes += 120;
-            }
+        let bucket = &mut self.buckets[at];
+        if bucket.last != END {
+            self.items[bucket.last as usize].next = item;
         }
+        bucket.last = item;
+        let octets = self.prefix_octets as u32;
+        if bucket.room < octets {
+            self.bytes += bucket.fixed as usize;
+            bucket.room = (self.max_len as u32).saturating_sub(bucket.fixed).max(octets);
+        }
+        bucket.room -= octets;
+        self.bytes += octets as usize;
     }
 
-    /// Writes everything; routes that do not fit a message come back.
+    /// Writes everything, withdrawals first, so that nobody holds more paths of a destination than
+    /// it is to. `full` takes what has become a whole chunk; the rest and the routes that fit no
+    /// message come back.
     pub(crate) fn encode(
         &self,
         group: &GroupKey,
         state: &ExportState<'_>,
-    ) -> (Vec<u8>, Vec<Frame>, Vec<Oversized>) {
-        let mut bytes = Vec::with_capacity(self.bytes);
-        let mut frames: Vec<Frame> = Vec::new();
+        mut full: impl FnMut(Encoded),
+    ) -> (Encoded, Vec<Oversized>) {
+        let mut done =
+            Encoded { bytes: Vec::with_capacity(self.bytes.min(CHUNK_MAX)), ..Encoded::default() };
         let mut oversized = Vec::new();
-        let format = group.format();
-        for bucket in &self.buckets {
-            let key = bucket.key;
-            let (next_hop, reflected);
-            let mut writer = if key.out == ExportId::NONE {
-                UpdateWriter::withdraw(&mut bytes, format)
-            } else {
-                let out = state.outs.get(key.out);
-                next_hop = state.hops.hop(out.next_hop).expect("what is told has a next hop");
-                let attrs = state.attrs.view(out.attrs);
-                reflected = out.reflection.map(|reflection| reflection.apply(attrs));
-                let attrs = reflected.as_ref().map_or(attrs, AttrEdit::view);
-                UpdateWriter::announce(&mut bytes, format, attrs, next_hop)
+        for withdrawals in [true, false] {
+            let buckets = self.buckets.iter();
+            for bucket in buckets.filter(|b| (b.key.out == ExportId::NONE) == withdrawals) {
+                self.encode_bucket(bucket, group, state, &mut done, &mut full, &mut oversized);
+            }
+        }
+        (done, oversized)
+    }
+
+    fn encode_bucket(
+        &self,
+        bucket: &Bucket,
+        group: &GroupKey,
+        state: &ExportState<'_>,
+        done: &mut Encoded,
+        full: &mut impl FnMut(Encoded),
+        oversized: &mut Vec<Oversized>,
+    ) {
+        let (key, format) = (bucket.key, group.format());
+        let route = (key.out != ExportId::NONE).then(|| state.outs.get(key.out));
+        let reflected =
+            route.and_then(|route| Some(route.reflection?.apply(state.attrs.view(route.attrs))));
+        let mut at = bucket.first;
+        while at != END {
+            let mut writer = match route {
+                None => UpdateWriter::withdraw(&mut done.bytes, format),
+                Some(route) => {
+                    let hop = state.hops.hop(route.next_hop);
+                    let next_hop = hop.expect("an advertised route has a next hop");
+                    let attrs = state.attrs.view(route.attrs);
+                    let attrs = reflected.as_ref().map_or(attrs, AttrEdit::view);
+                    UpdateWriter::announce(&mut done.bytes, format, attrs, next_hop)
+                }
             };
-            let mut at = bucket.first;
-            while let Some(item) = self.items.get(at as usize) {
+            while let Some(item) = self.items.get(at as usize)
+                && writer.octets() < CHUNK_MAX
+            {
                 if writer.push(PathId(item.tx), state.dests.prefix(item.dest)).is_err() {
                     oversized.push(Oversized { dest: item.dest, tx: item.tx });
                 }
                 at = item.next;
             }
             writer.finish();
-            push_frame(&mut frames, bytes.len(), key.audience, key.except);
+            done.end_frame(key.audience, key.except);
+            if done.bytes.len() >= CHUNK_MAX {
+                full(std::mem::take(done));
+            }
         }
-        (bytes, frames, oversized)
     }
 }
 
-/// Ends a frame at `end`, joined to the last one if the same members read it.
-pub(crate) fn push_frame(
-    frames: &mut Vec<Frame>,
-    end: usize,
-    audience: Audience,
-    except: SourceId,
-) {
-    let end = u32::try_from(end).expect("a chunk is far shorter than 4 GiB");
-    match frames.last_mut() {
-        Some(last) if last.end == end => {}
-        Some(last) if last.audience == audience && last.except == except => last.end = end,
-        None if end == 0 => {}
-        _ => frames.push(Frame { end, audience, except }),
+/// Messages with their frames.
+#[derive(Debug, Default)]
+pub(crate) struct Encoded {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) frames: Vec<Frame>,
+}
+
+impl Encoded {
+    /// Ends a frame behind what was written, joined to the last one if the same members read it.
+    pub(crate) fn end_frame(&mut self, audience: Audience, except: SourceId) {
+        let end = u32::try_from(self.bytes.len()).expect("a chunk is bounded by CHUNK_MAX");
+        match self.frames.last_mut() {
+            Some(last) if last.end == end => {}
+            Some(last) if last.audience == audience && last.except == except => last.end = end,
+            None if end == 0 => {}
+            _ => self.frames.push(Frame { end, audience, except }),
+        }
     }
 }

@@ -12,11 +12,11 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use super::adj_rib_out::AdvertisedPaths;
-use super::batch::{Batch, push_frame};
+use super::batch::{Batch, Encoded, Oversized};
 use super::{
     AddPathSend, AdjRibOut, Advertised, Audience, CoveredRanges, ExportId, ExportTable, Exported,
-    ExportedRoute, Frame, GroupKey, Log, MemberKey, Outbound, Readers, Resync, ResyncEnd,
-    Resyncing, Version, Withholding, export, is_memoisable,
+    ExportedRoute, GroupKey, Log, MemberKey, Outbound, Readers, Resync, ResyncEnd, Resyncing,
+    Version, Withholding, export, is_memoisable,
 };
 use crate::export::log::Chunk;
 use crate::policy::{RouteRef, Source};
@@ -81,8 +81,11 @@ pub(crate) struct Member {
 
 /// Octets that the fastest member may have unread before encoding waits.
 const WINDOW_MAX: usize = 1 << 20;
-/// Octets per chunk.
-const CHUNK_MAX: usize = 256 << 10;
+/// Octets that a chunk has before the next one begins: at most a message more.
+pub(super) const CHUNK_MAX: usize = 256 << 10;
+/// Paths of one destination that a member is sent, whatever the number of usable ones: what one
+/// destination may add to a slice has a bound.
+pub(crate) const ADVERTISED_PATHS_MAX: usize = 255;
 /// Destinations per slice: bounds the time of a slice that finds little to say.
 const SLICE_MAX: usize = 1 << 15;
 
@@ -92,13 +95,13 @@ pub(crate) struct Group {
     pub(crate) key: GroupKey,
     pub(crate) log: Arc<Log>,
     pub(crate) members: BTreeMap<SourceId, Member>,
-    told: AdjRibOut,
+    advertised_paths: AdjRibOut,
     /// Destinations that changed and were not looked at yet.
     pending: IdSet,
     pending_at: u32,
-    /// Generation at which everything became pending (the group began, or its policy changed): what
-    /// comes out different counts as changed then.
-    flush_generation: u32,
+    /// When everything became pending (the group began, or its policy changed): what comes out
+    /// different counts as changed then.
+    flush_version: Version,
     resync_at: u32,
     resyncing: u32,
     /// Paths told.
@@ -117,20 +120,20 @@ impl Group {
         id: u32,
         key: GroupKey,
         log: Arc<Log>,
-        log_bytes_max: usize,
+        (log_bytes_max, seed): (usize, u64),
         dests: &Destinations,
-        generation: u32,
+        version: Version,
     ) -> Self {
-        let told = AdjRibOut::new(key.add_path.is_some());
+        let advertised_paths = AdjRibOut::new(key.add_path.is_some(), seed);
         let mut group = Group {
             id,
             key,
             log,
             members: BTreeMap::new(),
-            told,
+            advertised_paths,
             pending: IdSet::default(),
             pending_at: 0,
-            flush_generation: 0,
+            flush_version: 0,
             resync_at: 0,
             resyncing: 0,
             advertised: 0,
@@ -139,7 +142,7 @@ impl Group {
             tombstones: IdSet::default(),
             log_bytes_max,
         };
-        group.mark_all(dests, generation);
+        group.mark_all(dests, version);
         group
     }
 
@@ -149,37 +152,41 @@ impl Group {
         id: u32,
         key: GroupKey,
         log: Arc<Log>,
-        generation: u32,
+        version: Version,
         state: &mut ExportState<'_>,
     ) -> Self {
-        let mut group = Group::new(id, key, log, self.log_bytes_max, state.dests, generation);
+        let mut group = Group::new(id, key, log, (self.log_bytes_max, 0), state.dests, version);
         if group.key.add_path.is_some() != self.key.add_path.is_some() {
             return group;
         }
-        group.told = self.told.clone();
+        group.advertised_paths = self.advertised_paths.clone();
         group.tombstones = self.tombstones.clone();
         group.advertised = self.advertised;
         group.advertised_from = self.advertised_from.clone();
-        for at in 0..group.told.slots() {
-            group.told.get(DestId(at)).iter().for_each(|told| state.outs.retain(told.out));
+        for at in 0..group.advertised_paths.slots() {
+            group
+                .advertised_paths
+                .get(DestId(at))
+                .iter()
+                .for_each(|told| state.outs.retain(told.out));
         }
-        group.mark_all(state.dests, generation);
+        group.mark_all(state.dests, version);
         group
     }
 
     /// Gives back everything that the group refers to.
     pub(crate) fn dissolve(&mut self, state: &mut ExportState<'_>) {
-        for at in 0..self.told.slots() {
-            for told in self.told.get(DestId(at)) {
+        for at in 0..self.advertised_paths.slots() {
+            for told in self.advertised_paths.get(DestId(at)) {
                 state.outs.release(told.out, state.attrs, state.hops);
             }
         }
-        self.told = AdjRibOut::new(self.key.add_path.is_some());
+        self.advertised_paths = AdjRibOut::new(self.key.add_path.is_some(), 0);
     }
 
     /// Everything is to be looked at again.
-    pub(crate) fn mark_all(&mut self, dests: &Destinations, generation: u32) {
-        self.flush_generation = generation;
+    pub(crate) fn mark_all(&mut self, dests: &Destinations, version: Version) {
+        self.flush_version = version;
         for id in 0..dests.slots() {
             let dest = DestId(id);
             if dests.is_live(dest) && (!dests.paths(dest).is_empty() || self.has_advertised(dest)) {
@@ -226,13 +233,13 @@ impl Group {
 
     /// What members are told about a destination.
     pub(crate) fn told(&self, dest: DestId) -> AdvertisedPaths {
-        let mut list = self.told.get(dest);
+        let mut list = self.advertised_paths.get(dest);
         list.retain(|told| told.out != ExportId::NONE);
         list
     }
 
     fn has_advertised(&self, dest: DestId) -> bool {
-        !self.told.get(dest).is_empty()
+        !self.advertised_paths.get(dest).is_empty()
     }
 
     /// Whether nothing here refers to the destination, not even a withdrawn path.
@@ -276,10 +283,9 @@ impl Group {
         member.resyncing = Some(Resyncing::begin(resync, start));
         // With BoRR again, the peer would lose what it was told since the first (RFC 7313 §4).
         if resync.end == ResyncEnd::Refresh && resync.told.is_empty() {
-            let mut bytes = Vec::new();
-            let mut frames = Vec::new();
-            self.push_control(&mut bytes, &mut frames, peer, RefreshKind::Begin);
-            self.log.append(Chunk::new(bytes, frames, 0));
+            let mut begin = Encoded::default();
+            self.push_control(&mut begin, peer, RefreshKind::Begin);
+            self.log.append(Chunk::new(begin.bytes, begin.frames, 0));
         }
     }
 
@@ -319,6 +325,7 @@ impl Group {
 
     fn flush_slice(&mut self, state: &mut ExportState<'_>) {
         let mut batch = std::mem::take(state.batch);
+        batch.begin(&self.key);
         while !self.is_full(&batch) {
             let next = self.pending.next_from(self.pending_at);
             let Some(id) = next.or_else(|| self.pending.next_from(0)) else { break };
@@ -343,7 +350,8 @@ impl Group {
             Some(send) => self.flush_paths(dest, send, state, batch),
         };
         if let Some(changed) = changed {
-            state.dests.note_change(dest, self.flush_generation);
+            let generation = state.generation(self.flush_version);
+            state.dests.note_change(dest, generation);
             return changed;
         }
         SmallVec::new()
@@ -363,14 +371,33 @@ impl Group {
             }
             None => ExportId::NONE,
         };
-        let old = self.told.replace_best(dest, new);
+        let old = self.advertised_paths.replace_best(dest, new);
         if old == new {
             state.outs.release(new, state.attrs, state.hops);
             return None;
         }
-        self.tell(dest, 0, old, new, state, batch);
+        self.advertise(dest, 0, old, new, state, batch);
         state.outs.release(old, state.attrs, state.hops);
         Some(SmallVec::from_slice(if new == ExportId::NONE { &[] } else { &[0] }))
+    }
+
+    /// The usable paths that the members are sent, best first.
+    fn paths_to_send(
+        &self,
+        dest: DestId,
+        send: AddPathSend,
+        state: &ExportState<'_>,
+    ) -> SmallVec<[Path; 4]> {
+        let all = state.dests.paths(dest);
+        let candidates = state.sources.candidates(all, state.attrs, state.hops);
+        let limit = match send {
+            AddPathSend::All => ADVERTISED_PATHS_MAX,
+            AddPathSend::Best(limit) => usize::from(limit),
+        };
+        if send == AddPathSend::All && candidates.len() <= limit {
+            return candidates.iter().map(|(at, _)| all[*at]).collect();
+        }
+        order(&candidates, limit).into_iter().map(|at| all[candidates[at].0]).collect()
     }
 
     fn flush_paths(
@@ -380,65 +407,58 @@ impl Group {
         state: &mut ExportState<'_>,
         batch: &mut Batch,
     ) -> Option<SmallVec<[u32; 4]>> {
-        let paths: SmallVec<[Path; 4]> = {
-            let all = state.dests.paths(dest);
-            let candidates = state.sources.candidates(all, state.attrs, state.hops);
-            match send {
-                AddPathSend::All => candidates.iter().map(|(at, _)| all[*at]).collect(),
-                AddPathSend::Best(limit) => {
-                    let picked = order(&candidates, usize::from(limit)).into_iter();
-                    picked.map(|at| all[candidates[at].0]).collect()
-                }
-            }
-        };
-        let old = self.told.get(dest);
+        let paths = self.paths_to_send(dest, send, state);
+        let old = self.advertised_paths.get(dest);
+        let mut before: SmallVec<[Advertised; 4]> = old.clone();
+        before.sort_unstable_by_key(|path| path.tx);
+        let find = |tx| before.binary_search_by_key(&tx, |path: &Advertised| path.tx).ok();
+        let mut kept: SmallVec<[bool; 8]> = SmallVec::from_elem(false, before.len());
         let mut list = AdvertisedPaths::new();
         let mut changed = SmallVec::new();
         let mut any = false;
         for path in &paths {
             let out = self.export_path(dest, path, state, batch);
-            if out == ExportId::NONE || list.len() >= RUN_MAX {
+            if out == ExportId::NONE {
                 self.exports.withheld += 1;
-                state.outs.release(out, state.attrs, state.hops);
                 continue;
             }
-            let tx = self.told.tx_id(path);
+            let tx = self.advertised_paths.tx_id(path);
             list.push(Advertised { tx, out });
-            let before =
-                old.iter().find(|told| told.tx == tx).map_or(ExportId::NONE, |told| told.out);
-            if before != out {
-                self.tell(dest, tx, before, out, state, batch);
+            let known = find(tx);
+            if let Some(at) = known {
+                kept[at] = true;
+            }
+            let was = known.map_or(ExportId::NONE, |at| before[at].out);
+            if was != out {
+                self.advertise(dest, tx, was, out, state, batch);
                 changed.push(tx);
                 any = true;
             }
         }
-        let kept = list.len();
-        for told in &old {
-            if list[..kept].iter().any(|new| new.tx == told.tx) {
-                continue;
-            }
-            if told.out != ExportId::NONE {
-                self.tell(dest, told.tx, told.out, ExportId::NONE, state, batch);
+        let sent = list.len();
+        for (path, _) in before.iter().zip(&kept).filter(|(_, kept)| !**kept) {
+            if path.out != ExportId::NONE {
+                self.advertise(dest, path.tx, path.out, ExportId::NONE, state, batch);
                 any = true;
             }
             if list.len() < RUN_MAX {
-                list.push(Advertised { tx: told.tx, out: ExportId::NONE });
+                list.push(Advertised { tx: path.tx, out: ExportId::NONE });
             }
         }
-        if kept < list.len() {
+        if sent < list.len() {
             self.tombstones.insert(dest.0);
         }
         if any {
-            self.told.replace_list(dest, &list);
-            old.iter().for_each(|told| state.outs.release(told.out, state.attrs, state.hops));
+            self.advertised_paths.replace_list(dest, &list);
+            old.iter().for_each(|path| state.outs.release(path.out, state.attrs, state.hops));
         } else {
-            list.iter().for_each(|told| state.outs.release(told.out, state.attrs, state.hops));
+            list.iter().for_each(|path| state.outs.release(path.out, state.attrs, state.hops));
         }
         any.then_some(changed)
     }
 
     /// Writes one change for those that know the old state.
-    fn tell(
+    fn advertise(
         &mut self,
         dest: DestId,
         tx: u32,
@@ -460,7 +480,7 @@ impl Group {
         self.advertised += u32::from(old == ExportId::NONE);
         self.advertised_from.add(to);
         self.exports.announced += 1;
-        batch.announce(dest, tx, new, Audience::Everyone, to);
+        batch.announce((dest, tx), new, Audience::Everyone, to, state);
         if old != ExportId::NONE && from != to && self.members.contains_key(&to) {
             // The new source was told the old route, and is not told its own.
             batch.withdraw(dest, tx, Audience::Only(to), SourceId::NONE);
@@ -524,30 +544,31 @@ impl Group {
         covered: CoveredRanges,
         state: &mut ExportState<'_>,
     ) {
-        if !batch.is_empty() || !control.is_empty() {
-            let (mut bytes, mut frames, oversized) = batch.encode(&self.key, state);
-            for (peer, kind) in control {
-                self.push_control(&mut bytes, &mut frames, peer, kind);
-            }
+        let mut last = Encoded::default();
+        if !batch.is_empty() {
+            let log = Arc::clone(&self.log);
+            let full = |part: Encoded| log.append(Chunk::new(part.bytes, part.frames, 0));
+            let (rest, oversized) = batch.encode(&self.key, state, full);
+            last = rest;
             if !oversized.is_empty() {
-                let withdraw_oversized = self.withdraw_oversized(&oversized, state);
-                let (more, tail, _) = withdraw_oversized.encode(&self.key, state);
-                let base = bytes.len();
-                bytes.extend_from_slice(&more);
-                for frame in tail {
-                    push_frame(
-                        &mut frames,
-                        base + frame.end as usize,
-                        frame.audience,
-                        frame.except,
-                    );
-                }
+                // Before End-of-RIB and EoRR, which say that nothing more of the dump follows.
+                let withdrawals = self.withdraw_oversized(&oversized, state);
+                let (more, _) = withdrawals.encode(&self.key, state, full);
+                log.append(Chunk::new(
+                    std::mem::take(&mut last.bytes),
+                    std::mem::take(&mut last.frames),
+                    0,
+                ));
+                last = more;
             }
-            if !frames.is_empty() {
-                bytes.shrink_to_fit();
-                let complete = if self.pending.is_empty() { state.version } else { 0 };
-                self.log.append(Chunk::new(bytes, frames, complete).of_resync(covered));
-            }
+        }
+        for (peer, kind) in control {
+            self.push_control(&mut last, peer, kind);
+        }
+        if !last.frames.is_empty() {
+            last.bytes.shrink_to_fit();
+            let complete = if self.pending.is_empty() { state.version } else { 0 };
+            self.log.append(Chunk::new(last.bytes, last.frames, complete).of_resync(covered));
         }
         // The order of release decides which ids are used next, and nothing else.
         #[allow(clippy::iter_over_hash_type)]
@@ -558,13 +579,14 @@ impl Group {
         *state.batch = batch;
     }
 
-    /// Routes that fit no message: not told, and withdrawn if an earlier one was.
+    /// Routes that fit no message: not advertised, and withdrawn if an earlier one was.
     fn withdraw_oversized(
         &mut self,
-        oversized: &[super::batch::Oversized],
+        oversized: &[Oversized],
         state: &mut ExportState<'_>,
     ) -> Batch {
         let mut batch = Batch::default();
+        batch.begin(&self.key);
         for route in oversized {
             let prefix = state.dests.prefix(route.dest);
             state.notes.push(format!(
@@ -572,9 +594,9 @@ impl Group {
                 self.id, self.key.max_len
             ));
             batch.withdraw(route.dest, route.tx, Audience::Everyone, SourceId::NONE);
-            let mut list = self.told.get(route.dest);
-            for told in list.iter_mut().filter(|told| told.tx == route.tx) {
-                let out = std::mem::take(&mut told.out);
+            let mut list = self.advertised_paths.get(route.dest);
+            for path in list.iter_mut().filter(|path| path.tx == route.tx) {
+                let out = std::mem::take(&mut path.out);
                 if out != ExportId::NONE {
                     self.advertised -= 1;
                     self.advertised_from.subtract(state.outs.source(out));
@@ -582,29 +604,23 @@ impl Group {
                 state.outs.release(out, state.attrs, state.hops);
             }
             if self.key.add_path.is_some() {
-                self.told.replace_list(route.dest, &list);
+                self.advertised_paths.replace_list(route.dest, &list);
                 self.tombstones.insert(route.dest.0);
             } else {
-                self.told.replace_best(route.dest, ExportId::NONE);
+                self.advertised_paths.replace_best(route.dest, ExportId::NONE);
             }
         }
         batch
     }
 
-    fn push_control(
-        &self,
-        bytes: &mut Vec<u8>,
-        frames: &mut Vec<Frame>,
-        peer: SourceId,
-        kind: RefreshKind,
-    ) {
+    fn push_control(&self, out: &mut Encoded, peer: SourceId, kind: RefreshKind) {
         match kind {
             RefreshKind::Begin | RefreshKind::End => {
-                RouteRefresh { family: self.key.family.afi_safi(), kind }.encode(bytes);
+                RouteRefresh { family: self.key.family.afi_safi(), kind }.encode(&mut out.bytes);
             }
-            _ => encode_end_of_rib(bytes, self.key.family),
+            _ => encode_end_of_rib(&mut out.bytes, self.key.family),
         }
-        push_frame(frames, bytes.len(), Audience::Only(peer), SourceId::NONE);
+        out.end_frame(Audience::Only(peer), SourceId::NONE);
     }
 
     fn wrap(&mut self) {
@@ -618,6 +634,7 @@ impl Group {
 
     fn resync_slice(&mut self, state: &mut ExportState<'_>) {
         let mut batch = std::mem::take(state.batch);
+        batch.begin(&self.key);
         let mut finished = Vec::new();
         let mut covered = CoveredRanges::default();
         while self.resyncing > 0 && !self.is_full(&batch) {
@@ -694,7 +711,7 @@ impl Group {
         if last_change <= limit.announce_since {
             return;
         }
-        let list = self.told.get(dest);
+        let list = self.advertised_paths.get(dest);
         for told in &list {
             let source = state.outs.source(told.out);
             if told.out == ExportId::NONE {
@@ -704,7 +721,7 @@ impl Group {
                 continue;
             }
             if !changed.contains(&told.tx) {
-                batch.announce(dest, told.tx, told.out, Audience::Resyncing, source);
+                batch.announce((dest, told.tx), told.out, Audience::Resyncing, source, state);
             }
             // Before its own route, the source may have been told another.
             if let Some(resyncing) = self.members.get(&source).and_then(|m| m.resyncing.as_ref())
@@ -727,9 +744,9 @@ impl Group {
             .collect();
         for id in due {
             self.tombstones.remove(id);
-            let mut list = self.told.get(DestId(id));
+            let mut list = self.advertised_paths.get(DestId(id));
             list.retain(|told| told.out != ExportId::NONE);
-            self.told.replace_list(DestId(id), &list);
+            self.advertised_paths.replace_list(DestId(id), &list);
         }
     }
 

@@ -436,20 +436,26 @@ impl Log {
 
     /// The table has written all of the member's walk.
     pub(crate) fn end_resync(&self, key: MemberKey) {
-        let mut state = self.lock();
+        let mut guard = self.lock();
+        let state = &mut *guard;
         let next = state.next();
         let complete = state.complete;
         let Some(member) = state.members.get_mut(&key) else { return };
         if let Some(walking) = &mut member.resync {
             walking.to = Some(next);
         }
+        let mut again = None;
         if member.place == Position::Held && member.chunk == next {
             member.settle(complete);
-            if member.resync.is_none()
-                && let Some(end) = member.refresh_again.take()
-            {
-                state.events.push(MemberEvent::Refresh(key, end));
+            if member.resync.is_none() {
+                again = member.refresh_again.take();
             }
+        }
+        if let Some(end) = again {
+            state.events.push(MemberEvent::Refresh(key, end));
+            let table = state.table.clone();
+            drop(guard);
+            table.wake();
         }
     }
 

@@ -16,6 +16,7 @@ mod rules;
 pub(crate) use adj_rib_out::{AdjRibOut, Advertised};
 pub(crate) use batch::Batch;
 pub(crate) use exported::{ExportId, ExportTable, ExportedRoute};
+use group::CHUNK_MAX;
 pub use group::ExportCounts;
 pub(crate) use group::{
     ExportState, ExportView, Group, evaluate_export, generation_in, tx_path_id,
@@ -45,7 +46,7 @@ pub enum NextHopMode {
 /// How many paths an ADD-PATH peer is sent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum AddPathSend {
-    /// Every usable path.
+    /// Every usable path, and of more than 255 the best 255.
     #[default]
     All,
     /// The best so many, 1-255.

@@ -92,6 +92,7 @@ pub(crate) enum Withholding {
     Policy(String),
     NoNextHop,
     NoIpv4NextHop,
+    AsPathFull,
 }
 
 impl fmt::Display for Withholding {
@@ -105,6 +106,7 @@ impl fmt::Display for Withholding {
                 "ONLY_TO_CUSTOMER, and the peer is no customer (RFC 9234)"
             }
             Withholding::Policy(rule) => return write!(f, "rejected by export {rule}"),
+            Withholding::AsPathFull => "AS_PATH has no room for our AS number",
             Withholding::NoNextHop => "no next hop of ours in this family is known on the session",
             Withholding::NoIpv4NextHop => {
                 "the next hop is IPv6, and IPv4 over IPv6 (RFC 8950) is not negotiated"
@@ -134,6 +136,9 @@ pub(crate) struct Reflection {
 }
 
 impl Reflection {
+    /// Octets that it adds to a message at most: ORIGINATOR_ID, and a CLUSTER_LIST of two.
+    pub(crate) const OCTETS_MAX: usize = 7 + 4 + 8;
+
     fn new(group: &GroupKey, from: &SourceFacts) -> Self {
         let other = Some(group.cluster_id).filter(|own| *own != from.cluster_id);
         Reflection { originator: from.router_id, clusters: (from.cluster_id, other) }
@@ -186,7 +191,7 @@ pub(crate) fn export(group: &GroupKey, out: &Outbound<'_>) -> Result<Exported, W
     let next_hop = resolve_next_hop(group, out, verdict.next_hop)?;
     let begin = || AttrEdit::from_view(out.route.attrs);
     match group.peer_type {
-        PeerType::External => rewrite_external(group, edit.get_or_insert_with(begin)),
+        PeerType::External => rewrite_external(group, edit.get_or_insert_with(begin))?,
         PeerType::Internal => {
             let attrs = edit.as_ref().map_or(out.route.attrs, AttrEdit::view);
             if attrs.local_pref().is_none() {
@@ -196,7 +201,7 @@ pub(crate) fn export(group: &GroupKey, out: &Outbound<'_>) -> Result<Exported, W
         }
     }
     for asn in verdict.outermost.iter().rev() {
-        edit.get_or_insert_with(begin).prepend_as(*asn, 1);
+        prepend(edit.get_or_insert_with(begin), *asn)?;
     }
     Ok(Exported {
         attrs: edit.map(AttrEdit::into_bytes),
@@ -255,16 +260,41 @@ fn check_reflection<'a>(
     }
 }
 
-fn rewrite_external(group: &GroupKey, attrs: &mut AttrEdit) {
+fn rewrite_external(group: &GroupKey, attrs: &mut AttrEdit) -> Result<(), Withholding> {
     attrs.remove_all(&[attr::LOCAL_PREF, attr::ORIGINATOR_ID, attr::CLUSTER_LIST]);
     if attrs.view().ext_communities().any(|c| !c.is_transitive()) {
         let transitive: Vec<_> =
             attrs.view().ext_communities().filter(|c| c.is_transitive()).collect();
         attrs.set_ext_communities(&transitive);
     }
-    attrs.prepend_as(group.local_asn, 1);
+    if let Some(list) = attrs.view().get(attr::IPV6_EXTENDED_COMMUNITIES) {
+        // RFC 5701 §2: the second bit of the type says non-transitive.
+        let all = list.value.chunks(20);
+        let kept: Vec<u8> = all.filter(|c| c[0] & 0x40 == 0).flatten().copied().collect();
+        match (kept.len() == list.value.len(), kept.is_empty()) {
+            (true, _) => {}
+            (false, true) => attrs.remove(attr::IPV6_EXTENDED_COMMUNITIES),
+            (false, false) => {
+                let flags = list.flags;
+                attrs.set(flags, attr::IPV6_EXTENDED_COMMUNITIES, &kept);
+            }
+        }
+    }
+    prepend(attrs, group.local_asn)?;
     if group.role.is_some_and(Role::marks_advertised) && attrs.view().only_to_customer().is_none() {
         attrs.set_only_to_customer(group.local_asn);
+    }
+    Ok(())
+}
+
+/// Puts a number in front of AS_PATH. One attribute holds 65,535 octets: a route whose path has no
+/// room for the number must not leave without it (RFC 4271 §5.1.2).
+fn prepend(attrs: &mut AttrEdit, asn: Asn) -> Result<(), Withholding> {
+    let octets = attrs.view().as_path().as_bytes().len();
+    attrs.prepend_as(asn, 1);
+    match attrs.view().as_path().as_bytes().len() > octets {
+        true => Ok(()),
+        false => Err(Withholding::AsPathFull),
     }
 }
 

@@ -178,16 +178,88 @@ pub(crate) fn select_multipath(candidates: &[Candidate]) -> Vec<usize> {
 }
 
 /// The best `limit` candidates in order: the best, the best of the others, and so on.
+///
+/// Without MED that is one sort. MED makes the best of a neighbouring AS hide the others of that AS
+/// until it is taken, so each level of the steps above MED is merged from one queue per AS.
 pub(crate) fn order(candidates: &[Candidate], limit: usize) -> Vec<usize> {
-    let mut rest: Vec<(usize, Candidate)> = candidates.iter().copied().enumerate().collect();
-    let mut ordered = Vec::new();
-    while ordered.len() < limit {
-        let ranks: Vec<Candidate> = rest.iter().map(|(_, candidate)| *candidate).collect();
-        let Some(best) = select(&ranks) else { break };
-        ordered.push(rest.remove(best).0);
+    let rank = |at: &usize| &candidates[*at].1;
+    let mut sorted: Vec<usize> = (0..candidates.len()).collect();
+    sorted.sort_by(|a, b| compare_head(rank(a), rank(b)).0);
+    let mut ordered = Vec::with_capacity(limit.min(candidates.len()));
+    for level in sorted.chunk_by(|a, b| compare_head(rank(a), rank(b)).0.is_eq()) {
+        if ordered.len() >= limit {
+            break;
+        }
+        order_level(candidates, level, limit, &mut ordered);
     }
     ordered
 }
+
+/// Candidates that are equal down to ORIGIN. Those of one AS come in order of MED, and all with the
+/// lowest MED that is left compete.
+fn order_level(candidates: &[Candidate], level: &[usize], limit: usize, ordered: &mut Vec<usize>) {
+    let rank = |at: usize| &candidates[at].1;
+    let mut queues: Vec<usize> = level.to_vec();
+    queues.sort_by(|a, b| {
+        let (a, b) = (rank(*a), rank(*b));
+        (a.neighbor_asn, a.med).cmp(&(b.neighbor_asn, b.med)).then_with(|| tie_break(b, a))
+    });
+    // Runs of equal MED within an AS; within a run the best stands last.
+    let mut runs: Vec<Vec<Vec<usize>>> = Vec::new();
+    for of_asn in queues.chunk_by(|a, b| rank(*a).neighbor_asn == rank(*b).neighbor_asn) {
+        let by_med = of_asn.chunk_by(|a, b| rank(*a).med == rank(*b).med);
+        let mut waiting: Vec<Vec<usize>> = by_med.map(<[usize]>::to_vec).collect();
+        waiting.reverse();
+        runs.push(waiting);
+    }
+    let mut heads = std::collections::BinaryHeap::new();
+    let entry = |runs: &[Vec<Vec<usize>>], queue: usize| {
+        let at = *runs[queue].last()?.last()?;
+        Some(Head { rank: *rank(at), at, queue })
+    };
+    (0..runs.len()).for_each(|queue| heads.extend(entry(&runs, queue)));
+    while ordered.len() < limit
+        && let Some(best) = heads.pop()
+    {
+        ordered.push(best.at);
+        let queue = &mut runs[best.queue];
+        if let Some(run) = queue.last_mut() {
+            run.pop();
+            if run.is_empty() {
+                queue.pop();
+            }
+        }
+        heads.extend(entry(&runs, best.queue));
+    }
+}
+
+/// The next candidate of one neighbouring AS.
+struct Head {
+    rank: Rank,
+    at: usize,
+    queue: usize,
+}
+
+impl Ord for Head {
+    /// The greatest is the best.
+    fn cmp(&self, other: &Self) -> Ordering {
+        tie_break(&other.rank, &self.rank).then_with(|| other.at.cmp(&self.at))
+    }
+}
+
+impl PartialOrd for Head {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Head {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl Eq for Head {}
 
 #[cfg(test)]
 mod tests {
@@ -266,6 +338,17 @@ mod tests {
         assert_eq!(order(&all, 9), [1, 2, 0]);
     }
 
+    /// The best, then the best of the others, and so on.
+    fn order_naively(candidates: &[Candidate]) -> Vec<usize> {
+        let mut rest: Vec<(usize, Candidate)> = candidates.iter().copied().enumerate().collect();
+        let mut ordered = Vec::new();
+        loop {
+            let ranks: Vec<Candidate> = rest.iter().map(|(_, candidate)| *candidate).collect();
+            let Some(best) = select(&ranks) else { return ordered };
+            ordered.push(rest.remove(best).0);
+        }
+    }
+
     fn any_rank() -> impl Strategy<Value = Rank> {
         (0u32..2, 0u32..3, 0u32..3, any::<bool>(), 0u32..2, 0u32..3, 0u8..8).prop_map(
             |(local_pref, neighbor_asn, med, external, igp_metric, router_id, last)| Rank {
@@ -283,7 +366,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_order_of_arrival_does_not_matter(mut ranks in prop::collection::vec(any_rank(), 1..7), shift in 0usize..7) {
+        fn the_order_of_arrival_does_not_matter(mut ranks in prop::collection::vec(any_rank(), 1..20), shift in 0usize..7) {
             // Distinct addresses: two peers never share one.
             for (at, rank) in ranks.iter_mut().enumerate() {
                 rank.path_id = at as u32;
@@ -298,6 +381,7 @@ mod tests {
                 names(&turned, select_multipath(&turned))
             );
             prop_assert_eq!(names(&candidates, order(&candidates, 9)), names(&turned, order(&turned, 9)));
+            prop_assert_eq!(order(&candidates, 99), order_naively(&candidates));
             prop_assert_eq!(order(&candidates, 1), select(&candidates).into_iter().collect::<Vec<_>>());
             // Nobody beats the winner within its own neighbouring AS.
             let best = &candidates[select(&candidates).unwrap()].1;

@@ -87,7 +87,8 @@ impl Table {
                 let bytes_max = self.config.log_bytes_max;
                 let log = Log::new(bytes_max, self.waker.clone());
                 // Whoever joins is walked for from the beginning, so nothing counts as changed.
-                let made = Group::new(group, key, log, bytes_max, &self.rib(family).dests, 0);
+                let made =
+                    Group::new(group, key, log, (bytes_max, self.seed), &self.rib(family).dests, 0);
                 self.groups.insert(group, made);
                 group
             }
@@ -161,10 +162,10 @@ impl Table {
             self.next_generation();
             let id = self.next_group_id();
             let log = Log::new(self.config.log_bytes_max, self.waker.clone());
-            let generation = self.generation;
+            let version = self.version();
             let (mut state, groups) = self.export_parts(family);
             let Some(source) = groups.get(&from) else { continue };
-            let made = source.fork(id, key, log, generation, &mut state);
+            let made = source.fork(id, key, log, version, &mut state);
             groups.insert(id, made);
             for peer in peers {
                 self.transfer(peer, family, id);

@@ -544,7 +544,8 @@ impl Table {
             }
             let bound = peer.routes.prefixes_max.map(|max| warning_bound(max, &peer.routes));
             let held = peer.family_mut(family);
-            held.warned &= bound.is_some_and(|bound| held.received >= bound);
+            // A count that goes up and down at the bound is one crossing.
+            held.warned &= bound.is_some_and(|bound| held.received >= bound - bound / 8);
         }
     }
 
@@ -559,6 +560,7 @@ impl Table {
 
     /// Whether the peer may add one more path; gives the warning and the verdict once each.
     fn has_room(&mut self, now: Time, id: PeerId, family: Family) -> bool {
+        let turn = self.turn + 1;
         let Some(peer) = self.peer_mut(id) else { return false };
         let Some(bound) = peer.routes.prefixes_max else { return true };
         let warning = warning_bound(bound, &peer.routes);
@@ -572,8 +574,8 @@ impl Table {
             self.order_close(now, id, CloseReason::PrefixLimit { family, bound });
             return false;
         }
-        if count >= warning && !held.warned {
-            held.warned = true;
+        if count >= warning && !held.warned && held.warned_in != turn {
+            (held.warned, held.warned_in) = (true, turn);
             self.events.push_back(TableEvent::PrefixWarning { peer: id, family, count, bound });
         }
         true

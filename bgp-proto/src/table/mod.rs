@@ -135,6 +135,7 @@ pub enum NextHopRequest {
 /// All routes.
 pub struct Table {
     config: Arc<TableConfig>,
+    seed: u64,
     waker: Waker,
     ribs: [Rib; 2],
     attrs: AttrTable,
@@ -207,6 +208,7 @@ impl Table {
     /// room again or a member needs catching up: the host then calls [`Table::finish`].
     pub fn new(config: Arc<TableConfig>, seed: u64, waker: Waker) -> Self {
         Table {
+            seed,
             waker,
             ribs: Family::ALL.map(|family| Rib::new(family, seed)),
             attrs: AttrTable::new(seed),

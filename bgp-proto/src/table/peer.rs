@@ -44,8 +44,10 @@ pub(super) struct PeerFamily {
     pub(super) accepted: u32,
     /// The limit was passed: nothing new is taken.
     pub(super) limited: bool,
-    /// The warning was given for this crossing.
+    /// The warning was given: the next is due once the count has fallen well below the bound.
     pub(super) warned: bool,
+    /// The turn of the last warning.
+    pub(super) warned_in: u64,
     /// Paths marked [`PathFlags::STALE`](crate::rib::PathFlags) may exist.
     pub(super) stale: bool,
     /// BoRR was received; EoRR is awaited until then.

@@ -13,6 +13,7 @@ use crate::types::{
 };
 use crate::wire::{AttrEdit, Capabilities, Nlri, Origin};
 
+mod bounds;
 mod interfaces;
 mod memory;
 mod numbers;

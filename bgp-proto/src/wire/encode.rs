@@ -152,6 +152,11 @@ impl<'o> UpdateWriter<'o> {
         self.messages
     }
 
+    /// Octets in the output buffer, those of the open message included.
+    pub fn octets(&self) -> usize {
+        self.out.len()
+    }
+
     fn max_len(&self) -> usize {
         self.format.max_len.min(EXTENDED_MAX_LEN)
     }

@@ -23,7 +23,7 @@ proptest! {
 
     #[test]
     fn every_peer_ends_up_with_what_a_naive_model_says(
-        log_bytes_max in prop_oneof![Just(400usize), Just(2500), Just(16 << 20)],
+        log_bytes_max in prop_oneof![Just(3_000usize), Just(9_000), Just(16 << 20)],
         ops in prop::collection::vec(any::<[u8; 5]>().prop_map(Op::from_bytes), 1..120),
     ) {
         let mut world = World::new(log_bytes_max);
@@ -42,7 +42,7 @@ fn cases() -> u32 {
 
 #[test]
 fn end_of_rib_is_the_last_thing_that_a_joiner_hears() {
-    for log_bytes_max in [300, 16 << 20] {
+    for log_bytes_max in [3_000, 16 << 20] {
         let mut world = World::new(log_bytes_max);
         world.up(0);
         for prefix in 0..model::PREFIXES {
@@ -61,7 +61,7 @@ fn end_of_rib_is_the_last_thing_that_a_joiner_hears() {
 /// Peer 2 is in one group with 9 and 10. It reads everything, and then nothing while `change` is
 /// followed by much that pushes it off the log.
 fn while_one_is_deaf(change: impl Fn(&mut World)) {
-    let mut world = World::new(400);
+    let mut world = World::new(3_000);
     for peer in 0..model::PEERS {
         world.up(peer);
     }
@@ -72,7 +72,7 @@ fn while_one_is_deaf(change: impl Fn(&mut World)) {
     world.check();
     change(&mut world);
     world.settle_without(2);
-    for round in 0..40u8 {
+    for round in 0..200u8 {
         // One prefix is enough to fill the log, and leaves the others as they are.
         world.announce(0, 0, 6 + 11 * (round % 2), 0);
         world.settle_without(2);
@@ -105,19 +105,37 @@ fn a_reader_that_never_reads_hears_of_a_better_path_later() {
 #[test]
 fn past_failures_stay_past() {
     use Op::*;
-    let histories: [(usize, Vec<Op>); 1] = [(
-        400,
-        vec![
-            Up { peer: 4 },
-            Own { prefix: 11, source: 150, variant: 67 },
-            Up { peer: 11 },
-            Announce { peer: 11, prefix: 0, variant: 2, path_id: 0 },
-            Finish,
-            Own { prefix: 11, source: 81, variant: 183 },
-            Finish,
-            Configure { peer: 4, import: 0, export: 0, rest: 16 },
-        ],
-    )];
+    let histories: [(usize, Vec<Op>); 2] = [
+        (
+            3_000,
+            vec![
+                // A route that fits no message, and a member that has read End-of-RIB but not the end
+                // of its chunk when it is moved to another group.
+                Up { peer: 9 },
+                Announce { peer: 9, prefix: 2, variant: 4, path_id: 0 },
+                Finish,
+                Configure { peer: 3, import: 0, export: 3, rest: 1 },
+                Up { peer: 3 },
+                Burst { peer: 3, variant: 3 },
+                Finish,
+                Read { peer: 3, family: bgp_proto::types::Family::Ipv4, budget: 18 },
+                Configure { peer: 3, import: 0, export: 0, rest: 1 },
+            ],
+        ),
+        (
+            3_000,
+            vec![
+                Up { peer: 4 },
+                Own { prefix: 11, source: 150, variant: 67 },
+                Up { peer: 11 },
+                Announce { peer: 11, prefix: 0, variant: 2, path_id: 0 },
+                Finish,
+                Own { prefix: 11, source: 81, variant: 183 },
+                Finish,
+                Configure { peer: 4, import: 0, export: 0, rest: 16 },
+            ],
+        ),
+    ];
     for (log_bytes_max, ops) in histories {
         let mut world = World::new(log_bytes_max);
         ops.into_iter().for_each(|op| world.step(op));

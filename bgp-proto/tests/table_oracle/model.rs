@@ -44,7 +44,7 @@ pub(crate) fn kind(peer: usize) -> Kind {
         send: AddPathSend::All,
         local_v6: false,
         ipv4_over_ipv6: false,
-        max_len: 4096,
+        max_len: 600,
         enhanced: true,
         keeps_forwarding: true,
     };
@@ -56,7 +56,7 @@ pub(crate) fn kind(peer: usize) -> Kind {
         4 => Kind { keeps_forwarding: false, ..base },
         5 => Kind { local_v6: true, ..base },
         6 => Kind { asn: 65001, add_path_rx: true, add_path_tx: true, ..base },
-        7 => Kind { add_path_tx: true, send: AddPathSend::Best(2), max_len: 65535, ..base },
+        7 => Kind { add_path_tx: true, send: AddPathSend::Best(2), max_len: 4096, ..base },
         8 => Kind { local_v6: true, ipv4_over_ipv6: true, ..base },
         11 => Kind { asn: 65003, ..base },
         _ => base,
@@ -257,6 +257,7 @@ pub(crate) struct Settings {
     pub(crate) export: Filter,
     pub(crate) client: bool,
     pub(crate) next_hop: NextHopMode,
+    pub(crate) send: AddPathSend,
 }
 
 /// A route as it was received.
@@ -413,7 +414,7 @@ impl Model {
         let mut expected = Expected::new();
         for prefix in (0..PREFIXES).map(prefix).filter(|p| p.family() == family) {
             let mut rest = self.candidates(prefix);
-            let limit = match (kind(receiver).add_path_tx, kind(receiver).send) {
+            let limit = match (kind(receiver).add_path_tx, self.settings[receiver].send) {
                 (false, _) => 1,
                 (true, AddPathSend::All) => usize::MAX,
                 (true, AddPathSend::Best(n)) => usize::from(n),
@@ -490,6 +491,10 @@ impl Model {
                 _ => kind_to.other_addr().map(Into::into),
             },
         };
+        // Fits no message of such a peer.
+        if attrs.communities.len() > 100 && kind_to.max_len == 600 {
+            return None;
+        }
         Some((attrs, next_hop?))
     }
 

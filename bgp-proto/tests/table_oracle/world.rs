@@ -12,7 +12,8 @@ use bgp_proto::policy::Source;
 use bgp_proto::rib::NextHopState;
 use bgp_proto::session::{Keep, LocalIdentity, Negotiated, PeerConfig};
 use bgp_proto::table::{
-    LocalRoute, NextHopMode, NextHopRequest, PeerRoutes, RouteFilter, Table, TableConfig,
+    AddPathSend, LocalRoute, NextHopMode, NextHopRequest, PeerRoutes, RouteFilter, Table,
+    TableConfig,
 };
 use bgp_proto::types::{
     Asn, ClusterId, Community, Family, FamilySet, FibKind, Hop, NextHop, PathId, PeerId, PeerType,
@@ -146,6 +147,10 @@ fn attributes(peer: usize, variant: u8) -> Meaning {
         }
         _ => {}
     }
+    if v % 9 == 4 {
+        // Too long for a message of 600 octets.
+        attrs.communities.extend((0..150).map(|n| 0x0200_0000 + n));
+    }
     // Who announced it: nobody may get this back.
     attrs.communities.insert(0x0064_0000 + peer as u32);
     attrs
@@ -184,6 +189,7 @@ impl World {
                 export: Filter::All,
                 client: matches!(peer, 2 | 3 | 7..=10),
                 next_hop: NextHopMode::Auto,
+                send: kind(peer).send,
             });
             let routes = world.routes(peer);
             world.table.peer_add(PeerId(peer as u32), peer_address(peer), routes);
@@ -203,7 +209,7 @@ impl World {
             export: settings.export.policy(),
             next_hop: settings.next_hop,
             route_reflector_client: settings.client,
-            add_path_send: kind(peer).send,
+            add_path_send: settings.send,
             ..PeerRoutes::new(format!("peer{peer}"))
         })
     }
@@ -537,6 +543,9 @@ impl World {
             NextHopMode::SelfAddress,
             NextHopMode::Keep,
         ][usize::from(rest / 8) % 4];
+        settings.send =
+            [AddPathSend::All, AddPathSend::Best(1), AddPathSend::Best(2), AddPathSend::All]
+                [usize::from(rest / 64) % 4];
         // A next hop of the other family cannot come up here, so that Keep never has to refuse.
         let routes = self.routes(peer);
         self.table.peer_configure(self.now, PeerId(peer as u32), routes);
@@ -757,9 +766,8 @@ impl Receiver {
                 }
                 RefreshKind::End => {
                     assert!(std::mem::take(&mut self.refreshing), "EoRR without BoRR");
-                    for (prefix, (_, _, stale)) in &self.held {
-                        assert!(!stale, "{prefix:?} was left out of a refresh");
-                    }
+                    // What the refresh left out fits no message any more.
+                    self.held.retain(|_, (_, _, stale)| !*stale);
                 }
                 other => panic!("{other:?} in the stream"),
             }

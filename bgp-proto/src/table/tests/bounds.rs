@@ -1,0 +1,164 @@
+//! What a peer can make the table write, keep and say is bounded where it arises.
+
+use super::*;
+use crate::types::{Community, Prefix4};
+
+fn net(n: u32) -> Prefix {
+    Prefix4::from_bits(0x1000_0000 + n * 256, 24).into()
+}
+
+fn communities(count: u32) -> AttrEdit {
+    let mut edit = AttrEdit::originate(Origin::Igp);
+    edit.prepend_as(Asn(65001), 1);
+    edit.set_communities(&(0..count).map(Community).collect::<Vec<_>>());
+    edit
+}
+
+/// Announces `count` prefixes with one set.
+fn flood(table: &mut Table, from: u32, edit: &AttrEdit, count: u32) {
+    let hop = NextHop::from(IpAddr::from([10, 0, 0, from as u8]));
+    for first in (0..count).step_by(1000) {
+        let mut bytes = Vec::new();
+        (first..count.min(first + 1000)).for_each(|n| Nlri::push(&mut bytes, None, net(n)));
+        let mut batch = RouteBatch::default();
+        let nlri = Nlri::parse(Family::Ipv4, false, &bytes).unwrap();
+        batch.push(nlri, Some((edit.view().as_bytes(), hop)));
+        table.apply(Time::ZERO, PeerId(from), &batch);
+    }
+}
+
+fn logged(table: &Table) -> u64 {
+    table.group_counts().iter().map(|group| group.log_bytes).sum()
+}
+
+#[test]
+fn a_slice_ends_by_the_octets_that_it_writes() {
+    for (count, set) in [(30_000, 1_005), (30_000, 10)] {
+        let mut table = table();
+        let _from = up(&mut table, 2, 65001, routes(2));
+        let mut to = up(&mut table, 3, 65003, routes(3));
+        announce(&mut table, 2, 65001, &["9.0.0.0/8"]);
+        settle(&mut table);
+        read(&mut to);
+        flood(&mut table, 2, &communities(set), count);
+        while table.finish(Time::ZERO) && logged(&table) == 0 {}
+        assert!((1..600 << 10).contains(&logged(&table)), "{} octets at once", logged(&table));
+        // All of it leaves in the end.
+        loop {
+            settle(&mut table);
+            if read(&mut to).is_empty() {
+                break;
+            }
+        }
+        assert_eq!(table.counts(PeerId(3)).advertised[Family::Ipv4], count + 1);
+    }
+}
+
+#[test]
+fn a_count_that_moves_about_the_bound_warns_once() {
+    let mut table = table();
+    let limited = PeerRoutes { prefixes_max: Some(10), ..routes(2) };
+    let _reader = up(&mut table, 2, 65001, limited);
+    flood(&mut table, 2, &communities(1), 7);
+    let hop = NextHop::from(IpAddr::from([10, 0, 0, 2]));
+    let mut bytes = Vec::new();
+    (7..10).for_each(|n| Nlri::push(&mut bytes, None, net(n)));
+    let nlri = Nlri::parse(Family::Ipv4, false, &bytes).unwrap();
+    let mut batch = RouteBatch::default();
+    for _ in 0..1800 {
+        batch.push(nlri, Some((communities(1).view().as_bytes(), hop)));
+        batch.push(nlri, None);
+    }
+    table.apply(Time::ZERO, PeerId(2), &batch);
+    assert_eq!(std::iter::from_fn(|| table.poll_event()).count(), 1);
+}
+
+/// A fork counts what it flushes as changed when it began, which after the counter has started over
+/// is long ago and not in the future.
+#[test]
+fn destinations_are_forgotten_after_the_generation_has_started_over() {
+    for (fork, wrap) in [(false, false), (true, false), (false, true), (true, true)] {
+        let mut table = table();
+        let mut readers =
+            [up(&mut table, 2, 65001, routes(2)), up(&mut table, 3, 65003, routes(3))];
+        let mut rest = |table: &mut Table| {
+            for _ in 0..3 {
+                settle(table);
+                while !table.poll_fib(100).is_empty() {}
+                readers.iter_mut().for_each(|reader| drop(read(reader)));
+            }
+        };
+        announce(&mut table, 2, 65001, &["10.1.0.0/16"]);
+        rest(&mut table);
+        if wrap {
+            table.generation = u32::MAX - 5;
+        }
+        if fork {
+            let rule = Rule {
+                name: String::new(),
+                matches: Vec::new(),
+                changes: vec![Change::Med(5)],
+                decision: Decision::Accept,
+            };
+            let policy = Policy { name: "p".into(), rules: vec![rule], default: Decision::Reject };
+            let routes = PeerRoutes { export: Arc::new(policy), ..routes(3) };
+            table.peer_configure(Time::ZERO, PeerId(3), Arc::new(routes));
+        }
+        rest(&mut table);
+        for round in 0..40 {
+            announce(&mut table, 2, 65001, &[format!("10.2.{round}.0/24").as_str()]);
+            rest(&mut table);
+            let mut bytes = Vec::new();
+            Nlri::push(&mut bytes, None, format!("10.2.{round}.0/24").parse().unwrap());
+            let mut batch = RouteBatch::default();
+            batch.push(Nlri::parse(Family::Ipv4, false, &bytes).unwrap(), None);
+            table.apply(Time::ZERO, PeerId(2), &batch);
+            rest(&mut table);
+        }
+        let kept = table.rib(Family::Ipv4).empty.len();
+        assert!(kept < 3, "fork {fork}, wrap {wrap}: {kept} destinations without a path are kept");
+    }
+}
+
+#[test]
+fn a_path_without_room_for_our_number_is_withheld() {
+    let mut table = table();
+    let _from = up(&mut table, 2, 65001, routes(2));
+    let mut to = up(&mut table, 3, 65003, routes(3));
+    let mut full = AttrEdit::originate(Origin::Igp);
+    let octets = |edit: &AttrEdit| edit.view().as_path().as_bytes().len();
+    full.prepend_as(Asn(65001), 10_000);
+    while let before = octets(&full)
+        && {
+            full.prepend_as(Asn(65001), 1);
+            octets(&full) > before
+        }
+    {}
+    assert!(octets(&full) > 65_500);
+    announce_with(&mut table, 2, &["10.1.0.0/16"], &full);
+    settle(&mut table);
+    assert_eq!(read(&mut to).len(), 23, "End-of-RIB only");
+    let explained = table.explain("10.1.0.0/16".parse().unwrap(), Time::ZERO).unwrap();
+    let withheld = explained.withheld.iter().find(|w| w.peer == PeerId(3)).unwrap();
+    assert_eq!(withheld.rule, "AS_PATH has no room for our AS number");
+}
+
+#[test]
+fn non_transitive_extended_communities_of_both_kinds_stay_in_our_as() {
+    let mut table = table();
+    let _from = up(&mut table, 2, 65001, routes(2));
+    let mut to = up(&mut table, 3, 65003, routes(3));
+    let mut edit = AttrEdit::originate(Origin::Igp);
+    edit.prepend_as(Asn(65001), 1);
+    let ipv6 = |kind: u8, last: u8| {
+        let mut octets = [7; 20];
+        (octets[0], octets[19]) = (kind, last);
+        octets
+    };
+    edit.set(0xC0, 25, [ipv6(0x00, 0xAA), ipv6(0x40, 0xBB)].as_flattened());
+    announce_with(&mut table, 2, &["10.1.0.0/16"], &edit);
+    settle(&mut table);
+    let sent = read(&mut to);
+    let has = |wanted: [u8; 20]| sent.windows(20).any(|octets| octets == wanted);
+    assert!(has(ipv6(0x00, 0xAA)) && !has(ipv6(0x40, 0xBB)));
+}
