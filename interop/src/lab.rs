@@ -36,26 +36,34 @@ pub struct Host {
     dir: PathBuf,
 }
 
-/// Runs a test in a fresh lab. When speakers are missing the test is skipped with a printed
-/// reason, or fails where [`require::is_strict`]. When the test fails, the daemons' output is
-/// printed.
+/// Runs a test in a fresh lab. When the test fails, the daemons' output is printed.
 ///
 /// # Errors
-/// What the test returned.
+/// What the test returned, or what the machine lacks for it ([`require::lab`]).
 pub fn run(name: &str, kinds: &[Kind], test: impl FnOnce(&mut Lab) -> Result<()>) -> Result<()> {
-    if let Some(reason) = require::missing(kinds) {
-        if require::is_strict() {
-            bail!("{name}: {reason}");
-        }
-        println!("skipped {name}: {reason}");
-        return Ok(());
-    }
+    require::lab(kinds).with_context(|| name.to_owned())?;
     let mut lab = Lab::new(name)?;
     let result = test(&mut lab);
     if result.is_err() {
         println!("{}", lab.logs());
     }
     result.with_context(|| name.to_owned())
+}
+
+/// As [`run`], for a test that asks margay's own interfaces and needs more programs.
+///
+/// # Errors
+/// As [`run`], and when another speaker is the subject.
+pub fn run_margay(
+    name: &str,
+    kinds: &[Kind],
+    programs: &[&str],
+    test: impl FnOnce(&mut Lab) -> Result<()>,
+) -> Result<()> {
+    require::margay_as_subject()
+        .and_then(|()| require::programs(programs))
+        .context(name.to_owned())?;
+    run(name, kinds, test)
 }
 
 /// Runs a program to its end and returns what it printed.

@@ -1,14 +1,14 @@
 //! The harness: namespaces, daemons, waiting, and what the tests ask of a BGP speaker.
 //!
 //! - [`lab`]: a bridge and hosts in network namespaces of their own, removed on every exit path.
-//! - [`daemon`], [`wait`], [`require`]: processes, bounded waits, and when a test may be skipped.
+//! - [`daemon`], [`wait`], [`require`]: processes, bounded waits, and what a test needs.
 //! - [`speaker`]: one description of a speaker and one set of questions for all of them.
 //! - [`margay`], [`bird2`], [`bird16`], [`frr`], [`gobgp`], [`openbgpd`], [`exabgp`]: the speakers.
 //! - [`calico`]: etcd, nodes and pods of a Calico cluster.
 //! - [`pki`]: an authority and certificates.
 //! - [`monitor`]: Prometheus, which reads our metrics and is asked what dashboards and alerts ask.
 //! - [`subject`]: the speaker under test: margay, or BIRD 2 when the harness itself is in doubt.
-//! - [`matrix`]: the cases that every peer goes through.
+//! - [`matrix`], [`cases`]: what every peer goes through, and the tests made of it.
 //! - [`raw`], [`message`]: a neighbour that speaks scripted bytes.
 //! - [`sequence`]: the interpreter of the recorded session scenarios.
 //!
@@ -17,6 +17,7 @@
 pub mod bird16;
 pub mod bird2;
 pub mod calico;
+pub mod cases;
 pub mod daemon;
 pub mod exabgp;
 pub mod frr;

@@ -1,49 +1,67 @@
-//! What a test needs from the machine, and what happens when it is missing.
+//! What a test needs from the machine.
+//!
+//! Tests that need more than a compiler are `#[ignore = "needs …"]`, so that cargo counts them as
+//! not run. When they are run all the same (`--include-ignored`) and something is missing, they
+//! fail with its name.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use crate::speaker::Kind;
+use anyhow::{Context, Result, bail, ensure};
 
-/// Whether a missing peer fails the tests instead of skipping them: `CI=true` or
-/// `MARGAY_REQUIRE_PEERS=1`.
-#[must_use]
-pub fn is_strict() -> bool {
-    let is = |name: &str, value: &str| std::env::var(name).is_ok_and(|v| v == value);
-    is("CI", "true") || is("MARGAY_REQUIRE_PEERS", "1")
-}
+use crate::speaker::Kind;
+use crate::subject;
 
 /// The folder with the third-party conformance data, `MARGAY_SHARED` or `../shared` beside the
-/// repository; `None` when there is none.
-#[must_use]
-pub fn shared() -> Option<PathBuf> {
+/// repository.
+///
+/// # Errors
+/// When there is none.
+pub fn shared() -> Result<PathBuf> {
     let dir = std::env::var_os("MARGAY_SHARED").map_or_else(
         || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared")),
         PathBuf::from,
     );
-    dir.is_dir().then_some(dir)
+    ensure!(dir.is_dir(), "no folder {}: set MARGAY_SHARED", dir.display());
+    Ok(dir)
 }
 
-/// Says why this machine cannot run a test with these speakers, or `None` when it can.
-#[must_use]
-pub fn missing(kinds: &[Kind]) -> Option<String> {
-    if std::fs::metadata("/proc/self").map_or(1, |m| m.uid()) != 0 {
-        return Some("network namespaces need root".to_owned());
+/// Root, ip(8), the subject's binary and these speakers.
+///
+/// # Errors
+/// Names what is missing.
+pub fn lab(kinds: &[Kind]) -> Result<()> {
+    let is_root = std::fs::metadata("/proc/self").is_ok_and(|m| m.uid() == 0);
+    ensure!(is_root, "network namespaces need root");
+    programs(&["ip"])?;
+    if subject::kind() == Kind::Margay {
+        crate::margay::binary()?;
     }
-    if find_program("ip").is_none() {
-        return Some("ip(8) is not installed".to_owned());
+    for kind in kinds {
+        programs(&kind.programs()).with_context(|| format!("{kind:?} is not installed"))?;
     }
-    if crate::subject::kind() == Kind::Margay
-        && let Err(reason) = crate::margay::binary()
-    {
-        return Some(format!("{reason:#}"));
+    Ok(())
+}
+
+/// These programs.
+///
+/// # Errors
+/// Names the first that is not installed.
+pub fn programs<S: AsRef<str>>(names: &[S]) -> Result<()> {
+    match names.iter().map(S::as_ref).find(|name| find_program(name).is_none()) {
+        Some(name) => bail!("{name} not found: interop/setup.sh installs it"),
+        None => Ok(()),
     }
-    kinds.iter().find_map(|kind| {
-        kind.programs()
-            .iter()
-            .find(|program| find_program(program).is_none())
-            .map(|program| format!("{kind:?} is not installed ({program} not found)"))
-    })
+}
+
+/// margay as the subject: the test asks its own interfaces.
+///
+/// # Errors
+/// When `INTEROP_SUBJECT` names another speaker.
+pub fn margay_as_subject() -> Result<()> {
+    let kind = subject::kind();
+    ensure!(kind == Kind::Margay, "asks margay's own interface: run it without INTEROP_SUBJECT");
+    Ok(())
 }
 
 /// The path of a program: as given when absolute, else from `PATH` and the folders for daemons.

@@ -7,6 +7,7 @@ use anyhow::{Context, Result, bail, ensure};
 use interop::calico::{
     BirdNode, Churn, Cluster, MargayNode, POOL, Pod, Stream, put_large_cluster, session_name,
 };
+use interop::kernel;
 use interop::lab::{self, Host, Lab};
 use interop::margay;
 use interop::matrix::{PEER_AS, route_monitor};
@@ -15,25 +16,10 @@ use interop::pki::When;
 use interop::raw::RawPeer;
 use interop::speaker::Kind;
 use interop::wait::{PATIENCE, holds_for, wait_until};
-use interop::{kernel, require, subject};
 use serde_json::json;
 
 fn run(name: &str, kinds: &[Kind], test: impl FnOnce(&mut Lab) -> Result<()>) -> Result<()> {
-    if subject::kind() != Kind::Margay {
-        println!("skipped {name}: it asks margay's own interface");
-        return Ok(());
-    }
-    if let Some(program) = ["etcd", "etcdctl", "openssl", "python3"]
-        .iter()
-        .find(|p| require::find_program(p).is_none())
-    {
-        if require::is_strict() {
-            bail!("{name}: {program} is not installed");
-        }
-        println!("skipped {name}: {program} is not installed");
-        return Ok(());
-    }
-    lab::run(name, kinds, test)
+    lab::run_margay(name, kinds, &["etcd", "etcdctl", "openssl", "python3"], test)
 }
 
 fn via(host: &Host) -> Vec<String> {
@@ -47,6 +33,7 @@ fn metric(host: &Host, prefix: &str) -> Result<u64> {
 /// Three nodes in a mesh, from the environment and from a file: blocks in every kernel, blackholes
 /// of their own, TCP between pods. A fourth node comes and goes and touches no other session.
 #[test]
+#[ignore = "needs root, etcd and openssl"]
 fn a_mesh_carries_pods_and_nodes_come_and_go() -> Result<()> {
     run("calico-mesh", &[], |lab| {
         let cluster = Cluster::start(lab)?;
@@ -88,6 +75,7 @@ fn a_mesh_carries_pods_and_nodes_come_and_go() -> Result<()> {
 
 /// A block that comes, a changed pool, another address of a node: each changes what it must.
 #[test]
+#[ignore = "needs root, etcd and openssl"]
 fn a_changed_object_changes_what_it_must() -> Result<()> {
     run("calico-change", &[], |lab| {
         let cluster = Cluster::start(lab)?;
@@ -128,6 +116,7 @@ fn a_changed_object_changes_what_it_must() -> Result<()> {
 /// From the mesh to a reflector under a TCP stream: no route leaves any kernel, nothing stands
 /// still, and in the end only sessions with the reflector are left.
 #[test]
+#[ignore = "needs root, etcd and openssl"]
 fn from_mesh_to_reflector_without_losing_a_route() -> Result<()> {
     run("calico-reflector", &[], |lab| {
         let cluster = Cluster::start(lab)?;
@@ -178,6 +167,7 @@ fn from_mesh_to_reflector_without_losing_a_route() -> Result<()> {
 
 /// A BGPFilter that comes and changes: routes follow, the session stays.
 #[test]
+#[ignore = "needs root, etcd and openssl"]
 fn a_filter_changes_routes_and_no_session() -> Result<()> {
     run("calico-filter", &[], |lab| {
         let cluster = Cluster::start(lab)?;
@@ -222,6 +212,7 @@ fn a_filter_changes_routes_and_no_session() -> Result<()> {
 
 /// etcd dies: what is known stays in force, and status says so. It comes back with a change.
 #[test]
+#[ignore = "needs root, etcd and openssl"]
 fn etcd_dies_and_comes_back() -> Result<()> {
     run("calico-etcd", &[], |lab| {
         let mut cluster = Cluster::start(lab)?;
@@ -264,6 +255,7 @@ fn etcd_dies_and_comes_back() -> Result<()> {
 /// nodes and a reflector come up by the environment and by a file. etcd's certificate expires and
 /// etcd restarts: sessions and routes stay, and what changed meanwhile is there when it is renewed.
 #[test]
+#[ignore = "needs root, etcd and openssl"]
 fn certificates_users_and_a_reflector() -> Result<()> {
     run("calico-secured", &[], |lab| {
         let mut cluster = Cluster::start_secured(lab)?;
@@ -314,6 +306,7 @@ fn certificates_users_and_a_reflector() -> Result<()> {
 
 /// A thousand updates of nodes a second: few plans, little CPU, flat memory, no session touched.
 #[test]
+#[ignore = "needs root, etcd and openssl"]
 fn a_thousand_node_updates_a_second() -> Result<()> {
     run("calico-churn", &[], |lab| {
         let cluster = Cluster::start(lab)?;
@@ -351,6 +344,7 @@ fn a_thousand_node_updates_a_second() -> Result<()> {
 
 /// A cluster of 5,000 nodes, 15,000 blocks and 5,000 BGPPeers: a first plan, then one node more.
 #[test]
+#[ignore = "needs root, etcd and openssl"]
 fn a_large_cluster_costs_little() -> Result<()> {
     run("calico-large", &[], |lab| {
         let cluster = Cluster::start(lab)?;
@@ -393,6 +387,7 @@ fn a_large_cluster_costs_little() -> Result<()> {
 
 /// Objects that cannot be used are named; the rest is in force.
 #[test]
+#[ignore = "needs root, etcd and openssl"]
 fn bad_objects_are_named_and_freeze_nothing() -> Result<()> {
     run("calico-bad", &[], |lab| {
         let cluster = Cluster::start(lab)?;
@@ -454,6 +449,7 @@ fn bad_objects_are_named_and_freeze_nothing() -> Result<()> {
 
 /// BIRD 1.6.8 and margay in one mesh; a node goes from BIRD to margay and back under a TCP stream.
 #[test]
+#[ignore = "needs root, etcd and openssl"]
 fn a_node_goes_from_bird_to_margay_and_back() -> Result<()> {
     run("calico-bird", &[Kind::Bird16], |lab| {
         let cluster = Cluster::start(lab)?;
@@ -510,6 +506,7 @@ fn a_node_goes_from_bird_to_margay_and_back() -> Result<()> {
 /// A route of an IPIP pool goes through the tunnel while there is one; a neighbour behind a router
 /// is reached by its host route.
 #[test]
+#[ignore = "needs root, etcd and openssl"]
 fn tunnels_and_host_routes() -> Result<()> {
     run("calico-tunnel", &[], |lab| {
         let cluster = Cluster::start(lab)?;
@@ -544,6 +541,7 @@ fn tunnels_and_host_routes() -> Result<()> {
 
 /// A Secret that changes re-keys and restarts the session that it is for, and no other.
 #[test]
+#[ignore = "needs root, etcd and openssl"]
 fn a_password_changes_one_session() -> Result<()> {
     run("calico-password", &[], |lab| {
         let cluster = Cluster::start(lab)?;
@@ -606,6 +604,7 @@ fn a_password_changes_one_session() -> Result<()> {
 
 /// A local workload that Felix says is a BGP peer: a session with the pod, and its routes.
 #[test]
+#[ignore = "needs root, etcd and openssl"]
 fn a_local_workload_peers_with_its_node() -> Result<()> {
     run("calico-workload", &[Kind::Bird2], |lab| {
         let cluster = Cluster::start(lab)?;
@@ -642,6 +641,7 @@ fn a_local_workload_peers_with_its_node() -> Result<()> {
 
 /// `[calico]` of a file that names other sources is followed by a reload; sessions stay.
 #[test]
+#[ignore = "needs root, etcd and openssl"]
 fn another_source_comes_into_use_by_a_reload() -> Result<()> {
     run("calico-reload", &[], |lab| {
         let cluster = Cluster::start(lab)?;
@@ -691,6 +691,7 @@ fn another_source_comes_into_use_by_a_reload() -> Result<()> {
 /// Calico's objects set no limits; the file does, for every session that follows from them. A
 /// neighbour that goes beyond is cut with 6/1, and the mesh does not notice.
 #[test]
+#[ignore = "needs root, etcd and openssl"]
 fn a_neighbour_beyond_the_limit_is_cut() -> Result<()> {
     const LIMIT: u8 = 100;
     run("calico-limit", &[], |lab| {

@@ -13,7 +13,7 @@ use interop::lab::{self, Host, Lab};
 use interop::margay::{self, Control};
 use interop::speaker::{Family, Kind};
 use interop::wait::{PATIENCE, holds_for, wait_until};
-use interop::{kernel, require, subject};
+use interop::{kernel, require};
 use serde_json::Value;
 
 /// Scenarios that run at a time: they mostly wait for BIRD's timers.
@@ -23,16 +23,10 @@ const AT_ONCE: Duration = Duration::from_millis(300);
 
 /// Each scenario of the corpus whose node has a mesh is run; there must be some.
 #[test]
-fn birds_on_golden_files_and_margays_are_one_mesh() -> Result<()> {
-    const NAME: &str = "calico-golden";
-    if subject::kind() != Kind::Margay {
-        println!("skipped {NAME}: it configures margay by Calico's objects");
-        return Ok(());
-    }
-    let Some(shared) = require::shared() else {
-        println!("skipped {NAME}: no folder with conformance data (MARGAY_SHARED)");
-        return Ok(());
-    };
+#[ignore = "needs root, BIRD 1.6 and MARGAY_SHARED"]
+fn shared_data_birds_on_golden_files_and_margays_are_one_mesh() -> Result<()> {
+    require::margay_as_subject()?;
+    let shared = require::shared()?;
     let scenarios = Scenario::meshes(&shared)?;
     ensure!(!scenarios.is_empty(), "no scenario of {} fits", shared.display());
     let (waiting, faults) = (Mutex::new(scenarios.iter()), Mutex::new(Vec::new()));

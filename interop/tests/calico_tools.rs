@@ -11,30 +11,18 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use interop::calico::{Cluster, MargayNode, environment, session_name};
 use interop::daemon::Daemon;
+use interop::kernel;
 use interop::lab::{self, Host, Lab};
 use interop::margay::binary;
-use interop::speaker::Kind;
 use interop::wait::{PATIENCE, holds_for, wait_until};
-use interop::{kernel, require, subject};
 use serde_json::json;
 
 #[path = "../../tests/support/calico_readers.rs"]
 mod readers;
 
 fn run(name: &str, programs: &[&str], test: impl FnOnce(&mut Lab) -> Result<()>) -> Result<()> {
-    if subject::kind() != Kind::Margay {
-        println!("skipped {name}: it asks margay's own sockets");
-        return Ok(());
-    }
-    let needed = ["etcd", "etcdctl"].iter().chain(programs);
-    if let Some(program) = needed.into_iter().find(|p| require::find_program(p).is_none()) {
-        if require::is_strict() {
-            bail!("{name}: {program} is not installed");
-        }
-        println!("skipped {name}: {program} is not installed");
-        return Ok(());
-    }
-    lab::run(name, &[], test)
+    let programs = [&["etcd", "etcdctl"], programs].concat();
+    lab::run_margay(name, &[], &programs, test)
 }
 
 /// What a client of Calico reads: connects, writes before it has read the greeting, and has 2 s for
@@ -79,6 +67,7 @@ fn text_error(text: String) -> anyhow::Error {
 /// Debian's clients understand each answer and print the lines that they print of BIRD; margay
 /// called as `birdcl` prints the same as Debian's.
 #[test]
+#[ignore = "needs root, etcd, BIRD's clients and runit"]
 fn birds_own_clients_understand_every_answer() -> Result<()> {
     run("calico-birdc", &["birdc", "birdcl"], |lab| {
         let cluster = Cluster::start(lab)?;
@@ -213,6 +202,7 @@ fn start_with_run(host: &Host, mount: &str, name: &str, text: &str) -> Result<Da
 /// a folder that was not there. A second margay ends in front of them; one that has no place for
 /// them says so and routes.
 #[test]
+#[ignore = "needs root, etcd, BIRD's clients and runit"]
 fn a_file_serves_birds_sockets_too() -> Result<()> {
     run("calico-tools-file", &["unshare", "nsenter"], |lab| {
         let (a, b) = (lab.host("a")?, lab.host("b")?);
@@ -374,6 +364,7 @@ impl Container {
 
 /// The drop-in of `examples/calico-node`, asked as each of Calico's tools asks.
 #[test]
+#[ignore = "needs root, etcd, BIRD's clients and runit"]
 fn a_node_with_margay_in_birds_place_looks_healthy_to_all_tools() -> Result<()> {
     run("calico-dropin", &["runsvdir", "sv", "unshare", "nsenter"], |lab| {
         let cluster = Cluster::start(lab)?;

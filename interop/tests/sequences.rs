@@ -5,21 +5,16 @@ use std::sync::Mutex;
 use anyhow::{Result, ensure};
 use interop::sequence::{Sequence, load, run};
 use interop::speaker::Kind;
-use interop::{lab, require, subject};
+use interop::{lab, require};
 
 /// How many scenarios run at once: most of their time is waiting.
 const AT_ONCE: usize = 4;
 
 #[test]
-fn every_scenario() -> Result<()> {
-    if subject::kind() != Kind::Margay {
-        println!("skipped sequences: they ask margay's own interface");
-        return Ok(());
-    }
-    let Some(shared) = require::shared() else {
-        println!("skipped sequences: no folder with conformance data (MARGAY_SHARED)");
-        return Ok(());
-    };
+#[ignore = "needs root, BIRD 2 and MARGAY_SHARED"]
+fn shared_data_every_scenario() -> Result<()> {
+    require::margay_as_subject()?;
+    let shared = require::shared()?;
     let only = std::env::var("INTEROP_SEQUENCE").unwrap_or_default();
     let mut sequences = load(&shared.join("conformance/malformed/sequences.jsonl"))?;
     ensure!(sequences.len() >= 25, "only {} scenarios", sequences.len());

@@ -12,7 +12,7 @@ use interop::pki::{Pki, When};
 use margay::datastore::{EtcdConfig, Password, Secret, TlsFiles, User};
 
 use crate::consumer::Consumer;
-use crate::etcd::{Etcd, Folder, Options, is_installed, node, peer, put_all};
+use crate::etcd::{Etcd, Folder, Options, node, peer, put_all};
 
 /// An authority with a name, for servers on the loopback.
 fn authority(folder: &Folder, name: &str) -> Pki {
@@ -62,10 +62,8 @@ async fn reason(config: EtcdConfig) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs etcd and openssl"]
 async fn certificates_are_checked_on_both_sides_and_renewed_ones_come_into_use() {
-    if !is_installed() {
-        return;
-    }
     let folder = Folder::new();
     let pki = authority(&folder, "authority");
     let other = authority(&folder, "other");
@@ -153,10 +151,8 @@ fn write_password(path: &Path, password: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs etcd and openssl"]
 async fn users_with_tokens_that_die_and_passwords_that_change() {
-    if !is_installed() {
-        return;
-    }
     let flags = vec!["--auth-token-ttl=1".to_owned()];
     let mut etcd = Etcd::start(Options { flags, ..Options::default() }).await;
     let password_file = etcd.folder().join("password");
@@ -203,10 +199,8 @@ async fn users_with_tokens_that_die_and_passwords_that_change() {
 
 /// etcd takes the common name of the certificate for the user.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs etcd and openssl"]
 async fn users_by_certificate() {
-    if !is_installed() {
-        return;
-    }
     let folder = Folder::new();
     let pki = authority(&folder, "authority");
     for (name, common_name) in

@@ -6,13 +6,11 @@ use etcd_client::{CompactionOptions, DeleteOptions};
 use margay::datastore::Blocks;
 
 use crate::consumer::Consumer;
-use crate::etcd::{Etcd, RESOURCES, is_installed, node, peer, put, put_all};
+use crate::etcd::{Etcd, RESOURCES, node, peer, put, put_all};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs etcd and openssl"]
 async fn what_bgp_reads_is_listed_and_followed_and_nothing_else() {
-    if !is_installed() {
-        return;
-    }
     let etcd = Etcd::plain().await;
     let mut client = etcd.client().await;
     let own = "/calico/ipam/v2/host/me/ipv4/block/10.65.1.0-26";
@@ -68,10 +66,8 @@ async fn what_bgp_reads_is_listed_and_followed_and_nothing_else() {
 /// 6,000 nodes and 20 objects of 1 MiB: 30 MiB in all, which are many pages, some of them too large
 /// to be read at once.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs etcd and openssl"]
 async fn lists_and_changes_of_many_megabytes() {
-    if !is_installed() {
-        return;
-    }
     let etcd = Etcd::plain().await;
     let mut client = etcd.client().await;
     let nodes: Vec<(String, String)> = (0..6000).map(|n| node(n, 1500)).collect();
@@ -102,10 +98,8 @@ async fn lists_and_changes_of_many_megabytes() {
 
 /// Ten thousand changes while the consumer is busy: it finds the last of each object.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs etcd and openssl"]
 async fn a_consumer_that_falls_behind_finds_the_last_state() {
-    if !is_installed() {
-        return;
-    }
     let etcd = Etcd::plain().await;
     let mut client = etcd.client().await;
     let nodes = |round: u32| -> Vec<(String, String)> {
@@ -127,10 +121,8 @@ async fn a_consumer_that_falls_behind_finds_the_last_state() {
 
 /// Values that cannot be read, in every kind, before and after ones that can.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs etcd and openssl"]
 async fn garbage_of_every_kind_stops_nothing() {
-    if !is_installed() {
-        return;
-    }
     let etcd = Etcd::plain().await;
     let mut client = etcd.client().await;
     let deep = format!("{}1{}", "[".repeat(5000), "]".repeat(5000)).into_bytes();
@@ -198,10 +190,8 @@ async fn garbage_of_every_kind_stops_nothing() {
 
 /// Lists while everything changes and every revision but the last is compacted away.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs etcd and openssl"]
 async fn compaction_at_any_moment() {
-    if !is_installed() {
-        return;
-    }
     let etcd = Etcd::plain().await;
     let mut client = etcd.client().await;
     let nodes: Vec<(String, String)> = (0..3000).map(|n| node(n, 0)).collect();

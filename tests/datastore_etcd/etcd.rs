@@ -17,22 +17,6 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 /// Where Calico keeps its resources.
 pub(crate) const RESOURCES: &str = "/calico/resources/v3/projectcalico.org";
 
-/// Whether etcd is there; says so if not.
-pub(crate) fn is_installed() -> bool {
-    let found = ["etcd", "etcdctl", "openssl"].map(|program| {
-        let mut run = Command::new(program);
-        run.arg("version").stdout(Stdio::null()).stderr(Stdio::null());
-        (program, run.status().is_ok())
-    });
-    let missing: Vec<&str> = found.iter().filter(|(_, is)| !is).map(|(name, _)| *name).collect();
-    if missing.is_empty() {
-        return true;
-    }
-    assert!(std::env::var_os("MARGAY_REQUIRE_PEERS").is_none(), "missing: {missing:?}");
-    println!("skipped: {missing:?} not installed (interop/setup.sh peers)");
-    false
-}
-
 /// A folder that goes with its owner.
 pub(crate) struct Folder(pub(crate) PathBuf);
 

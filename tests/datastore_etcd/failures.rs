@@ -7,13 +7,11 @@ use etcd_client::CompactionOptions;
 use rustix::process::Signal;
 
 use crate::consumer::Consumer;
-use crate::etcd::{Etcd, Options, RESOURCES, config, is_installed, node, peer, put, put_all};
+use crate::etcd::{Etcd, Options, RESOURCES, config, node, peer, put, put_all};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs etcd and openssl"]
 async fn killed_and_started_again() {
-    if !is_installed() {
-        return;
-    }
     let mut etcd = Etcd::plain().await;
     let mut client = etcd.client().await;
     put_all(&mut client, &[peer("a", 1), peer("b", 1), node(1, 0)]).await;
@@ -37,10 +35,8 @@ async fn killed_and_started_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs etcd and openssl"]
 async fn frozen_and_thawed() {
-    if !is_installed() {
-        return;
-    }
     let etcd = Etcd::plain().await;
     let mut client = etcd.client().await;
     put_all(&mut client, &[peer("a", 1)]).await;
@@ -64,10 +60,8 @@ async fn frozen_and_thawed() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs etcd and openssl"]
 async fn the_other_members_take_over() {
-    if !is_installed() {
-        return;
-    }
     let mut cluster = Etcd::cluster(3, Options::default()).await;
     let mut client = cluster[0].client().await;
     put_all(&mut client, &[peer("a", 1)]).await;
@@ -116,10 +110,8 @@ fn etcdctl(arguments: &[&str]) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs etcd and openssl"]
 async fn restored_from_an_older_snapshot() {
-    if !is_installed() {
-        return;
-    }
     let mut etcd = Etcd::plain().await;
     let mut client = etcd.client().await;
     put_all(&mut client, &[peer("kept", 1), peer("changed", 1), peer("withdrawn", 1)]).await;
@@ -152,10 +144,8 @@ async fn restored_from_an_older_snapshot() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs etcd and openssl"]
 async fn full() {
-    if !is_installed() {
-        return;
-    }
     let flags = vec!["--quota-backend-bytes=4194304".to_owned()];
     let etcd = Etcd::start(Options { flags, ..Options::default() }).await;
     let mut client = etcd.client().await;

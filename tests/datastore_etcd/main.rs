@@ -2,8 +2,7 @@
 //! restored, full; with answers of many megabytes and objects that cannot be read.
 //!
 //! Each test starts etcd on free ports of the loopback with a data folder of its own, and ends it by
-//! its process id. Without etcd on the machine the tests print so and pass, unless
-//! `MARGAY_REQUIRE_PEERS` is set.
+//! its process id.
 
 #![allow(clippy::unwrap_used)] // The whole crate is a test.
 

@@ -16,6 +16,7 @@ fn prefix(i: u32) -> Prefix {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn a_hundred_thousand_routes_with_churn_end_as_wanted() {
     in_namespace("bulk::a_hundred_thousand_routes_with_churn_end_as_wanted", || {
         const COUNT: u32 = 100_000;
@@ -86,6 +87,7 @@ fn a_hundred_thousand_routes_with_churn_end_as_wanted() {
 
 /// There the kernel grants no large receive buffer, and every refusal takes room in it.
 #[test]
+#[ignore = "needs root"]
 fn thousands_of_refusals_fit_in_a_rootless_container() {
     in_user_namespace("bulk::thousands_of_refusals_fit_in_a_rootless_container", || {
         const COUNT: u32 = 5000;

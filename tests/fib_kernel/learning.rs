@@ -30,6 +30,7 @@ fn connected(gateway: &str, interface: &str) -> NextHopState {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn next_hops_follow_links_addresses_and_routes() {
     in_namespace("learning::next_hops_follow_links_addresses_and_routes", || {
         veth("v0", "10.0.0.1/24", "2001:db8::1/64");
@@ -88,6 +89,7 @@ fn next_hops_follow_links_addresses_and_routes() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn an_address_added_or_removed_changes_what_is_local() {
     in_namespace("learning::an_address_added_or_removed_changes_what_is_local", || {
         veth("v0", "10.0.0.1/24", "");
@@ -117,6 +119,7 @@ fn forgotten(fib: &Running, prefix: &str) {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn workload_routes_are_learned_by_event() {
     in_namespace("learning::workload_routes_are_learned_by_event", || {
         veth("v0", "10.0.0.1/24", "");
@@ -183,6 +186,7 @@ fn workload_routes_are_learned_by_event() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn connected_networks_are_learned_by_event() {
     in_namespace("learning::connected_networks_are_learned_by_event", || {
         veth("v0", "10.0.0.1/24", "2001:db8::1/64");

@@ -1,7 +1,7 @@
 //! The FIB against the real kernel, each test in a network namespace of its own.
 //!
 //! A test runs its own binary again under `unshare --net`; the namespace goes with the process,
-//! whatever happens in it. Needs root; without it the tests print why and pass.
+//! whatever happens in it. Needs root.
 
 #![allow(clippy::unwrap_used)] // The whole crate is a test.
 

@@ -6,6 +6,7 @@ use margay::kernel::{FibConfig, FibEvent, FibState, Leave, NextHopState};
 use crate::namespace::{Running, eventually, in_namespace, ip, routes, veth, via};
 
 #[test]
+#[ignore = "needs root"]
 fn leftovers_are_adopted_and_the_unwanted_deleted_only_after_the_start() {
     let name = "ownership::leftovers_are_adopted_and_the_unwanted_deleted_only_after_the_start";
     in_namespace(name, || {
@@ -53,6 +54,7 @@ fn leftovers_are_adopted_and_the_unwanted_deleted_only_after_the_start() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn foreign_routes_are_never_touched_and_ours_waits_for_the_place() {
     let name = "ownership::foreign_routes_are_never_touched_and_ours_waits_for_the_place";
     in_namespace(name, || {
@@ -99,6 +101,7 @@ fn foreign_routes_are_never_touched_and_ours_waits_for_the_place() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn a_foreign_route_behind_ours_survives_everything() {
     in_namespace("ownership::a_foreign_route_behind_ours_survives_everything", || {
         veth("v0", "10.0.0.1/24", "");
@@ -121,6 +124,7 @@ fn a_foreign_route_behind_ours_survives_everything() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn a_graceful_stop_keeps_routes_and_a_shutdown_takes_ours_only() {
     let name = "ownership::a_graceful_stop_keeps_routes_and_a_shutdown_takes_ours_only";
     in_namespace(name, || {
@@ -140,6 +144,7 @@ fn a_graceful_stop_keeps_routes_and_a_shutdown_takes_ours_only() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn a_fib_that_does_not_write_still_resolves() {
     in_namespace("ownership::a_fib_that_does_not_write_still_resolves", || {
         veth("v0", "10.0.0.1/24", "");
@@ -158,6 +163,7 @@ fn a_fib_that_does_not_write_still_resolves() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn without_privilege_a_start_says_what_to_do_and_reading_works() {
     const NAME: &str = "ownership::without_privilege_a_start_says_what_to_do_and_reading_works";
     const UNPRIVILEGED: &str = "MARGAY_TEST_UNPRIVILEGED";

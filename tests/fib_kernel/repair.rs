@@ -8,6 +8,7 @@ use margay::kernel::{FibState, Leave};
 use crate::namespace::{Running, eventually, hop, in_namespace, ip, ip_batch, routes, veth, via};
 
 #[test]
+#[ignore = "needs root"]
 fn routes_come_back_after_a_link_was_down() {
     in_namespace("repair::routes_come_back_after_a_link_was_down", || {
         veth("v0", "10.0.0.1/24", "2001:db8::1/64");
@@ -47,6 +48,7 @@ fn routes_come_back_after_a_link_was_down() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn what_others_delete_or_change_is_put_right() {
     in_namespace("repair::what_others_delete_or_change_is_put_right", || {
         veth("v0", "10.0.0.1/24", "2001:db8::1/64");
@@ -88,6 +90,7 @@ fn what_others_delete_or_change_is_put_right() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn a_fight_with_another_program_stays_cheap() {
     in_namespace("repair::a_fight_with_another_program_stays_cheap", || {
         veth("v0", "10.0.0.1/24", "");
@@ -110,6 +113,7 @@ fn a_fight_with_another_program_stays_cheap() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn a_flood_of_foreign_changes_is_survived() {
     in_namespace("repair::a_flood_of_foreign_changes_is_survived", || {
         veth("v0", "10.0.0.1/24", "");

@@ -11,6 +11,7 @@ use margay::kernel::{Fib, FibConfig, FibState, Leave};
 use crate::namespace::{Running, eventually, hop, ifindex, in_namespace, ip, routes, veth, via};
 
 #[test]
+#[ignore = "needs root"]
 fn every_kind_of_route_reads_back_as_wanted() {
     in_namespace("writing::every_kind_of_route_reads_back_as_wanted", || {
         veth("v0", "10.0.0.1/24", "2001:db8::1/64");
@@ -69,6 +70,7 @@ fn every_kind_of_route_reads_back_as_wanted() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn adopting_the_same_routes_writes_nothing() {
     in_namespace("writing::adopting_the_same_routes_writes_nothing", || {
         veth("v0", "10.0.0.1/24", "2001:db8::1/64");
@@ -108,6 +110,7 @@ fn adopting_the_same_routes_writes_nothing() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn kinds_and_metrics_change_in_place() {
     in_namespace("writing::kinds_and_metrics_change_in_place", || {
         veth("v0", "10.0.0.1/24", "2001:db8::1/64");
@@ -139,6 +142,7 @@ fn kinds_and_metrics_change_in_place() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn another_table_protocol_and_metric() {
     in_namespace("writing::another_table_protocol_and_metric", || {
         veth("v0", "10.0.0.1/24", "2001:db8::1/64");
@@ -174,6 +178,7 @@ fn another_table_protocol_and_metric() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn a_refused_route_is_explained_and_retried_when_an_address_comes() {
     let name = "writing::a_refused_route_is_explained_and_retried_when_an_address_comes";
     in_namespace(name, || {
@@ -203,6 +208,7 @@ fn a_refused_route_is_explained_and_retried_when_an_address_comes() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn what_cannot_be_written_is_explained_without_asking() {
     in_namespace("writing::what_cannot_be_written_is_explained_without_asking", || {
         veth("v0", "10.0.0.1/24", "");
@@ -223,6 +229,7 @@ fn what_cannot_be_written_is_explained_without_asking() {
 
 /// The thread answers when it turns, and only then: here its owner's event function hangs.
 #[test]
+#[ignore = "needs root"]
 fn a_thread_that_hangs_answers_nobody() {
     in_namespace("writing::a_thread_that_hangs_answers_nobody", || {
         let gate = Arc::new(Mutex::new(()));

@@ -69,16 +69,13 @@ impl Files {
     }
 }
 
-/// The corpus; `None`, with the reason printed, if it is not there.
-pub fn corpus() -> Option<PathBuf> {
+/// The corpus.
+pub fn corpus() -> PathBuf {
     let shared = std::env::var("MARGAY_SHARED")
         .unwrap_or_else(|_| concat!(env!("CARGO_MANIFEST_DIR"), "/../shared").to_owned());
     let root = Path::new(&shared).join("conformance/calico");
-    if root.is_dir() {
-        return Some(root);
-    }
-    println!("skipped: no {} (set MARGAY_SHARED)", root.display());
-    None
+    assert!(root.is_dir(), "no corpus at {}: set MARGAY_SHARED", root.display());
+    root
 }
 
 pub fn scenarios(root: &Path) -> Vec<Scenario> {
