@@ -1,14 +1,19 @@
-//! The shared conformance data: messages with the result that the RFCs demand.
+//! Messages with the result that the RFCs demand: a set of our own ([`malformed`]), and the shared
+//! conformance data.
 //!
-//! Lives outside the repository (`../shared/conformance`, or `$MARGAY_SHARED/conformance`): the tests
+//! The latter lives outside the repository (`../shared/conformance`, or `$MARGAY_SHARED/conformance`): the tests
 //! that read it are ignored unless asked for, and fail where it is absent or empty.
 #![allow(dead_code, unreachable_pub)] // Each test binary uses its own part.
+
+mod own;
 
 use std::path::PathBuf;
 
 use bgp_proto::types::{AfiSafi, Asn, Family, FamilySet, PeerType};
 use bgp_proto::wire::UpdateContext;
 use serde_json::Value;
+
+pub use own::malformed;
 
 /// The malformed cases (`malformed/cases.jsonl`) whose result needs more than the message: the
 /// peer's configuration or the state of the FSM. The wire accepts each of them; `wire_conformance`
@@ -29,6 +34,12 @@ pub const ALTERNATIVES: [(&str, &str); 1] =
     // The link-local address is usable where the session is on the link (RFC 2545 §3 has no
     // use for `::`); the table finds out whether it is.
     [("mp-nh-zero-plus-ll", "accept using the link-local")];
+
+/// Whether the result needs more than the message, see [`SESSION_CASES`].
+pub fn is_for_the_session(case: &Value) -> bool {
+    case["expect"]["layer"] == "session"
+        || SESSION_CASES.iter().any(|(name, _)| case["name"] == *name)
+}
 
 /// The directory.
 pub fn conformance_dir() -> PathBuf {
