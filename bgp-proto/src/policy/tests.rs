@@ -298,6 +298,8 @@ fn globs_have_two_wildcards_and_nothing_else() {
         ("?th0", "eth0"),
         ("*.calico", "vxlan.calico"),
         ("a*b*c", "a1b2b3c"),
+        ("*_9_*1", "a_9_b_9_c1"),
+        ("", ""),
         ("[a]", "[a]"),
     ] {
         assert!(glob_matches(glob, name), "{glob} {name}");
@@ -307,11 +309,19 @@ fn globs_have_two_wildcards_and_nothing_else() {
         ("eth?", "eth"),
         ("", "x"),
         ("a*b", "a1b2"),
+        ("Mesh*", "AMesh"),
+        ("a?c", "ac"),
         ("[a]", "a"),
         ("ETH0", "eth0"),
     ] {
         assert!(!glob_matches(glob, name), "{glob} {name}");
     }
+}
+
+#[test]
+fn a_glob_of_stars_takes_no_exponential_time() {
+    assert!(!glob_matches(&"*a*".repeat(500), &"b".repeat(2000)));
+    assert!(!glob_matches(&format!("{}b", "a*".repeat(500)), &"a".repeat(2000)));
 }
 
 /// The textbook definition, exponential in the number of stars.

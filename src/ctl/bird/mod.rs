@@ -14,7 +14,6 @@
 //!   `Node_…` goes by `Node_` and its address, for the same reason.
 
 mod command;
-mod glob;
 mod model;
 mod reply;
 mod route;

@@ -8,6 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bgp_proto::policy::glob_matches;
 use bgp_proto::types::Family;
 use tokio::io::{
     AsyncBufRead, AsyncBufReadExt, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader,
@@ -24,7 +25,7 @@ use super::reply::{
 };
 use super::route::Routes;
 use super::when::Clock;
-use super::{Backend, glob, route, session};
+use super::{Backend, route, session};
 use crate::ctl::socket::{ServerError, Socket};
 use crate::seats::{Heard, Seats};
 
@@ -211,7 +212,7 @@ impl<'a, W: AsyncWrite + Unpin, B: Backend> Client<'a, W, B> {
                 }
             }
             Which::Matching(pattern) => {
-                protocols.retain(|protocol| glob::matches(&pattern, &protocol.name));
+                protocols.retain(|protocol| glob_matches(&pattern, &protocol.name));
             }
         }
         if protocols.is_empty() {
