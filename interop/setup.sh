@@ -11,7 +11,7 @@
 # came with packages of ours are disabled. Packages that were there before are left alone.
 set -euo pipefail
 
-RUST_MINIMUM=1.90.0
+# The oldest version that is promised (`rust-version`) and the one that CI builds with.
 RUST_TOOLCHAIN=1.95.0
 BIRD16=/opt/interop/bird16
 
@@ -59,7 +59,7 @@ install_packages() {
 rust_is_new_enough() {
     local version
     version=$(rustc --version 2>/dev/null | awk '{print $2}') || return 1
-    [ -n "$version" ] && printf '%s\n' "$RUST_MINIMUM" "$version" | sort -VC && command -v cargo > /dev/null
+    [ -n "$version" ] && printf '%s\n' "$RUST_TOOLCHAIN" "$version" | sort -VC && command -v cargo > /dev/null
 }
 
 setup_build() {
@@ -68,10 +68,10 @@ setup_build() {
     # rustup leaves cargo here, which a new shell knows and this one may not.
     PATH="$HOME/.cargo/bin:$PATH"
     rust_is_new_enough && return 0
-    echo "setup: installing Rust $RUST_TOOLCHAIN with rustup (Debian 12 has 1.63, margay needs $RUST_MINIMUM)"
+    echo "setup: installing Rust $RUST_TOOLCHAIN with rustup (Debian 12 has 1.63, margay needs $RUST_TOOLCHAIN)"
     curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs |
         sh -s -- -y --quiet --profile minimal --no-modify-path --default-toolchain "$RUST_TOOLCHAIN" ||
-        die "rustup failed: install Rust $RUST_MINIMUM or newer by hand"
+        die "rustup failed: install Rust $RUST_TOOLCHAIN or newer by hand"
     rust_is_new_enough || die "cargo is not usable after rustup: is another one first in PATH?"
 }
 

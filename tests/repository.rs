@@ -1,0 +1,174 @@
+//! The repository itself: what documents, manifests and scripts say of each other.
+
+#![allow(clippy::unwrap_used)] // a test: what cannot be read fails it
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn read(path: impl AsRef<Path>) -> String {
+    let path = root().join(path);
+    fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+}
+
+/// Files of the repository with one of these extensions, by their path from its root.
+fn files(extensions: &[&str]) -> Vec<PathBuf> {
+    let output = Command::new("git")
+        .args(["ls-files", "-co", "--exclude-standard"])
+        .current_dir(root())
+        .output()
+        .expect("git is installed");
+    let text = String::from_utf8(output.stdout).unwrap();
+    let wanted = |path: &PathBuf| {
+        let extension = path.extension().and_then(|e| e.to_str()).unwrap_or_default();
+        extensions.contains(&extension) && root().join(path).is_file()
+    };
+    let found: Vec<PathBuf> = text.lines().map(PathBuf::from).filter(wanted).collect();
+    assert!(!found.is_empty(), "git lists no {extensions:?}");
+    found
+}
+
+/// Every crate in `[dependencies]` and `[dev-dependencies]` is named in the code of its package.
+#[test]
+fn every_dependency_is_used() {
+    let packages = [
+        ("Cargo.toml", &["src", "tests", "benches", "examples"][..]),
+        ("bgp-proto/Cargo.toml", &["bgp-proto", "benches/table.rs"]),
+        ("interop/Cargo.toml", &["interop"]),
+        ("benches/compare/Cargo.toml", &["benches/compare"]),
+    ];
+    let code: Vec<(PathBuf, String)> =
+        files(&["rs"]).into_iter().map(|f| (f.clone(), read(f))).collect();
+    let mut unused = Vec::new();
+    for (manifest, folders) in packages {
+        let parsed: toml::Table = read(manifest).parse().unwrap();
+        let names: BTreeSet<String> = ["dependencies", "dev-dependencies"]
+            .iter()
+            .filter_map(|section| parsed.get(*section)?.as_table())
+            .flat_map(|section| section.keys().map(|name| name.replace('-', "_")))
+            .collect();
+        for name in names {
+            let forms = [format!("{name}::"), format!("use {name};"), format!("use {name} as")];
+            let is_used = code.iter().any(|(path, text)| {
+                folders.iter().any(|folder| path.starts_with(folder))
+                    && forms.iter().any(|form| text.contains(form))
+            });
+            if !is_used {
+                unused.push(format!("{manifest}: {name}"));
+            }
+        }
+    }
+    // Turns a feature on for the package's own tests.
+    unused.retain(|entry| entry != "bgp-proto/Cargo.toml: bgp_proto");
+    assert_eq!(unused, Vec::<String>::new());
+}
+
+/// As `cargo deny check licenses sources`, which is not everywhere: every package comes from
+/// crates.io or from here, and one of its licences is in `deny.toml`.
+#[test]
+fn every_licence_and_source_is_allowed() {
+    let deny: toml::Table = read("deny.toml").parse().unwrap();
+    let allowed: BTreeSet<&str> = deny["licenses"]["allow"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|licence| licence.as_str().unwrap())
+        .collect();
+    let output = Command::new(env!("CARGO"))
+        .args(["metadata", "--format-version=1", "--locked", "--offline"])
+        .current_dir(root())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let metadata: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let mut wrong = Vec::new();
+    for package in metadata["packages"].as_array().unwrap() {
+        let name = &package["name"];
+        let licence = package["license"].as_str().unwrap_or_default();
+        if !is_allowed(licence, &allowed) {
+            wrong.push(format!("{name}: licence {licence:?}"));
+        }
+        let source = package["source"].as_str();
+        if source.is_some_and(|s| s != "registry+https://github.com/rust-lang/crates.io-index") {
+            wrong.push(format!("{name}: from {source:?}"));
+        }
+    }
+    assert_eq!(wrong, Vec::<String>::new());
+}
+
+/// Whether an SPDX expression can be met: `AND` binds closer than `OR`, `/` is an old `OR`.
+fn is_allowed(expression: &str, allowed: &BTreeSet<&str>) -> bool {
+    let flat = expression.replace(['(', ')'], " ").replace('/', " OR ");
+    // `(A OR B) AND C`: each part must be met.
+    if expression.starts_with('(') || expression.contains(" AND (") {
+        return expression
+            .split(" AND ")
+            .all(|part| is_allowed(part.trim_matches(['(', ')']), allowed));
+    }
+    flat.split(" OR ").any(|all| all.split(" AND ").all(|one| allowed.contains(one.trim())))
+}
+
+#[test]
+fn licence_expressions_are_read() {
+    let allowed = BTreeSet::from(["MIT", "Zlib"]);
+    for (expression, wanted) in [
+        ("MIT", true),
+        ("GPL-3.0", false),
+        ("GPL-3.0 OR MIT", true),
+        ("Apache-2.0/MIT", true),
+        ("MIT AND Zlib", true),
+        ("MIT AND GPL-3.0", false),
+        ("(MIT OR GPL-3.0) AND Zlib", true),
+        ("(MIT OR GPL-3.0) AND BSL-1.0", false),
+        ("", false),
+    ] {
+        assert_eq!(is_allowed(expression, &allowed), wanted, "{expression}");
+    }
+}
+
+/// The oldest compiler that is promised is the one that CI builds with.
+#[test]
+fn one_version_of_rust_is_promised_and_built() {
+    let manifest: toml::Table = read("Cargo.toml").parse().unwrap();
+    let promised = manifest["workspace"]["package"]["rust-version"].as_str().unwrap();
+    let setup = read("interop/setup.sh");
+    assert!(setup.contains(&format!("RUST_TOOLCHAIN={promised}.0\n")), "interop/setup.sh");
+    assert!(read("README.md").contains(&format!("Rust {promised} or newer")), "README.md");
+    assert!(read("CONTRIBUTING.md").contains(&format!("Rust {promised}")), "CONTRIBUTING.md");
+}
+
+/// A test that cannot run is `#[ignore = "needs …"]`, never passed with a printed excuse.
+#[test]
+fn no_test_passes_by_skipping_itself() {
+    let excuse = concat!("println!(\"", "skipped");
+    let found: Vec<PathBuf> = files(&["rs"])
+        .into_iter()
+        .filter(|path| !path.starts_with("benches") && read(path).contains(excuse))
+        .collect();
+    assert_eq!(found, Vec::<PathBuf>::new());
+}
+
+#[test]
+fn documents_that_a_newcomer_needs_are_there() {
+    let documents: BTreeMap<&str, &[&str]> = BTreeMap::from([
+        (
+            "CONTRIBUTING.md",
+            &["A path attribute", "A configuration key", "A datastore", "A CLI command"][..],
+        ),
+        ("SECURITY.md", &["report"]),
+        ("CHANGELOG.md", &["Unreleased"]),
+    ]);
+    for (document, parts) in documents {
+        let text = read(document);
+        for part in parts {
+            assert!(text.contains(part), "{document}: {part}");
+        }
+    }
+}
