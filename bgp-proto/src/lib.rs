@@ -24,6 +24,8 @@
 //! or grows without bound. Errors from the network are values that say what happens next
 //! (RFC 7606), and there is one place that turns each into a NOTIFICATION. Every queue has a bound.
 
+#![forbid(unsafe_code)]
+
 pub mod export;
 pub mod policy;
 pub mod rib;

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use bgp_proto::policy::{Decision, Policy, RouteRef, Source, Verdict};
-use bgp_proto::types::{Asn, Community, LargeCommunity, NextHop, PeerType, Prefix};
+use bgp_proto::types::{Asn, Community, LargeCommunity, NextHop, ParseError, PeerType, Prefix};
 use bgp_proto::wire::{AttrEdit, AttrView, Origin};
 use serde::{Deserialize, Serialize};
 
@@ -171,6 +171,8 @@ pub(super) fn preference(source: Source) -> u16 {
     }
 }
 
-fn parse_all<T: std::str::FromStr<Err = String>>(texts: &[String]) -> Result<Vec<T>, String> {
+fn parse_all<T: std::str::FromStr<Err = ParseError>>(
+    texts: &[String],
+) -> Result<Vec<T>, ParseError> {
     texts.iter().map(|text| text.parse()).collect()
 }

@@ -4,6 +4,8 @@ use std::fmt;
 use std::net::Ipv4Addr;
 use std::str::FromStr;
 
+use super::ParseError;
+
 /// A standard community (RFC 1997). Text form `64512:100`; well-known ones also by name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Community(pub u32);
@@ -45,7 +47,7 @@ impl fmt::Display for Community {
 }
 
 impl FromStr for Community {
-    type Err = String;
+    type Err = ParseError;
 
     /// Parses `high:low` (both 0-65535) or a well-known name such as `no-export`.
     fn from_str(s: &str) -> Result<Self, Self::Err> {
@@ -57,7 +59,9 @@ impl FromStr for Community {
             .and_then(|(high, low)| Some((high.parse::<u16>().ok()?, low.parse::<u16>().ok()?)));
         match parts {
             Some((high, low)) => Ok(Community(u32::from(high) << 16 | u32::from(low))),
-            None => Err(format!("\"{s}\" is not a community (as:value or a well-known name)")),
+            None => Err(ParseError(format!(
+                "\"{s}\" is not a community (as:value or a well-known name)"
+            ))),
         }
     }
 }
@@ -101,7 +105,7 @@ impl fmt::Display for LargeCommunity {
 }
 
 impl FromStr for LargeCommunity {
-    type Err = String;
+    type Err = ParseError;
 
     fn from_str(s: &str) -> Result<Self, Self::Err> {
         let mut parts = s.split(':').map(|p| p.parse::<u32>().ok());
@@ -109,7 +113,7 @@ impl FromStr for LargeCommunity {
             (Some(Some(global)), Some(Some(local1)), Some(Some(local2)), None) => {
                 Ok(LargeCommunity { global, local1, local2 })
             }
-            _ => Err(format!("\"{s}\" is not a large community (as:value:value)")),
+            _ => Err(ParseError(format!("\"{s}\" is not a large community (as:value:value)"))),
         }
     }
 }
@@ -151,11 +155,13 @@ impl fmt::Display for ExtCommunity {
 }
 
 impl FromStr for ExtCommunity {
-    type Err = String;
+    type Err = ParseError;
 
     fn from_str(s: &str) -> Result<Self, Self::Err> {
         parse_ext(s).ok_or_else(|| {
-            format!("\"{s}\" is not an extended community (rt:as:value, ro:as:value or 0x…)")
+            ParseError(format!(
+                "\"{s}\" is not an extended community (rt:as:value, ro:as:value or 0x…)"
+            ))
         })
     }
 }

@@ -6,6 +6,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use super::ParseError;
+
 /// An autonomous system number, four octets (RFC 6793). Text form: asplain; asdot is parsed too.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
@@ -30,11 +32,12 @@ impl fmt::Display for Asn {
 }
 
 impl FromStr for Asn {
-    type Err = String;
+    type Err = ParseError;
 
     /// Parses `64512` (asplain) and `1.10` (asdot, RFC 5396).
     fn from_str(s: &str) -> Result<Self, Self::Err> {
-        let wrong = || format!("\"{s}\" is not an AS number (0-4294967295 or high.low)");
+        let wrong =
+            || ParseError(format!("\"{s}\" is not an AS number (0-4294967295 or high.low)"));
         if let Some((high, low)) = s.split_once('.') {
             let high: u16 = high.parse().map_err(|_| wrong())?;
             let low: u16 = low.parse().map_err(|_| wrong())?;

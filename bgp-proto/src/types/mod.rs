@@ -3,6 +3,7 @@
 //! Nothing here knows a message format, a session or a table.
 
 mod community;
+mod error;
 mod family;
 mod hop;
 mod id;
@@ -13,6 +14,7 @@ mod text;
 mod time;
 
 pub use community::{Community, ExtCommunity, LargeCommunity};
+pub use error::ParseError;
 pub use family::{AfiSafi, Family, FamilyMap, FamilySet};
 pub use hop::{FibKind, FibRoute, Hop, NextHop};
 pub use id::{Asn, ClusterId, PathId, PeerId, PeerType, RouterId, SessionId};

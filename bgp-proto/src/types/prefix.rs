@@ -7,7 +7,7 @@ use std::str::FromStr;
 use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::Family;
+use super::{Family, ParseError};
 
 /// An IPv4 prefix.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -225,16 +225,18 @@ macro_rules! text_form {
 text_form!(Prefix4, Prefix6, Prefix);
 
 impl FromStr for Prefix {
-    type Err = String;
+    type Err = ParseError;
 
     /// Parses `10.0.0.0/8`; an address without a length is a host route. Host bits are refused,
     /// because a prefix with host bits is nearly always a typing error.
     fn from_str(s: &str) -> Result<Self, Self::Err> {
-        let network: IpNetwork =
-            s.parse().map_err(|_| format!("\"{s}\" is not a prefix (address/length)"))?;
+        let network: IpNetwork = s
+            .parse()
+            .map_err(|_| ParseError(format!("\"{s}\" is not a prefix (address/length)")))?;
         let prefix = Prefix::from(network);
         if prefix.addr() != network.ip() {
-            return Err(format!("\"{s}\" has host bits set; did you mean {prefix}?"));
+            let wrong = format!("\"{s}\" has host bits set; did you mean {prefix}?");
+            return Err(ParseError(wrong));
         }
         Ok(prefix)
     }
@@ -262,7 +264,7 @@ mod tests {
     fn host_bits_are_masked_by_construction_and_refused_in_text() {
         assert_eq!(Prefix4::new(Ipv4Addr::new(10, 1, 2, 3), 8).addr(), Ipv4Addr::new(10, 0, 0, 0));
         let err = "10.1.2.3/8".parse::<Prefix>().unwrap_err();
-        assert!(err.contains("10.0.0.0/8"), "{err}");
+        assert!(err.to_string().contains("10.0.0.0/8"), "{err}");
         assert_eq!("10.0.0.1".parse::<Prefix>().unwrap().to_string(), "10.0.0.1/32");
     }
 

@@ -66,7 +66,8 @@ struct Filling {
 }
 
 /// One prefix with this attribute set does not fit into one message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("one prefix with these attributes is longer than a message")]
 pub struct TooLong;
 
 /// Octets of an MP attribute's header while it is open: always with Extended Length.

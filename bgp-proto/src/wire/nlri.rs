@@ -11,7 +11,8 @@ pub struct Nlri<'a> {
 }
 
 /// Why NLRI do not parse: a length beyond the family's, or one that overruns the field.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a prefix is longer than its family allows, or overruns the field")]
 pub struct NlriError;
 
 /// Octets that hold `len` bits.

@@ -221,6 +221,8 @@ impl Notification {
     }
 }
 
+impl std::error::Error for Notification {}
+
 impl fmt::Display for Notification {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.code)?;

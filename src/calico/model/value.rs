@@ -138,7 +138,7 @@ pub(crate) fn exact(text: &str) -> Result<Prefix, String> {
     if !text.contains('/') {
         return Err(format!("\"{text}\" has no prefix length"));
     }
-    text.parse()
+    Ok(text.parse()?)
 }
 
 #[cfg(test)]
