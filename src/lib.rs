@@ -1,6 +1,7 @@
 //! margay: the edges around [`bgp_proto`].
 //!
-//! `bgp_proto` decides; this crate brings it bytes and time and carries out what it decided:
+//! `bgp_proto` decides; this crate brings it bytes and time and carries out what it decided.
+//! [`architecture`] shows how the parts work together:
 //!
 //! - [`config`]: TOML to one immutable configuration; errors name file, line, key and remedy.
 //! - [`calico`]: Calico's objects to sessions, routes and policies.
@@ -23,6 +24,9 @@
 //! pulse ← {datastore, node, kernel}; seats ← {ctl, http}; config ← logging;
 //! {ctl, http, logging} ← daemon`; siblings do not import each other, `daemon` and `main` alone know
 //! all of them.
+
+#[doc = include_str!("../ARCHITECTURE.md")]
+pub mod architecture {}
 
 pub mod calico;
 pub mod cli;
