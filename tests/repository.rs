@@ -83,6 +83,8 @@ fn every_licence_and_source_is_allowed() {
         .collect();
     let output = Command::new(env!("CARGO"))
         .args(["metadata", "--format-version=1", "--locked", "--offline"])
+        // What is for other systems was never downloaded.
+        .args(["--filter-platform", "x86_64-unknown-linux-gnu"])
         .current_dir(root())
         .output()
         .unwrap();
@@ -153,6 +155,66 @@ fn no_test_passes_by_skipping_itself() {
         .filter(|path| !path.starts_with("benches") && read(path).contains(excuse))
         .collect();
     assert_eq!(found, Vec::<PathBuf>::new());
+}
+
+/// Every path and section that a document or a comment names is in the repository.
+#[test]
+fn references_resolve() {
+    let mut wrong = Vec::new();
+    for path in files(&["md", "rs", "toml", "sh"]) {
+        let text = read(&path);
+        for (number, line) in (1..).zip(text.lines()) {
+            let is_prose = path.extension().is_some_and(|e| e == "md") || line.contains("//");
+            if is_prose {
+                let place = format!("{}:{number}", path.display());
+                wrong.extend(
+                    unresolved(line, &path).into_iter().map(|what| format!("{place}: {what}")),
+                );
+            }
+        }
+    }
+    assert_eq!(wrong, Vec::<String>::new(), "{} references", wrong.len());
+}
+
+/// What a line refers to that a clone does not hold.
+fn unresolved(line: &str, from: &Path) -> Vec<String> {
+    let mut wrong = Vec::new();
+    let words: Vec<&str> = line.split([' ', '(', ')', '[', ']', '`', '"', ',', ';']).collect();
+    for (at, word) in words.iter().enumerate() {
+        let word = word.trim_end_matches(['.', ':', '/', '?']);
+        // A document or a source file, optionally with a line or an anchor.
+        let file = word.split(['#', ':']).next().unwrap_or_default();
+        let is_document = file.ends_with(".md") && !file.starts_with("http");
+        let is_source =
+            ["src/", "bgp-proto/", "interop/", "benches/", "examples/", "fuzz/", "tests/"]
+                .iter()
+                .any(|folder| file.starts_with(folder))
+                && !file.contains(['*', '$', '{', '<', '…']);
+        if (is_document || is_source) && !exists(file, from) {
+            wrong.push(file.to_owned());
+        }
+        // A section belongs to an RFC or a draft that is named before it.
+        if word.starts_with('§') && !is_cited(&words[..at]) {
+            wrong.push(format!("{word} of what?"));
+        }
+    }
+    wrong
+}
+
+fn exists(file: &str, from: &Path) -> bool {
+    let beside = from.parent().unwrap_or(Path::new(""));
+    [Path::new(""), beside, Path::new("src"), Path::new("bgp-proto"), Path::new("interop")]
+        .iter()
+        .any(|base| root().join(base).join(file).exists())
+}
+
+/// Whether the words before a section sign name an RFC, a draft or another published document.
+fn is_cited(before: &[&str]) -> bool {
+    let named = |word: &&&str| {
+        let word = word.trim_start_matches(['*', '/']);
+        word == "RFC" || word == "RFCs" || word.starts_with("RFC") || word.starts_with("draft-")
+    };
+    before.iter().rev().take(24).any(|word| named(&word))
 }
 
 #[test]

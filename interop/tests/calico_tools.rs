@@ -1,5 +1,5 @@
 //! What reads a Calico node, on a node that runs margay: Debian's `birdc` and `birdcl`, and the
-//! probes, calicoctl and CalicoNodeStatus by the rules of calico.md §7.5 and §8, with
+//! probes, calicoctl and CalicoNodeStatus by the rules of `tests/support/calico_readers.rs`, with
 //! `examples/calico-node` laid over a root and run by runit.
 
 use std::io::{BufRead, BufReader, Write};

@@ -599,7 +599,7 @@ mod tests {
 
     use super::*;
 
-    /// The line of calico.md §7.4: what BIRD in Calico's mesh offers, capability 71 being empty.
+    /// What BIRD in Calico's mesh offers, capability 71 being empty.
     #[test]
     fn what_bird_offers_is_told_in_its_words() {
         let family = Family::Ipv4.afi_safi();

@@ -8,7 +8,8 @@ use bgp_proto::types::Family;
 
 use super::answers::Answers;
 
-/// While the node's name file is younger, every session is waited for (calico.md §8, `--threshold-time`).
+/// While the node's name file is younger, every session is waited for (calico-node's
+/// `--threshold-time`).
 const YOUNG: Duration = Duration::from_secs(30);
 /// Sessions that are named; more are counted.
 const NAMED_MAX: usize = 5;
@@ -66,7 +67,7 @@ impl Answers {
     }
 }
 
-/// The rule of calico-node's `-bird-ready` and `-bird6-ready` (calico.md §8), both families at once:
+/// The rule of calico-node's `-bird-ready` and `-bird6-ready`, both families at once:
 /// without sessions ready; at first, when each of them is established and no restart is under way
 /// (`recovering`: how many peers are waited for); later, when one of the family is established.
 fn bird_ready(sessions: &[Session], age: Duration, recovering: Option<usize>) -> Option<String> {

@@ -1,5 +1,4 @@
-//! What Calico's tools accept on BIRD's sockets, written down rule by rule (`spec/calico.md` §7.5):
-//! one line that a rule does not know fails the whole answer, as it does there.
+//! What Calico's tools accept on BIRD's sockets, written down rule by rule: one line that a rule does not know fails the whole answer, as it does there.
 //!
 //! Input is what was read from the socket after the command was sent, the greeting included.
 

@@ -1,4 +1,4 @@
-//! An update group: peers that are told the same octets (architecture §3.6-3.8).
+//! An update group: peers that are sent the same octets.
 //!
 //! Live changes wait in `pending` until the fastest member has room, then go to everyone. Members
 //! that joined, fell behind or asked for a refresh are *walked for*: one position goes round all

@@ -1,6 +1,6 @@
 //! Routes: interned attributes, destinations, paths, the decision process and its reasons.
 //!
-//! Integer-indexed arenas (architecture §4): 20 octets a destination, 20 octets a path, attribute
+//! Integer-indexed arenas: 20 octets a destination, 20 octets a path, attribute
 //! sets interned as canonical wire bytes without the next hop, next hops interned apart with their
 //! resolution. Internal to the crate except for what `explain` and the host need.
 

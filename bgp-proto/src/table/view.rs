@@ -1,4 +1,5 @@
-//! Read-only views for the command line, JSON and metrics. The host turns them into `spec/plan.md` §2.
+//! Read-only views for the command line, JSON and metrics. The host gives them their
+//! text and JSON forms.
 
 use std::fmt;
 use std::sync::Arc;

@@ -9,7 +9,7 @@ use super::{Code, Notification};
 use crate::types::{AfiSafi, Asn, Family, FamilySet};
 
 /// Capability codes that margay knows (RFC 5492 registry). A peer also names by them what it does not
-/// support (§5).
+/// support (RFC 5492 §5).
 pub(crate) mod cap {
     pub(crate) const MULTIPROTOCOL: u8 = 1;
     pub(crate) const ROUTE_REFRESH: u8 = 2;

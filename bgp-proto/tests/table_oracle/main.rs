@@ -1,4 +1,4 @@
-//! The table against a naive model (architecture §3).
+//! The table against a naive model.
 //!
 //! Random events drive a [`Table`]: routes from peers of every kind, sessions that come and go with
 //! and without graceful restart, readers that read slowly or not at all and fall off a tiny log,

@@ -67,7 +67,7 @@ impl Scenario {
     /// sessions are of the mesh, at least one, each with a node of the scenario.
     ///
     /// # Errors
-    /// When the corpus is not as its INDEX.md says.
+    /// When the corpus is not as its index says.
     pub fn meshes(shared: &Path) -> Result<Vec<Scenario>> {
         let corpus = shared.join("conformance/calico");
         let index = std::fs::read_to_string(corpus.join("index.json")).context("index.json")?;

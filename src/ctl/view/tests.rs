@@ -78,7 +78,7 @@ fn destination() -> DestinationView {
     DestinationView { prefix: "10.0.0.0/8".parse().unwrap(), paths: vec![first, second] }
 }
 
-/// Byte for byte what plan.md §2 promises, with keys that were added behind.
+/// Byte for byte what scripts rely on: keys are only ever added, behind the others.
 #[test]
 fn a_route_has_the_promised_keys() {
     let route = serde_json::to_value(route(&destination(), &TwoNames)).unwrap();

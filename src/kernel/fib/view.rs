@@ -150,7 +150,7 @@ mod tests {
         serde_json::to_value(render(row, &config, &[eth0])).unwrap()
     }
 
-    /// Exactly what plan.md §2 promises of `show fib`: a key more or less fails.
+    /// Exactly the keys of `show fib` that scripts rely on: a key more or less fails.
     #[test]
     fn a_kernel_route_has_the_promised_keys() {
         let gateway =

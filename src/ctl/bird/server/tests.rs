@@ -362,7 +362,7 @@ async fn every_reader_takes_the_routes_page_by_page() {
     assert!(!workload[0].is_fib, "the kernel refused it");
 }
 
-/// Lines as BIRD 1.6.8 wrote them beside, and as calico.md §7.4 has them.
+/// Lines as BIRD 1.6.8 wrote them.
 #[tokio::test]
 async fn routes_are_birds_to_the_octet() {
     let answer = conversation(&Node::new(6), "show route all\n").await;

@@ -47,7 +47,7 @@ fn wait(left: u64, of: u64) -> Wait {
     Wait { left: Duration::from_secs(left), of: Duration::from_secs(of) }
 }
 
-/// The octets of calico.md §7.4.
+/// The octets that BIRD 1.6.8 wrote.
 #[test]
 fn rows_are_birds() {
     let protocols = [
