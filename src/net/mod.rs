@@ -1,6 +1,6 @@
 //! The TCP edge: listeners, one task per peer, flushing chunks, socket options.
 //!
-//! A [`PeerTask`](peer::PeerTask) owns one peer's `session::Peer` and its connections. It reads into
+//! A `PeerTask` (`peer`) owns one peer's `session::Peer` and its connections. It reads into
 //! a scratch buffer that all tasks of a thread share, sends route batches to the table within its
 //! credit, and writes what the group's log holds for it whenever TCP has room. Nothing is queued
 //! for a peer: its place in the log is a cursor.
