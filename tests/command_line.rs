@@ -186,7 +186,7 @@ fn scripts_learn_by_exit_codes_and_people_by_suggestions() {
     let second = margay().args(["run", "--config"]).arg(folder.path("a.toml")).output().unwrap();
     assert_eq!(second.status.code(), Some(1));
     let line = format!(
-        "margay: somebody answers at {} already; stop it, or set another control.socket\n",
+        "margay: another process is listening on {}; stop it, or set another control.socket\n",
         a.socket.display()
     );
     assert_eq!(text(&second.stderr), line);

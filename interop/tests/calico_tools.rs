@@ -176,7 +176,7 @@ fn second_is_refused(host: &Host, cluster: &Cluster, v4: &Path, v6: &Path) -> Re
     let text = String::from_utf8(output.stderr)?;
     ensure!(output.status.code() == Some(1), "{:?}: {text}", output.status);
     let wanted = format!(
-        "margay: somebody answers at {} already; stop it, or set another bird-sockets\n",
+        "margay: another process is listening on {}; stop it, or set another bird-sockets\n",
         v4.display()
     );
     ensure!(text == wanted, "{text}");
@@ -237,7 +237,7 @@ fn a_file_serves_birds_sockets_too() -> Result<()> {
         let output = command.args(["run", "--config"]).arg(second).stdin(Stdio::null()).output()?;
         let said = String::from_utf8(output.stderr)?;
         ensure!(output.status.code() == Some(1), "{:?}: {said}", output.status);
-        let wanted = "margay: somebody answers at /var/run/calico/bird.ctl already; stop it, or \
+        let wanted = "margay: another process is listening on /var/run/calico/bird.ctl; stop it, or \
                       set another bird-sockets\n";
         ensure!(said == wanted, "{said}");
 

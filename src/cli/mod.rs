@@ -57,9 +57,9 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Show what the running daemon knows.
+    /// Show the state of the running daemon.
     Show(Shown),
-    /// Explain a destination: every path and why it is where it is, the kernel, who was told.
+    /// Explain a destination: each path with what ranked it, the kernel, the peers it goes to.
     Explain {
         /// The destination, such as 10.0.0.0/8; an address: the longest prefix that covers it.
         #[arg(value_parser = read_destination)]
@@ -89,10 +89,10 @@ pub enum Command {
         /// The shell.
         shell: Shell,
     },
-    /// Wait until ended: for supervisors that want a service by a name that margay made needless.
+    /// Do nothing until terminated: stands in for a service that margay replaces.
     #[command(hide = true)]
     StandIn,
-    /// Say what Calico's objects mean for a node, without a daemon.
+    /// Show what follows from Calico's objects for a node, without a daemon.
     #[command(subcommand)]
     Calico(crate::calico::cli::Command),
     /// Stop the daemon.
@@ -140,22 +140,22 @@ pub enum Show {
         /// Its name or address.
         name: String,
     },
-    /// The table. Marks: * best, = used beside the best, s stale, ! unusable.
+    /// The Loc-RIB and its other paths. Marks: * best, = used beside the best, s stale, ! unusable.
     Routes {
         /// Only this destination.
         prefix: Option<Prefix>,
     },
-    /// What a peer sent, rejected routes included.
+    /// The Adj-RIB-In of a peer, rejected routes included.
     Received {
         /// The peer's name or address.
         peer: String,
     },
-    /// What a peer was told.
+    /// The Adj-RIB-Out of a peer.
     Advertised {
         /// The peer's name or address.
         peer: String,
     },
-    /// Our routes in the kernel.
+    /// Routes that margay wrote to the kernel.
     Fib {
         /// Exit with 1 if the kernel does not hold all of them.
         #[arg(long)]

@@ -18,7 +18,7 @@ const MODE: u32 = 0o660;
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)]
 pub enum ServerError {
-    #[error("somebody answers at {} already; stop it, or set another {key}", path.display())]
+    #[error("another process is listening on {}; stop it, or set another {key}", path.display())]
     InUse { path: PathBuf, key: &'static str },
     #[error("{} is not a socket; remove it, or set another {key}", path.display())]
     NotASocket { path: PathBuf, key: &'static str },

@@ -333,7 +333,7 @@ impl Daemon {
                 }
                 Input::Reload => {
                     if let Err(errors) = self.reload() {
-                        warn!("the configuration stays as it was: {errors}");
+                        warn!("configuration not changed: {errors}");
                     }
                 }
                 Input::Stop(stop) => return stop,
@@ -380,7 +380,7 @@ impl Daemon {
                 self.answers.set_not_ready(None);
                 self.fib.end_of_startup();
                 self.peers.end_of_startup();
-                info!("start-up is over: routes that an earlier run left are withdrawn");
+                info!("start-up is complete: removing stale kernel routes of an earlier run");
                 None
             }
         }
@@ -394,7 +394,7 @@ impl Daemon {
             Progress::Over => {
                 self.deferral = None;
                 table.release_export();
-                info!("routes are advertised: the peers that had ours have sent theirs");
+                info!("advertising routes: every peer that helped our restart has sent End-of-RIB");
                 None
             }
         }
@@ -508,8 +508,10 @@ impl Daemon {
     /// Ends every session, then the kernel's thread, then the table's.
     async fn stop(self, stop: Stop) {
         match stop {
-            Stop::Graceful => info!("stopping; neighbours and the kernel keep our routes"),
-            Stop::Shutdown { .. } => info!("stopping; our routes are withdrawn everywhere"),
+            Stop::Graceful => info!("stopping gracefully: peers and the kernel keep our routes"),
+            Stop::Shutdown { .. } => {
+                info!("shutting down: withdrawing our routes from peers and the kernel")
+            }
         }
         let (close, leave) = match stop {
             Stop::Graceful => (Close::GracefulStop, Leave::Keep),

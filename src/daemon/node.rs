@@ -125,7 +125,10 @@ impl Daemon {
             let leaving: Vec<PeerEntry> =
                 self.config.peers.iter().filter(leaving).cloned().collect();
             if !leaving.is_empty() {
-                info!("{} sessions end once others carry their routes", leaving.len());
+                info!(
+                    "{} sessions will close once other sessions carry their routes",
+                    leaving.len()
+                );
                 self.handover.part(leaving, now);
                 if let Some(node) = &mut self.node {
                     // It was asked without these.
@@ -243,7 +246,7 @@ impl Daemon {
     fn end_parting(&mut self, ended: Vec<PeerEntry>) {
         let planned = self.node.as_ref().and_then(|node| node.planned.clone());
         let Some(planned) = planned.filter(|_| !ended.is_empty()) else { return };
-        info!("{} sessions end: others carry their routes", ended.len());
+        info!("closing {} sessions: other sessions carry their routes", ended.len());
         let names = ended.into_iter().map(|entry| entry.name).collect();
         self.put_into_force(&planned, &names);
     }

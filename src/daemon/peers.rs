@@ -172,7 +172,7 @@ impl Peers {
         self.table.peer_remove(id);
         self.free_ids.push_back(id);
         if record.lifetime == Lifetime::Dynamic {
-            info!(peer = %record.name, "dynamic peer is gone");
+            info!(peer = %record.name, "dynamic peer removed");
         }
     }
 
@@ -196,7 +196,7 @@ impl Peers {
             }
         };
         if tokio::time::timeout(grace, all_gone).await.is_err() {
-            warn!("{} peers did not end in time", self.registry.len());
+            warn!("{} peers did not stop in time", self.registry.len());
         }
     }
 

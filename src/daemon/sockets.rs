@@ -90,6 +90,6 @@ mod tests {
         let nothing: [Result<u8, _>; 2] = [Err(no_place()), Err(no_place())];
         assert!(serving_what_can_be(nothing).unwrap().is_empty());
         let fault = serving_what_can_be::<u8>([Err(no_place()), Err(in_use)]).unwrap_err();
-        assert!(fault.to_string().starts_with("somebody answers at /x already"), "{fault}");
+        assert!(fault.to_string().starts_with("another process is listening on /x"), "{fault}");
     }
 }

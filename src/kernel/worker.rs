@@ -320,7 +320,7 @@ impl Worker {
         if report.repaired > 0 && report.first_repair {
             tracing::info!(
                 routes = report.repaired,
-                "routes of ours were removed or changed in the kernel and are written again"
+                "our routes were removed or changed in the kernel by another program; writing them again"
             );
         }
     }
@@ -344,7 +344,7 @@ impl Worker {
     fn report_start(&mut self) {
         let adopted = self.shared.plan().counters().installed;
         if adopted > 0 {
-            tracing::info!(routes = adopted, "adopted routes that an earlier run left");
+            tracing::info!(routes = adopted, "adopted the kernel routes of an earlier run");
         }
         (self.events)(FibEvent::Synchronised { adopted });
     }
@@ -388,7 +388,7 @@ impl Worker {
                     plan.handle_answers(&ops, &refused, now);
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "answers of the kernel were lost: its routes are read again");
+                    tracing::warn!(%error, "netlink replies were lost: reading the kernel's routes again");
                     plan.handle_unanswered(&ops);
                 }
             }
@@ -418,11 +418,11 @@ impl Worker {
     fn log_stop(&self) {
         let counters = self.shared.plan().counters();
         if self.is_finished() {
-            tracing::debug!(installed = counters.installed, "the kernel has what was asked for");
+            tracing::debug!(installed = counters.installed, "the kernel has all routes again");
         } else {
             tracing::warn!(
                 pending = counters.pending,
-                "stopped before the kernel took all routes: the next start puts them right"
+                "stopped before all routes were written to the kernel; the next start reconciles them"
             );
         }
     }

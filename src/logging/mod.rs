@@ -186,7 +186,7 @@ impl Log {
     pub fn configure(&self, level: LogLevel) {
         if self.state().from_environment {
             tracing::warn!(
-                "log.level does not count: RUST_LOG is set; margay log-level changes it"
+                "log.level is ignored because RUST_LOG is set; change the level with margay log-level"
             );
             return;
         }

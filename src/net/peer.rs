@@ -289,7 +289,7 @@ impl PeerTask {
         let conn = match prepared.and_then(|()| Conn::new(stream)) {
             Ok(conn) => Box::new(conn),
             Err(e) => {
-                debug!(peer = %self.name, "connection lost before it began: {e}");
+                debug!(peer = %self.name, "connection lost before it was accepted: {e}");
                 if slot == Slot::Outgoing {
                     self.session.handle_connect_failed(self.now(), &e.to_string());
                 }
@@ -461,7 +461,7 @@ impl PeerTask {
         if error.is_some() && error != self.said.as_ref() {
             self.said = error.cloned();
             let text = self.said.as_deref().unwrap_or_default();
-            warn!(peer = %self.name, "no session: {text}; tried again without a further line");
+            warn!(peer = %self.name, "no session: {text}; retrying, further attempts are not logged");
         }
     }
 

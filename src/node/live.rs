@@ -349,7 +349,7 @@ fn log_state(source: &SourceStatus, state: &State) {
     match (&source.state, state) {
         (State::Away { reason: before, .. }, State::Away { reason, .. }) if before == reason => {}
         (_, State::Away { reason, .. }) => {
-            warn!("{} cannot be read, what is known stays in force: {reason}", source.name);
+            warn!("cannot read {}, keeping the last known objects: {reason}", source.name);
         }
         (State::Away { .. }, State::Current { .. }) => info!("{} is read again", source.name),
         _ => {}
@@ -369,7 +369,7 @@ fn log_problems(before: &[Problem], now: &[Problem]) {
     }
     let gone = before.iter().filter(|problem| now.binary_search(problem).is_err()).count();
     if gone > 0 {
-        info!("{gone} problems with objects are gone, {} are left", now.len());
+        info!("{gone} object problems are resolved, {} remain", now.len());
     }
 }
 

@@ -226,7 +226,7 @@ impl<C: Connect, R: FnMut() -> u32> Follower<'_, C, R> {
         self.current_since = Some(Instant::now());
         self.away_since = None;
         self.last_reason = None;
-        info!(endpoint, revision = self.revision, objects = self.known.len(), "etcd is current");
+        info!(endpoint, revision = self.revision, objects = self.known.len(), "etcd is in sync");
         self.sender.send(Event::State(State::Current { revision: Some(self.revision) }));
     }
 
@@ -234,9 +234,9 @@ impl<C: Connect, R: FnMut() -> u32> Follower<'_, C, R> {
         let since = *self.away_since.get_or_insert_with(Instant::now);
         let reason: Arc<str> = format!("{endpoint}: {error}").into();
         if self.last_reason.as_ref() == Some(&reason) {
-            debug!(%reason, "etcd is still away");
+            debug!(%reason, "etcd is still unavailable");
         } else {
-            warn!(%reason, "etcd is away; what is known stays in force");
+            warn!(%reason, "etcd is unavailable; keeping the last known objects");
         }
         self.last_reason = Some(Arc::clone(&reason));
         self.sender.send(Event::State(State::Away { since: since.into_std(), reason }));

@@ -45,7 +45,7 @@ async fn run(layout: Layout, sender: &Sender) {
     let (mut watch, folders) = match watch::watch() {
         Ok((watch, folders)) => (Some(watch), Some(folders)),
         Err(error) => {
-            warn!(%error, "files cannot be watched: they are looked at every 30 s instead");
+            warn!(%error, "cannot watch files: polling them every 30 s instead");
             (None, None)
         }
     };
@@ -121,7 +121,7 @@ impl Connection {
     fn tell_current(&mut self, sender: &Sender, objects: usize) {
         if !matches!(self, Connection::Current) {
             *self = Connection::Current;
-            info!(objects, "files are current");
+            info!(objects, "file source is in sync");
             sender.send(Event::State(State::Current { revision: None }));
         }
     }
@@ -133,7 +133,7 @@ impl Connection {
             _ => Instant::now(),
         };
         let reason: Arc<str> = reason.into();
-        warn!(%reason, "files are away; what is known stays in force");
+        warn!(%reason, "file source is unavailable; keeping the last known objects");
         sender.send(Event::State(State::Away { since, reason: Arc::clone(&reason) }));
         *self = Connection::Away(since, reason);
     }

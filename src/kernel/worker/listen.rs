@@ -26,7 +26,7 @@ impl Worker {
                 }
                 Ok(Heard::Nothing) => break,
                 Ok(Heard::Overrun) => {
-                    tracing::debug!("kernel events were lost: the tables are read again");
+                    tracing::debug!("netlink events were lost: reading the kernel's tables again");
                     self.resync.request(self.now());
                 }
                 Err(error) => {

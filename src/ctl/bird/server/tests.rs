@@ -606,7 +606,7 @@ async fn a_dead_socket_is_replaced_and_a_live_one_is_not() {
     let first = Server::bind(&path, Family::Ipv4).unwrap();
     let refused = Server::bind(&path, Family::Ipv4).err().unwrap();
     let wanted = format!(
-        "somebody answers at {} already; stop it, or set another bird-sockets",
+        "another process is listening on {}; stop it, or set another bird-sockets",
         path.display()
     );
     assert_eq!(refused.to_string(), wanted);
