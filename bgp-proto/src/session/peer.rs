@@ -160,7 +160,34 @@ pub struct Timers {
     pub idle_hold: Option<Time>,
 }
 
-/// One neighbour.
+/// The session with one neighbour: RFC 4271 §8 without sockets and clock.
+///
+/// The host owns the connections. It calls a `handle_*` method with each thing that happens, and after
+/// each call drains [`Peer::poll_action`] and [`Peer::poll_transmit`] of every slot until both are
+/// empty; then it sleeps until something happens or [`Peer::poll_timeout`] is due, and calls
+/// [`Peer::handle_timeout`]. Nothing here fails: what a neighbour does wrong leads to
+/// [`Action::Close`] and [`Action::Down`], with the reason.
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use bgp_proto::session::{Action, Command, LocalIdentity, Peer, PeerConfig};
+/// use bgp_proto::types::{Asn, RouterId, Time};
+///
+/// let local = LocalIdentity { asn: Asn(65000), router_id: RouterId(0x0a00_0001) };
+/// let config = PeerConfig::new("192.0.2.1".parse()?, Asn(65001), &local);
+/// let mut peer = Peer::new(Arc::new(config), 7);
+///
+/// peer.handle_command(Time::ZERO, Command::Start);
+/// assert_eq!(peer.poll_action(), Some(Action::Connect));
+///
+/// // The host could not connect: the peer says when to try again.
+/// peer.handle_connect_failed(Time::ZERO, "connection refused");
+/// let (due, _timer) = peer.poll_timeout().expect("the retry timer runs");
+/// peer.handle_timeout(due);
+/// assert_eq!(peer.poll_action(), Some(Action::Connect));
+/// # Ok::<(), std::net::AddrParseError>(())
+/// ```
 pub struct Peer {
     config: Arc<PeerConfig>,
     admin: Admin,
