@@ -163,40 +163,41 @@ fn references_resolve() {
     let mut wrong = Vec::new();
     for path in files(&["md", "rs", "toml", "sh"]) {
         let text = read(&path);
+        // Words of the paragraph so far: a section belongs to an RFC that is named before it.
+        let mut before: Vec<&str> = Vec::new();
         for (number, line) in (1..).zip(text.lines()) {
             let is_prose = path.extension().is_some_and(|e| e == "md") || line.contains("//");
-            if is_prose {
-                let place = format!("{}:{number}", path.display());
-                wrong.extend(
-                    unresolved(line, &path).into_iter().map(|what| format!("{place}: {what}")),
-                );
+            if !is_prose || line.trim_matches(['/', '!', ' ']).is_empty() {
+                before.clear();
+                continue;
             }
+            let place = format!("{}:{number}", path.display());
+            let found = unresolved(line, &path, &mut before);
+            wrong.extend(found.into_iter().map(|what| format!("{place}: {what}")));
         }
     }
     assert_eq!(wrong, Vec::<String>::new(), "{} references", wrong.len());
 }
 
-/// What a line refers to that a clone does not hold.
-fn unresolved(line: &str, from: &Path) -> Vec<String> {
+/// What a line refers to that a clone does not hold. Its words are added to `before`.
+fn unresolved<'t>(line: &'t str, from: &Path, before: &mut Vec<&'t str>) -> Vec<String> {
+    const FOLDERS: [&str; 7] =
+        ["src/", "bgp-proto/", "interop/", "benches/", "examples/", "fuzz/", "tests/"];
     let mut wrong = Vec::new();
-    let words: Vec<&str> = line.split([' ', '(', ')', '[', ']', '`', '"', ',', ';']).collect();
-    for (at, word) in words.iter().enumerate() {
+    for word in line.split([' ', '(', ')', '[', ']', '`', '"', ',', ';']) {
         let word = word.trim_end_matches(['.', ':', '/', '?']);
         // A document or a source file, optionally with a line or an anchor.
         let file = word.split(['#', ':']).next().unwrap_or_default();
         let is_document = file.ends_with(".md") && !file.starts_with("http");
-        let is_source =
-            ["src/", "bgp-proto/", "interop/", "benches/", "examples/", "fuzz/", "tests/"]
-                .iter()
-                .any(|folder| file.starts_with(folder))
-                && !file.contains(['*', '$', '{', '<', '…']);
+        let is_source = FOLDERS.iter().any(|folder| file.starts_with(folder))
+            && !file.contains(['*', '$', '{', '<', '…']);
         if (is_document || is_source) && !exists(file, from) {
             wrong.push(file.to_owned());
         }
-        // A section belongs to an RFC or a draft that is named before it.
-        if word.starts_with('§') && !is_cited(&words[..at]) {
+        if word.starts_with('§') && !before.iter().any(|word| is_publication(word)) {
             wrong.push(format!("{word} of what?"));
         }
+        before.push(word);
     }
     wrong
 }
@@ -208,13 +209,9 @@ fn exists(file: &str, from: &Path) -> bool {
         .any(|base| root().join(base).join(file).exists())
 }
 
-/// Whether the words before a section sign name an RFC, a draft or another published document.
-fn is_cited(before: &[&str]) -> bool {
-    let named = |word: &&&str| {
-        let word = word.trim_start_matches(['*', '/']);
-        word == "RFC" || word == "RFCs" || word.starts_with("RFC") || word.starts_with("draft-")
-    };
-    before.iter().rev().take(24).any(|word| named(&word))
+fn is_publication(word: &str) -> bool {
+    let word = word.trim_start_matches(['*', '/', '|']);
+    word.starts_with("RFC") || word.starts_with("draft-")
 }
 
 #[test]
