@@ -19,11 +19,27 @@
 //! Hard rules. No input from a peer, a file, the kernel or a control client makes the process exit,
 //! hang or grow without bound. Every queue has a bound and a rule for when it is full; every wait
 //! has a limit and a name. Each piece of state has one owner. Results of socket options are checked.
-//! `unsafe` is in `net/sockopt.rs` and nowhere else. Dependencies point one way:
-//! `bgp-proto ← {config, calico} ← datastore ← node; bgp-proto ← engine ← net; bgp-proto ← kernel;
-//! pulse ← {datastore, node, kernel}; seats ← {ctl, http}; config ← logging;
-//! {ctl, http, logging} ← daemon`; siblings do not import each other, `daemon` and `main` alone know
-//! all of them.
+//! `unsafe` is in `net/sockopt.rs` and nowhere else.
+//!
+//! Dependencies point one way: a module knows those behind the arrow, all know `bgp_proto`, and
+//! `daemon` and `main` wire them.
+//!
+//! ```text
+//! config    ←
+//! calico    ← config
+//! pulse     ←
+//! seats     ←
+//! datastore ← config, calico, pulse
+//! node      ← config, calico, datastore, pulse
+//! engine    ←
+//! net       ← engine
+//! kernel    ← pulse
+//! ctl       ← seats
+//! http      ← seats
+//! logging   ← config
+//! cli       ← config, ctl, calico, node
+//! daemon    ← config, calico, node, datastore, engine, net, kernel, ctl, http, logging, pulse
+//! ```
 
 #[doc = include_str!("../ARCHITECTURE.md")]
 pub mod architecture {}

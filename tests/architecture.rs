@@ -2,54 +2,25 @@
 
 #![allow(clippy::unwrap_used)] // a test: what cannot be read fails it
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// What each module may import: `types ← wire ← {session, policy, rib}; {policy, rib} ← export;
-/// {session, export} ← table ← sim`.
-const BGP_PROTO: &[(&str, &[&str])] = &[
-    ("types", &[]),
-    ("wire", &["types"]),
-    ("session", &["types", "wire"]),
-    ("policy", &["types", "wire"]),
-    ("rib", &["types", "wire"]),
-    ("export", &["types", "wire", "policy", "rib"]),
-    ("table", &["types", "wire", "policy", "rib", "session", "export"]),
-    ("sim", &["types", "wire", "policy", "rib", "session", "export", "table"]),
-];
+/// Crates whose modules have a direction. The rule stands in the crate's `lib.rs`, where people read
+/// it: a line `module ← others` for each module, in a block behind [`RULE`].
+const CRATES: [&str; 2] = ["bgp-proto/src", "src"];
+/// What is in front of the block.
+const RULE: &str = "//! Dependencies point one way:";
 
-/// Siblings do not know each other; the daemon wires them.
-const MARGAY: &[(&str, &[&str])] = &[
-    ("config", &[]),
-    ("calico", &["config"]),
-    ("pulse", &[]),
-    ("seats", &[]),
-    ("datastore", &["config", "calico", "pulse"]),
-    ("node", &["config", "calico", "datastore", "pulse"]),
-    ("engine", &[]),
-    ("net", &["engine"]),
-    ("kernel", &["pulse"]),
-    ("ctl", &["seats"]),
-    ("http", &["seats"]),
-    ("logging", &["config"]),
-    ("cli", &["config", "ctl", "calico", "node"]),
-    (
-        "daemon",
-        &[
-            "config",
-            "calico",
-            "node",
-            "datastore",
-            "engine",
-            "net",
-            "kernel",
-            "ctl",
-            "http",
-            "logging",
-            "pulse",
-        ],
-    ),
+/// Folders whose parts still form a circle, and which parts. Other parts may not join them, and no
+/// other folder may have one.
+const CIRCLES: &[(&str, &[&str])] = &[
+    ("bgp-proto/src/sim", &["net", "speaker"]),
+    ("bgp-proto/src/wire/update", &["canonical", "walk"]),
+    ("src/config", &["bgp", "peer", "policy"]),
+    ("src/daemon", &["answers", "metrics", "peers", "registry", "vitals"]),
+    ("src/kernel", &["fib", "foreign", "message"]),
+    ("src/kernel/fib", &["plan", "view"]),
 ];
 
 fn root() -> PathBuf {
@@ -73,35 +44,84 @@ fn sources(of: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// Modules that a line of code names behind `crate::`, in whatever form.
-fn named<'a>(line: &str, modules: impl Iterator<Item = &'a str>) -> BTreeSet<&'a str> {
-    let code = line.split("//").next().unwrap_or_default();
-    let mut rest: Vec<&str> = code.split("crate::").skip(1).collect();
-    // `use crate::{a, b::c}`
-    if let Some(group) = rest.first().and_then(|r| r.strip_prefix('{')) {
-        rest.extend(group.split([',', '{', '}']).map(str::trim));
-    }
-    let starts: BTreeSet<&str> = rest
-        .into_iter()
-        .map(|r| r.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap_or_default())
-        .collect();
-    modules.filter(|module| starts.contains(module)).collect()
+/// The modules of a crate and what each may import.
+fn rule(src: &Path) -> BTreeMap<String, BTreeSet<String>> {
+    let text = fs::read_to_string(src.join("lib.rs")).unwrap();
+    let (_, behind) = text.split_once(RULE).expect("lib.rs states the direction");
+    let block = behind.lines().skip_while(|line| *line != "//! ```text").skip(1);
+    block
+        .take_while(|line| *line != "//! ```")
+        .map(|line| {
+            let (module, may) = line.trim_start_matches("//!").split_once('←').expect(line);
+            let may = may.split(',').map(str::trim).filter(|name| !name.is_empty());
+            (module.trim().to_owned(), may.map(str::to_owned).collect())
+        })
+        .collect()
 }
 
-fn violations(src: &Path, allowed: &[(&str, &[&str])]) -> Vec<String> {
+/// Code without comments.
+fn code(file: &Path) -> String {
+    let text = fs::read_to_string(file).unwrap();
+    text.lines()
+        .map(|line| line.split("//").next().unwrap_or_default())
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
+/// The paths that begin with `start` (`crate`, `super`), each as its segments behind it; the members
+/// of a group `{a, b::c}` are paths of their own.
+fn paths<'t>(code: &'t str, start: &str) -> Vec<Vec<&'t str>> {
+    let mut found = Vec::new();
+    for (at, _) in code.match_indices(&format!("{start}::")) {
+        let is_inside_a_name =
+            code[..at].ends_with(|c: char| c.is_alphanumeric() || "_:".contains(c));
+        if !is_inside_a_name {
+            tree(&code[at + start.len() + 2..], &[], &mut found);
+        }
+    }
+    found
+}
+
+/// Reads one path or group, adds its paths to `found`, and returns what follows.
+fn tree<'t>(text: &'t str, before: &[&'t str], found: &mut Vec<Vec<&'t str>>) -> &'t str {
+    let text = text.trim_start();
+    if let Some(mut rest) = text.strip_prefix('{') {
+        loop {
+            rest = tree(rest, before, found).trim_start();
+            match rest.strip_prefix(',') {
+                Some(after) => rest = after,
+                None => return rest.strip_prefix('}').unwrap_or(rest),
+            }
+        }
+    }
+    let end = text.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(text.len());
+    let (segment, rest) = text.split_at(end);
+    let path = [before, &[segment]].concat();
+    match rest.strip_prefix("::") {
+        Some(rest) if !segment.is_empty() => tree(rest, &path, found),
+        _ => {
+            // A group may end with a comma.
+            found.extend((!segment.is_empty()).then_some(path));
+            rest
+        }
+    }
+}
+
+fn violations(src: &Path) -> Vec<String> {
+    let rule = rule(src);
     let mut wrong = Vec::new();
-    for (module, may) in allowed {
-        let folder = src.join(module);
-        let files = sources(&folder);
-        assert!(!files.is_empty(), "{} holds no code: the list is out of date", folder.display());
+    for (module, may) in &rule {
+        let file = src.join(module).with_extension("rs");
+        let files = if file.exists() { vec![file] } else { sources(&src.join(module)) };
+        assert!(!files.is_empty(), "{module} of {} holds no code", src.display());
         for file in files {
-            let text = fs::read_to_string(&file).unwrap();
-            for (number, line) in (1..).zip(text.lines()) {
-                for other in named(line, allowed.iter().map(|(name, _)| *name)) {
-                    if other != *module && !may.contains(&other) {
-                        let file = file.strip_prefix(src).unwrap().display().to_string();
-                        wrong.push(format!("{file}:{number}: {module} knows {other}"));
-                    }
+            let code = code(&file);
+            let named: BTreeSet<&str> =
+                paths(&code, "crate").iter().filter_map(|path| path.first().copied()).collect();
+            for other in named.into_iter().filter(|name| rule.contains_key(*name)) {
+                if other != module && !may.contains(other) {
+                    let file = file.strip_prefix(src).unwrap().display();
+                    wrong.push(format!("{file}: {module} knows {other}"));
                 }
             }
         }
@@ -109,29 +129,105 @@ fn violations(src: &Path, allowed: &[(&str, &[&str])]) -> Vec<String> {
     wrong
 }
 
-/// Every module of a crate is in its list.
-fn unlisted(src: &Path, allowed: &[(&str, &[&str])]) -> Vec<String> {
+/// Modules of a crate that its rule does not name.
+fn unlisted(src: &Path) -> Vec<String> {
+    let rule = rule(src);
     fs::read_dir(src)
         .unwrap()
         .map(|entry| entry.unwrap().path())
         .filter_map(|path| Some(path.file_stem()?.to_str()?.to_owned()))
-        .filter(|name| !["lib", "main"].contains(&name.as_str()))
-        .filter(|name| !allowed.iter().any(|(module, _)| module == name))
+        .filter(|name| !["lib", "main"].contains(&name.as_str()) && !rule.contains_key(name))
         .collect()
 }
 
 #[test]
-fn dependencies_of_bgp_proto_point_one_way() {
-    let src = root().join("bgp-proto/src");
-    assert_eq!(violations(&src, BGP_PROTO), Vec::<String>::new());
-    assert_eq!(unlisted(&src, BGP_PROTO), Vec::<String>::new());
+fn dependencies_point_one_way() {
+    for crate_src in CRATES {
+        let src = root().join(crate_src);
+        assert_eq!(violations(&src), Vec::<String>::new());
+        assert_eq!(unlisted(&src), Vec::<String>::new(), "not in the rule of {crate_src}/lib.rs");
+    }
+}
+
+/// Which parts of a folder's module name which others: `a` names `b` where a file of `a` says
+/// `super::b` or `crate::MODULE::b`.
+fn parts(folder: &Path, src: &Path) -> BTreeMap<String, BTreeSet<String>> {
+    let module: Vec<String> = folder
+        .strip_prefix(src)
+        .unwrap()
+        .iter()
+        .map(|part| part.to_str().unwrap().to_owned())
+        .collect();
+    let files = sources(folder);
+    let part = |file: &Path| {
+        let first = file.strip_prefix(folder).unwrap().iter().next().unwrap();
+        Path::new(first).file_stem().unwrap().to_str().unwrap().to_owned()
+    };
+    let names: BTreeSet<String> = files.iter().map(|file| part(file)).collect();
+    let mut edges: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for file in &files {
+        let from = part(file);
+        if from == "mod" || from == "tests" || file.file_stem().is_some_and(|stem| stem == "tests")
+        {
+            continue;
+        }
+        let code = code(file);
+        let code = code.split("#[cfg(test)]\nmod tests {").next().unwrap();
+        let depth = file.strip_prefix(folder).unwrap().iter().count();
+        let depth = if file.ends_with("mod.rs") { depth - 1 } else { depth };
+        let absolute = paths(code, "crate").into_iter().filter_map(|path| {
+            let rest = path
+                .strip_prefix(module.iter().map(String::as_str).collect::<Vec<_>>().as_slice())?;
+            rest.first().map(|name| (*name).to_owned())
+        });
+        let relative = paths(code, "super").into_iter().filter_map(|path| {
+            let up = 1 + path.iter().take_while(|name| **name == "super").count();
+            (up == depth).then(|| path.get(up - 1).map(|name| (*name).to_owned())).flatten()
+        });
+        let named = absolute.chain(relative).filter(|name| names.contains(name) && *name != from);
+        edges.entry(from.clone()).or_default().extend(named);
+    }
+    edges
+}
+
+/// The parts that reach themselves.
+fn circle(edges: &BTreeMap<String, BTreeSet<String>>) -> Vec<&str> {
+    let reach = |start: &str| {
+        let mut seen = BTreeSet::new();
+        let mut next: Vec<&str> = vec![start];
+        while let Some(part) = next.pop() {
+            for other in edges.get(part).into_iter().flatten() {
+                if seen.insert(other.as_str()) {
+                    next.push(other);
+                }
+            }
+        }
+        seen
+    };
+    edges.keys().map(String::as_str).filter(|part| reach(part).contains(part)).collect()
 }
 
 #[test]
-fn dependencies_of_margay_point_one_way() {
-    let src = root().join("src");
-    assert_eq!(violations(&src, MARGAY), Vec::<String>::new());
-    assert_eq!(unlisted(&src, MARGAY), Vec::<String>::new());
+fn modules_have_no_circles_inside() {
+    let mut found = Vec::new();
+    for crate_src in CRATES {
+        let src = root().join(crate_src);
+        let mut folders = vec![src.clone()];
+        while let Some(folder) = folders.pop() {
+            let children = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path());
+            folders.extend(children.filter(|path| path.is_dir()));
+            let edges = parts(&folder, &src);
+            if folder == src {
+                continue; // the rule is about these
+            }
+            let folder = folder.strip_prefix(root()).unwrap().display().to_string();
+            let known = CIRCLES.iter().find(|(known, _)| *known == folder);
+            let known = known.map(|(_, parts)| *parts).unwrap_or_default();
+            let new = circle(&edges).into_iter().filter(|part| !known.contains(part));
+            found.extend(new.map(|part| format!("{folder}: {part}")));
+        }
+    }
+    assert_eq!(found, Vec::<String>::new(), "parts that know each other in a circle");
 }
 
 #[test]
@@ -161,11 +257,27 @@ fn unsafe_code_is_in_one_place() {
 
 #[test]
 fn the_reader_of_imports_sees_every_form() {
-    let modules = ["a", "b", "c"];
-    let seen = |line| named(line, modules.into_iter()).into_iter().collect::<String>();
-    assert_eq!(seen("use crate::a::X;"), "a");
-    assert_eq!(seen("use crate::{a::X, b};"), "ab");
-    assert_eq!(seen("fn f(x: crate::c::Y) -> crate::a::Z {"), "ac");
-    assert_eq!(seen("// crate::a is not code"), "");
-    assert_eq!(seen("use crate::abc;"), "");
+    let seen = |code| {
+        let found = paths(code, "crate");
+        found.iter().map(|path| path.join(".")).collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(seen("use crate::a::X;"), "a.X");
+    assert_eq!(seen("use crate::{a::X, b};"), "a.X b");
+    assert_eq!(seen("use crate::{\n    a::{X, self},\n    b,\n};"), "a.X a.self b");
+    assert_eq!(seen("fn f(x: crate::c::Y) -> crate::a::Z {"), "c.Y a.Z");
+    assert_eq!(seen("use crate::abc as d;"), "abc");
+    assert_eq!(seen("use other_crate::a;"), "");
+}
+
+#[test]
+fn circles_are_seen() {
+    let edges = |list: &[(&str, &str)]| {
+        let mut edges: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        for (from, to) in list {
+            edges.entry((*from).to_owned()).or_default().insert((*to).to_owned());
+        }
+        edges
+    };
+    assert_eq!(circle(&edges(&[("a", "b"), ("b", "c")])), Vec::<&str>::new());
+    assert_eq!(circle(&edges(&[("a", "b"), ("b", "c"), ("c", "b")])), ["b", "c"]);
 }

@@ -18,7 +18,17 @@
 //! - `sim` (feature): many speakers on one clock from one seed.
 //!
 //! Dependencies point one way:
-//! `types ← wire ← {session, policy, rib}; {policy, rib} ← export; {session, export} ← table ← sim`.
+//!
+//! ```text
+//! types   ←
+//! wire    ← types
+//! session ← types, wire
+//! policy  ← types, wire
+//! rib     ← types, wire
+//! export  ← types, wire, policy, rib
+//! table   ← types, wire, policy, rib, session, export
+//! sim     ← types, wire, policy, rib, session, export, table
+//! ```
 //!
 //! Rules. Time and randomness are arguments. Decoders are total functions: no input panics, hangs
 //! or grows without bound. Errors from the network are values that say what happens next
