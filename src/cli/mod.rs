@@ -22,7 +22,7 @@ use crate::node::{Environment, NodeSettings, Setup};
 use ask::{Demand, ask, report};
 pub use names::{CalledAs, stand_in};
 
-/// It failed.
+/// Exit code of a command that failed.
 const FAILED: u8 = 1;
 /// Wrong arguments or configuration.
 const WRONG: u8 = 2;
@@ -97,7 +97,7 @@ pub enum Command {
     Calico(crate::calico::cli::Command),
     /// Stop the daemon.
     Stop {
-        /// How.
+        /// Graceful restart or shutdown.
         #[command(flatten)]
         how: How,
         /// What peers are told with --shutdown, for example who did it and why (RFC 9003).
@@ -112,7 +112,7 @@ pub enum Command {
 /// What is to be shown, and how.
 #[derive(Clone, Debug, PartialEq, Eq, Args)]
 pub struct Shown {
-    /// What.
+    /// The part of the state.
     #[command(subcommand)]
     pub what: Show,
     /// How to ask and print.
@@ -224,7 +224,7 @@ pub enum Shell {
 /// What `explain` is asked about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Destination {
-    /// Where.
+    /// The destination.
     pub prefix: Prefix,
     /// Whether another prefix will do.
     pub lookup: Lookup,

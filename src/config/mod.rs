@@ -77,7 +77,7 @@ pub struct HostSettings {
 /// How metrics and health are served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HttpSettings {
-    /// Where.
+    /// Address and port to serve on.
     pub listen: SocketAddr,
     /// Which peers have metrics of their own.
     pub peers: PeerSeries,
@@ -113,7 +113,7 @@ impl Default for PeerSeries {
 pub enum PeerChoice {
     /// All of them if there are at most `max`, else as [`PeerChoice::Top`].
     Auto,
-    /// None.
+    /// No peer has series of its own.
     None,
     /// The `top` whose routes and sessions change most.
     Top,
@@ -291,7 +291,7 @@ pub struct ControlSettings {
 /// Where BIRD's control protocol is spoken.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BirdSockets {
-    /// Nowhere.
+    /// BIRD's protocol is not served.
     Off,
     /// At [`BirdPaths::calico`]. Where the sockets cannot be made there is none, and one line says
     /// so; one that another process answers at is an error all the same.

@@ -64,7 +64,7 @@ pub struct Status {
 /// How metrics and health are served.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HttpStatus {
-    /// Where.
+    /// The configured address.
     pub listen: String,
     /// Why they are not; `null` while they are.
     pub error: Option<String>,
@@ -107,7 +107,7 @@ pub struct CalicoSource {
     pub revision: Option<i64>,
     /// Seconds since it cannot be read.
     pub away_seconds: Option<u64>,
-    /// Why.
+    /// Why it cannot be read; `null` while it can.
     pub error: Option<String>,
 }
 
@@ -202,7 +202,7 @@ pub struct PrefixCounts {
     pub received: u32,
     /// Of these, accepted by import.
     pub accepted: u32,
-    /// Told.
+    /// Routes in the Adj-RIB-Out.
     pub advertised: u32,
 }
 
@@ -242,9 +242,9 @@ pub struct LastError {
 /// A destination and its paths, best first.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Route {
-    /// Where.
+    /// The destination.
     pub prefix: Prefix,
-    /// How.
+    /// Its paths, the best first.
     pub paths: Vec<Path>,
 }
 
@@ -361,7 +361,7 @@ pub struct Group {
 /// Everything about one destination.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Explanation {
-    /// Where.
+    /// The destination.
     pub prefix: Prefix,
     /// Every path, in order; `reason` is the step that decided against the one before.
     pub paths: Vec<Path>,
@@ -431,6 +431,6 @@ pub struct LogLevel {
 /// The daemon is about to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stopping {
-    /// How.
+    /// Graceful restart or shutdown.
     pub stopping: super::StopMode,
 }

@@ -57,7 +57,7 @@ pub enum Request {
     /// Ends the daemon: one [`super::item::Stopping`], then the connection closes as the process
     /// ends.
     Stop {
-        /// How.
+        /// Graceful restart or shutdown.
         mode: StopMode,
         /// What peers are told (RFC 9003): at most 255 octets, more is cut. Only with
         /// [`StopMode::Shutdown`].

@@ -44,7 +44,7 @@ pub enum Event {
     /// A peer sent End-of-RIB, and every route before it has gone through the table and was
     /// submitted to the kernel's writer.
     EndOfRib {
-        /// Who.
+        /// The peer that sent it.
         peer: PeerId,
         /// Which family.
         family: Family,

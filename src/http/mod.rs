@@ -60,7 +60,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// Binds.
+    /// A server on `address`, which does not answer before it is run.
     ///
     /// # Errors
     /// The address is in use, or not ours.

@@ -35,7 +35,7 @@ const OWN_TARGET: &str = "margay::log";
 /// How many lines.
 #[derive(Clone, Copy)]
 struct Rate {
-    /// At once.
+    /// Lines that may come at once.
     burst: f64,
     /// In the long run.
     per_sec: f64,

@@ -157,7 +157,7 @@ pub struct Rule {
     pub matches: Vec<Match>,
     /// Applied when they do.
     pub changes: Vec<Change>,
-    /// Then.
+    /// What happens when every condition holds.
     pub decision: Decision,
 }
 

@@ -200,9 +200,9 @@ fn describe(notification: &Notification) -> String {
 /// What `show peers` says about the last failure.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LastError {
-    /// When.
+    /// When the connection ended or failed.
     pub at: Time,
-    /// Who.
+    /// Which side ended it.
     pub origin: Origin,
     /// Code and subcode, where there was a NOTIFICATION.
     pub code: Option<Code>,

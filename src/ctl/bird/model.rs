@@ -77,7 +77,7 @@ pub enum Phase {
 /// A row of `show protocols`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Protocol {
-    /// Which.
+    /// What it stands for.
     pub id: ProtocolId,
     /// Its name, without blanks.
     pub name: Arc<str>,
@@ -204,7 +204,7 @@ pub struct RoutePage {
 pub struct Route {
     /// Where to.
     pub prefix: Prefix,
-    /// How.
+    /// Next hop, or what the route does instead.
     pub via: Via,
     /// Name of the protocol that it came from.
     pub protocol: Arc<str>,

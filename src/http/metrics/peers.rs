@@ -41,7 +41,7 @@ pub struct PrefixCounts {
     pub received: u64,
     /// Of these, accepted.
     pub accepted: u64,
-    /// Told.
+    /// Routes in the Adj-RIB-Out.
     pub advertised: u64,
 }
 

@@ -12,7 +12,7 @@ pub const GROUPS_MAX: usize = 100;
 /// The table.
 #[derive(Clone, Debug, Default)]
 pub struct TableMetrics {
-    /// Sizes.
+    /// Destinations, paths, attribute sets.
     pub totals: Totals,
     /// Octets held.
     pub memory: Memory,
