@@ -13,6 +13,7 @@
 //! - [`logging`]: the log, its level and its limit.
 //! - [`ctl`]: the control socket; [`cli`]: what people type; [`http`]: metrics and health.
 //! - [`pulse`]: how a part proves that it still turns.
+//! - [`supervise`]: who owns threads and tasks, and what the death of one means.
 //! - [`seats`]: who makes room when a socket has as many clients as it may.
 //! - [`daemon`]: wires all of these; start, reload, stop.
 //!
@@ -29,16 +30,17 @@
 //! calico    ← config
 //! pulse     ←
 //! seats     ←
-//! datastore ← config, calico, pulse
-//! node      ← config, calico, datastore, pulse
-//! engine    ←
-//! net       ← engine
-//! kernel    ← pulse
+//! supervise ←
+//! datastore ← config, calico, pulse, supervise
+//! node      ← config, calico, datastore, pulse, supervise
+//! engine    ← supervise
+//! net       ← engine, supervise
+//! kernel    ← pulse, supervise
 //! ctl       ← seats
 //! http      ← seats
-//! logging   ← config
+//! logging   ← config, supervise
 //! cli       ← config, ctl, calico, node
-//! daemon    ← config, calico, node, datastore, engine, net, kernel, ctl, http, logging, pulse
+//! daemon    ← config, calico, node, datastore, engine, net, kernel, ctl, http, logging, pulse, supervise
 //! ```
 
 #[doc = include_str!("../ARCHITECTURE.md")]
@@ -58,3 +60,4 @@ pub mod net;
 pub mod node;
 pub mod pulse;
 pub mod seats;
+pub mod supervise;

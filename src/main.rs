@@ -1,12 +1,14 @@
 //! margay: the program.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser;
 use margay::cli::{self, CalledAs, Cli};
 use margay::daemon;
 use margay::logging;
 use margay::node::Setup;
+use margay::supervise::{self, Ending, Supervisor};
 
 fn main() -> ExitCode {
     match CalledAs::of_process() {
@@ -16,20 +18,34 @@ fn main() -> ExitCode {
     }
 }
 
+/// How long the runtime is waited for when the daemon has ended: what still runs there is of no use.
+const RUNTIME_WAIT: Duration = Duration::from_millis(200);
+
 fn run(setup: Setup) -> ExitCode {
-    let log = logging::start(setup.host().log);
+    let log = match logging::start(setup.host().log) {
+        Ok(log) => log,
+        Err(error) => return refuse(&error),
+    };
+    let words = log.clone();
+    Supervisor::install(move |text| words.last_words(text));
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
-        Err(error) => {
-            eprintln!("margay: cannot start: {error}");
-            return ExitCode::FAILURE;
-        }
+        Err(error) => return refuse(&error),
     };
-    match runtime.block_on(daemon::run(setup, log)) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("margay: {error}");
-            ExitCode::FAILURE
-        }
+    let daemon = daemon::run(setup, log.clone());
+    let ended = runtime.block_on(supervise::task("daemon", Ending::Allowed, daemon));
+    runtime.shutdown_timeout(RUNTIME_WAIT);
+    if let Err(error) = ended {
+        // Not by eprintln: whoever reads standard error may have stopped.
+        log.print(&format!("margay: {error}"));
+        return ExitCode::FAILURE;
     }
+    log.flush();
+    ExitCode::SUCCESS
+}
+
+/// The one line for the operator.
+fn refuse(error: &dyn std::error::Error) -> ExitCode {
+    eprintln!("margay: {error}");
+    ExitCode::FAILURE
 }

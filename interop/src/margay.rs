@@ -61,6 +61,12 @@ impl Control {
         Self { socket: host.file("margay.sock") }
     }
 
+    /// The socket at this path.
+    #[must_use]
+    pub fn at(socket: &FilePath) -> Self {
+        Self { socket: socket.to_owned() }
+    }
+
     /// Where the socket is.
     #[must_use]
     pub fn socket(&self) -> &FilePath {
@@ -139,13 +145,29 @@ impl Control {
 /// # Errors
 /// When it exits or does not answer within ten seconds.
 pub fn start_text(host: &Host, text: &str) -> Result<(Daemon, Control)> {
+    let command = run_command_of(host, &binary()?, text)?;
+    let daemon = Daemon::start(command, &host.file("margay.log"))?;
+    wait_answers(host, daemon)
+}
+
+/// `PROGRAM run` with a configuration in text form, to be started as a test wants it.
+///
+/// # Errors
+/// When the configuration cannot be written.
+pub fn run_command_of(host: &Host, program: &FilePath, text: &str) -> Result<Command> {
     let path = host.write("margay.toml", text)?;
-    let control = Control::of(host);
-    let program = binary()?.to_string_lossy().into_owned();
-    let mut command = host.command(&program);
+    let mut command = host.command(&program.to_string_lossy());
     command.args(["run", "--config"]).arg(&path);
     command.env("RUST_BACKTRACE", "1");
-    let mut daemon = Daemon::start(command, &host.file("margay.log"))?;
+    Ok(command)
+}
+
+/// Waits until the socket of a started margay answers.
+///
+/// # Errors
+/// When it exits or does not answer within ten seconds.
+pub fn wait_answers(host: &Host, mut daemon: Daemon) -> Result<(Daemon, Control)> {
+    let control = Control::of(host);
     wait_until(START_LIMIT, "margay's control socket", || {
         if let Some(status) = daemon.exited()? {
             bail!("margay exited with {status}: {}", daemon.output());

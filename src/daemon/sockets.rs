@@ -12,6 +12,7 @@ use tracing::warn;
 use super::answers::Answers;
 use crate::config::{BirdPaths, BirdSockets, ControlSettings};
 use crate::ctl::{self, ServerError};
+use crate::supervise::{self, Ending};
 
 /// Bound, and not served yet: clients that come early wait.
 pub(super) struct Sockets {
@@ -36,9 +37,12 @@ impl Sockets {
 
     /// Answers clients until the tasks are aborted.
     pub(super) fn serve(self, answers: &Arc<Answers>) -> Vec<JoinHandle<()>> {
-        let control = tokio::spawn(self.control.run(Arc::clone(answers)));
-        let bird =
-            self.bird.into_iter().map(|server| tokio::spawn(server.run(Arc::clone(answers))));
+        let control = self.control.run(Arc::clone(answers));
+        let control = tokio::spawn(supervise::task("control socket", Ending::Never, control));
+        let bird = self.bird.into_iter().map(|server| {
+            let served = server.run(Arc::clone(answers));
+            tokio::spawn(supervise::task("BIRD socket", Ending::Never, served))
+        });
         std::iter::once(control).chain(bird).collect()
     }
 }

@@ -26,12 +26,16 @@ use tokio::task::JoinHandle;
 
 use crate::calico::Problem;
 use crate::calico::model::{Decoded, ObjectId};
+use crate::supervise::{self, Ending};
 use files::Layout;
 
 pub use etcd::{
     Blocks, EnvError, EtcdConfig, Password, Secret, Timings, TlsFiles, User, parse_endpoints,
 };
 pub use outbox::{Followed, Receiver, Sender, Watcher, outbox};
+
+/// The name of every source's task for the supervisor.
+const PART: &str = "datastore";
 
 /// What a source tells.
 #[derive(Clone, Debug, PartialEq)]
@@ -128,7 +132,7 @@ pub enum Source {
 pub fn start(source: Source) -> (Receiver, JoinHandle<()>) {
     let (sender, receiver) = outbox();
     let pulse = sender.pulse().clone();
-    let task = tokio::spawn(async move {
+    let task = async move {
         let following = async {
             match source {
                 Source::Etcd(config) => etcd::follow(config, sender).await,
@@ -142,6 +146,8 @@ pub fn start(source: Source) -> (Receiver, JoinHandle<()>) {
             () = following => {}
             () = pulse.answer_always() => {}
         }
-    });
-    (receiver, task)
+    };
+    // It ends when nobody receives any more.
+    let task = supervise::task(PART, Ending::Allowed, task);
+    (receiver, tokio::spawn(task))
 }

@@ -17,6 +17,10 @@ use bgp_proto::types::{Family, PeerId, Time};
 use bgp_proto::wire::RouteAction;
 
 use super::{Clock, Event, Input, Sink, Timings};
+use crate::supervise::{self, fault};
+
+/// The table's name for the supervisor.
+const PART: &str = "table";
 
 /// Inputs taken before the table finishes a turn.
 const INPUTS_PER_TURN: usize = 256;
@@ -115,16 +119,19 @@ pub(super) fn spawn(
     });
     let shared = Arc::new(Shared { state: Mutex::new(Some(state)) });
     let turns = Arc::clone(&shared);
-    let thread = std::thread::Builder::new().name("table".into()).spawn(move || {
+    let guard = supervise::part(PART);
+    let run = move || {
         // Whoever put something in before could wake nobody; it is found by the first turn.
         let _ = inbox.thread.set(std::thread::current());
-        while let Some(wait) = run_until_idle(&shared) {
+        while let Some(wait) = guard.run(|| run_until_idle(&shared)) {
             match wait {
                 Some(wait) => std::thread::park_timeout(wait),
                 None => std::thread::park(),
             }
         }
-    })?;
+        guard.finish();
+    };
+    let thread = std::thread::Builder::new().name("table".into()).spawn(run)?;
     Ok((thread, turns))
 }
 
@@ -155,7 +162,7 @@ impl<S: Sink> Turns for Shared<S> {
         let Ok(mut slot) = self.state.try_lock() else { return Look::Needed };
         let is_idle = |state: &mut Box<State<S>>| state.ended.elapsed() >= IDLE_AFTER;
         let Some(mut state) = slot.take_if(is_idle) else { return Look::Needed };
-        state.turn();
+        supervise::within(PART, || state.turn());
         let look = state.look();
         *slot = Some(state);
         look
@@ -215,6 +222,7 @@ impl<S: Sink> State<S> {
         if self.has_stopped {
             return Turn::Idle;
         }
+        fault::point(PART);
         let took = self.take_inputs();
         let now = self.clock.now();
         let is_due = self.table.poll_timeout().is_some_and(|at| at <= now);

@@ -29,7 +29,11 @@ use super::netlink::{MonitorSocket, RequestSocket, Requests};
 use super::watch::{Touched, Watch};
 use super::{Error, FibConfig, Leave, Link};
 use crate::pulse::Pulse;
+use crate::supervise::fault;
 use resync::ResyncGate;
+
+/// The thread's name for the supervisor.
+pub(super) const PART: &str = "kernel writer";
 
 /// Requests of one batch.
 const BATCH_MAX: usize = 1024;
@@ -208,6 +212,7 @@ impl Worker {
     pub(super) fn run(mut self) {
         let mut stopping: Option<Time> = None;
         loop {
+            fault::point(PART);
             let question = self.shared.pulse.question();
             self.shared.enter(Stage::Monitor);
             self.hear();

@@ -14,6 +14,8 @@ use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Metadata, Subscriber};
 use tracing_subscriber::layer::{Context, Filter};
 
+use crate::supervise;
+
 /// Lines of one place about one peer.
 const ABOUT_ONE_PEER: Rate = Rate { burst: 10.0, per_sec: 0.1 };
 /// Lines of one place that are about no peer.
@@ -256,17 +258,20 @@ pub(super) struct Reporter;
 
 impl Reporter {
     pub(super) fn start(limit: Limit) {
+        let guard = supervise::part("log limit");
         let report = move || {
-            loop {
-                let counted = limit.counted();
-                let is_quiet = |counted: &mut Counted| counted.left_out.is_empty();
-                let waited = limit.shared.left_out.wait_while(counted, is_quiet);
-                drop(waited.unwrap_or_else(PoisonError::into_inner));
-                std::thread::sleep(REPORT_AFTER);
-                for line in limit.report() {
-                    tracing::warn!(target: OWN_TARGET, "{line}");
+            guard.run(|| {
+                loop {
+                    let counted = limit.counted();
+                    let is_quiet = |counted: &mut Counted| counted.left_out.is_empty();
+                    let waited = limit.shared.left_out.wait_while(counted, is_quiet);
+                    drop(waited.unwrap_or_else(PoisonError::into_inner));
+                    std::thread::sleep(REPORT_AFTER);
+                    for line in limit.report() {
+                        tracing::warn!(target: OWN_TARGET, "{line}");
+                    }
                 }
-            }
+            })
         };
         // Without it the log is still bounded, and silent about what was left out.
         let started = std::thread::Builder::new().name("log-limit".into()).spawn(report);

@@ -1,21 +1,26 @@
 //! The log: one line for each event on standard error, for people or for machines.
 //!
 //! Here: what is written and how ([`start`]), the level, which may change while margay runs
-//! ([`Log`]), and the limit that keeps a peer from flooding the log ([`limit`]). Not here: the
-//! lines, which are written where things happen.
+//! ([`Log`]), the limit that keeps a peer from flooding the log ([`limit`]), and the queue that keeps
+//! whoever reads the log from stopping us ([`writer`]). Not here: the lines, which are written where
+//! things happen.
 //!
 //! A level such as `debug` is one for margay's own lines; libraries stay at `warn`. At lower levels
 //! they tell what they send, and that may be a password. Who needs them names them:
 //! `info,etcd_client=debug`.
 
 mod limit;
+mod writer;
 
+use std::borrow::Cow;
 use std::fmt;
-use std::io::IsTerminal;
+use std::io::{self, IsTerminal};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use tracing_subscriber::fmt::FmtContext;
 use tracing_subscriber::fmt::format::{FormatEvent, FormatFields, Writer};
+use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -24,9 +29,12 @@ use tracing_subscriber::{EnvFilter, Registry, reload};
 use crate::config::{LogFormat, LogLevel, LogSettings};
 
 use limit::{Limit, Reporter};
+use writer::Queue;
 
 /// Longest list of directives, in octets.
 const DIRECTIVES_LEN_MAX: usize = 1024;
+/// How long the end of the process waits for whoever reads the log.
+const FLUSH_WAIT: Duration = Duration::from_secs(1);
 
 /// What a running process says about its log, and how its level is changed. Clones share it.
 #[derive(Clone)]
@@ -36,6 +44,8 @@ pub struct Log {
 
 struct Inner {
     filter: reload::Handle<EnvFilter, Registry>,
+    format: LogFormat,
+    queue: Queue,
     state: Mutex<State>,
 }
 
@@ -57,7 +67,10 @@ pub struct LevelError {
 }
 
 /// Begins to log to standard error. `RUST_LOG` is stronger than `settings`, for one run.
-pub fn start(settings: LogSettings) -> Log {
+///
+/// # Errors
+/// The system has no thread for the writer.
+pub fn start(settings: LogSettings) -> io::Result<Log> {
     let chosen = std::env::var("RUST_LOG").ok().filter(|text| !text.is_empty());
     let from_environment = chosen.is_some();
     let mut directives = chosen.unwrap_or_else(|| settings.level.as_str().to_owned());
@@ -69,15 +82,37 @@ pub fn start(settings: LogSettings) -> Log {
     });
     let (filter, handle) = reload::Layer::new(filter);
     let limit = Limit::default();
-    let lines =
-        lines(settings.format, limit.clone(), std::io::stderr().is_terminal(), std::io::stderr);
+    let queue = Queue::default();
+    let format = settings.format;
+    queue.start(io::stderr(), move |missing| {
+        let text = format!(
+            "{missing} lines of the log were dropped: whoever reads it did not take them in time"
+        );
+        formed(format, "WARN", &text)
+    })?;
+    let lines = lines(format, limit.clone(), io::stderr().is_terminal(), queue.clone());
     tracing_subscriber::registry().with(filter).with(lines).init();
     Reporter::start(limit);
     if let Some(error) = refused {
         tracing::warn!("RUST_LOG: {error}");
     }
     let state = Mutex::new(State { directives, from_environment });
-    Log { inner: Arc::new(Inner { filter: handle, state }) }
+    Ok(Log { inner: Arc::new(Inner { filter: handle, format, queue, state }) })
+}
+
+/// A line that does not come through `tracing`, as its formats would write it.
+fn formed(format: LogFormat, level: &str, text: &str) -> Vec<u8> {
+    let mut time = String::new();
+    // Without a time the line still says what it says.
+    let _ = SystemTime.format_time(&mut Writer::new(&mut time));
+    let line = match format {
+        LogFormat::Text => format!("{time} {level:>5} margay: {}", on_one_line(text)),
+        LogFormat::Json => serde_json::json!({
+            "timestamp": time, "level": level, "message": text, "target": "margay",
+        })
+        .to_string(),
+    };
+    format!("{line}\n").into_bytes()
 }
 
 /// What turns events into lines.
@@ -119,11 +154,15 @@ where
     ) -> fmt::Result {
         let mut text = String::new();
         self.0.format_event(context, Writer::new(&mut text), event)?;
-        let text = text.trim_end_matches('\n');
-        match text.contains(['\n', '\r']) {
-            true => writeln!(writer, "{}", text.replace('\n', "\\n").replace('\r', "\\r")),
-            false => writeln!(writer, "{text}"),
-        }
+        writeln!(writer, "{}", on_one_line(text.trim_end_matches('\n')))
+    }
+}
+
+fn on_one_line(text: &str) -> Cow<'_, str> {
+    if text.contains(['\n', '\r']) {
+        Cow::Owned(text.replace('\n', "\\n").replace('\r', "\\r"))
+    } else {
+        Cow::Borrowed(text)
     }
 }
 
@@ -193,6 +232,29 @@ impl Log {
         if let Err(error) = self.set_level(level.as_str()) {
             tracing::warn!("{error}");
         }
+    }
+
+    /// Lines that were dropped because whoever reads the log did not take them.
+    pub fn dropped(&self) -> u64 {
+        self.inner.queue.dropped()
+    }
+
+    /// One line of level ERROR that nothing limits or drops, written before this returns unless the
+    /// reader of the log does not take it within a second. For what a process says last.
+    pub fn last_words(&self, text: &str) {
+        self.inner.queue.push_last(&formed(self.inner.format, "ERROR", text));
+        self.inner.queue.flush(FLUSH_WAIT);
+    }
+
+    /// One line as it stands, under the same rules as [`Log::last_words`].
+    pub fn print(&self, line: &str) {
+        self.inner.queue.push_last(format!("{line}\n").as_bytes());
+        self.inner.queue.flush(FLUSH_WAIT);
+    }
+
+    /// Waits until what was logged is written, for a second at most.
+    pub fn flush(&self) {
+        self.inner.queue.flush(FLUSH_WAIT);
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {

@@ -33,7 +33,9 @@ fn logged(format: LogFormat, directives: &str, act: impl FnOnce(&Log)) -> String
     let lines = lines(format, Limit::default(), false, move || writer.clone());
     let subscriber = tracing_subscriber::registry().with(filter).with(lines);
     let state = State { directives: directives.to_owned(), from_environment: false };
-    let log = Log { inner: Arc::new(Inner { filter: handle, state: Mutex::new(state) }) };
+    let queue = Queue::default();
+    let inner = Inner { filter: handle, format, queue, state: Mutex::new(state) };
+    let log = Log { inner: Arc::new(inner) };
     tracing::subscriber::with_default(subscriber, || act(&log));
     written.text()
 }

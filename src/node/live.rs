@@ -23,6 +23,7 @@ use crate::calico::{Problem, Resolver, Settings};
 use crate::config::{CalicoLimits, Config, HostSettings, PeerEntry, differing_peers};
 use crate::datastore::{self, Change, Event, Receiver, State, Watcher};
 use crate::pulse::Pulse;
+use crate::supervise::{self, Ending};
 
 /// Least time between two plans.
 const PLAN_INTERVAL: Duration = Duration::from_millis(50);
@@ -169,7 +170,8 @@ fn follow_feeds(
         next_plan: Instant::now(),
         pulse: vitals.plan.clone(),
     };
-    let task = tokio::spawn(live.run());
+    // It ends when the daemon takes no configurations any more.
+    let task = tokio::spawn(supervise::task("plan", Ending::Allowed, live.run()));
     Follower { updates: updates_inbox, status: status_inbox, vitals, task }
 }
 

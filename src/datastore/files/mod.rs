@@ -15,7 +15,8 @@ use futures_util::FutureExt;
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
-use super::{Event, Sender, State};
+use super::{Event, PART, Sender, State};
+use crate::supervise;
 pub(super) use scan::Layout;
 use scan::Scanner;
 use watch::Watch;
@@ -54,7 +55,7 @@ async fn run(layout: Layout, sender: &Sender) {
     loop {
         // Elsewhere, because a disk may take its time.
         let looking = tokio::task::spawn_blocking(move || {
-            let result = scanner.scan();
+            let result = supervise::within(PART, || scanner.scan());
             (scanner, result)
         });
         let result;

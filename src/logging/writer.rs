@@ -1,0 +1,319 @@
+//! From the threads that log to standard error, through a bounded queue and a thread of its own.
+//!
+//! Whoever reads our standard error may be slow, stopped, or out of disk. Only the writer thread
+//! waits for it: a line that finds the queue full is dropped and counted, and once lines are taken
+//! again one of them says how many are missing. So a log that nobody reads costs lines, and never a
+//! KEEPALIVE.
+//!
+//! Not `tracing-appender`: its queue is bounded in lines but not in octets, its dropped lines are
+//! said nowhere, and nobody can wait for it for a bounded time when the process ends.
+
+use std::collections::VecDeque;
+use std::io::{self, Write};
+use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, poll};
+use tracing_subscriber::fmt::MakeWriter;
+
+use crate::supervise;
+
+/// The thread's name for the supervisor.
+const PART: &str = "log writer";
+/// Octets that may wait for the writer; a line beyond is dropped. Some 10,000 lines: what a start
+/// with thousands of peers says at once.
+const WAITING_MAX: usize = 2 << 20;
+/// Octets that are written at once.
+const WRITE_MAX: usize = 64 << 10;
+/// Pause after the system refused a write, as on a full disk.
+const REFUSED_PAUSE: Duration = Duration::from_millis(500);
+
+/// The queue. Clones share it.
+#[derive(Clone)]
+pub(super) struct Queue {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    state: Mutex<State>,
+    /// A line came, or one was dropped.
+    filled: Condvar,
+    /// The writer has written what it had taken.
+    emptied: Condvar,
+    dropped: AtomicU64,
+    waiting_max: usize,
+}
+
+#[derive(Default)]
+struct State {
+    lines: VecDeque<Vec<u8>>,
+    /// Octets of `lines`, and of what the writer has taken and not written yet.
+    octets: usize,
+    /// Lines dropped since the last line that said so.
+    dropped: u64,
+    /// The writer has taken lines that are not written yet.
+    is_writing: bool,
+}
+
+impl Default for Queue {
+    fn default() -> Self {
+        Queue::with_room(WAITING_MAX)
+    }
+}
+
+impl Queue {
+    fn with_room(waiting_max: usize) -> Self {
+        Queue {
+            shared: Arc::new(Shared {
+                state: Mutex::default(),
+                filled: Condvar::new(),
+                emptied: Condvar::new(),
+                dropped: AtomicU64::new(0),
+                waiting_max,
+            }),
+        }
+    }
+
+    /// Starts the writer thread; `notice` makes the line that says how many lines are missing.
+    ///
+    /// # Errors
+    /// The system has no thread for us.
+    pub(super) fn start(
+        &self,
+        output: impl Write + AsFd + Send + 'static,
+        notice: impl Fn(u64) -> Vec<u8> + Send + 'static,
+    ) -> io::Result<()> {
+        let queue = self.clone();
+        let guard = supervise::part(PART);
+        let run = move || guard.run(|| queue.write_all(output, notice));
+        std::thread::Builder::new().name("log-writer".to_owned()).spawn(run).map(drop)
+    }
+
+    /// Lines that were dropped so far because nobody took them.
+    pub(super) fn dropped(&self) -> u64 {
+        self.shared.dropped.load(Ordering::Relaxed)
+    }
+
+    /// Puts a line in, or drops and counts it. Never waits for the reader.
+    fn push(&self, line: &[u8]) {
+        let mut state = self.lock();
+        if state.octets.saturating_add(line.len()) > self.shared.waiting_max {
+            state.dropped += 1;
+            self.shared.dropped.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        self.put(&mut state, line);
+    }
+
+    /// Puts a line in whether there is room or not. For the few that a process says last.
+    pub(super) fn push_last(&self, line: &[u8]) {
+        self.put(&mut self.lock(), line);
+    }
+
+    fn put(&self, state: &mut State, line: &[u8]) {
+        state.octets += line.len();
+        state.lines.push_back(line.to_vec());
+        self.shared.filled.notify_one();
+    }
+
+    /// Waits until everything is written, for `limit` at most; whether it is.
+    pub(super) fn flush(&self, limit: Duration) -> bool {
+        let deadline = Instant::now() + limit;
+        let mut state = self.lock();
+        while !state.lines.is_empty() || state.is_writing {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return false;
+            }
+            let waited = self.shared.emptied.wait_timeout(state, left);
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        true
+    }
+
+    fn write_all(&self, mut output: impl Write + AsFd, notice: impl Fn(u64) -> Vec<u8>) {
+        loop {
+            let (lines, count) = self.take();
+            supervise::fault::point(PART);
+            let written = write_patiently(&mut output, &lines);
+            let mut state = self.lock();
+            state.octets -= lines.len();
+            state.is_writing = false;
+            if written.is_err() {
+                state.dropped += count;
+                self.shared.dropped.fetch_add(count, Ordering::Relaxed);
+            } else if state.dropped > 0 {
+                let missing = notice(std::mem::take(&mut state.dropped));
+                state.octets += missing.len();
+                state.lines.push_front(missing);
+            }
+            self.shared.emptied.notify_all();
+            drop(state);
+            if written.is_err() {
+                std::thread::sleep(REFUSED_PAUSE);
+            }
+        }
+    }
+
+    /// Waits for lines and takes some; how many.
+    fn take(&self) -> (Vec<u8>, u64) {
+        let is_idle = |state: &mut State| state.lines.is_empty();
+        let waited = self.shared.filled.wait_while(self.lock(), is_idle);
+        let mut state = waited.unwrap_or_else(PoisonError::into_inner);
+        state.is_writing = true;
+        let (mut lines, mut count) = (Vec::new(), 0);
+        while lines.len() < WRITE_MAX
+            && let Some(line) = state.lines.pop_front()
+        {
+            lines.extend_from_slice(&line);
+            count += 1;
+        }
+        (lines, count)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Writes everything, waiting for a reader as long as it takes, also where somebody who shares the
+/// descriptor with us has made it one that does not wait.
+fn write_patiently(output: &mut (impl Write + AsFd), mut octets: &[u8]) -> io::Result<()> {
+    while !octets.is_empty() {
+        match output.write(octets) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => octets = octets.get(written..).unwrap_or_default(),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                match poll(&mut [PollFd::new(output, PollFlags::OUT)], None) {
+                    Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                    Err(errno) => return Err(errno.into()),
+                }
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// Takes one event, which the format writes at once.
+pub(super) struct Line<'a>(&'a Queue);
+
+impl Write for Line<'_> {
+    fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
+        self.0.push(octets);
+        Ok(octets.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl<'a> MakeWriter<'a> for Queue {
+    type Writer = Line<'a>;
+
+    fn make_writer(&'a self) -> Line<'a> {
+        Line(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead, BufReader, Read};
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    fn notice(count: u64) -> Vec<u8> {
+        format!("{count} missing\n").into_bytes()
+    }
+
+    /// A pipe's worth of reader that can be stopped: nobody reads the other end until told.
+    fn stopped_reader(room: usize) -> (Queue, UnixStream) {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let queue = Queue::with_room(room);
+        queue.start(ours, notice).unwrap();
+        (queue, theirs)
+    }
+
+    #[test]
+    fn a_reader_that_stops_costs_lines_and_no_time() {
+        const LINES: usize = 100_000;
+        let (queue, reader) = stopped_reader(64 << 10);
+        let line = [b'x'; 99].iter().chain(b"\n").copied().collect::<Vec<u8>>();
+        let mut pushed = 0;
+        while queue.flush(Duration::from_millis(50)) {
+            (0..100).for_each(|_| queue.push(&line));
+            pushed += 100;
+        }
+        // Nobody reads, and the writer waits.
+        let began = Instant::now();
+        (pushed..LINES).for_each(|_| queue.push(&line));
+        assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+        let dropped = queue.dropped();
+        assert!(dropped > 0);
+        // It reads again: what waited comes whole, then how many are missing.
+        let mut lines = BufReader::new(reader).lines();
+        let mut seen = 0;
+        let missing = loop {
+            match lines.next().unwrap().unwrap() {
+                text if text.ends_with("missing") => break text,
+                text => assert_eq!(text.len(), 99),
+            }
+            seen += 1;
+        };
+        let mut told: u64 = missing.split(' ').next().unwrap().parse().unwrap();
+        while seen + usize::try_from(told).unwrap() < LINES {
+            match lines.next().unwrap().unwrap() {
+                text if text.ends_with("missing") => {
+                    told += text.split(' ').next().unwrap().parse::<u64>().unwrap();
+                }
+                _ => seen += 1,
+            }
+        }
+        assert_eq!(told, dropped);
+        queue.push(b"again\n");
+        assert_eq!(lines.next().unwrap().unwrap(), "again");
+    }
+
+    #[test]
+    fn what_is_said_last_has_always_room() {
+        let (queue, mut reader) = stopped_reader(10);
+        queue.push(b"far too long for the room\n");
+        queue.push_last(b"died of something or other\n");
+        assert!(queue.flush(Duration::from_secs(5)));
+        let mut first = [0; 27];
+        reader.read_exact(&mut first).unwrap();
+        assert_eq!(&first, b"died of something or other\n");
+    }
+
+    #[test]
+    fn a_descriptor_that_does_not_wait_is_waited_for() {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        let queue = Queue::default();
+        queue.start(ours, notice).unwrap();
+        let line = vec![b'y'; 4096];
+        for _ in 0..256 {
+            queue.push(&line);
+        }
+        let mut all = vec![0; 256 * 4096];
+        theirs.read_exact(&mut all).unwrap();
+        assert!(all.iter().all(|octet| *octet == b'y'));
+        assert_eq!(queue.dropped(), 0);
+    }
+
+    #[test]
+    fn a_refused_write_is_counted_and_the_next_is_tried() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        drop(theirs);
+        let queue = Queue::default();
+        queue.start(ours, notice).unwrap();
+        queue.push(b"nobody is there\n");
+        assert!(queue.flush(Duration::from_secs(5)));
+        assert_eq!(queue.dropped(), 1);
+    }
+}
