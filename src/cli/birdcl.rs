@@ -10,6 +10,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use crate::ctl::connect;
+
 /// Where margay serves BIRD's protocol on a Calico node.
 const DEFAULT_SOCKET: &str = "/var/run/calico/bird.ctl";
 /// Longest wait for a line of an answer.
@@ -66,7 +68,7 @@ pub(super) fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         eprintln!("{USAGE}");
         return ExitCode::FAILURE;
     };
-    let connected = UnixStream::connect(&options.socket).and_then(|stream| {
+    let connected = connect(&options.socket, LINE_WAIT).and_then(|stream| {
         stream.set_read_timeout(Some(LINE_WAIT))?;
         stream.set_write_timeout(Some(LINE_WAIT))?;
         Ok(stream)

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde_json::value::RawValue;
 
+use super::socket::connect;
 use super::{Refusal, Reply, Request};
 
 /// Longest wait for a line of an answer. Longer than the daemon waits for a page.
@@ -58,8 +59,11 @@ impl Client {
     /// # Errors
     /// See [`Client::connect`].
     pub fn connect_for(path: &Path, wait: Duration) -> Result<Self, ClientError> {
-        let stream = UnixStream::connect(path)
-            .map_err(|source| ClientError::Connect { path: path.to_owned(), source })?;
+        let stream = connect(path, wait).map_err(|source| match source.kind() {
+            // Its queue of connections is full, and stays so.
+            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => ClientError::Late(wait),
+            _ => ClientError::Connect { path: path.to_owned(), source },
+        })?;
         stream.set_read_timeout(Some(wait)).map_err(ClientError::Connection)?;
         stream.set_write_timeout(Some(wait)).map_err(ClientError::Connection)?;
         Ok(Client { stream: BufReader::new(stream), wait })

@@ -37,6 +37,10 @@ pub struct Status {
     pub config_read: Option<String>,
     /// What is missing for being ready; `null` once it is.
     pub not_ready: Option<String>,
+    /// What is wrong with the process's surroundings while it serves all the same: addresses that it
+    /// does not listen on yet, descriptors, files. Each with its remedy.
+    #[serde(default)]
+    pub problems: Vec<String>,
     /// What is logged.
     pub log_level: Option<String>,
     /// Peers, by configuration or in a range.

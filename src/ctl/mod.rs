@@ -26,6 +26,7 @@ pub use protocol::{Cursor, ErrorKind, Lookup, Page, Refusal, Reply, Request, Sto
 pub use render::{Colour, JsonWriter, Look, Renderer, Times};
 pub use server::Server;
 pub use socket::ServerError;
+pub(crate) use socket::connect;
 pub use timestamp::rfc3339;
 pub use view::{Names, PeerFacts, WallClock, explanation, group, peer, route};
 

@@ -214,6 +214,9 @@ fn status(s: &Status, look: &Look) -> String {
         line(&mut out, "configuration", format_args!("{config} (read {})", text(&s.config_read)));
     }
     line(&mut out, "ready", s.not_ready.as_deref().map_or("yes".into(), |r| format!("no: {r}")));
+    for problem in &s.problems {
+        line(&mut out, "problem", problem);
+    }
     if let Some(level) = &s.log_level {
         line(&mut out, "log level", level);
     }

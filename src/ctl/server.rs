@@ -38,7 +38,9 @@ impl Default for Waits {
         Waits {
             request: Duration::from_secs(60),
             page: Duration::from_secs(30),
-            write: Duration::from_secs(10),
+            // As long as a pager may be looked at. It costs one page of memory, and a place that
+            // goes to the next client that needs it.
+            write: Duration::from_secs(3600),
         }
     }
 }
@@ -63,7 +65,7 @@ impl Server {
         let mut clients = JoinSet::new();
         let mut seats = Seats::new(CLIENTS_MAX);
         loop {
-            let stream = self.socket.accept().await;
+            let stream = self.socket.accept(&mut seats).await;
             while clients.try_join_next().is_some() {}
             let backend = Arc::clone(&backend);
             let (lost, heard) = seats.take();

@@ -1,16 +1,22 @@
 //! Sockets with a name in the file system: bound over what a dead process left, never over a live
 //! one's, and gone with their owner.
 
+use std::fs::File;
 use std::io;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rustix::fs::{Mode, OFlags};
+use socket2::{Domain, SockAddr, Socket as RawSocket, Type};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::time::sleep;
 
+use crate::seats::Seats;
+
 /// Pause when connections cannot be accepted, for want of descriptors.
-const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+const ACCEPT_RETRY: Duration = Duration::from_millis(20);
 /// Owner and group may ask.
 const MODE: u32 = 0o660;
 
@@ -48,8 +54,12 @@ impl Socket {
             Ok(found) if !found.file_type().is_socket() => {
                 return Err(ServerError::NotASocket { path: path.to_owned(), key });
             }
-            Ok(_) => match std::os::unix::net::UnixStream::connect(path) {
+            Ok(_) => match connect(path, Duration::ZERO) {
+                // One that takes no connections for now is alive all the same.
                 Ok(_) => return Err(ServerError::InUse { path: path.to_owned(), key }),
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                    return Err(ServerError::InUse { path: path.to_owned(), key });
+                }
                 Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => {}
                 Err(e) if e.kind() == io::ErrorKind::NotFound => {}
                 Err(e) => return Err(failed(e)),
@@ -61,7 +71,7 @@ impl Socket {
         let fresh = PathBuf::from(fresh);
         let _ = std::fs::remove_file(&fresh);
         let listener = UnixListener::bind(&fresh).map_err(failed)?;
-        let ready = std::fs::set_permissions(&fresh, std::fs::Permissions::from_mode(MODE))
+        let ready = open_to_group(&fresh)
             .and_then(|()| std::fs::rename(&fresh, path))
             .and_then(|()| std::fs::symlink_metadata(path));
         match ready {
@@ -73,17 +83,98 @@ impl Socket {
         }
     }
 
-    /// The next client.
-    pub(super) async fn accept(&self) -> UnixStream {
+    /// The next client. When descriptors run out, one of `seats` makes room for it.
+    pub(super) async fn accept(&self, seats: &mut Seats) -> UnixStream {
         loop {
             match self.listener.accept().await {
                 Ok((stream, _)) => return stream,
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept a client at {}", self.path.display());
+                    seats.make_room();
                     sleep(ACCEPT_RETRY).await;
                 }
             }
         }
+    }
+}
+
+/// Connects, waiting for `limit` at most for an owner whose queue of connections is full; zero: not
+/// at all.
+///
+/// # Errors
+/// Nobody listens there, we may not, or (`WouldBlock`) the queue is full.
+pub(crate) fn connect(path: &Path, limit: Duration) -> io::Result<std::os::unix::net::UnixStream> {
+    let socket = RawSocket::new(Domain::UNIX, Type::STREAM, None)?;
+    match limit {
+        Duration::ZERO => socket.set_nonblocking(true)?,
+        // Of a socket with a path, the time-out for writing is the one for connecting too.
+        limit => socket.set_write_timeout(Some(limit))?,
+    }
+    socket.connect(&SockAddr::unix(path)?)?;
+    Ok(socket.into())
+}
+
+/// Sets [`MODE`] on the socket at `path`, and on nothing that somebody puts there in its place.
+fn open_to_group(path: &Path) -> io::Result<()> {
+    let found = rustix::fs::open(path, OFlags::PATH | OFlags::NOFOLLOW, Mode::empty())?;
+    let found = File::from(found);
+    if !found.metadata()?.file_type().is_socket() {
+        return Err(io::Error::other("somebody has replaced it"));
+    }
+    // A descriptor of a path cannot be changed itself; what it stands for can.
+    let same = format!("/proc/self/fd/{}", found.as_raw_fd());
+    std::fs::set_permissions(same, std::fs::Permissions::from_mode(MODE))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn folder(name: &str) -> PathBuf {
+        let folder = std::env::temp_dir().join(format!("mg-socket-{}-{name}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&folder);
+        std::fs::create_dir_all(&folder).unwrap();
+        folder
+    }
+
+    #[test]
+    fn a_link_that_takes_the_sockets_place_is_not_followed() {
+        let folder = folder("link");
+        let (victim, link) = (folder.join("victim"), folder.join("link"));
+        std::fs::write(&victim, "").unwrap();
+        std::fs::set_permissions(&victim, std::fs::Permissions::from_mode(0o600)).unwrap();
+        std::os::unix::fs::symlink(&victim, &link).unwrap();
+        assert!(open_to_group(&link).is_err());
+        assert_eq!(std::fs::metadata(&victim).unwrap().mode() & 0o777, 0o600);
+        let socket = folder.join("socket");
+        let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        open_to_group(&socket).unwrap();
+        assert_eq!(std::fs::metadata(&socket).unwrap().mode() & 0o777, MODE);
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
+
+    /// A daemon that hangs, and whose queue of connections probes have filled.
+    #[tokio::test]
+    async fn an_owner_that_takes_no_connections_is_waited_for_by_nobody() {
+        let folder = folder("full");
+        let path = folder.join("socket");
+        let stuck = RawSocket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+        stuck.bind(&SockAddr::unix(&path).unwrap()).unwrap();
+        stuck.listen(1).unwrap();
+        let mut waiting = Vec::new();
+        let full = loop {
+            match connect(&path, Duration::ZERO) {
+                Ok(stream) => waiting.push(stream),
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(full.kind(), io::ErrorKind::WouldBlock);
+        let began = std::time::Instant::now();
+        assert!(connect(&path, Duration::from_millis(100)).is_err());
+        let refused = Socket::bind(&path, "control.socket").unwrap_err();
+        assert!(matches!(refused, ServerError::InUse { .. }), "{refused}");
+        assert!(began.elapsed() < Duration::from_secs(5));
+        std::fs::remove_dir_all(&folder).unwrap();
     }
 }
 

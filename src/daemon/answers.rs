@@ -53,6 +53,8 @@ struct Published {
     listen_fault: Option<String>,
     /// Why metrics and health are not served.
     http_fault: Option<String>,
+    /// What is wrong with the process's surroundings, besides.
+    problems: Vec<String>,
     /// Sessions that go on only until others carry their routes.
     parting: Vec<String>,
 }
@@ -141,6 +143,10 @@ impl Answers {
         node.as_ref().map(|node| node.vitals.clone())
     }
 
+    pub(super) fn log(&self) -> &Log {
+        &self.log
+    }
+
     pub(super) fn vitals(&self) -> &Vitals {
         &self.vitals
     }
@@ -189,6 +195,7 @@ impl Answers {
                     not_ready: None,
                     listen_fault: None,
                     http_fault: None,
+                    problems: Vec::new(),
                     parting: Vec::new(),
                 });
             }
@@ -234,6 +241,11 @@ impl Answers {
     /// Why it is not listened where the configuration says; `None`: it is.
     pub(super) fn set_listen_fault(&self, fault: Option<String>) {
         self.change_published(|published| published.listen_fault = fault);
+    }
+
+    /// What is wrong with the process's surroundings, besides listening.
+    pub(super) fn set_problems(&self, problems: Vec<String>) {
+        self.change_published(|published| published.problems = problems);
     }
 
     /// Sessions that go on only until others carry their routes.
@@ -354,6 +366,8 @@ impl Answers {
             status.config = Some(published.described.clone());
             status.config_read = Some(rfc3339(clock.wall(published.read_at)));
             status.fib.enabled = config.fib.enabled;
+            status.problems =
+                published.listen_fault.iter().chain(&published.problems).cloned().collect();
             status.http = config.host.http.map(|http| item::HttpStatus {
                 listen: http.listen.to_string(),
                 error: published.http_fault.clone(),

@@ -23,6 +23,7 @@ use crate::ctl::bird::{
     RoutePage, RouteQuery, Status, Target, Via, Wait, reader_name,
 };
 use crate::ctl::{Cursor, Names};
+use crate::http::Source as _;
 use crate::kernel::FibState;
 use crate::net::PeerSnapshot;
 
@@ -38,17 +39,21 @@ const OWN: [(ProtocolId, &str, Kind); 4] = [
 ];
 
 impl Backend for Answers {
-    async fn status(&self, family: Family) -> Status {
+    async fn status(&self, family: Family) -> Result<Status, String> {
+        let stuck = self.not_alive().await;
+        if !stuck.is_empty() {
+            return Err(format!("Daemon is not alive: {}", stuck.join("; ")));
+        }
         let in_force = self.in_force();
         let recovery = self.startup().and_then(|startup| self.recovery(&startup, family));
         let router_id = in_force.as_ref().map(|(config, ..)| config.bgp.identity.router_id);
         let configured = in_force.as_ref().map_or(Time::ZERO, |(_, read_at, _)| *read_at);
-        Status {
+        Ok(Status {
             router_id: router_id.map_or(Ipv4Addr::UNSPECIFIED, |id| Ipv4Addr::from(id.0)),
             started: self.wall(self.started()),
             configured: self.wall(configured),
             recovery,
-        }
+        })
     }
 
     async fn protocols(&self, family: Family) -> Vec<Protocol> {

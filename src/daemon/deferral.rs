@@ -15,6 +15,13 @@ use crate::config::Config;
 
 /// How long sessions are waited for. Short: the routes of our own wait with the others.
 const CONNECT_GRACE: Duration = Duration::from_secs(10);
+/// The same where an earlier run has told its neighbours routes, which they still hold: what waits
+/// are changes only, and a neighbour that restarts at the same time is not left out.
+const RESTART_GRACE: Duration = Duration::from_secs(20);
+/// A peer whose TCP takes connections is slow, and not down, until it took none for this long.
+const SLOW_MAX: Duration = Duration::from_secs(30);
+/// How often it is looked which peers take connections.
+const SLOW_INTERVAL: Duration = Duration::from_secs(2);
 /// Peers of a range are waited for until none came for this long.
 const RANGE_QUIET: Duration = Duration::from_secs(3);
 /// How long End-of-RIB is waited for in all (Selection_Deferral_Timer).
@@ -52,10 +59,22 @@ pub(super) fn owed_families(session: &Negotiated) -> Option<FamilySet> {
     holds.then_some(session.families)
 }
 
+/// Whether there was a run before, whose routes neighbours may hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Start {
+    /// None that anybody remembers.
+    First,
+    /// There was one since the machine was started.
+    Again,
+}
+
 /// What a peer still owes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Owes {
-    Session,
+    /// A session; until when it counts as slow.
+    Session {
+        slow_until: Time,
+    },
     EndOfRib(FamilySet),
 }
 
@@ -75,6 +94,8 @@ pub(super) struct Deferral {
     ranges: Ranges,
     grace_ends: Time,
     ends: Time,
+    /// When it was last looked which peers take connections.
+    looked: Option<Time>,
     /// Since when nothing is owed any more.
     complete_since: Option<Time>,
 }
@@ -84,11 +105,18 @@ impl Deferral {
     pub(super) fn new(
         peers: impl IntoIterator<Item = PeerId>,
         has_ranges: bool,
+        start: Start,
         now: Time,
     ) -> Self {
-        let grace_ends = now + CONNECT_GRACE;
+        let grace_ends = now
+            + match start {
+                Start::First => CONNECT_GRACE,
+                Start::Again => RESTART_GRACE,
+            };
+        let session = Owes::Session { slow_until: now };
         Deferral {
-            waiting: peers.into_iter().map(|peer| (peer, Owes::Session)).collect(),
+            waiting: peers.into_iter().map(|peer| (peer, session)).collect(),
+            looked: None,
             ranges: if has_ranges { Ranges::Until(grace_ends) } else { Ranges::None },
             grace_ends,
             ends: now + DEFERRAL,
@@ -121,7 +149,7 @@ impl Deferral {
     /// A session went down before it had sent everything, or the peer is gone for good.
     pub(super) fn handle_down(&mut self, peer: PeerId) {
         if let Some(owes) = self.waiting.get_mut(&peer) {
-            *owes = Owes::Session;
+            *owes = Owes::Session { slow_until: Time::ZERO };
         }
     }
 
@@ -140,22 +168,25 @@ impl Deferral {
         }
     }
 
-    /// Whether peers may be told routes at `now`; `lookups` is asked when no peer owes anything.
-    pub(super) fn poll(&mut self, now: Time, lookups: impl FnOnce() -> Lookups) -> Progress {
+    /// Whether peers may be told routes at `now`. `takes_connections` is asked about peers without a
+    /// session: whether the last connection got as far as an OPEN; `lookups`, when no peer owes
+    /// anything.
+    pub(super) fn poll(
+        &mut self,
+        now: Time,
+        takes_connections: impl Fn(PeerId) -> bool,
+        lookups: impl FnOnce() -> Lookups,
+    ) -> Progress {
         if now >= self.ends {
             return Progress::Over;
         }
-        let range = match self.ranges {
-            Ranges::Until(at) if at > now => Some(at),
-            _ => None,
-        };
-        let owed = |what: fn(&Owes) -> bool| self.waiting.values().any(what);
-        let session =
-            (owed(|o| *o == Owes::Session) && self.grace_ends > now).then_some(self.grace_ends);
-        let routes = owed(|o| *o != Owes::Session).then_some(self.ends);
-        if let Some(at) = [range, session, routes].into_iter().flatten().min() {
+        self.look_for_slow(now, takes_connections);
+        if let Some(at) = self.owed_until(now) {
             self.complete_since = None;
-            return Progress::WaitingUntil(at);
+            let is_session = |owes: &Owes| matches!(owes, Owes::Session { .. });
+            let is_looked = self.waiting.values().any(is_session);
+            let again = if is_looked { at.min(now + SLOW_INTERVAL) } else { at };
+            return Progress::WaitingUntil(again);
         }
         let since = *self.complete_since.get_or_insert(now);
         match lookups() {
@@ -163,6 +194,34 @@ impl Deferral {
                 Progress::WaitingUntil(now + LOOK_AGAIN)
             }
             _ => Progress::Over,
+        }
+    }
+
+    /// The first moment at which less is waited for; `None`: nothing is.
+    fn owed_until(&self, now: Time) -> Option<Time> {
+        let range = match self.ranges {
+            Ranges::Until(at) if at > now => Some(at),
+            _ => None,
+        };
+        let of_peer = |owes: &Owes| match owes {
+            Owes::Session { slow_until } => self.grace_ends.max(*slow_until),
+            Owes::EndOfRib(_) => self.ends,
+        };
+        let until = self.waiting.values().map(of_peer).filter(|until| *until > now);
+        until.chain(range).min()
+    }
+
+    fn look_for_slow(&mut self, now: Time, takes_connections: impl Fn(PeerId) -> bool) {
+        if self.looked.is_some_and(|at| now.since(at) < SLOW_INTERVAL) {
+            return;
+        }
+        self.looked = Some(now);
+        for (peer, owes) in &mut self.waiting {
+            if let Owes::Session { slow_until } = owes
+                && takes_connections(*peer)
+            {
+                *slow_until = now + SLOW_MAX;
+            }
         }
     }
 }

@@ -6,46 +6,100 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::config::Config;
 
-/// Descriptors besides peers: listeners, netlink, control clients, files.
-const DESCRIPTORS_RESERVED: u64 = 128;
-/// A peer may have two connections while they collide; more than a few do not at once.
-const DESCRIPTORS_PER_PEER: u64 = 1;
+/// Descriptors that no connection of BGP gets: listeners, netlink, files, the datastore, control
+/// clients, metrics and probes. Those that come in numbers make room for each other.
+const RESERVED: u64 = 128;
 
-/// Raises the limit of open files as far as the system allows, and refuses to start with fewer
-/// than the configured peers need.
-pub(super) fn raise_open_files(config: &Config) -> io::Result<()> {
-    let limit = getrlimit(Resource::Nofile);
-    let allowed = limit.maximum.unwrap_or(u64::MAX);
-    if limit.current.is_some_and(|current| current < allowed) {
-        // Failing to raise it matters only if it is too low, which is looked at below.
-        let _ =
-            setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
-    }
-    let available = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-    let needed = needed_open_files(config.peers.len());
-    if available < needed {
-        return Err(io::Error::other(format!(
-            "too few file descriptors: {needed} are needed for the configured peers ({}), the limit \
-             is {available}; raise it (ulimit -n, LimitNOFILE=)",
-            config.peers.len()
-        )));
-    }
-    Ok(())
+/// The descriptors that the process may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Descriptors {
+    available: u64,
 }
 
-fn needed_open_files(peers: usize) -> u64 {
-    DESCRIPTORS_RESERVED.saturating_add(
-        DESCRIPTORS_PER_PEER.saturating_mul(u64::try_from(peers).unwrap_or(u64::MAX)),
-    )
+impl Descriptors {
+    /// Raises the limit of open files as far as the system allows, and refuses to start with fewer
+    /// than the configured peers need.
+    ///
+    /// # Errors
+    /// There are too few for the configured peers.
+    pub(super) fn raise(config: &Config) -> io::Result<Self> {
+        let limit = getrlimit(Resource::Nofile);
+        let allowed = limit.maximum.unwrap_or(u64::MAX);
+        if limit.current.is_some_and(|current| current < allowed) {
+            let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+            // Failing to raise it matters only if it is too low, which is looked at below.
+            let _ = setrlimit(Resource::Nofile, raised);
+        }
+        let available = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+        let peers = config.peers.len();
+        let needed = RESERVED.saturating_add(as_u64(peers));
+        if available < needed {
+            return Err(io::Error::other(format!(
+                "too few file descriptors: {needed} are needed for the configured peers ({peers}), \
+                 the limit is {available}; raise it (ulimit -n, LimitNOFILE=)"
+            )));
+        }
+        Ok(Descriptors { available })
+    }
+
+    /// From this number on a descriptor is not for a connection of BGP.
+    pub(super) fn for_bgp(self) -> u64 {
+        self.available - RESERVED
+    }
+
+    /// How many peers may come from ranges beside the configured ones.
+    pub(super) fn dynamic_peers_max(self, config: &Config) -> usize {
+        let left = self.for_bgp().saturating_sub(as_u64(config.peers.len()));
+        usize::try_from(left).unwrap_or(usize::MAX)
+    }
+
+    /// Why fewer peers than the configuration allows may come from ranges; `None`: all may.
+    pub(super) fn shortage(self, config: &Config) -> Option<String> {
+        let wanted: u64 = config.dynamic.iter().map(|range| u64::from(range.peers_max)).sum();
+        let max = self.dynamic_peers_max(config);
+        (wanted > as_u64(max)).then(|| {
+            format!(
+                "at most {max} of {wanted} dynamic peers (peers-max) are accepted: the limit of file \
+                 descriptors is {}; raise it (ulimit -n, LimitNOFILE=)",
+                self.available
+            )
+        })
+    }
+}
+
+fn as_u64(count: usize) -> u64 {
+    u64::try_from(count).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn config(peers: usize, peers_max: u32) -> Config {
+        let mut text = "[bgp]\nasn = 64512\nrouter-id = \"10.0.0.1\"\n".to_owned();
+        for n in 0..peers {
+            text += &format!("[[bgp.peers]]\naddress = \"10.0.1.{n}\"\nremote-asn = 64512\n");
+        }
+        text += &format!(
+            "[[bgp.dynamic-peers]]\nprefix = \"10.1.0.0/16\"\nremote-asn = 64512\n\
+             peers-max = {peers_max}\n"
+        );
+        Config::parse(std::path::Path::new("m.toml"), &text).unwrap()
+    }
+
     #[test]
-    fn every_peer_counts() {
-        assert!(needed_open_files(5000) > 5000);
-        assert!(needed_open_files(0) > 64);
+    fn configured_peers_come_first_and_operators_before_all() {
+        let descriptors = Descriptors { available: 1000 };
+        let config = config(10, 500);
+        assert_eq!(descriptors.for_bgp(), 872);
+        assert_eq!(descriptors.dynamic_peers_max(&config), 862);
+        assert_eq!(descriptors.shortage(&config), None);
+    }
+
+    #[test]
+    fn a_range_that_is_too_large_is_named_with_the_remedy() {
+        let text = Descriptors { available: 256 }.shortage(&config(10, 500)).unwrap();
+        assert!(text.starts_with("at most 118 of 500 dynamic peers (peers-max)"), "{text}");
+        assert!(text.contains("LimitNOFILE="), "{text}");
     }
 }

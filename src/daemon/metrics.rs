@@ -23,6 +23,7 @@ use crate::http::{
 };
 use crate::net::PeerNumbers;
 use crate::node::NodeStatus;
+use crate::supervise::Supervisor;
 
 /// How long a scrape waits for a part.
 const PART_WAIT: Duration = Duration::from_secs(2);
@@ -191,6 +192,8 @@ impl Answers {
         }
         MetricsSnapshot {
             ready: self.not_ready().is_none(),
+            log_lines_dropped: self.log().dropped(),
+            contained_panics: Supervisor::contained_panics(),
             parts: self
                 .parts()
                 .into_iter()

@@ -9,7 +9,9 @@ mod deferral;
 mod explain;
 mod handover;
 mod health;
+mod last_run;
 mod limits;
+mod listening;
 mod metrics;
 mod next_hops;
 mod node;
@@ -18,6 +20,7 @@ mod readiness;
 mod redistribution;
 mod registry;
 mod reload;
+mod service_manager;
 mod sockets;
 mod startup;
 mod vitals;
@@ -40,23 +43,27 @@ use tracing::{info, warn};
 use crate::config::{Config, HttpSettings, PeerEntry};
 use crate::ctl::ServerError;
 use crate::engine::{Engine, Event};
-use crate::http;
+use crate::http::{self, Source as _};
 use crate::kernel::{Fib, Leave};
 use crate::logging::Log;
 use crate::net::{Accepted, Directory, Listeners, PeerCommand, PeerEvent};
 use crate::node::Setup;
 use crate::pulse::Pulse;
+use crate::supervise::{self, Ending};
 
 use answers::{Answers, Order};
 use deferral::{Deferral, FirstExport};
 use handover::Handover;
+use last_run::RunFile;
+use limits::Descriptors;
 use next_hops::NextHops;
 use node::{Node, NodeInput};
 use peers::Peers;
 use redistribution::Redistribution;
+use service_manager::ServiceManager;
 use sockets::Sockets;
-use startup::{Progress, Startup};
-use wiring::Threads;
+use startup::{Awaited, Progress, Ranges, Startup};
+use wiring::{KernelGate, Threads};
 
 /// Connections from ranges that may wait to become peers.
 const DYNAMIC_MAX: usize = 1024;
@@ -68,6 +75,9 @@ const FIRST_READING: Duration = Duration::from_secs(2);
 const HTTP_RETRY: Duration = Duration::from_secs(10);
 /// How long sessions may take to end when the daemon stops.
 const STOP_GRACE: Duration = Duration::from_secs(5);
+/// How long the kernel goes on forwarding after neighbours were told that we go: they need a moment
+/// to send elsewhere.
+const SHUTDOWN_PAUSE: Duration = Duration::from_secs(1);
 
 /// Why the daemon could not start or go on: one line for the operator.
 #[derive(Debug, thiserror::Error)]
@@ -78,9 +88,18 @@ pub enum Error {
     /// The control socket.
     #[error("{0}")]
     Control(#[from] ServerError),
+    /// A listening address.
+    #[error("{0}")]
+    Listen(#[from] crate::net::Unbound),
     /// Threads, sockets, signals.
     #[error("{0}")]
     Io(#[from] std::io::Error),
+    /// It has ended, and not as it should.
+    #[error(
+        "stopped, but {0} routes of ours are still in the kernel: the next start removes them, or \
+         ip route flush with our table and protocol"
+    )]
+    LeftRoutes(u64),
 }
 
 fn source_text(error: &crate::kernel::Error) -> String {
@@ -106,8 +125,7 @@ pub enum Stop {
 pub async fn run(setup: Setup, log: Log) -> Result<(), Error> {
     let mut daemon = Daemon::start(setup, log).await?;
     let stop = daemon.serve().await;
-    daemon.stop(stop).await;
-    Ok(())
+    daemon.stop(stop).await
 }
 
 struct Daemon {
@@ -125,15 +143,25 @@ struct Daemon {
     listeners: Listeners,
     peers: Peers,
     answers: Answers,
+    /// Whether the table's changes reach the kernel.
+    gate: KernelGate,
+    descriptors: Descriptors,
+    /// Whether neighbours may hold routes that an earlier run told them.
+    earlier_run: deferral::Start,
+    /// What the next run has to know.
+    run_file: RunFile,
+    /// Why it may not know it, or why this run does not know what the one before has left.
+    run_fault: Option<String>,
     /// The servers of the control socket and of HTTP.
     servers: Vec<tokio::task::JoinHandle<()>>,
     startup: Option<Startup>,
     deferral: Option<Deferral>,
-    /// Why it is not listened where the configuration says.
+    /// Which configured addresses we are not listening on, and why.
     listen_fault: Option<String>,
-    /// When it is tried again.
+    /// When that is tried again.
     listen_again: Option<Instant>,
     log: Log,
+    service_manager: ServiceManager,
     signals: Signals,
     inbox: Inbox,
 }
@@ -188,7 +216,9 @@ impl Daemon {
             }
         };
         let sockets = Sockets::bind(&config.host.control)?;
-        limits::raise_open_files(&config)?;
+        let descriptors = Descriptors::raise(&config)?;
+        let run_file = RunFile::beside(&config.host.control.socket);
+        let earlier = last_run::take_over(&run_file, &config);
         let seed = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), &path);
         let threads = Threads::start(&config, seed)?;
 
@@ -218,7 +248,12 @@ impl Daemon {
             config: Arc::new(config),
             node,
             handover: Handover::default(),
-            listeners: Listeners::new(directory, dynamic_sender),
+            listeners: Listeners::new(directory, dynamic_sender, descriptors.for_bgp()),
+            gate: threads.gate,
+            descriptors,
+            earlier_run: earlier.start,
+            run_file,
+            run_fault: earlier.fault,
             engine: threads.engine,
             fib: threads.fib,
             redistribution: threads.redistribution,
@@ -231,6 +266,7 @@ impl Daemon {
             listen_fault: None,
             listen_again: None,
             log,
+            service_manager: ServiceManager::of_process(),
             signals: Signals::listen()?,
             inbox: Inbox {
                 table: threads.events,
@@ -242,12 +278,17 @@ impl Daemon {
             },
         };
         daemon.answers.publish(&daemon.described, &daemon.config);
+        daemon.review_descriptors();
         daemon.open_servers(sockets);
         // What our OPENs say about a restart depends on it. On a time-out they say the usual.
-        let _ = tokio::time::timeout(FIRST_READING, threads.synchronised.notified()).await;
+        let read = tokio::time::timeout(FIRST_READING, threads.synchronised.notified()).await;
+        if read.is_err() || daemon.fib.counters().installed > 0 {
+            daemon.earlier_run = deferral::Start::Again;
+        }
         if daemon.node.is_none() {
             daemon.begin()?;
         }
+        daemon.service_manager.ready();
         Ok(daemon)
     }
 
@@ -256,8 +297,16 @@ impl Daemon {
         let answers = Arc::new(self.answers.clone());
         self.servers = sockets.serve(&answers);
         if let Some(HttpSettings { listen, .. }) = self.config.host.http {
-            self.servers.push(tokio::spawn(serve_http(listen, answers)));
+            let served = serve_http(listen, answers);
+            self.servers.push(tokio::spawn(supervise::task("http", Ending::Never, served)));
         }
+        let watched = self.answers.clone();
+        let stuck = move || {
+            let watched = watched.clone();
+            async move { watched.not_alive().await }
+        };
+        let watchdog = self.service_manager.clone().keep_alive(stuck);
+        self.servers.push(tokio::spawn(supervise::task("watchdog", Ending::Never, watchdog)));
     }
 
     /// Everything that a configuration starts, in the order in which it must exist.
@@ -274,8 +323,8 @@ impl Daemon {
         for PeerEntry { session, .. } in &config.peers {
             self.set_peer_key(session.address, session.security.md5.as_ref())?;
         }
-        // Whoever cannot listen does not dial either.
-        self.listeners.listen(&config.bgp.listen)?;
+        // Whoever cannot listen, and not for now only, does not dial either.
+        self.listen_first()?;
         self.peers.set_ranges(&config.dynamic);
         for entry in &config.peers {
             self.peers.add(entry);
@@ -289,10 +338,16 @@ impl Daemon {
     fn begin_startup(&mut self, first_export: FirstExport) {
         let now = self.engine.handle().clock().now();
         let config = Arc::clone(&self.config);
-        let peers: Vec<PeerId> = self.peers.registry().all().iter().map(|r| r.id).collect();
-        self.startup = Some(Startup::new(peers.iter().copied(), now));
+        let peers = self.peers.registry().all();
+        let awaited = peers.iter().map(|record| Awaited {
+            peer: record.id,
+            restart_time: record.session.graceful_restart_time,
+        });
+        self.startup = Some(Startup::new(awaited, self.startup_ranges(), now));
+        let ids = peers.iter().map(|record| record.id);
+        let has_ranges = !config.dynamic.is_empty();
         self.deferral = (first_export == FirstExport::Deferred)
-            .then(|| Deferral::new(peers, !config.dynamic.is_empty(), now));
+            .then(|| Deferral::new(ids, has_ranges, self.earlier_run, now));
         self.answers.set_startup(self.startup.clone());
         self.answers.set_not_ready(Some("waiting for the peers' routes".into()));
         info!(
@@ -304,6 +359,32 @@ impl Daemon {
             config.dynamic.len(),
         );
         say_memory_limits(&config, self.memory_key());
+    }
+
+    /// What the start waits for where ranges of peers are configured.
+    fn startup_ranges(&self) -> Ranges {
+        if self.config.dynamic.is_empty() {
+            return Ranges::None;
+        }
+        match self.earlier_run {
+            deferral::Start::First => Ranges::OwnNothing,
+            deferral::Start::Again => {
+                let times =
+                    self.config.dynamic.iter().map(|range| range.session.graceful_restart_time);
+                Ranges::MayOwnRoutes { restart_time: times.flatten().max() }
+            }
+        }
+    }
+
+    /// Lets as many dynamic peers in as descriptors suffice for, and says when those are fewer than
+    /// the configuration allows.
+    pub(super) fn review_descriptors(&mut self) {
+        self.peers.set_dynamic_max(self.descriptors.dynamic_peers_max(&self.config));
+        let shortage = self.descriptors.shortage(&self.config);
+        if let Some(text) = &shortage {
+            warn!("{text}");
+        }
+        self.answers.set_problems(self.run_fault.iter().cloned().chain(shortage).collect());
     }
 
     /// The key that limits the memory of all routes.
@@ -340,7 +421,7 @@ impl Daemon {
                 Input::Node(input) => self.on_node_input(input),
                 Input::LinksChanged => {
                     self.tell_tunnels();
-                    if self.listen_fault.is_some() {
+                    if self.listen_again.is_some() {
                         self.listen();
                     }
                 }
@@ -372,8 +453,16 @@ impl Daemon {
     /// Looks whether the first minutes are over; returns when to look again.
     fn check_startup(&mut self) -> Option<Instant> {
         let clock = self.engine.handle().clock();
-        match self.startup.as_mut()?.poll(clock.now(), || self.next_hops.lookups()) {
-            Progress::WaitingUntil(at) => Some(Instant::from_std(clock.instant(at))),
+        let (now, registry) = (clock.now(), self.peers.registry());
+        let is_slow = |peer| registry.get(peer).is_some_and(|record| record.takes_connections());
+        let startup = self.startup.as_mut()?;
+        match startup.poll(now, is_slow, || self.next_hops.lookups()) {
+            Progress::WaitingUntil(at) => {
+                if !startup.is_converging(now) {
+                    self.answers.set_not_ready(None);
+                }
+                Some(Instant::from_std(clock.instant(at)))
+            }
             Progress::Over => {
                 self.startup = None;
                 self.answers.set_startup(None);
@@ -389,7 +478,10 @@ impl Daemon {
     /// Looks whether peers may be told routes; returns when to look again.
     fn check_deferral(&mut self) -> Option<Instant> {
         let table = self.engine.handle();
-        match self.deferral.as_mut()?.poll(table.clock().now(), || self.next_hops.lookups()) {
+        let registry = self.peers.registry();
+        let is_slow = |peer| registry.get(peer).is_some_and(|record| record.takes_connections());
+        let now = table.clock().now();
+        match self.deferral.as_mut()?.poll(now, is_slow, || self.next_hops.lookups()) {
             Progress::WaitingUntil(at) => Some(Instant::from_std(table.clock().instant(at))),
             Progress::Over => {
                 self.deferral = None;
@@ -460,12 +552,12 @@ impl Daemon {
         match event {
             PeerEvent::Up(peer) => {
                 let families = self.families_of(peer);
+                let now = self.engine.handle().clock().now();
                 self.handover.handle_up(peer, families);
                 if let Some(startup) = &mut self.startup {
-                    startup.handle_up(peer, families);
+                    startup.handle_up(now, peer, families);
                 }
                 let owed = self.negotiated(peer).and_then(|n| deferral::owed_families(&n));
-                let now = self.engine.handle().clock().now();
                 if let Some(deferral) = &mut self.deferral {
                     deferral.handle_up(now, peer, owed);
                 }
@@ -505,34 +597,56 @@ impl Daemon {
         }
     }
 
-    /// Ends every session, then the kernel's thread, then the table's.
-    async fn stop(self, stop: Stop) {
-        match stop {
-            Stop::Graceful => info!("stopping gracefully: peers and the kernel keep our routes"),
-            Stop::Shutdown { .. } => {
-                info!("shutting down: withdrawing our routes from peers and the kernel")
-            }
-        }
+    /// Ends everything, in the order in which nobody sends to where nobody forwards.
+    async fn stop(self, stop: Stop) -> Result<(), Error> {
+        self.service_manager.stopping();
+        drop(self.listeners);
+        let fib = self.fib.clone();
+        // Sessions that end, and whatever neighbours do then, must not touch the kernel's routes.
+        self.gate.close();
         let (close, leave) = match stop {
-            Stop::Graceful => (Close::GracefulStop, Leave::Keep),
+            Stop::Graceful => {
+                info!("stopping gracefully: peers and the kernel keep our routes");
+                stop_fib(self.fib, Leave::Keep).await;
+                (Close::GracefulStop, Leave::Keep)
+            }
             Stop::Shutdown { message } => {
+                info!("shutting down: withdrawing our routes from peers and the kernel");
                 let text = message.unwrap_or_else(|| "margay is shut down".into());
                 (Close::Shutdown { text }, Leave::Withdraw)
             }
         };
-        drop(self.listeners);
-        // What the kernel holds is settled before the first session ends: its end must not touch it.
-        let fib = self.fib;
-        if tokio::task::spawn_blocking(move || fib.stop(leave)).await.is_err() {
-            warn!("the kernel's thread ended by a panic");
-        }
+        let had_sessions = self.peers.registry().len() > 0;
         self.peers.stop_all(close, self.inbox.peers, STOP_GRACE).await;
+        if leave == Leave::Withdraw && had_sessions {
+            tokio::time::sleep(SHUTDOWN_PAUSE).await;
+        }
+        // From here on nobody wants a route.
+        self.engine.stop();
+        let mut left = 0;
+        if leave == Leave::Withdraw {
+            stop_fib(fib.clone(), leave).await;
+            let counters = fib.counters();
+            left = counters.installed + counters.pending + counters.failed;
+        }
         for server in self.servers {
             server.abort();
             // Cancelled: the control socket's file is gone with it.
             let _ = server.await;
         }
-        self.engine.stop();
+        if left > 0 {
+            return Err(Error::LeftRoutes(left));
+        }
+        if leave == Leave::Withdraw {
+            self.run_file.remove();
+        }
+        Ok(())
+    }
+}
+
+async fn stop_fib(fib: Fib, leave: Leave) {
+    if tokio::task::spawn_blocking(move || fib.stop(leave)).await.is_err() {
+        warn!("the kernel's thread ended by a panic");
     }
 }
 

@@ -3,22 +3,18 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bgp_proto::policy::Change;
 use bgp_proto::session::{PeerConfig, State};
 use bgp_proto::types::PeerId;
 use tokio::time::Instant;
-use tracing::{info, warn};
+use tracing::info;
 
 use super::Daemon;
 use super::deferral::{self, FirstExport};
 use super::handover::Step;
 use crate::config::{Config, PeerEntry, differing_peers};
 use crate::node::{Follower, NodeSettings, Update};
-
-/// How long after a listening address could not be had it is tried again.
-const LISTEN_RETRY: Duration = Duration::from_secs(5);
 
 /// The part of the daemon that exists on a Calico node only.
 pub(super) struct Node {
@@ -215,31 +211,6 @@ impl Daemon {
         {
             self.put_into_force(&planned, &HashSet::new());
         }
-    }
-
-    /// Listens where the configuration says. Where that is not possible the old sockets of that
-    /// family stay, and it is tried again when links change, a new configuration comes, or
-    /// [`LISTEN_RETRY`] has passed: whoever has the port may end without a word.
-    pub(super) fn listen(&mut self) {
-        let fault = self.listeners.listen_by_family(&self.config.bgp.listen);
-        let fault = fault.err().map(|e| e.to_string());
-        self.listen_again = fault.is_some().then(|| Instant::now() + LISTEN_RETRY);
-        self.listeners.accept();
-        if let Some(text) = &fault
-            && self.listen_fault.as_ref() != Some(text)
-        {
-            warn!("{text}");
-        }
-        self.answers.set_listen_fault(fault.clone());
-        self.listen_fault = fault;
-    }
-
-    /// Tries to listen again when it is time; returns when to look again.
-    pub(super) fn check_listening(&mut self) -> Option<Instant> {
-        if self.listen_again.is_some_and(|at| at <= Instant::now()) {
-            self.listen();
-        }
-        self.listen_again
     }
 
     /// Ends the sessions of neighbours that have parted.

@@ -28,6 +28,8 @@ pub(super) struct Peers {
     registry: Registry,
     events: mpsc::UnboundedSender<PeerEvent>,
     ranges: Vec<DynamicPeers>,
+    /// How many peers may come from all ranges together: what descriptors suffice for.
+    dynamic_max: usize,
     /// Indices given so far, and those that are free again.
     ids: u32,
     free_ids: VecDeque<PeerId>,
@@ -53,6 +55,7 @@ impl Peers {
             registry: Registry::default(),
             events,
             ranges: Vec::new(),
+            dynamic_max: usize::MAX,
             ids: 0,
             free_ids: VecDeque::new(),
             seed,
@@ -74,6 +77,11 @@ impl Peers {
     /// OPENs from here on say that we are not restarting (RFC 4724 §4.1).
     pub(super) fn end_of_startup(&self) {
         self.recovery.end();
+    }
+
+    /// How many peers may come from all ranges together.
+    pub(super) fn set_dynamic_max(&mut self, max: usize) {
+        self.dynamic_max = max;
     }
 
     /// Ranges that peers may connect from.
@@ -122,6 +130,14 @@ impl Peers {
             warn!(
                 "connection from {from} closed: {} has its {} peers (peers-max)",
                 range.prefix, range.peers_max
+            );
+            return;
+        }
+        if self.registry.count(Record::is_dynamic) >= self.dynamic_max {
+            warn!(
+                "connection from {from} closed: file descriptors suffice for {} dynamic peers; raise \
+                 the limit (ulimit -n, LimitNOFILE=)",
+                self.dynamic_max
             );
             return;
         }

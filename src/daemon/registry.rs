@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::ops::Bound;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use bgp_proto::session::PeerConfig;
+use bgp_proto::session::{PeerConfig, State};
 use bgp_proto::table::PeerRoutes;
 use bgp_proto::types::PeerId;
 
@@ -28,6 +28,11 @@ pub(super) struct Record {
 }
 
 impl Record {
+    /// Whether its TCP takes connections although there is no session: it is slow, and not down.
+    pub(super) fn takes_connections(&self) -> bool {
+        matches!(self.handle.state(), State::OpenSent | State::OpenConfirm)
+    }
+
     /// Whether it came out of a range.
     pub(super) fn is_dynamic(&self) -> bool {
         self.lifetime == Lifetime::Dynamic

@@ -46,7 +46,8 @@ impl Daemon {
         let old = Arc::clone(&self.config);
         let changes = old.changes_to(&fresh);
         // The one step that can fail comes first: then nothing has changed.
-        self.listeners.listen(&fresh.bgp.listen).map_err(|e| e.to_string())?;
+        let missing = self.listeners.listen(&fresh.bgp.listen).map_err(|e| e.to_string())?;
+        self.note_missing(&missing);
         fresh.keep_until_restart(&old);
         self.config = Arc::new(fresh);
         self.apply(&old, &changes, &HashSet::new());
@@ -55,6 +56,7 @@ impl Daemon {
             self.log.configure(self.config.host.log.level);
         }
         self.answers.publish(&self.described, &self.config);
+        self.review_descriptors();
         info!("configuration reloaded: {}", one_line(&changes));
         Ok(changes)
     }

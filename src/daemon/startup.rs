@@ -1,8 +1,13 @@
 //! When the routes that an earlier run left in the kernel have had their chance.
 //!
 //! They are kept, and forward, until every peer that is coming has sent End-of-RIB for every family
-//! that it negotiated (RFC 4724 §4.1). Peers that are not coming are waited for only a short time:
-//! a neighbour that is down must not keep stale routes alive.
+//! that it negotiated (RFC 4724 §4.1). A peer that is away is waited for as long as it may keep our
+//! routes: for the restart time that we advertised, and 30 seconds at least. Peers from ranges cannot
+//! be named beforehand; where the kernel held routes of ours, some of them may be theirs, and whoever
+//! comes within that time is waited for like the others.
+//!
+//! Waiting concerns prefixes only that nobody has said anything about: what the table decides
+//! replaces the route of the earlier run at once.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,10 +15,20 @@ use std::time::Duration;
 
 use bgp_proto::types::{Family, FamilySet, PeerId, Time};
 
-/// How long a peer may take to establish its session before it is not waited for.
+/// How long a peer may take to establish its session before it is not waited for, where our restart
+/// time says nothing longer.
 const CONNECT_GRACE: Duration = Duration::from_secs(30);
-/// How long End-of-RIB is waited for in all (Selection_Deferral_Timer, RFC 4724 §4.1).
+/// How long End-of-RIB is waited for in all (Selection_Deferral_Timer, RFC 4724 §4.1), where no
+/// restart time is longer.
 const DEFERRAL: Duration = Duration::from_secs(120);
+/// A peer whose TCP takes connections is slow, and not down, until it took none for this long.
+const SLOW_MAX: Duration = Duration::from_secs(30);
+/// How often it is looked which peers take connections.
+const LOOK_INTERVAL: Duration = Duration::from_secs(5);
+/// Peers of ranges are waited for until none came for this long, where no route is at stake.
+const RANGE_QUIET: Duration = Duration::from_secs(3);
+/// How long the first of them may take, where no route is at stake.
+const RANGE_GRACE: Duration = Duration::from_secs(10);
 
 /// How long routes have, from the last End-of-RIB, to reach the kernel's side: their next hops are
 /// resolved on the way.
@@ -30,12 +45,66 @@ pub(super) enum Owes {
     EndOfRib(FamilySet),
 }
 
+/// A peer that the start waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Awaited {
+    pub(super) peer: PeerId,
+    /// The restart time that we advertise to it; `None`: it knows nothing of restarts.
+    pub(super) restart_time: Option<Duration>,
+}
+
+impl Awaited {
+    fn grace(&self) -> Duration {
+        self.restart_time.unwrap_or_default().max(CONNECT_GRACE)
+    }
+}
+
+/// What the start waits for besides the peers that it can name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ranges {
+    /// Nothing: there are no ranges.
+    None,
+    /// The kernel held routes of ours: whoever sent them has this long to come back.
+    MayOwnRoutes {
+        /// The longest restart time that we advertise to peers of ranges.
+        restart_time: Option<Duration>,
+    },
+    /// The kernel held none: nothing is lost if somebody comes late.
+    OwnNothing,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Waiting {
+    owes: Owes,
+    /// Until when it may establish its session.
+    grace_ends: Time,
+    /// Its TCP takes connections: until when that counts.
+    slow_until: Time,
+}
+
+impl Waiting {
+    /// Until when it is waited for, if it still is.
+    fn until(&self, now: Time, deferral_ends: Time) -> Option<Time> {
+        let until = match self.owes {
+            Owes::Session => self.grace_ends.max(self.slow_until).min(deferral_ends),
+            Owes::EndOfRib(_) => deferral_ends,
+        };
+        (until > now).then_some(until)
+    }
+}
+
 /// The first minutes of a run. Clones share what is waited for.
 #[derive(Clone, Debug)]
 pub(super) struct Startup {
-    waiting: Arc<Mutex<BTreeMap<PeerId, Owes>>>,
-    grace_ends: Time,
+    waiting: Arc<Mutex<BTreeMap<PeerId, Waiting>>>,
+    /// Until when peers of ranges may come; `None`: none are waited for.
+    ranges_until: Option<Time>,
+    ranges: Ranges,
+    /// When peers that are away no longer keep us from being ready.
+    absent_from: Time,
+    deferral: Duration,
     deferral_ends: Time,
+    looked: Option<Time>,
     /// Since when nothing is owed any more.
     complete_since: Option<Time>,
 }
@@ -58,17 +127,34 @@ pub(super) enum Progress {
 
 impl Startup {
     /// Begins at `now` with these configured peers.
-    pub(super) fn new(peers: impl IntoIterator<Item = PeerId>, now: Time) -> Self {
-        let waiting = peers.into_iter().map(|peer| (peer, Owes::Session)).collect();
+    pub(super) fn new(peers: impl IntoIterator<Item = Awaited>, ranges: Ranges, now: Time) -> Self {
+        let peers: Vec<Awaited> = peers.into_iter().collect();
+        let ranges_grace = match ranges {
+            Ranges::None => None,
+            Ranges::OwnNothing => Some(RANGE_GRACE),
+            Ranges::MayOwnRoutes { restart_time } => {
+                Some(restart_time.unwrap_or_default().max(CONNECT_GRACE))
+            }
+        };
+        let graces = peers.iter().map(Awaited::grace).chain(ranges_grace);
+        let deferral = graces.fold(DEFERRAL, Duration::max);
+        let waiting = peers.iter().map(|awaited| {
+            let grace_ends = now + awaited.grace();
+            (awaited.peer, Waiting { owes: Owes::Session, grace_ends, slow_until: now })
+        });
         Startup {
-            waiting: Arc::new(Mutex::new(waiting)),
-            grace_ends: now + CONNECT_GRACE,
-            deferral_ends: now + DEFERRAL,
+            waiting: Arc::new(Mutex::new(waiting.collect())),
+            ranges_until: ranges_grace.map(|grace| now + grace),
+            ranges,
+            absent_from: now + CONNECT_GRACE,
+            deferral,
+            deferral_ends: now + deferral,
+            looked: None,
             complete_since: None,
         }
     }
 
-    fn waiting(&self) -> MutexGuard<'_, BTreeMap<PeerId, Owes>> {
+    fn waiting(&self) -> MutexGuard<'_, BTreeMap<PeerId, Waiting>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -86,25 +172,36 @@ impl Startup {
 
     /// What a peer still owes.
     pub(super) fn owes(&self, peer: PeerId) -> Option<Owes> {
-        self.waiting().get(&peer).copied()
+        self.waiting().get(&peer).map(|waiting| waiting.owes)
     }
 
     /// What is left at `now` of the whole wait, and its length.
     pub(super) fn timer(&self, now: Time) -> (Duration, Duration) {
-        (self.deferral_ends.since(now), DEFERRAL)
+        (self.deferral_ends.since(now), self.deferral)
     }
 
     /// A session came up with these families.
-    pub(super) fn handle_up(&mut self, peer: PeerId, families: FamilySet) {
-        if let Some(owes) = self.waiting().get_mut(&peer) {
-            *owes = Owes::EndOfRib(families);
+    pub(super) fn handle_up(&mut self, now: Time, peer: PeerId, families: FamilySet) {
+        let owes = Owes::EndOfRib(families);
+        let mut waiting = self.waiting();
+        if let Some(known) = waiting.get_mut(&peer) {
+            known.owes = owes;
+            return;
+        }
+        if self.ranges_until.is_some_and(|until| until > now) {
+            let from_range = Waiting { owes, grace_ends: now + CONNECT_GRACE, slow_until: now };
+            waiting.insert(peer, from_range);
+            drop(waiting);
+            if self.ranges == Ranges::OwnNothing {
+                self.ranges_until = Some(now + RANGE_QUIET);
+            }
         }
     }
 
     /// A session went down before it had sent everything.
     pub(super) fn handle_down(&mut self, peer: PeerId) {
-        if let Some(owes) = self.waiting().get_mut(&peer) {
-            *owes = Owes::Session;
+        if let Some(waiting) = self.waiting().get_mut(&peer) {
+            waiting.owes = Owes::Session;
         }
     }
 
@@ -116,7 +213,7 @@ impl Startup {
     /// The routes of a family are complete.
     pub(super) fn handle_end_of_rib(&mut self, peer: PeerId, family: Family) {
         let mut waiting = self.waiting();
-        if let Some(Owes::EndOfRib(families)) = waiting.get_mut(&peer) {
+        if let Some(Waiting { owes: Owes::EndOfRib(families), .. }) = waiting.get_mut(&peer) {
             families.remove(family);
             if families.is_empty() {
                 waiting.remove(&peer);
@@ -124,8 +221,15 @@ impl Startup {
         }
     }
 
-    /// Whether the start is over at `now`; `lookups` is asked when no peer owes anything.
-    pub(super) fn poll(&mut self, now: Time, lookups: impl FnOnce() -> Lookups) -> Progress {
+    /// Whether the start is over at `now`. `takes_connections` is asked about peers without a session:
+    /// whether the last connection got as far as an OPEN; `lookups`, when no peer owes anything.
+    pub(super) fn poll(
+        &mut self,
+        now: Time,
+        takes_connections: impl Fn(PeerId) -> bool,
+        lookups: impl FnOnce() -> Lookups,
+    ) -> Progress {
+        self.look_for_slow(now, takes_connections);
         if let Some(until) = self.owed_until(now) {
             self.complete_since = None;
             return Progress::WaitingUntil(until);
@@ -141,17 +245,40 @@ impl Startup {
         }
     }
 
-    /// Until when peers are waited for; `None`: for nobody.
-    fn owed_until(&self, now: Time) -> Option<Time> {
+    /// Whether routes that are coming keep us from being ready. Peers that are away do so for half a
+    /// minute only: they may stay away, and what serves meanwhile is the earlier run's.
+    pub(super) fn is_converging(&self, now: Time) -> bool {
+        if now < self.absent_from {
+            return true;
+        }
         let waiting = self.waiting();
-        if waiting.is_empty() || now >= self.deferral_ends {
+        let is_coming = |w: &Waiting| matches!(w.owes, Owes::EndOfRib(_)) || w.slow_until > now;
+        self.complete_since.is_some() || waiting.values().any(is_coming)
+    }
+
+    fn look_for_slow(&mut self, now: Time, takes_connections: impl Fn(PeerId) -> bool) {
+        if self.looked.is_some_and(|at| now.since(at) < LOOK_INTERVAL) {
+            return;
+        }
+        self.looked = Some(now);
+        for (peer, waiting) in self.waiting().iter_mut() {
+            if waiting.owes == Owes::Session && takes_connections(*peer) {
+                waiting.slow_until = now + SLOW_MAX;
+            }
+        }
+    }
+
+    /// Until when peers are waited for, or looked at again; `None`: nobody is waited for.
+    fn owed_until(&self, now: Time) -> Option<Time> {
+        if now >= self.deferral_ends {
             return None;
         }
-        if now < self.grace_ends {
-            return Some(self.grace_ends);
-        }
-        let is_anybody_coming = waiting.values().any(|owes| *owes != Owes::Session);
-        is_anybody_coming.then_some(self.deferral_ends)
+        let waiting = self.waiting();
+        let of_peers = waiting.values().filter_map(|w| w.until(now, self.deferral_ends)).max();
+        let of_ranges = self.ranges_until.filter(|until| *until > now);
+        let until = of_peers.max(of_ranges)?;
+        let is_looked = waiting.values().any(|w| w.owes == Owes::Session);
+        Some(if is_looked { until.min(now + LOOK_INTERVAL) } else { until })
     }
 }
 
@@ -163,66 +290,144 @@ mod tests {
         Time::ZERO + Duration::from_secs(secs)
     }
 
+    fn awaited(peer: u32) -> Awaited {
+        Awaited { peer: PeerId(peer), restart_time: None }
+    }
+
+    fn start_of(peers: impl IntoIterator<Item = u32>) -> Startup {
+        Startup::new(peers.into_iter().map(awaited), Ranges::None, at(0))
+    }
+
+    fn poll(start: &mut Startup, now: Time) -> Progress {
+        start.poll(now, |_| false, || Lookups::Done)
+    }
+
     /// Polls, and once more when the routes have settled.
     fn settled(start: &mut Startup, secs: u64) -> Progress {
-        match start.poll(at(secs), || Lookups::Done) {
-            Progress::WaitingUntil(until) if until == at(secs) + SETTLE => {
-                start.poll(until, || Lookups::Done)
-            }
+        match poll(start, at(secs)) {
+            Progress::WaitingUntil(until) if until == at(secs) + SETTLE => poll(start, until),
             progress => progress,
         }
     }
 
+    /// When it is over, polled as it asks to be.
+    fn over_at(start: &mut Startup, is_slow: impl Fn(u64, PeerId) -> bool) -> u64 {
+        let mut now = at(0);
+        for _ in 0..10_000 {
+            match start.poll(now, |peer| is_slow(now.as_secs(), peer), || Lookups::Done) {
+                Progress::WaitingUntil(until) => now = until,
+                Progress::Over => return now.as_secs(),
+            }
+        }
+        panic!("it never ends");
+    }
+
     #[test]
     fn it_ends_with_the_last_end_of_rib() {
-        let mut start = Startup::new([PeerId(1), PeerId(2)], at(0));
-        start.handle_up(PeerId(1), FamilySet::ALL);
-        start.handle_up(PeerId(2), FamilySet::only(Family::Ipv4));
+        let mut start = start_of([1, 2]);
+        start.handle_up(at(0), PeerId(1), FamilySet::ALL);
+        start.handle_up(at(0), PeerId(2), FamilySet::only(Family::Ipv4));
         start.handle_end_of_rib(PeerId(1), Family::Ipv4);
         start.handle_end_of_rib(PeerId(2), Family::Ipv4);
-        assert_eq!(settled(&mut start, 1), Progress::WaitingUntil(at(30)));
+        assert_eq!(settled(&mut start, 1), Progress::WaitingUntil(at(120)));
         start.handle_end_of_rib(PeerId(1), Family::Ipv6);
         assert_eq!(settled(&mut start, 1), Progress::Over);
     }
 
     #[test]
     fn routes_reach_the_kernel_before_it_ends() {
-        let mut start = Startup::new([PeerId(1)], at(0));
-        start.handle_up(PeerId(1), FamilySet::only(Family::Ipv4));
+        let mut start = start_of([1]);
+        start.handle_up(at(0), PeerId(1), FamilySet::only(Family::Ipv4));
         start.handle_end_of_rib(PeerId(1), Family::Ipv4);
         let until = at(1) + SETTLE;
-        assert_eq!(start.poll(at(1), || Lookups::Pending), Progress::WaitingUntil(until));
+        let pending = |start: &mut Startup, now| start.poll(now, |_| false, || Lookups::Pending);
+        assert_eq!(pending(&mut start, at(1)), Progress::WaitingUntil(until));
         let later = until + SETTLE;
-        assert_eq!(start.poll(until, || Lookups::Pending), Progress::WaitingUntil(later));
-        assert_eq!(start.poll(later, || Lookups::Done), Progress::Over);
+        assert_eq!(pending(&mut start, until), Progress::WaitingUntil(later));
+        assert_eq!(poll(&mut start, later), Progress::Over);
         // Not for ever: a next hop may stay unknown.
-        assert_eq!(start.poll(at(1) + RESOLVE_MAX, || Lookups::Pending), Progress::Over);
+        assert_eq!(pending(&mut start, at(1) + RESOLVE_MAX), Progress::Over);
     }
 
     #[test]
     fn a_peer_that_never_comes_is_waited_for_only_in_the_grace_time() {
-        let mut start = Startup::new([PeerId(1), PeerId(2)], at(0));
-        start.handle_up(PeerId(1), FamilySet::only(Family::Ipv4));
+        let mut start = start_of([1, 2]);
+        start.handle_up(at(0), PeerId(1), FamilySet::only(Family::Ipv4));
         start.handle_end_of_rib(PeerId(1), Family::Ipv4);
-        assert_eq!(settled(&mut start, 29), Progress::WaitingUntil(at(30)));
+        assert_eq!(settled(&mut start, 28), Progress::WaitingUntil(at(30)));
         assert_eq!(settled(&mut start, 30), Progress::Over);
+    }
+
+    /// It may hold our routes, and forward for us, for as long as we said that we might be away.
+    #[test]
+    fn the_grace_time_is_not_below_the_advertised_restart_time() {
+        for (restart_time, over) in [(60, 60), (10, 30), (120, 120), (600, 600)] {
+            let restart_time = Some(Duration::from_secs(restart_time));
+            let peers = [Awaited { peer: PeerId(1), restart_time }, awaited(2)];
+            let mut start = Startup::new(peers, Ranges::None, at(0));
+            start.handle_up(at(0), PeerId(2), FamilySet::only(Family::Ipv4));
+            start.handle_end_of_rib(PeerId(2), Family::Ipv4);
+            assert!(start.is_converging(at(29)));
+            assert!(!start.is_converging(at(31)), "who is away does not keep us from being ready");
+            assert_eq!(over_at(&mut start, |_, _| false), over);
+        }
     }
 
     #[test]
     fn a_slow_peer_is_waited_for_until_the_deferral_ends() {
-        let mut start = Startup::new([PeerId(1)], at(0));
-        start.handle_up(PeerId(1), FamilySet::only(Family::Ipv4));
+        let mut start = start_of([1]);
+        start.handle_up(at(0), PeerId(1), FamilySet::only(Family::Ipv4));
         assert_eq!(settled(&mut start, 60), Progress::WaitingUntil(at(120)));
         start.handle_down(PeerId(1));
         assert_eq!(settled(&mut start, 61), Progress::Over);
-        start.handle_up(PeerId(1), FamilySet::only(Family::Ipv4));
+        start.handle_up(at(61), PeerId(1), FamilySet::only(Family::Ipv4));
         assert_eq!(settled(&mut start, 120), Progress::Over);
+    }
+
+    /// Its kernel answers while its process hangs: slow, not down.
+    #[test]
+    fn a_peer_that_takes_connections_is_not_away() {
+        let always = |_, peer| peer == PeerId(1);
+        assert_eq!(over_at(&mut start_of([1, 2]), always), 120);
+        // It stops to: from the last time on it counts as slow for a while.
+        let for_a_minute = |secs, peer| secs <= 60 && peer == PeerId(1);
+        assert_eq!(over_at(&mut start_of([1, 2]), for_a_minute), 90);
+        let start = &mut start_of([1]);
+        let slow = start.poll(at(40), |_| true, || Lookups::Done);
+        assert_eq!(slow, Progress::WaitingUntil(at(45)));
+        assert!(start.is_converging(at(40)));
+    }
+
+    /// Only dynamic peers, and the kernel holds routes of ours: they may be theirs.
+    #[test]
+    fn ranges_have_the_restart_time_to_bring_peers_back() {
+        let restart_time = Some(Duration::from_secs(60));
+        let ranges = Ranges::MayOwnRoutes { restart_time };
+        let mut start = Startup::new([], ranges, at(0));
+        assert_eq!(poll(&mut start, at(1)), Progress::WaitingUntil(at(60)));
+        start.handle_up(at(59), PeerId(7), FamilySet::only(Family::Ipv4));
+        assert_eq!(settled(&mut start, 60), Progress::WaitingUntil(at(120)));
+        start.handle_up(at(61), PeerId(8), FamilySet::only(Family::Ipv4));
+        start.handle_end_of_rib(PeerId(7), Family::Ipv4);
+        assert_eq!(settled(&mut start, 62), Progress::Over, "peer 8 was never waited for");
+    }
+
+    #[test]
+    fn where_no_route_is_at_stake_ranges_are_not_waited_for_for_long() {
+        let mut start = Startup::new([], Ranges::OwnNothing, at(0));
+        assert_eq!(over_at(&mut start, |_, _| false), 10);
+        let mut start = Startup::new([], Ranges::OwnNothing, at(0));
+        start.handle_up(at(1), PeerId(7), FamilySet::only(Family::Ipv4));
+        assert_eq!(poll(&mut start, at(2)), Progress::WaitingUntil(at(120)));
+        start.handle_end_of_rib(PeerId(7), Family::Ipv4);
+        assert_eq!(poll(&mut start, at(2)), Progress::WaitingUntil(at(4)), "more may come");
+        assert_eq!(settled(&mut start, 4), Progress::Over);
     }
 
     /// `bird6.ctl` recovers by itself, as bird6 does.
     #[test]
     fn some_peers_are_done_while_others_are_waited_for() {
-        let start = &mut Startup::new([PeerId(1), PeerId(2), PeerId(3)], at(0));
+        let start = &mut start_of([1, 2, 3]);
         let is_odd = |peer: PeerId| peer.0 % 2 == 1;
         let is_even = |peer: PeerId| !is_odd(peer);
         assert_eq!((start.count_of(is_odd), start.count_of(is_even)), (Some(2), Some(1)));
@@ -236,6 +441,6 @@ mod tests {
 
     #[test]
     fn without_peers_nobody_is_waited_for() {
-        assert_eq!(settled(&mut Startup::new([], at(0)), 0), Progress::Over);
+        assert_eq!(settled(&mut start_of([]), 0), Progress::Over);
     }
 }

@@ -1,6 +1,7 @@
 //! The table's thread and the kernel's, and the adapters between them.
 
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use bgp_proto::types::{FibRoute, Prefix};
@@ -28,6 +29,23 @@ pub(super) struct Threads {
     pub(super) links: Arc<Notify>,
     /// Told when the kernel was read for the first time.
     pub(super) synchronised: Arc<Notify>,
+    /// Between the table and the kernel.
+    pub(super) gate: KernelGate,
+}
+
+/// Whether the table's changes reach the kernel. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct KernelGate(Arc<AtomicBool>);
+
+impl KernelGate {
+    /// From here on the kernel's routes stay as they are, whatever the table decides.
+    pub(super) fn close(&self) {
+        self.0.store(true, Ordering::Release);
+    }
+
+    fn is_closed(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
 }
 
 impl Threads {
@@ -58,7 +76,13 @@ impl Threads {
         };
         let fib = Fib::start(settings, move |event| news.handle(event))?;
         let (sender, events) = mpsc::unbounded_channel();
-        let outputs = Outputs { fib: fib.clone(), next_hops: next_hops.clone(), events: sender };
+        let gate = KernelGate::default();
+        let outputs = Outputs {
+            fib: fib.clone(),
+            next_hops: next_hops.clone(),
+            events: sender,
+            gate: gate.clone(),
+        };
         let engine = Engine::start(Arc::clone(&config.table), seed, clock, outputs)?;
         // Nobody else sets it.
         let _ = table.set(engine.handle().clone());
@@ -71,6 +95,7 @@ impl Threads {
             events,
             links,
             synchronised,
+            gate,
         })
     }
 
@@ -86,11 +111,14 @@ struct Outputs {
     fib: Fib,
     next_hops: NextHops,
     events: mpsc::UnboundedSender<Event>,
+    gate: KernelGate,
 }
 
 impl Sink for Outputs {
     fn fib(&mut self, changes: Vec<(Prefix, Option<FibRoute>)>) {
-        self.fib.submit(changes);
+        if !self.gate.is_closed() {
+            self.fib.submit(changes);
+        }
     }
 
     fn track(&mut self, addr: IpAddr) {

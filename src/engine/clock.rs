@@ -29,15 +29,43 @@ impl Clock {
         self.epoch + Duration::from_micros(at.as_micros())
     }
 
-    /// The moment on the wall clock, as read at start.
+    /// The moment on the wall clock as it is set at present: when somebody sets it, or NTP steps it,
+    /// moments of before are told as if it had been right then.
     pub fn wall(&self, at: Time) -> SystemTime {
-        self.wall + Duration::from_micros(at.as_micros())
+        let at = Duration::from_micros(at.as_micros());
+        stepped(self.wall, SystemTime::now(), self.epoch.elapsed()) + at
+    }
+}
+
+/// The wall clock's reading at the epoch, which was `wall` by what it showed then, if it shows `now`
+/// when `elapsed` has passed. Steps count, in tenths of a second; what lies between two readings of two
+/// clocks does not, so that a moment is told alike every time.
+fn stepped(wall: SystemTime, now: SystemTime, elapsed: Duration) -> SystemTime {
+    const STEP: u128 = 100;
+    let round = |d: Duration| {
+        let steps = (d.as_millis() + STEP / 2) / STEP;
+        Duration::from_millis(u64::try_from(steps * STEP).unwrap_or(u64::MAX))
+    };
+    match now.duration_since(wall + elapsed) {
+        Ok(ahead) => wall + round(ahead),
+        Err(behind) => wall.checked_sub(round(behind.duration())).unwrap_or(wall),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_step_of_the_wall_clock_moves_every_moment_and_jitter_moves_none() {
+        let wall = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
+        let (elapsed, hour) = (Duration::from_secs(50), Duration::from_secs(3600));
+        let jitter = Duration::from_micros(37);
+        assert_eq!(stepped(wall, wall + elapsed + jitter, elapsed), wall);
+        assert_eq!(stepped(wall, wall + elapsed - jitter, elapsed), wall);
+        assert_eq!(stepped(wall, wall + elapsed + hour + jitter, elapsed), wall + hour);
+        assert_eq!(stepped(wall, wall + elapsed - hour - jitter, elapsed), wall - hour);
+    }
 
     #[test]
     fn time_goes_forward_and_maps_back() {

@@ -15,6 +15,8 @@ use tokio::time::{Sleep, sleep};
 
 use crate::seats::{Heard, Lost, Seats};
 
+/// Pause when connections cannot be accepted, for want of descriptors.
+const ACCEPT_RETRY: Duration = Duration::from_millis(20);
 /// Connections at once.
 pub(super) const CONNECTIONS_MAX: usize = 32;
 
@@ -35,7 +37,18 @@ impl Listener for Bounded {
     type Addr = SocketAddr;
 
     async fn accept(&mut self) -> (Connection, SocketAddr) {
-        let (stream, from) = Listener::accept(&mut self.listener).await;
+        let (stream, from) = loop {
+            match self.listener.accept().await {
+                Ok(accepted) => break accepted,
+                // The connection was gone before it could be accepted.
+                Err(error) if is_of_connection(&error) => {}
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept a connection for metrics or health");
+                    self.seats.make_room();
+                    sleep(ACCEPT_RETRY).await;
+                }
+            }
+        };
         let (lost, heard) = self.seats.take();
         (Connection { stream, end: Box::pin(sleep(self.lifetime_max)), lost, heard }, from)
     }
@@ -43,6 +56,11 @@ impl Listener for Bounded {
     fn local_addr(&self) -> io::Result<SocketAddr> {
         self.listener.local_addr()
     }
+}
+
+fn is_of_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
 }
 
 /// A connection that fails when its time is over, or when it has lost its place.

@@ -92,6 +92,8 @@ fn table() -> TableMetrics {
 fn snapshot() -> MetricsSnapshot {
     MetricsSnapshot {
         ready: true,
+        log_lines_dropped: 17,
+        contained_panics: 1,
         parts: vec![("table".to_owned(), true), ("fib".to_owned(), false)],
         sessions: sessions(),
         peers: vec![peer("a", FsmState::Established), peer("b\"\\\n", FsmState::Active)],
@@ -120,6 +122,8 @@ fn every_number_is_shown_under_its_name() {
     let text = snapshot().render();
     for line in [
         "# TYPE margay_peers gauge",
+        "margay_log_lines_dropped_total 17",
+        "margay_contained_panics_total 1",
         "margay_part_responding{part=\"table\"} 1",
         "margay_part_responding{part=\"fib\"} 0",
         "margay_calico_in_force 1",

@@ -11,6 +11,7 @@
 //! in batches. What is wanted is state, not a queue: a route that changes ten times while a
 //! batch is under way is written once.
 
+mod carry;
 mod event;
 mod fib;
 mod foreign;
@@ -30,11 +31,14 @@ use bgp_proto::types::{FibRoute, Prefix};
 use prometheus::core::Collector;
 use prometheus::proto::MetricFamily;
 
+pub use carry::{Carried, Place, carry_over};
 pub use event::{FibEvent, LearnRule, LearnSource, LearnedKind, LearnedRoute, NextHopState};
 use fib::spec::RouteSpec;
 pub use fib::view::{FibCounters, FibState, FibView, ViewGateway, ViewKind};
 pub use worker::Stage;
 use worker::{Shared, Stop, Worker};
+
+use crate::supervise;
 
 /// Where our routes go.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -141,9 +145,14 @@ impl Fib {
     ) -> Result<Fib, Error> {
         let shared = Arc::new(Shared::new(config.table)?);
         let worker = Worker::open(config.clone(), Arc::clone(&shared), Box::new(events))?;
+        let guard = supervise::part(worker::PART);
+        let run = move || {
+            guard.run(|| worker.run());
+            guard.finish();
+        };
         let handle = std::thread::Builder::new()
             .name("fib".to_owned())
-            .spawn(move || worker.run())
+            .spawn(run)
             .map_err(|source| Error::Socket { what: "start the FIB's thread", source })?;
         Ok(Fib { thread: Arc::new(Thread { config, shared, handle: Mutex::new(Some(handle)) }) })
     }

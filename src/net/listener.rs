@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -21,6 +21,7 @@ use tracing::{info, warn};
 
 use super::handle::{PeerCommand, PeerHandle};
 use super::sockopt;
+use crate::supervise::{self, Ending};
 
 /// Connections that the kernel completes while we are busy.
 const BACKLOG: i32 = 4096;
@@ -28,6 +29,51 @@ const BACKLOG: i32 = 4096;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 /// One line per this time about connections from strangers.
 const STRANGER_LOG_INTERVAL: Duration = Duration::from_secs(60);
+
+/// An address that cannot be listened on.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {address}: {source}; {}", self.remedy())]
+pub struct Unbound {
+    /// Which.
+    pub address: SocketAddr,
+    source: io::Error,
+    /// Where the system lacks the address's family: the other one is listened on alike, so that
+    /// nobody misses this one.
+    covered: bool,
+}
+
+impl Unbound {
+    /// Whether it may pass by itself: an address that is configured later, a family that the system
+    /// gets later. Everything else needs somebody to act.
+    pub fn may_pass(&self) -> bool {
+        self.source.kind() == io::ErrorKind::AddrNotAvailable || self.lacks_family()
+    }
+
+    /// Whether it is no fault: "every address" was asked for, and the system has one family only.
+    pub fn is_harmless(&self) -> bool {
+        self.covered && self.lacks_family()
+    }
+
+    fn lacks_family(&self) -> bool {
+        self.source.raw_os_error() == Some(libc::EAFNOSUPPORT)
+    }
+
+    fn remedy(&self) -> &'static str {
+        match self.source.kind() {
+            io::ErrorKind::AddrInUse => {
+                "another program listens there: stop it, or change bgp.listen"
+            }
+            io::ErrorKind::PermissionDenied => "ports below 1024 need root or CAP_NET_BIND_SERVICE",
+            io::ErrorKind::AddrNotAvailable => {
+                "no interface has this address; it is tried again when one has"
+            }
+            _ if self.lacks_family() => {
+                "the system has no such address family; it is tried again in case it comes"
+            }
+            _ => "check bgp.listen",
+        }
+    }
+}
 
 /// A connection from an address that lies in a range of dynamic peers.
 #[derive(Debug)]
@@ -104,46 +150,46 @@ pub struct Listeners {
     directory: Directory,
     dynamic: mpsc::Sender<Accepted>,
     keys: BTreeMap<Prefix, AuthKey>,
+    /// Descriptors from this number on are not for connections of BGP.
+    descriptors_max: u64,
 }
 
 impl Listeners {
-    /// No socket yet. Connections that may become dynamic peers go to `dynamic`, without waiting.
-    pub fn new(directory: Directory, dynamic: mpsc::Sender<Accepted>) -> Self {
-        Listeners { bound: Vec::new(), directory, dynamic, keys: BTreeMap::new() }
+    /// No socket yet. Connections that may become dynamic peers go to `dynamic`, without waiting. A
+    /// connection whose descriptor would be `descriptors_max` or above is closed at once: the system
+    /// gives out the lowest number that is free, so what is left is for operators and probes.
+    pub fn new(
+        directory: Directory,
+        dynamic: mpsc::Sender<Accepted>,
+        descriptors_max: u64,
+    ) -> Self {
+        Listeners { bound: Vec::new(), directory, dynamic, keys: BTreeMap::new(), descriptors_max }
     }
 
-    /// Binds these addresses, with the keys that are set, and closes all others. On an error the
-    /// sockets stay as they were. Connections to new ones wait until [`Listeners::accept`].
-    pub fn listen(&mut self, addresses: &[SocketAddr]) -> io::Result<()> {
-        self.exchange(addresses, |_| true)
-    }
-
-    /// As [`Listeners::listen`], for each address family by itself: where one cannot be had, its
-    /// sockets stay as they were, and the other is served all the same.
+    /// Binds these addresses, with the keys that are set, and closes all others. Connections to new
+    /// ones wait until [`Listeners::accept`]. Addresses that may come later are returned; see
+    /// [`Listeners::listen_where_possible`] for what that means for others.
     ///
     /// # Errors
-    /// Of the families that could not be had, in one line.
-    pub fn listen_by_family(&mut self, addresses: &[SocketAddr]) -> io::Result<()> {
-        let faults = [SocketAddr::is_ipv4, SocketAddr::is_ipv6].map(|is_of_family| {
-            let of_family: Vec<_> = addresses.iter().copied().filter(is_of_family).collect();
-            self.exchange(&of_family, is_of_family).err()
-        });
-        match faults {
-            [None, None] => Ok(()),
-            [Some(fault), None] | [None, Some(fault)] => Err(fault),
-            [Some(v4), Some(v6)] => Err(io::Error::new(v4.kind(), format!("{v4}; {v6}"))),
-        }
+    /// One of them cannot be had, and not for now only: the sockets are as they were.
+    pub fn listen(&mut self, addresses: &[SocketAddr]) -> Result<Vec<Unbound>, Unbound> {
+        self.exchange(addresses, Unbound::may_pass)
     }
 
-    /// Binds `addresses`; those of the others that are `replaced` are closed.
+    /// As [`Listeners::listen`], whatever the reason: what can be had is bound, the rest returned.
+    /// Where an address of a family cannot be had, the sockets that the family has stay beside.
+    pub fn listen_where_possible(&mut self, addresses: &[SocketAddr]) -> Vec<Unbound> {
+        self.exchange(addresses, |_| true).unwrap_or_else(|unbound| vec![unbound])
+    }
+
+    /// Binds `addresses`; those that cannot be had, and that is `tolerated`, are returned.
     fn exchange(
         &mut self,
         addresses: &[SocketAddr],
-        replaced: impl Fn(&SocketAddr) -> bool,
-    ) -> io::Result<()> {
-        let is_leaving =
-            |bound: &&Bound| replaced(&bound.address) && !addresses.contains(&bound.address);
-        let mut fresh = Vec::new();
+        tolerated: impl Fn(&Unbound) -> bool,
+    ) -> Result<Vec<Unbound>, Unbound> {
+        let is_leaving = |bound: &&Bound| !addresses.contains(&bound.address);
+        let (mut fresh, mut missing) = (Vec::new(), Vec::new());
         for &address in addresses {
             if !self.bound.iter().any(|bound| bound.address == address) {
                 let in_the_way: Vec<&TcpListener> = self
@@ -152,21 +198,42 @@ impl Listeners {
                     .filter(|bound| is_leaving(bound) && overlap(bound.address, address))
                     .map(|bound| &*bound.socket)
                     .collect();
-                let socket = Arc::new(bind(address, &self.keys, &in_the_way)?);
-                info!("listening on {address}");
-                fresh.push(Bound { address, socket, task: None });
+                match bind(address, &self.keys, &in_the_way) {
+                    Ok(socket) => {
+                        fresh.push(Bound { address, socket: Arc::new(socket), task: None });
+                    }
+                    Err(source) => {
+                        let covered = address.ip().is_unspecified()
+                            && addresses.iter().any(|other| {
+                                other.ip().is_unspecified() && other.is_ipv4() != address.is_ipv4()
+                            });
+                        let unbound = Unbound { address, source, covered };
+                        if !tolerated(&unbound) {
+                            return Err(unbound);
+                        }
+                        missing.push(unbound);
+                    }
+                }
             }
         }
-        self.bound.retain(|bound| !is_leaving(&bound));
-        self.bound.extend(fresh);
-        Ok(())
+        let is_missed = |bound: &Bound| {
+            let is_alike = |m: &Unbound| m.address.is_ipv4() == bound.address.is_ipv4();
+            missing.iter().any(|m| is_alike(m) && !m.is_harmless())
+        };
+        self.bound.retain(|bound| !is_leaving(&bound) || is_missed(bound));
+        for bound in fresh {
+            info!("listening on {}", bound.address);
+            self.bound.push(bound);
+        }
+        Ok(missing)
     }
 
     /// Connections are accepted from here on: everybody who may connect is in the directory.
     pub fn accept(&mut self) {
         for bound in self.bound.iter_mut().filter(|bound| bound.task.is_none()) {
             let (socket, directory) = (Arc::clone(&bound.socket), self.directory.clone());
-            bound.task = Some(tokio::spawn(accept(socket, directory, self.dynamic.clone())));
+            let accept = accept(socket, directory, self.dynamic.clone(), self.descriptors_max);
+            bound.task = Some(tokio::spawn(supervise::task("listener", Ending::Never, accept)));
         }
     }
 
@@ -206,17 +273,6 @@ fn bind(
     let share = |shared: bool| {
         in_the_way.iter().try_for_each(|socket| SockRef::from(*socket).set_reuse_port(shared))
     };
-    let explain = |e: io::Error| {
-        let remedy = match e.kind() {
-            io::ErrorKind::AddrInUse => {
-                "another program listens there: stop it, or change bgp.listen"
-            }
-            io::ErrorKind::PermissionDenied => "ports below 1024 need root or CAP_NET_BIND_SERVICE",
-            io::ErrorKind::AddrNotAvailable => "no interface has this address",
-            _ => "check bgp.listen",
-        };
-        io::Error::new(e.kind(), format!("cannot listen on {address}: {e}; {remedy}"))
-    };
     let open = || -> io::Result<TcpListener> {
         let domain = Domain::for_address(address);
         let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
@@ -242,15 +298,31 @@ fn bind(
     let opened = share(true).and_then(|()| open());
     // Also where it could not be bound: those that stay must not be open to sharing.
     let unshared = share(false);
-    opened.and_then(|socket| unshared.map(|()| socket)).map_err(explain)
+    opened.and_then(|socket| unshared.map(|()| socket))
 }
 
-async fn accept(socket: Arc<TcpListener>, directory: Directory, dynamic: mpsc::Sender<Accepted>) {
+async fn accept(
+    socket: Arc<TcpListener>,
+    directory: Directory,
+    dynamic: mpsc::Sender<Accepted>,
+    descriptors_max: u64,
+) {
     let mut log = StrangerLog::default();
     let mut exhausted = false;
     loop {
         match socket.accept().await {
             Ok((stream, from)) => {
+                let descriptor = u64::try_from(stream.as_raw_fd()).unwrap_or(u64::MAX);
+                if descriptor >= descriptors_max {
+                    reset(&stream);
+                    if !std::mem::replace(&mut exhausted, true) {
+                        warn!(
+                            "connections are closed for the moment: no file descriptors are left \
+                             beside those for operators; raise the limit (ulimit -n, LimitNOFILE=)"
+                        );
+                    }
+                    continue;
+                }
                 if std::mem::take(&mut exhausted) {
                     info!("accepting connections again");
                 }
@@ -291,10 +363,14 @@ fn admit(
             log.note(from, "too many new dynamic peers at once");
         }
     } else {
-        // A reset costs us no TIME-WAIT.
-        let _ = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
+        reset(&stream);
         log.note(from, "no peer is configured at this address");
     }
+}
+
+/// Closes with a reset, which costs us no TIME-WAIT, when the stream is dropped.
+fn reset(stream: &TcpStream) {
+    let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
 }
 
 /// Connections that were closed at once: counted, and said once in a while.

@@ -18,6 +18,6 @@ pub use handle::{
     Beside, Lifetime, PeerCommand, PeerEvent, PeerHandle, PeerNumbers, PeerSnapshot, PeerSpec,
     Recovery,
 };
-pub use listener::{Accepted, Directory, Listeners};
+pub use listener::{Accepted, Directory, Listeners, Unbound};
 pub use peer::spawn_peer;
 pub use tally::Tally;

@@ -65,15 +65,20 @@ impl Seats {
         Seats { taken: Vec::new(), max, moments: Arc::default() }
     }
 
+    /// The client that has been silent longest loses its place; whether there was one.
+    pub fn make_room(&mut self) -> bool {
+        self.taken.retain(|seat| !seat.kept.is_closed());
+        let moment = |(_, seat): &(usize, &Seat)| seat.heard.moment.load(Ordering::Relaxed);
+        let silent = self.taken.iter().enumerate().min_by_key(moment).map(|(at, _)| at);
+        silent.map(|at| self.taken.swap_remove(at)).is_some()
+    }
+
     /// A place for a client that comes, which counts as heard at this moment. If none is free, that
     /// of the client that has been silent longest.
     pub fn take(&mut self) -> (Lost, Heard) {
         self.taken.retain(|seat| !seat.kept.is_closed());
         if self.taken.len() >= self.max {
-            let moment = |(_, seat): &(usize, &Seat)| seat.heard.moment.load(Ordering::Relaxed);
-            if let Some((at, _)) = self.taken.iter().enumerate().min_by_key(moment) {
-                self.taken.swap_remove(at);
-            }
+            self.make_room();
         }
         let heard = Heard { moment: Arc::default(), moments: Arc::clone(&self.moments) };
         heard.note();

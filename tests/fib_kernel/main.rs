@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used)] // The whole crate is a test.
 
 mod bulk;
+mod carry;
 mod learning;
 mod namespace;
 mod ownership;

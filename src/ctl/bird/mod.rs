@@ -44,8 +44,9 @@ pub const VERSION: &str = "v0.3.3+birdv1.6.8";
 ///
 /// As with [`super::Backend`], nothing may wait longer than it takes to make one page.
 pub trait Backend: Send + Sync + 'static {
-    /// The daemon as a whole, and the recovery of the sessions of a family.
-    fn status(&self, family: Family) -> impl Future<Output = Status> + Send;
+    /// The daemon as a whole, and the recovery of the sessions of a family. Calico's liveness probe
+    /// asks this: the error says what makes no progress, for people.
+    fn status(&self, family: Family) -> impl Future<Output = Result<Status, String>> + Send;
     /// Every protocol of a family in BIRD's order: statics, kernel, device, direct, then sessions by
     /// name.
     fn protocols(&self, family: Family) -> impl Future<Output = Vec<Protocol>> + Send;

@@ -74,7 +74,7 @@ impl Server {
         let mut tasks = JoinSet::new();
         let mut seats = Seats::new(CLIENTS_MAX);
         loop {
-            let stream = self.socket.accept().await;
+            let stream = self.socket.accept(&mut seats).await;
             while tasks.try_join_next().is_some() {}
             let (backend, family) = (Arc::clone(&backend), self.family);
             let (lost, heard) = seats.take();
@@ -178,6 +178,7 @@ impl<'a, W: AsyncWrite + Unpin, B: Backend> Client<'a, W, B> {
         match command {
             Command::ShowStatus => {
                 let status = self.within(self.backend.status(self.family)).await?;
+                let status = status.map_err(|text| Refusal::new(FAILED, text))?;
                 let clock = Clock::host();
                 session::status(&mut self.reply, &status, &clock);
             }

@@ -10,77 +10,90 @@ fn until(secs: u64) -> Progress {
     Progress::WaitingUntil(at(secs))
 }
 
+/// Polls; of a wait, until when it lasts if nobody turns out to be slow.
+fn poll(wait: &mut Deferral, now: Time, lookups: Lookups) -> Progress {
+    let progress = wait.poll(now, |_| false, || lookups);
+    match wait.owed_until(now) {
+        Some(until) if progress != Progress::Over => Progress::WaitingUntil(until),
+        _ => progress,
+    }
+}
+
 #[test]
 fn it_ends_with_the_last_end_of_rib() {
-    let mut wait = Deferral::new([PeerId(1), PeerId(2)], false, at(0));
-    assert_eq!(wait.poll(at(0), || Lookups::Done), until(10));
+    let mut wait = Deferral::new([PeerId(1), PeerId(2)], false, Start::First, at(0));
+    assert_eq!(poll(&mut wait, at(0), Lookups::Done), until(10));
     wait.handle_up(at(1), PeerId(1), Some(FamilySet::ALL));
     wait.handle_up(at(1), PeerId(2), Some(V4));
     wait.handle_end_of_rib(PeerId(1), Family::Ipv4);
     wait.handle_end_of_rib(PeerId(2), Family::Ipv4);
     assert_eq!(
-        wait.poll(at(2), || Lookups::Done),
+        poll(&mut wait, at(2), Lookups::Done),
         until(120),
         "a family of the first peer is owed"
     );
     wait.handle_end_of_rib(PeerId(1), Family::Ipv6);
-    assert_eq!(wait.poll(at(2), || Lookups::Done), Progress::Over);
+    assert_eq!(poll(&mut wait, at(2), Lookups::Done), Progress::Over);
 }
 
 #[test]
 fn peers_that_hold_nothing_are_not_waited_for() {
-    let mut wait = Deferral::new([PeerId(1), PeerId(2)], false, at(0));
+    let mut wait = Deferral::new([PeerId(1), PeerId(2)], false, Start::First, at(0));
     wait.handle_up(at(1), PeerId(1), None);
-    assert_eq!(wait.poll(at(1), || Lookups::Done), until(10));
+    assert_eq!(poll(&mut wait, at(1), Lookups::Done), until(10));
     wait.handle_up(at(2), PeerId(2), None);
-    assert_eq!(wait.poll(at(2), || Lookups::Done), Progress::Over);
+    assert_eq!(poll(&mut wait, at(2), Lookups::Done), Progress::Over);
 }
 
 #[test]
 fn absent_peers_are_waited_for_only_in_the_grace_time() {
-    let mut wait = Deferral::new([PeerId(1), PeerId(2)], false, at(0));
+    let mut wait = Deferral::new([PeerId(1), PeerId(2)], false, Start::First, at(0));
     wait.handle_up(at(1), PeerId(1), Some(V4));
-    assert_eq!(wait.poll(at(9), || Lookups::Done), until(10));
-    assert_eq!(wait.poll(at(10), || Lookups::Done), until(120), "the first peer owes its routes");
+    assert_eq!(poll(&mut wait, at(9), Lookups::Done), until(10));
+    assert_eq!(
+        poll(&mut wait, at(10), Lookups::Done),
+        until(120),
+        "the first peer owes its routes"
+    );
     wait.handle_down(PeerId(1));
-    assert_eq!(wait.poll(at(11), || Lookups::Done), Progress::Over);
+    assert_eq!(poll(&mut wait, at(11), Lookups::Done), Progress::Over);
 }
 
 #[test]
 fn a_peer_that_never_sends_end_of_rib_ends_nobodys_service() {
-    let mut wait = Deferral::new([PeerId(1)], false, at(0));
+    let mut wait = Deferral::new([PeerId(1)], false, Start::First, at(0));
     wait.handle_up(at(1), PeerId(1), Some(V4));
-    assert_eq!(wait.poll(at(119), || Lookups::Done), until(120));
-    assert_eq!(wait.poll(at(120), || Lookups::Done), Progress::Over);
+    assert_eq!(poll(&mut wait, at(119), Lookups::Done), until(120));
+    assert_eq!(poll(&mut wait, at(120), Lookups::Done), Progress::Over);
 }
 
 #[test]
 fn peers_of_a_range_are_waited_for_while_they_come() {
-    let mut wait = Deferral::new([], true, at(0));
-    assert_eq!(wait.poll(at(0), || Lookups::Done), until(10));
+    let mut wait = Deferral::new([], true, Start::First, at(0));
+    assert_eq!(poll(&mut wait, at(0), Lookups::Done), until(10));
     wait.handle_up(at(4), PeerId(7), Some(V4));
     wait.handle_up(at(5), PeerId(8), Some(V4));
     wait.handle_end_of_rib(PeerId(7), Family::Ipv4);
     wait.handle_end_of_rib(PeerId(8), Family::Ipv4);
-    assert_eq!(wait.poll(at(5), || Lookups::Done), until(8), "another may come");
+    assert_eq!(poll(&mut wait, at(5), Lookups::Done), until(8), "another may come");
     wait.handle_up(at(7), PeerId(9), Some(V4));
-    assert_eq!(wait.poll(at(7), || Lookups::Done), until(10));
+    assert_eq!(poll(&mut wait, at(7), Lookups::Done), until(10));
     wait.handle_end_of_rib(PeerId(9), Family::Ipv4);
-    assert_eq!(wait.poll(at(10), || Lookups::Done), Progress::Over);
+    assert_eq!(poll(&mut wait, at(10), Lookups::Done), Progress::Over);
 }
 
 #[test]
 fn a_range_of_peers_that_hold_nothing_is_served_at_once() {
-    let mut wait = Deferral::new([], true, at(0));
+    let mut wait = Deferral::new([], true, Start::First, at(0));
     wait.handle_up(at(1), PeerId(7), None);
-    assert_eq!(wait.poll(at(1), || Lookups::Done), Progress::Over);
+    assert_eq!(poll(&mut wait, at(1), Lookups::Done), Progress::Over);
 }
 
 #[test]
 fn a_removed_peer_owes_nothing() {
-    let mut wait = Deferral::new([PeerId(1)], false, at(0));
+    let mut wait = Deferral::new([PeerId(1)], false, Start::First, at(0));
     wait.handle_removed(PeerId(1));
-    assert_eq!(wait.poll(at(0), || Lookups::Done), Progress::Over);
+    assert_eq!(poll(&mut wait, at(0), Lookups::Done), Progress::Over);
 }
 
 #[test]
@@ -100,11 +113,38 @@ fn only_what_is_passed_on_makes_it_necessary() {
 
 #[test]
 fn routes_whose_next_hops_are_not_looked_up_come_before_end_of_rib() {
-    let mut wait = Deferral::new([PeerId(1)], false, at(0));
+    let mut wait = Deferral::new([PeerId(1)], false, Start::First, at(0));
     wait.handle_up(at(1), PeerId(1), Some(V4));
     wait.handle_end_of_rib(PeerId(1), Family::Ipv4);
     let again = Progress::WaitingUntil(at(2) + LOOK_AGAIN);
-    assert_eq!(wait.poll(at(2), || Lookups::Pending), again);
-    assert_eq!(wait.poll(at(2) + LOOK_AGAIN, || Lookups::Done), Progress::Over);
-    assert_eq!(wait.poll(at(2) + RESOLVE_MAX, || Lookups::Pending), Progress::Over, "not for ever");
+    assert_eq!(poll(&mut wait, at(2), Lookups::Pending), again);
+    assert_eq!(poll(&mut wait, at(2) + LOOK_AGAIN, Lookups::Done), Progress::Over);
+    assert_eq!(
+        poll(&mut wait, at(2) + RESOLVE_MAX, Lookups::Pending),
+        Progress::Over,
+        "not for ever"
+    );
+}
+
+#[test]
+fn after_a_restart_a_neighbour_that_restarts_too_is_not_left_out() {
+    let mut wait = Deferral::new([PeerId(1)], false, Start::Again, at(0));
+    assert!(matches!(wait.poll(at(19), |_| false, || Lookups::Done), Progress::WaitingUntil(_)));
+    assert_eq!(wait.poll(at(20), |_| false, || Lookups::Done), Progress::Over);
+}
+
+/// Its kernel answers while its process hangs: slow, not down (RFC 4724 §4.1).
+#[test]
+fn a_peer_that_takes_connections_is_not_down() {
+    let mut wait = Deferral::new([PeerId(1)], false, Start::First, at(0));
+    let waits = |wait: &mut Deferral, secs, slow| {
+        matches!(wait.poll(at(secs), |_| slow, || Lookups::Done), Progress::WaitingUntil(_))
+    };
+    for secs in [0, 10, 30, 60, 90] {
+        assert!(waits(&mut wait, secs, true), "{secs}");
+    }
+    assert!(waits(&mut wait, 119, false), "it took one half a minute ago");
+    assert!(!waits(&mut wait, 120, false));
+    let mut wait = Deferral::new([PeerId(1)], false, Start::First, at(0));
+    assert!(waits(&mut wait, 20, true), "looked at before it was given up");
 }

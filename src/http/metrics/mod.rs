@@ -25,6 +25,10 @@ use families::Families;
 pub struct MetricsSnapshot {
     /// Whether nothing is missing for being ready.
     pub ready: bool,
+    /// Lines of the log that were dropped because nobody took them.
+    pub log_lines_dropped: u64,
+    /// Panics that ended one session or one client.
+    pub contained_panics: u64,
     /// The parts that must make progress, and whether each answered in time.
     pub parts: Vec<(String, bool)>,
     /// All sessions together.
@@ -57,6 +61,22 @@ impl MetricsSnapshot {
             &[],
             u64::from(self.ready),
         );
+        for (name, help, count) in [
+            (
+                "margay_log_lines_dropped_total",
+                "Lines of the log that were dropped because whoever reads standard error did not \
+                 take them in time.",
+                self.log_lines_dropped,
+            ),
+            (
+                "margay_contained_panics_total",
+                "Faults in the program that ended one session or one client only. The log has the \
+                 place of each: please report it.",
+                self.contained_panics,
+            ),
+        ] {
+            families.counter(name, help, &[], count);
+        }
         for (part, answers) in &self.parts {
             families.gauge(
                 "margay_part_responding",

@@ -142,15 +142,15 @@ impl Node {
 }
 
 impl Backend for Node {
-    async fn status(&self, _: Family) -> Status {
+    async fn status(&self, _: Family) -> Result<Status, String> {
         let now = SystemTime::now();
         let timer = Wait { left: Duration::from_secs(236), of: Duration::from_secs(240) };
-        Status {
+        Ok(Status {
             router_id: [10, 0, 0, 1].into(),
             started: now,
             configured: now,
             recovery: self.recovering.then_some(Recovery { waiting: 2, timer }),
-        }
+        })
     }
 
     async fn protocols(&self, _: Family) -> Vec<Protocol> {

@@ -16,10 +16,10 @@ struct Generated {
 }
 
 impl Backend for Generated {
-    async fn status(&self, _: Family) -> Status {
+    async fn status(&self, _: Family) -> Result<Status, String> {
         let now = SystemTime::now();
         let router_id = [10, 0, 0, 1].into();
-        Status { router_id, started: now, configured: now, recovery: self.recovery }
+        Ok(Status { router_id, started: now, configured: now, recovery: self.recovery })
     }
     async fn protocols(&self, _: Family) -> Vec<Protocol> {
         self.sessions.iter().map(|(protocol, _)| protocol.clone()).collect()

@@ -1,0 +1,56 @@
+//! Listening where the configuration says, as far as that is possible, and again until it is.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tracing::warn;
+
+use super::Daemon;
+use crate::net::Unbound;
+
+/// How long after a listening address could not be had it is tried again: whoever has the port may
+/// end without a word.
+const LISTEN_RETRY: Duration = Duration::from_secs(5);
+
+impl Daemon {
+    /// Listens for the first time. An address or a family that may come later is waited for.
+    ///
+    /// # Errors
+    /// What somebody has to act upon: a port that another program has, a missing privilege.
+    pub(super) fn listen_first(&mut self) -> Result<(), Unbound> {
+        let missing = self.listeners.listen(&self.config.bgp.listen)?;
+        self.note_missing(&missing);
+        Ok(())
+    }
+
+    /// Listens on what can be had. The rest is tried again when links change, a new configuration
+    /// comes, or [`LISTEN_RETRY`] has passed.
+    pub(super) fn listen(&mut self) {
+        let missing = self.listeners.listen_where_possible(&self.config.bgp.listen);
+        self.listeners.accept();
+        self.note_missing(&missing);
+    }
+
+    /// Remembers, says and publishes which addresses are not listened on.
+    pub(super) fn note_missing(&mut self, missing: &[Unbound]) {
+        self.listen_again = (!missing.is_empty()).then(|| Instant::now() + LISTEN_RETRY);
+        let faults = missing.iter().filter(|unbound| !unbound.is_harmless());
+        let faults: Vec<String> = faults.map(ToString::to_string).collect();
+        let fault = (!faults.is_empty()).then(|| faults.join("; "));
+        if let Some(text) = &fault
+            && self.listen_fault.as_ref() != Some(text)
+        {
+            warn!("{text}");
+        }
+        self.answers.set_listen_fault(fault.clone());
+        self.listen_fault = fault;
+    }
+
+    /// Tries to listen again when it is time; returns when to look again.
+    pub(super) fn check_listening(&mut self) -> Option<Instant> {
+        if self.listen_again.is_some_and(|at| at <= Instant::now()) {
+            self.listen();
+        }
+        self.listen_again
+    }
+}

@@ -1,0 +1,142 @@
+//! Routes that a run with another table or protocol number has left: they are carried over to the
+//! present one before anything else happens, and are adopted there like any that an earlier run left.
+//!
+//! Where only the protocol number differs, a route is replaced by itself, and forwards all the time.
+//! In another table it is there before it is gone from the old one.
+
+use bgp_proto::types::Prefix;
+
+use super::Error;
+use super::message::{self, DumpFamily, KernelKind, KernelRoute, RTM_NEWROUTE, RouteRequest};
+use super::netlink::{DumpEnd, RequestSocket, Requests};
+
+/// Routes that are carried over between two readings of a table.
+const ROUTES_AT_ONCE: usize = 1 << 16;
+/// Readings without progress before a table is left as it is.
+const ATTEMPTS: usize = 3;
+
+const EPERM: i32 = 1;
+const ESRCH: i32 = 3;
+const EEXIST: i32 = 17;
+
+/// A table and a protocol number: every route there is ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Routing table.
+    pub table: u32,
+    /// rtm_protocol.
+    pub protocol: u8,
+}
+
+/// What became of the routes of another place.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Carried {
+    /// Routes that are in the new place, or deleted where there is none.
+    pub routes: u64,
+    /// Routes that the kernel left where they were.
+    pub refused: u64,
+}
+
+/// Carries every route of `from` over to `to`, or deletes it.
+///
+/// # Errors
+/// The kernel cannot be asked, or does not let us write.
+pub fn carry_over(from: Place, to: Option<Place>) -> Result<Carried, Error> {
+    let mut socket = RequestSocket::open()?;
+    let mut carried = Carried::default();
+    for family in [DumpFamily::V4, DumpFamily::V6] {
+        let mut attempts = 0;
+        while attempts < ATTEMPTS {
+            let (routes, end) = read(&mut socket, family, from)?;
+            let refused = move_routes(&mut socket, &routes, from, to)?;
+            let moved = as_u64(routes.len()) - refused;
+            carried.routes += moved;
+            if end == DumpEnd::Complete && routes.len() < ROUTES_AT_ONCE {
+                carried.refused += refused;
+                break;
+            }
+            attempts = if moved == 0 { attempts + 1 } else { 0 };
+            if attempts == ATTEMPTS {
+                carried.refused += refused;
+            }
+        }
+    }
+    Ok(carried)
+}
+
+fn read(
+    socket: &mut RequestSocket,
+    family: DumpFamily,
+    from: Place,
+) -> Result<(Vec<(Prefix, KernelRoute)>, DumpEnd), Error> {
+    let mut routes = Vec::new();
+    let dumped = socket.dump(
+        |out| message::push_route_dump(out, family, from.table),
+        |header, body| {
+            if header.kind != RTM_NEWROUTE || routes.len() == ROUTES_AT_ONCE {
+                return;
+            }
+            let is_there = |route: &KernelRoute| {
+                (route.table, route.protocol, route.tos) == (from.table, from.protocol, 0)
+            };
+            routes.extend(message::parse_route(body).filter(|(_, route)| is_there(route)));
+        },
+    );
+    let failed = |source| Error::Socket { what: "read the kernel's routes", source };
+    Ok((routes, dumped.map_err(failed)?))
+}
+
+/// Returns how many were refused.
+fn move_routes(
+    socket: &mut RequestSocket,
+    routes: &[(Prefix, KernelRoute)],
+    from: Place,
+    to: Option<Place>,
+) -> Result<u64, Error> {
+    if let Some(to) = to {
+        let same_table = to.table == from.table;
+        let mut requests = Requests::default();
+        for (prefix, route) in routes {
+            if !matches!(route.kind, KernelKind::Prohibit | KernelKind::Other) {
+                let spec = route.spec();
+                let request = match same_table {
+                    true => RouteRequest::Replace(&spec),
+                    // Whoever has the place there keeps it.
+                    false => RouteRequest::Add(&spec),
+                };
+                let Place { table, protocol } = to;
+                requests.push(|out| message::push_route(out, request, *prefix, table, protocol));
+            }
+        }
+        let refused = execute(socket, &mut requests, &[EEXIST])?;
+        if same_table {
+            return Ok(refused);
+        }
+    }
+    let mut requests = Requests::default();
+    for (prefix, route) in routes {
+        let request = RouteRequest::Withdraw { metric: route.metric };
+        let Place { table, protocol } = from;
+        requests.push(|out| message::push_route(out, request, *prefix, table, protocol));
+    }
+    execute(socket, &mut requests, &[ESRCH])
+}
+
+/// Returns how many were refused for another reason than the `expected` ones.
+fn execute(
+    socket: &mut RequestSocket,
+    requests: &mut Requests,
+    expected: &[i32],
+) -> Result<u64, Error> {
+    let failed = |source| Error::Socket { what: "write routes", source };
+    let refusals = socket.execute(requests).map_err(failed)?;
+    if refusals.iter().any(|refusal| refusal.errno == EPERM) {
+        return Err(Error::Permission);
+    }
+    let refused = refusals.iter().filter(|refusal| !expected.contains(&refusal.errno));
+    Ok(as_u64(refused.count()))
+}
+
+fn as_u64(count: usize) -> u64 {
+    u64::try_from(count).unwrap_or(u64::MAX)
+}
