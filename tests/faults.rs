@@ -3,6 +3,8 @@
 
 #![cfg(any(debug_assertions, feature = "fault-injection"))]
 
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -76,12 +78,17 @@ fn config(form: Form, host: &Host, bird: &Host) -> Result<String> {
 
 impl Pair {
     fn start(lab: &mut Lab, form: Form) -> Result<Self> {
+        Self::start_with(lab, form, &[])
+    }
+
+    fn start_with(lab: &mut Lab, form: Form, environment: &[(&str, &str)]) -> Result<Self> {
         let (host, bird_host) = (lab.host("a")?, lab.host("b")?);
         let order = host.write("fault", "")?;
         let program = Path::new(env!("CARGO_BIN_EXE_margay"));
         let text = config(form, &host, &bird_host)?;
         let mut command = margay::run_command_of(&host, program, &text)?;
         command.env("MARGAY_FAULT_FILE", &order).env_remove("RUST_BACKTRACE");
+        command.envs(environment.iter().copied());
         let margay = Daemon::start(command, &host.file("margay.log"))?;
         let (margay, control) = margay::wait_answers(&host, margay)?;
         let case = Case::ebgp(Kind::Bird2).graceful_restart().hold_time(30);
@@ -128,6 +135,52 @@ fn dies_loudly(part: &str, form: Form) -> Result<()> {
             wait_paths(bird, "192.0.2.0/24", 1)?;
         }
         ensure!(kernel::route(&pair.host, PEER_ROUTE)?.is_some(), "the kernel's route is gone");
+        Ok(())
+    })
+}
+
+/// A part that hangs: calico-node's liveness probe, `/liveness` and systemd's watchdog find it alike.
+#[test]
+fn a_table_that_hangs_is_found_by_every_probe() -> Result<()> {
+    lab::run("fault-hang", &[Kind::Bird2], |lab| {
+        let name = format!("margay-faults-{}", std::process::id());
+        let address = SocketAddr::from_abstract_name(&name)?;
+        let manager = UnixDatagram::bind_addr(&address)?;
+        manager.set_read_timeout(Some(PATIENCE))?;
+        let heard = || -> Result<String> {
+            let mut text = [0; 64];
+            let len = manager.recv(&mut text)?;
+            Ok(String::from_utf8_lossy(&text[..len]).into_owned())
+        };
+        let socket = format!("@{name}");
+        let environment = [("NOTIFY_SOCKET", socket.as_str()), ("WATCHDOG_USEC", "3000000")];
+        let pair = Pair::start_with(lab, Form::Calico, &environment)?;
+        ensure!(heard()? == "READY=1", "not ready first");
+        ensure!(heard()? == "WATCHDOG=1" && heard()? == "WATCHDOG=1", "not alive");
+        let bird_socket = pair.host.file("bird4.ctl").to_string_lossy().into_owned();
+        let birdcl = pair.host.write("birdcl", "")?.with_file_name("birdcl");
+        let _ = std::fs::remove_file(&birdcl);
+        std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_margay"), &birdcl)?;
+        let ask = || {
+            std::process::Command::new(&birdcl)
+                .args(["-s", &bird_socket, "show", "status"])
+                .output()
+                .map(|output| {
+                    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+                    (output.status.success(), text)
+                })
+        };
+        let (is_alive, text) = ask()?;
+        ensure!(is_alive && text.contains("Daemon is up and running"), "{text}");
+        pair.order("hang table")?;
+        let (is_alive, text) = ask()?;
+        ensure!(!is_alive && text.contains("table: no answer"), "{text}");
+        ensure!(pair.control.text(&["health", "--live"]).is_err(), "health --live says alive");
+        // What was under way when it hung is heard still, and then no more.
+        manager.set_nonblocking(true)?;
+        while heard().is_ok() {}
+        std::thread::sleep(Duration::from_secs(4));
+        ensure!(heard().is_err(), "the watchdog was told although the table hangs");
         Ok(())
     })
 }

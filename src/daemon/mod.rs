@@ -75,6 +75,8 @@ const FIRST_READING: Duration = Duration::from_secs(2);
 const HTTP_RETRY: Duration = Duration::from_secs(10);
 /// How long sessions may take to end when the daemon stops.
 const STOP_GRACE: Duration = Duration::from_secs(5);
+/// How long a stop may take in all, whatever hangs. Longer than all its waits together.
+const STOP_MAX: Duration = Duration::from_secs(60);
 /// How long the kernel goes on forwarding after neighbours were told that we go: they need a moment
 /// to send elsewhere.
 const SHUTDOWN_PAUSE: Duration = Duration::from_secs(1);
@@ -599,6 +601,7 @@ impl Daemon {
 
     /// Ends everything, in the order in which nobody sends to where nobody forwards.
     async fn stop(self, stop: Stop) -> Result<(), Error> {
+        supervise::end_within(STOP_MAX);
         self.service_manager.stopping();
         drop(self.listeners);
         let fib = self.fib.clone();

@@ -199,10 +199,10 @@ impl Peers {
         mut events: mpsc::UnboundedReceiver<PeerEvent>,
         grace: Duration,
     ) {
-        for record in self.registry.all() {
-            record.handle.deliver(PeerCommand::Terminate(close.clone())).await;
-        }
         let all_gone = async {
+            for record in self.registry.all() {
+                record.handle.deliver(PeerCommand::Terminate(close.clone())).await;
+            }
             while self.registry.len() > 0 {
                 match events.recv().await {
                     Some(PeerEvent::Ended(id)) => self.forget(id),

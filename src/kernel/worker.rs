@@ -417,7 +417,8 @@ impl Worker {
     }
 
     fn is_finished(&self) -> bool {
-        !self.config.enabled || self.shared.plan().is_idle()
+        // What an earlier run left is known after the first reading only.
+        !self.config.enabled || (self.resync.has_read() && self.shared.plan().is_idle())
     }
 
     fn log_stop(&self) {

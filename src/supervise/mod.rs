@@ -175,6 +175,16 @@ impl Drop for PartGuard {
     }
 }
 
+/// The process is about to end by itself. Whatever then hangs, it does not live longer than `limit`.
+pub fn end_within(limit: Duration) {
+    let late = move || {
+        std::thread::sleep(limit);
+        die("daemon", &format!("it has not stopped within {} s", limit.as_secs()));
+    };
+    // Without the thread it ends as fast as its parts do.
+    let _ = std::thread::Builder::new().name("end".to_owned()).spawn(late);
+}
+
 /// Whether a task may come to its end by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ending {
