@@ -126,6 +126,14 @@ fn open_to_group(path: &Path) -> io::Result<()> {
     std::fs::set_permissions(same, std::fs::Permissions::from_mode(MODE))
 }
 
+impl Drop for Socket {
+    fn drop(&mut self) {
+        if std::fs::symlink_metadata(&self.path).is_ok_and(|m| m.ino() == self.inode) {
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -175,13 +183,5 @@ mod tests {
         assert!(matches!(refused, ServerError::InUse { .. }), "{refused}");
         assert!(began.elapsed() < Duration::from_secs(5));
         std::fs::remove_dir_all(&folder).unwrap();
-    }
-}
-
-impl Drop for Socket {
-    fn drop(&mut self) {
-        if std::fs::symlink_metadata(&self.path).is_ok_and(|m| m.ino() == self.inode) {
-            let _ = std::fs::remove_file(&self.path);
-        }
     }
 }
