@@ -141,6 +141,7 @@ fn dies_loudly(part: &str, form: Form) -> Result<()> {
 
 /// A part that hangs: calico-node's liveness probe, `/liveness` and systemd's watchdog find it alike.
 #[test]
+#[ignore = "needs root and BIRD 2"]
 fn a_table_that_hangs_is_found_by_every_probe() -> Result<()> {
     lab::run("fault-hang", &[Kind::Bird2], |lab| {
         let name = format!("margay-faults-{}", std::process::id());
@@ -188,6 +189,7 @@ fn a_table_that_hangs_is_found_by_every_probe() -> Result<()> {
 macro_rules! parts {
     ($($name:ident: $part:literal, $form:expr;)*) => {
         $(#[test]
+        #[ignore = "needs root and BIRD 2"]
         fn $name() -> Result<()> {
             dies_loudly($part, $form)
         })*

@@ -11,6 +11,7 @@ fn carried(routes: u64) -> Carried {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn another_protocol_number_takes_the_routes_over_in_place() {
     let name = "carry::another_protocol_number_takes_the_routes_over_in_place";
     in_namespace(name, || {
@@ -33,6 +34,7 @@ fn another_protocol_number_takes_the_routes_over_in_place() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn another_table_has_the_routes_before_the_old_one_has_them_no_more() {
     let name = "carry::another_table_has_the_routes_before_the_old_one_has_them_no_more";
     in_namespace(name, || {
@@ -55,6 +57,7 @@ fn another_table_has_the_routes_before_the_old_one_has_them_no_more() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn where_no_routes_are_written_any_more_those_of_before_go() {
     let name = "carry::where_no_routes_are_written_any_more_those_of_before_go";
     in_namespace(name, || {
