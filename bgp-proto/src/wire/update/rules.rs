@@ -2,8 +2,8 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use crate::types::{Asn, Family, NextHop, PeerType};
-use crate::wire::SegmentKind;
 use crate::wire::attrs::{Attr, attr, flag};
+use crate::wire::{Code, SegmentKind};
 
 /// What becomes of one attribute.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,13 +15,30 @@ pub(super) enum Fate {
     /// RFC 7606 "attribute discard".
     Discard,
     /// RFC 7606 "treat-as-withdraw", and why.
-    Withdraw(&'static str),
+    Withdraw(Flaw),
     /// Unrecognised and well-known: 3/2.
     Unrecognized,
 }
 
-const WRONG_FLAGS: Fate = Fate::Withdraw("wrong flags");
-const WRONG_LENGTH: Fate = Fate::Withdraw("wrong length");
+/// What is wrong with an attribute.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Flaw {
+    /// What RFC 4271 §6.3 calls it, for the UPDATEs that end the session (RFC 7606 §5.2).
+    pub(super) code: Code,
+    /// For people.
+    pub(super) what: &'static str,
+}
+
+impl Flaw {
+    pub(super) const fn new(code: Code, what: &'static str) -> Self {
+        Flaw { code, what }
+    }
+}
+
+const FLAGS: Flaw = Flaw::new(Code::ATTRIBUTE_FLAGS_ERROR, "wrong flags");
+const LENGTH: Flaw = Flaw::new(Code::ATTRIBUTE_LENGTH_ERROR, "wrong length");
+const WRONG_FLAGS: Fate = Fate::Withdraw(FLAGS);
+const WRONG_LENGTH: Fate = Fate::Withdraw(LENGTH);
 
 /// Every attribute that the walk does not look into itself (AS_PATH, NEXT_HOP, MP_*, AS4_*).
 pub(super) fn judge(attr: Attr<'_>, peer_type: PeerType) -> Fate {
@@ -34,8 +51,7 @@ pub(super) fn judge(attr: Attr<'_>, peer_type: PeerType) -> Fate {
         attr::ORIGINATOR_ID if internal => (flag::OPTIONAL, len == 4),
         attr::CLUSTER_LIST if internal => (flag::OPTIONAL, is_list(len, 4)),
         attr::LOCAL_PREF | attr::ORIGINATOR_ID | attr::CLUSTER_LIST => return Fate::Discard,
-        attr::ATOMIC_AGGREGATE if len == 0 => (flag::WELL_KNOWN, true),
-        attr::ATOMIC_AGGREGATE => return Fate::Discard,
+        attr::ATOMIC_AGGREGATE => (flag::WELL_KNOWN, len == 0),
         attr::COMMUNITIES => (flag::OPTIONAL_TRANSITIVE, is_list(len, 4)),
         attr::EXTENDED_COMMUNITIES => (flag::OPTIONAL_TRANSITIVE, is_list(len, 8)),
         attr::IPV6_EXTENDED_COMMUNITIES => (flag::OPTIONAL_TRANSITIVE, is_list(len, 20)),
@@ -50,7 +66,11 @@ pub(super) fn judge(attr: Attr<'_>, peer_type: PeerType) -> Fate {
     }
     match (well_formed, attr.code) {
         (true, _) => Fate::Keep,
-        (false, attr::ORIGIN) if len == 1 => Fate::Withdraw("undefined value"),
+        (false, attr::ORIGIN) if len == 1 => {
+            Fate::Withdraw(Flaw::new(Code::INVALID_ORIGIN_ATTRIBUTE, "undefined value"))
+        }
+        // RFC 7606 §7.6.
+        (false, attr::ATOMIC_AGGREGATE) => Fate::Discard,
         (false, _) => WRONG_LENGTH,
     }
 }
@@ -101,14 +121,14 @@ pub(super) fn as4_aggregator(attr: Attr<'_>) -> Result<Asn, Fate> {
 }
 
 /// An AS of `W` octets and a BGP Identifier: everything wrong with them is a discard (RFC 7606 §7.7,
-/// RFC 6793 §6, RFC 7607 §2), except AGGREGATOR's flags.
+/// RFC 6793 §6, RFC 7607 §2), except AGGREGATOR's flags, which weigh more (RFC 7606 §3 (h)).
 fn aggregator_of<const W: usize>(attr: Attr<'_>) -> Result<Asn, Fate> {
-    let Some((asn, [_, _, _, _])) = attr.value.split_first_chunk::<W>() else {
-        return Err(Fate::Discard);
-    };
     if attr.flags & flag::CATEGORY != flag::OPTIONAL_TRANSITIVE {
         return Err(if attr.code == attr::AGGREGATOR { WRONG_FLAGS } else { Fate::Discard });
     }
+    let Some((asn, [_, _, _, _])) = attr.value.split_first_chunk::<W>() else {
+        return Err(Fate::Discard);
+    };
     match widen(*asn) {
         Asn(0) => Err(Fate::Discard),
         asn => Ok(asn),
@@ -170,17 +190,18 @@ fn widen<const W: usize>(number: [u8; W]) -> Asn {
 }
 
 /// The AS_PATH of a session with this width: its facts, or what is wrong.
-pub(super) fn as_path(attr: Attr<'_>, four_octet_as: bool) -> Result<PathFacts, &'static str> {
+pub(super) fn as_path(attr: Attr<'_>, four_octet_as: bool) -> Result<PathFacts, Flaw> {
     if attr.flags & flag::CATEGORY != flag::WELL_KNOWN {
-        return Err("wrong flags");
+        return Err(FLAGS);
     }
     let facts =
-        if four_octet_as { path_facts::<4>(attr.value)? } else { path_facts::<2>(attr.value)? };
+        if four_octet_as { path_facts::<4>(attr.value) } else { path_facts::<2>(attr.value) };
     // RFC 5065 §5: margay is in no confederation.
-    if facts.has_confederation {
-        return Err("confederation segment");
+    match facts {
+        Ok(facts) if facts.has_confederation => Err("confederation segment"),
+        facts => facts,
     }
-    Ok(facts)
+    .map_err(|what| Flaw::new(Code::MALFORMED_AS_PATH, what))
 }
 
 /// AS4_PATH from an OLD speaker (RFC 6793 §6): malformed means discard. Confederation segments are
@@ -194,13 +215,13 @@ pub(super) fn as4_path(attr: Attr<'_>) -> Option<PathFacts> {
 
 /// NEXT_HOP (RFC 4271 §5.1.3, §6.3; RFC 7606 §7.3). Checked apart from its meaning, because an
 /// UPDATE without IPv4 NLRI needs no usable next hop.
-pub(super) fn next_hop_syntax(attr: Attr<'_>) -> Result<Ipv4Addr, &'static str> {
+pub(super) fn next_hop_syntax(attr: Attr<'_>) -> Result<Ipv4Addr, Flaw> {
     if attr.flags & flag::CATEGORY != flag::WELL_KNOWN {
-        return Err("wrong flags");
+        return Err(FLAGS);
     }
     match attr.value {
         [a, b, c, d] => Ok(Ipv4Addr::new(*a, *b, *c, *d)),
-        _ => Err("wrong length"),
+        _ => Err(LENGTH),
     }
 }
 

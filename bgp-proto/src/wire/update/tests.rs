@@ -116,6 +116,44 @@ fn every_discarded_type_is_named_once() {
     assert_eq!(update.discarded().codes(), [50, 51, 52, 53, 54, 55, 56, 57]);
 }
 
+/// RFC 7606 §3 (h): of two errors in one attribute the stronger counts.
+#[test]
+fn wrong_flags_weigh_more_than_a_wrong_length() {
+    for (attr, fate) in [
+        ([0xC0, 6, 1, 0x78].as_slice(), Some((6, "wrong flags"))),
+        (&[0x40, 6, 1, 0x78], None),
+        (&[0x40, 7, 5, 1, 2, 3, 4, 5], Some((7, "wrong flags"))),
+        (&[0xC0, 7, 5, 1, 2, 3, 4, 5], None),
+    ] {
+        let message = with(&[attr]);
+        match fate {
+            Some(fate) => assert_eq!(reason(&message, &EBGP), fate),
+            None => {
+                let update = Update::parse(&message, &EBGP).unwrap();
+                assert_eq!(update.verdict(), Verdict::Accept);
+                assert_eq!(update.discarded().codes(), [attr[1]]);
+            }
+        }
+    }
+}
+
+/// RFC 9774 §3: "AS_PATH or AS4_PATH".
+#[test]
+fn a_set_in_as4_path_is_a_set() {
+    let old = UpdateContext { four_octet_as: false, reject_as_sets: true, ..EBGP };
+    // 65001 23456 23456, and {100000 100001} behind it.
+    let path = [0x40, 2, 8, 2, 3, 0xFD, 0xE9, 0x5B, 0xA0, 0x5B, 0xA0];
+    let set = [0xC0, 17, 10, 1, 2, 0, 1, 0x86, 0xA0, 0, 1, 0x86, 0xA1];
+    let message = body(&[], &[ORIGIN, &path, NEXT_HOP, &set], PREFIX);
+    assert_eq!(reason(&message, &old), (17, "AS_SET"));
+    let allowed = UpdateContext { reject_as_sets: false, ..old };
+    assert_eq!(Update::parse(&message, &allowed).unwrap().verdict(), Verdict::Accept);
+    // Between speakers that both know four octets the attribute is not read (RFC 6793 §4.1).
+    let wide = UpdateContext { four_octet_as: true, ..old };
+    let message = with(&[&set]);
+    assert_eq!(Update::parse(&message, &wide).unwrap().verdict(), Verdict::Accept);
+}
+
 #[test]
 fn what_is_missing_matters_only_beside_prefixes() {
     assert_eq!(reason(&body(&[], &[], PREFIX), &EBGP), (3, "missing"));
@@ -130,11 +168,35 @@ fn what_is_missing_matters_only_beside_prefixes() {
 #[test]
 fn an_error_without_reachable_prefixes_resets() {
     let bad_origin = [0x40, 1, 1, 9];
-    assert_eq!(reset(&body(PREFIX, &[&bad_origin], &[]), &EBGP).0, Code::MALFORMED_ATTRIBUTE_LIST);
+    // RFC 7606 decides that the session ends, RFC 4271 §6.3 what the peer is told.
+    for (attr, code) in [
+        (&bad_origin[..], Code::INVALID_ORIGIN_ATTRIBUTE),
+        (&[0x40, 1, 2, 0, 0], Code::ATTRIBUTE_LENGTH_ERROR),
+        (&[0xC0, 1, 1, 0], Code::ATTRIBUTE_FLAGS_ERROR),
+        (&[0x40, 3, 3, 1, 1, 1], Code::ATTRIBUTE_LENGTH_ERROR),
+        (&[0xC0, 8, 3, 1, 1, 1], Code::ATTRIBUTE_LENGTH_ERROR),
+    ] {
+        assert_eq!(reset(&body(PREFIX, &[PATH, attr], &[]), &EBGP), (code, attr.to_vec()));
+    }
+    let empty_segment = [0x40, 2, 2, 2, 0];
+    let (code, data) = reset(&body(PREFIX, &[&empty_segment], &[]), &EBGP);
+    assert_eq!((code, data), (Code::MALFORMED_AS_PATH, vec![]));
+    let overrun = [0x40, 1, 9, 0];
+    let (code, data) = reset(&body(PREFIX, &[&bad_origin, &overrun], &[]), &EBGP);
+    assert_eq!((code, data), (Code::MALFORMED_ATTRIBUTE_LIST, vec![]));
     // Prefixes of a family that is not read may be the ones that are reachable.
     let evpn = [0x80, 14, 5, 0, 25, 70, 0, 0];
     let hidden = body(&[], &[&bad_origin, &evpn], &[]);
     assert_eq!(reason(&hidden, &EBGP), (1, "undefined value"));
+    // Withdrawn ones are not.
+    let withdrawn = body(&[], &[&[0x80, 15, 3, 0, 25, 70], &bad_origin], &[]);
+    assert_eq!(reset(&withdrawn, &EBGP).0, Code::INVALID_ORIGIN_ATTRIBUTE);
+    let ipv6_only = UpdateContext { families: FamilySet::only(Family::Ipv6), ..EBGP };
+    assert_eq!(
+        reset(&body(PREFIX, &[&bad_origin], &[]), &ipv6_only).0,
+        Code::INVALID_ORIGIN_ATTRIBUTE
+    );
+    assert_eq!(reason(&body(&[], &[&bad_origin], PREFIX), &ipv6_only), (1, "undefined value"));
     // A discard is not an error of that kind.
     let discard = body(&[], &[&[0x40, 6, 1, 0]], &[]);
     assert_eq!(Update::parse(&discard, &EBGP).unwrap().discarded().codes(), [6]);

@@ -9,7 +9,7 @@ use nom::number::complete::{be_u8, be_u16};
 use nom::{IResult, Parser};
 
 use super::canonical::Canonical;
-use super::rules::{self, BadNextHop, Fate, PathFacts};
+use super::rules::{self, BadNextHop, Fate, Flaw, PathFacts};
 use super::{Discarded, Reach, Update, UpdateContext, Verdict, WithdrawReason};
 use crate::types::{AfiSafi, Asn, Family, NextHop, PeerType};
 use crate::wire::attrs::{Attr, attr, flag};
@@ -25,6 +25,7 @@ pub(super) fn parse<'a>(body: &'a [u8], cx: &UpdateContext) -> Result<Update<'a>
     if !(ipv4 || withdrawn.is_empty() && nlri.is_empty()) {
         // Not negotiated, so not read (RFC 4760 §8).
         walk.unnegotiated = Some(Family::Ipv4.afi_safi());
+        walk.unread_reach = !nlri.is_empty();
     }
     let classic = |bytes| match ipv4 {
         true => prefixes(Family::Ipv4, bytes, cx)
@@ -36,7 +37,9 @@ pub(super) fn parse<'a>(body: &'a [u8], cx: &UpdateContext) -> Result<Update<'a>
     let mut rest = attrs;
     while !rest.is_empty() {
         let Some((attr, after)) = Attr::split(rest) else {
-            walk.withdraw(0, "attribute overruns the list");
+            let flaw = Flaw::new(Code::MALFORMED_ATTRIBUTE_LIST, "attribute overruns the list");
+            walk.withdraw(0, flaw);
+            walk.is_list_broken = true;
             break;
         };
         let start = attrs.len() - rest.len();
@@ -50,6 +53,24 @@ pub(super) fn parse<'a>(body: &'a [u8], cx: &UpdateContext) -> Result<Update<'a>
 
 fn malformed_list() -> Notification {
     Notification::new(Code::MALFORMED_ATTRIBUTE_LIST)
+}
+
+/// What is missing is looked for only where prefixes are announced: it never ends a session.
+const MISSING: Flaw = Flaw::new(Code::MISSING_WELL_KNOWN_ATTRIBUTE, "missing");
+
+/// The answer to a flaw of attribute `code` that ends the session: RFC 7606 changes when that is, and
+/// not what is said (RFC 4271 §6.3).
+fn reset(code: u8, answer: Code, attrs: &[u8]) -> Notification {
+    let has_data = !matches!(answer, Code::MALFORMED_ATTRIBUTE_LIST | Code::MALFORMED_AS_PATH);
+    let mut rest = attrs;
+    while has_data && let Some((attr, after)) = Attr::split(rest) {
+        if attr.code == code {
+            let octets = rest.get(..rest.len() - after.len()).unwrap_or_default();
+            return Notification::with_data(answer, octets);
+        }
+        rest = after;
+    }
+    Notification::new(answer)
 }
 
 /// Withdrawn Routes, Path Attributes, NLRI.
@@ -108,9 +129,13 @@ impl CodeSet {
 struct Walk<'a, 'c> {
     cx: &'c UpdateContext,
     seen: CodeSet,
-    withdraw: Option<WithdrawReason>,
+    withdraw: Option<(WithdrawReason, Code)>,
+    /// The attribute list ends within an attribute.
+    is_list_broken: bool,
     discarded: Discarded,
     unnegotiated: Option<AfiSafi>,
+    /// Prefixes of a family that is not negotiated are announced, as far as anybody can tell.
+    unread_reach: bool,
     mp_reach: Option<Reach<'a>>,
     mp_unreach: Option<Nlri<'a>>,
     next_hop: Option<Attr<'a>>,
@@ -127,8 +152,10 @@ impl<'a, 'c> Walk<'a, 'c> {
             cx,
             seen: CodeSet::default(),
             withdraw: None,
+            is_list_broken: false,
             discarded: Discarded::default(),
             unnegotiated: None,
+            unread_reach: false,
             mp_reach: None,
             mp_unreach: None,
             next_hop: None,
@@ -141,8 +168,8 @@ impl<'a, 'c> Walk<'a, 'c> {
     }
 
     /// The first reason is the one that is shown.
-    fn withdraw(&mut self, attr: u8, what: &'static str) {
-        self.withdraw.get_or_insert(WithdrawReason { attr, what });
+    fn withdraw(&mut self, attr: u8, Flaw { code, what }: Flaw) {
+        self.withdraw.get_or_insert((WithdrawReason { attr, what }, code));
     }
 
     /// One attribute, at `range` of `attrs`.
@@ -207,7 +234,7 @@ impl<'a, 'c> Walk<'a, 'c> {
             Fate::Keep => self.canonical.keep(attr, range),
             Fate::Drop => {}
             Fate::Discard => self.discarded.insert(code),
-            Fate::Withdraw(what) => self.withdraw(code, what),
+            Fate::Withdraw(flaw) => self.withdraw(code, flaw),
             Fate::Unrecognized => return Err(wrong(Code::UNRECOGNIZED_WELL_KNOWN_ATTRIBUTE)),
         }
         Ok(())
@@ -219,7 +246,7 @@ impl<'a, 'c> Walk<'a, 'c> {
                 self.path = Some(facts);
                 Fate::Keep
             }
-            Err(what) => Fate::Withdraw(what),
+            Err(flaw) => Fate::Withdraw(flaw),
         }
     }
 
@@ -230,6 +257,7 @@ impl<'a, 'c> Walk<'a, 'c> {
             return None;
         }
         let Some(family) = self.negotiated(pair) else {
+            self.unread_reach = true;
             return Some(());
         };
         let nlri = prefixes(family, nlri, self.cx)?;
@@ -237,7 +265,8 @@ impl<'a, 'c> Walk<'a, 'c> {
             Ok(next_hop) => next_hop,
             Err(BadNextHop::Length) => return None,
             Err(BadNextHop::Unusable) => {
-                self.withdraw(attr.code, "unusable next hop");
+                let code = Code::OPTIONAL_ATTRIBUTE_ERROR;
+                self.withdraw(attr.code, Flaw::new(code, "unusable next hop"));
                 NextHop::V4(Ipv4Addr::UNSPECIFIED)
             }
         };
@@ -281,9 +310,16 @@ impl<'a, 'c> Walk<'a, 'c> {
             self.path_policy();
         }
         self.merge_old_speaker();
-        // RFC 7606 §5.2. What may hide in a family that was not read counts as reachable.
-        if self.withdraw.is_some() && !reaches && self.unnegotiated.is_none() {
-            return Err(malformed_list());
+        // RFC 7606 §5.2. What is announced in a family that was not read counts as reachable.
+        if let Some((reason, code)) = self.withdraw
+            && !reaches
+            && !self.unread_reach
+        {
+            // What an attribute seems to hold says little where the next one cannot be found.
+            return Err(match self.is_list_broken {
+                true => malformed_list(),
+                false => reset(reason.attr, code, attrs),
+            });
         }
         let bare = withdrawn.is_empty() && nlri.is_empty() && self.unnegotiated.is_none();
         let end_of_rib = match self.mp_unreach {
@@ -301,7 +337,10 @@ impl<'a, 'c> Walk<'a, 'c> {
             mp_reach: self.mp_reach,
             unnegotiated: self.unnegotiated,
             end_of_rib,
-            verdict: self.withdraw.map_or(Verdict::Accept, Verdict::TreatAsWithdraw),
+            verdict: match self.withdraw {
+                None => Verdict::Accept,
+                Some((reason, _)) => Verdict::TreatAsWithdraw(reason),
+            },
             discarded: self.discarded,
             canonical: self.canonical,
         })
@@ -312,12 +351,13 @@ impl<'a, 'c> Walk<'a, 'c> {
     fn classic_next_hop(&mut self, nlri: Nlri<'_>) -> Ipv4Addr {
         let needed = !nlri.is_empty();
         match self.next_hop.map(rules::next_hop_syntax) {
-            None if needed => self.withdraw(attr::NEXT_HOP, "missing"),
-            Some(Err(what)) if needed || !self.seen.contains(attr::MP_REACH_NLRI) => {
-                self.withdraw(attr::NEXT_HOP, what);
+            None if needed => self.withdraw(attr::NEXT_HOP, MISSING),
+            Some(Err(flaw)) if needed || !self.seen.contains(attr::MP_REACH_NLRI) => {
+                self.withdraw(attr::NEXT_HOP, flaw);
             }
             Some(Ok(addr)) if needed && !rules::is_usable4(addr) => {
-                self.withdraw(attr::NEXT_HOP, "unusable address");
+                let code = Code::INVALID_NEXT_HOP_ATTRIBUTE;
+                self.withdraw(attr::NEXT_HOP, Flaw::new(code, "unusable address"));
             }
             Some(Ok(addr)) => return addr,
             _ => {}
@@ -331,7 +371,7 @@ impl<'a, 'c> Walk<'a, 'c> {
         let local_pref = internal.then_some(attr::LOCAL_PREF);
         for code in [Some(attr::ORIGIN), Some(attr::AS_PATH), local_pref].into_iter().flatten() {
             if !self.seen.contains(code) {
-                self.withdraw(code, "missing");
+                self.withdraw(code, MISSING);
             }
         }
     }
@@ -341,12 +381,17 @@ impl<'a, 'c> Walk<'a, 'c> {
         let Some(path) = self.path else {
             return;
         };
+        let malformed = |what| Flaw::new(Code::MALFORMED_AS_PATH, what);
         let external = self.cx.peer_type == PeerType::External;
         if external && self.cx.enforce_first_as && path.first != Some(self.cx.peer_asn) {
-            self.withdraw(attr::AS_PATH, "first AS is not the peer's");
+            self.withdraw(attr::AS_PATH, malformed("first AS is not the peer's"));
         }
+        // RFC 9774 §3 names both attributes. AS4_PATH is there only where it was read.
         if self.cx.reject_as_sets && path.has_set {
-            self.withdraw(attr::AS_PATH, "AS_SET");
+            self.withdraw(attr::AS_PATH, malformed("AS_SET"));
+        }
+        if self.cx.reject_as_sets && self.as4_path.is_some_and(|(_, four)| four.has_set) {
+            self.withdraw(attr::AS4_PATH, malformed("AS_SET"));
         }
     }
 
@@ -365,7 +410,9 @@ impl<'a, 'c> Walk<'a, 'c> {
         };
         let four = self.as4_path.filter(|(_, four)| four.length <= path.length);
         if path.wide_len + four.map_or(0, |(_, four)| four.wide_len) > PATH_MAX_LEN {
-            return self.withdraw(attr::AS_PATH, "too long with four-octet numbers");
+            let code = Code::MALFORMED_AS_PATH;
+            let flaw = Flaw::new(code, "too long with four-octet numbers");
+            return self.withdraw(attr::AS_PATH, flaw);
         }
         if let Some((value, four)) = four {
             self.canonical.set_as4_path(value, path.length - four.length);
