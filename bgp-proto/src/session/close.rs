@@ -150,6 +150,11 @@ impl Close {
         }
     }
 
+    /// Whether the peer holds more than it may, so that it is kept out for a while.
+    pub(super) fn holds_idle(&self) -> bool {
+        matches!(self, Close::PrefixLimit { .. } | Close::OutOfResources)
+    }
+
     /// Who ended it, for people.
     pub(super) fn origin(&self) -> Origin {
         match self {

@@ -7,9 +7,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use super::PeerConfig;
-use super::State;
 use super::negotiate::Negotiated;
-use super::timers::{Jitter, OPEN_HOLD_TIME, send_hold_time};
+use super::timers::{Jitter, open_hold_time, send_hold_time};
+use super::{Slot, State};
 use crate::types::{Time, Timer};
 use crate::wire::{Capabilities, EXTENDED_MAX_LEN, MAX_LEN, MessageType, UpdateContext};
 
@@ -158,12 +158,12 @@ impl Conn {
 impl OpenSent {
     pub(super) fn new(
         now: Time,
-        local: SocketAddr,
-        remote: SocketAddr,
+        slot: Slot,
+        (local, remote): (SocketAddr, SocketAddr),
         offered: Capabilities,
     ) -> Self {
         let mut hold = Timer::stopped();
-        hold.set(now + OPEN_HOLD_TIME);
+        hold.set(now + open_hold_time(slot));
         OpenSent { local: local.ip(), remote: remote.ip(), offered, hold }
     }
 

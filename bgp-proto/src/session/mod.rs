@@ -19,19 +19,21 @@
 //!
 //! - Differs from RFC: a failed attempt or lost session leads to Active, not to Idle: the retry
 //!   timer runs and the peer's own connection is welcome. Idle is for stopped peers, and for those
-//!   whose faults or limits brought the session down (IdleHoldTimer).
+//!   whose limits brought the session down (IdleHoldTimer).
 //! - Differs from RFC: DelayOpen (events 12 and 20) is not implemented; the OPEN leaves at once.
 //! - Differs from RFC: the KEEPALIVE that answers an OPEN waits up to five seconds while another
 //!   connection may still win a collision (`collision`), so that no established session loses one.
 //! - A connection that the peer opens while its session is established is answered with our OPEN;
 //!   only its valid OPEN, and KEEPALIVE or a second in which it leaves the connection open, replace
 //!   the session (RFC 4724 §5), so nobody ends a session by connecting, nor by a connection that
-//!   crossed ours.
+//!   crossed ours. Whatever else comes of such a connection ends that connection alone; where it
+//!   happens again and again the next one waits (`intake`).
 
 mod close;
 mod collision;
 mod config;
 mod conn;
+mod intake;
 mod negotiate;
 mod offer;
 mod peer;

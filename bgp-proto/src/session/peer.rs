@@ -16,12 +16,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::conn::{Conn, Expiry};
+use super::intake::Intake;
 use super::timers::{Backoff, Jitter};
 use super::{Close, LastError, Negotiated, Offer, PeerConfig, Restart};
 use crate::types::{Family, Time};
 use crate::wire::{MessageType, split_frame};
 use crate::wire::{Notification, RefreshKind, RouteBatch, RouteRefresh, encode_keepalive};
-use dial::{Admin, Hold};
+use dial::Admin;
 use teardown::Tcp;
 
 /// The connections that a peer may have at once (RFC 4271 §6.8).
@@ -31,7 +32,7 @@ pub enum Slot {
     Outgoing = 0,
     /// The peer dialled.
     Incoming = 1,
-    /// The peer dialled again while the session stands on [`Slot::Incoming`].
+    /// The peer dialled again while its OPEN on [`Slot::Incoming`] is accepted.
     Reconnect = 2,
 }
 
@@ -73,6 +74,8 @@ pub enum Command {
     Restart(Close),
     /// Ask the peer for its routes again (RFC 2918).
     RequestRefresh(Family),
+    /// Dial now where only the retry timer is waited for: what stood in the way may be gone.
+    Dial,
 }
 
 /// What the host must do. Drain after every input.
@@ -145,6 +148,9 @@ pub struct Stats {
     pub established_transitions: u64,
     /// Attempts to dial that led to no connection.
     pub connect_failures: u64,
+    /// Connections from the peer's address that ended before they were its session, those left out
+    /// that lost a collision.
+    pub stray_connections: u64,
 }
 
 /// Deadlines of the timers that run, for people.
@@ -193,6 +199,7 @@ pub struct Peer {
     admin: Admin,
     conns: [Option<Conn>; 3],
     backoff: Backoff,
+    intake: Intake,
     offer: Offer,
     restart: Restart,
     jitter: Jitter,
@@ -213,6 +220,7 @@ impl Peer {
             admin: Admin::Stopped,
             conns: [None, None, None],
             backoff: Backoff::new(config.connect_retry_time, config.redial),
+            intake: Intake::new(),
             offer: Offer::Full,
             restart: Restart::Done,
             jitter: Jitter::new(seed),
@@ -240,22 +248,30 @@ impl Peer {
             Command::Stop(reason) => self.stop(now, reason),
             Command::Restart(reason) => self.bounce(now, reason),
             Command::RequestRefresh(family) => self.request_refresh(family),
+            Command::Dial => self.dial_now(now),
         }
         self.settle(now);
     }
 
-    /// The slot that a connection from the peer takes. It replaces a connection that stands there.
+    /// The slot that a connection from the peer takes. It replaces a connection that stands there, so
+    /// it is the one of the two where the least would be lost; what has sent no OPEN is nothing.
     pub fn incoming_slot(&self) -> Slot {
-        match self.conn(Slot::Incoming) {
-            Some(Conn::Established(_)) => Slot::Reconnect,
-            _ => Slot::Incoming,
-        }
+        let state = |slot: &Slot| self.conn(*slot).map(Conn::state);
+        let lost = |slot: &Slot| state(slot).filter(|state| *state > State::OpenSent);
+        let slots = [Slot::Incoming, Slot::Reconnect];
+        slots.into_iter().min_by_key(lost).unwrap_or(Slot::Incoming)
     }
 
-    /// Whether a connection from the peer had better wait: its faults hold it idle for a while. One
-    /// that is passed on all the same is refused.
-    pub fn is_paced(&self) -> bool {
-        matches!(self.admin, Admin::IdleHold { cause: Hold::Faults, .. })
+    /// Until when a connection from the peer had better wait; `None`: it need not. Either too many
+    /// came to nothing, or it would replace one whose OPEN was accepted and that is about to be
+    /// decided on. The newest of those that wait is enough. One that is passed on all the same is
+    /// treated as any other.
+    pub fn paced_until(&self, now: Time) -> Option<Time> {
+        let undecided = match self.conn(self.incoming_slot()) {
+            Some(conn @ Conn::OpenConfirm(_)) => conn.deadlines().map(|(at, _)| at).min(),
+            _ => None,
+        };
+        self.intake.closed_until(now).max(undecided.filter(|at| *at > now))
     }
 
     /// A TCP connection exists: ours (answering [`Action::Connect`]), or the peer's, on
@@ -496,6 +512,8 @@ struct Outbox {
     notes_since: Time,
     notes: u32,
     notes_suppressed: u32,
+    strays_since: Option<Time>,
+    strays_untold: u32,
 }
 
 impl Outbox {
@@ -511,6 +529,20 @@ impl Outbox {
             Slot::Incoming => incoming,
             Slot::Reconnect => reconnect,
         }
+    }
+
+    /// A line about a connection that ended beside the session, once in [`NOTES_PERIOD`].
+    fn note_stray(&mut self, now: Time, why: &str) {
+        if self.strays_since.is_some_and(|since| now.since(since) < NOTES_PERIOD) {
+            self.strays_untold = self.strays_untold.saturating_add(1);
+            return;
+        }
+        let more = std::mem::take(&mut self.strays_untold);
+        self.strays_since = Some(now);
+        self.push(Action::Note(format!(
+            "another connection from its address ended ({why}); the session goes on ({more} more \
+             since the last such line)"
+        )));
     }
 
     /// A line about something that a peer can do as often as it likes.

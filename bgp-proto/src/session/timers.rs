@@ -4,18 +4,23 @@
 //! |------------|------------------------------------------|-----------------------|-----------|
 //! | retry      | a failed attempt or a lost connection    | dialling, Established | dial      |
 //! | connect    | [`Action::Connect`](super::Action)       | the attempt's result  | abort, back off |
-//! | idle hold  | repeated faults of the peer, its limits  | `Start`, `Stop`       | retry; after limits: dial |
-//! | hold       | OPEN sent (4 min); KEEPALIVE and UPDATE received | end of connection | 4/0   |
+//! | idle hold  | the peer's limits                        | `Start`, `Stop`       | dial      |
+//! | hold       | OPEN sent (4 min, 30 s where the peer dialled); KEEPALIVE and UPDATE received | end of connection | 4/0 |
 //! | keepalive  | OPEN accepted; its own expiry            | end of connection     | KEEPALIVE (the first one, if withheld: [`collision`](super::collision)) |
 //! | send hold  | the host, when TCP takes nothing         | the host, on progress | reset     |
 
 use std::time::Duration;
 
-use super::Redial;
+use super::{Redial, Slot};
 use crate::types::Time;
 
-/// How long a peer may take to answer with its OPEN (RFC 4271 §8.2.2: "a large value").
-pub(super) const OPEN_HOLD_TIME: Duration = Duration::from_secs(240);
+/// How long the peer that we dialled may take to answer with its OPEN (RFC 4271 §8.2.2: "a large
+/// value").
+const OPEN_HOLD_TIME_DIALLED: Duration = Duration::from_secs(240);
+/// Differs from RFC: how long whoever dialled us from the peer's address may take to say who it is. A
+/// speaker has its OPEN ready when it dials, and where it delays it (RFC 4271 §8.1.1) ours ends the
+/// delay; a connection that says nothing is held by somebody else.
+const OPEN_HOLD_TIME_ACCEPTED: Duration = Duration::from_secs(30);
 /// How long an attempt to connect may take: Linux has sent four SYNs by then.
 const CONNECT_TIME: Duration = Duration::from_secs(15);
 /// A session that lasted this long forgives earlier failures.
@@ -26,10 +31,14 @@ const SEND_HOLD_TIME_MIN: Duration = Duration::from_secs(480);
 const RETRY_TIME_MIN: Duration = Duration::from_secs(1);
 /// Growth of the delay ends at this multiple of the configured one.
 const RETRY_FACTOR_MAX: u32 = 8;
-/// Consecutive faults that cost the peer nothing; after each one beyond, [`FAULT_PAUSE`].
-const FAULTS_TOLERATED: u32 = 5;
-/// How long a peer that breaks the protocol again and again is left alone, and leaves us alone.
-pub(super) const FAULT_PAUSE: Duration = Duration::from_secs(1);
+
+/// How long an OPEN is waited for on a connection.
+pub(super) fn open_hold_time(slot: Slot) -> Duration {
+    match slot {
+        Slot::Outgoing => OPEN_HOLD_TIME_DIALLED,
+        Slot::Incoming | Slot::Reconnect => OPEN_HOLD_TIME_ACCEPTED,
+    }
+}
 
 /// The send hold time of a session; `None` turns it off.
 pub(super) fn send_hold_time(configured: Option<Duration>, hold: Duration) -> Option<Duration> {
@@ -74,19 +83,11 @@ pub(super) struct Backoff {
     base: Duration,
     redial: Redial,
     failures: u32,
-    faults: u32,
-}
-
-/// Whether the peer may dial while we wait.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Incoming {
-    Accept,
-    Refuse,
 }
 
 impl Backoff {
     pub(super) fn new(connect_retry_time: Duration, redial: Redial) -> Self {
-        Backoff { base: connect_retry_time.max(RETRY_TIME_MIN), redial, failures: 0, faults: 0 }
+        Backoff { base: connect_retry_time.max(RETRY_TIME_MIN), redial, failures: 0 }
     }
 
     /// How long an attempt to connect may take.
@@ -102,14 +103,8 @@ impl Backoff {
         self.failures = self.failures.saturating_add(1);
     }
 
-    /// The peer broke the protocol.
-    pub(super) fn count_fault(&mut self) {
-        self.faults = self.faults.saturating_add(1);
-    }
-
     pub(super) fn reset(&mut self) {
         self.failures = 0;
-        self.faults = 0;
     }
 
     /// When to dial next.
@@ -126,11 +121,6 @@ impl Backoff {
             },
         };
         now + jitter.spread(delay)
-    }
-
-    /// A peer that fails again and again through its own fault does not get to set the pace.
-    pub(super) fn incoming(&self) -> Incoming {
-        if self.faults > FAULTS_TOLERATED { Incoming::Refuse } else { Incoming::Accept }
     }
 }
 

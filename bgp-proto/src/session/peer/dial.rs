@@ -1,8 +1,7 @@
 //! When to connect: admin state, retry, idle hold.
 
-use super::{Action, Close, Conn, Offer, Peer, Slot, State, Tcp};
+use super::{Action, Close, Offer, Peer, Slot, State, Tcp};
 use crate::session::PassiveMode;
-use crate::session::timers::{FAULT_PAUSE, Incoming};
 use crate::types::{Time, Timer};
 
 /// What the operator wants, and how far we are allowed to follow.
@@ -10,18 +9,9 @@ pub(super) enum Admin {
     /// Idle until [`Command::Start`](super::Command::Start).
     Stopped,
     /// Idle for a while (RFC 4271 §8.1.1, IdleHoldTimer). Connections are refused.
-    IdleHold { until: Timer, cause: Hold },
+    IdleHold { until: Timer },
     /// Looking for a session, or having one.
     Running { dial: Dial },
-}
-
-/// Why a peer is held idle.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Hold {
-    /// It broke the protocol again and again.
-    Faults,
-    /// Its routes are more than it may have.
-    Limits,
 }
 
 /// Our side of connecting.
@@ -47,7 +37,7 @@ impl Admin {
     pub(super) fn deadline(&self) -> Option<(Time, &'static str)> {
         let (timer, name) = match self {
             Admin::Stopped | Admin::Running { dial: Dial::Resting } => return None,
-            Admin::IdleHold { until, .. } => (until, "idle hold"),
+            Admin::IdleHold { until } => (until, "idle hold"),
             Admin::Running { dial: Dial::Waiting { retry } } => (retry, "connect retry"),
             Admin::Running { dial: Dial::Connecting { deadline } } => (deadline, "connect"),
         };
@@ -58,7 +48,7 @@ impl Admin {
     pub(super) fn timers(&self) -> (Option<Time>, Option<Time>) {
         match self {
             Admin::Running { dial: Dial::Waiting { retry } } => (retry.deadline(), None),
-            Admin::IdleHold { until, .. } => (None, until.deadline()),
+            Admin::IdleHold { until } => (None, until.deadline()),
             Admin::Stopped | Admin::Running { .. } => (None, None),
         }
     }
@@ -87,10 +77,21 @@ impl Peer {
         self.backoff.reset();
     }
 
-    /// Ends every connection and goes on by the ordinary rules.
+    /// Ends every connection and goes on by the ordinary rules. For limits these hold also where the
+    /// session has just ended by itself.
     pub(super) fn bounce(&mut self, now: Time, reason: Close) {
-        if matches!(self.admin, Admin::Running { .. }) {
+        if self.accepts() {
             self.close_all(now, &reason);
+        }
+        if self.accepts() && reason.holds_idle() {
+            self.hold_idle(now);
+        }
+    }
+
+    /// There is a reason to think that dialling will do better now than it did.
+    pub(super) fn dial_now(&mut self, now: Time) {
+        if matches!(self.admin, Admin::Running { dial: Dial::Waiting { .. } }) {
+            self.begin(now);
         }
     }
 
@@ -121,12 +122,9 @@ impl Peer {
         }
         match self.admin {
             Admin::Stopped | Admin::Running { dial: Dial::Resting } => {}
-            Admin::IdleHold { cause: Hold::Limits, .. } => self.begin(now),
-            Admin::IdleHold { cause: Hold::Faults, .. } => {
-                self.admin = Admin::Running { dial: Dial::Resting };
-                self.plan_dial(now);
+            Admin::IdleHold { .. } | Admin::Running { dial: Dial::Waiting { .. } } => {
+                self.begin(now);
             }
-            Admin::Running { dial: Dial::Waiting { .. } } => self.begin(now),
             // Differs from RFC: 4271 §8.2.2 dials again at once when the timer of Connect expires;
             // a host that answers nothing is left alone for the back-off's delay.
             Admin::Running { dial: Dial::Connecting { .. } } => {
@@ -164,26 +162,18 @@ impl Peer {
         }
     }
 
-    /// Goes idle; connections that exist end, new ones are refused. Limits keep a peer out for the
-    /// back-off's delay. After faults it only does not set the pace: we dial by the back-off, but
-    /// whoever repairs the peer does not wait for that.
-    pub(super) fn hold_idle(&mut self, now: Time, cause: Hold) {
+    /// Goes idle for the back-off's delay; connections that exist end, new ones are refused.
+    pub(super) fn hold_idle(&mut self, now: Time) {
         self.rest();
         let mut until = Timer::stopped();
-        until.set(match cause {
-            Hold::Limits => self.backoff.retry_at(now, &mut self.jitter),
-            Hold::Faults => now + FAULT_PAUSE,
-        });
-        self.admin = Admin::IdleHold { until, cause };
+        until.set(self.backoff.retry_at(now, &mut self.jitter));
+        self.admin = Admin::IdleHold { until };
         self.close_all(now, &Close::Rejected);
     }
 
     /// Whether a connection from the peer is taken at all.
-    pub(super) fn accepts(&self) -> Incoming {
-        match self.admin {
-            Admin::Running { .. } => Incoming::Accept,
-            Admin::Stopped | Admin::IdleHold { .. } => Incoming::Refuse,
-        }
+    pub(super) fn accepts(&self) -> bool {
+        matches!(self.admin, Admin::Running { .. })
     }
 
     fn begin(&mut self, now: Time) {
@@ -216,12 +206,5 @@ impl Peer {
         for slot in Slot::ALL {
             self.end(now, slot, reason.clone(), Tcp::Open);
         }
-    }
-}
-
-impl Conn {
-    /// An attempt of the peer's that did not get far says nothing about our own attempts.
-    pub(super) fn counts_as_attempt(&self, slot: Slot) -> bool {
-        slot.is_outgoing() || matches!(self, Conn::Established(_))
     }
 }

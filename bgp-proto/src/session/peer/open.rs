@@ -8,7 +8,6 @@ use crate::session::collision::{Resolution, resolve, withhold_time};
 use crate::session::conn::{Consent, OpenSent, expects, unexpected_subcode};
 use crate::session::negotiate::negotiate;
 use crate::session::offer::build_open;
-use crate::session::timers::Incoming;
 use crate::types::Time;
 use crate::wire::{Code, Frame, Open};
 
@@ -21,7 +20,7 @@ impl Peer {
         self.outbox.octets(slot).clear();
         let wanted = match slot {
             Slot::Outgoing => self.finish_dial(),
-            Slot::Incoming | Slot::Reconnect => self.accepts() == Incoming::Accept,
+            Slot::Incoming | Slot::Reconnect => self.accepts(),
         };
         if !wanted {
             if !slot.is_outgoing() {
@@ -31,7 +30,7 @@ impl Peer {
         }
         let open = build_open(&self.config, &self.offer, self.restart);
         open.encode(self.outbox.octets(slot));
-        let conn = OpenSent::new(now, local, remote, open.capabilities);
+        let conn = OpenSent::new(now, slot, (local, remote), open.capabilities);
         self.put(slot, Conn::OpenSent(conn));
     }
 

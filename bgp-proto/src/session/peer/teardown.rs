@@ -1,9 +1,8 @@
 //! The end of a connection.
 
-use super::dial::Hold;
 use super::{Action, Close, Conn, Peer, Slot};
 use crate::session::HoldExpiry;
-use crate::session::timers::{Incoming, STABLE_TIME};
+use crate::session::timers::STABLE_TIME;
 use crate::types::Time;
 use crate::wire::Code;
 
@@ -24,28 +23,23 @@ impl Peer {
     /// TCP is gone, the record for people, and what to do next. Nothing happens on an empty slot.
     pub(super) fn end(&mut self, now: Time, slot: Slot, reason: Close, tcp: Tcp) {
         let Some(conn) = self.take(slot) else { return };
-        if self.is_failure(slot, &conn, &reason) {
-            self.last_error = Some(reason.to_error(now));
-        }
+        let standing = Standing::of(slot, &conn, &reason);
+        self.record(now, standing, &reason);
         if tcp == Tcp::Open {
             self.say_goodbye(slot, &conn, &reason);
         }
-        self.retreat(now, &conn, &reason);
-        self.count(now, slot, &conn, &reason);
+        self.retreat(now, slot, &conn, &reason);
+        self.count(now, standing, &conn, &reason);
         if let Conn::Established(established) = conn {
             let is_dead =
                 reason == Close::HoldTimerExpired && self.config.hold_expiry == HoldExpiry::Death;
             let keep = reason.keep(&established.negotiated).filter(|_| !is_dead);
             self.outbox.push(Action::Down { reason: reason.clone(), keep });
         }
-        match reason {
-            Close::PrefixLimit { .. } | Close::OutOfResources => {
-                self.idle_after(now, Hold::Limits);
-            }
-            Close::Protocol(_) if self.backoff.incoming() == Incoming::Refuse => {
-                self.idle_after(now, Hold::Faults);
-            }
-            _ => self.plan_dial(now),
+        if reason.holds_idle() && self.accepts() {
+            self.hold_idle(now);
+        } else {
+            self.plan_dial(now);
         }
     }
 
@@ -60,12 +54,18 @@ impl Peer {
         self.outbox.push(Action::Close { slot, abort });
     }
 
-    /// A peer that refuses our capabilities is offered fewer of them next time (RFC 5492 §3).
-    fn retreat(&mut self, now: Time, conn: &Conn, reason: &Close) {
-        let (Conn::OpenSent(_) | Conn::OpenConfirm(_), Close::Received(refusal)) = (conn, reason)
-        else {
-            return;
+    /// A peer that refuses our capabilities is offered fewer of them next time (RFC 5492 §3). Whoever
+    /// dialled must have shown by its OPEN that it is the peer.
+    fn retreat(&mut self, now: Time, slot: Slot, conn: &Conn, reason: &Close) {
+        let Close::Received(refusal) = reason else { return };
+        let is_peers_word = match conn {
+            Conn::OpenSent(_) => slot.is_outgoing(),
+            Conn::OpenConfirm(_) => true,
+            Conn::Established(_) => false,
         };
+        if !is_peers_word || self.established().is_some() {
+            return;
+        }
         if let Some(offer) = self.offer.after(refusal) {
             let code = refusal.code;
             let text = format!("the peer refused our OPEN ({code}); the next one offers {offer}");
@@ -74,7 +74,25 @@ impl Peer {
         }
     }
 
-    fn count(&mut self, now: Time, slot: Slot, conn: &Conn, reason: &Close) {
+    /// What people are told about it.
+    fn record(&mut self, now: Time, standing: Standing, reason: &Close) {
+        match standing {
+            Standing::Session | Standing::Attempt => self.last_error = Some(reason.to_error(now)),
+            Standing::Stray => {
+                self.stats.stray_connections += 1;
+                let error = reason.to_error(now);
+                match self.established() {
+                    Some(_) => self.outbox.note_stray(now, &error.text),
+                    // Whoever only hung up says nothing about why there is no session.
+                    None if matches!(reason, Close::Transport { .. } | Close::Rejected) => {}
+                    None => self.last_error = Some(error),
+                }
+            }
+            Standing::Loser => {}
+        }
+    }
+
+    fn count(&mut self, now: Time, standing: Standing, conn: &Conn, reason: &Close) {
         if let Conn::Established(c) = conn
             && now.since(c.since) >= STABLE_TIME
         {
@@ -82,30 +100,40 @@ impl Peer {
         }
         // RFC 4271 §8.2.2: a NOTIFICATION about the version (event 24) does not count.
         let counts = !matches!(reason, Close::Received(n) if n.code == Code::UNSUPPORTED_VERSION);
-        if counts && self.is_failure(slot, conn, reason) && conn.counts_as_attempt(slot) {
-            self.backoff.count_failure();
+        let is_fault = matches!(reason, Close::Protocol(_));
+        match standing {
+            Standing::Session | Standing::Attempt if counts => self.backoff.count_failure(),
+            Standing::Session | Standing::Attempt | Standing::Stray | Standing::Loser => {}
         }
-        if matches!(reason, Close::Protocol(_)) {
-            self.backoff.count_fault();
+        match standing {
+            Standing::Session if is_fault => self.intake.charge(now),
+            Standing::Stray => self.intake.charge(now),
+            Standing::Session | Standing::Attempt | Standing::Loser => {}
         }
     }
+}
 
-    /// Whether the end is a failure rather than a choice between two connections.
-    fn is_failure(&self, slot: Slot, conn: &Conn, reason: &Close) -> bool {
-        let established = matches!(conn, Conn::Established(_));
-        let chosen = match reason {
-            Close::Collision => true,
-            Close::Received(n) => n.code == Code::CONNECTION_COLLISION,
-            // The peer closes a loser without a word, too.
-            Close::Transport { .. } | Close::Rejected => !slot.is_outgoing(),
-            _ => false,
-        };
-        established || !chosen
-    }
+/// What a connection was when it ended: what its end says about the peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    /// The session.
+    Session,
+    /// An attempt of ours.
+    Attempt,
+    /// From the peer's address, and perhaps from the peer.
+    Stray,
+    /// The one of two that was given up.
+    Loser,
+}
 
-    fn idle_after(&mut self, now: Time, cause: Hold) {
-        if self.accepts() == Incoming::Accept {
-            self.hold_idle(now, cause);
+impl Standing {
+    fn of(slot: Slot, conn: &Conn, reason: &Close) -> Self {
+        match reason {
+            _ if matches!(conn, Conn::Established(_)) => Standing::Session,
+            Close::Collision => Standing::Loser,
+            Close::Received(n) if n.code == Code::CONNECTION_COLLISION => Standing::Loser,
+            _ if slot.is_outgoing() => Standing::Attempt,
+            _ => Standing::Stray,
         }
     }
 }

@@ -178,7 +178,7 @@ fn a_peer_over_its_limit_waits_before_it_may_come_back() {
     host.command(Command::Restart(Close::PrefixLimit { family: Family::Ipv4, bound: 10 }));
     assert_eq!(host.output(), "N6/1 close(Outgoing) down");
     assert_eq!(host.peer.state(), State::Idle);
-    assert!(!host.peer.is_paced(), "it is refused");
+    assert_eq!(host.peer.paced_until(host.now), None, "it is refused at once");
     host.connected(Slot::Incoming);
     assert_eq!(host.output(), "N6/5 close(Incoming)");
     host.pass(host.deadline("idle hold").unwrap());
@@ -188,33 +188,185 @@ fn a_peer_over_its_limit_waits_before_it_may_come_back() {
 }
 
 #[test]
-fn a_peer_that_keeps_breaking_the_protocol_is_refused_for_a_while() {
+fn a_peer_that_keeps_breaking_the_protocol_does_not_set_the_pace() {
     let mut host = Host::new(config());
     host.command(Command::Start);
     refuse(&mut host);
     for fault in 1..=6 {
-        assert_eq!(host.peer.state(), State::Active, "fault {fault}");
-        assert!(!host.peer.is_paced());
+        assert_eq!(host.peer.paced_until(host.now), None, "fault {fault}");
         host.advance(State::Established, Slot::Incoming);
         host.receive(Slot::Incoming, &[0; 19]);
     }
-    assert_eq!(host.peer.state(), State::Idle);
-    assert!(host.peer.is_paced());
+    for _ in 0..3 {
+        assert_eq!(host.peer.state(), State::Active);
+        // Whoever repairs it need not wait long.
+        let wait = Duration::from_secs(1);
+        assert_eq!(host.peer.paced_until(host.now), Some(host.now + wait));
+        host.pass(wait);
+        assert_eq!(host.peer.paced_until(host.now), None);
+        host.advance(State::Established, Slot::Incoming);
+        host.receive(Slot::Incoming, &[0; 19]);
+    }
     host.output();
-    host.connected(Slot::Incoming);
-    assert_eq!(host.output(), "N6/5 close(Incoming)");
-    // Who repairs it need not wait long; our own attempts keep their distance.
-    host.pass(Duration::from_secs(1));
-    assert_eq!((host.output().as_str(), host.peer.is_paced()), ("", false));
-    host.connected(Slot::Incoming);
-    assert_eq!(host.output(), "OPEN");
-    host.receive(Slot::Incoming, &[0; 19]);
-    assert!(host.peer.is_paced());
-    host.output();
+    // Our own attempts keep their distance.
     host.pass(Duration::from_secs(4));
     assert_eq!(host.output(), "");
     host.pass(Duration::from_secs(40));
     assert!(host.output().contains("dial"));
+}
+
+/// What a session has to lose to whoever connects from the peer's address.
+#[track_caller]
+fn session_of(host: &Host) -> (State, Time, Option<crate::session::LastError>, Option<Time>) {
+    let peer = &host.peer;
+    (peer.state(), peer.session_since(), peer.last_error().cloned(), peer.timers().hold)
+}
+
+type Stray = fn(&mut Host, Slot);
+const STRAYS: [(&str, Stray); 9] = [
+    ("GET /", |h, slot| h.receive(slot, b"GET / HTTP/1.1\r\nHost: node\r\n\r\n")),
+    ("hangs up", |h, slot| h.closed(slot)),
+    ("NOTIFICATION", |h, slot| h.receive(slot, &notification(Code::ADMINISTRATIVE_SHUTDOWN))),
+    ("refused OPEN", |h, slot| h.receive(slot, &notification(Code::UNSUPPORTED_CAPABILITY))),
+    ("wrong AS", |h, slot| {
+        let mut open = peer_open();
+        open.asn = Asn(65009);
+        open.capabilities.four_octet_as = Some(Asn(65009));
+        h.receive(slot, &open_message(&open));
+    }),
+    ("KEEPALIVE", |h, slot| h.receive(slot, &keepalive())),
+    ("UPDATE", |h, slot| h.receive(slot, &announcement())),
+    ("the peer's OPEN", |h, slot| h.receive(slot, &open_message(&peer_open()))),
+    ("and again", |h, slot| {
+        h.receive(slot, &[open_message(&peer_open()), keepalive(), announcement()].concat());
+    }),
+];
+
+#[test]
+fn connections_from_the_peers_address_do_nothing_to_the_session() {
+    for stands in [Slot::Outgoing, Slot::Incoming] {
+        let mut host = Host::new(config());
+        host.bring(State::Established, stands);
+        host.output();
+        let before = session_of(&host);
+        let offer = host.peer.offer().clone();
+        for (what, stray) in STRAYS.iter().cycle().take(10 * STRAYS.len()) {
+            let slot = host.peer.incoming_slot();
+            assert_ne!(slot, stands);
+            host.connected(slot);
+            stray(&mut host, slot);
+            assert_eq!(session_of(&host), before, "{what}");
+            assert_eq!(*host.peer.offer(), offer, "{what}");
+            let output = host.output();
+            assert!(!output.contains(&format!("{stands:?}")), "{what}: {output}");
+        }
+        let strays = host.peer.stats().stray_connections;
+        assert_eq!(strays, 70, "nine kinds, of which two lose a collision");
+        // The session ends as ever, and its back-off is what it would have been.
+        host.closed(stands);
+        let mut twin = Host::new(config());
+        twin.bring(State::Established, stands);
+        twin.closed(stands);
+        let retry = |host: &Host| host.deadline("connect retry").unwrap().as_secs_f64();
+        assert!((0.7..1.4).contains(&(retry(&host) / retry(&twin))));
+    }
+}
+
+#[test]
+fn connections_beside_the_session_leave_one_line_in_a_minute() {
+    let mut host = Host::in_state(State::Established);
+    let mut lines = 0;
+    for _ in 0..1000 {
+        host.connected(Slot::Incoming);
+        host.closed(Slot::Incoming);
+        lines += host.output().matches("note").count();
+    }
+    assert_eq!(lines, 1);
+    host.pass(Duration::from_secs(60));
+    host.connected(Slot::Incoming);
+    host.closed(Slot::Incoming);
+    assert_eq!(host.output().matches("note").count(), 1);
+}
+
+/// Without a session: nobody is kept from dialling, and whoever gets as far as its OPEN stays.
+#[test]
+fn connections_from_the_peers_address_do_not_keep_the_peer_out() {
+    let mut host = Host::new(config());
+    host.command(Command::Start);
+    host.connected(Slot::Outgoing);
+    host.output();
+    for (what, stray) in STRAYS.iter().cycle().take(7) {
+        host.connected(Slot::Incoming);
+        stray(&mut host, Slot::Incoming);
+        let output = host.output();
+        assert!(!output.contains("Outgoing"), "{what}: {output}");
+    }
+    host.receive(Slot::Outgoing, &[open_message(&peer_open()), keepalive()].concat());
+    assert_eq!(host.peer.state(), State::Established);
+
+    let mut host = Host::new(PeerConfig { passive: PassiveMode::Passive, ..config() });
+    host.command(Command::Start);
+    let first = host.peer.incoming_slot();
+    host.connected(first);
+    host.receive(first, &open_message(&peer_open()));
+    host.output();
+    for _ in 0..10 {
+        let slot = host.peer.incoming_slot();
+        assert_ne!(slot, first);
+        host.connected(slot);
+    }
+    host.receive(first, &keepalive());
+    assert!(host.output().contains(&format!("up({first:?})")));
+}
+
+#[test]
+fn a_connection_that_says_nothing_is_held_for_a_short_time() {
+    let mut host = Host::in_state(State::Established);
+    host.connected(Slot::Incoming);
+    host.output();
+    for _ in 0..29 {
+        host.pass(Duration::from_secs(1));
+        host.receive(Slot::Outgoing, &keepalive());
+    }
+    assert!(!host.output().contains("close"));
+    host.pass(Duration::from_secs(1));
+    assert_eq!(host.output(), "note N4/0 close(Incoming)");
+}
+
+#[test]
+fn a_reason_to_dial_ends_the_wait_for_the_retry_timer_only() {
+    let mut host = Host::new(config());
+    host.command(Command::Start);
+    (0..10).for_each(|_| {
+        refuse(&mut host);
+        host.pass(Duration::from_secs(40));
+    });
+    refuse(&mut host);
+    host.output();
+    host.command(Command::Dial);
+    assert_eq!(host.output(), "dial");
+    host.command(Command::Dial);
+    assert_eq!(host.output(), "", "it is under way");
+    for state in [State::Idle, State::OpenSent, State::OpenConfirm, State::Established] {
+        let mut host = Host::in_state(state);
+        host.command(Command::Dial);
+        assert_eq!(host.output(), "", "{state:?}");
+    }
+    host.command(Command::Restart(Close::OutOfResources));
+    host.output();
+    host.command(Command::Dial);
+    assert_eq!(host.output(), "", "it is held idle");
+}
+
+#[test]
+fn a_limit_holds_also_where_the_session_has_just_ended() {
+    let mut host = Host::in_state(State::Established);
+    host.closed(Slot::Outgoing);
+    host.output();
+    host.command(Command::Restart(Close::PrefixLimit { family: Family::Ipv4, bound: 5 }));
+    assert_eq!((host.output().as_str(), host.peer.state()), ("", State::Idle));
+    host.connected(Slot::Incoming);
+    assert_eq!(host.output(), "N6/5 close(Incoming)");
 }
 
 #[test]

@@ -138,7 +138,7 @@ fn a_restarted_peer_replaces_its_session_by_a_confirmed_one_only() {
 
         let wrong = Open { router_id: RouterId(0), ..restarting_open(false) };
         host.receive(new, &open_message(&wrong));
-        assert_eq!(host.output(), format!("N2/3 close({new:?})"));
+        assert_eq!(host.output(), format!("note N2/3 close({new:?})"));
         assert_eq!(host.peer.state(), State::Established);
 
         host.connected(host.peer.incoming_slot());

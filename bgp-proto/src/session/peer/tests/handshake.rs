@@ -181,6 +181,8 @@ fn refused_capabilities_are_left_out_step_by_step_and_start_over() {
     host.command(Command::Start);
     let refuse = |host: &mut Host, code: Code, data: &[u8]| {
         let caps = next_offer(host);
+        // Who refuses has sent an OPEN itself.
+        host.receive(Slot::Incoming, &open_message(&peer_open()));
         let mut out = Vec::new();
         Notification::with_data(code, data).encode(&mut out);
         host.receive(Slot::Incoming, &out);
@@ -203,7 +205,11 @@ fn refused_capabilities_are_left_out_step_by_step_and_start_over() {
     assert_eq!(bare, Capabilities::default());
     assert_eq!(*host.peer.offer(), Offer::Full);
 
-    host.receive(Slot::Incoming, &[]);
+    // Anybody may connect and say so.
+    next_offer(&mut host);
+    host.receive(Slot::Incoming, &notification(Code::UNSUPPORTED_OPTIONAL_PARAMETER));
+    assert_eq!(*host.peer.offer(), Offer::Full);
+
     refuse(&mut host, Code::UNSUPPORTED_OPTIONAL_PARAMETER, &[]);
     host.command(Command::Stop(Close::Deconfigured));
     host.command(Command::Start);

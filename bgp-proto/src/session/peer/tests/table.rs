@@ -86,8 +86,8 @@ const COLLISIONS: &[(State, State, &str, &str)] = &[
     (OpenConfirm, OpenSent, "open", "N6/7 close(Incoming) > OpenConfirm -"),
     (OpenConfirm, OpenSent, "own keepalive", "N6/7 close(Incoming) up(Outgoing) > Established -"),
     (Established, OpenSent, "open", "N6/7 close(Incoming) > Established -"),
-    (Established, OpenSent, "keepalive", "N5/1 close(Incoming) > Established -"),
-    (Established, OpenSent, "fail", "> Established -"),
+    (Established, OpenSent, "keepalive", "note N5/1 close(Incoming) > Established -"),
+    (Established, OpenSent, "fail", "note > Established -"),
     (Established, OpenSent, "own fail", "down > - OpenSent"),
 ];
 
