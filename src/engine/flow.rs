@@ -1,9 +1,11 @@
 //! Credit in octets for route batches on their way to the table.
 //!
 //! A peer holds at most [`PEER_BYTES`] of unprocessed routes and all peers together at most
-//! [`TOTAL_BYTES`]. Without credit the peer's task stops reading; keepalives go on.
+//! [`TOTAL_BYTES`]. Without credit the peer's task stops reading; keepalives go on. What a session's
+//! end still has to hand over does not wait for credit, and is counted beyond it.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -16,6 +18,7 @@ pub(super) const TOTAL_BYTES: usize = 32 << 20;
 #[derive(Clone)]
 pub struct Credit {
     total: Arc<Semaphore>,
+    overdrawn: Arc<AtomicUsize>,
 }
 
 /// One peer's credit.
@@ -23,27 +26,47 @@ pub struct Credit {
 pub struct PeerCredit {
     total: Arc<Semaphore>,
     own: Arc<Semaphore>,
+    overdrawn: Arc<AtomicUsize>,
 }
 
 /// Held by a batch until the table has applied it.
 pub struct Permit {
-    _own: OwnedSemaphorePermit,
-    _total: OwnedSemaphorePermit,
+    _own: Option<OwnedSemaphorePermit>,
+    _total: Option<OwnedSemaphorePermit>,
+    _overdraft: Option<Overdraft>,
+}
+
+/// Octets beyond the credit.
+struct Overdraft {
+    octets: usize,
+    overdrawn: Arc<AtomicUsize>,
+}
+
+impl Drop for Overdraft {
+    fn drop(&mut self) {
+        self.overdrawn.fetch_sub(self.octets, Ordering::Relaxed);
+    }
 }
 
 impl Credit {
     pub(super) fn new() -> Self {
-        Credit { total: Arc::new(Semaphore::new(TOTAL_BYTES)) }
+        let total = Arc::new(Semaphore::new(TOTAL_BYTES));
+        Credit { total, overdrawn: Arc::default() }
     }
 
     /// Octets that permits stand for at present.
     pub(super) fn held(&self) -> usize {
-        TOTAL_BYTES.saturating_sub(self.total.available_permits())
+        let within = TOTAL_BYTES.saturating_sub(self.total.available_permits());
+        within + self.overdrawn.load(Ordering::Relaxed)
     }
 
     /// Fresh credit for one peer.
     pub fn peer(&self) -> PeerCredit {
-        PeerCredit { total: Arc::clone(&self.total), own: Arc::new(Semaphore::new(PEER_BYTES)) }
+        PeerCredit {
+            total: Arc::clone(&self.total),
+            own: Arc::new(Semaphore::new(PEER_BYTES)),
+            overdrawn: Arc::clone(&self.overdrawn),
+        }
     }
 }
 
@@ -55,8 +78,9 @@ impl PeerCredit {
         let own = Arc::clone(&self.own).acquire_many_owned(amount).await;
         let total = Arc::clone(&self.total).acquire_many_owned(amount).await;
         Permit {
-            _own: own.expect("the semaphore is never closed"),
-            _total: total.expect("the semaphore is never closed"),
+            _own: Some(own.expect("the semaphore is never closed")),
+            _total: Some(total.expect("the semaphore is never closed")),
+            _overdraft: None,
         }
     }
 
@@ -65,7 +89,20 @@ impl PeerCredit {
         let amount = u32::try_from(bytes.clamp(1, PEER_BYTES)).unwrap_or(1);
         let own = Arc::clone(&self.own).try_acquire_many_owned(amount).ok()?;
         let total = Arc::clone(&self.total).try_acquire_many_owned(amount).ok()?;
-        Some(Permit { _own: own, _total: total })
+        Some(Permit { _own: Some(own), _total: Some(total), _overdraft: None })
+    }
+
+    /// A permit that is always to be had, for what the end of a session still hands over: its reader
+    /// is gone, and no more than the peer's task and its socket held can come.
+    pub fn overdraw(&self, bytes: usize) -> Permit {
+        match self.try_acquire(bytes) {
+            Some(permit) => permit,
+            None => {
+                self.overdrawn.fetch_add(bytes, Ordering::Relaxed);
+                let overdraft = Overdraft { octets: bytes, overdrawn: Arc::clone(&self.overdrawn) };
+                Permit { _own: None, _total: None, _overdraft: Some(overdraft) }
+            }
+        }
     }
 }
 
@@ -83,6 +120,25 @@ mod tests {
         assert!(quiet.try_acquire(PEER_BYTES).is_some());
         drop(held);
         assert!(flooding.try_acquire(1).is_some());
+    }
+
+    #[test]
+    fn the_end_of_a_session_waits_for_no_credit_and_is_counted() {
+        let credit = Credit::new();
+        let peer = credit.peer();
+        let held = peer.try_acquire(PEER_BYTES).unwrap();
+        let (one, two) = (peer.overdraw(1000), peer.overdraw(3 << 20));
+        assert_eq!(credit.held(), PEER_BYTES + 1000 + (3 << 20));
+        drop((held, one));
+        assert_eq!(credit.held(), 3 << 20);
+        drop(two);
+        assert_eq!(credit.held(), 0);
+        let _within = peer.overdraw(5);
+        assert_eq!(credit.held(), 5);
+        assert!(
+            peer.try_acquire(PEER_BYTES).is_none(),
+            "taken from the credit where there is some"
+        );
     }
 
     #[test]

@@ -147,6 +147,9 @@ pub struct PeerConfig {
     /// With a role: what becomes of a neighbour that does not name its own (RFC 9234 §4.2). Default
     /// lenient.
     pub role_mode: RoleMode,
+    /// Why the peer has no session although it is configured: it neither dials nor is dialled. `None`,
+    /// the default: it has one.
+    pub idle: Option<std::sync::Arc<str>>,
     /// TTL to send with, 1-255. `None`, the default: 1 for eBGP, 64 for iBGP, 255 with GTSM.
     pub multihop_ttl: Option<u8>,
 }
@@ -183,6 +186,7 @@ impl PeerConfig {
             reject_as_sets: true,
             role: None,
             role_mode: RoleMode::Lenient,
+            idle: None,
             multihop_ttl: None,
         }
     }

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::{PeerConfig, RoleMode};
+use super::{Close, Keep, PeerConfig, RoleMode};
 use crate::types::{Asn, Family, FamilySet, PeerType, Role, RouterId};
 use crate::wire::{AddPathMode, Capabilities, Code, EXTENDED_MAX_LEN, GracefulRestart, MAX_LEN};
 use crate::wire::{Notification, Open, UpdateContext, max_len_for};
@@ -70,6 +70,11 @@ impl Negotiated {
             enforce_first_as: config.enforce_first_as,
             reject_as_sets: config.reject_as_sets,
         }
+    }
+
+    /// What is kept if the connection is lost (RFC 4724 §4.2).
+    pub fn keep_if_lost(&self) -> Option<Keep> {
+        Close::Transport { text: String::new() }.keep(self)
     }
 
     /// Families whose routes are kept if the connection is lost (RFC 4724 §4.2).

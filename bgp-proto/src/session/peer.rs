@@ -153,6 +153,28 @@ pub struct Stats {
     pub stray_connections: u64,
 }
 
+impl std::ops::AddAssign for Stats {
+    fn add_assign(&mut self, more: Stats) {
+        for (all, more) in [
+            (&mut self.updates_received, more.updates_received),
+            (&mut self.keepalives_received, more.keepalives_received),
+            (&mut self.keepalives_sent, more.keepalives_sent),
+            (&mut self.notifications_received, more.notifications_received),
+            (&mut self.notifications_sent, more.notifications_sent),
+            (&mut self.refreshes_received, more.refreshes_received),
+            (&mut self.refreshes_sent, more.refreshes_sent),
+            (&mut self.treated_as_withdraw, more.treated_as_withdraw),
+            (&mut self.attributes_discarded, more.attributes_discarded),
+            (&mut self.octets_received, more.octets_received),
+            (&mut self.established_transitions, more.established_transitions),
+            (&mut self.connect_failures, more.connect_failures),
+            (&mut self.stray_connections, more.stray_connections),
+        ] {
+            *all += more;
+        }
+    }
+}
+
 /// Deadlines of the timers that run, for people.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Timers {
@@ -211,6 +233,8 @@ pub struct Peer {
     session_since: Time,
     /// Canonical attributes of the UPDATE at hand.
     scratch: Vec<u8>,
+    /// Messages that left nothing for the table.
+    fruitless: u64,
 }
 
 impl Peer {
@@ -231,6 +255,7 @@ impl Peer {
             state_since: Time::ZERO,
             session_since: Time::ZERO,
             scratch: Vec::new(),
+            fruitless: 0,
             config,
         }
     }
@@ -324,7 +349,9 @@ impl Peer {
             match split_frame(rest, conn.rx_max_len()) {
                 Ok(Some(frame)) => {
                     taken += frame.bytes.len();
+                    let before = batch.size();
                     self.handle_message(now, slot, frame, batch);
+                    self.fruitless += u64::from(batch.size() == before);
                 }
                 Ok(None) => break,
                 Err(notification) => self.close(now, slot, Close::Protocol(notification)),
@@ -433,6 +460,17 @@ impl Peer {
     /// Counters.
     pub fn stats(&self) -> Stats {
         self.stats
+    }
+
+    /// Messages since the peer was created that left nothing for the table, on all connections: what
+    /// a host that bounds routes in octets has to bound by itself.
+    pub fn fruitless_messages(&self) -> u64 {
+        self.fruitless
+    }
+
+    /// The host's words about an end that the machine did not see.
+    pub fn set_last_error(&mut self, error: LastError) {
+        self.last_error = Some(error);
     }
 
     /// What was agreed, while established.

@@ -64,6 +64,11 @@ impl Peer {
         if matches!(self.admin, Admin::Running { .. }) {
             return;
         }
+        if let Some(why) = &self.config.idle {
+            let reason = Close::Transport { text: why.to_string() };
+            self.last_error = Some(reason.to_error(now));
+            return;
+        }
         self.backoff.reset();
         self.offer = Offer::Full;
         self.begin(now);

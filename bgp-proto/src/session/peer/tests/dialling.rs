@@ -370,6 +370,19 @@ fn a_limit_holds_also_where_the_session_has_just_ended() {
 }
 
 #[test]
+fn a_peer_that_is_kept_idle_says_why() {
+    let idle = Some("Secret calico-system/bgp is missing".into());
+    let mut host = Host::new(PeerConfig { idle, ..config() });
+    host.command(Command::Start);
+    assert_eq!((host.output().as_str(), host.peer.state()), ("", State::Idle));
+    assert!(host.peer.last_error().unwrap().text.contains("is missing"));
+    host.command(Command::Dial);
+    host.connected(Slot::Incoming);
+    assert_eq!(host.output(), "N6/5 close(Incoming)");
+    assert_eq!(host.peer.poll_timeout(), None);
+}
+
+#[test]
 fn restart_ends_every_connection_and_retries() {
     let mut host = Host::in_state(State::Established);
     host.connected(Slot::Incoming);
