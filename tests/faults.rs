@@ -3,8 +3,7 @@
 
 #![cfg(any(debug_assertions, feature = "fault-injection"))]
 
-use std::os::linux::net::SocketAddrExt;
-use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -144,16 +143,16 @@ fn dies_loudly(part: &str, form: Form) -> Result<()> {
 #[ignore = "needs root and BIRD 2"]
 fn a_table_that_hangs_is_found_by_every_probe() -> Result<()> {
     lab::run("fault-hang", &[Kind::Bird2], |lab| {
-        let name = format!("margay-faults-{}", std::process::id());
-        let address = SocketAddr::from_abstract_name(&name)?;
-        let manager = UnixDatagram::bind_addr(&address)?;
+        // A path, and no abstract name: those belong to one network namespace.
+        let directory = tempfile::tempdir()?;
+        let socket = directory.path().join("notify").to_string_lossy().into_owned();
+        let manager = UnixDatagram::bind(&socket)?;
         manager.set_read_timeout(Some(PATIENCE))?;
         let heard = || -> Result<String> {
             let mut text = [0; 64];
             let len = manager.recv(&mut text)?;
             Ok(String::from_utf8_lossy(&text[..len]).into_owned())
         };
-        let socket = format!("@{name}");
         let environment = [("NOTIFY_SOCKET", socket.as_str()), ("WATCHDOG_USEC", "3000000")];
         let pair = Pair::start_with(lab, Form::Calico, &environment)?;
         ensure!(heard()? == "READY=1", "not ready first");

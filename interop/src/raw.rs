@@ -103,9 +103,17 @@ impl RawPeer {
     /// # Errors
     /// When it is refused or takes more than six seconds.
     pub fn connect(&mut self, id: u64, to: IpAddr, port: u16) -> Result<()> {
+        let from = if to.is_ipv4() { self.host.v4() } else { self.host.v6() };
+        self.connect_from(id, from, to, port)
+    }
+
+    /// As [`RawPeer::connect`], from another address of this host.
+    ///
+    /// # Errors
+    /// As [`RawPeer::connect`].
+    pub fn connect_from(&mut self, id: u64, from: IpAddr, to: IpAddr, port: u16) -> Result<()> {
         let before = self.events(id)?.len();
         let to = SocketAddr::new(to, port);
-        let from = if to.is_ipv4() { self.host.v4() } else { self.host.v6() };
         self.tell(&json!({"op": "connect", "id": id, "from": from, "to": to}))?;
         let answer = wait_until(Duration::from_secs(6), "an answer to connect", || {
             let answers = self.events(id)?;

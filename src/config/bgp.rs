@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use bgp_proto::session::{LocalIdentity, PassiveMode};
-use bgp_proto::types::{Asn, ClusterId, RouterId};
+use bgp_proto::types::{Asn, ClusterId, Prefix, RouterId};
 
 use super::peer::{self, Timers};
 use super::policy::Policies;
@@ -35,8 +35,8 @@ pub(super) fn read(root: &Table<'_>, policies: &Policies, folder: &Path) -> Opti
     let identity =
         LocalIdentity { asn: asn.unwrap_or_default(), router_id: router_id.unwrap_or_default() };
     let cx = peer::Context { identity: &identity, timers, policies, folder };
-    let peers = read_peers(&table, &cx, &listen);
     let dynamic = read_dynamic(&table, &cx, &listen);
+    let peers = read_peers(&table, &cx, &listen, &dynamic);
     table.finish();
 
     let cluster_id = cluster_id.unwrap_or(ClusterId(identity.router_id.0));
@@ -74,7 +74,18 @@ fn read_listen(table: &Table<'_>) -> Vec<SocketAddr> {
     listen
 }
 
-fn read_peers(table: &Table<'_>, cx: &peer::Context<'_>, listen: &[SocketAddr]) -> Vec<PeerEntry> {
+/// The range around `prefix` whose password the kernel asks of everybody in it who has none.
+fn password_around(dynamic: &[DynamicPeers], prefix: Prefix) -> Option<&DynamicPeers> {
+    let around = dynamic.iter().filter(|r| r.prefix != prefix && r.prefix.contains(prefix));
+    around.max_by_key(|r| r.prefix.len()).filter(|r| r.session.security.md5.is_some())
+}
+
+fn read_peers(
+    table: &Table<'_>,
+    cx: &peer::Context<'_>,
+    listen: &[SocketAddr],
+    dynamic: &[DynamicPeers],
+) -> Vec<PeerEntry> {
     let mut names = BTreeMap::new();
     let mut addresses = BTreeMap::new();
     let mut peers = Vec::new();
@@ -96,6 +107,23 @@ fn read_peers(table: &Table<'_>, cx: &peer::Context<'_>, listen: &[SocketAddr]) 
                 "passive",
                 "the peer can never connect, because bgp.listen is empty",
                 "listen somewhere, or dial the peer",
+            );
+        }
+        let host = Prefix::host(entry.session.address);
+        let has_range = dynamic.iter().any(|range| range.prefix == host);
+        if entry.session.security.md5.is_none()
+            && !has_range
+            && let Some(range) = password_around(dynamic, host)
+        {
+            table.fault_at(
+                "address",
+                format_args!(
+                    "{} has no password and lies in the dynamic-peers range {}, which has one: it \
+                     could never connect",
+                    remote.ip(),
+                    range.prefix
+                ),
+                "give it a password of its own, or the range another prefix",
             );
         }
         if let Some(other) = addresses.insert(entry.session.address, number) {
@@ -124,6 +152,7 @@ fn read_dynamic(
 ) -> Vec<DynamicPeers> {
     let mut prefixes = BTreeMap::new();
     let mut ranges = Vec::new();
+    let mut tables = Vec::new();
     for (number, table) in (1..).zip(table.tables("dynamic-peers")) {
         let Some(range) = peer::read_dynamic(&table, cx) else {
             table.finish();
@@ -142,8 +171,24 @@ fn read_dynamic(
                 "keep one entry for each range",
             );
         }
-        table.finish();
         ranges.push(range);
+        tables.push(table);
+    }
+    for (range, table) in ranges.iter().zip(tables) {
+        if range.session.security.md5.is_none()
+            && let Some(around) = password_around(&ranges, range.prefix)
+        {
+            table.fault_at(
+                "prefix",
+                format_args!(
+                    "{} has no password and lies in the range {}, which has one: nobody in it could \
+                     connect",
+                    range.prefix, around.prefix
+                ),
+                "give it a password of its own, or choose prefixes that do not overlap",
+            );
+        }
+        table.finish();
     }
     ranges
 }

@@ -236,6 +236,7 @@ impl Answers {
         let mut metrics = SessionMetrics {
             traffic: gone,
             ends: self.tally().ends(),
+            refusals: self.tally().refusals(),
             ..SessionMetrics::default()
         };
         for peer in found {

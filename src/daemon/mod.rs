@@ -32,21 +32,21 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bgp_proto::session::{Close, Command, Negotiated};
+use bgp_proto::session::{Close, Negotiated};
 use bgp_proto::table::{CloseReason, MemoryBound, TableEvent};
-use bgp_proto::types::{FamilySet, PeerId};
+use bgp_proto::types::{FamilySet, PeerId, SessionId};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use crate::config::{Config, HttpSettings, PeerEntry};
+use crate::config::{Config, HttpSettings};
 use crate::ctl::ServerError;
 use crate::engine::{Engine, Event};
 use crate::http::{self, Source as _};
 use crate::kernel::{Fib, Leave};
 use crate::logging::Log;
-use crate::net::{Accepted, Directory, Listeners, PeerCommand, PeerEvent};
+use crate::net::{Accepted, Directory, KeyFault, Listeners, PeerEvent};
 use crate::node::Setup;
 use crate::pulse::Pulse;
 use crate::supervise::{self, Ending};
@@ -162,6 +162,8 @@ struct Daemon {
     listen_fault: Option<String>,
     /// When that is tried again.
     listen_again: Option<Instant>,
+    /// Who cannot connect because the kernel has not taken its TCP MD5 key.
+    key_faults: Vec<KeyFault>,
     log: Log,
     service_manager: ServiceManager,
     signals: Signals,
@@ -250,7 +252,12 @@ impl Daemon {
             config: Arc::new(config),
             node,
             handover: Handover::default(),
-            listeners: Listeners::new(directory, dynamic_sender, descriptors.for_bgp()),
+            listeners: Listeners::new(
+                directory,
+                dynamic_sender,
+                peers.tally(),
+                descriptors.for_bgp(),
+            ),
             gate: threads.gate,
             descriptors,
             earlier_run: earlier.start,
@@ -267,6 +274,7 @@ impl Daemon {
             deferral: None,
             listen_fault: None,
             listen_again: None,
+            key_faults: Vec::new(),
             log,
             service_manager: ServiceManager::of_process(),
             signals: Signals::listen()?,
@@ -319,18 +327,14 @@ impl Daemon {
             self.engine.handle().defer_export();
         }
         self.apply_local(None, &config);
-        for range in &config.dynamic {
-            self.listeners.set_key(range.prefix, range.session.security.md5.as_ref())?;
-        }
-        for PeerEntry { session, .. } in &config.peers {
-            self.set_peer_key(session.address, session.security.md5.as_ref())?;
-        }
+        self.set_keys();
         // Whoever cannot listen, and not for now only, does not dial either.
         self.listen_first()?;
         self.peers.set_ranges(&config.dynamic);
         for entry in &config.peers {
             self.peers.add(entry);
         }
+        self.review_keys();
         self.listeners.accept();
         self.begin_startup(first_export);
         Ok(())
@@ -423,6 +427,7 @@ impl Daemon {
                 Input::Node(input) => self.on_node_input(input),
                 Input::LinksChanged => {
                     self.tell_tunnels();
+                    self.peers.handle_links(&self.fib.links(), Instant::now());
                     if self.listen_again.is_some() {
                         self.listen();
                     }
@@ -505,8 +510,8 @@ impl Daemon {
                     deferral.handle_end_of_rib(peer, family);
                 }
             }
-            Event::Table(TableEvent::Close { peer, reason, .. }) => {
-                self.close_for_table(peer, reason);
+            Event::Table(TableEvent::Close { peer, session, reason }) => {
+                self.close_for_table(peer, session, reason);
             }
             Event::Table(TableEvent::PrefixWarning { peer, family, count, bound }) => {
                 let Some(record) = self.peers.registry().get(peer) else { return };
@@ -519,9 +524,7 @@ impl Daemon {
         }
     }
 
-    /// The table says it again while the session is up, so an order that finds the queue of commands
-    /// full is not lost.
-    fn close_for_table(&self, peer: PeerId, reason: CloseReason) {
+    fn close_for_table(&self, peer: PeerId, session: SessionId, reason: CloseReason) {
         let Some(record) = self.peers.registry().get(peer) else { return };
         match reason {
             CloseReason::PrefixLimit { family, bound } => warn!(
@@ -547,7 +550,7 @@ impl Daemon {
             }
             other => warn!(peer = %record.name, "the session is closed: {other:?}"),
         }
-        record.handle.send(PeerCommand::Session(Command::Restart(reason.to_close())));
+        record.handle.end(session, reason.to_close());
     }
 
     fn on_peer_event(&mut self, event: PeerEvent) {

@@ -1,26 +1,30 @@
 //! Peers coming and going: from the configuration, and from ranges.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bgp_proto::session::Close;
-use bgp_proto::types::PeerId;
+use bgp_proto::session::{Close, State};
+use bgp_proto::types::{PeerId, Prefix};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::registry::{Record, Registry};
 use crate::config::{DynamicPeers, PeerEntry};
 use crate::engine::Handle;
+use crate::kernel::Link;
 use crate::net::{
-    Accepted, Beside, Directory, Lifetime, PeerCommand, PeerEvent, PeerSpec, Recovery, Tally,
+    Accepted, Beside, Directory, Lifetime, PeerEvent, PeerSpec, Recovery, Refusal, Tally,
     spawn_peer,
 };
 
 /// Indices that rest before one is used again: the table may still be taking the routes of its last
 /// owner out, slice by slice, and would have to do the rest at once.
 const IDS_AT_REST: usize = 64;
+/// Between two times that neighbours are dialled because an address came back.
+const DIAL_AGAIN_PAUSE: Duration = Duration::from_secs(2);
 
 pub(super) struct Peers {
     table: Handle,
@@ -38,6 +42,32 @@ pub(super) struct Peers {
     recovery: Recovery,
     beside: Beside,
     tally: Tally,
+    reach: Reach,
+}
+
+/// Our addresses on links that carry something, and when neighbours were last dialled for their sake.
+#[derive(Default)]
+struct Reach {
+    addresses: BTreeSet<(u32, IpAddr)>,
+    dialled: Option<Instant>,
+}
+
+impl Reach {
+    /// Whether there is an address that was not there before. Not more often than once in
+    /// [`DIAL_AGAIN_PAUSE`]: a link that flaps is no reason to dial with every flap.
+    fn has_grown(&mut self, links: &[Link], now: Instant) -> bool {
+        let usable = links.iter().filter(|link| link.up && link.running);
+        let addresses: BTreeSet<(u32, IpAddr)> = usable
+            .flat_map(|link| link.addresses.iter().map(|(address, _)| (link.index, *address)))
+            .collect();
+        let grown = !addresses.is_subset(&self.addresses);
+        self.addresses = addresses;
+        let rested = self.dialled.is_none_or(|at| now.duration_since(at) >= DIAL_AGAIN_PAUSE);
+        if grown && rested {
+            self.dialled = Some(now);
+        }
+        grown && rested
+    }
 }
 
 impl Peers {
@@ -62,6 +92,16 @@ impl Peers {
             recovery,
             beside,
             tally: Tally::default(),
+            reach: Reach::default(),
+        }
+    }
+
+    /// Links or addresses changed. Who was out of reach may not be any more: after a long outage the
+    /// retry timer would run for long.
+    pub(super) fn handle_links(&mut self, links: &[Link], now: Instant) {
+        if self.reach.has_grown(links, now) {
+            let is_waiting = |record: &&Arc<Record>| record.handle.state() < State::OpenSent;
+            self.registry.all().iter().filter(is_waiting).for_each(|record| record.handle.dial());
         }
     }
 
@@ -89,23 +129,26 @@ impl Peers {
         self.ranges = ranges.to_vec();
         // The longest range that covers an address counts.
         self.ranges.sort_by_key(|range| std::cmp::Reverse(range.prefix.len()));
-        self.directory.set_ranges(ranges.iter().map(|range| range.prefix).collect());
+        let shown = ranges.iter().map(|range| (range.prefix, Arc::clone(&range.session)));
+        self.directory.set_ranges(shown.collect());
     }
 
-    /// Starts a configured peer.
+    /// Starts a configured peer. A dynamic one with its address makes room: its session ends.
     pub(super) fn add(&mut self, entry: &PeerEntry) -> PeerId {
-        self.spawn(entry, Lifetime::Configured).id
+        let there = self.directory.peer(entry.session.address);
+        let record = there.and_then(|peer| self.registry.get(peer.id));
+        if let Some(record) = record.filter(|record| record.is_dynamic()) {
+            info!(peer = %record.name, "dynamic peer makes room for the configured one");
+            self.terminate(&record, Close::ConfigurationChange);
+        }
+        self.spawn(entry, None).id
     }
 
     /// Another name, and possibly new routing parameters, for a peer; its session goes on.
     pub(super) fn rename(&self, old: &str, entry: &PeerEntry) {
         let Some(record) = self.registry.find(old) else { return };
         self.table.peer_configure(record.id, Arc::clone(&entry.routes));
-        let rename = || PeerCommand::Rename(Arc::clone(&entry.name));
-        if !record.handle.send(rename()) {
-            let (handle, rename) = (record.handle.clone(), rename());
-            tokio::spawn(async move { handle.deliver(rename).await });
-        }
+        record.handle.rename(Arc::clone(&entry.name));
         self.registry.insert(Record {
             name: Arc::clone(&entry.name),
             routes: Arc::clone(&entry.routes),
@@ -117,23 +160,25 @@ impl Peers {
     pub(super) fn admit(&mut self, accepted: Accepted) {
         let Accepted { stream, from } = accepted;
         if let Some(peer) = self.directory.peer(from) {
-            peer.send(PeerCommand::Incoming(stream));
+            if peer.connect(stream).is_err() {
+                self.tally.connection_refused(Refusal::QueueFull);
+            }
             return;
         }
         let Some(range) = self.ranges.iter().find(|range| range.prefix.contains_addr(from)) else {
             return;
         };
-        let members = self
-            .registry
-            .count(|r| r.lifetime == Lifetime::Dynamic && range.prefix.contains_addr(r.address));
+        let members = self.registry.members(range.prefix);
         if members >= usize::try_from(range.peers_max).unwrap_or(usize::MAX) {
+            self.tally.connection_refused(Refusal::RangeFull);
             warn!(
                 "connection from {from} closed: {} has its {} peers (peers-max)",
                 range.prefix, range.peers_max
             );
             return;
         }
-        if self.registry.count(Record::is_dynamic) >= self.dynamic_max {
+        if self.registry.dynamic() >= self.dynamic_max {
+            self.tally.connection_refused(Refusal::Descriptors);
             warn!(
                 "connection from {from} closed: file descriptors suffice for {} dynamic peers; raise \
                  the limit (ulimit -n, LimitNOFILE=)",
@@ -141,9 +186,10 @@ impl Peers {
             );
             return;
         }
-        let entry = range.peer(from);
-        let record = self.spawn(&entry, Lifetime::Dynamic);
-        record.handle.send(PeerCommand::Incoming(stream));
+        let (entry, prefix) = (range.peer(from), range.prefix);
+        let record = self.spawn(&entry, Some(prefix));
+        // Its task has begun just now: nothing can wait there.
+        let _ = record.handle.connect(stream);
     }
 
     /// New routing parameters for a peer; its session goes on.
@@ -167,16 +213,19 @@ impl Peers {
             if record.lifetime != Lifetime::Dynamic {
                 continue;
             }
-            let entry = self.entry_for(record.address);
-            match entry {
-                None => self.terminate(&record, Close::Deconfigured),
-                Some(entry) if entry.session != record.session => {
-                    self.terminate(&record, Close::ConfigurationChange);
-                }
-                Some(entry) if entry.routes != record.routes => {
-                    self.reconfigure(&record.name, &entry);
-                }
-                Some(_) => {}
+            let Some((range, entry)) = self.entry_for(record.address) else {
+                self.terminate(&record, Close::Deconfigured);
+                continue;
+            };
+            if entry.session != record.session {
+                self.terminate(&record, Close::ConfigurationChange);
+                continue;
+            }
+            if record.range != Some(range) {
+                self.registry.insert(Record { range: Some(range), ..Record::clone(&record) });
+            }
+            if entry.routes != record.routes {
+                self.reconfigure(&record.name, &entry);
             }
         }
     }
@@ -199,10 +248,10 @@ impl Peers {
         mut events: mpsc::UnboundedReceiver<PeerEvent>,
         grace: Duration,
     ) {
+        for record in self.registry.all() {
+            record.handle.terminate(close.clone());
+        }
         let all_gone = async {
-            for record in self.registry.all() {
-                record.handle.deliver(PeerCommand::Terminate(close.clone())).await;
-            }
             while self.registry.len() > 0 {
                 match events.recv().await {
                     Some(PeerEvent::Ended(id)) => self.forget(id),
@@ -216,22 +265,23 @@ impl Peers {
         }
     }
 
-    fn entry_for(&self, address: IpAddr) -> Option<PeerEntry> {
+    fn entry_for(&self, address: IpAddr) -> Option<(Prefix, PeerEntry)> {
         let range = self.ranges.iter().find(|range| range.prefix.contains_addr(address))?;
-        Some(range.peer(address))
+        Some((range.prefix, range.peer(address)))
     }
 
     fn terminate(&self, record: &Record, close: Close) {
         self.directory.remove(record.address, record.id);
         self.registry.leave(record.id);
-        if !record.handle.send(PeerCommand::Terminate(close.clone())) {
-            // The queue is full of connections; this must not be lost with them.
-            let handle = record.handle.clone();
-            tokio::spawn(async move { handle.deliver(PeerCommand::Terminate(close)).await });
-        }
+        record.handle.terminate(close);
     }
 
-    fn spawn(&mut self, entry: &PeerEntry, lifetime: Lifetime) -> Record {
+    /// `range`: where it came from, unless it is configured.
+    fn spawn(&mut self, entry: &PeerEntry, range: Option<Prefix>) -> Record {
+        let lifetime = match range {
+            Some(_) => Lifetime::Dynamic,
+            None => Lifetime::Configured,
+        };
         let id = match self.free_ids.len() > IDS_AT_REST {
             true => self.free_ids.pop_front(),
             false => None,
@@ -260,11 +310,51 @@ impl Peers {
             session: Arc::clone(&entry.session),
             routes: Arc::clone(&entry.routes),
             lifetime,
+            range,
             handle: handle.clone(),
             leaves: false,
         };
         self.registry.insert(record.clone());
-        self.directory.insert(record.address, handle);
+        self.directory.insert(&entry.session, handle);
         record
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel::LinkTraits;
+
+    fn link(running: bool, addresses: &[&str]) -> Link {
+        Link {
+            index: 3,
+            name: "eth0".into(),
+            up: true,
+            running,
+            traits: LinkTraits::default(),
+            mtu: 1500,
+            addresses: addresses.iter().map(|a| (a.parse().unwrap(), 24)).collect(),
+        }
+    }
+
+    #[test]
+    fn an_address_that_comes_back_is_a_reason_to_dial() {
+        let mut reach = Reach::default();
+        let mut now = Instant::now();
+        let mut look = |pause: u64, links: &[Link]| {
+            now += Duration::from_millis(pause);
+            reach.has_grown(links, now)
+        };
+        let (one, two) = (link(true, &["192.0.2.1"]), link(true, &["192.0.2.1", "2001:db8::1"]));
+        assert!(look(0, std::slice::from_ref(&one)));
+        assert!(!look(5000, std::slice::from_ref(&one)));
+        assert!(look(5000, std::slice::from_ref(&two)));
+        assert!(!look(5000, std::slice::from_ref(&one)), "one less is none");
+        assert!(!look(5000, &[link(false, &["192.0.2.1"])]), "no carrier");
+        assert!(look(5000, std::slice::from_ref(&one)), "it is back");
+        assert!(!look(10, &[]));
+        assert!(!look(10, std::slice::from_ref(&one)), "a flapping link");
+        assert!(!look(5000, &[]));
+        assert!(look(10, &[one]));
     }
 }

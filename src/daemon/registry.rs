@@ -7,7 +7,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use bgp_proto::session::{PeerConfig, State};
 use bgp_proto::table::PeerRoutes;
-use bgp_proto::types::PeerId;
+use bgp_proto::types::{PeerId, Prefix};
 
 use super::metrics::traffic;
 use crate::http::Traffic;
@@ -22,6 +22,8 @@ pub(super) struct Record {
     pub(super) session: Arc<PeerConfig>,
     pub(super) routes: Arc<PeerRoutes>,
     pub(super) lifetime: Lifetime,
+    /// The range that it came from.
+    pub(super) range: Option<Prefix>,
     pub(super) handle: PeerHandle,
     /// Whether it goes on only until its last octets are delivered.
     pub(super) leaves: bool,
@@ -135,9 +137,14 @@ impl Registry {
         })
     }
 
-    /// How many are like this.
-    pub(super) fn count(&self, is_like: impl Fn(&Record) -> bool) -> usize {
-        self.read(|records| records.by_id.values().filter(|record| is_like(record)).count())
+    /// How many came from a range and do not leave.
+    pub(super) fn members(&self, range: Prefix) -> usize {
+        self.read(|records| records.present().filter(|r| r.range == Some(range)).count())
+    }
+
+    /// How many came from any range, those who leave too: each has its descriptors still.
+    pub(super) fn dynamic(&self) -> usize {
+        self.read(|records| records.by_id.values().filter(|r| r.is_dynamic()).count())
     }
 
     /// How many.

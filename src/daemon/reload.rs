@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use bgp_proto::policy::Source;
-use bgp_proto::session::{AuthKey, Close};
+use bgp_proto::session::Close;
 use bgp_proto::table::LocalRoute;
 use bgp_proto::types::{PeerId, Prefix};
 use tracing::{info, warn};
@@ -12,6 +12,7 @@ use tracing::{info, warn};
 use super::Daemon;
 use crate::config::{Changes, Config, Document, PeerEntry, RedistributeFrom};
 use crate::kernel::{LearnRule, LearnSource};
+use crate::net::{KeyEntries, KeyFault};
 use crate::node::{Environment, NodeSettings};
 
 impl Daemon {
@@ -27,6 +28,8 @@ impl Daemon {
     }
 
     fn read_again(&mut self) -> Result<Changes, String> {
+        // A sysctl may have been raised since the kernel refused some.
+        self.set_keys();
         let Some(path) = &self.path else {
             // Calico's objects are followed as they change, and the environment stays as it is.
             return Ok(Changes::default());
@@ -91,19 +94,17 @@ impl Daemon {
         parting: &HashSet<Arc<str>>,
     ) -> Vec<PeerId> {
         let config = Arc::clone(&self.config);
-        let ended = changes.peers_removed.iter().chain(&changes.peers_restarted);
-        let old_entries = by_name(&old.peers, ended);
         for name in &changes.peers_removed {
             let close = match parting.contains(name) {
                 true => Close::GracefulStop,
                 false => Close::Deconfigured,
             };
-            self.remove_peer(old_entries.get(name).copied(), name, close);
+            self.peers.remove(name, close);
         }
         for name in &changes.peers_restarted {
-            let entry = old_entries.get(name).copied();
-            self.remove_peer(entry, name, Close::ConfigurationChange);
+            self.peers.remove(name, Close::ConfigurationChange);
         }
+        self.set_keys();
         if old.table != config.table {
             self.engine.handle().configure(Arc::clone(&config.table));
             self.tell_tunnels();
@@ -125,44 +126,50 @@ impl Daemon {
             }
         }
         let started = changes.peers_restarted.iter().chain(&changes.peers_added);
-        started
-            .filter_map(|name| entries.get(name).copied())
-            .map(|entry| {
-                let key = entry.session.security.md5.as_ref();
-                if let Err(e) = self.set_peer_key(entry.session.address, key) {
-                    warn!(peer = %entry.name, "cannot set the TCP MD5 key: {e}");
-                }
-                self.peers.add(entry)
-            })
-            .collect()
+        let started = started.filter_map(|name| entries.get(name).copied());
+        let added = started.map(|entry| self.peers.add(entry)).collect();
+        self.show_key_faults();
+        added
     }
 
-    fn remove_peer(&mut self, entry: Option<&PeerEntry>, name: &Arc<str>, close: Close) {
-        self.peers.remove(name, close);
-        let Some(entry) = entry else { return };
-        if entry.session.security.md5.is_some()
-            && let Err(e) = self.set_peer_key(entry.session.address, None)
-        {
-            warn!(peer = %name, "cannot delete the TCP MD5 key: {e}");
+    /// Puts the TCP MD5 keys of the configuration in force on every listening socket.
+    pub(super) fn set_keys(&mut self) {
+        self.listeners.set_keys(key_entries(&self.config));
+        self.review_keys();
+    }
+
+    /// Looks which keys the kernel has not taken, and says what is new about that.
+    pub(super) fn review_keys(&mut self) {
+        let faults = self.listeners.key_faults();
+        let is_new = |fault: &&KeyFault| !self.key_faults.contains(fault);
+        for fault in faults.iter().filter(is_new).take(LOGGED_CHANGES_MAX) {
+            warn!("{}: {}", fault.prefix, fault.text);
+        }
+        let new = faults.iter().filter(is_new).count();
+        if new > LOGGED_CHANGES_MAX {
+            warn!("and {} more, for the same reasons", new - LOGGED_CHANGES_MAX);
+        }
+        if faults.is_empty() && !self.key_faults.is_empty() {
+            info!("every TCP MD5 key is set");
+        }
+        self.key_faults = faults;
+        self.show_key_faults();
+    }
+
+    /// Lets `show peers` say who cannot connect for want of a key.
+    fn show_key_faults(&self) {
+        let now = self.engine.handle().clock().now();
+        for record in self.peers.registry().all() {
+            let host = Prefix::host(record.address);
+            let at = self.key_faults.binary_search_by_key(&host, |fault| fault.prefix).ok();
+            let fault = at.and_then(|at| self.key_faults.get(at));
+            record.handle.set_fault(now, fault.map(|fault| fault.text.clone()));
         }
     }
 
     fn apply_ranges(&mut self, old: &Config, config: &Config) {
         if old.dynamic == config.dynamic {
             return;
-        }
-        for range in &old.dynamic {
-            if !config.dynamic.iter().any(|kept| kept.prefix == range.prefix)
-                && let Err(e) = self.listeners.set_key(range.prefix, None)
-            {
-                warn!("cannot delete the TCP MD5 key of {}: {e}", range.prefix);
-            }
-        }
-        for range in &config.dynamic {
-            let key = range.session.security.md5.as_ref();
-            if let Err(e) = self.listeners.set_key(range.prefix, key) {
-                warn!("cannot set the TCP MD5 key of {}: {e}", range.prefix);
-            }
         }
         self.peers.set_ranges(&config.dynamic);
         self.peers.review_dynamic();
@@ -207,14 +214,14 @@ impl Daemon {
             self.next_hops.set_host_routes(&config.host_routes, &self.fib, table);
         }
     }
+}
 
-    pub(super) fn set_peer_key(
-        &mut self,
-        address: std::net::IpAddr,
-        key: Option<&AuthKey>,
-    ) -> std::io::Result<()> {
-        self.listeners.set_key(Prefix::host(address), key)
-    }
+/// Every neighbour and range, with its key.
+fn key_entries(config: &Config) -> KeyEntries {
+    let ranges = config.dynamic.iter().map(|range| (range.prefix, &range.session));
+    let hosts = config.peers.iter().map(|p| (Prefix::host(p.session.address), &p.session));
+    // A peer comes before a range of its one address.
+    ranges.chain(hosts).map(|(prefix, s)| (prefix, s.security.md5.clone())).collect()
 }
 
 /// Changes that a line of the log names.

@@ -46,6 +46,7 @@ fn sessions() -> SessionMetrics {
         .into(),
         traffic: Traffic { stats, updates_sent: 11, octets_sent: 2000 },
         ends: vec![("hold-timer", 2), ("prefix-limit", 0)],
+        refusals: vec![("unsigned", 4)],
         prefixes: [(
             ("mesh", Family::Ipv4),
             PrefixCounts { received: 15_000, accepted: 14_997, advertised: 3 },
@@ -142,6 +143,7 @@ fn every_number_is_shown_under_its_name() {
         "margay_peers{kind=\"global\",state=\"Idle\"} 1",
         "margay_peers_with_series 2",
         "margay_session_ends_total{reason=\"hold-timer\"} 2",
+        "margay_connections_refused_total{reason=\"unsigned\"} 4",
         "margay_session_ends_total{reason=\"prefix-limit\"} 0",
         "margay_prefixes_received{kind=\"mesh\",family=\"ipv4\"} 15000",
         "margay_prefixes_accepted{kind=\"mesh\",family=\"ipv4\"} 14997",

@@ -15,8 +15,10 @@ use bgp_proto::wire::HEADER_LEN;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 
-/// Octets read in one go. Also bounds what a peer's task does between two awaits.
+/// Octets read in one go.
 pub(super) const READ_MAX: usize = 128 * 1024;
+/// Octets written in one go: whoever reads as fast as we write does not keep a thread to itself.
+const FLUSH_MAX: u64 = 1 << 20;
 /// Octets taken from a log at once. What is not on its way to TCP stays in the log, where newer
 /// state can overtake it.
 const FETCH_MAX: usize = 256 * 1024;
@@ -32,8 +34,8 @@ thread_local! {
 pub(super) enum Read {
     /// Nothing at present.
     Blocked,
-    /// Octets were passed to the consumer.
-    Data,
+    /// So many octets came and were passed to the consumer.
+    Data(usize),
     /// The peer closed, or the connection failed: the kernel's words.
     Closed(String),
 }
@@ -44,6 +46,8 @@ pub(super) enum Flush {
     Idle,
     /// TCP takes no more at present.
     Blocked,
+    /// Enough for one turn; there is more.
+    More,
     /// The connection failed: the kernel's words.
     Failed(String),
 }
@@ -62,6 +66,8 @@ pub(super) struct Conn {
     /// Octets of the first piece that are written.
     piece_sent: usize,
     pub(super) readers: Vec<Reader>,
+    /// Counts what was fetched: whose turn it is to be first.
+    fetches: usize,
     /// Octets written since the peer's task last asked.
     pub(super) progressed: bool,
     sent: Sent,
@@ -95,6 +101,7 @@ impl Conn {
             pieces: VecDeque::new(),
             piece_sent: 0,
             readers: Vec::new(),
+            fetches: 0,
             progressed: false,
             sent: Sent::default(),
         })
@@ -115,7 +122,7 @@ impl Conn {
                     let all = scratch.get(..kept + n).unwrap_or_default();
                     let taken = consume(all);
                     self.keep(all.get(taken..).unwrap_or_default());
-                    Read::Data
+                    Read::Data(n)
                 }
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => Read::Blocked,
                 Err(e) => Read::Closed(e.to_string()),
@@ -128,7 +135,7 @@ impl Conn {
         let tail = std::mem::take(&mut self.tail);
         let taken = consume(&tail);
         self.keep(tail.get(taken..).unwrap_or_default());
-        Read::Data
+        Read::Data(0)
     }
 
     fn keep(&mut self, rest: &[u8]) {
@@ -148,7 +155,11 @@ impl Conn {
 
     /// Writes what there is: the message that has been begun, then control messages, then the logs.
     pub(super) fn flush(&mut self, waker: &Waker) -> Flush {
+        let enough = self.sent.octets + FLUSH_MAX;
         loop {
+            if self.sent.octets >= enough {
+                return Flush::More;
+            }
             let result = if !self.control.is_empty() {
                 if self.octets_to_boundary() > 0 {
                     self.write_to_boundary()
@@ -205,7 +216,11 @@ impl Conn {
     fn fetch(&mut self, waker: &Waker) -> bool {
         let mut budget = FETCH_MAX;
         let mut taken = Vec::new();
-        for reader in &mut self.readers {
+        // Each family is first in turn: one that always has more leaves the others only one message.
+        let first = self.fetches % self.readers.len().max(1);
+        self.fetches = self.fetches.wrapping_add(1);
+        let (later, sooner) = self.readers.split_at_mut(first);
+        for reader in sooner.iter_mut().chain(later) {
             let before = taken.len();
             if reader.fetch(budget, &mut taken, waker) == Fetch::Data {
                 let got: usize = taken
@@ -312,7 +327,9 @@ pub(super) async fn linger(conn: &mut Conn) -> std::io::Result<()> {
         conn.stream.writable().await?;
     }
     socket2::SockRef::from(&conn.stream).shutdown(std::net::Shutdown::Write)?;
-    while let Read::Blocked | Read::Data = conn.read(<[u8]>::len) {
+    while let Read::Blocked | Read::Data(_) = conn.read(<[u8]>::len) {
+        // What a flood sends until the end is not worth more than its share.
+        tokio::task::yield_now().await;
         conn.stream.readable().await?;
     }
     Ok(())

@@ -3,10 +3,11 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd;
+use std::time::Duration;
 
 use bgp_proto::session::PeerConfig;
 use bgp_proto::types::{PeerType, Prefix};
-use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use socket2::{Domain, Protocol, SockFilter, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpSocket, TcpStream};
 
 use super::sockopt;
@@ -15,6 +16,11 @@ use super::sockopt;
 const TRAFFIC_CLASS: u32 = 0xC0;
 /// Unsent octets in the kernel beyond which a connection does not count as writable.
 const NOT_SENT_LOW_WATER: u32 = 256 * 1024;
+/// How long a connection is idle before the kernel asks whether the other side is there, how often it
+/// asks, and how often in vain before it gives the connection up.
+const PROBE_AFTER: Duration = Duration::from_secs(60);
+const PROBE_INTERVAL: Duration = Duration::from_secs(20);
+const PROBES: u32 = 3;
 /// TTL of packets that may cross routers.
 const TTL_INTERNAL: u8 = 64;
 
@@ -31,6 +37,9 @@ pub(super) async fn connect(config: &PeerConfig) -> io::Result<TcpStream> {
         sockopt::set_md5_key(socket.as_fd(), Prefix::host(config.address), key.octets())?;
     }
     set_ttl(&socket, config)?;
+    if let Some(min) = min_ttl(config) {
+        socket.attach_filter(&near_only(config.address, min))?;
+    }
     if let Some(source) = config.source_address {
         // Without it the bind would already take a port; a failure only costs ports.
         let _ = sockopt::set_bind_address_no_port(socket.as_fd());
@@ -44,7 +53,39 @@ pub(super) async fn connect(config: &PeerConfig) -> io::Result<TcpStream> {
 /// Prepares an accepted connection: its TTL, and everything that a dialled one has.
 pub(super) fn adopt(stream: &TcpStream, config: &PeerConfig) -> io::Result<()> {
     set_ttl(&SockRef::from(stream), config)?;
+    if let Some(key) = &config.security.md5 {
+        // It waited, and the key may be another one by now.
+        sockopt::set_md5_key(stream.as_fd(), Prefix::host(config.address), key.octets())?;
+    }
     mark(stream, config)
+}
+
+/// The least TTL that octets of the peer may have (GTSM, RFC 5082 §3).
+pub(super) fn min_ttl(config: &PeerConfig) -> Option<u8> {
+    config.security.ttl_security_hops.map(|hops| u8::MAX - hops.saturating_sub(1))
+}
+
+/// Keeps from a socket, from its first packet on, what comes from too far. The SYN-ACK alone may have
+/// any TTL: a listener answers before it knows to whom (FRR and OpenBGPD with an ordinary TTL), and
+/// carries no octets.
+fn near_only(peer: IpAddr, min: u8) -> [SockFilter; 6] {
+    // Offsets from the network header on; the packet itself begins with the TCP header.
+    const NETWORK: u32 = libc::SKF_NET_OFF as u32;
+    const TCP_FLAGS: u32 = 13;
+    const SYN: u32 = 0x02;
+    let ttl = NETWORK + if peer.is_ipv4() { 8 } else { 7 };
+    let load = (libc::BPF_LD | libc::BPF_B | libc::BPF_ABS) as u16;
+    let at_least = (libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K) as u16;
+    let has_bits = (libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K) as u16;
+    let done = (libc::BPF_RET | libc::BPF_K) as u16;
+    [
+        SockFilter::new(load, 0, 0, ttl),
+        SockFilter::new(at_least, 2, 0, u32::from(min)),
+        SockFilter::new(load, 0, 0, TCP_FLAGS),
+        SockFilter::new(has_bits, 0, 1, SYN),
+        SockFilter::new(done, 0, 0, u32::MAX),
+        SockFilter::new(done, 0, 0, 0),
+    ]
 }
 
 /// The TTL that packets to the peer carry (RFC 5082 §3, RFC 4271 by custom: 1 for a direct eBGP peer).
@@ -72,15 +113,17 @@ fn set_ttl(socket: &Socket, config: &PeerConfig) -> io::Result<()> {
     Ok(())
 }
 
-/// Options of an established connection. The minimum TTL is set here, after the handshake and before
-/// the first read: a peer that answers a SYN with an ordinary TTL and raises it afterwards (FRR,
-/// OpenBGPD) is served, and no octet from afar is.
+/// Options of an established connection. The minimum TTL is set after the handshake; what came before
+/// is kept away by the filter of a dialled connection, and by what an accepted one began with
+/// ([`admission`](super::admission)): no octet from afar is served.
 fn mark(stream: &TcpStream, config: &PeerConfig) -> io::Result<()> {
     stream.set_nodelay(true)?;
-    if let Some(hops) = config.security.ttl_security_hops {
-        let min = u8::MAX - hops.saturating_sub(1);
+    if let Some(min) = min_ttl(config) {
         sockopt::set_min_ttl(stream.as_fd(), config.address, min)?;
     }
+    // With hold time 0 nobody else finds out that the other side is gone (RFC 4271 §4.4).
+    let probes = TcpKeepalive::new().with_time(PROBE_AFTER).with_interval(PROBE_INTERVAL);
+    SockRef::from(stream).set_tcp_keepalive(&probes.with_retries(PROBES))?;
     // A peer that takes nothing, while all that we have to say still fits the kernel's buffer: only
     // the kernel sees that nothing is acknowledged (RFC 9687 §3.1).
     if let Some(time) = config.send_hold_time_max() {
@@ -104,7 +147,6 @@ mod tests {
 
     #[tokio::test]
     async fn a_connection_is_given_up_if_nothing_is_taken_for_the_send_hold_time() {
-        use std::time::Duration;
         use tokio::io::AsyncWriteExt;
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let near = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
@@ -124,6 +166,49 @@ mod tests {
         let mut near = near;
         let write = async { while near.write_all(&[0; 65_536]).await.is_ok() {} };
         tokio::time::timeout(Duration::from_secs(20), write).await.expect("given up");
+    }
+
+    /// GTSM on a connection that we dialled: octets may be on their way before the option is set.
+    #[tokio::test]
+    async fn no_octet_from_afar_is_read_on_a_dialled_connection() {
+        use std::io::Write;
+        use tokio::io::AsyncReadExt;
+        for loopback in ["127.0.0.1", "::1"] {
+            let address: IpAddr = loopback.parse().unwrap();
+            let Ok(listener) = std::net::TcpListener::bind((address, 0)) else { continue };
+            let port = listener.local_addr().unwrap().port();
+            let mut near = PeerConfig { address, port, ..config(65001) };
+            near.security.ttl_security_hops = Some(1);
+            let set_ttl = |stream: &std::net::TcpStream, ttl| match address {
+                IpAddr::V4(_) => stream.set_ttl(ttl).unwrap(),
+                IpAddr::V6(_) => SockRef::from(stream).set_unicast_hops_v6(ttl).unwrap(),
+            };
+            // The SYN-ACK has an ordinary TTL, and so have the octets right behind it.
+            let peer = std::thread::spawn(move || {
+                let (mut stream, _) = listener.accept().unwrap();
+                stream.write_all(b"afar").unwrap();
+                stream
+            });
+            let mut ours = connect(&near).await.unwrap();
+            let mut stream = peer.join().unwrap();
+            let mut octets = [0; 8];
+            let wait = Duration::from_millis(300);
+            assert!(tokio::time::timeout(wait, ours.read(&mut octets)).await.is_err());
+            set_ttl(&stream, 255);
+            stream.write_all(b"near").unwrap();
+            // What was dropped is sent again, near now, and comes first.
+            ours.read_exact(&mut octets).await.unwrap();
+            assert_eq!(&octets, b"afarnear");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_idle_connection_is_probed() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let near = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        mark(&near, &PeerConfig { hold_time: Duration::ZERO, ..config(65001) }).unwrap();
+        assert!(SockRef::from(&near).keepalive().unwrap());
+        assert_eq!(SockRef::from(&near).tcp_keepalive_time().unwrap(), PROBE_AFTER);
     }
 
     #[test]

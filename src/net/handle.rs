@@ -5,13 +5,13 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bgp_proto::session::{
-    Close, Command, LastError, Negotiated, PeerConfig, Restart, State, Stats, Timers,
+    Close, LastError, Negotiated, Origin, PeerConfig, Restart, State, Stats, Timers,
 };
-use bgp_proto::types::{FamilySet, PeerId, Time};
+use bgp_proto::types::{Family, FamilySet, PeerId, SessionId, Time};
 use tokio::net::TcpStream;
-use tokio::sync::mpsc;
 
 use super::conn::Sent;
+use super::mailbox::Mailbox;
 use super::tally::Tally;
 
 /// Whether a peer outlives its connections.
@@ -83,19 +83,6 @@ impl Recovery {
     }
 }
 
-/// What a peer's task is told.
-#[derive(Debug)]
-pub enum PeerCommand {
-    /// The peer dialled us.
-    Incoming(TcpStream),
-    /// What the operator or the table wants.
-    Session(Command),
-    /// The peer has another name.
-    Rename(Arc<str>),
-    /// End the session for this reason, then the task.
-    Terminate(Close),
-}
-
 /// What a peer's task tells the host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PeerEvent {
@@ -121,9 +108,14 @@ pub struct PeerSnapshot {
     /// The earliest deadline, of these and of others.
     pub deadline: Option<Time>,
     /// While established.
+    pub session: Option<SessionId>,
+    /// While established.
     pub negotiated: Option<Arc<Negotiated>>,
     /// The last failure.
     pub last_error: Option<LastError>,
+    /// What keeps the peer from connecting to us at present. [`PeerHandle::snapshot`] shows it as the
+    /// last failure.
+    pub fault: Option<LastError>,
     /// Message counters.
     pub stats: Stats,
     /// What was written, over all connections.
@@ -143,26 +135,73 @@ pub struct PeerNumbers {
     pub sent: Sent,
 }
 
-/// The way to a peer's task.
+/// The way to a peer's task. Nothing here waits for it, and no order is lost. When the last clone is
+/// gone, so is the peer.
 #[derive(Clone)]
 pub struct PeerHandle {
     /// Its index.
     pub id: PeerId,
-    /// Boxed: the channel allocates places for thirty-two at once, for every peer.
-    pub(super) commands: mpsc::Sender<Box<PeerCommand>>,
+    pub(super) mailbox: Arc<OwnedMailbox>,
     pub(super) snapshot: Arc<Mutex<PeerSnapshot>>,
 }
 
+/// The sender's side of a mailbox.
+pub(super) struct OwnedMailbox(pub(super) Arc<Mailbox>);
+
+impl Drop for OwnedMailbox {
+    fn drop(&mut self) {
+        self.0.put(|orders| orders.terminate(Close::Deconfigured));
+    }
+}
+
 impl PeerHandle {
-    /// Sends a command without waiting; what cannot be taken is dropped and said so.
-    pub fn send(&self, command: PeerCommand) -> bool {
-        self.commands.try_send(Box::new(command)).is_ok()
+    /// The peer dialled us.
+    ///
+    /// # Errors
+    /// The connection itself: too many wait already.
+    pub fn connect(&self, stream: TcpStream) -> Result<(), TcpStream> {
+        self.mailbox.0.put_connection(stream)
     }
 
-    /// Sends a command that must not be lost.
-    pub async fn deliver(&self, command: PeerCommand) {
-        // An error means that the task has ended by itself.
-        let _ = self.commands.send(Box::new(command)).await;
+    /// Ends `session` for this reason, and goes on by the ordinary rules. A session that came up since
+    /// is left alone.
+    pub fn end(&self, session: SessionId, close: Close) {
+        self.mailbox.0.put(|orders| match &orders.end {
+            Some((waiting, _)) if *waiting > session => {}
+            _ => orders.end = Some((session, close)),
+        });
+    }
+
+    /// Ends the session for this reason, then the task.
+    pub fn terminate(&self, close: Close) {
+        self.mailbox.0.put(|orders| orders.terminate(close));
+    }
+
+    /// The peer has another name.
+    pub fn rename(&self, name: Arc<str>) {
+        self.mailbox.0.put(|orders| orders.rename = Some(name));
+    }
+
+    /// Asks the peer for its routes again (RFC 2918).
+    pub fn request_refresh(&self, family: Family) {
+        self.mailbox.0.put(|orders| orders.add_refresh(family));
+    }
+
+    /// Dials now where only the retry timer is waited for.
+    pub fn dial(&self) {
+        self.mailbox.0.put(|orders| orders.dial = true);
+    }
+
+    /// The task's next turn panics.
+    #[cfg(test)]
+    pub(super) fn inject_panic(&self) {
+        self.mailbox.0.put(|orders| orders.panic = true);
+    }
+
+    /// What keeps the peer from connecting to us, for people, until something else is said here.
+    pub fn set_fault(&self, now: Time, fault: Option<String>) {
+        let error = |text| LastError { at: now, origin: Origin::Local, code: None, text };
+        self.lock().fault = fault.map(error);
     }
 
     /// The FSM's state at the end of the task's last turn.
@@ -188,7 +227,11 @@ impl PeerHandle {
 
     /// The session as it was at the end of the task's last turn.
     pub fn snapshot(&self) -> PeerSnapshot {
-        self.lock().clone()
+        let mut snapshot = self.lock().clone();
+        if let Some(fault) = snapshot.fault.take() {
+            snapshot.last_error = Some(fault);
+        }
+        snapshot
     }
 }
 

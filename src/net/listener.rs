@@ -4,14 +4,14 @@
 //! queue, the rest of the world is closed at once with a reset, and running out of descriptors
 //! pauses accepting until there are some again.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use bgp_proto::session::AuthKey;
+use bgp_proto::session::PeerConfig;
 use bgp_proto::types::{Family, Prefix};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
@@ -19,16 +19,19 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use super::handle::{PeerCommand, PeerHandle};
+use super::admission::{Refusal, examine};
+use super::handle::PeerHandle;
+use super::keys::{self, Installed, KeyEntries, KeyFault};
 use super::sockopt;
+use super::tally::Tally;
 use crate::supervise::{self, Ending};
 
 /// Connections that the kernel completes while we are busy.
 const BACKLOG: i32 = 4096;
 /// Pause after accepting failed for want of descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
-/// One line per this time about connections from strangers.
-const STRANGER_LOG_INTERVAL: Duration = Duration::from_secs(60);
+/// One line per this time about connections that are refused for the same reason.
+const REFUSAL_LOG_INTERVAL: Duration = Duration::from_secs(60);
 
 /// An address that cannot be listened on.
 #[derive(Debug, thiserror::Error)]
@@ -86,8 +89,16 @@ pub struct Accepted {
 
 #[derive(Default)]
 struct Known {
-    peers: HashMap<IpAddr, PeerHandle>,
-    ranges: Vec<Prefix>,
+    peers: HashMap<IpAddr, Neighbor>,
+    /// The longest first.
+    ranges: Vec<(Prefix, Arc<PeerConfig>)>,
+}
+
+/// A peer, and what its connections have to show.
+#[derive(Clone)]
+struct Neighbor {
+    peer: PeerHandle,
+    config: Arc<PeerConfig>,
 }
 
 /// Who may connect: shared between the accepting tasks and the daemon that changes it.
@@ -97,33 +108,41 @@ pub struct Directory {
 }
 
 impl Directory {
-    /// The peer at `address` exists.
-    pub fn insert(&self, address: IpAddr, peer: PeerHandle) {
-        self.write(|known| known.peers.insert(address, peer));
+    /// The peer exists, at the address that its parameters name.
+    pub fn insert(&self, config: &Arc<PeerConfig>, peer: PeerHandle) {
+        let neighbor = Neighbor { peer, config: Arc::clone(config) };
+        self.write(|known| known.peers.insert(config.address, neighbor));
     }
 
     /// The peer at `address` is gone, unless another took its place.
     pub fn remove(&self, address: IpAddr, id: bgp_proto::types::PeerId) {
         self.write(|known| {
-            if known.peers.get(&address).is_some_and(|peer| peer.id == id) {
+            if known.peers.get(&address).is_some_and(|known| known.peer.id == id) {
                 known.peers.remove(&address);
             }
         });
     }
 
     /// Connections from these ranges may become dynamic peers.
-    pub fn set_ranges(&self, ranges: Vec<Prefix>) {
+    pub fn set_ranges(&self, mut ranges: Vec<(Prefix, Arc<PeerConfig>)>) {
+        ranges.sort_by_key(|(prefix, _)| std::cmp::Reverse(prefix.len()));
         self.write(|known| known.ranges = ranges);
     }
 
     /// The peer at `address`.
     pub fn peer(&self, address: IpAddr) -> Option<PeerHandle> {
+        self.neighbor(address).map(|neighbor| neighbor.peer)
+    }
+
+    fn neighbor(&self, address: IpAddr) -> Option<Neighbor> {
         self.known.read().unwrap_or_else(PoisonError::into_inner).peers.get(&address).cloned()
     }
 
-    fn in_range(&self, address: IpAddr) -> bool {
+    /// What a connection from the range around `address` has to show.
+    fn range(&self, address: IpAddr) -> Option<Arc<PeerConfig>> {
         let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
-        known.ranges.iter().any(|range| range.contains_addr(address))
+        let range = known.ranges.iter().find(|(range, _)| range.contains_addr(address));
+        range.map(|(_, config)| Arc::clone(config))
     }
 
     fn write<T>(&self, change: impl FnOnce(&mut Known) -> T) {
@@ -134,6 +153,7 @@ impl Directory {
 struct Bound {
     address: SocketAddr,
     socket: Arc<TcpListener>,
+    keys: Installed,
     /// Accepts; until there is one, connections wait in the kernel's queue.
     task: Option<tokio::task::JoinHandle<()>>,
 }
@@ -149,7 +169,8 @@ pub struct Listeners {
     bound: Vec<Bound>,
     directory: Directory,
     dynamic: mpsc::Sender<Accepted>,
-    keys: BTreeMap<Prefix, AuthKey>,
+    keys: KeyEntries,
+    tally: Tally,
     /// Descriptors from this number on are not for connections of BGP.
     descriptors_max: u64,
 }
@@ -161,14 +182,17 @@ impl Listeners {
     pub fn new(
         directory: Directory,
         dynamic: mpsc::Sender<Accepted>,
+        tally: Tally,
         descriptors_max: u64,
     ) -> Self {
-        Listeners { bound: Vec::new(), directory, dynamic, keys: BTreeMap::new(), descriptors_max }
+        let (bound, keys) = (Vec::new(), KeyEntries::new());
+        Listeners { bound, directory, dynamic, keys, tally, descriptors_max }
     }
 
     /// Binds these addresses, with the keys that are set, and closes all others. Connections to new
     /// ones wait until [`Listeners::accept`]. Addresses that may come later are returned; see
-    /// [`Listeners::listen_where_possible`] for what that means for others.
+    /// [`Listeners::listen_where_possible`] for what that means for others. Keys that the kernel does
+    /// not take are no error: [`Listeners::key_faults`].
     ///
     /// # Errors
     /// One of them cannot be had, and not for now only: the sockets are as they were.
@@ -199,8 +223,8 @@ impl Listeners {
                     .map(|bound| &*bound.socket)
                     .collect();
                 match bind(address, &self.keys, &in_the_way) {
-                    Ok(socket) => {
-                        fresh.push(Bound { address, socket: Arc::new(socket), task: None });
+                    Ok((socket, keys)) => {
+                        fresh.push(Bound { address, socket: Arc::new(socket), keys, task: None });
                     }
                     Err(source) => {
                         let covered = address.ip().is_unspecified()
@@ -231,28 +255,44 @@ impl Listeners {
     /// Connections are accepted from here on: everybody who may connect is in the directory.
     pub fn accept(&mut self) {
         for bound in self.bound.iter_mut().filter(|bound| bound.task.is_none()) {
-            let (socket, directory) = (Arc::clone(&bound.socket), self.directory.clone());
-            let accept = accept(socket, directory, self.dynamic.clone(), self.descriptors_max);
+            let socket = Arc::clone(&bound.socket);
+            let mut door =
+                Door::new(&self.directory, &self.dynamic, &self.tally, self.descriptors_max);
+            let accept = async move { door.accept(&socket).await };
             bound.task = Some(tokio::spawn(supervise::task("listener", Ending::Never, accept)));
         }
     }
 
-    /// Sets or deletes the TCP MD5 key for connections from `peers`.
-    pub fn set_key(&mut self, peers: Prefix, key: Option<&AuthKey>) -> io::Result<()> {
-        match key {
-            Some(key) => self.keys.insert(peers, key.clone()),
-            None => self.keys.remove(&peers),
-        };
-        let octets = key.map_or(&[][..], AuthKey::octets);
-        self.bound
-            .iter()
-            .try_for_each(|bound| set_key(&*bound.socket, bound.address, peers, octets))
+    /// Sets the TCP MD5 keys: those that stay are replaced in place, those that nobody wants go.
+    /// What the kernel refused before is tried again.
+    pub fn set_keys(&mut self, keys: KeyEntries) {
+        self.keys = keys;
+        for bound in &mut self.bound {
+            let entries = of_family(&self.keys, bound.address);
+            bound.keys.apply(bound.socket.as_fd(), &entries);
+        }
+    }
+
+    /// Who has a key that is not on every listening socket of its family.
+    pub fn key_faults(&self) -> Vec<KeyFault> {
+        let mut faults: Vec<KeyFault> = Vec::new();
+        for bound in &self.bound {
+            let entries = of_family(&self.keys, bound.address);
+            let missing = bound.keys.missing(&entries);
+            faults.extend(
+                missing.into_iter().map(|(prefix, e)| keys::explain(prefix, &e, entries.len())),
+            );
+        }
+        faults.sort_by_key(|fault| fault.prefix);
+        faults.dedup_by_key(|fault| fault.prefix);
+        faults
     }
 }
 
-fn set_key(socket: &impl AsFd, address: SocketAddr, peers: Prefix, key: &[u8]) -> io::Result<()> {
+fn of_family(keys: &KeyEntries, address: SocketAddr) -> KeyEntries {
     let ours = if address.is_ipv4() { Family::Ipv4 } else { Family::Ipv6 };
-    if peers.family() == ours { sockopt::set_md5_key(socket.as_fd(), peers, key) } else { Ok(()) }
+    let entries = keys.iter().filter(|(prefix, _)| prefix.family() == ours);
+    entries.map(|(prefix, key)| (*prefix, key.clone())).collect()
 }
 
 /// Whether a socket at the one keeps the other from being bound although they differ: the port is the
@@ -266,14 +306,14 @@ fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
 /// Binds `address` beside sockets of ours that will be closed, so that at no time nobody listens.
 fn bind(
     address: SocketAddr,
-    keys: &BTreeMap<Prefix, AuthKey>,
+    keys: &KeyEntries,
     in_the_way: &[&TcpListener],
-) -> io::Result<TcpListener> {
+) -> io::Result<(TcpListener, Installed)> {
     // Only for this moment. Whoever does not ask for sharing, as no speaker of BGP does, is refused.
     let share = |shared: bool| {
         in_the_way.iter().try_for_each(|socket| SockRef::from(*socket).set_reuse_port(shared))
     };
-    let open = || -> io::Result<TcpListener> {
+    let open = || -> io::Result<(TcpListener, Installed)> {
         let domain = Domain::for_address(address);
         let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
         socket.set_nonblocking(true)?;
@@ -288,58 +328,105 @@ fn bind(
         socket.set_reuse_port(!in_the_way.is_empty())?;
         socket.bind(&address.into())?;
         // Before anybody can connect without one.
-        for (range, key) in keys {
-            set_key(&socket, address, *range, key.octets())?;
-        }
+        let mut installed = Installed::default();
+        installed.apply(socket.as_fd(), &of_family(keys, address));
+        // Where there is no such option, peers that must show something are refused one by one.
+        let _ = sockopt::keep_syn(socket.as_fd());
         socket.listen(BACKLOG)?;
         socket.set_reuse_port(false)?;
-        TcpListener::from_std(socket.into())
+        Ok((TcpListener::from_std(socket.into())?, installed))
     };
     let opened = share(true).and_then(|()| open());
     // Also where it could not be bound: those that stay must not be open to sharing.
     let unshared = share(false);
-    opened.and_then(|socket| unshared.map(|()| socket))
+    opened.and_then(|opened| unshared.map(|()| opened))
 }
 
-async fn accept(
-    socket: Arc<TcpListener>,
+/// One listening socket's way to the peers.
+struct Door {
     directory: Directory,
     dynamic: mpsc::Sender<Accepted>,
+    tally: Tally,
     descriptors_max: u64,
-) {
-    let mut log = StrangerLog::default();
-    let mut exhausted = false;
-    loop {
-        match socket.accept().await {
-            Ok((stream, from)) => {
-                let descriptor = u64::try_from(stream.as_raw_fd()).unwrap_or(u64::MAX);
-                if descriptor >= descriptors_max {
-                    reset(&stream);
-                    if !std::mem::replace(&mut exhausted, true) {
-                        warn!(
-                            "connections are closed for the moment: no file descriptors are left \
-                             beside those for operators; raise the limit (ulimit -n, LimitNOFILE=)"
-                        );
+    log: RefusalLog,
+}
+
+impl Door {
+    fn new(
+        directory: &Directory,
+        dynamic: &mpsc::Sender<Accepted>,
+        tally: &Tally,
+        descriptors_max: u64,
+    ) -> Self {
+        let (directory, dynamic, tally) = (directory.clone(), dynamic.clone(), tally.clone());
+        Door { directory, dynamic, tally, descriptors_max, log: RefusalLog::default() }
+    }
+
+    async fn accept(&mut self, socket: &TcpListener) {
+        let mut failures = 0u32;
+        loop {
+            match socket.accept().await {
+                Ok((stream, from)) => {
+                    if std::mem::take(&mut failures) > 1 {
+                        info!("accepting connections again");
                     }
-                    continue;
+                    self.admit(stream, from.ip().to_canonical());
                 }
-                if std::mem::take(&mut exhausted) {
-                    info!("accepting connections again");
+                Err(error) => {
+                    failures = failures.saturating_add(1);
+                    if self.say(&error, failures) {
+                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                    }
                 }
-                admit(stream, from.ip().to_canonical(), &directory, &dynamic, &mut log);
             }
-            Err(e) if is_exhaustion(&e) => {
-                if !std::mem::replace(&mut exhausted, true) {
-                    warn!(
-                        "cannot accept connections for the moment: {e}; raise the limit of open \
-                         files (ulimit -n) if this comes back"
-                    );
-                }
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-            }
-            // The connection was gone before it could be accepted.
-            Err(_) => tokio::task::yield_now().await,
         }
+    }
+
+    /// Says what keeps us from accepting, once. Returns whether to pause: a connection that was gone
+    /// before it could be accepted is nothing, but what comes again at once stays for a while.
+    fn say(&self, error: &io::Error, failures: u32) -> bool {
+        let exhausted = is_exhaustion(error);
+        if exhausted && failures == 1 || !exhausted && failures == 2 {
+            let remedy = match exhausted {
+                true => "; raise the limit of open files (ulimit -n) if this comes back",
+                false => "; tried again five times a second",
+            };
+            warn!("cannot accept connections for the moment: {error}{remedy}");
+        }
+        exhausted || failures > 1
+    }
+
+    /// Hands a connection to whom it belongs, or closes it.
+    fn admit(&mut self, stream: TcpStream, from: IpAddr) {
+        let descriptor = u64::try_from(stream.as_raw_fd()).unwrap_or(u64::MAX);
+        let refusal = if descriptor >= self.descriptors_max {
+            (stream, Refusal::Descriptors)
+        } else if let Some(Neighbor { peer, config }) = self.directory.neighbor(from) {
+            match examine(&stream, &config) {
+                Ok(()) => match peer.connect(stream) {
+                    Ok(()) => return,
+                    Err(stream) => (stream, Refusal::QueueFull),
+                },
+                Err(refusal) => (stream, refusal),
+            }
+        } else if let Some(config) = self.directory.range(from) {
+            match examine(&stream, &config) {
+                Ok(()) => match self.dynamic.try_send(Accepted { stream, from }) {
+                    Ok(()) => return,
+                    Err(error) => (error.into_inner().stream, Refusal::RangeBusy),
+                },
+                Err(refusal) => (stream, refusal),
+            }
+        } else {
+            (stream, Refusal::Stranger)
+        };
+        let (stream, why) = refusal;
+        if !matches!(why, Refusal::QueueFull | Refusal::RangeBusy) {
+            // A reset costs us no TIME-WAIT.
+            let _ = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
+        }
+        self.tally.connection_refused(why);
+        self.log.note(from, why);
     }
 }
 
@@ -347,48 +434,29 @@ fn is_exhaustion(e: &io::Error) -> bool {
     matches!(e.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM))
 }
 
-fn admit(
-    stream: TcpStream,
-    from: IpAddr,
-    directory: &Directory,
-    dynamic: &mpsc::Sender<Accepted>,
-    log: &mut StrangerLog,
-) {
-    if let Some(peer) = directory.peer(from) {
-        if !peer.send(PeerCommand::Incoming(stream)) {
-            log.note(from, "its earlier connections are still being looked at");
-        }
-    } else if directory.in_range(from) {
-        if dynamic.try_send(Accepted { stream, from }).is_err() {
-            log.note(from, "too many new dynamic peers at once");
-        }
-    } else {
-        reset(&stream);
-        log.note(from, "no peer is configured at this address");
-    }
-}
-
-/// Closes with a reset, which costs us no TIME-WAIT, when the stream is dropped.
-fn reset(stream: &TcpStream) {
-    let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
-}
-
-/// Connections that were closed at once: counted, and said once in a while.
+/// Connections that were closed at once: counted, and said once in a while for each reason.
 #[derive(Default)]
-struct StrangerLog {
+struct RefusalLog {
+    of_reason: [Untold; Refusal::ALL.len()],
+}
+
+#[derive(Clone, Copy, Default)]
+struct Untold {
     last: Option<Instant>,
     suppressed: u64,
 }
 
-impl StrangerLog {
-    fn note(&mut self, from: IpAddr, why: &str) {
-        if self.last.is_some_and(|last| last.elapsed() < STRANGER_LOG_INTERVAL) {
-            self.suppressed += 1;
+impl RefusalLog {
+    fn note(&mut self, from: IpAddr, why: Refusal) {
+        let Some(untold) = self.of_reason.get_mut(why as usize) else { return };
+        if untold.last.is_some_and(|last| last.elapsed() < REFUSAL_LOG_INTERVAL) {
+            untold.suppressed += 1;
             return;
         }
-        let more = std::mem::take(&mut self.suppressed);
-        self.last = Some(Instant::now());
-        warn!("connection from {from} closed: {why} ({more} more since the last such line)");
+        let more = std::mem::take(&mut untold.suppressed);
+        untold.last = Some(Instant::now());
+        let why = why.text();
+        warn!("connection from {from} refused: {why} ({more} more since the last such line)");
     }
 }
 

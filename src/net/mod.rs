@@ -5,19 +5,29 @@
 //! credit, and writes what the group's log holds for it whenever TCP has room. Nothing is queued
 //! for a peer: its place in the log is a cursor.
 
+mod admission;
+mod allowance;
+mod closers;
 mod conn;
 mod dial;
+mod grace;
 mod handle;
+mod keys;
 mod listener;
+mod mailbox;
 mod peer;
 mod sockopt;
+mod stream;
 mod tally;
+#[cfg(test)]
+mod testing;
 
+pub use admission::Refusal;
 pub use conn::Sent;
 pub use handle::{
-    Beside, Lifetime, PeerCommand, PeerEvent, PeerHandle, PeerNumbers, PeerSnapshot, PeerSpec,
-    Recovery,
+    Beside, Lifetime, PeerEvent, PeerHandle, PeerNumbers, PeerSnapshot, PeerSpec, Recovery,
 };
+pub use keys::{KeyEntries, KeyFault};
 pub use listener::{Accepted, Directory, Listeners, Unbound};
 pub use peer::spawn_peer;
 pub use tally::Tally;

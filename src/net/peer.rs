@@ -1,40 +1,49 @@
 //! One task per peer: the FSM, its connections, its timer, its place in the log.
+//!
+//! Split by noun: `connections` (octets in and out), `report` (what people see), `life` (the task's
+//! end by a panic, and its next start).
+
+mod connections;
+mod life;
+mod report;
+#[cfg(test)]
+mod tests;
 
 use std::future::Future;
-use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::Waker;
 use std::time::Duration;
 
 use bgp_proto::export::Reader;
-use bgp_proto::session::{Action, Close, Command, Negotiated, Peer, Slot, State, Stats, Timers};
-use bgp_proto::types::{Family, PeerId, Prefix, SessionId, Time};
-use bgp_proto::wire::RouteBatch;
+use bgp_proto::session::{Action, Command, Negotiated, Peer, Slot, State, Stats, Timers};
+use bgp_proto::types::{Family, PeerId, Prefix, Time};
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, mpsc, oneshot};
-use tokio::task::JoinSet;
 use tokio::time::{Instant, Sleep};
-use tracing::{debug, info, warn};
+use tracing::warn;
 
-use super::conn::{Conn, Flush, Read, Sent, linger, readable, writable};
+use super::allowance::Allowance;
+use super::closers::Closers;
+use super::conn::{Conn, Sent, readable, writable};
 use super::dial;
+use super::grace::Grace;
 use super::handle::{
-    Beside, Lifetime, PeerCommand, PeerEvent, PeerHandle, PeerSnapshot, PeerSpec, Recovery,
+    Beside, Lifetime, OwnedMailbox, PeerEvent, PeerHandle, PeerSnapshot, PeerSpec, Recovery,
 };
+use super::mailbox::{Mail, Mailbox, Orders};
+use super::stream::{Batch, Stream};
 use super::tally::Tally;
-use crate::engine::{Handle, PeerCredit, Permit};
+use crate::engine::{Handle, Permit};
 
-/// Commands that may wait for a peer's task; a connection that finds the queue full is closed.
-pub(super) const COMMANDS_MAX: usize = 16;
 /// Octets of routes after which a batch goes to the table.
 const BATCH_MAX: usize = 512 * 1024;
-/// How long a closing connection may take to deliver its last octets.
-const LINGER: Duration = Duration::from_secs(1);
-/// How long a dynamic peer without a connection is remembered, beyond its restart time.
-const DYNAMIC_GRACE: Duration = Duration::from_secs(5);
 /// How long a task sleeps that waits for nothing but others.
 const NO_DEADLINE: Duration = Duration::from_secs(86_400);
+/// What a task may do before others of its thread, timers and sockets among them, are looked at.
+const TURN_MAX: usize = 128 * 1024;
+/// What one wake-up counts at least, in octets read.
+const WAKEUP_COST: usize = 2048;
 
 /// Starts a peer's task, which starts its session.
 pub fn spawn_peer(
@@ -42,7 +51,7 @@ pub fn spawn_peer(
     table: Handle,
     events: mpsc::UnboundedSender<PeerEvent>,
 ) -> PeerHandle {
-    let (commands, inbox) = mpsc::channel(COMMANDS_MAX);
+    let mailbox = Arc::new(Mailbox::default());
     let session = Peer::new(Arc::clone(&spec.config), spec.seed);
     let snapshot = Arc::new(Mutex::new(PeerSnapshot {
         state: session.state(),
@@ -50,8 +59,10 @@ pub fn spawn_peer(
         session_since: table.clock().now(),
         timers: Timers::default(),
         deadline: None,
+        session: None,
         negotiated: None,
         last_error: None,
+        fault: None,
         stats: Stats::default(),
         sent: Sent::default(),
     }));
@@ -63,32 +74,34 @@ pub fn spawn_peer(
         recovery: spec.recovery,
         beside: spec.beside,
         tally: spec.tally,
+        seed: spec.seed,
         sent: Sent::default(),
+        stats_before: Stats::default(),
         session,
         conns: [None, None, None],
         early: None,
         blocked: [false; 3],
         dial: None,
-        batch: RouteBatch::default(),
-        stalled: None,
+        stream: Stream::new(spec.id, table),
         readers: None,
-        session_id: None,
         log_waker: Waker::from(Arc::new(NotifyWaker(Arc::clone(&log_ready)))),
         log_ready,
-        credit: table.peer_credit(),
-        table,
-        inbox,
+        mailbox: Arc::clone(&mailbox),
         events,
         snapshot: Arc::clone(&snapshot),
-        closers: JoinSet::new(),
+        closers: Closers::default(),
         terminating: false,
-        lonely_until: None,
+        grace: Grace::default(),
         said: None,
+        allowance: Allowance::new(),
+        rests_until: None,
+        spent: 0,
         timer: Box::pin(tokio::time::sleep(NO_DEADLINE)),
     };
-    let handle = PeerHandle { id: task.id, commands, snapshot };
+    let mailbox = Arc::new(OwnedMailbox(mailbox));
+    let handle = PeerHandle { id: task.id, mailbox, snapshot };
     // By reference: an `async fn` that takes a value holds it twice.
-    tokio::spawn(async move { task.run().await });
+    tokio::spawn(async move { task.live().await });
     handle
 }
 
@@ -106,7 +119,6 @@ impl std::task::Wake for NotifyWaker {
 }
 
 type Dial = Pin<Box<dyn Future<Output = std::io::Result<TcpStream>> + Send>>;
-type Acquire = Pin<Box<dyn Future<Output = Permit> + Send>>;
 
 struct PeerTask {
     id: PeerId,
@@ -115,48 +127,42 @@ struct PeerTask {
     recovery: Recovery,
     beside: Beside,
     tally: Tally,
+    seed: u64,
     /// Over all connections.
     sent: Sent,
+    /// Of state machines that ended by a panic: counters never fall.
+    stats_before: Stats,
     session: Peer,
     conns: [Option<Box<Conn>>; 3],
-    /// The peer dialled while its faults hold it idle: looked at when that is over.
+    /// The peer dialled while connections from it are paced: looked at when its time comes.
     early: Option<TcpStream>,
     /// TCP takes no more on this slot.
     blocked: [bool; 3],
     dial: Option<Dial>,
-    /// Routes of the present turn.
-    batch: RouteBatch,
-    /// Routes that wait for credit; meanwhile nothing is read.
-    stalled: Option<(RouteBatch, Acquire)>,
+    stream: Stream,
     readers: Option<(Slot, oneshot::Receiver<Vec<Reader>>)>,
-    /// The session that the table knows of.
-    session_id: Option<SessionId>,
     log_ready: Arc<Notify>,
     log_waker: Waker,
-    credit: PeerCredit,
-    table: Handle,
-    inbox: mpsc::Receiver<Box<PeerCommand>>,
+    mailbox: Arc<Mailbox>,
     events: mpsc::UnboundedSender<PeerEvent>,
     snapshot: Arc<Mutex<PeerSnapshot>>,
-    closers: JoinSet<()>,
+    closers: Closers,
     terminating: bool,
-    /// A dynamic peer without a connection ends then.
-    lonely_until: Option<Time>,
+    /// Of a dynamic peer.
+    grace: Grace,
     /// Why there is no session, as it was last logged: said again only when it changes.
     said: Option<String>,
+    allowance: Allowance,
+    /// Nothing is read until then: see [`Allowance`].
+    rests_until: Option<Time>,
+    /// What was done since others had their turn.
+    spent: usize,
     timer: Pin<Box<Sleep>>,
-}
-
-/// Where the FSM's next octets come from.
-enum Octets {
-    FromSocket,
-    /// What stopped at a full batch goes on without a further read.
-    LeftOver,
 }
 
 /// What woke the task.
 enum Wakeup {
-    Command(Option<PeerCommand>),
+    Mail,
     Timer,
     Readable(Slot),
     Writable(Slot),
@@ -166,18 +172,38 @@ enum Wakeup {
     Credit(Permit),
 }
 
+/// Whether a slot is left with octets that TCP would take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Drained {
+    Done,
+    More,
+}
+
 impl PeerTask {
+    /// Runs until the peer is gone.
     async fn run(&mut self) {
-        self.session.handle_command(self.now(), Command::Start);
+        self.command(Command::Start);
+        // What came while a task before this one was gone.
+        self.on_mail();
+        self.take_early();
         loop {
-            self.drain();
+            let drained = self.drain();
             self.publish();
             if self.is_over() {
                 break;
             }
             self.arm_timer();
-            match self.wait().await {
-                Wakeup::Command(command) => self.on_command(command),
+            if drained == Drained::More || self.spent >= TURN_MAX {
+                self.spent = 0;
+                tokio::task::yield_now().await;
+            }
+            if drained == Drained::More {
+                continue;
+            }
+            let wakeup = self.wait().await;
+            self.spent += WAKEUP_COST;
+            match wakeup {
+                Wakeup::Mail => self.on_mail(),
                 Wakeup::Timer => self.on_timer(),
                 Wakeup::Readable(slot) => self.read(slot),
                 Wakeup::Writable(slot) => self.blocked[slot.index()] = false,
@@ -188,60 +214,79 @@ impl PeerTask {
             }
             self.take_early();
         }
-        while self.closers.join_next().await.is_some() {}
-        let _ = self.events.send(PeerEvent::Ended(self.id));
+        self.closers.finish().await;
     }
 
     fn now(&self) -> Time {
-        self.table.clock().now()
+        self.stream.table().clock().now()
     }
 
+    /// Reading comes before writing: the reason why a write fails may wait to be read.
     async fn wait(&mut self) -> Wakeup {
-        let reading = self.stalled.is_none();
+        let reading = !self.stream.is_stalled() && self.rests_until.is_none();
         let [outgoing, incoming, reconnect] = &self.conns;
         let [out_blocked, in_blocked, re_blocked] = self.blocked;
         tokio::select! {
             biased;
             () = &mut self.timer => Wakeup::Timer,
-            command = self.inbox.recv() => Wakeup::Command(command.map(|command| *command)),
-            permit = optional(self.stalled.as_mut().map(|(_, acquire)| acquire)) => {
-                Wakeup::Credit(permit)
-            }
+            () = self.mailbox.arrival() => Wakeup::Mail,
+            permit = self.stream.credit() => Wakeup::Credit(permit),
             readers = optional(self.readers.as_mut().map(|(_, receiver)| receiver)) => {
                 Wakeup::Readers(readers)
             }
             result = optional(self.dial.as_mut()) => Wakeup::Dialled(result),
-            () = writable(outgoing, out_blocked) => Wakeup::Writable(Slot::Outgoing),
-            () = writable(incoming, in_blocked) => Wakeup::Writable(Slot::Incoming),
-            () = writable(reconnect, re_blocked) => Wakeup::Writable(Slot::Reconnect),
             () = readable(outgoing, reading) => Wakeup::Readable(Slot::Outgoing),
             () = readable(incoming, reading) => Wakeup::Readable(Slot::Incoming),
             () = readable(reconnect, reading) => Wakeup::Readable(Slot::Reconnect),
+            () = writable(outgoing, out_blocked) => Wakeup::Writable(Slot::Outgoing),
+            () = writable(incoming, in_blocked) => Wakeup::Writable(Slot::Incoming),
+            () = writable(reconnect, re_blocked) => Wakeup::Writable(Slot::Reconnect),
             () = self.log_ready.notified() => Wakeup::Log,
         }
     }
 
-    fn on_command(&mut self, command: Option<PeerCommand>) {
-        let now = self.now();
-        match command {
-            Some(PeerCommand::Incoming(stream)) => self.early = Some(stream),
-            Some(PeerCommand::Session(command)) => self.session.handle_command(now, command),
-            Some(PeerCommand::Rename(name)) => self.name = name,
-            Some(PeerCommand::Terminate(close)) => {
-                self.terminating = true;
-                self.session.handle_command(now, Command::Stop(close));
-            }
-            None => {
-                self.terminating = true;
-                self.session.handle_command(now, Command::Stop(Close::Deconfigured));
-            }
+    fn on_mail(&mut self) {
+        let Mail { mut connections, orders } = self.mailbox.take();
+        // Of those that waited together the newest is the peer's last word.
+        if let Some(newest) = connections.pop_back() {
+            self.early = Some(newest);
+        }
+        self.on_orders(orders);
+    }
+
+    fn on_orders(&mut self, orders: Orders) {
+        #[cfg(test)]
+        assert!(!orders.panic, "injected");
+        let Orders { rename, end, refresh, dial, terminate, .. } = orders;
+        if let Some(name) = rename {
+            self.name = name;
+        }
+        if let Some((_, close)) = end.filter(|(session, _)| self.stream.is_current(*session)) {
+            self.catch_up();
+            self.command(Command::Restart(close));
+        }
+        for family in refresh.iter() {
+            self.command(Command::RequestRefresh(family));
+        }
+        if dial {
+            self.command(Command::Dial);
+        }
+        if let Some(close) = terminate {
+            self.terminating = true;
+            self.catch_up();
+            self.command(Command::Stop(close));
         }
     }
 
-    /// Differs from RFC: 4271 §8.2.2 refuses connections in Idle. A peer that is held for its faults
-    /// is kept waiting instead, with its newest connection: after a refusal many wait for minutes.
+    fn command(&mut self, command: Command) {
+        self.session.handle_command(self.now(), command);
+    }
+
+    /// Whoever connects again and again in vain is kept waiting, with its newest connection, and not
+    /// refused: after a refusal many a speaker waits for minutes.
     fn take_early(&mut self) {
-        if !self.session.is_paced()
+        if self.early.is_some()
+            && self.session.paced_until(self.now()).is_none()
             && let Some(stream) = self.early.take()
         {
             self.on_stream(self.session.incoming_slot(), stream);
@@ -251,15 +296,24 @@ impl PeerTask {
     /// A deadline came. The sockets are looked at first: octets that already wait are a sign of
     /// life, and it is our delay if they were not read.
     fn on_timer(&mut self) {
+        if self.rests_until.is_some_and(|at| at <= self.now()) {
+            self.rests_until = None;
+        }
         for slot in Slot::ALL {
-            if self.stalled.is_none() && self.conns[slot.index()].is_some() {
+            if !self.stream.is_stalled() && self.conns[slot.index()].is_some() {
                 self.read(slot);
-                self.drain();
+                self.on_actions();
             }
         }
         let now = self.now();
-        if self.stalled.is_some() {
+        if self.stream.is_stalled() {
             Slot::ALL.into_iter().for_each(|slot| self.session.handle_alive(now, slot));
+            // The session may end all the same: for another one, or because the peer reads nothing.
+            let is_alone = self.conns.iter().flatten().count() < 2;
+            let due = self.session.poll_timeout().filter(|(at, _)| *at <= now);
+            if due.is_some_and(|(_, timer)| !is_alone || timer == "send hold") {
+                self.catch_up();
+            }
         }
         self.session.handle_timeout(now);
     }
@@ -281,29 +335,6 @@ impl PeerTask {
         }
     }
 
-    fn on_stream(&mut self, slot: Slot, stream: TcpStream) {
-        let prepared = match slot {
-            Slot::Outgoing => Ok(()),
-            Slot::Incoming | Slot::Reconnect => dial::adopt(&stream, self.session.config()),
-        };
-        let conn = match prepared.and_then(|()| Conn::new(stream)) {
-            Ok(conn) => Box::new(conn),
-            Err(e) => {
-                debug!(peer = %self.name, "connection lost before it was accepted: {e}");
-                if slot == Slot::Outgoing {
-                    self.session.handle_connect_failed(self.now(), &e.to_string());
-                }
-                return;
-            }
-        };
-        let (local, remote): (SocketAddr, SocketAddr) = (conn.local, conn.remote);
-        // An older connection in the slot is dropped by this, as the FSM expects.
-        self.conns[slot.index()] = Some(conn);
-        self.blocked[slot.index()] = false;
-        self.session.set_restart(self.recovery.restart());
-        self.session.handle_connected(self.now(), slot, local, remote);
-    }
-
     fn on_readers(&mut self, readers: Result<Vec<Reader>, oneshot::error::RecvError>) {
         let Some((slot, _)) = self.readers.take() else { return };
         if let (Ok(readers), Some(conn)) = (readers, self.conns[slot.index()].as_mut()) {
@@ -312,75 +343,24 @@ impl PeerTask {
     }
 
     fn on_credit(&mut self, permit: Permit) {
-        if let Some((batch, _)) = self.stalled.take() {
-            self.table.batch(self.id, batch, permit);
-        }
+        self.stream.on_credit(permit);
         for slot in Slot::ALL {
-            if self.stalled.is_none() {
-                self.consume(slot, Octets::LeftOver);
+            if !self.stream.is_stalled() {
+                self.consume_left_over(slot);
             }
         }
     }
 
-    fn read(&mut self, slot: Slot) {
-        self.consume(slot, Octets::FromSocket);
-    }
-
-    /// Feeds octets to the FSM until there are no more or credit is short.
-    fn consume(&mut self, slot: Slot, mut octets: Octets) {
-        loop {
-            let now = self.now();
-            let Some(mut conn) = self.conns[slot.index()].take() else { return };
-            let (session, batch) = (&mut self.session, &mut self.batch);
-            let feed = |bytes: &[u8]| session.handle_bytes(now, slot, bytes, batch, BATCH_MAX);
-            let outcome = match octets {
-                Octets::FromSocket => conn.read(feed),
-                Octets::LeftOver => conn.reread(feed),
-            };
-            match outcome {
-                // The connection goes with it: the FSM asks for nothing about what is gone.
-                Read::Closed(text) => self.session.handle_closed(now, slot, &text),
-                Read::Data | Read::Blocked => self.conns[slot.index()] = Some(conn),
-            }
-            let stopped_early = self.batch.size() >= BATCH_MAX;
-            self.on_actions();
-            self.send_batch();
-            if !stopped_early || self.stalled.is_some() {
-                return;
-            }
-            octets = Octets::LeftOver;
-        }
-    }
-
-    /// Hands the turn's routes to the table, or keeps them until there is credit.
-    fn send_batch(&mut self) {
-        if self.batch.is_empty() || self.stalled.is_some() {
-            return;
-        }
-        let batch = std::mem::take(&mut self.batch);
-        match self.credit.try_acquire(batch.size()) {
-            Some(permit) => self.table.batch(self.id, batch, permit),
-            None => {
-                let credit = self.credit.clone();
-                let size = batch.size();
-                self.stalled = Some((batch, Box::pin(async move { credit.acquire(size).await })));
-            }
-        }
-    }
-
-    /// Does what the FSM asked for, then writes what can be written.
-    fn drain(&mut self) {
-        self.on_actions();
-        for slot in Slot::ALL {
-            self.flush(slot);
-        }
-        // Writing may have failed, which the FSM was told.
-        self.on_actions();
-    }
-
+    /// Does what the FSM asked for.
     fn on_actions(&mut self) {
-        let mut ended = false;
+        let mut actions = Vec::new();
         while let Some(action) = self.session.poll_action() {
+            actions.push(action);
+        }
+        // The turn's routes came on one connection: where its session took another one's place, they
+        // are of the new one.
+        let last_up = actions.iter().rposition(|action| matches!(action, Action::Up { .. }));
+        for (at, action) in actions.into_iter().enumerate() {
             match action {
                 Action::Connect => {
                     let config = Arc::clone(self.session.config());
@@ -388,138 +368,47 @@ impl PeerTask {
                 }
                 Action::AbortConnect => self.dial = None,
                 Action::Close { slot, abort } => self.close(slot, abort),
-                Action::Up { slot, negotiated } => {
-                    ended = false;
-                    self.on_up(slot, negotiated);
-                }
+                Action::Up { slot, negotiated } => self.on_up(slot, negotiated),
                 Action::Down { keep, reason } => {
-                    ended = true;
                     self.tally.session_ended(&reason);
-                    self.stalled = None;
                     self.readers = None;
                     self.conns.iter_mut().flatten().for_each(|conn| conn.readers.clear());
-                    if let Some(session) = self.session_id.take() {
-                        self.table.peer_down(self.id, session, keep);
-                    }
-                    self.lonely_until =
-                        keep.map(|keep| self.now() + keep.restart_time + DYNAMIC_GRACE);
+                    let batch = match last_up.is_some_and(|up| up > at) {
+                        true => Batch::OfTheNext,
+                        false => Batch::OfThisSession,
+                    };
+                    self.stream.down(keep, batch);
+                    self.grace.keep_until(keep.map(|keep| self.now() + keep.restart_time));
                     self.log_down();
                     let _ = self.events.send(PeerEvent::Down(self.id));
                 }
                 Action::Note(text) => warn!(peer = %self.name, "{text}"),
             }
         }
-        if ended {
-            // Routes of a session that is over; those of one that replaced it are kept.
-            self.batch.clear();
-        }
     }
 
     fn on_up(&mut self, slot: Slot, negotiated: Arc<Negotiated>) {
-        info!(
-            peer = %self.name,
-            "session established with {} (AS {}, id {}, hold time {} s, {:?})",
-            negotiated.remote_addr,
-            negotiated.peer_asn,
-            negotiated.peer_router_id,
-            negotiated.hold_time.as_secs(),
-            negotiated.families,
-        );
+        self.log_up(&negotiated);
         let mut told = negotiated;
         if told.families.iter().count() > 1 || !told.families.contains(of(told.local_addr)) {
             let other_addr = (self.beside)(told.local_addr);
             Arc::make_mut(&mut told).other_addr = other_addr;
         }
-        let session = self.table.new_session();
-        self.session_id = Some(session);
-        self.readers = Some((slot, self.table.peer_up(self.id, session, told)));
+        self.readers = Some((slot, self.stream.up(told)));
+        self.grace.keep_until(None);
         // Whoever hears of it looks at what was negotiated.
         self.publish();
         let _ = self.events.send(PeerEvent::Up(self.id));
     }
 
-    fn log_down(&mut self) {
-        let error = self.session.last_error().map(|error| error.text.clone());
-        match &error {
-            Some(text) => warn!(peer = %self.name, "session closed: {text}"),
-            None => warn!(peer = %self.name, "session closed"),
-        }
-        self.said = error;
-    }
-
-    /// Steps towards a session for who looks closely, and for everybody why there is none.
-    fn log_attempt(&mut self, before: State) {
-        let state = self.session.state();
-        if state != before {
-            debug!(peer = %self.name, "state {before:?} to {state:?}");
-        }
-        if state == State::Established {
-            self.said = None;
-            return;
-        }
-        let error = self.session.last_error().map(|error| &error.text);
-        if error.is_some() && error != self.said.as_ref() {
-            self.said = error.cloned();
-            let text = self.said.as_deref().unwrap_or_default();
-            warn!(peer = %self.name, "no session: {text}; retrying, further attempts are not logged");
-        }
-    }
-
-    fn flush(&mut self, slot: Slot) {
-        let now = self.now();
-        let Some(conn) = self.conns[slot.index()].as_mut() else { return };
-        self.session.poll_transmit(slot, conn.control());
-        if self.blocked[slot.index()] {
-            return;
-        }
-        let began = std::time::Instant::now();
-        let outcome = conn.flush(&self.log_waker);
-        self.sent += conn.take_sent();
-        if std::mem::take(&mut conn.progressed) {
-            self.tally.flushed(began.elapsed());
-            self.session.handle_sent(now, slot);
-        }
-        match outcome {
-            Flush::Idle => {}
-            Flush::Blocked => {
-                self.session.handle_send_blocked(now, slot);
-                self.blocked[slot.index()] = true;
-            }
-            Flush::Failed(text) => {
-                self.conns[slot.index()] = None;
-                self.session.handle_closed(now, slot, &text);
-            }
-        }
-    }
-
-    /// Ends a connection: its last control messages get a bounded time to leave.
-    fn close(&mut self, slot: Slot, abort: bool) {
-        let Some(mut conn) = self.conns[slot.index()].take() else { return };
-        self.blocked[slot.index()] = false;
-        conn.drop_updates();
-        if abort {
-            // Nothing may block, and nothing that is queued is of use to the peer (RFC 9687 §3).
-            let _ = socket2::SockRef::from(&conn.stream).set_linger(Some(Duration::ZERO));
-            return;
-        }
-        self.session.poll_transmit(slot, conn.control());
-        let _ = conn.flush_control();
-        self.sent += conn.take_sent();
-        self.closers.spawn(async move {
-            // Errors and the time-out have the same consequence: the connection is dropped.
-            let _ = tokio::time::timeout(LINGER, linger(&mut conn)).await;
-        });
-    }
-
     fn arm_timer(&mut self) {
-        let mut deadline = self.session.poll_timeout().map(|(at, _)| at);
-        if let Some(at) = self.lonely_until {
-            deadline = Some(deadline.map_or(at, |d| d.min(at)));
-        }
+        let session = self.session.poll_timeout().map(|(at, _)| at);
+        let early = self.early.as_ref().and_then(|_| self.session.paced_until(self.now()));
+        let deadlines = [session, self.grace.ends(), early, self.rests_until];
         // A passive peer without a connection has no deadline; its timer must not stay elapsed, because
         // the task would do nothing but look at it.
-        let at = match deadline {
-            Some(at) => Instant::from_std(self.table.clock().instant(at)),
+        let at = match deadlines.into_iter().flatten().min() {
+            Some(at) => Instant::from_std(self.stream.table().clock().instant(at)),
             None => Instant::now() + NO_DEADLINE,
         };
         // Lazily: a deadline that moved back costs one early wake-up instead of a reset per message.
@@ -530,55 +419,19 @@ impl PeerTask {
 
     fn is_over(&mut self) -> bool {
         let idle = self.conns.iter().all(Option::is_none) && self.dial.is_none();
-        if !idle {
-            self.lonely_until = None;
-            return false;
-        }
-        if self.terminating {
+        if idle && self.terminating {
             return true;
         }
-        // A dynamic peer that is held idle for its faults must not be forgotten before it has paid.
-        if self.lifetime == Lifetime::Configured || self.session.state() == State::Idle {
-            self.lonely_until = None;
+        // A dynamic peer that is held idle for its limits must not be forgotten before its time.
+        if !idle || self.lifetime == Lifetime::Configured || self.session.state() == State::Idle {
+            self.grace.end_solitude();
             return false;
         }
-        let now = self.now();
-        now >= *self.lonely_until.get_or_insert(now + DYNAMIC_GRACE)
-    }
-
-    fn publish(&mut self) {
-        let (before, errors_differ) = self.publish_snapshot();
-        if errors_differ || before != self.session.state() {
-            self.log_attempt(before);
-        }
-    }
-
-    /// Returns the state that was published before, and whether the last error is another.
-    fn publish_snapshot(&self) -> (State, bool) {
-        let mut snapshot = self.snapshot.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let before = snapshot.state;
-        if snapshot.state != self.session.state() || snapshot.since != self.session.state_since() {
-            snapshot.state = self.session.state();
-            snapshot.since = self.session.state_since();
-            snapshot.negotiated = self.session.negotiated().cloned();
-            if self.session.session_since() > Time::ZERO {
-                snapshot.session_since = self.session.session_since();
-            }
-        }
-        snapshot.timers = self.session.timers();
-        snapshot.deadline = self.session.poll_timeout().map(|(at, _)| at);
-        let errors_differ =
-            snapshot.last_error.as_ref().map(|e| e.at) != self.session.last_error().map(|e| e.at);
-        if errors_differ {
-            snapshot.last_error = self.session.last_error().cloned();
-        }
-        snapshot.stats = self.session.stats();
-        snapshot.sent = self.sent;
-        (before, errors_differ)
+        self.grace.is_over(self.now())
     }
 }
 
-fn of(address: IpAddr) -> Family {
+fn of(address: std::net::IpAddr) -> Family {
     Prefix::host(address).family()
 }
 

@@ -1,4 +1,5 @@
-//! Socket options that no safe crate offers: TCP MD5, GTSM's minimum TTL, late-binding ports.
+//! Socket options that no safe crate offers: TCP MD5, GTSM's minimum TTL, the SYN that a connection
+//! began with, late-binding ports.
 //!
 //! The only `unsafe` code of the project. Every call's result is checked; the structures passed to
 //! the kernel are built here from scratch and their sizes are asserted at compile time.
@@ -74,6 +75,36 @@ pub(super) fn set_min_ttl(socket: BorrowedFd<'_>, peer: IpAddr, min: u8) -> io::
         IpAddr::V4(_) => set(socket, libc::IPPROTO_IP, libc::IP_MINTTL, &value),
         IpAddr::V6(_) => set(socket, libc::IPPROTO_IPV6, libc::IPV6_MINHOPCOUNT, &value),
     }
+}
+
+/// Lets connections that `listener` accepts tell the SYN that they began with (Linux 4.2).
+pub(super) fn keep_syn(listener: BorrowedFd<'_>) -> io::Result<()> {
+    set(listener, libc::IPPROTO_TCP, libc::TCP_SAVE_SYN, &c_int::from(true))
+}
+
+/// Longest network and TCP header with all options and extensions that are kept.
+const SYN_MAX: usize = 256;
+
+/// The network and TCP headers of the SYN that an accepted connection began with, once: the kernel
+/// forgets them. Empty where it has not kept them, as under SYN cookies.
+pub(super) fn take_syn(socket: BorrowedFd<'_>) -> io::Result<Vec<u8>> {
+    let mut octets = [0u8; SYN_MAX];
+    let mut len = socklen_t::try_from(SYN_MAX).expect("a few hundred octets");
+    // SAFETY: `octets` is a live buffer of `len` octets, which the kernel writes at most, and `len` a
+    // live integer. The descriptor is open for as long as it is borrowed.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_SAVED_SYN,
+            octets.as_mut_ptr().cast::<c_void>(),
+            &raw mut len,
+        )
+    };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(octets.get(..len as usize).unwrap_or_default().to_vec())
 }
 
 /// Lets `connect` choose the port of a socket bound to an address with port 0, so that many
@@ -175,6 +206,17 @@ mod tests {
         near.write_all(b"y").unwrap();
         far.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
         far.read_exact(&mut [0]).unwrap();
+    }
+
+    #[test]
+    fn an_accepted_connection_tells_its_syn_once() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        keep_syn(listener.as_fd()).unwrap();
+        let _near = dial(listener.local_addr().unwrap(), b"").unwrap();
+        let (far, _) = listener.accept().unwrap();
+        let syn = take_syn(far.as_fd()).unwrap();
+        assert_eq!((syn[0] >> 4, syn[8]), (4, 64), "version and TTL: {syn:02x?}");
+        assert!(take_syn(far.as_fd()).unwrap().is_empty());
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! What all sessions together did: why they ended, and how long writing took.
+//! What all sessions together did: why they ended, how long writing took, and whose connections were
+//! refused.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,6 +10,8 @@ use bgp_proto::wire::Code;
 use prometheus::core::Collector;
 use prometheus::proto::MetricFamily;
 use prometheus::{Histogram, HistogramOpts};
+
+use super::admission::Refusal;
 
 /// Upper bounds in seconds. Writing never waits: what is slow is the machine.
 const BUCKETS: [f64; 8] = [0.000_02, 0.000_1, 0.000_5, 0.002_5, 0.01, 0.05, 0.25, 1.0];
@@ -77,6 +80,7 @@ fn received(code: Code) -> &'static str {
 #[derive(Clone)]
 pub struct Tally {
     ends: Arc<[AtomicU64; REASONS.len()]>,
+    refusals: Arc<[AtomicU64; Refusal::ALL.len()]>,
     flush: Histogram,
 }
 
@@ -89,7 +93,8 @@ impl Default for Tally {
         );
         let flush = Histogram::with_opts(options.buckets(BUCKETS.to_vec()))
             .expect("the name and the ascending buckets are constants");
-        Tally { ends: Arc::new([const { AtomicU64::new(0) }; REASONS.len()]), flush }
+        let refusals = Arc::new([const { AtomicU64::new(0) }; Refusal::ALL.len()]);
+        Tally { ends: Arc::new([const { AtomicU64::new(0) }; REASONS.len()]), refusals, flush }
     }
 }
 
@@ -100,6 +105,19 @@ impl Tally {
         if let Some((_, counter)) = counter {
             counter.fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    /// A connection was refused before a peer's task saw it.
+    pub fn connection_refused(&self, why: Refusal) {
+        if let Some(counter) = self.refusals.get(why as usize) {
+            counter.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Connections that were refused, by reason: every reason, those without any included.
+    pub fn refusals(&self) -> Vec<(&'static str, u64)> {
+        let counts = self.refusals.iter().map(|count| count.load(Ordering::Relaxed));
+        Refusal::ALL.into_iter().map(Refusal::word).zip(counts).collect()
     }
 
     pub(super) fn flushed(&self, took: Duration) {

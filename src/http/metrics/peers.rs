@@ -28,6 +28,8 @@ pub struct SessionMetrics {
     pub traffic: Traffic,
     /// How many ended for a reason, for every reason.
     pub ends: Vec<(&'static str, u64)>,
+    /// Connections that were refused before they were anybody's, by reason.
+    pub refusals: Vec<(&'static str, u64)>,
     /// Prefixes by kind and family.
     pub prefixes: BTreeMap<(&'static str, Family), PrefixCounts>,
     /// Peers that have reached the share of a prefix limit that is warned about.
@@ -77,25 +79,9 @@ pub struct Traffic {
 impl Traffic {
     /// Adds that of a further peer.
     pub fn add(&mut self, other: &Traffic) {
-        let (all, more) = (&mut self.stats, &other.stats);
-        for (all, more) in [
-            (&mut all.updates_received, more.updates_received),
-            (&mut all.keepalives_received, more.keepalives_received),
-            (&mut all.keepalives_sent, more.keepalives_sent),
-            (&mut all.notifications_received, more.notifications_received),
-            (&mut all.notifications_sent, more.notifications_sent),
-            (&mut all.refreshes_received, more.refreshes_received),
-            (&mut all.refreshes_sent, more.refreshes_sent),
-            (&mut all.treated_as_withdraw, more.treated_as_withdraw),
-            (&mut all.attributes_discarded, more.attributes_discarded),
-            (&mut all.octets_received, more.octets_received),
-            (&mut all.established_transitions, more.established_transitions),
-            (&mut all.connect_failures, more.connect_failures),
-            (&mut self.updates_sent, other.updates_sent),
-            (&mut self.octets_sent, other.octets_sent),
-        ] {
-            *all += more;
-        }
+        self.stats += other.stats;
+        self.updates_sent += other.updates_sent;
+        self.octets_sent += other.octets_sent;
     }
 
     fn messages(&self) -> [(&'static str, &'static str, u64); 8] {
@@ -121,6 +107,14 @@ impl SessionMetrics {
                 "margay_session_ends_total",
                 "Established sessions that ended, by reason. \"received-…\": the peer's \
                  NOTIFICATION ended it. \"connection-lost\": TCP failed or was closed without one.",
+                &[("reason", reason)],
+                *count,
+            );
+        }
+        for (reason, count) in &self.refusals {
+            families.counter(
+                "margay_connections_refused_total",
+                "Connections to us that were refused before their first octet was read, by reason.",
                 &[("reason", reason)],
                 *count,
             );
@@ -207,6 +201,12 @@ impl SessionMetrics {
                 "margay_connect_failures_total",
                 "Attempts to connect to a peer that failed.",
                 stats.connect_failures,
+            ),
+            (
+                "margay_stray_connections_total",
+                "Connections from peers' addresses that came to nothing: no OPEN that was accepted, \
+                 no session.",
+                stats.stray_connections,
             ),
         ] {
             families.counter(name, help, &[], count);
@@ -375,6 +375,11 @@ impl PeerMetrics {
                 "margay_peer_connect_failures_total",
                 "Failed attempts to connect.",
                 stats.connect_failures,
+            ),
+            (
+                "margay_peer_stray_connections_total",
+                "Connections from the peer's address that came to nothing.",
+                stats.stray_connections,
             ),
         ] {
             families.counter(name, help, &[peer], count);

@@ -1,86 +1,52 @@
 use std::io::{ErrorKind, Read};
 use std::net::Ipv4Addr;
 
-use bgp_proto::session::{LocalIdentity, PassiveMode, PeerConfig};
-use bgp_proto::table::TableConfig;
-use bgp_proto::types::{Asn, ClusterId, FibRoute, PeerId, RouterId};
+use bgp_proto::session::AuthKey;
 
-use super::super::handle::{Lifetime, PeerSpec, Recovery};
-use super::super::peer::{COMMANDS_MAX, spawn_peer};
-use super::super::tally::Tally;
+use super::super::mailbox::CONNECTIONS_MAX;
+use super::super::testing::{PATIENCE, config, engine, spawn};
 use super::*;
-use crate::engine::{Clock, Engine, Event, Sink};
-
-/// Longest wait for what does not take long.
-const PATIENCE: Duration = Duration::from_secs(10);
-
-/// Takes what the table says nowhere.
-struct Nowhere;
-
-impl Sink for Nowhere {
-    fn fib(&mut self, _: Vec<(Prefix, Option<FibRoute>)>) {}
-    fn track(&mut self, _: IpAddr) {}
-    fn untrack(&mut self, _: IpAddr) {}
-    fn event(&mut self, _: Event) {}
-}
-
-fn engine() -> Engine {
-    let config = TableConfig {
-        asn: Asn(64512),
-        router_id: RouterId(1),
-        cluster_id: ClusterId(1),
-        multipath_max: 1,
-        fib_policy: None,
-        fib_enabled: false,
-        log_bytes_max: 1 << 20,
-        memory_max: None,
-    };
-    Engine::start(Arc::new(config), 1, Clock::start(), Nowhere).unwrap()
-}
-
-/// A peer that only accepts, with its real task.
-fn peer(number: u32, address: IpAddr, engine: &Engine) -> PeerHandle {
-    let identity = LocalIdentity { asn: Asn(64512), router_id: RouterId(1) };
-    let config = PeerConfig {
-        passive: PassiveMode::Passive,
-        ..PeerConfig::new(address, Asn(64512), &identity)
-    };
-    let spec = PeerSpec {
-        id: PeerId(number),
-        name: address.to_string().into(),
-        config: Arc::new(config),
-        lifetime: Lifetime::Configured,
-        seed: 1,
-        recovery: Recovery::begin(),
-        beside: Arc::new(|_| None),
-        tally: Tally::default(),
-    };
-    spawn_peer(spec, engine.handle().clone(), mpsc::unbounded_channel().0)
-}
 
 /// A listener of ours, and connections to it.
 struct Edge {
     listener: std::net::TcpListener,
-    directory: Directory,
-    dynamic: mpsc::Sender<Accepted>,
-    log: StrangerLog,
+    door: Door,
+    /// What was handed on as from a range.
+    dynamic: mpsc::Receiver<Accepted>,
 }
 
 impl Edge {
+    /// `room`: for connections from ranges.
+    fn new(directory: &Directory, room: usize) -> Self {
+        let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        sockopt::keep_syn(listener.as_fd()).unwrap();
+        let (sender, dynamic) = mpsc::channel(room);
+        let door = Door::new(directory, &sender, &Tally::default(), u64::MAX);
+        Edge { listener, door, dynamic }
+    }
+
     /// A connection from an address of the loopback as far as the peer's queue; the other end.
     fn connect(&mut self, from: IpAddr) -> std::net::TcpStream {
+        self.connect_with(from, |_| {})
+    }
+
+    fn connect_with(&mut self, from: IpAddr, prepare: impl FnOnce(&Socket)) -> std::net::TcpStream {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP)).unwrap();
         socket.bind(&SocketAddr::new(from, 0).into()).unwrap();
+        prepare(&socket);
         socket.connect(&self.listener.local_addr().unwrap().into()).unwrap();
         let (ours, _) = self.listener.accept().unwrap();
         ours.set_nonblocking(true).unwrap();
-        let ours = TcpStream::from_std(ours).unwrap();
-        admit(ours, from, &self.directory, &self.dynamic, &mut self.log);
+        self.door.admit(TcpStream::from_std(ours).unwrap(), from);
         socket.into()
     }
 
     fn refused(&self) -> u64 {
-        u64::from(self.log.last.is_some()) + self.log.suppressed
+        self.door.tally.refusals().iter().map(|(_, count)| count).sum()
+    }
+
+    fn refused_for(&self, why: Refusal) -> u64 {
+        self.door.tally.refusals()[why as usize].1
     }
 }
 
@@ -97,17 +63,19 @@ async fn connections_that_wait_are_bounded_for_each_address() {
     let engine = engine();
     let (flooding, other) =
         (Ipv4Addr::new(127, 0, 0, 2).into(), Ipv4Addr::new(127, 0, 0, 3).into());
-    let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    let (dynamic, _accepted) = mpsc::channel(1);
     let directory = Directory::default();
-    directory.insert(flooding, peer(1, flooding, &engine));
-    directory.insert(other, peer(2, other, &engine));
-    let mut edge = Edge { listener, directory, dynamic, log: StrangerLog::default() };
+    let mut tasks = Vec::new();
+    for (number, address) in [(1, flooding), (2, other)] {
+        let (peer, events) = spawn(&engine, number, config(address));
+        directory.insert(&Arc::new(config(address)), peer);
+        tasks.push(events);
+    }
+    let mut edge = Edge::new(&directory, 1);
 
-    let waiting: Vec<_> = (0..COMMANDS_MAX).map(|_| edge.connect(flooding)).collect();
+    let waiting: Vec<_> = (0..CONNECTIONS_MAX).map(|_| edge.connect(flooding)).collect();
     assert_eq!(edge.refused(), 0);
     let beyond: Vec<_> = (0..100).map(|_| edge.connect(flooding)).collect();
-    assert_eq!(edge.refused(), 100);
+    assert_eq!(edge.refused_for(Refusal::QueueFull), 100);
     for client in &beyond {
         assert_eq!(read(client, Some(PATIENCE)).unwrap(), 0, "closed, and not left open");
     }
@@ -131,30 +99,135 @@ async fn connections_that_wait_are_bounded_for_each_address() {
 /// A range cannot hold up accepting, however many connect from it.
 #[tokio::test]
 async fn connections_from_ranges_that_wait_are_bounded() {
-    let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    let (dynamic, mut accepted) = mpsc::channel(2);
-    let directory = Directory::default();
-    directory.set_ranges(vec!["127.0.1.0/24".parse().unwrap()]);
-    let mut edge = Edge { listener, directory, dynamic, log: StrangerLog::default() };
     let at = |host| IpAddr::from([127, 0, 1, host]);
+    let directory = Directory::default();
+    directory.set_ranges(vec![("127.0.1.0/24".parse().unwrap(), Arc::new(config(at(0))))]);
+    let mut edge = Edge::new(&directory, 2);
     let clients = [1, 2, 3].map(|host| edge.connect(at(host)));
-    assert_eq!(edge.refused(), 1);
+    assert_eq!(edge.refused_for(Refusal::RangeBusy), 1);
     assert_eq!(read(&clients[2], Some(PATIENCE)).unwrap(), 0);
-    assert_eq!(accepted.recv().await.map(|accepted| accepted.from), Some(at(1)));
+    assert_eq!(edge.dynamic.recv().await.map(|accepted| accepted.from), Some(at(1)));
     let _fourth = edge.connect(at(4));
     assert_eq!(edge.refused(), 1, "there is room again");
 }
 
 #[tokio::test]
 async fn strangers_are_reset() {
-    let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    let (dynamic, _accepted) = mpsc::channel(1);
-    let directory = Directory::default();
-    let mut edge = Edge { listener, directory, dynamic, log: StrangerLog::default() };
+    let mut edge = Edge::new(&Directory::default(), 1);
     let client = edge.connect(Ipv4Addr::new(127, 0, 0, 9).into());
     let error = read(&client, Some(PATIENCE)).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::ConnectionReset, "no TIME-WAIT of ours");
-    assert_eq!(edge.refused(), 1);
+    assert_eq!(edge.refused_for(Refusal::Stranger), 1);
+}
+
+/// The kernel let these in: it had no key at the time, no minimum TTL, and no address to compare.
+#[tokio::test]
+async fn what_a_peer_must_show_is_looked_at_by_us_too() {
+    let engine = engine();
+    let peer_address: IpAddr = Ipv4Addr::new(127, 0, 0, 2).into();
+    let range_address: IpAddr = Ipv4Addr::new(127, 0, 3, 7).into();
+    let plain = config(peer_address);
+    let mut keyed = plain.clone();
+    keyed.security.md5 = AuthKey::new("secret");
+    let mut near = plain.clone();
+    near.security.ttl_security_hops = Some(2);
+    let elsewhere = Some(Ipv4Addr::new(127, 0, 0, 50).into());
+    let bound = PeerConfig { source_address: elsewhere, ..plain.clone() };
+    let here = Some(Ipv4Addr::LOCALHOST.into());
+    let bound_here = PeerConfig { source_address: here, ..plain.clone() };
+    let (peer, _events) = spawn(&engine, 1, plain.clone());
+    let cases = [
+        (&plain, None),
+        (&keyed, Some(Refusal::Unsigned)),
+        (&near, Some(Refusal::TooFar)),
+        (&bound, Some(Refusal::OtherAddress)),
+        (&bound_here, None),
+    ];
+    for (shown, refusal) in cases {
+        let directory = Directory::default();
+        directory.insert(&Arc::new(shown.clone()), peer.clone());
+        directory.set_ranges(vec![("127.0.3.0/24".parse().unwrap(), Arc::new(shown.clone()))]);
+        let mut edge = Edge::new(&directory, 4);
+        let clients = [edge.connect(peer_address), edge.connect(range_address)];
+        match refusal {
+            None => assert_eq!(edge.refused(), 0),
+            Some(why) => {
+                assert_eq!((edge.refused_for(why), edge.refused()), (2, 2), "{why:?}");
+                for client in clients {
+                    let error = read(&client, Some(PATIENCE)).unwrap_err();
+                    assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+                }
+            }
+        }
+    }
+    // Those who show it are let in.
+    let directory = Directory::default();
+    near.security.md5 = AuthKey::new("secret");
+    directory.insert(&Arc::new(near), peer);
+    let mut edge = Edge::new(&directory, 1);
+    let key = b"secret";
+    let range = "127.0.0.0/8".parse().unwrap();
+    sockopt::set_md5_key(edge.listener.as_fd(), range, key).unwrap();
+    let host = Prefix::host(Ipv4Addr::LOCALHOST.into());
+    let _client = edge.connect_with(peer_address, |socket| {
+        sockopt::set_md5_key(socket.as_fd(), host, key).unwrap();
+        socket.set_ttl_v4(254).unwrap();
+    });
+    assert_eq!(edge.refused(), 0);
+    engine.stop();
+}
+
+/// While keys change, as by reloads, nobody gets in without one.
+#[tokio::test]
+async fn at_no_moment_is_a_key_missing() {
+    let (dynamic, _accepted) = mpsc::channel(1);
+    let mut listeners = Listeners::new(Directory::default(), dynamic, Tally::default(), u64::MAX);
+    let keys = |password: &str| -> KeyEntries {
+        let hosts = (2..=250).map(|host| Prefix::host(Ipv4Addr::new(127, 0, 0, host).into()));
+        hosts.map(|host| (host, AuthKey::new(password))).collect()
+    };
+    listeners.set_keys(keys("a"));
+    listeners.listen(&[SocketAddr::from((Ipv4Addr::LOCALHOST, 0))]).unwrap();
+    let to = listeners.bound[0].socket.local_addr().unwrap();
+    let stop = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let stopped = Arc::clone(&stop);
+    let intruder = std::thread::spawn(move || {
+        let mut completed = 0;
+        let mut tries = 0;
+        let mut sockets = Vec::new();
+        while !stopped.load(std::sync::atomic::Ordering::Relaxed) {
+            let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP)).unwrap();
+            socket.bind(&SocketAddr::from((Ipv4Addr::new(127, 0, 0, 200), 0)).into()).unwrap();
+            socket.set_nonblocking(true).unwrap();
+            let _ = socket.connect(&to.into());
+            sockets.push(socket);
+            tries += 1;
+            if sockets.len() == 200 {
+                completed += sockets.drain(..).filter(|s| s.peer_addr().is_ok()).count();
+            }
+        }
+        completed += sockets.drain(..).filter(|s| s.peer_addr().is_ok()).count();
+        (tries, completed)
+    });
+    for round in 0..150 {
+        listeners.set_keys(keys(if round % 2 == 0 { "b" } else { "a" }));
+        assert!(listeners.key_faults().is_empty());
+    }
+    stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    let (tries, completed) = intruder.join().unwrap();
+    assert!(tries > 200, "{tries}");
+    assert_eq!(completed, 0, "of {tries} unsigned handshakes");
+}
+
+/// An error that stays must not keep a processor core busy.
+#[test]
+fn errors_that_stay_are_waited_for() {
+    let (dynamic, _accepted) = mpsc::channel(1);
+    let door = Door::new(&Directory::default(), &dynamic, &Tally::default(), u64::MAX);
+    let error = |code| io::Error::from_raw_os_error(code);
+    assert!(!door.say(&error(libc::ECONNABORTED), 1), "gone before it was accepted");
+    assert!(door.say(&error(libc::EACCES), 2), "again at once: it stays");
+    assert!(door.say(&error(libc::EMFILE), 1));
 }
 
 /// Whether anybody listens on the loopback.
@@ -167,7 +240,7 @@ fn is_reached(port: u16) -> bool {
 #[tokio::test]
 async fn between_every_address_and_one_the_port_stays_open() {
     let (dynamic, _accepted) = mpsc::channel(1);
-    let mut listeners = Listeners::new(Directory::default(), dynamic, u64::MAX);
+    let mut listeners = Listeners::new(Directory::default(), dynamic, Tally::default(), u64::MAX);
     let port = {
         let free = std::net::TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
         free.local_addr().unwrap().port()
@@ -199,7 +272,7 @@ async fn between_every_address_and_one_the_port_stays_open() {
 #[tokio::test]
 async fn an_address_that_cannot_be_had_leaves_the_others_alone() {
     let (dynamic, _accepted) = mpsc::channel(1);
-    let mut listeners = Listeners::new(Directory::default(), dynamic, u64::MAX);
+    let mut listeners = Listeners::new(Directory::default(), dynamic, Tally::default(), u64::MAX);
     let taken = std::net::TcpListener::bind((std::net::Ipv6Addr::LOCALHOST, 0)).unwrap();
     let (v6, v4) = (taken.local_addr().unwrap(), SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
     assert!(listeners.listen(&[v4, v6]).is_err());
@@ -243,11 +316,14 @@ fn a_family_that_the_system_lacks_is_missed_only_where_it_was_asked_for() {
 async fn a_connection_beyond_the_descriptors_of_bgp_is_reset() {
     let (dynamic, mut accepted) = mpsc::channel(1);
     let directory = Directory::default();
-    directory.set_ranges(vec!["127.0.0.0/8".parse().unwrap()]);
+    directory.set_ranges(vec![(
+        "127.0.0.0/8".parse().unwrap(),
+        Arc::new(config(IpAddr::from([127, 0, 0, 1]))),
+    )]);
     let port = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let address = port.local_addr().unwrap();
     drop(port);
-    let mut listeners = Listeners::new(directory, dynamic, 3);
+    let mut listeners = Listeners::new(directory, dynamic, Tally::default(), 3);
     assert!(listeners.listen(&[address]).unwrap().is_empty());
     listeners.accept();
     let client = std::net::TcpStream::connect(address).unwrap();

@@ -1,0 +1,278 @@
+//! What a connection to us must have begun with before a peer's task hears of it.
+//!
+//! The kernel checks keys and TTLs on behalf of a socket, and what it does depends on what the socket
+//! was told at the time of the packet. So the SYN is looked at again: who signed it, from how far it
+//! came, and to which address of ours.
+
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::AsFd;
+
+use bgp_proto::session::PeerConfig;
+use tokio::net::TcpStream;
+
+use super::{dial, sockopt};
+
+/// Why a connection to us was refused, or closed unseen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// No peer is configured at the address, and no range covers it.
+    Stranger,
+    /// The peer has a password, and the connection was not signed with it.
+    Unsigned,
+    /// It came over more routers than `ttl-security` allows.
+    TooFar,
+    /// The peer has a `source-address`, and the connection is to another address of ours.
+    OtherAddress,
+    /// A password or `ttl-security` is to be checked, and the kernel did not keep the SYN.
+    Unknown,
+    /// Too many connections from the address wait already.
+    QueueFull,
+    /// Too many connections from ranges wait already.
+    RangeBusy,
+    /// The range has as many peers as it may have.
+    RangeFull,
+    /// File descriptors are left for operators and probes only.
+    Descriptors,
+}
+
+impl Refusal {
+    /// Every one, in the order of their discriminants.
+    pub const ALL: [Refusal; 9] = [
+        Refusal::Stranger,
+        Refusal::Unsigned,
+        Refusal::TooFar,
+        Refusal::OtherAddress,
+        Refusal::Unknown,
+        Refusal::QueueFull,
+        Refusal::RangeBusy,
+        Refusal::RangeFull,
+        Refusal::Descriptors,
+    ];
+
+    /// The word of metrics.
+    pub fn word(self) -> &'static str {
+        match self {
+            Refusal::Stranger => "no-peer",
+            Refusal::Unsigned => "unsigned",
+            Refusal::TooFar => "ttl",
+            Refusal::OtherAddress => "local-address",
+            Refusal::Unknown => "syn-unknown",
+            Refusal::QueueFull => "too-many",
+            Refusal::RangeBusy => "range-busy",
+            Refusal::RangeFull => "peers-max",
+            Refusal::Descriptors => "descriptors",
+        }
+    }
+
+    /// For people, behind "connection from … refused: ".
+    pub fn text(self) -> &'static str {
+        match self {
+            Refusal::Stranger => "no peer is configured at this address",
+            Refusal::Unsigned => "it is not signed with the peer's password (TCP MD5)",
+            Refusal::TooFar => "its TTL is too small for ttl-security",
+            Refusal::OtherAddress => "it is to another address than the peer's source-address",
+            Refusal::Unknown => {
+                "its SYN was not kept, so that the peer's password or ttl-security cannot be \
+                 checked (SYN cookies?)"
+            }
+            Refusal::QueueFull => "earlier connections from this address are still waiting",
+            Refusal::RangeBusy => "too many new dynamic peers at once",
+            Refusal::RangeFull => "the range has all its peers (peers-max)",
+            Refusal::Descriptors => {
+                "no file descriptors are left beside those for operators; raise the limit \
+                 (ulimit -n, LimitNOFILE=)"
+            }
+        }
+    }
+}
+
+/// Looks at a connection that the peer of `config` may have opened. To be asked once for each
+/// connection.
+///
+/// # Errors
+/// Why it is refused.
+pub(super) fn examine(stream: &TcpStream, config: &PeerConfig) -> Result<(), Refusal> {
+    let syn = sockopt::take_syn(stream.as_fd()).unwrap_or_default();
+    let local = stream.local_addr().map(|local| canonical(local).ip()).ok();
+    judge(Syn::parse(&syn), local, config)
+}
+
+fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
+fn judge(syn: Option<Syn>, local: Option<IpAddr>, config: &PeerConfig) -> Result<(), Refusal> {
+    if config.source_address.is_some_and(|expected| local != Some(expected)) {
+        return Err(Refusal::OtherAddress);
+    }
+    let min_ttl = dial::min_ttl(config);
+    let has_key = config.security.md5.is_some();
+    if min_ttl.is_none() && !has_key {
+        return Ok(());
+    }
+    let syn = syn.ok_or(Refusal::Unknown)?;
+    if has_key && !syn.is_signed {
+        return Err(Refusal::Unsigned);
+    }
+    if min_ttl.is_some_and(|min| syn.ttl < min) {
+        return Err(Refusal::TooFar);
+    }
+    Ok(())
+}
+
+/// What the SYN of a connection says about who sent it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Syn {
+    /// TTL or hop limit on arrival.
+    ttl: u8,
+    /// It carried a signature (RFC 2385). The kernel lets none pass that is wrong, nor one that it
+    /// has no key for.
+    is_signed: bool,
+}
+
+/// IP protocol numbers.
+const TCP: u8 = 6;
+const HOP_BY_HOP: u8 = 0;
+const ROUTING: u8 = 43;
+const DESTINATION: u8 = 60;
+/// TCP option kinds.
+const OPTION_END: u8 = 0;
+const OPTION_PAD: u8 = 1;
+const OPTION_MD5: u8 = 19;
+
+impl Syn {
+    /// Reads network and TCP header; `None` if they are not that.
+    fn parse(octets: &[u8]) -> Option<Syn> {
+        let (ttl, tcp) = match octets.first()? >> 4 {
+            4 => {
+                let len = usize::from(octets.first()? & 0x0f) * 4;
+                (*octets.get(8)?, octets.get(len..).filter(|_| octets.get(9) == Some(&TCP))?)
+            }
+            6 => (*octets.get(7)?, after_extensions(*octets.get(6)?, octets.get(40..)?)?),
+            _ => return None,
+        };
+        let len = usize::from(tcp.get(12)? >> 4) * 4;
+        let options = tcp.get(20..len)?;
+        Some(Syn { ttl, is_signed: has_option(options, OPTION_MD5) })
+    }
+}
+
+/// Skips the extension headers that a TCP packet may have (RFC 8200 §4).
+fn after_extensions(mut kind: u8, mut octets: &[u8]) -> Option<&[u8]> {
+    while matches!(kind, HOP_BY_HOP | ROUTING | DESTINATION) {
+        let len = (usize::from(*octets.get(1)?) + 1) * 8;
+        (kind, octets) = (*octets.first()?, octets.get(len..)?);
+    }
+    (kind == TCP).then_some(octets)
+}
+
+fn has_option(mut options: &[u8], wanted: u8) -> bool {
+    while let Some((kind, rest)) = options.split_first() {
+        match *kind {
+            OPTION_END => return false,
+            OPTION_PAD => options = rest,
+            kind if kind == wanted => return true,
+            _ => {
+                let len = usize::from(rest.first().copied().unwrap_or(0)).max(2);
+                options = options.get(len..).unwrap_or_default();
+            }
+        }
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use bgp_proto::session::{AuthKey, LocalIdentity};
+    use bgp_proto::types::{Asn, RouterId};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn tcp(options: &[u8]) -> Vec<u8> {
+        assert!(options.len().is_multiple_of(4));
+        let mut header = vec![0; 20];
+        header[12] = ((20 + options.len()) / 4 << 4) as u8;
+        header.extend(options);
+        header
+    }
+
+    fn ipv4(ttl: u8, tcp: &[u8]) -> Vec<u8> {
+        let mut header = vec![0; 24];
+        (header[0], header[8], header[9]) = (0x46, ttl, TCP);
+        header.extend(tcp);
+        header
+    }
+
+    fn ipv6(hop_limit: u8, extensions: &[u8], tcp: &[u8]) -> Vec<u8> {
+        let mut header = vec![0; 40];
+        header[0] = 0x60;
+        header[6] = if extensions.is_empty() { TCP } else { HOP_BY_HOP };
+        header[7] = hop_limit;
+        header.extend(extensions);
+        header.extend(tcp);
+        header
+    }
+
+    #[test]
+    fn ttl_and_signature_are_read_from_both_families() {
+        let md5 = [2, 4, 5, 0xb4, 1, 1, 19, 18, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7];
+        let plain = [2, 4, 5, 0xb4, 4, 2, 8, 10, 0, 0, 0, 19, 0, 0, 0, 19, 1, 3, 3, 7];
+        let (signed, unsigned) = (tcp(&md5), tcp(&plain));
+        let syn = |ttl, is_signed| Some(Syn { ttl, is_signed });
+        assert_eq!(Syn::parse(&ipv4(254, &signed)), syn(254, true));
+        assert_eq!(Syn::parse(&ipv4(64, &unsigned)), syn(64, false));
+        assert_eq!(Syn::parse(&ipv6(255, &[], &signed)), syn(255, true));
+        let extensions = [DESTINATION, 0, 0, 0, 0, 0, 0, 0, TCP, 1, 0, 0, 0, 0, 0, 0];
+        let extensions = [&extensions[..], &[0; 8]].concat();
+        assert_eq!(Syn::parse(&ipv6(255, &extensions, &unsigned)), syn(255, false));
+        // Behind the end of the options there is nothing.
+        assert_eq!(Syn::parse(&ipv4(1, &tcp(&[0, 19, 18, 0]))), syn(1, false));
+        assert_eq!(Syn::parse(&[]), None);
+        assert_eq!(Syn::parse(&ipv4(64, &[])), None);
+    }
+
+    #[test]
+    fn what_is_to_be_checked_and_cannot_be_is_refused() {
+        let local = LocalIdentity { asn: Asn(64512), router_id: RouterId(1) };
+        let plain = PeerConfig::new("192.0.2.1".parse().unwrap(), Asn(65001), &local);
+        let ours: IpAddr = "192.0.2.9".parse().unwrap();
+        let mut keyed = plain.clone();
+        keyed.security.md5 = AuthKey::new("secret");
+        let mut gtsm = plain.clone();
+        gtsm.security.ttl_security_hops = Some(2);
+        let bound = PeerConfig { source_address: Some(ours), ..plain.clone() };
+        let syn = |ttl, is_signed| Some(Syn { ttl, is_signed });
+        let cases = [
+            (&plain, None, Ok(())),
+            (&keyed, syn(1, true), Ok(())),
+            (&keyed, syn(255, false), Err(Refusal::Unsigned)),
+            (&keyed, None, Err(Refusal::Unknown)),
+            (&gtsm, syn(255, false), Ok(())),
+            (&gtsm, syn(254, false), Ok(())),
+            (&gtsm, syn(253, true), Err(Refusal::TooFar)),
+            (&gtsm, None, Err(Refusal::Unknown)),
+            (&bound, None, Ok(())),
+        ];
+        for (config, syn, verdict) in cases {
+            assert_eq!(judge(syn, Some(ours), config), verdict, "{syn:?} {config:?}");
+        }
+        let other = Some("192.0.2.10".parse().unwrap());
+        assert_eq!(judge(None, other, &bound), Err(Refusal::OtherAddress));
+        assert_eq!(judge(None, other, &plain), Ok(()));
+    }
+
+    #[test]
+    fn every_refusal_has_its_place() {
+        for (place, refusal) in Refusal::ALL.into_iter().enumerate() {
+            assert_eq!(refusal as usize, place);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_octets_are_read(octets in proptest::collection::vec(any::<u8>(), 0..256)) {
+            Syn::parse(&octets);
+        }
+    }
+}

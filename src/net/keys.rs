@@ -1,0 +1,232 @@
+//! TCP MD5 keys of the listening sockets (RFC 2385): what they should be, and what the kernel took.
+//!
+//! The kernel keeps keys by prefix, the longest counts, in memory of the socket that
+//! `net.core.optmem_max` bounds. What the configuration wants is brought about in an order in which
+//! no address that has a key before and after is ever without one.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::os::fd::BorrowedFd;
+
+use bgp_proto::session::AuthKey;
+use bgp_proto::types::Prefix;
+
+use super::sockopt;
+
+/// Where the kernel says how much memory a socket's options may take.
+const OPTMEM_MAX: &str = "/proc/sys/net/core/optmem_max";
+/// What one key takes of it, roughly: the message names a value that is enough.
+const OCTETS_PER_KEY: u64 = 192;
+
+/// Every neighbour (a host prefix) and range, with its key if it has one. Those without matter: no
+/// key may stand where one of them connects from.
+pub type KeyEntries = BTreeMap<Prefix, Option<AuthKey>>;
+
+/// A neighbour or range that cannot connect to us, because its key is not on every listening socket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyFault {
+    /// The neighbour's address, or the range.
+    pub prefix: Prefix,
+    /// Why, and what helps.
+    pub text: String,
+}
+
+/// The keys that the kernel holds for one socket.
+#[derive(Default)]
+pub(super) struct Installed {
+    keys: BTreeMap<Prefix, AuthKey>,
+    /// The memory and the number of keys with which it last fell short.
+    shortage: Option<(u64, usize)>,
+    /// What the kernel refused last, and why.
+    refused: Vec<(Prefix, io::Error)>,
+}
+
+impl Installed {
+    /// Brings the socket's keys to what the entries, all of its family, want.
+    pub(super) fn apply(&mut self, socket: BorrowedFd<'_>, entries: &KeyEntries) {
+        let exact = without_redundant(entries);
+        let memory = optmem_max();
+        let is_known_to_be_short =
+            self.shortage.is_some_and(|(before, keys)| before == memory && exact.len() >= keys);
+        if !is_known_to_be_short {
+            self.shortage = None;
+            self.refused = self.bring_to(socket, &exact);
+        }
+        if is_known_to_be_short || self.refused.iter().any(|(_, error)| is_shortage(error)) {
+            self.shortage = Some((memory, exact.len()));
+            self.refused = self.bring_to(socket, &summarised(entries));
+        }
+    }
+
+    /// The entries whose key is not in place, and why.
+    pub(super) fn missing(&self, entries: &KeyEntries) -> Vec<(Prefix, io::Error)> {
+        let error_of = |prefix: &Prefix| {
+            let refused = self.refused.iter().find(|(refused, _)| refused.contains(*prefix));
+            let code = refused.and_then(|(_, error)| error.raw_os_error());
+            io::Error::from_raw_os_error(code.unwrap_or(libc::EINVAL))
+        };
+        let keyed = entries.iter().filter_map(|(prefix, key)| Some((prefix, key.as_ref()?)));
+        keyed
+            .filter(|(prefix, key)| longest(&self.keys, prefix) != Some(*key))
+            .map(|(prefix, _)| (*prefix, error_of(prefix)))
+            .collect()
+    }
+
+    /// Sets what is missing or differs, then deletes what is not wanted. Returns what was refused.
+    fn bring_to(
+        &mut self,
+        socket: BorrowedFd<'_>,
+        wanted: &BTreeMap<Prefix, AuthKey>,
+    ) -> Vec<(Prefix, io::Error)> {
+        let mut refused = Vec::new();
+        for (prefix, key) in wanted {
+            if self.keys.get(prefix) == Some(key) {
+                continue;
+            }
+            let mut result = self.set(socket, *prefix, key);
+            if result.as_ref().is_err_and(is_shortage) {
+                // What it stands for makes room for it.
+                let narrower =
+                    |held: &&Prefix| prefix.contains(**held) && !wanted.contains_key(held);
+                let narrower: Vec<Prefix> = self.keys.keys().filter(narrower).copied().collect();
+                if !narrower.is_empty() {
+                    narrower.into_iter().for_each(|held| self.delete(socket, held));
+                    result = self.set(socket, *prefix, key);
+                }
+            }
+            if let Err(error) = result {
+                refused.push((*prefix, error));
+            }
+        }
+        let stale: Vec<Prefix> =
+            self.keys.keys().filter(|held| !wanted.contains_key(held)).copied().collect();
+        let made_room = !stale.is_empty();
+        stale.into_iter().for_each(|held| self.delete(socket, held));
+        if made_room {
+            refused.retain_mut(|(prefix, error)| {
+                let Some(key) = wanted.get(prefix) else { return false };
+                match self.set(socket, *prefix, key) {
+                    Ok(()) => false,
+                    Err(again) => {
+                        *error = again;
+                        true
+                    }
+                }
+            });
+        }
+        refused
+    }
+
+    fn set(&mut self, socket: BorrowedFd<'_>, prefix: Prefix, key: &AuthKey) -> io::Result<()> {
+        sockopt::set_md5_key(socket, prefix, key.octets())?;
+        self.keys.insert(prefix, key.clone());
+        Ok(())
+    }
+
+    /// A key that the kernel does not let go of is tried again with the next change.
+    fn delete(&mut self, socket: BorrowedFd<'_>, prefix: Prefix) {
+        if sockopt::set_md5_key(socket, prefix, &[]).is_ok() {
+            self.keys.remove(&prefix);
+        }
+    }
+}
+
+/// What an operator is told about a key that could not be set.
+pub(super) fn explain(prefix: Prefix, error: &io::Error, keys: usize) -> KeyFault {
+    let text = match error.raw_os_error() {
+        Some(libc::ENOMEM | libc::ENOBUFS) => {
+            let now = optmem_max();
+            let enough = (keys as u64 * OCTETS_PER_KEY).max(now * 2).next_multiple_of(1024);
+            format!(
+                "it cannot connect: its TCP MD5 key does not fit net.core.optmem_max, which is {now}; \
+                 set that sysctl to {enough} and reload"
+            )
+        }
+        Some(libc::ENOPROTOOPT | libc::EOPNOTSUPP) => {
+            "it cannot connect: this kernel has no TCP MD5 (CONFIG_TCP_MD5SIG) for its password"
+                .to_owned()
+        }
+        _ => format!("it cannot connect: its TCP MD5 key cannot be set: {error}"),
+    };
+    KeyFault { prefix, text }
+}
+
+fn is_shortage(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENOMEM | libc::ENOBUFS))
+}
+
+/// 0 if it cannot be read.
+fn optmem_max() -> u64 {
+    let text = std::fs::read_to_string(OPTMEM_MAX).unwrap_or_default();
+    text.trim().parse().unwrap_or(0)
+}
+
+/// The prefixes that cover another one and are shorter, the longest first.
+fn ancestors(prefix: &Prefix) -> impl Iterator<Item = Prefix> + use<> {
+    let prefix = *prefix;
+    (0..prefix.len()).rev().map(move |len| Prefix::new(prefix.addr(), len))
+}
+
+/// What the kernel finds for a neighbour or range.
+fn longest<'a, T>(keys: &'a BTreeMap<Prefix, T>, prefix: &Prefix) -> Option<&'a T> {
+    keys.get(prefix).or_else(|| ancestors(prefix).find_map(|outer| keys.get(&outer)))
+}
+
+/// The keys, without those that a range around them says already.
+fn without_redundant(entries: &KeyEntries) -> BTreeMap<Prefix, AuthKey> {
+    let said = |prefix: &Prefix| ancestors(prefix).find_map(|outer| entries.get(&outer));
+    let keyed = entries.iter().filter_map(|(prefix, key)| Some((prefix, key.as_ref()?)));
+    keyed
+        .filter(|(prefix, key)| said(prefix).and_then(Option::as_ref) != Some(*key))
+        .map(|(prefix, key)| (*prefix, key.clone()))
+        .collect()
+}
+
+/// The least keys that neighbours with equal passwords need: a prefix around them stands for all,
+/// where nobody else that we know is in it.
+fn summarised(entries: &KeyEntries) -> BTreeMap<Prefix, AuthKey> {
+    let has_range_around = |prefix: &Prefix| ancestors(prefix).any(|o| entries.contains_key(&o));
+    let (inside, outside): (BTreeSet<&Prefix>, BTreeSet<&Prefix>) =
+        entries.keys().partition(|prefix| has_range_around(prefix));
+    let mut keys = without_redundant(entries);
+    keys.retain(|prefix, _| inside.contains(prefix));
+    let outside: Vec<(Prefix, Option<&AuthKey>)> = outside
+        .into_iter()
+        .map(|prefix| (*prefix, entries.get(prefix).and_then(Option::as_ref)))
+        .collect();
+    // Those inside a range that is summarised with others are known, too: with the range's own key
+    // they are not among `keys`, and with another one theirs is longer.
+    summarise(&outside, &mut keys);
+    keys
+}
+
+/// Entries of which none covers another, in order of address.
+fn summarise(entries: &[(Prefix, Option<&AuthKey>)], keys: &mut BTreeMap<Prefix, AuthKey>) {
+    let (Some((first, key)), Some((last, _))) = (entries.first(), entries.last()) else { return };
+    if first.family() != last.family() {
+        let border = entries.partition_point(|(prefix, _)| prefix.family() == first.family());
+        let (one, other) = entries.split_at(border);
+        summarise(one, keys);
+        return summarise(other, keys);
+    }
+    let around = common(first, last);
+    if entries.iter().all(|(_, other)| other == key) {
+        if let Some(key) = key {
+            keys.insert(around, (*key).clone());
+        }
+        return;
+    }
+    let border = entries.partition_point(|(prefix, _)| common(first, prefix).len() > around.len());
+    let (one, other) = entries.split_at(border);
+    summarise(one, keys);
+    summarise(other, keys);
+}
+
+/// The longest prefix around two of one family.
+fn common(one: &Prefix, other: &Prefix) -> Prefix {
+    let around = std::iter::once(*one).chain(ancestors(one)).find(|p| p.contains(*other));
+    around.expect("the prefix of length 0 is around all of its family")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,178 @@
+//! A peer's connections: octets to the FSM, octets to TCP, and their ends.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bgp_proto::session::Slot;
+use tokio::net::TcpStream;
+use tracing::debug;
+
+use super::{BATCH_MAX, Drained, PeerTask};
+use crate::net::conn::{Conn, Flush, Read};
+use crate::net::dial;
+use crate::net::stream::HandOver;
+
+/// Octets that are read from a connection that has failed: more than the kernel holds by default.
+const LAST_OCTETS_MAX: usize = 8 << 20;
+
+/// Where the FSM's next octets come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Octets {
+    FromSocket,
+    /// What stopped at a full batch goes on without a further read.
+    LeftOver,
+}
+
+impl PeerTask {
+    pub(super) fn on_stream(&mut self, slot: Slot, stream: TcpStream) {
+        let prepared = match slot {
+            Slot::Outgoing => Ok(()),
+            Slot::Incoming | Slot::Reconnect => dial::adopt(&stream, self.session.config()),
+        };
+        let conn = match prepared.and_then(|()| Conn::new(stream)) {
+            Ok(conn) => Box::new(conn),
+            Err(e) => {
+                debug!(peer = %self.name, "connection lost before it was accepted: {e}");
+                if slot == Slot::Outgoing {
+                    self.session.handle_connect_failed(self.now(), &e.to_string());
+                }
+                return;
+            }
+        };
+        let (local, remote): (SocketAddr, SocketAddr) = (conn.local, conn.remote);
+        // An older connection in the slot is dropped by this, as the FSM expects.
+        self.conns[slot.index()] = Some(conn);
+        self.blocked[slot.index()] = false;
+        self.session.set_restart(self.recovery.restart());
+        self.session.handle_connected(self.now(), slot, local, remote);
+    }
+
+    /// Reads once, and does what follows from it.
+    pub(super) fn read(&mut self, slot: Slot) {
+        self.spent += self.consume(slot, Octets::FromSocket, HandOver::WithinCredit);
+    }
+
+    /// Goes on with what an earlier read left for want of credit.
+    pub(super) fn consume_left_over(&mut self, slot: Slot) {
+        self.consume(slot, Octets::LeftOver, HandOver::WithinCredit);
+    }
+
+    /// What was read and waits for credit is handed over without: the session is about to end.
+    pub(super) fn catch_up(&mut self) {
+        if self.stream.is_stalled() {
+            self.stream.catch_up();
+            for slot in Slot::ALL {
+                self.consume(slot, Octets::LeftOver, HandOver::AtOnce);
+            }
+        }
+    }
+
+    /// Feeds octets to the FSM until there are no more or credit is short. Returns how many were read.
+    fn consume(&mut self, slot: Slot, mut octets: Octets, how: HandOver) -> usize {
+        let mut read = 0;
+        loop {
+            let now = self.now();
+            let Some(mut conn) = self.conns[slot.index()].take() else { return read };
+            let before = self.session.fruitless_messages();
+            let (session, batch) = (&mut self.session, &mut self.stream.batch);
+            let feed = |bytes: &[u8]| session.handle_bytes(now, slot, bytes, batch, BATCH_MAX);
+            let outcome = match octets {
+                Octets::FromSocket => conn.read(feed),
+                Octets::LeftOver => conn.reread(feed),
+            };
+            match outcome {
+                // The connection goes with it: the FSM asks for nothing about what is gone.
+                Read::Closed(text) => self.session.handle_closed(now, slot, &text),
+                Read::Blocked => self.conns[slot.index()] = Some(conn),
+                Read::Data(octets) => {
+                    read += octets;
+                    self.conns[slot.index()] = Some(conn);
+                }
+            }
+            let fruitless = self.session.fruitless_messages() - before;
+            if let Some(until) = self.allowance.charge(now, fruitless) {
+                self.rests_until = Some(until);
+            }
+            let stopped_early = self.stream.batch.size() >= BATCH_MAX;
+            self.on_actions();
+            self.stream.hand_over(how);
+            if !stopped_early || self.stream.is_stalled() {
+                return read;
+            }
+            octets = Octets::LeftOver;
+        }
+    }
+
+    /// Does what the FSM asked for, then writes what can be written.
+    pub(super) fn drain(&mut self) -> Drained {
+        self.on_actions();
+        let mut drained = Drained::Done;
+        for slot in Slot::ALL {
+            if self.flush(slot) == Drained::More {
+                drained = Drained::More;
+            }
+        }
+        // Writing may have failed, which the FSM was told.
+        self.on_actions();
+        drained
+    }
+
+    fn flush(&mut self, slot: Slot) -> Drained {
+        let now = self.now();
+        let Some(conn) = self.conns[slot.index()].as_mut() else { return Drained::Done };
+        self.session.poll_transmit(slot, conn.control());
+        let began = std::time::Instant::now();
+        let outcome = conn.flush(&self.log_waker);
+        self.sent += conn.take_sent();
+        if std::mem::take(&mut conn.progressed) {
+            self.tally.flushed(began.elapsed());
+            self.session.handle_sent(now, slot);
+        }
+        self.blocked[slot.index()] = false;
+        match outcome {
+            Flush::Idle => {}
+            Flush::More => return Drained::More,
+            Flush::Blocked => {
+                self.session.handle_send_blocked(now, slot);
+                self.blocked[slot.index()] = true;
+            }
+            Flush::Failed(text) => self.end_failed(slot, &text),
+        }
+        Drained::Done
+    }
+
+    /// Writing failed. What the peer said before comes first: its NOTIFICATION may be among it, and a
+    /// router that closes with octets unread resets the connection right behind it.
+    fn end_failed(&mut self, slot: Slot, text: &str) {
+        self.catch_up();
+        let mut left = LAST_OCTETS_MAX;
+        while self.conns[slot.index()].is_some() {
+            match self.consume(slot, Octets::FromSocket, HandOver::AtOnce) {
+                0 => break,
+                read => left = left.saturating_sub(read),
+            }
+            if left == 0 {
+                break;
+            }
+        }
+        if self.conns[slot.index()].take().is_some() {
+            self.session.handle_closed(self.now(), slot, text);
+        }
+    }
+
+    /// Ends a connection: its last control messages get a bounded time to leave.
+    pub(super) fn close(&mut self, slot: Slot, abort: bool) {
+        let Some(mut conn) = self.conns[slot.index()].take() else { return };
+        self.blocked[slot.index()] = false;
+        conn.drop_updates();
+        if abort {
+            // Nothing may block, and nothing that is queued is of use to the peer (RFC 9687 §3).
+            let _ = socket2::SockRef::from(&conn.stream).set_linger(Some(Duration::ZERO));
+            return;
+        }
+        self.session.poll_transmit(slot, conn.control());
+        let _ = conn.flush_control();
+        self.sent += conn.take_sent();
+        self.closers.close(conn);
+    }
+}

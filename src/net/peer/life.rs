@@ -1,0 +1,94 @@
+//! What happens when a peer's task panics: its session ends, and it starts anew after a pause.
+//!
+//! A bug that one peer's octets reach must cost that peer's session, and neither leave its routes
+//! behind nor take anybody else down.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bgp_proto::session::{LastError, Origin, Peer};
+use futures_util::FutureExt;
+use tokio::time::Instant;
+use tracing::error;
+
+use super::{NO_DEADLINE, PeerEvent, PeerTask};
+use crate::net::allowance::Allowance;
+use crate::net::closers::Closers;
+
+/// How long a peer whose task has panicked stays without a session: at first, and at most.
+const PAUSE_MIN: Duration = Duration::from_secs(1);
+const PAUSE_MAX: Duration = Duration::from_secs(60);
+/// A task that ran for so long starts over with the shortest pause.
+const FORGIVEN_AFTER: Duration = Duration::from_secs(600);
+
+impl PeerTask {
+    /// Runs the task, and again when it has panicked, until the peer is gone.
+    pub(super) async fn live(&mut self) {
+        let mut pause = PAUSE_MIN;
+        loop {
+            let began = Instant::now();
+            if AssertUnwindSafe(self.run()).catch_unwind().await.is_ok() {
+                break;
+            }
+            if began.elapsed() >= FORGIVEN_AFTER {
+                pause = PAUSE_MIN;
+            }
+            self.bury(pause);
+            if self.terminating || self.rest(pause).await == Rest::CutShort {
+                break;
+            }
+            pause = (pause * 2).min(PAUSE_MAX);
+        }
+        let _ = self.events.send(PeerEvent::Ended(self.id));
+    }
+
+    /// Ends what the panic left: without a NOTIFICATION, so that the peer keeps our routes over what is
+    /// a restart of ours (RFC 4724 §4.2).
+    fn bury(&mut self, pause: Duration) {
+        self.conns = [None, None, None];
+        self.blocked = [false; 3];
+        self.early = None;
+        self.dial = None;
+        self.readers = None;
+        self.closers = Closers::default();
+        let had_session = self.stream.abandon();
+        let text = format!("internal error: started again in {} s", pause.as_secs());
+        error!(peer = %self.name, "{text}");
+        self.stats_before += self.session.stats();
+        self.seed = self.seed.wrapping_add(1);
+        self.session = Peer::new(Arc::clone(self.session.config()), self.seed);
+        let at = self.now();
+        self.session.set_last_error(LastError { at, origin: Origin::Local, code: None, text });
+        self.grace.end_solitude();
+        self.allowance = Allowance::new();
+        self.rests_until = None;
+        self.spent = 0;
+        self.timer = Box::pin(tokio::time::sleep(NO_DEADLINE));
+        self.publish();
+        if had_session {
+            let _ = self.events.send(PeerEvent::Down(self.id));
+        }
+    }
+
+    /// Waits. Connections are taken and kept as ever, names too; everything else is over.
+    async fn rest(&mut self, pause: Duration) -> Rest {
+        let until = Instant::now() + pause;
+        loop {
+            if self.mailbox.is_terminated() {
+                return Rest::CutShort;
+            }
+            if tokio::time::timeout_at(until, self.mailbox.arrival()).await.is_err() {
+                return Rest::Over;
+            }
+        }
+    }
+}
+
+/// How a pause ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Rest {
+    Over,
+    /// The peer is to go.
+    CutShort,
+}

@@ -1,0 +1,206 @@
+//! What tests of this module share: an engine, a peer's task, and the octets of its neighbour.
+
+use std::io::Write;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bgp_proto::session::{LocalIdentity, PassiveMode, PeerConfig, State};
+use bgp_proto::table::{PeerRoutes, TableConfig};
+use bgp_proto::types::{
+    Asn, ClusterId, Family, FibRoute, NextHop, PathId, PeerId, Prefix, RouterId,
+};
+use bgp_proto::wire::{
+    AnnounceFormat, AttrEdit, Capabilities, Code, GracefulRestart, GracefulRestartFamily,
+    Notification, Open, Origin, UpdateWriter, encode_keepalive,
+};
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+
+use super::handle::{Lifetime, PeerEvent, PeerHandle, PeerSpec, Recovery};
+use super::peer::spawn_peer;
+use super::tally::Tally;
+use crate::engine::{Clock, Engine, Event, Sink};
+
+/// Longest wait for what does not take long.
+pub(super) const PATIENCE: Duration = Duration::from_secs(20);
+/// The neighbour.
+pub(super) const PEER: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
+pub(super) const ASN: Asn = Asn(64512);
+
+/// Takes what the table says nowhere.
+struct Nowhere;
+
+impl Sink for Nowhere {
+    fn fib(&mut self, _: Vec<(Prefix, Option<FibRoute>)>) {}
+    fn track(&mut self, _: IpAddr) {}
+    fn untrack(&mut self, _: IpAddr) {}
+    fn event(&mut self, _: Event) {}
+}
+
+pub(super) fn engine() -> Engine {
+    let config = TableConfig {
+        asn: ASN,
+        router_id: RouterId(1),
+        cluster_id: ClusterId(1),
+        multipath_max: 1,
+        fib_policy: None,
+        fib_enabled: false,
+        log_bytes_max: 16 << 20,
+        memory_max: None,
+    };
+    Engine::start(Arc::new(config), 1, Clock::start(), Nowhere).unwrap()
+}
+
+/// An internal peer that only accepts.
+pub(super) fn config(address: IpAddr) -> PeerConfig {
+    let identity = LocalIdentity { asn: ASN, router_id: RouterId(1) };
+    PeerConfig { passive: PassiveMode::Passive, ..PeerConfig::new(address, ASN, &identity) }
+}
+
+/// Its task, which the table knows of; what it says.
+pub(super) fn spawn(
+    engine: &Engine,
+    number: u32,
+    config: PeerConfig,
+) -> (PeerHandle, mpsc::UnboundedReceiver<PeerEvent>) {
+    let name: Arc<str> = config.address.to_string().into();
+    let routes = Arc::new(PeerRoutes::new(&*name));
+    engine.handle().peer_add(PeerId(number), config.address, routes);
+    let spec = PeerSpec {
+        id: PeerId(number),
+        name,
+        config: Arc::new(config),
+        lifetime: Lifetime::Configured,
+        seed: 1,
+        recovery: Recovery::begin(),
+        beside: Arc::new(|_| Some(IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, 1]))),
+        tally: Tally::default(),
+    };
+    let (events, heard) = mpsc::unbounded_channel();
+    (spawn_peer(spec, engine.handle().clone(), events), heard)
+}
+
+/// Two ends of a connection over the loopback.
+pub(super) struct Wire {
+    listener: std::net::TcpListener,
+}
+
+impl Wire {
+    pub(super) fn new() -> Self {
+        Wire { listener: std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap() }
+    }
+
+    /// A connection from `from`: the neighbour's end, and ours as it was accepted.
+    pub(super) fn connect(&self, from: IpAddr) -> (std::net::TcpStream, TcpStream) {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP)).unwrap();
+        socket.set_recv_buffer_size(16 << 10).unwrap();
+        socket.bind(&SocketAddr::new(from, 0).into()).unwrap();
+        socket.connect(&self.listener.local_addr().unwrap().into()).unwrap();
+        let (ours, _) = self.listener.accept().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        (socket.into(), TcpStream::from_std(ours).unwrap())
+    }
+
+    /// A session that is up.
+    pub(super) async fn establish(&self, peer: &PeerHandle, hello: &[u8]) -> std::net::TcpStream {
+        let (mut client, ours) = self.connect(PEER);
+        peer.connect(ours).unwrap();
+        client.write_all(hello).unwrap();
+        until("the session is up", async || peer.state() == State::Established).await;
+        client
+    }
+}
+
+/// Waits until something is so.
+#[track_caller]
+pub(super) fn until(
+    what: &'static str,
+    mut condition: impl AsyncFnMut() -> bool,
+) -> impl Future<Output = ()> {
+    async move {
+        let end = tokio::time::Instant::now() + PATIENCE;
+        while !condition().await {
+            assert!(tokio::time::Instant::now() < end, "never: {what}");
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+}
+
+/// Whether graceful restart is announced, and with which N bit (RFC 8538).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Restarts {
+    No,
+    WithoutN,
+    WithN,
+}
+
+/// OPEN and KEEPALIVE of the neighbour.
+pub(super) fn hello(hold_time_secs: u16, families: &[Family], restarts: Restarts) -> Vec<u8> {
+    let pairs = || families.iter().map(|family| family.afi_safi());
+    let restart = GracefulRestart {
+        restarting: false,
+        notification: restarts == Restarts::WithN,
+        restart_time_secs: 120,
+        families: pairs()
+            .map(|family| GracefulRestartFamily { family, forwarding: true })
+            .collect(),
+    };
+    let capabilities = Capabilities {
+        multiprotocol: pairs().collect(),
+        four_octet_as: Some(ASN),
+        route_refresh: true,
+        enhanced_refresh: true,
+        graceful_restart: (restarts != Restarts::No).then_some(restart),
+        ..Capabilities::default()
+    };
+    let mut out = Vec::new();
+    Open { asn: ASN, hold_time_secs, router_id: RouterId(9), capabilities }.encode(&mut out);
+    encode_keepalive(&mut out);
+    out
+}
+
+/// The usual one: IPv4, hold time 90 s.
+pub(super) fn ipv4_hello(restarts: Restarts) -> Vec<u8> {
+    hello(90, &[Family::Ipv4], restarts)
+}
+
+pub(super) fn keepalive() -> Vec<u8> {
+    let mut out = Vec::new();
+    encode_keepalive(&mut out);
+    out
+}
+
+pub(super) fn notification(code: Code) -> Vec<u8> {
+    let mut out = Vec::new();
+    Notification::new(code).encode(&mut out);
+    out
+}
+
+const FORMAT: AnnounceFormat =
+    AnnounceFormat { family: Family::Ipv4, four_octet_as: true, add_path: false, max_len: 4096 };
+
+pub(super) fn announcement(prefix: &str) -> Vec<u8> {
+    let mut edit = AttrEdit::originate(Origin::Igp);
+    edit.set_local_pref(100);
+    let mut out = Vec::new();
+    let next_hop = NextHop::V4(Ipv4Addr::new(10, 0, 0, 2));
+    let mut writer = UpdateWriter::announce(&mut out, FORMAT, edit.view(), next_hop);
+    writer.push(PathId(0), prefix.parse().unwrap()).unwrap();
+    writer.finish();
+    out
+}
+
+pub(super) fn withdrawal(prefix: &str) -> Vec<u8> {
+    let mut out = Vec::new();
+    let mut writer = UpdateWriter::withdraw(&mut out, FORMAT);
+    writer.push(PathId(0), prefix.parse().unwrap()).unwrap();
+    writer.finish();
+    out
+}
+
+/// IPv4 paths in the table.
+pub(super) async fn paths(engine: &Engine) -> u32 {
+    engine.handle().ask(|table, _| table.totals().paths[Family::Ipv4]).await.unwrap()
+}
