@@ -77,11 +77,12 @@ fn config(form: Form, host: &Host, bird: &Host) -> Result<String> {
 
 impl Pair {
     fn start(lab: &mut Lab, form: Form) -> Result<Self> {
-        Self::start_with(lab, form, &[])
+        let hosts = (lab.host("a")?, lab.host("b")?);
+        Self::start_with(hosts, form, &[])
     }
 
-    fn start_with(lab: &mut Lab, form: Form, environment: &[(&str, &str)]) -> Result<Self> {
-        let (host, bird_host) = (lab.host("a")?, lab.host("b")?);
+    fn start_with(hosts: (Host, Host), form: Form, environment: &[(&str, &str)]) -> Result<Self> {
+        let (host, bird_host) = hosts;
         let order = host.write("fault", "")?;
         let program = Path::new(env!("CARGO_BIN_EXE_margay"));
         let text = config(form, &host, &bird_host)?;
@@ -143,9 +144,9 @@ fn dies_loudly(part: &str, form: Form) -> Result<()> {
 #[ignore = "needs root and BIRD 2"]
 fn a_table_that_hangs_is_found_by_every_probe() -> Result<()> {
     lab::run("fault-hang", &[Kind::Bird2], |lab| {
+        let hosts = (lab.host("a")?, lab.host("b")?);
         // A path, and no abstract name: those belong to one network namespace.
-        let directory = tempfile::tempdir()?;
-        let socket = directory.path().join("notify").to_string_lossy().into_owned();
+        let socket = hosts.0.file("notify").to_string_lossy().into_owned();
         let manager = UnixDatagram::bind(&socket)?;
         manager.set_read_timeout(Some(PATIENCE))?;
         let heard = || -> Result<String> {
@@ -154,7 +155,7 @@ fn a_table_that_hangs_is_found_by_every_probe() -> Result<()> {
             Ok(String::from_utf8_lossy(&text[..len]).into_owned())
         };
         let environment = [("NOTIFY_SOCKET", socket.as_str()), ("WATCHDOG_USEC", "3000000")];
-        let pair = Pair::start_with(lab, Form::Calico, &environment)?;
+        let pair = Pair::start_with(hosts, Form::Calico, &environment)?;
         ensure!(heard()? == "READY=1", "not ready first");
         ensure!(heard()? == "WATCHDOG=1" && heard()? == "WATCHDOG=1", "not alive");
         let bird_socket = pair.host.file("bird4.ctl").to_string_lossy().into_owned();

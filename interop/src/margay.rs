@@ -145,7 +145,20 @@ impl Control {
 /// # Errors
 /// When it exits or does not answer within ten seconds.
 pub fn start_text(host: &Host, text: &str) -> Result<(Daemon, Control)> {
-    let command = run_command_of(host, &binary()?, text)?;
+    start_with(host, text, &[])
+}
+
+/// As [`start_text`], with more in the environment.
+///
+/// # Errors
+/// As [`start_text`].
+pub fn start_with(
+    host: &Host,
+    text: &str,
+    environment: &[(&str, &str)],
+) -> Result<(Daemon, Control)> {
+    let mut command = run_command_of(host, &binary()?, text)?;
+    command.envs(environment.iter().copied());
     let daemon = Daemon::start(command, &host.file("margay.log"))?;
     wait_answers(host, daemon)
 }

@@ -192,7 +192,7 @@ mod tests {
     fn tcp(options: &[u8]) -> Vec<u8> {
         assert!(options.len().is_multiple_of(4));
         let mut header = vec![0; 20];
-        header[12] = ((20 + options.len()) / 4 << 4) as u8;
+        header[12] = (((20 + options.len()) / 4) << 4) as u8;
         header.extend(options);
         header
     }

@@ -114,17 +114,11 @@ impl Wire {
 }
 
 /// Waits until something is so.
-#[track_caller]
-pub(super) fn until(
-    what: &'static str,
-    mut condition: impl AsyncFnMut() -> bool,
-) -> impl Future<Output = ()> {
-    async move {
-        let end = tokio::time::Instant::now() + PATIENCE;
-        while !condition().await {
-            assert!(tokio::time::Instant::now() < end, "never: {what}");
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
+pub(super) async fn until(what: &'static str, mut condition: impl AsyncFnMut() -> bool) {
+    let end = tokio::time::Instant::now() + PATIENCE;
+    while !condition().await {
+        assert!(tokio::time::Instant::now() < end, "never: {what}");
+        tokio::time::sleep(Duration::from_millis(2)).await;
     }
 }
 

@@ -427,9 +427,9 @@ fn structure() -> Vec<Case> {
         case("mp-unreach-twice", "RFC 7606 §3 (g)", twice(mp_unreach(NLRI6)), reset(3, 1)),
         case(
             "fault-without-a-route",
-            "RFC 7606 §5.2",
+            "RFC 7606 §5.2, RFC 4271 §6.3",
             update(NLRI, &[attr(TRANSITIVE, 1, &[])], &[]),
-            reset(3, 1),
+            reset_with(3, 5, &attr(TRANSITIVE, 1, &[])),
         ),
         case(
             "the-same-prefix-withdrawn-and-announced",
