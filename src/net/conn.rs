@@ -6,7 +6,7 @@
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
-use std::io::{self, IoSlice};
+use std::io::{self, IoSlice, Read as _};
 use std::net::SocketAddr;
 use std::task::Waker;
 
@@ -110,13 +110,27 @@ impl Conn {
     /// Reads once and passes what is there, behind what was left of earlier reads, to `consume`,
     /// which returns how many octets it took.
     pub(super) fn read(&mut self, consume: impl FnOnce(&[u8]) -> usize) -> Read {
+        self.read_by(read_once, consume)
+    }
+
+    /// As [`Conn::read`], whether or not the runtime has heard yet that there is something: for a
+    /// connection that has failed, and whose last octets may have come since the runtime last looked.
+    pub(super) fn read_last(&mut self, consume: impl FnOnce(&[u8]) -> usize) -> Read {
+        self.read_by(|stream, room| (&*socket2::SockRef::from(stream)).read(room), consume)
+    }
+
+    fn read_by(
+        &mut self,
+        read: impl FnOnce(&TcpStream, &mut [u8]) -> io::Result<usize>,
+        consume: impl FnOnce(&[u8]) -> usize,
+    ) -> Read {
         SCRATCH.with_borrow_mut(|scratch| {
             let kept = self.tail.len();
             scratch.resize(kept.max(READ_MAX) + READ_MAX, 0);
             let (head, room) = scratch.split_at_mut(kept);
             head.copy_from_slice(&self.tail);
             let room = room.get_mut(..READ_MAX).expect("the scratch was sized for it");
-            match read_once(&self.stream, room) {
+            match read(&self.stream, room) {
                 Ok(0) => Read::Closed("the peer closed the connection".into()),
                 Ok(n) => {
                     let all = scratch.get(..kept + n).unwrap_or_default();

@@ -19,6 +19,8 @@ const LAST_OCTETS_MAX: usize = 8 << 20;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Octets {
     FromSocket,
+    /// What a failed connection still holds.
+    LastOfSocket,
     /// What stopped at a full batch goes on without a further read.
     LeftOver,
 }
@@ -78,6 +80,7 @@ impl PeerTask {
             let feed = |bytes: &[u8]| session.handle_bytes(now, slot, bytes, batch, BATCH_MAX);
             let outcome = match octets {
                 Octets::FromSocket => conn.read(feed),
+                Octets::LastOfSocket => conn.read_last(feed),
                 Octets::LeftOver => conn.reread(feed),
             };
             match outcome {
@@ -147,7 +150,7 @@ impl PeerTask {
         self.catch_up();
         let mut left = LAST_OCTETS_MAX;
         while self.conns[slot.index()].is_some() {
-            match self.consume(slot, Octets::FromSocket, HandOver::AtOnce) {
+            match self.consume(slot, Octets::LastOfSocket, HandOver::AtOnce) {
                 0 => break,
                 read => left = left.saturating_sub(read),
             }
