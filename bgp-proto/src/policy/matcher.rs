@@ -45,6 +45,20 @@ impl Match {
         }
     }
 
+    /// Members of lists that attributes are searched for.
+    pub(super) fn list_len(&self) -> usize {
+        match self {
+            Match::Community(any) => any.len(),
+            Match::LargeCommunity(any) => any.len(),
+            Match::ExtCommunity(any) => any.len(),
+            Match::AsPathContains(any) => any.len(),
+            Match::AsPathPrefix(_) | Match::AsPathLength(_) => 1,
+            Match::Not(inner) => inner.list_len(),
+            Match::Any(any) => any.iter().map(Match::list_len).sum(),
+            _ => 0,
+        }
+    }
+
     pub(super) fn is_prefix_independent(&self) -> bool {
         match self {
             Match::Prefix(_) | Match::Interface(_) | Match::Metric(_) => false,
