@@ -18,10 +18,10 @@ use std::time::{Duration, Instant};
 use bgp_proto::export::{Fetch, Reader};
 use bgp_proto::rib::NextHopState;
 use bgp_proto::session::Negotiated;
-use bgp_proto::table::{NextHopRequest, PeerRoutes, Table, TableConfig};
+use bgp_proto::table::{NextHopRequest, NextTurn, PeerRoutes, Table, TableConfig, Work};
 use bgp_proto::types::{
-    Asn, ClusterId, Community, Family, FamilySet, Hop, NextHop, PeerId, PeerType, Prefix, Prefix4,
-    RouterId, SessionId, Time,
+    Asn, Community, Family, FamilySet, Hop, NextHop, PeerId, PeerType, Prefix, Prefix4, RouterId,
+    SessionId, Time,
 };
 use bgp_proto::wire::{
     AttrEdit, Capabilities, HEADER_LEN, Nlri, Origin, RouteBatch, Update, UpdateContext, Verdict,
@@ -34,16 +34,7 @@ const OUR_ASN: Asn = Asn(4_200_000_001);
 const BATCH_MAX: usize = 64 << 10;
 
 fn table(fib_enabled: bool) -> Table {
-    let config = TableConfig {
-        asn: OUR_ASN,
-        router_id: RouterId(1),
-        cluster_id: ClusterId(1),
-        multipath_max: 16,
-        fib_policy: None,
-        fib_enabled,
-        log_bytes_max: 16 << 20,
-        memory_max: None,
-    };
+    let config = TableConfig { fib_enabled, ..TableConfig::new(OUR_ASN, RouterId(1)) };
     Table::new(Arc::new(config), 0x5eed, Waker::noop().clone())
 }
 
@@ -74,7 +65,13 @@ fn peer(table: &mut Table, id: u32, asn: Asn) -> Vec<Reader> {
         role: None,
         peer_capabilities: Capabilities::default(),
     };
-    table.peer_up(Time::ZERO, PeerId(id), SessionId(1), Arc::new(negotiated))
+    table.peer_up(PeerId(id), SessionId(1), Arc::new(negotiated));
+    loop {
+        let _ = table.turn(Time::ZERO, Work::TURN);
+        if let Some(established) = table.poll_established() {
+            return established.readers;
+        }
+    }
 }
 
 /// Routes as batches of one read each.
@@ -183,7 +180,7 @@ fn drain(readers: &mut [Reader]) -> usize {
 fn turn(table: &mut Table, readers: &mut [Reader], fib: bool) -> (usize, usize) {
     let (mut octets, mut routes) = (0, 0);
     loop {
-        let more = table.finish(Time::ZERO);
+        let more = table.turn(Time::ZERO, Work::TURN).next == NextTurn::Now;
         let mut resolved = false;
         for request in table.poll_next_hops() {
             if let NextHopRequest::Track(addr) = request {
@@ -194,7 +191,7 @@ fn turn(table: &mut Table, readers: &mut [Reader], fib: bool) -> (usize, usize) 
                     connected: true,
                     interface: None,
                 };
-                table.handle_next_hop(Time::ZERO, addr, state);
+                table.handle_next_hop(addr, state);
                 resolved = true;
             }
         }
@@ -264,7 +261,7 @@ fn first_feed(name: &str, table: &mut Table, readers: &mut [Reader], feed: &Feed
     let report = Report::begin(&format!("{name}: first feed"), feed);
     let (mut octets, mut routes) = (0, 0);
     for batch in &feed.batches {
-        table.apply(Time::ZERO, PeerId(1), batch);
+        table.apply(PeerId(1), batch.clone(), None);
         let done = turn(table, readers, fib);
         octets += done.0;
         routes += done.1;
@@ -290,7 +287,7 @@ fn measure(name: &str, feed: &Feed, other: Option<&Feed>, fib: bool) {
     if let Some(other) = other {
         let report = Report::begin(&format!("{name}: second feed"), other);
         for batch in &other.batches {
-            table.apply(Time::ZERO, PeerId(2), batch);
+            table.apply(PeerId(2), batch.clone(), None);
             turn(&mut table, &mut readers, fib);
         }
         drain(&mut joined);
@@ -298,7 +295,7 @@ fn measure(name: &str, feed: &Feed, other: Option<&Feed>, fib: bool) {
     }
 
     let report = Report::begin(&format!("{name}: the first feeder goes"), feed);
-    table.peer_down(Time::ZERO, PeerId(1), SessionId(1), None);
+    table.peer_down(PeerId(1), SessionId(1), None);
     readers.append(&mut joined);
     let (octets, _) = turn(&mut table, &mut readers, fib);
     report.end(&format!("{octets} octets out"));

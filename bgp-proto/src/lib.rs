@@ -17,6 +17,26 @@
 //! - [`table`]: the data path; peers coming and going; reconfiguration; views.
 //! - `sim` (feature): many speakers on one clock from one seed.
 //!
+//! The terms of the RFCs, and where they are:
+//!
+//! | RFC 4271 and others | here |
+//! |---|---|
+//! | Adj-RIB-In (§3.2) | `table::peer::PeerFamily`: what a peer holds; the paths stand in the Loc-RIB |
+//! | Loc-RIB (§3.2) | `rib::LocRib`, a destination's best path first |
+//! | Adj-RIBs-Out (§3.2) | `export::AdjRibsOut`; of one update group: `export::AdjRibOut` |
+//! | route, path (§1.1) | `rib::Path`; destination: `rib::DestId` |
+//! | path attributes (§5) | `wire::AttrView`; interned: `rib::AttrId` |
+//! | next hop, its resolution (§9.1.2.1) | `rib::NextHops`, [`rib::NextHopState`] |
+//! | decision process (§9.1) | `rib::LocRib::decide`; its reasons: [`rib::Reason`] |
+//! | Update-Send process (§9.2) | `export::Group`, `export::Batch`, [`export::Log`] |
+//! | feed, table dump; refresh (RFC 2918) | `export::Resync` |
+//! | stale routes (RFC 4724), BoRR (RFC 7313) | `rib::Stamp`, `table::peer::Marks` |
+//! | soft reconfiguration inbound | `table::passes`: re-evaluation |
+//! | update group, peer group | `export::Group`, told apart by `export::GroupKey` |
+//! | FIB | `table::kernel::KernelView`, [`types::FibRoute`] |
+//! | session, FSM (§8) | [`session::Peer`] |
+//! | NOTIFICATION (§6) | [`wire::Notification`]; why one is sent: [`session::Close`] |
+//!
 //! Dependencies point one way:
 //!
 //! ```text

@@ -13,8 +13,8 @@ use bgp_proto::policy::{Policy, Source};
 use bgp_proto::rib::NextHopState;
 use bgp_proto::session::{Keep, Negotiated};
 use bgp_proto::table::{
-    AddPathSend, LocalRoute, NextHopMode, NextHopRequest, PeerRoutes, RouteFilter, Table,
-    TableConfig,
+    AddPathSend, LocalRoute, NextHopMode, NextHopRequest, NextTurn, PeerRoutes, RouteFilter,
+    RouteLimits, Table, TableConfig, Work,
 };
 use bgp_proto::types::{
     Asn, ClusterId, Community, Family, FamilySet, Hop, NextHop, PathId, PeerId, PeerType, Prefix,
@@ -32,6 +32,10 @@ const LOCAL: Asn = Asn(64512);
 fuzz_target!(|data: &[u8]| {
     let mut world = World::new();
     let mut bytes = data.iter().copied();
+    if data.len() % 2 == 1 {
+        // The generations of changes start over within the history.
+        world.table.set_generation(u32::MAX - 25);
+    }
     while let Some(op) = bytes.next() {
         let (a, b) = (bytes.next().unwrap_or(0), bytes.next().unwrap_or(0));
         world.step(op, a, b);
@@ -51,26 +55,22 @@ struct World {
     table: Table,
     now: Time,
     sessions: u64,
+    turns: u32,
     members: [Option<Member>; PEERS],
 }
 
 impl World {
     fn new() -> Self {
         let config = TableConfig {
-            asn: LOCAL,
-            router_id: RouterId(1),
-            cluster_id: ClusterId(1),
             multipath_max: 4,
-            fib_policy: None,
-            fib_enabled: true,
-            log_bytes_max: 2048,
-            memory_max: None,
+            log_bytes_max: 3000,
+            ..TableConfig::new(LOCAL, RouterId(1))
         };
         let mut table = Table::new(Arc::new(config), 7, Waker::noop().clone());
         for at in 0..PEERS {
             table.peer_add(peer(at), address(at), Arc::new(routes(at, 0)));
         }
-        World { table, now: Time::from_micros(1), sessions: 0, members: [const { None }; PEERS] }
+        World { table, now: Time::from_micros(1), sessions: 0, turns: 1, members: [const { None }; PEERS] }
     }
 
     fn step(&mut self, op: u8, a: u8, b: u8) {
@@ -83,11 +83,11 @@ impl World {
             5 => self.withdraw(at, b),
             6 => self.marker(at, b),
             7 => self.local(a, b),
-            8 => self.table.peer_configure(self.now, peer(at), Arc::new(routes(at, b))),
+            8 => self.table.peer_configure(peer(at), Arc::new(routes(at, b))),
             9 => {
                 self.read(at, usize::from(b) * 8);
             }
-            _ => self.turn(),
+            _ => drop(self.turn()),
         }
     }
 
@@ -97,15 +97,15 @@ impl World {
         }
         let negotiated = Arc::new(negotiated(at));
         self.sessions += 1;
-        let readers = self.table.peer_up(self.now, peer(at), SessionId(self.sessions), Arc::clone(&negotiated));
+        self.table.peer_up(peer(at), SessionId(self.sessions), Arc::clone(&negotiated));
         let session = SessionId(self.sessions);
-        self.members[at] = Some(Member { session, negotiated, readers, holds: BTreeMap::new() });
+        self.members[at] = Some(Member { session, negotiated, readers: Vec::new(), holds: BTreeMap::new() });
     }
 
     fn down(&mut self, at: usize, how: u8) {
         if let Some(member) = self.members[at].take() {
             let keep = Keep { families: FamilySet::ALL, restart_time: Duration::from_secs(5) };
-            self.table.peer_down(self.now, peer(at), member.session, (how & 1 == 1).then_some(keep));
+            self.table.peer_down(peer(at), member.session, (how & 1 == 1).then_some(keep));
         }
     }
 
@@ -124,13 +124,17 @@ impl World {
         if how & 8 != 0 {
             attrs.set_communities(&[Community::NO_EXPORT]);
         }
+        if which & 0x30 == 0x30 && how & 32 != 0 {
+            // Too long for a message of 4096 octets.
+            attrs.set(0xC0, 200, &[7; 4080]);
+        }
         if how & 16 != 0 {
             attrs.set_med(u32::from(how >> 5));
         }
         let next_hop = NextHop::V4(Ipv4Addr::new(10, 0, 0, 1 + (how >> 4 & 3)));
         let mut batch = RouteBatch::default();
         batch.push(nlri, Some((attrs.view().as_bytes(), next_hop)));
-        self.table.apply(self.now, peer(at), &batch);
+        self.table.apply(peer(at), batch, None);
     }
 
     fn withdraw(&mut self, at: usize, which: u8) {
@@ -140,7 +144,7 @@ impl World {
         Nlri::push(&mut nlri, add_path.then_some(PathId(u32::from(which >> 6))), prefix(which));
         let mut batch = RouteBatch::default();
         batch.push(Nlri::parse(Family::Ipv4, add_path, &nlri).expect("one prefix"), None);
-        self.table.apply(self.now, peer(at), &batch);
+        self.table.apply(peer(at), batch, None);
     }
 
     fn marker(&mut self, at: usize, which: u8) {
@@ -155,7 +159,7 @@ impl World {
         };
         let mut batch = RouteBatch::default();
         batch.push_marker(Family::Ipv4, action);
-        self.table.apply(self.now, peer(at), &batch);
+        self.table.apply(peer(at), batch, None);
     }
 
     fn local(&mut self, which: u8, how: u8) {
@@ -171,20 +175,26 @@ impl World {
         self.table.handle_local(self.now, prefix(which), Source::Static, route);
     }
 
-    fn turn(&mut self) {
-        if self.table.poll_timeout().is_some_and(|at| at <= self.now) {
-            self.table.handle_timeout(self.now);
+    /// Returns whether there is more to do.
+    fn turn(&mut self) -> bool {
+        self.turns = self.turns.wrapping_mul(0x9E37_79B1).wrapping_add(1);
+        let more = self.table.turn(self.now, Work(self.turns >> 20 & 255)).next == NextTurn::Now;
+        while let Some(established) = self.table.poll_established() {
+            let member = self.members[established.peer.index()].as_mut();
+            if let Some(member) = member.filter(|m| m.session == established.session) {
+                member.readers = established.readers;
+            }
         }
-        let _ = self.table.finish(self.now);
         for request in self.table.poll_next_hops() {
             if let NextHopRequest::Track(addr) = request {
                 let hop = Hop { gateway: Some(addr), ifindex: 1, onlink: false, weight: 1 };
                 let state = NextHopState::Via { hops: vec![hop], metric: 1, connected: true, interface: None };
-                self.table.handle_next_hop(self.now, addr, state);
+                self.table.handle_next_hop(addr, state);
             }
         }
         while !self.table.poll_fib(16).is_empty() {}
         while self.table.poll_event().is_some() {}
+        more
     }
 
     /// Reads up to `budget` octets; returns whether there were any.
@@ -205,9 +215,14 @@ impl World {
         // Stale routes and refreshes that never end are swept by time.
         self.now = self.now + Duration::from_secs(4000);
         for _ in 0..10_000 {
-            self.turn();
+            for round in 0.. {
+                assert!(round < 100_000, "the table always has more to do");
+                if !self.turn() {
+                    break;
+                }
+            }
             // A next hop that was resolved only then is work that nobody may have seen yet.
-            (0..10_000).all(|_| self.table.finish(self.now));
+            while self.turn() {}
             let mut any = false;
             for at in 0..PEERS {
                 any |= self.read(at, 4096);
@@ -284,6 +299,7 @@ fn routes(at: usize, variant: u8) -> PeerRoutes {
         next_hop: if variant & 1 == 0 { NextHopMode::Auto } else { NextHopMode::SelfAddress },
         route_reflector_client: at >= 2,
         prefixes_max: (variant & 8 != 0).then_some(3),
+        limits: RouteLimits { paths_max: 3, ..RouteLimits::default() },
         add_path_send: if variant & 16 == 0 { AddPathSend::All } else { AddPathSend::Best(2) },
         ..PeerRoutes::new(format!("p{at}"))
     }

@@ -13,7 +13,7 @@ use bgp_proto::policy::{Change, Decision, Match, Policy, PrefixSet, Rule};
 use bgp_proto::session::{
     HoldExpiry, LocalIdentity, PassiveMode, PeerConfig, Redial, TransportSecurity,
 };
-use bgp_proto::table::{AddPathSend, NextHopMode, PeerRoutes, TableConfig};
+use bgp_proto::table::{AddPathSend, NextHopMode, PeerRoutes, RouteLimits, TableConfig};
 use bgp_proto::types::{ClusterId, Family, FibKind, Prefix, RouterId};
 use bgp_proto::wire::{AddPathMode, Origin};
 
@@ -96,8 +96,8 @@ impl Converter {
             multipath_max: fib.multipath_max,
             fib_policy: Some(Arc::new(joined_kernel_policy(plan))),
             fib_enabled: true,
-            log_bytes_max: 16 << 20,
             memory_max: self.limits.memory_max,
+            ..TableConfig::new(asn, router_id)
         };
         let statics = || families.iter().flat_map(|f| &f.statics);
         let originate = statics()
@@ -111,6 +111,7 @@ impl Converter {
             .collect();
         Some(Config {
             bgp: BgpConfig {
+                groups_max: table.groups_max,
                 identity,
                 cluster_id,
                 listen: listen(plan),
@@ -301,6 +302,7 @@ fn peer_entry(
         prefixes_max: limits.prefixes_max,
         prefixes_warning_percent: limits.prefixes_warning_percent,
         add_path_send: AddPathSend::All,
+        limits: RouteLimits::default(),
         memory_max: limits.memory_max,
         honour_graceful_shutdown: false,
         stale_time: STALE_TIME,

@@ -5,12 +5,19 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use bgp_proto::session::{LocalIdentity, PassiveMode};
+use bgp_proto::table::RouteLimits;
 use bgp_proto::types::{Asn, ClusterId, Prefix, RouterId};
 
 use super::peer::{self, Timers};
 use super::policy::Policies;
 use super::reader::{Table, Value};
 use super::{BgpConfig, DynamicPeers, PeerEntry};
+
+/// Default of `groups-max`.
+pub(super) const GROUPS_MAX: usize = 4096;
+
+/// Largest `paths-max`: all paths of a prefix are looked at when one changes.
+const PATHS_MAX: u16 = 1024;
 
 /// Everything below `[bgp]`.
 pub(super) struct Bgp {
@@ -29,19 +36,35 @@ pub(super) fn read(root: &Table<'_>, policies: &Policies, folder: &Path) -> Opti
     let cluster_id = table.get("cluster-id").and_then(|v| read_id::<ClusterId>(&v, |id| id.0));
     let listen = read_listen(&table);
     let memory_max = read_memory(&table);
+    let groups_max = table.get("groups-max").and_then(|v| v.integer(1..=100_000));
+    let limits = read_route_limits(&table, RouteLimits::default());
     let timers = Timers::read(&table, Timers::default());
 
     // Peers are read even if our own identity is wrong, so that their faults are reported too.
     let identity =
         LocalIdentity { asn: asn.unwrap_or_default(), router_id: router_id.unwrap_or_default() };
-    let cx = peer::Context { identity: &identity, timers, policies, folder };
+    let cx = peer::Context { identity: &identity, timers, limits, policies, folder };
     let dynamic = read_dynamic(&table, &cx, &listen);
     let peers = read_peers(&table, &cx, &listen, &dynamic);
     table.finish();
 
     let cluster_id = cluster_id.unwrap_or(ClusterId(identity.router_id.0));
     asn.zip(router_id)?;
-    Some(Bgp { global: BgpConfig { identity, cluster_id, listen, memory_max }, peers, dynamic })
+    let groups_max = groups_max.unwrap_or(GROUPS_MAX);
+    let global = BgpConfig { identity, cluster_id, listen, groups_max, memory_max };
+    Some(Bgp { global, peers, dynamic })
+}
+
+/// Bounds of single routes; what is not set is as in `default`.
+pub(super) fn read_route_limits(table: &Table<'_>, default: RouteLimits) -> RouteLimits {
+    let read =
+        |key, max, default| table.get(key).and_then(|v| v.integer(1..=max)).unwrap_or(default);
+    RouteLimits {
+        as_path_max: read("as-path-max", u16::MAX, default.as_path_max),
+        communities_max: read("communities-max", u16::MAX, default.communities_max),
+        attributes_max: read("attributes-max", u16::MAX, default.attributes_max),
+        paths_max: read("paths-max", PATHS_MAX, default.paths_max),
+    }
 }
 
 /// `memory-max` in MiB, as octets.

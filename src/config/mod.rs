@@ -153,6 +153,8 @@ pub struct BgpConfig {
     pub cluster_id: ClusterId,
     /// Where connections are accepted. Default `0.0.0.0:179` and `[::]:179`; empty: nowhere.
     pub listen: Vec<SocketAddr>,
+    /// Update groups at most, 1-100000. Default 4096.
+    pub groups_max: usize,
     /// Octets that all routes may hold. `None`, the default: no limit.
     pub memory_max: Option<u64>,
 }
@@ -395,6 +397,7 @@ impl Config {
             fib_policy: None,
             fib_enabled: fib.enabled,
             log_bytes_max: 16 << 20,
+            groups_max: bgp::GROUPS_MAX,
             memory_max: None,
         };
         Config {
@@ -402,6 +405,7 @@ impl Config {
                 identity,
                 cluster_id: ClusterId(0),
                 listen: Vec::new(),
+                groups_max: bgp::GROUPS_MAX,
                 memory_max: None,
             },
             peers: Vec::new(),
@@ -492,6 +496,7 @@ fn read_own(root: &Table<'_>, base: &Path) -> Option<Config> {
         fib_policy: fib.policy,
         fib_enabled: fib.settings.enabled,
         log_bytes_max: 16 << 20,
+        groups_max: bgp.global.groups_max,
         memory_max: bgp.global.memory_max,
     };
     Some(Config {

@@ -9,13 +9,13 @@ use bgp_proto::policy::Policy;
 use bgp_proto::session::{
     AuthKey, HoldExpiry, LocalIdentity, PassiveMode, PeerConfig, RoleMode, TransportSecurity,
 };
-use bgp_proto::table::{AddPathSend, NextHopMode, PeerRoutes};
+use bgp_proto::table::{AddPathSend, NextHopMode, PeerRoutes, RouteLimits};
 use bgp_proto::types::{
     Asn, ClusterId, Family, FamilyMap, FamilySet, PeerType, Prefix, Role, is_direction_mark,
 };
 use bgp_proto::wire::AddPathMode;
 
-use super::bgp::{read_id, read_memory, read_usable_asn};
+use super::bgp::{read_id, read_memory, read_route_limits, read_usable_asn};
 use super::policy::Policies;
 use super::reader::{Table, Value};
 use super::{DynamicPeers, PeerEntry, PeerLimits};
@@ -24,6 +24,8 @@ use super::{DynamicPeers, PeerEntry, PeerLimits};
 pub(super) struct Context<'a> {
     pub(super) identity: &'a LocalIdentity,
     pub(super) timers: Timers,
+    /// Bounds of single routes where a peer sets none.
+    pub(super) limits: RouteLimits,
     pub(super) policies: &'a Policies,
     pub(super) folder: &'a Path,
 }
@@ -347,6 +349,7 @@ fn read_routes(table: &Table<'_>, cx: &Context<'_>, kind: Option<PeerType>) -> O
         cluster_id,
         allow_local_asn,
         prefixes_max,
+        limits: read_route_limits(table, cx.limits),
         memory_max,
         prefixes_warning_percent,
         add_path_send,

@@ -520,6 +520,8 @@ impl Daemon {
                     "{count} {family} prefixes, the limit is {bound} (prefixes-max)"
                 );
             }
+            // The engine reports it as an event of its own.
+            Event::Table(TableEvent::EndOfRib { .. }) => {}
             Event::Table(TableEvent::Note(text)) => warn!("{text}"),
         }
     }
@@ -544,6 +546,11 @@ impl Daemon {
                 held >> 20,
                 bound >> 20,
                 self.memory_key()
+            ),
+            CloseReason::TooManyGroups { bound } => warn!(
+                peer = %record.name,
+                "it would need one update group more than {bound}: the session is closed \
+                 (groups-max)"
             ),
             CloseReason::TooSlow => {
                 warn!(peer = %record.name, "reads too slowly: the session is closed");

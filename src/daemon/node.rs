@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use bgp_proto::policy::Change;
 use bgp_proto::session::{PeerConfig, State};
+use bgp_proto::table::Dependence;
 use bgp_proto::types::PeerId;
 use tokio::time::Instant;
 use tracing::info;
@@ -248,7 +249,15 @@ impl Daemon {
             && node.answer.is_none()
         {
             node.answer = Some(tokio::spawn(async move {
-                table.ask(move |table, _| table.depends_on(&peers)).await
+                let mut cursor = 0;
+                loop {
+                    let peers = peers.clone();
+                    match table.ask(move |table, _| table.depends_on(&peers, cursor)).await? {
+                        Dependence::Yes => return Some(true),
+                        Dependence::No => return Some(false),
+                        Dependence::NotUpTo(next) => cursor = next,
+                    }
+                }
             }));
         }
     }

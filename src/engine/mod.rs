@@ -9,6 +9,7 @@
 
 mod clock;
 mod flow;
+mod pace;
 mod thread;
 mod timings;
 
@@ -111,13 +112,6 @@ enum Input {
     Ask(Question),
     Wake,
     Stop,
-}
-
-impl Input {
-    /// Whether the table may be another one afterwards.
-    fn is_change(&self) -> bool {
-        !matches!(self, Input::Ask(_) | Input::Wake | Input::Stop)
-    }
 }
 
 /// The way to the table's thread. Sending never blocks; after the thread has ended it does nothing.

@@ -5,6 +5,7 @@
 //! way out, which is most of what a single change costs. Whoever it is holds the lock for a turn and
 //! never waits for it; only the thread waits.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -12,21 +13,22 @@ use std::task::{Wake, Waker};
 use std::thread::{JoinHandle, Thread};
 use std::time::{Duration, Instant};
 
-use bgp_proto::table::{NextHopRequest, Table, TableConfig};
-use bgp_proto::types::{Family, PeerId, Time};
-use bgp_proto::wire::RouteAction;
+use bgp_proto::export::Reader;
+use bgp_proto::table::{NextHopRequest, NextTurn, Table, TableConfig, TableEvent};
+use bgp_proto::types::{SessionId, Time};
+use tokio::sync::oneshot;
 
+use super::pace::Pace;
 use super::{Clock, Event, Input, Sink, Timings};
 use crate::supervise::{self, fault};
 
 /// The table's name for the supervisor.
 const PART: &str = "table";
 
-/// Inputs taken before the table finishes a turn.
+/// Inputs taken before a turn. Most are noted and no more; questions are answered at once.
 const INPUTS_PER_TURN: usize = 256;
-/// Octets of route batches taken before the table finishes a turn: a full table goes out while it
-/// still arrives, and whoever reads it works beside the table instead of after it.
-const OCTETS_PER_TURN: usize = 256 << 10;
+/// No further input is taken once those of a turn have taken so long.
+const INPUTS_TIME: Duration = Duration::from_millis(1);
 /// FIB changes handed over at once.
 const FIB_CHANGES_PER_CALL: usize = 4096;
 /// The table counts as idle when its last turn ended so long ago. Under load turns follow each other
@@ -110,8 +112,8 @@ pub(super) fn spawn(
         sink,
         timings,
         waker,
-        octets: 0,
-        end_of_rib: Vec::new(),
+        pace: Pace::default(),
+        replies: BTreeMap::new(),
         work_left: false,
         has_stopped: false,
         ended: Instant::now(),
@@ -177,10 +179,10 @@ struct State<S> {
     sink: S,
     timings: Timings,
     waker: Arc<InboxWaker>,
-    /// Octets of route batches applied in this turn.
-    octets: usize,
-    /// End-of-RIB markers applied in this turn, reported once their routes are on their way.
-    end_of_rib: Vec<(PeerId, Family)>,
+    /// What a turn may do.
+    pace: Pace,
+    /// Who waits for the readers of a session.
+    replies: BTreeMap<SessionId, oneshot::Sender<Vec<Reader>>>,
     /// The last turn left work for one right behind it.
     work_left: bool,
     has_stopped: bool,
@@ -229,50 +231,30 @@ impl<S: Sink> State<S> {
         if self.has_stopped || !(took || is_due || self.work_left) {
             return Turn::Idle;
         }
-        if is_due {
-            self.table.handle_timeout(now);
-        }
-        self.work_left = self.finish(now);
+        let began = Instant::now();
+        let progress = self.table.turn(now, self.pace.budget());
+        let took = began.elapsed();
+        self.pace.learn(progress.done, took);
+        self.timings.turned(&progress, took);
+        self.work_left = progress.next == NextTurn::Now;
         self.pass_on();
         self.ended = Instant::now();
         Turn::Taken
     }
 
-    /// [`Table::finish`], timed.
-    fn finish(&mut self, now: Time) -> bool {
-        let began = Instant::now();
-        let touched = self.table.finish_decision(now);
-        let decided = Instant::now();
-        let more = self.table.finish_export(now);
-        if touched > 0 {
-            self.timings.decided(decided - began);
-        }
-        if touched > 0 || more {
-            self.timings.exported(decided.elapsed());
-        }
-        more
-    }
-
     /// Takes what is in the inbox, up to a bound; whether there was anything.
     fn take_inputs(&mut self) -> bool {
         let began = Instant::now();
-        self.octets = 0;
-        // Questions and wake-ups change nothing, and would fill the histogram with zeroes.
-        let mut changes = false;
         let mut taken = 0;
         while taken < INPUTS_PER_TURN
-            && self.octets < OCTETS_PER_TURN
+            && (taken % 16 > 0 || began.elapsed() < INPUTS_TIME)
             && let Ok(input) = self.inputs.try_recv()
         {
             taken += 1;
-            changes |= input.is_change();
             if self.handle(input) == Next::Stop {
                 self.has_stopped = true;
                 break;
             }
-        }
-        if changes {
-            self.timings.applied(began);
         }
         taken > 0
     }
@@ -281,31 +263,26 @@ impl<S: Sink> State<S> {
         let now = self.clock.now();
         let table = &mut self.table;
         match input {
-            Input::Configure(config) => table.configure(now, config),
+            Input::Configure(config) => table.configure(config),
             Input::PeerAdd { peer, address, routes } => table.peer_add(peer, address, routes),
-            Input::PeerConfigure { peer, routes } => table.peer_configure(now, peer, routes),
+            Input::PeerConfigure { peer, routes } => table.peer_configure(peer, routes),
             Input::PeerUp { peer, session, negotiated, reply } => {
-                // A connection that ended meanwhile dropped the receiver; `PeerDown` follows.
-                let _ = reply.send(table.peer_up(now, peer, session, negotiated));
+                self.replies.insert(session, reply);
+                table.peer_up(peer, session, negotiated);
             }
-            Input::PeerDown { peer, session, keep } => table.peer_down(now, peer, session, keep),
-            Input::PeerRemove { peer } => table.peer_remove(now, peer),
+            Input::PeerDown { peer, session, keep } => {
+                // Nobody waits for readers of a session that is over.
+                self.replies.remove(&session);
+                table.peer_down(peer, session, keep);
+            }
+            Input::PeerRemove { peer } => table.peer_remove(peer),
             Input::Batch { peer, batch, permit } => {
-                table.apply(now, peer, &batch);
-                self.octets += batch.size();
-                drop(permit);
-                self.end_of_rib.extend(
-                    batch
-                        .entries()
-                        .iter()
-                        .filter(|entry| entry.action == RouteAction::EndOfRib)
-                        .map(|entry| (peer, entry.family)),
-                );
+                table.apply(peer, batch, Some(Box::new(permit)));
             }
             Input::Local { prefix, source, route } => {
                 table.handle_local(now, prefix, source, route);
             }
-            Input::NextHop { addr, state } => table.handle_next_hop(now, addr, state),
+            Input::NextHop { addr, state } => table.handle_next_hop(addr, state),
             Input::DeferExport => table.defer_export(),
             Input::ReleaseExport => table.release_export(),
             Input::Tunnels(tunnels) => table.handle_tunnels(tunnels),
@@ -318,6 +295,12 @@ impl<S: Sink> State<S> {
 
     /// Hands out what the turn produced.
     fn pass_on(&mut self) {
+        while let Some(established) = self.table.poll_established() {
+            if let Some(reply) = self.replies.remove(&established.session) {
+                // A connection that ended meanwhile dropped the receiver; `PeerDown` follows.
+                let _ = reply.send(established.readers);
+            }
+        }
         for request in self.table.poll_next_hops() {
             match request {
                 NextHopRequest::Track(addr) => self.sink.track(addr),
@@ -332,13 +315,10 @@ impl<S: Sink> State<S> {
             self.sink.fib(changes);
         }
         while let Some(event) = self.table.poll_event() {
-            self.sink.event(Event::Table(event));
-        }
-        // A peer may repeat the marker as often as it likes: one report per turn is enough.
-        self.end_of_rib.sort_unstable();
-        self.end_of_rib.dedup();
-        for (peer, family) in self.end_of_rib.drain(..) {
-            self.sink.event(Event::EndOfRib { peer, family });
+            self.sink.event(match event {
+                TableEvent::EndOfRib { peer, family } => Event::EndOfRib { peer, family },
+                event => Event::Table(event),
+            });
         }
     }
 }

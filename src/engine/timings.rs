@@ -1,6 +1,8 @@
 //! How long the table's thread takes for what.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use bgp_proto::table::{Progress, Work};
 
 use prometheus::core::Collector;
 use prometheus::proto::MetricFamily;
@@ -12,6 +14,7 @@ const BUCKETS: [f64; 9] = [0.000_05, 0.000_25, 0.001, 0.005, 0.025, 0.1, 0.5, 2.
 /// Histograms of the phases of a turn. Clones share them.
 #[derive(Clone)]
 pub struct Timings {
+    turn: Histogram,
     apply: Histogram,
     decide: Histogram,
     export: Histogram,
@@ -20,6 +23,10 @@ pub struct Timings {
 impl Timings {
     pub(super) fn new() -> Self {
         Timings {
+            turn: histogram(
+                "margay_turn_duration_seconds",
+                "Time of one turn of the table's thread, which does as much as fits 2 ms.",
+            ),
             apply: histogram(
                 "margay_apply_duration_seconds",
                 "Time that the table took for the inputs of one turn: import policy, loop checks, \
@@ -38,21 +45,30 @@ impl Timings {
         }
     }
 
-    pub(super) fn applied(&self, since: Instant) {
-        self.apply.observe(since.elapsed().as_secs_f64());
-    }
-
-    pub(super) fn decided(&self, took: Duration) {
-        self.decide.observe(took.as_secs_f64());
-    }
-
-    pub(super) fn exported(&self, took: Duration) {
-        self.export.observe(took.as_secs_f64());
+    /// A turn took so long. Its parts are told apart by the table's own measure of work: it has no
+    /// clock.
+    pub(super) fn turned(&self, progress: &Progress, took: Duration) {
+        self.turn.observe(took.as_secs_f64());
+        let share = |part: Work| {
+            let share = f64::from(part.0) / f64::from(progress.done.0.max(1));
+            took.as_secs_f64() * share.min(1.0)
+        };
+        let parts = [
+            (&self.apply, progress.inputs),
+            (&self.decide, progress.decision),
+            (&self.export, progress.export),
+        ];
+        for (histogram, part) in parts.into_iter().filter(|(_, part)| part.0 > 0) {
+            histogram.observe(share(part));
+        }
     }
 
     /// The histograms as they are.
     pub fn collect(&self) -> Vec<MetricFamily> {
-        [&self.apply, &self.decide, &self.export].into_iter().flat_map(Collector::collect).collect()
+        [&self.turn, &self.apply, &self.decide, &self.export]
+            .into_iter()
+            .flat_map(Collector::collect)
+            .collect()
     }
 }
 

@@ -7,9 +7,7 @@ use std::time::Duration;
 
 use bgp_proto::session::{LocalIdentity, PassiveMode, PeerConfig, State};
 use bgp_proto::table::{PeerRoutes, TableConfig};
-use bgp_proto::types::{
-    Asn, ClusterId, Family, FibRoute, NextHop, PathId, PeerId, Prefix, RouterId,
-};
+use bgp_proto::types::{Asn, Family, FibRoute, NextHop, PathId, PeerId, Prefix, RouterId};
 use bgp_proto::wire::{
     AnnounceFormat, AttrEdit, Capabilities, Code, GracefulRestart, GracefulRestartFamily,
     Notification, Open, Origin, UpdateWriter, encode_keepalive,
@@ -40,16 +38,7 @@ impl Sink for Nowhere {
 }
 
 pub(super) fn engine() -> Engine {
-    let config = TableConfig {
-        asn: ASN,
-        router_id: RouterId(1),
-        cluster_id: ClusterId(1),
-        multipath_max: 1,
-        fib_policy: None,
-        fib_enabled: false,
-        log_bytes_max: 16 << 20,
-        memory_max: None,
-    };
+    let config = TableConfig { fib_enabled: false, ..TableConfig::new(ASN, RouterId(1)) };
     Engine::start(Arc::new(config), 1, Clock::start(), Nowhere).unwrap()
 }
 

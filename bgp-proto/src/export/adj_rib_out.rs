@@ -1,4 +1,4 @@
-//! What a group has told its members: four octets per destination, or a short list with ADD-PATH.
+//! The Adj-RIB-Out of an update group: four octets per destination, or a short list with ADD-PATH.
 
 use hashbrown::HashMap;
 use smallvec::SmallVec;
@@ -16,7 +16,7 @@ pub(crate) struct Advertised {
 }
 
 /// Path identifiers sent: one per (source, received identifier), the same for every destination and
-/// as long as a path with it is told. A source that sends no identifiers needs no entry.
+/// as long as a path with it is advertised. A source that sends no identifiers needs no entry.
 #[derive(Clone, Debug)]
 pub(crate) struct TxIds {
     index: HashMap<(SourceId, u32), u32, foldhash::quality::FixedState>,
@@ -81,7 +81,7 @@ pub(crate) enum AdjRibOut {
     Paths { lists: Arena<Run>, runs: Runs<Advertised>, tx_ids: TxIds },
 }
 
-/// A short copy of what is told about one destination.
+/// A short copy of what is advertised about one destination.
 pub(crate) type AdvertisedPaths = SmallVec<[Advertised; 4]>;
 
 impl AdjRibOut {
@@ -98,7 +98,7 @@ impl AdjRibOut {
         }
     }
 
-    /// Everything told about a destination, withdrawn paths included.
+    /// Everything advertised about a destination, withdrawn paths included.
     #[inline]
     pub(crate) fn get(&self, dest: DestId) -> AdvertisedPaths {
         match self {
@@ -130,7 +130,7 @@ impl AdjRibOut {
         }
     }
 
-    /// With ADD-PATH: the identifier that a path is told with.
+    /// With ADD-PATH: the identifier that a path is advertised with.
     pub(crate) fn tx_id(&mut self, path: &Path) -> u32 {
         match self {
             AdjRibOut::Best(_) => 0,
@@ -146,13 +146,48 @@ impl AdjRibOut {
         }
         lists.grow(dest.0 + 1);
         let slot = lists.get_mut(dest.0);
-        list.iter().for_each(|told| tx_ids.retain(told.tx));
-        runs.get(*slot).iter().for_each(|told| tx_ids.release(told.tx));
+        list.iter().for_each(|path| tx_ids.retain(path.tx));
+        runs.get(*slot).iter().for_each(|path| tx_ids.release(path.tx));
         if usize::from(slot.len) == list.len() {
             runs.get_mut(*slot).copy_from_slice(list);
         } else {
             runs.free(*slot);
             *slot = runs.store(list);
+        }
+    }
+
+    /// The same identifiers, and no paths: to be filled with [`AdjRibOut::copy`] while this one does
+    /// not change.
+    pub(super) fn without_paths(&self) -> Self {
+        match self {
+            AdjRibOut::Best(_) => AdjRibOut::Best(Arena::default()),
+            AdjRibOut::Paths { tx_ids, .. } => AdjRibOut::Paths {
+                lists: Arena::default(),
+                runs: Runs::default(),
+                tx_ids: tx_ids.clone(),
+            },
+        }
+    }
+
+    /// Puts a list in, the references of whose identifiers are counted already.
+    pub(super) fn copy(&mut self, dest: DestId, list: &[Advertised]) {
+        match self {
+            AdjRibOut::Best(outs) => {
+                outs.grow(dest.0 + 1);
+                *outs.get_mut(dest.0) = list.first().map_or(ExportId::NONE, |path| path.out);
+            }
+            AdjRibOut::Paths { lists, runs, .. } => {
+                lists.grow(dest.0 + 1);
+                *lists.get_mut(dest.0) = runs.store(list);
+            }
+        }
+    }
+
+    /// Gives memory back that destinations from `slots` on took; nothing is advertised of them.
+    pub(super) fn truncate(&mut self, slots: u32) {
+        match self {
+            AdjRibOut::Best(outs) => outs.truncate(slots),
+            AdjRibOut::Paths { lists, .. } => lists.truncate(slots),
         }
     }
 
@@ -174,22 +209,22 @@ mod tests {
     }
 
     #[test]
-    fn an_identifier_lives_as_long_as_it_is_told() {
-        let mut told = AdjRibOut::new(true, 1);
-        let plain = told.tx_id(&path(3, 0));
-        let first = told.tx_id(&path(3, 77));
+    fn an_identifier_lives_as_long_as_it_is_advertised() {
+        let mut out = AdjRibOut::new(true, 1);
+        let plain = out.tx_id(&path(3, 0));
+        let first = out.tx_id(&path(3, 77));
         assert_ne!(plain, first);
-        assert_eq!(told.tx_id(&path(3, 77)), first);
+        assert_eq!(out.tx_id(&path(3, 77)), first);
         let entry = |tx, out| Advertised { tx, out: ExportId(out) };
-        told.replace_list(DestId(5), &[entry(first, 1)]);
-        told.replace_list(DestId(6), &[entry(first, 2), entry(plain, 3)]);
-        told.replace_list(DestId(5), &[]);
-        assert_eq!(told.tx_id(&path(3, 77)), first, "destination 6 still has it");
-        told.replace_list(DestId(6), &[entry(first, 0)]);
-        assert_eq!(told.tx_id(&path(3, 77)), first, "a withdrawn path keeps it");
-        told.replace_list(DestId(6), &[]);
-        let other = told.tx_id(&path(4, 1));
+        out.replace_list(DestId(5), &[entry(first, 1)]);
+        out.replace_list(DestId(6), &[entry(first, 2), entry(plain, 3)]);
+        out.replace_list(DestId(5), &[]);
+        assert_eq!(out.tx_id(&path(3, 77)), first, "destination 6 still has it");
+        out.replace_list(DestId(6), &[entry(first, 0)]);
+        assert_eq!(out.tx_id(&path(3, 77)), first, "a withdrawn path keeps it");
+        out.replace_list(DestId(6), &[]);
+        let other = out.tx_id(&path(4, 1));
         assert_eq!(other, first, "free for the next");
-        assert!(told.get(DestId(5)).is_empty() && told.get(DestId(99)).is_empty());
+        assert!(out.get(DestId(5)).is_empty() && out.get(DestId(99)).is_empty());
     }
 }

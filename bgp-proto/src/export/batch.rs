@@ -91,6 +91,8 @@ pub(crate) struct Batch {
     max_len: usize,
     /// Destinations looked at.
     pub(crate) considered: usize,
+    /// Work done that was not charged yet.
+    pub(crate) work: u32,
     pub(crate) memo: Memo,
 }
 

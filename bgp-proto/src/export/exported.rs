@@ -1,4 +1,4 @@
-//! What groups have told: attributes, next hop, source and what reflection adds, each combination
+//! What groups advertise: attributes, next hop, source and what reflection adds, each combination
 //! once for all groups.
 
 use hashbrown::HashTable;
@@ -19,7 +19,7 @@ impl ExportId {
 pub(crate) struct ExportedRoute {
     pub(crate) attrs: AttrId,
     pub(crate) next_hop: NextHopId,
-    /// Who is spared.
+    /// The source, which is not sent its own route.
     pub(crate) source: SourceId,
     pub(crate) reflection: Option<Reflection>,
 }
@@ -39,7 +39,7 @@ pub(crate) struct ExportTable {
 }
 
 fn hash_of(hash: &Seeded, out: &ExportedRoute) -> u64 {
-    // One source's routes are reflected alike: what reflection adds tells few entries apart.
+    // One source's routes are reflected alike: what reflection adds distinguishes few entries.
     let low = u64::from(out.attrs.0) << 32 | u64::from(out.next_hop.0);
     hash.word(low ^ u64::from(out.source.0).rotate_right(16))
 }
@@ -81,6 +81,10 @@ impl ExportTable {
         ExportId(id)
     }
 
+    pub(crate) fn octets(&self) -> u64 {
+        self.index.len() as u64 * 48
+    }
+
     #[inline]
     pub(crate) fn retain(&mut self, id: ExportId) {
         if id != ExportId::NONE {
@@ -112,7 +116,7 @@ impl ExportTable {
         &self.entries.get(id.0).out
     }
 
-    /// Who is spared; nobody if nothing is advertised.
+    /// The source; none if nothing is advertised.
     #[inline]
     pub(crate) fn source(&self, id: ExportId) -> SourceId {
         if id == ExportId::NONE { SourceId::NONE } else { self.get(id).source }

@@ -1,12 +1,13 @@
 //! An update group: peers that are sent the same octets.
 //!
 //! Live changes wait in `pending` until the fastest member has room, then go to everyone. Members
-//! that joined, fell behind or asked for a refresh are *walked for*: one position goes round all
-//! destinations, slice by slice, and says to walkers what changed since they last knew. Both write
-//! to the same ordered log. A pending destination is flushed when the walk comes to it, so after a
-//! full round a walker has every change from before the round, live or walked.
+//! that joined, fell behind or asked for a refresh are *resynchronised*: one position goes round all
+//! destinations, slice by slice, and sends them what changed since the version that they have. Both
+//! write to the same ordered log. A pending destination is flushed when the position comes to it, so
+//! after a full round a member has every change from before the round, live or resynchronised.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use smallvec::SmallVec;
@@ -16,13 +17,13 @@ use super::batch::{Batch, Encoded, Oversized};
 use super::{
     AddPathSend, AdjRibOut, Advertised, Audience, CoveredRanges, ExportId, ExportTable, Exported,
     ExportedRoute, GroupKey, Log, MemberKey, Outbound, Readers, Resync, ResyncEnd, Resyncing,
-    Version, Withholding, export, is_memoisable,
+    Withholding, export, is_memoisable,
 };
 use crate::export::log::Chunk;
-use crate::policy::{RouteRef, Source};
+use crate::policy::{RouteRef, Source, Weight};
 use crate::rib::{
-    AttrTable, DestId, Destinations, IdSet, LocalAttrs, LocalRoute, NextHops, Path, RUN_MAX,
-    SourceCounts, SourceId, Sources, order,
+    AttrTable, DestId, Destinations, IdSet, LocRib, LocalAttrs, LocalRoute, Meter, NextHops, Path,
+    RUN_MAX, SourceCounts, SourceId, Sources, Version, WorkSet, generation_in, order,
 };
 use crate::types::{PathId, Prefix};
 use crate::wire::{RefreshKind, RouteRefresh, encode_end_of_rib};
@@ -34,7 +35,7 @@ pub(crate) struct ExportState<'a> {
     pub(crate) hops: &'a mut NextHops,
     pub(crate) outs: &'a mut ExportTable,
     pub(crate) sources: &'a Sources,
-    pub(crate) own: &'a BTreeMap<(Prefix, Source), LocalRoute>,
+    pub(crate) local: &'a BTreeMap<(Prefix, Source), LocalRoute>,
     /// The table's version: every decided change is at or before it.
     pub(crate) version: Version,
     /// Lines for the log.
@@ -50,19 +51,10 @@ impl ExportState<'_> {
     }
 }
 
-/// See [`ExportState::generation`].
-pub(crate) fn generation_in(version: Version, present: Version) -> u32 {
-    match (version >> 32).cmp(&(present >> 32)) {
-        std::cmp::Ordering::Less => 0,
-        std::cmp::Ordering::Equal => version as u32,
-        std::cmp::Ordering::Greater => u32::MAX,
-    }
-}
-
-/// What a peer's group told it.
+/// What a peer was sent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ExportCounts {
-    /// Routes announced, anew or in place of others.
+    /// Routes announced, new ones or in place of others.
     pub announced: u64,
     /// Routes withdrawn.
     pub withdrawn: u64,
@@ -75,12 +67,10 @@ pub struct ExportCounts {
 pub(crate) struct Member {
     pub(crate) key: MemberKey,
     resyncing: Option<Resyncing>,
-    /// What had been told when it joined, without what the walk was to tell it.
+    /// Counters of the group when it joined; `exports_to` subtracts them.
     before: ExportCounts,
 }
 
-/// Octets that the fastest member may have unread before encoding waits.
-const WINDOW_MAX: usize = 1 << 20;
 /// Octets that a chunk has before the next one begins: at most a message more.
 pub(super) const CHUNK_MAX: usize = 256 << 10;
 /// Paths of one destination that a member is sent, whatever the number of usable ones: what one
@@ -89,110 +79,206 @@ pub(crate) const ADVERTISED_PATHS_MAX: usize = 255;
 /// Destinations per slice: bounds the time of a slice that finds little to say.
 const SLICE_MAX: usize = 1 << 15;
 
+/// Whether a group has more that its members have room for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum SliceState {
+    More,
+    Done,
+}
+
+/// Work for comparing a destination with what is advertised and writing the difference, for a route
+/// whose export is known, and for one whose rules must be asked.
+const WORK_FLUSH: u32 = 2;
+const WORK_KNOWN: u32 = 1;
+const WORK_RULES: u32 = 4;
+
 /// One update group.
 pub(crate) struct Group {
     pub(crate) id: u32,
     pub(crate) key: GroupKey,
+    /// What asking the policy costs.
+    weight: Weight,
     pub(crate) log: Arc<Log>,
     pub(crate) members: BTreeMap<SourceId, Member>,
     advertised_paths: AdjRibOut,
     /// Destinations that changed and were not looked at yet.
     pending: IdSet,
     pending_at: u32,
+    /// Destinations that are all pending; they are not marked one by one.
+    marking: Range<u32>,
+    /// Forks that copy from this group, or to it: it stands still meanwhile.
+    copies: u32,
+    /// It waits for its turn.
+    pub(super) is_queued: bool,
     /// When everything became pending (the group began, or its policy changed): what comes out
     /// different counts as changed then.
     flush_version: Version,
     resync_at: u32,
     resyncing: u32,
-    /// Paths told.
+    /// Paths advertised.
     advertised: u32,
     /// The same by the peer that they are from.
     advertised_from: SourceCounts,
-    /// What was told since the group began.
+    /// Counted since the group began.
     exports: ExportCounts,
     /// Destinations with withdrawn paths in their lists.
-    tombstones: IdSet,
+    tombstones: WorkSet,
     log_bytes_max: usize,
 }
 
 impl Group {
+    /// A group to which everything in a table of so many slots is new; what it then advertises
+    /// counts as changed at `version`.
     pub(crate) fn new(
         id: u32,
         key: GroupKey,
         log: Arc<Log>,
         (log_bytes_max, seed): (usize, u64),
-        dests: &Destinations,
+        slots: u32,
         version: Version,
     ) -> Self {
         let advertised_paths = AdjRibOut::new(key.add_path.is_some(), seed);
-        let mut group = Group {
+        Group {
             id,
+            weight: key.export.weight(),
             key,
             log,
             members: BTreeMap::new(),
             advertised_paths,
             pending: IdSet::default(),
             pending_at: 0,
-            flush_version: 0,
+            marking: 0..slots,
+            copies: 0,
+            is_queued: false,
+            flush_version: version,
             resync_at: 0,
             resyncing: 0,
             advertised: 0,
             advertised_from: SourceCounts::default(),
             exports: ExportCounts::default(),
-            tombstones: IdSet::default(),
+            tombstones: WorkSet::default(),
             log_bytes_max,
-        };
-        group.mark_all(dests, version);
-        group
+        }
     }
 
-    /// A group for members that leave `self` together: it begins with what they were told.
-    pub(crate) fn fork(
-        &self,
-        id: u32,
-        key: GroupKey,
-        log: Arc<Log>,
-        version: Version,
-        state: &mut ExportState<'_>,
-    ) -> Self {
-        let mut group = Group::new(id, key, log, (self.log_bytes_max, 0), state.dests, version);
-        if group.key.add_path.is_some() != self.key.add_path.is_some() {
-            return group;
-        }
-        group.advertised_paths = self.advertised_paths.clone();
-        group.tombstones = self.tombstones.clone();
-        group.advertised = self.advertised;
-        group.advertised_from = self.advertised_from.clone();
-        for at in 0..group.advertised_paths.slots() {
-            group
-                .advertised_paths
-                .get(DestId(at))
-                .iter()
-                .for_each(|told| state.outs.retain(told.out));
-        }
-        group.mark_all(state.dests, version);
-        group
+    /// Stands still for a fork, which begins with what this gives.
+    pub(super) fn begin_copy(&mut self) -> AdjRibOut {
+        self.copies += 1;
+        self.advertised_paths.without_paths()
     }
 
-    /// Gives back everything that the group refers to.
-    pub(crate) fn dissolve(&mut self, state: &mut ExportState<'_>) {
-        for at in 0..self.advertised_paths.slots() {
-            for told in self.advertised_paths.get(DestId(at)) {
-                state.outs.release(told.out, state.attrs, state.hops);
-            }
+    /// Becomes a fork: [`Group::copy_dest`] fills it.
+    pub(super) fn receive_copy(&mut self, begun: AdjRibOut) {
+        self.copies += 1;
+        self.advertised_paths = begun;
+    }
+
+    pub(super) fn end_copy(&mut self) {
+        self.copies -= 1;
+    }
+
+    /// It has what the group that it left has advertised; so have its members.
+    pub(super) fn finish_fork(&mut self) {
+        self.end_copy();
+        for member in self.members.values_mut() {
+            let before = &mut member.before.announced;
+            *before = before.wrapping_sub(self.advertised.into());
         }
-        self.advertised_paths = AdjRibOut::new(self.key.add_path.is_some(), 0);
+    }
+
+    pub(super) fn is_copied(&self) -> bool {
+        self.copies > 0
+    }
+
+    /// Takes over what another group has advertised about a destination.
+    pub(super) fn copy_dest(&mut self, from: &Group, dest: DestId, exported: &mut ExportTable) {
+        let list = from.advertised_paths.get(dest);
+        if list.is_empty() {
+            return;
+        }
+        for path in list.iter().filter(|path| path.out != ExportId::NONE) {
+            exported.retain(path.out);
+            self.advertised += 1;
+            self.advertised_from.add(exported.source(path.out));
+        }
+        if from.tombstones.contains(dest.0) {
+            self.tombstones.insert(dest.0);
+        }
+        self.advertised_paths.copy(dest, &list);
+    }
+
+    pub(super) fn advertised_slots(&self) -> u32 {
+        self.advertised_paths.slots()
+    }
+
+    /// What is advertised, for somebody who gives it back.
+    pub(super) fn take_advertised(&mut self) -> AdjRibOut {
+        let empty = AdjRibOut::new(self.key.add_path.is_some(), 0);
+        std::mem::replace(&mut self.advertised_paths, empty)
+    }
+
+    /// Octets that the group takes besides its log: what it has advertised, and a bit or two for each
+    /// destination.
+    pub(crate) fn octets(&self, rib: &LocRib) -> u64 {
+        let each = if self.key.add_path.is_some() { 24 } else { 4 };
+        u64::from(self.advertised) * each + u64::from(rib.dests(self.key.family).len()) / 4
+    }
+
+    /// Gives memory back that destinations from `slots` on took; there are none.
+    pub(crate) fn truncate(&mut self, slots: u32) {
+        self.advertised_paths.truncate(slots);
+        self.pending.truncate(slots);
+        self.tombstones.truncate(slots);
+        self.marking.end = self.marking.end.min(slots);
+        self.resync_at = self.resync_at.min(slots);
+        for member in self.members.values_mut() {
+            member.resyncing.iter_mut().for_each(|resync| resync.truncate(slots));
+        }
+    }
+
+    /// Puts another key in place; [`Group::mark_all`] follows.
+    pub(super) fn set_key(&mut self, key: GroupKey) -> GroupKey {
+        self.weight = key.export.weight();
+        std::mem::replace(&mut self.key, key)
     }
 
     /// Everything is to be looked at again.
-    pub(crate) fn mark_all(&mut self, dests: &Destinations, version: Version) {
+    pub(crate) fn mark_all(&mut self, slots: u32, version: Version) {
         self.flush_version = version;
-        for id in 0..dests.slots() {
+        self.marking = 0..slots;
+    }
+
+    fn has_pending(&self) -> bool {
+        !self.pending.is_empty() || !self.marking.is_empty()
+    }
+
+    /// Takes the next destination that is to be looked at.
+    fn next_pending(&mut self, dests: &Destinations, meter: &mut Meter) -> Option<DestId> {
+        let next = self.pending.next_from(self.pending_at).or_else(|| self.pending.next_from(0));
+        if let Some(id) = next {
+            self.pending_at = id.saturating_add(1);
+            self.pending.remove(id);
+            return Some(DestId(id));
+        }
+        while !meter.is_spent()
+            && let Some(id) = self.marking.next()
+        {
+            meter.spend(u32::from(id.is_multiple_of(8)));
             let dest = DestId(id);
             if dests.is_live(dest) && (!dests.paths(dest).is_empty() || self.has_advertised(dest)) {
-                self.pending.insert(id);
+                return Some(dest);
             }
         }
+        None
+    }
+
+    /// Whether a destination is to be looked at; it is not any more.
+    fn take_pending(&mut self, dest: DestId) -> bool {
+        let is_marked = self.marking.contains(&dest.0);
+        if self.marking.start == dest.0 && is_marked {
+            self.marking.start += 1;
+        }
+        self.pending.remove(dest.0) || is_marked
     }
 
     /// A destination changed.
@@ -210,12 +296,12 @@ impl Group {
         self.advertised
     }
 
-    /// Of the paths told, those that are from this peer, which is not told them.
+    /// Advertised paths learned from this peer (split horizon: it does not receive them).
     pub(crate) fn advertised_from(&self, peer: SourceId) -> u32 {
         self.advertised_from.get(peer)
     }
 
-    /// What a member was told since it joined.
+    /// What a member was sent since it joined.
     pub(crate) fn exports_to(&self, peer: SourceId) -> ExportCounts {
         let Some(member) = self.members.get(&peer) else { return ExportCounts::default() };
         let before = member.before;
@@ -228,13 +314,13 @@ impl Group {
 
     /// Whether everything that changed was said.
     pub(crate) fn is_flushed(&self) -> bool {
-        self.pending.is_empty()
+        !self.has_pending()
     }
 
-    /// What members are told about a destination.
-    pub(crate) fn told(&self, dest: DestId) -> AdvertisedPaths {
+    /// What members are sent about a destination.
+    pub(crate) fn advertised_paths(&self, dest: DestId) -> AdvertisedPaths {
         let mut list = self.advertised_paths.get(dest);
-        list.retain(|told| told.out != ExportId::NONE);
+        list.retain(|path| path.out != ExportId::NONE);
         list
     }
 
@@ -244,10 +330,12 @@ impl Group {
 
     /// Whether nothing here refers to the destination, not even a withdrawn path.
     pub(crate) fn is_done_with(&self, dest: DestId) -> bool {
-        !self.pending.contains(dest.0) && !self.has_advertised(dest)
+        !self.pending.contains(dest.0)
+            && !self.marking.contains(&dest.0)
+            && !self.has_advertised(dest)
     }
 
-    /// Puts a member in, which the caller has joined to the log with the same walk.
+    /// Puts a member in, which the caller has joined to the log with the same resynchronisation.
     pub(crate) fn add_member(
         &mut self,
         peer: SourceId,
@@ -272,7 +360,7 @@ impl Group {
         self.members.iter().find(|(_, member)| member.key == key).map(|(peer, _)| *peer)
     }
 
-    /// Walks for a member; one walk takes the place of another.
+    /// Resynchronises a member; one resynchronisation takes the place of another.
     pub(crate) fn begin_resync(&mut self, peer: SourceId, resync: &Resync, slots: u32) {
         if self.resync_at >= slots {
             self.wrap();
@@ -281,64 +369,74 @@ impl Group {
         let Some(member) = self.members.get_mut(&peer) else { return };
         self.resyncing += u32::from(member.resyncing.is_none());
         member.resyncing = Some(Resyncing::begin(resync, start));
-        // With BoRR again, the peer would lose what it was told since the first (RFC 7313 §4).
-        if resync.end == ResyncEnd::Refresh && resync.told.is_empty() {
+        // With BoRR again, the peer would lose what it was sent since the first (RFC 7313 §4).
+        if resync.end == ResyncEnd::Refresh && resync.covered.is_empty() {
             let mut begin = Encoded::default();
             self.push_control(&mut begin, peer, RefreshKind::Begin);
             self.log.append(Chunk::new(begin.bytes, begin.frames, 0));
         }
     }
 
-    /// The member fell off: its walk is void.
+    /// The member fell off: its resynchronisation is void.
     pub(crate) fn lose_resync(&mut self, peer: SourceId) {
         if self.members.get_mut(&peer).is_some_and(|member| member.resyncing.take().is_some()) {
             self.resyncing -= 1;
         }
     }
 
-    /// Encodes one slice of changes and one of the walk, as far as members have room. Returns
-    /// whether there is more that they have room for.
-    pub(crate) fn export_slice(&mut self, state: &mut ExportState<'_>) -> bool {
-        let window = WINDOW_MAX.min(self.log_bytes_max / 2);
-        if self.flushes_live() && self.log.has_room(window, Readers::All) {
-            self.flush_slice(state);
+    /// Encodes one slice of changes and one of the resynchronisation, as far as members have room
+    /// and work is left.
+    pub(super) fn export_slice(
+        &mut self,
+        state: &mut ExportState<'_>,
+        window: usize,
+        meter: &mut Meter,
+    ) -> SliceState {
+        if self.copies > 0 {
+            return SliceState::Done;
         }
-        if self.pending.is_empty() {
+        let window = window.min(self.log_bytes_max / 2);
+        if self.flushes_live() && self.log.has_room(window, Readers::All) {
+            self.flush_slice(state, window, meter);
+        }
+        if !self.has_pending() {
             self.log.set_complete(state.version);
         }
         if self.resyncing > 0 && self.log.has_room(window, Readers::Resyncing) {
-            self.resync_slice(state);
+            self.resync_slice(state, window, meter);
         }
-        self.flushes_live() && self.log.has_room(window, Readers::All)
-            || self.resyncing > 0 && self.log.has_room(window, Readers::Resyncing)
+        let more = self.flushes_live() && self.log.has_room(window, Readers::All)
+            || self.resyncing > 0 && self.log.has_room(window, Readers::Resyncing);
+        if more { SliceState::More } else { SliceState::Done }
     }
 
-    /// Whether changes go out at once. While every member is walked for they wait for the walk, which
-    /// flushes what it comes to: a new group would otherwise be told everything twice.
+    /// Whether changes go out at once. While every member is resynchronised they wait for that, which
+    /// flushes what it comes to: a new group would otherwise be sent everything twice.
     fn flushes_live(&self) -> bool {
-        !self.pending.is_empty() && (self.resyncing as usize) < self.members.len()
+        self.has_pending() && (self.resyncing as usize) < self.members.len()
     }
 
-    fn is_full(&self, batch: &Batch) -> bool {
-        batch.bytes() >= CHUNK_MAX.min(self.log_bytes_max / 4) || batch.considered >= SLICE_MAX
+    fn is_full(&self, batch: &Batch, window: usize, meter: &Meter) -> bool {
+        batch.bytes() >= CHUNK_MAX.min(self.log_bytes_max / 4).min(window)
+            || batch.considered >= SLICE_MAX
+            || meter.is_spent()
     }
 
-    fn flush_slice(&mut self, state: &mut ExportState<'_>) {
+    fn flush_slice(&mut self, state: &mut ExportState<'_>, window: usize, meter: &mut Meter) {
         let mut batch = std::mem::take(state.batch);
         batch.begin(&self.key);
-        while !self.is_full(&batch) {
-            let next = self.pending.next_from(self.pending_at);
-            let Some(id) = next.or_else(|| self.pending.next_from(0)) else { break };
-            self.pending_at = id.saturating_add(1);
-            self.pending.remove(id);
+        // At least one: a slice that does nothing would come back for ever.
+        while batch.considered == 0 || !self.is_full(&batch, window, meter) {
+            let Some(dest) = self.next_pending(state.dests, meter) else { break };
             batch.considered += 1;
-            self.flush(DestId(id), state, &mut batch);
+            self.flush(dest, state, &mut batch);
+            meter.spend(WORK_FLUSH + std::mem::take(&mut batch.work));
         }
-        self.append(batch, Vec::new(), CoveredRanges::default(), state);
+        self.append(batch, Vec::new(), CoveredRanges::default(), state, meter);
     }
 
-    /// Compares what is told about a destination with what should be, and tells the difference.
-    /// Returns the path identifiers whose new route everyone is told.
+    /// Compares what is advertised about a destination with what should be, and sends the difference.
+    /// Returns the path identifiers whose new route everyone is sent.
     fn flush(
         &mut self,
         dest: DestId,
@@ -482,7 +580,7 @@ impl Group {
         self.exports.announced += 1;
         batch.announce((dest, tx), new, Audience::Everyone, to, state);
         if old != ExportId::NONE && from != to && self.members.contains_key(&to) {
-            // The new source was told the old route, and is not told its own.
+            // The new source was sent the old route, and is not sent its own.
             batch.withdraw(dest, tx, Audience::Only(to), SourceId::NONE);
         }
     }
@@ -495,6 +593,7 @@ impl Group {
         state: &mut ExportState<'_>,
         batch: &mut Batch,
     ) -> ExportId {
+        batch.work += WORK_KNOWN;
         let source = path.source.source();
         let memo_key = is_memoisable(&self.key, source).then_some((
             path.attrs.0,
@@ -506,7 +605,8 @@ impl Group {
             state.outs.retain(out);
             return out;
         }
-        let out = match self.judge(dest, path, state) {
+        batch.work += WORK_RULES + self.weight.work(state.attrs.view(path.attrs).as_bytes().len());
+        let out = match self.evaluate(dest, path, state) {
             Ok(exported) => {
                 let attrs = match exported.attrs {
                     Some(bytes) => state.attrs.intern(&bytes, LocalAttrs::default()),
@@ -527,7 +627,7 @@ impl Group {
     }
 
     /// What a path becomes in this group, or why it is withheld.
-    pub(crate) fn judge(
+    fn evaluate(
         &self,
         dest: DestId,
         path: &Path,
@@ -543,9 +643,11 @@ impl Group {
         control: Vec<(SourceId, RefreshKind)>,
         covered: CoveredRanges,
         state: &mut ExportState<'_>,
+        meter: &mut Meter,
     ) {
         let mut last = Encoded::default();
         if !batch.is_empty() {
+            meter.spend(batch.bytes() as u32 / 256);
             let log = Arc::clone(&self.log);
             let full = |part: Encoded| log.append(Chunk::new(part.bytes, part.frames, 0));
             let (rest, oversized) = batch.encode(&self.key, state, full);
@@ -567,7 +669,7 @@ impl Group {
         }
         if !last.frames.is_empty() {
             last.bytes.shrink_to_fit();
-            let complete = if self.pending.is_empty() { state.version } else { 0 };
+            let complete = if self.has_pending() { 0 } else { state.version };
             self.log.append(Chunk::new(last.bytes, last.frames, complete).of_resync(covered));
         }
         // The order of release decides which ids are used next, and nothing else.
@@ -632,25 +734,32 @@ impl Group {
         }
     }
 
-    fn resync_slice(&mut self, state: &mut ExportState<'_>) {
+    fn resync_slice(&mut self, state: &mut ExportState<'_>, window: usize, meter: &mut Meter) {
         let mut batch = std::mem::take(state.batch);
         batch.begin(&self.key);
         let mut finished = Vec::new();
         let mut covered = CoveredRanges::default();
-        while self.resyncing > 0 && !self.is_full(&batch) {
+        while self.resyncing > 0 && (batch.considered == 0 || !self.is_full(&batch, window, meter))
+        {
             if self.resync_at >= state.dests.slots() {
                 self.wrap();
             }
             let limit = self.limit(state);
             let from = self.resync_at;
-            // Up to the next place where a walk ends, without looking at walkers each time.
-            while self.resync_at < limit.end && !self.is_full(&batch) {
+            // Up to the next place where one ends, without looking at members each time.
+            while self.resync_at < limit.end
+                && (batch.considered == 0 || !self.is_full(&batch, window, meter))
+            {
                 let dest = DestId(self.resync_at);
                 self.resync_at += 1;
                 batch.considered += 1;
                 if state.dests.is_live(dest) {
                     self.resync_dest(dest, &limit, state, &mut batch);
+                    meter.spend(std::mem::take(&mut batch.work));
+                } else {
+                    self.take_pending(dest);
                 }
+                meter.spend(u32::from(dest.0.is_multiple_of(8)));
             }
             covered.add(from..self.resync_at, state.version);
             self.finish_resyncs(&mut finished);
@@ -661,7 +770,7 @@ impl Group {
             ResyncEnd::Nothing => None,
         });
         let control = control.collect();
-        self.append(batch, control, covered, state);
+        self.append(batch, control, covered, state, meter);
         for (peer, _) in finished {
             if let Some(member) = self.members.get(&peer) {
                 self.log.end_resync(member.key);
@@ -669,7 +778,7 @@ impl Group {
         }
     }
 
-    /// What the present walkers need, and how far the walk goes before that changes for one of them.
+    /// What members being resynchronised need, and how far it goes before that changes for one of them.
     fn limit(&self, state: &ExportState<'_>) -> SliceLimit {
         let mut limit =
             SliceLimit { end: u32::MAX, announce_since: u32::MAX, withdraw_since: u32::MAX };
@@ -695,7 +804,7 @@ impl Group {
         }
     }
 
-    /// Tells walkers about one destination.
+    /// Sends members that are resynchronised one destination.
     fn resync_dest(
         &mut self,
         dest: DestId,
@@ -704,7 +813,8 @@ impl Group {
         batch: &mut Batch,
     ) {
         let mut changed = SmallVec::new();
-        if self.pending.remove(dest.0) {
+        if self.take_pending(dest) {
+            batch.work += WORK_FLUSH;
             changed = self.flush(dest, state, batch);
         }
         let last_change = state.dests.last_change(dest);
@@ -712,42 +822,53 @@ impl Group {
             return;
         }
         let list = self.advertised_paths.get(dest);
-        for told in &list {
-            let source = state.outs.source(told.out);
-            if told.out == ExportId::NONE {
+        batch.work += list.len() as u32;
+        for path in &list {
+            let source = state.outs.source(path.out);
+            if path.out == ExportId::NONE {
                 if last_change > limit.withdraw_since {
-                    batch.withdraw(dest, told.tx, Audience::Resyncing, SourceId::NONE);
+                    batch.withdraw(dest, path.tx, Audience::Resyncing, SourceId::NONE);
                 }
                 continue;
             }
-            if !changed.contains(&told.tx) {
-                batch.announce((dest, told.tx), told.out, Audience::Resyncing, source, state);
+            if !changed.contains(&path.tx) {
+                batch.announce((dest, path.tx), path.out, Audience::Resyncing, source, state);
             }
-            // Before its own route, the source may have been told another.
+            // Before its own route, the source may have been sent another.
             if let Some(resyncing) = self.members.get(&source).and_then(|m| m.resyncing.as_ref())
                 && last_change > state.generation(resyncing.withdraw_since)
             {
-                batch.withdraw(dest, told.tx, Audience::Only(source), SourceId::NONE);
+                batch.withdraw(dest, path.tx, Audience::Only(source), SourceId::NONE);
             }
         }
         if list.is_empty() && self.key.add_path.is_none() && last_change > limit.withdraw_since {
+            batch.work += 1;
             batch.withdraw(dest, 0, Audience::Resyncing, SourceId::NONE);
         }
     }
 
-    /// Forgets withdrawn paths that every member knows of.
-    pub(crate) fn purge_withdrawn(&mut self, floor: u32, dests: &Destinations) {
-        let due: Vec<u32> = self
-            .tombstones
-            .iter()
-            .filter(|id| dests.last_change(DestId(*id)) <= floor && !self.pending.contains(*id))
-            .collect();
-        for id in due {
+    /// Forgets withdrawn paths that every member knows of, of `max` destinations at most. Returns the
+    /// work done.
+    pub(crate) fn purge_withdrawn(&mut self, floor: u32, dests: &Destinations, max: u32) -> u32 {
+        let mut left = self.tombstones.len().min(max);
+        let looked_at = left;
+        while left > 0
+            && let Some(id) = self.tombstones.advance()
+        {
+            left -= 1;
+            let dest = DestId(id);
+            if dests.last_change(dest) > floor
+                || self.pending.contains(id)
+                || self.marking.contains(&id)
+            {
+                continue;
+            }
             self.tombstones.remove(id);
-            let mut list = self.advertised_paths.get(DestId(id));
-            list.retain(|told| told.out != ExportId::NONE);
-            self.advertised_paths.replace_list(DestId(id), &list);
+            let mut list = self.advertised_paths.get(dest);
+            list.retain(|path| path.out != ExportId::NONE);
+            self.advertised_paths.replace_list(dest, &list);
         }
+        looked_at / 4
     }
 
     /// Destinations with withdrawn paths that are kept for members that may not know.
@@ -756,7 +877,7 @@ impl Group {
     }
 }
 
-/// What a slice of the walk is for.
+/// What a slice of resynchronisation is for.
 struct SliceLimit {
     end: u32,
     announce_since: u32,
@@ -770,7 +891,7 @@ pub(crate) struct ExportView<'a> {
     pub(crate) attrs: &'a AttrTable,
     pub(crate) hops: &'a NextHops,
     pub(crate) sources: &'a Sources,
-    pub(crate) own: &'a BTreeMap<(Prefix, Source), LocalRoute>,
+    pub(crate) local: &'a BTreeMap<(Prefix, Source), LocalRoute>,
 }
 
 impl<'a> From<&'a ExportState<'_>> for ExportView<'a> {
@@ -780,7 +901,7 @@ impl<'a> From<&'a ExportState<'_>> for ExportView<'a> {
             attrs: state.attrs,
             hops: state.hops,
             sources: state.sources,
-            own: state.own,
+            local: state.local,
         }
     }
 }
@@ -795,27 +916,27 @@ pub(crate) fn evaluate_export(
 ) -> Result<Exported, Withholding> {
     let prefix = state.dests.prefix(dest);
     let source = path.source.source();
-    let own = if source == Source::Bgp { None } else { state.own.get(&(prefix, source)) };
+    let local = if source == Source::Bgp { None } else { state.local.get(&(prefix, source)) };
     let route = RouteRef {
         prefix,
         attrs: state.attrs.view(path.attrs),
-        next_hop: match own {
-            Some(own) => own.next_hop.map(Into::into),
+        next_hop: match local {
+            Some(local) => local.next_hop.map(Into::into),
             None => state.hops.hop(path.next_hop),
         },
         source,
-        interface: match own {
-            Some(own) => own.interface.as_deref(),
+        interface: match local {
+            Some(local) => local.interface.as_deref(),
             None => state.hops.interface(path.next_hop),
         },
-        metric: own.map_or(state.attrs.local(path.attrs).metric, |own| own.metric),
+        metric: local.map_or(state.attrs.local(path.attrs).metric, |local| local.metric),
         peer_type: Some(group.peer_type),
     };
     let from = state.sources.get(path.source);
     export(group, &Outbound { route, key: state.attrs.key(path.attrs), from })
 }
 
-/// The path identifier of a told path, on ADD-PATH sessions.
-pub(crate) fn tx_path_id(group: &GroupKey, told: &Advertised) -> Option<PathId> {
-    group.add_path.is_some().then_some(PathId(told.tx))
+/// The path identifier of an advertised path, on ADD-PATH sessions.
+pub(crate) fn tx_path_id(group: &GroupKey, path: &Advertised) -> Option<PathId> {
+    group.add_path.is_some().then_some(PathId(path.tx))
 }

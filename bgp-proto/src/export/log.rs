@@ -1,9 +1,9 @@
 //! The chunk log of a group: written by the table's thread, read by connection tasks.
 //!
 //! A member is a cursor. It reads what concerns it: frames for everyone but their source, frames for
-//! walkers while the table walks for it, frames for it alone. The log holds at most so many octets;
+//! those being resynchronised while it is one of them, frames for it alone. The log holds at most so many octets;
 //! a member that is further behind loses its place and keeps nothing but a *version*: it has the
-//! state of the table up to there. The table later walks what changed since.
+//! state of the table up to there. The table later sends it what changed since.
 //!
 //! The mutex inside is held for the time of a few pointer moves, never while encoding or writing.
 
@@ -12,20 +12,18 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
+use super::attention::Attention;
 use super::resync::{CoveredRanges, Resync, ResyncEnd};
-use crate::rib::SourceId;
+use crate::rib::{SourceId, Version};
 use crate::types::{Family, PeerId};
 use crate::wire::{HEADER_LEN, MessageType};
-
-/// Epoch and generation of the table's changes, in one number that only grows.
-pub(crate) type Version = u64;
 
 /// Who reads a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Audience {
     /// Every member.
     Everyone,
-    /// Members that the table walks for.
+    /// Members that are resynchronised.
     Resyncing,
     /// This one.
     Only(SourceId),
@@ -52,7 +50,7 @@ pub struct Chunk {
     resyncing: bool,
     /// Members with a frame of their own, ascending.
     only: Vec<SourceId>,
-    /// What walkers have been told about once they have read it.
+    /// Destinations that members being resynchronised know of once they have read it.
     covered: CoveredRanges,
 }
 
@@ -84,7 +82,7 @@ impl Chunk {
         }
     }
 
-    /// The same, as part of a walk over these destinations.
+    /// The same, as part of a resynchronisation over these destinations.
     pub(crate) fn of_resync(self, covered: CoveredRanges) -> Self {
         Chunk { covered, ..self }
     }
@@ -143,15 +141,15 @@ struct Member {
     frame: usize,
     offset: u32,
     version: Version,
-    /// The walk that is not completely read.
+    /// The resynchronisation that is not completely read.
     resync: Option<Reading>,
     place: Position,
-    /// A refresh was asked for while another walk was under way.
+    /// A refresh was asked for while another one was under way.
     refresh_again: Option<ResyncEnd>,
     waker: Option<Waker>,
 }
 
-/// A walk, with what was read of it.
+/// A resynchronisation, with what was read of it.
 #[derive(Debug)]
 struct Reading {
     resync: Resync,
@@ -178,7 +176,7 @@ enum Position {
 pub(crate) enum Readers {
     /// Every member that holds its place.
     All,
-    /// Those that the table is still walking for.
+    /// Those whose resynchronisation is not completely written.
     Resyncing,
 }
 
@@ -186,8 +184,9 @@ impl Readers {
     const EACH: [Readers; 2] = [Readers::All, Readers::Resyncing];
 
     fn include(self, member: &Member) -> bool {
-        let is_walked_for = || member.resync.as_ref().is_some_and(|walking| walking.to.is_none());
-        member.place == Position::Held && (self == Readers::All || is_walked_for())
+        let is_resynchronised =
+            || member.resync.as_ref().is_some_and(|reading| reading.to.is_none());
+        member.place == Position::Held && (self == Readers::All || is_resynchronised())
     }
 }
 
@@ -216,20 +215,22 @@ struct State {
     members: BTreeMap<MemberKey, Member>,
     /// The table has more to write and waits until one of these members has less than this to read.
     starved: [Option<u64>; 2],
-    table: Waker,
+    /// Who is called when the table has to look at this log, and as what.
+    attention: Arc<Attention>,
+    group: u32,
     evictions: u64,
-    /// Walks whose member fell off, and walks completely read by members that want another.
+    /// Members that fell off, came back, or want another resynchronisation.
     events: Vec<MemberEvent>,
 }
 
 /// What happened to a member since the table last looked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum MemberEvent {
-    /// It fell off; a walk under way for it is void.
+    /// It fell off; a resynchronisation under way for it is void.
     Lost(MemberKey),
-    /// It fell off and has room: this walk is due.
+    /// It fell off and has room: this is due.
     Rejoin(MemberKey, Resync),
-    /// Its walk is read and it wants a refresh that ends so.
+    /// Its resynchronisation is read and it wants a refresh that ends so.
     Refresh(MemberKey, ResyncEnd),
 }
 
@@ -239,7 +240,20 @@ pub struct Log {
     state: Mutex<State>,
 }
 
+/// Calls the table's attention to a log, once its lock is given back.
+struct Caller(Arc<Attention>, u32);
+
+impl Caller {
+    fn call(&self) {
+        self.0.call(self.1);
+    }
+}
+
 impl State {
+    fn caller(&self) -> Caller {
+        Caller(Arc::clone(&self.attention), self.group)
+    }
+
     fn next(&self) -> u64 {
         self.first + self.chunks.len() as u64
     }
@@ -295,12 +309,12 @@ impl State {
     /// What the member is owed after it lost its place.
     fn backlog(member: &Member) -> Resync {
         match &member.resync {
-            Some(walking) => walking.resync.clone(),
+            Some(reading) => reading.resync.clone(),
             None => Resync {
                 announce_since: member.version,
                 withdraw_since: member.version,
                 covers: member.version,
-                told: CoveredRanges::default(),
+                covered: CoveredRanges::default(),
                 end: ResyncEnd::Nothing,
             },
         }
@@ -314,10 +328,10 @@ impl Member {
 
     /// Moves past the chunk that it stands in, which is this one.
     fn pass(&mut self, chunk: &Chunk) {
-        if let Some(walking) = &mut self.resync
-            && self.chunk >= walking.first
+        if let Some(reading) = &mut self.resync
+            && self.chunk >= reading.first
         {
-            walking.resync.told.add_all(&chunk.covered);
+            reading.resync.covered.add_all(&chunk.covered);
         }
         self.chunk += 1;
         self.frame = 0;
@@ -325,7 +339,7 @@ impl Member {
         self.settle(chunk.complete);
     }
 
-    /// Notes that everything up to `complete` was read, and the end of a walk.
+    /// Notes that everything up to `complete` was read, and the end of a resynchronisation.
     fn settle(&mut self, complete: Version) {
         if let Some(Reading { resync, to: Some(to), .. }) = &self.resync
             && self.chunk >= *to
@@ -340,7 +354,7 @@ impl Member {
 }
 
 impl Log {
-    pub(crate) fn new(bytes_max: usize, table: Waker) -> Arc<Self> {
+    pub(crate) fn new(bytes_max: usize, attention: Arc<Attention>, group: u32) -> Arc<Self> {
         let state = State {
             chunks: VecDeque::new(),
             first: 0,
@@ -349,7 +363,8 @@ impl Log {
             complete: 0,
             members: BTreeMap::new(),
             starved: [None; 2],
-            table,
+            attention,
+            group,
             evictions: 0,
             events: Vec::new(),
         };
@@ -361,7 +376,7 @@ impl Log {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds a member at the head of the log, with the walk that brings it up to date.
+    /// Adds a member at the head of the log, with the resynchronisation that brings it up to date.
     pub(crate) fn join(&self, key: MemberKey, peer: SourceId, resync: Resync) {
         self.admit(key, peer, resync, None, None);
     }
@@ -414,7 +429,7 @@ impl Log {
         member.resync = Some(Reading { resync, first: next, to: None });
     }
 
-    /// Begins a walk for a member that has none; one that has, or has fallen, gets it afterwards.
+    /// Begins to resynchronise a member; one that is being so, or has fallen off, gets it afterwards.
     /// Returns whether it begins at once.
     pub(crate) fn refresh(&self, key: MemberKey, resync: Resync) -> bool {
         let mut state = self.lock();
@@ -429,20 +444,20 @@ impl Log {
         true
     }
 
-    /// The version of a member that is not walked for.
+    /// The version of a member that is not resynchronised.
     pub(crate) fn version(&self, key: MemberKey) -> Version {
         self.lock().members.get(&key).map_or(0, |member| member.version)
     }
 
-    /// The table has written all of the member's walk.
+    /// The table has written all of the member's resynchronisation.
     pub(crate) fn end_resync(&self, key: MemberKey) {
         let mut guard = self.lock();
         let state = &mut *guard;
         let next = state.next();
         let complete = state.complete;
         let Some(member) = state.members.get_mut(&key) else { return };
-        if let Some(walking) = &mut member.resync {
-            walking.to = Some(next);
+        if let Some(reading) = &mut member.resync {
+            reading.to = Some(next);
         }
         let mut again = None;
         if member.place == Position::Held && member.chunk == next {
@@ -453,9 +468,9 @@ impl Log {
         }
         if let Some(end) = again {
             state.events.push(MemberEvent::Refresh(key, end));
-            let table = state.table.clone();
+            let caller = state.caller();
             drop(guard);
-            table.wake();
+            caller.call();
         }
     }
 
@@ -488,7 +503,7 @@ impl Log {
         wakers.into_iter().for_each(Waker::wake);
     }
 
-    /// Every change up to `version` is in the log, or no member needed to hear of it.
+    /// Every change up to `version` is in the log, or no member needed it.
     pub(crate) fn set_complete(&self, version: Version) {
         let mut state = self.lock();
         state.complete = state.complete.max(version);
@@ -521,7 +536,7 @@ impl Log {
         let state = self.lock();
         let held = state.members.values().filter(|member| member.place != Position::Condemned);
         held.map(|member| {
-            member.resync.as_ref().map_or(member.version, |walking| walking.resync.withdraw_since)
+            member.resync.as_ref().map_or(member.version, |reading| reading.resync.withdraw_since)
         })
         .min()
         .unwrap_or(Version::MAX)
@@ -545,6 +560,14 @@ impl Log {
             state.events.push(MemberEvent::Lost(key));
         }
         Some(peer)
+    }
+
+    /// Octets that each member with more to read has read since the log began.
+    pub(crate) fn positions(&self) -> Vec<(MemberKey, u64)> {
+        let state = self.lock();
+        let members = state.members.iter().filter(|(_, m)| m.place == Position::Held);
+        let unread = members.map(|(key, member)| (*key, state.unread(member)));
+        unread.filter(|(_, unread)| *unread > 0).map(|(key, n)| (key, state.written - n)).collect()
     }
 
     pub(crate) fn set_bytes_max(&self, bytes_max: usize) {
@@ -571,9 +594,9 @@ impl Log {
                 state.events.push(MemberEvent::Rejoin(key, State::backlog(&member)));
             }
             state.members.insert(key, member);
-            let table = ask.then(|| state.table.clone());
+            let caller = ask.then(|| state.caller());
             drop(guard);
-            table.into_iter().for_each(|waker| waker.wake());
+            caller.into_iter().for_each(|caller| caller.call());
             return Fetch::Lagging;
         }
         let stood = member.chunk;
@@ -611,9 +634,9 @@ impl Log {
             }
         }
         state.members.insert(key, member);
-        let table = wake_table.then(|| state.table.clone());
+        let caller = wake_table.then(|| state.caller());
         drop(guard);
-        table.into_iter().for_each(|waker| waker.wake());
+        caller.into_iter().for_each(|caller| caller.call());
         fetched
     }
 }
@@ -698,7 +721,7 @@ impl Subscription {
         self.place.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Moves the reader: leaves the old log, and joins the new one with the walk that `plan` makes of
+    /// Moves the reader: leaves the old log, and joins the new one with the resynchronisation that `plan` makes of
     /// what the member is owed.
     pub(crate) fn transfer(
         &self,

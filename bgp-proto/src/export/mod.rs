@@ -1,16 +1,18 @@
-//! The way out: who may hear what, rewriting, update groups, the chunk log.
+//! The way out: who may be sent what, rewriting, update groups, the chunk log.
 //!
-//! Peers that would be told the same bytes are one [`Group`](crate::table): the group encodes its
+//! Peers that would be sent the same octets are one [`Group`](crate::table): the group encodes its
 //! pending changes once into immutable [`Chunk`]s of its [`Log`]; each member is a cursor, a
 //! [`Reader`]. Split horizon is a frame skip. A member that falls off the log holds no queue: it is
 //! served the current state of what changed since.
 
 mod adj_rib_out;
+mod attention;
 mod batch;
 mod exported;
 mod group;
 mod log;
 mod resync;
+mod ribs;
 mod rules;
 
 pub(crate) use adj_rib_out::{AdjRibOut, Advertised};
@@ -18,12 +20,11 @@ pub(crate) use batch::Batch;
 pub(crate) use exported::{ExportId, ExportTable, ExportedRoute};
 use group::CHUNK_MAX;
 pub use group::ExportCounts;
-pub(crate) use group::{
-    ExportState, ExportView, Group, evaluate_export, generation_in, tx_path_id,
-};
-pub(crate) use log::{Audience, Frame, MemberEvent, MemberKey, Readers, Subscription, Version};
+pub(crate) use group::{ExportState, ExportView, Group, evaluate_export, tx_path_id};
+pub(crate) use log::{Audience, Frame, MemberEvent, MemberKey, Readers, Subscription};
 pub use log::{Chunk, Fetch, Log, Piece, Reader};
 pub(crate) use resync::{CoveredRanges, Resync, ResyncEnd, Resyncing};
+pub(crate) use ribs::AdjRibsOut;
 pub(crate) use rules::{
     Exported, GroupKey, Outbound, Reflection, Withholding, export, is_memoisable,
 };

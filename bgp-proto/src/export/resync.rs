@@ -1,23 +1,23 @@
 //! Walks over the table on a member's behalf, and what survives of one that is not finished.
 //!
-//! A member that falls off the log in the middle of a walk keeps, beside its version, the stretches
-//! of destinations that it was told about: the next walk tells it only what changed there since.
-//! Without that, two slow members that push each other off would begin anew for ever.
+//! A member that falls off the log in the middle of its resynchronisation keeps, beside its version, the
+//! ranges of destinations that it has read: the next one sends it only what changed there since.
+//! Without that, two slow members that push each other off would start over for ever.
 
 use std::ops::Range;
 
 use smallvec::SmallVec;
 
-use super::Version;
+use crate::rib::Version;
 
 /// CoveredRanges that are remembered at most; of more, the shortest is forgotten.
-const STRETCHES_MAX: usize = 8;
-/// CoveredRanges at least this long end at multiples of [`ALIGNMENT`], so that walks for many members
+const RANGES_MAX: usize = 8;
+/// Ranges at least this long end at multiples of [`ALIGNMENT`], so that many members
 /// have few places where something changes for one of them.
 const ALIGNED_FROM: u32 = 16 * ALIGNMENT;
 const ALIGNMENT: u32 = 1 << 10;
 
-/// What a member is owed at the end of a walk.
+/// What a member is owed at the end of its resynchronisation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ResyncEnd {
     /// It joined: End-of-RIB.
@@ -28,33 +28,33 @@ pub(crate) enum ResyncEnd {
     Nothing,
 }
 
-/// A walk over the table on a member's behalf.
+/// A walk over the table on behalf of a member that has an earlier version of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Resync {
     /// Routes that changed after this are announced.
     pub(crate) announce_since: Version,
     /// Destinations that changed after this and are not advertised are withdrawn.
     pub(crate) withdraw_since: Version,
-    /// What the member has once the walk is over.
+    /// What the member has once it is over.
     pub(crate) covers: Version,
-    /// What earlier walks, which were not finished, have told.
-    pub(crate) told: CoveredRanges,
+    /// What earlier ones, which were not finished, have covered.
+    pub(crate) covered: CoveredRanges,
     pub(crate) end: ResyncEnd,
 }
 
-/// A member that a group's walk is for. The walk's position goes round and round.
+/// A member that is resynchronised. The group's position goes round and round.
 #[derive(Debug)]
 pub(crate) struct Resyncing {
     announce_since: Version,
     pub(crate) withdraw_since: Version,
-    told: CoveredRanges,
+    covered: CoveredRanges,
     pub(crate) end: ResyncEnd,
-    /// Where it began; the walk is over when the position comes here again.
+    /// Where it began; it is over when the position comes here again.
     start: u32,
     wrapped: bool,
 }
 
-/// What a member needs to be told about the destinations up to `end`.
+/// What a member needs to be sent of the destinations up to `end`.
 pub(crate) struct Segment {
     pub(crate) end: u32,
     pub(crate) announce_since: Version,
@@ -66,11 +66,16 @@ impl Resyncing {
         Resyncing {
             announce_since: resync.announce_since,
             withdraw_since: resync.withdraw_since,
-            told: resync.told.aligned(),
+            covered: resync.covered.aligned(),
             end: resync.end,
             start,
             wrapped: false,
         }
+    }
+
+    /// There are only so many destinations any more.
+    pub(crate) fn truncate(&mut self, slots: u32) {
+        self.start = self.start.min(slots);
     }
 
     /// The position goes back to the first destination.
@@ -84,16 +89,16 @@ impl Resyncing {
 
     /// The way from `at`, in a table of so many slots, as far as it is the same.
     pub(crate) fn segment(&self, at: u32, slots: u32) -> Segment {
-        let (told, covered_end) = self.told.at(at);
+        let (covered, covered_end) = self.covered.at(at);
         Segment {
             end: covered_end.min(if self.wrapped { self.start } else { slots }),
-            announce_since: self.announce_since.max(told),
-            withdraw_since: self.withdraw_since.max(told),
+            announce_since: self.announce_since.max(covered),
+            withdraw_since: self.withdraw_since.max(covered),
         }
     }
 }
 
-/// Runs of destinations, each told about as of a version.
+/// Ranges of destinations, each covered as of a version.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct CoveredRanges(SmallVec<[(Range<u32>, Version); 1]>);
 
@@ -116,7 +121,7 @@ impl CoveredRanges {
             apart
         });
         self.0.push((run, since));
-        if self.0.len() > STRETCHES_MAX {
+        if self.0.len() > RANGES_MAX {
             let shortest = self.0.iter().enumerate().min_by_key(|(_, (run, _))| run.len());
             let at = shortest.map_or(0, |(at, _)| at);
             self.0.remove(at);
@@ -127,7 +132,7 @@ impl CoveredRanges {
         others.0.iter().for_each(|(run, since)| self.add(run.clone(), *since));
     }
 
-    /// The same for the walk, with long runs cut to the alignment.
+    /// The same with long runs cut to the alignment.
     pub(crate) fn aligned(&self) -> CoveredRanges {
         let cut = |run: &Range<u32>| match run.len() {
             len if len < ALIGNED_FROM as usize => run.clone(),
@@ -136,7 +141,7 @@ impl CoveredRanges {
         CoveredRanges(self.0.iter().map(|(run, since)| (cut(run), *since)).collect())
     }
 
-    /// As of which version a destination was told about (0: not at all), and the next destination
+    /// As of which version a destination was covered (0: not at all), and the next destination
     /// for which that may differ.
     pub(crate) fn at(&self, dest: u32) -> (Version, u32) {
         let (mut since, mut end) = (0, u32::MAX);
@@ -159,52 +164,52 @@ mod tests {
 
     #[test]
     fn runs_that_touch_become_one_with_the_older_version() {
-        let mut told = CoveredRanges::default();
-        told.add(10..20, 7);
-        told.add(30..40, 9);
-        assert_eq!((told.at(9), told.at(10), told.at(20)), ((0, 10), (7, 20), (0, 30)));
-        told.add(20..30, 8);
-        assert_eq!((told.at(25), told.at(40)), ((7, 40), (0, u32::MAX)));
-        told.add(5..5, 1);
-        assert_eq!(told.at(5), (0, 10), "nothing was told");
+        let mut covered = CoveredRanges::default();
+        covered.add(10..20, 7);
+        covered.add(30..40, 9);
+        assert_eq!((covered.at(9), covered.at(10), covered.at(20)), ((0, 10), (7, 20), (0, 30)));
+        covered.add(20..30, 8);
+        assert_eq!((covered.at(25), covered.at(40)), ((7, 40), (0, u32::MAX)));
+        covered.add(5..5, 1);
+        assert_eq!(covered.at(5), (0, 10), "nothing was covered");
     }
 
     #[test]
     fn of_too_many_runs_the_shortest_is_forgotten() {
-        let mut told = CoveredRanges::default();
-        (0..=STRETCHES_MAX as u32).for_each(|n| told.add(100 * n..100 * n + 50 - n, 3));
-        let last = 100 * STRETCHES_MAX as u32;
-        assert_eq!((told.at(0).0, told.at(last).0), (3, 0));
+        let mut covered = CoveredRanges::default();
+        (0..=RANGES_MAX as u32).for_each(|n| covered.add(100 * n..100 * n + 50 - n, 3));
+        let last = 100 * RANGES_MAX as u32;
+        assert_eq!((covered.at(0).0, covered.at(last).0), (3, 0));
     }
 
     #[test]
     fn long_runs_are_cut_to_the_alignment_and_short_ones_are_not() {
-        let mut told = CoveredRanges::default();
-        told.add(5..ALIGNED_FROM + 7, 3);
-        assert_eq!(told.aligned().at(5), (0, ALIGNMENT));
-        assert_eq!(told.aligned().at(ALIGNMENT), (3, ALIGNED_FROM));
+        let mut covered = CoveredRanges::default();
+        covered.add(5..ALIGNED_FROM + 7, 3);
+        assert_eq!(covered.aligned().at(5), (0, ALIGNMENT));
+        assert_eq!(covered.aligned().at(ALIGNMENT), (3, ALIGNED_FROM));
         let mut short = CoveredRanges::default();
         short.add(5..9, 3);
         assert_eq!(short.aligned(), short);
     }
 
     proptest! {
-        /// Whatever is believed to be told was, and as of no later version than it was.
+        /// Whatever is believed to be covered was, and as of no later version than it was.
         #[test]
         fn no_destination_is_believed_newer_than_it_is(
             runs in proptest::collection::vec((0u32..60, 0u32..12, 1u64..9), 0..24),
         ) {
-            let mut told = CoveredRanges::default();
+            let mut covered = CoveredRanges::default();
             let mut model = [0; 80];
             for (from, len, since) in runs {
-                told.add(from..from + len, since);
+                covered.add(from..from + len, since);
                 model[from as usize..(from + len) as usize].iter_mut().for_each(|v| {
                     *v = since.max(*v);
                 });
             }
             let mut at = 0;
             while at < 80 {
-                let (since, next) = told.at(at);
+                let (since, next) = covered.at(at);
                 prop_assert!(next > at);
                 let run = &model[at as usize..(next.min(80)) as usize];
                 prop_assert!(run.iter().all(|known| since <= *known), "{at}..{next} {since} {run:?}");

@@ -1,4 +1,4 @@
-//! Who may hear what, and what it looks like on the way out (RFC 4271 §9.1.3, RFC 4456, RFC 1997).
+//! Who may be sent what, and what it looks like on the way out (RFC 4271 §9.1.3, RFC 4456, RFC 1997).
 //!
 //! Everything here depends on the group and the source of a route, never on the single member.
 
@@ -13,7 +13,7 @@ use crate::wire::{AnnounceFormat, AttrEdit, AttrView, attr};
 
 use super::{AddPathSend, NextHopMode};
 
-/// Everything that changes what a peer is told, or the octets that say it. Peers with equal keys
+/// Everything that changes what a peer is sent, or the octets that say it. Peers with equal keys
 /// are one group.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct GroupKey {
@@ -50,7 +50,15 @@ impl GroupKey {
 
     /// Cheap fields first; the same policy is usually the same allocation.
     pub(crate) fn matches(&self, other: &GroupKey) -> bool {
-        self.differences(other).is_empty()
+        let fixed = |key: &GroupKey| {
+            (
+                (key.family, key.peer_type, key.client, key.cluster_id, key.local_asn, key.role),
+                (key.local_addr, key.other_addr, key.next_hop, key.ipv4_over_ipv6),
+                (key.four_octet_as, key.max_len, key.add_path),
+            )
+        };
+        fixed(self) == fixed(other)
+            && (Arc::ptr_eq(&self.export, &other.export) || self.export == other.export)
     }
 
     /// The names of the fields that differ.
@@ -80,7 +88,7 @@ impl GroupKey {
     }
 }
 
-/// Why a route is not told to a group.
+/// Why a route is not advertised to a group.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Withholding {
     NoAdvertise,

@@ -53,6 +53,18 @@ impl<T> Arena<T> {
         self.chunks.push(chunk);
     }
 
+    /// Drops the elements from `len` on.
+    pub(crate) fn truncate(&mut self, len: u32) {
+        if len >= self.len {
+            return;
+        }
+        self.len = len;
+        self.chunks.truncate((len as usize).div_ceil(CHUNK_LEN));
+        if let Some(last) = self.chunks.last_mut() {
+            last.truncate((len as usize - 1) % CHUNK_LEN + 1);
+        }
+    }
+
     /// The element at `id`, or `None` beyond the end.
     #[inline]
     pub(crate) fn try_get(&self, id: u32) -> Option<&T> {
@@ -343,7 +355,19 @@ impl IdSet {
         None
     }
 
+    /// Gives memory back that ids from `slots` on took; there are none.
+    pub(crate) fn truncate(&mut self, slots: u32) {
+        let words = (slots as usize).div_ceil(64).next_multiple_of(64);
+        if words < self.words.len() / 2 {
+            self.words.truncate(words);
+            self.words.shrink_to_fit();
+            self.summary.truncate(words.div_ceil(64));
+            self.summary.shrink_to_fit();
+        }
+    }
+
     /// Members in ascending order.
+    #[cfg(test)]
     pub(crate) fn iter(&self) -> impl Iterator<Item = u32> + '_ {
         let mut next = self.next_from(0);
         std::iter::from_fn(move || {
@@ -351,12 +375,6 @@ impl IdSet {
             next = id.checked_add(1).and_then(|from| self.next_from(from));
             Some(id)
         })
-    }
-
-    pub(crate) fn clear(&mut self) {
-        self.words.fill(0);
-        self.summary.fill(0);
-        self.len = 0;
     }
 }
 

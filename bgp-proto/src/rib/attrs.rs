@@ -42,6 +42,10 @@ pub(crate) struct AttrKey {
     pub(crate) originator_id: u32,
     pub(crate) as_path_len: u16,
     pub(crate) cluster_list_len: u16,
+    /// AS numbers in AS_PATH, each member of a set counted.
+    pub(crate) asns: u16,
+    /// Communities of all kinds.
+    pub(crate) communities: u16,
     pub(crate) origin: u8,
     pub(crate) marks: u8,
 }
@@ -68,10 +72,12 @@ impl AttrKey {
                     let path = AsPath::new(value);
                     key.neighbor_asn = path.first().map_or(0, |asn| asn.0);
                     key.as_path_len = u16::try_from(path.length()).unwrap_or(u16::MAX);
+                    key.asns = u16::try_from(path.asns().count()).unwrap_or(u16::MAX);
                 }
                 attr::MULTI_EXIT_DISC => key.med = number.unwrap_or_default(),
                 attr::LOCAL_PREF => key.local_pref = number.unwrap_or(LOCAL_PREF_DEFAULT),
                 attr::COMMUNITIES => {
+                    key.add_communities(value.len() / 4);
                     let list = value.as_chunks().0.iter();
                     key.marks = list.fold(0, |marks, c| marks | mark_of(u32::from_be_bytes(*c)));
                 }
@@ -79,10 +85,18 @@ impl AttrKey {
                 attr::CLUSTER_LIST => {
                     key.cluster_list_len = u16::try_from(value.len() / 4).unwrap_or(u16::MAX);
                 }
+                attr::EXTENDED_COMMUNITIES => key.add_communities(value.len() / 8),
+                attr::LARGE_COMMUNITIES => key.add_communities(value.len() / 12),
+                attr::IPV6_EXTENDED_COMMUNITIES => key.add_communities(value.len() / 20),
                 _ => {}
             }
         }
         key
+    }
+
+    fn add_communities(&mut self, count: usize) {
+        let count = u16::try_from(count).unwrap_or(u16::MAX);
+        self.communities = self.communities.saturating_add(count);
     }
 
     pub(crate) fn has(&self, mark: u8) -> bool {

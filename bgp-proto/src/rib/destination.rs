@@ -2,7 +2,7 @@
 
 use hashbrown::HashTable;
 
-use super::arena::{Arena, RUN_MAX, Run, Runs};
+use super::arena::{Arena, IdSet, RUN_MAX, Run, Runs};
 use super::hash::Seeded;
 use super::{Path, SourceCounts, SourceId};
 use crate::types::{Family, PathId, Prefix, Prefix4, Prefix6};
@@ -22,6 +22,14 @@ struct Destination {
     prefix_len: u8,
     flags: u8,
 }
+
+/// Slots that an insertion puts into an index that is being made.
+const GROWN_AT_ONCE: u32 = 32;
+/// Free slots at the end that are worth dropping, and how many are dropped at once.
+const SHRUNK_MIN: u32 = 64;
+const SHRUNK_MAX: u32 = 1 << 17;
+/// An index of so many destinations is rebuilt in one go.
+const REMADE_MAX: usize = 1 << 14;
 
 /// The first path is usable.
 const HAS_BEST: u8 = 1;
@@ -70,11 +78,15 @@ pub(crate) struct Probe {
 pub(crate) struct Destinations {
     addresses: Addresses,
     dests: Arena<Destination>,
-    /// Generation of the last change that a peer may have to be told, apart so that scans stream.
+    /// Generation of the last change that a peer may have to be sent, apart so that scans stream.
     last_change: Arena<u32>,
     paths: Runs<Path>,
     index: HashTable<u32>,
-    free: Vec<u32>,
+    /// The index that takes the place of this one, and how many slots are in it.
+    growing: Option<(HashTable<u32>, u32)>,
+    free: IdSet,
+    /// No free slot is below this.
+    lowest_free: u32,
     hash: Seeded,
     path_count: u32,
     /// Destinations by the peer that their best path is from.
@@ -92,7 +104,9 @@ impl Destinations {
             last_change: Arena::default(),
             paths: Runs::default(),
             index: HashTable::new(),
-            free: Vec::new(),
+            growing: None,
+            free: IdSet::default(),
+            lowest_free: 0,
             hash: Seeded::new(seed),
             path_count: 0,
             preferred: SourceCounts::default(),
@@ -169,7 +183,7 @@ impl Destinations {
     pub(crate) fn insert(&mut self, probe: Probe, prefix: Prefix) -> DestId {
         self.make_room();
         let id = self.new_slot(prefix, Run::default(), LIVE);
-        self.index.insert_unique(probe.hash, id, |_| unreachable!("there is room"));
+        self.insert_into_index(probe.hash, id);
         DestId(id)
     }
 
@@ -188,7 +202,7 @@ impl Destinations {
         let run = self.paths.store(&[path]);
         let id = self.new_slot(prefix, run, LIVE | BEST_TOUCHED);
         self.path_count += 1;
-        self.index.insert_unique(probe.hash, id, |_| unreachable!("there is room"));
+        self.insert_into_index(probe.hash, id);
         Some(DestId(id))
     }
 
@@ -209,8 +223,10 @@ impl Destinations {
             flags,
             ..Destination::default()
         };
-        match self.free.pop() {
+        match self.free.next_from(self.lowest_free) {
             Some(id) => {
+                self.free.remove(id);
+                self.lowest_free = id;
                 match (&mut self.addresses, prefix) {
                     (Addresses::V4(a), Prefix::V4(p)) => *a.get_mut(id) = p.bits(),
                     (Addresses::V6(a), Prefix::V6(p)) => *a.get_mut(id) = p.bits(),
@@ -232,11 +248,88 @@ impl Destinations {
         }
     }
 
+    /// The index has room.
+    #[inline]
+    fn insert_into_index(&mut self, hash: u64, id: u32) {
+        self.index.insert_unique(hash, id, |_| unreachable!("there is room"));
+        if let Some((next, reached)) = &mut self.growing
+            && id < *reached
+        {
+            next.insert_unique(hash, id, |_| unreachable!("there is room"));
+        }
+        if self.growing.is_some() || self.index.len() * 4 >= self.index.capacity() * 3 {
+            self.grow_some();
+        }
+    }
+
+    /// A larger index is filled beside the present one, so that no single insertion waits for all.
+    #[cold]
+    fn grow_some(&mut self) {
+        let capacity = self.index.capacity();
+        let (next, reached) =
+            self.growing.get_or_insert_with(|| (HashTable::with_capacity(2 * capacity), 0));
+        let end = self.dests.len().min(reached.saturating_add(GROWN_AT_ONCE));
+        for id in *reached..end {
+            if self.dests.get(id).flags & LIVE != 0 {
+                let prefix = Self::prefix_at(&self.addresses, &self.dests, id);
+                let hash = Self::hash_of(&self.hash, prefix);
+                next.insert_unique(hash, id, |_| unreachable!("there is room"));
+            }
+        }
+        *reached = end;
+        if end == self.dests.len()
+            && let Some((next, _)) = self.growing.take()
+        {
+            self.index = next;
+        }
+    }
+
+    /// Whether [`Destinations::shrink`] would do something.
+    pub(crate) fn can_shrink(&self) -> bool {
+        let slots = self.dests.len();
+        let end = slots.saturating_sub(SHRUNK_MIN);
+        slots > 0
+            && self.growing.is_none()
+            && self.free.len() >= slots / 2
+            && (end..slots).all(|id| self.free.contains(id))
+    }
+
+    /// Drops free slots at the end, many but not all at once. Returns how many slots there are then.
+    pub(crate) fn shrink(&mut self) -> u32 {
+        let slots = self.dests.len();
+        let mut end = slots;
+        while end > slots.saturating_sub(SHRUNK_MAX) && self.free.contains(end - 1) {
+            end -= 1;
+            self.free.remove(end);
+        }
+        self.free.truncate(end);
+        self.lowest_free = self.lowest_free.min(end);
+        match &mut self.addresses {
+            Addresses::V4(a) => a.truncate(end),
+            Addresses::V6(a) => a.truncate(end),
+        }
+        self.dests.truncate(end);
+        self.last_change.truncate(end);
+        if end == 0 {
+            self.paths = Runs::default();
+        }
+        // An index that is mostly empty is rebuilt, where that is little work.
+        if self.index.len() <= REMADE_MAX && self.index.capacity() > 4 * self.index.len() {
+            self.index = HashTable::new();
+            if end > 0 {
+                self.grow_index();
+            }
+        }
+        end
+    }
+
     /// Goes through prefixes in the order in which they lie, where the index itself would look at
     /// them in the order of hashes.
     #[cold]
     fn grow_index(&mut self) {
-        let mut index = HashTable::with_capacity((2 * self.index.capacity()).max(64));
+        self.growing = None;
+        let room = (2 * self.index.capacity()).max(self.dests.len() as usize * 3 / 2).max(64);
+        let mut index = HashTable::with_capacity(room);
         for id in 0..self.dests.len() {
             if self.dests.get(id).flags & LIVE != 0 {
                 let prefix = Self::prefix_at(&self.addresses, &self.dests, id);
@@ -253,8 +346,15 @@ impl Destinations {
         let hash = Self::hash_of(&self.hash, prefix);
         if let Ok(entry) = self.index.find_entry(hash, |other| *other == id.0) {
             entry.remove();
+            if let Some((next, reached)) = &mut self.growing
+                && id.0 < *reached
+                && let Ok(entry) = next.find_entry(hash, |other| *other == id.0)
+            {
+                entry.remove();
+            }
             *self.dests.get_mut(id.0) = Destination::default();
-            self.free.push(id.0);
+            self.free.insert(id.0);
+            self.lowest_free = self.lowest_free.min(id.0);
         }
     }
 

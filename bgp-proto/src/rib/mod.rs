@@ -9,10 +9,13 @@ mod attrs;
 mod decision;
 mod destination;
 mod hash;
+mod loc_rib;
+mod meter;
 mod next_hop;
 mod path;
 mod source;
 mod sparse;
+mod work_set;
 
 pub(crate) use arena::{Arena, IdSet, RUN_MAX, Run, Runs};
 pub(crate) use attrs::{
@@ -21,10 +24,13 @@ pub(crate) use attrs::{
 pub(crate) use decision::{Candidate, Rank, compare, order, select, select_multipath};
 pub(crate) use destination::{DestId, Destinations, Probe, Stored};
 pub(crate) use hash::{Indexed, Seeded};
+pub(crate) use loc_rib::{Decided, LocRib, Parts, Rib, Version, WantedChanges, generation_in};
+pub(crate) use meter::Meter;
 pub(crate) use next_hop::{Moved, NextHopId, NextHops, Reach};
-pub(crate) use path::{Path, PathFlags, SourceId};
+pub(crate) use path::{Path, PathFlags, Refusal, SourceId, Stamp};
 pub(crate) use source::{SourceCounts, SourceFacts, Sources, default_preference};
 pub(crate) use sparse::SparseSet;
+pub(crate) use work_set::{Barrier, WorkSet};
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -50,7 +56,7 @@ pub struct LocalRoute {
     pub attrs: Option<Arc<[u8]>>,
 }
 
-/// Which step of the decision process told two paths apart (RFC 4271 §9.1.2.2, RFC 4456 §9).
+/// Which step of the decision process put one path before another (RFC 4271 §9.1.2.2, RFC 4456 §9).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Reason {
@@ -86,7 +92,7 @@ pub enum Reason {
     PathId,
 }
 
-/// How a next hop resolves, as told by the host.
+/// How a next hop resolves, as the host says.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub enum NextHopState {
     /// Not known yet, or no route: paths through it are unusable.

@@ -47,16 +47,21 @@ struct Entry {
     reach: Reach,
     /// Destinations, per family, that have or had a path through it.
     dests: [SparseSet; 2],
+    /// Paths that went away since the destinations were looked through.
+    gone: u32,
 }
 
 #[derive(Debug, Default)]
 struct Address {
     /// Next hops in use by paths that have this address.
     users: u32,
-    /// The host was told to track it.
+    /// The host was asked to track it.
     tracked: bool,
     state: NextHopState,
 }
+
+/// Paths that may go away before their destinations are looked for.
+const GONE_MAX: u32 = 1024;
 
 /// All next hops.
 #[derive(Debug, Default)]
@@ -66,10 +71,12 @@ pub(crate) struct NextHops {
     free: Vec<u32>,
     index: BTreeMap<NextHop, u32>,
     addresses: BTreeMap<IpAddr, Address>,
-    /// Addresses whose wish to be tracked may differ from what the host was told.
+    /// Addresses whose wish to be tracked may differ from what the host was asked.
     unsettled: BTreeSet<IpAddr>,
     /// Next hops whose state changed since [`NextHops::take_changed`].
     changed: BTreeMap<u32, Moved>,
+    /// Next hops of whose destinations most have no path through them any more.
+    overgrown: BTreeSet<u32>,
 }
 
 /// Whether what changed about a next hop is something that policies look at.
@@ -90,7 +97,7 @@ impl NextHops {
         }
         let reach =
             self.addresses.get(&hop.addr()).map(|a| Reach::of(&a.state)).unwrap_or_default();
-        let entry = Entry { hop, refs: 1, paths: 0, reach, dests: Default::default() };
+        let entry = Entry { hop, refs: 1, paths: 0, reach, dests: Default::default(), gone: 0 };
         let id = match self.free.pop() {
             Some(id) => {
                 *self.entry_mut(id) = entry;
@@ -167,8 +174,14 @@ impl NextHops {
         }
         let entry = self.entry_mut(id.0);
         entry.paths -= 1;
+        entry.gone += 1;
+        if entry.gone > 2 * entry.paths + GONE_MAX {
+            entry.gone = 0;
+            self.overgrown.insert(id.0);
+        }
+        let entry = self.entry_mut(id.0);
         if entry.paths == 0 {
-            entry.dests = Default::default();
+            (entry.dests, entry.gone) = (Default::default(), 0);
             let addr = entry.hop.addr();
             if let Some(address) = self.addresses.get_mut(&addr) {
                 address.users -= 1;
@@ -233,14 +246,28 @@ impl NextHops {
         changed.map(|(id, moved)| (NextHopId(id), moved)).collect()
     }
 
-    /// Takes the destinations that have or had a path through a next hop. The caller gives those
-    /// that have one back with [`NextHops::set_dests`].
-    pub(crate) fn take_dests(&mut self, id: NextHopId, family: Family) -> SparseSet {
-        std::mem::take(&mut self.entry_mut(id.0).dests[family.index()])
+    /// The destinations that have or had a path through a next hop.
+    pub(crate) fn copy_dests(&self, id: NextHopId, family: Family) -> SparseSet {
+        self.entry(id.0).dests[family.index()].clone()
     }
 
-    pub(crate) fn set_dests(&mut self, id: NextHopId, family: Family, dests: SparseSet) {
-        self.entry_mut(id.0).dests[family.index()] = dests;
+    /// A next hop whose destinations should be looked through with [`NextHops::retain_dests`].
+    pub(crate) fn take_overgrown(&mut self) -> Option<NextHopId> {
+        self.overgrown.pop_first().map(NextHopId)
+    }
+
+    pub(crate) fn has_overgrown(&self) -> bool {
+        !self.overgrown.is_empty()
+    }
+
+    pub(crate) fn retain_dests(
+        &mut self,
+        id: NextHopId,
+        family: Family,
+        from: u32,
+        has_path: impl FnMut(u32) -> bool,
+    ) -> Option<u32> {
+        self.entry_mut(id.0).dests[family.index()].retain_some(from, has_path)
     }
 
     /// Addresses to track (true) or forget (false) since the last call.
@@ -258,6 +285,11 @@ impl NextHops {
             }
         }
         requests
+    }
+
+    /// How many references a next hop has.
+    pub(crate) fn refs(&self, id: NextHopId) -> u32 {
+        if id == NextHopId::NONE { u32::MAX } else { self.entry(id.0).refs }
     }
 
     /// Next hops in use.
@@ -290,7 +322,7 @@ mod tests {
         assert_eq!(hops.reach(both), Reach::Unresolved);
         hops.set_state(addr, via(5));
         assert_eq!(hops.take_changed(), [(single, Moved::OnInterface), (both, Moved::OnInterface)]);
-        assert!(hops.take_dests(single, Family::Ipv6).iter().eq([7]));
+        assert!(hops.copy_dests(single, Family::Ipv6).iter().eq([7]));
         assert_eq!(hops.reach(single), Reach::Metric(5));
         hops.set_state(addr, via(5));
         assert_eq!(hops.take_changed(), [], "the same state again is no change");

@@ -8,7 +8,7 @@ use crate::types::{PeerId, Source};
 pub(crate) struct SourceId(pub(crate) u16);
 
 impl SourceId {
-    /// Nobody: frames that no member is spared.
+    /// No source: every member reads the frame.
     pub(crate) const NONE: SourceId = SourceId(u16::MAX);
     const DIRECT: SourceId = SourceId(u16::MAX - 1);
     const KERNEL: SourceId = SourceId(u16::MAX - 2);
@@ -35,6 +35,11 @@ impl SourceId {
         (self.0 < Self::PEERS_MAX).then_some(PeerId(u32::from(self.0)))
     }
 
+    /// The place of one of our own sources among them; beyond them for [`SourceId::NONE`].
+    pub(crate) fn own_index(self) -> usize {
+        usize::from(Self::NONE.0.wrapping_sub(self.0)).wrapping_sub(1)
+    }
+
     pub(crate) fn source(self) -> Source {
         match self {
             Self::STATIC => Source::Static,
@@ -45,32 +50,52 @@ impl SourceId {
     }
 }
 
-/// Facts about a path, one bit each.
+/// Why import refused a path, in the order in which it looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Refusal {
+    /// Our AS occurs in AS_PATH more often than allowed.
+    AsLoop = 1,
+    /// ORIGINATOR_ID is ours.
+    OriginatorLoop,
+    /// CLUSTER_LIST names a cluster of ours.
+    ClusterLoop,
+    /// For customers only, and it did not come from a provider (RFC 9234 §5).
+    RouteLeak,
+    /// AS_PATH is longer than allowed.
+    AsPathTooLong,
+    /// More communities than allowed.
+    TooManyCommunities,
+    /// The attributes have more octets than allowed.
+    AttributesTooLong,
+    /// Import policy said no.
+    Rejected,
+}
+
+impl Refusal {
+    pub(crate) const ALL: [Refusal; 8] = [
+        Refusal::AsLoop,
+        Refusal::OriginatorLoop,
+        Refusal::ClusterLoop,
+        Refusal::RouteLeak,
+        Refusal::AsPathTooLong,
+        Refusal::TooManyCommunities,
+        Refusal::AttributesTooLong,
+        Refusal::Rejected,
+    ];
+}
+
+/// Facts about a path.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct PathFlags(u16);
+pub(crate) struct PathFlags(u8);
 
 impl PathFlags {
-    /// Our AS occurs in AS_PATH more often than allowed.
-    pub(crate) const AS_LOOP: PathFlags = PathFlags(1);
-    /// ORIGINATOR_ID is ours.
-    pub(crate) const ORIGINATOR_LOOP: PathFlags = PathFlags(2);
-    /// CLUSTER_LIST names our cluster.
-    pub(crate) const CLUSTER_LOOP: PathFlags = PathFlags(4);
-    /// Import policy said no.
-    pub(crate) const REJECTED: PathFlags = PathFlags(8);
-    /// Kept over a restart of the peer (RFC 4724 §4.2).
-    pub(crate) const STALE: PathFlags = PathFlags(16);
-    /// Not seen again since the peer's BoRR (RFC 7313 §4).
-    pub(crate) const UNREFRESHED: PathFlags = PathFlags(32);
     /// Import changed attributes or next hop: what was received is kept aside.
-    pub(crate) const CHANGED: PathFlags = PathFlags(64);
+    pub(crate) const CHANGED: PathFlags = PathFlags(16);
     /// From an eBGP peer.
-    pub(crate) const EXTERNAL: PathFlags = PathFlags(128);
+    pub(crate) const EXTERNAL: PathFlags = PathFlags(32);
 
-    /// For customers only, and it did not come from a provider (RFC 9234 §5).
-    pub(crate) const ROUTE_LEAK: PathFlags = PathFlags(256);
-
-    const REFUSED: u16 = 1 | 2 | 4 | 8 | 256;
+    const REFUSAL: u8 = 15;
 
     pub(crate) fn has(self, flag: PathFlags) -> bool {
         self.0 & flag.0 != 0
@@ -80,21 +105,33 @@ impl PathFlags {
         self.0 |= flag.0;
     }
 
-    pub(crate) fn clear(&mut self, flag: PathFlags) {
-        self.0 &= !flag.0;
+    pub(crate) fn refuse(&mut self, why: Refusal) {
+        self.0 = self.0 & !Self::REFUSAL | why as u8;
     }
 
-    /// Looped or rejected: kept, so that a new policy can judge again, but never used.
+    pub(crate) fn refusal(self) -> Option<Refusal> {
+        let at = (self.0 & Self::REFUSAL).checked_sub(1)?;
+        Refusal::ALL.get(usize::from(at)).copied()
+    }
+
+    /// Refused: kept, so that a new policy can be asked, but never used.
+    #[inline]
     pub(crate) fn is_refused(self) -> bool {
-        self.0 & Self::REFUSED != 0
+        self.0 & Self::REFUSAL != 0
     }
 }
 
-impl std::ops::BitOr for PathFlags {
-    type Output = PathFlags;
+/// When a path was last announced, by the count of marks that the peer has in its family: a path
+/// with the present stamp is fresh, one with an earlier stamp is stale (RFC 4724 §4.2) or not yet
+/// refreshed (RFC 7313 §4). Marking all paths of a peer is one addition.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Stamp(pub(crate) u8);
 
-    fn bitor(self, other: PathFlags) -> PathFlags {
-        PathFlags(self.0 | other.0)
+impl Stamp {
+    /// Marks between `self` and the `present` stamp.
+    #[inline]
+    pub(crate) fn age(self, present: Stamp) -> u8 {
+        present.0.wrapping_sub(self.0)
     }
 }
 
@@ -111,6 +148,8 @@ pub(crate) struct Path {
     pub(crate) received_secs: u32,
     pub(crate) source: SourceId,
     pub(crate) flags: PathFlags,
+    /// When it was last announced.
+    pub(crate) stamp: Stamp,
 }
 
 const _: () = assert!(size_of::<Path>() == 20);

@@ -36,32 +36,46 @@ pub(crate) struct Sources {
     peers: Vec<Option<SourceFacts>>,
 }
 
-/// A number for each peer, by [`SourceId`]; routes of our own are not counted.
+/// A number for each source, by [`SourceId`].
 #[derive(Clone, Debug, Default)]
-pub(crate) struct SourceCounts(Vec<u32>);
+pub(crate) struct SourceCounts {
+    peers: Vec<u32>,
+    own: [u32; 3],
+}
 
 impl SourceCounts {
     #[inline]
-    pub(crate) fn add(&mut self, source: SourceId) {
+    fn at(&mut self, source: SourceId) -> Option<&mut u32> {
         if source.peer().is_none() {
-            return;
+            return self.own.get_mut(source.own_index());
         }
         let at = usize::from(source.0);
-        if self.0.len() <= at {
-            self.0.resize(at + 1, 0);
+        if self.peers.len() <= at {
+            self.peers.resize(at + 1, 0);
         }
-        self.0[at] += 1;
+        self.peers.get_mut(at)
+    }
+
+    #[inline]
+    pub(crate) fn add(&mut self, source: SourceId) {
+        if let Some(count) = self.at(source) {
+            *count += 1;
+        }
     }
 
     #[inline]
     pub(crate) fn subtract(&mut self, source: SourceId) {
-        if source.peer().is_some() {
-            self.0[usize::from(source.0)] -= 1;
+        if let Some(count) = self.at(source) {
+            *count -= 1;
         }
     }
 
     pub(crate) fn get(&self, source: SourceId) -> u32 {
-        self.0.get(usize::from(source.0)).copied().unwrap_or_default()
+        let count = match source.peer() {
+            Some(_) => self.peers.get(usize::from(source.0)),
+            None => self.own.get(source.own_index()),
+        };
+        count.copied().unwrap_or_default()
     }
 }
 

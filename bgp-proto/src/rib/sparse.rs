@@ -3,6 +3,8 @@
 /// Ids per block: small enough that scattered members cost little, large enough that a full table
 /// costs a fifth of an octet per member.
 const BLOCK_BITS: u32 = 7;
+/// Blocks looked through by one call of [`SparseSet::retain_some`].
+const BLOCKS_AT_ONCE: usize = 16;
 
 /// A set of ids as bitmaps of 128, held only where there are members. Inserting in ascending order,
 /// as a table does that grows, touches the block inserted into last and nothing else.
@@ -23,6 +25,20 @@ struct Block {
 }
 
 impl Block {
+    fn retain(&mut self, condition: &mut impl FnMut(u32) -> bool) {
+        let first = self.number << BLOCK_BITS;
+        for (word, at) in self.words.iter_mut().zip([first, first + 64]) {
+            let mut rest = *word;
+            while rest != 0 {
+                let bit = rest.trailing_zeros();
+                rest &= rest - 1;
+                if !condition(at + bit) {
+                    *word &= !(1 << bit);
+                }
+            }
+        }
+    }
+
     fn is_empty(&self) -> bool {
         self.words == [0; 2]
     }
@@ -34,6 +50,10 @@ fn place(id: u32) -> (usize, u64) {
 }
 
 impl SparseSet {
+    pub(crate) const fn new() -> Self {
+        SparseSet { blocks: Vec::new(), latest: 0, empty: 0 }
+    }
+
     /// Returns whether it was absent.
     #[inline]
     pub(crate) fn insert(&mut self, id: u32) -> bool {
@@ -88,6 +108,22 @@ impl SparseSet {
         present
     }
 
+    /// The smallest member that is not below `from`.
+    pub(crate) fn next_from(&self, from: u32) -> Option<u32> {
+        let at = self.blocks.partition_point(|block| block.number < from >> BLOCK_BITS);
+        self.blocks.get(at..)?.iter().find_map(|block| {
+            let first = block.number << BLOCK_BITS;
+            let skipped = from.saturating_sub(first);
+            let mask = |word: u32| match skipped.saturating_sub(word * 64) {
+                n @ 0..64 => u64::MAX << n,
+                _ => 0,
+            };
+            let words = [block.words[0] & mask(0), block.words[1] & mask(1)];
+            let word = words.iter().position(|word| *word != 0)?;
+            Some(first + word as u32 * 64 + words[word].trailing_zeros())
+        })
+    }
+
     /// Takes the largest member out.
     pub(crate) fn pop_last(&mut self) -> Option<u32> {
         loop {
@@ -105,6 +141,11 @@ impl SparseSet {
             }
             return Some(id);
         }
+    }
+
+    /// Octets that the set takes.
+    pub(crate) fn octets(&self) -> u64 {
+        (self.blocks.capacity() * size_of::<Block>()) as u64
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -126,23 +167,27 @@ impl SparseSet {
         })
     }
 
-    /// Keeps the members that satisfy `condition`.
-    pub(crate) fn retain(&mut self, mut condition: impl FnMut(u32) -> bool) {
-        for block in &mut self.blocks {
-            let first = block.number << BLOCK_BITS;
-            for (word, at) in block.words.iter_mut().zip([first, first + 64]) {
-                let mut rest = *word;
-                while rest != 0 {
-                    let bit = rest.trailing_zeros();
-                    rest &= rest - 1;
-                    if !condition(at + bit) {
-                        *word &= !(1 << bit);
-                    }
-                }
-            }
+    /// Keeps of the members from `from` on, some blocks of them, those that satisfy `condition`.
+    /// Returns where to go on.
+    pub(crate) fn retain_some(
+        &mut self,
+        from: u32,
+        mut condition: impl FnMut(u32) -> bool,
+    ) -> Option<u32> {
+        let at = self.blocks.partition_point(|block| block.number < from >> BLOCK_BITS);
+        let end = self.blocks.len().min(at + BLOCKS_AT_ONCE);
+        for block in &mut self.blocks[at..end] {
+            let was_empty = block.is_empty();
+            block.retain(&mut condition);
+            self.empty += usize::from(!was_empty && block.is_empty());
         }
-        self.blocks.retain(|block| !block.is_empty());
-        (self.empty, self.latest) = (0, 0);
+        let next = self.blocks.get(end).map(|block| block.number << BLOCK_BITS);
+        if self.empty * 2 > self.blocks.len() {
+            self.blocks.retain(|block| !block.is_empty());
+            self.blocks.shrink_to(2 * self.blocks.len());
+            (self.empty, self.latest) = (0, 0);
+        }
+        next
     }
 }
 
@@ -181,11 +226,15 @@ mod tests {
                     Op::Remove(id) => prop_assert_eq!(real.remove(id), model.remove(&id)),
                     Op::PopLast => prop_assert_eq!(real.pop_last(), model.pop_last()),
                     Op::Retain(n) => {
-                        real.retain(|id| id % n != 0);
+                        let mut from = Some(0);
+                        while let Some(at) = from {
+                            from = real.retain_some(at, |id| id % n != 0);
+                        }
                         model.retain(|id| id % n != 0);
                     }
                 }
                 prop_assert_eq!(real.is_empty(), model.is_empty());
+                prop_assert_eq!(real.next_from(300), model.range(300..).next().copied());
             }
             prop_assert!(real.iter().eq(model.iter().copied()));
         }

@@ -379,7 +379,9 @@ impl Speaker {
         while let Some(event) = self.routing.poll_event() {
             let (peer, reason) = match event {
                 TableEvent::Close { peer, reason, .. } => (peer, reason.to_close()),
-                TableEvent::PrefixWarning { .. } | TableEvent::Note(_) => continue,
+                TableEvent::PrefixWarning { .. }
+                | TableEvent::EndOfRib { .. }
+                | TableEvent::Note(_) => continue,
             };
             closed = true;
             self.neighbors[peer.index()].peer.handle_command(now, Command::Restart(reason));

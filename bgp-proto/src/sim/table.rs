@@ -13,14 +13,16 @@ use crate::policy::Source;
 use crate::rib::NextHopState;
 use crate::session::{Keep, Negotiated};
 use crate::table::{
-    DestinationView, LocalRoute, NextHopRequest, PathView, PeerRoutes, RouteFilter, Table,
-    TableConfig, TableEvent,
+    DestinationView, LocalRoute, NextHopRequest, NextTurn, PathView, PeerRoutes, RouteFilter,
+    Table, TableConfig, TableEvent, Work,
 };
 use crate::types::{ClusterId, FibKind, Hop, PeerId, Prefix, SessionId, Time};
 use crate::wire::{AttrView, RouteBatch};
 
 /// Destinations per call of [`Table::poll_fib`] and [`Table::view`]: small, so that paging is used.
 const PAGE: usize = 7;
+/// Work of a turn: little, so that what is resumable is resumed.
+const BUDGET: Work = Work(5_000);
 
 /// The host's part of a table: next hops resolve at once, the kernel takes every route.
 pub struct Tabled {
@@ -49,14 +51,10 @@ impl Tabled {
     pub fn new(spec: &SpeakerSpec, log_bytes_max: usize) -> Self {
         let woken = Arc::new(Woken::default());
         let config = TableConfig {
-            asn: spec.asn,
-            router_id: spec.router_id,
             cluster_id: spec.cluster_id.unwrap_or(ClusterId(spec.router_id.0)),
             multipath_max: 1,
-            fib_policy: None,
-            fib_enabled: true,
             log_bytes_max,
-            memory_max: None,
+            ..TableConfig::new(spec.asn, spec.router_id)
         };
         Tabled {
             table: Table::new(Arc::new(config), 1, Waker::from(Arc::clone(&woken))),
@@ -108,25 +106,24 @@ impl Routing for Tabled {
         self.table.peer_add(peer, address, routes);
     }
 
-    fn peer_up(&mut self, now: Time, peer: PeerId, negotiated: &Arc<Negotiated>) {
+    fn peer_up(&mut self, _now: Time, peer: PeerId, negotiated: &Arc<Negotiated>) {
         self.sessions_begun += 1;
         let session = SessionId(self.sessions_begun);
         self.sessions.insert(peer, session);
-        let readers = self.table.peer_up(now, peer, session, Arc::clone(negotiated));
-        self.readers.insert(peer, readers);
+        self.table.peer_up(peer, session, Arc::clone(negotiated));
         self.work_left = true;
     }
 
-    fn peer_down(&mut self, now: Time, peer: PeerId, keep: Option<Keep>) {
+    fn peer_down(&mut self, _now: Time, peer: PeerId, keep: Option<Keep>) {
         self.readers.remove(&peer);
         if let Some(session) = self.sessions.remove(&peer) {
-            self.table.peer_down(now, peer, session, keep);
+            self.table.peer_down(peer, session, keep);
         }
         self.work_left = true;
     }
 
-    fn apply(&mut self, now: Time, peer: PeerId, batch: &RouteBatch) {
-        self.table.apply(now, peer, batch);
+    fn apply(&mut self, _now: Time, peer: PeerId, batch: &RouteBatch) {
+        self.table.apply(peer, batch.clone(), None);
         self.work_left = true;
     }
 
@@ -156,10 +153,15 @@ impl Routing for Tabled {
         if !self.woken.0.swap(false, Ordering::Relaxed) && !self.work_left {
             return;
         }
-        self.work_left = self.table.finish(now);
+        self.work_left = self.table.turn(now, BUDGET).next == NextTurn::Now;
+        while let Some(established) = self.table.poll_established() {
+            if self.sessions.get(&established.peer) == Some(&established.session) {
+                self.readers.insert(established.peer, established.readers);
+            }
+        }
         for request in self.table.poll_next_hops() {
             if let NextHopRequest::Track(addr) = request {
-                self.table.handle_next_hop(now, addr, self.resolve(addr));
+                self.table.handle_next_hop(addr, self.resolve(addr));
                 self.work_left = true;
             }
         }
@@ -204,8 +206,8 @@ impl Routing for Tabled {
         self.table.poll_timeout()
     }
 
-    fn handle_timeout(&mut self, now: Time) {
-        self.table.handle_timeout(now);
+    fn handle_timeout(&mut self, _now: Time) {
+        // The turn that follows looks at deadlines.
         self.work_left = true;
     }
 

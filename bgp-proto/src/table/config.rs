@@ -23,11 +23,40 @@ pub struct TableConfig {
     /// Whether best routes go to the kernel at all (false on a route reflector).
     pub fib_enabled: bool,
     /// Octets that one group's log may hold before slow members fall off. Default 16 MiB. Less than
-    /// a few long messages makes members that are walked for push each other off again and again.
+    /// a few long messages makes members that are resynchronised push each other off again and again.
     pub log_bytes_max: usize,
+    /// Update groups at most; a session that would need one more is closed with 6/8. Default 4096.
+    pub groups_max: usize,
     /// Octets that everything may hold ([`Table::memory`](super::Table::memory)); beyond it the
     /// peers that hold most are closed with 6/8. `None`: no limit.
     pub memory_max: Option<u64>,
+}
+
+/// Bounds of what one route of a peer may be. A route beyond one is held and not used; a path beyond
+/// `paths_max` is not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RouteLimits {
+    /// AS numbers in AS_PATH, each member of a set counted. Default 1024: what fits a message of
+    /// 4096 octets is allowed.
+    pub as_path_max: u16,
+    /// Communities of all kinds. Default 2048, for the same reason.
+    pub communities_max: u16,
+    /// Octets of all attributes but the next hop. Default 16384: four messages of RFC 4271.
+    pub attributes_max: u16,
+    /// Paths for one destination (RFC 7911). Default 64; with more than about a thousand a change of
+    /// one of them takes longer than a turn should.
+    pub paths_max: u16,
+}
+
+impl Default for RouteLimits {
+    fn default() -> Self {
+        RouteLimits {
+            as_path_max: 1024,
+            communities_max: 2048,
+            attributes_max: 16_384,
+            paths_max: 64,
+        }
+    }
 }
 
 /// Routing parameters of one peer. Changing them never restarts the session.
@@ -37,7 +66,7 @@ pub struct PeerRoutes {
     pub name: Arc<str>,
     /// Applied to what the peer sends.
     pub import: Arc<Policy>,
-    /// Applied to what the peer would be told.
+    /// Applied to what the peer would be sent.
     pub export: Arc<Policy>,
     /// Next hop towards the peer.
     pub next_hop: NextHopMode,
@@ -49,6 +78,8 @@ pub struct PeerRoutes {
     pub allow_local_asn: u8,
     /// Most prefixes per family; beyond it the session is closed with 6/1. `None`: no limit.
     pub prefixes_max: Option<u32>,
+    /// Bounds of single routes.
+    pub limits: RouteLimits,
     /// Octets that the peer's routes may hold; beyond it the session is closed with 6/8. `None`: no
     /// limit.
     pub memory_max: Option<u64>,
@@ -61,6 +92,23 @@ pub struct PeerRoutes {
     pub stale_time: Duration,
     /// Set LOCAL_PREF 0 on routes from eBGP with GRACEFUL_SHUTDOWN (RFC 8326). Default true.
     pub honour_graceful_shutdown: bool,
+}
+
+impl TableConfig {
+    /// The default of every key, for an AS and an identifier.
+    pub fn new(asn: Asn, router_id: RouterId) -> Self {
+        TableConfig {
+            asn,
+            router_id,
+            cluster_id: ClusterId(router_id.0),
+            multipath_max: 16,
+            fib_policy: None,
+            fib_enabled: true,
+            log_bytes_max: 16 << 20,
+            groups_max: 4096,
+            memory_max: None,
+        }
+    }
 }
 
 impl PeerRoutes {
@@ -76,6 +124,7 @@ impl PeerRoutes {
             cluster_id: None,
             allow_local_asn: 0,
             prefixes_max: None,
+            limits: RouteLimits::default(),
             memory_max: None,
             prefixes_warning_percent: 80,
             add_path_send: AddPathSend::All,

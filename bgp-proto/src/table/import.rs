@@ -1,23 +1,23 @@
 //! The way in: loop checks, import policy, storing and withdrawing paths.
 
+use std::iter::Peekable;
 use std::sync::Arc;
 
+use super::inputs::Taken;
+use super::peer::{Pass, QueuedBatch};
 use super::refusals::{RefusalId, Refusals};
 use super::{CloseReason, ImportCounts, PeerRoutes, Table, TableEvent};
-use crate::policy::{Decision, RouteRef, Source};
+use crate::policy::{Decision, RouteRef, Source, Weight};
 use crate::rib::{
-    AttrId, AttrKey, DestId, LocalAttrs, LocalRoute, NextHopId, Path, PathFlags, Probe, SourceId,
-    Stored, default_preference,
+    AttrId, AttrKey, DestId, LocalAttrs, LocalRoute, Meter, NextHopId, Path, PathFlags, Probe,
+    Refusal, SourceId, Stamp, Stored, default_preference,
 };
 use crate::session::Negotiated;
-use crate::types::{Family, NextHop, PathId, PeerId, PeerType, Prefix, Role, Time};
-use crate::wire::{AttrEdit, AttrView, Origin, RouteAction, RouteBatch, RouteEntry};
+use crate::types::{Family, FamilyMap, NextHop, PathId, PeerId, PeerType, Prefix, Role, Time};
+use crate::wire::{AttrEdit, Origin, RouteAction, RouteBatch, RouteEntry};
 
 /// Prefixes that are looked up together, at least.
 const LOOKUPS: usize = 256;
-
-/// Names a path for as long as it is held.
-pub(super) type PathName = (Family, DestId, SourceId, u32);
 
 /// What import made of a route. Holds one reference to each id.
 #[derive(Clone, Copy, Debug)]
@@ -32,18 +32,18 @@ pub(super) struct Imported {
 }
 
 impl Imported {
-    /// What counts a route that import judged so.
+    /// The counter of a route that import treated so.
     fn counter<'a>(&self, counts: &'a mut ImportCounts) -> &'a mut u64 {
         if !self.flags.is_refused() {
             &mut counts.accepted
-        } else if self.flags.has(PathFlags::REJECTED) {
+        } else if self.flags.refusal() == Some(Refusal::Rejected) {
             &mut counts.filtered
         } else {
             &mut counts.looped
         }
     }
 
-    fn path(&self, now: Time, source: SourceId, path_id: PathId) -> Path {
+    fn path(&self, now: Time, source: SourceId, path_id: PathId, stamp: Stamp) -> Path {
         Path {
             attrs: self.attrs,
             next_hop: self.next_hop,
@@ -51,6 +51,7 @@ impl Imported {
             received_secs: now.as_secs() as u32,
             source,
             flags: self.flags,
+            stamp,
         }
     }
 }
@@ -60,75 +61,152 @@ pub(super) struct ImportContext {
     pub(super) source: SourceId,
     pub(super) routes: Arc<PeerRoutes>,
     pub(super) session: Arc<Negotiated>,
+    /// What asking the import policy costs.
+    pub(super) weight: Weight,
+}
+
+/// A batch being imported.
+struct Importing<'a> {
+    now: Time,
+    peer: PeerId,
+    context: &'a ImportContext,
+    batch: &'a RouteBatch,
+    stamps: FamilyMap<Stamp>,
+    meter: &'a mut Meter,
 }
 
 impl Table {
-    /// See [`Table::apply`].
-    pub(super) fn apply_batch(&mut self, now: Time, peer: PeerId, batch: &RouteBatch) {
-        self.store_batch(now, peer, batch);
-        self.note_octets(now, peer, batch.size());
-    }
-
-    fn store_batch(&mut self, now: Time, peer: PeerId, batch: &RouteBatch) {
-        let Some(context) = self.context(peer, Liveness::Up) else { return };
-        let mut rest = batch.entries();
-        let mut found = Vec::new();
-        while !rest.is_empty() {
-            let (window, later) = rest.split_at(self.look_up(batch, rest, &mut found));
-            rest = later;
-            let mut found = found.drain(..);
-            for entry in window {
-                self.apply_entry(now, peer, &context, batch, entry, &mut found);
-            }
-        }
-    }
-
-    /// Looks up the prefixes of the next entries together, so that the processor waits for memory
-    /// once and not each time. Returns how many entries that covers, at least one.
-    fn look_up(&self, batch: &RouteBatch, entries: &[RouteEntry], found: &mut Vec<Probe>) -> usize {
-        for (at, entry) in entries.iter().enumerate() {
-            if found.len() >= LOOKUPS {
-                return at;
-            }
-            // Markers have no prefixes.
-            let dests = &self.rib(entry.family).dests;
-            found.extend(batch.nlri(entry).iter().map(|(_, prefix)| dests.probe(prefix)));
-        }
-        entries.len()
-    }
-
-    fn apply_entry(
+    /// Applies what is left of a batch, as far as the budget goes.
+    pub(super) fn import_some(
         &mut self,
         now: Time,
         peer: PeerId,
-        context: &ImportContext,
-        batch: &RouteBatch,
-        entry: &RouteEntry,
-        found: &mut impl Iterator<Item = Probe>,
-    ) {
-        if !context.session.families.contains(entry.family) {
-            batch.nlri(entry).iter().zip(found).for_each(drop);
-            return;
+        queued: &mut QueuedBatch,
+        meter: &mut Meter,
+    ) -> Taken {
+        let Some(context) = self.context(peer, Liveness::Up) else { return Taken::Whole };
+        // What has to wait next is a mark; whether it does is not asked anew each turn.
+        if self.peers.get(peer).is_some_and(|peer| peer.has(Pass::Restamp)) {
+            return Taken::Waits;
         }
-        match &entry.action {
-            RouteAction::Announce { attrs, next_hop } => {
-                let attrs = batch.attrs(attrs);
-                self.announce(now, peer, context, batch, entry, attrs, *next_hop, found);
+        let mut found = std::mem::take(&mut self.found);
+        let taken = loop {
+            if queued.entry >= queued.batch.entries().len() {
+                break Taken::Whole;
             }
-            RouteAction::Withdraw => {
-                for ((path_id, prefix), probe) in batch.nlri(entry).iter().zip(found) {
-                    self.withdraw_path(peer, context.source, path_id, prefix, probe);
+            if meter.is_spent() {
+                break Taken::InPart;
+            }
+            found.clear();
+            self.look_up(queued, &mut found);
+            // A prefix that is looked up and not come to is looked up again.
+            meter.spend(found.len() as u32 / 4);
+            let mut window = found.drain(..);
+            let stamps = self.stamps(peer);
+            let batch = &queued.batch;
+            let mut importing =
+                Importing { now, peer, context: &context, batch, stamps, meter: &mut *meter };
+            let (mut waits, mut first) = (false, true);
+            // Only what was looked up, and the markers between; something in any case.
+            while let Some(entry) = batch.entries().get(queued.entry)
+                && (window.len() > 0 || entry.nlri.is_empty())
+                && (std::mem::take(&mut first) || !importing.meter.is_spent())
+            {
+                let (done, is_whole) =
+                    self.import_entry(&mut importing, entry, queued.prefixes, &mut window);
+                queued.prefixes += done;
+                if is_whole {
+                    (queued.entry, queued.prefixes) = (queued.entry + 1, 0);
+                } else if entry.nlri.is_empty() {
+                    waits = true;
+                    break;
                 }
             }
-            RouteAction::EndOfRib => self.sweep_stale(peer, entry.family),
-            RouteAction::RefreshRequest => self.begin_refresh(peer, entry.family),
-            RouteAction::RefreshBegin => self.mark_unrefreshed(now, peer, entry.family),
-            RouteAction::RefreshEnd => self.sweep_unrefreshed(peer, entry.family),
+            drop(window);
+            if waits {
+                break Taken::Waits;
+            }
+        };
+        found.clear();
+        self.found = found;
+        taken
+    }
+
+    /// The stamps that a peer's paths get when they are announced.
+    fn stamps(&self, peer: PeerId) -> FamilyMap<Stamp> {
+        let stamp = |family| self.peers.get(peer).map(|peer| peer.family(family).marks.present);
+        FamilyMap(Family::ALL.map(|family| stamp(family).unwrap_or_default()))
+    }
+
+    /// Looks up the next prefixes together, so that the processor waits for memory once and not each
+    /// time.
+    fn look_up(&self, queued: &QueuedBatch, found: &mut Vec<Probe>) {
+        let mut skip = queued.prefixes;
+        for entry in queued.batch.entries().get(queued.entry..).unwrap_or_default() {
+            let room = LOOKUPS.saturating_sub(found.len());
+            if room == 0 {
+                break;
+            }
+            // Markers have no prefixes.
+            let dests = self.loc_rib.dests(entry.family);
+            let nlri = queued.batch.nlri(entry).iter().skip(std::mem::take(&mut skip));
+            found.extend(nlri.take(room).map(|(_, prefix)| dests.probe(prefix)));
         }
     }
 
+    /// Imports prefixes of an entry, from `skip` on, for which there is a probe. Returns how many
+    /// are done, and whether that was the last of them.
+    fn import_entry(
+        &mut self,
+        importing: &mut Importing<'_>,
+        entry: &RouteEntry,
+        skip: usize,
+        found: &mut impl ExactSizeIterator<Item = Probe>,
+    ) -> (usize, bool) {
+        let (peer, family) = (importing.peer, entry.family);
+        let mut routes = importing.batch.nlri(entry).iter().skip(skip).peekable();
+        let is_negotiated = importing.context.session.families.contains(family);
+        let mut done = 0;
+        match &entry.action {
+            _ if !is_negotiated => {
+                while found.len() > 0 && routes.next().is_some() {
+                    found.next();
+                    done += 1;
+                }
+            }
+            RouteAction::Announce { attrs, next_hop } => {
+                let attrs = importing.batch.attrs(attrs);
+                done = self.announce(importing, family, (attrs, *next_hop), &mut routes, found);
+            }
+            RouteAction::Withdraw => {
+                while routes.peek().is_some()
+                    && let Some(probe) = found.next()
+                    && let Some((path_id, prefix)) = routes.next()
+                {
+                    self.withdraw_path(peer, importing.context.source, path_id, prefix, probe);
+                    importing.meter.spend(2);
+                    done += 1;
+                }
+            }
+            RouteAction::EndOfRib => {
+                self.sweep_stale(peer, family, importing.meter);
+                self.note_end_of_rib(peer, family);
+            }
+            RouteAction::RefreshRequest => self.refresh(peer, family),
+            RouteAction::RefreshBegin => {
+                let (now, meter) = (importing.now, &mut *importing.meter);
+                let begun = self.begin_peer_refresh(now, peer, family, meter);
+                importing.stamps = self.stamps(peer);
+                return (0, begun);
+            }
+            RouteAction::RefreshEnd => self.end_peer_refresh(peer, family, importing.meter),
+        }
+        importing.meter.spend(1);
+        (done, routes.peek().is_none())
+    }
+
     pub(super) fn context(&self, peer: PeerId, liveness: Liveness) -> Option<ImportContext> {
-        let peer = self.peer(peer)?;
+        let peer = self.peers.get(peer)?;
         if liveness == Liveness::Up && peer.up.is_none() {
             return None;
         }
@@ -136,57 +214,69 @@ impl Table {
             source: peer.source,
             routes: Arc::clone(&peer.routes),
             session: Arc::clone(peer.session.as_ref()?),
+            weight: peer.routes.import.weight(),
         })
     }
 
-    #[allow(clippy::too_many_arguments)]
+    /// Announces prefixes for which there is a probe; returns how many.
     fn announce(
         &mut self,
-        now: Time,
-        peer: PeerId,
-        context: &ImportContext,
-        batch: &RouteBatch,
-        entry: &RouteEntry,
-        attrs: &[u8],
-        next_hop: NextHop,
-        found: &mut impl Iterator<Item = Probe>,
-    ) {
-        let received = self.attrs.intern(attrs, LocalAttrs::default());
-        let hop = self.hops.intern(next_hop);
-        // The list comes first: `zip` asks its first side first, and `found` goes on behind it.
-        let routes = batch.nlri(entry).iter().zip(found);
-        if context.routes.import.is_prefix_independent() {
-            self.announce_alike(now, peer, context, entry.family, (received, hop), routes);
+        importing: &mut Importing<'_>,
+        family: Family,
+        (attrs, next_hop): (&[u8], NextHop),
+        routes: &mut Peekable<impl Iterator<Item = (PathId, Prefix)>>,
+        found: &mut impl ExactSizeIterator<Item = Probe>,
+    ) -> usize {
+        importing.meter.spend(1 + attrs.len() as u32 / 128);
+        let received = self.loc_rib.attrs.intern(attrs, LocalAttrs::default());
+        let hop = self.loc_rib.hops.intern(next_hop);
+        let checked = self.check_received(importing.context, received);
+        let done = if importing.context.routes.import.is_prefix_independent() {
+            self.announce_alike(importing, family, (received, hop, checked), routes, found)
         } else {
-            for ((path_id, prefix), probe) in routes {
-                let verdict = self.judge(context, prefix, received, hop);
-                self.store_path(now, peer, context.source, path_id, prefix, probe, &verdict);
-                self.release_imported(&verdict);
+            let work = 2 + importing.context.weight.work(attrs.len());
+            let mut done = 0;
+            while (done == 0 || !importing.meter.is_spent())
+                && routes.peek().is_some()
+                && let Some(probe) = found.next()
+                && let Some((path_id, prefix)) = routes.next()
+            {
+                let imported = self.import_route(importing.context, prefix, received, hop, checked);
+                self.store_path(importing, path_id, prefix, probe, &imported);
+                self.release_imported(&imported);
+                importing.meter.spend(work);
+                done += 1;
             }
-        }
-        self.attrs.release(received);
-        self.hops.release(hop);
+            done
+        };
+        self.loc_rib.attrs.release(received);
+        self.loc_rib.hops.release(hop);
+        done
     }
 
-    /// Announcements that import judges alike. Destinations that are new are made with their path in
+    /// Announcements that import treats alike. Destinations that are new are made with their path in
     /// one step and counted together: that is what a first full table consists of.
     fn announce_alike(
         &mut self,
-        now: Time,
-        peer: PeerId,
-        context: &ImportContext,
+        importing: &mut Importing<'_>,
         family: Family,
-        (received, hop): (AttrId, NextHopId),
-        mut routes: impl Iterator<Item = ((PathId, Prefix), Probe)>,
-    ) {
-        let Some(mut route) = routes.next() else { return };
-        let verdict = self.judge(context, route.0.1, received, hop);
-        let plain = verdict.received.is_none() && context.routes.prefixes_max.is_none();
+        (received, hop, checked): (AttrId, NextHopId, PathFlags),
+        routes: &mut Peekable<impl Iterator<Item = (PathId, Prefix)>>,
+        found: &mut impl ExactSizeIterator<Item = Probe>,
+    ) -> usize {
+        let Some((_, first)) = routes.peek().copied() else { return 0 };
+        let imported = self.import_route(importing.context, first, received, hop, checked);
+        let context = importing.context;
+        let plain = imported.received.is_none() && context.routes.prefixes_max.is_none();
         let mut fresh = std::mem::take(&mut self.fresh);
-        loop {
-            let ((path_id, prefix), probe) = route;
-            let path = verdict.path(now, context.source, path_id);
-            let rib = self.rib_mut(family);
+        let mut done = 0;
+        while routes.peek().is_some()
+            && let Some(probe) = found.next()
+            && let Some((path_id, prefix)) = routes.next()
+        {
+            let stamp = importing.stamps[family];
+            let path = imported.path(importing.now, context.source, path_id, stamp);
+            let rib = self.loc_rib.rib_mut(family);
             let made = if plain { rib.dests.insert_with(probe, prefix, path) } else { None };
             match made {
                 Some(dest) => {
@@ -194,18 +284,17 @@ impl Table {
                     fresh.push(dest);
                 }
                 None => {
-                    self.count_fresh(peer, family, &verdict, &mut fresh);
-                    self.store_path(now, peer, context.source, path_id, prefix, probe, &verdict);
+                    self.count_fresh(importing.peer, family, &imported, &mut fresh);
+                    self.store_path(importing, path_id, prefix, probe, &imported);
                 }
             }
-            match routes.next() {
-                Some(next) => route = next,
-                None => break,
-            }
+            done += 1;
         }
-        self.count_fresh(peer, family, &verdict, &mut fresh);
+        importing.meter.spend(2 * done as u32 + context.weight.work(0));
+        self.count_fresh(importing.peer, family, &imported, &mut fresh);
         self.fresh = fresh;
-        self.release_imported(&verdict);
+        self.release_imported(&imported);
+        done
     }
 
     /// Does for destinations that were made with a path what [`Table::put`] does for one path.
@@ -213,43 +302,40 @@ impl Table {
         &mut self,
         peer: PeerId,
         family: Family,
-        judged: &Imported,
+        imported: &Imported,
         fresh: &mut Vec<DestId>,
     ) {
         let count = fresh.len() as u32;
-        self.attrs.retain_many(judged.attrs, count);
-        self.hops.retain_paths(judged.next_hop, family, fresh);
-        if let Some(peer) = self.peer_mut(peer) {
+        self.loc_rib.attrs.retain_many(imported.attrs, count);
+        self.loc_rib.hops.retain_paths(imported.next_hop, family, fresh);
+        if let Some(peer) = self.peers.get_mut(peer) {
             let held = peer.family_mut(family);
             held.received += count;
-            held.accepted += if judged.flags.is_refused() { 0 } else { count };
-            *judged.counter(&mut held.imports) += u64::from(count);
+            held.accepted += if imported.flags.is_refused() { 0 } else { count };
+            *imported.counter(&mut held.imports) += u64::from(count);
             for dest in fresh.iter() {
                 held.dests.insert(dest.0);
             }
         }
-        if let Some(id) = judged.refused_by {
+        if let Some(id) = imported.refused_by {
             self.refusals.count(id, family, count.into());
         }
         fresh.clear();
     }
 
-    /// Loop checks and import policy for one received route.
-    pub(super) fn judge(
+    /// Import policy for one received route, which was checked.
+    pub(super) fn import_route(
         &mut self,
         context: &ImportContext,
         prefix: Prefix,
         received: AttrId,
         hop: NextHopId,
+        checked: PathFlags,
     ) -> Imported {
-        let external = context.session.peer_type == PeerType::External;
-        let mut flags = self.loop_flags(context, self.attrs.view(received));
-        if external {
-            flags.set(PathFlags::EXTERNAL);
-        }
+        let mut flags = checked;
         let unchanged = |table: &mut Self, flags, refused_by| {
-            table.attrs.retain(received);
-            table.hops.retain(hop);
+            table.loc_rib.attrs.retain(received);
+            table.loc_rib.hops.retain(hop);
             Imported {
                 attrs: received,
                 next_hop: hop,
@@ -258,21 +344,21 @@ impl Table {
                 refused_by: Some(refused_by),
             }
         };
-        if flags.is_refused() {
-            return unchanged(self, flags, Refusals::of_flags(flags));
+        if let Some(refusal) = flags.refusal() {
+            return unchanged(self, flags, Refusals::of_refusal(refusal));
         }
         let route = RouteRef {
             prefix,
-            attrs: self.attrs.view(received),
-            next_hop: self.hops.hop(hop),
+            attrs: self.loc_rib.attrs.view(received),
+            next_hop: self.loc_rib.hops.hop(hop),
             source: Source::Bgp,
-            interface: self.hops.interface(hop),
+            interface: self.loc_rib.hops.interface(hop),
             metric: None,
             peer_type: Some(context.session.peer_type),
         };
         let verdict = context.routes.import.evaluate(&route);
         if verdict.decision != Decision::Accept {
-            flags.set(PathFlags::REJECTED);
+            flags.refuse(Refusal::Rejected);
             let refused_by = self.refusals.of_rule(&context.routes.import, verdict.rule);
             return unchanged(self, flags, refused_by);
         }
@@ -282,17 +368,17 @@ impl Table {
         };
         let attrs = self.imported_attrs(context, received, verdict.attrs, local);
         let next_hop = match verdict.next_hop {
-            Some(next_hop) => self.hops.intern(next_hop),
+            Some(next_hop) => self.loc_rib.hops.intern(next_hop),
             None => {
-                self.hops.retain(hop);
+                self.loc_rib.hops.retain(hop);
                 hop
             }
         };
         let changed = attrs != received || next_hop != hop;
         if changed {
             flags.set(PathFlags::CHANGED);
-            self.attrs.retain(received);
-            self.hops.retain(hop);
+            self.loc_rib.attrs.retain(received);
+            self.loc_rib.hops.retain(hop);
         }
         Imported {
             attrs,
@@ -312,10 +398,10 @@ impl Table {
         mut edit: Option<AttrEdit>,
         local: LocalAttrs,
     ) -> AttrId {
-        let view = self.attrs.view(received);
+        let view = self.loc_rib.attrs.view(received);
         if context.session.peer_type == PeerType::External
             && context.routes.honour_graceful_shutdown
-            && self.attrs.key(received).has(AttrKey::GRACEFUL_SHUTDOWN)
+            && self.loc_rib.attrs.key(received).has(AttrKey::GRACEFUL_SHUTDOWN)
         {
             // RFC 8326 §4.2, after policy: a customer's LOCAL_PREF must not undo a drain.
             edit.get_or_insert_with(|| AttrEdit::from_view(view)).set_local_pref(0);
@@ -328,14 +414,14 @@ impl Table {
                 .set_only_to_customer(context.session.peer_asn);
         }
         match edit {
-            Some(edit) => self.attrs.intern(edit.view().as_bytes(), local),
+            Some(edit) => self.loc_rib.attrs.intern(edit.view().as_bytes(), local),
             None if local == LocalAttrs::default() => {
-                self.attrs.retain(received);
+                self.loc_rib.attrs.retain(received);
                 received
             }
             None => {
                 let bytes = view.as_bytes().to_vec();
-                self.attrs.intern(&bytes, local)
+                self.loc_rib.attrs.intern(&bytes, local)
             }
         }
     }
@@ -346,12 +432,31 @@ impl Table {
     /// The AS that loops are looked for is the session's local AS, as in BIRD: with a `local-asn` of
     /// its own a session may lead to a neighbour whose AS is ours elsewhere, and nothing would be
     /// accepted from it.
-    fn loop_flags(&self, context: &ImportContext, attrs: AttrView<'_>) -> PathFlags {
+    pub(super) fn check_received(&self, context: &ImportContext, received: AttrId) -> PathFlags {
         let mut flags = PathFlags::default();
+        if context.session.peer_type == PeerType::External {
+            flags.set(PathFlags::EXTERNAL);
+        }
+        if let Some(refusal) = self.refusal_of(context, received) {
+            flags.refuse(refusal);
+        }
+        flags
+    }
+
+    fn refusal_of(&self, context: &ImportContext, received: AttrId) -> Option<Refusal> {
+        let (attrs, key) = (self.loc_rib.attrs.view(received), self.loc_rib.attrs.key(received));
         let allowed = usize::from(context.routes.allow_local_asn);
-        let path = attrs.as_path();
-        if path.count(context.session.local_asn) > allowed {
-            flags.set(PathFlags::AS_LOOP);
+        if attrs.as_path().count(context.session.local_asn) > allowed {
+            return Some(Refusal::AsLoop);
+        }
+        if context.session.peer_type == PeerType::Internal {
+            if attrs.originator_id() == Some(self.config.router_id) {
+                return Some(Refusal::OriginatorLoop);
+            }
+            // Any cluster of ours: a route that went through it has been here (RFC 4456 §8).
+            if attrs.cluster_list().any(|cluster| self.cluster_ids.contains(&cluster)) {
+                return Some(Refusal::ClusterLoop);
+            }
         }
         if let (Some(role), Some(marked)) = (context.session.role, attrs.only_to_customer()) {
             let leaked = match role {
@@ -360,76 +465,102 @@ impl Table {
                 Role::Customer | Role::RouteServerClient => false,
             };
             if leaked {
-                flags.set(PathFlags::ROUTE_LEAK);
+                return Some(Refusal::RouteLeak);
             }
         }
-        if context.session.peer_type == PeerType::Internal {
-            if attrs.originator_id() == Some(self.config.router_id) {
-                flags.set(PathFlags::ORIGINATOR_LOOP);
-            }
-            let ours = [Some(self.config.cluster_id), context.routes.cluster_id];
-            if attrs.cluster_list().any(|cluster| ours.contains(&Some(cluster))) {
-                flags.set(PathFlags::CLUSTER_LOOP);
-            }
+        let limits = &context.routes.limits;
+        if key.asns > limits.as_path_max {
+            return Some(Refusal::AsPathTooLong);
         }
-        flags
+        if key.communities > limits.communities_max {
+            return Some(Refusal::TooManyCommunities);
+        }
+        let is_too_long = attrs.as_bytes().len() > usize::from(limits.attributes_max);
+        is_too_long.then_some(Refusal::AttributesTooLong)
     }
 
-    pub(super) fn release_imported(&mut self, judged: &Imported) {
-        self.attrs.release(judged.attrs);
-        self.hops.release(judged.next_hop);
-        if let Some((attrs, hop)) = judged.received {
-            self.attrs.release(attrs);
-            self.hops.release(hop);
+    pub(super) fn release_imported(&mut self, imported: &Imported) {
+        self.loc_rib.attrs.release(imported.attrs);
+        self.loc_rib.hops.release(imported.next_hop);
+        if let Some((attrs, hop)) = imported.received {
+            self.loc_rib.attrs.release(attrs);
+            self.loc_rib.hops.release(hop);
         }
     }
 
     /// Puts a path in place of the one with the same source and identifier. Takes references of its
-    /// own. A route that comes back as it was changes nothing but its marks.
-    #[allow(clippy::too_many_arguments)]
+    /// own. A route that comes back as it was changes nothing but its stamp.
     fn store_path(
         &mut self,
-        now: Time,
-        peer: PeerId,
-        source: SourceId,
+        importing: &Importing<'_>,
         path_id: PathId,
         prefix: Prefix,
         probe: Probe,
-        judged: &Imported,
+        imported: &Imported,
     ) {
-        let family = prefix.family();
+        let (peer, source, family) = (importing.peer, importing.context.source, prefix.family());
+        let stamp = importing.stamps[family];
         // The same prefix may have come earlier in the same batch.
-        let known = self.rib(family).dests.resolve(probe, prefix);
+        let known = self.loc_rib.dests(family).resolve(probe, prefix);
         if let Some(dest) = known {
             self.withdraw_leftover(peer, family, dest);
         }
         let at = known.and_then(|dest| {
-            Some((dest, self.rib(family).dests.find_path(dest, source, path_id)?))
+            Some((dest, self.loc_rib.dests(family).find_path(dest, source, path_id)?))
         });
         if let Some((dest, at)) = at {
-            let path = self.rib(family).dests.paths(dest)[at];
-            let mut flags = path.flags;
-            flags.clear(PathFlags::STALE);
-            flags.clear(PathFlags::UNREFRESHED);
-            let same = path.attrs == judged.attrs
-                && path.next_hop == judged.next_hop
-                && flags == judged.flags;
+            let path = self.loc_rib.dests(family).paths(dest)[at];
+            let same = path.attrs == imported.attrs
+                && path.next_hop == imported.next_hop
+                && path.flags == imported.flags;
             let name = (family, dest, source, path_id.0);
-            if same && self.received.get(&name).copied() == judged.received {
-                self.rib_mut(family).dests.paths_mut(dest)[at].flags = flags;
+            if same && self.loc_rib.received(&name) == imported.received {
+                if path.stamp != stamp {
+                    self.loc_rib.rib_mut(family).dests.paths_mut(dest)[at].stamp = stamp;
+                    self.count_refreshed(peer, family);
+                }
                 self.count_import(peer, family, |counts| &mut counts.unchanged);
                 return;
             }
-        } else if !self.has_room(now, peer, family) {
+        } else if let Some(bound) = self.exceeds_bound(importing, family, known) {
             self.count_import(peer, family, |counts| &mut counts.over_limit);
-            self.refusals.count(RefusalId::PREFIX_LIMIT, family, 1);
+            self.refusals.count(bound, family, 1);
             return;
         }
-        let dest = known.unwrap_or_else(|| self.rib_mut(family).dests.insert(probe, prefix));
-        self.put(peer, dest, family, judged.path(now, source, path_id), judged.received);
-        self.count_import(peer, family, |counts| judged.counter(counts));
-        if let Some(id) = judged.refused_by {
+        let dests = &mut self.loc_rib.rib_mut(family).dests;
+        let dest = known.unwrap_or_else(|| dests.insert(probe, prefix));
+        let path = imported.path(importing.now, source, path_id, stamp);
+        self.put(peer, dest, family, path, imported.received);
+        self.count_import(peer, family, |counts| imported.counter(counts));
+        if let Some(id) = imported.refused_by {
             self.refusals.count(id, family, 1);
+        }
+    }
+
+    /// The bound that one more path of the peer would pass.
+    fn exceeds_bound(
+        &mut self,
+        importing: &Importing<'_>,
+        family: Family,
+        known: Option<DestId>,
+    ) -> Option<RefusalId> {
+        let paths_max = usize::from(importing.context.routes.limits.paths_max);
+        if let Some(dest) = known {
+            let paths = self.loc_rib.dests(family).paths(dest);
+            let source = importing.context.source;
+            if paths.len() >= paths_max
+                && paths.iter().filter(|path| path.source == source).count() >= paths_max
+            {
+                return Some(RefusalId::PATHS_LIMIT);
+            }
+        }
+        let has_room = self.has_room(importing.now, importing.peer, family);
+        (!has_room).then_some(RefusalId::PREFIX_LIMIT)
+    }
+
+    fn count_refreshed(&mut self, peer: PeerId, family: Family) {
+        if let Some(peer) = self.peers.get_mut(peer) {
+            peer.family_mut(family).marks.old -= 1;
         }
     }
 
@@ -439,7 +570,7 @@ impl Table {
         family: Family,
         counter: impl FnOnce(&mut ImportCounts) -> &mut u64,
     ) {
-        if let Some(peer) = self.peer_mut(peer) {
+        if let Some(peer) = self.peers.get_mut(peer) {
             *counter(&mut peer.family_mut(family).imports) += 1;
         }
     }
@@ -453,55 +584,30 @@ impl Table {
         path: Path,
         received: Option<(AttrId, NextHopId)>,
     ) {
-        let stored = self.rib_mut(family).dests.store(dest, path);
-        let old = match stored {
+        let old = match self.loc_rib.store(family, dest, path, received) {
             Stored::Refused => {
-                self.note(format!(
-                    "{}: more than 65535 paths; the path of {} is not used",
-                    self.rib(family).dests.prefix(dest),
-                    self.peer_name(peer)
-                ));
+                let prefix = self.loc_rib.dests(family).prefix(dest);
+                let name = self.peer_name(peer).to_owned();
+                self.note(format!("{prefix}: more than 65535 paths; that of {name} is not used"));
                 return;
             }
             Stored::Added => None,
             Stored::Replaced(old) => Some(old),
         };
-        self.attrs.retain(path.attrs);
-        self.hops.retain_path(path.next_hop, family, dest);
-        let name = (family, dest, path.source, path.path_id);
-        if let Some((attrs, hop)) = received {
-            self.attrs.retain(attrs);
-            self.hops.retain(hop);
-        }
-        let before = match received {
-            Some(pair) => self.received.insert(name, pair),
-            None if old.is_some_and(|old| old.flags.has(PathFlags::CHANGED)) => {
-                self.received.remove(&name)
-            }
-            None => None,
-        };
-        self.release_received(before);
-        if let Some(old) = old {
-            self.attrs.release(old.attrs);
-            self.hops.release_path(old.next_hop);
-        }
-        if let Some(peer) = self.peer_mut(peer) {
-            let held = peer.family_mut(family);
-            if old.is_none() {
+        let Some(peer) = self.peers.get_mut(peer) else { return };
+        let held = peer.family_mut(family);
+        match old {
+            None => {
                 held.received += 1;
                 held.dests.insert(dest.0);
             }
-            held.accepted -= u32::from(old.is_some_and(|old| !old.flags.is_refused()));
-            held.accepted += u32::from(!path.flags.is_refused());
+            Some(old) => {
+                let is_fresh = |path: &Path| path.stamp == held.marks.present;
+                held.marks.old -= u32::from(!is_fresh(&old) && is_fresh(&path));
+                held.accepted -= u32::from(!old.flags.is_refused());
+            }
         }
-        self.rib_mut(family).touched.insert(dest.0);
-    }
-
-    fn release_received(&mut self, pair: Option<(AttrId, NextHopId)>) {
-        if let Some((attrs, hop)) = pair {
-            self.attrs.release(attrs);
-            self.hops.release(hop);
-        }
+        held.accepted += u32::from(!path.flags.is_refused());
     }
 
     fn withdraw_path(
@@ -513,11 +619,11 @@ impl Table {
         probe: Probe,
     ) {
         let family = prefix.family();
-        let known = self.rib(family).dests.resolve(probe, prefix);
+        let known = self.loc_rib.dests(family).resolve(probe, prefix);
         if let Some(dest) = known {
             self.withdraw_leftover(peer, family, dest);
         }
-        let dests = &self.rib(family).dests;
+        let dests = &self.loc_rib.dests(family);
         let place = known.and_then(|dest| Some((dest, dests.find_path(dest, source, path_id)?)));
         match place {
             Some((dest, at)) => {
@@ -530,45 +636,33 @@ impl Table {
 
     /// Removes the path at `at` and everything that counts it.
     pub(super) fn take_out(&mut self, peer: PeerId, family: Family, dest: DestId, at: usize) {
-        let rib = self.rib_mut(family);
-        let path = rib.dests.withdraw(dest, at);
-        rib.touched.insert(dest.0);
-        let last = rib.dests.paths(dest).iter().all(|other| other.source != path.source);
-        self.release_path(family, dest, &path);
-        if let Some(peer) = self.peer_mut(peer) {
-            let held = peer.family_mut(family);
-            held.received -= 1;
-            held.accepted -= u32::from(!path.flags.is_refused());
-            if last {
-                held.dests.remove(dest.0);
-            }
-            let bound = peer.routes.prefixes_max.map(|max| warning_bound(max, &peer.routes));
-            let held = peer.family_mut(family);
-            // A count that goes up and down at the bound is one crossing.
-            held.warned &= bound.is_some_and(|bound| held.received >= bound - bound / 8);
+        let path = self.loc_rib.withdraw(family, dest, at);
+        let mut left = self.loc_rib.dests(family).paths(dest).iter();
+        let is_last = left.all(|other| other.source != path.source);
+        let Some(peer) = self.peers.get_mut(peer) else { return };
+        let bound = peer.routes.prefixes_max.map(|max| warning_bound(max, &peer.routes));
+        let held = peer.family_mut(family);
+        held.received -= 1;
+        held.accepted -= u32::from(!path.flags.is_refused());
+        held.marks.old -= u32::from(path.stamp != held.marks.present);
+        if is_last {
+            held.dests.remove(dest.0);
         }
-    }
-
-    pub(super) fn release_path(&mut self, family: Family, dest: DestId, path: &Path) {
-        self.attrs.release(path.attrs);
-        self.hops.release_path(path.next_hop);
-        if path.flags.has(PathFlags::CHANGED) {
-            let pair = self.received.remove(&(family, dest, path.source, path.path_id));
-            self.release_received(pair);
-        }
+        // A count that goes up and down at the bound is one crossing.
+        held.warned &= bound.is_some_and(|bound| held.counted() >= bound - bound / 8);
     }
 
     /// Whether the peer may add one more path; gives the warning and the verdict once each.
     fn has_room(&mut self, now: Time, id: PeerId, family: Family) -> bool {
-        let turn = self.turn + 1;
-        let Some(peer) = self.peer_mut(id) else { return false };
+        let turn = self.turn;
+        let Some(peer) = self.peers.get_mut(id) else { return false };
         let Some(bound) = peer.routes.prefixes_max else { return true };
         let warning = warning_bound(bound, &peer.routes);
         let held = peer.family_mut(family);
         if held.limited {
             return false;
         }
-        let count = held.received.saturating_add(1);
+        let count = held.counted().saturating_add(1);
         if count > bound {
             held.limited = true;
             self.order_close(now, id, CloseReason::PrefixLimit { family, bound });
@@ -581,8 +675,8 @@ impl Table {
         true
     }
 
-    /// See [`Table::handle_local`].
-    pub(super) fn set_local(
+    /// A route of our own appears or changes (`Some`), or goes. Keyed by prefix and source.
+    pub fn handle_local(
         &mut self,
         now: Time,
         prefix: Prefix,
@@ -592,39 +686,30 @@ impl Table {
         let Some(id) = SourceId::own(source) else { return };
         let family = prefix.family();
         let Some(route) = route else {
-            self.own.remove(&(prefix, source));
-            let Some(dest) = self.rib(family).dests.find(prefix) else { return };
-            if let Some(at) = self.rib(family).dests.find_path(dest, id, PathId(0)) {
-                let path = self.rib_mut(family).dests.withdraw(dest, at);
-                self.rib_mut(family).touched.insert(dest.0);
-                self.release_path(family, dest, &path);
+            self.loc_rib.set_local(prefix, source, id, None);
+            let Some(dest) = self.loc_rib.dests(family).find(prefix) else { return };
+            if let Some(at) = self.loc_rib.dests(family).find_path(dest, id, PathId(0)) {
+                self.loc_rib.withdraw(family, dest, at);
             }
             return;
         };
-        let before = self.own.insert((prefix, source), route.clone());
+        let before = self.loc_rib.set_local(prefix, source, id, Some(route.clone()));
         if before.as_ref() == Some(&route) {
             return;
         }
-        let dest = self.rib_mut(family).dests.find_or_insert(prefix);
+        let dest = self.loc_rib.rib_mut(family).dests.find_or_insert(prefix);
         let local = LocalAttrs { preference: default_preference(source), metric: None };
         let attrs = match &route.attrs {
-            Some(bytes) => self.attrs.intern(bytes, local),
-            None => self.attrs.intern(AttrEdit::originate(Origin::Igp).view().as_bytes(), local),
+            Some(bytes) => self.loc_rib.attrs.intern(bytes, local),
+            None => {
+                let plain = AttrEdit::originate(Origin::Igp);
+                self.loc_rib.attrs.intern(plain.view().as_bytes(), local)
+            }
         };
-        let path = Path {
-            attrs,
-            next_hop: NextHopId::NONE,
-            path_id: 0,
-            received_secs: now.as_secs() as u32,
-            source: id,
-            flags: PathFlags::default(),
-        };
-        match self.rib_mut(family).dests.store(dest, path) {
-            Stored::Added => {}
-            Stored::Replaced(old) => self.attrs.release(old.attrs),
-            Stored::Refused => self.attrs.release(attrs),
-        }
-        self.rib_mut(family).touched.insert(dest.0);
+        let path =
+            Path { attrs, received_secs: now.as_secs() as u32, source: id, ..Path::default() };
+        self.loc_rib.store(family, dest, path, None);
+        self.loc_rib.attrs.release(attrs);
     }
 }
 

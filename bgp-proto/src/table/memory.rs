@@ -1,21 +1,34 @@
-//! What the table holds in octets, and who is shed when it is too much.
+//! What the table holds in octets, and who is closed when it is too much.
 //!
-//! Counted is what is alive, not what the allocator keeps: the same routes are the same number on
-//! every machine. A peer answers for its paths, and for its share of the attributes that it has in
-//! common with others.
+//! Counts what is in use, not what the parts keep for what comes next. A peer answers for its paths, for its share of the attributes and next hops that it has in common with
+//! others, and for what it has handed over.
+//!
+//! Shed is by cause: routes that are kept for a peer that is away go first (RFC 4724 §4.2 allows it
+//! at any time), then readers that do not read, then the peer whose routes hold most.
 
-use super::{CloseReason, Peer, Table, Totals};
-use crate::rib::AttrId;
-use crate::types::{Family, FamilyMap, PeerId, Time};
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
 
-/// A destination and its places in the indexes.
+use super::peer::Pass;
+use super::{CloseReason, Table};
+use crate::export::MemberKey;
+use crate::rib::{AttrId, DestId, Meter, NextHopId};
+use crate::types::{Family, PeerId, Time};
+
+/// A destination and its places in the indexes, shared by its paths.
 const DESTINATION_OCTETS: u64 = 44;
 /// A path and its mark in what the peer holds.
 const PATH_OCTETS: u64 = 24;
+/// What was received of a path that import changed.
+const RECEIVED_OCTETS: u64 = 36;
 /// An attribute set besides its octets.
-const SET_OCTETS: u64 = 72;
-/// A path that a group was told.
-const TOLD_OCTETS: u64 = 4;
+const SET_OCTETS: u64 = 80;
+/// A next hop with its address, its indexes and the destinations behind it.
+const NEXT_HOP_OCTETS: u64 = 430;
+/// A reader that has something to read and does not for so long is slow.
+const SLOW_AFTER: Duration = Duration::from_millis(500);
+/// Of the bound, the share of logs and advertised routes from which slow readers are looked for.
+const READERS_SHARE: u64 = 8;
 
 /// Octets held, by part.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -26,16 +39,21 @@ pub struct Memory {
     pub paths: u64,
     /// Attribute sets, each once.
     pub attributes: u64,
-    /// What groups remember of what they told.
+    /// Next hops, with what depends on each.
+    pub next_hops: u64,
+    /// What groups remember of what they advertised.
     pub advertised: u64,
     /// Encoded messages that some member has not read.
     pub logs: u64,
+    /// Route events that wait: in the table, and as the host says with itself.
+    pub inputs: u64,
 }
 
 impl Memory {
     /// All parts.
     pub fn total(&self) -> u64 {
-        self.destinations + self.paths + self.attributes + self.advertised + self.logs
+        let Memory { destinations, paths, attributes, next_hops, advertised, logs, inputs } = *self;
+        destinations + paths + attributes + next_hops + advertised + logs + inputs
     }
 }
 
@@ -48,92 +66,281 @@ pub enum MemoryBound {
     Table,
 }
 
+/// Looking for who holds too much, which takes turns.
+#[derive(Default)]
+pub(super) struct MemoryReview {
+    /// Peers that may hold more than their own bound.
+    suspects: VecDeque<PeerId>,
+    weighing: Option<Weighing>,
+    readers: Option<Readers>,
+}
+
+/// Adding up what peers answer for.
+struct Weighing {
+    bound_of: MemoryBound,
+    /// Peers to be weighed; the last one is.
+    peers: Vec<PeerId>,
+    family: usize,
+    /// Destinations of the last peer are done up to here.
+    from: u32,
+    octets: u64,
+    heaviest: Option<(u64, PeerId)>,
+}
+
+/// Where readers stood when memory was too much.
+struct Readers {
+    at: Time,
+    read: BTreeMap<(u32, MemberKey), u64>,
+}
+
+impl MemoryReview {
+    pub(super) fn is_running(&self) -> bool {
+        self.weighing.is_some() || !self.suspects.is_empty()
+    }
+
+    pub(super) fn deadline(&self) -> Option<Time> {
+        self.readers.as_ref().map(|readers| readers.at + SLOW_AFTER)
+    }
+}
+
 impl Table {
     /// What is held, by part.
     pub fn memory(&self) -> Memory {
-        let Totals { destinations, paths, attribute_sets, .. } = self.sizes();
-        let of_both = |count: FamilyMap<u32>| count.0.map(u64::from).iter().sum::<u64>();
-        let groups = || self.groups.values();
-        Memory {
-            destinations: of_both(destinations) * DESTINATION_OCTETS,
-            paths: of_both(paths) * PATH_OCTETS,
-            attributes: u64::from(attribute_sets) * SET_OCTETS + self.attrs.octets(),
-            advertised: groups().map(|g| u64::from(g.advertised())).sum::<u64>() * TOLD_OCTETS,
-            logs: groups().map(|g| g.log.counts().0 as u64).sum(),
+        let mut memory = Memory::default();
+        for family in Family::ALL {
+            let dests = self.loc_rib.dests(family);
+            let each = match family {
+                Family::Ipv4 => DESTINATION_OCTETS,
+                Family::Ipv6 => DESTINATION_OCTETS + 12,
+            };
+            memory.destinations += u64::from(dests.len()) * each;
+            memory.paths += u64::from(dests.path_count()) * PATH_OCTETS;
         }
+        memory.paths += self.loc_rib.received_len() * RECEIVED_OCTETS;
+        memory.destinations += self.kernel.octets();
+        let attrs = &self.loc_rib.attrs;
+        memory.attributes = u64::from(attrs.len()) * SET_OCTETS + attrs.octets();
+        memory.next_hops = u64::from(self.loc_rib.hops.len()) * NEXT_HOP_OCTETS;
+        (memory.logs, memory.advertised) = self.adj_ribs_out.octets(&self.loc_rib);
+        let queued = self.peers.iter().map(|peer| peer.input_octets).sum::<u64>();
+        memory.inputs = queued + self.host_octets;
+        memory
     }
 
-    /// What a peer answers for. Costs a look at each of its paths.
-    pub(super) fn held_octets(&self, id: PeerId) -> u64 {
-        let Some(source) = self.peer(id).map(|peer| peer.source) else { return 0 };
-        let mut octets = 0;
-        for family in Family::ALL {
-            let dests = &self.rib(family).dests;
-            for dest in self.held_dests(id, family) {
-                let paths = dests.paths(dest);
-                for path in paths.iter().filter(|path| path.source == source) {
-                    octets += PATH_OCTETS + DESTINATION_OCTETS / paths.len() as u64;
-                    octets += self.share_of(path.attrs);
-                    let name = (family, dest, source, path.path_id);
-                    octets +=
-                        self.received.get(&name).map_or(0, |(attrs, _)| self.share_of(*attrs));
-                }
-            }
-        }
-        octets
+    /// What the host holds on behalf of peers and has not handed over: batches that wait for credit,
+    /// octets that were read and not parsed.
+    pub fn set_host_octets(&mut self, octets: u64) {
+        self.host_octets = octets;
     }
 
     fn share_of(&self, attrs: AttrId) -> u64 {
-        let octets = SET_OCTETS + self.attrs.view(attrs).as_bytes().len() as u64;
-        octets / u64::from(self.attrs.refs(attrs).max(1))
+        let octets = SET_OCTETS + self.loc_rib.attrs.view(attrs).as_bytes().len() as u64;
+        octets / u64::from(self.loc_rib.attrs.refs(attrs).max(1))
+    }
+
+    fn share_of_hop(&self, hop: NextHopId) -> u64 {
+        NEXT_HOP_OCTETS / u64::from(self.loc_rib.hops.refs(hop).max(1))
+    }
+
+    /// What a peer answers for at one destination.
+    fn held_at(&self, id: PeerId, family: Family, dest: DestId) -> u64 {
+        let Some(source) = self.peers.get(id).map(|peer| peer.source) else { return 0 };
+        let paths = self.loc_rib.dests(family).paths(dest);
+        let of = paths.iter().filter(|path| path.source == source).map(|path| {
+            let received = self.loc_rib.received(&(family, dest, source, path.path_id));
+            PATH_OCTETS
+                + DESTINATION_OCTETS / paths.len() as u64
+                + self.share_of(path.attrs)
+                + self.share_of_hop(path.next_hop)
+                + received.map_or(0, |(attrs, _)| self.share_of(attrs))
+        });
+        of.sum()
     }
 
     /// Octets of routes came from a peer. What it holds cannot have grown by much more than that, so
     /// its paths are looked at only once in a while.
-    pub(super) fn note_octets(&mut self, now: Time, id: PeerId, octets: usize) {
-        let Some(peer) = self.peer_mut(id) else { return };
+    pub(super) fn note_octets(&mut self, id: PeerId, octets: usize) {
+        let Some(peer) = self.peers.get_mut(id) else { return };
         let Some(bound) = peer.routes.memory_max else { return };
         peer.unreviewed += octets as u64;
-        if peer.unreviewed < bound / 16 || peer.close.is_some() {
-            return;
-        }
-        peer.unreviewed = 0;
-        let held = self.held_octets(id);
-        if held > bound {
-            let bound_of = MemoryBound::Peer;
-            self.order_close(now, id, CloseReason::MemoryLimit { bound_of, held, bound });
+        if peer.unreviewed >= bound / 16 && peer.close.is_none() {
+            peer.unreviewed = 0;
+            if !self.memory_review.suspects.contains(&id) {
+                self.memory_review.suspects.push_back(id);
+            }
         }
     }
 
-    /// Names the peer that holds most if all together hold too much; one at a time, so that nobody
-    /// is shed whose routes would have fitted once the other's were gone.
-    pub(super) fn review_memory(&mut self, now: Time) {
+    /// Looks for who holds too much if all together hold too much; one at a time, so that nobody is
+    /// closed whose routes would have fitted once the other's were gone.
+    pub(super) fn review_memory(&mut self, now: Time, meter: &mut Meter) {
+        if self.memory_review.weighing.is_some() {
+            return self.weigh(now, meter);
+        }
+        if let Some(id) = self.memory_review.suspects.pop_front() {
+            return self.begin_weighing(MemoryBound::Peer, vec![id]);
+        }
         let Some(bound) = self.config.memory_max else { return };
         let held = self.memory().total();
-        // What is on its way out is counted until it is gone.
-        if held <= bound
-            || !self.withdrawing.is_empty()
-            || self.peers.iter().flatten().any(Peer::is_shed)
-        {
+        meter.spend(self.adj_ribs_out.groups.len() as u32);
+        if held <= bound {
+            self.memory_review.readers = None;
             return;
         }
-        let up = self.peers.iter().flatten().filter(|peer| peer.up.is_some()).filter_map(peer_id);
-        let worst = up.map(|id| (self.held_octets(id), std::cmp::Reverse(id))).max();
-        if let Some((1.., std::cmp::Reverse(id))) = worst {
-            let bound_of = MemoryBound::Table;
+        // What is on its way out is counted until it is gone.
+        if self.peers.is_withdrawing() || self.peers.iter().any(|peer| peer.is_shed()) {
+            return;
+        }
+        if self.drop_stale(meter) {
+            return;
+        }
+        if self.has_slow_readers(now, bound) {
+            return;
+        }
+        let up = self.peers.iter().filter(|peer| peer.up.is_some());
+        let peers = up.filter_map(|peer| peer.source.peer()).collect();
+        self.begin_weighing(MemoryBound::Table, peers);
+    }
+
+    /// Withdraws what is kept for peers that are away, or came back and have not sent it again.
+    fn drop_stale(&mut self, meter: &mut Meter) -> bool {
+        let mut any = false;
+        for id in self.peers.ids() {
+            for family in Family::ALL {
+                let Some(peer) = self.peers.get(id) else { continue };
+                if !peer.family(family).stale {
+                    continue;
+                }
+                any = true;
+                if peer.up.is_some() {
+                    self.sweep_stale(id, family, meter);
+                } else {
+                    self.withdraw_stale(id, family);
+                }
+            }
+            if any {
+                let name = self.peer_name(id).to_owned();
+                self.note(format!(
+                    "{name}: stale routes are withdrawn early: memory-max is passed"
+                ));
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Whether readers that do not read may be what is too much: the slowest of the largest group is
+    /// closed, or it is not known yet who reads.
+    fn has_slow_readers(&mut self, now: Time, bound: u64) -> bool {
+        let (logs, advertised) = self.adj_ribs_out.octets(&self.loc_rib);
+        if logs + advertised < bound / READERS_SHARE {
+            return false;
+        }
+        let Some(before) = &self.memory_review.readers else {
+            let read = self.readers();
+            let any = !read.is_empty();
+            self.memory_review.readers = any.then_some(Readers { at: now, read });
+            return any;
+        };
+        if now < before.at + SLOW_AFTER {
+            return true;
+        }
+        let present = self.readers();
+        let stuck = |key: &(u32, MemberKey)| before.read.get(key) == present.get(key);
+        let slow: Vec<u32> = present.keys().filter(|key| stuck(key)).map(|key| key.0).collect();
+        let weight = |group: &u32| {
+            let group = self.adj_ribs_out.groups.get(group);
+            group.map_or(0, |group| group.log.counts().0 as u64 + group.octets(&self.loc_rib))
+        };
+        let heaviest =
+            slow.into_iter().max_by_key(|group| (weight(group), std::cmp::Reverse(*group)));
+        self.memory_review.readers = None;
+        match heaviest {
+            Some(group) => self.close_slowest_of(now, group),
+            None => return false,
+        }
+        true
+    }
+
+    /// Octets read so far by each reader that has more to read.
+    fn readers(&self) -> BTreeMap<(u32, MemberKey), u64> {
+        let groups = self.adj_ribs_out.groups.values();
+        groups
+            .flat_map(|group| group.log.positions().into_iter().map(|(k, n)| ((group.id, k), n)))
+            .collect()
+    }
+
+    fn begin_weighing(&mut self, bound_of: MemoryBound, peers: Vec<PeerId>) {
+        let weighing = Weighing { bound_of, peers, family: 0, from: 0, octets: 0, heaviest: None };
+        self.memory_review.weighing = Some(weighing);
+    }
+
+    fn weigh(&mut self, now: Time, meter: &mut Meter) {
+        let Some(mut weighing) = self.memory_review.weighing.take() else { return };
+        while !meter.is_spent() {
+            let Some(id) = weighing.peers.last().copied() else {
+                return self.finish_weighing(now, &weighing);
+            };
+            let Some(family) = Family::ALL.get(weighing.family).copied() else {
+                let queued = self.peers.get(id).map_or(0, |peer| peer.input_octets);
+                let weight = (weighing.octets + queued, id);
+                let is_heavier = |(octets, _): (u64, PeerId)| weight.0 > octets;
+                if weighing.heaviest.is_none_or(is_heavier) {
+                    weighing.heaviest = Some(weight);
+                }
+                weighing.peers.pop();
+                (weighing.family, weighing.from, weighing.octets) = (0, 0, 0);
+                continue;
+            };
+            let held = self.peers.get(id).map(|peer| &peer.family(family).dests);
+            match held.and_then(|dests| dests.next_from(weighing.from)) {
+                Some(dest) => {
+                    weighing.octets += self.held_at(id, family, DestId(dest));
+                    match dest.checked_add(1) {
+                        Some(next) => weighing.from = next,
+                        None => (weighing.family, weighing.from) = (weighing.family + 1, 0),
+                    }
+                    meter.spend(1);
+                }
+                None => (weighing.family, weighing.from) = (weighing.family + 1, 0),
+            }
+        }
+        self.memory_review.weighing = Some(weighing);
+    }
+
+    fn finish_weighing(&mut self, now: Time, weighing: &Weighing) {
+        let Some((octets, id)) = weighing.heaviest.filter(|(octets, _)| *octets > 0) else {
+            return;
+        };
+        let (bound, held) = match weighing.bound_of {
+            MemoryBound::Peer => {
+                (self.peers.get(id).and_then(|peer| peer.routes.memory_max), octets)
+            }
+            MemoryBound::Table => (self.config.memory_max, self.memory().total()),
+        };
+        if let Some(bound) = bound.filter(|bound| held > *bound) {
+            let bound_of = weighing.bound_of;
             self.order_close(now, id, CloseReason::MemoryLimit { bound_of, held, bound });
         }
     }
-}
 
-impl Peer {
-    /// The host was asked to close the session because of what it holds.
-    fn is_shed(&self) -> bool {
-        let reason = self.close.as_ref().map(|order| order.reason);
-        matches!(reason, Some(CloseReason::MemoryLimit { .. }))
+    /// What a peer answers for, all at once.
+    #[cfg(test)]
+    pub(super) fn held_octets(&self, id: PeerId) -> u64 {
+        let Some(peer) = self.peers.get(id) else { return 0 };
+        let of = |family| {
+            let dests = peer.family(family).dests.iter();
+            dests.map(|dest| self.held_at(id, family, DestId(dest))).sum::<u64>()
+        };
+        Family::ALL.into_iter().map(of).sum()
     }
 }
 
-fn peer_id(peer: &Peer) -> Option<PeerId> {
-    peer.source.peer()
+impl super::peer::Peer {
+    /// The host was asked to close the session because of memory, or its routes are on their way out.
+    fn is_shed(&self) -> bool {
+        let reason = self.close.as_ref().map(|order| order.reason);
+        matches!(reason, Some(CloseReason::MemoryLimit { .. } | CloseReason::TooSlow))
+            || self.has(Pass::Withdraw)
+    }
 }

@@ -1,28 +1,28 @@
 //! The table: all routes, one owner, one thread.
 //!
 //! In: batches of route events, peers coming and going, local routes, resolved next hops,
-//! configuration. Out: FIB changes and encoded chunks. The host calls inputs as they come and then
-//! [`Table::finish`] once per turn: decisions and encoding happen there, never per route.
+//! configuration. Out: FIB changes and encoded chunks. Inputs are noted, and [`Table::turn`] works
+//! them off: it does as much as its budget of [`Work`] allows, and says whether more is left.
 //!
 //! ```text
-//! apply* / peer_* / handle_* ──▶ finish(now) ──▶ poll_fib, poll_next_hops, poll_event, poll_timeout
+//! apply, peer_*, handle_* ──▶ turn(now, work) ──▶ poll_established, poll_next_hops, poll_fib, poll_event
 //! ```
 
 mod config;
-mod decide;
-mod fib;
-mod groups;
 mod import;
-mod lifecycle;
+mod inputs;
+mod kernel;
+mod membership;
 mod memory;
+mod passes;
 mod peer;
-mod reevaluation;
+mod peers;
 mod refusals;
 mod schedule;
+mod sessions;
 mod show;
-mod slices;
+mod tombstones;
 mod view;
-mod withdrawal;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
@@ -32,29 +32,28 @@ use std::time::Duration;
 
 pub use crate::export::{AddPathSend, ExportCounts, NextHopMode};
 pub use crate::rib::LocalRoute;
-pub use config::{PeerRoutes, TableConfig};
+pub use config::{PeerRoutes, RouteLimits, TableConfig};
 pub use memory::{Memory, MemoryBound};
+pub use peer::Receipt;
 pub use refusals::{Refused, RefusedBy};
 pub use schedule::{NextTurn, Progress, Work};
+pub use sessions::Dependence;
 pub use view::{
     AdvertisedTo, DestinationView, Explanation, GroupCounts, GroupView, ImportCounts, PathView,
     PeerCounts, RouteFilter, Totals, Unusable, Withheld,
 };
 
-use crate::export::{Batch, ExportTable, Group, Reader};
-use crate::policy::Source;
-use crate::rib::{
-    AttrId, AttrTable, DestId, Destinations, IdSet, NextHopId, NextHopState, NextHops, Sources,
-};
-use crate::session::{Close, Keep, Negotiated};
-use crate::types::{Family, FamilyMap, FibRoute, PeerId, Prefix, SessionId, Time};
-use crate::wire::RouteBatch;
-use fib::FibTable;
-use import::PathName;
-use peer::Peer;
+use crate::export::{AdjRibsOut, Reader};
+use crate::rib::{Barrier, Decided, DestId, LocRib, Meter, NextHopState, Probe, WantedChanges};
+use crate::session::Close;
+use crate::types::{ClusterId, Family, FamilyMap, FibRoute, PeerId, Prefix, SessionId, Time};
+use kernel::KernelView;
+use memory::MemoryReview;
+use peers::Peers;
 use refusals::Refusals;
+use sessions::Review;
 
-/// What the host is told besides routes.
+/// What the host learns besides routes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TableEvent {
     /// The session must be closed. Said again every second until [`Table::peer_down`] of that session
@@ -78,6 +77,14 @@ pub enum TableEvent {
         /// The bound.
         bound: u32,
     },
+    /// The peer sent End-of-RIB, and every route before it has gone through decision and the
+    /// comparison with the kernel: what it changed there was handed out by [`Table::poll_fib`].
+    EndOfRib {
+        /// Who.
+        peer: PeerId,
+        /// Which family.
+        family: Family,
+    },
     /// One line for the log.
     Note(String),
 }
@@ -96,6 +103,11 @@ pub enum CloseReason {
     /// The peer reads so slowly that the table would have to remember too much on its behalf; it
     /// gets no more routes (Cease 6/8).
     TooSlow,
+    /// The session would need one update group more than there may be (Cease 6/8).
+    TooManyGroups {
+        /// The bound.
+        bound: usize,
+    },
     /// The peer's routes hold too much (Cease 6/8).
     MemoryLimit {
         /// Whose bound it is.
@@ -112,7 +124,9 @@ impl CloseReason {
     pub fn to_close(self) -> Close {
         match self {
             CloseReason::PrefixLimit { family, bound } => Close::PrefixLimit { family, bound },
-            CloseReason::TooSlow | CloseReason::MemoryLimit { .. } => Close::OutOfResources,
+            CloseReason::TooSlow
+            | CloseReason::TooManyGroups { .. }
+            | CloseReason::MemoryLimit { .. } => Close::OutOfResources,
         }
     }
 }
@@ -120,8 +134,10 @@ impl CloseReason {
 /// An order to close that the host has not obeyed is given again after this time.
 const CLOSE_AGAIN: Duration = Duration::from_secs(1);
 
-/// Destinations per turn of what is done in slices: about a millisecond.
-const DESTS_PER_TURN: u32 = 2048;
+/// Notes that may wait for the host; more are dropped.
+const NOTES_MAX: usize = 64;
+/// Octets of a set that are copied by a unit of work.
+const RECOUNT: u64 = 400;
 
 /// Whether a next hop is of interest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -132,296 +148,269 @@ pub enum NextHopRequest {
     Untrack(IpAddr),
 }
 
-/// All routes.
+/// A session that the table has come to.
+#[derive(Debug)]
+pub struct Established {
+    /// Whose.
+    pub peer: PeerId,
+    /// Which.
+    pub session: SessionId,
+    /// One per family that the peer is sent routes of.
+    pub readers: Vec<Reader>,
+}
+
+/// All routes, one owner: peers with their Adj-RIBs-In, the Loc-RIB, the Adj-RIBs-Out, and what the
+/// kernel is to hold (RFC 4271 §3.2).
+///
+/// Inputs are O(1): they are noted, and turns work them off. [`Table::turn`] does everything that
+/// grows with routes, peers or groups, as far as its budget goes, each part with a share of it; the
+/// host then drains, in this order, [`Table::poll_established`], [`Table::poll_next_hops`],
+/// [`Table::poll_fib`] and [`Table::poll_event`], and looks at [`Table::poll_timeout`].
 pub struct Table {
     config: Arc<TableConfig>,
-    seed: u64,
-    waker: Waker,
-    ribs: [Rib; 2],
-    attrs: AttrTable,
-    hops: NextHops,
-    outs: ExportTable,
-    /// Peers as decision and export see them.
-    sources: Sources,
-    peers: Vec<Option<Peer>>,
-    own: BTreeMap<(Prefix, Source), LocalRoute>,
-    /// What was received, for paths that import changed.
-    received: hashbrown::HashMap<PathName, (AttrId, NextHopId), foldhash::quality::FixedState>,
-    /// Destinations that the announcement at hand made; empty between two of them.
-    fresh: Vec<DestId>,
-    fib: FibTable,
-    /// Kernel indices of the tunnel interfaces that exist, by name.
-    tunnels: BTreeMap<Arc<str>, u32>,
-    groups: BTreeMap<u32, Group>,
-    next_group: u32,
-    next_member: u64,
-    /// Peers with paths on their way out.
-    withdrawing: BTreeSet<PeerId>,
-    /// Peers with paths that import is to judge anew.
-    reevaluating: BTreeSet<PeerId>,
-    /// Destinations of those that leave, and of those judged anew, in one turn.
-    dests_per_turn: u32,
-    /// Peers that may have a deadline. Few have, and each turn asks.
-    timed: BTreeSet<PeerId>,
+    peers: Peers,
+    loc_rib: LocRib,
+    adj_ribs_out: AdjRibsOut,
+    kernel: KernelView,
+    /// Every cluster id that is ours on some session (RFC 4456 §8).
+    cluster_ids: BTreeSet<ClusterId>,
+    cluster_ids_differ: bool,
+    /// Peers whose parameters changed.
+    review_peers: BTreeMap<PeerId, Review>,
     /// Peers whose group may have to change.
-    regroup: BTreeSet<PeerId>,
-    /// Two groups may have become the same.
-    merge_wanted: bool,
-    /// Grows with every turn that changes something; with `epoch` it makes a version.
-    generation: u32,
-    epoch: u32,
+    to_regroup: BTreeSet<PeerId>,
+    /// Octets that the host holds on behalf of peers.
+    host_octets: u64,
+    memory_review: MemoryReview,
+    /// Empty destinations can be forgotten that were not looked at yet.
+    purge_more: bool,
     turn: u64,
     events: VecDeque<TableEvent>,
-    notes: Vec<String>,
+    established: VecDeque<Established>,
+    end_of_ribs: VecDeque<PendingEndOfRib>,
     refusals: Refusals,
     /// What peers that are gone had announced and withdrawn.
     imports_before: FamilyMap<ImportCounts>,
-    /// Memory for the slice of export at hand.
-    batch: Batch,
-    export: Export,
+    /// Memory for what is at hand; empty between two uses.
+    fresh: Vec<DestId>,
+    found: Vec<Probe>,
+    decided: Vec<Decided>,
 }
 
-/// Whether peers are told anything.
+/// An End-of-RIB that waits for the routes before it.
+struct PendingEndOfRib {
+    peer: PeerId,
+    family: Family,
+    stage: EndOfRibStage,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Export {
-    Running,
-    Deferred,
-}
-
-/// The routes of one family, and what of them is to be looked at.
-struct Rib {
-    dests: Destinations,
-    /// To be decided at the end of the turn.
-    touched: IdSet,
-    /// Of those, the ones with a path whose next hop is reached by another interface than before.
-    moved: IdSet,
-    /// To be compared with what the host was told for the kernel.
-    fib_dirty: IdSet,
-    fib_at: u32,
-    /// Destinations without a path.
-    empty: IdSet,
+enum EndOfRibStage {
+    Decision(Barrier),
+    Kernel(Barrier),
 }
 
 impl Table {
     /// An empty table. `seed` goes into hash tables (feeders must not be able to aim collisions);
     /// results do not depend on it. `waker` is woken from other threads when a group's readers have
-    /// room again or a member needs catching up: the host then calls [`Table::finish`].
+    /// room again or a member needs catching up: the host then calls [`Table::turn`].
     pub fn new(config: Arc<TableConfig>, seed: u64, waker: Waker) -> Self {
         Table {
-            seed,
-            waker,
-            ribs: Family::ALL.map(|family| Rib::new(family, seed)),
-            attrs: AttrTable::new(seed),
-            hops: NextHops::default(),
-            outs: ExportTable::new(seed),
-            sources: Sources::default(),
-            peers: Vec::new(),
-            own: BTreeMap::new(),
-            received: hashbrown::HashMap::with_hasher(foldhash::quality::FixedState::with_seed(
-                seed,
-            )),
-            fresh: Vec::new(),
-            fib: FibTable::default(),
-            tunnels: BTreeMap::new(),
-            groups: BTreeMap::new(),
-            next_group: 0,
-            next_member: 0,
-            withdrawing: BTreeSet::new(),
-            reevaluating: BTreeSet::new(),
-            dests_per_turn: DESTS_PER_TURN,
-            timed: BTreeSet::new(),
-            regroup: BTreeSet::new(),
-            merge_wanted: false,
-            generation: 1,
-            epoch: 0,
-            turn: 0,
+            peers: Peers::default(),
+            loc_rib: LocRib::new(seed),
+            adj_ribs_out: AdjRibsOut::new(seed, waker, config.log_bytes_max),
+            kernel: KernelView::default(),
+            cluster_ids: BTreeSet::from([config.cluster_id]),
+            cluster_ids_differ: false,
+            review_peers: BTreeMap::new(),
+            to_regroup: BTreeSet::new(),
+            host_octets: 0,
+            memory_review: MemoryReview::default(),
+            purge_more: false,
+            turn: 1,
             events: VecDeque::new(),
-            notes: Vec::new(),
+            established: VecDeque::new(),
+            end_of_ribs: VecDeque::new(),
             refusals: Refusals::default(),
             imports_before: FamilyMap::default(),
-            batch: Batch::default(),
-            export: Export::Running,
+            fresh: Vec::new(),
+            found: Vec::new(),
+            decided: Vec::new(),
             config,
         }
     }
 
-    /// How many destinations a turn takes out of what ended sessions have left, and how many it
-    /// judges anew after import has changed. Default 2048.
-    pub fn set_dests_per_turn(&mut self, destinations: u32) {
-        self.dests_per_turn = destinations.max(1);
-    }
-
     /// Replaces the configuration; re-evaluates only what it touches.
-    pub fn configure(&mut self, now: Time, config: Arc<TableConfig>) {
-        let _ = now;
+    pub fn configure(&mut self, config: Arc<TableConfig>) {
         let before = std::mem::replace(&mut self.config, Arc::clone(&config));
-        let ids: Vec<PeerId> =
-            self.peers.iter().flatten().filter_map(|p| p.source.peer()).collect();
         if before.log_bytes_max != config.log_bytes_max {
-            self.groups.values_mut().for_each(|g| g.set_log_bytes_max(config.log_bytes_max));
+            self.adj_ribs_out.set_log_bytes_max(config.log_bytes_max);
         }
         if before.fib_enabled != config.fib_enabled
             || before.fib_policy != config.fib_policy
             || before.multipath_max != config.multipath_max
         {
-            self.mark_fib_dirty();
+            self.kernel.mark_all(&self.loc_rib);
         }
         let identity = |c: &TableConfig| (c.asn, c.router_id, c.cluster_id);
         if identity(&before) != identity(&config) {
-            for id in ids {
-                self.note_facts(id);
-                self.reimport(id);
-                self.regroup.insert(id);
-            }
+            self.cluster_ids_differ = true;
+            self.review_peers.extend(self.peers.ids().into_iter().map(|id| (id, Review::Import)));
         }
-    }
-
-    /// A peer exists. `address` breaks ties in the decision process.
-    pub fn peer_add(&mut self, peer: PeerId, address: IpAddr, routes: Arc<PeerRoutes>) {
-        self.add_peer(peer, address, routes);
-    }
-
-    /// New routing parameters for a peer: import is re-evaluated from what it sent, within the next
-    /// turns; export is compared with what it was told; the session is not touched.
-    pub fn peer_configure(&mut self, now: Time, peer: PeerId, routes: Arc<PeerRoutes>) {
-        let _ = now;
-        self.reconfigure_peer(peer, routes);
-    }
-
-    /// The session is established: one reader per negotiated family.
-    pub fn peer_up(
-        &mut self,
-        now: Time,
-        peer: PeerId,
-        session: SessionId,
-        negotiated: Arc<Negotiated>,
-    ) -> Vec<Reader> {
-        self.bring_up(now, peer, session, negotiated)
-    }
-
-    /// The session is over; routes are withdrawn within the next turns, or kept as stale
-    /// (RFC 4724 §4.2). Ignored unless it is the peer's present session.
-    pub fn peer_down(&mut self, now: Time, peer: PeerId, session: SessionId, keep: Option<Keep>) {
-        if self.peer(peer).is_some_and(|peer| peer.up == Some(session)) {
-            self.take_down(now, peer, keep);
-        }
-    }
-
-    /// The peer is gone for good; its id may be used again. The paths that are left of it go within
-    /// the next turns.
-    pub fn peer_remove(&mut self, now: Time, peer: PeerId) {
-        self.remove_peer(now, peer);
-    }
-
-    /// Route events of a peer, in order.
-    pub fn apply(&mut self, now: Time, peer: PeerId, batch: &RouteBatch) {
-        self.apply_batch(now, peer, batch);
-    }
-
-    /// A route of our own appears or changes (`Some`), or goes. Keyed by prefix and source.
-    pub fn handle_local(
-        &mut self,
-        now: Time,
-        prefix: Prefix,
-        source: crate::policy::Source,
-        route: Option<LocalRoute>,
-    ) {
-        self.set_local(now, prefix, source, route);
     }
 
     /// The resolution of a tracked next hop changed.
-    pub fn handle_next_hop(&mut self, now: Time, addr: IpAddr, state: NextHopState) {
-        let _ = now;
-        self.hops.set_state(addr, state);
+    pub fn handle_next_hop(&mut self, addr: IpAddr, state: NextHopState) {
+        self.loc_rib.set_next_hop(addr, state);
     }
 
     /// The interfaces that [`Change::Tunnel`](crate::policy::Change::Tunnel) may name: those that
     /// exist, with their kernel indices. A route through one that does not exist goes the way that
     /// its next hop resolves to.
     pub fn handle_tunnels(&mut self, tunnels: BTreeMap<Arc<str>, u32>) {
-        if self.tunnels != tunnels {
-            self.tunnels = tunnels;
-            self.mark_fib_dirty();
+        if self.kernel.set_tunnels(tunnels) {
+            self.kernel.mark_all(&self.loc_rib);
         }
     }
 
-    /// A deadline of [`Table::poll_timeout`] may have passed.
-    pub fn handle_timeout(&mut self, now: Time) {
-        self.expire(now);
-    }
-
-    /// Holds back everything that peers would be told, End-of-RIB included, until
+    /// Holds back everything that peers would be sent, End-of-RIB included, until
     /// [`Table::release_export`]. After a restart of ours: what peers keep of our routes must not be
-    /// swept by an End-of-RIB that comes before we have heard of those routes again
+    /// swept by an End-of-RIB that comes before we have learned those routes again
     /// (RFC 4724 §4.1).
     pub fn defer_export(&mut self) {
-        self.export = Export::Deferred;
+        self.adj_ribs_out.defer();
     }
 
-    /// Ends [`Table::defer_export`]: the next [`Table::finish`] tells peers the state as it is then.
+    /// Ends [`Table::defer_export`]: the next turns send peers the state as it is then.
     pub fn release_export(&mut self) {
-        self.export = Export::Running;
+        self.adj_ribs_out.release();
     }
 
-    /// One turn: takes what the inputs brought through decision and export, as far as `budget` goes.
+    /// One turn: deadlines, inputs, passes, decision (RFC 4271 §9.1), the kernel, export (§9.2).
+    /// Each part gets a share of the budget, so that none holds up the others.
     pub fn turn(&mut self, now: Time, budget: Work) -> Progress {
-        let _ = budget;
-        let decided = self.finish_decision(now) as u32;
-        let more = self.finish_export(now);
-        let next = if more { NextTurn::Now } else { NextTurn::WhenWoken };
-        Progress { done: Work(decided), decided, next }
-    }
-
-    /// Ends a turn: runs the decision process for touched destinations, encodes what groups have
-    /// room for. Returns whether work is left for an immediate further turn (sliced walks).
-    pub fn finish(&mut self, now: Time) -> bool {
-        self.finish_decision(now);
-        self.finish_export(now)
-    }
-
-    /// The first half of [`Table::finish`], for hosts that time the halves: the decision process.
-    /// Returns how many destinations it looked at.
-    pub fn finish_decision(&mut self, now: Time) -> usize {
-        let _ = now;
         self.turn += 1;
-        self.take_member_events();
-        self.regroup_peers();
-        self.touch_changed_hops();
-        self.withdraw_in_slices();
-        self.reevaluate_in_slices();
-        let touched = self.ribs.iter().map(|rib| rib.touched.len() as usize).sum();
-        self.decide();
-        touched
+        let mut meter = Meter::new(u32::MAX);
+        let share = (budget.0 / 6).max(1);
+        let part = |meter: &Meter| meter.part(share);
+        let mut each = part(&meter);
+        self.expire(now, &mut each);
+        self.adj_ribs_out.attend(&self.loc_rib, &mut each);
+        self.review_changes(&mut each);
+        meter.settle(&each);
+        for phase in [Self::run_passes, Self::touch_hops] {
+            let mut each = part(&meter);
+            phase(self, &mut each);
+            meter.settle(&each);
+        }
+        let mut each = part(&meter);
+        self.take_inputs(now, &mut each);
+        meter.settle(&each);
+        let inputs = Work(each.spent());
+        let mut each = part(&meter);
+        let decided = self.decide(&mut each);
+        meter.settle(&each);
+        let decision = Work(each.spent());
+        let mut each = part(&meter);
+        self.kernel.compare(&mut self.loc_rib, &self.config, &mut each);
+        meter.settle(&each);
+        // What the others left over helps to send.
+        let mut each = meter.part(budget.0.saturating_sub(meter.spent()).max(share));
+        self.adj_ribs_out.copy_and_dissolve(&mut self.loc_rib, &mut each);
+        self.adj_ribs_out.encode(&mut self.loc_rib, &mut each);
+        meter.settle(&each);
+        let export = Work(each.spent());
+        let mut each = part(&meter);
+        self.purge_tombstones(now, &mut each);
+        self.review_memory(now, &mut each);
+        meter.settle(&each);
+        self.report_end_of_ribs();
+        for note in std::mem::take(&mut self.adj_ribs_out.notes) {
+            self.note(note);
+        }
+        self.peers.review_timed();
+        let next = if self.has_work() { NextTurn::Now } else { NextTurn::WhenWoken };
+        Progress { done: Work(meter.spent()), inputs, decision, export, decided, next }
     }
 
-    /// The second half of [`Table::finish`], right behind the first: what peers are told.
-    pub fn finish_export(&mut self, now: Time) -> bool {
-        let more = self.export_turn();
-        self.purge_tombstones(now);
-        self.review_memory(now);
-        self.review_timed();
-        more || !self.withdrawing.is_empty() || !self.reevaluating.is_empty()
+    fn has_work(&self) -> bool {
+        self.peers.waiting_len() > 0
+            || self.peers.has_busy()
+            || self.loc_rib.has_touched()
+            || self.loc_rib.has_changed_hops()
+            || self.kernel.has_work()
+            || Family::ALL.into_iter().any(|f| self.loc_rib.dests(f).can_shrink())
+            || self.adj_ribs_out.has_work()
+            || !self.review_peers.is_empty()
+            || !self.to_regroup.is_empty()
+            || self.purge_more
+            || self.memory_review.is_running()
+    }
+
+    fn touch_hops(&mut self, meter: &mut Meter) {
+        let mut reimport = Vec::new();
+        self.loc_rib.touch_changed_hops(meter, &mut reimport);
+        for (peer, family, dest) in reimport {
+            self.reimport_dest(peer, family, dest);
+        }
+    }
+
+    /// Decides touched destinations, and has groups and the kernel look at them.
+    fn decide(&mut self, meter: &mut Meter) -> u32 {
+        if !self.loc_rib.has_touched() {
+            return 0;
+        }
+        self.loc_rib.next_generation();
+        let mut count = 0;
+        let mut decided = std::mem::take(&mut self.decided);
+        for family in Family::ALL {
+            let groups = self.adj_ribs_out.groups.values().filter(|g| g.key.family == family);
+            let wanted = groups.fold(WantedChanges::default(), |wanted, group| WantedChanges {
+                all_paths: wanted.all_paths || group.key.add_path.is_some(),
+                interfaces: wanted.interfaces || group.key.export.looks_at_interface(),
+                groups: wanted.groups + 1,
+            });
+            loop {
+                self.loc_rib.decide(family, wanted, meter, &mut decided);
+                if decided.is_empty() {
+                    break;
+                }
+                count += decided.len() as u32;
+                if self.config.fib_enabled {
+                    decided.iter().for_each(|change| self.kernel.mark(family, change.dest));
+                }
+                self.adj_ribs_out.mark(family, &decided, meter);
+                decided.clear();
+            }
+        }
+        self.decided = decided;
+        count
     }
 
     /// The earliest deadline.
     pub fn poll_timeout(&self) -> Option<Time> {
-        self.timed.iter().filter_map(|id| self.peer(*id)).flat_map(Peer::deadlines).min()
+        let review = self.memory_review.deadline();
+        self.peers.poll_timeout().into_iter().chain(review).min()
     }
 
-    /// Takes up to `max` destinations off the FIB's dirty set, with what the kernel should hold.
+    /// Sessions that the table has come to since the last call.
+    pub fn poll_established(&mut self) -> Option<Established> {
+        self.established.pop_front()
+    }
+
+    /// Takes up to `max` changes of what the kernel should hold.
     pub fn poll_fib(&mut self, max: usize) -> Vec<(Prefix, Option<FibRoute>)> {
-        self.take_fib_changes(max)
+        self.kernel.poll(max)
     }
 
     /// Next hops to track or forget since the last call.
     pub fn poll_next_hops(&mut self) -> Vec<NextHopRequest> {
-        let requests = self.hops.take_requests().into_iter();
-        requests
-            .map(|(addr, track)| match track {
-                true => NextHopRequest::Track(addr),
-                false => NextHopRequest::Untrack(addr),
-            })
-            .collect()
+        let requests = self.loc_rib.hops.take_requests().into_iter();
+        let to_request = |(addr, track)| match track {
+            true => NextHopRequest::Track(addr),
+            false => NextHopRequest::Untrack(addr),
+        };
+        requests.map(to_request).collect()
     }
 
     /// What the host should know.
@@ -429,83 +418,47 @@ impl Table {
         self.events.pop_front()
     }
 
-    /// A page of destinations: from `cursor` (0 to begin), at most `limit` that match; the second
-    /// value is the next cursor, `None` at the end. Arena order, not prefix order. A page may hold
-    /// fewer, or none, and not be the last: how many destinations one call looks at is bounded too.
-    pub fn view(
-        &self,
-        filter: &RouteFilter,
-        cursor: u32,
-        limit: usize,
-        now: Time,
-    ) -> (Vec<DestinationView>, Option<u32>) {
-        self.page(filter, cursor, limit, now)
+    fn note_end_of_rib(&mut self, peer: PeerId, family: Family) {
+        // A peer may repeat the marker as often as it likes.
+        self.end_of_ribs.retain(|waiting| (waiting.peer, waiting.family) != (peer, family));
+        let stage = EndOfRibStage::Decision(self.loc_rib.rib(family).touched.barrier());
+        self.end_of_ribs.push_back(PendingEndOfRib { peer, family, stage });
     }
 
-    /// Everything about one destination.
-    pub fn explain(&self, prefix: Prefix, now: Time) -> Option<Explanation> {
-        self.explanation(prefix, now)
+    /// Reports each End-of-RIB once the routes before it are on their way.
+    fn report_end_of_ribs(&mut self) {
+        let (rib, kernel, events) = (&self.loc_rib, &self.kernel, &mut self.events);
+        self.end_of_ribs.retain_mut(|waiting| {
+            let (peer, family) = (waiting.peer, waiting.family);
+            if let EndOfRibStage::Decision(barrier) = waiting.stage
+                && rib.rib(family).touched.has_passed(barrier)
+            {
+                waiting.stage = EndOfRibStage::Kernel(kernel.barrier(family));
+            }
+            let is_over = matches!(waiting.stage, EndOfRibStage::Kernel(barrier) if kernel.has_passed(family, barrier));
+            if is_over {
+                events.push_back(TableEvent::EndOfRib { peer, family });
+            }
+            !is_over
+        });
     }
 
-    /// Routes of our own from `source` in a family, and how many of them are the best path.
-    pub fn own_counts(&self, family: Family, source: Source) -> (u32, u32) {
-        self.count_local(family, source)
+    /// A line for the log, unless too many wait already.
+    fn note(&mut self, text: String) {
+        let waiting = self.events.iter().filter(|e| matches!(e, TableEvent::Note(_))).count();
+        if waiting < NOTES_MAX {
+            self.events.push_back(TableEvent::Note(text));
+        }
     }
 
-    /// The update groups.
-    pub fn groups(&self) -> Vec<GroupView> {
-        self.group_views()
-    }
-
-    /// Numbers of the update groups.
-    pub fn group_counts(&self) -> Vec<GroupCounts> {
-        self.count_groups()
-    }
-
-    /// Whether a destination would be without a usable path if these peers' paths were gone.
-    pub fn depends_on(&self, peers: &BTreeSet<PeerId>) -> bool {
-        self.has_sole_dests(peers)
-    }
-
-    /// Counters of a peer.
-    pub fn counts(&self, peer: PeerId) -> PeerCounts {
-        self.peer_counts(peer)
-    }
-
-    /// What became of everything that peers announced and withdrew, those that are gone included:
-    /// never falls.
-    pub fn imports(&self) -> FamilyMap<ImportCounts> {
-        self.import_totals()
-    }
-
-    /// What refused routes of peers, and how many.
-    pub fn refused(&self) -> &[Refused] {
-        self.refusals.entries()
-    }
-
-    /// Number of destinations per family, paths, attribute sets: for metrics.
-    pub fn totals(&self) -> Totals {
-        self.sizes()
-    }
-
-    fn rib(&self, family: Family) -> &Rib {
-        &self.ribs[family.index()]
-    }
-
-    fn rib_mut(&mut self, family: Family) -> &mut Rib {
-        &mut self.ribs[family.index()]
-    }
-
-    fn peer(&self, id: PeerId) -> Option<&Peer> {
-        self.peers.get(id.index())?.as_ref()
-    }
-
-    fn peer_mut(&mut self, id: PeerId) -> Option<&mut Peer> {
-        self.peers.get_mut(id.index())?.as_mut()
+    /// Lets the generations of changes start over soon, for tests: by itself that takes weeks.
+    #[cfg(any(test, feature = "sim"))]
+    pub fn set_generation(&mut self, generation: u32) {
+        self.loc_rib.set_generation(generation);
     }
 
     fn peer_name(&self, id: PeerId) -> &str {
-        self.peer(id).map_or("?", |peer| &peer.routes.name)
+        self.peers.get(id).map_or("?", |peer| &peer.routes.name)
     }
 }
 

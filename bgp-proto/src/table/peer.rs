@@ -1,13 +1,16 @@
-//! A peer as the table knows it: parameters, last session, routes held per family.
+//! A peer as the table knows it: parameters, session, and its Adj-RIB-In (RFC 4271 §3.2) as sets of
+//! destinations. The paths themselves stand at their destinations.
 
+use std::any::Any;
+use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::{CloseReason, ImportCounts, PeerRoutes};
-use crate::export::{MemberKey, Subscription};
-use crate::rib::{SourceId, SparseSet};
-use crate::session::Negotiated;
+use crate::rib::{SourceId, SparseSet, Stamp};
+use crate::session::{Keep, Negotiated};
 use crate::types::{Family, SessionId, Time, Timer};
+use crate::wire::RouteBatch;
 
 /// One peer.
 pub(super) struct Peer {
@@ -22,11 +25,50 @@ pub(super) struct Peer {
     pub(super) close: Option<CloseOrder>,
     /// The host has removed it; it goes when its paths have.
     pub(super) removed: bool,
+    /// What the host has handed over and the table has not come to, in order.
+    pub(super) inputs: VecDeque<PeerInput>,
+    /// Octets of the batches among them.
+    pub(super) input_octets: u64,
     /// Stale routes are withdrawn at the latest then.
     pub(super) stale_timer: Timer,
+    /// Consecutive restarts keep stale routes no longer than until then (RFC 8538 §4.1).
+    pub(super) stale_until: Option<Time>,
     /// Octets of routes received since what it holds was looked at.
     pub(super) unreviewed: u64,
     families: [PeerFamily; 2],
+}
+
+/// Dropped when a batch has been applied completely.
+pub type Receipt = Option<Box<dyn Any + Send>>;
+
+/// What the host hands over about a peer: one ordered stream.
+pub(super) enum PeerInput {
+    /// The id was in use when the peer was added: it begins when the one before it is gone.
+    Add {
+        address: IpAddr,
+        routes: Arc<PeerRoutes>,
+    },
+    Up {
+        session: SessionId,
+        negotiated: Arc<Negotiated>,
+    },
+    Batch(Box<QueuedBatch>),
+    Down {
+        session: SessionId,
+        keep: Option<Keep>,
+    },
+    Remove,
+}
+
+/// Route events on their way, and how far they are applied.
+pub(super) struct QueuedBatch {
+    pub(super) batch: RouteBatch,
+    /// The entry that is next, and the prefixes of it that are done.
+    pub(super) entry: usize,
+    pub(super) prefixes: usize,
+    /// Held until the batch has been applied.
+    #[allow(dead_code, reason = "its drop is what it is for")]
+    pub(super) receipt: Receipt,
 }
 
 /// What belongs to one family of a peer.
@@ -34,10 +76,10 @@ pub(super) struct Peer {
 pub(super) struct PeerFamily {
     /// Destinations that hold a path of the peer.
     pub(super) dests: SparseSet,
-    /// Destinations with paths that an earlier session left, on their way out.
-    pub(super) withdrawing: SparseSet,
-    /// Destinations with paths that import is to judge anew, and perhaps others.
-    pub(super) to_reevaluate: SparseSet,
+    /// Destinations that one of the passes has yet to come to.
+    pub(super) passes: [SparseSet; 5],
+    /// Passes whose end has a consequence.
+    pub(super) ends: [bool; 5],
     /// Paths held, refused ones included.
     pub(super) received: u32,
     /// Paths held that import accepted.
@@ -48,12 +90,90 @@ pub(super) struct PeerFamily {
     pub(super) warned: bool,
     /// The turn of the last warning.
     pub(super) warned_in: u64,
-    /// Paths marked [`PathFlags::STALE`](crate::rib::PathFlags) may exist.
+    /// Which paths are fresh.
+    pub(super) marks: Marks,
+    /// Paths that are not fresh are kept over a restart of the peer (RFC 4724 §4.2).
     pub(super) stale: bool,
     /// BoRR was received; EoRR is awaited until then.
     pub(super) refresh_timer: Timer,
-    pub(super) membership: Option<Membership>,
     pub(super) imports: ImportCounts,
+}
+
+/// What is done about the destinations of a peer some at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pass {
+    /// Paths that an ended session left are withdrawn.
+    Withdraw,
+    /// Paths that are older than the sweep asks for are withdrawn.
+    Sweep,
+    /// Stamps have gone almost around: all that are not fresh become one.
+    Restamp,
+    /// Facts about the peer changed: the best path counts as changed.
+    Touch,
+    /// Import parameters changed: paths are re-evaluated.
+    Reevaluate,
+}
+
+impl Pass {
+    pub(super) const ALL: [Pass; 5] =
+        [Pass::Withdraw, Pass::Sweep, Pass::Restamp, Pass::Touch, Pass::Reevaluate];
+}
+
+/// Marks of the paths of one family: a path is fresh if it has the present stamp.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Marks {
+    pub(super) present: Stamp,
+    /// No path has a stamp that is older.
+    oldest: Stamp,
+    /// What the sweep leaves is not older than this.
+    pub(super) sweep_from: Stamp,
+    /// Paths that are not fresh.
+    pub(super) old: u32,
+}
+
+impl Marks {
+    /// From here on, paths that are held now are not fresh. Returns false, and does nothing, if stamps
+    /// have gone once around since the last sweep: the caller sweeps or restamps first.
+    pub(super) fn advance(&mut self, held: u32) -> bool {
+        if self.old == held {
+            return true;
+        }
+        if !self.has_room(held) {
+            return false;
+        }
+        self.present = Stamp(self.present.0.wrapping_add(1));
+        self.old = held;
+        true
+    }
+
+    /// Whether [`Marks::advance`] would.
+    pub(super) fn has_room(&self, held: u32) -> bool {
+        self.old == held || self.oldest.age(self.present) < u8::MAX - 1
+    }
+
+    /// All paths are fresh.
+    pub(super) fn settle(&mut self) {
+        (self.oldest, self.old) = (self.present, 0);
+    }
+
+    /// A sweep is over: nothing is older than it asked for.
+    pub(super) fn end_sweep(&mut self) {
+        self.oldest = self.sweep_from;
+    }
+
+    /// The stamp that all paths get that are not fresh.
+    pub(super) fn before_present(&self) -> Stamp {
+        Stamp(self.present.0.wrapping_sub(1))
+    }
+
+    /// Every path has the present stamp or the one before.
+    pub(super) fn end_restamp(&mut self) {
+        self.oldest = self.before_present();
+    }
+
+    pub(super) fn is_swept(&self, stamp: Stamp) -> bool {
+        stamp.age(self.present) > self.sweep_from.age(self.present)
+    }
 }
 
 /// An order to the host to close a session. It holds until the session is over.
@@ -61,13 +181,6 @@ pub(super) struct CloseOrder {
     pub(super) reason: CloseReason,
     /// When it is given again.
     pub(super) again: Timer,
-}
-
-/// Where a peer's reader reads.
-pub(super) struct Membership {
-    pub(super) group: u32,
-    pub(super) key: MemberKey,
-    pub(super) subscription: Arc<Subscription>,
 }
 
 impl Peer {
@@ -80,7 +193,10 @@ impl Peer {
             up: None,
             close: None,
             removed: false,
+            inputs: VecDeque::new(),
+            input_octets: 0,
             stale_timer: Timer::stopped(),
+            stale_until: None,
             unreviewed: 0,
             families: Default::default(),
         }
@@ -98,5 +214,54 @@ impl Peer {
         let refreshes = self.families.iter().map(|family| &family.refresh_timer);
         let close = self.close.as_ref().map(|order| &order.again);
         refreshes.chain([&self.stale_timer]).chain(close).filter_map(Timer::deadline)
+    }
+
+    /// Whether a pass has destinations left in either family.
+    pub(super) fn has(&self, pass: Pass) -> bool {
+        self.families.iter().any(|held| !held.pass(pass).is_empty())
+    }
+
+    /// Nothing is left of it.
+    pub(super) fn is_gone(&self) -> bool {
+        self.removed && !self.has(Pass::Withdraw)
+    }
+}
+
+impl PeerFamily {
+    pub(super) fn pass(&self, pass: Pass) -> &SparseSet {
+        &self.passes[pass as usize]
+    }
+
+    pub(super) fn pass_mut(&mut self, pass: Pass) -> &mut SparseSet {
+        &mut self.passes[pass as usize]
+    }
+
+    /// Paths that count against the peer's limit: not those that are kept, or were not yet swept, of
+    /// before a restart. The peer may never have had both at a time.
+    pub(super) fn counted(&self) -> u32 {
+        let is_restarting = self.stale || !self.pass(Pass::Sweep).is_empty();
+        self.received - if is_restarting { self.marks.old } else { 0 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn marks_count_and_refuse_to_go_around() {
+        let mut marks = Marks::default();
+        assert!(marks.advance(0) && marks.present == Stamp(0), "nothing to mark");
+        let mut advanced = 0;
+        while marks.advance(5) && advanced < 1000 {
+            advanced += 1;
+            marks.old = 4;
+        }
+        assert_eq!(advanced, 254);
+        marks.sweep_from = marks.present;
+        assert!(marks.is_swept(Stamp(0)) && !marks.is_swept(marks.present));
+        marks.end_sweep();
+        assert!(marks.advance(5));
+        assert!(marks.is_swept(Stamp(253)) && !marks.is_swept(Stamp(254)));
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::Unusable;
 use crate::policy::Policy;
-use crate::rib::PathFlags;
+use crate::rib::Refusal;
 use crate::types::{Family, FamilyMap};
 
 /// Rules that are counted each for itself; those of further ones are counted together.
@@ -17,6 +17,8 @@ pub enum RefusedBy {
     Check(Unusable),
     /// The peer's prefix limit.
     PrefixLimit,
+    /// The bound of a peer's paths for one destination.
+    PathsLimit,
     /// A rule of an import policy.
     Rule {
         /// The policy's name.
@@ -45,8 +47,9 @@ pub struct Refused {
 pub(super) struct RefusalId(u16);
 
 impl RefusalId {
-    pub(super) const PREFIX_LIMIT: RefusalId = RefusalId(4);
-    const OTHER_RULES: RefusalId = RefusalId(5);
+    pub(super) const PREFIX_LIMIT: RefusalId = RefusalId(7);
+    pub(super) const PATHS_LIMIT: RefusalId = RefusalId(8);
+    const OTHER_RULES: RefusalId = RefusalId(9);
 }
 
 /// The counters.
@@ -63,7 +66,11 @@ impl Default for Refusals {
             RefusedBy::Check(Unusable::OriginatorLoop),
             RefusedBy::Check(Unusable::ClusterLoop),
             RefusedBy::Check(Unusable::RouteLeak),
+            RefusedBy::Check(Unusable::AsPathTooLong),
+            RefusedBy::Check(Unusable::TooManyCommunities),
+            RefusedBy::Check(Unusable::AttributesTooLong),
             RefusedBy::PrefixLimit,
+            RefusedBy::PathsLimit,
             RefusedBy::OtherRules,
         ];
         let entries = fixed.map(|by| Refused { by, routes: FamilyMap([0; 2]) }).into();
@@ -72,11 +79,9 @@ impl Default for Refusals {
 }
 
 impl Refusals {
-    /// The check that set one of these flags.
-    pub(super) fn of_flags(flags: PathFlags) -> RefusalId {
-        let order = [PathFlags::AS_LOOP, PathFlags::ORIGINATOR_LOOP, PathFlags::CLUSTER_LOOP];
-        let at = order.into_iter().position(|flag| flags.has(flag)).unwrap_or(order.len());
-        RefusalId(at as u16)
+    /// The check that refused; a policy is counted by its rules.
+    pub(super) fn of_refusal(refusal: Refusal) -> RefusalId {
+        RefusalId(refusal as u16 - 1)
     }
 
     /// The rule of a policy, or its default.
@@ -166,26 +171,25 @@ mod tests {
             let id = refusals.of_rule(&policy(&format!("p{n}"), &[]), None);
             refusals.count(id, Family::Ipv6, 1);
         }
-        assert_eq!(refusals.entries().len(), 6 + RULES_MAX);
+        assert_eq!(refusals.entries().len(), 10 + RULES_MAX);
         let other = refusals.entries().iter().find(|e| e.by == RefusedBy::OtherRules).unwrap();
         assert_eq!(other.routes[Family::Ipv6], (10_000 - RULES_MAX) as u64);
     }
 
     #[test]
-    fn flags_lead_to_their_checks() {
+    fn refusals_lead_to_their_checks() {
         let refusals = Refusals::default();
-        for (flag, check) in [
-            (PathFlags::AS_LOOP, Unusable::AsLoop),
-            (PathFlags::ORIGINATOR_LOOP, Unusable::OriginatorLoop),
-            (PathFlags::CLUSTER_LOOP, Unusable::ClusterLoop),
-            (PathFlags::ROUTE_LEAK, Unusable::RouteLeak),
-        ] {
-            let mut flags = PathFlags::default();
-            flags.set(flag);
-            let id = Refusals::of_flags(flags);
-            assert_eq!(refusals.entries()[usize::from(id.0)].by, RefusedBy::Check(check));
+        for refusal in Refusal::ALL.into_iter().filter(|r| *r != Refusal::Rejected) {
+            let id = Refusals::of_refusal(refusal);
+            let by = &refusals.entries()[usize::from(id.0)].by;
+            assert_eq!(*by, RefusedBy::Check(Unusable::of(refusal)));
         }
-        let limit = usize::from(RefusalId::PREFIX_LIMIT.0);
-        assert_eq!(refusals.entries()[limit].by, RefusedBy::PrefixLimit);
+        for (id, by) in [
+            (RefusalId::PREFIX_LIMIT, RefusedBy::PrefixLimit),
+            (RefusalId::PATHS_LIMIT, RefusedBy::PathsLimit),
+            (RefusalId::OTHER_RULES, RefusedBy::OtherRules),
+        ] {
+            assert_eq!(refusals.entries()[usize::from(id.0)].by, by);
+        }
     }
 }

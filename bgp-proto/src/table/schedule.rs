@@ -37,6 +37,12 @@ impl Sub for Work {
 pub struct Progress {
     /// Work done.
     pub done: Work,
+    /// Of it: import of what peers sent, decision, and export.
+    pub inputs: Work,
+    /// See above.
+    pub decision: Work,
+    /// See above.
+    pub export: Work,
     /// Destinations that the decision process looked at.
     pub decided: u32,
     /// Whether there is more to do that waits for nobody.

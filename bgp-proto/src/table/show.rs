@@ -1,29 +1,33 @@
 //! Building the read-only views: routes, explanations, groups, counters.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::import::Liveness;
 use super::{
     AdvertisedTo, DestinationView, Explanation, GroupCounts, GroupView, ImportCounts, PathView,
-    PeerCounts, RouteFilter, Table, Totals, Unusable, Withheld,
+    PeerCounts, Refused, RouteFilter, Table, Totals, Unusable, Withheld,
 };
 use crate::export::{Advertised, ExportView, Group, evaluate_export, tx_path_id};
 use crate::policy::{RouteRef, Source};
 use crate::rib::{
-    DestId, NextHopState, Path, PathFlags, Reach, Reason, SourceId, compare, default_preference,
-    order,
+    DestId, NextHopState, Path, Reach, Reason, Rib, SourceId, compare, default_preference, order,
 };
 use crate::types::{Family, FamilyMap, Hop, NextHop, PathId, PeerId, Prefix, Time};
 
 /// Marks cursors of the IPv6 half of a view.
 const CURSOR_IPV6: u32 = 1 << 31;
+/// Groups that one is compared with to say what sets it apart.
+const COMPARED_MAX: usize = 64;
 /// Destinations looked at for a page that a filter leaves little of.
 const LOOKED_AT_MAX: u32 = 1 << 14;
 
 impl Table {
-    /// See [`Table::view`].
-    pub(super) fn page(
+    /// A page of destinations: from `cursor` (0 to begin), at most `limit` that match; the second
+    /// value is the next cursor, `None` at the end. Arena order, not prefix order. A page may hold
+    /// fewer, or none, and not be the last: how many destinations one call looks at is bounded too.
+    pub fn view(
         &self,
         filter: &RouteFilter,
         cursor: u32,
@@ -34,7 +38,7 @@ impl Table {
             if filter.family.is_some_and(|family| family != prefix.family()) {
                 return (Vec::new(), None);
             }
-            let dest = self.rib(prefix.family()).dests.find(prefix);
+            let dest = self.loc_rib.dests(prefix.family()).find(prefix);
             let view = dest.and_then(|d| self.destination(filter, prefix.family(), d, now));
             return (view.into_iter().collect(), None);
         }
@@ -46,7 +50,7 @@ impl Table {
         };
         loop {
             let wanted = filter.family.is_none_or(|wanted| wanted == family);
-            let dests = &self.rib(family).dests;
+            let dests = self.loc_rib.dests(family);
             while wanted && at < dests.slots() {
                 if views.len() >= limit || looked_at >= LOOKED_AT_MAX.max(limit_u32(limit)) {
                     let mark = if family == Family::Ipv6 { CURSOR_IPV6 } else { 0 };
@@ -74,9 +78,9 @@ impl Table {
         dest: DestId,
         now: Time,
     ) -> Option<DestinationView> {
-        let prefix = self.rib(family).dests.prefix(dest);
+        let prefix = self.loc_rib.dests(family).prefix(dest);
         // Building a view costs much more than seeing that it would be empty.
-        let held = self.rib(family).dests.paths(dest);
+        let held = self.loc_rib.dests(family).paths(dest);
         let is_from = |source: SourceId| {
             filter.received_from.is_none_or(|peer| source.peer() == Some(peer))
                 && filter.source.is_none_or(|wanted| source.source() == wanted)
@@ -96,13 +100,17 @@ impl Table {
 
     /// All paths in order of rank, unusable ones last.
     fn path_views(&self, family: Family, dest: DestId, now: Time) -> Vec<PathView> {
-        let paths = self.rib(family).dests.paths(dest);
-        let candidates = self.sources.candidates(paths, &self.attrs, &self.hops);
+        let paths = self.loc_rib.dests(family).paths(dest);
+        let candidates =
+            self.loc_rib.sources.candidates(paths, &self.loc_rib.attrs, &self.loc_rib.hops);
         let ranked: Vec<usize> =
             order(&candidates, usize::MAX).into_iter().map(|at| candidates[at].0).collect();
-        let multipath = self.multipath(paths);
+        let multipath = self.loc_rib.multipath(paths, self.config.multipath_max);
+        let (mut is_ranked, mut shares) = (vec![false; paths.len()], vec![false; paths.len()]);
+        ranked.iter().for_each(|at| is_ranked[*at] = true);
+        multipath.iter().for_each(|at| shares[*at] = true);
         let mut order = ranked.clone();
-        order.extend((0..paths.len()).filter(|at| !ranked.contains(at)));
+        order.extend((0..paths.len()).filter(|at| !is_ranked[*at]));
         let mut views = Vec::with_capacity(order.len());
         for (place, at) in order.iter().enumerate() {
             let usable = place < ranked.len();
@@ -115,7 +123,7 @@ impl Table {
             };
             let mut view = self.path_view(family, dest, &paths[*at], now);
             view.best = usable && place == 0;
-            view.multipath = usable && place > 0 && multipath.contains(at);
+            view.multipath = usable && place > 0 && shares[*at];
             view.reason = reason;
             views.push(view);
         }
@@ -124,7 +132,7 @@ impl Table {
 
     /// The step that puts `worse` behind `better`.
     fn reason(&self, better: &Path, worse: &Path) -> Reason {
-        let rank = |path| self.sources.rank(path, &self.attrs, &self.hops);
+        let rank = |path| self.loc_rib.sources.rank(path, &self.loc_rib.attrs, &self.loc_rib.hops);
         match (rank(better), rank(worse)) {
             (Some(a), Some(b)) => {
                 let (ordering, reason) = compare(&a, &b);
@@ -137,9 +145,9 @@ impl Table {
 
     fn path_view(&self, family: Family, dest: DestId, path: &Path, now: Time) -> PathView {
         let source = path.source.source();
-        let prefix = self.rib(family).dests.prefix(dest);
-        let own = self.own.get(&(prefix, source)).filter(|_| source != Source::Bgp);
-        let state = self.hops.state(path.next_hop);
+        let prefix = self.loc_rib.dests(family).prefix(dest);
+        let own = self.loc_rib.local.get(&(prefix, source)).filter(|_| source != Source::Bgp);
+        let state = self.loc_rib.hops.state(path.next_hop);
         let (hops, metric) = match (own, state) {
             (Some(own), _) => (own.hops.clone(), own.metric),
             (None, Some(NextHopState::Via { hops, metric, .. })) => (hops.clone(), Some(*metric)),
@@ -148,36 +156,35 @@ impl Table {
         PathView {
             best: false,
             multipath: false,
-            stale: path.flags.has(PathFlags::STALE),
+            stale: self.is_stale(family, path),
             unusable: self.why_unusable(path),
             source,
-            preference: self.attrs.local(path.attrs).preference,
+            preference: self.loc_rib.attrs.local(path.attrs).preference,
             own: own.cloned(),
             peer: path.source.peer(),
             path_id: PathId(path.path_id),
             next_hop: match own {
                 Some(own) => own.next_hop.map(NextHop::from),
-                None => self.hops.hop(path.next_hop),
+                None => self.loc_rib.hops.hop(path.next_hop),
             },
             hops,
             igp_metric: metric,
-            attrs: Arc::from(self.attrs.view(path.attrs).as_bytes()),
+            attrs: Arc::from(self.loc_rib.attrs.view(path.attrs).as_bytes()),
             age_secs: now.as_secs().saturating_sub(u64::from(path.received_secs)),
             reason: Reason::OnlyPath,
             import_rule: self.import_rule(family, dest, path),
         }
     }
 
+    fn is_stale(&self, family: Family, path: &Path) -> bool {
+        let peer = path.source.peer().and_then(|id| self.peers.get(id));
+        peer.map(|peer| peer.family(family))
+            .is_some_and(|held| held.stale && path.stamp != held.marks.present)
+    }
+
     fn why_unusable(&self, path: &Path) -> Option<Unusable> {
-        let marks = [
-            (PathFlags::AS_LOOP, Unusable::AsLoop),
-            (PathFlags::ORIGINATOR_LOOP, Unusable::OriginatorLoop),
-            (PathFlags::CLUSTER_LOOP, Unusable::ClusterLoop),
-            (PathFlags::ROUTE_LEAK, Unusable::RouteLeak),
-            (PathFlags::REJECTED, Unusable::Rejected),
-        ];
-        let marked = marks.iter().find(|(flag, _)| path.flags.has(*flag));
-        marked.map(|(_, why)| *why).or_else(|| match self.hops.reach(path.next_hop) {
+        let refusal = path.flags.refusal().map(Unusable::of);
+        refusal.or_else(|| match self.loc_rib.hops.reach(path.next_hop) {
             Reach::Unresolved => Some(Unusable::NextHopUnresolved),
             Reach::Local => Some(Unusable::NextHopLocal),
             Reach::Metric(_) => None,
@@ -188,11 +195,12 @@ impl Table {
     fn import_rule(&self, family: Family, dest: DestId, path: &Path) -> Option<String> {
         let context = self.context(path.source.peer()?, Liveness::Any)?;
         let name = (family, dest, path.source, path.path_id);
-        let (attrs, hop) = self.received.get(&name).copied().unwrap_or((path.attrs, path.next_hop));
+        let received = self.loc_rib.received(&name);
+        let (attrs, hop) = received.unwrap_or((path.attrs, path.next_hop));
         let verdict = context.routes.import.evaluate(&RouteRef {
-            prefix: self.rib(family).dests.prefix(dest),
-            attrs: self.attrs.view(attrs),
-            next_hop: self.hops.hop(hop),
+            prefix: self.loc_rib.dests(family).prefix(dest),
+            attrs: self.loc_rib.attrs.view(attrs),
+            next_hop: self.loc_rib.hops.hop(hop),
             source: Source::Bgp,
             interface: None,
             metric: None,
@@ -202,11 +210,10 @@ impl Table {
     }
 
     fn group_of(&self, id: PeerId, family: Family) -> Option<&Group> {
-        let membership = self.peer(id)?.family(family).membership.as_ref()?;
-        self.groups.get(&membership.group)
+        self.adj_ribs_out.group_of(SourceId::peer_id(id)?, family)
     }
 
-    /// What a peer was told about a destination, as it was told.
+    /// What a peer was sent about a destination, as it was sent.
     fn advertised_to_peer(
         &self,
         peer: PeerId,
@@ -214,12 +221,9 @@ impl Table {
         dest: DestId,
     ) -> Vec<(Advertised, Option<PathId>)> {
         let Some(group) = self.group_of(peer, family) else { return Vec::new() };
-        let own = SourceId::peer_id(peer).unwrap_or(SourceId::NONE);
-        let list = group.told(dest);
-        list.into_iter()
-            .filter(|told| self.outs.source(told.out) != own)
-            .map(|told| (told, tx_path_id(&group.key, &told)))
-            .collect()
+        let source = SourceId::peer_id(peer).unwrap_or(SourceId::NONE);
+        let paths = self.adj_ribs_out.advertised_to(source, family, dest).into_iter();
+        paths.map(|path| (path, tx_path_id(&group.key, &path))).collect()
     }
 
     fn advertised_paths(
@@ -229,19 +233,20 @@ impl Table {
         dest: DestId,
         now: Time,
     ) -> Vec<PathView> {
-        let paths = self.rib(family).dests.paths(dest);
-        let told = self.advertised_to_peer(peer, family, dest).into_iter();
-        told.map(|(told, path_id)| {
-            let out = self.outs.get(told.out);
-            // The path behind it may have changed since: then only what was told is known.
+        let paths = self.loc_rib.dests(family).paths(dest);
+        let sent = self.advertised_to_peer(peer, family, dest).into_iter();
+        sent.map(|(sent, path_id)| {
+            let out = self.adj_ribs_out.exported.get(sent.out);
+            // The path behind it may have changed since: then only what was sent is known.
             let behind = paths.iter().find(|path| path.source == out.source);
             let mut view = match behind {
                 Some(path) => self.path_view(family, dest, path, now),
                 None => self.bare_view(out.source),
             };
-            view.best = behind.is_some_and(|path| self.rib(family).dests.best(dest) == Some(path));
-            view.next_hop = self.hops.hop(out.next_hop);
-            let attrs = self.attrs.view(out.attrs);
+            view.best =
+                behind.is_some_and(|path| self.loc_rib.dests(family).best(dest) == Some(path));
+            view.next_hop = self.loc_rib.hops.hop(out.next_hop);
+            let attrs = self.loc_rib.attrs.view(out.attrs);
             view.attrs = match out.reflection {
                 Some(reflection) => reflection.apply(attrs).into_bytes().into(),
                 None => attrs.as_bytes().into(),
@@ -273,27 +278,30 @@ impl Table {
         }
     }
 
-    /// See [`Table::explain`].
-    pub(super) fn explanation(&self, prefix: Prefix, now: Time) -> Option<Explanation> {
+    /// Everything about one destination.
+    pub fn explain(&self, prefix: Prefix, now: Time) -> Option<Explanation> {
         let family = prefix.family();
-        let dest = self.rib(family).dests.find(prefix)?;
+        let dest = self.loc_rib.dests(family).find(prefix)?;
         let mut advertised = Vec::new();
         let mut withheld = Vec::new();
+        let mut known = BTreeMap::new();
         // Those that are gone are here until their last routes have left.
-        for peer in self.peers.iter().flatten().filter(|peer| !peer.removed) {
+        for peer in self.peers.iter().filter(|peer| !peer.removed) {
             let Some(id) = peer.source.peer() else { continue };
-            let told = self.advertised_to_peer(id, family, dest);
-            if told.is_empty() {
-                withheld.push(Withheld { peer: id, rule: self.why_withheld(id, family, dest) });
+            let sent = self.advertised_to_peer(id, family, dest);
+            if sent.is_empty() {
+                let rule = self.why_withheld(id, family, dest, &mut known);
+                withheld.push(Withheld { peer: id, rule });
             }
-            for (told, path_id) in told {
-                let hop = self.hops.hop(self.outs.get(told.out).next_hop);
+            for (sent, path_id) in sent {
+                let hop = self.loc_rib.hops.hop(self.adj_ribs_out.exported.get(sent.out).next_hop);
                 let next_hop = hop.unwrap_or(NextHop::from(IpAddr::from([0; 4])));
                 advertised.push(AdvertisedTo { peer: id, path_id, next_hop });
             }
         }
         let paths = self.path_views(family, dest, now);
-        let fib = self.fib.get(self.rib(family).dests.fib(dest)).map(|(kind, _)| kind.clone());
+        let fib = self.kernel.entry(self.loc_rib.dests(family).fib(dest));
+        let fib = fib.map(|(kind, _)| kind.clone());
         Some(Explanation {
             destination: DestinationView { prefix, paths },
             fib,
@@ -302,25 +310,43 @@ impl Table {
         })
     }
 
-    fn why_withheld(&self, id: PeerId, family: Family, dest: DestId) -> String {
-        let Some(peer) = self.peer(id) else { return "no such peer".to_owned() };
+    /// `known` keeps what a group's rules say: they are asked once for all its members.
+    fn why_withheld(
+        &self,
+        id: PeerId,
+        family: Family,
+        dest: DestId,
+        known: &mut BTreeMap<u32, String>,
+    ) -> String {
+        let Some(peer) = self.peers.get(id) else { return "no such peer".to_owned() };
         if peer.up.is_none() {
             return "session is not established".to_owned();
         }
         let Some(group) = self.group_of(id, family) else {
             return format!("{family} is not negotiated");
         };
-        let dests = &self.rib(family).dests;
+        let dests = self.loc_rib.dests(family);
         let Some(best) = dests.best(dest) else { return "no usable path".to_owned() };
         if best.source == peer.source {
             return "it sent the best path".to_owned();
         }
+        let why = || self.why_group_withholds(group, family, dest, best);
+        known.entry(group.id).or_insert_with(why).clone()
+    }
+
+    fn why_group_withholds(
+        &self,
+        group: &Group,
+        family: Family,
+        dest: DestId,
+        best: &Path,
+    ) -> String {
         let state = ExportView {
-            dests,
-            attrs: &self.attrs,
-            hops: &self.hops,
-            sources: &self.sources,
-            own: &self.own,
+            dests: self.loc_rib.dests(family),
+            attrs: &self.loc_rib.attrs,
+            hops: &self.loc_rib.hops,
+            sources: &self.loc_rib.sources,
+            local: &self.loc_rib.local,
         };
         match evaluate_export(&group.key, dest, best, state) {
             Err(rule) => rule.to_string(),
@@ -329,24 +355,15 @@ impl Table {
         }
     }
 
-    /// See [`Table::own_counts`].
-    pub(super) fn count_local(&self, family: Family, source: Source) -> (u32, u32) {
-        let dests = &self.rib(family).dests;
-        let of_source =
-            |(prefix, from): &&(Prefix, Source)| *from == source && prefix.family() == family;
-        let is_best = |prefix: &Prefix| {
-            let best = dests.find(*prefix).and_then(|dest| dests.best(dest));
-            best.is_some_and(|path| path.source.source() == source)
-        };
-        self.own
-            .keys()
-            .filter(of_source)
-            .fold((0, 0), |(all, best), (prefix, _)| (all + 1, best + u32::from(is_best(prefix))))
+    /// Routes of our own from `source` in a family, and how many of them are the best path.
+    pub fn own_counts(&self, family: Family, source: Source) -> (u32, u32) {
+        let Some(id) = SourceId::own(source) else { return (0, 0) };
+        (self.loc_rib.local_count(family, id), self.loc_rib.dests(family).preferred(id))
     }
 
-    /// See [`Table::groups`].
-    pub(super) fn group_views(&self) -> Vec<GroupView> {
-        let groups = self.groups.values();
+    /// The update groups.
+    pub fn groups(&self) -> Vec<GroupView> {
+        let groups = self.adj_ribs_out.groups.values();
         groups
             .map(|group| {
                 let (log_bytes, evictions) = group.log.counts();
@@ -363,9 +380,9 @@ impl Table {
             .collect()
     }
 
-    /// See [`Table::group_counts`].
-    pub(super) fn count_groups(&self) -> Vec<GroupCounts> {
-        let counts = self.groups.values().map(|group| {
+    /// Numbers of the update groups.
+    pub fn group_counts(&self) -> Vec<GroupCounts> {
+        let counts = self.adj_ribs_out.groups.values().map(|group| {
             let (log_bytes, evictions) = group.log.counts();
             GroupCounts {
                 id: group.id,
@@ -385,26 +402,30 @@ impl Table {
             return None;
         }
         let others = self
+            .adj_ribs_out
             .groups
             .values()
             .filter(|other| other.id != group.id && other.key.family == group.key.family);
-        let nearest = others.map(|other| group.key.differences(&other.key)).min_by_key(Vec::len)?;
+        let nearest = others
+            .take(COMPARED_MAX)
+            .map(|other| group.key.differences(&other.key))
+            .min_by_key(Vec::len)?;
         if nearest.is_empty() {
             return Some("its parameters changed while the session was up".to_owned());
         }
         Some(nearest.join(", "))
     }
 
-    /// See [`Table::counts`].
-    pub(super) fn peer_counts(&self, id: PeerId) -> PeerCounts {
+    /// Counters of a peer.
+    pub fn counts(&self, id: PeerId) -> PeerCounts {
         let mut counts = PeerCounts::default();
-        let Some(peer) = self.peer(id) else { return counts };
+        let Some(peer) = self.peers.get(id) else { return counts };
         counts.restarting = peer.stale_timer.deadline().filter(|_| peer.up.is_none());
         for family in Family::ALL {
             let held = peer.family(family);
             counts.received[family] = held.received;
             counts.accepted[family] = held.accepted;
-            counts.preferred[family] = self.rib(family).dests.preferred(peer.source);
+            counts.preferred[family] = self.loc_rib.dests(family).preferred(peer.source);
             counts.imports[family] = held.imports;
             let Some(group) = self.group_of(id, family) else { continue };
             counts.group[family] = Some(group.id);
@@ -416,10 +437,11 @@ impl Table {
         counts
     }
 
-    /// See [`Table::imports`].
-    pub(super) fn import_totals(&self) -> FamilyMap<ImportCounts> {
+    /// What became of everything that peers announced and withdrew, those that are gone included:
+    /// never falls.
+    pub fn imports(&self) -> FamilyMap<ImportCounts> {
         let mut totals = self.imports_before;
-        for peer in self.peers.iter().flatten() {
+        for peer in self.peers.iter() {
             for family in Family::ALL {
                 totals[family].add(&peer.family(family).imports);
             }
@@ -427,17 +449,22 @@ impl Table {
         totals
     }
 
-    /// See [`Table::totals`].
-    pub(super) fn sizes(&self) -> Totals {
-        let per_family = |count: fn(&super::Rib) -> u32| {
-            FamilyMap(Family::ALL.map(|family| count(self.rib(family))))
+    /// What refused routes of peers, and how many.
+    pub fn refused(&self) -> &[Refused] {
+        self.refusals.entries()
+    }
+
+    /// Number of destinations per family, paths, attribute sets: for metrics.
+    pub fn totals(&self) -> Totals {
+        let per_family = |count: fn(&Rib) -> u32| {
+            FamilyMap(Family::ALL.map(|family| count(self.loc_rib.rib(family))))
         };
         Totals {
             destinations: per_family(|rib| rib.dests.len() - rib.empty.len()),
             paths: per_family(|rib| rib.dests.path_count()),
-            attribute_sets: self.attrs.len(),
-            next_hops: self.hops.len(),
-            groups: self.groups.len() as u32,
+            attribute_sets: self.loc_rib.attrs.len(),
+            next_hops: self.loc_rib.hops.len(),
+            groups: self.adj_ribs_out.groups.len() as u32,
         }
     }
 }

@@ -7,10 +7,12 @@ use std::time::Duration;
 
 use super::*;
 use crate::export::{Fetch, NextHopMode};
-use crate::policy::{Change, Decision, Policy, Rule};
+use crate::policy::{Change, Decision, Policy, Rule, Source};
+use crate::session::{Keep, Negotiated};
 use crate::types::{
     Asn, ClusterId, FamilySet, FibKind, Hop, NextHop, PathId, PeerType, Role, RouterId,
 };
+use crate::wire::RouteBatch;
 use crate::wire::{AttrEdit, Capabilities, Nlri, Origin};
 
 mod bounds;
@@ -18,20 +20,51 @@ mod interfaces;
 mod memory;
 mod numbers;
 mod reflection;
+mod restarts;
+mod schedule;
 
 const ASN: Asn = Asn(65000);
 
+/// What the host does about a peer, and the table at once.
+impl Table {
+    pub(super) fn take_all_inputs(&mut self) {
+        self.take_inputs(Time::ZERO, &mut Meter::new(u32::MAX));
+    }
+
+    fn apply_now(&mut self, from: u32, batch: RouteBatch) {
+        self.apply(PeerId(from), batch, None);
+        self.take_all_inputs();
+    }
+
+    fn up_now(&mut self, id: u32, session: Negotiated) -> Vec<Reader> {
+        self.peer_up(PeerId(id), SessionId(1), Arc::new(session));
+        for _ in 0..1000 {
+            self.take_all_inputs();
+            if let Some(established) = self.poll_established() {
+                return established.readers;
+            }
+            // The id is still in use by a peer on its way out.
+            let _ = self.turn(Time::ZERO, Work::TURN);
+        }
+        panic!("the table does not come to the session");
+    }
+
+    fn down_now(&mut self, id: u32, keep: Option<Keep>) {
+        self.peer_down(PeerId(id), SessionId(1), keep);
+        self.take_all_inputs();
+    }
+
+    fn finish(&mut self, now: Time) -> bool {
+        self.turn(now, Work::TURN).next == NextTurn::Now
+    }
+
+    fn handle_timeout(&mut self, now: Time) {
+        self.expire(now, &mut Meter::new(u32::MAX));
+    }
+}
+
 fn table() -> Table {
-    let config = TableConfig {
-        asn: ASN,
-        router_id: RouterId(1),
-        cluster_id: ClusterId(1),
-        multipath_max: 16,
-        fib_policy: None,
-        fib_enabled: true,
-        log_bytes_max: 16 << 20,
-        memory_max: None,
-    };
+    let config = TableConfig::new(ASN, RouterId(1));
     Table::new(Arc::new(config), 1, Waker::noop().clone())
 }
 
@@ -67,7 +100,7 @@ fn session(id: u32, asn: u32) -> Negotiated {
 
 fn up(table: &mut Table, id: u32, asn: u32, routes: PeerRoutes) -> Reader {
     table.peer_add(PeerId(id), IpAddr::from([10, 0, 0, id as u8]), Arc::new(routes));
-    table.peer_up(Time::ZERO, PeerId(id), SessionId(1), Arc::new(session(id, asn))).remove(0)
+    table.up_now(id, session(id, asn)).remove(0)
 }
 
 fn announce_with(table: &mut Table, from: u32, prefixes: &[&str], edit: &AttrEdit) {
@@ -77,7 +110,7 @@ fn announce_with(table: &mut Table, from: u32, prefixes: &[&str], edit: &AttrEdi
     let mut batch = RouteBatch::default();
     let hop = NextHop::from(IpAddr::from([10, 0, 0, from as u8]));
     batch.push(nlri, Some((edit.view().as_bytes(), hop)));
-    table.apply(Time::ZERO, PeerId(from), &batch);
+    table.apply_now(from, batch);
 }
 
 fn announce(table: &mut Table, from: u32, asn: u32, prefixes: &[&str]) {
@@ -99,7 +132,7 @@ fn settle(table: &mut Table) {
                     connected: true,
                     interface: None,
                 };
-                table.handle_next_hop(Time::ZERO, addr, state);
+                table.handle_next_hop(addr, state);
             }
         }
         if !more && requests.is_empty() {
@@ -138,67 +171,75 @@ fn a_limit_warns_once_and_then_refuses() {
     assert_eq!(table.totals().destinations[family], 5, "a refused prefix leaves nothing behind");
 }
 
+/// Nets of one second octet.
+fn nets(second: u8, count: u8) -> Vec<String> {
+    (0..count).map(|third| format!("10.{second}.{third}.0/24")).collect()
+}
+
+fn announce_nets(table: &mut Table, from: u32, asn: u32, nets: &[String]) {
+    announce(table, from, asn, &nets.iter().map(String::as_str).collect::<Vec<_>>());
+}
+
 #[test]
-fn routes_of_an_ended_session_leave_in_slices_and_count_no_more() {
+fn routes_of_an_ended_session_are_withdrawn_some_at_a_time_and_count_no_more() {
     let mut table = table();
-    table.set_dests_per_turn(10);
     let limited = PeerRoutes { prefixes_max: Some(100), ..routes(2) };
     let _reader = up(&mut table, 2, 65001, limited);
-    let nets = |second: u8| -> Vec<String> {
-        (0..90).map(|third| format!("10.{second}.{third}.0/24")).collect()
-    };
-    let names = |nets: &[String]| nets.iter().map(|net| net.clone().leak() as &str).collect();
-    let (old, new): (Vec<&str>, Vec<&str>) = (names(&nets(1)), names(&nets(2)));
-    announce(&mut table, 2, 65001, &old);
+    let (old, new) = (nets(1, 90), nets(2, 90));
+    announce_nets(&mut table, 2, 65001, &old);
     settle(&mut table);
     let paths = |table: &Table| table.totals().paths[Family::Ipv4];
     let received = |table: &Table| table.counts(PeerId(2)).received[Family::Ipv4];
-    table.peer_down(Time::ZERO, PeerId(2), SessionId(1), None);
+    table.down_now(2, None);
     assert_eq!((paths(&table), received(&table)), (90, 0));
-    assert!(table.finish(Time::ZERO), "there is more to take out");
-    assert_eq!(paths(&table), 80);
+    let progress = table.turn(Time::ZERO, Work(60));
+    assert_eq!(progress.next, NextTurn::Now, "there is more to take out");
+    assert!((1..90).contains(&paths(&table)));
     // The next session does not answer for what the last one left: 99 of its own are allowed.
-    let _reader = table.peer_up(Time::ZERO, PeerId(2), SessionId(1), Arc::new(session(2, 65001)));
-    announce(&mut table, 2, 65001, &new);
-    announce(&mut table, 2, 65001, &old[..9]);
+    let _reader = table.up_now(2, session(2, 65001));
+    announce_nets(&mut table, 2, 65001, &new);
+    announce_nets(&mut table, 2, 65001, &old[..9]);
     while let Some(event) = table.poll_event() {
         assert!(matches!(event, TableEvent::PrefixWarning { count: 80, .. }), "{event:?}");
     }
     settle(&mut table);
     assert_eq!((paths(&table), received(&table)), (99, 99));
     // Gone for good while its routes leave: nothing is left of it, and the id is free.
-    table.peer_remove(Time::ZERO, PeerId(2));
+    table.peer_remove(PeerId(2));
     let _reader = up(&mut table, 2, 65001, routes(2));
     settle(&mut table);
     assert_eq!((paths(&table), received(&table)), (0, 0));
 }
 
 #[test]
-fn import_that_changed_judges_in_slices_and_what_comes_meanwhile_at_once() {
+fn import_that_changed_is_asked_again_some_at_a_time_and_for_what_comes_meanwhile_at_once() {
     let mut table = table();
-    table.set_dests_per_turn(10);
     let _reader = up(&mut table, 2, 65001, routes(2));
-    let nets: Vec<String> = (0..90).map(|third| format!("10.1.{third}.0/24")).collect();
-    let nets: Vec<&str> = nets.iter().map(String::as_str).collect();
-    announce(&mut table, 2, 65001, &nets);
+    let nets = nets(1, 90);
+    announce_nets(&mut table, 2, 65001, &nets);
     settle(&mut table);
     let accepted = |table: &Table| table.counts(PeerId(2)).accepted[Family::Ipv4];
     let nothing = Policy { name: "nothing".into(), rules: vec![], default: Decision::Reject };
     let closed = PeerRoutes { import: Arc::new(nothing), ..routes(2) };
-    table.peer_configure(Time::ZERO, PeerId(2), Arc::new(closed.clone()));
+    table.peer_configure(PeerId(2), Arc::new(closed.clone()));
     assert_eq!(accepted(&table), 90);
-    assert!(table.finish(Time::ZERO), "there is more to judge");
-    assert_eq!(accepted(&table), 80);
-    announce(&mut table, 2, 65001, &nets[..5]);
-    assert_eq!(accepted(&table), 75);
-    // Open again before the rest was judged: it never was refused.
-    table.peer_configure(Time::ZERO, PeerId(2), Arc::new(routes(2)));
+    let some_work = |table: &mut Table| {
+        (0..3).for_each(|_| assert_eq!(table.turn(Time::ZERO, Work(60)).next, NextTurn::Now));
+    };
+    some_work(&mut table);
+    let left = accepted(&table);
+    assert!((6..90).contains(&left), "{left}");
+    // Passes begin at the end.
+    announce_nets(&mut table, 2, 65001, &nets[..5]);
+    assert_eq!(accepted(&table), left - 5);
+    // Open again before the rest was looked at: it never was refused.
+    table.peer_configure(PeerId(2), Arc::new(routes(2)));
     settle(&mut table);
     assert_eq!(accepted(&table), 90);
     // The session ends meanwhile: nobody counts its routes twice.
-    table.peer_configure(Time::ZERO, PeerId(2), Arc::new(closed));
-    assert!(table.finish(Time::ZERO));
-    table.peer_down(Time::ZERO, PeerId(2), SessionId(1), None);
+    table.peer_configure(PeerId(2), Arc::new(closed));
+    some_work(&mut table);
+    table.down_now(2, None);
     settle(&mut table);
     assert_eq!((accepted(&table), table.totals().paths[Family::Ipv4]), (0, 0));
 }
@@ -256,7 +297,7 @@ fn peers_that_get_the_same_policy_end_up_in_one_group() {
     settle(&mut table);
     read(&mut a);
     read(&mut b);
-    table.peer_configure(Time::ZERO, PeerId(2), Arc::new(other()));
+    table.peer_configure(PeerId(2), Arc::new(other()));
     settle(&mut table);
     read(&mut a);
     read(&mut b);
@@ -277,7 +318,7 @@ fn an_export_policy_that_changes_nothing_says_nothing() {
     assert!(!read(&mut reader).is_empty());
     let renamed = Policy { name: "another name".into(), ..Policy::accept_all() };
     let renamed = PeerRoutes { export: Arc::new(renamed), ..routes(2) };
-    table.peer_configure(Time::ZERO, PeerId(2), Arc::new(renamed));
+    table.peer_configure(PeerId(2), Arc::new(renamed));
     settle(&mut table);
     assert_eq!(read(&mut reader), []);
 }
@@ -335,7 +376,7 @@ fn a_rejected_route_comes_back_with_another_policy_and_no_refresh() {
     let (shown, _) = table.view(&filter, 0, 10, Time::ZERO);
     assert_eq!(shown[0].paths[0].unusable, Some(Unusable::Rejected));
     assert_eq!(read(&mut reader).len(), 23, "End-of-RIB only");
-    table.peer_configure(Time::ZERO, PeerId(3), Arc::new(routes(3)));
+    table.peer_configure(PeerId(3), Arc::new(routes(3)));
     settle(&mut table);
     assert!(read(&mut reader).len() > 23);
     assert_eq!(table.counts(PeerId(3)).accepted[Family::Ipv4], 1);
@@ -349,9 +390,9 @@ fn a_withdrawal_of_something_unknown_leaves_nothing() {
     Nlri::push(&mut bytes, None::<PathId>, "10.1.0.0/16".parse().unwrap());
     let mut batch = RouteBatch::default();
     batch.push(Nlri::parse(Family::Ipv4, false, &bytes).unwrap(), None);
-    table.apply(Time::ZERO, PeerId(2), &batch);
+    table.apply_now(2, batch);
     settle(&mut table);
-    assert_eq!(table.ribs[0].dests.slots(), 0);
+    assert_eq!(table.loc_rib.dests(Family::Ipv4).slots(), 0);
 }
 
 #[test]
@@ -373,14 +414,14 @@ fn everything_is_given_back_when_everything_is_gone() {
     settle(&mut table);
     assert_eq!(table.poll_fib(10).len(), 3);
     table.handle_local(Time::ZERO, own, Source::Static, None);
-    table.peer_remove(Time::ZERO, PeerId(2));
-    table.peer_remove(Time::ZERO, PeerId(3));
+    table.peer_remove(PeerId(2));
+    table.peer_remove(PeerId(3));
     drop(readers);
     settle(&mut table);
     assert_eq!(table.poll_fib(10).len(), 3);
     settle(&mut table);
     assert_eq!(table.totals(), Totals::default());
-    assert_eq!(table.ribs[0].dests.len(), 0, "tombstones are gone too");
+    assert_eq!(table.loc_rib.dests(Family::Ipv4).len(), 0, "tombstones are gone too");
 }
 
 /// Whom a prefix is told to, with which next hop.
@@ -427,7 +468,7 @@ fn internal_sessions_of_different_ases_are_not_one_as() {
     table.peer_add(PeerId(4), IpAddr::from([10, 0, 0, 4]), Arc::new(routes(4)));
     let other =
         Negotiated { local_asn: Asn(65009), peer_type: PeerType::Internal, ..session(4, 65009) };
-    let _other = table.peer_up(Time::ZERO, PeerId(4), SessionId(1), Arc::new(other)).remove(0);
+    let _other = table.up_now(4, other).remove(0);
     announce_with(&mut table, 2, &["10.1.0.0/16"], &AttrEdit::originate(Origin::Igp));
     announce_with(&mut table, 4, &["10.4.0.0/16"], &AttrEdit::originate(Origin::Igp));
     assert_eq!(told(&mut table, "10.1.0.0/16"), [(4, "10.0.0.2".to_owned())]);
@@ -439,7 +480,7 @@ fn internal_sessions_of_different_ases_are_not_one_as() {
 fn up_as(table: &mut Table, id: u32, asn: u32, role: Role) -> Reader {
     table.peer_add(PeerId(id), IpAddr::from([10, 0, 0, id as u8]), Arc::new(routes(id)));
     let session = Negotiated { role: Some(role), ..session(id, asn) };
-    table.peer_up(Time::ZERO, PeerId(id), SessionId(1), Arc::new(session)).remove(0)
+    table.up_now(id, session).remove(0)
 }
 
 /// ONLY_TO_CUSTOMER of the one route in what a peer was told; `None` if it was told no route.
@@ -539,7 +580,7 @@ fn a_tunnel_takes_single_gateways_while_it_exists() {
     let mut table = table();
     let config =
         TableConfig { fib_policy: Some(Arc::new(fib_policy)), ..TableConfig::clone(&table.config) };
-    table.configure(Time::ZERO, Arc::new(config));
+    table.configure(Arc::new(config));
     let _readers = [up(&mut table, 2, 65000, routes(2)), up(&mut table, 3, 65000, routes(3))];
     let edit = AttrEdit::originate(Origin::Igp);
     announce_with(&mut table, 2, &["10.65.1.0/26", "10.65.2.0/26"], &edit);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::export::ExportCounts;
 use crate::policy::Source;
-use crate::rib::{LocalRoute, Reason};
+use crate::rib::{LocalRoute, Reason, Refusal};
 use crate::types::{Family, FamilyMap, FibKind, Hop, NextHop, PathId, PeerId, Prefix, Time};
 
 /// Which destinations or paths a view shows.
@@ -18,7 +18,7 @@ pub struct RouteFilter {
     pub exact: Option<Prefix>,
     /// Only paths received from this peer, rejected ones included.
     pub received_from: Option<PeerId>,
-    /// What this peer was told, as it was told (attributes after export).
+    /// What this peer was sent, as it was sent (attributes after export).
     pub advertised_to: Option<PeerId>,
     /// Only paths from this source.
     pub source: Option<Source>,
@@ -35,6 +35,12 @@ pub enum Unusable {
     ClusterLoop,
     /// ONLY_TO_CUSTOMER says that it must not come this way (RFC 9234 §5).
     RouteLeak,
+    /// AS_PATH is longer than `as-path-max` allows.
+    AsPathTooLong,
+    /// More communities than `communities-max` allows.
+    TooManyCommunities,
+    /// More octets of attributes than `attributes-max` allows.
+    AttributesTooLong,
     /// The import policy refuses it.
     Rejected,
     /// There is no way to the next hop.
@@ -44,6 +50,19 @@ pub enum Unusable {
 }
 
 impl Unusable {
+    pub(super) fn of(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::AsLoop => Unusable::AsLoop,
+            Refusal::OriginatorLoop => Unusable::OriginatorLoop,
+            Refusal::ClusterLoop => Unusable::ClusterLoop,
+            Refusal::RouteLeak => Unusable::RouteLeak,
+            Refusal::AsPathTooLong => Unusable::AsPathTooLong,
+            Refusal::TooManyCommunities => Unusable::TooManyCommunities,
+            Refusal::AttributesTooLong => Unusable::AttributesTooLong,
+            Refusal::Rejected => Unusable::Rejected,
+        }
+    }
+
     /// Whether the path was refused for what it says, and not for want of a next hop.
     pub fn is_refusal(self) -> bool {
         !matches!(self, Unusable::NextHopUnresolved | Unusable::NextHopLocal)
@@ -57,6 +76,9 @@ impl fmt::Display for Unusable {
             Unusable::OriginatorLoop => "ORIGINATOR_ID is ours",
             Unusable::ClusterLoop => "our cluster id is in CLUSTER_LIST",
             Unusable::RouteLeak => "route leak: ONLY_TO_CUSTOMER (RFC 9234)",
+            Unusable::AsPathTooLong => "AS_PATH is too long (as-path-max)",
+            Unusable::TooManyCommunities => "too many communities (communities-max)",
+            Unusable::AttributesTooLong => "attributes are too long (attributes-max)",
             Unusable::Rejected => "rejected by import policy",
             Unusable::NextHopUnresolved => "next hop unresolved",
             Unusable::NextHopLocal => "next hop is an address of ours",
@@ -110,7 +132,7 @@ pub struct DestinationView {
     pub paths: Vec<PathView>,
 }
 
-/// A peer that was told.
+/// A peer that was sent a route.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AdvertisedTo {
     /// Who.
@@ -121,7 +143,7 @@ pub struct AdvertisedTo {
     pub next_hop: NextHop,
 }
 
-/// A peer that was not told, and why.
+/// A peer that was not, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Withheld {
     /// Who.
@@ -138,7 +160,7 @@ pub struct Explanation {
     pub destination: DestinationView,
     /// What the kernel was asked to hold.
     pub fib: Option<FibKind>,
-    /// Who was told.
+    /// Who was sent it.
     pub advertised: Vec<AdvertisedTo>,
     /// Who was not.
     pub withheld: Vec<Withheld>,
@@ -187,7 +209,7 @@ pub struct PeerCounts {
     pub received: FamilyMap<u32>,
     /// Of these, accepted by import.
     pub accepted: FamilyMap<u32>,
-    /// Prefixes (paths, with ADD-PATH) that it has been told.
+    /// Prefixes (paths, with ADD-PATH) that it has been sent.
     pub advertised: FamilyMap<u32>,
     /// Of the accepted ones, those that are the best path of their destination.
     pub preferred: FamilyMap<u32>,
@@ -195,7 +217,7 @@ pub struct PeerCounts {
     pub restarting: Option<Time>,
     /// What became of what it sent, since the peer was added.
     pub imports: FamilyMap<ImportCounts>,
-    /// What it was told since its session came up.
+    /// What it was sent since its session came up.
     pub exports: FamilyMap<ExportCounts>,
     /// Group per family.
     pub group: FamilyMap<Option<u32>>,

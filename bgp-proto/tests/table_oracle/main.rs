@@ -24,9 +24,13 @@ proptest! {
     #[test]
     fn every_peer_ends_up_with_what_a_naive_model_says(
         log_bytes_max in prop_oneof![Just(3_000usize), Just(9_000), Just(16 << 20)],
+        starts_over in any::<bool>(),
         ops in prop::collection::vec(any::<[u8; 5]>().prop_map(Op::from_bytes), 1..120),
     ) {
         let mut world = World::new(log_bytes_max);
+        if starts_over {
+            world.start_over_soon();
+        }
         for op in ops {
             world.step(op);
         }
@@ -105,7 +109,20 @@ fn a_reader_that_never_reads_hears_of_a_better_path_later() {
 #[test]
 fn past_failures_stay_past() {
     use Op::*;
-    let histories: [(usize, Vec<Op>); 2] = [
+    let histories: [(usize, Vec<Op>); 3] = [
+        (
+            3_000,
+            vec![
+                // A session that ends for good before the table has come to its beginning: what was kept
+                // of the one before goes with it.
+                Up { peer: 9 },
+                Announce { peer: 9, prefix: 2, variant: 6, path_id: 0 },
+                Finish,
+                Down { peer: 9, keep: 3 },
+                Up { peer: 9 },
+                Down { peer: 9, keep: 0 },
+            ],
+        ),
         (
             3_000,
             vec![

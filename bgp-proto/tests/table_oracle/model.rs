@@ -33,6 +33,8 @@ pub(crate) struct Kind {
     pub(crate) enhanced: bool,
     /// Forwarding state kept, as its capability says when it comes back.
     pub(crate) keeps_forwarding: bool,
+    /// It sets the N bit (RFC 8538).
+    pub(crate) notifies: bool,
 }
 
 pub(crate) fn kind(peer: usize) -> Kind {
@@ -47,6 +49,7 @@ pub(crate) fn kind(peer: usize) -> Kind {
         max_len: 600,
         enhanced: true,
         keeps_forwarding: true,
+        notifies: peer.is_multiple_of(3),
     };
     match peer {
         0 => Kind { asn: 65001, ..base },
@@ -258,6 +261,7 @@ pub(crate) struct Settings {
     pub(crate) client: bool,
     pub(crate) next_hop: NextHopMode,
     pub(crate) send: AddPathSend,
+    pub(crate) communities_max: u16,
 }
 
 /// A route as it was received.
@@ -312,7 +316,10 @@ impl Model {
     fn import(&self, peer: usize, prefix: Prefix, received: &Received) -> Option<(Meaning, u16)> {
         let internal = kind(peer).peer_type() == PeerType::Internal;
         let attrs = &received.attrs;
-        if attrs.path.contains(&OUR_ASN) {
+        let communities = attrs.communities.len() + attrs.ext.len();
+        if attrs.path.contains(&OUR_ASN)
+            || communities > usize::from(self.settings[peer].communities_max)
+        {
             return None;
         }
         if internal && (attrs.originator == Some(OUR_ID) || attrs.clusters.contains(&OUR_ID)) {

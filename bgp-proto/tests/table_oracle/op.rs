@@ -45,6 +45,12 @@ pub(crate) enum Op {
         peer: usize,
         family: Family,
     },
+    /// So many refreshes that the stamps of paths go around.
+    RefreshFlood {
+        peer: usize,
+        prefix: usize,
+        variant: u8,
+    },
     RefreshEnd {
         peer: usize,
         family: Family,
@@ -97,6 +103,7 @@ impl Op {
             31..=32 => Op::Down { peer, keep: c },
             33 => Op::EndOfRib { peer, family },
             34..=35 => Op::RefreshRequest { peer, family },
+            36 if d % 8 == 7 => Op::RefreshFlood { peer, prefix, variant: c },
             36 => Op::RefreshBegin { peer, family },
             37 => Op::RefreshEnd { peer, family },
             38..=40 => Op::NextHop { index: b, state: c },

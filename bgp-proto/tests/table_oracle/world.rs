@@ -12,12 +12,12 @@ use bgp_proto::policy::Source;
 use bgp_proto::rib::NextHopState;
 use bgp_proto::session::{Keep, LocalIdentity, Negotiated, PeerConfig};
 use bgp_proto::table::{
-    AddPathSend, LocalRoute, NextHopMode, NextHopRequest, PeerRoutes, RouteFilter, Table,
-    TableConfig,
+    AddPathSend, Established, LocalRoute, NextHopMode, NextHopRequest, NextTurn, PeerRoutes,
+    RouteFilter, RouteLimits, Table, TableConfig, Work,
 };
 use bgp_proto::types::{
-    Asn, ClusterId, Community, Family, FamilySet, FibKind, Hop, NextHop, PathId, PeerId, PeerType,
-    Prefix, RouterId, SessionId, Time,
+    Asn, Community, Family, FamilySet, FibKind, Hop, NextHop, PathId, PeerId, PeerType, Prefix,
+    RouterId, SessionId, Time,
 };
 use bgp_proto::wire::{
     Capabilities, GracefulRestart, GracefulRestartFamily, Nlri, RefreshKind, RouteAction,
@@ -64,6 +64,8 @@ struct Session {
     receivers: Vec<Receiver>,
     stale: [bool; 2],
     stale_until: Option<Time>,
+    /// However often the peer restarts.
+    stale_bound: Option<Time>,
     refresh_until: [Option<Time>; 2],
 }
 
@@ -75,6 +77,7 @@ pub(crate) struct World {
     now: Time,
     sessions: Vec<Session>,
     sessions_begun: u64,
+    turns: u32,
     model: Model,
     hop_states: Vec<NextHopState>,
     tracked: BTreeSet<IpAddr>,
@@ -160,14 +163,9 @@ impl World {
     pub(crate) fn new(log_bytes_max: usize) -> Self {
         let table_woken = Arc::new(Flag::default());
         let config = TableConfig {
-            asn: Asn(OUR_ASN),
-            router_id: RouterId(OUR_ID),
-            cluster_id: ClusterId(OUR_ID),
             multipath_max: MULTIPATH_MAX,
-            fib_policy: None,
-            fib_enabled: true,
             log_bytes_max,
-            memory_max: None,
+            ..TableConfig::new(Asn(OUR_ASN), RouterId(OUR_ID))
         };
         let mut world = World {
             table: Table::new(Arc::new(config), 42, Waker::from(Arc::clone(&table_woken))),
@@ -176,13 +174,12 @@ impl World {
             now: Time::from_micros(1_000_000),
             sessions: (0..PEERS).map(|_| Session::default()).collect(),
             sessions_begun: 0,
+            turns: 1,
             model: Model::default(),
             hop_states: (0..HOPS).map(|index| hop_state(index, 2 + index as u8 % 3)).collect(),
             tracked: BTreeSet::new(),
             fib: BTreeMap::new(),
         };
-        // So few that sessions end and begin while routes of earlier ones are on their way out.
-        world.table.set_dests_per_turn(2);
         for peer in 0..PEERS {
             world.model.settings.push(Settings {
                 import: Filter::All,
@@ -190,6 +187,7 @@ impl World {
                 client: matches!(peer, 2 | 3 | 7..=10),
                 next_hop: NextHopMode::Auto,
                 send: kind(peer).send,
+                communities_max: 2048,
             });
             let routes = world.routes(peer);
             world.table.peer_add(PeerId(peer as u32), peer_address(peer), routes);
@@ -202,6 +200,11 @@ impl World {
         world
     }
 
+    /// Lets the generations of changes start over within the history.
+    pub(crate) fn start_over_soon(&mut self) {
+        self.table.set_generation(u32::MAX - 25);
+    }
+
     fn routes(&self, peer: usize) -> Arc<PeerRoutes> {
         let settings = self.model.settings[peer];
         Arc::new(PeerRoutes {
@@ -210,6 +213,10 @@ impl World {
             next_hop: settings.next_hop,
             route_reflector_client: settings.client,
             add_path_send: settings.send,
+            limits: RouteLimits {
+                communities_max: settings.communities_max,
+                ..RouteLimits::default()
+            },
             ..PeerRoutes::new(format!("peer{peer}"))
         })
     }
@@ -234,6 +241,17 @@ impl World {
             }
             Op::RefreshBegin { peer, family } => {
                 self.marker(peer, family, RouteAction::RefreshBegin);
+            }
+            Op::RefreshFlood { peer, prefix, variant } => {
+                // More marks than there are stamps, with a path or two fresh after each.
+                for round in 0..300u32 {
+                    let family = crate::model::prefix(prefix).family();
+                    self.marker(peer, family, RouteAction::RefreshBegin);
+                    if round % 64 == 63 {
+                        self.finish();
+                    }
+                    self.announce(peer, prefix, variant, round % 2);
+                }
             }
             Op::RefreshEnd { peer, family } => self.marker(peer, family, RouteAction::RefreshEnd),
             Op::NextHop { index, state } => self.set_hop(usize::from(index) % HOPS, state),
@@ -263,8 +281,8 @@ impl World {
         hop_addr(usize::from(variant / 5) % HOPS, crate::model::prefix(prefix).family()).into()
     }
 
-    fn apply(&mut self, peer: usize, batch: &RouteBatch) {
-        self.table.apply(self.now, PeerId(peer as u32), batch);
+    fn apply(&mut self, peer: usize, batch: RouteBatch) {
+        self.table.apply(PeerId(peer as u32), batch, None);
         self.turn_due = true;
     }
 
@@ -281,7 +299,7 @@ impl World {
         let nlri = Nlri::parse(prefix(index).family(), add_path, &bytes).unwrap();
         let mut batch = RouteBatch::default();
         batch.push(nlri, Some((&attrs.encode(), next_hop)));
-        self.apply(peer, &batch);
+        self.apply(peer, batch);
         let received = Received { attrs, next_hop, stale: false, unrefreshed: false };
         self.model.received.insert((peer, prefix(index), path_id), received);
     }
@@ -296,7 +314,7 @@ impl World {
         Nlri::push(&mut bytes, add_path.then_some(PathId(path_id)), prefix(index));
         let mut batch = RouteBatch::default();
         batch.push(Nlri::parse(prefix(index).family(), add_path, &bytes).unwrap(), None);
-        self.apply(peer, &batch);
+        self.apply(peer, batch);
         self.model.received.remove(&(peer, prefix(index), path_id));
     }
 
@@ -334,6 +352,7 @@ impl World {
             graceful_restart: Some(GracefulRestart {
                 restart_time_secs: 120,
                 families: restart_families,
+                notification: kind.notifies,
                 ..GracefulRestart::default()
             }),
             role: None,
@@ -341,35 +360,17 @@ impl World {
         });
         self.sessions_begun += 1;
         let id = PeerId(peer as u32);
-        let readers = self.table.peer_up(
-            self.now,
-            id,
-            SessionId(self.sessions_begun),
-            Arc::clone(&negotiated),
-        );
+        self.table.peer_up(id, SessionId(self.sessions_begun), Arc::clone(&negotiated));
         self.turn_due = true;
         let session = &mut self.sessions[peer];
         session.up = true;
         session.id = SessionId(self.sessions_begun);
         session.negotiated = Some(negotiated);
         session.refresh_until = [None; 2];
-        session.stale_until = session.stale_until.map(|_| self.now + Duration::from_secs(180));
-        session.receivers = readers
-            .into_iter()
-            .map(|reader| {
-                let woken = Arc::new(Flag::default());
-                woken.0.store(true, Ordering::SeqCst);
-                Receiver {
-                    reader,
-                    woken,
-                    held: BTreeMap::new(),
-                    end_of_ribs: 0,
-                    last_was_end_of_rib: false,
-                    refreshing: false,
-                }
-            })
-            .collect();
-        assert_eq!(session.receivers.len(), 2);
+        let at = self.now + Duration::from_secs(180);
+        let bound = session.stale_bound;
+        session.stale_until = session.stale_until.map(|_| bound.map_or(at, |bound| at.min(bound)));
+        session.receivers.clear();
         if !kind.keeps_forwarding {
             Family::ALL.into_iter().for_each(|family| self.sweep_stale(peer, family));
         }
@@ -389,9 +390,9 @@ impl World {
         let restart_time = Duration::from_secs(120);
         let keep = (!families.is_empty()).then_some(Keep { families, restart_time });
         let session = self.sessions[peer].id;
-        self.table.peer_down(self.now, PeerId(peer as u32), session, keep);
+        self.table.peer_down(PeerId(peer as u32), session, keep);
         // Of an earlier session: must be ignored.
-        self.table.peer_down(self.now, PeerId(peer as u32), SessionId(0), None);
+        self.table.peer_down(PeerId(peer as u32), SessionId(0), None);
         self.turn_due = true;
         let session = &mut self.sessions[peer];
         session.up = false;
@@ -400,7 +401,9 @@ impl World {
         for family in Family::ALL {
             let kept = families.contains(family);
             self.model.received.retain(|(p, prefix, _), route| {
-                *p != peer || prefix.family() != family || kept && !route.stale
+                *p != peer
+                    || prefix.family() != family
+                    || kept && (!route.stale || kind(peer).notifies)
             });
             session.stale[family.index()] = false;
             session.refresh_until[family.index()] = None;
@@ -408,15 +411,18 @@ impl World {
                 if *p == peer && prefix.family() == family {
                     route.stale = true;
                     session.stale[family.index()] = true;
-                    session.stale_until = Some(self.now + restart_time);
+                    let bound = self.now + restart_time + Duration::from_secs(180);
+                    let bound = *session.stale_bound.get_or_insert(bound);
+                    session.stale_until = Some((self.now + restart_time).min(bound));
                 }
             }
         }
+        session.stale_bound = session.stale_bound.filter(|_| session.stale_until.is_some());
     }
 
     fn replace(&mut self, peer: usize) {
         self.down(peer, 0);
-        self.table.peer_remove(self.now, PeerId(peer as u32));
+        self.table.peer_remove(PeerId(peer as u32));
         self.model.received.retain(|(p, _, _), _| *p != peer);
         self.sessions[peer] = Session::default();
         let routes = self.routes(peer);
@@ -432,6 +438,7 @@ impl World {
         session.stale[family.index()] = false;
         if session.stale == [false; 2] {
             session.stale_until = None;
+            session.stale_bound = None;
         }
     }
 
@@ -448,7 +455,7 @@ impl World {
         }
         let mut batch = RouteBatch::default();
         batch.push_marker(family, action.clone());
-        self.apply(peer, &batch);
+        self.apply(peer, batch);
         let at = family.index();
         match action {
             RouteAction::EndOfRib => self.sweep_stale(peer, family),
@@ -466,6 +473,10 @@ impl World {
     }
 
     fn wait(&mut self, secs: u64) {
+        // What was handed over is of its time.
+        while self.turn_due {
+            self.finish();
+        }
         self.now = self.now + Duration::from_secs(secs);
         let mut earliest: Option<Time> = None;
         for peer in 0..PEERS {
@@ -479,7 +490,6 @@ impl World {
         if earliest.is_none_or(|at| at > self.now) {
             return;
         }
-        self.table.handle_timeout(self.now);
         self.turn_due = true;
         for peer in 0..PEERS {
             let stale = self.sessions[peer].stale_until.is_some_and(|at| at <= self.now);
@@ -500,7 +510,7 @@ impl World {
         for family in Family::ALL {
             let addr = hop_addr(index, family);
             if self.tracked.contains(&addr) {
-                self.table.handle_next_hop(self.now, addr, state.clone());
+                self.table.handle_next_hop(addr, state.clone());
                 self.turn_due = true;
             }
             self.model.hops.insert(addr, state.clone());
@@ -537,6 +547,12 @@ impl World {
         if rest.is_multiple_of(4) {
             settings.client = rest.is_multiple_of(8);
         }
+        match rest % 4 {
+            1 => settings.communities_max = 2048,
+            // Some routes are beyond that.
+            3 => settings.communities_max = 100,
+            _ => {}
+        }
         settings.next_hop = [
             NextHopMode::Auto,
             NextHopMode::ThirdParty,
@@ -548,19 +564,47 @@ impl World {
                 [usize::from(rest / 64) % 4];
         // A next hop of the other family cannot come up here, so that Keep never has to refuse.
         let routes = self.routes(peer);
-        self.table.peer_configure(self.now, PeerId(peer as u32), routes);
+        self.table.peer_configure(PeerId(peer as u32), routes);
         self.turn_due = true;
+    }
+
+    /// The table has come to a session.
+    fn establish(&mut self, established: Established) {
+        let session = &mut self.sessions[established.peer.0 as usize];
+        if !session.up || session.id != established.session {
+            return;
+        }
+        assert_eq!(established.readers.len(), 2);
+        let receivers = established.readers.into_iter().map(|reader| {
+            let woken = Arc::new(Flag::default());
+            woken.0.store(true, Ordering::SeqCst);
+            Receiver {
+                reader,
+                woken,
+                held: BTreeMap::new(),
+                end_of_ribs: 0,
+                last_was_end_of_rib: false,
+                refreshing: false,
+            }
+        });
+        session.receivers = receivers.collect();
     }
 
     fn finish(&mut self) {
         self.table_woken.take();
-        self.turn_due = self.table.finish(self.now);
+        // Little work and ever another amount, so that everything is interrupted somewhere.
+        self.turns = self.turns.wrapping_mul(0x9E37_79B1).wrapping_add(1);
+        let budget = Work(if self.turns & 7 == 0 { 20_000 } else { self.turns >> 20 & 127 });
+        self.turn_due = self.table.turn(self.now, budget).next == NextTurn::Now;
+        while let Some(established) = self.table.poll_established() {
+            self.establish(established);
+        }
         let mut told = false;
         for request in self.table.poll_next_hops() {
             match request {
                 NextHopRequest::Track(addr) => {
                     assert!(self.tracked.insert(addr), "{addr} is tracked already");
-                    self.table.handle_next_hop(self.now, addr, self.model.hops[&addr].clone());
+                    self.table.handle_next_hop(addr, self.model.hops[&addr].clone());
                     told = true;
                 }
                 NextHopRequest::Untrack(addr) => assert!(self.tracked.remove(&addr)),
@@ -669,6 +713,7 @@ impl World {
 
     pub(crate) fn check_except(&self, deaf: usize) {
         for peer in (0..PEERS).filter(|peer| self.sessions[*peer].up && *peer != deaf) {
+            assert_eq!(self.sessions[peer].receivers.len(), 2, "peer {peer}: no readers");
             for receiver in &self.sessions[peer].receivers {
                 let family = receiver.reader.family();
                 let mut got: BTreeMap<Prefix, Vec<(Meaning, NextHop)>> = BTreeMap::new();

@@ -6,8 +6,10 @@ use std::thread::ThreadId;
 
 use bgp_proto::session::Negotiated;
 use bgp_proto::table::PeerRoutes;
-use bgp_proto::types::{Asn, ClusterId, FamilySet, FibRoute, NextHop, PeerType, Prefix, RouterId};
-use bgp_proto::wire::{AttrEdit, Capabilities, Nlri, Origin, RouteBatch};
+use bgp_proto::types::{
+    Asn, Family, FamilySet, FibRoute, NextHop, PeerId, PeerType, Prefix, RouterId,
+};
+use bgp_proto::wire::{AttrEdit, Capabilities, Nlri, Origin, RouteAction, RouteBatch};
 
 use super::*;
 use crate::engine::Engine;
@@ -29,16 +31,7 @@ impl Sink for Told {
 }
 
 fn config() -> Arc<TableConfig> {
-    Arc::new(TableConfig {
-        asn: Asn(65000),
-        router_id: RouterId(1),
-        cluster_id: ClusterId(1),
-        multipath_max: 1,
-        fib_policy: None,
-        fib_enabled: true,
-        log_bytes_max: 1 << 20,
-        memory_max: None,
-    })
+    Arc::new(TableConfig::new(Asn(65000), RouterId(1)))
 }
 
 fn session() -> Negotiated {

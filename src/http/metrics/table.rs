@@ -85,18 +85,22 @@ impl TableMetrics {
     }
 
     fn collect_memory(&self, families: &mut Families) {
-        let Memory { destinations, paths, attributes, advertised, logs } = self.memory;
+        let Memory { destinations, paths, attributes, next_hops, advertised, logs, inputs } =
+            self.memory;
         for (part, octets) in [
             ("destinations", destinations),
             ("paths", paths),
             ("attributes", attributes),
+            ("next-hops", next_hops),
             ("advertised", advertised),
             ("logs", logs),
+            ("inputs", inputs),
         ] {
             families.gauge(
                 "margay_memory_bytes",
-                "Octets that routes hold, by part: destinations, paths, attribute sets, what groups \
-                 remember of what they told, encoded messages that members have not read. \
+                "Octets that routes hold, by part: destinations, paths, attribute sets, next hops, \
+                 what groups remember of what they advertised, encoded messages that members have \
+                 not read, route events that wait for their turn. \
                  process_resident_memory_bytes is what the system gave for all of it.",
                 &[("part", part)],
                 octets,
@@ -150,7 +154,11 @@ fn collect_refused(refused: &Refused, families: &mut Families) {
         RefusedBy::Check(Unusable::AsLoop) => ("as-loop", "", String::new()),
         RefusedBy::Check(Unusable::OriginatorLoop) => ("originator-loop", "", String::new()),
         RefusedBy::Check(Unusable::ClusterLoop) => ("cluster-loop", "", String::new()),
+        RefusedBy::Check(Unusable::AsPathTooLong) => ("as-path-max", "", String::new()),
+        RefusedBy::Check(Unusable::TooManyCommunities) => ("communities-max", "", String::new()),
+        RefusedBy::Check(Unusable::AttributesTooLong) => ("attributes-max", "", String::new()),
         RefusedBy::Check(_) => ("route-leak", "", String::new()),
+        RefusedBy::PathsLimit => ("paths-max", "", String::new()),
         RefusedBy::PrefixLimit => ("prefix-limit", "", String::new()),
         RefusedBy::Rule { policy, number: None, .. } => ("policy", &**policy, "default".to_owned()),
         RefusedBy::Rule { policy, number: Some(number), name } => {

@@ -23,7 +23,7 @@ fn flood(table: &mut Table, from: u32, edit: &AttrEdit, count: u32) {
         let mut batch = RouteBatch::default();
         let nlri = Nlri::parse(Family::Ipv4, false, &bytes).unwrap();
         batch.push(nlri, Some((edit.view().as_bytes(), hop)));
-        table.apply(Time::ZERO, PeerId(from), &batch);
+        table.apply_now(from, batch);
     }
 }
 
@@ -69,7 +69,7 @@ fn a_count_that_moves_about_the_bound_warns_once() {
         batch.push(nlri, Some((communities(1).view().as_bytes(), hop)));
         batch.push(nlri, None);
     }
-    table.apply(Time::ZERO, PeerId(2), &batch);
+    table.apply_now(2, batch);
     assert_eq!(std::iter::from_fn(|| table.poll_event()).count(), 1);
 }
 
@@ -91,7 +91,7 @@ fn destinations_are_forgotten_after_the_generation_has_started_over() {
         announce(&mut table, 2, 65001, &["10.1.0.0/16"]);
         rest(&mut table);
         if wrap {
-            table.generation = u32::MAX - 5;
+            table.set_generation(u32::MAX - 5);
         }
         if fork {
             let rule = Rule {
@@ -102,7 +102,7 @@ fn destinations_are_forgotten_after_the_generation_has_started_over() {
             };
             let policy = Policy { name: "p".into(), rules: vec![rule], default: Decision::Reject };
             let routes = PeerRoutes { export: Arc::new(policy), ..routes(3) };
-            table.peer_configure(Time::ZERO, PeerId(3), Arc::new(routes));
+            table.peer_configure(PeerId(3), Arc::new(routes));
         }
         rest(&mut table);
         for round in 0..40 {
@@ -112,10 +112,10 @@ fn destinations_are_forgotten_after_the_generation_has_started_over() {
             Nlri::push(&mut bytes, None, format!("10.2.{round}.0/24").parse().unwrap());
             let mut batch = RouteBatch::default();
             batch.push(Nlri::parse(Family::Ipv4, false, &bytes).unwrap(), None);
-            table.apply(Time::ZERO, PeerId(2), &batch);
+            table.apply_now(2, batch);
             rest(&mut table);
         }
-        let kept = table.rib(Family::Ipv4).empty.len();
+        let kept = table.loc_rib.rib(Family::Ipv4).empty.len();
         assert!(kept < 3, "fork {fork}, wrap {wrap}: {kept} destinations without a path are kept");
     }
 }
@@ -123,7 +123,9 @@ fn destinations_are_forgotten_after_the_generation_has_started_over() {
 #[test]
 fn a_path_without_room_for_our_number_is_withheld() {
     let mut table = table();
-    let _from = up(&mut table, 2, 65001, routes(2));
+    let long =
+        RouteLimits { as_path_max: u16::MAX, attributes_max: u16::MAX, ..RouteLimits::default() };
+    let _from = up(&mut table, 2, 65001, PeerRoutes { limits: long, ..routes(2) });
     let mut to = up(&mut table, 3, 65003, routes(3));
     let mut full = AttrEdit::originate(Origin::Igp);
     let octets = |edit: &AttrEdit| edit.view().as_path().as_bytes().len();
@@ -161,4 +163,129 @@ fn non_transitive_extended_communities_of_both_kinds_stay_in_our_as() {
     let sent = read(&mut to);
     let has = |wanted: [u8; 20]| sent.windows(20).any(|octets| octets == wanted);
     assert!(has(ipv6(0x00, 0xAA)) && !has(ipv6(0x40, 0xBB)));
+}
+
+/// Announces `path_ids` of one prefix.
+fn announce_paths(
+    table: &mut Table,
+    from: u32,
+    edit: &AttrEdit,
+    ids: std::ops::RangeInclusive<u32>,
+) {
+    let mut bytes = Vec::new();
+    ids.for_each(|id| Nlri::push(&mut bytes, Some(PathId(id)), net(1)));
+    let mut batch = RouteBatch::default();
+    let nlri = Nlri::parse(Family::Ipv4, true, &bytes).unwrap();
+    let hop = NextHop::from(IpAddr::from([10, 0, 0, from as u8]));
+    batch.push(nlri, Some((edit.view().as_bytes(), hop)));
+    table.apply_now(from, batch);
+}
+
+#[test]
+fn a_peer_has_so_many_paths_of_a_destination_and_no_more() {
+    let mut table = table();
+    let both = |id: u32, asn| Negotiated {
+        add_path_rx: FamilySet::only(Family::Ipv4),
+        add_path_tx: FamilySet::only(Family::Ipv4),
+        ..session(id, asn)
+    };
+    let mut readers = Vec::new();
+    for id in [2, 3] {
+        table.peer_add(PeerId(id), IpAddr::from([10, 0, 0, id as u8]), Arc::new(routes(id)));
+        readers.extend(table.up_now(id, both(id, 65000 + id)));
+    }
+    announce_paths(&mut table, 2, &communities(1), 1..=5_000);
+    settle(&mut table);
+    assert_eq!(table.counts(PeerId(2)).received[Family::Ipv4], 64);
+    assert_eq!(table.counts(PeerId(3)).advertised[Family::Ipv4], 64);
+    assert_eq!(table.counts(PeerId(2)).imports[Family::Ipv4].over_limit, 4_936);
+    let refused = table.refused().iter().find(|refused| refused.by == RefusedBy::PathsLimit);
+    assert_eq!(refused.unwrap().routes[Family::Ipv4], 4_936);
+    // One that is held may change, and others of other peers count for themselves.
+    let mut other = communities(1);
+    other.set_med(7);
+    announce_paths(&mut table, 2, &other, 3..=3);
+    announce_paths(&mut table, 3, &communities(1), 1..=10);
+    settle(&mut table);
+    assert_eq!(table.totals().paths[Family::Ipv4], 74);
+}
+
+#[test]
+fn a_route_beyond_a_bound_is_held_and_not_used_and_explained() {
+    let long = |edit: &mut AttrEdit| edit.set(0xC0, 200, &[7; 17_000]);
+    let path = |edit: &mut AttrEdit| edit.prepend_as(Asn(65001), 1_100);
+    let many = |edit: &mut AttrEdit| {
+        edit.set_communities(&(0..2_100u32).map(Community).collect::<Vec<_>>());
+    };
+    type Change = fn(&mut AttrEdit);
+    let cases: [(Change, Unusable, &str); 3] = [
+        (path, Unusable::AsPathTooLong, "as-path-max"),
+        (many, Unusable::TooManyCommunities, "communities-max"),
+        (long, Unusable::AttributesTooLong, "attributes-max"),
+    ];
+    for (change, reason, key) in cases {
+        let mut table = table();
+        let _from = up(&mut table, 2, 65001, routes(2));
+        let mut edit = communities(1);
+        change(&mut edit);
+        announce_with(&mut table, 2, &["10.1.0.0/16"], &edit);
+        settle(&mut table);
+        let explained = table.explain("10.1.0.0/16".parse().unwrap(), Time::ZERO).unwrap();
+        assert_eq!(explained.destination.paths[0].unusable, Some(reason));
+        assert!(reason.to_string().contains(key) && reason.is_refusal());
+        let refused = table.refused().iter().find(|r| r.by == RefusedBy::Check(reason));
+        assert_eq!(refused.unwrap().routes[Family::Ipv4], 1);
+        // A bound that is raised lets it in without a refresh.
+        let limits = RouteLimits {
+            as_path_max: u16::MAX,
+            communities_max: u16::MAX,
+            attributes_max: u16::MAX,
+            paths_max: 1,
+        };
+        table.peer_configure(PeerId(2), Arc::new(PeerRoutes { limits, ..routes(2) }));
+        settle(&mut table);
+        assert_eq!(table.counts(PeerId(2)).accepted[Family::Ipv4], 1);
+    }
+}
+
+#[test]
+fn a_session_that_needs_one_group_too_many_is_closed() {
+    let mut table = table();
+    let config = TableConfig { groups_max: 2, ..(*table.config).clone() };
+    table.configure(Arc::new(config));
+    let modes = [NextHopMode::Auto, NextHopMode::Keep, NextHopMode::SelfAddress];
+    for (id, next_hop) in (2..).zip(modes) {
+        table.peer_add(
+            PeerId(id),
+            IpAddr::from([10, 0, 0, id as u8]),
+            Arc::new(PeerRoutes { next_hop, ..routes(id) }),
+        );
+        let readers = table.up_now(id, session(id, 65000 + id));
+        assert_eq!(readers.len(), usize::from(id < 4));
+    }
+    let reason = CloseReason::TooManyGroups { bound: 2 };
+    let close = TableEvent::Close { peer: PeerId(4), session: SessionId(1), reason };
+    assert_eq!(table.poll_event(), Some(close));
+}
+
+#[test]
+fn every_cluster_id_of_ours_makes_a_loop() {
+    let mut table = table();
+    let cluster = |id: u32, cluster: u32| PeerRoutes {
+        cluster_id: Some(ClusterId(cluster)),
+        route_reflector_client: true,
+        ..routes(id)
+    };
+    let _a = up(&mut table, 2, 65000, cluster(2, 77));
+    let _b = up(&mut table, 3, 65000, cluster(3, 78));
+    let mut edit = AttrEdit::originate(Origin::Igp);
+    edit.prepend_cluster(ClusterId(77));
+    announce_with(&mut table, 3, &["10.1.0.0/16"], &edit);
+    settle(&mut table);
+    let accepted = |table: &Table| table.counts(PeerId(3)).accepted[Family::Ipv4];
+    assert_eq!(accepted(&table), 0, "it went through the cluster of another client");
+    // The cluster is ours no more.
+    table.peer_configure(PeerId(2), Arc::new(cluster(2, 79)));
+    settle(&mut table);
+    assert_eq!(accepted(&table), 1);
 }

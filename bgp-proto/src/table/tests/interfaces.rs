@@ -25,7 +25,7 @@ fn reach_by(table: &mut Table, addr: &str, interface: Option<&str>) {
     let hop = Hop { gateway: Some(addr), ifindex: 1, onlink: false, weight: 1 };
     let interface = interface.map(Arc::from);
     let state = NextHopState::Via { hops: vec![hop], metric: 0, connected: true, interface };
-    table.handle_next_hop(Time::ZERO, addr, state);
+    table.handle_next_hop(addr, state);
     while table.finish(Time::ZERO) {}
 }
 
@@ -54,7 +54,7 @@ fn import_is_judged_by_the_interface_and_again_when_it_changes() {
     }
     reach_by(&mut table, "10.0.0.2", Some("eth0"));
     let addr = "10.0.0.2".parse().unwrap();
-    table.handle_next_hop(Time::ZERO, addr, NextHopState::Unreachable);
+    table.handle_next_hop(addr, NextHopState::Unreachable);
     settle(&mut table);
     assert_eq!(accepted(&table, 2), 0, "what leads nowhere leads by no interface");
     // One that comes later is judged by what is known.
@@ -87,7 +87,7 @@ fn the_kernels_policy_sees_the_interface() {
     let mut table = table();
     let fib_policy = Some(over_ethernet(Decision::Reject));
     let config = TableConfig { fib_policy, ..TableConfig::clone(&table.config) };
-    table.configure(Time::ZERO, Arc::new(config));
+    table.configure(Arc::new(config));
     let _reader = up(&mut table, 2, 65001, routes(2));
     announce(&mut table, 2, 65001, &["10.1.0.0/16"]);
     settle(&mut table);
@@ -135,7 +135,7 @@ fn loops_are_looked_for_under_the_sessions_own_as() {
     let as_65009 = Negotiated { local_asn: Asn(65009), ..session(2, 65000) };
     let as_65009 = Negotiated { peer_type: PeerType::External, ..as_65009 };
     table.peer_add(PeerId(2), IpAddr::from([10, 0, 0, 2]), Arc::new(routes(2)));
-    let _readers = table.peer_up(Time::ZERO, PeerId(2), SessionId(1), Arc::new(as_65009));
+    let _readers = table.up_now(2, as_65009);
     announce(&mut table, 2, 65000, &["10.1.0.0/16"]);
     assert_eq!(accepted(&table, 2), 1);
     announce(&mut table, 2, 65009, &["10.2.0.0/16"]);

@@ -1,62 +1,218 @@
 //! Who is shed, when, and that everything is given back.
 
 use super::*;
-use crate::types::Community;
+use crate::types::{Community, Prefix4};
 
 fn bounded(memory_max: u64) -> Table {
     let mut table = table();
     let config = TableConfig { memory_max: Some(memory_max), ..(*table.config).clone() };
-    table.configure(Time::ZERO, Arc::new(config));
+    table.configure(Arc::new(config));
     table
-}
-
-fn nets(second: u8, count: u8) -> Vec<String> {
-    (0..count).map(|third| format!("10.{second}.{third}.0/24")).collect()
 }
 
 fn communities(first: u32) -> Vec<Community> {
     (first..first + 500).map(Community).collect()
 }
 
-fn announce_nets(table: &mut Table, from: u32, second: u8, count: u8) {
-    let nets = nets(second, count);
-    announce(table, from, 65000 + from, &nets.iter().map(String::as_str).collect::<Vec<_>>());
+/// `count` nets with a set of each peer's own.
+fn announce_many(table: &mut Table, from: u32, first: u32, count: u32) {
+    let mut edit = AttrEdit::originate(Origin::Igp);
+    edit.prepend_as(Asn(65000 + from), 1);
+    let hop = NextHop::from(IpAddr::from([10, 0, 0, from as u8]));
+    let mut bytes = Vec::new();
+    for n in first..first + count {
+        Nlri::push(&mut bytes, None, Prefix4::from_bits(0x1000_0000 + n * 256, 24).into());
+    }
+    let nlri = Nlri::parse(Family::Ipv4, false, &bytes).unwrap();
+    let mut batch = RouteBatch::default();
+    batch.push(nlri, Some((edit.view().as_bytes(), hop)));
+    table.apply_now(from, batch);
 }
 
-fn limit(table: &mut Table) -> Option<(u32, MemoryBound)> {
-    match table.poll_event()? {
-        TableEvent::Close {
-            peer,
-            reason: CloseReason::MemoryLimit { bound_of, held, bound },
-            ..
-        } => {
-            assert!(held > bound);
-            Some((peer.0, bound_of))
+/// Time goes on, and everybody reads.
+fn settle_and_read(table: &mut Table, readers: &mut [Reader], now: &mut Time) {
+    for _ in 0..6 {
+        *now = *now + Duration::from_secs(1);
+        let mut more = true;
+        while more {
+            more = table.finish(*now);
+            for request in table.poll_next_hops() {
+                if let NextHopRequest::Track(addr) = request {
+                    let hop = Hop { gateway: Some(addr), ifindex: 1, onlink: false, weight: 1 };
+                    let (hops, metric, connected) = (vec![hop], 0, true);
+                    let state = NextHopState::Via { hops, metric, connected, interface: None };
+                    table.handle_next_hop(addr, state);
+                    more = true;
+                }
+            }
+            drop(table.poll_fib(usize::MAX));
+            readers.iter_mut().for_each(|reader| drop(read(reader)));
         }
-        other => panic!("{other:?}"),
     }
+}
+
+/// Who is to be closed for memory; an order is given again until it is obeyed.
+fn limits(table: &mut Table) -> Vec<(u32, MemoryBound)> {
+    let mut orders: Vec<(u32, MemoryBound)> = std::iter::from_fn(|| table.poll_event())
+        .map(|event| match event {
+            TableEvent::Close {
+                peer,
+                reason: CloseReason::MemoryLimit { bound_of, held, bound },
+                ..
+            } => {
+                assert!(held > bound);
+                (peer.0, bound_of)
+            }
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    orders.dedup();
+    orders
 }
 
 #[test]
 fn those_that_hold_most_are_shed_one_by_one_until_the_rest_fits() {
-    let mut table = bounded(15_000);
-    let _readers = [2, 3, 4].map(|id| up(&mut table, id, 65000 + id, routes(id)));
-    announce_nets(&mut table, 2, 2, 100);
-    settle(&mut table);
-    assert_eq!(limit(&mut table), None, "one fits: {:?}", table.memory());
-    announce_nets(&mut table, 3, 3, 200);
-    announce_nets(&mut table, 4, 4, 150);
-    settle(&mut table);
-    assert_eq!(limit(&mut table), Some((3, MemoryBound::Table)));
-    settle(&mut table);
-    assert_eq!(limit(&mut table), None, "not before the first is gone");
-    table.peer_down(Time::ZERO, PeerId(3), SessionId(1), None);
-    settle(&mut table);
-    assert_eq!(limit(&mut table), Some((4, MemoryBound::Table)), "still too much");
-    table.peer_down(Time::ZERO, PeerId(4), SessionId(1), None);
-    settle(&mut table);
-    assert_eq!(limit(&mut table), None);
-    assert_eq!(table.counts(PeerId(2)).accepted[Family::Ipv4], 100, "the least is left alone");
+    let mut now = Time::ZERO;
+    let mut table = bounded(1_000_000);
+    let mut readers = [2, 3, 4].map(|id| up(&mut table, id, 65000 + id, routes(id)));
+    announce_many(&mut table, 2, 0, 5_000);
+    settle_and_read(&mut table, &mut readers, &mut now);
+    assert_eq!(limits(&mut table), [], "one fits: {:?}", table.memory());
+    announce_many(&mut table, 3, 100_000, 20_000);
+    announce_many(&mut table, 4, 200_000, 15_000);
+    settle_and_read(&mut table, &mut readers, &mut now);
+    assert_eq!(limits(&mut table), [(3, MemoryBound::Table)]);
+    settle_and_read(&mut table, &mut readers, &mut now);
+    assert_eq!(limits(&mut table), [(3, MemoryBound::Table)], "no other before it is gone");
+    table.down_now(3, None);
+    settle_and_read(&mut table, &mut readers, &mut now);
+    assert_eq!(limits(&mut table), [(4, MemoryBound::Table)], "still too much");
+    table.down_now(4, None);
+    settle_and_read(&mut table, &mut readers, &mut now);
+    assert_eq!(limits(&mut table), []);
+    assert_eq!(table.counts(PeerId(2)).accepted[Family::Ipv4], 5_000, "the least is left alone");
+}
+
+const KEEP: Option<Keep> =
+    Some(Keep { families: FamilySet::ALL, restart_time: Duration::from_secs(120) });
+
+/// Who is away has no session to close: its stale routes go before anybody else's.
+#[test]
+fn stale_routes_go_before_the_routes_of_the_living() {
+    let mut now = Time::ZERO;
+    let mut table = table();
+    let mut readers = [2, 3, 4].map(|id| up(&mut table, id, 65000 + id, routes(id)));
+    announce_many(&mut table, 2, 0, 20_000);
+    announce_many(&mut table, 3, 100_000, 10);
+    announce_many(&mut table, 4, 200_000, 10);
+    settle_and_read(&mut table, &mut readers, &mut now);
+    table.down_now(2, KEEP);
+    settle_and_read(&mut table, &mut readers, &mut now);
+    let config =
+        TableConfig { memory_max: Some(table.memory().total() - 1000), ..(*table.config).clone() };
+    table.configure(Arc::new(config));
+    settle_and_read(&mut table, &mut readers, &mut now);
+    assert_eq!(table.totals().paths[Family::Ipv4], 20, "of the peer that is away");
+    while let Some(event) = table.poll_event() {
+        assert!(matches!(event, TableEvent::Note(_)), "{event:?}");
+    }
+}
+
+/// Sixteen groups of one that read nothing weigh more than the feeder's routes.
+#[test]
+fn readers_that_do_not_read_are_closed_and_not_the_feeder() {
+    let mut table = table();
+    let feeder = up(&mut table, 2, 65002, routes(2));
+    announce_many(&mut table, 2, 0, 100_000);
+    settle_and_read(&mut table, &mut [feeder], &mut Time::default());
+    let base = table.memory().total();
+    let config = TableConfig { memory_max: Some(base + base / 8), ..(*table.config).clone() };
+    table.configure(Arc::new(config));
+    let _deaf: Vec<Reader> = (3..19)
+        .map(|id| {
+            let rule = Rule {
+                name: String::new(),
+                matches: Vec::new(),
+                changes: vec![Change::Med(id)],
+                decision: Decision::Accept,
+            };
+            let policy = Policy { name: "p".into(), rules: vec![rule], default: Decision::Reject };
+            up(&mut table, id, 65000 + id, PeerRoutes { export: Arc::new(policy), ..routes(id) })
+        })
+        .collect();
+    let mut now = Time::ZERO;
+    for _ in 0..200 {
+        now = now + Duration::from_millis(100);
+        while table.finish(now) {}
+        while let Some(event) = table.poll_event() {
+            let TableEvent::Close { peer, session, reason } = event else { continue };
+            assert_eq!(reason, CloseReason::TooSlow);
+            assert!(peer != PeerId(2), "the feeder is closed");
+            table.peer_down(peer, session, None);
+        }
+    }
+    let held = table.memory().total();
+    assert!(held <= base + base / 8, "{held} of {base}");
+    assert_eq!(table.counts(PeerId(2)).accepted[Family::Ipv4], 100_000);
+}
+
+fn rss() -> u64 {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    statm.split(' ').nth(1).and_then(|n| n.parse::<u64>().ok()).unwrap_or(0) * 4096
+}
+
+/// What is counted is what the system gives, within a third. Alone in its process, because others
+/// allocate beside it.
+#[test]
+#[ignore = "measures the process: run it alone"]
+fn what_is_counted_is_what_it_takes() {
+    for case in ["plain", "next hops", "sets", "groups"] {
+        let mut table = table();
+        let mut readers: Vec<Reader> = vec![up(&mut table, 2, 65002, routes(2))];
+        if case == "groups" {
+            for id in 3..43 {
+                let next_hop = if id % 2 == 0 { NextHopMode::Keep } else { NextHopMode::Auto };
+                let rules = (3..id).map(|_| Rule {
+                    name: String::new(),
+                    matches: Vec::new(),
+                    changes: Vec::new(),
+                    decision: Decision::Next,
+                });
+                let export =
+                    Policy { name: "p".into(), rules: rules.collect(), default: Decision::Accept };
+                let routes = PeerRoutes { next_hop, export: Arc::new(export), ..routes(id) };
+                readers.push(up(&mut table, id, 65000 + id, routes));
+            }
+        }
+        let (before, counted) = (rss(), table.memory().total());
+        for n in 0..200_000u32 {
+            let mut edit = AttrEdit::originate(Origin::Igp);
+            edit.prepend_as(Asn(65002), 1);
+            if case == "sets" {
+                edit.set_communities(&(n..n + 20).map(Community).collect::<Vec<_>>());
+            }
+            let hop = match case {
+                "next hops" => std::net::Ipv4Addr::from_bits(0x0B00_0000 + n),
+                _ => std::net::Ipv4Addr::new(10, 0, 0, 2),
+            };
+            let mut bytes = Vec::new();
+            Nlri::push(&mut bytes, None, Prefix4::from_bits(0x1000_0000 + n * 256, 24).into());
+            let nlri = Nlri::parse(Family::Ipv4, false, &bytes).unwrap();
+            let mut batch = RouteBatch::default();
+            batch.push(nlri, Some((edit.view().as_bytes(), NextHop::V4(hop))));
+            table.apply(PeerId(2), batch, None);
+            if n % 1000 == 0 {
+                settle(&mut table);
+                drop(table.poll_fib(usize::MAX));
+                readers.iter_mut().for_each(|reader| drop(read(reader)));
+            }
+        }
+        settle(&mut table);
+        drop(table.poll_fib(usize::MAX));
+        let (grown, counted) = (rss() - before, table.memory().total() - counted);
+        println!("{case}: counted {counted}, RSS {grown}: {:?}", table.memory());
+        assert!(grown < counted * 13 / 10 && counted < grown * 13 / 10, "{case}");
+    }
 }
 
 #[test]
@@ -64,12 +220,14 @@ fn a_peers_own_bound_counts_attributes_too() {
     let mut table = table();
     let own = PeerRoutes { memory_max: Some(64 << 10), ..routes(2) };
     let _reader = up(&mut table, 2, 65002, own);
-    for (at, net) in nets(2, 255).iter().enumerate() {
+    for at in 0..255u32 {
+        let net = format!("10.2.{at}.0/24");
         let mut edit = AttrEdit::originate(Origin::Igp);
         edit.prepend_as(Asn(65002), 1);
-        edit.set_communities(&communities((at as u32) << 16));
+        edit.set_communities(&communities(at << 16));
         announce_with(&mut table, 2, &[net.as_str()], &edit);
-        if let Some(limit) = limit(&mut table) {
+        settle(&mut table);
+        if let [limit] = limits(&mut table)[..] {
             assert_eq!(limit, (2, MemoryBound::Peer));
             assert!((30..64).contains(&at), "64 KiB of 2,000 octets each: {at}");
             return;
@@ -88,23 +246,26 @@ fn attributes_in_common_are_shared_among_those_who_have_them() {
     let alone = table.held_octets(PeerId(2));
     announce_with(&mut table, 3, &["10.3.0.0/24"], &edit);
     let shared = table.held_octets(PeerId(2));
-    assert!(alone > 2000 && shared < 1200, "{alone}, then {shared}");
+    assert!(alone > 2000 && shared + 900 < alone, "{alone}, then {shared}");
     assert_eq!(shared, table.held_octets(PeerId(3)));
 }
 
 #[test]
 fn what_is_withdrawn_is_given_back() {
+    let mut now = Time::ZERO;
     let mut table = table();
-    let before = table.memory();
     let mut readers = [2, 3].map(|id| up(&mut table, id, 65000 + id, routes(id)));
-    announce_nets(&mut table, 2, 2, 100);
+    settle_and_read(&mut table, &mut readers, &mut now);
+    let before = table.memory();
+    announce_many(&mut table, 2, 0, 50_000);
     settle(&mut table);
     let full = table.memory();
-    assert!(full.destinations > 0 && full.paths > 0 && full.attributes > 0);
-    assert!(full.advertised > 0 && full.logs > 0);
-    table.peer_down(Time::ZERO, PeerId(2), SessionId(1), None);
-    settle(&mut table);
-    readers.iter_mut().for_each(|reader| drop(read(reader)));
-    settle(&mut table);
-    assert_eq!(table.memory(), before);
+    assert!(full.destinations > 0 && full.paths > 0 && full.attributes > 0 && full.next_hops > 0);
+    assert!(full.advertised > before.advertised && full.logs > 0);
+    table.down_now(2, None);
+    drop(table.poll_fib(usize::MAX));
+    settle_and_read(&mut table, &mut readers, &mut now);
+    let after = table.memory();
+    assert!(after.total() < before.total() + 1024, "{before:?} {after:?}");
+    assert_eq!(table.loc_rib.dests(Family::Ipv4).slots(), 0);
 }

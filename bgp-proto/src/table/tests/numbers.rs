@@ -66,7 +66,7 @@ fn counters_survive_the_peers_that_made_them() {
     let before = table.imports();
     assert_eq!(before[Family::Ipv4].accepted, 3);
     assert_eq!(before[Family::Ipv4].changes(), 3);
-    table.peer_remove(Time::ZERO, PeerId(2));
+    table.peer_remove(PeerId(2));
     assert_eq!(table.imports(), before, "a counter that falls looks like a restart");
     // The index is given to another peer, which begins at zero.
     let _again = up(&mut table, 2, 65003, routes(2));
@@ -77,7 +77,7 @@ fn counters_survive_the_peers_that_made_them() {
 }
 
 #[test]
-fn the_halves_of_a_turn_are_the_turn() {
+fn a_turn_takes_a_change_from_import_to_export() {
     let mut table = table();
     let mut reader = up(&mut table, 2, 65001, routes(2));
     settle(&mut table);
@@ -85,14 +85,16 @@ fn the_halves_of_a_turn_are_the_turn() {
     let _feeder = up(&mut table, 3, 65002, routes(3));
     announce(&mut table, 3, 65002, &["10.1.0.0/16", "10.2.0.0/16"]);
     settle(&mut table);
-    assert_eq!(table.finish_decision(Time::ZERO), 0, "nothing is left to decide");
-    announce(&mut table, 3, 65002, &["10.3.0.0/16"]);
-    assert_eq!(table.finish_decision(Time::ZERO), 1);
+    assert_eq!(table.turn(Time::ZERO, Work::TURN).decided, 0, "nothing is left to decide");
     let mut pieces = Vec::new();
     while reader.fetch(usize::MAX, &mut pieces, Waker::noop()) == Fetch::Data {}
     let before: u64 = pieces.iter().map(|piece| piece.updates()).sum();
-    assert!(before > 0, "the first two prefixes were told");
-    table.finish_export(Time::ZERO);
+    assert!(before > 0, "the first two prefixes were sent");
+    announce(&mut table, 3, 65002, &["10.3.0.0/16"]);
+    let progress = table.turn(Time::ZERO, Work::TURN);
+    assert_eq!((progress.decided, progress.next), (1, NextTurn::WhenWoken));
+    let parts = progress.inputs + progress.decision + progress.export;
+    assert!(parts.0 > 0 && parts <= progress.done);
     pieces.clear();
     while reader.fetch(usize::MAX, &mut pieces, Waker::noop()) == Fetch::Data {}
     assert_eq!(pieces.iter().map(|piece| piece.updates()).sum::<u64>(), 1);

@@ -125,24 +125,24 @@ fn routes_that_come_back_unchanged_after_a_restart_are_not_told_again() {
     };
     let negotiated = Arc::new(Negotiated { graceful_restart: Some(restart), ..session(3, 65002) });
     table.peer_add(PeerId(3), IpAddr::from([10, 0, 0, 3]), Arc::new(routes(3)));
-    let _before = table.peer_up(Time::ZERO, PeerId(3), SessionId(1), Arc::clone(&negotiated));
+    let _before = table.up_now(3, (*negotiated).clone());
     announce(&mut table, 3, 65002, &["10.1.0.0/16", "10.2.0.0/16", "10.3.0.0/16"]);
     settle(&mut table);
     assert_eq!(hear(&mut reader, FamilySet::EMPTY).announced.len(), 3);
 
     let families = FamilySet::only(Family::Ipv4);
     let keep = Keep { families, restart_time: Duration::from_secs(120) };
-    table.peer_down(Time::ZERO, PeerId(3), SessionId(1), Some(keep));
+    table.down_now(3, Some(keep));
     settle(&mut table);
     assert!(read(&mut reader).is_empty(), "while it is away");
-    let _after = table.peer_up(Time::ZERO, PeerId(3), SessionId(1), negotiated);
+    let _after = table.up_now(3, (*negotiated).clone());
     announce(&mut table, 3, 65002, &["10.1.0.0/16", "10.2.0.0/16"]);
     settle(&mut table);
     assert!(read(&mut reader).is_empty(), "what came back is what it was");
 
     let mut batch = RouteBatch::default();
     batch.push_marker(Family::Ipv4, crate::wire::RouteAction::EndOfRib);
-    table.apply(Time::ZERO, PeerId(3), &batch);
+    table.apply_now(3, batch);
     settle(&mut table);
     let sent = read(&mut reader);
     assert_eq!(sent.len(), 23 + 3, "one withdrawal: {sent:02x?}");
@@ -154,7 +154,7 @@ fn withdraw(table: &mut Table, from: u32, prefix: &str) {
     Nlri::push(&mut bytes, None::<PathId>, prefix.parse().unwrap());
     let mut batch = RouteBatch::default();
     batch.push(Nlri::parse(Family::Ipv4, false, &bytes).unwrap(), None);
-    table.apply(Time::ZERO, PeerId(from), &batch);
+    table.apply_now(from, batch);
 }
 
 /// ADD-PATH: each change is told alone, under the identifier that the path always had, whether all
@@ -168,8 +168,7 @@ fn a_path_keeps_its_identifier_whatever_the_others_do() {
         let to = PeerRoutes { add_path_send: send, ..routes(2) };
         table.peer_add(PeerId(2), IpAddr::from([10, 0, 0, 2]), Arc::new(to));
         let negotiated = Negotiated { add_path_tx: ipv4, ..session(2, ASN.0) };
-        let mut reader =
-            table.peer_up(Time::ZERO, PeerId(2), SessionId(1), Arc::new(negotiated)).remove(0);
+        let mut reader = table.up_now(2, negotiated).remove(0);
         let _feeders = [3, 4, 5].map(|id| up(&mut table, id, 65000 + id, routes(id)));
         // The lower the number, the shorter the path.
         let tell = |table: &mut Table, from: u32| {

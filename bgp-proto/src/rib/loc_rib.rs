@@ -1,0 +1,462 @@
+//! The Loc-RIB (RFC 4271 §3.2) with the paths of all Adj-RIBs-In behind it: a path is stored once,
+//! at its destination, and the best one stands first.
+//!
+//! Everything that counts a reference counts it here: who puts a path in or takes one out has
+//! nothing else to do about attributes and next hops.
+
+use std::collections::BTreeMap;
+
+use super::{
+    AttrId, AttrTable, DestId, Destinations, IdSet, LocalRoute, Meter, Moved, NextHopId,
+    NextHopState, NextHops, Path, PathFlags, SourceCounts, SourceId, Sources, SparseSet, Stored,
+    WorkSet, select, select_multipath,
+};
+use crate::policy::Source;
+use crate::types::{Family, FamilyMap, Hop, PeerId, Prefix};
+
+/// Epoch and generation of the table's changes, in one number that only grows.
+pub(crate) type Version = u64;
+
+/// Names a path for as long as it is held.
+pub(crate) type PathName = (Family, DestId, SourceId, u32);
+
+/// The generation of a version in the epoch of `present`; versions of earlier epochs are before all.
+pub(crate) fn generation_in(version: Version, present: Version) -> u32 {
+    match (version >> 32).cmp(&(present >> 32)) {
+        std::cmp::Ordering::Less => 0,
+        std::cmp::Ordering::Equal => version as u32,
+        std::cmp::Ordering::Greater => u32::MAX,
+    }
+}
+
+/// The routes of one family.
+pub(crate) struct Rib {
+    pub(crate) dests: Destinations,
+    /// To be decided.
+    pub(crate) touched: WorkSet,
+    /// Of those, the ones with a path whose next hop is reached by another interface than before.
+    moved: IdSet,
+    /// Destinations without a path.
+    pub(crate) empty: WorkSet,
+}
+
+/// All routes.
+pub(crate) struct LocRib {
+    ribs: [Rib; 2],
+    pub(crate) attrs: AttrTable,
+    pub(crate) hops: NextHops,
+    /// Peers as decision and export see them.
+    pub(crate) sources: Sources,
+    /// Routes of our own.
+    pub(crate) local: BTreeMap<(Prefix, Source), LocalRoute>,
+    /// How many of each family, by source.
+    local_counts: FamilyMap<SourceCounts>,
+    /// What was received, for paths that import changed.
+    received: hashbrown::HashMap<PathName, (AttrId, NextHopId), foldhash::quality::FixedState>,
+    /// Next hops that changed, with the destinations behind them that were not touched yet.
+    changed_hops: BTreeMap<NextHopId, ChangedHop>,
+    /// A next hop whose destinations are looked through, and from where on in which family.
+    compacting: Option<(NextHopId, usize, u32)>,
+    generation: u32,
+    epoch: u32,
+}
+
+struct ChangedHop {
+    moved: Moved,
+    left: [SparseSet; 2],
+}
+
+/// A path that import must be asked about again.
+pub(crate) type Reimport = (PeerId, Family, DestId);
+
+/// What groups have to look at besides best paths that changed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct WantedChanges {
+    /// Some group advertises more than the best path.
+    pub(crate) all_paths: bool,
+    /// Some group's policy looks at the interface.
+    pub(crate) interfaces: bool,
+    /// Groups that each destination is marked in.
+    pub(crate) groups: usize,
+}
+
+/// A destination that was decided.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Decided {
+    pub(crate) dest: DestId,
+    /// Whether the best path is another one, or goes another way that policies may look at.
+    pub(crate) best_changed: bool,
+}
+
+/// The Loc-RIB of one family, taken apart for export.
+pub(crate) struct Parts<'a> {
+    pub(crate) dests: &'a mut Destinations,
+    pub(crate) attrs: &'a mut AttrTable,
+    pub(crate) hops: &'a mut NextHops,
+    pub(crate) sources: &'a Sources,
+    pub(crate) local: &'a BTreeMap<(Prefix, Source), LocalRoute>,
+}
+
+/// Destinations decided in one go: few enough that what is kept of them stays in the cache.
+const DECIDED_AT_ONCE: usize = 512;
+/// Marks that they make in groups, at most: with many groups fewer are decided in one go.
+const MARKED_AT_ONCE: usize = 1 << 15;
+
+impl LocRib {
+    pub(crate) fn new(seed: u64) -> Self {
+        LocRib {
+            ribs: Family::ALL.map(|family| Rib {
+                dests: Destinations::new(family, seed),
+                touched: WorkSet::default(),
+                moved: IdSet::default(),
+                empty: WorkSet::default(),
+            }),
+            attrs: AttrTable::new(seed),
+            hops: NextHops::default(),
+            sources: Sources::default(),
+            local: BTreeMap::new(),
+            local_counts: FamilyMap::default(),
+            received: hashbrown::HashMap::with_hasher(foldhash::quality::FixedState::with_seed(
+                seed,
+            )),
+            changed_hops: BTreeMap::new(),
+            compacting: None,
+            generation: 1,
+            epoch: 0,
+        }
+    }
+
+    #[inline]
+    pub(crate) fn rib(&self, family: Family) -> &Rib {
+        &self.ribs[family.index()]
+    }
+
+    #[inline]
+    pub(crate) fn rib_mut(&mut self, family: Family) -> &mut Rib {
+        &mut self.ribs[family.index()]
+    }
+
+    #[inline]
+    pub(crate) fn dests(&self, family: Family) -> &Destinations {
+        &self.ribs[family.index()].dests
+    }
+
+    /// What export of a family reads and writes.
+    pub(crate) fn parts(&mut self, family: Family) -> Parts<'_> {
+        Parts {
+            dests: &mut self.ribs[family.index()].dests,
+            attrs: &mut self.attrs,
+            hops: &mut self.hops,
+            sources: &self.sources,
+            local: &self.local,
+        }
+    }
+
+    /// Every change that was decided is at or before this.
+    pub(crate) fn version(&self) -> Version {
+        u64::from(self.epoch) << 32 | u64::from(self.generation)
+    }
+
+    /// Moves on to the generation that the changes of this turn belong to.
+    pub(crate) fn next_generation(&mut self) {
+        if self.generation == u32::MAX {
+            // Everything changed at the beginning of a new epoch, as far as anybody can tell. Once
+            // in 2^32 turns with a change this looks at all destinations in one turn.
+            self.epoch += 1;
+            self.generation = 1;
+            self.ribs.iter_mut().for_each(|rib| rib.dests.reset_changes());
+        }
+        self.generation += 1;
+    }
+
+    /// Takes a route of our own in, or out; returns what there was.
+    pub(crate) fn set_local(
+        &mut self,
+        prefix: Prefix,
+        source: Source,
+        id: SourceId,
+        route: Option<LocalRoute>,
+    ) -> Option<LocalRoute> {
+        let is_there = route.is_some();
+        let before = match route {
+            Some(route) => self.local.insert((prefix, source), route),
+            None => self.local.remove(&(prefix, source)),
+        };
+        let counts = &mut self.local_counts[prefix.family()];
+        match (before.is_some(), is_there) {
+            (false, true) => counts.add(id),
+            (true, false) => counts.subtract(id),
+            _ => {}
+        }
+        before
+    }
+
+    pub(crate) fn local_count(&self, family: Family, source: SourceId) -> u32 {
+        self.local_counts[family].get(source)
+    }
+
+    #[cfg(any(test, feature = "sim"))]
+    pub(crate) fn set_generation(&mut self, generation: u32) {
+        self.generation = self.generation.max(generation);
+    }
+
+    /// Puts a path in place of the one with the same source and identifier, with references of its
+    /// own; `received` is what import made it of. Returns the path that it replaced.
+    pub(crate) fn store(
+        &mut self,
+        family: Family,
+        dest: DestId,
+        path: Path,
+        received: Option<(AttrId, NextHopId)>,
+    ) -> Stored {
+        let stored = self.rib_mut(family).dests.store(dest, path);
+        let old = match stored {
+            Stored::Refused => return stored,
+            Stored::Added => None,
+            Stored::Replaced(old) => Some(old),
+        };
+        self.attrs.retain(path.attrs);
+        self.hops.retain_path(path.next_hop, family, dest);
+        let name = (family, dest, path.source, path.path_id);
+        if let Some((attrs, hop)) = received {
+            self.attrs.retain(attrs);
+            self.hops.retain(hop);
+        }
+        let before = match received {
+            Some(pair) => self.received.insert(name, pair),
+            None if old.is_some_and(|old| old.flags.has(PathFlags::CHANGED)) => {
+                self.received.remove(&name)
+            }
+            None => None,
+        };
+        self.release_received(before);
+        if let Some(old) = old {
+            self.attrs.release(old.attrs);
+            self.hops.release_path(old.next_hop);
+        }
+        self.rib_mut(family).touched.insert(dest.0);
+        stored
+    }
+
+    /// Takes the path at `at` out, with everything that it refers to.
+    pub(crate) fn withdraw(&mut self, family: Family, dest: DestId, at: usize) -> Path {
+        let rib = self.rib_mut(family);
+        let path = rib.dests.withdraw(dest, at);
+        rib.touched.insert(dest.0);
+        self.attrs.release(path.attrs);
+        self.hops.release_path(path.next_hop);
+        if path.flags.has(PathFlags::CHANGED) {
+            let pair = self.received.remove(&(family, dest, path.source, path.path_id));
+            self.release_received(pair);
+            // A table that has become small is not kept at its size.
+            if self.received.len() * 8 < self.received.capacity() && self.received.capacity() > 4096
+            {
+                self.received.shrink_to(self.received.len() * 2);
+            }
+        }
+        path
+    }
+
+    fn release_received(&mut self, pair: Option<(AttrId, NextHopId)>) {
+        if let Some((attrs, hop)) = pair {
+            self.attrs.release(attrs);
+            self.hops.release(hop);
+        }
+    }
+
+    /// Attributes and next hop of a path before import changed them, if it did.
+    pub(crate) fn received(&self, name: &PathName) -> Option<(AttrId, NextHopId)> {
+        self.received.get(name).copied()
+    }
+
+    /// Paths that import changed.
+    pub(crate) fn received_len(&self) -> u64 {
+        self.received.len() as u64
+    }
+
+    /// The resolution of a tracked next hop changed: destinations behind it are touched within the
+    /// next turns.
+    pub(crate) fn set_next_hop(&mut self, addr: std::net::IpAddr, state: NextHopState) {
+        self.hops.set_state(addr, state);
+        for (hop, moved) in self.hops.take_changed() {
+            let left = Family::ALL.map(|family| self.hops.copy_dests(hop, family));
+            let known = self
+                .changed_hops
+                .entry(hop)
+                .or_insert(ChangedHop { moved, left: [const { SparseSet::new() }; 2] });
+            (known.moved, known.left) = (known.moved.max(moved), left);
+        }
+    }
+
+    /// Touches destinations behind next hops that changed. Where the interface is another one,
+    /// `reimport` gets the paths that import policies may see differently.
+    pub(crate) fn touch_changed_hops(&mut self, meter: &mut Meter, reimport: &mut Vec<Reimport>) {
+        while !meter.is_spent()
+            && let Some((hop, mut changed)) = self.changed_hops.pop_first()
+        {
+            for family in Family::ALL {
+                let rib = &mut self.ribs[family.index()];
+                while !meter.is_spent()
+                    && let Some(id) = changed.left[family.index()].pop_last()
+                {
+                    meter.spend(1);
+                    let dest = DestId(id);
+                    if !rib.dests.is_live(dest) {
+                        continue;
+                    }
+                    let through = rib.dests.paths(dest).iter().filter(|p| p.next_hop == hop);
+                    if changed.moved == Moved::Elsewhere {
+                        let peers = through.clone().filter_map(|path| path.source.peer());
+                        reimport.extend(peers.map(|peer| (peer, family, dest)));
+                    }
+                    if through.count() > 0 {
+                        rib.touched.insert(id);
+                        if changed.moved == Moved::Elsewhere {
+                            rib.moved.insert(id);
+                        }
+                    }
+                }
+            }
+            if changed.left.iter().any(|left| !left.is_empty()) {
+                self.changed_hops.insert(hop, changed);
+            }
+        }
+        self.compact_hops(meter);
+    }
+
+    /// Paths that went away left their destinations with the next hop; where these have become most
+    /// of what it has, they are dropped.
+    fn compact_hops(&mut self, meter: &mut Meter) {
+        while !meter.is_spent() {
+            let next = self.compacting.take().or_else(|| Some((self.hops.take_overgrown()?, 0, 0)));
+            let Some((hop, index, from)) = next else { return };
+            let Some(family) = Family::ALL.get(index).copied() else { continue };
+            let dests = &self.ribs[index].dests;
+            let mut looked_at = 0;
+            let left_at = self.hops.retain_dests(hop, family, from, |id| {
+                looked_at += 1;
+                let dest = DestId(id);
+                dests.is_live(dest) && dests.paths(dest).iter().any(|p| p.next_hop == hop)
+            });
+            meter.spend(1 + looked_at / 8);
+            self.compacting = Some(match left_at {
+                Some(from) => (hop, index, from),
+                None => (hop, index + 1, 0),
+            });
+        }
+    }
+
+    pub(crate) fn has_changed_hops(&self) -> bool {
+        !self.changed_hops.is_empty() || self.compacting.is_some() || self.hops.has_overgrown()
+    }
+
+    /// Selects the best path of touched destinations (RFC 4271 §9.1.2), some at a time. Returns those
+    /// that groups and the kernel have to look at.
+    pub(crate) fn decide(
+        &mut self,
+        family: Family,
+        wanted: WantedChanges,
+        meter: &mut Meter,
+        decided: &mut Vec<Decided>,
+    ) {
+        let rib = &mut self.ribs[family.index()];
+        let at_once = (MARKED_AT_ONCE / wanted.groups.max(1)).clamp(8, DECIDED_AT_ONCE);
+        while decided.len() < at_once
+            && !meter.is_spent()
+            && let Some(id) = rib.touched.pop()
+        {
+            let dest = DestId(id);
+            let paths = rib.dests.paths(dest);
+            meter.spend(1 + paths.len() as u32 / 2);
+            let is_empty = paths.is_empty();
+            let changed = match paths {
+                [] => rib.dests.set_best(dest, None),
+                // Most destinations have one path, which has nothing to be compared with.
+                [only] => {
+                    let usable = self.sources.is_usable(only, &self.hops);
+                    let source = only.source;
+                    rib.dests.set_only(dest, source, usable)
+                }
+                _ => {
+                    let candidates = self.sources.candidates(paths, &self.attrs, &self.hops);
+                    let best = select(&candidates).map(|at| candidates[at].0);
+                    rib.dests.set_best(dest, best)
+                }
+            };
+            let moved = !rib.moved.is_empty() && rib.moved.remove(id) && wanted.interfaces;
+            if changed || moved || wanted.all_paths {
+                rib.dests.note_change(dest, self.generation);
+            }
+            if is_empty {
+                rib.empty.insert(id);
+            } else {
+                rib.empty.remove(id);
+            }
+            decided.push(Decided { dest, best_changed: changed || moved });
+        }
+    }
+
+    pub(crate) fn has_touched(&self) -> bool {
+        self.ribs.iter().any(|rib| !rib.touched.is_empty())
+    }
+
+    /// Positions of the paths that share the traffic, best first.
+    pub(crate) fn multipath(&self, paths: &[Path], max: usize) -> Vec<usize> {
+        let candidates = self.sources.candidates(paths, &self.attrs, &self.hops);
+        let mut equal = select_multipath(&candidates);
+        equal.truncate(max.max(1));
+        equal.into_iter().map(|at| candidates[at].0).collect()
+    }
+
+    /// The kernel's hops for a destination: those of all paths that share the traffic.
+    pub(crate) fn merged_hops(&self, paths: &[Path], max: usize) -> Vec<Hop> {
+        let hops_of = |path: &Path| match self.hops.state(path.next_hop) {
+            Some(NextHopState::Via { hops, .. }) => hops.as_slice(),
+            _ => &[],
+        };
+        let mut merged: Vec<Hop> = match paths {
+            [path] => hops_of(path).to_vec(),
+            _ => {
+                let mut merged: Vec<Hop> = Vec::new();
+                for at in self.multipath(paths, max) {
+                    for hop in hops_of(&paths[at]) {
+                        if !merged.contains(hop) {
+                            merged.push(*hop);
+                        }
+                    }
+                }
+                merged
+            }
+        };
+        // The best path's hops come first, so they are never the ones that are cut.
+        merged.truncate(max.max(1));
+        merged.sort_unstable();
+        merged.dedup();
+        merged
+    }
+
+    /// Whether one of the sources' paths alone keeps a destination of theirs usable. Looks at
+    /// destinations from `at` on, at most `max`; returns where to go on.
+    pub(crate) fn sole_dests(
+        &self,
+        family: Family,
+        at: u32,
+        max: u32,
+        is_theirs: impl Fn(SourceId) -> bool,
+    ) -> Result<(), Option<u32>> {
+        let dests = self.dests(family);
+        let end = dests.slots().min(at.saturating_add(max));
+        for id in at..end {
+            if !dests.is_live(DestId(id)) {
+                continue;
+            }
+            let paths = dests.paths(DestId(id));
+            let mut usable =
+                paths.iter().filter(|p| self.sources.is_usable(p, &self.hops)).peekable();
+            if usable.peek().is_some() && usable.all(|path| is_theirs(path.source)) {
+                return Ok(());
+            }
+        }
+        Err((end < dests.slots()).then_some(end))
+    }
+}

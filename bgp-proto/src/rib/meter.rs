@@ -1,0 +1,43 @@
+//! What a turn may still do.
+
+/// Counts down units of work, of about 100 ns each.
+#[derive(Debug)]
+pub(crate) struct Meter {
+    left: u32,
+    spent: u32,
+}
+
+impl Meter {
+    pub(crate) fn new(budget: u32) -> Self {
+        Meter { left: budget, spent: 0 }
+    }
+
+    /// A part of it. What is spent of the part counts here by [`Meter::settle`].
+    pub(crate) fn part(&self, budget: u32) -> Meter {
+        Meter::new(budget.min(self.left).max(1))
+    }
+
+    pub(crate) fn settle(&mut self, part: &Meter) {
+        self.spend(part.spent);
+    }
+
+    /// A piece of work may go beyond the budget; the next one does not begin.
+    #[inline]
+    pub(crate) fn spend(&mut self, units: u32) {
+        self.spent = self.spent.saturating_add(units);
+        self.left = self.left.saturating_sub(units);
+    }
+
+    #[inline]
+    pub(crate) fn is_spent(&self) -> bool {
+        self.left == 0
+    }
+
+    pub(crate) fn left(&self) -> u32 {
+        self.left
+    }
+
+    pub(crate) fn spent(&self) -> u32 {
+        self.spent
+    }
+}

@@ -1,0 +1,212 @@
+//! What the host hands over about a peer, in order: sessions, their routes, their ends.
+//!
+//! Handing over is O(1). A turn works the queues off, peer by peer, as far as its budget goes; a
+//! batch may take several turns. A peer whose next input has to wait for a pass over its own routes
+//! waits alone.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::peer::{Pass, Peer, PeerInput, QueuedBatch, Receipt};
+use super::{Established, PeerRoutes, Table};
+use crate::rib::{Meter, SourceId};
+use crate::session::{Keep, Negotiated};
+use crate::types::{FamilySet, PeerId, SessionId, Time};
+use crate::wire::RouteBatch;
+
+/// Whether the next input of a peer can be taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Taken {
+    /// It was taken, all of it.
+    Whole,
+    /// The budget ended.
+    InPart,
+    /// A pass over the peer's routes has to end first.
+    Waits,
+}
+
+impl Table {
+    /// A peer exists. `address` breaks ties in the decision process.
+    pub fn peer_add(&mut self, peer: PeerId, address: IpAddr, routes: Arc<PeerRoutes>) {
+        let Some(source) = SourceId::peer_id(peer) else {
+            self.note(format!("{}: no more than 65532 peers; it is left out", routes.name));
+            return;
+        };
+        match self.peers.get_mut(peer) {
+            // The id is used again before the last that had it is gone.
+            Some(_) => self.queue(peer, PeerInput::Add { address, routes }),
+            None => {
+                self.cluster_ids_differ |= routes.cluster_id.is_some();
+                self.peers.insert(peer, Peer::new(source, address, routes));
+            }
+        }
+    }
+
+    /// The session is established. Its readers, one per negotiated family, come through
+    /// [`Table::poll_established`] when the table has come to it.
+    pub fn peer_up(&mut self, peer: PeerId, session: SessionId, negotiated: Arc<Negotiated>) {
+        self.queue(peer, PeerInput::Up { session, negotiated });
+    }
+
+    /// Route events of a peer, in order. `receipt` is dropped when they have been applied.
+    pub fn apply(&mut self, peer: PeerId, batch: RouteBatch, receipt: Receipt) {
+        let octets = batch.size() as u64;
+        let batch = QueuedBatch { batch, entry: 0, prefixes: 0, receipt };
+        if let Some(known) = self.peers.known(peer) {
+            known.input_octets += octets;
+            self.queue(peer, PeerInput::Batch(Box::new(batch)));
+        }
+    }
+
+    /// The session is over; routes are withdrawn within the next turns, or kept as stale
+    /// (RFC 4724 §4.2) after all that was handed over before has been applied. Ignored unless it is
+    /// the peer's present session.
+    pub fn peer_down(&mut self, peer: PeerId, session: SessionId, keep: Option<Keep>) {
+        if keep.is_none()
+            && let Some(known) = self.peers.known(peer)
+            && known.handed_over() == Some(session)
+        {
+            // What waits of the session would be withdrawn at once.
+            while let Some(PeerInput::Batch(batch)) = known.inputs.back() {
+                known.input_octets -= batch.batch.size() as u64;
+                known.inputs.pop_back();
+            }
+        }
+        self.queue(peer, PeerInput::Down { session, keep });
+    }
+
+    /// The peer is gone for good; its id may be used again. The paths that are left of it go within
+    /// the next turns.
+    pub fn peer_remove(&mut self, peer: PeerId) {
+        self.queue(peer, PeerInput::Remove);
+    }
+
+    fn queue(&mut self, id: PeerId, input: PeerInput) {
+        if let Some(peer) = self.peers.known(id) {
+            peer.inputs.push_back(input);
+            self.peers.set_waiting(id);
+        }
+    }
+
+    /// Takes inputs of peers in turn.
+    pub(super) fn take_inputs(&mut self, now: Time, meter: &mut Meter) {
+        let mut blocked = Vec::new();
+        while !meter.is_spent()
+            && let Some(id) = self.peers.next_waiting()
+        {
+            let share = meter.left() / (self.peers.waiting_len() + 1);
+            let mut part = meter.part(share.max(500));
+            match self.take_inputs_of(now, id, &mut part) {
+                Taken::Whole => {}
+                Taken::InPart => self.peers.set_waiting(id),
+                Taken::Waits => blocked.push(id),
+            }
+            part.spend(1);
+            meter.settle(&part);
+        }
+        blocked.into_iter().for_each(|id| self.peers.set_waiting(id));
+    }
+
+    fn take_inputs_of(&mut self, now: Time, id: PeerId, meter: &mut Meter) -> Taken {
+        loop {
+            let Some(peer) = self.peers.get_mut(id) else { return Taken::Whole };
+            let Some(input) = peer.inputs.pop_front() else { return Taken::Whole };
+            if meter.is_spent() {
+                peer.inputs.push_front(input);
+                return Taken::InPart;
+            }
+            let (taken, back) = self.take_input(now, id, input, meter);
+            if let Some(input) = back
+                && let Some(peer) = self.peers.get_mut(id)
+            {
+                peer.inputs.push_front(input);
+            }
+            if taken != Taken::Whole {
+                return taken;
+            }
+            meter.spend(1);
+        }
+    }
+
+    /// Takes one input, or gives it back.
+    fn take_input(
+        &mut self,
+        now: Time,
+        id: PeerId,
+        input: PeerInput,
+        meter: &mut Meter,
+    ) -> (Taken, Option<PeerInput>) {
+        let Some(peer) = self.peers.get_mut(id) else { return (Taken::Whole, None) };
+        let is_passing = [Pass::Withdraw, Pass::Sweep, Pass::Restamp].iter().any(|p| peer.has(*p));
+        match input {
+            PeerInput::Down { .. } | PeerInput::Remove if is_passing => {
+                return (Taken::Waits, Some(input));
+            }
+            PeerInput::Add { .. } if !peer.inputs_begin_anew() => {
+                return (Taken::Waits, Some(input));
+            }
+            PeerInput::Add { address, routes } => {
+                self.cluster_ids_differ |= routes.cluster_id.is_some();
+                (peer.address, peer.routes) = (address, routes);
+            }
+            PeerInput::Up { session, negotiated } => {
+                let readers = self.bring_up(now, id, session, negotiated, meter);
+                self.established.push_back(Established { peer: id, session, readers });
+            }
+            PeerInput::Batch(mut batch) => {
+                let octets = batch.batch.size();
+                let taken = self.import_some(now, id, &mut batch, meter);
+                if taken != Taken::Whole {
+                    return (taken, Some(PeerInput::Batch(batch)));
+                }
+                if let Some(peer) = self.peers.get_mut(id) {
+                    peer.input_octets -= octets as u64;
+                }
+                self.note_octets(id, octets);
+            }
+            PeerInput::Down { session, keep } => {
+                let is_present = peer.up == Some(session);
+                let families = keep.map_or(FamilySet::EMPTY, |keep| keep.families);
+                let can_mark = families.iter().all(|family| self.can_mark(id, family, meter));
+                if is_present && !can_mark {
+                    return (Taken::Waits, Some(PeerInput::Down { session, keep }));
+                }
+                if is_present {
+                    self.take_down(now, id, keep, meter);
+                }
+            }
+            PeerInput::Remove => {
+                self.take_down(now, id, None, meter);
+                if let Some(peer) = self.peers.get_mut(id) {
+                    peer.removed = true;
+                    self.cluster_ids_differ |= peer.routes.cluster_id.is_some();
+                }
+                let sources = &mut self.loc_rib.sources;
+                self.peers.finish_removal(id, sources, &mut self.imports_before);
+                // What follows is about another peer with this id.
+                let is_gone = self.peers.get(id).is_none_or(|peer| !peer.removed);
+                return (if is_gone { Taken::Whole } else { Taken::Waits }, None);
+            }
+        }
+        (Taken::Whole, None)
+    }
+}
+
+impl Peer {
+    /// The session that what is handed over next belongs to.
+    fn handed_over(&self) -> Option<SessionId> {
+        for input in self.inputs.iter().rev() {
+            match input {
+                PeerInput::Batch(_) => {}
+                PeerInput::Up { session, .. } => return Some(*session),
+                PeerInput::Add { .. } | PeerInput::Down { .. } | PeerInput::Remove => return None,
+            }
+        }
+        self.up
+    }
+
+    /// Whether nothing of a peer that had the id before is left.
+    fn inputs_begin_anew(&self) -> bool {
+        !self.removed
+    }
+}

@@ -1,0 +1,248 @@
+//! What the kernel should hold, and what of it changed since the host was last asked to change it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::TableConfig;
+use crate::policy::{Decision, RouteRef, Source};
+use crate::rib::{Barrier, DestId, LocRib, Meter, Path, WorkSet};
+use crate::types::{Family, FamilyMap, FibKind, FibRoute, Hop, Prefix};
+
+/// A kernel route without its prefix.
+pub(super) type FibEntry = (FibKind, Option<u32>);
+
+/// Kernel routes that the host was asked for, each once; 0 is "no route".
+#[derive(Default)]
+struct FibTable {
+    /// Entry `n` has id `n + 1`.
+    entries: Vec<(FibEntry, u32)>,
+    index: BTreeMap<FibEntry, u32>,
+    free: Vec<u32>,
+}
+
+impl FibTable {
+    fn intern(&mut self, entry: Option<FibEntry>) -> u32 {
+        let Some(entry) = entry else { return 0 };
+        if let Some(id) = self.index.get(&entry) {
+            self.entries[*id as usize - 1].1 += 1;
+            return *id;
+        }
+        let id = match self.free.pop() {
+            Some(id) => {
+                self.entries[id as usize - 1] = (entry.clone(), 1);
+                id
+            }
+            None => {
+                self.entries.push((entry.clone(), 1));
+                self.entries.len() as u32
+            }
+        };
+        self.index.insert(entry, id);
+        id
+    }
+
+    fn release(&mut self, id: u32) {
+        if id == 0 {
+            return;
+        }
+        let (entry, refs) = &mut self.entries[id as usize - 1];
+        *refs -= 1;
+        if *refs == 0 {
+            self.index.remove(entry);
+            self.free.push(id);
+        }
+    }
+}
+
+/// The kernel as the table sees it.
+#[derive(Default)]
+pub(super) struct KernelView {
+    entries: FibTable,
+    /// Kernel indices of the tunnel interfaces that exist, by name.
+    tunnels: BTreeMap<Arc<str>, u32>,
+    /// To be compared with what the host was asked for.
+    dirty: [WorkSet; 2],
+    /// The same, for all destinations in the range.
+    all_dirty: FamilyMap<Dirty>,
+    /// Changes for the host, which takes them after each turn: as many as a turn compares.
+    changes: Vec<(Prefix, Option<FibRoute>)>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Dirty {
+    from: u32,
+    to: u32,
+}
+
+impl KernelView {
+    /// A destination was decided.
+    #[inline]
+    pub(super) fn mark(&mut self, family: Family, dest: DestId) {
+        self.dirty[family.index()].insert(dest.0);
+    }
+
+    /// Every destination is compared again.
+    pub(super) fn mark_all(&mut self, rib: &LocRib) {
+        for family in Family::ALL {
+            self.all_dirty[family] = Dirty { from: 0, to: rib.dests(family).slots() };
+        }
+    }
+
+    /// Takes the tunnels that exist; returns whether they are others than before.
+    pub(super) fn set_tunnels(&mut self, tunnels: BTreeMap<Arc<str>, u32>) -> bool {
+        let differ = self.tunnels != tunnels;
+        self.tunnels = tunnels;
+        differ
+    }
+
+    pub(super) fn is_done_with(&self, family: Family, dest: DestId) -> bool {
+        let Dirty { from, to } = self.all_dirty[family];
+        !self.dirty[family.index()].contains(dest.0) && !(from..to).contains(&dest.0)
+    }
+
+    pub(super) fn barrier(&self, family: Family) -> Barrier {
+        self.dirty[family.index()].barrier()
+    }
+
+    pub(super) fn has_passed(&self, family: Family, barrier: Barrier) -> bool {
+        self.dirty[family.index()].has_passed(barrier)
+    }
+
+    pub(super) fn entry(&self, id: u32) -> Option<&FibEntry> {
+        (id != 0).then(|| &self.entries.entries[id as usize - 1].0)
+    }
+
+    pub(super) fn octets(&self) -> u64 {
+        self.entries.index.len() as u64 * 160
+    }
+
+    pub(super) fn truncate(&mut self, family: Family, slots: u32) {
+        self.dirty[family.index()].truncate(slots);
+    }
+
+    /// Whether a turn has something to do here.
+    pub(super) fn has_work(&self) -> bool {
+        self.dirty.iter().any(|dirty| !dirty.is_empty())
+            || self.all_dirty.0.iter().any(|all| all.from < all.to)
+    }
+
+    /// Takes at most `max` changes.
+    pub(super) fn poll(&mut self, max: usize) -> Vec<(Prefix, Option<FibRoute>)> {
+        if self.changes.len() <= max {
+            return std::mem::take(&mut self.changes);
+        }
+        let rest = self.changes.split_off(max);
+        std::mem::replace(&mut self.changes, rest)
+    }
+
+    /// Compares destinations that may have changed.
+    pub(super) fn compare(&mut self, rib: &mut LocRib, config: &TableConfig, meter: &mut Meter) {
+        for family in Family::ALL {
+            while !meter.is_spent() {
+                let all = &mut self.all_dirty[family];
+                let id = match self.dirty[family.index()].pop() {
+                    Some(id) => id,
+                    None if all.from < all.to => {
+                        all.from += 1;
+                        all.from - 1
+                    }
+                    None => break,
+                };
+                meter.spend(2);
+                self.compare_dest(family, DestId(id), rib, config, meter);
+            }
+        }
+    }
+
+    fn compare_dest(
+        &mut self,
+        family: Family,
+        dest: DestId,
+        rib: &mut LocRib,
+        config: &TableConfig,
+        meter: &mut Meter,
+    ) {
+        if !rib.dests(family).is_live(dest) {
+            return;
+        }
+        let entry = self.desired(family, dest, rib, config, meter);
+        let id = self.entries.intern(entry);
+        let before = rib.dests(family).fib(dest);
+        if id == before {
+            self.entries.release(id);
+            return;
+        }
+        rib.rib_mut(family).dests.set_fib(dest, id);
+        self.entries.release(before);
+        let prefix = rib.dests(family).prefix(dest);
+        let route = self.entry(id).map(|(kind, metric)| FibRoute {
+            prefix,
+            kind: kind.clone(),
+            metric: *metric,
+        });
+        self.changes.push((prefix, route));
+        meter.spend(2);
+    }
+
+    fn desired(
+        &self,
+        family: Family,
+        dest: DestId,
+        rib: &LocRib,
+        config: &TableConfig,
+        meter: &mut Meter,
+    ) -> Option<FibEntry> {
+        if !config.fib_enabled {
+            return None;
+        }
+        let dests = rib.dests(family);
+        let best = dests.best(dest)?;
+        let source = best.source.source();
+        let prefix = dests.prefix(dest);
+        let local = rib.local.get(&(prefix, source)).filter(|_| source != Source::Bgp);
+        let mut metric = rib.attrs.local(best.attrs).metric;
+        let mut tunnel = None;
+        if let Some(policy) = &config.fib_policy {
+            let attrs = rib.attrs.view(best.attrs);
+            meter.spend(2 + attrs.as_bytes().len() as u32 / 64);
+            let verdict = policy.evaluate(&RouteRef {
+                prefix,
+                attrs,
+                next_hop: rib.hops.hop(best.next_hop),
+                source,
+                interface: match local {
+                    Some(local) => local.interface.as_deref(),
+                    None => rib.hops.interface(best.next_hop),
+                },
+                metric: local.and_then(|local| local.metric).or(metric),
+                peer_type: rib.sources.get(best.source).map(|facts| facts.peer_type),
+            });
+            if verdict.decision != Decision::Accept {
+                return None;
+            }
+            metric = verdict.metric.or(metric);
+            tunnel = verdict.tunnel;
+        }
+        let kind = match source {
+            Source::Bgp => {
+                let paths = dests.paths(dest);
+                meter.spend(paths.len() as u32 / 2);
+                let hops = rib.merged_hops(paths, config.multipath_max);
+                let tunnelled =
+                    tunnel.and_then(|name| self.through_tunnel(&name, best, &hops, rib));
+                FibKind::Unicast(tunnelled.map_or(hops, |hop| vec![hop]))
+            }
+            _ => local?.install.clone()?,
+        };
+        (!matches!(&kind, FibKind::Unicast(hops) if hops.is_empty())).then_some((kind, metric))
+    }
+
+    /// The way through a tunnel: the BGP next hop itself, on the tunnel's link. Only a route with
+    /// one gateway takes it, and only while the tunnel exists.
+    fn through_tunnel(&self, name: &str, best: &Path, hops: &[Hop], rib: &LocRib) -> Option<Hop> {
+        let ifindex = *self.tunnels.get(name)?;
+        let [_] = hops else { return None };
+        let gateway = rib.hops.hop(best.next_hop)?.addr();
+        Some(Hop { gateway: Some(gateway), ifindex, onlink: true, weight: 1 })
+    }
+}

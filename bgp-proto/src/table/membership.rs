@@ -1,0 +1,99 @@
+//! Which group a peer belongs to, and what follows from changed parameters.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::{CloseReason, Review, Table};
+use crate::export::{GroupKey, Reader};
+use crate::rib::Meter;
+use crate::session::Negotiated;
+use crate::types::{ClusterId, Family, PeerId, PeerType, Time};
+
+impl Table {
+    /// The key of the group that a peer belongs to, while its session is up.
+    pub(super) fn group_key(&self, id: PeerId, family: Family) -> Option<GroupKey> {
+        let peer = self.peers.get(id).filter(|peer| peer.up.is_some())?;
+        let session: &Negotiated = peer.session.as_ref()?;
+        let internal = session.peer_type == PeerType::Internal;
+        let cluster_id = peer.routes.cluster_id.unwrap_or(self.config.cluster_id);
+        Some(GroupKey {
+            family,
+            peer_type: session.peer_type,
+            client: internal && peer.routes.route_reflector_client,
+            cluster_id: if internal { cluster_id } else { ClusterId::default() },
+            local_asn: session.local_asn,
+            role: session.role,
+            local_addr: session.local_addr,
+            other_addr: session.other_addr,
+            next_hop: peer.routes.next_hop,
+            ipv4_over_ipv6: family == Family::Ipv4 && session.ipv4_over_ipv6,
+            four_octet_as: session.four_octet_as,
+            max_len: session.tx_max_len,
+            add_path: session.add_path_tx.contains(family).then_some(peer.routes.add_path_send),
+            export: Arc::clone(&peer.routes.export),
+        })
+    }
+
+    /// Puts a peer whose session came up into its group.
+    pub(super) fn join_group(&mut self, now: Time, id: PeerId, family: Family) -> Option<Reader> {
+        let key = self.group_key(id, family)?;
+        let source = self.peers.get(id)?.source;
+        let bound = self.config.groups_max;
+        if self.adj_ribs_out.groups_with(&key) > bound {
+            self.order_close(now, id, CloseReason::TooManyGroups { bound });
+            return None;
+        }
+        self.adj_ribs_out.join(id, source, key, &self.loc_rib)
+    }
+
+    pub(super) fn leave_groups(&mut self, id: PeerId) {
+        let Some(source) = self.peers.get(id).map(|peer| peer.source) else { return };
+        Family::ALL.into_iter().for_each(|family| self.adj_ribs_out.leave(source, family));
+    }
+
+    /// Looks at peers whose parameters changed: what decision and export know of them, which group
+    /// they belong to, and whether their routes are to be re-evaluated.
+    pub(super) fn review_changes(&mut self, meter: &mut Meter) {
+        if std::mem::take(&mut self.cluster_ids_differ) {
+            self.collect_cluster_ids();
+        }
+        while !meter.is_spent()
+            && let Some((id, review)) = self.review_peers.pop_first()
+        {
+            meter.spend(8);
+            self.note_facts(id, meter);
+            if review == Review::Import {
+                self.reimport(id, meter);
+            }
+            self.to_regroup.insert(id);
+        }
+        // All together: those that change in the same way stay in one group.
+        if self.review_peers.is_empty() && !self.to_regroup.is_empty() {
+            let mut moved = Vec::new();
+            for id in std::mem::take(&mut self.to_regroup) {
+                let Some(source) = self.peers.get(id).map(|peer| peer.source) else { continue };
+                let keys = Family::ALL.into_iter().filter_map(|family| self.group_key(id, family));
+                moved.extend(keys.map(|key| (source, key)));
+            }
+            meter.spend(moved.len() as u32 * 4);
+            self.adj_ribs_out.regroup(moved, &mut self.loc_rib);
+        }
+    }
+
+    /// Every cluster id of ours. Where they are others than before, routes of internal peers are
+    /// re-evaluated.
+    fn collect_cluster_ids(&mut self) {
+        let of_peers = self.peers.iter().filter(|peer| !peer.removed);
+        let mut ours: BTreeSet<ClusterId> =
+            of_peers.filter_map(|peer| peer.routes.cluster_id).collect();
+        ours.insert(self.config.cluster_id);
+        if ours == self.cluster_ids {
+            return;
+        }
+        self.cluster_ids = ours;
+        let is_internal = |session: &Arc<Negotiated>| session.peer_type == PeerType::Internal;
+        let internal = self.peers.iter().filter(|p| p.session.as_ref().is_some_and(is_internal));
+        let ids: Vec<PeerId> = internal.filter_map(|peer| peer.source.peer()).collect();
+        self.review_peers.extend(ids.into_iter().map(|id| (id, Review::Import)));
+    }
+}

@@ -1,0 +1,220 @@
+//! What is done about all destinations of a peer, some at a time.
+//!
+//! What a peer held when its session ended is moved aside at once: it counts as the peer's no more,
+//! and a new session begins with nothing. The paths themselves stay usable until the pass takes them
+//! out, or until the peer says something about their destination, whichever is first.
+//!
+//! A path keeps the result of its import until the pass comes to it. What the peer sends meanwhile
+//! is evaluated by the present parameters at once, and doing that once more changes nothing.
+
+use super::import::{ImportContext, Liveness};
+use super::peer::Pass;
+use super::{RECOUNT, Table};
+use crate::rib::{DestId, Meter, Path};
+use crate::types::{Family, PeerId};
+
+impl Table {
+    /// Everything that a peer holds in a family is withdrawn. The pass before it is over.
+    pub(super) fn begin_withdrawal(&mut self, id: PeerId, family: Family) {
+        let Some(peer) = self.peers.get_mut(id) else { return };
+        let held = peer.family_mut(family);
+        // The stream waits for the pass before a session ends; a timer does not.
+        let leftover = std::mem::take(held.pass_mut(Pass::Withdraw));
+        held.passes = Default::default();
+        let mut dests = std::mem::take(&mut held.dests);
+        for dest in leftover.iter() {
+            dests.insert(dest);
+        }
+        *held.pass_mut(Pass::Withdraw) = dests;
+        (held.received, held.accepted, held.stale, held.warned) = (0, 0, false, false);
+        held.marks.settle();
+        self.peers.set_busy(id);
+    }
+
+    /// Begins a pass over all that the peer holds.
+    pub(super) fn begin_pass(&mut self, id: PeerId, family: Family, pass: Pass, meter: &mut Meter) {
+        let Some(peer) = self.peers.get_mut(id) else { return };
+        let held = peer.family_mut(family);
+        let dests = held.dests.clone();
+        // 24 octets each, copied.
+        meter.spend((dests.octets() / RECOUNT) as u32);
+        *held.pass_mut(pass) = dests;
+        held.ends[pass as usize] = true;
+        self.peers.set_busy(id);
+    }
+
+    /// Paths that are not fresh are withdrawn (RFC 4724 §4.2, RFC 7313 §4).
+    pub(super) fn begin_sweep(&mut self, id: PeerId, family: Family, meter: &mut Meter) {
+        let Some(peer) = self.peers.get_mut(id) else { return };
+        let held = peer.family_mut(family);
+        held.stale = false;
+        held.refresh_timer.stop();
+        held.marks.sweep_from = held.marks.present;
+        let is_needed = held.marks.old > 0;
+        if is_needed {
+            self.begin_pass(id, family, Pass::Sweep, meter);
+        } else {
+            held.marks.settle();
+        }
+        self.stop_stale_timer(id);
+    }
+
+    /// What a peer says about a destination is about its present session: what an earlier one left
+    /// there goes first.
+    #[inline]
+    pub(super) fn withdraw_leftover(&mut self, id: PeerId, family: Family, dest: DestId) {
+        if !self.peers.has_busy() {
+            return;
+        }
+        let Some(peer) = self.peers.get_mut(id) else { return };
+        let set = peer.family_mut(family).pass_mut(Pass::Withdraw);
+        if !set.is_empty() && set.remove(dest.0) {
+            self.withdraw_paths(id, family, dest);
+        }
+    }
+
+    /// Works off passes of peers in turn.
+    pub(super) fn run_passes(&mut self, meter: &mut Meter) {
+        while !meter.is_spent()
+            && let Some(id) = self.peers.next_busy()
+        {
+            let share = meter.left() / (self.peers.busy_len() + 1);
+            let mut part = meter.part(share.max(500));
+            self.run_passes_of(id, &mut part);
+            meter.settle(&part);
+            let is_done =
+                self.peers.get(id).is_none_or(|p| !Pass::ALL.iter().any(|pass| p.has(*pass)));
+            if !is_done {
+                self.peers.set_busy(id);
+            }
+            self.peers.finish_removal(id, &mut self.loc_rib.sources, &mut self.imports_before);
+        }
+    }
+
+    fn run_passes_of(&mut self, id: PeerId, meter: &mut Meter) {
+        let context = self.context(id, Liveness::Any);
+        for pass in Pass::ALL {
+            for family in Family::ALL {
+                while !meter.is_spent()
+                    && let Some(dest) = self.next_of(id, family, pass)
+                {
+                    meter.spend(2);
+                    match (pass, &context) {
+                        (Pass::Withdraw, _) => self.withdraw_paths(id, family, dest),
+                        (Pass::Sweep, _) => self.sweep_dest(id, family, dest),
+                        (Pass::Restamp, _) => self.restamp(id, family, dest),
+                        (Pass::Touch, _) => {
+                            let rib = self.loc_rib.rib_mut(family);
+                            rib.dests.touch_best(dest);
+                            rib.touched.insert(dest.0);
+                        }
+                        (Pass::Reevaluate, Some(context)) => {
+                            self.reevaluate(id, context, family, dest, meter);
+                        }
+                        (Pass::Reevaluate, None) => {}
+                    }
+                }
+                self.end_pass(id, family, pass);
+            }
+        }
+    }
+
+    fn next_of(&mut self, id: PeerId, family: Family, pass: Pass) -> Option<DestId> {
+        self.peers.get_mut(id)?.family_mut(family).pass_mut(pass).pop_last().map(DestId)
+    }
+
+    fn withdraw_paths(&mut self, id: PeerId, family: Family, dest: DestId) {
+        let Some(source) = self.peers.get(id).map(|peer| peer.source) else { return };
+        loop {
+            let paths = self.loc_rib.dests(family).paths(dest);
+            let Some(at) = paths.iter().position(|path| path.source == source) else { return };
+            self.loc_rib.withdraw(family, dest, at);
+        }
+    }
+
+    fn sweep_dest(&mut self, id: PeerId, family: Family, dest: DestId) {
+        let Some(peer) = self.peers.get(id) else { return };
+        let (source, marks) = (peer.source, peer.family(family).marks);
+        loop {
+            let mut paths = self.loc_rib.dests(family).paths(dest).iter();
+            let found = paths.position(|p| p.source == source && marks.is_swept(p.stamp));
+            let Some(at) = found else { return };
+            self.take_out(id, family, dest, at);
+        }
+    }
+
+    fn restamp(&mut self, id: PeerId, family: Family, dest: DestId) {
+        let Some(peer) = self.peers.get(id) else { return };
+        let (source, marks) = (peer.source, peer.family(family).marks);
+        let paths = self.loc_rib.rib_mut(family).dests.paths_mut(dest).iter_mut();
+        for path in paths.filter(|p| p.source == source && p.stamp != marks.present) {
+            path.stamp = marks.before_present();
+        }
+    }
+
+    fn end_pass(&mut self, id: PeerId, family: Family, pass: Pass) {
+        let Some(peer) = self.peers.get_mut(id) else { return };
+        let held = peer.family_mut(family);
+        if held.pass(pass).is_empty() && std::mem::take(&mut held.ends[pass as usize]) {
+            match pass {
+                Pass::Sweep => held.marks.end_sweep(),
+                Pass::Restamp => held.marks.end_restamp(),
+                Pass::Withdraw | Pass::Touch | Pass::Reevaluate => {}
+            }
+        }
+    }
+
+    /// Import parameters of a peer changed: all that it holds is re-evaluated.
+    pub(super) fn reimport(&mut self, id: PeerId, meter: &mut Meter) {
+        for family in Family::ALL {
+            self.begin_pass(id, family, Pass::Reevaluate, meter);
+        }
+    }
+
+    /// A next hop is reached by another interface: paths through it are re-evaluated where the import
+    /// policy looks at that.
+    pub(super) fn reimport_dest(&mut self, id: PeerId, family: Family, dest: DestId) {
+        if let Some(peer) = self.peers.get_mut(id)
+            && peer.routes.import.looks_at_interface()
+        {
+            peer.family_mut(family).pass_mut(Pass::Reevaluate).insert(dest.0);
+            self.peers.set_busy(id);
+        }
+    }
+
+    fn reevaluate(
+        &mut self,
+        peer: PeerId,
+        context: &ImportContext,
+        family: Family,
+        dest: DestId,
+        meter: &mut Meter,
+    ) {
+        let dests = self.loc_rib.dests(family);
+        let paths = dests.paths(dest).iter();
+        let paths: Vec<Path> = paths.filter(|p| p.source == context.source).copied().collect();
+        if paths.is_empty() {
+            return;
+        }
+        let prefix = dests.prefix(dest);
+        for path in paths {
+            let name = (family, dest, path.source, path.path_id);
+            let kept = self.loc_rib.received(&name);
+            let (received, hop) = kept.unwrap_or((path.attrs, path.next_hop));
+            let octets = self.loc_rib.attrs.view(received).as_bytes().len();
+            meter.spend(4 + context.weight.work(octets));
+            let checked = self.check_received(context, received);
+            let imported = self.import_route(context, prefix, received, hop, checked);
+            let new = Path {
+                attrs: imported.attrs,
+                next_hop: imported.next_hop,
+                flags: imported.flags,
+                ..path
+            };
+            if new != path {
+                self.put(peer, dest, family, new, imported.received);
+            }
+            self.release_imported(&imported);
+        }
+    }
+}
