@@ -1,0 +1,535 @@
+//! The longest turn of the table, for what once made it long: a peer, or an operator, must not be
+//! able to keep everybody waiting.
+//!
+//! Every turn is to take at most 5 ms on one core, questions included. `cargo bench -p bgp-proto
+//! --bench turns [row]`.
+
+// The library must not look at a clock; what measures it must.
+#![allow(clippy::disallowed_types, clippy::disallowed_methods)]
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::task::Waker;
+use std::time::{Duration, Instant};
+
+use bgp_proto::export::{Fetch, Reader};
+use bgp_proto::policy::{Change, Decision, Match, Policy, PrefixMatch, Rule};
+use bgp_proto::rib::NextHopState;
+use bgp_proto::session::{Keep, Negotiated};
+use bgp_proto::table::{
+    NextHopRequest, NextTurn, PeerRoutes, Progress, RouteFilter, RouteLimits, Table, TableConfig,
+    Work,
+};
+use bgp_proto::types::{
+    Asn, Community, Family, FamilySet, Hop, NextHop, PathId, PeerId, PeerType, Prefix, Prefix4,
+    RouterId, SessionId, Time,
+};
+use bgp_proto::wire::{
+    AttrEdit, Capabilities, GracefulRestart, GracefulRestartFamily, Nlri, Origin, RouteAction,
+    RouteBatch,
+};
+
+const OUR_ASN: Asn = Asn(65000);
+/// No turn is to take longer.
+const TURN_MAX: Duration = Duration::from_millis(5);
+/// As much as one read from a socket brings.
+const BATCH_MAX: usize = 128 << 10;
+
+/// A moment, and how long this thread had waited for a processor by then: that is not its time.
+/// (The time that it had one, in the same file, goes by the scheduler's tick.)
+#[derive(Clone, Copy)]
+struct Moment {
+    at: Instant,
+    waited: Duration,
+}
+
+impl Moment {
+    fn now() -> Self {
+        let stat = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+        let nanos = stat.split(' ').nth(1).and_then(|n| n.parse().ok());
+        Moment { waited: Duration::from_nanos(nanos.unwrap_or(0)), at: Instant::now() }
+    }
+
+    fn elapsed(&self) -> Duration {
+        let passed = self.at.elapsed();
+        passed.saturating_sub(Moment::now().waited.saturating_sub(self.waited))
+    }
+}
+
+fn resident() -> i64 {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    statm.split(' ').nth(1).and_then(|n| n.parse::<i64>().ok()).unwrap_or(0) * 4096
+}
+
+/// The host's part: turns with a budget learned as the engine does, readers that read or do not.
+struct Host {
+    table: Table,
+    now: Time,
+    unit_nanos: u64,
+    readers: Vec<Reader>,
+    longest: Duration,
+    longest_did: Progress,
+    longest_question: Duration,
+    turns: u32,
+    total: Duration,
+}
+
+impl Host {
+    fn new(fib_enabled: bool) -> Self {
+        let config = TableConfig { fib_enabled, ..TableConfig::new(OUR_ASN, RouterId(1)) };
+        Host {
+            table: Table::new(Arc::new(config), 0x5eed, Waker::noop().clone()),
+            now: Time::from_micros(1_000_000),
+            unit_nanos: 100,
+            readers: Vec::new(),
+            longest: Duration::ZERO,
+            longest_did: Progress::default(),
+            longest_question: Duration::ZERO,
+            turns: 0,
+            total: Duration::ZERO,
+        }
+    }
+
+    fn peer(&mut self, id: u32, routes: PeerRoutes, session: impl FnOnce(&mut Negotiated)) {
+        let address = IpAddr::from([10, 1, (id >> 8) as u8, id as u8]);
+        self.table.peer_add(PeerId(id), address, Arc::new(routes));
+        self.up(id, 1, session);
+    }
+
+    fn up(&mut self, id: u32, number: u64, session: impl FnOnce(&mut Negotiated)) {
+        let mut negotiated = Negotiated {
+            peer_router_id: RouterId(id + 10),
+            peer_asn: Asn(65000 + id),
+            local_asn: OUR_ASN,
+            peer_type: PeerType::External,
+            local_addr: IpAddr::from([10, 0, 0, 1]),
+            other_addr: None,
+            remote_addr: IpAddr::from([10, 1, (id >> 8) as u8, id as u8]),
+            families: FamilySet::only(Family::Ipv4),
+            four_octet_as: true,
+            add_path_rx: FamilySet::EMPTY,
+            add_path_tx: FamilySet::EMPTY,
+            ipv4_over_ipv6: false,
+            tx_max_len: 4096,
+            rx_max_len: 65535,
+            route_refresh: true,
+            enhanced_refresh: true,
+            hold_time: Duration::from_secs(90),
+            keepalive_time: Duration::from_secs(30),
+            graceful_restart: Some(GracefulRestart {
+                restarting: true,
+                notification: true,
+                restart_time_secs: 120,
+                families: vec![GracefulRestartFamily {
+                    family: Family::Ipv4.afi_safi(),
+                    forwarding: true,
+                }],
+            }),
+            role: None,
+            peer_capabilities: Capabilities::default(),
+        };
+        session(&mut negotiated);
+        self.table.peer_up(PeerId(id), SessionId(number), Arc::new(negotiated));
+    }
+
+    /// One turn and what the host does behind it; whether another one is due.
+    fn turn(&mut self) -> bool {
+        let budget = Work((2_000_000 / self.unit_nanos) as u32);
+        let began = Moment::now();
+        let progress = self.table.turn(self.now, budget);
+        let took = began.elapsed();
+        if progress.done.0 >= 1_000 {
+            let seen = (took.as_nanos() as u64 / u64::from(progress.done.0)).clamp(25, 800);
+            let known = self.unit_nanos;
+            self.unit_nanos =
+                if seen > known { (known + seen) / 2 } else { (known * 15 + seen) / 16 };
+        }
+        if took > self.longest {
+            (self.longest, self.longest_did) = (took, progress);
+        }
+        self.total += took;
+        self.turns += 1;
+        let mut resolved = false;
+        while let Some(established) = self.table.poll_established() {
+            self.readers.extend(established.readers);
+        }
+        for request in self.table.poll_next_hops() {
+            if let NextHopRequest::Track(addr) = request {
+                self.table.handle_next_hop(addr, via(addr));
+                resolved = true;
+            }
+        }
+        while !self.table.poll_fib(4096).is_empty() {}
+        while self.table.poll_event().is_some() {}
+        progress.next == NextTurn::Now || resolved
+    }
+
+    /// Turns and reading until nothing is left to do.
+    fn settle(&mut self) {
+        loop {
+            let more = self.turn();
+            let mut read = false;
+            if !more {
+                let mut pieces = Vec::new();
+                for reader in &mut self.readers {
+                    while reader.fetch(256 << 10, &mut pieces, Waker::noop()) == Fetch::Data {
+                        read = true;
+                        pieces.clear();
+                    }
+                }
+            }
+            if !more && !read {
+                return;
+            }
+        }
+    }
+
+    /// Nobody reads.
+    fn settle_deaf(&mut self) {
+        while self.turn() {}
+    }
+
+    fn ask<T>(&mut self, question: impl FnOnce(&Table, Time) -> T) -> T {
+        let began = Moment::now();
+        let answer = question(&self.table, self.now);
+        self.longest_question = self.longest_question.max(began.elapsed());
+        answer
+    }
+
+    fn begin(&mut self) {
+        (self.longest, self.longest_question) = (Duration::ZERO, Duration::ZERO);
+        (self.turns, self.total) = (0, Duration::ZERO);
+    }
+
+    fn report(&mut self, row: &str) {
+        let question = match self.longest_question {
+            Duration::ZERO => String::new(),
+            took => format!(", longest question {:.2} ms", took.as_secs_f64() * 1e3),
+        };
+        println!(
+            "{row:58} longest turn {:5.2} ms of {:6}, {:7.0} ms in all{question}",
+            self.longest.as_secs_f64() * 1e3,
+            self.turns,
+            self.total.as_secs_f64() * 1e3,
+        );
+        if self.longest > TURN_MAX {
+            println!("{:58} it did {:?}", "", self.longest_did);
+        }
+        self.begin();
+    }
+
+    fn flood(&mut self, from: u32, edit: &AttrEdit, nets: std::ops::Range<u32>, per_entry: usize) {
+        let hop = NextHop::from(IpAddr::from([10, 1, 0, from as u8]));
+        let mut batch = RouteBatch::default();
+        let mut nets = nets.peekable();
+        while nets.peek().is_some() {
+            let mut bytes = Vec::new();
+            for n in nets.by_ref().take(per_entry) {
+                Nlri::push(&mut bytes, None, net(n));
+            }
+            let nlri = Nlri::parse(Family::Ipv4, false, &bytes).expect("just written");
+            batch.push(nlri, Some((edit.view().as_bytes(), hop)));
+            if batch.size() >= BATCH_MAX {
+                self.table.apply(PeerId(from), std::mem::take(&mut batch), None);
+                self.turn();
+            }
+        }
+        self.table.apply(PeerId(from), batch, None);
+    }
+
+    fn marker(&mut self, from: u32, action: RouteAction) {
+        let mut batch = RouteBatch::default();
+        batch.push_marker(Family::Ipv4, action);
+        self.table.apply(PeerId(from), batch, None);
+    }
+}
+
+fn via(addr: IpAddr) -> NextHopState {
+    let hop = Hop { gateway: Some(addr), ifindex: 1, onlink: false, weight: 1 };
+    NextHopState::Via { hops: vec![hop], metric: 1, connected: true, interface: None }
+}
+
+fn net(n: u32) -> Prefix {
+    Prefix4::from_bits(0x0100_0000 + n * 256, 24).into()
+}
+
+fn plain(asn: u32) -> AttrEdit {
+    let mut edit = AttrEdit::originate(Origin::Igp);
+    edit.prepend_as(Asn(asn), 1);
+    edit
+}
+
+fn routes(id: u32) -> PeerRoutes {
+    PeerRoutes::new(format!("peer{id}"))
+}
+
+/// A policy that no other peer has.
+fn own(id: u32, med: u32) -> PeerRoutes {
+    let rule = Rule {
+        name: format!("r{id}"),
+        matches: Vec::new(),
+        changes: vec![Change::Med(med)],
+        decision: Decision::Accept,
+    };
+    let name = format!("p{id}").into();
+    let export = Arc::new(Policy { name, rules: vec![rule], default: Decision::Reject });
+    PeerRoutes { export, ..routes(id) }
+}
+
+/// Looks at the prefix and searches communities: nothing of it can be remembered.
+fn expensive() -> Arc<Policy> {
+    let any: Prefix = "0.0.0.0/0".parse().expect("a prefix");
+    let rule = Rule {
+        name: "r".into(),
+        matches: vec![
+            Match::Prefix([PrefixMatch::or_longer(any)].into_iter().collect()),
+            Match::Community((0..10u32).map(|n| Community(0xFDE8_0000 + n)).collect()),
+        ],
+        changes: Vec::new(),
+        decision: Decision::Reject,
+    };
+    Arc::new(Policy { name: "expensive".into(), rules: vec![rule], default: Decision::Accept })
+}
+
+fn unbounded() -> RouteLimits {
+    RouteLimits {
+        as_path_max: u16::MAX,
+        communities_max: u16::MAX,
+        attributes_max: u16::MAX,
+        paths_max: u16::MAX,
+    }
+}
+
+fn a_million_routes() {
+    const N: u32 = 1_000_000;
+    let mut host = Host::new(true);
+    host.peer(1, routes(1), |_| {});
+    host.peer(2, routes(2), |_| {});
+    host.settle();
+    host.begin();
+    host.flood(1, &plain(65001), 0..N, 250);
+    host.settle();
+    host.report("1,000,000 routes come");
+    let addr = IpAddr::from([10, 1, 0, 1]);
+    host.table.handle_next_hop(addr, NextHopState::Unreachable);
+    host.settle();
+    host.table.handle_next_hop(addr, via(addr));
+    host.settle();
+    host.report("their next hop goes and comes back");
+    host.table.handle_tunnels([(Arc::from("tunl0"), 3)].into());
+    host.settle();
+    host.report("a tunnel interface appears");
+    host.table.peer_configure(PeerId(2), Arc::new(own(2, 7)));
+    host.settle();
+    host.report("an export policy is reloaded");
+    let import = PeerRoutes { import: expensive(), ..routes(1) };
+    host.table.peer_configure(PeerId(1), Arc::new(import));
+    host.settle();
+    host.report("an import policy is reloaded");
+    let keep = Keep { families: FamilySet::ALL, restart_time: Duration::from_secs(120) };
+    host.table.peer_down(PeerId(1), SessionId(1), Some(keep));
+    host.settle();
+    host.up(1, 2, |_| {});
+    host.settle();
+    host.marker(1, RouteAction::EndOfRib);
+    host.settle();
+    host.report("a restart that ends with nothing sent again");
+    host.flood(1, &plain(65001), 0..N, 250);
+    host.settle();
+    host.begin();
+    host.table.peer_down(PeerId(1), SessionId(2), None);
+    host.settle();
+    host.report("the session ends");
+}
+
+fn a_thousand_groups() {
+    let mut host = Host::new(false);
+    host.peer(1, routes(1), |_| {});
+    (2..802).for_each(|id| host.peer(id, own(id, id), |_| {}));
+    host.settle();
+    host.begin();
+    host.flood(1, &plain(65001), 0..200_000, 250);
+    host.settle();
+    host.report("800 groups, 200,000 routes come");
+    (802..1002).for_each(|id| host.peer(id, own(id, id), |_| {}));
+    host.settle();
+    host.report("200 more groups join 200,000 routes");
+    host.ask(|table, now| table.explain(net(7), now));
+    host.ask(|table, _| table.groups());
+    host.ask(|table, now| table.view(&RouteFilter::default(), 0, 1000, now));
+    host.ask(|table, _| table.memory());
+    (2..1002).for_each(|id| host.table.peer_configure(PeerId(id), Arc::new(own(id, id + 1))));
+    host.settle();
+    host.report("1,000 export policies are reloaded");
+}
+
+fn borr_flood() {
+    let mut host = Host::new(false);
+    host.peer(1, routes(1), |_| {});
+    host.peer(2, routes(2), |_| {});
+    host.flood(1, &plain(65001), 0..400_000, 250);
+    host.settle();
+    host.begin();
+    for round in 0..20 {
+        let mut batch = RouteBatch::default();
+        for n in 0..5_698 {
+            batch.push_marker(Family::Ipv4, RouteAction::RefreshBegin);
+            if round % 2 == 1 && n % 2 == 0 {
+                // A refreshed route between makes each marker a mark.
+                let mut bytes = Vec::new();
+                Nlri::push(&mut bytes, None, net(n));
+                let nlri = Nlri::parse(Family::Ipv4, false, &bytes).expect("just written");
+                let hop = NextHop::from(IpAddr::from([10, 1, 0, 1]));
+                batch.push(nlri, Some((plain(65001).view().as_bytes(), hop)));
+            }
+        }
+        host.table.apply(PeerId(1), batch, None);
+        host.turn();
+    }
+    host.settle();
+    host.report("BoRR at line rate, 400,000 routes");
+}
+
+fn many_paths() {
+    let mut host = Host::new(false);
+    let both = |session: &mut Negotiated| {
+        session.add_path_rx = FamilySet::only(Family::Ipv4);
+        session.add_path_tx = FamilySet::only(Family::Ipv4);
+    };
+    // As many as the daemon's configuration allows.
+    let limits = RouteLimits { paths_max: 1024, ..RouteLimits::default() };
+    host.peer(1, PeerRoutes { limits, ..routes(1) }, both);
+    (2..12).for_each(|id| host.peer(id, own(id, id), both));
+    host.settle();
+    host.begin();
+    let prefix: Prefix = "10.9.0.0/16".parse().expect("a prefix");
+    let announce = |host: &mut Host, edit: &AttrEdit, ids: std::ops::Range<u32>| {
+        let mut bytes = Vec::new();
+        ids.for_each(|id| Nlri::push(&mut bytes, Some(PathId(id)), prefix));
+        let nlri = Nlri::parse(Family::Ipv4, true, &bytes).expect("just written");
+        let mut batch = RouteBatch::default();
+        let hop = NextHop::from(IpAddr::from([10, 1, 0, 1]));
+        batch.push(nlri, Some((edit.view().as_bytes(), hop)));
+        host.table.apply(PeerId(1), batch, None);
+        host.settle();
+    };
+    let mut edit = plain(65001);
+    (0..8).for_each(|part| announce(&mut host, &edit, 1 + part * 8191..1 + (part + 1) * 8191));
+    host.report("65,528 paths of one prefix, 1,024 allowed, ten receivers");
+    for change in 0..50 {
+        edit.set_med(change);
+        announce(&mut host, &edit, 1..2);
+    }
+    host.ask(|table, now| table.explain(prefix, now));
+    host.report("one of them changes");
+    let mut host = Host::new(false);
+    host.peer(1, routes(1), both);
+    (2..12).for_each(|id| host.peer(id, own(id, id), both));
+    host.settle();
+    host.begin();
+    (0..8).for_each(|part| announce(&mut host, &edit, 1 + part * 8191..1 + (part + 1) * 8191));
+    host.ask(|table, now| table.explain(prefix, now));
+    host.report("65,528 paths of one prefix, the default of 64 allowed");
+}
+
+fn long_update() {
+    let mut host = Host::new(false);
+    let long = |session: &mut Negotiated| session.tx_max_len = 65535;
+    let import = PeerRoutes { import: expensive(), limits: unbounded(), ..routes(1) };
+    host.peer(1, import, long);
+    (2..12).for_each(|id| host.peer(id, PeerRoutes { export: expensive(), ..own(id, id) }, long));
+    host.settle();
+    host.begin();
+    let mut edit = plain(65001);
+    edit.set_communities(&(0..15_000u32).map(Community).collect::<Vec<_>>());
+    for round in 0..5 {
+        edit.set_med(round);
+        host.flood(1, &edit, 0..1_350, 1_350);
+        host.settle();
+    }
+    host.ask(|table, now| table.explain(net(7), now));
+    host.report("UPDATEs of 65 KB, 15,000 communities, policies");
+}
+
+fn long_sets() {
+    let mut host = Host::new(false);
+    host.peer(1, routes(1), |_| {});
+    (2..42).for_each(|id| host.peer(id, own(id, id), |_| {}));
+    host.settle();
+    let mut edit = plain(65001);
+    edit.set_communities(&(0..1_000u32).map(Community).collect::<Vec<_>>());
+    host.begin();
+    let before = resident();
+    let mut most = before;
+    host.flood(1, &edit, 0..30_000, 5);
+    host.settle_deaf();
+    most = most.max(resident());
+    host.report("40 groups, 30,000 prefixes of one 4 KB set, nobody reads");
+    println!("{:58} RSS grew by {:.1} MiB", "", (most - before) as f64 / f64::from(1 << 20));
+    host.settle();
+    host.report("then everybody reads");
+}
+
+fn all_at_once() {
+    let mut host = Host::new(true);
+    let both = |session: &mut Negotiated| {
+        session.add_path_rx = FamilySet::only(Family::Ipv4);
+        session.add_path_tx = FamilySet::only(Family::Ipv4);
+    };
+    host.peer(1, routes(1), |_| {});
+    host.peer(2, routes(2), |_| {});
+    host.peer(3, PeerRoutes { import: expensive(), limits: unbounded(), ..routes(3) }, |_| {});
+    host.peer(4, PeerRoutes { limits: unbounded(), ..routes(4) }, both);
+    (10..210).for_each(|id| host.peer(id, own(id, id), |_| {}));
+    host.flood(1, &plain(65001), 0..300_000, 250);
+    host.settle();
+    host.begin();
+    // Everything is handed over before the first turn.
+    let keep = Keep { families: FamilySet::ALL, restart_time: Duration::from_secs(120) };
+    host.table.peer_down(PeerId(1), SessionId(1), Some(keep));
+    host.up(1, 2, |_| {});
+    host.marker(1, RouteAction::EndOfRib);
+    for _ in 0..5_000 {
+        host.marker(2, RouteAction::RefreshBegin);
+    }
+    let addr = IpAddr::V4(Ipv4Addr::new(10, 1, 0, 1));
+    host.table.handle_next_hop(addr, NextHopState::Unreachable);
+    host.table.handle_tunnels([(Arc::from("tunl0"), 3)].into());
+    (10..210).for_each(|id| host.table.peer_configure(PeerId(id), Arc::new(own(id, id + 1))));
+    (210..310).for_each(|id| host.peer(id, own(id, id), |_| {}));
+    let mut long = plain(65003);
+    long.set_communities(&(0..15_000u32).map(Community).collect::<Vec<_>>());
+    host.flood(3, &long, 400_000..401_350, 1_350);
+    let mut set = plain(65002);
+    set.set_communities(&(0..1_000u32).map(Community).collect::<Vec<_>>());
+    host.flood(2, &set, 500_000..510_000, 5);
+    let mut bytes = Vec::new();
+    let prefix: Prefix = "10.9.0.0/16".parse().expect("a prefix");
+    (1..16_000).for_each(|id| Nlri::push(&mut bytes, Some(PathId(id)), prefix));
+    let nlri = Nlri::parse(Family::Ipv4, true, &bytes).expect("just written");
+    let mut batch = RouteBatch::default();
+    batch.push(nlri, Some((plain(65004).view().as_bytes(), NextHop::from(addr))));
+    host.table.apply(PeerId(4), batch, None);
+    host.settle();
+    host.ask(|table, now| table.explain(net(7), now));
+    host.ask(|table, now| table.view(&RouteFilter::default(), 0, 1000, now));
+    host.report("all at once");
+}
+
+fn main() {
+    let rows: [(&str, fn()); 7] = [
+        ("million", a_million_routes),
+        ("groups", a_thousand_groups),
+        ("borr", borr_flood),
+        ("paths", many_paths),
+        ("update", long_update),
+        ("sets", long_sets),
+        ("all", all_at_once),
+    ];
+    let wanted: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
+    for (name, row) in rows {
+        if wanted.is_empty() || wanted.iter().any(|w| w == name) {
+            row();
+        }
+    }
+}
