@@ -19,6 +19,7 @@ pub(super) const TOTAL_BYTES: usize = 32 << 20;
 pub struct Credit {
     total: Arc<Semaphore>,
     overdrawn: Arc<AtomicUsize>,
+    waiting: Arc<AtomicUsize>,
 }
 
 /// One peer's credit.
@@ -27,31 +28,44 @@ pub struct PeerCredit {
     total: Arc<Semaphore>,
     own: Arc<Semaphore>,
     overdrawn: Arc<AtomicUsize>,
+    waiting: Arc<AtomicUsize>,
 }
 
 /// Held by a batch until the table has applied it.
 pub struct Permit {
     _own: Option<OwnedSemaphorePermit>,
     _total: Option<OwnedSemaphorePermit>,
-    _overdraft: Option<Overdraft>,
+    _overdraft: Option<Counted>,
 }
 
-/// Octets beyond the credit.
-struct Overdraft {
+/// Octets that a sum counts for as long as this is held.
+pub struct Counted {
     octets: usize,
-    overdrawn: Arc<AtomicUsize>,
+    sum: Arc<AtomicUsize>,
 }
 
-impl Drop for Overdraft {
+impl Counted {
+    fn new(octets: usize, sum: &Arc<AtomicUsize>) -> Self {
+        sum.fetch_add(octets, Ordering::Relaxed);
+        Counted { octets, sum: Arc::clone(sum) }
+    }
+}
+
+impl Drop for Counted {
     fn drop(&mut self) {
-        self.overdrawn.fetch_sub(self.octets, Ordering::Relaxed);
+        self.sum.fetch_sub(self.octets, Ordering::Relaxed);
     }
 }
 
 impl Credit {
     pub(super) fn new() -> Self {
         let total = Arc::new(Semaphore::new(TOTAL_BYTES));
-        Credit { total, overdrawn: Arc::default() }
+        Credit { total, overdrawn: Arc::default(), waiting: Arc::default() }
+    }
+
+    /// Octets of batches that wait for a permit.
+    pub(super) fn waiting(&self) -> usize {
+        self.waiting.load(Ordering::Relaxed)
     }
 
     /// Octets that permits stand for at present.
@@ -66,6 +80,7 @@ impl Credit {
             total: Arc::clone(&self.total),
             own: Arc::new(Semaphore::new(PEER_BYTES)),
             overdrawn: Arc::clone(&self.overdrawn),
+            waiting: Arc::clone(&self.waiting),
         }
     }
 }
@@ -98,11 +113,15 @@ impl PeerCredit {
         match self.try_acquire(bytes) {
             Some(permit) => permit,
             None => {
-                self.overdrawn.fetch_add(bytes, Ordering::Relaxed);
-                let overdraft = Overdraft { octets: bytes, overdrawn: Arc::clone(&self.overdrawn) };
+                let overdraft = Counted::new(bytes, &self.overdrawn);
                 Permit { _own: None, _total: None, _overdraft: Some(overdraft) }
             }
         }
+    }
+
+    /// Counts a batch that waits for a permit as memory that routes hold.
+    pub fn count_waiting(&self, bytes: usize) -> Counted {
+        Counted::new(bytes, &self.waiting)
     }
 }
 
@@ -139,6 +158,17 @@ mod tests {
             peer.try_acquire(PEER_BYTES).is_none(),
             "taken from the credit where there is some"
         );
+    }
+
+    #[test]
+    fn a_batch_that_waits_for_credit_is_counted_until_it_has_some() {
+        let credit = Credit::new();
+        let peer = credit.peer();
+        let one = peer.count_waiting(300);
+        let _two = credit.peer().count_waiting(7);
+        assert_eq!((credit.waiting(), credit.held()), (307, 0));
+        drop(one);
+        assert_eq!(credit.waiting(), 7);
     }
 
     #[test]

@@ -29,7 +29,7 @@ use bgp_proto::wire::RouteBatch;
 use tokio::sync::oneshot;
 
 pub use clock::Clock;
-pub use flow::{Credit, PeerCredit, Permit};
+pub use flow::{Counted, Credit, PeerCredit, Permit};
 use thread::{Inbox, Look, Turns};
 pub use timings::Timings;
 
@@ -264,8 +264,9 @@ impl Engine {
         let inbox = Arc::new(Inbox::new(sender));
         let credit = Credit::new();
         let timings = Timings::new();
-        let (to_thread, own) = (Arc::clone(&inbox), timings.clone());
-        let (thread, turns) = thread::spawn(config, seed, clock, sink, own, to_thread, inputs)?;
+        let table = (config, seed);
+        let shared = thread::Common { clock, timings: timings.clone(), credit: credit.clone() };
+        let (thread, turns) = thread::spawn(table, shared, sink, Arc::clone(&inbox), inputs)?;
         let sessions = Arc::new(AtomicU64::new(1));
         Ok(Engine { handle: Handle { inbox, turns, credit, clock, timings, sessions }, thread })
     }

@@ -19,7 +19,7 @@ use bgp_proto::types::{SessionId, Time};
 use tokio::sync::oneshot;
 
 use super::pace::Pace;
-use super::{Clock, Event, Input, Sink, Timings};
+use super::{Clock, Credit, Event, Input, Sink, Timings};
 use crate::supervise::{self, fault};
 
 /// The table's name for the supervisor.
@@ -93,13 +93,18 @@ pub(super) enum Look {
     NotNeeded,
 }
 
+/// What the thread has in common with those that bring something.
+pub(super) struct Common {
+    pub(super) clock: Clock,
+    pub(super) timings: Timings,
+    pub(super) credit: Credit,
+}
+
 /// Starts the thread.
 pub(super) fn spawn(
-    config: Arc<TableConfig>,
-    seed: u64,
-    clock: Clock,
+    (config, seed): (Arc<TableConfig>, u64),
+    common: Common,
     sink: impl Sink,
-    timings: Timings,
     inbox: Arc<Inbox>,
     inputs: Receiver<Input>,
 ) -> std::io::Result<(JoinHandle<()>, Arc<dyn Turns>)> {
@@ -108,9 +113,8 @@ pub(super) fn spawn(
     let state = Box::new(State {
         table,
         inputs,
-        clock,
+        common,
         sink,
-        timings,
         waker,
         pace: Pace::default(),
         replies: BTreeMap::new(),
@@ -153,7 +157,7 @@ fn run_until_idle<S: Sink>(shared: &Shared<S>) -> Option<Option<Duration>> {
         return None;
     }
     state.armed = state.table.poll_timeout();
-    let now = state.clock.now();
+    let now = state.common.clock.now();
     let wait = state.armed.map(|at| at.since(now).max(Duration::from_micros(1)));
     *slot = Some(state);
     Some(wait)
@@ -175,9 +179,8 @@ impl<S: Sink> Turns for Shared<S> {
 struct State<S> {
     table: Table,
     inputs: Receiver<Input>,
-    clock: Clock,
+    common: Common,
     sink: S,
-    timings: Timings,
     waker: Arc<InboxWaker>,
     /// What a turn may do.
     pace: Pace,
@@ -226,16 +229,17 @@ impl<S: Sink> State<S> {
         }
         fault::point(PART);
         let took = self.take_inputs();
-        let now = self.clock.now();
+        let now = self.common.clock.now();
         let is_due = self.table.poll_timeout().is_some_and(|at| at <= now);
         if self.has_stopped || !(took || is_due || self.work_left) {
             return Turn::Idle;
         }
         let began = Instant::now();
+        self.table.set_host_octets(self.common.credit.waiting() as u64);
         let progress = self.table.turn(now, self.pace.budget());
         let took = began.elapsed();
         self.pace.learn(progress.done, took);
-        self.timings.turned(&progress, took);
+        self.common.timings.turned(&progress, took);
         self.work_left = progress.next == NextTurn::Now;
         self.pass_on();
         self.ended = Instant::now();
@@ -260,7 +264,7 @@ impl<S: Sink> State<S> {
     }
 
     fn handle(&mut self, input: Input) -> Next {
-        let now = self.clock.now();
+        let now = self.common.clock.now();
         let table = &mut self.table;
         match input {
             Input::Configure(config) => table.configure(config),

@@ -14,7 +14,7 @@ use bgp_proto::types::{PeerId, SessionId};
 use bgp_proto::wire::RouteBatch;
 use tokio::sync::oneshot;
 
-use crate::engine::{Handle, PeerCredit, Permit};
+use crate::engine::{Counted, Handle, PeerCredit, Permit};
 
 type Acquire = Pin<Box<dyn Future<Output = Permit> + Send>>;
 
@@ -35,7 +35,7 @@ pub(super) struct Stream {
     /// Routes of the present turn.
     pub(super) batch: RouteBatch,
     /// Routes that wait for credit; meanwhile nothing is read.
-    stalled: Option<(RouteBatch, Acquire)>,
+    stalled: Option<(RouteBatch, Acquire, Counted)>,
     session: Option<Session>,
     /// The session before.
     last: Option<SessionId>,
@@ -76,14 +76,14 @@ impl Stream {
     /// Resolves with the credit that is waited for; never if none is.
     pub(super) async fn credit(&mut self) -> Permit {
         match &mut self.stalled {
-            Some((_, acquire)) => acquire.await,
+            Some((_, acquire, _)) => acquire.await,
             None => std::future::pending().await,
         }
     }
 
     /// The credit came.
     pub(super) fn on_credit(&mut self, permit: Permit) {
-        if let Some((batch, _)) = self.stalled.take() {
+        if let Some((batch, ..)) = self.stalled.take() {
             self.table.batch(self.peer, batch, permit);
         }
     }
@@ -105,14 +105,16 @@ impl Stream {
             Some(permit) => self.table.batch(self.peer, batch, permit),
             None => {
                 let (credit, size) = (self.credit.clone(), batch.size());
-                self.stalled = Some((batch, Box::pin(async move { credit.acquire(size).await })));
+                let counted = credit.count_waiting(size);
+                let acquire = Box::pin(async move { credit.acquire(size).await });
+                self.stalled = Some((batch, acquire, counted));
             }
         }
     }
 
     /// Hands over what waits for credit.
     pub(super) fn catch_up(&mut self) {
-        if let Some((batch, _)) = self.stalled.take() {
+        if let Some((batch, ..)) = self.stalled.take() {
             let permit = self.credit.overdraw(batch.size());
             self.table.batch(self.peer, batch, permit);
         }
