@@ -16,7 +16,7 @@ use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use bgp_proto::export::{Fetch, Reader};
-use bgp_proto::rib::NextHopState;
+use bgp_proto::rib::{NextHopState, Over};
 use bgp_proto::session::Negotiated;
 use bgp_proto::table::{NextHopRequest, NextTurn, PeerRoutes, Table, TableConfig, Work};
 use bgp_proto::types::{
@@ -190,6 +190,7 @@ fn turn(table: &mut Table, readers: &mut [Reader], fib: bool) -> (usize, usize) 
                     metric: 1,
                     connected: true,
                     interface: None,
+                    over: Over::Specific,
                 };
                 table.handle_next_hop(addr, state);
                 resolved = true;

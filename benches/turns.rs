@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use bgp_proto::export::{Fetch, Reader};
 use bgp_proto::policy::{Change, Decision, Match, Policy, PrefixMatch, Rule};
-use bgp_proto::rib::NextHopState;
+use bgp_proto::rib::{NextHopState, Over};
 use bgp_proto::session::{Keep, Negotiated};
 use bgp_proto::table::{
     NextHopRequest, NextTurn, PeerRoutes, Progress, RouteFilter, RouteLimits, Table, TableConfig,
@@ -246,7 +246,13 @@ impl Host {
 
 fn via(addr: IpAddr) -> NextHopState {
     let hop = Hop { gateway: Some(addr), ifindex: 1, onlink: false, weight: 1 };
-    NextHopState::Via { hops: vec![hop], metric: 1, connected: true, interface: None }
+    NextHopState::Via {
+        hops: vec![hop],
+        metric: 1,
+        connected: true,
+        interface: None,
+        over: Over::Specific,
+    }
 }
 
 fn net(n: u32) -> Prefix {

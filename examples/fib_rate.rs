@@ -92,7 +92,7 @@ fn margay(routes: u32) -> Result<(), Box<dyn Error>> {
     let watcher = std::thread::spawn(move || watch(routes, &writer, before));
     fib.submit((0..routes).map(|i| {
         let prefix = Prefix::V4(prefix(i));
-        (prefix, Some(FibRoute { prefix, kind: kind.clone(), metric: None }))
+        (prefix, Some(FibRoute::new(prefix, kind.clone())))
     }));
     let rate = watcher.join().map_err(|_| "the watcher failed")??;
     println!("margay  {routes} routes: {rate}");

@@ -19,7 +19,6 @@ const CIRCLES: &[(&str, &[&str])] = &[
     ("bgp-proto/src/wire/update", &["canonical", "walk"]),
     ("src/config", &["bgp", "peer", "policy"]),
     ("src/daemon", &["answers", "metrics", "peers", "registry", "vitals"]),
-    ("src/kernel", &["fib", "foreign", "message"]),
     ("src/kernel/fib", &["plan", "view"]),
 ];
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bgp_proto::export::{Fetch, Piece, Reader};
 use bgp_proto::policy::{Policy, Source};
-use bgp_proto::rib::NextHopState;
+use bgp_proto::rib::{NextHopState, Over, ViaDefault};
 use bgp_proto::session::{Keep, Negotiated};
 use bgp_proto::table::{
     AddPathSend, LocalRoute, NextHopMode, NextHopRequest, NextTurn, PeerRoutes, RouteFilter,
@@ -63,6 +63,7 @@ impl World {
     fn new() -> Self {
         let config = TableConfig {
             multipath_max: 4,
+            via_default: ViaDefault::Always,
             log_bytes_max: 3000,
             ..TableConfig::new(LOCAL, RouterId(1))
         };
@@ -188,7 +189,7 @@ impl World {
         for request in self.table.poll_next_hops() {
             if let NextHopRequest::Track(addr) = request {
                 let hop = Hop { gateway: Some(addr), ifindex: 1, onlink: false, weight: 1 };
-                let state = NextHopState::Via { hops: vec![hop], metric: 1, connected: true, interface: None };
+                let state = NextHopState::Via { hops: vec![hop], metric: 1, connected: true, interface: None, over: Over::Specific };
                 self.table.handle_next_hop(addr, state);
             }
         }

@@ -87,13 +87,13 @@ impl Converter {
         self.router_id = Some(router_id);
         let peers = self.peers.iter().flatten().cloned().collect();
         let cluster_id = plan.cluster_id.unwrap_or(ClusterId(router_id.0));
-        let fib =
-            FibSettings { enabled: true, table: 254, protocol: 12, metric: 0, multipath_max: 16 };
+        let fib = FibSettings::calico();
         let table = TableConfig {
             asn,
             router_id,
             cluster_id,
             multipath_max: fib.multipath_max,
+            via_default: fib.via_default,
             fib_policy: Some(Arc::new(joined_kernel_policy(plan))),
             fib_enabled: true,
             memory_max: self.limits.memory_max,

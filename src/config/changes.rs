@@ -82,11 +82,14 @@ impl Config {
         let listen = |config: &Config| config.host.http.map(|http| http.listen);
         changes.peer_series_changed =
             self.host.http.zip(new.host.http).is_some_and(|(old, new)| old.peers != new.peers);
+        let sources = |config: &Config| (config.fib.source_v4, config.fib.source_v6);
         let fixed = [
             ("fib.enabled", self.fib.enabled != new.fib.enabled),
             ("fib.table", self.fib.table != new.fib.table),
             ("fib.protocol", self.fib.protocol != new.fib.protocol),
             ("fib.metric", self.fib.metric != new.fib.metric),
+            ("fib.resolve-over-bgp", self.fib.resolve_over_bgp != new.fib.resolve_over_bgp),
+            ("fib.source", sources(self) != sources(new)),
             ("control.socket", self.host.control.socket != new.host.control.socket),
             (
                 "control.bird-sockets",
@@ -103,8 +106,8 @@ impl Config {
     /// Takes back what counts after a restart only ([`Changes::restart_needed`]), so that this is what
     /// really runs in a process that began as `running`.
     pub fn keep_until_restart(&mut self, running: &Config) {
-        let FibSettings { enabled, table, protocol, metric, .. } = running.fib;
-        self.fib = FibSettings { enabled, table, protocol, metric, ..self.fib };
+        let FibSettings { multipath_max, via_default, .. } = self.fib;
+        self.fib = FibSettings { multipath_max, via_default, ..running.fib.clone() };
         self.host.control = running.host.control.clone();
         self.host.log.format = running.host.log.format;
         self.host.http = running.host.http.map(|http| HttpSettings {

@@ -1,10 +1,11 @@
 //! `[fib]`, `[control]`, `[http]`, `[log]`.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use bgp_proto::policy::Policy;
+use bgp_proto::rib::ViaDefault;
 
 use super::policy::Policies;
 use super::reader::{Table, Value};
@@ -34,6 +35,13 @@ const PROTOCOLS: [(&str, u8); 17] = [
     ("rip", 189),
 ];
 
+/// `fib.resolve-via-default`.
+const VIA_DEFAULT: [(&str, ViaDefault); 3] = [
+    ("never", ViaDefault::Never),
+    ("internal", ViaDefault::Internal),
+    ("always", ViaDefault::Always),
+];
+
 /// `[fib]`.
 pub(super) struct Fib {
     pub(super) settings: FibSettings,
@@ -41,8 +49,7 @@ pub(super) struct Fib {
 }
 
 pub(super) fn read_fib(root: &Table<'_>, policies: &Policies) -> Fib {
-    let mut settings =
-        FibSettings { enabled: true, table: 254, protocol: 12, metric: 0, multipath_max: 16 };
+    let mut settings = FibSettings::default();
     let Some(table) = root.get("fib").and_then(|v| v.table()) else {
         return Fib { settings, policy: None };
     };
@@ -68,15 +75,36 @@ pub(super) fn read_fib(root: &Table<'_>, policies: &Policies) -> Fib {
         }
         settings.protocol = number;
     }
-    if let Some(metric) = table.get("metric").and_then(|v| v.integer(0..=u32::MAX)) {
-        settings.metric = metric;
-    }
+    settings.metric = table.get("metric").and_then(|v| v.integer(0..=u32::MAX));
     if let Some(hops) = table.get("multipath-max").and_then(|v| v.integer(1..=256u16)) {
         settings.multipath_max = hops.into();
+    }
+    if let Some(over) = table.get("resolve-via-default").and_then(|v| v.choice(&VIA_DEFAULT)) {
+        settings.via_default = over;
+    }
+    if let Some(over) = table.get("resolve-over-bgp").and_then(|v| v.boolean()) {
+        settings.resolve_over_bgp = over;
+    }
+    if let Some(value) = table.get("source") {
+        read_sources(&value, &mut settings);
     }
     let policy = table.get("policy").and_then(|v| policies.named(&v));
     table.finish();
     Fib { settings, policy }
+}
+
+/// `fib.source`: an address, or a list with at most one of each family.
+fn read_sources(value: &Value<'_>, settings: &mut FibSettings) {
+    for item in value.list() {
+        let taken = match item.parse_as("an address such as 192.0.2.1") {
+            Some(IpAddr::V4(addr)) => settings.source_v4.replace(addr).is_some(),
+            Some(IpAddr::V6(addr)) => settings.source_v6.replace(addr).is_some(),
+            None => false,
+        };
+        if taken {
+            item.fault("is the second address of its family", "name one IPv4 and one IPv6 address");
+        }
+    }
 }
 
 /// An rtm_protocol: a number or a name.

@@ -23,11 +23,12 @@ mod summary;
 #[cfg(test)]
 mod tests;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bgp_proto::policy::Policy;
+use bgp_proto::rib::ViaDefault;
 use bgp_proto::session::{LocalIdentity, PeerConfig};
 use bgp_proto::table::{PeerRoutes, TableConfig};
 use bgp_proto::types::{Asn, ClusterId, FibKind, Prefix, RouterId};
@@ -274,10 +275,49 @@ pub struct FibSettings {
     pub table: u32,
     /// rtm_protocol, 5-255. Default 12 (bird). Every route in the table with this number is ours.
     pub protocol: u8,
-    /// Metric of routes that bring none. Default 0, which IPv6 turns into 1024.
-    pub metric: u32,
+    /// Metric of routes that bring none. `None`, the default: 20 for IPv4 and 1044 for IPv6, which
+    /// is 20 behind what the kernel gives a route without a metric (0 and 1024). IPv6 turns 0 into
+    /// 1024.
+    pub metric: Option<u32>,
     /// Most hops of an ECMP route, 1-256. Default 16.
     pub multipath_max: usize,
+    /// For paths of which peers the default route counts as a way to the next hop.
+    pub via_default: ViaDefault,
+    /// Whether next hops may be reached over BGP routes of external peers on connected networks.
+    /// Default true; false on a Calico node, as with BIRD there.
+    pub resolve_over_bgp: bool,
+    /// Source address of packets from this machine, per family. Default: the kernel's choice.
+    pub source_v4: Option<Ipv4Addr>,
+    /// The same for IPv6.
+    pub source_v6: Option<Ipv6Addr>,
+}
+
+impl Default for FibSettings {
+    fn default() -> Self {
+        FibSettings {
+            enabled: true,
+            table: 254,
+            protocol: 12,
+            metric: None,
+            multipath_max: 16,
+            via_default: ViaDefault::Internal,
+            resolve_over_bgp: true,
+            source_v4: None,
+            source_v6: None,
+        }
+    }
+}
+
+impl FibSettings {
+    /// On a Calico node: what BIRD does there.
+    pub fn calico() -> FibSettings {
+        FibSettings {
+            metric: Some(0),
+            via_default: ViaDefault::Always,
+            resolve_over_bgp: false,
+            ..FibSettings::default()
+        }
+    }
 }
 
 /// The control socket.
@@ -387,13 +427,13 @@ impl Config {
     /// to run.
     pub fn idle(host: HostSettings) -> Config {
         let identity = LocalIdentity { asn: Asn(0), router_id: RouterId(0) };
-        let fib =
-            FibSettings { enabled: true, table: 254, protocol: 12, metric: 0, multipath_max: 16 };
+        let fib = FibSettings::default();
         let table = TableConfig {
             asn: identity.asn,
             router_id: identity.router_id,
             cluster_id: ClusterId(0),
             multipath_max: fib.multipath_max,
+            via_default: fib.via_default,
             fib_policy: None,
             fib_enabled: fib.enabled,
             log_bytes_max: 16 << 20,
@@ -493,6 +533,7 @@ fn read_own(root: &Table<'_>, base: &Path) -> Option<Config> {
         router_id: bgp.global.identity.router_id,
         cluster_id: bgp.global.cluster_id,
         multipath_max: fib.settings.multipath_max,
+        via_default: fib.settings.via_default,
         fib_policy: fib.policy,
         fib_enabled: fib.settings.enabled,
         log_bytes_max: 16 << 20,

@@ -333,6 +333,14 @@ fn read_set(set: Table<'_>) -> Vec<Change> {
         Some(Change::NextHop(address))
     }));
     changes.extend(number("metric").map(Change::Metric));
+    changes.extend(set.get("source").and_then(|v| {
+        let address: IpAddr = v.parse_as("an address such as 192.0.2.1")?;
+        if address.is_unspecified() || address.is_multicast() {
+            v.fault(format_args!("{address} cannot be a source"), "use an address of this machine");
+            return None;
+        }
+        Some(Change::Source(address))
+    }));
     changes.extend(
         set.get("preference").and_then(|v| v.integer(0..=u16::MAX)).map(Change::Preference),
     );

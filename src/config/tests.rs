@@ -31,8 +31,7 @@ fn the_least_configuration_has_every_default() {
         config.bgp.listen,
         ["0.0.0.0:179".parse().unwrap(), "[::]:179".parse::<SocketAddr>().unwrap()]
     );
-    let fib = FibSettings { enabled: true, table: 254, protocol: 12, metric: 0, multipath_max: 16 };
-    assert_eq!(config.fib, fib);
+    assert_eq!(config.fib, FibSettings::default());
     assert!(config.table.fib_enabled && config.table.fib_policy.is_none());
     assert_eq!(config.host.control.socket, Path::new("/run/margay/margay.sock"));
     assert_eq!(config.host.http, None);
@@ -121,7 +120,17 @@ fn the_full_example_is_read_key_by_key() {
     let bird = config.host.control.bird_sockets.as_ref().and_then(BirdSockets::paths).unwrap();
     assert_eq!(bird.ipv4.to_str(), Some("/run/margay/bird.ctl"));
     assert_eq!(bird.ipv6.to_str(), Some("/run/margay/bird6.ctl"));
-    let fib = FibSettings { enabled: true, table: 100, protocol: 77, metric: 32, multipath_max: 8 };
+    let fib = FibSettings {
+        enabled: true,
+        table: 100,
+        protocol: 77,
+        metric: Some(32),
+        multipath_max: 8,
+        via_default: ViaDefault::Never,
+        resolve_over_bgp: false,
+        source_v4: Some([192, 0, 2, 1].into()),
+        source_v6: Some("2001:db8::1".parse().unwrap()),
+    };
     assert_eq!(config.fib, fib);
     let peers = PeerSeries { choice: PeerChoice::All, max: 500, top: 20 };
     let listen = "127.0.0.1:9479".parse().unwrap();

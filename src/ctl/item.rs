@@ -271,6 +271,9 @@ pub struct Path {
     pub next_hop: Option<IpAddr>,
     /// The ways that the next hop resolves to.
     pub gateway: Vec<Gateway>,
+    /// The kernel route that decides how the next hop is reached; `explain` only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resolved_by: Option<String>,
     /// `igp`, `egp` or `incomplete`.
     pub origin: String,
     /// AS numbers, AS_SETs as lists.

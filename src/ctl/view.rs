@@ -164,6 +164,7 @@ fn path(view: &PathView, names: &impl Names) -> Path {
         path_id: view.path_id.0,
         next_hop: view.next_hop.map(|n| n.addr()),
         gateway: own_gateway(view).map_or_else(|| gateways(&view.hops, names), |own| vec![own]),
+        resolved_by: None,
         origin: match attrs.origin() {
             Origin::Igp => "igp",
             Origin::Egp => "egp",

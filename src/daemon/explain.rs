@@ -32,6 +32,10 @@ impl Answers {
             }
         };
         let mut item = ctl::explanation(&explanation, &self.names());
+        for path in &mut item.paths {
+            let by = path.next_hop.and_then(|next_hop| self.kernel().decided_by(next_hop));
+            path.resolved_by = by.map(|by| by.to_string());
+        }
         match &mut item.fib {
             None => item.fib_absent = Some(self.why_absent(&explanation).to_owned()),
             Some(fib) => {

@@ -9,14 +9,14 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bgp_proto::policy::Source;
-use bgp_proto::rib::NextHopState;
+use bgp_proto::rib::{NextHopState, Over};
 use bgp_proto::table::LocalRoute;
 use bgp_proto::types::{FibKind, Hop, Prefix};
 
 use super::startup::Lookups;
 use crate::config::HostRoute;
 use crate::engine::Handle;
-use crate::kernel::{self, Fib};
+use crate::kernel::Fib;
 
 /// Distance of what is reached through a host route: behind everything whose distance is known.
 const UNKNOWN_METRIC: u32 = u32::MAX;
@@ -32,7 +32,7 @@ struct State {
     /// Gateways by destination.
     host_routes: BTreeMap<IpAddr, IpAddr>,
     /// What the kernel's side said about everything that is tracked.
-    reported: BTreeMap<IpAddr, kernel::NextHopState>,
+    reported: BTreeMap<IpAddr, NextHopState>,
 }
 
 /// What is to be told after a change.
@@ -83,7 +83,7 @@ impl NextHops {
     }
 
     /// The kernel's side says how an address is reached.
-    pub(super) fn handle_report(&self, addr: IpAddr, report: kernel::NextHopState, table: &Handle) {
+    pub(super) fn handle_report(&self, addr: IpAddr, report: NextHopState, table: &Handle) {
         let mut state = self.lock();
         tell(state.handle_report(addr, report), table);
     }
@@ -145,7 +145,7 @@ impl State {
         (news, started, ended)
     }
 
-    fn handle_report(&mut self, addr: IpAddr, report: kernel::NextHopState) -> News {
+    fn handle_report(&mut self, addr: IpAddr, report: NextHopState) -> News {
         let mut news = News::default();
         let behind: Vec<IpAddr> = self
             .host_routes
@@ -181,7 +181,7 @@ impl State {
     fn hops_to(&self, destination: IpAddr) -> Option<Way> {
         let gateway = self.host_routes.get(&destination)?;
         match self.reported.get(gateway)? {
-            kernel::NextHopState::Via { hops, connected: true, interface, .. } => {
+            NextHopState::Via { hops, connected: true, interface, .. } => {
                 Some((hops.clone(), interface.clone()))
             }
             _ => None,
@@ -192,18 +192,10 @@ impl State {
     fn resolve(&self, addr: IpAddr) -> Option<NextHopState> {
         if let Some((hops, interface)) = self.hops_to(addr) {
             let metric = UNKNOWN_METRIC;
-            return Some(NextHopState::Via { hops, metric, connected: false, interface });
+            let over = Over::Specific;
+            return Some(NextHopState::Via { hops, metric, connected: false, interface, over });
         }
-        Some(match self.reported.get(&addr)? {
-            kernel::NextHopState::Unreachable => NextHopState::Unreachable,
-            kernel::NextHopState::Local => NextHopState::Local,
-            kernel::NextHopState::Via { hops, metric, connected, interface } => NextHopState::Via {
-                hops: hops.clone(),
-                metric: *metric,
-                connected: *connected,
-                interface: interface.clone(),
-            },
-        })
+        self.reported.get(&addr).cloned()
     }
 }
 
@@ -219,9 +211,10 @@ mod tests {
         Hop { gateway: Some(addr(gateway)), ifindex: 2, onlink: false, weight: 1 }
     }
 
-    fn via(gateway: &str, connected: bool) -> kernel::NextHopState {
+    fn via(gateway: &str, connected: bool) -> NextHopState {
         let interface = Some("eth0".into());
-        kernel::NextHopState::Via { hops: vec![hop(gateway)], metric: 0, connected, interface }
+        let over = Over::Specific;
+        NextHopState::Via { hops: vec![hop(gateway)], metric: 0, connected, interface, over }
     }
 
     fn route(destination: &str, gateway: &str) -> HostRoute {
@@ -239,6 +232,7 @@ mod tests {
             metric,
             connected: false,
             interface: Some("eth0".into()),
+            over: Over::Specific,
         };
         let default = by("10.0.0.254", 0);
         assert_eq!(news.next_hops, [(tor, default.clone())]);

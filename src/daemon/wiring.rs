@@ -9,7 +9,7 @@ use tokio::sync::{Notify, mpsc};
 
 use crate::config::Config;
 use crate::engine::{Clock, Engine, Event, Handle, Sink};
-use crate::kernel::{Fib, FibConfig, FibEvent, Link};
+use crate::kernel::{Fib, FibConfig, FibEvent, Link, ResolveOver, RouteDefaults};
 use crate::net::{Beside, Recovery};
 
 use super::Error;
@@ -72,7 +72,15 @@ impl Threads {
             enabled: config.fib.enabled,
             table: config.fib.table,
             protocol: config.fib.protocol,
-            metric: config.fib.metric,
+            defaults: RouteDefaults {
+                metric: config.fib.metric,
+                source_v4: config.fib.source_v4,
+                source_v6: config.fib.source_v6,
+            },
+            resolve_over: match config.fib.resolve_over_bgp {
+                true => ResolveOver::DirectBgp,
+                false => ResolveOver::Kernel,
+            },
         };
         let fib = Fib::start(settings, move |event| news.handle(event))?;
         let (sender, events) = mpsc::unbounded_channel();

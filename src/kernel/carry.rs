@@ -115,7 +115,7 @@ fn move_routes(
     }
     let mut requests = Requests::default();
     for (prefix, route) in routes {
-        let request = RouteRequest::Withdraw { metric: route.metric };
+        let request = RouteRequest::Withdraw { metric: route.metric, tos: 0 };
         let Place { table, protocol } = from;
         requests.push(|out| message::push_route(out, request, *prefix, table, protocol));
     }

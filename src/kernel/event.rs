@@ -1,9 +1,9 @@
 //! What the FIB tells its owner about the kernel, and which of it the owner asked for.
 
 use std::net::IpAddr;
-use std::sync::Arc;
 
-use bgp_proto::types::{Hop, Prefix};
+pub use bgp_proto::rib::{NextHopState, Over};
+use bgp_proto::types::Prefix;
 
 /// Something in the kernel that concerns the owner changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,28 +36,6 @@ pub enum FibEvent {
         /// Routes of ours that an earlier run left.
         adopted: u64,
     },
-}
-
-/// How an address is reached from here, over routes that are not ours.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum NextHopState {
-    /// Not at all: no route, a blackhole, or interfaces that are down or have no carrier.
-    Unreachable,
-    /// Over these hops.
-    Via {
-        /// Sorted, at least one. The gateway is the address itself when it is on the link,
-        /// otherwise the gateway of the route that covers it (one level of recursion).
-        hops: Vec<Hop>,
-        /// Distance for RFC 4271 §9.1.2.2 (e): 0 on a connected network, otherwise the metric of
-        /// the resolving kernel route, at least 1.
-        metric: u32,
-        /// The address is on a network of one of our interfaces.
-        connected: bool,
-        /// The name of the interface; `None` where there is more than one hop.
-        interface: Option<Arc<str>>,
-    },
-    /// It is one of our own addresses.
-    Local,
 }
 
 /// A route of the kernel that the owner may originate.

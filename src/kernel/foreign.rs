@@ -1,13 +1,15 @@
 //! Routes of others in the tables that matter: what resolves next hops, what may be learned, and
 //! what our routes must not overwrite.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::num::NonZeroU32;
 
-use bgp_proto::types::Prefix;
+use bgp_proto::types::{Family, Hop, Prefix};
 use smallvec::SmallVec;
 
-use super::message::KernelRoute;
+use super::message::{KernelKind, KernelRoute};
+use super::objects::Objects;
 
 /// The routes of one prefix.
 pub(super) type Routes = SmallVec<[KernelRoute; 1]>;
@@ -30,11 +32,52 @@ pub(super) struct Foreign {
     /// How many prefixes there are of each length, to look only where there is something.
     lengths_v4: [u32; 33],
     lengths_v6: [u32; 129],
+    uses: Uses,
+}
+
+/// How many routes go over what, so that a change of something that none uses costs nothing.
+#[derive(Debug, Default)]
+struct Uses {
+    objects: BTreeMap<NonZeroU32, u32>,
+    interfaces: BTreeMap<u32, u32>,
+    gateways: BTreeMap<IpAddr, u32>,
+}
+
+impl Uses {
+    fn add(&mut self, route: &KernelRoute) {
+        route.object.into_iter().for_each(|id| *self.objects.entry(id).or_default() += 1);
+        for hop in &route.hops {
+            *self.interfaces.entry(hop.ifindex).or_default() += 1;
+            hop.gateway.into_iter().for_each(|via| *self.gateways.entry(via).or_default() += 1);
+        }
+    }
+
+    fn remove(&mut self, route: &KernelRoute) {
+        route.object.into_iter().for_each(|id| take(&mut self.objects, id));
+        for hop in &route.hops {
+            take(&mut self.interfaces, hop.ifindex);
+            hop.gateway.into_iter().for_each(|via| take(&mut self.gateways, via));
+        }
+    }
+}
+
+fn take<K: Ord>(counts: &mut BTreeMap<K, u32>, key: K) {
+    if let Some(count) = counts.get_mut(&key) {
+        *count = count.saturating_sub(1);
+        if *count == 0 {
+            counts.remove(&key);
+        }
+    }
 }
 
 impl Default for Foreign {
     fn default() -> Self {
-        Foreign { routes: BTreeMap::new(), lengths_v4: [0; 33], lengths_v6: [0; 129] }
+        Foreign {
+            routes: BTreeMap::new(),
+            lengths_v4: [0; 33],
+            lengths_v6: [0; 129],
+            uses: Uses::default(),
+        }
     }
 }
 
@@ -52,7 +95,10 @@ impl Foreign {
     }
 
     /// A route as a dump lists it.
-    pub(super) fn insert(&mut self, prefix: Prefix, route: KernelRoute) {
+    pub(super) fn insert(&mut self, prefix: Prefix, mut route: KernelRoute) {
+        // Of no interest in routes of others, and the lifetime of one is always different.
+        route.altered = false;
+        self.uses.add(&route);
         let routes = self.routes.entry(prefix).or_default();
         routes.push(route);
         if routes.len() == 1 {
@@ -64,9 +110,10 @@ impl Foreign {
     pub(super) fn handle_new(
         &mut self,
         prefix: Prefix,
-        route: KernelRoute,
+        mut route: KernelRoute,
         replaced: bool,
     ) -> Effect {
+        route.altered = false;
         let Some(routes) = self.routes.get_mut(&prefix) else {
             self.insert(prefix, route);
             return Effect::Changed;
@@ -79,30 +126,38 @@ impl Foreign {
             };
         }
         let mut places = routes.iter_mut().filter(|old| {
-            // IPv6 adds a leg to a route of the same metric and reports the whole of it.
-            let grown = prefix.family() == bgp_proto::types::Family::Ipv6
-                && old.hops.iter().all(|hop| route.hops.iter().any(|h| h.gateway == hop.gateway));
+            // IPv6 adds a leg with a gateway to a route of the same metric, and reports the whole of
+            // it; legs without stay routes of their own.
+            let kept = |hop: &Hop| {
+                let same = |h: &Hop| h.gateway == hop.gateway && h.ifindex == hop.ifindex;
+                hop.gateway.is_some() && route.hops.iter().any(same)
+            };
+            let grown = prefix.family() == Family::Ipv6
+                && !old.hops.is_empty()
+                && old.hops.iter().all(kept);
             same_place(old, &route) && (replaced || grown)
         });
         match (places.next(), places.next()) {
             (None, _) => {
+                self.uses.add(&route);
                 routes.push(route);
-                Effect::Changed
             }
             (Some(old), None) => {
-                *old = route;
-                Effect::Changed
+                self.uses.add(&route);
+                self.uses.remove(&std::mem::replace(old, route));
             }
-            (Some(_), Some(_)) => Effect::Unclear,
+            (Some(_), Some(_)) => return Effect::Unclear,
         }
+        Effect::Changed
     }
 
     /// A route that an event withdraws.
-    pub(super) fn handle_gone(&mut self, prefix: Prefix, route: &KernelRoute) -> Effect {
+    pub(super) fn handle_gone(&mut self, prefix: Prefix, mut route: KernelRoute) -> Effect {
+        route.altered = false;
         let Some(routes) = self.routes.get_mut(&prefix) else { return Effect::Unchanged };
-        let Some(at) = routes.iter().position(|old| old == route) else {
+        let Some(at) = routes.iter().position(|old| *old == route) else {
             // One leg of several (IPv6), or a change that was not heard.
-            return if routes.iter().any(|old| same_place(old, route)) {
+            return if routes.iter().any(|old| same_place(old, &route)) {
                 Effect::Unclear
             } else {
                 Effect::Unchanged
@@ -113,12 +168,50 @@ impl Foreign {
             self.routes.remove(&prefix);
             *self.length_mut(prefix) -= 1;
         }
+        self.uses.remove(&route);
         Effect::Changed
+    }
+
+    /// Next-hop objects changed or went: the prefixes of the routes over them. Those over one that
+    /// is gone are gone too, without an event from IPv4.
+    pub(super) fn handle_objects(
+        &mut self,
+        touched: &BTreeSet<NonZeroU32>,
+        objects: &Objects,
+    ) -> Vec<Prefix> {
+        if !touched.iter().any(|id| self.uses.objects.contains_key(id)) {
+            return Vec::new();
+        }
+        let concerns = |route: &KernelRoute| route.object.is_some_and(|id| touched.contains(&id));
+        let prefixes = self.prefixes(concerns);
+        for prefix in &prefixes {
+            let Some(routes) = self.routes.get_mut(prefix) else { continue };
+            let uses = &mut self.uses;
+            routes.retain(|route| {
+                uses.remove(route);
+                if route.object.is_some_and(|id| objects.get(id).is_none()) {
+                    return false;
+                }
+                objects.expand(route);
+                uses.add(route);
+                true
+            });
+            if routes.is_empty() {
+                self.routes.remove(prefix);
+                *self.length_mut(*prefix) -= 1;
+            }
+        }
+        prefixes
     }
 
     /// Who holds the place that a route of ours with this table and metric needs.
     pub(super) fn holder(&self, prefix: Prefix, table: u32, metric: u32) -> Option<&KernelRoute> {
         self.get(prefix).iter().find(|r| r.table == table && r.metric == metric && r.tos == 0)
+    }
+
+    /// The network of an interface with exactly this prefix, whatever its metric.
+    pub(super) fn connected(&self, prefix: Prefix) -> Option<&KernelRoute> {
+        self.get(prefix).iter().find(|route| is_connected(route))
     }
 
     /// The routes of exactly this prefix.
@@ -155,15 +248,39 @@ impl Foreign {
         changed.chain(added).map(|(prefix, _)| prefix).collect()
     }
 
+    /// Takes over the routes of prefixes of which there are none here.
+    pub(super) fn keep_others(&mut self, known: &Foreign) {
+        for (prefix, routes) in known.iter() {
+            if self.get(prefix).is_empty() {
+                routes.iter().for_each(|route| self.insert(prefix, route.clone()));
+            }
+        }
+    }
+
     /// Whether any route goes out of the interface.
     pub(super) fn use_interface(&self, ifindex: u32) -> bool {
-        self.iter().any(|(_, routes)| routes.iter().any(|route| uses(route, ifindex)))
+        self.uses.interfaces.contains_key(&ifindex)
     }
 
     /// The prefixes with a route out of the interface.
     pub(super) fn prefixes_over(&self, ifindex: u32) -> Vec<Prefix> {
-        let over = self.iter().filter(|(_, routes)| routes.iter().any(|r| uses(r, ifindex)));
-        over.map(|(prefix, _)| prefix).collect()
+        if !self.use_interface(ifindex) {
+            return Vec::new();
+        }
+        self.prefixes(|route| route.hops.iter().any(|hop| hop.ifindex == ifindex))
+    }
+
+    /// The prefixes with a route through the gateway.
+    pub(super) fn prefixes_via(&self, gateway: IpAddr) -> Vec<Prefix> {
+        if !self.uses.gateways.contains_key(&gateway) {
+            return Vec::new();
+        }
+        self.prefixes(|route| route.hops.iter().any(|hop| hop.gateway == Some(gateway)))
+    }
+
+    fn prefixes(&self, selects: impl Fn(&KernelRoute) -> bool) -> Vec<Prefix> {
+        let selected = self.iter().filter(|(_, routes)| routes.iter().any(&selects));
+        selected.map(|(prefix, _)| prefix).collect()
     }
 
     fn length_mut(&mut self, prefix: Prefix) -> &mut u32 {
@@ -175,8 +292,32 @@ impl Foreign {
     }
 }
 
-fn uses(route: &KernelRoute, ifindex: u32) -> bool {
-    route.hops.iter().any(|hop| hop.ifindex == ifindex)
+/// The name of an rtm_protocol number, as iproute2 has it, or the number.
+pub(super) fn protocol_name(protocol: u8) -> std::borrow::Cow<'static, str> {
+    let name = match protocol {
+        1 => "redirect",
+        2 => "kernel",
+        3 => "boot",
+        4 => "static",
+        9 => "ra",
+        11 => "zebra",
+        12 => "bird",
+        16 => "dhcp",
+        18 => "keepalived",
+        80 => "felix",
+        186 => "bgp",
+        188 => "ospf",
+        other => return other.to_string().into(),
+    };
+    name.into()
+}
+
+/// Whether the kernel made the route for an address of an interface.
+pub(super) fn is_connected(route: &KernelRoute) -> bool {
+    const PROTOCOL_KERNEL: u8 = 2;
+    route.protocol == PROTOCOL_KERNEL
+        && route.kind == KernelKind::Unicast
+        && route.hops.iter().all(|hop| hop.gateway.is_none())
 }
 
 fn same_place(a: &KernelRoute, b: &KernelRoute) -> bool {

@@ -1,13 +1,12 @@
 //! Which local routes are learned: pure rules over what the kernel has.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use bgp_proto::types::Prefix;
 
 use super::event::{LearnRule, LearnSource, LearnedKind, LearnedRoute};
-use super::links::Links;
-use super::message::{KernelKind, KernelRoute, Scope};
+use super::message::{AddressMessage, KernelKind, KernelRoute, Scope};
+use super::nexthops::Resolver;
 
 const PROTOCOL_UNSPEC: u8 = 0;
 const PROTOCOL_REDIRECT: u8 = 1;
@@ -19,7 +18,7 @@ pub(super) fn learned_route(
     routes: &[KernelRoute],
     rules: &[LearnRule],
     own_protocol: u8,
-    links: &Links,
+    resolver: Resolver<'_>,
 ) -> Option<LearnedRoute> {
     if !is_unicast_destination(prefix) {
         return None;
@@ -28,7 +27,7 @@ pub(super) fn learned_route(
         if route.protocol == own_protocol || route.tos != 0 {
             return None;
         }
-        let learned = describe(prefix, route, links)?;
+        let learned = describe(prefix, route, resolver)?;
         rules.iter().any(|rule| selects(rule, &learned)).then_some(learned)
     });
     selected.min_by_key(|route| route.metric)
@@ -36,7 +35,8 @@ pub(super) fn learned_route(
 
 /// A kernel route in the owner's words. `None` when it leads nowhere: its interface is down, its
 /// gateway is ourselves, or its kind is none that forwards or drops.
-fn describe(prefix: Prefix, route: &KernelRoute, links: &Links) -> Option<LearnedRoute> {
+fn describe(prefix: Prefix, route: &KernelRoute, resolver: Resolver<'_>) -> Option<LearnedRoute> {
+    let links = resolver.links();
     let kind = match route.kind {
         KernelKind::Unicast if route.hops.iter().all(|hop| hop.gateway.is_none()) => {
             LearnedKind::Direct
@@ -44,14 +44,15 @@ fn describe(prefix: Prefix, route: &KernelRoute, links: &Links) -> Option<Learne
         KernelKind::Unicast => LearnedKind::Unicast,
         KernelKind::Blackhole => LearnedKind::Blackhole,
         KernelKind::Unreachable | KernelKind::Prohibit => LearnedKind::Unreachable,
-        KernelKind::Other => return None,
+        KernelKind::Encapsulated | KernelKind::Throw | KernelKind::Other => return None,
     };
     let mut hops = route.hops.iter().filter(|hop| links.is_up(hop.ifindex));
     let first = hops.next();
     if route.kind == KernelKind::Unicast && first.is_none() {
         return None;
     }
-    if route.hops.iter().filter_map(|hop| hop.gateway).any(|gateway| links.is_local(gateway)) {
+    let mut gateways = route.hops.iter().filter_map(|hop| hop.gateway);
+    if gateways.any(|gateway| resolver.is_local(gateway)) {
         return None;
     }
     Some(LearnedRoute {
@@ -65,31 +66,30 @@ fn describe(prefix: Prefix, route: &KernelRoute, links: &Links) -> Option<Learne
     })
 }
 
-/// The networks of our addresses that the rules select, by prefix.
-pub(super) fn connected_routes(
+/// The network of some of our addresses, if the rules select it.
+pub(super) fn connected_route(
+    network: Prefix,
     rules: &[LearnRule],
-    links: &Links,
-) -> BTreeMap<Prefix, LearnedRoute> {
-    let mut routes = BTreeMap::new();
-    for address in links.addresses() {
-        let wide = address.scope == Scope::Wide && !address.secondary;
-        if !wide || !links.is_up(address.ifindex) || !is_unicast_destination(address.network) {
-            continue;
-        }
-        let route = LearnedRoute {
-            prefix: address.network,
-            protocol: PROTOCOL_KERNEL,
-            interface: links.name(address.ifindex).map(str::to_owned),
-            kind: LearnedKind::Direct,
-            gateway: None,
-            metric: 0,
-            connected: true,
-        };
-        if rules.iter().any(|rule| selects(rule, &route)) {
-            routes.entry(address.network).or_insert(route);
-        }
+    resolver: Resolver<'_>,
+) -> Option<LearnedRoute> {
+    if !is_unicast_destination(network) {
+        return None;
     }
-    routes
+    let links = resolver.links();
+    let counts = |address: &&AddressMessage| {
+        let wide = address.scope == Scope::Wide && !address.secondary;
+        wide && links.is_up(address.ifindex) && resolver.is_ours(address.ifindex)
+    };
+    let routes = links.addresses_in(network).filter(counts).map(|address| LearnedRoute {
+        prefix: network,
+        protocol: PROTOCOL_KERNEL,
+        interface: links.name(address.ifindex).map(str::to_owned),
+        kind: LearnedKind::Direct,
+        gateway: None,
+        metric: 0,
+        connected: true,
+    });
+    routes.into_iter().find(|route| rules.iter().any(|rule| selects(rule, route)))
 }
 
 fn selects(rule: &LearnRule, route: &LearnedRoute) -> bool {

@@ -1,8 +1,10 @@
 //! Interfaces and our addresses on them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
+
+use bgp_proto::types::{Family, Prefix};
 
 use super::Link;
 use super::message::{AddressMessage, LinkMessage};
@@ -14,8 +16,31 @@ pub(super) enum LinkEffect {
     Unchanged,
     /// Something changed, and routes are what they were.
     Changed,
+    /// The interface lost its carrier: the kernel dropped the next-hop objects over it, and with
+    /// them their routes, without a word.
+    CarrierLost,
     /// The kernel may have dropped routes over this interface without a word.
     RoutesLost,
+}
+
+/// What an interface's packets are looked up in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Domain {
+    /// The rules of the machine: main and whatever stands before it.
+    Default,
+    /// The table of a VRF, and nothing else.
+    Vrf(u32),
+}
+
+/// What an interface means for a leg of a route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Leg {
+    /// Packets go out.
+    Usable,
+    /// The kernel sends packets there though the interface has no carrier.
+    Down,
+    /// The kernel acts as if the leg were not there.
+    Dead,
 }
 
 /// All interfaces and addresses.
@@ -23,15 +48,19 @@ pub(super) enum LinkEffect {
 pub(super) struct Links {
     links: BTreeMap<u32, LinkMessage>,
     addresses: BTreeMap<(IpAddr, u32), AddressMessage>,
+    /// The addresses of each network.
+    networks: BTreeMap<Prefix, BTreeSet<(IpAddr, u32)>>,
 }
 
 impl Links {
     /// RTM_NEWLINK.
     pub(super) fn handle_link(&mut self, link: LinkMessage) -> LinkEffect {
-        let up = link.up;
+        let (up, running, master) = (link.up, link.running, link.master);
         match self.links.insert(link.index, link.clone()) {
             Some(before) if before == link => LinkEffect::Unchanged,
-            Some(before) if before.up && !up => LinkEffect::RoutesLost,
+            // An interface that enters or leaves a VRF loses its routes (addrconf and fib flush).
+            Some(before) if (before.up && !up) || before.master != master => LinkEffect::RoutesLost,
+            Some(before) if before.running && !running => LinkEffect::CarrierLost,
             _ => LinkEffect::Changed,
         }
     }
@@ -47,23 +76,74 @@ impl Links {
     /// RTM_NEWADDR.
     pub(super) fn handle_address(&mut self, address: AddressMessage) -> LinkEffect {
         let key = (address.local, address.ifindex);
-        match self.addresses.insert(key, address) {
-            Some(before) if before == address => LinkEffect::Unchanged,
-            _ => LinkEffect::Changed,
+        if self.is_ignored(address.ifindex) {
+            return LinkEffect::Unchanged;
         }
+        let before = self.addresses.insert(key, address);
+        if before == Some(address) {
+            return LinkEffect::Unchanged;
+        }
+        if let Some(before) = before {
+            self.forget_network(before.network, key);
+        }
+        self.networks.entry(address.network).or_default().insert(key);
+        LinkEffect::Changed
     }
 
     /// RTM_DELADDR. With an interface's last IPv4 address go its routes.
     pub(super) fn handle_address_gone(&mut self, address: &AddressMessage) -> LinkEffect {
-        match self.addresses.remove(&(address.local, address.ifindex)) {
-            Some(_) => LinkEffect::RoutesLost,
+        let key = (address.local, address.ifindex);
+        match self.addresses.remove(&key) {
+            Some(known) => {
+                self.forget_network(known.network, key);
+                LinkEffect::RoutesLost
+            }
             None => LinkEffect::Unchanged,
         }
     }
 
-    /// Whether the address is one of ours.
-    pub(super) fn is_local(&self, addr: IpAddr) -> bool {
-        self.addresses.range((addr, 0)..=(addr, u32::MAX)).next().is_some()
+    fn forget_network(&mut self, network: Prefix, key: (IpAddr, u32)) {
+        if let Some(addresses) = self.networks.get_mut(&network) {
+            addresses.remove(&key);
+            if addresses.is_empty() {
+                self.networks.remove(&network);
+            }
+        }
+    }
+
+    /// Whether addresses and routes of the interface are of no interest: kube-proxy gives its own
+    /// every service address of a cluster, and changes thousands at a time.
+    pub(super) fn is_ignored(&self, ifindex: u32) -> bool {
+        self.name(ifindex) == Some("kube-ipvs0")
+    }
+
+    /// Whether the address is one of ours, in the same VRF or outside of all of them.
+    pub(super) fn is_local(&self, addr: IpAddr, domain: Domain) -> bool {
+        let mut interfaces = self.addresses.range((addr, 0)..=(addr, u32::MAX));
+        interfaces.any(|((_, ifindex), _)| self.domain(*ifindex) == domain)
+    }
+
+    /// Where lookups for packets of an interface take place.
+    pub(super) fn domain(&self, ifindex: u32) -> Domain {
+        /// A VLAN on a bridge in a VRF, and one to spare.
+        const DEPTH_MAX: usize = 4;
+        let mut at = self.links.get(&ifindex);
+        for _ in 0..DEPTH_MAX {
+            let Some(link) = at else { break };
+            if let Some(table) = link.vrf {
+                return Domain::Vrf(table);
+            }
+            at = link.master.and_then(|master| self.links.get(&master.get()));
+        }
+        Domain::Default
+    }
+
+    /// Where the routes of a table belong.
+    pub(super) fn domain_of_table(&self, table: u32) -> Domain {
+        match self.links.values().any(|link| link.vrf == Some(table)) {
+            true => Domain::Vrf(table),
+            false => Domain::Default,
+        }
     }
 
     /// Whether the interface is administratively up.
@@ -71,9 +151,16 @@ impl Links {
         self.links.get(&ifindex).is_some_and(|link| link.up)
     }
 
-    /// Whether the interface is up and has carrier.
-    pub(super) fn is_running(&self, ifindex: u32) -> bool {
-        self.links.get(&ifindex).is_some_and(|link| link.running)
+    /// What a leg over the interface is worth, to a route of the family.
+    pub(super) fn leg(&self, ifindex: u32, family: Family) -> Leg {
+        let Some(link) = self.links.get(&ifindex) else { return Leg::Dead };
+        let [skipped_v4, skipped_v6] = link.skipped_without_carrier;
+        let skipped = if family == Family::Ipv4 { skipped_v4 } else { skipped_v6 };
+        match (link.up, link.running) {
+            (true, true) => Leg::Usable,
+            (true, false) if !skipped => Leg::Down,
+            _ => Leg::Dead,
+        }
     }
 
     /// The interface's name.
@@ -81,9 +168,26 @@ impl Links {
         self.links.get(&ifindex).map(|link| link.name.as_str())
     }
 
-    /// Our addresses, in order.
-    pub(super) fn addresses(&self) -> impl Iterator<Item = &AddressMessage> {
-        self.addresses.values()
+    /// The networks of our addresses.
+    pub(super) fn networks(&self) -> impl Iterator<Item = Prefix> {
+        self.networks.keys().copied()
+    }
+
+    /// The networks of the addresses on an interface.
+    pub(super) fn networks_on(&self, ifindex: u32) -> Vec<Prefix> {
+        let on = self.addresses.values().filter(|address| address.ifindex == ifindex);
+        on.map(|address| address.network).collect()
+    }
+
+    /// Our addresses in a network, in order.
+    pub(super) fn addresses_in(&self, network: Prefix) -> impl Iterator<Item = &AddressMessage> {
+        let keys = self.networks.get(&network).into_iter().flatten();
+        keys.filter_map(|key| self.addresses.get(key))
+    }
+
+    /// How many addresses there are.
+    pub(super) fn count_addresses(&self) -> usize {
+        self.addresses.len()
     }
 
     /// What others see, by name.

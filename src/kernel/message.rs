@@ -7,15 +7,18 @@
 //!
 //! Reading is total: what is short or malformed gives `None` or ends the iteration.
 
+mod object;
 mod request;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::num::NonZeroU32;
 
 use bgp_proto::types::{FibKind, Hop, Prefix};
 use smallvec::SmallVec;
 
 use super::LinkTraits;
-use super::fib::spec::RouteSpec;
+use super::spec::RouteSpec;
+pub(super) use object::{Object, ObjectKind, parse_object, parse_object_gone, push_object_dump};
 pub(super) use request::{
     DumpFamily, RouteRequest, push_address_dump, push_link_dump, push_route, push_route_dump,
     set_sequence,
@@ -32,6 +35,9 @@ pub(super) const RTM_GETADDR: u16 = 22;
 pub(super) const RTM_NEWROUTE: u16 = 24;
 pub(super) const RTM_DELROUTE: u16 = 25;
 pub(super) const RTM_GETROUTE: u16 = 26;
+pub(super) const RTM_NEWNEXTHOP: u16 = 104;
+pub(super) const RTM_DELNEXTHOP: u16 = 105;
+pub(super) const RTM_GETNEXTHOP: u16 = 106;
 
 pub(super) const NLM_F_REQUEST: u16 = 0x001;
 pub(super) const NLM_F_ACK: u16 = 0x004;
@@ -52,16 +58,23 @@ const RTA_IIF: u16 = 3;
 const RTA_OIF: u16 = 4;
 const RTA_GATEWAY: u16 = 5;
 const RTA_PRIORITY: u16 = 6;
+const RTA_PREFSRC: u16 = 7;
+const RTA_METRICS: u16 = 8;
 const RTA_MULTIPATH: u16 = 9;
+const RTA_FLOW: u16 = 11;
+const RTA_CACHEINFO: u16 = 12;
 const RTA_TABLE: u16 = 15;
 const RTA_VIA: u16 = 18;
+const RTA_PREF: u16 = 20;
 const RTA_ENCAP: u16 = 22;
+const RTA_NH_ID: u16 = 30;
 
 const RTN_UNSPEC: u8 = 0;
 const RTN_UNICAST: u8 = 1;
 const RTN_BLACKHOLE: u8 = 6;
 const RTN_UNREACHABLE: u8 = 7;
 const RTN_PROHIBIT: u8 = 8;
+const RTN_THROW: u8 = 9;
 const RT_SCOPE_UNIVERSE: u8 = 0;
 const RT_SCOPE_LINK: u8 = 253;
 const RT_SCOPE_NOWHERE: u8 = 255;
@@ -71,6 +84,18 @@ const RTNH_F_ONLINK: u32 = 4;
 
 const IFLA_IFNAME: u16 = 3;
 const IFLA_MTU: u16 = 4;
+const IFLA_MASTER: u16 = 10;
+const IFLA_LINKINFO: u16 = 18;
+const IFLA_AF_SPEC: u16 = 26;
+const IFLA_INFO_KIND: u16 = 1;
+const IFLA_INFO_DATA: u16 = 2;
+const IFLA_VRF_TABLE: u16 = 1;
+const IFLA_INET_CONF: u16 = 1;
+const IFLA_INET6_CONF: u16 = 2;
+/// Places of `ignore_routes_with_linkdown` among the settings of an interface (linux/ip.h counts
+/// from 1, linux/ipv6.h from 0).
+const IPV4_IGNORE_LINKDOWN: usize = 29 - 1;
+const IPV6_IGNORE_LINKDOWN: usize = 39;
 const IFF_UP: u32 = 0x1;
 const IFF_LOWER_UP: u32 = 0x1_0000;
 const IFF_BROADCAST: u32 = 0x2;
@@ -128,8 +153,16 @@ pub(super) struct KernelRoute {
     pub(super) protocol: u8,
     pub(super) metric: u32,
     pub(super) kind: KernelKind,
-    /// Sorted; empty unless unicast. Without the status flags that the kernel adds.
+    /// Sorted; empty unless unicast. Without the status flags that the kernel adds. Of a route
+    /// over a next-hop object: what [`super::objects::Objects::expand`] put here.
     pub(super) hops: SmallVec<[Hop; 1]>,
+    /// The next-hop object that it goes over (RTA_NH_ID).
+    pub(super) object: Option<NonZeroU32>,
+    /// The address that packets from here get (RTA_PREFSRC).
+    pub(super) source: Option<IpAddr>,
+    /// It carries something that a route of ours never does: metrics, a realm, a preference, an
+    /// end.
+    pub(super) altered: bool,
 }
 
 /// rtm_type, as far as it matters here.
@@ -139,11 +172,30 @@ pub(super) enum KernelKind {
     Blackhole,
     Unreachable,
     Prohibit,
-    /// Local, multicast, throw; unicast with an encapsulation.
+    /// Unicast with an encapsulation.
+    Encapsulated,
+    /// The lookup ends in this table and goes on in the next.
+    Throw,
+    /// Local, broadcast, multicast.
     Other,
 }
 
 impl KernelRoute {
+    /// A unicast route that we want, as if the kernel had it.
+    pub(super) fn ours(spec: &RouteSpec, protocol: u8) -> KernelRoute {
+        KernelRoute {
+            table: 0,
+            tos: 0,
+            protocol,
+            metric: spec.metric,
+            kind: KernelKind::Unicast,
+            hops: SmallVec::from_slice(spec.hops()),
+            object: None,
+            source: None,
+            altered: false,
+        }
+    }
+
     /// The same in the words of a wanted route. A kind that is never wanted comes out as a unicast
     /// route without hops, which equals no wanted one.
     pub(super) fn spec(&self) -> RouteSpec {
@@ -151,9 +203,18 @@ impl KernelRoute {
             KernelKind::Unicast => FibKind::Unicast(self.hops.to_vec()),
             KernelKind::Blackhole => FibKind::Blackhole,
             KernelKind::Unreachable => FibKind::Unreachable,
-            KernelKind::Prohibit | KernelKind::Other => FibKind::Unicast(Vec::new()),
+            KernelKind::Prohibit
+            | KernelKind::Encapsulated
+            | KernelKind::Throw
+            | KernelKind::Other => FibKind::Unicast(Vec::new()),
         };
-        RouteSpec { kind, metric: self.metric }
+        RouteSpec {
+            kind,
+            metric: self.metric,
+            source: self.source,
+            object: self.object,
+            altered: self.altered,
+        }
     }
 }
 
@@ -162,7 +223,7 @@ impl KernelRoute {
 pub(super) fn parse_route(body: &[u8]) -> Option<(Prefix, KernelRoute)> {
     let header = body.get(..12)?;
     let (family, len, source_len, tos) = (header[0], header[1], header[2], header[3]);
-    let (table, protocol, kind) = (header[4], header[5], header[7]);
+    let (table, protocol, scope, kind) = (header[4], header[5], header[6], header[7]);
     let flags = u32_at(body, 8)?;
     if flags & RTM_F_CLONED != 0 || source_len != 0 {
         return None;
@@ -172,12 +233,20 @@ pub(super) fn parse_route(body: &[u8]) -> Option<(Prefix, KernelRoute)> {
         AF_INET6 => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
         _ => return None,
     };
-    let mut table = u32::from(table);
-    let mut metric = 0;
     let mut encapsulated = false;
     let mut single = Hop { gateway: None, ifindex: 0, onlink: false, weight: 1 };
     single.onlink = flags & RTNH_F_ONLINK != 0;
-    let mut hops: SmallVec<[Hop; 1]> = SmallVec::new();
+    let mut route = KernelRoute {
+        table: u32::from(table),
+        tos,
+        protocol,
+        metric: 0,
+        kind: KernelKind::Other,
+        hops: SmallVec::new(),
+        object: None,
+        source: None,
+        altered: false,
+    };
     for (attribute, value) in attributes(body.get(12..)?) {
         match attribute {
             RTA_DST => addr = ip(family, value)?,
@@ -185,42 +254,60 @@ pub(super) fn parse_route(body: &[u8]) -> Option<(Prefix, KernelRoute)> {
             RTA_OIF => single.ifindex = u32_at(value, 0)?,
             RTA_GATEWAY => single.gateway = Some(ip(family, value)?),
             RTA_VIA => single.gateway = Some(via(value)?),
-            RTA_PRIORITY => metric = u32_at(value, 0)?,
-            RTA_TABLE => table = u32_at(value, 0)?,
-            RTA_MULTIPATH => hops = multipath(family, value),
+            RTA_PRIORITY => route.metric = u32_at(value, 0)?,
+            RTA_TABLE => route.table = u32_at(value, 0)?,
+            RTA_MULTIPATH => (route.hops, route.altered) = multipath(family, value),
             RTA_ENCAP => encapsulated = true,
+            RTA_NH_ID => route.object = NonZeroU32::new(u32_at(value, 0)?),
+            RTA_PREFSRC => route.source = Some(ip(family, value)?),
+            RTA_METRICS | RTA_FLOW => route.altered = true,
+            RTA_PREF => route.altered |= value.first().is_some_and(|pref| *pref != 0),
+            // rta_expires
+            RTA_CACHEINFO => route.altered |= u32_at(value, 8).is_some_and(|left| left != 0),
             _ => {}
         }
     }
-    let kind = match kind {
-        RTN_UNICAST if !encapsulated => KernelKind::Unicast,
+    route.kind = match kind {
+        RTN_UNICAST if encapsulated => KernelKind::Encapsulated,
+        RTN_UNICAST => KernelKind::Unicast,
         RTN_BLACKHOLE => KernelKind::Blackhole,
         RTN_UNREACHABLE => KernelKind::Unreachable,
         RTN_PROHIBIT => KernelKind::Prohibit,
+        RTN_THROW => KernelKind::Throw,
         _ => KernelKind::Other,
     };
-    if kind != KernelKind::Unicast {
+    let hops = &mut route.hops;
+    if route.kind != KernelKind::Unicast || route.object.is_some() {
         hops.clear();
     } else if hops.is_empty() && (single.ifindex != 0 || single.gateway.is_some()) {
         hops.push(single);
     }
+    if family == AF_INET && scope < RT_SCOPE_LINK {
+        // Without a gateway and yet not of link scope: the kernel takes a gateway on the interface
+        // only as onlink.
+        hops.iter_mut().filter(|hop| hop.gateway.is_none()).for_each(|hop| hop.onlink = true);
+    }
     hops.sort_unstable();
-    Some((Prefix::new(addr, len), KernelRoute { table, tos, protocol, metric, kind, hops }))
+    Some((Prefix::new(addr, len), route))
 }
 
-/// The legs of RTA_MULTIPATH.
-fn multipath(family: u8, mut bytes: &[u8]) -> SmallVec<[Hop; 1]> {
-    let mut hops = SmallVec::new();
+/// The legs of RTA_MULTIPATH, and whether one carries a realm.
+fn multipath(family: u8, mut bytes: &[u8]) -> (SmallVec<[Hop; 1]>, bool) {
+    let (mut hops, mut altered) = (SmallVec::new(), false);
     while let (Some(len), Some(&[flags, weight])) =
         (u16_at(bytes, 0), bytes.get(2..4).and_then(|b| b.first_chunk()))
     {
         let len = usize::from(len);
         let (Some(ifindex), Some(rest)) = (u32_at(bytes, 4), bytes.get(8..len)) else { break };
-        let gateway = attributes(rest).find_map(|(attribute, value)| match attribute {
-            RTA_GATEWAY => ip(family, value),
-            RTA_VIA => via(value),
-            _ => None,
-        });
+        let mut gateway = None;
+        for (attribute, value) in attributes(rest) {
+            match attribute {
+                RTA_GATEWAY => gateway = ip(family, value),
+                RTA_VIA => gateway = via(value),
+                RTA_FLOW => altered = true,
+                _ => {}
+            }
+        }
         hops.push(Hop {
             gateway,
             ifindex,
@@ -229,7 +316,7 @@ fn multipath(family: u8, mut bytes: &[u8]) -> SmallVec<[Hop; 1]> {
         });
         bytes = bytes.get(aligned(len)..).unwrap_or_default();
     }
-    hops
+    (hops, altered)
 }
 
 /// An interface, from RTM_NEWLINK or RTM_DELLINK.
@@ -242,26 +329,36 @@ pub(super) struct LinkMessage {
     pub(super) traits: LinkTraits,
     /// Octets.
     pub(super) mtu: u32,
+    /// The interface that it is a part of: a bridge, a bond, a VRF.
+    pub(super) master: Option<NonZeroU32>,
+    /// The table of a VRF.
+    pub(super) vrf: Option<u32>,
+    /// The kernel leaves out legs over it without carrier (`ignore_routes_with_linkdown`): IPv4,
+    /// IPv6.
+    pub(super) skipped_without_carrier: [bool; 2],
 }
 
-/// Reads the body of a link message. `None` for those that speak about bridge ports.
+/// Reads the body of a link message. `None` for those that speak about bridge ports, and for the
+/// partial ones of wireless drivers.
 pub(super) fn parse_link(body: &[u8]) -> Option<LinkMessage> {
     if *body.first()? != 0 {
         return None;
     }
     let flags = u32_at(body, 8)?;
     let up = flags & IFF_UP != 0;
-    let (mut name, mut mtu) = (String::new(), 0);
+    let mut link = LinkMessage { index: u32_at(body, 4)?, ..LinkMessage::default() };
+    let mut complete = false;
     for (attribute, value) in attributes(body.get(16..)?) {
         match attribute {
-            IFLA_IFNAME => name = text(value),
-            IFLA_MTU => mtu = u32_at(value, 0).unwrap_or_default(),
+            IFLA_IFNAME => link.name = text(value),
+            IFLA_MTU => (link.mtu, complete) = (u32_at(value, 0)?, true),
+            IFLA_MASTER => link.master = u32_at(value, 0).and_then(NonZeroU32::new),
+            IFLA_LINKINFO => link.vrf = vrf_table(value),
+            IFLA_AF_SPEC => link.skipped_without_carrier = skipped_without_carrier(value),
             _ => {}
         }
     }
-    Some(LinkMessage {
-        index: u32_at(body, 4)?,
-        name,
+    complete.then_some(LinkMessage {
         up,
         running: up && flags & IFF_LOWER_UP != 0,
         traits: LinkTraits {
@@ -269,8 +366,32 @@ pub(super) fn parse_link(body: &[u8]) -> Option<LinkMessage> {
             broadcast: flags & IFF_BROADCAST != 0,
             multicast: flags & IFF_MULTICAST != 0,
         },
-        mtu,
+        ..link
     })
+}
+
+/// The table, from the IFLA_LINKINFO of a VRF.
+fn vrf_table(info: &[u8]) -> Option<u32> {
+    let find = |bytes, kind| attributes(bytes).find(|(k, _)| *k == kind).map(|(_, value)| value);
+    if text(find(info, IFLA_INFO_KIND)?) != "vrf" {
+        return None;
+    }
+    u32_at(find(find(info, IFLA_INFO_DATA)?, IFLA_VRF_TABLE)?, 0)
+}
+
+/// `ignore_routes_with_linkdown` of IPv4 and IPv6, from IFLA_AF_SPEC.
+fn skipped_without_carrier(families: &[u8]) -> [bool; 2] {
+    let mut skipped = [false; 2];
+    for (family, settings) in attributes(families) {
+        let (place, conf, at) = match u8::try_from(family) {
+            Ok(AF_INET) => (0, IFLA_INET_CONF, IPV4_IGNORE_LINKDOWN),
+            Ok(AF_INET6) => (1, IFLA_INET6_CONF, IPV6_IGNORE_LINKDOWN),
+            _ => continue,
+        };
+        let values = attributes(settings).find(|(kind, _)| *kind == conf).map(|(_, v)| v);
+        skipped[place] = values.and_then(|v| u32_at(v, at * 4)).is_some_and(|value| value != 0);
+    }
+    skipped
 }
 
 /// An address of ours, from RTM_NEWADDR or RTM_DELADDR.
@@ -317,6 +438,12 @@ pub(super) fn parse_address(body: &[u8]) -> Option<AddressMessage> {
         scope: if scope < RT_SCOPE_LINK { Scope::Wide } else { Scope::Narrow },
         secondary: family == AF_INET && flags & IFA_F_SECONDARY != 0,
     })
+}
+
+/// What NLMSG_DONE says: how the dump went, a positive errno or 0. Kernels put the error of a dump
+/// here when they meet it after the request was accepted.
+pub(super) fn parse_done(body: &[u8]) -> i32 {
+    body.first_chunk().map_or(0, |b| i32::from_ne_bytes(*b)).checked_neg().unwrap_or(i32::MAX)
 }
 
 /// What NLMSG_ERROR says: a positive errno (0 acknowledges) and the kernel's explanation.

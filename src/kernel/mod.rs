@@ -20,6 +20,8 @@ mod links;
 mod message;
 mod netlink;
 mod nexthops;
+mod objects;
+mod spec;
 mod watch;
 mod worker;
 
@@ -32,9 +34,11 @@ use prometheus::core::Collector;
 use prometheus::proto::MetricFamily;
 
 pub use carry::{Carried, Place, carry_over};
-pub use event::{FibEvent, LearnRule, LearnSource, LearnedKind, LearnedRoute, NextHopState};
-use fib::spec::RouteSpec;
+pub use event::{FibEvent, LearnRule, LearnSource, LearnedKind, LearnedRoute, NextHopState, Over};
 pub use fib::view::{FibCounters, FibState, FibView, ViewGateway, ViewKind};
+pub use nexthops::Deciding;
+use spec::RouteSpec;
+pub use spec::{METRIC_IPV4, METRIC_IPV6, RouteDefaults};
 pub use worker::Stage;
 use worker::{Shared, Stop, Worker};
 
@@ -50,13 +54,31 @@ pub struct FibConfig {
     pub table: u32,
     /// rtm_protocol, default 12 (bird). A route in the table with this number is ours.
     pub protocol: u8,
-    /// Metric of routes that bring none of their own; default 0, which IPv6 turns into 1024.
-    pub metric: u32,
+    /// What routes get that bring none of their own.
+    pub defaults: RouteDefaults,
+    /// What the next hops of BGP routes may be resolved over.
+    pub resolve_over: ResolveOver,
+}
+
+/// What the next hops of BGP routes may be resolved over, besides the kernel's other routes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ResolveOver {
+    /// Nothing else.
+    Kernel,
+    /// BGP routes of external peers that are on a connected network, with next hops there.
+    #[default]
+    DirectBgp,
 }
 
 impl Default for FibConfig {
     fn default() -> Self {
-        FibConfig { enabled: true, table: 254, protocol: 12, metric: 0 }
+        FibConfig {
+            enabled: true,
+            table: 254,
+            protocol: 12,
+            defaults: RouteDefaults::default(),
+            resolve_over: ResolveOver::default(),
+        }
     }
 }
 
@@ -162,7 +184,7 @@ impl Fib {
     pub fn submit(&self, changes: impl IntoIterator<Item = (Prefix, Option<FibRoute>)>) {
         /// Changes taken at a time, so that `show fib` and the writer get their turn.
         const CHUNK: usize = 1024;
-        let FibConfig { enabled, metric, .. } = self.thread.config;
+        let FibConfig { enabled, defaults, .. } = self.thread.config;
         if !enabled {
             return;
         }
@@ -170,14 +192,18 @@ impl Fib {
         let mut chunk = Vec::new();
         loop {
             chunk.extend(changes.by_ref().take(CHUNK).map(|(prefix, route)| {
-                (prefix, route.map(|route| RouteSpec::wanted(prefix, route, metric)))
+                let route = route.map(|route| {
+                    let recursion = route.recursion;
+                    (RouteSpec::wanted(prefix, route, &defaults), recursion)
+                });
+                (prefix, route)
             }));
             if chunk.is_empty() {
                 return;
             }
             let mut plan = self.thread.shared.plan();
-            for (prefix, spec) in chunk.drain(..) {
-                plan.want(prefix, spec);
+            for (prefix, route) in chunk.drain(..) {
+                plan.want(prefix, route);
             }
             drop(plan);
             self.thread.shared.wake();
@@ -230,6 +256,12 @@ impl Fib {
     /// The interfaces, by name. Empty until [`FibEvent::Synchronised`].
     pub fn links(&self) -> Arc<[Link]> {
         self.thread.shared.links()
+    }
+
+    /// The kernel route that decides how a tracked address is reached, for people; `None` when there
+    /// is none or the address is not tracked.
+    pub fn decided_by(&self, addr: IpAddr) -> Option<Deciding> {
+        self.thread.shared.deciding().get(&addr).cloned()
     }
 
     /// Reports how `addr` is reached, at once and at every change. Tracking twice is tracking

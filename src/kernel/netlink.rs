@@ -187,14 +187,11 @@ impl RequestSocket {
                     end = DumpEnd::Interrupted;
                 }
                 match header.kind {
-                    NLMSG_DONE => return Ok(end),
+                    NLMSG_DONE => return finish_dump(message::parse_done(body), end),
                     NLMSG_ERROR => {
-                        return match message::parse_error(header, body) {
-                            // A table that nobody wrote to does not exist yet.
-                            Some((0 | ENOENT, _)) => Ok(end),
-                            Some((errno, _)) => Err(io::Error::from_raw_os_error(errno)),
-                            None => Err(io::ErrorKind::InvalidData.into()),
-                        };
+                        let (errno, _) = message::parse_error(header, body)
+                            .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))?;
+                        return finish_dump(errno, end);
                     }
                     _ => each(header, body),
                 }
@@ -207,6 +204,15 @@ impl RequestSocket {
         let base = self.seq.wrapping_add(1);
         self.seq = self.seq.wrapping_add(count as u32);
         base
+    }
+}
+
+/// What a dump amounts to that ended with this error number.
+fn finish_dump(errno: i32, end: DumpEnd) -> io::Result<DumpEnd> {
+    match errno {
+        // A table that nobody wrote to does not exist yet.
+        0 | ENOENT => Ok(end),
+        errno => Err(io::Error::from_raw_os_error(errno)),
     }
 }
 
@@ -230,6 +236,7 @@ impl MonitorSocket {
     /// `own_port` caused: a bulk load would drown everything else.
     pub(super) fn open(own_port: u32) -> Result<Self, Error> {
         const GROUPS: [u32; 5] = [1, 5, 7, 9, 11]; // link, IPv4 address/route, IPv6 address/route
+        const NEXT_HOPS: u32 = 32;
         let mut socket = Socket::new(NETLINK_ROUTE).map_err(failed("open a netlink socket"))?;
         socket.bind_auto().map_err(failed("bind a netlink socket"))?;
         enlarge(&socket);
@@ -238,6 +245,9 @@ impl MonitorSocket {
         }
         for group in GROUPS {
             socket.add_membership(group).map_err(failed("listen to kernel events"))?;
+        }
+        if let Err(error) = socket.add_membership(NEXT_HOPS) {
+            tracing::debug!(%error, "the kernel has no next-hop objects");
         }
         socket.set_non_blocking(true).map_err(failed("configure a netlink socket"))?;
         Ok(MonitorSocket { socket })
@@ -260,7 +270,13 @@ impl MonitorSocket {
 
     /// Drops what is waiting, because a dump that follows knows better.
     pub(super) fn discard(&self, datagram: &mut [u8]) -> io::Result<()> {
-        while !matches!(self.hear(datagram)?, Heard::Nothing) {}
+        // More than the buffer holds: others write as fast as this reads.
+        const DATAGRAMS_MAX: usize = 1 << 17;
+        for _ in 0..DATAGRAMS_MAX {
+            if matches!(self.hear(datagram)?, Heard::Nothing) {
+                break;
+            }
+        }
         Ok(())
     }
 }

@@ -1,64 +1,191 @@
-//! How an address is reached, over routes that are not ours.
+//! How an address is reached, as the kernel forwards to it.
 
+use std::cmp::Reverse;
+use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use bgp_proto::types::Hop;
+use bgp_proto::types::{Hop, Prefix};
 
-use super::event::NextHopState;
-use super::foreign::Foreign;
-use super::links::Links;
+use super::event::{NextHopState, Over};
+use super::fib::plan::Plan;
+use super::foreign::{Foreign, is_connected, protocol_name};
+use super::links::{Domain, Leg, Links};
 use super::message::{KernelKind, KernelRoute};
 
-/// Resolves a BGP next hop: RFC 4271 §9.1.2.1.
-///
-/// The most specific prefix with a usable route decides, within it the lowest metric. Routes of
-/// our own protocol are not among `foreign`, so that a BGP route never rests on another
-/// BGP route. An interface without carrier is not usable. Differs from BIRD: there that is an
-/// option (`check link`), off by default; here traffic moves to another path at once.
-pub(super) fn resolve(addr: IpAddr, foreign: &Foreign, links: &Links) -> NextHopState {
-    if links.is_local(addr) {
-        return NextHopState::Local;
-    }
-    if addr.is_unspecified() || addr.is_multicast() || is_link_local(addr) {
-        return NextHopState::Unreachable;
-    }
-    for (_, routes) in foreign.covering(addr) {
-        let mut routes: Vec<&KernelRoute> = routes.iter().filter(|route| route.tos == 0).collect();
-        routes.sort_by_key(|route| route.metric);
-        for route in routes {
-            match route.kind {
-                KernelKind::Unicast => {
-                    if let Some(state) = follow(addr, route, links) {
-                        return state;
-                    }
-                }
-                KernelKind::Blackhole | KernelKind::Unreachable | KernelKind::Prohibit => {
-                    return NextHopState::Unreachable;
-                }
-                KernelKind::Other => {}
-            }
-        }
-    }
-    NextHopState::Unreachable
+/// What next hops are resolved over. Pure.
+#[derive(Clone, Copy)]
+pub(super) struct Resolver<'a> {
+    foreign: &'a Foreign,
+    links: &'a Links,
+    /// Routes of ours that others may rest on.
+    direct: Option<(&'a Plan, u8)>,
+    /// Whose addresses are ours.
+    domain: Domain,
 }
 
-/// The way over one route, if any of its interfaces is usable.
-fn follow(addr: IpAddr, route: &KernelRoute, links: &Links) -> Option<NextHopState> {
-    let usable = route.hops.iter().filter(|hop| links.is_running(hop.ifindex));
-    let mut hops: Vec<Hop> =
-        usable.map(|hop| Hop { gateway: hop.gateway.or(Some(addr)), ..*hop }).collect();
-    if hops.is_empty() {
-        return None;
+/// How an address was resolved.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Resolution {
+    pub(super) state: NextHopState,
+    /// The route that decided.
+    pub(super) by: Option<Deciding>,
+}
+
+/// The route that decided how an address is reached, for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Deciding {
+    /// Its prefix: the most specific that covers the address.
+    pub prefix: Prefix,
+    /// rtm_protocol: who installed it.
+    pub protocol: u8,
+    /// RTA_PRIORITY, 0 when absent.
+    pub metric: u32,
+    /// Its interfaces that are down or have no carrier.
+    pub down: Vec<String>,
+}
+
+impl fmt::Display for Deciding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Deciding { prefix, protocol, metric, down } = self;
+        write!(f, "{prefix} of protocol {}", protocol_name(*protocol))?;
+        if *metric != 0 {
+            write!(f, " metric {metric}")?;
+        }
+        match down.as_slice() {
+            [] => Ok(()),
+            [one] => write!(f, ", where {one} is down or has no carrier"),
+            several => write!(f, ", where {} are down or have no carrier", several.join(", ")),
+        }
     }
-    hops.sort_unstable();
-    let connected = route.hops.iter().all(|hop| hop.gateway.is_none());
-    let metric = if connected { 0 } else { route.metric.max(1) };
-    let interface = match hops.as_slice() {
-        [hop] => links.name(hop.ifindex).map(Arc::from),
-        _ => None,
-    };
-    Some(NextHopState::Via { hops, metric, connected, interface })
+}
+
+impl<'a> Resolver<'a> {
+    /// For routes of the given table.
+    pub(super) fn new(foreign: &'a Foreign, links: &'a Links, table: u32) -> Resolver<'a> {
+        Resolver { foreign, links, direct: None, domain: links.domain_of_table(table) }
+    }
+
+    /// Resolves over routes of external peers on connected networks, too.
+    pub(super) fn over_bgp(self, plan: &'a Plan, protocol: u8) -> Resolver<'a> {
+        Resolver { direct: Some((plan, protocol)), ..self }
+    }
+
+    /// The routes of others.
+    pub(super) fn foreign(&self) -> &'a Foreign {
+        self.foreign
+    }
+
+    /// The interfaces.
+    pub(super) fn links(&self) -> &'a Links {
+        self.links
+    }
+
+    /// Resolves a BGP next hop: RFC 4271 §9.1.2.1.
+    ///
+    /// As the kernel forwards: of the most specific prefix the route with the lowest metric
+    /// decides, usable or not. A connected network whose cable is pulled makes its addresses
+    /// unreachable; they do not fall back to a default route, since packets would not either.
+    ///
+    /// Of our own routes only those count that rest on nothing but a connected network
+    /// ([`Recursion::Direct`](bgp_proto::types::Recursion::Direct)), and not for addresses of
+    /// connected networks: so no route ever rests on itself. BIRD has the same rule, and calls
+    /// an address unreachable that a route of another kind covers best; here such a route is left
+    /// out. Differs from BIRD in that.
+    /// Differs from BIRD: there carrier counts only with `check link`, off by default; here
+    /// traffic moves to another path at once.
+    pub(super) fn resolve(&self, addr: IpAddr) -> Resolution {
+        let nothing = |state| Resolution { state, by: None };
+        if self.is_local(addr) {
+            return nothing(NextHopState::Local);
+        }
+        if addr.is_unspecified() || addr.is_multicast() || is_link_local(addr) {
+            return nothing(NextHopState::Unreachable);
+        }
+        let ours = self.direct_routes(addr);
+        let others = self.foreign.covering(addr).flat_map(|(prefix, routes)| {
+            routes.iter().filter(|route| route.tos == 0).map(move |route| (prefix, route))
+        });
+        let mut candidates: Vec<(Prefix, &KernelRoute)> = others.collect();
+        candidates.extend(ours.iter().map(|(prefix, route)| (*prefix, route)));
+        candidates.sort_by_key(|(prefix, route)| (Reverse(prefix.len()), route.metric));
+        let decided =
+            candidates.iter().find_map(|(prefix, route)| self.follow(addr, *prefix, route));
+        decided.unwrap_or_else(|| nothing(NextHopState::Unreachable))
+    }
+
+    /// The routes of ours that count for an address.
+    fn direct_routes(&self, addr: IpAddr) -> Vec<(Prefix, KernelRoute)> {
+        let Some((plan, protocol)) = self.direct else { return Vec::new() };
+        let mut covering = self.foreign.covering(addr).flat_map(|(_, routes)| routes);
+        if covering.any(is_connected) {
+            return Vec::new();
+        }
+        let routes = plan.direct_routes(addr).into_iter();
+        routes.map(|(prefix, spec)| (prefix, KernelRoute::ours(spec, protocol))).collect()
+    }
+
+    /// Whether the address is one of ours.
+    pub(super) fn is_local(&self, addr: IpAddr) -> bool {
+        self.links.is_local(addr, self.domain)
+    }
+
+    /// Whether addresses of the interface are ours.
+    pub(super) fn is_ours(&self, ifindex: u32) -> bool {
+        self.links.domain(ifindex) == self.domain
+    }
+
+    /// What a route makes of the address; `None` when the kernel goes on to the next one.
+    fn follow(&self, addr: IpAddr, prefix: Prefix, route: &KernelRoute) -> Option<Resolution> {
+        let mut down = Vec::new();
+        let state = match route.kind {
+            KernelKind::Unicast => self.forward(addr, prefix, route, &mut down)?,
+            // A way that a route of ours cannot take along.
+            KernelKind::Encapsulated => NextHopState::Unreachable,
+            KernelKind::Blackhole
+            | KernelKind::Unreachable
+            | KernelKind::Prohibit
+            | KernelKind::Throw => NextHopState::Unreachable,
+            KernelKind::Other => return None,
+        };
+        let (protocol, metric) = (route.protocol, route.metric);
+        Some(Resolution { state, by: Some(Deciding { prefix, protocol, metric, down }) })
+    }
+
+    fn forward(
+        &self,
+        addr: IpAddr,
+        prefix: Prefix,
+        route: &KernelRoute,
+        down: &mut Vec<String>,
+    ) -> Option<NextHopState> {
+        let (mut hops, mut legs) = (Vec::new(), 0);
+        for hop in &route.hops {
+            let leg = self.links.leg(hop.ifindex, prefix.family());
+            legs += usize::from(leg != Leg::Dead);
+            match leg {
+                Leg::Usable => hops.push(Hop { gateway: hop.gateway.or(Some(addr)), ..*hop }),
+                Leg::Down | Leg::Dead => {
+                    down.extend(self.links.name(hop.ifindex).map(str::to_owned));
+                }
+            }
+        }
+        if legs == 0 {
+            return None;
+        }
+        if hops.is_empty() {
+            return Some(NextHopState::Unreachable);
+        }
+        hops.sort_unstable();
+        let connected = route.hops.iter().all(|hop| hop.gateway.is_none());
+        let metric = if connected { 0 } else { route.metric.max(1) };
+        let interface = match hops.as_slice() {
+            [hop] => self.links.name(hop.ifindex).map(Arc::from),
+            _ => None,
+        };
+        let over = if prefix.is_empty() { Over::Default } else { Over::Specific };
+        Some(NextHopState::Via { hops, metric, connected, interface, over })
+    }
 }
 
 /// Such an address means nothing without its interface, which the session knows and we do not.

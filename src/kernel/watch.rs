@@ -7,17 +7,19 @@ use std::ops::RangeInclusive;
 
 use bgp_proto::types::Prefix;
 
-use super::event::{FibEvent, LearnRule, LearnedRoute, NextHopState};
-use super::foreign::Foreign;
+use super::event::{FibEvent, LearnRule, LearnSource, LearnedRoute};
 use super::learn;
-use super::links::Links;
-use super::nexthops::resolve;
+use super::nexthops::{Deciding, Resolution, Resolver};
 
 /// What changed in the kernel since the last comparison.
 #[derive(Debug, Default)]
 pub(super) struct Touched {
-    /// Prefixes whose foreign routes changed.
-    pub(super) prefixes: BTreeSet<Prefix>,
+    /// Prefixes whose routes changed.
+    prefixes: BTreeSet<Prefix>,
+    /// Addresses that became ours or no longer are.
+    addresses: BTreeSet<IpAddr>,
+    /// Networks with an address that changed, or over an interface that did.
+    networks: BTreeSet<Prefix>,
     /// Links or addresses changed.
     pub(super) links: bool,
     /// So much changed that everything is compared.
@@ -26,18 +28,38 @@ pub(super) struct Touched {
 
 impl Touched {
     /// Above this, comparing everything is cheaper than remembering what changed.
-    const PREFIXES_MAX: usize = 10_000;
+    const REMEMBERED_MAX: usize = 10_000;
 
     pub(super) fn add(&mut self, prefix: Prefix) {
-        if self.prefixes.len() < Self::PREFIXES_MAX {
+        if self.prefixes.len() < Self::REMEMBERED_MAX {
             self.prefixes.insert(prefix);
         } else {
             self.all = true;
         }
     }
 
+    pub(super) fn add_address(&mut self, addr: IpAddr) {
+        if self.addresses.len() < Self::REMEMBERED_MAX {
+            self.addresses.insert(addr);
+        } else {
+            self.all = true;
+        }
+    }
+
+    pub(super) fn add_network(&mut self, network: Prefix) {
+        if self.networks.len() < Self::REMEMBERED_MAX {
+            self.networks.insert(network);
+        } else {
+            self.all = true;
+        }
+    }
+
     pub(super) fn is_empty(&self) -> bool {
-        self.prefixes.is_empty() && !self.links && !self.all
+        self.prefixes.is_empty()
+            && self.addresses.is_empty()
+            && self.networks.is_empty()
+            && !self.links
+            && !self.all
     }
 }
 
@@ -45,10 +67,13 @@ impl Touched {
 #[derive(Debug)]
 pub(super) struct Watch {
     own_protocol: u8,
-    tracked: BTreeMap<IpAddr, NextHopState>,
+    tracked: BTreeMap<IpAddr, Resolution>,
     rules: Vec<LearnRule>,
     learned: BTreeMap<Prefix, LearnedRoute>,
     connected: BTreeMap<Prefix, LearnedRoute>,
+    /// Tracked addresses that are resolved in another way than at the last call of
+    /// [`Watch::take_decided`].
+    decided: BTreeSet<IpAddr>,
 }
 
 impl Watch {
@@ -59,77 +84,80 @@ impl Watch {
             rules: Vec::new(),
             learned: BTreeMap::new(),
             connected: BTreeMap::new(),
+            decided: BTreeSet::new(),
         }
     }
 
     /// Starts reporting an address: its state.
-    pub(super) fn track(&mut self, addr: IpAddr, foreign: &Foreign, links: &Links) -> FibEvent {
-        let state = resolve(addr, foreign, links);
-        self.tracked.insert(addr, state.clone());
+    pub(super) fn track(&mut self, addr: IpAddr, resolver: Resolver<'_>) -> FibEvent {
+        let resolution = resolver.resolve(addr);
+        let state = resolution.state.clone();
+        self.tracked.insert(addr, resolution);
+        self.decided.insert(addr);
         FibEvent::NextHop { addr, state }
     }
 
     pub(super) fn untrack(&mut self, addr: IpAddr) {
         self.tracked.remove(&addr);
+        self.decided.insert(addr);
+    }
+
+    /// The routes that decide how tracked addresses are reached, where that changed; `None` for
+    /// those that none covers or that are not tracked.
+    pub(super) fn take_decided(&mut self) -> Vec<(IpAddr, Option<Deciding>)> {
+        let changed = std::mem::take(&mut self.decided).into_iter();
+        let by = |addr| self.tracked.get(&addr).and_then(|resolution| resolution.by.clone());
+        changed.map(|addr| (addr, by(addr))).collect()
     }
 
     /// Replaces the rules; the differences.
-    pub(super) fn learn(
-        &mut self,
-        rules: Vec<LearnRule>,
-        foreign: &Foreign,
-        links: &Links,
-    ) -> Vec<FibEvent> {
+    pub(super) fn learn(&mut self, rules: Vec<LearnRule>, resolver: Resolver<'_>) -> Vec<FibEvent> {
         self.rules = rules;
         let mut events = Vec::new();
-        self.compare_all_learned(foreign, links, &mut events);
-        self.compare_connected(links, &mut events);
+        self.compare_all_learned(resolver, &mut events);
+        self.compare_all_connected(resolver, &mut events);
         events
     }
 
     /// The differences that the changes make.
-    pub(super) fn compare(
-        &mut self,
-        touched: &Touched,
-        foreign: &Foreign,
-        links: &Links,
-    ) -> Vec<FibEvent> {
+    pub(super) fn compare(&mut self, touched: &Touched, resolver: Resolver<'_>) -> Vec<FibEvent> {
         let mut events = Vec::new();
-        if touched.links {
-            events.push(FibEvent::LinksChanged);
-        }
-        if touched.links || touched.all {
-            self.compare_tracked(|_| true, foreign, links, &mut events);
-            self.compare_connected(links, &mut events);
-        } else {
-            let addrs = touched.prefixes.iter().flat_map(|p| self.tracked.range(addresses(*p)));
-            let addrs: BTreeSet<IpAddr> = addrs.map(|(addr, _)| *addr).collect();
-            if !addrs.is_empty() {
-                self.compare_tracked(|addr| addrs.contains(&addr), foreign, links, &mut events);
-            }
-        }
         if touched.all {
-            self.compare_all_learned(foreign, links, &mut events);
-        } else {
-            for prefix in &touched.prefixes {
-                self.compare_learned(*prefix, foreign, links, &mut events);
-            }
+            let addrs: Vec<IpAddr> = self.tracked.keys().copied().collect();
+            self.compare_tracked(addrs, resolver, &mut events);
+            self.compare_all_connected(resolver, &mut events);
+            self.compare_all_learned(resolver, &mut events);
+            return events;
+        }
+        let mut addrs = touched.addresses.clone();
+        for prefix in &touched.prefixes {
+            addrs.extend(self.tracked.range(addresses(*prefix)).map(|(addr, _)| *addr));
+        }
+        self.compare_tracked(addrs, resolver, &mut events);
+        for network in &touched.networks {
+            self.compare_connected(*network, resolver, &mut events);
+        }
+        for prefix in &touched.prefixes {
+            self.compare_learned(*prefix, resolver, &mut events);
         }
         events
     }
 
     fn compare_tracked(
         &mut self,
-        selects: impl Fn(IpAddr) -> bool,
-        foreign: &Foreign,
-        links: &Links,
+        addrs: impl IntoIterator<Item = IpAddr>,
+        resolver: Resolver<'_>,
         events: &mut Vec<FibEvent>,
     ) {
-        for (&addr, reported) in self.tracked.iter_mut().filter(|(addr, _)| selects(**addr)) {
-            let state = resolve(addr, foreign, links);
-            if *reported != state {
-                reported.clone_from(&state);
-                events.push(FibEvent::NextHop { addr, state });
+        for addr in addrs {
+            let Some(reported) = self.tracked.get_mut(&addr) else { continue };
+            let resolution = resolver.resolve(addr);
+            if reported.state != resolution.state {
+                events.push(FibEvent::NextHop { addr, state: resolution.state.clone() });
+            }
+            if *reported != resolution {
+                *reported = resolution;
+                self.decided.insert(addr);
             }
         }
     }
@@ -137,36 +165,45 @@ impl Watch {
     fn compare_learned(
         &mut self,
         prefix: Prefix,
-        foreign: &Foreign,
-        links: &Links,
+        resolver: Resolver<'_>,
         events: &mut Vec<FibEvent>,
     ) {
         if self.rules.is_empty() && self.learned.is_empty() {
             return;
         }
-        let routes = foreign.get(prefix);
-        let route = learn::learned_route(prefix, routes, &self.rules, self.own_protocol, links);
+        let routes = resolver.foreign().get(prefix);
+        let route = learn::learned_route(prefix, routes, &self.rules, self.own_protocol, resolver);
         report(&mut self.learned, prefix, route, events);
     }
 
-    fn compare_all_learned(
-        &mut self,
-        foreign: &Foreign,
-        links: &Links,
-        events: &mut Vec<FibEvent>,
-    ) {
+    fn compare_all_learned(&mut self, resolver: Resolver<'_>, events: &mut Vec<FibEvent>) {
+        let foreign = resolver.foreign();
         let gone: Vec<Prefix> =
             self.learned.keys().filter(|p| foreign.get(**p).is_empty()).copied().collect();
         for prefix in gone.into_iter().chain(foreign.iter().map(|(prefix, _)| prefix)) {
-            self.compare_learned(prefix, foreign, links, events);
+            self.compare_learned(prefix, resolver, events);
         }
     }
 
-    fn compare_connected(&mut self, links: &Links, events: &mut Vec<FibEvent>) {
-        let mut routes = learn::connected_routes(&self.rules, links);
-        let known: BTreeSet<Prefix> = self.connected.keys().chain(routes.keys()).copied().collect();
-        for prefix in known {
-            report(&mut self.connected, prefix, routes.remove(&prefix), events);
+    fn compare_connected(
+        &mut self,
+        network: Prefix,
+        resolver: Resolver<'_>,
+        events: &mut Vec<FibEvent>,
+    ) {
+        let selected = self.rules.iter().any(|rule| rule.from == LearnSource::Connected);
+        let route = match selected {
+            true => learn::connected_route(network, &self.rules, resolver),
+            false => None,
+        };
+        report(&mut self.connected, network, route, events);
+    }
+
+    fn compare_all_connected(&mut self, resolver: Resolver<'_>, events: &mut Vec<FibEvent>) {
+        let networks = resolver.links().networks();
+        let known: BTreeSet<Prefix> = self.connected.keys().copied().chain(networks).collect();
+        for network in known {
+            self.compare_connected(network, resolver, events);
         }
     }
 }

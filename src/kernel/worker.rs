@@ -7,7 +7,7 @@
 mod listen;
 mod resync;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
@@ -15,22 +15,24 @@ use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use bgp_proto::types::{FibKind, Prefix, Time};
+use bgp_proto::types::{FibKind, Hop, Prefix, Time};
 use prometheus::{Histogram, HistogramOpts};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
 use super::event::{FibEvent, LearnRule};
-use super::fib::plan::{Action, Plan, Refused};
-use super::fib::spec::RouteSpec;
+use super::fib::plan::{Action, Part, Plan, Refused};
 use super::foreign::Foreign;
-use super::links::Links;
+use super::links::{Domain, Links};
 use super::message::{self, KernelRoute, RouteRequest};
 use super::netlink::{MonitorSocket, RequestSocket, Requests};
+use super::nexthops::{Deciding, Resolver};
+use super::objects::Objects;
+use super::spec::RouteSpec;
 use super::watch::{Touched, Watch};
-use super::{Error, FibConfig, Leave, Link};
+use super::{Error, FibConfig, Leave, Link, ResolveOver};
 use crate::pulse::Pulse;
 use crate::supervise::fault;
-use resync::ResyncGate;
+use resync::{ResyncGate, Urgency};
 
 /// The thread's name for the supervisor.
 pub(super) const PART: &str = "kernel writer";
@@ -51,6 +53,8 @@ pub(super) struct Shared {
     plan: Mutex<Plan>,
     control: Mutex<Control>,
     links: Mutex<Arc<[Link]>>,
+    /// The routes that decide how tracked addresses are reached.
+    deciding: Mutex<BTreeMap<IpAddr, Deciding>>,
     wake: OwnedFd,
     /// The thread was woken and has not looked yet.
     woken: AtomicBool,
@@ -113,6 +117,7 @@ impl Shared {
             plan: Mutex::new(Plan::new(table)),
             control: Mutex::default(),
             links: Mutex::new(Arc::from([])),
+            deciding: Mutex::default(),
             wake,
             woken: AtomicBool::new(false),
             pulse: Pulse::default(),
@@ -133,6 +138,10 @@ impl Shared {
 
     pub(super) fn links(&self) -> Arc<[Link]> {
         Arc::clone(&self.links.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(super) fn deciding(&self) -> MutexGuard<'_, BTreeMap<IpAddr, Deciding>> {
+        self.deciding.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What the thread does at present.
@@ -167,9 +176,13 @@ pub(super) struct Worker {
     epoch: Instant,
     links: Links,
     foreign: Foreign,
+    objects: Objects,
     watch: Watch,
     touched: Touched,
     resync: ResyncGate,
+    /// Where the table's routes belonged when it was last read.
+    domain: Domain,
+    publication: Publication,
     /// When refused routes are tried because links, addresses or foreign routes changed.
     retry_due: Option<Time>,
     retried: Time,
@@ -201,6 +214,9 @@ impl Worker {
             epoch: Instant::now(),
             links: Links::default(),
             foreign: Foreign::default(),
+            objects: Objects::default(),
+            domain: Domain::Default,
+            publication: Publication::default(),
             touched: Touched::default(),
             resync: ResyncGate::due_at_once(),
             retry_due: None,
@@ -254,7 +270,8 @@ impl Worker {
             let plan = self.shared.plan();
             (self.config.enabled && plan.has_work(), plan.deadline())
         };
-        let deadlines = [deadline, self.resync.due(), self.retry_due, stopping];
+        let deadlines =
+            [deadline, self.resync.due(), self.retry_due, self.publication.due, stopping];
         let timeout = deadlines.into_iter().flatten().min().map(|at| at.since(self.now()));
         let timeout = if busy { Some(Duration::ZERO) } else { timeout };
         let timeout = timeout.map(|t| Timespec {
@@ -290,14 +307,17 @@ impl Worker {
         for addr in wishes.untrack {
             self.watch.untrack(addr);
         }
-        for addr in wishes.track {
-            (self.events)(self.watch.track(addr, &self.foreign, &self.links));
-        }
-        if let Some(rules) = wishes.rules {
-            for event in self.watch.learn(rules, &self.foreign, &self.links) {
-                (self.events)(event);
+        let mut events = Vec::new();
+        if !wishes.track.is_empty() || wishes.rules.is_some() {
+            let plan = self.shared.plan();
+            let resolver = resolver(&self.config, &plan, &self.foreign, &self.links);
+            events.extend(wishes.track.into_iter().map(|addr| self.watch.track(addr, resolver)));
+            if let Some(rules) = wishes.rules {
+                events.extend(self.watch.learn(rules, resolver));
             }
         }
+        self.publish_decided();
+        events.into_iter().for_each(&self.events);
         wishes.stop
     }
 
@@ -322,9 +342,29 @@ impl Worker {
                 "the kernel refuses routes; they are tried again when links or addresses change"
             );
         }
-        if report.repaired > 0 && report.first_repair {
+        if let Some((part, reason)) = report.part {
+            tracing::warn!(
+                next_hop = %describe_part(&part, &self.links),
+                %reason,
+                others = report.parts.saturating_sub(1),
+                "the kernel refuses a next hop: routes go without it, and it is tried again when \
+                 links, addresses or routes change"
+            );
+        }
+        if let Some((prefix, holder)) = report.holder {
+            tracing::warn!(
+                %prefix,
+                reason = %holder,
+                others = report.held.saturating_sub(1),
+                "routes of ours give way to somebody else's; they follow when those go"
+            );
+        }
+        if report.first_repairs > 0 {
+            let names: Vec<String> =
+                report.repaired_examples.iter().map(ToString::to_string).collect();
             tracing::info!(
                 routes = report.repaired,
+                among = %names.join(", "),
                 "our routes were removed or changed in the kernel by another program; writing them again"
             );
         }
@@ -332,16 +372,41 @@ impl Worker {
 
     /// Tells the owner what follows from the changes heard.
     fn report_changes(&mut self) {
-        if self.touched.is_empty() {
-            return;
+        let mut plan = self.shared.plan();
+        let direct = plan.take_direct();
+        if self.config.resolve_over == ResolveOver::DirectBgp {
+            self.touched.all |= direct.all;
+            direct.prefixes.into_iter().for_each(|prefix| self.touched.add(prefix));
         }
         let touched = std::mem::take(&mut self.touched);
-        if touched.links {
+        let events = if touched.is_empty() {
+            Vec::new()
+        } else {
+            let resolver = resolver(&self.config, &plan, &self.foreign, &self.links);
+            self.watch.compare(&touched, resolver)
+        };
+        drop(plan);
+        self.publish_decided();
+        if self.publication.is_due(touched.links, self.now(), self.links.count_addresses()) {
             let published = self.links.published();
             *self.shared.links.lock().unwrap_or_else(PoisonError::into_inner) = published;
+            (self.events)(FibEvent::LinksChanged);
         }
-        for event in self.watch.compare(&touched, &self.foreign, &self.links) {
-            (self.events)(event);
+        events.into_iter().for_each(&self.events);
+    }
+
+    /// Lets the handles see by which routes next hops are reached.
+    fn publish_decided(&mut self) {
+        let decided = self.watch.take_decided();
+        if decided.is_empty() {
+            return;
+        }
+        let mut deciding = self.shared.deciding();
+        for (addr, by) in decided {
+            match by {
+                Some(by) => deciding.insert(addr, by),
+                None => deciding.remove(&addr),
+            };
         }
     }
 
@@ -367,8 +432,10 @@ impl Worker {
                 let request = match op.action {
                     Action::Add(id) => RouteRequest::Add(plan.spec(id)),
                     Action::Replace(id) => RouteRequest::Replace(plan.spec(id)),
-                    Action::Withdraw(id) => RouteRequest::Withdraw { metric: plan.spec(id).metric },
-                    Action::WithdrawStray { metric } => RouteRequest::Withdraw { metric },
+                    Action::Withdraw(id) => {
+                        RouteRequest::Withdraw { metric: plan.spec(id).metric, tos: 0 }
+                    }
+                    Action::WithdrawStray { metric, tos } => RouteRequest::Withdraw { metric, tos },
                 };
                 let FibConfig { table, protocol, .. } = self.config;
                 self.batch
@@ -401,7 +468,7 @@ impl Worker {
         let unclear = plan.wants_resync();
         drop(plan);
         if unclear {
-            self.resync.request(self.now());
+            self.resync.request(self.now(), Urgency::Soon);
         }
     }
 
@@ -437,10 +504,47 @@ impl Worker {
 impl FibConfig {
     /// Whether a kernel route is one of ours.
     fn owns(&self, route: &KernelRoute) -> bool {
-        self.enabled
-            && route.table == self.table
-            && route.protocol == self.protocol
-            && route.tos == 0
+        self.enabled && route.table == self.table && route.protocol == self.protocol
+    }
+}
+
+/// When links and addresses are published. With thousands of addresses that is work, and who changes
+/// one changes many.
+#[derive(Debug, Default)]
+struct Publication {
+    due: Option<Time>,
+    last: Option<Time>,
+}
+
+impl Publication {
+    /// Whether to publish now, after something changed or not.
+    fn is_due(&mut self, changed: bool, now: Time, addresses: usize) -> bool {
+        const MANY: usize = 1000;
+        const INTERVAL: Duration = Duration::from_millis(250);
+        if changed && self.due.is_none() {
+            let earliest = self.last.filter(|_| addresses > MANY).map(|last| last + INTERVAL);
+            self.due = Some(earliest.map_or(now, |earliest| earliest.max(now)));
+        }
+        let due = self.due.is_some_and(|due| due <= now);
+        if due {
+            self.due = None;
+            self.last = Some(now);
+        }
+        due
+    }
+}
+
+/// What next hops are resolved over.
+fn resolver<'a>(
+    config: &FibConfig,
+    plan: &'a Plan,
+    foreign: &'a Foreign,
+    links: &'a Links,
+) -> Resolver<'a> {
+    let resolver = Resolver::new(foreign, links, config.table);
+    match config.resolve_over {
+        ResolveOver::Kernel => resolver,
+        ResolveOver::DirectBgp => resolver.over_bgp(plan, config.protocol),
     }
 }
 
@@ -451,7 +555,7 @@ const MAIN_TABLE: u32 = 254;
 fn check_permission(requests: &mut RequestSocket, config: &FibConfig) -> Result<(), Error> {
     const EPERM: i32 = 1;
     let prefix = Prefix::host(IpAddr::from([255, 255, 255, 255]));
-    let request = RouteRequest::Withdraw { metric: u32::MAX };
+    let request = RouteRequest::Withdraw { metric: u32::MAX, tos: 0 };
     let mut probe = Requests::default();
     probe.push(|out| message::push_route(out, request, prefix, config.table, config.protocol));
     let refusals = requests
@@ -481,15 +585,28 @@ fn describe(prefix: Prefix, spec: &RouteSpec, links: &Links) -> String {
         FibKind::Blackhole => format!("blackhole {prefix}"),
         FibKind::Unreachable => format!("unreachable {prefix}"),
     };
-    if let FibKind::Unicast(hops) = &spec.kind {
-        for hop in hops.iter().take(4) {
-            let written = match hop.gateway {
-                Some(gateway) => write!(text, " via {gateway}"),
-                None => Ok(()),
-            };
-            let interface = links.name(hop.ifindex).unwrap_or("?");
-            let _ = written.and_then(|()| write!(text, " dev {interface}"));
-        }
+    for hop in spec.hops().iter().take(4) {
+        text.push(' ');
+        text.push_str(&describe_hop(hop, links));
+    }
+    if let Some(source) = spec.source {
+        let _ = write!(text, " src {source}");
     }
     text
+}
+
+fn describe_part(part: &Part, links: &Links) -> String {
+    match part {
+        Part::Leg(hop) => describe_hop(hop, links),
+        Part::Source(source) => format!("src {source}"),
+    }
+}
+
+fn describe_hop(hop: &Hop, links: &Links) -> String {
+    let interface = links.name(hop.ifindex).unwrap_or("?");
+    let onlink = if hop.onlink { " onlink" } else { "" };
+    match hop.gateway {
+        Some(gateway) => format!("via {gateway} dev {interface}{onlink}"),
+        None => format!("dev {interface}{onlink}"),
+    }
 }

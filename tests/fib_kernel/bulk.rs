@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use bgp_proto::types::{FibKind, FibRoute, Hop, Prefix, Prefix4};
-use margay::kernel::{FibConfig, Leave};
+use margay::kernel::Leave;
 
 use crate::namespace::{
-    Running, eventually, hop, in_namespace, in_user_namespace, ip, routes, veth,
+    Running, eventually, hop, in_namespace, in_user_namespace, ip, routes, veth, without_metric,
 };
 
 /// The `i`th of up to 4 million prefixes: /24s from 20.0.0.0.
@@ -27,7 +27,7 @@ fn a_hundred_thousand_routes_with_churn_end_as_wanted() {
         let fib = Running::started();
         let route = |i: u32, generation: u32| {
             let kind = kinds[((i + generation) % 248) as usize].clone();
-            (prefix(i), Some(FibRoute { prefix: prefix(i), kind, metric: None }))
+            (prefix(i), Some(FibRoute::new(prefix(i), kind)))
         };
         // While the first are on their way, everything changes twice and a third goes.
         fib.fib.submit((0..COUNT).map(|i| route(i, 0)));
@@ -67,7 +67,7 @@ fn a_hundred_thousand_routes_with_churn_end_as_wanted() {
 
         // A restart adopts all of it and writes only the difference.
         fib.stop(Leave::Keep);
-        let again = Running::start(FibConfig::default());
+        let again = Running::start(without_metric());
         assert_eq!(again.fib.counters().installed, count);
         again.fib.submit((0..COUNT).filter(|i| i % 3 == 1).map(|i| route(i, 7)));
         again.fib.submit((0..COUNT).filter(|i| i % 3 == 2 && i % 2 == 0).map(|i| route(i, 1)));
@@ -99,7 +99,7 @@ fn thousands_of_refusals_fit_in_a_rootless_container() {
             let gateway = format!("10.{}.{}.9", 100 + i / 250, i % 250);
             let hop = Hop { gateway: Some(gateway.parse().unwrap()), ..way };
             let kind = FibKind::Unicast(vec![hop]);
-            (prefix(i), Some(FibRoute { prefix: prefix(i), kind, metric: None }))
+            (prefix(i), Some(FibRoute::new(prefix(i), kind)))
         }));
         eventually("all are refused", || {
             (fib.fib.counters().failed == u64::from(COUNT)).then_some(())

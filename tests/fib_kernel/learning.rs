@@ -4,13 +4,13 @@ use std::net::IpAddr;
 
 use bgp_proto::types::Prefix;
 use margay::kernel::{
-    FibConfig, FibEvent, LearnRule, LearnSource, LearnedKind, LearnedRoute, Leave, NextHopState,
+    FibEvent, LearnRule, LearnSource, LearnedKind, LearnedRoute, Leave, NextHopState, Over,
 };
 
-use crate::namespace::{Running, hop, in_namespace, ip, veth, via};
+use crate::namespace::{Running, hop, in_namespace, ip, veth, via, without_metric};
 
 fn start() -> Running {
-    Running::start(FibConfig::default())
+    Running::start(without_metric())
 }
 
 /// Waits for the next report about an address.
@@ -26,6 +26,7 @@ fn connected(gateway: &str, interface: &str) -> NextHopState {
         metric: 0,
         connected: true,
         interface: Some(interface.into()),
+        over: Over::Specific,
     }
 }
 
@@ -58,6 +59,7 @@ fn next_hops_follow_links_addresses_and_routes() {
             metric,
             connected: false,
             interface: Some(dev.into()),
+            over: if metric == 30 { Over::Default } else { Over::Specific },
         };
         assert_eq!(next_hop(&fib, far), gateway("10.0.0.254", "v0", 30));
         ip("route add 192.0.2.0/28 via 10.0.1.254 proto 4");
@@ -68,9 +70,9 @@ fn next_hops_follow_links_addresses_and_routes() {
         assert_eq!(next_hop(&fib, far), NextHopState::Unreachable);
         ip("route del blackhole 192.0.2.9/32 proto 4");
         assert_eq!(next_hop(&fib, far), gateway("10.0.1.253", "w0", 1));
-        // Carrier lost: the kernel keeps the route and says nothing about it.
+        // Carrier lost: the kernel keeps the route, and sends packets nowhere by it.
         ip("link set w0p down");
-        assert_eq!(next_hop(&fib, far), gateway("10.0.0.254", "v0", 30));
+        assert_eq!(next_hop(&fib, far), NextHopState::Unreachable);
         ip("link set w0p up");
         assert_eq!(next_hop(&fib, far), gateway("10.0.1.253", "w0", 1));
         ip("link set w0 down");

@@ -8,7 +8,10 @@
 mod bulk;
 mod carry;
 mod learning;
+mod legs;
 mod namespace;
+mod objects;
 mod ownership;
 mod repair;
+mod resolving;
 mod writing;

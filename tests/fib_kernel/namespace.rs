@@ -7,9 +7,9 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bgp_proto::types::{FibKind, FibRoute, Hop, Prefix};
-use margay::kernel::{Fib, FibConfig, FibEvent, FibState, FibView, Leave};
+use margay::kernel::{Fib, FibConfig, FibEvent, FibState, FibView, Leave, RouteDefaults};
 
-const INSIDE: &str = "MARGAY_TEST_NAMESPACE";
+pub(crate) const INSIDE: &str = "MARGAY_TEST_NAMESPACE";
 
 /// Runs `body` in a fresh network namespace. `name` is the test's own path.
 pub(crate) fn in_namespace(name: &str, body: impl FnOnce()) {
@@ -55,16 +55,22 @@ pub(crate) fn ip(args: &str) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// `ip -batch`, for bulk.
+/// `ip -batch`, for bulk. Every line must succeed.
 pub(crate) fn ip_batch(lines: &str) {
+    assert!(try_ip_batch(lines), "ip -batch failed");
+}
+
+/// The same, where lines may fail; whether none did.
+pub(crate) fn try_ip_batch(lines: &str) -> bool {
     use std::io::Write as _;
     let mut child = Command::new("ip")
         .args(["-force", "-batch", "-"])
         .stdin(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::null())
         .spawn()
         .unwrap();
     child.stdin.take().unwrap().write_all(lines.as_bytes()).unwrap();
-    assert!(child.wait().unwrap().success());
+    child.wait().unwrap().success()
 }
 
 /// The routes that `ip -N route ARGS` shows, one per line, without trailing blanks.
@@ -108,6 +114,12 @@ pub(crate) fn ifindex(name: &str) -> u32 {
     line.split(':').next().unwrap().trim().parse().unwrap()
 }
 
+/// Routes get the metric that the kernel gives them.
+pub(crate) fn without_metric() -> FibConfig {
+    let defaults = RouteDefaults { metric: Some(0), ..RouteDefaults::default() };
+    FibConfig { defaults, ..FibConfig::default() }
+}
+
 /// A running FIB that keeps its events.
 pub(crate) struct Running {
     pub(crate) fib: Fib,
@@ -132,16 +144,23 @@ impl Running {
         running
     }
 
-    /// Started, and past the start.
-    pub(crate) fn started() -> Running {
+    /// Started with every default, and past the start.
+    pub(crate) fn with_defaults() -> Running {
         let running = Running::start(FibConfig::default());
+        running.fib.end_of_startup();
+        running
+    }
+
+    /// Started without a metric, and past the start.
+    pub(crate) fn started() -> Running {
+        let running = Running::start(without_metric());
         running.fib.end_of_startup();
         running
     }
 
     pub(crate) fn want(&self, prefix: &str, kind: FibKind) {
         let prefix: Prefix = prefix.parse().unwrap();
-        self.fib.submit([(prefix, Some(FibRoute { prefix, kind, metric: None }))]);
+        self.fib.submit([(prefix, Some(FibRoute::new(prefix, kind)))]);
     }
 
     pub(crate) fn withdraw(&self, prefix: &str) {
@@ -201,4 +220,36 @@ pub(crate) fn hop(gateway: &str, interface: &str) -> Hop {
 
 pub(crate) fn via(gateway: &str, interface: &str) -> FibKind {
     FibKind::Unicast(vec![hop(gateway, interface)])
+}
+
+/// `ip monitor route` of both families.
+pub(crate) struct Monitor(std::process::Child);
+
+impl Monitor {
+    pub(crate) fn start() -> Monitor {
+        let child = Command::new("ip")
+            .args(["-N", "-o", "monitor", "route"])
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        // It listens once it has opened its socket.
+        eventually("the monitor listens", || {
+            let fds = std::fs::read_dir(format!("/proc/{}/fd", child.id())).ok()?;
+            let mut targets = fds.filter_map(|fd| std::fs::read_link(fd.ok()?.path()).ok());
+            targets.any(|target| target.to_string_lossy().starts_with("socket:")).then_some(())
+        });
+        std::thread::sleep(Duration::from_millis(50));
+        Monitor(child)
+    }
+
+    /// What it printed.
+    pub(crate) fn finish(&mut self) -> String {
+        use std::io::Read as _;
+        std::thread::sleep(Duration::from_millis(100));
+        let _ = self.0.kill();
+        let mut text = String::new();
+        self.0.stdout.take().unwrap().read_to_string(&mut text).unwrap();
+        let _ = self.0.wait();
+        text
+    }
 }

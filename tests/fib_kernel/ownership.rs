@@ -3,7 +3,7 @@
 use bgp_proto::types::FibKind;
 use margay::kernel::{FibConfig, FibEvent, FibState, Leave, NextHopState};
 
-use crate::namespace::{Running, eventually, in_namespace, ip, routes, veth, via};
+use crate::namespace::{Running, eventually, in_namespace, ip, routes, veth, via, without_metric};
 
 #[test]
 #[ignore = "needs root"]
@@ -19,7 +19,7 @@ fn leftovers_are_adopted_and_the_unwanted_deleted_only_after_the_start() {
         ip("route add blackhole 10.6.0.0/16 proto 12");
         ip("-6 route add 2001:db8:a::/48 via 2001:db8::2 proto 12");
         ip("route add 10.5.0.0/16 via 10.0.0.2 proto 12 table 77");
-        let fib = Running::start(FibConfig::default());
+        let fib = Running::start(without_metric());
         assert_eq!(fib.row("10.2.0.0/16").unwrap().state, FibState::Installed);
         fib.want("10.1.0.0/16", via("10.0.0.2", "v0"));
         fib.want("10.3.0.0/16", via("10.0.0.3", "v0"));
@@ -135,7 +135,7 @@ fn a_graceful_stop_keeps_routes_and_a_shutdown_takes_ours_only() {
         }
         fib.stop(Leave::Keep);
         assert_eq!(routes("route show proto 12").len(), 2000);
-        let fib = Running::start(FibConfig::default());
+        let fib = Running::start(without_metric());
         ip("route add 10.1.0.0/16 via 10.0.0.9 proto 4");
         fib.stop(Leave::Withdraw);
         assert!(routes("route show proto 12").is_empty());

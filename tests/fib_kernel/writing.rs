@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use bgp_proto::types::{FibKind, FibRoute, Hop, Prefix};
 use futures_util::FutureExt;
-use margay::kernel::{Fib, FibConfig, FibState, Leave};
+use margay::kernel::{Fib, FibConfig, FibState, Leave, RouteDefaults};
 
-use crate::namespace::{Running, eventually, hop, ifindex, in_namespace, ip, routes, veth, via};
+use crate::namespace::{
+    Running, eventually, hop, ifindex, in_namespace, ip, routes, veth, via, without_metric,
+};
 
 #[test]
 #[ignore = "needs root"]
@@ -97,7 +99,7 @@ fn adopting_the_same_routes_writes_nothing() {
         let first = Running::started();
         submit(&first);
         first.stop(Leave::Keep);
-        let second = Running::start(FibConfig::default());
+        let second = Running::start(without_metric());
         submit(&second);
         second.fib.end_of_startup();
         // A write to wait for, after everything else.
@@ -124,7 +126,8 @@ fn kinds_and_metrics_change_in_place() {
             }
             // Another metric is another place in the kernel: the old route must not stay.
             let parsed: Prefix = prefix.parse().unwrap();
-            let route = FibRoute { prefix: parsed, kind: via(gateway, "v0"), metric: Some(512) };
+            let kind = via(gateway, "v0");
+            let route = FibRoute { metric: Some(512), ..FibRoute::new(parsed, kind) };
             fib.fib.submit([(parsed, Some(route))]);
             fib.wait_state(prefix, FibState::Installed);
         }
@@ -146,7 +149,8 @@ fn kinds_and_metrics_change_in_place() {
 fn another_table_protocol_and_metric() {
     in_namespace("writing::another_table_protocol_and_metric", || {
         veth("v0", "10.0.0.1/24", "2001:db8::1/64");
-        let config = FibConfig { enabled: true, table: 1000, protocol: 99, metric: 500 };
+        let defaults = RouteDefaults { metric: Some(500), ..RouteDefaults::default() };
+        let config = FibConfig { table: 1000, protocol: 99, defaults, ..FibConfig::default() };
         let fib = Running::start(config);
         fib.fib.end_of_startup();
         fib.want("10.1.0.0/16", via("10.0.0.2", "v0"));
@@ -199,11 +203,13 @@ fn a_refused_route_is_explained_and_retried_when_an_address_comes() {
         fib.wait_state("10.1.0.0/16", FibState::Installed);
         fib.wait_state("10.2.0.0/16", FibState::Installed);
         assert_eq!(fib.fib.counters().failed, 0);
-        // A change to a hop that does not work takes the old route away.
+        // A change to a hop that does not work leaves the old route.
         fib.want("10.2.0.0/16", via("10.0.9.9", "v0"));
-        fib.wait_state("10.2.0.0/16", FibState::Failed);
-        fib.stop(Leave::Keep);
-        assert_eq!(routes("route show proto 12"), ["10.1.0.0/16 via 10.0.5.2 dev v0"]);
+        let row = fib.wait_state("10.2.0.0/16", FibState::Failed);
+        assert!(row.error.unwrap().contains("the route before stays"));
+        let kept = ["10.1.0.0/16 via 10.0.5.2 dev v0", "10.2.0.0/16 via 10.0.5.2 dev v0"];
+        assert_eq!(routes("route show proto 12"), kept);
+        fib.stop(Leave::Withdraw);
     });
 }
 

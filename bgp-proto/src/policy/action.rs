@@ -6,7 +6,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use super::{Change, Decision, METRIC_MIRROR, RouteRef, Verdict};
-use crate::types::{Asn, Community, NextHop, Prefix};
+use crate::types::{Asn, Community, Family, NextHop, Prefix};
 use crate::wire::{AttrEdit, AttrView, attr};
 
 /// First of the well-known standard communities (RFC 1997: 0xFFFF0000 to 0xFFFFFFFF).
@@ -20,6 +20,7 @@ pub(super) struct Working<'a> {
     metric: Option<u32>,
     preference: Option<u16>,
     tunnel: Option<Arc<str>>,
+    source: Option<IpAddr>,
     outermost: SmallVec<[Asn; 2]>,
 }
 
@@ -32,6 +33,7 @@ impl<'a> Working<'a> {
             metric: None,
             preference: None,
             tunnel: None,
+            source: None,
             outermost: SmallVec::new(),
         }
     }
@@ -56,6 +58,7 @@ impl<'a> Working<'a> {
             metric: self.metric,
             preference: self.preference,
             tunnel: self.tunnel,
+            source: self.source,
             outermost: self.outermost,
         }
     }
@@ -134,6 +137,11 @@ impl<'a> Working<'a> {
             }
             Change::Preference(value) => self.preference = Some(value),
             Change::Tunnel(ref interface) => self.tunnel = Some(Arc::clone(interface)),
+            Change::Source(source) => {
+                if source.is_ipv4() == (self.original.prefix.family() == Family::Ipv4) {
+                    self.source = Some(source);
+                }
+            }
         }
     }
 
@@ -170,7 +178,10 @@ impl<'a> Working<'a> {
 
 impl Change {
     pub(super) fn is_prefix_independent(&self) -> bool {
-        !matches!(self, Change::NextHop(IpAddr::V4(_)) | Change::LocalPrefFromMetric)
+        !matches!(
+            self,
+            Change::NextHop(IpAddr::V4(_)) | Change::LocalPrefFromMetric | Change::Source(_)
+        )
     }
 }
 

@@ -135,6 +135,10 @@ pub enum Change {
     /// The kernel reaches the route's next hop through this tunnel interface, on-link, instead of
     /// through what resolves the next hop. Means something in the FIB's policy only.
     Tunnel(Arc<str>),
+    /// Packets from this machine to the route's prefix get this source address (RTA_PREFSRC). An
+    /// address of the other family leaves the route as it is. Means something in the FIB's policy
+    /// only.
+    Source(IpAddr),
 }
 
 /// What a rule decides.
@@ -208,6 +212,8 @@ pub struct Verdict {
     pub preference: Option<u16>,
     /// The tunnel interface to reach the next hop through, if one was set.
     pub tunnel: Option<Arc<str>>,
+    /// The source address for packets of our own, if one was set.
+    pub source: Option<IpAddr>,
     /// AS numbers to put in front of the path after everything else, the first one outermost.
     pub outermost: SmallVec<[Asn; 2]>,
 }
@@ -295,6 +301,7 @@ impl Verdict {
             metric: None,
             preference: None,
             tunnel: None,
+            source: None,
             outermost: SmallVec::new(),
         }
     }

@@ -462,6 +462,7 @@ fn change() -> impl Strategy<Value = Change> {
         Just(Change::LocalPrefFromMetric),
         Just(Change::MetricFromLocalPref),
         prop_oneof![Just("tunl0"), Just("ipip1")].prop_map(|t| Change::Tunnel(t.into())),
+        next_hop().prop_map(Change::Source),
     ]
 }
 
@@ -497,6 +498,7 @@ struct Model {
     metric: Option<u32>,
     preference: Option<u16>,
     tunnel: Option<Arc<str>>,
+    own_source: Option<IpAddr>,
     outermost: Vec<u32>,
     local_pref: Option<u32>,
     med: Option<u32>,
@@ -535,6 +537,7 @@ impl Model {
             metric: verdict.metric.or(self.metric),
             preference: verdict.preference.or(self.preference),
             tunnel: verdict.tunnel.clone().or_else(|| self.tunnel.clone()),
+            own_source: verdict.source.or(self.own_source),
             outermost: verdict.outermost.iter().map(|a| a.0).collect(),
             local_pref: view.local_pref(),
             med: view.med(),
@@ -614,6 +617,11 @@ impl Model {
                 }
             }
             Change::Tunnel(ref t) => self.tunnel = Some(Arc::clone(t)),
+            Change::Source(source) => {
+                if source.is_ipv4() == self.prefix.addr().is_ipv4() {
+                    self.own_source = Some(source);
+                }
+            }
         }
     }
 
@@ -654,6 +662,7 @@ fn model() -> impl Strategy<Value = Model> {
             metric: hop.1,
             preference: None,
             tunnel: None,
+            own_source: None,
             outermost: Vec::new(),
             local_pref: prefs.0,
             med: prefs.1,

@@ -9,10 +9,10 @@ use std::collections::BTreeMap;
 use super::{
     AttrId, AttrTable, DestId, Destinations, IdSet, LocalRoute, Meter, Moved, NextHopId,
     NextHopState, NextHops, Path, PathFlags, SourceCounts, SourceId, Sources, SparseSet, Stored,
-    WorkSet, select, select_multipath,
+    ViaDefault, WorkSet, select, select_multipath,
 };
 use crate::policy::Source;
-use crate::types::{Family, FamilyMap, Hop, PeerId, Prefix};
+use crate::types::{Family, FamilyMap, Hop, PeerId, PeerType, Prefix, Recursion};
 
 /// Epoch and generation of the table's changes, in one number that only grows.
 pub(crate) type Version = u64;
@@ -103,7 +103,7 @@ const DECIDED_AT_ONCE: usize = 512;
 const MARKED_AT_ONCE: usize = 1 << 15;
 
 impl LocRib {
-    pub(crate) fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64, via_default: ViaDefault) -> Self {
         LocRib {
             ribs: Family::ALL.map(|family| Rib {
                 dests: Destinations::new(family, seed),
@@ -113,7 +113,7 @@ impl LocRib {
             }),
             attrs: AttrTable::new(seed),
             hops: NextHops::default(),
-            sources: Sources::default(),
+            sources: Sources::new(via_default),
             local: BTreeMap::new(),
             local_counts: FamilyMap::default(),
             received: hashbrown::HashMap::with_hasher(foldhash::quality::FixedState::with_seed(
@@ -398,6 +398,23 @@ impl LocRib {
 
     pub(crate) fn has_touched(&self) -> bool {
         self.ribs.iter().any(|rib| !rib.touched.is_empty())
+    }
+
+    /// Whether all paths that share the traffic come from external peers on connected networks.
+    pub(crate) fn recursion(&self, paths: &[Path], max: usize) -> Recursion {
+        let is_direct = |path: &Path| {
+            let facts = self.sources.get(path.source);
+            facts.is_some_and(|facts| facts.peer_type == PeerType::External)
+                && matches!(
+                    self.hops.state(path.next_hop),
+                    Some(NextHopState::Via { connected: true, .. })
+                )
+        };
+        let direct = match paths {
+            [path] => is_direct(path),
+            _ => self.multipath(paths, max).into_iter().all(|at| is_direct(&paths[at])),
+        };
+        if direct { Recursion::Direct } else { Recursion::Recursive }
     }
 
     /// Positions of the paths that share the traffic, best first.

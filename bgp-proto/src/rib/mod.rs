@@ -109,9 +109,33 @@ pub enum NextHopState {
         /// The name of the interface, for policies; `None` where there is more than one hop, as with
         /// BIRD's multipath routes.
         interface: Option<Arc<str>>,
+        /// What kind of route leads there.
+        over: Over,
     },
     /// One of our own addresses: the route is not used.
     Local,
+}
+
+/// What kind of route leads to a next hop.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Over {
+    /// One that says something about it.
+    #[default]
+    Specific,
+    /// The default route, which leads to everything that nobody knows.
+    Default,
+}
+
+/// For paths of which peers the default route counts as a way to the next hop.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ViaDefault {
+    /// None.
+    Never,
+    /// Those of internal peers, whose next hops are routers of ours, and what this router originates.
+    #[default]
+    Internal,
+    /// All of them, as BIRD does.
+    Always,
 }
 
 impl NextHopState {

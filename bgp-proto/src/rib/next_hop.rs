@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv6Addr};
 
-use super::{DestId, NextHopState, SparseSet};
+use super::{DestId, NextHopState, Over, SparseSet};
 use crate::types::{Family, NextHop};
 
 /// An interned next hop; 0 is "none" (routes of our own).
@@ -25,6 +25,8 @@ pub(crate) enum Reach {
     Unresolved,
     Local,
     Metric(u32),
+    /// Only the default route leads there; its metric.
+    OverDefault(u32),
 }
 
 impl Reach {
@@ -32,7 +34,8 @@ impl Reach {
         match state {
             NextHopState::Unreachable => Reach::Unresolved,
             NextHopState::Via { hops, .. } if hops.is_empty() => Reach::Unresolved,
-            NextHopState::Via { metric, .. } => Reach::Metric(*metric),
+            NextHopState::Via { metric, over: Over::Specific, .. } => Reach::Metric(*metric),
+            NextHopState::Via { metric, over: Over::Default, .. } => Reach::OverDefault(*metric),
             NextHopState::Local => Reach::Local,
         }
     }
@@ -240,6 +243,16 @@ impl NextHops {
         }
     }
 
+    /// What the default route is good for changed: whoever is reached over it is looked at again.
+    pub(crate) fn touch_over_default(&mut self) {
+        let entries = (1..).zip(&self.entries).filter(|(_, entry)| entry.paths > 0);
+        let over = entries.filter(|(_, entry)| matches!(entry.reach, Reach::OverDefault(_)));
+        let ids: Vec<u32> = over.map(|(id, _)| id).collect();
+        for id in ids {
+            self.changed.entry(id).or_insert(Moved::OnInterface);
+        }
+    }
+
     /// Next hops whose state changed since the last call.
     pub(crate) fn take_changed(&mut self) -> Vec<(NextHopId, Moved)> {
         let changed = std::mem::take(&mut self.changed).into_iter();
@@ -304,7 +317,13 @@ mod tests {
 
     fn via(metric: u32) -> NextHopState {
         let hop = crate::types::Hop { gateway: None, ifindex: 1, onlink: false, weight: 1 };
-        NextHopState::Via { hops: vec![hop], metric, connected: true, interface: None }
+        NextHopState::Via {
+            hops: vec![hop],
+            metric,
+            connected: true,
+            interface: None,
+            over: Over::Specific,
+        }
     }
 
     #[test]

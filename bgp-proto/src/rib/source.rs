@@ -2,7 +2,9 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use super::{AttrTable, Candidate, NextHops, PREFERENCE_BGP, Path, Rank, Reach, SourceId};
+use super::{
+    AttrTable, Candidate, NextHops, PREFERENCE_BGP, Path, Rank, Reach, SourceId, ViaDefault,
+};
 use crate::types::{Asn, ClusterId, PeerType, RouterId, Source};
 
 /// One peer as a source of routes. Stays while stale routes of the peer do.
@@ -34,6 +36,7 @@ pub(crate) fn default_preference(source: Source) -> u16 {
 #[derive(Debug, Default)]
 pub(crate) struct Sources {
     peers: Vec<Option<SourceFacts>>,
+    via_default: ViaDefault,
 }
 
 /// A number for each source, by [`SourceId`].
@@ -80,6 +83,14 @@ impl SourceCounts {
 }
 
 impl Sources {
+    pub(crate) fn new(via_default: ViaDefault) -> Sources {
+        Sources { peers: Vec::new(), via_default }
+    }
+
+    pub(crate) fn set_via_default(&mut self, via_default: ViaDefault) {
+        self.via_default = via_default;
+    }
+
     pub(crate) fn set(&mut self, id: SourceId, facts: SourceFacts) {
         let at = usize::from(id.0);
         if self.peers.len() <= at {
@@ -105,7 +116,7 @@ impl Sources {
         if path.flags.is_refused() {
             return None;
         }
-        let Reach::Metric(igp_metric) = hops.reach(path.next_hop) else { return None };
+        let igp_metric = self.metric_to(path, hops)?;
         Some(self.rank_regardless(path, igp_metric, attrs))
     }
 
@@ -130,7 +141,27 @@ impl Sources {
     /// Whether a path may be chosen at all.
     #[inline]
     pub(crate) fn is_usable(&self, path: &Path, hops: &NextHops) -> bool {
-        !path.flags.is_refused() && matches!(hops.reach(path.next_hop), Reach::Metric(_))
+        !path.flags.is_refused() && self.metric_to(path, hops).is_some()
+    }
+
+    /// The metric of the way to a path's next hop, or `None` if there is none that counts.
+    #[inline]
+    fn metric_to(&self, path: &Path, hops: &NextHops) -> Option<u32> {
+        match hops.reach(path.next_hop) {
+            Reach::Metric(metric) => Some(metric),
+            Reach::OverDefault(metric) => self.takes_default(path.source).then_some(metric),
+            Reach::Unresolved | Reach::Local => None,
+        }
+    }
+
+    /// Whether paths of the source may use the default route to their next hop.
+    fn takes_default(&self, source: SourceId) -> bool {
+        let internal = self.get(source).is_none_or(|facts| facts.peer_type == PeerType::Internal);
+        match self.via_default {
+            ViaDefault::Never => false,
+            ViaDefault::Internal => internal,
+            ViaDefault::Always => true,
+        }
     }
 
     /// The usable paths with their ranks, by position.

@@ -10,7 +10,7 @@ use super::routing::{BestRoute, Routing};
 use super::speaker::SpeakerSpec;
 use crate::export::Reader;
 use crate::policy::Source;
-use crate::rib::NextHopState;
+use crate::rib::{NextHopState, Over, ViaDefault};
 use crate::session::{Keep, Negotiated};
 use crate::table::{
     DestinationView, LocalRoute, NextHopRequest, NextTurn, PathView, PeerRoutes, RouteFilter,
@@ -53,6 +53,7 @@ impl Tabled {
         let config = TableConfig {
             cluster_id: spec.cluster_id.unwrap_or(ClusterId(spec.router_id.0)),
             multipath_max: 1,
+            via_default: ViaDefault::Always,
             log_bytes_max,
             ..TableConfig::new(spec.asn, spec.router_id)
         };
@@ -73,7 +74,13 @@ impl Tabled {
             return NextHopState::Local;
         }
         let hop = Hop { gateway: Some(addr), ifindex: 1, onlink: false, weight: 1 };
-        NextHopState::Via { hops: vec![hop], metric: 0, connected: true, interface: None }
+        NextHopState::Via {
+            hops: vec![hop],
+            metric: 0,
+            connected: true,
+            interface: None,
+            over: Over::Specific,
+        }
     }
 
     fn destinations(&self, now: Time, filter: &RouteFilter) -> Vec<DestinationView> {

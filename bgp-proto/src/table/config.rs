@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::export::{AddPathSend, NextHopMode};
 use crate::policy::Policy;
+use crate::rib::ViaDefault;
 use crate::types::{Asn, ClusterId, RouterId};
 
 /// Process-wide routing parameters.
@@ -20,6 +21,8 @@ pub struct TableConfig {
     pub multipath_max: usize,
     /// Which best routes go to the kernel. `None`: every BGP route, and blackholes of our own.
     pub fib_policy: Option<Arc<Policy>>,
+    /// Whose next hops may be reached over the default route. Default: those of internal peers.
+    pub via_default: ViaDefault,
     /// Whether best routes go to the kernel at all (false on a route reflector).
     pub fib_enabled: bool,
     /// Octets that one group's log may hold before slow members fall off. Default 16 MiB. Less than
@@ -102,6 +105,7 @@ impl TableConfig {
             router_id,
             cluster_id: ClusterId(router_id.0),
             multipath_max: 16,
+            via_default: ViaDefault::Internal,
             fib_policy: None,
             fib_enabled: true,
             log_bytes_max: 16 << 20,

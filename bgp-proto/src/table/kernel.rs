@@ -1,15 +1,22 @@
 //! What the kernel should hold, and what of it changed since the host was last asked to change it.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::TableConfig;
 use crate::policy::{Decision, RouteRef, Source};
 use crate::rib::{Barrier, DestId, LocRib, Meter, Path, WorkSet};
-use crate::types::{Family, FamilyMap, FibKind, FibRoute, Hop, Prefix};
+use crate::types::{Family, FamilyMap, FibKind, FibRoute, Hop, Prefix, Recursion};
 
 /// A kernel route without its prefix.
-pub(super) type FibEntry = (FibKind, Option<u32>);
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct FibEntry {
+    pub(super) kind: FibKind,
+    metric: Option<u32>,
+    source: Option<IpAddr>,
+    recursion: Recursion,
+}
 
 /// Kernel routes that the host was asked for, each once; 0 is "no route".
 #[derive(Default)]
@@ -175,10 +182,9 @@ impl KernelView {
         rib.rib_mut(family).dests.set_fib(dest, id);
         self.entries.release(before);
         let prefix = rib.dests(family).prefix(dest);
-        let route = self.entry(id).map(|(kind, metric)| FibRoute {
-            prefix,
-            kind: kind.clone(),
-            metric: *metric,
+        let route = self.entry(id).cloned().map(|entry| {
+            let FibEntry { kind, metric, source, recursion } = entry;
+            FibRoute { prefix, kind, metric, source, recursion }
         });
         self.changes.push((prefix, route));
         meter.spend(2);
@@ -201,7 +207,7 @@ impl KernelView {
         let prefix = dests.prefix(dest);
         let local = rib.local.get(&(prefix, source)).filter(|_| source != Source::Bgp);
         let mut metric = rib.attrs.local(best.attrs).metric;
-        let mut tunnel = None;
+        let (mut tunnel, mut from) = (None, None);
         if let Some(policy) = &config.fib_policy {
             let attrs = rib.attrs.view(best.attrs);
             meter.spend(2 + attrs.as_bytes().len() as u32 / 64);
@@ -221,20 +227,24 @@ impl KernelView {
                 return None;
             }
             metric = verdict.metric.or(metric);
-            tunnel = verdict.tunnel;
+            (tunnel, from) = (verdict.tunnel, verdict.source);
         }
-        let kind = match source {
+        let (kind, recursion) = match source {
             Source::Bgp => {
                 let paths = dests.paths(dest);
                 meter.spend(paths.len() as u32 / 2);
                 let hops = rib.merged_hops(paths, config.multipath_max);
                 let tunnelled =
                     tunnel.and_then(|name| self.through_tunnel(&name, best, &hops, rib));
-                FibKind::Unicast(tunnelled.map_or(hops, |hop| vec![hop]))
+                match tunnelled {
+                    Some(hop) => (FibKind::Unicast(vec![hop]), Recursion::Recursive),
+                    None => (FibKind::Unicast(hops), rib.recursion(paths, config.multipath_max)),
+                }
             }
-            _ => local?.install.clone()?,
+            _ => (local?.install.clone()?, Recursion::Recursive),
         };
-        (!matches!(&kind, FibKind::Unicast(hops) if hops.is_empty())).then_some((kind, metric))
+        let forwards = !matches!(&kind, FibKind::Unicast(hops) if hops.is_empty());
+        forwards.then_some(FibEntry { kind, metric, source: from, recursion })
     }
 
     /// The way through a tunnel: the BGP next hop itself, on the tunnel's link. Only a route with

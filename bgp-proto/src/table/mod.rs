@@ -217,7 +217,7 @@ impl Table {
     pub fn new(config: Arc<TableConfig>, seed: u64, waker: Waker) -> Self {
         Table {
             peers: Peers::default(),
-            loc_rib: LocRib::new(seed),
+            loc_rib: LocRib::new(seed, config.via_default),
             adj_ribs_out: AdjRibsOut::new(seed, waker, config.log_bytes_max),
             kernel: KernelView::default(),
             cluster_ids: BTreeSet::from([config.cluster_id]),
@@ -251,6 +251,10 @@ impl Table {
             || before.multipath_max != config.multipath_max
         {
             self.kernel.mark_all(&self.loc_rib);
+        }
+        if before.via_default != config.via_default {
+            self.loc_rib.sources.set_via_default(config.via_default);
+            self.loc_rib.hops.touch_over_default();
         }
         let identity = |c: &TableConfig| (c.asn, c.router_id, c.cluster_id);
         if identity(&before) != identity(&config) {

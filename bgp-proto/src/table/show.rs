@@ -187,7 +187,10 @@ impl Table {
         refusal.or_else(|| match self.loc_rib.hops.reach(path.next_hop) {
             Reach::Unresolved => Some(Unusable::NextHopUnresolved),
             Reach::Local => Some(Unusable::NextHopLocal),
-            Reach::Metric(_) => None,
+            Reach::OverDefault(_) if !self.loc_rib.sources.is_usable(path, &self.loc_rib.hops) => {
+                Some(Unusable::NextHopOverDefault)
+            }
+            Reach::OverDefault(_) | Reach::Metric(_) => None,
         })
     }
 
@@ -301,7 +304,7 @@ impl Table {
         }
         let paths = self.path_views(family, dest, now);
         let fib = self.kernel.entry(self.loc_rib.dests(family).fib(dest));
-        let fib = fib.map(|(kind, _)| kind.clone());
+        let fib = fib.map(|entry| entry.kind.clone());
         Some(Explanation {
             destination: DestinationView { prefix, paths },
             fib,

@@ -131,6 +131,7 @@ fn settle(table: &mut Table) {
                     metric: 0,
                     connected: true,
                     interface: None,
+                    over: crate::rib::Over::Specific,
                 };
                 table.handle_next_hop(addr, state);
             }

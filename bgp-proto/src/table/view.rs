@@ -45,6 +45,8 @@ pub enum Unusable {
     Rejected,
     /// There is no way to the next hop.
     NextHopUnresolved,
+    /// Only the default route leads to the next hop, and the path may not use it.
+    NextHopOverDefault,
     /// The next hop is an address of ours.
     NextHopLocal,
 }
@@ -65,7 +67,10 @@ impl Unusable {
 
     /// Whether the path was refused for what it says, and not for want of a next hop.
     pub fn is_refusal(self) -> bool {
-        !matches!(self, Unusable::NextHopUnresolved | Unusable::NextHopLocal)
+        !matches!(
+            self,
+            Unusable::NextHopUnresolved | Unusable::NextHopOverDefault | Unusable::NextHopLocal
+        )
     }
 }
 
@@ -81,6 +86,9 @@ impl fmt::Display for Unusable {
             Unusable::AttributesTooLong => "attributes are too long (attributes-max)",
             Unusable::Rejected => "rejected by import policy",
             Unusable::NextHopUnresolved => "next hop unresolved",
+            Unusable::NextHopOverDefault => {
+                "only the default route leads to the next hop (fib.resolve-via-default)"
+            }
             Unusable::NextHopLocal => "next hop is an address of ours",
         })
     }

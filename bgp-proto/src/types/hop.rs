@@ -79,4 +79,27 @@ pub struct FibRoute {
     pub kind: FibKind,
     /// A metric of its own; `None` takes the configured one.
     pub metric: Option<u32>,
+    /// The address that packets from this machine get as their source (RTA_PREFSRC), of the
+    /// prefix's family; `None` takes the configured one.
+    pub source: Option<IpAddr>,
+    /// Whether the next hop of another BGP route may be resolved over this one.
+    pub recursion: Recursion,
+}
+
+/// Whether a route rests on the resolution of its next hop.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Recursion {
+    /// It comes from external peers that are on a connected network, as its next hops are. Others
+    /// may rest on it, since it rests on none (RFC 4271 §9.1.2.1: no mutual recursion).
+    Direct,
+    /// Its next hop may be anywhere, or it is no BGP route.
+    #[default]
+    Recursive,
+}
+
+impl FibRoute {
+    /// A route with nothing of its own but what it does.
+    pub fn new(prefix: Prefix, kind: FibKind) -> FibRoute {
+        FibRoute { prefix, kind, metric: None, source: None, recursion: Recursion::Recursive }
+    }
 }

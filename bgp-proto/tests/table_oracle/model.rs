@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use bgp_proto::policy::{Change, Decision, Match, Policy, PrefixMatch, Rule, Source};
-use bgp_proto::rib::NextHopState;
+use bgp_proto::rib::{NextHopState, Over};
 use bgp_proto::table::{AddPathSend, NextHopMode};
 use bgp_proto::types::{
     Asn, ClusterId, Community, ExtCommunity, Family, FibKind, Hop, NextHop, PeerType, Prefix,
@@ -346,11 +346,14 @@ impl Model {
                 continue;
             }
             let Some((attrs, preference)) = self.import(*peer, prefix, received) else { continue };
-            let Some(NextHopState::Via { hops, metric, .. }) =
+            let Some(NextHopState::Via { hops, metric, over, .. }) =
                 self.hops.get(&received.next_hop.addr())
             else {
                 continue;
             };
+            if *over == Over::Default && kind(*peer).peer_type() == PeerType::External {
+                continue;
+            }
             list.push(Candidate {
                 peer: Some(*peer),
                 source: Source::Bgp,

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bgp_proto::export::{Fetch, Piece, Reader};
 use bgp_proto::policy::Source;
-use bgp_proto::rib::NextHopState;
+use bgp_proto::rib::{NextHopState, Over};
 use bgp_proto::session::{Keep, LocalIdentity, Negotiated, PeerConfig};
 use bgp_proto::table::{
     AddPathSend, Established, LocalRoute, NextHopMode, NextHopRequest, NextTurn, PeerRoutes,
@@ -105,6 +105,7 @@ fn hop_state(index: usize, state: u8) -> NextHopState {
             // The same hops by another name, too: an interface that was renamed.
             interface: [None, Some("eth0"), Some("eth1")][usize::from(state / 5) % 3]
                 .map(Arc::from),
+            over: [Over::Specific, Over::Default][usize::from(state / 15) % 2],
         },
     }
 }

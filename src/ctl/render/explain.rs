@@ -176,14 +176,15 @@ fn next_hop(p: &Path) -> String {
         let ways = gateways(&p.gateway);
         return if p.gateway.is_empty() { String::new() } else { format!("none, out of {ways}") };
     };
+    let by = p.resolved_by.as_ref().map(|by| format!(", by {}", clean(by))).unwrap_or_default();
     if p.gateway.is_empty() {
         return match p.unusable.as_deref() {
-            Some(_) => format!("{hop}, not resolved"),
+            Some(_) => format!("{hop}, not resolved{by}"),
             None => hop.to_string(),
         };
     }
     let metric = p.igp_metric.map(|metric| format!(", metric {metric}")).unwrap_or_default();
-    format!("{hop}, resolved to {}{metric}", gateways(&p.gateway))
+    format!("{hop}, resolved to {}{metric}{by}", gateways(&p.gateway))
 }
 
 /// Why `better` stands before `worse`, with the values that were compared.

@@ -75,6 +75,7 @@ fn an_explanation_reads_from_path_to_kernel_to_peers() {
     let mut unusable = path(false, "tor-2");
     unusable["reason"] = "unusable".into();
     unusable["unusable"] = "next hop unresolved".into();
+    unusable["resolved_by"] = "192.0.2.0/28 of protocol static".into();
     unusable["gateway"] = json!([]);
     unusable["stale"] = false.into();
     let explanation = json!({
@@ -107,7 +108,7 @@ fn an_explanation_reads_from_path_to_kernel_to_peers() {
      received    1m01s (since 2026-11-23 05:11:48)
   2 is before 3 by: the other cannot be used
   3. unusable: next hop unresolved, from tor-2
-     next hop    192.0.2.1, not resolved
+     next hop    192.0.2.1, not resolved, by 192.0.2.0/28 of protocol static
      AS path     65001 {7 8}
      attributes  origin igp, local pref 100
      communities 64512:1

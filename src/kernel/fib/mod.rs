@@ -1,5 +1,4 @@
 //! What of ours belongs in the kernel's tables, and what is there.
 
 pub(super) mod plan;
-pub(super) mod spec;
 pub(super) mod view;

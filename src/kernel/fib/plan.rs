@@ -5,31 +5,35 @@
 //! ([`Plan::handle_answers`]), and asks for the next batch ([`Plan::poll_batch`]).
 //!
 //! Invariants: a place (prefix and metric in our table) that a foreign route holds is never
-//! written; a route is replaced only when it is known to be ours; a prefix is in the queue at
-//! most once, so that memory is bounded by the number of prefixes.
+//! written, and neither is the prefix of a connected network; a route is replaced only when it is
+//! known to be ours; what is installed stays until what shall replace it is taken; a prefix is in
+//! the queue at most once, so that memory is bounded by the number of prefixes.
 
+mod entry;
+mod refused;
+mod repair;
+mod shared;
 mod table;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::num::NonZeroU32;
 use std::ops::Bound;
 use std::sync::Arc;
-use std::time::Duration;
 
-use bgp_proto::types::{Family, Prefix, Prefix4, Prefix6, Time};
+use bgp_proto::types::{Prefix, Prefix4, Prefix6, Recursion, Time};
 
-use super::spec::{RouteSpec, SpecId, Specs};
 use super::view::{FibCounters, FibState};
 use crate::kernel::foreign::Foreign;
+use crate::kernel::spec::{RouteSpec, SpecId};
+use refused::About;
+pub(crate) use refused::Part;
+pub(crate) use shared::Direct;
+use shared::{Phase, Shared};
 use table::Table;
 
-/// First and longest wait before routes that the kernel refused are tried again; it doubles.
-const RETRY_MIN: Duration = Duration::from_secs(1);
-const RETRY_MAX: Duration = Duration::from_secs(60);
-
-/// First and longest wait before routes that somebody removed are written again; it doubles while
-/// removing goes on, so that a fight with another program costs little.
-const REPAIR_MIN: Duration = Duration::from_millis(20);
-const REPAIR_MAX: Duration = Duration::from_secs(10);
+/// Prefixes that a line of the log names.
+const EXAMPLES: usize = 3;
 
 const EEXIST: i32 = 17;
 const ESRCH: i32 = 3;
@@ -51,7 +55,7 @@ pub(crate) enum Action {
     /// Delete ours, installed with this content.
     Withdraw(SpecId),
     /// Delete ours that is there beside the route we keep.
-    WithdrawStray { metric: u32 },
+    WithdrawStray { metric: u32, tos: u8 },
 }
 
 /// How it is known that the kernel has a route.
@@ -82,19 +86,32 @@ pub(crate) struct Report {
     /// Routes refused for a reason that was not logged yet, with one of them as an example.
     pub(crate) refused: usize,
     pub(crate) example: Option<(Prefix, Arc<RouteSpec>, String)>,
+    /// Legs and source addresses that the kernel refuses as news, with one of them as an example.
+    pub(crate) parts: usize,
+    pub(crate) part: Option<(Part, String)>,
+    /// Routes that began to give way to somebody else's, with one of them and its holder.
+    pub(crate) held: usize,
+    pub(crate) holder: Option<(Prefix, String)>,
     /// Routes of ours that others removed or changed, now about to be written again.
     pub(crate) repaired: usize,
-    /// Whether those come after a quiet time, rather than in a fight that was logged.
-    pub(crate) first_repair: bool,
+    /// How many of those come after a quiet time, rather than in a fight that was logged.
+    pub(crate) first_repairs: usize,
+    /// Some of them.
+    pub(crate) repaired_examples: Vec<Prefix>,
 }
 
 /// A row of [`Plan::view`].
 #[derive(Clone, Debug)]
 pub(crate) struct Row {
     pub(crate) prefix: Prefix,
+    /// What is wanted; without the parts that the kernel refuses, when the rest is installed.
     pub(crate) spec: Arc<RouteSpec>,
     pub(crate) state: FibState,
     pub(crate) error: Option<String>,
+    /// What the kernel refuses of it and why: the rest is installed.
+    pub(crate) left_out: Vec<(Part, String)>,
+    /// The kernel has another content, which stays until this one is taken.
+    pub(crate) keeps: bool,
 }
 
 /// See the module.
@@ -103,57 +120,25 @@ pub(crate) struct Plan {
     v4: Table<Prefix4>,
     v6: Table<Prefix6>,
     shared: Shared,
-    repair: RepairGate,
     /// Requests that met something unknown; decided again after the kernel was read.
     unclear: BTreeSet<Prefix>,
     report: Report,
 }
 
-/// What the two tables have in common.
-#[derive(Debug)]
-struct Shared {
-    table: u32,
-    specs: Specs,
-    failures: BTreeMap<SpecId, Failure>,
-    errors: Vec<String>,
-    counters: FibCounters,
-    phase: Phase,
-    /// The owner has submitted all it knows.
-    startup_ended: bool,
-    /// Flips with every resync; entries that the resync met carry it.
-    round: bool,
-    /// The kernel has to be read before the plan is right.
-    resync_wanted: bool,
-}
-
-/// How far the start is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Phase {
-    /// The kernel was not read yet: nothing may be written.
-    Unread,
-    /// Routes of an earlier run that nobody wants so far are kept.
-    Adopting,
-    /// Our routes in the kernel are those that are wanted.
-    Settled,
-}
-
-/// The kernel refuses routes with a certain content.
-#[derive(Debug)]
-struct Failure {
-    error: u16,
-    /// The reason lies in the next hops: further routes over them are not even tried.
-    about_hops: bool,
-    /// A retry is under way.
-    trying: bool,
-    delay: Duration,
-    retry_at: Option<Time>,
-}
-
-#[derive(Debug)]
-struct RepairGate {
-    due: Option<Time>,
-    delay: Duration,
-    opened: Option<Time>,
+/// Calls a method of the table of a prefix's family.
+macro_rules! of_family {
+    ($plan:ident, $prefix:expr, $key:ident, $table:ident => $call:expr) => {
+        match $prefix {
+            Prefix::V4($key) => {
+                let $table = &mut $plan.v4;
+                $call
+            }
+            Prefix::V6($key) => {
+                let $table = &mut $plan.v6;
+                $call
+            }
+        }
+    };
 }
 
 impl Plan {
@@ -161,28 +146,16 @@ impl Plan {
         Plan {
             v4: Table::default(),
             v6: Table::default(),
-            shared: Shared {
-                table,
-                specs: Specs::default(),
-                failures: BTreeMap::new(),
-                errors: Vec::new(),
-                counters: FibCounters::default(),
-                phase: Phase::Unread,
-                startup_ended: false,
-                round: false,
-                resync_wanted: false,
-            },
-            repair: RepairGate { due: None, delay: REPAIR_MIN, opened: None },
+            shared: Shared::new(table),
             unclear: BTreeSet::new(),
             report: Report::default(),
         }
     }
 
     /// Changes what is wanted.
-    pub(crate) fn want(&mut self, prefix: Prefix, spec: Option<RouteSpec>) {
-        match prefix {
-            Prefix::V4(key) => self.v4.want(key, spec, &mut self.shared),
-            Prefix::V6(key) => self.v6.want(key, spec, &mut self.shared),
+    pub(crate) fn want(&mut self, prefix: Prefix, route: Option<(RouteSpec, Recursion)>) {
+        if !self.shared.closed {
+            of_family!(self, prefix, key, table => table.want(key, route, &mut self.shared));
         }
     }
 
@@ -201,21 +174,21 @@ impl Plan {
         }
     }
 
-    /// Wants nothing at all.
+    /// Wants nothing at all, whatever is asked for from here on.
     pub(crate) fn withdraw_all(&mut self) {
         self.v4.withdraw_all(&mut self.shared);
         self.v6.withdraw_all(&mut self.shared);
+        self.shared.closed = true;
         self.end_of_startup();
-        self.v4.release_repairs(&mut self.shared);
-        self.v6.release_repairs(&mut self.shared);
-        self.repair.due = None;
+        self.v4.end_repairs(&mut self.shared);
+        self.v6.end_repairs(&mut self.shared);
     }
 
     /// A full reading of our routes starts.
     pub(crate) fn begin_resync(&mut self) {
         self.shared.round = !self.shared.round;
-        self.v4.strays.clear();
-        self.v6.strays.clear();
+        self.v4.begin_resync();
+        self.v6.begin_resync();
     }
 
     /// The kernel has this route of ours.
@@ -226,34 +199,42 @@ impl Plan {
         seen: Seen,
         now: Time,
     ) {
-        let drifted = match prefix {
-            Prefix::V4(key) => self.v4.handle_present(key, spec, seen, &mut self.shared),
-            Prefix::V6(key) => self.v6.handle_present(key, spec, seen, &mut self.shared),
-        };
-        if drifted {
-            self.repair.schedule(now);
-        }
+        of_family!(self, prefix, key, table => {
+            table.handle_present(key, spec, seen, now, &mut self.shared);
+        });
     }
 
     /// The kernel does not have our route with this metric any more.
     pub(crate) fn handle_lost(&mut self, prefix: Prefix, metric: u32, now: Time) {
-        let drifted = match prefix {
-            Prefix::V4(key) => self.v4.handle_lost(key, metric, &mut self.shared),
-            Prefix::V6(key) => self.v6.handle_lost(key, metric, &mut self.shared),
-        };
-        if drifted {
-            self.repair.schedule(now);
-        }
+        of_family!(self, prefix, key, table => {
+            table.handle_lost(key, metric, now, &mut self.shared);
+        });
     }
 
-    /// The reading is complete: what it did not meet is not there.
-    pub(crate) fn end_resync(&mut self, now: Time) {
+    /// Somebody deleted a route of ours, or of its legs those named.
+    pub(crate) fn handle_gone(&mut self, prefix: Prefix, spec: &RouteSpec, now: Time) {
+        of_family!(self, prefix, key, table => {
+            table.handle_gone(key, spec, now, &mut self.shared);
+        });
+    }
+
+    /// The kernel has a route under our protocol number with a TOS: never ours, and deleted.
+    pub(crate) fn handle_twin(&mut self, prefix: Prefix, metric: u32, tos: u8) {
+        of_family!(self, prefix, key, table => table.handle_twin(key, metric, tos));
+    }
+
+    /// Such a route is gone.
+    pub(crate) fn handle_twin_lost(&mut self, prefix: Prefix, metric: u32, tos: u8) {
+        of_family!(self, prefix, key, table => table.handle_twin_lost(key, metric, tos));
+    }
+
+    /// The reading is complete: what it did not meet is not there, and is written at once. Readings
+    /// are rare enough that no fight is fed by them.
+    pub(crate) fn end_resync(&mut self) {
         self.shared.counters.resyncs += 1;
         self.shared.resync_wanted = false;
-        let lost = self.v4.sweep(&mut self.shared) + self.v6.sweep(&mut self.shared);
-        if lost > 0 {
-            self.repair.schedule(now);
-        }
+        self.v4.sweep(&mut self.shared);
+        self.v6.sweep(&mut self.shared);
         if self.shared.phase == Phase::Unread {
             self.shared.phase = Phase::Adopting;
             self.settle();
@@ -271,54 +252,74 @@ impl Plan {
 
     /// Something about the prefix changed that may let our route in: decide again.
     pub(crate) fn touch(&mut self, prefix: Prefix) {
-        match prefix {
-            Prefix::V4(key) => self.v4.touch(key, &mut self.shared),
-            Prefix::V6(key) => self.v6.touch(key, &mut self.shared),
-        }
+        of_family!(self, prefix, key, table => table.touch(key, &mut self.shared));
     }
 
     /// Links or addresses changed: what was refused may work.
     pub(crate) fn retry_refused(&mut self) {
-        for failure in self.shared.failures.values_mut() {
-            failure.trying = true;
-            failure.delay = RETRY_MIN;
-            failure.retry_at = None;
+        let failures = self.shared.begin_retries(|_| true);
+        self.v4.retry(&failures, &mut self.shared);
+        self.v6.retry(&failures, &mut self.shared);
+        for id in &failures {
+            self.shared.forgive(*id);
         }
-        self.v4.retry(|_| true, &mut self.shared);
-        self.v6.retry(|_| true, &mut self.shared);
+        self.shared.refused.retry_all();
     }
 
     /// Starts what is due.
     pub(crate) fn handle_time(&mut self, now: Time) {
-        if self.repair.open(now) {
-            self.report.first_repair = self.repair.delay == REPAIR_MIN;
-            self.report.repaired += self.v4.release_repairs(&mut self.shared);
-            self.report.repaired += self.v6.release_repairs(&mut self.shared);
-        }
-        let due: BTreeSet<SpecId> = self
-            .shared
-            .failures
-            .iter_mut()
-            .filter(|(_, failure)| failure.retry_at.is_some_and(|at| at <= now))
-            .map(|(id, failure)| {
-                failure.trying = true;
-                failure.retry_at = None;
-                *id
-            })
-            .collect();
+        self.release_repairs(now);
+        let due = self.shared.begin_retries(|at| at <= now);
         if !due.is_empty() {
-            let retried = self.v4.retry(|id| due.contains(&id), &mut self.shared)
-                + self.v6.retry(|id| due.contains(&id), &mut self.shared);
+            let retried =
+                self.v4.retry(&due, &mut self.shared) + self.v6.retry(&due, &mut self.shared);
             if retried == 0 {
-                self.shared.failures.retain(|id, _| !due.contains(id));
+                self.shared.forget_failures(&due);
             }
         }
+        self.retry_parts(now);
+    }
+
+    fn release_repairs(&mut self, now: Time) {
+        let v4 = self.v4.release_repairs(now, &mut self.shared);
+        let v6 = self.v6.release_repairs(now, &mut self.shared);
+        let report = &mut self.report;
+        report.repaired += v4.keys.len() + v6.keys.len();
+        report.first_repairs += v4.first + v6.first;
+        let prefixes = v4.keys.into_iter().map(Prefix::from);
+        let prefixes = prefixes.chain(v6.keys.into_iter().map(Prefix::from));
+        let room = EXAMPLES.saturating_sub(report.repaired_examples.len());
+        report.repaired_examples.extend(prefixes.take(room));
+    }
+
+    /// Tries refused legs and sources again whose time has come, each content with one route.
+    fn retry_parts(&mut self, now: Time) {
+        let due = self.shared.refused.due(now);
+        if due.is_empty() {
+            return;
+        }
+        let mut found: BTreeMap<SpecId, Prefix> = self.v4.representatives(&due);
+        for (id, prefix) in self.v6.representatives(&due) {
+            found.entry(id).or_insert(prefix);
+        }
+        for id in due {
+            let Shared { refused, specs, .. } = &mut self.shared;
+            match found.get(&id) {
+                Some(&prefix) => {
+                    refused.retry(specs, prefix, id, now);
+                    of_family!(self, prefix, key, table => table.requeue(key, &mut self.shared));
+                }
+                None => refused.forget(specs, id),
+            }
+            self.shared.tidy();
+        }
+        self.shared.refused.forget_unused(now);
     }
 
     /// When [`Plan::handle_time`] has something to do next.
     pub(crate) fn deadline(&self) -> Option<Time> {
-        let retries = self.shared.failures.values().filter_map(|failure| failure.retry_at);
-        retries.chain(self.repair.due).min()
+        let repairs = self.v4.repairs_due().into_iter().chain(self.v6.repairs_due());
+        repairs.chain(self.shared.deadline()).min()
     }
 
     /// Whether [`Plan::poll_batch`] may give something.
@@ -331,7 +332,8 @@ impl Plan {
     pub(crate) fn is_idle(&self) -> bool {
         self.shared.phase != Phase::Unread
             && !self.has_work()
-            && self.repair.due.is_none()
+            && self.v4.repairs_due().is_none()
+            && self.v6.repairs_due().is_none()
             && self.unclear.is_empty()
     }
 
@@ -349,6 +351,7 @@ impl Plan {
         self.v4.poll(foreign, max / 2, &mut ops, &mut self.shared);
         self.v6.poll(foreign, max, &mut ops, &mut self.shared);
         self.v4.poll(foreign, max, &mut ops, &mut self.shared);
+        self.settle_contents();
         if !ops.is_empty() {
             self.shared.counters.batches += 1;
             self.shared.counters.writes += ops.len() as u64;
@@ -371,9 +374,19 @@ impl Plan {
         }
         for (op, answer) in ops.iter().zip(answers) {
             match answer {
-                None => self.handle_done(op),
+                None => self.handle_done(op, now),
                 Some(refusal) => self.handle_refused(op, refusal, now),
             }
+        }
+        self.settle_contents();
+    }
+
+    /// Decides about everything that wants a content of which something else is to be written.
+    fn settle_contents(&mut self) {
+        let unsettled = self.shared.refused.take_unsettled();
+        if !unsettled.is_empty() {
+            self.v4.settle_contents(&unsettled, &mut self.shared);
+            self.v6.settle_contents(&unsettled, &mut self.shared);
         }
     }
 
@@ -410,7 +423,8 @@ impl Plan {
     }
 
     pub(crate) fn counters(&self) -> FibCounters {
-        self.shared.counters
+        let refused_next_hops = self.shared.refused.len() as u64;
+        FibCounters { refused_next_hops, ..self.shared.counters }
     }
 
     /// Whether any route of ours goes out of the interface.
@@ -418,23 +432,57 @@ impl Plan {
         self.shared.specs.use_interface(ifindex)
     }
 
-    /// What happened since the last call.
-    pub(crate) fn take_report(&mut self) -> Report {
-        std::mem::take(&mut self.report)
+    /// Whether any route of ours goes over one of these next-hop objects.
+    pub(crate) fn uses_objects(&self, ids: &BTreeSet<NonZeroU32>) -> bool {
+        let uses = |spec: &RouteSpec| spec.object.is_some_and(|id| ids.contains(&id));
+        !self.shared.specs.select(uses).is_empty()
     }
 
-    fn handle_done(&mut self, op: &Op) {
-        match op.prefix {
-            Prefix::V4(key) => self.v4.handle_done(key, op.action, &mut self.shared),
-            Prefix::V6(key) => self.v6.handle_done(key, op.action, &mut self.shared),
+    /// Whether there is something that the kernel refuses, whole routes or parts of them.
+    pub(crate) fn has_refused(&self) -> bool {
+        self.shared.counters.failed > 0 || !self.shared.refused.is_empty()
+    }
+
+    /// Whether any route of ours has this source address: the kernel deletes it with the address,
+    /// or takes the address out of it, without a word.
+    pub(crate) fn uses_source(&self, addr: IpAddr) -> bool {
+        !self.shared.specs.select(|spec| spec.source == Some(addr)).is_empty()
+    }
+
+    /// The routes of external peers on connected networks that cover `addr`, as wanted, the most
+    /// specific first.
+    pub(crate) fn direct_routes(&self, addr: IpAddr) -> Vec<(Prefix, &RouteSpec)> {
+        match addr {
+            IpAddr::V4(_) => self.v4.direct_routes(addr, &self.shared),
+            IpAddr::V6(_) => self.v6.direct_routes(addr, &self.shared),
         }
+    }
+
+    /// Which of those changed since the last call.
+    pub(crate) fn take_direct(&mut self) -> Direct {
+        std::mem::take(&mut self.shared.direct)
+    }
+
+    /// What happened since the last call.
+    pub(crate) fn take_report(&mut self) -> Report {
+        let mut report = std::mem::take(&mut self.report);
+        let held = std::mem::take(&mut self.shared.held);
+        report.held = held.routes;
+        report.holder = held.example;
+        report
+    }
+
+    fn handle_done(&mut self, op: &Op, now: Time) {
+        of_family!(self, op.prefix, key, table => {
+            table.handle_done(key, op.action, now, &mut self.shared);
+        });
         self.release(op);
     }
 
     fn handle_refused(&mut self, op: &Op, refusal: &Refused, now: Time) {
         let withdraws = matches!(op.action, Action::Withdraw(_) | Action::WithdrawStray { .. });
         if withdraws && refusal.errno == ESRCH {
-            return self.handle_done(op);
+            return self.handle_done(op, now);
         }
         self.shared.counters.errors += 1;
         if let Action::Add(_) = op.action
@@ -445,29 +493,55 @@ impl Plan {
             self.shared.resync_wanted = true;
             return self.release(op);
         }
-        if let Action::Add(id) | Action::Replace(id) | Action::Withdraw(id) = op.action {
-            let new = self.shared.note_failure(id, refusal, now);
-            if new {
-                self.report.refused += 1;
-                if self.report.example.is_none() {
-                    let spec = Arc::clone(self.shared.specs.get(id));
-                    self.report.example = Some((op.prefix, spec, refusal.text.clone()));
+        match op.action {
+            Action::Add(id) | Action::Replace(id) => {
+                match about(refusal, self.shared.specs.get(id)) {
+                    Some(about) => self.handle_part_refused(op.prefix, id, about, refusal, now),
+                    None => self.handle_route_refused(op, id, refusal, now),
                 }
             }
-            match op.prefix {
-                Prefix::V4(key) => self.v4.refuse(key, op.action, &refusal.text, &mut self.shared),
-                Prefix::V6(key) => self.v6.refuse(key, op.action, &refusal.text, &mut self.shared),
-            }
+            Action::Withdraw(id) => self.handle_route_refused(op, id, refusal, now),
+            Action::WithdrawStray { .. } => {}
         }
         self.release(op);
     }
 
+    /// A leg or the source address is refused: the rest of the route is written.
+    fn handle_part_refused(
+        &mut self,
+        prefix: Prefix,
+        id: SpecId,
+        about: About,
+        refusal: &Refused,
+        now: Time,
+    ) {
+        let error = self.shared.error(&refusal.text);
+        let answer = (id, about, error);
+        let news = of_family!(self, prefix, key, table => {
+            table.refuse_part(key, answer, now, &mut self.shared)
+        });
+        if let Some(part) = news {
+            self.report.parts += 1;
+            self.report.part.get_or_insert_with(|| (part, refusal.text.clone()));
+        }
+    }
+
+    fn handle_route_refused(&mut self, op: &Op, id: SpecId, refusal: &Refused, now: Time) {
+        if self.shared.note_failure(id, now) {
+            self.report.refused += 1;
+            if self.report.example.is_none() {
+                let spec = Arc::clone(self.shared.specs.get(id));
+                self.report.example = Some((op.prefix, spec, refusal.text.clone()));
+            }
+        }
+        of_family!(self, op.prefix, key, table => {
+            table.refuse(key, op.action, &refusal.text, now, &mut self.shared);
+        });
+    }
+
     /// Whether this is the first surprise about the prefix, so that reading the kernel may help.
     fn mark_unclear(&mut self, prefix: Prefix) -> bool {
-        match prefix {
-            Prefix::V4(key) => self.v4.mark_unclear(key, &mut self.shared),
-            Prefix::V6(key) => self.v6.mark_unclear(key, &mut self.shared),
-        }
+        of_family!(self, prefix, key, table => table.mark_unclear(key, &mut self.shared))
     }
 
     fn release(&mut self, op: &Op) {
@@ -477,116 +551,25 @@ impl Plan {
     }
 }
 
-impl Shared {
-    fn release(&mut self, id: SpecId) {
-        if self.specs.release(id) {
-            self.failures.remove(&id);
-        }
-    }
-
-    /// Counts an entry's change of state.
-    fn count(&mut self, family: Family, before: Option<FibState>, after: Option<FibState>) {
-        if before != after {
-            let installed = &mut self.counters.installed_by_family[family];
-            *installed += u64::from(after == Some(FibState::Installed));
-            *installed -= u64::from(before == Some(FibState::Installed));
-            if let Some(counter) = before.map(|state| self.counter(state)) {
-                *counter = counter.saturating_sub(1);
-            }
-            if let Some(counter) = after.map(|state| self.counter(state)) {
-                *counter += 1;
-            }
-        }
-    }
-
-    fn counter(&mut self, state: FibState) -> &mut u64 {
-        match state {
-            FibState::Installed => &mut self.counters.installed,
-            FibState::Pending => &mut self.counters.pending,
-            FibState::Failed => &mut self.counters.failed,
-            FibState::Foreign => &mut self.counters.foreign,
-        }
-    }
-
-    /// The number of an error text. The kernel has a fixed set of them.
-    fn error(&mut self, text: &str) -> u16 {
-        const ERRORS_MAX: usize = 512;
-        let at = self.errors.iter().position(|known| known == text).unwrap_or_else(|| {
-            if self.errors.len() < ERRORS_MAX {
-                self.errors.push(text.to_owned());
-            }
-            self.errors.len() - 1
-        });
-        u16::try_from(at).unwrap_or(u16::MAX)
-    }
-
-    /// Remembers that the kernel refuses this content; whether that is news.
-    fn note_failure(&mut self, id: SpecId, refusal: &Refused, now: Time) -> bool {
-        let error = self.error(&refusal.text);
-        let about_hops = is_about_hops(refusal);
-        let news = !self.failures.contains_key(&id);
-        let failure = self.failures.entry(id).or_insert(Failure {
-            error,
-            about_hops,
-            trying: false,
-            delay: RETRY_MIN,
-            retry_at: Some(now + RETRY_MIN),
-        });
-        if failure.trying {
-            failure.trying = false;
-            failure.delay = (failure.delay * 2).min(RETRY_MAX);
-            failure.retry_at = Some(now + failure.delay);
-        }
-        failure.error = error;
-        failure.about_hops = about_hops;
-        news
-    }
-
-    /// The reason not to try a route with this content for the time being.
-    fn known_failure(&self, id: SpecId) -> Option<u16> {
-        let failure = self.failures.get(&id)?;
-        (failure.about_hops && !failure.trying).then_some(failure.error)
-    }
-
-    /// The kernel took a route with this content.
-    fn note_success(&mut self, id: SpecId) {
-        if self.failures.get(&id).is_some_and(|failure| failure.about_hops) {
-            self.failures.remove(&id);
-        }
-    }
-}
-
-impl RepairGate {
-    fn schedule(&mut self, now: Time) {
-        if self.due.is_some() {
-            return;
-        }
-        let quiet = self.opened.is_none_or(|at| now.since(at) > self.delay * 2 + RETRY_MIN);
-        self.delay = if quiet { REPAIR_MIN } else { (self.delay * 2).min(REPAIR_MAX) };
-        self.due = Some(now + self.delay);
-    }
-
-    fn open(&mut self, now: Time) -> bool {
-        let due = self.due.is_some_and(|due| due <= now);
-        if due {
-            self.due = None;
-            self.opened = Some(now);
-        }
-        due
-    }
-}
-
-/// Whether any route over the same next hops would be refused as well.
-fn is_about_hops(refusal: &Refused) -> bool {
+/// Which part of the route any other route would be refused for as well.
+fn about(refusal: &Refused, spec: &RouteSpec) -> Option<About> {
     const EPERM: i32 = 1;
     const ENODEV: i32 = 19;
     const ENETDOWN: i32 = 100;
     const ENETUNREACH: i32 = 101;
     const EHOSTUNREACH: i32 = 113;
+    let says = |words: &[&str]| words.iter().any(|word| refusal.text.contains(word));
+    // "Invalid prefsrc address" (IPv4), "Invalid source address" (IPv6).
+    if spec.source.is_some() && says(&["prefsrc", "source address"]) {
+        return Some(About::Source);
+    }
+    if spec.hops().is_empty() {
+        return None;
+    }
     match refusal.errno {
-        EPERM | ENODEV | ENETDOWN | ENETUNREACH | EHOSTUNREACH => true,
+        EPERM | ENODEV | ENETDOWN | ENETUNREACH | EHOSTUNREACH => Some(About::Legs),
         // EINVAL has many reasons; the kernel's words tell: "Nexthop has invalid gateway".
-        _ => ["exthop", "ateway"].iter().any(|word| refusal.text.contains(word)),
+        _ => says(&["exthop", "ateway"]).then_some(About::Legs),
     }
 }
 

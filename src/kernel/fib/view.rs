@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use bgp_proto::types::{FamilyMap, FibKind, Prefix};
 use serde::Serialize;
 
-use super::plan::Row;
+use super::plan::{Part, Row};
 use crate::kernel::{FibConfig, Link};
 
 /// One route, as wanted and as the kernel took it.
@@ -25,7 +25,7 @@ pub struct FibView {
     pub protocol: u8,
     /// How far the kernel is.
     pub state: FibState,
-    /// Why it is not installed, in the kernel's words where it gave any.
+    /// Why it is not installed, or what of it is not, in the kernel's words where it gave any.
     pub error: Option<String>,
 }
 
@@ -62,7 +62,8 @@ pub enum FibState {
     Pending,
     /// The kernel refused it; retried when links or addresses change, and slowly otherwise.
     Failed,
-    /// Someone else's route has the same prefix and metric; ours follows when that one goes.
+    /// Someone else's route has the same prefix and metric, or it is the prefix of a connected
+    /// network; ours follows when that one goes.
     Foreign,
 }
 
@@ -79,6 +80,8 @@ pub struct FibCounters {
     pub failed: u64,
     /// Routes that give way to somebody else's.
     pub foreign: u64,
+    /// Next hops and source addresses that the kernel refuses: routes go without them.
+    pub refused_next_hops: u64,
     /// Route messages sent to the kernel since the start.
     pub writes: u64,
     /// Batches of them.
@@ -95,6 +98,15 @@ pub(crate) fn render(row: Row, config: &FibConfig, links: &[Link]) -> FibView {
         let link = links.iter().find(|link| link.index == index);
         link.map_or_else(|| format!("#{index}"), |link| link.name.clone())
     };
+    let left_out = row.left_out.iter().map(|(part, reason)| match part {
+        Part::Leg(hop) => match hop.gateway {
+            Some(via) => format!("without via {via} dev {}: {reason}", name(hop.ifindex)),
+            None => format!("without dev {}: {reason}", name(hop.ifindex)),
+        },
+        Part::Source(source) => format!("without src {source}: {reason}"),
+    });
+    let keeps = row.keeps.then(|| "the route before stays until then".to_owned());
+    let reasons: Vec<String> = row.error.into_iter().chain(left_out).chain(keeps).collect();
     let (kind, hops) = match &row.spec.kind {
         FibKind::Unicast(hops) => (ViewKind::Unicast, hops.as_slice()),
         FibKind::Blackhole => (ViewKind::Blackhole, [].as_slice()),
@@ -113,7 +125,7 @@ pub(crate) fn render(row: Row, config: &FibConfig, links: &[Link]) -> FibView {
         table: config.table,
         protocol: config.protocol,
         state: row.state,
-        error: row.error,
+        error: (!reasons.is_empty()).then(|| reasons.join("; ")),
     }
 }
 
@@ -124,9 +136,9 @@ mod tests {
     use bgp_proto::types::Hop;
     use serde_json::json;
 
-    use super::super::spec::RouteSpec;
     use super::*;
     use crate::kernel::LinkTraits;
+    use crate::kernel::spec::RouteSpec;
 
     fn shown(
         kind: FibKind,
@@ -144,9 +156,10 @@ mod tests {
             mtu: 1500,
             addresses: Vec::new(),
         };
-        let spec = Arc::new(RouteSpec { kind, metric });
+        let spec = Arc::new(RouteSpec::new(kind, metric));
         let prefix = "10.0.0.0/8".parse().unwrap();
-        let row = Row { prefix, spec, state, error: error.map(str::to_owned) };
+        let error = error.map(str::to_owned);
+        let row = Row { prefix, spec, state, error, left_out: Vec::new(), keeps: false };
         serde_json::to_value(render(row, &config, &[eth0])).unwrap()
     }
 

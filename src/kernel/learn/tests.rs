@@ -3,6 +3,8 @@ use smallvec::SmallVec;
 
 use super::super::message::{AddressMessage, LinkMessage};
 use super::*;
+use crate::kernel::foreign::Foreign;
+use crate::kernel::links::Links;
 
 fn prefix(text: &str) -> Prefix {
     text.parse().unwrap()
@@ -43,6 +45,9 @@ fn route(protocol: u8, gateway: Option<&str>, ifindex: u32) -> KernelRoute {
         metric: 0,
         kind: KernelKind::Unicast,
         hops: SmallVec::from_slice(&[Hop { gateway, ifindex, onlink: false, weight: 1 }]),
+        object: None,
+        source: None,
+        altered: false,
     }
 }
 
@@ -51,7 +56,9 @@ fn rule(from: LearnSource) -> LearnRule {
 }
 
 fn learn(text: &str, routes: &[KernelRoute], rule: LearnRule) -> Option<LearnedRoute> {
-    learned_route(prefix(text), routes, &[rule], 12, &links())
+    let (foreign, links) = (Foreign::default(), links());
+    let resolver = Resolver::new(&foreign, &links, 254);
+    learned_route(prefix(text), routes, &[rule], 12, resolver)
 }
 
 #[test]
@@ -65,9 +72,6 @@ fn protocols_select_and_ours_never_counts() {
     assert!(learn("10.65.0.0/26", &[route(2, None, 1)], kernel.clone()).is_some());
     assert!(learn("10.65.0.0/26", &[route(12, None, 1)], kernel).is_none());
     assert!(learn("10.65.0.0/26", &[route(80, None, 1)], rule(LearnSource::Connected)).is_none());
-    assert!(
-        learned_route(prefix("10.65.0.0/26"), &[route(80, None, 1)], &[], 12, &links()).is_none()
-    );
 }
 
 #[test]
@@ -131,13 +135,18 @@ fn prefixes_select_the_equal_and_the_more_specific() {
 
 #[test]
 fn connected_networks_are_those_of_wide_primary_addresses_on_links_that_are_up() {
-    let routes = connected_routes(&[rule(LearnSource::Connected)], &links());
-    let prefixes: Vec<String> = routes.keys().map(Prefix::to_string).collect();
-    assert_eq!(prefixes, ["10.0.0.0/24", "10.9.0.0/24"]);
+    let (foreign, links) = (Foreign::default(), links());
+    let resolver = Resolver::new(&foreign, &links, 254);
+    let learned = |rule: LearnRule| {
+        let rules = [rule];
+        let networks = links.networks();
+        let routes = networks.filter_map(|network| connected_route(network, &rules, resolver));
+        routes.map(|route| route.prefix.to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(learned(rule(LearnSource::Connected)), ["10.0.0.0/24", "10.9.0.0/24"]);
     let interfaces = vec!["-cali*".to_owned(), "*".to_owned()];
     let rule = LearnRule { interfaces, ..rule(LearnSource::Connected) };
-    let routes = connected_routes(&[rule], &links());
-    assert_eq!(routes.keys().copied().collect::<Vec<_>>(), [prefix("10.0.0.0/24")]);
+    assert_eq!(learned(rule), ["10.0.0.0/24"]);
 }
 
 #[test]

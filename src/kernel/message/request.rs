@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use bgp_proto::types::{FibKind, Hop, Prefix};
 
-use super::super::fib::spec::RouteSpec;
+use super::super::spec::RouteSpec;
 use super::*;
 
 /// What to do with a route.
@@ -14,8 +14,8 @@ pub(in crate::kernel) enum RouteRequest<'a> {
     Add(&'a RouteSpec),
     /// Put it in the place of ours with the same prefix and metric.
     Replace(&'a RouteSpec),
-    /// Delete ours with this metric, whatever it is.
-    Withdraw { metric: u32 },
+    /// Delete ours with this metric and TOS, whatever it is.
+    Withdraw { metric: u32, tos: u8 },
 }
 
 /// Appends a request about one route of the given table and protocol. The sequence number is
@@ -39,13 +39,14 @@ pub(in crate::kernel) fn push_route(
     };
     let start = begin(out, kind, NLM_F_REQUEST | flags);
     let (family, small_table) = (family_of(prefix), u8::try_from(table));
-    out.extend([family, prefix.len(), 0, 0]);
+    let tos = if let RouteRequest::Withdraw { tos, .. } = request { tos } else { 0 };
+    out.extend([family, prefix.len(), 0, tos]);
     out.extend([small_table.unwrap_or(RT_TABLE_UNSPEC), protocol, scope, rtn]);
     push_u32(out, single_hop_flags(request));
     push_ip(out, RTA_DST, prefix.addr());
     let metric = match request {
         RouteRequest::Add(spec) | RouteRequest::Replace(spec) => spec.metric,
-        RouteRequest::Withdraw { metric } => metric,
+        RouteRequest::Withdraw { metric, .. } => metric,
     };
     if metric != 0 {
         push_attribute_u32(out, RTA_PRIORITY, metric);
@@ -53,10 +54,13 @@ pub(in crate::kernel) fn push_route(
     if small_table.is_err() {
         push_attribute_u32(out, RTA_TABLE, table);
     }
-    if let RouteRequest::Add(spec) | RouteRequest::Replace(spec) = request
-        && let FibKind::Unicast(hops) = &spec.kind
-    {
-        push_hops(out, family, hops);
+    if let RouteRequest::Add(spec) | RouteRequest::Replace(spec) = request {
+        if let Some(source) = spec.source {
+            push_ip(out, RTA_PREFSRC, source);
+        }
+        if let FibKind::Unicast(hops) = &spec.kind {
+            push_hops(out, family, hops);
+        }
     }
     finish(out, start);
 }
@@ -143,6 +147,13 @@ pub(in crate::kernel) enum DumpFamily {
     V6,
 }
 
+impl DumpFamily {
+    /// Whether a prefix is of the family.
+    pub(in crate::kernel) fn is_of(self, prefix: Prefix) -> bool {
+        (self == DumpFamily::V4) == matches!(prefix, Prefix::V4(_))
+    }
+}
+
 /// Appends a request for every route of a table. Kernels before 4.20 send all tables.
 pub(in crate::kernel) fn push_route_dump(out: &mut Vec<u8>, family: DumpFamily, table: u32) {
     let family = match family {
@@ -168,7 +179,7 @@ pub(in crate::kernel) fn set_sequence(message: &mut [u8], seq: u32, acknowledge:
     }
 }
 
-fn begin(out: &mut Vec<u8>, kind: u16, flags: u16) -> usize {
+pub(super) fn begin(out: &mut Vec<u8>, kind: u16, flags: u16) -> usize {
     let start = out.len();
     push_u32(out, 0);
     out.extend(kind.to_ne_bytes());
@@ -177,7 +188,7 @@ fn begin(out: &mut Vec<u8>, kind: u16, flags: u16) -> usize {
     start
 }
 
-fn finish(out: &mut [u8], start: usize) {
+pub(super) fn finish(out: &mut [u8], start: usize) {
     let len = u32::try_from(out.len() - start).unwrap_or(u32::MAX);
     if let Some(field) = out.get_mut(start..start + 4) {
         field.copy_from_slice(&len.to_ne_bytes());

@@ -13,6 +13,7 @@ use rtnetlink::packet_route::route::{
 
 use super::request::{begin_attribute, finish_attribute};
 use super::*;
+use crate::kernel::RouteDefaults;
 
 fn prefix(text: &str) -> Prefix {
     text.parse().unwrap()
@@ -43,10 +44,9 @@ fn peer_reads(bytes: &[u8]) -> (u16, RouteMessage) {
 
 #[test]
 fn requests_mean_to_another_implementation_what_they_should() {
-    let spec = RouteSpec {
-        kind: FibKind::Unicast(vec![Hop { onlink: true, ..hop("10.0.0.2", 7) }]),
-        metric: 512,
-    };
+    let onlink = FibKind::Unicast(vec![Hop { onlink: true, ..hop("10.0.0.2", 7) }]);
+    let source = Some("10.0.0.1".parse().unwrap());
+    let spec = RouteSpec { source, ..RouteSpec::new(onlink, 512) };
     let (flags, route) = peer_reads(&encode(RouteRequest::Add(&spec), prefix("10.1.0.0/16"), 254));
     assert_eq!(flags, NLM_F_REQUEST | NLM_F_CREATE | NLM_F_EXCL);
     assert_eq!(route.header.destination_prefix_length, 16);
@@ -59,6 +59,7 @@ fn requests_mean_to_another_implementation_what_they_should() {
     for attribute in [
         RouteAttribute::Destination(RouteAddress::Inet("10.1.0.0".parse().unwrap())),
         RouteAttribute::Priority(512),
+        RouteAttribute::PrefSource(RouteAddress::Inet("10.0.0.1".parse().unwrap())),
         RouteAttribute::Gateway(gateway),
         RouteAttribute::Oif(7),
     ] {
@@ -68,7 +69,7 @@ fn requests_mean_to_another_implementation_what_they_should() {
 
 #[test]
 fn a_withdrawal_matches_any_kind_of_route_in_a_high_table() {
-    let bytes = encode(RouteRequest::Withdraw { metric: 9 }, prefix("2001:db8::/32"), 1000);
+    let bytes = encode(RouteRequest::Withdraw { metric: 9, tos: 0 }, prefix("2001:db8::/32"), 1000);
     let (flags, route) = peer_reads(&bytes);
     assert_eq!(flags, NLM_F_REQUEST);
     assert_eq!(route.header.kind, RouteType::Unspec);
@@ -80,7 +81,7 @@ fn a_withdrawal_matches_any_kind_of_route_in_a_high_table() {
 #[test]
 fn multipath_weights_and_foreign_gateways_are_written() {
     let legs = vec![Hop { weight: 3, ..hop("2001:db8::1", 4) }, hop("10.0.0.2", 5)];
-    let spec = RouteSpec { kind: FibKind::Unicast(legs), metric: 0 };
+    let spec = RouteSpec::new(FibKind::Unicast(legs), 0);
     let bytes = encode(RouteRequest::Replace(&spec), prefix("10.1.0.0/16"), 254);
     let (flags, route) = peer_reads(&bytes);
     assert_eq!(flags, NLM_F_REQUEST | NLM_F_CREATE | NLM_F_REPLACE);
@@ -98,7 +99,7 @@ fn multipath_weights_and_foreign_gateways_are_written() {
 
 #[test]
 fn status_flags_of_the_kernel_do_not_make_a_route_different() {
-    let spec = RouteSpec { kind: FibKind::Unicast(vec![hop("10.0.0.2", 7)]), metric: 0 };
+    let spec = RouteSpec::new(FibKind::Unicast(vec![hop("10.0.0.2", 7)]), 0);
     let mut bytes = encode(RouteRequest::Add(&spec), prefix("10.1.0.0/16"), 254);
     let clean = parse_route(&bytes[16..]).unwrap();
     // RTNH_F_DEAD, _OFFLOAD, _LINKDOWN.
@@ -109,7 +110,7 @@ fn status_flags_of_the_kernel_do_not_make_a_route_different() {
 
 #[test]
 fn clones_and_routes_by_source_are_left_out() {
-    let spec = RouteSpec { kind: FibKind::Blackhole, metric: 0 };
+    let spec = RouteSpec::new(FibKind::Blackhole, 0);
     let good = encode(RouteRequest::Add(&spec), prefix("10.1.0.0/16"), 254);
     let mut clone = good.clone();
     clone[16 + 8..16 + 12].copy_from_slice(&RTM_F_CLONED.to_ne_bytes());
@@ -182,8 +183,11 @@ fn any_route() -> impl Strategy<Value = (Prefix, RouteSpec)> {
                 false => IpAddr::V6(std::net::Ipv6Addr::from_bits(bits)),
             };
             let prefix = Prefix::new(addr, len);
-            let route = bgp_proto::types::FibRoute { prefix, kind, metric: Some(metric) };
-            (prefix, RouteSpec::wanted(prefix, route, 0))
+            let route = bgp_proto::types::FibRoute {
+                metric: Some(metric),
+                ..bgp_proto::types::FibRoute::new(prefix, kind)
+            };
+            (prefix, RouteSpec::wanted(prefix, route, &RouteDefaults::default()))
         })
     })
 }
@@ -209,6 +213,7 @@ proptest! {
             let _ = parse_error(header, body);
         }
         let _ = (parse_route(&bytes), parse_link(&bytes), parse_address(&bytes));
+        let _ = (parse_object(&bytes), parse_object_gone(&bytes), parse_done(&bytes));
     }
 
     /// A valid message with one octet changed reaches the depths that random octets do not.

@@ -1,9 +1,12 @@
-use bgp_proto::types::Prefix;
+use std::num::NonZeroU32;
+
+use bgp_proto::types::{FibKind, Prefix, Recursion};
 use proptest::prelude::*;
 use smallvec::SmallVec;
 
 use super::super::message::{AddressMessage, LinkMessage, Scope};
 use super::*;
+use crate::kernel::spec::RouteSpec;
 
 fn addr(text: &str) -> IpAddr {
     text.parse().unwrap()
@@ -22,6 +25,9 @@ fn route(metric: u32, hops: &[Hop]) -> KernelRoute {
         metric,
         kind: KernelKind::Unicast,
         hops: SmallVec::from_slice(hops),
+        object: None,
+        source: None,
+        altered: false,
     }
 }
 
@@ -56,43 +62,100 @@ fn via(hops: &[Hop], metric: u32, connected: bool) -> NextHopState {
         [hop] => Some(format!("eth{}", hop.ifindex).into()),
         _ => None,
     };
-    NextHopState::Via { hops: hops.to_vec(), metric, connected, interface }
+    let over = Over::Specific;
+    NextHopState::Via { hops: hops.to_vec(), metric, connected, interface, over }
+}
+
+fn over_default(state: NextHopState) -> NextHopState {
+    match state {
+        NextHopState::Via { hops, metric, connected, interface, .. } => {
+            NextHopState::Via { hops, metric, connected, interface, over: Over::Default }
+        }
+        other => other,
+    }
+}
+
+fn resolve(addr: IpAddr, foreign: &Foreign, links: &Links) -> NextHopState {
+    Resolver::new(foreign, links, 254).resolve(addr).state
 }
 
 #[test]
-fn the_most_specific_usable_route_decides() {
+fn the_most_specific_route_decides_usable_or_not() {
     let foreign = foreign(&[
         ("0.0.0.0/0", route(100, &[hop("10.0.0.254", 1)])),
         ("10.0.0.0/24", route(0, &[hop("", 1)])),
         ("192.0.2.0/24", route(0, &[hop("10.0.0.9", 1)])),
         ("192.0.2.0/28", route(0, &[hop("10.4.0.9", 4)])),
+        ("192.0.2.64/28", route(0, &[hop("10.5.0.9", 5)])),
     ]);
-    let resolve = |text| resolve(addr(text), &foreign, &links());
+    let links = links();
+    let resolve = |text| resolve(addr(text), &foreign, &links);
     assert_eq!(resolve("10.0.0.7"), via(&[hop("10.0.0.7", 1)], 0, true));
     assert_eq!(resolve("10.0.0.1"), NextHopState::Local);
-    assert_eq!(resolve("198.51.100.1"), via(&[hop("10.0.0.254", 1)], 100, false));
-    // No carrier on the more specific one; a gateway is never as near as a connected network.
-    assert_eq!(resolve("192.0.2.1"), via(&[hop("10.0.0.9", 1)], 1, false));
+    let default = over_default(via(&[hop("10.0.0.254", 1)], 100, false));
+    assert_eq!(resolve("198.51.100.1"), default);
+    // Without carrier the kernel sends there all the same.
+    assert_eq!(resolve("192.0.2.1"), NextHopState::Unreachable);
+    // An interface that is down has no routes. A gateway is never as near as a connected network.
+    assert_eq!(resolve("192.0.2.65"), via(&[hop("10.0.0.9", 1)], 1, false));
     assert_eq!(resolve("2001:db8::1"), NextHopState::Unreachable);
     assert_eq!(resolve("0.0.0.0"), NextHopState::Unreachable);
     assert_eq!(resolve("224.0.0.5"), NextHopState::Unreachable);
+    let by =
+        |text| Resolver::new(&foreign, &links, 254).resolve(addr(text)).by.unwrap().to_string();
+    assert_eq!(by("198.51.100.1"), "0.0.0.0/0 of protocol static metric 100");
+    assert_eq!(
+        by("192.0.2.1"),
+        "192.0.2.0/28 of protocol static, where eth4 is down or has no carrier"
+    );
+    let decided = Resolver::new(&foreign, &links, 254).resolve(addr("192.0.2.1")).by.unwrap();
+    assert_eq!(
+        (decided.prefix.to_string(), decided.down),
+        ("192.0.2.0/28".into(), vec!["eth4".into()])
+    );
+}
+
+#[test]
+fn a_leg_without_carrier_is_left_out_where_the_kernel_leaves_it_out() {
+    let foreign = foreign(&[
+        ("192.0.2.0/24", route(0, &[hop("10.0.0.9", 1)])),
+        ("192.0.2.0/28", route(0, &[hop("10.4.0.9", 4)])),
+    ]);
+    let mut links = links();
+    links.handle_link(LinkMessage {
+        index: 4,
+        name: "eth4".to_owned(),
+        up: true,
+        skipped_without_carrier: [true, false],
+        ..LinkMessage::default()
+    });
+    assert_eq!(resolve(addr("192.0.2.1"), &foreign, &links), via(&[hop("10.0.0.9", 1)], 1, false));
 }
 
 #[test]
 fn the_lowest_metric_decides_within_a_prefix() {
     let low = route(10, &[hop("10.0.0.2", 1)]);
-    let down = route(5, &[hop("10.5.0.2", 5)]);
+    let gone = route(5, &[hop("10.5.0.2", 5)]);
     let high = route(20, &[hop("10.0.0.3", 2)]);
     let other_tos = KernelRoute { tos: 16, metric: 1, ..high.clone() };
     let p = "192.0.2.0/24";
-    let foreign = foreign(&[(p, high), (p, low), (p, down), (p, other_tos)]);
-    let state = resolve(addr("192.0.2.1"), &foreign, &links());
+    let routes = [(p, high), (p, low), (p, gone), (p, other_tos)];
+    let state = resolve(addr("192.0.2.1"), &foreign(&routes), &links());
     assert_eq!(state, via(&[hop("10.0.0.2", 1)], 10, false));
+    let down = route(6, &[hop("10.4.0.2", 4)]);
+    let routes = [&routes[..], &[(p, down)]].concat();
+    assert_eq!(resolve(addr("192.0.2.1"), &foreign(&routes), &links()), NextHopState::Unreachable);
 }
 
 #[test]
 fn a_dropping_route_is_an_answer_and_not_a_gap() {
-    let drops = [KernelKind::Blackhole, KernelKind::Unreachable, KernelKind::Prohibit];
+    let drops = [
+        KernelKind::Blackhole,
+        KernelKind::Unreachable,
+        KernelKind::Prohibit,
+        KernelKind::Encapsulated,
+        KernelKind::Throw,
+    ];
     for kind in drops {
         let drop = KernelRoute { kind, ..route(0, &[]) };
         let default = route(0, &[hop("10.0.0.254", 1)]);
@@ -111,6 +174,60 @@ fn of_several_legs_the_usable_ones_stay() {
     let foreign = foreign(&[("192.0.2.0/24", route(7, &legs))]);
     let state = resolve(addr("192.0.2.1"), &foreign, &links());
     assert_eq!(state, via(&[legs[1], legs[0]], 7, false));
+}
+
+/// A plan that wants these routes, from an external peer on a connected network or not.
+fn plan(routes: &[(&str, Hop, Recursion)]) -> Plan {
+    let mut plan = Plan::new(254);
+    for (prefix, hop, recursion) in routes {
+        let spec = RouteSpec::new(FibKind::Unicast(vec![*hop]), 20);
+        plan.want(prefix.parse().unwrap(), Some((spec, *recursion)));
+    }
+    plan
+}
+
+#[test]
+fn routes_of_ours_count_that_rest_on_a_connected_network_alone() {
+    let connected = KernelRoute { protocol: 2, ..route(0, &[hop("", 1)]) };
+    let foreign = foreign(&[
+        ("0.0.0.0/0", route(100, &[hop("10.0.0.254", 1)])),
+        ("10.0.0.0/24", connected),
+        ("192.0.2.3/32", route(10, &[hop("10.0.0.3", 1)])),
+        ("192.0.2.4/32", route(30, &[hop("10.0.0.3", 1)])),
+    ]);
+    let plan = plan(&[
+        ("192.0.2.0/24", hop("10.0.0.9", 1), Recursion::Direct),
+        ("192.0.2.0/25", hop("10.0.0.8", 1), Recursion::Recursive),
+        ("192.0.2.3/32", hop("10.0.0.9", 1), Recursion::Direct),
+        ("192.0.2.4/32", hop("10.0.0.9", 1), Recursion::Direct),
+        ("10.0.0.7/32", hop("10.0.0.9", 1), Recursion::Direct),
+        ("198.51.100.0/24", hop("10.4.0.9", 4), Recursion::Direct),
+    ]);
+    let links = links();
+    let over_bgp = Resolver::new(&foreign, &links, 254).over_bgp(&plan, 12);
+    let resolve = |text| over_bgp.resolve(addr(text)).state;
+    assert_eq!(resolve("192.0.2.1"), via(&[hop("10.0.0.9", 1)], 20, false), "not the /25");
+    // Beside somebody's route the lower metric decides, as in the kernel.
+    assert_eq!(resolve("192.0.2.3"), via(&[hop("10.0.0.3", 1)], 10, false));
+    assert_eq!(resolve("192.0.2.4"), via(&[hop("10.0.0.9", 1)], 20, false));
+    assert_eq!(resolve("10.0.0.7"), via(&[hop("10.0.0.7", 1)], 0, true), "it is connected");
+    assert_eq!(resolve("198.51.100.1"), NextHopState::Unreachable, "no carrier");
+    let kernel_only = Resolver::new(&foreign, &links, 254).resolve(addr("192.0.2.1")).state;
+    assert_eq!(kernel_only, over_default(via(&[hop("10.0.0.254", 1)], 100, false)));
+}
+
+/// 10.0.0.1 is an address of a VRF's interface: ours there, and somebody's outside.
+#[test]
+fn addresses_of_a_vrf_are_ours_in_its_table_only() {
+    let mut links = links();
+    let vrf = NonZeroU32::new(9);
+    links.handle_link(LinkMessage { index: 9, vrf: Some(100), up: true, ..LinkMessage::default() });
+    let member = LinkMessage { index: 1, master: vrf, up: true, ..LinkMessage::default() };
+    links.handle_link(member);
+    let foreign = Foreign::default();
+    let resolve = |table| Resolver::new(&foreign, &links, table).resolve(addr("10.0.0.1")).state;
+    assert_eq!(resolve(100), NextHopState::Local);
+    assert_eq!(resolve(254), NextHopState::Unreachable);
 }
 
 proptest! {
@@ -135,11 +252,13 @@ proptest! {
         }
         let best = all
             .into_iter()
-            .filter(|(prefix, _, ifindex)| prefix.contains_addr(wanted.into()) && *ifindex < 4)
+            .filter(|(prefix, _, ifindex)| prefix.contains_addr(wanted.into()) && *ifindex != 5)
             .min_by_key(|(prefix, metric, _)| (32 - prefix.len(), *metric));
         let expected = match best {
-            Some((_, metric, ifindex)) => via(&[hop("10.0.0.2", ifindex)], metric.max(1), false),
-            None => NextHopState::Unreachable,
+            Some((_, metric, ifindex)) if ifindex < 4 => {
+                via(&[hop("10.0.0.2", ifindex)], metric.max(1), false)
+            }
+            _ => NextHopState::Unreachable,
         };
         prop_assert_eq!(resolve(wanted.into(), &foreign, &links()), expected);
     }

@@ -2,7 +2,8 @@ use bgp_proto::types::Hop;
 use smallvec::SmallVec;
 
 use super::super::event::LearnSource;
-use super::super::foreign::Effect;
+use super::super::foreign::{Effect, Foreign};
+use super::super::links::Links;
 use super::super::message::{KernelKind, KernelRoute, LinkMessage};
 use super::*;
 
@@ -19,6 +20,9 @@ fn route(gateway: &str) -> KernelRoute {
         metric: 0,
         kind: KernelKind::Unicast,
         hops: SmallVec::from_slice(&[Hop { gateway, ifindex: 1, onlink: false, weight: 1 }]),
+        object: None,
+        source: None,
+        altered: false,
     }
 }
 
@@ -34,6 +38,10 @@ fn links() -> Links {
     links
 }
 
+fn over<'a>(foreign: &'a Foreign, links: &'a Links) -> Resolver<'a> {
+    Resolver::new(foreign, links, 254)
+}
+
 fn touched(prefixes: &[&str]) -> Touched {
     let mut touched = Touched::default();
     for text in prefixes {
@@ -47,11 +55,11 @@ fn only_addresses_under_a_changed_prefix_are_reported_and_only_when_they_changed
     let (mut foreign, links) = (Foreign::default(), links());
     let mut watch = Watch::new(12);
     for text in ["192.0.2.1", "192.0.2.255", "192.0.3.0", "2001:db8::1"] {
-        watch.track(text.parse().unwrap(), &foreign, &links);
+        watch.track(text.parse().unwrap(), over(&foreign, &links));
     }
     let at = prefix("192.0.2.0/24");
     assert_eq!(foreign.handle_new(at, route("10.0.0.1"), false), Effect::Changed);
-    let events = watch.compare(&touched(&["192.0.2.0/24"]), &foreign, &links);
+    let events = watch.compare(&touched(&["192.0.2.0/24"]), over(&foreign, &links));
     let addrs: Vec<String> = events
         .iter()
         .map(|event| match event {
@@ -60,10 +68,10 @@ fn only_addresses_under_a_changed_prefix_are_reported_and_only_when_they_changed
         })
         .collect();
     assert_eq!(addrs, ["192.0.2.1", "192.0.2.255"]);
-    assert!(watch.compare(&touched(&["192.0.2.0/24"]), &foreign, &links).is_empty());
+    assert!(watch.compare(&touched(&["192.0.2.0/24"]), over(&foreign, &links)).is_empty());
     watch.untrack("192.0.2.1".parse().unwrap());
-    foreign.handle_gone(at, &route("10.0.0.1"));
-    let events = watch.compare(&touched(&["0.0.0.0/0"]), &foreign, &links);
+    foreign.handle_gone(at, route("10.0.0.1"));
+    let events = watch.compare(&touched(&["0.0.0.0/0"]), over(&foreign, &links));
     assert_eq!(events.len(), 1, "{events:?}");
 }
 
@@ -79,17 +87,17 @@ fn a_full_comparison_finds_what_went_away_too() {
         interfaces: vec![],
         prefixes: vec![],
     };
-    assert_eq!(watch.learn(vec![rule.clone()], &foreign, &links).len(), 2);
-    assert!(watch.learn(vec![rule], &foreign, &links).is_empty());
+    assert_eq!(watch.learn(vec![rule.clone()], over(&foreign, &links)).len(), 2);
+    assert!(watch.learn(vec![rule], over(&foreign, &links)).is_empty());
     let mut after = Foreign::default();
     after.insert(prefix("10.2.0.0/16"), route("10.0.0.9"));
     let all = Touched { all: true, ..Touched::default() };
-    let events = watch.compare(&all, &after, &links);
+    let events = watch.compare(&all, over(&after, &links));
     let gone = FibEvent::Forgotten { prefix: prefix("10.1.0.0/16"), connected: false };
     assert_eq!(events.len(), 2, "{events:?}");
     assert!(events.contains(&gone), "{events:?}");
     let gone = FibEvent::Forgotten { prefix: prefix("10.2.0.0/16"), connected: false };
-    assert_eq!(watch.learn(vec![], &after, &links), [gone]);
+    assert_eq!(watch.learn(vec![], over(&after, &links)), [gone]);
 }
 
 #[test]

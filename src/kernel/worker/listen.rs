@@ -1,13 +1,17 @@
 //! What the kernel says changed.
 
+use std::collections::BTreeSet;
+use std::num::NonZeroU32;
+
 use bgp_proto::types::{Prefix, Time};
 
 use super::super::fib::plan::Seen;
 use super::super::foreign::{Effect, Foreign};
 use super::super::links::LinkEffect;
-use super::super::message::{self, Header, KernelRoute, Scope};
+use super::super::message::{self, AddressMessage, Header, KernelRoute};
 use super::super::netlink::Heard;
-use super::{MAIN_TABLE, RETRY_INTERVAL, SETTLE, Worker};
+use super::resync::{Urgency, is_ignored, tables};
+use super::{RETRY_INTERVAL, SETTLE, Worker};
 
 /// Events read before something else gets its turn.
 const EVENTS_MAX: usize = 2048;
@@ -27,11 +31,11 @@ impl Worker {
                 Ok(Heard::Nothing) => break,
                 Ok(Heard::Overrun) => {
                     tracing::debug!("netlink events were lost: reading the kernel's tables again");
-                    self.resync.request(self.now());
+                    self.resync.request(self.now(), Urgency::AtOnce);
                 }
                 Err(error) => {
                     tracing::warn!(%error, "cannot read kernel events");
-                    self.resync.request(self.now());
+                    self.resync.request(self.now(), Urgency::AtOnce);
                     break;
                 }
             }
@@ -55,7 +59,10 @@ impl Worker {
             }
             message::RTM_DELLINK => {
                 if let Some(link) = message::parse_link(body) {
+                    // Read before it is forgotten: its networks go with it.
+                    let networks = self.links.networks_on(link.index);
                     let effect = self.links.handle_link_gone(link.index);
+                    networks.into_iter().for_each(|network| self.touched.add_network(network));
                     self.handle_link_effect(link.index, effect);
                 }
             }
@@ -66,10 +73,19 @@ impl Worker {
                     } else {
                         self.links.handle_address_gone(&address)
                     };
-                    // A gateway of a learned route may have become one of our own addresses.
-                    self.touched.all |=
-                        effect != LinkEffect::Unchanged && address.scope == Scope::Wide;
-                    self.handle_link_effect(address.ifindex, effect);
+                    self.handle_address_effect(&address, effect);
+                }
+            }
+            message::RTM_NEWNEXTHOP => {
+                if let Some(object) = message::parse_object(body) {
+                    let touched = self.objects.handle_new(object);
+                    self.handle_objects(&touched);
+                }
+            }
+            message::RTM_DELNEXTHOP => {
+                if let Some(id) = message::parse_object_gone(body) {
+                    let touched = self.objects.handle_gone(id);
+                    self.handle_objects(&touched);
                 }
             }
             _ => {}
@@ -84,37 +100,98 @@ impl Worker {
         for prefix in self.foreign.prefixes_over(ifindex) {
             self.touched.add(prefix);
         }
+        for network in self.links.networks_on(ifindex) {
+            self.touched.add_network(network);
+        }
         let now = self.now();
+        if matches!(effect, LinkEffect::RoutesLost | LinkEffect::CarrierLost) {
+            let touched = self.objects.handle_interface_lost(ifindex);
+            self.handle_objects(&touched);
+        }
         if effect == LinkEffect::RoutesLost {
-            let ours = self.shared.plan().uses_interface(ifindex);
-            if ours || self.foreign.use_interface(ifindex) {
-                self.resync.request(now);
-            }
+            // It may have entered or left a VRF.
+            self.touched.all = true;
+            self.read_if_used(ifindex);
+        }
+        let domain = self.links.domain_of_table(self.config.table);
+        if domain != self.domain {
+            self.domain = domain;
+            self.touched.all = true;
+            self.resync.request(now, Urgency::AtOnce);
         }
         self.schedule_retry(now);
     }
 
-    fn handle_route(&mut self, header: Header, prefix: Prefix, route: KernelRoute) {
+    fn handle_address_effect(&mut self, address: &AddressMessage, effect: LinkEffect) {
+        if effect == LinkEffect::Unchanged {
+            return;
+        }
+        self.touched.links = true;
+        self.touched.add_address(address.local);
+        self.touched.add_network(address.network);
+        // A gateway of a learned route may have become one of our own addresses.
+        for prefix in self.foreign.prefixes_via(address.local) {
+            self.touched.add(prefix);
+        }
+        if effect == LinkEffect::RoutesLost {
+            self.read_if_used(address.ifindex);
+            if self.shared.plan().uses_source(address.local) {
+                self.resync.request(self.now(), Urgency::AtOnce);
+            }
+        }
+        self.schedule_retry(self.now());
+    }
+
+    /// Asks for a reading when routes over the interface may be gone.
+    fn read_if_used(&mut self, ifindex: u32) {
+        let ours = self.shared.plan().uses_interface(ifindex);
+        if ours || self.foreign.use_interface(ifindex) {
+            self.resync.request(self.now(), Urgency::AtOnce);
+        }
+    }
+
+    /// Next-hop objects changed, or went with their routes.
+    fn handle_objects(&mut self, touched: &BTreeSet<NonZeroU32>) {
+        if touched.is_empty() {
+            return;
+        }
+        let now = self.now();
+        let prefixes = self.foreign.handle_objects(touched, &self.objects);
+        let mut plan = self.shared.plan();
+        if plan.uses_objects(touched) {
+            self.resync.request(now, Urgency::AtOnce);
+        }
+        for prefix in prefixes {
+            self.touched.add(prefix);
+            plan.touch(prefix);
+        }
+        drop(plan);
+        self.schedule_retry(now);
+    }
+
+    fn handle_route(&mut self, header: Header, prefix: Prefix, mut route: KernelRoute) {
         if !self.reads(route.table) {
             return;
         }
+        self.objects.expand(&mut route);
         let now = self.now();
         let new = header.kind == message::RTM_NEWROUTE;
         let replaced = new && header.flags & message::NLM_F_REPLACE != 0;
         if self.config.owns(&route) {
             if replaced && self.foreign.holder(prefix, route.table, route.metric).is_some() {
                 // Somebody else wrote a route of "ours" over a foreign one.
-                self.resync.request(now);
+                self.resync.request(now, Urgency::AtOnce);
             }
             let mut plan = self.shared.plan();
-            return if new {
-                let seen = if replaced { Seen::Replacing } else { Seen::Added };
-                plan.handle_present(prefix, route.spec(), seen, now);
-            } else {
-                plan.handle_lost(prefix, route.metric, now);
+            let seen = if replaced { Seen::Replacing } else { Seen::Added };
+            return match (new, route.tos) {
+                (true, 0) => plan.handle_present(prefix, route.spec(), seen, now),
+                (true, tos) => plan.handle_twin(prefix, route.metric, tos),
+                (false, 0) => plan.handle_gone(prefix, &route.spec(), now),
+                (false, tos) => plan.handle_twin_lost(prefix, route.metric, tos),
             };
         }
-        if Foreign::ignores(prefix) {
+        if Foreign::ignores(prefix) || is_ignored(&route, &self.links) {
             return;
         }
         let ours_may_be_gone = replaced
@@ -124,18 +201,18 @@ impl Worker {
         let effect = if new {
             self.foreign.handle_new(prefix, route, replaced)
         } else {
-            self.foreign.handle_gone(prefix, &route)
+            self.foreign.handle_gone(prefix, route)
         };
         match effect {
             Effect::Unchanged => return,
             Effect::Changed => {}
-            Effect::Unclear => self.resync.request(now),
+            Effect::Unclear => self.resync.request(now, Urgency::AtOnce),
         }
         self.touched.add(prefix);
         self.schedule_retry(now);
-        if table == self.config.table && self.config.enabled {
+        if self.config.enabled {
             let mut plan = self.shared.plan();
-            if ours_may_be_gone {
+            if ours_may_be_gone && table == self.config.table {
                 plan.handle_lost(prefix, metric, now);
             }
             plan.touch(prefix);
@@ -144,13 +221,13 @@ impl Worker {
 
     /// Refused routes get another chance soon.
     pub(super) fn schedule_retry(&mut self, now: Time) {
-        if self.retry_due.is_none() && self.shared.plan().counters().failed > 0 {
+        if self.retry_due.is_none() && self.shared.plan().has_refused() {
             self.retry_due = Some((now + SETTLE).max(self.retried + RETRY_INTERVAL));
         }
     }
 
-    /// Whether routes of the table matter: ours go into one, next hops resolve over main as well.
+    /// Whether routes of the table matter.
     fn reads(&self, table: u32) -> bool {
-        table == self.config.table || table == MAIN_TABLE
+        tables(self.config.table, self.domain).contains(&table)
     }
 }

@@ -4,14 +4,19 @@ use std::io;
 use std::time::Duration;
 
 use bgp_proto::types::{Prefix, Time};
+use smallvec::SmallVec;
 
 use super::super::fib::plan::Seen;
-use super::super::fib::spec::RouteSpec;
 use super::super::foreign::Foreign;
-use super::super::links::Links;
-use super::super::message::{self, DumpFamily, RTM_NEWADDR, RTM_NEWLINK, RTM_NEWROUTE};
+use super::super::links::{Domain, Links};
+use super::super::message::{
+    self, DumpFamily, RTM_NEWADDR, RTM_NEWLINK, RTM_NEWNEXTHOP, RTM_NEWROUTE,
+};
 use super::super::netlink::DumpEnd;
+use super::super::objects::Objects;
+use super::super::spec::RouteSpec;
 use super::{MAIN_TABLE, Worker};
+use crate::kernel::message::KernelRoute;
 
 /// Changes come in groups: one reading serves those of this time.
 const SETTLE: Duration = Duration::from_millis(50);
@@ -19,18 +24,32 @@ const SETTLE: Duration = Duration::from_millis(50);
 /// large table never takes more than a tenth of a core.
 const INTERVAL_MIN: Duration = Duration::from_millis(200);
 const INTERVAL_FACTOR: u32 = 10;
+/// The same when routes of ours may be missing, which only a reading tells.
+const URGENT_INTERVAL_MIN: Duration = Duration::from_millis(50);
+const URGENT_INTERVAL_FACTOR: u32 = 1;
 /// Wait after a reading that failed.
 const FAILURE_DELAY: Duration = Duration::from_secs(1);
-/// A table that changes while it is read is read again this often, then taken as it came: what it
-/// lacks shows as a refused request and leads to another reading.
+/// A table that changes while it is read is read again this often. Then what was met counts, what
+/// was not met stays as it was known, and a later reading decides.
 const ATTEMPTS: usize = 3;
 
 /// When the kernel is read next.
 #[derive(Debug)]
 pub(super) struct ResyncGate {
     due: Option<Time>,
+    /// When the next may take place, and when if it is urgent.
     earliest: Time,
+    earliest_urgent: Time,
     progress: Progress,
+}
+
+/// How soon the kernel has to be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Urgency {
+    /// Something is not as it was thought.
+    Soon,
+    /// Routes of ours may be missing.
+    AtOnce,
 }
 
 /// Whether the picture of the kernel means anything.
@@ -47,14 +66,22 @@ enum Progress {
 impl ResyncGate {
     /// For the start.
     pub(super) fn due_at_once() -> ResyncGate {
-        ResyncGate { due: Some(Time::ZERO), earliest: Time::ZERO, progress: Progress::Unread }
+        ResyncGate {
+            due: Some(Time::ZERO),
+            earliest: Time::ZERO,
+            earliest_urgent: Time::ZERO,
+            progress: Progress::Unread,
+        }
     }
 
     /// Asks for a reading, soon.
-    pub(super) fn request(&mut self, now: Time) {
-        if self.due.is_none() {
-            self.due = Some((now + SETTLE).max(self.earliest));
-        }
+    pub(super) fn request(&mut self, now: Time, urgency: Urgency) {
+        let earliest = match urgency {
+            Urgency::Soon => self.earliest,
+            Urgency::AtOnce => self.earliest_urgent,
+        };
+        let due = (now + SETTLE).max(earliest);
+        self.due = Some(self.due.map_or(due, |before| before.min(due)));
     }
 
     pub(super) fn due(&self) -> Option<Time> {
@@ -80,8 +107,10 @@ impl ResyncGate {
     }
 
     fn finish(&mut self, started: Time, ended: Time) {
+        let took = ended.since(started);
         self.due = None;
-        self.earliest = ended + (ended.since(started) * INTERVAL_FACTOR).max(INTERVAL_MIN);
+        self.earliest = ended + (took * INTERVAL_FACTOR).max(INTERVAL_MIN);
+        self.earliest_urgent = ended + (took * URGENT_INTERVAL_FACTOR).max(URGENT_INTERVAL_MIN);
     }
 }
 
@@ -89,6 +118,7 @@ impl ResyncGate {
 #[derive(Default)]
 struct Reading {
     links: Links,
+    objects: Objects,
     foreign: Foreign,
 }
 
@@ -106,11 +136,13 @@ impl Worker {
                 Ok((_, DumpEnd::Interrupted)) if attempt < ATTEMPTS => {
                     self.shared.plan().abort_resync();
                 }
-                Ok((reading, _)) => {
-                    if !self.resync.has_read() {
-                        self.resync.progress = Progress::Read;
+                Ok((reading, end)) => {
+                    self.apply(reading, end);
+                    self.resync.finish(started, self.now());
+                    if end == DumpEnd::Interrupted {
+                        tracing::debug!("the tables change while they are read: read again later");
+                        self.resync.request(self.now() + FAILURE_DELAY, Urgency::Soon);
                     }
-                    self.apply(reading);
                     break;
                 }
                 Err(error) => {
@@ -122,56 +154,91 @@ impl Worker {
                 }
             }
         }
-        self.resync.finish(started, self.now());
     }
 
     fn read_all(&mut self) -> io::Result<(Reading, DumpEnd)> {
-        let mut reading = Reading::default();
+        let links = self.read_links()?;
+        let objects = self.read_objects()?;
+        let mut reading = Reading { links, objects, foreign: Foreign::default() };
         let mut end = DumpEnd::Complete;
-        let links = &mut reading.links;
-        let mut note = |part: DumpEnd| {
-            if part == DumpEnd::Interrupted {
-                end = part;
-            }
-        };
-        note(self.requests.dump(message::push_link_dump, |header, body| {
-            if header.kind == RTM_NEWLINK
-                && let Some(link) = message::parse_link(body)
-            {
-                links.handle_link(link);
-            }
-        })?);
-        note(self.requests.dump(message::push_address_dump, |header, body| {
-            if header.kind == RTM_NEWADDR
-                && let Some(address) = message::parse_address(body)
-            {
-                links.handle_address(address);
-            }
-        })?);
-        let mut tables = vec![self.config.table, MAIN_TABLE];
-        tables.dedup();
-        for table in tables {
+        let domain = reading.links.domain_of_table(self.config.table);
+        for table in tables(self.config.table, domain) {
             for family in [DumpFamily::V4, DumpFamily::V6] {
-                note(self.read_routes(family, table, &mut reading.foreign)?);
+                if self.read_routes(family, table, &mut reading)? == DumpEnd::Interrupted {
+                    end = DumpEnd::Interrupted;
+                }
             }
         }
         Ok((reading, end))
+    }
+
+    /// Interfaces and addresses: short lists, read until they are consistent.
+    fn read_links(&mut self) -> io::Result<Links> {
+        let mut links = Links::default();
+        for _ in 0..ATTEMPTS {
+            links = Links::default();
+            let first = self.requests.dump(message::push_link_dump, |header, body| {
+                if header.kind == RTM_NEWLINK
+                    && let Some(link) = message::parse_link(body)
+                {
+                    links.handle_link(link);
+                }
+            })?;
+            let second = self.requests.dump(message::push_address_dump, |header, body| {
+                if header.kind == RTM_NEWADDR
+                    && let Some(address) = message::parse_address(body)
+                {
+                    links.handle_address(address);
+                }
+            })?;
+            if (first, second) == (DumpEnd::Complete, DumpEnd::Complete) {
+                break;
+            }
+        }
+        Ok(links)
+    }
+
+    /// Next-hop objects; none on a kernel that does not know them.
+    fn read_objects(&mut self) -> io::Result<Objects> {
+        let unsupported = rustix::io::Errno::OPNOTSUPP.raw_os_error();
+        let mut objects = Objects::default();
+        for _ in 0..ATTEMPTS {
+            objects = Objects::default();
+            let end = self.requests.dump(message::push_object_dump, |header, body| {
+                if header.kind == RTM_NEWNEXTHOP
+                    && let Some(object) = message::parse_object(body)
+                {
+                    objects.handle_new(object);
+                }
+            });
+            match end {
+                Ok(DumpEnd::Complete) => break,
+                Ok(DumpEnd::Interrupted) => {}
+                Err(error) if error.raw_os_error() == Some(unsupported) => break,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(objects)
     }
 
     fn read_routes(
         &mut self,
         family: DumpFamily,
         table: u32,
-        foreign: &mut Foreign,
+        reading: &mut Reading,
     ) -> io::Result<DumpEnd> {
         const OURS_MAX: usize = 512;
         let now = self.now();
         let (config, shared) = (&self.config, &self.shared);
-        let mut ours: Vec<(Prefix, RouteSpec)> = Vec::with_capacity(OURS_MAX);
-        let flush = |ours: &mut Vec<(Prefix, RouteSpec)>| {
+        let Reading { links, objects, foreign } = reading;
+        let mut ours: Vec<(Prefix, u8, RouteSpec)> = Vec::with_capacity(OURS_MAX);
+        let flush = |ours: &mut Vec<(Prefix, u8, RouteSpec)>| {
             let mut plan = shared.plan();
-            for (prefix, spec) in ours.drain(..) {
-                plan.handle_present(prefix, spec, Seen::Read, now);
+            for (prefix, tos, spec) in ours.drain(..) {
+                match tos {
+                    0 => plan.handle_present(prefix, spec, Seen::Read, now),
+                    tos => plan.handle_twin(prefix, spec.metric, tos),
+                }
             }
         };
         let end = self.requests.dump(
@@ -180,15 +247,20 @@ impl Worker {
                 if header.kind != RTM_NEWROUTE {
                     return;
                 }
-                // Kernels without strict checking send every table.
-                let parsed = message::parse_route(body).filter(|(_, route)| route.table == table);
-                let Some((prefix, route)) = parsed else { return };
+                // Kernels without strict checking send every table, and one without IPv6 sends
+                // IPv4 again.
+                let fits = |(prefix, route): &(Prefix, KernelRoute)| {
+                    route.table == table && family.is_of(*prefix)
+                };
+                let parsed = message::parse_route(body).filter(fits);
+                let Some((prefix, mut route)) = parsed else { return };
+                objects.expand(&mut route);
                 if config.owns(&route) {
-                    ours.push((prefix, route.spec()));
+                    ours.push((prefix, route.tos, route.spec()));
                     if ours.len() == OURS_MAX {
                         flush(&mut ours);
                     }
-                } else if !Foreign::ignores(prefix) {
+                } else if !Foreign::ignores(prefix) && !is_ignored(&route, links) {
                     foreign.insert(prefix, route);
                 }
             },
@@ -197,17 +269,28 @@ impl Worker {
         Ok(end)
     }
 
-    fn apply(&mut self, reading: Reading) {
+    fn apply(&mut self, mut reading: Reading, end: DumpEnd) {
         let now = self.now();
+        let first = !self.resync.has_read();
+        if first {
+            self.resync.progress = Progress::Read;
+        } else if end == DumpEnd::Interrupted {
+            reading.foreign.keep_others(&self.foreign);
+        }
         let changed = self.foreign.differences(&reading.foreign);
         self.foreign = reading.foreign;
+        self.objects = reading.objects;
         if self.links != reading.links {
             self.links = reading.links;
             self.touched.links = true;
             self.touched.all = true;
         }
+        self.domain = self.links.domain_of_table(self.config.table);
         let mut plan = self.shared.plan();
-        plan.end_resync(now);
+        match end {
+            DumpEnd::Interrupted if !first => plan.abort_resync(),
+            _ => plan.end_resync(),
+        }
         for prefix in changed {
             self.touched.add(prefix);
             plan.touch(prefix);
@@ -215,4 +298,18 @@ impl Worker {
         drop(plan);
         self.schedule_retry(now);
     }
+}
+
+/// The tables to read: that of our routes, and main as well unless ours is that of a VRF, whose
+/// packets see nothing else.
+pub(super) fn tables(table: u32, domain: Domain) -> SmallVec<[u32; 2]> {
+    match domain {
+        Domain::Default if table != MAIN_TABLE => SmallVec::from_slice(&[table, MAIN_TABLE]),
+        Domain::Default | Domain::Vrf(_) => SmallVec::from_slice(&[table]),
+    }
+}
+
+/// Whether a route of others is of no interest because of where it leads.
+pub(super) fn is_ignored(route: &KernelRoute, links: &Links) -> bool {
+    !route.hops.is_empty() && route.hops.iter().all(|hop| links.is_ignored(hop.ifindex))
 }

@@ -3,7 +3,7 @@
 
 use super::*;
 use crate::policy::{Match, Source};
-use crate::rib::LocalRoute;
+use crate::rib::{LocalRoute, Over};
 
 /// Takes what `eth*` leads to and nothing else.
 fn over_ethernet(default: Decision) -> Arc<Policy> {
@@ -24,7 +24,8 @@ fn reach_by(table: &mut Table, addr: &str, interface: Option<&str>) {
     let addr: IpAddr = addr.parse().unwrap();
     let hop = Hop { gateway: Some(addr), ifindex: 1, onlink: false, weight: 1 };
     let interface = interface.map(Arc::from);
-    let state = NextHopState::Via { hops: vec![hop], metric: 0, connected: true, interface };
+    let over = Over::Specific;
+    let state = NextHopState::Via { hops: vec![hop], metric: 0, connected: true, interface, over };
     table.handle_next_hop(addr, state);
     while table.finish(Time::ZERO) {}
 }

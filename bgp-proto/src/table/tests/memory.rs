@@ -40,7 +40,13 @@ fn settle_and_read(table: &mut Table, readers: &mut [Reader], now: &mut Time) {
                 if let NextHopRequest::Track(addr) = request {
                     let hop = Hop { gateway: Some(addr), ifindex: 1, onlink: false, weight: 1 };
                     let (hops, metric, connected) = (vec![hop], 0, true);
-                    let state = NextHopState::Via { hops, metric, connected, interface: None };
+                    let state = NextHopState::Via {
+                        hops,
+                        metric,
+                        connected,
+                        interface: None,
+                        over: crate::rib::Over::Specific,
+                    };
                     table.handle_next_hop(addr, state);
                     more = true;
                 }

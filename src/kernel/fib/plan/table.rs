@@ -1,83 +1,43 @@
 //! The part of the plan that exists once per address family.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::IpAddr;
 use std::ops::Bound;
 
-use bgp_proto::types::{Family, Prefix, Prefix4, Prefix6};
+use bgp_proto::types::{Family, Prefix, Prefix4, Prefix6, Recursion, Time};
 
-use super::super::spec::{RouteSpec, SpecId};
-use super::super::view::FibState;
-use super::{Action, Op, Phase, Row, Seen, Shared};
-use crate::kernel::foreign::Foreign;
+use super::entry::{
+    DIRECT, Entry, FAILED, FOREIGN, LEFTOVER, QUEUED, REPAIR, RETRY, ROUND, UNCLEAR,
+};
+use super::refused::{About, Part, Target};
+use super::repair::{Due, Repairs};
+use super::shared::{Phase, Shared};
+use super::{Action, Op, Row, Seen};
+use crate::kernel::fib::view::FibState;
+use crate::kernel::foreign::{Foreign, protocol_name};
+use crate::kernel::spec::{RouteSpec, SpecId};
 
 /// A prefix of one family.
 pub(super) trait Key: Copy + Ord + Into<Prefix> {
     const FAMILY: Family;
+
+    /// The key of a prefix, if it is of this family.
+    fn of(prefix: Prefix) -> Option<Self>;
 }
+
 impl Key for Prefix4 {
     const FAMILY: Family = Family::Ipv4;
+
+    fn of(prefix: Prefix) -> Option<Self> {
+        if let Prefix::V4(key) = prefix { Some(key) } else { None }
+    }
 }
+
 impl Key for Prefix6 {
     const FAMILY: Family = Family::Ipv6;
-}
 
-/// What is known about one prefix: 12 octets.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Entry {
-    wanted: Option<SpecId>,
-    installed: Option<SpecId>,
-    /// Why it failed; meaningful with [`FAILED`].
-    error: u16,
-    flags: u8,
-}
-
-/// The prefix is in the queue.
-const QUEUED: u8 = 1;
-/// The kernel refused what is wanted (or refused to delete).
-const FAILED: u8 = 1 << 1;
-/// A failed entry shall be tried again when the queue comes to it.
-const RETRY: u8 = 1 << 2;
-/// Somebody else holds the place.
-const FOREIGN: u8 = 1 << 3;
-/// Found in the kernel at the start and not wanted so far.
-const LEFTOVER: u8 = 1 << 4;
-/// The kernel contradicted what is known; a second time is a failure.
-const UNCLEAR: u8 = 1 << 5;
-/// The round of the last resync that met the installed route.
-const ROUND: u8 = 1 << 6;
-/// The prefix waits for the repair gate.
-const REPAIR: u8 = 1 << 7;
-
-impl Entry {
-    fn has(&self, flag: u8) -> bool {
-        self.flags & flag != 0
-    }
-
-    fn set(&mut self, flag: u8, on: bool) {
-        if on {
-            self.flags |= flag;
-        } else {
-            self.flags &= !flag;
-        }
-    }
-
-    fn state(&self) -> Option<FibState> {
-        Some(match (self.wanted, self.installed) {
-            (None, None) => return None,
-            (wanted, installed) if wanted == installed => FibState::Installed,
-            _ if self.has(FAILED) => FibState::Failed,
-            (None, Some(_)) if self.has(LEFTOVER) => FibState::Installed,
-            _ if self.has(FOREIGN) => FibState::Foreign,
-            _ => FibState::Pending,
-        })
-    }
-
-    /// Records what the kernel has, and that this is known as of the current round.
-    fn install(&mut self, spec: Option<SpecId>, shared: &mut Shared) {
-        if let Some(old) = std::mem::replace(&mut self.installed, spec) {
-            shared.release(old);
-        }
-        self.set(ROUND, shared.round);
+    fn of(prefix: Prefix) -> Option<Self> {
+        if let Prefix::V6(key) = prefix { Some(key) } else { None }
     }
 }
 
@@ -89,20 +49,32 @@ pub(super) struct Table<K> {
     queue: VecDeque<K>,
     failed: BTreeSet<K>,
     /// Prefixes that others changed.
-    repairs: Vec<K>,
-    /// Routes of ours beside the one in `entries`, by their metric. With the same metric: two routes
-    /// are in one place.
-    pub(super) strays: BTreeSet<(K, u32)>,
+    repairs: Repairs<K>,
+    /// Routes of ours beside the one in `entries`, which are deleted when the start is over.
+    strays: BTreeSet<Stray<K>>,
+    /// The same, but this run has put something else in their place: they are deleted at once.
+    superseded: BTreeSet<Stray<K>>,
+    /// Those that were known when the reading at hand began.
+    superseded_before: BTreeSet<Stray<K>>,
+    /// How many prefixes of each length next hops may be resolved over.
+    direct_lengths: [u32; 129],
 }
 
-impl<K> Default for Table<K> {
+/// A route of ours that is not wanted: prefix, metric, TOS. With the metric of the wanted one: two
+/// routes are in one place.
+type Stray<K> = (K, u32, u8);
+
+impl<K: Ord> Default for Table<K> {
     fn default() -> Self {
         Table {
             entries: BTreeMap::new(),
             queue: VecDeque::new(),
             failed: BTreeSet::new(),
-            repairs: Vec::new(),
+            repairs: Repairs::default(),
             strays: BTreeSet::new(),
+            superseded: BTreeSet::new(),
+            superseded_before: BTreeSet::new(),
+            direct_lengths: [0; 129],
         }
     }
 }
@@ -114,8 +86,8 @@ enum Next {
     Rest,
     /// A decision as soon as possible.
     Queue,
-    /// A decision when the repair gate opens.
-    Repair,
+    /// A decision when its repair is due; it was found out now.
+    Repair(Time),
 }
 
 impl<K: Key> Table<K> {
@@ -125,22 +97,23 @@ impl<K: Key> Table<K> {
         key: K,
         shared: &mut Shared,
         change: impl FnOnce(&mut Entry, &mut Shared) -> Next,
-    ) -> Next {
+    ) {
         let entry = self.entries.entry(key).or_default();
-        let (before, failed) = (entry.state(), entry.has(FAILED));
-        let next = change(entry, shared);
-        match next {
+        let (before, failed) = (entry.counted(), entry.has(FAILED));
+        match change(entry, shared) {
             Next::Queue if !entry.has(QUEUED) => {
                 entry.set(QUEUED, true);
                 self.queue.push_back(key);
             }
-            Next::Repair if !entry.has(REPAIR | QUEUED) => {
+            Next::Repair(now) if !entry.has(REPAIR | QUEUED) => {
                 entry.set(REPAIR, true);
-                self.repairs.push(key);
+                self.repairs.schedule(key, now);
             }
             _ => {}
         }
-        shared.count(K::FAMILY, before, entry.state());
+        let after = entry.state(key.into(), shared);
+        entry.set_counted(after);
+        shared.count(K::FAMILY, before, after);
         if failed != entry.has(FAILED) {
             if failed {
                 self.failed.remove(&key);
@@ -148,23 +121,40 @@ impl<K: Key> Table<K> {
                 self.failed.insert(key);
             }
         }
-        let (vacant, listed) = (entry.state().is_none(), entry.has(QUEUED | REPAIR));
+        let (vacant, listed) = (after.is_none(), entry.has(QUEUED | REPAIR));
         if vacant && !listed {
             self.entries.remove(&key);
             self.failed.remove(&key);
         }
-        next
     }
 
-    pub(super) fn want(&mut self, key: K, spec: Option<RouteSpec>, shared: &mut Shared) {
-        if spec.is_none() && !self.entries.contains_key(&key) {
+    pub(super) fn want(
+        &mut self,
+        key: K,
+        route: Option<(RouteSpec, Recursion)>,
+        shared: &mut Shared,
+    ) {
+        if route.is_none() && !self.entries.contains_key(&key) {
             return;
         }
+        let prefix: Prefix = key.into();
+        let length = &mut self.direct_lengths[usize::from(prefix.len())];
+        let entry = self.entries.entry(key).or_default();
+        let (was_direct, before) = (entry.has(DIRECT), entry.wanted);
+        let is_direct = matches!(route, Some((_, Recursion::Direct)));
+        entry.set(DIRECT, is_direct);
+        *length = *length + u32::from(is_direct) - u32::from(was_direct);
         self.update(key, shared, |entry, shared| {
-            let wanted = spec.map(|spec| shared.specs.intern(spec));
-            let before = std::mem::replace(&mut entry.wanted, wanted);
+            let wanted = route.map(|(spec, _)| shared.specs.intern(spec));
+            entry.wanted = wanted;
             if let Some(before) = before {
+                if wanted != Some(before) {
+                    shared.refused.abandon(&mut shared.specs, prefix, before);
+                }
                 shared.release(before);
+            }
+            if was_direct != is_direct || (is_direct && before != wanted) {
+                shared.direct.add(prefix);
             }
             if before == wanted {
                 return Next::Rest;
@@ -173,7 +163,7 @@ impl<K: Key> Table<K> {
             if wanted.is_some() {
                 entry.set(LEFTOVER, false);
             }
-            if entry.wanted == entry.installed { Next::Rest } else { Next::Queue }
+            if entry.is_right(prefix, shared) { Next::Rest } else { Next::Queue }
         });
     }
 
@@ -193,18 +183,24 @@ impl<K: Key> Table<K> {
         }
     }
 
-    /// Whether the entry needs a repair.
+    pub(super) fn begin_resync(&mut self) {
+        self.strays.clear();
+        self.superseded_before.append(&mut self.superseded);
+    }
+
     pub(super) fn handle_present(
         &mut self,
         key: K,
         spec: RouteSpec,
         seen: Seen,
+        now: Time,
         shared: &mut Shared,
-    ) -> bool {
+    ) {
+        let prefix = key.into();
         let metric = spec.metric;
         let id = shared.specs.intern(spec);
         let mut stray = None;
-        let next = self.update(key, shared, |entry, shared| {
+        self.update(key, shared, |entry, shared| {
             if entry.installed == Some(id) {
                 entry.install(Some(id), shared);
                 return Next::Rest;
@@ -235,7 +231,7 @@ impl<K: Key> Table<K> {
                 }
             }
             entry.install(Some(id), shared);
-            if entry.wanted == entry.installed {
+            if entry.is_right(prefix, shared) {
                 // The kernel took it after all, though its answer may have been lost: should the
                 // route go, it is written again and not left as refused.
                 entry.set(FAILED | RETRY | FOREIGN | UNCLEAR, false);
@@ -244,54 +240,81 @@ impl<K: Key> Table<K> {
             entry.set(LEFTOVER, entry.wanted.is_none() && shared.phase < Phase::Settled);
             if entry.has(LEFTOVER) {
                 Next::Rest
-            } else if shared.phase == Phase::Unread {
+            } else if seen == Seen::Read {
                 Next::Queue
             } else {
-                Next::Repair
+                Next::Repair(now)
             }
         });
         if let Some(metric) = stray {
-            self.strays.insert((key, metric));
+            self.note_stray((key, metric, 0));
         }
-        next == Next::Repair
     }
 
-    /// Whether the entry needs a repair.
-    pub(super) fn handle_lost(&mut self, key: K, metric: u32, shared: &mut Shared) -> bool {
-        self.strays.remove(&(key, metric));
+    pub(super) fn handle_lost(&mut self, key: K, metric: u32, now: Time, shared: &mut Shared) {
+        self.handle_twin_lost(key, metric, 0);
         if !self.entries.contains_key(&key) {
-            return false;
+            return;
         }
-        let next = self.update(key, shared, |entry, shared| {
+        self.update(key, shared, |entry, shared| {
             let installed_metric = entry.installed.map(|id| shared.specs.get(id).metric);
             if installed_metric != Some(metric) {
                 return Next::Rest;
             }
             entry.install(None, shared);
             entry.set(LEFTOVER, false);
-            if entry.wanted.is_some() { Next::Repair } else { Next::Rest }
+            if entry.wanted.is_some() { Next::Repair(now) } else { Next::Rest }
         });
-        next == Next::Repair
     }
 
-    /// Drops what the resync did not meet; how many of them are wanted.
-    pub(super) fn sweep(&mut self, shared: &mut Shared) -> usize {
+    /// IPv6 says of each leg that it is gone; the others stay.
+    pub(super) fn handle_gone(&mut self, key: K, spec: &RouteSpec, now: Time, shared: &mut Shared) {
+        let installed = self.entries.get(&key).and_then(|entry| entry.installed);
+        let is_leg = installed.is_some_and(|id| {
+            let known = shared.specs.get(id);
+            known.metric == spec.metric && spec.hops().len() < known.hops().len()
+        });
+        if is_leg {
+            shared.resync_wanted = true;
+        } else {
+            self.handle_lost(key, spec.metric, now, shared);
+        }
+    }
+
+    pub(super) fn handle_twin(&mut self, key: K, metric: u32, tos: u8) {
+        self.note_stray((key, metric, tos));
+    }
+
+    pub(super) fn handle_twin_lost(&mut self, key: K, metric: u32, tos: u8) {
+        self.strays.remove(&(key, metric, tos));
+        self.superseded.remove(&(key, metric, tos));
+    }
+
+    fn note_stray(&mut self, stray: Stray<K>) {
+        if self.superseded_before.contains(&stray) {
+            self.superseded.insert(stray);
+        } else if !self.superseded.contains(&stray) {
+            self.strays.insert(stray);
+        }
+    }
+
+    /// Drops what the resync did not meet.
+    pub(super) fn sweep(&mut self, shared: &mut Shared) {
+        self.superseded_before.clear();
         let round = shared.round;
         let lost = self.keys(|entry| entry.installed.is_some() && entry.has(ROUND) != round);
-        let mut repairs = 0;
         for key in lost {
-            let next = self.update(key, shared, |entry, shared| {
+            self.update(key, shared, |entry, shared| {
                 entry.install(None, shared);
                 entry.set(LEFTOVER, false);
-                if entry.wanted.is_some() { Next::Repair } else { Next::Rest }
+                if entry.wanted.is_some() && !entry.has(REPAIR) { Next::Queue } else { Next::Rest }
             });
-            repairs += usize::from(next == Next::Repair);
         }
-        repairs
     }
 
     /// Counts every installed route as met by the current round.
     pub(super) fn keep_round(&mut self, shared: &Shared) {
+        self.superseded.append(&mut self.superseded_before);
         for entry in self.entries.values_mut() {
             entry.set(ROUND, shared.round);
         }
@@ -300,9 +323,52 @@ impl<K: Key> Table<K> {
     /// Decides again.
     pub(super) fn touch(&mut self, key: K, shared: &mut Shared) {
         if self.entries.contains_key(&key) {
-            self.update(key, shared, |entry, _| {
-                if entry.wanted == entry.installed || entry.has(LEFTOVER) {
-                    entry.set(UNCLEAR, false);
+            let prefix = key.into();
+            self.update(key, shared, |entry, shared| {
+                let is_right = entry.is_right(prefix, shared);
+                entry.set(UNCLEAR, entry.has(UNCLEAR) && !is_right && !entry.has(LEFTOVER));
+                // A connected network that has come makes even a right route wrong.
+                if entry.has(LEFTOVER) || entry.wanted.is_none() && is_right {
+                    return Next::Rest;
+                }
+                entry.set(RETRY, entry.has(FAILED));
+                Next::Queue
+            });
+        }
+    }
+
+    /// Decides about an entry for the sake of a trial.
+    pub(super) fn requeue(&mut self, key: K, shared: &mut Shared) {
+        self.update(key, shared, |entry, _| {
+            entry.set(RETRY, entry.has(FAILED));
+            Next::Queue
+        });
+    }
+
+    /// One prefix for each content that is written for somebody.
+    pub(super) fn representatives(&self, ids: &BTreeSet<SpecId>) -> BTreeMap<SpecId, Prefix> {
+        let mut found = BTreeMap::new();
+        for (key, entry) in &self.entries {
+            if let Some(wanted) = entry.wanted
+                && !entry.has(FOREIGN | UNCLEAR)
+                && ids.contains(&wanted)
+            {
+                found.entry(wanted).or_insert((*key).into());
+                if found.len() == ids.len() {
+                    break;
+                }
+            }
+        }
+        found
+    }
+
+    /// Something else is to be written of these contents: decides about all that want them.
+    pub(super) fn settle_contents(&mut self, ids: &BTreeSet<SpecId>, shared: &mut Shared) {
+        for key in self.keys(|entry| entry.wanted.is_some_and(|wanted| ids.contains(&wanted))) {
+            let prefix = key.into();
+            self.update(key, shared, |entry, shared| {
+                if entry.is_right(prefix, shared) {
+                    entry.set(FAILED | RETRY, false);
                     return Next::Rest;
                 }
                 entry.set(RETRY, entry.has(FAILED));
@@ -312,11 +378,23 @@ impl<K: Key> Table<K> {
     }
 
     /// Queues failed entries whose content is selected; how many.
-    pub(super) fn retry(&mut self, selects: impl Fn(SpecId) -> bool, shared: &mut Shared) -> usize {
+    pub(super) fn retry(&mut self, ids: &BTreeSet<SpecId>, shared: &mut Shared) -> usize {
+        if ids.is_empty() {
+            return 0;
+        }
         let entries = &self.entries;
-        let content = |key: &K| entries.get(key).and_then(|entry| entry.wanted.or(entry.installed));
-        let keys = self.failed.iter().filter(|key| content(key).is_some_and(&selects));
-        let keys: Vec<K> = keys.copied().collect();
+        let concerns = |key: &&K| {
+            let entry = entries.get(*key);
+            let content = entry.and_then(|entry| match entry.wanted {
+                Some(wanted) => match shared.target((**key).into(), wanted) {
+                    Target::Spec(id) => Some(id),
+                    Target::Nothing(_) => None,
+                },
+                None => entry.installed,
+            });
+            content.is_some_and(|id| ids.contains(&id))
+        };
+        let keys: Vec<K> = self.failed.iter().filter(concerns).copied().collect();
         for &key in &keys {
             self.update(key, shared, |entry, _| {
                 entry.set(RETRY, true);
@@ -326,20 +404,36 @@ impl<K: Key> Table<K> {
         keys.len()
     }
 
-    /// Queues what others changed; how many.
-    pub(super) fn release_repairs(&mut self, shared: &mut Shared) -> usize {
-        let repairs = std::mem::take(&mut self.repairs);
-        for &key in &repairs {
-            self.update(key, shared, |entry, _| {
-                entry.set(REPAIR, false);
-                if entry.wanted == entry.installed { Next::Rest } else { Next::Queue }
-            });
+    /// Queues those of which the repair is due.
+    pub(super) fn release_repairs(&mut self, now: Time, shared: &mut Shared) -> Due<K> {
+        let due = self.repairs.take_due(now);
+        due.keys.iter().for_each(|key| self.repair(*key, shared));
+        due
+    }
+
+    /// Queues all that wait for a repair.
+    pub(super) fn end_repairs(&mut self, shared: &mut Shared) {
+        for key in self.repairs.take_all() {
+            self.repair(key, shared);
         }
-        repairs.len()
+    }
+
+    fn repair(&mut self, key: K, shared: &mut Shared) {
+        let prefix = key.into();
+        self.update(key, shared, |entry, shared| {
+            entry.set(REPAIR, false);
+            if entry.is_right(prefix, shared) { Next::Rest } else { Next::Queue }
+        });
+    }
+
+    /// When the next repair is due.
+    pub(super) fn repairs_due(&self) -> Option<Time> {
+        self.repairs.deadline()
     }
 
     pub(super) fn has_work(&self, shared: &Shared) -> bool {
-        !self.queue.is_empty() || (shared.phase == Phase::Settled && !self.strays.is_empty())
+        let strays = shared.phase == Phase::Settled && !self.strays.is_empty();
+        !self.queue.is_empty() || !self.superseded.is_empty() || strays
     }
 
     /// Appends requests until `ops` holds `max`.
@@ -373,23 +467,31 @@ impl<K: Key> Table<K> {
             self.queue.shrink_to(1024);
         }
         while ops.len() < max
-            && shared.phase == Phase::Settled
-            && let Some((key, metric)) = self.strays.pop_first()
+            && let Some((key, metric, tos)) = self.next_stray(shared)
         {
-            ops.push(Op { prefix: key.into(), action: Action::WithdrawStray { metric } });
+            ops.push(Op { prefix: key.into(), action: Action::WithdrawStray { metric, tos } });
         }
     }
 
+    fn next_stray(&mut self, shared: &Shared) -> Option<Stray<K>> {
+        let superseded = self.superseded.pop_first();
+        superseded.or_else(|| match shared.phase {
+            Phase::Settled => self.strays.pop_first(),
+            Phase::Unread | Phase::Adopting => None,
+        })
+    }
+
     /// The kernel did what was asked.
-    pub(super) fn handle_done(&mut self, key: K, action: Action, shared: &mut Shared) {
+    pub(super) fn handle_done(&mut self, key: K, action: Action, now: Time, shared: &mut Shared) {
+        let prefix = key.into();
         let mut stray = None;
         self.update(key, shared, |entry, shared| {
             match action {
-                Action::WithdrawStray { metric } => {
+                Action::WithdrawStray { metric, tos } => {
                     // A metric of 0 matches any, and where two routes share a place the kernel takes
                     // the first: the route that we keep may be the one that is gone.
                     let kept = entry.installed.map(|id| shared.specs.get(id).metric);
-                    shared.resync_wanted |= metric == 0 || kept == Some(metric);
+                    shared.resync_wanted |= tos == 0 && (metric == 0 || kept == Some(metric));
                     return Next::Rest;
                 }
                 Action::Add(id) | Action::Replace(id) => {
@@ -398,7 +500,9 @@ impl<K: Key> Table<K> {
                     stray = before.filter(|before| *before != metric);
                     shared.specs.retain(id);
                     entry.install(Some(id), shared);
-                    shared.note_success(id);
+                    if let Some(wanted) = entry.wanted {
+                        shared.note_taken(prefix, wanted, id, now);
+                    }
                 }
                 Action::Withdraw(id) if entry.installed == Some(id) => entry.install(None, shared),
                 Action::Withdraw(_) => {}
@@ -407,32 +511,73 @@ impl<K: Key> Table<K> {
             if refused && entry.wanted.is_some() {
                 return Next::Rest;
             }
-            entry.set(FAILED | RETRY | FOREIGN | UNCLEAR, false);
-            if entry.wanted == entry.installed { Next::Rest } else { Next::Queue }
+            let gives_way = entry.has(FOREIGN) && matches!(action, Action::Withdraw(_));
+            entry.set(FAILED | RETRY | UNCLEAR, false);
+            entry.set(FOREIGN, gives_way);
+            let asks = entry.wanted.is_some_and(|wanted| shared.refused.asks(prefix, wanted));
+            if gives_way || (entry.is_right(prefix, shared) && !asks) {
+                Next::Rest
+            } else {
+                Next::Queue
+            }
         });
         if let Some(metric) = stray {
-            self.strays.insert((key, metric));
+            self.superseded.insert((key, metric, 0));
         }
     }
 
+    /// The kernel refused a route because of a leg or the source address: the part, when it was not
+    /// known to be refused.
+    pub(super) fn refuse_part(
+        &mut self,
+        key: K,
+        (refused, about, error): (SpecId, About, u16),
+        now: Time,
+        shared: &mut Shared,
+    ) -> Option<Part> {
+        let prefix = key.into();
+        let mut news = None;
+        self.update(key, shared, |entry, shared| {
+            let Some(wanted) = entry.wanted else { return Next::Rest };
+            let Shared { refused: parts, specs, .. } = &mut *shared;
+            let ids = (wanted, refused);
+            news = parts.handle_refused(specs, prefix, ids, about, error, now);
+            shared.tidy();
+            entry.set(RETRY, entry.has(FAILED));
+            Next::Queue
+        });
+        news
+    }
+
     /// The kernel refused it.
-    pub(super) fn refuse(&mut self, key: K, action: Action, text: &str, shared: &mut Shared) {
+    pub(super) fn refuse(
+        &mut self,
+        key: K,
+        action: Action,
+        text: &str,
+        now: Time,
+        shared: &mut Shared,
+    ) {
+        let prefix = key.into();
         let error = shared.error(text);
-        self.update(key, shared, |entry, _| {
+        self.update(key, shared, |entry, shared| {
             let asked = match action {
                 Action::Add(id) | Action::Replace(id) => Some(id),
                 Action::Withdraw(_) | Action::WithdrawStray { .. } => None,
             };
-            let stale = asked.is_some() && entry.installed.is_some();
+            let target = entry.wanted.map(|wanted| shared.target(prefix, wanted));
             // The owner may have changed its mind meanwhile, and then the entry is queued.
-            if entry.wanted == entry.installed || (asked.is_some() && asked != entry.wanted) {
+            let current = asked.is_none_or(|id| target == Some(Target::Spec(id)));
+            if entry.is_right(prefix, shared) || !current {
                 return Next::Rest;
+            }
+            if let Some(wanted) = entry.wanted {
+                shared.refused.postpone(&mut shared.specs, prefix, wanted, now);
             }
             entry.set(FAILED, true);
             entry.set(RETRY, false);
             entry.error = error;
-            // What is still installed is not wanted any more.
-            if stale { Next::Queue } else { Next::Rest }
+            Next::Rest
         });
     }
 
@@ -447,19 +592,54 @@ impl<K: Key> Table<K> {
         first
     }
 
+    /// The wanted routes that cover an address and that next hops may be resolved over, the most
+    /// specific first.
+    pub(super) fn direct_routes<'a>(
+        &self,
+        addr: IpAddr,
+        shared: &'a Shared,
+    ) -> Vec<(Prefix, &'a RouteSpec)> {
+        let lengths = (0..=128u8).rev().filter(|len| self.direct_lengths[usize::from(*len)] > 0);
+        let routes = lengths.filter_map(|len| {
+            let prefix = Prefix::new(addr, len);
+            let entry = self.entries.get(&K::of(prefix)?)?;
+            let wanted = entry.wanted.filter(|_| entry.has(DIRECT))?;
+            match shared.target(prefix, wanted) {
+                Target::Spec(id) => Some((prefix, shared.specs.get(id).as_ref())),
+                Target::Nothing(_) => None,
+            }
+        });
+        routes.collect()
+    }
+
     pub(super) fn rows<'a>(
         &'a self,
         from: Bound<K>,
         shared: &'a Shared,
     ) -> impl Iterator<Item = Row> + 'a {
         self.entries.range((from, Bound::Unbounded)).filter_map(|(key, entry)| {
-            let state = entry.state()?;
-            let error = || shared.errors.get(usize::from(entry.error)).cloned();
+            let prefix = (*key).into();
+            let state = entry.counted()?;
+            let shown = match entry.wanted {
+                Some(wanted) => match shared.target(prefix, wanted) {
+                    Target::Spec(id) if state == FibState::Installed => id,
+                    _ => wanted,
+                },
+                None => entry.installed?,
+            };
+            let explained = matches!(state, FibState::Failed | FibState::Foreign);
+            let left_out = match entry.wanted {
+                Some(wanted) => shared.refused.left_out(&shared.specs, wanted),
+                None => Vec::new(),
+            };
+            let text = |error| shared.error_text(error).unwrap_or_default();
             Some(Row {
-                prefix: (*key).into(),
-                spec: std::sync::Arc::clone(shared.specs.get(entry.wanted.or(entry.installed)?)),
+                prefix,
+                spec: std::sync::Arc::clone(shared.specs.get(shown)),
                 state,
-                error: if state == FibState::Failed { error() } else { None },
+                error: if explained { shared.error_text(entry.error) } else { None },
+                left_out: left_out.into_iter().map(|(part, error)| (part, text(error))).collect(),
+                keeps: explained && entry.wanted.is_some() && entry.installed.is_some(),
             })
         })
     }
@@ -476,52 +656,101 @@ fn decide(
     foreign: &Foreign,
     shared: &mut Shared,
 ) -> Option<Action> {
+    let gave_way = entry.has(FOREIGN);
     entry.set(FOREIGN, false);
     let Some(wanted) = entry.wanted else {
         let retry = !entry.has(FAILED) || entry.has(RETRY);
         entry.set(RETRY, false);
         return entry.installed.filter(|_| retry && !entry.has(LEFTOVER)).map(Action::Withdraw);
     };
-    if entry.installed == Some(wanted) {
-        entry.set(UNCLEAR, false);
+    let held = holder(prefix, wanted, foreign, shared);
+    // Theirs may be in the same place as ours, before it or behind it: ours is left alone.
+    let harmless = |held| held == HeldBy::Route && entry.is_right(prefix, shared);
+    if let Some((held, text)) = held.filter(|(held, _)| !harmless(*held)) {
+        entry.set(FAILED | RETRY | UNCLEAR, false);
+        entry.set(FOREIGN, true);
+        entry.error = shared.error(&text);
+        shared.refused.abandon(&mut shared.specs, prefix, wanted);
+        if !gave_way {
+            shared.held.routes += 1;
+            shared.held.example.get_or_insert((prefix, text));
+        }
+        return give_way(held, wanted, entry, shared);
+    }
+    {
+        let Shared { refused, specs, .. } = &mut *shared;
+        refused.prepare(specs, wanted);
+        shared.tidy();
+    }
+    // A search writes what the kernel has already, to see whether it takes it still.
+    if entry.is_right(prefix, shared) && !shared.refused.asks(prefix, wanted) {
+        entry.set(FAILED | RETRY | UNCLEAR, false);
         return None;
     }
-    let spec = shared.specs.get(wanted);
+    if entry.has(FAILED) && !entry.has(RETRY) {
+        return None;
+    }
+    // The flag FAILED stays until the kernel took the route: `show fib` does not flicker.
+    entry.set(RETRY, false);
+    let target = match shared.target(prefix, wanted) {
+        Target::Spec(id) => id,
+        Target::Nothing(error) => {
+            entry.set(FAILED, true);
+            entry.error = error;
+            return None;
+        }
+    };
+    let spec = shared.specs.get(target);
     let metric = spec.metric;
-    let installed = entry.installed.map(|id| (id, shared.specs.get(id).metric));
-    let defect = spec.defect().map(|text| shared.error(text));
-    if let Some(error) = defect.or_else(|| shared.known_failure(wanted)) {
+    if let Some(text) = spec.defect() {
         entry.set(FAILED, true);
-        entry.error = error;
-    } else if entry.has(RETRY) {
-        // The flag FAILED stays until the kernel took the route: `show fib` does not flicker.
-        entry.set(RETRY, false);
-        return place(prefix, metric, wanted, installed, entry, foreign, shared);
+        entry.error = shared.error(text);
+        return None;
     }
-    if entry.has(FAILED) {
-        return installed.map(|(id, _)| Action::Withdraw(id));
+    match entry.installed.map(|id| shared.specs.get(id).metric) {
+        Some(installed) if installed == metric => Some(Action::Replace(target)),
+        _ => Some(Action::Add(target)),
     }
-    place(prefix, metric, wanted, installed, entry, foreign, shared)
 }
 
-/// How to write a route, unless somebody holds its place.
-fn place(
+/// Why a route of ours may not be written.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum HeldBy {
+    /// The prefix is that of an interface's network, of whatever metric.
+    Connected,
+    /// Somebody's route has the prefix and the metric.
+    Route,
+}
+
+/// What stands in the way of a route of ours, and the same in words.
+fn holder(
     prefix: Prefix,
-    metric: u32,
     wanted: SpecId,
-    installed: Option<(SpecId, u32)>,
-    entry: &mut Entry,
     foreign: &Foreign,
     shared: &Shared,
-) -> Option<Action> {
-    let held = foreign.holder(prefix, shared.table, metric).is_some();
-    if held {
-        entry.set(FAILED | UNCLEAR, false);
-        entry.set(FOREIGN, true);
-        return installed.map(|(id, _)| Action::Withdraw(id));
+) -> Option<(HeldBy, String)> {
+    if foreign.get(prefix).is_empty() {
+        return None;
     }
-    match installed {
-        Some((_, installed_metric)) if installed_metric == metric => Some(Action::Replace(wanted)),
-        _ => Some(Action::Add(wanted)),
+    if foreign.connected(prefix).is_some() {
+        return Some((HeldBy::Connected, "it is a connected network".to_owned()));
+    }
+    let metric = shared.specs.get(wanted).metric;
+    let route = foreign.holder(prefix, shared.table, metric)?;
+    let protocol = protocol_name(route.protocol);
+    Some((HeldBy::Route, format!("a route of protocol {protocol} has this prefix and metric")))
+}
+
+/// What becomes of a route of ours that is installed when what is wanted may not be written.
+fn give_way(held: HeldBy, wanted: SpecId, entry: &Entry, shared: &Shared) -> Option<Action> {
+    let installed = entry.installed?;
+    let metric = |id| shared.specs.get(id).metric;
+    match held {
+        HeldBy::Connected => Some(Action::Withdraw(installed)),
+        // Ours in the same place, before theirs or behind it: replacing it may hit theirs.
+        HeldBy::Route if metric(installed) == metric(wanted) && installed != wanted => {
+            Some(Action::Withdraw(installed))
+        }
+        HeldBy::Route => None,
     }
 }

@@ -8,8 +8,10 @@ use smallvec::SmallVec;
 
 use super::*;
 use crate::kernel::message::{KernelKind, KernelRoute};
+use std::time::Duration;
 
 const EPERM: i32 = 1;
+const EINVAL: i32 = 22;
 const ENETUNREACH: i32 = 101;
 const TABLE: u32 = 254;
 
@@ -25,7 +27,17 @@ fn at(millis: u64) -> Time {
 fn via(n: u8, metric: u32) -> RouteSpec {
     let gateway = Some(std::net::IpAddr::from([10, 0, 0, n]));
     let hop = Hop { gateway, ifindex: 1, onlink: false, weight: 1 };
-    RouteSpec { kind: FibKind::Unicast(vec![hop]), metric }
+    RouteSpec::new(FibKind::Unicast(vec![hop]), metric)
+}
+
+/// A route over gateways 10.0.0.`n`.
+fn over(gateways: &[u8], metric: u32) -> RouteSpec {
+    let hops = gateways.iter().flat_map(|n| via(*n, 0).hops().to_vec()).collect();
+    RouteSpec::new(FibKind::Unicast(hops), metric)
+}
+
+fn wanted(spec: RouteSpec) -> Option<(RouteSpec, Recursion)> {
+    Some((spec, Recursion::Recursive))
 }
 
 fn foreign_route(metric: u32) -> KernelRoute {
@@ -36,6 +48,9 @@ fn foreign_route(metric: u32) -> KernelRoute {
         metric,
         kind: KernelKind::Blackhole,
         hops: SmallVec::new(),
+        object: None,
+        source: None,
+        altered: false,
     }
 }
 
@@ -43,7 +58,7 @@ fn foreign_route(metric: u32) -> KernelRoute {
 fn settled() -> Plan {
     let mut plan = Plan::new(TABLE);
     plan.begin_resync();
-    plan.end_resync(Time::ZERO);
+    plan.end_resync();
     plan.end_of_startup();
     plan
 }
@@ -51,9 +66,12 @@ fn settled() -> Plan {
 /// The next batch in words.
 fn poll(plan: &mut Plan, foreign: &Foreign) -> (Vec<Op>, Vec<String>) {
     let ops = plan.poll_batch(foreign, 1024);
-    let gateway = |plan: &Plan, id| match &plan.spec(id).kind {
-        FibKind::Unicast(hops) => hops[0].gateway.unwrap().to_string(),
-        other => format!("{other:?}"),
+    let gateway = |plan: &Plan, id| match plan.spec(id).hops() {
+        [] => format!("{:?}", plan.spec(id).kind),
+        hops => {
+            let gateways = hops.iter().map(|hop| hop.gateway.unwrap().to_string());
+            gateways.collect::<Vec<_>>().join("+")
+        }
     };
     let words = ops
         .iter()
@@ -61,7 +79,7 @@ fn poll(plan: &mut Plan, foreign: &Foreign) -> (Vec<Op>, Vec<String>) {
             Action::Add(id) => format!("add {} {}", op.prefix, gateway(plan, id)),
             Action::Replace(id) => format!("replace {} {}", op.prefix, gateway(plan, id)),
             Action::Withdraw(id) => format!("withdraw {} {}", op.prefix, plan.spec(id).metric),
-            Action::WithdrawStray { metric } => format!("stray {} {metric}", op.prefix),
+            Action::WithdrawStray { metric, .. } => format!("stray {} {metric}", op.prefix),
         })
         .collect();
     (ops, words)
@@ -85,14 +103,14 @@ fn a_route_that_changes_before_it_is_written_is_written_once() {
     let (mut plan, foreign) = (settled(), Foreign::default());
     let p = prefix("10.1.0.0/16");
     for n in 1..=9 {
-        plan.want(p, Some(via(n, 0)));
+        plan.want(p, wanted(via(n, 0)));
     }
     agree(&mut plan, &foreign, &["add 10.1.0.0/16 10.0.0.9"]);
     agree(&mut plan, &foreign, &[]);
     plan.want(p, None);
-    plan.want(p, Some(via(9, 0)));
+    plan.want(p, wanted(via(9, 0)));
     agree(&mut plan, &foreign, &[]);
-    plan.want(p, Some(via(8, 0)));
+    plan.want(p, wanted(via(8, 0)));
     agree(&mut plan, &foreign, &["replace 10.1.0.0/16 10.0.0.8"]);
     plan.want(p, None);
     agree(&mut plan, &foreign, &["withdraw 10.1.0.0/16 0"]);
@@ -104,15 +122,15 @@ fn a_route_that_changes_before_it_is_written_is_written_once() {
 fn a_change_of_mind_during_a_batch_is_the_next_batch() {
     let (mut plan, foreign) = (settled(), Foreign::default());
     let p = prefix("10.1.0.0/16");
-    plan.want(p, Some(via(1, 0)));
+    plan.want(p, wanted(via(1, 0)));
     let (ops, _) = poll(&mut plan, &foreign);
     plan.want(p, None);
     plan.handle_answers(&ops, &[], Time::ZERO);
     agree(&mut plan, &foreign, &["withdraw 10.1.0.0/16 0"]);
 
-    plan.want(p, Some(via(1, 0)));
+    plan.want(p, wanted(via(1, 0)));
     let (ops, _) = poll(&mut plan, &foreign);
-    plan.want(p, Some(via(2, 0)));
+    plan.want(p, wanted(via(2, 0)));
     refuse(&mut plan, &ops, ENETUNREACH, Time::ZERO);
     // The refusal is about a wish that is over.
     assert_eq!(plan.view(None, 1)[0].state, FibState::Pending);
@@ -123,14 +141,14 @@ fn a_change_of_mind_during_a_batch_is_the_next_batch() {
 #[test]
 fn nothing_is_written_before_the_kernel_was_read() {
     let (mut plan, foreign) = (Plan::new(TABLE), Foreign::default());
-    plan.want(prefix("10.1.0.0/16"), Some(via(1, 0)));
-    plan.want(prefix("10.2.0.0/16"), Some(via(1, 0)));
+    plan.want(prefix("10.1.0.0/16"), wanted(via(1, 0)));
+    plan.want(prefix("10.2.0.0/16"), wanted(via(1, 0)));
     plan.end_of_startup();
     assert!(!plan.has_work() && poll(&mut plan, &foreign).0.is_empty());
     plan.begin_resync();
     plan.handle_present(prefix("10.1.0.0/16"), via(1, 0), Seen::Read, Time::ZERO);
     plan.handle_present(prefix("10.3.0.0/16"), via(1, 0), Seen::Read, Time::ZERO);
-    plan.end_resync(Time::ZERO);
+    plan.end_resync();
     // One is adopted, one is new, one is unwanted: the start was over before it was found.
     let expected = ["add 10.2.0.0/16 10.0.0.1", "withdraw 10.3.0.0/16 0"];
     agree(&mut plan, &foreign, &expected);
@@ -144,11 +162,11 @@ fn leftovers_wait_for_the_end_of_the_start_unless_wanted_and_dropped() {
         plan.handle_present(prefix(text), via(1, 0), Seen::Read, Time::ZERO);
     }
     plan.handle_present(prefix("10.3.0.0/16"), via(1, 7), Seen::Read, Time::ZERO);
-    plan.end_resync(Time::ZERO);
+    plan.end_resync();
     assert_eq!(plan.counters().installed, 3);
     plan.want(prefix("10.1.0.0/16"), None);
     agree(&mut plan, &foreign, &[]);
-    plan.want(prefix("10.2.0.0/16"), Some(via(1, 0)));
+    plan.want(prefix("10.2.0.0/16"), wanted(via(1, 0)));
     plan.want(prefix("10.2.0.0/16"), None);
     agree(&mut plan, &foreign, &["withdraw 10.2.0.0/16 0"]);
     plan.end_of_startup();
@@ -161,9 +179,9 @@ fn leftovers_wait_for_the_end_of_the_start_unless_wanted_and_dropped() {
 fn another_metric_is_added_before_the_old_one_goes() {
     let (mut plan, foreign) = (settled(), Foreign::default());
     let p = prefix("10.1.0.0/16");
-    plan.want(p, Some(via(1, 100)));
+    plan.want(p, wanted(via(1, 100)));
     agree(&mut plan, &foreign, &["add 10.1.0.0/16 10.0.0.1"]);
-    plan.want(p, Some(via(1, 50)));
+    plan.want(p, wanted(via(1, 50)));
     agree(&mut plan, &foreign, &["add 10.1.0.0/16 10.0.0.1"]);
     agree(&mut plan, &foreign, &["stray 10.1.0.0/16 100"]);
     assert!(plan.is_idle());
@@ -174,20 +192,20 @@ fn a_place_that_is_taken_is_not_written_until_it_is_free() {
     let (mut plan, mut foreign) = (settled(), Foreign::default());
     let p = prefix("10.1.0.0/16");
     foreign.insert(p, foreign_route(0));
-    plan.want(p, Some(via(1, 0)));
+    plan.want(p, wanted(via(1, 0)));
     agree(&mut plan, &foreign, &[]);
     assert_eq!(plan.view(None, 1)[0].state, FibState::Foreign);
     assert_eq!(plan.counters().foreign, 1);
     plan.touch(p);
     agree(&mut plan, &foreign, &[]);
-    foreign.handle_gone(p, &foreign_route(0));
+    foreign.handle_gone(p, foreign_route(0));
     plan.touch(p);
     agree(&mut plan, &foreign, &["add 10.1.0.0/16 10.0.0.1"]);
     // In the same place behind ours: ours cannot be replaced without harm, only withdrawn.
     foreign.insert(p, foreign_route(0));
     plan.touch(p);
     agree(&mut plan, &foreign, &[]);
-    plan.want(p, Some(via(2, 0)));
+    plan.want(p, wanted(via(2, 0)));
     agree(&mut plan, &foreign, &["withdraw 10.1.0.0/16 0"]);
     agree(&mut plan, &foreign, &[]);
     assert_eq!(plan.view(None, 1)[0].state, FibState::Foreign);
@@ -197,13 +215,13 @@ fn a_place_that_is_taken_is_not_written_until_it_is_free() {
 fn an_unknown_holder_is_looked_up_once_and_then_an_error() {
     let (mut plan, foreign) = (settled(), Foreign::default());
     let p = prefix("10.1.0.0/16");
-    plan.want(p, Some(via(1, 0)));
+    plan.want(p, wanted(via(1, 0)));
     let (ops, _) = poll(&mut plan, &foreign);
     refuse(&mut plan, &ops, EEXIST, Time::ZERO);
     assert!(plan.wants_resync() && !plan.is_idle());
     agree(&mut plan, &foreign, &[]);
     plan.begin_resync();
-    plan.end_resync(Time::ZERO);
+    plan.end_resync();
     let (ops, words) = poll(&mut plan, &foreign);
     assert_eq!(words, ["add 10.1.0.0/16 10.0.0.1"]);
     refuse(&mut plan, &ops, EEXIST, Time::ZERO);
@@ -217,16 +235,17 @@ fn a_hop_that_fails_is_not_asked_for_each_route_and_backs_off() {
     let (mut plan, foreign) = (settled(), Foreign::default());
     for i in 0..3000u32 {
         let p = Prefix::V4(Prefix4::from_bits((20 << 24) + (i << 8), 24));
-        plan.want(p, Some(via(1, 0)));
+        plan.want(p, wanted(via(1, 0)));
     }
     let (ops, _) = poll(&mut plan, &foreign);
     assert_eq!(ops.len(), 1024);
     refuse(&mut plan, &ops, ENETUNREACH, at(0));
     agree(&mut plan, &foreign, &[]);
-    assert_eq!(plan.counters().failed, 3000);
+    assert_eq!((plan.counters().failed, plan.counters().refused_next_hops), (3000, 1));
     let report = plan.take_report();
-    assert_eq!((report.refused, report.example.is_some()), (1, true));
-    // One, two, four seconds; and each attempt is one batch.
+    assert_eq!((report.parts, report.part.is_some()), (1, true));
+    assert_eq!(plan.view(None, 1)[0].error.as_deref(), Some("errno 101"));
+    // One, two, four seconds; and each attempt is one route.
     let mut now = 0;
     for delay in [1000, 2000, 4000] {
         assert_eq!(plan.deadline(), Some(at(now + delay)));
@@ -234,15 +253,16 @@ fn a_hop_that_fails_is_not_asked_for_each_route_and_backs_off() {
         assert!(poll(&mut plan, &foreign).0.is_empty());
         now += delay;
         plan.handle_time(at(now));
-        let (ops, _) = poll(&mut plan, &foreign);
-        assert_eq!(ops.len(), 1024);
+        let (ops, words) = poll(&mut plan, &foreign);
+        assert_eq!(words, ["add 20.0.0.0/24 10.0.0.1"]);
         refuse(&mut plan, &ops, ENETUNREACH, at(now));
         agree(&mut plan, &foreign, &[]);
     }
-    assert_eq!(plan.take_report().refused, 0, "the same reason is logged once");
-    // A link comes up: at once, and all of them.
+    assert_eq!(plan.take_report().parts, 0, "the same reason is logged once");
+    // A link comes up: at once, and when one works all of them.
     plan.retry_refused();
-    for expected in [1024, 1024, 952, 0] {
+    plan.handle_time(at(now));
+    for expected in [1, 1024, 1024, 951, 0] {
         let (ops, _) = poll(&mut plan, &foreign);
         assert_eq!(ops.len(), expected);
         plan.handle_answers(&ops, &[], at(now));
@@ -251,23 +271,134 @@ fn a_hop_that_fails_is_not_asked_for_each_route_and_backs_off() {
     assert_eq!((plan.counters().failed, plan.deadline()), (0, None));
 }
 
+/// Lets the kernel answer what it is asked until nothing is asked any more; what was asked.
+fn converse(plan: &mut Plan, refused: &[u8], now: Time) -> Vec<String> {
+    let (foreign, mut asked) = (Foreign::default(), Vec::new());
+    for _ in 0..100 {
+        let (ops, words) = poll(plan, &foreign);
+        if ops.is_empty() {
+            return asked;
+        }
+        let mut answers = Vec::new();
+        for (index, op) in ops.iter().enumerate() {
+            let (Action::Add(id) | Action::Replace(id)) = op.action else { continue };
+            if plan.spec(id).hops().iter().any(|hop| refused.contains(&octet(hop))) {
+                let text = "Nexthop has invalid gateway".to_owned();
+                answers.push(Refused { index, errno: EINVAL, text });
+            }
+        }
+        asked.extend(words);
+        plan.handle_answers(&ops, &answers, now);
+    }
+    panic!("it does not end: {asked:?}");
+}
+
+#[test]
+fn a_leg_that_the_kernel_refuses_is_left_out_and_the_others_stay() {
+    let mut plan = settled();
+    let (p, q) = (prefix("10.1.0.0/16"), prefix("10.2.0.0/16"));
+    plan.want(p, wanted(via(1, 0)));
+    converse(&mut plan, &[2], at(0));
+    // A second path comes whose leg is refused: the good one stays all the time.
+    plan.want(p, wanted(over(&[1, 2], 0)));
+    let asked = converse(&mut plan, &[2], at(0));
+    assert_eq!(asked.iter().find(|words| words.contains("withdraw")), None);
+    let row = &plan.view(None, 1)[0];
+    assert_eq!((row.state, row.spec.hops().len()), (FibState::Installed, 1));
+    let (part, reason) = row.left_out[0].clone();
+    assert_eq!(part, Part::Leg(via(2, 0).hops()[0]));
+    assert_eq!(reason, "Nexthop has invalid gateway");
+    // It is known for other routes and other combinations.
+    plan.want(q, wanted(over(&[2, 3], 0)));
+    assert_eq!(converse(&mut plan, &[2], at(0)), ["add 10.2.0.0/16 10.0.0.3"]);
+    assert_eq!(plan.counters().installed, 2);
+    // Tried again with one route for each combination, and then used by all.
+    plan.handle_time(at(999));
+    assert_eq!(converse(&mut plan, &[2], at(999)), Vec::<String>::new());
+    plan.handle_time(at(1000));
+    // Two combinations, each with the leg and, when that is refused, without.
+    assert_eq!(converse(&mut plan, &[2], at(1000)).len(), 4);
+    assert_eq!(plan.counters().installed, 2);
+    plan.retry_refused();
+    plan.handle_time(at(2000));
+    converse(&mut plan, &[], at(2000));
+    let rows = plan.view(None, 9);
+    assert!(rows.iter().all(|row| row.left_out.is_empty() && row.spec.hops().len() == 2));
+    assert_eq!((plan.counters().refused_next_hops, plan.deadline()), (0, None));
+}
+
+#[test]
+fn of_many_legs_exactly_the_refused_ones_are_found() {
+    let mut plan = settled();
+    let p = prefix("10.1.0.0/16");
+    plan.want(p, wanted(over(&[1, 2, 3, 4, 5], 0)));
+    converse(&mut plan, &[1, 4], at(0));
+    let row = &plan.view(None, 1)[0];
+    let legs: Vec<u8> = row.spec.hops().iter().map(octet).collect();
+    assert_eq!((row.state, legs), (FibState::Installed, vec![2, 3, 5]));
+    assert_eq!(row.left_out.len(), 2);
+}
+
+#[test]
+fn a_search_goes_on_with_another_prefix_when_its_own_goes_away() {
+    let (mut plan, foreign) = (settled(), Foreign::default());
+    let (p, q) = (prefix("10.1.0.0/16"), prefix("10.2.0.0/16"));
+    plan.want(p, wanted(over(&[1, 2], 0)));
+    plan.want(q, wanted(over(&[1, 2], 0)));
+    let (ops, _) = poll(&mut plan, &foreign);
+    refuse(&mut plan, &ops, ENETUNREACH, at(0));
+    let (ops, words) = poll(&mut plan, &foreign);
+    assert_eq!(words, ["add 10.1.0.0/16 10.0.0.1"]);
+    plan.want(p, None);
+    plan.handle_answers(&ops, &[], at(0));
+    assert_eq!(plan.deadline(), Some(Time::ZERO));
+    plan.handle_time(at(0));
+    converse(&mut plan, &[2], at(0));
+    let rows = plan.view(None, 9);
+    assert_eq!((rows.len(), rows[0].state), (1, FibState::Installed));
+    assert_eq!(rows[0].left_out.len(), 1);
+}
+
+#[test]
+fn a_source_address_that_is_refused_is_left_out() {
+    let (mut plan, foreign) = (settled(), Foreign::default());
+    let p = prefix("10.1.0.0/16");
+    let source = Some("10.0.0.9".parse().unwrap());
+    plan.want(p, wanted(RouteSpec { source, ..via(1, 0) }));
+    let (ops, _) = poll(&mut plan, &foreign);
+    let text = "Invalid prefsrc address (Invalid argument)".to_owned();
+    plan.handle_answers(&ops, &[Refused { index: 0, errno: EINVAL, text }], at(0));
+    let (ops, _) = poll(&mut plan, &foreign);
+    let Action::Add(id) = ops[0].action else { panic!("{ops:?}") };
+    assert_eq!(plan.spec(id), &via(1, 0));
+    plan.handle_answers(&ops, &[], at(0));
+    assert_eq!(plan.view(None, 1)[0].state, FibState::Installed);
+    plan.retry_refused();
+    plan.handle_time(at(1));
+    let (ops, _) = poll(&mut plan, &foreign);
+    let Action::Replace(id) = ops[0].action else { panic!("{ops:?}") };
+    assert_eq!(plan.spec(id).source, source);
+}
+
 /// A retry that works though its answer is lost ends the refusal: when somebody deletes the route
 /// afterwards it is written again.
 #[test]
 fn a_refusal_ends_when_the_route_is_found_in_the_kernel() {
     let (mut plan, foreign) = (settled(), Foreign::default());
     let p = prefix("10.1.0.0/16");
-    plan.want(p, Some(via(1, 0)));
+    plan.want(p, wanted(via(1, 0)));
     let (ops, _) = poll(&mut plan, &foreign);
     refuse(&mut plan, &ops, ENETUNREACH, Time::ZERO);
     plan.retry_refused();
+    plan.handle_time(at(0));
     let (ops, words) = poll(&mut plan, &foreign);
     assert_eq!(words, ["add 10.1.0.0/16 10.0.0.1"]);
     plan.handle_unanswered(&ops);
     plan.begin_resync();
     plan.handle_present(p, via(1, 0), Seen::Read, Time::ZERO);
-    plan.end_resync(Time::ZERO);
-    agree(&mut plan, &foreign, &[]);
+    plan.end_resync();
+    // Asked once more, since it is not known whether the kernel takes it.
+    agree(&mut plan, &foreign, &["replace 10.1.0.0/16 10.0.0.1"]);
     plan.handle_lost(p, 0, Time::ZERO);
     plan.handle_time(at(1000));
     agree(&mut plan, &foreign, &["add 10.1.0.0/16 10.0.0.1"]);
@@ -279,7 +410,7 @@ fn a_refusal_ends_when_the_route_is_found_in_the_kernel() {
 fn a_second_route_of_ours_in_one_place_is_found_and_deleted() {
     let (mut plan, foreign) = (settled(), Foreign::default());
     let p = prefix("10.1.0.0/16");
-    plan.want(p, Some(via(1, 7)));
+    plan.want(p, wanted(via(1, 7)));
     agree(&mut plan, &foreign, &["add 10.1.0.0/16 10.0.0.1"]);
     plan.handle_present(p, via(2, 7), Seen::Added, Time::ZERO);
     assert!(plan.wants_resync());
@@ -287,13 +418,13 @@ fn a_second_route_of_ours_in_one_place_is_found_and_deleted() {
     plan.begin_resync();
     plan.handle_present(p, via(1, 7), Seen::Read, Time::ZERO);
     plan.handle_present(p, via(2, 7), Seen::Read, Time::ZERO);
-    plan.end_resync(Time::ZERO);
+    plan.end_resync();
     agree(&mut plan, &foreign, &["stray 10.1.0.0/16 7"]);
     // The kernel deletes the first of them, which was the right one.
     assert!(plan.wants_resync());
     plan.begin_resync();
     plan.handle_present(p, via(2, 7), Seen::Read, Time::ZERO);
-    plan.end_resync(Time::ZERO);
+    plan.end_resync();
     plan.handle_time(at(1000));
     agree(&mut plan, &foreign, &["replace 10.1.0.0/16 10.0.0.1"]);
     assert!(plan.is_idle() && !plan.wants_resync());
@@ -301,24 +432,88 @@ fn a_second_route_of_ours_in_one_place_is_found_and_deleted() {
 }
 
 #[test]
-fn a_change_that_fails_takes_the_old_route_away() {
+fn a_change_that_fails_keeps_what_is_installed() {
     let (mut plan, foreign) = (settled(), Foreign::default());
     let p = prefix("10.1.0.0/16");
-    plan.want(p, Some(via(1, 0)));
+    plan.want(p, wanted(via(1, 0)));
     agree(&mut plan, &foreign, &["add 10.1.0.0/16 10.0.0.1"]);
-    plan.want(p, Some(via(2, 0)));
+    plan.want(p, wanted(via(2, 0)));
     let (ops, _) = poll(&mut plan, &foreign);
     refuse(&mut plan, &ops, ENETUNREACH, Time::ZERO);
-    agree(&mut plan, &foreign, &["withdraw 10.1.0.0/16 0"]);
     agree(&mut plan, &foreign, &[]);
-    assert_eq!(plan.view(None, 1)[0].state, FibState::Failed);
+    let row = &plan.view(None, 1)[0];
+    assert_eq!((row.state, row.keeps), (FibState::Failed, true));
+    plan.want(p, None);
+    agree(&mut plan, &foreign, &["withdraw 10.1.0.0/16 0"]);
+}
+
+#[test]
+fn a_route_that_this_run_has_superseded_goes_at_once_also_during_the_start() {
+    let (mut plan, foreign) = (Plan::new(TABLE), Foreign::default());
+    let p = prefix("10.1.0.0/16");
+    plan.begin_resync();
+    plan.handle_present(p, via(1, 0), Seen::Read, Time::ZERO);
+    plan.handle_present(prefix("10.2.0.0/16"), via(1, 0), Seen::Read, Time::ZERO);
+    plan.handle_present(prefix("10.2.0.0/16"), via(1, 7), Seen::Read, Time::ZERO);
+    plan.end_resync();
+    plan.want(p, wanted(via(2, 20)));
+    agree(&mut plan, &foreign, &["add 10.1.0.0/16 10.0.0.2"]);
+    // A reading that comes between knows it again.
+    plan.begin_resync();
+    for (text, spec) in [("10.1.0.0/16", via(1, 0)), ("10.1.0.0/16", via(2, 20))] {
+        plan.handle_present(prefix(text), spec, Seen::Read, Time::ZERO);
+    }
+    plan.handle_present(prefix("10.2.0.0/16"), via(1, 0), Seen::Read, Time::ZERO);
+    plan.handle_present(prefix("10.2.0.0/16"), via(1, 7), Seen::Read, Time::ZERO);
+    plan.end_resync();
+    agree(&mut plan, &foreign, &["stray 10.1.0.0/16 0"]);
+    agree(&mut plan, &foreign, &[]);
+    plan.want(p, None);
+    agree(&mut plan, &foreign, &["withdraw 10.1.0.0/16 20"]);
+}
+
+#[test]
+fn the_prefix_of_a_connected_network_is_never_written() {
+    let (mut plan, mut foreign) = (settled(), Foreign::default());
+    let p = prefix("10.9.0.0/24");
+    plan.want(p, wanted(via(1, 20)));
+    agree(&mut plan, &foreign, &["add 10.9.0.0/24 10.0.0.1"]);
+    let connected = KernelRoute {
+        protocol: 2,
+        kind: KernelKind::Unicast,
+        hops: SmallVec::from_slice(&[Hop { gateway: None, ..via(1, 0).hops()[0] }]),
+        ..foreign_route(100)
+    };
+    foreign.insert(p, connected.clone());
+    plan.touch(p);
+    agree(&mut plan, &foreign, &["withdraw 10.9.0.0/24 20"]);
+    let row = &plan.view(None, 1)[0];
+    assert_eq!(row.state, FibState::Foreign);
+    assert_eq!(row.error.as_deref(), Some("it is a connected network"));
+    assert_eq!(plan.take_report().held, 1);
+    foreign.handle_gone(p, connected);
+    plan.touch(p);
+    agree(&mut plan, &foreign, &["add 10.9.0.0/24 10.0.0.1"]);
+}
+
+#[test]
+fn nothing_is_taken_once_everything_is_withdrawn() {
+    let (mut plan, foreign) = (settled(), Foreign::default());
+    let p = prefix("10.1.0.0/16");
+    plan.want(p, wanted(via(1, 0)));
+    agree(&mut plan, &foreign, &["add 10.1.0.0/16 10.0.0.1"]);
+    plan.withdraw_all();
+    plan.want(p, wanted(via(2, 0)));
+    plan.want(prefix("10.2.0.0/16"), wanted(via(2, 0)));
+    agree(&mut plan, &foreign, &["withdraw 10.1.0.0/16 0"]);
+    assert!(plan.is_idle() && plan.view(None, 1).is_empty());
 }
 
 #[test]
 fn a_withdrawal_that_fails_is_not_repeated_for_ever() {
     let (mut plan, foreign) = (settled(), Foreign::default());
     let p = prefix("10.1.0.0/16");
-    plan.want(p, Some(via(1, 0)));
+    plan.want(p, wanted(via(1, 0)));
     agree(&mut plan, &foreign, &["add 10.1.0.0/16 10.0.0.1"]);
     plan.want(p, None);
     let (ops, _) = poll(&mut plan, &foreign);
@@ -334,7 +529,7 @@ fn a_withdrawal_that_fails_is_not_repeated_for_ever() {
 fn repairs_come_soon_once_and_rarely_in_a_fight() {
     let (mut plan, foreign) = (settled(), Foreign::default());
     let p = prefix("10.1.0.0/16");
-    plan.want(p, Some(via(1, 0)));
+    plan.want(p, wanted(via(1, 0)));
     agree(&mut plan, &foreign, &["add 10.1.0.0/16 10.0.0.1"]);
     let (mut now, mut repairs) = (0, Vec::new());
     // Somebody deletes the route whenever it is there, for a minute.
@@ -347,8 +542,9 @@ fn repairs_come_soon_once_and_rarely_in_a_fight() {
     }
     assert_eq!(repairs[0], 20);
     assert!(repairs.len() < 16, "{repairs:?}");
-    let reports = plan.take_report();
-    assert!(!reports.first_repair, "a fight is not news");
+    let report = plan.take_report();
+    assert_eq!(report.first_repairs, 1, "a fight is not news");
+    assert_eq!(report.repaired_examples[0], p);
     // Quiet for a while, and the next one is repaired at once again.
     plan.handle_lost(p, 0, at(now + 60_000));
     assert_eq!(plan.deadline(), Some(at(now + 60_020)));
@@ -358,7 +554,7 @@ fn repairs_come_soon_once_and_rarely_in_a_fight() {
 fn a_resync_that_fails_loses_nothing() {
     let (mut plan, foreign) = (settled(), Foreign::default());
     for text in ["10.1.0.0/16", "10.2.0.0/16"] {
-        plan.want(prefix(text), Some(via(1, 0)));
+        plan.want(prefix(text), wanted(via(1, 0)));
     }
     let (ops, _) = poll(&mut plan, &foreign);
     plan.handle_answers(&ops, &[], Time::ZERO);
@@ -367,7 +563,7 @@ fn a_resync_that_fails_loses_nothing() {
     plan.abort_resync();
     plan.begin_resync();
     plan.handle_present(prefix("10.1.0.0/16"), via(1, 0), Seen::Read, Time::ZERO);
-    plan.end_resync(Time::ZERO);
+    plan.end_resync();
     plan.handle_time(at(20));
     agree(&mut plan, &foreign, &["add 10.2.0.0/16 10.0.0.1"]);
 }
@@ -377,7 +573,7 @@ fn pages_of_the_view_join_up_across_the_families() {
     let mut plan = settled();
     let texts = ["10.1.0.0/16", "10.2.0.0/16", "2001:db8:1::/48", "2001:db8:2::/48"];
     for text in texts {
-        plan.want(prefix(text), Some(via(1, 0)));
+        plan.want(prefix(text), wanted(via(1, 0)));
     }
     let mut seen = Vec::new();
     let mut after = None;
@@ -391,7 +587,7 @@ fn pages_of_the_view_join_up_across_the_families() {
 #[test]
 fn an_entry_is_small() {
     // 1M routes: 8 octets of prefix and 12 of state, in tree nodes that are half full at worst.
-    assert_eq!(size_of::<table::Entry>(), 12);
+    assert_eq!(size_of::<entry::Entry>(), 12);
     assert_eq!(size_of::<Prefix4>(), 8);
 }
 
@@ -409,12 +605,9 @@ enum Owner {
     Foreign,
 }
 
-fn last_octet(spec: &RouteSpec) -> u8 {
-    match &spec.kind {
-        FibKind::Unicast(hops) => match hops[0].gateway {
-            Some(std::net::IpAddr::V4(addr)) => addr.octets()[3],
-            _ => 0,
-        },
+fn octet(hop: &Hop) -> u8 {
+    match hop.gateway {
+        Some(std::net::IpAddr::V4(addr)) => addr.octets()[3],
         _ => 0,
     }
 }
@@ -423,7 +616,7 @@ impl Model {
     fn execute(&mut self, plan: &Plan, op: &Op) -> Result<(), i32> {
         let write = |model: &mut Model, id, exclusive: bool| {
             let spec = plan.spec(id).clone();
-            if model.refused.contains(&last_octet(&spec)) {
+            if spec.hops().iter().any(|hop| model.refused.contains(&octet(hop))) {
                 return Err(ENETUNREACH);
             }
             let place = (op.prefix, spec.metric);
@@ -439,7 +632,7 @@ impl Model {
             Action::Add(id) => write(self, id, true),
             Action::Replace(id) => write(self, id, false),
             Action::Withdraw(id) => self.withdraw(op.prefix, plan.spec(id).metric),
-            Action::WithdrawStray { metric } => self.withdraw(op.prefix, metric),
+            Action::WithdrawStray { metric, .. } => self.withdraw(op.prefix, metric),
         }
     }
 
@@ -457,6 +650,7 @@ impl Model {
 enum Step {
     Want {
         prefix: usize,
+        /// Gateways as bits, and which metric.
         spec: Option<(u8, bool)>,
     },
     ForeignAdd {
@@ -502,7 +696,7 @@ enum Step {
 
 fn step() -> impl Strategy<Value = Step> {
     let p = 0usize..5;
-    let spec = proptest::option::weighted(0.75, (1u8..4, any::<bool>()));
+    let spec = proptest::option::weighted(0.75, (1u8..8, any::<bool>()));
     prop_oneof![
         6 => (p.clone(), spec).prop_map(|(prefix, spec)| Step::Want { prefix, spec }),
         2 => (p.clone(), any::<bool>()).prop_map(|(prefix, low)| Step::ForeignAdd { prefix, low }),
@@ -553,7 +747,7 @@ impl World {
                 self.plan.handle_present(*prefix, spec.clone(), Seen::Read, self.now);
             }
         }
-        self.plan.end_resync(self.now);
+        self.plan.end_resync();
     }
 
     /// A foreign route appears in a place; `replaces` whatever held it.
@@ -590,8 +784,12 @@ impl World {
         match step {
             Step::Want { prefix, spec } => {
                 let prefix = World::prefix(prefix);
-                let spec = spec.map(|(n, low)| via(n, World::metric(prefix, low)));
-                self.plan.want(prefix, spec.clone());
+                let spec = spec.map(|(bits, low)| {
+                    let gateways: Vec<u8> = (0..3).filter(|n| bits & 1 << n != 0).collect();
+                    let gateways: Vec<u8> = gateways.into_iter().map(|n| n + 1).collect();
+                    over(&gateways, World::metric(prefix, low))
+                });
+                self.plan.want(prefix, spec.clone().and_then(wanted));
                 match spec {
                     Some(spec) => self.wanted.insert(prefix, spec),
                     None => self.wanted.remove(&prefix),
@@ -610,7 +808,7 @@ impl World {
                 let metric = World::metric(prefix, low);
                 if self.model.routes.get(&(prefix, metric)) == Some(&Owner::Foreign) {
                     self.model.routes.remove(&(prefix, metric));
-                    self.foreign.handle_gone(prefix, &foreign_route(metric));
+                    self.foreign.handle_gone(prefix, foreign_route(metric));
                     self.plan.touch(prefix);
                 }
             }
@@ -683,16 +881,25 @@ impl World {
             let held = self.model.routes.get(&(*prefix, spec.metric));
             let row = self.plan.view(None, 99).into_iter().find(|row| row.prefix == *prefix);
             let row = row.unwrap();
-            let refused = self.model.refused.contains(&last_octet(spec));
+            // What the kernel takes of it.
+            let hops = spec.hops().iter().filter(|hop| !self.model.refused.contains(&octet(hop)));
+            let taken = RouteSpec::new(FibKind::Unicast(hops.copied().collect()), spec.metric);
             match held {
-                Some(Owner::Foreign) => assert!(
-                    row.state == FibState::Foreign || (refused && row.state == FibState::Failed),
+                _ if taken.hops().is_empty() => assert!(
+                    matches!(row.state, FibState::Failed | FibState::Foreign)
+                        || matches!(held, Some(Owner::Ours(_))),
                     "{row:?}"
                 ),
+                Some(Owner::Foreign) => assert_eq!(row.state, FibState::Foreign, "{row:?}"),
                 Some(Owner::Ours(ours)) => {
-                    assert_eq!((ours, row.state), (spec, FibState::Installed))
+                    // Legs that were taken before they were refused stay.
+                    let within = |a: &RouteSpec, b: &RouteSpec| {
+                        a.hops().iter().all(|hop| b.hops().contains(hop))
+                    };
+                    assert_eq!(row.state, FibState::Installed, "{row:?}");
+                    assert!(within(&taken, ours) && within(ours, spec), "{ours:?} of {spec:?}");
                 }
-                None => assert!(refused && row.state == FibState::Failed, "{row:?}"),
+                None => panic!("{row:?} is missing"),
             }
             match row.state {
                 FibState::Installed => expected.installed += 1,
@@ -702,9 +909,13 @@ impl World {
             }
         }
         for ((prefix, _), owner) in &self.model.routes {
-            if let Owner::Ours(spec) = owner {
-                assert_eq!(self.wanted.get(prefix), Some(spec), "an unwanted route was left");
-            }
+            // One that cannot be replaced stays.
+            let Owner::Ours(spec) = owner else { continue };
+            let row = self.plan.row(*prefix).expect("an unwanted route was left");
+            assert!(
+                row.keeps || row.spec.metric == spec.metric,
+                "{spec:?} was left beside {row:?}"
+            );
         }
         let counters = self.plan.counters();
         assert_eq!(
@@ -712,8 +923,16 @@ impl World {
             (expected.installed, 0, expected.failed, expected.foreign)
         );
         assert_eq!(self.plan.view(None, 99).len(), self.wanted.len());
-        let distinct: std::collections::HashSet<&RouteSpec> = self.wanted.values().collect();
-        assert_eq!(self.plan.shared.specs.len(), distinct.len(), "interned contents leak");
+        if self.model.refused.is_empty() {
+            let mut distinct: std::collections::HashSet<&RouteSpec> =
+                self.wanted.values().collect();
+            let ours = self.model.routes.values().filter_map(|owner| match owner {
+                Owner::Ours(spec) => Some(spec),
+                Owner::Foreign => None,
+            });
+            distinct.extend(ours);
+            assert_eq!(self.plan.shared.specs.len(), distinct.len(), "interned contents leak");
+        }
     }
 }
 

@@ -1,0 +1,97 @@
+//! What is known about one prefix.
+
+use bgp_proto::types::Prefix;
+
+use super::refused::Target;
+use super::shared::Shared;
+use crate::kernel::fib::view::FibState;
+use crate::kernel::spec::SpecId;
+
+/// What is known about one prefix: 12 octets.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Entry {
+    pub(super) wanted: Option<SpecId>,
+    pub(super) installed: Option<SpecId>,
+    /// Why it failed or gives way; meaningful with [`FAILED`] and [`FOREIGN`].
+    pub(super) error: u16,
+    flags: u16,
+}
+
+/// The prefix is in the queue.
+pub(super) const QUEUED: u16 = 1;
+/// The kernel refused what is wanted (or refused to delete).
+pub(super) const FAILED: u16 = 1 << 1;
+/// A failed entry shall be tried again when the queue comes to it.
+pub(super) const RETRY: u16 = 1 << 2;
+/// Somebody else holds the place, or a connected network has the prefix.
+pub(super) const FOREIGN: u16 = 1 << 3;
+/// Found in the kernel at the start and not wanted so far.
+pub(super) const LEFTOVER: u16 = 1 << 4;
+/// The kernel contradicted what is known; a second time is a failure.
+pub(super) const UNCLEAR: u16 = 1 << 5;
+/// The round of the last resync that met the installed route.
+pub(super) const ROUND: u16 = 1 << 6;
+/// The prefix waits for its repair.
+pub(super) const REPAIR: u16 = 1 << 7;
+/// Next hops may be resolved over the wanted route.
+pub(super) const DIRECT: u16 = 1 << 8;
+/// The state that the counters know, plus one; 0 for none.
+const COUNTED: u16 = 0b111 << 9;
+const COUNTED_SHIFT: u32 = COUNTED.trailing_zeros();
+
+const STATES: [FibState; 4] =
+    [FibState::Installed, FibState::Pending, FibState::Failed, FibState::Foreign];
+
+impl Entry {
+    pub(super) fn has(&self, flag: u16) -> bool {
+        self.flags & flag != 0
+    }
+
+    pub(super) fn set(&mut self, flag: u16, on: bool) {
+        if on {
+            self.flags |= flag;
+        } else {
+            self.flags &= !flag;
+        }
+    }
+
+    /// The state that the counters know.
+    pub(super) fn counted(&self) -> Option<FibState> {
+        let number = usize::from((self.flags & COUNTED) >> COUNTED_SHIFT);
+        STATES.get(number.checked_sub(1)?).copied()
+    }
+
+    pub(super) fn set_counted(&mut self, state: Option<FibState>) {
+        let place = state.and_then(|state| STATES.iter().position(|s| *s == state));
+        let number = place.map_or(0, |at| at as u16 + 1);
+        self.flags = (self.flags & !COUNTED) | (number << COUNTED_SHIFT);
+    }
+
+    /// Whether the kernel has what is wanted, as far as it takes it.
+    pub(super) fn is_right(&self, prefix: Prefix, shared: &Shared) -> bool {
+        if self.wanted == self.installed {
+            return true;
+        }
+        let (Some(wanted), Some(installed)) = (self.wanted, self.installed) else { return false };
+        shared.target(prefix, wanted) == Target::Spec(installed)
+    }
+
+    pub(super) fn state(&self, prefix: Prefix, shared: &Shared) -> Option<FibState> {
+        Some(match (self.wanted, self.installed) {
+            (None, None) => return None,
+            _ if self.is_right(prefix, shared) => FibState::Installed,
+            _ if self.has(FAILED) => FibState::Failed,
+            (None, Some(_)) if self.has(LEFTOVER) => FibState::Installed,
+            _ if self.has(FOREIGN) => FibState::Foreign,
+            _ => FibState::Pending,
+        })
+    }
+
+    /// Records what the kernel has, and that this is known as of the current round.
+    pub(super) fn install(&mut self, spec: Option<SpecId>, shared: &mut Shared) {
+        if let Some(old) = std::mem::replace(&mut self.installed, spec) {
+            shared.release(old);
+        }
+        self.set(ROUND, shared.round);
+    }
+}

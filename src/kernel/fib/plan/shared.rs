@@ -1,0 +1,226 @@
+//! What the tables of the two families have in common.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use bgp_proto::types::{Family, Prefix, Time};
+
+use super::refused::{RETRY_MAX, RETRY_MIN, RefusedParts, Target};
+use crate::kernel::fib::view::{FibCounters, FibState};
+use crate::kernel::spec::{SpecId, Specs};
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Shared {
+    /// The routing table.
+    pub(super) table: u32,
+    pub(super) specs: Specs,
+    failures: BTreeMap<SpecId, Failure>,
+    pub(super) refused: RefusedParts,
+    pub(super) errors: Vec<String>,
+    pub(super) counters: FibCounters,
+    pub(super) phase: Phase,
+    /// The owner has submitted all it knows.
+    pub(super) startup_ended: bool,
+    /// Nothing is taken any more: everything is being withdrawn for good.
+    pub(super) closed: bool,
+    /// Flips with every resync; entries that the resync met carry it.
+    pub(super) round: bool,
+    /// The kernel has to be read before the plan is right.
+    pub(super) resync_wanted: bool,
+    /// Routes that next hops may be resolved over, and that changed.
+    pub(super) direct: Direct,
+    /// Routes that began to give way.
+    pub(super) held: Held,
+}
+
+/// How far the start is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Phase {
+    /// The kernel was not read yet: nothing may be written.
+    Unread,
+    /// Routes of an earlier run that nobody wants so far are kept.
+    Adopting,
+    /// Our routes in the kernel are those that are wanted.
+    Settled,
+}
+
+/// The kernel refuses routes with a certain content, and not because of a part of it.
+#[derive(Debug)]
+struct Failure {
+    /// A retry is under way.
+    trying: bool,
+    delay: Duration,
+    retry_at: Option<Time>,
+}
+
+/// Changes of routes with [`Recursion::Direct`](bgp_proto::types::Recursion::Direct).
+#[derive(Debug, Default)]
+pub(crate) struct Direct {
+    pub(crate) prefixes: Vec<Prefix>,
+    /// More changed than are named.
+    pub(crate) all: bool,
+}
+
+impl Direct {
+    /// Above this, comparing every next hop is cheaper than remembering what changed.
+    const PREFIXES_MAX: usize = 10_000;
+
+    pub(super) fn add(&mut self, prefix: Prefix) {
+        if self.prefixes.len() < Self::PREFIXES_MAX {
+            self.prefixes.push(prefix);
+        } else {
+            self.all = true;
+        }
+    }
+}
+
+/// Routes that began to give way to somebody else's since the last report.
+#[derive(Debug, Default)]
+pub(super) struct Held {
+    pub(super) routes: usize,
+    /// One of them, and what holds its place.
+    pub(super) example: Option<(Prefix, String)>,
+}
+
+impl Shared {
+    pub(super) fn new(table: u32) -> Shared {
+        Shared {
+            table,
+            specs: Specs::default(),
+            failures: BTreeMap::new(),
+            refused: RefusedParts::default(),
+            errors: Vec::new(),
+            counters: FibCounters::default(),
+            phase: Phase::Unread,
+            startup_ended: false,
+            closed: false,
+            round: false,
+            resync_wanted: false,
+            direct: Direct::default(),
+            held: Held::default(),
+        }
+    }
+
+    pub(super) fn release(&mut self, id: SpecId) {
+        self.specs.release(id);
+        self.tidy();
+    }
+
+    /// Forgets what is known about contents that nobody uses any more.
+    pub(super) fn tidy(&mut self) {
+        while let Some(id) = self.specs.take_freed() {
+            self.failures.remove(&id);
+            self.refused.forget(&mut self.specs, id);
+            self.specs.recycle(id);
+        }
+    }
+
+    /// What to write for a prefix that wants this content.
+    pub(super) fn target(&self, prefix: Prefix, wanted: SpecId) -> Target {
+        match self.refused.is_empty() {
+            true => Target::Spec(wanted),
+            false => self.refused.target(prefix, wanted),
+        }
+    }
+
+    /// The kernel has a content for a prefix that wants `wanted`: a search goes on.
+    pub(super) fn note_taken(&mut self, prefix: Prefix, wanted: SpecId, taken: SpecId, now: Time) {
+        if self.refused.is_empty() {
+            return;
+        }
+        self.refused.handle_taken(&mut self.specs, prefix, (wanted, taken), now);
+        self.tidy();
+    }
+
+    /// Counts an entry's change of state.
+    pub(super) fn count(
+        &mut self,
+        family: Family,
+        before: Option<FibState>,
+        after: Option<FibState>,
+    ) {
+        if before == after {
+            return;
+        }
+        let installed = &mut self.counters.installed_by_family[family];
+        *installed += u64::from(after == Some(FibState::Installed));
+        *installed -= u64::from(before == Some(FibState::Installed));
+        if let Some(counter) = before.map(|state| self.counter(state)) {
+            *counter = counter.saturating_sub(1);
+        }
+        if let Some(counter) = after.map(|state| self.counter(state)) {
+            *counter += 1;
+        }
+    }
+
+    fn counter(&mut self, state: FibState) -> &mut u64 {
+        match state {
+            FibState::Installed => &mut self.counters.installed,
+            FibState::Pending => &mut self.counters.pending,
+            FibState::Failed => &mut self.counters.failed,
+            FibState::Foreign => &mut self.counters.foreign,
+        }
+    }
+
+    /// The number of an error text. The kernel has a fixed set of them.
+    pub(super) fn error(&mut self, text: &str) -> u16 {
+        const ERRORS_MAX: usize = 512;
+        let at = self.errors.iter().position(|known| known == text).unwrap_or_else(|| {
+            if self.errors.len() < ERRORS_MAX {
+                self.errors.push(text.to_owned());
+            }
+            self.errors.len() - 1
+        });
+        u16::try_from(at).unwrap_or(u16::MAX)
+    }
+
+    /// The text of a number.
+    pub(super) fn error_text(&self, error: u16) -> Option<String> {
+        self.errors.get(usize::from(error)).cloned()
+    }
+
+    /// Remembers that the kernel refuses this content; whether that is news.
+    pub(super) fn note_failure(&mut self, id: SpecId, now: Time) -> bool {
+        let news = !self.failures.contains_key(&id);
+        let failure = self.failures.entry(id).or_insert(Failure {
+            trying: false,
+            delay: RETRY_MIN,
+            retry_at: Some(now + RETRY_MIN),
+        });
+        if failure.trying {
+            failure.trying = false;
+            failure.delay = (failure.delay * 2).min(RETRY_MAX);
+            failure.retry_at = Some(now + failure.delay);
+        }
+        news
+    }
+
+    /// Begins to try the contents again whose time is selected.
+    pub(super) fn begin_retries(&mut self, selects: impl Fn(Time) -> bool) -> BTreeSet<SpecId> {
+        let due = self.failures.iter_mut().filter(|(_, f)| f.retry_at.is_some_and(&selects));
+        let due = due.map(|(id, failure)| {
+            failure.trying = true;
+            failure.retry_at = None;
+            *id
+        });
+        due.collect()
+    }
+
+    /// The next wait of a content begins at the shortest again.
+    pub(super) fn forgive(&mut self, id: SpecId) {
+        if let Some(failure) = self.failures.get_mut(&id) {
+            failure.delay = RETRY_MIN;
+        }
+    }
+
+    pub(super) fn forget_failures(&mut self, ids: &BTreeSet<SpecId>) {
+        self.failures.retain(|id, _| !ids.contains(id));
+    }
+
+    /// When something that the kernel refused is tried again next.
+    pub(super) fn deadline(&self) -> Option<Time> {
+        let failures = self.failures.values().filter_map(|failure| failure.retry_at);
+        failures.chain(self.refused.deadline()).min()
+    }
+}

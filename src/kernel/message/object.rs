@@ -1,0 +1,84 @@
+//! Next-hop objects (linux/nexthop.h, kernel 5.3 and later).
+
+use std::num::NonZeroU32;
+
+use bgp_proto::types::Hop;
+
+use super::request::{begin, finish};
+use super::*;
+
+const NHA_ID: u16 = 1;
+const NHA_GROUP: u16 = 2;
+const NHA_BLACKHOLE: u16 = 4;
+const NHA_OIF: u16 = 5;
+const NHA_GATEWAY: u16 = 6;
+const NHA_ENCAP_TYPE: u16 = 7;
+const NHA_FDB: u16 = 11;
+
+/// Octets of one member in NHA_GROUP: id, weight - 1, the weight's high octet, two reserved.
+const MEMBER_LEN: usize = 8;
+
+/// A next-hop object as the kernel has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::kernel) struct Object {
+    pub(in crate::kernel) id: NonZeroU32,
+    /// nh_protocol: who made it.
+    pub(in crate::kernel) protocol: u8,
+    pub(in crate::kernel) kind: ObjectKind,
+}
+
+/// What an object stands for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::kernel) enum ObjectKind {
+    /// One way out.
+    Hop(Hop),
+    /// Drops.
+    Blackhole,
+    /// Other objects, with their weights (1-65,536).
+    Group(Vec<(NonZeroU32, u16)>),
+    /// With an encapsulation, or for bridges: nothing that a route of ours could use.
+    Other,
+}
+
+/// Reads the body of RTM_NEWNEXTHOP.
+pub(in crate::kernel) fn parse_object(body: &[u8]) -> Option<Object> {
+    let header = body.get(..8)?;
+    let (family, protocol) = (header[0], header[2]);
+    let flags = u32_at(body, 4)?;
+    let (mut id, mut group, mut kind) = (None, None, None);
+    let mut hop = Hop { gateway: None, ifindex: 0, onlink: flags & RTNH_F_ONLINK != 0, weight: 1 };
+    for (attribute, value) in attributes(body.get(8..)?) {
+        match attribute {
+            NHA_ID => id = u32_at(value, 0).and_then(NonZeroU32::new),
+            NHA_GROUP => group = Some(members(value)),
+            NHA_BLACKHOLE => kind = Some(ObjectKind::Blackhole),
+            NHA_OIF => hop.ifindex = u32_at(value, 0)?,
+            NHA_GATEWAY => hop.gateway = Some(ip(family, value)?),
+            NHA_ENCAP_TYPE | NHA_FDB => kind = Some(ObjectKind::Other),
+            _ => {}
+        }
+    }
+    let kind = kind.or(group.map(ObjectKind::Group)).unwrap_or(ObjectKind::Hop(hop));
+    Some(Object { id: id?, protocol, kind })
+}
+
+/// The id in the body of RTM_DELNEXTHOP.
+pub(in crate::kernel) fn parse_object_gone(body: &[u8]) -> Option<NonZeroU32> {
+    let (_, value) = attributes(body.get(8..)?).find(|(attribute, _)| *attribute == NHA_ID)?;
+    NonZeroU32::new(u32_at(value, 0)?)
+}
+
+fn members(value: &[u8]) -> Vec<(NonZeroU32, u16)> {
+    let members = value.chunks_exact(MEMBER_LEN).filter_map(|member| {
+        let weight = u16::from_be_bytes([member[5], member[4]]).saturating_add(1);
+        Some((NonZeroU32::new(u32_at(member, 0)?)?, weight))
+    });
+    members.collect()
+}
+
+/// Appends a request for every next-hop object.
+pub(in crate::kernel) fn push_object_dump(out: &mut Vec<u8>) {
+    let start = begin(out, RTM_GETNEXTHOP, NLM_F_REQUEST | NLM_F_DUMP);
+    out.extend([0; 8]);
+    finish(out, start);
+}

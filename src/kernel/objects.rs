@@ -1,0 +1,106 @@
+//! Next-hop objects of the kernel, whoever made them: what a route over one goes over.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroU32;
+
+use bgp_proto::types::Hop;
+use smallvec::SmallVec;
+
+use super::message::{KernelKind, KernelRoute, Object, ObjectKind};
+
+/// All next-hop objects. Kernels before 5.3 have none.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Objects {
+    objects: BTreeMap<NonZeroU32, Object>,
+}
+
+impl Objects {
+    /// RTM_NEWNEXTHOP. The objects whose routes go elsewhere now: it and the groups that hold it.
+    pub(super) fn handle_new(&mut self, object: Object) -> BTreeSet<NonZeroU32> {
+        let id = object.id;
+        if self.objects.get(&id) == Some(&object) {
+            return BTreeSet::new();
+        }
+        self.objects.insert(id, object);
+        let mut touched: BTreeSet<NonZeroU32> = self.groups_of(id).collect();
+        touched.insert(id);
+        touched
+    }
+
+    /// RTM_DELNEXTHOP. The kernel takes the object out of its groups, and deletes the groups that
+    /// are empty then.
+    pub(super) fn handle_gone(&mut self, id: NonZeroU32) -> BTreeSet<NonZeroU32> {
+        let mut touched = BTreeSet::new();
+        if self.objects.remove(&id).is_none() {
+            return touched;
+        }
+        touched.insert(id);
+        let groups: Vec<NonZeroU32> = self.groups_of(id).collect();
+        for group in groups {
+            touched.insert(group);
+            let Some(object) = self.objects.get_mut(&group) else { continue };
+            let ObjectKind::Group(members) = &mut object.kind else { continue };
+            members.retain(|(member, _)| *member != id);
+            if members.is_empty() {
+                self.objects.remove(&group);
+            }
+        }
+        touched
+    }
+
+    /// An interface went down or lost its carrier: the kernel deletes the objects over it and says
+    /// nothing.
+    pub(super) fn handle_interface_lost(&mut self, ifindex: u32) -> BTreeSet<NonZeroU32> {
+        let over = self.objects.values().filter(|object| match &object.kind {
+            ObjectKind::Hop(hop) => hop.ifindex == ifindex,
+            _ => false,
+        });
+        let lost: Vec<NonZeroU32> = over.map(|object| object.id).collect();
+        lost.into_iter().flat_map(|id| self.handle_gone(id)).collect()
+    }
+
+    /// The object of this number.
+    pub(super) fn get(&self, id: NonZeroU32) -> Option<&Object> {
+        self.objects.get(&id)
+    }
+
+    /// Puts the hops of a route's object into the route. A route whose object is not known has
+    /// none: it is about to go.
+    pub(super) fn expand(&self, route: &mut KernelRoute) {
+        let Some(id) = route.object else { return };
+        let forwards = matches!(route.kind, KernelKind::Unicast | KernelKind::Blackhole);
+        if !forwards {
+            return;
+        }
+        route.hops.clear();
+        route.kind = KernelKind::Unicast;
+        match self.objects.get(&id).map(|object| &object.kind) {
+            Some(ObjectKind::Hop(hop)) => route.hops.push(*hop),
+            Some(ObjectKind::Blackhole) => route.kind = KernelKind::Blackhole,
+            Some(ObjectKind::Group(members)) => route.hops = self.legs(members),
+            Some(ObjectKind::Other) => route.kind = KernelKind::Encapsulated,
+            None => {}
+        }
+        route.hops.sort_unstable();
+    }
+
+    /// What a group goes over. The kernel allows no groups in groups.
+    fn legs(&self, members: &[(NonZeroU32, u16)]) -> SmallVec<[Hop; 1]> {
+        let legs = members.iter().filter_map(|(id, weight)| match &self.objects.get(id)?.kind {
+            ObjectKind::Hop(hop) => Some(Hop { weight: *weight, ..*hop }),
+            _ => None,
+        });
+        legs.collect()
+    }
+
+    fn groups_of(&self, id: NonZeroU32) -> impl Iterator<Item = NonZeroU32> {
+        let holds = move |object: &&Object| match &object.kind {
+            ObjectKind::Group(members) => members.iter().any(|(member, _)| *member == id),
+            _ => false,
+        };
+        self.objects.values().filter(holds).map(|object| object.id)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,220 @@
+//! Route contents, interned: a table of a million routes has few distinct ones.
+
+use std::collections::{BTreeSet, HashMap};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::num::NonZeroU32;
+use std::sync::Arc;
+
+use bgp_proto::types::{FibKind, FibRoute, Hop, Prefix};
+
+/// Legs of one multipath route. The kernel's attribute would hold more; a route with more is an
+/// accident.
+const HOPS_MAX: usize = 256;
+
+/// The metric that the kernel gives an IPv6 route without one.
+const IPV6_METRIC_DEFAULT: u32 = 1024;
+
+/// Everything of a route but its prefix, in the form in which the kernel gives it back.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct RouteSpec {
+    pub(crate) kind: FibKind,
+    pub(crate) metric: u32,
+    /// Of packets from this machine (RTA_PREFSRC).
+    pub(crate) source: Option<IpAddr>,
+    /// The next-hop object that stands for the hops.
+    pub(crate) object: Option<NonZeroU32>,
+    /// Somebody gave it something that ours never have. Never wanted.
+    pub(crate) altered: bool,
+}
+
+/// What routes get that bring none of their own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RouteDefaults {
+    /// Metric of both families; `None` takes [`METRIC_IPV4`] and [`METRIC_IPV6`].
+    pub metric: Option<u32>,
+    /// Source address of packets from this machine to IPv4 prefixes.
+    pub source_v4: Option<Ipv4Addr>,
+    /// The same for IPv6.
+    pub source_v6: Option<Ipv6Addr>,
+}
+
+/// Metric of IPv4 routes: behind what the kernel and administrators add without one (0).
+pub const METRIC_IPV4: u32 = 20;
+
+/// Metric of IPv6 routes: as far behind what the kernel gives a route without one, which is also
+/// behind connected networks (256).
+pub const METRIC_IPV6: u32 = IPV6_METRIC_DEFAULT + METRIC_IPV4;
+
+impl RouteDefaults {
+    fn metric(&self, prefix: Prefix) -> u32 {
+        self.metric.unwrap_or(match prefix {
+            Prefix::V4(_) => METRIC_IPV4,
+            Prefix::V6(_) => METRIC_IPV6,
+        })
+    }
+
+    fn source(&self, prefix: Prefix) -> Option<IpAddr> {
+        match prefix {
+            Prefix::V4(_) => self.source_v4.map(IpAddr::from),
+            Prefix::V6(_) => self.source_v6.map(IpAddr::from),
+        }
+    }
+}
+
+impl RouteSpec {
+    /// What to ask of the kernel for `route`, such that equal routes read back equal.
+    pub(crate) fn wanted(prefix: Prefix, route: FibRoute, defaults: &RouteDefaults) -> RouteSpec {
+        let FibRoute { mut kind, metric, source, .. } = route;
+        let mut source = source.or_else(|| defaults.source(prefix));
+        match &mut kind {
+            FibKind::Unicast(hops) => {
+                hops.sort_unstable();
+                // IPv6 refuses a leg that is there already.
+                hops.dedup_by_key(|hop| (hop.gateway, hop.ifindex));
+                if let [hop] = hops.as_mut_slice() {
+                    hop.weight = 1;
+                }
+            }
+            // Nothing is sent.
+            FibKind::Blackhole | FibKind::Unreachable => source = None,
+        }
+        let metric = metric.unwrap_or_else(|| defaults.metric(prefix));
+        let metric = match prefix {
+            Prefix::V6(_) if metric == 0 => IPV6_METRIC_DEFAULT,
+            _ => metric,
+        };
+        RouteSpec { source, ..RouteSpec::new(kind, metric) }
+    }
+
+    /// A content without anything special.
+    pub(crate) fn new(kind: FibKind, metric: u32) -> RouteSpec {
+        RouteSpec { kind, metric, source: None, object: None, altered: false }
+    }
+
+    /// The legs of a unicast route.
+    pub(crate) fn hops(&self) -> &[Hop] {
+        match &self.kind {
+            FibKind::Unicast(hops) => hops,
+            FibKind::Blackhole | FibKind::Unreachable => &[],
+        }
+    }
+
+    /// Why the kernel need not even be asked.
+    pub(crate) fn defect(&self) -> Option<&'static str> {
+        let FibKind::Unicast(hops) = &self.kind else { return None };
+        if hops.is_empty() {
+            Some("the route has no next hop")
+        } else if hops.len() > HOPS_MAX {
+            Some("the route has more than 256 next hops")
+        } else if hops.iter().any(|hop| hop.ifindex == 0) {
+            Some("a next hop has no interface")
+        } else {
+            None
+        }
+    }
+}
+
+/// Number of an interned [`RouteSpec`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct SpecId(NonZeroU32);
+
+impl SpecId {
+    fn from_index(index: usize) -> SpecId {
+        let number = u32::try_from(index).unwrap_or(u32::MAX).saturating_add(1);
+        SpecId(NonZeroU32::MIN.saturating_add(number - 1))
+    }
+
+    fn index(self) -> usize {
+        self.0.get() as usize - 1
+    }
+}
+
+/// The interned contents, with a count of the entries that use each.
+#[derive(Debug, Default)]
+pub(crate) struct Specs {
+    slots: Vec<Option<Slot>>,
+    free: Vec<SpecId>,
+    freed: Vec<SpecId>,
+    index: HashMap<Arc<RouteSpec>, SpecId>,
+}
+
+#[derive(Debug)]
+struct Slot {
+    spec: Arc<RouteSpec>,
+    uses: u32,
+}
+
+impl Specs {
+    /// The number of `spec`, counted as one more use.
+    pub(crate) fn intern(&mut self, spec: RouteSpec) -> SpecId {
+        if let Some(&id) = self.index.get(&spec) {
+            self.retain(id);
+            return id;
+        }
+        let spec = Arc::new(spec);
+        let id = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(None);
+            SpecId::from_index(self.slots.len() - 1)
+        });
+        if let Some(slot) = self.slots.get_mut(id.index()) {
+            *slot = Some(Slot { spec: Arc::clone(&spec), uses: 1 });
+        }
+        self.index.insert(spec, id);
+        id
+    }
+
+    /// One more use.
+    pub(crate) fn retain(&mut self, id: SpecId) {
+        if let Some(Some(slot)) = self.slots.get_mut(id.index()) {
+            slot.uses += 1;
+        }
+    }
+
+    /// One use less. After the last one the number belongs to nobody until it is recycled.
+    pub(crate) fn release(&mut self, id: SpecId) {
+        let Some(place) = self.slots.get_mut(id.index()) else { return };
+        let Some(slot) = place else { return };
+        slot.uses -= 1;
+        if slot.uses > 0 {
+            return;
+        }
+        self.index.remove(&slot.spec);
+        *place = None;
+        self.freed.push(id);
+    }
+
+    /// A number that nobody uses any more; what is known by it has to go before it is recycled.
+    pub(crate) fn take_freed(&mut self) -> Option<SpecId> {
+        self.freed.pop()
+    }
+
+    /// The number may be given to another content.
+    pub(crate) fn recycle(&mut self, id: SpecId) {
+        self.free.push(id);
+    }
+
+    /// The content.
+    pub(crate) fn get(&self, id: SpecId) -> &Arc<RouteSpec> {
+        let slot = self.slots.get(id.index()).and_then(Option::as_ref);
+        &slot.expect("a SpecId is counted as a use for as long as anything holds it").spec
+    }
+
+    /// Those in use that are selected.
+    pub(crate) fn select(&self, selects: impl Fn(&RouteSpec) -> bool) -> BTreeSet<SpecId> {
+        let slots = self.slots.iter().enumerate();
+        let chosen = slots.filter(|(_, slot)| slot.as_ref().is_some_and(|s| selects(&s.spec)));
+        chosen.map(|(index, _)| SpecId::from_index(index)).collect()
+    }
+
+    /// Whether any route goes out of the interface.
+    pub(crate) fn use_interface(&self, ifindex: u32) -> bool {
+        let mut slots = self.slots.iter().flatten();
+        slots.any(|slot| slot.spec.hops().iter().any(|hop| hop.ifindex == ifindex))
+    }
+
+    /// How many are distinct.
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        self.index.len()
+    }
+}
