@@ -6,6 +6,7 @@
 #   interop/setup.sh demo    BIRD 2 and iproute2, for examples/cluster.sh
 #   interop/setup.sh peers   every daemon that the tests talk to
 #   interop/setup.sh monitor Prometheus, which checks what margay tells it and asks every query
+#   interop/setup.sh vm      another kernel, for what this machine's lacks (interop/vm.sh)
 #
 # Nothing is started: while packages are unpacked, services may not start, and services that
 # came with packages of ours are disabled. Packages that were there before are left alone.
@@ -99,7 +100,20 @@ setup_peers() {
 # With promtool. Started by tests only, on loopback.
 setup_monitor() { install_packages prometheus; }
 
-[ $# -gt 0 ] || die "say what to set up: build, fuzz, demo, peers, monitor"
+# The kernel is only unpacked, never installed.
+setup_vm() {
+    local vm=${VM:-/var/cache/vmlab}
+    install_packages kmod
+    [ -e "$vm/uml/complete" ] && return 0
+    echo "setup: fetching User Mode Linux into $vm"
+    apt_update
+    rm -rf "$vm/uml"
+    "$(dirname "$0")/vm.sh" fetch > /tmp/margay-setup.log 2>&1 ||
+        { tail -n 20 /tmp/margay-setup.log >&2; die "User Mode Linux cannot be fetched"; }
+    touch "$vm/uml/complete"
+}
+
+[ $# -gt 0 ] || die "say what to set up: build, fuzz, demo, peers, monitor, vm"
 for what; do
     case $what in
         build) setup_build ;;
@@ -107,6 +121,7 @@ for what; do
         demo) setup_demo ;;
         peers) setup_peers ;;
         monitor) setup_monitor ;;
-        *) die "unknown: $what (build, fuzz, demo, peers, monitor)" ;;
+        vm) setup_vm ;;
+        *) die "unknown: $what (build, fuzz, demo, peers, monitor, vm)" ;;
     esac
 done

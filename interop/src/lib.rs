@@ -1,6 +1,7 @@
 //! The harness: namespaces, daemons, waiting, and what the tests ask of a BGP speaker.
 //!
 //! - [`lab`]: a bridge and hosts in network namespaces of their own, removed on every exit path.
+//! - [`full_kernel`]: the same under a kernel that has what this machine's lacks.
 //! - [`daemon`], [`wait`], [`require`]: processes, bounded waits, and what a test needs.
 //! - [`speaker`]: one description of a speaker and one set of questions for all of them.
 //! - [`margay`], [`bird2`], [`bird16`], [`frr`], [`gobgp`], [`openbgpd`], [`exabgp`]: the speakers.
@@ -21,6 +22,7 @@ pub mod cases;
 pub mod daemon;
 pub mod exabgp;
 pub mod frr;
+pub mod full_kernel;
 pub mod gobgp;
 pub mod kernel;
 pub mod lab;

@@ -7,6 +7,7 @@ use anyhow::{Context, Result, bail, ensure};
 use interop::calico::{
     BirdNode, Churn, Cluster, MargayNode, POOL, Pod, Stream, put_large_cluster, session_name,
 };
+use interop::full_kernel;
 use interop::kernel;
 use interop::lab::{self, Host, Lab};
 use interop::margay;
@@ -506,37 +507,48 @@ fn a_node_goes_from_bird_to_margay_and_back() -> Result<()> {
 /// A route of an IPIP pool goes through the tunnel while there is one; a neighbour behind a router
 /// is reached by its host route.
 #[test]
-#[ignore = "needs root, etcd and openssl"]
+#[ignore = "needs root, etcd, openssl and interop/setup.sh vm"]
 fn tunnels_and_host_routes() -> Result<()> {
-    run("calico-tunnel", &[], |lab| {
-        let cluster = Cluster::start(lab)?;
-        let owner = json!({"programClusterRoutes": "Enabled"});
-        cluster.put("bgpconfigurations", "BGPConfiguration", "default", &owner)?;
-        let pool = json!({"cidr": POOL, "ipipMode": "Always"});
-        cluster.put("ippools", "IPPool", "pods", &pool)?;
-        let (a, b) = (cluster.node(lab, "a", 1)?, cluster.node(lab, "b", 2)?);
-        let peer = json!({"peerIP": "198.51.100.1", "asNumber": 65001,
-                          "node": "a", "reachableBy": b.v4().to_string()});
-        cluster.put("bgppeers", "BGPPeer", "tor", &peer)?;
-        let na = MargayNode::from_environment(&a, &cluster)?;
-        let _nb = MargayNode::from_environment(&b, &cluster)?;
-        kernel::wait_gateways(&a, "10.65.2.0/26", &via(&b))?;
-        kernel::wait_gateways(&a, "198.51.100.1/32", &via(&b))?;
-        ensure!(na.peers()?.contains(&"Node_198_51_100_1".to_owned()), "{:?}", na.peers()?);
-        // This kernel knows no IPIP; an interface of that name is all that matters here.
-        a.shell("ip link add tunl0 type bridge; ip addr add 10.65.1.1/32 dev tunl0; ip link set tunl0 up")?;
-        let route = |wanted: &str| {
-            wait_until(PATIENCE, &format!("a route {wanted}"), || {
-                let text = a.run("ip", &["route", "show", "10.65.2.0/26", "proto", "12"])?;
-                ensure!(text.contains(wanted), "{text}");
-                Ok(())
-            })
-        };
-        route(&format!("via {} dev tunl0", b.v4()))?;
-        route("onlink")?;
-        a.run("ip", &["link", "del", "tunl0"])?;
-        route(&format!("via {} dev eth0", b.v4()))
-    })
+    full_kernel::run("tunnels_and_host_routes", || run("calico-tunnel", &[], tunnels))
+}
+
+fn tunnels(lab: &mut Lab) -> Result<()> {
+    let cluster = Cluster::start(lab)?;
+    let owner = json!({"programClusterRoutes": "Enabled"});
+    cluster.put("bgpconfigurations", "BGPConfiguration", "default", &owner)?;
+    let pool = json!({"cidr": POOL, "ipipMode": "Always"});
+    cluster.put("ippools", "IPPool", "pods", &pool)?;
+    let (a, b) = (cluster.node(lab, "a", 1)?, cluster.node(lab, "b", 2)?);
+    let peer = json!({"peerIP": "198.51.100.1", "asNumber": 65001,
+                      "node": "a", "reachableBy": b.v4().to_string()});
+    cluster.put("bgppeers", "BGPPeer", "tor", &peer)?;
+    let na = MargayNode::from_environment(&a, &cluster)?;
+    let _nb = MargayNode::from_environment(&b, &cluster)?;
+    kernel::wait_gateways(&a, "10.65.2.0/26", &via(&b))?;
+    kernel::wait_gateways(&a, "198.51.100.1/32", &via(&b))?;
+    ensure!(na.peers()?.contains(&"Node_198_51_100_1".to_owned()), "{:?}", na.peers()?);
+    // The module brings a tunl0 into every namespace, down.
+    a.run("modprobe", &["ipip"])?;
+    for (host, address) in [(&a, "10.65.1.1"), (&b, "10.65.2.1")] {
+        host.shell(&format!("ip addr add {address}/32 dev tunl0; ip link set tunl0 up"))?;
+    }
+    let route = |host: &Host, prefix: &str, wanted: &str| {
+        wait_until(PATIENCE, &format!("a route {wanted}"), || {
+            let text = host.run("ip", &["route", "show", prefix, "proto", "12"])?;
+            ensure!(text.contains(wanted), "{text}");
+            Ok(())
+        })
+    };
+    route(&a, "10.65.2.0/26", &format!("via {} dev tunl0", b.v4()))?;
+    route(&a, "10.65.2.0/26", "onlink")?;
+    route(&b, "10.65.1.0/26", &format!("via {} dev tunl0", a.v4()))?;
+    a.run("ping", &["-c", "3", "-i", "0.2", "-I", "10.65.1.1", "10.65.2.1"])?;
+    let sent = a.run("cat", &["/sys/class/net/tunl0/statistics/tx_packets"])?;
+    ensure!(sent.trim().parse::<u64>()? >= 3, "{sent} packets through the tunnel");
+    a.run("ip", &["link", "set", "tunl0", "down"])?;
+    route(&a, "10.65.2.0/26", &format!("via {} dev eth0", b.v4()))?;
+    a.run("ip", &["link", "set", "tunl0", "up"])?;
+    route(&a, "10.65.2.0/26", &format!("via {} dev tunl0", b.v4()))
 }
 
 /// A Secret that changes re-keys and restarts the session that it is for, and no other.

@@ -7,6 +7,7 @@
 
 mod bulk;
 mod carry;
+mod full_kernel;
 mod learning;
 mod legs;
 mod namespace;
