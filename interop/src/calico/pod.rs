@@ -103,7 +103,8 @@ while True:
 /// the longest wait was whenever that grows. Any error ends it.
 const CLIENT: &str = "
 import socket, sys, time
-c = socket.create_connection((sys.argv[1], 7777), 10)
+source = (sys.argv[2], 0) if len(sys.argv) > 2 else None
+c = socket.create_connection((sys.argv[1], 7777), 10, source)
 c.settimeout(40)
 c.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 print('connected')
@@ -133,12 +134,25 @@ impl Stream {
     /// When the pods do not reach each other.
     pub fn start(from: &Pod, to: &Pod) -> Result<Self> {
         let server = to.python("tcp-server", SERVER, &[])?;
+        Self::connect(server, || from.python("tcp-client", CLIENT, &[to.address()]))
+    }
+
+    /// The same between two hosts, from and to these addresses of theirs.
+    ///
+    /// # Errors
+    /// When they do not reach each other.
+    pub fn between((from, source): (&Host, &str), (to, address): (&Host, &str)) -> Result<Self> {
+        let server = to.daemon("tcp-server", "python3", &["-u", "-c", SERVER])?;
+        let args = ["-u", "-c", CLIENT, address, source];
+        Self::connect(server, || from.daemon("tcp-client", "python3", &args))
+    }
+
+    fn connect(server: Daemon, client: impl FnOnce() -> Result<Daemon>) -> Result<Self> {
         wait_until(PATIENCE, "the server", || {
             ensure!(server.output().contains("ready"), "{}", server.output());
             Ok(())
         })?;
-        let client = from.python("tcp-client", CLIENT, &[to.address()])?;
-        let stream = Self { _server: server, client };
+        let stream = Self { _server: server, client: client()? };
         wait_until(PATIENCE, "TCP between pods", || {
             stream.echoes().and_then(|count| {
                 ensure!(count > 5, "{count} echoes");

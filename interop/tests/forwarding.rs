@@ -1,0 +1,104 @@
+//! Packets flow on whatever happens to margay.
+//!
+//! `MARGAY_RESTARTS=N`: how often, default 3.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use interop::calico::Stream;
+use interop::daemon::Daemon;
+use interop::kernel;
+use interop::lab::{self, Host};
+use interop::margay::Margay;
+use interop::matrix::{Case, route_monitor};
+use interop::speaker::{Kind, Speaker, wait_established, wait_paths};
+use interop::wait::{PATIENCE, wait_until};
+
+const OURS: &str = "192.0.2.0/24";
+const OUR_ADDRESS: &str = "192.0.2.1";
+const THEIRS: &str = "198.51.100.0/24";
+const THEIR_ADDRESS: &str = "198.51.100.1";
+
+/// A ping each 5 ms.
+struct Ping(Daemon);
+
+impl Ping {
+    fn start(host: &Host) -> Result<Ping> {
+        let args = ["-i", "0.005", "-n", "-q", "-I", OUR_ADDRESS, THEIR_ADDRESS];
+        Ok(Ping(host.daemon("ping", "ping", &args)?))
+    }
+
+    /// Sent and lost packets.
+    fn finish(mut self) -> Result<(u64, u64)> {
+        self.0.signal("INT")?;
+        self.0.wait(PATIENCE)?;
+        let output = self.0.output();
+        let line = output.lines().find(|line| line.contains("transmitted"));
+        let line = line.with_context(|| output.clone())?;
+        let numbers: Vec<u64> =
+            line.split_whitespace().filter_map(|word| word.parse().ok()).collect();
+        let [sent, received, ..] = numbers[..] else { anyhow::bail!("{line}") };
+        Ok((sent, sent - received))
+    }
+}
+
+/// Both ends know each other's routes again, and no help is under way.
+fn wait_whole(margay: &Margay, bird: &dyn Speaker, hosts: [IpAddr; 2]) -> Result<()> {
+    wait_established(margay, hosts[1])?;
+    wait_established(bird, hosts[0])?;
+    wait_paths(margay, THEIRS, 1)?;
+    wait_paths(bird, OURS, 1)?;
+    wait_until(PATIENCE, "the start to be over", || margay.control().text(&["health"]).map(drop))
+}
+
+#[test]
+#[ignore = "needs root, BIRD 2 and BIRD 1.6"]
+fn restarts_crashes_and_a_freeze_cost_no_packet() -> Result<()> {
+    let rounds: u32 = std::env::var("MARGAY_RESTARTS").map_or(Ok(3), |text| text.parse())?;
+    lab::run_margay("forwarding", &[Kind::Bird2], &["python3"], |lab| {
+        let (host, bird_host) = (lab.host("a")?, lab.host("b")?);
+        let case = Case::ebgp(Kind::Bird2).graceful_restart().hold_time(60);
+        let (config, bird_config) = case.configs(&host, &bird_host);
+        host.shell(&format!("ip addr add {OUR_ADDRESS}/32 dev lo"))?;
+        bird_host.shell(&format!("ip addr add {THEIR_ADDRESS}/32 dev lo"))?;
+        let mut margay = Margay::start(&host, &config)?;
+        let bird = Kind::Bird2.start(&bird_host, &bird_config)?;
+        let addresses = [host.v4(), bird_host.v4()];
+        wait_whole(&margay, bird.as_ref(), addresses)?;
+        for (host, other, prefix) in [(&host, &bird_host, THEIRS), (&bird_host, &host, OURS)] {
+            kernel::wait_gateways(host, prefix, &[other.v4().to_string()])?;
+        }
+        let table = |host: &Host| host.run("ip", &["route", "show", "table", "main"]);
+        let before = [table(&host)?, table(&bird_host)?];
+        let monitors = [route_monitor(&host)?, route_monitor(&bird_host)?];
+        let mut stream = Stream::between((&host, OUR_ADDRESS), (&bird_host, THEIR_ADDRESS))?;
+        let ping = Ping::start(&host)?;
+        for round in 0..2 * rounds {
+            match round % 2 {
+                0 => {
+                    margay.daemon().signal("TERM")?;
+                    margay.daemon().wait(Duration::from_secs(10))?;
+                }
+                _ => margay.daemon().crash()?,
+            }
+            margay.restart()?;
+            wait_whole(&margay, bird.as_ref(), addresses)?;
+        }
+        margay.daemon().signal("STOP")?;
+        std::thread::sleep(Duration::from_secs(20));
+        margay.daemon().signal("CONT")?;
+        wait_whole(&margay, bird.as_ref(), addresses)?;
+        stream.expect_flow(Duration::from_secs(1))?;
+        let (sent, lost) = ping.finish()?;
+        // The last one may be under way.
+        ensure!(lost <= 1, "{lost} of {sent} packets are lost");
+        ensure!([table(&host)?, table(&bird_host)?] == before, "the tables differ");
+        for (monitor, prefix) in monitors.iter().zip([THEIRS, OURS]) {
+            let changes = monitor.output();
+            ensure!(!changes.contains(prefix), "{prefix} was written: {changes}");
+        }
+        println!("{rounds} restarts, {rounds} crashes, 20 s frozen: {lost} of {sent} packets lost");
+        Ok(())
+    })
+}
