@@ -29,7 +29,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
-use bgp_proto::types::{FibRoute, Prefix};
+use bgp_proto::types::{FibKind, FibRoute, Prefix, Recursion};
 use prometheus::core::Collector;
 use prometheus::proto::MetricFamily;
 
@@ -184,6 +184,11 @@ impl Fib {
     pub fn submit(&self, changes: impl IntoIterator<Item = (Prefix, Option<FibRoute>)>) {
         /// Changes taken at a time, so that `show fib` and the writer get their turn.
         const CHUNK: usize = 1024;
+        enum Wish {
+            Install(RouteSpec, Recursion),
+            Nothing,
+            Keep,
+        }
         let FibConfig { enabled, defaults, .. } = self.thread.config;
         if !enabled {
             return;
@@ -191,19 +196,25 @@ impl Fib {
         let mut changes = changes.into_iter();
         let mut chunk = Vec::new();
         loop {
-            chunk.extend(changes.by_ref().take(CHUNK).map(|(prefix, route)| {
-                let route = route.map(|route| {
+            chunk.extend(changes.by_ref().take(CHUNK).map(|(prefix, route)| match route {
+                Some(FibRoute { kind: FibKind::Kept, .. }) => (prefix, Wish::Keep),
+                Some(route) => {
                     let recursion = route.recursion;
-                    (RouteSpec::wanted(prefix, route, &defaults), recursion)
-                });
-                (prefix, route)
+                    let spec = RouteSpec::wanted(prefix, route, &defaults);
+                    (prefix, Wish::Install(spec, recursion))
+                }
+                None => (prefix, Wish::Nothing),
             }));
             if chunk.is_empty() {
                 return;
             }
             let mut plan = self.thread.shared.plan();
-            for (prefix, route) in chunk.drain(..) {
-                plan.want(prefix, route);
+            for (prefix, wish) in chunk.drain(..) {
+                match wish {
+                    Wish::Install(spec, recursion) => plan.want(prefix, Some((spec, recursion))),
+                    Wish::Nothing => plan.want(prefix, None),
+                    Wish::Keep => plan.keep(prefix),
+                }
             }
             drop(plan);
             self.thread.shared.wake();

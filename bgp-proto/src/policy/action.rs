@@ -59,6 +59,7 @@ impl<'a> Working<'a> {
             preference: self.preference,
             tunnel: self.tunnel,
             source: self.source,
+            keeps_installed: false,
             outermost: self.outermost,
         }
     }
@@ -142,6 +143,8 @@ impl<'a> Working<'a> {
                     self.source = Some(source);
                 }
             }
+            // Means something where a rule rejects.
+            Change::KeepInstalled => {}
         }
     }
 

@@ -132,6 +132,9 @@ pub enum Change {
     MetricFromLocalPref,
     /// Sets the preference among sources of the same prefix (higher wins; default 100).
     Preference(u16),
+    /// In a rule of the FIB's policy that rejects: what the kernel has of ours stays until somebody
+    /// else has a route for the prefix.
+    KeepInstalled,
     /// The kernel reaches the route's next hop through this tunnel interface, on-link, instead of
     /// through what resolves the next hop. Means something in the FIB's policy only.
     Tunnel(Arc<str>),
@@ -214,6 +217,8 @@ pub struct Verdict {
     pub tunnel: Option<Arc<str>>,
     /// The source address for packets of our own, if one was set.
     pub source: Option<IpAddr>,
+    /// Rejected by a rule with [`Change::KeepInstalled`].
+    pub keeps_installed: bool,
     /// AS numbers to put in front of the path after everything else, the first one outermost.
     pub outermost: SmallVec<[Asn; 2]>,
 }
@@ -238,7 +243,10 @@ impl Policy {
                 continue;
             }
             match rule.decision {
-                Decision::Reject => return Verdict::reject(Some(index)),
+                Decision::Reject => {
+                    let keeps_installed = rule.changes.contains(&Change::KeepInstalled);
+                    return Verdict { keeps_installed, ..Verdict::reject(Some(index)) };
+                }
                 Decision::Accept => {
                     working.apply(&rule.changes);
                     return working.accept(Some(index));
@@ -302,6 +310,7 @@ impl Verdict {
             preference: None,
             tunnel: None,
             source: None,
+            keeps_installed: false,
             outermost: SmallVec::new(),
         }
     }

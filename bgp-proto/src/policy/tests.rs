@@ -622,6 +622,7 @@ impl Model {
                     self.own_source = Some(source);
                 }
             }
+            Change::KeepInstalled => {}
         }
     }
 

@@ -425,31 +425,12 @@ impl LocRib {
         equal.into_iter().map(|at| candidates[at].0).collect()
     }
 
-    /// The kernel's hops for a destination: those of all paths that share the traffic.
-    pub(crate) fn merged_hops(&self, paths: &[Path], max: usize) -> Vec<Hop> {
-        let hops_of = |path: &Path| match self.hops.state(path.next_hop) {
-            Some(NextHopState::Via { hops, .. }) => hops.as_slice(),
+    /// The kernel's hops towards the next hop of a path.
+    pub(crate) fn hops_of(&self, path: &Path) -> &[Hop] {
+        match self.hops.state(path.next_hop) {
+            Some(NextHopState::Via { hops, .. }) => hops,
             _ => &[],
-        };
-        let mut merged: Vec<Hop> = match paths {
-            [path] => hops_of(path).to_vec(),
-            _ => {
-                let mut merged: Vec<Hop> = Vec::new();
-                for at in self.multipath(paths, max) {
-                    for hop in hops_of(&paths[at]) {
-                        if !merged.contains(hop) {
-                            merged.push(*hop);
-                        }
-                    }
-                }
-                merged
-            }
-        };
-        // The best path's hops come first, so they are never the ones that are cut.
-        merged.truncate(max.max(1));
-        merged.sort_unstable();
-        merged.dedup();
-        merged
+        }
     }
 
     /// Whether one of the sources' paths alone keeps a destination of theirs usable. Looks at

@@ -184,7 +184,7 @@ impl Routing for Tabled {
                         let gateways = hops.iter().filter_map(|hop| hop.gateway).collect();
                         self.installed.insert(prefix, gateways);
                     }
-                    Some(FibKind::Blackhole | FibKind::Unreachable) => {
+                    Some(FibKind::Blackhole | FibKind::Unreachable | FibKind::Kept) => {
                         self.installed.insert(prefix, BTreeSet::new());
                     }
                 }

@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::TableConfig;
-use crate::policy::{Decision, RouteRef, Source};
-use crate::rib::{Barrier, DestId, LocRib, Meter, Path, WorkSet};
+use crate::policy::{Decision, RouteRef, Source, Verdict};
+use crate::rib::{Barrier, DestId, LocRib, LocalRoute, Meter, Path, WorkSet};
 use crate::types::{Family, FamilyMap, FibKind, FibRoute, Hop, Prefix, Recursion};
 
 /// A kernel route without its prefix.
@@ -16,6 +16,18 @@ pub(super) struct FibEntry {
     metric: Option<u32>,
     source: Option<IpAddr>,
     recursion: Recursion,
+}
+
+impl FibEntry {
+    /// Not wanted, and left until somebody else has a route for the prefix.
+    fn kept() -> FibEntry {
+        FibEntry {
+            kind: FibKind::Kept,
+            metric: None,
+            source: None,
+            recursion: Recursion::Recursive,
+        }
+    }
 }
 
 /// Kernel routes that the host was asked for, each once; 0 is "no route".
@@ -208,23 +220,9 @@ impl KernelView {
         let local = rib.local.get(&(prefix, source)).filter(|_| source != Source::Bgp);
         let mut metric = rib.attrs.local(best.attrs).metric;
         let (mut tunnel, mut from) = (None, None);
-        if let Some(policy) = &config.fib_policy {
-            let attrs = rib.attrs.view(best.attrs);
-            meter.spend(2 + attrs.as_bytes().len() as u32 / 64);
-            let verdict = policy.evaluate(&RouteRef {
-                prefix,
-                attrs,
-                next_hop: rib.hops.hop(best.next_hop),
-                source,
-                interface: match local {
-                    Some(local) => local.interface.as_deref(),
-                    None => rib.hops.interface(best.next_hop),
-                },
-                metric: local.and_then(|local| local.metric).or(metric),
-                peer_type: rib.sources.get(best.source).map(|facts| facts.peer_type),
-            });
+        if let Some(verdict) = verdict_of(prefix, best, local, rib, config, meter) {
             if verdict.decision != Decision::Accept {
-                return None;
+                return verdict.keeps_installed.then(FibEntry::kept);
             }
             metric = verdict.metric.or(metric);
             (tunnel, from) = (verdict.tunnel, verdict.source);
@@ -233,13 +231,13 @@ impl KernelView {
             Source::Bgp => {
                 let paths = dests.paths(dest);
                 meter.spend(paths.len() as u32 / 2);
-                let hops = rib.merged_hops(paths, config.multipath_max);
-                let tunnelled =
-                    tunnel.and_then(|name| self.through_tunnel(&name, best, &hops, rib));
-                match tunnelled {
-                    Some(hop) => (FibKind::Unicast(vec![hop]), Recursion::Recursive),
-                    None => (FibKind::Unicast(hops), rib.recursion(paths, config.multipath_max)),
-                }
+                let legs = self.legs((prefix, paths), best, tunnel, rib, config, meter);
+                let is_tunnelled = legs.iter().any(|leg| leg.onlink && self.is_tunnel(leg.ifindex));
+                let recursion = match is_tunnelled {
+                    true => Recursion::Recursive,
+                    false => rib.recursion(paths, config.multipath_max),
+                };
+                (FibKind::Unicast(legs), recursion)
             }
             _ => (local?.install.clone()?, Recursion::Recursive),
         };
@@ -247,12 +245,87 @@ impl KernelView {
         forwards.then_some(FibEntry { kind, metric, source: from, recursion })
     }
 
-    /// The way through a tunnel: the BGP next hop itself, on the tunnel's link. Only a route with
-    /// one gateway takes it, and only while the tunnel exists.
-    fn through_tunnel(&self, name: &str, best: &Path, hops: &[Hop], rib: &LocRib) -> Option<Hop> {
+    fn is_tunnel(&self, ifindex: u32) -> bool {
+        self.tunnels.values().any(|tunnel| *tunnel == ifindex)
+    }
+
+    /// The legs of a route: those of the paths that share the traffic, each through the tunnel where
+    /// policy says so for its next hop. `tunnel`: what it says for the best path.
+    ///
+    /// Differs from BIRD: there a route with more than one gateway goes unencapsulated into an
+    /// underlay that does not know the pods.
+    fn legs(
+        &self,
+        (prefix, paths): (Prefix, &[Path]),
+        best: &Path,
+        tunnel: Option<Arc<str>>,
+        rib: &LocRib,
+        config: &TableConfig,
+        meter: &mut Meter,
+    ) -> Vec<Hop> {
+        let through = |path: &Path, tunnel: Option<Arc<str>>| {
+            let leg = tunnel.and_then(|name| self.through_tunnel(&name, path, rib));
+            leg.map_or_else(|| rib.hops_of(path).to_vec(), |leg| vec![leg])
+        };
+        let mut legs = through(best, tunnel);
+        if let [_, _, ..] = paths {
+            for at in rib.multipath(paths, config.multipath_max) {
+                let path = &paths[at];
+                if path == best {
+                    continue;
+                }
+                let more = match self.tunnels.is_empty() {
+                    true => rib.hops_of(path).to_vec(),
+                    false => match verdict_of(prefix, path, None, rib, config, meter) {
+                        Some(verdict) if verdict.decision != Decision::Accept => continue,
+                        verdict => through(path, verdict.and_then(|verdict| verdict.tunnel)),
+                    },
+                };
+                for hop in more {
+                    if !legs.contains(&hop) {
+                        legs.push(hop);
+                    }
+                }
+            }
+        }
+        // The best path's legs come first, so they are never the ones that are cut.
+        legs.truncate(config.multipath_max.max(1));
+        legs.sort_unstable();
+        legs.dedup();
+        legs
+    }
+
+    /// The way through a tunnel: the BGP next hop itself, on the tunnel's link. Only while the tunnel
+    /// exists and the next hop can be reached.
+    fn through_tunnel(&self, name: &str, path: &Path, rib: &LocRib) -> Option<Hop> {
         let ifindex = *self.tunnels.get(name)?;
-        let [_] = hops else { return None };
-        let gateway = rib.hops.hop(best.next_hop)?.addr();
+        let gateway = rib.hops.hop(path.next_hop)?.addr();
         Some(Hop { gateway: Some(gateway), ifindex, onlink: true, weight: 1 })
     }
+}
+
+/// What the kernel's policy says of a path; `None`: there is no policy.
+fn verdict_of(
+    prefix: Prefix,
+    path: &Path,
+    local: Option<&LocalRoute>,
+    rib: &LocRib,
+    config: &TableConfig,
+    meter: &mut Meter,
+) -> Option<Verdict> {
+    let policy = config.fib_policy.as_deref()?;
+    let attrs = rib.attrs.view(path.attrs);
+    meter.spend(2 + attrs.as_bytes().len() as u32 / 64);
+    Some(policy.evaluate(&RouteRef {
+        prefix,
+        attrs,
+        next_hop: rib.hops.hop(path.next_hop),
+        source: path.source.source(),
+        interface: match local {
+            Some(local) => local.interface.as_deref(),
+            None => rib.hops.interface(path.next_hop),
+        },
+        metric: local.and_then(|local| local.metric).or(rib.attrs.local(path.attrs).metric),
+        peer_type: rib.sources.get(path.source).map(|facts| facts.peer_type),
+    }))
 }

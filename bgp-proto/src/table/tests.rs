@@ -569,7 +569,7 @@ fn a_leaked_route_is_kept_and_not_used() {
 }
 
 #[test]
-fn a_tunnel_takes_single_gateways_while_it_exists() {
+fn a_tunnel_takes_each_next_hop_while_it_exists() {
     let tunnel = Rule {
         name: "tunnel".into(),
         matches: Vec::new(),
@@ -594,15 +594,29 @@ fn a_tunnel_takes_single_gateways_while_it_exists() {
         });
         changes.collect()
     };
-    let plain = vec![(1, false)];
-    let multipath = ("10.65.2.0/26".to_owned(), vec![(1, false), (1, false)]);
-    assert_eq!(hops(&mut table), [("10.65.1.0/26".to_owned(), plain.clone()), multipath]);
+    let (one, two) = ("10.65.1.0/26".to_owned(), "10.65.2.0/26".to_owned());
+    let plain = [(one.clone(), vec![(1, false)]), (two.clone(), vec![(1, false), (1, false)])];
+    assert_eq!(hops(&mut table), plain);
 
+    // A leg for each BGP next hop, whatever the underlay has.
     table.handle_tunnels([("tunl0".into(), 7)].into());
     settle(&mut table);
-    assert_eq!(hops(&mut table), [("10.65.1.0/26".to_owned(), vec![(7, true)])]);
+    let tunnelled = [(one, vec![(7, true)]), (two, vec![(7, true), (7, true)])];
+    assert_eq!(hops(&mut table), tunnelled);
+    let addr = IpAddr::from([10, 0, 0, 2]);
+    let ecmp = [1, 2].map(|ifindex| Hop { gateway: None, ifindex, onlink: false, weight: 1 });
+    let state = NextHopState::Via {
+        hops: ecmp.to_vec(),
+        metric: 0,
+        connected: true,
+        interface: None,
+        over: crate::rib::Over::Specific,
+    };
+    table.handle_next_hop(addr, state);
+    settle(&mut table);
+    assert_eq!(hops(&mut table), [], "the underlay's legs do not matter");
 
     table.handle_tunnels([("gre0".into(), 7)].into());
     settle(&mut table);
-    assert_eq!(hops(&mut table), [("10.65.1.0/26".to_owned(), plain)]);
+    assert_eq!(hops(&mut table)[0].1, [(1, false), (2, false)]);
 }

@@ -68,6 +68,9 @@ pub enum FibKind {
     Blackhole,
     /// Drop and say so.
     Unreachable,
+    /// Nothing is written, and what is there of ours stays until somebody else has a route for the
+    /// prefix: whoever is to write it from here on may not have come to it yet.
+    Kept,
 }
 
 /// A route that the table wants in the kernel.

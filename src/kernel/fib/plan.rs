@@ -15,11 +15,12 @@ mod repair;
 mod shared;
 mod table;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::ops::Bound;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bgp_proto::types::{Prefix, Prefix4, Prefix6, Recursion, Time};
 
@@ -34,6 +35,9 @@ use table::Table;
 
 /// Prefixes that a line of the log names.
 const EXAMPLES: usize = 3;
+
+/// How long a route that is not wanted any more waits for the one that is to take its place.
+const KEPT_MAX: Duration = Duration::from_secs(10);
 
 const EEXIST: i32 = 17;
 const ESRCH: i32 = 3;
@@ -120,6 +124,10 @@ pub(crate) struct Plan {
     v4: Table<Prefix4>,
     v6: Table<Prefix6>,
     shared: Shared,
+    /// Routes that stay until somebody else has one, and until when at most; in order of time.
+    kept: VecDeque<(Time, Vec<Prefix>)>,
+    /// The same, since the last call that knew the time.
+    kept_since_last: Vec<Prefix>,
     /// Requests that met something unknown; decided again after the kernel was read.
     unclear: BTreeSet<Prefix>,
     report: Report,
@@ -147,6 +155,8 @@ impl Plan {
             v4: Table::default(),
             v6: Table::default(),
             shared: Shared::new(table),
+            kept: VecDeque::new(),
+            kept_since_last: Vec::new(),
             unclear: BTreeSet::new(),
             report: Report::default(),
         }
@@ -156,6 +166,33 @@ impl Plan {
     pub(crate) fn want(&mut self, prefix: Prefix, route: Option<(RouteSpec, Recursion)>) {
         if !self.shared.closed {
             of_family!(self, prefix, key, table => table.want(key, route, &mut self.shared));
+        }
+    }
+
+    /// Wants nothing, and leaves what is there until somebody else has a route for the prefix: for at
+    /// most [`KEPT_MAX`] if it was wanted so far, and without an end if an earlier run left it, which
+    /// tells nothing about whether the other one has begun.
+    pub(crate) fn keep(&mut self, prefix: Prefix) {
+        if self.shared.closed {
+            return;
+        }
+        let was_wanted = of_family!(self, prefix, key, table => table.keep(key, &mut self.shared));
+        if was_wanted {
+            self.kept_since_last.push(prefix);
+        }
+    }
+
+    fn end_keeping(&mut self, now: Time) {
+        let fresh = std::mem::take(&mut self.kept_since_last);
+        if !fresh.is_empty() {
+            self.kept.push_back((now + KEPT_MAX, fresh));
+        }
+        while let Some((_, prefixes)) = self.kept.pop_front_if(|(due, _)| *due <= now) {
+            for prefix in prefixes {
+                of_family!(self, prefix, key, table => {
+                    table.end_keeping(key, &mut self.shared);
+                });
+            }
         }
     }
 
@@ -268,6 +305,7 @@ impl Plan {
 
     /// Starts what is due.
     pub(crate) fn handle_time(&mut self, now: Time) {
+        self.end_keeping(now);
         self.release_repairs(now);
         let due = self.shared.begin_retries(|at| at <= now);
         if !due.is_empty() {
@@ -319,7 +357,9 @@ impl Plan {
     /// When [`Plan::handle_time`] has something to do next.
     pub(crate) fn deadline(&self) -> Option<Time> {
         let repairs = self.v4.repairs_due().into_iter().chain(self.v6.repairs_due());
-        repairs.chain(self.shared.deadline()).min()
+        let kept = self.kept.front().map(|(due, _)| *due);
+        let unstamped = (!self.kept_since_last.is_empty()).then_some(Time::ZERO);
+        repairs.chain(self.shared.deadline()).chain(kept).chain(unstamped).min()
     }
 
     /// Whether [`Plan::poll_batch`] may give something.

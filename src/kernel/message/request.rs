@@ -69,7 +69,8 @@ fn route_type(spec: &RouteSpec) -> u8 {
     match spec.kind {
         FibKind::Unicast(_) => RTN_UNICAST,
         FibKind::Blackhole => RTN_BLACKHOLE,
-        FibKind::Unreachable => RTN_UNREACHABLE,
+        // What is kept is not written.
+        FibKind::Unreachable | FibKind::Kept => RTN_UNREACHABLE,
     }
 }
 

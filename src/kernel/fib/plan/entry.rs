@@ -35,8 +35,10 @@ pub(super) const ROUND: u16 = 1 << 6;
 pub(super) const REPAIR: u16 = 1 << 7;
 /// Next hops may be resolved over the wanted route.
 pub(super) const DIRECT: u16 = 1 << 8;
+/// Not wanted, and left where it is until somebody else has a route for the prefix.
+pub(super) const KEPT: u16 = 1 << 9;
 /// The state that the counters know, plus one; 0 for none.
-const COUNTED: u16 = 0b111 << 9;
+const COUNTED: u16 = 0b111 << 10;
 const COUNTED_SHIFT: u32 = COUNTED.trailing_zeros();
 
 const STATES: [FibState; 4] =
@@ -81,7 +83,7 @@ impl Entry {
             (None, None) => return None,
             _ if self.is_right(prefix, shared) => FibState::Installed,
             _ if self.has(FAILED) => FibState::Failed,
-            (None, Some(_)) if self.has(LEFTOVER) => FibState::Installed,
+            (None, Some(_)) if self.has(LEFTOVER | KEPT) => FibState::Installed,
             _ if self.has(FOREIGN) => FibState::Foreign,
             _ => FibState::Pending,
         })

@@ -7,7 +7,7 @@ use std::ops::Bound;
 use bgp_proto::types::{Family, Prefix, Prefix4, Prefix6, Recursion, Time};
 
 use super::entry::{
-    DIRECT, Entry, FAILED, FOREIGN, LEFTOVER, QUEUED, REPAIR, RETRY, ROUND, UNCLEAR,
+    DIRECT, Entry, FAILED, FOREIGN, KEPT, LEFTOVER, QUEUED, REPAIR, RETRY, ROUND, UNCLEAR,
 };
 use super::refused::{About, Part, Target};
 use super::repair::{Due, Repairs};
@@ -15,6 +15,7 @@ use super::shared::{Phase, Shared};
 use super::{Action, Op, Row, Seen};
 use crate::kernel::fib::view::FibState;
 use crate::kernel::foreign::{Foreign, protocol_name};
+use crate::kernel::message::KernelRoute;
 use crate::kernel::spec::{RouteSpec, SpecId};
 
 /// A prefix of one family.
@@ -121,7 +122,8 @@ impl<K: Key> Table<K> {
                 self.failed.insert(key);
             }
         }
-        let (vacant, listed) = (after.is_none(), entry.has(QUEUED | REPAIR));
+        let vacant = after.is_none() && !entry.has(KEPT);
+        let listed = entry.has(QUEUED | REPAIR);
         if vacant && !listed {
             self.entries.remove(&key);
             self.failed.remove(&key);
@@ -156,7 +158,9 @@ impl<K: Key> Table<K> {
             if was_direct != is_direct || (is_direct && before != wanted) {
                 shared.direct.add(prefix);
             }
-            if before == wanted {
+            let was_kept = entry.has(KEPT);
+            entry.set(KEPT, false);
+            if before == wanted && !was_kept {
                 return Next::Rest;
             }
             entry.set(FAILED | RETRY | FOREIGN | UNCLEAR, false);
@@ -165,6 +169,27 @@ impl<K: Key> Table<K> {
             }
             if entry.is_right(prefix, shared) { Next::Rest } else { Next::Queue }
         });
+    }
+
+    /// Wants nothing, and leaves what is there until somebody else has a route for the prefix. Returns
+    /// whether it was wanted until now.
+    pub(super) fn keep(&mut self, key: K, shared: &mut Shared) -> bool {
+        let was_wanted = self.entries.get(&key).is_some_and(|entry| entry.wanted.is_some());
+        // Without a wanted route no next hop rests on it.
+        self.want(key, None, shared);
+        self.update(key, shared, |entry, _| {
+            entry.set(FAILED | RETRY | FOREIGN | UNCLEAR, false);
+            entry.set(KEPT, true);
+            if entry.installed.is_some() { Next::Queue } else { Next::Rest }
+        });
+        was_wanted
+    }
+
+    /// What is kept was kept for long enough.
+    pub(super) fn end_keeping(&mut self, key: K, shared: &mut Shared) {
+        if self.entries.get(&key).is_some_and(|entry| entry.has(KEPT)) {
+            self.want(key, None, shared);
+        }
     }
 
     /// The start is over: leftovers are unwanted.
@@ -178,7 +203,7 @@ impl<K: Key> Table<K> {
     }
 
     pub(super) fn withdraw_all(&mut self, shared: &mut Shared) {
-        for key in self.keys(|entry| entry.wanted.is_some()) {
+        for key in self.keys(|entry| entry.wanted.is_some() || entry.has(KEPT)) {
             self.want(key, None, shared);
         }
     }
@@ -659,6 +684,10 @@ fn decide(
     let gave_way = entry.has(FOREIGN);
     entry.set(FOREIGN, false);
     let Some(wanted) = entry.wanted else {
+        let is_held = |route: &KernelRoute| route.table == shared.table;
+        if entry.has(KEPT) && !foreign.get(prefix).iter().any(is_held) {
+            return None;
+        }
         let retry = !entry.has(FAILED) || entry.has(RETRY);
         entry.set(RETRY, false);
         return entry.installed.filter(|_| retry && !entry.has(LEFTOVER)).map(Action::Withdraw);

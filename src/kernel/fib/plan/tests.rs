@@ -187,6 +187,71 @@ fn another_metric_is_added_before_the_old_one_goes() {
     assert!(plan.is_idle());
 }
 
+/// A pool whose mode changed to one that Felix programs, and routes that BIRD left where they are
+/// Felix's now.
+#[test]
+fn what_is_kept_stays_until_somebody_else_has_a_route_or_time_is_up() {
+    let (mut plan, mut foreign) = (settled(), Foreign::default());
+    let (p, q) = (prefix("10.1.0.0/16"), prefix("10.2.0.0/16"));
+    for prefix in [p, q] {
+        plan.want(prefix, wanted(via(1, 1024)));
+    }
+    let added = ["add 10.1.0.0/16 10.0.0.1", "add 10.2.0.0/16 10.0.0.1"];
+    agree(&mut plan, &foreign, &added);
+    plan.keep(p);
+    plan.keep(q);
+    assert_eq!(plan.deadline(), Some(Time::ZERO), "the time is not known yet");
+    plan.handle_time(at(500));
+    agree(&mut plan, &foreign, &[]);
+    assert_eq!(plan.counters().installed, 2);
+    // The other one has come to it, with a metric of its own.
+    foreign.insert(p, foreign_route(0));
+    plan.touch(p);
+    agree(&mut plan, &foreign, &["withdraw 10.1.0.0/16 1024"]);
+    assert_eq!(plan.deadline(), Some(at(10_500)));
+    plan.handle_time(at(10_499));
+    agree(&mut plan, &foreign, &[]);
+    plan.handle_time(at(10_500));
+    agree(&mut plan, &foreign, &["withdraw 10.2.0.0/16 1024"]);
+    // Wanted again meanwhile, and not wanted at all.
+    plan.want(q, wanted(via(2, 1024)));
+    agree(&mut plan, &foreign, &["add 10.2.0.0/16 10.0.0.2"]);
+    plan.keep(q);
+    plan.want(q, wanted(via(2, 1024)));
+    plan.handle_time(at(30_000));
+    plan.handle_time(at(60_000));
+    agree(&mut plan, &foreign, &[]);
+    plan.keep(q);
+    plan.want(q, None);
+    agree(&mut plan, &foreign, &["withdraw 10.2.0.0/16 1024"]);
+    // Where nothing is, nothing is written.
+    plan.keep(prefix("10.3.0.0/16"));
+    agree(&mut plan, &foreign, &[]);
+    plan.want(prefix("10.3.0.0/16"), None);
+    plan.handle_time(at(100_000));
+    assert!(plan.view(None, 9).is_empty());
+    assert_eq!(plan.shared.specs.len(), 0);
+}
+
+#[test]
+fn what_an_earlier_run_left_is_kept_without_an_end() {
+    let (mut plan, mut foreign) = (Plan::new(TABLE), Foreign::default());
+    let (p, q) = (prefix("10.1.0.0/16"), prefix("10.2.0.0/16"));
+    // Before the kernel was read.
+    plan.keep(p);
+    plan.begin_resync();
+    plan.handle_present(p, via(1, 1024), Seen::Read, Time::ZERO);
+    plan.handle_present(q, via(1, 1024), Seen::Read, Time::ZERO);
+    plan.end_resync();
+    plan.end_of_startup();
+    agree(&mut plan, &foreign, &["withdraw 10.2.0.0/16 1024"]);
+    plan.handle_time(at(3_600_000));
+    agree(&mut plan, &foreign, &[]);
+    foreign.insert(p, foreign_route(0));
+    plan.touch(p);
+    agree(&mut plan, &foreign, &["withdraw 10.1.0.0/16 1024"]);
+}
+
 #[test]
 fn a_place_that_is_taken_is_not_written_until_it_is_free() {
     let (mut plan, mut foreign) = (settled(), Foreign::default());
