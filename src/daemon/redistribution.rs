@@ -47,6 +47,12 @@ impl Redistribution {
         state.routes.insert((route.prefix, route.connected), route);
     }
 
+    /// A learned route.
+    pub(super) fn get(&self, prefix: Prefix, connected: bool) -> Option<LearnedRoute> {
+        let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        state.routes.get(&(prefix, connected)).cloned()
+    }
+
     /// A learned route is gone.
     pub(super) fn handle_forgotten(&self, prefix: Prefix, connected: bool, table: &Handle) {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -128,6 +134,7 @@ mod tests {
             interface: Some("cali1".into()),
             kind: LearnedKind::Direct,
             gateway: None,
+            hops: Vec::new(),
             metric: 7,
             connected: false,
         }

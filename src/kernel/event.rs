@@ -51,6 +51,8 @@ pub struct LearnedRoute {
     pub kind: LearnedKind,
     /// The gateway, when there is exactly one.
     pub gateway: Option<IpAddr>,
+    /// Hops whose interfaces are up.
+    pub hops: Vec<Hop>,
     /// RTA_PRIORITY, 0 when absent.
     pub metric: u32,
     /// It came from an interface's address rather than from a kernel route.

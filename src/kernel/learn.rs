@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use bgp_proto::types::Prefix;
+use bgp_proto::types::{Hop, Prefix};
 
 use super::event::{LearnRule, LearnSource, LearnedKind, LearnedRoute};
 use super::message::{AddressMessage, KernelKind, KernelRoute, Scope};
@@ -46,8 +46,9 @@ fn describe(prefix: Prefix, route: &KernelRoute, resolver: Resolver<'_>) -> Opti
         KernelKind::Unreachable | KernelKind::Prohibit => LearnedKind::Unreachable,
         KernelKind::Encapsulated | KernelKind::Throw | KernelKind::Other => return None,
     };
-    let mut hops = route.hops.iter().filter(|hop| links.is_up(hop.ifindex));
-    let first = hops.next();
+    let hops: Vec<Hop> =
+        route.hops.iter().filter(|hop| links.is_up(hop.ifindex)).copied().collect();
+    let first = hops.first();
     if route.kind == KernelKind::Unicast && first.is_none() {
         return None;
     }
@@ -61,6 +62,7 @@ fn describe(prefix: Prefix, route: &KernelRoute, resolver: Resolver<'_>) -> Opti
         interface: first.and_then(|hop| links.name(hop.ifindex)).map(str::to_owned),
         kind,
         gateway: if route.hops.len() == 1 { first.and_then(|hop| hop.gateway) } else { None },
+        hops,
         metric: route.metric,
         connected: false,
     })
@@ -86,6 +88,7 @@ pub(super) fn connected_route(
         interface: links.name(address.ifindex).map(str::to_owned),
         kind: LearnedKind::Direct,
         gateway: None,
+        hops: Vec::new(),
         metric: 0,
         connected: true,
     });

@@ -146,6 +146,7 @@ fn workload_routes_are_learned_by_event() {
             interface: Some("cali1".to_owned()),
             kind: LearnedKind::Direct,
             gateway: None,
+            hops: route.hops.clone(),
             metric: 0,
             connected: false,
         };
