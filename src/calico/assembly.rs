@@ -28,9 +28,16 @@ pub(super) struct AtAddress {
     /// Host routes, by what orders them: scope and port.
     pub(super) routes: Vec<(Scope, u16, IpAddr)>,
     problems: Vec<Problem>,
+    notes: Vec<Problem>,
 }
 
 impl AtAddress {
+    /// A BGPPeer names an address that another one holds.
+    pub(super) fn note_shadowed(&mut self, peer: &str, holder: &str, addr: IpAddr) {
+        let text = format!("{addr} is a neighbour by BGPPeer/{holder} already: that one counts");
+        self.notes.push(Problem::new(format!("BGPPeer/{peer}"), text));
+    }
+
     /// Orders the sessions at an address and tells which of them holds it. Of several with one name
     /// the first counts, and `twin` says so.
     pub(super) fn set_sessions(
@@ -66,6 +73,7 @@ pub(super) struct SessionList {
     names: HashMap<IpAddr, Vec<Arc<str>>, AddressHash>,
     routes: BTreeMap<IpAddr, Vec<(Scope, u16, IpAddr)>>,
     problems: BTreeMap<IpAddr, Vec<Problem>>,
+    notes: BTreeMap<IpAddr, Vec<Problem>>,
 }
 
 impl SessionList {
@@ -87,6 +95,7 @@ impl SessionList {
             }
             set(&mut self.routes, addr, at.routes);
             set(&mut self.problems, addr, at.problems);
+            set(&mut self.notes, addr, at.notes);
             for (session, shadowed_by) in at.sessions {
                 let (import, export) = policies(&session);
                 come.push(PlannedSession { session, shadowed_by, import, export });
@@ -137,6 +146,11 @@ impl SessionList {
         let mut seen = HashSet::new();
         routes.retain(|(addr, _)| seen.insert(*addr));
         routes.into_iter().map(|(addr, (.., gateway))| (Prefix::host(addr), gateway)).collect()
+    }
+
+    /// BGPPeers that others leave no room for.
+    pub(super) fn notes(&self) -> impl Iterator<Item = &Problem> {
+        self.notes.values().flatten()
     }
 
     /// What is wrong with single addresses.

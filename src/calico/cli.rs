@@ -22,6 +22,9 @@ pub enum Command {
         /// Print JSON.
         #[arg(long)]
         json: bool,
+        /// Exit with 1 when there are problems.
+        #[arg(long)]
+        fail_on_problems: bool,
     },
     /// Answer route questions: one JSON object a line on standard input, one answer a line.
     Decide {
@@ -43,6 +46,10 @@ pub struct Input {
     /// A variable of calico-node's environment.
     #[arg(long, value_name = "K=V", value_parser = variable)]
     env: Vec<(String, String)>,
+    /// The version of Calico, such as v3.32.1. Default: MARGAY_CALICO_VERSION of --env, then what
+    /// ClusterInformation says, then the newest that is known.
+    #[arg(long, value_name = "VERSION")]
+    calico_version: Option<String>,
     /// Felix's endpoint-status folder. Default: `endpoint-status` below
     /// CALICO_ENDPOINT_STATUS_PATH_PREFIX, if that is given.
     #[arg(long, value_name = "DIR")]
@@ -75,13 +82,26 @@ impl Input {
             load_endpoints(&folder)?.into_iter().for_each(|endpoint| snapshot.apply(endpoint));
         }
         let mut plan = match speaks_bgp(&env) {
-            true => resolve(&snapshot, &Settings::from_env(&self.node, &env)),
+            true => {
+                let mut settings = Settings::from_env(&self.node, &env);
+                settings.version = self.calico_version.clone().or(settings.version);
+                resolve(&snapshot, &settings)
+            }
             false => Plan::without_bgp(&self.node),
         };
         plan.problems.extend(loaded.problems);
         plan.problems.sort();
         Ok(plan)
     }
+}
+
+/// What a command found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Nothing that was to fail it.
+    Fine,
+    /// Problems, with `--fail-on-problems`.
+    Problems,
 }
 
 /// Runs a command.
@@ -92,13 +112,22 @@ pub fn run(
     command: &Command,
     questions: impl BufRead,
     out: &mut impl Write,
-) -> std::io::Result<()> {
+) -> std::io::Result<Outcome> {
     match command {
-        Command::Plan { input, json: true } => {
-            serde_json::to_writer_pretty(&mut *out, &input.plan()?)?;
-            writeln!(out)
+        Command::Plan { input, json, fail_on_problems } => {
+            let plan = input.plan()?;
+            match json {
+                true => {
+                    serde_json::to_writer_pretty(&mut *out, &plan)?;
+                    writeln!(out)?;
+                }
+                false => write_text(&plan, out)?,
+            }
+            match *fail_on_problems && !plan.problems.is_empty() {
+                true => Ok(Outcome::Problems),
+                false => Ok(Outcome::Fine),
+            }
         }
-        Command::Plan { input, json: false } => write_text(&input.plan()?, out),
         Command::Decide { input } => {
             let plan = input.plan()?;
             for line in questions.lines() {
@@ -116,13 +145,13 @@ pub fn run(
                 writeln!(out)?;
                 out.flush()?;
             }
-            Ok(())
+            Ok(Outcome::Fine)
         }
     }
 }
 
 fn write_text(plan: &Plan, out: &mut impl Write) -> std::io::Result<()> {
-    writeln!(out, "node {}", plan.node)?;
+    writeln!(out, "node {}, Calico {}", plan.node, plan.release.version)?;
     if !plan.speaks_bgp {
         writeln!(out, "no BGP: CALICO_NETWORKING_BACKEND says so")?;
     }
@@ -130,12 +159,18 @@ fn write_text(plan: &Plan, out: &mut impl Write) -> std::io::Result<()> {
     for (name, family) in families.into_iter().filter(|_| plan.speaks_bgp) {
         write_family(name, family, out)?;
     }
-    if plan.problems.is_empty() {
-        return writeln!(out, "no problems");
+    match plan.problems.as_slice() {
+        [] => writeln!(out, "no problems")?,
+        _ => writeln!(out, "problems")?,
     }
-    writeln!(out, "problems")?;
     for problem in &plan.problems {
         writeln!(out, "  {}: {}", problem.object, problem.text)?;
+    }
+    if !plan.notes.is_empty() {
+        writeln!(out, "notes")?;
+    }
+    for note in &plan.notes {
+        writeln!(out, "  {}: {}", note.object, note.text)?;
     }
     Ok(())
 }
@@ -175,7 +210,8 @@ fn write_family(name: &str, family: &FamilyPlan, out: &mut impl Write) -> std::i
 
 fn write_session(planned: &PlannedSession, out: &mut impl Write) -> std::io::Result<()> {
     let session = &planned.session;
-    let mut notes = vec![if session.internal { "internal" } else { "external" }.to_owned()];
+    let mut notes = vec![format!("from {}", session.object)];
+    notes.push(if session.internal { "internal" } else { "external" }.to_owned());
     if session.passive {
         notes.push("passive".to_owned());
     }
@@ -183,7 +219,10 @@ fn write_session(planned: &PlannedSession, out: &mut impl Write) -> std::io::Res
         notes.push("client".to_owned());
     }
     if let Some(password) = &session.password {
-        let state = if password.found { "password" } else { "password missing" };
+        let state = match password.found {
+            true => "password",
+            false => "password missing: it does not run",
+        };
         notes.push(state.to_owned());
     }
     if !session.filters.is_empty() {
@@ -210,7 +249,7 @@ mod tests {
     use super::*;
 
     /// What a command prints about a mesh of two nodes, with a backend.
-    fn printed(command: fn(Input) -> Command, questions: &str, backend: &str) -> String {
+    fn printed(command: impl Fn(Input) -> Command, questions: &str, backend: &str) -> String {
         let node = |name: &str, address: &str| {
             let spec = json!({"bgp": {"ipv4Address": address}});
             json!({"kind": "Node", "apiVersion": "projectcalico.org/v3",
@@ -224,6 +263,7 @@ mod tests {
             node: "a".into(),
             resources: vec![file.clone()],
             env: vec![("CALICO_NETWORKING_BACKEND".into(), backend.into())],
+            calico_version: None,
             endpoint_status: None,
         };
         let mut out = Vec::new();
@@ -238,12 +278,12 @@ mod tests {
         let question =
             json!({"direction": "kernel", "route": {"prefix": "10.1.0.0/24", "source": "bgp"}});
         for (backend, speaks) in [("bird", true), ("none", false), ("vxlan", false)] {
-            let plan = printed(|input| Command::Plan { input, json: true }, "", backend);
-            let plan: Value = serde_json::from_str(&plan).unwrap();
+            let command = |json| move |input| Command::Plan { input, json, fail_on_problems: true };
+            let plan: Value = serde_json::from_str(&printed(command(true), "", backend)).unwrap();
             assert_eq!(plan["speaks_bgp"], speaks, "{backend}");
             let sessions = plan["families"]["ipv4"]["sessions"].as_array().unwrap();
             assert_eq!(sessions.len(), usize::from(speaks), "{backend}");
-            let text = printed(|input| Command::Plan { input, json: false }, "", backend);
+            let text = printed(command(false), "", backend);
             assert_eq!(text.contains("no BGP"), !speaks, "{text}");
             assert_eq!(text.contains("session Mesh_10_0_0_2"), speaks, "{text}");
             let decide = |input| Command::Decide { input };

@@ -147,6 +147,10 @@ impl Converter {
             let mut list = Vec::with_capacity(family.sessions.len());
             for planned in running {
                 let session = &planned.session;
+                if session.lacks_key() {
+                    self.problems.insert(Arc::clone(&session.name), unsigned(session));
+                    continue;
+                }
                 if let Some(holder) = holders.get(&session.neighbor) {
                     self.problems.insert(Arc::clone(&session.name), unserved(session, holder));
                     continue;
@@ -190,6 +194,10 @@ impl Converter {
                 continue;
             };
             let session = &planned.session;
+            if session.lacks_key() {
+                self.problems.insert(Arc::clone(name), unsigned(session));
+                continue;
+            }
             if let Some(holder) = holders.get(&session.neighbor) {
                 self.problems.insert(Arc::clone(name), unserved(session, holder));
                 continue;
@@ -232,6 +240,12 @@ impl Converter {
         self.imports.push((Arc::clone(plain), Arc::clone(&made)));
         made
     }
+}
+
+/// A session whose key cannot be had. Differs from BIRD: confd renders it without a password.
+fn unsigned(session: &Session) -> Problem {
+    let text = "does not run: its password cannot be had, and it never runs without";
+    Problem::new(format!("session/{}", session.name), text)
 }
 
 /// A session that another one at its address leaves no room for.

@@ -8,6 +8,7 @@ use bgp_proto::types::{Asn, Family, RouterId};
 
 use super::model::{BgpConfiguration, Node, NodeSelector, SecretKeyRef};
 use super::plan::{Password, Problem};
+use super::release::{Origin, Release};
 use super::selector::Required;
 use super::settings::{RouterIdSource, Settings, hashed_router_id};
 use super::snapshot::Snapshot;
@@ -28,6 +29,8 @@ pub(super) struct Effective<'a> {
     pub(super) global: &'a BgpConfiguration,
     /// BGPConfiguration of the node, of which only some fields count.
     pub(super) own: &'a BgpConfiguration,
+    /// The Calico that the cluster runs.
+    pub(super) release: Release,
     /// AS of nodes without one.
     pub(super) global_asn: Asn,
     /// AS of this node.
@@ -36,7 +39,11 @@ pub(super) struct Effective<'a> {
 
 impl<'a> Effective<'a> {
     /// `None`: the node's own object is missing.
-    pub(super) fn new(settings: &'a Settings, snapshot: &'a Snapshot) -> Option<Self> {
+    pub(super) fn new(
+        settings: &'a Settings,
+        snapshot: &'a Snapshot,
+        release: Release,
+    ) -> Option<Self> {
         let me = snapshot.node(&settings.node)?;
         let global = configuration(snapshot, "default");
         let global_asn = global.asn.unwrap_or(ASN_DEFAULT);
@@ -46,9 +53,22 @@ impl<'a> Effective<'a> {
             me,
             global,
             own: configuration(snapshot, &format!("node.{}", settings.node)),
+            release,
             global_asn,
             asn: me.asn.unwrap_or(global_asn),
         })
+    }
+
+    /// `programClusterRoutes` as Felix on this node reads it: its variable is stronger than
+    /// FelixConfiguration `node.NAME`, and that than `default`. Empty: nobody says.
+    pub(super) fn felix_cluster_routes(&self) -> &'a str {
+        let own = format!("node.{}", self.settings.node);
+        let of = |name: &str| {
+            let object = self.snapshot.felix_configurations.get(name)?;
+            Some(object.program_cluster_routes.as_str()).filter(|word| !word.is_empty())
+        };
+        let given = Some(self.settings.felix_cluster_routes.as_str()).filter(|w| !w.is_empty());
+        given.or_else(|| of(&own)).or_else(|| of("default")).unwrap_or_default()
     }
 
     /// AS of a node.
@@ -141,7 +161,8 @@ impl<'a> Effective<'a> {
         }
     }
 
-    /// Looks an MD5 key up. What is missing or unusable is reported, and the session runs without.
+    /// Looks an MD5 key up. One that is missing or unusable is reported; the last that was known is
+    /// used then, so that a Secret that is written anew, or half-written, ends no session.
     pub(super) fn password(
         &self,
         reference: &SecretKeyRef,
@@ -153,19 +174,23 @@ impl<'a> Effective<'a> {
         let place = (namespace.clone(), name.clone());
         let octets = self.snapshot.secrets.get(&place).and_then(|secret| secret.get(key));
         let auth = octets.and_then(AuthKey::new);
-        if auth.is_none() {
+        let found = auth.is_some();
+        let auth = auth.or_else(|| self.snapshot.last_key(&place, key).cloned());
+        if !found {
             let why = match octets {
                 None => "is missing".to_owned(),
                 Some(octets) => {
                     format!("has {} octets, TCP MD5 takes 1-{}", octets.len(), AuthKey::MAX_LEN)
                 }
             };
-            let text = format!(
-                "password: key \"{key}\" of Secret {namespace}/{name} {why}: the session runs without a password"
-            );
+            let what = match auth {
+                Some(_) => "the last one that was known is used",
+                None => "the session does not run",
+            };
+            let text =
+                format!("password: key \"{key}\" of Secret {namespace}/{name} {why}: {what}");
             problems.push(Problem::new(object, text));
         }
-        let found = auth.is_some();
         (Password { secret: name.clone(), key: key.clone(), found }, auth)
     }
 
@@ -179,6 +204,45 @@ impl<'a> Effective<'a> {
         };
         names.iter().filter(has_rules).cloned().collect()
     }
+}
+
+/// The Calico that the cluster runs. What is said of it and cannot be read is reported.
+pub(super) fn release(
+    settings: &Settings,
+    snapshot: &Snapshot,
+    notes: &mut Vec<Problem>,
+) -> Release {
+    let mut read = |object: String, text: &str, origin| match text.parse() {
+        Ok(version) => {
+            let (release, note) = Release::of(version, origin);
+            notes.extend(note.map(|text| Problem::new(object, text)));
+            Some(release)
+        }
+        Err(error) => {
+            notes.push(Problem::new(object, format!("{error}: it is passed over")));
+            None
+        }
+    };
+    if let Some(text) = &settings.version
+        && let Some(release) = read("calico.version".into(), text, Origin::Given)
+    {
+        return release;
+    }
+    let information = snapshot.cluster_information.as_ref();
+    let information = information.filter(|i| matches!(i.variant.as_str(), "" | "Calico"));
+    if let Some(text) = information.map(|i| i.version.as_str()).filter(|text| !text.is_empty())
+        && let Some(release) =
+            read("ClusterInformation/default".into(), text, Origin::ClusterInformation)
+    {
+        return release;
+    }
+    let text = format!(
+        "the version of Calico is not known: {} is assumed; name it in calico.version or \
+         MARGAY_CALICO_VERSION",
+        Release::ASSUMED.version
+    );
+    notes.push(Problem::new("ClusterInformation/default", text));
+    Release::ASSUMED
 }
 
 fn configuration<'a>(snapshot: &'a Snapshot, name: &str) -> &'a BgpConfiguration {

@@ -148,7 +148,8 @@ fn compile(
         "RemotePeers" => matches.push(Match::Source(vec![Source::Bgp])),
         other => return Err(format!("source \"{other}\" is not RemotePeers")),
     }
-    if !rule.interface.is_empty() {
+    // To BIRD a route without an interface has the empty name, which a star alone matches.
+    if !matches!(rule.interface.as_str(), "" | "*") {
         matches.push(Match::Interface(vec![rule.interface.clone()]));
     }
     if let Some(communities) = &rule.communities {

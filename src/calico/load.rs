@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
+use base64::prelude::{BASE64_STANDARD, Engine as _};
 use serde_json::Value;
 
 use super::model::{Decoded, Fault, decode, decode_endpoint, decode_etcd};
@@ -113,6 +114,9 @@ pub fn parse(file: &str, text: &str, loaded: &mut Loaded) {
 }
 
 fn take(place: &str, mut document: Value, loaded: &mut Loaded) {
+    if let Some(Value::Array(pairs)) = document.get("kvs") {
+        return take_pairs(place, pairs, loaded);
+    }
     let is_list =
         document.get("kind").and_then(Value::as_str).is_some_and(|kind| kind.ends_with("List"));
     if is_list && let Some(Value::Array(items)) = document.get_mut("items").map(Value::take) {
@@ -124,6 +128,26 @@ fn take(place: &str, mut document: Value, loaded: &mut Loaded) {
     match decode(document) {
         Ok(decoded) => loaded.objects.extend(decoded),
         Err(fault) => loaded.problems.push(skipped(place, &fault)),
+    }
+}
+
+/// What `etcdctl get --prefix /calico/ -w json` prints: keys and values in base64.
+fn take_pairs(place: &str, pairs: &[Value], loaded: &mut Loaded) {
+    for (number, pair) in (1..).zip(pairs) {
+        let text = |key: &str| pair.get(key).and_then(Value::as_str).unwrap_or_default();
+        let decoded = |key: &str| BASE64_STANDARD.decode(text(key)).ok();
+        let key = decoded("key").and_then(|key| String::from_utf8(key).ok());
+        match (key, decoded("value")) {
+            (Some(key), Some(value)) if key.starts_with("/calico/") => {
+                loaded.objects.extend(decode_etcd(&key, &value));
+            }
+            // Others may share an etcd.
+            (Some(_), Some(_)) => {}
+            _ => loaded.problems.push(Problem::new(
+                format!("{place} pair {number}"),
+                "key or value is not base64: it is skipped",
+            )),
+        }
     }
 }
 
@@ -180,6 +204,21 @@ pub fn load_endpoints(folder: &Path) -> std::io::Result<Vec<Decoded>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_etcdctl_prints_as_json_is_read() {
+        let base64 = |text: &str| BASE64_STANDARD.encode(text);
+        let key = "/calico/resources/v3/projectcalico.org/ippools/pods";
+        let pool = r#"{"kind":"IPPool","metadata":{"name":"pods"},"spec":{"cidr":"10.65.0.0/16"}}"#;
+        let text = serde_json::json!({"header": {"revision": 7}, "count": 3, "kvs": [
+            {"key": base64(key), "value": base64(pool), "version": 1},
+            {"key": base64("/registry/pods"), "value": base64("x")},
+            {"key": "!", "value": ""},
+        ]});
+        let (objects, problems) = parsed(&text.to_string());
+        assert_eq!(objects, ["IPPool/pods"]);
+        assert_eq!(problems, ["f document 1 pair 3: key or value is not base64: it is skipped"]);
+    }
 
     #[test]
     fn hidden_names_are_passed_over() {

@@ -4,6 +4,7 @@
 //! - [`Snapshot`]: all objects at one moment; [`Resolver`] and [`resolve`]: the [`Plan`] that follows.
 //! - `effective`, `sessions`, `peers`, `assembly`: which sessions exist, with which parameters.
 //! - `services`, `filters`, `policies`: statics, and the policies for margay's own policy engine.
+//! - [`release`], `ownership`: what depends on the release of Calico, and who writes which routes.
 //! - [`decide`]: route questions. [`config`]: the plan as the daemon's configuration.
 //!
 //! Pure: no clock, no network, no datastore; the same objects give the same plan, byte for byte.
@@ -18,9 +19,12 @@ mod effective;
 mod filters;
 pub mod load;
 pub mod model;
+mod notes;
+mod ownership;
 mod peers;
 pub mod plan;
 mod policies;
+pub mod release;
 mod resolver;
 pub mod selector;
 mod services;

@@ -400,25 +400,55 @@ fn push(cx: &Effective<'_>, remote: &Remote<'_>, entry: &Entry<'_>, part: &mut E
     });
 }
 
+/// Whether a BGPPeer for this node alone names an address of it, or one for every node does so with a
+/// port that is not the one on which this node listens. One for every node that names the reflector
+/// does nothing on the reflector, and is meant so.
+pub(super) fn is_own_address(cx: &Effective<'_>, peer: &BgpPeer) -> bool {
+    let Some((host, port)) = split_port(&peer.peer_ip) else { return false };
+    let Some(addr) = address(host) else { return false };
+    let is_mine = cx.me.address(family_of(addr)).is_some_and(|mine| mine.addr == addr);
+    let own_port = match cx.port_of(cx.me) {
+        0 => BGP_PORT,
+        port => port,
+    };
+    let is_global = peer.node.is_empty() && !peer.node_selector.is_given();
+    is_mine
+        && match is_global {
+            true => port != 0 && port != own_port,
+            false => concerns(peer, cx.me),
+        }
+}
+
 /// Reads an address; like Go's tools, one of IPv4 written as an IPv6 one (`::ffff:10.0.0.1`) too.
 fn address(text: &str) -> Option<IpAddr> {
     text.parse::<IpAddr>().ok().map(|addr| addr.to_canonical())
 }
 
 /// Splits `10.0.0.1`, `10.0.0.1:1790`, `fd00::1` and `[fd00::1]:1790`; the port is 0 where there is
-/// none.
+/// none. Brackets without a port are no address, as in Calico.
 fn split_port(text: &str) -> Option<(&str, u16)> {
     if let Some(rest) = text.strip_prefix('[') {
-        let (host, port) = rest.split_once(']')?;
-        if port.is_empty() {
-            return Some((host, 0));
-        }
-        return Some((host, port.strip_prefix(':')?.parse().ok()?));
+        let (host, port) = rest.split_once("]:")?;
+        return Some((host, port_number(port)?));
     }
     match text.split_once(':') {
-        Some((host, port)) if !port.contains(':') => Some((host, port.parse().ok()?)),
+        Some((host, port)) if !port.contains(':') => Some((host, port_number(port)?)),
         _ => Some((text, 0)),
     }
+}
+
+/// A port as Go's tools read numbers: `0x6fe`, `0o3376` and `0b11` too, and a leading zero means
+/// octal.
+fn port_number(text: &str) -> Option<u16> {
+    let (digits, radix) = match text.as_bytes() {
+        [b'0', b'x' | b'X', ..] => (&text[2..], 16),
+        [b'0', b'o' | b'O', ..] => (&text[2..], 8),
+        [b'0', b'b' | b'B', ..] => (&text[2..], 2),
+        [b'0', _, ..] => (&text[1..], 8),
+        _ => (text, 10),
+    };
+    let is_plain = digits.bytes().all(|b| b.is_ascii_alphanumeric());
+    if is_plain { u16::from_str_radix(digits, radix).ok() } else { None }
 }
 
 #[cfg(test)]
@@ -431,8 +461,20 @@ mod tests {
         assert_eq!(split_port("10.0.0.1:1790"), Some(("10.0.0.1", 1790)));
         assert_eq!(split_port("fd00::1"), Some(("fd00::1", 0)));
         assert_eq!(split_port("[fd00::1]:1790"), Some(("fd00::1", 1790)));
-        assert_eq!(split_port("[fd00::1]"), Some(("fd00::1", 0)));
-        for bad in ["10.0.0.1:", "10.0.0.1:x", "10.0.0.1:65536", "[fd00::1", "[fd00::1]1"] {
+        assert_eq!(split_port("10.0.0.1:0x6fe"), Some(("10.0.0.1", 1790)));
+        assert_eq!(split_port("10.0.0.1:0263"), Some(("10.0.0.1", 179)));
+        assert_eq!(split_port("10.0.0.1:0"), Some(("10.0.0.1", 0)));
+        for bad in [
+            "10.0.0.1:",
+            "10.0.0.1:x",
+            "10.0.0.1:65536",
+            "10.0.0.1:0179",
+            "10.0.0.1:+179",
+            "10.0.0.1:0x",
+            "[fd00::1",
+            "[fd00::1]",
+            "[fd00::1]1",
+        ] {
             assert_eq!(split_port(bad), None, "{bad}");
         }
     }

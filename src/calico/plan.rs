@@ -3,7 +3,7 @@
 //! Serialised, it is the answer of `margay calico plan --json`; keys may be added, never renamed.
 //! The policies that go with it are compiled already and are what the daemon runs.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -11,6 +11,8 @@ use bgp_proto::policy::Policy;
 use bgp_proto::session::AuthKey;
 use bgp_proto::types::{Asn, ClusterId, Family, Prefix, RouterId};
 use serde::{Serialize, Serializer};
+
+use super::release::Release;
 
 /// What BGP on a node is to do.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -25,12 +27,22 @@ pub struct Plan {
     /// The cluster that this node reflects routes in; `None`: it reflects none, or says no id.
     #[serde(skip)]
     pub cluster_id: Option<ClusterId>,
+    /// The release of Calico that the plan is for.
+    pub release: Release,
     /// Objects, or parts of them, that could not be used; sorted, each once.
     pub problems: Vec<Problem>,
+    /// What can be used, and does nothing or something else than one might think; sorted, each once.
+    pub notes: Vec<Problem>,
+    /// What own blocks, ranges and addresses of services are to this node, for people.
+    #[serde(skip)]
+    pub reasons: Arc<BTreeMap<Prefix, String>>,
     /// Whether the plan may be put into force. Without the node's own object nothing can be
     /// computed, and what runs is left alone.
     #[serde(skip)]
     pub is_complete: bool,
+    /// Why it may not, in one line.
+    #[serde(skip)]
+    pub stuck: Option<String>,
 }
 
 /// Which sessions of a plan may differ from those of the plan before.
@@ -75,8 +87,12 @@ impl Plan {
             speaks_bgp: false,
             families: Families::default(),
             cluster_id: None,
+            release: Release::ASSUMED,
             problems: Vec::new(),
+            notes: Vec::new(),
+            reasons: Arc::default(),
             is_complete: false,
+            stuck: None,
         }
     }
 
@@ -166,6 +182,13 @@ pub struct PlannedSession {
     pub export: Arc<Policy>,
 }
 
+impl Session {
+    /// Whether it has to do without a key that it should have. Such a session does not run.
+    pub fn lacks_key(&self) -> bool {
+        self.password.is_some() && self.key.is_none()
+    }
+}
+
 /// Parameters of a session.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Session {
@@ -174,6 +197,9 @@ pub struct Session {
     pub name: Arc<str>,
     /// What asked for it.
     pub kind: SessionKind,
+    /// The object that it follows from: `BGPPeer/tor`, or `Node/b` for the mesh.
+    #[serde(serialize_with = "as_text")]
+    pub object: Arc<str>,
     /// The neighbour's address.
     pub neighbor: IpAddr,
     /// The neighbour's port.
@@ -246,7 +272,8 @@ pub struct Password {
     pub secret: String,
     /// The key in it.
     pub key: String,
-    /// It is there and can be used; otherwise the session runs without one.
+    /// It is there and can be used; otherwise the last key that was known is, and without any the
+    /// session does not run.
     pub found: bool,
 }
 

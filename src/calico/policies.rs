@@ -4,6 +4,7 @@
 //! survives iBGP. A route whose metric is below the cluster's ordinary one is *elevated*: it wins
 //! over other sources of its prefix, and is announced although it lies inside an aggregate.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use bgp_proto::policy::{Change, Decision, METRIC_MIRROR, Match, Policy, PrefixSet, Rule, Source};
@@ -11,8 +12,10 @@ use bgp_proto::types::{Asn, Family, PeerType, Prefix};
 
 use super::effective::Effective;
 use super::filters::{AnyCommunity, Direction, Session, rules};
-use super::model::{AffinityState, BgpConfiguration, Encapsulation, IpPool, exact};
+use super::model::{AffinityState, Encapsulation, IpPool, Node, exact};
+use super::ownership::{self, Classes};
 use super::plan::{Pool, PoolRoutes, PrefixCommunities, Problem};
+use super::release::Feature;
 use super::services::{ServiceRoutes, sorted};
 
 /// Preference of elevated routes.
@@ -23,6 +26,13 @@ const OVERLAY_INTERFACES: [&str; 2] = ["*.cali", "*.calico"];
 
 /// The IPIP tunnel.
 const TUNNEL: &str = "tunl0";
+
+/// Whether a route's priority goes through BGP ([`Feature::RoutePriorities`]).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Priorities {
+    Mirrored,
+    Unknown,
+}
 
 /// What all policies of a family are made of.
 pub(super) struct Parts {
@@ -35,8 +45,10 @@ pub(super) struct Parts {
     pub(super) communities: Vec<(Prefix, Vec<(String, AnyCommunity)>)>,
     /// Sorted as text; overlapping ones in the order in which they are asked.
     pub(super) pools: Vec<Pool>,
-    /// BIRD's successor writes the routes of IPIP pools.
+    /// We write the routes of IPIP pools.
     owns_ipip: bool,
+    /// Kernel metric and LOCAL_PREF mirror each other.
+    priorities: Priorities,
     /// Of this family only.
     pub(super) services: ServiceRoutes,
     /// We reflect routes.
@@ -58,19 +70,24 @@ impl Parts {
             list.iter().copied().filter(|p| p.family() == family).collect()
         };
         let subnet = cx.me.address(family).map(|host| host.network);
-        let (owns_ipip, owns_plain) = route_owner(cx.global, problems);
+        let ours = ownership::ours(cx);
         Parts {
             family,
             normal_priority: cx.normal_priority(family, problems),
             aggregates: aggregates(cx, family),
             communities: communities(cx, family, problems),
-            pools: pools(cx, family, owns_ipip, owns_plain, subnet.is_some()),
-            owns_ipip,
+            pools: pools(cx, family, ours, subnet.is_some()),
+            owns_ipip: ours.ipip,
+            priorities: match cx.release.has(Feature::RoutePriorities) {
+                true => Priorities::Mirrored,
+                false => Priorities::Unknown,
+            },
             services: ServiceRoutes {
                 routes: of_family(&services.routes),
                 reject: of_family(&services.reject),
                 load_balancer: of_family(&services.load_balancer),
                 external: of_family(&services.external),
+                reasons: std::collections::BTreeMap::new(),
             },
             is_reflector: cx.me.is_reflector(),
             subnet,
@@ -100,11 +117,13 @@ impl Parts {
         session: Session,
     ) -> Policy {
         let mut list = filter_rules(cx, filters, Direction::Import, session);
-        list.push(next(
-            "elevated routes win over local ones",
-            vec![Match::HasLocalPref, Match::LocalPref(self.elevated_from()..=u32::MAX)],
-            vec![Change::Preference(ELEVATED)],
-        ));
+        if self.priorities == Priorities::Mirrored {
+            list.push(next(
+                "elevated routes win over local ones",
+                vec![Match::HasLocalPref, Match::LocalPref(self.elevated_from()..=u32::MAX)],
+                vec![Change::Preference(ELEVATED)],
+            ));
+        }
         policy("calico import", list, Decision::Accept)
     }
 
@@ -117,15 +136,18 @@ impl Parts {
     ) -> Policy {
         let learned = || vec![Match::Source(vec![Source::Bgp]), Match::HasLocalPref];
         let ours = || Match::Any(learned().into_iter().map(|m| Match::Not(Box::new(m))).collect());
-        let mut list = vec![
-            next("metric from LOCAL_PREF", learned(), vec![Change::MetricFromLocalPref]),
-            next(
-                "ordinary metric",
-                vec![ours(), without_metric()],
-                vec![Change::Metric(self.normal_priority)],
-            ),
-            next("LOCAL_PREF from metric", vec![ours()], vec![Change::LocalPrefFromMetric]),
-        ];
+        let mut list = match self.priorities {
+            Priorities::Unknown => Vec::new(),
+            Priorities::Mirrored => vec![
+                next("metric from LOCAL_PREF", learned(), vec![Change::MetricFromLocalPref]),
+                next(
+                    "ordinary metric",
+                    vec![ours(), without_metric()],
+                    vec![Change::Metric(self.normal_priority)],
+                ),
+                next("LOCAL_PREF from metric", vec![ours()], vec![Change::LocalPrefFromMetric]),
+            ],
+        };
         list.extend(filter_rules(cx, filters, Direction::Export, session));
         self.push_export_rules(session.peer_type, &mut list);
         policy("calico export", list, Decision::Reject)
@@ -148,6 +170,7 @@ impl Parts {
                 vec![Match::Interface(interfaces)],
                 Decision::Reject,
             ));
+            self.push_other_nodes_blocks(list);
         }
         let bpf = Match::Interface(vec!["bpf*.cali".to_owned()]);
         list.push(rule("BPF interface", vec![bpf], Decision::Reject));
@@ -172,6 +195,30 @@ impl Parts {
         push_set(list, "pool", of_pools(true), Decision::Accept);
     }
 
+    /// What Felix routes to another node is that node's to announce: a route of the kernel with a
+    /// gateway, in a pool whose routes Felix writes. Routes of pods here have none.
+    ///
+    /// Differs from BIRD: there such a route goes to the whole mesh where it leaves by an ordinary
+    /// interface (projectcalico/calico#13533).
+    fn push_other_nodes_blocks(&self, list: &mut Vec<Rule>) {
+        let felixs = self.pools.iter().filter(|pool| pool.kernel == PoolRoutes::Reject);
+        let inside = PrefixSet::covering(felixs.map(|pool| pool.cidr));
+        if inside.ranges().is_empty() {
+            return;
+        }
+        let any = |addr: IpAddr| Prefix::new(addr, 0);
+        let everywhere = PrefixSet::covering([
+            any(Ipv4Addr::UNSPECIFIED.into()),
+            any(Ipv6Addr::UNSPECIFIED.into()),
+        ]);
+        let matches = vec![
+            Match::Source(vec![Source::Kernel]),
+            Match::Prefix(inside),
+            Match::NextHop(everywhere),
+        ];
+        list.push(rule("another node's block, written by Felix", matches, Decision::Reject));
+    }
+
     /// Own blocks are announced; what is inside them only if it is elevated.
     fn push_aggregation(&self, list: &mut Vec<Rule>) {
         let blocks = &self.aggregates;
@@ -185,11 +232,13 @@ impl Parts {
             let exactly = Match::Prefix(PrefixSet::exactly(group.iter().copied()));
             let is_elevated = Match::Metric(0..=self.normal_priority - 1);
             list.push(rule("own block", vec![exactly], Decision::Accept));
-            list.push(rule(
-                "elevated route in own block",
-                vec![inside(), is_elevated],
-                Decision::Accept,
-            ));
+            if self.priorities == Priorities::Mirrored {
+                list.push(rule(
+                    "elevated route in own block",
+                    vec![inside(), is_elevated],
+                    Decision::Accept,
+                ));
+            }
             list.push(rule("part of own block", vec![inside()], Decision::Reject));
         }
     }
@@ -203,17 +252,21 @@ impl Parts {
         push_set(&mut list, "service range", reject, Decision::Reject);
         let learned = || vec![Match::Source(vec![Source::Bgp]), without_metric()];
         let with = |more: Vec<Match>| learned().into_iter().chain(more).collect::<Vec<_>>();
-        list.push(next(
-            "elevated metric from LOCAL_PREF",
-            with(vec![Match::HasLocalPref, Match::LocalPref(self.elevated_from()..=METRIC_MIRROR)]),
-            vec![Change::MetricFromLocalPref, Change::Preference(ELEVATED)],
-        ));
-        list.push(next(
-            "metric from LOCAL_PREF",
-            with(vec![Match::HasLocalPref]),
-            vec![Change::MetricFromLocalPref],
-        ));
-        list.push(next("ordinary metric", learned(), vec![Change::Metric(self.normal_priority)]));
+        if self.priorities == Priorities::Mirrored {
+            let elevated = self.elevated_from()..=METRIC_MIRROR;
+            list.push(next(
+                "elevated metric from LOCAL_PREF",
+                with(vec![Match::HasLocalPref, Match::LocalPref(elevated)]),
+                vec![Change::MetricFromLocalPref, Change::Preference(ELEVATED)],
+            ));
+            list.push(next(
+                "metric from LOCAL_PREF",
+                with(vec![Match::HasLocalPref]),
+                vec![Change::MetricFromLocalPref],
+            ));
+            let ordinary = vec![Change::Metric(self.normal_priority)];
+            list.push(next("ordinary metric", learned(), ordinary));
+        }
         if !self.wireguard.is_empty() {
             let peers = PrefixSet::covering(self.wireguard.iter().copied());
             list.push(rule("WireGuard peer", vec![Match::NextHop(peers)], Decision::Reject));
@@ -242,13 +295,14 @@ impl Parts {
                 PoolRoutes::Accept => {
                     list.push(rule("pool", vec![inside()], Decision::Accept));
                 }
-                PoolRoutes::Reject => {
-                    list.push(rule(
-                        "pool whose routes Felix writes",
-                        vec![inside()],
-                        Decision::Reject,
-                    ));
-                }
+                // Until Felix has come to it, what is there stays: the routes that BIRD left where
+                // the release says that they are Felix's now, and ours where a pool's mode changed.
+                PoolRoutes::Reject => list.push(Rule {
+                    name: "pool whose routes Felix writes".to_owned(),
+                    matches: vec![inside()],
+                    changes: vec![Change::KeepInstalled],
+                    decision: Decision::Reject,
+                }),
                 PoolRoutes::Tunnel => list.push(tunnel()),
                 PoolRoutes::TunnelCrossSubnet => {
                     let near = Match::NextHop(PrefixSet::covering(self.subnet));
@@ -291,23 +345,6 @@ fn push_set(list: &mut Vec<Rule>, name: &str, set: PrefixSet, decision: Decision
 
 fn without_metric() -> Match {
     Match::Not(Box::new(Match::Metric(0..=u32::MAX)))
-}
-
-/// Whether we write the routes of IPIP pools, and those of pools without encapsulation.
-fn route_owner(global: &BgpConfiguration, problems: &mut Vec<Problem>) -> (bool, bool) {
-    match global.program_cluster_routes.as_str() {
-        "Enabled" => (true, true),
-        "EnabledIPIPOnly" => (true, false),
-        "Disabled" => (false, false),
-        "" | "EnabledNoEncapOnly" => (false, true),
-        other => {
-            let text = format!(
-                "spec.programClusterRoutes: \"{other}\" is not a value: EnabledNoEncapOnly is used"
-            );
-            problems.push(Problem::new("BGPConfiguration/default", text));
-            (false, true)
-        }
-    }
 }
 
 /// Own blocks of the family, with the state of the claim, sorted as text. Pending ones are left
@@ -393,13 +430,7 @@ fn communities(
 }
 
 /// Of pools with the same CIDR the first by name counts.
-fn pools(
-    cx: &Effective<'_>,
-    family: Family,
-    owns_ipip: bool,
-    owns_plain: bool,
-    has_subnet: bool,
-) -> Vec<Pool> {
+fn pools(cx: &Effective<'_>, family: Family, ours: Classes, has_subnet: bool) -> Vec<Pool> {
     let mut by_cidr: std::collections::BTreeMap<Prefix, &IpPool> =
         std::collections::BTreeMap::new();
     for pool in cx.snapshot.pools.values().filter(|p| p.cidr.family() == family) {
@@ -409,9 +440,9 @@ fn pools(
         // Without a subnet of its own the node cannot tell near from far, and takes everything.
         (_, Family::Ipv4) if !has_subnet => PoolRoutes::Accept,
         (Encapsulation::Vxlan, _) => PoolRoutes::Reject,
-        (Encapsulation::None, _) if owns_plain => PoolRoutes::Accept,
+        (Encapsulation::None, _) if ours.plain => PoolRoutes::Accept,
         (Encapsulation::None, _) => PoolRoutes::Reject,
-        (Encapsulation::IpipAlways | Encapsulation::IpipCrossSubnet, _) if !owns_ipip => {
+        (Encapsulation::IpipAlways | Encapsulation::IpipCrossSubnet, _) if !ours.ipip => {
             PoolRoutes::Reject
         }
         (Encapsulation::IpipAlways, Family::Ipv4) => PoolRoutes::Tunnel,
@@ -432,12 +463,16 @@ fn pools(
 }
 
 fn wireguard(cx: &Effective<'_>, family: Family) -> Vec<Prefix> {
-    if !cx.me.has_wireguard(family) {
+    let runs_it = |node: &Node| match cx.settings.use_pod_cidr {
+        true => node.has_pod_cidr_wireguard(family),
+        false => node.has_wireguard(family),
+    };
+    if !runs_it(cx.me) || !cx.release.has(Feature::WireguardByFelix) {
         return Vec::new();
     }
     let others = cx.snapshot.nodes.values().filter(|n| n.name != cx.me.name);
     others
-        .filter(|node| node.has_wireguard(family))
+        .filter(|node| runs_it(node))
         .filter_map(|node| node.address(family))
         .map(|host| Prefix::host(host.addr))
         .collect()

@@ -12,9 +12,11 @@ use std::sync::Arc;
 use bgp_proto::types::{Family, Prefix};
 
 use super::assembly::{AtAddress, SessionList};
-use super::effective::{Effective, NodeFinder};
+use super::effective::{Effective, NodeFinder, release};
 use super::filters::check;
-use super::model::{AffinityState, BgpConfiguration, Decoded, Kind, Node, ObjectId};
+use super::model::{AffinityState, BgpConfiguration, Decoded, Kind, Node, Object, ObjectId};
+use super::notes::Notes;
+use super::ownership;
 use super::peers::{Dependence, Pass, PeerEntries, entries};
 use super::plan::{
     Families, FamilyPlan, Listen, Plan, Problem, Session, StaticKind, StaticRoute, Touched,
@@ -24,6 +26,9 @@ use super::services::{ServiceRoutes, service_routes};
 use super::sessions::{family_of, mesh_session};
 use super::settings::Settings;
 use super::snapshot::Snapshot;
+
+/// Where the node is not among them, so many names of nodes are told.
+const NODES_NAMED: usize = 5;
 
 /// Interfaces that never are networks of ours.
 const IGNORED_INTERFACES: [&str; 2] = ["cali*", "kube-ipvs*"];
@@ -57,6 +62,7 @@ pub struct Resolver {
     /// What is wrong with configurations and filters, in use or not.
     of_objects: Vec<Problem>,
     policies: PolicyCache,
+    notes: Notes,
 }
 
 /// The sessions of the mesh with a node.
@@ -93,12 +99,26 @@ impl Resolver {
         &self.snapshot
     }
 
-    /// Takes an object in, or its absence. Nothing is worked out before [`Resolver::plan`].
-    pub fn apply(&mut self, decoded: Decoded) {
+    /// Takes an object in, or its absence. Nothing is worked out before [`Resolver::plan`]. Returns
+    /// whether a plan may follow that is another one: most of what is written into a cluster's Nodes
+    /// does not concern BGP.
+    pub fn apply(&mut self, decoded: Decoded) -> bool {
+        if self.snapshot.holds(&decoded) {
+            return false;
+        }
         self.note(&decoded.id);
         let endpoint = decoded.id.clone();
         self.snapshot.apply(decoded);
         self.note_endpoint(&endpoint);
+        true
+    }
+
+    /// Takes in what an earlier run knew of a Secret's keys, which count where it has none.
+    pub fn remember_keys(&mut self, decoded: &Decoded) {
+        if let Ok(Some(Object::Secret(secret))) = &decoded.object {
+            self.note(&decoded.id);
+            self.snapshot.remember_keys(&decoded.id, secret);
+        }
     }
 
     /// Takes an object out.
@@ -130,10 +150,11 @@ impl Resolver {
             Kind::BgpPeer => {
                 changed.peers.insert(id.name.clone());
             }
-            Kind::BgpFilter | Kind::Secret => changed.everything = true,
+            Kind::BgpFilter | Kind::Secret | Kind::ClusterInformation => changed.everything = true,
             Kind::Service | Kind::EndpointSlice => changed.services = true,
             Kind::LocalEndpoint => self.note_endpoint(id),
-            Kind::IpPool | Kind::BlockAffinity => {}
+            // What follows from these is worked out each time.
+            Kind::IpPool | Kind::BlockAffinity | Kind::FelixConfiguration => {}
         }
     }
 
@@ -155,26 +176,33 @@ impl Resolver {
             .map(|(id, fault)| Problem::new(id, format!("{fault}: its last good state is used")))
             .collect();
         let settings = self.settings.clone().unwrap_or_else(|| Settings::new(""));
+        let mut notes = Vec::new();
+        let release = release(&settings, &self.snapshot, &mut notes);
         // The snapshot is lent out while the parts are written.
         let snapshot = std::mem::take(&mut self.snapshot);
-        let plan = match Effective::new(&settings, &snapshot) {
-            None => {
+        let missing = missing(&settings, &snapshot);
+        let plan = match Effective::new(&settings, &snapshot, release) {
+            Some(cx) if missing.is_none() => {
+                self.update_parts(&cx);
+                self.assemble(&cx, problems, notes)
+            }
+            _ => {
                 // What comes next starts from nothing.
                 self.changed.everything = true;
-                let text = "the node's own object is missing: nothing can be computed";
-                problems.push(Problem::new(format!("Node/{}", settings.node), text));
+                let stuck = missing.as_ref().map(|p| format!("{}: {}", p.object, p.text));
+                problems.extend(missing);
                 Plan {
                     node: settings.node.clone(),
                     speaks_bgp: true,
                     families: Families::default(),
                     cluster_id: None,
+                    release,
                     problems: tidy(problems),
+                    notes: tidy(notes),
+                    reasons: Arc::default(),
                     is_complete: false,
+                    stuck,
                 }
-            }
-            Some(cx) => {
-                self.update_parts(&cx);
-                self.assemble(&cx, problems)
             }
         };
         self.snapshot = snapshot;
@@ -191,6 +219,7 @@ impl Resolver {
         let is_first = self.mesh.is_empty() && self.peers.is_empty();
         let changed = std::mem::take(&mut self.changed);
         let mut finder = NodeFinder::new(cx.snapshot);
+        self.notes.update(cx, changed.everything || is_first, &changed.nodes, &changed.peers);
         if changed.everything || changed.objects || is_first {
             self.of_objects = problems_of_objects(cx);
         }
@@ -323,7 +352,14 @@ impl Resolver {
         }
     }
 
-    fn assemble(&mut self, cx: &Effective<'_>, mut problems: Vec<Problem>) -> Plan {
+    fn assemble(
+        &mut self,
+        cx: &Effective<'_>,
+        mut problems: Vec<Problem>,
+        mut notes: Vec<Problem>,
+    ) -> Plan {
+        ownership::check(cx, &mut problems);
+        notes.extend(self.notes.iter().cloned());
         problems.extend(self.troubles.values().flatten().cloned());
         problems.extend(self.of_objects.iter().cloned());
         if let Some((_, of_services)) = &self.services {
@@ -342,14 +378,37 @@ impl Resolver {
             plan
         };
         let families = Families { ipv4: family(Family::Ipv4), ipv6: family(Family::Ipv6) };
+        let shadowed: Vec<Problem> =
+            Family::ALL.into_iter().flat_map(|f| self.list(f).notes().cloned()).collect();
         Plan {
             node: cx.settings.node.clone(),
             speaks_bgp: true,
             families,
             cluster_id: cx.me.cluster_id.parse().ok(),
+            release: cx.release,
             problems: tidy(problems),
+            notes: tidy(notes.into_iter().chain(shadowed).collect()),
+            reasons: Arc::new(self.reasons(cx)),
             is_complete: true,
+            stuck: None,
         }
+    }
+
+    /// What own blocks and services are to this node.
+    fn reasons(&self, cx: &Effective<'_>) -> BTreeMap<Prefix, String> {
+        let services = self.services.as_ref().map(|(services, _)| &services.reasons);
+        let mut reasons: BTreeMap<Prefix, String> = services.cloned().unwrap_or_default();
+        for family in Family::ALL {
+            for (block, state) in own_blocks(cx, family) {
+                let text = match state {
+                    AffinityState::Confirmed => "a block of this node's",
+                    AffinityState::Pending => "a block that is not yet this node's",
+                    AffinityState::PendingDeletion => "a block that this node gives up",
+                };
+                reasons.insert(block, text.to_owned());
+            }
+        }
+        reasons
     }
 
     fn family(
@@ -421,17 +480,21 @@ impl Resolver {
     /// What there is at an address: of several entries for one port the first, and the mesh.
     fn at_address(&self, cx: &Effective<'_>, addr: IpAddr, enabled: bool) -> AtAddress {
         let mut at = AtAddress::default();
-        let mut ports: Vec<u16> = Vec::new();
+        let mut ports: Vec<(u16, &Arc<str>)> = Vec::new();
         let mut sessions = Vec::new();
         let first: Place = (addr, Pass::Global, Arc::default(), Arc::default());
         for (_, pass, peer, node) in self.places.range(first..).take_while(|p| p.0 == addr) {
             let part = self.peers.get(peer).and_then(|known| known.part(*pass, node));
             let neighbors = part.into_iter().flat_map(|part| &part.neighbors);
             for neighbor in neighbors.filter(|n| n.addr == addr) {
-                if ports.contains(&neighbor.port) {
+                if let Some((_, holder)) = ports.iter().find(|(port, _)| *port == neighbor.port) {
+                    // Whoever peers back finds the session there already.
+                    if *holder != peer && *pass != Pass::Reverse {
+                        at.note_shadowed(peer, holder, addr);
+                    }
                     continue;
                 }
-                ports.push(neighbor.port);
+                ports.push((neighbor.port, peer));
                 sessions.extend(neighbor.session.clone());
                 let gateway = neighbor.reachable_by;
                 at.routes.extend(gateway.map(|g| (neighbor.scope, neighbor.port, g)));
@@ -536,6 +599,34 @@ fn statics(
         |(prefix, gateway)| StaticRoute { prefix, kind: StaticKind::Via, gateway: Some(gateway) };
     statics.extend(list.host_routes().into_iter().map(via));
     statics
+}
+
+/// What has to be known before anything can be computed, and is not.
+fn missing(settings: &Settings, snapshot: &Snapshot) -> Option<Problem> {
+    if snapshot.node(&settings.node).is_none() {
+        let names: Vec<&str> = snapshot.nodes.keys().map(|name| &**name).collect();
+        let known = match names.as_slice() {
+            [] => "there is no Node at all".to_owned(),
+            [first @ .., last] if names.len() <= NODES_NAMED => match first {
+                [] => format!("there is {last}"),
+                _ => format!("there are {} and {last}", first.join(", ")),
+            },
+            _ => format!("there are {} others", names.len()),
+        };
+        let text = format!(
+            "the node's own object is missing: nothing can be computed; {known}: set NODENAME to \
+             this node's name"
+        );
+        return Some(Problem::new(format!("Node/{}", settings.node), text));
+    }
+    // Its defaults would stand for what is in force: another AS number, a mesh where there is none.
+    let default = ObjectId::new(Kind::BgpConfiguration, "default");
+    let is_unknown = snapshot.unreadable().contains_key(&default)
+        && !snapshot.configurations.contains_key(&default.name);
+    is_unknown.then(|| {
+        let text = "it cannot be read and no earlier state of it is known: nothing can be computed";
+        Problem::new(default, text)
+    })
 }
 
 fn tidy(mut problems: Vec<Problem>) -> Vec<Problem> {

@@ -1,6 +1,6 @@
 //! Kubernetes services: which ranges and which single addresses this node announces.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use bgp_proto::types::Prefix;
@@ -20,6 +20,8 @@ pub(super) struct ServiceRoutes {
     pub(super) load_balancer: Vec<Prefix>,
     /// Configured external ranges.
     pub(super) external: Vec<Prefix>,
+    /// What each address of a service, and each range, is to this node, for people.
+    pub(super) reasons: BTreeMap<Prefix, String>,
 }
 
 /// Works out what is announced for services.
@@ -32,21 +34,33 @@ pub(super) fn service_routes(cx: &Effective<'_>, problems: &mut Vec<Problem>) ->
         global.extend(ranges.load_balancer.iter().filter(|p| !is_single(p)));
     }
     let is_excluded = cx.me.is_excluded_from_services();
-    let mut routes = if is_excluded { Vec::new() } else { global.clone() };
+    let mut routes = match is_excluded {
+        // A range that the environment gives is not the cluster's to take back by a label.
+        true if ranges.is_cluster_given => ranges.cluster.clone(),
+        true => Vec::new(),
+        false => global.clone(),
+    };
+    let mut reasons = ranges.reasons();
     // Without a range nobody asked for services.
-    if !is_excluded && !ranges.is_empty() {
-        let mut slices: std::collections::BTreeMap<_, Vec<&EndpointSlice>> = Default::default();
+    if !ranges.is_empty() {
+        let mut slices: BTreeMap<_, Vec<&EndpointSlice>> = BTreeMap::new();
         for slice in cx.snapshot.slices.values() {
             slices.entry(&slice.service).or_default().push(slice);
         }
         for (id, service) in &cx.snapshot.services {
             let slices = slices.get(id).map(Vec::as_slice).unwrap_or_default();
-            if is_advertised(cx, &ranges, service, slices) {
+            let verdict = match is_excluded {
+                true => Verdict::NodeExcluded,
+                false => verdict(cx, &ranges, service, slices),
+            };
+            if verdict.is_advertised() {
                 routes.extend(addresses(&ranges, service).map(Prefix::host));
             }
+            explain(&ranges, id, service, verdict, &mut reasons);
         }
     }
     ServiceRoutes {
+        reasons,
         routes: sorted(routes),
         reject: sorted(global),
         load_balancer: sorted(ranges.load_balancer),
@@ -69,6 +83,8 @@ struct Ranges {
     load_balancer: Vec<Prefix>,
     /// Ranges of load balancers are announced whole.
     is_aggregated: bool,
+    /// Ranges of cluster addresses are those of the environment.
+    is_cluster_given: bool,
 }
 
 impl Ranges {
@@ -103,7 +119,28 @@ impl Ranges {
         // A value of a later release is none that Calico would aggregate for.
         let aggregation = global.service_load_balancer_aggregation.as_str();
         let is_aggregated = matches!(aggregation, "" | "Enabled");
-        Ranges { cluster, external, load_balancer, is_aggregated }
+        let is_cluster_given = !cx.settings.advertise_cluster_ips.is_empty();
+        Ranges { cluster, external, load_balancer, is_aggregated, is_cluster_given }
+    }
+
+    /// What each range is, for people.
+    fn reasons(&self) -> BTreeMap<Prefix, String> {
+        let lists = [
+            ("serviceClusterIPs", &self.cluster),
+            ("serviceExternalIPs", &self.external),
+            ("serviceLoadBalancerIPs", &self.load_balancer),
+        ];
+        let mut reasons = BTreeMap::new();
+        for (field, list) in lists {
+            let from = match field {
+                "serviceClusterIPs" if self.is_cluster_given => "CALICO_ADVERTISE_CLUSTER_IPS",
+                field => field,
+            };
+            for prefix in list {
+                reasons.entry(*prefix).or_insert_with(|| format!("a range of services ({from})"));
+            }
+        }
+        reasons
     }
 
     fn is_empty(&self) -> bool {
@@ -111,39 +148,114 @@ impl Ranges {
     }
 }
 
-/// Whether routes to single addresses of the service are announced.
-fn is_advertised(
+/// Whether routes to single addresses of a service are announced, and why.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    /// Its address is a range by itself.
+    SingleRange,
+    /// An endpoint on this node is ready.
+    EndpointHere,
+    /// An endpoint is ready somewhere, and ranges are not announced whole.
+    EndpointAnywhere,
+    /// The node's label keeps it from announcing services.
+    NodeExcluded,
+    /// It is of a type without addresses, or headless.
+    NoAddress,
+    /// There is no EndpointSlice: nothing says that anything is behind it.
+    NoSlice,
+    /// Its range is announced whole by every node.
+    RangeIsAnnounced,
+    /// No endpoint on this node is ready.
+    NoEndpointHere,
+    /// No endpoint is ready.
+    NoEndpoint,
+}
+
+impl Verdict {
+    fn is_advertised(self) -> bool {
+        matches!(self, Verdict::SingleRange | Verdict::EndpointHere | Verdict::EndpointAnywhere)
+    }
+
+    /// Behind the service's name.
+    fn text(self) -> &'static str {
+        match self {
+            Verdict::SingleRange => "announced: the address is a range by itself",
+            Verdict::EndpointHere => "announced: policy Local, an endpoint on this node is ready",
+            Verdict::EndpointAnywhere => "announced: an endpoint is ready",
+            Verdict::NodeExcluded => {
+                "not announced: this node has the label \
+                 node.kubernetes.io/exclude-from-external-load-balancers"
+            }
+            Verdict::NoAddress => "not announced: it has no cluster address",
+            Verdict::NoSlice => "not announced: it has no EndpointSlice",
+            Verdict::RangeIsAnnounced => {
+                "not announced by itself: policy Cluster, its range is announced whole"
+            }
+            Verdict::NoEndpointHere => {
+                "not announced: policy Local, no endpoint on this node is ready"
+            }
+            Verdict::NoEndpoint => "not announced: no endpoint is ready",
+        }
+    }
+}
+
+fn verdict(
     cx: &Effective<'_>,
     ranges: &Ranges,
     service: &Service,
     slices: &[&EndpointSlice],
-) -> bool {
+) -> Verdict {
     if !matches!(service.kind.as_str(), "ClusterIP" | "NodePort" | "LoadBalancer")
         || matches!(service.cluster_ip.as_str(), "" | "None")
     {
-        return false;
+        return Verdict::NoAddress;
+    }
+    if slices.is_empty() {
+        return Verdict::NoSlice;
     }
     let policy = service.external_traffic_policy.as_str();
     if policy == "Cluster" {
         let is_single = |list: &[Prefix], addr: IpAddr| list.contains(&Prefix::host(addr));
         let balanced = std::iter::once(&service.load_balancer_ip).chain(&service.ingress);
-        if service.kind == "LoadBalancer"
-            && parsed(balanced).any(|addr| is_single(&ranges.load_balancer, addr))
+        let is_balanced = service.kind == "LoadBalancer"
+            && parsed(balanced).any(|addr| is_single(&ranges.load_balancer, addr));
+        if is_balanced
+            || parsed(&service.external_ips).any(|addr| is_single(&ranges.external, addr))
         {
-            return true;
-        }
-        if parsed(&service.external_ips).any(|addr| is_single(&ranges.external, addr)) {
-            return true;
+            return Verdict::SingleRange;
         }
     }
     if policy != "Local" && ranges.is_aggregated {
-        return false;
+        return Verdict::RangeIsAnnounced;
     }
-    slices.iter().filter(|slice| service.ip_families.contains(&slice.address_type)).any(|slice| {
-        slice.endpoints.iter().any(|endpoint| {
-            endpoint.is_ready && (policy != "Local" || endpoint.node == cx.settings.kubernetes_node)
-        })
-    })
+    let of_family = slices.iter().filter(|slice| service.ip_families.contains(&slice.address_type));
+    let mut ready = of_family.flat_map(|slice| &slice.endpoints).filter(|e| e.is_ready);
+    match policy {
+        "Local" if ready.any(|e| e.node == cx.settings.kubernetes_node) => Verdict::EndpointHere,
+        "Local" => Verdict::NoEndpointHere,
+        _ if ready.next().is_some() => Verdict::EndpointAnywhere,
+        _ => Verdict::NoEndpoint,
+    }
+}
+
+/// Says of every address of a service what it is to this node.
+fn explain(
+    ranges: &Ranges,
+    (namespace, name): &(String, String),
+    service: &Service,
+    verdict: Verdict,
+    reasons: &mut BTreeMap<Prefix, String>,
+) {
+    let announced: BTreeSet<IpAddr> = addresses(ranges, service).collect();
+    let all = service.cluster_ips.iter().chain(&service.external_ips).chain(&service.ingress);
+    for addr in parsed(all) {
+        let why = match announced.contains(&addr) {
+            true => verdict.text(),
+            false => "not announced: the address is in no range of BGPConfiguration's",
+        };
+        let text = format!("Service {namespace}/{name}: {why}");
+        reasons.entry(Prefix::host(addr)).or_insert(text);
+    }
 }
 
 /// Addresses of the service that are announced one by one.

@@ -102,7 +102,7 @@ pub(super) fn mesh_session(
     let remote_asn = node.asn.unwrap_or(cx.asn);
     let object = format!("Node/{}", node.name);
     if remote_asn.0 == 0 {
-        problems.push(Problem::new(object, "asNumber is 0: there is no session to the node"));
+        problems.push(Problem::new(&object, "asNumber is 0: there is no session to the node"));
         return None;
     }
     let (password, key) = match &cx.global.node_mesh_password {
@@ -118,6 +118,7 @@ pub(super) fn mesh_session(
         sort_key: sort_key("Mesh_", &name),
         name,
         kind: SessionKind::Mesh,
+        object: object.into(),
         neighbor: theirs.addr,
         port: port_or_default(cx.port_of(node)),
         remote_asn,
@@ -186,6 +187,7 @@ pub(super) fn peer_session(
         sort_key: sort_key(prefix, &name),
         name,
         kind,
+        object: object.into(),
         neighbor: entry.addr,
         port: port_or_default(entry.port),
         remote_asn,

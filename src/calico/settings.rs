@@ -22,6 +22,12 @@ pub struct Settings {
     pub namespace: String,
     /// Blocks are the node's pod CIDRs (`USE_POD_CIDR`).
     pub use_pod_cidr: bool,
+    /// The version of Calico on this node (`MARGAY_CALICO_VERSION`), which counts before what
+    /// ClusterInformation says: that is the newest of all nodes while they are upgraded one by one.
+    pub version: Option<String>,
+    /// Felix's own variable for what it writes (`FELIX_PROGRAMCLUSTERROUTES`), which is stronger than
+    /// FelixConfiguration; empty: not set.
+    pub felix_cluster_routes: String,
 }
 
 /// Says what networks the nodes.
@@ -56,6 +62,8 @@ impl Settings {
             advertise_cluster_ips: String::new(),
             namespace: "kube-system".to_owned(),
             use_pod_cidr: false,
+            version: None,
+            felix_cluster_routes: String::new(),
         }
     }
 
@@ -73,11 +81,13 @@ impl Settings {
             ("CALICO_ADVERTISE_CLUSTER_IPS", &mut settings.advertise_cluster_ips),
             ("CALICO_K8S_NODE_REF", &mut settings.kubernetes_node),
             ("NAMESPACE", &mut settings.namespace),
+            ("FELIX_PROGRAMCLUSTERROUTES", &mut settings.felix_cluster_routes),
         ] {
             if let Some(value) = get(key) {
                 value.clone_into(field);
             }
         }
+        settings.version = get("MARGAY_CALICO_VERSION").map(str::to_owned);
         settings.use_pod_cidr = get("USE_POD_CIDR")
             .is_some_and(|v| matches!(v, "true" | "True" | "TRUE" | "1" | "t" | "T"));
         settings

@@ -4,9 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use bgp_proto::session::AuthKey;
+
 use super::model::{
-    BgpConfiguration, BgpFilter, BgpPeer, BlockAffinity, Decoded, EndpointSlice, IpPool, Kind,
-    LocalEndpoint, Node, Object, ObjectId, Secret, Service,
+    BgpConfiguration, BgpFilter, BgpPeer, BlockAffinity, ClusterInformation, Decoded,
+    EndpointSlice, FelixConfiguration, IpPool, Kind, LocalEndpoint, Node, Object, ObjectId, Secret,
+    Service,
 };
 
 /// Objects with a namespace and a name.
@@ -32,9 +35,14 @@ pub struct Snapshot {
     affinities: BTreeMap<String, BTreeMap<String, Arc<BlockAffinity>>>,
     affinity_nodes: BTreeMap<String, String>,
     pub(super) secrets: Namespaced<Secret>,
+    /// Of every key of every Secret the last value that could be used.
+    last_keys: BTreeMap<(String, String), BTreeMap<String, AuthKey>>,
     pub(super) services: Namespaced<Service>,
     pub(super) slices: Namespaced<EndpointSlice>,
     pub(super) endpoints: BTreeMap<String, Arc<LocalEndpoint>>,
+    /// That with the name `default`.
+    pub(super) cluster_information: Option<Arc<ClusterInformation>>,
+    pub(super) felix_configurations: BTreeMap<String, Arc<FelixConfiguration>>,
     unreadable: BTreeMap<ObjectId, String>,
 }
 
@@ -82,7 +90,9 @@ impl Snapshot {
                 self.affinities.entry(object.node.clone()).or_default().insert(name, object);
             }
             Object::Secret(object) => {
-                self.secrets.insert((namespace, name), object);
+                let id = ObjectId { kind, namespace, name };
+                self.remember_keys(&id, &object);
+                self.secrets.insert((id.namespace, id.name), object);
             }
             Object::Service(object) => {
                 self.services.insert((namespace, name), object);
@@ -92,6 +102,14 @@ impl Snapshot {
             }
             Object::LocalEndpoint(object) => {
                 self.endpoints.insert(name, object);
+            }
+            Object::ClusterInformation(object) => {
+                if name == "default" {
+                    self.cluster_information = Some(object);
+                }
+            }
+            Object::FelixConfiguration(object) => {
+                self.felix_configurations.insert(name, object);
             }
         }
     }
@@ -119,6 +137,12 @@ impl Snapshot {
             Kind::Service => drop(self.services.remove(&namespaced())),
             Kind::EndpointSlice => drop(self.slices.remove(&namespaced())),
             Kind::LocalEndpoint => drop(self.endpoints.remove(name)),
+            Kind::ClusterInformation => {
+                if name == "default" {
+                    self.cluster_information = None;
+                }
+            }
+            Kind::FelixConfiguration => drop(self.felix_configurations.remove(name)),
         }
     }
 
@@ -156,6 +180,113 @@ impl Snapshot {
             }
             self.nodes.insert(Arc::clone(&node.name), node);
         }
+    }
+
+    /// Whether an object is known in just this state, so that applying it again changes nothing.
+    pub(super) fn holds(&self, decoded: &Decoded) -> bool {
+        fn same<K: Ord + ?Sized, Q: Ord + std::borrow::Borrow<K>, T: PartialEq>(
+            map: &BTreeMap<Q, Arc<T>>,
+            key: &K,
+            object: &T,
+        ) -> bool {
+            map.get(key).is_some_and(|known| **known == *object)
+        }
+        let id = &decoded.id;
+        let unreadable = self.unreadable.get(id);
+        let object = match &decoded.object {
+            Ok(Some(object)) if unreadable.is_none() => object,
+            Ok(_) => return false,
+            Err(fault) => return unreadable.is_some_and(|known| *known == fault.to_string()),
+        };
+        let name = id.name.as_str();
+        let place = || (id.namespace.clone(), id.name.clone());
+        match object {
+            Object::Node(node) => match id.kind {
+                Kind::KubernetesNode => same(&self.kubernetes_nodes, name, node),
+                _ => same(&self.calico_nodes, name, node),
+            },
+            Object::BgpConfiguration(object) => same(&self.configurations, name, object),
+            Object::BgpPeer(object) => same(&self.peers, name, object),
+            Object::BgpFilter(object) => same(&self.filters, name, object),
+            Object::IpPool(object) => same(&self.pools, name, object),
+            Object::BlockAffinity(object) => {
+                let of_node = self.affinities.get(&object.node);
+                of_node.is_some_and(|of_node| same(of_node, name, object))
+            }
+            Object::Secret(object) => same(&self.secrets, &place(), object),
+            Object::Service(object) => same(&self.services, &place(), object),
+            Object::EndpointSlice(object) => same(&self.slices, &place(), object),
+            Object::LocalEndpoint(object) => same(&self.endpoints, name, object),
+            Object::ClusterInformation(object) => {
+                name != "default" || self.cluster_information.as_ref() == Some(object)
+            }
+            Object::FelixConfiguration(object) => same(&self.felix_configurations, name, object),
+        }
+    }
+
+    /// An object in the state that counts; no Secret: [`Snapshot::session_keys`].
+    pub fn get(&self, id: &ObjectId) -> Option<Object> {
+        let name = id.name.as_str();
+        let place = || (id.namespace.clone(), id.name.clone());
+        Some(match id.kind {
+            Kind::Node => Object::Node(Arc::clone(self.calico_nodes.get(name)?)),
+            Kind::KubernetesNode => Object::Node(Arc::clone(self.kubernetes_nodes.get(name)?)),
+            Kind::BgpConfiguration => {
+                Object::BgpConfiguration(Arc::clone(self.configurations.get(name)?))
+            }
+            Kind::BgpPeer => Object::BgpPeer(Arc::clone(self.peers.get(name)?)),
+            Kind::BgpFilter => Object::BgpFilter(Arc::clone(self.filters.get(name)?)),
+            Kind::IpPool => Object::IpPool(Arc::clone(self.pools.get(name)?)),
+            Kind::BlockAffinity => {
+                let of_node = self.affinities.get(self.affinity_nodes.get(name)?)?;
+                Object::BlockAffinity(Arc::clone(of_node.get(name)?))
+            }
+            Kind::Secret => return None,
+            Kind::Service => Object::Service(Arc::clone(self.services.get(&place())?)),
+            Kind::EndpointSlice => Object::EndpointSlice(Arc::clone(self.slices.get(&place())?)),
+            Kind::LocalEndpoint => Object::LocalEndpoint(Arc::clone(self.endpoints.get(name)?)),
+            Kind::ClusterInformation => {
+                Object::ClusterInformation(Arc::clone(self.cluster_information.as_ref()?))
+            }
+            Kind::FelixConfiguration => {
+                Object::FelixConfiguration(Arc::clone(self.felix_configurations.get(name)?))
+            }
+        })
+    }
+
+    /// The keys that a BGPPeer or the mesh refers to, each the last that could be used, as Secrets.
+    pub fn session_keys(&self) -> Vec<(ObjectId, Object)> {
+        let of_peers = self.peers.values().filter_map(|peer| peer.password.as_ref());
+        let of_mesh = self.configurations.values().filter_map(|c| c.node_mesh_password.as_ref());
+        let wanted: BTreeSet<(&str, &str)> =
+            of_peers.chain(of_mesh).map(|r| (r.name.as_str(), r.key.as_str())).collect();
+        let mut secrets = Vec::new();
+        for ((namespace, name), keys) in &self.last_keys {
+            let is_wanted = |key: &str| wanted.contains(&(name.as_str(), key));
+            let keys = keys.iter().filter(|(key, _)| is_wanted(key));
+            let secret: Secret = keys.map(|(k, v)| (k.clone(), v.octets().to_vec())).collect();
+            if secret.iter().next().is_some() {
+                let id = ObjectId {
+                    kind: Kind::Secret,
+                    namespace: namespace.clone(),
+                    name: name.clone(),
+                };
+                secrets.push((id, Object::Secret(Arc::new(secret))));
+            }
+        }
+        secrets
+    }
+
+    /// Takes in what an earlier run knew of a Secret, which may be gone.
+    pub(super) fn remember_keys(&mut self, id: &ObjectId, secret: &Secret) {
+        let usable = secret.iter().filter_map(|(k, v)| Some((k.clone(), AuthKey::new(v.clone())?)));
+        let place = (id.namespace.clone(), id.name.clone());
+        self.last_keys.entry(place).or_default().extend(usable);
+    }
+
+    /// The last usable value of a key of a Secret, by namespace and name; the Secret may be gone.
+    pub(super) fn last_key(&self, place: &(String, String), key: &str) -> Option<&AuthKey> {
+        self.last_keys.get(place)?.get(key)
     }
 
     /// A node.
@@ -231,7 +362,11 @@ mod tests {
         let key = "/calico/ipam/v2/host/a/ipv4/block/10.65.1.0-26";
         snapshot.apply(decode_etcd(key, b"").unwrap());
         assert_eq!(snapshot.affinities_of("a").count(), 1);
-        snapshot.apply(decode_etcd(key, br#"{"deleted":true}"#).unwrap());
+        let block = decode_etcd(key, br#"{"deleted":true}"#).unwrap();
+        let id = block.id.clone();
+        snapshot.apply(block);
+        assert_eq!(snapshot.affinities_of("a").count(), 1, "until the key is gone");
+        snapshot.withdraw(&id);
         assert_eq!(snapshot.affinities_of("a").count(), 0);
         assert!(snapshot.affinities.is_empty() && snapshot.affinity_nodes.is_empty());
     }

@@ -428,10 +428,12 @@ fn check(path: Option<PathBuf>, json: bool) -> ExitCode {
 }
 
 fn calico(command: &crate::calico::cli::Command) -> ExitCode {
+    use crate::calico::cli::Outcome;
     let mut out = BufWriter::new(io::stdout().lock());
     let done = crate::calico::cli::run(command, io::stdin().lock(), &mut out);
-    match done.and_then(|()| out.flush()) {
-        Ok(()) => ExitCode::SUCCESS,
+    match done.and_then(|found| out.flush().map(|()| found)) {
+        Ok(Outcome::Fine) => ExitCode::SUCCESS,
+        Ok(Outcome::Problems) => ExitCode::FAILURE,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             eprintln!("margay: {error}");
             ExitCode::from(WRONG)

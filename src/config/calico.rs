@@ -20,8 +20,32 @@ pub struct CalicoSettings {
     pub path: Vec<PathBuf>,
     /// Felix's folder of local workloads. Default: as the environment says.
     pub endpoint_status: Option<PathBuf>,
+    /// The version of Calico on this node. Default: the environment's `MARGAY_CALICO_VERSION`, then
+    /// what ClusterInformation says.
+    pub version: Option<String>,
+    /// Where the objects of the plan in force are kept. Default: as the environment says.
+    pub state_file: Option<StateFile>,
     /// What routes may take, whatever the objects say.
     pub limits: CalicoLimits,
+}
+
+/// Where the objects of the plan in force are kept, for a start while the datastore is away.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StateFile {
+    /// In this file.
+    At(PathBuf),
+    /// They are not.
+    Off,
+}
+
+impl StateFile {
+    /// Reads a path, or `none`.
+    pub fn parse(text: &str, base: &Path) -> StateFile {
+        match text {
+            "none" => StateFile::Off,
+            path => StateFile::At(base.join(path)),
+        }
+    }
 }
 
 /// What routes may take on a Calico node. Differs from BIRD: it has limits of prefixes, which no
@@ -78,6 +102,11 @@ pub(super) fn read(root: &Table<'_>, base: &Path) -> Option<(CalicoSettings, Opt
     let node = table.get("node").and_then(|v| non_empty(&v)).map(str::to_owned);
     let path: Vec<PathBuf> = table.get("path").map(|v| v.read_list(path_of)).unwrap_or_default();
     let endpoint_status = table.get("endpoint-status").and_then(|v| path_of(&v));
+    let version = table.get("version").and_then(|v| non_empty(&v)).map(str::to_owned);
+    let state_file = table
+        .get("state-file")
+        .and_then(|v| non_empty(&v))
+        .map(|text| StateFile::parse(text, base));
     let bird_sockets = table.get("bird-sockets").and_then(|v| read_bird_sockets(&v));
     let kind = table.get("datastore").and_then(|v| v.choice(&[("etcd", true), ("file", false)]));
     let etcd = read_etcd(&table, base);
@@ -110,7 +139,9 @@ pub(super) fn read(root: &Table<'_>, base: &Path) -> Option<(CalicoSettings, Opt
         peers: table.get("peers").and_then(|v| read_peers(&v)).unwrap_or_default(),
     };
     table.finish();
-    Some((CalicoSettings { node, datastore, path, endpoint_status, limits }, bird_sockets))
+    let settings =
+        CalicoSettings { node, datastore, path, endpoint_status, version, state_file, limits };
+    Some((settings, bird_sockets))
 }
 
 /// `[calico.peers]`: what holds for every session that follows from the objects.

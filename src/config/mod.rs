@@ -34,10 +34,11 @@ use bgp_proto::table::{PeerRoutes, TableConfig};
 use bgp_proto::types::{Asn, ClusterId, FibKind, Prefix, RouterId};
 use bgp_proto::wire::Origin;
 
-pub use calico::{CalicoDatastore, CalicoEtcd, CalicoLimits, CalicoSettings};
+pub use calico::{CalicoDatastore, CalicoEtcd, CalicoLimits, CalicoSettings, StateFile};
 pub use changes::{Changes, differing_peers};
 pub use error::{Error, Errors};
 pub use local::KernelRoute;
+pub(crate) use reader::closest;
 
 use reader::{Parsed, Table};
 

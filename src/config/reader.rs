@@ -318,7 +318,7 @@ impl<'a> Value<'a> {
 }
 
 /// The candidate that `word` is most likely a misspelling of.
-pub(super) fn closest<'c>(word: &str, candidates: &[&'c str]) -> Option<&'c str> {
+pub(crate) fn closest<'c>(word: &str, candidates: &[&'c str]) -> Option<&'c str> {
     let (near, distance) = candidates
         .iter()
         .map(|c| (*c, edit_distance(&word.to_lowercase(), c)))

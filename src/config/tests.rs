@@ -460,11 +460,14 @@ fn calico_says_where_its_objects_are() {
 fn the_example_of_calico_is_complete() {
     const EXAMPLE: &str = include_str!("../../examples/calico.toml");
     let (settings, host) = calico(EXAMPLE).unwrap_or_else(|faults| panic!("{faults:#?}"));
-    let CalicoSettings { node, datastore, path, endpoint_status, limits } = settings;
+    let CalicoSettings { node, datastore, path, endpoint_status, limits, version, state_file } =
+        settings;
     let Some(CalicoDatastore::Etcd(etcd)) = datastore else { panic!("{datastore:?}") };
     assert!(node.is_some() && endpoint_status.is_some() && !path.is_empty());
     assert!(etcd.ca_file.is_some() && etcd.certificate.is_some() && etcd.user.is_some());
     assert_eq!(host.control.bird_sockets, Some(BirdSockets::At(BirdPaths::calico())));
+    assert_eq!(version.as_deref(), Some("v3.32.1"));
+    assert!(matches!(state_file, Some(StateFile::At(_))));
     assert!(limits.memory_max.is_some());
     let PeerLimits { prefixes_max, prefixes_warning_percent, memory_max } = limits.peers;
     assert!(prefixes_max.is_some() && memory_max.is_some() && prefixes_warning_percent != 80);

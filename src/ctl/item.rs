@@ -94,6 +94,16 @@ pub struct Calico {
     pub problems: Vec<CalicoProblem>,
     /// How many there are in all.
     pub problems_count: u32,
+    /// The release of Calico that the plan is for, and where it is known from.
+    #[serde(default)]
+    pub release: String,
+    /// What can be used, and does nothing or something else than one might think; sorted, the first
+    /// thousand.
+    #[serde(default)]
+    pub notes: Vec<CalicoProblem>,
+    /// How many there are in all.
+    #[serde(default)]
+    pub notes_count: u32,
     /// Sessions that go on only until others carry their routes.
     pub parting: Vec<String>,
 }
@@ -176,8 +186,18 @@ pub struct Peer {
     pub prefixes_advertised: u32,
     /// The same by family.
     pub prefixes: PerFamily<PrefixCounts>,
+    /// While its session is down and its routes are kept all the same (RFC 4724): for how many seconds
+    /// more, at most.
+    #[serde(default)]
+    pub stale_seconds: Option<u64>,
     /// Most prefixes per family.
     pub prefixes_max: Option<u32>,
+    /// On a Calico node: the object that the session follows from.
+    #[serde(default)]
+    pub object: Option<String>,
+    /// On a Calico node: BGPFilters that are applied, in order.
+    #[serde(default)]
+    pub filters: Vec<String>,
     /// Name of the import policy.
     pub import: String,
     /// Name of the export policy.
@@ -370,6 +390,9 @@ pub struct Group {
 pub struct Explanation {
     /// The destination.
     pub prefix: Prefix,
+    /// On a Calico node: what the objects say of it, such as which Service's address it is.
+    #[serde(default)]
+    pub objects: Vec<String>,
     /// Every path, in order; `reason` is the step that decided against the one before.
     pub paths: Vec<Path>,
     /// What the kernel was asked to hold.

@@ -252,6 +252,9 @@ fn status(s: &Status, look: &Look) -> String {
 
 fn calico_status(c: &Calico, out: &mut String) {
     line(out, "Calico node", &c.node);
+    if !c.release.is_empty() {
+        line(out, "Calico release", &c.release);
+    }
     for source in &c.sources {
         let state = match (source.state.as_str(), source.revision, source.away_seconds) {
             ("current", Some(revision), _) => format!("current, listed at revision {revision}"),
@@ -270,6 +273,12 @@ fn calico_status(c: &Calico, out: &mut String) {
     line(out, "problems", c.problems_count);
     for problem in &c.problems {
         line(out, "  ", format_args!("{}: {}", problem.object, problem.text));
+    }
+    if c.notes_count > 0 {
+        line(out, "notes", c.notes_count);
+    }
+    for note in &c.notes {
+        line(out, "  ", format_args!("{}: {}", note.object, note.text));
     }
 }
 

@@ -88,7 +88,10 @@ pub fn peer(facts: &PeerFacts<'_>, clock: &WallClock) -> Peer {
             accepted: counts.accepted[family],
             advertised: counts.advertised[family],
         }),
+        stale_seconds: counts.restarting.map(|until| until.since(clock.now).as_secs()),
         prefixes_max: routes.prefixes_max,
+        object: None,
+        filters: Vec::new(),
         import: routes.import.name.to_string(),
         export: routes.export.name.to_string(),
         hold_time: negotiated.map_or(config.hold_time, |n| n.hold_time).as_secs(),
@@ -252,6 +255,7 @@ pub fn explanation(view: &bgp_proto::table::Explanation, names: &impl Names) -> 
             FibKind::Unicast(hops) => ("unicast", hops),
             FibKind::Blackhole => ("blackhole", &[]),
             FibKind::Unreachable => ("unreachable", &[]),
+            FibKind::Kept => ("kept until somebody else has one", &[]),
         };
         let gateways = gateways(hops, names);
         item::ExplainedFib {
@@ -273,6 +277,7 @@ pub fn explanation(view: &bgp_proto::table::Explanation, names: &impl Names) -> 
         rule: withheld.rule.clone(),
     });
     Explanation {
+        objects: Vec::new(),
         prefix,
         paths,
         fib,

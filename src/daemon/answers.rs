@@ -6,12 +6,13 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bgp_proto::table::{PathView, PeerCounts, RouteFilter, Table};
-use bgp_proto::types::{PeerId, Time};
+use bgp_proto::types::{PeerId, Prefix, Source, Time};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::Stop;
 use super::metrics::Ranking;
 use super::peers::Peers;
+use super::redistribution::Redistribution;
 use super::registry::{Record, Registry};
 use super::startup::Startup;
 use super::vitals::Vitals;
@@ -24,10 +25,10 @@ use crate::ctl::{
 };
 use crate::datastore::State;
 use crate::engine::Handle;
-use crate::kernel::Fib;
+use crate::kernel::{Fib, LearnedRoute};
 use crate::logging::Log;
 use crate::net::Tally;
-use crate::node::{self, Environment, Follower, NodeStatus, SourceStatus};
+use crate::node::{self, Environment, Follower, NodeStatus, SessionOrigin, SourceStatus};
 use crate::pulse::Pulse;
 
 /// Destinations, kernel routes or peers on one page.
@@ -64,6 +65,7 @@ struct Published {
 pub(super) struct Answers {
     table: Handle,
     fib: Fib,
+    redistribution: Redistribution,
     registry: Registry,
     orders: mpsc::Sender<Order>,
     published: Arc<Mutex<Option<Published>>>,
@@ -95,6 +97,7 @@ impl Answers {
     pub(super) fn new(
         table: Handle,
         fib: Fib,
+        redistribution: Redistribution,
         peers: &Peers,
         orders: mpsc::Sender<Order>,
         pulse: Pulse,
@@ -104,6 +107,7 @@ impl Answers {
         Answers {
             table,
             fib,
+            redistribution,
             registry: peers.registry(),
             orders,
             published: Arc::default(),
@@ -293,6 +297,16 @@ impl Answers {
         &self.fib
     }
 
+    /// The route of the kernel that a route of ours was made from.
+    pub(super) fn learned(&self, prefix: Prefix, source: Source) -> Option<LearnedRoute> {
+        match source {
+            Source::Kernel | Source::Direct => {
+                self.redistribution.get(prefix, source == Source::Direct)
+            }
+            Source::Bgp | Source::Static => None,
+        }
+    }
+
     /// Whether routes are written to the kernel at all.
     pub(super) fn writes_routes(&self) -> bool {
         let published = self.published.lock().unwrap_or_else(PoisonError::into_inner);
@@ -389,6 +403,7 @@ impl Answers {
         let counts =
             self.counts(ids).await.ok_or_else(|| Refusal::failed("the daemon is stopping"))?;
         let clock = self.wall_clock();
+        let node = self.node_status();
         let items = records.iter().zip(&counts).map(|(record, counts)| {
             let snapshot = record.handle.snapshot();
             let facts = PeerFacts {
@@ -403,7 +418,13 @@ impl Answers {
                 counts,
                 last_error: snapshot.last_error.as_ref(),
             };
-            ctl::peer(&facts, &clock)
+            let mut peer = ctl::peer(&facts, &clock);
+            let origin = node.as_ref().and_then(|status| status.origins.get(&record.name));
+            if let Some(SessionOrigin { object, filters }) = origin {
+                peer.object = Some(object.to_string());
+                peer.filters.clone_from(filters);
+            }
+            peer
         });
         Page::new(items, next)
     }
@@ -557,6 +578,9 @@ fn calico(status: &NodeStatus, parting: &[String]) -> item::Calico {
         sources: status.sources.iter().map(source).collect(),
         problems: status.problems.iter().take(PROBLEMS_MAX).map(problem).collect(),
         problems_count: u32::try_from(status.problems.len()).unwrap_or(u32::MAX),
+        release: status.release.clone(),
+        notes: status.notes.iter().take(PROBLEMS_MAX).map(problem).collect(),
+        notes_count: u32::try_from(status.notes.len()).unwrap_or(u32::MAX),
         parting: parting.to_vec(),
     }
 }

@@ -25,9 +25,13 @@ impl Answers {
                     Some(covering) => format!("; did you mean {covering}, which covers it?"),
                     None => String::new(),
                 };
+                let objects = self.objects(prefix).map(|said| format!("; {said}"));
                 return Err(Refusal {
                     kind: ctl::ErrorKind::NotFound,
-                    text: format!("there is no route to {prefix}{hint}"),
+                    text: format!(
+                        "there is no route to {prefix}{}{hint}",
+                        objects.unwrap_or_default()
+                    ),
                 });
             }
         };
@@ -35,6 +39,12 @@ impl Answers {
         for path in &mut item.paths {
             let by = path.next_hop.and_then(|next_hop| self.kernel().decided_by(next_hop));
             path.resolved_by = by.map(|by| by.to_string());
+        }
+        // What was asked for, and what answers for it.
+        item.objects.extend(self.objects(prefix).map(|said| format!("{prefix}: {said}")));
+        if item.prefix != prefix {
+            let covering = self.objects(item.prefix);
+            item.objects.extend(covering.map(|said| format!("{}: {said}", item.prefix)));
         }
         match &mut item.fib {
             None => item.fib_absent = Some(self.why_absent(&explanation).to_owned()),
@@ -50,6 +60,11 @@ impl Answers {
             }
         }
         Page::last([item])
+    }
+
+    /// What Calico's objects say of a prefix.
+    fn objects(&self, prefix: Prefix) -> Option<String> {
+        self.node_status()?.reasons.get(&prefix).cloned()
     }
 
     /// Why the kernel was asked to hold nothing.

@@ -325,6 +325,7 @@ impl Answers {
         CalicoMetrics {
             in_force: status.in_force,
             problems: problems_by_kind(status),
+            notes: u64::try_from(status.notes.len()).unwrap_or(u64::MAX),
             sources: sources.collect(),
             plans: status.plans,
             planning: status.planning,

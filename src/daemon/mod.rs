@@ -235,9 +235,10 @@ impl Daemon {
         let peers =
             Peers::new(table.clone(), directory.clone(), peer_events, seed, recovery, beside);
         let pulse = Pulse::default();
-        let (kernel, own) = (threads.fib.clone(), pulse.clone());
+        let (kernel, learned) = (threads.fib.clone(), threads.redistribution.clone());
+        let own = pulse.clone();
         let mut answers =
-            Answers::new(table.clone(), kernel, &peers, orders_sender, own, log.clone());
+            Answers::new(table.clone(), kernel, learned, &peers, orders_sender, own, log.clone());
         answers.set_file(path.clone());
         let node = settings.map(|settings| Node::start(*settings));
         if let Some(node) = &node {

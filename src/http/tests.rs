@@ -103,6 +103,7 @@ fn snapshot() -> MetricsSnapshot {
         calico: Some(CalicoMetrics {
             in_force: true,
             problems: [("BGPPeer".to_owned(), 2), ("Node".to_owned(), 1)].into(),
+            notes: 5,
             sources: vec![SourceMetrics {
                 name: "etcd".into(),
                 current: false,
@@ -129,6 +130,7 @@ fn every_number_is_shown_under_its_name() {
         "margay_part_responding{part=\"fib\"} 0",
         "margay_calico_in_force 1",
         "margay_calico_problems 3",
+        "margay_calico_notes 5",
         "margay_calico_kind_problems{kind=\"BGPPeer\"} 2",
         "margay_calico_source_current{source=\"etcd\"} 0",
         "margay_calico_source_away_seconds{source=\"etcd\"} 9",

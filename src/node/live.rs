@@ -4,11 +4,12 @@
 //! on what comes close together is worked out together, and working out takes at most a tenth of a
 //! core. What the daemon has not taken yet makes the task wait, while the sources merge what comes.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bgp_proto::types::Prefix;
 use futures_util::future::select_all;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -16,17 +17,25 @@ use tokio::time::{Instant, timeout_at};
 use tracing::{info, warn};
 
 use super::NodeSettings;
+use super::saved::Lines;
 use super::settings::describe;
+use super::store::Store;
 use crate::calico::config::Converter;
-use crate::calico::model::Decoded;
-use crate::calico::{Problem, Resolver, Settings};
-use crate::config::{CalicoLimits, Config, HostSettings, PeerEntry, differing_peers};
-use crate::datastore::{self, Change, Event, Receiver, State, Watcher};
+use crate::calico::model::{ObjectId, encode};
+use crate::calico::release::Origin;
+use crate::calico::{Plan, Problem, Resolver};
+use crate::config::{Config, HostSettings, PeerEntry, differing_peers};
+use crate::datastore::{self, Change, Event, Receiver, Source, State, Watcher};
 use crate::pulse::Pulse;
 use crate::supervise::{self, Ending};
 
 /// Least time between two plans.
 const PLAN_INTERVAL: Duration = Duration::from_millis(50);
+/// How long after the start a source that says nothing is waited for, where what it had is known
+/// from before.
+const RESTORE_AFTER: Duration = Duration::from_secs(3);
+/// Keys of sessions are kept under this name: they count also where the Secret is gone.
+const KEYS: &str = "keys";
 /// Working out takes at most one part in so many of the time.
 const PLAN_SHARE: u32 = 10;
 
@@ -48,14 +57,33 @@ pub struct NodeStatus {
     pub node: String,
     /// The sources, in the order of the settings.
     pub sources: Vec<SourceStatus>,
+    /// The release of Calico that the plan is for, and where it is known from.
+    pub release: String,
     /// Objects, or parts of them, that cannot be used; sorted.
     pub problems: Arc<[Problem]>,
+    /// What can be used, and does nothing or something else than one might think; sorted.
+    pub notes: Arc<[Problem]>,
+    /// By name of a session: what it follows from.
+    pub origins: Arc<BTreeMap<Arc<str>, SessionOrigin>>,
+    /// What own blocks, ranges and addresses of services are to this node, for people.
+    pub reasons: Arc<BTreeMap<Prefix, String>>,
+    /// Why nothing follows from the objects, in one line; `None`: a plan does.
+    pub stuck: Option<String>,
     /// Whether a plan is in force. Until the first one nothing is decided.
     pub in_force: bool,
     /// Plans worked out so far.
     pub plans: u64,
     /// CPU-bound time that this took in all.
     pub planning: Duration,
+}
+
+/// What a session follows from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SessionOrigin {
+    /// `BGPPeer/tor`, or `Node/b` for the mesh.
+    pub object: Arc<str>,
+    /// BGPFilters that are applied, in order.
+    pub filters: Vec<String>,
 }
 
 /// A source, and how it is reached.
@@ -70,10 +98,11 @@ pub struct SourceStatus {
 }
 
 impl NodeStatus {
-    /// What is missing before a first plan can be in force, in one line; `None` if nothing is.
+    /// What is missing for a plan, in one line; `None` if nothing is.
     pub fn waiting_for(&self) -> Option<String> {
         if self.in_force {
-            return None;
+            // What runs goes on, and follows nothing.
+            return self.stuck.clone();
         }
         let missing = self.sources.iter().filter(|source| !source.listed);
         let missing: Vec<String> = missing
@@ -83,8 +112,8 @@ impl NodeStatus {
             })
             .collect();
         Some(match missing.as_slice() {
-            [] => match self.problems.iter().find(|p| p.object == format!("Node/{}", self.node)) {
-                Some(problem) => format!("{}: {}", problem.object, problem.text),
+            [] => match &self.stuck {
+                Some(stuck) => stuck.clone(),
                 None => format!("waiting for a plan of node {}", self.node),
             },
             missing => format!("waiting for objects from {}", missing.join("; ")),
@@ -123,32 +152,29 @@ pub fn follow(settings: &NodeSettings) -> Follower {
     let feeds = settings.sources.iter().map(|source| {
         // The task ends with its receiver.
         let (receiver, _) = datastore::start(source.clone());
-        (describe(source), receiver)
+        Feed::new(describe(source), receiver, saved_as(source))
     });
-    let NodeSettings { calico, limits, host, .. } = settings;
-    follow_feeds(calico.clone(), *limits, host.clone(), feeds.collect())
+    follow_feeds(settings, feeds.collect())
 }
 
-fn follow_feeds(
-    settings: Settings,
-    limits: CalicoLimits,
-    host: HostSettings,
-    feeds: Vec<(String, Receiver)>,
-) -> Follower {
+fn follow_feeds(settings: &NodeSettings, feeds: Vec<Feed>) -> Follower {
+    let NodeSettings { calico: settings, limits, host, state_file, .. } = settings.clone();
     let vitals = Vitals {
         plan: Pulse::default(),
-        sources: feeds.iter().map(|(name, feed)| (name.clone(), feed.watcher())).collect(),
+        sources: feeds
+            .iter()
+            .map(|feed| (feed.status.name.clone(), feed.receiver.watcher()))
+            .collect(),
     };
-    let feeds = feeds.into_iter().map(|(name, receiver)| Feed {
-        receiver,
-        status: SourceStatus { name, listed: false, state: State::Connecting },
-        problems: Vec::new(),
-    });
-    let feeds = feeds.collect();
     let status = Arc::new(NodeStatus {
         node: settings.node.clone(),
         sources: Vec::new(),
+        release: String::new(),
         problems: Arc::from([]),
+        notes: Arc::from([]),
+        origins: Arc::default(),
+        reasons: Arc::default(),
+        stuck: None,
         in_force: false,
         plans: 0,
         planning: Duration::ZERO,
@@ -158,10 +184,12 @@ fn follow_feeds(
     let live = Live {
         host,
         feeds,
-        resolver: Resolver::new(settings),
+        resolver: Resolver::new(settings.clone()),
         converter: Converter::new(limits),
+        store: Store::new(state_file, settings.node.clone()),
         dirty: false,
         of_plan: Vec::new(),
+        notes: Vec::new(),
         current: None,
         parted: BTreeSet::new(),
         status: NodeStatus::clone(&status),
@@ -179,6 +207,32 @@ struct Feed {
     receiver: Receiver,
     status: SourceStatus,
     problems: Vec<Problem>,
+    /// Under this name its objects are kept on disk; `None`: they are not.
+    saved_as: Option<&'static str>,
+    /// The objects that it has, or had when they were kept.
+    objects: BTreeSet<ObjectId>,
+}
+
+impl Feed {
+    fn new(name: String, receiver: Receiver, saved_as: Option<&'static str>) -> Self {
+        Feed {
+            receiver,
+            status: SourceStatus { name, listed: false, state: State::Connecting },
+            problems: Vec::new(),
+            saved_as,
+            objects: BTreeSet::new(),
+        }
+    }
+}
+
+/// What the objects of a source are kept under. Felix's files are on this machine, and gone when it
+/// was started anew.
+fn saved_as(source: &Source) -> Option<&'static str> {
+    match source {
+        Source::Etcd(_) => Some("etcd"),
+        Source::Files(_) => Some("files"),
+        Source::Endpoints(_) => None,
+    }
 }
 
 struct Live {
@@ -186,10 +240,13 @@ struct Live {
     feeds: Vec<Feed>,
     resolver: Resolver,
     converter: Converter,
+    store: Store,
     /// Objects changed since the last plan.
     dirty: bool,
     /// Problems of the last plan.
     of_plan: Vec<Problem>,
+    /// Its notes.
+    notes: Vec<Problem>,
     current: Option<Arc<Config>>,
     /// See [`Update::parted`].
     parted: BTreeSet<IpAddr>,
@@ -205,14 +262,59 @@ struct Ended;
 
 impl Live {
     async fn run(mut self) {
+        self.restore();
         while self.turn().await.is_ok() {}
+    }
+
+    /// Takes in what was kept on disk. Nothing is worked out from it as long as the sources may still
+    /// tell their lists soon.
+    fn restore(&mut self) {
+        let mut saved = self.store.read();
+        for secret in saved.objects.remove(KEYS).iter().flatten() {
+            self.resolver.remember_keys(secret);
+        }
+        for feed in &mut self.feeds {
+            let objects = feed.saved_as.and_then(|name| saved.objects.remove(name));
+            for object in objects.into_iter().flatten() {
+                feed.objects.insert(object.id.clone());
+                self.resolver.apply(object);
+            }
+        }
+    }
+
+    /// Whether a plan can follow: every source was listed, or what it had is known from before and it
+    /// did not answer for a while.
+    fn may_plan(&self) -> bool {
+        let is_late = Instant::now() >= self.store.restored_at + RESTORE_AFTER;
+        self.feeds.iter().all(|feed| {
+            let is_away = matches!(feed.status.state, State::Away { .. });
+            feed.status.listed || (!feed.objects.is_empty() && (is_away || is_late))
+        })
+    }
+
+    /// When to turn without any event.
+    fn next_wake(&self) -> Option<Instant> {
+        let waits = self.current.is_none() && self.feeds.iter().any(|feed| !feed.status.listed);
+        let restore = waits.then(|| self.store.restored_at + RESTORE_AFTER);
+        let restore = restore.filter(|at| *at > Instant::now());
+        restore.into_iter().chain(self.store.due()).min()
     }
 
     /// Takes what comes, until it is time to work out what follows.
     async fn turn(&mut self) -> Result<(), Ended> {
         self.publish();
-        let (at, event) = self.next_event().await?;
-        self.take(at, event);
+        match self.next_wake() {
+            None => {
+                let (at, event) = self.next_event().await?;
+                self.take(at, event);
+            }
+            Some(wake) => {
+                if let Ok(next) = timeout_at(wake, self.next_event()).await {
+                    let (at, event) = next?;
+                    self.take(at, event);
+                }
+            }
+        }
         let due = self.next_plan;
         while Instant::now() < due {
             let Ok(next) = timeout_at(due, self.next_event()).await else { break };
@@ -220,11 +322,34 @@ impl Live {
             self.take(at, event);
         }
         self.take_waiting();
-        if self.dirty && self.feeds.iter().all(|feed| feed.status.listed) {
+        let begins = self.current.is_none() && !self.feeds.iter().all(|feed| feed.status.listed);
+        if (self.dirty || begins) && self.may_plan() {
             self.dirty = false;
             self.plan().await?;
         }
+        self.save();
         Ok(())
+    }
+
+    /// Keeps the objects that the plan in force follows from, when it is time to.
+    fn save(&mut self) {
+        if self.store.due().is_none_or(|at| at > Instant::now()) {
+            return;
+        }
+        let snapshot = self.resolver.snapshot();
+        let feeds = self.feeds.iter().filter_map(|feed| Some((feed.saved_as?, &feed.objects)));
+        let objects = feeds.flat_map(|(source, ids)| ids.iter().map(move |id| (source, id)));
+        tokio::task::block_in_place(|| {
+            let mut lines = Lines::new();
+            for (source, id) in objects {
+                let object = snapshot.get(id).and_then(|object| encode(id, &object));
+                object.into_iter().for_each(|object| lines.push(source, object));
+            }
+            for (id, secret) in snapshot.session_keys() {
+                encode(&id, &secret).into_iter().for_each(|object| lines.push(KEYS, object));
+            }
+            self.store.write(lines);
+        });
     }
 
     async fn next_event(&mut self) -> Result<(usize, Event), Ended> {
@@ -256,14 +381,28 @@ impl Live {
                 info!("{}: {} objects listed", feed.status.name, objects.len());
                 feed.status.listed = true;
                 self.dirty = true;
-                objects.into_iter().for_each(|object: Decoded| self.resolver.apply(object));
+                let ids = objects.iter().map(|object| object.id.clone()).collect();
+                // What was kept and is not there any more.
+                let before = std::mem::replace(&mut feed.objects, ids);
+                for id in before.difference(&feed.objects) {
+                    self.resolver.withdraw(id);
+                }
+                for object in objects {
+                    self.resolver.apply(object);
+                }
             }
             Event::Changed(changes) => {
-                self.dirty = true;
                 for change in changes {
                     match change {
-                        Change::Put(object) => self.resolver.apply(object),
-                        Change::Withdraw(id) => self.resolver.withdraw(&id),
+                        Change::Put(object) => {
+                            feed.objects.insert(object.id.clone());
+                            self.dirty |= self.resolver.apply(object);
+                        }
+                        Change::Withdraw(id) => {
+                            feed.objects.remove(&id);
+                            self.resolver.withdraw(&id);
+                            self.dirty = true;
+                        }
                     }
                 }
             }
@@ -288,13 +427,46 @@ impl Live {
         self.status.plans += 1;
         self.status.planning += took;
         self.next_plan = Instant::now() + PLAN_INTERVAL.max(took * (PLAN_SHARE - 1));
+        self.describe(&plan);
+        if plan.is_complete {
+            self.store.note_change();
+        }
         self.of_plan = plan.problems;
+        self.notes = plan.notes;
         self.of_plan.extend(self.converter.problems().cloned());
         let update = config.and_then(|config| self.update(config));
         self.publish();
         match update {
             Some(update) => self.updates.send(update).await.map_err(|_| Ended),
             None => Ok(()),
+        }
+    }
+
+    /// Tells what a plan is made from.
+    fn describe(&mut self, plan: &Plan) {
+        let origin = match plan.release.origin {
+            Origin::Given => "as given",
+            Origin::ClusterInformation => "ClusterInformation",
+            Origin::Assumed => "assumed",
+        };
+        self.status.stuck = plan.stuck.clone();
+        if self.status.reasons != plan.reasons {
+            self.status.reasons = Arc::clone(&plan.reasons);
+        }
+        self.status.release = format!("{} ({origin})", plan.release.version);
+        let families = [&plan.families.ipv4, &plan.families.ipv6];
+        let sessions = families.into_iter().flat_map(|family| family.sessions.iter());
+        let origins = sessions.map(|planned| {
+            let session = &planned.session;
+            let origin = SessionOrigin {
+                object: Arc::clone(&session.object),
+                filters: session.filters.clone(),
+            };
+            (Arc::clone(&session.name), origin)
+        });
+        let origins: BTreeMap<_, _> = origins.collect();
+        if *self.status.origins != origins {
+            self.status.origins = Arc::new(origins);
         }
     }
 
@@ -330,11 +502,24 @@ impl Live {
     fn publish(&mut self) {
         let mut problems = self.of_plan.clone();
         problems.extend(self.feeds.iter().flat_map(|feed| feed.problems.iter().cloned()));
+        problems.extend(self.store.fault.clone());
+        let is_old = |feed: &&Feed| !feed.status.listed && !feed.objects.is_empty();
+        if self.current.is_some() {
+            problems.extend(self.feeds.iter().filter(is_old).map(|feed| {
+                let age = &self.store.age;
+                let text = format!("it was not read yet: its objects are as they were kept {age}");
+                Problem::new(&feed.status.name, text)
+            }));
+        }
         problems.sort();
         problems.dedup();
         if *problems != *self.status.problems {
             log_problems(&self.status.problems, &problems);
             self.status.problems = problems.into();
+        }
+        if *self.notes != *self.status.notes {
+            log_notes(&self.status.notes, &self.notes);
+            self.status.notes = self.notes.clone().into();
         }
         self.status.sources = self.feeds.iter().map(|feed| feed.status.clone()).collect();
         self.published.send_if_modified(|published| {
@@ -355,6 +540,19 @@ fn log_state(source: &SourceStatus, state: &State) {
         }
         (State::Away { .. }, State::Current { .. }) => info!("{} is read again", source.name),
         _ => {}
+    }
+}
+
+fn log_notes(before: &[Problem], now: &[Problem]) {
+    /// More than so many at once are counted, not listed.
+    const LINES_MAX: usize = 20;
+    let is_fresh = |note: &&Problem| before.binary_search(note).is_err();
+    let fresh: Vec<&Problem> = now.iter().filter(is_fresh).collect();
+    for note in fresh.iter().take(LINES_MAX) {
+        info!("{}: {}", note.object, note.text);
+    }
+    if fresh.len() > LINES_MAX {
+        info!("{} more notes about objects: see margay show status", fresh.len() - LINES_MAX);
     }
 }
 

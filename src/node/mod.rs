@@ -8,10 +8,12 @@
 
 mod environment;
 mod live;
+mod saved;
 mod settings;
 mod setup;
+mod store;
 
 pub use environment::Environment;
-pub use live::{Follower, NodeStatus, SourceStatus, Update, Vitals, follow};
+pub use live::{Follower, NodeStatus, SessionOrigin, SourceStatus, Update, Vitals, follow};
 pub use settings::{NodeSettings, SettingsError};
 pub use setup::Setup;

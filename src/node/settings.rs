@@ -2,13 +2,14 @@
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::Environment;
+use crate::calico::release::Version;
 use crate::calico::{RouterIdSource, Settings, speaks_bgp};
 use crate::config::{
     BirdPaths, BirdSockets, CalicoDatastore, CalicoEtcd, CalicoLimits, CalicoSettings,
-    ControlSettings, HostSettings, HttpSettings, LogFormat, LogLevel, LogSettings,
+    ControlSettings, HostSettings, HttpSettings, LogFormat, LogLevel, LogSettings, StateFile,
 };
 use crate::datastore::{
     Blocks, EndpointsConfig, EnvError, EtcdConfig, FilesConfig, Password, Source, Timings,
@@ -19,6 +20,8 @@ use crate::datastore::{
 const STATUS_PATH_PREFIX: &str = "/var/run/calico";
 /// Folder of the endpoint-status files in it.
 const ENDPOINT_STATUS: &str = "endpoint-status";
+/// Beside the file with the node's name: the objects of the plan in force.
+const STATE_FILE: &str = "margay-objects";
 /// Names the sockets that calico-node's own tools ask.
 const BIRD_SOCKETS_VARIABLE: &str = "MARGAY_BIRD_SOCKETS";
 
@@ -29,6 +32,8 @@ pub struct NodeSettings {
     pub calico: Settings,
     /// Where objects come from. Nothing is decided before each of them was listed once.
     pub sources: Vec<Source>,
+    /// Where the objects of the plan in force are kept; `None`: they are not.
+    pub state_file: Option<PathBuf>,
     /// What routes may take.
     pub limits: CalicoLimits,
     /// What concerns this machine only.
@@ -54,6 +59,9 @@ pub enum SettingsError {
     /// How etcd is reached.
     #[error("{0}")]
     Etcd(#[from] EnvError),
+    /// The version of Calico.
+    #[error("calico.version (MARGAY_CALICO_VERSION): {0}")]
+    Version(String),
     /// A variable's value.
     #[error("{variable} is \"{value}\": {remedy}")]
     Variable {
@@ -70,7 +78,9 @@ impl NodeSettings {
     /// From calico-node's environment alone; `None` if it says that this node speaks no BGP
     /// ([`speaks_bgp`]).
     ///
-    /// Besides Calico's variables these are read: `MARGAY_SOCKET` (control socket), `MARGAY_HTTP`
+    /// Besides Calico's variables these are read: `MARGAY_CALICO_VERSION` (the version of Calico on this
+    /// node; default: what ClusterInformation says), `MARGAY_STATE_FILE` (where the objects of the plan
+    /// in force are kept, or `none`; default: beside the node's name), `MARGAY_SOCKET` (control socket), `MARGAY_HTTP`
     /// (address of metrics and health; default: nowhere), `MARGAY_LOG_FORMAT` (`text`, the default,
     /// or `json`) and, where a file does not say it, `MARGAY_BIRD_SOCKETS` (one path for IPv4, then
     /// one for IPv6, with a comma between; or `none`; default: [`BirdSockets::Calico`]).
@@ -91,6 +101,8 @@ impl NodeSettings {
             datastore: None,
             path: Vec::new(),
             endpoint_status: None,
+            version: None,
+            state_file: None,
             limits: CalicoLimits::default(),
         };
         NodeSettings::from_file(calico, host, env)
@@ -113,7 +125,15 @@ impl NodeSettings {
         }
         let node = file.node.or_else(|| env.nodename());
         let node = node.ok_or_else(|| SettingsError::NoNode(env.nodename_file.clone()))?;
-        let calico = Settings::from_env(node.clone(), &env.variables);
+        let mut calico = Settings::from_env(node.clone(), &env.variables);
+        calico.version = file.version.or(calico.version);
+        if let Some(text) = &calico.version {
+            text.parse::<Version>().map_err(SettingsError::Version)?;
+        }
+        let state_file = match file.state_file.unwrap_or_else(|| default_state_file(env)) {
+            StateFile::At(path) => Some(path),
+            StateFile::Off => None,
+        };
         let blocks =
             if calico.use_pod_cidr { Blocks::PodCidrs } else { Blocks::Affinities { node } };
         let mut sources = Vec::new();
@@ -135,7 +155,18 @@ impl NodeSettings {
             PathBuf::from(prefix.unwrap_or(STATUS_PATH_PREFIX)).join(ENDPOINT_STATUS)
         });
         sources.push(Source::Endpoints(EndpointsConfig { folder }));
-        Ok(Some(NodeSettings { calico, sources, limits: file.limits, host }))
+        Ok(Some(NodeSettings { calico, sources, state_file, limits: file.limits, host }))
+    }
+}
+
+/// Beside the node's name, if there is such a folder.
+fn default_state_file(env: &Environment) -> StateFile {
+    if let Some(text) = env.get("MARGAY_STATE_FILE") {
+        return StateFile::parse(text, Path::new("/"));
+    }
+    match env.nodename_file.parent().filter(|folder| folder.is_dir()) {
+        Some(folder) => StateFile::At(folder.join(STATE_FILE)),
+        None => StateFile::Off,
     }
 }
 
@@ -235,8 +266,15 @@ impl fmt::Display for NodeSettings {
         if self.calico.use_pod_cidr {
             writeln!(f, "blocks are the node's pod CIDRs")?;
         }
+        if let Some(version) = &self.calico.version {
+            writeln!(f, "Calico {version}")?;
+        }
         for source in &self.sources {
             writeln!(f, "reads {}", describe(source))?;
+        }
+        match &self.state_file {
+            Some(path) => writeln!(f, "keeps what it read in {}", path.display())?,
+            None => writeln!(f, "does not keep what it read (calico.state-file)")?,
         }
         writeln!(f, "writes routes to kernel table 254 as protocol 12")?;
         write!(f, "{}", self.limits)?;
@@ -327,6 +365,8 @@ mod tests {
                 datastore: Some(CalicoDatastore::Files),
                 path: vec!["/objects".into()],
                 endpoint_status: None,
+                version: None,
+                state_file: None,
                 limits: CalicoLimits::default(),
             };
             let host = from_env(&[NODE, ETCD]).unwrap().unwrap().host;
@@ -361,6 +401,8 @@ mod tests {
             })),
             path: Vec::new(),
             endpoint_status: None,
+            version: None,
+            state_file: None,
             limits: CalicoLimits::default(),
         };
         let by_file = NodeSettings::from_file(file.clone(), by_env.host.clone(), &env(&[]));

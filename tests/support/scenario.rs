@@ -141,7 +141,9 @@ impl<'a> Run<'a> {
         parse(file, &text, &mut loaded);
         assert_eq!(loaded.problems, []);
         assert!(!loaded.objects.is_empty(), "{file}");
-        loaded.objects.into_iter().for_each(|object| self.resolver.apply(object));
+        for object in loaded.objects {
+            self.resolver.apply(object);
+        }
     }
 
     fn documents(&self, file: &str) -> Vec<Value> {

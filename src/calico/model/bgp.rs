@@ -4,14 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bgp_proto::types::{Asn, Prefix};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize, Serializer};
 use serde_json::Value;
 
 use super::{Fault, read, value};
 use crate::calico::selector::{self, Labels, Selector};
 
 /// A key in a Kubernetes Secret.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(default)]
 pub struct SecretKeyRef {
     /// The Secret.
@@ -22,18 +22,33 @@ pub struct SecretKeyRef {
     pub key: String,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 struct Password {
     secret_key_ref: Option<SecretKeyRef>,
 }
 
-fn password<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Option<SecretKeyRef>, D::Error> {
-    Password::deserialize(d).map(|p| p.secret_key_ref)
+mod password {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use super::{Password, SecretKeyRef};
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<SecretKeyRef>, D::Error> {
+        Password::deserialize(deserializer).map(|p| p.secret_key_ref)
+    }
+
+    pub(super) fn serialize<S: Serializer>(
+        reference: &Option<SecretKeyRef>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        Password { secret_key_ref: reference.clone() }.serialize(serializer)
+    }
 }
 
 /// `{"cidr": …}` in a list.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct CidrEntry {
     /// As written; may be empty.
@@ -41,7 +56,7 @@ pub struct CidrEntry {
 }
 
 /// A community with a name.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct NamedCommunity {
     /// The name.
@@ -53,7 +68,7 @@ pub struct NamedCommunity {
 }
 
 /// Communities for everything inside a prefix.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct PrefixAdvertisement {
     /// The prefix, as written.
@@ -63,7 +78,7 @@ pub struct PrefixAdvertisement {
 }
 
 /// A BGPConfiguration.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 #[allow(missing_docs, reason = "the fields are Calico's")]
 pub struct BgpConfiguration {
@@ -82,18 +97,21 @@ pub struct BgpConfiguration {
     pub service_load_balancer_aggregation: String,
     pub communities: Vec<NamedCommunity>,
     pub prefix_advertisements: Option<Vec<PrefixAdvertisement>>,
-    #[serde(deserialize_with = "password")]
+    #[serde(with = "password")]
     pub node_mesh_password: Option<SecretKeyRef>,
-    #[serde(deserialize_with = "value::seconds")]
+    #[serde(deserialize_with = "value::seconds", serialize_with = "value::to_seconds")]
     pub node_mesh_max_restart_time: Option<Duration>,
     pub ignored_interfaces: Vec<String>,
     pub program_cluster_routes: String,
     pub ipv4_normal_route_priority: Option<i64>,
     pub ipv6_normal_route_priority: Option<i64>,
+    /// What is said about fields that Calico does not know.
+    #[serde(skip)]
+    pub unknown: Vec<Box<str>>,
 }
 
 /// A BGPPeer.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 #[allow(missing_docs, reason = "the fields are Calico's")]
 pub struct BgpPeer {
@@ -112,12 +130,12 @@ pub struct BgpPeer {
     pub keep_original_next_hop: bool,
     /// Given in whatever way it hides the older field.
     pub next_hop_mode: Option<String>,
-    #[serde(deserialize_with = "password")]
+    #[serde(with = "password")]
     pub password: Option<SecretKeyRef>,
     pub source_address: String,
-    #[serde(deserialize_with = "value::seconds")]
+    #[serde(deserialize_with = "value::seconds", serialize_with = "value::to_seconds")]
     pub max_restart_time: Option<Duration>,
-    #[serde(deserialize_with = "value::seconds")]
+    #[serde(deserialize_with = "value::seconds", serialize_with = "value::to_seconds")]
     pub keepalive_time: Option<Duration>,
     #[serde(rename = "numAllowedLocalASNumbers")]
     pub allowed_local_asns: Option<i64>,
@@ -126,6 +144,9 @@ pub struct BgpPeer {
     pub filters: Vec<String>,
     pub local_workload_selector: String,
     pub reverse_peering: String,
+    /// What is said about fields that Calico does not know.
+    #[serde(skip)]
+    pub unknown: Vec<Box<str>>,
 }
 
 /// A selector as written, with what it parsed to.
@@ -150,6 +171,12 @@ impl NodeSelector {
     }
 }
 
+impl Serialize for NodeSelector {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.text)
+    }
+}
+
 impl From<String> for NodeSelector {
     fn from(text: String) -> Self {
         NodeSelector { parsed: Selector::parse(&text), text }
@@ -163,7 +190,7 @@ impl Default for NodeSelector {
 }
 
 /// A BGPFilter.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 #[allow(missing_docs, reason = "the fields are Calico's")]
 pub struct BgpFilter {
@@ -177,10 +204,13 @@ pub struct BgpFilter {
     pub import_ipv6: Vec<FilterRule>,
     #[serde(rename = "exportV6")]
     pub export_ipv6: Vec<FilterRule>,
+    /// What is said about fields that Calico does not know.
+    #[serde(skip)]
+    pub unknown: Vec<Box<str>>,
 }
 
 /// A rule of a BGPFilter.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 #[allow(missing_docs, reason = "the fields are Calico's")]
 pub struct FilterRule {
@@ -200,7 +230,7 @@ pub struct FilterRule {
 }
 
 /// A range of prefix lengths.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 #[allow(missing_docs, reason = "the fields are Calico's")]
 pub struct PrefixLength {
@@ -209,7 +239,7 @@ pub struct PrefixLength {
 }
 
 /// Communities to match.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 #[allow(missing_docs, reason = "the fields are Calico's")]
 pub struct Communities {
@@ -217,7 +247,7 @@ pub struct Communities {
 }
 
 /// What an accepting rule does to the route. Exactly one field is set.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 #[allow(missing_docs, reason = "the fields are Calico's")]
 pub struct Operation {
@@ -229,7 +259,7 @@ pub struct Operation {
     pub set_priority: Option<SetPriority>,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 #[allow(missing_docs, reason = "the fields are Calico's")]
 pub struct AddCommunity {
@@ -237,7 +267,7 @@ pub struct AddCommunity {
     pub value: String,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 #[allow(missing_docs, reason = "the fields are Calico's")]
 pub struct PrependAsPath {
@@ -245,7 +275,7 @@ pub struct PrependAsPath {
     pub prefix: Vec<Asn>,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 #[allow(missing_docs, reason = "the fields are Calico's")]
 pub struct SetPriority {
@@ -263,6 +293,8 @@ pub struct IpPool {
     pub encapsulation: Encapsulation,
     /// Its routes are not announced.
     pub disable_bgp_export: bool,
+    /// What is said about fields that Calico does not know.
+    pub unknown: Vec<Box<str>>,
 }
 
 /// How packets between nodes travel.
@@ -308,5 +340,6 @@ pub(super) fn read_pool(name: &str, object: &Value) -> Result<IpPool, Fault> {
         cidr,
         encapsulation,
         disable_bgp_export: spec.disable_bgp_export,
+        unknown: super::fields::of_pool(object),
     })
 }

@@ -67,26 +67,19 @@ pub(super) fn read_resource(object: &Value) -> Result<Option<BlockAffinity>, Fau
     Ok(Some(BlockAffinity { node: spec.node, cidr, state: state(&spec.state)? }))
 }
 
-/// The value under an etcd key that named node and block; empty octets stand for `{}`.
-pub(super) fn read_etcd(
-    node: &str,
-    cidr: Prefix,
-    octets: &[u8],
-) -> Result<Option<BlockAffinity>, Fault> {
+/// The value under an etcd key that named node and block; empty octets stand for `{}`. What the value
+/// says of `deleted` does not count: the block is the node's until the key is gone, as for confd.
+pub(super) fn read_etcd(node: &str, cidr: Prefix, octets: &[u8]) -> Result<BlockAffinity, Fault> {
     #[derive(Default, Deserialize)]
     #[serde(default)]
     struct Fields {
         state: Option<String>,
-        deleted: Value,
     }
     let fields: Fields = if octets.trim_ascii().is_empty() {
         Fields::default()
     } else {
         deserialize("", &parse(octets)?)?
     };
-    if is_deleted(&fields.deleted) {
-        return Ok(None);
-    }
     let state = state(&fields.state.unwrap_or_default())?;
-    Ok(Some(BlockAffinity { node: node.to_owned(), cidr, state }))
+    Ok(BlockAffinity { node: node.to_owned(), cidr, state })
 }

@@ -18,9 +18,20 @@ pub struct Secret {
 }
 
 impl Secret {
+    /// All keys, with the octets under them.
+    pub(in crate::calico) fn iter(&self) -> impl Iterator<Item = (&String, &Vec<u8>)> {
+        self.values.iter()
+    }
+
     /// The octets under a key, untrimmed.
     pub fn get(&self, key: &str) -> Option<&[u8]> {
         self.values.get(key).map(Vec::as_slice)
+    }
+}
+
+impl FromIterator<(String, Vec<u8>)> for Secret {
+    fn from_iter<I: IntoIterator<Item = (String, Vec<u8>)>>(values: I) -> Self {
+        Secret { values: values.into_iter().collect() }
     }
 }
 

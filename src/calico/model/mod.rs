@@ -6,6 +6,9 @@
 
 mod bgp;
 mod block;
+mod cluster;
+mod encode;
+mod fields;
 mod kubernetes;
 mod node;
 mod value;
@@ -25,6 +28,8 @@ pub use bgp::{
     SecretKeyRef,
 };
 pub use block::{AffinityState, BlockAffinity};
+pub use cluster::{ClusterInformation, FelixConfiguration};
+pub use encode::encode;
 pub use kubernetes::{Endpoint, EndpointSlice, LocalEndpoint, Secret, Service};
 pub use node::Node;
 pub use value::HostNetwork;
@@ -45,6 +50,8 @@ pub enum Kind {
     Service,
     EndpointSlice,
     LocalEndpoint,
+    ClusterInformation,
+    FelixConfiguration,
 }
 
 impl fmt::Display for Kind {
@@ -60,6 +67,8 @@ impl fmt::Display for Kind {
             Kind::Service => "Service",
             Kind::EndpointSlice => "EndpointSlice",
             Kind::LocalEndpoint => "endpoint-status",
+            Kind::ClusterInformation => "ClusterInformation",
+            Kind::FelixConfiguration => "FelixConfiguration",
         })
     }
 }
@@ -106,6 +115,8 @@ pub enum Object {
     Service(Arc<Service>),
     EndpointSlice(Arc<EndpointSlice>),
     LocalEndpoint(Arc<LocalEndpoint>),
+    ClusterInformation(Arc<ClusterInformation>),
+    FelixConfiguration(Arc<FelixConfiguration>),
 }
 
 /// Why an object cannot be read.
@@ -167,6 +178,8 @@ pub fn decode(mut object: Value) -> Result<Option<Decoded>, Fault> {
         ("BGPFilter", true) => Kind::BgpFilter,
         ("IPPool", true) => Kind::IpPool,
         ("BlockAffinity", true) => Kind::BlockAffinity,
+        ("ClusterInformation", true) => Kind::ClusterInformation,
+        ("FelixConfiguration", true) => Kind::FelixConfiguration,
         ("Secret", false) => Kind::Secret,
         ("Service", false) if group.is_empty() => Kind::Service,
         ("EndpointSlice", false) => Kind::EndpointSlice,
@@ -199,14 +212,20 @@ fn decode_as(id: &ObjectId, metadata: Metadata, object: &Value) -> Result<Option
             &metadata.annotations,
             object,
         )?)),
-        Kind::BgpConfiguration => Object::BgpConfiguration(Arc::new(read(object, "spec")?)),
+        Kind::BgpConfiguration => {
+            let spec: BgpConfiguration = read(object, "spec")?;
+            let unknown = fields::of_configuration(object);
+            Object::BgpConfiguration(Arc::new(BgpConfiguration { unknown, ..spec }))
+        }
         Kind::BgpPeer => {
             let spec: BgpPeer = read(object, "spec")?;
-            Object::BgpPeer(Arc::new(BgpPeer { name: name.into(), ..spec }))
+            let unknown = fields::of_peer(object);
+            Object::BgpPeer(Arc::new(BgpPeer { name: name.into(), unknown, ..spec }))
         }
         Kind::BgpFilter => {
             let spec: BgpFilter = read(object, "spec")?;
-            Object::BgpFilter(Arc::new(BgpFilter { name: name.into(), ..spec }))
+            let unknown = fields::of_filter(object);
+            Object::BgpFilter(Arc::new(BgpFilter { name: name.into(), unknown, ..spec }))
         }
         Kind::IpPool => Object::IpPool(Arc::new(bgp::read_pool(name, object)?)),
         Kind::BlockAffinity => {
@@ -221,6 +240,8 @@ fn decode_as(id: &ObjectId, metadata: Metadata, object: &Value) -> Result<Option
             object,
         )?)),
         Kind::LocalEndpoint => Object::LocalEndpoint(Arc::new(kubernetes::read_endpoint(object)?)),
+        Kind::ClusterInformation => Object::ClusterInformation(Arc::new(read(object, "spec")?)),
+        Kind::FelixConfiguration => Object::FelixConfiguration(Arc::new(read(object, "spec")?)),
     }))
 }
 
@@ -246,6 +267,8 @@ pub fn etcd_object(key: &str) -> Option<ObjectId> {
             "bgppeers" => Kind::BgpPeer,
             "bgpfilters" => Kind::BgpFilter,
             "ippools" => Kind::IpPool,
+            "clusterinformations" => Kind::ClusterInformation,
+            "felixconfigurations" => Kind::FelixConfiguration,
             _ => return None,
         };
         return (!name.is_empty()).then(|| ObjectId::new(kind, name));
@@ -272,7 +295,7 @@ pub fn decode_etcd(key: &str, octets: &[u8]) -> Option<Decoded> {
     let id = etcd_object(key)?;
     if let Some((node, cidr)) = affinity_key(key) {
         let object = block::read_etcd(node, cidr, octets)
-            .map(|a| a.map(|affinity| Object::BlockAffinity(Arc::new(affinity))));
+            .map(|affinity| Some(Object::BlockAffinity(Arc::new(affinity))));
         return Some(Decoded { id, object });
     }
     let object = parse(octets).and_then(|value| {

@@ -32,6 +32,9 @@ pub struct Node {
     pub wireguard_ipv4: bool,
     /// WireGuard runs for IPv6.
     pub wireguard_ipv6: bool,
+    /// With host-local IPAM WireGuard takes the first address of the pod network, IPv4 only: there is
+    /// one, and a key.
+    pub wireguard_pod_cidr: bool,
     /// Its share of the pod network under host-local IPAM.
     pub pod_cidrs: Vec<Prefix>,
 }
@@ -51,6 +54,11 @@ impl Node {
             Family::Ipv4 => self.wireguard_ipv4,
             Family::Ipv6 => self.wireguard_ipv6,
         }
+    }
+
+    /// The same where blocks are the node's pod CIDRs (`USE_POD_CIDR`).
+    pub fn has_pod_cidr_wireguard(&self, family: Family) -> bool {
+        family == Family::Ipv4 && self.wireguard_pod_cidr
     }
 
     /// Whether the node reflects routes.
@@ -125,6 +133,7 @@ pub(super) fn read_calico(name: &str, labels: Labels, object: &Value) -> Result<
         cluster_id: bgp.cluster_id.into(),
         wireguard_ipv4: !spec.wireguard.ipv4.is_empty(),
         wireguard_ipv6: !spec.wireguard.ipv6.is_empty(),
+        wireguard_pod_cidr: false,
         pod_cidrs: status.pod_cidrs.iter().filter_map(|c| value::masked(c)).collect(),
     })
 }
@@ -138,7 +147,8 @@ struct KubernetesSpec {
     pod_cidrs: Vec<String>,
 }
 
-/// A core/v1 Node: everything of Calico's is in annotations.
+/// A core/v1 Node: everything of Calico's is in annotations. Each stands for itself: one that cannot
+/// be read counts as absent, as in Calico, and takes nothing else with it.
 pub(super) fn read_kubernetes(
     name: &str,
     mut labels: Labels,
@@ -148,33 +158,26 @@ pub(super) fn read_kubernetes(
     let annotation = |key: &str| {
         annotations.get(&format!("projectcalico.org/{key}")).map(String::as_str).unwrap_or_default()
     };
-    let extra = annotation("labels");
-    if !extra.is_empty() {
-        let extra = value::labels(&mut serde_json::Deserializer::from_str(extra))
-            .map_err(|e| Fault::new(format!("annotation projectcalico.org/labels: {e}")))?;
-        for (key, value) in extra {
-            labels.entry(key).or_insert(value);
-        }
+    let extra = value::labels(&mut serde_json::Deserializer::from_str(annotation("labels")));
+    for (key, value) in extra.into_iter().flatten() {
+        labels.entry(key).or_insert(value);
     }
-    let asn = match annotation("ASNumber") {
-        "" => None,
-        text => Some(
-            text.parse()
-                .map_err(|e| Fault::new(format!("annotation projectcalico.org/ASNumber: {e}")))?,
-        ),
-    };
+    let address = |key: &str, family| address(key, annotation(key), family).ok().flatten();
     let cluster_id = annotation("RouteReflectorClusterID");
     let spec: KubernetesSpec = read(object, "spec")?;
+    let has_key = !annotation("WireguardPublicKey").is_empty();
+    let wireguard_pod_cidr = has_key && !spec.pod_cidr.is_empty();
     let pod_cidrs = if spec.pod_cidrs.is_empty() { vec![spec.pod_cidr] } else { spec.pod_cidrs };
     Ok(Node {
         name: name.into(),
         labels,
-        asn,
-        ipv4: address("annotation IPv4Address", annotation("IPv4Address"), Family::Ipv4)?,
-        ipv6: address("annotation IPv6Address", annotation("IPv6Address"), Family::Ipv6)?,
+        asn: annotation("ASNumber").parse().ok(),
+        ipv4: address("IPv4Address", Family::Ipv4),
+        ipv6: address("IPv6Address", Family::Ipv6),
         cluster_id: if cluster_id.parse::<Ipv4Addr>().is_ok() { cluster_id } else { "" }.into(),
         wireguard_ipv4: !annotation("IPv4WireguardInterfaceAddr").is_empty(),
         wireguard_ipv6: !annotation("IPv6WireguardInterfaceAddr").is_empty(),
+        wireguard_pod_cidr,
         pod_cidrs: pod_cidrs.iter().filter_map(|c| value::masked(c)).collect(),
     })
 }

@@ -80,7 +80,7 @@ fn nulls_count_as_absent_and_unknown_fields_are_passed_over() {
 #[test]
 fn kinds_that_bgp_does_not_read_are_passed_over() {
     for (kind, version) in
-        [("Pod", "v1"), ("FelixConfiguration", "projectcalico.org/v3"), ("BGPPeer", "other/v1")]
+        [("Pod", "v1"), ("NetworkPolicy", "projectcalico.org/v3"), ("BGPPeer", "other/v1")]
     {
         let object = json!({"kind": kind, "apiVersion": version, "metadata": {"name": "x"}});
         assert_eq!(decode(object).unwrap(), None, "{kind}");
@@ -124,7 +124,8 @@ fn etcd_keys_and_values() {
     assert_eq!(read("{}"), affinity(AffinityState::Confirmed));
     assert_eq!(read(r#"{"state":"pending"}"#), affinity(AffinityState::Pending));
     assert_eq!(read(r#"{"state":"pendingDeletion"}"#), affinity(AffinityState::PendingDeletion));
-    assert_eq!(read(r#"{"state":"confirmed","deleted":true}"#), Ok(None));
+    // The block is the node's until the key is gone, as for confd.
+    assert_eq!(read(r#"{"state":"confirmed","deleted":true}"#), affinity(AffinityState::Confirmed));
     assert!(read("{").is_err() && read(r#"{"state":"new"}"#).is_err());
 
     let id = |key: &str| etcd_object(key).map(|id| id.to_string());
@@ -138,7 +139,7 @@ fn etcd_keys_and_values() {
         "/calico/ipam/v2/host/n1/ipv4/block/10.0.0.0-33",
         "/calico/ipam/v2/assignment/ipv4/block/10.0.0.0-26",
         "/calico/resources/v3/projectcalico.org/nodes/",
-        "/calico/resources/v3/projectcalico.org/felixconfigurations/default",
+        "/calico/resources/v3/projectcalico.org/networkpolicies/default",
         "/calico/v1/Ready",
         "",
     ] {
@@ -255,5 +256,79 @@ proptest! {
     #[test]
     fn any_etcd_key_is_read_or_passed_over(key in "(/calico/(ipam/v2/host|resources/v3/projectcalico.org))?[-/a-z0-9.:]{0,30}") {
         let _ = decode_etcd(&key, b"{}");
+    }
+}
+
+/// What is kept on disk means what was read.
+#[test]
+fn objects_are_written_as_they_are_read() {
+    let objects = [
+        json!({"kind": "Node", "apiVersion": "projectcalico.org/v3",
+               "metadata": {"name": "n", "labels": {"rack": "a"}},
+               "spec": {"bgp": {"asNumber": "65000.1", "ipv4Address": "10.0.0.1/24",
+                                "ipv6Address": "fd00::1", "routeReflectorClusterID": "1.0.0.1"},
+                        "wireguard": {"interfaceIPv4Address": "10.1.1.1"}},
+               "status": {"podCIDRs": ["10.2.0.0/24"]}}),
+        json!({"kind": "Node", "apiVersion": "v1",
+               "metadata": {"name": "n", "labels": {"a": "b"},
+                            "annotations": {"projectcalico.org/IPv4Address": "10.0.0.1/24",
+                                            "projectcalico.org/ASNumber": "65001",
+                                            "projectcalico.org/labels": "{\"c\":\"d\"}",
+                                            "projectcalico.org/WireguardPublicKey": "k"}},
+               "spec": {"podCIDR": "10.2.0.0/24"}}),
+        json!({"kind": "BGPConfiguration", "apiVersion": "projectcalico.org/v3",
+               "metadata": {"name": "default"},
+               "spec": {"asNumber": 64600, "nodeToNodeMeshEnabled": false, "listenPort": 1790,
+                        "serviceClusterIPs": [{"cidr": "10.96.0.0/12"}],
+                        "communities": [{"name": "n", "value": "1:2"}],
+                        "prefixAdvertisements": [{"cidr": "10.0.0.0/8", "communities": ["n"]}],
+                        "nodeMeshPassword": {"secretKeyRef": {"name": "s", "key": "k"}},
+                        "nodeMeshMaxRestartTime": "90s", "ignoredInterfaces": ["x*"],
+                        "programClusterRoutes": "Enabled", "ipv4NormalRoutePriority": 900}}),
+        json!({"kind": "BGPPeer", "apiVersion": "projectcalico.org/v3", "metadata": {"name": "p"},
+               "spec": {"nodeSelector": "rack == 'a'", "peerIP": "10.0.0.9:1790",
+                        "asNumber": "1.10", "localASNumber": 65100, "filters": ["f"],
+                        "password": {"secretKeyRef": {"name": "s", "key": "k"}},
+                        "maxRestartTime": "2m", "keepaliveTime": "10s", "ttlSecurity": 1,
+                        "nextHopMode": "Auto", "numAllowedLocalASNumbers": 2}}),
+        json!({"kind": "BGPFilter", "apiVersion": "projectcalico.org/v3", "metadata": {"name": "f"},
+               "spec": {"exportV4": [{"action": "Accept", "cidr": "10.0.0.0/8",
+                   "matchOperator": "In", "prefixLength": {"min": 20}, "source": "RemotePeers",
+                   "interface": "eth*", "peerType": "eBGP", "communities": {"values": ["1:2"]},
+                   "asPathPrefix": [1, 2], "priority": 512,
+                   "operations": [{"addCommunity": {"value": "1:2:3"}},
+                                  {"prependASPath": {"prefix": [7]}},
+                                  {"setPriority": {"value": 5}}]}],
+                        "importV6": [{"action": "Reject"}]}}),
+        json!({"kind": "IPPool", "apiVersion": "projectcalico.org/v3", "metadata": {"name": "a"},
+               "spec": {"cidr": "10.65.0.0/16", "ipipMode": "CrossSubnet"}}),
+        json!({"kind": "IPPool", "apiVersion": "projectcalico.org/v3", "metadata": {"name": "b"},
+               "spec": {"cidr": "fd00::/48", "vxlanMode": "Always", "disableBGPExport": true}}),
+        json!({"kind": "BlockAffinity", "apiVersion": "projectcalico.org/v3",
+               "metadata": {"name": "n-block"},
+               "spec": {"node": "n", "cidr": "10.65.1.0/26", "state": "pendingDeletion"}}),
+        json!({"kind": "Secret", "apiVersion": "v1",
+               "metadata": {"name": "s", "namespace": "kube-system"},
+               "stringData": {"k": "key"}}),
+        json!({"kind": "Service", "apiVersion": "v1",
+               "metadata": {"name": "web", "namespace": "ns"},
+               "spec": {"type": "LoadBalancer", "clusterIP": "10.96.0.1",
+                        "externalIPs": ["70.0.0.1"], "loadBalancerIP": "80.0.0.1"},
+               "status": {"loadBalancer": {"ingress": [{"ip": "80.0.0.1"}]}}}),
+        json!({"kind": "EndpointSlice", "apiVersion": "discovery.k8s.io/v1",
+               "addressType": "IPv4",
+               "metadata": {"name": "web-1", "namespace": "ns",
+                            "labels": {"kubernetes.io/service-name": "web"}},
+               "endpoints": [{"nodeName": "n", "conditions": {"ready": false}}, {}]}),
+        json!({"kind": "ClusterInformation", "apiVersion": "projectcalico.org/v3",
+               "metadata": {"name": "default"}, "spec": {"calicoVersion": "v3.32.1"}}),
+        json!({"kind": "FelixConfiguration", "apiVersion": "projectcalico.org/v3",
+               "metadata": {"name": "default"}, "spec": {"programClusterRoutes": "Enabled"}}),
+    ];
+    for value in objects {
+        let read = decode(value).unwrap().unwrap();
+        let object = read.object.clone().unwrap().unwrap();
+        let written = encode(&read.id, &object).unwrap();
+        assert_eq!(decode(written.clone()).unwrap().unwrap(), read, "{written}");
     }
 }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use bgp_proto::types::{Asn, Prefix};
-use serde::{Deserialize, Deserializer, de};
+use serde::{Deserialize, Deserializer, Serializer, de};
 use serde_json::Value;
 
 use crate::calico::selector::Labels;
@@ -41,6 +41,18 @@ pub(crate) fn seconds<'de, D: Deserializer<'de>>(
     go_duration(&text)
         .map(|seconds| Some(Duration::from_secs(seconds)))
         .ok_or_else(|| de::Error::custom(format!("\"{text}\" is not a duration such as 90s")))
+}
+
+/// A duration as [`seconds`] reads it.
+#[allow(clippy::ref_option, reason = "serde passes the field")]
+pub(crate) fn to_seconds<S: Serializer>(
+    time: &Option<Duration>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    match time {
+        Some(time) => serializer.serialize_str(&format!("{}s", time.as_secs())),
+        None => serializer.serialize_none(),
+    }
 }
 
 /// Seconds, rounded half up, of Go's duration text; negative ones and those above 2^32 s are

@@ -647,4 +647,5 @@ proptest! {
     }
 }
 
+mod releases;
 mod rules;

@@ -27,6 +27,9 @@ pub(super) fn explanation(e: &Explanation, asked: Prefix, look: &Look) -> String
     }
     let title = text.paint(Paint::Strong, &e.prefix.to_string());
     text.raw(&format!("{title}: {paths}"));
+    for object in &e.objects {
+        text.line(&format!("  {object}"));
+    }
     for (index, path) in e.paths.iter().enumerate() {
         if let Some(before) = index.checked_sub(1).and_then(|at| e.paths.get(at)) {
             text.line(&format!("  {index} is before {} by: {}", index + 1, decided(before, path)));

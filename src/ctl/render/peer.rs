@@ -24,6 +24,12 @@ fn session(p: &Peer, look: &Look, out: &mut String) {
         PeerType::External => "external",
     };
     line(out, "name", &p.name);
+    if let Some(object) = &p.object {
+        match p.filters.as_slice() {
+            [] => line(out, "from", object),
+            filters => line(out, "from", format_args!("{object}, filters {}", filters.join(" "))),
+        }
+    }
     line(out, "address", format_args!("{} port {}", p.address, p.port));
     line(out, "AS", format_args!("{} ({kind}), ours {}", p.remote_asn, p.local_asn));
     let since = look.since_in_full(p.state_seconds);
@@ -51,6 +57,10 @@ fn routes(p: &Peer, out: &mut String) {
                 format_args!("{received} received, {accepted} accepted, {advertised} advertised"),
             );
         }
+    }
+    if let Some(left) = p.stale_seconds {
+        let count = p.prefixes_received;
+        line(out, "stale", format_args!("{count} prefixes are kept for {left} s more"));
     }
     if let Some(bound) = p.prefixes_max {
         line(out, "prefixes max", bound);

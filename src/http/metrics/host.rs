@@ -65,6 +65,8 @@ pub struct CalicoMetrics {
     pub in_force: bool,
     /// Problems by kind of object.
     pub problems: BTreeMap<String, u64>,
+    /// What objects say that has no effect.
+    pub notes: u64,
     /// Where objects come from.
     pub sources: Vec<SourceMetrics>,
     /// Plans worked out.
@@ -103,6 +105,12 @@ impl CalicoMetrics {
             "Objects, or parts of them, that cannot be used: margay show status names them.",
             &[],
             self.problems.values().sum(),
+        );
+        families.gauge(
+            "margay_calico_notes",
+            "What objects say that has no effect, or another one: margay show status names it.",
+            &[],
+            self.notes,
         );
         for (kind, count) in &self.problems {
             families.gauge(

@@ -1,9 +1,12 @@
+use std::path::PathBuf;
+
 use serde_json::json;
 use tokio::time::{sleep, timeout};
 
 use super::*;
-use crate::calico::model::{Kind, ObjectId, decode, decode_etcd};
-use crate::config::{ControlSettings, LogFormat, LogLevel, LogSettings};
+use crate::calico::Settings;
+use crate::calico::model::{Decoded, Kind, decode, decode_etcd};
+use crate::config::{CalicoLimits, ControlSettings, LogFormat, LogLevel, LogSettings};
 use crate::datastore::{Sender, outbox};
 
 /// Longer than anything here takes, shorter than a test's patience.
@@ -16,18 +19,28 @@ struct Rig {
 }
 
 fn rig() -> Rig {
+    rig_with(None)
+}
+
+fn rig_with(state_file: Option<PathBuf>) -> Rig {
     let host = HostSettings {
         control: ControlSettings { socket: "/run/margay/test.sock".into(), bird_sockets: None },
         http: None,
         log: LogSettings { level: LogLevel::Info, format: LogFormat::Text },
     };
     let ((etcd, first), (files, second)) = (outbox(), outbox());
-    let feeds = vec![("etcd".to_owned(), first), ("files".to_owned(), second)];
-    Rig {
-        etcd,
-        files,
-        follower: follow_feeds(Settings::new("a"), CalicoLimits::default(), host, feeds),
-    }
+    let feeds = vec![
+        Feed::new("etcd".to_owned(), first, Some("etcd")),
+        Feed::new("files".to_owned(), second, Some("files")),
+    ];
+    let settings = NodeSettings {
+        calico: Settings::new("a"),
+        sources: Vec::new(),
+        state_file,
+        limits: CalicoLimits::default(),
+        host,
+    };
+    Rig { etcd, files, follower: follow_feeds(&settings, feeds) }
 }
 
 impl Rig {
@@ -197,4 +210,133 @@ async fn what_is_wrong_is_told_until_it_is_mended() {
         }
     };
     timeout(LONG, mended).await.unwrap();
+}
+
+/// Writes are put off for two seconds.
+async fn wait_for(path: &std::path::Path, text: &str) {
+    let there = async {
+        while !std::fs::read_to_string(path).is_ok_and(|kept| kept.contains(text)) {
+            sleep(Duration::from_millis(50)).await;
+        }
+    };
+    timeout(LONG, there).await.expect("it is written");
+}
+
+fn away(reason: &str) -> Event {
+    let since = std::time::Instant::now();
+    Event::State(State::Away { since, reason: reason.into() })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_without_the_datastore_runs_by_what_was_kept() {
+    let path = std::env::temp_dir().join(format!("margay-live-{}-kept", std::process::id()));
+    let mut first = rig_with(Some(path.clone()));
+    let peer = |asn: serde_json::Value| {
+        object(json!({
+            "kind": "BGPPeer", "apiVersion": "projectcalico.org/v3", "metadata": {"name": "tor"},
+            "spec": {"peerIP": "10.0.0.254", "asNumber": asn,
+                     "password": {"secretKeyRef": {"name": "bgp", "key": "tor"}}},
+        }))
+    };
+    let secret = object(json!({
+        "kind": "Secret", "apiVersion": "v1", "metadata": {"name": "bgp", "namespace": "kube-system"},
+        "stringData": {"tor": "key of the session", "other": "nobody's business"},
+    }));
+    first.files.send(Event::Listed(vec![secret.clone()]));
+    first.etcd.send(Event::Listed(vec![
+        node("a", "10.0.0.1/24"),
+        node("b", "10.0.0.2/24"),
+        mesh(true),
+        peer(json!(65001)),
+    ]));
+    let before = first.update().await;
+    assert_eq!(peers(&before.config), ["Global_10_0_0_254", "Mesh_10_0_0_2"]);
+    wait_for(&path, "10.0.0.254").await;
+    drop(first);
+    let kept = std::fs::read_to_string(&path).unwrap();
+    assert!(!kept.contains("bm9ib2R5J3M"), "only what sessions need: {kept}");
+
+    // etcd is away, and so are the files with the Secret.
+    let mut second = rig_with(Some(path.clone()));
+    second.etcd.send(away("connection refused"));
+    second.files.send(Event::Listed(Vec::new()));
+    let restored = second.update().await;
+    assert_eq!(restored.config.peers, before.config.peers, "with its key");
+    let problems: Vec<String> = second.status().problems.iter().map(|p| p.object.clone()).collect();
+    assert_eq!(problems, ["BGPPeer/tor", "etcd"], "the Secret is missing, and etcd");
+    // What cannot be read means what it meant before the restart.
+    second.files.send(Event::Changed(vec![Change::Put(secret)]));
+    let listed = vec![
+        node("a", "10.0.0.1/24"),
+        node("b", "10.0.0.2/24"),
+        mesh(true),
+        peer(json!("no number")),
+    ];
+    second.etcd.send(Event::Listed(listed));
+    second.etcd.send(Event::State(State::Current { revision: Some(7) }));
+    assert!(second.is_quiet().await, "the same configuration");
+    let problems = second.status().problems.clone();
+    assert!(problems.len() == 1 && problems[0].text.contains("last good state"), "{problems:?}");
+    // What was deleted meanwhile goes with the list.
+    let mut third = rig_with(Some(path.clone()));
+    third.files.send(Event::Listed(Vec::new()));
+    third.etcd.send(Event::Listed(vec![node("a", "10.0.0.1/24"), mesh(true)]));
+    assert_eq!(peers(&third.update().await.config), Vec::<&str>::new());
+    std::fs::remove_file(&path).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_kept_is_passed_over_while_the_source_may_still_answer() {
+    let path = std::env::temp_dir().join(format!("margay-live-{}-late", std::process::id()));
+    let mut first = rig_with(Some(path.clone()));
+    first.files.send(Event::Listed(Vec::new()));
+    first.etcd.send(Event::Listed(vec![node("a", "10.0.0.1/24"), node("b", "10.0.0.2/24")]));
+    first.update().await;
+    wait_for(&path, "10.0.0.2").await;
+    drop(first);
+    let mut second = rig_with(Some(path.clone()));
+    second.files.send(Event::Listed(Vec::new()));
+    assert!(second.is_quiet().await);
+    second.etcd.send(Event::Listed(vec![node("a", "10.0.0.1/24"), node("c", "10.0.0.3/24")]));
+    assert_eq!(peers(&second.update().await.config), ["Mesh_10_0_0_3"]);
+    // Nothing at all is heard of it: after a while it is as if it were away.
+    let mut third = rig_with(Some(path.clone()));
+    third.files.send(Event::Listed(Vec::new()));
+    assert!(!peers(&third.update().await.config).is_empty());
+    std::fs::write(&path, "not what we write").unwrap();
+    let fourth = rig_with(Some(path.clone()));
+    fourth.files.send(Event::Listed(Vec::new()));
+    fourth.etcd.send(Event::Listed(vec![node("a", "10.0.0.1/24")]));
+    let refused = async {
+        while !fourth.status().problems.iter().any(|p| p.text.starts_with("is damaged")) {
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(LONG, refused).await.expect("it is named");
+    drop(fourth);
+    std::fs::remove_file(&path).unwrap();
+}
+
+/// The cluster's AS number, the mesh and the ranges of services stand in it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_configuration_that_cannot_be_read_starts_no_node_with_defaults() {
+    let mut rig = rig();
+    rig.files.send(Event::Listed(Vec::new()));
+    let bad = object(json!({
+        "kind": "BGPConfiguration", "apiVersion": "projectcalico.org/v3",
+        "metadata": {"name": "default"}, "spec": {"asNumber": 64600, "listenPort": "abc"},
+    }));
+    rig.etcd.send(Event::Listed(vec![
+        node("a", "10.0.0.1/24"),
+        node("b", "10.0.0.2/24"),
+        bad.clone(),
+    ]));
+    assert!(rig.is_quiet().await);
+    let named = rig.status().problems.iter().any(|p| p.text.contains("nothing can be computed"));
+    assert!(named, "{:?}", rig.status().problems);
+    assert!(rig.status().waiting_for().is_some());
+    rig.change([mesh(true)]);
+    assert_eq!(peers(&rig.update().await.config), ["Mesh_10_0_0_2"]);
+    rig.change([bad]);
+    assert!(rig.is_quiet().await, "it keeps what it had");
 }

@@ -536,7 +536,8 @@ fn services_by_the_environment_and_the_label_that_excludes_a_node() {
     let label = json!({"node.kubernetes.io/exclude-from-external-load-balancers": "true"});
     put(&mut resolver, node("me", "10.0.0.1/24", label, json!({})));
     let plan = resolver.plan();
-    assert!(plan.families.ipv4.statics.is_empty() && plan.families.ipv6.statics.is_empty());
+    assert_eq!(statics(&plan.families.ipv4), ["10.97.0.0/16"], "the environment is stronger");
+    assert!(plan.families.ipv6.statics.is_empty());
     assert_eq!(plan.families.ipv4.kernel_reject.len(), 1, "kept out of the kernel all the same");
 
     settings.advertise_cluster_ips = "10.97.0.1/16".to_owned();

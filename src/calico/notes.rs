@@ -1,0 +1,214 @@
+//! What objects say and nobody does: filters and nodes that do not exist, selectors that select
+//! nothing, fields that Calico does not know, peers that are the node itself.
+//!
+//! None of it is a fault by itself, and all of it is a typo more often than not. Which nodes a
+//! selector selects is not asked again for each change of a Node: one node that it selects is
+//! remembered, and looked for anew only when that one has gone.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::effective::Effective;
+use super::model::{BgpPeer, Node, NodeSelector};
+use super::peers;
+use super::plan::Problem;
+use crate::config::closest;
+
+/// Notes about objects, kept from plan to plan.
+#[derive(Debug, Default)]
+pub(super) struct Notes {
+    peers: BTreeMap<Arc<str>, PeerNotes>,
+    /// About objects of other kinds.
+    others: Vec<Problem>,
+}
+
+#[derive(Debug, Default)]
+struct PeerNotes {
+    /// What does not depend on which nodes a selector selects.
+    fixed: Vec<Problem>,
+    selectors: [Selected; 2],
+}
+
+/// What is known about a selector of a BGPPeer.
+#[derive(Debug, Default)]
+enum Selected {
+    /// It is not given, or cannot be parsed, which is a problem.
+    #[default]
+    Unasked,
+    /// It selects this node, perhaps among others.
+    One(Arc<str>),
+    /// It selects none.
+    Nothing(Problem),
+}
+
+/// The selectors of a BGPPeer with their fields.
+fn selectors(peer: &BgpPeer) -> [(&'static str, &NodeSelector); 2] {
+    [("nodeSelector", &peer.node_selector), ("peerSelector", &peer.peer_selector)]
+}
+
+impl Notes {
+    /// Takes in what changed: everything, or some nodes and BGPPeers.
+    pub(super) fn update(
+        &mut self,
+        cx: &Effective<'_>,
+        everything: bool,
+        nodes: &BTreeMap<String, Option<Arc<Node>>>,
+        peers: &BTreeSet<String>,
+    ) {
+        if everything {
+            self.peers.clear();
+            for peer in cx.snapshot.peers.values() {
+                self.peers.insert(Arc::clone(&peer.name), PeerNotes::new(cx, peer));
+            }
+        } else {
+            self.update_nodes(cx, nodes);
+            for name in peers {
+                match cx.snapshot.peers.get(name.as_str()) {
+                    Some(peer) => {
+                        self.peers.insert(Arc::clone(&peer.name), PeerNotes::new(cx, peer));
+                    }
+                    None => drop(self.peers.remove(name.as_str())),
+                }
+            }
+        }
+        self.others = other_objects(cx);
+    }
+
+    fn update_nodes(&mut self, cx: &Effective<'_>, nodes: &BTreeMap<String, Option<Arc<Node>>>) {
+        // Whether a name exists matters to those that name it; names come and go rarely.
+        let moved =
+            nodes.iter().any(|(name, old)| old.is_some() != cx.snapshot.node(name).is_some());
+        for (name, known) in &mut self.peers {
+            let Some(peer) = cx.snapshot.peers.get(&**name) else { continue };
+            for ((field, selector), selected) in
+                selectors(peer).into_iter().zip(&mut known.selectors)
+            {
+                selected.update(cx, peer, field, selector, nodes);
+            }
+            if moved {
+                known.fixed = fixed(cx, peer);
+            }
+        }
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Problem> {
+        let of_peers = self.peers.values().flat_map(|known| {
+            let selected = known.selectors.iter().filter_map(|selected| match selected {
+                Selected::Nothing(note) => Some(note),
+                Selected::Unasked | Selected::One(_) => None,
+            });
+            known.fixed.iter().chain(selected)
+        });
+        of_peers.chain(&self.others)
+    }
+}
+
+impl PeerNotes {
+    fn new(cx: &Effective<'_>, peer: &BgpPeer) -> Self {
+        let selectors = selectors(peer).map(|(field, selector)| {
+            let all = cx.snapshot.nodes.values();
+            Selected::among(all, peer, field, selector)
+        });
+        PeerNotes { fixed: fixed(cx, peer), selectors }
+    }
+}
+
+impl Selected {
+    fn among<'a>(
+        mut nodes: impl Iterator<Item = &'a Arc<Node>>,
+        peer: &BgpPeer,
+        field: &str,
+        selector: &NodeSelector,
+    ) -> Self {
+        // Local workloads are not nodes.
+        if !selector.is_given()
+            || selector.parsed.is_err()
+            || !peer.local_workload_selector.is_empty()
+        {
+            return Selected::Unasked;
+        }
+        match nodes.find(|node| selector.selects(&node.labels)) {
+            Some(node) => Selected::One(Arc::clone(&node.name)),
+            None => {
+                let text = format!("{field} \"{}\" selects no node", selector.text);
+                Selected::Nothing(Problem::new(format!("BGPPeer/{}", peer.name), text))
+            }
+        }
+    }
+
+    /// Some nodes changed.
+    fn update(
+        &mut self,
+        cx: &Effective<'_>,
+        peer: &BgpPeer,
+        field: &str,
+        selector: &NodeSelector,
+        nodes: &BTreeMap<String, Option<Arc<Node>>>,
+    ) {
+        let is_selected =
+            |name: &str| cx.snapshot.node(name).is_some_and(|node| selector.selects(&node.labels));
+        match self {
+            Selected::Unasked => {}
+            Selected::One(name) if !nodes.contains_key(&**name) || is_selected(name) => {}
+            Selected::One(_) => {
+                *self = Selected::among(cx.snapshot.nodes.values(), peer, field, selector);
+            }
+            Selected::Nothing(_) => {
+                let changed = nodes.keys().filter_map(|name| cx.snapshot.node(name));
+                *self = Selected::among(changed, peer, field, selector);
+            }
+        }
+    }
+}
+
+/// What a BGPPeer names and is not there.
+fn fixed(cx: &Effective<'_>, peer: &BgpPeer) -> Vec<Problem> {
+    let mut notes = Vec::new();
+    let mut note = |text: String| notes.push(Problem::new(format!("BGPPeer/{}", peer.name), text));
+    if !peer.node.is_empty() && cx.snapshot.node(&peer.node).is_none() {
+        note(format!("node \"{}\" does not exist: no node has this peer", peer.node));
+    }
+    let filters = &cx.snapshot.filters;
+    for name in peer.filters.iter().filter(|name| !filters.contains_key(*name)) {
+        let known: Vec<&str> = filters.keys().map(String::as_str).collect();
+        let near = match closest(name, &known) {
+            Some(near) => format!("; did you mean \"{near}\"?"),
+            None => String::new(),
+        };
+        note(format!("filter \"{name}\" does not exist: it filters nothing{near}"));
+    }
+    if peers::is_own_address(cx, peer) {
+        note("peerIP is an address of this node, with which it has no session".to_owned());
+    }
+    notes.extend(unknown_fields(&format!("BGPPeer/{}", peer.name), &peer.unknown));
+    notes
+}
+
+/// Fields that Calico does not know, with the one that was meant.
+fn unknown_fields<'a>(
+    object: &'a str,
+    fields: &'a [Box<str>],
+) -> impl Iterator<Item = Problem> + 'a {
+    fields.iter().map(move |text| Problem::new(object, &**text))
+}
+
+/// Objects of which there are few.
+fn other_objects(cx: &Effective<'_>) -> Vec<Problem> {
+    let mut notes = Vec::new();
+    for (name, object) in &cx.snapshot.configurations {
+        notes.extend(unknown_fields(&format!("BGPConfiguration/{name}"), &object.unknown));
+        if let Some(node) = name.strip_prefix("node.")
+            && cx.snapshot.node(node).is_none()
+        {
+            let text = format!("node \"{node}\" does not exist");
+            notes.push(Problem::new(format!("BGPConfiguration/{name}"), text));
+        }
+    }
+    for (name, object) in &cx.snapshot.filters {
+        notes.extend(unknown_fields(&format!("BGPFilter/{name}"), &object.unknown));
+    }
+    for (name, object) in &cx.snapshot.pools {
+        notes.extend(unknown_fields(&format!("IPPool/{name}"), &object.unknown));
+    }
+    notes
+}
