@@ -34,9 +34,9 @@ pub struct Timings {
     pub silence_max: Duration,
     /// Shortest time between two lists. Default 500 ms, as Calico.
     pub list_interval: Duration,
-    /// First pause between attempts; it doubles until `pause_max`. Default 500 ms.
+    /// First pause between attempts that fail; it doubles until `pause_max`. Default 250 ms.
     pub pause: Duration,
-    /// Longest pause between attempts. Default 15 s.
+    /// Longest pause between attempts. Default 5 s.
     pub pause_max: Duration,
 }
 
@@ -47,8 +47,8 @@ impl Default for Timings {
             ask_after: Duration::from_secs(5),
             silence_max: Duration::from_secs(15),
             list_interval: Duration::from_millis(500),
-            pause: Duration::from_millis(500),
-            pause_max: Duration::from_secs(15),
+            pause: Duration::from_millis(250),
+            pause_max: Duration::from_secs(5),
         }
     }
 }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until, timeout};
-use tracing::{debug, info, warn};
+use tracing::{debug, info};
 
 use super::backoff;
 use super::config::{Blocks, EtcdConfig, Timings};
@@ -21,14 +21,23 @@ use crate::datastore::{Event, Sender, State};
 /// Keys that are asked for at once, at first.
 const PAGE: usize = 500;
 
-/// After this long in force a connection counts as good, and the pauses begin anew.
-const GOOD_AFTER: Duration = Duration::from_secs(10);
+/// Up to so long after a connection that was good is lost, at random, the next attempt is made: many
+/// nodes lose one etcd at one moment.
+const AT_ONCE: Duration = Duration::from_millis(100);
 
 /// Where Calico keeps its resources.
 const RESOURCES: &str = "/calico/resources/v3/projectcalico.org/";
 
 /// What BGP reads of them.
-const PLURALS: [&str; 5] = ["ippools", "bgpconfigurations", "nodes", "bgppeers", "bgpfilters"];
+const PLURALS: [&str; 7] = [
+    "ippools",
+    "bgpconfigurations",
+    "nodes",
+    "bgppeers",
+    "bgpfilters",
+    "clusterinformations",
+    "felixconfigurations",
+];
 
 /// The ranges of keys that BGP reads.
 pub(super) fn ranges(blocks: &Blocks) -> Vec<Range> {
@@ -55,7 +64,7 @@ pub(super) async fn follow<C: Connect>(
         ranges: ranges(&config.blocks),
         known: Known::default(),
         revision: 0,
-        current_since: None,
+        was_current: None,
         away_since: None,
         last_reason: None,
         last_list: None,
@@ -66,6 +75,9 @@ pub(super) async fn follow<C: Connect>(
     }
 }
 
+/// A connection that got as far as following changes.
+struct Followed;
+
 struct Follower<'a, C, R> {
     connect: C,
     random: R,
@@ -75,7 +87,8 @@ struct Follower<'a, C, R> {
     known: Known,
     /// Of the last list; 0: there was none.
     revision: i64,
-    current_since: Option<Instant>,
+    /// The connection at hand listed, and follows.
+    was_current: Option<Followed>,
     away_since: Option<Instant>,
     last_reason: Option<Arc<str>>,
     last_list: Option<Instant>,
@@ -91,12 +104,16 @@ impl<C: Connect, R: FnMut() -> u32> Follower<'_, C, R> {
                 Ok(never) => match never {},
                 Err(error) => error,
             };
-            let was_good = self.current_since.take().is_some_and(|s| s.elapsed() >= GOOD_AFTER);
-            failures = if was_good { 1 } else { failures.saturating_add(1) };
+            // One that listed and followed was good, however short: only failures in a row slow down.
+            let was_good = self.was_current.take().is_some();
+            failures = if was_good { 0 } else { failures.saturating_add(1) };
             self.tell_away(endpoint, &error);
             let Timings { pause, pause_max, .. } = self.timings;
             let random = (self.random)();
-            let pause = backoff::pause(pause, pause_max, failures, endpoints.len(), random);
+            let pause = match failures {
+                0 => AT_ONCE.mul_f64(f64::from(random) / f64::from(u32::MAX)),
+                _ => backoff::pause(pause, pause_max, failures, endpoints.len(), random),
+            };
             tokio::time::sleep(pause).await;
         }
     }
@@ -223,10 +240,10 @@ impl<C: Connect, R: FnMut() -> u32> Follower<'_, C, R> {
     }
 
     fn tell_current(&mut self, endpoint: &str) {
-        self.current_since = Some(Instant::now());
+        self.was_current = Some(Followed);
         self.away_since = None;
         self.last_reason = None;
-        info!(endpoint, revision = self.revision, objects = self.known.len(), "etcd is in sync");
+        debug!(endpoint, revision = self.revision, objects = self.known.len(), "etcd is in sync");
         self.sender.send(Event::State(State::Current { revision: Some(self.revision) }));
     }
 
@@ -236,7 +253,7 @@ impl<C: Connect, R: FnMut() -> u32> Follower<'_, C, R> {
         if self.last_reason.as_ref() == Some(&reason) {
             debug!(%reason, "etcd is still unavailable");
         } else {
-            warn!(%reason, "etcd is unavailable; keeping the last known objects");
+            debug!(%reason, "etcd is unavailable; keeping the last known objects");
         }
         self.last_reason = Some(Arc::clone(&reason));
         self.sender.send(Event::State(State::Away { since: since.into_std(), reason }));
