@@ -18,11 +18,11 @@ use tracing::{info, warn};
 use super::{Event, PART, Sender, State};
 use crate::supervise;
 pub(super) use scan::Layout;
-use scan::Scanner;
+use scan::{Held, Scanner};
 use watch::Watch;
 
 /// After a change, files are left alone until nothing happened for this long …
-const QUIET: Duration = Duration::from_millis(50);
+const QUIET: Duration = Duration::from_millis(5);
 
 /// … but not longer than this, in quiets.
 const QUIETS_MAX: u32 = 20;
@@ -30,6 +30,9 @@ const QUIETS_MAX: u32 = 20;
 /// Files are looked at this often without any word of a change, as Calico does: links may lead to
 /// where changes are not told.
 const LOOK_EVERY: Duration = Duration::from_secs(30);
+
+/// The same while a file is held back because it is being written: whoever does may never close it.
+const LOOK_EVERY_WHEN_HELD: Duration = Duration::from_secs(1);
 
 /// The same while something is missing.
 const LOOK_EVERY_WHEN_AWAY: Duration = Duration::from_secs(2);
@@ -53,6 +56,9 @@ async fn run(layout: Layout, sender: &Sender) {
     let mut scanner = Scanner::new(layout, folders);
     let mut connection = Connection::default();
     loop {
+        if let Some(watch) = &mut watch {
+            scanner.note(watch.take_events());
+        }
         // Elsewhere, because a disk may take its time.
         let looking = tokio::task::spawn_blocking(move || {
             let result = supervise::within(PART, || scanner.scan());
@@ -64,6 +70,11 @@ async fn run(layout: Layout, sender: &Sender) {
             // Only when the runtime ends.
             Err(_) => return,
         };
+        if let Some(watch) = &mut watch {
+            // What was cut off while it was read is not taken for what is there.
+            scanner.note(watch.take_events());
+        }
+        let held = scanner.commit();
         match result {
             Ok(()) => {
                 scanner.contents.events().into_iter().for_each(|event| sender.send(event));
@@ -71,7 +82,11 @@ async fn run(layout: Layout, sender: &Sender) {
             }
             Err(reason) => connection.tell_away(sender, &reason),
         }
-        wait(watch.as_mut(), connection.interval()).await;
+        let interval = match held {
+            Held::Files => LOOK_EVERY_WHEN_HELD,
+            Held::Nothing => connection.interval(),
+        };
+        wait(watch.as_mut(), interval).await;
     }
 }
 

@@ -9,7 +9,7 @@ use std::thread::sleep;
 use std::time::{Duration, SystemTime};
 
 use super::contents::Contents;
-use super::watch::Folders;
+use super::watch::{FileEvent, Folders};
 use crate::calico::Problem;
 use crate::calico::load::{DEPTH_MAX, Entry, Loaded, parse_octets};
 use crate::calico::model::decode_endpoint;
@@ -38,6 +38,8 @@ pub(super) struct Scanner {
     layout: Layout,
     folders: Option<Folders>,
     stamps: BTreeMap<PathBuf, Stamp>,
+    /// What was read in the last look and is not taken in yet.
+    fresh: Vec<(PathBuf, Stamp, Loaded)>,
     pub(super) contents: Contents,
 }
 
@@ -51,6 +53,13 @@ struct Stamp {
     changed: (i64, i64),
     /// Whether it was long enough unchanged when it was read to be trusted.
     is_settled: bool,
+}
+
+/// Whether files are held back because they are being written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Held {
+    Files,
+    Nothing,
 }
 
 /// One look.
@@ -68,10 +77,39 @@ struct Look {
 
 impl Scanner {
     pub(super) fn new(layout: Layout, folders: Option<Folders>) -> Self {
-        Scanner { layout, folders, stamps: BTreeMap::new(), contents: Contents::default() }
+        Scanner {
+            layout,
+            folders,
+            stamps: BTreeMap::new(),
+            fresh: Vec::new(),
+            contents: Contents::default(),
+        }
     }
 
-    /// Looks through everything, and takes in what changed. Blocks.
+    /// Takes in what happened to files since the last look.
+    pub(super) fn note(&mut self, events: Vec<FileEvent>) {
+        if let Some(folders) = &mut self.folders {
+            folders.note(events);
+        }
+    }
+
+    /// Takes in what was read, but for files that somebody is in the middle of writing: they are
+    /// read again when they are closed, and what they held stays. Returns whether there are any.
+    pub(super) fn commit(&mut self) -> Held {
+        let mut held = Held::Nothing;
+        for (path, stamp, loaded) in std::mem::take(&mut self.fresh) {
+            let file = (stamp.device, stamp.inode);
+            if self.folders.as_ref().is_some_and(|folders| folders.is_being_written(file)) {
+                self.stamps.remove(&path);
+                held = Held::Files;
+            } else {
+                self.contents.put(&path, loaded);
+            }
+        }
+        held
+    }
+
+    /// Looks through everything, and reads what changed: [`Scanner::commit`] takes it in. Blocks.
     ///
     /// # Errors
     /// What was configured is not there or cannot be read; nothing was changed then.
@@ -222,7 +260,7 @@ impl Scanner {
             return false;
         }
         self.stamps.insert(path.to_owned(), stamp);
-        self.contents.put(path, loaded);
+        self.fresh.push((path.to_owned(), stamp, loaded));
         true
     }
 

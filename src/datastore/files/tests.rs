@@ -299,6 +299,59 @@ async fn a_file_that_is_being_written_is_read_when_it_is_whole() {
     assert_eq!((consumer.changes, consumer.problems.len()), (2, 0));
 }
 
+/// `calicoctl get … > file`: the shell cuts the file off long before anything is written.
+#[tokio::test]
+async fn a_file_that_is_cut_off_and_filled_later_withdraws_nothing() {
+    use std::io::Write;
+    let (folder, elsewhere) = (Folder::new(), Folder::new());
+    let whole = peer("a", 1) + &peer("b", 1);
+    folder.write("a.yaml", &whole);
+    elsewhere.write("real.yaml", &peer("c", 1));
+    symlink(elsewhere.path("real.yaml"), folder.path("c.yaml")).unwrap();
+    let mut consumer = Consumer::files(&folder.0);
+    consumer.until_peers(&[("a", 1), ("b", 1), ("c", 1)]).await;
+    let mut file = fs::File::create(folder.path("a.yaml")).unwrap();
+    let mut linked = fs::File::create(elsewhere.path("real.yaml")).unwrap();
+    consumer.read_for(Duration::from_millis(400)).await;
+    // Half of it is two whole documents' worth to a parser.
+    file.write_all(peer("a", 1).as_bytes()).unwrap();
+    linked.write_all(b"kind: BGPPeer\n").unwrap();
+    // Another file changes meanwhile, and is followed.
+    folder.write("d.yaml", &peer("d", 1));
+    consumer.until_peers(&[("a", 1), ("b", 1), ("c", 1), ("d", 1)]).await;
+    consumer.read_for(Duration::from_millis(400)).await;
+    assert_eq!((consumer.changes, consumer.problems.len(), consumer.faults), (1, 0, 0));
+    file.write_all(peer("b", 2).as_bytes()).unwrap();
+    drop(file);
+    consumer.until_peers(&[("a", 1), ("b", 2), ("c", 1), ("d", 1)]).await;
+    drop(linked);
+    fs::write(elsewhere.path("real.yaml"), peer("c", 2)).unwrap();
+    consumer.until_peers(&[("a", 1), ("b", 2), ("c", 2), ("d", 1)]).await;
+    // Shorter, and closed: that is what is meant.
+    folder.write("a.yaml", &peer("a", 1));
+    consumer.until_peers(&[("a", 1), ("c", 2), ("d", 1)]).await;
+}
+
+#[tokio::test]
+async fn a_change_is_followed_within_milliseconds() {
+    let folder = Folder::new();
+    folder.write("a.yaml", &peer("a", 1));
+    let mut consumer = Consumer::files(&folder.0);
+    consumer.until_peers(&[("a", 1)]).await;
+    let mut fastest = Duration::MAX;
+    // Other work on the machine slows single ones down.
+    for number in 2..500 {
+        if fastest <= Duration::from_millis(20) {
+            break;
+        }
+        let began = Instant::now();
+        folder.write("a.yaml", &peer("a", number));
+        consumer.until_peers(&[("a", number)]).await;
+        fastest = fastest.min(began.elapsed());
+    }
+    assert!(fastest <= Duration::from_millis(20), "{fastest:?}");
+}
+
 #[tokio::test]
 async fn endpoints_appear_when_felix_makes_them() {
     let folder = Folder::new();
