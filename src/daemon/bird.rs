@@ -3,28 +3,30 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, SystemTime};
 
-use bgp_proto::session::{Negotiated, PassiveMode, State};
+use bgp_proto::session::{Close, Command, Negotiated, PassiveMode, State};
 use bgp_proto::table::{
     DestinationView, ExportCounts, ImportCounts, PathView, PeerCounts, RouteFilter,
 };
 use bgp_proto::types::{Community, Family, FibKind, NextHop, PeerType, Prefix, Source, Time};
 use bgp_proto::wire::{AttrView, Capabilities};
 use tokio::sync::oneshot;
+use tracing::info;
 
 use super::answers::{Answers, Order, PAGE, is_in_table};
 use super::registry::Record;
 use super::startup::{Owes, Startup};
 use crate::config::Document;
 use crate::ctl::bird::{
-    self, Backend, BgpDetails, BgpRoute, ChangeCounts, Configure, Details, Directions, Established,
-    IgpMetric, Interface, Kind, Phase, Protocol, ProtocolId, Rank, Recovery, RecoveryOf, Route,
-    RoutePage, RouteQuery, Status, Target, Via, Wait, reader_name,
+    self, Acted, Action, Backend, BgpDetails, BgpRoute, ChangeCounts, Configure, Details,
+    Directions, Established, IgpMetric, Interface, Kind, Phase, Protocol, ProtocolId, Rank,
+    Recovery, RecoveryOf, Route, RoutePage, RouteQuery, Status, Target, Via, Wait, reader_name,
 };
 use crate::ctl::{Cursor, Names};
 use crate::http::Source as _;
-use crate::kernel::FibState;
+use crate::kernel::{FibState, LearnedKind};
 use crate::net::PeerSnapshot;
 
 /// What Calico's configuration of BIRD says about every session.
@@ -56,7 +58,12 @@ impl Backend for Answers {
         })
     }
 
-    async fn protocols(&self, family: Family) -> Vec<Protocol> {
+    async fn protocols(&self, family: Family) -> Result<Vec<Protocol>, String> {
+        // Until the first plan nobody knows the sessions. Without any, probes take a node for ready.
+        let node = self.node_status();
+        if let Some(waiting) = node.filter(|node| !node.in_force).and_then(|n| n.waiting_for()) {
+            return Err(waiting);
+        }
         let recovering =
             self.startup().is_some_and(|startup| self.recovery(&startup, family).is_some());
         let has_statics = self.in_force().is_some_and(|(config, ..)| {
@@ -85,7 +92,7 @@ impl Backend for Answers {
             .map(|record| self.session(record))
             .collect();
         sessions.sort_by(|a, b| a.name.cmp(&b.name));
-        own.chain(sessions).collect()
+        Ok(own.chain(sessions).collect())
     }
 
     async fn details(
@@ -188,6 +195,38 @@ impl Backend for Answers {
         interfaces
     }
 
+    async fn act(&self, protocol: &Protocol, action: Action) -> Acted {
+        let record = match protocol.id {
+            ProtocolId::Peer(id) => self.registry().get(id),
+            _ => None,
+        };
+        let Some(record) = record.filter(|record| !record.leaves) else {
+            return Acted::NotASession;
+        };
+        let is_disabled = record.disabled.load(Relaxed);
+        let text = String::new();
+        let command = match (action, is_disabled) {
+            (Action::Enable, false) => return Acted::AlreadyEnabled,
+            (Action::Disable | Action::Restart | Action::Reload { .. }, true) => {
+                return Acted::AlreadyDisabled;
+            }
+            (Action::Enable, true) => Command::Start,
+            (Action::Disable, false) => Command::Stop(Close::Shutdown { text }),
+            (Action::Restart, false) => Command::Restart(Close::Reset { text }),
+            (Action::Reload { import, export }, false) => {
+                return self.reload_routes(&record, import, export);
+            }
+        };
+        record.disabled.store(action == Action::Disable, Relaxed);
+        info!(peer = %record.name, "{} at BIRD's control socket", match action {
+            Action::Disable => "disabled",
+            Action::Enable => "enabled",
+            _ => "restarted",
+        });
+        record.handle.operate(command);
+        Acted::Done
+    }
+
     async fn configuration(&self) -> String {
         self.in_force().map(|(.., source)| source).unwrap_or_default()
     }
@@ -215,6 +254,27 @@ enum Numbers {
 }
 
 impl Answers {
+    /// Has the routes of a session sent again.
+    fn reload_routes(&self, record: &Record, import: bool, export: bool) -> Acted {
+        let snapshot = record.handle.snapshot();
+        let Some(negotiated) = snapshot.negotiated else { return Acted::NotUp };
+        if import {
+            if !negotiated.route_refresh {
+                return Acted::ReloadFailed;
+            }
+            for family in negotiated.families.iter() {
+                record.handle.request_refresh(family);
+            }
+        }
+        if export {
+            for family in negotiated.families.iter() {
+                record.handle.resend(family);
+            }
+        }
+        info!(peer = %record.name, "routes are sent again, asked at BIRD's control socket");
+        Acted::Done
+    }
+
     fn wall(&self, at: Time) -> SystemTime {
         self.table().clock().wall(at)
     }
@@ -237,7 +297,11 @@ impl Answers {
             id: ProtocolId::Peer(record.id),
             name: Arc::clone(&record.name),
             kind: Kind::Bgp,
-            phase: if is_up { Phase::Up } else { Phase::Start },
+            phase: match is_up {
+                true => Phase::Up,
+                false if record.disabled.load(Relaxed) => Phase::Down,
+                false => Phase::Start,
+            },
             since: self.wall(snapshot.session_since),
             word: word(snapshot.state, record.session.passive),
             error: error.and_then(bird::last_error),
@@ -537,7 +601,7 @@ impl<N: Names> Shown<'_, N> {
         let second = self.now.as_secs().saturating_sub(path.age_secs);
         Route {
             prefix,
-            via: self.via(path),
+            via: self.via(prefix, path),
             protocol,
             kind,
             since: self.answers.wall(Time::ZERO + Duration::from_secs(second)),
@@ -569,7 +633,7 @@ impl<N: Names> Shown<'_, N> {
             && kernel.lookup(prefix).is_some_and(|route| route.state == FibState::Failed)
     }
 
-    fn via(&self, path: &PathView) -> Via {
+    fn via(&self, prefix: Prefix, path: &PathView) -> Via {
         let name = |index: u32| self.names.interface(index).unwrap_or_else(|| format!("if{index}"));
         let gateways = |hops: &[bgp_proto::types::Hop]| {
             let next_hop = path.next_hop.map(NextHop::addr);
@@ -583,10 +647,20 @@ impl<N: Names> Shown<'_, N> {
             }
         };
         let Some(own) = &path.own else { return gateways(&path.hops) };
+        // What the kernel had before us says more than the table needs to know.
+        let learned = own.install.is_none().then(|| self.answers.learned(prefix, path.source));
+        if let Some(learned) = learned.flatten() {
+            match learned.kind {
+                LearnedKind::Blackhole => return Via::Blackhole,
+                LearnedKind::Unreachable => return Via::Unreachable,
+                LearnedKind::Unicast if learned.hops.len() > 1 => return gateways(&learned.hops),
+                LearnedKind::Unicast | LearnedKind::Direct => {}
+            }
+        }
         match (&own.install, own.next_hop, &own.interface) {
             (Some(FibKind::Unicast(hops)), ..) => gateways(hops),
             (Some(FibKind::Blackhole), ..) => Via::Blackhole,
-            (Some(FibKind::Unreachable), ..) => Via::Unreachable,
+            (Some(FibKind::Unreachable | FibKind::Kept), ..) => Via::Unreachable,
             (None, Some(gateway), Some(interface)) => {
                 Via::Gateways(vec![(gateway, interface.to_string())])
             }

@@ -313,6 +313,7 @@ impl Peers {
             range,
             handle: handle.clone(),
             leaves: false,
+            disabled: Arc::default(),
         };
         self.registry.insert(record.clone());
         self.directory.insert(&entry.session, handle);

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::ops::Bound;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use bgp_proto::session::{PeerConfig, State};
@@ -27,6 +28,8 @@ pub(super) struct Record {
     pub(super) handle: PeerHandle,
     /// Whether it goes on only until its last octets are delivered.
     pub(super) leaves: bool,
+    /// Whether an operator ended the session until further notice. All records of a peer share it.
+    pub(super) disabled: Arc<AtomicBool>,
 }
 
 impl Record {

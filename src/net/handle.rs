@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bgp_proto::session::{
-    Close, LastError, Negotiated, Origin, PeerConfig, Restart, State, Stats, Timers,
+    Close, Command, LastError, Negotiated, Origin, PeerConfig, Restart, State, Stats, Timers,
 };
 use bgp_proto::types::{Family, FamilySet, PeerId, SessionId, Time};
 use tokio::net::TcpStream;
@@ -180,6 +180,17 @@ impl PeerHandle {
     /// The peer has another name.
     pub fn rename(&self, name: Arc<str>) {
         self.mailbox.0.put(|orders| orders.rename = Some(name));
+    }
+
+    /// What an operator wants of the session: [`Command::Start`], `Stop` or `Restart`. It takes the
+    /// place of what the task has not yet looked at.
+    pub fn operate(&self, command: Command) {
+        self.mailbox.0.put(|orders| orders.operator = Some(command));
+    }
+
+    /// Tells the peer all of our routes of a family again.
+    pub fn resend(&self, family: Family) {
+        self.mailbox.0.put(|orders| orders.resend.insert(family));
     }
 
     /// Asks the peer for its routes again (RFC 2918).

@@ -5,7 +5,7 @@
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use bgp_proto::session::Close;
+use bgp_proto::session::{Close, Command};
 use bgp_proto::types::{Family, FamilySet, SessionId};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
@@ -34,8 +34,12 @@ pub(super) struct Orders {
     pub(super) rename: Option<std::sync::Arc<str>>,
     /// End this session, and no other.
     pub(super) end: Option<(SessionId, Close)>,
+    /// What an operator wants of the session: [`Command::Start`], `Stop` or `Restart`.
+    pub(super) operator: Option<Command>,
     /// Ask the peer for these families again.
     pub(super) refresh: FamilySet,
+    /// Tell the peer all of our routes of these families again.
+    pub(super) resend: FamilySet,
     /// Dial without waiting for the retry timer.
     pub(super) dial: bool,
     /// Fail, for a test.

@@ -18,6 +18,7 @@ use std::time::Duration;
 use bgp_proto::export::Reader;
 use bgp_proto::session::{Action, Command, Negotiated, Peer, Slot, State, Stats, Timers};
 use bgp_proto::types::{Family, PeerId, Prefix, Time};
+use bgp_proto::wire::RouteAction;
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::{Instant, Sleep};
@@ -32,7 +33,7 @@ use super::handle::{
     Beside, Lifetime, OwnedMailbox, PeerEvent, PeerHandle, PeerSnapshot, PeerSpec, Recovery,
 };
 use super::mailbox::{Mail, Mailbox, Orders};
-use super::stream::{Batch, Stream};
+use super::stream::{Batch, HandOver, Stream};
 use super::tally::Tally;
 use crate::engine::{Handle, Permit};
 
@@ -257,7 +258,7 @@ impl PeerTask {
     fn on_orders(&mut self, orders: Orders) {
         #[cfg(test)]
         assert!(!orders.panic, "injected");
-        let Orders { rename, end, refresh, dial, terminate, .. } = orders;
+        let Orders { rename, end, operator, refresh, resend, dial, terminate, .. } = orders;
         if let Some(name) = rename {
             self.name = name;
         }
@@ -265,8 +266,15 @@ impl PeerTask {
             self.catch_up();
             self.command(Command::Restart(close));
         }
+        if let Some(command) = operator {
+            self.catch_up();
+            self.command(command);
+        }
         for family in refresh.iter() {
             self.command(Command::RequestRefresh(family));
+        }
+        for family in resend.iter() {
+            self.resend(family);
         }
         if dial {
             self.command(Command::Dial);
@@ -275,6 +283,14 @@ impl PeerTask {
             self.terminating = true;
             self.catch_up();
             self.command(Command::Stop(close));
+        }
+    }
+
+    /// Tells the peer all of our routes of a family again, as if it had asked.
+    fn resend(&mut self, family: Family) {
+        if self.session.negotiated().is_some_and(|n| n.families.contains(family)) {
+            self.stream.batch.push_marker(family, RouteAction::RefreshRequest);
+            self.stream.hand_over(HandOver::WithinCredit);
         }
     }
 

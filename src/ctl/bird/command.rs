@@ -16,7 +16,26 @@ pub(super) enum Command {
     ShowRoute(ShowRoute),
     ShowInterfaces(Detail),
     Configure(Configure),
+    Act { action: Action, which: Which },
     Restrict,
+}
+
+/// What operators may do to sessions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Ends it until it is enabled.
+    Disable,
+    /// Lets a disabled one begin.
+    Enable,
+    /// Ends it, and lets it begin again.
+    Restart,
+    /// Has routes sent again.
+    Reload {
+        /// Those of the neighbour.
+        import: bool,
+        /// Ours.
+        export: bool,
+    },
 }
 
 /// How much is shown.
@@ -116,6 +135,13 @@ impl Command {
             ["show", "route", rest @ ..] => Ok(Command::ShowRoute(show_route(rest, family)?)),
             ["configure"] | ["configure", "soft"] => Ok(Command::Configure(Configure::Apply)),
             ["configure", "check"] => Ok(Command::Configure(Configure::Check)),
+            ["disable", _] => act(Action::Disable, &tokens, 1),
+            ["enable", _] => act(Action::Enable, &tokens, 1),
+            ["restart", _] => act(Action::Restart, &tokens, 1),
+            ["reload", "in" | "out"] => Err(Refusal::syntax()),
+            ["reload", "in", _] => act(Action::Reload { import: true, export: false }, &tokens, 2),
+            ["reload", "out", _] => act(Action::Reload { import: false, export: true }, &tokens, 2),
+            ["reload", _] => act(Action::Reload { import: true, export: true }, &tokens, 1),
             ["restrict"] => Ok(Command::Restrict),
             _ => Err(Refusal::syntax()),
         }
@@ -124,6 +150,15 @@ impl Command {
 
 fn protocols(detail: Detail, which: Which) -> Command {
     Command::ShowProtocols { detail, which }
+}
+
+/// An action on the session at a place, on those of a pattern, or on all.
+fn act(action: Action, tokens: &[Token], at: usize) -> Result<Command, Refusal> {
+    let which = match tokens.get(at) {
+        Some(Token::Word(word)) if word == "all" => Which::All,
+        _ => which(tokens, at)?,
+    };
+    Ok(Command::Act { action, which })
 }
 
 /// The name or pattern at a place.
@@ -233,6 +268,19 @@ mod tests {
         assert_eq!(parse("show protocols \"Mesh*\""), Ok(matching));
         assert_eq!(parse("configure check"), Ok(Command::Configure(Configure::Check)));
         assert_eq!(parse("restrict"), Ok(Command::Restrict));
+        let act = |action, which| Ok(Command::Act { action, which });
+        let tor = || Which::Named("Global_tor".into());
+        assert_eq!(parse("disable Global_tor"), act(Action::Disable, tor()));
+        assert_eq!(parse("enable all"), act(Action::Enable, Which::All));
+        let mesh = Which::Matching("Mesh_*".into());
+        assert_eq!(parse("restart \"Mesh_*\""), act(Action::Restart, mesh));
+        for (line, import, export) in [
+            ("reload Global_tor", true, true),
+            ("reload in Global_tor", true, false),
+            ("reload out Global_tor", false, true),
+        ] {
+            assert_eq!(parse(line), act(Action::Reload { import, export }, tor()), "{line}");
+        }
     }
 
     #[test]
@@ -261,6 +309,9 @@ mod tests {
             "show route protocol \"static1\"",
             "show route table \"master\"",
             "show protocols all all",
+            "restart",
+            "disable a b",
+            "reload in",
         ] {
             assert_eq!(parse(line), Err(Refusal::syntax()), "{line}");
         }

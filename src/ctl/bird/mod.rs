@@ -12,6 +12,16 @@
 //!   `multipath` and lines behind it, on which CalicoNodeStatus fails as a whole.
 //! - Differs from BIRD: in `show route`, a session whose name is not `Mesh_…`, `Global_…` or
 //!   `Node_…` goes by `Node_` and its address, for the same reason.
+//! - Differs from BIRD: `disable`, `enable`, `restart` and `reload` are for sessions. The other
+//!   protocols cannot be stopped.
+//!
+//! A second dialect, BIRD 3's, would be another [`session`] and [`route`]: [`model`] holds what both
+//! say, [`command`] what both are asked, [`reply`] the framing, which is the same in both, and
+//! [`server`] would choose by what the socket is made for. What they would say differently: the
+//! greeting and `show status` (`BIRD 3.x ready.`), `show protocols` (tables of channels in the place
+//! of `master`, longer columns), `show route` (a heading `Table master4:` for each table, the
+//! destination's kind `unicast`/`blackhole` before the brackets and gateways on lines of their own)
+//! and the names of attributes (`bgp_path` for `BGP.as_path`).
 
 mod command;
 mod model;
@@ -27,11 +37,11 @@ use bgp_proto::types::Family;
 
 use super::Cursor;
 
-pub use command::{Configure, RouteQuery, Target};
+pub use command::{Action, Configure, RouteQuery, Target};
 pub use model::{
-    BgpDetails, BgpRoute, ChangeCounts, Details, Directions, Established, IgpMetric, Interface,
-    Kind, Phase, Protocol, ProtocolId, Rank, Recovery, RecoveryOf, Route, RoutePage, Status, Via,
-    Wait,
+    Acted, BgpDetails, BgpRoute, ChangeCounts, Details, Directions, Established, IgpMetric,
+    Interface, Kind, Phase, Protocol, ProtocolId, Rank, Recovery, RecoveryOf, Route, RoutePage,
+    Status, Via, Wait,
 };
 pub use server::Server;
 pub use session::{last_error, reader_name};
@@ -49,7 +59,13 @@ pub trait Backend: Send + Sync + 'static {
     fn status(&self, family: Family) -> impl Future<Output = Result<Status, String>> + Send;
     /// Every protocol of a family in BIRD's order: statics, kernel, device, direct, then sessions by
     /// name.
-    fn protocols(&self, family: Family) -> impl Future<Output = Vec<Protocol>> + Send;
+    ///
+    /// The error says what is missing while nothing is decided yet: no list would be true, and one
+    /// without sessions means to probes that nothing is waited for.
+    fn protocols(
+        &self,
+        family: Family,
+    ) -> impl Future<Output = Result<Vec<Protocol>, String>> + Send;
     /// More about some of them, in the same order.
     fn details(
         &self,
@@ -67,6 +83,8 @@ pub trait Backend: Send + Sync + 'static {
     fn interfaces(&self, family: Family) -> impl Future<Output = Vec<Interface>> + Send;
     /// What the configuration is read from, for people.
     fn configuration(&self) -> impl Future<Output = String> + Send;
+    /// Acts on a session, and says what came of it.
+    fn act(&self, protocol: &Protocol, action: Action) -> impl Future<Output = Acted> + Send;
     /// Reads the configuration. The error is for people.
     fn configure(&self, how: Configure) -> impl Future<Output = Result<(), String>> + Send;
 }

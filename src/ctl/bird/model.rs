@@ -93,6 +93,23 @@ pub struct Protocol {
     pub error: Option<String>,
 }
 
+/// What came of an action on a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Acted {
+    /// What was asked for.
+    Done,
+    /// It was disabled before.
+    AlreadyDisabled,
+    /// It was not disabled.
+    AlreadyEnabled,
+    /// The neighbour cannot be asked for its routes again.
+    ReloadFailed,
+    /// It is not up: there is nothing to send again.
+    NotUp,
+    /// It is no session, or is gone.
+    NotASession,
+}
+
 /// What `show protocols all` tells besides the row.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Details {

@@ -16,12 +16,15 @@ use tokio::io::{
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use super::command::{Command, Configure, Detail, Output, RouteQuery, ShowRoute, Target, Which};
-use super::model::{Phase, Protocol, RoutePage};
+use super::command::{
+    Action, Command, Configure, Detail, Output, RouteQuery, ShowRoute, Target, Which,
+};
+use super::model::{Acted, Kind, Phase, Protocol, RoutePage};
 use super::reply::{
-    ACCESS_DENIED, BUSY, CONFIGURATION_FAULT, CONFIGURATION_OK, FAILED, GREETING, NO_NETWORK,
-    NO_PROTOCOLS, NOT_A_PROTOCOL, OK, PROTOCOL_DOWN, READING_CONFIGURATION, RECONFIGURED,
-    RESTRICTED, ROUTE_COUNT, Refusal, Reply, SYNTAX, TOO_LONG,
+    ACCESS_DENIED, ALREADY, ALREADY_ENABLED, BUSY, CONFIGURATION_FAULT, CONFIGURATION_OK, DISABLED,
+    ENABLED, FAILED, GREETING, NO_NETWORK, NO_PROTOCOLS, NOT_A_PROTOCOL, OK, PROTOCOL_DOWN,
+    READING_CONFIGURATION, RECONFIGURED, RELOAD_FAILED, RELOADING, RESTARTED, RESTRICTED,
+    ROUTE_COUNT, Refusal, Reply, SYNTAX, TOO_LONG,
 };
 use super::route::Routes;
 use super::when::Clock;
@@ -193,6 +196,7 @@ impl<'a, W: AsyncWrite + Unpin, B: Backend> Client<'a, W, B> {
                 self.reply.end(OK, format_args!(""));
             }
             Command::Configure(configure) => self.configure(configure).await?,
+            Command::Act { action, which } => self.act(action, which).await?,
             Command::Restrict => {
                 self.access = Access::Restricted;
                 self.reply.end(RESTRICTED, format_args!("Access restricted"));
@@ -202,23 +206,7 @@ impl<'a, W: AsyncWrite + Unpin, B: Backend> Client<'a, W, B> {
     }
 
     async fn protocols(&mut self, detail: Detail, which: Which) -> Result<(), Broken> {
-        let mut protocols = self.within(self.backend.protocols(self.family)).await?;
-        match which {
-            Which::All => {}
-            Which::Named(name) => {
-                protocols.retain(|protocol| *protocol.name == *name);
-                if protocols.is_empty() {
-                    let text = format!("{name} is not a protocol");
-                    return Err(Refusal::new(NOT_A_PROTOCOL, text).into());
-                }
-            }
-            Which::Matching(pattern) => {
-                protocols.retain(|protocol| glob_matches(&pattern, &protocol.name));
-            }
-        }
-        if protocols.is_empty() {
-            return Err(Refusal::new(NO_PROTOCOLS, "No protocols match").into());
-        }
+        let protocols = self.which(which).await?;
         let clock = Clock::host();
         session::heading(&mut self.reply);
         match detail {
@@ -228,6 +216,66 @@ impl<'a, W: AsyncWrite + Unpin, B: Backend> Client<'a, W, B> {
                 }
             }
             Detail::All => self.details(&protocols, &clock).await?,
+        }
+        self.reply.end(OK, format_args!(""));
+        Ok(())
+    }
+
+    /// The protocols that there are.
+    async fn all_protocols(&self) -> Result<Vec<Protocol>, Refusal> {
+        let protocols = self.within(self.backend.protocols(self.family)).await?;
+        protocols.map_err(|waiting| Refusal::new(BUSY, waiting))
+    }
+
+    /// The protocols that are meant, at least one.
+    async fn which(&self, which: Which) -> Result<Vec<Protocol>, Refusal> {
+        let mut protocols = self.all_protocols().await?;
+        match which {
+            Which::All => {}
+            Which::Named(name) => {
+                protocols.retain(|protocol| *protocol.name == *name);
+                if protocols.is_empty() {
+                    let text = format!("{name} is not a protocol");
+                    return Err(Refusal::new(NOT_A_PROTOCOL, text));
+                }
+            }
+            Which::Matching(pattern) => {
+                protocols.retain(|protocol| glob_matches(&pattern, &protocol.name));
+            }
+        }
+        if protocols.is_empty() {
+            return Err(Refusal::new(NO_PROTOCOLS, "No protocols match"));
+        }
+        Ok(protocols)
+    }
+
+    async fn act(&mut self, action: Action, which: Which) -> Result<(), Broken> {
+        if self.access == Access::Restricted {
+            return Err(Refusal::new(ACCESS_DENIED, "Access denied").into());
+        }
+        let is_named = matches!(which, Which::Named(_));
+        for protocol in self.which(which).await? {
+            let name = &protocol.name;
+            if protocol.kind != Kind::Bgp {
+                if is_named {
+                    let text = format!("{name} is no session");
+                    return Err(Refusal::new(FAILED, text).into());
+                }
+                continue;
+            }
+            let (code, text) = match self.within(self.backend.act(&protocol, action)).await? {
+                Acted::Done => match action {
+                    Action::Disable => (DISABLED, "disabled"),
+                    Action::Enable => (ENABLED, "enabled"),
+                    Action::Restart => (RESTARTED, "restarted"),
+                    Action::Reload { .. } => (RELOADING, "reloading"),
+                },
+                Acted::AlreadyDisabled => (ALREADY, "already disabled"),
+                Acted::AlreadyEnabled => (ALREADY_ENABLED, "already enabled"),
+                Acted::ReloadFailed => (RELOAD_FAILED, "reload failed"),
+                Acted::NotUp | Acted::NotASession => continue,
+            };
+            self.reply.line(code, format_args!("{name}: {text}"));
         }
         self.reply.end(OK, format_args!(""));
         Ok(())
@@ -247,7 +295,7 @@ impl<'a, W: AsyncWrite + Unpin, B: Backend> Client<'a, W, B> {
     }
 
     async fn routes(&mut self, show: &ShowRoute) -> Result<(), Broken> {
-        let protocols = self.within(self.backend.protocols(self.family)).await?;
+        let protocols = self.all_protocols().await?;
         let named = |name: &str| protocols.iter().find(|protocol| *protocol.name == *name);
         for name in [&show.query.protocol, &show.query.export].into_iter().flatten() {
             if named(name).is_none() {

@@ -11,8 +11,9 @@ use tokio::io::DuplexStream;
 use super::*;
 use crate::ctl::Cursor;
 use crate::ctl::bird::{
-    BgpDetails, BgpRoute, Details, Directions, Established, IgpMetric, Interface, Kind, Phase,
-    ProtocolId, Rank, Recovery, RecoveryOf, Route, RouteQuery, Status, Via, Wait, reader_name,
+    Acted, Action, BgpDetails, BgpRoute, Details, Directions, Established, IgpMetric, Interface,
+    Kind, Phase, ProtocolId, Rank, Recovery, RecoveryOf, Route, RouteQuery, Status, Via, Wait,
+    reader_name,
 };
 
 mod generated;
@@ -24,13 +25,18 @@ struct Node {
     networks: u32,
     pages: AtomicUsize,
     recovering: bool,
+    is_decided: bool,
 }
 
 const PAGE: u32 = 500;
 
 impl Node {
     fn new(networks: u32) -> Arc<Self> {
-        Arc::new(Node { networks, pages: AtomicUsize::new(0), recovering: true })
+        Arc::new(Node { networks, ..Node::empty() })
+    }
+
+    fn empty() -> Self {
+        Node { networks: 0, pages: AtomicUsize::new(0), recovering: true, is_decided: true }
     }
 
     fn sessions() -> Vec<(String, IpAddr, Phase, &'static str, Option<&'static str>)> {
@@ -153,7 +159,10 @@ impl Backend for Node {
         })
     }
 
-    async fn protocols(&self, _: Family) -> Vec<Protocol> {
+    async fn protocols(&self, _: Family) -> Result<Vec<Protocol>, String> {
+        if !self.is_decided {
+            return Err("waiting for etcd".into());
+        }
         let own = [
             Node::own("static1", Kind::Static, Phase::Up),
             Node::own("kernel1", Kind::Kernel, Phase::Wait),
@@ -166,7 +175,7 @@ impl Backend for Node {
             error: error.map(str::to_owned),
             ..Node::own(&name, Kind::Bgp, phase)
         };
-        own.into_iter().chain(Node::sessions().into_iter().map(session)).collect()
+        Ok(own.into_iter().chain(Node::sessions().into_iter().map(session)).collect())
     }
 
     async fn details(&self, _: Family, protocols: &[Protocol]) -> Result<Vec<Details>, String> {
@@ -258,6 +267,18 @@ impl Backend for Node {
         vec![lo, v1, eth0]
     }
 
+    async fn act(&self, protocol: &Protocol, action: Action) -> Acted {
+        match (action, protocol.phase) {
+            (Action::Disable, Phase::Down) => Acted::AlreadyDisabled,
+            (Action::Enable, Phase::Start | Phase::Up) => Acted::AlreadyEnabled,
+            (Action::Reload { .. }, Phase::Start) => Acted::NotUp,
+            (Action::Reload { import: true, .. }, _) if &*protocol.name == "Mesh_10_0_0_2" => {
+                Acted::ReloadFailed
+            }
+            _ => Acted::Done,
+        }
+    }
+
     async fn configuration(&self) -> String {
         "/etc/margay.toml".into()
     }
@@ -331,8 +352,46 @@ async fn every_reader_takes_the_status() {
         ("v0.3.3+birdv1.6.8", "10.0.0.1")
     );
     assert_eq!(agent.last_boot.len(), "2026-11-23 05:12:45".len());
-    let done = Arc::new(Node { networks: 0, pages: AtomicUsize::new(0), recovering: false });
+    let done = Arc::new(Node { recovering: false, ..Node::empty() });
     assert_eq!(readers::is_restarting(&conversation(&done, "show status\n").await), Ok(false));
+}
+
+/// What BIRD 1.6.8 says, for each of its four words.
+#[tokio::test]
+async fn sessions_are_disabled_enabled_restarted_and_reloaded() {
+    let node = Node::new(0);
+    let answer = conversation(
+        &node,
+        "disable Mesh_10_0_0_3\nenable Mesh_10_0_0_3\nrestart \"Mesh_*\"\nreload Mesh_10_0_0_2\n\
+         reload out Mesh_10_0_0_2\nreload Mesh_10_0_0_3\nreload all\nrestart nobody\n\
+         disable \"x*\"\ndisable static1\nrestrict\nrestart all\n",
+    )
+    .await;
+    let wanted = "0001 BIRD v0.3.3+birdv1.6.8 ready.\n\
+         0009-Mesh_10_0_0_3: disabled\n0000 \n\
+         0010-Mesh_10_0_0_3: already enabled\n0000 \n\
+         0012-Mesh_10_0_0_2: restarted\n Mesh_10_0_0_3: restarted\n0000 \n\
+         8006-Mesh_10_0_0_2: reload failed\n0000 \n\
+         0015-Mesh_10_0_0_2: reloading\n0000 \n\
+         0000 \n\
+         0015-Local_Workload_10_65_1_7: reloading\n8006-Mesh_10_0_0_2: reload failed\n0000 \n\
+         9002 nobody is not a protocol\n\
+         8003 No protocols match\n\
+         8008 static1 is no session\n\
+         0016 Access restricted\n\
+         8007 Access denied\n";
+    assert_eq!(answer, wanted);
+}
+
+/// Probes take an answer without sessions for a node that waits for nobody.
+#[tokio::test]
+async fn before_the_first_plan_no_reader_finds_a_node_ready() {
+    let node = Arc::new(Node { is_decided: false, ..Node::empty() });
+    for command in ["show protocols\n", "show protocols all\n", "show route protocol x\n"] {
+        let answer = conversation(&node, command).await;
+        assert_eq!(answer, "0001 BIRD v0.3.3+birdv1.6.8 ready.\n8009 waiting for etcd\n");
+        assert!(readers::sessions(&answer, ".").is_err(), "{command}");
+    }
 }
 
 #[tokio::test]

@@ -21,8 +21,8 @@ impl Backend for Generated {
         let router_id = [10, 0, 0, 1].into();
         Ok(Status { router_id, started: now, configured: now, recovery: self.recovery })
     }
-    async fn protocols(&self, _: Family) -> Vec<Protocol> {
-        self.sessions.iter().map(|(protocol, _)| protocol.clone()).collect()
+    async fn protocols(&self, _: Family) -> Result<Vec<Protocol>, String> {
+        Ok(self.sessions.iter().map(|(protocol, _)| protocol.clone()).collect())
     }
     async fn details(&self, _: Family, protocols: &[Protocol]) -> Result<Vec<Details>, String> {
         let wait = Wait { left: Duration::from_secs(3), of: Duration::from_secs(5) };
@@ -77,6 +77,9 @@ impl Backend for Generated {
     }
     async fn interfaces(&self, _: Family) -> Vec<Interface> {
         Vec::new()
+    }
+    async fn act(&self, _: &Protocol, _: Action) -> Acted {
+        Acted::Done
     }
     async fn configuration(&self) -> String {
         String::new()
