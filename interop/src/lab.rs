@@ -146,6 +146,18 @@ impl Lab {
         Ok(host)
     }
 
+    /// One more interface of a host on the same network, without an address.
+    ///
+    /// # Errors
+    /// When ip(8) refuses.
+    pub fn link(&self, host: &Host, name: &str) -> Result<()> {
+        let (ns, bridge) = (host.namespace.as_str(), self.bridge());
+        let port = format!("{}-{name}", host.port());
+        ip(&["link", "add", name, "netns", ns, "type", "veth", "peer", &port, "netns", &bridge])?;
+        ip(&["-n", &bridge, "link", "set", &port, "master", "br0", "up"])?;
+        ip(&["-n", ns, "link", "set", name, "up"]).map(drop)
+    }
+
     /// Cuts the host off: its bridge port goes down, while its own interface keeps its carrier,
     /// so that only timers can notice.
     ///

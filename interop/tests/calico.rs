@@ -581,7 +581,7 @@ fn a_password_changes_one_session() -> Result<()> {
         };
         write("Zmlyc3Q=")?;
         let path = format!("path = \"{}\"", secrets.display());
-        let na = MargayNode::from_file(&a, &cluster, &path)?;
+        let mut na = MargayNode::from_file(&a, &cluster, &path)?;
         let nb = MargayNode::from_file(&b, &cluster, &path)?;
         let nc = MargayNode::from_file(&c, &cluster, "")?;
         kernel::wait_gateways(&a, "10.65.2.0/26", &via(&b))?;
@@ -599,18 +599,33 @@ fn a_password_changes_one_session() -> Result<()> {
         ensure!(na.sessions(&c) == with_c, "the other session was touched");
         kernel::wait_gateways(&a, "10.65.2.0/26", &via(&b))?;
 
-        // The key goes on both sides: the session comes up without one, as with BIRD, and is named.
+        // The Secret goes: the session stays, with the last key, and that is said.
         na.wait_session(&b)?;
         let second = na.sessions(&b);
         std::fs::remove_file(secrets.join("bgp.json"))?;
-        wait_until(PATIENCE, "the session to restart without a key", || {
-            ensure!(na.sessions(&b) > second, "the old session goes on");
+        let is_named = |na: &MargayNode| {
+            wait_until(PATIENCE, "the missing Secret to be named", || {
+                let status = na.status()?.to_string();
+                ensure!(status.contains("BGPPeer/a-b"), "{status}");
+                Ok(())
+            })
+        };
+        is_named(&na)?;
+        holds_for(Duration::from_secs(2), "the session to stay", || {
+            ensure!(na.session(&b)?.state == "Established", "{:?}", na.session(&b)?);
+            ensure!(na.sessions(&b) == second, "it was touched");
             Ok(())
         })?;
-        let status = na.status()?.to_string();
-        ensure!(status.contains("BGPPeer/a-b"), "{status}");
         ensure!(na.sessions(&c) == with_c, "the other session was touched");
-        Ok(())
+        // A start that never knew a key speaks to nobody without one.
+        na.daemon().crash()?;
+        na.restart()?;
+        na.wait_session(&c)?;
+        is_named(&na)?;
+        holds_for(Duration::from_secs(3), "no session without a key", || {
+            ensure!(na.sessions(&b) == 0, "it spoke without its key");
+            Ok(())
+        })
     })
 }
 

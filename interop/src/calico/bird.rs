@@ -3,13 +3,33 @@
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 
 use crate::bird2::birdc;
 use crate::bird16::program;
 use crate::daemon::Daemon;
 use crate::lab::Host;
 use crate::wait::{PATIENCE, wait_until};
+
+/// Whose routes of the pool are in the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Writes {
+    /// BIRD's.
+    Bird,
+    /// Felix's: BIRD writes none.
+    Felix,
+    /// BIRD does not look at the kernel at all: what is there is not its own.
+    Nobody,
+}
+
+/// Whether routes have priorities: Calico's have since v3.32.0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Priorities {
+    /// Kernel metrics and LOCAL_PREF mirror each other.
+    Mirrored,
+    /// BIRD leaves both alone.
+    None,
+}
 
 /// BIRD as Calico's node image runs it.
 #[derive(Debug)]
@@ -25,7 +45,30 @@ impl BirdNode {
     /// # Errors
     /// When BIRD refuses the configuration.
     pub fn start(host: &Host, others: &[&Host], blocks: &[&str]) -> Result<Self> {
-        let conf = host.write("bird.conf", &render(host, others, blocks))?;
+        Self::start_with(host, others, blocks, Writes::Bird, Priorities::Mirrored)
+    }
+
+    /// The same, where the pool's routes are written by somebody.
+    ///
+    /// # Errors
+    /// As [`BirdNode::start`].
+    pub fn start_with(
+        host: &Host,
+        others: &[&Host],
+        blocks: &[&str],
+        writes: Writes,
+        priorities: Priorities,
+    ) -> Result<Self> {
+        let mut text = render(host, others, blocks, writes);
+        if priorities == Priorities::None {
+            text = without_priorities(&text);
+        }
+        if writes == Writes::Nobody {
+            let (before, rest) = text.split_once("protocol kernel from").context("no kernel")?;
+            let (_, after) = rest.split_once("\n}\n").context("no end")?;
+            text = format!("{before}{after}");
+        }
+        let conf = host.write("bird.conf", &text)?;
         let (conf, socket) = (conf.display().to_string(), host.file("bird.ctl"));
         let (ctl, pid) = (socket.display().to_string(), host.file("bird.pid"));
         host.run(&program("bird"), &["-p", "-c", &conf])?;
@@ -63,8 +106,29 @@ impl BirdNode {
     }
 }
 
+/// What confd of earlier releases wrote: everything but the lines about metrics and LOCAL_PREF.
+fn without_priorities(text: &str) -> String {
+    let mut kept = String::new();
+    // Lines of blocks that are about priorities only, up to the end of each.
+    let mut depth = 0_usize;
+    for line in text.lines() {
+        let begins = line.contains("RTS_BGP");
+        if depth > 0 || begins {
+            // In `} else {` the two even out.
+            depth = (depth + line.matches('{').count()).saturating_sub(line.matches('}').count());
+            continue;
+        }
+        let is_about = ["krt_metric", "bgp_local_pref", "preference = 200"];
+        if !is_about.iter().any(|word| line.contains(word)) {
+            kept.push_str(line);
+            kept.push('\n');
+        }
+    }
+    kept
+}
+
 /// The files that confd writes, as one.
-fn render(host: &Host, others: &[&Host], blocks: &[&str]) -> String {
+fn render(host: &Host, others: &[&Host], blocks: &[&str], writes: Writes) -> String {
     let own = host.v4();
     let mut text = String::from(
         "function apply_communities ()\n{\n}\n\
@@ -85,6 +149,10 @@ fn render(host: &Host, others: &[&Host], blocks: &[&str]) -> String {
         );
     }
     let pool = super::POOL;
+    let programming = match writes {
+        Writes::Bird => "accept",
+        Writes::Felix | Writes::Nobody => "reject",
+    };
     let _ = write!(
         text,
         "}}\nfunction reject_local_routes () {{\n  if (defined(ifname)) then {{\n     \
@@ -99,7 +167,7 @@ fn render(host: &Host, others: &[&Host], blocks: &[&str]) -> String {
          krt_metric = 1024;\n      if (defined(bgp_local_pref)) then {{\n          \
          krt_metric = 2147483647 - bgp_local_pref;\n      }}\n      \
          if (krt_metric < 1024) then {{\n          preference = 200;\n      }}\n  }}\n  \
-         if (net ~ {pool}) then {{ accept; }}\n  accept;\n}}\n\
+         if (net ~ {pool}) then {{ {programming}; }}\n  accept;\n}}\n\
          log stderr all;\nrouter id {own};\n\
          protocol kernel from kernel_template {{\n  export filter calico_kernel_programming;\n  \
          graceful restart;\n  merge paths on;\n}}\n\

@@ -30,6 +30,7 @@ pub struct Scenario {
     pub objects: Vec<PathBuf>,
     golden: PathBuf,
     pools: Vec<String>,
+    has_blocks: bool,
 }
 
 /// A node of a scenario.
@@ -86,7 +87,29 @@ impl Scenario {
         Ok(found)
     }
 
-    /// `None`: it has later steps, an environment or no blocks.
+    /// The scenarios of the corpus below `shared` whose objects are there from the beginning, without
+    /// an environment, and whose node has a Node.
+    ///
+    /// # Errors
+    /// When the corpus is not as its index says.
+    pub fn single_steps(shared: &Path) -> Result<Vec<Scenario>> {
+        let corpus = shared.join("conformance/calico");
+        let index = std::fs::read_to_string(corpus.join("index.json")).context("index.json")?;
+        let index: Value = serde_json::from_str(&index)?;
+        let mut found = Vec::new();
+        for entry in index.as_array().context("index.json: not a list")? {
+            let scenario = Self::read(&corpus, entry);
+            if let Some(scenario) =
+                scenario.with_context(|| format!("scenario {}", entry["scenario"]))?
+                && scenario.nodes.iter().any(|node| node.name == scenario.node)
+            {
+                found.push(scenario);
+            }
+        }
+        Ok(found)
+    }
+
+    /// `None`: it has later steps or an environment.
     fn read(corpus: &Path, entry: &Value) -> Result<Option<Scenario>> {
         let text = |value: &Value| value.as_str().map(str::to_owned).context("not a string");
         let steps = entry["steps"].as_array().context("no steps")?;
@@ -95,7 +118,7 @@ impl Scenario {
         let is_plain = step.as_object().is_some_and(|step| {
             step.len() == 2 && step.contains_key("apply") && step.contains_key("expect")
         });
-        if has_env || !is_plain || entry["block_affinities"] != true {
+        if has_env || !is_plain {
             return Ok(None);
         }
         let applied = step["apply"].as_array().context("apply: not a list")?;
@@ -110,11 +133,15 @@ impl Scenario {
             objects,
             golden: corpus.join(text(&step["expect"])?),
             pools: Vec::new(),
+            has_blocks: false,
         };
         for file in scenario.objects.clone() {
             scenario.take(&std::fs::read_to_string(&file).context(file.display().to_string())?);
         }
-        scenario.objects.push(corpus.join(AFFINITIES));
+        scenario.has_blocks = entry["block_affinities"] == true;
+        if scenario.has_blocks {
+            scenario.objects.push(corpus.join(AFFINITIES));
+        }
         Ok(Some(scenario))
     }
 
@@ -139,6 +166,9 @@ impl Scenario {
     }
 
     fn is_mesh(&self) -> Result<bool> {
+        if !self.has_blocks {
+            return Ok(false);
+        }
         let text = self.golden(Family::V4, ".cfg")?;
         let protocols = text.lines().filter(|line| line.starts_with("protocol bgp"));
         let sessions = self.sessions(Family::V4)?;
@@ -152,7 +182,7 @@ impl Scenario {
             && self.block(Family::V4, 0)?.is_some())
     }
 
-    fn golden(&self, family: Family, suffix: &str) -> Result<String> {
+    pub(super) fn golden(&self, family: Family, suffix: &str) -> Result<String> {
         let path = self.golden.join(format!("{}{suffix}", stem(family)));
         std::fs::read_to_string(&path).with_context(|| path.display().to_string())
     }
@@ -183,6 +213,9 @@ impl Scenario {
     /// # Errors
     /// When the corpus cannot be read.
     pub fn blocks(&self) -> Result<Vec<String>> {
+        if !self.has_blocks {
+            return Ok(Vec::new());
+        }
         let affinities = self.objects.last().context("no objects")?;
         let keys = std::fs::read_to_string(affinities)?;
         let prefix = format!("/calico/ipam/v2/host/{}/ipv4/block/", self.node);

@@ -5,13 +5,15 @@ mod bird;
 mod churn;
 mod etcd;
 mod golden;
+mod live;
 mod pod;
 
-pub use bird::BirdNode;
+pub use bird::{BirdNode, Priorities, Writes};
 pub use churn::{Churn, Usage, put_large_cluster};
 pub use etcd::Etcd;
 pub use golden::{GoldenBird, Node, Scenario};
-pub use pod::{Pod, Stream};
+pub use live::{Outcome, Stage};
+pub use pod::{Packets, Pod, Stream};
 
 use std::path::PathBuf;
 
@@ -137,6 +139,7 @@ pub fn environment(host: &Host, cluster: &Cluster, bird_sockets: &str) -> Vec<(S
         ("MARGAY_HTTP", HTTP.to_owned()),
         ("MARGAY_SOCKET", host.file("margay.sock").display().to_string()),
         ("MARGAY_BIRD_SOCKETS", bird_sockets.to_owned()),
+        ("MARGAY_STATE_FILE", "none".to_owned()),
         ("CALICO_ENDPOINT_STATUS_PATH_PREFIX", host.file("status").display().to_string()),
     ];
     let variables = variables.map(|(name, value)| (name.to_owned(), value));
@@ -190,8 +193,9 @@ impl MargayNode {
     /// # Errors
     /// As [`MargayNode::from_environment`].
     pub fn from_file(host: &Host, cluster: &Cluster, lines: &str) -> Result<Self> {
+        let state = if lines.contains("state-file") { "" } else { "state-file = \"none\"\n" };
         let text = format!(
-            "[calico]\nnode = \"{}\"\n{}endpoint-status = \"{}\"\nbird-sockets = \"none\"\n\
+            "[calico]\nnode = \"{}\"\n{}{state}endpoint-status = \"{}\"\nbird-sockets = \"none\"\n\
              {lines}\n{}",
             host.name(),
             cluster.etcd.section()?,

@@ -26,6 +26,18 @@ impl Pod {
     /// # Errors
     /// When ip(8) refuses.
     pub fn start(node: &Host, name: &str, address: &str) -> Result<Self> {
+        let pod = Self::prepare(node, name, address)?;
+        node.shell(&format!(
+            "ip route add {address}/32 dev cali{name} scope link proto 80 metric 1024"
+        ))?;
+        Ok(pod)
+    }
+
+    /// As [`Pod::start`], without a route to it.
+    ///
+    /// # Errors
+    /// When ip(8) refuses.
+    pub fn prepare(node: &Host, name: &str, address: &str) -> Result<Self> {
         let namespace = format!("{}-{name}", node.namespace());
         run_command(Command::new("ip").args(["netns", "add", &namespace]))?;
         let pod = Self { node: node.clone(), namespace, address: address.to_owned() };
@@ -33,8 +45,7 @@ impl Pod {
         let interface = format!("cali{name}");
         node.shell(&format!(
             "ip link add {interface} type veth peer name eth0 netns {ns}\n\
-             ip link set {interface} address {GATEWAY_MAC} up\n\
-             ip route add {address}/32 dev {interface} scope link proto 80 metric 1024"
+             ip link set {interface} address {GATEWAY_MAC} up"
         ))?;
         for line in [
             "link set lo up".to_owned(),
@@ -66,6 +77,19 @@ impl Pod {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &self.namespace, program]).args(args);
         Daemon::start(command, &self.node.file(&format!("{log}.log")))
+    }
+
+    /// Starts what answers [`Packets`].
+    ///
+    /// # Errors
+    /// As [`Daemon::start`].
+    pub fn echo(&self) -> Result<Daemon> {
+        let server = self.python(&format!("echo-{}", self.address()), ECHO, &[])?;
+        wait_until(PATIENCE, "the server", || {
+            ensure!(server.output().contains("ready"), "{}", server.output());
+            Ok(())
+        })?;
+        Ok(server)
     }
 
     fn python(&self, log: &str, script: &str, args: &[&str]) -> Result<Daemon> {
@@ -119,6 +143,86 @@ while True:
     print('count', count, 'longest', round(longest, 3))
     time.sleep(0.02)
 ";
+
+/// Sends back what comes, on UDP port 7778.
+const ECHO: &str = "
+import socket
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.bind(('0.0.0.0', 7778))
+print('ready')
+while True:
+    try:
+        d, a = s.recvfrom(64)
+        s.sendto(d, a)
+    except OSError:
+        pass
+";
+
+/// Sends a number every 5 ms until SIGINT, then says which did not come back.
+const NUMBERS: &str = "
+import select, signal, socket, sys, time
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.setblocking(False)
+stop = []
+signal.signal(signal.SIGINT, lambda *_: stop.append(1))
+open_, sent, begin, said = {}, 0, time.monotonic(), False
+end = None
+while True:
+    now = time.monotonic()
+    if stop and end is None: end = now + 1
+    if end is not None and (now > end or not open_): break
+    if end is None and now >= begin + sent * 0.005:
+        try: s.sendto(str(sent).encode(), (sys.argv[1], 7778))
+        except OSError: pass
+        open_[sent] = now - begin
+        sent += 1
+    if select.select([s], [], [], 0.001)[0]:
+        try:
+            open_.pop(int(s.recv(64)), None)
+            if sent > 10 and len(open_) < 5 and not said: print('flows'); said = True
+        except OSError: pass
+print('sent', sent, 'lost', len(open_), 'at', [round(t, 3) for t in list(open_.values())[:20]])
+";
+
+/// A packet every 5 ms from one pod to another, and their answers.
+#[derive(Debug)]
+pub struct Packets {
+    _server: Daemon,
+    client: Daemon,
+}
+
+impl Packets {
+    /// Starts, and waits for the first answers.
+    ///
+    /// # Errors
+    /// When the pods do not reach each other.
+    pub fn start(from: &Pod, to: &Pod) -> Result<Self> {
+        let server = to.echo()?;
+        let log = format!("numbers-{}", from.address());
+        let client = from.python(&log, NUMBERS, &[to.address()])?;
+        let packets = Self { _server: server, client };
+        wait_until(PATIENCE, "packets between pods", || {
+            let output = packets.client.output();
+            ensure!(output.contains("flows"), "{output}");
+            Ok(())
+        })?;
+        Ok(packets)
+    }
+
+    /// Ends, and fails when packets were lost. How many were sent.
+    ///
+    /// # Errors
+    /// As said.
+    pub fn end(mut self) -> Result<u32> {
+        self.client.signal("INT")?;
+        self.client.wait(Duration::from_secs(5))?;
+        let output = self.client.output();
+        let line = output.lines().find(|line| line.starts_with("sent")).context("no count")?;
+        let words: Vec<&str> = line.split(' ').collect();
+        ensure!(words.get(3) == Some(&"0"), "packets were lost: {line}");
+        Ok(words.get(1).context("no count")?.parse()?)
+    }
+}
 
 /// One TCP connection between two pods that is used without a pause.
 #[derive(Debug)]

@@ -1,0 +1,466 @@
+//! A scenario's node, run by BIRD 1.6.8 and by margay one after the other in one place: with the same
+//! kernel routes and the same neighbours, of which each is a BIRD of its own.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+
+use super::Scenario;
+use crate::bird2::birdc;
+use crate::bird16::program;
+use crate::daemon::Daemon;
+use crate::kernel::{self, KernelRoute};
+use crate::lab::{Host, Lab};
+use crate::margay;
+use crate::speaker::Family;
+use crate::wait::{PATIENCE, wait_until};
+
+/// Sessions of a family that get a neighbour; the others find nobody.
+const NEIGHBORS_MAX: usize = 6;
+/// Longer than the restart time of a Calico node.
+const STARTUP_MAX: Duration = Duration::from_secs(150);
+/// How long nothing may change before what there is counts.
+const QUIET: Duration = Duration::from_secs(2);
+/// The interface of a pod.
+const POD: &str = "cali1";
+
+/// A session of the golden files.
+#[derive(Debug, Clone)]
+struct GoldenSession {
+    name: String,
+    neighbor: String,
+    port: String,
+    remote_as: String,
+    local_as: String,
+    password: Option<String>,
+    ttl_security: Option<String>,
+}
+
+/// The sessions of a golden file, of each neighbour address the first.
+fn sessions(text: &str) -> Vec<GoldenSession> {
+    let value = |line: &str, key: &str| {
+        let rest = line.trim().strip_prefix(key)?;
+        Some(rest.split(';').next()?.trim().to_owned())
+    };
+    let mut default_as = String::new();
+    let mut found: Vec<GoldenSession> = Vec::new();
+    let mut open: Option<GoldenSession> = None;
+    let mut in_template = false;
+    for line in text.lines() {
+        if let Some(rest) = line.strip_prefix("protocol bgp ") {
+            let name = rest.split_whitespace().next().unwrap_or_default().to_owned();
+            open = Some(GoldenSession {
+                name,
+                neighbor: String::new(),
+                port: "179".to_owned(),
+                remote_as: String::new(),
+                local_as: default_as.clone(),
+                password: None,
+                ttl_security: None,
+            });
+        }
+        in_template = in_template && line != "}" || line.starts_with("template bgp");
+        if in_template && let Some(local_as) = value(line, "local as ") {
+            default_as = local_as;
+        }
+        let Some(session) = &mut open else { continue };
+        if let Some(rest) = value(line, "neighbor ") {
+            let words: Vec<&str> = rest.split_whitespace().collect();
+            let after = |word: &str| {
+                let at = words.iter().position(|w| *w == word)?;
+                words.get(at + 1).map(|w| (*w).to_owned())
+            };
+            session.neighbor = words.first().copied().unwrap_or_default().to_owned();
+            session.remote_as = after("as").unwrap_or_default();
+            session.port = after("port").unwrap_or_else(|| "179".to_owned());
+        } else if let Some(local_as) = value(line, "local as ") {
+            session.local_as = local_as;
+        } else if let Some(password) = value(line, "password ") {
+            session.password = Some(password);
+        } else if line.trim() == "ttl security on;" {
+            session.ttl_security = Some(String::new());
+        } else if let (Some(hops), Some(multihop)) =
+            (&mut session.ttl_security, value(line, "multihop"))
+        {
+            *hops = multihop;
+        }
+        if line == "}"
+            && let Some(session) = open.take()
+            && !found.iter().any(|known| known.neighbor == session.neighbor)
+        {
+            found.push(session);
+        }
+    }
+    found.truncate(NEIGHBORS_MAX);
+    found
+}
+
+/// A neighbour that announces some routes, and keeps what it is told.
+#[derive(Debug)]
+struct Neighbor {
+    session: GoldenSession,
+    socket: PathBuf,
+    _daemon: Daemon,
+}
+
+/// Where a scenario's node is run.
+#[derive(Debug)]
+pub struct Stage<'a> {
+    scenario: &'a Scenario,
+    host: Host,
+    neighbors: Vec<(Family, Neighbor)>,
+}
+
+/// What came of a run.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// By session: each route that the neighbour holds, with its attributes.
+    pub told: BTreeMap<String, BTreeSet<String>>,
+    /// What the kernel was given.
+    pub kernel: BTreeSet<String>,
+}
+
+impl<'a> Stage<'a> {
+    /// Makes the node and its neighbours. `None`: nobody is there to speak with.
+    ///
+    /// # Errors
+    /// When a host cannot be made.
+    pub fn set_up(lab: &mut Lab, scenario: &'a Scenario) -> Result<Option<Stage<'a>>> {
+        let node = scenario.nodes.iter().find(|node| node.name == scenario.node);
+        let node = node.context("no own Node")?.clone();
+        let host = lab.host("node")?;
+        let mut script = "ip addr flush dev eth0 scope global\n".to_owned();
+        for network in &node.networks {
+            let nodad = if Family::of(network) == Family::V6 { " nodad" } else { "" };
+            let _ = writeln!(script, "ip addr add {network} dev eth0{nodad}");
+        }
+        // Any interface does for a pod's: what counts is its name.
+        let _ = writeln!(script, "ip link add {POD} type bridge\nip link set {POD} up");
+        host.shell(&script)?;
+        let mut stage = Stage { scenario, host, neighbors: Vec::new() };
+        for family in [Family::V4, Family::V6] {
+            let Some(address) = node.address(family) else { continue };
+            let golden = scenario.golden(family, ".cfg")?;
+            let listens = golden.lines().find_map(|line| {
+                let rest = line.strip_prefix("listen bgp")?.split("port ").nth(1)?;
+                Some(rest.trim_end_matches(';').to_owned())
+            });
+            let port = listens.unwrap_or_else(|| "179".to_owned());
+            for session in sessions(&golden) {
+                // No host can have a multicast address.
+                if session.neighbor == address || session.neighbor.starts_with("ff") {
+                    continue;
+                }
+                let at = u8::try_from(stage.neighbors.len())?;
+                let neighbor = stage.neighbor(lab, family, session, address, &port, at)?;
+                stage.neighbors.push((family, neighbor));
+            }
+        }
+        Ok((!stage.neighbors.is_empty()).then_some(stage))
+    }
+
+    fn neighbor(
+        &self,
+        lab: &mut Lab,
+        family: Family,
+        session: GoldenSession,
+        node: &str,
+        node_port: &str,
+        at: u8,
+    ) -> Result<Neighbor> {
+        let host = lab.host(&format!("n{at}"))?;
+        let (length, flag) = if family == Family::V4 { (32, "-4") } else { (128, "-6") };
+        let address = &session.neighbor;
+        let nodad = if family == Family::V6 { " nodad" } else { "" };
+        host.shell(&format!(
+            "ip addr flush dev eth0 scope global\nip addr add {address}/{length} dev eth0{nodad}\n\
+             ip {flag} route add {node}/{length} dev eth0"
+        ))?;
+        // Where the node's own network covers it this says the same.
+        self.host.shell(&format!("ip {flag} route add {address}/{length} dev eth0 proto 4"))?;
+        let stem = if family == Family::V4 { "bird" } else { "bird6" };
+        let conf = host.write("bird.conf", &self.render(family, &session, node, node_port, at)?)?;
+        let (conf, socket) = (conf.display().to_string(), host.file("bird.ctl"));
+        let (ctl, pid) = (socket.display().to_string(), host.file("bird.pid"));
+        let pid = pid.display().to_string();
+        let args = ["-f", "-c", &conf, "-s", &ctl, "-P", &pid];
+        let daemon = host.daemon("bird", &program(stem), &args)?;
+        wait_until(PATIENCE, "BIRD's control socket", || birdc(&socket, "show status").map(drop))?;
+        Ok(Neighbor { session, socket, _daemon: daemon })
+    }
+
+    /// The routes that a neighbour announces: one outside of every pool, blocks of the pools, one
+    /// with priority inside a block of the node's.
+    fn announced(&self, family: Family, at: u8) -> Result<Vec<(String, Option<u32>)>> {
+        let mut routes = match family {
+            Family::V4 => vec![
+                (format!("203.0.113.{at}/32"), None),
+                ("198.51.100.0/24".to_owned(), Some(100 + u32::from(at))),
+            ],
+            Family::V6 => vec![(format!("2001:db8:113::{at:x}/128"), None)],
+        };
+        routes.extend(self.scenario.block(family, 40 + at)?.map(|block| (block, None)));
+        if family == Family::V4
+            && let Some(own) = self.scenario.blocks()?.first()
+        {
+            let base = own.rsplit_once('.').context("a block")?.0;
+            let last: u8 = own
+                .rsplit_once('.')
+                .and_then(|(_, l)| l.split('/').next()?.parse().ok())
+                .context("a block")?;
+            routes.push((format!("{base}.{}/32", last + 20 + at), Some(2_147_483_647 - 512)));
+        }
+        Ok(routes)
+    }
+
+    fn render(
+        &self,
+        family: Family,
+        session: &GoldenSession,
+        node: &str,
+        node_port: &str,
+        at: u8,
+    ) -> Result<String> {
+        let routes = self.announced(family, at)?;
+        let GoldenSession { neighbor, port, remote_as, local_as, .. } = session;
+        let mut text = format!(
+            "log stderr all;\nrouter id 1.1.1.{};\nlisten bgp port {port};\nprotocol device {{\n}}\n\
+             protocol static own {{\n",
+            at + 1
+        );
+        for (prefix, _) in &routes {
+            let _ = writeln!(text, "  route {prefix} blackhole;");
+        }
+        text.push_str("}\nfilter told {\n  if source != RTS_STATIC then reject;\n");
+        for (prefix, local_pref) in routes {
+            if let Some(local_pref) = local_pref {
+                let _ = writeln!(text, "  if net = {prefix} then bgp_local_pref = {local_pref};");
+            }
+        }
+        let _ = write!(
+            text,
+            "  bgp_community.add((65000,{at}));\n  accept;\n}}\n\
+             protocol bgp node {{\n  local {neighbor} as {remote_as};\n  \
+             neighbor {node} port {node_port} as {local_as};\n  add paths on;\n  \
+             connect delay time 1;\n  connect retry time 2;\n  error wait time 1,2;\n  \
+             import all;\n  export filter told;\n"
+        );
+        match &session.ttl_security {
+            Some(hops) => {
+                let _ = writeln!(text, "  ttl security on;\n  multihop {hops};");
+            }
+            None => text.push_str("  multihop;\n"),
+        }
+        if let Some(password) = &session.password {
+            let _ = writeln!(text, "  password {password};");
+        }
+        text.push_str("}\n");
+        Ok(text)
+    }
+
+    /// Routes that Felix writes for pods here, one of them with priority.
+    fn write_kernel_routes(&self) -> Result<()> {
+        self.host.shell(
+            "ip route flush proto 12; ip -6 route flush proto 12; ip route flush proto 80",
+        )?;
+        let mut script = String::new();
+        if let Some(own) = self.scenario.blocks()?.first() {
+            let (base, last) = own.rsplit_once('.').context("a block")?;
+            let last: u8 = last.split('/').next().context("a block")?.parse()?;
+            for (offset, metric) in [(3, 1024), (4, 512), (5, 0)] {
+                let _ = writeln!(
+                    script,
+                    "ip route add {base}.{} dev {POD} proto 80 scope link metric {metric}",
+                    last + offset
+                );
+            }
+        }
+        self.host.shell(&script).map(drop)
+    }
+
+    /// Runs the node by its golden files with BIRD.
+    ///
+    /// # Errors
+    /// When BIRD refuses them, or a session does not come up.
+    pub fn with_bird(&self) -> Result<Outcome> {
+        self.write_kernel_routes()?;
+        let mut daemons = Vec::new();
+        for (family, stem) in [(Family::V4, "bird"), (Family::V6, "bird6")] {
+            for suffix in [".cfg", "_aggr.cfg", "_ipam.cfg"] {
+                // Debian's BIRD knows no tunnels, and here there is none.
+                let golden = self.scenario.golden(family, suffix)?;
+                let text = golden.replace("krt_tunnel = \"tunl0\";", "").replace("debug all;", "");
+                let name = format!("{stem}{suffix}");
+                let text = text.replace("include \"", &format!("include \"{}-", self.prefix()));
+                self.host.write(&name, &text)?;
+            }
+            let file = |suffix: &str| self.host.file(&format!("{stem}{suffix}"));
+            let conf = file(".cfg").display().to_string();
+            self.host.run(&program(stem), &["-p", "-c", &conf])?;
+            let (ctl, pid) =
+                (file(".ctl").display().to_string(), file(".pid").display().to_string());
+            let args = ["-f", "-c", &conf, "-s", &ctl, "-P", &pid];
+            daemons.push(self.host.daemon(stem, &program(stem), &args)?);
+        }
+        let outcome = self.outcome("BIRD")?;
+        for mut daemon in daemons {
+            daemon.crash()?;
+        }
+        self.wait_down()?;
+        Ok(outcome)
+    }
+
+    fn prefix(&self) -> String {
+        let path = self.host.file("x").display().to_string();
+        path.trim_end_matches("-x").to_owned()
+    }
+
+    /// Runs the node by the scenario's objects with margay.
+    ///
+    /// # Errors
+    /// When it does not start, or a session does not come up.
+    pub fn with_margay(&self) -> Result<Outcome> {
+        self.write_kernel_routes()?;
+        let paths: Vec<String> =
+            self.scenario.objects.iter().map(|path| path.display().to_string()).collect();
+        let text = format!(
+            "[calico]\nnode = \"{}\"\ndatastore = \"file\"\npath = {paths:?}\n\
+             endpoint-status = \"{}\"\nbird-sockets = \"none\"\nstate-file = \"none\"\nversion = \"v3.33.0\"\n\n{}",
+            self.scenario.node,
+            self.host.file("status").display(),
+            margay::control_section(&self.host),
+        );
+        let (mut daemon, _) = margay::start_text(&self.host, &text)?;
+        // Until then routes of an earlier run, and those that were replaced meanwhile, are kept. A
+        // neighbour that nobody is, is waited for as long as the restart time.
+        wait_until(STARTUP_MAX, "the end of the start-up", || {
+            let output = daemon.output();
+            ensure!(output.contains("start-up is complete"), "{output}");
+            Ok(())
+        })?;
+        let outcome = self.outcome("margay")?;
+        ensure!(!daemon.output().contains("panicked"), "{}", daemon.output());
+        daemon.crash()?;
+        self.wait_down()?;
+        Ok(outcome)
+    }
+
+    fn wait_down(&self) -> Result<()> {
+        for (_, neighbor) in &self.neighbors {
+            wait_until(PATIENCE, &format!("{} to go", neighbor.session.name), || {
+                let answer = birdc(&neighbor.socket, "show protocols node")?;
+                ensure!(!answer.contains("Established"), "{answer}");
+                Ok(())
+            })?;
+            // Routes that are kept for a restart are none of the next run's.
+            birdc(&neighbor.socket, "restart node")?;
+        }
+        Ok(())
+    }
+
+    /// Waits for every session and until nothing changes any more.
+    fn outcome(&self, who: &str) -> Result<Outcome> {
+        for (_, neighbor) in &self.neighbors {
+            wait_until(PATIENCE, &format!("{who}: {}", neighbor.session.name), || {
+                let answer = birdc(&neighbor.socket, "show protocols node")?;
+                ensure!(answer.contains("Established"), "{answer}");
+                Ok(())
+            })?;
+        }
+        let (mut last, mut unchanged) = (self.look()?, 0);
+        for _ in 0..20 {
+            std::thread::sleep(QUIET);
+            let next = self.look()?;
+            unchanged = if next == last { unchanged + 1 } else { 0 };
+            // Whoever was told nothing may be told later: while a neighbour is down that external
+            // routes may come from, margay waits for it at first.
+            let is_silent = next.told.values().any(BTreeSet::is_empty);
+            if unchanged >= if is_silent { 7 } else { 1 } {
+                return Ok(next);
+            }
+            last = next;
+        }
+        anyhow::bail!("{who}: no end of changes")
+    }
+
+    fn look(&self) -> Result<Outcome> {
+        let mut told = BTreeMap::new();
+        for (_, neighbor) in &self.neighbors {
+            let text = birdc(&neighbor.socket, "show route all protocol node")?;
+            told.insert(neighbor.session.name.clone(), routes(&text));
+        }
+        let mut kernel_routes = BTreeSet::new();
+        for family in [Family::V4, Family::V6] {
+            for route in kernel::routes(&self.host, family, kernel::PROTOCOL)? {
+                let KernelRoute { prefix, kind, gateways, metric } = route;
+                kernel_routes.insert(format!("{prefix} {kind} {gateways:?} metric {metric}"));
+            }
+        }
+        Ok(Outcome { told, kernel: kernel_routes })
+    }
+}
+
+/// Every route of `show route all`, in one line each. Differs in nothing that a neighbour could
+/// notice, but for MED, which BIRD sends as 0 where margay sends none.
+fn routes(text: &str) -> BTreeSet<String> {
+    let mut found: BTreeSet<String> = BTreeSet::new();
+    let (mut prefix, mut path) = (String::new(), Vec::<String>::new());
+    let mut finish = |prefix: &str, path: &mut Vec<String>| {
+        if !path.is_empty() {
+            path.sort();
+            found.insert(format!("{prefix} {}", path.join(" ")));
+            path.clear();
+        }
+    };
+    for line in text.lines() {
+        // The number of the answer's kind may stand before a line.
+        let code = line.get(..5).filter(|code| {
+            code.starts_with("10") && code.ends_with('-') && !code.contains(['.', ':', '/'])
+        });
+        let line = line.get(code.map_or(0, str::len)..).unwrap_or(line);
+        let trimmed = line.trim();
+        let is_attribute = trimmed.starts_with("BGP.") || trimmed.starts_with("Type:");
+        if is_attribute {
+            let is_shown = trimmed.starts_with("BGP.") && !trimmed.starts_with("BGP.med");
+            if is_shown {
+                path.push(trimmed.to_owned());
+            }
+            continue;
+        }
+        let first = trimmed.split_whitespace().next().unwrap_or_default();
+        if first.contains('/') || first == "via" || first == "unreachable" {
+            finish(&prefix, &mut path);
+            if first.contains('/') {
+                prefix = first.to_owned();
+            }
+        }
+    }
+    finish(&prefix, &mut path);
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn routes_are_told_apart_by_their_attributes() {
+        let text = "1007-10.65.1.0/26       via 10.0.0.2 on eth0 [node 10:00:00] * (100) [i]\n\
+                    1008-\tType: BGP unicast univ\n1012-\tBGP.origin: IGP\n \tBGP.med: 0\n\
+                    \tBGP.next_hop: 10.0.0.2\n1007-                   via 10.0.0.3 on eth0 [node]\n\
+                    1012-\tBGP.next_hop: 10.0.0.3\n1007-10.65.2.0/26 unreachable [node]\n\
+                    1012-\tBGP.next_hop: 10.9.0.3\n";
+        let found: Vec<String> = routes(text).into_iter().collect();
+        assert_eq!(
+            found,
+            [
+                "10.65.1.0/26 BGP.next_hop: 10.0.0.2 BGP.origin: IGP",
+                "10.65.1.0/26 BGP.next_hop: 10.0.0.3",
+                "10.65.2.0/26 BGP.next_hop: 10.9.0.3",
+            ]
+        );
+    }
+}

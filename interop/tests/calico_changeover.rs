@@ -1,0 +1,497 @@
+//! A node goes from BIRD to margay and back, routes get another owner, a pod another node, and etcd is
+//! away: no packet is lost. For each release of Calico, by the objects that such a cluster has.
+
+use std::sync::Mutex;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use interop::calico::{BirdNode, Cluster, MargayNode, POOL, Packets, Pod, Priorities, Writes};
+use interop::kernel;
+use interop::lab::{self, Host, Lab};
+use interop::matrix::route_monitor;
+use interop::speaker::Kind;
+use interop::wait::{PATIENCE, holds_for, wait_until};
+use serde_json::json;
+
+/// Changes that run at a time: they mostly wait.
+const PARALLEL: usize = 4;
+/// How long etcd is away at a restart; the whole ten minutes by `CHANGEOVER_AWAY_SECS=600`.
+const AWAY: Duration = Duration::from_secs(15);
+
+/// What carries packets between nodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Carrier {
+    None,
+    IpipAlways,
+    IpipCrossSubnet,
+    Vxlan,
+}
+
+/// A cluster as one release of Calico has it.
+#[derive(Clone, Copy, Debug)]
+struct Set {
+    release: &'static str,
+    carrier: Carrier,
+    /// `FelixConfiguration.programClusterRoutes` and `BGPConfiguration.programClusterRoutes`.
+    felix: Option<&'static str>,
+    bgp: Option<&'static str>,
+    writes: Writes,
+}
+
+const fn set(release: &'static str, carrier: Carrier, writes: Writes) -> Set {
+    Set { release, carrier, felix: None, bgp: None, writes }
+}
+
+impl Set {
+    fn priorities(&self) -> Priorities {
+        match self.release {
+            "v3.28.2" | "v3.31.7" => Priorities::None,
+            _ => Priorities::Mirrored,
+        }
+    }
+}
+
+/// What each release does by itself, and where its switches are turned.
+const SETS: &[Set] = &[
+    set("v3.28.2", Carrier::None, Writes::Bird),
+    set("v3.28.2", Carrier::IpipAlways, Writes::Bird),
+    set("v3.28.2", Carrier::IpipCrossSubnet, Writes::Bird),
+    set("v3.28.2", Carrier::Vxlan, Writes::Felix),
+    set("v3.31.7", Carrier::None, Writes::Bird),
+    set("v3.31.7", Carrier::IpipAlways, Writes::Bird),
+    set("v3.31.7", Carrier::IpipCrossSubnet, Writes::Bird),
+    set("v3.31.7", Carrier::Vxlan, Writes::Felix),
+    set("v3.32.1", Carrier::None, Writes::Bird),
+    set("v3.32.1", Carrier::IpipAlways, Writes::Bird),
+    set("v3.32.1", Carrier::IpipCrossSubnet, Writes::Bird),
+    set("v3.32.1", Carrier::Vxlan, Writes::Felix),
+    Set {
+        felix: Some("Enabled"),
+        bgp: Some("Disabled"),
+        ..set("v3.32.1", Carrier::None, Writes::Felix)
+    },
+    set("v3.33.0", Carrier::None, Writes::Bird),
+    set("v3.33.0", Carrier::IpipAlways, Writes::Felix),
+    set("v3.33.0", Carrier::IpipCrossSubnet, Writes::Felix),
+    set("v3.33.0", Carrier::Vxlan, Writes::Felix),
+];
+
+const PROGRAMS: &[&str] = &["etcd", "etcdctl", "openssl", "python3", "runsvdir", "sv"];
+
+fn run(name: &str, kinds: &[Kind], test: impl FnOnce(&mut Lab) -> Result<()>) -> Result<()> {
+    lab::run_margay(name, kinds, PROGRAMS, test)
+}
+
+/// Writes the objects of a set.
+fn put(cluster: &Cluster, set: &Set) -> Result<()> {
+    let information = json!({"calicoVersion": set.release, "datastoreReady": true});
+    cluster.put("clusterinformations", "ClusterInformation", "default", &information)?;
+    let pool = match set.carrier {
+        Carrier::None => json!({"cidr": POOL, "ipipMode": "Never"}),
+        Carrier::IpipAlways => json!({"cidr": POOL, "ipipMode": "Always"}),
+        Carrier::IpipCrossSubnet => json!({"cidr": POOL, "ipipMode": "CrossSubnet"}),
+        Carrier::Vxlan => json!({"cidr": POOL, "vxlanMode": "Always"}),
+    };
+    cluster.put("ippools", "IPPool", "pods", &pool)?;
+    if let Some(owner) = set.felix {
+        let spec = json!({"programClusterRoutes": owner});
+        cluster.put("felixconfigurations", "FelixConfiguration", "default", &spec)?;
+    }
+    if let Some(owner) = set.bgp {
+        let spec = json!({"programClusterRoutes": owner});
+        cluster.put("bgpconfigurations", "BGPConfiguration", "default", &spec)?;
+    }
+    Ok(())
+}
+
+/// The route to another node's block, as ip(8) takes it.
+fn way(set: &Set, to: &Host) -> String {
+    match set.carrier {
+        // A second link of that name carries packets as they are: this kernel has no IPIP.
+        Carrier::IpipAlways => format!("via {} dev tunl0 onlink", to.v4()),
+        Carrier::None | Carrier::IpipCrossSubnet | Carrier::Vxlan => format!("via {}", to.v4()),
+    }
+}
+
+/// BIRD's place on a node, or Felix's routes where it writes them.
+fn leave_routes(set: &Set, host: &Host, other: (&Host, &str)) -> Result<()> {
+    let way = way(set, other.0);
+    let protocol = match (set.writes, set.priorities()) {
+        (Writes::Bird, Priorities::Mirrored) => "12 metric 1024",
+        (Writes::Bird, Priorities::None) => "12",
+        (Writes::Felix | Writes::Nobody, _) => "80",
+    };
+    host.shell(&format!("ip route replace {} {way} proto {protocol}", other.1)).map(drop)
+}
+
+/// Every route to the other's block, over some time, in whose ever name.
+fn route_of(host: &Host, prefix: &str) -> Result<String> {
+    Ok(host.run("ip", &["route", "show", prefix])?.trim().to_owned())
+}
+
+fn change_over(lab: &mut Lab, set: &Set) -> Result<u32> {
+    let cluster = Cluster::start(lab)?;
+    put(&cluster, set)?;
+    let (a, b) = (cluster.node(lab, "a", 1)?, cluster.node(lab, "b", 2)?);
+    let (of_a, of_b) = ("10.65.1.0/26", "10.65.2.0/26");
+    if set.carrier == Carrier::IpipAlways {
+        for (host, address) in [(&a, "10.65.1.1"), (&b, "10.65.2.1")] {
+            lab.link(host, "tunl0")?;
+            host.run("ip", &["addr", "add", &format!("{address}/32"), "dev", "tunl0"])?;
+        }
+    }
+    // Debian's BIRD writes no routes through tunnels. There the kernel is left as Calico's leaves it.
+    let is_left = set.writes == Writes::Felix || set.carrier == Carrier::IpipAlways;
+    let priorities = set.priorities();
+    let birds = match (is_left, set.writes) {
+        (true, Writes::Bird) => Writes::Nobody,
+        (true, writes) => writes,
+        (false, _) => Writes::Bird,
+    };
+    if is_left {
+        leave_routes(set, &a, (&b, of_b))?;
+        leave_routes(set, &b, (&a, of_a))?;
+    }
+    let _na = MargayNode::from_environment(&a, &cluster)?;
+    let mut bird = BirdNode::start_with(&b, &[&a], &[of_b], birds, priorities)?;
+    bird.wait_session(&a)?;
+    for (host, prefix, to) in [(&a, of_b, &b), (&b, of_a, &a)] {
+        wait_until(PATIENCE, "the first route", || {
+            let route = route_of(host, prefix)?;
+            ensure!(route.contains(&format!("via {}", to.v4())), "{route}");
+            Ok(())
+        })?;
+    }
+    let (pod_a, pod_b) = (Pod::start(&a, "x", "10.65.1.7")?, Pod::start(&b, "y", "10.65.2.7")?);
+    let both = [Packets::start(&pod_a, &pod_b)?, Packets::start(&pod_b, &pod_a)?];
+
+    bird.daemon().crash()?;
+    let mut nb = MargayNode::from_environment(&b, &cluster)?;
+    nb.wait_session(&a)?;
+    let settled = |nb: &MargayNode| {
+        wait_until(PATIENCE, "the routes of the node", || {
+            let route = route_of(&b, of_a)?;
+            ensure!(route.lines().count() == 1, "{route}");
+            let is_ours = route.contains("proto bird");
+            ensure!(is_ours == (set.writes == Writes::Bird), "{route}");
+            let is_through = route.contains("dev tunl0");
+            ensure!(is_through == (set.carrier == Carrier::IpipAlways), "{route}");
+            let status = nb.status()?.to_string();
+            ensure!(status.contains(set.release), "{status}");
+            Ok(())
+        })
+    };
+    settled(&nb)?;
+    holds_for(Duration::from_secs(2), "the routes to stay", || settled(&nb))?;
+    // margay to margay, by its own hand.
+    nb.daemon().signal("TERM")?;
+    nb.daemon().wait(Duration::from_secs(10))?;
+    nb.restart()?;
+    nb.wait_session(&a)?;
+    settled(&nb)?;
+    // And back, where Debian's BIRD can be told to keep the routes.
+    nb.daemon().signal("TERM")?;
+    nb.daemon().wait(Duration::from_secs(10))?;
+    if birds != Writes::Nobody {
+        let bird = BirdNode::start_with(&b, &[&a], &[of_b], birds, priorities)?;
+        bird.wait_session(&a)?;
+        std::thread::sleep(Duration::from_secs(3));
+        end(both)
+    } else {
+        end(both)
+    }
+}
+
+fn end(packets: impl IntoIterator<Item = Packets>) -> Result<u32> {
+    let mut sent = 0;
+    for packets in packets {
+        sent += packets.end()?;
+    }
+    Ok(sent)
+}
+
+/// BIRD, margay, margay again, BIRD.
+#[test]
+#[ignore = "needs root, etcd, openssl and runit"]
+fn a_node_of_every_release_changes_over_without_losing_a_packet() -> Result<()> {
+    let only = std::env::var("CHANGEOVER_ONLY").ok();
+    let named = |set: &Set| format!("{}-{:?}-{:?}", set.release, set.carrier, set.writes);
+    let wanted = |set: &&Set| only.as_ref().is_none_or(|only| named(set).contains(only.as_str()));
+    let sets = Mutex::new(SETS.iter().filter(wanted));
+    let faults = Mutex::new(Vec::new());
+    let next = || sets.lock().expect("no holder panics").next();
+    std::thread::scope(|scope| {
+        for _ in 0..PARALLEL {
+            scope.spawn(|| {
+                while let Some(set) = next() {
+                    let name = named(set);
+                    let result = run(&format!("co-{name}"), &[Kind::Bird16], |lab| {
+                        let sent = change_over(lab, set)
+                            .map_err(|e| anyhow::anyhow!("{name}: {e:#}\n{}", lab.logs()))?;
+                        println!("{name}: 0 of {sent} packets lost");
+                        Ok(())
+                    });
+                    if let Err(error) = result {
+                        faults.lock().expect("no holder panics").push(format!("{error:#}"));
+                    }
+                }
+            });
+        }
+    });
+    let faults = faults.into_inner().expect("no holder panicked");
+    ensure!(faults.is_empty(), "{} sets: {}", faults.len(), faults.join("\n"));
+    Ok(())
+}
+
+/// README's words for leaving BIRD, word by word, on services that runsvdir supervises.
+#[test]
+#[ignore = "needs root, etcd, openssl and runit"]
+fn bird_is_left_as_readme_says() -> Result<()> {
+    run("calico-leave", &[Kind::Bird16], |lab| {
+        let readme = include_str!("../../README.md");
+        let commands = readme
+            .split("```sh\n")
+            .filter_map(|block| block.split_once("```"))
+            .map(|(block, _)| block)
+            .find(|block| block.contains("sv once bird bird6"))
+            .context("README does not say how BIRD is left")?;
+        let cluster = Cluster::start(lab)?;
+        let (a, b) = (cluster.node(lab, "a", 1)?, cluster.node(lab, "b", 2)?);
+        let _na = MargayNode::from_environment(&a, &cluster)?;
+        // The files of a BIRD that ran.
+        let mut bird = BirdNode::start(&b, &[&a], &["10.65.2.0/26"])?;
+        bird.wait_session(&a)?;
+        bird.daemon().crash()?;
+
+        let services = b.file("services");
+        let folder = services.display().to_string();
+        let path = |suffix: &str| b.file(suffix).display().to_string();
+        let program = interop::bird16::program("bird");
+        let run_bird = format!(
+            "exec {program} -R -f -c {} -s {} -P {}",
+            path("bird.conf"),
+            path("bird.ctl"),
+            path("bird.pid")
+        );
+        let idle = "exec sleep 1000".to_owned();
+        for (name, run) in [("bird", &run_bird), ("bird6", &idle), ("confd", &idle)] {
+            let service = services.join(name);
+            std::fs::create_dir_all(&service)?;
+            std::fs::write(service.join("run"), format!("#!/bin/sh\n{run}\n"))?;
+            b.run("chmod", &["+x", &service.join("run").display().to_string()])?;
+        }
+        let _supervisor = b.daemon("runsvdir", "runsvdir", &["-P", &folder])?;
+        let state = |name: &str| {
+            // `sv status` fails for what is down.
+            b.shell(&format!("sv status {folder}/{name} || true"))
+        };
+        wait_until(PATIENCE, "the services", || {
+            for name in ["bird", "bird6", "confd"] {
+                let state = state(name)?;
+                ensure!(state.starts_with("run"), "{state}");
+            }
+            Ok(())
+        })?;
+        bird.wait_session(&a)?;
+        kernel::wait_gateways(&a, "10.65.2.0/26", &[b.v4().to_string()])?;
+        let (pod_a, pod_b) = (Pod::start(&a, "x", "10.65.1.7")?, Pod::start(&b, "y", "10.65.2.7")?);
+        let packets = Packets::start(&pod_a, &pod_b)?;
+        let monitors = [route_monitor(&a)?, route_monitor(&b)?];
+
+        b.shell(&commands.replace("/etc/service/enabled", &folder))?;
+        wait_until(PATIENCE, "all three to be down", || {
+            for name in ["bird", "bird6", "confd"] {
+                let state = state(name)?;
+                ensure!(state.starts_with("down"), "{state}");
+            }
+            Ok(())
+        })?;
+        // runsv starts again what it was not told to leave, within a second.
+        holds_for(Duration::from_secs(3), "BIRD to stay away", || {
+            let state = state("bird")?;
+            ensure!(state.starts_with("down"), "{state}");
+            Ok(())
+        })?;
+        let nb = MargayNode::from_environment(&b, &cluster)?;
+        nb.wait_session(&a)?;
+        let sent = packets.end()?;
+        for (host, monitor) in [&a, &b].iter().zip(&monitors) {
+            let changes = monitor.output();
+            ensure!(!changes.contains("Deleted 10.65."), "{}: {changes}", host.name());
+        }
+        println!("0 of {sent} packets lost");
+        Ok(())
+    })
+}
+
+/// Cluster routes get another owner, and get the first one back, while packets flow. Between the
+/// change of the object and the new owner's first route nobody writes: the old one's stay.
+#[test]
+#[ignore = "needs root, etcd, openssl and runit"]
+fn cluster_routes_change_owners_without_losing_a_packet() -> Result<()> {
+    run("calico-owners", &[], |lab| {
+        let cluster = Cluster::start(lab)?;
+        let owner = |bgp: &str, felix: &str| {
+            put(
+                &cluster,
+                &Set {
+                    bgp: Some(if bgp == "on" { "Enabled" } else { "Disabled" }),
+                    felix: Some(if felix == "on" { "Enabled" } else { "Disabled" }),
+                    ..set("v3.33.0", Carrier::None, Writes::Bird)
+                },
+            )
+        };
+        owner("on", "off")?;
+        let (a, b) = (cluster.node(lab, "a", 1)?, cluster.node(lab, "b", 2)?);
+        let nodes = [
+            MargayNode::from_environment(&a, &cluster)?,
+            MargayNode::from_environment(&b, &cluster)?,
+        ];
+        let ways = [(&a, "10.65.2.0/26", &b), (&b, "10.65.1.0/26", &a)];
+        for (host, prefix, to) in ways {
+            kernel::wait_gateways(host, prefix, &[to.v4().to_string()])?;
+        }
+        let (pod_a, pod_b) = (Pod::start(&a, "x", "10.65.1.7")?, Pod::start(&b, "y", "10.65.2.7")?);
+        let both = [Packets::start(&pod_a, &pod_b)?, Packets::start(&pod_b, &pod_a)?];
+        let sees = |wanted: &str| -> Result<()> {
+            for (host, prefix, _) in ways {
+                wait_until(PATIENCE, &format!("{prefix} {wanted}"), || {
+                    let route = route_of(host, prefix)?;
+                    ensure!(route.lines().count() == 1 && route.contains(wanted), "{route}");
+                    Ok(())
+                })?;
+            }
+            Ok(())
+        };
+        // To Felix, which takes three seconds.
+        owner("off", "on")?;
+        std::thread::sleep(Duration::from_secs(3));
+        sees("proto bird")?;
+        for (host, prefix, to) in ways {
+            host.shell(&format!("ip route replace {prefix} via {} proto 80 metric 1024", to.v4()))?;
+        }
+        sees("proto 80")?;
+        std::thread::sleep(Duration::from_secs(1));
+        // Back: Felix takes its routes away when ours are there too, in another place.
+        for (host, prefix, to) in ways {
+            host.shell(&format!(
+                "ip route append {prefix} via {} proto 80 metric 1025; \
+                 ip route del {prefix} via {} proto 80 metric 1024",
+                to.v4(),
+                to.v4()
+            ))?;
+        }
+        owner("on", "off")?;
+        for (host, prefix, _) in ways {
+            wait_until(PATIENCE, "our route beside Felix's", || {
+                let route = route_of(host, prefix)?;
+                ensure!(route.contains("proto bird"), "{route}");
+                Ok(())
+            })?;
+            host.shell(&format!("ip route del {prefix} proto 80 metric 1025"))?;
+        }
+        sees("proto bird")?;
+        let sent = end(both)?;
+        drop(nodes);
+        println!("0 of {sent} packets lost");
+        Ok(())
+    })
+}
+
+/// A virtual machine moves: its address is on both nodes for a while, on the new one with priority.
+#[test]
+#[ignore = "needs root, etcd, openssl and runit"]
+fn a_live_migration_loses_no_packet() -> Result<()> {
+    run("calico-migration", &[], |lab| {
+        let cluster = Cluster::start(lab)?;
+        put(&cluster, &set("v3.33.0", Carrier::None, Writes::Bird))?;
+        let (a, b) = (cluster.node(lab, "a", 1)?, cluster.node(lab, "b", 2)?);
+        let c = cluster.node(lab, "c", 3)?;
+        let mut nodes = Vec::new();
+        for host in [&a, &b, &c] {
+            nodes.push(MargayNode::from_environment(host, &cluster)?);
+        }
+        kernel::wait_gateways(&c, "10.65.1.0/26", &[a.v4().to_string()])?;
+        kernel::wait_gateways(&a, "10.65.3.0/26", &[c.v4().to_string()])?;
+        kernel::wait_gateways(&b, "10.65.3.0/26", &[c.v4().to_string()])?;
+        // The machine's address is of a's block.
+        let before = Pod::start(&a, "vm", "10.65.1.9")?;
+        let from = Pod::start(&c, "x", "10.65.3.7")?;
+        let packets = Packets::start(&from, &before)?;
+        // The target answers when its route comes.
+        let after = Pod::prepare(&b, "vm", "10.65.1.9")?;
+        let _server = after.echo()?;
+        let route = "10.65.1.9/32 dev calivm scope link proto 80 metric";
+        b.shell(&format!("ip route add {route} 512"))?;
+        for host in [&a, &c] {
+            wait_until(PATIENCE, "the way to the target", || {
+                let route = route_of(host, "10.65.1.9/32")?;
+                let wanted = format!("via {}", b.v4());
+                let line = route.lines().find(|line| line.contains(&wanted));
+                ensure!(line.is_some_and(|line| line.contains("metric 512")), "{route}");
+                Ok(())
+            })?;
+        }
+        // The source is gone, and the target is an ordinary pod.
+        drop(before);
+        b.shell(&format!("ip route add {route} 1024; ip route del {route} 512"))?;
+        wait_until(PATIENCE, "the way to an ordinary pod", || {
+            let route = route_of(&c, "10.65.1.9/32")?;
+            ensure!(route.lines().count() == 1 && route.contains("metric 1024"), "{route}");
+            Ok(())
+        })?;
+        std::thread::sleep(Duration::from_secs(1));
+        println!("0 of {} packets lost", packets.end()?);
+        Ok(())
+    })
+}
+
+/// A node restarts while etcd is away: its sessions come back from what it had written down, within
+/// what neighbours wait, and no packet is lost.
+#[test]
+#[ignore = "needs root, etcd, openssl and runit"]
+fn etcd_is_away_when_a_node_restarts() -> Result<()> {
+    let away = std::env::var("CHANGEOVER_AWAY_SECS").ok().map(|text| text.parse()).transpose()?;
+    let away = away.map_or(AWAY, Duration::from_secs);
+    run("calico-away", &[], |lab| {
+        let mut cluster = Cluster::start(lab)?;
+        let (a, b) = (cluster.node(lab, "a", 1)?, cluster.node(lab, "b", 2)?);
+        let state = b.file("objects");
+        let line = format!("state-file = \"{}\"", state.display());
+        let na = MargayNode::from_environment(&a, &cluster)?;
+        let mut nb = MargayNode::from_file(&b, &cluster, &line)?;
+        nb.wait_session(&a)?;
+        kernel::wait_gateways(&a, "10.65.2.0/26", &[b.v4().to_string()])?;
+        kernel::wait_gateways(&b, "10.65.1.0/26", &[a.v4().to_string()])?;
+        wait_until(PATIENCE, "the objects to be written down", || Ok(std::fs::metadata(&state)?))?;
+        let (pod_a, pod_b) = (Pod::start(&a, "x", "10.65.1.7")?, Pod::start(&b, "y", "10.65.2.7")?);
+        let both = [Packets::start(&pod_a, &pod_b)?, Packets::start(&pod_b, &pod_a)?];
+        let monitors = [route_monitor(&a)?, route_monitor(&b)?];
+        cluster.etcd.crash()?;
+        let begin = std::time::Instant::now();
+        nb.daemon().crash()?;
+        nb.restart()?;
+        nb.wait_session(&a)?;
+        let back = begin.elapsed();
+        ensure!(back < Duration::from_secs(15), "the session came back after {back:?}");
+        let status = nb.status()?.to_string();
+        ensure!(status.contains("away") || status.contains("connecting"), "{status}");
+        holds_for(away, "the session and the routes", || {
+            ensure!(nb.session(&a)?.state == "Established", "{:?}", nb.session(&a)?);
+            ensure!(kernel::route(&a, "10.65.2.0/26")?.is_some(), "the neighbour lost the block");
+            ensure!(kernel::route(&b, "10.65.1.0/26")?.is_some(), "the route is gone");
+            Ok(())
+        })?;
+        cluster.etcd.restart()?;
+        cluster.put_block(&b, 6)?;
+        kernel::wait_gateways(&a, "10.65.6.0/26", &[b.v4().to_string()])?;
+        let sent = end(both)?;
+        for (host, monitor) in [&a, &b].iter().zip(&monitors) {
+            let changes = monitor.output();
+            ensure!(!changes.contains("Deleted 10.65."), "{}: {changes}", host.name());
+        }
+        println!("session back after {back:?}, etcd away {away:?}, 0 of {sent} packets lost");
+        drop(na);
+        Ok(())
+    })
+}
