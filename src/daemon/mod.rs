@@ -33,7 +33,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bgp_proto::session::{Close, Negotiated};
-use bgp_proto::table::{CloseReason, MemoryBound, TableEvent};
+use bgp_proto::table::{CloseReason, MemoryBound, Returned, TableEvent};
 use bgp_proto::types::{FamilySet, PeerId, SessionId};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Notify, mpsc};
@@ -523,6 +523,14 @@ impl Daemon {
             }
             // The engine reports it as an event of its own.
             Event::Table(TableEvent::EndOfRib { .. }) => {}
+            Event::Table(TableEvent::StaleRemoved { peer, family, count, returned }) => {
+                let Some(record) = self.peers.registry().get(peer) else { return };
+                let why = match returned {
+                    Returned::Yes => "not announced again",
+                    Returned::No => "the peer did not return within the restart time",
+                };
+                info!(peer = %record.name, "{count} stale {family} routes withdrawn: {why}");
+            }
             Event::Table(TableEvent::Note(text)) => warn!("{text}"),
         }
     }

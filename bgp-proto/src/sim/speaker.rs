@@ -381,6 +381,7 @@ impl Speaker {
                 TableEvent::Close { peer, reason, .. } => (peer, reason.to_close()),
                 TableEvent::PrefixWarning { .. }
                 | TableEvent::EndOfRib { .. }
+                | TableEvent::StaleRemoved { .. }
                 | TableEvent::Note(_) => continue,
             };
             closed = true;

@@ -85,8 +85,28 @@ pub enum TableEvent {
         /// Which family.
         family: Family,
     },
+    /// Routes that were kept while the peer restarted are withdrawn: their time is up (RFC 4724 §4.2).
+    StaleRemoved {
+        /// Who.
+        peer: PeerId,
+        /// Which family.
+        family: Family,
+        /// Paths withdrawn.
+        count: u32,
+        /// Whether its session is back.
+        returned: Returned,
+    },
     /// One line for the log.
     Note(String),
+}
+
+/// Whether a peer whose stale routes are withdrawn has come back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Returned {
+    /// Its session is up; it did not announce them again.
+    Yes,
+    /// It did not come back within the restart time.
+    No,
 }
 
 /// Why the table wants a session closed.

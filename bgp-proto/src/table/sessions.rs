@@ -284,6 +284,9 @@ impl Table {
             let again = peer.close.as_mut().is_some_and(|order| order.again.expired(now));
             let refreshes = Family::ALL.map(|f| (f, peer.family_mut(f).refresh_timer.expired(now)));
             for (family, refresh) in refreshes {
+                if stale {
+                    self.note_stale_removal(id, family);
+                }
                 if stale && up {
                     self.sweep_stale(id, family, meter);
                 } else if stale {
@@ -296,6 +299,17 @@ impl Table {
             if again {
                 self.give_close_order(now, id);
             }
+        }
+    }
+
+    /// Tells the host that stale routes of a peer are about to be withdrawn, if there are any.
+    fn note_stale_removal(&mut self, peer: PeerId, family: Family) {
+        let Some(record) = self.peers.get(peer) else { return };
+        let held = record.family(family);
+        let count = held.marks.old;
+        if held.stale && count > 0 {
+            let returned = if record.up.is_some() { Returned::Yes } else { Returned::No };
+            self.events.push_back(TableEvent::StaleRemoved { peer, family, count, returned });
         }
     }
 

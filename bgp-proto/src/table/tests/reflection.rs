@@ -123,7 +123,7 @@ fn routes_that_come_back_unchanged_after_a_restart_are_not_told_again() {
         families: vec![family],
         ..GracefulRestart::default()
     };
-    let negotiated = Arc::new(Negotiated { graceful_restart: Some(restart), ..session(3, 65002) });
+    let negotiated = Negotiated { graceful_restart: Some(restart), ..session(3, 65002) };
     table.peer_add(PeerId(3), IpAddr::from([10, 0, 0, 3]), Arc::new(routes(3)));
     let _before = table.up_now(3, (*negotiated).clone());
     announce(&mut table, 3, 65002, &["10.1.0.0/16", "10.2.0.0/16", "10.3.0.0/16"]);
@@ -147,6 +147,42 @@ fn routes_that_come_back_unchanged_after_a_restart_are_not_told_again() {
     let sent = read(&mut reader);
     assert_eq!(sent.len(), 23 + 3, "one withdrawal: {sent:02x?}");
     assert_eq!(table.counts(PeerId(2)).advertised[Family::Ipv4], 2);
+}
+
+/// Whoever looks into the log sees when, and why, the routes of a peer that did not return went.
+#[test]
+fn stale_routes_that_are_withdrawn_are_told_to_the_host() {
+    let mut table = table();
+    let at = |secs| Time::ZERO + Duration::from_secs(secs);
+    let family = GracefulRestartFamily { family: Family::Ipv4.afi_safi(), forwarding: true };
+    let restart = GracefulRestart { families: vec![family], ..GracefulRestart::default() };
+    let negotiated = Negotiated { graceful_restart: Some(restart), ..session(3, 65002) };
+    table.peer_add(PeerId(3), IpAddr::from([10, 0, 0, 3]), Arc::new(routes(3)));
+    let families = FamilySet::only(Family::Ipv4);
+    let keep = || Some(Keep { families, restart_time: Duration::from_secs(120) });
+    let removed = |table: &mut Table| -> Vec<(u32, Returned)> {
+        let events = std::iter::from_fn(|| table.poll_event());
+        let removed = events.filter_map(|event| match event {
+            TableEvent::StaleRemoved { count, returned, .. } => Some((count, returned)),
+            _ => None,
+        });
+        removed.collect()
+    };
+    for (came_back, expected) in [(true, (1, Returned::Yes)), (false, (2, Returned::No))] {
+        let _up = table.up_now(3, negotiated.clone());
+        announce(&mut table, 3, 65002, &["10.1.0.0/16", "10.2.0.0/16"]);
+        table.down_now(3, keep());
+        if came_back {
+            let _up = table.up_now(3, negotiated.clone());
+            announce(&mut table, 3, 65002, &["10.1.0.0/16"]);
+        }
+        settle(&mut table);
+        assert_eq!(removed(&mut table), [], "not yet");
+        table.handle_timeout(at(600));
+        assert_eq!(removed(&mut table), [expected]);
+        table.handle_timeout(at(1200));
+        assert_eq!(removed(&mut table), [], "said once");
+    }
 }
 
 fn withdraw(table: &mut Table, from: u32, prefix: &str) {
