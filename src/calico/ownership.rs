@@ -8,7 +8,7 @@
 use super::effective::Effective;
 use super::model::{Encapsulation, IpPool};
 use super::plan::Problem;
-use super::release::Feature;
+use super::release::{Feature, Origin};
 
 /// Classes of pools.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,6 +71,19 @@ pub(super) fn check(cx: &Effective<'_>, problems: &mut Vec<Problem>) {
         };
         let text = format!("spec.programClusterRoutes: \"{word}\" is not a value: {used} is used");
         problems.push(Problem::new("BGPConfiguration/default", text));
+    }
+    let is_said = !word.is_empty() || !cx.felix_cluster_routes().is_empty();
+    if cx.release.origin == Origin::Assumed
+        && !is_said
+        && cx.snapshot.pools.values().any(|p| is_ipip(p))
+    {
+        let text = format!(
+            "it is not known who writes the kernel routes of pools with IPIP: Calico {} is assumed, \
+             whose Felix does, and before v3.33 it does not: name the version in calico.version or \
+             MARGAY_CALICO_VERSION",
+            cx.release.version
+        );
+        problems.push(Problem::new("ClusterInformation/default", text));
     }
     let (ours, felixs) = (ours(cx), felixs(cx));
     let classes = [

@@ -15,7 +15,7 @@ use super::filters::{AnyCommunity, Direction, Session, rules};
 use super::model::{AffinityState, Encapsulation, IpPool, Node, exact};
 use super::ownership::{self, Classes};
 use super::plan::{Pool, PoolRoutes, PrefixCommunities, Problem};
-use super::release::Feature;
+use super::release::{Feature, Origin, Release};
 use super::services::{ServiceRoutes, sorted};
 
 /// Preference of elevated routes.
@@ -31,7 +31,23 @@ const TUNNEL: &str = "tunl0";
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Priorities {
     Mirrored,
-    Unknown,
+    /// The same, but Felix may be one that writes pods' routes without a metric.
+    MirroredIfGiven,
+    None,
+}
+
+impl Priorities {
+    fn of(release: Release) -> Self {
+        match (release.has(Feature::RoutePriorities), release.origin) {
+            (true, Origin::Assumed) => Priorities::MirroredIfGiven,
+            (true, Origin::Given | Origin::ClusterInformation) => Priorities::Mirrored,
+            (false, _) => Priorities::None,
+        }
+    }
+
+    fn are_mirrored(self) -> bool {
+        self != Priorities::None
+    }
 }
 
 /// What all policies of a family are made of.
@@ -78,10 +94,7 @@ impl Parts {
             communities: communities(cx, family, problems),
             pools: pools(cx, family, ours, subnet.is_some()),
             owns_ipip: ours.ipip,
-            priorities: match cx.release.has(Feature::RoutePriorities) {
-                true => Priorities::Mirrored,
-                false => Priorities::Unknown,
-            },
+            priorities: Priorities::of(cx.release),
             services: ServiceRoutes {
                 routes: of_family(&services.routes),
                 reject: of_family(&services.reject),
@@ -117,7 +130,7 @@ impl Parts {
         session: Session,
     ) -> Policy {
         let mut list = filter_rules(cx, filters, Direction::Import, session);
-        if self.priorities == Priorities::Mirrored {
+        if self.priorities.are_mirrored() {
             list.push(next(
                 "elevated routes win over local ones",
                 vec![Match::HasLocalPref, Match::LocalPref(self.elevated_from()..=u32::MAX)],
@@ -136,18 +149,19 @@ impl Parts {
     ) -> Policy {
         let learned = || vec![Match::Source(vec![Source::Bgp]), Match::HasLocalPref];
         let ours = || Match::Any(learned().into_iter().map(|m| Match::Not(Box::new(m))).collect());
-        let mut list = match self.priorities {
-            Priorities::Unknown => Vec::new(),
-            Priorities::Mirrored => vec![
+        let ordinary = || vec![Change::Metric(self.normal_priority)];
+        let mut list = Vec::new();
+        if self.priorities == Priorities::MirroredIfGiven {
+            let unset = vec![Match::Source(vec![Source::Kernel]), Match::Metric(0..=0)];
+            list.push(next("metric that may not be given", unset, ordinary()));
+        }
+        if self.priorities.are_mirrored() {
+            list.extend([
                 next("metric from LOCAL_PREF", learned(), vec![Change::MetricFromLocalPref]),
-                next(
-                    "ordinary metric",
-                    vec![ours(), without_metric()],
-                    vec![Change::Metric(self.normal_priority)],
-                ),
+                next("ordinary metric", vec![ours(), without_metric()], ordinary()),
                 next("LOCAL_PREF from metric", vec![ours()], vec![Change::LocalPrefFromMetric]),
-            ],
-        };
+            ]);
+        }
         list.extend(filter_rules(cx, filters, Direction::Export, session));
         self.push_export_rules(session.peer_type, &mut list);
         policy("calico export", list, Decision::Reject)
@@ -232,7 +246,7 @@ impl Parts {
             let exactly = Match::Prefix(PrefixSet::exactly(group.iter().copied()));
             let is_elevated = Match::Metric(0..=self.normal_priority - 1);
             list.push(rule("own block", vec![exactly], Decision::Accept));
-            if self.priorities == Priorities::Mirrored {
+            if self.priorities.are_mirrored() {
                 list.push(rule(
                     "elevated route in own block",
                     vec![inside(), is_elevated],
@@ -252,7 +266,7 @@ impl Parts {
         push_set(&mut list, "service range", reject, Decision::Reject);
         let learned = || vec![Match::Source(vec![Source::Bgp]), without_metric()];
         let with = |more: Vec<Match>| learned().into_iter().chain(more).collect::<Vec<_>>();
-        if self.priorities == Priorities::Mirrored {
+        if self.priorities.are_mirrored() {
             let elevated = self.elevated_from()..=METRIC_MIRROR;
             list.push(next(
                 "elevated metric from LOCAL_PREF",

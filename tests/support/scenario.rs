@@ -93,7 +93,9 @@ pub struct Run<'a> {
 
 impl<'a> Run<'a> {
     pub fn new(root: &'a Path, scenario: &Scenario, backend: Backend) -> Self {
-        let settings = Settings::from_env(&scenario.node, &scenario.env);
+        let mut settings = Settings::from_env(&scenario.node, &scenario.env);
+        // What confd rendered is of Calico's master.
+        settings.version = Some("v3.33.0".to_owned());
         let mut run = Run { root, backend, resolver: Resolver::new(settings.clone()), settings };
         if scenario.block_affinities {
             let file = match backend {

@@ -212,6 +212,19 @@ fn what_is_given_counts_before_cluster_information() {
     let plan = resolver.plan();
     assert_eq!((plan.release.version, plan.release.origin), (Version::NEWEST, Origin::Assumed));
     assert!(plan.notes.iter().any(|n| n.text.contains("is assumed")), "{:?}", plan.notes);
+    // Then nobody can tell who writes the routes of IPIP pools, and Felix may write no metrics.
+    let unknown = |plan: &Plan| problems(plan).iter().any(|p| p.contains("it is not known who"));
+    assert!(unknown(&plan), "{:?}", problems(&plan));
+    let export = |plan: &Plan, metric: u32| {
+        let route = json!({"prefix": "10.2.1.7/32", "source": "kernel", "metric": metric});
+        let question = json!({"session": "Mesh_10_0_0_2", "direction": "export", "route": route});
+        decide(plan, question)["decision"] == "accept"
+    };
+    assert!(!export(&plan, 0), "as Felix writes it before v3.32");
+    assert!(export(&plan, 512));
+    let said = json!({"programClusterRoutes": "Enabled"});
+    put(&mut resolver, calico("BGPConfiguration", "default", said));
+    assert!(!unknown(&resolver.plan()));
 }
 
 /// Felix's routes to other nodes are theirs to announce; pods here and own blocks are ours.
