@@ -2,7 +2,7 @@
 //! away: no packet is lost. For each release of Calico, by the objects that such a cluster has.
 
 use std::sync::Mutex;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use interop::calico::{BirdNode, Cluster, MargayNode, POOL, Packets, Pod, Priorities, Writes};
@@ -17,6 +17,9 @@ use serde_json::json;
 const PARALLEL: usize = 4;
 /// How long etcd is away at a restart; the whole ten minutes by `CHANGEOVER_AWAY_SECS=600`.
 const AWAY: Duration = Duration::from_secs(15);
+/// How long a node is away that returns within its restart time of 120 s; by `CHANGEOVER_RETURN_SECS`
+/// longer.
+const RETURN: Duration = Duration::from_secs(40);
 
 /// What carries packets between nodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,6 +83,11 @@ const PROGRAMS: &[&str] = &["etcd", "etcdctl", "openssl", "python3", "runsvdir",
 
 fn run(name: &str, kinds: &[Kind], test: impl FnOnce(&mut Lab) -> Result<()>) -> Result<()> {
     lab::run_margay(name, kinds, PROGRAMS, test)
+}
+
+fn seconds(variable: &str) -> Result<Option<Duration>> {
+    let text = std::env::var(variable).ok();
+    Ok(text.map(|text| text.parse()).transpose()?.map(Duration::from_secs))
 }
 
 /// Writes the objects of a set.
@@ -451,8 +459,7 @@ fn a_live_migration_loses_no_packet() -> Result<()> {
 #[test]
 #[ignore = "needs root, etcd, openssl and runit"]
 fn etcd_is_away_when_a_node_restarts() -> Result<()> {
-    let away = std::env::var("CHANGEOVER_AWAY_SECS").ok().map(|text| text.parse()).transpose()?;
-    let away = away.map_or(AWAY, Duration::from_secs);
+    let away = seconds("CHANGEOVER_AWAY_SECS")?.unwrap_or(AWAY);
     run("calico-away", &[], |lab| {
         let mut cluster = Cluster::start(lab)?;
         let (a, b) = (cluster.node(lab, "a", 1)?, cluster.node(lab, "b", 2)?);
@@ -468,7 +475,7 @@ fn etcd_is_away_when_a_node_restarts() -> Result<()> {
         let both = [Packets::start(&pod_a, &pod_b)?, Packets::start(&pod_b, &pod_a)?];
         let monitors = [route_monitor(&a)?, route_monitor(&b)?];
         cluster.etcd.crash()?;
-        let begin = std::time::Instant::now();
+        let begin = Instant::now();
         nb.daemon().crash()?;
         nb.restart()?;
         nb.wait_session(&a)?;
@@ -492,6 +499,83 @@ fn etcd_is_away_when_a_node_restarts() -> Result<()> {
         }
         println!("session back after {back:?}, etcd away {away:?}, 0 of {sent} packets lost");
         drop(na);
+        Ok(())
+    })
+}
+
+/// A planned stop, and a return within the restart time. The node has the lowest address of the mesh,
+/// so it waits for its neighbours to dial.
+#[test]
+#[ignore = "needs root, etcd, openssl and runit"]
+fn a_node_returns_within_its_restart_time_without_losing_a_packet() -> Result<()> {
+    let away = seconds("CHANGEOVER_RETURN_SECS")?.unwrap_or(RETURN);
+    run("calico-return", &[], |lab| {
+        let cluster = Cluster::start(lab)?;
+        let (a, b) = (cluster.node(lab, "a", 1)?, cluster.node(lab, "b", 2)?);
+        let c = cluster.node(lab, "c", 3)?;
+        let mut na = MargayNode::from_environment(&a, &cluster)?;
+        let _others = [
+            MargayNode::from_environment(&b, &cluster)?,
+            MargayNode::from_environment(&c, &cluster)?,
+        ];
+        for other in [&b, &c] {
+            na.wait_session(other)?;
+            kernel::wait_gateways(other, "10.65.1.0/26", &[a.v4().to_string()])?;
+        }
+        kernel::wait_gateways(&a, "10.65.2.0/26", &[b.v4().to_string()])?;
+        kernel::wait_gateways(&a, "10.65.3.0/26", &[c.v4().to_string()])?;
+        let pods = [
+            Pod::start(&a, "x", "10.65.1.7")?,
+            Pod::start(&b, "y", "10.65.2.7")?,
+            Pod::start(&c, "z", "10.65.3.7")?,
+        ];
+        let packets = [
+            Packets::start(&pods[0], &pods[1])?,
+            Packets::start(&pods[1], &pods[0])?,
+            Packets::start(&pods[2], &pods[0])?,
+        ];
+        na.daemon().signal("TERM")?;
+        na.daemon().wait(Duration::from_secs(10))?;
+        std::thread::sleep(away);
+        na.restart()?;
+        let begin = Instant::now();
+        for other in [&b, &c] {
+            na.wait_session(other)?;
+        }
+        let back = begin.elapsed();
+        ensure!(back < Duration::from_secs(7), "the sessions came back after {back:?}");
+        std::thread::sleep(Duration::from_secs(2));
+        println!("back after {back:?}, away {away:?}, 0 of {} packets lost", end(packets)?);
+        Ok(())
+    })
+}
+
+/// Whoever dials first may be refused, because the other is not there yet.
+#[test]
+#[ignore = "needs root, etcd, openssl and runit"]
+fn a_mesh_that_starts_at_one_moment_is_complete_in_two_seconds() -> Result<()> {
+    run("calico-together", &[], |lab| {
+        let cluster = Cluster::start(lab)?;
+        let hosts =
+            [cluster.node(lab, "a", 1)?, cluster.node(lab, "b", 2)?, cluster.node(lab, "c", 3)?];
+        for order in [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
+            let mut nodes = Vec::new();
+            for at in order {
+                nodes.push((at, MargayNode::from_environment(&hosts[at], &cluster)?));
+            }
+            let begin = Instant::now();
+            for (at, node) in &nodes {
+                for (_, other) in hosts.iter().enumerate().filter(|(other, _)| other != at) {
+                    node.wait_session(other)?;
+                }
+            }
+            let took = begin.elapsed();
+            println!("{order:?}: complete after {took:?}");
+            ensure!(took < Duration::from_secs(2), "{order:?}: complete after {took:?}");
+            for (_, mut node) in nodes {
+                node.daemon().crash()?;
+            }
+        }
         Ok(())
     })
 }
