@@ -270,16 +270,7 @@ impl<'a> NodeFinder<'a> {
             let all = self.snapshot.nodes.values();
             return all.filter(|node| parsed.selects(&node.labels)).collect();
         };
-        if !self.by_label.contains_key(label) {
-            let mut by_value: HashMap<&str, Vec<&Arc<Node>>> = HashMap::new();
-            for node in self.snapshot.nodes.values() {
-                if let Some(value) = node.labels.get(label) {
-                    by_value.entry(value).or_default().push(node);
-                }
-            }
-            self.by_label.insert(label.to_owned(), by_value);
-        }
-        let Some(by_value) = self.by_label.get(label) else { return Vec::new() };
+        let by_value = self.by_value(label);
         let candidates = values.iter().filter_map(|v| by_value.get(v.as_str())).flatten();
         let mut found: Vec<_> =
             candidates.copied().filter(|node| parsed.selects(&node.labels)).collect();
@@ -288,5 +279,32 @@ impl<'a> NodeFinder<'a> {
             found.dedup_by(|a, b| a.name == b.name);
         }
         found
+    }
+
+    /// One of the nodes that a selector selects.
+    pub(super) fn any_selected(&mut self, selector: &NodeSelector) -> Option<&'a Arc<Node>> {
+        let Ok(parsed) = &selector.parsed else { return None };
+        let Some(Required::Value(label, values)) = parsed.required() else {
+            return self.snapshot.nodes.values().find(|node| parsed.selects(&node.labels));
+        };
+        let by_value = self.by_value(label);
+        let mut candidates = values.iter().filter_map(|v| by_value.get(v.as_str())).flatten();
+        candidates.find(|node| parsed.selects(&node.labels)).copied()
+    }
+
+    /// Nodes by the value of a label.
+    fn by_value(&mut self, label: &str) -> &HashMap<&'a str, Vec<&'a Arc<Node>>> {
+        let nodes = &self.snapshot.nodes;
+        // Asked for first, so that a label that is known costs no text.
+        if !self.by_label.contains_key(label) {
+            let mut by_value: HashMap<&str, Vec<&Arc<Node>>> = HashMap::new();
+            for node in nodes.values() {
+                if let Some(value) = node.labels.get(label) {
+                    by_value.entry(value).or_default().push(node);
+                }
+            }
+            self.by_label.insert(label.to_owned(), by_value);
+        }
+        self.by_label.entry(label.to_owned()).or_default()
     }
 }

@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::effective::Effective;
+use super::effective::{Effective, NodeFinder};
 use super::model::{BgpPeer, Node, NodeSelector};
 use super::peers;
 use super::plan::Problem;
@@ -51,6 +51,7 @@ impl Notes {
     pub(super) fn update(
         &mut self,
         cx: &Effective<'_>,
+        finder: &mut NodeFinder<'_>,
         everything: bool,
         nodes: &BTreeMap<String, Option<Arc<Node>>>,
         peers: &BTreeSet<String>,
@@ -58,14 +59,14 @@ impl Notes {
         if everything {
             self.peers.clear();
             for peer in cx.snapshot.peers.values() {
-                self.peers.insert(Arc::clone(&peer.name), PeerNotes::new(cx, peer));
+                self.peers.insert(Arc::clone(&peer.name), PeerNotes::new(cx, finder, peer));
             }
         } else {
-            self.update_nodes(cx, nodes);
+            self.update_nodes(cx, finder, nodes);
             for name in peers {
                 match cx.snapshot.peers.get(name.as_str()) {
                     Some(peer) => {
-                        self.peers.insert(Arc::clone(&peer.name), PeerNotes::new(cx, peer));
+                        self.peers.insert(Arc::clone(&peer.name), PeerNotes::new(cx, finder, peer));
                     }
                     None => drop(self.peers.remove(name.as_str())),
                 }
@@ -74,7 +75,12 @@ impl Notes {
         self.others = other_objects(cx);
     }
 
-    fn update_nodes(&mut self, cx: &Effective<'_>, nodes: &BTreeMap<String, Option<Arc<Node>>>) {
+    fn update_nodes(
+        &mut self,
+        cx: &Effective<'_>,
+        finder: &mut NodeFinder<'_>,
+        nodes: &BTreeMap<String, Option<Arc<Node>>>,
+    ) {
         // Whether a name exists matters to those that name it; names come and go rarely.
         let moved =
             nodes.iter().any(|(name, old)| old.is_some() != cx.snapshot.node(name).is_some());
@@ -83,7 +89,7 @@ impl Notes {
             for ((field, selector), selected) in
                 selectors(peer).into_iter().zip(&mut known.selectors)
             {
-                selected.update(cx, peer, field, selector, nodes);
+                selected.update((cx, finder), peer, (field, selector), nodes);
             }
             if moved {
                 known.fixed = fixed(cx, peer);
@@ -104,18 +110,18 @@ impl Notes {
 }
 
 impl PeerNotes {
-    fn new(cx: &Effective<'_>, peer: &BgpPeer) -> Self {
+    fn new(cx: &Effective<'_>, finder: &mut NodeFinder<'_>, peer: &BgpPeer) -> Self {
         let selectors = selectors(peer).map(|(field, selector)| {
-            let all = cx.snapshot.nodes.values();
-            Selected::among(all, peer, field, selector)
+            let find = |selector: &NodeSelector| finder.any_selected(selector);
+            Selected::by(find, peer, field, selector)
         });
         PeerNotes { fixed: fixed(cx, peer), selectors }
     }
 }
 
 impl Selected {
-    fn among<'a>(
-        mut nodes: impl Iterator<Item = &'a Arc<Node>>,
+    fn by<'a>(
+        find: impl FnOnce(&NodeSelector) -> Option<&'a Arc<Node>>,
         peer: &BgpPeer,
         field: &str,
         selector: &NodeSelector,
@@ -127,7 +133,7 @@ impl Selected {
         {
             return Selected::Unasked;
         }
-        match nodes.find(|node| selector.selects(&node.labels)) {
+        match find(selector) {
             Some(node) => Selected::One(Arc::clone(&node.name)),
             None => {
                 let text = format!("{field} \"{}\" selects no node", selector.text);
@@ -137,25 +143,24 @@ impl Selected {
     }
 
     /// Some nodes changed.
-    fn update(
+    fn update<'a>(
         &mut self,
-        cx: &Effective<'_>,
+        (cx, finder): (&Effective<'a>, &mut NodeFinder<'a>),
         peer: &BgpPeer,
-        field: &str,
-        selector: &NodeSelector,
+        (field, selector): (&str, &NodeSelector),
         nodes: &BTreeMap<String, Option<Arc<Node>>>,
     ) {
-        let is_selected =
-            |name: &str| cx.snapshot.node(name).is_some_and(|node| selector.selects(&node.labels));
+        let selected =
+            |name: &str| cx.snapshot.node(name).filter(|node| selector.selects(&node.labels));
         match self {
             Selected::Unasked => {}
-            Selected::One(name) if !nodes.contains_key(&**name) || is_selected(name) => {}
+            Selected::One(name) if !nodes.contains_key(&**name) || selected(name).is_some() => {}
             Selected::One(_) => {
-                *self = Selected::among(cx.snapshot.nodes.values(), peer, field, selector);
+                *self = Selected::by(|s| finder.any_selected(s), peer, field, selector);
             }
             Selected::Nothing(_) => {
-                let changed = nodes.keys().filter_map(|name| cx.snapshot.node(name));
-                *self = Selected::among(changed, peer, field, selector);
+                let find = |_: &NodeSelector| nodes.keys().find_map(|name| selected(name));
+                *self = Selected::by(find, peer, field, selector);
             }
         }
     }

@@ -219,7 +219,8 @@ impl Resolver {
         let is_first = self.mesh.is_empty() && self.peers.is_empty();
         let changed = std::mem::take(&mut self.changed);
         let mut finder = NodeFinder::new(cx.snapshot);
-        self.notes.update(cx, changed.everything || is_first, &changed.nodes, &changed.peers);
+        let everything = changed.everything || is_first;
+        self.notes.update(cx, &mut finder, everything, &changed.nodes, &changed.peers);
         if changed.everything || changed.objects || is_first {
             self.of_objects = problems_of_objects(cx);
         }

@@ -124,7 +124,8 @@ impl Machine<'_> {
         match name {
             "net" => Value::Prefix(route.prefix),
             "source" => Value::Enum(route.source.to_owned()),
-            "ifname" => route.ifname.clone().map_or(Value::Undefined, Value::Text),
+            // As seen of BIRD 1.6.8: a route without an interface has the empty name, which "*" matches.
+            "ifname" => Value::Text(route.ifname.clone().unwrap_or_default()),
             "krt_metric" => int(route.metric),
             "bgp_local_pref" => int(route.local_pref),
             "bgp_next_hop" => route.next_hop.map_or(Value::Undefined, Value::Address),
