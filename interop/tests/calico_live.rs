@@ -1,7 +1,7 @@
-//! margay in the place of BIRD: every golden scenario that can be run is run by Debian's BIRD 1.6.8,
-//! by the files that confd wrote, and by margay, by the objects, one after the other on one node with
-//! the same kernel routes and neighbours. What neighbours are told and what the kernel is given is the
-//! same.
+//! margay in the place of BIRD: every golden scenario that can be run, and object sets of our own, are
+//! run by Debian's BIRD 1.6.8, by the files that confd writes, and by margay, by the objects, one after
+//! the other on one node with the same kernel routes and neighbours. What neighbours are told and what
+//! the kernel is given is the same.
 
 use std::collections::BTreeSet;
 use std::sync::Mutex;
@@ -19,14 +19,33 @@ const PARALLEL: usize = 6;
 /// margay not at all (README).
 const WITHOUT_PASSWORD: [&str; 2] = ["mesh__password__step1", "password__step1"];
 
+/// Object sets of our own.
+const OWN: u8 = 40;
+
 #[test]
 #[ignore = "needs root, BIRD 1.6 and MARGAY_SHARED"]
 fn shared_data_margay_in_birds_place_tells_and_writes_the_same() -> Result<()> {
-    require::margay_as_subject()?;
     let shared = require::shared()?;
-    let only = std::env::var("LIVE_ONLY").ok();
     let mut scenarios = Scenario::single_steps(&shared)?;
     scenarios.retain(|s| !WITHOUT_PASSWORD.contains(&s.name.as_str()));
+    one_after_the_other(scenarios)
+}
+
+#[test]
+#[ignore = "needs root and BIRD 1.6"]
+fn by_objects_of_our_own_margay_in_birds_place_tells_and_writes_the_same() -> Result<()> {
+    let folder = std::env::temp_dir().join(format!("margay-own-{}", std::process::id()));
+    let scenarios: Result<Vec<Scenario>> =
+        (0..OWN).map(|at| Scenario::own(at, &folder.join(at.to_string()))).collect();
+    let result = one_after_the_other(scenarios?);
+    std::fs::remove_dir_all(&folder)?;
+    result
+}
+
+/// Runs each by BIRD, then by margay, and compares.
+fn one_after_the_other(mut scenarios: Vec<Scenario>) -> Result<()> {
+    require::margay_as_subject()?;
+    let only = std::env::var("LIVE_ONLY").ok();
     scenarios.retain(|s| only.as_ref().is_none_or(|only| s.name.contains(only.as_str())));
     let (waiting, faults) = (Mutex::new(scenarios.iter()), Mutex::new(Vec::new()));
     let compared = Mutex::new((0, 0, 0));

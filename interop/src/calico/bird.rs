@@ -1,6 +1,7 @@
 //! A node that runs BIRD 1.6.8 by the configuration that confd writes for a mesh.
 
 use std::fmt::Write as _;
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
@@ -59,10 +60,8 @@ impl BirdNode {
         writes: Writes,
         priorities: Priorities,
     ) -> Result<Self> {
-        let mut text = render(host, others, blocks, writes);
-        if priorities == Priorities::None {
-            text = without_priorities(&text);
-        }
+        let others: Vec<IpAddr> = others.iter().map(|other| other.v4()).collect();
+        let mut text = render(host.v4(), &others, blocks, writes, priorities);
         if writes == Writes::Nobody {
             let (before, rest) = text.split_once("protocol kernel from").context("no kernel")?;
             let (_, after) = rest.split_once("\n}\n").context("no end")?;
@@ -127,9 +126,22 @@ fn without_priorities(text: &str) -> String {
     kept
 }
 
-/// The files that confd writes, as one.
-fn render(host: &Host, others: &[&Host], blocks: &[&str], writes: Writes) -> String {
-    let own = host.v4();
+/// The files that confd writes for a node of the mesh, as one.
+pub(super) fn render(
+    own: IpAddr,
+    others: &[IpAddr],
+    blocks: &[&str],
+    writes: Writes,
+    priorities: Priorities,
+) -> String {
+    let text = with_priorities(own, others, blocks, writes);
+    match priorities {
+        Priorities::Mirrored => text,
+        Priorities::None => without_priorities(&text),
+    }
+}
+
+fn with_priorities(own: IpAddr, others: &[IpAddr], blocks: &[&str], writes: Writes) -> String {
     let mut text = String::from(
         "function apply_communities ()\n{\n}\n\
          template kernel kernel_template {\n  learn;\n  persist;\n  scan time 2;\n  import all;\n}\n\
@@ -177,7 +189,7 @@ fn render(host: &Host, others: &[&Host], blocks: &[&str], writes: Writes) -> Str
          connect retry time 5;\n  error wait time 5,30;\n}}\n"
     );
     for other in others {
-        let (name, address) = (super::session_name("Mesh", other), other.v4());
+        let (name, address) = (format!("Mesh_{}", other.to_string().replace('.', "_")), other);
         let passive = if address.to_string() > own.to_string() { "  passive on;\n" } else { "" };
         let _ = write!(
             text,

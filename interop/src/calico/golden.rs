@@ -28,9 +28,11 @@ pub struct Scenario {
     pub nodes: Vec<Node>,
     /// The files with the objects, as they are in the corpus.
     pub objects: Vec<PathBuf>,
-    golden: PathBuf,
-    pools: Vec<String>,
-    has_blocks: bool,
+    /// The release whose files they are.
+    pub release: String,
+    pub(super) golden: PathBuf,
+    pub(super) pools: Vec<String>,
+    pub(super) has_blocks: bool,
 }
 
 /// A node of a scenario.
@@ -131,6 +133,7 @@ impl Scenario {
             node: text(&entry["node"])?,
             nodes: Vec::new(),
             objects,
+            release: "v3.33.0".to_owned(),
             golden: corpus.join(text(&step["expect"])?),
             pools: Vec::new(),
             has_blocks: false,

@@ -328,9 +328,10 @@ impl<'a> Stage<'a> {
             self.scenario.objects.iter().map(|path| path.display().to_string()).collect();
         let text = format!(
             "[calico]\nnode = \"{}\"\ndatastore = \"file\"\npath = {paths:?}\n\
-             endpoint-status = \"{}\"\nbird-sockets = \"none\"\nstate-file = \"none\"\nversion = \"v3.33.0\"\n\n{}",
+             endpoint-status = \"{}\"\nbird-sockets = \"none\"\nstate-file = \"none\"\nversion = \"{}\"\n\n{}",
             self.scenario.node,
             self.host.file("status").display(),
+            self.scenario.release,
             margay::control_section(&self.host),
         );
         let (mut daemon, _) = margay::start_text(&self.host, &text)?;

@@ -6,6 +6,7 @@ mod churn;
 mod etcd;
 mod golden;
 mod live;
+mod own;
 mod pod;
 
 pub use bird::{BirdNode, Priorities, Writes};
