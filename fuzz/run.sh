@@ -11,7 +11,7 @@ cd "$(dirname "$0")"
 mode=${1:?usage: fuzz/run.sh SECONDS|minimise|replay [TARGET...]}
 shift
 targets=("$@")
-[ ${#targets[@]} -gt 0 ] || targets=(message open update session table)
+[ ${#targets[@]} -gt 0 ] || targets=(message open update session table bfd)
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-../target/fuzz-run}
 # Naming the target keeps the instrumentation out of build scripts.
 host=$(rustc -vV | sed -n "s/^host: //p")

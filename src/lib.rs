@@ -8,6 +8,7 @@
 //! - [`datastore`]: where Calico's objects come from: etcd, files; listed, then watched.
 //! - [`node`]: running as a Calico node: settings, and configurations that follow objects.
 //! - [`engine`]: the thread that owns the table, and the handle to it.
+//! - [`bfd`]: BFD sessions with real sockets, on a thread of their own.
 //! - [`net`]: listeners, one task per peer, socket options.
 //! - [`kernel`]: the kernel's routes: written, watched, learned from.
 //! - [`logging`]: the log, its level and its limit.
@@ -34,18 +35,20 @@
 //! datastore ← config, calico, pulse, supervise
 //! node      ← config, calico, datastore, pulse, supervise
 //! engine    ← supervise
+//! bfd       ← engine, supervise
 //! net       ← engine, supervise
 //! kernel    ← pulse, supervise
 //! ctl       ← seats
 //! http      ← seats
 //! logging   ← config, supervise
 //! cli       ← config, ctl, calico, node
-//! daemon    ← config, calico, node, datastore, engine, net, kernel, ctl, http, logging, pulse, supervise
+//! daemon    ← config, calico, node, datastore, engine, bfd, net, kernel, ctl, http, logging, pulse, supervise
 //! ```
 
 #[doc = include_str!("../ARCHITECTURE.md")]
 pub mod architecture {}
 
+pub mod bfd;
 pub mod calico;
 pub mod cli;
 pub mod config;

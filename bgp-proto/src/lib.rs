@@ -1,7 +1,7 @@
 //! Everything in margay that is deterministic: bytes and time in, bytes and decisions out.
 //!
 //! This crate has no sockets, no clock, no threads, no async and no `unsafe`; `clippy.toml` beside
-//! `Cargo.toml` keeps it so. Two machines live here, and `src/` of the root package wires them:
+//! `Cargo.toml` keeps it so. Machines live here, and `src/` of the root package wires them; the two of BGP:
 //!
 //! ```text
 //!  bytes ──▶ session::Peer ──RouteBatch──▶ table::Table ──▶ FIB changes
@@ -15,6 +15,7 @@
 //! - [`rib`]: interned attributes, destinations, paths, the decision process with its reasons.
 //! - [`export`]: who may hear what, rewriting, update groups, the chunk log, packing.
 //! - [`table`]: the data path; peers coming and going; reconfiguration; views.
+//! - [`bfd`]: Bidirectional Forwarding Detection, the packets and the state machine of one session.
 //! - `sim` (feature): many speakers on one clock from one seed.
 //!
 //! The terms of the RFCs, and where they are:
@@ -42,12 +43,13 @@
 //! ```text
 //! types   ←
 //! wire    ← types
+//! bfd     ← types
 //! session ← types, wire
 //! policy  ← types, wire
 //! rib     ← types, wire
 //! export  ← types, wire, policy, rib
 //! table   ← types, wire, policy, rib, session, export
-//! sim     ← types, wire, policy, rib, session, export, table
+//! sim     ← types, wire, policy, rib, session, export, table, bfd
 //! ```
 //!
 //! Rules. Time and randomness are arguments. Decoders are total functions: no input panics, hangs
@@ -56,6 +58,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod bfd;
 pub mod export;
 pub mod policy;
 pub mod rib;

@@ -1,7 +1,9 @@
 //! Bodies of fuzz targets: any octets become a sequence of inputs; broken invariants panic.
 
+mod bfd;
 mod session;
 
+pub use bfd::fuzz_bfd;
 pub use session::fuzz_session;
 
 /// Octets as a source of choices; past the end there are only zeros.

@@ -1,0 +1,135 @@
+//! What the kernel does with a packet before we see it.
+//!
+//! The receiving sockets of a port form a group, and a program chooses the socket: one for packets
+//! whose Your Discriminator may be ours, one for those that name none, one for everything that is
+//! invalid. A flood of forged packets fills the buffer of a socket that is read at a bounded pace and
+//! never takes time or room from established sessions.
+//!
+//! Whether a discriminator may be ours is decided by arithmetic, because such a program knows no
+//! tables: its low bits are a hash, keyed at start, of the high ones.
+
+use bgp_proto::bfd::{Discriminator, HEADER_LEN, VERSION};
+use libc::{
+    BPF_ABS, BPF_ALU, BPF_AND, BPF_B, BPF_JEQ, BPF_JGE, BPF_JMP, BPF_K, BPF_LD, BPF_LEN, BPF_MISC,
+    BPF_MUL, BPF_RET, BPF_RSH, BPF_TAX, BPF_W, BPF_X, sock_filter,
+};
+
+use super::{Family, Hops};
+
+/// Which socket of a group a packet belongs to: its index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Class {
+    /// Your Discriminator may be one of ours.
+    Known = 0,
+    /// Your Discriminator is zero.
+    Unknown = 1,
+    /// Dropped; read slowly, to count the reasons.
+    Invalid = 2,
+}
+
+/// Bits of a discriminator that are the hash of the others.
+const HASH_BITS: u32 = 12;
+const HASH_MASK: u32 = (1 << HASH_BITS) - 1;
+
+/// The secret from which discriminators are made: unguessable, and recognisable by the kernel.
+#[derive(Clone, Copy)]
+pub(super) struct Discriminators {
+    multiplier: u32,
+}
+
+impl std::fmt::Debug for Discriminators {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Discriminators(…)")
+    }
+}
+
+impl Discriminators {
+    /// `secret` is random and never shown.
+    pub(super) fn new(secret: u32) -> Discriminators {
+        Discriminators { multiplier: secret | 1 }
+    }
+
+    /// The discriminator that `random` stands for; `None` if it would be zero.
+    pub(super) fn make(self, random: u32) -> Option<Discriminator> {
+        let high = random >> HASH_BITS;
+        Discriminator::new(high << HASH_BITS | self.hash(high))
+    }
+
+    fn hash(self, high: u32) -> u32 {
+        high.wrapping_mul(self.multiplier) >> (32 - HASH_BITS)
+    }
+}
+
+/// Offset of the IP header's TTL or hop limit in the address space of classic BPF.
+fn ttl_offset(family: Family) -> u32 {
+    let net = u32::from_ne_bytes(libc::SKF_NET_OFF.to_ne_bytes());
+    net.wrapping_add(match family {
+        Family::V4 => 8,
+        Family::V6 => 7,
+    })
+}
+
+/// A program that returns the index of the socket. It sees the UDP payload.
+pub(super) fn program(
+    family: Family,
+    hops: Hops,
+    discriminators: Discriminators,
+) -> Vec<sock_filter> {
+    let mut checks = Vec::new();
+    if hops == Hops::Single {
+        checks.push((vec![ins(BPF_LD | BPF_B | BPF_ABS, ttl_offset(family))], BPF_JEQ, 255));
+    }
+    checks.push((vec![ins(BPF_LD | BPF_W | BPF_LEN, 0)], BPF_JGE, HEADER_LEN as u32));
+    let version = vec![ins(BPF_LD | BPF_B | BPF_ABS, 0), ins(BPF_ALU | BPF_AND | BPF_K, 0xe0)];
+    checks.push((version, BPF_JEQ, u32::from(VERSION) << 5));
+
+    let mut program = Vec::new();
+    for (load, comparison, value) in checks {
+        program.extend(load);
+        program.push(jump(comparison, value, 1, 0));
+        program.push(ins(BPF_RET | BPF_K, Class::Invalid as u32));
+    }
+    program.push(ins(BPF_LD | BPF_W | BPF_ABS, 8));
+    program.push(jump(BPF_JEQ, 0, 0, 1));
+    program.push(ins(BPF_RET | BPF_K, Class::Unknown as u32));
+    program.push(ins(BPF_ALU | BPF_RSH | BPF_K, HASH_BITS));
+    program.push(ins(BPF_ALU | BPF_MUL | BPF_K, discriminators.multiplier));
+    program.push(ins(BPF_ALU | BPF_RSH | BPF_K, 32 - HASH_BITS));
+    program.push(ins(BPF_MISC | BPF_TAX, 0));
+    program.push(ins(BPF_LD | BPF_W | BPF_ABS, 8));
+    program.push(ins(BPF_ALU | BPF_AND | BPF_K, HASH_MASK));
+    program.push(sock_filter { code: code(BPF_JMP | BPF_JEQ | BPF_X), jt: 0, jf: 1, k: 0 });
+    program.push(ins(BPF_RET | BPF_K, Class::Known as u32));
+    program.push(ins(BPF_RET | BPF_K, Class::Invalid as u32));
+    program
+}
+
+fn code(code: u32) -> u16 {
+    u16::try_from(code).expect("opcodes of classic BPF are octets")
+}
+
+fn ins(opcode: u32, k: u32) -> sock_filter {
+    sock_filter { code: code(opcode), jt: 0, jf: 0, k }
+}
+
+fn jump(comparison: u32, value: u32, jt: u8, jf: u8) -> sock_filter {
+    sock_filter { code: code(BPF_JMP | comparison | BPF_K), jt, jf, k: value }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn discriminators_are_hard_to_guess() {
+        let ours = Discriminators::new(0x1234_5677);
+        let made: std::collections::BTreeSet<_> =
+            (0..1000_u32).filter_map(|n| ours.make(n.wrapping_mul(0x9e37_79b9))).collect();
+        assert!(made.len() > 990, "{}", made.len());
+        let others = Discriminators::new(0x7654_3211);
+        let guessed =
+            made.iter().filter(|d| others.make(d.get()).is_some_and(|guess| guess == **d)).count();
+        assert!(guessed < 10, "{guessed} of 1000 would pass with another secret");
+        assert_eq!(format!("{ours:?}"), "Discriminators(…)");
+    }
+}

@@ -1,0 +1,279 @@
+//! BFD sessions with real sockets: a thread of their own, apart from routes and connections.
+//!
+//! ```text
+//!  daemon ──want──▶ [ thread: Sessions ⟷ sockets 3784 (RFC 5881), 4784 (RFC 5883) ] ──Status──▶ daemon
+//! ```
+//!
+//! What lives here: which sessions exist (one for each [`Target`], shared by everybody who wants it), the
+//! sockets, the wheel of deadlines, the kernel-side filter. What does not: the protocol
+//! ([`bgp_proto::bfd`]) and what follows from a session that goes down, which the daemon decides.
+//!
+//! Invariants. What the daemon wants and what it is told are states, not queues: a later one replaces
+//! an earlier one, and [`Status::failures`] counts what happened in between. No packet takes a lock
+//! that anybody else holds for long. The thread reads every packet that waits before it lets a
+//! detection time expire, so that its own delay is no peer's failure.
+
+mod filter;
+mod sender;
+mod sessions;
+mod sockets;
+mod thread;
+mod wheel;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::IpAddr;
+use std::num::NonZeroU32;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use bgp_proto::bfd::{Cause, Config, Diag, Discard, State};
+use bgp_proto::types::{PeerId, Time};
+use tokio::sync::{Notify, oneshot};
+
+use crate::engine::Clock;
+use crate::supervise;
+
+pub use sessions::Entered;
+
+/// The thread's name, and that of the part.
+const PART: &str = "bfd";
+
+/// On whose behalf a session runs.
+pub type Owner = PeerId;
+
+/// How far away the peer may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Hops {
+    /// On a common link: UDP port 3784, TTL 255 both ways (RFC 5881).
+    Single,
+    /// Behind routers: UDP port 4784 (RFC 5883).
+    Multi {
+        /// Packets with a smaller TTL are dropped unless they name our discriminator, 0-255.
+        ttl_min: u8,
+    },
+}
+
+impl Hops {
+    fn is_single(self) -> bool {
+        self == Hops::Single
+    }
+
+    /// The port that the peer listens on.
+    fn port(self) -> u16 {
+        match self {
+            Hops::Single => 3784,
+            Hops::Multi { .. } => 4784,
+        }
+    }
+}
+
+/// Family of an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Family {
+    V4,
+    V6,
+}
+
+impl Family {
+    fn name(self) -> &'static str {
+        match self {
+            Family::V4 => "IPv4",
+            Family::V6 => "IPv6",
+        }
+    }
+}
+
+/// What tells sessions apart: RFC 5881 §3, RFC 5883 §4.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Target {
+    /// The peer's address.
+    pub peer: IpAddr,
+    /// Our address; `None`: the system chooses.
+    pub local: Option<IpAddr>,
+    /// Index of the interface, for link-local addresses; `None`: the routing table decides.
+    pub interface: Option<NonZeroU32>,
+    /// How far away it is.
+    pub hops: Hops,
+}
+
+impl Target {
+    fn family(&self) -> Family {
+        match self.peer {
+            IpAddr::V4(_) => Family::V4,
+            IpAddr::V6(_) => Family::V6,
+        }
+    }
+
+    /// Sorts before every other target with this peer.
+    fn first_with(peer: IpAddr) -> Target {
+        Target { peer, local: None, interface: None, hops: Hops::Single }
+    }
+
+    fn takes_from(&self, arrival: &sessions::Arrival) -> bool {
+        let on_interface =
+            self.interface.is_none_or(|index| arrival.scope == 0 || arrival.scope == index.get());
+        self.peer == arrival.source
+            && self.hops.is_single() == arrival.hops.is_single()
+            && on_interface
+    }
+}
+
+/// A session that somebody wants.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// With whom.
+    pub target: Target,
+    /// How.
+    pub config: Config,
+}
+
+/// Why a session last left Up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Down {
+    /// What happened.
+    pub cause: Cause,
+    /// The diagnostic that the peer is told.
+    pub diag: Diag,
+    /// When.
+    pub at: Time,
+}
+
+/// What an owner has to know of its session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Status {
+    /// Our state.
+    pub state: State,
+    /// Since when.
+    pub since: Time,
+    /// How often it left Up because the path or the peer failed; not for anybody's AdminDown.
+    pub failures: u64,
+    /// Why it last left Up; `None`: it never did.
+    pub last_down: Option<Down>,
+    /// Whether the peer's BFD outlives its control plane (C bit), as it said last.
+    pub control_plane_independent: bool,
+}
+
+/// What `show bfd` prints.
+#[derive(Clone, Debug, Default)]
+pub struct View {
+    /// The sessions, by target.
+    pub sessions: Vec<Entered>,
+    /// How often sessions failed since the start, those that are gone included.
+    pub failures: u64,
+    /// Packets that were dropped, by reason.
+    pub discards: BTreeMap<Discard, u64>,
+    /// Packets that the kernel dropped because too many came that are not for an established session.
+    pub overflows: u64,
+    /// What keeps sessions from working, for the operator.
+    pub problems: Vec<String>,
+    /// Nice value of the thread: -20 where that is permitted.
+    pub nice: i32,
+    /// The longest that the thread was late for a deadline.
+    pub late_max: Duration,
+}
+
+/// The thread.
+#[derive(Debug)]
+pub struct Bfd {
+    handle: Handle,
+    thread: JoinHandle<()>,
+}
+
+/// Where the daemon and the thread meet.
+#[derive(Clone, Debug)]
+pub struct Handle(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    /// The latest wish of each owner that the thread has not seen. Bounded by the number of peers.
+    wishes: Mutex<BTreeMap<Owner, Option<Wanted>>>,
+    /// The latest status of each owner that the daemon has not seen. Bounded likewise.
+    statuses: Mutex<BTreeMap<Owner, Option<Status>>>,
+    status_changed: Notify,
+    /// Who waits for a view. Bounded by the number of control clients.
+    questions: Mutex<Vec<oneshot::Sender<View>>>,
+    stopping: AtomicBool,
+    /// Wakes the thread.
+    wake: OwnedFd,
+}
+
+impl Bfd {
+    /// Starts the thread. It sleeps until a session is wanted, and no socket is open before that.
+    ///
+    /// # Errors
+    /// No descriptor or no thread is to be had.
+    pub fn start(clock: Clock) -> io::Result<Bfd> {
+        let flags = rustix::event::EventfdFlags::CLOEXEC | rustix::event::EventfdFlags::NONBLOCK;
+        let handle = Handle(Arc::new(Shared {
+            wishes: Mutex::default(),
+            statuses: Mutex::default(),
+            status_changed: Notify::new(),
+            questions: Mutex::default(),
+            stopping: AtomicBool::new(false),
+            wake: rustix::event::eventfd(0, flags)?,
+        }));
+        let worker = thread::Worker::new(handle.clone(), clock)?;
+        let guard = supervise::part(PART);
+        let thread = std::thread::Builder::new().name(PART.to_owned()).spawn(move || {
+            guard.run(|| worker.run());
+            guard.finish();
+        })?;
+        Ok(Bfd { handle, thread })
+    }
+
+    /// A handle for whoever wants sessions.
+    pub fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+
+    /// Says AdminDown to every peer, so that none takes our end for a failure (RFC 5882 §4.2), and
+    /// ends the thread.
+    pub fn stop(self) {
+        self.handle.0.stopping.store(true, Ordering::Release);
+        self.handle.wake();
+        // A panic of the thread has been reported where it happened.
+        let _ = self.thread.join();
+    }
+}
+
+impl Handle {
+    /// What `owner` wants from now on; `None`: no session. The last wish counts.
+    pub fn want(&self, owner: Owner, wanted: Option<Wanted>) {
+        lock(&self.0.wishes).insert(owner, wanted);
+        self.wake();
+    }
+
+    /// Completes when [`Handle::take_changes`] has something to tell.
+    pub async fn changed(&self) {
+        self.0.status_changed.notified().await;
+    }
+
+    /// The statuses that changed since the last call; `None`: the owner has no session any more.
+    pub fn take_changes(&self) -> BTreeMap<Owner, Option<Status>> {
+        std::mem::take(&mut *lock(&self.0.statuses))
+    }
+
+    /// What there is to show; `None`: the thread has ended.
+    pub async fn view(&self) -> Option<View> {
+        let (reply, answer) = oneshot::channel();
+        lock(&self.0.questions).push(reply);
+        self.wake();
+        answer.await.ok()
+    }
+
+    fn wake(&self) {
+        // The counter is full: the thread is being woken already.
+        let _ = rustix::io::write(self.0.wake.as_fd(), &1_u64.to_ne_bytes());
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,293 @@
+//! Receiving: a group of sockets for each port and family, sorted by the kernel ([`filter`]).
+
+use std::io::{self, IoSliceMut};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::time::Duration;
+
+use nix::cmsg_space;
+use nix::sys::socket::sockopt::{
+    AttachReusePortCbpf, Ipv4PacketInfo, Ipv4RecvTtl, Ipv6RecvHopLimit, Ipv6RecvPacketInfo,
+    RcvBufForce, ReceiveTimestampns, RxqOvfl,
+};
+use nix::sys::socket::{
+    ControlMessageOwned, MsgFlags, MultiHeaders, SockaddrStorage, recvmmsg, recvmsg, setsockopt,
+};
+use socket2::{Domain, Protocol, Socket, Type};
+
+use super::filter::{self, Class, Discriminators};
+use super::sessions::{Arrival, Details};
+use super::{Family, Hops};
+
+/// Packets that one system call reads.
+const BATCH: usize = 32;
+/// Longer than any packet: what lies behind is not looked at.
+const PACKET_ROOM: usize = 256;
+/// Octets that wait for us while we are not scheduled: thousands of packets of established sessions.
+const KNOWN_BUFFER: usize = 4 << 20;
+/// What may wait of everything else.
+const OTHER_BUFFER: usize = 128 << 10;
+
+/// The receiving sockets of one port and family.
+#[derive(Debug)]
+pub(super) struct Group {
+    pub(super) hops: Hops,
+    pub(super) family: Family,
+    sockets: Vec<(Class, Socket)>,
+    /// Which classes have something to read, as the last poll said.
+    ready: [bool; 3],
+    /// Packets that the kernel dropped at the sockets of [`Class::Unknown`] and [`Class::Invalid`].
+    drops: [u32; 3],
+}
+
+impl Group {
+    /// Binds the sockets.
+    ///
+    /// # Errors
+    /// The port is in use, or the kernel has not got the family.
+    pub(super) fn open(
+        hops: Hops,
+        family: Family,
+        discriminators: Discriminators,
+    ) -> io::Result<Group> {
+        // A group can be joined by any process of ours: another daemon is noticed before that.
+        bind(hops, family, Sharing::Exclusive)?;
+        let first = bind(hops, family, Sharing::Group)?;
+        let mut program = filter::program(family, hops, discriminators);
+        let program = libc::sock_fprog {
+            len: u16::try_from(program.len()).expect("a few dozen instructions"),
+            filter: program.as_mut_ptr(),
+        };
+        let mut sockets = Vec::new();
+        // Without such programs (before Linux 4.5) everything arrives at one socket and is sorted here.
+        if setsockopt(&first, AttachReusePortCbpf, &program).is_ok() {
+            sockets.push((Class::Known, first));
+            for class in [Class::Unknown, Class::Invalid] {
+                sockets.push((class, bind(hops, family, Sharing::Group)?));
+            }
+        } else {
+            sockets.push((Class::Unknown, first));
+        }
+        for (class, socket) in &sockets {
+            configure(family, *class, socket)?;
+        }
+        Ok(Group { hops, family, sockets, ready: [false; 3], drops: [0; 3] })
+    }
+
+    pub(super) fn sockets(&self) -> impl Iterator<Item = (Class, BorrowedFd<'_>)> {
+        self.sockets.iter().map(|(class, socket)| (*class, std::os::fd::AsFd::as_fd(socket)))
+    }
+
+    /// Whether the kernel tells packets of established sessions from others.
+    pub(super) fn is_sorted(&self) -> bool {
+        self.sockets.len() > 1
+    }
+
+    /// What a poll said of a class.
+    pub(super) fn set_ready(&mut self, class: Class, ready: bool) {
+        if let Some(flag) = self.ready.get_mut(class as usize) {
+            *flag = ready;
+        }
+    }
+
+    /// Packets that the kernel dropped because we read too slowly.
+    pub(super) fn overflows(&self) -> u64 {
+        self.drops.iter().map(|drops| u64::from(*drops)).sum()
+    }
+
+    /// Reads at most `limit` packets of a class. Returns how many there were.
+    pub(super) fn receive(
+        &mut self,
+        class: Class,
+        limit: usize,
+        inbox: &mut Inbox,
+        take: &mut impl FnMut(&Arrival, &[u8]),
+    ) -> usize {
+        if self.ready.get(class as usize) != Some(&true) {
+            return 0;
+        }
+        let hops = self.hops;
+        let Some((_, socket)) = self.sockets.iter().find(|(of, _)| *of == class) else { return 0 };
+        let mut count = 0;
+        while count < limit {
+            let read = match class {
+                Class::Known => inbox.receive_many(socket, hops, take),
+                Class::Unknown | Class::Invalid => {
+                    inbox.receive_one(socket, hops, take).map(|drops| {
+                        if let (Some(drops), Some(seen)) =
+                            (drops, self.drops.get_mut(class as usize))
+                        {
+                            *seen = drops;
+                        }
+                        1
+                    })
+                }
+            };
+            match read {
+                // Fewer than there is room for: the socket is empty.
+                Ok(read) if class == Class::Known && read < BATCH => return count + read,
+                Ok(read) => count += read,
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
+                // An error of an earlier packet (ICMP) or a signal: the next call reads on.
+                Err(_) => count += 1,
+            }
+        }
+        count
+    }
+}
+
+enum Sharing {
+    Exclusive,
+    Group,
+}
+
+fn bind(hops: Hops, family: Family, sharing: Sharing) -> io::Result<Socket> {
+    let (domain, any): (Domain, IpAddr) = match family {
+        Family::V4 => (Domain::IPV4, Ipv4Addr::UNSPECIFIED.into()),
+        Family::V6 => (Domain::IPV6, Ipv6Addr::UNSPECIFIED.into()),
+    };
+    let socket = Socket::new(domain, Type::DGRAM.nonblocking(), Some(Protocol::UDP))?;
+    if family == Family::V6 {
+        socket.set_only_v6(true)?;
+    }
+    if let Sharing::Group = sharing {
+        socket.set_reuse_port(true)?;
+    }
+    socket.bind(&SocketAddr::new(any, hops.port()).into())?;
+    Ok(socket)
+}
+
+fn configure(family: Family, class: Class, socket: &Socket) -> io::Result<()> {
+    let buffer = if class == Class::Known { KNOWN_BUFFER } else { OTHER_BUFFER };
+    // Beyond `net.core.rmem_max` only with CAP_NET_ADMIN.
+    if setsockopt(socket, RcvBufForce, &buffer).is_err() {
+        socket.set_recv_buffer_size(buffer)?;
+    }
+    setsockopt(socket, ReceiveTimestampns, &true)?;
+    if class == Class::Known {
+        return Ok(());
+    }
+    match family {
+        Family::V4 => {
+            setsockopt(socket, Ipv4PacketInfo, &true)?;
+            setsockopt(socket, Ipv4RecvTtl, &true)?;
+        }
+        Family::V6 => {
+            setsockopt(socket, Ipv6RecvPacketInfo, &true)?;
+            setsockopt(socket, Ipv6RecvHopLimit, &true)?;
+        }
+    }
+    setsockopt(socket, RxqOvfl, &1)?;
+    Ok(())
+}
+
+/// Room for received packets of one family: the headers remember how long an address was.
+pub(super) struct Inbox {
+    headers: MultiHeaders<SockaddrStorage>,
+    packets: [[u8; PACKET_ROOM]; BATCH],
+    control: Vec<u8>,
+}
+
+impl std::fmt::Debug for Inbox {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Inbox")
+    }
+}
+
+impl Inbox {
+    pub(super) fn new() -> Inbox {
+        Inbox {
+            headers: MultiHeaders::preallocate(BATCH, Some(cmsg_space!(libc::timespec))),
+            packets: [[0; PACKET_ROOM]; BATCH],
+            control: cmsg_space!(libc::in6_pktinfo, libc::c_int, u32, libc::timespec),
+        }
+    }
+
+    fn receive_many(
+        &mut self,
+        socket: &Socket,
+        hops: Hops,
+        take: &mut impl FnMut(&Arrival, &[u8]),
+    ) -> io::Result<usize> {
+        let mut slices = self.packets.each_mut().map(|packet| [IoSliceMut::new(packet)]);
+        let received = recvmmsg(
+            socket.as_raw_fd(),
+            &mut self.headers,
+            slices.iter_mut(),
+            MsgFlags::MSG_DONTWAIT,
+            None,
+        )?;
+        let mut count = 0;
+        for message in received {
+            count += 1;
+            let (Some((source, scope)), Some(octets)) =
+                (message.address.and_then(ip_of), message.iovs().next())
+            else {
+                continue;
+            };
+            let stamp =
+                message.cmsgs().into_iter().flatten().find_map(stamp_of).unwrap_or_default();
+            take(&Arrival { source, scope, hops, stamp, details: None }, octets);
+        }
+        Ok(count)
+    }
+
+    /// Returns how many packets the kernel has dropped at this socket, if it says so.
+    fn receive_one(
+        &mut self,
+        socket: &Socket,
+        hops: Hops,
+        take: &mut impl FnMut(&Arrival, &[u8]),
+    ) -> io::Result<Option<u32>> {
+        let [packet, ..] = &mut self.packets;
+        let mut slices = [IoSliceMut::new(packet)];
+        let message = recvmsg::<SockaddrStorage>(
+            socket.as_raw_fd(),
+            &mut slices,
+            Some(&mut self.control),
+            MsgFlags::MSG_DONTWAIT,
+        )?;
+        let (mut destination, mut interface, mut ttl, mut drops) = (None, 0, None, None);
+        let mut stamp = Duration::ZERO;
+        for control in message.cmsgs()? {
+            match control {
+                ControlMessageOwned::Ipv4PacketInfo(info) => {
+                    let addr = Ipv4Addr::from(u32::from_be(info.ipi_addr.s_addr));
+                    destination = Some(IpAddr::from(addr));
+                    interface = u32::try_from(info.ipi_ifindex).unwrap_or(0);
+                }
+                ControlMessageOwned::Ipv6PacketInfo(info) => {
+                    destination = Some(Ipv6Addr::from(info.ipi6_addr.s6_addr).into());
+                    interface = info.ipi6_ifindex;
+                }
+                ControlMessageOwned::Ipv4Ttl(value) | ControlMessageOwned::Ipv6HopLimit(value) => {
+                    ttl = u8::try_from(value).ok();
+                }
+                ControlMessageOwned::RxqOvfl(count) => drops = Some(count),
+                other => stamp = stamp_of(other).unwrap_or(stamp),
+            }
+        }
+        if let (Some((source, scope)), Some(destination), Some(ttl), Some(octets)) =
+            (message.address.and_then(ip_of), destination, ttl, message.iovs().next())
+        {
+            let details = Some(Details { destination, interface, ttl });
+            take(&Arrival { source, scope, hops, stamp, details }, octets);
+        }
+        Ok(drops)
+    }
+}
+
+/// When the kernel received the packet.
+fn stamp_of(control: ControlMessageOwned) -> Option<Duration> {
+    match control {
+        ControlMessageOwned::ScmTimestampns(at) => Some(Duration::from(at)),
+        _ => None,
+    }
+}
+
+fn ip_of(address: SockaddrStorage) -> Option<(IpAddr, u32)> {
+    if let Some(v4) = address.as_sockaddr_in() {
+        return Some((v4.ip().into(), 0));
+    }
+    address.as_sockaddr_in6().map(|v6| (v6.ip().into(), v6.scope_id()))
+}

@@ -1,0 +1,394 @@
+//! The thread and its sockets, in a network namespace of each test.
+
+use std::net::{SocketAddr, UdpSocket};
+use std::process::Command;
+use std::time::Instant;
+
+use bgp_proto::bfd::{Auth, AuthKind, HEADER_LEN, Key};
+
+use super::*;
+
+/// Puts this thread, and those that it starts, into a fresh namespace with `lo` up.
+fn enter_namespace() {
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).expect("tests of BFD run as root");
+    run("ip link set lo up");
+}
+
+fn run(command: &str) {
+    let status = Command::new("sh").args(["-ec", command]).status().expect("sh runs");
+    assert!(status.success(), "{command}");
+}
+
+fn millis(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+fn target(peer: &str, local: &str) -> Target {
+    Target {
+        peer: peer.parse().expect("an address"),
+        local: Some(local.parse().expect("an address")),
+        interface: None,
+        hops: Hops::Single,
+    }
+}
+
+/// The statuses that a handle has told of so far.
+struct Watch {
+    handle: Handle,
+    statuses: BTreeMap<Owner, Option<Status>>,
+}
+
+impl Watch {
+    fn new(bfd: &Bfd) -> Watch {
+        Watch { handle: bfd.handle(), statuses: BTreeMap::new() }
+    }
+
+    fn look(&mut self) -> &BTreeMap<Owner, Option<Status>> {
+        self.statuses.extend(self.handle.take_changes());
+        &self.statuses
+    }
+
+    fn until(&mut self, what: &str, mut is: impl FnMut(&BTreeMap<Owner, Option<Status>>) -> bool) {
+        let limit = Instant::now() + Duration::from_secs(20);
+        while !is(self.look()) {
+            if Instant::now() > limit {
+                panic!("{what}: {:?}, {:?}", self.statuses, self.view());
+            }
+            std::thread::sleep(millis(2));
+        }
+    }
+
+    fn all_up(&mut self, sessions: usize) {
+        self.until("all sessions up", |statuses| {
+            statuses.values().flatten().filter(|s| s.state == State::Up).count() == sessions
+        });
+    }
+
+    fn failures(&mut self) -> u64 {
+        self.look().values().flatten().map(|status| status.failures).sum()
+    }
+
+    fn view(&self) -> View {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        runtime.block_on(self.handle.view()).expect("the thread runs")
+    }
+}
+
+/// Pairs of sessions with each other over loopback: `2 * pairs` sessions of one thread.
+fn want_pairs(bfd: &Bfd, pairs: u32, config: &Config) {
+    for pair in 0..pairs {
+        let [a, b] = [1, 2].map(|host| format!("127.{host}.{}.{}", pair / 250, pair % 250 + 1));
+        for (owner, target) in [(2 * pair, target(&a, &b)), (2 * pair + 1, target(&b, &a))] {
+            let wanted = Wanted { target, config: config.clone() };
+            bfd.handle().want(PeerId(owner), Some(wanted));
+        }
+    }
+}
+
+/// Processor time of this process's threads with this name, as the scheduler has measured it: the
+/// ticks of `stat` overcharge a thread that wakes by timers.
+fn processor_time(name: &str) -> Duration {
+    let read = |path: std::path::PathBuf| std::fs::read_to_string(path).unwrap_or_default();
+    std::fs::read_dir("/proc/self/task")
+        .expect("/proc is mounted")
+        .flatten()
+        .filter(|task| read(task.path().join("comm")).trim() == name)
+        .filter_map(|task| {
+            let line = read(task.path().join("schedstat"));
+            line.split_whitespace().next()?.parse().ok().map(Duration::from_nanos)
+        })
+        .sum()
+}
+
+#[test]
+#[ignore = "needs root: a network namespace"]
+fn sessions_come_up_over_ipv4_ipv6_and_several_hops() {
+    enter_namespace();
+    run("ip -6 addr add fd00::1/128 dev lo nodad; ip -6 addr add fd00::2/128 dev lo nodad");
+    let bfd = Bfd::start(Clock::start()).unwrap();
+    let mut watch = Watch::new(&bfd);
+    let kind = AuthKind::MeticulousKeyedSha1;
+    let auth = Auth { kind, send: Key::new(kind, 1, "secret").unwrap(), accept: Vec::new() };
+    let hops = Hops::Multi { ttl_min: 200 };
+    let targets = [
+        (target("127.0.0.1", "127.0.0.2"), target("127.0.0.2", "127.0.0.1"), None),
+        (target("fd00::1", "fd00::2"), target("fd00::2", "fd00::1"), Some(auth)),
+        (
+            Target { hops, ..target("127.0.0.3", "127.0.0.4") },
+            Target { hops, ..target("127.0.0.4", "127.0.0.3") },
+            None,
+        ),
+    ];
+    for (number, (a, b, auth)) in (0..).step_by(2).zip(targets) {
+        let config = Config { auth, min_tx: millis(50), min_rx: millis(50), ..Config::default() };
+        for (owner, target) in [(number, a), (number + 1, b)] {
+            let config = config.clone();
+            bfd.handle().want(PeerId(owner), Some(Wanted { target, config }));
+        }
+    }
+    watch.all_up(6);
+    std::thread::sleep(millis(500));
+    assert_eq!(watch.failures(), 0, "{:?}", watch.view());
+    let view = watch.view();
+    assert_eq!(view.problems, Vec::<String>::new());
+    assert!(
+        view.sessions.iter().all(|s| s.fault.is_none() && s.snapshot.tx_interval == millis(50))
+    );
+    assert!(view.sessions.iter().all(|s| s.snapshot.detection_time == millis(150)));
+    // One end is not wanted any more: the other hears AdminDown, which is no failure.
+    bfd.handle().want(PeerId(0), None);
+    watch.until("AdminDown arrives", |statuses| {
+        statuses[&PeerId(1)].is_some_and(|s| s.state != State::Up)
+    });
+    let down = watch.statuses[&PeerId(1)].unwrap();
+    assert_eq!((down.failures, down.last_down.unwrap().cause), (0, Cause::NeighborAdminDown));
+    bfd.stop();
+}
+
+/// RFC 5881 §4 and §5: what leaves.
+#[test]
+#[ignore = "needs root: a network namespace"]
+fn packets_leave_with_ttl_255_from_a_port_of_their_own() {
+    enter_namespace();
+    let listener = UdpSocket::bind("127.0.0.9:3784").unwrap();
+    listener.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    nix::sys::socket::setsockopt(&listener, nix::sys::socket::sockopt::Ipv4RecvTtl, &true).unwrap();
+    // The port of one address is taken, so that our own socket has to wait: said, and mended.
+    let bfd = Bfd::start(Clock::start()).unwrap();
+    let watch = Watch::new(&bfd);
+    for (owner, local) in [(1, "127.0.0.1"), (2, "127.0.0.2")] {
+        let wanted = Wanted { target: target("127.0.0.9", local), config: Config::default() };
+        bfd.handle().want(PeerId(owner), Some(wanted));
+    }
+    let mut sources = std::collections::BTreeMap::new();
+    for _ in 0..6 {
+        let mut octets = [0; 64];
+        let (len, from) = listener.recv_from(&mut octets).unwrap();
+        assert_eq!(len, HEADER_LEN);
+        sources
+            .entry(from.ip())
+            .or_insert_with(std::collections::BTreeSet::new)
+            .insert(from.port());
+    }
+    assert_eq!(sources.len(), 2);
+    let ports: Vec<u16> = sources.values().flatten().copied().collect();
+    assert_eq!(ports.len(), 2, "each session keeps its port: {sources:?}");
+    assert!(ports[0] != ports[1] && ports.iter().all(|port| *port >= 49_152));
+    let problems = watch.view().problems;
+    assert!(problems.len() == 1 && problems[0].contains("3784"), "{problems:?}");
+    bfd.stop();
+}
+
+/// Two BFD threads with a link between them, each in a namespace of its own. Dropping an end's
+/// sender ends its thread.
+struct Pair {
+    clock: Clock,
+    near: Bfd,
+    far: Bfd,
+    /// Shell commands for the far namespace, and their end.
+    far_shell: std::sync::mpsc::Sender<String>,
+    done: std::sync::mpsc::Receiver<()>,
+}
+
+impl Pair {
+    fn new(sessions: u32, config: &Config) -> Pair {
+        let clock = Clock::start();
+        let (shell, commands) = std::sync::mpsc::channel::<String>();
+        let (reply, done) = std::sync::mpsc::channel();
+        let (started, starts) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            enter_namespace();
+            let bfd = Bfd::start(clock).expect("a thread");
+            started.send((bfd, rustix::thread::gettid())).expect("the test waits");
+            for command in commands {
+                run(&command);
+                // The test may be over.
+                let _ = reply.send(());
+            }
+        });
+        enter_namespace();
+        let (far, tid) = starts.recv().expect("the far end starts");
+        let tid = tid.as_raw_nonzero();
+        run(&format!("ip link add eth0 type veth peer name eth0 netns {tid}; ip link set eth0 up"));
+        let near = Bfd::start(clock).expect("a thread");
+        let pair = Pair { clock, near, far, far_shell: shell, done };
+        pair.far("ip link set eth0 up");
+        let mut batch = [String::new(), String::new()];
+        for n in 1..=sessions {
+            for (net, batch) in (1..).zip(&mut batch) {
+                *batch += &format!("ip addr add 10.1.{net}.{n}/16 dev eth0; ");
+            }
+        }
+        run(&batch[0]);
+        pair.far(&batch[1]);
+        for n in 1..=sessions {
+            let (near, far) = (format!("10.1.1.{n}"), format!("10.1.2.{n}"));
+            for (bfd, target) in
+                [(&pair.near, target(&far, &near)), (&pair.far, target(&near, &far))]
+            {
+                let wanted = Wanted { target, config: config.clone() };
+                bfd.handle().want(PeerId(n), Some(wanted));
+            }
+        }
+        pair
+    }
+
+    fn far(&self, command: &str) {
+        self.far_shell.send(command.to_owned()).expect("the far end runs");
+        self.done.recv().expect("it is carried out");
+    }
+}
+
+fn distribution(mut millis: Vec<u128>) -> String {
+    millis.sort_unstable();
+    let at = |percent: usize| millis[(millis.len() - 1) * percent / 100];
+    format!("min {} p50 {} p90 {} max {}", at(0), at(50), at(90), at(100))
+}
+
+/// Between (multiplier - 1) and multiplier intervals, and 10 ms for this machine.
+#[test]
+#[ignore = "needs root: network namespaces"]
+fn a_peer_that_vanishes_is_noticed_in_its_detection_time() {
+    let interval = millis(100);
+    let config = Config { min_tx: interval, min_rx: interval, ..Config::default() };
+    let pair = Pair::new(50, &config);
+    let mut watch = Watch::new(&pair.near);
+    watch.all_up(50);
+    std::thread::sleep(millis(500));
+    let mut took = Vec::new();
+    let before = pair.clock.now();
+    pair.far("ip link set eth0 down");
+    let after = pair.clock.now();
+    watch.until("everybody noticed", |statuses| {
+        statuses.values().flatten().all(|s| s.failures == 1)
+    });
+    for status in watch.statuses.values().flatten() {
+        let at = status.last_down.expect("it failed").at;
+        assert!(at.since(before) >= interval * 2, "{:?} too early", at.since(before));
+        took.push(at.since(after).as_millis());
+    }
+    println!("ms until Down after the cut, 100 ms x 3: {}", distribution(took.clone()));
+    let slack = if std::env::var_os("MARGAY_QUIET_MACHINE").is_some() { 10 } else { 60 };
+    assert!(took.iter().all(|took| *took <= 300 + slack), "{took:?}");
+    pair.near.stop();
+    pair.far.stop();
+}
+
+/// What else the machine does fells no session. `MARGAY_BFD_SOAK`: seconds, 8 by default.
+#[test]
+#[ignore = "needs root: network namespaces"]
+fn a_busy_machine_fells_no_session() {
+    let seconds = std::env::var("MARGAY_BFD_SOAK").ok().and_then(|s| s.parse().ok()).unwrap_or(8);
+    for (interval, seconds) in [(millis(300), seconds), (millis(50), seconds.min(600))] {
+        let config = Config { min_tx: interval, min_rx: interval, ..Config::default() };
+        let pair = Pair::new(50, &config);
+        let mut watch = Watch::new(&pair.near);
+        watch.all_up(50);
+        let stop = Arc::new(AtomicBool::new(false));
+        let burners: Vec<_> = (0..4)
+            .map(|_| {
+                let stop = Arc::clone(&stop);
+                std::thread::spawn(move || {
+                    let mut sum = 0_u64;
+                    while !stop.load(Ordering::Relaxed) {
+                        sum = std::hint::black_box(sum.wrapping_mul(31).wrapping_add(7));
+                    }
+                })
+            })
+            .collect();
+        std::thread::sleep(Duration::from_secs(seconds));
+        stop.store(true, Ordering::Relaxed);
+        burners.into_iter().for_each(|burner| burner.join().expect("it only counts"));
+        let view = watch.view();
+        let gap = view.sessions.iter().map(|s| s.snapshot.stats.gap_max).max().unwrap_or_default();
+        println!("{interval:?} x 3 for {seconds} s: longest gap {gap:?}, late {:?}", view.late_max);
+        assert_eq!(watch.failures() + Watch::new(&pair.far).failures(), 0, "{:?}", watch.view());
+        pair.near.stop();
+        pair.far.stop();
+    }
+}
+
+/// Forged packets of every kind, as fast as this machine sends them.
+#[test]
+#[ignore = "needs root: a network namespace"]
+fn a_flood_of_forged_packets_costs_no_session_and_little_time() {
+    enter_namespace();
+    let bfd = Bfd::start(Clock::start()).unwrap();
+    let mut watch = Watch::new(&bfd);
+    let config = Config { min_tx: millis(100), min_rx: millis(100), ..Config::default() };
+    want_pairs(&bfd, 10, &config);
+    watch.all_up(20);
+    let quiet = processor_time("bfd");
+    let began = Instant::now();
+    std::thread::sleep(Duration::from_secs(1));
+    let quiet = (processor_time("bfd") - quiet).as_secs_f64() / began.elapsed().as_secs_f64();
+
+    let before = processor_time("bfd");
+    let began = Instant::now();
+    let (mut sent, mut rounds) = (0_u64, 0_u64);
+    let to: SocketAddr = "127.1.0.1:3784".parse().unwrap();
+    let socket = UdpSocket::bind("127.2.0.1:50000").unwrap();
+    let stranger = UdpSocket::bind("127.9.0.1:50000").unwrap();
+    stranger.set_ttl(255).unwrap();
+    let mut octets = [0_u8; HEADER_LEN];
+    octets[..4].copy_from_slice(&[0x20, 0xc0, 3, 24]);
+    while began.elapsed() < Duration::from_secs(3) {
+        rounds += 1;
+        socket.set_ttl(if rounds % 2 == 0 { 255 } else { 64 }).unwrap();
+        for n in 0..200_u32 {
+            let random = (sent as u32 ^ n).wrapping_mul(0x9e37_79b9);
+            octets[4..8].copy_from_slice(&(random | 1).to_be_bytes());
+            let (state, your) = if n % 2 == 0 { (0xc0, random) } else { (0x40, 0) };
+            octets[1] = state;
+            octets[8..12].copy_from_slice(&your.to_be_bytes());
+            // A neighbour that says Down without our discriminator has to be believed.
+            let from = if n % 2 == 0 { &socket } else { &stranger };
+            let _ = from.send_to(&octets, to);
+            sent += 1;
+        }
+    }
+    let elapsed = began.elapsed().as_secs_f64();
+    let busy = (processor_time("bfd") - before).as_secs_f64() / elapsed;
+    let view = watch.view();
+    println!(
+        "{:.0} forged packets/s: {:.1} % of a core ({:.1} % without), {} overflows, dropped {:?}",
+        sent as f64 / elapsed,
+        busy * 100.0,
+        quiet * 100.0,
+        view.overflows,
+        view.discards,
+    );
+    assert_eq!(watch.failures(), 0, "a session fell");
+    assert!(busy < quiet + 0.05, "{busy}");
+    for reason in [Discard::Ttl, Discard::NoSession] {
+        assert!(view.discards.get(&reason).is_some_and(|count| *count > 0), "{:?}", view.discards);
+    }
+    bfd.stop();
+}
+
+/// A thousand sessions at 300 ms. Loopback charges the sender with what the receiver's stack does.
+#[test]
+#[ignore = "needs root: a network namespace"]
+fn a_thousand_sessions_cost_little() {
+    enter_namespace();
+    let bfd = Bfd::start(Clock::start()).unwrap();
+    let mut watch = Watch::new(&bfd);
+    want_pairs(&bfd, 500, &Config::default());
+    watch.all_up(1000);
+    std::thread::sleep(Duration::from_secs(2));
+    let (before, began) = (processor_time("bfd"), Instant::now());
+    std::thread::sleep(Duration::from_secs(10));
+    let share = (processor_time("bfd") - before).as_secs_f64() / began.elapsed().as_secs_f64();
+    let view = watch.view();
+    println!(
+        "1000 sessions at 300 ms: {:.2} % of a core, late at most {:?}",
+        share * 100.0,
+        view.late_max
+    );
+    let failed: Vec<_> = watch.look().values().flatten().filter(|s| s.failures > 0).collect();
+    assert!(failed.is_empty(), "{} of 1000 failed: {:?}", failed.len(), failed.first());
+    // A machine that others keep busy runs everything slower.
+    let limit = if std::env::var_os("MARGAY_QUIET_MACHINE").is_some() { 0.03 } else { 0.15 };
+    assert!(share < limit, "{share}");
+    bfd.stop();
+}

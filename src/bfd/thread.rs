@@ -1,0 +1,306 @@
+//! The thread: reads, lets deadlines expire, sends, sleeps.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bgp_proto::types::Time;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use tracing::{info, warn};
+
+use super::filter::{Class, Discriminators};
+use super::sender::Sender;
+use super::sessions::Sessions;
+use super::sockets::{Group, Inbox};
+use super::{Family, Handle, Hops, View, lock};
+use crate::engine::Clock;
+
+/// Bounds of the time between two turns. What arrives or is due meanwhile is done together, so a turn
+/// may last a small part of the shortest interval.
+const TURN_MIN: Duration = Duration::from_millis(1);
+const TURN_MAX: Duration = Duration::from_millis(4);
+/// Turns in the shortest interval, at least.
+const TURNS: u32 = 64;
+/// Packets of established sessions read in one turn. More than can be due in one, so it only ends a
+/// turn that a flood would make endless.
+const KNOWN_MAX: usize = 16_384;
+/// Packets a second without Your Discriminator: what a thousand peers send that restart together.
+const UNKNOWN_RATE: u32 = 1000;
+/// Invalid packets a second that are read to count their reasons.
+const INVALID_RATE: u32 = 200;
+/// Pause between attempts to open sockets that could not be opened.
+const OPEN_RETRY: Duration = Duration::from_secs(5);
+/// How soon an allowance that is used up is looked at again.
+const REFILL: Duration = Duration::from_millis(10);
+/// Nice value that is asked for.
+const NICE: i32 = -20;
+
+/// Which packets may be read without harm to others: a token bucket of a tenth of a second.
+#[derive(Debug)]
+struct Allowance {
+    rate: u32,
+    tokens: f64,
+    since: Time,
+}
+
+impl Allowance {
+    fn new(rate: u32, now: Time) -> Allowance {
+        Allowance { rate, tokens: f64::from(rate) / 10.0, since: now }
+    }
+
+    fn available(&mut self, now: Time) -> usize {
+        let rate = f64::from(self.rate);
+        self.tokens = (self.tokens + now.since(self.since).as_secs_f64() * rate).min(rate / 10.0);
+        self.since = now;
+        self.tokens as usize
+    }
+
+    fn spend(&mut self, packets: usize) {
+        self.tokens -= packets as f64;
+    }
+}
+
+/// Room for packets. It cannot move between threads, so it is no part of the worker.
+struct Inboxes {
+    v4: Inbox,
+    v6: Inbox,
+}
+
+/// Everything that the thread owns.
+#[derive(Debug)]
+pub(super) struct Worker {
+    handle: Handle,
+    clock: Clock,
+    sessions: Sessions,
+    sender: Sender,
+    groups: Vec<Group>,
+    /// Why sockets are not open, by port and family.
+    problems: BTreeMap<(u16, &'static str), String>,
+    open_again: Option<Time>,
+    discriminators: Discriminators,
+    unknown: Allowance,
+    invalid: Allowance,
+    nice: i32,
+    late_max: Duration,
+    refused: Option<String>,
+    turn: Duration,
+}
+
+impl Worker {
+    pub(super) fn new(handle: Handle, clock: Clock) -> io::Result<Worker> {
+        let now = clock.now();
+        let discriminators = Discriminators::new((random()? >> 32) as u32);
+        Ok(Worker {
+            handle,
+            clock,
+            sessions: Sessions::new(now, discriminators),
+            sender: Sender::new(random()? as u16),
+            groups: Vec::new(),
+            problems: BTreeMap::new(),
+            open_again: None,
+            discriminators,
+            unknown: Allowance::new(UNKNOWN_RATE, now),
+            invalid: Allowance::new(INVALID_RATE, now),
+            nice: 0,
+            late_max: Duration::ZERO,
+            refused: None,
+            turn: TURN_MIN,
+        })
+    }
+
+    pub(super) fn run(mut self) {
+        // Not permitted without CAP_SYS_NICE: the thread then competes like any other.
+        if rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICE).is_ok() {
+            self.nice = NICE;
+        }
+        let mut inboxes = Inboxes { v4: Inbox::new(), v6: Inbox::new() };
+        while !self.handle.0.stopping.load(Ordering::Acquire) {
+            let began = self.clock.now();
+            self.turn(began, &mut inboxes);
+            self.wait(began);
+        }
+        let now = self.clock.now();
+        self.sessions.disable_all(now);
+        let sender = &mut self.sender;
+        self.sessions.transmit_all(now, &mut |packet| {
+            // Twice: nobody is there to repeat what gets lost.
+            sender.send(&packet);
+            sender.send(&packet);
+        });
+    }
+
+    fn turn(&mut self, now: Time, inboxes: &mut Inboxes) {
+        if self.take_wishes(now) || self.open_again.is_some_and(|at| at <= now) {
+            self.open_groups(now);
+        }
+        if let Some(due) = self.sessions.poll_timeout() {
+            self.late_max = self.late_max.max(now.since(due));
+        }
+        // First what is there: our own delay is no peer's failure.
+        self.receive(now, inboxes);
+        let sender = &mut self.sender;
+        self.sessions.handle_timeout(now, &mut |packet| sender.send(&packet));
+        self.publish();
+        self.answer();
+    }
+
+    /// Returns whether there were any.
+    fn take_wishes(&mut self, now: Time) -> bool {
+        let wishes = std::mem::take(&mut *lock(&self.handle.0.wishes));
+        let any = !wishes.is_empty();
+        for (owner, wanted) in wishes {
+            // The kernel's generator does not fail once it is seeded; a zero is as good as any seed.
+            let mut draw = || random().unwrap_or_default();
+            if let Err(e) = self.sessions.want(now, owner, wanted, &mut draw) {
+                self.refused = Some(e.to_string());
+            }
+        }
+        if any {
+            let interval = self.sessions.interval_min().unwrap_or_default();
+            self.turn = (interval / TURNS).clamp(TURN_MIN, TURN_MAX);
+            let sessions = &self.sessions;
+            self.sender.retain(|id| sessions.is_alive(id));
+        }
+        any
+    }
+
+    /// Opens the sockets that are needed, and closes those that are not.
+    fn open_groups(&mut self, now: Time) {
+        self.open_again = None;
+        self.problems.clear();
+        for hops in [Hops::Single, Hops::Multi { ttl_min: 0 }] {
+            for family in [Family::V4, Family::V6] {
+                let name = family.name();
+                let is_same =
+                    |g: &Group| g.hops.is_single() == hops.is_single() && g.family == family;
+                if !self.sessions.needs(hops, family) {
+                    self.groups.retain(|group| !is_same(group));
+                    continue;
+                }
+                if self.groups.iter().any(is_same) {
+                    continue;
+                }
+                match Group::open(hops, family, self.discriminators) {
+                    Ok(group) => {
+                        info!("BFD listens on UDP port {} ({name})", hops.port());
+                        self.groups.push(group);
+                    }
+                    Err(e) => self.note_problem(now, hops.port(), name, &e),
+                }
+            }
+        }
+    }
+
+    fn note_problem(&mut self, now: Time, port: u16, family: &'static str, error: &io::Error) {
+        let hint = if error.kind() == io::ErrorKind::AddrInUse {
+            "; stop the other BFD daemon (bird with \"protocol bfd\", bfdd, gobgpd)"
+        } else {
+            ""
+        };
+        let text = format!("BFD cannot listen on UDP port {port} ({family}): {error}{hint}");
+        warn!("{text}; trying again every {} s", OPEN_RETRY.as_secs());
+        self.problems.insert((port, family), text);
+        self.open_again = Some(now + OPEN_RETRY);
+    }
+
+    fn receive(&mut self, now: Time, inboxes: &mut Inboxes) {
+        let Worker { groups, sessions, sender, unknown, invalid, .. } = self;
+        let mut take = |arrival: &super::sessions::Arrival, octets: &[u8]| {
+            sessions.handle_datagram(now, arrival, octets, &mut |packet| sender.send(&packet));
+        };
+        for group in groups {
+            let inbox = match group.family {
+                Family::V4 => &mut inboxes.v4,
+                Family::V6 => &mut inboxes.v6,
+            };
+            // Who does not know our discriminator yet comes first: its next packets know it.
+            let limit = if group.is_sorted() { unknown.available(now) } else { KNOWN_MAX };
+            unknown.spend(group.receive(Class::Unknown, limit, inbox, &mut take));
+            group.receive(Class::Known, KNOWN_MAX, inbox, &mut take);
+            let limit = invalid.available(now);
+            invalid.spend(group.receive(Class::Invalid, limit, inbox, &mut take));
+        }
+    }
+
+    fn publish(&mut self) {
+        let changed = self.sessions.take_changed();
+        if !changed.is_empty() {
+            lock(&self.handle.0.statuses).extend(changed);
+            self.handle.0.status_changed.notify_one();
+        }
+    }
+
+    fn answer(&mut self) {
+        let questions = std::mem::take(&mut *lock(&self.handle.0.questions));
+        for reply in questions {
+            let view = View {
+                sessions: self.sessions.entered(|id, target| {
+                    let port = self.problems.get(&(target.hops.port(), target.family().name()));
+                    port.cloned().or_else(|| self.sender.fault(id).map(str::to_owned))
+                }),
+                failures: self.sessions.failures(),
+                discards: self.sessions.discards(),
+                overflows: self.groups.iter().map(Group::overflows).sum(),
+                problems: self.problems.values().chain(&self.refused).cloned().collect(),
+                nice: self.nice,
+                late_max: self.late_max,
+            };
+            // The client may have gone away.
+            let _ = reply.send(view);
+        }
+    }
+
+    /// Sleeps until a deadline, a packet, or an order.
+    fn wait(&mut self, began: Time) {
+        let pause = self.turn.saturating_sub(self.clock.now().since(began));
+        if !pause.is_zero() && !self.groups.is_empty() {
+            let mut fds = [PollFd::new(&self.handle.0.wake, PollFlags::IN)];
+            let _ = poll(&mut fds, Some(&timespec(pause)));
+        }
+        let now = self.clock.now();
+        let exhausted = [
+            (Class::Unknown, self.unknown.available(now) == 0),
+            (Class::Invalid, self.invalid.available(now) == 0),
+        ];
+        let is_read = |class| !exhausted.contains(&(class, true));
+        let mut deadline = self.sessions.poll_timeout().into_iter().chain(self.open_again).min();
+        if exhausted.iter().any(|(_, empty)| *empty) {
+            let refilled = now + REFILL;
+            deadline = Some(deadline.map_or(refilled, |at| at.min(refilled)));
+        }
+        let timeout = deadline.map(|at| timespec(at.since(now)));
+        let mut fds = vec![PollFd::from_borrowed_fd(self.handle.0.wake.as_fd(), PollFlags::IN)];
+        let sockets =
+            || self.groups.iter().flat_map(Group::sockets).filter(|(class, _)| is_read(*class));
+        fds.extend(sockets().map(|(_, fd)| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
+        // A signal ends the wait early, which does no harm.
+        let _ = poll(&mut fds, timeout.as_ref());
+        let mut ready =
+            fds.iter().map(|fd| !fd.revents().is_empty()).collect::<Vec<_>>().into_iter();
+        drop(fds);
+        if ready.next() == Some(true) {
+            let _ = rustix::io::read(self.handle.0.wake.as_fd(), &mut [0_u8; 8]);
+        }
+        for group in &mut self.groups {
+            let classes: Vec<Class> = group.sockets().map(|(class, _)| class).collect();
+            for class in classes {
+                group.set_ready(class, is_read(class) && ready.next() == Some(true));
+            }
+        }
+    }
+}
+
+fn timespec(duration: Duration) -> Timespec {
+    Timespec {
+        tv_sec: i64::try_from(duration.as_secs()).unwrap_or(i64::MAX),
+        tv_nsec: duration.subsec_nanos().into(),
+    }
+}
+
+fn random() -> io::Result<u64> {
+    let mut octets = [0; 8];
+    rustix::rand::getrandom(&mut octets, rustix::rand::GetRandomFlags::empty())?;
+    Ok(u64::from_ne_bytes(octets))
+}
