@@ -84,6 +84,9 @@ enum Input {
         negotiated: Arc<Negotiated>,
         reply: oneshot::Sender<Vec<Reader>>,
     },
+    PeerForwardingLost {
+        peer: PeerId,
+    },
     PeerDown {
         peer: PeerId,
         session: SessionId,
@@ -181,6 +184,11 @@ impl Handle {
     /// A session is over. Routes that were handed over before reach the table before its end.
     pub fn peer_down(&self, peer: PeerId, session: SessionId, keep: Option<Keep>) {
         self.send(Input::PeerDown { peer, session, keep });
+    }
+
+    /// Nothing is forwarded through a peer any more: what is kept for its restart goes.
+    pub fn peer_forwarding_lost(&self, peer: PeerId) {
+        self.send(Input::PeerForwardingLost { peer });
     }
 
     /// A peer is gone for good.

@@ -274,6 +274,7 @@ impl<S: Sink> State<S> {
                 self.replies.insert(session, reply);
                 table.peer_up(peer, session, negotiated);
             }
+            Input::PeerForwardingLost { peer } => table.peer_forwarding_lost(peer),
             Input::PeerDown { peer, session, keep } => {
                 // Nobody waits for readers of a session that is over.
                 self.replies.remove(&session);

@@ -11,7 +11,7 @@ use super::peer::{Pass, Peer, PeerInput, QueuedBatch, Receipt};
 use super::{Established, PeerRoutes, Table};
 use crate::rib::{Meter, SourceId};
 use crate::session::{Keep, Negotiated};
-use crate::types::{FamilySet, PeerId, SessionId, Time};
+use crate::types::{Family, FamilySet, PeerId, SessionId, Time};
 use crate::wire::RouteBatch;
 
 /// Whether the next input of a peer can be taken.
@@ -73,6 +73,12 @@ impl Table {
             }
         }
         self.queue(peer, PeerInput::Down { session, keep });
+    }
+
+    /// Nothing is forwarded through the peer any more: the routes that were kept for its restart are
+    /// withdrawn within the next turns (RFC 4724 §4.2, RFC 5882 §4.3.2.2). Ignored while it is up.
+    pub fn peer_forwarding_lost(&mut self, peer: PeerId) {
+        self.queue(peer, PeerInput::ForwardingLost);
     }
 
     /// The peer is gone for good; its id may be used again. The paths that are left of it go within
@@ -139,7 +145,9 @@ impl Table {
         let Some(peer) = self.peers.get_mut(id) else { return (Taken::Whole, None) };
         let is_passing = [Pass::Withdraw, Pass::Sweep, Pass::Restamp].iter().any(|p| peer.has(*p));
         match input {
-            PeerInput::Down { .. } | PeerInput::Remove if is_passing => {
+            PeerInput::Down { .. } | PeerInput::Remove | PeerInput::ForwardingLost
+                if is_passing =>
+            {
                 return (Taken::Waits, Some(input));
             }
             PeerInput::Add { .. } if !peer.inputs_begin_anew() => {
@@ -175,6 +183,11 @@ impl Table {
                     self.take_down(now, id, keep, meter);
                 }
             }
+            PeerInput::ForwardingLost => {
+                if peer.up.is_none() {
+                    Family::ALL.into_iter().for_each(|family| self.withdraw_stale(id, family));
+                }
+            }
             PeerInput::Remove => {
                 self.take_down(now, id, None, meter);
                 if let Some(peer) = self.peers.get_mut(id) {
@@ -197,7 +210,7 @@ impl Peer {
     fn handed_over(&self) -> Option<SessionId> {
         for input in self.inputs.iter().rev() {
             match input {
-                PeerInput::Batch(_) => {}
+                PeerInput::Batch(_) | PeerInput::ForwardingLost => {}
                 PeerInput::Up { session, .. } => return Some(*session),
                 PeerInput::Add { .. } | PeerInput::Down { .. } | PeerInput::Remove => return None,
             }

@@ -43,6 +43,8 @@ pub type Receipt = Option<Box<dyn Any + Send>>;
 
 /// What the host hands over about a peer: one ordered stream.
 pub(super) enum PeerInput {
+    /// Nothing is forwarded through the peer any more.
+    ForwardingLost,
     /// The id was in use when the peer was added: it begins when the one before it is gone.
     Add {
         address: IpAddr,

@@ -172,6 +172,27 @@ fn a_limit_warns_once_and_then_refuses() {
     assert_eq!(table.totals().destinations[family], 5, "a refused prefix leaves nothing behind");
 }
 
+/// RFC 5882 §4.3.2.2.
+#[test]
+fn routes_kept_for_a_restart_go_when_forwarding_is_lost() {
+    let mut table = table();
+    let _reader = up(&mut table, 2, 65001, routes(2));
+    announce(&mut table, 2, 65001, &["10.1.0.0/16", "10.2.0.0/16"]);
+    settle(&mut table);
+    let held = |table: &Table| table.counts(PeerId(2)).received[Family::Ipv4];
+    table.peer_forwarding_lost(PeerId(2));
+    settle(&mut table);
+    assert_eq!(held(&table), 2, "a session that is up ends by itself");
+    let families = FamilySet::only(Family::Ipv4);
+    table.down_now(2, Some(Keep { families, restart_time: Duration::from_secs(120) }));
+    settle(&mut table);
+    assert_eq!(held(&table), 2);
+    table.peer_forwarding_lost(PeerId(2));
+    settle(&mut table);
+    assert_eq!((held(&table), table.totals().destinations[Family::Ipv4]), (0, 0));
+    assert_eq!(table.poll_timeout(), None, "nothing is left to wait for");
+}
+
 /// Nets of one second octet.
 fn nets(second: u8, count: u8) -> Vec<String> {
     (0..count).map(|third| format!("10.{second}.{third}.0/24")).collect()
