@@ -21,8 +21,8 @@ use super::plan::{
     FamilyPlan, NextHop, Plan, PlannedSession, Problem, Session, StaticKind, Touched,
 };
 use crate::config::{
-    BgpConfig, CalicoLimits, Config, FibSettings, HostRoute, HostSettings, Originate, PeerEntry,
-    PeerLimits, Redistribute, RedistributeFrom,
+    BfdPlace, BgpConfig, CalicoLimits, Config, FibSettings, HostRoute, HostSettings, Originate,
+    PeerEntry, Redistribute, RedistributeFrom,
 };
 
 /// Hold time that BIRD offers.
@@ -157,7 +157,7 @@ impl Converter {
                 }
                 holders.insert(session.neighbor, Arc::clone(&session.name));
                 let import = self.import(&planned.import, &imports);
-                let entry = peer_entry(planned, import, identity, &self.limits.peers);
+                let entry = peer_entry(planned, import, identity, &self.limits);
                 list.push(keeping(old.get(&session.name).copied(), entry));
             }
             if let Some(peers) = self.peers.get_mut(at) {
@@ -204,7 +204,7 @@ impl Converter {
             }
             holders.insert(session.neighbor, Arc::clone(name));
             let import = self.import(&planned.import, &[]);
-            let entry = peer_entry(planned, import, identity, &self.limits.peers);
+            let entry = peer_entry(planned, import, identity, &self.limits);
             let entry = keeping(old.get(name), entry);
             let Some(peers) = self.peers.get_mut(at) else { continue };
             let (Ok(place) | Err(place)) = peers.binary_search_by(|e| e.name.cmp(name));
@@ -263,6 +263,9 @@ fn keeping(old: Option<&PeerEntry>, mut fresh: PeerEntry) -> PeerEntry {
         if old.routes == fresh.routes {
             fresh.routes = Arc::clone(&old.routes);
         }
+        if old.bfd == fresh.bfd {
+            fresh.bfd.clone_from(&old.bfd);
+        }
         if old.name == fresh.name {
             fresh.name = Arc::clone(&old.name);
         }
@@ -274,7 +277,7 @@ fn peer_entry(
     planned: &PlannedSession,
     import: Arc<Policy>,
     identity: &LocalIdentity,
-    limits: &PeerLimits,
+    limits: &CalicoLimits,
 ) -> PeerEntry {
     let session: &Session = &planned.session;
     let family = if session.neighbor.is_ipv4() { Family::Ipv4 } else { Family::Ipv6 };
@@ -313,18 +316,28 @@ fn peer_entry(
         route_reflector_client: session.route_reflector_client,
         cluster_id: session.cluster_id,
         allow_local_asn: session.allow_local_asn,
-        prefixes_max: limits.prefixes_max,
-        prefixes_warning_percent: limits.prefixes_warning_percent,
+        prefixes_max: limits.peers.prefixes_max,
+        prefixes_warning_percent: limits.peers.prefixes_warning_percent,
         add_path_send: AddPathSend::All,
         limits: RouteLimits::default(),
-        memory_max: limits.memory_max,
+        memory_max: limits.peers.memory_max,
         honour_graceful_shutdown: false,
         stale_time: STALE_TIME,
     };
+    // A node of the cluster may be anywhere; an external neighbour is a router at the node's link.
+    let place = BfdPlace {
+        kind: Some(config.peer_type()),
+        multihop_ttl: None,
+        ttl_security_hops: session.ttl_security,
+    };
+    // As in BIRD, which Calico tells that every neighbour without TTL security is several hops away.
+    let fallover = BfdPlace { multihop_ttl: config.multihop_ttl, ..place }.fallover();
     PeerEntry {
         name: Arc::clone(&session.name),
         session: Arc::new(config),
         routes: Arc::new(routes),
+        bfd: limits.bfd.as_ref().map(|template| template.settings(place)),
+        fallover,
     }
 }
 
@@ -394,7 +407,7 @@ mod tests {
     use super::*;
     use crate::calico::model::{Kind, ObjectId, decode};
     use crate::calico::{Resolver, Settings};
-    use crate::config::{ControlSettings, LogFormat, LogLevel, LogSettings};
+    use crate::config::{ControlSettings, LogFormat, LogLevel, LogSettings, PeerLimits};
 
     fn host() -> HostSettings {
         HostSettings {
@@ -451,7 +464,8 @@ mod tests {
             prefixes_warning_percent: 50,
             memory_max: Some(1 << 20),
         };
-        let mut converter = Converter::new(CalicoLimits { memory_max: Some(8 << 20), peers });
+        let mut converter =
+            Converter::new(CalicoLimits { memory_max: Some(8 << 20), peers, bfd: None });
         let mut resolver = Resolver::new(Settings::new("a"));
         apply(&mut resolver, node("a", "10.0.0.1/24"));
         apply(&mut resolver, node("b", "10.0.0.2/24"));

@@ -163,6 +163,8 @@ pub enum Show {
     },
     /// The update groups.
     Groups,
+    /// The BFD sessions.
+    Bfd,
 }
 
 /// Whom to ask.
@@ -277,6 +279,7 @@ impl Show {
                 (Request::ShowFib, demand(fail_if_missing, Demand::Installed))
             }
             Show::Groups => (Request::ShowGroups, Demand::Nothing),
+            Show::Bfd => (Request::ShowBfd, Demand::Nothing),
         }
     }
 }

@@ -33,6 +33,7 @@ fn every_view_becomes_its_request() {
         ("margay show advertised a", Request::ShowAdvertised { peer: "a".into() }),
         ("margay show fib", Request::ShowFib),
         ("margay show groups", Request::ShowGroups),
+        ("margay show bfd", Request::ShowBfd),
     ] {
         let (asked, output) = asks(line);
         assert_eq!(asked, request);

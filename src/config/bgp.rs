@@ -8,6 +8,7 @@ use bgp_proto::session::{LocalIdentity, PassiveMode};
 use bgp_proto::table::RouteLimits;
 use bgp_proto::types::{Asn, ClusterId, Prefix, RouterId};
 
+use super::bfd;
 use super::peer::{self, Timers};
 use super::policy::Policies;
 use super::reader::{Table, Value};
@@ -39,11 +40,13 @@ pub(super) fn read(root: &Table<'_>, policies: &Policies, folder: &Path) -> Opti
     let groups_max = table.get("groups-max").and_then(|v| v.integer(1..=100_000));
     let limits = read_route_limits(&table, RouteLimits::default());
     let timers = Timers::read(&table, Timers::default());
+    let bfd = bfd::read_defaults(&table, folder);
 
     // Peers are read even if our own identity is wrong, so that their faults are reported too.
     let identity =
         LocalIdentity { asn: asn.unwrap_or_default(), router_id: router_id.unwrap_or_default() };
-    let cx = peer::Context { identity: &identity, timers, limits, policies, folder };
+    let cx =
+        peer::Context { identity: &identity, timers, limits, policies, folder, bfd: &bfd };
     let dynamic = read_dynamic(&table, &cx, &listen);
     let peers = read_peers(&table, &cx, &listen, &dynamic);
     table.finish();

@@ -2,6 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
+use bgp_proto::bfd::Config;
+
+use super::bfd::{self, BfdTemplate};
 use super::bgp::read_memory;
 use super::host::read_bird_sockets;
 use super::peer::read_limits;
@@ -50,12 +53,14 @@ impl StateFile {
 
 /// What routes may take on a Calico node. Differs from BIRD: it has limits of prefixes, which no
 /// object can set, and none of memory.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CalicoLimits {
     /// Octets that all routes may hold. Default: no limit.
     pub memory_max: Option<u64>,
     /// What each session may bring.
     pub peers: PeerLimits,
+    /// BFD beside every session. No object of Calico's can ask for it. Default: none.
+    pub bfd: Option<BfdTemplate>,
 }
 
 /// Where Calico's objects are.
@@ -134,10 +139,8 @@ pub(super) fn read(root: &Table<'_>, base: &Path) -> Option<(CalicoSettings, Opt
             None
         }
     };
-    let limits = CalicoLimits {
-        memory_max: read_memory(&table),
-        peers: table.get("peers").and_then(|v| read_peers(&v)).unwrap_or_default(),
-    };
+    let (peers, bfd) = table.get("peers").and_then(|v| read_peers(&v, base)).unwrap_or_default();
+    let limits = CalicoLimits { memory_max: read_memory(&table), peers, bfd };
     table.finish();
     let settings =
         CalicoSettings { node, datastore, path, endpoint_status, version, state_file, limits };
@@ -145,11 +148,12 @@ pub(super) fn read(root: &Table<'_>, base: &Path) -> Option<(CalicoSettings, Opt
 }
 
 /// `[calico.peers]`: what holds for every session that follows from the objects.
-fn read_peers(value: &Value<'_>) -> Option<PeerLimits> {
+fn read_peers(value: &Value<'_>, base: &Path) -> Option<(PeerLimits, Option<BfdTemplate>)> {
     let table = value.table()?;
     let limits = read_limits(&table);
+    let bfd = bfd::read(&table, &Config::default(), None, base);
     table.finish();
-    Some(limits)
+    Some((limits, bfd))
 }
 
 fn refuse_etcd_keys(table: &Table<'_>, what: &str) {

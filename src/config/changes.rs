@@ -138,7 +138,13 @@ impl Config {
                     _ => &mut changes.peers_added,
                 },
                 Some(old) if !is_same(&old.session, &peer.session) => &mut changes.peers_restarted,
-                Some(old) if !is_same(&old.routes, &peer.routes) => &mut changes.peers_reconfigured,
+                Some(old)
+                    if !is_same(&old.routes, &peer.routes)
+                        || old.bfd != peer.bfd
+                        || old.fallover != peer.fallover =>
+                {
+                    &mut changes.peers_reconfigured
+                }
                 Some(_) => continue,
             };
             list.push(Arc::clone(&peer.name));
@@ -178,6 +184,8 @@ pub fn differing_peers<'a>(
         Arc::ptr_eq(&a.name, &b.name)
             && Arc::ptr_eq(&a.session, &b.session)
             && Arc::ptr_eq(&a.routes, &b.routes)
+            && a.bfd == b.bfd
+            && a.fallover == b.fallover
     };
     let (mut gone, mut come) = (Vec::new(), Vec::new());
     let (mut old, mut new) = (old, new);
@@ -281,6 +289,8 @@ mod tests {
             name: number.to_string().into(),
             session: Arc::new(PeerConfig::new(address, Asn(1), &identity)),
             routes: Arc::new(PeerRoutes::new(number.to_string())),
+            bfd: None,
+            fallover: crate::config::Fallover::Timers,
         }
     }
 

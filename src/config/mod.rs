@@ -10,12 +10,14 @@
 //!
 //! Not here: acting on any of it. Dependencies: `bgp_proto` only.
 
+mod bfd;
 mod bgp;
 mod calico;
 mod changes;
 mod error;
 mod host;
 mod local;
+mod password;
 mod peer;
 mod policy;
 mod reader;
@@ -34,6 +36,7 @@ use bgp_proto::table::{PeerRoutes, TableConfig};
 use bgp_proto::types::{Asn, ClusterId, FibKind, Prefix, RouterId};
 use bgp_proto::wire::Origin;
 
+pub use bfd::{BfdHops, BfdPlace, BfdSettings, BfdTemplate};
 pub use calico::{CalicoDatastore, CalicoEtcd, CalicoLimits, CalicoSettings, StateFile};
 pub use changes::{Changes, differing_peers};
 pub use error::{Error, Errors};
@@ -178,6 +181,16 @@ impl Default for PeerLimits {
     }
 }
 
+/// What ends a session whose link or local address is gone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Fallover {
+    /// That, at once.
+    Fast,
+    /// The hold time.
+    #[default]
+    Timers,
+}
+
 /// A peer with an address.
 #[derive(Clone, Debug)]
 pub struct PeerEntry {
@@ -187,6 +200,11 @@ pub struct PeerEntry {
     pub session: Arc<PeerConfig>,
     /// A change never restarts the session.
     pub routes: Arc<PeerRoutes>,
+    /// BFD beside the session; `None`, the default: none. A change never restarts the session.
+    pub bfd: Option<Arc<BfdSettings>>,
+    /// Whether the session ends with the link or the address that it uses. Default: external
+    /// neighbours on a link of ours.
+    pub fallover: Fallover,
 }
 
 impl PartialEq for PeerEntry {
@@ -195,6 +213,8 @@ impl PartialEq for PeerEntry {
         self.name == other.name
             && changes::is_same(&self.session, &other.session)
             && changes::is_same(&self.routes, &other.routes)
+            && self.bfd == other.bfd
+            && self.fallover == other.fallover
     }
 }
 
@@ -212,6 +232,10 @@ pub struct DynamicPeers {
     pub session: Arc<PeerConfig>,
     /// Routing parameters; `name` is that of the range.
     pub routes: Arc<PeerRoutes>,
+    /// BFD beside each session; `None`, the default: none.
+    pub bfd: Option<Arc<BfdSettings>>,
+    /// Whether sessions end with the link or the address that they use.
+    pub fallover: Fallover,
 }
 
 impl DynamicPeers {
@@ -227,6 +251,8 @@ impl DynamicPeers {
                 name: Arc::clone(&name),
                 ..PeerRoutes::clone(&self.routes)
             }),
+            bfd: self.bfd.clone(),
+            fallover: self.fallover,
             name,
         }
     }

@@ -15,10 +15,12 @@ use bgp_proto::types::{
 };
 use bgp_proto::wire::AddPathMode;
 
+use super::bfd::{self, BfdPlace, BfdSettings};
 use super::bgp::{read_id, read_memory, read_route_limits, read_usable_asn};
+use super::password::read_password;
 use super::policy::Policies;
 use super::reader::{Table, Value};
-use super::{DynamicPeers, PeerEntry, PeerLimits};
+use super::{DynamicPeers, Fallover, PeerEntry, PeerLimits};
 
 /// What every peer's table is read with.
 pub(super) struct Context<'a> {
@@ -28,6 +30,7 @@ pub(super) struct Context<'a> {
     pub(super) limits: RouteLimits,
     pub(super) policies: &'a Policies,
     pub(super) folder: &'a Path,
+    pub(super) bfd: &'a bgp_proto::bfd::Config,
 }
 
 /// Timers that `[bgp]` sets for all peers and each peer may set for itself.
@@ -122,6 +125,8 @@ pub(super) fn read(table: &Table<'_>, cx: &Context<'_>) -> Option<PeerEntry> {
     let name = read_name(table);
     let family = address.map_or(Family::Ipv4, |a| Prefix::host(a).family());
     let (session, routes) = read_common(table, cx, family);
+    let bfd = read_bfd(table, cx, session.as_ref());
+    let fallover = read_fallover(table, session.as_ref());
     let (session, routes) = (session?, routes?);
     let address = address?;
     if session.source_address == Some(address) {
@@ -131,8 +136,37 @@ pub(super) fn read(table: &Table<'_>, cx: &Context<'_>) -> Option<PeerEntry> {
     Some(PeerEntry {
         session: Arc::new(PeerConfig { address, port, passive, ..session }),
         routes: Arc::new(PeerRoutes { name: Arc::clone(&name), ..routes }),
+        bfd,
+        fallover,
         name,
     })
+}
+
+fn place(session: Option<&PeerConfig>) -> BfdPlace {
+    BfdPlace {
+        kind: session.map(PeerConfig::peer_type),
+        multihop_ttl: session.and_then(|s| s.multihop_ttl),
+        ttl_security_hops: session.and_then(|s| s.security.ttl_security_hops),
+    }
+}
+
+/// `fast-fallover`.
+fn read_fallover(table: &Table<'_>, session: Option<&PeerConfig>) -> Fallover {
+    match table.get("fast-fallover").and_then(|value| value.boolean()) {
+        Some(true) => Fallover::Fast,
+        Some(false) => Fallover::Timers,
+        None => place(session).fallover(),
+    }
+}
+
+fn read_bfd(
+    table: &Table<'_>,
+    cx: &Context<'_>,
+    session: Option<&PeerConfig>,
+) -> Option<Arc<BfdSettings>> {
+    let place = place(session);
+    let template = bfd::read(table, cx.bfd, Some(place), cx.folder)?;
+    Some(template.settings(place))
 }
 
 /// A range that peers connect from. The caller finishes the table.
@@ -154,6 +188,8 @@ pub(super) fn read_dynamic(table: &Table<'_>, cx: &Context<'_>) -> Option<Dynami
     }
     let name = read_name(table);
     let (session, routes) = read_common(table, cx, prefix.map_or(Family::Ipv4, Prefix::family));
+    let bfd = read_bfd(table, cx, session.as_ref());
+    let fallover = read_fallover(table, session.as_ref());
     let (session, routes, prefix) = (session?, routes?, prefix?);
     let label: Arc<str> = name.clone().unwrap_or_else(|| prefix.to_string().into());
     Some(DynamicPeers {
@@ -166,6 +202,8 @@ pub(super) fn read_dynamic(table: &Table<'_>, cx: &Context<'_>) -> Option<Dynami
             ..session
         }),
         routes: Arc::new(PeerRoutes { name: label, ..routes }),
+        bfd,
+        fallover,
     })
 }
 
@@ -461,36 +499,8 @@ fn read_unicast(value: &Value<'_>, wanted: &str) -> Option<IpAddr> {
     Some(address)
 }
 
-/// `password` or `password-file`. What they hold is never part of a fault.
 fn read_key(table: &Table<'_>, folder: &Path) -> Option<AuthKey> {
-    let password = table.get("password");
-    let file = table.get("password-file");
-    if let (Some(_), Some(file)) = (&password, &file) {
-        file.fault_key("excludes password", "keep one of them");
-        return None;
-    }
-    let (value, octets) = match (password, file) {
-        (Some(value), _) => {
-            let octets = value.text()?.as_bytes().to_vec();
-            (value, octets)
-        }
-        (None, Some(value)) => {
-            let path = folder.join(value.text()?);
-            match std::fs::read(&path) {
-                Ok(octets) => {
-                    let line = octets.strip_suffix(b"\n").unwrap_or(&octets);
-                    let line = line.strip_suffix(b"\r").unwrap_or(line).to_vec();
-                    (value, line)
-                }
-                Err(error) => {
-                    let remedy = "name a readable file that holds the password";
-                    value.fault(format_args!("{} cannot be read: {error}", path.display()), remedy);
-                    return None;
-                }
-            }
-        }
-        (None, None) => return None,
-    };
+    let (value, octets) = read_password(table, folder)?;
     let len = octets.len();
     let key = AuthKey::new(octets);
     if key.is_none() {

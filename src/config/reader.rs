@@ -221,6 +221,11 @@ impl<'a> Value<'a> {
         self.value.get_ref().is_integer()
     }
 
+    /// Whether the value is a boolean, for keys that take more than one kind.
+    pub(super) fn is_boolean(&self) -> bool {
+        matches!(self.value.get_ref(), DeValue::Boolean(_))
+    }
+
     /// Whether the value is this string, for keys that take more than one kind.
     pub(super) fn is_text(&self, text: &str) -> bool {
         matches!(self.value.get_ref(), DeValue::String(s) if s == text)

@@ -7,8 +7,8 @@ use bgp_proto::table::PeerRoutes;
 use bgp_proto::types::{FibKind, PeerType};
 
 use super::{
-    BirdPaths, BirdSockets, CalicoLimits, Config, Originate, PeerLimits, Redistribute,
-    RedistributeFrom,
+    BfdHops, BfdSettings, BirdPaths, BirdSockets, CalicoLimits, Config, Originate, PeerLimits,
+    Redistribute, RedistributeFrom,
 };
 
 /// A summary for people, one line for each thing that runs. Passwords are named, never shown.
@@ -34,12 +34,14 @@ impl fmt::Display for Config {
                 PassiveMode::Active => write!(f, " port {port}")?,
                 PassiveMode::Passive => write!(f, ", accepts only")?,
             }
-            writeln!(f, "{}", Terms(&peer.session, &peer.routes))?;
+            write!(f, "{}", Terms(&peer.session, &peer.routes))?;
+            writeln!(f, "{}", BfdTerms(peer.bfd.as_deref()))?;
         }
         for range in &self.dynamic {
             let (prefix, max) = (range.prefix, range.peers_max);
             let terms = Terms(&range.session, &range.routes);
-            writeln!(f, "dynamic peers {prefix}: at most {max}{terms}")?;
+            let bfd = BfdTerms(range.bfd.as_deref());
+            writeln!(f, "dynamic peers {prefix}: at most {max}{terms}{bfd}")?;
         }
         for Originate { prefix, install } in &self.originate {
             let kernel = match install {
@@ -130,6 +132,24 @@ impl fmt::Display for Terms<'_> {
     }
 }
 
+/// BFD behind the terms of a session; nothing where there is none.
+struct BfdTerms<'a>(Option<&'a BfdSettings>);
+
+impl fmt::Display for BfdTerms<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(BfdSettings { session, hops }) = self.0 else { return Ok(()) };
+        let bgp_proto::bfd::Config { min_tx, min_rx, multiplier, auth, .. } = session;
+        write!(f, ", BFD {}/{} ms x {multiplier}", min_tx.as_millis(), min_rx.as_millis())?;
+        if let BfdHops::Multi { .. } = hops {
+            f.write_str(" multihop")?;
+        }
+        if auth.is_some() {
+            f.write_str(" authenticated")?;
+        }
+        Ok(())
+    }
+}
+
 /// Behind the name of what is limited; nothing where nothing is.
 impl fmt::Display for PeerLimits {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -148,9 +168,13 @@ impl fmt::Display for CalicoLimits {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write_memory_max(f, self.memory_max, "calico.memory-max")?;
         match self.peers.to_string() {
-            nothing if nothing.is_empty() => Ok(()),
-            limits => writeln!(f, "every peer{limits}"),
+            nothing if nothing.is_empty() => {}
+            limits => writeln!(f, "every peer{limits}")?,
         }
+        if self.bfd.is_some() {
+            writeln!(f, "BFD beside every session (calico.peers.bfd)")?;
+        }
+        Ok(())
     }
 }
 

@@ -89,6 +89,15 @@ fn the_full_example_is_read_key_by_key() {
     assert_eq!((r.memory_max, config.table.memory_max), (Some(64 << 20), Some(512 << 20)));
     assert_eq!(r.stale_time, Duration::from_secs(60));
     assert!(!r.honour_graceful_shutdown);
+    assert_eq!(tor.fallover, Fallover::Timers);
+    let bfd = tor.bfd.as_ref().unwrap();
+    assert_eq!((bfd.hops, bfd.session.role), (BfdHops::Single, bgp_proto::bfd::Role::Passive));
+    assert_eq!(bfd.session.min_tx, Duration::from_millis(300));
+    assert_eq!(bfd.session.min_rx, Duration::from_millis(200));
+    assert_eq!(bfd.session.multiplier.get(), 4);
+    let auth = bfd.session.auth.as_ref().unwrap();
+    assert_eq!((auth.kind, auth.send.id), (bgp_proto::bfd::AuthKind::MeticulousKeyedSha1, 1));
+    assert_eq!(auth.accept.iter().map(|key| key.id).collect::<Vec<_>>(), [2]);
 
     let client = &config.peers[1];
     assert_eq!(client.session.multihop_ttl, Some(5));
@@ -336,7 +345,7 @@ fn the_summary_says_what_would_run() {
     for line in [
         "AS 64512, router id 10.0.0.1, cluster id 10.0.0.100",
         "listens on 0.0.0.0:1179, [::]:1179",
-        "peer tor-1: 192.0.2.1, accepts only, AS 65001 (external), ipv4, ipv6, hold 9 s, import from-tor, export to-tor, at most 1000 prefixes, at most 64 MiB, TCP MD5, TTL security 1",
+        "peer tor-1: 192.0.2.1, accepts only, AS 65001 (external), ipv4, ipv6, hold 9 s, import from-tor, export to-tor, at most 1000 prefixes, at most 64 MiB, TCP MD5, TTL security 1, BFD 300/200 ms x 4 authenticated",
         "peer 2001:db8::7: 2001:db8::7 port 179, AS 64512 (internal), ipv6, hold 30 s, import all, export all, route reflector client",
         "dynamic peers 10.255.0.0/16: at most 10000, AS 64512 (internal), ipv4, hold 30 s, import all, export all, route reflector client",
         "originates 10.65.1.0/26, blackhole in the kernel",
@@ -418,6 +427,7 @@ fn calico_says_where_its_objects_are() {
          bird-sockets = [\"/run/bird.ctl\", \"/run/bird6.ctl\"]\n\
          memory-max = 512\n\
          [calico.peers]\nprefixes-max = 1000\nprefixes-warning-percent = 90\nmemory-max = 64\n\
+         bfd = true\n\
          [http]\nlisten = \"127.0.0.1:9479\"\n",
     )
     .unwrap();
@@ -436,7 +446,8 @@ fn calico_says_where_its_objects_are() {
         prefixes_warning_percent: 90,
         memory_max: Some(64 << 20),
     };
-    assert_eq!(settings.limits, CalicoLimits { memory_max: Some(512 << 20), peers });
+    let bfd = Some(BfdTemplate::default());
+    assert_eq!(settings.limits, CalicoLimits { memory_max: Some(512 << 20), peers, bfd });
     let bird = BirdPaths { ipv4: "/run/bird.ctl".into(), ipv6: "/run/bird6.ctl".into() };
     assert_eq!(host.control.bird_sockets, Some(BirdSockets::At(bird)));
     assert!(host.http.is_some());
@@ -525,4 +536,42 @@ fn faults_of_calico() {
             "{text}: {faults:#?}"
         );
     }
+}
+
+#[test]
+fn bfd_is_asked_for_by_one_word_or_in_full() {
+    let peer = |more: &str| {
+        let text = format!(
+            "{LEAST}bfd = {{ min-tx = 50, multiplier = 5 }}\n[[bgp.peers]]\naddress = \"192.0.2.1\"\nimport = \"all\"\nexport = \"all\"\n{more}"
+        );
+        accepted(&text).peers[0].bfd.clone()
+    };
+    assert_eq!(peer("remote-asn = 65001\n"), None);
+    assert_eq!(peer("remote-asn = 65001\nbfd = false\n"), None);
+    let bfd = peer("remote-asn = 65001\nbfd = true\n").unwrap();
+    assert_eq!(
+        (bfd.session.min_tx, bfd.session.min_rx),
+        (Duration::from_millis(50), Duration::from_millis(300))
+    );
+    assert_eq!((bfd.session.multiplier.get(), bfd.hops), (5, BfdHops::Single));
+    let bfd = peer("remote-asn = 64512\nbfd = { multiplier = 2 }\n").unwrap();
+    assert_eq!(
+        (bfd.session.multiplier.get(), bfd.hops),
+        (2, BfdHops::Multi { ttl_min: 0 }),
+        "internal"
+    );
+    assert_eq!(
+        peer("remote-asn = 64512\nbfd = { multihop = false }\n").unwrap().hops,
+        BfdHops::Single
+    );
+    assert_eq!(
+        peer("remote-asn = 65001\nmultihop-ttl = 3\nbfd = true\n").unwrap().hops,
+        BfdHops::Multi { ttl_min: 0 }
+    );
+    let gtsm = peer("remote-asn = 65001\nttl-security = 2\nbfd = true\n").unwrap();
+    assert_eq!(gtsm.hops, BfdHops::Multi { ttl_min: 254 });
+    assert_eq!(
+        peer("remote-asn = 65001\nttl-security = 1\nbfd = true\n").unwrap().hops,
+        BfdHops::Single
+    );
 }

@@ -217,6 +217,74 @@ pub struct Peer {
     pub messages: Messages,
     /// The last failure.
     pub last_error: Option<LastError>,
+    /// State of the BFD session: `AdminDown`, `Down`, `Init` or `Up`; `null`: there is to be none.
+    #[serde(default)]
+    pub bfd: Option<String>,
+}
+
+/// A BFD session. Intervals are microseconds.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BfdSession {
+    /// Names of the peers that it is for; none: it is on its way out.
+    pub peers: Vec<String>,
+    /// The peer's address.
+    pub address: String,
+    /// Our address; `null`: the system chooses.
+    pub local_address: Option<String>,
+    /// The interface's index, for link-local addresses.
+    pub interface: Option<u32>,
+    /// Whether routers may be between.
+    pub multihop: bool,
+    /// Our state: `AdminDown`, `Down`, `Init` or `Up`.
+    pub state: String,
+    /// Seconds since it changed.
+    pub state_seconds: u64,
+    /// Our diagnostic (RFC 5880 §4.1).
+    pub diagnostic: String,
+    /// The peer's state, as it says.
+    pub remote_state: String,
+    /// The peer's diagnostic, as it says.
+    pub remote_diagnostic: String,
+    /// Our discriminator.
+    pub local_discriminator: u32,
+    /// The peer's; `null`: it is not heard.
+    pub remote_discriminator: Option<u32>,
+    /// Desired Min TX Interval that we send.
+    pub desired_min_tx_us: u64,
+    /// Required Min RX Interval that we send.
+    pub required_min_rx_us: u64,
+    /// Detect Mult that we send.
+    pub multiplier: u8,
+    /// Desired Min TX Interval of the peer.
+    pub remote_min_tx_us: u64,
+    /// Required Min RX Interval of the peer.
+    pub remote_min_rx_us: u64,
+    /// Detect Mult of the peer.
+    pub remote_multiplier: u8,
+    /// Interval at which we send, before jitter.
+    pub tx_interval_us: u64,
+    /// Time without packets after which the session goes down; 0: the peer is not heard.
+    pub detection_time_us: u64,
+    /// Mean deviation of the time between packets received.
+    pub jitter_us: u64,
+    /// Longest time between packets received since the session is up.
+    pub gap_max_us: u64,
+    /// Packets sent.
+    pub packets_sent: u64,
+    /// Packets received.
+    pub packets_received: u64,
+    /// Packets for the session that were dropped.
+    pub packets_discarded: u64,
+    /// Transitions to Up.
+    pub ups: u64,
+    /// Transitions from Up because the path or the peer failed.
+    pub failures: u64,
+    /// Why it last left Up.
+    pub last_down: Option<String>,
+    /// Seconds since then.
+    pub last_down_seconds: Option<u64>,
+    /// What keeps it from working here.
+    pub error: Option<String>,
 }
 
 /// Prefixes of one family.

@@ -36,6 +36,8 @@ pub enum Request {
     ShowFib,
     /// The update groups: [`super::item::Group`].
     ShowGroups,
+    /// The BFD sessions: [`super::item::BfdSession`].
+    ShowBfd,
     /// One [`super::item::Health`].
     Health,
     /// One [`super::item::Explanation`].
@@ -150,7 +152,7 @@ impl Refusal {
 }
 
 /// The names of requests.
-const REQUESTS: [&str; 13] = [
+const REQUESTS: [&str; 14] = [
     "show-status",
     "show-peers",
     "show-peer",
@@ -159,6 +161,7 @@ const REQUESTS: [&str; 13] = [
     "show-advertised",
     "show-fib",
     "show-groups",
+    "show-bfd",
     "health",
     "explain",
     "log-level",

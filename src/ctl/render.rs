@@ -14,6 +14,7 @@ use super::item::{
 use super::table::{Align, Cell, Paint, Table, clean};
 use super::{ClientError, Request, StopMode};
 
+mod bfd;
 mod explain;
 mod look;
 mod peer;
@@ -39,6 +40,7 @@ enum View {
     Routes(Table),
     Fib(Table),
     Groups(Table),
+    Bfd(Table),
     Explanation(Prefix),
     Reloaded,
     LogLevel,
@@ -60,6 +62,7 @@ impl<W: Write> Renderer<W> {
             | Request::ShowAdvertised { .. } => View::Routes(table(&ROUTE_COLUMNS)),
             Request::ShowFib => View::Fib(table(&FIB_COLUMNS)),
             Request::ShowGroups => View::Groups(table(&GROUP_COLUMNS)),
+            Request::ShowBfd => View::Bfd(table(&bfd::COLUMNS)),
             Request::Explain { prefix, .. } => View::Explanation(*prefix),
             Request::Reload => View::Reloaded,
             Request::LogLevel { .. } => View::LogLevel,
@@ -87,6 +90,7 @@ impl<W: Write> Renderer<W> {
             }
             View::Fib(table) => table.row(fib_row(&read(item)?), out),
             View::Groups(table) => table.row(group_row(&read(item)?), out),
+            View::Bfd(table) => table.row(bfd::row(&read(item)?), out),
             View::Explanation(asked) => {
                 out.write_all(explanation(&read(item)?, *asked, look).as_bytes())
             }
@@ -104,9 +108,11 @@ impl<W: Write> Renderer<W> {
     /// It cannot be written.
     pub fn finish(mut self) -> Result<(), ClientError> {
         let written = match &mut self.view {
-            View::Peers(table) | View::Routes(table) | View::Fib(table) | View::Groups(table) => {
-                table.flush(&mut self.out)
-            }
+            View::Peers(table)
+            | View::Routes(table)
+            | View::Fib(table)
+            | View::Groups(table)
+            | View::Bfd(table) => table.flush(&mut self.out),
             _ => Ok(()),
         };
         written.and_then(|()| self.out.flush()).map_err(ClientError::Output)

@@ -59,6 +59,8 @@ pub struct PeerFacts<'a> {
     pub counts: &'a PeerCounts,
     /// The last failure.
     pub last_error: Option<&'a session::LastError>,
+    /// State of the BFD session beside it; `None`: there is to be none.
+    pub bfd: Option<bgp_proto::bfd::State>,
 }
 
 /// A peer as an item.
@@ -103,6 +105,7 @@ pub fn peer(facts: &PeerFacts<'_>, clock: &WallClock) -> Peer {
         group: Family::ALL.into_iter().find_map(|family| counts.group[family]),
         groups: per_family(|family| counts.group[family]),
         messages: messages(facts.stats),
+        bfd: facts.bfd.map(|state| state.to_string()),
         last_error: facts.last_error.map(|error| LastError {
             at: clock.text(error.at),
             direction: match error.origin {

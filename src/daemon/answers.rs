@@ -84,6 +84,14 @@ pub(super) struct Answers {
     log: Log,
     /// While the first minutes last.
     startup: Arc<Mutex<Option<Startup>>>,
+    bfd: Option<Bfd>,
+}
+
+/// Where BFD is asked.
+#[derive(Clone)]
+pub(super) struct Bfd {
+    pub(super) handle: crate::bfd::Handle,
+    pub(super) statuses: super::bfd::Statuses,
 }
 
 /// What follows Calico's objects, from outside.
@@ -121,7 +129,18 @@ impl Answers {
             vitals: Vitals::default(),
             tally: peers.tally(),
             ranking: Ranking::default(),
+            bfd: None,
         }
+    }
+
+    /// Where BFD is asked; set before the first clone.
+    pub(super) fn set_bfd(&mut self, bfd: &super::bfd::Coupling) {
+        self.bfd = Some(Bfd { handle: bfd.handle().clone(), statuses: bfd.statuses() });
+    }
+
+    /// Where BFD is asked.
+    pub(super) fn bfd(&self) -> Option<&Bfd> {
+        self.bfd.as_ref()
     }
 
     /// The configuration file; set before the first clone.
@@ -417,6 +436,7 @@ impl Answers {
                 stats: &snapshot.stats,
                 counts,
                 last_error: snapshot.last_error.as_ref(),
+                bfd: record.bfd.is_some().then(|| self.bfd_state(record.id)),
             };
             let mut peer = ctl::peer(&facts, &clock);
             let origin = node.as_ref().and_then(|status| status.origins.get(&record.name));
@@ -532,6 +552,7 @@ impl Backend for Answers {
                 self.routes(RouteFilter { advertised_to, ..RouteFilter::default() }, cursor).await
             }
             Request::ShowFib => self.kernel_routes(cursor),
+            Request::ShowBfd => self.bfd_sessions().await,
             Request::ShowGroups => {
                 let groups = self.ask(|table, _| table.groups()).await?;
                 let names = self.names();

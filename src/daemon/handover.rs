@@ -192,6 +192,8 @@ mod tests {
         PeerEntry {
             session: Arc::new(PeerConfig::new(address.into(), Asn(1), &identity)),
             routes: Arc::new(PeerRoutes::new(Arc::clone(&name))),
+            bfd: None,
+            fallover: crate::config::Fallover::Timers,
             name,
         }
     }

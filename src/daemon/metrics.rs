@@ -203,6 +203,7 @@ impl Answers {
             peers: found.into_iter().map(|found| found.metrics(now)).collect(),
             table,
             fib,
+            bfd: self.bfd_metrics().await,
             calico: self.node_status().map(|status| self.calico_metrics(&status)),
             histograms,
         }

@@ -4,9 +4,11 @@
 //! that the table wants closed. It never waits for a peer or for the table.
 
 mod answers;
+mod bfd;
 mod bird;
 mod deferral;
 mod explain;
+mod fallover;
 mod handover;
 mod health;
 mod last_run;
@@ -21,6 +23,7 @@ mod redistribution;
 mod registry;
 mod reload;
 mod service_manager;
+mod show_bfd;
 mod sockets;
 mod startup;
 mod vitals;
@@ -52,7 +55,9 @@ use crate::pulse::Pulse;
 use crate::supervise::{self, Ending};
 
 use answers::{Answers, Order};
+use bfd::Consequence;
 use deferral::{Deferral, FirstExport};
+use fallover::Fallover;
 use handover::Handover;
 use last_run::RunFile;
 use limits::Descriptors;
@@ -158,6 +163,8 @@ struct Daemon {
     servers: Vec<tokio::task::JoinHandle<()>>,
     startup: Option<Startup>,
     deferral: Option<Deferral>,
+    bfd: bfd::Coupling,
+    fallover: Fallover,
     /// Which configured addresses we are not listening on, and why.
     listen_fault: Option<String>,
     /// When that is tried again.
@@ -177,6 +184,7 @@ struct Inbox {
     dynamic: mpsc::Receiver<Accepted>,
     orders: mpsc::Receiver<Order>,
     links: Arc<Notify>,
+    bfd: crate::bfd::Handle,
     /// Whether this loop turns.
     pulse: Pulse,
 }
@@ -204,6 +212,7 @@ enum Input {
     Order(Order),
     Node(NodeInput),
     LinksChanged,
+    BfdChanged,
     Pulse,
     Reload,
     Stop(Stop),
@@ -240,6 +249,8 @@ impl Daemon {
         let mut answers =
             Answers::new(table.clone(), kernel, learned, &peers, orders_sender, own, log.clone());
         answers.set_file(path.clone());
+        let bfd = bfd::Coupling::new(crate::bfd::Bfd::start(table.clock())?);
+        answers.set_bfd(&bfd);
         let node = settings.map(|settings| Node::start(*settings));
         if let Some(node) = &node {
             answers.set_node(node.follower());
@@ -285,8 +296,11 @@ impl Daemon {
                 dynamic,
                 orders,
                 links: threads.links,
+                bfd: bfd.handle().clone(),
                 pulse,
             },
+            bfd,
+            fallover: Fallover::default(),
         };
         daemon.answers.publish(&daemon.described, &daemon.config);
         daemon.review_descriptors();
@@ -401,6 +415,7 @@ impl Daemon {
 
     async fn serve(&mut self) -> Stop {
         loop {
+            self.bfd.follow(&self.peers.registry());
             let deadlines = [
                 self.check_startup(),
                 self.check_deferral(),
@@ -426,13 +441,8 @@ impl Daemon {
                 }
                 Input::Stop(stop) => return stop,
                 Input::Node(input) => self.on_node_input(input),
-                Input::LinksChanged => {
-                    self.tell_tunnels();
-                    self.peers.handle_links(&self.fib.links(), Instant::now());
-                    if self.listen_again.is_some() {
-                        self.listen();
-                    }
-                }
+                Input::LinksChanged => self.on_links(),
+                Input::BfdChanged => self.on_bfd_changes(),
                 Input::Pulse => self.inbox.pulse.answer(self.inbox.pulse.question()),
                 Input::Deadline => {}
             }
@@ -440,7 +450,7 @@ impl Daemon {
     }
 
     async fn wait(&mut self, deadline: Option<Instant>) -> Input {
-        let Inbox { table, peers, dynamic, orders, links, pulse } = &mut self.inbox;
+        let Inbox { table, peers, dynamic, orders, links, bfd, pulse } = &mut self.inbox;
         tokio::select! {
             // Peers before the table: a session's rise is heard before its End-of-RIB.
             biased;
@@ -448,6 +458,8 @@ impl Daemon {
             _ = self.signals.interrupt.recv() => Input::Stop(Stop::Graceful),
             _ = self.signals.hang_up.recv() => Input::Reload,
             () = pulse.asked() => Input::Pulse,
+            // Before what may be much: a dead path is why BFD is there.
+            () = bfd.changed() => Input::BfdChanged,
             Some(event) = peers.recv() => Input::Peer(event),
             Some(event) = table.recv() => Input::Table(event),
             Some(accepted) = dynamic.recv() => Input::Dynamic(accepted),
@@ -569,6 +581,28 @@ impl Daemon {
         record.handle.end(session, reason.to_close());
     }
 
+    fn on_bfd_changes(&mut self) {
+        for (record, consequence) in self.bfd.take_failures(&self.peers.registry()) {
+            match consequence {
+                Consequence::End(session, close) => record.handle.end(session, close),
+                Consequence::ForwardingLost => self.engine.handle().peer_forwarding_lost(record.id),
+            }
+        }
+    }
+
+    /// Links or addresses changed.
+    fn on_links(&mut self) {
+        self.tell_tunnels();
+        let links = self.fib.links();
+        for (record, session, close) in self.fallover.cut_off(&links, &self.peers.registry()) {
+            record.handle.end(session, close);
+        }
+        self.peers.handle_links(&links, Instant::now());
+        if self.listen_again.is_some() {
+            self.listen();
+        }
+    }
+
     fn on_peer_event(&mut self, event: PeerEvent) {
         match event {
             PeerEvent::Up(peer) => {
@@ -638,6 +672,11 @@ impl Daemon {
                 (Close::Shutdown { text }, Leave::Withdraw)
             }
         };
+        // Before the sessions: a neighbour must not take our end for a failure of the path.
+        let bfd = self.bfd;
+        if tokio::task::spawn_blocking(|| bfd.stop()).await.is_err() {
+            warn!("the BFD thread ended by a panic");
+        }
         let had_sessions = self.peers.registry().len() > 0;
         self.peers.stop_all(close, self.inbox.peers, STOP_GRACE).await;
         if leave == Leave::Withdraw && had_sessions {

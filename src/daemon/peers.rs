@@ -70,6 +70,11 @@ impl Reach {
     }
 }
 
+/// Whether something differs that does not restart the session.
+fn is_other_beside_session(entry: &PeerEntry, record: &Record) -> bool {
+    entry.routes != record.routes || entry.bfd != record.bfd || entry.fallover != record.fallover
+}
+
 impl Peers {
     pub(super) fn new(
         table: Handle,
@@ -152,6 +157,8 @@ impl Peers {
         self.registry.insert(Record {
             name: Arc::clone(&entry.name),
             routes: Arc::clone(&entry.routes),
+            bfd: entry.bfd.clone(),
+            fallover: entry.fallover,
             ..Record::clone(&record)
         });
     }
@@ -196,8 +203,12 @@ impl Peers {
     pub(super) fn reconfigure(&self, name: &str, entry: &PeerEntry) {
         let Some(record) = self.registry.find(name) else { return };
         self.table.peer_configure(record.id, Arc::clone(&entry.routes));
-        self.registry
-            .insert(Record { routes: Arc::clone(&entry.routes), ..Record::clone(&record) });
+        self.registry.insert(Record {
+            routes: Arc::clone(&entry.routes),
+            bfd: entry.bfd.clone(),
+            fallover: entry.fallover,
+            ..Record::clone(&record)
+        });
     }
 
     /// Ends a peer; it is forgotten when its task says so.
@@ -224,7 +235,7 @@ impl Peers {
             if record.range != Some(range) {
                 self.registry.insert(Record { range: Some(range), ..Record::clone(&record) });
             }
-            if entry.routes != record.routes {
+            if is_other_beside_session(&entry, &record) {
                 self.reconfigure(&record.name, &entry);
             }
         }
@@ -309,6 +320,8 @@ impl Peers {
             address: entry.session.address,
             session: Arc::clone(&entry.session),
             routes: Arc::clone(&entry.routes),
+            bfd: entry.bfd.clone(),
+            fallover: entry.fallover,
             lifetime,
             range,
             handle: handle.clone(),

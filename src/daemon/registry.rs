@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::ops::Bound;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use bgp_proto::session::{PeerConfig, State};
@@ -11,6 +11,7 @@ use bgp_proto::table::PeerRoutes;
 use bgp_proto::types::{PeerId, Prefix};
 
 use super::metrics::traffic;
+use crate::config::{BfdSettings, Fallover};
 use crate::http::Traffic;
 use crate::net::{Lifetime, PeerHandle};
 
@@ -22,6 +23,9 @@ pub(super) struct Record {
     pub(super) address: IpAddr,
     pub(super) session: Arc<PeerConfig>,
     pub(super) routes: Arc<PeerRoutes>,
+    pub(super) bfd: Option<Arc<BfdSettings>>,
+    /// Whether the session ends with the link or the address that it uses.
+    pub(super) fallover: Fallover,
     pub(super) lifetime: Lifetime,
     /// The range that it came from.
     pub(super) range: Option<Prefix>,
@@ -48,6 +52,8 @@ impl Record {
 #[derive(Clone, Default)]
 pub(super) struct Registry {
     records: Arc<RwLock<Records>>,
+    /// Grows with every change.
+    revision: Arc<AtomicU64>,
 }
 
 #[derive(Default)]
@@ -159,7 +165,16 @@ impl Registry {
         look(&self.records.read().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// Another number after every change.
+    pub(super) fn revision(&self) -> u64 {
+        self.revision.load(Ordering::Acquire)
+    }
+
     fn write<T>(&self, change: impl FnOnce(&mut Records) -> T) -> T {
-        change(&mut self.records.write().unwrap_or_else(PoisonError::into_inner))
+        let mut records = self.records.write().unwrap_or_else(PoisonError::into_inner);
+        let result = change(&mut records);
+        // Before the lock is released: whoever sees the number sees the change.
+        self.revision.fetch_add(1, Ordering::Release);
+        result
     }
 }

@@ -21,7 +21,7 @@ use tokio::net::TcpListener;
 use tokio::time::timeout;
 
 pub use metrics::{
-    CalicoMetrics, FibMetrics, GROUPS_MAX, GroupMetrics, MetricsSnapshot, PeerMetrics,
+    BfdMetrics, CalicoMetrics, FibMetrics, GROUPS_MAX, GroupMetrics, MetricsSnapshot, PeerMetrics,
     PrefixCounts, SessionMetrics, SourceMetrics, TableMetrics, Traffic,
 };
 

@@ -100,6 +100,12 @@ fn snapshot() -> MetricsSnapshot {
         peers: vec![peer("a", FsmState::Established), peer("b\"\\\n", FsmState::Active)],
         table: Some(table()),
         fib: Some(FibMetrics { installed: 11, errors: 3, ..FibMetrics::default() }),
+        bfd: Some(BfdMetrics {
+            sessions: [("Up".to_owned(), 5), ("Down".to_owned(), 0)].into(),
+            failures: 4,
+            discards: [("ttl".to_owned(), 6)].into(),
+            overflows: 8,
+        }),
         calico: Some(CalicoMetrics {
             in_force: true,
             problems: [("BGPPeer".to_owned(), 2), ("Node".to_owned(), 1)].into(),
@@ -128,6 +134,10 @@ fn every_number_is_shown_under_its_name() {
         "margay_contained_panics_total 1",
         "margay_part_responding{part=\"table\"} 1",
         "margay_part_responding{part=\"fib\"} 0",
+        "margay_bfd_sessions{state=\"Up\"} 5",
+        "margay_bfd_failures_total 4",
+        "margay_bfd_packets_discarded_total{reason=\"ttl\"} 6",
+        "margay_bfd_packets_overflow_total 8",
         "margay_calico_in_force 1",
         "margay_calico_problems 3",
         "margay_calico_notes 5",

@@ -17,7 +17,7 @@ use super::admission::Refusal;
 const BUCKETS: [f64; 8] = [0.000_02, 0.000_1, 0.000_5, 0.002_5, 0.01, 0.05, 0.25, 1.0];
 
 /// Why established sessions end, in the words of metrics. A bounded set, whatever peers send.
-const REASONS: [&str; 20] = [
+const REASONS: [&str; 21] = [
     "admin-shutdown",
     "admin-reset",
     "deconfigured",
@@ -38,6 +38,7 @@ const REASONS: [&str; 20] = [
     "received-error",
     "connection-lost",
     "received-deconfigured",
+    "bfd-down",
 ];
 
 /// RFC 4271 §4.5: the code of Cease, and of the hold timer.
@@ -57,6 +58,7 @@ fn reason(close: &Close) -> &'static str {
         Close::Collision => "collision",
         Close::Replaced => "replaced",
         Close::Rejected => "rejected",
+        Close::BfdDown { .. } => "bfd-down",
         Close::HoldTimerExpired => "hold-timer",
         Close::SendHoldTimerExpired => "send-hold-timer",
         Close::Protocol(_) => "protocol-error",
@@ -158,6 +160,7 @@ mod tests {
             Close::Collision,
             Close::Replaced,
             Close::Rejected,
+            Close::BfdDown { text: String::new() },
             Close::HoldTimerExpired,
             Close::SendHoldTimerExpired,
             Close::Protocol(Notification::new(Code { code: 3, subcode: 1 })),

@@ -413,7 +413,7 @@ mod tests {
             memory_max: Some(64 << 20),
             ..PeerLimits::default()
         };
-        let limits = CalicoLimits { memory_max: Some(512 << 20), peers };
+        let limits = CalicoLimits { memory_max: Some(512 << 20), peers, bfd: None };
         let limited = CalicoSettings { limits, ..file.clone() };
         let limited = NodeSettings::from_file(limited, by_env.host.clone(), &env(&[]));
         let shown = limited.unwrap().unwrap().to_string();

@@ -51,6 +51,11 @@ pub enum Close {
     Replaced,
     /// The connection was not wanted. 6/5.
     Rejected,
+    /// The BFD session with the peer failed: the path, or the peer. 6/10 (RFC 9384).
+    BfdDown {
+        /// Why, for people here; the peer is not told.
+        text: String,
+    },
     /// 4/0.
     HoldTimerExpired,
     /// RFC 9687; TCP is reset, nothing is sent that could block.
@@ -96,6 +101,7 @@ impl Close {
             Close::OutOfResources => Notification::new(Code::OUT_OF_RESOURCES),
             Close::Collision => Notification::new(Code::CONNECTION_COLLISION),
             Close::Rejected => Notification::new(Code::CONNECTION_REJECTED),
+            Close::BfdDown { .. } => Notification::new(Code::BFD_DOWN),
             Close::HoldTimerExpired => Notification::new(Code::HOLD_TIMER_EXPIRED),
             Close::Protocol(notification) => notification.clone(),
             // Nothing can be written to a peer that does not read (RFC 9687 §3.1), and a
@@ -128,12 +134,14 @@ impl Close {
     }
 
     /// Differs from RFC: 8538 §3.1 leaves a reset by the operator open. Here it is hard, because it
-    /// is asked for when a session's state is not trusted; a change of configuration is not.
+    /// is asked for when a session's state is not trusted; a change of configuration is not. Nor may the
+    /// routes of a neighbour whose path BFD found dead stay in use.
     fn severity(&self) -> Severity {
         match self {
             Close::Shutdown { .. }
             | Close::Reset { .. }
             | Close::Deconfigured
+            | Close::BfdDown { .. }
             | Close::PrefixLimit { .. } => Severity::Hard,
             Close::Received(n) if n.code == Code::HARD_RESET => Severity::Hard,
             Close::ConfigurationChange
@@ -176,6 +184,7 @@ impl Close {
         };
         let text = match self {
             Close::Transport { text } => text.clone(),
+            Close::BfdDown { text } => format!("BFD Down: {text}"),
             Close::GracefulStop => "graceful stop".to_owned(),
             Close::Replaced => "the peer opened a new connection".to_owned(),
             _ => notification.as_ref().map(describe).unwrap_or_default(),

@@ -467,3 +467,40 @@ fn faults_of_policies() {
         refused_rule(lines, &fault.replace('@', at));
     }
 }
+
+#[test]
+fn faults_of_bfd() {
+    for (lines, fault) in [
+        ("bfd = 1\n", "8:7: bgp.peers[1].bfd: is an integer; write a table"),
+        (
+            "bfd = { min-tx = 5 }\n",
+            "8:18: bgp.peers[1].bfd.min-tx: 5 is out of range; use 10-60000",
+        ),
+        (
+            "bfd = { multiplier = 0 }\n",
+            "8:22: bgp.peers[1].bfd.multiplier: 0 is out of range; use 1-255",
+        ),
+        (
+            "bfd = { min-rxx = 50 }\n",
+            "8:9: bgp.peers[1].bfd.min-rxx: unknown key; did you mean \"min-rx\"?",
+        ),
+        (
+            "bfd = { multihop = false }\nmultihop-ttl = 2\n",
+            "8:9: bgp.peers[1].bfd.multihop: excludes multihop-ttl: a BFD session over one hop takes packets with TTL 255 alone; leave it out, or leave multihop-ttl out",
+        ),
+        (
+            "bfd = { auth = { type = \"md5\", key-id = 1, password = \"hidden\" } }\n",
+            "8:25: bgp.peers[1].bfd.auth.type: \"md5\" is not known here; use \"simple\" or \"sha1\" or \"meticulous-sha1\"",
+        ),
+        (
+            "bfd = { auth = { type = \"sha1\", key-id = 1, password = \"hidden-hidden-hidden-\" } }\n",
+            "8:56: bgp.peers[1].bfd.auth.password: a key of 21 octets cannot be used; use 1-20 octets",
+        ),
+        (
+            "bfd = { auth = { type = \"sha1\", key-id = 1 } }\n",
+            "8:16: bgp.peers[1].bfd.auth: has no password; write password or password-file",
+        ),
+    ] {
+        refused_peer(lines, fault);
+    }
+}

@@ -34,6 +34,9 @@ fn session(p: &Peer, look: &Look, out: &mut String) {
     line(out, "AS", format_args!("{} ({kind}), ours {}", p.remote_asn, p.local_asn));
     let since = look.since_in_full(p.state_seconds);
     line(out, "state", format_args!("{} for {since}", p.state));
+    if let Some(bfd) = &p.bfd {
+        line(out, "BFD", bfd);
+    }
     line(out, "router id", text(&p.router_id));
     line(out, "local address", text(&p.local_address));
     let families: Vec<String> = p.families.iter().map(ToString::to_string).collect();

@@ -180,6 +180,7 @@ fn facts_of(negotiated: bool) -> Value {
         stats: &Stats { updates_received: 7, ..Stats::default() },
         counts: &counts,
         last_error: negotiated.then_some(&last_error),
+        bfd: negotiated.then_some(bgp_proto::bfd::State::Up),
     };
     let clock = WallClock {
         zero: UNIX_EPOCH + Duration::from_secs(1_767_225_540),
@@ -204,6 +205,7 @@ fn a_peer_has_the_promised_keys() {
         assert_eq!(&peer[key], value, "{key}");
     }
     assert_eq!(peer["state_seconds"], 15);
+    assert_eq!(peer["bfd"], "Up");
     assert_eq!(peer["messages"]["updates_received"], 7);
     assert_eq!(peer["prefixes"]["ipv6"], json!({"received": 3, "accepted": 2, "advertised": 0}));
 }

@@ -4,6 +4,7 @@
 //! state and kind, routes by family and kind. Only the peers in [`MetricsSnapshot::peers`] have
 //! series of their own, and whoever makes the snapshot bounds their number.
 
+mod bfd;
 mod families;
 mod host;
 mod peers;
@@ -14,6 +15,7 @@ use prometheus::core::Collector;
 use prometheus::process_collector::ProcessCollector;
 use prometheus::proto::MetricFamily;
 
+pub use bfd::BfdMetrics;
 pub use host::{CalicoMetrics, FibMetrics, SourceMetrics};
 pub use peers::{PeerMetrics, PrefixCounts, SessionMetrics, Traffic};
 pub use table::{GROUPS_MAX, GroupMetrics, TableMetrics};
@@ -39,6 +41,8 @@ pub struct MetricsSnapshot {
     pub table: Option<TableMetrics>,
     /// The kernel's routes of ours; `None` if none are written.
     pub fib: Option<FibMetrics>,
+    /// BFD; `None` if no peer has it.
+    pub bfd: Option<BfdMetrics>,
     /// On a Calico node: what is known about its objects.
     pub calico: Option<CalicoMetrics>,
     /// Histograms that others keep, under their own names.
@@ -101,6 +105,9 @@ impl MetricsSnapshot {
         }
         if let Some(fib) = &self.fib {
             fib.collect(&mut families);
+        }
+        if let Some(bfd) = &self.bfd {
+            bfd.collect(&mut families);
         }
         if let Some(calico) = &self.calico {
             calico.collect(&mut families);

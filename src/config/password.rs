@@ -1,0 +1,37 @@
+//! Passwords, as they stand in the file or in files of their own.
+
+use std::path::Path;
+
+use super::reader::{Table, Value};
+
+/// `password` or `password-file`, and the value to blame. What they hold is never part of a fault.
+pub(super) fn read_password<'a>(table: &Table<'a>, folder: &Path) -> Option<(Value<'a>, Vec<u8>)> {
+    let password = table.get("password");
+    let file = table.get("password-file");
+    if let (Some(_), Some(file)) = (&password, &file) {
+        file.fault_key("excludes password", "keep one of them");
+        return None;
+    }
+    match (password, file) {
+        (Some(value), _) => {
+            let octets = value.text()?.as_bytes().to_vec();
+            Some((value, octets))
+        }
+        (None, Some(value)) => {
+            let path = folder.join(value.text()?);
+            match std::fs::read(&path) {
+                Ok(octets) => {
+                    let line = octets.strip_suffix(b"\n").unwrap_or(&octets);
+                    let line = line.strip_suffix(b"\r").unwrap_or(line).to_vec();
+                    Some((value, line))
+                }
+                Err(error) => {
+                    let remedy = "name a readable file that holds the password";
+                    value.fault(format_args!("{} cannot be read: {error}", path.display()), remedy);
+                    None
+                }
+            }
+        }
+        (None, None) => None,
+    }
+}

@@ -1,0 +1,235 @@
+//! BFD beside BGP: which sessions there are, and what follows when one fails (RFC 5882 §10.2).
+//!
+//! A BFD session that fails ends the BGP session beside it at once (Cease 6/10, RFC 9384), and the
+//! neighbour's routes go with it. One that somebody took down on purpose (AdminDown), or that never
+//! came up, ends nothing: BGP's own timers hold then.
+//!
+//! While routes are kept for a neighbour's restart (RFC 4724), its C bit decides (RFC 5882 §4.3.2): with
+//! it, BFD does not share the fate of the control plane that restarts, so a failure is one of forwarding
+//! and the routes go; without it, the failure is the restart itself and they stay.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use bgp_proto::bfd::{Cause, State as BfdState};
+use bgp_proto::session::Close;
+use bgp_proto::types::{PeerId, SessionId};
+use tracing::{info, warn};
+
+use super::registry::{Record, Registry};
+use crate::bfd::{Bfd, Handle, Hops, Status, Target, Wanted};
+use crate::config::{BfdHops, BfdSettings};
+
+/// The latest status of each peer's BFD session.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Statuses(Arc<RwLock<BTreeMap<PeerId, Status>>>);
+
+impl Statuses {
+    pub(super) fn get(&self, peer: PeerId) -> Option<Status> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).get(&peer).copied()
+    }
+
+    /// Returns the status before.
+    fn set(&self, peer: PeerId, status: Option<Status>) -> Option<Status> {
+        let mut statuses = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        match status {
+            Some(status) => statuses.insert(peer, status),
+            None => statuses.remove(&peer),
+        }
+    }
+}
+
+/// What follows from a BFD session that failed.
+#[derive(Debug)]
+pub(super) enum Consequence {
+    /// The BGP session ends.
+    End(SessionId, Close),
+    /// There is none, and what is kept for the neighbour's restart goes.
+    ForwardingLost,
+}
+
+/// What the daemon holds of BFD.
+pub(super) struct Coupling {
+    bfd: Bfd,
+    handle: Handle,
+    wanted: BTreeMap<PeerId, Wanted>,
+    statuses: Statuses,
+    /// Of the registry, when it was last looked at.
+    revision: Option<u64>,
+}
+
+impl Coupling {
+    pub(super) fn new(bfd: Bfd) -> Coupling {
+        let handle = bfd.handle();
+        Coupling {
+            bfd,
+            handle,
+            wanted: BTreeMap::new(),
+            statuses: Statuses::default(),
+            revision: None,
+        }
+    }
+
+    pub(super) fn handle(&self) -> &Handle {
+        &self.handle
+    }
+
+    pub(super) fn statuses(&self) -> Statuses {
+        self.statuses.clone()
+    }
+
+    /// Makes the sessions those that the peers in the registry want.
+    pub(super) fn follow(&mut self, registry: &Registry) {
+        let revision = Some(registry.revision());
+        if std::mem::replace(&mut self.revision, revision) == revision {
+            return;
+        }
+        let mut gone: BTreeSet<PeerId> = self.wanted.keys().copied().collect();
+        for record in registry.all() {
+            let Some(settings) = &record.bfd else { continue };
+            gone.remove(&record.id);
+            let wanted = wanted(&record, settings);
+            if self.wanted.get(&record.id) != Some(&wanted) {
+                self.handle.want(record.id, Some(wanted.clone()));
+                self.wanted.insert(record.id, wanted);
+            }
+        }
+        for id in gone {
+            self.wanted.remove(&id);
+            self.handle.want(id, None);
+        }
+    }
+
+    /// Takes what changed. Returns what follows from the sessions that failed.
+    pub(super) fn take_failures(&mut self, registry: &Registry) -> Vec<(Arc<Record>, Consequence)> {
+        let mut failed = Vec::new();
+        for (peer, status) in self.handle.take_changes() {
+            let status = status.filter(|_| self.wanted.contains_key(&peer));
+            let before = self.statuses.set(peer, status);
+            let (Some(record), Some(status)) = (registry.get(peer), status) else { continue };
+            // The first status of a session that others had before counts their failures too.
+            let has_failed = before.is_some_and(|before| status.failures > before.failures);
+            let session = record.handle.snapshot().session;
+            let consequence = has_failed.then(|| consequence(&status, session)).flatten();
+            say(&record, before, &status, consequence.as_ref());
+            failed.extend(consequence.map(|consequence| (record, consequence)));
+        }
+        failed
+    }
+
+    /// Says AdminDown to every neighbour and ends the thread.
+    pub(super) fn stop(self) {
+        self.bfd.stop();
+    }
+}
+
+fn wanted(record: &Record, BfdSettings { session, hops }: &BfdSettings) -> Wanted {
+    let hops = match *hops {
+        BfdHops::Single => Hops::Single,
+        BfdHops::Multi { ttl_min } => Hops::Multi { ttl_min },
+    };
+    let target = Target {
+        peer: record.address,
+        local: record.session.source_address,
+        interface: None,
+        hops,
+    };
+    Wanted { target, config: session.clone() }
+}
+
+/// Why the session last left Up, in the words of RFC 5880 where it has some.
+pub(super) fn reason(status: &Status) -> &'static str {
+    match status.last_down.map(|down| down.cause) {
+        Some(Cause::DetectionTimeExpired) => "control detection time expired",
+        Some(Cause::NeighborDown) => "the neighbor signaled session down",
+        Some(Cause::NeighborAdminDown) => "the neighbor is administratively down",
+        Some(Cause::Admin) => "administratively down",
+        Some(Cause::Handshake) | None => "it was never up",
+    }
+}
+
+/// `session`: the BGP session, if one is established.
+fn consequence(status: &Status, session: Option<SessionId>) -> Option<Consequence> {
+    let close = || Close::BfdDown { text: reason(status).to_owned() };
+    match session {
+        Some(session) => Some(Consequence::End(session, close())),
+        None => status.control_plane_independent.then_some(Consequence::ForwardingLost),
+    }
+}
+
+fn say(record: &Record, before: Option<Status>, status: &Status, follows: Option<&Consequence>) {
+    let was = before.map_or(BfdState::Down, |status| status.state);
+    let reason = reason(status);
+    let peer = &record.name;
+    match (follows, was, status.state) {
+        (Some(Consequence::End(..)), ..) => {
+            warn!(%peer, "BFD session down ({reason}): the BGP session is closed");
+        }
+        (Some(Consequence::ForwardingLost), ..) => warn!(
+            %peer,
+            "BFD session down ({reason}), C bit set: routes kept for a restart are withdrawn"
+        ),
+        (None, BfdState::Up, BfdState::Up) => {}
+        (None, _, BfdState::Up) => info!(%peer, "BFD session up"),
+        (None, BfdState::Up, _) => info!(%peer, "BFD session down ({reason}): BGP is left alone"),
+        (None, ..) => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bgp_proto::bfd::Diag;
+    use bgp_proto::types::Time;
+
+    #[test]
+    fn reasons_are_those_of_the_rfc() {
+        let status = |cause| Status {
+            state: BfdState::Down,
+            since: Time::ZERO,
+            failures: 1,
+            last_down: Some(crate::bfd::Down { cause, diag: Diag::NONE, at: Time::ZERO }),
+            control_plane_independent: false,
+        };
+        assert_eq!(reason(&status(Cause::DetectionTimeExpired)), "control detection time expired");
+        assert_eq!(reason(&status(Cause::NeighborDown)), "the neighbor signaled session down");
+    }
+
+    /// RFC 5882 §4.3.2.
+    #[test]
+    fn the_c_bit_decides_about_routes_that_are_kept() {
+        let status = |control_plane_independent| Status {
+            state: BfdState::Down,
+            since: Time::ZERO,
+            failures: 1,
+            last_down: None,
+            control_plane_independent,
+        };
+        let session = Some(SessionId(7));
+        for c_bit in [false, true] {
+            let follows = consequence(&status(c_bit), session);
+            let Some(Consequence::End(ended, close)) = follows else { panic!("{follows:?}") };
+            assert_eq!(Some(ended), session);
+            assert!(matches!(close, Close::BfdDown { .. }), "{close:?}");
+        }
+        let lost = consequence(&status(true), None);
+        assert!(matches!(lost, Some(Consequence::ForwardingLost)), "{lost:?}");
+        assert!(consequence(&status(false), None).is_none(), "the restart itself");
+    }
+
+    #[test]
+    fn a_status_replaces_the_one_before() {
+        let statuses = Statuses::default();
+        let status = Status {
+            state: BfdState::Up,
+            since: Time::ZERO,
+            failures: 0,
+            last_down: None,
+            control_plane_independent: false,
+        };
+        assert_eq!(statuses.set(PeerId(1), Some(status)), None);
+        assert_eq!(statuses.get(PeerId(1)), Some(status));
+        assert_eq!(statuses.set(PeerId(1), None), Some(status));
+        assert_eq!(statuses.get(PeerId(1)), None);
+    }
+}

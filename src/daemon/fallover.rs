@@ -1,0 +1,116 @@
+//! Sessions whose link or local address is gone: no timer has to tell (fast external fallover).
+//!
+//! Differs from RFC: 4271 §8 knows no such event; it is TcpConnectionFails, only sooner. Graceful
+//! restart applies as to any lost connection.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use bgp_proto::session::Close;
+use bgp_proto::types::SessionId;
+
+use super::registry::{Record, Registry};
+use crate::config::Fallover as Mode;
+use crate::kernel::Link;
+
+/// Our addresses on links that carried something when they were last looked at. Only an address that was
+/// among them can be lost: one that no link ever had (a local route, a link without carrier that answers
+/// by another) says nothing about its session.
+#[derive(Debug, Default)]
+pub(super) struct Fallover {
+    usable: BTreeSet<IpAddr>,
+}
+
+impl Fallover {
+    /// The established sessions that end with their link or address.
+    pub(super) fn cut_off(
+        &mut self,
+        links: &[Link],
+        registry: &Registry,
+    ) -> Vec<(Arc<Record>, SessionId, Close)> {
+        let lost = self.lost(links);
+        if lost.is_empty() {
+            return Vec::new();
+        }
+        let records = registry.all().into_iter().filter(|record| record.fallover == Mode::Fast);
+        records
+            .filter_map(|record| {
+                let snapshot = record.handle.snapshot();
+                let local = snapshot.negotiated?.local_addr;
+                let text = lost.contains(&local).then(|| why(links, local))?;
+                Some((record, snapshot.session?, Close::Transport { text }))
+            })
+            .collect()
+    }
+
+    /// The addresses that were usable and are not any more.
+    fn lost(&mut self, links: &[Link]) -> BTreeSet<IpAddr> {
+        let running = links.iter().filter(|link| link.up && link.running);
+        let usable = running.flat_map(|link| link.addresses.iter().map(|(addr, _)| *addr));
+        let before = std::mem::replace(&mut self.usable, usable.collect());
+        before.difference(&self.usable).copied().collect()
+    }
+}
+
+/// Why no packet can leave from this address of ours.
+fn why(links: &[Link], local: IpAddr) -> String {
+    match links.iter().find(|link| link.addresses.iter().any(|(addr, _)| *addr == local)) {
+        None => format!("{local}, the session's local address, is gone"),
+        Some(link) if link.up => format!("{} has no carrier", link.name),
+        Some(link) => format!("{} is down", link.name),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel::LinkTraits;
+
+    fn link(name: &str, up: bool, running: bool, address: &str) -> Link {
+        Link {
+            index: 3,
+            name: name.into(),
+            up,
+            running,
+            traits: LinkTraits::default(),
+            mtu: 1500,
+            addresses: vec![(address.parse().unwrap(), 24)],
+        }
+    }
+
+    /// Whether 192.0.2.1 is lost between two looks, and why.
+    fn lost(before: &[Link], after: &[Link]) -> Option<String> {
+        let local = "192.0.2.1".parse().unwrap();
+        let mut fallover = Fallover::default();
+        fallover.lost(before);
+        fallover.lost(after).contains(&local).then(|| why(after, local))
+    }
+
+    #[test]
+    fn a_link_is_needed_that_has_the_address_and_a_carrier() {
+        let running = [link("eth0", true, true, "192.0.2.1")];
+        let no_carrier = link("eth0", true, false, "192.0.2.1");
+        assert_eq!(lost(&running, &running), None);
+        assert_eq!(
+            lost(&running, std::slice::from_ref(&no_carrier)).unwrap(),
+            "eth0 has no carrier"
+        );
+        let down = [link("eth0", false, false, "192.0.2.1")];
+        assert_eq!(lost(&running, &down).unwrap(), "eth0 is down");
+        let gone = "192.0.2.1, the session's local address, is gone";
+        assert_eq!(lost(&running, &[link("eth1", true, true, "192.0.2.9")]).unwrap(), gone);
+        assert_eq!(lost(&running, &[]).unwrap(), gone);
+        let twice = [no_carrier, link("lo", true, true, "192.0.2.1")];
+        assert_eq!(lost(&running, &twice), None, "it is on another link too");
+    }
+
+    #[test]
+    fn an_address_that_was_not_usable_cannot_be_lost() {
+        let elsewhere = [link("eth1", true, true, "192.0.2.9")];
+        assert_eq!(lost(&elsewhere, &[link("eth1", true, false, "192.0.2.9")]), None);
+        let no_carrier = [link("eth0", true, false, "192.0.2.1")];
+        assert_eq!(lost(&no_carrier, &elsewhere), None);
+        assert_eq!(lost(&[], &no_carrier), None, "the first look");
+    }
+}

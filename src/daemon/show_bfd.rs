@@ -1,0 +1,93 @@
+//! What control clients and scrapes are told of BFD.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use bgp_proto::bfd::{Discard, State};
+use bgp_proto::types::{PeerId, Time};
+
+use super::answers::Answers;
+use super::bfd::reason;
+use crate::bfd::{Entered, Hops};
+use crate::ctl::item::BfdSession;
+use crate::ctl::{Page, Refusal};
+use crate::http::BfdMetrics;
+
+/// How long a scrape waits for the thread.
+const VIEW_WAIT: Duration = Duration::from_secs(1);
+
+impl Answers {
+    /// The state of a peer's session, which may be so new that nobody knows it.
+    pub(super) fn bfd_state(&self, peer: PeerId) -> State {
+        let status = self.bfd().and_then(|bfd| bfd.statuses.get(peer));
+        status.map_or(State::Down, |status| status.state)
+    }
+
+    pub(super) async fn bfd_sessions(&self) -> Result<Page, Refusal> {
+        let stopped = || Refusal::failed("the daemon is stopping");
+        let bfd = self.bfd().ok_or_else(stopped)?;
+        let view = bfd.handle.view().await.ok_or_else(stopped)?;
+        let now = self.table().clock().now();
+        Page::last(view.sessions.iter().map(|session| self.item(session, now)))
+    }
+
+    /// What a scrape shows; `None` while there are no sessions.
+    pub(super) async fn bfd_metrics(&self) -> Option<BfdMetrics> {
+        let bfd = self.bfd()?;
+        let view = tokio::time::timeout(VIEW_WAIT, bfd.handle.view()).await.ok()??;
+        if view.sessions.is_empty() && view.failures == 0 {
+            return None;
+        }
+        let mut sessions: BTreeMap<String, u64> =
+            State::ALL.iter().map(|state| (state.to_string(), 0)).collect();
+        for session in &view.sessions {
+            *sessions.entry(session.snapshot.state.to_string()).or_default() += 1;
+        }
+        let named = |(reason, count): (Discard, u64)| (reason.name().to_owned(), count);
+        Some(BfdMetrics {
+            sessions,
+            failures: view.failures,
+            discards: view.discards.into_iter().map(named).collect(),
+            overflows: view.overflows,
+        })
+    }
+
+    fn item(&self, entered: &Entered, now: Time) -> BfdSession {
+        let Entered { target, owners, snapshot, status, fault } = entered;
+        let names = owners.iter().filter_map(|owner| self.registry().get(*owner));
+        let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        BfdSession {
+            peers: names.map(|record| record.name.to_string()).collect(),
+            address: target.peer.to_string(),
+            local_address: target.local.map(|local| local.to_string()),
+            interface: target.interface.map(NonZeroU32::get),
+            multihop: target.hops != Hops::Single,
+            state: snapshot.state.to_string(),
+            state_seconds: now.since(snapshot.since).as_secs(),
+            diagnostic: snapshot.diag.to_string(),
+            remote_state: snapshot.remote_state.to_string(),
+            remote_diagnostic: snapshot.remote_diag.to_string(),
+            local_discriminator: snapshot.local_discr.get(),
+            remote_discriminator: snapshot.remote_discr.map(NonZeroU32::get),
+            desired_min_tx_us: micros(snapshot.desired_min_tx),
+            required_min_rx_us: micros(snapshot.required_min_rx),
+            multiplier: snapshot.multiplier,
+            remote_min_tx_us: micros(snapshot.remote_min_tx),
+            remote_min_rx_us: micros(snapshot.remote_min_rx),
+            remote_multiplier: snapshot.remote_multiplier,
+            tx_interval_us: micros(snapshot.tx_interval),
+            detection_time_us: micros(snapshot.detection_time),
+            jitter_us: micros(snapshot.stats.jitter),
+            gap_max_us: micros(snapshot.stats.gap_max),
+            packets_sent: snapshot.stats.sent,
+            packets_received: snapshot.stats.received,
+            packets_discarded: snapshot.stats.discarded,
+            ups: snapshot.stats.ups,
+            failures: status.failures,
+            last_down: status.last_down.map(|_| reason(status).to_owned()),
+            last_down_seconds: status.last_down.map(|down| now.since(down.at).as_secs()),
+            error: fault.clone(),
+        }
+    }
+}
