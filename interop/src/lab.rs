@@ -175,6 +175,22 @@ impl Lab {
         ip(&["-n", &self.bridge(), "link", "set", &host.port(), "master", "br0"]).map(drop)
     }
 
+    /// Takes the host's cable out: its interface loses the carrier.
+    ///
+    /// # Errors
+    /// When ip(8) refuses.
+    pub fn unplug(&self, host: &Host) -> Result<()> {
+        ip(&["-n", &self.bridge(), "link", "set", &host.port(), "down"]).map(drop)
+    }
+
+    /// Ends [`Lab::unplug`].
+    ///
+    /// # Errors
+    /// When ip(8) refuses.
+    pub fn plug(&self, host: &Host) -> Result<()> {
+        ip(&["-n", &self.bridge(), "link", "set", &host.port(), "up"]).map(drop)
+    }
+
     /// The last lines of every log in the lab's folder.
     #[must_use]
     pub fn logs(&self) -> String {
