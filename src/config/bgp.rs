@@ -45,8 +45,7 @@ pub(super) fn read(root: &Table<'_>, policies: &Policies, folder: &Path) -> Opti
     // Peers are read even if our own identity is wrong, so that their faults are reported too.
     let identity =
         LocalIdentity { asn: asn.unwrap_or_default(), router_id: router_id.unwrap_or_default() };
-    let cx =
-        peer::Context { identity: &identity, timers, limits, policies, folder, bfd: &bfd };
+    let cx = peer::Context { identity: &identity, timers, limits, policies, folder, bfd: &bfd };
     let dynamic = read_dynamic(&table, &cx, &listen);
     let peers = read_peers(&table, &cx, &listen, &dynamic);
     table.finish();

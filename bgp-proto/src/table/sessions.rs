@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::peer::{CloseOrder, Pass, PeerInput};
-use super::{CLOSE_AGAIN, CloseReason, PeerRoutes, Table, TableEvent};
+use super::{CLOSE_AGAIN, CloseReason, PeerRoutes, Returned, Table, TableEvent};
 use crate::export::{Reader, ResyncEnd};
 use crate::rib::{Meter, SourceFacts, SourceId};
 use crate::session::{Keep, Negotiated};
