@@ -31,9 +31,11 @@ mod services;
 mod sessions;
 mod settings;
 mod snapshot;
+mod wanted;
 pub mod yaml;
 
 pub use plan::{Plan, Problem, Touched};
 pub use resolver::{Resolver, resolve};
 pub use settings::{RouterIdSource, Settings, hashed_router_id, speaks_bgp};
 pub use snapshot::Snapshot;
+pub use wanted::Needs;

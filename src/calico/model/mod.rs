@@ -14,11 +14,11 @@ mod node;
 mod value;
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::selector::Labels;
 
@@ -155,6 +155,8 @@ struct Metadata {
     labels: Labels,
     #[serde(deserialize_with = "value::labels")]
     annotations: Labels,
+    #[serde(rename = "resourceVersion", deserialize_with = "value::text")]
+    version: String,
 }
 
 /// Reads an object; `None` if BGP has no use for its kind.
@@ -190,6 +192,13 @@ pub fn decode(mut object: Value) -> Result<Option<Decoded>, Fault> {
     if metadata.name.is_empty() {
         return Err(Fault::new(format!("an object of kind {kind} has no name")));
     }
+    let id = id_of(kind, &metadata);
+    let object = decode_as(&id, metadata, &object);
+    Ok(Some(Decoded { id, object }))
+}
+
+/// Which object it is; one in no namespace is in `default` where its kind has namespaces.
+fn id_of(kind: Kind, metadata: &Metadata) -> ObjectId {
     let namespace = match kind {
         Kind::Secret | Kind::Service | Kind::EndpointSlice if metadata.namespace.is_empty() => {
             "default".to_owned()
@@ -197,9 +206,64 @@ pub fn decode(mut object: Value) -> Result<Option<Decoded>, Fault> {
         Kind::Secret | Kind::Service | Kind::EndpointSlice => metadata.namespace.clone(),
         _ => String::new(),
     };
-    let id = ObjectId { kind, namespace, name: metadata.name.clone() };
-    let object = decode_as(&id, metadata, &object);
-    Ok(Some(Decoded { id, object }))
+    ObjectId { kind, namespace, name: metadata.name.clone() }
+}
+
+/// An object of a list or watch of the Kubernetes API.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ApiObject {
+    /// The object.
+    pub decoded: Decoded,
+    /// Its `resourceVersion`.
+    pub version: String,
+}
+
+/// Reads an object of a list or watch, whose kind is known from where it was asked for: items of
+/// lists of core kinds do not say it. A Node without `spec` (`PartialObjectMetadata`) is one too.
+///
+/// # Errors
+/// The object cannot even be named.
+pub fn decode_api(kind: Kind, octets: &[u8]) -> Result<ApiObject, Fault> {
+    let mut object = parse(octets).map_err(|e| Fault::new(format!("a {kind}: {e}")))?;
+    // Two thirds of a Node's metadata, and nothing of ours.
+    if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
+        metadata.remove("managedFields");
+    }
+    let metadata = read(&object, "metadata");
+    from_api(kind, metadata, &object)
+}
+
+/// What a Node's metadata does not say: that there is a pod network, which is assumed.
+static UNSAID: LazyLock<Value> = LazyLock::new(|| json!({"spec": {"podCIDR": "unsaid"}}));
+
+/// As [`decode_api`], for a Node of which only the metadata is read.
+///
+/// # Errors
+/// The object cannot even be named.
+pub fn decode_api_node(octets: &[u8]) -> Result<ApiObject, Fault> {
+    #[derive(Default, Deserialize)]
+    #[serde(default)]
+    struct Named {
+        metadata: Metadata,
+    }
+    // Nothing is built of what is not read: this is done for every heartbeat of every node.
+    let named: Result<Named, _> = serde_json::from_slice(octets);
+    let metadata = named.map(|named| named.metadata).map_err(|e| Fault::new(e.to_string()));
+    from_api(Kind::KubernetesNode, metadata, &UNSAID)
+}
+
+fn from_api(
+    kind: Kind,
+    metadata: Result<Metadata, Fault>,
+    object: &Value,
+) -> Result<ApiObject, Fault> {
+    let metadata = metadata.map_err(|fault| Fault::new(format!("a {kind}: {fault}")))?;
+    if metadata.name.is_empty() {
+        return Err(Fault::new(format!("a {kind} has no name")));
+    }
+    let (id, version) = (id_of(kind, &metadata), metadata.version.clone());
+    let object = decode_as(&id, metadata, object);
+    Ok(ApiObject { decoded: Decoded { id, object }, version })
 }
 
 fn decode_as(id: &ObjectId, metadata: Metadata, object: &Value) -> Result<Option<Object>, Fault> {
