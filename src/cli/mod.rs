@@ -17,7 +17,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use crate::config::{ControlSettings, Document};
 use crate::ctl::{ClientError, Lookup, Request, StopMode, Times};
-use crate::node::{Environment, NodeSettings, Setup};
+use crate::node::{self, Environment, NodeSettings, Setup, Tried};
 
 use ask::{Demand, ask, report};
 pub use names::{CalledAs, stand_in};
@@ -56,6 +56,9 @@ pub enum Command {
         /// Print JSON: what would run, or every fault.
         #[arg(long)]
         json: bool,
+        /// Read Calico's objects once from where they are: exit code 1 if a source cannot be read.
+        #[arg(long)]
+        connect: bool,
     },
     /// Show the state of the running daemon.
     Show(Shown),
@@ -321,7 +324,7 @@ pub fn execute(cli: Cli, run: impl FnOnce(Setup) -> ExitCode) -> ExitCode {
                 Err(unusable) => unusable.say(),
             };
         }
-        Command::Check { config, json } => return check(config, json),
+        Command::Check { config, json, connect } => return check(config, json, connect),
         Command::Calico(command) => return calico(&command),
         Command::Completions { shell } => return completions(shell),
         Command::StandIn => return stand_in(),
@@ -404,23 +407,38 @@ fn load(path: Option<PathBuf>, env: &Environment) -> Result<Setup, Unusable> {
     }
 }
 
-fn check(path: Option<PathBuf>, json: bool) -> ExitCode {
+fn check(path: Option<PathBuf>, json: bool, connect: bool) -> ExitCode {
     let loaded = load(path, &Environment::of_process()).map(|setup| match setup {
-        Setup::Own { config, .. } => config.to_string(),
-        Setup::Node { settings, .. } => settings.to_string(),
+        Setup::Own { config, .. } => (config.to_string(), None),
+        Setup::Node { settings, .. } => (settings.to_string(), Some(settings)),
     });
     let lines = |text: &str| text.lines().map(str::to_owned).collect::<Vec<_>>();
+    let tried = match &loaded {
+        Ok((_, Some(settings))) if connect => match try_sources(settings) {
+            Ok(tried) => tried,
+            Err(error) => return report(ClientError::Output(error)),
+        },
+        _ => Vec::new(),
+    };
+    let is_read = tried.iter().all(|source| source.objects.is_ok());
+    let done = if is_read { ExitCode::SUCCESS } else { ExitCode::from(FAILED) };
     let (text, code) = match (json, loaded) {
         (false, Err(unusable)) => return unusable.say(),
-        (false, Ok(text)) => (text, ExitCode::SUCCESS),
+        (false, Ok((text, _))) => {
+            let tried: String = tried.iter().map(ToString::to_string).collect();
+            (text + &tried, done)
+        }
         (true, loaded) => {
             let (runs, faults, code) = match loaded {
-                Ok(text) => (lines(&text), Vec::new(), ExitCode::SUCCESS),
+                Ok((text, _)) => (lines(&text), Vec::new(), done),
                 Err(Unusable::Idle) => (Vec::new(), Vec::new(), ExitCode::SUCCESS),
                 Err(Unusable::Wrong(text)) => (Vec::new(), lines(&text), ExitCode::from(WRONG)),
             };
             let valid = faults.is_empty();
-            let answer = serde_json::json!({"valid": valid, "runs": runs, "faults": faults});
+            let mut answer = serde_json::json!({"valid": valid, "runs": runs, "faults": faults});
+            if connect {
+                answer["sources"] = tried.iter().map(Tried::to_json).collect();
+            }
             (format!("{answer}\n"), code)
         }
     };
@@ -428,6 +446,13 @@ fn check(path: Option<PathBuf>, json: bool) -> ExitCode {
         Ok(()) => code,
         Err(error) => report(ClientError::Output(error)),
     }
+}
+
+fn try_sources(settings: &NodeSettings) -> io::Result<Vec<Tried>> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let tried = runtime.block_on(node::try_sources(settings));
+    runtime.shutdown_background();
+    Ok(tried)
 }
 
 fn calico(command: &crate::calico::cli::Command) -> ExitCode {

@@ -18,6 +18,9 @@ pub struct CalicoSettings {
     pub node: Option<String>,
     /// Where the objects are. Default: as the environment says.
     pub datastore: Option<CalicoDatastore>,
+    /// A kubeconfig, for every datastore: beside another one, Secrets, Services and EndpointSlices are
+    /// read with it. Default: as the environment says.
+    pub kubeconfig: Option<PathBuf>,
     /// Folders and files with further objects: Kubernetes' Secrets, Services and EndpointSlices,
     /// which are never in etcd.
     pub path: Vec<PathBuf>,
@@ -68,6 +71,8 @@ pub struct CalicoLimits {
 pub enum CalicoDatastore {
     /// In etcd v3.
     Etcd(CalicoEtcd),
+    /// In the Kubernetes API.
+    Kubernetes(CalicoKubernetes),
     /// In the files that [`CalicoSettings::path`] names.
     Files,
 }
@@ -85,12 +90,41 @@ pub struct CalicoEtcd {
     pub user: Option<(String, PathBuf)>,
 }
 
+/// How the Kubernetes API is reached. What is left out comes from the kubeconfig or, without one,
+/// from the pod's service account.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CalicoKubernetes {
+    /// The server's URL.
+    pub endpoint: Option<String>,
+    /// Authorities that may have signed the server's certificate.
+    pub ca_file: Option<PathBuf>,
+    /// Our certificate and its key.
+    pub certificate: Option<(PathBuf, PathBuf)>,
+    /// A file with our token, read again every minute.
+    pub token_file: Option<PathBuf>,
+    /// Group and version of Calico's objects. Default: as the server says.
+    pub api_group: Option<String>,
+}
+
 /// Tables whose content follows from Calico's objects.
 const REPLACED: [&str; 5] = ["bgp", "policy", "originate", "redistribute", "fib"];
 
-/// Keys that say how etcd is reached.
-const ETCD: [&str; 6] =
-    ["endpoints", "ca-file", "cert-file", "key-file", "username", "password-file"];
+/// Keys that say how etcd is reached, and nothing else.
+const ETCD: [&str; 3] = ["endpoints", "username", "password-file"];
+
+/// Keys that say how the Kubernetes API is reached, and nothing else.
+const KUBERNETES: [&str; 3] = ["endpoint", "token-file", "api-group"];
+
+/// Keys of both.
+const CERTIFICATES: [&str; 3] = ["ca-file", "cert-file", "key-file"];
+
+/// What `datastore` can be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum DatastoreKind {
+    Etcd,
+    Kubernetes,
+    File,
+}
 
 /// The table, if there is one, and BIRD's sockets in it. Relative paths are relative to `base`.
 pub(super) fn read(root: &Table<'_>, base: &Path) -> Option<(CalicoSettings, Option<BirdSockets>)> {
@@ -113,10 +147,43 @@ pub(super) fn read(root: &Table<'_>, base: &Path) -> Option<(CalicoSettings, Opt
         .and_then(|v| non_empty(&v))
         .map(|text| StateFile::parse(text, base));
     let bird_sockets = table.get("bird-sockets").and_then(|v| read_bird_sockets(&v));
-    let kind = table.get("datastore").and_then(|v| v.choice(&[("etcd", true), ("file", false)]));
-    let etcd = read_etcd(&table, base);
-    let datastore = match kind {
-        Some(true) => {
+    let kubeconfig = table.get("kubeconfig").and_then(|v| path_of(&v));
+    let kind = table.get("datastore").and_then(|v| {
+        v.choice(&[
+            ("etcd", DatastoreKind::Etcd),
+            ("kubernetes", DatastoreKind::Kubernetes),
+            ("file", DatastoreKind::File),
+        ])
+    });
+    let datastore = read_datastore(&table, base, kind, &path);
+    let (peers, bfd) = table.get("peers").and_then(|v| read_peers(&v, base)).unwrap_or_default();
+    let limits = CalicoLimits { memory_max: read_memory(&table), peers, bfd };
+    table.finish();
+    let settings = CalicoSettings {
+        node,
+        datastore,
+        kubeconfig,
+        path,
+        endpoint_status,
+        version,
+        state_file,
+        limits,
+    };
+    Some((settings, bird_sockets))
+}
+
+fn read_datastore(
+    table: &Table<'_>,
+    base: &Path,
+    kind: Option<DatastoreKind>,
+    path: &[PathBuf],
+) -> Option<CalicoDatastore> {
+    let etcd = "says how etcd is reached";
+    let kubernetes = "says how the Kubernetes API is reached";
+    let server = "says how a server is reached";
+    match kind {
+        Some(DatastoreKind::Etcd) => {
+            refuse(table, &KUBERNETES, kubernetes, "datastore is \"etcd\"");
             if table.get("endpoints").is_none() {
                 table.fault_at(
                     "endpoints",
@@ -124,27 +191,30 @@ pub(super) fn read(root: &Table<'_>, base: &Path) -> Option<(CalicoSettings, Opt
                     "write endpoints = [\"http://127.0.0.1:2379\"]",
                 );
             }
-            etcd.map(CalicoDatastore::Etcd)
+            read_etcd(table, base).map(CalicoDatastore::Etcd)
         }
-        Some(false) => {
-            refuse_etcd_keys(&table, "says how etcd is reached, and datastore is \"file\"");
+        Some(DatastoreKind::Kubernetes) => {
+            refuse(table, &ETCD, etcd, "datastore is \"kubernetes\"");
+            Some(CalicoDatastore::Kubernetes(read_kubernetes(table, base)))
+        }
+        Some(DatastoreKind::File) => {
+            let because = "datastore is \"file\"";
+            refuse(table, &ETCD, etcd, because);
+            refuse(table, &KUBERNETES, kubernetes, because);
+            refuse(table, &CERTIFICATES, server, because);
             if path.is_empty() {
                 table.fault_at("path", "is missing", "write path = \"/etc/margay/calico\"");
             }
             Some(CalicoDatastore::Files)
         }
         None => {
-            let remedy = "says how etcd is reached, and datastore is left to the environment";
-            refuse_etcd_keys(&table, remedy);
+            let because = "datastore is left to the environment";
+            refuse(table, &ETCD, etcd, because);
+            refuse(table, &KUBERNETES, kubernetes, because);
+            refuse(table, &CERTIFICATES, server, because);
             None
         }
-    };
-    let (peers, bfd) = table.get("peers").and_then(|v| read_peers(&v, base)).unwrap_or_default();
-    let limits = CalicoLimits { memory_max: read_memory(&table), peers, bfd };
-    table.finish();
-    let settings =
-        CalicoSettings { node, datastore, path, endpoint_status, version, state_file, limits };
-    Some((settings, bird_sockets))
+    }
 }
 
 /// `[calico.peers]`: what holds for every session that follows from the objects.
@@ -156,11 +226,27 @@ fn read_peers(value: &Value<'_>, base: &Path) -> Option<(PeerLimits, Option<BfdT
     Some((limits, bfd))
 }
 
-fn refuse_etcd_keys(table: &Table<'_>, what: &str) {
-    for key in ETCD {
+fn refuse(table: &Table<'_>, keys: &[&'static str], what: &str, because: &str) {
+    for key in keys {
         if let Some(value) = table.get(key) {
-            value.fault_key(what, "write datastore = \"etcd\", or leave the key out");
+            let remedy = "write the datastore that is meant, or leave the key out";
+            value.fault_key(format_args!("{what}, and {because}"), remedy);
         }
+    }
+}
+
+fn read_kubernetes(table: &Table<'_>, base: &Path) -> CalicoKubernetes {
+    let file = |key| table.get(key).and_then(|v| absolute(&v, base));
+    let group = table.get("api-group").and_then(|v| {
+        let groups = ["crd.projectcalico.org/v1", "projectcalico.org/v3"];
+        v.choice(&groups.map(|group| (group, group)))
+    });
+    CalicoKubernetes {
+        endpoint: table.get("endpoint").and_then(|v| read_endpoint(&v)),
+        ca_file: file("ca-file"),
+        certificate: both(table, ["cert-file", "key-file"], file("cert-file"), file("key-file")),
+        token_file: file("token-file"),
+        api_group: group.map(str::to_owned),
     }
 }
 

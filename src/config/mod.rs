@@ -37,7 +37,9 @@ use bgp_proto::types::{Asn, ClusterId, FibKind, Prefix, RouterId};
 use bgp_proto::wire::Origin;
 
 pub use bfd::{BfdHops, BfdPlace, BfdSettings, BfdTemplate};
-pub use calico::{CalicoDatastore, CalicoEtcd, CalicoLimits, CalicoSettings, StateFile};
+pub use calico::{
+    CalicoDatastore, CalicoEtcd, CalicoKubernetes, CalicoLimits, CalicoSettings, StateFile,
+};
 pub use changes::{Changes, differing_peers};
 pub use error::{Error, Errors};
 pub use local::KernelRoute;

@@ -462,6 +462,20 @@ fn calico_says_where_its_objects_are() {
         let (_, host) = calico(text).unwrap();
         assert_eq!(host.control.bird_sockets, Some(BirdSockets::Off), "{text}");
     }
+    let (settings, _) = calico(
+        "[calico]\ndatastore = \"kubernetes\"\nkubeconfig = \"kc\"\nendpoint = \"https://h:6443\"\n\
+         ca-file = \"/ca\"\ntoken-file = \"/t\"\napi-group = \"projectcalico.org/v3\"\n",
+    )
+    .unwrap();
+    let kubernetes = CalicoKubernetes {
+        endpoint: Some("https://h:6443".into()),
+        ca_file: Some("/ca".into()),
+        certificate: None,
+        token_file: Some("/t".into()),
+        api_group: Some("projectcalico.org/v3".into()),
+    };
+    assert_eq!(settings.datastore, Some(CalicoDatastore::Kubernetes(kubernetes)));
+    assert_eq!(settings.kubeconfig, Some("/etc/margay/kc".into()));
     let (settings, _) = calico("[calico]\ndatastore = \"file\"\npath = \"/c\"\n").unwrap();
     assert_eq!(settings.datastore, Some(CalicoDatastore::Files));
 }
@@ -471,8 +485,17 @@ fn calico_says_where_its_objects_are() {
 fn the_example_of_calico_is_complete() {
     const EXAMPLE: &str = include_str!("../../examples/calico.toml");
     let (settings, host) = calico(EXAMPLE).unwrap_or_else(|faults| panic!("{faults:#?}"));
-    let CalicoSettings { node, datastore, path, endpoint_status, limits, version, state_file } =
-        settings;
+    let CalicoSettings {
+        node,
+        datastore,
+        kubeconfig,
+        path,
+        endpoint_status,
+        limits,
+        version,
+        state_file,
+    } = settings;
+    assert!(kubeconfig.is_none());
     let Some(CalicoDatastore::Etcd(etcd)) = datastore else { panic!("{datastore:?}") };
     assert!(node.is_some() && endpoint_status.is_some() && !path.is_empty());
     assert!(etcd.ca_file.is_some() && etcd.certificate.is_some() && etcd.user.is_some());
@@ -513,7 +536,19 @@ fn faults_of_calico() {
         ),
         (
             "datastore = \"file\"\npath = \"p\"\nendpoints = \"http://a\"",
-            "4:1: calico.endpoints: says how etcd is reached, and datastore is \"file\"; write datastore = \"etcd\", or leave the key out",
+            "4:1: calico.endpoints: says how etcd is reached, and datastore is \"file\"; write the datastore that is meant, or leave the key out",
+        ),
+        (
+            "datastore = \"kubernetes\"\nendpoints = \"http://a\"",
+            "3:1: calico.endpoints: says how etcd is reached, and datastore is \"kubernetes\"; write the datastore that is meant, or leave the key out",
+        ),
+        (
+            "token-file = \"/t\"",
+            "2:1: calico.token-file: says how the Kubernetes API is reached, and datastore is left to the environment; write the datastore that is meant, or leave the key out",
+        ),
+        (
+            "datastore = \"kubernetes\"\napi-group = \"projectcalico.org/v1\"",
+            "3:13: calico.api-group: \"projectcalico.org/v1\" is not known here; did you mean \"projectcalico.org/v3\"?",
         ),
         (
             "bird-sockets = \"off\"",

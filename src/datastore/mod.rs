@@ -1,8 +1,7 @@
 //! Where Calico's objects come from: one contract, several sources.
 //!
-//! - [`Source`]: etcd, a folder of files, Felix's endpoint-status folder. Kubernetes' API has its
-//!   place here as a further source.
-//! - [`start`]: follows a source in a task of its own; [`Receiver`]: what it tells.
+//! - [`Source`]: etcd, the Kubernetes API, a folder of files, Felix's endpoint-status folder.
+//! - [`Starter`]: follows sources, each in a task of its own; [`Receiver`]: what one tells.
 //!
 //! Every source works alike: list everything at one moment, follow the changes from there, and list
 //! again after any gap. A later list is compared with what is known, and only what differs is told,
@@ -14,14 +13,19 @@
 //!
 //! Objects are decoded by [`crate::calico::model`]; what follows from them is not decided here.
 
+mod backoff;
+mod certificate;
 mod etcd;
 mod files;
+mod kubernetes;
 mod outbox;
 
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Instant;
 
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::calico::Problem;
@@ -31,6 +35,10 @@ use files::Layout;
 
 pub use etcd::{
     Blocks, EnvError, EtcdConfig, Password, Secret, Timings, TlsFiles, User, parse_endpoints,
+};
+pub use kubernetes::{
+    ApiConfig, ApiEnvError, Group, KubernetesConfig, Services, ServicesConfig, Wanted,
+    proxy_variable, typha_variable,
 };
 pub use outbox::{Followed, Receiver, Sender, Watcher, outbox};
 
@@ -118,36 +126,77 @@ pub struct EndpointsConfig {
 pub enum Source {
     /// Calico's objects in etcd v3.
     Etcd(EtcdConfig),
+    /// Calico's objects and the Nodes in the Kubernetes API.
+    Kubernetes(KubernetesConfig),
+    /// Services, EndpointSlices and Secrets in the Kubernetes API, as far as they are [`Wanted`].
+    Services(ServicesConfig),
     /// Calico's and Kubernetes' objects in files.
     Files(FilesConfig),
     /// Local workloads that BGP is spoken with.
     Endpoints(EndpointsConfig),
 }
 
-/// Follows a source in a task of its own, which ends when the receiver is dropped.
-///
-/// Nothing about the source is checked beforehand: a server that does not answer and a certificate
-/// that cannot be read are [`State::Away`], and are tried again. Must be called within a tokio
-/// runtime.
-pub fn start(source: Source) -> (Receiver, JoinHandle<()>) {
-    let (sender, receiver) = outbox();
-    let pulse = sender.pulse().clone();
-    let task = async move {
-        let following = async {
-            match source {
-                Source::Etcd(config) => etcd::follow(config, sender).await,
-                Source::Files(config) => files::follow(Layout::Objects(config.paths), sender).await,
-                Source::Endpoints(config) => {
-                    files::follow(Layout::Endpoints(config.folder), sender).await;
-                }
+/// Starts sources. Those that read one API server share a connection.
+pub struct Starter {
+    servers: Vec<(ApiConfig, kubernetes::Server)>,
+    wanted: watch::Receiver<Option<Wanted>>,
+}
+
+impl Starter {
+    /// With what the plan asks of [`Source::Services`], which tells nothing before it is known.
+    pub fn new(wanted: watch::Receiver<Option<Wanted>>) -> Self {
+        Starter { servers: Vec::new(), wanted }
+    }
+
+    /// Follows a source in a task of its own, which ends when the receiver is dropped.
+    ///
+    /// Nothing about the source is checked beforehand: a server that does not answer and a
+    /// certificate that cannot be read are [`State::Away`], and are tried again. Must be called
+    /// within a tokio runtime.
+    pub fn start(&mut self, source: Source) -> (Receiver, JoinHandle<()>) {
+        let (sender, receiver) = outbox();
+        let pulse = sender.pulse().clone();
+        let following: Pin<Box<dyn Future<Output = ()> + Send>> = match source {
+            Source::Etcd(config) => Box::pin(etcd::follow(config, sender)),
+            Source::Kubernetes(config) => {
+                let server = self.server(&config.api);
+                Box::pin(kubernetes::follow(server, config, sender))
+            }
+            Source::Services(config) => {
+                let server = self.server(&config.api);
+                let wanted = self.wanted.clone();
+                Box::pin(kubernetes::follow_services(server, config, wanted, sender))
+            }
+            Source::Files(config) => Box::pin(files::follow(Layout::Objects(config.paths), sender)),
+            Source::Endpoints(config) => {
+                Box::pin(files::follow(Layout::Endpoints(config.folder), sender))
             }
         };
-        tokio::select! {
-            () = following => {}
-            () = pulse.answer_always() => {}
+        let task = async move {
+            tokio::select! {
+                () = following => {}
+                () = pulse.answer_always() => {}
+            }
+        };
+        // It ends when nobody receives any more.
+        let task = supervise::task(PART, Ending::Allowed, task);
+        (receiver, tokio::spawn(task))
+    }
+
+    fn server(&mut self, config: &ApiConfig) -> kubernetes::Server {
+        if let Some((_, server)) = self.servers.iter().find(|(known, _)| known == config) {
+            return server.clone();
         }
-    };
-    // It ends when nobody receives any more.
-    let task = supervise::task(PART, Ending::Allowed, task);
-    (receiver, tokio::spawn(task))
+        let server = kubernetes::Server::new(config.clone());
+        self.servers.push((config.clone(), server.clone()));
+        server
+    }
+}
+
+/// Follows one source, as [`Starter::start`]; of [`Source::Services`] everything is wanted that needs
+/// no name.
+pub fn start(source: Source) -> (Receiver, JoinHandle<()>) {
+    let wanted = Wanted { services: Services::Used, ..Wanted::default() };
+    let (_, wanted) = watch::channel(Some(wanted));
+    Starter::new(wanted).start(source)
 }

@@ -56,6 +56,8 @@ pub struct Followed {
     pub told: Option<i64>,
     /// The newest revision up to which the consumer has taken everything.
     pub taken: Option<i64>,
+    /// Why the source cannot be read, in a word for metrics; `None`: it can, or it does not say.
+    pub cause: Option<&'static str>,
 }
 
 impl Watcher {
@@ -91,6 +93,11 @@ impl Sender {
         // A restored backup counts from below again.
         pending.followed.told = revision.or(pending.followed.told);
         pending.note_taken();
+    }
+
+    /// Says in a word for metrics why the source cannot be read; `None`: it can.
+    pub fn set_cause(&self, cause: Option<&'static str>) {
+        self.0.lock().followed.cause = cause;
     }
 
     /// The pulse of the source's task.

@@ -23,9 +23,9 @@ use super::store::Store;
 use crate::calico::config::Converter;
 use crate::calico::model::{ObjectId, encode};
 use crate::calico::release::Origin;
-use crate::calico::{Plan, Problem, Resolver};
+use crate::calico::{Plan, Problem, Resolver, Settings};
 use crate::config::{Config, HostSettings, PeerEntry, differing_peers};
-use crate::datastore::{self, Change, Event, Receiver, Source, State, Watcher};
+use crate::datastore::{self, Change, Event, Receiver, Services, Source, State, Wanted, Watcher};
 use crate::pulse::Pulse;
 use crate::supervise::{self, Ending};
 
@@ -149,23 +149,28 @@ impl Drop for Follower {
 
 /// Follows the sources in a task of its own, on the multi-threaded runtime that this is called in.
 pub fn follow(settings: &NodeSettings) -> Follower {
+    for note in &settings.notes {
+        info!("{note}");
+    }
+    let (wanted, of_services) = watch::channel(None);
+    let mut starter = datastore::Starter::new(of_services);
     let feeds = settings.sources.iter().map(|source| {
         // The task ends with its receiver.
-        let (receiver, _) = datastore::start(source.clone());
-        Feed::new(describe(source), receiver, saved_as(source))
+        let (receiver, _) = starter.start(source.clone());
+        let is_asked = matches!(source, Source::Services(_));
+        Feed { is_asked, ..Feed::new(describe(source), receiver, saved_as(source)) }
     });
-    follow_feeds(settings, feeds.collect())
+    follow_feeds(settings, feeds.collect(), wanted)
 }
 
-fn follow_feeds(settings: &NodeSettings, feeds: Vec<Feed>) -> Follower {
+fn follow_feeds(
+    settings: &NodeSettings,
+    feeds: Vec<Feed>,
+    wanted: watch::Sender<Option<Wanted>>,
+) -> Follower {
     let NodeSettings { calico: settings, limits, host, state_file, .. } = settings.clone();
-    let vitals = Vitals {
-        plan: Pulse::default(),
-        sources: feeds
-            .iter()
-            .map(|feed| (feed.status.name.clone(), feed.receiver.watcher()))
-            .collect(),
-    };
+    let watcher = |feed: &Feed| (feed.status.name.clone(), feed.receiver.watcher());
+    let vitals = Vitals { plan: Pulse::default(), sources: feeds.iter().map(watcher).collect() };
     let status = Arc::new(NodeStatus {
         node: settings.node.clone(),
         sources: Vec::new(),
@@ -185,6 +190,8 @@ fn follow_feeds(settings: &NodeSettings, feeds: Vec<Feed>) -> Follower {
         host,
         feeds,
         resolver: Resolver::new(settings.clone()),
+        settings: settings.clone(),
+        wanted,
         converter: Converter::new(limits),
         store: Store::new(state_file, settings.node.clone()),
         dirty: false,
@@ -211,6 +218,8 @@ struct Feed {
     saved_as: Option<&'static str>,
     /// The objects that it has, or had when they were kept.
     objects: BTreeSet<ObjectId>,
+    /// It tells only what the plan needs, once that is known.
+    is_asked: bool,
 }
 
 impl Feed {
@@ -221,6 +230,7 @@ impl Feed {
             problems: Vec::new(),
             saved_as,
             objects: BTreeSet::new(),
+            is_asked: false,
         }
     }
 }
@@ -230,12 +240,17 @@ impl Feed {
 fn saved_as(source: &Source) -> Option<&'static str> {
     match source {
         Source::Etcd(_) => Some("etcd"),
+        Source::Kubernetes(_) => Some("kubernetes"),
+        Source::Services(_) => Some("services"),
         Source::Files(_) => Some("files"),
         Source::Endpoints(_) => None,
     }
 }
 
 struct Live {
+    settings: Settings,
+    /// What is asked of the source that only tells what the plan needs.
+    wanted: watch::Sender<Option<Wanted>>,
     host: HostSettings,
     feeds: Vec<Feed>,
     resolver: Resolver,
@@ -286,9 +301,12 @@ impl Live {
     /// did not answer for a while.
     fn may_plan(&self) -> bool {
         let is_late = Instant::now() >= self.store.restored_at + RESTORE_AFTER;
+        // What is asked of it follows from what the others list.
+        let is_asked = self.feeds.iter().all(|feed| feed.status.listed || feed.is_asked);
         self.feeds.iter().all(|feed| {
             let is_away = matches!(feed.status.state, State::Away { .. });
-            feed.status.listed || (!feed.objects.is_empty() && (is_away || is_late))
+            let is_known = !feed.objects.is_empty() || (feed.is_asked && !is_asked);
+            feed.status.listed || (is_known && (is_away || is_late))
         })
     }
 
@@ -322,6 +340,7 @@ impl Live {
             self.take(at, event);
         }
         self.take_waiting();
+        self.ask();
         let begins = self.current.is_none() && !self.feeds.iter().all(|feed| feed.status.listed);
         if (self.dirty || begins) && self.may_plan() {
             self.dirty = false;
@@ -329,6 +348,21 @@ impl Live {
         }
         self.save();
         Ok(())
+    }
+
+    /// Says what the plan needs, once everything is known that this follows from.
+    fn ask(&self) {
+        if !self.feeds.iter().all(|feed| feed.status.listed || feed.is_asked) {
+            return;
+        }
+        let needs = self.resolver.snapshot().needs(&self.settings);
+        let services = if needs.has_service_ranges { Services::Used } else { Services::Unused };
+        let fresh = Some(Wanted { secrets: needs.secrets, services });
+        self.wanted.send_if_modified(|wanted| {
+            let differs = *wanted != fresh;
+            *wanted = fresh;
+            differs
+        });
     }
 
     /// Keeps the objects that the plan in force follows from, when it is time to.

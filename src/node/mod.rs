@@ -6,6 +6,7 @@
 //!
 //! Carrying updates out is the daemon's.
 
+mod connect;
 mod environment;
 mod live;
 mod saved;
@@ -13,6 +14,7 @@ mod settings;
 mod setup;
 mod store;
 
+pub use connect::{Tried, try_sources};
 pub use environment::Environment;
 pub use live::{Follower, NodeStatus, SessionOrigin, SourceStatus, Update, Vitals, follow};
 pub use settings::{NodeSettings, SettingsError};

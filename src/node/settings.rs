@@ -8,12 +8,14 @@ use super::Environment;
 use crate::calico::release::Version;
 use crate::calico::{RouterIdSource, Settings, speaks_bgp};
 use crate::config::{
-    BirdPaths, BirdSockets, CalicoDatastore, CalicoEtcd, CalicoLimits, CalicoSettings,
-    ControlSettings, HostSettings, HttpSettings, LogFormat, LogLevel, LogSettings, StateFile,
+    BirdPaths, BirdSockets, CalicoDatastore, CalicoEtcd, CalicoKubernetes, CalicoLimits,
+    CalicoSettings, ControlSettings, HostSettings, HttpSettings, LogFormat, LogLevel, LogSettings,
+    StateFile,
 };
 use crate::datastore::{
-    Blocks, EndpointsConfig, EnvError, EtcdConfig, FilesConfig, Password, Source, Timings,
-    TlsFiles, User,
+    ApiConfig, ApiEnvError, Blocks, EndpointsConfig, EnvError, EtcdConfig, FilesConfig, Group,
+    KubernetesConfig, Password, ServicesConfig, Source, Timings, TlsFiles, User, proxy_variable,
+    typha_variable,
 };
 
 /// Folder that Felix writes below, unless `CALICO_ENDPOINT_STATUS_PATH_PREFIX` names another.
@@ -38,6 +40,8 @@ pub struct NodeSettings {
     pub limits: CalicoLimits,
     /// What concerns this machine only.
     pub host: HostSettings,
+    /// What the environment asks for and is not done, in lines for the log.
+    pub notes: Vec<String>,
 }
 
 /// Why it is not known what to follow. One line that names the key or variable and the remedy.
@@ -51,14 +55,17 @@ pub enum SettingsError {
     NoNode(PathBuf),
     /// The datastore is not one that is read.
     #[error(
-        "DATASTORE_TYPE is \"{0}\", which margay does not read: give etcd's URLs in ETCD_ENDPOINTS \
-         with DATASTORE_TYPE etcdv3, or a folder of objects in a file with --config ([calico] \
+        "DATASTORE_TYPE is \"{0}\", which margay does not read: use kubernetes, or etcdv3 with etcd's \
+         URLs in ETCD_ENDPOINTS, or a folder of objects in a file with --config ([calico] \
          datastore = \"file\")"
     )]
     Datastore(String),
     /// How etcd is reached.
     #[error("{0}")]
     Etcd(#[from] EnvError),
+    /// How the Kubernetes API is reached.
+    #[error("{0}")]
+    Kubernetes(#[from] ApiEnvError),
     /// The version of Calico.
     #[error("calico.version (MARGAY_CALICO_VERSION): {0}")]
     Version(String),
@@ -99,6 +106,7 @@ impl NodeSettings {
         let calico = CalicoSettings {
             node: None,
             datastore: None,
+            kubeconfig: None,
             path: Vec::new(),
             endpoint_status: None,
             version: None,
@@ -123,30 +131,20 @@ impl NodeSettings {
         if host.control.bird_sockets.is_none() {
             host.control.bird_sockets = Some(read_bird_sockets(env)?);
         }
-        let node = file.node.or_else(|| env.nodename());
+        let node = file.node.clone().or_else(|| env.nodename());
         let node = node.ok_or_else(|| SettingsError::NoNode(env.nodename_file.clone()))?;
         let mut calico = Settings::from_env(node.clone(), &env.variables);
-        calico.version = file.version.or(calico.version);
+        calico.version = file.version.clone().or(calico.version);
         if let Some(text) = &calico.version {
             text.parse::<Version>().map_err(SettingsError::Version)?;
         }
-        let state_file = match file.state_file.unwrap_or_else(|| default_state_file(env)) {
+        let state_file = match file.state_file.clone().unwrap_or_else(|| default_state_file(env)) {
             StateFile::At(path) => Some(path),
             StateFile::Off => None,
         };
-        let blocks =
-            if calico.use_pod_cidr { Blocks::PodCidrs } else { Blocks::Affinities { node } };
-        let mut sources = Vec::new();
-        match file.datastore {
-            Some(CalicoDatastore::Etcd(etcd)) => {
-                sources.push(Source::Etcd(etcd_config(etcd, blocks)));
-            }
-            Some(CalicoDatastore::Files) => {}
-            None => {
-                check_datastore(env)?;
-                sources.push(Source::Etcd(EtcdConfig::from_env(&env.variables, blocks)?));
-            }
-        }
+        let places = Places::new(&file, &calico, env)?;
+        let mut sources = places.sources(file.datastore, env)?;
+        let notes = notes(&sources, env);
         if !file.path.is_empty() {
             sources.push(Source::Files(FilesConfig { paths: file.path }));
         }
@@ -155,7 +153,7 @@ impl NodeSettings {
             PathBuf::from(prefix.unwrap_or(STATUS_PATH_PREFIX)).join(ENDPOINT_STATUS)
         });
         sources.push(Source::Endpoints(EndpointsConfig { folder }));
-        Ok(Some(NodeSettings { calico, sources, state_file, limits: file.limits, host }))
+        Ok(Some(NodeSettings { calico, sources, state_file, limits: file.limits, host, notes }))
     }
 }
 
@@ -182,16 +180,153 @@ fn etcd_config(etcd: CalicoEtcd, blocks: Blocks) -> EtcdConfig {
     }
 }
 
-/// Without `DATASTORE_TYPE`, etcd's endpoints say that it is etcd; Kubernetes is the default.
-fn check_datastore(env: &Environment) -> Result<(), SettingsError> {
+/// The Kubernetes API, as far as it is known, and what is read from it.
+struct Places {
+    api: Option<ApiConfig>,
+    namespace: String,
+    /// Services and Secrets are read from it though files may hold some too.
+    is_api_given: bool,
+    has_files: bool,
+    node: String,
+    use_pod_cidr: bool,
+}
+
+impl Places {
+    fn new(
+        file: &CalicoSettings,
+        calico: &Settings,
+        env: &Environment,
+    ) -> Result<Self, SettingsError> {
+        // A faulty environment is a fault only where it is needed.
+        let of_env = ApiConfig::from_env(&env.variables);
+        let needs_env = match &file.datastore {
+            Some(CalicoDatastore::Kubernetes(_)) => true,
+            Some(_) => false,
+            None => datastore_type(env) == "kubernetes",
+        };
+        let of_env = if needs_env { of_env? } else { of_env.ok().flatten() };
+        let api = match &file.kubeconfig {
+            Some(kubeconfig) => {
+                let base = of_env.unwrap_or_default();
+                Some(ApiConfig { kubeconfig: Some(kubeconfig.clone()), endpoint: None, ..base })
+            }
+            None => of_env,
+        };
+        Ok(Places {
+            api,
+            namespace: calico.namespace.clone(),
+            is_api_given: file.kubeconfig.is_some(),
+            has_files: !file.path.is_empty(),
+            node: calico.node.clone(),
+            use_pod_cidr: calico.use_pod_cidr,
+        })
+    }
+
+    /// Where Calico's objects are, and Services and Secrets if they are in the API.
+    fn sources(
+        &self,
+        datastore: Option<CalicoDatastore>,
+        env: &Environment,
+    ) -> Result<Vec<Source>, SettingsError> {
+        let mut sources = Vec::new();
+        match datastore {
+            Some(CalicoDatastore::Etcd(etcd)) => {
+                sources.push(Source::Etcd(etcd_config(etcd, self.blocks())));
+            }
+            Some(CalicoDatastore::Kubernetes(kubernetes)) => {
+                return self.of_kubernetes(kubernetes, env);
+            }
+            Some(CalicoDatastore::Files) => {}
+            None => match datastore_type(env) {
+                "etcdv3" => {
+                    let etcd = EtcdConfig::from_env(&env.variables, self.blocks())?;
+                    sources.push(Source::Etcd(etcd));
+                }
+                "kubernetes" => return self.of_kubernetes(CalicoKubernetes::default(), env),
+                other => return Err(SettingsError::Datastore(other.to_owned())),
+            },
+        }
+        // Two sources of one Secret would take turns: files are meant where both are possible.
+        let is_meant = self.is_api_given || (!self.has_files && !sources.is_empty());
+        sources.extend(self.api.clone().filter(|_| is_meant).map(|api| self.services(api)));
+        Ok(sources)
+    }
+
+    fn of_kubernetes(
+        &self,
+        file: CalicoKubernetes,
+        env: &Environment,
+    ) -> Result<Vec<Source>, SettingsError> {
+        let known = self.api.clone().or(file.endpoint.is_some().then(ApiConfig::default));
+        let known = known.ok_or(ApiEnvError::Nowhere)?;
+        let api = ApiConfig {
+            endpoint: file.endpoint.or(known.endpoint),
+            ca_file: file.ca_file.or(known.ca_file),
+            certificate: file.certificate.or(known.certificate),
+            token_file: file.token_file.or(known.token_file),
+            ..known
+        };
+        let group = file.api_group.or(env.get("CALICO_API_GROUP").map(str::to_owned));
+        let calico = KubernetesConfig {
+            api: api.clone(),
+            node: self.node.clone(),
+            use_pod_cidr: self.use_pod_cidr,
+            group: group.as_deref().map(Group::from_variable),
+        };
+        Ok(vec![Source::Kubernetes(calico), self.services(api)])
+    }
+
+    fn services(&self, api: ApiConfig) -> Source {
+        Source::Services(ServicesConfig { api, namespace: self.namespace.clone() })
+    }
+
+    fn blocks(&self) -> Blocks {
+        match self.use_pod_cidr {
+            true => Blocks::PodCidrs,
+            false => Blocks::Affinities { node: self.node.clone() },
+        }
+    }
+}
+
+/// `DATASTORE_TYPE`. Without it, etcd's endpoints say that it is etcd; Kubernetes is the default.
+fn datastore_type(env: &Environment) -> &str {
     let has_endpoints = ["ETCD_ENDPOINTS", "ETCD_DISCOVERY_SRV"]
         .into_iter()
         .any(|name| env.get_prefixed(name).is_some());
     let default = if has_endpoints { "etcdv3" } else { "kubernetes" };
-    match env.get_prefixed("DATASTORE_TYPE").unwrap_or(default) {
-        "etcdv3" => Ok(()),
-        other => Err(SettingsError::Datastore(other.to_owned())),
+    env.get_prefixed("DATASTORE_TYPE").unwrap_or(default)
+}
+
+/// What the environment asks for and is not done.
+fn notes(sources: &[Source], env: &Environment) -> Vec<String> {
+    let mut notes = Vec::new();
+    let api = sources.iter().find_map(|source| match source {
+        Source::Kubernetes(config) => Some(&config.api),
+        _ => None,
+    });
+    if let (Some(_), Some(variable)) = (api, typha_variable(&env.variables)) {
+        notes.push(format!(
+            "{variable} names a Typha, which margay does not use: the Kubernetes API is read \
+             directly, which is fine up to about 1,000 nodes"
+        ));
     }
+    let of_any = sources.iter().find_map(|source| match source {
+        Source::Kubernetes(KubernetesConfig { api, .. })
+        | Source::Services(ServicesConfig { api, .. }) => Some(api),
+        _ => None,
+    });
+    let url = of_any.and_then(|api| api.endpoint.as_ref().or(api.in_cluster.as_ref()));
+    let host = url.and_then(|url| url.split("://").nth(1)).map(|authority| {
+        let host = authority.rsplit_once(':').map_or(authority, |(host, _)| host);
+        host.trim_matches(['[', ']'])
+    });
+    if let Some(variable) = host.and_then(|host| proxy_variable(&env.variables, host)) {
+        notes.push(format!(
+            "{variable} names a proxy, which margay does not use: the API server is connected to \
+             directly"
+        ));
+    }
+    notes
 }
 
 fn read_http(env: &Environment) -> Result<Option<HttpSettings>, SettingsError> {
@@ -272,6 +407,9 @@ impl fmt::Display for NodeSettings {
         for source in &self.sources {
             writeln!(f, "reads {}", describe(source))?;
         }
+        for note in &self.notes {
+            writeln!(f, "{note}")?;
+        }
         match &self.state_file {
             Some(path) => writeln!(f, "keeps what it read in {}", path.display())?,
             None => writeln!(f, "does not keep what it read (calico.state-file)")?,
@@ -300,6 +438,11 @@ pub(super) fn describe(source: &Source) -> String {
             let cert = etcd.tls.cert.as_ref().map(|c| format!(" with {}", c.display()));
             let endpoints = etcd.endpoints.join(", ");
             format!("etcd at {endpoints}{}{}", user.unwrap_or_default(), cert.unwrap_or_default())
+        }
+        Source::Kubernetes(config) => format!("the Kubernetes API at {}", config.api),
+        Source::Services(config) => {
+            let ServicesConfig { api, namespace } = config;
+            format!("Services and Secrets of {namespace} in the Kubernetes API at {api}")
         }
         Source::Files(files) => {
             let paths: Vec<String> = files.paths.iter().map(|p| p.display().to_string()).collect();
@@ -363,6 +506,7 @@ mod tests {
             let file = CalicoSettings {
                 node: Some("n1".into()),
                 datastore: Some(CalicoDatastore::Files),
+                kubeconfig: None,
                 path: vec!["/objects".into()],
                 endpoint_status: None,
                 version: None,
@@ -378,7 +522,8 @@ mod tests {
     fn what_is_missing_is_named_with_the_remedy() {
         assert!(from_env(&[ETCD]).unwrap_err().starts_with("NODENAME is not set and /nonexistent"));
         let fault = from_env(&[NODE]).unwrap_err();
-        assert!(fault.starts_with("DATASTORE_TYPE is \"kubernetes\""), "{fault}");
+        assert!(fault.starts_with("DATASTORE_TYPE is kubernetes, and nothing says"), "{fault}");
+        let fault = from_env(&[NODE, ("DATASTORE_TYPE", "consul")]).unwrap_err();
         assert!(fault.contains("ETCD_ENDPOINTS"), "{fault}");
         let fault = from_env(&[NODE, ("DATASTORE_TYPE", "etcdv3")]).unwrap_err();
         assert!(fault.starts_with("ETCD_ENDPOINTS is not set"), "{fault}");
@@ -399,6 +544,7 @@ mod tests {
                 certificate: None,
                 user: None,
             })),
+            kubeconfig: None,
             path: Vec::new(),
             endpoint_status: None,
             version: None,
@@ -452,5 +598,92 @@ mod tests {
             Some(BirdSockets::Off),
             "the file is stronger"
         );
+    }
+
+    const POD: (&str, &str) = ("KUBERNETES_SERVICE_HOST", "10.96.0.1");
+
+    #[test]
+    fn in_a_pod_the_kubernetes_api_is_the_default() {
+        let settings = from_env(&[
+            NODE,
+            POD,
+            ("CALICO_API_GROUP", "projectcalico.org/v3"),
+            ("NAMESPACE", "calico-system"),
+            ("FELIX_TYPHAK8SSERVICENAME", "calico-typha"),
+            ("HTTPS_PROXY", "http://proxy:3128"),
+        ]);
+        let settings = settings.unwrap().unwrap();
+        let [Source::Kubernetes(calico), Source::Services(services), Source::Endpoints(_)] =
+            settings.sources.as_slice()
+        else {
+            panic!("{:?}", settings.sources);
+        };
+        assert_eq!((calico.group, calico.node.as_str()), (Some(Group::V3), "n1"));
+        assert_eq!(services.namespace, "calico-system");
+        assert_eq!(services.api, calico.api);
+        let shown = settings.to_string();
+        for part in [
+            "reads the Kubernetes API at https://10.96.0.1:443",
+            "FELIX_TYPHAK8SSERVICENAME names a Typha",
+            "HTTPS_PROXY names a proxy",
+        ] {
+            assert!(shown.contains(part), "{shown}");
+        }
+    }
+
+    #[test]
+    fn services_and_secrets_are_read_beside_etcd_unless_files_hold_them() {
+        let kinds = |settings: &NodeSettings| {
+            let is_api = |source: &Source| matches!(source, Source::Services(_));
+            settings.sources.iter().filter(|source| is_api(source)).count()
+        };
+        assert_eq!(kinds(&from_env(&[NODE, ETCD]).unwrap().unwrap()), 0);
+        let by_env = from_env(&[NODE, ETCD, POD]).unwrap().unwrap();
+        assert_eq!(kinds(&by_env), 1);
+        let file = |kubeconfig: Option<&str>, path: &[&str]| {
+            let file = CalicoSettings {
+                node: Some("n1".into()),
+                datastore: None,
+                kubeconfig: kubeconfig.map(PathBuf::from),
+                path: path.iter().map(PathBuf::from).collect(),
+                endpoint_status: None,
+                version: None,
+                state_file: None,
+                limits: CalicoLimits::default(),
+            };
+            let host = by_env.host.clone();
+            NodeSettings::from_file(file, host, &env(&[ETCD, POD])).unwrap().unwrap()
+        };
+        assert_eq!(kinds(&file(None, &[])), 1);
+        assert_eq!(kinds(&file(None, &["/objects"])), 0);
+        assert_eq!(kinds(&file(Some("/kubeconfig"), &["/objects"])), 1);
+    }
+
+    #[test]
+    fn a_file_can_say_how_the_kubernetes_api_is_reached() {
+        let kubernetes = CalicoKubernetes {
+            endpoint: Some("https://api:6443".into()),
+            token_file: Some("/token".into()),
+            api_group: Some("crd.projectcalico.org/v1".into()),
+            ..CalicoKubernetes::default()
+        };
+        let file = CalicoSettings {
+            node: Some("n1".into()),
+            datastore: Some(CalicoDatastore::Kubernetes(kubernetes)),
+            kubeconfig: None,
+            path: Vec::new(),
+            endpoint_status: None,
+            version: None,
+            state_file: None,
+            limits: CalicoLimits::default(),
+        };
+        let host = from_env(&[NODE, ETCD]).unwrap().unwrap().host;
+        let settings = NodeSettings::from_file(file, host, &env(&[])).unwrap().unwrap();
+        let Some(Source::Kubernetes(calico)) = settings.sources.first() else {
+            panic!("{:?}", settings.sources);
+        };
+        assert_eq!(calico.group, Some(Group::V1));
+        assert_eq!(calico.api.token_file, Some("/token".into()));
+        assert!(settings.to_string().contains("reads the Kubernetes API at https://api:6443"));
     }
 }

@@ -9,9 +9,9 @@ use etcd_client::{
     WatchClient, WatchOptions, WatchStream,
 };
 
-use super::certificate::Validity;
 use super::config::{EtcdConfig, Password, TlsFiles};
 use super::store::{Answer, Connect, Error, Message, Page, Range, Rest, Store};
+use crate::datastore::certificate::Validity;
 
 /// Longest message that is read at once, in octets. Pages that are longer are asked for in parts;
 /// etcd cuts messages about changes into parts of 2 MiB by itself.

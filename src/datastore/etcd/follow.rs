@@ -12,10 +12,10 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{debug, info};
 
-use super::backoff;
 use super::config::{Blocks, EtcdConfig, Timings};
 use super::known::{Known, Listing};
 use super::store::{Connect, Error, Message, Page, Range, Rest, Store};
+use crate::datastore::backoff;
 use crate::datastore::{Event, Sender, State};
 
 /// Keys that are asked for at once, at first.

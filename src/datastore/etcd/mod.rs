@@ -4,10 +4,8 @@
 //! - [`follow`]: list, watch, list again; pauses, failover, silence. Over the contract in [`store`],
 //!   so that tests can play etcd.
 //! - [`known`]: what was told, so that a list tells only what differs.
-//! - [`client`]: the real connection. [`certificate`]: how long a certificate is valid.
+//! - [`client`]: the real connection.
 
-mod backoff;
-mod certificate;
 mod client;
 mod config;
 mod follow;

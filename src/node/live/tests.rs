@@ -36,11 +36,12 @@ fn rig_with(state_file: Option<PathBuf>) -> Rig {
     let settings = NodeSettings {
         calico: Settings::new("a"),
         sources: Vec::new(),
+        notes: Vec::new(),
         state_file,
         limits: CalicoLimits::default(),
         host,
     };
-    Rig { etcd, files, follower: follow_feeds(&settings, feeds) }
+    Rig { etcd, files, follower: follow_feeds(&settings, feeds, watch::channel(None).0) }
 }
 
 impl Rig {

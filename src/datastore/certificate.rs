@@ -111,7 +111,7 @@ fn moment(der: &[u8]) -> Option<(Moment, &[u8])> {
 }
 
 impl Moment {
-    fn of(time: SystemTime) -> Moment {
+    pub(super) fn of(time: SystemTime) -> Moment {
         let seconds = time.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs();
         let (days, second_of_day) = (seconds / 86_400, seconds % 86_400);
         // Howard Hinnant, "chrono-compatible low-level date algorithms": years begin in March.

@@ -1,0 +1,85 @@
+//! Where Calico's objects are: in which of its two API groups.
+//!
+//! Differs from Calico: libcalico takes every failure to ask for `crd.projectcalico.org`, and chooses
+//! once per process. Here it is asked until it is answered, and again when the kinds are gone: the
+//! last step of a migration from one group to the other deletes the first.
+
+use serde::Deserialize;
+
+use super::api::{Api, Dial};
+use super::config::Group;
+use super::failure::Failure;
+use super::list;
+use super::resource::{From, Place, Resource};
+
+/// Longest wait for an answer, and for each part of it.
+const ANSWER_MAX: std::time::Duration = std::time::Duration::from_secs(10);
+/// Longest list of groups that is read, in octets.
+const GROUPS_MAX: usize = 4 << 20;
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Groups {
+    kind: String,
+    groups: Vec<Named>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Named {
+    name: String,
+}
+
+/// Asks which group holds Calico's objects; `None`: the server has neither.
+///
+/// Where both are, `projectcalico.org` is an aggregated API server over the CRDs of the other, or a
+/// migration is under way: the CRDs count.
+pub(super) async fn discover<D: Dial>(api: &Api<D>) -> Result<Option<Group>, Failure> {
+    match groups(api).await {
+        Ok(names) => {
+            let has = |group: Group| names.iter().any(|name| name == group.name());
+            Ok(match (has(Group::V1), has(Group::V3)) {
+                (true, _) => Some(Group::V1),
+                (false, true) => Some(Group::V3),
+                (false, false) => None,
+            })
+        }
+        // Clusters without the role system:discovery.
+        Err(Failure::Forbidden(_)) => by_listing(api).await,
+        Err(failure) => Err(failure),
+    }
+}
+
+async fn groups<D: Dial>(api: &Api<D>) -> Result<Vec<String>, Failure> {
+    let request = super::api::Request { target: "/apis".to_owned(), accept: "application/json" };
+    let mut answer = api.request(&request, Some(ANSWER_MAX)).await?;
+    if answer.code != 200 {
+        return Err(answer.failure().await);
+    }
+    let mut body = Vec::new();
+    while let Some(octets) = answer.next(ANSWER_MAX).await? {
+        body.extend_from_slice(&octets);
+        if body.len() > GROUPS_MAX {
+            return Err(Failure::TooLong("the list of API groups", GROUPS_MAX as u64));
+        }
+    }
+    let read: Option<Groups> = serde_json::from_slice(&body).ok();
+    let read = read.filter(|groups| groups.kind == "APIGroupList");
+    let groups = read.ok_or_else(|| Failure::not_kubernetes(&answer.media_type, &body))?;
+    Ok(groups.groups.into_iter().map(|group| group.name).collect())
+}
+
+async fn by_listing<D: Dial>(api: &Api<D>) -> Result<Option<Group>, Failure> {
+    let mut refusal = None;
+    for group in [Group::V1, Group::V3] {
+        let place = Place::of(&Resource::IpPools, group, "", "");
+        match list::read(api, &place, &From::Any, |_| {}).await {
+            Ok(_) => return Ok(Some(group)),
+            Err(Failure::NotFound) => {}
+            // A group that is not there is forbidden to whoever has no rights on it.
+            Err(failure @ Failure::Forbidden(_)) => refusal = Some(failure),
+            Err(failure) => return Err(failure),
+        }
+    }
+    refusal.map_or(Ok(None), Err)
+}

@@ -1,0 +1,152 @@
+//! Whether a watch on another connection goes on in the history that was known, or the store was
+//! restored from a backup meanwhile.
+//!
+//! Versions alone do not tell once writes have carried a restored store past the version that was
+//! known: the watch delivers what lies above it, and what was written below it is never heard of. A
+//! list would tell, and is too much for kinds with thousands of objects. So the last event of such a
+//! kind is kept, whole. If etcd still has exactly that object, everything up to its version is what was
+//! known, and the watch begins at that version, not at the last one: in the known history nothing of
+//! the kind lies between, in another one whatever does is delivered.
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::api::Dial;
+use super::failure::Failure;
+use super::kind::{Follow, is_older};
+use super::list;
+use super::resource::Resource;
+
+/// Longest event that is kept, in octets.
+const OBJECT_MAX: usize = 256 << 10;
+
+/// The last object of a kind that was put, if nothing but bookmarks came after it.
+#[derive(Debug, Default)]
+pub(super) struct Anchor {
+    is_set: bool,
+    /// As the event had it.
+    object: Vec<u8>,
+    version: String,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Named {
+    metadata: Name,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Name {
+    name: String,
+}
+
+impl Anchor {
+    /// Keeps an event. Into the memory that is there: every heartbeat of every node comes here.
+    pub(super) fn set(&mut self, object: &[u8], version: &str) {
+        self.object.clear();
+        self.is_set = object.len() <= OBJECT_MAX;
+        if self.is_set {
+            self.object.extend_from_slice(object);
+            version.clone_into(&mut self.version);
+        }
+    }
+
+    /// Something else happened last.
+    pub(super) fn clear(&mut self) {
+        self.is_set = false;
+    }
+
+    /// Where a watch may begin if the object is still there.
+    pub(super) fn version(&self) -> Option<&str> {
+        self.is_set.then_some(self.version.as_str())
+    }
+
+    fn name(&self) -> Option<String> {
+        let named = || serde_json::from_slice::<Named>(&self.object).ok();
+        self.is_set.then(named).flatten().map(|named| named.metadata.name)
+    }
+
+    /// Compares what etcd has under the name.
+    fn compare(&self, found: Option<&[u8]>) -> Past {
+        if !self.is_set {
+            return Past::Same;
+        }
+        let metadata = |octets: &[u8]| {
+            let mut object: Value = serde_json::from_slice(octets).ok()?;
+            Some(object.get_mut("metadata")?.take())
+        };
+        let Some(found) = found.and_then(metadata) else { return Past::Differs };
+        if Some(&found) == metadata(&self.object).as_ref() {
+            return Past::Same;
+        }
+        let version = found.get("resourceVersion").and_then(Value::as_str).unwrap_or_default();
+        if is_older(&self.version, version) { Past::Unknown } else { Past::Differs }
+    }
+}
+
+/// What a probe found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Past {
+    /// Up to the anchor, or without one: the server is not behind.
+    Same,
+    /// The store was restored.
+    Differs,
+    /// The object has changed since: only a list tells.
+    Unknown,
+}
+
+impl<D: Dial> Follow<'_, D> {
+    /// Asks etcd for the object of the last event. A server whose etcd does not answer would go on
+    /// from memory, and a watch be silent.
+    pub(super) async fn probe(&mut self) -> Result<Past, Failure> {
+        self.is_in_doubt = true;
+        let past = self.ask_etcd().await?;
+        self.is_in_doubt = false;
+        Ok(past)
+    }
+
+    async fn ask_etcd(&mut self) -> Result<Past, Failure> {
+        let name = match &self.resource {
+            Resource::Secret(name) => name.clone(),
+            _ => self.anchor.name().unwrap_or_else(|| self.node.clone()),
+        };
+        let mut found: Option<Vec<u8>> = None;
+        let request = self.place.probe(&name);
+        let page = list::page(self.api, &request, |item| found = Some(item.to_vec()));
+        let page = page.await?;
+        self.hub.heard(None);
+        if is_older(&page.version, self.version.as_deref().unwrap_or_default()) {
+            return Ok(Past::Differs);
+        }
+        Ok(self.anchor.compare(found.as_deref()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn object(uid: &str, version: u64) -> String {
+        format!(r#"{{"metadata":{{"name":"n","uid":"{uid}","resourceVersion":"{version}"}}}}"#)
+    }
+
+    #[test]
+    fn only_the_very_object_is_the_past() {
+        let mut anchor = Anchor::default();
+        assert_eq!((anchor.version(), anchor.compare(None)), (None, Past::Same));
+        anchor.set(object("a", 5).as_bytes(), "5");
+        assert_eq!((anchor.version(), anchor.name().as_deref()), (Some("5"), Some("n")));
+        let compare = |text: &str| anchor.compare(Some(text.as_bytes()));
+        assert_eq!(compare(&format!("{{\"kind\":\"Node\",{}", &object("a", 5)[1..])), Past::Same);
+        assert_eq!(compare(&object("b", 5)), Past::Differs, "another one of that version");
+        assert_eq!(compare(&object("a", 4)), Past::Differs);
+        assert_eq!(compare(&object("a", 6)), Past::Unknown);
+        assert_eq!(compare("x"), Past::Differs);
+        assert_eq!(anchor.compare(None), Past::Differs, "it is gone");
+        anchor.clear();
+        assert_eq!((anchor.version(), anchor.name()), (None, None));
+        anchor.set(&vec![b'x'; OBJECT_MAX + 1], "7");
+        assert_eq!(anchor.version(), None);
+    }
+}

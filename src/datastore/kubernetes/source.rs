@@ -1,0 +1,257 @@
+//! The two sources of the API: Calico's objects with the Nodes, and Services with EndpointSlices and
+//! Secrets.
+
+use std::collections::BTreeSet;
+use std::convert::Infallible;
+use std::future::Future;
+use std::pin::Pin;
+use std::time::Duration;
+
+use futures_util::future::select_all;
+use tokio::sync::watch;
+use tokio::time::{sleep, sleep_until};
+use tracing::info;
+
+use super::api::{Api, Dial};
+use super::config::{Group, KubernetesConfig, ServicesConfig};
+use super::discovery::discover;
+use super::failure::Failure;
+use super::hub::{Hub, OfGroup};
+use super::kind::Follow;
+use super::pace;
+use super::resource::{Place, Resource};
+use crate::datastore::Sender;
+
+/// How often it is looked whether Calico's kinds are there at all.
+const LOOK_INTERVAL: Duration = Duration::from_secs(5);
+/// Pause between questions where they are, at random.
+const ASK_INTERVAL: [Duration; 2] = [Duration::from_secs(10), Duration::from_secs(30)];
+/// BGP does not wait longer for what services and passwords need.
+const EXCUSED_AFTER: Duration = Duration::from_secs(60);
+
+/// What the plan asks of the second source.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Wanted {
+    /// Names of Secrets with keys of sessions.
+    pub secrets: BTreeSet<String>,
+    /// Services and their endpoints: a range of service addresses is configured.
+    pub services: Services,
+}
+
+/// Whether services are asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Services {
+    /// No range is configured.
+    #[default]
+    Unused,
+    /// Their addresses may have to be announced.
+    Used,
+}
+
+type Following<'a> = Pin<Box<dyn Future<Output = Infallible> + Send + 'a>>;
+
+/// Follows Calico's objects and the Nodes until the receiver is gone.
+pub(super) async fn follow_calico<D: Dial>(
+    api: &Api<D>,
+    config: &KubernetesConfig,
+    sender: Sender,
+) {
+    let hub = &Hub::new(sender);
+    let mut resources: Vec<Resource> = vec![Resource::Nodes];
+    resources.extend(calico_kinds(config));
+    resources.extend(config.use_pod_cidr.then_some(Resource::OwnNode));
+    hub.expect(resources);
+    let core = |resource: Resource| -> Following<'_> {
+        let place = Place::of(&resource, Group::V1, &config.node, "");
+        let mut follow = Follow::new(api, hub, resource, place, &config.node);
+        follow.is_own_apart = config.use_pod_cidr;
+        Box::pin(follow.run())
+    };
+    let mut of_core = vec![core(Resource::Nodes)];
+    of_core.extend(config.use_pod_cidr.then(|| core(Resource::OwnNode)));
+    tokio::select! {
+        (never, _, _) = select_all(of_core) => match never {},
+        never = follow_groups(api, hub, config) => match never {},
+        () = follow_connection(api, hub) => {}
+        () = hub.closed() => {}
+    }
+}
+
+fn calico_kinds(config: &KubernetesConfig) -> impl Iterator<Item = Resource> + use<> {
+    let use_pod_cidr = config.use_pod_cidr;
+    Resource::CALICO
+        .into_iter()
+        .filter(move |resource| !use_pod_cidr || *resource != Resource::BlockAffinities)
+}
+
+/// Follows Calico's kinds in the group where they are, and in the other one when they move.
+async fn follow_groups<D: Dial>(api: &Api<D>, hub: &Hub, config: &KubernetesConfig) -> Infallible {
+    let mut group = match config.group {
+        Some(group) => group,
+        None => first_group(api, hub).await,
+    };
+    loop {
+        info!(%group, "Calico's objects are read from this API group");
+        let follow = |resource: Resource| -> Following<'_> {
+            let place = Place::of(&resource, group, &config.node, "");
+            Box::pin(Follow::new(api, hub, resource, place, &config.node).run())
+        };
+        let following = calico_kinds(config).map(follow);
+        group = tokio::select! {
+            (never, _, _) = select_all(following) => match never {},
+            other = other_group(api, hub, group, config.group) => other,
+        };
+    }
+}
+
+/// Asks until it is answered.
+async fn first_group<D: Dial>(api: &Api<D>, hub: &Hub) -> Group {
+    let mut failures = 0;
+    loop {
+        match discover(api).await {
+            Ok(Some(group)) => {
+                hub.set_lost_group(None);
+                return group;
+            }
+            Ok(None) => {
+                failures = 0;
+                hub.set_lost_group(Some(not_installed()));
+                let [least, most] = ASK_INTERVAL;
+                sleep(api.random.between(least, most)).await;
+            }
+            Err(failure) => {
+                failures += 1;
+                if !matches!(failure, Failure::Lost(_)) || failures > 1 {
+                    hub.set_lost_group(Some(format!("cannot ask for API groups: {failure}")));
+                }
+                sleep(pace::pause(&failure, failures, &api.random)).await;
+            }
+        }
+    }
+}
+
+fn not_installed() -> String {
+    format!(
+        "Calico's CRDs are not installed: the server has neither {} nor {}",
+        Group::V1.name(),
+        Group::V3.name()
+    )
+}
+
+/// Returns when Calico's kinds are in another group than that. `given` is the one that the
+/// environment names.
+async fn other_group<D: Dial>(
+    api: &Api<D>,
+    hub: &Hub,
+    group: Group,
+    given: Option<Group>,
+) -> Group {
+    loop {
+        sleep(LOOK_INTERVAL).await;
+        match hub.of_group() {
+            OfGroup::InForce => {
+                hub.set_lost_group(None);
+                continue;
+            }
+            OfGroup::Missing => {
+                let reason = format!(
+                    "the server has none of Calico's kinds in {group}: what is known stays in force \
+                     until they are installed again"
+                );
+                hub.set_lost_group(Some(reason));
+            }
+            OfGroup::Unknown => {}
+        }
+        if given.is_some() {
+            continue;
+        }
+        match discover(api).await {
+            Ok(Some(other)) if other != group => {
+                hub.set_lost_group(None);
+                return other;
+            }
+            Ok(None) => hub.set_lost_group(Some(not_installed())),
+            Ok(Some(_)) | Err(_) => {}
+        }
+        let [least, most] = ASK_INTERVAL;
+        sleep(api.random.between(least, most)).await;
+    }
+}
+
+/// Tells why there is no connection.
+async fn follow_connection<D: Dial>(api: &Api<D>, hub: &Hub) {
+    let mut trouble = api.trouble();
+    loop {
+        let now = trouble.borrow_and_update().clone();
+        hub.set_trouble(now);
+        if trouble.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Follows what the plan asks for until the receiver is gone. Nothing is told before it is known
+/// what that is.
+pub(super) async fn follow_services<D: Dial>(
+    api: &Api<D>,
+    config: &ServicesConfig,
+    mut wanted: watch::Receiver<Option<Wanted>>,
+    sender: Sender,
+) {
+    let hub = &Hub::new(sender);
+    let mut following: Vec<(Resource, Following<'_>)> = Vec::new();
+    let mut excused_at = None;
+    let mut is_final = false;
+    let follow = |resource: &Resource| -> Following<'_> {
+        let place = Place::of(resource, Group::V1, "", &config.namespace);
+        Box::pin(Follow::new(api, hub, resource.clone(), place, "").run())
+    };
+    let mut connection = Box::pin(follow_connection(api, hub));
+    loop {
+        if let Some(wanted) = wanted.borrow_and_update().clone() {
+            let resources = resources(&wanted);
+            following.retain(|(resource, _)| resources.contains(resource));
+            hub.keep_only(&resources);
+            for resource in &resources {
+                if !following.iter().any(|(known, _)| known == resource) {
+                    following.push((resource.clone(), follow(resource)));
+                }
+            }
+            excused_at.get_or_insert_with(|| tokio::time::Instant::now() + EXCUSED_AFTER);
+            hub.expect(resources);
+        }
+        let is_idle = following.is_empty();
+        let running = async {
+            if is_idle {
+                std::future::pending::<()>().await;
+            }
+            select_all(following.iter_mut().map(|(_, future)| future)).await;
+        };
+        let excused = async {
+            match excused_at {
+                Some(at) => sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = running => {}
+            changed = wanted.changed(), if !is_final => is_final = changed.is_err(),
+            () = excused => {
+                hub.excuse_all();
+                // What is asked for later never holds anything up.
+                excused_at = Some(tokio::time::Instant::now() + Duration::from_secs(86_400));
+            }
+            () = &mut connection => {}
+            () = hub.closed() => return,
+        }
+    }
+}
+
+fn resources(wanted: &Wanted) -> BTreeSet<Resource> {
+    let mut resources: BTreeSet<Resource> =
+        wanted.secrets.iter().map(|name| Resource::Secret(name.clone())).collect();
+    if wanted.services == Services::Used {
+        resources.extend([Resource::Services, Resource::EndpointSlices]);
+    }
+    resources
+}

@@ -1,0 +1,252 @@
+//! One watch, from its request to its end.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use tokio::time::{Instant, sleep};
+use tracing::debug;
+
+use super::api::{Answer, Dial};
+use super::body::Lines;
+use super::failure::Failure;
+use super::kind::{Follow, Goes, Next, is_older};
+use super::past::Past;
+use crate::calico::model::Fault;
+
+/// How long a watch is asked to last, at random.
+const LASTS: [Duration; 2] = [Duration::from_secs(600), Duration::from_secs(1200)];
+/// The server is given this long beyond it.
+const LATE_MAX: Duration = Duration::from_secs(30);
+/// A proxy may hold the head of an answer back until the first event. After this long without one
+/// it is asked whether the server answers at all.
+const HEAD_MAX: Duration = Duration::from_secs(30);
+/// After this long without event or bookmark it is asked whether the server is where it was.
+const SILENCE_MAX: Duration = Duration::from_secs(300);
+/// Pause between two watches.
+const PAUSE: Duration = Duration::from_millis(250);
+/// An end within this long, without an event, is a failure.
+const AT_ONCE: Duration = Duration::from_secs(1);
+/// A small kind whose watch ends before its time is listed, at most this often: its CRD may have been
+/// replaced.
+const EARLY_INTERVAL: Duration = Duration::from_secs(600);
+
+/// A line of a watch.
+#[derive(Deserialize)]
+struct Event<'a> {
+    #[serde(rename = "type")]
+    kind: &'a str,
+    #[serde(borrow)]
+    object: &'a RawValue,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Bookmark {
+    metadata: Metadata,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct Metadata {
+    resource_version: String,
+}
+
+impl<D: Dial> Follow<'_, D> {
+    /// Watches until the watch ends or is in doubt.
+    pub(super) async fn watch(&mut self) -> Result<(), Failure> {
+        let [least, most] = LASTS;
+        let lasts = self.api.random.between(least, most);
+        let Some(mut answer) = self.begin(lasts).await? else { return Ok(()) };
+        let begun = Instant::now();
+        if self.is_anew(answer.epoch) {
+            drop(answer);
+            if self.is_small() || self.anchor.version().is_none() {
+                self.list_soon().await;
+            } else {
+                // The next watch begins at the anchor.
+                self.is_in_doubt = true;
+            }
+            return Ok(());
+        }
+        if self.is_in_doubt {
+            match self.probe().await? {
+                Past::Same => {}
+                Past::Differs => return Err(Failure::WentBack),
+                Past::Unknown => {
+                    drop(answer);
+                    self.list_soon().await;
+                    return Ok(());
+                }
+            }
+        }
+        self.set_in_force();
+        let events = self.read(&mut answer, begun + lasts + LATE_MAX).await;
+        let lasted = begun.elapsed();
+        self.note_watched(lasted);
+        let Ended { events, goes } = events?;
+        if goes == Goes::Ends {
+            return Ok(());
+        }
+        if lasted < AT_ONCE && events == 0 {
+            return Err(Failure::EndedAtOnce);
+        }
+        let is_early = lasted < lasts.mul_f64(0.9);
+        let is_due = self.early_list.is_none_or(|last| last.elapsed() >= EARLY_INTERVAL);
+        if is_early && is_due && self.resource.is_calico() {
+            debug!(resource = %self.resource, "the watch ended before its time: listing");
+            self.early_list = Some(Instant::now());
+            self.set_next(Next::List(self.not_older()));
+        }
+        sleep(PAUSE).await;
+        Ok(())
+    }
+
+    /// Asks to watch; the answer once its head is there. `None`: it is decided what comes first.
+    async fn begin(&mut self, lasts: Duration) -> Result<Option<Answer>, Failure> {
+        let anchor = self.anchor.version().filter(|_| self.is_in_doubt);
+        let version = anchor.or(self.version.as_deref()).unwrap_or_default().to_owned();
+        let request = self.place.watch(&version, lasts);
+        let api = self.api;
+        let mut asked = std::pin::pin!(api.request(&request, None));
+        let answer = loop {
+            // Both at once: the request may be the one that makes the connection.
+            let late = async {
+                sleep(HEAD_MAX).await;
+                self.probe().await
+            };
+            tokio::select! {
+                answer = asked.as_mut() => break answer?,
+                past = late => {
+                    if past? == Past::Differs {
+                        return Err(Failure::WentBack);
+                    }
+                    if self.note_answer() {
+                        // The request may be one that is never answered.
+                        self.set_next(Next::List(self.not_older()));
+                        return Ok(None);
+                    }
+                }
+            }
+        };
+        if answer.code == 200 { Ok(Some(answer)) } else { Err(answer.failure().await) }
+    }
+
+    /// Reads events until the end.
+    async fn read(&mut self, answer: &mut Answer, until: Instant) -> Result<Ended, Failure> {
+        let mut lines = Lines::default();
+        let mut events = 0usize;
+        let mut heard = Instant::now();
+        loop {
+            let now = Instant::now();
+            let quiet = heard + SILENCE_MAX;
+            let due = self.due().into_iter().chain([until, quiet]).min().unwrap_or(until);
+            match answer.next(due.saturating_duration_since(now)).await {
+                Ok(None) => return Ok(Ended { events, goes: Goes::On }),
+                Ok(Some(octets)) => {
+                    heard = Instant::now();
+                    lines.push(&octets, |line| {
+                        events += 1;
+                        self.event(line)
+                    })?;
+                    self.hub.heard(None);
+                }
+                Err(Failure::Silent(..)) => {
+                    let now = Instant::now();
+                    if now >= until {
+                        return Ok(Ended { events, goes: Goes::On });
+                    }
+                    if now >= quiet {
+                        if self.probe().await? == Past::Differs {
+                            return Err(Failure::WentBack);
+                        }
+                        // Unknown: the change is on its way to us.
+                        heard = Instant::now();
+                    }
+                }
+                Err(failure) => return Err(failure),
+            }
+            // Also where events never pause.
+            let now = Instant::now();
+            if self.due().is_some_and(|due| due <= now) && self.act(now) == Goes::Ends {
+                return Ok(Ended { events, goes: Goes::Ends });
+            }
+        }
+    }
+
+    /// Takes an event in.
+    fn event(&mut self, line: &[u8]) -> Result<(), Failure> {
+        let event: Event<'_> =
+            serde_json::from_slice(line).map_err(|_| Failure::not_kubernetes("a watch", line))?;
+        let octets = event.object.get().as_bytes();
+        match event.kind {
+            "ADDED" | "MODIFIED" => match self.decode(octets) {
+                Ok(Some(object)) => {
+                    self.note_version(&object.version)?;
+                    if !self.is_small() {
+                        self.anchor.set(octets, &object.version);
+                    }
+                    self.hub.put(&self.resource, object);
+                }
+                // It concerned us, maybe, and does no longer.
+                Ok(None) => self.forget(octets)?,
+                Err(fault) => self.skip(octets, &fault)?,
+            },
+            "DELETED" => {
+                self.anchor.clear();
+                self.forget(octets)?;
+            }
+            "BOOKMARK" => self.note_version(&version_of(octets))?,
+            "ERROR" => return Err(Failure::of_error_event(octets)),
+            other => debug!(resource = %self.resource, "an event of type {other} is skipped"),
+        }
+        if event.kind != "BOOKMARK" {
+            self.note_absence();
+        }
+        Ok(())
+    }
+
+    /// Takes an object out, if it was there.
+    fn forget(&mut self, object: &[u8]) -> Result<(), Failure> {
+        self.note_version(&version_of(object))?;
+        match self.identify(object) {
+            Ok(id) => {
+                let deletion = self.deletion();
+                self.hub.delete(&self.resource, &id, deletion);
+                if self.hub.with(&self.resource, |known| known.held()) > 0 {
+                    self.note_deletion();
+                }
+                Ok(())
+            }
+            Err(fault) => self.skip(object, &fault),
+        }
+    }
+
+    fn skip(&mut self, object: &[u8], fault: &Fault) -> Result<(), Failure> {
+        debug!(resource = %self.resource, "an event is skipped: {fault}");
+        self.note_version(&version_of(object))
+    }
+
+    fn note_version(&mut self, version: &str) -> Result<(), Failure> {
+        let known = self.version.get_or_insert_default();
+        if is_older(version, known) {
+            return Err(Failure::WentBack);
+        }
+        if !version.is_empty() {
+            version.clone_into(known);
+        }
+        Ok(())
+    }
+}
+
+/// How a watch ended.
+struct Ended {
+    events: usize,
+    /// Whether the next watch follows, or what was decided already.
+    goes: Goes,
+}
+
+fn version_of(object: &[u8]) -> String {
+    let read: Option<Bookmark> = serde_json::from_slice(object).ok();
+    read.unwrap_or_default().metadata.resource_version
+}

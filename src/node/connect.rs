@@ -1,0 +1,101 @@
+//! Trying the sources once, for `margay check --connect`.
+
+use std::fmt;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout_at};
+
+use super::NodeSettings;
+use super::settings::describe;
+use crate::calico::{Problem, Snapshot};
+use crate::datastore::{Event, Receiver, Services, Source, Starter, State, Wanted};
+
+/// Longest time that one source is given.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// What came of a source.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tried {
+    /// The source in a few words.
+    pub name: String,
+    /// How many objects it has, or why it cannot be read.
+    pub objects: Result<usize, String>,
+    /// What is wrong with what could be read.
+    pub problems: Vec<Problem>,
+}
+
+impl Tried {
+    /// As an object.
+    pub fn to_json(&self) -> serde_json::Value {
+        let problem = |problem: &Problem| format!("{}: {}", problem.object, problem.text);
+        let problems: Vec<String> = self.problems.iter().map(problem).collect();
+        let (objects, fault) = match &self.objects {
+            Ok(objects) => (Some(objects), None),
+            Err(fault) => (None, Some(fault)),
+        };
+        serde_json::json!({
+            "name": self.name, "objects": objects, "fault": fault, "problems": problems,
+        })
+    }
+}
+
+/// A line, and one for each problem.
+impl fmt::Display for Tried {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.objects {
+            Ok(objects) => writeln!(f, "{}: {objects} objects", self.name)?,
+            Err(fault) => writeln!(f, "{}: cannot be read: {fault}", self.name)?,
+        }
+        for Problem { object, text } in &self.problems {
+            writeln!(f, "  {object}: {text}")?;
+        }
+        Ok(())
+    }
+}
+
+/// Reads every source once. Of Kubernetes' own kinds only what the objects ask for is read.
+///
+/// Must be called within a tokio runtime.
+pub async fn try_sources(settings: &NodeSettings) -> Vec<Tried> {
+    let (wanted, of_services) = watch::channel(None);
+    let mut starter = Starter::new(of_services);
+    let mut started: Vec<(&Source, Receiver)> =
+        settings.sources.iter().map(|source| (source, starter.start(source.clone()).0)).collect();
+    // What services and passwords there are follows from the others.
+    started.sort_by_key(|(source, _)| matches!(source, Source::Services(_)));
+    let mut snapshot = Snapshot::default();
+    let mut tried = Vec::new();
+    for (source, receiver) in &mut started {
+        if matches!(source, Source::Services(_)) {
+            let needs = snapshot.needs(&settings.calico);
+            let services = if needs.has_service_ranges { Services::Used } else { Services::Unused };
+            wanted.send_replace(Some(Wanted { secrets: needs.secrets, services }));
+        }
+        tried.push(try_source(describe(source), receiver, &mut snapshot).await);
+    }
+    tried
+}
+
+async fn try_source(name: String, receiver: &mut Receiver, snapshot: &mut Snapshot) -> Tried {
+    let end = Instant::now() + PATIENCE;
+    let mut listed = None;
+    let mut problems = Vec::new();
+    let objects = loop {
+        match timeout_at(end, receiver.recv()).await {
+            Err(_) => break Err(format!("no answer within {} s", PATIENCE.as_secs())),
+            Ok(None) => break Err("it ended".to_owned()),
+            Ok(Some(Event::Listed(objects))) => {
+                listed = Some(objects.len());
+                objects.into_iter().for_each(|object| snapshot.apply(object));
+            }
+            Ok(Some(Event::Problems(found))) => problems = found,
+            Ok(Some(Event::State(State::Away { reason, .. }))) => break Err(reason.to_string()),
+            Ok(Some(Event::State(State::Current { .. }))) if listed.is_some() => {
+                break Ok(listed.unwrap_or_default());
+            }
+            Ok(Some(Event::State(_) | Event::Changed(_))) => {}
+        }
+    };
+    Tried { name, objects, problems }
+}
