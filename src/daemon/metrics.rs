@@ -318,6 +318,7 @@ impl Answers {
                     State::Away { since, .. } => since.elapsed(),
                     State::Connecting | State::Current { .. } => Duration::ZERO,
                 },
+                cause: followed.cause,
                 silence: followed.heard.map(|heard| heard.elapsed()),
                 revision: followed.told,
                 lag: followed.told.map(lag),

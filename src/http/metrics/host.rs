@@ -84,6 +84,8 @@ pub struct SourceMetrics {
     pub current: bool,
     /// For how long it has been away.
     pub away: Duration,
+    /// Why it is, in a word, where the source says so.
+    pub cause: Option<&'static str>,
     /// How long ago it last said anything, where that is known.
     pub silence: Option<Duration>,
     /// The newest revision that it spoke of, where it counts them.
@@ -152,6 +154,14 @@ impl SourceMetrics {
             &labels,
             self.away.as_secs_f64(),
         );
+        if let Some(cause) = self.cause {
+            families.gauge(
+                "margay_calico_source_unavailable",
+                "1 while a source cannot be read, with the cause. Sources in the Kubernetes API only.",
+                &[("source", self.name.as_str()), ("cause", cause)],
+                1,
+            );
+        }
         if let Some(silence) = self.silence {
             families.fraction(
                 "margay_calico_source_silence_seconds",
