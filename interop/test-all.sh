@@ -21,7 +21,7 @@ fi
 
 [ "$(id -u)" = 0 ] || { echo "test-all: network namespaces need root" >&2; exit 1; }
 step "what is missing"
-interop/setup.sh build peers monitor vm
+interop/setup.sh build peers monitor vm kubernetes
 export PATH="$HOME/.cargo/bin:$PATH"
 
 step "the binary under test"
