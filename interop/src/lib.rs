@@ -11,6 +11,7 @@
 //! - [`subject`]: the speaker under test: margay, or BIRD 2 when the harness itself is in doubt.
 //! - [`matrix`], [`cases`]: what every peer goes through, and the tests made of it.
 //! - [`raw`], [`message`]: a neighbour that speaks scripted bytes.
+//! - [`kubernetes`]: kube-apiserver and its etcd, and what goes wrong with them.
 //! - [`sequence`]: the interpreter of the recorded session scenarios.
 //!
 //! Every test has its own namespaces, so tests run in parallel and ports never clash.
@@ -25,6 +26,7 @@ pub mod frr;
 pub mod full_kernel;
 pub mod gobgp;
 pub mod kernel;
+pub mod kubernetes;
 pub mod lab;
 pub mod margay;
 pub mod matrix;

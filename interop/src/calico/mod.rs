@@ -177,6 +177,14 @@ impl MargayNode {
         Self::start(host, Start::Environment(environment(host, cluster, "none")))
     }
 
+    /// Starts margay with these variables.
+    ///
+    /// # Errors
+    /// As [`MargayNode::from_environment`].
+    pub fn from_variables(host: &Host, variables: Vec<(String, String)>) -> Result<Self> {
+        Self::start(host, Start::Environment(variables))
+    }
+
     /// The same, serving BIRD's protocol on two sockets too, IPv4 and IPv6.
     ///
     /// # Errors
