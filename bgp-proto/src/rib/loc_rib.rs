@@ -11,8 +11,7 @@ use super::{
     NextHopState, NextHops, Path, PathFlags, SourceCounts, SourceId, Sources, SparseSet, Stored,
     ViaDefault, WorkSet, select, select_multipath,
 };
-use crate::policy::Source;
-use crate::types::{Family, FamilyMap, Hop, PeerId, PeerType, Prefix, Recursion};
+use crate::types::{Family, FamilyMap, Hop, PeerId, PeerType, Prefix, Recursion, Source};
 
 /// Epoch and generation of the table's changes, in one number that only grows.
 pub(crate) type Version = u64;
@@ -278,6 +277,18 @@ impl LocRib {
     /// next turns.
     pub(crate) fn set_next_hop(&mut self, addr: std::net::IpAddr, state: NextHopState) {
         self.hops.set_state(addr, state);
+        self.note_changed_hops();
+    }
+
+    /// Whose next hops may be reached over the default route: destinations behind those that are are
+    /// touched within the next turns.
+    pub(crate) fn set_via_default(&mut self, via_default: ViaDefault) {
+        self.sources.set_via_default(via_default);
+        self.hops.touch_over_default();
+        self.note_changed_hops();
+    }
+
+    fn note_changed_hops(&mut self) {
         for (hop, moved) in self.hops.take_changed() {
             let left = Family::ALL.map(|family| self.hops.copy_dests(hop, family));
             let known = self

@@ -273,8 +273,7 @@ impl Table {
             self.kernel.mark_all(&self.loc_rib);
         }
         if before.via_default != config.via_default {
-            self.loc_rib.sources.set_via_default(config.via_default);
-            self.loc_rib.hops.touch_over_default();
+            self.loc_rib.set_via_default(config.via_default);
         }
         let identity = |c: &TableConfig| (c.asn, c.router_id, c.cluster_id);
         if identity(&before) != identity(&config) {

@@ -16,8 +16,8 @@ use bgp_proto::table::{
     RouteFilter, RouteLimits, Table, TableConfig, Work,
 };
 use bgp_proto::types::{
-    Asn, Community, Family, FamilySet, FibKind, Hop, NextHop, PathId, PeerId, PeerType, Prefix,
-    RouterId, SessionId, Time,
+    Asn, Community, Family, FamilySet, FibKind, FibRoute, Hop, NextHop, PathId, PeerId, PeerType,
+    Prefix, RouterId, SessionId, Time,
 };
 use bgp_proto::wire::{
     Capabilities, GracefulRestart, GracefulRestartFamily, Nlri, RefreshKind, RouteAction,
@@ -81,7 +81,7 @@ pub(crate) struct World {
     model: Model,
     hop_states: Vec<NextHopState>,
     tracked: BTreeSet<IpAddr>,
-    fib: BTreeMap<Prefix, FibKind>,
+    fib: BTreeMap<Prefix, FibRoute>,
 }
 
 const HOPS: usize = 6;
@@ -616,8 +616,8 @@ impl World {
             match route {
                 Some(route) => {
                     assert_eq!(route.prefix, prefix);
-                    let before = self.fib.insert(prefix, route.kind.clone());
-                    assert_ne!(before, Some(route.kind), "{prefix}: told again what it was told");
+                    let before = self.fib.insert(prefix, route.clone());
+                    assert_ne!(before, Some(route), "{prefix}: told again what it was told");
                 }
                 None => {
                     assert!(self.fib.remove(&prefix).is_some(), "{prefix}: nothing to withdraw")
@@ -732,7 +732,9 @@ impl World {
                 self.check_view(peer, family, &expected);
             }
         }
-        assert_eq!(self.fib, self.model.fib(), "what the kernel was told (left) and should be");
+        let told = self.fib.iter().map(|(prefix, route)| (*prefix, route.kind.clone()));
+        let told: BTreeMap<Prefix, FibKind> = told.collect();
+        assert_eq!(told, self.model.fib(), "what the kernel was told (left) and should be");
         if deaf == usize::MAX {
             assert_eq!(self.tracked, self.model.tracked());
         }

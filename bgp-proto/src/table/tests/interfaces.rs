@@ -3,7 +3,7 @@
 
 use super::*;
 use crate::policy::{Match, Source};
-use crate::rib::{LocalRoute, Over};
+use crate::rib::{LocalRoute, Over, ViaDefault};
 
 /// Takes what `eth*` leads to and nothing else.
 fn over_ethernet(default: Decision) -> Arc<Policy> {
@@ -141,4 +141,33 @@ fn loops_are_looked_for_under_the_sessions_own_as() {
     assert_eq!(accepted(&table, 2), 1);
     announce(&mut table, 2, 65009, &["10.2.0.0/16"]);
     assert_eq!(accepted(&table, 2), 1, "its own AS there");
+}
+
+/// An operator's change, obeyed without waiting for a next hop to change.
+#[test]
+fn a_reload_says_whose_next_hops_may_go_over_the_default_route() {
+    let mut table = table();
+    let _reader = up(&mut table, 2, 65001, routes(2));
+    announce(&mut table, 2, 65001, &["10.1.0.0/16"]);
+    let addr: IpAddr = "10.0.0.2".parse().unwrap();
+    let hop = Hop { gateway: Some(addr), ifindex: 1, onlink: false, weight: 1 };
+    let (hops, over) = (vec![hop], Over::Default);
+    let state = NextHopState::Via { hops, metric: 0, connected: false, interface: None, over };
+    settle(&mut table);
+    table.handle_next_hop(addr, state);
+    for (via_default, expected) in [
+        (ViaDefault::Internal, false),
+        (ViaDefault::Always, true),
+        (ViaDefault::Never, false),
+        (ViaDefault::Always, true),
+    ] {
+        let config = TableConfig { via_default, ..TableConfig::new(ASN, RouterId(1)) };
+        table.configure(Arc::new(config));
+        while table.finish(Time::ZERO) {}
+        let best = table.totals().destinations[Family::Ipv4];
+        let why = super::reflection::why_unusable(&table, "10.1.0.0/16");
+        assert_eq!((best, why.is_none()), (1, expected), "{via_default:?}: {why:?}");
+        let installed = kernel(&mut table).last().is_some_and(|(_, installed)| *installed);
+        assert_eq!(installed, expected, "{via_default:?}");
+    }
 }

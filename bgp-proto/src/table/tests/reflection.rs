@@ -51,7 +51,7 @@ fn reflected(clusters: &[u32]) -> AttrEdit {
     edit
 }
 
-fn why_unusable(table: &Table, prefix: &str) -> Option<Unusable> {
+pub(super) fn why_unusable(table: &Table, prefix: &str) -> Option<Unusable> {
     let explained = table.explain(prefix.parse().unwrap(), Time::ZERO).unwrap();
     explained.destination.paths[0].unusable
 }
@@ -125,7 +125,7 @@ fn routes_that_come_back_unchanged_after_a_restart_are_not_told_again() {
     };
     let negotiated = Negotiated { graceful_restart: Some(restart), ..session(3, 65002) };
     table.peer_add(PeerId(3), IpAddr::from([10, 0, 0, 3]), Arc::new(routes(3)));
-    let _before = table.up_now(3, (*negotiated).clone());
+    let _before = table.up_now(3, negotiated.clone());
     announce(&mut table, 3, 65002, &["10.1.0.0/16", "10.2.0.0/16", "10.3.0.0/16"]);
     settle(&mut table);
     assert_eq!(hear(&mut reader, FamilySet::EMPTY).announced.len(), 3);
@@ -135,7 +135,7 @@ fn routes_that_come_back_unchanged_after_a_restart_are_not_told_again() {
     table.down_now(3, Some(keep));
     settle(&mut table);
     assert!(read(&mut reader).is_empty(), "while it is away");
-    let _after = table.up_now(3, (*negotiated).clone());
+    let _after = table.up_now(3, negotiated.clone());
     announce(&mut table, 3, 65002, &["10.1.0.0/16", "10.2.0.0/16"]);
     settle(&mut table);
     assert!(read(&mut reader).is_empty(), "what came back is what it was");
