@@ -4,7 +4,7 @@
 //! |------------|-----------------------------------------|--------------------------------------------|
 //! | transmit   | every periodic packet, jittered         | the next one                               |
 //! | detection  | every packet that is taken              | Init, Up → Down; what the peer said is forgotten |
-//! | sequence   | the detection timer's expiry            | any sequence number is taken (§6.8.1)       |
+//! | sequence   | the detection timer's expiry            | any sequence number is taken (RFC 5880 §6.8.1) |
 //!
 //! - Differs from RFC: §6.8.3 starts a Poll Sequence for every change of the timers. Here one starts only
 //!   while the session is Up, and with each transition to Up: in other states the timers apply at once and
