@@ -482,6 +482,16 @@ mod tests {
         }
     }
 
+    /// A process begins before it knows its plan.
+    #[test]
+    fn the_first_plan_needs_no_restart() {
+        let mut resolver = Resolver::new(Settings::new("a"));
+        apply(&mut resolver, node("a", "10.0.0.1/24"));
+        let planned = convert(&mut resolver, &mut Converter::default()).unwrap();
+        let begun = Config::idle(planned.host.clone());
+        assert_eq!(begun.changes_to(&planned).restart_needed, Vec::<&str>::new());
+    }
+
     #[test]
     fn a_plan_without_the_node_is_not_put_into_force() {
         let mut resolver = Resolver::new(Settings::new("a"));

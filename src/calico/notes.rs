@@ -143,9 +143,9 @@ impl Selected {
     }
 
     /// Some nodes changed.
-    fn update<'a>(
+    fn update(
         &mut self,
-        (cx, finder): (&Effective<'a>, &mut NodeFinder<'a>),
+        (cx, finder): (&Effective<'_>, &mut NodeFinder<'_>),
         peer: &BgpPeer,
         (field, selector): (&str, &NodeSelector),
         nodes: &BTreeMap<String, Option<Arc<Node>>>,

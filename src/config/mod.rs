@@ -452,11 +452,11 @@ pub enum LogFormat {
 }
 
 impl Config {
-    /// Speaks with nobody and leaves the kernel as it is: what runs while it is not known yet what
-    /// to run.
+    /// Speaks with nobody and leaves the kernel as it is: what runs on a Calico node while it is not
+    /// known yet what to run.
     pub fn idle(host: HostSettings) -> Config {
         let identity = LocalIdentity { asn: Asn(0), router_id: RouterId(0) };
-        let fib = FibSettings::default();
+        let fib = FibSettings::calico();
         let table = TableConfig {
             asn: identity.asn,
             router_id: identity.router_id,
