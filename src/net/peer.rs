@@ -301,6 +301,11 @@ impl PeerTask {
     /// Whoever connects again and again in vain is kept waiting, with its newest connection, and not
     /// refused: after a refusal many a speaker waits for minutes.
     fn take_early(&mut self) {
+        if self.early.is_some() {
+            // A session that has just ended still has its connection, and a NOTIFICATION for it: the
+            // new one must not take its slot before that is on its way.
+            self.on_actions();
+        }
         if self.early.is_some()
             && self.session.paced_until(self.now()).is_none()
             && let Some(stream) = self.early.take()
