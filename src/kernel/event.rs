@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 pub use bgp_proto::rib::{NextHopState, Over};
-use bgp_proto::types::Prefix;
+use bgp_proto::types::{Hop, Prefix};
 
 /// Something in the kernel that concerns the owner changed.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -13,7 +13,6 @@ mod legs;
 mod namespace;
 mod objects;
 mod ownership;
-mod random;
 mod repair;
 mod resolving;
 mod writing;

@@ -373,9 +373,13 @@ impl<K: Key> Table<K> {
     /// One prefix for each content that is written for somebody.
     pub(super) fn representatives(&self, ids: &BTreeSet<SpecId>) -> BTreeMap<SpecId, Prefix> {
         let mut found = BTreeMap::new();
+        // One that contradicted us waits for a reading, which decides about it. Not so one that has
+        // failed since: nothing but a search would ever try that again.
+        let waits = |entry: &Entry| entry.has(UNCLEAR) && !entry.has(FAILED);
         for (key, entry) in &self.entries {
             if let Some(wanted) = entry.wanted
-                && !entry.has(FOREIGN | UNCLEAR)
+                && !entry.has(FOREIGN)
+                && !waits(entry)
                 && ids.contains(&wanted)
             {
                 found.entry(wanted).or_insert((*key).into());

@@ -656,6 +656,35 @@ fn an_entry_is_small() {
     assert_eq!(size_of::<Prefix4>(), 8);
 }
 
+#[test]
+fn a_search_that_met_something_unknown_twice_is_tried_again() {
+    let mut world = World {
+        plan: Plan::new(TABLE),
+        foreign: Foreign::default(),
+        model: Model::default(),
+        wanted: BTreeMap::new(),
+        now: Time::ZERO,
+    };
+    let batch = || Step::Batch { max: 1, answered: true };
+    let steps = [
+        Step::Resync,
+        // Unheard, ours has the place already.
+        Step::Meddle { prefix: 3, low: false, gateway: 1, heard: false },
+        Step::Refuse { gateway: 1, on: true },
+        Step::Want { prefix: 3, spec: Some((3, false)) },
+        // Both legs, the refused one, and the other: there is one.
+        batch(),
+        batch(),
+        batch(),
+        // Decided again before the reading: there is one still.
+        Step::ForeignAdd { prefix: 3, low: true },
+        batch(),
+    ];
+    steps.into_iter().for_each(|step| world.apply(step));
+    world.settle();
+    world.check();
+}
+
 /// A kernel that does what is asked and can be looked at.
 #[derive(Debug, Default)]
 struct Model {
