@@ -91,7 +91,7 @@ pub(super) struct Answers {
 #[derive(Clone)]
 pub(super) struct Bfd {
     pub(super) handle: crate::bfd::Handle,
-    pub(super) statuses: super::bfd::Statuses,
+    pub(super) statuses: super::bfd_status::Statuses,
 }
 
 /// What follows Calico's objects, from outside.
@@ -134,8 +134,8 @@ impl Answers {
     }
 
     /// Where BFD is asked; set before the first clone.
-    pub(super) fn set_bfd(&mut self, bfd: &super::bfd::Coupling) {
-        self.bfd = Some(Bfd { handle: bfd.handle().clone(), statuses: bfd.statuses() });
+    pub(super) fn set_bfd(&mut self, bfd: Bfd) {
+        self.bfd = Some(bfd);
     }
 
     /// Where BFD is asked.

@@ -9,35 +9,17 @@
 //! and the routes go; without it, the failure is the restart itself and they stay.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 
 use bgp_proto::bfd::{Cause, State as BfdState};
 use bgp_proto::session::Close;
 use bgp_proto::types::{PeerId, SessionId};
 use tracing::{info, warn};
 
+use super::bfd_status::Statuses;
 use super::registry::{Record, Registry};
 use crate::bfd::{Bfd, Handle, Hops, Status, Target, Wanted};
 use crate::config::{BfdHops, BfdSettings};
-
-/// The latest status of each peer's BFD session.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Statuses(Arc<RwLock<BTreeMap<PeerId, Status>>>);
-
-impl Statuses {
-    pub(super) fn get(&self, peer: PeerId) -> Option<Status> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).get(&peer).copied()
-    }
-
-    /// Returns the status before.
-    fn set(&self, peer: PeerId, status: Option<Status>) -> Option<Status> {
-        let mut statuses = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        match status {
-            Some(status) => statuses.insert(peer, status),
-            None => statuses.remove(&peer),
-        }
-    }
-}
 
 /// What follows from a BFD session that failed.
 #[derive(Debug)]
@@ -215,21 +197,5 @@ mod tests {
         let lost = consequence(&status(true), None);
         assert!(matches!(lost, Some(Consequence::ForwardingLost)), "{lost:?}");
         assert!(consequence(&status(false), None).is_none(), "the restart itself");
-    }
-
-    #[test]
-    fn a_status_replaces_the_one_before() {
-        let statuses = Statuses::default();
-        let status = Status {
-            state: BfdState::Up,
-            since: Time::ZERO,
-            failures: 0,
-            last_down: None,
-            control_plane_independent: false,
-        };
-        assert_eq!(statuses.set(PeerId(1), Some(status)), None);
-        assert_eq!(statuses.get(PeerId(1)), Some(status));
-        assert_eq!(statuses.set(PeerId(1), None), Some(status));
-        assert_eq!(statuses.get(PeerId(1)), None);
     }
 }

@@ -5,6 +5,7 @@
 
 mod answers;
 mod bfd;
+mod bfd_status;
 mod bird;
 mod deferral;
 mod explain;
@@ -250,7 +251,7 @@ impl Daemon {
             Answers::new(table.clone(), kernel, learned, &peers, orders_sender, own, log.clone());
         answers.set_file(path.clone());
         let bfd = bfd::Coupling::new(crate::bfd::Bfd::start(table.clock())?);
-        answers.set_bfd(&bfd);
+        answers.set_bfd(answers::Bfd { handle: bfd.handle().clone(), statuses: bfd.statuses() });
         let node = settings.map(|settings| Node::start(*settings));
         if let Some(node) = &node {
             answers.set_node(node.follower());

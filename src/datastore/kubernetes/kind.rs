@@ -15,7 +15,7 @@ use super::affinities::Affinities;
 use super::api::{Api, Dial, Epoch};
 use super::failure::Failure;
 use super::hub::{Hub, Standing};
-use super::known::{Deletion, Listing};
+use super::known::{Deletion, Listing, is_older};
 use super::list;
 use super::own_node::{self, OwnNode};
 use super::pace;
@@ -509,10 +509,4 @@ impl<'a, D: Dial> Follow<'a, D> {
 pub(super) enum Goes {
     On,
     Ends,
-}
-
-/// Whether a version is older than another, as far as both are numbers.
-pub(super) fn is_older(version: &str, than: &str) -> bool {
-    let number = |text: &str| text.parse::<u64>().ok();
-    number(version).zip(number(than)).is_some_and(|(version, than)| version < than)
 }

@@ -145,6 +145,12 @@ impl Known {
     }
 }
 
+/// Whether a version is older than another, as far as both are numbers.
+pub(super) fn is_older(version: &str, than: &str) -> bool {
+    let number = |text: &str| text.parse::<u64>().ok();
+    number(version).zip(number(than)).is_some_and(|(version, than)| version < than)
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

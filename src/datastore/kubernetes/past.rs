@@ -11,11 +11,7 @@
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::api::Dial;
-use super::failure::Failure;
-use super::kind::{Follow, is_older};
-use super::list;
-use super::resource::Resource;
+use super::known::is_older;
 
 /// Longest event that is kept, in octets.
 const OBJECT_MAX: usize = 256 << 10;
@@ -62,13 +58,13 @@ impl Anchor {
         self.is_set.then_some(self.version.as_str())
     }
 
-    fn name(&self) -> Option<String> {
+    pub(super) fn name(&self) -> Option<String> {
         let named = || serde_json::from_slice::<Named>(&self.object).ok();
         self.is_set.then(named).flatten().map(|named| named.metadata.name)
     }
 
     /// Compares what etcd has under the name.
-    fn compare(&self, found: Option<&[u8]>) -> Past {
+    pub(super) fn compare(&self, found: Option<&[u8]>) -> Past {
         if !self.is_set {
             return Past::Same;
         }
@@ -94,33 +90,6 @@ pub(super) enum Past {
     Differs,
     /// The object has changed since: only a list tells.
     Unknown,
-}
-
-impl<D: Dial> Follow<'_, D> {
-    /// Asks etcd for the object of the last event. A server whose etcd does not answer would go on
-    /// from memory, and a watch be silent.
-    pub(super) async fn probe(&mut self) -> Result<Past, Failure> {
-        self.is_in_doubt = true;
-        let past = self.ask_etcd().await?;
-        self.is_in_doubt = false;
-        Ok(past)
-    }
-
-    async fn ask_etcd(&mut self) -> Result<Past, Failure> {
-        let name = match &self.resource {
-            Resource::Secret(name) => name.clone(),
-            _ => self.anchor.name().unwrap_or_else(|| self.node.clone()),
-        };
-        let mut found: Option<Vec<u8>> = None;
-        let request = self.place.probe(&name);
-        let page = list::page(self.api, &request, |item| found = Some(item.to_vec()));
-        let page = page.await?;
-        self.hub.heard(None);
-        if is_older(&page.version, self.version.as_deref().unwrap_or_default()) {
-            return Ok(Past::Differs);
-        }
-        Ok(self.anchor.compare(found.as_deref()))
-    }
 }
 
 #[cfg(test)]

@@ -353,7 +353,9 @@ async fn every_lasting_failure_is_named_keeps_all_and_costs_few_requests() {
         (Wrong::Late(Duration::from_secs(3600)), "no answer", "timeout"),
     ] {
         let mut lab = lab().await;
-        lab.double.change(|state| drop(state.wrong.insert(String::new(), wrong.clone())));
+        lab.double.change(|state| {
+            state.wrong.insert(String::new(), wrong.clone());
+        });
         lab.double.end_watches();
         lab.double.cut(Cut::Reset);
         lab.run(MINUTE * 2).await;
@@ -569,7 +571,9 @@ async fn a_dead_aggregated_server_chooses_no_group() {
 #[tokio::test(start_paused = true)]
 async fn discovery_that_is_forbidden_is_replaced_by_asking_for_the_kinds() {
     let double = cluster();
-    double.change(|state| drop(state.wrong.insert("/apis".into(), Wrong::Status(403, "no"))));
+    double.change(|state| {
+        state.wrong.insert("/apis".into(), Wrong::Status(403, "no"));
+    });
     let mut lab = Lab::new(double);
     lab.settle().await;
     assert!(lab.is_current());

@@ -10,7 +10,8 @@ use tracing::debug;
 use super::api::{Answer, Dial};
 use super::body::Lines;
 use super::failure::Failure;
-use super::kind::{Follow, Goes, Next, is_older};
+use super::kind::{Follow, Goes, Next};
+use super::known::is_older;
 use super::past::Past;
 use crate::calico::model::Fault;
 

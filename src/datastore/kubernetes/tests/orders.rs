@@ -69,7 +69,7 @@ fn some_object(kind: usize, number: usize, version: u64, labels: Labels) -> Valu
 }
 
 async fn play(steps: Vec<Step>, seed: u64) {
-    let labels = if seed % 2 == 0 { Labels::Given } else { Labels::Absent };
+    let labels = if seed.is_multiple_of(2) { Labels::Given } else { Labels::Absent };
     let double = cluster_of(labels);
     let mut lab = Lab::with(double.clone(), config(), seed);
     // Of every object that was ever deleted or taken back by a restore.

@@ -98,7 +98,9 @@ async fn a_missing_permission_holds_nothing_up_and_is_named() {
     );
     lab.run(MINUTE).await;
     assert_eq!((lab.problems.as_slice(), lab.objects.len()), (&[][..], 1));
-    double.change(|state| drop(state.wrong.insert(SECRETS.into(), Wrong::Status(403, text))));
+    double.change(|state| {
+        state.wrong.insert(SECRETS.into(), Wrong::Status(403, text));
+    });
     double.end_watches();
     lab.run(MINUTE).await;
     assert_eq!((lab.objects.len(), lab.problems.len()), (1, 1));
