@@ -56,11 +56,17 @@ struct Totals {
     accepted: usize,
     /// Routes of Felix's that BIRD would tell internal peers.
     felixs: usize,
+    /// Sessions with a key whose Secret is gone, which BIRD would run without.
+    kept_keys: usize,
 }
+
+/// The last usable value of each key, by its Secret and its name there.
+type Keys = BTreeMap<(String, String), Vec<u8>>;
 
 fn check(root: &Path, scenario: &Scenario, backend: Backend, totals: &mut Totals) {
     let mut run = Run::new(root, scenario, backend);
     let mut has_expectation = false;
+    let mut keys = Keys::new();
     for step in &scenario.steps {
         let mut last = None;
         for _ in 0..step.repeat.max(1) {
@@ -68,6 +74,7 @@ fn check(root: &Path, scenario: &Scenario, backend: Backend, totals: &mut Totals
             last = Some(run.resolver.plan());
         }
         let plan = last.unwrap();
+        check_keys(&plan, &mut keys, totals);
         let fresh = resolve(run.resolver.snapshot(), &run.settings);
         assert_eq!(plan, fresh, "step by step and at once");
         // What another scenario shows on the way may not be in this copy of the corpus.
@@ -83,6 +90,28 @@ fn check(root: &Path, scenario: &Scenario, backend: Backend, totals: &mut Totals
         }
     }
     assert!(has_expectation, "nothing is expected of {}", scenario.scenario);
+}
+
+/// Of a password, golden files are compared where its Secret has it. Where it is gone, confd lets the
+/// session run without, and margay with the last key or, without any, not at all: README, "Where margay
+/// differs from confd and BIRD".
+fn check_keys(plan: &Plan, keys: &mut Keys, totals: &mut Totals) {
+    let families = [Family::Ipv4, Family::Ipv6].map(|family| plan.families.get(family));
+    for planned in families.iter().flat_map(|family| family.sessions.iter()) {
+        let session = &planned.session;
+        let key = session.key.as_ref().map(|key| key.octets().to_vec());
+        let Some(password) = &session.password else {
+            assert_eq!(key, None, "{}", session.name);
+            continue;
+        };
+        let place = (password.secret.clone(), password.key.clone());
+        if password.found {
+            keys.insert(place, key.expect("the key that was found"));
+        } else {
+            assert_eq!(key.as_ref(), keys.get(&place), "{}", session.name);
+            totals.kept_keys += usize::from(key.is_some());
+        }
+    }
 }
 
 fn compare(folder: &Path, plan: &Plan, totals: &mut Totals) {

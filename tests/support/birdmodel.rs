@@ -294,7 +294,9 @@ fn golden_session(config: &Config, name: &str, options: &Options) -> GoldenSessi
 fn planned_session(planned: &PlannedSession) -> Shape {
     let session = &planned.session;
     let password = session.password.as_ref().filter(|p| p.found);
-    assert_eq!(password.is_some(), session.key.is_some());
+    // A key that is not in its Secret is one of an earlier step, which `check_keys` checks; BIRD has none.
+    assert!(password.is_none() || session.key.is_some());
+    assert!(session.password.is_some() || session.key.is_none());
     Shape {
         name: session.name.to_string(),
         neighbor: session.neighbor.to_string(),
@@ -304,7 +306,7 @@ fn planned_session(planned: &PlannedSession) -> Shape {
         source: session.source_address.map(|a| a.to_string()),
         passive: session.passive,
         ttl_security: session.ttl_security,
-        password: session.key.as_ref().map(|k| k.octets().to_vec()),
+        password: session.key.as_ref().filter(|_| password.is_some()).map(|k| k.octets().to_vec()),
         client: session.route_reflector_client,
         cluster_id: session.cluster_id.map(|id| id.to_string()),
         next_hop: match session.next_hop {
