@@ -96,6 +96,10 @@ impl Pair {
         let bird = Bird2::start(&bird_host, &bird_config)?;
         wait_established(&bird, host.v4())?;
         kernel::wait_gateways(&host, PEER_ROUTE, &[bird_host.v4().to_string()])?;
+        if form == Form::Own {
+            // What BIRD is to keep it must have: our start may still wait for it.
+            wait_paths(&bird, "192.0.2.0/24", 1)?;
+        }
         Ok(Self { host, margay, control, bird, order })
     }
 
@@ -175,7 +179,9 @@ fn a_table_that_hangs_is_found_by_every_probe() -> Result<()> {
         ensure!(is_alive && text.contains("Daemon is up and running"), "{text}");
         pair.order("hang table")?;
         let (is_alive, text) = ask()?;
-        ensure!(!is_alive && text.contains("table: no answer"), "{text}");
+        // Where the table's work was done on a thread that clients share, they are not answered at all.
+        ensure!(!is_alive, "{text}");
+        ensure!(text.is_empty() || text.contains("table: no answer"), "{text}");
         ensure!(pair.control.text(&["health", "--live"]).is_err(), "health --live says alive");
         // What was under way when it hung is heard still, and then no more.
         manager.set_nonblocking(true)?;

@@ -305,7 +305,8 @@ fn protocol_name(prefix: &str) -> String {
 }
 
 impl Bird2 {
-    /// Fails unless the session's last error, sent or received, contains `text`.
+    /// Fails unless the session's last error, sent or received, contains `text`, or BIRD has logged
+    /// it: an attempt to connect again may have failed in the meantime.
     ///
     /// # Errors
     /// When it does not.
@@ -314,6 +315,7 @@ impl Bird2 {
         let error = answer.lines().find(|l| l.trim().starts_with("Last error:"));
         match error {
             Some(line) if line.contains(text) => Ok(()),
+            _ if self.daemon.output().contains(text) => Ok(()),
             other => bail!("last error is {other:?}, not {text:?}"),
         }
     }

@@ -312,7 +312,7 @@ fn an_address_that_comes_back_triggers_a_dial() -> Result<()> {
         let (_daemon, control) = margay::start_text(&host, &config(&host, &text))?;
         wait_until(PATIENCE, "a failed attempt", || {
             let peer = control.peer(other.v4())?;
-            ensure!(peer["connect_failures"].as_u64() > Some(0), "{peer}");
+            ensure!(peer["messages"]["connect_failures"].as_u64() > Some(0), "{peer}");
             Ok(())
         })?;
         raw.listen(7, PORT, interop::raw::Answer::Accept)?;

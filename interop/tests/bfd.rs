@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use interop::daemon::Daemon;
 use interop::lab::{self, Host, Lab, run_command};
 use interop::margay::{self, Control};
@@ -75,8 +75,9 @@ fn established(control: &Control, neighbor: &Host) -> Result<()> {
 
 /// The one BFD session.
 fn session(control: &Control) -> Result<serde_json::Value> {
-    let sessions = control.json(&["show", "bfd"])?;
-    sessions.get(0).cloned().with_context(|| format!("no session in {sessions}"))
+    let session = control.json(&["show", "bfd"])?;
+    ensure!(session["state"].is_string(), "no session in {session}");
+    Ok(session)
 }
 
 fn bfd_is(control: &Control, state: &str) -> Result<serde_json::Value> {

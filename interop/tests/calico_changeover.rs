@@ -211,11 +211,8 @@ fn change_over(lab: &mut Lab, set: &Set) -> Result<u32> {
 }
 
 fn end(packets: impl IntoIterator<Item = Packets>) -> Result<u32> {
-    let mut sent = 0;
-    for packets in packets {
-        sent += packets.end()?;
-    }
-    Ok(sent)
+    let mut all: Vec<Packets> = packets.into_iter().collect();
+    all.iter_mut().map(Packets::end).sum()
 }
 
 /// BIRD, margay, margay again, BIRD.
@@ -303,7 +300,7 @@ fn bird_is_left_as_readme_says() -> Result<()> {
         bird.wait_session(&a)?;
         kernel::wait_gateways(&a, "10.65.2.0/26", &[b.v4().to_string()])?;
         let (pod_a, pod_b) = (Pod::start(&a, "x", "10.65.1.7")?, Pod::start(&b, "y", "10.65.2.7")?);
-        let packets = Packets::start(&pod_a, &pod_b)?;
+        let mut packets = Packets::start(&pod_a, &pod_b)?;
         let monitors = [route_monitor(&a)?, route_monitor(&b)?];
 
         b.shell(&commands.replace("/etc/service/enabled", &folder))?;
@@ -425,7 +422,7 @@ fn a_live_migration_loses_no_packet() -> Result<()> {
         // The machine's address is of a's block.
         let before = Pod::start(&a, "vm", "10.65.1.9")?;
         let from = Pod::start(&c, "x", "10.65.3.7")?;
-        let packets = Packets::start(&from, &before)?;
+        let mut packets = Packets::start(&from, &before)?;
         // The target answers when its route comes.
         let after = Pod::prepare(&b, "vm", "10.65.1.9")?;
         let _server = after.echo()?;

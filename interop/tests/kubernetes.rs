@@ -311,7 +311,7 @@ fn lost_rights_and_tokens_cost_no_route() -> Result<()> {
         cluster.kubernetes.admin().delete(binding)?;
         // Running watches go on; after a restart everything is asked anew.
         cluster.kubernetes.restart_server()?;
-        cluster.wait_reason("cannot list resource")?;
+        cluster.wait_reason("forbidden")?;
         let reason = cluster.source()?["error"].to_string();
         for part in ["system:serviceaccount:kube-system:margay", "ClusterRole"] {
             ensure!(reason.contains(part), "{reason}");

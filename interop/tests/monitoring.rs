@@ -32,7 +32,7 @@ fn router(host: &Host, neighbour: &Host) -> String {
          [[bgp.peers]]\nname = \"there\"\naddress = \"{}\"\nport = 1790\nremote-asn = 64513\n\
          password = \"{SECRET}\"\nimport = \"some\"\nexport = \"all\"\nprefixes-max = 2\n\
          prefixes-warning-percent = 50\nconnect-retry-time = 1\n\n\
-         [[bgp.peers]]\nname = \"absent\"\naddress = \"10.99.0.250\"\nremote-asn = 65010\n\
+         [[bgp.peers]]\nname = \"absent\"\naddress = \"10.99.0.250\"\nremote-asn = 65010\nbfd = true\n\
          password = \"{SECRET}-2\"\nimport = \"all\"\nexport = \"all\"\n\n\
          [[policy]]\nname = \"some\"\ndefault = \"accept\"\n[[policy.rules]]\nname = \"not this\"\n\
          match.prefixes = [\"203.0.113.0/24\"]\nthen = \"reject\"\n\n\
@@ -420,7 +420,7 @@ fn cpu(daemon: &Daemon) -> Result<Duration> {
 
 fn many(host: &Host, http: &str, peers: &str) -> String {
     format!(
-        "[bgp]\nasn = 64512\nrouter-id = \"{}\"\nlisten = [\"0.0.0.0:1790\"]\n\n{peers}\n\
+        "[bgp]\nasn = 64512\nrouter-id = \"{}\"\nlisten = [\"0.0.0.0:1790\"]\ngroups-max = 6000\n\n{peers}\n\
          [fib]\nenabled = false\n\n{http}\n{}",
         host.router_id(),
         margay::control_section(host),

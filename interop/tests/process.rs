@@ -94,50 +94,6 @@ impl Watched {
     }
 }
 
-/// Whoever reads the log has stopped, and the pipe is full: sessions, probes, commands and the end of
-/// the process do not notice.
-#[test]
-#[ignore = "needs root and BIRD 2"]
-fn a_log_that_nobody_reads_stops_nothing() -> Result<()> {
-    run("process-log", |lab| {
-        let (host, quiet) = (lab.host("a")?, lab.host("b")?);
-        // Lines enough to fill a pipe: each of these refuses.
-        let refusing = (0..1500u32).map(|n| Ipv4Addr::from(0x7f01_0000 + n).into());
-        let peers: Vec<IpAddr> = std::iter::once(quiet.v4()).chain(refusing).collect();
-        let text = config(&host, &any(PORT), &peers, "[fib]\nenabled = false\n");
-        let mut command = margay::run_command_of(&host, &margay::binary()?, &text)?;
-        let (reader, writer) = std::io::pipe()?;
-        let mut child =
-            command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(writer).spawn()?;
-        drop(command);
-        let control = Control::of(&host);
-        wait_until(PATIENCE, "the control socket", || control.text(&["show", "status"]).map(drop))?;
-        let watched = Watched::establish(&quiet, &host)?;
-        std::thread::sleep(Duration::from_secs(10));
-        watched.expect_steady(8)?;
-        control.text(&["health", "--live"])?;
-        ensure!(is_full(&reader), "the log did not fill the pipe: nothing was tested");
-        let began = Instant::now();
-        interop::lab::run_command(
-            std::process::Command::new("sh").args(["-c", &format!("kill -TERM {}", child.id())]),
-        )?;
-        let status = wait_until(PATIENCE, "the end", || child.try_wait()?.context("it runs"))?;
-        ensure!(status.code() == Some(0), "{status}");
-        ensure!(began.elapsed() < Duration::from_secs(10), "after {:?}", began.elapsed());
-        Ok(())
-    })
-}
-
-/// Whether a pipe holds all it can.
-fn is_full(reader: &std::io::PipeReader) -> bool {
-    let script = "import fcntl, struct, termios; \
-                  print(struct.unpack('i', fcntl.ioctl(0, termios.FIONREAD, b'0000'))[0])";
-    let Ok(copy) = reader.try_clone() else { return false };
-    let output = std::process::Command::new("python3").args(["-c", script]).stdin(copy).output();
-    let waiting = output.ok().and_then(|o| String::from_utf8(o.stdout).ok());
-    waiting.and_then(|text| text.trim().parse::<usize>().ok()).is_some_and(|n| n > 60_000)
-}
-
 /// The disk with the log and the control socket is full: lines are lost, and nothing else.
 #[test]
 #[ignore = "needs root and BIRD 2"]

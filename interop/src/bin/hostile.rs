@@ -29,6 +29,8 @@ const HEALTHY: u8 = 50;
 const HOLD_TIME: u16 = 3;
 /// How often a healthy neighbour is heard.
 const KEEPALIVE_EVERY: Duration = Duration::from_millis(800);
+/// Next hop of the canary's route: somebody on margay's link.
+const NEXT_HOP: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 9);
 /// How often the canary's route changes.
 const CANARY_EVERY: Duration = Duration::from_millis(500);
 const CANARY: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 0);
@@ -56,8 +58,26 @@ impl Scene {
         Ok(stream)
     }
 
-    /// An established session.
+    /// An established session. An earlier one from the address may still be there: whoever floods is
+    /// read slowly, its end as well.
     fn establish(
+        &self,
+        from: Ipv4Addr,
+        hold_time: u16,
+        more: &[(u8, Vec<u8>)],
+    ) -> Result<TcpStream> {
+        let began = Instant::now();
+        loop {
+            match self.try_establish(from, hold_time, more) {
+                Err(_) if began.elapsed() < PATIENCE => {
+                    std::thread::sleep(Duration::from_millis(100));
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+
+    fn try_establish(
         &self,
         from: Ipv4Addr,
         hold_time: u16,
@@ -173,7 +193,8 @@ impl Crowd {
         let prefix = [nlri(CANARY, 24)];
         self.is_announced = !self.is_announced;
         let update = match self.is_announced {
-            true => announcement(self.asn, healthy(1), &[], &prefix)?,
+            // The crowd's addresses are margay's own machine's, which no next hop may be.
+            true => announcement(self.asn, NEXT_HOP, &[], &prefix)?,
             false => withdrawal(&prefix)?,
         };
         let Some(first) = self.sessions.first_mut() else { bail!("nobody is healthy") };

@@ -42,7 +42,7 @@ impl Scenario {
             ("vxlan", _) | ("cross-subnet", "v3.33.0") => Writes::Felix,
             _ => Writes::Bird,
         };
-        let asn = if number % 5 == 0 { 64512 } else { 65_000 + u32::from(number) };
+        let asn = if number.is_multiple_of(5) { 64512 } else { 65_000 + u32::from(number) };
         let blocks: Vec<String> =
             (0..at / 3 % 3).map(|block| format!("10.65.{}.64/26", block + 1)).collect();
         let address = |node: u8| Ipv4Addr::new(10, 192, number, 2 + node);

@@ -209,11 +209,12 @@ impl Packets {
         Ok(packets)
     }
 
-    /// Ends, and fails when packets were lost. How many were sent.
+    /// Ends, and fails when packets were lost. How many were sent. The other end answers until this is
+    /// dropped: others may send to it too.
     ///
     /// # Errors
     /// As said.
-    pub fn end(mut self) -> Result<u32> {
+    pub fn end(&mut self) -> Result<u32> {
         self.client.signal("INT")?;
         self.client.wait(Duration::from_secs(5))?;
         let output = self.client.output();

@@ -387,10 +387,9 @@ impl Kubernetes {
 impl Drop for Kubernetes {
     fn drop(&mut self) {
         // With a watch open it would take its time to end.
-        for daemon in [&mut self.controllers, &mut self.server, &mut self.etcd] {
-            if let Some(daemon) = daemon {
-                let _ = daemon.crash();
-            }
+        let daemons = [&mut self.controllers, &mut self.server, &mut self.etcd];
+        for daemon in daemons.into_iter().flatten() {
+            let _ = daemon.crash();
         }
     }
 }
