@@ -110,7 +110,7 @@ setup_monitor() { install_packages prometheus; }
 # The kernel is only unpacked, never installed.
 setup_vm() {
     local vm=${VM:-/var/cache/vmlab}
-    install_packages kmod
+    install_packages kmod iputils-ping
     [ -e "$vm/uml/complete" ] && return 0
     echo "setup: fetching User Mode Linux into $vm"
     apt_update

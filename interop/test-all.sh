@@ -19,9 +19,20 @@ if [ ! -d "$MARGAY_SHARED/conformance" ]; then
     left_out=" but shared_data_* (no $MARGAY_SHARED/conformance)"
 fi
 
+# kube-apiserver is built from source, which takes ten minutes: it is used where it is.
+targets=(--lib --bins)
+for file in interop/tests/*.rs; do
+    name=$(basename "$file" .rs)
+    if [ "$name" = kubernetes ] && [ ! -e "${KUBERNETES:-/opt/interop/kubernetes}/1.34/sum" ]; then
+        left_out="$left_out but those of kubernetes.rs (interop/setup.sh kubernetes builds its server)"
+    else
+        targets+=(--test "$name")
+    fi
+done
+
 [ "$(id -u)" = 0 ] || { echo "test-all: network namespaces need root" >&2; exit 1; }
 step "what is missing"
-interop/setup.sh build peers monitor vm kubernetes
+interop/setup.sh build peers monitor vm
 export PATH="$HOME/.cargo/bin:$PATH"
 
 step "the binary under test"
@@ -33,6 +44,6 @@ step "unit and property tests"
 cargo test --locked --workspace --exclude interop --no-fail-fast -- "${arguments[@]}"
 
 step "interoperability tests"
-cargo test --locked -p interop --no-fail-fast -- "${arguments[@]}" --test-threads "${TEST_THREADS:-4}"
+cargo test --locked -p interop "${targets[@]}" --no-fail-fast -- "${arguments[@]}" --test-threads "${TEST_THREADS:-4}"
 
 printf '\nEvery test%s passed, in %d s.\n' "$left_out" $((SECONDS - start))
