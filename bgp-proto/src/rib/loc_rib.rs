@@ -411,8 +411,9 @@ impl LocRib {
         self.ribs.iter().any(|rib| !rib.touched.is_empty())
     }
 
-    /// Whether all paths that share the traffic come from external peers on connected networks.
-    pub(crate) fn recursion(&self, paths: &[Path], max: usize) -> Recursion {
+    /// Whether all these paths, which share the traffic, come from external peers on connected
+    /// networks.
+    pub(crate) fn recursion(&self, sharing: &[&Path]) -> Recursion {
         let is_direct = |path: &Path| {
             let facts = self.sources.get(path.source);
             facts.is_some_and(|facts| facts.peer_type == PeerType::External)
@@ -421,11 +422,16 @@ impl LocRib {
                     Some(NextHopState::Via { connected: true, .. })
                 )
         };
-        let direct = match paths {
-            [path] => is_direct(path),
-            _ => self.multipath(paths, max).into_iter().all(|at| is_direct(&paths[at])),
-        };
+        let direct = sharing.iter().copied().all(is_direct);
         if direct { Recursion::Direct } else { Recursion::Recursive }
+    }
+
+    /// The paths that share the traffic of a destination that has a best path, that one first.
+    pub(crate) fn sharing<'a>(&self, paths: &'a [Path], max: usize) -> Vec<&'a Path> {
+        match paths {
+            [path] => vec![path],
+            _ => self.multipath(paths, max).into_iter().map(|at| &paths[at]).collect(),
+        }
     }
 
     /// Positions of the paths that share the traffic, best first.

@@ -231,11 +231,12 @@ impl KernelView {
             Source::Bgp => {
                 let paths = dests.paths(dest);
                 meter.spend(paths.len() as u32 / 2);
-                let legs = self.legs((prefix, paths), best, tunnel, rib, config, meter);
+                let sharing = rib.sharing(paths, config.multipath_max);
+                let legs = self.legs((prefix, &sharing), best, tunnel, rib, config, meter);
                 let is_tunnelled = legs.iter().any(|leg| leg.onlink && self.is_tunnel(leg.ifindex));
                 let recursion = match is_tunnelled {
                     true => Recursion::Recursive,
-                    false => rib.recursion(paths, config.multipath_max),
+                    false => rib.recursion(&sharing),
                 };
                 (FibKind::Unicast(legs), recursion)
             }
@@ -256,7 +257,7 @@ impl KernelView {
     /// underlay that does not know the pods.
     fn legs(
         &self,
-        (prefix, paths): (Prefix, &[Path]),
+        (prefix, sharing): (Prefix, &[&Path]),
         best: &Path,
         tunnel: Option<Arc<str>>,
         rib: &LocRib,
@@ -268,23 +269,17 @@ impl KernelView {
             leg.map_or_else(|| rib.hops_of(path).to_vec(), |leg| vec![leg])
         };
         let mut legs = through(best, tunnel);
-        if let [_, _, ..] = paths {
-            for at in rib.multipath(paths, config.multipath_max) {
-                let path = &paths[at];
-                if path == best {
-                    continue;
-                }
-                let more = match self.tunnels.is_empty() {
-                    true => rib.hops_of(path).to_vec(),
-                    false => match verdict_of(prefix, path, None, rib, config, meter) {
-                        Some(verdict) if verdict.decision != Decision::Accept => continue,
-                        verdict => through(path, verdict.and_then(|verdict| verdict.tunnel)),
-                    },
-                };
-                for hop in more {
-                    if !legs.contains(&hop) {
-                        legs.push(hop);
-                    }
+        for path in sharing.iter().copied().filter(|path| *path != best) {
+            let more = match self.tunnels.is_empty() {
+                true => rib.hops_of(path).to_vec(),
+                false => match verdict_of(prefix, path, None, rib, config, meter) {
+                    Some(verdict) if verdict.decision != Decision::Accept => continue,
+                    verdict => through(path, verdict.and_then(|verdict| verdict.tunnel)),
+                },
+            };
+            for hop in more {
+                if !legs.contains(&hop) {
+                    legs.push(hop);
                 }
             }
         }
