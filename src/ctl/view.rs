@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use bgp_proto::session::{self, Negotiated, PeerConfig, State, Stats};
 use bgp_proto::table::{DestinationView, GroupView, PathView, PeerCounts, PeerRoutes};
-use bgp_proto::types::{Family, FamilyMap, FibKind, Hop, PeerId, Time};
+use bgp_proto::types::{Family, FamilyMap, FibChange, FibKind, Hop, PeerId, Time};
 use bgp_proto::wire::{AsPath, AttrView, Origin, SegmentKind};
 
 use super::item::{
@@ -253,13 +253,14 @@ pub fn group(view: &GroupView, names: &impl Names) -> Group {
 /// An explanation as an item. The kernel's side of it (`state`, `error`) is the host's to fill in.
 pub fn explanation(view: &bgp_proto::table::Explanation, names: &impl Names) -> Explanation {
     let Route { prefix, paths } = route(&view.destination, names);
-    let fib = view.fib.as_ref().map(|kind| {
-        let (kind, hops): (_, &[Hop]) = match kind {
-            FibKind::Unicast(hops) => ("unicast", hops),
-            FibKind::Blackhole => ("blackhole", &[]),
-            FibKind::Unreachable => ("unreachable", &[]),
-            FibKind::Kept => ("kept until somebody else has one", &[]),
-        };
+    let asked: Option<(_, &[Hop])> = match &view.fib {
+        FibChange::Install(FibKind::Unicast(hops)) => Some(("unicast", hops)),
+        FibChange::Install(FibKind::Blackhole) => Some(("blackhole", &[])),
+        FibChange::Install(FibKind::Unreachable) => Some(("unreachable", &[])),
+        FibChange::Keep => Some(("kept until somebody else has one", &[])),
+        FibChange::Withdraw => None,
+    };
+    let fib = asked.map(|(kind, hops)| {
         let gateways = gateways(hops, names);
         item::ExplainedFib {
             kind: kind.to_owned(),

@@ -660,7 +660,7 @@ impl<N: Names> Shown<'_, N> {
         match (&own.install, own.next_hop, &own.interface) {
             (Some(FibKind::Unicast(hops)), ..) => gateways(hops),
             (Some(FibKind::Blackhole), ..) => Via::Blackhole,
-            (Some(FibKind::Unreachable | FibKind::Kept), ..) => Via::Unreachable,
+            (Some(FibKind::Unreachable), ..) => Via::Unreachable,
             (None, Some(gateway), Some(interface)) => {
                 Via::Gateways(vec![(gateway, interface.to_string())])
             }

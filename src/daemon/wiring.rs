@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use bgp_proto::types::{FibRoute, Prefix};
+use bgp_proto::types::{FibChange, Prefix};
 use tokio::sync::{Notify, mpsc};
 
 use crate::config::Config;
@@ -123,7 +123,7 @@ struct Outputs {
 }
 
 impl Sink for Outputs {
-    fn fib(&mut self, changes: Vec<(Prefix, Option<FibRoute>)>) {
+    fn fib(&mut self, changes: Vec<(Prefix, FibChange)>) {
         if !self.gate.is_closed() {
             self.fib.submit(changes);
         }

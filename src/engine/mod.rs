@@ -24,7 +24,7 @@ use bgp_proto::policy::Source;
 use bgp_proto::rib::NextHopState;
 use bgp_proto::session::{Keep, Negotiated};
 use bgp_proto::table::{LocalRoute, PeerRoutes, Table, TableConfig, TableEvent};
-use bgp_proto::types::{Family, FibRoute, PeerId, Prefix, SessionId, Time};
+use bgp_proto::types::{Family, FibChange, PeerId, Prefix, SessionId, Time};
 use bgp_proto::wire::RouteBatch;
 use tokio::sync::oneshot;
 
@@ -55,7 +55,7 @@ pub enum Event {
 /// Where the table's results go besides peers. Implementations must not block.
 pub trait Sink: Send + 'static {
     /// The kernel should hold this.
-    fn fib(&mut self, changes: Vec<(Prefix, Option<FibRoute>)>);
+    fn fib(&mut self, changes: Vec<(Prefix, FibChange)>);
     /// Resolve this next hop and report its changes.
     fn track(&mut self, addr: IpAddr);
     /// No path uses it.

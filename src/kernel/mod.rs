@@ -1,7 +1,7 @@
 //! Everything between margay and the kernel's routing tables.
 //!
 //! Here: installing routes, adopting what an earlier run left, resolving next hops, learning local
-//! routes. Not here: BGP; this module takes [`FibRoute`]s and gives [`FibEvent`]s.
+//! routes. Not here: BGP; this module takes [`FibChange`]s and gives [`FibEvent`]s.
 //!
 //! Routes of others are never overwritten or deleted: ours are those in the configured table with
 //! the configured protocol number, and no others are touched.
@@ -29,7 +29,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
-use bgp_proto::types::{FibKind, FibRoute, Prefix, Recursion};
+use bgp_proto::types::{FibChange, Prefix};
 use prometheus::core::Collector;
 use prometheus::proto::MetricFamily;
 
@@ -179,16 +179,11 @@ impl Fib {
         Ok(Fib { thread: Arc::new(Thread { config, shared, handle: Mutex::new(Some(handle)) }) })
     }
 
-    /// Changes what is wanted; `None` wants no route. The newest per prefix counts. Never waits
+    /// Changes what is wanted; `None` is a withdrawal. The newest per prefix counts. Never waits
     /// for the kernel. Without effect when writing is disabled.
-    pub fn submit(&self, changes: impl IntoIterator<Item = (Prefix, Option<FibRoute>)>) {
+    pub fn submit(&self, changes: impl IntoIterator<Item = (Prefix, impl Into<FibChange>)>) {
         /// Changes taken at a time, so that `show fib` and the writer get their turn.
         const CHUNK: usize = 1024;
-        enum Wish {
-            Install(RouteSpec, Recursion),
-            Nothing,
-            Keep,
-        }
         let FibConfig { enabled, defaults, .. } = self.thread.config;
         if !enabled {
             return;
@@ -196,24 +191,21 @@ impl Fib {
         let mut changes = changes.into_iter();
         let mut chunk = Vec::new();
         loop {
-            chunk.extend(changes.by_ref().take(CHUNK).map(|(prefix, route)| match route {
-                Some(FibRoute { kind: FibKind::Kept, .. }) => (prefix, Wish::Keep),
-                Some(route) => {
+            chunk.extend(changes.by_ref().take(CHUNK).map(|(prefix, change)| {
+                let change = change.into().map(|route| {
                     let recursion = route.recursion;
-                    let spec = RouteSpec::wanted(prefix, route, &defaults);
-                    (prefix, Wish::Install(spec, recursion))
-                }
-                None => (prefix, Wish::Nothing),
+                    (RouteSpec::wanted(prefix, route, &defaults), recursion)
+                });
+                (prefix, change)
             }));
             if chunk.is_empty() {
                 return;
             }
             let mut plan = self.thread.shared.plan();
-            for (prefix, wish) in chunk.drain(..) {
-                match wish {
-                    Wish::Install(spec, recursion) => plan.want(prefix, Some((spec, recursion))),
-                    Wish::Nothing => plan.want(prefix, None),
-                    Wish::Keep => plan.keep(prefix),
+            for (prefix, change) in chunk.drain(..) {
+                match change {
+                    FibChange::Keep => plan.keep(prefix),
+                    change => plan.want(prefix, change.route()),
                 }
             }
             drop(plan);

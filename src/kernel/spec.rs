@@ -76,7 +76,7 @@ impl RouteSpec {
                 }
             }
             // Nothing is sent.
-            FibKind::Blackhole | FibKind::Unreachable | FibKind::Kept => source = None,
+            FibKind::Blackhole | FibKind::Unreachable => source = None,
         }
         let metric = metric.unwrap_or_else(|| defaults.metric(prefix));
         let metric = match prefix {
@@ -95,7 +95,7 @@ impl RouteSpec {
     pub(crate) fn hops(&self) -> &[Hop] {
         match &self.kind {
             FibKind::Unicast(hops) => hops,
-            FibKind::Blackhole | FibKind::Unreachable | FibKind::Kept => &[],
+            FibKind::Blackhole | FibKind::Unreachable => &[],
         }
     }
 

@@ -583,7 +583,7 @@ fn describe(prefix: Prefix, spec: &RouteSpec, links: &Links) -> String {
     let mut text = match &spec.kind {
         FibKind::Unicast(_) => prefix.to_string(),
         FibKind::Blackhole => format!("blackhole {prefix}"),
-        FibKind::Unreachable | FibKind::Kept => format!("unreachable {prefix}"),
+        FibKind::Unreachable => format!("unreachable {prefix}"),
     };
     for hop in spec.hops().iter().take(4) {
         text.push(' ');

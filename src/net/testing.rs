@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bgp_proto::session::{LocalIdentity, PassiveMode, PeerConfig, State};
 use bgp_proto::table::{PeerRoutes, TableConfig};
-use bgp_proto::types::{Asn, Family, FibRoute, NextHop, PathId, PeerId, Prefix, RouterId};
+use bgp_proto::types::{Asn, Family, FibChange, NextHop, PathId, PeerId, Prefix, RouterId};
 use bgp_proto::wire::{
     AnnounceFormat, AttrEdit, Capabilities, Code, GracefulRestart, GracefulRestartFamily,
     Notification, Open, Origin, UpdateWriter, encode_keepalive,
@@ -31,7 +31,7 @@ pub(super) const ASN: Asn = Asn(64512);
 struct Nowhere;
 
 impl Sink for Nowhere {
-    fn fib(&mut self, _: Vec<(Prefix, Option<FibRoute>)>) {}
+    fn fib(&mut self, _: Vec<(Prefix, FibChange)>) {}
     fn track(&mut self, _: IpAddr) {}
     fn untrack(&mut self, _: IpAddr) {}
     fn event(&mut self, _: Event) {}

@@ -16,7 +16,7 @@ use crate::table::{
     DestinationView, LocalRoute, NextHopRequest, NextTurn, PathView, PeerRoutes, RouteFilter,
     Table, TableConfig, TableEvent, Work,
 };
-use crate::types::{ClusterId, FibKind, Hop, PeerId, Prefix, SessionId, Time};
+use crate::types::{ClusterId, FibChange, FibKind, FibRoute, Hop, PeerId, Prefix, SessionId, Time};
 use crate::wire::{AttrView, RouteBatch};
 
 /// Destinations per call of [`Table::poll_fib`] and [`Table::view`]: small, so that paging is used.
@@ -177,17 +177,19 @@ impl Routing for Tabled {
             if changes.is_empty() {
                 break;
             }
-            for (prefix, route) in changes {
-                match route.map(|route| route.kind) {
-                    None => drop(self.installed.remove(&prefix)),
-                    Some(FibKind::Unicast(hops)) => {
-                        let gateways = hops.iter().filter_map(|hop| hop.gateway).collect();
-                        self.installed.insert(prefix, gateways);
+            for (prefix, change) in changes {
+                let gateways = match change {
+                    FibChange::Keep => continue,
+                    FibChange::Withdraw => {
+                        self.installed.remove(&prefix);
+                        continue;
                     }
-                    Some(FibKind::Blackhole | FibKind::Unreachable | FibKind::Kept) => {
-                        self.installed.insert(prefix, BTreeSet::new());
+                    FibChange::Install(FibRoute { kind: FibKind::Unicast(hops), .. }) => {
+                        hops.iter().filter_map(|hop| hop.gateway).collect()
                     }
-                }
+                    FibChange::Install(_) => BTreeSet::new(),
+                };
+                self.installed.insert(prefix, gateways);
             }
         }
     }

@@ -7,25 +7,24 @@ use std::sync::Arc;
 use super::TableConfig;
 use crate::policy::{Decision, RouteRef, Source, Verdict};
 use crate::rib::{Barrier, DestId, LocRib, LocalRoute, Meter, Path, WorkSet};
-use crate::types::{Family, FamilyMap, FibKind, FibRoute, Hop, Prefix, Recursion};
+use crate::types::{Family, FamilyMap, FibChange, FibKind, FibRoute, Hop, Prefix, Recursion};
 
-/// A kernel route without its prefix.
+/// What the host was asked for, without the prefix.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct FibEntry {
-    pub(super) kind: FibKind,
-    metric: Option<u32>,
-    source: Option<IpAddr>,
-    recursion: Recursion,
+pub(super) enum FibEntry {
+    /// A route.
+    Route { kind: FibKind, metric: Option<u32>, source: Option<IpAddr>, recursion: Recursion },
+    /// To leave what is there: [`FibChange::Keep`].
+    Kept,
 }
 
 impl FibEntry {
-    /// Not wanted, and left until somebody else has a route for the prefix.
-    fn kept() -> FibEntry {
-        FibEntry {
-            kind: FibKind::Kept,
-            metric: None,
-            source: None,
-            recursion: Recursion::Recursive,
+    fn change(self, prefix: Prefix) -> FibChange {
+        match self {
+            FibEntry::Route { kind, metric, source, recursion } => {
+                FibChange::Install(FibRoute { prefix, kind, metric, source, recursion })
+            }
+            FibEntry::Kept => FibChange::Keep,
         }
     }
 }
@@ -84,7 +83,7 @@ pub(super) struct KernelView {
     /// The same, for all destinations in the range.
     all_dirty: FamilyMap<Dirty>,
     /// Changes for the host, which takes them after each turn: as many as a turn compares.
-    changes: Vec<(Prefix, Option<FibRoute>)>,
+    changes: Vec<(Prefix, FibChange)>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -146,7 +145,7 @@ impl KernelView {
     }
 
     /// Takes at most `max` changes.
-    pub(super) fn poll(&mut self, max: usize) -> Vec<(Prefix, Option<FibRoute>)> {
+    pub(super) fn poll(&mut self, max: usize) -> Vec<(Prefix, FibChange)> {
         if self.changes.len() <= max {
             return std::mem::take(&mut self.changes);
         }
@@ -194,11 +193,9 @@ impl KernelView {
         rib.rib_mut(family).dests.set_fib(dest, id);
         self.entries.release(before);
         let prefix = rib.dests(family).prefix(dest);
-        let route = self.entry(id).cloned().map(|entry| {
-            let FibEntry { kind, metric, source, recursion } = entry;
-            FibRoute { prefix, kind, metric, source, recursion }
-        });
-        self.changes.push((prefix, route));
+        let entry = self.entry(id).cloned();
+        let change = entry.map_or(FibChange::Withdraw, |entry| entry.change(prefix));
+        self.changes.push((prefix, change));
         meter.spend(2);
     }
 
@@ -222,7 +219,7 @@ impl KernelView {
         let (mut tunnel, mut from) = (None, None);
         if let Some(verdict) = verdict_of(prefix, best, local, rib, config, meter) {
             if verdict.decision != Decision::Accept {
-                return verdict.keeps_installed.then(FibEntry::kept);
+                return verdict.keeps_installed.then_some(FibEntry::Kept);
             }
             metric = verdict.metric.or(metric);
             (tunnel, from) = (verdict.tunnel, verdict.source);
@@ -243,7 +240,7 @@ impl KernelView {
             _ => (local?.install.clone()?, Recursion::Recursive),
         };
         let forwards = !matches!(&kind, FibKind::Unicast(hops) if hops.is_empty());
-        forwards.then_some(FibEntry { kind, metric, source: from, recursion })
+        forwards.then_some(FibEntry::Route { kind, metric, source: from, recursion })
     }
 
     fn is_tunnel(&self, ifindex: u32) -> bool {

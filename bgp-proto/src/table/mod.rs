@@ -46,7 +46,7 @@ pub use view::{
 use crate::export::{AdjRibsOut, Reader};
 use crate::rib::{Barrier, Decided, DestId, LocRib, Meter, NextHopState, Probe, WantedChanges};
 use crate::session::Close;
-use crate::types::{ClusterId, Family, FamilyMap, FibRoute, PeerId, Prefix, SessionId, Time};
+use crate::types::{ClusterId, Family, FamilyMap, FibChange, PeerId, Prefix, SessionId, Time};
 use kernel::KernelView;
 use memory::MemoryReview;
 use peers::Peers;
@@ -422,7 +422,7 @@ impl Table {
     }
 
     /// Takes up to `max` changes of what the kernel should hold.
-    pub fn poll_fib(&mut self, max: usize) -> Vec<(Prefix, Option<FibRoute>)> {
+    pub fn poll_fib(&mut self, max: usize) -> Vec<(Prefix, FibChange)> {
         self.kernel.poll(max)
     }
 

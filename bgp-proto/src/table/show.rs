@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::import::Liveness;
+use super::kernel::FibEntry;
 use super::{
     AdvertisedTo, DestinationView, Explanation, GroupCounts, GroupView, ImportCounts, PathView,
     PeerCounts, Refused, RouteFilter, Table, Totals, Unusable, Withheld,
@@ -14,7 +15,7 @@ use crate::policy::{RouteRef, Source};
 use crate::rib::{
     DestId, NextHopState, Path, Reach, Reason, Rib, SourceId, compare, default_preference, order,
 };
-use crate::types::{Family, FamilyMap, Hop, NextHop, PathId, PeerId, Prefix, Time};
+use crate::types::{Family, FamilyMap, FibChange, Hop, NextHop, PathId, PeerId, Prefix, Time};
 
 /// Marks cursors of the IPv6 half of a view.
 const CURSOR_IPV6: u32 = 1 << 31;
@@ -304,7 +305,11 @@ impl Table {
         }
         let paths = self.path_views(family, dest, now);
         let fib = self.kernel.entry(self.loc_rib.dests(family).fib(dest));
-        let fib = fib.map(|entry| entry.kind.clone());
+        let fib = match fib {
+            Some(FibEntry::Route { kind, .. }) => FibChange::Install(kind.clone()),
+            Some(FibEntry::Kept) => FibChange::Keep,
+            None => FibChange::Withdraw,
+        };
         Some(Explanation {
             destination: DestinationView { prefix, paths },
             fib,

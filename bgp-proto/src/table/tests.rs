@@ -609,8 +609,10 @@ fn a_tunnel_takes_each_next_hop_while_it_exists() {
     announce_with(&mut table, 3, &["10.65.2.0/26"], &edit);
     settle(&mut table);
     let hops = |table: &mut Table| -> Vec<(String, Vec<(u32, bool)>)> {
-        let changes = table.poll_fib(10).into_iter().map(|(prefix, route)| {
-            let FibKind::Unicast(hops) = route.unwrap().kind else { panic!("not unicast") };
+        let changes = table.poll_fib(10).into_iter().map(|(prefix, change)| {
+            let FibKind::Unicast(hops) = change.route().unwrap().kind else {
+                panic!("not unicast")
+            };
             (prefix.to_string(), hops.iter().map(|hop| (hop.ifindex, hop.onlink)).collect())
         });
         changes.collect()

@@ -7,7 +7,9 @@ use std::sync::Arc;
 use crate::export::ExportCounts;
 use crate::policy::Source;
 use crate::rib::{LocalRoute, Reason, Refusal};
-use crate::types::{Family, FamilyMap, FibKind, Hop, NextHop, PathId, PeerId, Prefix, Time};
+use crate::types::{
+    Family, FamilyMap, FibChange, FibKind, Hop, NextHop, PathId, PeerId, Prefix, Time,
+};
 
 /// Which destinations or paths a view shows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -167,7 +169,7 @@ pub struct Explanation {
     /// The paths.
     pub destination: DestinationView,
     /// What the kernel was asked to hold.
-    pub fib: Option<FibKind>,
+    pub fib: FibChange<FibKind>,
     /// Who was sent it.
     pub advertised: Vec<AdvertisedTo>,
     /// Who was not.

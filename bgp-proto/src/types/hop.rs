@@ -68,9 +68,44 @@ pub enum FibKind {
     Blackhole,
     /// Drop and say so.
     Unreachable,
-    /// Nothing is written, and what is there of ours stays until somebody else has a route for the
-    /// prefix: whoever is to write it from here on may not have come to it yet.
-    Kept,
+}
+
+/// What the host shall do in the kernel about a prefix.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FibChange<Route = FibRoute> {
+    /// Have this route there.
+    Install(Route),
+    /// Write nothing, and leave what is there of ours until somebody else has a route for the prefix:
+    /// whoever is to write it from here on may not have come to it yet.
+    Keep,
+    /// Have no route of ours there.
+    Withdraw,
+}
+
+impl<Route> FibChange<Route> {
+    /// The route to be there, if there is to be one.
+    pub fn route(self) -> Option<Route> {
+        match self {
+            FibChange::Install(route) => Some(route),
+            FibChange::Keep | FibChange::Withdraw => None,
+        }
+    }
+
+    /// The same about a route in another form.
+    pub fn map<Other>(self, form: impl FnOnce(Route) -> Other) -> FibChange<Other> {
+        match self {
+            FibChange::Install(route) => FibChange::Install(form(route)),
+            FibChange::Keep => FibChange::Keep,
+            FibChange::Withdraw => FibChange::Withdraw,
+        }
+    }
+}
+
+impl<Route> From<Option<Route>> for FibChange<Route> {
+    /// A route, or none.
+    fn from(route: Option<Route>) -> Self {
+        route.map_or(FibChange::Withdraw, FibChange::Install)
+    }
 }
 
 /// A route that the table wants in the kernel.

@@ -612,8 +612,8 @@ impl World {
             }
         }
         self.turn_due |= told;
-        for (prefix, route) in self.table.poll_fib(7) {
-            match route {
+        for (prefix, change) in self.table.poll_fib(7) {
+            match change.route() {
                 Some(route) => {
                     assert_eq!(route.prefix, prefix);
                     let before = self.fib.insert(prefix, route.clone());

@@ -6,7 +6,7 @@ use bgp_proto::policy::Source;
 use bgp_proto::rib::Reason;
 use bgp_proto::session::LocalIdentity;
 use bgp_proto::table::{AdvertisedTo, LocalRoute, Unusable, Withheld};
-use bgp_proto::types::{Asn, NextHop, PathId, RouterId};
+use bgp_proto::types::{Asn, FibChange, NextHop, PathId, RouterId};
 use bgp_proto::wire::{AttrEdit, Code, attr};
 use serde_json::{Value, json};
 
@@ -227,7 +227,7 @@ fn without_a_session_a_peer_shows_what_we_offer() {
 fn an_explanation_names_peers_and_interfaces() {
     let view = bgp_proto::table::Explanation {
         destination: destination(),
-        fib: Some(FibKind::Unicast(destination().paths[0].hops.clone())),
+        fib: FibChange::Install(FibKind::Unicast(destination().paths[0].hops.clone())),
         advertised: vec![AdvertisedTo {
             peer: PeerId(1),
             path_id: Some(PathId(2)),

@@ -7,7 +7,7 @@ use std::thread::ThreadId;
 use bgp_proto::session::Negotiated;
 use bgp_proto::table::PeerRoutes;
 use bgp_proto::types::{
-    Asn, Family, FamilySet, FibRoute, NextHop, PeerId, PeerType, Prefix, RouterId,
+    Asn, Family, FamilySet, FibChange, NextHop, PeerId, PeerType, Prefix, RouterId,
 };
 use bgp_proto::wire::{AttrEdit, Capabilities, Nlri, Origin, RouteAction, RouteBatch};
 
@@ -22,7 +22,7 @@ const LONG: Duration = Duration::from_secs(30);
 struct Told(Sender<ThreadId>);
 
 impl Sink for Told {
-    fn fib(&mut self, _: Vec<(Prefix, Option<FibRoute>)>) {}
+    fn fib(&mut self, _: Vec<(Prefix, FibChange)>) {}
     fn track(&mut self, _: IpAddr) {
         let _ = self.0.send(std::thread::current().id());
     }

@@ -111,7 +111,7 @@ pub(crate) fn render(row: Row, config: &FibConfig, links: &[Link]) -> FibView {
         FibKind::Unicast(hops) => (ViewKind::Unicast, hops.as_slice()),
         FibKind::Blackhole => (ViewKind::Blackhole, [].as_slice()),
         // A spec is of a route that is written, never of one that is only kept.
-        FibKind::Unreachable | FibKind::Kept => (ViewKind::Unreachable, [].as_slice()),
+        FibKind::Unreachable => (ViewKind::Unreachable, [].as_slice()),
     };
     let gateways = hops.iter().map(|hop| ViewGateway {
         via: hop.gateway,

@@ -70,7 +70,7 @@ fn route_type(spec: &RouteSpec) -> u8 {
         FibKind::Unicast(_) => RTN_UNICAST,
         FibKind::Blackhole => RTN_BLACKHOLE,
         // What is kept is not written.
-        FibKind::Unreachable | FibKind::Kept => RTN_UNREACHABLE,
+        FibKind::Unreachable => RTN_UNREACHABLE,
     }
 }
 

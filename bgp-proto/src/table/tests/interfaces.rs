@@ -36,7 +36,7 @@ fn accepted(table: &Table, peer: u32) -> u32 {
 
 fn kernel(table: &mut Table) -> Vec<(String, bool)> {
     let changes = table.poll_fib(10).into_iter();
-    changes.map(|(prefix, route)| (prefix.to_string(), route.is_some())).collect()
+    changes.map(|(prefix, change)| (prefix.to_string(), change.route().is_some())).collect()
 }
 
 #[test]
@@ -125,7 +125,7 @@ fn of_equal_preference_our_own_route_wins_whatever_local_pref_says() {
     let prefix = "10.1.0.0/16".parse().unwrap();
     table.handle_local(Time::ZERO, prefix, Source::Static, Some(own));
     settle(&mut table);
-    let route = table.poll_fib(10).pop().and_then(|(_, route)| route);
+    let route = table.poll_fib(10).pop().and_then(|(_, change)| change.route());
     assert_eq!(route.map(|route| route.kind), Some(FibKind::Blackhole));
 }
 
