@@ -176,6 +176,7 @@ impl RefusedParts {
         if tried.is_some_and(|trial| trial.prefix == prefix && trial.test == refused) {
             return self.handle_test_refused(specs, wanted, error, now);
         }
+        let searched = tried.is_some();
         if self.target(prefix, wanted) != Target::Spec(refused) {
             return None; // Sent before more was known.
         }
@@ -188,6 +189,10 @@ impl RefusedParts {
             let news = self.note(part, error, now);
             self.reduce(specs, wanted, error);
             return news.then_some(part);
+        }
+        // One search at a time: two would take the content from each other without an end.
+        if searched {
+            return None;
         }
         // Everything is tried from the first part on, the source address last.
         let nothing = nothing_of(&spec);

@@ -573,7 +573,11 @@ impl<K: Key> Table<K> {
             news = parts.handle_refused(specs, prefix, ids, about, error, now);
             shared.tidy();
             entry.set(RETRY, entry.has(FAILED));
-            Next::Queue
+            // The same would be refused again: a search with another prefix goes on, and decides about
+            // this one when it ends.
+            let waits = shared.target(prefix, wanted) == Target::Spec(refused)
+                && !shared.refused.asks(prefix, wanted);
+            if waits { Next::Rest } else { Next::Queue }
         });
         news
     }
@@ -697,8 +701,10 @@ fn decide(
         return entry.installed.filter(|_| retry && !entry.has(LEFTOVER)).map(Action::Withdraw);
     };
     let held = holder(prefix, wanted, foreign, shared);
-    // Theirs may be in the same place as ours, before it or behind it: ours is left alone.
-    let harmless = |held| held == HeldBy::Route && entry.is_right(prefix, shared);
+    // Theirs may be in the same place as ours, before it or behind it: ours is left alone. A search for
+    // refused legs would write it once more, and hit theirs: it gives way as well.
+    let asks = shared.refused.asks(prefix, wanted);
+    let harmless = |held| held == HeldBy::Route && entry.is_right(prefix, shared) && !asks;
     if let Some((held, text)) = held.filter(|(held, _)| !harmless(*held)) {
         entry.set(FAILED | RETRY | UNCLEAR, false);
         entry.set(FOREIGN, true);

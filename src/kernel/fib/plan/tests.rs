@@ -685,6 +685,62 @@ fn a_search_that_met_something_unknown_twice_is_tried_again() {
     world.check();
 }
 
+#[test]
+fn a_search_for_refused_legs_writes_nothing_where_somebody_else_came() {
+    let mut world = World {
+        plan: Plan::new(TABLE),
+        foreign: Foreign::default(),
+        model: Model::default(),
+        wanted: BTreeMap::new(),
+        now: Time::ZERO,
+    };
+    let batch = |answered| Step::Batch { max: 1, answered };
+    let steps = [
+        Step::Refuse { gateway: 2, on: true },
+        Step::Want { prefix: 4, spec: Some((1, true)) },
+        Step::Resync,
+        batch(true),
+        // Unheard: the plan takes what it wrote for installed still.
+        Step::Lose { prefix: 4, low: true, heard: false },
+        Step::Want { prefix: 4, spec: Some((7, true)) },
+        batch(true),
+        // The search asks for the first leg alone, which is what is installed.
+        Step::ForeignAdd { prefix: 4, low: true },
+        batch(true),
+    ];
+    steps.into_iter().for_each(|step| world.apply(step));
+    world.settle();
+    world.check();
+}
+
+#[test]
+fn two_prefixes_with_one_content_do_not_search_against_each_other() {
+    let mut world = World {
+        plan: Plan::new(TABLE),
+        foreign: Foreign::default(),
+        model: Model::default(),
+        wanted: BTreeMap::new(),
+        now: Time::ZERO,
+    };
+    let steps = [
+        Step::Resync,
+        Step::Refuse { gateway: 2, on: true },
+        Step::Refuse { gateway: 3, on: true },
+        // Of the other content the second leg is known to be refused, but not the third.
+        Step::Want { prefix: 0, spec: Some((2, false)) },
+        Step::Batch { max: 1, answered: true },
+        Step::Want { prefix: 3, spec: Some((7, false)) },
+        Step::Want { prefix: 1, spec: Some((7, false)) },
+    ];
+    steps.into_iter().for_each(|step| world.apply(step));
+    for _ in 0..40 {
+        world.apply(Step::Batch { max: 4, answered: true });
+    }
+    assert!(world.plan.counters().writes < 12, "{:?}", world.plan.counters());
+    world.settle();
+    world.check();
+}
+
 /// A kernel that does what is asked and can be looked at.
 #[derive(Debug, Default)]
 struct Model {
