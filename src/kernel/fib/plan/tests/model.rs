@@ -1,0 +1,435 @@
+//! Random histories beside an obvious kernel.
+
+use std::collections::BTreeMap;
+
+use super::*;
+
+/// A kernel that does what is asked and can be looked at.
+#[derive(Debug, Default)]
+struct Model {
+    routes: BTreeMap<(Prefix, u32), Owner>,
+    /// Gateways (last octet) that it refuses.
+    refused: std::collections::BTreeSet<u8>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+enum Owner {
+    Ours(RouteSpec),
+    Foreign,
+}
+
+impl Model {
+    fn execute(&mut self, plan: &Plan, op: &Op) -> Result<(), i32> {
+        let write = |model: &mut Model, id, exclusive: bool| {
+            let spec = plan.spec(id).clone();
+            if spec.hops().iter().any(|hop| model.refused.contains(&octet(hop))) {
+                return Err(ENETUNREACH);
+            }
+            let place = (op.prefix, spec.metric);
+            match model.routes.get(&place) {
+                Some(_) if exclusive => return Err(EEXIST),
+                Some(Owner::Foreign) => panic!("a foreign route was overwritten: {place:?}"),
+                _ => {}
+            }
+            model.routes.insert(place, Owner::Ours(spec));
+            Ok(())
+        };
+        match op.action {
+            Action::Add(id) => write(self, id, true),
+            Action::Replace(id) => write(self, id, false),
+            Action::Withdraw(id) => self.withdraw(op.prefix, plan.spec(id).metric),
+            Action::WithdrawStray { metric, .. } => self.withdraw(op.prefix, metric),
+        }
+    }
+
+    /// As the kernel: by protocol, and a metric of 0 matches any, the lowest first.
+    fn withdraw(&mut self, prefix: Prefix, metric: u32) -> Result<(), i32> {
+        let ours = |owner: &Owner| matches!(owner, Owner::Ours(_));
+        let range = (prefix, metric)..=(prefix, if metric == 0 { u32::MAX } else { metric });
+        let place = self.routes.range(range).find(|(_, owner)| ours(owner)).map(|(k, _)| *k);
+        place.and_then(|place| self.routes.remove(&place)).map(|_| ()).ok_or(ESRCH)
+    }
+}
+
+/// One thing that happens.
+#[derive(Clone, Debug)]
+enum Step {
+    Want {
+        prefix: usize,
+        /// Gateways as bits, and which metric.
+        spec: Option<(u8, bool)>,
+    },
+    ForeignAdd {
+        prefix: usize,
+        low: bool,
+    },
+    /// Overwrites whatever is there, as `ip route replace` does.
+    ForeignReplace {
+        prefix: usize,
+        low: bool,
+    },
+    ForeignGone {
+        prefix: usize,
+        low: bool,
+    },
+    /// Somebody deletes ours; the event is heard or lost.
+    Lose {
+        prefix: usize,
+        low: bool,
+        heard: bool,
+    },
+    /// Somebody writes a route under our protocol number.
+    Meddle {
+        prefix: usize,
+        low: bool,
+        gateway: u8,
+        heard: bool,
+    },
+    Refuse {
+        gateway: u8,
+        on: bool,
+    },
+    Batch {
+        max: usize,
+        answered: bool,
+    },
+    Resync,
+    Wait {
+        millis: u64,
+    },
+    EndOfStartup,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let p = 0usize..5;
+    let spec = proptest::option::weighted(0.75, (1u8..8, any::<bool>()));
+    prop_oneof![
+        6 => (p.clone(), spec).prop_map(|(prefix, spec)| Step::Want { prefix, spec }),
+        2 => (p.clone(), any::<bool>()).prop_map(|(prefix, low)| Step::ForeignAdd { prefix, low }),
+        1 => (p.clone(), any::<bool>())
+            .prop_map(|(prefix, low)| Step::ForeignReplace { prefix, low }),
+        2 => (p.clone(), any::<bool>()).prop_map(|(prefix, low)| Step::ForeignGone { prefix, low }),
+        2 => (p.clone(), any::<bool>(), any::<bool>())
+            .prop_map(|(prefix, low, heard)| Step::Lose { prefix, low, heard }),
+        1 => (p, any::<bool>(), 1u8..4, any::<bool>())
+            .prop_map(|(prefix, low, gateway, heard)| Step::Meddle { prefix, low, gateway, heard }),
+        1 => (1u8..4, any::<bool>()).prop_map(|(gateway, on)| Step::Refuse { gateway, on }),
+        6 => (1usize..6, proptest::bool::weighted(0.9))
+            .prop_map(|(max, answered)| Step::Batch { max, answered }),
+        1 => Just(Step::Resync),
+        2 => (0u64..3000).prop_map(|millis| Step::Wait { millis }),
+        1 => Just(Step::EndOfStartup),
+    ]
+}
+
+/// The plan, the kernel and what the worker does between them.
+struct World {
+    plan: Plan,
+    foreign: Foreign,
+    model: Model,
+    wanted: BTreeMap<Prefix, RouteSpec>,
+    now: Time,
+}
+
+impl World {
+    fn new() -> World {
+        World {
+            plan: Plan::new(TABLE),
+            foreign: Foreign::default(),
+            model: Model::default(),
+            wanted: BTreeMap::new(),
+            now: Time::ZERO,
+        }
+    }
+
+    fn prefix(i: usize) -> Prefix {
+        let texts =
+            ["10.1.0.0/16", "10.2.0.0/16", "10.3.0.0/16", "2001:db8:1::/48", "2001:db8:2::/48"];
+        prefix(texts[i])
+    }
+
+    fn metric(prefix: Prefix, low: bool) -> u32 {
+        match (prefix.family(), low) {
+            (Family::Ipv4, true) => 0,
+            (_, true) => 1024,
+            (_, false) => 2000,
+        }
+    }
+
+    fn resync(&mut self) {
+        self.plan.begin_resync();
+        for ((prefix, _), owner) in &self.model.routes {
+            if let Owner::Ours(spec) = owner {
+                self.plan.handle_present(*prefix, spec.clone(), Seen::Read, self.now);
+            }
+        }
+        self.plan.end_resync();
+    }
+
+    /// A foreign route appears in a place; `replaces` whatever held it.
+    fn foreign_new(&mut self, prefix: Prefix, metric: u32, replaces: bool) {
+        let before = self.model.routes.get(&(prefix, metric)).cloned();
+        if before == Some(Owner::Foreign) || (before.is_some() && !replaces) {
+            return;
+        }
+        self.model.routes.insert((prefix, metric), Owner::Foreign);
+        self.foreign.handle_new(prefix, foreign_route(metric), before.is_some());
+        if before.is_some() {
+            self.plan.handle_lost(prefix, metric, self.now);
+        }
+        self.plan.touch(prefix);
+    }
+
+    fn batch(&mut self, max: usize, answered: bool) -> usize {
+        let ops = self.plan.poll_batch(&self.foreign, max);
+        let mut refused = Vec::new();
+        for (index, op) in ops.iter().enumerate() {
+            if let Err(errno) = self.model.execute(&self.plan, op) {
+                refused.push(Refused { index, errno, text: format!("errno {errno}") });
+            }
+        }
+        if answered {
+            self.plan.handle_answers(&ops, &refused, self.now);
+        } else {
+            self.plan.handle_unanswered(&ops);
+        }
+        ops.len()
+    }
+
+    fn apply(&mut self, step: Step) {
+        match step {
+            Step::Want { prefix, spec } => {
+                let prefix = World::prefix(prefix);
+                let spec = spec.map(|(bits, low)| {
+                    let gateways: Vec<u8> = (0..3).filter(|n| bits & 1 << n != 0).collect();
+                    let gateways: Vec<u8> = gateways.into_iter().map(|n| n + 1).collect();
+                    over(&gateways, World::metric(prefix, low))
+                });
+                self.plan.want(prefix, spec.clone().and_then(wanted));
+                match spec {
+                    Some(spec) => self.wanted.insert(prefix, spec),
+                    None => self.wanted.remove(&prefix),
+                };
+            }
+            Step::ForeignAdd { prefix, low } => {
+                let prefix = World::prefix(prefix);
+                self.foreign_new(prefix, World::metric(prefix, low), false);
+            }
+            Step::ForeignReplace { prefix, low } => {
+                let prefix = World::prefix(prefix);
+                self.foreign_new(prefix, World::metric(prefix, low), true);
+            }
+            Step::ForeignGone { prefix, low } => {
+                let prefix = World::prefix(prefix);
+                let metric = World::metric(prefix, low);
+                if self.model.routes.get(&(prefix, metric)) == Some(&Owner::Foreign) {
+                    self.model.routes.remove(&(prefix, metric));
+                    self.foreign.handle_gone(prefix, foreign_route(metric));
+                    self.plan.touch(prefix);
+                }
+            }
+            Step::Lose { prefix, low, heard } => {
+                let prefix = World::prefix(prefix);
+                let metric = World::metric(prefix, low);
+                if let Some(Owner::Ours(_)) = self.model.routes.get(&(prefix, metric)) {
+                    self.model.routes.remove(&(prefix, metric));
+                    if heard {
+                        self.plan.handle_lost(prefix, metric, self.now);
+                    }
+                }
+            }
+            Step::Meddle { prefix, low, gateway, heard } => {
+                let prefix = World::prefix(prefix);
+                let spec = via(gateway, World::metric(prefix, low));
+                let place = (prefix, spec.metric);
+                if self.model.routes.get(&place) != Some(&Owner::Foreign) {
+                    self.model.routes.insert(place, Owner::Ours(spec.clone()));
+                    if heard {
+                        self.plan.handle_present(prefix, spec, Seen::Replacing, self.now);
+                    }
+                }
+            }
+            Step::Refuse { gateway, on: true } => {
+                self.model.refused.insert(gateway);
+            }
+            Step::Refuse { gateway, on: false } => {
+                self.model.refused.remove(&gateway);
+                self.plan.retry_refused();
+            }
+            Step::Batch { max, answered } => {
+                self.batch(max, answered);
+            }
+            Step::Resync => self.resync(),
+            Step::Wait { millis } => {
+                self.now = self.now + Duration::from_millis(millis);
+                self.plan.handle_time(self.now);
+            }
+            Step::EndOfStartup => self.plan.end_of_startup(),
+        }
+    }
+
+    /// Lets everything come to rest, with a reading for what was not heard.
+    fn settle(&mut self) {
+        self.plan.end_of_startup();
+        for _ in 0..4 {
+            self.resync();
+            for _ in 0..100 {
+                self.plan.handle_time(self.now);
+                let written = self.batch(4, true);
+                if self.plan.wants_resync() {
+                    self.resync();
+                }
+                if written == 0 && !self.plan.has_work() {
+                    self.now = self.now + Duration::from_secs(10);
+                }
+            }
+        }
+        // The last step may have been one of time, and begun a retry.
+        for _ in 0..100 {
+            self.batch(4, true);
+        }
+        assert!(self.plan.is_idle(), "{:#?}", self.plan);
+    }
+
+    fn check(&self) {
+        let mut expected = FibCounters::default();
+        for (prefix, spec) in &self.wanted {
+            let held = self.model.routes.get(&(*prefix, spec.metric));
+            let row = self.plan.view(None, 99).into_iter().find(|row| row.prefix == *prefix);
+            let row = row.unwrap();
+            // What the kernel takes of it.
+            let hops = spec.hops().iter().filter(|hop| !self.model.refused.contains(&octet(hop)));
+            let taken = RouteSpec::new(FibKind::Unicast(hops.copied().collect()), spec.metric);
+            match held {
+                _ if taken.hops().is_empty() => assert!(
+                    matches!(row.state, FibState::Failed | FibState::Foreign)
+                        || matches!(held, Some(Owner::Ours(_))),
+                    "{row:?}"
+                ),
+                Some(Owner::Foreign) => assert_eq!(row.state, FibState::Foreign, "{row:?}"),
+                Some(Owner::Ours(ours)) => {
+                    // Legs that were taken before they were refused stay.
+                    let within = |a: &RouteSpec, b: &RouteSpec| {
+                        a.hops().iter().all(|hop| b.hops().contains(hop))
+                    };
+                    assert_eq!(row.state, FibState::Installed, "{row:?}");
+                    assert!(within(&taken, ours) && within(ours, spec), "{ours:?} of {spec:?}");
+                }
+                None => panic!("{row:?} is missing"),
+            }
+            match row.state {
+                FibState::Installed => expected.installed += 1,
+                FibState::Failed => expected.failed += 1,
+                FibState::Foreign => expected.foreign += 1,
+                FibState::Pending => expected.pending += 1,
+            }
+        }
+        for ((prefix, _), owner) in &self.model.routes {
+            // One that cannot be replaced stays.
+            let Owner::Ours(spec) = owner else { continue };
+            let row = self.plan.row(*prefix).expect("an unwanted route was left");
+            assert!(
+                row.keeps || row.spec.metric == spec.metric,
+                "{spec:?} was left beside {row:?}"
+            );
+        }
+        let counters = self.plan.counters();
+        assert_eq!(
+            (counters.installed, counters.pending, counters.failed, counters.foreign),
+            (expected.installed, 0, expected.failed, expected.foreign)
+        );
+        assert_eq!(self.plan.view(None, 99).len(), self.wanted.len());
+        if self.model.refused.is_empty() {
+            let mut distinct: std::collections::HashSet<&RouteSpec> =
+                self.wanted.values().collect();
+            let ours = self.model.routes.values().filter_map(|owner| match owner {
+                Owner::Ours(spec) => Some(spec),
+                Owner::Foreign => None,
+            });
+            distinct.extend(ours);
+            assert_eq!(self.plan.shared.specs.len(), distinct.len(), "interned contents leak");
+        }
+    }
+}
+
+#[test]
+fn a_search_that_met_something_unknown_twice_is_tried_again() {
+    let mut world = World::new();
+    let batch = || Step::Batch { max: 1, answered: true };
+    let steps = [
+        Step::Resync,
+        // Unheard, ours has the place already.
+        Step::Meddle { prefix: 3, low: false, gateway: 1, heard: false },
+        Step::Refuse { gateway: 1, on: true },
+        Step::Want { prefix: 3, spec: Some((3, false)) },
+        // Both legs, the refused one, and the other: there is one.
+        batch(),
+        batch(),
+        batch(),
+        // Decided again before the reading: there is one still.
+        Step::ForeignAdd { prefix: 3, low: true },
+        batch(),
+    ];
+    steps.into_iter().for_each(|step| world.apply(step));
+    world.settle();
+    world.check();
+}
+
+#[test]
+fn a_search_for_refused_legs_writes_nothing_where_somebody_else_came() {
+    let mut world = World::new();
+    let batch = |answered| Step::Batch { max: 1, answered };
+    let steps = [
+        Step::Refuse { gateway: 2, on: true },
+        Step::Want { prefix: 4, spec: Some((1, true)) },
+        Step::Resync,
+        batch(true),
+        // Unheard: the plan takes what it wrote for installed still.
+        Step::Lose { prefix: 4, low: true, heard: false },
+        Step::Want { prefix: 4, spec: Some((7, true)) },
+        batch(true),
+        // The search asks for the first leg alone, which is what is installed.
+        Step::ForeignAdd { prefix: 4, low: true },
+        batch(true),
+    ];
+    steps.into_iter().for_each(|step| world.apply(step));
+    world.settle();
+    world.check();
+}
+
+#[test]
+fn two_prefixes_with_one_content_do_not_search_against_each_other() {
+    let mut world = World::new();
+    let steps = [
+        Step::Resync,
+        Step::Refuse { gateway: 2, on: true },
+        Step::Refuse { gateway: 3, on: true },
+        // Of the other content the second leg is known to be refused, but not the third.
+        Step::Want { prefix: 0, spec: Some((2, false)) },
+        Step::Batch { max: 1, answered: true },
+        Step::Want { prefix: 3, spec: Some((7, false)) },
+        Step::Want { prefix: 1, spec: Some((7, false)) },
+    ];
+    steps.into_iter().for_each(|step| world.apply(step));
+    for _ in 0..40 {
+        world.apply(Step::Batch { max: 4, answered: true });
+    }
+    assert!(world.plan.counters().writes < 12, "{:?}", world.plan.counters());
+    world.settle();
+    world.check();
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+    /// Whatever happens, in the end the kernel has what is wanted where nobody else is, and no
+    /// foreign route was ever overwritten.
+    #[test]
+    fn ends_as_wanted_and_never_overwrites(steps in proptest::collection::vec(step(), 1..60)) {
+        let mut world = World::new();
+        for step in steps {
+            world.apply(step);
+        }
+        world.settle();
+        world.check();
+    }
+}
