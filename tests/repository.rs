@@ -40,7 +40,7 @@ fn files(extensions: &[&str]) -> Vec<PathBuf> {
 fn every_dependency_is_used() {
     let packages = [
         ("Cargo.toml", &["src", "tests", "benches", "examples"][..]),
-        ("bgp-proto/Cargo.toml", &["bgp-proto", "benches/table.rs"]),
+        ("bgp-proto/Cargo.toml", &["bgp-proto", "benches/table.rs", "benches/turns.rs"]),
         ("interop/Cargo.toml", &["interop"]),
         ("benches/compare/Cargo.toml", &["benches/compare"]),
     ];

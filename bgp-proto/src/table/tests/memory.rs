@@ -163,7 +163,7 @@ fn readers_that_do_not_read_are_closed_and_not_the_feeder() {
 }
 
 /// What is counted is what was asked of the allocator, within a third. How that becomes resident pages
-/// is the system's affair: `benches/turns` prints it.
+/// is the system's affair: `benches/turns.rs` prints it.
 #[test]
 fn what_is_counted_is_what_it_takes() {
     for case in ["plain", "next hops", "sets", "groups"] {
