@@ -135,7 +135,7 @@ impl Host {
         let progress = self.table.turn(self.now, budget);
         let took = began.elapsed();
         if progress.done.0 >= 1_000 {
-            let seen = (took.as_nanos() as u64 / u64::from(progress.done.0)).clamp(25, 800);
+            let seen = (took.as_nanos() as u64 / u64::from(progress.done.0)).clamp(50, 800);
             let known = self.unit_nanos;
             self.unit_nanos =
                 if seen > known { (known + seen) / 2 } else { (known * 15 + seen) / 16 };

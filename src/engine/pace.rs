@@ -9,7 +9,7 @@ const TURN: Duration = Duration::from_millis(2);
 /// Work by which the pace is learned: less takes more time to measure than to do.
 const LEARNED_FROM: u32 = 1_000;
 /// Nanoseconds that a unit may take: beyond these bounds something else was measured.
-const UNIT_NANOS: std::ops::RangeInclusive<u64> = 25..=800;
+const UNIT_NANOS: std::ops::RangeInclusive<u64> = 50..=800;
 
 /// What a unit of work takes on this machine, at present.
 #[derive(Clone, Copy, Debug)]

@@ -3,8 +3,9 @@
 
 use hashbrown::HashMap;
 
+use super::log::{Chunk, Frames};
 use super::{Audience, CHUNK_MAX, ExportId, ExportState, Frame, GroupKey, Reflection};
-use crate::rib::{DestId, SourceId};
+use crate::rib::{DestId, SourceId, Version};
 use crate::types::{Family, PathId};
 use crate::wire::{AttrEdit, UpdateWriter};
 
@@ -86,6 +87,8 @@ pub(crate) struct Batch {
     items: Vec<Item>,
     /// Octets to be written, at most.
     bytes: usize,
+    /// Memory for what is encoded.
+    spare: Vec<u8>,
     /// Octets of the longest prefix of the family, and of a message.
     prefix_octets: usize,
     max_len: usize,
@@ -115,6 +118,14 @@ impl Batch {
         self.items.clear();
         self.bytes = 0;
         self.considered = 0;
+    }
+
+    /// Takes memory back for what is encoded next.
+    pub(crate) fn recycle(&mut self, encoded: Encoded) {
+        if encoded.bytes.capacity() > self.spare.capacity() {
+            self.spare = encoded.bytes;
+            self.spare.clear();
+        }
     }
 
     pub(crate) fn bytes(&self) -> usize {
@@ -187,16 +198,15 @@ impl Batch {
     }
 
     /// Writes everything, withdrawals first, so that nobody holds more paths of a destination than
-    /// it is to. `full` takes what has become a whole chunk; the rest and the routes that fit no
-    /// message come back.
+    /// it is to. `full` takes what has become a whole chunk; the rest, to be given back by
+    /// [`Batch::recycle`], and the routes that fit no message come back.
     pub(crate) fn encode(
-        &self,
+        &mut self,
         group: &GroupKey,
         state: &ExportState<'_>,
-        mut full: impl FnMut(Encoded),
+        mut full: impl FnMut(&mut Encoded),
     ) -> (Encoded, Vec<Oversized>) {
-        let mut done =
-            Encoded { bytes: Vec::with_capacity(self.bytes.min(CHUNK_MAX)), ..Encoded::default() };
+        let mut done = Encoded { bytes: std::mem::take(&mut self.spare), ..Encoded::default() };
         let mut oversized = Vec::new();
         for withdrawals in [true, false] {
             let buckets = self.buckets.iter();
@@ -213,7 +223,7 @@ impl Batch {
         group: &GroupKey,
         state: &ExportState<'_>,
         done: &mut Encoded,
-        full: &mut impl FnMut(Encoded),
+        full: &mut impl FnMut(&mut Encoded),
         oversized: &mut Vec<Oversized>,
     ) {
         let (key, format) = (bucket.key, group.format());
@@ -243,7 +253,7 @@ impl Batch {
             writer.finish();
             done.end_frame(key.audience, key.except);
             if done.bytes.len() >= CHUNK_MAX {
-                full(std::mem::take(done));
+                full(done);
             }
         }
     }
@@ -253,10 +263,22 @@ impl Batch {
 #[derive(Debug, Default)]
 pub(crate) struct Encoded {
     pub(crate) bytes: Vec<u8>,
-    pub(crate) frames: Vec<Frame>,
+    pub(crate) frames: Frames,
 }
 
 impl Encoded {
+    fn clear(&mut self) {
+        self.bytes.clear();
+        self.frames.clear();
+    }
+
+    /// What was written, as a chunk, and nothing here any more.
+    pub(crate) fn take_chunk(&mut self, complete: Version) -> Chunk {
+        let chunk = Chunk::new(&self.bytes, std::mem::take(&mut self.frames), complete);
+        self.clear();
+        chunk
+    }
+
     /// Ends a frame behind what was written, joined to the last one if the same members read it.
     pub(crate) fn end_frame(&mut self, audience: Audience, except: SourceId) {
         let end = u32::try_from(self.bytes.len()).expect("a chunk is bounded by CHUNK_MAX");

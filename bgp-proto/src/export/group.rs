@@ -19,7 +19,6 @@ use super::{
     ExportedRoute, GroupKey, Log, MemberKey, Outbound, Readers, Resync, ResyncEnd, Resyncing,
     Withholding, export, is_memoisable,
 };
-use crate::export::log::Chunk;
 use crate::policy::{RouteRef, Source, Weight};
 use crate::rib::{
     AttrTable, DestId, Destinations, IdSet, LocRib, LocalAttrs, LocalRoute, Meter, NextHops, Path,
@@ -373,7 +372,7 @@ impl Group {
         if resync.end == ResyncEnd::Refresh && resync.covered.is_empty() {
             let mut begin = Encoded::default();
             self.push_control(&mut begin, peer, RefreshKind::Begin);
-            self.log.append(Chunk::new(begin.bytes, begin.frames, 0));
+            self.log.append(begin.take_chunk(0));
         }
     }
 
@@ -649,29 +648,25 @@ impl Group {
         if !batch.is_empty() {
             meter.spend(batch.bytes() as u32 / 256);
             let log = Arc::clone(&self.log);
-            let full = |part: Encoded| log.append(Chunk::new(part.bytes, part.frames, 0));
+            let full = |part: &mut Encoded| log.append(part.take_chunk(0));
             let (rest, oversized) = batch.encode(&self.key, state, full);
             last = rest;
             if !oversized.is_empty() {
                 // Before End-of-RIB and EoRR, which say that nothing more of the dump follows.
-                let withdrawals = self.withdraw_oversized(&oversized, state);
-                let (more, _) = withdrawals.encode(&self.key, state, full);
-                log.append(Chunk::new(
-                    std::mem::take(&mut last.bytes),
-                    std::mem::take(&mut last.frames),
-                    0,
-                ));
-                last = more;
+                let mut withdrawals = self.withdraw_oversized(&oversized, state);
+                log.append(last.take_chunk(0));
+                withdrawals.recycle(last);
+                (last, _) = withdrawals.encode(&self.key, state, full);
             }
         }
         for (peer, kind) in control {
             self.push_control(&mut last, peer, kind);
         }
         if !last.frames.is_empty() {
-            last.bytes.shrink_to_fit();
             let complete = if self.has_pending() { 0 } else { state.version };
-            self.log.append(Chunk::new(last.bytes, last.frames, complete).of_resync(covered));
+            self.log.append(last.take_chunk(complete).of_resync(covered));
         }
+        batch.recycle(last);
         // The order of release decides which ids are used next, and nothing else.
         #[allow(clippy::iter_over_hash_type)]
         for out in batch.memo.drain().flatten() {

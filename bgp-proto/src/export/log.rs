@@ -12,6 +12,8 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
+use smallvec::SmallVec;
+
 use super::attention::Attention;
 use super::resync::{CoveredRanges, Resync, ResyncEnd};
 use crate::rib::{SourceId, Version};
@@ -38,31 +40,36 @@ pub(crate) struct Frame {
     pub(crate) except: SourceId,
 }
 
+/// A frame table. Most have one frame. Chunks come and go by thousands, and a small allocation beside
+/// each keeps the allocator from joining what lies around it until it has to, all at once.
+pub(crate) type Frames = SmallVec<[Frame; 2]>;
+
 /// Immutable encoded UPDATEs with their frame table.
 #[derive(Debug, Default)]
 pub struct Chunk {
-    bytes: Vec<u8>,
-    frames: Vec<Frame>,
+    bytes: Box<[u8]>,
+    frames: Frames,
     /// Every change up to here is in this chunk or before it.
     complete: Version,
     /// For everyone but at most this source.
     everyone: Option<SourceId>,
     resyncing: bool,
     /// Members with a frame of their own, ascending.
-    only: Vec<SourceId>,
+    only: SmallVec<[SourceId; 4]>,
     /// Destinations that members being resynchronised know of once they have read it.
     covered: CoveredRanges,
 }
 
 impl Chunk {
-    pub(crate) fn new(bytes: Vec<u8>, frames: Vec<Frame>, complete: Version) -> Self {
+    /// The octets are copied: those who encode use their memory again.
+    pub(crate) fn new(bytes: &[u8], frames: Frames, complete: Version) -> Self {
         let mut except =
             frames.iter().filter(|f| f.audience == Audience::Everyone).map(|f| f.except);
         let everyone = except
             .next()
             .map(|first| if except.all(|other| other == first) { first } else { SourceId::NONE });
         let resyncing = frames.iter().any(|f| f.audience == Audience::Resyncing);
-        let mut only: Vec<SourceId> = frames
+        let mut only: SmallVec<[SourceId; 4]> = frames
             .iter()
             .filter_map(|f| match f.audience {
                 Audience::Only(peer) => Some(peer),
@@ -72,7 +79,7 @@ impl Chunk {
         only.sort_unstable();
         only.dedup();
         Chunk {
-            bytes,
+            bytes: bytes.into(),
             frames,
             complete,
             everyone,

@@ -27,7 +27,7 @@ const WINDOW_MIN: usize = 64 << 10;
 /// Destinations of one group whose withdrawn paths are looked at in a turn.
 const PURGED_MAX: u32 = 4096;
 /// Work of a slice at least: less would split messages.
-const SLICE_MIN: u32 = 2_000;
+const SLICE_MIN: u32 = 4_000;
 
 /// Whether peers are sent anything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -347,7 +347,7 @@ impl AdjRibsOut {
                     self.exported.release(path.out, attrs, hops);
                 }
                 at += 1;
-                meter.spend(u32::from(at % 4 == 0));
+                meter.spend(u32::from(at % 2 == 0));
             }
             if at < advertised.slots() {
                 self.dissolving.push_front((advertised, family, at));

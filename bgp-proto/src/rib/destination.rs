@@ -24,10 +24,10 @@ struct Destination {
 }
 
 /// Slots that an insertion puts into an index that is being made.
-const GROWN_AT_ONCE: u32 = 32;
+const GROWN_AT_ONCE: u32 = 8;
 /// Free slots at the end that are worth dropping, and how many are dropped at once.
 const SHRUNK_MIN: u32 = 64;
-const SHRUNK_MAX: u32 = 1 << 17;
+const SHRUNK_MAX: u32 = 1 << 15;
 /// An index of so many destinations is rebuilt in one go.
 const REMADE_MAX: usize = 1 << 14;
 
@@ -84,6 +84,8 @@ pub(crate) struct Destinations {
     index: HashTable<u32>,
     /// The index that takes the place of this one, and how many slots are in it.
     growing: Option<(HashTable<u32>, u32)>,
+    /// Work done for that, which nobody was charged for yet.
+    grown: u32,
     free: IdSet,
     /// No free slot is below this.
     lowest_free: u32,
@@ -105,6 +107,7 @@ impl Destinations {
             paths: Runs::default(),
             index: HashTable::new(),
             growing: None,
+            grown: 0,
             free: IdSet::default(),
             lowest_free: 0,
             hash: Seeded::new(seed),
@@ -276,12 +279,19 @@ impl Destinations {
                 next.insert_unique(hash, id, |_| unreachable!("there is room"));
             }
         }
+        // Each touches memory that was never touched before.
+        self.grown += 2 * (end - *reached);
         *reached = end;
         if end == self.dests.len()
             && let Some((next, _)) = self.growing.take()
         {
             self.index = next;
         }
+    }
+
+    /// The work that insertions since the last call did for others, to come.
+    pub(crate) fn take_grown(&mut self) -> u32 {
+        std::mem::take(&mut self.grown)
     }
 
     /// Whether [`Destinations::shrink`] would do something.

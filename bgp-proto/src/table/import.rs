@@ -244,7 +244,8 @@ impl Table {
                 let imported = self.import_route(importing.context, prefix, received, hop, checked);
                 self.store_path(importing, path_id, prefix, probe, &imported);
                 self.release_imported(&imported);
-                importing.meter.spend(work);
+                let grown = self.loc_rib.rib_mut(family).dests.take_grown();
+                importing.meter.spend(work + grown);
                 done += 1;
             }
             done
@@ -270,7 +271,8 @@ impl Table {
         let plain = imported.received.is_none() && context.routes.prefixes_max.is_none();
         let mut fresh = std::mem::take(&mut self.fresh);
         let mut done = 0;
-        while routes.peek().is_some()
+        while (done == 0 || !importing.meter.is_spent())
+            && routes.peek().is_some()
             && let Some(probe) = found.next()
             && let Some((path_id, prefix)) = routes.next()
         {
@@ -280,12 +282,14 @@ impl Table {
             let made = if plain { rib.dests.insert_with(probe, prefix, path) } else { None };
             match made {
                 Some(dest) => {
+                    importing.meter.spend(rib.dests.take_grown());
                     rib.touched.insert(dest.0);
                     fresh.push(dest);
                 }
                 None => {
                     self.count_fresh(importing.peer, family, &imported, &mut fresh);
                     self.store_path(importing, path_id, prefix, probe, &imported);
+                    importing.meter.spend(self.loc_rib.rib_mut(family).dests.take_grown());
                 }
             }
             done += 1;
