@@ -16,15 +16,15 @@ arguments=(--include-ignored)
 left_out=
 if [ ! -d "$MARGAY_SHARED/conformance" ]; then
     arguments+=(--skip shared_data_)
-    left_out=" but shared_data_* (no $MARGAY_SHARED/conformance)"
+    left_out="shared_data_* (no $MARGAY_SHARED/conformance)"
 fi
 
 # kube-apiserver is built from source, which takes ten minutes: it is used where it is.
 targets=(--lib --bins)
 for file in interop/tests/*.rs; do
     name=$(basename "$file" .rs)
-    if [ "$name" = kubernetes ] && [ ! -e "${KUBERNETES:-/opt/interop/kubernetes}/1.34/sum" ]; then
-        left_out="$left_out but those of kubernetes.rs (interop/setup.sh kubernetes builds its server)"
+    if [ "$name" = kubernetes ] && [ ! -e /opt/interop/kubernetes/1.34/sum ]; then
+        left_out="${left_out:+$left_out and }those of kubernetes.rs (interop/setup.sh kubernetes builds its server)"
     else
         targets+=(--test "$name")
     fi
@@ -46,4 +46,4 @@ cargo test --locked --workspace --exclude interop --no-fail-fast -- "${arguments
 step "interoperability tests"
 cargo test --locked -p interop "${targets[@]}" --no-fail-fast -- "${arguments[@]}" --test-threads "${TEST_THREADS:-4}"
 
-printf '\nEvery test%s passed, in %d s.\n' "$left_out" $((SECONDS - start))
+printf '\nEvery test%s passed, in %d s.\n' "${left_out:+ but $left_out}" $((SECONDS - start))
