@@ -94,6 +94,47 @@ impl Watched {
     }
 }
 
+/// Whoever reads the log has stopped, and the pipe is full: sessions, probes, commands and the end of
+/// the process do not notice.
+#[test]
+#[ignore = "needs root and BIRD 2"]
+fn a_log_that_nobody_reads_stops_nothing() -> Result<()> {
+    run("process-log", |lab| {
+        let (host, quiet) = (lab.host("a")?, lab.host("b")?);
+        // There is always something to say: each of these refuses, every second.
+        let refusing = (0..100u32).map(|n| Ipv4Addr::from(0x7f01_0000 + n).into());
+        let peers: Vec<IpAddr> = std::iter::once(quiet.v4()).chain(refusing).collect();
+        let text = config(&host, &any(PORT), &peers, "[fib]\nenabled = false\n");
+        let mut command = margay::run_command_of(&host, &margay::binary()?, &text)?;
+        let (reader, writer) = std::io::pipe()?;
+        // One page.
+        rustix::pipe::fcntl_setpipe_size(&writer, 4096)?;
+        let mut child =
+            command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(writer).spawn()?;
+        drop(command);
+        let control = Control::of(&host);
+        wait_until(PATIENCE, "the control socket", || control.text(&["show", "status"]).map(drop))?;
+        let watched = Watched::establish(&quiet, &host)?;
+        let waiting = || rustix::io::ioctl_fionread(&reader);
+        wait_until(PATIENCE, "a full pipe", || {
+            let before = waiting()?;
+            std::thread::sleep(Duration::from_secs(3));
+            ensure!(before > 2048 && waiting()? == before, "{before} octets, and still written to");
+            Ok(())
+        })?;
+        wait_until(PATIENCE, "KEEPALIVEs meanwhile", || watched.expect_steady(8))?;
+        control.text(&["health", "--live"])?;
+        let began = Instant::now();
+        interop::lab::run_command(
+            std::process::Command::new("sh").args(["-c", &format!("kill -TERM {}", child.id())]),
+        )?;
+        let status = wait_until(PATIENCE, "the end", || child.try_wait()?.context("it runs"))?;
+        ensure!(status.code() == Some(0), "{status}");
+        ensure!(began.elapsed() < Duration::from_secs(10), "after {:?}", began.elapsed());
+        Ok(())
+    })
+}
+
 /// The disk with the log and the control socket is full: lines are lost, and nothing else.
 #[test]
 #[ignore = "needs root and BIRD 2"]
