@@ -68,7 +68,7 @@ use peers::Peers;
 use redistribution::Redistribution;
 use service_manager::ServiceManager;
 use sockets::Sockets;
-use startup::{Awaited, Progress, Ranges, Startup};
+use startup::{Awaited, EndOfRib, Progress, Ranges, Startup};
 use wiring::{KernelGate, Threads};
 
 /// Connections from ranges that may wait to become peers.
@@ -610,10 +610,11 @@ impl Daemon {
                 let families = self.families_of(peer);
                 let now = self.engine.handle().clock().now();
                 self.handover.handle_up(peer, families);
+                let negotiated = self.negotiated(peer);
                 if let Some(startup) = &mut self.startup {
-                    startup.handle_up(now, peer, families);
+                    startup.handle_up(now, peer, families, EndOfRib::of(negotiated.as_deref()));
                 }
-                let owed = self.negotiated(peer).and_then(|n| deferral::owed_families(&n));
+                let owed = negotiated.and_then(|n| deferral::owed_families(&n));
                 if let Some(deferral) = &mut self.deferral {
                     deferral.handle_up(now, peer, owed);
                 }

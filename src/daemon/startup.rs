@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use bgp_proto::session::Negotiated;
 use bgp_proto::types::{Family, FamilySet, PeerId, Time};
 
 /// How long a peer may take to establish its session before it is not waited for, where our restart
@@ -23,6 +24,8 @@ const CONNECT_GRACE: Duration = Duration::from_secs(30);
 const DEFERRAL: Duration = Duration::from_secs(120);
 /// A peer whose TCP takes connections is slow, and not down, until it took none for this long.
 const SLOW_MAX: Duration = Duration::from_secs(30);
+/// How long a peer that promised no End-of-RIB is given for its routes.
+const UNPROMISED: Duration = Duration::from_secs(30);
 /// How often it is looked which peers take connections.
 const LOOK_INTERVAL: Duration = Duration::from_secs(5);
 /// Peers of ranges are waited for until none came for this long, where no route is at stake.
@@ -43,6 +46,25 @@ pub(super) enum Owes {
     Session,
     /// End-of-RIB for these.
     EndOfRib(FamilySet),
+}
+
+/// Whether a peer that is up will say when its routes are complete.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum EndOfRib {
+    /// It announced graceful restart, and with it End-of-RIB (RFC 4724 §3).
+    Promised,
+    /// It may send it or not: it has [`UNPROMISED`] to do so.
+    Unpromised,
+}
+
+impl EndOfRib {
+    /// What a session says about it; `None`: it has ended meanwhile.
+    pub(super) fn of(session: Option<&Negotiated>) -> Self {
+        match session {
+            Some(session) if session.graceful_restart.is_some() => EndOfRib::Promised,
+            _ => EndOfRib::Unpromised,
+        }
+    }
 }
 
 /// A peer that the start waits for.
@@ -80,6 +102,8 @@ struct Waiting {
     grace_ends: Time,
     /// Its TCP takes connections: until when that counts.
     slow_until: Time,
+    /// It promised no End-of-RIB: until when that is waited for.
+    end_of_rib_by: Option<Time>,
 }
 
 impl Waiting {
@@ -87,7 +111,7 @@ impl Waiting {
     fn until(&self, now: Time, deferral_ends: Time) -> Option<Time> {
         let until = match self.owes {
             Owes::Session => self.grace_ends.max(self.slow_until).min(deferral_ends),
-            Owes::EndOfRib(_) => deferral_ends,
+            Owes::EndOfRib(_) => self.end_of_rib_by.unwrap_or(deferral_ends).min(deferral_ends),
         };
         (until > now).then_some(until)
     }
@@ -140,7 +164,10 @@ impl Startup {
         let deferral = graces.fold(DEFERRAL, Duration::max);
         let waiting = peers.iter().map(|awaited| {
             let grace_ends = now + awaited.grace();
-            (awaited.peer, Waiting { owes: Owes::Session, grace_ends, slow_until: now })
+            (
+                awaited.peer,
+                Waiting { owes: Owes::Session, grace_ends, slow_until: now, end_of_rib_by: None },
+            )
         });
         Startup {
             waiting: Arc::new(Mutex::new(waiting.collect())),
@@ -181,15 +208,26 @@ impl Startup {
     }
 
     /// A session came up with these families.
-    pub(super) fn handle_up(&mut self, now: Time, peer: PeerId, families: FamilySet) {
+    pub(super) fn handle_up(
+        &mut self,
+        now: Time,
+        peer: PeerId,
+        families: FamilySet,
+        end_of_rib: EndOfRib,
+    ) {
         let owes = Owes::EndOfRib(families);
+        let end_of_rib_by = match end_of_rib {
+            EndOfRib::Promised => None,
+            EndOfRib::Unpromised => Some(now + UNPROMISED),
+        };
         let mut waiting = self.waiting();
         if let Some(known) = waiting.get_mut(&peer) {
-            known.owes = owes;
+            (known.owes, known.end_of_rib_by) = (owes, end_of_rib_by);
             return;
         }
         if self.ranges_until.is_some_and(|until| until > now) {
-            let from_range = Waiting { owes, grace_ends: now + CONNECT_GRACE, slow_until: now };
+            let from_range =
+                Waiting { owes, grace_ends: now + CONNECT_GRACE, slow_until: now, end_of_rib_by };
             waiting.insert(peer, from_range);
             drop(waiting);
             if self.ranges == Ranges::OwnNothing {
@@ -252,7 +290,10 @@ impl Startup {
             return true;
         }
         let waiting = self.waiting();
-        let is_coming = |w: &Waiting| matches!(w.owes, Owes::EndOfRib(_)) || w.slow_until > now;
+        let is_coming = |w: &Waiting| match w.owes {
+            Owes::EndOfRib(_) => w.end_of_rib_by.is_none_or(|until| until > now),
+            Owes::Session => w.slow_until > now,
+        };
         self.complete_since.is_some() || waiting.values().any(is_coming)
     }
 
@@ -325,8 +366,8 @@ mod tests {
     #[test]
     fn it_ends_with_the_last_end_of_rib() {
         let mut start = start_of([1, 2]);
-        start.handle_up(at(0), PeerId(1), FamilySet::ALL);
-        start.handle_up(at(0), PeerId(2), FamilySet::only(Family::Ipv4));
+        start.handle_up(at(0), PeerId(1), FamilySet::ALL, EndOfRib::Promised);
+        start.handle_up(at(0), PeerId(2), FamilySet::only(Family::Ipv4), EndOfRib::Promised);
         start.handle_end_of_rib(PeerId(1), Family::Ipv4);
         start.handle_end_of_rib(PeerId(2), Family::Ipv4);
         assert_eq!(settled(&mut start, 1), Progress::WaitingUntil(at(120)));
@@ -334,10 +375,27 @@ mod tests {
         assert_eq!(settled(&mut start, 1), Progress::Over);
     }
 
+    /// No graceful restart, no promise of End-of-RIB: a peer that sends none is not waited for as long
+    /// as one that is slow, and does not keep us from being ready.
+    #[test]
+    fn who_promised_no_end_of_rib_has_half_a_minute() {
+        for (end_of_rib, over) in [(EndOfRib::Promised, 120), (EndOfRib::Unpromised, 35)] {
+            let mut start = start_of([1]);
+            start.handle_up(at(5), PeerId(1), FamilySet::only(Family::Ipv4), end_of_rib);
+            assert!(start.is_converging(at(34)));
+            assert_eq!(start.is_converging(at(36)), end_of_rib == EndOfRib::Promised);
+            assert_eq!(over_at(&mut start, |_, _| false), over);
+        }
+        let mut start = start_of([1]);
+        start.handle_up(at(5), PeerId(1), FamilySet::only(Family::Ipv4), EndOfRib::Unpromised);
+        start.handle_end_of_rib(PeerId(1), Family::Ipv4);
+        assert_eq!(settled(&mut start, 6), Progress::Over, "it sent it all the same");
+    }
+
     #[test]
     fn routes_reach_the_kernel_before_it_ends() {
         let mut start = start_of([1]);
-        start.handle_up(at(0), PeerId(1), FamilySet::only(Family::Ipv4));
+        start.handle_up(at(0), PeerId(1), FamilySet::only(Family::Ipv4), EndOfRib::Promised);
         start.handle_end_of_rib(PeerId(1), Family::Ipv4);
         let until = at(1) + SETTLE;
         let pending = |start: &mut Startup, now| start.poll(now, |_| false, || Lookups::Pending);
@@ -352,7 +410,7 @@ mod tests {
     #[test]
     fn a_peer_that_never_comes_is_waited_for_only_in_the_grace_time() {
         let mut start = start_of([1, 2]);
-        start.handle_up(at(0), PeerId(1), FamilySet::only(Family::Ipv4));
+        start.handle_up(at(0), PeerId(1), FamilySet::only(Family::Ipv4), EndOfRib::Promised);
         start.handle_end_of_rib(PeerId(1), Family::Ipv4);
         assert_eq!(settled(&mut start, 28), Progress::WaitingUntil(at(30)));
         assert_eq!(settled(&mut start, 30), Progress::Over);
@@ -365,7 +423,7 @@ mod tests {
             let restart_time = Some(Duration::from_secs(restart_time));
             let peers = [Awaited { peer: PeerId(1), restart_time }, awaited(2)];
             let mut start = Startup::new(peers, Ranges::None, at(0));
-            start.handle_up(at(0), PeerId(2), FamilySet::only(Family::Ipv4));
+            start.handle_up(at(0), PeerId(2), FamilySet::only(Family::Ipv4), EndOfRib::Promised);
             start.handle_end_of_rib(PeerId(2), Family::Ipv4);
             assert!(start.is_converging(at(29)));
             assert!(!start.is_converging(at(31)), "who is away does not keep us from being ready");
@@ -376,11 +434,11 @@ mod tests {
     #[test]
     fn a_slow_peer_is_waited_for_until_the_deferral_ends() {
         let mut start = start_of([1]);
-        start.handle_up(at(0), PeerId(1), FamilySet::only(Family::Ipv4));
+        start.handle_up(at(0), PeerId(1), FamilySet::only(Family::Ipv4), EndOfRib::Promised);
         assert_eq!(settled(&mut start, 60), Progress::WaitingUntil(at(120)));
         start.handle_down(PeerId(1));
         assert_eq!(settled(&mut start, 61), Progress::Over);
-        start.handle_up(at(61), PeerId(1), FamilySet::only(Family::Ipv4));
+        start.handle_up(at(61), PeerId(1), FamilySet::only(Family::Ipv4), EndOfRib::Promised);
         assert_eq!(settled(&mut start, 120), Progress::Over);
     }
 
@@ -405,9 +463,9 @@ mod tests {
         let ranges = Ranges::MayOwnRoutes { restart_time };
         let mut start = Startup::new([], ranges, at(0));
         assert_eq!(poll(&mut start, at(1)), Progress::WaitingUntil(at(60)));
-        start.handle_up(at(59), PeerId(7), FamilySet::only(Family::Ipv4));
+        start.handle_up(at(59), PeerId(7), FamilySet::only(Family::Ipv4), EndOfRib::Promised);
         assert_eq!(settled(&mut start, 60), Progress::WaitingUntil(at(120)));
-        start.handle_up(at(61), PeerId(8), FamilySet::only(Family::Ipv4));
+        start.handle_up(at(61), PeerId(8), FamilySet::only(Family::Ipv4), EndOfRib::Promised);
         start.handle_end_of_rib(PeerId(7), Family::Ipv4);
         assert_eq!(settled(&mut start, 62), Progress::Over, "peer 8 was never waited for");
     }
@@ -417,7 +475,7 @@ mod tests {
         let mut start = Startup::new([], Ranges::OwnNothing, at(0));
         assert_eq!(over_at(&mut start, |_, _| false), 10);
         let mut start = Startup::new([], Ranges::OwnNothing, at(0));
-        start.handle_up(at(1), PeerId(7), FamilySet::only(Family::Ipv4));
+        start.handle_up(at(1), PeerId(7), FamilySet::only(Family::Ipv4), EndOfRib::Promised);
         assert_eq!(poll(&mut start, at(2)), Progress::WaitingUntil(at(120)));
         start.handle_end_of_rib(PeerId(7), Family::Ipv4);
         assert_eq!(poll(&mut start, at(2)), Progress::WaitingUntil(at(4)), "more may come");
