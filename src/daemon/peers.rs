@@ -16,8 +16,8 @@ use crate::config::{DynamicPeers, PeerEntry};
 use crate::engine::Handle;
 use crate::kernel::Link;
 use crate::net::{
-    Accepted, Beside, Directory, Lifetime, PeerEvent, PeerSpec, Recovery, Refusal, Tally,
-    spawn_peer,
+    Accepted, Beside, Directory, Lifetime, PeerEvent, PeerSpec, Recovery, Refusal, RefusalLog,
+    Tally, spawn_peer,
 };
 
 /// Indices that rest before one is used again: the table may still be taking the routes of its last
@@ -42,6 +42,7 @@ pub(super) struct Peers {
     recovery: Recovery,
     beside: Beside,
     tally: Tally,
+    refused: RefusalLog,
     reach: Reach,
 }
 
@@ -97,6 +98,7 @@ impl Peers {
             recovery,
             beside,
             tally: Tally::default(),
+            refused: RefusalLog::default(),
             reach: Reach::default(),
         }
     }
@@ -178,19 +180,19 @@ impl Peers {
         let members = self.registry.members(range.prefix);
         if members >= usize::try_from(range.peers_max).unwrap_or(usize::MAX) {
             self.tally.connection_refused(Refusal::RangeFull);
-            warn!(
-                "connection from {from} closed: {} has its {} peers (peers-max)",
-                range.prefix, range.peers_max
-            );
+            let text =
+                format_args!("{} has its {} peers (peers-max)", range.prefix, range.peers_max);
+            self.refused.note(from, Refusal::RangeFull, text);
             return;
         }
         if self.registry.dynamic() >= self.dynamic_max {
             self.tally.connection_refused(Refusal::Descriptors);
-            warn!(
-                "connection from {from} closed: file descriptors suffice for {} dynamic peers; raise \
-                 the limit (ulimit -n, LimitNOFILE=)",
+            let text = format_args!(
+                "file descriptors suffice for {} dynamic peers; raise the limit (ulimit -n, \
+                 LimitNOFILE=)",
                 self.dynamic_max
             );
+            self.refused.note(from, Refusal::Descriptors, text);
             return;
         }
         let (entry, prefix) = (range.peer(from), range.prefix);

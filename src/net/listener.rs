@@ -16,12 +16,12 @@ use bgp_proto::types::{Family, Prefix};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
-use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::admission::{Refusal, examine};
 use super::handle::PeerHandle;
 use super::keys::{self, Installed, KeyEntries, KeyFault};
+use super::refusal_log::RefusalLog;
 use super::sockopt;
 use super::tally::Tally;
 use crate::supervise::{self, Ending};
@@ -30,8 +30,6 @@ use crate::supervise::{self, Ending};
 const BACKLOG: i32 = 4096;
 /// Pause after accepting failed for want of descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
-/// One line per this time about connections that are refused for the same reason.
-const REFUSAL_LOG_INTERVAL: Duration = Duration::from_secs(60);
 
 /// An address that cannot be listened on.
 #[derive(Debug, thiserror::Error)]
@@ -426,38 +424,12 @@ impl Door {
             let _ = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
         }
         self.tally.connection_refused(why);
-        self.log.note(from, why);
+        self.log.note(from, why, why.text());
     }
 }
 
 fn is_exhaustion(e: &io::Error) -> bool {
     matches!(e.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM))
-}
-
-/// Connections that were closed at once: counted, and said once in a while for each reason.
-#[derive(Default)]
-struct RefusalLog {
-    of_reason: [Untold; Refusal::ALL.len()],
-}
-
-#[derive(Clone, Copy, Default)]
-struct Untold {
-    last: Option<Instant>,
-    suppressed: u64,
-}
-
-impl RefusalLog {
-    fn note(&mut self, from: IpAddr, why: Refusal) {
-        let Some(untold) = self.of_reason.get_mut(why as usize) else { return };
-        if untold.last.is_some_and(|last| last.elapsed() < REFUSAL_LOG_INTERVAL) {
-            untold.suppressed += 1;
-            return;
-        }
-        let more = std::mem::take(&mut untold.suppressed);
-        untold.last = Some(Instant::now());
-        let why = why.text();
-        warn!("connection from {from} refused: {why} ({more} more since the last such line)");
-    }
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ mod keys;
 mod listener;
 mod mailbox;
 mod peer;
+mod refusal_log;
 mod sockopt;
 mod stream;
 mod tally;
@@ -30,4 +31,5 @@ pub use handle::{
 pub use keys::{KeyEntries, KeyFault};
 pub use listener::{Accepted, Directory, Listeners, Unbound};
 pub use peer::spawn_peer;
+pub(crate) use refusal_log::RefusalLog;
 pub use tally::Tally;

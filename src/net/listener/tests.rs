@@ -6,6 +6,7 @@ use bgp_proto::session::AuthKey;
 use super::super::mailbox::CONNECTIONS_MAX;
 use super::super::testing::{PATIENCE, config, engine, spawn};
 use super::*;
+use tokio::time::Instant;
 
 /// A listener of ours, and connections to it.
 struct Edge {
