@@ -6,6 +6,8 @@
 //! write to the same ordered log. A pending destination is flushed when the position comes to it, so
 //! after a full round a member has every change from before the round, live or resynchronised.
 
+mod resyncing;
+
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
@@ -15,40 +17,17 @@ use smallvec::SmallVec;
 use super::adj_rib_out::AdvertisedPaths;
 use super::batch::{Batch, Encoded, Oversized};
 use super::{
-    AddPathSend, AdjRibOut, Advertised, Audience, CoveredRanges, ExportId, ExportTable, Exported,
-    ExportedRoute, GroupKey, Log, MemberKey, Outbound, Readers, Resync, ResyncEnd, Resyncing,
-    Withholding, export, is_memoisable,
+    AddPathSend, AdjRibOut, Advertised, Audience, CoveredRanges, ExportId, ExportState,
+    ExportTable, Exported, ExportedRoute, GroupKey, Log, MemberKey, Readers, Resync, ResyncEnd,
+    Resyncing, Withholding, evaluate_export, is_memoisable,
 };
-use crate::policy::{RouteRef, Source, Weight};
+use crate::policy::Weight;
 use crate::rib::{
-    AttrTable, DestId, Destinations, IdSet, LocRib, LocalAttrs, LocalRoute, Meter, NextHops, Path,
-    RUN_MAX, SourceCounts, SourceId, Sources, Version, WorkSet, generation_in, order,
+    DestId, Destinations, IdSet, LocRib, LocalAttrs, Meter, Path, RUN_MAX, SourceCounts, SourceId,
+    Version, WorkSet, order,
 };
-use crate::types::{PathId, Prefix};
+use crate::types::PathId;
 use crate::wire::{RefreshKind, RouteRefresh, encode_end_of_rib};
-
-/// What export needs of the table, for one family.
-pub(crate) struct ExportState<'a> {
-    pub(crate) dests: &'a mut Destinations,
-    pub(crate) attrs: &'a mut AttrTable,
-    pub(crate) hops: &'a mut NextHops,
-    pub(crate) outs: &'a mut ExportTable,
-    pub(crate) sources: &'a Sources,
-    pub(crate) local: &'a BTreeMap<(Prefix, Source), LocalRoute>,
-    /// The table's version: every decided change is at or before it.
-    pub(crate) version: Version,
-    /// Lines for the log.
-    pub(crate) notes: &'a mut Vec<String>,
-    /// Empty; its memory is used for the next slice.
-    pub(crate) batch: &'a mut Batch,
-}
-
-impl ExportState<'_> {
-    /// The generation of a version in the present epoch; versions of earlier epochs are before all.
-    fn generation(&self, version: Version) -> u32 {
-        generation_in(version, self.version)
-    }
-}
 
 /// What a peer was sent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -720,128 +699,6 @@ impl Group {
         out.end_frame(Audience::Only(peer), SourceId::NONE);
     }
 
-    fn wrap(&mut self) {
-        self.resync_at = 0;
-        for member in self.members.values_mut() {
-            if let Some(resyncing) = &mut member.resyncing {
-                resyncing.wrap();
-            }
-        }
-    }
-
-    fn resync_slice(&mut self, state: &mut ExportState<'_>, window: usize, meter: &mut Meter) {
-        let mut batch = std::mem::take(state.batch);
-        batch.begin(&self.key);
-        let mut finished = Vec::new();
-        let mut covered = CoveredRanges::default();
-        while self.resyncing > 0 && (batch.considered == 0 || !self.is_full(&batch, window, meter))
-        {
-            if self.resync_at >= state.dests.slots() {
-                self.wrap();
-            }
-            let limit = self.limit(state);
-            let from = self.resync_at;
-            // Up to the next place where one ends, without looking at members each time.
-            while self.resync_at < limit.end
-                && (batch.considered == 0 || !self.is_full(&batch, window, meter))
-            {
-                let dest = DestId(self.resync_at);
-                self.resync_at += 1;
-                batch.considered += 1;
-                if state.dests.is_live(dest) {
-                    self.resync_dest(dest, &limit, state, &mut batch);
-                    meter.spend(std::mem::take(&mut batch.work));
-                } else {
-                    self.take_pending(dest);
-                }
-                meter.spend(u32::from(dest.0.is_multiple_of(8)));
-            }
-            covered.add(from..self.resync_at, state.version);
-            self.finish_resyncs(&mut finished);
-        }
-        let control = finished.iter().filter_map(|(peer, end)| match end {
-            ResyncEnd::EndOfRib => Some((*peer, RefreshKind::Request)),
-            ResyncEnd::Refresh => Some((*peer, RefreshKind::End)),
-            ResyncEnd::Nothing => None,
-        });
-        let control = control.collect();
-        self.append(batch, control, covered, state, meter);
-        for (peer, _) in finished {
-            if let Some(member) = self.members.get(&peer) {
-                self.log.end_resync(member.key);
-            }
-        }
-    }
-
-    /// What members being resynchronised need, and how far it goes before that changes for one of them.
-    fn limit(&self, state: &ExportState<'_>) -> SliceLimit {
-        let mut limit =
-            SliceLimit { end: u32::MAX, announce_since: u32::MAX, withdraw_since: u32::MAX };
-        for resyncing in self.members.values().filter_map(|member| member.resyncing.as_ref()) {
-            let segment = resyncing.segment(self.resync_at, state.dests.slots());
-            limit.end = limit.end.min(segment.end);
-            limit.announce_since =
-                limit.announce_since.min(state.generation(segment.announce_since));
-            limit.withdraw_since =
-                limit.withdraw_since.min(state.generation(segment.withdraw_since));
-        }
-        limit
-    }
-
-    fn finish_resyncs(&mut self, finished: &mut Vec<(SourceId, ResyncEnd)>) {
-        for (peer, member) in &mut self.members {
-            if let Some(resyncing) =
-                member.resyncing.take_if(|resyncing| resyncing.is_done(self.resync_at))
-            {
-                self.resyncing -= 1;
-                finished.push((*peer, resyncing.end));
-            }
-        }
-    }
-
-    /// Sends members that are resynchronised one destination.
-    fn resync_dest(
-        &mut self,
-        dest: DestId,
-        limit: &SliceLimit,
-        state: &mut ExportState<'_>,
-        batch: &mut Batch,
-    ) {
-        let mut changed = SmallVec::new();
-        if self.take_pending(dest) {
-            batch.work += WORK_FLUSH;
-            changed = self.flush(dest, state, batch);
-        }
-        let last_change = state.dests.last_change(dest);
-        if last_change <= limit.announce_since {
-            return;
-        }
-        let list = self.advertised_paths.get(dest);
-        batch.work += list.len() as u32;
-        for path in &list {
-            let source = state.outs.source(path.out);
-            if path.out == ExportId::NONE {
-                if last_change > limit.withdraw_since {
-                    batch.withdraw(dest, path.tx, Audience::Resyncing, SourceId::NONE);
-                }
-                continue;
-            }
-            if !changed.contains(&path.tx) {
-                batch.announce((dest, path.tx), path.out, Audience::Resyncing, source, state);
-            }
-            // Before its own route, the source may have been sent another.
-            if let Some(resyncing) = self.members.get(&source).and_then(|m| m.resyncing.as_ref())
-                && last_change > state.generation(resyncing.withdraw_since)
-            {
-                batch.withdraw(dest, path.tx, Audience::Only(source), SourceId::NONE);
-            }
-        }
-        if list.is_empty() && self.key.add_path.is_none() && last_change > limit.withdraw_since {
-            batch.work += 1;
-            batch.withdraw(dest, 0, Audience::Resyncing, SourceId::NONE);
-        }
-    }
-
     /// Forgets withdrawn paths that every member knows of, of `max` destinations at most. Returns the
     /// work done.
     pub(crate) fn purge_withdrawn(&mut self, floor: u32, dests: &Destinations, max: u32) -> u32 {
@@ -870,65 +727,6 @@ impl Group {
     pub(crate) fn tombstones(&self) -> u32 {
         self.tombstones.len()
     }
-}
-
-/// What a slice of resynchronisation is for.
-struct SliceLimit {
-    end: u32,
-    announce_since: u32,
-    withdraw_since: u32,
-}
-
-/// The parts of the table that judging a path reads.
-#[derive(Clone, Copy)]
-pub(crate) struct ExportView<'a> {
-    pub(crate) dests: &'a Destinations,
-    pub(crate) attrs: &'a AttrTable,
-    pub(crate) hops: &'a NextHops,
-    pub(crate) sources: &'a Sources,
-    pub(crate) local: &'a BTreeMap<(Prefix, Source), LocalRoute>,
-}
-
-impl<'a> From<&'a ExportState<'_>> for ExportView<'a> {
-    fn from(state: &'a ExportState<'_>) -> Self {
-        ExportView {
-            dests: state.dests,
-            attrs: state.attrs,
-            hops: state.hops,
-            sources: state.sources,
-            local: state.local,
-        }
-    }
-}
-
-/// What a path becomes in a group, or why it is withheld: the one place, for the wire and for
-/// `explain`.
-pub(crate) fn evaluate_export(
-    group: &GroupKey,
-    dest: DestId,
-    path: &Path,
-    state: ExportView<'_>,
-) -> Result<Exported, Withholding> {
-    let prefix = state.dests.prefix(dest);
-    let source = path.source.source();
-    let local = if source == Source::Bgp { None } else { state.local.get(&(prefix, source)) };
-    let route = RouteRef {
-        prefix,
-        attrs: state.attrs.view(path.attrs),
-        next_hop: match local {
-            Some(local) => local.next_hop.map(Into::into),
-            None => state.hops.hop(path.next_hop),
-        },
-        source,
-        interface: match local {
-            Some(local) => local.interface.as_deref(),
-            None => state.hops.interface(path.next_hop),
-        },
-        metric: local.map_or(state.attrs.local(path.attrs).metric, |local| local.metric),
-        peer_type: Some(group.peer_type),
-    };
-    let from = state.sources.get(path.source);
-    export(group, &Outbound { route, key: state.attrs.key(path.attrs), from })
 }
 
 /// The path identifier of an advertised path, on ADD-PATH sessions.

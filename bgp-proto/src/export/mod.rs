@@ -14,13 +14,14 @@ mod log;
 mod resync;
 mod ribs;
 mod rules;
+mod state;
 
 pub(crate) use adj_rib_out::{AdjRibOut, Advertised};
 pub(crate) use batch::Batch;
 pub(crate) use exported::{ExportId, ExportTable, ExportedRoute};
 use group::CHUNK_MAX;
 pub use group::ExportCounts;
-pub(crate) use group::{ExportState, ExportView, Group, evaluate_export, tx_path_id};
+pub(crate) use group::{Group, tx_path_id};
 pub(crate) use log::{Audience, Frame, MemberEvent, MemberKey, Readers, Subscription};
 pub use log::{Chunk, Fetch, Log, Piece, Reader};
 pub(crate) use resync::{CoveredRanges, Resync, ResyncEnd, Resyncing};
@@ -28,6 +29,7 @@ pub(crate) use ribs::AdjRibsOut;
 pub(crate) use rules::{
     Exported, GroupKey, Outbound, Reflection, Withholding, export, is_memoisable,
 };
+pub(crate) use state::{ExportState, ExportView, evaluate_export};
 
 /// Where the next hop of an announcement points.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]

@@ -1,0 +1,145 @@
+//! Members of a group that are brought up to date, a slice of destinations at a time.
+
+use smallvec::SmallVec;
+
+use super::{Group, WORK_FLUSH};
+use crate::export::batch::Batch;
+use crate::export::{Audience, CoveredRanges, ExportId, ExportState, ResyncEnd};
+use crate::rib::{DestId, Meter, SourceId};
+use crate::wire::RefreshKind;
+
+/// What a slice of resynchronisation is for.
+struct SliceLimit {
+    end: u32,
+    announce_since: u32,
+    withdraw_since: u32,
+}
+
+impl Group {
+    pub(super) fn wrap(&mut self) {
+        self.resync_at = 0;
+        for member in self.members.values_mut() {
+            if let Some(resyncing) = &mut member.resyncing {
+                resyncing.wrap();
+            }
+        }
+    }
+
+    pub(super) fn resync_slice(
+        &mut self,
+        state: &mut ExportState<'_>,
+        window: usize,
+        meter: &mut Meter,
+    ) {
+        let mut batch = std::mem::take(state.batch);
+        batch.begin(&self.key);
+        let mut finished = Vec::new();
+        let mut covered = CoveredRanges::default();
+        while self.resyncing > 0 && (batch.considered == 0 || !self.is_full(&batch, window, meter))
+        {
+            if self.resync_at >= state.dests.slots() {
+                self.wrap();
+            }
+            let limit = self.limit(state);
+            let from = self.resync_at;
+            // Up to the next place where one ends, without looking at members each time.
+            while self.resync_at < limit.end
+                && (batch.considered == 0 || !self.is_full(&batch, window, meter))
+            {
+                let dest = DestId(self.resync_at);
+                self.resync_at += 1;
+                batch.considered += 1;
+                if state.dests.is_live(dest) {
+                    self.resync_dest(dest, &limit, state, &mut batch);
+                    meter.spend(std::mem::take(&mut batch.work));
+                } else {
+                    self.take_pending(dest);
+                }
+                meter.spend(u32::from(dest.0.is_multiple_of(8)));
+            }
+            covered.add(from..self.resync_at, state.version);
+            self.finish_resyncs(&mut finished);
+        }
+        let control = finished.iter().filter_map(|(peer, end)| match end {
+            ResyncEnd::EndOfRib => Some((*peer, RefreshKind::Request)),
+            ResyncEnd::Refresh => Some((*peer, RefreshKind::End)),
+            ResyncEnd::Nothing => None,
+        });
+        let control = control.collect();
+        self.append(batch, control, covered, state, meter);
+        for (peer, _) in finished {
+            if let Some(member) = self.members.get(&peer) {
+                self.log.end_resync(member.key);
+            }
+        }
+    }
+
+    /// What members being resynchronised need, and how far it goes before that changes for one of them.
+    fn limit(&self, state: &ExportState<'_>) -> SliceLimit {
+        let mut limit =
+            SliceLimit { end: u32::MAX, announce_since: u32::MAX, withdraw_since: u32::MAX };
+        for resyncing in self.members.values().filter_map(|member| member.resyncing.as_ref()) {
+            let segment = resyncing.segment(self.resync_at, state.dests.slots());
+            limit.end = limit.end.min(segment.end);
+            limit.announce_since =
+                limit.announce_since.min(state.generation(segment.announce_since));
+            limit.withdraw_since =
+                limit.withdraw_since.min(state.generation(segment.withdraw_since));
+        }
+        limit
+    }
+
+    fn finish_resyncs(&mut self, finished: &mut Vec<(SourceId, ResyncEnd)>) {
+        for (peer, member) in &mut self.members {
+            if let Some(resyncing) =
+                member.resyncing.take_if(|resyncing| resyncing.is_done(self.resync_at))
+            {
+                self.resyncing -= 1;
+                finished.push((*peer, resyncing.end));
+            }
+        }
+    }
+
+    /// Sends members that are resynchronised one destination.
+    fn resync_dest(
+        &mut self,
+        dest: DestId,
+        limit: &SliceLimit,
+        state: &mut ExportState<'_>,
+        batch: &mut Batch,
+    ) {
+        let mut changed = SmallVec::new();
+        if self.take_pending(dest) {
+            batch.work += WORK_FLUSH;
+            changed = self.flush(dest, state, batch);
+        }
+        let last_change = state.dests.last_change(dest);
+        if last_change <= limit.announce_since {
+            return;
+        }
+        let list = self.advertised_paths.get(dest);
+        batch.work += list.len() as u32;
+        for path in &list {
+            let source = state.outs.source(path.out);
+            if path.out == ExportId::NONE {
+                if last_change > limit.withdraw_since {
+                    batch.withdraw(dest, path.tx, Audience::Resyncing, SourceId::NONE);
+                }
+                continue;
+            }
+            if !changed.contains(&path.tx) {
+                batch.announce((dest, path.tx), path.out, Audience::Resyncing, source, state);
+            }
+            // Before its own route, the source may have been sent another.
+            if let Some(resyncing) = self.members.get(&source).and_then(|m| m.resyncing.as_ref())
+                && last_change > state.generation(resyncing.withdraw_since)
+            {
+                batch.withdraw(dest, path.tx, Audience::Only(source), SourceId::NONE);
+            }
+        }
+        if list.is_empty() && self.key.add_path.is_none() && last_change > limit.withdraw_since {
+            batch.work += 1;
+            batch.withdraw(dest, 0, Audience::Resyncing, SourceId::NONE);
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! What export reads and writes of the table, and what a path becomes by it.
+
+use std::collections::BTreeMap;
+
+use super::batch::Batch;
+use super::{ExportTable, Exported, GroupKey, Outbound, Withholding, export};
+use crate::policy::{RouteRef, Source};
+use crate::rib::{
+    AttrTable, DestId, Destinations, LocalRoute, NextHops, Path, Sources, Version, generation_in,
+};
+use crate::types::Prefix;
+
+/// What export needs of the table, for one family.
+pub(crate) struct ExportState<'a> {
+    pub(crate) dests: &'a mut Destinations,
+    pub(crate) attrs: &'a mut AttrTable,
+    pub(crate) hops: &'a mut NextHops,
+    pub(crate) outs: &'a mut ExportTable,
+    pub(crate) sources: &'a Sources,
+    pub(crate) local: &'a BTreeMap<(Prefix, Source), LocalRoute>,
+    /// The table's version: every decided change is at or before it.
+    pub(crate) version: Version,
+    /// Lines for the log.
+    pub(crate) notes: &'a mut Vec<String>,
+    /// Empty; its memory is used for the next slice.
+    pub(crate) batch: &'a mut Batch,
+}
+
+impl ExportState<'_> {
+    /// The generation of a version in the present epoch; versions of earlier epochs are before all.
+    pub(super) fn generation(&self, version: Version) -> u32 {
+        generation_in(version, self.version)
+    }
+}
+
+/// The parts of the table that judging a path reads.
+#[derive(Clone, Copy)]
+pub(crate) struct ExportView<'a> {
+    pub(crate) dests: &'a Destinations,
+    pub(crate) attrs: &'a AttrTable,
+    pub(crate) hops: &'a NextHops,
+    pub(crate) sources: &'a Sources,
+    pub(crate) local: &'a BTreeMap<(Prefix, Source), LocalRoute>,
+}
+
+impl<'a> From<&'a ExportState<'_>> for ExportView<'a> {
+    fn from(state: &'a ExportState<'_>) -> Self {
+        ExportView {
+            dests: state.dests,
+            attrs: state.attrs,
+            hops: state.hops,
+            sources: state.sources,
+            local: state.local,
+        }
+    }
+}
+
+/// What a path becomes in a group, or why it is withheld: the one place, for the wire and for
+/// `explain`.
+pub(crate) fn evaluate_export(
+    group: &GroupKey,
+    dest: DestId,
+    path: &Path,
+    state: ExportView<'_>,
+) -> Result<Exported, Withholding> {
+    let prefix = state.dests.prefix(dest);
+    let source = path.source.source();
+    let local = if source == Source::Bgp { None } else { state.local.get(&(prefix, source)) };
+    let route = RouteRef {
+        prefix,
+        attrs: state.attrs.view(path.attrs),
+        next_hop: match local {
+            Some(local) => local.next_hop.map(Into::into),
+            None => state.hops.hop(path.next_hop),
+        },
+        source,
+        interface: match local {
+            Some(local) => local.interface.as_deref(),
+            None => state.hops.interface(path.next_hop),
+        },
+        metric: local.map_or(state.attrs.local(path.attrs).metric, |local| local.metric),
+        peer_type: Some(group.peer_type),
+    };
+    let from = state.sources.get(path.source);
+    export(group, &Outbound { route, key: state.attrs.key(path.attrs), from })
+}
