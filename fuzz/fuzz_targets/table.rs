@@ -17,8 +17,8 @@ use bgp_proto::table::{
     RouteLimits, Table, TableConfig, Work,
 };
 use bgp_proto::types::{
-    Asn, ClusterId, Community, Family, FamilySet, Hop, NextHop, PathId, PeerId, PeerType, Prefix,
-    Prefix4, RouterId, SessionId, Time,
+    Asn, Community, Family, FamilySet, Hop, NextHop, PathId, PeerId, PeerType, Prefix, Prefix4,
+    RouterId, SessionId, Time,
 };
 use bgp_proto::wire::{
     AttrEdit, Capabilities, HEADER_LEN, Nlri, Origin, RouteAction, RouteBatch, Update,
@@ -71,7 +71,13 @@ impl World {
         for at in 0..PEERS {
             table.peer_add(peer(at), address(at), Arc::new(routes(at, 0)));
         }
-        World { table, now: Time::from_micros(1), sessions: 0, turns: 1, members: [const { None }; PEERS] }
+        World {
+            table,
+            now: Time::from_micros(1),
+            sessions: 0,
+            turns: 1,
+            members: [const { None }; PEERS],
+        }
     }
 
     fn step(&mut self, op: u8, a: u8, b: u8) {
@@ -100,7 +106,8 @@ impl World {
         self.sessions += 1;
         self.table.peer_up(peer(at), SessionId(self.sessions), Arc::clone(&negotiated));
         let session = SessionId(self.sessions);
-        self.members[at] = Some(Member { session, negotiated, readers: Vec::new(), holds: BTreeMap::new() });
+        self.members[at] =
+            Some(Member { session, negotiated, readers: Vec::new(), holds: BTreeMap::new() });
     }
 
     fn down(&mut self, at: usize, how: u8) {
@@ -189,7 +196,13 @@ impl World {
         for request in self.table.poll_next_hops() {
             if let NextHopRequest::Track(addr) = request {
                 let hop = Hop { gateway: Some(addr), ifindex: 1, onlink: false, weight: 1 };
-                let state = NextHopState::Via { hops: vec![hop], metric: 1, connected: true, interface: None, over: Over::Specific };
+                let state = NextHopState::Via {
+                    hops: vec![hop],
+                    metric: 1,
+                    connected: true,
+                    interface: None,
+                    over: Over::Specific,
+                };
                 self.table.handle_next_hop(addr, state);
             }
         }
