@@ -16,11 +16,11 @@ use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use bgp_proto::export::{Fetch, Reader};
-use bgp_proto::rib::{NextHopState, Over};
+use bgp_proto::rib::NextHopState;
 use bgp_proto::session::Negotiated;
 use bgp_proto::table::{NextHopRequest, NextTurn, PeerRoutes, Table, TableConfig, Work};
 use bgp_proto::types::{
-    Asn, Community, Family, FamilySet, Hop, NextHop, PeerId, PeerType, Prefix, Prefix4, RouterId,
+    Asn, Community, Family, FamilySet, NextHop, PeerId, PeerType, Prefix, Prefix4, RouterId,
     SessionId, Time,
 };
 use bgp_proto::wire::{
@@ -184,15 +184,7 @@ fn turn(table: &mut Table, readers: &mut [Reader], fib: bool) -> (usize, usize) 
         let mut resolved = false;
         for request in table.poll_next_hops() {
             if let NextHopRequest::Track(addr) = request {
-                let hop = Hop { gateway: Some(addr), ifindex: 1, onlink: false, weight: 1 };
-                let state = NextHopState::Via {
-                    hops: vec![hop],
-                    metric: 1,
-                    connected: true,
-                    interface: None,
-                    over: Over::Specific,
-                };
-                table.handle_next_hop(addr, state);
+                table.handle_next_hop(addr, NextHopState::connected(addr, 1));
                 resolved = true;
             }
         }

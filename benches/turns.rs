@@ -14,14 +14,14 @@ use std::time::Duration;
 
 use bgp_proto::export::{Fetch, Reader};
 use bgp_proto::policy::{Change, Decision, Match, Policy, PrefixMatch, Rule};
-use bgp_proto::rib::{NextHopState, Over};
+use bgp_proto::rib::NextHopState;
 use bgp_proto::session::{Keep, Negotiated};
 use bgp_proto::table::{
     NextHopRequest, NextTurn, PeerRoutes, Progress, RouteFilter, RouteLimits, Table, TableConfig,
     Work,
 };
 use bgp_proto::types::{
-    Asn, Community, Family, FamilySet, Hop, NextHop, PathId, PeerId, PeerType, Prefix, Prefix4,
+    Asn, Community, Family, FamilySet, NextHop, PathId, PeerId, PeerType, Prefix, Prefix4,
     RouterId, SessionId, Time,
 };
 use bgp_proto::wire::{
@@ -241,14 +241,7 @@ impl Host {
 }
 
 fn via(addr: IpAddr) -> NextHopState {
-    let hop = Hop { gateway: Some(addr), ifindex: 1, onlink: false, weight: 1 };
-    NextHopState::Via {
-        hops: vec![hop],
-        metric: 1,
-        connected: true,
-        interface: None,
-        over: Over::Specific,
-    }
+    NextHopState::connected(addr, 1)
 }
 
 fn net(n: u32) -> Prefix {

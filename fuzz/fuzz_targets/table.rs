@@ -10,14 +10,14 @@ use std::time::Duration;
 
 use bgp_proto::export::{Fetch, Piece, Reader};
 use bgp_proto::policy::{Policy, Source};
-use bgp_proto::rib::{NextHopState, Over, ViaDefault};
+use bgp_proto::rib::{NextHopState, ViaDefault};
 use bgp_proto::session::{Keep, Negotiated};
 use bgp_proto::table::{
     AddPathSend, LocalRoute, NextHopMode, NextHopRequest, NextTurn, PeerRoutes, RouteFilter,
     RouteLimits, Table, TableConfig, Work,
 };
 use bgp_proto::types::{
-    Asn, Community, Family, FamilySet, Hop, NextHop, PathId, PeerId, PeerType, Prefix, Prefix4,
+    Asn, Community, Family, FamilySet, NextHop, PathId, PeerId, PeerType, Prefix, Prefix4,
     RouterId, SessionId, Time,
 };
 use bgp_proto::wire::{
@@ -195,15 +195,7 @@ impl World {
         }
         for request in self.table.poll_next_hops() {
             if let NextHopRequest::Track(addr) = request {
-                let hop = Hop { gateway: Some(addr), ifindex: 1, onlink: false, weight: 1 };
-                let state = NextHopState::Via {
-                    hops: vec![hop],
-                    metric: 1,
-                    connected: true,
-                    interface: None,
-                    over: Over::Specific,
-                };
-                self.table.handle_next_hop(addr, state);
+                self.table.handle_next_hop(addr, NextHopState::connected(addr, 1));
             }
         }
         while !self.table.poll_fib(16).is_empty() {}

@@ -116,6 +116,19 @@ pub enum NextHopState {
     Local,
 }
 
+impl NextHopState {
+    /// An address of a network that the interface is connected to: its own gateway.
+    pub fn connected(addr: IpAddr, ifindex: u32) -> Self {
+        NextHopState::Via {
+            hops: vec![Hop { gateway: Some(addr), ifindex, onlink: false, weight: 1 }],
+            metric: 0,
+            connected: true,
+            interface: None,
+            over: Over::Specific,
+        }
+    }
+}
+
 /// What kind of route leads to a next hop.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Over {

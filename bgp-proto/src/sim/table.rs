@@ -10,13 +10,13 @@ use super::routing::{BestRoute, Routing};
 use super::speaker::SpeakerSpec;
 use crate::export::Reader;
 use crate::policy::Source;
-use crate::rib::{NextHopState, Over, ViaDefault};
+use crate::rib::{NextHopState, ViaDefault};
 use crate::session::{Keep, Negotiated};
 use crate::table::{
     DestinationView, LocalRoute, NextHopRequest, NextTurn, PathView, PeerRoutes, RouteFilter,
     Table, TableConfig, TableEvent, Work,
 };
-use crate::types::{ClusterId, FibChange, FibKind, FibRoute, Hop, PeerId, Prefix, SessionId, Time};
+use crate::types::{ClusterId, FibChange, FibKind, FibRoute, PeerId, Prefix, SessionId, Time};
 use crate::wire::{AttrView, RouteBatch};
 
 /// Destinations per call of [`Table::poll_fib`] and [`Table::view`]: small, so that paging is used.
@@ -73,14 +73,7 @@ impl Tabled {
         if addr == self.address {
             return NextHopState::Local;
         }
-        let hop = Hop { gateway: Some(addr), ifindex: 1, onlink: false, weight: 1 };
-        NextHopState::Via {
-            hops: vec![hop],
-            metric: 0,
-            connected: true,
-            interface: None,
-            over: Over::Specific,
-        }
+        NextHopState::connected(addr, 1)
     }
 
     fn destinations(&self, now: Time, filter: &RouteFilter) -> Vec<DestinationView> {

@@ -125,15 +125,7 @@ fn settle(table: &mut Table) {
         let requests = table.poll_next_hops();
         for request in &requests {
             if let NextHopRequest::Track(addr) = *request {
-                let hop = Hop { gateway: Some(addr), ifindex: 1, onlink: false, weight: 1 };
-                let state = NextHopState::Via {
-                    hops: vec![hop],
-                    metric: 0,
-                    connected: true,
-                    interface: None,
-                    over: crate::rib::Over::Specific,
-                };
-                table.handle_next_hop(addr, state);
+                table.handle_next_hop(addr, NextHopState::connected(addr, 1));
             }
         }
         if !more && requests.is_empty() {

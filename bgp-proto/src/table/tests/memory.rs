@@ -38,16 +38,7 @@ fn settle_and_read(table: &mut Table, readers: &mut [Reader], now: &mut Time) {
             more = table.finish(*now);
             for request in table.poll_next_hops() {
                 if let NextHopRequest::Track(addr) = request {
-                    let hop = Hop { gateway: Some(addr), ifindex: 1, onlink: false, weight: 1 };
-                    let (hops, metric, connected) = (vec![hop], 0, true);
-                    let state = NextHopState::Via {
-                        hops,
-                        metric,
-                        connected,
-                        interface: None,
-                        over: crate::rib::Over::Specific,
-                    };
-                    table.handle_next_hop(addr, state);
+                    table.handle_next_hop(addr, NextHopState::connected(addr, 1));
                     more = true;
                 }
             }

@@ -51,14 +51,7 @@ fn settle_within(table: &mut Table, what: &str) -> u32 {
 }
 
 fn via(addr: IpAddr) -> NextHopState {
-    let hop = Hop { gateway: Some(addr), ifindex: 1, onlink: false, weight: 1 };
-    NextHopState::Via {
-        hops: vec![hop],
-        metric: 0,
-        connected: true,
-        interface: None,
-        over: crate::rib::Over::Specific,
-    }
+    NextHopState::connected(addr, 1)
 }
 
 fn with_med(id: u32, med: u32) -> PeerRoutes {
