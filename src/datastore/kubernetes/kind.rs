@@ -67,6 +67,8 @@ pub(super) struct Follow<'a, D> {
     pub(super) epoch: Option<Epoch>,
     next: Next,
     failures: u32,
+    /// The last failure in a word, and how many of it came in a row.
+    last_failure: (&'static str, u32),
     too_large: u32,
     last_list: Option<Instant>,
     hold: Option<Hold>,
@@ -126,6 +128,7 @@ impl<'a, D: Dial> Follow<'a, D> {
             epoch: None,
             next: Next::List(From::Any),
             failures: 0,
+            last_failure: ("", 0),
             too_large: 0,
             last_list: None,
             hold: None,
@@ -404,10 +407,15 @@ impl<'a, D: Dial> Follow<'a, D> {
     /// Says what failed, waits, and decides what comes next.
     async fn after_failure(&mut self, failure: Failure) {
         self.failures = self.failures.saturating_add(1);
+        let alike = match self.last_failure {
+            (name, count) if name == failure.name() && self.failures > 1 => count.saturating_add(1),
+            _ => 1,
+        };
+        self.last_failure = (failure.name(), alike);
         debug!(resource = %self.resource, failures = self.failures, "{failure}");
         self.decide_next(&failure);
         self.set_failing(&failure);
-        let pause = pace::pause(&failure, self.failures, &self.api.random);
+        let pause = pace::pause(&failure, self.failures, alike, &self.api.random);
         match self.excused_in() {
             Some(wait) if wait < pause => {
                 sleep(wait).await;

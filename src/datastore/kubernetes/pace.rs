@@ -23,10 +23,12 @@ const SPREAD: Duration = Duration::from_secs(5);
 /// Longest `Retry-After` that is obeyed.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(30);
 
-/// How long to wait after the `failures`-th failure in a row.
+/// How long to wait after the `failures`-th failure in a row, of which the last `alike` were this one.
 ///
+/// A server that has just begun answers 403 until it has read the rights: what failed for other
+/// reasons before does not make that pause longer.
 /// From the second minute on a failure that lasts costs at most ten requests a minute.
-pub(super) fn pause(failure: &Failure, failures: u32, random: &Random) -> Duration {
+pub(super) fn pause(failure: &Failure, failures: u32, alike: u32, random: &Random) -> Duration {
     let growing = || backoff::pause(PAUSE, PAUSE_MAX, failures, 1, random.bits());
     match failure {
         Failure::Busy(after) | Failure::VersionTooLarge(after) => {
@@ -35,7 +37,7 @@ pub(super) fn pause(failure: &Failure, failures: u32, random: &Random) -> Durati
         }
         Failure::Forbidden(_) => {
             let [first, most] = FORBIDDEN;
-            backoff::pause(first, most, failures, 1, u32::MAX)
+            backoff::pause(first, most, alike, 1, u32::MAX)
         }
         Failure::NotFound if failures > MISSING_OFTEN => MISSING_LONG,
         Failure::NotFound => random.between(MISSING / 2, MISSING * 3 / 2),
@@ -76,6 +78,14 @@ mod tests {
         ]
     }
 
+    #[test]
+    fn rights_that_come_late_after_other_failures_are_not_waited_for_long() {
+        let random = Random::seeded(1);
+        let forbidden = Failure::Forbidden(String::new());
+        assert!(pause(&forbidden, 40, 1, &random) <= FORBIDDEN[0]);
+        assert_eq!(pause(&forbidden, 40, 40, &random), FORBIDDEN[1]);
+    }
+
     proptest! {
         /// Twelve requests in the first minute, ten in each later one, and never an hour's wait.
         #[test]
@@ -86,7 +96,7 @@ mod tests {
             for failed in 1.. {
                 let Some(count) = counts.get_mut(usize::try_from(now.as_secs() / 60).unwrap()) else { break };
                 *count += 1;
-                let pause = pause(&failure, failed, &random);
+                let pause = pause(&failure, failed, failed, &random);
                 prop_assert!(pause <= minute * 5);
                 now += pause;
             }

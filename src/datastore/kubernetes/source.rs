@@ -124,7 +124,7 @@ async fn first_group<D: Dial>(api: &Api<D>, hub: &Hub) -> Group {
                 if !matches!(failure, Failure::Lost(_)) || failures > 1 {
                     hub.set_lost_group(Some(format!("cannot ask for API groups: {failure}")));
                 }
-                sleep(pace::pause(&failure, failures, &api.random)).await;
+                sleep(pace::pause(&failure, failures, failures, &api.random)).await;
             }
         }
     }
