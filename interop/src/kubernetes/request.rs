@@ -2,11 +2,15 @@
 
 use std::io::Write;
 use std::process::Stdio;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use crate::lab::Host;
+
+/// How long a server may take from its first answer to its first good one.
+const BEGINNING: Duration = Duration::from_secs(30);
 
 /// Somebody who asks.
 #[derive(Debug)]
@@ -56,9 +60,17 @@ impl<'a> Api<'a> {
     }
 
     fn expect(&self, method: &str, path: &str, media_type: &str, body: &str) -> Result<Value> {
-        let (code, text) = self.send(method, path, media_type, body)?;
-        ensure!((200..300).contains(&code), "{method} {path}: {code} {text}");
-        Ok(serde_json::from_str(&text).unwrap_or(Value::Null))
+        // A server that has just begun says so; the others see how margay takes it.
+        let end = Instant::now() + BEGINNING;
+        loop {
+            let (code, text) = self.send(method, path, media_type, body)?;
+            if matches!(code, 429 | 503) && Instant::now() < end {
+                std::thread::sleep(Duration::from_millis(500));
+                continue;
+            }
+            ensure!((200..300).contains(&code), "{method} {path}: {code} {text}");
+            return Ok(serde_json::from_str(&text).unwrap_or(Value::Null));
+        }
     }
 
     /// Asks; the status and the body.
