@@ -132,8 +132,9 @@ cases! {
         matrix::helps_a_restart(lab, Case::ibgp(peer))
     }
 
-    /// As [`subject_helps_a_restart_of_the_peer`], for a peer whose routes are not in its
-    /// configuration: it may send End-of-RIB before they are added again.
+    /// As [`subject_helps_a_restart_of_the_peer`], for a peer that may send End-of-RIB before its own
+    /// routes: GoBGP's are added later, and FRR 8.4 on a busy machine ends its deferral with what it
+    /// has received and puts its networks behind End-of-RIB.
     subject_keeps_routes_of_a_crashed_peer(lab, peer) {
         matrix::keeps_routes_of_the_dead(lab, Case::ebgp(peer)).map(drop)
     }

@@ -63,7 +63,7 @@ peer_tests!(frr: Frr {
     hold_timer_loss,
     passes_on_communities,
     peer_helps_a_restart_of_the_subject,
-    subject_helps_a_restart_of_the_peer,
+    subject_keeps_routes_of_a_crashed_peer,
 });
 
 peer_tests!(gobgp: Gobgp {
