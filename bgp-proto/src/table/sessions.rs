@@ -184,7 +184,10 @@ impl Table {
             || before.cluster_id != routes.cluster_id
             || before.limits != routes.limits
             || before.honour_graceful_shutdown != routes.honour_graceful_shutdown;
-        self.review_peers.insert(id, if import_differs { Review::Import } else { Review::Export });
+        let review = if import_differs { Review::Import } else { Review::Export };
+        // The one before may not have been done yet, and was for more than this one.
+        let noted = self.review_peers.entry(id).or_insert(review);
+        *noted = review.max(*noted);
     }
 
     /// Withdraws a family's stale routes where the peer has sent nothing since: they are all it holds.

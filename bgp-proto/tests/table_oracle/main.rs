@@ -109,7 +109,21 @@ fn a_reader_that_never_reads_hears_of_a_better_path_later() {
 #[test]
 fn past_failures_stay_past() {
     use Op::*;
-    let histories: [(usize, Vec<Op>); 3] = [
+    let histories: [(usize, Vec<Op>); 4] = [
+        (
+            3_000,
+            vec![
+                // Another import policy, and before the table has come to it something else that
+                // differs for export only: the routes are imported anew all the same.
+                Up { peer: 1 },
+                Announce { peer: 1, prefix: 1, variant: 23, path_id: 0 },
+                Up { peer: 4 },
+                Finish,
+                Announce { peer: 4, prefix: 1, variant: 15, path_id: 0 },
+                Configure { peer: 1, import: 126, export: 0, rest: 31 },
+                Configure { peer: 1, import: 182, export: 0, rest: 70 },
+            ],
+        ),
         (
             3_000,
             vec![
