@@ -101,7 +101,7 @@ impl Watched {
 fn a_log_that_nobody_reads_stops_nothing() -> Result<()> {
     run("process-log", |lab| {
         let (host, quiet) = (lab.host("a")?, lab.host("b")?);
-        // There is always something to say: each of these refuses, every second.
+        // More to say than a page holds: each of these refuses.
         let refusing = (0..100u32).map(|n| Ipv4Addr::from(0x7f01_0000 + n).into());
         let peers: Vec<IpAddr> = std::iter::once(quiet.v4()).chain(refusing).collect();
         let text = config(&host, &any(PORT), &peers, "[fib]\nenabled = false\n");
@@ -119,7 +119,8 @@ fn a_log_that_nobody_reads_stops_nothing() -> Result<()> {
         wait_until(PATIENCE, "a full pipe", || {
             let before = waiting()?;
             std::thread::sleep(Duration::from_secs(3));
-            ensure!(before > 2048 && waiting()? == before, "{before} octets, and still written to");
+            // Lines are written whole: what is left of the page may be too little for the next.
+            ensure!(before > 0 && waiting()? == before, "{before} octets, and still written to");
             Ok(())
         })?;
         wait_until(PATIENCE, "KEEPALIVEs meanwhile", || watched.expect_steady(8))?;
