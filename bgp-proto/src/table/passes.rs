@@ -99,6 +99,10 @@ impl Table {
                     && let Some(dest) = self.next_of(id, family, pass)
                 {
                     meter.spend(2);
+                    // Freed since it was listed, and its slot may be gone with others at the end.
+                    if !self.loc_rib.dests(family).is_live(dest) {
+                        continue;
+                    }
                     match (pass, &context) {
                         (Pass::Withdraw, _) => self.withdraw_paths(id, family, dest),
                         (Pass::Sweep, _) => self.sweep_dest(id, family, dest),

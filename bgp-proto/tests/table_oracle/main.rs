@@ -109,7 +109,23 @@ fn a_reader_that_never_reads_hears_of_a_better_path_later() {
 #[test]
 fn past_failures_stay_past() {
     use Op::*;
-    let histories: [(usize, Vec<Op>); 4] = [
+    let histories: [(usize, Vec<Op>); 5] = [
+        (
+            3_000,
+            vec![
+                // A destination that is to be imported anew is freed, and its slot given back, before
+                // that comes to it.
+                Up { peer: 0 },
+                NextHop { index: 84, state: 7 },
+                Wait { secs: 0 },
+                Finish,
+                Up { peer: 2 },
+                Configure { peer: 2, import: 75, export: 0, rest: 0 },
+                Announce { peer: 2, prefix: 13, variant: 90, path_id: 0 },
+                Withdraw { peer: 2, prefix: 13, path_id: 0 },
+                Announce { peer: 0, prefix: 0, variant: 0, path_id: 0 },
+            ],
+        ),
         (
             3_000,
             vec![
