@@ -19,6 +19,7 @@ mod etcd;
 mod files;
 mod kubernetes;
 mod outbox;
+mod variable;
 
 use std::path::PathBuf;
 use std::pin::Pin;
@@ -41,6 +42,7 @@ pub use kubernetes::{
     proxy_variable, typha_variable,
 };
 pub use outbox::{Followed, Receiver, Sender, Watcher, outbox};
+pub use variable::{prefixed_variable, variable};
 
 /// The name of every source's task for the supervisor.
 const PART: &str = "datastore";

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use crate::datastore::{prefixed_variable, variable};
+
 /// Where calico-node's start-up leaves the node's name.
 const NODENAME_FILE: &str = "/var/lib/calico/nodename";
 
@@ -29,12 +31,12 @@ impl Environment {
 
     /// A variable, without blanks around it.
     pub(super) fn get(&self, name: &str) -> Option<&str> {
-        self.variables.get(name).map(|value| value.trim()).filter(|value| !value.is_empty())
+        variable(&self.variables, name)
     }
 
     /// As [`Environment::get`]; the same name with `CALICO_` in front wins.
     pub(super) fn get_prefixed(&self, name: &str) -> Option<&str> {
-        self.get(&format!("CALICO_{name}")).or_else(|| self.get(name))
+        prefixed_variable(&self.variables, name)
     }
 
     /// `NODENAME`, or what start-up left in its file.

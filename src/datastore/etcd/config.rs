@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use thiserror::Error;
 
+use crate::datastore::prefixed_variable;
+
 /// How etcd is reached, and what is read from it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EtcdConfig {
@@ -157,13 +159,7 @@ impl EtcdConfig {
     /// # Errors
     /// No usable endpoint, or variables that contradict each other.
     pub fn from_env(env: &BTreeMap<String, String>, blocks: Blocks) -> Result<Self, EnvError> {
-        let get = |name: &str| {
-            [format!("CALICO_{name}"), name.to_owned()]
-                .iter()
-                .filter_map(|name| env.get(name))
-                .map(|value| value.trim())
-                .find(|value| !value.is_empty())
-        };
+        let get = |name: &str| prefixed_variable(env, name);
         let endpoints = match (get("ETCD_ENDPOINTS"), get("ETCD_DISCOVERY_SRV")) {
             (Some(list), _) => parse_endpoints(list)?,
             (None, Some(_)) => return Err(EnvError::Discovery),

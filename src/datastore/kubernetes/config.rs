@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use thiserror::Error;
 
 use crate::calico::model::HostNetwork;
+use crate::datastore::prefixed_variable;
 
 /// Where kubelet puts the credentials of a pod's service account.
 const ACCOUNT_FOLDER: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
@@ -156,13 +157,7 @@ impl ApiConfig {
     /// # Errors
     /// Variables that cannot be used or contradict each other.
     pub fn from_env(env: &BTreeMap<String, String>) -> Result<Option<Self>, ApiEnvError> {
-        let get = |name: &str| {
-            [format!("CALICO_{name}"), name.to_owned()]
-                .iter()
-                .filter_map(|name| env.get(name))
-                .map(|value| value.trim())
-                .find(|value| !value.is_empty())
-        };
+        let get = |name: &str| prefixed_variable(env, name);
         let kubeconfig = get("KUBECONFIG").map(first_existing).transpose()?;
         let endpoint = get("K8S_API_ENDPOINT").map(read_endpoint).transpose()?;
         let in_cluster = get("KUBERNETES_SERVICE_HOST").map(|host| {
