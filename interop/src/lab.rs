@@ -1,5 +1,6 @@
 //! A bridge and hosts in network namespaces of their own.
 
+use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -330,7 +331,7 @@ impl Host {
     ///
     /// # Errors
     /// As [`Daemon::start`].
-    pub fn daemon(&self, log: &str, program: &str, args: &[&str]) -> Result<Daemon> {
+    pub fn daemon(&self, log: &str, program: &str, args: &[impl AsRef<OsStr>]) -> Result<Daemon> {
         let mut command = self.command(program);
         command.args(args);
         Daemon::start(command, &self.file(&format!("{log}.log")))

@@ -187,27 +187,8 @@ fn url(host: &Host, is_secure: bool) -> String {
 }
 
 fn spawn(host: &Host, pki: Option<&Pki>) -> Result<Daemon> {
-    let (client, peer) = (url(host, pki.is_some()), "http://127.0.0.1:2380");
-    let data = host.file("etcd").display().to_string();
-    let cluster = format!("n1={peer}");
-    let mut args = vec![
-        "--name=n1",
-        "--logger=zap",
-        "--log-level=warn",
-        "--unsafe-no-fsync",
-        "--data-dir",
-        &data,
-        "--listen-client-urls",
-        &client,
-        "--advertise-client-urls",
-        &client,
-        "--listen-peer-urls",
-        peer,
-        "--initial-advertise-peer-urls",
-        peer,
-        "--initial-cluster",
-        &cluster,
-    ];
+    let mut args = arguments(host, &url(host, pki.is_some()));
+    args.extend(["--logger=zap", "--log-level=warn", "--unsafe-no-fsync"].map(str::to_owned));
     let secured = pki.map(|pki| {
         [
             format!("--cert-file={}", pki.path("server", "crt")),
@@ -217,6 +198,20 @@ fn spawn(host: &Host, pki: Option<&Pki>) -> Result<Daemon> {
             "--auth-token-ttl=2".to_owned(),
         ]
     });
-    args.extend(secured.iter().flatten().map(String::as_str));
+    args.extend(secured.into_iter().flatten());
     host.daemon("etcd", "etcd", &args)
+}
+
+/// Arguments for an etcd that is alone, with its data among the host's files.
+pub(crate) fn arguments(host: &Host, client: &str) -> Vec<String> {
+    const PEER: &str = "http://127.0.0.1:2380";
+    vec![
+        "--name=n1".to_owned(),
+        format!("--data-dir={}", host.file("etcd").display()),
+        format!("--listen-client-urls={client}"),
+        format!("--advertise-client-urls={client}"),
+        format!("--listen-peer-urls={PEER}"),
+        format!("--initial-advertise-peer-urls={PEER}"),
+        format!("--initial-cluster=n1={PEER}"),
+    ]
 }

@@ -3,7 +3,7 @@
 
 mod bird;
 mod churn;
-mod etcd;
+pub(crate) mod etcd;
 mod golden;
 mod live;
 mod own;

@@ -12,6 +12,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 
+use crate::calico::etcd::arguments;
 use crate::daemon::Daemon;
 use crate::lab::{Host, run_command};
 use crate::pki::{Pki, When};
@@ -149,27 +150,12 @@ impl Kubernetes {
     /// # Errors
     /// When it cannot be started.
     pub fn start_etcd(&mut self) -> Result<()> {
-        let data = self.host.file("etcd").display().to_string();
-        let (client, peer) = ("http://127.0.0.1:2379", "http://127.0.0.1:2380");
-        let cluster = format!("default={peer}");
-        let args = [
-            "--data-dir",
-            &data,
-            "--listen-client-urls",
-            client,
-            "--advertise-client-urls",
-            client,
-            "--listen-peer-urls",
-            peer,
-            "--initial-advertise-peer-urls",
-            peer,
-            "--initial-cluster",
-            &cluster,
-            "--unsafe-no-fsync",
-        ];
         let etcd = self.etcd_program.clone();
-        let args = if is_old(&etcd) { &args[..args.len() - 1] } else { &args[..] };
-        self.etcd = Some(self.host.daemon("etcd", &etcd.display().to_string(), args)?);
+        let mut args = arguments(&self.host, "http://127.0.0.1:2379");
+        if !is_old(&etcd) {
+            args.push("--unsafe-no-fsync".to_owned());
+        }
+        self.etcd = Some(self.host.daemon("etcd", &etcd.display().to_string(), &args)?);
         Ok(())
     }
 
