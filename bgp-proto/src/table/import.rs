@@ -244,8 +244,7 @@ impl Table {
                 let imported = self.import_route(importing.context, prefix, received, hop, checked);
                 self.store_path(importing, path_id, prefix, probe, &imported);
                 self.release_imported(&imported);
-                let grown = self.loc_rib.rib_mut(family).dests.take_grown();
-                importing.meter.spend(work + grown);
+                importing.meter.spend(work);
                 done += 1;
             }
             done
@@ -289,7 +288,6 @@ impl Table {
                 None => {
                     self.count_fresh(importing.peer, family, &imported, &mut fresh);
                     self.store_path(importing, path_id, prefix, probe, &imported);
-                    importing.meter.spend(self.loc_rib.rib_mut(family).dests.take_grown());
                 }
             }
             done += 1;
@@ -496,7 +494,7 @@ impl Table {
     /// own. A route that comes back as it was changes nothing but its stamp.
     fn store_path(
         &mut self,
-        importing: &Importing<'_>,
+        importing: &mut Importing<'_>,
         path_id: PathId,
         prefix: Prefix,
         probe: Probe,
@@ -533,6 +531,7 @@ impl Table {
         }
         let dests = &mut self.loc_rib.rib_mut(family).dests;
         let dest = known.unwrap_or_else(|| dests.insert(probe, prefix));
+        importing.meter.spend(dests.take_grown());
         let path = imported.path(importing.now, source, path_id, stamp);
         self.put(peer, dest, family, path, imported.received);
         self.count_import(peer, family, |counts| imported.counter(counts));
