@@ -12,6 +12,7 @@
 
 mod model;
 mod op;
+mod receiver;
 mod world;
 
 use op::Op;

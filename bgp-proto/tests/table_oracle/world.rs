@@ -3,11 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Wake, Waker};
+use std::task::Waker;
 use std::time::Duration;
 
-use bgp_proto::export::{Fetch, Piece, Reader};
+use bgp_proto::export::{Fetch, Piece};
 use bgp_proto::policy::Source;
 use bgp_proto::rib::{NextHopState, Over};
 use bgp_proto::session::{Keep, LocalIdentity, Negotiated, PeerConfig};
@@ -20,8 +19,8 @@ use bgp_proto::types::{
     Prefix, RouterId, SessionId, Time,
 };
 use bgp_proto::wire::{
-    Capabilities, GracefulRestart, GracefulRestartFamily, Nlri, RefreshKind, RouteAction,
-    RouteBatch, RouteRefresh, Update, Verdict, split_frame,
+    Capabilities, GracefulRestart, GracefulRestartFamily, Nlri, RouteAction, RouteBatch,
+    split_frame,
 };
 
 use crate::model::{
@@ -29,32 +28,7 @@ use crate::model::{
     Settings, kind, peer_address, prefix, router_id,
 };
 use crate::op::Op;
-
-#[derive(Default)]
-struct Flag(AtomicBool);
-
-impl Wake for Flag {
-    fn wake(self: Arc<Self>) {
-        self.0.store(true, Ordering::SeqCst);
-    }
-}
-
-impl Flag {
-    fn take(&self) -> bool {
-        self.0.swap(false, Ordering::SeqCst)
-    }
-}
-
-/// One family of a session, as the peer sees it.
-struct Receiver {
-    reader: Reader,
-    woken: Arc<Flag>,
-    /// Octets that were fetched and not decoded; always whole messages.
-    held: BTreeMap<(Prefix, u32), (Meaning, NextHop, bool)>,
-    end_of_ribs: u32,
-    last_was_end_of_rib: bool,
-    refreshing: bool,
-}
+use crate::receiver::{Flag, Receiver};
 
 #[derive(Default)]
 struct Session {
@@ -576,19 +550,7 @@ impl World {
             return;
         }
         assert_eq!(established.readers.len(), 2);
-        let receivers = established.readers.into_iter().map(|reader| {
-            let woken = Arc::new(Flag::default());
-            woken.0.store(true, Ordering::SeqCst);
-            Receiver {
-                reader,
-                woken,
-                held: BTreeMap::new(),
-                end_of_ribs: 0,
-                last_was_end_of_rib: false,
-                refreshing: false,
-            }
-        });
-        session.receivers = receivers.collect();
+        session.receivers = established.readers.into_iter().map(Receiver::new).collect();
     }
 
     fn finish(&mut self) {
@@ -791,61 +753,5 @@ impl World {
             cursor = next;
         }
         assert_eq!(&shown, expected, "what the view says about peer {peer}");
-    }
-}
-
-impl Receiver {
-    /// Applies one message as the peer would.
-    fn take(
-        &mut self,
-        message: &[u8],
-        context: &bgp_proto::wire::UpdateContext,
-        family: Family,
-        own_tag: u32,
-    ) {
-        self.last_was_end_of_rib = false;
-        if message[18] == 5 {
-            let refresh = RouteRefresh::decode(message, true).unwrap();
-            assert_eq!(refresh.family, family.afi_safi());
-            match refresh.kind {
-                RefreshKind::Begin => {
-                    self.refreshing = true;
-                    self.held.values_mut().for_each(|(_, _, stale)| *stale = true);
-                }
-                RefreshKind::End => {
-                    assert!(std::mem::take(&mut self.refreshing), "EoRR without BoRR");
-                    // What the refresh left out fits no message any more.
-                    self.held.retain(|_, (_, _, stale)| !*stale);
-                }
-                other => panic!("{other:?} in the stream"),
-            }
-            return;
-        }
-        let update = Update::parse(&message[19..], context).unwrap();
-        assert_eq!(update.verdict(), Verdict::Accept);
-        assert!(update.discarded().codes().is_empty());
-        if let Some(marked) = update.end_of_rib() {
-            assert_eq!(marked, family);
-            self.end_of_ribs += 1;
-            self.last_was_end_of_rib = true;
-            return;
-        }
-        for nlri in update.unreach() {
-            assert_eq!(nlri.family(), family);
-            for (path_id, prefix) in nlri.iter() {
-                self.held.remove(&(prefix, path_id.0));
-            }
-        }
-        let mut attrs = Vec::new();
-        for reach in update.reach() {
-            assert_eq!(reach.nlri.family(), family);
-            attrs.clear();
-            update.canonical_attrs(&mut attrs);
-            let meaning = Meaning::decode(&attrs);
-            assert!(!meaning.communities.contains(&own_tag), "a peer hears its own route");
-            for (path_id, prefix) in reach.nlri.iter() {
-                self.held.insert((prefix, path_id.0), (meaning.clone(), reach.next_hop, false));
-            }
-        }
     }
 }
