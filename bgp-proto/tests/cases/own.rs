@@ -1,7 +1,11 @@
 //! Malformed and borderline messages with the result that the RFCs demand, written from the RFCs'
 //! texts. In the format of the shared set, so that both run through the same checks.
 
+mod parts;
+
 use serde_json::{Value, json};
+
+use parts::*;
 
 /// A message and what must become of it.
 struct Case {
@@ -98,148 +102,6 @@ fn reset_with(code: u8, subcode: u8, data: &[u8]) -> Value {
         "notification_data": super::hex(data),
     })
 }
-
-// Messages and their parts.
-
-const ROUTE: &str = "203.0.113.0/24";
-const NLRI: &[u8] = &[24, 203, 0, 113];
-const ROUTE6: &str = "2001:db8:1::/48";
-const NLRI6: &[u8] = &[48, 0x20, 1, 0x0d, 0xb8, 0, 1];
-
-const TRANSITIVE: u8 = 0x40;
-const OPTIONAL: u8 = 0x80;
-const PARTIAL: u8 = 0x20;
-const EXTENDED: u8 = 0x10;
-
-fn message_of_length(len: u16, kind: u8, body: &[u8]) -> Vec<u8> {
-    let mut out = vec![0xFF; 16];
-    out.extend(len.to_be_bytes());
-    out.push(kind);
-    out.extend(body);
-    out
-}
-
-fn message(kind: u8, body: &[u8]) -> Vec<u8> {
-    message_of_length(u16::try_from(19 + body.len()).expect("it fits"), kind, body)
-}
-
-/// An OPEN of AS 65001 with these optional parameters.
-fn open_of(version: u8, asn: u16, hold_time: u16, id: [u8; 4], parameters: &[u8]) -> Vec<u8> {
-    let mut body = vec![version];
-    body.extend(asn.to_be_bytes());
-    body.extend(hold_time.to_be_bytes());
-    body.extend(id);
-    body.push(u8::try_from(parameters.len()).expect("it fits"));
-    body.extend(parameters);
-    message(1, &body)
-}
-
-fn open_with(parameters: &[u8]) -> Vec<u8> {
-    open_of(4, 65001, 90, [10, 0, 0, 1], parameters)
-}
-
-/// Capabilities optional parameter (RFC 5492 §4).
-fn capabilities(tlvs: &[u8]) -> Vec<u8> {
-    let mut out = vec![2, u8::try_from(tlvs.len()).expect("it fits")];
-    out.extend(tlvs);
-    out
-}
-
-fn attr(flags: u8, code: u8, value: &[u8]) -> Vec<u8> {
-    let mut out = vec![flags, code];
-    match u8::try_from(value.len()) {
-        Ok(len) if flags & EXTENDED == 0 => out.push(len),
-        _ => {
-            out[0] |= EXTENDED;
-            out.extend(u16::try_from(value.len()).expect("it fits").to_be_bytes());
-        }
-    }
-    out.extend(value);
-    out
-}
-
-fn origin() -> Vec<u8> {
-    attr(TRANSITIVE, 1, &[0])
-}
-
-/// AS_PATH of one segment with four-octet numbers.
-fn path(segment: u8, numbers: &[u32]) -> Vec<u8> {
-    let mut value = vec![segment, u8::try_from(numbers.len()).expect("it fits")];
-    numbers.iter().for_each(|n| value.extend(n.to_be_bytes()));
-    attr(TRANSITIVE, 2, &value)
-}
-
-/// The same with two-octet numbers.
-fn old_path(numbers: &[u16]) -> Vec<u8> {
-    let mut value = vec![2, u8::try_from(numbers.len()).expect("it fits")];
-    numbers.iter().for_each(|n| value.extend(n.to_be_bytes()));
-    attr(TRANSITIVE, 2, &value)
-}
-
-fn as_path() -> Vec<u8> {
-    path(2, &[65001])
-}
-
-fn next_hop() -> Vec<u8> {
-    attr(TRANSITIVE, 3, &[192, 0, 2, 1])
-}
-
-fn local_pref() -> Vec<u8> {
-    attr(TRANSITIVE, 5, &[0, 0, 0, 100])
-}
-
-fn update(withdrawn: &[u8], attrs: &[Vec<u8>], nlri: &[u8]) -> Vec<u8> {
-    update_of(withdrawn, &attrs.concat(), nlri)
-}
-
-fn update_of(withdrawn: &[u8], attrs: &[u8], nlri: &[u8]) -> Vec<u8> {
-    let len = |bytes: &[u8]| u16::try_from(bytes.len()).expect("it fits").to_be_bytes();
-    let mut body = len(withdrawn).to_vec();
-    body.extend(withdrawn);
-    body.extend(len(attrs));
-    body.extend(attrs);
-    body.extend(nlri);
-    message(2, &body)
-}
-
-/// [`ROUTE`] with the mandatory attributes and one more.
-fn with(extra: Vec<u8>) -> Vec<u8> {
-    update(&[], &[origin(), as_path(), next_hop(), extra], NLRI)
-}
-
-/// As [`with`], as an iBGP neighbour sends it.
-fn with_on_ibgp(extra: Vec<u8>) -> Vec<u8> {
-    update(&[], &[origin(), path(2, &[]), next_hop(), local_pref(), extra], NLRI)
-}
-
-/// As [`with`], with these for AS_PATH.
-fn with_path(path: Vec<u8>) -> Vec<u8> {
-    update(&[], &[origin(), path, next_hop()], NLRI)
-}
-
-/// MP_REACH_NLRI of IPv6.
-fn mp_reach(next_hop: &[u8], nlri: &[u8]) -> Vec<u8> {
-    mp_reach_of(OPTIONAL, [0, 2], 1, next_hop, nlri)
-}
-
-fn mp_reach_of(flags: u8, afi: [u8; 2], safi: u8, next_hop: &[u8], nlri: &[u8]) -> Vec<u8> {
-    let mut value = vec![afi[0], afi[1], safi, u8::try_from(next_hop.len()).expect("it fits")];
-    value.extend(next_hop);
-    value.push(0);
-    value.extend(nlri);
-    attr(flags, 14, &value)
-}
-
-fn mp_unreach(nlri: &[u8]) -> Vec<u8> {
-    let mut value = vec![0, 2, 1];
-    value.extend(nlri);
-    attr(OPTIONAL, 15, &value)
-}
-
-const GLOBAL: [u8; 16] = [0x20, 1, 0x0d, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
-const LINK_LOCAL: [u8; 16] = [0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
-
-// The cases.
 
 fn header() -> Vec<Case> {
     let marker = |at: usize| {
