@@ -298,11 +298,9 @@ fn rewrite_external(group: &GroupKey, attrs: &mut AttrEdit) -> Result<(), Withho
 /// Puts a number in front of AS_PATH. One attribute holds 65,535 octets: a route whose path has no
 /// room for the number must not leave without it (RFC 4271 §5.1.2).
 fn prepend(attrs: &mut AttrEdit, asn: Asn) -> Result<(), Withholding> {
-    let octets = attrs.view().as_path().as_bytes().len();
-    attrs.prepend_as(asn, 1);
-    match attrs.view().as_path().as_bytes().len() > octets {
-        true => Ok(()),
-        false => Err(Withholding::AsPathFull),
+    match attrs.prepend_as(asn, 1) {
+        0 => Err(Withholding::AsPathFull),
+        _ => Ok(()),
     }
 }
 

@@ -85,7 +85,9 @@ impl<'a> Working<'a> {
                 }
             }
             Change::Prepend(_, 0) => {}
-            Change::Prepend(asn, count) => self.edit().prepend_as(asn, usize::from(count)),
+            Change::Prepend(asn, count) => {
+                self.edit().prepend_as(asn, usize::from(count));
+            }
             Change::PrependOutermost(asn) => self.outermost.insert(0, asn),
             Change::AddCommunity(c) => add(
                 self,

@@ -268,7 +268,9 @@ fn write_update(
     };
     let mut attrs = AttrEdit::originate(Origin::Igp);
     match session.peer_type {
-        PeerType::External => attrs.prepend_as(session.local_asn, 1),
+        PeerType::External => {
+            attrs.prepend_as(session.local_asn, 1);
+        }
         PeerType::Internal => attrs.set_local_pref(100),
     }
     let mut writer = if present {

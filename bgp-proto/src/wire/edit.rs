@@ -68,33 +68,35 @@ impl AttrEdit {
         let flags = flags & flag::CATEGORY | flags & flag::PARTIAL;
         let range = self.position(code);
         if high == 0 {
-            let header = [flags, code, low];
-            self.bytes.splice(range, header.iter().chain(value).copied());
+            self.replace(range, &[flags, code, low], value);
         } else {
-            let header = [flags | flag::EXTENDED_LENGTH, code, high, low];
-            self.bytes.splice(range, header.iter().chain(value).copied());
+            self.replace(range, &[flags | flag::EXTENDED_LENGTH, code, high, low], value);
         }
+    }
+
+    /// Puts an attribute in place of `range`.
+    fn replace(&mut self, range: Range<usize>, header: &[u8], value: &[u8]) {
+        let (end, new) = (self.bytes.len(), header.len() + value.len());
+        let rest = end - range.end;
+        self.bytes.resize(end.max(range.start + new + rest), 0);
+        self.bytes.copy_within(range.end..end, range.start + new);
+        self.bytes.truncate(range.start + new + rest);
+        let (head, tail) = self.bytes[range.start..range.start + new].split_at_mut(header.len());
+        head.copy_from_slice(header);
+        tail.copy_from_slice(value);
     }
 
     /// Takes an attribute out.
     pub fn remove(&mut self, code: u8) {
-        self.remove_all(&[code]);
+        let range = self.position(code);
+        if !range.is_empty() {
+            self.bytes.drain(range);
+        }
     }
 
     /// Takes attributes out.
     pub fn remove_all(&mut self, codes: &[u8]) {
-        let (mut at, mut kept) = (0, 0);
-        while let Some((attr, rest)) = Attr::split(self.bytes.get(at..).unwrap_or_default()) {
-            let end = self.bytes.len() - rest.len();
-            if !codes.contains(&attr.code) {
-                if kept < at {
-                    self.bytes.copy_within(at..end, kept);
-                }
-                kept += end - at;
-            }
-            at = end;
-        }
-        self.bytes.drain(kept..at);
+        codes.iter().for_each(|code| self.remove(*code));
     }
 
     /// ORIGIN.
@@ -132,10 +134,10 @@ impl AttrEdit {
     }
 
     /// Prepends `asn` `count` times to AS_PATH; a full or non-sequence first segment gets a new one
-    /// before it. `count` is cut to what one attribute can hold.
-    pub fn prepend_as(&mut self, asn: Asn, count: usize) {
+    /// before it. `count` is cut to what one attribute can hold, and what was put in front is returned.
+    pub fn prepend_as(&mut self, asn: Asn, count: usize) -> usize {
         if count == 1 && self.prepend_in_place(asn) {
-            return;
+            return 1;
         }
         let path = self.view().as_path();
         // Numbers of a leading sequence move into the segment that is put in front.
@@ -148,7 +150,7 @@ impl AttrEdit {
         let room = VALUE_MAX_LEN.saturating_sub(path.as_bytes().len() + 4) / 6;
         let count = count.min(room);
         if count == 0 {
-            return;
+            return 0;
         }
         let free = AsSegment::MAX_COUNT.saturating_sub(joined.len() / 4);
         let into_first = count.min(free);
@@ -171,6 +173,7 @@ impl AttrEdit {
         }
         value.extend_from_slice(rest);
         self.set(flag::WELL_KNOWN, attr::AS_PATH, &value);
+        count
     }
 
     /// The usual case of [`AttrEdit::prepend_as`]: a short path whose first segment is a sequence

@@ -114,7 +114,7 @@ impl<'o> UpdateWriter<'o> {
     /// Adds one prefix, starting a new message when the current one is full. After an error nothing
     /// was written for this prefix and others may follow. A prefix of another family than the format's is the caller's
     /// error and is refused the same way.
-    #[inline]
+    #[inline(always)]
     pub fn push(&mut self, path_id: PathId, prefix: Prefix) -> Result<(), TooLong> {
         debug_assert_eq!(prefix.family(), self.format.family);
         if prefix.family() != self.format.family {

@@ -51,6 +51,12 @@ impl<'a> Nlri<'a> {
         Nlri { family, add_path, bytes, has_unroutable: false }
     }
 
+    /// The last `octets` of it, which begin with a prefix.
+    pub(crate) fn last_octets(self, octets: u32) -> Self {
+        let before = self.bytes.len().saturating_sub(octets as usize);
+        Nlri { bytes: self.bytes.get(before..).unwrap_or_default(), ..self }
+    }
+
     /// The family.
     pub fn family(&self) -> Family {
         self.family
@@ -222,10 +228,18 @@ pub struct NlriIter<'a> {
     cursor: Cursor<'a>,
 }
 
+impl NlriIter<'_> {
+    /// Octets of the prefixes to come.
+    #[inline]
+    pub(crate) fn octets_left(&self) -> u32 {
+        self.cursor.rest.len() as u32
+    }
+}
+
 impl Iterator for NlriIter<'_> {
     type Item = (PathId, Prefix);
 
-    #[inline]
+    #[inline(always)]
     fn next(&mut self) -> Option<Self::Item> {
         let (id, len, bytes) = self.cursor.take()?;
         Some((

@@ -213,7 +213,9 @@ fn a_peer_has_so_many_paths_of_a_destination_and_no_more() {
 #[test]
 fn a_route_beyond_a_bound_is_held_and_not_used_and_explained() {
     let long = |edit: &mut AttrEdit| edit.set(0xC0, 200, &[7; 17_000]);
-    let path = |edit: &mut AttrEdit| edit.prepend_as(Asn(65001), 1_100);
+    let path = |edit: &mut AttrEdit| {
+        edit.prepend_as(Asn(65001), 1_100);
+    };
     let many = |edit: &mut AttrEdit| {
         edit.set_communities(&(0..2_100u32).map(Community).collect::<Vec<_>>());
     };

@@ -12,7 +12,9 @@ fn format(family: Family) -> AnnounceFormat {
 
 fn attributes(asns: &[u32]) -> AttrEdit {
     let mut edit = AttrEdit::originate(Origin::Igp);
-    asns.iter().rev().for_each(|a| edit.prepend_as(Asn(*a), 1));
+    asns.iter().rev().for_each(|a| {
+        edit.prepend_as(Asn(*a), 1);
+    });
     edit
 }
 

@@ -386,7 +386,9 @@ fn any_canonical() -> impl Strategy<Value = AttrEdit> {
     (asns, lists, unknown, numbers, any::<bool>()).prop_map(
         |(asns, list, unknown, (med, local_pref, aggregator), atomic)| {
             let mut edit = AttrEdit::originate(Origin::Incomplete);
-            asns.iter().for_each(|a| edit.prepend_as(Asn(*a), 1));
+            asns.iter().for_each(|a| {
+                edit.prepend_as(Asn(*a), 1);
+            });
             edit.set_communities(&list.iter().map(|c| Community(*c)).collect::<Vec<_>>());
             edit.set_local_pref(local_pref);
             med.into_iter().for_each(|m| edit.set_med(m));
