@@ -1,6 +1,7 @@
 //! Destinations of one family: prefix, paths, state towards the kernel.
 
 use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
 
 use super::arena::{Arena, IdSet, RUN_MAX, Run, Runs};
 use super::hash::Seeded;
@@ -141,8 +142,8 @@ impl Destinations {
     fn prefix_at(addresses: &Addresses, dests: &Arena<Destination>, id: u32) -> Prefix {
         let len = dests.get(id).prefix_len;
         match addresses {
-            Addresses::V4(a) => Prefix4::from_bits(*a.get(id), len).into(),
-            Addresses::V6(a) => Prefix6::from_bits(*a.get(id), len).into(),
+            Addresses::V4(a) => Prefix4::from_parts(*a.get(id), len).into(),
+            Addresses::V6(a) => Prefix6::from_parts(*a.get(id), len).into(),
         }
     }
 
@@ -185,8 +186,10 @@ impl Destinations {
     /// Makes a destination for `prefix`, which has none and is of this family. `probe` is about it.
     pub(crate) fn insert(&mut self, probe: Probe, prefix: Prefix) -> DestId {
         self.make_room();
-        let id = self.new_slot(prefix, Run::default(), LIVE);
-        self.insert_into_index(probe.hash, id);
+        let id = self.next_slot();
+        self.fill_slot(id, prefix, Run::default(), LIVE);
+        self.index.insert_unique(probe.hash, id, |_| unreachable!("there is room"));
+        self.note_indexed(probe.hash, id);
         DestId(id)
     }
 
@@ -198,14 +201,23 @@ impl Destinations {
         prefix: Prefix,
         path: Path,
     ) -> Option<DestId> {
-        if self.resolve(probe, prefix).is_some() {
+        if probe.found.is_some() {
             return None;
         }
         self.make_room();
+        let id = self.next_slot();
+        // The same prefix may have come since it was looked up.
+        let entry = self.index.entry(
+            probe.hash,
+            |other| Self::matches(&self.addresses, &self.dests, *other, prefix),
+            |_| unreachable!("there is room"),
+        );
+        let Entry::Vacant(place) = entry else { return None };
+        place.insert(id);
         let run = self.paths.store(&[path]);
-        let id = self.new_slot(prefix, run, LIVE | BEST_TOUCHED);
+        self.fill_slot(id, prefix, run, LIVE | BEST_TOUCHED);
         self.path_count += 1;
-        self.insert_into_index(probe.hash, id);
+        self.note_indexed(probe.hash, id);
         Some(DestId(id))
     }
 
@@ -217,8 +229,16 @@ impl Destinations {
         }
     }
 
+    /// The slot that the next destination gets.
     #[inline]
-    fn new_slot(&mut self, prefix: Prefix, run: Run, flags: u8) -> u32 {
+    fn next_slot(&self) -> u32 {
+        let free = if self.free.is_empty() { None } else { self.free.next_from(self.lowest_free) };
+        free.unwrap_or_else(|| self.dests.len())
+    }
+
+    /// Makes a destination in the slot that [`Destinations::next_slot`] gave.
+    #[inline]
+    fn fill_slot(&mut self, id: u32, prefix: Prefix, run: Run, flags: u8) {
         let dest = Destination {
             slot: run.slot,
             paths: run.len,
@@ -226,35 +246,30 @@ impl Destinations {
             flags,
             ..Destination::default()
         };
-        match self.free.next_from(self.lowest_free) {
-            Some(id) => {
-                self.free.remove(id);
-                self.lowest_free = id;
-                match (&mut self.addresses, prefix) {
-                    (Addresses::V4(a), Prefix::V4(p)) => *a.get_mut(id) = p.bits(),
-                    (Addresses::V6(a), Prefix::V6(p)) => *a.get_mut(id) = p.bits(),
-                    _ => debug_assert!(false, "callers route prefixes to their family"),
-                }
-                *self.dests.get_mut(id) = dest;
-                *self.last_change.get_mut(id) = 0;
-                id
-            }
-            None => {
-                match (&mut self.addresses, prefix) {
-                    (Addresses::V4(a), Prefix::V4(p)) => a.push(p.bits()),
-                    (Addresses::V6(a), Prefix::V6(p)) => a.push(p.bits()),
-                    _ => unreachable!("callers route prefixes to their family"),
-                };
-                self.last_change.push(0);
-                self.dests.push(dest)
-            }
+        if id == self.dests.len() {
+            match (&mut self.addresses, prefix) {
+                (Addresses::V4(a), Prefix::V4(p)) => a.push(p.bits()),
+                (Addresses::V6(a), Prefix::V6(p)) => a.push(p.bits()),
+                _ => unreachable!("callers route prefixes to their family"),
+            };
+            self.last_change.push(0);
+            self.dests.push(dest);
+            return;
         }
+        self.free.remove(id);
+        self.lowest_free = id;
+        match (&mut self.addresses, prefix) {
+            (Addresses::V4(a), Prefix::V4(p)) => *a.get_mut(id) = p.bits(),
+            (Addresses::V6(a), Prefix::V6(p)) => *a.get_mut(id) = p.bits(),
+            _ => debug_assert!(false, "callers route prefixes to their family"),
+        }
+        *self.dests.get_mut(id) = dest;
+        *self.last_change.get_mut(id) = 0;
     }
 
-    /// The index has room.
+    /// Does for a destination that has come into the index what one that is being made needs.
     #[inline]
-    fn insert_into_index(&mut self, hash: u64, id: u32) {
-        self.index.insert_unique(hash, id, |_| unreachable!("there is room"));
+    fn note_indexed(&mut self, hash: u64, id: u32) {
         if let Some((next, reached)) = &mut self.growing
             && id < *reached
         {

@@ -69,6 +69,25 @@ impl SparseSet {
         absent
     }
 
+    /// Inserts many, which tend to be neighbours.
+    pub(crate) fn insert_all(&mut self, ids: impl IntoIterator<Item = u32>) {
+        let mut ids = ids.into_iter().peekable();
+        while let Some(first) = ids.next() {
+            let number = first >> BLOCK_BITS;
+            if self.blocks.get(self.latest).is_none_or(|block| block.number != number) {
+                self.latest = self.make_block(number);
+            }
+            let block = &mut self.blocks[self.latest];
+            self.empty -= usize::from(block.is_empty());
+            let mut next = Some(first);
+            while let Some(id) = next {
+                let (word, bit) = place(id);
+                block.words[word] |= bit;
+                next = ids.next_if(|id| id >> BLOCK_BITS == number);
+            }
+        }
+    }
+
     /// Where the block with this number is, made empty if there is none.
     fn make_block(&mut self, number: u32) -> usize {
         let block = Block { number, words: [0; 2] };

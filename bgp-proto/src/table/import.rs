@@ -1,6 +1,6 @@
 //! The way in: loop checks, import policy, storing and withdrawing paths.
 
-use std::iter::Peekable;
+use std::slice;
 use std::sync::Arc;
 
 use super::inputs::Taken;
@@ -65,6 +65,19 @@ pub(super) struct ImportContext {
     pub(super) weight: Weight,
 }
 
+/// A prefix of a batch, looked up.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct LookedUp {
+    probe: Probe,
+    prefix: Prefix,
+    path_id: PathId,
+    /// Octets of its entry's NLRI behind it; 0 for the last one.
+    rest: u32,
+}
+
+/// What was looked up and is not imported yet.
+type Window<'a> = slice::Iter<'a, LookedUp>;
+
 /// A batch being imported.
 struct Importing<'a> {
     now: Time,
@@ -73,6 +86,16 @@ struct Importing<'a> {
     batch: &'a RouteBatch,
     stamps: FamilyMap<Stamp>,
     meter: &'a mut Meter,
+}
+
+/// How far an entry of a batch has been imported.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Imports {
+    Whole,
+    /// So many octets of its NLRI are left.
+    UpTo(u32),
+    /// A pass over the peer's routes has to end first.
+    Waits,
 }
 
 impl Table {
@@ -101,28 +124,25 @@ impl Table {
             self.look_up(queued, &mut found);
             // A prefix that is looked up and not come to is looked up again.
             meter.spend(found.len() as u32 / 4);
-            let mut window = found.drain(..);
             let stamps = self.stamps(peer);
             let batch = &queued.batch;
             let mut importing =
                 Importing { now, peer, context: &context, batch, stamps, meter: &mut *meter };
-            let (mut waits, mut first) = (false, true);
+            let (mut window, mut waits, mut first) = (found.iter(), false, true);
             // Only what was looked up, and the markers between; something in any case.
             while let Some(entry) = batch.entries().get(queued.entry)
                 && (window.len() > 0 || entry.nlri.is_empty())
                 && (std::mem::take(&mut first) || !importing.meter.is_spent())
             {
-                let (done, is_whole) =
-                    self.import_entry(&mut importing, entry, queued.prefixes, &mut window);
-                queued.prefixes += done;
-                if is_whole {
-                    (queued.entry, queued.prefixes) = (queued.entry + 1, 0);
-                } else if entry.nlri.is_empty() {
-                    waits = true;
-                    break;
+                match self.import_entry(&mut importing, entry, &mut window) {
+                    Imports::Whole => (queued.entry, queued.rest) = (queued.entry + 1, None),
+                    Imports::UpTo(rest) => queued.rest = Some(rest),
+                    Imports::Waits => {
+                        waits = true;
+                        break;
+                    }
                 }
             }
-            drop(window);
             if waits {
                 break Taken::Waits;
             }
@@ -140,52 +160,56 @@ impl Table {
 
     /// Looks up the next prefixes together, so that the processor waits for memory once and not each
     /// time.
-    fn look_up(&self, queued: &QueuedBatch, found: &mut Vec<Probe>) {
-        let mut skip = queued.prefixes;
+    fn look_up(&self, queued: &QueuedBatch, found: &mut Vec<LookedUp>) {
+        let mut rest = queued.rest;
         for entry in queued.batch.entries().get(queued.entry..).unwrap_or_default() {
-            let room = LOOKUPS.saturating_sub(found.len());
-            if room == 0 {
+            if found.len() >= LOOKUPS {
                 break;
             }
             // Markers have no prefixes.
             let dests = self.loc_rib.dests(entry.family);
-            let nlri = queued.batch.nlri(entry).iter().skip(std::mem::take(&mut skip));
-            found.extend(nlri.take(room).map(|(_, prefix)| dests.probe(prefix)));
+            let nlri = queued.batch.nlri(entry);
+            let mut routes = rest.take().map_or(nlri, |rest| nlri.last_octets(rest)).iter();
+            while found.len() < LOOKUPS
+                && let Some((path_id, prefix)) = routes.next()
+            {
+                let rest = routes.octets_left();
+                found.push(LookedUp { probe: dests.probe(prefix), prefix, path_id, rest });
+            }
         }
     }
 
-    /// Imports prefixes of an entry, from `skip` on, for which there is a probe. Returns how many
-    /// are done, and whether that was the last of them.
+    /// Imports what was looked up of an entry.
     fn import_entry(
         &mut self,
         importing: &mut Importing<'_>,
         entry: &RouteEntry,
-        skip: usize,
-        found: &mut impl ExactSizeIterator<Item = Probe>,
-    ) -> (usize, bool) {
+        window: &mut Window<'_>,
+    ) -> Imports {
         let (peer, family) = (importing.peer, entry.family);
-        let mut routes = importing.batch.nlri(entry).iter().skip(skip).peekable();
         let is_negotiated = importing.context.session.families.contains(family);
-        let mut done = 0;
+        let mut rest = 0;
         match &entry.action {
             _ if !is_negotiated => {
-                while found.len() > 0 && routes.next().is_some() {
-                    found.next();
-                    done += 1;
+                for route in window.by_ref() {
+                    rest = route.rest;
+                    if rest == 0 {
+                        break;
+                    }
                 }
             }
             RouteAction::Announce { attrs, next_hop } => {
                 let attrs = importing.batch.attrs(attrs);
-                done = self.announce(importing, family, (attrs, *next_hop), &mut routes, found);
+                rest = self.announce(importing, family, (attrs, *next_hop), window);
             }
             RouteAction::Withdraw => {
-                while routes.peek().is_some()
-                    && let Some(probe) = found.next()
-                    && let Some((path_id, prefix)) = routes.next()
-                {
-                    self.withdraw_path(peer, importing.context.source, path_id, prefix, probe);
+                for route in window.by_ref() {
+                    self.withdraw_path(peer, importing.context.source, route);
                     importing.meter.spend(2);
-                    done += 1;
+                    rest = route.rest;
+                    if rest == 0 || importing.meter.is_spent() {
+                        break;
+                    }
                 }
             }
             RouteAction::EndOfRib => {
@@ -195,14 +219,16 @@ impl Table {
             RouteAction::RefreshRequest => self.refresh(peer, family),
             RouteAction::RefreshBegin => {
                 let (now, meter) = (importing.now, &mut *importing.meter);
-                let begun = self.begin_peer_refresh(now, peer, family, meter);
+                if !self.begin_peer_refresh(now, peer, family, meter) {
+                    return Imports::Waits;
+                }
                 importing.stamps = self.stamps(peer);
-                return (0, begun);
+                return Imports::Whole;
             }
             RouteAction::RefreshEnd => self.end_peer_refresh(peer, family, importing.meter),
         }
         importing.meter.spend(1);
-        (done, routes.peek().is_none())
+        if rest == 0 { Imports::Whole } else { Imports::UpTo(rest) }
     }
 
     pub(super) fn context(&self, peer: PeerId, liveness: Liveness) -> Option<ImportContext> {
@@ -218,40 +244,38 @@ impl Table {
         })
     }
 
-    /// Announces prefixes for which there is a probe; returns how many.
+    /// Announces what was looked up of an entry; returns how many octets of it are left.
     fn announce(
         &mut self,
         importing: &mut Importing<'_>,
         family: Family,
         (attrs, next_hop): (&[u8], NextHop),
-        routes: &mut Peekable<impl Iterator<Item = (PathId, Prefix)>>,
-        found: &mut impl ExactSizeIterator<Item = Probe>,
-    ) -> usize {
+        window: &mut Window<'_>,
+    ) -> u32 {
         importing.meter.spend(1 + attrs.len() as u32 / 128);
         let received = self.loc_rib.attrs.intern(attrs, LocalAttrs::default());
         let hop = self.loc_rib.hops.intern(next_hop);
         let checked = self.check_received(importing.context, received);
-        let done = if importing.context.routes.import.is_prefix_independent() {
-            self.announce_alike(importing, family, (received, hop, checked), routes, found)
+        let mut rest = 0;
+        if importing.context.routes.import.is_prefix_independent() {
+            rest = self.announce_alike(importing, family, (received, hop, checked), window);
         } else {
             let work = 2 + importing.context.weight.work(attrs.len());
-            let mut done = 0;
-            while (done == 0 || !importing.meter.is_spent())
-                && routes.peek().is_some()
-                && let Some(probe) = found.next()
-                && let Some((path_id, prefix)) = routes.next()
-            {
-                let imported = self.import_route(importing.context, prefix, received, hop, checked);
-                self.store_path(importing, path_id, prefix, probe, &imported);
+            for route in window.by_ref() {
+                let imported =
+                    self.import_route(importing.context, route.prefix, received, hop, checked);
+                self.store_path(importing, route, &imported);
                 self.release_imported(&imported);
                 importing.meter.spend(work);
-                done += 1;
+                rest = route.rest;
+                if rest == 0 || importing.meter.is_spent() {
+                    break;
+                }
             }
-            done
-        };
+        }
         self.loc_rib.attrs.release(received);
         self.loc_rib.hops.release(hop);
-        done
+        rest
     }
 
     /// Announcements that import treats alike. Destinations that are new are made with their path in
@@ -261,24 +285,21 @@ impl Table {
         importing: &mut Importing<'_>,
         family: Family,
         (received, hop, checked): (AttrId, NextHopId, PathFlags),
-        routes: &mut Peekable<impl Iterator<Item = (PathId, Prefix)>>,
-        found: &mut impl ExactSizeIterator<Item = Probe>,
-    ) -> usize {
-        let Some((_, first)) = routes.peek().copied() else { return 0 };
-        let imported = self.import_route(importing.context, first, received, hop, checked);
+        window: &mut Window<'_>,
+    ) -> u32 {
+        let Some(first) = window.as_slice().first() else { return 0 };
         let context = importing.context;
+        let imported = self.import_route(context, first.prefix, received, hop, checked);
         let plain = imported.received.is_none() && context.routes.prefixes_max.is_none();
+        let mut path =
+            imported.path(importing.now, context.source, PathId(0), importing.stamps[family]);
         let mut fresh = std::mem::take(&mut self.fresh);
-        let mut done = 0;
-        while (done == 0 || !importing.meter.is_spent())
-            && routes.peek().is_some()
-            && let Some(probe) = found.next()
-            && let Some((path_id, prefix)) = routes.next()
-        {
-            let stamp = importing.stamps[family];
-            let path = imported.path(importing.now, context.source, path_id, stamp);
+        let (mut done, mut rest) = (0, 0);
+        for route in window.by_ref() {
+            path.path_id = route.path_id.0;
             let rib = self.loc_rib.rib_mut(family);
-            let made = if plain { rib.dests.insert_with(probe, prefix, path) } else { None };
+            let made =
+                if plain { rib.dests.insert_with(route.probe, route.prefix, path) } else { None };
             match made {
                 Some(dest) => {
                     importing.meter.spend(rib.dests.take_grown());
@@ -287,16 +308,20 @@ impl Table {
                 }
                 None => {
                     self.count_fresh(importing.peer, family, &imported, &mut fresh);
-                    self.store_path(importing, path_id, prefix, probe, &imported);
+                    self.store_path(importing, route, &imported);
                 }
             }
             done += 1;
+            rest = route.rest;
+            if rest == 0 || importing.meter.is_spent() {
+                break;
+            }
         }
-        importing.meter.spend(2 * done as u32 + context.weight.work(0));
+        importing.meter.spend(2 * done + context.weight.work(0));
         self.count_fresh(importing.peer, family, &imported, &mut fresh);
         self.fresh = fresh;
         self.release_imported(&imported);
-        done
+        rest
     }
 
     /// Does for destinations that were made with a path what [`Table::put`] does for one path.
@@ -315,9 +340,7 @@ impl Table {
             held.received += count;
             held.accepted += if imported.flags.is_refused() { 0 } else { count };
             *imported.counter(&mut held.imports) += u64::from(count);
-            for dest in fresh.iter() {
-                held.dests.insert(dest.0);
-            }
+            held.dests.insert_all(fresh.iter().map(|dest| dest.0));
         }
         if let Some(id) = imported.refused_by {
             self.refusals.count(id, family, count.into());
@@ -492,14 +515,8 @@ impl Table {
 
     /// Puts a path in place of the one with the same source and identifier. Takes references of its
     /// own. A route that comes back as it was changes nothing but its stamp.
-    fn store_path(
-        &mut self,
-        importing: &mut Importing<'_>,
-        path_id: PathId,
-        prefix: Prefix,
-        probe: Probe,
-        imported: &Imported,
-    ) {
+    fn store_path(&mut self, importing: &mut Importing<'_>, route: &LookedUp, imported: &Imported) {
+        let LookedUp { probe, prefix, path_id, .. } = *route;
         let (peer, source, family) = (importing.peer, importing.context.source, prefix.family());
         let stamp = importing.stamps[family];
         // The same prefix may have come earlier in the same batch.
@@ -613,14 +630,8 @@ impl Table {
         held.accepted += u32::from(!path.flags.is_refused());
     }
 
-    fn withdraw_path(
-        &mut self,
-        peer: PeerId,
-        source: SourceId,
-        path_id: PathId,
-        prefix: Prefix,
-        probe: Probe,
-    ) {
+    fn withdraw_path(&mut self, peer: PeerId, source: SourceId, route: &LookedUp) {
+        let LookedUp { probe, prefix, path_id, .. } = *route;
         let family = prefix.family();
         let known = self.loc_rib.dests(family).resolve(probe, prefix);
         if let Some(dest) = known {

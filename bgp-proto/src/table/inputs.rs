@@ -51,7 +51,7 @@ impl Table {
     /// Route events of a peer, in order. `receipt` is dropped when they have been applied.
     pub fn apply(&mut self, peer: PeerId, batch: RouteBatch, receipt: Receipt) {
         let octets = batch.size() as u64;
-        let batch = QueuedBatch { batch, entry: 0, prefixes: 0, receipt };
+        let batch = QueuedBatch { batch, entry: 0, rest: None, receipt };
         if let Some(known) = self.peers.known(peer) {
             known.input_octets += octets;
             self.queue(peer, PeerInput::Batch(Box::new(batch)));

@@ -44,9 +44,10 @@ pub use view::{
 };
 
 use crate::export::{AdjRibsOut, Reader};
-use crate::rib::{Barrier, Decided, DestId, LocRib, Meter, NextHopState, Probe, WantedChanges};
+use crate::rib::{Barrier, Decided, DestId, LocRib, Meter, NextHopState, WantedChanges};
 use crate::session::Close;
 use crate::types::{ClusterId, Family, FamilyMap, FibChange, PeerId, Prefix, SessionId, Time};
+use import::LookedUp;
 use kernel::KernelView;
 use memory::MemoryReview;
 use peers::Peers;
@@ -213,7 +214,7 @@ pub struct Table {
     imports_before: FamilyMap<ImportCounts>,
     /// Memory for what is at hand; empty between two uses.
     fresh: Vec<DestId>,
-    found: Vec<Probe>,
+    found: Vec<LookedUp>,
     decided: Vec<Decided>,
 }
 

@@ -65,9 +65,9 @@ pub(super) enum PeerInput {
 /// Route events on their way, and how far they are applied.
 pub(super) struct QueuedBatch {
     pub(super) batch: RouteBatch,
-    /// The entry that is next, and the prefixes of it that are done.
+    /// The entry that is next, and the octets that are left of its NLRI where it has begun.
     pub(super) entry: usize,
-    pub(super) prefixes: usize,
+    pub(super) rest: Option<u32>,
     /// Held until the batch has been applied.
     #[allow(dead_code, reason = "its drop is what it is for")]
     pub(super) receipt: Receipt,

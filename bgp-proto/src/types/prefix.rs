@@ -28,6 +28,12 @@ impl Prefix4 {
         Prefix4 { addr: addr & Self::mask(len), len }
     }
 
+    /// From the parts of a prefix.
+    pub(crate) const fn from_parts(addr: u32, len: u8) -> Self {
+        debug_assert!(len <= 32 && addr & !Self::mask(len) == 0);
+        Prefix4 { addr, len }
+    }
+
     const fn mask(len: u8) -> u32 {
         if len == 0 { 0 } else { u32::MAX << (32 - len as u32) }
     }
@@ -75,6 +81,12 @@ impl Prefix6 {
     pub const fn from_bits(addr: u128, len: u8) -> Self {
         let len = if len > 128 { 128 } else { len };
         Prefix6 { addr: addr & Self::mask(len), len }
+    }
+
+    /// From the parts of a prefix.
+    pub(crate) const fn from_parts(addr: u128, len: u8) -> Self {
+        debug_assert!(len <= 128 && addr & !Self::mask(len) == 0);
+        Prefix6 { addr, len }
     }
 
     const fn mask(len: u8) -> u128 {
