@@ -115,15 +115,27 @@ impl AdjRibOut {
         }
     }
 
+    /// Without ADD-PATH: what is advertised about a destination.
+    #[inline]
+    pub(crate) fn best(&self, dest: DestId) -> ExportId {
+        match self {
+            AdjRibOut::Best(outs) => outs.try_get(dest.0).copied().unwrap_or(ExportId::NONE),
+            AdjRibOut::Paths { .. } => ExportId::NONE,
+        }
+    }
+
     /// Without ADD-PATH: puts `out` in place, returns what was there.
     #[inline]
     pub(crate) fn replace_best(&mut self, dest: DestId, out: ExportId) -> ExportId {
         match self {
             AdjRibOut::Best(outs) => {
-                if out == ExportId::NONE && dest.0 >= outs.len() {
+                if dest.0 >= outs.len() {
+                    if out != ExportId::NONE {
+                        outs.grow(dest.0);
+                        outs.push(out);
+                    }
                     return ExportId::NONE;
                 }
-                outs.grow(dest.0 + 1);
                 std::mem::replace(outs.get_mut(dest.0), out)
             }
             AdjRibOut::Paths { .. } => ExportId::NONE,

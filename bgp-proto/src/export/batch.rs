@@ -142,6 +142,7 @@ impl Batch {
         self.max_len = group.max_len;
     }
 
+    #[inline]
     pub(crate) fn announce(
         &mut self,
         (dest, tx): (DestId, u32),

@@ -92,11 +92,14 @@ impl ExportTable {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn release(&mut self, id: ExportId, attrs: &mut AttrTable, hops: &mut NextHops) {
-        if id == ExportId::NONE {
-            return;
+        if id != ExportId::NONE {
+            self.release_some(id, attrs, hops);
         }
+    }
+
+    fn release_some(&mut self, id: ExportId, attrs: &mut AttrTable, hops: &mut NextHops) {
         let entry = self.entries.get_mut(id.0);
         entry.refs -= 1;
         if entry.refs == 0 {

@@ -104,6 +104,26 @@ pub(crate) struct Group {
     log_bytes_max: usize,
 }
 
+/// What a flush changed for the members.
+pub(super) enum Flushed {
+    Unchanged,
+    /// The only path of the destination, which has no identifier.
+    Best,
+    /// The paths with these identifiers are announced; others may be withdrawn.
+    Paths(SmallVec<[u32; 4]>),
+}
+
+impl Flushed {
+    /// Whether the path with the identifier `tx`, which is advertised, was announced just now.
+    fn announces(&self, tx: u32) -> bool {
+        match self {
+            Flushed::Unchanged => false,
+            Flushed::Best => true,
+            Flushed::Paths(changed) => changed.contains(&tx),
+        }
+    }
+}
+
 impl Group {
     /// A group to which everything in a table of so many slots is new; what it then advertises
     /// counts as changed at `version`.
@@ -415,30 +435,25 @@ impl Group {
 
     /// Compares what is advertised about a destination with what should be, and sends the difference.
     /// Returns the path identifiers whose new route everyone is sent.
-    fn flush(
-        &mut self,
-        dest: DestId,
-        state: &mut ExportState<'_>,
-        batch: &mut Batch,
-    ) -> SmallVec<[u32; 4]> {
-        let changed = match self.key.add_path {
+    fn flush(&mut self, dest: DestId, state: &mut ExportState<'_>, batch: &mut Batch) -> Flushed {
+        let flushed = match self.key.add_path {
             None => self.flush_best(dest, state, batch),
             Some(send) => self.flush_paths(dest, send, state, batch),
         };
-        if let Some(changed) = changed {
+        if !matches!(flushed, Flushed::Unchanged) {
             let generation = state.generation(self.flush_version);
             state.dests.note_change(dest, generation);
-            return changed;
         }
-        SmallVec::new()
+        flushed
     }
 
+    #[inline]
     fn flush_best(
         &mut self,
         dest: DestId,
         state: &mut ExportState<'_>,
         batch: &mut Batch,
-    ) -> Option<SmallVec<[u32; 4]>> {
+    ) -> Flushed {
         let new = match state.dests.best(dest).copied() {
             Some(path) => {
                 let out = self.export_path(dest, &path, state, batch);
@@ -450,11 +465,11 @@ impl Group {
         let old = self.advertised_paths.replace_best(dest, new);
         if old == new {
             state.outs.release(new, state.attrs, state.hops);
-            return None;
+            return Flushed::Unchanged;
         }
         self.advertise(dest, 0, old, new, state, batch);
         state.outs.release(old, state.attrs, state.hops);
-        Some(SmallVec::from_slice(if new == ExportId::NONE { &[] } else { &[0] }))
+        Flushed::Best
     }
 
     /// The usable paths that the members are sent, best first.
@@ -482,7 +497,7 @@ impl Group {
         send: AddPathSend,
         state: &mut ExportState<'_>,
         batch: &mut Batch,
-    ) -> Option<SmallVec<[u32; 4]>> {
+    ) -> Flushed {
         let paths = self.paths_to_send(dest, send, state);
         let old = self.advertised_paths.get(dest);
         let mut before: SmallVec<[Advertised; 4]> = old.clone();
@@ -530,10 +545,11 @@ impl Group {
         } else {
             list.iter().for_each(|path| state.outs.release(path.out, state.attrs, state.hops));
         }
-        any.then_some(changed)
+        if any { Flushed::Paths(changed) } else { Flushed::Unchanged }
     }
 
     /// Writes one change for those that know the old state.
+    #[inline]
     fn advertise(
         &mut self,
         dest: DestId,

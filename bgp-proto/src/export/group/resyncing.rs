@@ -2,7 +2,7 @@
 
 use smallvec::SmallVec;
 
-use super::{Group, WORK_FLUSH};
+use super::{Flushed, Group, WORK_FLUSH};
 use crate::export::batch::Batch;
 use crate::export::{Audience, CoveredRanges, ExportId, ExportState, ResyncEnd};
 use crate::rib::{DestId, Meter, SourceId};
@@ -13,6 +13,17 @@ struct SliceLimit {
     end: u32,
     announce_since: u32,
     withdraw_since: u32,
+    /// Who is brought up to date, ascending, and the last change that each needs no withdrawal of.
+    members: SmallVec<[(SourceId, u32); 4]>,
+}
+
+impl SliceLimit {
+    /// Whether the source of a route is brought up to date, and needs the withdrawal of what was
+    /// there before its own.
+    fn withdraws_at(&self, source: SourceId, last_change: u32) -> bool {
+        let found = self.members.binary_search_by_key(&source, |(member, _)| *member);
+        found.is_ok_and(|at| last_change > self.members[at].1)
+    }
 }
 
 impl Group {
@@ -76,9 +87,15 @@ impl Group {
 
     /// What members being resynchronised need, and how far it goes before that changes for one of them.
     fn limit(&self, state: &ExportState<'_>) -> SliceLimit {
-        let mut limit =
-            SliceLimit { end: u32::MAX, announce_since: u32::MAX, withdraw_since: u32::MAX };
-        for resyncing in self.members.values().filter_map(|member| member.resyncing.as_ref()) {
+        let mut limit = SliceLimit {
+            end: u32::MAX,
+            announce_since: u32::MAX,
+            withdraw_since: u32::MAX,
+            members: SmallVec::new(),
+        };
+        for (peer, member) in &self.members {
+            let Some(resyncing) = &member.resyncing else { continue };
+            limit.members.push((*peer, state.generation(resyncing.withdraw_since)));
             let segment = resyncing.segment(self.resync_at, state.dests.slots());
             limit.end = limit.end.min(segment.end);
             limit.announce_since =
@@ -108,38 +125,54 @@ impl Group {
         state: &mut ExportState<'_>,
         batch: &mut Batch,
     ) {
-        let mut changed = SmallVec::new();
+        let mut flushed = Flushed::Unchanged;
         if self.take_pending(dest) {
             batch.work += WORK_FLUSH;
-            changed = self.flush(dest, state, batch);
+            flushed = self.flush(dest, state, batch);
         }
         let last_change = state.dests.last_change(dest);
         if last_change <= limit.announce_since {
             return;
         }
+        if self.key.add_path.is_none() {
+            batch.work += 1;
+            match self.advertised_paths.best(dest) {
+                ExportId::NONE if last_change > limit.withdraw_since => {
+                    batch.withdraw(dest, 0, Audience::Resyncing, SourceId::NONE);
+                }
+                ExportId::NONE => {}
+                out => resync_path((dest, 0), out, &flushed, limit, state, batch),
+            }
+            return;
+        }
         let list = self.advertised_paths.get(dest);
         batch.work += list.len() as u32;
         for path in &list {
-            let source = state.outs.source(path.out);
-            if path.out == ExportId::NONE {
-                if last_change > limit.withdraw_since {
-                    batch.withdraw(dest, path.tx, Audience::Resyncing, SourceId::NONE);
-                }
-                continue;
-            }
-            if !changed.contains(&path.tx) {
-                batch.announce((dest, path.tx), path.out, Audience::Resyncing, source, state);
-            }
-            // Before its own route, the source may have been sent another.
-            if let Some(resyncing) = self.members.get(&source).and_then(|m| m.resyncing.as_ref())
-                && last_change > state.generation(resyncing.withdraw_since)
-            {
-                batch.withdraw(dest, path.tx, Audience::Only(source), SourceId::NONE);
+            if path.out != ExportId::NONE {
+                resync_path((dest, path.tx), path.out, &flushed, limit, state, batch);
+            } else if last_change > limit.withdraw_since {
+                batch.withdraw(dest, path.tx, Audience::Resyncing, SourceId::NONE);
             }
         }
-        if list.is_empty() && self.key.add_path.is_none() && last_change > limit.withdraw_since {
-            batch.work += 1;
-            batch.withdraw(dest, 0, Audience::Resyncing, SourceId::NONE);
-        }
+    }
+}
+
+/// Sends members that are resynchronised one path that is advertised.
+#[inline]
+fn resync_path(
+    (dest, tx): (DestId, u32),
+    out: ExportId,
+    flushed: &Flushed,
+    limit: &SliceLimit,
+    state: &ExportState<'_>,
+    batch: &mut Batch,
+) {
+    let source = state.outs.source(out);
+    if !flushed.announces(tx) {
+        batch.announce((dest, tx), out, Audience::Resyncing, source, state);
+    }
+    // Before its own route, the source may have been sent another.
+    if limit.withdraws_at(source, state.dests.last_change(dest)) {
+        batch.withdraw(dest, tx, Audience::Only(source), SourceId::NONE);
     }
 }
