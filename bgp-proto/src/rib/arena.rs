@@ -74,6 +74,7 @@ impl<T> Arena<T> {
 
 impl<T: Clone + Default> Arena<T> {
     /// Grows to at least `len` elements.
+    #[inline]
     pub(crate) fn grow(&mut self, len: u32) {
         while self.len < len {
             self.push(T::default());
@@ -195,6 +196,15 @@ impl<T: Copy + Default> Class<T> {
 impl<T: Copy + Default> Runs<T> {
     #[inline]
     pub(crate) fn get(&self, run: Run) -> &[T] {
+        // Most runs; the class of single elements has chunks as an arena has.
+        if run.len == 1 {
+            let chunk = &self.classes[0].chunks[(run.slot >> CHUNK_BITS) as usize];
+            return std::slice::from_ref(&chunk[run.slot as usize & (CHUNK_LEN - 1)]);
+        }
+        self.get_several(run)
+    }
+
+    fn get_several(&self, run: Run) -> &[T] {
         if run.len == 0 {
             return &[];
         }
@@ -248,6 +258,11 @@ impl<T: Copy + Default> Runs<T> {
         if len == 0 {
             return self.store(&[value]);
         }
+        if len == 1 {
+            let only = self.get(run)[0];
+            self.free(run);
+            return self.store(&[only, value]);
+        }
         let mut values: smallvec::SmallVec<[T; 16]> = self.get(run).into();
         values.push(value);
         self.free(run);
@@ -258,6 +273,11 @@ impl<T: Copy + Default> Runs<T> {
     pub(crate) fn swap_remove(&mut self, run: Run, at: usize) -> Run {
         let values = self.get_mut(run);
         let last = values.len() - 1;
+        if last < 2 {
+            let only = values[last - at];
+            self.free(run);
+            return if last == 0 { Run::default() } else { self.store(&[only]) };
+        }
         values.swap(at, last);
         if last > 0 && class_of(last) == class_of(last + 1) {
             return Run { slot: run.slot, len: run.len - 1 };

@@ -6,10 +6,12 @@
 
 use std::collections::BTreeMap;
 
+use smallvec::SmallVec;
+
 use super::{
     AttrId, AttrTable, DestId, Destinations, IdSet, LocalRoute, Meter, Moved, NextHopId,
     NextHopState, NextHops, Path, PathFlags, SourceCounts, SourceId, Sources, SparseSet, Stored,
-    ViaDefault, WorkSet, select, select_multipath,
+    ViaDefault, WorkSet, compare, select, select_multipath,
 };
 use crate::types::{Family, FamilyMap, Hop, PeerId, PeerType, Prefix, Recursion, Source};
 
@@ -332,12 +334,11 @@ impl LocRib {
                 self.changed_hops.insert(hop, changed);
             }
         }
-        self.compact_hops(meter);
     }
 
     /// Paths that went away left their destinations with the next hop; where these have become most
     /// of what it has, they are dropped.
-    fn compact_hops(&mut self, meter: &mut Meter) {
+    pub(crate) fn compact_hops(&mut self, meter: &mut Meter) {
         while !meter.is_spent() {
             let next = self.compacting.take().or_else(|| Some((self.hops.take_overgrown()?, 0, 0)));
             let Some((hop, index, from)) = next else { return };
@@ -388,6 +389,16 @@ impl LocRib {
                     let source = only.source;
                     rib.dests.set_only(dest, source, usable)
                 }
+                [first, second] => {
+                    let rank = |path| self.sources.rank(path, &self.attrs, &self.hops);
+                    let best = match (rank(first), rank(second)) {
+                        (None, None) => None,
+                        (None, Some(_)) => Some(1),
+                        (Some(_), None) => Some(0),
+                        (Some(a), Some(b)) => Some(usize::from(compare(&a, &b).0.is_gt())),
+                    };
+                    rib.dests.set_best(dest, best)
+                }
                 _ => {
                     let candidates = self.sources.candidates(paths, &self.attrs, &self.hops);
                     let best = select(&candidates).map(|at| candidates[at].0);
@@ -417,19 +428,16 @@ impl LocRib {
         let is_direct = |path: &Path| {
             let facts = self.sources.get(path.source);
             facts.is_some_and(|facts| facts.peer_type == PeerType::External)
-                && matches!(
-                    self.hops.state(path.next_hop),
-                    Some(NextHopState::Via { connected: true, .. })
-                )
+                && self.hops.is_connected(path.next_hop)
         };
         let direct = sharing.iter().copied().all(is_direct);
         if direct { Recursion::Direct } else { Recursion::Recursive }
     }
 
     /// The paths that share the traffic of a destination that has a best path, that one first.
-    pub(crate) fn sharing<'a>(&self, paths: &'a [Path], max: usize) -> Vec<&'a Path> {
+    pub(crate) fn sharing<'a>(&self, paths: &'a [Path], max: usize) -> SmallVec<[&'a Path; 4]> {
         match paths {
-            [path] => vec![path],
+            [path] => SmallVec::from_buf_and_len([path; 4], 1),
             _ => self.multipath(paths, max).into_iter().map(|at| &paths[at]).collect(),
         }
     }

@@ -48,10 +48,20 @@ struct Entry {
     refs: u32,
     paths: u32,
     reach: Reach,
+    /// The address is on a link of ours.
+    is_connected: bool,
     /// Destinations, per family, that have or had a path through it.
     dests: [SparseSet; 2],
     /// Paths that went away since the destinations were looked through.
     gone: u32,
+}
+
+impl Entry {
+    /// Takes what is known of its address.
+    fn take_state(&mut self, state: &NextHopState) {
+        self.reach = Reach::of(state);
+        self.is_connected = matches!(state, NextHopState::Via { connected: true, .. });
+    }
 }
 
 #[derive(Debug, Default)]
@@ -98,9 +108,18 @@ impl NextHops {
             self.entry_mut(id).refs += 1;
             return NextHopId(id);
         }
-        let reach =
-            self.addresses.get(&hop.addr()).map(|a| Reach::of(&a.state)).unwrap_or_default();
-        let entry = Entry { hop, refs: 1, paths: 0, reach, dests: Default::default(), gone: 0 };
+        let mut entry = Entry {
+            hop,
+            refs: 1,
+            paths: 0,
+            reach: Reach::default(),
+            is_connected: false,
+            dests: Default::default(),
+            gone: 0,
+        };
+        if let Some(address) = self.addresses.get(&hop.addr()) {
+            entry.take_state(&address.state);
+        }
         let id = match self.free.pop() {
             Some(id) => {
                 *self.entry_mut(id) = entry;
@@ -157,15 +176,13 @@ impl NextHops {
         let first = entry.paths == 0;
         entry.refs += dests.len() as u32;
         entry.paths += dests.len() as u32;
-        for dest in dests {
-            entry.dests[family.index()].insert(dest.0);
-        }
+        entry.dests[family.index()].insert_all(dests.iter().map(|dest| dest.0));
         if first {
             // What was known before the address was forgotten counts no more.
             let addr = entry.hop.addr();
             let address = self.addresses.entry(addr).or_default();
             address.users += 1;
-            entry.reach = Reach::of(&address.state);
+            entry.take_state(&address.state);
             self.unsettled.insert(addr);
         }
     }
@@ -204,6 +221,12 @@ impl NextHops {
         if id == NextHopId::NONE { Reach::Metric(0) } else { self.entry(id.0).reach }
     }
 
+    /// Whether the next hop is on a link of ours.
+    #[inline]
+    pub(crate) fn is_connected(&self, id: NextHopId) -> bool {
+        id != NextHopId::NONE && self.entry(id.0).is_connected
+    }
+
     pub(crate) fn state(&self, id: NextHopId) -> Option<&NextHopState> {
         self.addresses.get(&self.hop(id)?.addr()).map(|address| &address.state)
     }
@@ -224,8 +247,7 @@ impl NextHops {
             true => Moved::OnInterface,
             false => Moved::Elsewhere,
         };
-        address.state = state;
-        let reach = Reach::of(&address.state);
+        address.state = state.clone();
         let range = match addr {
             IpAddr::V4(a) => NextHop::V4(a)..=NextHop::V4(a),
             IpAddr::V6(a) => NextHop::V6(a)..=NextHop::V6(a),
@@ -237,7 +259,7 @@ impl NextHops {
             ids.extend(self.index.range(from..=to).map(|(_, id)| *id));
         }
         for id in ids {
-            self.entry_mut(id).reach = reach;
+            self.entry_mut(id).take_state(&state);
             let known = self.changed.entry(id).or_insert(moved);
             *known = moved.max(*known);
         }
@@ -266,7 +288,12 @@ impl NextHops {
 
     /// A next hop whose destinations should be looked through with [`NextHops::retain_dests`].
     pub(crate) fn take_overgrown(&mut self) -> Option<NextHopId> {
-        self.overgrown.pop_first().map(NextHopId)
+        loop {
+            let id = self.overgrown.pop_first()?;
+            if self.entry(id).paths > 0 {
+                return Some(NextHopId(id));
+            }
+        }
     }
 
     pub(crate) fn has_overgrown(&self) -> bool {

@@ -54,9 +54,14 @@ impl SourceCounts {
         }
         let at = usize::from(source.0);
         if self.peers.len() <= at {
-            self.peers.resize(at + 1, 0);
+            self.reach(at);
         }
         self.peers.get_mut(at)
+    }
+
+    #[cold]
+    fn reach(&mut self, at: usize) {
+        self.peers.resize(at + 1, 0);
     }
 
     #[inline]
@@ -171,7 +176,12 @@ impl Sources {
         attrs: &AttrTable,
         hops: &NextHops,
     ) -> smallvec::SmallVec<[Candidate; 4]> {
-        let ranked = paths.iter().enumerate();
-        ranked.filter_map(|(at, path)| Some((at, self.rank(path, attrs, hops)?))).collect()
+        let mut candidates = smallvec::SmallVec::new();
+        for (at, path) in paths.iter().enumerate() {
+            if let Some(rank) = self.rank(path, attrs, hops) {
+                candidates.push((at, rank));
+            }
+        }
+        candidates
     }
 }

@@ -1,6 +1,6 @@
 //! What the kernel should hold, and what of it changed since the host was last asked to change it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -8,6 +8,9 @@ use super::TableConfig;
 use crate::policy::{Decision, RouteRef, Source, Verdict};
 use crate::rib::{Barrier, DestId, LocRib, LocalRoute, Meter, Path, WorkSet};
 use crate::types::{Family, FamilyMap, FibChange, FibKind, FibRoute, Hop, Prefix, Recursion};
+
+/// Changes for the host that there is memory for when there are none: what an ordinary turn brings.
+const CHANGES_KEPT: usize = 4096;
 
 /// What the host was asked for, without the prefix.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -36,14 +39,25 @@ struct FibTable {
     entries: Vec<(FibEntry, u32)>,
     index: BTreeMap<FibEntry, u32>,
     free: Vec<u32>,
+    /// The latest: routes with one next hop tend to follow each other.
+    latest: u32,
 }
 
 impl FibTable {
     fn intern(&mut self, entry: Option<FibEntry>) -> u32 {
         let Some(entry) = entry else { return 0 };
-        if let Some(id) = self.index.get(&entry) {
-            self.entries[*id as usize - 1].1 += 1;
-            return *id;
+        let latest = (self.latest as usize).checked_sub(1).map(|at| &mut self.entries[at]);
+        if let Some((known, refs)) = latest
+            && *refs > 0
+            && *known == entry
+        {
+            *refs += 1;
+            return self.latest;
+        }
+        if let Some(id) = self.index.get(&entry).copied() {
+            self.entries[id as usize - 1].1 += 1;
+            self.latest = id;
+            return id;
         }
         let id = match self.free.pop() {
             Some(id) => {
@@ -83,7 +97,7 @@ pub(super) struct KernelView {
     /// The same, for all destinations in the range.
     all_dirty: FamilyMap<Dirty>,
     /// Changes for the host, which takes them after each turn: as many as a turn compares.
-    changes: Vec<(Prefix, FibChange)>,
+    changes: VecDeque<(Prefix, FibChange)>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -146,11 +160,11 @@ impl KernelView {
 
     /// Takes at most `max` changes.
     pub(super) fn poll(&mut self, max: usize) -> Vec<(Prefix, FibChange)> {
-        if self.changes.len() <= max {
-            return std::mem::take(&mut self.changes);
+        let changes = self.changes.drain(..max.min(self.changes.len())).collect();
+        if self.changes.is_empty() && self.changes.capacity() > CHANGES_KEPT {
+            self.changes.shrink_to(CHANGES_KEPT);
         }
-        let rest = self.changes.split_off(max);
-        std::mem::replace(&mut self.changes, rest)
+        changes
     }
 
     /// Compares destinations that may have changed.
@@ -195,7 +209,7 @@ impl KernelView {
         let prefix = rib.dests(family).prefix(dest);
         let entry = self.entry(id).cloned();
         let change = entry.map_or(FibChange::Withdraw, |entry| entry.change(prefix));
-        self.changes.push((prefix, change));
+        self.changes.push_back((prefix, change));
         meter.spend(2);
     }
 

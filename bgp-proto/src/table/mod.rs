@@ -377,6 +377,10 @@ impl Table {
         for (peer, family, dest) in reimport {
             self.reimport_dest(peer, family, dest);
         }
+        // A pass may take out what is left.
+        if !self.peers.has_busy() {
+            self.loc_rib.compact_hops(meter);
+        }
     }
 
     /// Decides touched destinations, and has groups and the kernel look at them.

@@ -1,6 +1,8 @@
 //! Forgetting destinations without paths, once the kernel, every group and every member are done
 //! with them.
 
+use smallvec::SmallVec;
+
 use super::{CloseReason, Table};
 use crate::rib::{DestId, Meter, generation_in};
 use crate::types::{Family, Time};
@@ -50,7 +52,8 @@ impl Table {
     /// Returns whether it found some and stopped before it had looked at all.
     fn purge_destinations(&mut self, family: Family, floor: u32, meter: &mut Meter) -> bool {
         let rib = self.loc_rib.rib_mut(family);
-        let groups = &self.adj_ribs_out.groups;
+        let all = self.adj_ribs_out.groups.values();
+        let groups: SmallVec<[_; 8]> = all.filter(|group| group.key.family == family).collect();
         let waiting = rib.empty.len();
         let (mut left, mut freed) = (waiting.min(LOOKED_AT_MAX), 0);
         while left > 0
@@ -64,16 +67,14 @@ impl Table {
                 && rib.dests.fib(dest) == 0
                 && self.kernel.is_done_with(family, dest)
                 && !rib.touched.contains(id)
-                && groups
-                    .values()
-                    .filter(|group| group.key.family == family)
-                    .all(|group| group.is_done_with(dest));
+                && groups.iter().all(|group| group.is_done_with(dest));
             if is_due {
                 rib.empty.remove(id);
                 rib.dests.free(dest);
                 freed += 1;
             }
         }
+        drop(groups);
         if rib.dests.can_shrink() {
             let slots = rib.dests.shrink();
             meter.spend(2_000);
