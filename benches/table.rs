@@ -249,6 +249,7 @@ fn populate(table: &mut Table) -> Vec<Reader> {
     peer(table, 3, Asn(65003))
 }
 
+#[inline(never)]
 fn first_feed(name: &str, table: &mut Table, readers: &mut [Reader], feed: &Feed, fib: bool) {
     turn(table, readers, fib);
     let report = Report::begin(&format!("{name}: first feed"), feed);
@@ -272,34 +273,48 @@ fn measure(name: &str, feed: &Feed, other: Option<&Feed>, fib: bool) {
     let mut readers = populate(&mut table);
     first_feed(name, &mut table, &mut readers, feed, fib);
 
-    let report = Report::begin(&format!("{name}: a further receiver joins"), feed);
-    let mut joined = peer(&mut table, 4, Asn(65004));
-    let (octets, _) = turn(&mut table, &mut joined, fib);
-    report.end(&format!("{octets} octets out"));
-
+    let mut joined = join(name, &mut table, feed, fib);
     if let Some(other) = other {
-        let report = Report::begin(&format!("{name}: second feed"), other);
-        for batch in &other.batches {
-            table.apply(PeerId(2), batch.clone(), None);
-            turn(&mut table, &mut readers, fib);
-        }
+        second_feed(name, &mut table, &mut readers, other, fib);
         drain(&mut joined);
-        report.end("");
     }
+    readers.append(&mut joined);
+    feeder_goes(name, &mut table, &mut readers, feed, fib);
+}
 
+#[inline(never)]
+fn join(name: &str, table: &mut Table, feed: &Feed, fib: bool) -> Vec<Reader> {
+    let report = Report::begin(&format!("{name}: a further receiver joins"), feed);
+    let mut joined = peer(table, 4, Asn(65004));
+    let (octets, _) = turn(table, &mut joined, fib);
+    report.end(&format!("{octets} octets out"));
+    joined
+}
+
+#[inline(never)]
+fn second_feed(name: &str, table: &mut Table, readers: &mut [Reader], feed: &Feed, fib: bool) {
+    let report = Report::begin(&format!("{name}: second feed"), feed);
+    for batch in &feed.batches {
+        table.apply(PeerId(2), batch.clone(), None);
+        turn(table, readers, fib);
+    }
+    report.end("");
+}
+
+#[inline(never)]
+fn feeder_goes(name: &str, table: &mut Table, readers: &mut [Reader], feed: &Feed, fib: bool) {
     let report = Report::begin(&format!("{name}: the first feeder goes"), feed);
     table.peer_down(PeerId(1), SessionId(1), None);
-    readers.append(&mut joined);
-    let (octets, _) = turn(&mut table, &mut readers, fib);
+    let (octets, _) = turn(table, readers, fib);
     report.end(&format!("{octets} octets out"));
 }
 
 fn main() {
-    // A number makes a short run of that many synthetic prefixes, for a profiler.
+    // A number makes a short run of that many synthetic prefixes, for a profiler; `kernel`: with routes for it.
     if let Some(count) = std::env::args().find_map(|argument| argument.parse().ok()) {
-        let mut table = table(false);
-        let mut readers = populate(&mut table);
-        first_feed("synthetic", &mut table, &mut readers, &synthetic(count, 1), false);
+        let fib = std::env::args().any(|argument| argument == "kernel");
+        let (first, second) = (synthetic(count, 1), synthetic(count, 2));
+        measure("synthetic", &first, (!fib).then_some(&second), fib);
         return;
     }
     if let Some(feed) = recorded() {
