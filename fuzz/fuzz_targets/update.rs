@@ -4,8 +4,8 @@
 
 use bgp_proto::types::{Asn, Family, FamilySet, PathId, PeerType, Prefix};
 use bgp_proto::wire::{
-    AnnounceFormat, AttrView, HEADER_LEN, MAX_LEN, Reach, RouteBatch, Update, UpdateContext,
-    UpdateWriter, Verdict,
+    AnnounceFormat, AttrDef, AttrView, HEADER_LEN, MAX_LEN, Reach, RouteBatch, Update,
+    UpdateContext, UpdateWriter, Verdict,
 };
 use libfuzzer_sys::fuzz_target;
 
@@ -67,6 +67,11 @@ fn context(options: u16) -> UpdateContext {
 fn look_at(view: AttrView<'_>) {
     let codes: Vec<u8> = view.iter().map(|attr| attr.code).collect();
     assert!(codes.is_sorted_by(|a, b| a < b), "{codes:?}");
+    for attr in view.iter() {
+        if let Some(def) = AttrDef::of(attr.code) {
+            assert!(def.has_flags(attr.flags) && def.has_length(attr.value.len()), "{attr:?}");
+        }
+    }
     let path = view.as_path();
     assert!(path.length() as usize <= path.asns().count());
     let _ = (view.origin(), view.med(), view.local_pref(), view.aggregator());

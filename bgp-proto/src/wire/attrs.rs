@@ -2,43 +2,8 @@
 use std::net::Ipv4Addr;
 
 use super::AsPath;
+use super::attr_table::{AttrDef, attr, flag};
 use crate::types::{Asn, ClusterId, Community, ExtCommunity, LargeCommunity, RouterId};
-
-/// Attribute type codes (RFC 4271 §5 and extensions).
-pub mod attr {
-    #![allow(missing_docs)]
-    pub const ORIGIN: u8 = 1;
-    pub const AS_PATH: u8 = 2;
-    pub const NEXT_HOP: u8 = 3;
-    pub const MULTI_EXIT_DISC: u8 = 4;
-    pub const LOCAL_PREF: u8 = 5;
-    pub const ATOMIC_AGGREGATE: u8 = 6;
-    pub const AGGREGATOR: u8 = 7;
-    pub const COMMUNITIES: u8 = 8;
-    pub const ORIGINATOR_ID: u8 = 9;
-    pub const CLUSTER_LIST: u8 = 10;
-    pub const MP_REACH_NLRI: u8 = 14;
-    pub const MP_UNREACH_NLRI: u8 = 15;
-    pub const EXTENDED_COMMUNITIES: u8 = 16;
-    pub const AS4_PATH: u8 = 17;
-    pub const AS4_AGGREGATOR: u8 = 18;
-    pub const IPV6_EXTENDED_COMMUNITIES: u8 = 25;
-    pub const AIGP: u8 = 26;
-    pub const LARGE_COMMUNITIES: u8 = 32;
-    pub const ONLY_TO_CUSTOMER: u8 = 35;
-}
-
-/// Attribute flags (RFC 4271 §4.3).
-pub(super) mod flag {
-    pub(crate) const OPTIONAL: u8 = 0x80;
-    pub(crate) const TRANSITIVE: u8 = 0x40;
-    pub(crate) const PARTIAL: u8 = 0x20;
-    pub(crate) const EXTENDED_LENGTH: u8 = 0x10;
-    /// Optional and Transitive: what decides the category.
-    pub(crate) const CATEGORY: u8 = OPTIONAL | TRANSITIVE;
-    pub(crate) const WELL_KNOWN: u8 = TRANSITIVE;
-    pub(crate) const OPTIONAL_TRANSITIVE: u8 = OPTIONAL | TRANSITIVE;
-}
 
 /// ORIGIN values, best first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -64,6 +29,12 @@ pub struct Attr<'a> {
 }
 
 impl<'a> Attr<'a> {
+    /// Whether Optional and Transitive are set as its type prescribes; of unknown types anything is right.
+    #[inline]
+    pub(super) fn has_right_flags(self) -> bool {
+        AttrDef::of(self.code).is_none_or(|def| def.has_flags(self.flags))
+    }
+
     /// Takes the first attribute off `bytes` (RFC 4271 §4.3); `None` if it does not fit.
     #[inline(always)]
     pub(super) fn split(bytes: &'a [u8]) -> Option<(Attr<'a>, &'a [u8])> {

@@ -2,7 +2,8 @@
 use std::ops::Range;
 
 use super::as_path::push_segment;
-use super::attrs::{Attr, AttrView, Origin, attr, flag};
+use super::attr_table::{attr, category, flag};
+use super::attrs::{Attr, AttrView, Origin};
 use super::{AsSegment, SegmentKind};
 use crate::types::{Asn, ClusterId, Community, ExtCommunity, LargeCommunity, RouterId};
 
@@ -28,7 +29,7 @@ impl AttrEdit {
     pub fn originate(origin: Origin) -> Self {
         let mut edit = AttrEdit { bytes: Vec::with_capacity(32) };
         edit.set_origin(origin);
-        edit.set(flag::WELL_KNOWN, attr::AS_PATH, &[]);
+        edit.put(attr::AS_PATH, &[]);
         edit
     }
 
@@ -74,6 +75,11 @@ impl AttrEdit {
         }
     }
 
+    /// Sets a known attribute, with the flags of its type.
+    fn put(&mut self, code: u8, value: &[u8]) {
+        self.set(category(code), code, value);
+    }
+
     /// Puts an attribute in place of `range`.
     fn replace(&mut self, range: Range<usize>, header: &[u8], value: &[u8]) {
         let (end, new) = (self.bytes.len(), header.len() + value.len());
@@ -101,27 +107,27 @@ impl AttrEdit {
 
     /// ORIGIN.
     pub fn set_origin(&mut self, origin: Origin) {
-        self.set(flag::WELL_KNOWN, attr::ORIGIN, &[origin as u8]);
+        self.put(attr::ORIGIN, &[origin as u8]);
     }
 
     /// MULTI_EXIT_DISC.
     pub fn set_med(&mut self, med: u32) {
-        self.set(flag::OPTIONAL, attr::MULTI_EXIT_DISC, &med.to_be_bytes());
+        self.put(attr::MULTI_EXIT_DISC, &med.to_be_bytes());
     }
 
     /// LOCAL_PREF.
     pub fn set_local_pref(&mut self, local_pref: u32) {
-        self.set(flag::WELL_KNOWN, attr::LOCAL_PREF, &local_pref.to_be_bytes());
+        self.put(attr::LOCAL_PREF, &local_pref.to_be_bytes());
     }
 
     /// ORIGINATOR_ID.
     pub fn set_originator_id(&mut self, id: RouterId) {
-        self.set(flag::OPTIONAL, attr::ORIGINATOR_ID, &id.0.to_be_bytes());
+        self.put(attr::ORIGINATOR_ID, &id.0.to_be_bytes());
     }
 
     /// ONLY_TO_CUSTOMER (RFC 9234).
     pub fn set_only_to_customer(&mut self, asn: Asn) {
-        self.set(flag::OPTIONAL_TRANSITIVE, attr::ONLY_TO_CUSTOMER, &asn.0.to_be_bytes());
+        self.put(attr::ONLY_TO_CUSTOMER, &asn.0.to_be_bytes());
     }
 
     /// Prepends to CLUSTER_LIST.
@@ -130,7 +136,7 @@ impl AttrEdit {
         if let Some(old) = self.view().get(attr::CLUSTER_LIST) {
             value.extend_from_slice(old.value);
         }
-        self.set(flag::OPTIONAL, attr::CLUSTER_LIST, &value);
+        self.put(attr::CLUSTER_LIST, &value);
     }
 
     /// Prepends `asn` `count` times to AS_PATH; a full or non-sequence first segment gets a new one
@@ -172,7 +178,7 @@ impl AttrEdit {
             push_segment(&mut value, SegmentKind::Sequence, &merged);
         }
         value.extend_from_slice(rest);
-        self.set(flag::WELL_KNOWN, attr::AS_PATH, &value);
+        self.put(attr::AS_PATH, &value);
         count
     }
 
@@ -212,7 +218,7 @@ impl AttrEdit {
         for segment in path.segments().filter(|s| !s.kind.is_confederation()) {
             push_segment(&mut value, segment.kind, segment.as_bytes());
         }
-        self.set(flag::WELL_KNOWN, attr::AS_PATH, &value);
+        self.put(attr::AS_PATH, &value);
     }
 
     /// Replaces COMMUNITIES (sorted, without duplicates; empty removes the attribute).
@@ -238,7 +244,7 @@ impl AttrEdit {
         list.sort_unstable();
         list.dedup();
         let partial = self.view().get(code).map_or(0, |a| a.flags & flag::PARTIAL);
-        self.set(flag::OPTIONAL_TRANSITIVE | partial, code, list.as_flattened());
+        self.set(category(code) | partial, code, list.as_flattened());
     }
 }
 

@@ -1,6 +1,7 @@
 //! Writing UPDATEs: packing prefixes up to the negotiated length.
 use super::as_path::AsPath;
-use super::attrs::{Attr, AttrView, attr, flag};
+use super::attr_table::{attr, category, flag};
+use super::attrs::{Attr, AttrView};
 use super::frame::{
     EXTENDED_MAX_LEN, HEADER_LEN, MAX_LEN, MessageType, begin_message, finish_message, put_u16_at,
 };
@@ -290,7 +291,7 @@ fn push_attrs(
     four_octet_as: bool,
 ) {
     let next_hop = next_hop.as_ref().map(|value| Attr {
-        flags: flag::WELL_KNOWN,
+        flags: category(attr::NEXT_HOP),
         code: attr::NEXT_HOP,
         value,
     });
@@ -318,7 +319,7 @@ fn push_attrs_two_octet(out: &mut Vec<u8>, attrs: AttrView<'_>, next_hop: Option
     let path = attrs.as_path();
     let as4_path = path.asns().any(|a| !fits_two_octets(a)).then(|| four_octet_path(path));
     let as4_path = as4_path.as_ref().map(|value| Attr {
-        flags: flag::OPTIONAL_TRANSITIVE,
+        flags: category(attr::AS4_PATH),
         code: attr::AS4_PATH,
         value,
     });

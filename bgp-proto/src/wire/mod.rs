@@ -14,6 +14,7 @@
 //! [`AttrView`] reads that form, [`AttrEdit`] rewrites it.
 
 mod as_path;
+mod attr_table;
 mod attrs;
 mod batch;
 mod capability;
@@ -27,7 +28,9 @@ mod refresh;
 mod update;
 
 pub use as_path::{AsPath, AsSegment, SegmentKind};
-pub use attrs::{Attr, AttrIter, AttrView, Origin, attr};
+pub(crate) use attr_table::AttrName;
+pub use attr_table::{ATTRIBUTES, AttrDef, AttrScope, Malformed, ValueLength, attr};
+pub use attrs::{Attr, AttrIter, AttrView, Origin};
 pub use batch::{RouteAction, RouteBatch, RouteEntry};
 pub(crate) use capability::cap;
 pub use capability::{

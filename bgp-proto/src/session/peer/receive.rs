@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use super::{Close, Conn, Peer, RefreshKind, RouteBatch, RouteRefresh, Slot};
 use crate::session::Negotiated;
 use crate::types::{Family, Time};
-use crate::wire::{RouteAction, Update, Verdict, WithdrawReason};
+use crate::wire::{AttrName, RouteAction, Update, Verdict, WithdrawReason};
 
 /// Octets of a bad message that its line in the log shows.
 const HEX_LEN_MAX: usize = 64;
@@ -35,9 +35,10 @@ impl Peer {
         let discarded = update.discarded();
         if !discarded.codes().is_empty() {
             self.stats.attributes_discarded += discarded.codes().len() as u64;
-            let codes = discarded.codes();
             self.outbox.note_limited(now, || {
-                format!("attributes {codes:?} discarded from an UPDATE: {}", hex(body))
+                let names: Vec<AttrName> =
+                    discarded.codes().iter().copied().map(AttrName).collect();
+                format!("attributes {names:?} discarded from an UPDATE: {}", hex(body))
             });
         }
         if let Verdict::TreatAsWithdraw(reason) = verdict {
@@ -119,7 +120,11 @@ fn describe_withdraw(reason: WithdrawReason, body: &[u8]) -> String {
     let WithdrawReason { attr, what } = reason;
     match attr {
         0 => format!("UPDATE treated as withdraw: attributes: {what}: {}", hex(body)),
-        _ => format!("UPDATE treated as withdraw: attribute {attr}: {what}: {}", hex(body)),
+        _ => format!(
+            "UPDATE treated as withdraw: attribute {}: {what}: {}",
+            AttrName(attr),
+            hex(body)
+        ),
     }
 }
 

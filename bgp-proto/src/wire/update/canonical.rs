@@ -9,7 +9,8 @@ use super::rules::canonical_flags;
 use super::walk::CodeSet;
 use crate::wire::SegmentKind;
 use crate::wire::as_path::{AsPath, push_segment};
-use crate::wire::attrs::{Attr, attr, flag};
+use crate::wire::attr_table::{attr, flag};
+use crate::wire::attrs::Attr;
 
 /// Runs that are remembered: one more than the gaps that NEXT_HOP, MP_REACH_NLRI, MP_UNREACH_NLRI
 /// and a dropped attribute leave.

@@ -2,8 +2,8 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use crate::types::{Asn, Family, NextHop, PeerType};
-use crate::wire::attrs::{Attr, attr, flag};
-use crate::wire::{Code, SegmentKind};
+use crate::wire::attr_table::flag;
+use crate::wire::{Attr, AttrDef, AttrScope, Code, Malformed, SegmentKind, attr};
 
 /// What becomes of one attribute.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,36 +42,22 @@ const WRONG_LENGTH: Fate = Fate::Withdraw(LENGTH);
 
 /// Every attribute that the walk does not look into itself (AS_PATH, NEXT_HOP, MP_*, AS4_*).
 pub(super) fn judge(attr: Attr<'_>, peer_type: PeerType) -> Fate {
-    let internal = peer_type == PeerType::Internal;
-    let len = attr.value.len();
-    let (category, well_formed) = match attr.code {
-        attr::ORIGIN => (flag::WELL_KNOWN, matches!(attr.value, [0..=2])),
-        attr::MULTI_EXIT_DISC => (flag::OPTIONAL, len == 4),
-        attr::LOCAL_PREF if internal => (flag::WELL_KNOWN, len == 4),
-        attr::ORIGINATOR_ID if internal => (flag::OPTIONAL, len == 4),
-        attr::CLUSTER_LIST if internal => (flag::OPTIONAL, is_list(len, 4)),
-        attr::LOCAL_PREF | attr::ORIGINATOR_ID | attr::CLUSTER_LIST => return Fate::Discard,
-        attr::ATOMIC_AGGREGATE => (flag::WELL_KNOWN, len == 0),
-        attr::COMMUNITIES => (flag::OPTIONAL_TRANSITIVE, is_list(len, 4)),
-        attr::EXTENDED_COMMUNITIES => (flag::OPTIONAL_TRANSITIVE, is_list(len, 8)),
-        attr::IPV6_EXTENDED_COMMUNITIES => (flag::OPTIONAL_TRANSITIVE, is_list(len, 20)),
-        attr::LARGE_COMMUNITIES => (flag::OPTIONAL_TRANSITIVE, is_list(len, 12)),
-        attr::ONLY_TO_CUSTOMER => (flag::OPTIONAL_TRANSITIVE, len == 4),
-        // RFC 7311 §3.4: without a configured AIGP session it is never used and never passed on.
-        attr::AIGP => return Fate::Discard,
-        _ => return unrecognized(attr.flags),
-    };
-    if attr.flags & flag::CATEGORY != category {
+    let Some(def) = AttrDef::of(attr.code) else { return unrecognized(attr.flags) };
+    match def.scope {
+        AttrScope::Any => {}
+        AttrScope::Internal if peer_type == PeerType::Internal => {}
+        AttrScope::Internal | AttrScope::Unused => return Fate::Discard,
+    }
+    if !def.has_flags(attr.flags) {
         return WRONG_FLAGS;
     }
-    match (well_formed, attr.code) {
-        (true, _) => Fate::Keep,
-        (false, attr::ORIGIN) if len == 1 => {
+    match (def.has_length(attr.value.len()), def.malformed) {
+        (true, _) if def.code == attr::ORIGIN && !matches!(attr.value, [0..=2]) => {
             Fate::Withdraw(Flaw::new(Code::INVALID_ORIGIN_ATTRIBUTE, "undefined value"))
         }
-        // RFC 7606 §7.6.
-        (false, attr::ATOMIC_AGGREGATE) => Fate::Discard,
-        (false, _) => WRONG_LENGTH,
+        (true, _) => Fate::Keep,
+        (false, Malformed::Discard) => Fate::Discard,
+        (false, Malformed::Withdraw) => WRONG_LENGTH,
     }
 }
 
@@ -90,24 +76,13 @@ fn unrecognized(flags: u8) -> Fate {
 /// without knowing them (RFC 4271 §5).
 pub(super) fn canonical_flags(attr: Attr<'_>) -> u8 {
     let category = attr.flags & flag::CATEGORY;
-    match (category, attr.code) {
-        (
-            flag::OPTIONAL_TRANSITIVE,
-            attr::AGGREGATOR
-            | attr::COMMUNITIES
-            | attr::EXTENDED_COMMUNITIES
-            | attr::IPV6_EXTENDED_COMMUNITIES
-            | attr::LARGE_COMMUNITIES
-            | attr::ONLY_TO_CUSTOMER,
-        ) => category | attr.flags & flag::PARTIAL,
-        (flag::OPTIONAL_TRANSITIVE, _) => category | flag::PARTIAL,
+    match category {
+        flag::OPTIONAL_TRANSITIVE if AttrDef::of(attr.code).is_some() => {
+            category | attr.flags & flag::PARTIAL
+        }
+        flag::OPTIONAL_TRANSITIVE => category | flag::PARTIAL,
         _ => category,
     }
-}
-
-/// RFC 7606 §4: zero length is a syntax error.
-const fn is_list(len: usize, unit: usize) -> bool {
-    len != 0 && len.is_multiple_of(unit)
 }
 
 /// The AS of AGGREGATOR, whose numbers have the session's width.
@@ -123,7 +98,7 @@ pub(super) fn as4_aggregator(attr: Attr<'_>) -> Result<Asn, Fate> {
 /// An AS of `W` octets and a BGP Identifier: everything wrong with them is a discard (RFC 7606 §7.7,
 /// RFC 6793 §6, RFC 7607 §2), except AGGREGATOR's flags, which weigh more (RFC 7606 §3 (h)).
 fn aggregator_of<const W: usize>(attr: Attr<'_>) -> Result<Asn, Fate> {
-    if attr.flags & flag::CATEGORY != flag::OPTIONAL_TRANSITIVE {
+    if !attr.has_right_flags() {
         return Err(if attr.code == attr::AGGREGATOR { WRONG_FLAGS } else { Fate::Discard });
     }
     let Some((asn, [_, _, _, _])) = attr.value.split_first_chunk::<W>() else {
@@ -191,7 +166,7 @@ fn widen<const W: usize>(number: [u8; W]) -> Asn {
 
 /// The AS_PATH of a session with this width: its facts, or what is wrong.
 pub(super) fn as_path(attr: Attr<'_>, four_octet_as: bool) -> Result<PathFacts, Flaw> {
-    if attr.flags & flag::CATEGORY != flag::WELL_KNOWN {
+    if !attr.has_right_flags() {
         return Err(FLAGS);
     }
     let facts =
@@ -207,7 +182,7 @@ pub(super) fn as_path(attr: Attr<'_>, four_octet_as: bool) -> Result<PathFacts, 
 /// AS4_PATH from an OLD speaker (RFC 6793 §6): malformed means discard. Confederation segments are
 /// left out one by one when the paths are merged.
 pub(super) fn as4_path(attr: Attr<'_>) -> Option<PathFacts> {
-    if attr.flags & flag::CATEGORY != flag::OPTIONAL_TRANSITIVE || attr.value.is_empty() {
+    if !attr.has_right_flags() || attr.value.is_empty() {
         return None;
     }
     path_facts::<4>(attr.value).ok()
@@ -216,7 +191,7 @@ pub(super) fn as4_path(attr: Attr<'_>) -> Option<PathFacts> {
 /// NEXT_HOP (RFC 4271 §5.1.3, §6.3; RFC 7606 §7.3). Checked apart from its meaning, because an
 /// UPDATE without IPv4 NLRI needs no usable next hop.
 pub(super) fn next_hop_syntax(attr: Attr<'_>) -> Result<Ipv4Addr, Flaw> {
-    if attr.flags & flag::CATEGORY != flag::WELL_KNOWN {
+    if !attr.has_right_flags() {
         return Err(FLAGS);
     }
     match attr.value {

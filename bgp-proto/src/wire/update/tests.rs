@@ -1,8 +1,8 @@
 use super::*;
 use crate::types::{Community, PathId, Prefix, Prefix4, Prefix6};
 use crate::wire::{
-    AnnounceFormat, AsPath, AsSegment, AttrEdit, AttrView, Code, Origin, SegmentKind, UpdateWriter,
-    attr, split_messages,
+    ATTRIBUTES, AnnounceFormat, AsPath, AsSegment, AttrEdit, AttrScope, AttrView, Code, Malformed,
+    Origin, SegmentKind, UpdateWriter, ValueLength, attr, split_messages,
 };
 use proptest::prelude::*;
 
@@ -133,6 +133,45 @@ fn wrong_flags_weigh_more_than_a_wrong_length() {
                 assert_eq!(update.verdict(), Verdict::Accept);
                 assert_eq!(update.discarded().codes(), [attr[1]]);
             }
+        }
+    }
+}
+
+/// Each row of the table of attributes is what an UPDATE is held to.
+#[test]
+fn every_known_attribute_is_checked_by_its_row() {
+    for def in ATTRIBUTES.iter().filter(|def| def.length != ValueLength::Structured) {
+        let right = match def.length {
+            ValueLength::Exactly(len) | ValueLength::ListOf(len) => len as u8,
+            ValueLength::Structured => unreachable!(),
+        };
+        let message = |flags: u8, len: u8| {
+            let mut attr = vec![flags, def.code, len];
+            attr.resize(3 + usize::from(len), 0);
+            let others: Vec<&[u8]> = [(1, ORIGIN), (2, PATH), (3, NEXT_HOP)]
+                .into_iter()
+                .filter(|(code, _)| *code != def.code)
+                .map(|(_, octets)| octets)
+                .chain((def.code != 5).then_some([0x40, 5, 4, 0, 0, 0, 1].as_slice()))
+                .chain([attr.as_slice()])
+                .collect();
+            body(&[], &others, PREFIX)
+        };
+        let good = message(def.category, right);
+        let kept = Update::parse(&good, &IBGP).unwrap();
+        assert_eq!(kept.verdict(), Verdict::Accept, "{}", def.name);
+        assert_eq!(kept.discarded().codes(), [0; 0], "{}", def.name);
+        assert_eq!(reason(&message(def.category ^ 0x40, right), &IBGP), (def.code, "wrong flags"));
+        let wrong = message(def.category, right + 1);
+        match def.malformed {
+            Malformed::Withdraw => assert_eq!(reason(&wrong, &IBGP), (def.code, "wrong length")),
+            Malformed::Discard => {
+                assert_eq!(Update::parse(&wrong, &IBGP).unwrap().discarded().codes(), [def.code]);
+            }
+        }
+        if def.scope == AttrScope::Internal {
+            assert_eq!(Update::parse(&good, &EBGP).unwrap().discarded().codes()[0], 5);
+            assert!(Update::parse(&good, &EBGP).unwrap().discarded().codes().contains(&def.code));
         }
     }
 }

@@ -12,7 +12,8 @@ use super::canonical::Canonical;
 use super::rules::{self, BadNextHop, Fate, Flaw, PathFacts};
 use super::{Discarded, Reach, Update, UpdateContext, Verdict, WithdrawReason};
 use crate::types::{AfiSafi, Asn, Family, NextHop, PeerType};
-use crate::wire::attrs::{Attr, attr, flag};
+use crate::wire::attr_table::attr;
+use crate::wire::attrs::Attr;
 use crate::wire::{Code, Nlri, Notification};
 
 /// Longest AS_PATH with four-octet numbers that one attribute holds.
@@ -253,7 +254,7 @@ impl<'a, 'c> Walk<'a, 'c> {
     /// `None`: 3/9 (RFC 7606 §5.3). The NLRI of a family that was not negotiated are not read.
     fn mp_reach(&mut self, attr: Attr<'a>) -> Option<()> {
         let (nlri, (pair, next_hop)) = mp_reach_header(attr.value).ok()?;
-        if attr.flags & flag::CATEGORY != flag::OPTIONAL {
+        if !attr.has_right_flags() {
             return None;
         }
         let Some(family) = self.negotiated(pair) else {
@@ -277,7 +278,7 @@ impl<'a, 'c> Walk<'a, 'c> {
     /// As [`Walk::mp_reach`].
     fn mp_unreach(&mut self, attr: Attr<'a>) -> Option<()> {
         let ([high, low, safi], nlri) = attr.value.split_first_chunk()?;
-        if attr.flags & flag::CATEGORY != flag::OPTIONAL {
+        if !attr.has_right_flags() {
             return None;
         }
         let pair = AfiSafi { afi: u16::from_be_bytes([*high, *low]), safi: *safi };
