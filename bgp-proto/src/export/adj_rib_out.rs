@@ -124,6 +124,12 @@ impl AdjRibOut {
         }
     }
 
+    /// Whether the first entry of a new piece of memory is for this destination.
+    #[inline]
+    pub(crate) fn needs_memory(&self, dest: DestId) -> bool {
+        Arena::<ExportId>::begins_chunk(dest.0) && dest.0 >= self.slots()
+    }
+
     /// Without ADD-PATH: puts `out` in place, returns what was there.
     #[inline]
     pub(crate) fn replace_best(&mut self, dest: DestId, out: ExportId) -> ExportId {

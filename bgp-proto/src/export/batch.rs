@@ -3,8 +3,10 @@
 
 use hashbrown::HashMap;
 
-use super::log::{Chunk, Frames};
-use super::{Audience, CHUNK_MAX, ExportId, ExportState, Frame, GroupKey, Reflection};
+use super::chunk::{ChunkPool, Frames, SharedChunk};
+use super::{
+    Audience, CHUNK_MAX, CoveredRanges, ExportId, ExportState, Frame, GroupKey, Reflection,
+};
 use crate::rib::{DestId, SourceId, Version};
 use crate::types::{Family, PathId};
 use crate::wire::{AttrEdit, UpdateWriter};
@@ -87,8 +89,9 @@ pub(crate) struct Batch {
     items: Vec<Item>,
     /// Octets to be written, at most.
     bytes: usize,
-    /// Memory for what is encoded.
+    /// Memory for what is encoded, and for chunks.
     spare: Vec<u8>,
+    pub(crate) pool: ChunkPool,
     /// Octets of the longest prefix of the family, and of a message.
     prefix_octets: usize,
     max_len: usize,
@@ -207,7 +210,8 @@ impl Batch {
         state: &ExportState<'_>,
         mut full: impl FnMut(&mut Encoded),
     ) -> (Encoded, Vec<Oversized>) {
-        let mut done = Encoded { bytes: std::mem::take(&mut self.spare), ..Encoded::default() };
+        let (bytes, pool) = (std::mem::take(&mut self.spare), self.pool.shared());
+        let mut done = Encoded { bytes, pool, ..Encoded::default() };
         let mut oversized = Vec::new();
         for withdrawals in [true, false] {
             let buckets = self.buckets.iter();
@@ -265,6 +269,7 @@ impl Batch {
 pub(crate) struct Encoded {
     pub(crate) bytes: Vec<u8>,
     pub(crate) frames: Frames,
+    pool: ChunkPool,
 }
 
 impl Encoded {
@@ -274,8 +279,9 @@ impl Encoded {
     }
 
     /// What was written, as a chunk, and nothing here any more.
-    pub(crate) fn take_chunk(&mut self, complete: Version) -> Chunk {
-        let chunk = Chunk::new(&self.bytes, std::mem::take(&mut self.frames), complete);
+    pub(crate) fn take_chunk(&mut self, complete: Version, covered: CoveredRanges) -> SharedChunk {
+        let frames = std::mem::take(&mut self.frames);
+        let chunk = self.pool.chunk(&self.bytes, frames, complete, covered);
         self.clear();
         chunk
     }

@@ -68,6 +68,10 @@ pub(super) enum SliceState {
 /// whose export is known, and for one whose rules must be asked.
 const WORK_FLUSH: u32 = 2;
 const WORK_KNOWN: u32 = 1;
+/// Putting a chunk into the log, and waking who reads it.
+const WORK_APPEND: u32 = 8;
+/// Memory that was never touched, for what is advertised of the next destinations.
+const WORK_GROW: u32 = 96;
 const WORK_RULES: u32 = 4;
 
 /// One update group.
@@ -371,7 +375,7 @@ impl Group {
         if resync.end == ResyncEnd::Refresh && resync.covered.is_empty() {
             let mut begin = Encoded::default();
             self.push_control(&mut begin, peer, RefreshKind::Begin);
-            self.log.append(begin.take_chunk(0));
+            self.log.append(begin.take_chunk(0, CoveredRanges::default()));
         }
     }
 
@@ -462,6 +466,9 @@ impl Group {
             }
             None => ExportId::NONE,
         };
+        if self.advertised_paths.needs_memory(dest) {
+            batch.work += WORK_GROW;
+        }
         let old = self.advertised_paths.replace_best(dest, new);
         if old == new {
             state.outs.release(new, state.attrs, state.hops);
@@ -641,15 +648,16 @@ impl Group {
     ) {
         let mut last = Encoded::default();
         if !batch.is_empty() {
-            meter.spend(batch.bytes() as u32 / 256);
+            meter.spend(WORK_APPEND + batch.bytes() as u32 / 256);
             let log = Arc::clone(&self.log);
-            let full = |part: &mut Encoded| log.append(part.take_chunk(0));
+            let full =
+                |part: &mut Encoded| log.append(part.take_chunk(0, CoveredRanges::default()));
             let (rest, oversized) = batch.encode(&self.key, state, full);
             last = rest;
             if !oversized.is_empty() {
                 // Before End-of-RIB and EoRR, which say that nothing more of the dump follows.
                 let mut withdrawals = self.withdraw_oversized(&oversized, state);
-                log.append(last.take_chunk(0));
+                log.append(last.take_chunk(0, CoveredRanges::default()));
                 withdrawals.recycle(last);
                 (last, _) = withdrawals.encode(&self.key, state, full);
             }
@@ -659,7 +667,7 @@ impl Group {
         }
         if !last.frames.is_empty() {
             let complete = if self.has_pending() { 0 } else { state.version };
-            self.log.append(last.take_chunk(complete).of_resync(covered));
+            self.log.append(last.take_chunk(complete, covered));
         }
         batch.recycle(last);
         // The order of release decides which ids are used next, and nothing else.

@@ -12,100 +12,17 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
-use smallvec::SmallVec;
-
 use super::attention::Attention;
+use super::chunk::{Audience, Chunk, SharedChunk};
 use super::resync::{CoveredRanges, Resync, ResyncEnd};
 use crate::rib::{SourceId, Version};
 use crate::types::{Family, PeerId};
 use crate::wire::{HEADER_LEN, MessageType};
 
-/// Who reads a frame.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) enum Audience {
-    /// Every member.
-    Everyone,
-    /// Members that are resynchronised.
-    Resyncing,
-    /// This one.
-    Only(SourceId),
-}
-
-/// A run of messages for one audience, up to `end`; it starts where the one before it ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Frame {
-    pub(crate) end: u32,
-    pub(crate) audience: Audience,
-    /// Split horizon: the source of the routes does not read them.
-    pub(crate) except: SourceId,
-}
-
-/// A frame table. Most have one frame. Chunks come and go by thousands, and a small allocation beside
-/// each keeps the allocator from joining what lies around it until it has to, all at once.
-pub(crate) type Frames = SmallVec<[Frame; 2]>;
-
-/// Immutable encoded UPDATEs with their frame table.
-#[derive(Debug, Default)]
-pub struct Chunk {
-    bytes: Box<[u8]>,
-    frames: Frames,
-    /// Every change up to here is in this chunk or before it.
-    complete: Version,
-    /// For everyone but at most this source.
-    everyone: Option<SourceId>,
-    resyncing: bool,
-    /// Members with a frame of their own, ascending.
-    only: SmallVec<[SourceId; 4]>,
-    /// Destinations that members being resynchronised know of once they have read it.
-    covered: CoveredRanges,
-}
-
-impl Chunk {
-    /// The octets are copied: those who encode use their memory again.
-    pub(crate) fn new(bytes: &[u8], frames: Frames, complete: Version) -> Self {
-        let mut except =
-            frames.iter().filter(|f| f.audience == Audience::Everyone).map(|f| f.except);
-        let everyone = except
-            .next()
-            .map(|first| if except.all(|other| other == first) { first } else { SourceId::NONE });
-        let resyncing = frames.iter().any(|f| f.audience == Audience::Resyncing);
-        let mut only: SmallVec<[SourceId; 4]> = frames
-            .iter()
-            .filter_map(|f| match f.audience {
-                Audience::Only(peer) => Some(peer),
-                _ => None,
-            })
-            .collect();
-        only.sort_unstable();
-        only.dedup();
-        Chunk {
-            bytes: bytes.into(),
-            frames,
-            complete,
-            everyone,
-            resyncing,
-            only,
-            covered: CoveredRanges::default(),
-        }
-    }
-
-    /// The same, as part of a resynchronisation over these destinations.
-    pub(crate) fn of_resync(self, covered: CoveredRanges) -> Self {
-        Chunk { covered, ..self }
-    }
-
-    /// Whether it may hold a frame for the member; true errs on the safe side.
-    fn concerns(&self, peer: SourceId, is_resyncing: bool) -> bool {
-        self.everyone.is_some_and(|except| except != peer)
-            || is_resyncing && self.resyncing
-            || self.only.binary_search(&peer).is_ok()
-    }
-}
-
 /// A run of whole messages inside a chunk.
 #[derive(Clone, Debug)]
 pub struct Piece {
-    chunk: Arc<Chunk>,
+    chunk: SharedChunk,
     range: Range<u32>,
 }
 
@@ -203,7 +120,7 @@ pub(crate) struct MemberKey(pub(crate) u64);
 
 #[derive(Debug)]
 struct Held {
-    chunk: Arc<Chunk>,
+    chunk: SharedChunk,
     /// Octets written before it since the log began.
     start: u64,
     /// Members that stand in it.
@@ -482,7 +399,7 @@ impl Log {
     }
 
     /// Appends a chunk and wakes those that it concerns.
-    pub(crate) fn append(&self, chunk: Chunk) {
+    pub(crate) fn append(&self, chunk: SharedChunk) {
         let mut wakers = Vec::new();
         {
             let mut state = self.lock();
@@ -502,7 +419,7 @@ impl Log {
             let len = chunk.bytes.len() as u64;
             let start = state.written;
             state.complete = state.complete.max(chunk.complete);
-            state.chunks.push_back(Held { chunk: Arc::new(chunk), start, readers });
+            state.chunks.push_back(Held { chunk, start, readers });
             state.written += len;
             state.trim();
             state.evict();
@@ -651,7 +568,7 @@ impl Log {
 /// Moves what the member may read of a chunk to `out`, at most `left` octets but always a whole
 /// message; returns whether the chunk is finished.
 fn read_chunk(
-    chunk: &Arc<Chunk>,
+    chunk: &SharedChunk,
     member: &mut Member,
     left: &mut usize,
     out: &mut Vec<Piece>,
@@ -705,15 +622,15 @@ fn whole_messages(bytes: &[u8], at: u32, end: u32, budget: usize) -> u32 {
 }
 
 /// Appends a run, joined to the last piece if it follows it.
-fn push_piece(chunk: &Arc<Chunk>, range: Range<u32>, out: &mut Vec<Piece>) {
+fn push_piece(chunk: &SharedChunk, range: Range<u32>, out: &mut Vec<Piece>) {
     if range.is_empty() {
         return;
     }
     match out.last_mut() {
-        Some(last) if Arc::ptr_eq(&last.chunk, chunk) && last.range.end == range.start => {
+        Some(last) if last.chunk.is(chunk) && last.range.end == range.start => {
             last.range.end = range.end;
         }
-        _ => out.push(Piece { chunk: Arc::clone(chunk), range }),
+        _ => out.push(Piece { chunk: chunk.clone(), range }),
     }
 }
 

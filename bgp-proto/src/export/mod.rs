@@ -8,6 +8,7 @@
 mod adj_rib_out;
 mod attention;
 mod batch;
+mod chunk;
 mod exported;
 mod group;
 mod log;
@@ -18,12 +19,14 @@ mod state;
 
 pub(crate) use adj_rib_out::{AdjRibOut, Advertised};
 pub(crate) use batch::Batch;
+pub use chunk::Chunk;
+pub(crate) use chunk::{Audience, Frame};
 pub(crate) use exported::{ExportId, ExportTable, ExportedRoute};
 use group::CHUNK_MAX;
 pub use group::ExportCounts;
 pub(crate) use group::{Group, tx_path_id};
-pub(crate) use log::{Audience, Frame, MemberEvent, MemberKey, Readers, Subscription};
-pub use log::{Chunk, Fetch, Log, Piece, Reader};
+pub use log::{Fetch, Log, Piece, Reader};
+pub(crate) use log::{MemberEvent, MemberKey, Readers, Subscription};
 pub(crate) use resync::{CoveredRanges, Resync, ResyncEnd, Resyncing};
 pub(crate) use ribs::AdjRibsOut;
 pub(crate) use rules::{

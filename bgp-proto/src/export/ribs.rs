@@ -116,10 +116,18 @@ impl AdjRibsOut {
         }
     }
 
+    /// Gives memory of chunks back that many readers were done with at once.
+    pub(crate) fn trim_chunks(&self, meter: &mut Meter) {
+        meter.spend(self.batch.pool.trim() * 4);
+    }
+
     /// Whether a turn has something to do here.
     pub(crate) fn has_work(&self) -> bool {
         let encodes = self.export == Export::Running && !self.ready.is_empty();
-        encodes || !self.forks.is_empty() || !self.dissolving.is_empty()
+        encodes
+            || !self.forks.is_empty()
+            || !self.dissolving.is_empty()
+            || self.batch.pool.is_over()
     }
 
     fn queue(&mut self, id: u32) {

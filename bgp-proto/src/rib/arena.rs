@@ -25,6 +25,12 @@ impl<T> Arena<T> {
         self.len
     }
 
+    /// Whether an element is the first one of its chunk.
+    #[inline]
+    pub(crate) const fn begins_chunk(id: u32) -> bool {
+        id.is_multiple_of(1 << CHUNK_BITS)
+    }
+
     #[inline]
     pub(crate) fn get(&self, id: u32) -> &T {
         &self.chunks[(id >> CHUNK_BITS) as usize][id as usize & (CHUNK_LEN - 1)]
@@ -288,12 +294,46 @@ impl<T: Copy + Default> Runs<T> {
     }
 }
 
-/// A set of ids as a bitmap with a summary: constant insert, ordered iteration that skips gaps.
+/// Ids of one block of an [`IdSet`].
+const BLOCK_IDS: u32 = 64 * 64;
+
+/// A set of ids as a bitmap in blocks with a summary each: constant insert, ordered iteration that
+/// skips gaps. It grows by a block and never moves what it has: many sets that grow with one table
+/// do so at the same moment.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct IdSet {
-    words: Vec<u64>,
-    summary: Vec<u64>,
+    blocks: Vec<Option<Box<Block>>>,
     len: u32,
+}
+
+#[derive(Clone, Debug)]
+struct Block {
+    /// The words that are not 0.
+    summary: u64,
+    words: [u64; 64],
+}
+
+impl Block {
+    const EMPTY: Block = Block { summary: 0, words: [0; 64] };
+
+    /// The smallest member, as an offset, that is not below `from`.
+    #[inline]
+    fn next_from(&self, from: u32) -> Option<u32> {
+        let at = from / 64;
+        let word = self.words[at as usize] & (u64::MAX << (from % 64));
+        if word != 0 {
+            return Some(at * 64 + word.trailing_zeros());
+        }
+        let later = self.summary & u64::MAX.checked_shl(at + 1).unwrap_or(0);
+        let at = (later != 0).then(|| later.trailing_zeros())?;
+        Some(at * 64 + self.words[at as usize].trailing_zeros())
+    }
+}
+
+/// The block, the word within it, and the bit of the word.
+#[inline]
+fn place_of(id: u32) -> (usize, usize, u64) {
+    ((id / BLOCK_IDS) as usize, (id / 64 % 64) as usize, 1 << (id % 64))
 }
 
 impl IdSet {
@@ -306,83 +346,79 @@ impl IdSet {
     }
 
     #[inline]
+    fn block(&self, at: usize) -> Option<&Block> {
+        self.blocks.get(at)?.as_deref()
+    }
+
+    #[inline]
     pub(crate) fn contains(&self, id: u32) -> bool {
-        self.words.get((id / 64) as usize).is_some_and(|word| word & (1 << (id % 64)) != 0)
+        let (block, word, bit) = place_of(id);
+        self.block(block).is_some_and(|block| block.words[word] & bit != 0)
     }
 
     /// Returns whether it was absent.
     #[inline]
     pub(crate) fn insert(&mut self, id: u32) -> bool {
-        let at = (id / 64) as usize;
-        if at >= self.words.len() {
-            self.reach(at);
+        let (at, word, bit) = place_of(id);
+        if !matches!(self.blocks.get(at), Some(Some(_))) {
+            self.make_block(at);
         }
-        let bit = 1 << (id % 64);
-        let absent = self.words[at] & bit == 0;
-        self.words[at] |= bit;
-        self.summary[at / 64] |= 1 << (at % 64);
+        let Some(Some(block)) = self.blocks.get_mut(at) else { return false };
+        let absent = block.words[word] & bit == 0;
+        block.words[word] |= bit;
+        block.summary |= 1 << word;
         self.len += u32::from(absent);
         absent
     }
 
     #[cold]
-    fn reach(&mut self, at: usize) {
-        // In steps, so that a table that grows one by one does not resize each time.
-        self.words.resize((at + 1).next_multiple_of(64), 0);
-        self.summary.resize(self.words.len().div_ceil(64), 0);
+    fn make_block(&mut self, at: usize) {
+        if self.blocks.len() <= at {
+            self.blocks.resize(at + 1, None);
+        }
+        self.blocks[at] = Some(Box::new(Block::EMPTY));
     }
 
     /// Returns whether it was present.
     #[inline]
     pub(crate) fn remove(&mut self, id: u32) -> bool {
-        let at = (id / 64) as usize;
-        let bit = 1 << (id % 64);
-        let Some(word) = self.words.get_mut(at).filter(|word| **word & bit != 0) else {
-            return false;
-        };
-        *word &= !bit;
-        if *word == 0 {
-            self.summary[at / 64] &= !(1 << (at % 64));
+        let (at, word, bit) = place_of(id);
+        let Some(Some(block)) = self.blocks.get_mut(at) else { return false };
+        let present = block.words[word] & bit != 0;
+        block.words[word] &= !bit;
+        if block.words[word] == 0 {
+            block.summary &= !(1 << word);
         }
-        self.len -= 1;
-        true
+        self.len -= u32::from(present);
+        present
     }
 
     /// The smallest member that is not below `from`.
     #[inline]
     pub(crate) fn next_from(&self, from: u32) -> Option<u32> {
-        let at = (from / 64) as usize;
-        let word = self.words.get(at)? & (u64::MAX << (from % 64));
-        if word != 0 {
-            return Some(at as u32 * 64 + word.trailing_zeros());
+        let at = from / BLOCK_IDS;
+        if let Some(found) = self.block(at as usize).and_then(|b| b.next_from(from % BLOCK_IDS)) {
+            return Some(at * BLOCK_IDS + found);
         }
-        self.next_after_word(at)
+        self.next_after(at as usize)
     }
 
-    fn next_after_word(&self, at: usize) -> Option<u32> {
-        let next = at + 1;
-        let mut group = next / 64;
-        let mut mask = u64::MAX << (next % 64);
-        while let Some(summary) = self.summary.get(group) {
-            let bits = summary & mask;
-            if bits != 0 {
-                let at = group * 64 + bits.trailing_zeros() as usize;
-                return Some(at as u32 * 64 + self.words[at].trailing_zeros());
-            }
-            group += 1;
-            mask = u64::MAX;
+    fn next_after(&self, at: usize) -> Option<u32> {
+        if self.len == 0 {
+            return None;
         }
-        None
+        let later = self.blocks.iter().enumerate().skip(at + 1);
+        let mut found = later
+            .filter_map(|(at, block)| Some(at as u32 * BLOCK_IDS + block.as_ref()?.next_from(0)?));
+        found.next()
     }
 
     /// Gives memory back that ids from `slots` on took; there are none.
     pub(crate) fn truncate(&mut self, slots: u32) {
-        let words = (slots as usize).div_ceil(64).next_multiple_of(64);
-        if words < self.words.len() / 2 {
-            self.words.truncate(words);
-            self.words.shrink_to_fit();
-            self.summary.truncate(words.div_ceil(64));
-            self.summary.shrink_to_fit();
+        let blocks = slots.div_ceil(BLOCK_IDS) as usize;
+        if blocks < self.blocks.len() {
+            self.blocks.truncate(blocks);
+            self.blocks.shrink_to(2 * blocks);
         }
     }
 
@@ -435,7 +471,7 @@ mod tests {
         }
 
         #[test]
-        fn id_sets_behave_like_ordered_sets(ops in prop::collection::vec((0u32..9000, any::<bool>()), 0..300), from in 0u32..9000) {
+        fn id_sets_behave_like_ordered_sets(ops in prop::collection::vec((0u32..20_000, any::<bool>()), 0..300), from in 0u32..20_000) {
             let mut real = IdSet::default();
             let mut model = BTreeSet::new();
             for (id, insert) in ops {

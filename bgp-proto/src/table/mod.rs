@@ -342,6 +342,7 @@ impl Table {
         let mut each = meter.part(budget.0.saturating_sub(meter.spent()).max(share));
         self.adj_ribs_out.copy_and_dissolve(&mut self.loc_rib, &mut each);
         self.adj_ribs_out.encode(&mut self.loc_rib, &mut each);
+        self.adj_ribs_out.trim_chunks(&mut each);
         meter.settle(&each);
         let export = Work(each.spent());
         let mut each = part(&meter);

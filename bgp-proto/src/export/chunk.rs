@@ -1,0 +1,260 @@
+//! Immutable chunks of encoded UPDATEs, and their memory, which is used again.
+//!
+//! With many groups, chunks come and go by thousands. Given back to an allocator that sorts by size
+//! they would all be sorted at once, in the middle of some turn, by the next large request.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use smallvec::SmallVec;
+
+use super::resync::CoveredRanges;
+use crate::rib::{SourceId, Version};
+
+/// Octets that are kept for chunks to come. What is beyond goes back to the allocator, not all at
+/// once: [`ChunkPool::trim`]. No more can come back than logs were allowed to hold.
+const KEPT_MAX: usize = 4 << 20;
+/// Chunks that go back in one turn.
+const TRIMMED_AT_ONCE: u32 = 128;
+
+/// Who reads a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Audience {
+    /// Every member.
+    Everyone,
+    /// Members that are resynchronised.
+    Resyncing,
+    /// This one.
+    Only(SourceId),
+}
+
+/// A run of messages for one audience, up to `end`; it starts where the one before it ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Frame {
+    pub(crate) end: u32,
+    pub(crate) audience: Audience,
+    /// Split horizon: the source of the routes does not read them.
+    pub(crate) except: SourceId,
+}
+
+/// A frame table. Most have one frame. Chunks come and go by thousands, and a small allocation beside
+/// each keeps the allocator from joining what lies around it until it has to, all at once.
+pub(crate) type Frames = SmallVec<[Frame; 2]>;
+
+/// Encoded UPDATEs with their frame table.
+#[derive(Debug, Default)]
+pub struct Chunk {
+    pub(super) bytes: Vec<u8>,
+    pub(super) frames: Frames,
+    /// Every change up to here is in this chunk or before it.
+    pub(super) complete: Version,
+    /// For everyone but at most this source.
+    everyone: Option<SourceId>,
+    resyncing: bool,
+    /// Members with a frame of their own, ascending.
+    only: SmallVec<[SourceId; 4]>,
+    /// Destinations that members being resynchronised know of once they have read it.
+    pub(super) covered: CoveredRanges,
+    /// Where its memory goes.
+    pool: ChunkPool,
+}
+
+impl Chunk {
+    fn set_frames(&mut self, frames: Frames) {
+        let mut except =
+            frames.iter().filter(|f| f.audience == Audience::Everyone).map(|f| f.except);
+        self.everyone = except
+            .next()
+            .map(|first| if except.all(|other| other == first) { first } else { SourceId::NONE });
+        self.resyncing = frames.iter().any(|f| f.audience == Audience::Resyncing);
+        self.only.clear();
+        self.only.extend(frames.iter().filter_map(|f| match f.audience {
+            Audience::Only(peer) => Some(peer),
+            _ => None,
+        }));
+        self.only.sort_unstable();
+        self.only.dedup();
+        self.frames = frames;
+    }
+
+    /// Whether it may hold a frame for the member; true errs on the safe side.
+    pub(super) fn concerns(&self, peer: SourceId, is_resyncing: bool) -> bool {
+        self.everyone.is_some_and(|except| except != peer)
+            || is_resyncing && self.resyncing
+            || self.only.binary_search(&peer).is_ok()
+    }
+}
+
+/// A chunk that a log and its readers hold. The last one gives the memory back to the pool.
+#[derive(Clone, Debug)]
+pub(crate) struct SharedChunk(Option<Arc<Chunk>>);
+
+impl SharedChunk {
+    /// Whether both are the same chunk.
+    pub(super) fn is(&self, other: &SharedChunk) -> bool {
+        std::ptr::eq(&raw const **self, &raw const **other)
+    }
+}
+
+impl std::ops::Deref for SharedChunk {
+    type Target = Chunk;
+
+    fn deref(&self) -> &Chunk {
+        self.0.as_ref().expect("it is there until it is dropped")
+    }
+}
+
+impl Drop for SharedChunk {
+    fn drop(&mut self) {
+        // Of two that are dropped at the same moment neither may be the last: the memory is freed.
+        if let Some(mut chunk) = self.0.take()
+            && let Some(last) = Arc::get_mut(&mut chunk)
+        {
+            std::mem::take(&mut last.pool).take_back(chunk);
+        }
+    }
+}
+
+/// A pool that chunks come from and go back to, from whichever thread reads them last. By default
+/// there is none, and memory comes from the allocator.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct ChunkPool(Option<Arc<Mutex<Pool>>>);
+
+#[derive(Debug, Default)]
+struct Pool {
+    /// By size.
+    free: Vec<Vec<Arc<Chunk>>>,
+    kept: usize,
+}
+
+/// The size that octets are rounded up to, by an eighth at most beyond 1024, and its place among all.
+fn class_of(octets: usize) -> (usize, usize) {
+    let whole = octets.next_power_of_two().max(1024);
+    let step = whole / 16;
+    let steps = octets.div_ceil(step);
+    // The lower half of each range is that of the ranges below.
+    let below = 8 * (whole.ilog2() as usize - 10);
+    (steps * step, below + steps)
+}
+
+impl ChunkPool {
+    /// The pool, made if there is none.
+    pub(crate) fn shared(&mut self) -> Self {
+        self.0.get_or_insert_default();
+        self.clone()
+    }
+
+    /// A chunk with a copy of `octets`: those who encode use their memory again.
+    pub(crate) fn chunk(
+        &self,
+        octets: &[u8],
+        frames: Frames,
+        complete: Version,
+        covered: CoveredRanges,
+    ) -> SharedChunk {
+        let (capacity, class) = class_of(octets.len());
+        let mut chunk = self.take(capacity, class).unwrap_or_else(|| {
+            Arc::new(Chunk { bytes: Vec::with_capacity(capacity), ..Chunk::default() })
+        });
+        let content = Arc::get_mut(&mut chunk).expect("a chunk of the pool is nobody else's");
+        content.bytes.extend_from_slice(octets);
+        content.set_frames(frames);
+        (content.complete, content.covered) = (complete, covered);
+        content.pool = self.clone();
+        SharedChunk(Some(chunk))
+    }
+
+    fn take(&self, capacity: usize, class: usize) -> Option<Arc<Chunk>> {
+        let mut pool = self.0.as_deref()?.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = pool.free.get_mut(class)?.pop()?;
+        pool.kept -= capacity;
+        Some(known)
+    }
+
+    /// Whether more is kept than there should be.
+    pub(crate) fn is_over(&self) -> bool {
+        let pool =
+            self.0.as_deref().map(|pool| pool.lock().unwrap_or_else(PoisonError::into_inner));
+        pool.is_some_and(|pool| pool.kept > KEPT_MAX)
+    }
+
+    /// Gives some of what is kept beyond the bound to the allocator; returns how many chunks.
+    pub(crate) fn trim(&self) -> u32 {
+        let mut freed = 0;
+        while freed < TRIMMED_AT_ONCE
+            && let Some(chunk) = self.surplus()
+        {
+            drop(chunk);
+            freed += 1;
+        }
+        freed
+    }
+
+    /// One of the largest chunks, if more is kept than there should be.
+    fn surplus(&self) -> Option<Arc<Chunk>> {
+        let mut pool = self.0.as_deref()?.lock().unwrap_or_else(PoisonError::into_inner);
+        if pool.kept <= KEPT_MAX {
+            return None;
+        }
+        let chunk = pool.free.iter_mut().rev().find_map(Vec::pop)?;
+        pool.kept -= class_of(chunk.bytes.capacity()).0;
+        Some(chunk)
+    }
+
+    /// `chunk` is nobody else's.
+    fn take_back(&self, mut chunk: Arc<Chunk>) {
+        let Some(pool) = &self.0 else { return };
+        let Some(content) = Arc::get_mut(&mut chunk) else { return };
+        let (capacity, class) = class_of(content.bytes.len());
+        content.bytes.clear();
+        let mut pool = pool.lock().unwrap_or_else(PoisonError::into_inner);
+        if capacity > 0 {
+            if pool.free.len() <= class {
+                pool.free.resize(class + 1, Vec::new());
+            }
+            pool.free[class].push(chunk);
+            pool.kept += capacity;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_size_has_a_place_of_its_own() {
+        let mut latest = (0, 0);
+        for octets in 1..=512 << 10 {
+            let (capacity, class) = class_of(octets);
+            assert!(capacity >= octets && capacity - octets <= (octets / 8).max(64), "{octets}");
+            assert_eq!(capacity == latest.0, class == latest.1, "{octets}");
+            assert!(class == latest.1 || class == latest.1 + 1, "{octets}");
+            assert_eq!(class_of(capacity), (capacity, class));
+            latest = (capacity, class);
+        }
+    }
+
+    #[test]
+    fn memory_is_used_again_and_bounded() {
+        let pool = ChunkPool::default().shared();
+        let chunk =
+            |octets: &[u8]| pool.chunk(octets, Frames::default(), 0, CoveredRanges::default());
+        let first = chunk(&[7; 3000]);
+        let (place, reader) = (first.bytes.as_ptr(), first.clone());
+        drop(first);
+        let other = chunk(&[8; 3000]);
+        assert_ne!(other.bytes.as_ptr(), place, "somebody reads it");
+        drop((reader, other));
+        let again = [chunk(&[9; 2990]), chunk(&[9; 2990])];
+        assert!(again.iter().any(|chunk| chunk.bytes.as_ptr() == place));
+        assert!(again.iter().all(|chunk| chunk.bytes == [9; 2990]));
+        let many: Vec<SharedChunk> = (0..40).map(|_| chunk(&vec![1; 250 << 10])).collect();
+        drop((again, many));
+        assert!(pool.is_over());
+        while pool.is_over() {
+            assert!(pool.trim() > 0);
+        }
+        let kept = pool.0.unwrap().lock().unwrap().kept;
+        assert!(kept <= KEPT_MAX && kept > KEPT_MAX - (300 << 10), "{kept}");
+    }
+}
