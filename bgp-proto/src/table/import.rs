@@ -19,6 +19,9 @@ use crate::wire::{AttrEdit, Origin, RouteAction, RouteBatch, RouteEntry};
 /// Prefixes that are looked up together, at least.
 const LOOKUPS: usize = 256;
 
+/// Paths of one destination that are looked at for a unit of work.
+const PATHS_PER_UNIT: u32 = 32;
+
 /// What import made of a route. Holds one reference to each id.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Imported {
@@ -204,8 +207,8 @@ impl Table {
             }
             RouteAction::Withdraw => {
                 for route in window.by_ref() {
+                    importing.meter.spend(2 + self.work_of(route));
                     self.withdraw_path(peer, importing.context.source, route);
-                    importing.meter.spend(2);
                     rest = route.rest;
                     if rest == 0 || importing.meter.is_spent() {
                         break;
@@ -524,6 +527,7 @@ impl Table {
         if let Some(dest) = known {
             self.withdraw_leftover(peer, family, dest);
         }
+        importing.meter.spend(self.work_of(route));
         let at = known.and_then(|dest| {
             Some((dest, self.loc_rib.dests(family).find_path(dest, source, path_id)?))
         });
@@ -555,6 +559,13 @@ impl Table {
         if let Some(id) = imported.refused_by {
             self.refusals.count(id, family, 1);
         }
+    }
+
+    /// Work for looking at all paths of a destination, as a path is put in or taken out.
+    fn work_of(&self, route: &LookedUp) -> u32 {
+        let dests = self.loc_rib.dests(route.prefix.family());
+        let known = dests.resolve(route.probe, route.prefix);
+        known.map_or(0, |dest| dests.paths(dest).len() as u32 / PATHS_PER_UNIT)
     }
 
     /// The bound that one more path of the peer would pass.

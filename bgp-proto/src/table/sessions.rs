@@ -14,6 +14,9 @@ use crate::types::{Family, FamilySet, PeerId, PeerType, RouterId, SessionId, Tim
 /// After BoRR, routes wait so long for EoRR before they are withdrawn (RFC 7313 §4).
 const REFRESH_TIME: Duration = Duration::from_secs(600);
 
+/// Finding the group of a peer, or making one.
+const WORK_JOIN: u32 = 60;
+
 impl Table {
     pub(super) fn bring_up(
         &mut self,
@@ -51,6 +54,7 @@ impl Table {
             }
         }
         let families: Vec<Family> = session.families.iter().collect();
+        meter.spend(WORK_JOIN * families.len() as u32);
         let readers = families.into_iter().filter_map(|family| self.join_group(now, id, family));
         readers.collect()
     }
