@@ -328,3 +328,29 @@ fn is_overrun(error: &io::Error) -> bool {
 fn failed(what: &'static str) -> impl FnOnce(io::Error) -> Error {
     move |source| Error::Socket { what, source }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Kernels report the error of a dump in NLMSG_DONE once it has begun: what came before it is
+    /// half a picture, by which half of our routes would be taken for lost.
+    #[test]
+    fn a_dump_that_ends_with_an_error_is_no_picture() {
+        const EINTR: i32 = 4;
+        const ENOBUFS: i32 = 105;
+        let ends = |errno: i32, end| {
+            let done = message::parse_done(&(-errno).to_ne_bytes());
+            finish_dump(done, end).map_err(|error| error.raw_os_error())
+        };
+        for end in [DumpEnd::Complete, DumpEnd::Interrupted] {
+            assert_eq!(ends(0, end), Ok(end));
+            assert_eq!(ends(ENOENT, end), Ok(end));
+            for errno in [EINTR, ENOBUFS, i32::MAX] {
+                assert_eq!(ends(errno, end), Err(Some(errno)));
+            }
+        }
+        // No number is no error.
+        assert_eq!(message::parse_done(&[]), 0);
+    }
+}

@@ -13,6 +13,7 @@ mod entry;
 mod refused;
 mod repair;
 mod shared;
+mod strays;
 mod table;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -31,6 +32,7 @@ use refused::About;
 pub(crate) use refused::Part;
 pub(crate) use shared::Direct;
 use shared::{Phase, Shared};
+use strays::RefusedStrays;
 use table::Table;
 
 /// Prefixes that a line of the log names.
@@ -130,6 +132,8 @@ pub(crate) struct Plan {
     kept_since_last: Vec<Prefix>,
     /// Requests that met something unknown; decided again after the kernel was read.
     unclear: BTreeSet<Prefix>,
+    /// Routes beside those that we keep, which the kernel did not delete.
+    refused_strays: RefusedStrays,
     report: Report,
 }
 
@@ -158,6 +162,7 @@ impl Plan {
             kept: VecDeque::new(),
             kept_since_last: Vec::new(),
             unclear: BTreeSet::new(),
+            refused_strays: RefusedStrays::default(),
             report: Report::default(),
         }
     }
@@ -307,6 +312,11 @@ impl Plan {
     pub(crate) fn handle_time(&mut self, now: Time) {
         self.end_keeping(now);
         self.release_repairs(now);
+        for (prefix, metric, tos) in self.refused_strays.take_due(now) {
+            of_family!(self, prefix, key, table => {
+                table.retry_stray(key, metric, tos, &mut self.shared);
+            });
+        }
         let due = self.shared.begin_retries(|at| at <= now);
         if !due.is_empty() {
             let retried =
@@ -359,7 +369,8 @@ impl Plan {
         let repairs = self.v4.repairs_due().into_iter().chain(self.v6.repairs_due());
         let kept = self.kept.front().map(|(due, _)| *due);
         let unstamped = (!self.kept_since_last.is_empty()).then_some(Time::ZERO);
-        repairs.chain(self.shared.deadline()).chain(kept).chain(unstamped).min()
+        let strays = self.refused_strays.due();
+        repairs.chain(self.shared.deadline()).chain(kept).chain(unstamped).chain(strays).min()
     }
 
     /// Whether [`Plan::poll_batch`] may give something.
@@ -368,8 +379,14 @@ impl Plan {
             && (self.v4.has_work(&self.shared) || self.v6.has_work(&self.shared))
     }
 
-    /// Whether all that can be written is written.
+    /// Whether all that can be written is written; once everything is being withdrawn, whether it
+    /// is gone: there is no later time at which what the kernel did not delete is tried again.
     pub(crate) fn is_idle(&self) -> bool {
+        if self.shared.closed
+            && !(self.shared.counters.failed == 0 && self.refused_strays.is_empty())
+        {
+            return false;
+        }
         self.shared.phase != Phase::Unread
             && !self.has_work()
             && self.v4.repairs_due().is_none()
@@ -434,6 +451,9 @@ impl Plan {
     pub(crate) fn handle_unanswered(&mut self, ops: &[Op]) {
         self.shared.resync_wanted = true;
         for op in ops {
+            if let Action::WithdrawStray { metric, tos } = op.action {
+                of_family!(self, op.prefix, key, table => table.expect_stray(key, metric, tos));
+            }
             self.unclear.insert(op.prefix);
             self.release(op);
         }
@@ -513,6 +533,9 @@ impl Plan {
     }
 
     fn handle_done(&mut self, op: &Op, now: Time) {
+        if let Action::WithdrawStray { .. } = op.action {
+            self.refused_strays.forgive();
+        }
         of_family!(self, op.prefix, key, table => {
             table.handle_done(key, op.action, now, &mut self.shared);
         });
@@ -541,7 +564,9 @@ impl Plan {
                 }
             }
             Action::Withdraw(id) => self.handle_route_refused(op, id, refusal, now),
-            Action::WithdrawStray { .. } => {}
+            Action::WithdrawStray { metric, tos } => {
+                self.refused_strays.note((op.prefix, metric, tos), now);
+            }
         }
         self.release(op);
     }

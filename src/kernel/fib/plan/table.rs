@@ -45,7 +45,7 @@ impl Key for Prefix6 {
 /// The prefixes of one family.
 #[derive(Debug)]
 pub(super) struct Table<K> {
-    entries: BTreeMap<K, Entry>,
+    pub(super) entries: BTreeMap<K, Entry>,
     /// Prefixes to decide about, each at most once.
     queue: VecDeque<K>,
     failed: BTreeSet<K>,
@@ -54,9 +54,9 @@ pub(super) struct Table<K> {
     /// Routes of ours beside the one in `entries`, which are deleted when the start is over.
     strays: BTreeSet<Stray<K>>,
     /// The same, but this run has put something else in their place: they are deleted at once.
-    superseded: BTreeSet<Stray<K>>,
+    pub(super) superseded: BTreeSet<Stray<K>>,
     /// Those that were known when the reading at hand began.
-    superseded_before: BTreeSet<Stray<K>>,
+    pub(super) superseded_before: BTreeSet<Stray<K>>,
     /// How many prefixes of each length next hops may be resolved over.
     direct_lengths: [u32; 129],
 }
@@ -262,6 +262,8 @@ impl<K: Key> Table<K> {
                 entry.set(FAILED | RETRY | FOREIGN | UNCLEAR, false);
                 return Next::Rest;
             }
+            // Of a withdrawal that failed only the content is known that it was refused for.
+            entry.set(RETRY, entry.has(FAILED) && (entry.wanted.is_none() || entry.has(RETRY)));
             entry.set(LEFTOVER, entry.wanted.is_none() && shared.phase < Phase::Settled);
             if entry.has(LEFTOVER) {
                 Next::Rest

@@ -546,6 +546,55 @@ fn a_route_that_this_run_has_superseded_goes_at_once_also_during_the_start() {
 }
 
 #[test]
+fn a_superseded_route_that_the_kernel_does_not_delete_is_deleted_later() {
+    const EBUSY: i32 = 16;
+    let (mut plan, foreign) = (settled(), Foreign::default());
+    let p = prefix("10.1.0.0/16");
+    plan.want(p, wanted(via(1, 20)));
+    agree(&mut plan, &foreign, &["add 10.1.0.0/16 10.0.0.1"]);
+    plan.want(p, wanted(via(2, 30)));
+    agree(&mut plan, &foreign, &["add 10.1.0.0/16 10.0.0.2"]);
+    // The wait doubles while it is refused.
+    for due in [0, 1000, 3000] {
+        plan.handle_time(at(due));
+        let (ops, words) = poll(&mut plan, &foreign);
+        assert_eq!(words, ["stray 10.1.0.0/16 20"], "at {due}");
+        refuse(&mut plan, &ops, EBUSY, at(due));
+        plan.handle_time(at(due + 999));
+        agree(&mut plan, &foreign, &[]);
+    }
+    assert_eq!(plan.deadline(), Some(at(7000)));
+    // With the answer lost, a reading decides, and it is superseded still.
+    plan.handle_time(at(7000));
+    let (ops, _) = poll(&mut plan, &foreign);
+    plan.handle_unanswered(&ops);
+    assert!(plan.wants_resync());
+    plan.begin_resync();
+    for spec in [via(1, 20), via(2, 30)] {
+        plan.handle_present(p, spec, Seen::Read, at(7000));
+    }
+    plan.end_resync();
+    agree(&mut plan, &foreign, &["stray 10.1.0.0/16 20"]);
+    // What the kernel has made of it is known, and the next refusal is waited for as the first.
+    assert_eq!(plan.deadline(), None);
+}
+
+#[test]
+fn everything_is_withdrawn_only_when_the_kernel_has_deleted_it() {
+    const ENOBUFS: i32 = 105;
+    let (mut plan, foreign) = (settled(), Foreign::default());
+    plan.want(prefix("10.1.0.0/16"), wanted(via(1, 20)));
+    agree(&mut plan, &foreign, &["add 10.1.0.0/16 10.0.0.1"]);
+    plan.withdraw_all();
+    let (ops, _) = poll(&mut plan, &foreign);
+    refuse(&mut plan, &ops, ENOBUFS, at(0));
+    assert!(!plan.has_work() && !plan.is_idle());
+    plan.handle_time(at(1000));
+    agree(&mut plan, &foreign, &["withdraw 10.1.0.0/16 20"]);
+    assert!(plan.is_idle());
+}
+
+#[test]
 fn the_prefix_of_a_connected_network_is_never_written() {
     let (mut plan, mut foreign) = (settled(), Foreign::default());
     let p = prefix("10.9.0.0/24");

@@ -1,6 +1,6 @@
 //! Random histories beside an obvious kernel.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use super::*;
 
@@ -10,7 +10,13 @@ struct Model {
     routes: BTreeMap<(Prefix, u32), Owner>,
     /// Gateways (last octet) that it refuses.
     refused: std::collections::BTreeSet<u8>,
+    /// Error numbers with which it answers the next requests, without doing anything.
+    failing: VecDeque<i32>,
 }
+
+/// What any request may be answered with: no buffers, no memory, busy, later, interrupted, and
+/// what the plan takes for something else than a passing failure.
+const PASSING: [i32; 6] = [105, 12, 16, 11, 4, EEXIST];
 
 #[derive(Clone, Debug, PartialEq)]
 enum Owner {
@@ -20,6 +26,9 @@ enum Owner {
 
 impl Model {
     fn execute(&mut self, plan: &Plan, op: &Op) -> Result<(), i32> {
+        if let Some(errno) = self.failing.pop_front() {
+            return Err(errno);
+        }
         let write = |model: &mut Model, id, exclusive: bool| {
             let spec = plan.spec(id).clone();
             if spec.hops().iter().any(|hop| model.refused.contains(&octet(hop))) {
@@ -94,6 +103,15 @@ enum Step {
         answered: bool,
     },
     Resync,
+    /// A reading that ends with an error, or that is interrupted, after so many routes.
+    ResyncFails {
+        after: usize,
+    },
+    /// The next requests fail for a reason that passes.
+    Fail {
+        errno: usize,
+        times: usize,
+    },
     Wait {
         millis: u64,
     },
@@ -117,6 +135,8 @@ fn step() -> impl Strategy<Value = Step> {
         6 => (1usize..6, proptest::bool::weighted(0.9))
             .prop_map(|(max, answered)| Step::Batch { max, answered }),
         1 => Just(Step::Resync),
+        1 => (0usize..6).prop_map(|after| Step::ResyncFails { after }),
+        1 => (0..PASSING.len(), 1usize..6).prop_map(|(errno, times)| Step::Fail { errno, times }),
         2 => (0u64..3000).prop_map(|millis| Step::Wait { millis }),
         1 => Just(Step::EndOfStartup),
     ]
@@ -157,13 +177,18 @@ impl World {
     }
 
     fn resync(&mut self) {
+        self.read(usize::MAX);
+        self.plan.end_resync();
+    }
+
+    /// Begins a reading and meets so many routes.
+    fn read(&mut self, routes: usize) {
         self.plan.begin_resync();
-        for ((prefix, _), owner) in &self.model.routes {
+        for ((prefix, _), owner) in self.model.routes.iter().take(routes) {
             if let Owner::Ours(spec) = owner {
                 self.plan.handle_present(*prefix, spec.clone(), Seen::Read, self.now);
             }
         }
-        self.plan.end_resync();
     }
 
     /// A foreign route appears in a place; `replaces` whatever held it.
@@ -260,6 +285,13 @@ impl World {
                 self.batch(max, answered);
             }
             Step::Resync => self.resync(),
+            Step::ResyncFails { after } => {
+                self.read(after);
+                self.plan.abort_resync();
+            }
+            Step::Fail { errno, times } => {
+                self.model.failing.extend(std::iter::repeat_n(PASSING[errno], times));
+            }
             Step::Wait { millis } => {
                 self.now = self.now + Duration::from_millis(millis);
                 self.plan.handle_time(self.now);
@@ -270,18 +302,24 @@ impl World {
 
     /// Lets everything come to rest, with a reading for what was not heard.
     fn settle(&mut self) {
-        self.plan.end_of_startup();
+        self.model.failing.clear();
         for _ in 0..4 {
             self.resync();
-            for _ in 0..100 {
-                self.plan.handle_time(self.now);
-                let written = self.batch(4, true);
-                if self.plan.wants_resync() {
-                    self.resync();
-                }
-                if written == 0 && !self.plan.has_work() {
-                    self.now = self.now + Duration::from_secs(10);
-                }
+            self.come_to_rest();
+        }
+    }
+
+    /// Lets everything come to rest, with no more readings than the plan asks for.
+    fn come_to_rest(&mut self) {
+        self.plan.end_of_startup();
+        for _ in 0..100 {
+            self.plan.handle_time(self.now);
+            let written = self.batch(4, true);
+            if self.plan.wants_resync() {
+                self.resync();
+            }
+            if written == 0 && !self.plan.has_work() {
+                self.now = self.now + Duration::from_secs(10);
             }
         }
         // The last step may have been one of time, and begun a retry.
@@ -289,6 +327,17 @@ impl World {
             self.batch(4, true);
         }
         assert!(self.plan.is_idle(), "{:#?}", self.plan);
+    }
+
+    /// Withdraws everything, from a kernel that fails at first.
+    fn empty(&mut self) {
+        self.plan.withdraw_all();
+        self.model.failing.extend(PASSING);
+        self.come_to_rest();
+        let left: Vec<_> =
+            self.model.routes.iter().filter(|(_, owner)| **owner != Owner::Foreign).collect();
+        assert!(left.is_empty(), "{left:?} stayed");
+        assert_eq!(self.plan.view(None, 99).len(), 0);
     }
 
     fn check(&self) {
@@ -339,6 +388,10 @@ impl World {
             (expected.installed, 0, expected.failed, expected.foreign)
         );
         assert_eq!(self.plan.view(None, 99).len(), self.wanted.len());
+    }
+
+    /// Nothing is remembered about contents that nobody has.
+    fn check_contents(&self) {
         if self.model.refused.is_empty() {
             let mut distinct: std::collections::HashSet<&RouteSpec> =
                 self.wanted.values().collect();
@@ -419,6 +472,17 @@ fn two_prefixes_with_one_content_do_not_search_against_each_other() {
     world.check();
 }
 
+/// Whether the plan can know of a step: it was heard, and answered.
+fn is_heard(step: &Step) -> bool {
+    match step {
+        Step::Lose { heard, .. } | Step::Meddle { heard, .. } => *heard,
+        Step::Batch { answered, .. } => *answered,
+        // The worker reads again on its own.
+        Step::ResyncFails { .. } => false,
+        _ => true,
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
     /// Whatever happens, in the end the kernel has what is wanted where nobody else is, and no
@@ -431,5 +495,27 @@ proptest! {
         }
         world.settle();
         world.check();
+        world.check_contents();
+        world.empty();
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(500))]
+    /// Where every change is heard and every request answered, failures that pass need no reading
+    /// but those that the plan asks for.
+    #[test]
+    fn recovers_from_failures_without_reading(
+        steps in proptest::collection::vec(step().prop_filter("unheard", is_heard), 1..60),
+    ) {
+        let mut world = World::new();
+        world.resync();
+        for step in steps {
+            world.apply(step);
+        }
+        world.model.failing.clear();
+        world.come_to_rest();
+        world.check();
+        world.empty();
     }
 }

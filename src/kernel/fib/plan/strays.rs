@@ -1,0 +1,80 @@
+//! Routes of ours beside those that we keep, which the kernel did not delete when it was asked to.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use bgp_proto::types::{Prefix, Time};
+
+use super::refused::{RETRY_MAX, RETRY_MIN};
+use super::shared::Shared;
+use super::table::{Key, Table};
+
+/// They wait together: one refusal is much like the next. Bounded by what the kernel has.
+#[derive(Debug)]
+pub(super) struct RefusedStrays {
+    /// Prefix, metric and TOS.
+    strays: BTreeSet<(Prefix, u32, u8)>,
+    /// The next wait.
+    delay: Duration,
+    due: Option<Time>,
+}
+
+impl Default for RefusedStrays {
+    fn default() -> Self {
+        RefusedStrays { strays: BTreeSet::new(), delay: RETRY_MIN, due: None }
+    }
+}
+
+impl RefusedStrays {
+    /// The kernel refused to delete it.
+    pub(super) fn note(&mut self, stray: (Prefix, u32, u8), now: Time) {
+        self.strays.insert(stray);
+        if self.due.is_none() {
+            self.due = Some(now + self.delay);
+            self.delay = (self.delay * 2).min(RETRY_MAX);
+        }
+    }
+
+    /// The kernel deletes again.
+    pub(super) fn forgive(&mut self) {
+        self.delay = RETRY_MIN;
+    }
+
+    /// All of them, when it is time to try again.
+    pub(super) fn take_due(&mut self, now: Time) -> BTreeSet<(Prefix, u32, u8)> {
+        if self.due.is_none_or(|due| due > now) {
+            return BTreeSet::new();
+        }
+        self.due = None;
+        std::mem::take(&mut self.strays)
+    }
+
+    /// When that is.
+    pub(super) fn due(&self) -> Option<Time> {
+        self.due
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.strays.is_empty()
+    }
+}
+
+impl<K: Key> Table<K> {
+    /// Deletes a stray that the kernel did not delete before. What has become of one in the place
+    /// of the route that we keep, only a reading tells.
+    pub(super) fn retry_stray(&mut self, key: K, metric: u32, tos: u8, shared: &mut Shared) {
+        let installed = self.entries.get(&key).and_then(|entry| entry.installed);
+        let kept = installed.map(|id| shared.specs.get(id).metric);
+        if tos == 0 && kept == Some(metric) {
+            self.expect_stray(key, metric, tos);
+            shared.resync_wanted = true;
+        } else {
+            self.superseded.insert((key, metric, tos));
+        }
+    }
+
+    /// The next reading decides whether there is one to delete still.
+    pub(super) fn expect_stray(&mut self, key: K, metric: u32, tos: u8) {
+        self.superseded_before.insert((key, metric, tos));
+    }
+}
