@@ -13,6 +13,7 @@ mod legs;
 mod namespace;
 mod objects;
 mod ownership;
+mod random;
 mod repair;
 mod resolving;
 mod writing;

@@ -1,0 +1,237 @@
+//! Random wishes, links, addresses, next-hop objects and foreign writers, all at once.
+//!
+//! `MARGAY_FIB_EVENTS=N`: how many, default 1,200. `MARGAY_FIB_SEED=N`: which, default 1.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::net::IpAddr;
+
+use bgp_proto::types::{FibKind, Hop};
+use margay::kernel::{FibEvent, Leave, NextHopState};
+
+use crate::namespace::{Running, hop, in_user_namespace, routes, try_ip_batch, veth};
+
+/// Events between two moments at which everything comes to rest.
+const ROUND: u32 = 80;
+
+/// An address behind a route of others over their next-hop object.
+const BEHIND_OBJECT: &str = "10.77.0.1";
+
+/// The prefixes, as `ip` and the tests name them, with the metric of ours.
+fn prefixes() -> Vec<(String, &'static str, u32)> {
+    let four = (0..24).map(|i| (format!("10.66.{i}.0/24"), "", 20));
+    let six = (0..8).map(|i| (format!("2001:db8:66:{i}::/64"), "-6", 1044));
+    // `ip` prints the first of the IPv6 ones without its zero.
+    four.chain(six).map(|(text, f, m)| (text.replace(":0::/64", "::/64"), f, m)).collect()
+}
+
+/// What happens, what is wanted, and what the kernel has to keep.
+struct World {
+    /// Of xorshift64*: the same events every time.
+    random: u64,
+    fib: Running,
+    prefixes: Vec<(String, &'static str, u32)>,
+    legs: [(Hop, Hop); 2],
+    wanted: BTreeMap<String, FibKind>,
+    /// Routes of others that stay until one of them deletes them.
+    foreign: BTreeSet<String>,
+    next_hop: Option<NextHopState>,
+}
+
+impl World {
+    fn below(&mut self, limit: usize) -> usize {
+        self.random ^= self.random >> 12;
+        self.random ^= self.random << 25;
+        self.random ^= self.random >> 27;
+        (self.random.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) as usize % limit
+    }
+
+    /// One event: a line for `ip -batch`, unless it is a wish.
+    fn event(&mut self) -> Option<String> {
+        let at = self.below(self.prefixes.len());
+        let (prefix, _, metric) = self.prefixes[at].clone();
+        let is_six = prefix.contains(':');
+        let net = ["", ":1"][self.below(2)];
+        let dev = if net.is_empty() { "v0" } else { "v1" };
+        let stranger = match is_six {
+            true => format!("2001:db8{net}::9"),
+            false => format!("10.0.{}.9", u8::from(!net.is_empty())),
+        };
+        Some(match self.below(20) {
+            0..=5 => {
+                let hops = match (self.below(5), self.legs[usize::from(is_six)]) {
+                    (0, _) => FibKind::Blackhole,
+                    (1 | 2, (first, _)) => FibKind::Unicast(vec![first]),
+                    (3, (_, second)) => FibKind::Unicast(vec![second]),
+                    (_, (first, second)) => FibKind::Unicast(vec![first, second]),
+                };
+                self.fib.want(&prefix, hops.clone());
+                self.wanted.insert(prefix, hops);
+                return None;
+            }
+            6 | 7 => {
+                self.fib.withdraw(&prefix);
+                self.wanted.remove(&prefix);
+                return None;
+            }
+            // In the way of ours, or beside it.
+            8 => format!("route add blackhole {prefix} proto 4 metric {metric}"),
+            9 => format!("route add blackhole {prefix} proto 4 metric {}", metric + 1),
+            10 => {
+                let metric = metric + self.below(2) as u32;
+                self.foreign.remove(&format!("{prefix} {metric}"));
+                format!("route del {prefix} proto 4 metric {metric}")
+            }
+            11 | 12 => format!("route del {prefix} proto 12"),
+            13 => {
+                self.foreign.remove(&format!("{prefix} {metric}"));
+                format!("route replace {prefix} via {stranger} dev {dev} proto 12 metric {metric}")
+            }
+            14 => format!("route add {prefix} via {stranger} dev {dev} proto 12 metric 7"),
+            15 => format!("link set {dev} down\nlink set {dev} up"),
+            16 => "addr del 10.0.1.1/24 dev v1\naddr add 10.0.1.1/24 dev v1".to_owned(),
+            17 => "addr del 2001:db8:1::1/64 dev v1".to_owned(),
+            18 => format!(
+                "nexthop replace id 7 via 10.0.0.{} dev v0\nroute add 10.77.0.0/24 nhid 7 proto 4",
+                8 + self.below(2)
+            ),
+            _ => ["nexthop del id 7", "route del 10.77.0.0/24"][self.below(2)].to_owned(),
+        })
+    }
+
+    /// Many events, and then links and addresses as they should be.
+    fn round(&mut self) {
+        let mut lines = String::new();
+        for _ in 0..ROUND {
+            if let Some(line) = self.event() {
+                let _ = writeln!(lines, "{line}");
+            }
+            // Wishes come between the lines of others.
+            if self.below(10) == 0 {
+                try_ip_batch(&std::mem::take(&mut lines));
+            }
+        }
+        for (dev, v4, v6) in
+            [("v0", "10.0.0.1", "2001:db8::1"), ("v1", "10.0.1.1", "2001:db8:1::1")]
+        {
+            let _ = write!(
+                lines,
+                "link set {dev} up\naddr replace {v4}/24 dev {dev}\n\
+                 addr replace {v6}/64 dev {dev} nodad\n"
+            );
+        }
+        try_ip_batch(&lines);
+    }
+
+    /// Routes of others, by prefix and metric.
+    fn foreign_now(&self) -> BTreeSet<String> {
+        let lines = ["route show proto 4", "-6 route show proto 4"].map(routes).concat();
+        let dropping = lines.iter().filter_map(|line| line.strip_prefix("blackhole "));
+        let named = dropping.map(|line| {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            let metric = words.iter().position(|word| *word == "metric").map(|at| words[at + 1]);
+            format!("{} {}", words[0], metric.unwrap_or("0"))
+        });
+        named.collect()
+    }
+
+    /// What is wrong.
+    fn wrong(&mut self) -> Option<String> {
+        let foreign = self.foreign_now();
+        if let Some(lost) = self.foreign.difference(&foreign).next() {
+            panic!("{lost} of somebody else was deleted");
+        }
+        let ours = ["route show proto 12", "-6 route show proto 12"].map(routes).concat();
+        for (prefix, _, metric) in &self.prefixes {
+            let is_it = |line: &&String| line.split_whitespace().any(|word| word == prefix);
+            let lines: Vec<&String> = ours.iter().filter(is_it).collect();
+            if foreign.contains(&format!("{prefix} {metric}")) {
+                continue;
+            }
+            let right = match (self.wanted.get(prefix), lines.as_slice()) {
+                (None, []) => true,
+                (Some(FibKind::Unicast(hops)), [line]) => {
+                    let via = |hop: &Hop| format!("via {} ", hop.gateway.unwrap());
+                    line.contains(&format!("metric {metric}"))
+                        && line.matches("via ").count() == hops.len()
+                        && hops.iter().all(|hop| line.contains(&via(hop)))
+                }
+                (Some(_), [line]) => line.starts_with("blackhole"),
+                _ => false,
+            };
+            if !right {
+                let (wanted, row) = (self.wanted.get(prefix), self.fib.row(prefix));
+                return Some(format!("{prefix}: {lines:?} for {wanted:?}, shown as {row:?}"));
+            }
+        }
+        self.wrong_next_hop()
+    }
+
+    /// The next hop behind somebody's object is reached as the kernel's route says.
+    fn wrong_next_hop(&mut self) -> Option<String> {
+        for event in self.fib.take_events() {
+            if let FibEvent::NextHop { state, .. } = event {
+                self.next_hop = Some(state);
+            }
+        }
+        let route = routes("route show 10.77.0.0/24").concat();
+        let right = match &self.next_hop {
+            Some(NextHopState::Via { hops, .. }) => {
+                hops.iter().all(|hop| route.contains(&format!("via {} ", hop.gateway.unwrap())))
+                    && !route.is_empty()
+            }
+            _ => route.is_empty(),
+        };
+        (!right).then(|| format!("{:?} for {route:?}", self.next_hop))
+    }
+
+    fn come_to_rest(&mut self, events: u32) {
+        let began = std::time::Instant::now();
+        while let Some(wrong) = self.wrong() {
+            let waited = began.elapsed();
+            assert!(waited.as_secs() < 20, "after {events} events: {wrong}");
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+        self.foreign = self.foreign_now();
+    }
+}
+
+/// In a user namespace, where the sockets' buffers are small.
+#[test]
+#[ignore = "needs root"]
+fn whatever_happens_ours_are_right_and_others_are_left_alone() {
+    let name = "random::whatever_happens_ours_are_right_and_others_are_left_alone";
+    in_user_namespace(name, || {
+        let number = |name, default| {
+            std::env::var(name).map_or(default, |text| text.parse::<u32>().unwrap())
+        };
+        let (events, seed) = (number("MARGAY_FIB_EVENTS", 1200), number("MARGAY_FIB_SEED", 1));
+        veth("v0", "10.0.0.1/24", "2001:db8::1/64");
+        veth("v1", "10.0.1.1/24", "2001:db8:1::1/64");
+        let fib = Running::with_defaults();
+        let next_hop: IpAddr = BEHIND_OBJECT.parse().unwrap();
+        fib.fib.track(next_hop);
+        let mut world = World {
+            random: u64::from(seed).max(1).wrapping_mul(0x9e37_79b9_7f4a_7c15),
+            fib,
+            prefixes: prefixes(),
+            legs: [
+                (hop("10.0.0.2", "v0"), hop("10.0.1.2", "v1")),
+                (hop("2001:db8::2", "v0"), hop("2001:db8:1::2", "v1")),
+            ],
+            wanted: BTreeMap::new(),
+            foreign: BTreeSet::new(),
+            next_hop: None,
+        };
+        for round in 1..=events / ROUND {
+            world.round();
+            world.come_to_rest(round * ROUND);
+        }
+        let foreign = world.foreign_now();
+        world.fib.fib.clone().stop(Leave::Withdraw);
+        assert_eq!(world.foreign_now(), foreign);
+        for args in ["route show proto 12", "-6 route show proto 12"] {
+            assert_eq!(routes(args), Vec::<String>::new());
+        }
+    });
+}
