@@ -211,15 +211,9 @@ impl Kubernetes {
     /// When it cannot be started.
     pub fn start_slice_controller(&mut self) -> Result<()> {
         let kubeconfig = self.kubeconfig("controllers", &format!("token: {ADMIN}"))?;
-        let kubeconfig = format!("--kubeconfig={}", kubeconfig.display());
-        let args = [
-            kubeconfig.as_str(),
-            "--controllers=endpointslice-controller",
-            "--leader-elect=false",
-            "--secure-port=0",
-        ];
-        let controllers = program("kube-controller-manager")?.display().to_string();
-        self.controllers = Some(self.host.daemon("controllers", &controllers, &args)?);
+        let controller = program("endpointslices")?.display().to_string();
+        let args = [kubeconfig.display().to_string()];
+        self.controllers = Some(self.host.daemon("controllers", &controller, &args)?);
         Ok(())
     }
 
