@@ -1,8 +1,10 @@
 //! A real kube-apiserver with a real etcd, on a host of its own, and what goes wrong with them.
 
+mod load;
 mod objects;
 mod request;
 
+pub use load::nanos_of;
 pub use objects::{Group, node, peer};
 pub use request::Api;
 

@@ -1,9 +1,9 @@
 //! Calico's kinds, and objects of a cluster.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
-use super::Kubernetes;
+use super::{Kubernetes, PROGRAMS};
 use crate::lab::Host;
 use crate::wait::{PATIENCE, wait_until};
 
@@ -77,6 +77,20 @@ pub fn node(name: &str, address: Option<&str>, labels: &Value) -> Value {
     })
 }
 
+/// A CRD of the first group as it is in the second: Calico converts nothing, except that `deleted`
+/// of an affinity is no text there (`libcalico-go/lib/backend/k8s/resources/ipam_affinity_v3.go`).
+/// The release whose files these are does not have the second group.
+fn of_v3(text: &str) -> Result<String> {
+    let text = text.replace(Group::V1.name(), Group::V3.name());
+    let (before, after) = text.split_once("  - name: v1\n").context("a CRD without version v1")?;
+    let text = format!("{before}  - name: v3\n{after}");
+    let Some((before, after)) = text.split_once("              deleted:\n") else {
+        return Ok(text);
+    };
+    let after = after.replacen("type: string", "type: boolean\n                default: false", 1);
+    Ok(format!("{before}              deleted:\n{after}"))
+}
+
 /// A BGPPeer's spec.
 #[must_use]
 pub fn peer(address: &str, asn: u32) -> Value {
@@ -98,25 +112,21 @@ impl Kubernetes {
         Ok(())
     }
 
-    /// Creates one CRD.
+    /// Creates one CRD, from the file of it that Calico's manifests have.
     ///
     /// # Errors
     /// When the server refuses.
     pub fn install_crd(&self, group: Group, plural: &str) -> Result<()> {
-        let kind = KINDS.iter().find(|(p, _)| *p == plural).map_or("", |(_, kind)| kind);
-        let schema = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
-        let crd = json!({
-            "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
-            "metadata": {"name": format!("{plural}.{}", group.name())},
-            "spec": {
-                "group": group.name(), "scope": "Cluster",
-                "names": {"plural": plural, "singular": kind.to_lowercase(), "kind": kind,
-                          "listKind": format!("{kind}List")},
-                "versions": [{"name": group.version(), "served": true, "storage": true,
-                              "schema": {"openAPIV3Schema": schema}}],
-            },
-        });
-        self.admin().post(CRDS, &crd).map(drop)
+        let path = format!("{PROGRAMS}/calico/{}_{plural}.yaml", Group::V1.name());
+        let text = std::fs::read_to_string(&path)
+            .with_context(|| format!("{path}: run interop/setup.sh kubernetes"))?;
+        let crd = match group {
+            Group::V1 => text,
+            Group::V3 => of_v3(&text)?,
+        };
+        let (code, answer) = self.admin().send("POST", CRDS, "application/yaml", &crd)?;
+        ensure!(code == 201, "{path}: {code} {answer}");
+        Ok(())
     }
 
     /// Waits until a kind can be listed: it is busy for a moment after its creation.
@@ -131,13 +141,18 @@ impl Kubernetes {
         })
     }
 
-    /// Changes a CRD.
+    /// Serves a CRD's version, or does not.
     ///
     /// # Errors
     /// When the server refuses.
-    pub fn patch_crd(&self, group: Group, plural: &str, change: &Value) -> Result<()> {
+    pub fn serve_crd(&self, group: Group, plural: &str, is_served: bool) -> Result<()> {
         let path = format!("{CRDS}/{plural}.{}", group.name());
-        self.admin().patch(&path, change).map(drop)
+        let change = json!([
+            {"op": "replace", "path": "/spec/versions/0/served", "value": is_served}]);
+        let media_type = "application/json-patch+json";
+        let (code, answer) = self.admin().send("PATCH", &path, media_type, &change.to_string())?;
+        ensure!(code == 200, "{path}: {code} {answer}");
+        Ok(())
     }
 
     /// Deletes one CRD, and with it its objects.

@@ -118,6 +118,25 @@ impl<'a> Api<'a> {
     /// # Errors
     /// When the server refuses one.
     pub fn send_many(&self, method: &str, objects: &[(String, Value)]) -> Result<()> {
+        self.send_all(method, objects, &["--parallel", "--parallel-max", "8"])
+    }
+
+    /// The same one after the other, at most so many a second.
+    ///
+    /// # Errors
+    /// When the server refuses one.
+    pub fn send_paced(
+        &self,
+        method: &str,
+        objects: &[(String, Value)],
+        per_second: f64,
+    ) -> Result<()> {
+        // curl(1) takes whole numbers.
+        let per_minute = format!("{:.0}/m", per_second * 60.0);
+        self.send_all(method, objects, &["--rate", &per_minute])
+    }
+
+    fn send_all(&self, method: &str, objects: &[(String, Value)], how: &[&str]) -> Result<()> {
         let media_type = match method {
             "PATCH" => "application/merge-patch+json",
             _ => "application/json",
@@ -142,8 +161,8 @@ impl<'a> Api<'a> {
         }
         let path = folder.join("config");
         std::fs::write(&path, config)?;
-        let args = ["-sS", "--parallel", "--parallel-max", "8", "-K", &path.display().to_string()];
-        self.host.run("curl", &args)?;
+        let path = path.display().to_string();
+        self.host.run("curl", &[how, &["-sS", "-K", &path]].concat())?;
         Ok(std::fs::remove_dir_all(folder)?)
     }
 }
