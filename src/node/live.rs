@@ -21,7 +21,7 @@ use super::saved::Lines;
 use super::settings::describe;
 use super::store::Store;
 use crate::calico::config::Converter;
-use crate::calico::model::{ObjectId, encode};
+use crate::calico::model::{Kind, ObjectId, encode};
 use crate::calico::release::Origin;
 use crate::calico::{Plan, Problem, Resolver, Settings};
 use crate::config::{Config, HostSettings, PeerEntry, differing_peers};
@@ -150,7 +150,7 @@ impl Drop for Follower {
 /// Follows the sources in a task of its own, on the multi-threaded runtime that this is called in.
 pub fn follow(settings: &NodeSettings) -> Follower {
     for note in &settings.notes {
-        info!("{note}");
+        info!("{} {}", note.object, note.text);
     }
     let (wanted, of_services) = watch::channel(None);
     let mut starter = datastore::Starter::new(of_services);
@@ -168,7 +168,7 @@ fn follow_feeds(
     feeds: Vec<Feed>,
     wanted: watch::Sender<Option<Wanted>>,
 ) -> Follower {
-    let NodeSettings { calico: settings, limits, host, state_file, .. } = settings.clone();
+    let NodeSettings { calico: settings, limits, host, state_file, notes, .. } = settings.clone();
     let watcher = |feed: &Feed| (feed.status.name.clone(), feed.receiver.watcher());
     let vitals = Vitals { plan: Pulse::default(), sources: feeds.iter().map(watcher).collect() };
     let status = Arc::new(NodeStatus {
@@ -176,7 +176,7 @@ fn follow_feeds(
         sources: Vec::new(),
         release: String::new(),
         problems: Arc::from([]),
-        notes: Arc::from([]),
+        notes: notes.clone().into(),
         origins: Arc::default(),
         reasons: Arc::default(),
         stuck: None,
@@ -196,7 +196,8 @@ fn follow_feeds(
         store: Store::new(state_file, settings.node.clone()),
         dirty: false,
         of_plan: Vec::new(),
-        notes: Vec::new(),
+        notes: notes.clone(),
+        of_environment: notes,
         current: None,
         parted: BTreeSet::new(),
         status: NodeStatus::clone(&status),
@@ -235,6 +236,33 @@ impl Feed {
     }
 }
 
+impl Feed {
+    /// What reading this source costs others, where that begins to count.
+    fn load(&self) -> Option<Problem> {
+        if self.saved_as != Some("kubernetes") {
+            return None;
+        }
+        let is_node = |id: &&ObjectId| id.kind == Kind::KubernetesNode;
+        load_of(self.objects.iter().filter(is_node).count())
+            .map(|text| Problem::new(&self.status.name, text))
+    }
+}
+
+/// What so many nodes that each read the Kubernetes API cost its servers. In whole thousands, so
+/// that it is not news with every node.
+fn load_of(nodes: usize) -> Option<String> {
+    let thousands = nodes.saturating_sub(1) / 1000;
+    // Every Node is written every five minutes at least, and each of them is told.
+    let events = (thousands * 1000).pow(2) / 300;
+    (thousands > 0).then(|| {
+        format!(
+            "it is read by more than {thousands},000 nodes: its servers send more than {events} \
+             heartbeats of Nodes a second to their margays, which a Typha would not; see Load in \
+             margay's README for what that costs"
+        )
+    })
+}
+
 /// What the objects of a source are kept under. Felix's files are on this machine, and gone when it
 /// was started anew.
 fn saved_as(source: &Source) -> Option<&'static str> {
@@ -260,8 +288,10 @@ struct Live {
     dirty: bool,
     /// Problems of the last plan.
     of_plan: Vec<Problem>,
-    /// Its notes.
+    /// Its notes, and those that hold whatever the plan is.
     notes: Vec<Problem>,
+    /// What the environment asks for and is not done.
+    of_environment: Vec<Problem>,
     current: Option<Arc<Config>>,
     /// See [`Update::parted`].
     parted: BTreeSet<IpAddr>,
@@ -467,6 +497,9 @@ impl Live {
         }
         self.of_plan = plan.problems;
         self.notes = plan.notes;
+        self.notes.extend(self.of_environment.iter().cloned());
+        self.notes.extend(self.feeds.iter().filter_map(Feed::load));
+        self.notes.sort();
         self.of_plan.extend(self.converter.problems().cloned());
         let update = config.and_then(|config| self.update(config));
         self.publish();

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::Environment;
 use crate::calico::release::Version;
-use crate::calico::{RouterIdSource, Settings, speaks_bgp};
+use crate::calico::{Problem, RouterIdSource, Settings, speaks_bgp};
 use crate::config::{
     BirdPaths, BirdSockets, CalicoDatastore, CalicoEtcd, CalicoKubernetes, CalicoLimits,
     CalicoSettings, ControlSettings, HostSettings, HttpSettings, LogFormat, LogLevel, LogSettings,
@@ -40,8 +40,8 @@ pub struct NodeSettings {
     pub limits: CalicoLimits,
     /// What concerns this machine only.
     pub host: HostSettings,
-    /// What the environment asks for and is not done, in lines for the log.
-    pub notes: Vec<String>,
+    /// What the environment asks for and is not done, by variable.
+    pub notes: Vec<Problem>,
 }
 
 /// Why it is not known what to follow. One line that names the key or variable and the remedy.
@@ -298,16 +298,17 @@ fn datastore_type(env: &Environment) -> &str {
 }
 
 /// What the environment asks for and is not done.
-fn notes(sources: &[Source], env: &Environment) -> Vec<String> {
+fn notes(sources: &[Source], env: &Environment) -> Vec<Problem> {
     let mut notes = Vec::new();
     let api = sources.iter().find_map(|source| match source {
         Source::Kubernetes(config) => Some(&config.api),
         _ => None,
     });
     if let (Some(_), Some(variable)) = (api, typha_variable(&env.variables)) {
-        notes.push(format!(
-            "{variable} names a Typha, which margay does not use: the Kubernetes API is read \
-             directly, which is fine up to about 1,000 nodes"
+        notes.push(Problem::new(
+            variable,
+            "names a Typha, which margay does not use: the Kubernetes API is read directly, which \
+             is fine up to about 1,000 nodes",
         ));
     }
     let of_any = sources.iter().find_map(|source| match source {
@@ -321,9 +322,9 @@ fn notes(sources: &[Source], env: &Environment) -> Vec<String> {
         host.trim_matches(['[', ']'])
     });
     if let Some(variable) = host.and_then(|host| proxy_variable(&env.variables, host)) {
-        notes.push(format!(
-            "{variable} names a proxy, which margay does not use: the API server is connected to \
-             directly"
+        notes.push(Problem::new(
+            variable,
+            "names a proxy, which margay does not use: the API server is connected to directly",
         ));
     }
     notes
@@ -408,7 +409,7 @@ impl fmt::Display for NodeSettings {
             writeln!(f, "reads {}", describe(source))?;
         }
         for note in &self.notes {
-            writeln!(f, "{note}")?;
+            writeln!(f, "{} {}", note.object, note.text)?;
         }
         match &self.state_file {
             Some(path) => writeln!(f, "keeps what it read in {}", path.display())?,

@@ -9,7 +9,7 @@ use std::convert::Infallible;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep, sleep_until};
-use tracing::{debug, info, warn};
+use tracing::{debug, warn};
 
 use super::affinities::Affinities;
 use super::api::{Api, Dial, Epoch};
@@ -40,8 +40,6 @@ const RESYNC: [Duration; 2] = [Duration::from_secs(6 * 3600), Duration::from_sec
 const PATIENCE: u32 = 3;
 /// So many times "too large" before it is believed.
 const TOO_LARGE_MAX: u32 = 3;
-/// From so many Nodes on the load of reading them directly is named.
-const NODES_MANY: usize = 1000;
 /// A kind of which only services or passwords depend does not hold up BGP so long after it was
 /// refused. A server that just started refuses some requests wrongly.
 const EXCUSED_AFTER: Duration = Duration::from_secs(5);
@@ -85,8 +83,6 @@ pub(super) struct Follow<'a, D> {
     pub(super) is_in_doubt: bool,
     /// A watch was cut off.
     was_lost: bool,
-    /// That there are many Nodes was said.
-    is_load_named: bool,
 }
 
 /// What comes next.
@@ -140,7 +136,6 @@ impl<'a, D: Dial> Follow<'a, D> {
             anchor: Anchor::default(),
             is_in_doubt: false,
             was_lost: false,
-            is_load_named: false,
         }
     }
 
@@ -182,17 +177,8 @@ impl<'a, D: Dial> Follow<'a, D> {
         self.anchor.clear();
         self.too_large = 0;
         debug!(resource = %self.resource, version = read.version, objects = listing.len(), "listed");
-        let count = listing.len();
         self.take_list(listing);
         let is_nodes = self.resource == Resource::Nodes;
-        if is_nodes && count > NODES_MANY && !self.is_load_named {
-            self.is_load_named = true;
-            info!(
-                nodes = count,
-                heartbeats_per_second = count * count / 300,
-                "Nodes are read directly by every node: the API servers send each heartbeat to each"
-            );
-        }
         self.hub.heard(is_nodes.then(|| read.version.parse().ok()).flatten());
         self.next = Next::Watch;
         let [least, most] = RESYNC;

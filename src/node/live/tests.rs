@@ -19,10 +19,10 @@ struct Rig {
 }
 
 fn rig() -> Rig {
-    rig_with(None)
+    rig_with(None, Vec::new())
 }
 
-fn rig_with(state_file: Option<PathBuf>) -> Rig {
+fn rig_with(state_file: Option<PathBuf>, notes: Vec<Problem>) -> Rig {
     let host = HostSettings {
         control: ControlSettings { socket: "/run/margay/test.sock".into(), bird_sockets: None },
         http: None,
@@ -36,7 +36,7 @@ fn rig_with(state_file: Option<PathBuf>) -> Rig {
     let settings = NodeSettings {
         calico: Settings::new("a"),
         sources: Vec::new(),
-        notes: Vec::new(),
+        notes,
         state_file,
         limits: CalicoLimits::default(),
         host,
@@ -213,6 +213,27 @@ async fn what_is_wrong_is_told_until_it_is_mended() {
     timeout(LONG, mended).await.unwrap();
 }
 
+#[test]
+fn the_load_of_reading_directly_is_named_by_the_thousand() {
+    assert_eq!((load_of(0), load_of(1000)), (None, None));
+    let text = load_of(1001).unwrap();
+    assert!(text.contains("more than 1,000 nodes") && text.contains("3333 heartbeats"), "{text}");
+    assert_eq!(load_of(2000).as_ref(), Some(&text), "no news with every node");
+    assert!(load_of(5001).unwrap().contains("83333 heartbeats"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_done_is_a_note_before_and_after_the_plan() {
+    let mut rig = rig_with(None, vec![Problem::new("FELIX_TYPHAADDR", "names a Typha")]);
+    let is_told =
+        |rig: &Rig| rig.status().notes.iter().any(|note| note.object == "FELIX_TYPHAADDR");
+    assert!(is_told(&rig));
+    rig.files.send(Event::Listed(Vec::new()));
+    rig.etcd.send(Event::Listed(vec![node("a", "10.0.0.1/24"), node("b", "10.0.0.2/24")]));
+    rig.update().await;
+    assert!(is_told(&rig));
+}
+
 /// Writes are put off for two seconds.
 async fn wait_for(path: &std::path::Path, text: &str) {
     let there = async {
@@ -231,7 +252,7 @@ fn away(reason: &str) -> Event {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_start_without_the_datastore_runs_by_what_was_kept() {
     let path = std::env::temp_dir().join(format!("margay-live-{}-kept", std::process::id()));
-    let mut first = rig_with(Some(path.clone()));
+    let mut first = rig_with(Some(path.clone()), Vec::new());
     let peer = |asn: serde_json::Value| {
         object(json!({
             "kind": "BGPPeer", "apiVersion": "projectcalico.org/v3", "metadata": {"name": "tor"},
@@ -258,7 +279,7 @@ async fn a_start_without_the_datastore_runs_by_what_was_kept() {
     assert!(!kept.contains("bm9ib2R5J3M"), "only what sessions need: {kept}");
 
     // etcd is away, and so are the files with the Secret.
-    let mut second = rig_with(Some(path.clone()));
+    let mut second = rig_with(Some(path.clone()), Vec::new());
     second.etcd.send(away("connection refused"));
     second.files.send(Event::Listed(Vec::new()));
     let restored = second.update().await;
@@ -279,7 +300,7 @@ async fn a_start_without_the_datastore_runs_by_what_was_kept() {
     let problems = second.status().problems.clone();
     assert!(problems.len() == 1 && problems[0].text.contains("last good state"), "{problems:?}");
     // What was deleted meanwhile goes with the list.
-    let mut third = rig_with(Some(path.clone()));
+    let mut third = rig_with(Some(path.clone()), Vec::new());
     third.files.send(Event::Listed(Vec::new()));
     third.etcd.send(Event::Listed(vec![node("a", "10.0.0.1/24"), mesh(true)]));
     assert_eq!(peers(&third.update().await.config), Vec::<&str>::new());
@@ -289,23 +310,23 @@ async fn a_start_without_the_datastore_runs_by_what_was_kept() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_kept_is_passed_over_while_the_source_may_still_answer() {
     let path = std::env::temp_dir().join(format!("margay-live-{}-late", std::process::id()));
-    let mut first = rig_with(Some(path.clone()));
+    let mut first = rig_with(Some(path.clone()), Vec::new());
     first.files.send(Event::Listed(Vec::new()));
     first.etcd.send(Event::Listed(vec![node("a", "10.0.0.1/24"), node("b", "10.0.0.2/24")]));
     first.update().await;
     wait_for(&path, "10.0.0.2").await;
     drop(first);
-    let mut second = rig_with(Some(path.clone()));
+    let mut second = rig_with(Some(path.clone()), Vec::new());
     second.files.send(Event::Listed(Vec::new()));
     assert!(second.is_quiet().await);
     second.etcd.send(Event::Listed(vec![node("a", "10.0.0.1/24"), node("c", "10.0.0.3/24")]));
     assert_eq!(peers(&second.update().await.config), ["Mesh_10_0_0_3"]);
     // Nothing at all is heard of it: after a while it is as if it were away.
-    let mut third = rig_with(Some(path.clone()));
+    let mut third = rig_with(Some(path.clone()), Vec::new());
     third.files.send(Event::Listed(Vec::new()));
     assert!(!peers(&third.update().await.config).is_empty());
     std::fs::write(&path, "not what we write").unwrap();
-    let fourth = rig_with(Some(path.clone()));
+    let fourth = rig_with(Some(path.clone()), Vec::new());
     fourth.files.send(Event::Listed(Vec::new()));
     fourth.etcd.send(Event::Listed(vec![node("a", "10.0.0.1/24")]));
     let refused = async {
