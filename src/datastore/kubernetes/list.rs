@@ -7,7 +7,7 @@ use serde::Deserialize;
 use super::api::{Api, Dial, Epoch};
 use super::body::Items;
 use super::failure::Failure;
-use super::resource::{From, Place, Size};
+use super::resource::{From, Place, Reading, Size};
 
 /// Longest wait for the head of a list.
 const HEAD_MAX: Duration = Duration::from_secs(10);
@@ -51,7 +51,9 @@ pub(super) async fn read<D: Dial>(
     mut item: impl FnMut(&[u8]),
 ) -> Result<Read, Failure> {
     // With a version the whole list comes from the server's memory.
-    let is_paged = place.size == Size::Large && !matches!(from, From::NotOlderThan(_));
+    let is_paged = place.size == Size::Large
+        && place.reading == Reading::Paged
+        && !matches!(from, From::NotOlderThan(_));
     let limit = is_paged.then_some(PAGE);
     let mut first: Option<Read> = None;
     let mut next: Option<String> = None;

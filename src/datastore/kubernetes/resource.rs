@@ -127,6 +127,16 @@ pub(super) struct Place {
     pub(super) selector: Option<String>,
     pub(super) form: Form,
     pub(super) size: Size,
+    pub(super) reading: Reading,
+}
+
+/// Whether lists may be asked for in parts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reading {
+    /// In pages, of kinds that have many objects.
+    Paged,
+    /// All at once: the server does not know `limit`.
+    AtOnce,
 }
 
 /// How many objects there may be.
@@ -198,14 +208,14 @@ impl Place {
             Resource::Nodes | Resource::Services | Resource::EndpointSlices => Size::Large,
             _ => Size::Small,
         };
-        Place { path, selector, form, size }
+        Place { path, selector, form, size, reading: Reading::Paged }
     }
 
     /// The same without anything that a server might not know.
     pub(super) fn plain(&self) -> Place {
         let is_labels = |s: &&String| s.starts_with("labelSelector");
         let selector = self.selector.clone().filter(|s| !is_labels(&s));
-        Place { selector, form: Form::Whole, ..self.clone() }
+        Place { selector, form: Form::Whole, reading: Reading::AtOnce, ..self.clone() }
     }
 
     /// The same with a label selector.

@@ -1,5 +1,6 @@
 //! The sources against the double, in simulated time.
 
+mod behaviours;
 mod orders;
 mod services;
 
@@ -13,7 +14,9 @@ use tokio::time::sleep;
 
 use super::api::Api;
 use super::config::{ApiConfig, Group, KubernetesConfig};
-use super::double::{AFFINITIES, CONFIGURATIONS, Cut, Double, FILTERS, NODES, PEERS, POOLS, Wrong};
+use super::double::{
+    AFFINITIES, CONFIGURATIONS, Cut, Double, FILTERS, Manners, NODES, PEERS, POOLS, Wrong,
+};
 use super::label::{HOSTNAME_HASH, hostname_hash};
 use super::random::Random;
 use super::source::follow_calico;
@@ -348,6 +351,8 @@ async fn every_lasting_failure_is_named_keeps_all_and_costs_few_requests() {
         (Wrong::Status(422, "{}"), "422", "refused"),
         (Wrong::Status(410, "{}"), "410", "expired"),
         (Wrong::Busy(1), "429", "too-many-requests"),
+        (Wrong::Status(429, "Too many requests"), "429", "too-many-requests"),
+        (Wrong::Status(504, "upstream request timeout"), "504 upstream request", "server-error"),
         (Wrong::Html, "proxy", "not-kubernetes"),
         (Wrong::Broken, "connection ended", "connection-lost"),
         (Wrong::Late(Duration::from_secs(3600)), "no answer", "timeout"),
@@ -717,20 +722,4 @@ async fn a_server_without_http2_serves_as_well() {
     lab.double.put(PEERS, "newer", peer(1));
     lab.settle().await;
     lab.assert_same();
-}
-
-#[tokio::test(start_paused = true)]
-async fn thousands_of_nodes_are_read_in_pages_where_the_server_has_them_not_at_hand() {
-    let double = Double::new();
-    for number in 0..1234 {
-        double.put(NODES, &format!("n{number:04}"), node(number));
-    }
-    let api = Api::new(double.clone(), Random::seeded(1));
-    let place = super::resource::Place::of(&super::resource::Resource::Nodes, Group::V1, "me", "");
-    for (from, pages) in [(super::resource::From::Any, 1), (super::resource::From::Newest, 3)] {
-        let before = double.asked(NODES, "list");
-        let mut count = 0;
-        super::list::read(&api, &place, &from, |_| count += 1).await.unwrap();
-        assert_eq!((count, double.asked(NODES, "list") - before), (1234, pages));
-    }
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::io::DuplexStream;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::api::{Dial, Dialled, Protocol};
 use super::credentials::{Bearer, Scheme};
@@ -22,6 +23,8 @@ pub(super) const CONFIGURATIONS: &str = "/apis/crd.projectcalico.org/v1/bgpconfi
 pub(super) const FILTERS: &str = "/apis/crd.projectcalico.org/v1/bgpfilters";
 pub(super) const AFFINITIES: &str = "/apis/crd.projectcalico.org/v1/blockaffinities";
 
+/// How long the storage of a kind takes to begin.
+const BEGINNING: Duration = Duration::from_millis(200);
 /// Versions that can be restored.
 const HISTORY_MAX: usize = 40;
 
@@ -57,6 +60,23 @@ pub(super) enum Wrong {
     Broken,
     /// The head comes after this long.
     Late(Duration),
+    /// 422 for a request with a parameter that not every server knows.
+    Odd,
+    /// Watches end right after the head; lists are answered.
+    EndsAtOnce,
+    /// 504 for whatever waits for etcd: a server or relay in between has lost it.
+    Stuck,
+}
+
+/// What a server does besides, that is allowed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Manners {
+    /// No bookmarks are sent.
+    pub(super) has_no_bookmarks: bool,
+    /// Every event is sent twice.
+    pub(super) repeats: bool,
+    /// A page has so many objects at most; 0: as many as the limit says.
+    pub(super) page_max: usize,
 }
 
 pub(super) struct State {
@@ -86,7 +106,13 @@ pub(super) struct State {
     resets: u64,
     /// Octets that go into one frame.
     pub(super) chunk: usize,
-    pub(super) bookmarks: bool,
+    pub(super) manners: Manners,
+    /// So many watches more begin with an event from before their version.
+    pub(super) stale_events: u32,
+    /// So many pages more are refused, because their version is not kept any more.
+    pub(super) expired_pages: u32,
+    /// Kinds whose storage begins, and until when they answer 429.
+    pub(super) begins: BTreeMap<String, Instant>,
     pub(super) is_http1: bool,
     token_file: Option<std::path::PathBuf>,
 }
@@ -124,7 +150,10 @@ impl Double {
             ends: 0,
             resets: 0,
             chunk: usize::MAX,
-            bookmarks: true,
+            manners: Manners::default(),
+            stale_events: 0,
+            expired_pages: 0,
+            begins: BTreeMap::new(),
             is_http1: false,
             token_file: None,
         };
@@ -208,6 +237,14 @@ impl Double {
         }
         self.change(|state| state.missing.insert(collection.to_owned()));
         self.end_watches();
+    }
+
+    /// The CRD is put back, without its objects.
+    pub(super) fn restore_crd(&self, collection: &str) {
+        self.change(|state| {
+            state.missing.remove(collection);
+            state.begins.insert(collection.to_owned(), Instant::now() + BEGINNING);
+        });
     }
 
     /// How often something was asked.

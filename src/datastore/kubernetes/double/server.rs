@@ -111,6 +111,11 @@ impl Asked {
         self.get("resourceVersion").and_then(|v| v.parse().ok())
     }
 
+    /// Whether there is a parameter that a server may not know.
+    fn is_odd(&self) -> bool {
+        self.is_metadata || self.get("labelSelector").is_some() || self.get("limit").is_some()
+    }
+
     /// Whether an object is selected.
     fn selects(&self, object: &Value) -> bool {
         let by_name = self.get("fieldSelector").and_then(|s| s.strip_prefix("metadata.name="));
@@ -206,13 +211,36 @@ async fn answer(double: &Double, request: &Request<Incoming>) -> Response<Octets
         Some(Wrong::Html) => return whole(200, "text/html", "<html><body>Sign in</body></html>"),
         Some(Wrong::Broken) => return streamed(Writer::broken()),
         Some(Wrong::Late(wait)) => sleep(wait).await,
-        None => {}
+        Some(Wrong::Odd) if asked.is_odd() => {
+            return failed(422, "Invalid", "a parameter that is not known");
+        }
+        Some(Wrong::EndsAtOnce) if is_watch => {
+            let (_, body) = Writer::new(1);
+            return streamed(body);
+        }
+        // What is at hand is answered, as by a server whose etcd is frozen.
+        Some(Wrong::Stuck) if !is_watch && asked.get("resourceVersion") != Some("0") => {
+            return failed(
+                504,
+                "Timeout",
+                "Timeout: request did not complete within requested timeout",
+            );
+        }
+        Some(Wrong::Odd | Wrong::EndsAtOnce | Wrong::Stuck) | None => {}
+    }
+    if asked.collection.ends_with("/secrets") && asked.get("fieldSelector").is_none() {
+        return failed(403, "Forbidden", "secrets is forbidden: only of one name");
     }
     if asked.collection == "/apis" {
         let groups = double.lock().groups.clone();
         let groups: Vec<Value> = groups.into_iter().map(|name| json!({"name": name})).collect();
         let list = json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups});
         return whole(200, "application/json", list.to_string());
+    }
+    if double.lock().begins.get(&asked.collection).is_some_and(|until| *until > Instant::now()) {
+        let mut answer = failed(429, "TooManyRequests", "storage is (re)initializing");
+        answer.headers_mut().insert("retry-after", 1.into());
+        return answer;
     }
     if is_missing(&double.lock(), &asked.collection) {
         return whole(404, "text/plain; charset=utf-8", "404 page not found\n");
@@ -238,11 +266,16 @@ async fn list(double: &Double, asked: &Asked) -> Response<Octets> {
         });
         return whole(504, "application/json", body.to_string());
     }
-    let state = double.lock();
+    let mut state = double.lock();
     let is_from_memory = asked.get("resourceVersion") == Some("0");
+    let page_max = Some(state.manners.page_max).filter(|most| *most > 0).unwrap_or(usize::MAX);
     let limit = asked.get("limit").and_then(|l| l.parse().ok()).filter(|_| !is_from_memory);
+    let limit = limit.map(|limit: usize| limit.min(page_max));
     let token = asked.get("continue").map(|t| t.split_once(':').unwrap());
-    if token.is_some_and(|(version, _)| version.parse::<u64>().unwrap() <= state.compacted) {
+    let is_unlucky = token.is_some() && state.expired_pages > 0;
+    state.expired_pages -= u32::from(is_unlucky);
+    let is_old = |version: &str| version.parse::<u64>().unwrap() < state.compacted;
+    if is_unlucky || token.is_some_and(|(version, _)| is_old(version)) {
         return failed(410, "Expired", "The provided continue parameter is too old");
     }
     let after = token.map_or("", |(_, name)| name);
@@ -255,6 +288,10 @@ async fn list(double: &Double, asked: &Asked) -> Response<Octets> {
     if let Some(limit) = limit
         && selected.len() > limit
     {
+        // Some servers count, some do not.
+        if state.version.is_multiple_of(2) {
+            metadata["remainingItemCount"] = json!(selected.len() - limit);
+        }
         selected.truncate(limit);
         let last = selected.last().map_or("", |(name, _)| name);
         metadata["continue"] = json!(format!("{}:{last}", state.version));
@@ -271,7 +308,7 @@ fn watch(double: &Double, asked: Asked) -> Response<Octets> {
     if from < double.lock().compacted {
         let expired = status(410, "Expired", "too old resource version");
         tokio::spawn(async move {
-            writer.line(&json!({"type": "ERROR", "object": expired})).await;
+            writer.lines(&[json!({"type": "ERROR", "object": expired})]).await;
         });
     } else {
         tokio::spawn(run_watch(double.clone(), asked, from, writer));
@@ -288,23 +325,33 @@ async fn run_watch(double: Double, asked: Asked, mut from: u64, writer: Writer) 
     let mut changed = double.changed.subscribe();
     let seconds = asked.get("timeoutSeconds").and_then(|s| s.parse().ok()).unwrap_or(1800);
     let end = Instant::now() + Duration::from_secs(seconds);
-    let (ends, resets) = {
-        let state = double.lock();
-        (state.ends, state.resets)
+    let (ends, resets, is_known, stale) = {
+        let mut state = double.lock();
+        let is_stale = state.stale_events > 0;
+        let old = state.log.iter().rfind(|c| c.version <= from && c.collection == asked.collection);
+        let stale = old.filter(|_| is_stale).and_then(|change| event(&asked, change));
+        state.stale_events -= u32::from(stale.is_some());
+        // For a version that never was there is silence, without bookmarks too.
+        (state.ends, state.resets, from <= state.version, stale)
     };
+    if let Some(stale) = stale {
+        writer.lines(&[stale]).await;
+    }
     let mut bookmark = Instant::now() + Duration::from_secs(60);
+    let last_bookmark = end - Duration::from_secs(2);
     loop {
-        let (events, at, has_bookmarks, is_over, is_reset) = {
+        let (events, at, manners, is_over, is_reset) = {
             let state = double.lock();
             let fresh = state.log.iter().filter(|c| c.version > from);
             let of_kind = fresh.filter(|c| c.collection == asked.collection);
             let events: Vec<Value> = of_kind.filter_map(|change| event(&asked, change)).collect();
             let is_over = state.ends != ends;
-            (events, state.version, state.bookmarks, is_over, state.resets != resets)
+            (events, state.version, state.manners, is_over, state.resets != resets)
         };
-        for event in &events {
-            writer.line(event).await;
-        }
+        let copies = if manners.repeats { 2 } else { 1 };
+        let events: Vec<Value> =
+            events.iter().flat_map(|event| std::iter::repeat_n(event.clone(), copies)).collect();
+        writer.lines(&events).await;
         from = from.max(at);
         if is_reset {
             writer.fail().await;
@@ -313,11 +360,14 @@ async fn run_watch(double: Double, asked: Asked, mut from: u64, writer: Writer) 
         if is_over || Instant::now() >= end || writer.is_closed() {
             return;
         }
-        if has_bookmarks && Instant::now() >= bookmark {
+        if Instant::now() >= bookmark && is_known && !manners.has_no_bookmarks {
             let version = from.to_string();
             let object = json!({"kind": "Some", "metadata": {"resourceVersion": version}});
-            writer.line(&json!({"type": "BOOKMARK", "object": object})).await;
-            bookmark = Instant::now() + Duration::from_secs(60);
+            writer.lines(&[json!({"type": "BOOKMARK", "object": object})]).await;
+        }
+        if Instant::now() >= bookmark {
+            let next = Instant::now() + Duration::from_secs(60);
+            bookmark = if bookmark < last_bookmark { next.min(last_bookmark) } else { next };
         }
         tokio::select! {
             _ = changed.changed() => {}
@@ -363,9 +413,10 @@ impl Writer {
         reader
     }
 
-    async fn line(&self, value: &Value) {
-        let line = format!("{value}\n").into_bytes();
-        for part in line.chunks(self.chunk.max(1)) {
+    /// Lines in one frame, or cut anywhere.
+    async fn lines(&self, values: &[Value]) {
+        let lines: Vec<String> = values.iter().map(|value| format!("{value}\n")).collect();
+        for part in lines.concat().as_bytes().chunks(self.chunk.max(1)) {
             let _ = self.frames.send(Ok(Bytes::copy_from_slice(part))).await;
         }
     }

@@ -20,6 +20,9 @@ enum Step {
     Crd(usize),
     Refuse,
     Chunk(usize),
+    Manners(Manners),
+    StaleEvent,
+    ExpiredPages,
     Pass(u64),
 }
 
@@ -33,7 +36,13 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         Just(Wrong::Html),
         Just(Wrong::Broken),
         Just(Wrong::Late(Duration::from_secs(20))),
+        Just(Wrong::Odd),
+        Just(Wrong::EndsAtOnce),
+        Just(Wrong::Stuck),
     ];
+    let manners = (any::<bool>(), any::<bool>(), 0usize..4).prop_map(
+        |(has_no_bookmarks, repeats, page_max)| Manners { has_no_bookmarks, repeats, page_max },
+    );
     let step = prop_oneof![
         8 => (kind.clone(), 0usize..4, 0u64..3).prop_map(|(k, n, v)| Step::Put(k, n, v)),
         4 => (kind.clone(), 0usize..4).prop_map(|(k, n)| Step::Delete(k, n)),
@@ -47,6 +56,9 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => (0usize..5).prop_map(Step::Crd),
         1 => Just(Step::Refuse),
         1 => (1usize..60).prop_map(Step::Chunk),
+        1 => manners.prop_map(Step::Manners),
+        1 => Just(Step::StaleEvent),
+        1 => Just(Step::ExpiredPages),
         8 => (0u64..12_000).prop_map(Step::Pass),
     ];
     prop::collection::vec(step, 0..25)
@@ -110,7 +122,7 @@ async fn play(steps: Vec<Step>, seed: u64) {
                 let collection = COLLECTIONS[kind];
                 let is_missing = double.lock().missing.contains(collection);
                 if is_missing {
-                    double.change(|state| state.missing.remove(collection));
+                    double.restore_crd(collection);
                 } else {
                     excused.extend(double.objects(collection).into_keys());
                     double.delete_crd(collection);
@@ -118,6 +130,9 @@ async fn play(steps: Vec<Step>, seed: u64) {
             }
             Step::Refuse => double.change(|state| state.refuses_connections = true),
             Step::Chunk(octets) => double.change(|state| state.chunk = octets),
+            Step::Manners(manners) => double.change(|state| state.manners = manners),
+            Step::StaleEvent => double.change(|state| state.stale_events += 1),
+            Step::ExpiredPages => double.change(|state| state.expired_pages += 1),
             Step::Pass(millis) => lab.run(Duration::from_millis(millis)).await,
         }
     }
