@@ -1,5 +1,6 @@
 //! A large cluster, and what it costs to follow it.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
@@ -73,12 +74,12 @@ impl Kubernetes {
         self.admin().send_paced("PATCH", &beats, per_second)
     }
 
-    /// CPU time of the API server so far, in nanoseconds.
+    /// CPU time of the API server so far.
     ///
     /// # Errors
     /// When it does not run.
-    pub fn server_nanos(&self) -> Result<u64> {
-        nanos_of(self.server.as_ref().context("no API server runs")?.pid())
+    pub fn server_time(&self) -> Result<CpuTime> {
+        CpuTime::of(self.server.as_ref().context("no API server runs")?.pid())
     }
 }
 
@@ -105,7 +106,7 @@ fn whole_status() -> Value {
         .map(|n| {
             let mut digest = String::new();
             for _ in 0..8 {
-                let _ = write!(digest, "{:08x}", n * 0x0123_4567 & 0xffff_ffff);
+                let _ = write!(digest, "{:08x}", (n * 0x0123_4567) & 0xffff_ffff);
             }
             json!({"names": [format!("registry.example.org/team/image-{n}@sha256:{digest}"),
                              format!("registry.example.org/team/image-{n}:v1.2.{n}")],
@@ -116,16 +117,31 @@ fn whole_status() -> Value {
                       "conditions": conditions("2026-01-01T00:00:00Z")}})
 }
 
-/// CPU time of all threads of a process so far, in nanoseconds.
-///
-/// # Errors
-/// When `/proc` does not say.
-pub fn nanos_of(pid: u32) -> Result<u64> {
-    let mut nanos = 0;
-    for thread in fs::read_dir(Path::new("/proc").join(pid.to_string()).join("task"))? {
-        // One that ends meanwhile has no time any more.
-        let Ok(text) = fs::read_to_string(thread?.path().join("schedstat")) else { continue };
-        nanos += text.split(' ').next().unwrap_or_default().parse::<u64>().context("schedstat")?;
+/// CPU time of the threads of a process so far, in nanoseconds.
+#[derive(Debug, Clone, Default)]
+pub struct CpuTime(BTreeMap<String, u64>);
+
+impl CpuTime {
+    /// Of a process.
+    ///
+    /// # Errors
+    /// When `/proc` does not say.
+    pub fn of(pid: u32) -> Result<Self> {
+        let mut threads = BTreeMap::new();
+        for thread in fs::read_dir(Path::new("/proc").join(pid.to_string()).join("task"))? {
+            let thread = thread?;
+            // One that ends meanwhile has no time any more.
+            let Ok(text) = fs::read_to_string(thread.path().join("schedstat")) else { continue };
+            let nanos = text.split(' ').next().unwrap_or_default().parse().context("schedstat")?;
+            threads.insert(thread.file_name().to_string_lossy().into_owned(), nanos);
+        }
+        Ok(Self(threads))
     }
-    Ok(nanos)
+
+    /// What was used since another moment, without what threads used that have ended since.
+    #[must_use]
+    pub fn since(&self, earlier: &CpuTime) -> u64 {
+        let before = |thread: &str| earlier.0.get(thread).copied().unwrap_or_default();
+        self.0.iter().map(|(thread, nanos)| nanos.saturating_sub(before(thread))).sum()
+    }
 }

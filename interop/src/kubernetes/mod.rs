@@ -4,7 +4,7 @@ mod load;
 mod objects;
 mod request;
 
-pub use load::nanos_of;
+pub use load::CpuTime;
 pub use objects::{Group, node, peer};
 pub use request::Api;
 
