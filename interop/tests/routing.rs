@@ -255,6 +255,44 @@ fn announces_routes_of_the_kernel() -> Result<()> {
     })
 }
 
+/// A route of the kernel whose gateway is a neighbour goes to the others, with that next hop, and never to
+/// the neighbour itself, which may come up after the route (RFC 4271 §5.1.3).
+#[test]
+#[ignore = "needs root and the daemons of interop/setup.sh peers"]
+fn a_neighbour_is_not_told_what_goes_through_it() -> Result<()> {
+    run("own-next-hop", &[Kind::Bird2], |lab| {
+        let host = lab.host("a")?;
+        let (near, far) = (lab.host("b")?, lab.host("c")?);
+        let own = config(&host, SUBJECT_AS, &[(&near, SUBJECT_AS), (&far, SUBJECT_AS)], &[]);
+        let text = format!(
+            "{}\n[[redistribute]]\nfrom = \"kernel\"\nprotocols = [80]\nprefixes = [\"10.65.0.0/16\"]\n",
+            margay::render(&host, &own)
+                .replace("[[bgp.peers]]\n", "[[bgp.peers]]\nnext-hop = \"keep\"\n")
+        );
+        let via = |prefix: &str, gateway: &Host| {
+            let gateway = gateway.v4().to_string();
+            host.run("ip", &["route", "replace", prefix, "via", &gateway, "proto", "80"])
+        };
+        via("10.65.2.0/26", &near)?;
+        let (_daemon, control) = margay::start_text(&host, &text)?;
+        let peer = |of: &Host| config(of, SUBJECT_AS, &[(&host, SUBJECT_AS)], &[]);
+        let far_bird = Bird2::start(&far, &peer(&far))?;
+        let path = wait_paths(&far_bird, "10.65.2.0/26", 1)?.remove(0);
+        ensure!(path.next_hop == Some(near.v4().to_string()), "{path:?}");
+        let near_bird = Bird2::start(&near, &peer(&near))?;
+        via("10.65.3.0/26", &far)?;
+        wait_paths(&near_bird, "10.65.3.0/26", 1)?;
+        ensure!(near_bird.paths("10.65.2.0/26")?.is_empty(), "b was told a route through itself");
+        ensure!(far_bird.paths("10.65.3.0/26")?.is_empty(), "c was told a route through itself");
+        let why = control.json(&["explain", "10.65.2.0/26"])?["withheld"].to_string();
+        ensure!(why.contains("its next hop is this neighbour"), "{why}");
+        // The gateway changes: the one loses what the other gets.
+        via("10.65.2.0/26", &far)?;
+        wait_paths(&near_bird, "10.65.2.0/26", 1)?;
+        wait_paths(&far_bird, "10.65.2.0/26", 0).map(drop)
+    })
+}
+
 /// What we originate is a blackhole in the kernel, and goes when it is no longer configured.
 #[test]
 #[ignore = "needs root and the daemons of interop/setup.sh peers"]

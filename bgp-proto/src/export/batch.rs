@@ -5,9 +5,9 @@ use hashbrown::HashMap;
 
 use super::chunk::{ChunkPool, Frames, SharedChunk};
 use super::{
-    Audience, CHUNK_MAX, CoveredRanges, ExportId, ExportState, Frame, GroupKey, Reflection,
+    Audience, CHUNK_MAX, CoveredRanges, Except, ExportId, ExportState, Frame, GroupKey, Reflection,
 };
-use crate::rib::{DestId, SourceId, Version};
+use crate::rib::{DestId, Version};
 use crate::types::{Family, PathId};
 use crate::wire::{AttrEdit, UpdateWriter};
 
@@ -17,7 +17,7 @@ struct BucketKey {
     /// [`ExportId::NONE`] withdraws.
     out: ExportId,
     audience: Audience,
-    except: SourceId,
+    except: Except,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -151,7 +151,7 @@ impl Batch {
         (dest, tx): (DestId, u32),
         out: ExportId,
         audience: Audience,
-        except: SourceId,
+        except: Except,
         state: &ExportState<'_>,
     ) {
         let fixed = || {
@@ -164,7 +164,7 @@ impl Batch {
         self.add(BucketKey { out, audience, except }, dest, tx, fixed);
     }
 
-    pub(crate) fn withdraw(&mut self, dest: DestId, tx: u32, audience: Audience, except: SourceId) {
+    pub(crate) fn withdraw(&mut self, dest: DestId, tx: u32, audience: Audience, except: Except) {
         let key = BucketKey { out: ExportId::NONE, audience, except };
         self.add(key, dest, tx, || MESSAGE_OCTETS);
     }
@@ -287,7 +287,7 @@ impl Encoded {
     }
 
     /// Ends a frame behind what was written, joined to the last one if the same members read it.
-    pub(crate) fn end_frame(&mut self, audience: Audience, except: SourceId) {
+    pub(crate) fn end_frame(&mut self, audience: Audience, except: Except) {
         let end = u32::try_from(self.bytes.len()).expect("a chunk is bounded by CHUNK_MAX");
         match self.frames.last_mut() {
             Some(last) if last.end == end => {}

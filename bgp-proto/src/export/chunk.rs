@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use smallvec::SmallVec;
 
+use super::Except;
 use super::resync::CoveredRanges;
 use crate::rib::{SourceId, Version};
 
@@ -32,8 +33,7 @@ pub(crate) enum Audience {
 pub(crate) struct Frame {
     pub(crate) end: u32,
     pub(crate) audience: Audience,
-    /// Split horizon: the source of the routes does not read them.
-    pub(crate) except: SourceId,
+    pub(crate) except: Except,
 }
 
 /// A frame table. Most have one frame. Chunks come and go by thousands, and a small allocation beside
@@ -47,8 +47,8 @@ pub struct Chunk {
     pub(super) frames: Frames,
     /// Every change up to here is in this chunk or before it.
     pub(super) complete: Version,
-    /// For everyone but at most this source.
-    everyone: Option<SourceId>,
+    /// For everyone but at most these.
+    everyone: Option<Except>,
     resyncing: bool,
     /// Members with a frame of their own, ascending.
     only: SmallVec<[SourceId; 4]>,
@@ -64,7 +64,7 @@ impl Chunk {
             frames.iter().filter(|f| f.audience == Audience::Everyone).map(|f| f.except);
         self.everyone = except
             .next()
-            .map(|first| if except.all(|other| other == first) { first } else { SourceId::NONE });
+            .map(|first| if except.all(|other| other == first) { first } else { Except::NOBODY });
         self.resyncing = frames.iter().any(|f| f.audience == Audience::Resyncing);
         self.only.clear();
         self.only.extend(frames.iter().filter_map(|f| match f.audience {
@@ -78,7 +78,7 @@ impl Chunk {
 
     /// Whether it may hold a frame for the member; true errs on the safe side.
     pub(super) fn concerns(&self, peer: SourceId, is_resyncing: bool) -> bool {
-        self.everyone.is_some_and(|except| except != peer)
+        self.everyone.is_some_and(|except| !except.contains(peer))
             || is_resyncing && self.resyncing
             || self.only.binary_search(&peer).is_ok()
     }

@@ -14,13 +14,42 @@ impl ExportId {
     pub(crate) const NONE: ExportId = ExportId(0);
 }
 
+/// Who does not read a frame, although it is a member: the peer that the route came from (split
+/// horizon), and the one that is its next hop (RFC 4271 §5.1.3). Seldom two different ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Except {
+    pub(crate) source: SourceId,
+    /// [`SourceId::NONE`] where it is the source.
+    pub(crate) next_hop: SourceId,
+}
+
+impl Except {
+    pub(crate) const NOBODY: Except = Except { source: SourceId::NONE, next_hop: SourceId::NONE };
+
+    #[inline]
+    pub(crate) fn contains(self, peer: SourceId) -> bool {
+        self.source == peer || self.next_hop == peer
+    }
+
+    /// Both; either may be [`SourceId::NONE`].
+    pub(crate) fn each(self) -> [SourceId; 2] {
+        [self.source, self.next_hop]
+    }
+}
+
+impl Default for Except {
+    fn default() -> Self {
+        Except::NOBODY
+    }
+}
+
 /// What an [`ExportId`] stands for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct ExportedRoute {
     pub(crate) attrs: AttrId,
     pub(crate) next_hop: NextHopId,
-    /// The source, which is not sent its own route.
-    pub(crate) source: SourceId,
+    /// Who is not sent it.
+    pub(crate) except: Except,
     pub(crate) reflection: Option<Reflection>,
 }
 
@@ -41,7 +70,7 @@ pub(crate) struct ExportTable {
 fn hash_of(hash: &Seeded, out: &ExportedRoute) -> u64 {
     // One source's routes are reflected alike: what reflection adds distinguishes few entries.
     let low = u64::from(out.attrs.0) << 32 | u64::from(out.next_hop.0);
-    hash.word(low ^ u64::from(out.source.0).rotate_right(16))
+    hash.word(low ^ u64::from(out.except.source.0).rotate_right(16))
 }
 
 impl ExportTable {
@@ -119,9 +148,9 @@ impl ExportTable {
         &self.entries.get(id.0).out
     }
 
-    /// The source; none if nothing is advertised.
+    /// Who is not sent it; nobody if nothing is advertised.
     #[inline]
-    pub(crate) fn source(&self, id: ExportId) -> SourceId {
-        if id == ExportId::NONE { SourceId::NONE } else { self.get(id).source }
+    pub(crate) fn except(&self, id: ExportId) -> Except {
+        if id == ExportId::NONE { Except::NOBODY } else { self.get(id).except }
     }
 }

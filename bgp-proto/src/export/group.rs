@@ -17,7 +17,7 @@ use smallvec::SmallVec;
 use super::adj_rib_out::AdvertisedPaths;
 use super::batch::{Batch, Encoded, Oversized};
 use super::{
-    AddPathSend, AdjRibOut, Advertised, Audience, CoveredRanges, ExportId, ExportState,
+    AddPathSend, AdjRibOut, Advertised, Audience, CoveredRanges, Except, ExportId, ExportState,
     ExportTable, Exported, ExportedRoute, GroupKey, Log, MemberKey, Readers, Resync, ResyncEnd,
     Resyncing, Withholding, evaluate_export, is_memoisable,
 };
@@ -99,8 +99,8 @@ pub(crate) struct Group {
     resyncing: u32,
     /// Paths advertised.
     advertised: u32,
-    /// The same by the peer that they are from.
-    advertised_from: SourceCounts,
+    /// The same by the peers that are not sent them.
+    advertised_except: SourceCounts,
     /// Counted since the group began.
     exports: ExportCounts,
     /// Destinations with withdrawn paths in their lists.
@@ -156,7 +156,7 @@ impl Group {
             resync_at: 0,
             resyncing: 0,
             advertised: 0,
-            advertised_from: SourceCounts::default(),
+            advertised_except: SourceCounts::default(),
             exports: ExportCounts::default(),
             tombstones: WorkSet::default(),
             log_bytes_max,
@@ -201,7 +201,7 @@ impl Group {
         for path in list.iter().filter(|path| path.out != ExportId::NONE) {
             exported.retain(path.out);
             self.advertised += 1;
-            self.advertised_from.add(exported.source(path.out));
+            self.count_except(exported.except(path.out), SourceCounts::add);
         }
         if from.tombstones.contains(dest.0) {
             self.tombstones.insert(dest.0);
@@ -248,6 +248,13 @@ impl Group {
     pub(crate) fn mark_all(&mut self, slots: u32, version: Version) {
         self.flush_version = version;
         self.marking = 0..slots;
+    }
+
+    /// These destinations are to be looked at again, though nothing was decided about them; what comes
+    /// out different counts as changed at `version`.
+    pub(super) fn mark_undecided(&mut self, dests: &[DestId], version: Version) {
+        self.flush_version = version;
+        dests.iter().for_each(|dest| self.mark(*dest));
     }
 
     fn has_pending(&self) -> bool {
@@ -298,9 +305,15 @@ impl Group {
         self.advertised
     }
 
-    /// Advertised paths learned from this peer (split horizon: it does not receive them).
-    pub(crate) fn advertised_from(&self, peer: SourceId) -> u32 {
-        self.advertised_from.get(peer)
+    /// Advertised paths that this peer is not sent: it is their source or their next hop.
+    pub(crate) fn advertised_except(&self, peer: SourceId) -> u32 {
+        self.advertised_except.get(peer)
+    }
+
+    /// Counts who is not sent a path, or no more.
+    #[inline]
+    fn count_except(&mut self, except: Except, count: impl Fn(&mut SourceCounts, SourceId)) {
+        except.each().into_iter().for_each(|peer| count(&mut self.advertised_except, peer));
     }
 
     /// What a member was sent since it joined.
@@ -566,23 +579,28 @@ impl Group {
         state: &ExportState<'_>,
         batch: &mut Batch,
     ) {
-        let (from, to) = (state.outs.source(old), state.outs.source(new));
+        let (before, after) = (state.outs.except(old), state.outs.except(new));
         if old != ExportId::NONE {
-            self.advertised_from.subtract(from);
+            self.count_except(before, SourceCounts::subtract);
         }
         if new == ExportId::NONE {
             self.advertised -= u32::from(old != ExportId::NONE);
             self.exports.withdrawn += 1;
-            batch.withdraw(dest, tx, Audience::Everyone, from);
+            batch.withdraw(dest, tx, Audience::Everyone, before);
             return;
         }
         self.advertised += u32::from(old == ExportId::NONE);
-        self.advertised_from.add(to);
+        self.count_except(after, SourceCounts::add);
         self.exports.announced += 1;
-        batch.announce((dest, tx), new, Audience::Everyone, to, state);
-        if old != ExportId::NONE && from != to && self.members.contains_key(&to) {
-            // The new source was sent the old route, and is not sent its own.
-            batch.withdraw(dest, tx, Audience::Only(to), SourceId::NONE);
+        batch.announce((dest, tx), new, Audience::Everyone, after, state);
+        if old == ExportId::NONE || before == after {
+            return;
+        }
+        for peer in after.each() {
+            // It was sent the old route, and is not sent the new one.
+            if !before.contains(peer) && self.members.contains_key(&peer) {
+                batch.withdraw(dest, tx, Audience::Only(peer), Except::NOBODY);
+            }
         }
     }
 
@@ -614,8 +632,13 @@ impl Group {
                     None => state.attrs.retain_plain(path.attrs),
                 };
                 let next_hop = state.hops.intern(exported.next_hop);
-                let (source, reflection) = (path.source, exported.reflection);
-                let out = ExportedRoute { attrs, next_hop, source, reflection };
+                let neighbor = state.hops.neighbor(next_hop);
+                let except = Except {
+                    source: path.source,
+                    next_hop: if neighbor == path.source { SourceId::NONE } else { neighbor },
+                };
+                let reflection = exported.reflection;
+                let out = ExportedRoute { attrs, next_hop, except, reflection };
                 state.outs.intern(out, state.attrs, state.hops)
             }
             Err(_) => ExportId::NONE,
@@ -693,13 +716,13 @@ impl Group {
                 "{prefix} is not advertised in group {}: its attributes do not fit a message of {} octets",
                 self.id, self.key.max_len
             ));
-            batch.withdraw(route.dest, route.tx, Audience::Everyone, SourceId::NONE);
+            batch.withdraw(route.dest, route.tx, Audience::Everyone, Except::NOBODY);
             let mut list = self.advertised_paths.get(route.dest);
             for path in list.iter_mut().filter(|path| path.tx == route.tx) {
                 let out = std::mem::take(&mut path.out);
                 if out != ExportId::NONE {
                     self.advertised -= 1;
-                    self.advertised_from.subtract(state.outs.source(out));
+                    self.count_except(state.outs.except(out), SourceCounts::subtract);
                 }
                 state.outs.release(out, state.attrs, state.hops);
             }
@@ -720,7 +743,7 @@ impl Group {
             }
             _ => encode_end_of_rib(&mut out.bytes, self.key.family),
         }
-        out.end_frame(Audience::Only(peer), SourceId::NONE);
+        out.end_frame(Audience::Only(peer), Except::NOBODY);
     }
 
     /// Forgets withdrawn paths that every member knows of, of `max` destinations at most. Returns the

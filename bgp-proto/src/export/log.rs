@@ -576,8 +576,8 @@ fn read_chunk(
     let is_resyncing = member.resync.is_some();
     while let Some(frame) = chunk.frames.get(member.frame) {
         let wanted = match frame.audience {
-            Audience::Everyone => frame.except != member.peer,
-            Audience::Resyncing => is_resyncing && frame.except != member.peer,
+            Audience::Everyone => !frame.except.contains(member.peer),
+            Audience::Resyncing => is_resyncing && !frame.except.contains(member.peer),
             Audience::Only(peer) => peer == member.peer,
         };
         if wanted {

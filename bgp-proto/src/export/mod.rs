@@ -21,7 +21,7 @@ pub(crate) use adj_rib_out::{AdjRibOut, Advertised};
 pub(crate) use batch::Batch;
 pub use chunk::Chunk;
 pub(crate) use chunk::{Audience, Frame};
-pub(crate) use exported::{ExportId, ExportTable, ExportedRoute};
+pub(crate) use exported::{Except, ExportId, ExportTable, ExportedRoute};
 use group::CHUNK_MAX;
 pub use group::ExportCounts;
 pub(crate) use group::{Group, tx_path_id};

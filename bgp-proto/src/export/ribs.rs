@@ -154,6 +154,30 @@ impl AdjRibsOut {
         }
     }
 
+    /// What members are sent of these destinations may differ although nothing was decided; of all of
+    /// the family without a list.
+    pub(crate) fn export_again(
+        &mut self,
+        family: Family,
+        dests: Option<&[DestId]>,
+        rib: &mut LocRib,
+    ) {
+        if dests.is_some_and(<[DestId]>::is_empty) {
+            return;
+        }
+        rib.next_generation();
+        let (version, slots) = (rib.version(), rib.dests(family).slots());
+        for group in self.groups.values_mut().filter(|group| group.key.family == family) {
+            match dests {
+                Some(dests) => group.mark_undecided(dests, version),
+                None => group.mark_all(slots, version),
+            }
+            if !std::mem::replace(&mut group.is_queued, true) {
+                self.ready.push_back(group.id);
+            }
+        }
+    }
+
     pub(crate) fn group_of(&self, source: SourceId, family: Family) -> Option<&Group> {
         self.groups.get(&self.memberships.get(&(source, family))?.group)
     }
@@ -581,8 +605,10 @@ impl AdjRibsOut {
     ) -> Vec<Advertised> {
         let Some(group) = self.group_of(source, family) else { return Vec::new() };
         let list = group.advertised_paths(dest).into_iter();
-        list.filter(|path| path.out != ExportId::NONE && self.exported.source(path.out) != source)
-            .collect()
+        list.filter(|path| {
+            path.out != ExportId::NONE && !self.exported.except(path.out).contains(source)
+        })
+        .collect()
     }
 }
 

@@ -6,7 +6,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
-use crate::policy::{Decision, Policy, RouteRef, Source};
+use crate::policy::{Change, Decision, Policy, RouteRef, Source};
 use crate::rib::{AttrKey, SourceFacts};
 use crate::types::{Asn, ClusterId, Family, NextHop, PeerType, Role, RouterId};
 use crate::wire::{AnnounceFormat, AttrEdit, AttrView, attr};
@@ -46,6 +46,12 @@ impl GroupKey {
             add_path: self.add_path.is_some(),
             max_len: self.max_len,
         }
+    }
+
+    /// Whether the export policy may set a next hop.
+    pub(crate) fn sets_next_hop(&self) -> bool {
+        let mut changes = self.export.rules.iter().flat_map(|rule| &rule.changes);
+        changes.any(|change| matches!(change, Change::NextHop(_)))
     }
 
     /// Cheap fields first; the same policy is usually the same allocation.

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv6Addr};
 
-use super::{DestId, NextHopState, Over, SparseSet};
+use super::{DestId, Neighbors, NextHopState, Over, SourceId, SparseSet};
 use crate::types::{Family, NextHop};
 
 /// An interned next hop; 0 is "none" (routes of our own).
@@ -44,6 +44,8 @@ impl Reach {
 #[derive(Debug)]
 struct Entry {
     hop: NextHop,
+    /// The neighbour whose address it is.
+    neighbor: SourceId,
     /// References of any kind; paths also count in the address.
     refs: u32,
     paths: u32,
@@ -84,6 +86,7 @@ pub(crate) struct NextHops {
     free: Vec<u32>,
     index: BTreeMap<NextHop, u32>,
     addresses: BTreeMap<IpAddr, Address>,
+    neighbors: Neighbors,
     /// Addresses whose wish to be tracked may differ from what the host was asked.
     unsettled: BTreeSet<IpAddr>,
     /// Next hops whose state changed since [`NextHops::take_changed`].
@@ -110,6 +113,7 @@ impl NextHops {
         }
         let mut entry = Entry {
             hop,
+            neighbor: self.neighbors.at(hop.addr()),
             refs: 1,
             paths: 0,
             reach: Reach::default(),
@@ -248,6 +252,15 @@ impl NextHops {
             false => Moved::Elsewhere,
         };
         address.state = state.clone();
+        for id in self.ids_of(addr) {
+            self.entry_mut(id).take_state(&state);
+            let known = self.changed.entry(id).or_insert(moved);
+            *known = moved.max(*known);
+        }
+    }
+
+    /// The next hops with an address.
+    fn ids_of(&self, addr: IpAddr) -> Vec<u32> {
         let range = match addr {
             IpAddr::V4(a) => NextHop::V4(a)..=NextHop::V4(a),
             IpAddr::V6(a) => NextHop::V6(a)..=NextHop::V6(a),
@@ -258,11 +271,32 @@ impl NextHops {
             let to = NextHop::V6Both { global, link_local: Ipv6Addr::from_bits(u128::MAX) };
             ids.extend(self.index.range(from..=to).map(|(_, id)| *id));
         }
-        for id in ids {
-            self.entry_mut(id).take_state(&state);
-            let known = self.changed.entry(id).or_insert(moved);
-            *known = moved.max(*known);
+        ids
+    }
+
+    /// The neighbour whose address a next hop is.
+    #[inline]
+    pub(crate) fn neighbor(&self, id: NextHopId) -> SourceId {
+        if id == NextHopId::NONE { SourceId::NONE } else { self.entry(id.0).neighbor }
+    }
+
+    /// A session of a neighbour begins, from this address. Returns the next hops that are another
+    /// neighbour's now.
+    pub(crate) fn set_neighbor(
+        &mut self,
+        source: SourceId,
+        address: IpAddr,
+        is_up: impl Fn(SourceId) -> bool,
+    ) -> Vec<NextHopId> {
+        let mut changed = Vec::new();
+        for address in self.neighbors.set(source, address, is_up) {
+            let neighbor = self.neighbors.at(address);
+            for id in self.ids_of(address) {
+                self.entry_mut(id).neighbor = neighbor;
+                changed.push(NextHopId(id));
+            }
         }
+        changed
     }
 
     /// What the default route is good for changed: whoever is reached over it is looked at again.

@@ -1,13 +1,17 @@
 //! Which group a peer belongs to, and what follows from changed parameters.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::{CloseReason, Review, Table};
-use crate::export::{GroupKey, Reader};
-use crate::rib::Meter;
+use crate::export::{Group, GroupKey, Reader};
+use crate::rib::{DestId, Meter, NextHopId, SourceId};
 use crate::session::Negotiated;
 use crate::types::{ClusterId, Family, PeerId, PeerType, Time};
+
+/// Destinations that are looked at again one by one; of more, all are.
+const LISTED_MAX: usize = 4096;
 
 impl Table {
     /// The key of the group that a peer belongs to, while its session is up.
@@ -32,6 +36,46 @@ impl Table {
             add_path: session.add_path_tx.contains(family).then_some(peer.routes.add_path_send),
             export: Arc::clone(&peer.routes.export),
         })
+    }
+
+    /// A session begins at this address: routes with that next hop are not for this peer
+    /// (RFC 4271 §5.1.3). What was exported before anybody was known to be there is looked at again.
+    pub(super) fn note_neighbor(&mut self, source: SourceId, address: IpAddr, meter: &mut Meter) {
+        let peers = &self.peers;
+        let is_up = |other: SourceId| {
+            let peer = other.peer().and_then(|id| peers.get(id));
+            peer.is_some_and(|peer| peer.up.is_some())
+        };
+        let hops = self.loc_rib.hops.set_neighbor(source, address, is_up);
+        if hops.is_empty() {
+            return;
+        }
+        for family in Family::ALL {
+            let dests = self.dests_through(&hops, family);
+            meter.spend(dests.as_ref().map_or(0, |dests| dests.len() as u32 / 4));
+            self.adj_ribs_out.export_again(family, dests.as_deref(), &mut self.loc_rib);
+        }
+        meter.spend(self.loc_rib.local.len() as u32 / 16);
+    }
+
+    /// The destinations that may be exported with one of these next hops, unless they are many.
+    fn dests_through(&self, hops: &[NextHopId], family: Family) -> Option<Vec<DestId>> {
+        let rib = &self.loc_rib;
+        let mut dests = Vec::new();
+        for id in hops {
+            dests.extend(rib.hops.copy_dests(*id, family).iter().take(LISTED_MAX + 1).map(DestId));
+        }
+        let addresses: Vec<IpAddr> =
+            hops.iter().filter_map(|id| Some(rib.hops.hop(*id)?.addr())).collect();
+        for ((prefix, _), route) in &rib.local {
+            let is_through = route.next_hop.is_some_and(|hop| addresses.contains(&hop));
+            if prefix.family() == family && is_through {
+                dests.extend(rib.dests(family).find(*prefix));
+            }
+        }
+        let sets_next_hop = |group: &Group| group.key.family == family && group.key.sets_next_hop();
+        let is_unknown = self.adj_ribs_out.groups.values().any(sets_next_hop);
+        (dests.len() <= LISTED_MAX && !is_unknown).then_some(dests)
     }
 
     /// Puts a peer whose session came up into its group.

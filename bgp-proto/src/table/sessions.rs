@@ -41,9 +41,11 @@ impl Table {
             held.warned = false;
             held.refresh_timer.stop();
         }
+        let source = peer.source;
         if was_up {
             self.leave_groups(id);
         }
+        self.note_neighbor(source, session.remote_addr, meter);
         self.note_facts(id, meter);
         let kept = kept_families(&session);
         for family in Family::ALL {

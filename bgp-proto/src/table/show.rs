@@ -242,10 +242,10 @@ impl Table {
         sent.map(|(sent, path_id)| {
             let out = self.adj_ribs_out.exported.get(sent.out);
             // The path behind it may have changed since: then only what was sent is known.
-            let behind = paths.iter().find(|path| path.source == out.source);
+            let behind = paths.iter().find(|path| path.source == out.except.source);
             let mut view = match behind {
                 Some(path) => self.path_view(family, dest, path, now),
-                None => self.bare_view(out.source),
+                None => self.bare_view(out.except.source),
             };
             view.best =
                 behind.is_some_and(|path| self.loc_rib.dests(family).best(dest) == Some(path));
@@ -337,6 +337,11 @@ impl Table {
         let Some(best) = dests.best(dest) else { return "no usable path".to_owned() };
         if best.source == peer.source {
             return "it sent the best path".to_owned();
+        }
+        let advertised = group.advertised_paths(dest);
+        let exported = &self.adj_ribs_out.exported;
+        if advertised.iter().any(|path| exported.except(path.out).contains(peer.source)) {
+            return "its next hop is this neighbour (RFC 4271 §5.1.3)".to_owned();
         }
         let why = || self.why_group_withholds(group, family, dest, best);
         known.entry(group.id).or_insert_with(why).clone()
@@ -438,7 +443,7 @@ impl Table {
             let Some(group) = self.group_of(id, family) else { continue };
             counts.group[family] = Some(group.id);
             // The group's number, without what the peer itself sent.
-            let except = group.advertised_from(peer.source);
+            let except = group.advertised_except(peer.source);
             counts.advertised[family] = group.advertised().saturating_sub(except);
             counts.exports[family] = group.exports_to(peer.source);
         }

@@ -18,6 +18,7 @@ use crate::wire::{AttrEdit, Capabilities, Nlri, Origin};
 mod bounds;
 mod interfaces;
 mod memory;
+mod neighbors;
 mod numbers;
 mod reflection;
 mod restarts;

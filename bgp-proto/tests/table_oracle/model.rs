@@ -505,7 +505,9 @@ impl Model {
         if attrs.communities.len() > 100 && kind_to.max_len == 600 {
             return None;
         }
-        Some((attrs, next_hop?))
+        // RFC 4271 §5.1.3.
+        let next_hop = next_hop.filter(|hop| hop.addr() != peer_address(to))?;
+        Some((attrs, next_hop))
     }
 
     /// What the kernel should hold.

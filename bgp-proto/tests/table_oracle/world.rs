@@ -61,9 +61,12 @@ pub(crate) struct World {
 const HOPS: usize = 6;
 
 fn hop_addr(index: usize, family: Family) -> IpAddr {
-    match family {
-        Family::Ipv4 => IpAddr::from([192, 0, 2, index as u8 + 1]),
-        Family::Ipv6 => format!("2001:db8:fe::{}", index + 1).parse().unwrap(),
+    match (family, index) {
+        // What goes through a neighbour is not for that neighbour.
+        (Family::Ipv4, 2) => peer_address(3),
+        (Family::Ipv4, 4) => peer_address(9),
+        (Family::Ipv4, _) => IpAddr::from([192, 0, 2, index as u8 + 1]),
+        (Family::Ipv6, _) => format!("2001:db8:fe::{}", index + 1).parse().unwrap(),
     }
 }
 

@@ -4,7 +4,7 @@ use smallvec::SmallVec;
 
 use super::{Flushed, Group, WORK_FLUSH};
 use crate::export::batch::Batch;
-use crate::export::{Audience, CoveredRanges, ExportId, ExportState, ResyncEnd};
+use crate::export::{Audience, CoveredRanges, Except, ExportId, ExportState, ResyncEnd};
 use crate::rib::{DestId, Meter, SourceId};
 use crate::wire::RefreshKind;
 
@@ -18,10 +18,10 @@ struct SliceLimit {
 }
 
 impl SliceLimit {
-    /// Whether the source of a route is brought up to date, and needs the withdrawal of what was
-    /// there before its own.
-    fn withdraws_at(&self, source: SourceId, last_change: u32) -> bool {
-        let found = self.members.binary_search_by_key(&source, |(member, _)| *member);
+    /// Whether somebody whom a route is not for is brought up to date, and needs the withdrawal of
+    /// what was there before.
+    fn withdraws_at(&self, peer: SourceId, last_change: u32) -> bool {
+        let found = self.members.binary_search_by_key(&peer, |(member, _)| *member);
         found.is_ok_and(|at| last_change > self.members[at].1)
     }
 }
@@ -138,7 +138,7 @@ impl Group {
             batch.work += 1;
             match self.advertised_paths.best(dest) {
                 ExportId::NONE if last_change > limit.withdraw_since => {
-                    batch.withdraw(dest, 0, Audience::Resyncing, SourceId::NONE);
+                    batch.withdraw(dest, 0, Audience::Resyncing, Except::NOBODY);
                 }
                 ExportId::NONE => {}
                 out => resync_path((dest, 0), out, &flushed, limit, state, batch),
@@ -151,7 +151,7 @@ impl Group {
             if path.out != ExportId::NONE {
                 resync_path((dest, path.tx), path.out, &flushed, limit, state, batch);
             } else if last_change > limit.withdraw_since {
-                batch.withdraw(dest, path.tx, Audience::Resyncing, SourceId::NONE);
+                batch.withdraw(dest, path.tx, Audience::Resyncing, Except::NOBODY);
             }
         }
     }
@@ -167,12 +167,14 @@ fn resync_path(
     state: &ExportState<'_>,
     batch: &mut Batch,
 ) {
-    let source = state.outs.source(out);
+    let except = state.outs.except(out);
     if !flushed.announces(tx) {
-        batch.announce((dest, tx), out, Audience::Resyncing, source, state);
+        batch.announce((dest, tx), out, Audience::Resyncing, except, state);
     }
-    // Before its own route, the source may have been sent another.
-    if limit.withdraws_at(source, state.dests.last_change(dest)) {
-        batch.withdraw(dest, tx, Audience::Only(source), SourceId::NONE);
+    // Before one that is not for it, a member may have been sent another.
+    for peer in except.each() {
+        if limit.withdraws_at(peer, state.dests.last_change(dest)) {
+            batch.withdraw(dest, tx, Audience::Only(peer), Except::NOBODY);
+        }
     }
 }
