@@ -4,11 +4,11 @@
 //! - [`Starter`]: follows sources, each in a task of its own; [`Receiver`]: what one tells.
 //!
 //! Every source works alike: list everything at one moment, follow the changes from there, and list
-//! again after any gap. A later list is compared with what is known, and only what differs is told,
+//! again after any gap. A later list is compared with what is known, and only what differs is sent,
 //! so that a lost connection without any change costs its consumer nothing.
 //!
 //! Invariants. [`Event::Listed`] comes once, before every [`Event::Changed`]. While a source cannot
-//! be reached nothing is withdrawn: what was told stays in force. What is held for a consumer that
+//! be reached nothing is deleted: the last state sent stays in force. What is held for a consumer that
 //! does not read is bounded by the number of objects, whatever the rate of changes.
 //!
 //! Objects are decoded by [`crate::calico::model`]; what follows from them is not decided here.
@@ -53,7 +53,7 @@ pub enum Event {
     /// Everything that exists, of every kind that the source has, at one moment; in order of the
     /// ids, each id once. Told once, before any [`Event::Changed`].
     ///
-    /// No decision may be made before every source has told its list: what is missing until then is
+    /// No decision may be made before every source has sent its list: what is missing until then is
     /// not absent but unknown.
     Listed(Vec<Decoded>),
     /// Later changes in their order. Changes that one object went through while nobody read are
@@ -61,7 +61,7 @@ pub enum Event {
     /// unreadable one, because the state to keep is then the first.
     Changed(Vec<Change>),
     /// What is wrong with the source itself and with things in it that are not objects, such as a
-    /// file that cannot be parsed. Replaces what was told before; empty: all is well again.
+    /// file that cannot be parsed. Replaces the problems sent before; empty: there are none any more.
     Problems(Vec<Problem>),
     /// How the source is reached: for status, metrics and readiness.
     State(State),
@@ -72,7 +72,7 @@ pub enum Event {
 pub enum Change {
     /// The object is new or different. One that cannot be read keeps its previous state.
     Put(Decoded),
-    /// The object is gone.
+    /// The object was deleted.
     Withdraw(ObjectId),
 }
 
@@ -91,12 +91,12 @@ impl Change {
 pub enum State {
     /// The first list is being read. The initial state.
     Connecting,
-    /// What was told is what the source has, apart from what is under way.
+    /// What was sent is what the source has, apart from what is under way.
     Current {
         /// etcd's revision of the last list. `None`: the source counts no revisions.
         revision: Option<i64>,
     },
-    /// The source cannot be reached or read. What was told stays in force; attempts go on.
+    /// The source cannot be reached or read. The last state sent stays in force; attempts go on.
     Away {
         /// When it was lost, or first not found.
         since: Instant,

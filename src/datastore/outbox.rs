@@ -1,4 +1,4 @@
-//! What a source has told and its consumer has not read yet.
+//! What a source has sent and its consumer has not read yet.
 //!
 //! Not a queue of events: changes of one object overwrite each other, and changes after a list that
 //! was not read yet become part of that list. So a consumer that falls behind finds the current
@@ -35,9 +35,9 @@ pub struct Receiver(Arc<Shared>);
 #[derive(Debug, Default)]
 struct Shared {
     pending: Mutex<Pending>,
-    /// Told when something is pending, or the sender is gone.
+    /// Notified when something is pending, or the sender is dropped.
     filled: Notify,
-    /// Told when the receiver is gone.
+    /// Notified when the receiver is dropped.
     dropped: Notify,
     pulse: Pulse,
 }
@@ -171,7 +171,7 @@ enum End {
     Dropped,
 }
 
-/// What was told and not read yet.
+/// What was sent and not read yet.
 #[derive(Debug, Default)]
 struct Pending {
     sender: End,
@@ -184,7 +184,7 @@ struct Pending {
 }
 
 impl Pending {
-    /// When no object waits, everything that was told is taken.
+    /// With no object pending, everything sent has been taken.
     fn note_taken(&mut self) {
         if self.listed.is_none() && self.changes.by_place.is_empty() {
             self.followed.taken = self.followed.told;

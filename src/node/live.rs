@@ -34,7 +34,7 @@ const PLAN_INTERVAL: Duration = Duration::from_millis(50);
 /// How long after the start a source that says nothing is waited for, where what it had is known
 /// from before.
 const RESTORE_AFTER: Duration = Duration::from_secs(3);
-/// Keys of sessions are kept under this name: they count also where the Secret is gone.
+/// Keys of sessions are kept under this name: they count also where the Secret was deleted.
 const KEYS: &str = "keys";
 /// Working out takes at most one part in so many of the time.
 const PLAN_SHARE: u32 = 10;
@@ -264,7 +264,7 @@ fn load_of(nodes: usize) -> Option<String> {
 }
 
 /// What the objects of a source are kept under. Felix's files are on this machine, and gone when it
-/// was started anew.
+/// was restarted.
 fn saved_as(source: &Source) -> Option<&'static str> {
     match source {
         Source::Etcd(_) => Some("etcd"),
@@ -302,7 +302,7 @@ struct Live {
     pulse: Pulse,
 }
 
-/// The daemon has gone, or all sources have.
+/// The daemon has ended, or all sources have.
 struct Ended;
 
 impl Live {
@@ -537,7 +537,7 @@ impl Live {
         }
     }
 
-    /// What is to be told about a configuration, if it says anything new.
+    /// What is to be logged about a configuration, if it is new.
     fn update(&mut self, fresh: Config) -> Option<Update> {
         let address = |peer: &PeerEntry| peer.session.address;
         let differs = self.current.as_deref() != Some(&fresh);

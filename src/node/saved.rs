@@ -1,6 +1,6 @@
 //! The objects that the plan in force follows from, kept on disk beside the node's name.
 //!
-//! A node that starts while its datastore is away runs by them, and an object that cannot be read
+//! A node that starts while its datastore is unreachable runs by them, and an object that cannot be read
 //! means what it meant before, also to a daemon that was started since. The file is written whole and
 //! put in place by a rename, readable by its owner only.
 //!

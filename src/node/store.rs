@@ -55,7 +55,7 @@ impl Store {
                 saved
             }
             Err(why) => {
-                let text = format!("{why}: it is not used, and written anew with the next plan");
+                let text = format!("{why}: it is not used, and written again with the next plan");
                 warn!("{}: {text}", path.display());
                 self.fault = Some(Problem::new(path.display(), text));
                 Saved::default()

@@ -49,7 +49,7 @@ pub(super) fn ranges(blocks: &Blocks) -> Vec<Range> {
     prefixes.iter().map(|prefix| Range::of_prefix(prefix)).collect()
 }
 
-/// Follows etcd until the receiver is gone. `random` gives the jitter.
+/// Follows etcd until the receiver is dropped. `random` gives the jitter.
 pub(super) async fn follow<C: Connect>(
     config: &EtcdConfig,
     connect: C,

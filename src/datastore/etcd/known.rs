@@ -1,4 +1,4 @@
-//! What was last told about each key, so that a new list tells only what differs.
+//! The last state sent of each key, so that a new list sends differences only.
 
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};

@@ -3,7 +3,7 @@
 //! - [`config`]: how etcd is reached; the environment of calico-node.
 //! - [`follow`]: list, watch, list again; pauses, failover, silence. Over the contract in [`store`],
 //!   so that tests can play etcd.
-//! - [`known`]: what was told, so that a list tells only what differs.
+//! - [`known`]: the last state sent, so that a list sends differences only.
 //! - [`client`]: the real connection.
 
 mod client;
@@ -20,7 +20,7 @@ pub use config::{
 
 use super::Sender;
 
-/// Follows etcd until the receiver is gone.
+/// Follows etcd until the receiver is dropped.
 pub(super) async fn follow(config: EtcdConfig, sender: Sender) {
     let seed = RandomState::new();
     let mut count = 0u64;

@@ -90,7 +90,7 @@ pub(super) struct Message {
     pub(super) revision: i64,
     /// How many watches it says have begun.
     pub(super) begun: usize,
-    /// Keys in order, with their values; `None`: the key is gone.
+    /// Keys in order, with their values; `None`: the key was deleted.
     pub(super) events: Vec<(Vec<u8>, Option<Vec<u8>>)>,
 }
 

@@ -8,7 +8,7 @@ use crate::calico::load::Loaded;
 use crate::calico::model::{Decoded, ObjectId};
 use crate::datastore::{Change, Event};
 
-/// The objects of each file, and what of them was told.
+/// The objects of each file, and what of them was sent.
 #[derive(Debug, Default)]
 pub(super) struct Contents {
     /// By path, in whose order later files count.
@@ -85,7 +85,7 @@ impl Contents {
         events
     }
 
-    /// How many objects were told.
+    /// How many objects were sent.
     pub(super) fn len(&self) -> usize {
         self.told.as_ref().map_or(0, |told| told.objects.len())
     }

@@ -28,7 +28,7 @@ const QUIET: Duration = Duration::from_millis(5);
 const QUIETS_MAX: u32 = 20;
 
 /// Files are looked at this often without any word of a change, as Calico does: links may lead to
-/// where changes are not told.
+/// where the kernel reports no changes.
 const LOOK_EVERY: Duration = Duration::from_secs(30);
 
 /// The same while a file is held back because it is being written: whoever does may never close it.
@@ -37,7 +37,7 @@ const LOOK_EVERY_WHEN_HELD: Duration = Duration::from_secs(1);
 /// The same while something is missing.
 const LOOK_EVERY_WHEN_AWAY: Duration = Duration::from_secs(2);
 
-/// Follows files until the receiver is gone.
+/// Follows files until the receiver is dropped.
 pub(super) async fn follow(layout: Layout, sender: Sender) {
     tokio::select! {
         () = run(layout, &sender) => {}

@@ -93,7 +93,7 @@ impl Scanner {
         }
     }
 
-    /// Takes in what was read, but for files that somebody is in the middle of writing: they are
+    /// Takes in what was read, but for files that are being written: they are
     /// read again when they are closed, and what they held stays. Returns whether there are any.
     pub(super) fn commit(&mut self) -> Held {
         let mut held = Held::Nothing;

@@ -1,7 +1,7 @@
 //! Folders watched with inotify.
 //!
-//! Files are looked through after any event, and told apart by their stamps: what is read does not
-//! depend on the kernel's queue being complete. When it is read does: a file that somebody writes in
+//! Files are scanned after any event, and compared by their stamps: what is read does not
+//! depend on the kernel's queue being complete. When it is read does: a file that is written in
 //! place is left alone until it is closed.
 
 use std::collections::HashMap;
@@ -39,7 +39,7 @@ const WRITING_MAX: Duration = Duration::from_secs(10);
 /// What happened to a file: the folder, its name in it, and whether it is whole.
 pub(super) type FileEvent = (WatchDescriptor, OsString, Writing);
 
-/// Whether somebody is in the middle of writing a file.
+/// Whether a file is being written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Writing {
     /// Something was written.
@@ -147,7 +147,7 @@ impl Folders {
             let path = folder.join(name);
             match writing {
                 Writing::Done => drop(self.written.remove(&path)),
-                // One that has gone since, by that name, is nobody's business.
+                // A file removed since is no error.
                 Writing::Begun => {
                     if let Ok(file) = fs::metadata(&path) {
                         self.written.insert(path, ((file.dev(), file.ino()), Instant::now()));
@@ -158,7 +158,7 @@ impl Folders {
         self.written.retain(|_, (_, at)| at.elapsed() < WRITING_MAX);
     }
 
-    /// Whether somebody is in the middle of writing the file with that device and inode.
+    /// Whether the file with that device and inode is being written.
     pub(super) fn is_being_written(&self, file: (u64, u64)) -> bool {
         self.written.values().any(|(known, _)| *known == file)
     }
@@ -168,7 +168,7 @@ impl Folders {
         let watches = &mut self.watches;
         self.watched.retain(|descriptor, (_, named)| {
             if *named == Named::Before {
-                // It may be gone by itself, with its folder.
+                // The kernel may have removed it with its folder.
                 let _ = watches.remove(descriptor.clone());
             }
             *named == Named::Again

@@ -1,5 +1,5 @@
 //! Which block affinities are asked for: those that Calico labelled with the own node, or all, where
-//! it did not label them (before v3.31) or the node has none yet. Each list decides anew.
+//! it did not label them (before v3.31) or the node has none yet. Each list decides again.
 
 use super::label::{HOSTNAME_HASH, hostname_hash};
 use super::resource::Place;

@@ -30,7 +30,7 @@ const CONNECT_MAX: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(500);
 /// Longest pause between attempts to connect.
 const PAUSE_MAX: Duration = Duration::from_secs(15);
-/// After this long a connection counts as good, and the pauses begin anew.
+/// After this long a connection counts as good, and the backoff starts over.
 const GOOD_AFTER: Duration = Duration::from_secs(10);
 /// After this long a connection is replaced, so that nodes spread over servers that came back.
 const AGE_MAX: Duration = Duration::from_secs(24 * 60 * 60);

@@ -36,7 +36,7 @@ enum Place {
 }
 
 impl Items {
-    /// Takes the next octets; `item` is told each item that they complete.
+    /// Takes the next octets; `item` is called with each item that they complete.
     pub(super) fn push(
         &mut self,
         octets: &[u8],
@@ -140,10 +140,10 @@ pub(super) struct Lines {
 }
 
 impl Lines {
-    /// Takes the next octets; `line` is told each line that they complete, without its end.
+    /// Takes the next octets; `line` is called with each line that they complete, without its end.
     ///
     /// # Errors
-    /// Those of `line`, after which nothing more is told; a line that is too long.
+    /// Those of `line`, after which nothing more is delivered; a line that is too long.
     pub(super) fn push(
         &mut self,
         octets: &[u8],

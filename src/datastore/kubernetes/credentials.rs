@@ -228,7 +228,7 @@ fn certificates(content: &Content) -> Result<Vec<CertificateDer<'static>>, Strin
     }
 }
 
-/// The last token that was read. Outlives connections, so that a file that is gone for a moment
+/// The last token that was read. Outlives connections, so that a file that is missing for a moment
 /// costs nothing.
 #[derive(Debug, Default)]
 pub(super) struct LastToken {

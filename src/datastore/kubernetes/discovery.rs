@@ -1,7 +1,7 @@
 //! Where Calico's objects are: in which of its two API groups.
 //!
 //! Differs from Calico: libcalico takes every failure to ask for `crd.projectcalico.org`, and chooses
-//! once per process. Here it is asked until it is answered, and again when the kinds are gone: the
+//! once per process. Here it is asked until it is answered, and again when the kinds are no longer served: the
 //! last step of a migration from one group to the other deletes the first.
 
 use serde::Deserialize;

@@ -12,7 +12,7 @@ const TEXT_MAX: usize = 300;
 pub(super) enum Failure {
     /// The connection ended before the answer did.
     Lost(String),
-    /// Nothing was heard for so long.
+    /// No octets were received for so long.
     Silent(&'static str, Duration),
     /// 401.
     Unauthorized(String),

@@ -88,12 +88,12 @@ impl Hub {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns when the consumer is gone.
+    /// Returns when the consumer is dropped.
     pub(super) async fn closed(&self) {
         self.sender.closed().await;
     }
 
-    /// Says what the source is made of; nothing is told before all of it was listed.
+    /// Says what the source is made of; nothing is sent before all of it was listed.
     pub(super) fn expect(&self, resources: impl IntoIterator<Item = Resource>) {
         let mut inner = self.lock();
         for resource in resources {
@@ -147,7 +147,7 @@ impl Hub {
         inner.tell(&self.sender, change.into_iter().collect());
     }
 
-    /// An object is gone.
+    /// An object was deleted.
     pub(super) fn delete(&self, resource: &Resource, id: &ObjectId, deletion: Deletion) {
         let mut inner = self.lock();
         let change = inner.entry(resource).known.delete(id, deletion);
@@ -267,7 +267,7 @@ impl Inner {
         self.entries.get_mut(resource).expect("it was put there")
     }
 
-    /// Tells changes, unless they are part of the list that is still to be told.
+    /// Sends changes, unless they are part of the list that is still to be sent.
     fn tell(&mut self, sender: &Sender, changes: Vec<Change>) {
         if self.is_listed && !changes.is_empty() {
             sender.send(Event::Changed(changes));
@@ -322,7 +322,7 @@ impl Inner {
             if entry.standing == Standing::Missing && entry.known.len() > 0 {
                 let text = format!(
                     "the server does not have this kind any more (404): its {} objects stay in \
-                     force; install Calico's CRDs again, or restart margay if it is gone for good",
+                     force; install Calico's CRDs again, or restart margay if it was removed for good",
                     entry.known.len()
                 );
                 problems.push(Problem::new(resource, text));

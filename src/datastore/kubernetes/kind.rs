@@ -26,13 +26,13 @@ use crate::calico::model::{ApiObject, Fault, Kind, ObjectId, decode_api, decode_
 
 /// Least time between two lists of a kind.
 const LIST_INTERVAL: Duration = Duration::from_millis(500);
-/// Deletions of Calico's kinds are told after this long without a further one.
+/// Deletions of Calico's kinds are sent after this long without a further one.
 const HOLD: Duration = Duration::from_secs(3);
-/// The same where the kind was gone for a while: its objects may come back one by one.
+/// The same where the kind was not served for a while: its objects may come back one by one.
 const HOLD_AFTER_MISSING: Duration = Duration::from_secs(30);
 /// Deletions are held this long at most while others follow.
 const HOLD_MAX: Duration = Duration::from_secs(30);
-/// A watch that lasted so long counts as good, and the pauses begin anew.
+/// A watch that lasted so long counts as good, and the backoff starts over.
 const GOOD_AFTER: Duration = Duration::from_secs(60);
 /// Lists that only serve to find what watches missed are this far apart, at random.
 const RESYNC: [Duration; 2] = [Duration::from_secs(6 * 3600), Duration::from_secs(12 * 3600)];
@@ -59,7 +59,7 @@ pub(super) struct Follow<'a, D> {
     pub(super) is_own_apart: bool,
     pub(super) affinities: Option<Affinities>,
     own: OwnNode,
-    /// The last version that was heard of.
+    /// The last version received.
     pub(super) version: Option<String>,
     /// The connection on which it was listed last.
     pub(super) epoch: Option<Epoch>,
@@ -70,7 +70,7 @@ pub(super) struct Follow<'a, D> {
     too_large: u32,
     last_list: Option<Instant>,
     hold: Option<Hold>,
-    /// The held deletions are told if the next list confirms them.
+    /// The held deletions are sent if the next list confirms them.
     is_confirming: bool,
     was_missing: bool,
     resync_at: Option<Instant>,

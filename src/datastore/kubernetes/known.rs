@@ -1,8 +1,8 @@
-//! What a resource has, as it was told, so that only what differs is told.
+//! The objects of a resource as last sent, so that differences only are sent.
 //!
 //! Compared is the decoded model, never versions or octets: the heartbeat of a Node changes both.
 //!
-//! Deletions of Calico's own kinds are *held*: told only once they are certain. The deletion of a
+//! Deletions of Calico's own kinds are *held*: sent only once they are certain. The deletion of a
 //! CRD deletes its objects one after the other, and so does the last step of a migration from one
 //! API group to the other, which is no reason to take a node's routing away.
 
@@ -15,14 +15,14 @@ use crate::datastore::Change;
 #[derive(Debug, Default)]
 pub(super) struct Known {
     objects: BTreeMap<ObjectId, Result<Option<Object>, Fault>>,
-    /// Deleted on the server and not told yet.
+    /// Deleted on the server and not sent yet.
     held: BTreeSet<ObjectId>,
 }
 
 /// What becomes of an object that the server does not have any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Deletion {
-    /// It is told at once.
+    /// It is sent at once.
     Told,
     /// It waits for [`Known::release`].
     Held,
@@ -125,12 +125,12 @@ impl Known {
         held.into_iter().map(Change::Withdraw).collect()
     }
 
-    /// The kind is gone, not its objects: those whose deletion was held stay.
+    /// The kind is no longer served, its objects may still exist: those whose deletion was held stay.
     pub(super) fn spare(&mut self) {
         self.held.clear();
     }
 
-    /// Everything, as it is told at first.
+    /// Everything, as it is first sent.
     pub(super) fn objects(&self) -> impl Iterator<Item = Decoded> + '_ {
         let decoded = |(id, object): (&ObjectId, &Result<Option<Object>, Fault>)| Decoded {
             id: id.clone(),
@@ -217,7 +217,7 @@ mod tests {
 
     proptest! {
         /// Whatever is seen or missed, and held or not: after a list and what is held, exactly what
-        /// the server has is known, and what was told says the same.
+        /// the server has is known, and what was sent says the same.
         #[test]
         fn what_was_told_is_what_the_server_has(
             steps in prop::collection::vec((0usize..4, prop::option::of(0u32..3), 0u8..4), 0..60),

@@ -4,10 +4,10 @@
 //! - [`api`], [`dial`], [`body`], [`failure`]: requests over one HTTP/2 connection.
 //! - [`resource`], [`discovery`], [`affinities`]: what is asked for, and in which API group it is.
 //! - [`kind`], [`list`], [`watch`], [`past`], [`pace`]: following one kind.
-//! - [`known`], [`hub`], [`own_node`]: what was told, and what follows from how kinds are reached.
+//! - [`known`], [`hub`], [`own_node`]: the last state sent, and what follows from how kinds are reached.
 //! - [`source`]: Calico's kinds with the Nodes; Services, EndpointSlices and Secrets.
 //!
-//! While anything is unreachable, forbidden or gone, what was told stays in force.
+//! While anything is unreachable, forbidden or not served, the last state sent stays in force.
 //!
 //! # Why the client is our own
 //!
@@ -77,12 +77,12 @@ impl Server {
     }
 }
 
-/// Follows Calico's objects and the Nodes until the receiver is gone.
+/// Follows Calico's objects and the Nodes until the receiver is dropped.
 pub(super) async fn follow(server: Server, config: KubernetesConfig, sender: Sender) {
     source::follow_calico(&*server.0, &config, sender).await;
 }
 
-/// Follows what the plan asks for until the receiver is gone.
+/// Follows what the plan asks for until the receiver is dropped.
 pub(super) async fn follow_services(
     server: Server,
     config: ServicesConfig,

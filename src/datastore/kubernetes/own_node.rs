@@ -1,4 +1,4 @@
-//! The own Node after somebody deleted it and kubelet registered it again.
+//! The own Node after it was deleted and kubelet registered it again.
 //!
 //! The new object has none of Calico's annotations until calico-node writes them again, which was
 //! seen to take seven minutes (projectcalico/calico#13848). Differs from BIRD: what the old object

@@ -2,7 +2,7 @@
 //! restored from a backup meanwhile.
 //!
 //! Versions alone do not tell once writes have carried a restored store past the version that was
-//! known: the watch delivers what lies above it, and what was written below it is never heard of. A
+//! known: the watch delivers what lies above it, and what was written below it is never delivered. A
 //! list would tell, and is too much for kinds with thousands of objects. So the last event of such a
 //! kind is kept, whole. If etcd still has exactly that object, everything up to its version is what was
 //! known, and the watch begins at that version, not at the last one: in the known history nothing of

@@ -50,7 +50,7 @@ pub enum Services {
 
 type Following<'a> = Pin<Box<dyn Future<Output = Infallible> + Send + 'a>>;
 
-/// Follows Calico's objects and the Nodes until the receiver is gone.
+/// Follows Calico's objects and the Nodes until the receiver is dropped.
 pub(super) async fn follow_calico<D: Dial>(
     api: &Api<D>,
     config: &KubernetesConfig,
@@ -190,7 +190,7 @@ async fn follow_connection<D: Dial>(api: &Api<D>, hub: &Hub) {
     }
 }
 
-/// Follows what the plan asks for until the receiver is gone. Nothing is told before it is known
+/// Follows what the plan asks for until the receiver is dropped. Nothing is sent before it is known
 /// what that is.
 pub(super) async fn follow_services<D: Dial>(
     api: &Api<D>,
