@@ -15,7 +15,7 @@
 //! - [`ctl`]: the control socket; [`cli`]: what people type; [`http`]: metrics and health.
 //! - [`pulse`]: how a part proves that it still turns.
 //! - [`supervise`]: who owns threads and tasks, and what the death of one means.
-//! - [`seats`]: who makes room when a socket has as many clients as it may.
+//! - [`seats`]: who is disconnected when a socket has as many clients as it may.
 //! - [`daemon`]: wires all of these; start, reload, stop.
 //!
 //! Hard rules. No input from a peer, a file, the kernel or a control client makes the process exit,

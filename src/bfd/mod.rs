@@ -8,7 +8,7 @@
 //! sockets, the wheel of deadlines, the kernel-side filter. What does not: the protocol
 //! ([`bgp_proto::bfd`]) and what follows from a session that goes down, which the daemon decides.
 //!
-//! Invariants. What the daemon wants and what it is told are states, not queues: a later one replaces
+//! Invariants. What the daemon wants and what is reported to it are states, not queues: a later one replaces
 //! an earlier one, and [`Status::failures`] counts what happened in between. No packet takes a lock
 //! that anybody else holds for long. The thread reads every packet that waits before it lets a
 //! detection time expire, so that its own delay is no peer's failure.
@@ -122,7 +122,7 @@ impl Target {
     }
 }
 
-/// A session that somebody wants.
+/// A session that an owner wants.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wanted {
     /// With whom.
@@ -136,7 +136,7 @@ pub struct Wanted {
 pub struct Down {
     /// What happened.
     pub cause: Cause,
-    /// The diagnostic that the peer is told.
+    /// The diagnostic that is sent to the peer.
     pub diag: Diag,
     /// When.
     pub at: Time,
@@ -162,7 +162,7 @@ pub struct Status {
 pub struct View {
     /// The sessions, by target.
     pub sessions: Vec<Entered>,
-    /// How often sessions failed since the start, those that are gone included.
+    /// How often sessions failed since the start, removed ones included.
     pub failures: u64,
     /// Packets that were dropped, by reason.
     pub discards: BTreeMap<Discard, u64>,
@@ -189,7 +189,7 @@ pub struct Handle(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    /// The latest wish of each owner that the thread has not seen. Bounded by the number of peers.
+    /// The latest request of each owner that the thread has not seen. Bounded by the number of peers.
     wishes: Mutex<BTreeMap<Owner, Option<Wanted>>>,
     /// The latest status of each owner that the daemon has not seen. Bounded likewise.
     statuses: Mutex<BTreeMap<Owner, Option<Status>>>,
@@ -241,7 +241,7 @@ impl Bfd {
 }
 
 impl Handle {
-    /// What `owner` wants from now on; `None`: no session. The last wish counts.
+    /// What `owner` wants from now on; `None`: no session. The last request counts.
     pub fn want(&self, owner: Owner, wanted: Option<Wanted>) {
         lock(&self.0.wishes).insert(owner, wanted);
         self.wake();

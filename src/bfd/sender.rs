@@ -17,7 +17,7 @@ use super::{Hops, Target};
 /// RFC 5881 §4.
 const PORT_FIRST: u16 = 49_152;
 const PORTS: u16 = u16::MAX - PORT_FIRST + 1;
-/// Ports tried before the operator is told that there is none.
+/// Ports tried before the operator is informed that there is none.
 const ATTEMPTS: u16 = 256;
 /// TTL and hop limit of every packet (RFC 5881 §5).
 const TTL: u32 = 255;
@@ -60,7 +60,7 @@ impl Sender {
         self.outlets.get(id.0)?.as_ref()?.fault.as_deref()
     }
 
-    /// Forgets sessions that are gone.
+    /// Drops removed sessions.
     pub(super) fn retain(&mut self, mut is_alive: impl FnMut(SlotId) -> bool) {
         for (index, slot) in self.outlets.iter_mut().enumerate() {
             if !is_alive(SlotId(index))
@@ -98,7 +98,7 @@ impl Sender {
                 socket.send(packet.octets).map(drop)
             }
             Err(e) => {
-                // Our address or the route may have changed: connect anew next time.
+                // Our address or the route may have changed: connect again next time.
                 outlet.socket = None;
                 Err(e)
             }

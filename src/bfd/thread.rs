@@ -247,7 +247,7 @@ impl Worker {
                 nice: self.nice,
                 late_max: self.late_max,
             };
-            // The client may have gone away.
+            // The client may have disconnected.
             let _ = reply.send(view);
         }
     }

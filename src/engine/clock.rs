@@ -30,7 +30,7 @@ impl Clock {
     }
 
     /// The moment on the wall clock as it is set at present: when somebody sets it, or NTP steps it,
-    /// moments of before are told as if it had been right then.
+    /// earlier moments are shown as if it had been right then.
     pub fn wall(&self, at: Time) -> SystemTime {
         let at = Duration::from_micros(at.as_micros());
         stepped(self.wall, SystemTime::now(), self.epoch.elapsed()) + at
@@ -39,7 +39,7 @@ impl Clock {
 
 /// The wall clock's reading at the epoch, which was `wall` by what it showed then, if it shows `now`
 /// when `elapsed` has passed. Steps count, in tenths of a second; what lies between two readings of two
-/// clocks does not, so that a moment is told alike every time.
+/// clocks does not, so that a moment is always shown alike.
 fn stepped(wall: SystemTime, now: SystemTime, elapsed: Duration) -> SystemTime {
     const STEP: u128 = 100;
     let round = |d: Duration| {

@@ -108,7 +108,7 @@ impl PeerCredit {
     }
 
     /// A permit that is always to be had, for what the end of a session still hands over: its reader
-    /// is gone, and no more than the peer's task and its socket held can come.
+    /// is closed, and no more than the peer's task and its socket held can come.
     pub fn overdraw(&self, bytes: usize) -> Permit {
         match self.try_acquire(bytes) {
             Some(permit) => permit,

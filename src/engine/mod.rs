@@ -191,7 +191,7 @@ impl Handle {
         self.send(Input::PeerForwardingLost { peer });
     }
 
-    /// A peer is gone for good.
+    /// A peer was removed.
     pub fn peer_remove(&self, peer: PeerId) {
         self.send(Input::PeerRemove { peer });
     }
@@ -205,12 +205,12 @@ impl Handle {
         }
     }
 
-    /// Peers are told nothing until [`Handle::release_export`] (RFC 4724 §4.1).
+    /// Nothing is advertised until [`Handle::release_export`] (RFC 4724 §4.1).
     pub fn defer_export(&self) {
         self.send(Input::DeferExport);
     }
 
-    /// Peers are told routes from here on.
+    /// Routes are advertised from here on.
     pub fn release_export(&self) {
         self.send(Input::ReleaseExport);
     }
@@ -237,7 +237,7 @@ impl Handle {
     ) -> Option<T> {
         let (reply, answer) = oneshot::channel();
         self.send(Input::Ask(Box::new(move |table, now| {
-            // The asker may have gone away: then nobody needs the answer.
+            // The client may have disconnected: then nobody needs the answer.
             let _ = reply.send(question(table, now));
         })));
         answer.await.ok()

@@ -45,7 +45,7 @@ impl Timings {
         }
     }
 
-    /// A turn took so long. Its parts are told apart by the table's own measure of work: it has no
+    /// A turn took so long. Its parts are measured by the table's own unit of work: it has no
     /// clock.
     pub(super) fn turned(&self, progress: &Progress, took: Duration) {
         self.turn.observe(took.as_secs_f64());

@@ -25,7 +25,7 @@ const ABOUT_ALL_PEERS: Rate = Rate { burst: 10_000.0, per_sec: 100.0 };
 /// Peers and places of one [`Budget`] whose lines are counted apart. Beyond, peers share
 /// [`ABOUT_ALL_PEERS`] alone.
 const BUCKETS_MAX: usize = 1 << 14;
-/// Between two looks for buckets that can make room: each is a look at all of them.
+/// Between two searches for buckets that can be dropped: each visits all of them.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 /// Between a line that was left out and the line that says so.
 const REPORT_AFTER: Duration = Duration::from_secs(10);
@@ -87,7 +87,7 @@ struct LeftOut {
 struct Budget {
     buckets: HashMap<(Place, Option<Box<str>>), Bucket>,
     all_peers: HashMap<Place, Bucket>,
-    /// When it was last looked for buckets that can make room.
+    /// When buckets that can be dropped were last searched for.
     swept: Option<Instant>,
 }
 

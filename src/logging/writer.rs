@@ -178,7 +178,7 @@ impl Queue {
     }
 }
 
-/// Writes everything, waiting for a reader as long as it takes, also where somebody who shares the
+/// Writes everything, waiting for a reader as long as it takes, also where a process that shares the
 /// descriptor with us has made it one that does not wait.
 fn write_patiently(output: &mut (impl Write + AsFd), mut octets: &[u8]) -> io::Result<()> {
     while !octets.is_empty() {

@@ -1,4 +1,4 @@
-//! What a connection to us must have begun with before a peer's task hears of it.
+//! What a connection to us must have begun with before it is given to a peer's task.
 //!
 //! The kernel checks keys and TTLs on behalf of a socket, and what it does depends on what the socket
 //! was told at the time of the packet. So the SYN is looked at again: who signed it, from how far it

@@ -2,7 +2,7 @@
 //!
 //! Routes take credit, so whoever floods them waits. KEEPALIVEs, refreshes of families that the
 //! session does not have, UPDATEs without a prefix of ours take none: read as fast as they come, they
-//! would fill a processor core for as long as somebody sends them.
+//! would fill a processor core for as long as they are sent.
 
 use std::time::Duration;
 

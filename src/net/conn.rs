@@ -113,7 +113,7 @@ impl Conn {
         self.read_by(read_once, consume)
     }
 
-    /// As [`Conn::read`], whether or not the runtime has heard yet that there is something: for a
+    /// As [`Conn::read`], whether or not the runtime has been notified yet that there is something: for a
     /// connection that has failed, and whose last octets may have come since the runtime last looked.
     pub(super) fn read_last(&mut self, consume: impl FnOnce(&[u8]) -> usize) -> Read {
         self.read_by(|stream, room| (&*socket2::SockRef::from(stream)).read(room), consume)
@@ -320,7 +320,7 @@ impl Conn {
 
 /// Reads what is there. A read that does not fill `room` has emptied the socket, so it counts as the
 /// end of readiness: another one that only learns that would hold up the answer to what was read.
-/// What comes later makes the socket readable anew.
+/// What comes later makes the socket readable again.
 fn read_once(stream: &TcpStream, room: &mut [u8]) -> io::Result<usize> {
     let size = room.len();
     let mut read = None;

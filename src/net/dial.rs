@@ -121,7 +121,7 @@ fn mark(stream: &TcpStream, config: &PeerConfig) -> io::Result<()> {
     if let Some(min) = min_ttl(config) {
         sockopt::set_min_ttl(stream.as_fd(), config.address, min)?;
     }
-    // With hold time 0 nobody else finds out that the other side is gone (RFC 4271 §4.4).
+    // With hold time 0 nothing else detects that the other side has failed (RFC 4271 §4.4).
     let probes = TcpKeepalive::new().with_time(PROBE_AFTER).with_interval(PROBE_INTERVAL);
     SockRef::from(stream).set_tcp_keepalive(&probes.with_retries(PROBES))?;
     // A peer that takes nothing, while all that we have to say still fits the kernel's buffer: only

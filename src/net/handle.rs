@@ -1,4 +1,4 @@
-//! What a peer's task is started with, told and asked: the other side of [`peer`](super::peer).
+//! What a peer's task is started with, its commands and queries: the other side of [`peer`](super::peer).
 
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -61,7 +61,7 @@ impl Recovery {
         Recovery(Arc::new(AtomicU8::new(Self::PRESERVED)))
     }
 
-    /// Nothing was left in the kernel (the machine was started anew): OPENs say F = 0, so that peers
+    /// Nothing was left in the kernel (the machine was restarted): OPENs say F = 0, so that peers
     /// do not go on sending to where nobody forwards.
     pub fn forwarding_lost(&self) {
         let (from, to) = (Self::PRESERVED, Self::LOST);
@@ -90,7 +90,7 @@ pub enum PeerEvent {
     Up(PeerId),
     /// The session went down.
     Down(PeerId),
-    /// The task is over; the table was told that the session is, not that the peer is gone.
+    /// The task has ended; the table knows that the session is down, not that the peer was removed.
     Ended(PeerId),
 }
 

@@ -131,7 +131,7 @@ impl Installed {
     }
 }
 
-/// What an operator is told about a key that could not be set.
+/// The message to the operator about a key that could not be set.
 pub(super) fn explain(prefix: Prefix, error: &io::Error, keys: usize) -> KeyFault {
     let text = match error.raw_os_error() {
         Some(libc::ENOMEM | libc::ENOBUFS) => {

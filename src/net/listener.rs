@@ -45,7 +45,7 @@ pub struct Unbound {
 
 impl Unbound {
     /// Whether it may pass by itself: an address that is configured later, a family that the system
-    /// gets later. Everything else needs somebody to act.
+    /// gets later. Everything else needs the operator.
     pub fn may_pass(&self) -> bool {
         self.source.kind() == io::ErrorKind::AddrNotAvailable || self.lacks_family()
     }
@@ -112,7 +112,7 @@ impl Directory {
         self.write(|known| known.peers.insert(config.address, neighbor));
     }
 
-    /// The peer at `address` is gone, unless another took its place.
+    /// The peer at `address` was removed, unless another took its place.
     pub fn remove(&self, address: IpAddr, id: bgp_proto::types::PeerId) {
         self.write(|known| {
             if known.peers.get(&address).is_some_and(|known| known.peer.id == id) {
@@ -380,7 +380,7 @@ impl Door {
         }
     }
 
-    /// Says what keeps us from accepting, once. Returns whether to pause: a connection that was gone
+    /// Says what keeps us from accepting, once. Returns whether to pause: a connection that was closed
     /// before it could be accepted is nothing, but what comes again at once stays for a while.
     fn say(&self, error: &io::Error, failures: u32) -> bool {
         let exhausted = is_exhaustion(error);

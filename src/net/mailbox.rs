@@ -1,4 +1,4 @@
-//! What a peer's task is told: slots and not a queue, so that an order is never lost to others.
+//! Commands to a peer's task: slots instead of a queue, so that no command is lost to others.
 //!
 //! Connections wait in a queue of their own, because anybody at the peer's address makes them.
 

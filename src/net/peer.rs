@@ -181,10 +181,10 @@ enum Drained {
 }
 
 impl PeerTask {
-    /// Runs until the peer is gone.
+    /// Runs until the peer is removed.
     async fn run(&mut self) {
         self.command(Command::Start);
-        // What came while a task before this one was gone.
+        // What arrived between the end of the previous task and this one.
         self.on_mail();
         self.take_early();
         loop {
@@ -417,7 +417,7 @@ impl PeerTask {
         }
         self.readers = Some((slot, self.stream.up(told)));
         self.grace.keep_until(None);
-        // Whoever hears of it looks at what was negotiated.
+        // Readers of this event look at what was negotiated.
         self.publish();
         let _ = self.events.send(PeerEvent::Up(self.id));
     }

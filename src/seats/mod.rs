@@ -1,4 +1,4 @@
-//! Who is connected to a socket of ours, and who makes room when all places are taken.
+//! Who is connected to a socket of ours, and who is disconnected for a new client at the limit.
 //!
 //! A place is never refused: the client that has been silent longest loses its own. So clients that
 //! connect and say nothing, however many, keep no operator and no probe out.
@@ -17,7 +17,7 @@ pub struct Seats {
     taken: Vec<Seat>,
     /// Most clients at once.
     max: usize,
-    /// Counts what is heard, so that "longest silent" needs no clock.
+    /// Counts what is received, so that "longest silent" needs no clock.
     moments: Arc<AtomicU64>,
 }
 
@@ -73,7 +73,7 @@ impl Seats {
         silent.map(|at| self.taken.swap_remove(at)).is_some()
     }
 
-    /// A place for a client that comes, which counts as heard at this moment. If none is free, that
+    /// A place for a client that comes, which counts as active at this moment. If none is free, that
     /// of the client that has been silent longest.
     pub fn take(&mut self) -> (Lost, Heard) {
         self.taken.retain(|seat| !seat.kept.is_closed());

@@ -1,6 +1,6 @@
 //! Who owns a thread or a task, and what its death means.
 //!
-//! A BGP speaker that is half dead is worse than one that is gone: neighbours go on sending to where
+//! A BGP speaker that has half failed is worse than one that has ended: neighbours go on sending to where
 //! nobody decides any more. So every part has an owner here, and one that dies takes the process with
 //! it: connections close without a NOTIFICATION, so that neighbours keep our routes for the restart
 //! time (RFC 4724 §4.2), the kernel keeps its routes, the panic is logged with its place, the exit

@@ -84,7 +84,7 @@ impl PeerTask {
                 Octets::LeftOver => conn.reread(feed),
             };
             match outcome {
-                // The connection goes with it: the FSM asks for nothing about what is gone.
+                // The connection goes with it: the FSM asks for nothing about a closed connection.
                 Read::Closed(text) => self.session.handle_closed(now, slot, &text),
                 Read::Blocked => self.conns[slot.index()] = Some(conn),
                 Read::Data(octets) => {
@@ -115,7 +115,7 @@ impl PeerTask {
                 drained = Drained::More;
             }
         }
-        // Writing may have failed, which the FSM was told.
+        // Writing may have failed; the FSM has been informed.
         self.on_actions();
         drained
     }

@@ -1,4 +1,4 @@
-//! What happens when a peer's task panics: its session ends, and it starts anew after a pause.
+//! What happens when a peer's task panics: its session ends, and it starts again after a pause.
 //!
 //! A bug that one peer's octets reach must cost that peer's session, and neither leave its routes
 //! behind nor take anybody else down.
@@ -23,7 +23,7 @@ const PAUSE_MAX: Duration = Duration::from_secs(60);
 const FORGIVEN_AFTER: Duration = Duration::from_secs(600);
 
 impl PeerTask {
-    /// Runs the task, and again when it has panicked, until the peer is gone.
+    /// Runs the task, and again when it has panicked, until the peer is removed.
     pub(super) async fn live(&mut self) {
         let mut pause = PAUSE_MIN;
         loop {
