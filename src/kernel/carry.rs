@@ -2,7 +2,7 @@
 //! present one before anything else happens, and are adopted there like any that an earlier run left.
 //!
 //! Where only the protocol number differs, a route is replaced by itself, and forwards all the time.
-//! In another table it is there before it is gone from the old one.
+//! In another table it is added before it is deleted from the old one.
 
 use bgp_proto::types::Prefix;
 

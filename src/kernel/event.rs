@@ -21,7 +21,7 @@ pub enum FibEvent {
         /// The route.
         route: LearnedRoute,
     },
-    /// A learned route is gone, or no rule selects it any more.
+    /// A learned route was deleted, or no rule selects it any more.
     Forgotten {
         /// Its prefix.
         prefix: Prefix,

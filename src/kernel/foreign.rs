@@ -156,7 +156,7 @@ impl Foreign {
         route.altered = false;
         let Some(routes) = self.routes.get_mut(&prefix) else { return Effect::Unchanged };
         let Some(at) = routes.iter().position(|old| *old == route) else {
-            // One leg of several (IPv6), or a change that was not heard.
+            // One leg of several (IPv6), or a change whose event was lost.
             return if routes.iter().any(|old| same_place(old, &route)) {
                 Effect::Unclear
             } else {
@@ -173,7 +173,7 @@ impl Foreign {
     }
 
     /// Next-hop objects changed or went: the prefixes of the routes over them. Those over one that
-    /// is gone are gone too, without an event from IPv4.
+    /// is deleted are deleted too, without an event from IPv4.
     pub(super) fn handle_objects(
         &mut self,
         touched: &BTreeSet<NonZeroU32>,

@@ -243,7 +243,7 @@ impl Fib {
         self.thread.shared.writes.collect()
     }
 
-    /// Asks the thread whether it turns; comes back when it has heard the kernel's events, read the
+    /// Asks the thread whether it turns; returns when it has received the kernel's events, read the
     /// tables if that was due, and written a batch if there was something to write.
     pub fn ask_pulse(&self) -> impl Future<Output = ()> + Send + use<> {
         let answer = self.thread.shared.pulse.ask();
@@ -314,7 +314,7 @@ impl Thread {
 
 impl Drop for Thread {
     fn drop(&mut self) {
-        // The last handle may go away on the thread itself, inside the owner's event function.
+        // The last handle may be dropped on the thread itself, inside the owner's event function.
         let mut handle = self.handle.lock().unwrap_or_else(PoisonError::into_inner);
         if handle.as_ref().is_some_and(|h| h.thread().id() == std::thread::current().id()) {
             *handle = None;

@@ -221,7 +221,7 @@ pub(super) struct MonitorSocket {
     socket: Socket,
 }
 
-/// What became of an attempt to hear.
+/// The outcome of an attempt to receive.
 pub(super) enum Heard {
     /// One datagram of messages, of this length.
     Events(usize),

@@ -1,4 +1,4 @@
-//! What the owner asked to hear about: next hops and learned routes. Compares what is true with
+//! What the owner subscribed to: next hops and learned routes. Compares what is true with
 //! what was reported, and gives the differences. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};

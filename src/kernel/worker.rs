@@ -66,7 +66,7 @@ pub(super) struct Shared {
 /// What the thread does: where it is when it hangs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
-    /// Waiting for events, wishes or deadlines; or telling others.
+    /// Waiting for events, requests or deadlines; or informing others.
     Idle,
     /// Hearing what the kernel says changed.
     Monitor,
@@ -83,7 +83,7 @@ impl Stage {
 /// Upper bounds in seconds of a batch's time: one route, to a thousand behind a busy kernel.
 const WRITE_BUCKETS: [f64; 9] = [0.000_05, 0.000_2, 0.001, 0.004, 0.015, 0.06, 0.25, 1.0, 5.0];
 
-/// What the handles ask of the thread: the newest wishes, not a queue of them.
+/// What the handles ask of the thread: the newest requests, not a queue of them.
 #[derive(Debug, Default)]
 pub(super) struct Control {
     pub(super) track: BTreeSet<IpAddr>,
@@ -154,7 +154,7 @@ impl Shared {
         self.stage.store(stage as u8, Ordering::Relaxed);
     }
 
-    /// Makes the thread look at the plan and the wishes.
+    /// Makes the thread look at the plan and the requests.
     pub(super) fn wake(&self) {
         if !self.woken.swap(true, Ordering::AcqRel) {
             // A full counter wakes the thread just as well.
@@ -264,7 +264,7 @@ impl Worker {
         Time::from_micros(u64::try_from(self.epoch.elapsed().as_micros()).unwrap_or(u64::MAX))
     }
 
-    /// Sleeps until an event, a wish or a deadline.
+    /// Sleeps until an event, a request or a deadline.
     fn wait(&mut self, stopping: Option<Time>) {
         let (busy, deadline) = {
             let plan = self.shared.plan();
@@ -290,13 +290,13 @@ impl Worker {
         }
         let [_, wake] = &fds;
         if wake.revents().contains(PollFlags::IN) {
-            // Emptied first: a wish that comes after the flag is cleared fills it again.
+            // Emptied first: a request that comes after the flag is cleared fills it again.
             let _ = rustix::io::read(&self.shared.wake, &mut [0u8; 8]);
             self.shared.woken.swap(false, Ordering::AcqRel);
         }
     }
 
-    /// Takes the wishes; how to stop, when that is one of them.
+    /// Takes the requests; how to stop, when that is one of them.
     fn handle_control(&mut self) -> Option<Stop> {
         let mut control = self.shared.control();
         if !self.resync.has_read() {
@@ -356,7 +356,7 @@ impl Worker {
                 %prefix,
                 reason = %holder,
                 others = report.held.saturating_sub(1),
-                "routes of ours give way to somebody else's; they follow when those go"
+                "routes of other processes are installed for our prefixes; ours follow when those are deleted"
             );
         }
         if report.first_repairs > 0 {
@@ -370,7 +370,7 @@ impl Worker {
         }
     }
 
-    /// Tells the owner what follows from the changes heard.
+    /// Informs the owner of what follows from the changes received.
     fn report_changes(&mut self) {
         let mut plan = self.shared.plan();
         let direct = plan.take_direct();

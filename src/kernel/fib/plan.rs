@@ -95,7 +95,7 @@ pub(crate) struct Report {
     /// Legs and source addresses that the kernel refuses as news, with one of them as an example.
     pub(crate) parts: usize,
     pub(crate) part: Option<(Part, String)>,
-    /// Routes that began to give way to somebody else's, with one of them and its holder.
+    /// Routes displaced by another process's, with one of them and its holder.
     pub(crate) held: usize,
     pub(crate) holder: Option<(Prefix, String)>,
     /// Routes of ours that others removed or changed, now about to be written again.
@@ -126,7 +126,7 @@ pub(crate) struct Plan {
     v4: Table<Prefix4>,
     v6: Table<Prefix6>,
     shared: Shared,
-    /// Routes that stay until somebody else has one, and until when at most; in order of time.
+    /// Routes that stay until another process has one, and until when at most; in order of time.
     kept: VecDeque<(Time, Vec<Prefix>)>,
     /// The same, since the last call that knew the time.
     kept_since_last: Vec<Prefix>,
@@ -174,7 +174,7 @@ impl Plan {
         }
     }
 
-    /// Wants nothing, and leaves what is there until somebody else has a route for the prefix: for at
+    /// Wants nothing, and leaves what is there until another process has a route for the prefix: for at
     /// most [`KEPT_MAX`] if it was wanted so far, and without an end if an earlier run left it, which
     /// tells nothing about whether the other one has begun.
     pub(crate) fn keep(&mut self, prefix: Prefix) {
@@ -265,7 +265,7 @@ impl Plan {
         of_family!(self, prefix, key, table => table.handle_twin(key, metric, tos));
     }
 
-    /// Such a route is gone.
+    /// Such a route was deleted.
     pub(crate) fn handle_twin_lost(&mut self, prefix: Prefix, metric: u32, tos: u8) {
         of_family!(self, prefix, key, table => table.handle_twin_lost(key, metric, tos));
     }

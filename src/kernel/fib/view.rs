@@ -46,7 +46,7 @@ pub enum ViewKind {
 pub struct ViewGateway {
     /// The gateway; `None` on a directly connected network.
     pub via: Option<IpAddr>,
-    /// The interface's name, or `#` and its index when it has gone.
+    /// The interface's name, or `#` and its index when it was deleted.
     pub interface: String,
     /// The gateway need not be in a network of the interface.
     pub onlink: bool,
@@ -78,7 +78,7 @@ pub struct FibCounters {
     pub pending: u64,
     /// Routes that the kernel refused.
     pub failed: u64,
-    /// Routes that give way to somebody else's.
+    /// Routes that are not installed because of another process's.
     pub foreign: u64,
     /// Next hops and source addresses that the kernel refuses: routes go without them.
     pub refused_next_hops: u64,

@@ -142,7 +142,7 @@ impl Worker {
         self.schedule_retry(self.now());
     }
 
-    /// Asks for a reading when routes over the interface may be gone.
+    /// Asks for a dump when routes over the interface may have been deleted.
     fn read_if_used(&mut self, ifindex: u32) {
         let ours = self.shared.plan().uses_interface(ifindex);
         if ours || self.foreign.use_interface(ifindex) {

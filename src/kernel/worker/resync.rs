@@ -126,7 +126,7 @@ impl Worker {
     /// Reads links, addresses and routes, and tells everyone the differences.
     pub(super) fn read_kernel(&mut self) {
         let started = self.now();
-        // What waits to be heard is older than what is read.
+        // Events that wait to be received are older than the dump.
         if let Err(error) = self.monitor.discard(&mut self.datagram) {
             tracing::warn!(%error, "cannot read kernel events");
         }

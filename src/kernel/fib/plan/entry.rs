@@ -35,7 +35,7 @@ pub(super) const ROUND: u16 = 1 << 6;
 pub(super) const REPAIR: u16 = 1 << 7;
 /// Next hops may be resolved over the wanted route.
 pub(super) const DIRECT: u16 = 1 << 8;
-/// Not wanted, and left where it is until somebody else has a route for the prefix.
+/// Not wanted, and left where it is until another process has a route for the prefix.
 pub(super) const KEPT: u16 = 1 << 9;
 /// The state that the counters know, plus one; 0 for none.
 const COUNTED: u16 = 0b111 << 10;

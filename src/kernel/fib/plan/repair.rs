@@ -1,11 +1,11 @@
-//! When routes that somebody removed or changed are written again.
+//! When routes that another process deleted or changed are written again.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bgp_proto::types::Time;
 
-/// First and longest wait before a route is written again; it doubles while somebody goes on
+/// First and longest wait before a route is written again; it doubles while another process goes on
 /// removing that one, so that a fight with another program costs little. Other prefixes wait for
 /// nobody.
 pub(super) const REPAIR_MIN: Duration = Duration::from_millis(20);

@@ -75,7 +75,7 @@ impl Direct {
     }
 }
 
-/// Routes that began to give way to somebody else's since the last report.
+/// Routes displaced by another process's since the last report.
 #[derive(Debug, Default)]
 pub(super) struct Held {
     pub(super) routes: usize,

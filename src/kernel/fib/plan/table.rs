@@ -171,7 +171,7 @@ impl<K: Key> Table<K> {
         });
     }
 
-    /// Wants nothing, and leaves what is there until somebody else has a route for the prefix. Returns
+    /// Wants nothing, and leaves what is there until another process has a route for the prefix. Returns
     /// whether it was wanted until now.
     pub(super) fn keep(&mut self, key: K, shared: &mut Shared) -> bool {
         let was_wanted = self.entries.get(&key).is_some_and(|entry| entry.wanted.is_some());
@@ -294,7 +294,7 @@ impl<K: Key> Table<K> {
         });
     }
 
-    /// IPv6 says of each leg that it is gone; the others stay.
+    /// IPv6 reports the deletion of each leg; the others stay.
     pub(super) fn handle_gone(&mut self, key: K, spec: &RouteSpec, now: Time, shared: &mut Shared) {
         let installed = self.entries.get(&key).and_then(|entry| entry.installed);
         let is_leg = installed.is_some_and(|id| {
@@ -520,7 +520,7 @@ impl<K: Key> Table<K> {
             match action {
                 Action::WithdrawStray { metric, tos } => {
                     // A metric of 0 matches any, and where two routes share a place the kernel takes
-                    // the first: the route that we keep may be the one that is gone.
+                    // the first: the route that we keep may be the one that was deleted.
                     let kept = entry.installed.map(|id| shared.specs.get(id).metric);
                     shared.resync_wanted |= tos == 0 && (metric == 0 || kept == Some(metric));
                     return Next::Rest;
