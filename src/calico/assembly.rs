@@ -14,7 +14,7 @@ use super::policies::PolicyPair;
 use super::sessions::Scope;
 
 /// Hashes neighbours' addresses: they come from the cluster's own objects, so speed counts and
-/// collisions that somebody aims at do not.
+/// collisions made on purpose do not.
 type AddressHash = foldhash::fast::FixedState;
 
 /// Up to so many addresses at once are mended one by one; more are sorted in together.
@@ -131,7 +131,7 @@ impl SessionList {
         touched
     }
 
-    /// Gives every session its policies anew.
+    /// Assigns every session its policies again.
     pub(super) fn assign(&mut self, mut policies: impl FnMut(&Session) -> PolicyPair) {
         for planned in Arc::make_mut(&mut self.sessions) {
             (planned.import, planned.export) = policies(&planned.session);
@@ -148,7 +148,7 @@ impl SessionList {
         routes.into_iter().map(|(addr, (.., gateway))| (Prefix::host(addr), gateway)).collect()
     }
 
-    /// BGPPeers that others leave no room for.
+    /// BGPPeers that are left out because another has their address.
     pub(super) fn notes(&self) -> impl Iterator<Item = &Problem> {
         self.notes.values().flatten()
     }

@@ -167,7 +167,7 @@ impl Converter {
     }
 
     /// Makes the peers of some sessions again. Of an address all are named or none, so that the
-    /// first of them can be told.
+    /// first of them can be identified.
     fn mend(
         &mut self,
         families: [&FamilyPlan; 2],
@@ -248,7 +248,7 @@ fn unsigned(session: &Session) -> Problem {
     Problem::new(format!("session/{}", session.name), text)
 }
 
-/// A session that another one at its address leaves no room for.
+/// A session that is left out because another one has its address.
 fn unserved(session: &Session, holder: &str) -> Problem {
     let text = format!("does not run: {holder} has the same address");
     Problem::new(format!("session/{}", session.name), text)
@@ -330,7 +330,7 @@ fn peer_entry(
         multihop_ttl: None,
         ttl_security_hops: session.ttl_security,
     };
-    // As in BIRD, which Calico tells that every neighbour without TTL security is several hops away.
+    // As in BIRD, which Calico configures with every neighbour without TTL security as multihop.
     let fallover = BfdPlace { multihop_ttl: config.multihop_ttl, ..place }.fallover();
     PeerEntry {
         name: Arc::clone(&session.name),

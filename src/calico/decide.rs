@@ -28,7 +28,7 @@ pub struct Question {
 pub enum Direction {
     /// What the neighbour sends.
     Import,
-    /// What the neighbour would be told.
+    /// What would be advertised to the neighbour.
     Export,
     /// What goes to the kernel.
     Kernel,

@@ -162,7 +162,7 @@ impl<'a> Effective<'a> {
     }
 
     /// Looks an MD5 key up. One that is missing or unusable is reported; the last that was known is
-    /// used then, so that a Secret that is written anew, or half-written, ends no session.
+    /// used then, so that a Secret that is rewritten, or half-written, ends no session.
     pub(super) fn password(
         &self,
         reference: &SecretKeyRef,

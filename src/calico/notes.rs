@@ -3,7 +3,7 @@
 //!
 //! None of it is a fault by itself, and all of it is a typo more often than not. Which nodes a
 //! selector selects is not asked again for each change of a Node: one node that it selects is
-//! remembered, and looked for anew only when that one has gone.
+//! remembered, and looked for again only when that one was deleted.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

@@ -172,12 +172,12 @@ pub struct PlannedSession {
     /// Its parameters.
     #[serde(flatten)]
     pub session: Arc<Session>,
-    /// The session that holds the same neighbour; this one waits until that is gone.
+    /// The session that holds the same neighbour; this one waits until that is removed.
     pub shadowed_by: Option<Arc<str>>,
     /// Applied to what the neighbour sends.
     #[serde(skip)]
     pub import: Arc<Policy>,
-    /// Applied to what the neighbour would be told.
+    /// Applied to what would be advertised to the neighbour.
     #[serde(skip)]
     pub export: Arc<Policy>,
 }
@@ -232,7 +232,7 @@ pub struct Session {
     pub keepalive_time: Option<u64>,
     /// BGPFilters that exist and have rules for the family, in order.
     pub filters: Vec<String>,
-    /// Sorts sessions like their names; equal ones must be told apart by name.
+    /// Sorts sessions like their names; equal ones must differ by name.
     #[serde(skip)]
     pub(super) sort_key: u128,
     /// The MD5 key itself, never printed.

@@ -492,7 +492,7 @@ fn wireguard(cx: &Effective<'_>, family: Family) -> Vec<Prefix> {
         .collect()
 }
 
-/// Of more combinations of filters and AS than this, most are of sessions that are gone: then only
+/// Of more combinations of filters and AS than this, most are of sessions that were removed: then only
 /// those that are there are found again.
 const KEYS_MAX: usize = 256;
 
@@ -500,7 +500,7 @@ const KEYS_MAX: usize = 256;
 pub(super) type PolicyPair = (Arc<Policy>, Arc<Policy>);
 
 /// Compiles policies once for all sessions that share them, and gives an equal one of an earlier
-/// time out again, so that unchanged sessions can be told by the pointer.
+/// time out again, so that unchanged sessions are recognised by the pointer.
 #[derive(Default)]
 pub(super) struct PolicyCache {
     previous: Vec<Arc<Policy>>,
@@ -531,7 +531,7 @@ impl PolicyCache {
         self.by_session.clear();
     }
 
-    /// Compiles the policies of all known sessions of the family anew; whether any is another one.
+    /// Compiles the policies of all known sessions of the family again; whether any is another one.
     pub(super) fn refresh(&mut self, cx: &Effective<'_>, parts: &Parts) -> bool {
         let keys: Vec<SessionKey> =
             self.by_session.keys().filter(|key| key.family == parts.family).cloned().collect();

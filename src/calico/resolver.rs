@@ -27,7 +27,7 @@ use super::sessions::{family_of, mesh_session};
 use super::settings::Settings;
 use super::snapshot::Snapshot;
 
-/// Where the node is not among them, so many names of nodes are told.
+/// Where the node is not among them, so many names of nodes are listed.
 const NODES_NAMED: usize = 5;
 
 /// Interfaces that never are networks of ours.

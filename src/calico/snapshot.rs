@@ -277,14 +277,14 @@ impl Snapshot {
         secrets
     }
 
-    /// Takes in what an earlier run knew of a Secret, which may be gone.
+    /// Takes in what an earlier run knew of a Secret, which may have been deleted.
     pub(super) fn remember_keys(&mut self, id: &ObjectId, secret: &Secret) {
         let usable = secret.iter().filter_map(|(k, v)| Some((k.clone(), AuthKey::new(v.clone())?)));
         let place = (id.namespace.clone(), id.name.clone());
         self.last_keys.entry(place).or_default().extend(usable);
     }
 
-    /// The last usable value of a key of a Secret, by namespace and name; the Secret may be gone.
+    /// The last usable value of a key of a Secret, by namespace and name; the Secret may have been deleted.
     pub(super) fn last_key(&self, place: &(String, String), key: &str) -> Option<&AuthKey> {
         self.last_keys.get(place)?.get(key)
     }

@@ -35,7 +35,7 @@ pub struct CalicoSettings {
     pub limits: CalicoLimits,
 }
 
-/// Where the objects of the plan in force are kept, for a start while the datastore is away.
+/// Where the objects of the plan in force are kept, for a start while the datastore is unreachable.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StateFile {
     /// In this file.

@@ -13,7 +13,7 @@ use super::{Config, FibSettings, HttpSettings, Originate, PeerEntry};
 /// removed peers give their addresses and names free for added ones.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Changes {
-    /// Names of peers that are gone.
+    /// Names of peers that were removed.
     pub peers_removed: Vec<Arc<str>>,
     /// Names of peers whose session parameters differ: their sessions end and begin again. Their
     /// routing parameters may differ too.
@@ -25,13 +25,13 @@ pub struct Changes {
     pub peers_renamed: Vec<(Arc<str>, Arc<str>)>,
     /// Names of peers that are new.
     pub peers_added: Vec<Arc<str>>,
-    /// Ranges of dynamic peers that are new, gone, or have other parameters.
+    /// Ranges of dynamic peers that were added, removed or changed.
     pub dynamic_changed: Vec<Prefix>,
     /// Whether the table's parameters differ.
     pub table_changed: bool,
     /// Whether listening addresses differ.
     pub bgp_listen_changed: bool,
-    /// Our own routes that are gone.
+    /// Local routes that were removed.
     pub originate_withdrawn: Vec<Prefix>,
     /// Our own routes that are new.
     pub originate_added: Vec<Prefix>,
@@ -45,7 +45,7 @@ pub struct Changes {
     pub log_changed: bool,
     /// Whether other peers have metrics of their own.
     pub peer_series_changed: bool,
-    /// Whether `[calico]` differs: objects are listed anew, and what runs stays until they are.
+    /// Whether `[calico]` differs: objects are listed again, and what runs stays until they are.
     pub calico_changed: bool,
     /// Keys whose new values count after a restart of the process only, in the order of the file's
     /// documentation.
@@ -249,7 +249,7 @@ impl Changes {
             (self.host_routes_changed, "host routes to neighbours: changed"),
             (self.log_changed, "log level: changed"),
             (self.peer_series_changed, "peers with metrics of their own: changed"),
-            (self.calico_changed, "calico: changed, objects are listed anew"),
+            (self.calico_changed, "calico: changed, objects are listed again"),
         ];
         lines.extend(flags.iter().filter(|(on, _)| *on).map(|(_, what)| (*what).to_owned()));
         lines.extend(self.originate_withdrawn.iter().map(|p| format!("originate {p}: withdrawn")));

@@ -183,7 +183,7 @@ impl Default for PeerLimits {
     }
 }
 
-/// What ends a session whose link or local address is gone.
+/// What ends a session whose link or local address was removed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Fallover {
     /// That, at once.

@@ -407,7 +407,7 @@ pub(super) fn read_limits(table: &Table<'_>) -> PeerLimits {
     }
 }
 
-/// `import` or `export`. Internal peers exchange everything unless told otherwise.
+/// `import` or `export`. Internal peers exchange everything unless configured otherwise.
 fn read_policy(
     table: &Table<'_>,
     key: &'static str,
@@ -423,7 +423,7 @@ fn read_policy(
     }
 }
 
-/// For an external peer somebody must have said what is wanted (RFC 8212 §2). One fault, whether one
+/// An external peer needs explicit policies (RFC 8212 §2). One fault, whether one
 /// or both are missing.
 fn require_policies(table: &Table<'_>) {
     let missing = |key: &&'static str| table.get(key).is_none();

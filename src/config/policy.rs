@@ -187,7 +187,7 @@ fn read_prefix_range(value: &Value<'_>) -> Option<PrefixMatch> {
     Some(PrefixMatch { prefix, lengths: low..=high })
 }
 
-/// A community of any kind, told by its form.
+/// A community of any kind, recognised by its form.
 enum AnyCommunity {
     Standard(Community),
     Large(LargeCommunity),

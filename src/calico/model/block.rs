@@ -68,7 +68,7 @@ pub(super) fn read_resource(object: &Value) -> Result<Option<BlockAffinity>, Fau
 }
 
 /// The value under an etcd key that named node and block; empty octets stand for `{}`. What the value
-/// says of `deleted` does not count: the block is the node's until the key is gone, as for confd.
+/// says of `deleted` does not count: the block is the node's until the key is deleted, as for confd.
 pub(super) fn read_etcd(node: &str, cidr: Prefix, octets: &[u8]) -> Result<BlockAffinity, Fault> {
     #[derive(Default, Deserialize)]
     #[serde(default)]

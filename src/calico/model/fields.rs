@@ -1,4 +1,4 @@
-//! The fields that Calico's objects have, so that a misspelled one can be told.
+//! The fields that Calico's objects have, so that a misspelled one can be reported.
 //!
 //! Those of v3.33; a field of a later release is named as unknown, which it is to margay.
 

@@ -74,7 +74,7 @@ pub struct Service {
     pub cluster_ips: Vec<String>,
     /// `IPv4` and `IPv6`.
     pub ip_families: Vec<String>,
-    /// Addresses that somebody else routes to the cluster.
+    /// Addresses that others route to the cluster.
     pub external_ips: Vec<String>,
     /// The address asked from a load balancer.
     pub load_balancer_ip: String,
