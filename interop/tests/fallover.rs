@@ -1,4 +1,4 @@
-//! Sessions whose link or address is gone end without waiting for a timer.
+//! Sessions whose link or address was removed end without waiting for a timer.
 
 use std::time::Duration;
 
@@ -70,7 +70,7 @@ fn a_link_without_carrier_and_a_lost_address_end_the_session() -> Result<()> {
         wait_until(PATIENCE, "the session again", || established(&control, &far))?;
         let address = format!("{}/24", host.v4());
         host.run("ip", &["addr", "del", &address, "dev", "eth0"])?;
-        wait_until(SOON, "the end", || ended_because(&control, &far, "is gone"))?;
+        wait_until(SOON, "the end", || ended_because(&control, &far, "was removed"))?;
         host.run("ip", &["addr", "add", &address, "dev", "eth0"])?;
         wait_until(PATIENCE, "the session once more", || established(&control, &far))
     })

@@ -1,4 +1,4 @@
-//! What control clients are told: [`Backend`] over the table, the kernel and the registry.
+//! Answers to control clients: [`Backend`] over the table, the kernel and the registry.
 //!
 //! Each page is one short question to its owner; nothing is held between pages.
 

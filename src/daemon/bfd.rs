@@ -1,7 +1,7 @@
 //! BFD beside BGP: which sessions there are, and what follows when one fails (RFC 5882 §10.2).
 //!
 //! A BFD session that fails ends the BGP session beside it at once (Cease 6/10, RFC 9384), and the
-//! neighbour's routes go with it. One that somebody took down on purpose (AdminDown), or that never
+//! neighbour's routes go with it. One that was taken down on purpose (AdminDown), or that never
 //! came up, ends nothing: BGP's own timers hold then.
 //!
 //! While routes are kept for a neighbour's restart (RFC 4724), its C bit decides (RFC 5882 §4.3.2): with

@@ -1,4 +1,4 @@
-//! What clients of BIRD's control protocol are told: sessions, routes and interfaces of one family,
+//! Answers to clients of BIRD's control protocol: sessions, routes and interfaces of one family,
 //! as a BIRD of that family would have them.
 
 use std::net::{IpAddr, Ipv4Addr};

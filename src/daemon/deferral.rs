@@ -1,8 +1,8 @@
-//! When peers may be told routes after a start (RFC 4724 §4.1).
+//! When routes may be advertised after a start (RFC 4724 §4.1).
 //!
-//! Peers that know graceful restart may still hold what an earlier run told them, and drop with our
-//! End-of-RIB what we did not tell them again. So nobody is told anything before those peers have
-//! told us what they know, for as long as there is hope that they will.
+//! Peers that know graceful restart may still hold what an earlier run advertised, and drop with our
+//! End-of-RIB what we did not advertise again. So nothing is advertised before those peers have
+//! sent their routes, for as long as they can be expected to.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use crate::config::Config;
 
 /// How long sessions are waited for. Short: the routes of our own wait with the others.
 const CONNECT_GRACE: Duration = Duration::from_secs(10);
-/// The same where an earlier run has told its neighbours routes, which they still hold: what waits
+/// The same where an earlier run has advertised routes, which its neighbours still hold: what waits
 /// are changes only, and a neighbour that restarts at the same time is not left out.
 const RESTART_GRACE: Duration = Duration::from_secs(20);
 /// A peer whose TCP takes connections is slow, and not down, until it took none for this long.
@@ -32,7 +32,7 @@ const RESOLVE_MAX: Duration = Duration::from_secs(10);
 /// How soon it is looked again whether they are known.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
-/// When peers are first told routes.
+/// When routes are first advertised.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum FirstExport {
     /// As they come.
@@ -146,7 +146,7 @@ impl Deferral {
         }
     }
 
-    /// A session went down before it had sent everything, or the peer is gone for good.
+    /// A session went down before it had sent everything, or the peer was removed.
     pub(super) fn handle_down(&mut self, peer: PeerId) {
         if let Some(owes) = self.waiting.get_mut(&peer) {
             *owes = Owes::Session { slow_until: Time::ZERO };
@@ -168,7 +168,7 @@ impl Deferral {
         }
     }
 
-    /// Whether peers may be told routes at `now`. `takes_connections` is asked about peers without a
+    /// Whether routes may be advertised at `now`. `takes_connections` is asked about peers without a
     /// session: whether the last connection got as far as an OPEN; `lookups`, when no peer owes
     /// anything.
     pub(super) fn poll(

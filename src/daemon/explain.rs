@@ -1,4 +1,4 @@
-//! What `margay explain` is told: the table's reasons, and the kernel's answer.
+//! What `margay explain` shows: the table's reasons, and the kernel's answer.
 
 use bgp_proto::table::{Explanation, Table};
 use bgp_proto::types::{Prefix, Source, Time};

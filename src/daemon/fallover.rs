@@ -1,4 +1,4 @@
-//! Sessions whose link or local address is gone: no timer has to tell (fast external fallover).
+//! Sessions whose link or local address was removed end at once (fast external fallover).
 //!
 //! Differs from RFC: 4271 §8 knows no such event; it is TcpConnectionFails, only sooner. Graceful
 //! restart applies as to any lost connection.
@@ -56,7 +56,7 @@ impl Fallover {
 /// Why no packet can leave from this address of ours.
 fn why(links: &[Link], local: IpAddr) -> String {
     match links.iter().find(|link| link.addresses.iter().any(|(addr, _)| *addr == local)) {
-        None => format!("{local}, the session's local address, is gone"),
+        None => format!("{local}, the session's local address, was removed"),
         Some(link) if link.up => format!("{} has no carrier", link.name),
         Some(link) => format!("{} is down", link.name),
     }
@@ -98,7 +98,7 @@ mod tests {
         );
         let down = [link("eth0", false, false, "192.0.2.1")];
         assert_eq!(lost(&running, &down).unwrap(), "eth0 is down");
-        let gone = "192.0.2.1, the session's local address, is gone";
+        let gone = "192.0.2.1, the session's local address, was removed";
         assert_eq!(lost(&running, &[link("eth1", true, true, "192.0.2.9")]).unwrap(), gone);
         assert_eq!(lost(&running, &[]).unwrap(), gone);
         let twice = [no_carrier, link("lo", true, true, "192.0.2.1")];

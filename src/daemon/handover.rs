@@ -96,7 +96,7 @@ impl Handover {
         }
     }
 
-    /// A peer is gone.
+    /// A peer was removed.
     pub(super) fn handle_removed(&mut self, peer: PeerId) {
         self.arriving.remove(&peer);
     }
@@ -121,7 +121,7 @@ impl Handover {
         self.parting.values().map(|parting| &parting.entry)
     }
 
-    /// Whether somebody arrives.
+    /// Whether a peer is expected.
     fn has_arrivals(&mut self, now: Time) -> bool {
         self.arriving.retain(|_, (owes, until)| match owes {
             Owes::Session => *until > now,

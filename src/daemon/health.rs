@@ -1,4 +1,4 @@
-//! What HTTP's three paths and `margay health` are told.
+//! Answers to HTTP's three paths and to `margay health`.
 
 use std::time::Duration;
 

@@ -7,7 +7,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use crate::config::Config;
 
 /// Descriptors that no connection of BGP gets: listeners, netlink, files, the datastore, control
-/// clients, metrics and probes. Those that come in numbers make room for each other.
+/// clients, metrics and probes. Of those without a fixed number the longest silent is closed for a new one.
 const RESERVED: u64 = 128;
 
 /// The descriptors that the process may have.

@@ -16,7 +16,7 @@ impl Daemon {
     /// Listens for the first time. An address or a family that may come later is waited for.
     ///
     /// # Errors
-    /// What somebody has to act upon: a port that another program has, a missing privilege.
+    /// What needs the operator: a port that another program has, a missing privilege.
     pub(super) fn listen_first(&mut self) -> Result<(), Unbound> {
         let missing = self.listeners.listen(&self.config.bgp.listen)?;
         self.note_missing(&missing);

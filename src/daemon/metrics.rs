@@ -209,7 +209,7 @@ impl Answers {
         }
     }
 
-    /// Every peer, without the table's counters, and what peers that are gone did.
+    /// Every peer, without the table's counters, and the counters of removed peers.
     fn found(&self) -> (Vec<Found>, Traffic) {
         let (records, gone) = self.registry().all_and_gone();
         let kind = if self.node_status().is_some() { calico_kind } else { kind };
@@ -381,7 +381,7 @@ mod tests {
         ranking.rank(at(0), [(PeerId(0), 0), (PeerId(1), 0)]);
         ranking.rank(at(1), [(PeerId(0), 500), (PeerId(1), 1)]);
         assert_eq!(ranking.rank(at(2), [(PeerId(0), 3), (PeerId(1), 1)]), ids(&[1, 0]));
-        // Peers that are gone are forgotten.
+        // Removed peers are dropped.
         assert_eq!(ranking.rank(at(3), [(PeerId(1), 1)]), ids(&[1]));
         assert_eq!(ranking.0.lock().unwrap().peers.len(), 1);
     }

@@ -83,7 +83,7 @@ const HTTP_RETRY: Duration = Duration::from_secs(10);
 const STOP_GRACE: Duration = Duration::from_secs(5);
 /// How long a stop may take in all, whatever hangs. Longer than all its waits together.
 const STOP_MAX: Duration = Duration::from_secs(60);
-/// How long the kernel goes on forwarding after neighbours were told that we go: they need a moment
+/// How long the kernel goes on forwarding after neighbours were notified of the shutdown: they need a moment
 /// to send elsewhere.
 const SHUTDOWN_PAUSE: Duration = Duration::from_secs(1);
 
@@ -119,7 +119,7 @@ fn source_text(error: &crate::kernel::Error) -> String {
 pub enum Stop {
     /// Peers keep our routes (RFC 4724), the kernel keeps them too.
     Graceful,
-    /// Peers are told (Cease 6/2), our kernel routes are withdrawn.
+    /// Peers are notified (Cease 6/2), our kernel routes are withdrawn.
     Shutdown {
         /// In the operator's words (RFC 9003); `None`: in ours.
         message: Option<String>,
@@ -154,7 +154,7 @@ struct Daemon {
     /// Whether the table's changes reach the kernel.
     gate: KernelGate,
     descriptors: Descriptors,
-    /// Whether neighbours may hold routes that an earlier run told them.
+    /// Whether neighbours may hold routes that an earlier run advertised.
     earlier_run: deferral::Start,
     /// What the next run has to know.
     run_file: RunFile,
@@ -428,7 +428,7 @@ impl Daemon {
                 Input::Peer(event) => self.on_peer_event(event),
                 Input::Dynamic(accepted) => self.peers.admit(accepted),
                 Input::Order(Order::Reload(reply)) => {
-                    // The client may have gone away.
+                    // The client may have disconnected.
                     let _ = reply.send(self.reload());
                 }
                 Input::Order(Order::Stop(stop, reply)) => {
@@ -453,7 +453,7 @@ impl Daemon {
     async fn wait(&mut self, deadline: Option<Instant>) -> Input {
         let Inbox { table, peers, dynamic, orders, links, bfd, pulse } = &mut self.inbox;
         tokio::select! {
-            // Peers before the table: a session's rise is heard before its End-of-RIB.
+            // Peers before the table: a session's establishment is handled before its End-of-RIB.
             biased;
             _ = self.signals.terminate.recv() => Input::Stop(Stop::Graceful),
             _ = self.signals.interrupt.recv() => Input::Stop(Stop::Graceful),
@@ -496,7 +496,7 @@ impl Daemon {
         }
     }
 
-    /// Looks whether peers may be told routes; returns when to look again.
+    /// Checks whether routes may be advertised; returns when to check again.
     fn check_deferral(&mut self) -> Option<Instant> {
         let table = self.engine.handle();
         let registry = self.peers.registry();
@@ -694,7 +694,7 @@ impl Daemon {
         }
         for server in self.servers {
             server.abort();
-            // Cancelled: the control socket's file is gone with it.
+            // Cancelled: the control socket's file is removed with it.
             let _ = server.await;
         }
         if left > 0 {

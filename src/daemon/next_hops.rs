@@ -35,7 +35,7 @@ struct State {
     reported: BTreeMap<IpAddr, NextHopState>,
 }
 
-/// What is to be told after a change.
+/// What a change leads to.
 #[derive(Debug, Default, PartialEq)]
 struct News {
     /// Next hops of the table.
@@ -75,7 +75,7 @@ impl NextHops {
     pub(super) fn set_host_routes(&self, routes: &[HostRoute], kernel: &Fib, table: &Handle) {
         let mut state = self.lock();
         let (news, started, ended) = state.set_host_routes(routes);
-        // Under the lock: what the kernel's side says next must not be told before.
+        // Under the lock: what the kernel's side says next must not overtake it.
         tell(news, table);
         drop(state);
         ended.into_iter().for_each(|gateway| kernel.untrack(gateway));

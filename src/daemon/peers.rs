@@ -140,12 +140,12 @@ impl Peers {
         self.directory.set_ranges(shown.collect());
     }
 
-    /// Starts a configured peer. A dynamic one with its address makes room: its session ends.
+    /// Starts a configured peer. It replaces a dynamic one with its address, whose session ends.
     pub(super) fn add(&mut self, entry: &PeerEntry) -> PeerId {
         let there = self.directory.peer(entry.session.address);
         let record = there.and_then(|peer| self.registry.get(peer.id));
         if let Some(record) = record.filter(|record| record.is_dynamic()) {
-            info!(peer = %record.name, "dynamic peer makes room for the configured one");
+            info!(peer = %record.name, "dynamic peer is replaced by the configured one");
             self.terminate(&record, Close::ConfigurationChange);
         }
         self.spawn(entry, None).id
@@ -254,7 +254,7 @@ impl Peers {
         }
     }
 
-    /// Ends all peers and waits, not longer than `grace`, until they are gone.
+    /// Ends all peers and waits, not longer than `grace`, until they have ended.
     pub(super) async fn stop_all(
         mut self,
         close: Close,

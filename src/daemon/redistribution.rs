@@ -53,7 +53,7 @@ impl Redistribution {
         state.routes.get(&(prefix, connected)).cloned()
     }
 
-    /// A learned route is gone.
+    /// A learned route was withdrawn.
     pub(super) fn handle_forgotten(&self, prefix: Prefix, connected: bool, table: &Handle) {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         state.routes.remove(&(prefix, connected));

@@ -61,7 +61,7 @@ struct Records {
     by_id: BTreeMap<PeerId, Arc<Record>>,
     /// Of two with one name the newer: the other is on its way out.
     by_name: BTreeMap<Arc<str>, PeerId>,
-    /// What peers that are gone sent and received: counters never fall.
+    /// What removed peers sent and received: counters never fall.
     gone: Traffic,
 }
 
@@ -101,7 +101,7 @@ impl Registry {
         self.read(|records| records.by_id.get(&id).cloned())
     }
 
-    /// The peer was taken out of the configuration, or makes room for one with other parameters:
+    /// The peer was taken out of the configuration, or is replaced by one with other parameters:
     /// from here on it is found by its index alone.
     pub(super) fn leave(&self, id: PeerId) {
         self.write(|records| {
@@ -128,7 +128,7 @@ impl Registry {
         self.read(|records| records.present().cloned().collect())
     }
 
-    /// Everyone, by index, those who leave too, and what went over the sessions of those who are gone.
+    /// Everyone, by index, those being removed too, and the counters of removed peers.
     pub(super) fn all_and_gone(&self) -> (Vec<Arc<Record>>, Traffic) {
         self.read(|records| (records.by_id.values().cloned().collect(), records.gone))
     }

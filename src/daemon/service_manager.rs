@@ -1,4 +1,4 @@
-//! What the service manager is told (sd_notify(3)): that margay serves, that it is alive, that it
+//! What the service manager is notified of (sd_notify(3)): that margay serves, that it is alive, that it
 //! stops. Without a service manager nothing happens.
 //!
 //! A unit with `Type=notify` and `WatchdogSec=` learns of a part that hangs by the same questions as
@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use tracing::{info, warn};
 
-/// The part of the watchdog's time after which it is told again that all is well.
+/// The part of the watchdog's time after which it is notified again.
 const WATCHDOG_SHARE: u32 = 3;
 
 /// The way to the service manager. Clones share it.
@@ -64,14 +64,14 @@ impl ServiceManager {
         self.tell("STOPPING=1");
     }
 
-    /// Says for as long as the future lives, as often as the manager wants to hear it, that all is
+    /// Says for as long as the future lives, as often as the manager asks for it, that all is
     /// well while `stuck` finds nothing. Never returns.
     pub(super) async fn keep_alive<F>(self, stuck: impl Fn() -> F)
     where
         F: Future<Output = Vec<String>>,
     {
         let Some(watchdog) = self.watchdog else { return std::future::pending().await };
-        info!("the service manager's watchdog is told every {:?}", watchdog / WATCHDOG_SHARE);
+        info!("the service manager's watchdog is notified every {:?}", watchdog / WATCHDOG_SHARE);
         let mut ticks = tokio::time::interval(watchdog / WATCHDOG_SHARE);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -80,7 +80,7 @@ impl ServiceManager {
             if stuck.is_empty() {
                 self.tell("WATCHDOG=1");
             } else {
-                warn!("the service manager's watchdog is not told: {}", stuck.join("; "));
+                warn!("the service manager's watchdog is not notified: {}", stuck.join("; "));
             }
         }
     }

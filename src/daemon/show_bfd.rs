@@ -1,4 +1,4 @@
-//! What control clients and scrapes are told of BFD.
+//! Answers to control clients and scrapes about BFD.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;

@@ -1,7 +1,7 @@
 //! When the routes that an earlier run left in the kernel have had their chance.
 //!
 //! They are kept, and forward, until every peer that is coming has sent End-of-RIB for every family
-//! that it negotiated (RFC 4724 §4.1). A peer that is away is waited for as long as it may keep our
+//! that it negotiated (RFC 4724 §4.1). A peer that is down is waited for as long as it may keep our
 //! routes: for the restart time that we advertised, and 30 seconds at least. Peers from ranges cannot
 //! be named beforehand; where the kernel held routes of ours, some of them may be theirs, and whoever
 //! comes within that time is waited for like the others.
@@ -91,7 +91,7 @@ pub(super) enum Ranges {
         /// The longest restart time that we advertise to peers of ranges.
         restart_time: Option<Duration>,
     },
-    /// The kernel held none: nothing is lost if somebody comes late.
+    /// The kernel held none: nothing is lost if a peer comes late.
     OwnNothing,
 }
 
@@ -124,7 +124,7 @@ pub(super) struct Startup {
     /// Until when peers of ranges may come; `None`: none are waited for.
     ranges_until: Option<Time>,
     ranges: Ranges,
-    /// When peers that are away no longer keep us from being ready.
+    /// When peers that are down no longer keep us from being ready.
     absent_from: Time,
     deferral: Duration,
     deferral_ends: Time,
@@ -283,8 +283,8 @@ impl Startup {
         }
     }
 
-    /// Whether routes that are coming keep us from being ready. Peers that are away do so for half a
-    /// minute only: they may stay away, and what serves meanwhile is the earlier run's.
+    /// Whether routes that are coming keep us from being ready. Peers that are down do so for half a
+    /// minute only: they may stay down, and what serves meanwhile is the earlier run's.
     pub(super) fn is_converging(&self, now: Time) -> bool {
         if now < self.absent_from {
             return true;

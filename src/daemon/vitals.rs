@@ -265,7 +265,7 @@ impl Answers {
         named
     }
 
-    /// Sources that say they are current, and have not heard of it for long.
+    /// Sources that say they are current, and have received nothing for long.
     fn silent_sources(&self) -> Vec<Stuck> {
         let (Some(status), Some(node)) = (self.node_status(), self.node_vitals()) else {
             return Vec::new();
