@@ -129,7 +129,7 @@ fn try_ask(request: &Request, demand: Demand, output: &Output) -> Result<ExitCod
     }
 }
 
-/// Says what went wrong. That the reader of our output went away is not a failure: `… | head`.
+/// Says what went wrong. That the reader of our output closed it is not a failure: `… | head`.
 pub(super) fn report(error: ClientError) -> ExitCode {
     match error {
         ClientError::Output(e) if e.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,

@@ -85,7 +85,7 @@ pub(super) fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     match converse(&stream, &options, io::stdin().lock(), out) {
         Ok(Answer::Given) => ExitCode::SUCCESS,
         Ok(Answer::Refused) => ExitCode::FAILURE,
-        // The reader of our output went away: `… | head`.
+        // The reader of our output closed it: `… | head`.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
             eprintln!("Connection closed by server");

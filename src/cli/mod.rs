@@ -103,7 +103,7 @@ pub enum Command {
         /// Graceful restart or shutdown.
         #[command(flatten)]
         how: How,
-        /// What peers are told with --shutdown, for example who did it and why (RFC 9003).
+        /// Shutdown communication sent with --shutdown, for example who did it and why (RFC 9003).
         #[arg(long, value_name = "TEXT", conflicts_with = "graceful", value_parser = read_message)]
         message: Option<String>,
         /// How to ask and print.
@@ -249,7 +249,7 @@ pub struct How {
     /// Peers keep our routes, and so does the kernel: for restarts and upgrades.
     #[arg(long)]
     pub graceful: bool,
-    /// Peers are told, and our routes leave the kernel.
+    /// Peers are notified, and our routes are removed from the kernel.
     #[arg(long)]
     pub shutdown: bool,
 }
@@ -260,7 +260,9 @@ const MESSAGE_LEN_MAX: usize = 255;
 fn read_message(text: &str) -> Result<String, String> {
     match text.len() {
         ..=MESSAGE_LEN_MAX => Ok(text.to_owned()),
-        len => Err(format!("{len} octets of UTF-8; peers can be told {MESSAGE_LEN_MAX}")),
+        len => {
+            Err(format!("{len} octets of UTF-8; a shutdown communication holds {MESSAGE_LEN_MAX}"))
+        }
     }
 }
 

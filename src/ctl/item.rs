@@ -145,7 +145,7 @@ pub struct FibCounts {
     pub pending: u64,
     /// Refused by the kernel.
     pub failed: u64,
-    /// Giving way to somebody else's.
+    /// Not installed because of another process's route.
     pub foreign: u64,
 }
 
@@ -182,7 +182,7 @@ pub struct Peer {
     pub prefixes_received: u32,
     /// Of these, accepted by import.
     pub prefixes_accepted: u32,
-    /// Prefixes (paths, with ADD-PATH) that the peer has been told, all families.
+    /// Prefixes (paths, with ADD-PATH) advertised to the peer, all families.
     pub prefixes_advertised: u32,
     /// The same by family.
     pub prefixes: PerFamily<PrefixCounts>,
@@ -247,7 +247,7 @@ pub struct BfdSession {
     pub remote_diagnostic: String,
     /// Our discriminator.
     pub local_discriminator: u32,
-    /// The peer's; `null`: it is not heard.
+    /// The peer's; `null`: no packets are received.
     pub remote_discriminator: Option<u32>,
     /// Desired Min TX Interval that we send.
     pub desired_min_tx_us: u64,
@@ -263,7 +263,7 @@ pub struct BfdSession {
     pub remote_multiplier: u8,
     /// Interval at which we send, before jitter.
     pub tx_interval_us: u64,
-    /// Time without packets after which the session goes down; 0: the peer is not heard.
+    /// Time without packets after which the session goes down; 0: no packets are received.
     pub detection_time_us: u64,
     /// Mean deviation of the time between packets received.
     pub jitter_us: u64,
@@ -467,7 +467,7 @@ pub struct Explanation {
     pub fib: Option<ExplainedFib>,
     /// Why that is nothing.
     pub fib_absent: Option<String>,
-    /// Who was told.
+    /// Who it is advertised to.
     pub advertised: Vec<Advertised>,
     /// Who was not, and why.
     pub withheld: Vec<Withheld>,
@@ -490,7 +490,7 @@ pub struct ExplainedFib {
     pub error: Option<String>,
 }
 
-/// A peer that was told.
+/// A peer that it is advertised to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Advertised {
     /// Its name.
@@ -501,7 +501,7 @@ pub struct Advertised {
     pub next_hop: IpAddr,
 }
 
-/// A peer that was not told.
+/// A peer that it is not advertised to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Withheld {
     /// Its name.

@@ -27,7 +27,7 @@ pub enum Request {
         /// The peer's name or address.
         peer: String,
     },
-    /// What a peer was told, as it was told: [`super::item::Route`].
+    /// What is advertised to a peer, as it is sent: [`super::item::Route`].
     ShowAdvertised {
         /// The peer's name or address.
         peer: String,
@@ -61,7 +61,7 @@ pub enum Request {
     Stop {
         /// Graceful restart or shutdown.
         mode: StopMode,
-        /// What peers are told (RFC 9003): at most 255 octets, more is cut. Only with
+        /// The shutdown communication (RFC 9003): at most 255 octets, more is cut. Only with
         /// [`StopMode::Shutdown`].
         #[serde(default, skip_serializing_if = "Option::is_none")]
         message: Option<String>,
@@ -91,7 +91,7 @@ impl Lookup {
 pub enum StopMode {
     /// Peers keep our routes, kernel routes stay.
     Graceful,
-    /// Peers are told (Cease 6/2), our kernel routes are withdrawn.
+    /// Peers are notified (Cease 6/2), our kernel routes are withdrawn.
     Shutdown,
 }
 

@@ -1,6 +1,6 @@
 //! The control socket's server. Clients are many, slow, dead or malicious; each has limits, the
 //! daemon answers none of them for longer than it takes to make a page, and when places run out the
-//! client that has been silent longest makes room, so that a probe always gets in.
+//! client that has been silent longest is closed for it, so that a probe is always served.
 
 use std::io;
 use std::path::Path;

@@ -1,5 +1,5 @@
 //! Sockets with a name in the file system: bound over what a dead process left, never over a live
-//! one's, and gone with their owner.
+//! one's, and removed with their owner.
 
 use std::fs::File;
 use std::io;
@@ -83,7 +83,7 @@ impl Socket {
         }
     }
 
-    /// The next client. When descriptors run out, one of `seats` makes room for it.
+    /// The next client. When descriptors run out, one of `seats` is closed for it.
     pub(super) async fn accept(&self, seats: &mut Seats) -> UnixStream {
         loop {
             match self.listener.accept().await {
@@ -114,12 +114,12 @@ pub(crate) fn connect(path: &Path, limit: Duration) -> io::Result<std::os::unix:
     Ok(socket.into())
 }
 
-/// Sets [`MODE`] on the socket at `path`, and on nothing that somebody puts there in its place.
+/// Sets [`MODE`] on the socket at `path`, and on nothing that another process puts in its place.
 fn open_to_group(path: &Path) -> io::Result<()> {
     let found = rustix::fs::open(path, OFlags::PATH | OFlags::NOFOLLOW, Mode::empty())?;
     let found = File::from(found);
     if !found.metadata()?.file_type().is_socket() {
-        return Err(io::Error::other("somebody has replaced it"));
+        return Err(io::Error::other("another process has replaced it"));
     }
     // A descriptor of a path cannot be changed itself; what it stands for can.
     let same = format!("/proc/self/fd/{}", found.as_raw_fd());

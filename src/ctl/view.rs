@@ -257,7 +257,7 @@ pub fn explanation(view: &bgp_proto::table::Explanation, names: &impl Names) -> 
         FibChange::Install(FibKind::Unicast(hops)) => Some(("unicast", hops)),
         FibChange::Install(FibKind::Blackhole) => Some(("blackhole", &[])),
         FibChange::Install(FibKind::Unreachable) => Some(("unreachable", &[])),
-        FibChange::Keep => Some(("kept until somebody else has one", &[])),
+        FibChange::Keep => Some(("kept until another process installs one", &[])),
         FibChange::Withdraw => None,
     };
     let fib = asked.map(|(kind, hops)| {

@@ -1,5 +1,5 @@
 //! A listener whose connections are bounded in number and in time. When places run out the
-//! connection that has been silent longest makes room, so that a probe always gets in.
+//! connection that has been silent longest is closed for it, so that a probe is always served.
 
 use std::future::Future;
 use std::io;
@@ -40,7 +40,7 @@ impl Listener for Bounded {
         let (stream, from) = loop {
             match self.listener.accept().await {
                 Ok(accepted) => break accepted,
-                // The connection was gone before it could be accepted.
+                // The connection was closed before it could be accepted.
                 Err(error) if is_of_connection(&error) => {}
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept a connection for metrics or health");

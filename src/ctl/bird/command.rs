@@ -89,7 +89,7 @@ pub struct RouteQuery {
     pub primary: bool,
     /// Only routes from this protocol.
     pub protocol: Option<String>,
-    /// Only what this session was told.
+    /// Only what is advertised to this session.
     pub export: Option<String>,
 }
 

@@ -106,7 +106,7 @@ pub enum Acted {
     ReloadFailed,
     /// It is not up: there is nothing to send again.
     NotUp,
-    /// It is no session, or is gone.
+    /// It is no session, or was removed.
     NotASession,
 }
 
@@ -277,7 +277,7 @@ pub enum IgpMetric {
 /// What only BGP routes have.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BgpRoute {
-    /// Kept for long, by somebody on its way (RFC 9494). BIRD marks no others.
+    /// Long-lived stale, as marked by a speaker on its path (RFC 9494). BIRD marks no others.
     pub long_lived_stale: bool,
     /// Metric of the next hop.
     pub metric: IgpMetric,

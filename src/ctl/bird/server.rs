@@ -1,6 +1,6 @@
 //! One socket, one family. Clients are many, slow, dead or malicious: there is a bound to how many,
 //! to what one may send and to how long it may take its answer, and when places run out the client
-//! that has been silent longest makes room, so that a probe always gets in.
+//! that has been silent longest is closed for it, so that a probe is always served.
 
 use std::future::Future;
 use std::io;

@@ -37,8 +37,8 @@ pub(super) fn explanation(e: &Explanation, asked: Prefix, look: &Look) -> String
         text.path(index + 1, path);
     }
     text.kernel(e.fib.as_ref(), e.fib_absent.as_deref());
-    text.told(&e.advertised);
-    text.not_told(&e.withheld);
+    text.advertised(&e.advertised);
+    text.withheld(&e.withheld);
     text.out
 }
 
@@ -81,7 +81,7 @@ impl Text<'_> {
     fn path(&mut self, number: usize, p: &Path) {
         let from = match (&p.peer, p.source) {
             (Some(peer), _) => format!("from {peer}"),
-            (None, Source::Bgp) => "from a peer that is gone".to_owned(),
+            (None, Source::Bgp) => "from a removed peer".to_owned(),
             (None, Source::Static) => "originated here".to_owned(),
             (None, Source::Kernel) => "learned from the kernel".to_owned(),
             (None, Source::Direct) => "a network of our own".to_owned(),
@@ -131,7 +131,7 @@ impl Text<'_> {
         };
         let state = f.state.as_deref().unwrap_or("not written");
         let meaning = match state {
-            "foreign" => " (somebody else's route is there; ours follows when it goes)",
+            "foreign" => " (another process's route is installed; ours follows when it is deleted)",
             "pending" => " (not written yet)",
             _ => "",
         };
@@ -139,27 +139,27 @@ impl Text<'_> {
         self.labelled(0, "kernel", &format!("{state}{meaning}{error}: {}{via}{place}", f.kind));
     }
 
-    fn told(&mut self, advertised: &[Advertised]) {
+    fn advertised(&mut self, advertised: &[Advertised]) {
         let mut by_hop: BTreeMap<_, Vec<String>> = BTreeMap::new();
-        for told in advertised {
-            let id = told.path_id.map(|id| format!(" (path id {id})")).unwrap_or_default();
-            by_hop.entry(told.next_hop).or_default().push(format!("{}{id}", told.peer));
+        for to in advertised {
+            let id = to.path_id.map(|id| format!(" (path id {id})")).unwrap_or_default();
+            by_hop.entry(to.next_hop).or_default().push(format!("{}{id}", to.peer));
         }
         if by_hop.is_empty() {
-            self.labelled(0, "told", "nobody");
+            self.labelled(0, "advertised", "to no peer");
         }
         for (hop, names) in by_hop {
-            self.labelled(0, "told", &format!("{} with next hop {hop}", listed(&names)));
+            self.labelled(0, "advertised", &format!("to {} with next hop {hop}", listed(&names)));
         }
     }
 
-    fn not_told(&mut self, withheld: &[Withheld]) {
+    fn withheld(&mut self, withheld: &[Withheld]) {
         let mut by_rule: BTreeMap<&str, Vec<String>> = BTreeMap::new();
-        for not_told in withheld {
-            by_rule.entry(&not_told.rule).or_default().push(not_told.peer.clone());
+        for from in withheld {
+            by_rule.entry(&from.rule).or_default().push(from.peer.clone());
         }
         for (rule, names) in by_rule {
-            self.labelled(0, "not told", &format!("{}: {rule}", listed(&names)));
+            self.labelled(0, "withheld", &format!("from {}: {rule}", listed(&names)));
         }
     }
 }

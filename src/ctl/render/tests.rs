@@ -115,8 +115,8 @@ fn an_explanation_reads_from_path_to_kernel_to_peers() {
      import      policy \"all\" default
      received    1m01s (since 2026-11-23 05:11:48)
 kernel      failed: no such device: unicast via eth0, table 254, metric 32
-told        b (path id 3), c with next hop 192.0.2.9
-not told    a: it sent the best path
+advertised  to b (path id 3), c with next hop 192.0.2.9
+withheld    from a: it sent the best path
 "
     );
     let text = explained("10.9.8.7/32", explanation);
@@ -136,9 +136,9 @@ fn peers_with_one_reason_share_a_line() {
     );
     let last: Vec<&str> = text.lines().rev().take(3).collect();
     let names = "p0, p1, p2, p3, p4, p5, p6, p7, p8, p9, p10, p11";
-    let wanted = format!("not told    {names} and 4988 more (--json lists them): no-export");
+    let wanted = format!("withheld    from {names} and 4988 more (--json lists them): no-export");
     assert_eq!(last[0], wanted);
-    assert_eq!(last[1], "told        nobody");
+    assert_eq!(last[1], "advertised  to no peer");
     assert_eq!(last[2], "kernel      nothing: routes are not written (fib.enabled = false)");
 }
 

@@ -14,7 +14,7 @@ pub struct FibMetrics {
     pub pending: u64,
     /// Refused by the kernel.
     pub failed: u64,
-    /// Giving way to somebody else's.
+    /// Not installed because of another process's route.
     pub foreign: u64,
     /// Route messages sent to the kernel.
     pub writes: u64,
@@ -82,7 +82,7 @@ pub struct SourceMetrics {
     pub name: String,
     /// Whether what is known of it is current.
     pub current: bool,
-    /// For how long it has been away.
+    /// For how long it has been unreachable.
     pub away: Duration,
     /// Why it is, in a word, where the source says so.
     pub cause: Option<&'static str>,

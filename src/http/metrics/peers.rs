@@ -19,7 +19,7 @@ const STATES: [(State, &str); 6] = [
     (State::Established, "Established"),
 ];
 
-/// All sessions together. Counters include those of peers that are gone.
+/// All sessions together. Counters include those of removed peers.
 #[derive(Clone, Debug, Default)]
 pub struct SessionMetrics {
     /// How many of a kind are in a state. Kinds without peers may be left out.
@@ -223,7 +223,7 @@ fn collect_prefixes(
     for (name, help, count) in [
         (received, "Prefixes received and held, refused ones included.", counts.received),
         (accepted, "Prefixes received and accepted by the import policy.", counts.accepted),
-        (advertised, "Prefixes that peers are told at present.", counts.advertised),
+        (advertised, "Prefixes that are advertised to peers at present.", counts.advertised),
     ] {
         families.gauge(name, help, labels, count);
     }
