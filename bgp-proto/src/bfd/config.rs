@@ -14,10 +14,10 @@ pub const INTERVAL_MAX: Duration = Duration::from_secs(60);
 /// Who sends the first packet, RFC 5880 §6.1.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Role {
-    /// Sends whether or not the peer is heard.
+    /// Sends whether or not packets are received (Active role).
     #[default]
     Active,
-    /// Sends nothing until the peer is heard.
+    /// Sends nothing until a packet is received (Passive role).
     Passive,
 }
 

@@ -23,9 +23,9 @@ pub enum State {
     AdminDown = 0,
     /// Down, or just created.
     Down = 1,
-    /// The peer is heard, and does not hear us yet.
+    /// Packets are received from the peer, which receives none from us yet.
     Init = 2,
-    /// Both ends hear each other.
+    /// Both ends receive each other's packets.
     Up = 3,
 }
 

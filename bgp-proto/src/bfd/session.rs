@@ -10,7 +10,7 @@
 //!   while the session is Up, and with each transition to Up: in other states the timers apply at once and
 //!   every packet carries them.
 //! - A packet whose content changed is sent at once (§6.8.7), and answers to Poll at most once in
-//!   [`ANSWER_GAP`], so that nobody makes us send faster than that.
+//!   [`ANSWER_GAP`], so that a peer cannot make us send faster than that.
 
 mod interval;
 mod random;
@@ -30,7 +30,7 @@ use random::Random;
 const SLOW_START: Duration = Duration::from_secs(1);
 /// Shortest pause between two packets that answer Poll. A lost answer is asked for again.
 const ANSWER_GAP: Duration = Duration::from_millis(2);
-/// What bfd.RemoteMinRxInterval is before the peer is heard (RFC 5880 §6.8.1).
+/// What bfd.RemoteMinRxInterval is before the first packet (RFC 5880 §6.8.1).
 const UNHEARD_MIN_RX: Duration = Duration::from_micros(1);
 
 /// Whether the operator wants the session.
@@ -142,7 +142,7 @@ pub struct Snapshot {
     pub diag: Diag,
     /// Our discriminator.
     pub local_discr: Discriminator,
-    /// The peer's; `None` while it is not heard.
+    /// The peer's; `None` while no packets are received.
     pub remote_discr: Option<Discriminator>,
     /// The peer's state as it said.
     pub remote_state: State,
@@ -164,7 +164,7 @@ pub struct Snapshot {
     pub remote_multiplier: u8,
     /// Interval at which we send, before jitter.
     pub tx_interval: Duration,
-    /// Detection time; zero while the peer is not heard.
+    /// Detection time; zero while no packets are received.
     pub detection_time: Duration,
     /// When the state changed last.
     pub since: Time,

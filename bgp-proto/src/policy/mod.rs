@@ -132,8 +132,8 @@ pub enum Change {
     MetricFromLocalPref,
     /// Sets the preference among sources of the same prefix (higher wins; default 100).
     Preference(u16),
-    /// In a rule of the FIB's policy that rejects: what the kernel has of ours stays until somebody
-    /// else has a route for the prefix.
+    /// In a rule of the FIB's policy that rejects: what the kernel has of ours stays until another
+    /// process has a route for the prefix.
     KeepInstalled,
     /// The kernel reaches the route's next hop through this tunnel interface, on-link, instead of
     /// through what resolves the next hop. Means something in the FIB's policy only.

@@ -53,7 +53,7 @@ pub enum Close {
     Rejected,
     /// The BFD session with the peer failed: the path, or the peer. 6/10 (RFC 9384).
     BfdDown {
-        /// Why, for people here; the peer is not told.
+        /// Why, for the operator; it is not sent to the peer.
         text: String,
     },
     /// 4/0.
@@ -71,7 +71,7 @@ pub enum Close {
     },
 }
 
-/// Whether a session ends in a way that tells the peer to forget our routes (RFC 8538 §3.1).
+/// Whether a session ends in a way that makes the peer delete our routes (RFC 8538 §3.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Severity {
     /// The peer may keep our routes, and we keep the peer's.

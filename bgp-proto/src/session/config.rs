@@ -32,7 +32,7 @@ pub enum Redial {
     #[default]
     BackOff,
     /// 1 s, 2 s, then `connect_retry_time` for ever, which also bounds the attempt itself: for
-    /// neighbours that are wanted back at once, however long they were away.
+    /// neighbours that are to be reconnected at once, however long they were down.
     Steady,
 }
 

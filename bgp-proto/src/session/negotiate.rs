@@ -58,7 +58,7 @@ pub struct Negotiated {
 }
 
 impl Negotiated {
-    /// What reading an UPDATE needs, of what was agreed and of what we are told to insist on.
+    /// What reading an UPDATE needs, of what was negotiated and of what the configuration insists on.
     pub fn update_context(&self, config: &PeerConfig) -> UpdateContext {
         UpdateContext {
             four_octet_as: self.four_octet_as,

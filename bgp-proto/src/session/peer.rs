@@ -74,7 +74,7 @@ pub enum Command {
     Restart(Close),
     /// Ask the peer for its routes again (RFC 2918).
     RequestRefresh(Family),
-    /// Dial now where only the retry timer is waited for: what stood in the way may be gone.
+    /// Dial now where only the retry timer is waited for: the obstacle may have been removed.
     Dial,
 }
 
@@ -300,7 +300,7 @@ impl Peer {
     }
 
     /// A TCP connection exists: ours (answering [`Action::Connect`]), or the peer's, on
-    /// [`Peer::incoming_slot`]. If the slot is taken, the older connection is gone: the host drops
+    /// [`Peer::incoming_slot`]. If the slot is taken, the older connection is dropped: the host drops
     /// it. Whether the new one is wanted shows in the actions: an unwanted one is answered with
     /// `Close`.
     pub fn handle_connected(

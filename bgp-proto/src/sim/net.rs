@@ -78,7 +78,7 @@ pub(super) enum Ending {
     Fin,
     /// What is in flight is lost.
     Rst,
-    /// The machine is gone: nobody is told.
+    /// The machine has failed: the peers are not notified.
     Silence,
 }
 
@@ -199,7 +199,7 @@ impl Net {
         }
     }
 
-    /// Breaks every connection between two speakers; both ends hear of it.
+    /// Breaks every connection between two speakers; both ends are notified.
     pub(super) fn reset(&mut self, a: SpeakerId, b: SpeakerId) {
         for id in self.conns_between(a, b) {
             self.break_conn(id);
@@ -339,7 +339,7 @@ impl Net {
         }
     }
 
-    /// Octets come to an end that may be gone.
+    /// Octets arrive at an end that may be closed.
     fn arrive(&mut self, id: ConnId, from: Side, octets: Vec<u8>) -> Option<(SpeakerId, Event)> {
         let to = from.other();
         let conn = &mut self.conns[id.0];

@@ -35,9 +35,9 @@ pub trait Routing {
     fn apply(&mut self, now: Time, peer: PeerId, batch: &RouteBatch);
     /// A route of the speaker's own appears (`true`) or goes.
     fn originate(&mut self, now: Time, prefix: Prefix, present: bool);
-    /// Peers are told nothing until `release_export`.
+    /// Nothing is advertised until `release_export`.
     fn defer_export(&mut self);
-    /// Peers are told what there is.
+    /// Routes are advertised.
     fn release_export(&mut self);
     /// Ends a turn: afterwards `fetch` may have something new, and a further turn something to do.
     fn finish(&mut self, now: Time);
@@ -53,9 +53,9 @@ pub trait Routing {
     fn handle_timeout(&mut self, now: Time);
     /// What is used for each destination.
     fn best(&self, now: Time) -> BTreeMap<Prefix, BestRoute>;
-    /// What a peer was told, as far as the speaker knows.
+    /// What was advertised to a peer, as far as the speaker knows.
     fn told(&self, now: Time, peer: PeerId) -> BTreeMap<Prefix, BestRoute>;
-    /// What a peer has told.
+    /// What a peer has advertised.
     fn heard(&self, now: Time, peer: PeerId) -> BTreeMap<Prefix, BestRoute>;
     /// How often a peer read so slowly that it lost its place.
     fn evictions(&self) -> u64;
@@ -63,7 +63,7 @@ pub trait Routing {
     fn installed(&self) -> &BTreeMap<Prefix, BTreeSet<IpAddr>>;
 }
 
-/// The simplest routing: a speaker tells its own routes to every peer, keeps what it hears, and
+/// The simplest routing: a speaker advertises its own routes to every peer, keeps what it receives, and
 /// passes nothing on. It shows what sessions do without a table's help or faults.
 pub struct Direct {
     next_hop: NextHop,

@@ -65,7 +65,7 @@ pub(super) struct Neighbor {
     up: bool,
     /// Number of `Up`s, over restarts of the speaker.
     pub(super) ups: u64,
-    /// Of these, told to the startup.
+    /// Of these, passed to the startup.
     counted_ups: u64,
     pub(super) dials: u64,
     pub(super) last_down: Option<Close>,

@@ -1,4 +1,4 @@
-//! When a restarted speaker may tell its peers what it has (RFC 4724 §4.1).
+//! When a restarted speaker may advertise its routes (RFC 4724 §4.1).
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -13,12 +13,12 @@ use crate::session::{Close, Command, LocalIdentity, PeerConfig, Restart, State};
 use crate::table::PeerRoutes;
 use crate::types::{FamilySet, Prefix, Time};
 
-/// How a speaker goes away.
+/// How a speaker ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outage {
-    /// The process dies; its machine tells the peers.
+    /// The process dies; its machine closes the connections.
     Process,
-    /// The machine dies; nobody is told.
+    /// The machine dies; the peers are not notified.
     Machine,
 }
 
@@ -96,7 +96,7 @@ impl Sim {
         (0..self.speakers.len()).for_each(|index| self.start(SpeakerId(index), Restart::Done));
     }
 
-    /// A speaker goes away, with everything that it knew.
+    /// A speaker ends, with all its state.
     pub fn stop(&mut self, id: SpeakerId, outage: Outage) {
         let how = match outage {
             Outage::Process => Ending::Rst,
@@ -225,13 +225,13 @@ impl Sim {
         self.speakers[at.0].routing.best(self.net.now)
     }
 
-    /// What `at` has told `to`, as far as it knows.
+    /// What `at` has advertised to `to`, as far as it knows.
     pub fn told(&self, at: SpeakerId, to: SpeakerId) -> BTreeMap<Prefix, BestRoute> {
         let peer = self.speakers[at.0].peer_id(to);
         peer.map(|p| self.speakers[at.0].routing.told(self.net.now, p)).unwrap_or_default()
     }
 
-    /// What `at` has heard from `from`.
+    /// What `at` has received from `from`.
     pub fn heard(&self, at: SpeakerId, from: SpeakerId) -> BTreeMap<Prefix, BestRoute> {
         let peer = self.speakers[at.0].peer_id(from);
         peer.map(|p| self.speakers[at.0].routing.heard(self.net.now, p)).unwrap_or_default()

@@ -75,7 +75,7 @@ pub enum FibKind {
 pub enum FibChange<Route = FibRoute> {
     /// Have this route there.
     Install(Route),
-    /// Write nothing, and leave what is there of ours until somebody else has a route for the prefix:
+    /// Write nothing, and leave what is there of ours until another process has a route for the prefix:
     /// whoever is to write it from here on may not have come to it yet.
     Keep,
     /// Have no route of ours there.

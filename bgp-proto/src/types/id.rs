@@ -103,8 +103,8 @@ dotted_id! {
 #[serde(transparent)]
 pub struct PathId(pub u32);
 
-/// A peer's index, given by the host: small, dense, reused only after the table was told that the
-/// peer is gone.
+/// A peer's index, given by the host: small, dense, reused only after the table has removed the
+/// peer.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]

@@ -46,7 +46,7 @@ impl Role {
         matches!(self, Role::Customer | Role::Peer | Role::RouteServerClient)
     }
 
-    /// Whether what we tell the neighbour may go only to its customers (RFC 9234 §5).
+    /// Whether what we advertise to the neighbour may go only to its customers (RFC 9234 §5).
     pub fn marks_advertised(self) -> bool {
         matches!(self, Role::Provider | Role::Peer | Role::RouteServer)
     }

@@ -10,7 +10,7 @@ pub enum Source {
     Bgp,
     /// Our configuration (`[[originate]]`, statics).
     Static,
-    /// The kernel, written by somebody else.
+    /// The kernel, installed by another process.
     Kernel,
     /// A connected network.
     Direct,

@@ -37,7 +37,7 @@ impl FibMetrics {
             families.gauge(
                 "margay_fib_routes",
                 "Our routes by what the kernel did with them: installed; pending, not written yet; \
-                 failed, refused and tried again; foreign, giving way to somebody else's route with \
+                 failed, refused and tried again; foreign, displaced by another process's route with \
                  the same prefix and metric.",
                 &[("state", state)],
                 count,

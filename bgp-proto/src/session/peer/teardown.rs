@@ -20,7 +20,7 @@ impl Peer {
     }
 
     /// The one way out of a connection: NOTIFICATION, `Down` if it was the session, `Close` unless
-    /// TCP is gone, the record for people, and what to do next. Nothing happens on an empty slot.
+    /// TCP is closed, the record of the end is kept, and what to do next. Nothing happens on an empty slot.
     pub(super) fn end(&mut self, now: Time, slot: Slot, reason: Close, tcp: Tcp) {
         let Some(conn) = self.take(slot) else { return };
         let standing = Standing::of(slot, &conn, &reason);
@@ -74,7 +74,7 @@ impl Peer {
         }
     }
 
-    /// What people are told about it.
+    /// What is shown about it.
     fn record(&mut self, now: Time, standing: Standing, reason: &Close) {
         match standing {
             Standing::Session | Standing::Attempt => self.last_error = Some(reason.to_error(now)),

@@ -135,7 +135,7 @@ struct Walk<'a, 'c> {
     is_list_broken: bool,
     discarded: Discarded,
     unnegotiated: Option<AfiSafi>,
-    /// Prefixes of a family that is not negotiated are announced, as far as anybody can tell.
+    /// Prefixes of a family that is not negotiated are announced, as far as can be seen.
     unread_reach: bool,
     mp_reach: Option<Reach<'a>>,
     mp_unreach: Option<Nlri<'a>>,
