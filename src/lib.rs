@@ -13,9 +13,9 @@
 //! - [`kernel`]: the kernel's routes: written, watched, learned from.
 //! - [`logging`]: the log, its level and its limit.
 //! - [`ctl`]: the control socket; [`cli`]: what people type; [`http`]: metrics and health.
-//! - [`pulse`]: how a part proves that it still turns.
+//! - [`liveness`]: how a part proves that it still turns.
 //! - [`supervise`]: who owns threads and tasks, and what the death of one means.
-//! - [`seats`]: who is disconnected when a socket has as many clients as it may.
+//! - [`client_slots`]: who is disconnected when a socket has as many clients as it may.
 //! - [`daemon`]: wires all of these; start, reload, stop.
 //!
 //! Hard rules. No input from a peer, a file, the kernel or a control client makes the process exit,
@@ -27,22 +27,22 @@
 //! `daemon` and `main` wire them.
 //!
 //! ```text
-//! config    ←
-//! calico    ← config
-//! pulse     ←
-//! seats     ←
-//! supervise ←
-//! datastore ← config, calico, pulse, supervise
-//! node      ← config, calico, datastore, pulse, supervise
-//! engine    ← supervise
-//! bfd       ← engine, supervise
-//! net       ← engine, supervise
-//! kernel    ← pulse, supervise
-//! ctl       ← seats
-//! http      ← seats
-//! logging   ← config, supervise
-//! cli       ← config, ctl, calico, node
-//! daemon    ← config, calico, node, datastore, engine, bfd, net, kernel, ctl, http, logging, pulse, supervise
+//! config       ←
+//! calico       ← config
+//! liveness     ←
+//! client_slots ←
+//! supervise    ←
+//! datastore    ← config, calico, liveness, supervise
+//! node         ← config, calico, datastore, liveness, supervise
+//! engine       ← supervise
+//! bfd          ← engine, supervise
+//! net          ← engine, supervise
+//! kernel       ← liveness, supervise
+//! ctl          ← client_slots
+//! http         ← client_slots
+//! logging      ← config, supervise
+//! cli          ← config, ctl, calico, node
+//! daemon       ← config, calico, node, datastore, engine, bfd, net, kernel, ctl, http, logging, liveness, supervise
 //! ```
 
 #[doc = include_str!("../ARCHITECTURE.md")]
@@ -51,6 +51,7 @@ pub mod architecture {}
 pub mod bfd;
 pub mod calico;
 pub mod cli;
+pub mod client_slots;
 pub mod config;
 pub mod ctl;
 pub mod daemon;
@@ -58,9 +59,8 @@ pub mod datastore;
 pub mod engine;
 pub mod http;
 pub mod kernel;
+pub mod liveness;
 pub mod logging;
 pub mod net;
 pub mod node;
-pub mod pulse;
-pub mod seats;
 pub mod supervise;

@@ -15,7 +15,7 @@ use tokio::time::timeout;
 
 use super::socket::Socket;
 use super::{Backend, Cursor, ErrorKind, Refusal, Reply, Request, ServerError};
-use crate::seats::{Heard, Seats};
+use crate::client_slots::{ClientSlots, Heard};
 
 /// Clients at once.
 const CLIENTS_MAX: usize = 64;
@@ -63,12 +63,12 @@ impl Server {
     /// Serves clients for as long as the future lives.
     pub async fn run<B: Backend>(self, backend: Arc<B>) {
         let mut clients = JoinSet::new();
-        let mut seats = Seats::new(CLIENTS_MAX);
+        let mut slots = ClientSlots::new(CLIENTS_MAX);
         loop {
-            let stream = self.socket.accept(&mut seats).await;
+            let stream = self.socket.accept(&mut slots).await;
             while clients.try_join_next().is_some() {}
             let backend = Arc::clone(&backend);
-            let (lost, heard) = seats.take();
+            let (lost, heard) = slots.take();
             clients.spawn(async move {
                 let (reader, writer) = stream.into_split();
                 let reader = BufReader::new(reader);

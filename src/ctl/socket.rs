@@ -13,7 +13,7 @@ use socket2::{Domain, SockAddr, Socket as RawSocket, Type};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::time::sleep;
 
-use crate::seats::Seats;
+use crate::client_slots::ClientSlots;
 
 /// Pause when connections cannot be accepted, for want of descriptors.
 const ACCEPT_RETRY: Duration = Duration::from_millis(20);
@@ -83,14 +83,14 @@ impl Socket {
         }
     }
 
-    /// The next client. When descriptors run out, one of `seats` is closed for it.
-    pub(super) async fn accept(&self, seats: &mut Seats) -> UnixStream {
+    /// The next client. When descriptors run out, one of `slots` is closed for it.
+    pub(super) async fn accept(&self, slots: &mut ClientSlots) -> UnixStream {
         loop {
             match self.listener.accept().await {
                 Ok((stream, _)) => return stream,
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept a client at {}", self.path.display());
-                    seats.make_room();
+                    slots.make_room();
                     sleep(ACCEPT_RETRY).await;
                 }
             }

@@ -26,10 +26,10 @@ use crate::ctl::{
 use crate::datastore::State;
 use crate::engine::Handle;
 use crate::kernel::{Fib, LearnedRoute};
+use crate::liveness::Liveness;
 use crate::logging::Log;
 use crate::net::Tally;
 use crate::node::{self, Environment, Follower, NodeStatus, SessionOrigin, SourceStatus};
-use crate::pulse::Pulse;
 
 /// Destinations, kernel routes or peers on one page.
 pub(super) const PAGE: usize = 500;
@@ -76,7 +76,7 @@ pub(super) struct Answers {
     /// Where calico-node's start-up leaves the node's name.
     nodename_file: PathBuf,
     /// Of the daemon's own loop.
-    pulse: Pulse,
+    liveness: Liveness,
     vitals: Vitals,
     tally: Tally,
     ranking: Ranking,
@@ -108,7 +108,7 @@ impl Answers {
         redistribution: Redistribution,
         peers: &Peers,
         orders: mpsc::Sender<Order>,
-        pulse: Pulse,
+        liveness: Liveness,
         log: Log,
     ) -> Self {
         let started = table.clock().now();
@@ -125,7 +125,7 @@ impl Answers {
             file: None,
             node: Arc::default(),
             nodename_file: Environment::of_process().nodename_file,
-            pulse,
+            liveness,
             vitals: Vitals::default(),
             tally: peers.tally(),
             ranking: Ranking::default(),
@@ -174,8 +174,8 @@ impl Answers {
         &self.vitals
     }
 
-    pub(super) fn pulse(&self) -> &Pulse {
-        &self.pulse
+    pub(super) fn liveness(&self) -> &Liveness {
+        &self.liveness
     }
 
     pub(super) fn tally(&self) -> &Tally {

@@ -49,10 +49,10 @@ use crate::ctl::ServerError;
 use crate::engine::{Engine, Event};
 use crate::http::{self, Source as _};
 use crate::kernel::{Fib, Leave};
+use crate::liveness::Liveness;
 use crate::logging::Log;
 use crate::net::{Accepted, Directory, KeyFault, Listeners, PeerEvent};
 use crate::node::Setup;
-use crate::pulse::Pulse;
 use crate::supervise::{self, Ending};
 
 use answers::{Answers, Order};
@@ -187,7 +187,7 @@ struct Inbox {
     links: Arc<Notify>,
     bfd: crate::bfd::Handle,
     /// Whether this loop turns.
-    pulse: Pulse,
+    liveness: Liveness,
 }
 
 struct Signals {
@@ -214,7 +214,7 @@ enum Input {
     Node(NodeInput),
     LinksChanged,
     BfdChanged,
-    Pulse,
+    Liveness,
     Reload,
     Stop(Stop),
     Deadline,
@@ -244,9 +244,9 @@ impl Daemon {
         let (recovery, beside) = (threads.recovery.clone(), threads.beside());
         let peers =
             Peers::new(table.clone(), directory.clone(), peer_events, seed, recovery, beside);
-        let pulse = Pulse::default();
+        let liveness = Liveness::default();
         let (kernel, learned) = (threads.fib.clone(), threads.redistribution.clone());
-        let own = pulse.clone();
+        let own = liveness.clone();
         let mut answers =
             Answers::new(table.clone(), kernel, learned, &peers, orders_sender, own, log.clone());
         answers.set_file(path.clone());
@@ -298,7 +298,7 @@ impl Daemon {
                 orders,
                 links: threads.links,
                 bfd: bfd.handle().clone(),
-                pulse,
+                liveness,
             },
             bfd,
             fallover: Fallover::default(),
@@ -444,21 +444,21 @@ impl Daemon {
                 Input::Node(input) => self.on_node_input(input),
                 Input::LinksChanged => self.on_links(),
                 Input::BfdChanged => self.on_bfd_changes(),
-                Input::Pulse => self.inbox.pulse.answer(self.inbox.pulse.question()),
+                Input::Liveness => self.inbox.liveness.answer(self.inbox.liveness.question()),
                 Input::Deadline => {}
             }
         }
     }
 
     async fn wait(&mut self, deadline: Option<Instant>) -> Input {
-        let Inbox { table, peers, dynamic, orders, links, bfd, pulse } = &mut self.inbox;
+        let Inbox { table, peers, dynamic, orders, links, bfd, liveness } = &mut self.inbox;
         tokio::select! {
             // Peers before the table: a session's establishment is handled before its End-of-RIB.
             biased;
             _ = self.signals.terminate.recv() => Input::Stop(Stop::Graceful),
             _ = self.signals.interrupt.recv() => Input::Stop(Stop::Graceful),
             _ = self.signals.hang_up.recv() => Input::Reload,
-            () = pulse.asked() => Input::Pulse,
+            () = liveness.asked() => Input::Liveness,
             // Before what may be much: a dead path is why BFD is there.
             () = bfd.changed() => Input::BfdChanged,
             Some(event) = peers.recv() => Input::Peer(event),

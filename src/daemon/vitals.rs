@@ -207,10 +207,10 @@ impl Answers {
     fn questions(&self) -> Vec<Question> {
         let table = self.table().clone();
         let fib = self.kernel().clone();
-        let own = self.pulse().clone();
+        let own = self.liveness().clone();
         let mut questions: Vec<Question> = vec![
             question(Part::Daemon, "daemon", move || own.ask()),
-            question(Part::Fib, "fib", move || fib.ask_pulse()),
+            question(Part::Fib, "fib", move || fib.ask_liveness()),
         ];
         let ask_table =
             move || -> Answer { Box::pin(async move { table.ask(|_, _| ()).await.is_some() }) };
@@ -219,8 +219,8 @@ impl Answers {
             let plan = node.plan;
             questions.push(question(Part::Plan, "calico plan", move || plan.ask()));
             for (name, watcher) in node.sources {
-                let pulse = watcher.pulse().clone();
-                questions.push(question(Part::Datastore, &name, move || pulse.ask()));
+                let liveness = watcher.liveness().clone();
+                questions.push(question(Part::Datastore, &name, move || liveness.ask()));
             }
         }
         questions
@@ -315,21 +315,21 @@ fn during(stage: Stage) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use crate::pulse::Pulse;
+    use crate::liveness::Liveness;
 
     use super::*;
 
     const WAIT: Duration = Duration::from_millis(50);
 
-    fn ask_of(name: &str, pulse: &Pulse) -> Question {
-        let pulse = pulse.clone();
-        question(Part::Datastore, name, move || pulse.ask())
+    fn ask_of(name: &str, liveness: &Liveness) -> Question {
+        let liveness = liveness.clone();
+        question(Part::Datastore, name, move || liveness.ask())
     }
 
     #[tokio::test]
     async fn a_stuck_part_is_named_with_the_moment_of_the_first_question() {
         let (vitals, clock) = (Vitals::default(), Clock::start());
-        let (alive, dead) = (Pulse::default(), Pulse::default());
+        let (alive, dead) = (Liveness::default(), Liveness::default());
         let own = alive.clone();
         tokio::spawn(async move { own.answer_always().await });
         let questions = || vec![ask_of("alive", &alive), ask_of("dead", &dead)];

@@ -157,7 +157,7 @@ impl Starter {
     /// within a tokio runtime.
     pub fn start(&mut self, source: Source) -> (Receiver, JoinHandle<()>) {
         let (sender, receiver) = outbox();
-        let pulse = sender.pulse().clone();
+        let liveness = sender.liveness().clone();
         let following: Pin<Box<dyn Future<Output = ()> + Send>> = match source {
             Source::Etcd(config) => Box::pin(etcd::follow(config, sender)),
             Source::Kubernetes(config) => {
@@ -177,7 +177,7 @@ impl Starter {
         let task = async move {
             tokio::select! {
                 () = following => {}
-                () = pulse.answer_always() => {}
+                () = liveness.answer_always() => {}
             }
         };
         // It ends when nobody receives any more.

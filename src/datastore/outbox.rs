@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 use super::{Change, Event, State};
 use crate::calico::Problem;
 use crate::calico::model::{Decoded, ObjectId};
-use crate::pulse::Pulse;
+use crate::liveness::Liveness;
 
 /// Most changes that one event holds, so that its consumer gets to other work in between.
 pub(super) const CHANGES_MAX: usize = 4096;
@@ -39,7 +39,7 @@ struct Shared {
     filled: Notify,
     /// Notified when the receiver is dropped.
     dropped: Notify,
-    pulse: Pulse,
+    liveness: Liveness,
 }
 
 /// Looks at a source from outside: whether its task turns, and how far its consumer is.
@@ -61,9 +61,9 @@ pub struct Followed {
 }
 
 impl Watcher {
-    /// The pulse of the source's task.
-    pub fn pulse(&self) -> &Pulse {
-        &self.0.pulse
+    /// The liveness of the source's task.
+    pub fn liveness(&self) -> &Liveness {
+        &self.0.liveness
     }
 
     /// How far it is.
@@ -100,9 +100,9 @@ impl Sender {
         self.0.lock().followed.cause = cause;
     }
 
-    /// The pulse of the source's task.
-    pub fn pulse(&self) -> &Pulse {
-        &self.0.pulse
+    /// The liveness of the source's task.
+    pub fn liveness(&self) -> &Liveness {
+        &self.0.liveness
     }
 
     /// Whether the receiver was dropped.

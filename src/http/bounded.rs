@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Sleep, sleep};
 
-use crate::seats::{Heard, Lost, Seats};
+use crate::client_slots::{ClientSlots, Heard, Lost};
 
 /// Pause when connections cannot be accepted, for want of descriptors.
 const ACCEPT_RETRY: Duration = Duration::from_millis(20);
@@ -22,13 +22,13 @@ pub(super) const CONNECTIONS_MAX: usize = 32;
 
 pub(super) struct Bounded {
     listener: TcpListener,
-    seats: Seats,
+    slots: ClientSlots,
     lifetime_max: Duration,
 }
 
 impl Bounded {
     pub(super) fn new(listener: TcpListener, lifetime_max: Duration) -> Self {
-        Bounded { listener, seats: Seats::new(CONNECTIONS_MAX), lifetime_max }
+        Bounded { listener, slots: ClientSlots::new(CONNECTIONS_MAX), lifetime_max }
     }
 }
 
@@ -44,12 +44,12 @@ impl Listener for Bounded {
                 Err(error) if is_of_connection(&error) => {}
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept a connection for metrics or health");
-                    self.seats.make_room();
+                    self.slots.make_room();
                     sleep(ACCEPT_RETRY).await;
                 }
             }
         };
-        let (lost, heard) = self.seats.take();
+        let (lost, heard) = self.slots.take();
         (Connection { stream, end: Box::pin(sleep(self.lifetime_max)), lost, heard }, from)
     }
 

@@ -245,8 +245,8 @@ impl Fib {
 
     /// Asks the thread whether it turns; returns when it has received the kernel's events, read the
     /// tables if that was due, and written a batch if there was something to write.
-    pub fn ask_pulse(&self) -> impl Future<Output = ()> + Send + use<> {
-        let answer = self.thread.shared.pulse.ask();
+    pub fn ask_liveness(&self) -> impl Future<Output = ()> + Send + use<> {
+        let answer = self.thread.shared.liveness.ask();
         self.thread.shared.wake();
         answer
     }

@@ -30,7 +30,7 @@ use super::objects::Objects;
 use super::spec::RouteSpec;
 use super::watch::{Touched, Watch};
 use super::{Error, FibConfig, Leave, Link, ResolveOver};
-use crate::pulse::Pulse;
+use crate::liveness::Liveness;
 use crate::supervise::fault;
 use resync::{ResyncGate, Urgency};
 
@@ -58,7 +58,7 @@ pub(super) struct Shared {
     wake: OwnedFd,
     /// The thread was woken and has not looked yet.
     woken: AtomicBool,
-    pub(super) pulse: Pulse,
+    pub(super) liveness: Liveness,
     stage: AtomicU8,
     pub(super) writes: Histogram,
 }
@@ -120,7 +120,7 @@ impl Shared {
             deciding: Mutex::default(),
             wake,
             woken: AtomicBool::new(false),
-            pulse: Pulse::default(),
+            liveness: Liveness::default(),
             stage: AtomicU8::new(Stage::Idle as u8),
             writes,
         })
@@ -229,7 +229,7 @@ impl Worker {
         let mut stopping: Option<Time> = None;
         loop {
             fault::point(PART);
-            let question = self.shared.pulse.question();
+            let question = self.shared.liveness.question();
             self.shared.enter(Stage::Monitor);
             self.hear();
             if self.resync.is_due(self.now()) {
@@ -250,7 +250,7 @@ impl Worker {
             self.shared.enter(Stage::Writing);
             self.write_batch();
             self.shared.enter(Stage::Idle);
-            self.shared.pulse.answer(question);
+            self.shared.liveness.answer(question);
             if let Some(deadline) = stopping
                 && (self.is_finished() || self.now() >= deadline)
             {

@@ -26,7 +26,7 @@ use crate::calico::release::Origin;
 use crate::calico::{Plan, Problem, Resolver, Settings};
 use crate::config::{Config, HostSettings, PeerEntry, differing_peers};
 use crate::datastore::{self, Change, Event, Receiver, Services, Source, State, Wanted, Watcher};
-use crate::pulse::Pulse;
+use crate::liveness::Liveness;
 use crate::supervise::{self, Ending};
 
 /// Least time between two plans.
@@ -132,11 +132,11 @@ pub struct Follower {
     task: JoinHandle<()>,
 }
 
-/// The pulses of what follows objects.
+/// The liveness handles of what follows objects.
 #[derive(Clone, Debug)]
 pub struct Vitals {
     /// Of the task that works out configurations.
-    pub plan: Pulse,
+    pub plan: Liveness,
     /// The sources by name, in the order of the settings.
     pub sources: Vec<(String, Watcher)>,
 }
@@ -170,7 +170,7 @@ fn follow_feeds(
 ) -> Follower {
     let NodeSettings { calico: settings, limits, host, state_file, notes, .. } = settings.clone();
     let watcher = |feed: &Feed| (feed.status.name.clone(), feed.receiver.watcher());
-    let vitals = Vitals { plan: Pulse::default(), sources: feeds.iter().map(watcher).collect() };
+    let vitals = Vitals { plan: Liveness::default(), sources: feeds.iter().map(watcher).collect() };
     let status = Arc::new(NodeStatus {
         node: settings.node.clone(),
         sources: Vec::new(),
@@ -204,7 +204,7 @@ fn follow_feeds(
         published: status_sender,
         updates,
         next_plan: Instant::now(),
-        pulse: vitals.plan.clone(),
+        liveness: vitals.plan.clone(),
     };
     // It ends when the daemon takes no configurations any more.
     let task = tokio::spawn(supervise::task("plan", Ending::Allowed, live.run()));
@@ -299,7 +299,7 @@ struct Live {
     published: watch::Sender<Arc<NodeStatus>>,
     updates: mpsc::Sender<Update>,
     next_plan: Instant,
-    pulse: Pulse,
+    liveness: Liveness,
 }
 
 /// The daemon has ended, or all sources have.
@@ -420,7 +420,7 @@ impl Live {
         let receivers = self.feeds.iter_mut().map(|feed| Box::pin(feed.receiver.recv()));
         let (event, at, _) = tokio::select! {
             next = select_all(receivers) => next,
-            () = self.pulse.answer_always() => return Err(Ended),
+            () = self.liveness.answer_always() => return Err(Ended),
         };
         event.map(|event| (at, event)).ok_or(Ended)
     }

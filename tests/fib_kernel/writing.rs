@@ -242,13 +242,13 @@ fn a_thread_that_hangs_answers_nobody() {
         let held = gate.lock().unwrap();
         let own = Arc::clone(&gate);
         let fib = Fib::start(FibConfig::default(), move |_| drop(own.lock())).unwrap();
-        let mut answer = pin!(fib.ask_pulse());
+        let mut answer = pin!(fib.ask_liveness());
         std::thread::sleep(Duration::from_millis(300));
         assert!(answer.as_mut().now_or_never().is_none());
         drop(held);
         eventually("an answer", || answer.as_mut().now_or_never());
         // Idle, it is woken by being asked.
-        let mut answer = pin!(fib.ask_pulse());
+        let mut answer = pin!(fib.ask_liveness());
         eventually("another answer", || answer.as_mut().now_or_never());
         fib.stop(Leave::Keep);
     });

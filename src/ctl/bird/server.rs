@@ -29,8 +29,8 @@ use super::reply::{
 use super::route::Routes;
 use super::when::Clock;
 use super::{Backend, route, session};
+use crate::client_slots::{ClientSlots, Heard};
 use crate::ctl::socket::{ServerError, Socket};
-use crate::seats::{Heard, Seats};
 
 /// Clients at once.
 const CLIENTS_MAX: usize = 128;
@@ -75,12 +75,12 @@ impl Server {
     /// Serves clients for as long as the future lives.
     pub async fn run<B: Backend>(self, backend: Arc<B>) {
         let mut tasks = JoinSet::new();
-        let mut seats = Seats::new(CLIENTS_MAX);
+        let mut slots = ClientSlots::new(CLIENTS_MAX);
         loop {
-            let stream = self.socket.accept(&mut seats).await;
+            let stream = self.socket.accept(&mut slots).await;
             while tasks.try_join_next().is_some() {}
             let (backend, family) = (Arc::clone(&backend), self.family);
-            let (lost, heard) = seats.take();
+            let (lost, heard) = slots.take();
             tasks.spawn(async move {
                 let (reader, writer) = stream.into_split();
                 let mut client = Client::new(writer, family, &*backend, Waits::default(), heard);

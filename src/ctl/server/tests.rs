@@ -52,7 +52,7 @@ fn connect(
     let backend = Arc::clone(backend);
     let task = tokio::spawn(async move {
         let (reader, writer) = tokio::io::split(server);
-        let (_place, heard) = Seats::new(1).take();
+        let (_place, heard) = ClientSlots::new(1).take();
         serve(BufReader::new(reader), writer, &*backend, waits, &heard).await;
     });
     (client, task)

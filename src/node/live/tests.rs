@@ -109,8 +109,8 @@ async fn nothing_is_decided_before_every_source_was_listed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_plan_answers_unless_nobody_takes_what_it_works_out() {
     let mut rig = rig();
-    let pulse = rig.follower.vitals.plan.clone();
-    timeout(LONG, pulse.ask()).await.expect("it waits for lists, and turns");
+    let liveness = rig.follower.vitals.plan.clone();
+    timeout(LONG, liveness.ask()).await.expect("it waits for lists, and turns");
     rig.files.send(Event::Listed(Vec::new()));
     rig.etcd.send(Event::Listed(vec![node("a", "10.0.0.1/24"), node("b", "10.0.0.2/24")]));
     rig.update().await;
@@ -119,9 +119,9 @@ async fn the_plan_answers_unless_nobody_takes_what_it_works_out() {
         rig.change([node(&format!("n{round}"), &format!("10.0.0.{round}/24"))]);
         sleep(Duration::from_millis(200)).await;
     }
-    assert!(timeout(Duration::from_millis(300), pulse.ask()).await.is_err());
+    assert!(timeout(Duration::from_millis(300), liveness.ask()).await.is_err());
     while !rig.is_quiet().await {}
-    timeout(LONG, pulse.ask()).await.expect("it goes on");
+    timeout(LONG, liveness.ask()).await.expect("it goes on");
     let names: Vec<&str> = rig.follower.vitals.sources.iter().map(|(n, _)| n.as_str()).collect();
     assert_eq!(names, ["etcd", "files"]);
 }

@@ -308,7 +308,7 @@ async fn conversation<B: Backend>(node: &Arc<B>, commands: &str) -> String {
 
 async fn serve<B: Backend>(node: Arc<B>, stream: DuplexStream, waits: Waits) {
     let (reader, writer) = tokio::io::split(stream);
-    let (_place, heard) = Seats::new(1).take();
+    let (_place, heard) = ClientSlots::new(1).take();
     let mut client = Client::new(writer, Family::Ipv4, &*node, waits, heard);
     let _ = client.serve(BufReader::new(reader)).await;
 }

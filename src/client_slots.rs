@@ -13,8 +13,8 @@ use tokio::sync::oneshot;
 
 /// The clients of one socket.
 #[derive(Debug)]
-pub struct Seats {
-    taken: Vec<Seat>,
+pub struct ClientSlots {
+    taken: Vec<ClientSlot>,
     /// Most clients at once.
     max: usize,
     /// Counts what is received, so that "longest silent" needs no clock.
@@ -22,7 +22,7 @@ pub struct Seats {
 }
 
 #[derive(Debug)]
-struct Seat {
+struct ClientSlot {
     /// Dropped, it tells the client's [`Lost`].
     kept: oneshot::Sender<Infallible>,
     heard: Heard,
@@ -59,16 +59,16 @@ impl Future for Lost {
     }
 }
 
-impl Seats {
+impl ClientSlots {
     /// All of `max` places are free.
     pub fn new(max: usize) -> Self {
-        Seats { taken: Vec::new(), max, moments: Arc::default() }
+        ClientSlots { taken: Vec::new(), max, moments: Arc::default() }
     }
 
     /// The client that has been silent longest loses its place; whether there was one.
     pub fn make_room(&mut self) -> bool {
-        self.taken.retain(|seat| !seat.kept.is_closed());
-        let moment = |(_, seat): &(usize, &Seat)| seat.heard.moment.load(Ordering::Relaxed);
+        self.taken.retain(|slot| !slot.kept.is_closed());
+        let moment = |(_, slot): &(usize, &ClientSlot)| slot.heard.moment.load(Ordering::Relaxed);
         let silent = self.taken.iter().enumerate().min_by_key(moment).map(|(at, _)| at);
         silent.map(|at| self.taken.swap_remove(at)).is_some()
     }
@@ -76,14 +76,14 @@ impl Seats {
     /// A place for a client that comes, which counts as active at this moment. If none is free, that
     /// of the client that has been silent longest.
     pub fn take(&mut self) -> (Lost, Heard) {
-        self.taken.retain(|seat| !seat.kept.is_closed());
+        self.taken.retain(|slot| !slot.kept.is_closed());
         if self.taken.len() >= self.max {
             self.make_room();
         }
         let heard = Heard { moment: Arc::default(), moments: Arc::clone(&self.moments) };
         heard.note();
         let (kept, lost) = oneshot::channel();
-        self.taken.push(Seat { kept, heard: heard.clone() });
+        self.taken.push(ClientSlot { kept, heard: heard.clone() });
         (Lost(Some(lost)), heard)
     }
 }
@@ -96,24 +96,24 @@ mod tests {
 
     #[test]
     fn the_client_that_was_silent_longest_makes_room() {
-        let mut seats = Seats::new(3);
-        let [mut first, mut second, mut third] = [seats.take(), seats.take(), seats.take()];
+        let mut slots = ClientSlots::new(3);
+        let [mut first, mut second, mut third] = [slots.take(), slots.take(), slots.take()];
         first.1.note();
-        let _fourth = seats.take();
+        let _fourth = slots.take();
         let lost = [&mut first, &mut second, &mut third].map(|(lost, _)| lost.now_or_never());
         assert_eq!(lost, [None, Some(()), None], "the first spoke; the third is next");
-        let _fifth = seats.take();
+        let _fifth = slots.take();
         assert_eq!((&mut third.0).now_or_never(), Some(()));
         assert_eq!((&mut third.0).now_or_never(), Some(()), "it stays lost");
-        assert_eq!(seats.taken.len(), 3);
+        assert_eq!(slots.taken.len(), 3);
     }
 
     #[test]
     fn a_client_that_has_left_makes_room_before_one_that_is_there() {
-        let mut seats = Seats::new(2);
-        let (first, second) = (seats.take(), seats.take());
+        let mut slots = ClientSlots::new(2);
+        let (first, second) = (slots.take(), slots.take());
         drop(second);
-        let _third = seats.take();
+        let _third = slots.take();
         assert_eq!(first.0.now_or_never(), None);
     }
 }

@@ -1,6 +1,6 @@
-//! How a part of the daemon proves that it still turns: it is asked, and answers at its next turn.
+//! How a part of the daemon proves that it still runs: it is asked, and answers in its next turn.
 //!
-//! Nobody beats by a clock: a part that is not asked is not woken. Questions are counted, not
+//! There is no heartbeat by a clock: a part that is not asked is not woken. Questions are counted, not
 //! queued, so that a part that never answers costs nothing more, however often it is asked.
 
 use std::sync::Arc;
@@ -8,9 +8,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::{Notify, watch};
 
-/// One part's pulse. Clones share it.
+/// The liveness of one part. Clones share it.
 #[derive(Clone, Debug)]
-pub struct Pulse(Arc<Shared>);
+pub struct Liveness(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
@@ -23,14 +23,14 @@ struct Shared {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Question(u64);
 
-impl Default for Pulse {
+impl Default for Liveness {
     fn default() -> Self {
         let (answered, _) = watch::channel(0);
-        Pulse(Arc::new(Shared { asked: AtomicU64::new(0), answered, woken: Notify::new() }))
+        Liveness(Arc::new(Shared { asked: AtomicU64::new(0), answered, woken: Notify::new() }))
     }
 }
 
-impl Pulse {
+impl Liveness {
     /// Asks at once; the future comes back when the part has answered, whenever that is.
     pub fn ask(&self) -> impl Future<Output = ()> + Send + use<> {
         let number = self.0.asked.fetch_add(1, Ordering::AcqRel) + 1;
@@ -80,29 +80,29 @@ mod tests {
 
     #[tokio::test]
     async fn an_answer_counts_for_what_was_asked_before_the_turn() {
-        let pulse = Pulse::default();
-        let first = pulse.ask();
-        let question = pulse.question();
-        let second = pulse.ask();
-        pulse.answer(question);
+        let liveness = Liveness::default();
+        let first = liveness.ask();
+        let question = liveness.question();
+        let second = liveness.ask();
+        liveness.answer(question);
         first.now_or_never().expect("asked before the turn began");
         assert!(second.now_or_never().is_none(), "asked while it was under way");
-        pulse.answer(pulse.question());
+        liveness.answer(liveness.question());
         // An older answer that comes late takes nothing back.
-        pulse.answer(question);
-        let third = pulse.ask();
+        liveness.answer(question);
+        let third = liveness.ask();
         assert!(third.now_or_never().is_none());
     }
 
     #[tokio::test]
     async fn a_task_answers_while_it_is_polled() {
-        let pulse = Pulse::default();
-        let own = pulse.clone();
+        let liveness = Liveness::default();
+        let own = liveness.clone();
         let task = tokio::spawn(async move { own.answer_always().await });
-        pulse.ask().await;
-        pulse.ask().await;
+        liveness.ask().await;
+        liveness.ask().await;
         task.abort();
         let _ = task.await;
-        assert!(pulse.ask().now_or_never().is_none());
+        assert!(liveness.ask().now_or_never().is_none());
     }
 }
