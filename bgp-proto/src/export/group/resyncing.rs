@@ -20,9 +20,16 @@ struct SliceLimit {
 impl SliceLimit {
     /// Whether somebody whom a route is not for is brought up to date, and needs the withdrawal of
     /// what was there before.
+    #[inline]
     fn withdraws_at(&self, peer: SourceId, last_change: u32) -> bool {
-        let found = self.members.binary_search_by_key(&peer, |(member, _)| *member);
-        found.is_ok_and(|at| last_change > self.members[at].1)
+        match self.members.as_slice() {
+            _ if peer == SourceId::NONE => false,
+            [(only, since)] => *only == peer && last_change > *since,
+            members => {
+                let found = members.binary_search_by_key(&peer, |(member, _)| *member);
+                found.is_ok_and(|at| last_change > members[at].1)
+            }
+        }
     }
 }
 
