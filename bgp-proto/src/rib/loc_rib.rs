@@ -292,7 +292,7 @@ impl LocRib {
 
     fn note_changed_hops(&mut self) {
         for (hop, moved) in self.hops.take_changed() {
-            let left = Family::ALL.map(|family| self.hops.copy_dests(hop, family));
+            let left = Family::ALL.map(|family| self.hops.dests(hop, family).clone());
             let known = self
                 .changed_hops
                 .entry(hop)
@@ -389,6 +389,7 @@ impl LocRib {
                     let source = only.source;
                     rib.dests.set_only(dest, source, usable)
                 }
+                // Two are compared where they are, without a list of them.
                 [first, second] => {
                     let rank = |path| self.sources.rank(path, &self.attrs, &self.hops);
                     let best = match (rank(first), rank(second)) {

@@ -316,8 +316,8 @@ impl NextHops {
     }
 
     /// The destinations that have or had a path through a next hop.
-    pub(crate) fn copy_dests(&self, id: NextHopId, family: Family) -> SparseSet {
-        self.entry(id.0).dests[family.index()].clone()
+    pub(crate) fn dests(&self, id: NextHopId, family: Family) -> &SparseSet {
+        &self.entry(id.0).dests[family.index()]
     }
 
     /// A next hop whose destinations should be looked through with [`NextHops::retain_dests`].
@@ -402,7 +402,7 @@ mod tests {
         assert_eq!(hops.reach(both), Reach::Unresolved);
         hops.set_state(addr, via(5));
         assert_eq!(hops.take_changed(), [(single, Moved::OnInterface), (both, Moved::OnInterface)]);
-        assert!(hops.copy_dests(single, Family::Ipv6).iter().eq([7]));
+        assert!(hops.dests(single, Family::Ipv6).iter().eq([7]));
         assert_eq!(hops.reach(single), Reach::Metric(5));
         hops.set_state(addr, via(5));
         assert_eq!(hops.take_changed(), [], "the same state again is no change");

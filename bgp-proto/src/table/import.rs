@@ -116,7 +116,7 @@ impl Table {
             return Taken::Waits;
         }
         let mut found = std::mem::take(&mut self.found);
-        let taken = loop {
+        let taken = 'batch: loop {
             if queued.entry >= queued.batch.entries().len() {
                 break Taken::Whole;
             }
@@ -131,7 +131,7 @@ impl Table {
             let batch = &queued.batch;
             let mut importing =
                 Importing { now, peer, context: &context, batch, stamps, meter: &mut *meter };
-            let (mut window, mut waits, mut first) = (found.iter(), false, true);
+            let (mut window, mut first) = (found.iter(), true);
             // Only what was looked up, and the markers between; something in any case.
             while let Some(entry) = batch.entries().get(queued.entry)
                 && (window.len() > 0 || entry.nlri.is_empty())
@@ -140,14 +140,8 @@ impl Table {
                 match self.import_entry(&mut importing, entry, &mut window) {
                     Imports::Whole => (queued.entry, queued.rest) = (queued.entry + 1, None),
                     Imports::UpTo(rest) => queued.rest = Some(rest),
-                    Imports::Waits => {
-                        waits = true;
-                        break;
-                    }
+                    Imports::Waits => break 'batch Taken::Waits,
                 }
-            }
-            if waits {
-                break Taken::Waits;
             }
         };
         found.clear();
@@ -207,8 +201,7 @@ impl Table {
             }
             RouteAction::Withdraw => {
                 for route in window.by_ref() {
-                    importing.meter.spend(2 + self.work_of(route));
-                    self.withdraw_path(peer, importing.context.source, route);
+                    self.withdraw_path(importing, route);
                     rest = route.rest;
                     if rest == 0 || importing.meter.is_spent() {
                         break;
@@ -527,7 +520,7 @@ impl Table {
         if let Some(dest) = known {
             self.withdraw_leftover(peer, family, dest);
         }
-        importing.meter.spend(self.work_of(route));
+        importing.meter.spend(self.work_of(family, known));
         let at = known.and_then(|dest| {
             Some((dest, self.loc_rib.dests(family).find_path(dest, source, path_id)?))
         });
@@ -562,9 +555,8 @@ impl Table {
     }
 
     /// Work for looking at all paths of a destination, as a path is put in or taken out.
-    fn work_of(&self, route: &LookedUp) -> u32 {
-        let dests = self.loc_rib.dests(route.prefix.family());
-        let known = dests.resolve(route.probe, route.prefix);
+    fn work_of(&self, family: Family, known: Option<DestId>) -> u32 {
+        let dests = self.loc_rib.dests(family);
         known.map_or(0, |dest| dests.paths(dest).len() as u32 / PATHS_PER_UNIT)
     }
 
@@ -641,14 +633,15 @@ impl Table {
         held.accepted += u32::from(!path.flags.is_refused());
     }
 
-    fn withdraw_path(&mut self, peer: PeerId, source: SourceId, route: &LookedUp) {
+    fn withdraw_path(&mut self, importing: &mut Importing<'_>, route: &LookedUp) {
         let LookedUp { probe, prefix, path_id, .. } = *route;
-        let family = prefix.family();
+        let (peer, source, family) = (importing.peer, importing.context.source, prefix.family());
         let known = self.loc_rib.dests(family).resolve(probe, prefix);
         if let Some(dest) = known {
             self.withdraw_leftover(peer, family, dest);
         }
-        let dests = &self.loc_rib.dests(family);
+        importing.meter.spend(2 + self.work_of(family, known));
+        let dests = self.loc_rib.dests(family);
         let place = known.and_then(|dest| Some((dest, dests.find_path(dest, source, path_id)?)));
         match place {
             Some((dest, at)) => {

@@ -63,7 +63,7 @@ impl Table {
         let rib = &self.loc_rib;
         let mut dests = Vec::new();
         for id in hops {
-            dests.extend(rib.hops.copy_dests(*id, family).iter().take(LISTED_MAX + 1).map(DestId));
+            dests.extend(rib.hops.dests(*id, family).iter().take(LISTED_MAX + 1).map(DestId));
         }
         let addresses: Vec<IpAddr> =
             hops.iter().filter_map(|id| Some(rib.hops.hop(*id)?.addr())).collect();
