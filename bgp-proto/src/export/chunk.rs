@@ -3,7 +3,7 @@
 //! With many groups, chunks come and go by thousands. Given back to an allocator that sorts by size
 //! they would all be sorted at once, in the middle of some turn, by the next large request.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use smallvec::SmallVec;
 
@@ -109,7 +109,8 @@ impl Drop for SharedChunk {
         if let Some(mut chunk) = self.0.take()
             && let Some(last) = Arc::get_mut(&mut chunk)
         {
-            std::mem::take(&mut last.pool).take_back(chunk);
+            let pool = std::mem::take(&mut last.pool);
+            pool.take_back(chunk);
         }
     }
 }
@@ -156,6 +157,7 @@ impl ChunkPool {
             Arc::new(Chunk { bytes: Vec::with_capacity(capacity), ..Chunk::default() })
         });
         let content = Arc::get_mut(&mut chunk).expect("a chunk of the pool is nobody else's");
+        content.bytes.clear();
         content.bytes.extend_from_slice(octets);
         content.set_frames(frames);
         (content.complete, content.covered) = (complete, covered);
@@ -163,8 +165,12 @@ impl ChunkPool {
         SharedChunk(Some(chunk))
     }
 
+    fn lock(&self) -> Option<MutexGuard<'_, Pool>> {
+        Some(self.0.as_deref()?.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
     fn take(&self, capacity: usize, class: usize) -> Option<Arc<Chunk>> {
-        let mut pool = self.0.as_deref()?.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut pool = self.lock()?;
         let known = pool.free.get_mut(class)?.pop()?;
         pool.kept -= capacity;
         Some(known)
@@ -172,9 +178,7 @@ impl ChunkPool {
 
     /// Whether more is kept than there should be.
     pub(crate) fn is_over(&self) -> bool {
-        let pool =
-            self.0.as_deref().map(|pool| pool.lock().unwrap_or_else(PoisonError::into_inner));
-        pool.is_some_and(|pool| pool.kept > KEPT_MAX)
+        self.lock().is_some_and(|pool| pool.kept > KEPT_MAX)
     }
 
     /// Gives some of what is kept beyond the bound to the allocator; returns how many chunks.
@@ -191,23 +195,21 @@ impl ChunkPool {
 
     /// One of the largest chunks, if more is kept than there should be.
     fn surplus(&self) -> Option<Arc<Chunk>> {
-        let mut pool = self.0.as_deref()?.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut pool = self.lock()?;
         if pool.kept <= KEPT_MAX {
             return None;
         }
         let chunk = pool.free.iter_mut().rev().find_map(Vec::pop)?;
-        pool.kept -= class_of(chunk.bytes.capacity()).0;
+        pool.kept -= class_of(chunk.bytes.len()).0;
         Some(chunk)
     }
 
-    /// `chunk` is nobody else's.
-    fn take_back(&self, mut chunk: Arc<Chunk>) {
-        let Some(pool) = &self.0 else { return };
-        let Some(content) = Arc::get_mut(&mut chunk) else { return };
-        let (capacity, class) = class_of(content.bytes.len());
-        content.bytes.clear();
-        let mut pool = pool.lock().unwrap_or_else(PoisonError::into_inner);
-        if capacity > 0 {
+    /// `chunk` is nobody else's. It keeps its content until it is used again.
+    fn take_back(&self, chunk: Arc<Chunk>) {
+        let (capacity, class) = class_of(chunk.bytes.len());
+        if capacity > 0
+            && let Some(mut pool) = self.lock()
+        {
             if pool.free.len() <= class {
                 pool.free.resize(class + 1, Vec::new());
             }

@@ -77,6 +77,13 @@ pub(crate) struct AdjRibsOut {
     export: Export,
 }
 
+/// Puts a group among those that have something to encode, once.
+fn enqueue(group: &mut Group, ready: &mut VecDeque<u32>) {
+    if !std::mem::replace(&mut group.is_queued, true) {
+        ready.push_back(group.id);
+    }
+}
+
 impl AdjRibsOut {
     pub(crate) fn new(seed: u64, table: Waker, log_bytes_max: usize) -> Self {
         AdjRibsOut {
@@ -131,10 +138,8 @@ impl AdjRibsOut {
     }
 
     fn queue(&mut self, id: u32) {
-        if let Some(group) = self.groups.get_mut(&id)
-            && !std::mem::replace(&mut group.is_queued, true)
-        {
-            self.ready.push_back(id);
+        if let Some(group) = self.groups.get_mut(&id) {
+            enqueue(group, &mut self.ready);
         }
     }
 
@@ -148,8 +153,8 @@ impl AdjRibsOut {
                 any = true;
             }
             meter.spend(1 + decided.len() as u32 / 16);
-            if any && !std::mem::replace(&mut group.is_queued, true) {
-                self.ready.push_back(group.id);
+            if any {
+                enqueue(group, &mut self.ready);
             }
         }
     }
@@ -172,9 +177,7 @@ impl AdjRibsOut {
                 Some(dests) => group.mark_undecided(dests, version),
                 None => group.mark_all(slots, version),
             }
-            if !std::mem::replace(&mut group.is_queued, true) {
-                self.ready.push_back(group.id);
-            }
+            enqueue(group, &mut self.ready);
         }
     }
 

@@ -22,14 +22,11 @@ impl SliceLimit {
     /// what was there before.
     #[inline]
     fn withdraws_at(&self, peer: SourceId, last_change: u32) -> bool {
-        match self.members.as_slice() {
-            _ if peer == SourceId::NONE => false,
-            [(only, since)] => *only == peer && last_change > *since,
-            members => {
-                let found = members.binary_search_by_key(&peer, |(member, _)| *member);
-                found.is_ok_and(|at| last_change > members[at].1)
-            }
+        if peer == SourceId::NONE {
+            return false;
         }
+        let found = self.members.binary_search_by_key(&peer, |(member, _)| *member);
+        found.is_ok_and(|at| last_change > self.members[at].1)
     }
 }
 
