@@ -242,8 +242,8 @@ impl Feed {
         if self.saved_as != Some("kubernetes") {
             return None;
         }
-        let is_node = |id: &&ObjectId| id.kind == Kind::KubernetesNode;
-        load_of(self.objects.iter().filter(is_node).count())
+        let nodes = self.objects.range(ObjectId::new(Kind::KubernetesNode, "")..);
+        load_of(nodes.take_while(|id| id.kind == Kind::KubernetesNode).count())
             .map(|text| Problem::new(&self.status.name, text))
     }
 }

@@ -285,7 +285,7 @@ impl<T: Copy + Default> Runs<T> {
             return if last == 0 { Run::default() } else { self.store(&[only]) };
         }
         values.swap(at, last);
-        if last > 0 && class_of(last) == class_of(last + 1) {
+        if class_of(last) == class_of(last + 1) {
             return Run { slot: run.slot, len: run.len - 1 };
         }
         let rest: smallvec::SmallVec<[T; 16]> = self.get(run)[..last].into();

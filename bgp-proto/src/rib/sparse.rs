@@ -58,9 +58,7 @@ impl SparseSet {
     #[inline]
     pub(crate) fn insert(&mut self, id: u32) -> bool {
         let number = id >> BLOCK_BITS;
-        if self.blocks.get(self.latest).is_none_or(|block| block.number != number) {
-            self.latest = self.make_block(number);
-        }
+        self.find_latest(number);
         let block = &mut self.blocks[self.latest];
         let (word, bit) = place(id);
         let absent = block.words[word] & bit == 0;
@@ -74,9 +72,7 @@ impl SparseSet {
         let mut ids = ids.into_iter().peekable();
         while let Some(first) = ids.next() {
             let number = first >> BLOCK_BITS;
-            if self.blocks.get(self.latest).is_none_or(|block| block.number != number) {
-                self.latest = self.make_block(number);
-            }
+            self.find_latest(number);
             let block = &mut self.blocks[self.latest];
             self.empty -= usize::from(block.is_empty());
             let mut next = Some(first);
@@ -85,6 +81,14 @@ impl SparseSet {
                 block.words[word] |= bit;
                 next = ids.next_if(|id| id >> BLOCK_BITS == number);
             }
+        }
+    }
+
+    /// Turns to the block with this number, made empty if there is none.
+    #[inline]
+    fn find_latest(&mut self, number: u32) {
+        if self.blocks.get(self.latest).is_none_or(|block| block.number != number) {
+            self.latest = self.make_block(number);
         }
     }
 
