@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::net::IpAddr;
 
+use bgp_proto::sim::Random;
 use bgp_proto::types::{FibKind, Hop};
 use margay::kernel::{FibEvent, Leave, NextHopState};
 
@@ -27,8 +28,8 @@ fn prefixes() -> Vec<(String, &'static str, u32)> {
 
 /// What happens, what is wanted, and what the kernel has to keep.
 struct World {
-    /// Of xorshift64*: the same events every time.
-    random: u64,
+    /// The same events every time.
+    random: Random,
     fib: Running,
     prefixes: Vec<(String, &'static str, u32)>,
     legs: [(Hop, Hop); 2],
@@ -39,27 +40,20 @@ struct World {
 }
 
 impl World {
-    fn below(&mut self, limit: usize) -> usize {
-        self.random ^= self.random >> 12;
-        self.random ^= self.random << 25;
-        self.random ^= self.random >> 27;
-        (self.random.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) as usize % limit
-    }
-
     /// One event: a line for `ip -batch`, unless it is a wish.
     fn event(&mut self) -> Option<String> {
-        let at = self.below(self.prefixes.len());
+        let at = self.random.index(self.prefixes.len());
         let (prefix, _, metric) = self.prefixes[at].clone();
         let is_six = prefix.contains(':');
-        let net = ["", ":1"][self.below(2)];
+        let net = ["", ":1"][self.random.index(2)];
         let dev = if net.is_empty() { "v0" } else { "v1" };
         let stranger = match is_six {
             true => format!("2001:db8{net}::9"),
             false => format!("10.0.{}.9", u8::from(!net.is_empty())),
         };
-        Some(match self.below(20) {
+        Some(match self.random.index(20) {
             0..=5 => {
-                let hops = match (self.below(5), self.legs[usize::from(is_six)]) {
+                let hops = match (self.random.index(5), self.legs[usize::from(is_six)]) {
                     (0, _) => FibKind::Blackhole,
                     (1 | 2, (first, _)) => FibKind::Unicast(vec![first]),
                     (3, (_, second)) => FibKind::Unicast(vec![second]),
@@ -78,7 +72,7 @@ impl World {
             8 => format!("route add blackhole {prefix} proto 4 metric {metric}"),
             9 => format!("route add blackhole {prefix} proto 4 metric {}", metric + 1),
             10 => {
-                let metric = metric + self.below(2) as u32;
+                let metric = metric + self.random.index(2) as u32;
                 self.foreign.remove(&format!("{prefix} {metric}"));
                 format!("route del {prefix} proto 4 metric {metric}")
             }
@@ -93,9 +87,9 @@ impl World {
             17 => "addr del 2001:db8:1::1/64 dev v1".to_owned(),
             18 => format!(
                 "nexthop replace id 7 via 10.0.0.{} dev v0\nroute add 10.77.0.0/24 nhid 7 proto 4",
-                8 + self.below(2)
+                8 + self.random.index(2)
             ),
-            _ => ["nexthop del id 7", "route del 10.77.0.0/24"][self.below(2)].to_owned(),
+            _ => ["nexthop del id 7", "route del 10.77.0.0/24"][self.random.index(2)].to_owned(),
         })
     }
 
@@ -107,7 +101,7 @@ impl World {
                 let _ = writeln!(lines, "{line}");
             }
             // Wishes come between the lines of others.
-            if self.below(10) == 0 {
+            if self.random.index(10) == 0 {
                 try_ip_batch(&std::mem::take(&mut lines));
             }
         }
@@ -212,7 +206,7 @@ fn whatever_happens_ours_are_right_and_others_are_left_alone() {
         let next_hop: IpAddr = BEHIND_OBJECT.parse().unwrap();
         fib.fib.track(next_hop);
         let mut world = World {
-            random: u64::from(seed).max(1).wrapping_mul(0x9e37_79b9_7f4a_7c15),
+            random: Random::new(seed.into()),
             fib,
             prefixes: prefixes(),
             legs: [
