@@ -78,6 +78,13 @@ impl Entry {
         shared.target(prefix, wanted) == Target::Spec(installed)
     }
 
+    /// Whether nothing is to be written: the kernel has what is wanted, and no search for refused
+    /// parts needs its answer.
+    pub(super) fn is_at_rest(&self, prefix: Prefix, shared: &Shared) -> bool {
+        let asks = self.wanted.is_some_and(|wanted| shared.refused.asks(prefix, wanted));
+        self.is_right(prefix, shared) && !asks
+    }
+
     pub(super) fn state(&self, prefix: Prefix, shared: &Shared) -> Option<FibState> {
         Some(match (self.wanted, self.installed) {
             (None, None) => return None,

@@ -262,8 +262,9 @@ impl<K: Key> Table<K> {
                 entry.set(FAILED | RETRY | FOREIGN | UNCLEAR, false);
                 return Next::Rest;
             }
-            // Of a withdrawal that failed only the content is known that it was refused for.
-            entry.set(RETRY, entry.has(FAILED) && (entry.wanted.is_none() || entry.has(RETRY)));
+            // A withdrawal that failed was another content's: this one was not asked to go yet.
+            entry.set(FAILED, entry.has(FAILED) && entry.wanted.is_some());
+            entry.set(RETRY, entry.has(FAILED) && entry.has(RETRY));
             entry.set(LEFTOVER, entry.wanted.is_none() && shared.phase < Phase::Settled);
             if entry.has(LEFTOVER) {
                 Next::Rest
@@ -453,7 +454,7 @@ impl<K: Key> Table<K> {
         let prefix = key.into();
         self.update(key, shared, |entry, shared| {
             entry.set(REPAIR, false);
-            if entry.is_right(prefix, shared) { Next::Rest } else { Next::Queue }
+            if entry.is_at_rest(prefix, shared) { Next::Rest } else { Next::Queue }
         });
     }
 
@@ -545,12 +546,7 @@ impl<K: Key> Table<K> {
             let gives_way = entry.has(FOREIGN) && matches!(action, Action::Withdraw(_));
             entry.set(FAILED | RETRY | UNCLEAR, false);
             entry.set(FOREIGN, gives_way);
-            let asks = entry.wanted.is_some_and(|wanted| shared.refused.asks(prefix, wanted));
-            if gives_way || (entry.is_right(prefix, shared) && !asks) {
-                Next::Rest
-            } else {
-                Next::Queue
-            }
+            if gives_way || entry.is_at_rest(prefix, shared) { Next::Rest } else { Next::Queue }
         });
         if let Some(metric) = stray {
             self.superseded.insert((key, metric, 0));
@@ -603,7 +599,7 @@ impl<K: Key> Table<K> {
             let target = entry.wanted.map(|wanted| shared.target(prefix, wanted));
             // The owner may have changed its mind meanwhile, and then the entry is queued.
             let current = asked.is_none_or(|id| target == Some(Target::Spec(id)));
-            if entry.is_right(prefix, shared) || !current {
+            if entry.is_at_rest(prefix, shared) || !current {
                 return Next::Rest;
             }
             if let Some(wanted) = entry.wanted {
@@ -705,8 +701,7 @@ fn decide(
     let held = holder(prefix, wanted, foreign, shared);
     // Theirs may be in the same place as ours, before it or behind it: ours is left alone. A search for
     // refused legs would write it once more, and hit theirs: it gives way as well.
-    let asks = shared.refused.asks(prefix, wanted);
-    let harmless = |held| held == HeldBy::Route && entry.is_right(prefix, shared) && !asks;
+    let harmless = |held| held == HeldBy::Route && entry.is_at_rest(prefix, shared);
     if let Some((held, text)) = held.filter(|(held, _)| !harmless(*held)) {
         entry.set(FAILED | RETRY | UNCLEAR, false);
         entry.set(FOREIGN, true);
@@ -724,7 +719,7 @@ fn decide(
         shared.tidy();
     }
     // A search writes what the kernel has already, to see whether it takes it still.
-    if entry.is_right(prefix, shared) && !shared.refused.asks(prefix, wanted) {
+    if entry.is_at_rest(prefix, shared) {
         entry.set(FAILED | RETRY | UNCLEAR, false);
         return None;
     }
