@@ -1,8 +1,11 @@
 //! What the kernel holds, by ip(8).
 
+use std::cell::Cell;
+
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
+use crate::daemon::Daemon;
 use crate::lab::Host;
 use crate::speaker::Family;
 use crate::wait::{PATIENCE, wait_until};
@@ -108,4 +111,49 @@ pub fn counter(host: &Host, group: &str, name: &str) -> Result<u64> {
     let index = names.split_whitespace().position(|n| n == name).context("no such counter")?;
     let value = values.split_whitespace().nth(index).context("short line")?;
     Ok(value.parse()?)
+}
+
+/// Every change of a host's routes, as ip(8) prints them.
+#[derive(Debug)]
+pub struct RouteMonitor {
+    host: Host,
+    daemon: Daemon,
+    /// How often [`RouteMonitor::changes`] was called.
+    calls: Cell<u8>,
+}
+
+impl RouteMonitor {
+    /// Begins to record; what changes from here on is met.
+    ///
+    /// # Errors
+    /// When `ip monitor` does not run.
+    pub fn start(host: &Host) -> Result<Self> {
+        let daemon = host.daemon("monitor", "ip", &["-ts", "monitor", "route"])?;
+        let monitor = Self { host: host.clone(), daemon, calls: Cell::new(0) };
+        // It prints nothing at start, and may not listen yet.
+        wait_until(PATIENCE, "ip monitor to listen", || monitor.expect_mark(0))?;
+        Ok(monitor)
+    }
+
+    /// Everything that changed until now. What `ip monitor` has yet to print is waited for.
+    ///
+    /// # Errors
+    /// When it has ended, or has lost changes because it was too slow.
+    pub fn changes(&self) -> Result<String> {
+        self.calls.set(self.calls.get() + 1);
+        wait_until(PATIENCE, "ip monitor to be done", || self.expect_mark(self.calls.get()))?;
+        let text = self.daemon.output();
+        ensure!(!text.contains("receive error"), "ip monitor has lost changes");
+        Ok(text)
+    }
+
+    /// A route of our own that comes and goes shows how far it has read.
+    fn expect_mark(&self, number: u8) -> Result<()> {
+        let route = format!("203.0.113.{number}");
+        for change in ["add", "del"] {
+            self.host.run("ip", &["route", change, "blackhole", &route])?;
+        }
+        ensure!(self.daemon.output().contains(&format!("Deleted blackhole {route} ")), "not yet");
+        Ok(())
+    }
 }

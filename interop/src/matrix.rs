@@ -9,8 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 
-use crate::daemon::Daemon;
-use crate::kernel;
+use crate::kernel::{self, RouteMonitor};
 use crate::lab::{Host, Lab};
 use crate::speaker::{
     Config, Family, Kind, Neighbor, Origin, Path, Speaker, expect_down, wait_established,
@@ -582,22 +581,6 @@ pub fn hold_timer_loss(lab: &mut Lab, peer: Kind) -> Result<Pair> {
     Ok(pair)
 }
 
-/// Records every change of routes on a host.
-///
-/// # Errors
-/// When `ip monitor` does not run.
-pub fn route_monitor(host: &Host) -> Result<Daemon> {
-    let monitor = host.daemon("monitor", "ip", &["-ts", "monitor", "route"])?;
-    // It prints nothing at start; a change that it must see says that it listens.
-    wait_until(PATIENCE, "ip monitor", || {
-        host.run("ip", &["route", "replace", "blackhole", "203.0.113.77/32"])?;
-        host.run("ip", &["route", "del", "blackhole", "203.0.113.77/32"])?;
-        ensure!(monitor.output().contains("203.0.113.77"), "not listening");
-        Ok(())
-    })?;
-    Ok(monitor)
-}
-
 /// The peer crashes and comes back: the subject keeps its routes, in the kernel without a gap.
 ///
 /// # Errors
@@ -609,7 +592,7 @@ pub fn helps_a_restart(lab: &mut Lab, case: Case) -> Result<()> {
         ensure!(kernel::route(&pair.subject_host, prefix)?.is_some(), "gone from the kernel");
         Ok(())
     })?;
-    let changes = monitor.output();
+    let changes = monitor.changes()?;
     ensure!(!changes.contains(&format!("Deleted {prefix}")), "there was a gap: {changes}");
     Ok(())
 }
@@ -618,11 +601,11 @@ pub fn helps_a_restart(lab: &mut Lab, case: Case) -> Result<()> {
 ///
 /// # Errors
 /// When a route goes before the peer is back, or is missing afterwards.
-pub fn keeps_routes_of_the_dead(lab: &mut Lab, case: Case) -> Result<(Pair, Daemon)> {
+pub fn keeps_routes_of_the_dead(lab: &mut Lab, case: Case) -> Result<(Pair, RouteMonitor)> {
     let prefix = peer_prefix(Family::V4);
     let mut pair = case.graceful_restart().establish(lab)?;
     pair.has_routes_both_ways()?;
-    let monitor = route_monitor(&pair.subject_host)?;
+    let monitor = RouteMonitor::start(&pair.subject_host)?;
     pair.peer.daemon().crash()?;
     wait_until(PATIENCE, "the subject to notice", || {
         expect_down(pair.subject.as_ref(), pair.peer_address)

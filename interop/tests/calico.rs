@@ -8,10 +8,10 @@ use interop::calico::{
     BirdNode, Churn, Cluster, MargayNode, POOL, Pod, Stream, put_large_cluster, session_name,
 };
 use interop::full_kernel;
-use interop::kernel;
+use interop::kernel::{self, RouteMonitor};
 use interop::lab::{self, Host, Lab};
 use interop::margay;
-use interop::matrix::{PEER_AS, route_monitor};
+use interop::matrix::PEER_AS;
 use interop::message::{announcement, nlri, open};
 use interop::pki::When;
 use interop::raw::RawPeer;
@@ -132,7 +132,8 @@ fn from_mesh_to_reflector_without_losing_a_route() -> Result<()> {
         kernel::wait_gateways(&c, "10.65.1.0/26", &via(&a))?;
         let (pod_a, pod_b) = (Pod::start(&a, "x", "10.65.1.7")?, Pod::start(&b, "y", "10.65.2.7")?);
         let mut stream = Stream::start(&pod_a, &pod_b)?;
-        let monitors = [route_monitor(&a)?, route_monitor(&b)?, route_monitor(&c)?];
+        let monitors =
+            [RouteMonitor::start(&a)?, RouteMonitor::start(&b)?, RouteMonitor::start(&c)?];
 
         let rr = lab.host("rr")?;
         cluster.put_node(
@@ -157,7 +158,7 @@ fn from_mesh_to_reflector_without_losing_a_route() -> Result<()> {
         // Longer than restart times of sessions that were left without a NOTIFICATION would hide.
         stream.expect_flow(Duration::from_secs(1))?;
         for (host, monitor) in [&a, &b, &c].iter().zip(&monitors) {
-            let changes = monitor.output();
+            let changes = monitor.changes()?;
             ensure!(!changes.contains("Deleted 10.65."), "{}: {changes}", host.name());
             kernel::wait_gateways(host, "10.65.1.0/26", &via(&a))
                 .or_else(|e| if host.name() == "a" { Ok(()) } else { Err(e) })?;
@@ -475,7 +476,7 @@ fn a_node_goes_from_bird_to_margay_and_back() -> Result<()> {
         let (pod_a, pod_b) = (Pod::start(&a, "x", "10.65.1.7")?, Pod::start(&b, "y", "10.65.2.7")?);
         let mut stream = Stream::start(&pod_a, &pod_b)?;
         // c's BIRD replaces a route by deleting and adding it: that gap is its own.
-        let monitors = [route_monitor(&a)?, route_monitor(&b)?];
+        let monitors = [RouteMonitor::start(&a)?, RouteMonitor::start(&b)?];
 
         // No NOTIFICATION, so that neighbours help: what a container that is replaced looks like.
         bird_b.daemon().crash()?;
@@ -497,7 +498,7 @@ fn a_node_goes_from_bird_to_margay_and_back() -> Result<()> {
         bird_b.wait_session(&c)?;
         stream.expect_flow(Duration::from_secs(1))?;
         for (host, monitor) in [&a, &b].iter().zip(&monitors) {
-            let changes = monitor.output();
+            let changes = monitor.changes()?;
             ensure!(!changes.contains("Deleted 10.65."), "{}: {changes}", host.name());
         }
         Ok(())

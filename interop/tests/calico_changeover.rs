@@ -6,9 +6,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use interop::calico::{BirdNode, Cluster, MargayNode, POOL, Packets, Pod, Priorities, Writes};
-use interop::kernel;
+use interop::kernel::{self, RouteMonitor};
 use interop::lab::{self, Host, Lab};
-use interop::matrix::route_monitor;
 use interop::speaker::Kind;
 use interop::wait::{PATIENCE, holds_for, wait_until};
 use serde_json::json;
@@ -301,7 +300,7 @@ fn bird_is_left_as_readme_says() -> Result<()> {
         kernel::wait_gateways(&a, "10.65.2.0/26", &[b.v4().to_string()])?;
         let (pod_a, pod_b) = (Pod::start(&a, "x", "10.65.1.7")?, Pod::start(&b, "y", "10.65.2.7")?);
         let mut packets = Packets::start(&pod_a, &pod_b)?;
-        let monitors = [route_monitor(&a)?, route_monitor(&b)?];
+        let monitors = [RouteMonitor::start(&a)?, RouteMonitor::start(&b)?];
 
         b.shell(&commands.replace("/etc/service/enabled", &folder))?;
         wait_until(PATIENCE, "all three to be down", || {
@@ -321,7 +320,7 @@ fn bird_is_left_as_readme_says() -> Result<()> {
         nb.wait_session(&a)?;
         let sent = packets.end()?;
         for (host, monitor) in [&a, &b].iter().zip(&monitors) {
-            let changes = monitor.output();
+            let changes = monitor.changes()?;
             ensure!(!changes.contains("Deleted 10.65."), "{}: {changes}", host.name());
         }
         println!("0 of {sent} packets lost");
@@ -470,7 +469,7 @@ fn etcd_is_away_when_a_node_restarts() -> Result<()> {
         wait_until(PATIENCE, "the objects to be written down", || Ok(std::fs::metadata(&state)?))?;
         let (pod_a, pod_b) = (Pod::start(&a, "x", "10.65.1.7")?, Pod::start(&b, "y", "10.65.2.7")?);
         let both = [Packets::start(&pod_a, &pod_b)?, Packets::start(&pod_b, &pod_a)?];
-        let monitors = [route_monitor(&a)?, route_monitor(&b)?];
+        let monitors = [RouteMonitor::start(&a)?, RouteMonitor::start(&b)?];
         cluster.etcd.crash()?;
         let begin = Instant::now();
         nb.daemon().crash()?;
@@ -491,7 +490,7 @@ fn etcd_is_away_when_a_node_restarts() -> Result<()> {
         kernel::wait_gateways(&a, "10.65.6.0/26", &[b.v4().to_string()])?;
         let sent = end(both)?;
         for (host, monitor) in [&a, &b].iter().zip(&monitors) {
-            let changes = monitor.output();
+            let changes = monitor.changes()?;
             ensure!(!changes.contains("Deleted 10.65."), "{}: {changes}", host.name());
         }
         println!("session back after {back:?}, etcd away {away:?}, 0 of {sent} packets lost");

@@ -8,10 +8,10 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use interop::calico::Stream;
 use interop::daemon::Daemon;
-use interop::kernel;
+use interop::kernel::{self, RouteMonitor};
 use interop::lab::{self, Host};
 use interop::margay::Margay;
-use interop::matrix::{Case, route_monitor};
+use interop::matrix::Case;
 use interop::speaker::{Kind, Speaker, wait_established, wait_paths};
 use interop::wait::{PATIENCE, wait_until};
 
@@ -71,7 +71,7 @@ fn restarts_crashes_and_a_freeze_cost_no_packet() -> Result<()> {
         }
         let table = |host: &Host| host.run("ip", &["route", "show", "table", "main"]);
         let before = [table(&host)?, table(&bird_host)?];
-        let monitors = [route_monitor(&host)?, route_monitor(&bird_host)?];
+        let monitors = [RouteMonitor::start(&host)?, RouteMonitor::start(&bird_host)?];
         let mut stream = Stream::between((&host, OUR_ADDRESS), (&bird_host, THEIR_ADDRESS))?;
         let ping = Ping::start(&host)?;
         for round in 0..2 * rounds {
@@ -95,7 +95,7 @@ fn restarts_crashes_and_a_freeze_cost_no_packet() -> Result<()> {
         ensure!(lost <= 1, "{lost} of {sent} packets are lost");
         ensure!([table(&host)?, table(&bird_host)?] == before, "the tables differ");
         for (monitor, prefix) in monitors.iter().zip([THEIRS, OURS]) {
-            let changes = monitor.output();
+            let changes = monitor.changes()?;
             ensure!(!changes.contains(prefix), "{prefix} was written: {changes}");
         }
         println!("{rounds} restarts, {rounds} crashes, 20 s frozen: {lost} of {sent} packets lost");

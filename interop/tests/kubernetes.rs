@@ -7,11 +7,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use interop::calico::{MargayNode, Pod, Stream, session_name};
-use interop::daemon::Daemon;
-use interop::kernel;
+use interop::kernel::{self, RouteMonitor};
 use interop::kubernetes::{Group, Kubernetes, node};
 use interop::lab::{self, Host, Lab};
-use interop::matrix::route_monitor;
 use interop::pki::When;
 use interop::wait::{holds_for, wait_until};
 use serde_json::{Value, json};
@@ -95,7 +93,7 @@ struct Cluster {
     account: Account,
     hosts: Vec<Host>,
     nodes: Vec<MargayNode>,
-    monitors: Vec<Daemon>,
+    monitors: Vec<RouteMonitor>,
     /// Where a margay that has just begun works out the plan of the first node.
     fresh: Host,
     /// The last block that was given out.
@@ -137,7 +135,7 @@ impl Cluster {
             }
         }
         for host in &cluster.hosts {
-            cluster.monitors.push(route_monitor(host)?);
+            cluster.monitors.push(RouteMonitor::start(host)?);
         }
         Ok(cluster)
     }
@@ -173,7 +171,7 @@ impl Cluster {
     /// No route left any kernel, and no session ended.
     fn expect_nothing_lost(&self, after: &str) -> Result<()> {
         for (host, monitor) in self.hosts.iter().zip(&self.monitors) {
-            let changes = monitor.output();
+            let changes = monitor.changes()?;
             ensure!(
                 !changes.contains("Deleted 10.65."),
                 "{} after {after}: {changes}",
@@ -282,7 +280,7 @@ fn a_cluster_lives_on_the_kubernetes_api() -> Result<()> {
         }
         kernel::wait_gateways(&a, "10.65.2.0/26", &via(&b))?;
         stream.expect_flow(Duration::from_secs(1))?;
-        let changes = cluster.monitors[1].output();
+        let changes = cluster.monitors[1].changes()?;
         ensure!(!changes.contains("Deleted 10.65.3."), "{changes}");
         Ok(())
     })
@@ -630,7 +628,7 @@ fn a_restart_without_a_server_costs_no_route() -> Result<()> {
         cluster.wait_current()?;
         cluster.kubernetes.put_block(Group::V1, "b", 77)?;
         kernel::wait_gateways(&a, "10.65.77.0/26", &via(&b))?;
-        let changes = cluster.monitors[0].output();
+        let changes = cluster.monitors[0].changes()?;
         ensure!(!changes.contains("Deleted 10.65."), "{changes}");
         Ok(())
     })

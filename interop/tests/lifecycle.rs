@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use interop::bird2::Bird2;
-use interop::kernel;
+use interop::kernel::{self, RouteMonitor};
 use interop::lab::{self, Host, Lab};
 use interop::margay::{self, Margay};
-use interop::matrix::{Case, PEER_AS, SUBJECT_AS, neighbor, route_monitor};
+use interop::matrix::{Case, PEER_AS, SUBJECT_AS, neighbor};
 use interop::speaker::{Config, Kind, Origin, Speaker, wait_established, wait_paths};
 use interop::wait::{PATIENCE, holds_for, wait_until};
 
@@ -39,7 +39,7 @@ fn graceful_pair(lab: &mut Lab) -> Result<(Host, Margay, Host, Bird2)> {
 fn sigterm_is_a_graceful_stop() -> Result<()> {
     run("life-sigterm", |lab| {
         let (host, mut margay, bird_host, bird) = graceful_pair(lab)?;
-        let monitor = route_monitor(&host)?;
+        let monitor = RouteMonitor::start(&host)?;
         margay.daemon().signal("TERM")?;
         let status = margay.daemon().wait(Duration::from_secs(10))?;
         ensure!(status.code() == Some(0), "margay ended with {status}");
@@ -63,7 +63,7 @@ fn sigterm_is_a_graceful_stop() -> Result<()> {
             ensure!(kernel::route(&host, PEER_ROUTE)?.is_some(), "gone");
             Ok(())
         })?;
-        let changes = monitor.output();
+        let changes = monitor.changes()?;
         ensure!(!changes.contains(&format!("Deleted {PEER_ROUTE}")), "{changes}");
         Ok(())
     })
@@ -118,11 +118,11 @@ fn kernel_routes_are_adopted_after_a_crash() -> Result<()> {
         margay.daemon().crash()?;
         ensure!(kernel::route(&host, PEER_ROUTE)?.is_some(), "a crash must not take routes");
         bird.withdraw(GONE)?;
-        let monitor = route_monitor(&host)?;
+        let monitor = RouteMonitor::start(&host)?;
         margay.restart()?;
         wait_paths(&margay, PEER_ROUTE, 1)?;
         kernel::wait_gone(&host, GONE)?;
-        let changes = monitor.output();
+        let changes = monitor.changes()?;
         ensure!(!changes.contains(PEER_ROUTE), "{PEER_ROUTE} was touched: {changes}");
         ensure!(!changes.contains(OWN_ROUTE), "{OWN_ROUTE} was touched: {changes}");
         ensure!(kernel::route(&host, PEER_ROUTE)?.is_some(), "{PEER_ROUTE} was lost");
@@ -168,7 +168,7 @@ fn a_restarted_reflector_waits_for_its_clients() -> Result<()> {
         wait_paths(&near, FAR_ROUTE, 1)?;
         wait_paths(&far, PEER_ROUTE, 1)?;
         kernel::wait_gateways(&near_host, FAR_ROUTE, &[far_host.v4().to_string()])?;
-        let monitor = route_monitor(&near_host)?;
+        let monitor = RouteMonitor::start(&near_host)?;
         margay.daemon().crash()?;
         lab.cut(&far_host)?;
         margay.restart()?;
@@ -188,7 +188,7 @@ fn a_restarted_reflector_waits_for_its_clients() -> Result<()> {
         }
         ensure!(near.paths(FAR_ROUTE)?.len() == 1, "the route was dropped in the end");
         ensure!(far.paths(PEER_ROUTE)?.len() == 1, "the other way: dropped in the end");
-        let changes = monitor.output();
+        let changes = monitor.changes()?;
         ensure!(!changes.contains(&format!("Deleted {FAR_ROUTE}")), "{changes}");
         Ok(())
     })

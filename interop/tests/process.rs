@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use interop::bird2::Bird2;
 use interop::daemon::Daemon;
-use interop::kernel;
+use interop::kernel::{self, RouteMonitor};
 use interop::lab::{self, Host, Lab};
 use interop::margay::{self, Control};
-use interop::matrix::{PEER_AS, SUBJECT_AS, neighbor, route_monitor};
+use interop::matrix::{PEER_AS, SUBJECT_AS, neighbor};
 use interop::message::{KEEPALIVE_TYPE, announcement, nlri, open};
 use interop::raw::RawPeer;
 use interop::speaker::{Config, Kind, Origin, Speaker, wait_established, wait_paths};
@@ -340,7 +340,7 @@ fn a_restart_waits_for_peers_from_ranges() -> Result<()> {
         let bird = bird(&bird_host, &host, true, &[PEER_ROUTE])?;
         wait_paths(&bird, OWN_ROUTE, 1)?;
         kernel::wait_gateways(&host, PEER_ROUTE, &[bird_host.v4().to_string()])?;
-        let monitor = route_monitor(&host)?;
+        let monitor = RouteMonitor::start(&host)?;
         daemon.signal("TERM")?;
         daemon.wait(Duration::from_secs(10))?;
         // The neighbour cannot come at once.
@@ -356,7 +356,7 @@ fn a_restart_waits_for_peers_from_ranges() -> Result<()> {
             ensure!(control.paths(PEER_ROUTE)?.len() == 1, "not there");
             Ok(())
         })?;
-        let changes = monitor.output();
+        let changes = monitor.changes()?;
         ensure!(!changes.contains(&format!("Deleted {PEER_ROUTE}")), "{changes}");
         wait_paths(&bird, OWN_ROUTE, 1)?;
         Ok(())
@@ -410,15 +410,15 @@ fn a_shutdown_tells_neighbours_first_and_leaves_nothing() -> Result<()> {
         raw.establish(1, host.v4(), PORT, &open(PEER_AS, 90, v4(&churning)?, &[])?)?;
         // Ever more routes until the connection ends.
         let mut octets = Vec::new();
-        for message in 0..200u32 {
+        for message in 0..50u32 {
             let first = 0x1000_0000 + message * 100;
             let prefixes: Vec<_> =
                 (first..first + 100).map(|at| nlri(Ipv4Addr::from(at), 32)).collect();
             octets.extend(announcement(PEER_AS, v4(&churning)?, &[], &prefixes)?);
         }
-        raw.send_often(1, &octets, 200)?;
+        raw.send_often(1, &octets, 800)?;
         kernel::wait_gateways(&host, "16.0.0.1/32", &[churning.v4().to_string()])?;
-        let monitor = route_monitor(&host)?;
+        let monitor = RouteMonitor::start(&host)?;
         control.text(&["stop", "--shutdown"])?;
         let status = daemon.wait(Duration::from_secs(40))?;
         ensure!(status.code() == Some(0), "{status}: {}", daemon.output());
@@ -429,8 +429,8 @@ fn a_shutdown_tells_neighbours_first_and_leaves_nothing() -> Result<()> {
         let closed = log.find("session closed").context("no line about the session")?;
         ensure!(log.find("shutting down").is_some_and(|stopping| stopping < closed), "{log}");
         // The neighbour's route was the kernel's until after the neighbours had heard.
-        let deleted = monitor.output();
-        ensure!(deleted.contains(&format!("Deleted {PEER_ROUTE}")), "{deleted:.1000}");
+        let changes = monitor.changes()?;
+        ensure!(changes.contains(&format!("Deleted {PEER_ROUTE}")), "{changes:.1000}");
         Ok(())
     })
 }

@@ -8,12 +8,10 @@ use anyhow::{Context, Result, ensure};
 use interop::bird2::Bird2;
 use interop::daemon::Daemon;
 use interop::frr::Frr;
-use interop::kernel;
+use interop::kernel::{self, RouteMonitor};
 use interop::lab::{self, Host, Lab};
 use interop::margay::{self, Margay};
-use interop::matrix::{
-    Case, PEER_AS, SUBJECT_AS, neighbor, peer_prefix, route_monitor, subject_prefix,
-};
+use interop::matrix::{Case, PEER_AS, SUBJECT_AS, neighbor, peer_prefix, subject_prefix};
 use interop::speaker::{Config, Family, Kind, Origin, Speaker, wait_established, wait_paths};
 use interop::wait::{PATIENCE, holds_for, wait_until};
 
@@ -49,7 +47,7 @@ fn restarts(helper: Kind, end: End) -> Result<()> {
         wait_paths(peer.as_ref(), kept, 1)?;
         wait_paths(peer.as_ref(), GONE, 1)?;
         kernel::wait_gateways(&host, peer_prefix(Family::V4), &[helper_host.v4().to_string()])?;
-        let (own, theirs) = (route_monitor(&host)?, route_monitor(&helper_host)?);
+        let (own, theirs) = (RouteMonitor::start(&host)?, RouteMonitor::start(&helper_host)?);
         match end {
             End::Terminated => {
                 margay.daemon().signal("TERM")?;
@@ -69,7 +67,7 @@ fn restarts(helper: Kind, end: End) -> Result<()> {
             Ok(())
         })?;
         ensure!(peer.paths(kept)?.len() == 1, "the route was dropped in the end");
-        let (own, theirs) = (own.output(), theirs.output());
+        let (own, theirs) = (own.changes()?, theirs.changes()?);
         ensure!(!own.contains(&format!("Deleted {}", peer_prefix(Family::V4))), "{own}");
         ensure!(!theirs.contains(&format!("Deleted {kept}")), "{theirs}");
         Ok(())
@@ -124,7 +122,7 @@ fn a_notification_is_a_restart_where_both_say_so() -> Result<()> {
         wait_established(&margay, helper_host.v4())?;
         wait_paths(&frr, kept, 1)?;
         wait_in_zebra(&helper_host, kept)?;
-        let monitor = route_monitor(&helper_host)?;
+        let monitor = RouteMonitor::start(&helper_host)?;
         config.neighbors[0].hold_time = 60;
         margay.reconfigure(&config)?;
         wait_until(PATIENCE, "the changed session", || {
@@ -138,7 +136,7 @@ fn a_notification_is_a_restart_where_both_say_so() -> Result<()> {
         })?;
         wait_paths(&frr, kept, 1)?;
         thread::sleep(Duration::from_secs(2));
-        let was_deleted = monitor.output().contains(&format!("Deleted {kept}"));
+        let was_deleted = monitor.changes()?.contains(&format!("Deleted {kept}"));
         ensure!(!was_deleted, "the helper did not keep {kept}");
         wait_in_zebra(&helper_host, kept)
     })
@@ -222,8 +220,8 @@ fn a_cluster_that_restarts_at_once_loses_no_route() -> Result<()> {
         };
         let patience = PATIENCE + Duration::from_secs(2) * u32::try_from(count)?;
         all_have_all(&nodes, patience)?;
-        let monitors: Vec<Daemon> =
-            nodes.iter().map(|node| route_monitor(&node.host)).collect::<Result<_>>()?;
+        let monitors: Vec<RouteMonitor> =
+            nodes.iter().map(|node| RouteMonitor::start(&node.host)).collect::<Result<_>>()?;
         // Let every start be over, so that what is tested is the second one.
         thread::sleep(Duration::from_secs(5));
         let began = Instant::now();
@@ -256,7 +254,7 @@ fn a_cluster_that_restarts_at_once_loses_no_route() -> Result<()> {
         thread::sleep(Duration::from_secs(3));
         all_have_all(&nodes, patience)?;
         for (node, monitor) in nodes.iter().zip(&monitors) {
-            let changes = monitor.output();
+            let changes = monitor.changes()?;
             let lost = nodes.iter().find(|n| changes.contains(&format!("Deleted {}", n.prefix)));
             if let Some(lost) = lost {
                 let here = node.host.name();
@@ -312,7 +310,7 @@ fn routes_move_away_from_a_neighbour_in_graceful_shutdown() -> Result<()> {
         })?;
         let both = [first.v4().to_string(), second.v4().to_string()];
         kernel::wait_gateways(&host, ROUTE, &both)?;
-        let monitor = route_monitor(&host)?;
+        let monitor = RouteMonitor::start(&host)?;
         leaving.reconfigure(&bird(&first, &["65535:0"]))?;
         kernel::wait_gateways(&host, ROUTE, &[second.v4().to_string()])?;
         let paths = control.paths(ROUTE)?;
@@ -323,7 +321,7 @@ fn routes_move_away_from_a_neighbour_in_graceful_shutdown() -> Result<()> {
             ensure!(control.paths(ROUTE)?.len() == 1, "not yet");
             Ok(())
         })?;
-        let changes = monitor.output();
+        let changes = monitor.changes()?;
         ensure!(!changes.contains(&format!("Deleted {ROUTE}")), "there was a gap: {changes}");
         // Without the key it is a community like any other.
         host.write("margay.toml", &text("honour-graceful-shutdown = false\n"))?;
