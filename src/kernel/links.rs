@@ -222,3 +222,32 @@ impl PartialEq for Links {
         self.links == other.links && self.addresses == other.addresses
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel::message::Scope;
+
+    /// A change of address, which is heard of each time a Service comes or goes.
+    #[test]
+    fn service_addresses_of_kube_proxy_change_nothing() {
+        let mut links = Links::default();
+        for (index, name) in [(1, "eth0"), (2, "kube-ipvs0")] {
+            links.handle_link(LinkMessage { index, name: name.into(), ..LinkMessage::default() });
+        }
+        let address = |ifindex| AddressMessage {
+            ifindex,
+            local: "10.96.0.1".parse().unwrap(),
+            network: "10.96.0.1/32".parse().unwrap(),
+            scope: Scope::Wide,
+            secondary: false,
+        };
+        let before = links.clone();
+        assert_eq!(links.handle_address(address(2)), LinkEffect::Unchanged);
+        assert_eq!(links.handle_address_gone(&address(2)), LinkEffect::Unchanged);
+        assert_eq!(links, before);
+        assert_eq!(links.handle_address(address(1)), LinkEffect::Changed);
+        assert_eq!(links.handle_address_gone(&address(1)), LinkEffect::RoutesLost);
+        assert_eq!(links, before);
+    }
+}
