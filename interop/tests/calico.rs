@@ -630,17 +630,26 @@ fn a_password_changes_one_session() -> Result<()> {
     })
 }
 
-/// A local workload that Felix says is a BGP peer: a session with the pod, and its routes.
+/// A local workload that Felix says is a BGP peer: a session with the pod, and its routes. Their next
+/// hop is the pod, inside a block: every node reaches it as the block, never by its default route.
 #[test]
 #[ignore = "needs root, etcd and openssl"]
 fn a_local_workload_peers_with_its_node() -> Result<()> {
     run("calico-workload", &[Kind::Bird2], |lab| {
         let cluster = Cluster::start(lab)?;
-        let a = cluster.node(lab, "a", 1)?;
+        let (a, b) = (cluster.node(lab, "a", 1)?, cluster.node(lab, "b", 2)?);
+        let router = lab.host("r")?;
+        for host in [&a, &b] {
+            host.run("ip", &["route", "add", "default", "via", &router.v4().to_string()])?;
+        }
+        let monitors = [RouteMonitor::start(&a)?, RouteMonitor::start(&b)?];
         let spec = json!({"nodeSelector": "all()", "localWorkloadSelector": "app == 'router'",
                           "asNumber": 65077});
         cluster.put("bgppeers", "BGPPeer", "child", &spec)?;
         let na = MargayNode::from_environment(&a, &cluster)?;
+        let nb = MargayNode::from_environment(&b, &cluster)?;
+        let mesh = session_name("Mesh", &b);
+        na.wait_peers(std::slice::from_ref(&mesh))?;
         let pod = Pod::start(&a, "x", "10.65.1.7")?;
         let conf = format!(
             "log stderr all; router id 10.65.1.7;\nprotocol device {{}}\n\
@@ -652,18 +661,30 @@ fn a_local_workload_peers_with_its_node() -> Result<()> {
         let conf = a.write("pod-bird.conf", &conf)?.display().to_string();
         let ctl = a.file("pod-bird.ctl").display().to_string();
         let _bird = pod.daemon("pod-bird", "bird", &["-f", "-c", &conf, "-s", &ctl])?;
-        ensure!(na.peers()?.is_empty(), "no endpoint says so yet");
+        ensure!(na.peers()?.len() == 1, "no endpoint says so yet");
         let folder = a.file("status/endpoint-status");
         std::fs::create_dir_all(&folder)?;
         let endpoint = json!({"ifaceName": "calix", "mac": "ee:ee:ee:ee:ee:ee",
             "ipv4Nets": ["10.65.1.7/32"], "ipv6Nets": [], "bgpPeerName": "child"});
         let file = folder.join("k8s default-pod-eth0");
         std::fs::write(&file, endpoint.to_string())?;
-        na.wait_peers(&["Local_Workload_10_65_1_7".to_owned()])?;
+        na.wait_peers(&["Local_Workload_10_65_1_7".to_owned(), mesh.clone()])?;
         kernel::wait_gateways(&a, "10.65.77.0/26", &["10.65.1.7".to_owned()])?;
+        kernel::wait_gateways(&b, "10.65.77.0/26", &via(&a))?;
+        let explained = nb.control.text(&["explain", "10.65.77.0/26"])?;
+        ensure!(explained.contains("10.65.1.0/26"), "by what is the next hop reached? {explained}");
+        // Its interface goes first: the own block drops what is for it, and the path is unusable.
+        a.run("ip", &["link", "set", "calix", "down"])?;
+        kernel::wait_gone(&a, "10.65.77.0/26")?;
+        kernel::wait_gone(&b, "10.65.77.0/26")?;
         std::fs::remove_file(&file)?;
-        na.wait_peers(&[])?;
-        kernel::wait_gone(&a, "10.65.77.0/26")
+        na.wait_peers(&[mesh])?;
+        for monitor in &monitors {
+            let changes = monitor.changes()?;
+            let strayed = format!("10.65.77.0/26 via {}", router.v4());
+            ensure!(!changes.contains(&strayed), "{changes}");
+        }
+        Ok(())
     })
 }
 

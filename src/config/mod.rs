@@ -312,8 +312,8 @@ pub struct FibSettings {
     pub multipath_max: usize,
     /// For paths of which peers the default route counts as a way to the next hop.
     pub via_default: ViaDefault,
-    /// Whether next hops may be reached over BGP routes of external peers on connected networks.
-    /// Default true; false on a Calico node, as with BIRD there.
+    /// Whether next hops may be reached over routes of ours that rest on links alone: BGP routes
+    /// whose own next hop is on a link, and originated ones that drop packets. Default true.
     pub resolve_over_bgp: bool,
     /// Source address of packets from this machine, per family. Default: the kernel's choice.
     pub source_v4: Option<Ipv4Addr>,
@@ -339,13 +339,11 @@ impl Default for FibSettings {
 
 impl FibSettings {
     /// On a Calico node: what BIRD does there.
+    ///
+    /// Differs from BIRD: a next hop inside a block is reached as the block is; there it is
+    /// unreachable.
     pub fn calico() -> FibSettings {
-        FibSettings {
-            metric: Some(0),
-            via_default: ViaDefault::Always,
-            resolve_over_bgp: false,
-            ..FibSettings::default()
-        }
+        FibSettings { metric: Some(0), via_default: ViaDefault::Always, ..FibSettings::default() }
     }
 }
 

@@ -78,7 +78,7 @@ impl Threads {
                 source_v6: config.fib.source_v6,
             },
             resolve_over: match config.fib.resolve_over_bgp {
-                true => ResolveOver::DirectBgp,
+                true => ResolveOver::Direct,
                 false => ResolveOver::Kernel,
             },
         };

@@ -181,14 +181,18 @@ pub(super) enum KernelKind {
 }
 
 impl KernelRoute {
-    /// A unicast route that we want, as if the kernel had it.
+    /// A route that we want, as if the kernel had it.
     pub(super) fn ours(spec: &RouteSpec, protocol: u8) -> KernelRoute {
         KernelRoute {
             table: 0,
             tos: 0,
             protocol,
             metric: spec.metric,
-            kind: KernelKind::Unicast,
+            kind: match &spec.kind {
+                FibKind::Unicast(_) => KernelKind::Unicast,
+                FibKind::Blackhole => KernelKind::Blackhole,
+                FibKind::Unreachable => KernelKind::Unreachable,
+            },
             hops: SmallVec::from_slice(spec.hops()),
             object: None,
             source: None,

@@ -65,9 +65,9 @@ pub struct FibConfig {
 pub enum ResolveOver {
     /// Nothing else.
     Kernel,
-    /// BGP routes of external peers that are on a connected network, with next hops there.
+    /// Routes of ours with [`Recursion::Direct`](bgp_proto::types::Recursion::Direct).
     #[default]
-    DirectBgp,
+    Direct,
 }
 
 impl Default for FibConfig {

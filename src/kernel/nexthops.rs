@@ -5,11 +5,11 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use bgp_proto::types::{Hop, Prefix};
+use bgp_proto::types::{Family, Hop, Prefix};
 
 use super::event::{NextHopState, Over};
 use super::fib::plan::Plan;
-use super::foreign::{Foreign, is_connected, protocol_name};
+use super::foreign::{Foreign, protocol_name};
 use super::links::{Domain, Leg, Links};
 use super::message::{KernelKind, KernelRoute};
 
@@ -66,7 +66,7 @@ impl<'a> Resolver<'a> {
         Resolver { foreign, links, direct: None, domain: links.domain_of_table(table) }
     }
 
-    /// Resolves over routes of external peers on connected networks, too.
+    /// Resolves over routes of ours that rest on links alone, too.
     pub(super) fn over_bgp(self, plan: &'a Plan, protocol: u8) -> Resolver<'a> {
         Resolver { direct: Some((plan, protocol)), ..self }
     }
@@ -87,11 +87,12 @@ impl<'a> Resolver<'a> {
     /// decides, usable or not. A connected network whose cable is pulled makes its addresses
     /// unreachable; they do not fall back to a default route, since packets would not either.
     ///
-    /// Of our own routes only those count that rest on nothing but a connected network
-    /// ([`Recursion::Direct`](bgp_proto::types::Recursion::Direct)), and not for addresses of
-    /// connected networks: so no route ever rests on itself. BIRD has the same rule, and calls
-    /// an address unreachable that a route of another kind covers best; here such a route is left
-    /// out. Differs from BIRD in that.
+    /// Of our own routes only those count that rest on nothing but a link, or on nothing
+    /// ([`Recursion::Direct`](bgp_proto::types::Recursion::Direct)), and not for addresses that are
+    /// on a link: so what they rest on never depends on routes of ours, and none rests on itself.
+    /// Differs from BIRD: there only routes of external peers on connected networks count, and an
+    /// address that a route of another kind covers best is unreachable; here such a route is left
+    /// out.
     /// Differs from BIRD: there carrier counts only with `check link`, off by default; here
     /// traffic moves to another path at once.
     pub(super) fn resolve(&self, addr: IpAddr) -> Resolution {
@@ -117,12 +118,25 @@ impl<'a> Resolver<'a> {
     /// The routes of ours that count for an address.
     fn direct_routes(&self, addr: IpAddr) -> Vec<(Prefix, KernelRoute)> {
         let Some((plan, protocol)) = self.direct else { return Vec::new() };
-        let mut covering = self.foreign.covering(addr).flat_map(|(_, routes)| routes);
-        if covering.any(is_connected) {
+        // A default route out of an interface, as of a dial-up line, makes no neighbours.
+        let mut specific = self.foreign.covering(addr).filter(|(prefix, _)| !prefix.is_empty());
+        let is_on_link = specific.any(|(prefix, routes)| {
+            routes.iter().any(|route| self.leads_to_a_link(route, prefix.family()))
+        });
+        if is_on_link {
             return Vec::new();
         }
         let routes = plan.direct_routes(addr).into_iter();
         routes.map(|(prefix, spec)| (prefix, KernelRoute::ours(spec, protocol))).collect()
+    }
+
+    /// Whether what the route covers is on a link, whoever made the route; not one that the kernel
+    /// passes over, or has dropped without a word.
+    fn leads_to_a_link(&self, route: &KernelRoute, family: Family) -> bool {
+        route.kind == KernelKind::Unicast
+            && route.tos == 0
+            && route.hops.iter().all(|hop| hop.gateway.is_none())
+            && route.hops.iter().any(|hop| self.links.leg(hop.ifindex, family) != Leg::Dead)
     }
 
     /// Whether the address is one of ours.

@@ -374,7 +374,7 @@ impl Worker {
     fn report_changes(&mut self) {
         let mut plan = self.shared.plan();
         let direct = plan.take_direct();
-        if self.config.resolve_over == ResolveOver::DirectBgp {
+        if self.config.resolve_over == ResolveOver::Direct {
             self.touched.all |= direct.all;
             direct.prefixes.into_iter().for_each(|prefix| self.touched.add(prefix));
         }
@@ -544,7 +544,7 @@ fn resolver<'a>(
     let resolver = Resolver::new(foreign, links, config.table);
     match config.resolve_over {
         ResolveOver::Kernel => resolver,
-        ResolveOver::DirectBgp => resolver.over_bgp(plan, config.protocol),
+        ResolveOver::Direct => resolver.over_bgp(plan, config.protocol),
     }
 }
 

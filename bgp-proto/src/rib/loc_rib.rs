@@ -13,7 +13,7 @@ use super::{
     NextHopState, NextHops, Path, PathFlags, SourceCounts, SourceId, Sources, SparseSet, Stored,
     ViaDefault, WorkSet, compare, select, select_multipath,
 };
-use crate::types::{Family, FamilyMap, Hop, PeerId, PeerType, Prefix, Recursion, Source};
+use crate::types::{Family, FamilyMap, Hop, PeerId, Prefix, Recursion, Source};
 
 /// Epoch and generation of the table's changes, in one number that only grows.
 pub(crate) type Version = u64;
@@ -423,16 +423,12 @@ impl LocRib {
         self.ribs.iter().any(|rib| !rib.touched.is_empty())
     }
 
-    /// Whether all these paths, which share the traffic, come from external peers on connected
-    /// networks.
+    /// Whether the next hops of all these paths, which share the traffic, are on links of ours.
     pub(crate) fn recursion(&self, sharing: &[&Path]) -> Recursion {
-        let is_direct = |path: &Path| {
-            let facts = self.sources.get(path.source);
-            facts.is_some_and(|facts| facts.peer_type == PeerType::External)
-                && self.hops.is_connected(path.next_hop)
-        };
-        let direct = sharing.iter().copied().all(is_direct);
-        if direct { Recursion::Direct } else { Recursion::Recursive }
+        match sharing.iter().all(|path| self.hops.is_connected(path.next_hop)) {
+            true => Recursion::Direct,
+            false => Recursion::Recursive,
+        }
     }
 
     /// The paths that share the traffic of a destination that has a best path, that one first.

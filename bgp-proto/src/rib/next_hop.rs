@@ -50,7 +50,7 @@ struct Entry {
     refs: u32,
     paths: u32,
     reach: Reach,
-    /// The address is on a link of ours.
+    /// The address is on a link of ours, and not only by a default route out of an interface.
     is_connected: bool,
     /// Destinations, per family, that have or had a path through it.
     dests: [SparseSet; 2],
@@ -62,7 +62,8 @@ impl Entry {
     /// Takes what is known of its address.
     fn take_state(&mut self, state: &NextHopState) {
         self.reach = Reach::of(state);
-        self.is_connected = matches!(state, NextHopState::Via { connected: true, .. });
+        self.is_connected =
+            matches!(state, NextHopState::Via { connected: true, over: Over::Specific, .. });
     }
 }
 

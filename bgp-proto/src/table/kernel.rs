@@ -244,21 +244,15 @@ impl KernelView {
                 meter.spend(paths.len() as u32 / 2);
                 let sharing = rib.sharing(paths, config.multipath_max);
                 let legs = self.legs((prefix, &sharing), best, tunnel, rib, config, meter);
-                let is_tunnelled = legs.iter().any(|leg| leg.onlink && self.is_tunnel(leg.ifindex));
-                let recursion = match is_tunnelled {
-                    true => Recursion::Recursive,
-                    false => rib.recursion(&sharing),
-                };
-                (FibKind::Unicast(legs), recursion)
+                (FibKind::Unicast(legs), rib.recursion(&sharing))
             }
-            _ => (local?.install.clone()?, Recursion::Recursive),
+            _ => match local?.install.clone()? {
+                kind @ FibKind::Unicast(_) => (kind, Recursion::Recursive),
+                drops => (drops, Recursion::Direct),
+            },
         };
         let forwards = !matches!(&kind, FibKind::Unicast(hops) if hops.is_empty());
         forwards.then_some(FibEntry::Route { kind, metric, source: from, recursion })
-    }
-
-    fn is_tunnel(&self, ifindex: u32) -> bool {
-        self.tunnels.values().any(|tunnel| *tunnel == ifindex)
     }
 
     /// The legs of a route: those of the paths that share the traffic, each through the tunnel where

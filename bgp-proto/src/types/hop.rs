@@ -127,10 +127,10 @@ pub struct FibRoute {
 /// Whether a route rests on the resolution of its next hop.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Recursion {
-    /// It comes from external peers that are on a connected network, as its next hops are. Others
-    /// may rest on it, since it rests on none (RFC 4271 §9.1.2.1: no mutual recursion).
+    /// Its next hops are on links of ours, or it has none and drops packets. Others may rest on it,
+    /// since it rests on none (RFC 4271 §9.1.2.1: no mutual recursion).
     Direct,
-    /// Its next hop may be anywhere, or it is no BGP route.
+    /// Its next hop may be anywhere.
     #[default]
     Recursive,
 }

@@ -509,8 +509,7 @@ impl Plan {
         !self.shared.specs.select(|spec| spec.source == Some(addr)).is_empty()
     }
 
-    /// The routes of external peers on connected networks that cover `addr`, as wanted, the most
-    /// specific first.
+    /// The routes with [`Recursion::Direct`] that cover `addr`, as wanted, the most specific first.
     pub(crate) fn direct_routes(&self, addr: IpAddr) -> Vec<(Prefix, &RouteSpec)> {
         match addr {
             IpAddr::V4(_) => self.v4.direct_routes(addr, &self.shared),

@@ -176,7 +176,7 @@ fn of_several_legs_the_usable_ones_stay() {
     assert_eq!(state, via(&[legs[1], legs[0]], 7, false));
 }
 
-/// A plan that wants these routes, from an external peer on a connected network or not.
+/// A plan that wants these routes, from a next hop on a link or not.
 fn plan(routes: &[(&str, Hop, Recursion)]) -> Plan {
     let mut plan = Plan::new(254);
     for (prefix, hop, recursion) in routes {
@@ -187,22 +187,27 @@ fn plan(routes: &[(&str, Hop, Recursion)]) -> Plan {
 }
 
 #[test]
-fn routes_of_ours_count_that_rest_on_a_connected_network_alone() {
+fn routes_of_ours_count_that_rest_on_links_alone() {
     let connected = KernelRoute { protocol: 2, ..route(0, &[hop("", 1)]) };
     let foreign = foreign(&[
         ("0.0.0.0/0", route(100, &[hop("10.0.0.254", 1)])),
         ("10.0.0.0/24", connected),
         ("192.0.2.3/32", route(10, &[hop("10.0.0.3", 1)])),
         ("192.0.2.4/32", route(30, &[hop("10.0.0.3", 1)])),
+        ("10.65.1.9/32", KernelRoute { protocol: 80, ..route(1024, &[hop("", 1)]) }),
+        ("10.65.1.11/32", KernelRoute { protocol: 80, ..route(1024, &[hop("", 5)]) }),
     ]);
-    let plan = plan(&[
+    let mut plan = plan(&[
         ("192.0.2.0/24", hop("10.0.0.9", 1), Recursion::Direct),
         ("192.0.2.0/25", hop("10.0.0.8", 1), Recursion::Recursive),
         ("192.0.2.3/32", hop("10.0.0.9", 1), Recursion::Direct),
         ("192.0.2.4/32", hop("10.0.0.9", 1), Recursion::Direct),
         ("10.0.0.7/32", hop("10.0.0.9", 1), Recursion::Direct),
         ("198.51.100.0/24", hop("10.4.0.9", 4), Recursion::Direct),
+        ("10.65.1.9/32", hop("10.0.0.9", 1), Recursion::Direct),
     ]);
+    let block = RouteSpec::new(FibKind::Blackhole, 0);
+    plan.want("10.65.1.0/26".parse().unwrap(), Some((block, Recursion::Direct)));
     let links = links();
     let over_bgp = Resolver::new(&foreign, &links, 254).over_bgp(&plan, 12);
     let resolve = |text| over_bgp.resolve(addr(text)).state;
@@ -212,6 +217,11 @@ fn routes_of_ours_count_that_rest_on_a_connected_network_alone() {
     assert_eq!(resolve("192.0.2.4"), via(&[hop("10.0.0.9", 1)], 20, false));
     assert_eq!(resolve("10.0.0.7"), via(&[hop("10.0.0.7", 1)], 0, true), "it is connected");
     assert_eq!(resolve("198.51.100.1"), NextHopState::Unreachable, "no carrier");
+    // A pod's route of Felix: its address is on a link, whatever ours says about it.
+    assert_eq!(resolve("10.65.1.9"), via(&[hop("10.65.1.9", 1)], 0, true));
+    assert_eq!(resolve("10.65.1.10"), NextHopState::Unreachable, "the own block drops it");
+    assert_eq!(resolve("10.65.1.11"), NextHopState::Unreachable, "of an interface that is down");
+    assert_eq!(resolve("203.0.113.1"), over_default(via(&[hop("10.0.0.254", 1)], 100, false)));
     let kernel_only = Resolver::new(&foreign, &links, 254).resolve(addr("192.0.2.1")).state;
     assert_eq!(kernel_only, over_default(via(&[hop("10.0.0.254", 1)], 100, false)));
 }
