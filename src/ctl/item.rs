@@ -117,8 +117,11 @@ pub struct CalicoSource {
     pub state: String,
     /// Whether its objects were listed once.
     pub listed: bool,
-    /// etcd's revision of the last list.
+    /// The source's revision up to which everything is in the plan; `null`: it counts none.
     pub revision: Option<i64>,
+    /// Seconds since it last said anything, be it that nothing is new; `null`: it is not asked.
+    #[serde(default)]
+    pub heard_seconds: Option<u64>,
     /// Seconds since it cannot be read.
     pub away_seconds: Option<u64>,
     /// Why it cannot be read; `null` while it can.

@@ -262,15 +262,18 @@ fn calico_status(c: &Calico, out: &mut String) {
         line(out, "Calico release", &c.release);
     }
     for source in &c.sources {
-        let state = match (source.state.as_str(), source.revision, source.away_seconds) {
-            ("current", Some(revision), _) => format!("current, listed at revision {revision}"),
-            ("away", _, since) => format!(
-                "away for {}: {}",
-                age(since.unwrap_or_default()),
-                source.error.as_deref().unwrap_or_default()
-            ),
-            (state, ..) => state.to_owned(),
-        };
+        let mut state = source.state.clone();
+        if let Some(away) = source.away_seconds {
+            let error = source.error.as_deref().unwrap_or_default();
+            state = format!("away for {}: {error}", age(away));
+        } else {
+            if let Some(revision) = source.revision {
+                state += &format!(", revision {revision}");
+            }
+            if let Some(heard) = source.heard_seconds {
+                state += &format!(", last answer {} ago", age(heard));
+            }
+        }
         line(out, "source", format_args!("{}: {state}", source.name));
     }
     if !c.parting.is_empty() {

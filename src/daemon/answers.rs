@@ -16,20 +16,18 @@ use super::redistribution::Redistribution;
 use super::registry::{Record, Registry};
 use super::startup::Startup;
 use super::vitals::Vitals;
-use crate::calico::Problem;
 use crate::config::{Changes, Config, PeerSeries};
 use crate::ctl;
 use crate::ctl::item::{self, FibCounts, PerFamily, Reloaded, Status, Stopping};
 use crate::ctl::{
     Backend, Cursor, Names, Page, PeerFacts, Refusal, Request, StopMode, WallClock, rfc3339,
 };
-use crate::datastore::State;
 use crate::engine::Handle;
 use crate::kernel::{Fib, LearnedRoute};
 use crate::liveness::Liveness;
 use crate::logging::Log;
 use crate::net::Tally;
-use crate::node::{self, Environment, Follower, NodeStatus, SessionOrigin, SourceStatus};
+use crate::node::{self, Environment, Follower, NodeStatus, SessionOrigin};
 
 /// Destinations, kernel routes or peers on one page.
 pub(super) const PAGE: usize = 500;
@@ -405,7 +403,10 @@ impl Answers {
                 listen: http.listen.to_string(),
                 error: published.http_fault.clone(),
             });
-            status.calico = self.node_status().map(|node| calico(&node, &published.parting));
+            let vitals = self.node_vitals();
+            status.calico = self.node_status().map(|node| {
+                super::calico_status::describe(&node, vitals.as_ref(), &published.parting)
+            });
         }
         drop(published);
         status.not_ready = self.not_ready();
@@ -564,45 +565,6 @@ impl Backend for Answers {
             Request::Reload => self.reload().await,
             Request::Stop { mode, message } => self.stop_daemon(*mode, message.clone()).await,
         }
-    }
-}
-
-/// What `show status` says about a Calico node's objects.
-fn calico(status: &NodeStatus, parting: &[String]) -> item::Calico {
-    /// More are counted only.
-    const PROBLEMS_MAX: usize = 1000;
-    let source = |source: &SourceStatus| {
-        let shown = item::CalicoSource {
-            name: source.name.clone(),
-            listed: source.listed,
-            ..item::CalicoSource::default()
-        };
-        match &source.state {
-            State::Connecting => item::CalicoSource { state: "connecting".into(), ..shown },
-            State::Current { revision } => {
-                item::CalicoSource { state: "current".into(), revision: *revision, ..shown }
-            }
-            State::Away { since, reason } => item::CalicoSource {
-                state: "away".into(),
-                away_seconds: Some(since.elapsed().as_secs()),
-                error: Some(reason.to_string()),
-                ..shown
-            },
-        }
-    };
-    let problem = |problem: &Problem| item::CalicoProblem {
-        object: problem.object.clone(),
-        text: problem.text.clone(),
-    };
-    item::Calico {
-        node: status.node.clone(),
-        sources: status.sources.iter().map(source).collect(),
-        problems: status.problems.iter().take(PROBLEMS_MAX).map(problem).collect(),
-        problems_count: u32::try_from(status.problems.len()).unwrap_or(u32::MAX),
-        release: status.release.clone(),
-        notes: status.notes.iter().take(PROBLEMS_MAX).map(problem).collect(),
-        notes_count: u32::try_from(status.notes.len()).unwrap_or(u32::MAX),
-        parting: parting.to_vec(),
     }
 }
 

@@ -303,20 +303,19 @@ impl Answers {
     }
 
     fn calico_metrics(&self, status: &NodeStatus) -> CalicoMetrics {
-        let watchers = self.node_vitals().map(|vitals| vitals.sources).unwrap_or_default();
+        let vitals = self.node_vitals();
         let sources = status.sources.iter().map(|source| {
-            let watcher = watchers.iter().find(|(name, _)| *name == source.name);
-            let followed = watcher.map(|(_, watcher)| watcher.followed()).unwrap_or_default();
+            let followed = vitals.as_ref().map(|v| v.followed(&source.name)).unwrap_or_default();
             let lag = |told: i64| {
                 let taken = followed.taken.unwrap_or_default();
                 u64::try_from(told.saturating_sub(taken)).unwrap_or_default()
             };
             SourceMetrics {
                 name: source.name.clone(),
-                current: matches!(source.state, State::Current { .. }),
+                current: matches!(source.state, State::Current),
                 away: match &source.state {
                     State::Away { since, .. } => since.elapsed(),
-                    State::Connecting | State::Current { .. } => Duration::ZERO,
+                    State::Connecting | State::Current => Duration::ZERO,
                 },
                 cause: followed.cause,
                 silence: followed.heard.map(|heard| heard.elapsed()),

@@ -7,6 +7,7 @@ mod answers;
 mod bfd;
 mod bfd_status;
 mod bird;
+mod calico_status;
 mod deferral;
 mod explain;
 mod fallover;

@@ -274,7 +274,7 @@ impl Answers {
             status
                 .sources
                 .iter()
-                .any(|source| source.name == name && matches!(source.state, State::Current { .. }))
+                .any(|source| source.name == name && matches!(source.state, State::Current))
         };
         let silence = |watcher: &Watcher| watcher.followed().heard.map(|heard| heard.elapsed());
         node.sources

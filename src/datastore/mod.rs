@@ -92,10 +92,7 @@ pub enum State {
     /// The first list is being read. The initial state.
     Connecting,
     /// What was sent is what the source has, apart from what is under way.
-    Current {
-        /// etcd's revision of the last list. `None`: the source counts no revisions.
-        revision: Option<i64>,
-    },
+    Current,
     /// The source cannot be reached or read. The last state sent stays in force; attempts go on.
     Away {
         /// When it was lost, or first not found.

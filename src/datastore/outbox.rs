@@ -447,12 +447,12 @@ mod tests {
                 Change::Withdraw(ObjectId::new(crate::calico::model::Kind::Node, n.to_string()))
             })
             .collect();
-        sender.send(Event::State(State::Current { revision: Some(7) }));
+        sender.send(Event::State(State::Current));
         sender.send(Event::Changed(many.clone()));
         let (first, rest) = many.split_at(CHANGES_MAX);
         assert_eq!(receiver.try_recv(), Some(Event::Changed(first.to_vec())));
         assert_eq!(receiver.try_recv(), Some(Event::Changed(rest.to_vec())));
-        let state = Event::State(State::Current { revision: Some(7) });
+        let state = Event::State(State::Current);
         assert_eq!(receiver.try_recv(), Some(state));
     }
 

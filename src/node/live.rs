@@ -25,7 +25,9 @@ use crate::calico::model::{Kind, ObjectId, encode};
 use crate::calico::release::Origin;
 use crate::calico::{Plan, Problem, Resolver, Settings};
 use crate::config::{Config, HostSettings, PeerEntry, differing_peers};
-use crate::datastore::{self, Change, Event, Receiver, Services, Source, State, Wanted, Watcher};
+use crate::datastore::{
+    self, Change, Event, Followed, Receiver, Services, Source, State, Wanted, Watcher,
+};
 use crate::liveness::Liveness;
 use crate::supervise::{self, Ending};
 
@@ -139,6 +141,14 @@ pub struct Vitals {
     pub plan: Liveness,
     /// The sources by name, in the order of the settings.
     pub sources: Vec<(String, Watcher)>,
+}
+
+impl Vitals {
+    /// How far the source of that name is.
+    pub fn followed(&self, name: &str) -> Followed {
+        let source = self.sources.iter().find(|(source, _)| source == name);
+        source.map(|(_, watcher)| watcher.followed()).unwrap_or_default()
+    }
 }
 
 impl Drop for Follower {
@@ -605,7 +615,7 @@ fn log_state(source: &SourceStatus, state: &State) {
         (_, State::Away { reason, .. }) => {
             warn!("cannot read {}, keeping the last known objects: {reason}", source.name);
         }
-        (State::Away { .. }, State::Current { .. }) => info!("{} is read again", source.name),
+        (State::Away { .. }, State::Current) => info!("{} is read again", source.name),
         _ => {}
     }
 }

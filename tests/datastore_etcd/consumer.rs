@@ -113,7 +113,7 @@ impl Consumer {
     }
 
     pub(crate) fn is_current(&self) -> bool {
-        matches!(self.state, State::Current { .. })
+        matches!(self.state, State::Current)
     }
 
     pub(crate) fn is_away(&self) -> bool {

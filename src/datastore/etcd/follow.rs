@@ -244,7 +244,7 @@ impl<C: Connect, R: FnMut() -> u32> Follower<'_, C, R> {
         self.away_since = None;
         self.last_reason = None;
         debug!(endpoint, revision = self.revision, objects = self.known.len(), "etcd is in sync");
-        self.sender.send(Event::State(State::Current { revision: Some(self.revision) }));
+        self.sender.send(Event::State(State::Current));
     }
 
     fn tell_away(&mut self, endpoint: &str, error: &Error) {

@@ -138,7 +138,7 @@ impl Connection {
         if !matches!(self, Connection::Current) {
             *self = Connection::Current;
             info!(objects, "file source is in sync");
-            sender.send(Event::State(State::Current { revision: None }));
+            sender.send(Event::State(State::Current));
         }
     }
 

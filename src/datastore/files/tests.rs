@@ -172,7 +172,7 @@ async fn files_are_made_changed_renamed_replaced_and_withdrawn() {
     fs::remove_file(folder.path("b.json")).unwrap();
     consumer.until_peers(&[]).await;
     assert_eq!(consumer.lists, 1);
-    assert_eq!(consumer.states, [State::Current { revision: None }]);
+    assert_eq!(consumer.states, [State::Current]);
 }
 
 #[tokio::test]

@@ -35,7 +35,6 @@ struct Inner {
     notes: BTreeMap<&'static str, Problem>,
     state: Option<State>,
     problems: Vec<Problem>,
-    revision: Option<i64>,
 }
 
 /// A kind.
@@ -78,7 +77,6 @@ impl Hub {
             notes: BTreeMap::new(),
             state: None,
             problems: Vec::new(),
-            revision: None,
         };
         Hub { sender, inner: Mutex::new(inner) }
     }
@@ -229,9 +227,6 @@ impl Hub {
 
     /// The server answered; `revision`: its version of the Nodes, for display.
     pub(super) fn heard(&self, revision: Option<i64>) {
-        if revision.is_some() {
-            self.lock().revision = revision;
-        }
         self.sender.heard(revision);
     }
 
@@ -378,6 +373,6 @@ impl Inner {
                 reason: format!("cannot read {first}: {reason}{also}").into(),
             };
         }
-        if self.is_listed { State::Current { revision: self.revision } } else { State::Connecting }
+        if self.is_listed { State::Current } else { State::Connecting }
     }
 }

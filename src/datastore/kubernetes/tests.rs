@@ -122,7 +122,7 @@ impl Lab {
     }
 
     fn is_current(&self) -> bool {
-        matches!(self.state, Some(State::Current { .. }))
+        matches!(self.state, Some(State::Current))
     }
 
     fn reason(&self) -> String {

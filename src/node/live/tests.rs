@@ -295,7 +295,7 @@ async fn a_start_without_the_datastore_runs_by_what_was_kept() {
         peer(json!("no number")),
     ];
     second.etcd.send(Event::Listed(listed));
-    second.etcd.send(Event::State(State::Current { revision: Some(7) }));
+    second.etcd.send(Event::State(State::Current));
     assert!(second.is_quiet().await, "the same configuration");
     let problems = second.status().problems.clone();
     assert!(problems.len() == 1 && problems[0].text.contains("last good state"), "{problems:?}");

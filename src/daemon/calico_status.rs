@@ -1,0 +1,54 @@
+//! What `show status` says about a Calico node's objects.
+
+use crate::calico::Problem;
+use crate::ctl::item;
+use crate::datastore::{Followed, State};
+use crate::node::{NodeStatus, SourceStatus, Vitals};
+
+/// More are counted only.
+const PROBLEMS_MAX: usize = 1000;
+
+/// Sources, problems and notes; `parting` names sessions that go on for a while only.
+pub(super) fn describe(
+    status: &NodeStatus,
+    vitals: Option<&Vitals>,
+    parting: &[String],
+) -> item::Calico {
+    let followed =
+        |source: &SourceStatus| vitals.map(|v| v.followed(&source.name)).unwrap_or_default();
+    let problems = |list: &[Problem]| list.iter().take(PROBLEMS_MAX).map(problem).collect();
+    item::Calico {
+        node: status.node.clone(),
+        sources: status.sources.iter().map(|each| source(each, followed(each))).collect(),
+        problems: problems(&status.problems),
+        problems_count: u32::try_from(status.problems.len()).unwrap_or(u32::MAX),
+        release: status.release.clone(),
+        notes: problems(&status.notes),
+        notes_count: u32::try_from(status.notes.len()).unwrap_or(u32::MAX),
+        parting: parting.to_vec(),
+    }
+}
+
+fn source(source: &SourceStatus, followed: Followed) -> item::CalicoSource {
+    let shown = item::CalicoSource {
+        name: source.name.clone(),
+        listed: source.listed,
+        revision: followed.taken,
+        heard_seconds: followed.heard.map(|heard| heard.elapsed().as_secs()),
+        ..item::CalicoSource::default()
+    };
+    match &source.state {
+        State::Connecting => item::CalicoSource { state: "connecting".into(), ..shown },
+        State::Current => item::CalicoSource { state: "current".into(), ..shown },
+        State::Away { since, reason } => item::CalicoSource {
+            state: "away".into(),
+            away_seconds: Some(since.elapsed().as_secs()),
+            error: Some(reason.to_string()),
+            ..shown
+        },
+    }
+}
+
+fn problem(problem: &Problem) -> item::CalicoProblem {
+    item::CalicoProblem { object: problem.object.clone(), text: problem.text.clone() }
+}
