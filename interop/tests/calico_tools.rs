@@ -198,6 +198,50 @@ fn start_with_run(host: &Host, mount: &str, name: &str, text: &str) -> Result<Da
     Daemon::start(command, &host.file(&format!("{name}.log")))
 }
 
+/// `calico plan --live` says what the daemon does; with objects in files, what they would change
+/// before they are written, and that is what changes then.
+#[test]
+#[ignore = "needs root, etcd and runit"]
+fn what_an_object_would_change_is_known_before() -> Result<()> {
+    run("calico-plan-live", &[], |lab| {
+        let mut cluster = Cluster::start(lab)?;
+        let (a, b) = (cluster.node(lab, "a", 1)?, cluster.node(lab, "b", 2)?);
+        let na = MargayNode::from_environment(&a, &cluster)?;
+        na.wait_peers(&[session_name("Mesh", &b)])?;
+        let revision = || -> Result<i64> {
+            let status = na.status()?;
+            let revision = status["sources"][0]["revision"].as_i64();
+            revision.with_context(|| format!("no revision: {status}"))
+        };
+        let before = revision()?;
+        let live = |arguments: &[&str], wanted: i32| -> Result<String> {
+            let (code, text) = na.plan_live(arguments)?;
+            ensure!(code == Some(wanted), "{arguments:?}: {code:?}: {text}");
+            Ok(text)
+        };
+        let old = a.write("old.json", &live(&["--json"], 0)?)?;
+        let old = old.display().to_string();
+        ensure!(live(&["--diff", &old], 0)?.is_empty(), "a plan differs from itself");
+        let peer = json!({"kind": "BGPPeer", "apiVersion": "projectcalico.org/v3",
+            "metadata": {"name": "tor"}, "spec": {"peerIP": "10.99.0.99", "asNumber": 65001}});
+        let file = a.write("tor.json", &peer.to_string())?;
+        let foretold = live(&["--resources", &file.display().to_string(), "--diff", &old], 1)?;
+        ensure!(foretold.lines().count() == 1, "{foretold}");
+        ensure!(foretold.starts_with("+ families ipv4 sessions Global_10_99_0_99: "), "{foretold}");
+        // Nothing was written by asking.
+        ensure!(na.peers()?.len() == 1, "{:?}", na.peers()?);
+        cluster.put("bgppeers", "BGPPeer", "tor", &peer["spec"])?;
+        let wanted = [session_name("Mesh", &b), "Global_10_99_0_99".to_owned()];
+        na.wait_peers(&wanted)?;
+        ensure!(live(&["--diff", &old], 1)? == foretold, "something else came than was foretold");
+        ensure!(revision()? > before, "the revision stays at {before}");
+        cluster.etcd.crash()?;
+        let text = live(&[], 1)?;
+        ensure!(text.contains("cannot be read") && text.lines().count() == 1, "{text}");
+        Ok(())
+    })
+}
+
 /// `[calico]` in a file says nothing of BIRD's sockets, and they are where calico-node has them, in
 /// a folder that was not there. A second margay ends in front of them; one that has no place for
 /// them says so and routes.

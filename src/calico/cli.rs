@@ -1,15 +1,20 @@
-//! `margay calico plan` and `margay calico decide`: the plan without a daemon and without a network.
+//! `margay calico plan` and `margay calico decide`: the plan without a daemon.
+
+mod diff;
+mod text;
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, Write};
+use std::fmt::Display;
+use std::io::{self, BufRead, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
+use serde::Serialize;
+use serde_json::Value;
 
 use super::decide::Question;
 use super::load::{load, load_endpoints};
-use super::plan::{FamilyPlan, Plan, PlannedSession};
-use super::{Settings, Snapshot, resolve, speaks_bgp};
+use super::{Plan, Problem, Settings, Snapshot, resolve, speaks_bgp};
 
 /// What Calico's objects mean for a node.
 #[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
@@ -25,6 +30,10 @@ pub enum Command {
         /// Exit with 1 when there are problems.
         #[arg(long)]
         fail_on_problems: bool,
+        /// Print what differs from an earlier plan, which was printed with --json; exit with 1 when
+        /// something does.
+        #[arg(long, value_name = "OLD")]
+        diff: Option<PathBuf>,
     },
     /// Answer route questions: one JSON object a line on standard input, one answer a line.
     Decide {
@@ -38,11 +47,19 @@ pub enum Command {
 #[derive(Clone, Debug, PartialEq, Eq, Args)]
 pub struct Input {
     /// The node to plan for.
-    #[arg(long, value_name = "NAME")]
-    node: String,
-    /// Files or folders with Calico's and Kubernetes' objects: YAML, JSON, or dumps of etcd.
-    #[arg(long, value_name = "PATH", required = true, num_args = 1..)]
+    #[arg(long, value_name = "NAME", required_unless_present = "live")]
+    node: Option<String>,
+    /// Files or folders with Calico's and Kubernetes' objects: YAML, JSON, or dumps of etcd. With
+    /// --live, objects that are to take the place of those that are there.
+    #[arg(long, value_name = "PATH", required_unless_present = "live", num_args = 1..)]
     resources: Vec<PathBuf>,
+    /// Read the objects once from where the daemon reads them, for the node that it runs on: as the
+    /// environment says, which is calico-node's, or the file given with --config.
+    #[arg(long, conflicts_with_all = ["node", "env", "endpoint_status"])]
+    live: bool,
+    /// The daemon's configuration file.
+    #[arg(long, value_name = "FILE", requires = "live")]
+    config: Option<PathBuf>,
     /// A variable of calico-node's environment.
     #[arg(long, value_name = "K=V", value_parser = variable)]
     env: Vec<(String, String)>,
@@ -56,6 +73,17 @@ pub struct Input {
     endpoint_status: Option<PathBuf>,
 }
 
+/// What the daemon would read, read once.
+#[derive(Debug, Default)]
+pub struct Live {
+    /// Who the node is, and what decides besides objects; `None`: it is to speak no BGP.
+    pub settings: Option<Settings>,
+    /// All objects.
+    pub snapshot: Snapshot,
+    /// What the sources say is wrong.
+    pub problems: Vec<Problem>,
+}
+
 fn variable(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
@@ -64,11 +92,33 @@ fn variable(text: &str) -> Result<(String, String), String> {
 }
 
 impl Input {
-    fn plan(&self) -> std::io::Result<Plan> {
-        let env: BTreeMap<String, String> = self.env.iter().cloned().collect();
+    /// The plan; `read_live` reads what the daemon would, given its configuration file.
+    fn plan(&self, read_live: impl FnOnce(Option<&Path>) -> io::Result<Live>) -> io::Result<Plan> {
+        let Live { settings, mut snapshot, mut problems } = match self.live {
+            true => read_live(self.config.as_deref())?,
+            false => self.given()?,
+        };
         let loaded = load(&self.resources)?;
-        let mut snapshot = Snapshot::default();
         loaded.objects.into_iter().for_each(|object| snapshot.apply(object));
+        problems.extend(loaded.problems);
+        let mut plan = match settings {
+            Some(mut settings) => {
+                settings.version = self.calico_version.clone().or(settings.version);
+                resolve(&snapshot, &settings)
+            }
+            None => Plan::without_bgp(self.node.as_deref().unwrap_or_default()),
+        };
+        plan.problems.append(&mut problems);
+        plan.problems.sort();
+        Ok(plan)
+    }
+
+    /// What the arguments say.
+    fn given(&self) -> io::Result<Live> {
+        let env: BTreeMap<String, String> = self.env.iter().cloned().collect();
+        let node = self.node.as_deref().unwrap_or_default();
+        let settings = speaks_bgp(&env).then(|| Settings::from_env(node, &env));
+        let mut snapshot = Snapshot::default();
         let prefix = env.get("CALICO_ENDPOINT_STATUS_PATH_PREFIX");
         let folder = match (&self.endpoint_status, prefix) {
             (Some(folder), _) => {
@@ -81,17 +131,7 @@ impl Input {
         if let Some(folder) = folder {
             load_endpoints(&folder)?.into_iter().for_each(|endpoint| snapshot.apply(endpoint));
         }
-        let mut plan = match speaks_bgp(&env) {
-            true => {
-                let mut settings = Settings::from_env(&self.node, &env);
-                settings.version = self.calico_version.clone().or(settings.version);
-                resolve(&snapshot, &settings)
-            }
-            false => Plan::without_bgp(&self.node),
-        };
-        plan.problems.extend(loaded.problems);
-        plan.problems.sort();
-        Ok(plan)
+        Ok(Live { settings, snapshot, problems: Vec::new() })
     }
 }
 
@@ -102,34 +142,41 @@ pub enum Outcome {
     Fine,
     /// Problems, with `--fail-on-problems`.
     Problems,
+    /// Differences, with `--diff`.
+    Differs,
 }
 
-/// Runs a command.
+/// Runs a command; `read_live` reads what the daemon would, given its configuration file.
 ///
 /// # Errors
-/// Files that cannot be read, or output that cannot be written.
+/// Files or sources that cannot be read, or output that cannot be written.
 pub fn run(
     command: &Command,
     questions: impl BufRead,
     out: &mut impl Write,
-) -> std::io::Result<Outcome> {
+    read_live: impl FnOnce(Option<&Path>) -> io::Result<Live>,
+) -> io::Result<Outcome> {
     match command {
-        Command::Plan { input, json, fail_on_problems } => {
-            let plan = input.plan()?;
-            match json {
-                true => {
-                    serde_json::to_writer_pretty(&mut *out, &plan)?;
-                    writeln!(out)?;
+        Command::Plan { input, json, fail_on_problems, diff } => {
+            let plan = input.plan(read_live)?;
+            let differs = match diff {
+                Some(old) => write_differences(old, &plan, *json, out)?,
+                None => {
+                    match json {
+                        true => write_json(&plan, out)?,
+                        false => text::write(&plan, out)?,
+                    }
+                    false
                 }
-                false => write_text(&plan, out)?,
-            }
-            match *fail_on_problems && !plan.problems.is_empty() {
-                true => Ok(Outcome::Problems),
-                false => Ok(Outcome::Fine),
-            }
+            };
+            Ok(match () {
+                () if differs => Outcome::Differs,
+                () if *fail_on_problems && !plan.problems.is_empty() => Outcome::Problems,
+                () => Outcome::Fine,
+            })
         }
         Command::Decide { input } => {
-            let plan = input.plan()?;
+            let plan = input.plan(read_live)?;
             for line in questions.lines() {
                 let line = line?;
                 if line.trim().is_empty() {
@@ -150,146 +197,33 @@ pub fn run(
     }
 }
 
-fn write_text(plan: &Plan, out: &mut impl Write) -> std::io::Result<()> {
-    writeln!(out, "node {}, Calico {}", plan.node, plan.release.version)?;
-    if !plan.speaks_bgp {
-        writeln!(out, "no BGP: CALICO_NETWORKING_BACKEND says so")?;
-    }
-    let families = [("ipv4", &plan.families.ipv4), ("ipv6", &plan.families.ipv6)];
-    for (name, family) in families.into_iter().filter(|_| plan.speaks_bgp) {
-        write_family(name, family, out)?;
-    }
-    match plan.problems.as_slice() {
-        [] => writeln!(out, "no problems")?,
-        _ => writeln!(out, "problems")?,
-    }
-    for problem in &plan.problems {
-        writeln!(out, "  {}: {}", problem.object, problem.text)?;
-    }
-    if !plan.notes.is_empty() {
-        writeln!(out, "notes")?;
-    }
-    for note in &plan.notes {
-        writeln!(out, "  {}: {}", note.object, note.text)?;
-    }
-    Ok(())
+fn write_json(value: &impl Serialize, out: &mut impl Write) -> io::Result<()> {
+    serde_json::to_writer_pretty(&mut *out, value)?;
+    writeln!(out)
 }
 
-fn write_family(name: &str, family: &FamilyPlan, out: &mut impl Write) -> std::io::Result<()> {
-    let state = if family.enabled { "" } else { " (no address of this family: no sessions)" };
-    let id = family.router_id.map_or_else(|| "none".to_owned(), |id| id.to_string());
-    writeln!(out, "{name}{state}: AS {}, router id {id}, port {}", family.asn, family.listen.port)?;
-    for session in family.sessions.iter() {
-        write_session(session, out)?;
+/// Prints what differs from the plan in a file; whether anything does.
+fn write_differences(
+    old: &Path,
+    plan: &Plan,
+    json: bool,
+    out: &mut impl Write,
+) -> io::Result<bool> {
+    let named =
+        |kind, error: &dyn Display| io::Error::new(kind, format!("{}: {error}", old.display()));
+    let octets = std::fs::read(old).map_err(|e| named(e.kind(), &e))?;
+    let before: Value = serde_json::from_slice(&octets)
+        .map_err(|e| named(ErrorKind::InvalidInput, &format!("not a plan as JSON: {e}")))?;
+    if before.get("families").is_none() {
+        return Err(named(ErrorKind::InvalidInput, &"not what `margay calico plan --json` prints"));
     }
-    for route in &family.statics {
-        match route.gateway {
-            Some(gateway) => writeln!(out, "  static {} via {gateway}", route.prefix)?,
-            None => writeln!(out, "  static {} blackhole", route.prefix)?,
-        }
+    let differences = diff::compare(&before, &serde_json::to_value(plan)?);
+    match json {
+        true => write_json(&differences, out)?,
+        false => differences.iter().try_for_each(|difference| writeln!(out, "{difference}"))?,
     }
-    for block in &family.aggregates {
-        writeln!(out, "  aggregate {block}")?;
-    }
-    for entry in &family.communities {
-        writeln!(out, "  communities {} {}", entry.prefix, entry.communities.join(" "))?;
-    }
-    for prefix in &family.kernel_reject {
-        writeln!(out, "  not to the kernel {prefix}")?;
-    }
-    for pool in &family.pools {
-        let export = if pool.export { "announced" } else { "not announced" };
-        let kernel = match serde_json::to_value(pool.kernel)? {
-            serde_json::Value::String(text) => text,
-            other => other.to_string(),
-        };
-        writeln!(out, "  pool {} {export}, kernel {kernel}", pool.cidr)?;
-    }
-    Ok(())
-}
-
-fn write_session(planned: &PlannedSession, out: &mut impl Write) -> std::io::Result<()> {
-    let session = &planned.session;
-    let mut notes = vec![format!("from {}", session.object)];
-    notes.push(if session.internal { "internal" } else { "external" }.to_owned());
-    if session.passive {
-        notes.push("passive".to_owned());
-    }
-    if session.route_reflector_client {
-        notes.push("client".to_owned());
-    }
-    if let Some(password) = &session.password {
-        let state = match password.found {
-            true => "password",
-            false => "password missing: it does not run",
-        };
-        notes.push(state.to_owned());
-    }
-    if !session.filters.is_empty() {
-        notes.push(format!("filters {}", session.filters.join(" ")));
-    }
-    if let Some(holder) = &planned.shadowed_by {
-        notes.push(format!("waits for {holder}"));
-    }
-    writeln!(
-        out,
-        "  session {} {} port {} AS {}: {}",
-        session.name,
-        session.neighbor,
-        session.port,
-        session.remote_asn,
-        notes.join(", ")
-    )
+    Ok(!differences.is_empty())
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::{Value, json};
-
-    use super::*;
-
-    /// What a command prints about a mesh of two nodes, with a backend.
-    fn printed(command: impl Fn(Input) -> Command, questions: &str, backend: &str) -> String {
-        let node = |name: &str, address: &str| {
-            let spec = json!({"bgp": {"ipv4Address": address}});
-            json!({"kind": "Node", "apiVersion": "projectcalico.org/v3",
-                   "metadata": {"name": name}, "spec": spec})
-        };
-        let file =
-            std::env::temp_dir().join(format!("margay-{}-{backend}.yaml", std::process::id()));
-        let text = format!("{}\n---\n{}\n", node("a", "10.0.0.1/24"), node("b", "10.0.0.2/24"));
-        std::fs::write(&file, text).unwrap();
-        let input = Input {
-            node: "a".into(),
-            resources: vec![file.clone()],
-            env: vec![("CALICO_NETWORKING_BACKEND".into(), backend.into())],
-            calico_version: None,
-            endpoint_status: None,
-        };
-        let mut out = Vec::new();
-        let result = run(&command(input), questions.as_bytes(), &mut out);
-        std::fs::remove_file(&file).unwrap();
-        result.unwrap();
-        String::from_utf8(out).unwrap()
-    }
-
-    #[test]
-    fn a_node_without_bgp_has_an_empty_plan_and_decides_nothing() {
-        let question =
-            json!({"direction": "kernel", "route": {"prefix": "10.1.0.0/24", "source": "bgp"}});
-        for (backend, speaks) in [("bird", true), ("none", false), ("vxlan", false)] {
-            let command = |json| move |input| Command::Plan { input, json, fail_on_problems: true };
-            let plan: Value = serde_json::from_str(&printed(command(true), "", backend)).unwrap();
-            assert_eq!(plan["speaks_bgp"], speaks, "{backend}");
-            let sessions = plan["families"]["ipv4"]["sessions"].as_array().unwrap();
-            assert_eq!(sessions.len(), usize::from(speaks), "{backend}");
-            let text = printed(command(false), "", backend);
-            assert_eq!(text.contains("no BGP"), !speaks, "{text}");
-            assert_eq!(text.contains("session Mesh_10_0_0_2"), speaks, "{text}");
-            let decide = |input| Command::Decide { input };
-            let answer = printed(decide, &question.to_string(), backend);
-            let answer: Value = serde_json::from_str(&answer).unwrap();
-            assert_eq!(answer["error"].is_null(), speaks, "{answer}");
-        }
-    }
-}
+mod tests;

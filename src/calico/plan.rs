@@ -11,6 +11,7 @@ use bgp_proto::policy::Policy;
 use bgp_proto::session::AuthKey;
 use bgp_proto::types::{Asn, ClusterId, Family, Prefix, RouterId};
 use serde::{Serialize, Serializer};
+use sha2::{Digest, Sha256};
 
 use super::release::Release;
 
@@ -133,8 +134,8 @@ pub struct FamilyPlan {
     pub pools: Vec<Pool>,
     /// Globs of interfaces whose networks are no routes of ours; the first that matches decides.
     pub ignored_interfaces: Vec<String>,
-    /// What goes to the kernel.
-    #[serde(skip)]
+    /// What goes to the kernel; serialised, a digest.
+    #[serde(rename = "kernel_policy", serialize_with = "as_digest")]
     pub kernel: Arc<Policy>,
 }
 
@@ -174,11 +175,11 @@ pub struct PlannedSession {
     pub session: Arc<Session>,
     /// The session that holds the same neighbour; this one waits until that is removed.
     pub shadowed_by: Option<Arc<str>>,
-    /// Applied to what the neighbour sends.
-    #[serde(skip)]
+    /// Applied to what the neighbour sends; serialised, a digest.
+    #[serde(rename = "import_policy", serialize_with = "as_digest")]
     pub import: Arc<Policy>,
-    /// Applied to what would be advertised to the neighbour.
-    #[serde(skip)]
+    /// Applied to what would be advertised to the neighbour; serialised, a digest.
+    #[serde(rename = "export_policy", serialize_with = "as_digest")]
     pub export: Arc<Policy>,
 }
 
@@ -245,6 +246,13 @@ fn as_list<S: Serializer>(
     serializer: S,
 ) -> Result<S::Ok, S::Error> {
     serializer.collect_seq(list.iter())
+}
+
+/// Tells whether a policy is the same as in another plan of the same margay: rules are not shown.
+fn as_digest<S: Serializer>(policy: &Arc<Policy>, serializer: S) -> Result<S::Ok, S::Error> {
+    let digest = Sha256::digest(format!("{:?} {:?}", policy.rules, policy.default));
+    let text: String = digest.iter().take(6).map(|octet| format!("{octet:02x}")).collect();
+    serializer.serialize_str(&text)
 }
 
 fn as_text<S: Serializer>(text: &Arc<str>, serializer: S) -> Result<S::Ok, S::Error> {

@@ -8,13 +8,15 @@ mod health;
 mod names;
 
 use std::ffi::OsString;
-use std::io::{self, BufWriter, Write};
-use std::path::PathBuf;
+use std::io::{self, BufWriter, ErrorKind, Write};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use bgp_proto::types::Prefix;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
+use crate::calico::cli::Live;
+use crate::calico::{self, Snapshot};
 use crate::config::{ControlSettings, Document};
 use crate::ctl::{ClientError, Lookup, Request, StopMode, Times};
 use crate::node::{self, Environment, NodeSettings, Setup, Tried};
@@ -97,7 +99,7 @@ pub enum Command {
     StandIn,
     /// Show what follows from Calico's objects for a node, without a daemon.
     #[command(subcommand)]
-    Calico(crate::calico::cli::Command),
+    Calico(calico::cli::Command),
     /// Stop the daemon.
     Stop {
         /// Graceful restart or shutdown.
@@ -417,7 +419,7 @@ fn check(path: Option<PathBuf>, json: bool, connect: bool) -> ExitCode {
     let lines = |text: &str| text.lines().map(str::to_owned).collect::<Vec<_>>();
     let tried = match &loaded {
         Ok((_, Some(settings))) if connect => match try_sources(settings) {
-            Ok(tried) => tried,
+            Ok((tried, _)) => tried,
             Err(error) => return report(ClientError::Output(error)),
         },
         _ => Vec::new(),
@@ -450,26 +452,52 @@ fn check(path: Option<PathBuf>, json: bool, connect: bool) -> ExitCode {
     }
 }
 
-fn try_sources(settings: &NodeSettings) -> io::Result<Vec<Tried>> {
+fn try_sources(settings: &NodeSettings) -> io::Result<(Vec<Tried>, Snapshot)> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let tried = runtime.block_on(node::try_sources(settings));
     runtime.shutdown_background();
     Ok(tried)
 }
 
-fn calico(command: &crate::calico::cli::Command) -> ExitCode {
-    use crate::calico::cli::Outcome;
+fn calico(command: &calico::cli::Command) -> ExitCode {
+    use calico::cli::Outcome;
     let mut out = BufWriter::new(io::stdout().lock());
-    let done = crate::calico::cli::run(command, io::stdin().lock(), &mut out);
+    let done = calico::cli::run(command, io::stdin().lock(), &mut out, read_live);
     match done.and_then(|found| out.flush().map(|()| found)) {
         Ok(Outcome::Fine) => ExitCode::SUCCESS,
-        Ok(Outcome::Problems) => ExitCode::FAILURE,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+        Ok(Outcome::Problems | Outcome::Differs) => ExitCode::from(FAILED),
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(error) => {
             eprintln!("margay: {error}");
-            ExitCode::from(WRONG)
+            let is_wrong = matches!(error.kind(), ErrorKind::NotFound | ErrorKind::InvalidInput);
+            ExitCode::from(if is_wrong { WRONG } else { FAILED })
         }
-        Err(error) => report(ClientError::Output(error)),
     }
+}
+
+/// What the daemon would read, read once.
+fn read_live(config: Option<&Path>) -> io::Result<Live> {
+    let setup = match load(config.map(Path::to_owned), &Environment::of_process()) {
+        Ok(setup) => setup,
+        Err(Unusable::Idle) => return Ok(Live::default()),
+        Err(Unusable::Wrong(text)) => {
+            let text = text.strip_prefix("margay: ").unwrap_or(&text);
+            return Err(io::Error::new(ErrorKind::InvalidInput, text));
+        }
+    };
+    let Setup::Node { settings, .. } = setup else {
+        let text = "the configuration has no [calico]: there are no objects to plan for";
+        return Err(io::Error::new(ErrorKind::InvalidInput, text));
+    };
+    let (tried, snapshot) = try_sources(&settings)?;
+    let mut live = Live { settings: Some(settings.calico), snapshot, problems: Vec::new() };
+    for Tried { name, objects, problems } in tried {
+        if let Err(fault) = objects {
+            return Err(io::Error::other(format!("{name}: cannot be read: {fault}")));
+        }
+        live.problems.extend(problems);
+    }
+    Ok(live)
 }
 
 #[cfg(test)]

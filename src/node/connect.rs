@@ -1,4 +1,4 @@
-//! Trying the sources once, for `margay check --connect`.
+//! Reading the sources once, for `margay check --connect` and `margay calico plan --live`.
 
 use std::fmt;
 use std::time::Duration;
@@ -54,10 +54,11 @@ impl fmt::Display for Tried {
     }
 }
 
-/// Reads every source once. Of Kubernetes' own kinds only what the objects ask for is read.
+/// Reads every source once: what came of each, and all objects. Of Kubernetes' own kinds only what
+/// the objects ask for is read.
 ///
 /// Must be called within a tokio runtime.
-pub async fn try_sources(settings: &NodeSettings) -> Vec<Tried> {
+pub async fn try_sources(settings: &NodeSettings) -> (Vec<Tried>, Snapshot) {
     let (wanted, of_services) = watch::channel(None);
     let mut starter = Starter::new(of_services);
     let mut started: Vec<(&Source, Receiver)> =
@@ -74,7 +75,7 @@ pub async fn try_sources(settings: &NodeSettings) -> Vec<Tried> {
         }
         tried.push(try_source(describe(source), receiver, &mut snapshot).await);
     }
-    tried
+    (tried, snapshot)
 }
 
 async fn try_source(name: String, receiver: &mut Receiver, snapshot: &mut Snapshot) -> Tried {
@@ -91,7 +92,7 @@ async fn try_source(name: String, receiver: &mut Receiver, snapshot: &mut Snapsh
             }
             Ok(Some(Event::Problems(found))) => problems = found,
             Ok(Some(Event::State(State::Away { reason, .. }))) => break Err(reason.to_string()),
-            Ok(Some(Event::State(State::Current { .. }))) if listed.is_some() => {
+            Ok(Some(Event::State(State::Current))) if listed.is_some() => {
                 break Ok(listed.unwrap_or_default());
             }
             Ok(Some(Event::State(_) | Event::Changed(_))) => {}

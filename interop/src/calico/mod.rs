@@ -253,6 +253,27 @@ impl MargayNode {
         Ok(())
     }
 
+    /// What `margay calico plan --live` prints with these arguments too, as the operator would see it
+    /// on the node, and its exit code.
+    ///
+    /// # Errors
+    /// When the program cannot be started.
+    pub fn plan_live(&self, arguments: &[&str]) -> Result<(Option<i32>, String)> {
+        let mut command = self.host.command(&binary()?.to_string_lossy());
+        command.args(["calico", "plan", "--live"]).args(arguments);
+        match &self.start {
+            Start::Environment(variables) => {
+                command.envs(variables.iter().map(|(name, value)| (name, value)));
+            }
+            Start::File(path) => {
+                command.arg("--config").arg(path);
+            }
+        }
+        let output = command.output()?;
+        let text = [output.stdout, output.stderr].concat();
+        Ok((output.status.code(), String::from_utf8(text)?))
+    }
+
     /// Waits until the session with a neighbour is established.
     ///
     /// # Errors

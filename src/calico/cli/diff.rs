@@ -1,0 +1,170 @@
+//! What differs between two plans, as `margay calico plan --json` prints them.
+//!
+//! Compared is the JSON, so that the older plan may be another release's of margay: keys that only
+//! one of both has are differences too.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::Serialize;
+use serde_json::Value;
+
+/// One thing that differs.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(super) struct Difference {
+    /// Where: keys, and what names the members of lists, with a space between.
+    place: String,
+    /// What the older plan has there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    old: Option<Value>,
+    /// What the newer one has.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    new: Option<Value>,
+}
+
+/// `+` only in the newer plan, `-` only in the older, `~` in both.
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Difference { place, old, new } = self;
+        match (old, new) {
+            (Some(old), Some(new)) => write!(f, "~ {place}: {} -> {}", brief(old), brief(new)),
+            (None, Some(new)) => write!(f, "+ {place}{}", details(new)),
+            (Some(old), None) => write!(f, "- {place}{}", details(old)),
+            (None, None) => Ok(()),
+        }
+    }
+}
+
+/// What a new or lost member is, behind its name.
+fn details(value: &Value) -> String {
+    match value {
+        Value::Object(fields) => {
+            let said = fields.iter().filter(|(key, value)| {
+                let is_name = NAMES.contains(&key.as_str()) || *key == "text";
+                !is_name && !matches!(value, Value::Null | Value::Bool(false))
+            });
+            let said: Vec<String> = said
+                .filter(|(_, value)| !brief(value).is_empty())
+                .map(|(key, value)| format!("{key} {}", brief(value)))
+                .collect();
+            if said.is_empty() { String::new() } else { format!(": {}", said.join(", ")) }
+        }
+        // Named by itself.
+        _ => String::new(),
+    }
+}
+
+fn brief(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Array(list) => list.iter().map(brief).collect::<Vec<_>>().join(" "),
+        Value::Null => "none".to_owned(),
+        other => other.to_string(),
+    }
+}
+
+/// The keys that name a member of a list, the first that it has.
+const NAMES: [&str; 4] = ["name", "prefix", "cidr", "object"];
+
+/// What names a member of a list: another member with the same name is the same thing, changed.
+fn name(member: &Value) -> String {
+    let named = NAMES.iter().find_map(|key| member.get(key)).and_then(Value::as_str);
+    match (named, member.get("text").and_then(Value::as_str)) {
+        // An object may have several problems.
+        (Some(object), Some(text)) => format!("{object}: {text}"),
+        (Some(name), None) => name.to_owned(),
+        (None, _) => brief(member),
+    }
+}
+
+/// Everything that differs, in the order of the keys.
+pub(super) fn compare(old: &Value, new: &Value) -> Vec<Difference> {
+    let mut differences = Vec::new();
+    walk("", old, new, &mut differences);
+    differences
+}
+
+fn walk(place: &str, old: &Value, new: &Value, out: &mut Vec<Difference>) {
+    let members = match (old, new) {
+        _ if old == new => return,
+        (Value::Object(old), Value::Object(new)) => {
+            let keyed = |map: &serde_json::Map<String, Value>| -> BTreeMap<String, Value> {
+                map.iter().map(|(key, value)| (key.clone(), value.clone())).collect()
+            };
+            (keyed(old), keyed(new))
+        }
+        (Value::Array(old), Value::Array(new)) => {
+            let named = |list: &[Value]| -> BTreeMap<String, Value> {
+                list.iter().map(|member| (name(member), member.clone())).collect()
+            };
+            let (was, is) = (named(old), named(new));
+            if was == is {
+                // The same members in another order.
+                out.push(changed(place, &Value::Array(old.clone()), &Value::Array(new.clone())));
+                return;
+            }
+            (was, is)
+        }
+        _ => return out.push(changed(place, old, new)),
+    };
+    let (was, is) = members;
+    let keys: std::collections::BTreeSet<&String> = was.keys().chain(is.keys()).collect();
+    for key in keys {
+        let below = if place.is_empty() { key.clone() } else { format!("{place} {key}") };
+        match (was.get(key), is.get(key)) {
+            (Some(old), Some(new)) => walk(&below, old, new, out),
+            (old, new) => {
+                out.push(Difference { place: below, old: old.cloned(), new: new.cloned() });
+            }
+        }
+    }
+}
+
+fn changed(place: &str, old: &Value, new: &Value) -> Difference {
+    Difference { place: place.to_owned(), old: Some(old.clone()), new: Some(new.clone()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn lines(old: &Value, new: &Value) -> Vec<String> {
+        compare(old, new).iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn members_are_known_by_their_names() {
+        let session = |name: &str, asn: u32| json!({"name": name, "asn": asn, "passive": false});
+        let plan = |sessions: &[Value]| json!({"families": {"ipv4": {"sessions": sessions}}});
+        let old = plan(&[session("a", 1), session("b", 2), session("c", 3)]);
+        let new = plan(&[session("b", 2), session("c", 4), session("d", 5)]);
+        assert_eq!(
+            lines(&old, &new),
+            [
+                "- families ipv4 sessions a: asn 1",
+                "~ families ipv4 sessions c asn: 3 -> 4",
+                "+ families ipv4 sessions d: asn 5",
+            ]
+        );
+        assert_eq!(lines(&old, &old), [""; 0]);
+    }
+
+    #[test]
+    fn lists_of_text_differ_by_member_and_by_order() {
+        let plan = |filters: &[&str]| json!({"filters": filters});
+        assert_eq!(lines(&plan(&["a", "b"]), &plan(&["b", "c"])), ["- filters a", "+ filters c"]);
+        assert_eq!(lines(&plan(&["a", "b"]), &plan(&["b", "a"])), ["~ filters: a b -> b a"]);
+    }
+
+    #[test]
+    fn an_object_may_have_several_problems() {
+        let plan = |texts: &[&str]| -> Value {
+            let problem = |text: &&str| json!({"object": "Node/a", "text": text});
+            json!({"problems": texts.iter().map(problem).collect::<Vec<_>>()})
+        };
+        let differences = lines(&plan(&["one", "two"]), &plan(&["two", "three"]));
+        assert_eq!(differences, ["- problems Node/a: one", "+ problems Node/a: three"]);
+    }
+}

@@ -1,0 +1,160 @@
+//! The commands, on files.
+
+use serde_json::{Value, json};
+
+use super::*;
+
+/// Nothing is read from anywhere.
+fn unread(_: Option<&Path>) -> io::Result<Live> {
+    unreachable!("--live was not given")
+}
+
+/// A folder of one test, removed with it.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Folder {
+        let path = std::env::temp_dir().join(format!("margay-{}-{name}", std::process::id()));
+        std::fs::create_dir_all(&path).unwrap();
+        Folder(path)
+    }
+
+    fn write(&self, name: &str, text: &str) -> PathBuf {
+        let file = self.0.join(name);
+        std::fs::write(&file, text).unwrap();
+        file
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+fn node(name: &str, address: &str) -> String {
+    let spec = json!({"bgp": {"ipv4Address": address}});
+    json!({"kind": "Node", "apiVersion": "projectcalico.org/v3",
+           "metadata": {"name": name}, "spec": spec})
+    .to_string()
+}
+
+/// A mesh of two nodes in a file, seen from the first.
+fn mesh(folder: &Folder) -> Input {
+    let text = format!("{}\n---\n{}\n", node("a", "10.0.0.1/24"), node("b", "10.0.0.2/24"));
+    Input {
+        node: Some("a".into()),
+        resources: vec![folder.write("mesh.yaml", &text)],
+        live: false,
+        config: None,
+        env: Vec::new(),
+        calico_version: None,
+        endpoint_status: None,
+    }
+}
+
+fn plan(input: Input) -> Command {
+    Command::Plan { input, json: false, fail_on_problems: false, diff: None }
+}
+
+fn printed_of(command: &Command) -> (Outcome, String) {
+    let mut out = Vec::new();
+    let outcome = run(command, &b""[..], &mut out, unread).unwrap();
+    (outcome, String::from_utf8(out).unwrap())
+}
+
+#[test]
+fn what_an_object_changes_is_printed() {
+    let folder = Folder::new("diff");
+    let input = mesh(&folder);
+    let as_json = |input| Command::Plan { input, json: true, fail_on_problems: false, diff: None };
+    let old = folder.write("old.json", &printed_of(&as_json(input.clone())).1);
+    let against = |input| Command::Plan {
+        input,
+        json: false,
+        fail_on_problems: false,
+        diff: Some(old.clone()),
+    };
+    assert_eq!(printed_of(&against(input.clone())), (Outcome::Fine, String::new()));
+    let mut grown = input.clone();
+    grown.resources.push(folder.write("c.yaml", &node("c", "10.0.0.3/24")));
+    let (outcome, text) = printed_of(&against(grown));
+    assert_eq!(outcome, Outcome::Differs);
+    let lines: Vec<&str> = text.lines().collect();
+    assert!(
+        matches!(lines[..], [line] if line.starts_with("+ families ipv4 sessions Mesh_10_0_0_3: ")),
+        "{text}"
+    );
+    // What is inside a policy counts too.
+    let pool = json!({"kind": "IPPool", "apiVersion": "projectcalico.org/v3",
+        "metadata": {"name": "p"}, "spec": {"cidr": "10.65.0.0/16"}});
+    let mut with_pool = input.clone();
+    with_pool.resources.push(folder.write("pool.yaml", &pool.to_string()));
+    let (_, text) = printed_of(&against(with_pool));
+    assert!(text.contains("+ families ipv4 pools 10.65.0.0/16"), "{text}");
+    assert!(text.contains("~ families ipv4 sessions Mesh_10_0_0_2 export_policy: "), "{text}");
+    // What is not a plan is refused and not taken for an empty one.
+    for wrong in ["{", "{}", "[]"] {
+        let old = folder.write("wrong.json", wrong);
+        let command = Command::Plan {
+            input: input.clone(),
+            json: false,
+            fail_on_problems: false,
+            diff: Some(old),
+        };
+        let error = run(&command, &b""[..], &mut Vec::new(), unread).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidInput, "{wrong}");
+    }
+}
+
+#[test]
+fn objects_in_files_take_the_place_of_live_ones() {
+    let folder = Folder::new("live");
+    let Input { resources, .. } = mesh(&folder);
+    let read = |_: Option<&Path>| {
+        let mut live =
+            Live { settings: Some(Settings::from_env("a", &BTreeMap::new())), ..Live::default() };
+        load(&resources)?.objects.into_iter().for_each(|object| live.snapshot.apply(object));
+        live.problems.push(Problem::new("Node/x", "unreadable"));
+        Ok(live)
+    };
+    let changed = folder.write("b.yaml", &node("b", "10.0.0.9/24"));
+    let command = plan(Input { live: true, node: None, resources: vec![changed], ..mesh(&folder) });
+    let mut out = Vec::new();
+    run(&command, &b""[..], &mut out, read).unwrap();
+    let text = String::from_utf8(out).unwrap();
+    assert!(text.starts_with("node a, "), "{text}");
+    assert!(text.contains("session Mesh_10_0_0_9") && !text.contains("Mesh_10_0_0_2"), "{text}");
+    assert!(text.contains("Node/x: unreadable"), "{text}");
+}
+
+/// What a command prints about a mesh of two nodes, with a backend.
+fn printed(command: impl Fn(Input) -> Command, questions: &str, backend: &str) -> String {
+    let folder = Folder::new(backend);
+    let env = vec![("CALICO_NETWORKING_BACKEND".into(), backend.into())];
+    let mut out = Vec::new();
+    let command = command(Input { env, ..mesh(&folder) });
+    run(&command, questions.as_bytes(), &mut out, unread).unwrap();
+    String::from_utf8(out).unwrap()
+}
+
+#[test]
+fn a_node_without_bgp_has_an_empty_plan_and_decides_nothing() {
+    let question =
+        json!({"direction": "kernel", "route": {"prefix": "10.1.0.0/24", "source": "bgp"}});
+    for (backend, speaks) in [("bird", true), ("none", false), ("vxlan", false)] {
+        let command =
+            |json| move |input| Command::Plan { input, json, fail_on_problems: true, diff: None };
+        let plan: Value = serde_json::from_str(&printed(command(true), "", backend)).unwrap();
+        assert_eq!(plan["speaks_bgp"], speaks, "{backend}");
+        let sessions = plan["families"]["ipv4"]["sessions"].as_array().unwrap();
+        assert_eq!(sessions.len(), usize::from(speaks), "{backend}");
+        let text = printed(command(false), "", backend);
+        assert_eq!(text.contains("no BGP"), !speaks, "{text}");
+        assert_eq!(text.contains("session Mesh_10_0_0_2"), speaks, "{text}");
+        let decide = |input| Command::Decide { input };
+        let answer = printed(decide, &question.to_string(), backend);
+        let answer: Value = serde_json::from_str(&answer).unwrap();
+        assert_eq!(answer["error"].is_null(), speaks, "{answer}");
+    }
+}
