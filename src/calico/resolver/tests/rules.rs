@@ -649,3 +649,32 @@ fn nodes_that_share_an_address_are_those_of_the_mesh() {
     let all = ["Node/d: 10.0.0.3 is the address of b, c, d: the first counts"];
     assert_eq!(problems(&resolver.plan()), all);
 }
+
+/// Without an interface a route has the empty name in BIRD: a star matches that, and nothing else
+/// does.
+#[test]
+fn a_star_matches_routes_without_an_interface() {
+    let decided = |glob: &str, interface: Value| {
+        let rules = json!({"exportV4": [
+            {"action": "Accept", "interface": glob}, {"action": "Reject"}]});
+        let plan = cluster(vec![
+            calico("BGPFilter", "f", rules),
+            peer("p", json!({"peerIP": "192.0.2.1", "asNumber": 65001, "filters": ["f"]})),
+        ])
+        .plan();
+        let route = json!({"prefix": "10.5.0.0/24", "source": "kernel", "interface": interface});
+        let question =
+            json!({"session": "Global_192_0_2_1", "direction": "export", "route": route});
+        decide(&plan, question)["decision"].clone()
+    };
+    for (glob, interface, decision) in [
+        ("*", Value::Null, "accept"),
+        ("*", json!("eth0"), "accept"),
+        ("eth*", json!("eth0"), "accept"),
+        ("eth*", json!("cali1"), "reject"),
+        ("eth*", Value::Null, "reject"),
+        ("?*", Value::Null, "reject"),
+    ] {
+        assert_eq!(decided(glob, interface.clone()), decision, "{glob} {interface}");
+    }
+}
