@@ -81,8 +81,8 @@ impl Entry {
     /// Whether nothing is to be written: the kernel has what is wanted, and no search for refused
     /// parts needs its answer.
     pub(super) fn is_at_rest(&self, prefix: Prefix, shared: &Shared) -> bool {
-        let asks = self.wanted.is_some_and(|wanted| shared.refused.asks(prefix, wanted));
-        self.is_right(prefix, shared) && !asks
+        self.is_right(prefix, shared)
+            && self.wanted.is_none_or(|wanted| !shared.refused.asks(prefix, wanted))
     }
 
     pub(super) fn state(&self, prefix: Prefix, shared: &Shared) -> Option<FibState> {

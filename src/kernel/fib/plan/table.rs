@@ -262,9 +262,10 @@ impl<K: Key> Table<K> {
                 entry.set(FAILED | RETRY | FOREIGN | UNCLEAR, false);
                 return Next::Rest;
             }
-            // A withdrawal that failed was another content's: this one was not asked to go yet.
-            entry.set(FAILED, entry.has(FAILED) && entry.wanted.is_some());
-            entry.set(RETRY, entry.has(FAILED) && entry.has(RETRY));
+            if entry.wanted.is_none() {
+                // A withdrawal that failed was another content's: this one was not asked to go yet.
+                entry.set(FAILED | RETRY, false);
+            }
             entry.set(LEFTOVER, entry.wanted.is_none() && shared.phase < Phase::Settled);
             if entry.has(LEFTOVER) {
                 Next::Rest

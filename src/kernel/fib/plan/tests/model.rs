@@ -405,9 +405,16 @@ impl World {
     }
 }
 
+/// What is wanted is there in the end, after these steps.
+fn ends_as_wanted(steps: impl IntoIterator<Item = Step>) {
+    let mut world = World::new();
+    steps.into_iter().for_each(|step| world.apply(step));
+    world.settle();
+    world.check();
+}
+
 #[test]
 fn a_search_that_met_something_unknown_twice_is_tried_again() {
-    let mut world = World::new();
     let batch = || Step::Batch { max: 1, answered: true };
     let steps = [
         Step::Resync,
@@ -423,14 +430,11 @@ fn a_search_that_met_something_unknown_twice_is_tried_again() {
         Step::ForeignAdd { prefix: 3, low: true },
         batch(),
     ];
-    steps.into_iter().for_each(|step| world.apply(step));
-    world.settle();
-    world.check();
+    ends_as_wanted(steps);
 }
 
 #[test]
 fn a_search_for_refused_legs_writes_nothing_where_somebody_else_came() {
-    let mut world = World::new();
     let batch = |answered| Step::Batch { max: 1, answered };
     let steps = [
         Step::Refuse { gateway: 2, on: true },
@@ -445,9 +449,7 @@ fn a_search_for_refused_legs_writes_nothing_where_somebody_else_came() {
         Step::ForeignAdd { prefix: 4, low: true },
         batch(true),
     ];
-    steps.into_iter().for_each(|step| world.apply(step));
-    world.settle();
-    world.check();
+    ends_as_wanted(steps);
 }
 
 #[test]
@@ -474,7 +476,6 @@ fn two_prefixes_with_one_content_do_not_search_against_each_other() {
 
 #[test]
 fn a_search_whose_answer_was_lost_and_then_refused_goes_on() {
-    let mut world = World::new();
     let batch = |answered| Step::Batch { max: 1, answered };
     let steps = [
         Step::Resync,
@@ -487,14 +488,11 @@ fn a_search_whose_answer_was_lost_and_then_refused_goes_on() {
         Step::Resync,
         batch(true),
     ];
-    steps.into_iter().for_each(|step| world.apply(step));
-    world.settle();
-    world.check();
+    ends_as_wanted(steps);
 }
 
 #[test]
 fn a_withdrawal_that_failed_does_not_keep_another_content() {
-    let mut world = World::new();
     let steps = [
         Step::Want { prefix: 0, spec: Some((2, false)) },
         Step::Resync,
@@ -509,9 +507,7 @@ fn a_withdrawal_that_failed_does_not_keep_another_content() {
         Step::Resync,
         Step::Batch { max: 1, answered: false },
     ];
-    steps.into_iter().for_each(|step| world.apply(step));
-    world.settle();
-    world.check();
+    ends_as_wanted(steps);
 }
 
 /// A step as the plan can know of it: heard, and answered.
