@@ -169,10 +169,12 @@ pub fn run(
                     false
                 }
             };
-            Ok(match () {
-                () if differs => Outcome::Differs,
-                () if *fail_on_problems && !plan.problems.is_empty() => Outcome::Problems,
-                () => Outcome::Fine,
+            Ok(if differs {
+                Outcome::Differs
+            } else if *fail_on_problems && !plan.problems.is_empty() {
+                Outcome::Problems
+            } else {
+                Outcome::Fine
             })
         }
         Command::Decide { input } => {

@@ -3,7 +3,7 @@
 //! Compared is the JSON, so that the older plan may be another release's of margay: keys that only
 //! one of both has are differences too.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use serde::Serialize;
@@ -85,43 +85,39 @@ pub(super) fn compare(old: &Value, new: &Value) -> Vec<Difference> {
 }
 
 fn walk(place: &str, old: &Value, new: &Value, out: &mut Vec<Difference>) {
-    let members = match (old, new) {
-        _ if old == new => return,
-        (Value::Object(old), Value::Object(new)) => {
-            let keyed = |map: &serde_json::Map<String, Value>| -> BTreeMap<String, Value> {
-                map.iter().map(|(key, value)| (key.clone(), value.clone())).collect()
-            };
-            (keyed(old), keyed(new))
-        }
-        (Value::Array(old), Value::Array(new)) => {
-            let named = |list: &[Value]| -> BTreeMap<String, Value> {
-                list.iter().map(|member| (name(member), member.clone())).collect()
-            };
-            let (was, is) = (named(old), named(new));
-            if was == is {
-                // The same members in another order.
-                out.push(changed(place, &Value::Array(old.clone()), &Value::Array(new.clone())));
-                return;
-            }
-            (was, is)
-        }
-        _ => return out.push(changed(place, old, new)),
-    };
-    let (was, is) = members;
-    let keys: std::collections::BTreeSet<&String> = was.keys().chain(is.keys()).collect();
+    if old == new {
+        return;
+    }
+    let is_same_kind = old.is_object() && new.is_object() || old.is_array() && new.is_array();
+    let (was, is) = (members(old), members(new));
+    // The same members of a list may be in another order.
+    if !is_same_kind || was == is {
+        return out.push(Difference {
+            place: place.to_owned(),
+            old: Some(old.clone()),
+            new: Some(new.clone()),
+        });
+    }
+    let keys: BTreeSet<&String> = was.keys().chain(is.keys()).collect();
     for key in keys {
         let below = if place.is_empty() { key.clone() } else { format!("{place} {key}") };
         match (was.get(key), is.get(key)) {
             (Some(old), Some(new)) => walk(&below, old, new, out),
             (old, new) => {
-                out.push(Difference { place: below, old: old.cloned(), new: new.cloned() });
+                let (old, new) = (old.copied().cloned(), new.copied().cloned());
+                out.push(Difference { place: below, old, new });
             }
         }
     }
 }
 
-fn changed(place: &str, old: &Value, new: &Value) -> Difference {
-    Difference { place: place.to_owned(), old: Some(old.clone()), new: Some(new.clone()) }
+/// What an object or a list consists of, by key or name; nothing of a scalar.
+fn members(value: &Value) -> BTreeMap<String, &Value> {
+    match value {
+        Value::Object(fields) => fields.iter().map(|(key, value)| (key.clone(), value)).collect(),
+        Value::Array(list) => list.iter().map(|member| (name(member), member)).collect(),
+        _ => BTreeMap::new(),
+    }
 }
 
 #[cfg(test)]
