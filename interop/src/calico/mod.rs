@@ -17,6 +17,7 @@ pub use live::{Outcome, Stage};
 pub use pod::{Packets, Pod, Stream};
 
 use std::path::PathBuf;
+use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
@@ -168,6 +169,23 @@ enum Start {
     File(PathBuf),
 }
 
+impl Start {
+    /// margay on the host, with these arguments and what it is configured by.
+    fn command(&self, host: &Host, arguments: &[&str]) -> Result<Command> {
+        let mut command = host.command(&binary()?.to_string_lossy());
+        command.args(arguments);
+        match self {
+            Start::Environment(variables) => {
+                command.envs(variables.iter().map(|(name, value)| (name, value)));
+            }
+            Start::File(path) => {
+                command.arg("--config").arg(path);
+            }
+        }
+        Ok(command)
+    }
+}
+
 impl MargayNode {
     /// Starts margay with nothing but the environment.
     ///
@@ -216,17 +234,7 @@ impl MargayNode {
     }
 
     fn start(host: &Host, start: Start) -> Result<Self> {
-        let program = binary()?.to_string_lossy().into_owned();
-        let mut command = host.command(&program);
-        command.arg("run");
-        match &start {
-            Start::Environment(variables) => {
-                command.envs(variables.iter().map(|(name, value)| (name, value)));
-            }
-            Start::File(path) => {
-                command.arg("--config").arg(path);
-            }
-        }
+        let command = start.command(host, &["run"])?;
         let mut daemon = Daemon::start(command, &host.file("margay.log"))?;
         let control = Control::of(host);
         wait_until(PATIENCE, "margay's control socket", || {
@@ -259,17 +267,8 @@ impl MargayNode {
     /// # Errors
     /// When the program cannot be started.
     pub fn plan_live(&self, arguments: &[&str]) -> Result<(Option<i32>, String)> {
-        let mut command = self.host.command(&binary()?.to_string_lossy());
-        command.args(["calico", "plan", "--live"]).args(arguments);
-        match &self.start {
-            Start::Environment(variables) => {
-                command.envs(variables.iter().map(|(name, value)| (name, value)));
-            }
-            Start::File(path) => {
-                command.arg("--config").arg(path);
-            }
-        }
-        let output = command.output()?;
+        let mut command = self.start.command(&self.host, &["calico", "plan", "--live"])?;
+        let output = command.args(arguments).output()?;
         let text = [output.stdout, output.stderr].concat();
         Ok((output.status.code(), String::from_utf8(text)?))
     }
