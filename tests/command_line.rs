@@ -10,31 +10,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use tempfile::TempDir;
+
 const PASSWORD: &str = "Tr0ub4dor-in-the-file";
 const PASSWORD_FILE: &str = "Tr0ub4dor-in-a-file-of-its-own";
 /// Longest wait for anything.
 const PATIENCE: Duration = Duration::from_secs(20);
-
-/// A folder of the test's own, gone afterwards.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("margay-cli-{name}-{}", std::process::id()));
-        std::fs::create_dir_all(&path).unwrap();
-        Folder(path)
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.join(name)
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
 
 /// A margay that runs.
 struct Running {
@@ -58,15 +39,15 @@ fn margay() -> Command {
 }
 
 impl Running {
-    fn start(folder: &Folder, name: &str, text: &str, log_level: Option<&str>) -> Self {
+    fn start(folder: &TempDir, name: &str, text: &str, log_level: Option<&str>) -> Self {
         let (file, log) =
-            (folder.path(&format!("{name}.toml")), folder.path(&format!("{name}.log")));
-        let socket = folder.path(&format!("{name}.sock"));
+            (folder.path().join(format!("{name}.toml")), folder.path().join(format!("{name}.log")));
+        let socket = folder.path().join(format!("{name}.sock"));
         let rest = format!(
             "[fib]\nenabled = false\n[control]\nsocket = \"{}\"\nbird-sockets = [\"{}\", \"{}\"]\n",
             socket.display(),
-            folder.path(&format!("{name}.ctl")).display(),
-            folder.path(&format!("{name}6.ctl")).display(),
+            folder.path().join(format!("{name}.ctl")).display(),
+            folder.path().join(format!("{name}6.ctl")).display(),
         );
         std::fs::write(&file, format!("{text}{rest}")).unwrap();
         let mut command = margay();
@@ -103,8 +84,8 @@ fn text(octets: &[u8]) -> String {
 }
 
 /// Two speakers in 127.N.0.0/16 and a peer that nobody is.
-fn pair(folder: &Folder, net: u8, log_level: Option<&str>) -> (Running, Running) {
-    std::fs::write(folder.path("password"), PASSWORD_FILE).unwrap();
+fn pair(folder: &TempDir, net: u8, log_level: Option<&str>) -> (Running, Running) {
+    std::fs::write(folder.path().join("password"), PASSWORD_FILE).unwrap();
     let bgp = |own: u8| {
         format!(
             "[bgp]\nasn = 64512\nrouter-id = \"10.0.0.{own}\"\nlisten = [\"127.{net}.0.{own}:1790\"]\n\
@@ -131,7 +112,7 @@ fn established(running: &Running, name: &str) -> bool {
 
 #[test]
 fn scripts_learn_by_exit_codes_and_people_by_suggestions() {
-    let folder = Folder::new("codes");
+    let folder = TempDir::new().unwrap();
     let (a, b) = pair(&folder, 101, None);
     wait("session", || established(&a, "second") && established(&b, "first"));
 
@@ -164,7 +145,7 @@ fn scripts_learn_by_exit_codes_and_people_by_suggestions() {
         assert!(text(&answer.stderr).contains(wanted), "{arguments:?}: {answer:?}");
     }
     let nobody =
-        margay().args(["show", "peers", "--socket"]).arg(folder.path("x")).output().unwrap();
+        margay().args(["show", "peers", "--socket"]).arg(folder.path().join("x")).output().unwrap();
     assert_eq!(nobody.status.code(), Some(1));
     assert_eq!(text(&nobody.stderr).lines().count(), 1, "{nobody:?}");
 
@@ -174,7 +155,11 @@ fn scripts_learn_by_exit_codes_and_people_by_suggestions() {
     }
     let check = |file: &str| {
         let mut command = margay();
-        command.args(["check", "--json", "--config"]).arg(folder.path(file)).output().unwrap()
+        command
+            .args(["check", "--json", "--config"])
+            .arg(folder.path().join(file))
+            .output()
+            .unwrap()
     };
     let good: serde_json::Value = serde_json::from_slice(&check("a.toml").stdout).unwrap();
     assert_eq!((&good["valid"], good["faults"].as_array().unwrap().len()), (&true.into(), 0));
@@ -183,7 +168,8 @@ fn scripts_learn_by_exit_codes_and_people_by_suggestions() {
     assert_eq!((bad.status.code(), &faults["valid"]), (Some(2), &false.into()));
 
     // A second one by mistake.
-    let second = margay().args(["run", "--config"]).arg(folder.path("a.toml")).output().unwrap();
+    let second =
+        margay().args(["run", "--config"]).arg(folder.path().join("a.toml")).output().unwrap();
     assert_eq!(second.status.code(), Some(1));
     let line = format!(
         "margay: another process is listening on {}; stop it, or set another control.socket\n",
@@ -195,7 +181,7 @@ fn scripts_learn_by_exit_codes_and_people_by_suggestions() {
 
 #[test]
 fn the_log_follows_its_level_and_keeps_secrets() {
-    let folder = Folder::new("log");
+    let folder = TempDir::new().unwrap();
     let (mut a, b) = pair(&folder, 102, Some("trace"));
     wait("session", || established(&a, "second") && established(&b, "first"));
     wait("reason", || a.log().contains("no session:"));
@@ -206,7 +192,7 @@ fn the_log_follows_its_level_and_keeps_secrets() {
     assert_eq!(changed, "log level is warn, was trace\n");
     assert!(text(&a.ask(&["show", "status"]).stdout).contains("log level       warn\n"));
     // b's goes by its file.
-    let file = folder.path("b.toml");
+    let file = folder.path().join("b.toml");
     let old = std::fs::read_to_string(&file).unwrap();
     std::fs::write(&file, format!("{old}[log]\nlevel = \"debug\"\n")).unwrap();
     assert_eq!(text(&b.ask(&["reload"]).stdout), "log level: changed\n");
@@ -230,7 +216,8 @@ fn the_log_follows_its_level_and_keeps_secrets() {
             assert!(!said.contains(PASSWORD) && !said.contains(PASSWORD_FILE), "{view:?}: {said}");
         }
     }
-    let check = margay().args(["check", "--config"]).arg(folder.path("a.toml")).output().unwrap();
+    let check =
+        margay().args(["check", "--config"]).arg(folder.path().join("a.toml")).output().unwrap();
     assert!(check.status.success() && !text(&check.stdout).contains(PASSWORD));
     a.child.kill().unwrap();
     let log = a.log();
@@ -241,7 +228,7 @@ fn the_log_follows_its_level_and_keeps_secrets() {
 /// Strangers connect, and a peer that never gets further than TCP comes back again and again.
 #[test]
 fn a_flood_of_connections_is_a_few_lines() {
-    let folder = Folder::new("flood");
+    let folder = TempDir::new().unwrap();
     let net = 103;
     let text_of = format!(
         "[bgp]\nasn = 64512\nrouter-id = \"10.0.0.1\"\nlisten = [\"127.{net}.0.1:1790\"]\n\
@@ -295,7 +282,7 @@ fn message(stream: &mut TcpStream) -> (u8, Vec<u8>) {
 /// and take the next connection.
 #[test]
 fn a_passive_peer_that_fell_silent_is_served_again() {
-    let folder = Folder::new("silent");
+    let folder = TempDir::new().unwrap();
     let to = "127.104.0.1:1790";
     let text_of = format!(
         "[bgp]\nasn = 64512\nrouter-id = \"10.0.0.1\"\nlisten = [\"{to}\"]\n\
@@ -317,7 +304,7 @@ fn a_passive_peer_that_fell_silent_is_served_again() {
 /// However often a neighbour breaks the protocol: its next connection waits a moment, and is served.
 #[test]
 fn a_neighbour_that_always_breaks_the_protocol_is_answered_each_time() {
-    let folder = Folder::new("faults");
+    let folder = TempDir::new().unwrap();
     let to = "127.106.0.1:1790";
     let text_of = format!(
         "[bgp]\nasn = 64512\nrouter-id = \"10.0.0.1\"\nlisten = [\"{to}\"]\nconnect-retry-time = 1\n\
@@ -342,7 +329,7 @@ fn a_neighbour_that_always_breaks_the_protocol_is_answered_each_time() {
 /// The neighbour has not closed its side yet when the reload is over.
 #[test]
 fn a_peer_that_was_taken_out_is_gone_when_reload_returns() {
-    let folder = Folder::new("gone");
+    let folder = TempDir::new().unwrap();
     let to = "127.105.0.1:1790";
     let process = format!("[bgp]\nasn = 64512\nrouter-id = \"10.0.0.1\"\nlisten = [\"{to}\"]\n");
     let peer = "[[bgp.peers]]\nname = \"n\"\naddress = \"127.0.0.1\"\nremote-asn = 64512\npassive = true\n";
@@ -351,7 +338,7 @@ fn a_peer_that_was_taken_out_is_gone_when_reload_returns() {
     stream.write_all(&[&OPEN[..], &KEEPALIVE].concat()).unwrap();
     wait("session", || established(&a, "n"));
 
-    let file = folder.path("a.toml");
+    let file = folder.path().join("a.toml");
     let with_peer = std::fs::read_to_string(&file).unwrap();
     std::fs::write(&file, with_peer.replace(peer, "")).unwrap();
     assert_eq!(text(&a.ask(&["reload"]).stdout), "peer n: removed\n");
@@ -368,7 +355,7 @@ fn a_peer_that_was_taken_out_is_gone_when_reload_returns() {
 /// The control socket of an unknown request, and a client that says nothing.
 #[test]
 fn the_control_socket_suggests_what_was_meant() {
-    let folder = Folder::new("socket");
+    let folder = TempDir::new().unwrap();
     let text = "[bgp]\nasn = 64512\nrouter-id = \"10.0.0.1\"\nlisten = []\n";
     let a = Running::start(&folder, "a", text, None);
     let stream = UnixStream::connect(&a.socket).unwrap();
@@ -399,28 +386,28 @@ fn completions_are_scripts_that_shells_take() {
 /// Called by the names of BIRD's programs, margay is them.
 #[test]
 fn links_with_birds_names_are_birds_programs() {
-    let folder = Folder::new("names");
+    let folder = TempDir::new().unwrap();
     let text_of = "[bgp]\nasn = 64512\nrouter-id = \"10.0.0.1\"\nlisten = []\n";
     let a = Running::start(&folder, "a", text_of, None);
     let link = |name: &str| {
-        let path = folder.path(name);
+        let path = folder.path().join(name);
         std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_margay"), &path).unwrap();
         path
     };
     let birdcl = |socket: &Path, command: &str| {
-        let mut client = Command::new(folder.path("birdcl"));
+        let mut client = Command::new(folder.path().join("birdcl"));
         client.arg("-s").arg(socket).args(command.split(' ')).output().unwrap()
     };
     link("birdcl");
-    let status = birdcl(&folder.path("a.ctl"), "show status");
+    let status = birdcl(&folder.path().join("a.ctl"), "show status");
     assert!(status.status.success());
     let said = text(&status.stdout);
     assert!(said.starts_with("BIRD v0.3.3+birdv1.6.8 ready.\nBIRD v"), "{said}");
     assert!(said.ends_with("Daemon is up and running\n"), "{said}");
-    let unknown = birdcl(&folder.path("a6.ctl"), "show nonsense");
+    let unknown = birdcl(&folder.path().join("a6.ctl"), "show nonsense");
     assert!(text(&unknown.stdout).ends_with("syntax error\n"), "{unknown:?}");
     assert_eq!(unknown.status.code(), Some(1));
-    let nowhere = birdcl(&folder.path("none.ctl"), "show status");
+    let nowhere = birdcl(&folder.path().join("none.ctl"), "show status");
     assert!(!nowhere.status.success() && nowhere.stdout.is_empty());
     drop(a);
 
@@ -431,5 +418,5 @@ fn links_with_birds_names_are_birds_programs() {
     waits.kill().unwrap();
     waits.wait().unwrap();
     assert!(state.is_none(), "it ended: {state:?}");
-    assert!(name.starts_with(folder.path("bird6").to_str().unwrap().as_bytes()));
+    assert!(name.starts_with(folder.path().join("bird6").to_str().unwrap().as_bytes()));
 }

@@ -10,13 +10,14 @@ use etcd_client::{
 };
 use interop::pki::{Pki, When};
 use margay::datastore::{EtcdConfig, Password, Secret, TlsFiles, User};
+use tempfile::TempDir;
 
 use crate::consumer::Consumer;
-use crate::etcd::{Etcd, Folder, Options, node, peer, put_all};
+use crate::etcd::{Etcd, Options, node, peer, put_all};
 
 /// An authority with a name, for servers on the loopback.
-fn authority(folder: &Folder, name: &str) -> Pki {
-    Pki::new(&folder.0.join(name), name, "DNS:localhost,IP:127.0.0.1,IP:::1").unwrap()
+fn authority(folder: &TempDir, name: &str) -> Pki {
+    Pki::new(&folder.path().join(name), name, "DNS:localhost,IP:127.0.0.1,IP:::1").unwrap()
 }
 
 fn tls_flags(pki: &Pki) -> Vec<String> {
@@ -64,7 +65,7 @@ async fn reason(config: EtcdConfig) -> String {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs etcd and openssl"]
 async fn certificates_are_checked_on_both_sides_and_renewed_ones_come_into_use() {
-    let folder = Folder::new();
+    let folder = TempDir::new().unwrap();
     let pki = authority(&folder, "authority");
     let other = authority(&folder, "other");
     for (name, common_name, when) in [
@@ -201,7 +202,7 @@ async fn users_with_tokens_that_die_and_passwords_that_change() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs etcd and openssl"]
 async fn users_by_certificate() {
-    let folder = Folder::new();
+    let folder = TempDir::new().unwrap();
     let pki = authority(&folder, "authority");
     for (name, common_name) in
         [("server", "etcd"), ("root", "root"), ("margay", "margay"), ("stranger", "stranger")]

@@ -4,38 +4,18 @@ use std::fs::{self, File};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use etcd_client::{Client, ConnectOptions, PutOptions, Txn, TxnOp};
 use margay::datastore::{Blocks, EtcdConfig, Timings, TlsFiles};
 use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
 
 /// Longest wait for anything.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Where Calico keeps its resources.
 pub(crate) const RESOURCES: &str = "/calico/resources/v3/projectcalico.org";
-
-/// A folder that goes with its owner.
-pub(crate) struct Folder(pub(crate) PathBuf);
-
-impl Folder {
-    pub(crate) fn new() -> Folder {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("margay-etcd-{}-{number}", std::process::id());
-        let path = std::env::temp_dir().join(name);
-        fs::create_dir_all(&path).unwrap();
-        Folder(path)
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
 
 /// How a member is started.
 #[derive(Clone, Default)]
@@ -58,7 +38,7 @@ pub(crate) struct Etcd {
     options: Options,
     child: Option<Child>,
     /// Last, so that it outlives the process.
-    folder: Folder,
+    folder: TempDir,
 }
 
 /// Ports that nobody listens on, all different.
@@ -105,13 +85,13 @@ impl Etcd {
         let scheme = options.scheme.unwrap_or("http");
         let host = options.host.unwrap_or("127.0.0.1");
         let member = |number: usize| {
-            let folder = Folder::new();
+            let folder = TempDir::new().unwrap();
             Etcd {
                 url: format!("{scheme}://{host}:{}", ports[number]),
                 name: format!("m{number}"),
                 peer_url: peers[number].clone(),
-                data: folder.0.join("data"),
-                log: folder.0.join("log"),
+                data: folder.path().join("data"),
+                log: folder.path().join("log"),
                 cluster: cluster.join(","),
                 options: options.clone(),
                 child: None,
@@ -181,7 +161,7 @@ impl Etcd {
     }
 
     pub(crate) fn folder(&self) -> &Path {
-        &self.folder.0
+        self.folder.path()
     }
 
     /// What a snapshot is restored with, so that it is the same cluster.

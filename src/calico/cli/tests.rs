@@ -1,6 +1,7 @@
 //! The commands, on files.
 
 use serde_json::{Value, json};
+use tempfile::TempDir;
 
 use super::*;
 
@@ -9,27 +10,10 @@ fn unread(_: Option<&Path>) -> io::Result<Live> {
     unreachable!("--live was not given")
 }
 
-/// A folder of one test, removed with it.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(name: &str) -> Folder {
-        let path = std::env::temp_dir().join(format!("margay-{}-{name}", std::process::id()));
-        std::fs::create_dir_all(&path).unwrap();
-        Folder(path)
-    }
-
-    fn write(&self, name: &str, text: &str) -> PathBuf {
-        let file = self.0.join(name);
-        std::fs::write(&file, text).unwrap();
-        file
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
+fn write(folder: &TempDir, name: &str, text: &str) -> PathBuf {
+    let file = folder.path().join(name);
+    std::fs::write(&file, text).unwrap();
+    file
 }
 
 fn node(name: &str, address: &str) -> String {
@@ -40,11 +24,11 @@ fn node(name: &str, address: &str) -> String {
 }
 
 /// A mesh of two nodes in a file, seen from the first.
-fn mesh(folder: &Folder) -> Input {
+fn mesh(folder: &TempDir) -> Input {
     let text = format!("{}\n---\n{}\n", node("a", "10.0.0.1/24"), node("b", "10.0.0.2/24"));
     Input {
         node: Some("a".into()),
-        resources: vec![folder.write("mesh.yaml", &text)],
+        resources: vec![write(folder, "mesh.yaml", &text)],
         live: false,
         config: None,
         env: Vec::new(),
@@ -53,8 +37,8 @@ fn mesh(folder: &Folder) -> Input {
     }
 }
 
-fn plan(input: Input) -> Command {
-    Command::Plan { input, json: false, fail_on_problems: false, diff: None }
+fn plan(input: Input, diff: Option<PathBuf>) -> Command {
+    Command::Plan { input, json: false, fail_on_problems: false, diff }
 }
 
 fn printed_of(command: &Command) -> (Outcome, String) {
@@ -65,19 +49,14 @@ fn printed_of(command: &Command) -> (Outcome, String) {
 
 #[test]
 fn what_an_object_changes_is_printed() {
-    let folder = Folder::new("diff");
+    let folder = TempDir::new().unwrap();
     let input = mesh(&folder);
     let as_json = |input| Command::Plan { input, json: true, fail_on_problems: false, diff: None };
-    let old = folder.write("old.json", &printed_of(&as_json(input.clone())).1);
-    let against = |input| Command::Plan {
-        input,
-        json: false,
-        fail_on_problems: false,
-        diff: Some(old.clone()),
-    };
+    let old = write(&folder, "old.json", &printed_of(&as_json(input.clone())).1);
+    let against = |input| plan(input, Some(old.clone()));
     assert_eq!(printed_of(&against(input.clone())), (Outcome::Fine, String::new()));
     let mut grown = input.clone();
-    grown.resources.push(folder.write("c.yaml", &node("c", "10.0.0.3/24")));
+    grown.resources.push(write(&folder, "c.yaml", &node("c", "10.0.0.3/24")));
     let (outcome, text) = printed_of(&against(grown));
     assert_eq!(outcome, Outcome::Differs);
     let lines: Vec<&str> = text.lines().collect();
@@ -89,19 +68,14 @@ fn what_an_object_changes_is_printed() {
     let pool = json!({"kind": "IPPool", "apiVersion": "projectcalico.org/v3",
         "metadata": {"name": "p"}, "spec": {"cidr": "10.65.0.0/16"}});
     let mut with_pool = input.clone();
-    with_pool.resources.push(folder.write("pool.yaml", &pool.to_string()));
+    with_pool.resources.push(write(&folder, "pool.yaml", &pool.to_string()));
     let (_, text) = printed_of(&against(with_pool));
     assert!(text.contains("+ families ipv4 pools 10.65.0.0/16"), "{text}");
     assert!(text.contains("~ families ipv4 sessions Mesh_10_0_0_2 export_policy: "), "{text}");
     // What is not a plan is refused and not taken for an empty one.
     for wrong in ["{", "{}", "[]"] {
-        let old = folder.write("wrong.json", wrong);
-        let command = Command::Plan {
-            input: input.clone(),
-            json: false,
-            fail_on_problems: false,
-            diff: Some(old),
-        };
+        let old = write(&folder, "wrong.json", wrong);
+        let command = plan(input.clone(), Some(old));
         let error = run(&command, &b""[..], &mut Vec::new(), unread).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidInput, "{wrong}");
     }
@@ -109,7 +83,7 @@ fn what_an_object_changes_is_printed() {
 
 #[test]
 fn objects_in_files_take_the_place_of_live_ones() {
-    let folder = Folder::new("live");
+    let folder = TempDir::new().unwrap();
     let Input { resources, .. } = mesh(&folder);
     let read = |_: Option<&Path>| {
         let mut live =
@@ -118,8 +92,9 @@ fn objects_in_files_take_the_place_of_live_ones() {
         live.problems.push(Problem::new("Node/x", "unreadable"));
         Ok(live)
     };
-    let changed = folder.write("b.yaml", &node("b", "10.0.0.9/24"));
-    let command = plan(Input { live: true, node: None, resources: vec![changed], ..mesh(&folder) });
+    let changed = write(&folder, "b.yaml", &node("b", "10.0.0.9/24"));
+    let command =
+        plan(Input { live: true, node: None, resources: vec![changed], ..mesh(&folder) }, None);
     let mut out = Vec::new();
     run(&command, &b""[..], &mut out, read).unwrap();
     let text = String::from_utf8(out).unwrap();
@@ -130,7 +105,7 @@ fn objects_in_files_take_the_place_of_live_ones() {
 
 /// What a command prints about a mesh of two nodes, with a backend.
 fn printed(command: impl Fn(Input) -> Command, questions: &str, backend: &str) -> String {
-    let folder = Folder::new(backend);
+    let folder = TempDir::new().unwrap();
     let env = vec![("CALICO_NETWORKING_BACKEND".into(), backend.into())];
     let mut out = Vec::new();
     let command = command(Input { env, ..mesh(&folder) });

@@ -1,8 +1,8 @@
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net as blocking;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use tempfile::TempDir;
 use tokio::io::DuplexStream;
 
 use super::*;
@@ -138,31 +138,10 @@ async fn a_daemon_that_hangs_is_reported() {
     assert_eq!(lines(&mut client, 1).await, [wanted]);
 }
 
-/// A folder of the test's own, gone afterwards.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("margay-{name}-{}", std::process::id()));
-        std::fs::create_dir_all(&path).unwrap();
-        Folder(path)
-    }
-
-    fn join(&self, name: &str) -> PathBuf {
-        self.0.join(name)
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
-
 #[tokio::test]
 async fn the_socket_is_for_owner_and_group_and_goes_with_the_server() {
-    let folder = Folder::new("mode");
-    let path = folder.join("made/for/us.sock");
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("made/for/us.sock");
     let server = Server::bind(&path).unwrap();
     assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o660);
     let entries = std::fs::read_dir(path.parent().unwrap()).unwrap().count();
@@ -173,8 +152,8 @@ async fn the_socket_is_for_owner_and_group_and_goes_with_the_server() {
 
 #[tokio::test]
 async fn a_socket_that_nobody_answers_at_is_replaced_and_others_are_not() {
-    let folder = Folder::new("stale");
-    let path = folder.join("m.sock");
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("m.sock");
     drop(blocking::UnixListener::bind(&path).unwrap());
     assert!(path.exists(), "a dead socket stays behind");
     let first = Server::bind(&path).unwrap();
@@ -194,8 +173,8 @@ async fn a_socket_that_nobody_answers_at_is_replaced_and_others_are_not() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn silent_clients_keep_no_probe_out_and_who_asks_stays() {
-    let folder = Folder::new("crowd");
-    let path = folder.join("m.sock");
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("m.sock");
     let server = tokio::spawn(Server::bind(&path).unwrap().run(Numbers::new(1, 1)));
     tokio::task::spawn_blocking(move || {
         let ask = |client: &mut Client| client.ask(&Request::Health, |_| Ok(())).unwrap();
@@ -219,9 +198,9 @@ async fn silent_clients_keep_no_probe_out_and_who_asks_stays() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_client_hears_items_refusals_and_the_end() {
-    let folder = Folder::new("client");
-    let path = folder.join("m.sock");
-    let missing = folder.join("none.sock");
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("m.sock");
+    let missing = folder.path().join("none.sock");
     let server = tokio::spawn(Server::bind(&path).unwrap().run(Numbers::new(4, 250)));
     let mut client = tokio::task::spawn_blocking(move || {
         let error = Client::connect(&missing).err().unwrap().to_string();

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
 
+use tempfile::TempDir;
 use tokio::time::timeout_at;
 
 use crate::calico::model::{Object, ObjectId};
@@ -17,30 +17,19 @@ use super::*;
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
-struct Folder(PathBuf);
+struct Folder(TempDir);
 
 impl Folder {
     fn new() -> Folder {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let path =
-            std::env::temp_dir().join(format!("margay-files-{}-{number}", std::process::id()));
-        fs::create_dir_all(&path).unwrap();
-        Folder(path)
+        Folder(TempDir::new().unwrap())
     }
 
     fn write(&self, name: &str, text: &str) {
-        fs::write(self.0.join(name), text).unwrap();
+        fs::write(self.path(name), text).unwrap();
     }
 
     fn path(&self, name: &str) -> PathBuf {
-        self.0.join(name)
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
+        self.0.path().join(name)
     }
 }
 
@@ -150,7 +139,7 @@ async fn files_are_made_changed_renamed_replaced_and_withdrawn() {
     let folder = Folder::new();
     folder.write("a.yaml", &peer("a", 1));
     folder.write("notes.md", "no objects");
-    let mut consumer = Consumer::files(&folder.0);
+    let mut consumer = Consumer::files(folder.0.path());
     consumer.until_peers(&[("a", 1)]).await;
     folder.write("b.json", "{\"kind\":\"BGPPeer\",\"apiVersion\":\"projectcalico.org/v3\",\"metadata\":{\"name\":\"b\"},\"spec\":{\"asNumber\":2}}");
     consumer.until_peers(&[("a", 1), ("b", 2)]).await;
@@ -222,7 +211,7 @@ async fn a_config_map_is_changed_by_its_link() {
     };
     version(1, &peer("a", 1));
     symlink("..data/a.yaml", folder.path("a.yaml")).unwrap();
-    let mut consumer = Consumer::files(&folder.0);
+    let mut consumer = Consumer::files(folder.0.path());
     consumer.until_peers(&[("a", 1)]).await;
     for number in 2..5 {
         version(number, &(peer("a", number) + &peer("b", number)));
@@ -249,7 +238,7 @@ async fn a_link_to_elsewhere_is_watched_where_it_leads() {
 async fn broken_files_keep_what_they_held_and_are_named() {
     let folder = Folder::new();
     folder.write("a.yaml", &(peer("a", 1) + &peer("b", 1)));
-    let mut consumer = Consumer::files(&folder.0);
+    let mut consumer = Consumer::files(folder.0.path());
     consumer.until_peers(&[("a", 1), ("b", 1)]).await;
     let broken: [&[u8]; 4] = [b"kind: [", b"\xff\xfe", b"- x: 1", b"{{{{"];
     for octets in broken {
@@ -284,7 +273,7 @@ async fn a_file_that_is_being_written_is_read_when_it_is_whole() {
     use std::io::Write;
     let folder = Folder::new();
     folder.write("a.yaml", &(peer("a", 1) + &peer("b", 1)));
-    let mut consumer = Consumer::files(&folder.0);
+    let mut consumer = Consumer::files(folder.0.path());
     consumer.until_peers(&[("a", 1), ("b", 1)]).await;
     // Cut off and written again in pieces, each of which is a change of its own.
     let text = peer("a", 2) + &peer("b", 2);
@@ -308,7 +297,7 @@ async fn a_file_that_is_cut_off_and_filled_later_withdraws_nothing() {
     folder.write("a.yaml", &whole);
     elsewhere.write("real.yaml", &peer("c", 1));
     symlink(elsewhere.path("real.yaml"), folder.path("c.yaml")).unwrap();
-    let mut consumer = Consumer::files(&folder.0);
+    let mut consumer = Consumer::files(folder.0.path());
     consumer.until_peers(&[("a", 1), ("b", 1), ("c", 1)]).await;
     let mut file = fs::File::create(folder.path("a.yaml")).unwrap();
     let mut linked = fs::File::create(elsewhere.path("real.yaml")).unwrap();
@@ -336,7 +325,7 @@ async fn a_file_that_is_cut_off_and_filled_later_withdraws_nothing() {
 async fn a_change_is_followed_within_milliseconds() {
     let folder = Folder::new();
     folder.write("a.yaml", &peer("a", 1));
-    let mut consumer = Consumer::files(&folder.0);
+    let mut consumer = Consumer::files(folder.0.path());
     consumer.until_peers(&[("a", 1)]).await;
     let mut fastest = Duration::MAX;
     // Other work on the machine slows single ones down.
@@ -387,7 +376,7 @@ async fn endpoints_appear_when_felix_makes_them() {
 #[tokio::test]
 async fn the_task_ends_with_its_receiver() {
     let folder = Folder::new();
-    let source = Source::Files(FilesConfig { paths: vec![folder.0.clone()] });
+    let source = Source::Files(FilesConfig { paths: vec![folder.0.path().to_owned()] });
     let (mut receiver, task) = start(source);
     assert!(matches!(receiver.recv().await, Some(Event::Listed(_))));
     drop(receiver);

@@ -6,6 +6,7 @@ use std::time::{Instant, SystemTime};
 
 use bgp_proto::types::{Asn, NextHop, PeerId, RouterId, Source};
 use bgp_proto::wire::{AttrEdit, Origin};
+use tempfile::TempDir;
 use tokio::io::DuplexStream;
 
 use super::*;
@@ -589,23 +590,6 @@ async fn a_client_that_does_not_read_is_left_and_costs_some_pages() {
     assert!(node.pages.load(Ordering::SeqCst) <= 3, "what nobody reads is not asked for");
 }
 
-/// A folder of the test's own, gone afterwards.
-struct Folder(std::path::PathBuf);
-
-impl Folder {
-    fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("margay-bird-{name}-{}", std::process::id()));
-        std::fs::create_dir_all(&path).unwrap();
-        Folder(path)
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
-
 /// Asks as a probe does: connects, writes before it has read the greeting, reads to the end.
 fn probe(path: &Path) -> String {
     use std::io::{BufRead, Write};
@@ -626,8 +610,8 @@ fn probe(path: &Path) -> String {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_thousand_silent_connections_keep_no_probe_out() {
-    let folder = Folder::new("crowd");
-    let path = folder.0.join("bird.ctl");
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("bird.ctl");
     let server = Server::bind(&path, Family::Ipv4).unwrap();
     let serving = tokio::spawn(server.run(Node::new(0)));
     tokio::task::spawn_blocking(move || {
@@ -659,8 +643,8 @@ async fn a_thousand_silent_connections_keep_no_probe_out() {
 
 #[tokio::test]
 async fn a_dead_socket_is_replaced_and_a_live_one_is_not() {
-    let folder = Folder::new("stale");
-    let path = folder.0.join("bird.ctl");
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("bird.ctl");
     drop(blocking::UnixListener::bind(&path).unwrap());
     let first = Server::bind(&path, Family::Ipv4).unwrap();
     let refused = Server::bind(&path, Family::Ipv4).err().unwrap();
