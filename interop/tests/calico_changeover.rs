@@ -431,9 +431,18 @@ fn migrate(
             Ok(())
         })?;
     }
-    // The source is gone, and the target is an ordinary pod.
+    // The source is gone. The kernel takes its namespace and the route apart some time later.
     drop(machine);
-    target.shell(&format!("ip route add {route} 1024; ip route del {route} 512"))?;
+    let by_source = format!("via {}", source.v4());
+    wait_until(PATIENCE, "the source's withdrawal", || {
+        for host in [target, viewer] {
+            let route = route_of(host, &format!("{MACHINE}/32"))?;
+            ensure!(!route.contains(&by_source), "{route}");
+        }
+        Ok(())
+    })?;
+    // Seconds later for Felix, the target is an ordinary pod.
+    target.shell(&format!("ip route replace {route} 1024; ip route del {route} 512"))?;
     Ok((moved, server))
 }
 
