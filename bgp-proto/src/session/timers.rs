@@ -107,8 +107,9 @@ impl Backoff {
         self.failures = 0;
     }
 
-    /// When to dial next.
-    pub(super) fn retry_at(&self, now: Time, jitter: &mut Jitter) -> Time {
+    /// When to dial next, after an attempt or a session that failed `now`. `since`: when the attempt
+    /// began, from where a steady pace counts: one that nobody answered took its time already.
+    pub(super) fn retry_at(&self, since: Time, now: Time, jitter: &mut Jitter) -> Time {
         let max = self.base.saturating_mul(RETRY_FACTOR_MAX);
         let delay = match self.redial {
             Redial::BackOff => {
@@ -120,7 +121,10 @@ impl Backoff {
                 _ => self.base,
             },
         };
-        now + jitter.spread(delay)
+        match self.redial {
+            Redial::BackOff => now + jitter.spread(delay),
+            Redial::Steady => (since + jitter.spread(delay)).max(now),
+        }
     }
 }
 
@@ -135,7 +139,7 @@ mod tests {
         let mut last = Duration::ZERO;
         for failure in 1..=20 {
             backoff.count_failure();
-            let delay = backoff.retry_at(Time::ZERO, &mut jitter).since(Time::ZERO);
+            let delay = backoff.retry_at(Time::ZERO, Time::ZERO, &mut jitter).since(Time::ZERO);
             let exact = (10.0 * 1.5f64.powi(failure - 1)).min(80.0);
             let ratio = delay.as_secs_f64() / exact;
             assert!((0.749..=1.0).contains(&ratio), "failure {failure}: {delay:?}");
@@ -143,13 +147,13 @@ mod tests {
         }
         assert!(last >= Duration::from_secs(60));
         backoff.reset();
-        assert!(backoff.retry_at(Time::ZERO, &mut jitter) <= Time::ZERO + Duration::from_secs(10));
+        assert!(backoff.retry_at(Time::ZERO, Time::ZERO, &mut jitter) <= Time::ZERO + Duration::from_secs(10));
     }
 
     #[test]
     fn a_delay_of_zero_is_not_believed() {
         let backoff = Backoff::new(Duration::ZERO, Redial::BackOff);
-        let at = backoff.retry_at(Time::ZERO, &mut Jitter::new(1));
+        let at = backoff.retry_at(Time::ZERO, Time::ZERO, &mut Jitter::new(1));
         assert!(at.since(Time::ZERO) >= Duration::from_millis(750));
     }
 

@@ -20,8 +20,8 @@ pub(super) enum Dial {
     Resting,
     /// Active: waiting for the retry timer.
     Waiting { retry: Timer },
-    /// Connect: the host dials.
-    Connecting { deadline: Timer },
+    /// Connect: the host dials, since when.
+    Connecting { since: Time, deadline: Timer },
 }
 
 impl Admin {
@@ -39,7 +39,7 @@ impl Admin {
             Admin::Stopped | Admin::Running { dial: Dial::Resting } => return None,
             Admin::IdleHold { until } => (until, "idle hold"),
             Admin::Running { dial: Dial::Waiting { retry } } => (retry, "connect retry"),
-            Admin::Running { dial: Dial::Connecting { deadline } } => (deadline, "connect"),
+            Admin::Running { dial: Dial::Connecting { deadline, .. } } => (deadline, "connect"),
         };
         timer.deadline().map(|at| (at, name))
     }
@@ -54,7 +54,14 @@ impl Admin {
     }
 
     fn is_connecting(&self) -> bool {
-        matches!(self, Admin::Running { dial: Dial::Connecting { .. } })
+        self.connecting_since().is_some()
+    }
+
+    fn connecting_since(&self) -> Option<Time> {
+        match self {
+            Admin::Running { dial: Dial::Connecting { since, .. } } => Some(*since),
+            _ => None,
+        }
     }
 }
 
@@ -102,14 +109,12 @@ impl Peer {
 
     /// The host's answer to [`Action::Connect`]: no.
     pub(super) fn fail_dial(&mut self, now: Time, text: &str) {
-        if !self.admin.is_connecting() {
-            return;
-        }
+        let Some(since) = self.admin.connecting_since() else { return };
         self.stats.connect_failures += 1;
         self.last_error = Some(Close::Transport { text: text.to_owned() }.to_error(now));
         self.backoff.count_failure();
         self.admin = Admin::Running { dial: Dial::Resting };
-        self.plan_dial(now);
+        self.plan_dial_after(since, now);
     }
 
     /// The host's answer to [`Action::Connect`]: yes. Returns whether it had been asked.
@@ -131,7 +136,8 @@ impl Peer {
                 self.begin(now);
             }
             // Differs from RFC: 4271 §8.2.2 dials again at once when the timer of Connect expires;
-            // a host that answers nothing is left alone for the back-off's delay.
+            // a host that answers nothing is left alone for the back-off's delay, unless the pace is
+            // steady.
             Admin::Running { dial: Dial::Connecting { .. } } => {
                 self.outbox.push(Action::AbortConnect);
                 self.fail_dial(now, "no answer in time");
@@ -159,10 +165,15 @@ impl Peer {
 
     /// Sets the retry timer, where dialling is ours to do and not under way.
     pub(super) fn plan_dial(&mut self, now: Time) {
+        self.plan_dial_after(now, now);
+    }
+
+    /// The same after an attempt that began at `since`.
+    fn plan_dial_after(&mut self, since: Time, now: Time) {
         let resting = matches!(self.admin, Admin::Running { dial: Dial::Resting });
         if resting && self.may_dial() {
             let mut retry = Timer::stopped();
-            retry.set(self.backoff.retry_at(now, &mut self.jitter));
+            retry.set(self.backoff.retry_at(since, now, &mut self.jitter));
             self.admin = Admin::Running { dial: Dial::Waiting { retry } };
         }
     }
@@ -171,7 +182,7 @@ impl Peer {
     pub(super) fn hold_idle(&mut self, now: Time) {
         self.rest();
         let mut until = Timer::stopped();
-        until.set(self.backoff.retry_at(now, &mut self.jitter));
+        until.set(self.backoff.retry_at(now, now, &mut self.jitter));
         self.admin = Admin::IdleHold { until };
         self.close_all(now, &Close::Rejected);
     }
@@ -196,7 +207,7 @@ impl Peer {
         }
         let mut deadline = Timer::stopped();
         deadline.set(now + self.backoff.connect_time());
-        self.admin = Admin::Running { dial: Dial::Connecting { deadline } };
+        self.admin = Admin::Running { dial: Dial::Connecting { since: now, deadline } };
         self.outbox.push(Action::Connect);
     }
 
