@@ -61,6 +61,8 @@ pub(super) struct Parts {
     pub(super) communities: Vec<(Prefix, Vec<(String, AnyCommunity)>)>,
     /// Sorted as text; overlapping ones in the order in which they are asked.
     pub(super) pools: Vec<Pool>,
+    /// Pools whose routes to other nodes Felix writes, alone or beside us.
+    felixs: Vec<Prefix>,
     /// We write the routes of IPIP pools.
     owns_ipip: bool,
     /// Kernel metric and LOCAL_PREF mirror each other.
@@ -87,12 +89,14 @@ impl Parts {
         };
         let subnet = cx.me.address(family).map(|host| host.network);
         let ours = ownership::ours(cx);
+        let pools = pools(cx, family, ours, subnet.is_some());
         Parts {
             family,
             normal_priority: cx.normal_priority(family, problems),
             aggregates: aggregates(cx, family),
             communities: communities(cx, family, problems),
-            pools: pools(cx, family, ours, subnet.is_some()),
+            felixs: felixs(cx, family, &pools),
+            pools,
             owns_ipip: ours.ipip,
             priorities: Priorities::of(cx.release),
             services: ServiceRoutes {
@@ -210,13 +214,12 @@ impl Parts {
     }
 
     /// What Felix routes to another node is that node's to announce: a route of the kernel with a
-    /// gateway, in a pool whose routes Felix writes. Routes of pods here have none.
+    /// gateway, in a pool whose routes Felix writes, be it beside us. Routes of pods here have none.
     ///
     /// Differs from BIRD: there such a route goes to the whole mesh where it leaves by an ordinary
     /// interface (projectcalico/calico#13533).
     fn push_other_nodes_blocks(&self, list: &mut Vec<Rule>) {
-        let felixs = self.pools.iter().filter(|pool| pool.kernel == PoolRoutes::Reject);
-        let inside = PrefixSet::covering(felixs.map(|pool| pool.cidr));
+        let inside = PrefixSet::covering(self.felixs.iter().copied());
         if inside.ranges().is_empty() {
             return;
         }
@@ -474,6 +477,24 @@ fn pools(cx: &Effective<'_>, family: Family, ours: Classes, has_subnet: bool) ->
             kernel: routes(pool),
         })
         .collect()
+}
+
+/// The pools of [`pools`] whose routes to other nodes Felix writes, or that nobody does.
+fn felixs(cx: &Effective<'_>, family: Family, pools: &[Pool]) -> Vec<Prefix> {
+    let felixs = ownership::felixs(cx);
+    let of_felix = |encapsulation| match encapsulation {
+        Encapsulation::Vxlan => true,
+        Encapsulation::None => felixs.plain,
+        Encapsulation::IpipAlways | Encapsulation::IpipCrossSubnet => {
+            felixs.ipip && family == Family::Ipv4
+        }
+    };
+    let written = |cidr: Prefix| {
+        let mut same = cx.snapshot.pools.values().filter(|pool| pool.cidr == cidr);
+        same.next().is_some_and(|pool| of_felix(pool.encapsulation))
+    };
+    let is_one = |pool: &&Pool| pool.kernel == PoolRoutes::Reject || written(pool.cidr);
+    pools.iter().filter(is_one).map(|pool| pool.cidr).collect()
 }
 
 fn wireguard(cx: &Effective<'_>, family: Family) -> Vec<Prefix> {

@@ -22,6 +22,7 @@ use super::plan::{
     Families, FamilyPlan, Listen, Plan, Problem, Session, StaticKind, StaticRoute, Touched,
 };
 use super::policies::{Parts, PolicyCache, own_blocks};
+use super::release::{Origin, Release};
 use super::services::{ServiceRoutes, service_routes};
 use super::sessions::{family_of, mesh_session};
 use super::settings::Settings;
@@ -63,6 +64,9 @@ pub struct Resolver {
     of_objects: Vec<Problem>,
     policies: PolicyCache,
     notes: Notes,
+    /// See [`Resolver::hold_release`].
+    holds_release: bool,
+    held_release: Option<Release>,
 }
 
 /// The sessions of the mesh with a node.
@@ -167,6 +171,36 @@ impl Resolver {
         }
     }
 
+    /// From the next plan on, the release that ClusterInformation names by then stays in force: this
+    /// node runs one calico-node for as long as this process is part of it, while the object tells
+    /// which node's began last, back and forth during a rolling upgrade.
+    pub fn hold_release(&mut self) {
+        self.holds_release = true;
+    }
+
+    /// The release that the plan is for.
+    fn release(&mut self, settings: &Settings, notes: &mut Vec<Problem>) -> Release {
+        let named = release(settings, &self.snapshot, notes);
+        if named.origin == Origin::Given {
+            return named;
+        }
+        if let Some(held) = self.held_release {
+            if named != held {
+                let text = format!(
+                    "Calico {} is named by now: this node goes on as with {}, with which margay began, \
+                     until margay is started again, as it is with an upgrade of its own calico-node",
+                    named.version, held.version
+                );
+                notes.push(Problem::new("ClusterInformation/default", text));
+            }
+            return held;
+        }
+        if self.holds_release && named.origin == Origin::ClusterInformation {
+            self.held_release = Some(named);
+        }
+        named
+    }
+
     /// The plan that follows from the objects.
     pub fn plan(&mut self) -> Plan {
         let mut problems: Vec<Problem> = self
@@ -177,7 +211,7 @@ impl Resolver {
             .collect();
         let settings = self.settings.clone().unwrap_or_else(|| Settings::new(""));
         let mut notes = Vec::new();
-        let release = release(&settings, &self.snapshot, &mut notes);
+        let release = self.release(&settings, &mut notes);
         // The snapshot is lent out while the parts are written.
         let snapshot = std::mem::take(&mut self.snapshot);
         let missing = missing(&settings, &snapshot);

@@ -245,3 +245,56 @@ fn another_nodes_block_goes_to_no_internal_peer() {
     assert!(ask(mesh, "10.1.2.7/32", None), "a pod of ours with a borrowed address");
     assert!(ask(mesh, "10.2.2.0/26", Some("10.0.0.2")), "whose routes are not Felix's");
 }
+
+/// A left-over Enabled: both write the routes, and the other node still announces its block itself.
+#[test]
+fn another_nodes_block_goes_to_no_internal_peer_where_both_write_it() {
+    let both = json!({"programClusterRoutes": "Enabled"});
+    for (version, configuration) in [("v3.33.0", both.clone()), ("v3.31.7", json!({}))] {
+        let mut resolver = released(version, configuration, both.clone());
+        put(&mut resolver, peer("tor", json!({"peerIP": "192.0.2.1", "asNumber": 65001})));
+        let plan = resolver.plan();
+        assert_eq!(pool_routes(&plan)[0], PoolRoutes::Tunnel, "{version}");
+        let ask = |session: &str, prefix: &str| {
+            let route = json!({"prefix": prefix, "source": "kernel", "interface": "tunl0",
+                               "next_hop": "10.0.0.2"});
+            let question = json!({"session": session, "direction": "export", "route": route});
+            decide(&plan, question)["decision"] == "accept"
+        };
+        assert!(!ask("Mesh_10_0_0_2", "10.1.2.0/26"), "{version}");
+        assert!(ask("Global_192_0_2_1", "10.1.2.0/26"), "{version}");
+    }
+}
+
+/// Each calico-node that starts writes its version into ClusterInformation; ours did before us.
+#[test]
+fn a_rolling_upgrade_changes_nothing_until_the_nodes_own_start() {
+    let version =
+        |text: &str| calico("ClusterInformation", "default", json!({"calicoVersion": text}));
+    let mut resolver = released("v3.32.1", json!({}), json!({}));
+    resolver.hold_release();
+    assert_eq!(pool_routes(&resolver.plan())[0], PoolRoutes::Tunnel);
+    put(&mut resolver, version("v3.33.0"));
+    let plan = resolver.plan();
+    assert_eq!(
+        (pool_routes(&plan)[0], plan.release.version),
+        (PoolRoutes::Tunnel, Version::new(3, 32, 1))
+    );
+    let note = "this node goes on as with v3.32.1";
+    assert!(plan.notes.iter().any(|n| n.text.contains(note)), "{:?}", plan.notes);
+    assert!(problems(&plan).is_empty(), "{:?}", problems(&plan));
+    // Gone, another product's, and an old node's that started again.
+    put(&mut resolver, calico("ClusterInformation", "default", json!({})));
+    assert_eq!(pool_routes(&resolver.plan())[0], PoolRoutes::Tunnel);
+    put(&mut resolver, version("v3.32.1"));
+    assert!(resolver.plan().notes.is_empty());
+    // What begins now belongs to the new one; what knew nothing takes what it hears first.
+    put(&mut resolver, version("v3.33.0"));
+    let now = resolve(resolver.snapshot(), &Settings::new("me"));
+    assert_eq!(pool_routes(&now)[0], PoolRoutes::Reject);
+    let mut resolver = released("", json!({}), json!({}));
+    resolver.hold_release();
+    assert_eq!(resolver.plan().release.origin, Origin::Assumed);
+    put(&mut resolver, version("v3.31.7"));
+    assert_eq!(resolver.plan().release.version, Version::new(3, 31, 7));
+}
