@@ -19,7 +19,8 @@ use crate::kernel::Link;
 /// by another) says nothing about its session.
 #[derive(Debug, Default)]
 pub(super) struct Fallover {
-    usable: BTreeSet<IpAddr>,
+    /// In order.
+    usable: Vec<IpAddr>,
 }
 
 impl Fallover {
@@ -48,8 +49,11 @@ impl Fallover {
     fn lost(&mut self, links: &[Link]) -> BTreeSet<IpAddr> {
         let running = links.iter().filter(|link| link.up && link.running);
         let usable = running.flat_map(|link| link.addresses.iter().map(|(addr, _)| *addr));
-        let before = std::mem::replace(&mut self.usable, usable.collect());
-        before.difference(&self.usable).copied().collect()
+        let mut usable: Vec<IpAddr> = usable.collect();
+        usable.sort_unstable();
+        let before = std::mem::replace(&mut self.usable, usable);
+        let is_lost = |addr: &IpAddr| self.usable.binary_search(addr).is_err();
+        before.into_iter().filter(is_lost).collect()
     }
 }
 

@@ -1,6 +1,6 @@
 //! Peers coming and going: from the configuration, and from ranges.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -49,7 +49,8 @@ pub(super) struct Peers {
 /// Our addresses on links that carry something, and when neighbours were last dialled for their sake.
 #[derive(Default)]
 struct Reach {
-    addresses: BTreeSet<(u32, IpAddr)>,
+    /// In order.
+    addresses: Vec<(u32, IpAddr)>,
     dialled: Option<Instant>,
 }
 
@@ -58,10 +59,12 @@ impl Reach {
     /// [`DIAL_AGAIN_PAUSE`]: a link that flaps is no reason to dial with every flap.
     fn has_grown(&mut self, links: &[Link], now: Instant) -> bool {
         let usable = links.iter().filter(|link| link.up && link.running);
-        let addresses: BTreeSet<(u32, IpAddr)> = usable
+        let mut addresses: Vec<(u32, IpAddr)> = usable
             .flat_map(|link| link.addresses.iter().map(|(address, _)| (link.index, *address)))
             .collect();
-        let grown = !addresses.is_subset(&self.addresses);
+        addresses.sort_unstable();
+        let is_new = |address| self.addresses.binary_search(address).is_err();
+        let grown = addresses.iter().any(is_new);
         self.addresses = addresses;
         let rested = self.dialled.is_none_or(|at| now.duration_since(at) >= DIAL_AGAIN_PAUSE);
         if grown && rested {

@@ -8,6 +8,7 @@ use std::num::NonZeroU32;
 use bgp_proto::types::{Family, Hop, Prefix};
 use smallvec::SmallVec;
 
+use super::counts::Counts;
 use super::message::{KernelKind, KernelRoute};
 use super::objects::Objects;
 
@@ -38,36 +39,37 @@ pub(super) struct Foreign {
 /// How many routes go over what, so that a change of something that none uses costs nothing.
 #[derive(Debug, Default)]
 struct Uses {
-    objects: BTreeMap<NonZeroU32, u32>,
-    interfaces: BTreeMap<u32, u32>,
-    gateways: BTreeMap<IpAddr, u32>,
+    objects: Counts<NonZeroU32>,
+    interfaces: Counts<u32>,
+    gateways: Counts<IpAddr>,
+    /// Of routes that the kernel does not delete with a word when the address goes.
+    sources: Counts<IpAddr>,
 }
 
 impl Uses {
     fn add(&mut self, route: &KernelRoute) {
-        route.object.into_iter().for_each(|id| *self.objects.entry(id).or_default() += 1);
+        route.object.into_iter().for_each(|id| self.objects.add(id));
         for hop in &route.hops {
-            *self.interfaces.entry(hop.ifindex).or_default() += 1;
-            hop.gateway.into_iter().for_each(|via| *self.gateways.entry(via).or_default() += 1);
+            self.interfaces.add(hop.ifindex);
+            hop.gateway.into_iter().for_each(|via| self.gateways.add(via));
         }
+        source_at_stake(route).into_iter().for_each(|source| self.sources.add(source));
     }
 
     fn remove(&mut self, route: &KernelRoute) {
-        route.object.into_iter().for_each(|id| take(&mut self.objects, id));
+        route.object.into_iter().for_each(|id| self.objects.remove(id));
         for hop in &route.hops {
-            take(&mut self.interfaces, hop.ifindex);
-            hop.gateway.into_iter().for_each(|via| take(&mut self.gateways, via));
+            self.interfaces.remove(hop.ifindex);
+            hop.gateway.into_iter().for_each(|via| self.gateways.remove(via));
         }
+        source_at_stake(route).into_iter().for_each(|source| self.sources.remove(source));
     }
 }
 
-fn take<K: Ord>(counts: &mut BTreeMap<K, u32>, key: K) {
-    if let Some(count) = counts.get_mut(&key) {
-        *count = count.saturating_sub(1);
-        if *count == 0 {
-            counts.remove(&key);
-        }
-    }
+/// The source address with which the route goes, in silence. Networks of interfaces have one too, and
+/// their end is told.
+fn source_at_stake(route: &KernelRoute) -> Option<IpAddr> {
+    route.source.filter(|_| !is_connected(route))
 }
 
 impl Default for Foreign {
@@ -179,7 +181,7 @@ impl Foreign {
         touched: &BTreeSet<NonZeroU32>,
         objects: &Objects,
     ) -> Vec<Prefix> {
-        if !touched.iter().any(|id| self.uses.objects.contains_key(id)) {
+        if !touched.iter().any(|id| self.uses.objects.has(id)) {
             return Vec::new();
         }
         let concerns = |route: &KernelRoute| route.object.is_some_and(|id| touched.contains(&id));
@@ -259,7 +261,12 @@ impl Foreign {
 
     /// Whether any route goes out of the interface.
     pub(super) fn use_interface(&self, ifindex: u32) -> bool {
-        self.uses.interfaces.contains_key(&ifindex)
+        self.uses.interfaces.has(&ifindex)
+    }
+
+    /// Whether any route goes with this source address, without a word from the kernel.
+    pub(super) fn use_source(&self, addr: IpAddr) -> bool {
+        self.uses.sources.has(&addr)
     }
 
     /// The prefixes with a route out of the interface.
@@ -272,7 +279,7 @@ impl Foreign {
 
     /// The prefixes with a route through the gateway.
     pub(super) fn prefixes_via(&self, gateway: IpAddr) -> Vec<Prefix> {
-        if !self.uses.gateways.contains_key(&gateway) {
+        if !self.uses.gateways.has(&gateway) {
             return Vec::new();
         }
         self.prefixes(|route| route.hops.iter().any(|hop| hop.gateway == Some(gateway)))

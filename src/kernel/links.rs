@@ -7,6 +7,7 @@ use std::sync::Arc;
 use bgp_proto::types::{Family, Prefix};
 
 use super::Link;
+use super::counts::Counts;
 use super::message::{AddressMessage, LinkMessage};
 
 /// What a link or address event means for routes.
@@ -50,6 +51,8 @@ pub(super) struct Links {
     addresses: BTreeMap<(IpAddr, u32), AddressMessage>,
     /// The addresses of each network.
     networks: BTreeMap<Prefix, BTreeSet<(IpAddr, u32)>>,
+    /// How many addresses of a family an interface has.
+    on: Counts<(u32, Family)>,
 }
 
 impl Links {
@@ -85,18 +88,25 @@ impl Links {
         }
         if let Some(before) = before {
             self.forget_network(before.network, key);
+        } else {
+            self.on.add((address.ifindex, address.network.family()));
         }
         self.networks.entry(address.network).or_default().insert(key);
         LinkEffect::Changed
     }
 
-    /// RTM_DELADDR. With an interface's last IPv4 address go its routes.
+    /// RTM_DELADDR. With an interface's last address of a family go its routes of that.
     pub(super) fn handle_address_gone(&mut self, address: &AddressMessage) -> LinkEffect {
         let key = (address.local, address.ifindex);
         match self.addresses.remove(&key) {
             Some(known) => {
                 self.forget_network(known.network, key);
-                LinkEffect::RoutesLost
+                let family = (address.ifindex, address.network.family());
+                self.on.remove(family);
+                match self.on.has(&family) {
+                    true => LinkEffect::Changed,
+                    false => LinkEffect::RoutesLost,
+                }
             }
             None => LinkEffect::Unchanged,
         }
@@ -249,5 +259,30 @@ mod tests {
         assert_eq!(links.handle_address(address(1)), LinkEffect::Changed);
         assert_eq!(links.handle_address_gone(&address(1)), LinkEffect::RoutesLost);
         assert_eq!(links, before);
+    }
+
+    #[test]
+    fn routes_go_with_the_last_address_of_a_family() {
+        let mut links = Links::default();
+        links.handle_link(LinkMessage { index: 1, name: "eth0".into(), ..LinkMessage::default() });
+        let address = |local: &str, network: &str| AddressMessage {
+            ifindex: 1,
+            local: local.parse().unwrap(),
+            network: network.parse().unwrap(),
+            scope: Scope::Wide,
+            secondary: false,
+        };
+        let first = address("10.0.0.1", "10.0.0.0/24");
+        let second = address("10.0.0.2", "10.0.0.0/24");
+        let other_family = address("2001:db8::1", "2001:db8::/64");
+        for known in [first, second, other_family] {
+            links.handle_address(known);
+        }
+        // Told twice, counted once.
+        links.handle_address(AddressMessage { secondary: true, ..second });
+        assert_eq!(links.handle_address_gone(&first), LinkEffect::Changed);
+        assert_eq!(links.handle_address_gone(&first), LinkEffect::Unchanged);
+        assert_eq!(links.handle_address_gone(&second), LinkEffect::RoutesLost);
+        assert_eq!(links.handle_address_gone(&other_family), LinkEffect::RoutesLost);
     }
 }

@@ -12,6 +12,7 @@
 //! batch is under way is written once.
 
 mod carry;
+mod counts;
 mod event;
 mod fib;
 mod foreign;

@@ -7,6 +7,8 @@ use std::sync::Arc;
 
 use bgp_proto::types::{FibKind, FibRoute, Hop, Prefix};
 
+use super::counts::Counts;
+
 /// Legs of one multipath route. The kernel's attribute would hold more; a route with more is an
 /// accident.
 const HOPS_MAX: usize = 256;
@@ -136,6 +138,9 @@ pub(crate) struct Specs {
     free: Vec<SpecId>,
     freed: Vec<SpecId>,
     index: HashMap<Arc<RouteSpec>, SpecId>,
+    /// How many contents have a leg out of an interface, or a source address.
+    interfaces: Counts<u32>,
+    sources: Counts<IpAddr>,
 }
 
 #[derive(Debug)]
@@ -152,6 +157,8 @@ impl Specs {
             return id;
         }
         let spec = Arc::new(spec);
+        spec.hops().iter().for_each(|hop| self.interfaces.add(hop.ifindex));
+        spec.source.into_iter().for_each(|source| self.sources.add(source));
         let id = self.free.pop().unwrap_or_else(|| {
             self.slots.push(None);
             SpecId::from_index(self.slots.len() - 1)
@@ -178,7 +185,10 @@ impl Specs {
         if slot.uses > 0 {
             return;
         }
-        self.index.remove(&slot.spec);
+        let spec = &slot.spec;
+        spec.hops().iter().for_each(|hop| self.interfaces.remove(hop.ifindex));
+        spec.source.into_iter().for_each(|source| self.sources.remove(source));
+        self.index.remove(spec);
         *place = None;
         self.freed.push(id);
     }
@@ -208,8 +218,12 @@ impl Specs {
 
     /// Whether any route goes out of the interface.
     pub(crate) fn use_interface(&self, ifindex: u32) -> bool {
-        let mut slots = self.slots.iter().flatten();
-        slots.any(|slot| slot.spec.hops().iter().any(|hop| hop.ifindex == ifindex))
+        self.interfaces.has(&ifindex)
+    }
+
+    /// Whether any route has the source address.
+    pub(crate) fn use_source(&self, addr: IpAddr) -> bool {
+        self.sources.has(&addr)
     }
 
     /// How many are distinct.

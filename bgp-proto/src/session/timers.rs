@@ -147,7 +147,10 @@ mod tests {
         }
         assert!(last >= Duration::from_secs(60));
         backoff.reset();
-        assert!(backoff.retry_at(Time::ZERO, Time::ZERO, &mut jitter) <= Time::ZERO + Duration::from_secs(10));
+        assert!(
+            backoff.retry_at(Time::ZERO, Time::ZERO, &mut jitter)
+                <= Time::ZERO + Duration::from_secs(10)
+        );
     }
 
     #[test]

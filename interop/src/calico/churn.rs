@@ -102,7 +102,7 @@ impl Churn {
 /// What a process used.
 #[derive(Debug, Clone, Copy)]
 pub struct Usage {
-    /// CPU time in milliseconds.
+    /// CPU time of the threads that it has, in milliseconds.
     pub cpu_millis: u64,
     /// Memory in KiB.
     pub memory_kib: u64,
@@ -114,14 +114,16 @@ impl Usage {
     /// # Errors
     /// When `/proc` does not say.
     pub fn of(pid: u32) -> Result<Self> {
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-        let (_, rest) = stat.rsplit_once(')').context("/proc stat")?;
-        let fields: Vec<&str> = rest.split_whitespace().collect();
-        let ticks = |at: usize| -> Result<u64> { Ok(fields.get(at).context("short")?.parse()?) };
+        // Ticks would charge 10 ms to whoever runs when the clock strikes.
+        let mut nanos = 0;
+        for thread in fs::read_dir(format!("/proc/{pid}/task"))? {
+            // One that has just ended has none.
+            let Ok(text) = fs::read_to_string(thread?.path().join("schedstat")) else { continue };
+            nanos += text.split(' ').next().context("/proc schedstat")?.parse::<u64>()?;
+        }
         let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
         let memory = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
         let memory = memory.and_then(|m| m.split_whitespace().next()).context("no VmRSS")?;
-        // A tick is 10 ms on every Linux that this runs on (USER_HZ).
-        Ok(Self { cpu_millis: (ticks(11)? + ticks(12)?) * 10, memory_kib: memory.parse()? })
+        Ok(Self { cpu_millis: nanos / 1_000_000, memory_kib: memory.parse()? })
     }
 }

@@ -506,7 +506,7 @@ impl Plan {
     /// Whether any route of ours has this source address: the kernel deletes it with the address,
     /// or takes the address out of it, without a word.
     pub(crate) fn uses_source(&self, addr: IpAddr) -> bool {
-        !self.shared.specs.select(|spec| spec.source == Some(addr)).is_empty()
+        self.shared.specs.use_source(addr)
     }
 
     /// The routes with [`Recursion::Direct`] that cover `addr`, as wanted, the most specific first.

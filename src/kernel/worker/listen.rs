@@ -1,6 +1,7 @@
 //! What the kernel says changed.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::num::NonZeroU32;
 
 use bgp_proto::types::{Prefix, Time};
@@ -68,12 +69,14 @@ impl Worker {
             }
             message::RTM_NEWADDR | message::RTM_DELADDR => {
                 if let Some(address) = message::parse_address(body) {
-                    let effect = if header.kind == message::RTM_NEWADDR {
-                        self.links.handle_address(address)
+                    if header.kind == message::RTM_NEWADDR {
+                        let effect = self.links.handle_address(address);
+                        self.handle_address_effect(&address, effect);
                     } else {
-                        self.links.handle_address_gone(&address)
-                    };
-                    self.handle_address_effect(&address, effect);
+                        let effect = self.links.handle_address_gone(&address);
+                        self.handle_address_effect(&address, effect);
+                        self.read_if_source(address.local);
+                    }
                 }
             }
             message::RTM_NEWNEXTHOP => {
@@ -135,9 +138,6 @@ impl Worker {
         }
         if effect == LinkEffect::RoutesLost {
             self.read_if_used(address.ifindex);
-            if self.shared.plan().uses_source(address.local) {
-                self.resync.request(self.now(), Urgency::AtOnce);
-            }
         }
         self.schedule_retry(self.now());
     }
@@ -146,6 +146,14 @@ impl Worker {
     fn read_if_used(&mut self, ifindex: u32) {
         let ours = self.shared.plan().uses_interface(ifindex);
         if ours || self.foreign.use_interface(ifindex) {
+            self.resync.request(self.now(), Urgency::AtOnce);
+        }
+    }
+
+    /// Asks for a dump when routes may have been deleted, or changed, with their source address.
+    fn read_if_source(&mut self, addr: IpAddr) {
+        let ours = self.shared.plan().uses_source(addr);
+        if ours || self.foreign.use_source(addr) {
             self.resync.request(self.now(), Urgency::AtOnce);
         }
     }
