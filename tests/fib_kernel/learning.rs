@@ -1,6 +1,7 @@
 //! Next hops and learned routes, by event.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use bgp_proto::types::Prefix;
 use margay::kernel::{
@@ -217,6 +218,43 @@ fn connected_networks_are_learned_by_event() {
         let bad =
             |e: &FibEvent| matches!(e, FibEvent::Learned { route } if route.prefix == excluded);
         assert!(!fib.take_events().iter().any(bad));
+        fib.stop(Leave::Keep);
+    });
+}
+
+/// The kernel says nothing about routes that it drops with their source address, or with the last address
+/// of an interface; with any other address it drops none.
+#[test]
+#[ignore = "needs root"]
+fn routes_of_others_that_go_with_an_address_are_noticed() {
+    in_namespace("learning::routes_of_others_that_go_with_an_address_are_noticed", || {
+        veth("v0", "10.0.0.1/24", "");
+        ip("addr add 10.244.1.1/32 dev v0");
+        ip("addr add 10.244.1.2/32 dev v0");
+        let fib = start();
+        fib.fib.learn(vec![LearnRule {
+            from: LearnSource::Kernel,
+            protocols: vec![],
+            interfaces: vec![],
+            prefixes: vec![],
+        }]);
+        ip("route add 192.0.2.0/24 via 10.0.0.9 src 10.244.1.1");
+        ip("route add 198.51.100.0/24 via 10.0.0.9");
+        ip("route add 203.0.113.0/24 dev v0 scope link");
+        for prefix in ["192.0.2.0/24", "198.51.100.0/24", "203.0.113.0/24"] {
+            learned(&fib, prefix);
+        }
+        let readings = fib.fib.counters().resyncs;
+        ip("addr del 10.244.1.2/32 dev v0");
+        ip("route add 192.0.2.128/25 via 10.0.0.9");
+        learned(&fib, "192.0.2.128/25");
+        std::thread::sleep(Duration::from_millis(300));
+        assert_eq!(fib.fib.counters().resyncs, readings, "nothing can have gone");
+        ip("addr del 10.244.1.1/32 dev v0");
+        forgotten(&fib, "192.0.2.0/24");
+        ip("addr del 10.0.0.1/24 dev v0");
+        forgotten(&fib, "198.51.100.0/24");
+        forgotten(&fib, "203.0.113.0/24");
         fib.stop(Leave::Keep);
     });
 }
