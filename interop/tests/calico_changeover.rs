@@ -403,6 +403,61 @@ fn cluster_routes_change_owners_without_losing_a_packet() -> Result<()> {
     })
 }
 
+/// Node after node gets v3.33, whose Felix writes tunnel routes. Each calico-node that starts writes its
+/// version into ClusterInformation, and the Felix of those that did not yet writes none.
+#[test]
+#[ignore = "needs root, etcd, openssl and runit"]
+fn a_rolling_upgrade_takes_no_tunnel_route() -> Result<()> {
+    run("calico-rolling", &[], |lab| {
+        let cluster = Cluster::start(lab)?;
+        let of = |release| set(release, Carrier::IpipAlways, Writes::Bird);
+        put(&cluster, &of("v3.32.1"))?;
+        let (a, b) = (cluster.node(lab, "a", 1)?, cluster.node(lab, "b", 2)?);
+        for (host, address) in [(&a, "10.65.1.1"), (&b, "10.65.2.1")] {
+            lab.link(host, "tunl0")?;
+            host.run("ip", &["addr", "add", &format!("{address}/32"), "dev", "tunl0"])?;
+        }
+        let na = MargayNode::from_environment(&a, &cluster)?;
+        let mut nb = MargayNode::from_environment(&b, &cluster)?;
+        let ways = [(&a, "10.65.2.0/26", &b), (&b, "10.65.1.0/26", &a)];
+        let tunnelled = |(host, prefix, to): (&Host, &str, &Host), by: &str| -> Result<()> {
+            let route = route_of(host, prefix)?;
+            let through = format!("via {} dev tunl0 proto {by}", to.v4());
+            ensure!(route.lines().count() == 1 && route.contains(&through), "{route}");
+            Ok(())
+        };
+        for way in ways {
+            wait_until(PATIENCE, "the tunnel route", || tunnelled(way, "bird"))?;
+        }
+        let (pod_a, pod_b) = (Pod::start(&a, "x", "10.65.1.7")?, Pod::start(&b, "y", "10.65.2.7")?);
+        let both = [Packets::start(&pod_a, &pod_b)?, Packets::start(&pod_b, &pod_a)?];
+        put(&cluster, &of("v3.33.0"))?;
+        let says = |node: &MargayNode, text: &str| -> Result<()> {
+            let status = node.status()?.to_string();
+            ensure!(status.contains(text), "{status}");
+            Ok(())
+        };
+        for node in [&na, &nb] {
+            wait_until(PATIENCE, "a note", || says(node, "v3.33.0 is named by now"))?;
+        }
+        // Longer than a route stays that is left to somebody who does not write it.
+        holds_for(Duration::from_secs(12), "both tunnel routes", || {
+            ways.into_iter().try_for_each(|way| tunnelled(way, "bird"))
+        })?;
+        // One's own turn: Felix writes a little later than margay begins.
+        end_gracefully(&mut nb)?;
+        nb.restart()?;
+        wait_until(PATIENCE, "the new release", || says(&nb, "v3.33.0 (ClusterInformation)"))?;
+        nb.wait_session(&a)?;
+        holds_for(Duration::from_secs(3), "the tunnel route", || tunnelled(ways[1], "bird"))?;
+        b.shell(&format!("ip route add {} via {} dev tunl0 onlink proto 80", ways[1].1, a.v4()))?;
+        wait_until(PATIENCE, "Felix's route alone", || tunnelled(ways[1], "80"))?;
+        tunnelled(ways[0], "bird")?;
+        println!("0 of {} packets lost", end(both)?);
+        Ok(())
+    })
+}
+
 /// The address of a virtual machine, of the first node's block.
 const MACHINE: &str = "10.65.1.9";
 
