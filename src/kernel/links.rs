@@ -124,7 +124,7 @@ impl Links {
     /// Whether addresses and routes of the interface are of no interest: kube-proxy gives its own
     /// every service address of a cluster, and changes thousands at a time.
     pub(super) fn is_ignored(&self, ifindex: u32) -> bool {
-        self.name(ifindex) == Some("kube-ipvs0")
+        self.name(ifindex).is_some_and(|name| name.starts_with("kube-ipvs"))
     }
 
     /// Whether the address is one of ours, in the same VRF or outside of all of them.

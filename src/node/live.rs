@@ -355,7 +355,7 @@ impl Live {
         let waits = self.current.is_none() && self.feeds.iter().any(|feed| !feed.status.listed);
         let restore = waits.then(|| self.store.restored_at + RESTORE_AFTER);
         let restore = restore.filter(|at| *at > Instant::now());
-        restore.into_iter().chain(self.store.due()).min()
+        restore.into_iter().chain(self.store.wake()).min()
     }
 
     /// Takes what comes, until it is time to work out what follows.
@@ -407,7 +407,9 @@ impl Live {
 
     /// Keeps the objects that the plan in force follows from, when it is time to.
     fn save(&mut self) {
-        if self.store.due().is_none_or(|at| at > Instant::now()) {
+        let now = Instant::now();
+        self.store.settle(now);
+        if !self.store.is_due(now) {
             return;
         }
         let snapshot = self.resolver.snapshot();
@@ -422,7 +424,7 @@ impl Live {
             for (id, secret) in snapshot.session_keys() {
                 encode(&id, &secret).into_iter().for_each(|object| lines.push(KEYS, object));
             }
-            self.store.write(lines);
+            self.store.write(lines, now);
         });
     }
 

@@ -1,17 +1,23 @@
 //! When what was kept on disk is read and written.
 
+use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use tokio::task::JoinHandle;
+use tokio::sync::oneshot;
+use tokio::sync::oneshot::error::TryRecvError;
 use tokio::time::Instant;
-use tracing::{info, warn};
+use tracing::info;
 
 use super::saved::{self, Lines, Saved};
 use crate::calico::Problem;
 
 /// Least time between two writings; what changes meanwhile is written at its end.
 const WRITE_INTERVAL: Duration = Duration::from_secs(2);
+/// How often to look whether a writing is over.
+const LOOK_INTERVAL: Duration = Duration::from_millis(200);
+/// How long after a writing that failed the next is tried.
+const RETRY_INTERVAL: Duration = Duration::from_secs(30);
 
 /// The file with the objects of the plan in force.
 pub(super) struct Store {
@@ -24,8 +30,9 @@ pub(super) struct Store {
     pub(super) age: String,
     /// Something differs from what was written last, and may be written then.
     due: Option<Instant>,
-    writing: Option<JoinHandle<std::io::Result<()>>>,
-    /// Why it is not kept or was not used.
+    /// What becomes of a writing that is under way, and when to look.
+    writing: Option<(oneshot::Receiver<io::Result<()>>, Instant)>,
+    /// Why it is not kept, or was not used and is not written again yet.
     pub(super) fault: Option<Problem>,
 }
 
@@ -56,7 +63,6 @@ impl Store {
             }
             Err(why) => {
                 let text = format!("{why}: it is not used, and written again with the next plan");
-                warn!("{}: {text}", path.display());
                 self.fault = Some(Problem::new(path.display(), text));
                 Saved::default()
             }
@@ -70,31 +76,92 @@ impl Store {
         }
     }
 
-    /// When something is to be written.
-    pub(super) fn due(&self) -> Option<Instant> {
-        self.due
+    /// Whether something is to be written by now.
+    pub(super) fn is_due(&self, now: Instant) -> bool {
+        self.writing.is_none() && self.due.is_some_and(|at| at <= now)
     }
 
-    /// Writes elsewhere, because a disk may take its time. While an earlier writing lasts, this one is
-    /// put off.
-    pub(super) fn write(&mut self, lines: Lines) {
-        let Some(path) = self.path.clone() else { return };
-        if let Some(writing) = self.writing.take_if(|writing| !writing.is_finished()) {
-            self.writing = Some(writing);
-            self.due = Some(Instant::now() + WRITE_INTERVAL);
-            return;
-        }
-        self.due = None;
-        let node = self.node.clone();
-        self.writing = Some(tokio::task::spawn_blocking(move || {
-            let result = saved::write(&path, &node, &lines);
-            if let Err(error) = &result {
-                warn!(
-                    "{}: {error}: a start without the datastore will not know the objects",
-                    path.display()
-                );
+    /// When to come back.
+    pub(super) fn wake(&self) -> Option<Instant> {
+        self.writing.as_ref().map(|(_, look)| *look).or(self.due)
+    }
+
+    /// Takes the end of a writing in.
+    pub(super) fn settle(&mut self, now: Instant) {
+        let Some((answer, look)) = &mut self.writing else { return };
+        let result = match answer.try_recv() {
+            Err(TryRecvError::Empty) => {
+                *look = now + LOOK_INTERVAL;
+                return;
             }
-            result
-        }));
+            Err(TryRecvError::Closed) => Err(io::Error::other("the writing was broken off")),
+            Ok(result) => result,
+        };
+        self.writing = None;
+        let Some(path) = &self.path else { return };
+        self.fault = result.err().map(|error| {
+            self.due =
+                Some(self.due.map_or(now + RETRY_INTERVAL, |at| at.max(now + RETRY_INTERVAL)));
+            let text = format!(
+                "{error}: a start without the datastore will not know the objects, or older ones; \
+                 make room, or let margay write in its folder: it is tried again"
+            );
+            Problem::new(path.display(), text)
+        });
+    }
+
+    /// Writes elsewhere, because a disk may take its time.
+    pub(super) fn write(&mut self, lines: Lines, now: Instant) {
+        self.due = None;
+        let Some(path) = self.path.clone() else { return };
+        let (answer, wait) = oneshot::channel();
+        self.writing = Some((wait, now + LOOK_INTERVAL));
+        let node = self.node.clone();
+        tokio::task::spawn_blocking(move || {
+            // Nobody waits where the daemon has ended.
+            let _ = answer.send(saved::write(&path, &node, &lines));
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn write(store: &mut Store, now: Instant) {
+        store.write(Lines::new(), now);
+        assert!(!store.is_due(now + RETRY_INTERVAL), "one at a time");
+        while store.writing.is_some() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            store.settle(now);
+        }
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_written_is_named_and_tried_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("missing").join("objects");
+        let mut store = Store::new(Some(path.clone()), "a".into());
+        assert!(store.read().objects.is_empty() && store.fault.is_none());
+        let now = Instant::now();
+        store.note_change();
+        assert!(store.is_due(now + WRITE_INTERVAL * 2));
+        write(&mut store, now).await;
+        let fault = store.fault.clone().expect("the folder is missing");
+        assert!(fault.text.contains("will not know the objects"), "{}", fault.text);
+        // A change does not make it sooner.
+        store.note_change();
+        assert!(!store.is_due(now + RETRY_INTERVAL - Duration::from_secs(1)));
+        assert!(store.is_due(now + RETRY_INTERVAL));
+        std::fs::create_dir(path.parent().unwrap()).unwrap();
+        write(&mut store, now + RETRY_INTERVAL).await;
+        assert!(store.fault.is_none() && store.wake().is_none(), "{:?}", store.fault);
+        // One that is damaged is named until it is written again.
+        std::fs::write(&path, "damaged").unwrap();
+        let mut store = Store::new(Some(path), "a".into());
+        store.read();
+        assert!(store.fault.is_some());
+        write(&mut store, now).await;
+        assert!(store.fault.is_none());
     }
 }
