@@ -321,24 +321,48 @@ async fn a_file_that_is_cut_off_and_filled_later_withdraws_nothing() {
     consumer.until_peers(&[("a", 1), ("c", 2), ("d", 1)]).await;
 }
 
+/// Half of all changes, because other work on the machine slows single ones down.
+const FOLLOWED: Duration = Duration::from_millis(20);
+const CHANGES: u32 = 41;
+
 #[tokio::test]
 async fn a_change_is_followed_within_milliseconds() {
     let folder = Folder::new();
     folder.write("a.yaml", &peer("a", 1));
     let mut consumer = Consumer::files(folder.0.path());
     consumer.until_peers(&[("a", 1)]).await;
-    let mut fastest = Duration::MAX;
-    // Other work on the machine slows single ones down.
-    for number in 2..500 {
-        if fastest <= Duration::from_millis(20) {
-            break;
-        }
+    let mut times = Vec::new();
+    for number in 2..2 + CHANGES {
         let began = Instant::now();
         folder.write("a.yaml", &peer("a", number));
         consumer.until_peers(&[("a", number)]).await;
-        fastest = fastest.min(began.elapsed());
+        times.push(began.elapsed());
     }
-    assert!(fastest <= Duration::from_millis(20), "{fastest:?}");
+    times.sort_unstable();
+    assert!(times[times.len() / 2] <= FOLLOWED, "{times:?}");
+}
+
+#[tokio::test]
+async fn an_endpoint_is_followed_within_milliseconds() {
+    let folder = Folder::new();
+    let status = folder.path("endpoint-status");
+    fs::create_dir_all(&status).unwrap();
+    let mut consumer = Consumer::of(Source::Endpoints(EndpointsConfig { folder: status.clone() }));
+    consumer.until("an empty list", |c| c.lists == 1).await;
+    let file = status.join("k8s default-web");
+    let mut times = Vec::new();
+    for _ in 0..CHANGES {
+        let endpoint = "{\"ifaceName\":\"cali1\",\"ipv4Nets\":[\"10.65.1.7/32\"],\"ipv6Nets\":[],\
+                        \"bgpPeerName\":\"child\"}";
+        let began = Instant::now();
+        fs::write(&file, endpoint).unwrap();
+        consumer.until_peers(&[("child", 0)]).await;
+        times.push(began.elapsed());
+        fs::remove_file(&file).unwrap();
+        consumer.until_peers(&[]).await;
+    }
+    times.sort_unstable();
+    assert!(times[times.len() / 2] <= FOLLOWED, "{times:?}");
 }
 
 #[tokio::test]
