@@ -34,6 +34,31 @@ async fn killed_and_started_again() {
     assert_eq!((consumer.lists, consumer.changes), (1, 4));
 }
 
+/// Back-off is for failures in a row: a connection that listed and followed was good.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs etcd and openssl"]
+async fn each_of_many_restarts_is_followed_at_once() {
+    const RESTARTS: u32 = 8;
+    // A start of etcd takes most of a second, in which two or three attempts fail.
+    const FOLLOWED: Duration = Duration::from_secs(2);
+    let mut etcd = Etcd::plain().await;
+    put_all(&mut etcd.client().await, &[peer("a", 0)]).await;
+    let mut consumer = Consumer::current(etcd.config()).await;
+    for round in 1..=RESTARTS {
+        etcd.kill();
+        consumer.until("away", Consumer::is_away).await;
+        consumer.read_for(Duration::from_millis(300)).await;
+        etcd.restart().await;
+        let began = Instant::now();
+        put_all(&mut etcd.client().await, &[peer("a", round)]).await;
+        let changes = usize::try_from(round).expect("eight at most");
+        consumer.until("the change", |c| c.changes == changes).await;
+        assert!(began.elapsed() < FOLLOWED, "restart {round}: {:?}", began.elapsed());
+        consumer.read_for(Duration::from_secs(2)).await;
+    }
+    assert_eq!(consumer.lists, 1);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs etcd and openssl"]
 async fn frozen_and_thawed() {
