@@ -596,9 +596,11 @@ fn etcd_is_away_when_a_node_restarts() -> Result<()> {
             ensure!(kernel::route(&b, "10.65.1.0/26")?.is_some(), "the route is gone");
             Ok(())
         })?;
+        let sessions = [na.sessions(&b), nb.sessions(&a)];
         cluster.etcd.restart()?;
         cluster.put_block(&b, 6)?;
         kernel::wait_gateways(&a, "10.65.6.0/26", &[b.v4().to_string()])?;
+        ensure!([na.sessions(&b), nb.sessions(&a)] == sessions, "the list ended a session");
         let sent = end(both)?;
         for (host, monitor) in [&a, &b].iter().zip(&monitors) {
             let changes = monitor.changes()?;

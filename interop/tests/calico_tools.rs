@@ -166,6 +166,117 @@ fn birds_own_clients_understand_every_answer() -> Result<()> {
     })
 }
 
+/// A session by BIRD's socket: down for as long as its operator wants, whatever the plan does.
+#[test]
+#[ignore = "needs root, etcd and BIRD's clients"]
+fn sessions_are_disabled_and_enabled_at_birds_socket() -> Result<()> {
+    run("calico-orders", &["birdc"], |lab| {
+        let cluster = Cluster::start(lab)?;
+        let (a, b) = (cluster.node(lab, "a", 1)?, cluster.node(lab, "b", 2)?);
+        let (na, [v4, v6]) = MargayNode::with_bird_sockets(&a, &cluster)?;
+        let nb = MargayNode::from_environment(&b, &cluster)?;
+        na.wait_session(&b)?;
+        let mesh = session_name("Mesh", &b);
+        let birdc = |socket: &Path, command: &str| {
+            printed(Command::new("birdc").arg("-s").arg(socket).args(command.split(' ')))
+        };
+        let says = |command: &str, wanted: &str| -> Result<()> {
+            let text = birdc(&v4, &format!("{command} {mesh}"))?;
+            ensure!(text.contains(&format!("{mesh}: {wanted}")), "{command}: {text}");
+            Ok(())
+        };
+        let state = |wanted: &str| -> Result<()> {
+            let answer = birdc(&v4, &format!("show protocols {mesh}"))?;
+            ensure!(answer.contains(&format!("{mesh} BGP      master   {wanted} ")), "{answer}");
+            Ok(())
+        };
+        says("disable", "disabled")?;
+        says("disable", "already disabled")?;
+        says("restart", "already disabled")?;
+        says("reload", "already disabled")?;
+        // Neither the neighbour's attempts nor another plan bring it back.
+        kernel::wait_gone(&a, "10.65.2.0/26")?;
+        cluster.put_block(&a, 6)?;
+        wait_until(PATIENCE, "the plan with a block more", || {
+            let routes = birdc(&v4, "show route 10.65.6.0/26")?;
+            ensure!(routes.contains("blackhole"), "{routes}");
+            Ok(())
+        })?;
+        holds_for(Duration::from_secs(7), "a session that is down", || {
+            state("down")?;
+            ensure!(na.session(&b)?.state == "Idle", "{:?}", na.session(&b)?);
+            Ok(())
+        })?;
+        says("enable", "enabled")?;
+        says("enable", "already enabled")?;
+        na.wait_session(&b)?;
+        kernel::wait_gateways(&a, "10.65.2.0/26", &[b.v4().to_string()])?;
+        state("up")?;
+        let sessions = na.sessions(&b);
+        for command in ["reload", "reload in", "reload out"] {
+            says(command, "reloading")?;
+        }
+        ensure!(na.sessions(&b) == sessions, "reloading ended the session");
+        says("restart", "restarted")?;
+        wait_until(PATIENCE, "another session", || {
+            ensure!(na.sessions(&b) == sessions + 1, "{} sessions", na.sessions(&b));
+            Ok(())
+        })?;
+        // The socket of the other family has other sessions, and the kernel's protocol is none.
+        for (socket, command) in [(&v6, format!("disable {mesh}")), (&v4, "disable kernel1".into())]
+        {
+            let answer =
+                refused(Command::new("birdc").arg("-s").arg(socket).args(command.split(' ')))?;
+            ensure!(!answer.contains(": disabled"), "{answer}");
+        }
+        na.wait_session(&b)?;
+        drop(nb);
+        Ok(())
+    })
+}
+
+/// Learned multipath and blackholes as BIRD shows them; and a node whose sessions nobody knows yet.
+#[test]
+#[ignore = "needs root, etcd and BIRD's clients"]
+fn kernel_routes_and_a_node_without_a_plan_at_birds_socket() -> Result<()> {
+    run("calico-shown", &["birdc"], |lab| {
+        let mut cluster = Cluster::start(lab)?;
+        let (a, b) = (cluster.node(lab, "a", 1)?, cluster.node(lab, "b", 2)?);
+        // A block's routes in the kernel, as they are told to neighbours.
+        cluster.put_block(&a, 7)?;
+        let [c, d] = ["10.99.0.77", "10.99.0.78"];
+        a.shell(&format!(
+            "ip route add 10.65.7.1/32 proto 80 nexthop via {c} nexthop via {d}
+             ip route add blackhole 10.65.7.2/32 proto 80"
+        ))?;
+        cluster.etcd.crash()?;
+        let (_na, [v4, _]) = MargayNode::with_bird_sockets(&a, &cluster)?;
+        let answer = ask(&v4, "show protocols", "")?;
+        ensure!(readers::sessions(&answer, "_").is_err(), "a node with no plan is ready: {answer}");
+        let text = refused(Command::new("birdc").arg("-s").arg(&v4).args(["show", "protocols"]))?;
+        ensure!(text.contains("etcd"), "it says what is waited for: {text}");
+        cluster.etcd.restart()?;
+        wait_until(PATIENCE, "the first plan", || {
+            ask(&v4, "show protocols", "0000").and_then(|text| {
+                let sessions = readers::sessions(&text, "_").map_err(text_error)?;
+                ensure!(sessions.iter().any(|s| s.name == session_name("Mesh", &b)), "{text}");
+                Ok(())
+            })
+        })?;
+        let birdc = |words: &[&str]| printed(Command::new("birdc").arg("-s").arg(&v4).args(words));
+        wait_until(PATIENCE, "the kernel's routes", || {
+            let text = birdc(&["show", "route", "10.65.7.1/32"])?;
+            // Calico's readers know no "multipath"; each gateway has a line that they can read.
+            for gateway in [c, d] {
+                ensure!(text.contains(&format!("via {gateway} on eth0 [kernel1 ")), "{text}");
+            }
+            let text = birdc(&["show", "route", "10.65.7.2/32"])?;
+            ensure!(text.contains("10.65.7.2/32       blackhole [kernel1 "), "{text}");
+            Ok(())
+        })
+    })
+}
+
 /// A second margay on the sockets of the first: one line, exit code 1, and the first goes on.
 fn second_is_refused(host: &Host, cluster: &Cluster, v4: &Path, v6: &Path) -> Result<()> {
     let sockets = format!("{},{}", v4.display(), v6.display());
