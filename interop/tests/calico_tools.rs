@@ -235,6 +235,29 @@ fn sessions_are_disabled_and_enabled_at_birds_socket() -> Result<()> {
     })
 }
 
+/// `margay check --connect` reads etcd once, before anything is stopped for it.
+#[test]
+#[ignore = "needs root and etcd"]
+fn a_check_connects_to_etcd() -> Result<()> {
+    run("calico-check", &[], |lab| {
+        let mut cluster = Cluster::start(lab)?;
+        let a = cluster.node(lab, "a", 1)?;
+        let variables = environment(&a, &cluster, "none");
+        let check = || -> Result<(bool, String)> {
+            let mut command = a.command(&binary()?.display().to_string());
+            command.args(["check", "--connect"]).envs(variables.clone());
+            let output = command.output()?;
+            Ok((output.status.success(), String::from_utf8(output.stdout)?))
+        };
+        let (is_good, text) = check()?;
+        ensure!(is_good && text.contains("etcd at http://10.99.0.1:2379: 3 objects"), "{text}");
+        cluster.etcd.crash()?;
+        let (is_good, text) = check()?;
+        ensure!(!is_good && text.contains("10.99.0.1:2379") && text.contains("refused"), "{text}");
+        Ok(())
+    })
+}
+
 /// Learned multipath and blackholes as BIRD shows them; and a node whose sessions nobody knows yet.
 #[test]
 #[ignore = "needs root, etcd and BIRD's clients"]

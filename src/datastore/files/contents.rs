@@ -84,11 +84,6 @@ impl Contents {
         self.told = Some(Told { objects, problems });
         events
     }
-
-    /// How many objects were sent.
-    pub(super) fn len(&self) -> usize {
-        self.told.as_ref().map_or(0, |told| told.objects.len())
-    }
 }
 
 fn changes(old: &BTreeMap<ObjectId, Decoded>, new: &BTreeMap<ObjectId, Decoded>) -> Vec<Change> {
@@ -152,7 +147,7 @@ mod tests {
         put(&mut contents, "/d/a.yaml", &peer("p", 1));
         assert_eq!(told(&mut contents), ["-BGPPeer/q", "-BGPPeer/r"]);
         assert!(told(&mut contents).is_empty());
-        assert_eq!(contents.len(), 1);
+        assert_eq!(contents.told.as_ref().unwrap().objects.len(), 1);
     }
 
     #[test]

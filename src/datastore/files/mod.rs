@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 use tokio::time::{sleep, timeout};
-use tracing::{info, warn};
+use tracing::warn;
 
 use super::{Event, PART, Sender, State};
 use crate::supervise;
@@ -78,7 +78,7 @@ async fn run(layout: Layout, sender: &Sender) {
         match result {
             Ok(()) => {
                 scanner.contents.events().into_iter().for_each(|event| sender.send(event));
-                connection.tell_current(sender, scanner.contents.len());
+                connection.tell_current(sender);
             }
             Err(reason) => connection.tell_away(sender, &reason),
         }
@@ -134,10 +134,10 @@ impl Connection {
         }
     }
 
-    fn tell_current(&mut self, sender: &Sender, objects: usize) {
+    // The log's lines are written by who takes the events, for every kind of source.
+    fn tell_current(&mut self, sender: &Sender) {
         if !matches!(self, Connection::Current) {
             *self = Connection::Current;
-            info!(objects, "file source is in sync");
             sender.send(Event::State(State::Current));
         }
     }
@@ -149,7 +149,6 @@ impl Connection {
             _ => Instant::now(),
         };
         let reason: Arc<str> = reason.into();
-        warn!(%reason, "file source is unavailable; keeping the last known objects");
         sender.send(Event::State(State::Away { since, reason: Arc::clone(&reason) }));
         *self = Connection::Away(since, reason);
     }
