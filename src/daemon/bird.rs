@@ -16,8 +16,9 @@ use tokio::sync::oneshot;
 use tracing::info;
 
 use super::answers::{Answers, Order, PAGE, is_in_table};
+use super::awaiting::Owes;
 use super::registry::Record;
-use super::startup::{Owes, Startup};
+use super::startup::Startup;
 use crate::config::Document;
 use crate::ctl::bird::{
     self, Acted, Action, Backend, BgpDetails, BgpRoute, ChangeCounts, Configure, Details,

@@ -4,12 +4,12 @@
 //! End-of-RIB what we did not advertise again. So nothing is advertised before those peers have
 //! sent their routes, for as long as they can be expected to.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bgp_proto::session::Negotiated;
 use bgp_proto::types::{Family, FamilySet, PeerId, PeerType, Time};
 
+use super::awaiting::{Awaiting, Owes};
 use super::startup::{Lookups, Progress};
 use crate::config::Config;
 
@@ -68,16 +68,6 @@ pub(super) enum Start {
     Again,
 }
 
-/// What a peer still owes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Owes {
-    /// A session; until when it counts as slow.
-    Session {
-        slow_until: Time,
-    },
-    EndOfRib(FamilySet),
-}
-
 /// Peers that nobody can name beforehand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Ranges {
@@ -87,10 +77,14 @@ enum Ranges {
     Until(Time),
 }
 
+/// Until when a peer without a session counts as slow.
+#[derive(Debug)]
+struct SlowUntil(Time);
+
 /// The wait of one start.
 #[derive(Debug)]
 pub(super) struct Deferral {
-    waiting: BTreeMap<PeerId, Owes>,
+    awaiting: Awaiting<SlowUntil>,
     ranges: Ranges,
     grace_ends: Time,
     ends: Time,
@@ -113,9 +107,10 @@ impl Deferral {
                 Start::First => CONNECT_GRACE,
                 Start::Again => RESTART_GRACE,
             };
-        let session = Owes::Session { slow_until: now };
+        let mut awaiting = Awaiting::default();
+        peers.into_iter().for_each(|peer| awaiting.expect(peer, SlowUntil(now)));
         Deferral {
-            waiting: peers.into_iter().map(|peer| (peer, session)).collect(),
+            awaiting,
             looked: None,
             ranges: if has_ranges { Ranges::Until(grace_ends) } else { Ranges::None },
             grace_ends,
@@ -129,16 +124,14 @@ impl Deferral {
         match (owed, self.ranges) {
             (Some(families), Ranges::Until(_)) => {
                 self.ranges = Ranges::Until((now + RANGE_QUIET).min(self.ends));
-                self.waiting.insert(peer, Owes::EndOfRib(families));
+                self.awaiting.expect_routes(peer, families, SlowUntil(Time::ZERO));
             }
             (Some(families), Ranges::None) => {
-                if let Some(owes) = self.waiting.get_mut(&peer) {
-                    *owes = Owes::EndOfRib(families);
-                }
+                self.awaiting.handle_up(peer, families);
             }
             (None, _) => {
-                let configured = self.waiting.remove(&peer).is_some();
-                if !configured && self.waiting.is_empty() {
+                let was_awaited = self.awaiting.forget(peer);
+                if !was_awaited && self.awaiting.is_empty() {
                     // The range's peers are of a kind that holds nothing.
                     self.ranges = Ranges::None;
                 }
@@ -148,24 +141,19 @@ impl Deferral {
 
     /// A session went down before it had sent everything, or the peer was removed.
     pub(super) fn handle_down(&mut self, peer: PeerId) {
-        if let Some(owes) = self.waiting.get_mut(&peer) {
-            *owes = Owes::Session { slow_until: Time::ZERO };
+        if let Some(slow_until) = self.awaiting.handle_down(peer) {
+            *slow_until = SlowUntil(Time::ZERO);
         }
     }
 
     /// A peer is no longer there.
     pub(super) fn handle_removed(&mut self, peer: PeerId) {
-        self.waiting.remove(&peer);
+        self.awaiting.forget(peer);
     }
 
     /// The routes of a family are complete.
     pub(super) fn handle_end_of_rib(&mut self, peer: PeerId, family: Family) {
-        if let Some(Owes::EndOfRib(families)) = self.waiting.get_mut(&peer) {
-            families.remove(family);
-            if families.is_empty() {
-                self.waiting.remove(&peer);
-            }
-        }
+        self.awaiting.handle_end_of_rib(peer, family);
     }
 
     /// Whether routes may be advertised at `now`. `takes_connections` is asked about peers without a
@@ -183,8 +171,7 @@ impl Deferral {
         self.look_for_slow(now, takes_connections);
         if let Some(at) = self.owed_until(now) {
             self.complete_since = None;
-            let is_session = |owes: &Owes| matches!(owes, Owes::Session { .. });
-            let is_looked = self.waiting.values().any(is_session);
+            let is_looked = self.awaiting.lacks_session();
             let again = if is_looked { at.min(now + SLOW_INTERVAL) } else { at };
             return Progress::WaitingUntil(again);
         }
@@ -203,11 +190,11 @@ impl Deferral {
             Ranges::Until(at) if at > now => Some(at),
             _ => None,
         };
-        let of_peer = |owes: &Owes| match owes {
-            Owes::Session { slow_until } => self.grace_ends.max(*slow_until),
+        let of_peer = |(_, owes, slow_until): (PeerId, Owes, &SlowUntil)| match owes {
+            Owes::Session => self.grace_ends.max(slow_until.0),
             Owes::EndOfRib(_) => self.ends,
         };
-        let until = self.waiting.values().map(of_peer).filter(|until| *until > now);
+        let until = self.awaiting.pending().map(of_peer).filter(|until| *until > now);
         until.chain(range).min()
     }
 
@@ -216,11 +203,9 @@ impl Deferral {
             return;
         }
         self.looked = Some(now);
-        for (peer, owes) in &mut self.waiting {
-            if let Owes::Session { slow_until } = owes
-                && takes_connections(*peer)
-            {
-                *slow_until = now + SLOW_MAX;
+        for (peer, slow_until) in self.awaiting.without_session() {
+            if takes_connections(peer) {
+                *slow_until = SlowUntil(now + SLOW_MAX);
             }
         }
     }

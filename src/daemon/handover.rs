@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use bgp_proto::types::{Family, FamilySet, PeerId, Time};
 
+use super::awaiting::{Awaiting, Owes};
 use crate::config::PeerEntry;
 
 /// How long a new peer may take to establish its session before nothing waits for it.
@@ -29,17 +30,14 @@ const CARRIED_MAX: Duration = Duration::from_secs(15);
 /// How often it is looked whether destinations still depend on parting peers.
 const LOOK_INTERVAL: Duration = Duration::from_millis(250);
 
-/// What a new peer still owes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Owes {
-    Session,
-    EndOfRib(FamilySet),
-}
+/// Until when a new peer may establish its session.
+#[derive(Debug)]
+struct ConnectBy(Time);
 
 /// Peers that arrive and peers that part.
 #[derive(Debug, Default)]
 pub(super) struct Handover {
-    arriving: BTreeMap<PeerId, (Owes, Time)>,
+    arriving: Awaiting<ConnectBy>,
     parting: BTreeMap<IpAddr, Parting>,
     /// When to look at what depends on parting peers.
     look_at: Option<Time>,
@@ -69,36 +67,27 @@ pub(super) enum Step {
 impl Handover {
     /// A peer was added.
     pub(super) fn handle_added(&mut self, peer: PeerId, now: Time) {
-        self.arriving.insert(peer, (Owes::Session, now + CONNECT_MAX));
+        self.arriving.expect(peer, ConnectBy(now + CONNECT_MAX));
     }
 
     /// A session came up with these families.
     pub(super) fn handle_up(&mut self, peer: PeerId, families: FamilySet) {
-        if let Some((owes, _)) = self.arriving.get_mut(&peer) {
-            *owes = Owes::EndOfRib(families);
-        }
+        self.arriving.handle_up(peer, families);
     }
 
     /// A session went down.
     pub(super) fn handle_down(&mut self, peer: PeerId) {
-        if let Some((owes, _)) = self.arriving.get_mut(&peer) {
-            *owes = Owes::Session;
-        }
+        self.arriving.handle_down(peer);
     }
 
     /// The routes of a family are complete.
     pub(super) fn handle_end_of_rib(&mut self, peer: PeerId, family: Family) {
-        if let Some((Owes::EndOfRib(families), _)) = self.arriving.get_mut(&peer) {
-            families.remove(family);
-            if families.is_empty() {
-                self.arriving.remove(&peer);
-            }
-        }
+        self.arriving.handle_end_of_rib(peer, family);
     }
 
     /// A peer was removed.
     pub(super) fn handle_removed(&mut self, peer: PeerId) {
-        self.arriving.remove(&peer);
+        self.arriving.forget(peer);
     }
 
     /// Neighbours that are not wanted any more, while others may take over.
@@ -123,9 +112,9 @@ impl Handover {
 
     /// Whether a peer is expected.
     fn has_arrivals(&mut self, now: Time) -> bool {
-        self.arriving.retain(|_, (owes, until)| match owes {
-            Owes::Session => *until > now,
-            Owes::EndOfRib(_) => *until + PARTING_MAX > now,
+        self.arriving.retain(|owes, connect_by| match owes {
+            Owes::Session => connect_by.0 > now,
+            Owes::EndOfRib(_) => connect_by.0 + PARTING_MAX > now,
         });
         !self.arriving.is_empty()
     }

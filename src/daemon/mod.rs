@@ -4,6 +4,7 @@
 //! that the table wants closed. It never waits for a peer or for the table.
 
 mod answers;
+mod awaiting;
 mod bfd;
 mod bfd_status;
 mod bird;

@@ -9,12 +9,13 @@
 //! Waiting concerns prefixes only that nobody has said anything about: what the table decides
 //! replaces the route of the earlier run at once.
 
-use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bgp_proto::session::Negotiated;
 use bgp_proto::types::{Family, FamilySet, PeerId, Time};
+
+use super::awaiting::{Awaiting, Owes};
 
 /// How long a peer may take to establish its session before it is not waited for, where our restart
 /// time says nothing longer.
@@ -38,15 +39,6 @@ const RANGE_GRACE: Duration = Duration::from_secs(10);
 const SETTLE: Duration = Duration::from_millis(500);
 /// How long next hops that nothing is known about yet are waited for.
 const RESOLVE_MAX: Duration = Duration::from_secs(10);
-
-/// What a peer still owes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Owes {
-    /// A session.
-    Session,
-    /// End-of-RIB for these.
-    EndOfRib(FamilySet),
-}
 
 /// Whether a peer that is up will say when its routes are complete.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,9 +87,9 @@ pub(super) enum Ranges {
     OwnNothing,
 }
 
+/// How long a peer is waited for.
 #[derive(Clone, Copy, Debug)]
-struct Waiting {
-    owes: Owes,
+struct Terms {
     /// Until when it may establish its session.
     grace_ends: Time,
     /// Its TCP takes connections: until when that counts.
@@ -106,10 +98,10 @@ struct Waiting {
     end_of_rib_by: Option<Time>,
 }
 
-impl Waiting {
-    /// Until when it is waited for, if it still is.
-    fn until(&self, now: Time, deferral_ends: Time) -> Option<Time> {
-        let until = match self.owes {
+impl Terms {
+    /// Until when a peer that owes this is waited for, if it still is.
+    fn until(&self, owes: Owes, now: Time, deferral_ends: Time) -> Option<Time> {
+        let until = match owes {
             Owes::Session => self.grace_ends.max(self.slow_until).min(deferral_ends),
             Owes::EndOfRib(_) => self.end_of_rib_by.unwrap_or(deferral_ends).min(deferral_ends),
         };
@@ -120,7 +112,7 @@ impl Waiting {
 /// The first minutes of a run. Clones share what is waited for.
 #[derive(Clone, Debug)]
 pub(super) struct Startup {
-    waiting: Arc<Mutex<BTreeMap<PeerId, Waiting>>>,
+    awaiting: Arc<Mutex<Awaiting<Terms>>>,
     /// Until when peers of ranges may come; `None`: none are waited for.
     ranges_until: Option<Time>,
     ranges: Ranges,
@@ -162,15 +154,14 @@ impl Startup {
         };
         let graces = peers.iter().map(Awaited::grace).chain(ranges_grace);
         let deferral = graces.fold(DEFERRAL, Duration::max);
-        let waiting = peers.iter().map(|awaited| {
+        let mut awaiting = Awaiting::default();
+        for awaited in &peers {
             let grace_ends = now + awaited.grace();
-            (
-                awaited.peer,
-                Waiting { owes: Owes::Session, grace_ends, slow_until: now, end_of_rib_by: None },
-            )
-        });
+            let terms = Terms { grace_ends, slow_until: now, end_of_rib_by: None };
+            awaiting.expect(awaited.peer, terms);
+        }
         Startup {
-            waiting: Arc::new(Mutex::new(waiting.collect())),
+            awaiting: Arc::new(Mutex::new(awaiting)),
             ranges_until: ranges_grace.map(|grace| now + grace),
             ranges,
             absent_from: now + CONNECT_GRACE,
@@ -181,25 +172,25 @@ impl Startup {
         }
     }
 
-    fn waiting(&self) -> MutexGuard<'_, BTreeMap<PeerId, Waiting>> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    fn awaiting(&self) -> MutexGuard<'_, Awaiting<Terms>> {
+        self.awaiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How many peers are waited for.
     pub(super) fn count(&self) -> usize {
-        self.waiting().len()
+        self.awaiting().len()
     }
 
     /// How many of some peers are waited for. `None`: the others owe something, and these nothing.
     pub(super) fn count_of(&self, is_one: impl Fn(PeerId) -> bool) -> Option<usize> {
-        let waiting = self.waiting();
-        let count = waiting.keys().filter(|peer| is_one(**peer)).count();
-        (count > 0 || waiting.is_empty()).then_some(count)
+        let awaiting = self.awaiting();
+        let count = awaiting.pending().filter(|(peer, ..)| is_one(*peer)).count();
+        (count > 0 || awaiting.is_empty()).then_some(count)
     }
 
     /// What a peer still owes.
     pub(super) fn owes(&self, peer: PeerId) -> Option<Owes> {
-        self.waiting().get(&peer).map(|waiting| waiting.owes)
+        self.awaiting().owes(peer)
     }
 
     /// What is left at `now` of the whole wait, and its length.
@@ -215,21 +206,20 @@ impl Startup {
         families: FamilySet,
         end_of_rib: EndOfRib,
     ) {
-        let owes = Owes::EndOfRib(families);
         let end_of_rib_by = match end_of_rib {
             EndOfRib::Promised => None,
             EndOfRib::Unpromised => Some(now + UNPROMISED),
         };
-        let mut waiting = self.waiting();
-        if let Some(known) = waiting.get_mut(&peer) {
-            (known.owes, known.end_of_rib_by) = (owes, end_of_rib_by);
+        let mut awaiting = self.awaiting();
+        if let Some(terms) = awaiting.handle_up(peer, families) {
+            terms.end_of_rib_by = end_of_rib_by;
             return;
         }
         if self.ranges_until.is_some_and(|until| until > now) {
-            let from_range =
-                Waiting { owes, grace_ends: now + CONNECT_GRACE, slow_until: now, end_of_rib_by };
-            waiting.insert(peer, from_range);
-            drop(waiting);
+            let grace_ends = now + CONNECT_GRACE;
+            let terms = Terms { grace_ends, slow_until: now, end_of_rib_by };
+            awaiting.expect_routes(peer, families, terms);
+            drop(awaiting);
             if self.ranges == Ranges::OwnNothing {
                 self.ranges_until = Some(now + RANGE_QUIET);
             }
@@ -238,25 +228,17 @@ impl Startup {
 
     /// A session went down before it had sent everything.
     pub(super) fn handle_down(&mut self, peer: PeerId) {
-        if let Some(waiting) = self.waiting().get_mut(&peer) {
-            waiting.owes = Owes::Session;
-        }
+        self.awaiting().handle_down(peer);
     }
 
     /// A peer is no longer configured.
     pub(super) fn handle_removed(&mut self, peer: PeerId) {
-        self.waiting().remove(&peer);
+        self.awaiting().forget(peer);
     }
 
     /// The routes of a family are complete.
     pub(super) fn handle_end_of_rib(&mut self, peer: PeerId, family: Family) {
-        let mut waiting = self.waiting();
-        if let Some(Waiting { owes: Owes::EndOfRib(families), .. }) = waiting.get_mut(&peer) {
-            families.remove(family);
-            if families.is_empty() {
-                waiting.remove(&peer);
-            }
-        }
+        self.awaiting().handle_end_of_rib(peer, family);
     }
 
     /// Whether the start is over at `now`. `takes_connections` is asked about peers without a session:
@@ -289,12 +271,11 @@ impl Startup {
         if now < self.absent_from {
             return true;
         }
-        let waiting = self.waiting();
-        let is_coming = |w: &Waiting| match w.owes {
-            Owes::EndOfRib(_) => w.end_of_rib_by.is_none_or(|until| until > now),
-            Owes::Session => w.slow_until > now,
+        let is_coming = |(_, owes, terms): (PeerId, Owes, &Terms)| match owes {
+            Owes::EndOfRib(_) => terms.end_of_rib_by.is_none_or(|until| until > now),
+            Owes::Session => terms.slow_until > now,
         };
-        self.complete_since.is_some() || waiting.values().any(is_coming)
+        self.complete_since.is_some() || self.awaiting().pending().any(is_coming)
     }
 
     fn look_for_slow(&mut self, now: Time, takes_connections: impl Fn(PeerId) -> bool) {
@@ -302,9 +283,9 @@ impl Startup {
             return;
         }
         self.looked = Some(now);
-        for (peer, waiting) in self.waiting().iter_mut() {
-            if waiting.owes == Owes::Session && takes_connections(*peer) {
-                waiting.slow_until = now + SLOW_MAX;
+        for (peer, terms) in self.awaiting().without_session() {
+            if takes_connections(peer) {
+                terms.slow_until = now + SLOW_MAX;
             }
         }
     }
@@ -314,12 +295,13 @@ impl Startup {
         if now >= self.deferral_ends {
             return None;
         }
-        let waiting = self.waiting();
-        let of_peers = waiting.values().filter_map(|w| w.until(now, self.deferral_ends)).max();
+        let awaiting = self.awaiting();
+        let pending = awaiting.pending();
+        let of_peers =
+            pending.filter_map(|(_, owes, terms)| terms.until(owes, now, self.deferral_ends)).max();
         let of_ranges = self.ranges_until.filter(|until| *until > now);
         let until = of_peers.max(of_ranges)?;
-        let is_looked = waiting.values().any(|w| w.owes == Owes::Session);
-        Some(if is_looked { until.min(now + LOOK_INTERVAL) } else { until })
+        Some(if awaiting.lacks_session() { until.min(now + LOOK_INTERVAL) } else { until })
     }
 }
 
