@@ -13,7 +13,7 @@ use bgp_proto::types::{Family, PeerId, PeerType, Time};
 use tokio::time::timeout;
 
 use super::answers::Answers;
-use super::registry::Record;
+use super::registry::{Record, traffic};
 use super::vitals::Part;
 use crate::config::{PeerChoice, PeerSeries};
 use crate::datastore::State;
@@ -105,14 +105,6 @@ fn calico_kind(record: &Record) -> &'static str {
     ];
     let named = by_name.into_iter().find(|(prefix, _)| record.name.starts_with(prefix));
     named.map_or_else(|| kind(record), |(_, kind)| kind)
-}
-
-pub(super) fn traffic(numbers: &PeerNumbers) -> Traffic {
-    Traffic {
-        stats: numbers.stats,
-        updates_sent: numbers.sent.updates,
-        octets_sent: numbers.sent.octets,
-    }
 }
 
 /// A peer as a scrape found it.

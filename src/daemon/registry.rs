@@ -10,10 +10,9 @@ use bgp_proto::session::{PeerConfig, State};
 use bgp_proto::table::PeerRoutes;
 use bgp_proto::types::{PeerId, Prefix};
 
-use super::metrics::traffic;
 use crate::config::{BfdSettings, Fallover};
 use crate::http::Traffic;
-use crate::net::{Lifetime, PeerHandle};
+use crate::net::{Lifetime, PeerHandle, PeerNumbers};
 
 /// One peer.
 #[derive(Clone)]
@@ -176,5 +175,14 @@ impl Registry {
         // Before the lock is released: whoever sees the number sees the change.
         self.revision.fetch_add(1, Ordering::Release);
         result
+    }
+}
+
+/// What a peer sent and received, as it is counted for all peers together.
+pub(super) fn traffic(numbers: &PeerNumbers) -> Traffic {
+    Traffic {
+        stats: numbers.stats,
+        updates_sent: numbers.sent.updates,
+        octets_sent: numbers.sent.octets,
     }
 }
