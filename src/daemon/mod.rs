@@ -3,33 +3,25 @@
 //! One task owns what changes the set of peers: configuration, connections from ranges, sessions
 //! that the table wants closed. It never waits for a peer or for the table.
 
-mod answers;
+mod answer;
 mod awaiting;
 mod bfd;
 mod bfd_status;
-mod bird;
-mod calico_status;
 mod deferral;
-mod explain;
 mod fallover;
 mod handover;
-mod health;
 mod last_run;
 mod limits;
 mod listening;
-mod metrics;
 mod next_hops;
 mod node;
 mod peers;
-mod readiness;
 mod redistribution;
 mod registry;
 mod reload;
 mod service_manager;
-mod show_bfd;
 mod sockets;
 mod startup;
-mod vitals;
 mod wiring;
 
 use std::collections::BTreeMap;
@@ -57,7 +49,7 @@ use crate::net::{Accepted, Directory, KeyFault, Listeners, PeerEvent};
 use crate::node::Setup;
 use crate::supervise::{self, Ending};
 
-use answers::{Answers, Order};
+use answer::{Answers, Order};
 use bfd::Consequence;
 use deferral::{Deferral, FirstExport};
 use fallover::Fallover;
@@ -253,7 +245,7 @@ impl Daemon {
             Answers::new(table.clone(), kernel, learned, &peers, orders_sender, own, log.clone());
         answers.set_file(path.clone());
         let bfd = bfd::Coupling::new(crate::bfd::Bfd::start(table.clock())?);
-        answers.set_bfd(answers::Bfd { handle: bfd.handle().clone(), statuses: bfd.statuses() });
+        answers.set_bfd(answer::Bfd { handle: bfd.handle().clone(), statuses: bfd.statuses() });
         let node = settings.map(|settings| Node::start(*settings));
         if let Some(node) = &node {
             answers.set_node(node.follower());

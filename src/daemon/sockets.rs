@@ -9,7 +9,7 @@ use bgp_proto::types::Family;
 use tokio::task::JoinHandle;
 use tracing::warn;
 
-use super::answers::Answers;
+use super::answer::Answers;
 use crate::config::{BirdPaths, BirdSockets, ControlSettings};
 use crate::ctl::{self, ServerError};
 use crate::supervise::{self, Ending};

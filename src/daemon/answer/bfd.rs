@@ -7,11 +7,11 @@ use std::time::Duration;
 use bgp_proto::bfd::{Discard, State};
 use bgp_proto::types::{PeerId, Time};
 
-use super::answers::Answers;
-use super::bfd::reason;
+use super::control::Answers;
 use crate::bfd::{Entered, Hops};
 use crate::ctl::item::BfdSession;
 use crate::ctl::{Page, Refusal};
+use crate::daemon::bfd::reason;
 use crate::http::BfdMetrics;
 
 /// How long a scrape waits for the thread.

@@ -3,7 +3,7 @@
 use bgp_proto::table::{Explanation, Table};
 use bgp_proto::types::{Prefix, Source, Time};
 
-use super::answers::Answers;
+use super::control::Answers;
 use crate::ctl::{self, Lookup, Page, Refusal};
 
 /// What the table knows about what was asked for.

@@ -9,19 +9,19 @@ use bgp_proto::table::{PathView, PeerCounts, RouteFilter, Table};
 use bgp_proto::types::{PeerId, Prefix, Source, Time};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::Stop;
+use super::liveness::Vitals;
 use super::metrics::Ranking;
-use super::peers::Peers;
-use super::redistribution::Redistribution;
-use super::registry::{Record, Registry};
-use super::startup::Startup;
-use super::vitals::Vitals;
 use crate::config::{Changes, Config, PeerSeries};
 use crate::ctl;
 use crate::ctl::item::{self, FibCounts, PerFamily, Reloaded, Status, Stopping};
 use crate::ctl::{
     Backend, Cursor, Names, Page, PeerFacts, Refusal, Request, StopMode, WallClock, rfc3339,
 };
+use crate::daemon::Stop;
+use crate::daemon::peers::Peers;
+use crate::daemon::redistribution::Redistribution;
+use crate::daemon::registry::{Record, Registry};
+use crate::daemon::startup::Startup;
 use crate::engine::Handle;
 use crate::kernel::{Fib, LearnedRoute};
 use crate::liveness::Liveness;
@@ -30,10 +30,10 @@ use crate::net::Tally;
 use crate::node::{self, Environment, Follower, NodeStatus, SessionOrigin};
 
 /// Destinations, kernel routes or peers on one page.
-pub(super) const PAGE: usize = 500;
+pub(in crate::daemon) const PAGE: usize = 500;
 
 /// What a control client wants done by the daemon's own loop.
-pub(super) enum Order {
+pub(in crate::daemon) enum Order {
     /// Read the configuration again.
     Reload(oneshot::Sender<Result<Changes, String>>),
     /// End the daemon.
@@ -60,7 +60,7 @@ struct Published {
 
 /// Answers control clients. Clones share everything.
 #[derive(Clone)]
-pub(super) struct Answers {
+pub(in crate::daemon) struct Answers {
     table: Handle,
     fib: Fib,
     redistribution: Redistribution,
@@ -87,9 +87,9 @@ pub(super) struct Answers {
 
 /// Where BFD is asked.
 #[derive(Clone)]
-pub(super) struct Bfd {
-    pub(super) handle: crate::bfd::Handle,
-    pub(super) statuses: super::bfd_status::Statuses,
+pub(in crate::daemon) struct Bfd {
+    pub(in crate::daemon) handle: crate::bfd::Handle,
+    pub(in crate::daemon) statuses: crate::daemon::bfd_status::Statuses,
 }
 
 /// What follows Calico's objects, from outside.
@@ -100,7 +100,7 @@ struct Node {
 }
 
 impl Answers {
-    pub(super) fn new(
+    pub(in crate::daemon) fn new(
         table: Handle,
         fib: Fib,
         redistribution: Redistribution,
@@ -132,39 +132,39 @@ impl Answers {
     }
 
     /// Where BFD is asked; set before the first clone.
-    pub(super) fn set_bfd(&mut self, bfd: Bfd) {
+    pub(in crate::daemon) fn set_bfd(&mut self, bfd: Bfd) {
         self.bfd = Some(bfd);
     }
 
     /// Where BFD is asked.
-    pub(super) fn bfd(&self) -> Option<&Bfd> {
+    pub(in crate::daemon) fn bfd(&self) -> Option<&Bfd> {
         self.bfd.as_ref()
     }
 
     /// The configuration file; set before the first clone.
-    pub(super) fn set_file(&mut self, file: Option<PathBuf>) {
+    pub(in crate::daemon) fn set_file(&mut self, file: Option<PathBuf>) {
         self.file = file;
     }
 
     /// The configuration file, if there is one.
-    pub(super) fn file(&self) -> Option<PathBuf> {
+    pub(in crate::daemon) fn file(&self) -> Option<PathBuf> {
         self.file.clone()
     }
 
     /// This is a Calico node, and here is what follows its objects.
-    pub(super) fn set_node(&self, follower: &Follower) {
+    pub(in crate::daemon) fn set_node(&self, follower: &Follower) {
         let node = Node { status: follower.status.clone(), vitals: follower.vitals.clone() };
         *self.node.lock().unwrap_or_else(PoisonError::into_inner) = Some(node);
         self.vitals.forget();
     }
 
     /// Whether what follows Calico's objects still turns.
-    pub(super) fn node_vitals(&self) -> Option<node::Vitals> {
+    pub(in crate::daemon) fn node_vitals(&self) -> Option<node::Vitals> {
         let node = self.node.lock().unwrap_or_else(PoisonError::into_inner);
         node.as_ref().map(|node| node.vitals.clone())
     }
 
-    pub(super) fn log(&self) -> &Log {
+    pub(in crate::daemon) fn log(&self) -> &Log {
         &self.log
     }
 
@@ -172,11 +172,11 @@ impl Answers {
         &self.vitals
     }
 
-    pub(super) fn liveness(&self) -> &Liveness {
+    pub(in crate::daemon) fn liveness(&self) -> &Liveness {
         &self.liveness
     }
 
-    pub(super) fn tally(&self) -> &Tally {
+    pub(in crate::daemon) fn tally(&self) -> &Tally {
         &self.tally
     }
 
@@ -184,23 +184,23 @@ impl Answers {
         &self.ranking
     }
 
-    pub(super) fn nodename_file(&self) -> &std::path::Path {
+    pub(in crate::daemon) fn nodename_file(&self) -> &std::path::Path {
         &self.nodename_file
     }
 
     /// Which peers have metrics of their own.
-    pub(super) fn peer_series(&self) -> PeerSeries {
+    pub(in crate::daemon) fn peer_series(&self) -> PeerSeries {
         let config = self.in_force().map(|(config, ..)| config);
         config.and_then(|config| config.host.http).map(|http| http.peers).unwrap_or_default()
     }
 
     /// Octets that routes may hold.
-    pub(super) fn memory_max(&self) -> Option<u64> {
+    pub(in crate::daemon) fn memory_max(&self) -> Option<u64> {
         self.in_force().and_then(|(config, ..)| config.bgp.memory_max)
     }
 
     /// The configuration that is in force.
-    pub(super) fn publish(&self, described: &str, config: &Arc<Config>) {
+    pub(in crate::daemon) fn publish(&self, described: &str, config: &Arc<Config>) {
         let read_at = self.table.clock().now();
         let mut published = self.published.lock().unwrap_or_else(PoisonError::into_inner);
         match published.as_mut() {
@@ -224,7 +224,7 @@ impl Answers {
     }
 
     /// The configuration was read, and what is in force follows from it.
-    pub(super) fn note_read(&self) {
+    pub(in crate::daemon) fn note_read(&self) {
         let read_at = self.table.clock().now();
         let mut published = self.published.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(published) = published.as_mut() {
@@ -233,44 +233,44 @@ impl Answers {
     }
 
     /// The first minutes begin, or end.
-    pub(super) fn set_startup(&self, startup: Option<Startup>) {
+    pub(in crate::daemon) fn set_startup(&self, startup: Option<Startup>) {
         *self.startup.lock().unwrap_or_else(PoisonError::into_inner) = startup;
     }
 
     /// The first minutes, while they last.
-    pub(super) fn startup(&self) -> Option<Startup> {
+    pub(in crate::daemon) fn startup(&self) -> Option<Startup> {
         self.startup.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// When the process began.
-    pub(super) fn started(&self) -> Time {
+    pub(in crate::daemon) fn started(&self) -> Time {
         self.started
     }
 
     /// The configuration in force, when it was read, and what it was read from.
-    pub(super) fn in_force(&self) -> Option<(Arc<Config>, Time, String)> {
+    pub(in crate::daemon) fn in_force(&self) -> Option<(Arc<Config>, Time, String)> {
         let published = self.published.lock().unwrap_or_else(PoisonError::into_inner);
         let published = published.as_ref()?;
         Some((Arc::clone(&published.config), published.read_at, published.described.clone()))
     }
 
     /// What is missing for being ready; `None` once nothing is.
-    pub(super) fn set_not_ready(&self, reason: Option<String>) {
+    pub(in crate::daemon) fn set_not_ready(&self, reason: Option<String>) {
         self.change_published(|published| published.not_ready = reason);
     }
 
     /// Why it is not listened where the configuration says; `None`: it is.
-    pub(super) fn set_listen_fault(&self, fault: Option<String>) {
+    pub(in crate::daemon) fn set_listen_fault(&self, fault: Option<String>) {
         self.change_published(|published| published.listen_fault = fault);
     }
 
     /// What is wrong with the process's surroundings, besides listening.
-    pub(super) fn set_problems(&self, problems: Vec<String>) {
+    pub(in crate::daemon) fn set_problems(&self, problems: Vec<String>) {
         self.change_published(|published| published.problems = problems);
     }
 
     /// Sessions that go on only until others carry their routes.
-    pub(super) fn set_parting(&self, names: Vec<String>) {
+    pub(in crate::daemon) fn set_parting(&self, names: Vec<String>) {
         self.change_published(|published| published.parting = names);
     }
 
@@ -280,42 +280,46 @@ impl Answers {
     }
 
     /// Why metrics and health are not served; `None`: they are, or are not wanted.
-    pub(super) fn set_http_fault(&self, fault: Option<String>) {
+    pub(in crate::daemon) fn set_http_fault(&self, fault: Option<String>) {
         self.change_published(|published| published.http_fault = fault);
     }
 
     /// Why it is not listened where the configuration says.
-    pub(super) fn listen_fault(&self) -> Option<String> {
+    pub(in crate::daemon) fn listen_fault(&self) -> Option<String> {
         let published = self.published.lock().unwrap_or_else(PoisonError::into_inner);
         published.as_ref()?.listen_fault.clone()
     }
 
     /// What the first minutes wait for.
-    pub(super) fn starting(&self) -> Option<String> {
+    pub(in crate::daemon) fn starting(&self) -> Option<String> {
         let published = self.published.lock().unwrap_or_else(PoisonError::into_inner);
         published.as_ref()?.not_ready.clone()
     }
 
     /// What is known about a Calico node's objects.
-    pub(super) fn node_status(&self) -> Option<Arc<NodeStatus>> {
+    pub(in crate::daemon) fn node_status(&self) -> Option<Arc<NodeStatus>> {
         let node = self.node.lock().unwrap_or_else(PoisonError::into_inner);
         node.as_ref().map(|node| Arc::clone(&node.status.borrow()))
     }
 
-    pub(super) fn registry(&self) -> &Registry {
+    pub(in crate::daemon) fn registry(&self) -> &Registry {
         &self.registry
     }
 
-    pub(super) fn table(&self) -> &Handle {
+    pub(in crate::daemon) fn table(&self) -> &Handle {
         &self.table
     }
 
-    pub(super) fn kernel(&self) -> &Fib {
+    pub(in crate::daemon) fn kernel(&self) -> &Fib {
         &self.fib
     }
 
     /// The route of the kernel that a route of ours was made from.
-    pub(super) fn learned(&self, prefix: Prefix, source: Source) -> Option<LearnedRoute> {
+    pub(in crate::daemon) fn learned(
+        &self,
+        prefix: Prefix,
+        source: Source,
+    ) -> Option<LearnedRoute> {
         match source {
             Source::Kernel | Source::Direct => {
                 self.redistribution.get(prefix, source == Source::Direct)
@@ -325,13 +329,13 @@ impl Answers {
     }
 
     /// Whether routes are written to the kernel at all.
-    pub(super) fn writes_routes(&self) -> bool {
+    pub(in crate::daemon) fn writes_routes(&self) -> bool {
         let published = self.published.lock().unwrap_or_else(PoisonError::into_inner);
         published.as_ref().is_some_and(|published| published.config.fib.enabled)
     }
 
     /// Asks the table on its own thread.
-    pub(super) async fn ask<T: Send + 'static>(
+    pub(in crate::daemon) async fn ask<T: Send + 'static>(
         &self,
         question: impl FnOnce(&Table, Time) -> T + Send + 'static,
     ) -> Result<T, Refusal> {
@@ -339,7 +343,7 @@ impl Answers {
     }
 
     /// Prefix counters of many peers at once.
-    pub(super) async fn counts(&self, peers: Vec<PeerId>) -> Option<Vec<PeerCounts>> {
+    pub(in crate::daemon) async fn counts(&self, peers: Vec<PeerId>) -> Option<Vec<PeerCounts>> {
         self.table.ask(move |table, _| peers.iter().map(|peer| table.counts(*peer)).collect()).await
     }
 
@@ -404,9 +408,9 @@ impl Answers {
                 error: published.http_fault.clone(),
             });
             let vitals = self.node_vitals();
-            status.calico = self.node_status().map(|node| {
-                super::calico_status::describe(&node, vitals.as_ref(), &published.parting)
-            });
+            status.calico = self
+                .node_status()
+                .map(|node| super::calico::describe(&node, vitals.as_ref(), &published.parting));
         }
         drop(published);
         status.not_ready = self.not_ready();
@@ -476,14 +480,14 @@ impl Answers {
         Page::new(views, next)
     }
 
-    pub(super) fn names(&self) -> NameTables {
+    pub(in crate::daemon) fn names(&self) -> NameTables {
         NameTables {
             peers: self.registry.clone(),
             links: self.fib.links().iter().map(|link| (link.index, link.name.clone())).collect(),
         }
     }
 
-    pub(super) async fn order<T>(
+    pub(in crate::daemon) async fn order<T>(
         &self,
         order: Order,
         answer: oneshot::Receiver<T>,
@@ -569,7 +573,7 @@ impl Backend for Answers {
 }
 
 /// Whether a path takes part at all: what import refused does not, and neither would BIRD have it.
-pub(super) fn is_in_table(path: &PathView) -> bool {
+pub(in crate::daemon) fn is_in_table(path: &PathView) -> bool {
     path.unusable.is_none_or(|why| !why.is_refusal())
 }
 
@@ -580,7 +584,7 @@ fn index(cursor: Option<&Cursor>) -> u32 {
     }
 }
 
-pub(super) struct NameTables {
+pub(in crate::daemon) struct NameTables {
     peers: Registry,
     links: std::collections::BTreeMap<u32, String>,
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::answers::Answers;
+use super::control::Answers;
 use crate::ctl::item::Health;
 use crate::http::{MetricsSnapshot, Source};
 

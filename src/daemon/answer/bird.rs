@@ -15,10 +15,7 @@ use bgp_proto::wire::{AttrView, Capabilities};
 use tokio::sync::oneshot;
 use tracing::info;
 
-use super::answers::{Answers, Order, PAGE, is_in_table};
-use super::awaiting::Owes;
-use super::registry::Record;
-use super::startup::Startup;
+use super::control::{Answers, Order, PAGE, is_in_table};
 use crate::config::Document;
 use crate::ctl::bird::{
     self, Acted, Action, Backend, BgpDetails, BgpRoute, ChangeCounts, Configure, Details,
@@ -26,6 +23,9 @@ use crate::ctl::bird::{
     Recovery, RecoveryOf, Route, RoutePage, RouteQuery, Status, Target, Via, Wait, reader_name,
 };
 use crate::ctl::{Cursor, Names};
+use crate::daemon::awaiting::Owes;
+use crate::daemon::registry::Record;
+use crate::daemon::startup::Startup;
 use crate::http::Source as _;
 use crate::kernel::{FibState, LearnedKind};
 use crate::net::PeerSnapshot;

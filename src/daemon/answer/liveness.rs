@@ -15,7 +15,7 @@ use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 use tokio::time::timeout;
 
-use super::answers::Answers;
+use super::control::Answers;
 use crate::ctl::rfc3339;
 use crate::datastore::{State, Watcher};
 use crate::engine::Clock;

@@ -12,10 +12,10 @@ use bgp_proto::table::{PeerCounts, PeerRoutes};
 use bgp_proto::types::{Family, PeerId, PeerType, Time};
 use tokio::time::timeout;
 
-use super::answers::Answers;
-use super::registry::{Record, traffic};
-use super::vitals::Part;
+use super::control::Answers;
+use super::liveness::Part;
 use crate::config::{PeerChoice, PeerSeries};
+use crate::daemon::registry::{Record, traffic};
 use crate::datastore::State;
 use crate::http::{
     CalicoMetrics, FibMetrics, GROUPS_MAX, GroupMetrics, MetricsSnapshot, PeerMetrics,

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use bgp_proto::session::State;
 use bgp_proto::types::Family;
 
-use super::answers::Answers;
+use super::control::Answers;
 
 /// While the node's name file is younger, every session is waited for (calico-node's
 /// `--threshold-time`).
@@ -35,7 +35,7 @@ impl Answers {
         if let Some(fault) = self.listen_fault() {
             return Some(fault);
         }
-        let session = |record: &super::registry::Record| Session {
+        let session = |record: &crate::daemon::registry::Record| Session {
             name: Arc::clone(&record.name),
             family: if record.address.is_ipv4() { Family::Ipv4 } else { Family::Ipv6 },
             state: record.handle.state(),
