@@ -18,7 +18,6 @@ const CIRCLES: &[(&str, &[&str])] = &[
     ("bgp-proto/src/sim", &["net", "speaker"]),
     ("bgp-proto/src/wire/update", &["canonical", "walk"]),
     ("src/config", &["bgp", "peer", "policy"]),
-    ("src/daemon/answer", &["control", "liveness", "metrics"]),
     ("src/kernel/fib", &["plan", "view"]),
 ];
 

@@ -42,7 +42,7 @@ impl Daemon {
         {
             warn!("{text}");
         }
-        self.answers.set_listen_fault(fault.clone());
+        self.views.publish(|state| state.listen_fault.clone_from(&fault));
         self.listen_fault = fault;
     }
 

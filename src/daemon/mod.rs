@@ -41,7 +41,7 @@ use tracing::{info, warn};
 use crate::config::{Config, HttpSettings};
 use crate::ctl::ServerError;
 use crate::engine::{Engine, Event};
-use crate::http::{self, Source as _};
+use crate::http;
 use crate::kernel::{Fib, Leave};
 use crate::liveness::Liveness;
 use crate::logging::Log;
@@ -49,7 +49,7 @@ use crate::net::{Accepted, Directory, KeyFault, Listeners, PeerEvent};
 use crate::node::Setup;
 use crate::supervise::{self, Ending};
 
-use answer::{Answers, Order};
+use answer::{HttpView, Order, Parts, Publisher, RunState, Views};
 use bfd::Consequence;
 use deferral::{Deferral, FirstExport};
 use fallover::Fallover;
@@ -133,8 +133,6 @@ pub async fn run(setup: Setup, log: Log) -> Result<(), Error> {
 struct Daemon {
     /// The file that a reload reads; `None`: the environment said it all.
     path: Option<PathBuf>,
-    /// Where the configuration comes from, for people.
-    described: String,
     config: Arc<Config>,
     node: Option<Node>,
     handover: Handover,
@@ -144,7 +142,7 @@ struct Daemon {
     next_hops: NextHops,
     listeners: Listeners,
     peers: Peers,
-    answers: Answers,
+    views: Views,
     /// Whether the table's changes reach the kernel.
     gate: KernelGate,
     descriptors: Descriptors,
@@ -239,24 +237,33 @@ impl Daemon {
         let peers =
             Peers::new(table.clone(), directory.clone(), peer_events, seed, recovery, beside);
         let liveness = Liveness::default();
-        let (kernel, learned) = (threads.fib.clone(), threads.redistribution.clone());
-        let own = liveness.clone();
-        let mut answers =
-            Answers::new(table.clone(), kernel, learned, &peers, orders_sender, own, log.clone());
-        answers.set_file(path.clone());
         let bfd = bfd::Coupling::new(crate::bfd::Bfd::start(table.clock())?);
-        answers.set_bfd(answer::Bfd { handle: bfd.handle().clone(), statuses: bfd.statuses() });
+        let parts = Parts {
+            table: table.clone(),
+            kernel: threads.fib.clone(),
+            redistribution: threads.redistribution.clone(),
+            registry: peers.registry(),
+            tally: peers.tally(),
+            bfd: (bfd.handle().clone(), bfd.statuses()),
+            log: log.clone(),
+            liveness: liveness.clone(),
+            orders: orders_sender,
+            file: path.clone(),
+        };
+        let described = match &path {
+            Some(path) => path.display().to_string(),
+            None => "the environment of calico-node".to_owned(),
+        };
+        let config = Arc::new(config);
+        let state = RunState::new(described, Arc::clone(&config), table.clock().now());
+        let views = Views::new(parts, state);
         let node = settings.map(|settings| Node::start(*settings));
         if let Some(node) = &node {
-            answers.set_node(node.follower());
+            views.set_node(node.follower());
         }
         let mut daemon = Daemon {
-            described: match &path {
-                Some(path) => path.display().to_string(),
-                None => "the environment of calico-node".to_owned(),
-            },
             path,
-            config: Arc::new(config),
+            config,
             node,
             handover: Handover::default(),
             listeners: Listeners::new(
@@ -275,7 +282,7 @@ impl Daemon {
             redistribution: threads.redistribution,
             next_hops: threads.next_hops,
             peers,
-            answers,
+            views,
             servers: Vec::new(),
             startup: None,
             deferral: None,
@@ -297,7 +304,6 @@ impl Daemon {
             bfd,
             fallover: Fallover::default(),
         };
-        daemon.answers.publish(&daemon.described, &daemon.config);
         daemon.review_descriptors();
         daemon.open_servers(sockets);
         // What our OPENs say about a restart depends on it. On a time-out they say the usual.
@@ -314,16 +320,16 @@ impl Daemon {
 
     /// What operators and machines ask through.
     fn open_servers(&mut self, sockets: Sockets) {
-        let answers = Arc::new(self.answers.clone());
-        self.servers = sockets.serve(&answers);
+        self.servers = sockets.serve(&self.views);
         if let Some(HttpSettings { listen, .. }) = self.config.host.http {
-            let served = serve_http(listen, answers);
+            let (view, publisher) = (Arc::clone(&self.views.http), self.views.publisher.clone());
+            let served = serve_http(listen, view, publisher);
             self.servers.push(tokio::spawn(supervise::task("http", Ending::Never, served)));
         }
-        let watched = self.answers.clone();
+        let liveness = self.views.liveness.clone();
         let stuck = move || {
-            let watched = watched.clone();
-            async move { watched.not_alive().await }
+            let liveness = liveness.clone();
+            async move { liveness.not_alive().await }
         };
         let watchdog = self.service_manager.clone().keep_alive(stuck);
         self.servers.push(tokio::spawn(supervise::task("watchdog", Ending::Never, watchdog)));
@@ -364,8 +370,10 @@ impl Daemon {
         let has_ranges = !config.dynamic.is_empty();
         self.deferral = (first_export == FirstExport::Deferred)
             .then(|| Deferral::new(ids, has_ranges, self.earlier_run, now));
-        self.answers.set_startup(self.startup.clone());
-        self.answers.set_not_ready(Some("waiting for the peers' routes".into()));
+        self.views.publish(|state| {
+            state.startup.clone_from(&self.startup);
+            state.not_ready = Some("waiting for the peers' routes".into());
+        });
         info!(
             "margay {} runs as AS {}, router id {}, with {} peers and {} ranges",
             env!("CARGO_PKG_VERSION"),
@@ -400,7 +408,8 @@ impl Daemon {
         if let Some(text) = &shortage {
             warn!("{text}");
         }
-        self.answers.set_problems(self.run_fault.iter().cloned().chain(shortage).collect());
+        let problems = self.run_fault.iter().cloned().chain(shortage).collect();
+        self.views.publish(|state| state.problems = problems);
     }
 
     /// The key that limits the memory of all routes.
@@ -474,14 +483,13 @@ impl Daemon {
         match startup.poll(now, is_slow, || self.next_hops.lookups()) {
             Progress::WaitingUntil(at) => {
                 if !startup.is_converging(now) {
-                    self.answers.set_not_ready(None);
+                    self.views.publish(|state| state.not_ready = None);
                 }
                 Some(Instant::from_std(clock.instant(at)))
             }
             Progress::Over => {
                 self.startup = None;
-                self.answers.set_startup(None);
-                self.answers.set_not_ready(None);
+                self.views.publish(|state| (state.startup, state.not_ready) = (None, None));
                 self.fib.end_of_startup();
                 self.peers.end_of_startup();
                 info!("start-up is complete: removing stale kernel routes of an earlier run");
@@ -730,7 +738,7 @@ fn say_memory_limits(config: &Config, key: &str) {
 
 /// Serves metrics and health. An address that is taken stops nothing else: it is said once, and
 /// tried again.
-async fn serve_http(address: SocketAddr, answers: Arc<Answers>) {
+async fn serve_http(address: SocketAddr, view: Arc<HttpView>, publisher: Publisher) {
     let mut fault: Option<String> = None;
     let server = loop {
         let error = match http::Server::bind(address).await {
@@ -744,14 +752,14 @@ async fn serve_http(address: SocketAddr, answers: Arc<Answers>) {
                  tried again every {} s",
                 HTTP_RETRY.as_secs()
             );
-            answers.set_http_fault(Some(text.clone()));
+            publisher.publish(|state| state.http_fault = Some(text.clone()));
             fault = Some(text);
         }
         tokio::time::sleep(HTTP_RETRY).await;
     };
-    answers.set_http_fault(None);
+    publisher.publish(|state| state.http_fault = None);
     info!("metrics and health on http://{address}");
-    server.run(answers).await;
+    server.run(view).await;
 }
 
 async fn sleep_until(deadline: Option<Instant>) {

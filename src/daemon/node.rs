@@ -159,10 +159,13 @@ impl Daemon {
         let added = self.apply(&old, &changes, parting);
         self.listen();
         let names = self.handover.parting().map(|entry| entry.name.to_string());
-        self.answers.set_parting(names.collect());
+        let parting = names.collect();
         let now = self.engine.handle().clock().now();
         added.into_iter().for_each(|peer| self.handover.handle_added(peer, now));
-        self.answers.publish(&self.described, &self.config);
+        self.views.publish(|state| {
+            (state.config, state.read_at) = (Arc::clone(&self.config), now);
+            state.parting = parting;
+        });
         let lines = changes.lines();
         match lines.as_slice() {
             [..] if lines.len() <= 20 => lines.iter().for_each(|line| info!("{line}")),

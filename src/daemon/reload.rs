@@ -23,7 +23,8 @@ impl Daemon {
     pub(super) fn reload(&mut self) -> Result<Changes, String> {
         let changes = self.read_again()?;
         // Whoever asked looks whether it was done, also where nothing differs.
-        self.answers.note_read();
+        let now = self.engine.handle().clock().now();
+        self.views.publish(|state| state.read_at = now);
         Ok(changes)
     }
 
@@ -58,7 +59,8 @@ impl Daemon {
         if changes.log_changed {
             self.log.configure(self.config.host.log.level);
         }
-        self.answers.publish(&self.described, &self.config);
+        let now = self.engine.handle().clock().now();
+        self.views.publish(|state| (state.config, state.read_at) = (Arc::clone(&self.config), now));
         self.review_descriptors();
         info!("configuration reloaded: {}", one_line(&changes));
         Ok(changes)
@@ -80,7 +82,7 @@ impl Daemon {
         changes.calico_changed =
             (calico, sources, limits) != (&settings.calico, &settings.sources, &settings.limits);
         node.follow_anew(settings);
-        self.answers.set_node(node.follower());
+        self.views.set_node(node.follower());
         info!("configuration reloaded: {}", one_line(&changes));
         changes
     }

@@ -9,7 +9,7 @@ use bgp_proto::types::Family;
 use tokio::task::JoinHandle;
 use tracing::warn;
 
-use super::answer::Answers;
+use super::answer::Views;
 use crate::config::{BirdPaths, BirdSockets, ControlSettings};
 use crate::ctl::{self, ServerError};
 use crate::supervise::{self, Ending};
@@ -36,11 +36,11 @@ impl Sockets {
     }
 
     /// Answers clients until the tasks are aborted.
-    pub(super) fn serve(self, answers: &Arc<Answers>) -> Vec<JoinHandle<()>> {
-        let control = self.control.run(Arc::clone(answers));
+    pub(super) fn serve(self, views: &Views) -> Vec<JoinHandle<()>> {
+        let control = self.control.run(Arc::clone(&views.control));
         let control = tokio::spawn(supervise::task("control socket", Ending::Never, control));
         let bird = self.bird.into_iter().map(|server| {
-            let served = server.run(Arc::clone(answers));
+            let served = server.run(Arc::clone(&views.bird));
             tokio::spawn(supervise::task("BIRD socket", Ending::Never, served))
         });
         std::iter::once(control).chain(bird).collect()

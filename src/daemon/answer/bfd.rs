@@ -7,35 +7,40 @@ use std::time::Duration;
 use bgp_proto::bfd::{Discard, State};
 use bgp_proto::types::{PeerId, Time};
 
-use super::control::Answers;
-use crate::bfd::{Entered, Hops};
+use super::sources::{Sources, is_stopping};
+use crate::bfd::{Entered, Handle, Hops};
 use crate::ctl::item::BfdSession;
 use crate::ctl::{Page, Refusal};
 use crate::daemon::bfd::reason;
+use crate::daemon::bfd_status::Statuses;
 use crate::http::BfdMetrics;
 
 /// How long a scrape waits for the thread.
 const VIEW_WAIT: Duration = Duration::from_secs(1);
 
-impl Answers {
+/// What is shown about BFD.
+#[derive(Clone)]
+pub(super) struct BfdView {
+    pub(super) sources: Sources,
+    pub(super) handle: Handle,
+    pub(super) statuses: Statuses,
+}
+
+impl BfdView {
     /// The state of a peer's session, which may be so new that nobody knows it.
-    pub(super) fn bfd_state(&self, peer: PeerId) -> State {
-        let status = self.bfd().and_then(|bfd| bfd.statuses.get(peer));
-        status.map_or(State::Down, |status| status.state)
+    pub(super) fn state(&self, peer: PeerId) -> State {
+        self.statuses.get(peer).map_or(State::Down, |status| status.state)
     }
 
-    pub(super) async fn bfd_sessions(&self) -> Result<Page, Refusal> {
-        let stopped = || Refusal::failed("the daemon is stopping");
-        let bfd = self.bfd().ok_or_else(stopped)?;
-        let view = bfd.handle.view().await.ok_or_else(stopped)?;
-        let now = self.table().clock().now();
+    pub(super) async fn sessions(&self) -> Result<Page, Refusal> {
+        let view = self.handle.view().await.ok_or_else(is_stopping)?;
+        let now = self.sources.now();
         Page::last(view.sessions.iter().map(|session| self.item(session, now)))
     }
 
     /// What a scrape shows; `None` while there are no sessions.
-    pub(super) async fn bfd_metrics(&self) -> Option<BfdMetrics> {
-        let bfd = self.bfd()?;
-        let view = tokio::time::timeout(VIEW_WAIT, bfd.handle.view()).await.ok()??;
+    pub(super) async fn metrics(&self) -> Option<BfdMetrics> {
+        let view = tokio::time::timeout(VIEW_WAIT, self.handle.view()).await.ok()??;
         if view.sessions.is_empty() && view.failures == 0 {
             return None;
         }
@@ -55,7 +60,7 @@ impl Answers {
 
     fn item(&self, entered: &Entered, now: Time) -> BfdSession {
         let Entered { target, owners, snapshot, status, fault } = entered;
-        let names = owners.iter().filter_map(|owner| self.registry().get(*owner));
+        let names = owners.iter().filter_map(|owner| self.sources.registry.get(*owner));
         let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
         BfdSession {
             peers: names.map(|record| record.name.to_string()).collect(),

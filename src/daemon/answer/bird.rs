@@ -2,9 +2,10 @@
 //! as a BIRD of that family would have them.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use bgp_proto::session::{Close, Command, Negotiated, PassiveMode, State};
 use bgp_proto::table::{
@@ -12,10 +13,11 @@ use bgp_proto::table::{
 };
 use bgp_proto::types::{Community, Family, FibKind, NextHop, PeerType, Prefix, Source, Time};
 use bgp_proto::wire::{AttrView, Capabilities};
-use tokio::sync::oneshot;
 use tracing::info;
 
-use super::control::{Answers, Order, PAGE, is_in_table};
+use super::liveness::LivenessView;
+use super::orders::Orders;
+use super::sources::{PAGE, Sources, is_in_table};
 use crate::config::Document;
 use crate::ctl::bird::{
     self, Acted, Action, Backend, BgpDetails, BgpRoute, ChangeCounts, Configure, Details,
@@ -26,7 +28,6 @@ use crate::ctl::{Cursor, Names};
 use crate::daemon::awaiting::Owes;
 use crate::daemon::registry::Record;
 use crate::daemon::startup::Startup;
-use crate::http::Source as _;
 use crate::kernel::{FibState, LearnedKind};
 use crate::net::PeerSnapshot;
 
@@ -41,35 +42,42 @@ const OWN: [(ProtocolId, &str, Kind); 4] = [
     (ProtocolId::Own(Source::Direct), "direct1", Kind::Direct),
 ];
 
-impl Backend for Answers {
+/// What clients of BIRD's control protocol see and do.
+pub(in crate::daemon) struct BirdView {
+    pub(super) sources: Sources,
+    pub(super) liveness: LivenessView,
+    pub(super) orders: Orders,
+    /// The configuration file, if there is one.
+    pub(super) file: Option<PathBuf>,
+}
+
+impl Backend for BirdView {
     async fn status(&self, family: Family) -> Result<Status, String> {
-        let stuck = self.not_alive().await;
+        let stuck = self.liveness.not_alive().await;
         if !stuck.is_empty() {
             return Err(format!("Daemon is not alive: {}", stuck.join("; ")));
         }
-        let in_force = self.in_force();
-        let recovery = self.startup().and_then(|startup| self.recovery(&startup, family));
-        let router_id = in_force.as_ref().map(|(config, ..)| config.bgp.identity.router_id);
-        let configured = in_force.as_ref().map_or(Time::ZERO, |(_, read_at, _)| *read_at);
+        let state = self.sources.state();
+        let recovery = state.startup.as_ref().and_then(|startup| self.recovery(startup, family));
         Ok(Status {
-            router_id: router_id.map_or(Ipv4Addr::UNSPECIFIED, |id| Ipv4Addr::from(id.0)),
-            started: self.wall(self.started()),
-            configured: self.wall(configured),
+            router_id: Ipv4Addr::from(state.config.bgp.identity.router_id.0),
+            started: self.sources.wall(self.sources.started),
+            configured: self.sources.wall(state.read_at),
             recovery,
         })
     }
 
     async fn protocols(&self, family: Family) -> Result<Vec<Protocol>, String> {
         // Until the first plan nobody knows the sessions. Without any, probes take a node for ready.
-        let node = self.node_status();
+        let state = self.sources.state();
+        let node = state.node_status();
         if let Some(waiting) = node.filter(|node| !node.in_force).and_then(|n| n.waiting_for()) {
             return Err(waiting);
         }
-        let recovering =
-            self.startup().is_some_and(|startup| self.recovery(&startup, family).is_some());
-        let has_statics = self.in_force().is_some_and(|(config, ..)| {
-            config.originate.iter().any(|route| route.prefix.family() == family)
-        });
+        let startup = state.startup.as_ref();
+        let recovering = startup.is_some_and(|startup| self.recovery(startup, family).is_some());
+        let has_statics =
+            state.config.originate.iter().any(|route| route.prefix.family() == family);
         let own =
             OWN.iter().filter(|(id, ..)| *id != ProtocolId::Own(Source::Static) || has_statics);
         let own = own.map(|(id, name, kind)| Protocol {
@@ -81,12 +89,13 @@ impl Backend for Answers {
                 (Kind::Kernel, true) => Phase::Wait,
                 _ => Phase::Up,
             },
-            since: self.wall(self.started()),
+            since: self.sources.wall(self.sources.started),
             word: "",
             error: None,
         });
         let mut sessions: Vec<Protocol> = self
-            .registry()
+            .sources
+            .registry
             .all()
             .iter()
             .filter(|record| is_of(record.address, family))
@@ -103,6 +112,7 @@ impl Backend for Answers {
     ) -> Result<Vec<Details>, String> {
         let ids: Vec<ProtocolId> = protocols.iter().map(|protocol| protocol.id).collect();
         let numbers = self
+            .sources
             .ask(move |table, _| {
                 let of = |id: &ProtocolId| match id {
                     ProtocolId::Own(source) => Numbers::Own(table.own_counts(family, *source)),
@@ -113,7 +123,7 @@ impl Backend for Answers {
             })
             .await
             .map_err(|refusal| refusal.text)?;
-        let startup = self.startup();
+        let startup = self.sources.state().startup.clone();
         let details = protocols.iter().zip(&numbers).map(|(protocol, numbers)| match numbers {
             Numbers::Own(counts) => self.own_details(family, protocol, *counts),
             Numbers::Peer(counts) => self.peer_details(protocol, counts, startup.as_ref()),
@@ -134,6 +144,7 @@ impl Backend for Answers {
         };
         let target = query.target;
         let page = self
+            .sources
             .ask(move |table, now| {
                 let views = match target {
                     Target::All => table.view(&filter, from, PAGE, now),
@@ -161,7 +172,7 @@ impl Backend for Answers {
             })
             .await;
         let ((views, next), now) = page.map_err(|refusal| refusal.text)?;
-        let names = Shown { answers: self, names: self.names(), now };
+        let names = Shown { sources: &self.sources, names: self.sources.names(), now };
         let mut page = RoutePage { next: next.map(Cursor::Index), ..RoutePage::default() };
         for view in &views {
             let before = page.routes.len();
@@ -172,7 +183,7 @@ impl Backend for Answers {
     }
 
     async fn interfaces(&self, family: Family) -> Vec<Interface> {
-        let links = self.kernel().links();
+        let links = self.sources.kernel.links();
         let mut interfaces: Vec<Interface> = links
             .iter()
             .map(|link| Interface {
@@ -198,7 +209,7 @@ impl Backend for Answers {
 
     async fn act(&self, protocol: &Protocol, action: Action) -> Acted {
         let record = match protocol.id {
-            ProtocolId::Peer(id) => self.registry().get(id),
+            ProtocolId::Peer(id) => self.sources.registry.get(id),
             _ => None,
         };
         let Some(record) = record.filter(|record| !record.leaves) else {
@@ -229,17 +240,16 @@ impl Backend for Answers {
     }
 
     async fn configuration(&self) -> String {
-        self.in_force().map(|(.., source)| source).unwrap_or_default()
+        self.sources.state().described.clone()
     }
 
     async fn configure(&self, how: Configure) -> Result<(), String> {
         if how == Configure::Apply {
-            let (reply, answer) = oneshot::channel();
-            let reloaded = self.order(Order::Reload(reply), answer).await;
+            let reloaded = self.orders.reload().await;
             return reloaded.map_err(|refusal| refusal.text)?.map(drop);
         }
         // Without a file there is nothing that could be wrong.
-        let Some(path) = self.file() else { return Ok(()) };
+        let Some(path) = self.file.clone() else { return Ok(()) };
         let read = tokio::task::spawn_blocking(move || {
             Document::load(&path).map(drop).map_err(|errors| errors.to_string())
         });
@@ -254,7 +264,7 @@ enum Numbers {
     Peer(Box<PeerCounts>),
 }
 
-impl Answers {
+impl BirdView {
     /// Has the routes of a session sent again.
     fn reload_routes(&self, record: &Record, import: bool, export: bool) -> Acted {
         let snapshot = record.handle.snapshot();
@@ -276,17 +286,14 @@ impl Answers {
         Acted::Done
     }
 
-    fn wall(&self, at: Time) -> SystemTime {
-        self.table().clock().wall(at)
-    }
-
     /// What the sessions of a family still owe. A BIRD knows no others: a neighbour that is missing
     /// in one family does not hold up readiness in the other.
     fn recovery(&self, startup: &Startup, family: Family) -> Option<Recovery> {
-        let is_of_family =
-            |peer| self.registry().get(peer).is_some_and(|record| is_of(record.address, family));
+        let is_of_family = |peer| {
+            self.sources.registry.get(peer).is_some_and(|record| is_of(record.address, family))
+        };
         let waiting = startup.count_of(is_of_family)?;
-        let (left, of) = startup.timer(self.table().clock().now());
+        let (left, of) = startup.timer(self.sources.now());
         Some(Recovery { waiting, timer: Wait { left, of } })
     }
 
@@ -303,7 +310,7 @@ impl Answers {
                 false if record.disabled.load(Relaxed) => Phase::Down,
                 false => Phase::Start,
             },
-            since: self.wall(snapshot.session_since),
+            since: self.sources.wall(snapshot.session_since),
             word: word(snapshot.state, record.session.passive),
             error: error.and_then(bird::last_error),
         }
@@ -317,7 +324,7 @@ impl Answers {
     ) -> Details {
         let (imported, preferred) = (u64::from(imported), u64::from(preferred));
         let exported = match protocol.kind {
-            Kind::Kernel => self.kernel().counters().installed_by_family[family],
+            Kind::Kernel => self.sources.kernel.counters().installed_by_family[family],
             _ => 0,
         };
         let taken =
@@ -353,7 +360,7 @@ impl Answers {
         startup: Option<&Startup>,
     ) -> Details {
         let record = match protocol.id {
-            ProtocolId::Peer(id) => self.registry().get(id),
+            ProtocolId::Peer(id) => self.sources.registry.get(id),
             _ => None,
         };
         let sum = |map: bgp_proto::types::FamilyMap<u32>| map.0.iter().map(|n| u64::from(*n)).sum();
@@ -381,7 +388,7 @@ impl Answers {
     }
 
     fn bgp_details(&self, record: &Record, counts: &PeerCounts) -> BgpDetails {
-        let now = self.table().clock().now();
+        let now = self.sources.now();
         let snapshot = record.handle.snapshot();
         let config = &record.session;
         let wait = |until: Option<Time>, of: Duration| {
@@ -411,11 +418,11 @@ impl Answers {
             match OWN.iter().find(|(_, own, _)| own == name) {
                 Some((ProtocolId::Own(source), ..)) => filter.source = Some(*source),
                 Some(_) => return None,
-                None => filter.received_from = Some(self.registry().find(name)?.id),
+                None => filter.received_from = Some(self.sources.registry.find(name)?.id),
             }
         }
         if let Some(name) = &query.export {
-            filter.advertised_to = Some(self.registry().find(name)?.id);
+            filter.advertised_to = Some(self.sources.registry.find(name)?.id);
         }
         Some(filter)
     }
@@ -564,7 +571,7 @@ fn established(
 
 /// What turns the table's views into routes.
 struct Shown<'a, N> {
-    answers: &'a Answers,
+    sources: &'a Sources,
     names: N,
     now: Time,
 }
@@ -583,7 +590,7 @@ impl<N: Names> Shown<'_, N> {
     }
 
     fn route(&self, prefix: Prefix, path: &PathView, is_best: bool) -> Route {
-        let sender = path.peer.and_then(|id| self.answers.registry().get(id));
+        let sender = path.peer.and_then(|id| self.sources.registry.get(id));
         let (protocol, kind) = match (path.source, &sender) {
             (Source::Bgp, Some(record)) => {
                 (reader_name(&record.name, record.address).into(), Kind::Bgp)
@@ -605,7 +612,7 @@ impl<N: Names> Shown<'_, N> {
             via: self.via(prefix, path),
             protocol,
             kind,
-            since: self.answers.wall(Time::ZERO + Duration::from_secs(second)),
+            since: self.sources.wall(Time::ZERO + Duration::from_secs(second)),
             from: sender.map(|record| record.address),
             rank: match is_best {
                 false => Rank::Other,
@@ -629,7 +636,7 @@ impl<N: Names> Shown<'_, N> {
     }
 
     fn is_failed(&self, prefix: Prefix) -> bool {
-        let kernel = self.answers.kernel();
+        let kernel = &self.sources.kernel;
         kernel.counters().failed > 0
             && kernel.lookup(prefix).is_some_and(|route| route.state == FibState::Failed)
     }
@@ -649,7 +656,7 @@ impl<N: Names> Shown<'_, N> {
         };
         let Some(own) = &path.own else { return gateways(&path.hops) };
         // What the kernel had before us says more than the table needs to know.
-        let learned = own.install.is_none().then(|| self.answers.learned(prefix, path.source));
+        let learned = own.install.is_none().then(|| self.sources.learned(prefix, path.source));
         if let Some(learned) = learned.flatten() {
             match learned.kind {
                 LearnedKind::Blackhole => return Via::Blackhole,

@@ -3,7 +3,7 @@
 use bgp_proto::table::{Explanation, Table};
 use bgp_proto::types::{Prefix, Source, Time};
 
-use super::control::Answers;
+use super::sources::Sources;
 use crate::ctl::{self, Lookup, Page, Refusal};
 
 /// What the table knows about what was asked for.
@@ -14,70 +14,71 @@ enum Found {
     No(Option<Prefix>),
 }
 
-impl Answers {
-    /// One page with everything about one destination.
-    pub(super) async fn explain(&self, prefix: Prefix, lookup: Lookup) -> Result<Page, Refusal> {
-        let found = self.ask(move |table, now| find(table, prefix, lookup, now)).await?;
-        let explanation = match found {
-            Found::Yes(explanation) => explanation,
-            Found::No(covering) => {
-                let hint = match covering {
-                    Some(covering) => format!("; did you mean {covering}, which covers it?"),
-                    None => String::new(),
-                };
-                let objects = self.objects(prefix).map(|said| format!("; {said}"));
-                return Err(Refusal {
-                    kind: ctl::ErrorKind::NotFound,
-                    text: format!(
-                        "there is no route to {prefix}{}{hint}",
-                        objects.unwrap_or_default()
-                    ),
-                });
-            }
-        };
-        let mut item = ctl::explanation(&explanation, &self.names());
-        for path in &mut item.paths {
-            let by = path.next_hop.and_then(|next_hop| self.kernel().decided_by(next_hop));
-            path.resolved_by = by.map(|by| by.to_string());
+/// One page with everything about one destination.
+pub(super) async fn explain(
+    sources: &Sources,
+    prefix: Prefix,
+    lookup: Lookup,
+) -> Result<Page, Refusal> {
+    let found = sources.ask(move |table, now| find(table, prefix, lookup, now)).await?;
+    let explanation = match found {
+        Found::Yes(explanation) => explanation,
+        Found::No(covering) => {
+            let hint = match covering {
+                Some(covering) => format!("; did you mean {covering}, which covers it?"),
+                None => String::new(),
+            };
+            let said = objects(sources, prefix).map(|said| format!("; {said}"));
+            return Err(Refusal {
+                kind: ctl::ErrorKind::NotFound,
+                text: format!("there is no route to {prefix}{}{hint}", said.unwrap_or_default()),
+            });
         }
-        // What was asked for, and what answers for it.
-        item.objects.extend(self.objects(prefix).map(|said| format!("{prefix}: {said}")));
-        if item.prefix != prefix {
-            let covering = self.objects(item.prefix);
-            item.objects.extend(covering.map(|said| format!("{}: {said}", item.prefix)));
-        }
-        match &mut item.fib {
-            None => item.fib_absent = Some(self.why_absent(&explanation).to_owned()),
-            Some(fib) => {
-                // The kernel's side of it.
-                if let Some(kernel) = self.kernel().lookup(item.prefix) {
-                    fib.state = serde_json::to_value(kernel.state)
-                        .ok()
-                        .and_then(|state| state.as_str().map(str::to_owned));
-                    (fib.metric, fib.table) = (Some(kernel.metric), Some(kernel.table));
-                    fib.error = kernel.error;
-                }
-            }
-        }
-        Page::last([item])
+    };
+    let mut item = ctl::explanation(&explanation, &sources.names());
+    for path in &mut item.paths {
+        let by = path.next_hop.and_then(|next_hop| sources.kernel.decided_by(next_hop));
+        path.resolved_by = by.map(|by| by.to_string());
     }
-
-    /// What Calico's objects say of a prefix.
-    fn objects(&self, prefix: Prefix) -> Option<String> {
-        self.node_status()?.reasons.get(&prefix).cloned()
+    // What was asked for, and what answers for it.
+    item.objects.extend(objects(sources, prefix).map(|said| format!("{prefix}: {said}")));
+    if item.prefix != prefix {
+        let covering = objects(sources, item.prefix);
+        item.objects.extend(covering.map(|said| format!("{}: {said}", item.prefix)));
     }
-
-    /// Why the kernel was asked to hold nothing.
-    fn why_absent(&self, explanation: &Explanation) -> &'static str {
-        let best = explanation.destination.paths.iter().find(|path| path.best);
-        match best.map(|best| best.source) {
-            None => "no path can be used",
-            Some(_) if !self.writes_routes() => "routes are not written (fib.enabled = false)",
-            Some(Source::Kernel) => "the best path is the kernel's own route",
-            Some(Source::Direct) => "the best path is a network of an interface of ours",
-            Some(Source::Static) => "it is announced only, or left out by policy",
-            Some(Source::Bgp) => "left out by policy",
+    match &mut item.fib {
+        None => item.fib_absent = Some(why_absent(sources, &explanation).to_owned()),
+        Some(fib) => {
+            // The kernel's side of it.
+            if let Some(kernel) = sources.kernel.lookup(item.prefix) {
+                fib.state = serde_json::to_value(kernel.state)
+                    .ok()
+                    .and_then(|state| state.as_str().map(str::to_owned));
+                (fib.metric, fib.table) = (Some(kernel.metric), Some(kernel.table));
+                fib.error = kernel.error;
+            }
         }
+    }
+    Page::last([item])
+}
+
+/// What Calico's objects say of a prefix.
+fn objects(sources: &Sources, prefix: Prefix) -> Option<String> {
+    sources.state().node_status()?.reasons.get(&prefix).cloned()
+}
+
+/// Why the kernel was asked to hold nothing.
+fn why_absent(sources: &Sources, explanation: &Explanation) -> &'static str {
+    let best = explanation.destination.paths.iter().find(|path| path.best);
+    match best.map(|best| best.source) {
+        None => "no path can be used",
+        Some(_) if !sources.state().config.fib.enabled => {
+            "routes are not written (fib.enabled = false)"
+        }
+        Some(Source::Kernel) => "the best path is the kernel's own route",
+        Some(Source::Direct) => "the best path is a network of an interface of ours",
+        Some(Source::Static) => "it is announced only, or left out by policy",
+        Some(Source::Bgp) => "left out by policy",
     }
 }
 

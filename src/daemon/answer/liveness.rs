@@ -15,12 +15,16 @@ use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 use tokio::time::timeout;
 
-use super::control::Answers;
+use super::sources::Sources;
 use crate::ctl::rfc3339;
 use crate::datastore::{State, Watcher};
 use crate::engine::Clock;
 use crate::kernel::Stage;
+use crate::liveness::Liveness;
 
+/// How long a part may take to answer before it counts as stuck. Longer than the table's longest
+/// turn, shorter than the ten seconds of calico-node's probes.
+const ANSWER_WAIT: Duration = Duration::from_secs(5);
 /// How late a session's timer may be served.
 const TIMER_LATE_MAX: Duration = Duration::from_secs(10);
 /// How long a current source may say nothing where it is asked every few seconds.
@@ -80,8 +84,8 @@ type Question = (Part, String, Box<dyn FnOnce() -> Answer + Send>);
 
 /// Questions that were not answered yet. Clones share them.
 #[derive(Clone, Default)]
-pub(super) struct Vitals {
-    unanswered: Arc<Mutex<BTreeMap<String, Asked>>>,
+struct Unanswered {
+    questions: Arc<Mutex<BTreeMap<String, Asked>>>,
     /// Told at every answer.
     answered: Arc<Notify>,
 }
@@ -110,13 +114,13 @@ enum Answerer {
     Gone,
 }
 
-impl Vitals {
+impl Unanswered {
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Asked>> {
-        self.unanswered.lock().unwrap_or_else(PoisonError::into_inner)
+        self.questions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Forgets who was asked: the parts are others from here on.
-    pub(super) fn forget(&self) {
+    fn forget(&self) {
         for (_, asked) in std::mem::take(&mut *self.lock()) {
             asked.waiting.abort();
         }
@@ -152,16 +156,16 @@ impl Vitals {
         if unanswered.contains_key(&name) {
             return;
         }
-        let (vitals, own, answer) = (self.clone(), name.clone(), ask());
+        let (all, own, answer) = (self.clone(), name.clone(), ask());
         let waiting = tokio::spawn(async move {
             let is_there = answer.await;
-            let mut unanswered = vitals.lock();
+            let mut unanswered = all.lock();
             match unanswered.get_mut(&own) {
                 Some(asked) if !is_there => asked.answerer = Answerer::Gone,
                 _ => drop(unanswered.remove(&own)),
             }
             drop(unanswered);
-            vitals.answered.notify_waiters();
+            all.answered.notify_waiters();
         });
         let waiting = waiting.abort_handle();
         unanswered.insert(name, Asked { part, since: now, answerer: Answerer::Awaited, waiting });
@@ -183,11 +187,34 @@ impl Owed {
     }
 }
 
-impl Answers {
+/// Whether every part turns. Clones share what was asked.
+#[derive(Clone)]
+pub(in crate::daemon) struct LivenessView {
+    sources: Sources,
+    /// Of the daemon's own loop.
+    own: Liveness,
+    unanswered: Unanswered,
+}
+
+impl LivenessView {
+    pub(super) fn new(sources: Sources, own: Liveness) -> Self {
+        LivenessView { sources, own, unanswered: Unanswered::default() }
+    }
+
+    /// Forgets who was asked: the parts are others from here on.
+    pub(super) fn forget(&self) {
+        self.unanswered.forget();
+    }
+
+    /// What is stuck, as people and probes are told.
+    pub(in crate::daemon) async fn not_alive(&self) -> Vec<String> {
+        self.stuck(ANSWER_WAIT).await.iter().map(ToString::to_string).collect()
+    }
+
     /// Asks every part and waits for `wait` at most. Returns what is stuck.
     pub(super) async fn stuck(&self, wait: Duration) -> Vec<Stuck> {
-        let clock = self.table().clock();
-        let owed = self.vitals().probe(self.questions(), clock, wait).await;
+        let clock = self.sources.table.clock();
+        let owed = self.unanswered.probe(self.questions(), clock, wait).await;
         let mut stuck: Vec<Stuck> = owed.iter().map(|owed| self.describe(owed)).collect();
         stuck.extend(self.late_sessions());
         stuck.extend(self.silent_sources());
@@ -198,16 +225,16 @@ impl Answers {
     /// The parts that there are.
     pub(super) fn parts(&self) -> Vec<Part> {
         let mut parts = vec![Part::Daemon, Part::Table, Part::Fib, Part::Sessions];
-        if self.node_vitals().is_some() {
+        if self.sources.state().node.is_some() {
             parts.extend([Part::Plan, Part::Datastore]);
         }
         parts
     }
 
     fn questions(&self) -> Vec<Question> {
-        let table = self.table().clone();
-        let fib = self.kernel().clone();
-        let own = self.liveness().clone();
+        let table = self.sources.table.clone();
+        let fib = self.sources.kernel.clone();
+        let own = self.own.clone();
         let mut questions: Vec<Question> = vec![
             question(Part::Daemon, "daemon", move || own.ask()),
             question(Part::Fib, "fib", move || fib.ask_liveness()),
@@ -215,24 +242,24 @@ impl Answers {
         let ask_table =
             move || -> Answer { Box::pin(async move { table.ask(|_, _| ()).await.is_some() }) };
         questions.push((Part::Table, "table".to_owned(), Box::new(ask_table)));
-        if let Some(node) = self.node_vitals() {
-            let plan = node.plan;
+        if let Some(node) = &self.sources.state().node {
+            let plan = node.vitals.plan.clone();
             questions.push(question(Part::Plan, "calico plan", move || plan.ask()));
-            for (name, watcher) in node.sources {
+            for (name, watcher) in &node.vitals.sources {
                 let liveness = watcher.liveness().clone();
-                questions.push(question(Part::Datastore, &name, move || liveness.ask()));
+                questions.push(question(Part::Datastore, name, move || liveness.ask()));
             }
         }
         questions
     }
 
     fn describe(&self, owed: &Owed) -> Stuck {
-        let clock = self.table().clock();
+        let clock = self.sources.table.clock();
         let seconds = clock.now().since(owed.since).as_secs();
         let since = rfc3339(clock.wall(owed.since));
         let what = match (owed.answerer, owed.part) {
             (Answerer::Gone, _) => "has ended".to_owned(),
-            (_, Part::Fib) => format!("no answer{}", during(self.kernel().stage())),
+            (_, Part::Fib) => format!("no answer{}", during(self.sources.kernel.stage())),
             _ => "no answer".to_owned(),
         };
         Stuck {
@@ -242,10 +269,10 @@ impl Answers {
     }
 
     fn late_sessions(&self) -> Vec<Stuck> {
-        let clock = self.table().clock();
+        let clock = self.sources.table.clock();
         let now = clock.now();
         let mut late: Vec<(Time, Arc<str>)> = Vec::new();
-        for record in self.registry().all() {
+        for record in self.sources.registry.all() {
             let due = record.handle.next_deadline();
             if let Some(due) = due.filter(|due| *due + TIMER_LATE_MAX < now) {
                 late.push((due, Arc::clone(&record.name)));
@@ -267,7 +294,8 @@ impl Answers {
 
     /// Sources that say they are current, and have received nothing for long.
     fn silent_sources(&self) -> Vec<Stuck> {
-        let (Some(status), Some(node)) = (self.node_status(), self.node_vitals()) else {
+        let state = self.sources.state();
+        let (Some(status), Some(node)) = (state.node_status(), &state.node) else {
             return Vec::new();
         };
         let is_current = |name: &str| {
@@ -277,7 +305,8 @@ impl Answers {
                 .any(|source| source.name == name && matches!(source.state, State::Current))
         };
         let silence = |watcher: &Watcher| watcher.followed().heard.map(|heard| heard.elapsed());
-        node.sources
+        let sources = &node.vitals.sources;
+        sources
             .iter()
             .filter_map(|(name, watcher)| Some((name, silence(watcher)?)))
             .filter(|(name, silence)| *silence > SILENCE_MAX && is_current(name))
@@ -315,8 +344,6 @@ fn during(stage: Stage) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use crate::liveness::Liveness;
-
     use super::*;
 
     const WAIT: Duration = Duration::from_millis(50);
@@ -328,16 +355,16 @@ mod tests {
 
     #[tokio::test]
     async fn a_stuck_part_is_named_with_the_moment_of_the_first_question() {
-        let (vitals, clock) = (Vitals::default(), Clock::start());
+        let (unanswered, clock) = (Unanswered::default(), Clock::start());
         let (alive, dead) = (Liveness::default(), Liveness::default());
         let own = alive.clone();
         tokio::spawn(async move { own.answer_always().await });
         let questions = || vec![ask_of("alive", &alive), ask_of("dead", &dead)];
-        let first = vitals.probe(questions(), clock, WAIT).await;
+        let first = unanswered.probe(questions(), clock, WAIT).await;
         assert_eq!(first.iter().map(|o| o.name.as_str()).collect::<Vec<_>>(), ["dead"]);
         let asked = dead.question();
         // Known to be stuck: the second probe waits for the others only, and asks it nothing.
-        let again = vitals.probe(questions(), clock, WAIT).await;
+        let again = unanswered.probe(questions(), clock, WAIT).await;
         assert_eq!(again[0].since, first[0].since);
         assert_eq!(dead.question(), asked, "questions to a stuck part do not pile up");
         // It goes on.
@@ -345,22 +372,22 @@ mod tests {
         let own = dead.clone();
         tokio::spawn(async move { own.answer_always().await });
         tokio::time::sleep(WAIT).await;
-        assert!(vitals.probe(questions(), clock, WAIT).await.is_empty());
+        assert!(unanswered.probe(questions(), clock, WAIT).await.is_empty());
     }
 
     #[tokio::test]
     async fn a_part_that_has_ended_stays_stuck() {
-        let (vitals, clock) = (Vitals::default(), Clock::start());
+        let (unanswered, clock) = (Unanswered::default(), Clock::start());
         let gone = || -> Vec<Question> {
             let ask = || -> Answer { Box::pin(async { false }) };
             vec![(Part::Table, "table".to_owned(), Box::new(ask))]
         };
         for _ in 0..2 {
-            let owed = vitals.probe(gone(), clock, WAIT).await;
+            let owed = unanswered.probe(gone(), clock, WAIT).await;
             assert!(owed.len() == 1 && owed[0].answerer == Answerer::Gone);
         }
         // Other parts have come in their place.
-        vitals.forget();
-        assert!(vitals.probe(Vec::new(), clock, WAIT).await.is_empty());
+        unanswered.forget();
+        assert!(unanswered.probe(Vec::new(), clock, WAIT).await.is_empty());
     }
 }

@@ -12,8 +12,11 @@ use bgp_proto::table::{PeerCounts, PeerRoutes};
 use bgp_proto::types::{Family, PeerId, PeerType, Time};
 use tokio::time::timeout;
 
-use super::control::Answers;
-use super::liveness::Part;
+use super::bfd::BfdView;
+use super::liveness::{LivenessView, Part};
+use super::readiness::ReadinessView;
+use super::sources::Sources;
+use super::state::Node;
 use crate::config::{PeerChoice, PeerSeries};
 use crate::daemon::registry::{Record, traffic};
 use crate::datastore::State;
@@ -21,7 +24,8 @@ use crate::http::{
     CalicoMetrics, FibMetrics, GROUPS_MAX, GroupMetrics, MetricsSnapshot, PeerMetrics,
     PrefixCounts, SessionMetrics, SourceMetrics, TableMetrics, Traffic,
 };
-use crate::net::PeerNumbers;
+use crate::logging::Log;
+use crate::net::{PeerNumbers, Tally};
 use crate::node::NodeStatus;
 use crate::supervise::Supervisor;
 
@@ -153,9 +157,20 @@ impl Found {
     }
 }
 
-impl Answers {
-    pub(super) async fn metrics_snapshot(&self) -> MetricsSnapshot {
-        let stuck = self.stuck(PART_WAIT).await;
+/// What a scrape shows.
+pub(super) struct MetricsView {
+    pub(super) sources: Sources,
+    pub(super) liveness: LivenessView,
+    pub(super) readiness: ReadinessView,
+    pub(super) bfd: BfdView,
+    pub(super) tally: Tally,
+    pub(super) ranking: Ranking,
+    pub(super) log: Log,
+}
+
+impl MetricsView {
+    pub(super) async fn snapshot(&self) -> MetricsSnapshot {
+        let stuck = self.liveness.stuck(PART_WAIT).await;
         let is_stuck = |part| stuck.iter().any(|stuck| stuck.part == part);
         // Questions to a table that answers nothing would pile up, one for each scrape.
         let table = match is_stuck(Part::Table) {
@@ -166,27 +181,29 @@ impl Answers {
         if table.is_some() {
             self.count(&mut found).await;
         }
-        let now = self.table().clock().now();
+        let state = self.sources.state();
+        let now = self.sources.now();
         let sessions = self.session_metrics(&found, gone);
-        let ranked = self.ranking().rank(now, found.iter().map(|f| (f.record.id, f.changes())));
-        let count = shown(self.peer_series(), found.len());
+        let ranked = self.ranking.rank(now, found.iter().map(|f| (f.record.id, f.changes())));
+        let count = shown(state.peer_series(), found.len());
         let chosen: BTreeSet<PeerId> = ranked.into_iter().take(count).collect();
         // Of two with one name the older is on its way out; a series must not be there twice.
         let is_named = |record: &Record| {
-            self.registry().find(&record.name).is_some_and(|named| named.id == record.id)
+            self.sources.registry.find(&record.name).is_some_and(|named| named.id == record.id)
         };
         found.retain(|found| chosen.contains(&found.record.id) && is_named(&found.record));
-        let mut histograms = self.table().timings().collect();
-        histograms.extend(self.tally().collect());
-        let fib = self.writes_routes().then(|| self.fib_metrics());
+        let mut histograms = self.sources.table.timings().collect();
+        histograms.extend(self.tally.collect());
+        let fib = state.config.fib.enabled.then(|| self.fib_metrics());
         if fib.is_some() {
-            histograms.extend(self.kernel().collect());
+            histograms.extend(self.sources.kernel.collect());
         }
         MetricsSnapshot {
-            ready: self.not_ready().is_none(),
-            log_lines_dropped: self.log().dropped(),
+            ready: self.readiness.not_ready().is_none(),
+            log_lines_dropped: self.log.dropped(),
             contained_panics: Supervisor::contained_panics(),
             parts: self
+                .liveness
                 .parts()
                 .into_iter()
                 .map(|part| (part.word().to_owned(), !is_stuck(part)))
@@ -195,16 +212,16 @@ impl Answers {
             peers: found.into_iter().map(|found| found.metrics(now)).collect(),
             table,
             fib,
-            bfd: self.bfd_metrics().await,
-            calico: self.node_status().map(|status| self.calico_metrics(&status)),
+            bfd: self.bfd.metrics().await,
+            calico: state.node.as_ref().map(calico_metrics),
             histograms,
         }
     }
 
     /// Every peer, without the table's counters, and the counters of removed peers.
     fn found(&self) -> (Vec<Found>, Traffic) {
-        let (records, gone) = self.registry().all_and_gone();
-        let kind = if self.node_status().is_some() { calico_kind } else { kind };
+        let (records, gone) = self.sources.registry.all_and_gone();
+        let kind = if self.sources.state().node.is_some() { calico_kind } else { kind };
         let found = records.into_iter().map(|record| Found {
             numbers: record.handle.numbers(),
             kind: kind(&record),
@@ -218,7 +235,9 @@ impl Answers {
     async fn count(&self, found: &mut [Found]) {
         for page in found.chunks_mut(COUNTS_PAGE) {
             let ids = page.iter().map(|found| found.record.id).collect();
-            let Ok(Some(counts)) = timeout(PART_WAIT, self.counts(ids)).await else { return };
+            let Ok(Some(counts)) = timeout(PART_WAIT, self.sources.counts(ids)).await else {
+                return;
+            };
             for (found, counts) in page.iter_mut().zip(counts) {
                 found.counts = Some(counts);
             }
@@ -228,8 +247,8 @@ impl Answers {
     fn session_metrics(&self, found: &[Found], gone: Traffic) -> SessionMetrics {
         let mut metrics = SessionMetrics {
             traffic: gone,
-            ends: self.tally().ends(),
-            refusals: self.tally().refusals(),
+            ends: self.tally.ends(),
+            refusals: self.tally.refusals(),
             ..SessionMetrics::default()
         };
         for peer in found {
@@ -246,7 +265,7 @@ impl Answers {
     }
 
     async fn table_metrics(&self) -> Option<TableMetrics> {
-        let numbers = self.table().ask(|table, _| {
+        let numbers = self.sources.table.ask(|table, _| {
             let mut groups = table.group_counts();
             // The largest say most; the others are in the totals.
             groups.sort_by_key(|group| (std::cmp::Reverse(group.members), group.id));
@@ -274,14 +293,14 @@ impl Answers {
         });
         let numbers = timeout(PART_WAIT, numbers).await.ok().flatten()?;
         Some(TableMetrics {
-            memory_max: self.memory_max(),
-            waiting_octets: self.table().waiting_octets() as u64,
+            memory_max: self.sources.state().config.bgp.memory_max,
+            waiting_octets: self.sources.table.waiting_octets() as u64,
             ..numbers
         })
     }
 
     fn fib_metrics(&self) -> FibMetrics {
-        let kernel = self.kernel().counters();
+        let kernel = self.sources.kernel.counters();
         FibMetrics {
             installed: kernel.installed,
             pending: kernel.pending,
@@ -293,36 +312,36 @@ impl Answers {
             resyncs: kernel.resyncs,
         }
     }
+}
 
-    fn calico_metrics(&self, status: &NodeStatus) -> CalicoMetrics {
-        let vitals = self.node_vitals();
-        let sources = status.sources.iter().map(|source| {
-            let followed = vitals.as_ref().map(|v| v.followed(&source.name)).unwrap_or_default();
-            let lag = |told: i64| {
-                let taken = followed.taken.unwrap_or_default();
-                u64::try_from(told.saturating_sub(taken)).unwrap_or_default()
-            };
-            SourceMetrics {
-                name: source.name.clone(),
-                current: matches!(source.state, State::Current),
-                away: match &source.state {
-                    State::Away { since, .. } => since.elapsed(),
-                    State::Connecting | State::Current => Duration::ZERO,
-                },
-                cause: followed.cause,
-                silence: followed.heard.map(|heard| heard.elapsed()),
-                revision: followed.told,
-                lag: followed.told.map(lag),
-            }
-        });
-        CalicoMetrics {
-            in_force: status.in_force,
-            problems: problems_by_kind(status),
-            notes: u64::try_from(status.notes.len()).unwrap_or(u64::MAX),
-            sources: sources.collect(),
-            plans: status.plans,
-            planning: status.planning,
+fn calico_metrics(node: &Node) -> CalicoMetrics {
+    let status = Arc::clone(&node.status.borrow());
+    let sources = status.sources.iter().map(|source| {
+        let followed = node.vitals.followed(&source.name);
+        let lag = |told: i64| {
+            let taken = followed.taken.unwrap_or_default();
+            u64::try_from(told.saturating_sub(taken)).unwrap_or_default()
+        };
+        SourceMetrics {
+            name: source.name.clone(),
+            current: matches!(source.state, State::Current),
+            away: match &source.state {
+                State::Away { since, .. } => since.elapsed(),
+                State::Connecting | State::Current => Duration::ZERO,
+            },
+            cause: followed.cause,
+            silence: followed.heard.map(|heard| heard.elapsed()),
+            revision: followed.told,
+            lag: followed.told.map(lag),
         }
+    });
+    CalicoMetrics {
+        in_force: status.in_force,
+        problems: problems_by_kind(&status),
+        notes: u64::try_from(status.notes.len()).unwrap_or(u64::MAX),
+        sources: sources.collect(),
+        plans: status.plans,
+        planning: status.planning,
     }
 }
 

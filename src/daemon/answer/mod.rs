@@ -1,5 +1,8 @@
-//! Answers to operators, scrapers and probes: what is read of the table, the kernel, the registry and
-//! what the daemon's loop publishes, for each kind of client.
+//! Answers to operators, scrapers and probes.
+//!
+//! Each kind of client has a view, and a view holds nothing: it reads the table, the kernel, the
+//! registry and the [`RunState`] that the daemon's loop publishes. What clients want done goes to
+//! that loop as an [`Order`].
 
 mod bfd;
 mod bird;
@@ -9,6 +12,125 @@ mod explain;
 mod http;
 mod liveness;
 mod metrics;
+mod orders;
 mod readiness;
+mod sources;
+mod state;
 
-pub(super) use control::{Answers, Bfd, Order};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+
+use super::redistribution::Redistribution;
+use super::registry::Registry;
+use crate::engine::Handle;
+use crate::kernel::Fib;
+use crate::liveness::Liveness;
+use crate::logging::Log;
+use crate::net::Tally;
+use crate::node::{Environment, Follower};
+
+pub(super) use http::HttpView;
+pub(super) use orders::Order;
+pub(super) use state::{Publisher, RunState};
+
+use bfd::BfdView;
+use bird::BirdView;
+use control::ControlView;
+use liveness::LivenessView;
+use metrics::MetricsView;
+use orders::Orders;
+use readiness::ReadinessView;
+use sources::Sources;
+use state::Node;
+
+/// The owners of what is shown, and where orders go.
+pub(super) struct Parts {
+    pub(super) table: Handle,
+    pub(super) kernel: Fib,
+    pub(super) redistribution: Redistribution,
+    pub(super) registry: Registry,
+    pub(super) tally: Tally,
+    /// Where BFD is asked, and the latest status of each peer's session.
+    pub(super) bfd: (crate::bfd::Handle, super::bfd_status::Statuses),
+    pub(super) log: Log,
+    /// Of the daemon's own loop.
+    pub(super) liveness: Liveness,
+    pub(super) orders: mpsc::Sender<Order>,
+    /// The configuration file, if there is one.
+    pub(super) file: Option<PathBuf>,
+}
+
+/// The views, and the state that they show.
+pub(super) struct Views {
+    pub(super) publisher: Publisher,
+    pub(super) control: Arc<ControlView>,
+    pub(super) bird: Arc<BirdView>,
+    pub(super) http: Arc<HttpView>,
+    pub(super) liveness: LivenessView,
+}
+
+impl Views {
+    pub(super) fn new(parts: Parts, state: RunState) -> Self {
+        let publisher = Publisher::new(state);
+        let sources = Sources {
+            started: parts.table.clock().now(),
+            table: parts.table,
+            kernel: parts.kernel,
+            redistribution: parts.redistribution,
+            registry: parts.registry,
+            published: publisher.published(),
+        };
+        let orders = Orders(parts.orders);
+        let liveness = LivenessView::new(sources.clone(), parts.liveness);
+        let nodename_file = Environment::of_process().nodename_file;
+        let readiness = ReadinessView { sources: sources.clone(), nodename_file };
+        let (handle, statuses) = parts.bfd;
+        let bfd = BfdView { sources: sources.clone(), handle, statuses };
+        let metrics = MetricsView {
+            sources: sources.clone(),
+            liveness: liveness.clone(),
+            readiness: readiness.clone(),
+            bfd: bfd.clone(),
+            tally: parts.tally,
+            ranking: metrics::Ranking::default(),
+            log: parts.log.clone(),
+        };
+        let http = HttpView { metrics, liveness: liveness.clone(), readiness: readiness.clone() };
+        let bird = BirdView {
+            sources: sources.clone(),
+            liveness: liveness.clone(),
+            orders: orders.clone(),
+            file: parts.file,
+        };
+        let control = ControlView {
+            sources,
+            liveness: liveness.clone(),
+            readiness,
+            bfd,
+            orders,
+            log: parts.log,
+        };
+        Views {
+            publisher,
+            control: Arc::new(control),
+            bird: Arc::new(bird),
+            http: Arc::new(http),
+            liveness,
+        }
+    }
+
+    /// Publishes the state with a change.
+    pub(super) fn publish(&self, change: impl FnOnce(&mut RunState)) {
+        self.publisher.publish(change);
+    }
+
+    /// This is a Calico node, and here is what follows its objects.
+    pub(super) fn set_node(&self, follower: &Follower) {
+        let node = Node { status: follower.status.clone(), vitals: follower.vitals.clone() };
+        self.publish(|state| state.node = Some(node));
+        // Other parts are asked from here on.
+        self.liveness.forget();
+    }
+}

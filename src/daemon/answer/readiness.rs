@@ -1,12 +1,15 @@
 //! What is missing for being ready.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bgp_proto::session::State;
 use bgp_proto::types::Family;
 
-use super::control::Answers;
+use super::sources::Sources;
+use crate::daemon::registry::Record;
+use crate::daemon::startup::Startup;
 
 /// While the node's name file is younger, every session is waited for (calico-node's
 /// `--threshold-time`).
@@ -26,29 +29,39 @@ pub(super) struct Session {
     pub(super) state: State,
 }
 
-impl Answers {
+/// Whether traffic may be sent here.
+#[derive(Clone)]
+pub(super) struct ReadinessView {
+    pub(super) sources: Sources,
+    /// Where calico-node's start-up leaves the node's name.
+    pub(super) nodename_file: PathBuf,
+}
+
+impl ReadinessView {
     /// What is missing for being ready, in one line; `None` if nothing is.
     pub(super) fn not_ready(&self) -> Option<String> {
-        if let Some(waiting) = self.node_status().and_then(|status| status.waiting_for()) {
+        let state = self.sources.state();
+        let node = state.node_status();
+        if let Some(waiting) = node.as_ref().and_then(|status| status.waiting_for()) {
             return Some(waiting);
         }
-        if let Some(fault) = self.listen_fault() {
-            return Some(fault);
+        if let Some(fault) = &state.listen_fault {
+            return Some(fault.clone());
         }
-        let session = |record: &crate::daemon::registry::Record| Session {
+        let session = |record: &Record| Session {
             name: Arc::clone(&record.name),
             family: if record.address.is_ipv4() { Family::Ipv4 } else { Family::Ipv6 },
             state: record.handle.state(),
         };
-        let records = self.registry().all();
-        if self.node_status().is_some() {
+        let records = self.sources.registry.all();
+        if node.is_some() {
             let sessions: Vec<Session> = records.iter().map(|record| session(record)).collect();
-            let recovering = self.startup().map(|startup| startup.count());
+            let recovering = state.startup.as_ref().map(Startup::count);
             return bird_ready(&sessions, self.node_age(), recovering);
         }
         let configured = records.iter().filter(|record| !record.is_dynamic());
         let sessions: Vec<Session> = configured.map(|record| session(record)).collect();
-        self.starting().or_else(|| own_ready(&sessions))
+        state.not_ready.clone().or_else(|| own_ready(&sessions))
     }
 
     /// How long ago calico-node's start-up wrote the node's name; where it did not, for how long we
@@ -57,12 +70,11 @@ impl Answers {
     /// calico-node's probe is never ready without the file: it is written by a start-up that must have
     /// run before BIRD. margay needs nothing of that start-up, and may run without it.
     fn node_age(&self) -> Duration {
-        let written = std::fs::metadata(self.nodename_file()).and_then(|file| file.modified());
-        let clock = self.table().clock();
+        let written = std::fs::metadata(&self.nodename_file).and_then(|file| file.modified());
         match written {
             // A clock that was set back makes it look as if from the future.
             Ok(at) => SystemTime::now().duration_since(at).unwrap_or_default(),
-            Err(_) => clock.now().since(self.started()),
+            Err(_) => self.sources.now().since(self.sources.started),
         }
     }
 }

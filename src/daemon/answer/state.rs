@@ -1,0 +1,121 @@
+//! What the daemon's loop lets others see of itself: one state, published as a whole.
+
+use std::sync::Arc;
+
+use bgp_proto::types::Time;
+use tokio::sync::watch;
+
+use crate::config::{Config, PeerSeries};
+use crate::daemon::startup::Startup;
+use crate::node::{self, NodeStatus};
+
+/// How the daemon runs.
+#[derive(Clone)]
+pub(in crate::daemon) struct RunState {
+    /// Where the configuration comes from, for people.
+    pub(in crate::daemon) described: String,
+    /// The configuration in force.
+    pub(in crate::daemon) config: Arc<Config>,
+    /// When it was last read.
+    pub(in crate::daemon) read_at: Time,
+    /// While the first minutes last.
+    pub(in crate::daemon) startup: Option<Startup>,
+    /// What is missing for being ready; `None`: nothing, or only what readiness finds out itself.
+    pub(in crate::daemon) not_ready: Option<String>,
+    /// Why we are not listening on a configured address.
+    pub(in crate::daemon) listen_fault: Option<String>,
+    /// Why metrics and health are not served; `None`: they are, or are not wanted.
+    pub(in crate::daemon) http_fault: Option<String>,
+    /// What is wrong with the process's surroundings, besides.
+    pub(in crate::daemon) problems: Vec<String>,
+    /// Sessions that go on only until others carry their routes.
+    pub(in crate::daemon) parting: Vec<String>,
+    /// On a Calico node: what follows its objects.
+    pub(in crate::daemon) node: Option<Node>,
+}
+
+/// What follows Calico's objects, from outside.
+#[derive(Clone)]
+pub(in crate::daemon) struct Node {
+    pub(in crate::daemon) status: watch::Receiver<Arc<NodeStatus>>,
+    pub(in crate::daemon) vitals: node::Vitals,
+}
+
+impl RunState {
+    pub(in crate::daemon) fn new(described: String, config: Arc<Config>, read_at: Time) -> Self {
+        RunState {
+            described,
+            config,
+            read_at,
+            startup: None,
+            not_ready: None,
+            listen_fault: None,
+            http_fault: None,
+            problems: Vec::new(),
+            parting: Vec::new(),
+            node: None,
+        }
+    }
+
+    /// What is known about a Calico node's objects.
+    pub(super) fn node_status(&self) -> Option<Arc<NodeStatus>> {
+        self.node.as_ref().map(|node| Arc::clone(&node.status.borrow()))
+    }
+
+    /// Which peers have metrics of their own.
+    pub(super) fn peer_series(&self) -> PeerSeries {
+        self.config.host.http.map(|http| http.peers).unwrap_or_default()
+    }
+}
+
+/// Where the state is published. Clones publish the same one.
+#[derive(Clone)]
+pub(in crate::daemon) struct Publisher(watch::Sender<Arc<RunState>>);
+
+impl Publisher {
+    pub(in crate::daemon) fn new(state: RunState) -> Self {
+        Publisher(watch::Sender::new(Arc::new(state)))
+    }
+
+    /// Publishes the state with a change. Whoever reads meanwhile keeps the one before.
+    pub(in crate::daemon) fn publish(&self, change: impl FnOnce(&mut RunState)) {
+        self.0.send_modify(|state| change(Arc::make_mut(state)));
+    }
+
+    pub(super) fn published(&self) -> Published {
+        Published(self.0.subscribe())
+    }
+}
+
+/// Where the state is read. Clones read the same one.
+#[derive(Clone)]
+pub(super) struct Published(watch::Receiver<Arc<RunState>>);
+
+impl Published {
+    pub(super) fn get(&self) -> Arc<RunState> {
+        Arc::clone(&self.0.borrow())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reader_sees_one_state_and_then_the_next() {
+        let host = "[bgp]\nasn = 64512\nrouter-id = \"10.0.0.1\"\n";
+        let config = Config::parse(std::path::Path::new("m.toml"), host).unwrap();
+        let state = RunState::new("m.toml".to_owned(), Arc::new(config), Time::ZERO);
+        let publisher = Publisher::new(state);
+        let published = publisher.published();
+        let before = published.get();
+        publisher.clone().publish(|state| {
+            state.not_ready = Some("waiting".to_owned());
+            state.problems.push("few descriptors".to_owned());
+        });
+        let after = published.clone().get();
+        assert_eq!((before.not_ready.is_some(), before.problems.len()), (false, 0));
+        assert_eq!((after.not_ready.is_some(), after.problems.len()), (true, 1));
+        assert_eq!(after.described, "m.toml", "what did not change stays");
+    }
+}
