@@ -4,6 +4,8 @@
 //! Each has a bucket: so many lines at once, then so many a second. What does not fit is counted,
 //! and a line says how many were left out, with an example. One peer cannot use up another's lines,
 //! and lines for who looks closely (`debug`, `trace`) use up none of those that everybody reads.
+//! A line that is to say itself how often it was left out has a [`bgp_proto::types::LogLimit`] before this
+//! one.
 
 use std::collections::HashMap;
 use std::fmt::{self, Write as _};

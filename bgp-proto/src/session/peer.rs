@@ -19,7 +19,7 @@ use super::conn::{Conn, Expiry};
 use super::intake::Intake;
 use super::timers::{Backoff, Jitter};
 use super::{Close, LastError, Negotiated, Offer, PeerConfig, Restart};
-use crate::types::{Family, Time};
+use crate::types::{Family, LogLimit, Time};
 use crate::wire::{MessageType, split_frame};
 use crate::wire::{Notification, RefreshKind, RouteBatch, RouteRefresh, encode_keepalive};
 use dial::Admin;
@@ -248,7 +248,7 @@ impl Peer {
             offer: Offer::Full,
             restart: Restart::Done,
             jitter: Jitter::new(seed),
-            outbox: Outbox::default(),
+            outbox: Outbox::new(),
             stats: Stats::default(),
             last_error: None,
             state: State::Idle,
@@ -543,18 +543,23 @@ const NOTES_MAX: u32 = 10;
 const NOTES_PERIOD: std::time::Duration = std::time::Duration::from_secs(60);
 
 /// What waits for the host.
-#[derive(Default)]
 struct Outbox {
     actions: VecDeque<Action>,
     transmit: [Vec<u8>; 3],
-    notes_since: Time,
-    notes: u32,
-    notes_suppressed: u32,
-    strays_since: Option<Time>,
-    strays_untold: u32,
+    notes: LogLimit,
+    strays: LogLimit,
 }
 
 impl Outbox {
+    fn new() -> Self {
+        Outbox {
+            actions: VecDeque::new(),
+            transmit: Default::default(),
+            notes: LogLimit::new(NOTES_MAX, NOTES_PERIOD),
+            strays: LogLimit::new(1, NOTES_PERIOD),
+        }
+    }
+
     fn push(&mut self, action: Action) {
         self.actions.push_back(action);
     }
@@ -571,12 +576,7 @@ impl Outbox {
 
     /// A line about a connection that ended beside the session, once in [`NOTES_PERIOD`].
     fn note_stray(&mut self, now: Time, why: &str) {
-        if self.strays_since.is_some_and(|since| now.since(since) < NOTES_PERIOD) {
-            self.strays_untold = self.strays_untold.saturating_add(1);
-            return;
-        }
-        let more = std::mem::take(&mut self.strays_untold);
-        self.strays_since = Some(now);
+        let Some(more) = self.strays.admit(now) else { return };
         self.push(Action::Note(format!(
             "another connection from its address ended ({why}); the session goes on ({more} more \
              since the last such line)"
@@ -585,18 +585,10 @@ impl Outbox {
 
     /// A line about something that a peer can do as often as it likes.
     fn note_limited(&mut self, now: Time, text: impl FnOnce() -> String) {
-        if now.since(self.notes_since) >= NOTES_PERIOD {
-            if self.notes_suppressed > 0 {
-                let line = format!("{} further lines were suppressed", self.notes_suppressed);
-                self.push(Action::Note(line));
-            }
-            (self.notes_since, self.notes, self.notes_suppressed) = (now, 0, 0);
+        let Some(suppressed) = self.notes.admit(now) else { return };
+        if suppressed > 0 {
+            self.push(Action::Note(format!("{suppressed} further lines were suppressed")));
         }
-        if self.notes == NOTES_MAX {
-            self.notes_suppressed = self.notes_suppressed.saturating_add(1);
-            return;
-        }
-        self.notes += 1;
         self.push(Action::Note(text()));
     }
 }
