@@ -16,6 +16,7 @@
 //! - [`liveness`]: how a part proves that it still turns.
 //! - [`supervise`]: who owns threads and tasks, and what the death of one means.
 //! - [`client_slots`]: who is disconnected when a socket has as many clients as it may.
+//! - [`metric_names`]: what every exported metric is called.
 //! - [`daemon`]: wires all of these; start, reload, stop.
 //!
 //! Hard rules. No input from a peer, a file, the kernel or a control client makes the process exit,
@@ -31,15 +32,16 @@
 //! calico       ← config
 //! liveness     ←
 //! client_slots ←
+//! metric_names ←
 //! supervise    ←
 //! datastore    ← config, calico, liveness, supervise
 //! node         ← config, calico, datastore, liveness, supervise
-//! engine       ← supervise
+//! engine       ← metric_names, supervise
 //! bfd          ← engine, supervise
-//! net          ← engine, supervise
-//! kernel       ← liveness, supervise
+//! net          ← engine, metric_names, supervise
+//! kernel       ← liveness, metric_names, supervise
 //! ctl          ← client_slots
-//! http         ← client_slots
+//! http         ← client_slots, metric_names
 //! logging      ← config, supervise
 //! cli          ← config, ctl, calico, node
 //! daemon       ← config, calico, node, datastore, engine, bfd, net, kernel, ctl, http, logging, liveness, supervise
@@ -61,6 +63,7 @@ pub mod http;
 pub mod kernel;
 pub mod liveness;
 pub mod logging;
+pub mod metric_names;
 pub mod net;
 pub mod node;
 pub mod supervise;

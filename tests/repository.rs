@@ -146,6 +146,21 @@ fn one_version_of_rust_is_promised_and_built() {
     assert!(read("CONTRIBUTING.md").contains(&format!("Rust {promised}")), "CONTRIBUTING.md");
 }
 
+/// What scrapes show is named in one place, so that no name is given twice.
+#[test]
+fn metric_names_are_in_one_place() {
+    let is_elsewhere = |path: &PathBuf| {
+        path.starts_with("src") && !path.ends_with("metric_names.rs") && !path.ends_with("tests.rs")
+    };
+    let name = concat!("\"", "margay_");
+    let found: Vec<PathBuf> = files(&["rs"])
+        .into_iter()
+        .filter(is_elsewhere)
+        .filter(|path| read(path).contains(name))
+        .collect();
+    assert_eq!(found, Vec::<PathBuf>::new(), "names outside of src/metric_names.rs");
+}
+
 /// A test that cannot run is `#[ignore = "needs …"]`, never passed with a printed excuse.
 #[test]
 fn no_test_passes_by_skipping_itself() {

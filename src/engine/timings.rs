@@ -8,6 +8,8 @@ use prometheus::core::Collector;
 use prometheus::proto::MetricFamily;
 use prometheus::{Histogram, HistogramOpts};
 
+use crate::metric_names as names;
+
 /// Upper bounds in seconds: from what one change costs to what nobody should ever see.
 const BUCKETS: [f64; 9] = [0.000_05, 0.000_25, 0.001, 0.005, 0.025, 0.1, 0.5, 2.5, 10.0];
 
@@ -24,21 +26,21 @@ impl Timings {
     pub(super) fn new() -> Self {
         Timings {
             turn: histogram(
-                "margay_turn_duration_seconds",
+                names::TURN_DURATION_SECONDS,
                 "Time of one turn of the table's thread, which does as much as fits 2 ms.",
             ),
             apply: histogram(
-                "margay_apply_duration_seconds",
+                names::APPLY_DURATION_SECONDS,
                 "Time that the table took for the inputs of one turn: import policy, loop checks, \
                  storing paths. Turns without inputs are not counted.",
             ),
             decide: histogram(
-                "margay_decision_duration_seconds",
+                names::DECISION_DURATION_SECONDS,
                 "Time that the decision process took for the destinations of one turn. Turns in \
                  which no destination changed are not counted.",
             ),
             export: histogram(
-                "margay_export_duration_seconds",
+                names::EXPORT_DURATION_SECONDS,
                 "Time that one turn took to encode what update groups tell their members. Counted \
                  for turns in which something changed or a walk over the table went on.",
             ),

@@ -6,6 +6,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::*;
+use crate::metric_names;
 
 fn peer(name: &str, state: FsmState) -> PeerMetrics {
     let stats = bgp_proto::session::Stats {
@@ -124,6 +125,25 @@ fn snapshot() -> MetricsSnapshot {
         }),
         histograms: Vec::new(),
     }
+}
+
+/// A counter, and nothing else, ends in `_total`. Histograms are kept elsewhere.
+#[test]
+fn every_name_is_listed_and_says_what_kind_of_metric_it_is() {
+    let text = snapshot().render();
+    let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
+    let ours: Vec<(&str, &str)> = types.filter(|(name, _)| !name.starts_with("process_")).collect();
+    for (name, kind) in &ours {
+        assert!(metric_names::ALL.contains(name), "{name}");
+        assert_eq!(name.ends_with("_total"), *kind == "counter", "{name} is a {kind}");
+    }
+    let shown: Vec<&str> = ours.iter().map(|(name, _)| *name).collect();
+    let is_histogram = |name: &str| name.ends_with("_duration_seconds");
+    let missing: Vec<_> = metric_names::ALL
+        .iter()
+        .filter(|name| !shown.contains(name) && !is_histogram(name))
+        .collect();
+    assert_eq!(missing, Vec::<&&str>::new(), "listed, and not exported");
 }
 
 #[test]

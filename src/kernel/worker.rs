@@ -31,6 +31,7 @@ use super::spec::RouteSpec;
 use super::watch::{Touched, Watch};
 use super::{Error, FibConfig, Leave, Link, ResolveOver};
 use crate::liveness::Liveness;
+use crate::metric_names as names;
 use crate::supervise::fault;
 use resync::{ResyncGate, Urgency};
 
@@ -107,7 +108,7 @@ impl Shared {
             Error::Socket { what: "create an event descriptor", source: errno.into() }
         })?;
         let options = HistogramOpts::new(
-            "margay_fib_write_duration_seconds",
+            names::FIB_WRITE_DURATION_SECONDS,
             "Time from sending a batch of route messages to the kernel until it had answered for all \
              of them. A batch holds up to 1024 messages: see margay_fib_writes_total.",
         );

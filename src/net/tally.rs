@@ -12,6 +12,7 @@ use prometheus::proto::MetricFamily;
 use prometheus::{Histogram, HistogramOpts};
 
 use super::admission::Refusal;
+use crate::metric_names as names;
 
 /// Upper bounds in seconds. Writing never waits: what is slow is the machine.
 const BUCKETS: [f64; 8] = [0.000_02, 0.000_1, 0.000_5, 0.002_5, 0.01, 0.05, 0.25, 1.0];
@@ -89,7 +90,7 @@ pub struct Tally {
 impl Default for Tally {
     fn default() -> Self {
         let options = HistogramOpts::new(
-            "margay_flush_duration_seconds",
+            names::FLUSH_DURATION_SECONDS,
             "Time that one write of what waited for a peer took: system calls, without waiting for \
              the peer. Turns in which nothing was written are not counted.",
         );

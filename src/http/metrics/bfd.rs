@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::families::Families;
+use crate::metric_names as names;
 
 /// All BFD sessions.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -21,14 +22,14 @@ impl BfdMetrics {
     pub(super) fn collect(&self, families: &mut Families) {
         for (state, count) in &self.sessions {
             families.gauge(
-                "margay_bfd_sessions",
+                names::BFD_SESSIONS,
                 "BFD sessions by state: margay show bfd lists them.",
                 &[("state", state)],
                 *count,
             );
         }
         families.counter(
-            "margay_bfd_failures_total",
+            names::BFD_FAILURES_TOTAL,
             "BFD sessions that went down because the path or the neighbour failed; ends that \
              somebody asked for (AdminDown) do not count.",
             &[],
@@ -36,7 +37,7 @@ impl BfdMetrics {
         );
         for (reason, count) in &self.discards {
             families.counter(
-                "margay_bfd_packets_discarded_total",
+                names::BFD_PACKETS_DISCARDED_TOTAL,
                 "Received BFD packets that were dropped, by reason (RFC 5880 §6.8.6). Of a flood \
                  only a sample is looked at.",
                 &[("reason", reason)],
@@ -44,7 +45,7 @@ impl BfdMetrics {
             );
         }
         families.counter(
-            "margay_bfd_packets_overflow_total",
+            names::BFD_PACKETS_OVERFLOW_TOTAL,
             "BFD packets for no established session that the kernel dropped because too many came.",
             &[],
             self.overflows,

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::families::Families;
+use crate::metric_names as names;
 
 /// The kernel's routes of ours.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -35,7 +36,7 @@ impl FibMetrics {
             ("foreign", self.foreign),
         ] {
             families.gauge(
-                "margay_fib_routes",
+                names::FIB_ROUTES,
                 "Our routes by what the kernel did with them: installed; pending, not written yet; \
                  failed, refused and tried again; foreign, displaced by another process's route with \
                  the same prefix and metric.",
@@ -44,11 +45,11 @@ impl FibMetrics {
             );
         }
         for (name, help, count) in [
-            ("margay_fib_writes_total", "Route messages sent to the kernel.", self.writes),
-            ("margay_fib_batches_total", "Batches of route messages.", self.batches),
-            ("margay_fib_errors_total", "Route messages that the kernel refused.", self.errors),
+            (names::FIB_WRITES_TOTAL, "Route messages sent to the kernel.", self.writes),
+            (names::FIB_BATCHES_TOTAL, "Batches of route messages.", self.batches),
+            (names::FIB_ERRORS_TOTAL, "Route messages that the kernel refused.", self.errors),
             (
-                "margay_fib_resyncs_total",
+                names::FIB_RESYNCS_TOTAL,
                 "Full readings of the kernel's routes: at the start, and after events were lost.",
                 self.resyncs,
             ),
@@ -97,26 +98,26 @@ pub struct SourceMetrics {
 impl CalicoMetrics {
     pub(super) fn collect(&self, families: &mut Families) {
         families.gauge(
-            "margay_calico_in_force",
+            names::CALICO_IN_FORCE,
             "Whether a plan that follows from Calico's objects is in force.",
             &[],
             u64::from(self.in_force),
         );
         families.gauge(
-            "margay_calico_problems",
+            names::CALICO_PROBLEMS,
             "Objects, or parts of them, that cannot be used: margay show status names them.",
             &[],
             self.problems.values().sum(),
         );
         families.gauge(
-            "margay_calico_notes",
+            names::CALICO_NOTES,
             "What objects say that has no effect, or another one: margay show status names it.",
             &[],
             self.notes,
         );
         for (kind, count) in &self.problems {
             families.gauge(
-                "margay_calico_kind_problems",
+                names::CALICO_KIND_PROBLEMS,
                 "Objects, or parts of them, that cannot be used, by kind.",
                 &[("kind", kind)],
                 *count,
@@ -124,13 +125,13 @@ impl CalicoMetrics {
         }
         self.sources.iter().for_each(|source| source.collect(families));
         families.counter(
-            "margay_calico_plans_total",
+            names::CALICO_PLANS_TOTAL,
             "Plans worked out from Calico's objects.",
             &[],
             self.plans,
         );
         families.fraction_counter(
-            "margay_calico_planning_seconds_total",
+            names::CALICO_PLANNING_SECONDS_TOTAL,
             "Time that working plans out took.",
             &[],
             self.planning.as_secs_f64(),
@@ -142,21 +143,21 @@ impl SourceMetrics {
     fn collect(&self, families: &mut Families) {
         let labels = [("source", self.name.as_str())];
         families.gauge(
-            "margay_calico_source_current",
+            names::CALICO_SOURCE_CURRENT,
             "Whether what is known of a source is current. 0: it cannot be read, and what is known \
              stays in force.",
             &labels,
             u64::from(self.current),
         );
         families.fraction(
-            "margay_calico_source_away_seconds",
+            names::CALICO_SOURCE_AWAY_SECONDS,
             "For how long a source has not been read; 0 while it is.",
             &labels,
             self.away.as_secs_f64(),
         );
         if let Some(cause) = self.cause {
             families.gauge(
-                "margay_calico_source_unavailable",
+                names::CALICO_SOURCE_UNAVAILABLE,
                 "1 while a source cannot be read, with the cause. Sources in the Kubernetes API only.",
                 &[("source", self.name.as_str()), ("cause", cause)],
                 1,
@@ -164,7 +165,7 @@ impl SourceMetrics {
         }
         if let Some(silence) = self.silence {
             families.fraction(
-                "margay_calico_source_silence_seconds",
+                names::CALICO_SOURCE_SILENCE_SECONDS,
                 "Time since a source last said anything. etcd is asked after 5 s without news.",
                 &labels,
                 silence.as_secs_f64(),
@@ -172,7 +173,7 @@ impl SourceMetrics {
         }
         if let Some(revision) = self.revision {
             families.fraction(
-                "margay_calico_source_revision",
+                names::CALICO_SOURCE_REVISION,
                 "The newest revision that a source spoke of.",
                 &labels,
                 revision as f64,
@@ -180,7 +181,7 @@ impl SourceMetrics {
         }
         if let Some(lag) = self.lag {
             families.gauge(
-                "margay_calico_source_revision_lag",
+                names::CALICO_SOURCE_REVISION_LAG,
                 "Revisions that a source spoke of and that were not taken in yet.",
                 &labels,
                 lag,

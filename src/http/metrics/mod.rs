@@ -20,6 +20,7 @@ pub use host::{CalicoMetrics, FibMetrics, SourceMetrics};
 pub use peers::{PeerMetrics, PrefixCounts, SessionMetrics, Traffic};
 pub use table::{GROUPS_MAX, GroupMetrics, TableMetrics};
 
+use crate::metric_names as names;
 use families::Families;
 
 /// Everything that a scrape shows.
@@ -54,26 +55,26 @@ impl MetricsSnapshot {
     pub fn render(&self) -> String {
         let mut families = Families::default();
         families.gauge(
-            "margay_build_info",
+            names::BUILD_INFO,
             "1, with the version.",
             &[("version", env!("CARGO_PKG_VERSION"))],
             1,
         );
         families.gauge(
-            "margay_ready",
+            names::READY,
             "Whether margay is ready to serve, as /readiness says with the reason.",
             &[],
             u64::from(self.ready),
         );
         for (name, help, count) in [
             (
-                "margay_log_lines_dropped_total",
+                names::LOG_LINES_DROPPED_TOTAL,
                 "Lines of the log that were dropped because whoever reads standard error did not \
                  take them in time.",
                 self.log_lines_dropped,
             ),
             (
-                "margay_contained_panics_total",
+                names::CONTAINED_PANICS_TOTAL,
                 "Faults in the program that ended one session or one client only. The log has the \
                  place of each: please report it.",
                 self.contained_panics,
@@ -83,7 +84,7 @@ impl MetricsSnapshot {
         }
         for (part, answers) in &self.parts {
             families.gauge(
-                "margay_part_responding",
+                names::PART_RESPONDING,
                 "Whether a part of the daemon answered in time when this scrape asked it. 0 also \
                  fails /liveness, which says since when.",
                 &[("part", part)],
@@ -92,7 +93,7 @@ impl MetricsSnapshot {
         }
         self.sessions.collect(&mut families);
         families.gauge(
-            "margay_peers_with_series",
+            names::PEERS_WITH_SERIES,
             "Peers that have metrics of their own (http.peer-series).",
             &[],
             self.peers.len() as u64,

@@ -9,6 +9,7 @@ use bgp_proto::types::{Asn, Family};
 use bgp_proto::wire::Code;
 
 use super::families::{Families, Labels};
+use crate::metric_names as names;
 
 const STATES: [(State, &str); 6] = [
     (State::Idle, "Idle"),
@@ -104,7 +105,7 @@ impl SessionMetrics {
         self.collect_states(families);
         for (reason, count) in &self.ends {
             families.counter(
-                "margay_session_ends_total",
+                names::SESSION_ENDS_TOTAL,
                 "Established sessions that ended, by reason. \"received-…\": the peer's \
                  NOTIFICATION ended it. \"connection-lost\": TCP failed or was closed without one.",
                 &[("reason", reason)],
@@ -113,7 +114,7 @@ impl SessionMetrics {
         }
         for (reason, count) in &self.refusals {
             families.counter(
-                "margay_connections_refused_total",
+                names::CONNECTIONS_REFUSED_TOTAL,
                 "Connections to us that were refused before their first octet was read, by reason.",
                 &[("reason", reason)],
                 *count,
@@ -123,18 +124,14 @@ impl SessionMetrics {
             let family = family.to_string();
             let labels = [("kind", *kind), ("family", family.as_str())];
             collect_prefixes(
-                [
-                    "margay_prefixes_received",
-                    "margay_prefixes_accepted",
-                    "margay_prefixes_advertised",
-                ],
+                [names::PREFIXES_RECEIVED, names::PREFIXES_ACCEPTED, names::PREFIXES_ADVERTISED],
                 &labels,
                 prefixes,
                 families,
             );
         }
         families.gauge(
-            "margay_peers_near_prefix_limit",
+            names::PEERS_NEAR_PREFIX_LIMIT,
             "Peers that hold at least the share of prefixes-max that is warned about \
              (prefixes-warning-percent).",
             &[],
@@ -142,7 +139,7 @@ impl SessionMetrics {
         );
         for (direction, kind, count) in self.traffic.messages() {
             families.counter(
-                "margay_messages_total",
+                names::MESSAGES_TOTAL,
                 "BGP messages of all sessions by direction and type.",
                 &[("direction", direction), ("type", kind)],
                 count,
@@ -158,7 +155,7 @@ impl SessionMetrics {
             for (state, name) in STATES {
                 let count = self.states.get(&(kind, state)).copied().unwrap_or_default();
                 families.gauge(
-                    "margay_peers",
+                    names::PEERS,
                     "Peers by kind of session and FSM state. Kinds: mesh, global, node and \
                      local-workload on a Calico node; else internal, external, and dynamic for \
                      those accepted from a range.",
@@ -173,37 +170,33 @@ impl SessionMetrics {
         let Traffic { stats, octets_sent, .. } = &self.traffic;
         for (name, help, count) in [
             (
-                "margay_received_bytes_total",
+                names::RECEIVED_BYTES_TOTAL,
                 "Octets of BGP messages received from all peers.",
                 stats.octets_received,
             ),
+            (names::SENT_BYTES_TOTAL, "Octets of BGP messages written to all peers.", *octets_sent),
             (
-                "margay_sent_bytes_total",
-                "Octets of BGP messages written to all peers.",
-                *octets_sent,
-            ),
-            (
-                "margay_treated_as_withdraw_total",
+                names::TREATED_AS_WITHDRAW_TOTAL,
                 "Received UPDATEs with a fault that withdraws their routes (RFC 7606).",
                 stats.treated_as_withdraw,
             ),
             (
-                "margay_attributes_discarded_total",
+                names::ATTRIBUTES_DISCARDED_TOTAL,
                 "Received attributes that were discarded for a fault (RFC 7606).",
                 stats.attributes_discarded,
             ),
             (
-                "margay_sessions_established_total",
+                names::SESSIONS_ESTABLISHED_TOTAL,
                 "Sessions that were established.",
                 stats.established_transitions,
             ),
             (
-                "margay_connect_failures_total",
+                names::CONNECT_FAILURES_TOTAL,
                 "Attempts to connect to a peer that failed.",
                 stats.connect_failures,
             ),
             (
-                "margay_stray_connections_total",
+                names::STRAY_CONNECTIONS_TOTAL,
                 "Connections from peers' addresses that came to nothing: no OPEN that was accepted, \
                  no session.",
                 stats.stray_connections,
@@ -259,19 +252,19 @@ impl PeerMetrics {
         let name = [("peer", self.name.as_str())];
         let (address, asn) = (self.address.to_string(), self.remote_asn.to_string());
         families.gauge(
-            "margay_peer_up",
+            names::PEER_UP,
             "Whether the session is established.",
             &[name[0], ("address", &address), ("remote_asn", &asn), ("kind", self.kind)],
             u64::from(self.state == State::Established),
         );
         families.gauge(
-            "margay_peer_state",
+            names::PEER_STATE,
             "FSM state: 0 Idle, 1 Connect, 2 Active, 3 OpenSent, 4 OpenConfirm, 5 Established.",
             &name,
             STATES.iter().position(|(s, _)| *s == self.state).unwrap_or_default() as u64,
         );
         families.gauge(
-            "margay_peer_state_seconds",
+            names::PEER_STATE_SECONDS,
             "Seconds since the FSM state was entered.",
             &name,
             self.state_seconds,
@@ -281,7 +274,7 @@ impl PeerMetrics {
         }
         if let Some(max) = self.prefixes_max {
             families.gauge(
-                "margay_peer_prefixes_max",
+                names::PEER_PREFIXES_MAX,
                 "The peer's prefix limit per family (prefixes-max).",
                 &name,
                 max.into(),
@@ -302,7 +295,7 @@ impl PeerMetrics {
         let text = |n: Option<u8>| n.map(|n| n.to_string()).unwrap_or_default();
         let (code, subcode) = (text(code.map(|c| c.code)), text(code.map(|c| c.subcode)));
         families.gauge(
-            "margay_peer_last_error_info",
+            names::PEER_LAST_ERROR_INFO,
             "1, with the NOTIFICATION code of the last failure.",
             &[
                 ("peer", &self.name),
@@ -320,16 +313,16 @@ impl PeerMetrics {
             let labels = [("peer", self.name.as_str()), ("family", label.as_str())];
             collect_prefixes(
                 [
-                    "margay_peer_prefixes_received",
-                    "margay_peer_prefixes_accepted",
-                    "margay_peer_prefixes_advertised",
+                    names::PEER_PREFIXES_RECEIVED,
+                    names::PEER_PREFIXES_ACCEPTED,
+                    names::PEER_PREFIXES_ADVERTISED,
                 ],
                 &labels,
                 &PrefixCounts::of(counts, family),
                 families,
             );
             families.counter(
-                "margay_peer_route_changes_total",
+                names::PEER_ROUTE_CHANGES_TOTAL,
                 "Announcements and withdrawals by the peer that changed something, refused \
                  announcements included.",
                 &labels,
@@ -342,7 +335,7 @@ impl PeerMetrics {
         let peer = ("peer", self.name.as_str());
         for (direction, kind, count) in self.traffic.messages() {
             families.counter(
-                "margay_peer_messages_total",
+                names::PEER_MESSAGES_TOTAL,
                 "BGP messages by direction and type.",
                 &[peer, ("direction", direction), ("type", kind)],
                 count,
@@ -351,33 +344,33 @@ impl PeerMetrics {
         let Traffic { stats, octets_sent, .. } = &self.traffic;
         for (name, help, count) in [
             (
-                "margay_peer_received_bytes_total",
+                names::PEER_RECEIVED_BYTES_TOTAL,
                 "Octets received from the peer.",
                 stats.octets_received,
             ),
-            ("margay_peer_sent_bytes_total", "Octets written to the peer.", *octets_sent),
+            (names::PEER_SENT_BYTES_TOTAL, "Octets written to the peer.", *octets_sent),
             (
-                "margay_peer_treated_as_withdraw_total",
+                names::PEER_TREATED_AS_WITHDRAW_TOTAL,
                 "UPDATEs treated as withdraw (RFC 7606).",
                 stats.treated_as_withdraw,
             ),
             (
-                "margay_peer_attributes_discarded_total",
+                names::PEER_ATTRIBUTES_DISCARDED_TOTAL,
                 "Attributes discarded (RFC 7606).",
                 stats.attributes_discarded,
             ),
             (
-                "margay_peer_established_total",
+                names::PEER_ESTABLISHED_TOTAL,
                 "Sessions that were established.",
                 stats.established_transitions,
             ),
             (
-                "margay_peer_connect_failures_total",
+                names::PEER_CONNECT_FAILURES_TOTAL,
                 "Failed attempts to connect.",
                 stats.connect_failures,
             ),
             (
-                "margay_peer_stray_connections_total",
+                names::PEER_STRAY_CONNECTIONS_TOTAL,
                 "Connections from the peer's address that came to nothing.",
                 stats.stray_connections,
             ),

@@ -4,6 +4,7 @@ use bgp_proto::table::{ImportCounts, Memory, Refused, RefusedBy, Totals, Unusabl
 use bgp_proto::types::{Family, FamilyMap};
 
 use super::families::Families;
+use crate::metric_names as names;
 
 /// Groups with metrics of their own; the others are part of `margay_groups` only. Who makes the
 /// snapshot chooses the largest.
@@ -66,22 +67,22 @@ impl TableMetrics {
             let label = family.to_string();
             let labels = [("family", label.as_str())];
             families.gauge(
-                "margay_destinations",
+                names::DESTINATIONS,
                 "Destinations in the table.",
                 &labels,
                 totals.destinations[family].into(),
             );
             families.gauge(
-                "margay_paths",
+                names::PATHS,
                 "Paths in the table.",
                 &labels,
                 totals.paths[family].into(),
             );
         }
         let attribute_sets = totals.attribute_sets.into();
-        families.gauge("margay_attribute_sets", "Distinct attribute sets.", &[], attribute_sets);
-        families.gauge("margay_next_hops", "Distinct next hops.", &[], totals.next_hops.into());
-        families.gauge("margay_groups", "Update groups.", &[], totals.groups.into());
+        families.gauge(names::ATTRIBUTE_SETS, "Distinct attribute sets.", &[], attribute_sets);
+        families.gauge(names::NEXT_HOPS, "Distinct next hops.", &[], totals.next_hops.into());
+        families.gauge(names::GROUPS, "Update groups.", &[], totals.groups.into());
     }
 
     fn collect_memory(&self, families: &mut Families) {
@@ -97,7 +98,7 @@ impl TableMetrics {
             ("inputs", inputs),
         ] {
             families.gauge(
-                "margay_memory_bytes",
+                names::MEMORY_BYTES,
                 "Octets that routes hold, by part: destinations, paths, attribute sets, next hops, \
                  what groups remember of what they advertised, encoded messages that members have \
                  not read, route events that wait for their turn. \
@@ -108,14 +109,14 @@ impl TableMetrics {
         }
         if let Some(max) = self.memory_max {
             families.gauge(
-                "margay_memory_limit_bytes",
+                names::MEMORY_LIMIT_BYTES,
                 "Octets that routes may hold; beyond it neighbours are closed (bgp.memory-max).",
                 &[],
                 max,
             );
         }
         families.gauge(
-            "margay_table_waiting_bytes",
+            names::TABLE_WAITING_BYTES,
             "Octets of received routes that wait for the table. At 32 MiB no peer is read from.",
             &[],
             self.waiting_octets,
@@ -133,7 +134,7 @@ impl TableMetrics {
             ("over-limit", counts.over_limit),
         ] {
             families.counter(
-                "margay_import_routes_total",
+                names::IMPORT_ROUTES_TOTAL,
                 "Routes that peers announced, by what became of them: accepted; unchanged, the same \
                  as before; rejected by policy; looped, or leaked; beyond the prefix limit.",
                 &[("family", &label), ("result", result)],
@@ -141,7 +142,7 @@ impl TableMetrics {
             );
         }
         families.counter(
-            "margay_import_withdrawals_total",
+            names::IMPORT_WITHDRAWALS_TOTAL,
             "Routes that peers withdrew, unknown ones included.",
             &[("family", &label)],
             counts.withdrawn + counts.withdrawn_unknown,
@@ -168,7 +169,7 @@ fn collect_refused(refused: &Refused, families: &mut Families) {
     };
     for family in Family::ALL {
         families.counter(
-            "margay_import_rejected_routes_total",
+            names::IMPORT_REJECTED_ROUTES_TOTAL,
             "Routes that import refused, by what refused them: a check, or a policy's rule with its \
              number and name, as margay explain shows it.",
             &[
@@ -188,14 +189,14 @@ impl GroupMetrics {
         let family = self.family.map(|family| family.to_string()).unwrap_or_default();
         let labels = [("group", id.as_str()), ("family", family.as_str())];
         for (name, help, value) in [
-            ("margay_group_members", "Peers in the update group.", self.members),
-            ("margay_group_prefixes", "Prefixes that the group advertises.", self.prefixes),
-            ("margay_group_log_bytes", "Octets in the group's log.", self.log_octets),
+            (names::GROUP_MEMBERS, "Peers in the update group.", self.members),
+            (names::GROUP_PREFIXES, "Prefixes that the group advertises.", self.prefixes),
+            (names::GROUP_LOG_BYTES, "Octets in the group's log.", self.log_octets),
         ] {
             families.gauge(name, help, &labels, value);
         }
         families.counter(
-            "margay_group_evictions_total",
+            names::GROUP_EVICTIONS_TOTAL,
             "Members that fell off the group's log because they read too slowly; they get the \
              state as it is then.",
             &labels,

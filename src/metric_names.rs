@@ -1,0 +1,160 @@
+//! What every exported metric is called.
+//!
+//! Numbers are counted where they arise and shown in one place; their names stand here, so that none is
+//! given twice and all follow Prometheus' conventions: a counter ends in `_total`, and a unit is a
+//! base unit, in the plural.
+
+/// Declares the names, and the list of all.
+macro_rules! names {
+    ($($name:ident = $text:literal;)*) => {
+        $(
+            #[doc = concat!("`", $text, "`.")]
+            pub const $name: &str = $text;
+        )*
+
+        /// All of them.
+        pub const ALL: &[&str] = &[$($text),*];
+    };
+}
+
+names! {
+    // The process and its parts.
+    BUILD_INFO = "margay_build_info";
+    READY = "margay_ready";
+    LOG_LINES_DROPPED_TOTAL = "margay_log_lines_dropped_total";
+    CONTAINED_PANICS_TOTAL = "margay_contained_panics_total";
+    PART_RESPONDING = "margay_part_responding";
+    PEERS_WITH_SERIES = "margay_peers_with_series";
+
+    // Sessions of all peers, and peers with series of their own.
+    SESSION_ENDS_TOTAL = "margay_session_ends_total";
+    CONNECTIONS_REFUSED_TOTAL = "margay_connections_refused_total";
+    PREFIXES_RECEIVED = "margay_prefixes_received";
+    PREFIXES_ACCEPTED = "margay_prefixes_accepted";
+    PREFIXES_ADVERTISED = "margay_prefixes_advertised";
+    PEERS_NEAR_PREFIX_LIMIT = "margay_peers_near_prefix_limit";
+    MESSAGES_TOTAL = "margay_messages_total";
+    PEERS = "margay_peers";
+    RECEIVED_BYTES_TOTAL = "margay_received_bytes_total";
+    SENT_BYTES_TOTAL = "margay_sent_bytes_total";
+    TREATED_AS_WITHDRAW_TOTAL = "margay_treated_as_withdraw_total";
+    ATTRIBUTES_DISCARDED_TOTAL = "margay_attributes_discarded_total";
+    SESSIONS_ESTABLISHED_TOTAL = "margay_sessions_established_total";
+    CONNECT_FAILURES_TOTAL = "margay_connect_failures_total";
+    STRAY_CONNECTIONS_TOTAL = "margay_stray_connections_total";
+    PEER_UP = "margay_peer_up";
+    PEER_STATE = "margay_peer_state";
+    PEER_STATE_SECONDS = "margay_peer_state_seconds";
+    PEER_PREFIXES_MAX = "margay_peer_prefixes_max";
+    PEER_LAST_ERROR_INFO = "margay_peer_last_error_info";
+    PEER_PREFIXES_RECEIVED = "margay_peer_prefixes_received";
+    PEER_PREFIXES_ACCEPTED = "margay_peer_prefixes_accepted";
+    PEER_PREFIXES_ADVERTISED = "margay_peer_prefixes_advertised";
+    PEER_ROUTE_CHANGES_TOTAL = "margay_peer_route_changes_total";
+    PEER_MESSAGES_TOTAL = "margay_peer_messages_total";
+    PEER_RECEIVED_BYTES_TOTAL = "margay_peer_received_bytes_total";
+    PEER_SENT_BYTES_TOTAL = "margay_peer_sent_bytes_total";
+    PEER_TREATED_AS_WITHDRAW_TOTAL = "margay_peer_treated_as_withdraw_total";
+    PEER_ATTRIBUTES_DISCARDED_TOTAL = "margay_peer_attributes_discarded_total";
+    PEER_ESTABLISHED_TOTAL = "margay_peer_established_total";
+    PEER_CONNECT_FAILURES_TOTAL = "margay_peer_connect_failures_total";
+    PEER_STRAY_CONNECTIONS_TOTAL = "margay_peer_stray_connections_total";
+
+    // BFD.
+    BFD_SESSIONS = "margay_bfd_sessions";
+    BFD_FAILURES_TOTAL = "margay_bfd_failures_total";
+    BFD_PACKETS_DISCARDED_TOTAL = "margay_bfd_packets_discarded_total";
+    BFD_PACKETS_OVERFLOW_TOTAL = "margay_bfd_packets_overflow_total";
+
+    // The table: sizes, memory, import, update groups.
+    DESTINATIONS = "margay_destinations";
+    PATHS = "margay_paths";
+    ATTRIBUTE_SETS = "margay_attribute_sets";
+    NEXT_HOPS = "margay_next_hops";
+    GROUPS = "margay_groups";
+    MEMORY_BYTES = "margay_memory_bytes";
+    MEMORY_LIMIT_BYTES = "margay_memory_limit_bytes";
+    TABLE_WAITING_BYTES = "margay_table_waiting_bytes";
+    IMPORT_ROUTES_TOTAL = "margay_import_routes_total";
+    IMPORT_WITHDRAWALS_TOTAL = "margay_import_withdrawals_total";
+    IMPORT_REJECTED_ROUTES_TOTAL = "margay_import_rejected_routes_total";
+    GROUP_MEMBERS = "margay_group_members";
+    GROUP_PREFIXES = "margay_group_prefixes";
+    GROUP_LOG_BYTES = "margay_group_log_bytes";
+    GROUP_EVICTIONS_TOTAL = "margay_group_evictions_total";
+
+    // The kernel's routes, and Calico's objects.
+    FIB_ROUTES = "margay_fib_routes";
+    FIB_WRITES_TOTAL = "margay_fib_writes_total";
+    FIB_BATCHES_TOTAL = "margay_fib_batches_total";
+    FIB_ERRORS_TOTAL = "margay_fib_errors_total";
+    FIB_RESYNCS_TOTAL = "margay_fib_resyncs_total";
+    CALICO_IN_FORCE = "margay_calico_in_force";
+    CALICO_PROBLEMS = "margay_calico_problems";
+    CALICO_NOTES = "margay_calico_notes";
+    CALICO_KIND_PROBLEMS = "margay_calico_kind_problems";
+    CALICO_PLANS_TOTAL = "margay_calico_plans_total";
+    CALICO_PLANNING_SECONDS_TOTAL = "margay_calico_planning_seconds_total";
+    CALICO_SOURCE_CURRENT = "margay_calico_source_current";
+    CALICO_SOURCE_AWAY_SECONDS = "margay_calico_source_away_seconds";
+    CALICO_SOURCE_UNAVAILABLE = "margay_calico_source_unavailable";
+    CALICO_SOURCE_SILENCE_SECONDS = "margay_calico_source_silence_seconds";
+    CALICO_SOURCE_REVISION = "margay_calico_source_revision";
+    CALICO_SOURCE_REVISION_LAG = "margay_calico_source_revision_lag";
+
+    // Histograms of the table's thread.
+    TURN_DURATION_SECONDS = "margay_turn_duration_seconds";
+    APPLY_DURATION_SECONDS = "margay_apply_duration_seconds";
+    DECISION_DURATION_SECONDS = "margay_decision_duration_seconds";
+    EXPORT_DURATION_SECONDS = "margay_export_duration_seconds";
+
+    // A histogram of the tasks of sessions.
+    FLUSH_DURATION_SECONDS = "margay_flush_duration_seconds";
+
+    // A histogram of the kernel's thread.
+    FIB_WRITE_DURATION_SECONDS = "margay_fib_write_duration_seconds";
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::ALL;
+
+    #[test]
+    fn each_name_is_given_once_and_is_a_name() {
+        assert_eq!(ALL.iter().collect::<BTreeSet<_>>().len(), ALL.len());
+        for name in ALL {
+            let words = name.strip_prefix("margay_").unwrap_or_default();
+            let is_word = |word: &str| {
+                !word.is_empty()
+                    && word.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit())
+            };
+            assert!(!words.is_empty() && words.split('_').all(is_word), "{name}");
+        }
+    }
+
+    #[test]
+    fn units_are_base_units_and_come_last() {
+        const OTHERS: [&str; 12] = [
+            "second",
+            "ms",
+            "milliseconds",
+            "us",
+            "microseconds",
+            "minutes",
+            "hours",
+            "byte",
+            "octets",
+            "kib",
+            "mib",
+            "percent",
+        ];
+        for name in ALL {
+            let words: Vec<&str> = name.trim_end_matches("_total").split('_').collect();
+            assert!(!words.iter().any(|word| OTHERS.contains(word)), "{name}");
+            let unit = words.iter().position(|word| ["seconds", "bytes"].contains(word));
+            assert!(unit.is_none_or(|at| at + 1 == words.len()), "{name}");
+        }
+    }
+}
