@@ -12,7 +12,7 @@
 //! - [`net`]: listeners, one task per peer, socket options.
 //! - [`kernel`]: the kernel's routes: written, watched, learned from.
 //! - [`logging`]: the log, its level and its limit.
-//! - [`ctl`]: the control socket; [`cli`]: what people type; [`http`]: metrics and health.
+//! - [`ctl`]: the control socket; [`cli`]: what people type and read; [`http`]: metrics and health.
 //! - [`liveness`]: how a part proves that it still turns.
 //! - [`supervise`]: who owns threads and tasks, and what the death of one means.
 //! - [`client_slots`]: who is disconnected when a socket has as many clients as it may.

@@ -7,10 +7,10 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::client::{Client, ClientError};
+use super::render::{Colour, JsonWriter, Look, Renderer};
 use super::{FAILED, Output, WRONG, When};
-use crate::ctl::{
-    Client, ClientError, Colour, ErrorKind, JsonWriter, Look, Refusal, Renderer, Request,
-};
+use crate::ctl::{ErrorKind, Refusal, Request};
 
 /// Longest wait for the daemon to end after `margay stop`.
 const STOP_WAIT: Duration = Duration::from_secs(60);

@@ -9,9 +9,10 @@ use std::time::Duration;
 
 use clap::Args;
 
+use super::client::{Client, ClientError};
 use super::{Daemon, FAILED};
+use crate::ctl::Request;
 use crate::ctl::item::Health;
-use crate::ctl::{Client, ClientError, Request};
 
 /// Longest wait for the daemon: less than the ten seconds that calico-node's probes have, and more
 /// than the daemon waits for its parts.

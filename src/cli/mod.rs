@@ -4,8 +4,10 @@
 
 mod ask;
 mod birdcl;
+mod client;
 mod health;
 mod names;
+mod render;
 
 use std::ffi::OsString;
 use std::io::{self, BufWriter, ErrorKind, Write};
@@ -18,11 +20,13 @@ use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use crate::calico::cli::Live;
 use crate::calico::{self, Snapshot};
 use crate::config::{ControlSettings, Document};
-use crate::ctl::{ClientError, Lookup, Request, StopMode, Times};
+use crate::ctl::{Lookup, Request, StopMode};
 use crate::node::{self, Environment, NodeSettings, Setup, Tried};
 
 use ask::{Demand, ask, report};
+use client::ClientError;
 pub use names::{CalledAs, stand_in};
+use render::Times;
 
 /// Exit code of a command that failed.
 const FAILED: u8 = 1;

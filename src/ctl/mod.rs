@@ -1,29 +1,24 @@
 //! margay's control socket: one JSON request per line, JSON lines back. [`bird`] is the other
 //! protocol, which Calico's tools speak.
 //!
-//! Here: what may be asked ([`Request`]) and what is answered ([`item`]), the server that keeps
-//! clients from harming anybody, the blocking client behind the command line, and the tables that
-//! people read. Not here: the answers themselves; a [`Backend`] gives them, a page at a time.
+//! Here: what may be asked ([`Request`]) and what is answered ([`item`]), and the server that keeps
+//! clients from harming anybody. Not here: the answers themselves; a [`Backend`] gives them, a page
+//! at a time. Nor who asks, and how people read it: that is the command line's.
 //!
 //! An answer is any number of `{"item": …}` lines and then `{"done": …}` or `{"error": …}`. Nobody
 //! holds an answer in whole: the server asks for the next page when the client took the last one.
 
 pub mod bird;
-mod client;
 pub mod item;
 mod protocol;
-mod render;
 mod server;
 mod socket;
-mod table;
 mod timestamp;
 mod view;
 
 use std::future::Future;
 
-pub use client::{Client, ClientError};
 pub use protocol::{Cursor, ErrorKind, Lookup, Page, Refusal, Reply, Request, StopMode};
-pub use render::{Colour, JsonWriter, Look, Renderer, Times};
 pub use server::Server;
 pub use socket::ServerError;
 pub(crate) use socket::connect;

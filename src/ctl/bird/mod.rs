@@ -45,7 +45,7 @@ pub use model::{
 };
 pub use server::Server;
 pub use session::{last_error, reader_name};
-pub(in crate::ctl) use when::Clock as LocalClock;
+pub(crate) use when::Clock as LocalClock;
 
 /// The version that Calico's tools look for: BIRD 1.6.8 with Calico's patches.
 pub const VERSION: &str = "v0.3.3+birdv1.6.8";

@@ -10,29 +10,29 @@ const RECENT: Duration = Duration::from_secs(20 * 3600);
 
 /// The zone that times are written in.
 #[derive(Clone, Debug)]
-pub(in crate::ctl) struct Clock {
+pub(crate) struct Clock {
     zone: TimeZone,
     now: SystemTime,
 }
 
 impl Clock {
     /// The host's zone, now.
-    pub(in crate::ctl) fn host() -> Self {
+    pub(crate) fn host() -> Self {
         Clock { zone: TimeZone::system(), now: SystemTime::now() }
     }
 
     /// Now.
-    pub(in crate::ctl) fn now(&self) -> SystemTime {
+    pub(crate) fn now(&self) -> SystemTime {
         self.now
     }
 
     #[cfg(test)]
-    pub(in crate::ctl) fn utc(now: SystemTime) -> Self {
+    pub(crate) fn utc(now: SystemTime) -> Self {
         Clock { zone: TimeZone::UTC, now }
     }
 
     /// `2026-11-23 05:12:49`.
-    pub(in crate::ctl) fn long(&self, at: SystemTime) -> String {
+    pub(crate) fn long(&self, at: SystemTime) -> String {
         self.format(at, "%Y-%m-%d %H:%M:%S")
     }
 

@@ -6,7 +6,7 @@ use tempfile::TempDir;
 use tokio::io::DuplexStream;
 
 use super::*;
-use crate::ctl::{Client, ClientError, Page};
+use crate::ctl::{Page, Reply};
 
 /// A wait that a test can wait for; the others must not be what ends it.
 const SHORT: Duration = Duration::from_millis(50);
@@ -171,20 +171,28 @@ async fn a_socket_that_nobody_answers_at_is_replaced_and_others_are_not() {
     assert_eq!(std::fs::read(&path).unwrap(), b"precious");
 }
 
+/// Asks, and counts what comes until the answer is over.
+fn items_for(client: &mut blocking::UnixStream) -> usize {
+    std::io::Write::write_all(client, b"{\"request\":\"health\"}\n").unwrap();
+    let lines = std::io::BufRead::lines(std::io::BufReader::new(client));
+    let replies = lines.map(|line| serde_json::from_str::<Reply>(&line.unwrap()).unwrap());
+    replies.take_while(|reply| matches!(reply, Reply::Item(_))).count()
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn silent_clients_keep_no_probe_out_and_who_asks_stays() {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("m.sock");
     let server = tokio::spawn(Server::bind(&path).unwrap().run(Numbers::new(1, 1)));
     tokio::task::spawn_blocking(move || {
-        let ask = |client: &mut Client| client.ask(&Request::Health, |_| Ok(())).unwrap();
-        let mut operator = Client::connect(&path).unwrap();
+        let mut operator = blocking::UnixStream::connect(&path).unwrap();
         let mut crowd = Vec::new();
         for _ in 0..4 {
             crowd.extend((2..CLIENTS_MAX).map(|_| blocking::UnixStream::connect(&path).unwrap()));
-            assert_eq!(ask(&mut Client::connect(&path).unwrap()), 1, "a probe");
+            let answered = items_for(&mut blocking::UnixStream::connect(&path).unwrap());
+            assert_eq!(answered, 1, "a probe");
             // Its answer came behind all of the crowd: the operator is heard after them.
-            assert_eq!(ask(&mut operator), 1, "never the one that was silent longest");
+            assert_eq!(items_for(&mut operator), 1, "never the one that was silent longest");
         }
         // The first of the crowd have made room.
         let mut first = crowd.swap_remove(0);
@@ -194,37 +202,4 @@ async fn silent_clients_keep_no_probe_out_and_who_asks_stays() {
     .await
     .unwrap();
     server.abort();
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_client_hears_items_refusals_and_the_end() {
-    let folder = TempDir::new().unwrap();
-    let path = folder.path().join("m.sock");
-    let missing = folder.path().join("none.sock");
-    let server = tokio::spawn(Server::bind(&path).unwrap().run(Numbers::new(4, 250)));
-    let mut client = tokio::task::spawn_blocking(move || {
-        let error = Client::connect(&missing).err().unwrap().to_string();
-        assert!(error.ends_with("is it running? --socket names another socket"), "{error}");
-
-        let mut client = Client::connect(&path).unwrap();
-        let mut sum = 0;
-        let items = client.ask(&Request::ShowFib, |item| {
-            sum += item.get().parse::<u64>().unwrap();
-            Ok(())
-        });
-        assert_eq!((items.unwrap(), sum), (1000, 999 * 1000 / 2));
-        let refused = client.ask(&Request::ShowPeer { name: "x".into() }, |_| Ok(()));
-        assert_eq!(refused.unwrap_err().to_string(), "there is no peer \"x\"");
-        let failed = client
-            .ask(&Request::ShowFib, |_| Err(ClientError::Output(io::ErrorKind::BrokenPipe.into())));
-        assert!(matches!(failed, Err(ClientError::Output(_))));
-        Client::connect(&path).unwrap()
-    })
-    .await
-    .unwrap();
-    client.ask(&Request::ShowStatus, |_| Ok(())).unwrap();
-    server.abort();
-    let closed =
-        tokio::task::spawn_blocking(|| client.wait_closed(Duration::from_secs(10))).await.unwrap();
-    assert!(closed);
 }

@@ -7,27 +7,29 @@ use bgp_proto::types::Prefix;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
-use super::item::{
+use super::client::ClientError;
+use crate::ctl::item::{
     AsPathPart, Calico, FibRoute, Gateway, Group, Health, LogLevel, Path, Peer, PerFamily,
     Reloaded, Route, Status, Stopping,
 };
-use super::table::{Align, Cell, Paint, Table, clean};
-use super::{ClientError, Request, StopMode};
+use crate::ctl::{Request, StopMode};
 
 mod bfd;
 mod explain;
 mod look;
 mod peer;
+mod table;
 
-pub use look::{Colour, Look, Times};
+pub(super) use look::{Colour, Look, Times};
 
 use Align::{Left, Right};
 use explain::explanation;
 use look::age;
 use peer::peer;
+use table::{Align, Cell, Paint, Table, clean};
 
 /// Prints the items of one answer as they come.
-pub struct Renderer<W> {
+pub(super) struct Renderer<W> {
     out: W,
     view: View,
     look: Look,
@@ -50,7 +52,7 @@ enum View {
 
 impl<W: Write> Renderer<W> {
     /// For the answer to `request`.
-    pub fn new(request: &Request, look: Look, out: W) -> Self {
+    pub(super) fn new(request: &Request, look: Look, out: W) -> Self {
         let table =
             |columns: &[(&'static str, Align)]| Table::new(columns, look.width, look.has_colour());
         let view = match request {
@@ -76,7 +78,7 @@ impl<W: Write> Renderer<W> {
     ///
     /// # Errors
     /// It is not what the request asks for, or it cannot be written.
-    pub fn item(&mut self, item: &RawValue) -> Result<(), ClientError> {
+    pub(super) fn item(&mut self, item: &RawValue) -> Result<(), ClientError> {
         let (out, look) = (&mut self.out, &self.look);
         let written = match &mut self.view {
             View::Status => out.write_all(status(&read(item)?, look).as_bytes()),
@@ -106,7 +108,7 @@ impl<W: Write> Renderer<W> {
     ///
     /// # Errors
     /// It cannot be written.
-    pub fn finish(mut self) -> Result<(), ClientError> {
+    pub(super) fn finish(mut self) -> Result<(), ClientError> {
         let written = match &mut self.view {
             View::Peers(table)
             | View::Routes(table)
@@ -124,7 +126,7 @@ fn read<T: DeserializeOwned>(item: &RawValue) -> Result<T, ClientError> {
 }
 
 /// The JSON of an answer as it came: one value, or one list.
-pub struct JsonWriter<W> {
+pub(super) struct JsonWriter<W> {
     out: W,
     list: bool,
     items: u64,
@@ -132,7 +134,7 @@ pub struct JsonWriter<W> {
 
 impl<W: Write> JsonWriter<W> {
     /// For the answer to `request`.
-    pub fn new(request: &Request, out: W) -> Self {
+    pub(super) fn new(request: &Request, out: W) -> Self {
         let list = matches!(
             request,
             Request::ShowPeers
@@ -149,7 +151,7 @@ impl<W: Write> JsonWriter<W> {
     ///
     /// # Errors
     /// It cannot be written.
-    pub fn item(&mut self, item: &RawValue) -> Result<(), ClientError> {
+    pub(super) fn item(&mut self, item: &RawValue) -> Result<(), ClientError> {
         let before = match (self.list, self.items) {
             (false, _) => "",
             (true, 0) => "[\n",
@@ -163,7 +165,7 @@ impl<W: Write> JsonWriter<W> {
     ///
     /// # Errors
     /// It cannot be written.
-    pub fn finish(mut self) -> Result<(), ClientError> {
+    pub(super) fn finish(mut self) -> Result<(), ClientError> {
         let end = match (self.list, self.items) {
             (false, _) => "\n",
             (true, 0) => "[]\n",

@@ -2,8 +2,8 @@
 
 use bgp_proto::types::PeerType;
 
-use super::super::item::{LastError, Messages, Peer};
 use super::{Look, line, text};
+use crate::ctl::item::{LastError, Messages, Peer};
 
 pub(super) fn peer(p: &Peer, look: &Look) -> String {
     let mut out = String::new();

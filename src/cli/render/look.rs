@@ -6,7 +6,7 @@ use crate::ctl::bird::LocalClock;
 
 /// How points in time are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Times {
+pub(in crate::cli) enum Times {
     /// How long ago: `3m05s`.
     #[default]
     Relative,
@@ -17,7 +17,7 @@ pub enum Times {
 /// Whether meaning is shown by colours too.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[allow(missing_docs)]
-pub enum Colour {
+pub(in crate::cli) enum Colour {
     On,
     #[default]
     Off,
@@ -25,18 +25,18 @@ pub enum Colour {
 
 /// How answers for people look.
 #[derive(Clone, Debug)]
-pub struct Look {
+pub(in crate::cli) struct Look {
     /// Columns of the terminal; `None` when the output goes elsewhere: nothing is cut or wrapped.
-    pub width: Option<usize>,
+    pub(in crate::cli) width: Option<usize>,
     /// Whether there are colours.
-    pub colour: Colour,
+    pub(in crate::cli) colour: Colour,
     times: Times,
     clock: LocalClock,
 }
 
 impl Look {
     /// With the host's clock.
-    pub fn new(width: Option<usize>, colour: Colour, times: Times) -> Self {
+    pub(in crate::cli) fn new(width: Option<usize>, colour: Colour, times: Times) -> Self {
         Look { width, colour, times, clock: LocalClock::host() }
     }
 

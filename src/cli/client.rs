@@ -7,8 +7,7 @@ use std::time::Duration;
 
 use serde_json::value::RawValue;
 
-use super::socket::connect;
-use super::{Refusal, Reply, Request};
+use crate::ctl::{Refusal, Reply, Request, connect};
 
 /// Longest wait for a line of an answer. Longer than the daemon waits for a page.
 const LINE_WAIT: Duration = Duration::from_secs(40);
@@ -16,7 +15,7 @@ const LINE_WAIT: Duration = Duration::from_secs(40);
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)]
-pub enum ClientError {
+pub(super) enum ClientError {
     #[error("cannot reach margay at {}: {source}; {}", path.display(), remedy(source))]
     Connect { path: PathBuf, source: io::Error },
     #[error("lost the connection to margay: {0}")]
@@ -39,7 +38,7 @@ fn remedy(error: &io::Error) -> &'static str {
 }
 
 /// A connection to the daemon.
-pub struct Client {
+pub(super) struct Client {
     stream: BufReader<UnixStream>,
     /// Longest wait for a line.
     wait: Duration,
@@ -50,7 +49,7 @@ impl Client {
     ///
     /// # Errors
     /// Nobody listens there, or we may not.
-    pub fn connect(path: &Path) -> Result<Self, ClientError> {
+    pub(super) fn connect(path: &Path) -> Result<Self, ClientError> {
         Client::connect_for(path, LINE_WAIT)
     }
 
@@ -58,7 +57,7 @@ impl Client {
     ///
     /// # Errors
     /// See [`Client::connect`].
-    pub fn connect_for(path: &Path, wait: Duration) -> Result<Self, ClientError> {
+    pub(super) fn connect_for(path: &Path, wait: Duration) -> Result<Self, ClientError> {
         let stream = connect(path, wait).map_err(|source| match source.kind() {
             // Its queue of connections is full, and stays so.
             io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => ClientError::Late(wait),
@@ -73,7 +72,7 @@ impl Client {
     ///
     /// # Errors
     /// The daemon refuses, the connection breaks, or `each` fails.
-    pub fn ask(
+    pub(super) fn ask(
         &mut self,
         request: &Request,
         mut each: impl FnMut(&RawValue) -> Result<(), ClientError>,
@@ -102,12 +101,74 @@ impl Client {
 
     /// Waits until the daemon has closed the connection, as it does when it ends; whether it did
     /// within `limit`.
-    pub fn wait_closed(mut self, limit: Duration) -> bool {
+    pub(super) fn wait_closed(mut self, limit: Duration) -> bool {
         let mut line = Vec::new();
         self.stream.get_ref().set_read_timeout(Some(limit)).is_ok()
             && match self.stream.read_until(b'\n', &mut line) {
                 Ok(read) => read == 0,
                 Err(error) => error.kind() == io::ErrorKind::ConnectionReset,
             }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::ctl::{Backend, Cursor, Page, Server};
+
+    /// A thousand numbers in four pages, and no peer.
+    struct Numbers;
+
+    impl Backend for Numbers {
+        async fn page(&self, request: &Request, cursor: Option<&Cursor>) -> Result<Page, Refusal> {
+            if let Request::ShowPeer { name } = request {
+                return Err(Refusal::no_peer(name, ["a"]));
+            }
+            let page = match cursor {
+                Some(Cursor::Index(page)) => *page,
+                _ => 0,
+            };
+            let first = page * 250;
+            Page::new(first..first + 250, (page < 3).then_some(Cursor::Index(page + 1)))
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn the_client_hears_items_refusals_and_the_end() {
+        let folder = TempDir::new().unwrap();
+        let path = folder.path().join("m.sock");
+        let missing = folder.path().join("none.sock");
+        let server = tokio::spawn(Server::bind(&path).unwrap().run(Arc::new(Numbers)));
+        let mut client = tokio::task::spawn_blocking(move || {
+            let error = Client::connect(&missing).err().unwrap().to_string();
+            assert!(error.ends_with("is it running? --socket names another socket"), "{error}");
+
+            let mut client = Client::connect(&path).unwrap();
+            let mut sum = 0;
+            let items = client.ask(&Request::ShowFib, |item| {
+                sum += item.get().parse::<u64>().unwrap();
+                Ok(())
+            });
+            assert_eq!((items.unwrap(), sum), (1000, 999 * 1000 / 2));
+            let refused = client.ask(&Request::ShowPeer { name: "x".into() }, |_| Ok(()));
+            assert_eq!(refused.unwrap_err().to_string(), "there is no peer \"x\"");
+            let failed = client.ask(&Request::ShowFib, |_| {
+                Err(ClientError::Output(io::ErrorKind::BrokenPipe.into()))
+            });
+            assert!(matches!(failed, Err(ClientError::Output(_))));
+            Client::connect(&path).unwrap()
+        })
+        .await
+        .unwrap();
+        client.ask(&Request::ShowStatus, |_| Ok(())).unwrap();
+        server.abort();
+        let closed = tokio::task::spawn_blocking(|| client.wait_closed(Duration::from_secs(10)))
+            .await
+            .unwrap();
+        assert!(closed);
     }
 }

@@ -1,8 +1,8 @@
 //! `show bfd`.
 
-use super::super::item::BfdSession;
-use super::super::table::{Align, Cell};
 use super::age;
+use super::table::{Align, Cell};
+use crate::ctl::item::BfdSession;
 
 use Align::{Left, Right};
 

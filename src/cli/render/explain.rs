@@ -6,9 +6,9 @@ use std::fmt::Write as _;
 use bgp_proto::policy::Source;
 use bgp_proto::types::Prefix;
 
+use super::table::{Paint, clean, wrap};
 use super::{Look, as_path, gateways};
 use crate::ctl::item::{Advertised, AsPathPart, ExplainedFib, Explanation, Path, Withheld};
-use crate::ctl::table::{Paint, clean, wrap};
 
 /// Names of peers that share one line; JSON has them all.
 const NAMES_MAX: usize = 12;
