@@ -12,7 +12,6 @@
 //! a [`Problem`] that names the object.
 
 mod assembly;
-pub mod cli;
 pub mod config;
 pub mod decide;
 mod effective;

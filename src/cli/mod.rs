@@ -4,6 +4,7 @@
 
 mod ask;
 mod birdcl;
+mod calico;
 mod client;
 mod health;
 mod names;
@@ -17,13 +18,13 @@ use std::process::ExitCode;
 use bgp_proto::types::Prefix;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
-use crate::calico::cli::Live;
-use crate::calico::{self, Snapshot};
+use crate::calico::Snapshot;
 use crate::config::{ControlSettings, Document};
 use crate::ctl::{Lookup, Request, StopMode};
 use crate::node::{self, Environment, NodeSettings, Setup, Tried};
 
 use ask::{Demand, ask, report};
+use calico::Live;
 use client::ClientError;
 pub use names::{CalledAs, stand_in};
 use render::Times;
@@ -103,7 +104,7 @@ pub enum Command {
     StandIn,
     /// Show what follows from Calico's objects for a node, without a daemon.
     #[command(subcommand)]
-    Calico(calico::cli::Command),
+    Calico(calico::Command),
     /// Stop the daemon.
     Stop {
         /// Graceful restart or shutdown.
@@ -463,10 +464,10 @@ fn try_sources(settings: &NodeSettings) -> io::Result<(Vec<Tried>, Snapshot)> {
     Ok(tried)
 }
 
-fn calico(command: &calico::cli::Command) -> ExitCode {
-    use calico::cli::Outcome;
+fn calico(command: &calico::Command) -> ExitCode {
+    use calico::Outcome;
     let mut out = BufWriter::new(io::stdout().lock());
-    let done = calico::cli::run(command, io::stdin().lock(), &mut out, read_live);
+    let done = calico::run(command, io::stdin().lock(), &mut out, read_live);
     match done.and_then(|found| out.flush().map(|()| found)) {
         Ok(Outcome::Fine) => ExitCode::SUCCESS,
         Ok(Outcome::Problems | Outcome::Differs) => ExitCode::from(FAILED),

@@ -12,9 +12,9 @@ use clap::{Args, Subcommand};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::decide::Question;
-use super::load::{load, load_endpoints};
-use super::{Plan, Problem, Settings, Snapshot, resolve, speaks_bgp};
+use crate::calico::decide::Question;
+use crate::calico::load::{load, load_endpoints};
+use crate::calico::{Plan, Problem, Settings, Snapshot, resolve, speaks_bgp};
 
 /// What Calico's objects mean for a node.
 #[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
@@ -75,13 +75,13 @@ pub struct Input {
 
 /// What the daemon would read, read once.
 #[derive(Debug, Default)]
-pub struct Live {
+pub(super) struct Live {
     /// Who the node is, and what decides besides objects; `None`: it is to speak no BGP.
-    pub settings: Option<Settings>,
+    pub(super) settings: Option<Settings>,
     /// All objects.
-    pub snapshot: Snapshot,
+    pub(super) snapshot: Snapshot,
     /// What the sources say is wrong.
-    pub problems: Vec<Problem>,
+    pub(super) problems: Vec<Problem>,
 }
 
 fn variable(text: &str) -> Result<(String, String), String> {
@@ -137,7 +137,7 @@ impl Input {
 
 /// What a command found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub(super) enum Outcome {
     /// Nothing that was to fail it.
     Fine,
     /// Problems, with `--fail-on-problems`.
@@ -150,7 +150,7 @@ pub enum Outcome {
 ///
 /// # Errors
 /// Files or sources that cannot be read, or output that cannot be written.
-pub fn run(
+pub(super) fn run(
     command: &Command,
     questions: impl BufRead,
     out: &mut impl Write,
