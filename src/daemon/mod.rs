@@ -7,6 +7,7 @@ mod answer;
 mod awaiting;
 mod bfd;
 mod bfd_status;
+mod convergence;
 mod deferral;
 mod fallover;
 mod handover;
@@ -51,9 +52,9 @@ use crate::supervise::{self, Ending};
 
 use answer::{HttpView, Order, Parts, Publisher, RunState, Views};
 use bfd::Consequence;
+use convergence::Convergence;
 use deferral::{Deferral, FirstExport};
 use fallover::Fallover;
-use handover::Handover;
 use last_run::RunFile;
 use limits::Descriptors;
 use next_hops::NextHops;
@@ -62,7 +63,7 @@ use peers::Peers;
 use redistribution::Redistribution;
 use service_manager::ServiceManager;
 use sockets::Sockets;
-use startup::{Awaited, EndOfRib, Progress, Ranges, Startup};
+use startup::{Awaited, Progress, Ranges, Startup};
 use wiring::{KernelGate, Threads};
 
 /// Connections from ranges that may wait to become peers.
@@ -135,7 +136,7 @@ struct Daemon {
     path: Option<PathBuf>,
     config: Arc<Config>,
     node: Option<Node>,
-    handover: Handover,
+    convergence: Convergence,
     engine: Engine,
     fib: Fib,
     redistribution: Redistribution,
@@ -154,8 +155,6 @@ struct Daemon {
     run_fault: Option<String>,
     /// The servers of the control socket and of HTTP.
     servers: Vec<tokio::task::JoinHandle<()>>,
-    startup: Option<Startup>,
-    deferral: Option<Deferral>,
     bfd: bfd::Coupling,
     fallover: Fallover,
     /// Which configured addresses we are not listening on, and why.
@@ -265,7 +264,7 @@ impl Daemon {
             path,
             config,
             node,
-            handover: Handover::default(),
+            convergence: Convergence::default(),
             listeners: Listeners::new(
                 directory,
                 dynamic_sender,
@@ -284,8 +283,6 @@ impl Daemon {
             peers,
             views,
             servers: Vec::new(),
-            startup: None,
-            deferral: None,
             listen_fault: None,
             listen_again: None,
             key_faults: Vec::new(),
@@ -365,13 +362,13 @@ impl Daemon {
             peer: record.id,
             restart_time: record.session.graceful_restart_time,
         });
-        self.startup = Some(Startup::new(awaited, self.startup_ranges(), now));
+        self.convergence.startup = Some(Startup::new(awaited, self.startup_ranges(), now));
         let ids = peers.iter().map(|record| record.id);
         let has_ranges = !config.dynamic.is_empty();
-        self.deferral = (first_export == FirstExport::Deferred)
+        self.convergence.deferral = (first_export == FirstExport::Deferred)
             .then(|| Deferral::new(ids, has_ranges, self.earlier_run, now));
         self.views.publish(|state| {
-            state.startup.clone_from(&self.startup);
+            state.startup.clone_from(&self.convergence.startup);
             state.not_ready = Some("waiting for the peers' routes".into());
         });
         info!(
@@ -479,7 +476,7 @@ impl Daemon {
         let clock = self.engine.handle().clock();
         let (now, registry) = (clock.now(), self.peers.registry());
         let is_slow = |peer| registry.get(peer).is_some_and(|record| record.takes_connections());
-        let startup = self.startup.as_mut()?;
+        let startup = self.convergence.startup.as_mut()?;
         match startup.poll(now, is_slow, || self.next_hops.lookups()) {
             Progress::WaitingUntil(at) => {
                 if !startup.is_converging(now) {
@@ -488,7 +485,7 @@ impl Daemon {
                 Some(Instant::from_std(clock.instant(at)))
             }
             Progress::Over => {
-                self.startup = None;
+                self.convergence.startup = None;
                 self.views.publish(|state| (state.startup, state.not_ready) = (None, None));
                 self.fib.end_of_startup();
                 self.peers.end_of_startup();
@@ -504,10 +501,10 @@ impl Daemon {
         let registry = self.peers.registry();
         let is_slow = |peer| registry.get(peer).is_some_and(|record| record.takes_connections());
         let now = table.clock().now();
-        match self.deferral.as_mut()?.poll(now, is_slow, || self.next_hops.lookups()) {
+        match self.convergence.deferral.as_mut()?.poll(now, is_slow, || self.next_hops.lookups()) {
             Progress::WaitingUntil(at) => Some(Instant::from_std(table.clock().instant(at))),
             Progress::Over => {
-                self.deferral = None;
+                self.convergence.deferral = None;
                 table.release_export();
                 info!("advertising routes: every peer that helped our restart has sent End-of-RIB");
                 None
@@ -518,13 +515,7 @@ impl Daemon {
     fn on_table_event(&mut self, event: Event) {
         match event {
             Event::EndOfRib { peer, family } => {
-                self.handover.handle_end_of_rib(peer, family);
-                if let Some(startup) = &mut self.startup {
-                    startup.handle_end_of_rib(peer, family);
-                }
-                if let Some(deferral) = &mut self.deferral {
-                    deferral.handle_end_of_rib(peer, family);
-                }
+                self.convergence.handle_end_of_rib(peer, family);
             }
             Event::Table(TableEvent::Close { peer, session, reason }) => {
                 self.close_for_table(peer, session, reason);
@@ -611,34 +602,15 @@ impl Daemon {
             PeerEvent::Up(peer) => {
                 let families = self.families_of(peer);
                 let now = self.engine.handle().clock().now();
-                self.handover.handle_up(peer, families);
                 let negotiated = self.negotiated(peer);
-                if let Some(startup) = &mut self.startup {
-                    startup.handle_up(now, peer, families, EndOfRib::of(negotiated.as_deref()));
-                }
-                let owed = negotiated.and_then(|n| deferral::owed_families(&n));
-                if let Some(deferral) = &mut self.deferral {
-                    deferral.handle_up(now, peer, owed);
-                }
+                self.convergence.handle_up(now, peer, families, negotiated.as_deref());
             }
             PeerEvent::Down(peer) => {
-                self.handover.handle_down(peer);
-                if let Some(startup) = &mut self.startup {
-                    startup.handle_down(peer);
-                }
-                if let Some(deferral) = &mut self.deferral {
-                    deferral.handle_down(peer);
-                }
+                self.convergence.handle_down(peer);
                 self.change_kept_role(peer);
             }
             PeerEvent::Ended(peer) => {
-                self.handover.handle_removed(peer);
-                if let Some(startup) = &mut self.startup {
-                    startup.handle_removed(peer);
-                }
-                if let Some(deferral) = &mut self.deferral {
-                    deferral.handle_removed(peer);
-                }
+                self.convergence.handle_removed(peer);
                 self.peers.forget(peer);
             }
         }

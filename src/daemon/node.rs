@@ -84,7 +84,7 @@ impl Daemon {
             NodeInput::Update(update) => self.on_update(update),
             NodeInput::Dependence(true) => {}
             NodeInput::Dependence(false) => {
-                let ended = self.handover.take_all();
+                let ended = self.convergence.handover.take_all();
                 self.end_parting(ended);
             }
         }
@@ -98,14 +98,14 @@ impl Daemon {
         let is_first = node.planned.replace(Arc::clone(&update.config)).is_none();
         let address = |entry: &PeerEntry| entry.session.address;
         let may_part: HashSet<IpAddr> = update.parted.iter().copied().collect();
-        let over: Vec<IpAddr> = self.handover.parting().map(address).collect();
+        let over: Vec<IpAddr> = self.convergence.handover.parting().map(address).collect();
         let wanted: HashSet<IpAddr> = match may_part.is_empty() && over.is_empty() {
             // Nobody parts: who is wanted does not matter.
             true => HashSet::new(),
             false => update.config.peers.iter().map(address).collect(),
         };
         for addr in over.into_iter().filter(|a| wanted.contains(a) || !may_part.contains(a)) {
-            self.handover.forget(addr);
+            self.convergence.handover.forget(addr);
         }
         // Who is left, or comes, may carry the routes of those who leave.
         if !wanted.is_empty() {
@@ -126,7 +126,7 @@ impl Daemon {
                     "{} sessions will close once other sessions carry their routes",
                     leaving.len()
                 );
-                self.handover.part(leaving, now);
+                self.convergence.handover.part(leaving, now);
                 if let Some(node) = &mut self.node {
                     // It was asked without these.
                     node.answer = None;
@@ -150,7 +150,7 @@ impl Daemon {
         if let Some(node) = &mut self.node {
             node.kept_roles = kept;
         }
-        config.peers.extend(self.handover.parting().cloned());
+        config.peers.extend(self.convergence.handover.parting().cloned());
         let old = std::mem::replace(&mut self.config, Arc::new(config));
         let changes = old.changes_to(&self.config);
         if changes.is_empty() {
@@ -158,10 +158,10 @@ impl Daemon {
         }
         let added = self.apply(&old, &changes, parting);
         self.listen();
-        let names = self.handover.parting().map(|entry| entry.name.to_string());
+        let names = self.convergence.handover.parting().map(|entry| entry.name.to_string());
         let parting = names.collect();
         let now = self.engine.handle().clock().now();
-        added.into_iter().for_each(|peer| self.handover.handle_added(peer, now));
+        added.into_iter().for_each(|peer| self.convergence.handover.handle_added(peer, now));
         self.views.publish(|state| {
             (state.config, state.read_at) = (Arc::clone(&self.config), now);
             state.parting = parting;
@@ -230,12 +230,12 @@ impl Daemon {
     pub(super) fn check_handover(&mut self) -> Option<Instant> {
         let clock = self.engine.handle().clock();
         loop {
-            match self.handover.poll(clock.now()) {
+            match self.convergence.handover.poll(clock.now()) {
                 Step::Nothing => return None,
                 Step::Wait(at) => return Some(Instant::from_std(clock.instant(at))),
                 Step::Look => self.ask_dependence(),
                 Step::Expire => {
-                    let ended = self.handover.take_expired(clock.now());
+                    let ended = self.convergence.handover.take_expired(clock.now());
                     self.end_parting(ended);
                 }
             }
@@ -245,7 +245,8 @@ impl Daemon {
     /// Asks the table whether destinations depend on parting peers.
     fn ask_dependence(&mut self) {
         let registry = self.peers.registry();
-        let names = self.handover.parting().filter_map(|entry| registry.find(&entry.name));
+        let names =
+            self.convergence.handover.parting().filter_map(|entry| registry.find(&entry.name));
         let peers: BTreeSet<_> = names.map(|record| record.id).collect();
         let table = self.engine.handle().clone();
         if let Some(node) = &mut self.node
