@@ -210,6 +210,9 @@ pub struct Peer {
     /// Agreed keepalive interval in seconds, before jitter; while there is no session, the configured
     /// one, or `null`: a third of the hold time.
     pub keepalive_time: Option<u64>,
+    /// What is waited for.
+    #[serde(default)]
+    pub timers: Timers,
     /// What the peer offered.
     pub capabilities: Vec<String>,
     /// The update group of the first family that has one.
@@ -223,6 +226,19 @@ pub struct Peer {
     /// State of the BFD session: `AdminDown`, `Down`, `Init` or `Up`; `null`: there is to be none.
     #[serde(default)]
     pub bfd: Option<String>,
+}
+
+/// Whole seconds until a timer of a session expires; `null`: it does not run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Timers {
+    /// HoldTimer: the peer's silence ends the connection then.
+    pub hold: Option<u64>,
+    /// KeepaliveTimer.
+    pub keepalive: Option<u64>,
+    /// ConnectRetryTimer: the next attempt to connect.
+    pub connect_retry: Option<u64>,
+    /// IdleHoldTimer: the end of the pause after repeated faults.
+    pub idle_hold: Option<u64>,
 }
 
 /// A BFD session. Intervals are microseconds.

@@ -9,7 +9,7 @@ use bgp_proto::wire::{AsPath, AttrView, Origin, SegmentKind};
 
 use super::item::{
     self, AsPathPart, Explanation, Gateway, Group, LastError, Messages, Path, Peer, PerFamily,
-    PrefixCounts, Route,
+    PrefixCounts, Route, Timers,
 };
 use super::rfc3339;
 
@@ -51,6 +51,8 @@ pub struct PeerFacts<'a> {
     pub state: State,
     /// When it was entered.
     pub since: Time,
+    /// When its timers expire.
+    pub timers: session::Timers,
     /// What was agreed, while established.
     pub negotiated: Option<&'a Negotiated>,
     /// Message counters.
@@ -101,6 +103,7 @@ pub fn peer(facts: &PeerFacts<'_>, clock: &WallClock) -> Peer {
             .map(|n| n.keepalive_time)
             .or(config.keepalive_time)
             .map(|t| t.as_secs()),
+        timers: timers(facts.timers, clock.now),
         capabilities: negotiated.map(|n| n.peer_capabilities.names()).unwrap_or_default(),
         group: Family::ALL.into_iter().find_map(|family| counts.group[family]),
         groups: per_family(|family| counts.group[family]),
@@ -118,6 +121,16 @@ pub fn peer(facts: &PeerFacts<'_>, clock: &WallClock) -> Peer {
             subcode: error.code.map(|c| c.subcode),
             text: error.text.clone(),
         }),
+    }
+}
+
+fn timers(timers: session::Timers, now: Time) -> Timers {
+    let left = |at: Option<Time>| at.map(|at| at.since(now).as_secs());
+    Timers {
+        hold: left(timers.hold),
+        keepalive: left(timers.keepalive),
+        connect_retry: left(timers.retry),
+        idle_hold: left(timers.idle_hold),
     }
 }
 

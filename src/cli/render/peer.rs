@@ -41,11 +41,27 @@ fn session(p: &Peer, look: &Look, out: &mut String) {
     line(out, "local address", text(&p.local_address));
     let families: Vec<String> = p.families.iter().map(ToString::to_string).collect();
     line(out, "families", families.join(", "));
+    timers(p, out);
+}
+
+/// What was agreed or is offered, and what happens next if nothing else does.
+fn timers(p: &Peer, out: &mut String) {
+    let left = |seconds: Option<u64>, what: &str| {
+        seconds.map(|seconds| format!(" ({what} {seconds} s)")).unwrap_or_default()
+    };
+    let hold = format!("hold {} s{}", p.hold_time, left(p.timers.hold, "expires in"));
     match p.keepalive_time {
         Some(keepalive) => {
-            line(out, "timers", format_args!("hold {} s, keepalive {keepalive} s", p.hold_time));
+            let next = left(p.timers.keepalive, "next in");
+            line(out, "timers", format_args!("{hold}, keepalive {keepalive} s{next}"));
         }
-        None => line(out, "timers", format_args!("hold {} s", p.hold_time)),
+        None => line(out, "timers", hold),
+    }
+    if let Some(seconds) = p.timers.connect_retry {
+        line(out, "next attempt", format_args!("in {seconds} s"));
+    }
+    if let Some(seconds) = p.timers.idle_hold {
+        line(out, "held idle", format_args!("for {seconds} s more, after repeated faults"));
     }
 }
 

@@ -1,7 +1,9 @@
+use bgp_proto::types::PeerType;
 use serde_json::json;
 
 use super::*;
 use crate::ctl::Lookup;
+use crate::ctl::item::{Messages, Peer, PerFamily, Timers};
 
 fn rendered(request: &Request, items: &[serde_json::Value]) -> String {
     looking(Look::piped(Times::Relative), request, items)
@@ -269,4 +271,62 @@ fn health_says_what_is_wrong() {
         rendered(&Request::Health, &[health]),
         "alive           no: table: no answer; session a: late\nready           yes\n"
     );
+}
+
+/// What an operator asks first of a session that is not there: what happens next, and how long its
+/// routes stay.
+#[test]
+fn a_peer_says_what_it_waits_for() {
+    let mut item = serde_json::to_value(Peer {
+        name: "tor-1".into(),
+        address: "192.0.2.1".parse().unwrap(),
+        port: 179,
+        remote_asn: 65001,
+        local_asn: 64512,
+        peer_type: PeerType::External,
+        dynamic: false,
+        state: "Active".into(),
+        since: String::new(),
+        state_seconds: 7,
+        families: Vec::new(),
+        router_id: None,
+        local_address: None,
+        prefixes_received: 5,
+        prefixes_accepted: 5,
+        prefixes_advertised: 0,
+        prefixes: PerFamily::default(),
+        stale_seconds: Some(113),
+        prefixes_max: None,
+        object: None,
+        filters: Vec::new(),
+        import: "all".into(),
+        export: "all".into(),
+        hold_time: 240,
+        keepalive_time: None,
+        timers: Timers { connect_retry: Some(3), ..Timers::default() },
+        capabilities: Vec::new(),
+        group: None,
+        groups: PerFamily::default(),
+        messages: Messages::default(),
+        last_error: None,
+        bfd: None,
+    })
+    .unwrap();
+    let request = Request::ShowPeer { name: "tor-1".into() };
+    let shown = |item: &serde_json::Value| rendered(&request, std::slice::from_ref(item));
+    let has = |text: &str, label: &str, value: &str| {
+        let line =
+            text.lines().find(|line| line.starts_with(label)).unwrap_or_else(|| panic!("{text}"));
+        assert_eq!(line[label.len()..].trim(), value, "{text}");
+    };
+    let text = shown(&item);
+    has(&text, "timers", "hold 240 s");
+    has(&text, "next attempt", "in 3 s");
+    has(&text, "stale", "5 prefixes are kept for 113 s more");
+    item["timers"] = json!({"hold": 192, "keepalive": 12, "connect_retry": null, "idle_hold": 40});
+    item["keepalive_time"] = json!(80);
+    let text = shown(&item);
+    has(&text, "timers", "hold 240 s (expires in 192 s), keepalive 80 s (next in 12 s)");
+    has(&text, "held idle", "for 40 s more, after repeated faults");
+    assert!(!text.contains("next attempt"), "{text}");
 }

@@ -176,6 +176,11 @@ fn facts_of(negotiated: bool) -> Value {
         routes: &routes,
         state: if negotiated { State::Established } else { State::OpenSent },
         since: Time::from_micros(60_000_000),
+        timers: session::Timers {
+            hold: Some(Time::from_micros(82_000_000)),
+            retry: Some(Time::from_micros(75_000_000)),
+            ..session::Timers::default()
+        },
         negotiated: negotiated.then_some(&agreed),
         stats: &Stats { updates_received: 7, ..Stats::default() },
         counts: &counts,
@@ -197,6 +202,7 @@ fn a_peer_has_the_promised_keys() {
         "local_asn": 64512, "state": "Established", "since": "2026-01-01T00:00:00Z",
         "families": ["ipv4", "ipv6"], "prefixes_received": 13, "prefixes_accepted": 11,
         "prefixes_advertised": 8, "hold_time": 9, "keepalive_time": 3,
+        "timers": {"hold": 6, "keepalive": null, "connect_retry": 0, "idle_hold": null},
         "capabilities": ["route-refresh"], "group": 4,
         "last_error": {"at": "2025-12-31T23:59:05Z", "direction": "received", "code": 6,
                        "subcode": 2, "text": "Administrative Shutdown"},

@@ -110,6 +110,7 @@ impl ControlView {
                 routes: &record.routes,
                 state: snapshot.state,
                 since: snapshot.since,
+                timers: snapshot.timers,
                 negotiated: snapshot.negotiated.as_deref(),
                 stats: &snapshot.stats,
                 counts,
