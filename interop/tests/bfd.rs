@@ -1,9 +1,9 @@
 //! BFD beside BGP, against BIRD 2, FRR's bfdd and margay itself.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use interop::daemon::Daemon;
 use interop::lab::{self, Host, Lab, run_command};
 use interop::margay::{self, Control};
@@ -27,11 +27,13 @@ fn config(host: &Host, neighbor: &Host, more: &str) -> String {
         "[bgp]\nasn = 65001\nrouter-id = \"{}\"\nlisten = [\"0.0.0.0:{PORT}\", \"[::]:{PORT}\"]\n\n\
          [[bgp.peers]]\nname = \"neighbour\"\naddress = \"{}\"\nsource-address = \"{}\"\nport = {PORT}\n\
          remote-asn = 65002\nimport = \"all\"\nexport = \"all\"\nconnect-retry-time = 1\n{more}\n\
-         [fib]\nenabled = true\n\n{}",
+         [fib]\nenabled = true\n\n{}bird-sockets = [\"{}\", \"{}\"]\n",
         host.router_id(),
         neighbor.v4(),
         host.v4(),
-        margay::control_section(host)
+        margay::control_section(host),
+        host.file("margay.bird.ctl").display(),
+        host.file("margay.bird6.ctl").display()
     )
 }
 
@@ -62,9 +64,13 @@ impl Bird {
     }
 
     fn ask(&self, command: &str) -> Result<String> {
-        let mut birdc = std::process::Command::new("birdc");
-        run_command(birdc.arg("-s").arg(&self.socket).args(command.split_whitespace()))
+        birdc(&self.socket, command)
     }
+}
+
+fn birdc(socket: &Path, command: &str) -> Result<String> {
+    let mut birdc = std::process::Command::new("birdc");
+    run_command(birdc.arg("-s").arg(socket).args(command.split_whitespace()))
 }
 
 fn established(control: &Control, neighbor: &Host) -> Result<()> {
@@ -126,6 +132,13 @@ fn a_neighbour_that_vanishes_is_gone_within_the_detection_time() -> Result<()> {
             ensure!(shown.contains(" Up "), "{shown}");
             Ok(())
         })?;
+        // And margay's, as BIRD 1.6 shows them.
+        let shown = birdc(&host.file("margay.bird.ctl"), "show bfd sessions")?;
+        let row = shown.lines().find(|line| line.starts_with(&far.v4().to_string()));
+        let row: Vec<&str> = row.with_context(|| shown.clone())?.split_whitespace().collect();
+        ensure!(row[1..3] == ["eth0", "Up"] && row[4..] == ["0.100", "0.300"], "{shown}");
+        let none = birdc(&host.file("margay.bird6.ctl"), "show bfd sessions")?;
+        ensure!(none.contains("bfd1:") && !none.contains(" Up "), "{none}");
         let took = cut(lab, &host, &far)?;
         println!("the kernel route was gone {took:?} after the cut (300 ms detection time)");
         // Processes are started between the looks, on a machine that has other work.

@@ -12,11 +12,19 @@ use super::reply::{Refusal, SYNTAX};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Command {
     ShowStatus,
-    ShowProtocols { detail: Detail, which: Which },
+    ShowProtocols {
+        detail: Detail,
+        which: Which,
+    },
     ShowRoute(ShowRoute),
     ShowInterfaces(Detail),
+    /// Of the BFD protocol that is named, where one is.
+    ShowBfdSessions(Option<String>),
     Configure(Configure),
-    Act { action: Action, which: Which },
+    Act {
+        action: Action,
+        which: Which,
+    },
     Restrict,
 }
 
@@ -132,6 +140,10 @@ impl Command {
             ["show", "protocols", _] => Ok(protocols(Detail::Line, which(&tokens, 2)?)),
             ["show", "interfaces"] => Ok(Command::ShowInterfaces(Detail::All)),
             ["show", "interfaces", "summary"] => Ok(Command::ShowInterfaces(Detail::Line)),
+            ["show", "bfd", "sessions"] => Ok(Command::ShowBfdSessions(None)),
+            ["show", "bfd", "sessions", name] => {
+                Ok(Command::ShowBfdSessions(Some((*name).to_owned())))
+            }
             ["show", "route", rest @ ..] => Ok(Command::ShowRoute(show_route(rest, family)?)),
             ["configure"] | ["configure", "soft"] => Ok(Command::Configure(Configure::Apply)),
             ["configure", "check"] => Ok(Command::Configure(Configure::Check)),

@@ -23,6 +23,7 @@
 //! destination's kind `unicast`/`blackhole` before the brackets and gateways on lines of their own)
 //! and the names of attributes (`bgp_path` for `BGP.as_path`).
 
+mod bfd;
 mod command;
 mod model;
 mod reply;
@@ -39,7 +40,7 @@ use super::Cursor;
 
 pub use command::{Action, Configure, RouteQuery, Target};
 pub use model::{
-    Acted, BgpDetails, BgpRoute, ChangeCounts, Details, Directions, Established, IgpMetric,
+    Acted, BfdRow, BgpDetails, BgpRoute, ChangeCounts, Details, Directions, Established, IgpMetric,
     Interface, Kind, Phase, Protocol, ProtocolId, Rank, Recovery, RecoveryOf, Route, RoutePage,
     Status, Via, Wait,
 };
@@ -81,6 +82,8 @@ pub trait Backend: Send + Sync + 'static {
     ) -> impl Future<Output = Result<RoutePage, String>> + Send;
     /// The host's interfaces with their addresses of a family.
     fn interfaces(&self, family: Family) -> impl Future<Output = Vec<Interface>> + Send;
+    /// BFD sessions with addresses of a family, by address; `None`: there are none of any family.
+    fn bfd_sessions(&self, family: Family) -> impl Future<Output = Option<Vec<BfdRow>>> + Send;
     /// What the configuration is read from, for people.
     fn configuration(&self) -> impl Future<Output = String> + Send;
     /// Acts on a session, and says what came of it.

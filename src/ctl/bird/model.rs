@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use bgp_proto::bfd;
 use bgp_proto::types::{NextHop, PeerId, Prefix, RouterId, Source};
 
 use crate::ctl::Cursor;
@@ -308,4 +309,21 @@ pub struct Interface {
     pub mtu: u32,
     /// Our addresses on it with the length of their network.
     pub addresses: Vec<(IpAddr, u8)>,
+}
+
+/// A BFD session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BfdRow {
+    /// The peer's address.
+    pub address: IpAddr,
+    /// The interface towards it, of a single hop.
+    pub interface: Option<String>,
+    /// Our state.
+    pub state: bfd::State,
+    /// When it changed last.
+    pub since: SystemTime,
+    /// Between our packets, before jitter.
+    pub interval: Duration,
+    /// Silence after which the session goes down; zero: the peer has not been heard.
+    pub timeout: Duration,
 }

@@ -29,6 +29,7 @@ pub(super) const ROUTE: u16 = 1007;
 pub(super) const ROUTE_TYPE: u16 = 1008;
 pub(super) const UPTIME: u16 = 1011;
 pub(super) const ROUTE_ATTRIBUTES: u16 = 1012;
+pub(super) const BFD_SESSION: u16 = 1020;
 pub(super) const PROTOCOL_HEADING: u16 = 2002;
 pub(super) const INTERFACE_HEADING: u16 = 2005;
 pub(super) const NO_NETWORK: u16 = 8001;

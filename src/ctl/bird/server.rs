@@ -16,6 +16,7 @@ use tokio::io::{
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+use super::bfd;
 use super::command::{
     Action, Command, Configure, Detail, Output, RouteQuery, ShowRoute, Target, Which,
 };
@@ -194,6 +195,11 @@ impl<'a, W: AsyncWrite + Unpin, B: Backend> Client<'a, W, B> {
                     Detail::Line => route::interfaces_summary(&mut self.reply, &interfaces),
                 }
                 self.reply.end(OK, format_args!(""));
+            }
+            Command::ShowBfdSessions(name) => {
+                let rows = self.within(self.backend.bfd_sessions(self.family)).await?;
+                let (name, rows) = (name.as_deref(), rows.as_deref());
+                bfd::sessions(&mut self.reply, name, rows, &Clock::host())?;
             }
             Command::Configure(configure) => self.configure(configure).await?,
             Command::Act { action, which } => self.act(action, which).await?,

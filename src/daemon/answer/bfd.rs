@@ -5,15 +5,17 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use bgp_proto::bfd::{Discard, State};
-use bgp_proto::types::{PeerId, Time};
+use bgp_proto::types::{Family, PeerId, Prefix, Time};
 
 use super::sources::{Sources, is_stopping};
 use crate::bfd::{Entered, Handle, Hops};
+use crate::ctl::bird::BfdRow;
 use crate::ctl::item::BfdSession;
 use crate::ctl::{Page, Refusal};
 use crate::daemon::bfd::reason;
 use crate::daemon::bfd_status::Statuses;
 use crate::http::BfdMetrics;
+use crate::kernel::Link;
 
 /// How long a scrape waits for the thread.
 const VIEW_WAIT: Duration = Duration::from_secs(1);
@@ -36,6 +38,36 @@ impl BfdView {
         let view = self.handle.view().await.ok_or_else(is_stopping)?;
         let now = self.sources.now();
         Page::last(view.sessions.iter().map(|session| self.item(session, now)))
+    }
+
+    /// What BIRD's clients are shown of the sessions with addresses of a family, by address; `None`:
+    /// there are none at all.
+    pub(super) async fn rows(&self, family: Family) -> Option<Vec<BfdRow>> {
+        let view = self.handle.view().await.filter(|view| !view.sessions.is_empty())?;
+        let links = self.sources.kernel.links();
+        let of_family =
+            |entered: &&Entered| entered.target.peer.is_ipv4() == (family == Family::Ipv4);
+        let row = |entered: &Entered| {
+            let Entered { target, snapshot, .. } = entered;
+            let leads_there = |link: &&Link| match target.interface {
+                Some(index) => link.index == index.get(),
+                None => link.addresses.iter().any(|(own, length)| {
+                    Prefix::new(*own, *length).contains(Prefix::host(target.peer))
+                }),
+            };
+            let link = links.iter().filter(|_| target.hops == Hops::Single).find(leads_there);
+            BfdRow {
+                address: target.peer,
+                interface: link.map(|link| link.name.clone()),
+                state: snapshot.state,
+                since: self.sources.wall(snapshot.since),
+                interval: snapshot.tx_interval,
+                timeout: snapshot.detection_time,
+            }
+        };
+        let mut rows: Vec<BfdRow> = view.sessions.iter().filter(of_family).map(row).collect();
+        rows.sort_by_key(|row| row.address);
+        Some(rows)
     }
 
     /// What a scrape shows; `None` while there are no sessions.

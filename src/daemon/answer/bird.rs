@@ -15,12 +15,13 @@ use bgp_proto::types::{Community, Family, FibKind, NextHop, PeerType, Prefix, So
 use bgp_proto::wire::{AttrView, Capabilities};
 use tracing::info;
 
+use super::bfd::BfdView;
 use super::liveness::LivenessView;
 use super::orders::Orders;
 use super::sources::{PAGE, Sources, is_in_table};
 use crate::config::Document;
 use crate::ctl::bird::{
-    self, Acted, Action, Backend, BgpDetails, BgpRoute, ChangeCounts, Configure, Details,
+    self, Acted, Action, Backend, BfdRow, BgpDetails, BgpRoute, ChangeCounts, Configure, Details,
     Directions, Established, IgpMetric, Interface, Kind, Phase, Protocol, ProtocolId, Rank,
     Recovery, RecoveryOf, Route, RoutePage, RouteQuery, Status, Target, Via, Wait, reader_name,
 };
@@ -47,6 +48,7 @@ pub(in crate::daemon) struct BirdView {
     pub(super) sources: Sources,
     pub(super) liveness: LivenessView,
     pub(super) orders: Orders,
+    pub(super) bfd: BfdView,
     /// The configuration file, if there is one.
     pub(super) file: Option<PathBuf>,
 }
@@ -205,6 +207,10 @@ impl Backend for BirdView {
             .collect();
         interfaces.sort_by_key(|interface| interface.index);
         interfaces
+    }
+
+    async fn bfd_sessions(&self, family: Family) -> Option<Vec<BfdRow>> {
+        self.bfd.rows(family).await
     }
 
     async fn act(&self, protocol: &Protocol, action: Action) -> Acted {

@@ -102,6 +102,7 @@ impl Views {
             sources: sources.clone(),
             liveness: liveness.clone(),
             orders: orders.clone(),
+            bfd: bfd.clone(),
             file: parts.file,
         };
         let control = ControlView {

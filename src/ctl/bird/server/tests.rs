@@ -12,9 +12,9 @@ use tokio::io::DuplexStream;
 use super::*;
 use crate::ctl::Cursor;
 use crate::ctl::bird::{
-    Acted, Action, BgpDetails, BgpRoute, Details, Directions, Established, IgpMetric, Interface,
-    Kind, Phase, ProtocolId, Rank, Recovery, RecoveryOf, Route, RouteQuery, Status, Via, Wait,
-    reader_name,
+    Acted, Action, BfdRow, BgpDetails, BgpRoute, Details, Directions, Established, IgpMetric,
+    Interface, Kind, Phase, ProtocolId, Rank, Recovery, RecoveryOf, Route, RouteQuery, Status, Via,
+    Wait, reader_name,
 };
 
 mod generated;
@@ -149,6 +149,10 @@ impl Node {
 }
 
 impl Backend for Node {
+    async fn bfd_sessions(&self, _: Family) -> Option<Vec<BfdRow>> {
+        None
+    }
+
     async fn status(&self, _: Family) -> Result<Status, String> {
         let now = SystemTime::now();
         let timer = Wait { left: Duration::from_secs(236), of: Duration::from_secs(240) };

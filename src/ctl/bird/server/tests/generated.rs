@@ -5,6 +5,7 @@ use std::time::SystemTime;
 use proptest::prelude::*;
 
 use super::*;
+use crate::ctl::bird::BfdRow;
 
 /// A backend with what was generated.
 #[derive(Clone, Debug)]
@@ -16,6 +17,10 @@ struct Generated {
 }
 
 impl Backend for Generated {
+    async fn bfd_sessions(&self, _: Family) -> Option<Vec<BfdRow>> {
+        None
+    }
+
     async fn status(&self, _: Family) -> Result<Status, String> {
         let now = SystemTime::now();
         let router_id = [10, 0, 0, 1].into();
