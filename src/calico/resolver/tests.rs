@@ -649,3 +649,4 @@ proptest! {
 
 mod releases;
 mod rules;
+mod services;

@@ -2,7 +2,7 @@
 
 use super::*;
 
-fn statics(plan: &FamilyPlan) -> Vec<String> {
+pub(super) fn statics(plan: &FamilyPlan) -> Vec<String> {
     plan.statics.iter().map(|s| s.prefix.to_string()).collect()
 }
 
@@ -19,7 +19,7 @@ fn dual(name: &str, number: u8, labels: Value, bgp: Value) -> Value {
     object
 }
 
-fn default(spec: Value) -> Value {
+pub(super) fn default(spec: Value) -> Value {
     calico("BGPConfiguration", "default", spec)
 }
 
@@ -428,121 +428,6 @@ fn rules_that_make_no_sense_are_named_though_nobody_uses_the_filter() {
     }
     put(&mut resolver, calico("BGPFilter", "f", json!({"importV4": [{"action": "Accept"}]})));
     assert!(problems(&resolver.plan()).is_empty());
-}
-
-fn service(name: &str, spec: Value) -> Value {
-    json!({"kind": "Service", "apiVersion": "v1", "metadata": {"name": name, "namespace": "ns"},
-           "spec": spec, "status": {"loadBalancer": {"ingress": [{"ip": "80.0.0.9"}]}}})
-}
-
-fn slice(name: &str, family: &str, node: &str) -> Value {
-    json!({"kind": "EndpointSlice", "apiVersion": "discovery.k8s.io/v1", "addressType": family,
-           "metadata": {"name": format!("{name}-1"), "namespace": "ns",
-                        "labels": {"kubernetes.io/service-name": name}},
-           "endpoints": [{"addresses": ["x"], "nodeName": node}]})
-}
-
-#[test]
-fn services_by_type_policy_family_and_aggregation() {
-    let ranges = |more: Value| {
-        let mut spec = json!({"serviceClusterIPs": [{"cidr": "10.96.0.0/12"}, {}, {"cidr": ""}],
-            "serviceExternalIPs": [{"cidr": "70.0.0.1/32"}, {"cidr": "71.0.0.0/24"}],
-            "serviceLoadBalancerIPs": [{"cidr": "80.0.0.9/32"}]});
-        spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-        default(spec)
-    };
-    let mut resolver = cluster(vec![ranges(json!({}))]);
-    let mut routes = |objects: Vec<Value>| -> Vec<String> {
-        objects.into_iter().for_each(|object| put(&mut resolver, object));
-        let all = statics(&resolver.plan().families.ipv4);
-        all.into_iter().filter(|p| p.ends_with("/32")).collect()
-    };
-    let local = |more: Value| {
-        let mut spec =
-            json!({"type": "NodePort", "clusterIP": "10.96.0.7", "externalTrafficPolicy": "Local"});
-        spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-        service("web", spec)
-    };
-    let here = slice("web", "IPv4", "me");
-    assert_eq!(routes(vec![local(json!({})), here.clone()]), ["10.96.0.7/32", "80.0.0.9/32"]);
-    assert!(routes(vec![slice("web", "IPv6", "me")]).is_empty(), "no endpoint of its family");
-    assert!(routes(vec![slice("web", "IPv4", "")]).is_empty(), "an endpoint of no node");
-    for spec in [json!({"type": "ExternalName"}), json!({"clusterIP": "None"})] {
-        assert!(routes(vec![here.clone(), local(spec)]).is_empty());
-    }
-    // Without "Local" the ranges are enough, unless one address is all that is configured …
-    let everywhere = |more: Value| {
-        let mut object = local(more);
-        object["spec"]["externalTrafficPolicy"] = "Cluster".into();
-        object
-    };
-    assert!(routes(vec![everywhere(json!({}))]).is_empty());
-    assert_eq!(
-        routes(vec![everywhere(json!({"type": "LoadBalancer"}))]),
-        ["10.96.0.7/32", "80.0.0.9/32"]
-    );
-    let by_address = json!({"externalIPs": ["70.0.0.1", "71.0.0.9", "72.0.0.1"]});
-    let addresses = ["10.96.0.7/32", "70.0.0.1/32", "71.0.0.9/32", "80.0.0.9/32"];
-    assert_eq!(routes(vec![everywhere(by_address.clone())]), addresses);
-    // … which an API server would call "Cluster" where nothing is said.
-    let mut unsaid = by_address;
-    unsaid["type"] = "ClusterIP".into();
-    unsaid["clusterIP"] = "10.96.0.7".into();
-    assert_eq!(routes(vec![service("web", unsaid)]), addresses);
-    // Without aggregation any ready endpoint anywhere makes the addresses known.
-    let apart = ranges(json!({"serviceLoadBalancerAggregation": "Disabled"}));
-    let away = slice("web", "IPv4", "elsewhere");
-    assert_eq!(routes(vec![apart, away, everywhere(json!({}))]), ["10.96.0.7/32", "80.0.0.9/32"]);
-    let later = ranges(json!({"serviceLoadBalancerAggregation": "Perhaps"}));
-    assert_eq!(routes(vec![later]), ["10.96.0.7/32", "80.0.0.9/32"], "only Enabled aggregates");
-    // Nobody asked for cluster addresses: they are not announced with the others.
-    let without = ranges(json!({"serviceClusterIPs": []}));
-    assert_eq!(routes(vec![without, here, local(json!({}))]), ["80.0.0.9/32"]);
-}
-
-#[test]
-fn single_addresses_are_single_in_their_own_family() {
-    let mut resolver = cluster(vec![default(json!({
-        "serviceExternalIPs": [{"cidr": "2001:db8::/32"}, {"cidr": "2001:db8::1/128"}],
-        "serviceLoadBalancerIPs": [{"cidr": "fd00::/32"}, {"cidr": "70.0.0.1/32"}],
-    }))]);
-    let plan = resolver.plan();
-    assert_eq!(statics(&plan.families.ipv6), ["2001:db8::/32", "fd00::/32"]);
-    assert!(statics(&plan.families.ipv4).is_empty());
-}
-
-#[test]
-fn services_by_the_environment_and_the_label_that_excludes_a_node() {
-    let mut settings = Settings::new("me");
-    settings.advertise_cluster_ips = "10.97.0.0/16".to_owned();
-    settings.kubernetes_node = "k8s-me".to_owned();
-    let mut resolver = Resolver::new(settings.clone());
-    let spec = json!({"type": "NodePort", "clusterIP": "10.96.0.7", "clusterIPs": ["10.96.0.7", "fd00:96::7"],
-                      "externalTrafficPolicy": "Local", "ipFamilies": ["IPv4", "IPv6"]});
-    for object in [
-        node("me", "10.0.0.1/24", json!({}), json!({})),
-        default(
-            json!({"serviceClusterIPs": [{"cidr": "10.96.0.0/12"}, {"cidr": "fd00:96::/112"}]}),
-        ),
-        service("web", spec),
-        slice("web", "IPv6", "k8s-me"),
-    ] {
-        put(&mut resolver, object);
-    }
-    let plan = resolver.plan();
-    assert_eq!(statics(&plan.families.ipv4), ["10.96.0.7/32", "10.97.0.0/16"]);
-    assert_eq!(statics(&plan.families.ipv6), ["fd00:96::7/128"]);
-    assert_eq!(plan.families.ipv4.kernel_reject, ["10.97.0.0/16".parse().unwrap()]);
-    let label = json!({"node.kubernetes.io/exclude-from-external-load-balancers": "true"});
-    put(&mut resolver, node("me", "10.0.0.1/24", label, json!({})));
-    let plan = resolver.plan();
-    assert_eq!(statics(&plan.families.ipv4), ["10.97.0.0/16"], "the environment is stronger");
-    assert!(plan.families.ipv6.statics.is_empty());
-    assert_eq!(plan.families.ipv4.kernel_reject.len(), 1, "kept out of the kernel all the same");
-
-    settings.advertise_cluster_ips = "10.97.0.1/16".to_owned();
-    let plan = resolve(resolver.snapshot(), &settings);
-    assert!(problems(&plan)[0].contains("CALICO_ADVERTISE_CLUSTER_IPS"), "{:?}", problems(&plan));
 }
 
 #[test]
