@@ -402,6 +402,7 @@ fn joined_kernel_policy(plan: &Plan) -> Policy {
 
 #[cfg(test)]
 mod tests {
+    use bgp_proto::types::Asn;
     use serde_json::json;
 
     use super::*;
@@ -455,6 +456,92 @@ mod tests {
         assert!(Arc::ptr_eq(&first.peers[0].routes, &second.peers[0].routes));
         let (b, c) = (&second.peers[0].routes, &second.peers[1].routes);
         assert!(Arc::ptr_eq(&b.import, &c.import) && Arc::ptr_eq(&b.export, &c.export));
+    }
+
+    /// A session as all of Calico's are: numbers as BIRD has them on a Calico node, and what they have
+    /// otherwise than margay's own.
+    fn of_calico(address: &str, asn: u32, identity: &LocalIdentity) -> PeerConfig {
+        let address: IpAddr = address.parse().unwrap();
+        let mut config = PeerConfig {
+            hold_time: Duration::from_secs(240),
+            // A dead node's routes go at once, and one that is back is dialled within seconds.
+            hold_expiry: HoldExpiry::Death,
+            redial: Redial::Steady,
+            enforce_first_as: false,
+            reject_as_sets: false,
+            multihop_ttl: Some(64),
+            ..PeerConfig::new(address, Asn(asn), identity)
+        };
+        let family = if address.is_ipv4() { Family::Ipv4 } else { Family::Ipv6 };
+        config.add_path[family] = AddPathMode::Both;
+        config
+    }
+
+    /// What is exchanged over such a session, with the policies of another.
+    fn routes_of_calico(next_hop: NextHopMode, same: &PeerRoutes) -> PeerRoutes {
+        PeerRoutes {
+            name: Arc::clone(&same.name),
+            import: Arc::clone(&same.import),
+            export: Arc::clone(&same.export),
+            next_hop,
+            route_reflector_client: false,
+            cluster_id: None,
+            allow_local_asn: 0,
+            prefixes_max: None,
+            prefixes_warning_percent: CalicoLimits::default().peers.prefixes_warning_percent,
+            add_path_send: AddPathSend::All,
+            limits: RouteLimits::default(),
+            memory_max: None,
+            honour_graceful_shutdown: false,
+            stale_time: Duration::from_secs(180),
+        }
+    }
+
+    /// Everything is compared, so that what stays as it is by default is seen too.
+    #[test]
+    fn sessions_are_set_as_a_calico_node_needs_them() {
+        let mut resolver = Resolver::new(Settings::new("a"));
+        apply(&mut resolver, node("a", "10.0.0.1/24"));
+        apply(&mut resolver, node("b", "10.0.0.2/24"));
+        let near = json!({"peerIP": "192.0.2.1", "asNumber": 65001, "ttlSecurity": 1,
+            "keepaliveTime": "10s", "maxRestartTime": "90s", "nextHopMode": "Self"});
+        let six = json!({"peerIP": "[fd00::9]:1790", "asNumber": 64512, "keepaliveTime": "0s",
+            "sourceAddress": "None", "nextHopMode": "Keep"});
+        for (name, spec) in [("near", near), ("six", six)] {
+            let object = json!({"kind": "BGPPeer", "apiVersion": "projectcalico.org/v3",
+                "metadata": {"name": name}, "spec": spec});
+            apply(&mut resolver, object);
+        }
+        let config = convert(&mut resolver, &mut Converter::default()).unwrap();
+        let identity = &config.bgp.identity;
+        let mesh = PeerConfig {
+            source_address: "10.0.0.1".parse().ok(),
+            passive: PassiveMode::Passive,
+            graceful_restart_time: Some(Duration::from_secs(120)),
+            ..of_calico("10.0.0.2", 64512, identity)
+        };
+        let near = PeerConfig {
+            source_address: "10.0.0.1".parse().ok(),
+            keepalive_time: Some(Duration::from_secs(10)),
+            graceful_restart_time: Some(Duration::from_secs(90)),
+            // GTSM says itself how far away the neighbour may be.
+            multihop_ttl: None,
+            security: TransportSecurity { md5: None, ttl_security_hops: Some(1) },
+            ..of_calico("192.0.2.1", 65001, identity)
+        };
+        let six = PeerConfig { port: 1790, ..of_calico("fd00::9", 64512, identity) };
+        let rows = [
+            ("Mesh_10_0_0_2", NextHopMode::ThirdParty, mesh),
+            ("Global_192_0_2_1", NextHopMode::SelfAddress, near),
+            ("Global_fd00__9_port_1790", NextHopMode::Keep, six),
+        ];
+        assert_eq!(config.peers.len(), rows.len());
+        for (name, next_hop, session) in rows {
+            let peer = config.peers.iter().find(|peer| &*peer.name == name).unwrap();
+            assert_eq!(*peer.session, session, "{name}");
+            assert_eq!(*peer.routes, routes_of_calico(next_hop, &peer.routes), "{name}");
+            assert_eq!(peer.bfd, None, "{name}: no object of Calico's can ask for it");
+        }
     }
 
     #[test]
