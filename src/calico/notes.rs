@@ -18,6 +18,8 @@ use crate::config::closest;
 #[derive(Debug, Default)]
 pub(super) struct Notes {
     peers: BTreeMap<Arc<str>, PeerNotes>,
+    /// About nodes, of those that have any.
+    nodes: BTreeMap<Arc<str>, Vec<Problem>>,
     /// About objects of other kinds.
     others: Vec<Problem>,
 }
@@ -61,8 +63,14 @@ impl Notes {
             for peer in cx.snapshot.peers.values() {
                 self.peers.insert(Arc::clone(&peer.name), PeerNotes::new(cx, finder, peer));
             }
+            self.nodes.clear();
+            cx.snapshot.nodes.values().for_each(|node| self.put_node(node));
         } else {
             self.update_nodes(cx, finder, nodes);
+            for name in nodes.keys() {
+                self.nodes.remove(name.as_str());
+                cx.snapshot.node(name).into_iter().for_each(|node| self.put_node(node));
+            }
             for name in peers {
                 match cx.snapshot.peers.get(name.as_str()) {
                     Some(peer) => {
@@ -73,6 +81,13 @@ impl Notes {
             }
         }
         self.others = other_objects(cx);
+    }
+
+    fn put_node(&mut self, node: &Node) {
+        if !node.unknown.is_empty() {
+            let notes = unknown_fields(&format!("Node/{}", node.name), &node.unknown).collect();
+            self.nodes.insert(Arc::clone(&node.name), notes);
+        }
     }
 
     fn update_nodes(
@@ -105,7 +120,7 @@ impl Notes {
             });
             known.fixed.iter().chain(selected)
         });
-        of_peers.chain(&self.others)
+        of_peers.chain(self.nodes.values().flatten()).chain(&self.others)
     }
 }
 

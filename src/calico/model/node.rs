@@ -37,6 +37,8 @@ pub struct Node {
     pub wireguard_pod_cidr: bool,
     /// Its share of the pod network under host-local IPAM.
     pub pod_cidrs: Vec<Prefix>,
+    /// What is said about fields that Calico does not know.
+    pub unknown: Vec<Box<str>>,
 }
 
 impl Node {
@@ -135,6 +137,7 @@ pub(super) fn read_calico(name: &str, labels: Labels, object: &Value) -> Result<
         wireguard_ipv6: !spec.wireguard.ipv6.is_empty(),
         wireguard_pod_cidr: false,
         pod_cidrs: status.pod_cidrs.iter().filter_map(|c| value::masked(c)).collect(),
+        unknown: super::fields::of_node(object),
     })
 }
 
@@ -179,6 +182,8 @@ pub(super) fn read_kubernetes(
         wireguard_ipv6: !annotation("IPv6WireguardInterfaceAddr").is_empty(),
         wireguard_pod_cidr,
         pod_cidrs: pod_cidrs.iter().filter_map(|c| value::masked(c)).collect(),
+        // Annotations of others are nobody's mistake.
+        unknown: Vec::new(),
     })
 }
 

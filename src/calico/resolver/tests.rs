@@ -56,6 +56,10 @@ fn problems(plan: &Plan) -> Vec<String> {
     plan.problems.iter().map(|p| format!("{}: {}", p.object, p.text)).collect()
 }
 
+fn notes(plan: &Plan) -> Vec<String> {
+    plan.notes.iter().map(|p| format!("{}: {}", p.object, p.text)).collect()
+}
+
 fn decide(plan: &Plan, question: Value) -> Value {
     let question: Question = serde_json::from_value(question).unwrap();
     serde_json::to_value(plan.decide(&question).unwrap()).unwrap()
@@ -563,6 +567,7 @@ fn any_object() -> impl Strategy<Value = Value> {
             Just("rack == 'a'"),
             Just("rack == 'b'"),
             Just("has(rr)"),
+            Just("rack == 'nowhere'"),
             Just("")
         ]
     };
@@ -578,12 +583,14 @@ fn any_object() -> impl Strategy<Value = Value> {
                 }
                 if own_as {
                     bgp["asNumber"] = 65001.into();
+                    bgp["asNumbr"] = if rr { Value::Null } else { 65001.into() };
                 }
                 node(name, &format!("{address}/24"), labels, bgp)
             });
-    let a_filter = any::<bool>().prop_map(|accepts| {
+    let filter = || prop_oneof![Just("f"), Just("ff"), Just("other")];
+    let a_filter = (filter(), any::<bool>()).prop_map(|(name, accepts)| {
         let action = if accepts { "Accept" } else { "Reject" };
-        calico("BGPFilter", "f", json!({"exportV4": [{"action": action}]}))
+        calico("BGPFilter", name, json!({"exportV4": [{"action": action}]}))
     });
     let a_pool = (0u8..3, any::<bool>()).prop_map(|(number, hidden)| {
         let spec = json!({"cidr": format!("10.{number}.0.0/16"), "disableBGPExport": hidden});
@@ -591,28 +598,33 @@ fn any_object() -> impl Strategy<Value = Value> {
     });
     let a_peer = (
         (0u8..4, selector(), selector()),
-        (prop_oneof![Just(String::new()), name().prop_map(str::to_owned)], address()),
+        (prop_oneof![Just(""), Just("gone"), name()], address()),
         (prop_oneof![Just(64512), Just(65001)], any::<bool>()),
+        (prop::collection::vec(filter(), 0..3), prop_oneof![Just(""), Just(":179")]),
     )
-        .prop_map(|((number, nodes, peers), (node, address), (asn, manual))| {
-            let mut spec = json!({"nodeSelector": nodes, "peerSelector": peers, "node": node});
-            if peers.is_empty() {
-                spec["peerIP"] = address.into();
-                spec["asNumber"] = asn.into();
-            }
-            if manual {
-                spec["reversePeering"] = "Manual".into();
-            } else {
-                spec["filters"] = json!(["f"]);
-                spec["reachableBy"] = "10.0.0.254".into();
-            }
-            peer(&format!("p{number}"), spec)
-        });
-    let a_configuration = (prop_oneof![Just("default"), Just("node.b"), Just("node.me")], 0u16..3)
-        .prop_map(|(name, port)| {
-            calico("BGPConfiguration", name, json!({"listenPort": port + 178}))
-        });
-    prop_oneof![8 => a_node, 8 => a_peer, 2 => a_configuration, 1 => a_filter, 1 => a_pool]
+        .prop_map(
+            |((number, nodes, peers), (node, address), (asn, manual), (filters, port))| {
+                let mut spec = json!({"nodeSelector": nodes, "peerSelector": peers, "node": node});
+                if peers.is_empty() {
+                    spec["peerIP"] = format!("{address}{port}").into();
+                    spec["asNumber"] = asn.into();
+                }
+                if manual {
+                    spec["reversePeering"] = "Manual".into();
+                    spec["filtres"] = json!(filters);
+                } else {
+                    spec["filters"] = json!(filters);
+                    spec["reachableBy"] = "10.0.0.254".into();
+                }
+                peer(&format!("p{number}"), spec)
+            },
+        );
+    let configured =
+        prop_oneof![Just("default"), Just("node.b"), Just("node.me"), Just("node.gone")];
+    let a_configuration = (configured, 0u16..3).prop_map(|(name, port)| {
+        calico("BGPConfiguration", name, json!({"listenPort": port + 178}))
+    });
+    prop_oneof![8 => a_node, 8 => a_peer, 2 => a_configuration, 2 => a_filter, 1 => a_pool]
 }
 
 proptest! {
@@ -635,6 +647,7 @@ proptest! {
                 resolver.apply(decoded);
             }
             let plan = resolver.plan();
+            // With problems, notes and reasons: nothing of them is left behind either.
             let fresh = resolve(resolver.snapshot(), &Settings::new("me"));
             prop_assert_eq!(&plan, &fresh);
             let mended = converter.convert(&plan, &resolver.take_touched(), &host);
@@ -647,6 +660,7 @@ proptest! {
     }
 }
 
+mod notes;
 mod releases;
 mod rules;
 mod services;
