@@ -20,13 +20,23 @@ type AddressHash = foldhash::fast::FixedState;
 /// Up to so many addresses at once are mended one by one; more are sorted in together.
 const MENDED_MAX: usize = 64;
 
+/// The route to a neighbour that a BGPPeer says a gateway for.
+#[derive(Clone, Debug)]
+pub(super) struct HostRoute {
+    pub(super) scope: Scope,
+    /// The neighbour's port.
+    pub(super) port: u16,
+    pub(super) gateway: IpAddr,
+    /// The BGPPeer.
+    pub(super) peer: Arc<str>,
+}
+
 /// What there is at one neighbour address.
 #[derive(Debug, Default)]
 pub(super) struct AtAddress {
     /// In order, those of one name once.
     sessions: Vec<(Arc<Session>, Option<Arc<str>>)>,
-    /// Host routes, by what orders them: scope and port.
-    pub(super) routes: Vec<(Scope, u16, IpAddr)>,
+    pub(super) routes: Vec<HostRoute>,
     problems: Vec<Problem>,
     notes: Vec<Problem>,
 }
@@ -71,7 +81,7 @@ pub(super) struct SessionList {
     /// Sorted by name. Mended in place where no plan of before holds it any more.
     pub(super) sessions: Arc<Vec<PlannedSession>>,
     names: HashMap<IpAddr, Vec<Arc<str>>, AddressHash>,
-    routes: BTreeMap<IpAddr, Vec<(Scope, u16, IpAddr)>>,
+    routes: BTreeMap<IpAddr, Vec<HostRoute>>,
     problems: BTreeMap<IpAddr, Vec<Problem>>,
     notes: BTreeMap<IpAddr, Vec<Problem>>,
 }
@@ -139,13 +149,13 @@ impl SessionList {
     }
 
     /// Host routes to neighbours: those of every node's entries first, then by address and port.
-    pub(super) fn host_routes(&self) -> Vec<(Prefix, IpAddr)> {
-        let all = self.routes.iter().flat_map(|(addr, list)| list.iter().map(move |r| (*addr, *r)));
+    pub(super) fn host_routes(&self) -> Vec<(Prefix, &HostRoute)> {
+        let all = self.routes.iter().flat_map(|(addr, list)| list.iter().map(move |r| (*addr, r)));
         let mut routes: Vec<_> = all.collect();
-        routes.sort_by_cached_key(|(addr, (scope, port, _))| (*scope, addr.to_string(), *port));
+        routes.sort_by_cached_key(|(addr, route)| (route.scope, addr.to_string(), route.port));
         let mut seen = HashSet::new();
         routes.retain(|(addr, _)| seen.insert(*addr));
-        routes.into_iter().map(|(addr, (.., gateway))| (Prefix::host(addr), gateway)).collect()
+        routes.into_iter().map(|(addr, route)| (Prefix::host(addr), route)).collect()
     }
 
     /// BGPPeers that are left out because another has their address.

@@ -34,7 +34,8 @@ pub struct Plan {
     pub problems: Vec<Problem>,
     /// What can be used, and does nothing or something else than one might think; sorted, each once.
     pub notes: Vec<Problem>,
-    /// What own blocks, ranges and addresses of services are to this node, for people.
+    /// What own blocks, ranges and addresses of services, and routes to neighbours are to this node,
+    /// each with the object that it comes from, for people.
     #[serde(skip)]
     pub reasons: Arc<BTreeMap<Prefix, String>>,
     /// Whether the plan may be put into force. Without the node's own object nothing can be

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use bgp_proto::types::{Family, Prefix};
 
-use super::assembly::{AtAddress, SessionList};
+use super::assembly::{AtAddress, HostRoute, SessionList};
 use super::effective::{Effective, NodeFinder, release};
 use super::filters::check;
 use super::model::{AffinityState, BgpConfiguration, Decoded, Kind, Node, Object, ObjectId};
@@ -429,19 +429,33 @@ impl Resolver {
         }
     }
 
-    /// What own blocks and services are to this node.
+    /// What own blocks, services and the routes to neighbours are to this node.
     fn reasons(&self, cx: &Effective<'_>) -> BTreeMap<Prefix, String> {
         let services = self.services.as_ref().map(|(services, _)| &services.reasons);
         let mut reasons: BTreeMap<Prefix, String> = services.cloned().unwrap_or_default();
-        for family in Family::ALL {
-            for (block, state) in own_blocks(cx, family) {
-                let text = match state {
-                    AffinityState::Confirmed => "a block of this node's",
-                    AffinityState::Pending => "a block that is not yet this node's",
-                    AffinityState::PendingDeletion => "a block that this node gives up",
-                };
-                reasons.insert(block, text.to_owned());
+        for (neighbor, route) in self.lists.iter().flat_map(SessionList::host_routes) {
+            let text = format!("BGPPeer/{}: reachable by {}", route.peer, route.gateway);
+            reasons.entry(neighbor).or_insert(text);
+        }
+        if !cx.settings.use_pod_cidr {
+            // None of our routes, and why there is none is asked.
+            let claimed = cx.snapshot.affinities_of(&cx.settings.node);
+            for claim in claimed.filter(|claim| claim.state == AffinityState::Pending) {
+                let text = "a block that is not yet this node's (BlockAffinity)";
+                reasons.insert(claim.cidr, text.to_owned());
             }
+        }
+        for (block, state) in Family::ALL.into_iter().flat_map(|family| own_blocks(cx, family)) {
+            let text = match state {
+                _ if cx.settings.use_pod_cidr => format!("a pod CIDR of Node/{}", cx.me.name),
+                AffinityState::PendingDeletion => {
+                    "a block that this node gives up (BlockAffinity)".to_owned()
+                }
+                AffinityState::Confirmed | AffinityState::Pending => {
+                    "a block of this node's (BlockAffinity)".to_owned()
+                }
+            };
+            reasons.insert(block, text);
         }
         reasons
     }
@@ -531,8 +545,13 @@ impl Resolver {
                 }
                 ports.push((neighbor.port, peer));
                 sessions.extend(neighbor.session.clone());
-                let gateway = neighbor.reachable_by;
-                at.routes.extend(gateway.map(|g| (neighbor.scope, neighbor.port, g)));
+                let (scope, port) = (neighbor.scope, neighbor.port);
+                at.routes.extend(neighbor.reachable_by.map(|gateway| HostRoute {
+                    scope,
+                    port,
+                    gateway,
+                    peer: Arc::clone(peer),
+                }));
             }
         }
         let index = usize::from(addr.is_ipv6());
@@ -626,12 +645,15 @@ fn statics(
         |prefix: Prefix| StaticRoute { prefix, kind: StaticKind::Blackhole, gateway: None };
     let blocks = own_blocks(cx, family).into_iter();
     let mut statics: Vec<StaticRoute> = blocks
-        .filter(|(cidr, state)| *state != AffinityState::Pending && cidr.len() != family.max_len())
+        .filter(|(cidr, _)| cidr.len() != family.max_len())
         .map(|(cidr, _)| blackhole(cidr))
         .collect();
     statics.extend(parts.services.routes.iter().copied().map(blackhole));
-    let via =
-        |(prefix, gateway)| StaticRoute { prefix, kind: StaticKind::Via, gateway: Some(gateway) };
+    let via = |(prefix, route): (Prefix, &HostRoute)| StaticRoute {
+        prefix,
+        kind: StaticKind::Via,
+        gateway: Some(route.gateway),
+    };
     statics.extend(list.host_routes().into_iter().map(via));
     statics
 }

@@ -40,7 +40,7 @@ pub(super) fn service_routes(cx: &Effective<'_>, problems: &mut Vec<Problem>) ->
         true => Vec::new(),
         false => global.clone(),
     };
-    let mut reasons = ranges.reasons();
+    let mut reasons = BTreeMap::new();
     // Without a range nobody asked for services.
     if !ranges.is_empty() {
         let mut slices: BTreeMap<_, Vec<&EndpointSlice>> = BTreeMap::new();
@@ -58,6 +58,12 @@ pub(super) fn service_routes(cx: &Effective<'_>, problems: &mut Vec<Problem>) ->
             }
             explain(&ranges, id, service, verdict, &mut reasons);
         }
+    }
+    let mut reasons: BTreeMap<Prefix, String> =
+        reasons.into_iter().map(|(prefix, reason)| (prefix, reason.text)).collect();
+    // What a service says of an address that is a range by itself decides whether it is announced.
+    for (range, text) in ranges.reasons() {
+        reasons.entry(range).or_insert(text);
     }
     ServiceRoutes {
         reasons,
@@ -133,8 +139,10 @@ impl Ranges {
         let mut reasons = BTreeMap::new();
         for (field, list) in lists {
             let from = match field {
-                "serviceClusterIPs" if self.is_cluster_given => "CALICO_ADVERTISE_CLUSTER_IPS",
-                field => field,
+                "serviceClusterIPs" if self.is_cluster_given => {
+                    "CALICO_ADVERTISE_CLUSTER_IPS".to_owned()
+                }
+                field => format!("BGPConfiguration/default {field}"),
             };
             for prefix in list {
                 reasons.entry(*prefix).or_insert_with(|| format!("a range of services ({from})"));
@@ -238,23 +246,35 @@ fn verdict(
     }
 }
 
-/// Says of every address of a service what it is to this node.
+/// What an address is to this node by a service.
+struct Reason {
+    is_announced: bool,
+    text: String,
+}
+
+/// Says of every address of a service what it is to this node. Of services that share an address one
+/// that has it announced decides, else the first.
 fn explain(
     ranges: &Ranges,
     (namespace, name): &(String, String),
     service: &Service,
     verdict: Verdict,
-    reasons: &mut BTreeMap<Prefix, String>,
+    reasons: &mut BTreeMap<Prefix, Reason>,
 ) {
-    let announced: BTreeSet<IpAddr> = addresses(ranges, service).collect();
+    let in_range: BTreeSet<IpAddr> = addresses(ranges, service).collect();
     let all = service.cluster_ips.iter().chain(&service.external_ips).chain(&service.ingress);
     for addr in parsed(all) {
-        let why = match announced.contains(&addr) {
+        let is_in_range = in_range.contains(&addr);
+        let why = match is_in_range {
             true => verdict.text(),
             false => "not announced: the address is in no range of BGPConfiguration's",
         };
         let text = format!("Service {namespace}/{name}: {why}");
-        reasons.entry(Prefix::host(addr)).or_insert(text);
+        let is_announced = is_in_range && verdict.is_advertised();
+        let known = reasons.get(&Prefix::host(addr));
+        if known.is_none_or(|known| is_announced && !known.is_announced) {
+            reasons.insert(Prefix::host(addr), Reason { is_announced, text });
+        }
     }
 }
 

@@ -661,6 +661,7 @@ proptest! {
 }
 
 mod notes;
+mod reasons;
 mod releases;
 mod rules;
 mod services;

@@ -6,7 +6,7 @@ pub(super) fn statics(plan: &FamilyPlan) -> Vec<String> {
     plan.statics.iter().map(|s| s.prefix.to_string()).collect()
 }
 
-fn block(resolver: &mut Resolver, cidr: &str, state: &str) {
+pub(super) fn block(resolver: &mut Resolver, cidr: &str, state: &str) {
     let family = if cidr.contains(':') { "ipv6" } else { "ipv4" };
     let key = format!("/calico/ipam/v2/host/me/{family}/block/{cidr}");
     let value = format!(r#"{{"state":"{state}","deleted":false}}"#);

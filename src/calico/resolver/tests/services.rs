@@ -3,12 +3,12 @@
 use super::rules::{default, statics};
 use super::*;
 
-fn service(name: &str, spec: Value) -> Value {
+pub(super) fn service(name: &str, spec: Value) -> Value {
     json!({"kind": "Service", "apiVersion": "v1", "metadata": {"name": name, "namespace": "ns"},
            "spec": spec, "status": {"loadBalancer": {"ingress": [{"ip": "80.0.0.9"}]}}})
 }
 
-fn slice(name: &str, family: &str, node: &str) -> Value {
+pub(super) fn slice(name: &str, family: &str, node: &str) -> Value {
     json!({"kind": "EndpointSlice", "apiVersion": "discovery.k8s.io/v1", "addressType": family,
            "metadata": {"name": format!("{name}-1"), "namespace": "ns",
                         "labels": {"kubernetes.io/service-name": name}},
@@ -116,4 +116,28 @@ fn services_by_the_environment_and_the_label_that_excludes_a_node() {
     settings.advertise_cluster_ips = "10.97.0.1/16".to_owned();
     let plan = resolve(resolver.snapshot(), &settings);
     assert!(problems(&plan)[0].contains("CALICO_ADVERTISE_CLUSTER_IPS"), "{:?}", problems(&plan));
+}
+
+/// An address that is a range by itself is announced by every node: it has to end somewhere.
+#[test]
+fn a_single_address_waits_for_an_endpoint_anywhere() {
+    let mut resolver = cluster(vec![
+        default(json!({"serviceExternalIPs": [{"cidr": "70.0.0.1/32"}],
+            "serviceLoadBalancerIPs": [{"cidr": "80.0.0.9/32"}]})),
+        service(
+            "web",
+            json!({"type": "LoadBalancer", "clusterIP": "10.96.0.7",
+            "externalIPs": ["70.0.0.1"], "externalTrafficPolicy": "Cluster"}),
+        ),
+    ]);
+    assert!(statics(&resolver.plan().families.ipv4).is_empty(), "it has no EndpointSlice at all");
+    // That of another service says nothing about this one.
+    put(&mut resolver, slice("other", "IPv4", "elsewhere"));
+    assert!(statics(&resolver.plan().families.ipv4).is_empty());
+    put(&mut resolver, slice("web", "IPv4", "elsewhere"));
+    let addresses = ["70.0.0.1/32", "80.0.0.9/32"];
+    assert_eq!(statics(&resolver.plan().families.ipv4), addresses);
+    let id = decode(slice("web", "IPv4", "elsewhere")).unwrap().unwrap().id;
+    resolver.withdraw(&id);
+    assert!(statics(&resolver.plan().families.ipv4).is_empty());
 }
