@@ -53,6 +53,58 @@ fn a_kubernetes_node_with_annotations() {
     assert_eq!(node.pod_cidrs, ["10.1.0.0/24".parse().unwrap()]);
 }
 
+/// One that cannot be read counts as absent, as in Calico, and takes nothing else with it.
+#[test]
+fn each_annotation_of_a_kubernetes_node_stands_alone() {
+    let good = [
+        ("IPv4Address", "10.0.0.1/24"),
+        ("IPv6Address", "fd00::1/64"),
+        ("ASNumber", "64513"),
+        ("RouteReflectorClusterID", "1.0.0.1"),
+        ("labels", "{\"b\":\"calico\"}"),
+        ("IPv4WireguardInterfaceAddr", "10.1.0.1"),
+        ("WireguardPublicKey", "k"),
+    ];
+    let read = |changed: &str, value: Option<&str>| {
+        let mut annotations = serde_json::Map::new();
+        for (key, text) in good {
+            let text = if key == changed { value } else { Some(text) };
+            annotations.extend(text.map(|t| (format!("projectcalico.org/{key}"), t.into())));
+        }
+        let object = json!({"kind": "Node", "apiVersion": "v1",
+            "metadata": {"name": "n", "labels": {"a": "core"}, "annotations": annotations},
+            "spec": {"podCIDR": "10.1.0.0/24"}});
+        match decode(object).unwrap().unwrap().object.unwrap().unwrap() {
+            Object::Node(node) => node,
+            other => panic!("{other:?}"),
+        }
+    };
+    let all = read("", None);
+    assert!(
+        all.ipv4.is_some() && all.ipv6.is_some() && all.asn == Some(bgp_proto::types::Asn(64513))
+    );
+    assert!(all.is_reflector() && all.wireguard_ipv4 && all.wireguard_pod_cidr);
+    assert_eq!((&*all.labels["a"], &*all.labels["b"]), ("core", "calico"));
+    for (key, bad) in [
+        ("IPv4Address", "10.0.0.300/24"),
+        ("IPv4Address", "fd00::1/64"),
+        ("IPv6Address", "10.0.0.1/24"),
+        ("IPv6Address", "x"),
+        ("ASNumber", "x"),
+        ("ASNumber", "-1"),
+        ("ASNumber", "4294967296"),
+        ("ASNumber", "64513 "),
+        ("RouteReflectorClusterID", "1.0.0"),
+        ("labels", "{"),
+        ("labels", "[\"b\"]"),
+    ] {
+        let (node, without) = (read(key, Some(bad)), read(key, None));
+        assert_eq!(node, without, "{key} {bad}");
+        assert_ne!(node, all, "{key} is read where it is good");
+    }
+    assert_eq!(read("ASNumber", Some("x")).asn, None, "the cluster's counts");
+}
+
 #[test]
 fn a_fault_names_the_object_and_the_place() {
     let bad = decoded(

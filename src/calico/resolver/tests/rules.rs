@@ -498,6 +498,50 @@ fn wireguard_counts_by_family_and_only_if_this_node_runs_it() {
     assert_eq!(ask(&resolver.plan(), "fd00:65::/64", "fd00::2", "bgp"), "accept");
 }
 
+/// With host-local IPAM WireGuard has no interface address of its own: a key and a pod CIDR tell, and
+/// of IPv4 only.
+#[test]
+fn with_pod_cidrs_wireguard_is_known_by_key_and_cidr() {
+    let core = |name: &str, number: u8, key: &str, cidr: &str| {
+        json!({"kind": "Node", "apiVersion": "v1", "spec": {"podCIDR": cidr},
+            "metadata": {"name": name, "annotations": {
+                "projectcalico.org/IPv4Address": format!("10.0.0.{number}/24"),
+                "projectcalico.org/IPv6Address": format!("fd00::{number}/64"),
+                "projectcalico.org/WireguardPublicKey": key}}})
+    };
+    let settings = Settings { use_pod_cidr: true, ..Settings::new("me") };
+    let mut with_pod_cidrs = Resolver::new(settings);
+    let mut with_blocks = Resolver::new(Settings::new("me"));
+    let mut interface = core("interface", 5, "", "10.244.5.0/24");
+    interface["metadata"]["annotations"]["projectcalico.org/IPv4WireguardInterfaceAddr"] =
+        "10.65.0.9".into();
+    for object in [
+        core("me", 1, "key", "10.244.1.0/24"),
+        core("both", 2, "key", "10.244.2.0/24"),
+        core("no-cidr", 3, "key", ""),
+        core("no-key", 4, "", "10.244.4.0/24"),
+        interface,
+    ] {
+        put(&mut with_pod_cidrs, object.clone());
+        put(&mut with_blocks, object);
+    }
+    let ask = |plan: &Plan, prefix: &str, next_hop: &str| {
+        let route = json!({"prefix": prefix, "source": "bgp", "next_hop": next_hop});
+        decide(plan, json!({"direction": "kernel", "route": route}))["decision"].clone()
+    };
+    let plan = with_pod_cidrs.plan();
+    for (number, decision) in [(2, "reject"), (3, "accept"), (4, "accept"), (5, "accept")] {
+        let v4 = ask(&plan, "10.244.9.0/24", &format!("10.0.0.{number}"));
+        assert_eq!(v4, decision, "node {number}");
+        assert_eq!(ask(&plan, "fd00:244:9::/64", &format!("fd00::{number}")), "accept");
+    }
+    let plan = with_blocks.plan();
+    assert_eq!(ask(&plan, "10.244.9.0/24", "10.0.0.2"), "accept", "a key says nothing there");
+    put(&mut with_pod_cidrs, core("me", 1, "", "10.244.1.0/24"));
+    let plan = with_pod_cidrs.plan();
+    assert_eq!(ask(&plan, "10.244.9.0/24", "10.0.0.2"), "accept", "this node does not run it");
+}
+
 #[test]
 fn blocks_and_priorities_are_each_familys_own() {
     let mut resolver = cluster(vec![
