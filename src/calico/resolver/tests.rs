@@ -60,6 +60,14 @@ fn notes(plan: &Plan) -> Vec<String> {
     plan.notes.iter().map(|p| format!("{}: {}", p.object, p.text)).collect()
 }
 
+fn host() -> HostSettings {
+    HostSettings {
+        control: ControlSettings { socket: "/x".into(), bird_sockets: None },
+        http: None,
+        log: LogSettings { level: LogLevel::Info, format: LogFormat::Text },
+    }
+}
+
 fn decide(plan: &Plan, question: Value) -> Value {
     let question: Question = serde_json::from_value(question).unwrap();
     serde_json::to_value(plan.decide(&question).unwrap()).unwrap()
@@ -634,11 +642,7 @@ proptest! {
     ) {
         let mut resolver = cluster(vec![]);
         let mut converter = Converter::default();
-        let host = HostSettings {
-            control: ControlSettings { socket: "/x".into(), bird_sockets: None },
-            http: None,
-            log: LogSettings { level: LogLevel::Info, format: LogFormat::Text },
-        };
+        let host = host();
         for (object, what) in changes {
             let decoded = decode(object).unwrap().unwrap();
             if what == 0 {

@@ -189,6 +189,36 @@ fn what_a_release_was_only_wrong_in_is_right_for_all() {
 }
 
 #[test]
+fn what_later_releases_do_better_is_done_for_all() {
+    for version in ["v3.28.2", "v3.30.7", "v3.31.7", "v3.32.1", "v3.33.0"] {
+        let ranges = json!({"serviceClusterIPs": [{"cidr": "10.96.0.0/12"}],
+            "serviceExternalIPs": [{"cidr": "71.0.0.1/32"}]});
+        let mut resolver = released(version, ranges, json!({}));
+        put(&mut resolver, node("b", "10.0.0.2/24", json!({}), json!({"asNumber": 65001})));
+        let plan = resolver.plan();
+        let config = Converter::default().convert(&plan, &Touched::All, &host()).unwrap();
+        let [mesh] = &config.peers[..] else { panic!("{:?}", config.peers) };
+        assert!(mesh.session.remote_asn != mesh.session.local_asn);
+        assert_eq!(mesh.session.multihop_ttl, Some(64), "{version}");
+        // The environment's range counts for good, on a node that announces no services too.
+        let label = json!({"node.kubernetes.io/exclude-from-external-load-balancers": "true"});
+        let reflector = json!({"routeReflectorClusterID": "1.0.0.1"});
+        put(&mut resolver, node("me", "10.0.0.1/24", label, reflector));
+        put(&mut resolver, peer("tor", json!({"peerIP": "192.0.2.1", "asNumber": 65001})));
+        let settings =
+            Settings { advertise_cluster_ips: "10.97.0.0/16".into(), ..Settings::new("me") };
+        let plan = resolve(resolver.snapshot(), &settings);
+        let statics = plan.families.ipv4.statics.iter().map(|s| s.prefix.to_string());
+        assert_eq!(statics.collect::<Vec<_>>(), ["10.2.1.0/26", "10.97.0.0/16"], "{version}");
+        // A reflector passes on what is single and another node announces.
+        let route = json!({"prefix": "71.0.0.1/32", "source": "bgp", "next_hop": "10.0.0.2"});
+        let question =
+            json!({"session": "Global_192_0_2_1", "direction": "export", "route": route});
+        assert_eq!(decide(&plan, question)["decision"], "accept", "{version}");
+    }
+}
+
+#[test]
 fn what_is_given_counts_before_cluster_information() {
     let mut resolver = released("v3.33.0", json!({}), json!({}));
     let of = |resolver: &Resolver, version: &str| {
@@ -263,6 +293,44 @@ fn another_nodes_block_goes_to_no_internal_peer_where_both_write_it() {
         };
         assert!(!ask("Mesh_10_0_0_2", "10.1.2.0/26"), "{version}");
         assert!(ask("Global_192_0_2_1", "10.1.2.0/26"), "{version}");
+    }
+}
+
+/// Where BGP writes the routes of IPIP pools, those in the kernel with the tunnel are ours to announce;
+/// where Felix does, they are other nodes'. The route has no gateway, so that its interface decides.
+#[test]
+fn routes_through_the_tunnel_go_to_internal_peers_where_bgp_writes_them() {
+    let word = |word: &str| json!({"programClusterRoutes": word});
+    let rows = [
+        ("v3.28.2", json!({}), "accept"),
+        ("v3.30.7", json!({}), "accept"),
+        ("v3.31.7", json!({}), "accept"),
+        ("v3.32.1", json!({}), "accept"),
+        ("v3.33.0", json!({}), "reject"),
+        // Not followed before v3.32.
+        ("v3.31.7", word("Disabled"), "accept"),
+        ("v3.32.1", word("Disabled"), "reject"),
+        ("v3.33.0", word("Enabled"), "accept"),
+        ("v3.33.0", word("EnabledIPIPOnly"), "accept"),
+        ("v3.33.0", word("EnabledNoEncapOnly"), "reject"),
+    ];
+    for (version, configuration, decision) in rows {
+        let mut resolver = released(version, configuration.clone(), json!({}));
+        put(&mut resolver, peer("tor", json!({"peerIP": "192.0.2.1", "asNumber": 65001})));
+        let plan = resolver.plan();
+        let ask = |session: &str, interface: &str| {
+            let route = json!({"prefix": "10.1.2.0/26", "source": "kernel", "interface": interface,
+                               "metric": 512});
+            decide(&plan, json!({"session": session, "direction": "export", "route": route}))
+        };
+        let row = format!("{version} {configuration}");
+        let internal = ask("Mesh_10_0_0_2", "tunl0");
+        assert_eq!(internal["decision"], decision, "{row}");
+        let is_of_interface = internal["rule"].as_str().unwrap().contains("overlay interface");
+        assert_eq!(is_of_interface, decision == "reject", "{row}: {internal}");
+        assert_eq!(ask("Mesh_10_0_0_2", "eth0")["decision"], "accept", "{row}");
+        assert_eq!(ask("Mesh_10_0_0_2", "vxlan.calico")["decision"], "reject", "{row}");
+        assert_eq!(ask("Global_192_0_2_1", "tunl0")["decision"], "accept", "{row}");
     }
 }
 

@@ -137,6 +137,11 @@ fn a_single_address_waits_for_an_endpoint_anywhere() {
     put(&mut resolver, slice("web", "IPv4", "elsewhere"));
     let addresses = ["70.0.0.1/32", "80.0.0.9/32"];
     assert_eq!(statics(&resolver.plan().families.ipv4), addresses);
+    // As in Calico a slice is enough, whatever is in it.
+    let mut empty = slice("web", "IPv4", "elsewhere");
+    empty["endpoints"] = json!([]);
+    put(&mut resolver, empty);
+    assert_eq!(statics(&resolver.plan().families.ipv4), addresses);
     let id = decode(slice("web", "IPv4", "elsewhere")).unwrap().unwrap().id;
     resolver.withdraw(&id);
     assert!(statics(&resolver.plan().families.ipv4).is_empty());
