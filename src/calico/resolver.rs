@@ -203,18 +203,13 @@ impl Resolver {
 
     /// The plan that follows from the objects.
     pub fn plan(&mut self) -> Plan {
-        let mut problems: Vec<Problem> = self
-            .snapshot
-            .unreadable()
-            .iter()
-            .map(|(id, fault)| Problem::new(id, format!("{fault}: its last good state is used")))
-            .collect();
         let settings = self.settings.clone().unwrap_or_else(|| Settings::new(""));
+        let missing = missing(&settings, &self.snapshot);
+        let mut problems = unreadable(&self.snapshot, missing.as_ref());
         let mut notes = Vec::new();
         let release = self.release(&settings, &mut notes);
         // The snapshot is lent out while the parts are written.
         let snapshot = std::mem::take(&mut self.snapshot);
-        let missing = missing(&settings, &snapshot);
         let plan = match Effective::new(&settings, &snapshot, release) {
             Some(cx) if missing.is_none() => {
                 self.update_parts(&cx);
@@ -658,9 +653,34 @@ fn statics(
     statics
 }
 
+/// Objects that cannot be read, with what counts instead; what is missing says that of itself.
+fn unreadable(snapshot: &Snapshot, missing: Option<&Problem>) -> Vec<Problem> {
+    let problem = |(id, fault): (&ObjectId, &String)| {
+        let text = if snapshot.knows(id) {
+            format!("{fault}: its last good state is used")
+        } else if missing.is_some_and(|missing| missing.object == id.to_string()) {
+            fault.clone()
+        } else {
+            format!("{fault}: it is passed over, as no good state of it is known")
+        };
+        Problem::new(id, text)
+    };
+    snapshot.unreadable().iter().map(problem).collect()
+}
+
 /// What has to be known before anything can be computed, and is not.
 fn missing(settings: &Settings, snapshot: &Snapshot) -> Option<Problem> {
+    let unknown = |object: ObjectId| {
+        let text = "it cannot be read and no earlier state of it is known: nothing can be computed";
+        Problem::new(object, text)
+    };
+    let is_unreadable = |id: &ObjectId| snapshot.unreadable().contains_key(id);
     if snapshot.node(&settings.node).is_none() {
+        let own =
+            [Kind::Node, Kind::KubernetesNode].map(|kind| ObjectId::new(kind, &settings.node));
+        if let Some(id) = own.into_iter().find(is_unreadable) {
+            return Some(unknown(id));
+        }
         let names: Vec<&str> = snapshot.nodes.keys().map(|name| &**name).collect();
         let known = match names.as_slice() {
             [] => "there is no Node at all".to_owned(),
@@ -678,12 +698,7 @@ fn missing(settings: &Settings, snapshot: &Snapshot) -> Option<Problem> {
     }
     // Its defaults would stand for what is in force: another AS number, a mesh where there is none.
     let default = ObjectId::new(Kind::BgpConfiguration, "default");
-    let is_unknown = snapshot.unreadable().contains_key(&default)
-        && !snapshot.configurations.contains_key(&default.name);
-    is_unknown.then(|| {
-        let text = "it cannot be read and no earlier state of it is known: nothing can be computed";
-        Problem::new(default, text)
-    })
+    (is_unreadable(&default) && !snapshot.knows(&default)).then(|| unknown(default))
 }
 
 fn tidy(mut problems: Vec<Problem>) -> Vec<Problem> {

@@ -246,12 +246,21 @@ impl Snapshot {
             Kind::EndpointSlice => Object::EndpointSlice(Arc::clone(self.slices.get(&place())?)),
             Kind::LocalEndpoint => Object::LocalEndpoint(Arc::clone(self.endpoints.get(name)?)),
             Kind::ClusterInformation => {
-                Object::ClusterInformation(Arc::clone(self.cluster_information.as_ref()?))
+                let information = self.cluster_information.as_ref().filter(|_| name == "default");
+                Object::ClusterInformation(Arc::clone(information?))
             }
             Kind::FelixConfiguration => {
                 Object::FelixConfiguration(Arc::clone(self.felix_configurations.get(name)?))
             }
         })
+    }
+
+    /// Whether there is a state of the object that counts: of a Secret that of its keys, which outlive it.
+    pub(super) fn knows(&self, id: &ObjectId) -> bool {
+        match id.kind {
+            Kind::Secret => self.last_keys.contains_key(&(id.namespace.clone(), id.name.clone())),
+            _ => self.get(id).is_some(),
+        }
     }
 
     /// The keys that a BGPPeer or the mesh refers to, each the last that could be used, as Secrets.

@@ -664,6 +664,7 @@ proptest! {
     }
 }
 
+mod missing;
 mod notes;
 mod reasons;
 mod releases;
