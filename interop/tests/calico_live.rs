@@ -17,7 +17,14 @@ const PARALLEL: usize = 6;
 
 /// Scenarios in which a session has no password, because its Secret is missing: BIRD runs it without,
 /// margay not at all (README).
-const WITHOUT_PASSWORD: [&str; 2] = ["mesh__password__step1", "password__step1"];
+const WITHOUT_PASSWORD: [&str; 6] = [
+    "mesh__password__step1",
+    "mesh__password__step3",
+    "password__step1",
+    "password__step2",
+    "password__step4",
+    "password__step6",
+];
 
 /// Object sets of our own.
 const OWN: u8 = 40;
@@ -27,8 +34,12 @@ const OWN: u8 = 40;
 fn shared_data_margay_in_birds_place_tells_and_writes_the_same() -> Result<()> {
     let shared = require::shared()?;
     let mut scenarios = Scenario::single_steps(&shared)?;
+    let folder = std::env::temp_dir().join(format!("margay-steps-{}", std::process::id()));
+    scenarios.extend(Scenario::last_steps(&shared, &folder)?);
     scenarios.retain(|s| !WITHOUT_PASSWORD.contains(&s.name.as_str()));
-    one_after_the_other(scenarios)
+    let result = one_after_the_other(scenarios);
+    std::fs::remove_dir_all(&folder)?;
+    result
 }
 
 #[test]

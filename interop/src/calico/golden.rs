@@ -1,7 +1,7 @@
 //! Scenarios of the conformance corpus: a cluster's objects, and the files that confd writes from
 //! them for one of its nodes, which BIRD 1.6.8 runs unmodified.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
@@ -50,6 +50,53 @@ impl Node {
     pub fn address(&self, family: Family) -> Option<&str> {
         let mut addresses = self.networks.iter().map(|net| net.split('/').next().unwrap_or(net));
         addresses.find(|address| Family::of(address) == family)
+    }
+}
+
+/// YAML documents by what they are of.
+#[derive(Debug, Default)]
+struct Documents(BTreeMap<[String; 3], String>);
+
+impl Documents {
+    /// Takes a step of a scenario: what it writes replaces what was there.
+    fn take(&mut self, corpus: &Path, step: &Value) -> Result<()> {
+        for (key, files) in step.as_object().context("no step")? {
+            let deletes = match key.as_str() {
+                "apply" | "upsert" | "kubectl_apply" | "kubectl_upsert" => false,
+                "delete" | "kubectl_delete" => true,
+                "expect" => continue,
+                "kubectl_delete_secret" => {
+                    let name = files.as_str().and_then(|path| path.split('/').nth(1));
+                    let name = name.context("not NAMESPACE/NAME")?;
+                    self.0.retain(|[kind, _, of], _| kind != "Secret" || of != name);
+                    continue;
+                }
+                other => anyhow::bail!("a step with {other}"),
+            };
+            for file in files.as_array().context("not a list")? {
+                let path = corpus.join(file.as_str().context("not a string")?);
+                let text = std::fs::read_to_string(&path).context(path.display().to_string())?;
+                for document in format!("\n{text}").split("\n---") {
+                    let value = |key: &str| {
+                        let line = document.lines().find_map(|l| l.trim().strip_prefix(key));
+                        line.unwrap_or_default().trim().to_owned()
+                    };
+                    let id = ["kind:", "namespace:", "name:"].map(value);
+                    if id[0].is_empty() {
+                        continue;
+                    }
+                    match deletes {
+                        true => ensure!(self.0.remove(&id).is_some(), "{id:?} is not there"),
+                        false => drop(self.0.insert(id, document.trim().to_owned())),
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn text(&self) -> String {
+        self.0.values().map(|document| format!("---\n{document}\n")).collect()
     }
 }
 
@@ -107,6 +154,53 @@ impl Scenario {
             {
                 found.push(scenario);
             }
+        }
+        Ok(found)
+    }
+
+    /// The scenarios of the corpus below `shared` whose objects change in steps, without an environment:
+    /// as they are after the last, with all objects in one file in `folder`.
+    ///
+    /// # Errors
+    /// When the corpus is not as its index says, or a file cannot be written.
+    pub fn last_steps(shared: &Path, folder: &Path) -> Result<Vec<Scenario>> {
+        let corpus = shared.join("conformance/calico");
+        let index = std::fs::read_to_string(corpus.join("index.json")).context("index.json")?;
+        let index: Value = serde_json::from_str(&index)?;
+        std::fs::create_dir_all(folder)?;
+        let mut found = Vec::new();
+        for entry in index.as_array().context("index.json: not a list")? {
+            let steps = entry["steps"].as_array().context("no steps")?;
+            let has_env = entry["env"].as_object().is_some_and(|env| !env.is_empty());
+            let Some(expected) = steps.last().and_then(|step| step["expect"].as_str()) else {
+                continue;
+            };
+            let is_single = steps.len() == 1 && steps[0].get("kubectl_apply").is_none();
+            if has_env || is_single {
+                continue;
+            }
+            let name = entry["scenario"].as_str().context("no name")?;
+            let mut documents = Documents::default();
+            for step in steps {
+                documents.take(&corpus, step).with_context(|| format!("scenario {name}"))?;
+            }
+            let file = folder.join(format!("{name}.yaml"));
+            std::fs::write(&file, documents.text())?;
+            let mut scenario = Scenario {
+                name: name.to_owned(),
+                node: entry["node"].as_str().context("no node")?.to_owned(),
+                nodes: Vec::new(),
+                objects: vec![file],
+                release: "v3.33.0".to_owned(),
+                golden: corpus.join(expected),
+                pools: Vec::new(),
+                has_blocks: entry["block_affinities"] == true,
+            };
+            scenario.take(&documents.text());
+            if scenario.has_blocks {
+                scenario.objects.push(corpus.join(AFFINITIES));
+            }
+            found.push(scenario);
         }
         Ok(found)
     }
