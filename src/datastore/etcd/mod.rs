@@ -4,12 +4,16 @@
 //! - [`follow`]: list, watch, list again; pauses, failover, silence. Over the contract in [`store`],
 //!   so that tests can play etcd.
 //! - [`known`]: the last state sent, so that a list sends differences only.
-//! - [`client`]: the real connection.
+//! - [`client`]: the real connection; `absent` stands for it in a build without the feature `etcd`.
 
+#[cfg(any(test, not(feature = "etcd")))]
+mod absent;
+#[cfg(feature = "etcd")]
 mod client;
 mod config;
 mod follow;
 mod known;
+#[cfg_attr(not(feature = "etcd"), allow(dead_code, reason = "what only the real one answers"))]
 mod store;
 
 use std::hash::{BuildHasher, RandomState};
@@ -19,6 +23,8 @@ pub use config::{
 };
 
 use super::Sender;
+#[cfg(not(feature = "etcd"))]
+use absent as client;
 
 /// Follows etcd until the receiver is dropped.
 pub(super) async fn follow(config: EtcdConfig, sender: Sender) {
