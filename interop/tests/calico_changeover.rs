@@ -193,13 +193,13 @@ fn change_over(lab: &mut Lab, set: &Set) -> Result<u32> {
     holds_for(Duration::from_secs(2), "the routes to stay", || settled(&nb))?;
     // margay to margay, by its own hand.
     nb.daemon().signal("TERM")?;
-    nb.daemon().wait(Duration::from_secs(10))?;
+    nb.daemon().wait(PATIENCE)?;
     nb.restart()?;
     nb.wait_session(&a)?;
     settled(&nb)?;
     // And back, where Debian's BIRD can be told to keep the routes.
     nb.daemon().signal("TERM")?;
-    nb.daemon().wait(Duration::from_secs(10))?;
+    nb.daemon().wait(PATIENCE)?;
     if birds != Writes::Nobody {
         let bird = BirdNode::start_with(&b, &[&a], &[of_b], birds, priorities)?;
         bird.wait_session(&a)?;
@@ -546,7 +546,7 @@ fn migrates_without_loss(name: &str, release: &'static str) -> Result<()> {
 
 fn end_gracefully(node: &mut MargayNode) -> Result<()> {
     node.daemon().signal("TERM")?;
-    node.daemon().wait(Duration::from_secs(10)).map(drop)
+    node.daemon().wait(PATIENCE).map(drop)
 }
 
 #[test]
@@ -644,7 +644,7 @@ fn a_node_returns_within_its_restart_time_without_losing_a_packet() -> Result<()
             Packets::start(&pods[2], &pods[0])?,
         ];
         na.daemon().signal("TERM")?;
-        na.daemon().wait(Duration::from_secs(10))?;
+        na.daemon().wait(PATIENCE)?;
         std::thread::sleep(away);
         na.restart()?;
         let begin = Instant::now();

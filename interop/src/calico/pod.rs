@@ -216,7 +216,7 @@ impl Packets {
     /// As said.
     pub fn end(&mut self) -> Result<u32> {
         self.client.signal("INT")?;
-        self.client.wait(Duration::from_secs(5))?;
+        self.client.wait(PATIENCE)?;
         let output = self.client.output();
         let line = output.lines().find(|line| line.starts_with("sent")).context("no count")?;
         let words: Vec<&str> = line.split(' ').collect();
