@@ -19,6 +19,17 @@ pub(super) struct Classes {
     pub(super) plain: bool,
 }
 
+impl Classes {
+    /// Whether pools with this encapsulation are among them. VXLAN is in no class.
+    pub(super) fn have(self, encapsulation: Encapsulation) -> bool {
+        match encapsulation {
+            Encapsulation::None => self.plain,
+            Encapsulation::IpipAlways | Encapsulation::IpipCrossSubnet => self.ipip,
+            Encapsulation::Vxlan => false,
+        }
+    }
+}
+
 const ALL: Classes = Classes { ipip: true, plain: true };
 const NONE: Classes = Classes { ipip: false, plain: false };
 const IPIP: Classes = Classes { ipip: true, plain: false };

@@ -61,7 +61,7 @@ pub(super) struct Parts {
     pub(super) communities: Vec<(Prefix, Vec<(String, AnyCommunity)>)>,
     /// Sorted as text; overlapping ones in the order in which they are asked.
     pub(super) pools: Vec<Pool>,
-    /// Pools whose routes to other nodes Felix writes, alone or beside us.
+    /// Pools whose routes to other nodes Felix writes, alone or beside us, or that nobody does.
     felixs: Vec<Prefix>,
     /// We write the routes of IPIP pools.
     owns_ipip: bool,
@@ -88,14 +88,19 @@ impl Parts {
             list.iter().copied().filter(|p| p.family() == family).collect()
         };
         let subnet = cx.me.address(family).map(|host| host.network);
-        let ours = ownership::ours(cx);
-        let pools = pools(cx, family, ours, subnet.is_some());
+        let (ours, felixs) = (ownership::ours(cx), ownership::felixs(cx));
+        let chosen = chosen_pools(cx, family);
+        let plan = |pool: &&IpPool| planned(pool, family, ours, subnet.is_some());
+        let pools: Vec<Pool> = chosen.iter().map(plan).collect();
+        let of_felix = chosen.iter().zip(&pools).filter(|(pool, planned)| {
+            planned.kernel == PoolRoutes::Reject || is_felixs(pool, family, felixs)
+        });
         Parts {
             family,
             normal_priority: cx.normal_priority(family, problems),
             aggregates: aggregates(cx, family),
             communities: communities(cx, family, problems),
-            felixs: felixs(cx, family, &pools),
+            felixs: of_felix.map(|(_, planned)| planned.cidr).collect(),
             pools,
             owns_ipip: ours.ipip,
             priorities: Priorities::of(cx.release),
@@ -446,55 +451,37 @@ fn communities(
     out
 }
 
-/// Of pools with the same CIDR the first by name counts.
-fn pools(cx: &Effective<'_>, family: Family, ours: Classes, has_subnet: bool) -> Vec<Pool> {
+/// The pools that count, of the same CIDR the first by name, in the order of the CIDRs' text.
+fn chosen_pools<'a>(cx: &Effective<'a>, family: Family) -> Vec<&'a IpPool> {
     let mut by_cidr: std::collections::BTreeMap<Prefix, &IpPool> =
         std::collections::BTreeMap::new();
     for pool in cx.snapshot.pools.values().filter(|p| p.cidr.family() == family) {
         by_cidr.entry(pool.cidr).or_insert(pool);
     }
-    let routes = |pool: &IpPool| match (pool.encapsulation, family) {
-        // Without a subnet of its own the node cannot tell near from far, and takes everything.
-        (_, Family::Ipv4) if !has_subnet => PoolRoutes::Accept,
-        (Encapsulation::Vxlan, _) => PoolRoutes::Reject,
-        (Encapsulation::None, _) if ours.plain => PoolRoutes::Accept,
-        (Encapsulation::None, _) => PoolRoutes::Reject,
-        (Encapsulation::IpipAlways | Encapsulation::IpipCrossSubnet, _) if !ours.ipip => {
-            PoolRoutes::Reject
-        }
-        (Encapsulation::IpipAlways, Family::Ipv4) => PoolRoutes::Tunnel,
-        (Encapsulation::IpipCrossSubnet, Family::Ipv4) => PoolRoutes::TunnelCrossSubnet,
-        (Encapsulation::IpipAlways | Encapsulation::IpipCrossSubnet, Family::Ipv6) => {
-            PoolRoutes::Accept
-        }
-    };
-    sorted(by_cidr.keys().copied())
-        .into_iter()
-        .filter_map(|cidr| by_cidr.get(&cidr))
-        .map(|pool| Pool {
-            cidr: pool.cidr,
-            export: !pool.disable_bgp_export,
-            kernel: routes(pool),
-        })
-        .collect()
+    let cidrs = sorted(by_cidr.keys().copied());
+    cidrs.into_iter().filter_map(|cidr| by_cidr.get(&cidr).copied()).collect()
 }
 
-/// The pools of [`pools`] whose routes to other nodes Felix writes, or that nobody does.
-fn felixs(cx: &Effective<'_>, family: Family, pools: &[Pool]) -> Vec<Prefix> {
-    let felixs = ownership::felixs(cx);
-    let of_felix = |encapsulation| match encapsulation {
-        Encapsulation::Vxlan => true,
-        Encapsulation::None => felixs.plain,
-        Encapsulation::IpipAlways | Encapsulation::IpipCrossSubnet => {
-            felixs.ipip && family == Family::Ipv4
-        }
+/// What becomes of the routes in a pool.
+fn planned(pool: &IpPool, family: Family, ours: Classes, has_subnet: bool) -> Pool {
+    let kernel = match (pool.encapsulation, family) {
+        // Without a subnet of its own the node cannot tell near from far, and takes everything.
+        (_, Family::Ipv4) if !has_subnet => PoolRoutes::Accept,
+        (encapsulation, _) if !ours.have(encapsulation) => PoolRoutes::Reject,
+        (Encapsulation::IpipAlways, Family::Ipv4) => PoolRoutes::Tunnel,
+        (Encapsulation::IpipCrossSubnet, Family::Ipv4) => PoolRoutes::TunnelCrossSubnet,
+        (_, Family::Ipv4 | Family::Ipv6) => PoolRoutes::Accept,
     };
-    let written = |cidr: Prefix| {
-        let mut same = cx.snapshot.pools.values().filter(|pool| pool.cidr == cidr);
-        same.next().is_some_and(|pool| of_felix(pool.encapsulation))
-    };
-    let is_one = |pool: &&Pool| pool.kernel == PoolRoutes::Reject || written(pool.cidr);
-    pools.iter().filter(is_one).map(|pool| pool.cidr).collect()
+    Pool { cidr: pool.cidr, export: !pool.disable_bgp_export, kernel }
+}
+
+/// Whether Felix writes the routes of a pool to other nodes.
+fn is_felixs(pool: &IpPool, family: Family, felixs: Classes) -> bool {
+    match (pool.encapsulation, family) {
+        (Encapsulation::Vxlan, _) => true,
+        (Encapsulation::IpipAlways | Encapsulation::IpipCrossSubnet, Family::Ipv6) => false,
+        (encapsulation, _) => felixs.have(encapsulation),
+    }
 }
 
 fn wireguard(cx: &Effective<'_>, family: Family) -> Vec<Prefix> {
