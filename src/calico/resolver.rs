@@ -65,7 +65,6 @@ pub struct Resolver {
     policies: PolicyCache,
     notes: Notes,
     /// See [`Resolver::hold_release`].
-    holds_release: bool,
     held_release: Option<Release>,
 }
 
@@ -171,34 +170,27 @@ impl Resolver {
         }
     }
 
-    /// From the next plan on, the release that ClusterInformation names by then stays in force: this
-    /// node runs one calico-node for as long as this process is part of it, while the object tells
-    /// which node's began last, back and forth during a rolling upgrade.
-    pub fn hold_release(&mut self) {
-        self.holds_release = true;
+    /// Keeps the first release that ClusterInformation named in force from here on: this node runs one
+    /// calico-node for as long as this process is part of it, while the object tells which node's began
+    /// last, back and forth during a rolling upgrade.
+    pub fn hold_release(&mut self, release: Release) {
+        if release.origin == Origin::ClusterInformation {
+            self.held_release.get_or_insert(release);
+        }
     }
 
     /// The release that the plan is for.
-    fn release(&mut self, settings: &Settings, notes: &mut Vec<Problem>) -> Release {
+    fn release(&self, settings: &Settings, notes: &mut Vec<Problem>) -> Release {
         let named = release(settings, &self.snapshot, notes);
-        if named.origin == Origin::Given {
-            return named;
-        }
-        if let Some(held) = self.held_release {
-            if named != held {
-                let text = format!(
-                    "Calico {} is named by now: this node goes on as with {}, with which margay began, \
-                     until margay is started again, as it is with an upgrade of its own calico-node",
-                    named.version, held.version
-                );
-                notes.push(Problem::new("ClusterInformation/default", text));
-            }
-            return held;
-        }
-        if self.holds_release && named.origin == Origin::ClusterInformation {
-            self.held_release = Some(named);
-        }
-        named
+        let held = self.held_release.filter(|_| named.origin != Origin::Given);
+        let Some(held) = held.filter(|held| *held != named) else { return named };
+        let text = format!(
+            "Calico {} is named by now: this node goes on as with {}, with which margay began, until \
+             margay is started again, as it is with an upgrade of its own calico-node",
+            named.version, held.version
+        );
+        notes.push(Problem::new("ClusterInformation/default", text));
+        held
     }
 
     /// The plan that follows from the objects.

@@ -493,15 +493,15 @@ impl Live {
     /// Works out what follows from the objects, and passes on what differs.
     async fn plan(&mut self) -> Result<(), Ended> {
         let began = Instant::now();
-        if self.feeds.iter().all(|feed| feed.status.listed) {
-            self.resolver.hold_release();
-        }
         let (plan, config) = tokio::task::block_in_place(|| {
             let plan = self.resolver.plan();
             let touched = self.resolver.take_touched();
             let config = self.converter.convert(&plan, &touched, &self.host);
             (plan, config)
         });
+        if self.feeds.iter().all(|feed| feed.status.listed) {
+            self.resolver.hold_release(plan.release);
+        }
         let took = began.elapsed();
         self.status.plans += 1;
         self.status.planning += took;

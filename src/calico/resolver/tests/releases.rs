@@ -340,8 +340,9 @@ fn a_rolling_upgrade_changes_nothing_until_the_nodes_own_start() {
     let version =
         |text: &str| calico("ClusterInformation", "default", json!({"calicoVersion": text}));
     let mut resolver = released("v3.32.1", json!({}), json!({}));
-    resolver.hold_release();
-    assert_eq!(pool_routes(&resolver.plan())[0], PoolRoutes::Tunnel);
+    let plan = resolver.plan();
+    assert_eq!(pool_routes(&plan)[0], PoolRoutes::Tunnel);
+    resolver.hold_release(plan.release);
     put(&mut resolver, version("v3.33.0"));
     let plan = resolver.plan();
     assert_eq!(
@@ -361,8 +362,9 @@ fn a_rolling_upgrade_changes_nothing_until_the_nodes_own_start() {
     let now = resolve(resolver.snapshot(), &Settings::new("me"));
     assert_eq!(pool_routes(&now)[0], PoolRoutes::Reject);
     let mut resolver = released("", json!({}), json!({}));
-    resolver.hold_release();
-    assert_eq!(resolver.plan().release.origin, Origin::Assumed);
+    let plan = resolver.plan();
+    assert_eq!(plan.release.origin, Origin::Assumed);
+    resolver.hold_release(plan.release);
     put(&mut resolver, version("v3.31.7"));
     assert_eq!(resolver.plan().release.version, Version::new(3, 31, 7));
 }
