@@ -100,8 +100,7 @@ impl Store {
         self.writing = None;
         let Some(path) = &self.path else { return };
         self.fault = result.err().map(|error| {
-            self.due =
-                Some(self.due.map_or(now + RETRY_INTERVAL, |at| at.max(now + RETRY_INTERVAL)));
+            self.due = self.due.max(Some(now + RETRY_INTERVAL));
             let text = format!(
                 "{error}: a start without the datastore will not know the objects, or older ones; \
                  make room, or let margay write in its folder: it is tried again"
