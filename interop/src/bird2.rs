@@ -128,8 +128,11 @@ fn launch(host: &Host, socket: &FilePath, more: &[&str]) -> Result<Daemon> {
     Ok(daemon)
 }
 
-/// One command over a control socket; BIRD 2's client speaks to 1.6 as well.
-pub(crate) fn birdc(socket: &FilePath, command: &str) -> Result<String> {
+/// One command over a control socket; BIRD 2's client speaks to 1.6 and to margay as well.
+///
+/// # Errors
+/// When nobody answers, or the command is refused.
+pub fn birdc(socket: &FilePath, command: &str) -> Result<String> {
     run_command(Command::new("birdc").arg("-s").arg(socket).args(command.split(' ')))
 }
 

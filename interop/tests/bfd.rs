@@ -1,9 +1,10 @@
 //! BFD beside BGP, against BIRD 2, FRR's bfdd and margay itself.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use interop::bird2::birdc;
 use interop::daemon::Daemon;
 use interop::lab::{self, Host, Lab, run_command};
 use interop::margay::{self, Control};
@@ -66,11 +67,6 @@ impl Bird {
     fn ask(&self, command: &str) -> Result<String> {
         birdc(&self.socket, command)
     }
-}
-
-fn birdc(socket: &Path, command: &str) -> Result<String> {
-    let mut birdc = std::process::Command::new("birdc");
-    run_command(birdc.arg("-s").arg(socket).args(command.split_whitespace()))
 }
 
 fn established(control: &Control, neighbor: &Host) -> Result<()> {

@@ -112,6 +112,15 @@ fn put(cluster: &Cluster, set: &Set) -> Result<()> {
     Ok(())
 }
 
+/// Both nodes' ends of the tunnel: a second link of that name, each with an address of its own block.
+fn make_tunnels(lab: &Lab, [a, b]: [&Host; 2]) -> Result<()> {
+    for (host, address) in [(a, "10.65.1.1"), (b, "10.65.2.1")] {
+        lab.link(host, "tunl0")?;
+        host.run("ip", &["addr", "add", &format!("{address}/32"), "dev", "tunl0"])?;
+    }
+    Ok(())
+}
+
 /// The route to another node's block, as ip(8) takes it.
 fn way(set: &Set, to: &Host) -> String {
     match set.carrier {
@@ -143,10 +152,7 @@ fn change_over(lab: &mut Lab, set: &Set) -> Result<u32> {
     let (a, b) = (cluster.node(lab, "a", 1)?, cluster.node(lab, "b", 2)?);
     let (of_a, of_b) = ("10.65.1.0/26", "10.65.2.0/26");
     if set.carrier == Carrier::IpipAlways {
-        for (host, address) in [(&a, "10.65.1.1"), (&b, "10.65.2.1")] {
-            lab.link(host, "tunl0")?;
-            host.run("ip", &["addr", "add", &format!("{address}/32"), "dev", "tunl0"])?;
-        }
+        make_tunnels(lab, [&a, &b])?;
     }
     // Debian's BIRD writes no routes through tunnels. There the kernel is left as Calico's leaves it.
     let is_left = set.writes == Writes::Felix || set.carrier == Carrier::IpipAlways;
@@ -413,10 +419,7 @@ fn a_rolling_upgrade_takes_no_tunnel_route() -> Result<()> {
         let of = |release| set(release, Carrier::IpipAlways, Writes::Bird);
         put(&cluster, &of("v3.32.1"))?;
         let (a, b) = (cluster.node(lab, "a", 1)?, cluster.node(lab, "b", 2)?);
-        for (host, address) in [(&a, "10.65.1.1"), (&b, "10.65.2.1")] {
-            lab.link(host, "tunl0")?;
-            host.run("ip", &["addr", "add", &format!("{address}/32"), "dev", "tunl0"])?;
-        }
+        make_tunnels(lab, [&a, &b])?;
         let na = MargayNode::from_environment(&a, &cluster)?;
         let mut nb = MargayNode::from_environment(&b, &cluster)?;
         let ways = [(&a, "10.65.2.0/26", &b), (&b, "10.65.1.0/26", &a)];

@@ -9,6 +9,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use interop::bird2::birdc;
 use interop::calico::{Cluster, MargayNode, environment, session_name};
 use interop::daemon::Daemon;
 use interop::kernel;
@@ -177,9 +178,6 @@ fn sessions_are_disabled_and_enabled_at_birds_socket() -> Result<()> {
         let nb = MargayNode::from_environment(&b, &cluster)?;
         na.wait_session(&b)?;
         let mesh = session_name("Mesh", &b);
-        let birdc = |socket: &Path, command: &str| {
-            printed(Command::new("birdc").arg("-s").arg(socket).args(command.split(' ')))
-        };
         let says = |command: &str, wanted: &str| -> Result<()> {
             let text = birdc(&v4, &format!("{command} {mesh}"))?;
             ensure!(text.contains(&format!("{mesh}: {wanted}")), "{command}: {text}");
@@ -286,14 +284,13 @@ fn kernel_routes_and_a_node_without_a_plan_at_birds_socket() -> Result<()> {
                 Ok(())
             })
         })?;
-        let birdc = |words: &[&str]| printed(Command::new("birdc").arg("-s").arg(&v4).args(words));
         wait_until(PATIENCE, "the kernel's routes", || {
-            let text = birdc(&["show", "route", "10.65.7.1/32"])?;
+            let text = birdc(&v4, "show route 10.65.7.1/32")?;
             // Calico's readers know no "multipath"; each gateway has a line that they can read.
             for gateway in [c, d] {
                 ensure!(text.contains(&format!("via {gateway} on eth0 [kernel1 ")), "{text}");
             }
-            let text = birdc(&["show", "route", "10.65.7.2/32"])?;
+            let text = birdc(&v4, "show route 10.65.7.2/32")?;
             ensure!(text.contains("10.65.7.2/32       blackhole [kernel1 "), "{text}");
             Ok(())
         })

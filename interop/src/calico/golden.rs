@@ -53,6 +53,20 @@ impl Node {
     }
 }
 
+/// The folder of the corpus below `shared`, and what its index lists.
+fn index(shared: &Path) -> Result<(PathBuf, Vec<Value>)> {
+    let corpus = shared.join("conformance/calico");
+    let text = std::fs::read_to_string(corpus.join("index.json")).context("index.json")?;
+    let entries = serde_json::from_str(&text).context("index.json: not a list")?;
+    Ok((corpus, entries))
+}
+
+/// What follows the first `key` in a YAML document as calicoctl's users write it: one key a line.
+fn field<'a>(document: &'a str, key: &str) -> Option<&'a str> {
+    let line = document.lines().find_map(|line| line.trim().strip_prefix(key))?;
+    Some(line.trim().trim_matches('"'))
+}
+
 /// YAML documents by what they are of.
 #[derive(Debug, Default)]
 struct Documents(BTreeMap<[String; 3], String>);
@@ -77,11 +91,8 @@ impl Documents {
                 let path = corpus.join(file.as_str().context("not a string")?);
                 let text = std::fs::read_to_string(&path).context(path.display().to_string())?;
                 for document in format!("\n{text}").split("\n---") {
-                    let value = |key: &str| {
-                        let line = document.lines().find_map(|l| l.trim().strip_prefix(key));
-                        line.unwrap_or_default().trim().to_owned()
-                    };
-                    let id = ["kind:", "namespace:", "name:"].map(value);
+                    let id = ["kind:", "namespace:", "name:"]
+                        .map(|key| field(document, key).unwrap_or_default().to_owned());
                     if id[0].is_empty() {
                         continue;
                     }
@@ -119,12 +130,9 @@ impl Scenario {
     /// # Errors
     /// When the corpus is not as its index says.
     pub fn meshes(shared: &Path) -> Result<Vec<Scenario>> {
-        let corpus = shared.join("conformance/calico");
-        let index = std::fs::read_to_string(corpus.join("index.json")).context("index.json")?;
-        let index: Value = serde_json::from_str(&index)?;
-        let entries = index.as_array().context("index.json: not a list")?;
+        let (corpus, entries) = index(shared)?;
         let mut found = Vec::new();
-        for entry in entries {
+        for entry in &entries {
             let scenario = Self::read(&corpus, entry);
             let name = &entry["scenario"];
             if let Some(scenario) = scenario.with_context(|| format!("scenario {name}"))?
@@ -142,11 +150,9 @@ impl Scenario {
     /// # Errors
     /// When the corpus is not as its index says.
     pub fn single_steps(shared: &Path) -> Result<Vec<Scenario>> {
-        let corpus = shared.join("conformance/calico");
-        let index = std::fs::read_to_string(corpus.join("index.json")).context("index.json")?;
-        let index: Value = serde_json::from_str(&index)?;
+        let (corpus, entries) = index(shared)?;
         let mut found = Vec::new();
-        for entry in index.as_array().context("index.json: not a list")? {
+        for entry in &entries {
             let scenario = Self::read(&corpus, entry);
             if let Some(scenario) =
                 scenario.with_context(|| format!("scenario {}", entry["scenario"]))?
@@ -164,12 +170,10 @@ impl Scenario {
     /// # Errors
     /// When the corpus is not as its index says, or a file cannot be written.
     pub fn last_steps(shared: &Path, folder: &Path) -> Result<Vec<Scenario>> {
-        let corpus = shared.join("conformance/calico");
-        let index = std::fs::read_to_string(corpus.join("index.json")).context("index.json")?;
-        let index: Value = serde_json::from_str(&index)?;
+        let (corpus, entries) = index(shared)?;
         std::fs::create_dir_all(folder)?;
         let mut found = Vec::new();
-        for entry in index.as_array().context("index.json: not a list")? {
+        for entry in &entries {
             let steps = entry["steps"].as_array().context("no steps")?;
             let has_env = entry["env"].as_object().is_some_and(|env| !env.is_empty());
             let Some(expected) = steps.last().and_then(|step| step["expect"].as_str()) else {
@@ -186,21 +190,7 @@ impl Scenario {
             }
             let file = folder.join(format!("{name}.yaml"));
             std::fs::write(&file, documents.text())?;
-            let mut scenario = Scenario {
-                name: name.to_owned(),
-                node: entry["node"].as_str().context("no node")?.to_owned(),
-                nodes: Vec::new(),
-                objects: vec![file],
-                release: "v3.33.0".to_owned(),
-                golden: corpus.join(expected),
-                pools: Vec::new(),
-                has_blocks: entry["block_affinities"] == true,
-            };
-            scenario.take(&documents.text());
-            if scenario.has_blocks {
-                scenario.objects.push(corpus.join(AFFINITIES));
-            }
-            found.push(scenario);
+            found.push(Self::of(&corpus, entry, vec![file], expected)?);
         }
         Ok(found)
     }
@@ -222,33 +212,35 @@ impl Scenario {
         for file in applied {
             objects.push(corpus.join(text(file)?));
         }
+        Self::of(corpus, entry, objects, &text(&step["expect"])?).map(Some)
+    }
+
+    /// With the objects in these files, and the golden files in `expected`.
+    fn of(corpus: &Path, entry: &Value, objects: Vec<PathBuf>, expected: &str) -> Result<Scenario> {
+        let text = |key: &str| entry[key].as_str().map(str::to_owned).context(key.to_owned());
         let mut scenario = Scenario {
-            name: text(&entry["scenario"])?,
-            node: text(&entry["node"])?,
+            name: text("scenario")?,
+            node: text("node")?,
             nodes: Vec::new(),
             objects,
             release: "v3.33.0".to_owned(),
-            golden: corpus.join(text(&step["expect"])?),
+            golden: corpus.join(expected),
             pools: Vec::new(),
-            has_blocks: false,
+            has_blocks: entry["block_affinities"] == true,
         };
         for file in scenario.objects.clone() {
             scenario.take(&std::fs::read_to_string(&file).context(file.display().to_string())?);
         }
-        scenario.has_blocks = entry["block_affinities"] == true;
         if scenario.has_blocks {
             scenario.objects.push(corpus.join(AFFINITIES));
         }
-        Ok(Some(scenario))
+        Ok(scenario)
     }
 
-    /// Takes nodes and pools from YAML as calicoctl's users write it: one key a line.
+    /// Takes nodes and pools from YAML.
     fn take(&mut self, yaml: &str) {
         for document in yaml.split("\n---") {
-            let value = |key: &str| {
-                let line = document.lines().find_map(|l| l.trim().strip_prefix(key))?;
-                Some(line.trim().trim_matches('"').to_owned())
-            };
+            let value = |key: &str| field(document, key).map(str::to_owned);
             let Some(name) = value("name:") else { continue };
             match value("kind:").as_deref() {
                 Some("Node") => {
