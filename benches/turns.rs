@@ -17,8 +17,8 @@ use bgp_proto::policy::{Change, Decision, Match, Policy, PrefixMatch, Rule};
 use bgp_proto::rib::NextHopState;
 use bgp_proto::session::{Keep, Negotiated};
 use bgp_proto::table::{
-    NextHopRequest, NextTurn, PeerRoutes, Progress, RouteFilter, RouteLimits, Table, TableConfig,
-    Work,
+    NextHopRequest, NextTurn, Pace, PeerRoutes, Progress, RouteFilter, RouteLimits, Table,
+    TableConfig,
 };
 use bgp_proto::types::{
     Asn, Community, Family, FamilySet, NextHop, PathId, PeerId, PeerType, Prefix, Prefix4,
@@ -61,7 +61,7 @@ fn resident() -> i64 {
 struct Host {
     table: Table,
     now: Time,
-    unit_nanos: u64,
+    pace: Pace,
     readers: Vec<Reader>,
     longest: Duration,
     longest_did: Progress,
@@ -76,7 +76,7 @@ impl Host {
         Host {
             table: Table::new(Arc::new(config), 0x5eed, Waker::noop().clone()),
             now: Time::from_micros(1_000_000),
-            unit_nanos: 100,
+            pace: Pace::default(),
             readers: Vec::new(),
             longest: Duration::ZERO,
             longest_did: Progress::default(),
@@ -130,16 +130,10 @@ impl Host {
 
     /// One turn and what the host does behind it; whether another one is due.
     fn turn(&mut self) -> bool {
-        let budget = Work((2_000_000 / self.unit_nanos) as u32);
         let began = Moment::now();
-        let progress = self.table.turn(self.now, budget);
+        let progress = self.table.turn(self.now, self.pace.budget());
         let took = began.elapsed();
-        if progress.done.0 >= 1_000 {
-            let seen = (took.as_nanos() as u64 / u64::from(progress.done.0)).clamp(50, 800);
-            let known = self.unit_nanos;
-            self.unit_nanos =
-                if seen > known { (known + seen) / 2 } else { (known * 15 + seen) / 16 };
-        }
+        self.pace.learn(progress.done, took);
         if took > self.longest {
             (self.longest, self.longest_did) = (took, progress);
         }

@@ -9,7 +9,6 @@
 
 mod clock;
 mod flow;
-mod pace;
 mod thread;
 mod timings;
 

@@ -14,11 +14,10 @@ use std::thread::{JoinHandle, Thread};
 use std::time::{Duration, Instant};
 
 use bgp_proto::export::Reader;
-use bgp_proto::table::{NextHopRequest, NextTurn, Table, TableConfig, TableEvent};
+use bgp_proto::table::{NextHopRequest, NextTurn, Pace, Table, TableConfig, TableEvent};
 use bgp_proto::types::{SessionId, Time};
 use tokio::sync::oneshot;
 
-use super::pace::Pace;
 use super::{Clock, Credit, Event, Input, Sink, Timings};
 use crate::supervise::{self, fault};
 

@@ -91,6 +91,8 @@ pub(crate) struct Batch {
     bytes: usize,
     /// Memory for what is encoded, and for chunks.
     spare: Vec<u8>,
+    /// Routes that fitted no message when this was encoded last.
+    pub(crate) oversized: Vec<Oversized>,
     pub(crate) pool: ChunkPool,
     /// Octets of the longest prefix of the family, and of a message.
     prefix_octets: usize,
@@ -202,24 +204,26 @@ impl Batch {
     }
 
     /// Writes everything, withdrawals first, so that nobody holds more paths of a destination than
-    /// it is to. `full` takes what has become a whole chunk; the rest, to be given back by
-    /// [`Batch::recycle`], and the routes that fit no message come back.
+    /// it is to. `full` takes what has become a whole chunk; the rest comes back, to be given back by
+    /// [`Batch::recycle`]. `oversized` has the routes that fit no message.
     pub(crate) fn encode(
         &mut self,
         group: &GroupKey,
         state: &ExportState<'_>,
         mut full: impl FnMut(&mut Encoded),
-    ) -> (Encoded, Vec<Oversized>) {
+    ) -> Encoded {
         let (bytes, pool) = (std::mem::take(&mut self.spare), self.pool.shared());
         let mut done = Encoded { bytes, pool, ..Encoded::default() };
-        let mut oversized = Vec::new();
+        let mut oversized = std::mem::take(&mut self.oversized);
+        oversized.clear();
         for withdrawals in [true, false] {
             let buckets = self.buckets.iter();
             for bucket in buckets.filter(|b| (b.key.out == ExportId::NONE) == withdrawals) {
                 self.encode_bucket(bucket, group, state, &mut done, &mut full, &mut oversized);
             }
         }
-        (done, oversized)
+        self.oversized = oversized;
+        done
     }
 
     fn encode_bucket(

@@ -1,21 +1,34 @@
 //! Immutable chunks of encoded UPDATEs, and their memory, which is used again.
 //!
 //! With many groups, chunks come and go by thousands. Given back to an allocator that sorts by size
-//! they would all be sorted at once, in the middle of some turn, by the next large request.
+//! they would all be sorted at once, in the middle of some turn, by the next large request: they are
+//! kept for as long as they are needed again and again.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use smallvec::SmallVec;
 
 use super::Except;
 use super::resync::CoveredRanges;
 use crate::rib::{SourceId, Version};
+use crate::types::Time;
 
-/// Octets that are kept for chunks to come. What is beyond goes back to the allocator, not all at
-/// once: [`ChunkPool::trim`]. No more can come back than logs were allowed to hold.
+/// Octets that are always kept for chunks to come. What is beyond, and was not needed for
+/// [`TRIM_PERIOD`], goes back to the allocator, not all at once: [`ChunkPool::trim`]. No more can come
+/// back from readers than logs were allowed to hold. What is kept counts for nobody: no session is to
+/// be closed for it.
 const KEPT_MAX: usize = 4 << 20;
+/// How long a chunk is kept that nobody needs.
+const TRIM_PERIOD: Duration = Duration::from_secs(1);
 /// Chunks that go back in one turn.
 const TRIMMED_AT_ONCE: u32 = 128;
+/// A request that no list of free pieces has one of exactly this size for: the allocator sorts what was
+/// given back before it looks further. Otherwise it would sort all of it at some later request.
+const SORTING_REQUEST: usize = 50_005;
+/// Octets of a chunk besides what is written into it: itself with its counts, its place in a log, and
+/// what the allocator adds to two allocations.
+const CHUNK_OVERHEAD: usize = size_of::<Chunk>() + 16 + 32 + 2 * 16;
 
 /// Who reads a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -76,6 +89,12 @@ impl Chunk {
         self.frames = frames;
     }
 
+    /// Octets of memory that it takes while a log holds it. Chunks may be as short as one withdrawal.
+    pub(super) fn octets(&self) -> usize {
+        let frames = if self.frames.spilled() { self.frames.capacity() } else { 0 };
+        class_of(self.bytes.len()).0 + frames * size_of::<Frame>() + CHUNK_OVERHEAD
+    }
+
     /// Whether it may hold a frame for the member; true errs on the safe side.
     pub(super) fn concerns(&self, peer: SourceId, is_resyncing: bool) -> bool {
         self.everyone.is_some_and(|except| !except.contains(peer))
@@ -125,6 +144,11 @@ struct Pool {
     /// By size.
     free: Vec<Vec<Arc<Chunk>>>,
     kept: usize,
+    /// The least that was kept since the last review: so much was not needed.
+    least: usize,
+    reviewed: Time,
+    /// What the last review found not needed and is not given back yet.
+    surplus: usize,
 }
 
 /// The size that octets are rounded up to, by an eighth at most beyond 1024, and its place among all.
@@ -153,7 +177,7 @@ impl ChunkPool {
         covered: CoveredRanges,
     ) -> SharedChunk {
         let (capacity, class) = class_of(octets.len());
-        let mut chunk = self.take(capacity, class).unwrap_or_else(|| {
+        let mut chunk = self.take(class).unwrap_or_else(|| {
             Arc::new(Chunk { bytes: Vec::with_capacity(capacity), ..Chunk::default() })
         });
         let content = Arc::get_mut(&mut chunk).expect("a chunk of the pool is nobody else's");
@@ -169,39 +193,51 @@ impl ChunkPool {
         Some(self.0.as_deref()?.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn take(&self, capacity: usize, class: usize) -> Option<Arc<Chunk>> {
+    fn take(&self, class: usize) -> Option<Arc<Chunk>> {
         let mut pool = self.lock()?;
         let known = pool.free.get_mut(class)?.pop()?;
-        pool.kept -= capacity;
+        pool.kept -= known.octets();
+        pool.least = pool.least.min(pool.kept);
         Some(known)
     }
 
-    /// Whether more is kept than there should be.
-    pub(crate) fn is_over(&self) -> bool {
-        self.lock().is_some_and(|pool| pool.kept > KEPT_MAX)
+    /// Whether something is to be given back.
+    pub(crate) fn has_surplus(&self) -> bool {
+        self.lock().is_some_and(|pool| pool.surplus > 0)
     }
 
-    /// Gives some of what is kept beyond the bound to the allocator; returns how many chunks.
-    pub(crate) fn trim(&self) -> u32 {
-        let mut freed = 0;
-        while freed < TRIMMED_AT_ONCE
-            && let Some(chunk) = self.surplus()
+    /// When it is to be looked for what was not needed.
+    pub(crate) fn review_at(&self) -> Option<Time> {
+        let pool = self.lock()?;
+        (pool.kept > KEPT_MAX).then(|| pool.reviewed + TRIM_PERIOD)
+    }
+
+    /// Gives some of what was not needed for a while to the allocator; returns how many chunks.
+    pub(crate) fn trim(&self, now: Time) -> u32 {
+        let Some(mut pool) = self.lock() else { return 0 };
+        if now >= pool.reviewed + TRIM_PERIOD {
+            pool.surplus = pool.least.min(pool.kept.saturating_sub(KEPT_MAX));
+            (pool.least, pool.reviewed) = (pool.kept, now);
+        }
+        if pool.surplus == 0 {
+            return 0;
+        }
+        let mut freed = Vec::new();
+        while freed.len() < TRIMMED_AT_ONCE as usize
+            && pool.surplus > 0
+            && let Some(chunk) = pool.free.iter_mut().rev().find_map(Vec::pop)
         {
-            drop(chunk);
-            freed += 1;
+            let octets = chunk.octets();
+            pool.kept -= octets;
+            pool.least = pool.least.min(pool.kept);
+            pool.surplus = pool.surplus.saturating_sub(octets);
+            freed.push(chunk);
         }
-        freed
-    }
-
-    /// One of the largest chunks, if more is kept than there should be.
-    fn surplus(&self) -> Option<Arc<Chunk>> {
-        let mut pool = self.lock()?;
-        if pool.kept <= KEPT_MAX {
-            return None;
-        }
-        let chunk = pool.free.iter_mut().rev().find_map(Vec::pop)?;
-        pool.kept -= class_of(chunk.bytes.len()).0;
-        Some(chunk)
+        drop(pool);
+        let count = freed.len() as u32;
+        drop(freed);
+        drop(std::hint::black_box(Vec::<u8>::with_capacity(SORTING_REQUEST)));
+        count
     }
 
     /// `chunk` is nobody else's. It keeps its content until it is used again.
@@ -213,8 +249,8 @@ impl ChunkPool {
             if pool.free.len() <= class {
                 pool.free.resize(class + 1, Vec::new());
             }
+            pool.kept += chunk.octets();
             pool.free[class].push(chunk);
-            pool.kept += capacity;
         }
     }
 }
@@ -237,6 +273,19 @@ mod tests {
     }
 
     #[test]
+    fn a_short_chunk_counts_with_the_memory_that_it_takes() {
+        let chunk = |octets: &[u8], frames: usize| {
+            let except = Except::NOBODY;
+            let frame = |end| Frame { end, audience: Audience::Everyone, except };
+            let frames = (1..=frames as u32).map(frame).collect();
+            ChunkPool::default().chunk(octets, frames, 0, CoveredRanges::default()).octets()
+        };
+        assert!(chunk(&[0; 28], 1) >= 64 + size_of::<Chunk>() + 16);
+        assert!(chunk(&[0; 28], 20) >= chunk(&[0; 28], 1) + 20 * size_of::<Frame>());
+        assert!(chunk(&[0; 64 << 10], 1) < (64 << 10) * 51 / 50, "little beside much");
+    }
+
+    #[test]
     fn memory_is_used_again_and_bounded() {
         let pool = ChunkPool::default().shared();
         let chunk =
@@ -252,11 +301,28 @@ mod tests {
         assert!(again.iter().all(|chunk| chunk.bytes == [9; 2990]));
         let many: Vec<SharedChunk> = (0..40).map(|_| chunk(&vec![1; 250 << 10])).collect();
         drop((again, many));
-        assert!(pool.is_over());
-        while pool.is_over() {
-            assert!(pool.trim() > 0);
+        let octets = || pool.lock().unwrap().kept;
+        let full = octets();
+        assert!(full > 9 << 20);
+        // Whoever takes and gives back within the period needs what was taken.
+        let start = Time::from_micros(1_000_000);
+        assert_eq!(pool.trim(start), 0, "it was not there for a whole period");
+        let busy: Vec<SharedChunk> = (0..20).map(|_| chunk(&vec![1; 250 << 10])).collect();
+        drop(busy);
+        let end = pool.review_at().expect("more is kept than always");
+        assert_eq!(end, start + TRIM_PERIOD);
+        assert!(pool.trim(end) > 0);
+        while pool.has_surplus() {
+            assert!(pool.trim(end) > 0);
         }
-        let kept = pool.0.unwrap().lock().unwrap().kept;
+        let kept = octets();
+        assert!(kept < full * 2 / 3 && kept > full / 3, "{kept} of {full}");
+        assert!(pool.trim(end + TRIM_PERIOD) > 0);
+        while pool.has_surplus() {
+            pool.trim(end + TRIM_PERIOD);
+        }
+        let kept = octets();
         assert!(kept <= KEPT_MAX && kept > KEPT_MAX - (300 << 10), "{kept}");
+        assert_eq!(pool.review_at(), None);
     }
 }

@@ -15,11 +15,11 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use super::adj_rib_out::AdvertisedPaths;
-use super::batch::{Batch, Encoded, Oversized};
+use super::batch::{Batch, Encoded};
 use super::{
     AddPathSend, AdjRibOut, Advertised, Audience, CoveredRanges, Except, ExportId, ExportState,
-    ExportTable, Exported, ExportedRoute, GroupKey, Log, MemberKey, Readers, Resync, ResyncEnd,
-    Resyncing, Withholding, evaluate_export, is_memoisable,
+    ExportTable, Exported, ExportedRoute, GroupKey, Log, MemberKey, NOTES_MAX, Readers, Resync,
+    ResyncEnd, Resyncing, Withholding, evaluate_export, is_memoisable,
 };
 use crate::policy::Weight;
 use crate::rib::{
@@ -675,14 +675,13 @@ impl Group {
             let log = Arc::clone(&self.log);
             let full =
                 |part: &mut Encoded| log.append(part.take_chunk(0, CoveredRanges::default()));
-            let (rest, oversized) = batch.encode(&self.key, state, full);
-            last = rest;
-            if !oversized.is_empty() {
+            last = batch.encode(&self.key, state, full);
+            if !batch.oversized.is_empty() {
                 // Before End-of-RIB and EoRR, which say that nothing more of the dump follows.
-                let mut withdrawals = self.withdraw_oversized(&oversized, state);
                 log.append(last.take_chunk(0, CoveredRanges::default()));
-                withdrawals.recycle(last);
-                (last, _) = withdrawals.encode(&self.key, state, full);
+                batch.recycle(last);
+                self.withdraw_oversized(state, &mut batch);
+                last = batch.encode(&self.key, state, full);
             }
         }
         for (peer, kind) in control {
@@ -702,20 +701,24 @@ impl Group {
         *state.batch = batch;
     }
 
-    /// Routes that fit no message: not advertised, and withdrawn if an earlier one was.
-    fn withdraw_oversized(
-        &mut self,
-        oversized: &[Oversized],
-        state: &mut ExportState<'_>,
-    ) -> Batch {
-        let mut batch = Batch::default();
-        batch.begin(&self.key);
-        for route in oversized {
-            let prefix = state.dests.prefix(route.dest);
+    /// Routes that fit no message: not advertised, and withdrawn if an earlier one was. `batch`, which
+    /// has been encoded, then has nothing but these withdrawals.
+    fn withdraw_oversized(&mut self, state: &mut ExportState<'_>, batch: &mut Batch) {
+        batch.clear();
+        let oversized = std::mem::take(&mut batch.oversized);
+        // A peer decides how often this happens.
+        if let Some(first) = oversized.first().filter(|_| state.notes.len() < NOTES_MAX) {
+            let prefix = state.dests.prefix(first.dest);
+            let more = match oversized.len() - 1 {
+                0 => String::new(),
+                more => format!(" (and {more} more)"),
+            };
             state.notes.push(format!(
-                "{prefix} is not advertised in group {}: its attributes do not fit a message of {} octets",
+                "{prefix}{more} is not advertised in group {}: its attributes do not fit a message of {} octets",
                 self.id, self.key.max_len
             ));
+        }
+        for route in &oversized {
             batch.withdraw(route.dest, route.tx, Audience::Everyone, Except::NOBODY);
             let mut list = self.advertised_paths.get(route.dest);
             for path in list.iter_mut().filter(|path| path.tx == route.tx) {
@@ -733,7 +736,7 @@ impl Group {
                 self.advertised_paths.replace_best(route.dest, ExportId::NONE);
             }
         }
-        batch
+        batch.oversized = oversized;
     }
 
     fn push_control(&self, out: &mut Encoded, peer: SourceId, kind: RefreshKind) {

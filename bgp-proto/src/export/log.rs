@@ -121,7 +121,7 @@ pub(crate) struct MemberKey(pub(crate) u64);
 #[derive(Debug)]
 struct Held {
     chunk: SharedChunk,
-    /// Octets written before it since the log began.
+    /// Octets of memory of the chunks before it since the log began.
     start: u64,
     /// Members that stand in it.
     readers: u32,
@@ -132,7 +132,7 @@ struct State {
     chunks: VecDeque<Held>,
     /// Number of the first chunk held.
     first: u64,
-    /// Octets written since the log began.
+    /// Octets of memory of all chunks since the log began.
     written: u64,
     bytes_max: usize,
     complete: Version,
@@ -416,11 +416,11 @@ impl Log {
                 readers += 1;
                 wakers.extend(member.waker.take());
             }
-            let len = chunk.bytes.len() as u64;
+            let octets = chunk.octets() as u64;
             let start = state.written;
             state.complete = state.complete.max(chunk.complete);
             state.chunks.push_back(Held { chunk, start, readers });
-            state.written += len;
+            state.written += octets;
             state.trim();
             state.evict();
         }

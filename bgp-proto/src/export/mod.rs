@@ -32,7 +32,7 @@ pub(crate) use ribs::AdjRibsOut;
 pub(crate) use rules::{
     Exported, GroupKey, Outbound, Reflection, Withholding, export, is_memoisable,
 };
-pub(crate) use state::{ExportState, ExportView, evaluate_export};
+pub(crate) use state::{ExportState, ExportView, NOTES_MAX, evaluate_export};
 
 /// Where the next hop of an announcement points.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]

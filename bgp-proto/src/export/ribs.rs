@@ -17,7 +17,7 @@ use super::{
     GroupKey, Log, MemberEvent, MemberKey, Reader, Resync, ResyncEnd, Subscription,
 };
 use crate::rib::{Decided, DestId, Destinations, LocRib, Meter, Parts, SourceId};
-use crate::types::{Family, PeerId};
+use crate::types::{Family, PeerId, Time};
 
 /// Octets that may wait in all logs together for the fastest readers of each.
 const WINDOWS_TOTAL: usize = 32 << 20;
@@ -123,9 +123,14 @@ impl AdjRibsOut {
         }
     }
 
-    /// Gives memory of chunks back that many readers were done with at once.
-    pub(crate) fn trim_chunks(&self, meter: &mut Meter) {
-        meter.spend(self.batch.pool.trim() * 4);
+    /// Gives memory of chunks back that were not needed for a while.
+    pub(crate) fn trim_chunks(&self, now: Time, meter: &mut Meter) {
+        meter.spend(self.batch.pool.trim(now) * 4);
+    }
+
+    /// The earliest deadline.
+    pub(crate) fn poll_timeout(&self) -> Option<Time> {
+        self.batch.pool.review_at()
     }
 
     /// Whether a turn has something to do here.
@@ -134,7 +139,7 @@ impl AdjRibsOut {
         encodes
             || !self.forks.is_empty()
             || !self.dissolving.is_empty()
-            || self.batch.pool.is_over()
+            || self.batch.pool.has_surplus()
     }
 
     fn queue(&mut self, id: u32) {

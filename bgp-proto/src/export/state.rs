@@ -10,6 +10,9 @@ use crate::rib::{
 };
 use crate::types::Prefix;
 
+/// Notes of a turn, and those that may wait for the host; more are dropped.
+pub(crate) const NOTES_MAX: usize = 64;
+
 /// What export needs of the table, for one family.
 pub(crate) struct ExportState<'a> {
     pub(crate) dests: &'a mut Destinations,
@@ -20,7 +23,7 @@ pub(crate) struct ExportState<'a> {
     pub(crate) local: &'a BTreeMap<(Prefix, Source), LocalRoute>,
     /// The table's version: every decided change is at or before it.
     pub(crate) version: Version,
-    /// Lines for the log.
+    /// Lines for the log, [`NOTES_MAX`] at most.
     pub(crate) notes: &'a mut Vec<String>,
     /// Empty; its memory is used for the next slice.
     pub(crate) batch: &'a mut Batch,

@@ -14,6 +14,7 @@ mod inputs;
 mod kernel;
 mod membership;
 mod memory;
+mod pace;
 mod passes;
 mod peer;
 mod peers;
@@ -34,6 +35,7 @@ pub use crate::export::{AddPathSend, ExportCounts, NextHopMode};
 pub use crate::rib::LocalRoute;
 pub use config::{PeerRoutes, RouteLimits, TableConfig};
 pub use memory::{Memory, MemoryBound};
+pub use pace::Pace;
 pub use peer::Receipt;
 pub use refusals::{Refused, RefusedBy};
 pub use schedule::{NextTurn, Progress, Work};
@@ -43,7 +45,7 @@ pub use view::{
     PeerCounts, RouteFilter, Totals, Unusable, Withheld,
 };
 
-use crate::export::{AdjRibsOut, Reader};
+use crate::export::{AdjRibsOut, NOTES_MAX, Reader};
 use crate::rib::{Barrier, Decided, DestId, LocRib, Meter, NextHopState, WantedChanges};
 use crate::session::Close;
 use crate::types::{ClusterId, Family, FamilyMap, FibChange, PeerId, Prefix, SessionId, Time};
@@ -155,8 +157,6 @@ impl CloseReason {
 /// An order to close that the host has not obeyed is given again after this time.
 const CLOSE_AGAIN: Duration = Duration::from_secs(1);
 
-/// Notes that may wait for the host; more are dropped.
-const NOTES_MAX: usize = 64;
 /// Octets of a set that are copied by a unit of work.
 const RECOUNT: u64 = 400;
 
@@ -342,7 +342,7 @@ impl Table {
         let mut each = meter.part(budget.0.saturating_sub(meter.spent()).max(share));
         self.adj_ribs_out.copy_and_dissolve(&mut self.loc_rib, &mut each);
         self.adj_ribs_out.encode(&mut self.loc_rib, &mut each);
-        self.adj_ribs_out.trim_chunks(&mut each);
+        self.adj_ribs_out.trim_chunks(now, &mut each);
         meter.settle(&each);
         let export = Work(each.spent());
         let mut each = part(&meter);
@@ -419,7 +419,8 @@ impl Table {
     /// The earliest deadline.
     pub fn poll_timeout(&self) -> Option<Time> {
         let review = self.memory_review.deadline();
-        self.peers.poll_timeout().into_iter().chain(review).min()
+        let trim = self.adj_ribs_out.poll_timeout();
+        self.peers.poll_timeout().into_iter().chain(review).chain(trim).min()
     }
 
     /// Sessions that the table has come to since the last call.

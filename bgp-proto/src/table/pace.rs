@@ -2,36 +2,38 @@
 
 use std::time::Duration;
 
-use bgp_proto::table::Work;
+use super::Work;
 
 /// How long a turn is to take that has enough to do.
 const TURN: Duration = Duration::from_millis(2);
 /// Work by which the pace is learned: less takes more time to measure than to do.
 const LEARNED_FROM: u32 = 1_000;
-/// Nanoseconds that a unit may take: beyond these bounds something else was measured.
-const UNIT_NANOS: std::ops::RangeInclusive<u64> = 50..=800;
+/// Nanoseconds that a unit may take. Beyond the upper bound something else was measured. Below the
+/// lower one turns get no longer: the next one may meet work of another kind, of which a unit takes
+/// several times as much.
+const UNIT_NANOS: std::ops::RangeInclusive<u64> = 100..=800;
 
-/// What a unit of work takes on this machine, at present.
+/// What a unit of work takes on this machine, at present: for the host, which has the clock.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Pace {
+pub struct Pace {
     unit_nanos: u64,
 }
 
 impl Default for Pace {
     fn default() -> Self {
-        Pace { unit_nanos: 100 }
+        Pace { unit_nanos: *UNIT_NANOS.start() }
     }
 }
 
 impl Pace {
     /// What the next turn may do.
-    pub(super) fn budget(&self) -> Work {
+    pub fn budget(&self) -> Work {
         Work((TURN.as_nanos() as u64 / self.unit_nanos) as u32)
     }
 
     /// A turn did so much in so much time. A slow turn counts at once, fast ones little by little:
     /// a turn that is too long is worse than many that are too short.
-    pub(super) fn learn(&mut self, done: Work, took: Duration) {
+    pub fn learn(&mut self, done: Work, took: Duration) {
         if done.0 < LEARNED_FROM {
             return;
         }
@@ -47,15 +49,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_slow_machine_gets_little_work_and_a_fast_one_much() {
+    fn a_slow_machine_gets_little_work_and_a_fast_one_no_more_than_a_turn() {
         let mut pace = Pace::default();
-        assert_eq!(pace.budget(), Work(20_000));
+        assert_eq!(pace.budget(), Work::TURN);
         pace.learn(Work(20_000), Duration::from_millis(10));
         assert!(pace.budget() < Work(10_000));
         for _ in 0..200 {
             pace.learn(pace.budget(), Duration::from_micros(u64::from(pace.budget().0) / 20));
         }
-        assert!(pace.budget() > Work(35_000));
+        assert!(pace.budget() > Work(17_000) && pace.budget() <= Work::TURN);
         // What was too little to measure, or took a nap, changes nothing or not much.
         let before = pace.budget();
         pace.learn(Work(3), Duration::from_secs(1));
