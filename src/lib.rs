@@ -16,6 +16,7 @@
 //! - [`liveness`]: how a part proves that it still turns.
 //! - [`supervise`]: who owns threads and tasks, and what the death of one means.
 //! - [`client_slots`]: who is disconnected when a socket has as many clients as it may.
+//! - `counts`: how many of something there are, by key.
 //! - [`metric_names`]: what every exported metric is called.
 //! - [`daemon`]: wires all of these; start, reload, stop.
 //!
@@ -32,6 +33,7 @@
 //! calico       ← config
 //! liveness     ←
 //! client_slots ←
+//! counts       ←
 //! metric_names ←
 //! supervise    ←
 //! datastore    ← config, calico, liveness, supervise
@@ -39,12 +41,12 @@
 //! engine       ← metric_names, supervise
 //! bfd          ← engine, supervise
 //! net          ← engine, metric_names, supervise
-//! kernel       ← liveness, metric_names, supervise
+//! kernel       ← counts, liveness, metric_names, supervise
 //! ctl          ← client_slots
 //! http         ← client_slots, metric_names
 //! logging      ← config, supervise
 //! cli          ← config, ctl, calico, node
-//! daemon       ← config, calico, node, datastore, engine, bfd, net, kernel, ctl, http, logging, liveness, supervise
+//! daemon       ← config, calico, counts, node, datastore, engine, bfd, net, kernel, ctl, http, logging, liveness, supervise
 //! ```
 
 #[doc = include_str!("../ARCHITECTURE.md")]
@@ -55,6 +57,7 @@ pub mod calico;
 pub mod cli;
 pub mod client_slots;
 pub mod config;
+mod counts;
 pub mod ctl;
 pub mod daemon;
 pub mod datastore;

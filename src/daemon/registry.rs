@@ -11,6 +11,7 @@ use bgp_proto::table::PeerRoutes;
 use bgp_proto::types::{PeerId, Prefix};
 
 use crate::config::{BfdSettings, Fallover};
+use crate::counts::Counts;
 use crate::http::Traffic;
 use crate::net::{Lifetime, PeerHandle, PeerNumbers};
 
@@ -45,6 +46,11 @@ impl Record {
     pub(super) fn is_dynamic(&self) -> bool {
         self.lifetime == Lifetime::Dynamic
     }
+
+    /// The range that it is counted in: the one that it came from, unless it leaves.
+    fn membership(&self) -> Option<Prefix> {
+        self.range.filter(|_| !self.leaves)
+    }
 }
 
 /// All peers by index. Written by the daemon's loop only.
@@ -60,16 +66,32 @@ struct Records {
     by_id: BTreeMap<PeerId, Arc<Record>>,
     /// Of two with one name the newer: the other is on its way out.
     by_name: BTreeMap<Arc<str>, PeerId>,
+    /// How many came from each range and do not leave.
+    members: Counts<Prefix>,
+    /// How many came from any range, those who leave too.
+    dynamic: usize,
     /// What removed peers sent and received: counters never fall.
     gone: Traffic,
 }
 
 impl Records {
+    fn insert(&mut self, record: Record) {
+        self.remove(record.id);
+        self.dynamic += usize::from(record.is_dynamic());
+        record.membership().into_iter().for_each(|range| self.members.add(range));
+        if !record.leaves {
+            self.by_name.insert(Arc::clone(&record.name), record.id);
+        }
+        self.by_id.insert(record.id, Arc::new(record));
+    }
+
     fn remove(&mut self, id: PeerId) -> Option<Arc<Record>> {
         let record = self.by_id.remove(&id)?;
         if self.by_name.get(&record.name) == Some(&id) {
             self.by_name.remove(&record.name);
         }
+        self.dynamic -= usize::from(record.is_dynamic());
+        record.membership().into_iter().for_each(|range| self.members.remove(range));
         Some(record)
     }
 
@@ -81,11 +103,7 @@ impl Records {
 
 impl Registry {
     pub(super) fn insert(&self, record: Record) {
-        self.write(|records| {
-            records.remove(record.id);
-            records.by_name.insert(Arc::clone(&record.name), record.id);
-            records.by_id.insert(record.id, Arc::new(record));
-        });
+        self.write(|records| records.insert(record));
     }
 
     pub(super) fn remove(&self, id: PeerId) -> Option<Arc<Record>> {
@@ -106,8 +124,7 @@ impl Registry {
         self.write(|records| {
             let Some(record) = records.by_id.get(&id) else { return };
             let record = Record { leaves: true, ..Record::clone(record) };
-            records.remove(id);
-            records.by_id.insert(id, Arc::new(record));
+            records.insert(record);
         });
     }
 
@@ -147,12 +164,12 @@ impl Registry {
 
     /// How many came from a range and do not leave.
     pub(super) fn members(&self, range: Prefix) -> usize {
-        self.read(|records| records.present().filter(|r| r.range == Some(range)).count())
+        self.read(|records| records.members.of(&range) as usize)
     }
 
     /// How many came from any range, those who leave too: each has its descriptors still.
     pub(super) fn dynamic(&self) -> usize {
-        self.read(|records| records.by_id.values().filter(|r| r.is_dynamic()).count())
+        self.read(|records| records.dynamic)
     }
 
     /// How many.

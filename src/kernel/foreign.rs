@@ -8,9 +8,9 @@ use std::num::NonZeroU32;
 use bgp_proto::types::{Family, Hop, Prefix};
 use smallvec::SmallVec;
 
-use super::counts::Counts;
 use super::message::{KernelKind, KernelRoute};
 use super::objects::Objects;
+use crate::counts::Counts;
 
 /// The routes of one prefix.
 pub(super) type Routes = SmallVec<[KernelRoute; 1]>;

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use bgp_proto::types::{Family, Prefix};
 
 use super::Link;
-use super::counts::Counts;
 use super::message::{AddressMessage, LinkMessage};
+use crate::counts::Counts;
 
 /// What a link or address event means for routes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

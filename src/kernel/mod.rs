@@ -12,7 +12,6 @@
 //! batch is under way is written once.
 
 mod carry;
-mod counts;
 mod event;
 mod fib;
 mod foreign;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bgp_proto::types::{FibKind, FibRoute, Hop, Prefix};
 
-use super::counts::Counts;
+use crate::counts::Counts;
 
 /// Legs of one multipath route. The kernel's attribute would hold more; a route with more is an
 /// accident.
