@@ -15,8 +15,8 @@ pub(crate) struct Advertised {
     pub(crate) out: ExportId,
 }
 
-/// Path identifiers sent: one per (source, received identifier), the same for every destination and
-/// as long as a path with it is advertised. A source that sends no identifiers needs no entry.
+/// Path identifiers sent: one per (source, received identifier), the same for every destination, and
+/// stable while a path with it is advertised. A source that sends no identifiers needs no entry.
 #[derive(Clone, Debug)]
 pub(crate) struct TxIds {
     index: HashMap<(SourceId, u32), u32, foldhash::quality::FixedState>,
@@ -85,7 +85,7 @@ pub(crate) enum AdjRibOut {
 pub(crate) type AdvertisedPaths = SmallVec<[Advertised; 4]>;
 
 impl AdjRibOut {
-    /// `seed` keeps a peer from choosing path identifiers that collide.
+    /// `seed` keeps a peer from choosing path identifiers that collide in the hash table.
     pub(crate) fn new(add_path: bool, seed: u64) -> Self {
         if add_path {
             AdjRibOut::Paths {
@@ -124,13 +124,13 @@ impl AdjRibOut {
         }
     }
 
-    /// Whether the first entry of a new piece of memory is for this destination.
+    /// Whether storing this destination allocates.
     #[inline]
     pub(crate) fn needs_memory(&self, dest: DestId) -> bool {
         Arena::<ExportId>::begins_chunk(dest.0) && dest.0 >= self.slots()
     }
 
-    /// Without ADD-PATH: puts `out` in place, returns what was there.
+    /// Without ADD-PATH: sets what is advertised and returns the previous value.
     #[inline]
     pub(crate) fn replace_best(&mut self, dest: DestId, out: ExportId) -> ExportId {
         match self {
@@ -156,7 +156,7 @@ impl AdjRibOut {
         }
     }
 
-    /// With ADD-PATH: replaces the list. The references of identifiers follow.
+    /// With ADD-PATH: replaces the list and updates the references of path identifiers.
     pub(crate) fn replace_list(&mut self, dest: DestId, list: &[Advertised]) {
         let AdjRibOut::Paths { lists, runs, tx_ids } = self else { return };
         if list.is_empty() && dest.0 >= lists.len() {
@@ -187,7 +187,7 @@ impl AdjRibOut {
         }
     }
 
-    /// Puts a list in, the references of whose identifiers are counted already.
+    /// Stores a list whose path identifiers are already counted.
     pub(super) fn copy(&mut self, dest: DestId, list: &[Advertised]) {
         match self {
             AdjRibOut::Best(outs) => {
@@ -201,7 +201,7 @@ impl AdjRibOut {
         }
     }
 
-    /// Gives memory back that destinations from `slots` on took; nothing is advertised of them.
+    /// Frees the memory of destinations from `slots` on, of which nothing is advertised.
     pub(super) fn truncate(&mut self, slots: u32) {
         match self {
             AdjRibOut::Best(outs) => outs.truncate(slots),
@@ -209,7 +209,7 @@ impl AdjRibOut {
         }
     }
 
-    /// Destinations that may have an entry are below this.
+    /// One above the highest destination that may have an entry.
     pub(crate) fn slots(&self) -> u32 {
         match self {
             AdjRibOut::Best(outs) => outs.len(),

@@ -1,4 +1,4 @@
-//! How readers get the table's attention.
+//! How readers ask for a turn of the table.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -22,7 +22,7 @@ impl Attention {
         self.table.wake_by_ref();
     }
 
-    /// Groups that called since the last time.
+    /// Groups that called since the last time, each once.
     pub(super) fn take(&self) -> BTreeSet<u32> {
         let mut groups = self.groups.lock().unwrap_or_else(PoisonError::into_inner);
         std::mem::take(&mut *groups)

@@ -25,9 +25,9 @@ struct Bucket {
     key: BucketKey,
     first: u32,
     last: u32,
-    /// Octets of each message besides prefixes.
+    /// Octets of each message other than prefixes.
     fixed: u32,
-    /// Octets that the present message has room for.
+    /// Octets left in the current message.
     room: u32,
 }
 
@@ -38,7 +38,7 @@ struct Item {
     next: u32,
 }
 
-/// Octets of a message besides attributes and prefixes, at most: header, lengths, MP_REACH_NLRI with
+/// Upper bound of the octets of a message besides attributes and prefixes: header, lengths, MP_REACH_NLRI with
 /// a next hop of 16 octets.
 const MESSAGE_OCTETS: usize = 64;
 
@@ -97,9 +97,9 @@ pub(crate) struct Batch {
     /// Octets of the longest prefix of the family, and of a message.
     prefix_octets: usize,
     max_len: usize,
-    /// Destinations looked at.
+    /// Destinations examined.
     pub(crate) considered: usize,
-    /// Work done that was not charged yet.
+    /// Work done but not charged yet.
     pub(crate) work: u32,
     pub(crate) memo: Memo,
 }
@@ -125,7 +125,7 @@ impl Batch {
         self.considered = 0;
     }
 
-    /// Takes memory back for what is encoded next.
+    /// Keeps the buffer for the next encoding.
     pub(crate) fn recycle(&mut self, encoded: Encoded) {
         if encoded.bytes.capacity() > self.spare.capacity() {
             self.spare = encoded.bytes;
@@ -137,7 +137,7 @@ impl Batch {
         self.bytes
     }
 
-    /// What follows is for this group.
+    /// Prepares for routes of this group.
     pub(crate) fn begin(&mut self, group: &GroupKey) {
         let longest = match group.family {
             Family::Ipv4 => 5,
@@ -282,7 +282,7 @@ impl Encoded {
         self.frames.clear();
     }
 
-    /// What was written, as a chunk, and nothing here any more.
+    /// Turns what was written into a chunk and leaves this empty.
     pub(crate) fn take_chunk(&mut self, complete: Version, covered: CoveredRanges) -> SharedChunk {
         let frames = std::mem::take(&mut self.frames);
         let chunk = self.pool.chunk(&self.bytes, frames, complete, covered);

@@ -1,8 +1,8 @@
-//! Immutable chunks of encoded UPDATEs, and their memory, which is used again.
+//! Immutable chunks of encoded UPDATEs, and the pool that recycles their memory.
 //!
-//! With many groups, chunks come and go by thousands. Given back to an allocator that sorts by size
-//! they would all be sorted at once, in the middle of some turn, by the next large request: they are
-//! kept for as long as they are needed again and again.
+//! With many groups, thousands of chunks come and go. malloc(3) sorts freed memory lazily: the next
+//! large request would sort all of it in the middle of some turn. Chunks are therefore kept while
+//! they keep being needed.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -14,20 +14,19 @@ use super::resync::CoveredRanges;
 use crate::rib::{SourceId, Version};
 use crate::types::Time;
 
-/// Octets that are always kept for chunks to come. What is beyond, and was not needed for
-/// [`TRIM_PERIOD`], goes back to the allocator, not all at once: [`ChunkPool::trim`]. No more can come
-/// back from readers than logs were allowed to hold. What is kept counts for nobody: no session is to
-/// be closed for it.
+/// Octets that the pool always keeps. What exceeds it and was not needed for [`TRIM_PERIOD`] is freed
+/// in portions: [`ChunkPool::trim`]. Readers cannot return more than logs were allowed to hold. The
+/// pool is charged to no peer: no session is to be closed for it.
 const KEPT_MAX: usize = 4 << 20;
 /// How long a chunk is kept that nobody needs.
 const TRIM_PERIOD: Duration = Duration::from_secs(1);
 /// Chunks that go back in one turn.
 const TRIMMED_AT_ONCE: u32 = 128;
-/// A request that no list of free pieces has one of exactly this size for: the allocator sorts what was
-/// given back before it looks further. Otherwise it would sort all of it at some later request.
+/// A size of which malloc(3) has no free piece: it sorts what was just freed before it looks further,
+/// rather than all of it at some later request.
 const SORTING_REQUEST: usize = 50_005;
-/// Octets of a chunk besides what is written into it: itself with its counts, its place in a log, and
-/// what the allocator adds to two allocations.
+/// Octets of a chunk besides its messages: the struct with its reference counts, its entry in a log,
+/// and the allocator's overhead of two allocations.
 const CHUNK_OVERHEAD: usize = size_of::<Chunk>() + 16 + 32 + 2 * 16;
 
 /// Who reads a frame.
@@ -60,12 +59,12 @@ pub struct Chunk {
     pub(super) frames: Frames,
     /// Every change up to here is in this chunk or before it.
     pub(super) complete: Version,
-    /// For everyone but at most these.
+    /// It has frames for every member, excepting at most these.
     everyone: Option<Except>,
     resyncing: bool,
     /// Members with a frame of their own, ascending.
     only: SmallVec<[SourceId; 4]>,
-    /// Destinations that members being resynchronised know of once they have read it.
+    /// Destinations that members being resynchronised have covered once they have read it.
     pub(super) covered: CoveredRanges,
     /// Where its memory goes.
     pool: ChunkPool,
@@ -124,7 +123,7 @@ impl std::ops::Deref for SharedChunk {
 
 impl Drop for SharedChunk {
     fn drop(&mut self) {
-        // Of two that are dropped at the same moment neither may be the last: the memory is freed.
+        // If two are dropped concurrently, neither may be the last: the memory is then freed.
         if let Some(mut chunk) = self.0.take()
             && let Some(last) = Arc::get_mut(&mut chunk)
         {
@@ -206,13 +205,13 @@ impl ChunkPool {
         self.lock().is_some_and(|pool| pool.surplus > 0)
     }
 
-    /// When it is to be looked for what was not needed.
+    /// When the next review is due.
     pub(crate) fn review_at(&self) -> Option<Time> {
         let pool = self.lock()?;
         (pool.kept > KEPT_MAX).then(|| pool.reviewed + TRIM_PERIOD)
     }
 
-    /// Gives some of what was not needed for a while to the allocator; returns how many chunks.
+    /// Frees some of what was not needed for a while; returns the number of chunks.
     pub(crate) fn trim(&self, now: Time) -> u32 {
         let Some(mut pool) = self.lock() else { return 0 };
         if now >= pool.reviewed + TRIM_PERIOD {
@@ -240,7 +239,7 @@ impl ChunkPool {
         count
     }
 
-    /// `chunk` is nobody else's. It keeps its content until it is used again.
+    /// `chunk` has no other owner. It keeps its content until it is reused.
     fn take_back(&self, chunk: Arc<Chunk>) {
         let (capacity, class) = class_of(chunk.bytes.len());
         if capacity > 0
@@ -304,7 +303,7 @@ mod tests {
         let octets = || pool.lock().unwrap().kept;
         let full = octets();
         assert!(full > 9 << 20);
-        // Whoever takes and gives back within the period needs what was taken.
+        // What was taken and returned within the period counts as needed.
         let start = Time::from_micros(1_000_000);
         assert_eq!(pool.trim(start), 0, "it was not there for a whole period");
         let busy: Vec<SharedChunk> = (0..20).map(|_| chunk(&vec![1; 250 << 10])).collect();

@@ -1,5 +1,5 @@
-//! What groups advertise: attributes, next hop, source and what reflection adds, each combination
-//! once for all groups.
+//! Exported routes: attributes, next hop, source and what reflection adds. Each combination is
+//! stored once for all groups.
 
 use hashbrown::HashTable;
 
@@ -68,7 +68,7 @@ pub(crate) struct ExportTable {
 }
 
 fn hash_of(hash: &Seeded, out: &ExportedRoute) -> u64 {
-    // One source's routes are reflected alike: what reflection adds distinguishes few entries.
+    // Routes of one source are reflected alike, so reflection data distinguishes few entries.
     let low = u64::from(out.attrs.0) << 32 | u64::from(out.next_hop.0);
     hash.word(low ^ u64::from(out.except.source.0).rotate_right(16))
 }

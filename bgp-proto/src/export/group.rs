@@ -1,10 +1,10 @@
 //! An update group: peers that are sent the same octets.
 //!
-//! Live changes wait in `pending` until the fastest member has room, then go to everyone. Members
-//! that joined, fell behind or asked for a refresh are *resynchronised*: one position goes round all
-//! destinations, slice by slice, and sends them what changed since the version that they have. Both
-//! write to the same ordered log. A pending destination is flushed when the position comes to it, so
-//! after a full round a member has every change from before the round, live or resynchronised.
+//! Live changes wait in `pending` until the fastest member has room, then go to every member. Members
+//! that joined, fell behind or asked for a refresh are *resynchronised*: one position cycles through
+//! all destinations, slice by slice, and sends them what changed since the version that they have.
+//! Both write to the same ordered log. A pending destination is flushed when the position reaches it,
+//! so after a full cycle a member has every change that preceded it, live or resynchronised.
 
 mod resyncing;
 
@@ -32,11 +32,11 @@ use crate::wire::{RefreshKind, RouteRefresh, encode_end_of_rib};
 /// What a peer was sent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ExportCounts {
-    /// Routes announced, new ones or in place of others.
+    /// Routes announced, whether new or replacing another.
     pub announced: u64,
     /// Routes withdrawn.
     pub withdrawn: u64,
-    /// Best paths that were withheld, each time they changed.
+    /// Best paths not advertised, counted at each change.
     pub withheld: u64,
 }
 
@@ -49,15 +49,15 @@ pub(crate) struct Member {
     before: ExportCounts,
 }
 
-/// Octets that a chunk has before the next one begins: at most a message more.
+/// Size at which a chunk is closed; it exceeds this by one message at most.
 pub(super) const CHUNK_MAX: usize = 256 << 10;
-/// Paths of one destination that a member is sent, whatever the number of usable ones: what one
-/// destination may add to a slice has a bound.
+/// Maximum number of paths of one destination that a member is sent: bounds what one destination
+/// adds to a slice.
 pub(crate) const ADVERTISED_PATHS_MAX: usize = 255;
-/// Destinations per slice: bounds the time of a slice that finds little to say.
+/// Destinations per slice: bounds a slice that finds little to advertise.
 const SLICE_MAX: usize = 1 << 15;
 
-/// Whether a group has more that its members have room for.
+/// Whether a group has more to encode that its members have room for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum SliceState {
     More,
@@ -68,9 +68,9 @@ pub(super) enum SliceState {
 /// whose export is known, and for one whose rules must be asked.
 const WORK_FLUSH: u32 = 2;
 const WORK_KNOWN: u32 = 1;
-/// Putting a chunk into the log, and waking who reads it.
+/// Appending a chunk to the log and waking its readers.
 const WORK_APPEND: u32 = 8;
-/// Memory that was never touched, for what is advertised of the next destinations.
+/// First touch of the memory for the next destinations.
 const WORK_GROW: u32 = 96;
 const WORK_RULES: u32 = 4;
 
@@ -78,28 +78,28 @@ const WORK_RULES: u32 = 4;
 pub(crate) struct Group {
     pub(crate) id: u32,
     pub(crate) key: GroupKey,
-    /// What asking the policy costs.
+    /// Cost of evaluating the export policy.
     weight: Weight,
     pub(crate) log: Arc<Log>,
     pub(crate) members: BTreeMap<SourceId, Member>,
     advertised_paths: AdjRibOut,
-    /// Destinations that changed and were not looked at yet.
+    /// Destinations that changed and were not examined yet.
     pending: IdSet,
     pending_at: u32,
     /// Destinations that are all pending; they are not marked one by one.
     marking: Range<u32>,
-    /// Forks that copy from this group, or to it: it stands still meanwhile.
+    /// Forks that copy from or to this group, which is frozen meanwhile.
     copies: u32,
     /// It waits for its turn.
     pub(super) is_queued: bool,
-    /// When everything became pending (the group began, or its policy changed): what comes out
-    /// different counts as changed then.
+    /// When everything became pending (group creation or policy change): a difference counts as a
+    /// change at this version.
     flush_version: Version,
     resync_at: u32,
     resyncing: u32,
     /// Paths advertised.
     advertised: u32,
-    /// The same by the peers that are not sent them.
+    /// The same, per peer excluded by split horizon.
     advertised_except: SourceCounts,
     /// Counted since the group began.
     exports: ExportCounts,
@@ -163,7 +163,7 @@ impl Group {
         }
     }
 
-    /// Stands still for a fork, which begins with what this gives.
+    /// Freezes the group for a fork and returns the fork's initial state.
     pub(super) fn begin_copy(&mut self) -> AdjRibOut {
         self.copies += 1;
         self.advertised_paths.without_paths()
@@ -179,7 +179,7 @@ impl Group {
         self.copies -= 1;
     }
 
-    /// It has what the group that it left has advertised; so have its members.
+    /// The fork now has the advertised state of its origin, and so do its members.
     pub(super) fn finish_fork(&mut self) {
         self.end_copy();
         for member in self.members.values_mut() {
@@ -192,7 +192,7 @@ impl Group {
         self.copies > 0
     }
 
-    /// Takes over what another group has advertised about a destination.
+    /// Copies another group's advertised state of a destination.
     pub(super) fn copy_dest(&mut self, from: &Group, dest: DestId, exported: &mut ExportTable) {
         let list = from.advertised_paths.get(dest);
         if list.is_empty() {
@@ -213,20 +213,19 @@ impl Group {
         self.advertised_paths.slots()
     }
 
-    /// What is advertised, for somebody who gives it back.
+    /// Takes the advertised state out, for the caller to release.
     pub(super) fn take_advertised(&mut self) -> AdjRibOut {
         let empty = AdjRibOut::new(self.key.add_path.is_some(), 0);
         std::mem::replace(&mut self.advertised_paths, empty)
     }
 
-    /// Octets that the group takes besides its log: what it has advertised, and a bit or two for each
-    /// destination.
+    /// Memory of the group besides its log: the advertised state and one or two bits per destination.
     pub(crate) fn octets(&self, rib: &LocRib) -> u64 {
         let each = if self.key.add_path.is_some() { 24 } else { 4 };
         u64::from(self.advertised) * each + u64::from(rib.dests(self.key.family).len()) / 4
     }
 
-    /// Gives memory back that destinations from `slots` on took; there are none.
+    /// Frees the memory of destinations from `slots` on, which no longer exist.
     pub(crate) fn truncate(&mut self, slots: u32) {
         self.advertised_paths.truncate(slots);
         self.pending.truncate(slots);
@@ -238,20 +237,20 @@ impl Group {
         }
     }
 
-    /// Puts another key in place; [`Group::mark_all`] follows.
+    /// Replaces the key; the caller must follow with [`Group::mark_all`].
     pub(super) fn set_key(&mut self, key: GroupKey) -> GroupKey {
         self.weight = key.export.weight();
         std::mem::replace(&mut self.key, key)
     }
 
-    /// Everything is to be looked at again.
+    /// Marks every destination pending.
     pub(crate) fn mark_all(&mut self, slots: u32, version: Version) {
         self.flush_version = version;
         self.marking = 0..slots;
     }
 
-    /// These destinations are to be looked at again, though nothing was decided about them; what comes
-    /// out different counts as changed at `version`.
+    /// Marks these destinations pending although no decision changed; a difference counts as a change
+    /// at `version`.
     pub(super) fn mark_undecided(&mut self, dests: &[DestId], version: Version) {
         self.flush_version = version;
         dests.iter().for_each(|dest| self.mark(*dest));
@@ -261,7 +260,7 @@ impl Group {
         !self.pending.is_empty() || !self.marking.is_empty()
     }
 
-    /// Takes the next destination that is to be looked at.
+    /// Takes the next pending destination.
     fn next_pending(&mut self, dests: &Destinations, meter: &mut Meter) -> Option<DestId> {
         let next = self.pending.next_from(self.pending_at).or_else(|| self.pending.next_from(0));
         if let Some(id) = next {
@@ -281,7 +280,7 @@ impl Group {
         None
     }
 
-    /// Whether a destination is to be looked at; it is not any more.
+    /// Clears the destination's pending mark and returns whether it was set.
     fn take_pending(&mut self, dest: DestId) -> bool {
         let is_marked = self.marking.contains(&dest.0);
         if self.marking.start == dest.0 && is_marked {
@@ -305,12 +304,12 @@ impl Group {
         self.advertised
     }
 
-    /// Advertised paths that this peer is not sent: it is their source or their next hop.
+    /// Advertised paths that this peer is not sent, being their source or next hop (split horizon).
     pub(crate) fn advertised_except(&self, peer: SourceId) -> u32 {
         self.advertised_except.get(peer)
     }
 
-    /// Counts who is not sent a path, or no more.
+    /// Updates the per-peer split-horizon counters.
     #[inline]
     fn count_except(&mut self, except: Except, count: impl Fn(&mut SourceCounts, SourceId)) {
         except.each().into_iter().for_each(|peer| count(&mut self.advertised_except, peer));
@@ -327,7 +326,7 @@ impl Group {
         }
     }
 
-    /// Whether everything that changed was said.
+    /// Whether nothing is pending or being resynchronised.
     pub(crate) fn is_flushed(&self) -> bool {
         !self.has_pending()
     }
@@ -343,14 +342,14 @@ impl Group {
         !self.advertised_paths.get(dest).is_empty()
     }
 
-    /// Whether nothing here refers to the destination, not even a withdrawn path.
+    /// Whether the group has no state for the destination, not even a withdrawn path.
     pub(crate) fn is_done_with(&self, dest: DestId) -> bool {
         !self.pending.contains(dest.0)
             && !self.marking.contains(&dest.0)
             && !self.has_advertised(dest)
     }
 
-    /// Puts a member in, which the caller has joined to the log with the same resynchronisation.
+    /// Adds a member that the caller has joined to the log with the same resynchronisation.
     pub(crate) fn add_member(
         &mut self,
         peer: SourceId,
@@ -370,12 +369,12 @@ impl Group {
         }
     }
 
-    /// Who has this key.
+    /// The member with this key.
     pub(crate) fn member_of(&self, key: MemberKey) -> Option<SourceId> {
         self.members.iter().find(|(_, member)| member.key == key).map(|(peer, _)| *peer)
     }
 
-    /// Resynchronises a member; one resynchronisation takes the place of another.
+    /// Begins the resynchronisation of a member, replacing any in progress.
     pub(crate) fn begin_resync(&mut self, peer: SourceId, resync: &Resync, slots: u32) {
         if self.resync_at >= slots {
             self.wrap();
@@ -384,7 +383,7 @@ impl Group {
         let Some(member) = self.members.get_mut(&peer) else { return };
         self.resyncing += u32::from(member.resyncing.is_none());
         member.resyncing = Some(Resyncing::begin(resync, start));
-        // With BoRR again, the peer would lose what it was sent since the first (RFC 7313 §4).
+        // A second BoRR would make the peer discard what it was sent since the first (RFC 7313 §4).
         if resync.end == ResyncEnd::Refresh && resync.covered.is_empty() {
             let mut begin = Encoded::default();
             self.push_control(&mut begin, peer, RefreshKind::Begin);
@@ -425,8 +424,8 @@ impl Group {
         if more { SliceState::More } else { SliceState::Done }
     }
 
-    /// Whether changes go out at once. While every member is resynchronised they wait for that, which
-    /// flushes what it comes to: a new group would otherwise be sent everything twice.
+    /// Whether changes are sent live. While every member is being resynchronised they wait for the
+    /// resynchronisation to reach and flush them: a new group would otherwise be sent everything twice.
     fn flushes_live(&self) -> bool {
         self.has_pending() && (self.resyncing as usize) < self.members.len()
     }
@@ -440,7 +439,7 @@ impl Group {
     fn flush_slice(&mut self, state: &mut ExportState<'_>, window: usize, meter: &mut Meter) {
         let mut batch = std::mem::take(state.batch);
         batch.begin(&self.key);
-        // At least one: a slice that does nothing would come back for ever.
+        // At least one: a slice without progress would be rescheduled forever.
         while batch.considered == 0 || !self.is_full(&batch, window, meter) {
             let Some(dest) = self.next_pending(state.dests, meter) else { break };
             batch.considered += 1;
@@ -450,8 +449,8 @@ impl Group {
         self.append(batch, Vec::new(), CoveredRanges::default(), state, meter);
     }
 
-    /// Compares what is advertised about a destination with what should be, and sends the difference.
-    /// Returns the path identifiers whose new route everyone is sent.
+    /// Compares the advertised state of a destination with the intended one and sends the difference.
+    /// Returns the path identifiers announced to every member.
     fn flush(&mut self, dest: DestId, state: &mut ExportState<'_>, batch: &mut Batch) -> Flushed {
         let flushed = match self.key.add_path {
             None => self.flush_best(dest, state, batch),
@@ -568,7 +567,7 @@ impl Group {
         if any { Flushed::Paths(changed) } else { Flushed::Unchanged }
     }
 
-    /// Writes one change for those that know the old state.
+    /// Encodes one change for members that have the previous state.
     #[inline]
     fn advertise(
         &mut self,
@@ -604,7 +603,7 @@ impl Group {
         }
     }
 
-    /// What a path becomes in this group, with a reference; [`ExportId::NONE`] if it is withheld.
+    /// Exports a path to this group and takes a reference; [`ExportId::NONE`] if it is not advertised.
     fn export_path(
         &mut self,
         dest: DestId,
@@ -650,7 +649,7 @@ impl Group {
         out
     }
 
-    /// What a path becomes in this group, or why it is withheld.
+    /// Exports a path to this group, or says why it is not advertised.
     fn evaluate(
         &self,
         dest: DestId,
@@ -660,7 +659,7 @@ impl Group {
         evaluate_export(&self.key, dest, path, state.into())
     }
 
-    /// Encodes a batch with control messages behind it, appends it, and gives its memory back.
+    /// Encodes and appends a batch followed by control messages, and returns its memory.
     fn append(
         &mut self,
         mut batch: Batch,
@@ -706,7 +705,7 @@ impl Group {
     fn withdraw_oversized(&mut self, state: &mut ExportState<'_>, batch: &mut Batch) {
         batch.clear();
         let oversized = std::mem::take(&mut batch.oversized);
-        // A peer decides how often this happens.
+        // A peer controls how often this happens.
         if let Some(first) = oversized.first().filter(|_| state.notes.len() < NOTES_MAX) {
             let prefix = state.dests.prefix(first.dest);
             let more = match oversized.len() - 1 {
@@ -749,8 +748,8 @@ impl Group {
         out.end_frame(Audience::Only(peer), Except::NOBODY);
     }
 
-    /// Forgets withdrawn paths that every member knows of, of `max` destinations at most. Returns the
-    /// work done.
+    /// Removes withdrawn paths that every member has processed, for `max` destinations at most.
+    /// Returns the work done.
     pub(crate) fn purge_withdrawn(&mut self, floor: u32, dests: &Destinations, max: u32) -> u32 {
         let mut left = self.tombstones.len().min(max);
         let looked_at = left;
@@ -773,7 +772,7 @@ impl Group {
         looked_at / 4
     }
 
-    /// Destinations with withdrawn paths that are kept for members that may not know.
+    /// Destinations with withdrawn paths kept for members that may not have processed them.
     pub(crate) fn tombstones(&self) -> u32 {
         self.tombstones.len()
     }

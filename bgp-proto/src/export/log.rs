@@ -1,11 +1,11 @@
 //! The chunk log of a group: written by the table's thread, read by connection tasks.
 //!
-//! A member is a cursor. It reads what concerns it: frames for everyone but their source, frames for
-//! those being resynchronised while it is one of them, frames for it alone. The log holds at most so many octets;
-//! a member that is further behind loses its place and keeps nothing but a *version*: it has the
-//! state of the table up to there. The table later sends it what changed since.
+//! A member is a cursor. It reads the frames addressed to it: those for every member but the source,
+//! those for members being resynchronised while it is one, and those for it alone. The log is bounded
+//! in octets; a member that falls further behind loses its position and keeps only a *version*, up to
+//! which it has the state of the table. The table later sends it what changed since.
 //!
-//! The mutex inside is held for the time of a few pointer moves, never while encoding or writing.
+//! The mutex is held for a few pointer moves, never while encoding or writing.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
@@ -49,10 +49,10 @@ impl Piece {
 pub enum Fetch {
     /// Pieces were appended.
     Data,
-    /// Nothing to send at present; the waker will be woken.
+    /// Nothing to send now; the waker will be woken.
     Empty,
     /// The member fell off the log; the table was asked for the current state and the waker will be
-    /// woken when it is there.
+    /// woken once it is available.
     Lagging,
 }
 
@@ -65,10 +65,10 @@ struct Member {
     frame: usize,
     offset: u32,
     version: Version,
-    /// The resynchronisation that is not completely read.
+    /// The resynchronisation that has not been read completely.
     resync: Option<Reading>,
     place: Position,
-    /// A refresh was asked for while another one was under way.
+    /// A refresh was requested while another was in progress.
     refresh_again: Option<ResyncEnd>,
     waker: Option<Waker>,
 }
@@ -91,11 +91,11 @@ enum Position {
     Lost,
     /// Fallen off, and has room for more.
     Asking,
-    /// Never served again: the table asked for the session to be closed.
+    /// Never served again: the table has ordered the session closed.
     Condemned,
 }
 
-/// Whose room for more the table asks for.
+/// Which members' free room the table asks about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Readers {
     /// Every member that holds its place.
@@ -114,7 +114,7 @@ impl Readers {
     }
 }
 
-/// Names a membership; never used twice.
+/// Identifies a membership; never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct MemberKey(pub(crate) u64);
 
@@ -123,7 +123,7 @@ struct Held {
     chunk: SharedChunk,
     /// Octets of memory of the chunks before it since the log began.
     start: u64,
-    /// Members that stand in it.
+    /// Members whose cursor is in it.
     readers: u32,
 }
 
@@ -137,9 +137,10 @@ struct State {
     bytes_max: usize,
     complete: Version,
     members: BTreeMap<MemberKey, Member>,
-    /// The table has more to write and waits until one of these members has less than this to read.
+    /// The table has more to write and waits until one of these members has fewer unread octets than
+    /// this.
     starved: [Option<u64>; 2],
-    /// Who is called when the table has to look at this log, and as what.
+    /// Called, with the group's number, when the table has to look at this log.
     attention: Arc<Attention>,
     group: u32,
     evictions: u64,
@@ -150,11 +151,11 @@ struct State {
 /// What happened to a member since the table last looked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum MemberEvent {
-    /// It fell off; a resynchronisation under way for it is void.
+    /// It fell off; a resynchronisation in progress for it is void.
     Lost(MemberKey),
-    /// It fell off and has room: this is due.
+    /// It fell off and has room again: this resynchronisation is due.
     Rejoin(MemberKey, Resync),
-    /// Its resynchronisation is read and it wants a refresh that ends so.
+    /// Its resynchronisation is read and the next refresh is due, with this end.
     Refresh(MemberKey, ResyncEnd),
 }
 
@@ -164,7 +165,7 @@ pub struct Log {
     state: Mutex<State>,
 }
 
-/// Calls the table's attention to a log, once its lock is given back.
+/// Calls the table's attention to a log after its lock was released.
 struct Caller(Arc<Attention>, u32);
 
 impl Caller {
@@ -191,7 +192,7 @@ impl State {
         at.map_or(0, |held| self.written - held.start - u64::from(member.offset))
     }
 
-    /// Drops chunks that every member has passed.
+    /// Drops chunks that every member has read.
     fn trim(&mut self) {
         while self.chunks.front().is_some_and(|front| front.readers == 0) {
             self.chunks.pop_front();
@@ -211,8 +212,8 @@ impl State {
         }
     }
 
-    /// Drops the oldest chunks until the bound holds; members that stand in them lose their place.
-    /// The newest chunk stays whatever its size.
+    /// Drops the oldest chunks until the bound holds; members whose cursor is in them lose their
+    /// position. The newest chunk stays whatever its size.
     fn evict(&mut self) {
         if self.held() <= self.bytes_max {
             return;
@@ -230,7 +231,7 @@ impl State {
         }
     }
 
-    /// What the member is owed after it lost its place.
+    /// What the member has to be sent after it lost its position.
     fn backlog(member: &Member) -> Resync {
         match &member.resync {
             Some(reading) => reading.resync.clone(),
@@ -250,7 +251,7 @@ impl Member {
         self.resync.is_some()
     }
 
-    /// Moves past the chunk that it stands in, which is this one.
+    /// Moves past `chunk`, in which the cursor is.
     fn pass(&mut self, chunk: &Chunk) {
         if let Some(reading) = &mut self.resync
             && self.chunk >= reading.first
@@ -295,7 +296,7 @@ impl Log {
         Arc::new(Log { state: Mutex::new(state) })
     }
 
-    /// The state is consistent between any two statements, so a panic elsewhere does not spoil it.
+    /// The state is consistent between any two statements, so a poisoned lock is usable.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -328,7 +329,7 @@ impl Log {
         state.members.insert(key, member);
     }
 
-    /// Takes a member out; what it had not read is of no use to it any more.
+    /// Removes a member and discards what it has not read.
     pub(crate) fn leave(&self, key: MemberKey) {
         self.dismiss(key);
     }
@@ -343,7 +344,7 @@ impl Log {
         Some(member)
     }
 
-    /// Puts a fallen member back at the head.
+    /// Returns a member that fell off to the head of the log.
     pub(crate) fn rejoin(&self, key: MemberKey, resync: Resync) {
         let mut state = self.lock();
         let next = state.next();
@@ -353,8 +354,8 @@ impl Log {
         member.resync = Some(Reading { resync, first: next, to: None });
     }
 
-    /// Begins to resynchronise a member; one that is being so, or has fallen off, gets it afterwards.
-    /// Returns whether it begins at once.
+    /// Begins the resynchronisation of a member; deferred while one is in progress or the member has
+    /// fallen off. Returns whether it begins at once.
     pub(crate) fn refresh(&self, key: MemberKey, resync: Resync) -> bool {
         let mut state = self.lock();
         let first = state.next();
@@ -439,7 +440,7 @@ impl Log {
         }
     }
 
-    /// Whether one of these members has less than `window` octets to read; if not, the table is woken
+    /// Whether one of these members has fewer than `window` unread octets; if not, the table is woken
     /// when one has.
     pub(crate) fn has_room(&self, window: usize, readers: Readers) -> bool {
         let mut state = self.lock();
@@ -466,8 +467,8 @@ impl Log {
         .unwrap_or(Version::MAX)
     }
 
-    /// The member that is furthest behind is never served again; who it is. One that fell off the
-    /// log goes before one that holds its place.
+    /// Stops serving the member that is furthest behind and returns it. One that fell off the log is
+    /// taken before one that is on it.
     pub(crate) fn close_slowest(&self) -> Option<SourceId> {
         let mut state = self.lock();
         let (_, _, key) = state
@@ -634,7 +635,7 @@ fn push_piece(chunk: &SharedChunk, range: Range<u32>, out: &mut Vec<Piece>) {
     }
 }
 
-/// Where a reader reads: the table may move it to another group's log.
+/// The log that a reader reads: the table may move it to another group's.
 #[derive(Debug)]
 pub(crate) struct Subscription {
     place: Mutex<(Arc<Log>, MemberKey)>,
@@ -645,8 +646,8 @@ impl Subscription {
         self.place.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Moves the reader: leaves the old log, and joins the new one with the resynchronisation that `plan` makes of
-    /// what the member is owed.
+    /// Moves the reader: leaves the old log and joins the new one, with the resynchronisation that
+    /// `plan` makes of what the member has to be sent.
     pub(crate) fn transfer(
         &self,
         log: Arc<Log>,
@@ -689,7 +690,7 @@ impl Reader {
         self.family
     }
 
-    /// Whose cursor it is.
+    /// The peer that reads.
     pub fn peer(&self) -> PeerId {
         self.peer
     }

@@ -1,9 +1,9 @@
-//! The way out: who may be sent what, rewriting, update groups, the chunk log.
+//! Export: eligibility, outbound rewriting, update groups and the chunk log.
 //!
-//! Peers that would be sent the same octets are one [`Group`](crate::table): the group encodes its
-//! pending changes once into immutable [`Chunk`]s of its [`Log`]; each member is a cursor, a
-//! [`Reader`]. Split horizon is a frame skip. A member that falls off the log holds no queue: it is
-//! served the current state of what changed since.
+//! Peers that would be sent the same octets form one [`Group`](crate::table): the group encodes its
+//! pending changes once into immutable [`Chunk`]s of its [`Log`], and each member is a cursor into
+//! it, a [`Reader`]. Split horizon skips a frame. A member that falls off the log keeps no queue: it
+//! is sent the current state of whatever changed since its version.
 
 mod adj_rib_out;
 mod attention;

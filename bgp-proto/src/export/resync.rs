@@ -1,8 +1,8 @@
-//! Walks over the table on a member's behalf, and what survives of one that is not finished.
+//! Resynchronisation of a member with the table, and what remains of one that was interrupted.
 //!
-//! A member that falls off the log in the middle of its resynchronisation keeps, beside its version, the
-//! ranges of destinations that it has read: the next one sends it only what changed there since.
-//! Without that, two slow members that push each other off would start over for ever.
+//! A member that falls off the log during its resynchronisation keeps, beside its version, the ranges
+//! of destinations that it has read: the next one sends it only what changed there since. Otherwise
+//! two slow members that push each other off would start over forever.
 
 use std::ops::Range;
 
@@ -10,46 +10,46 @@ use smallvec::SmallVec;
 
 use crate::rib::Version;
 
-/// CoveredRanges that are remembered at most; of more, the shortest is forgotten.
+/// Maximum number of ranges remembered; beyond, the shortest is dropped.
 const RANGES_MAX: usize = 8;
-/// Ranges at least this long end at multiples of [`ALIGNMENT`], so that many members
-/// have few places where something changes for one of them.
+/// Ranges at least this long end at multiples of [`ALIGNMENT`], so that the ranges of many members
+/// share their boundaries.
 const ALIGNED_FROM: u32 = 16 * ALIGNMENT;
 const ALIGNMENT: u32 = 1 << 10;
 
-/// What a member is owed at the end of its resynchronisation.
+/// The marker that a member is sent at the end of its resynchronisation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ResyncEnd {
     /// It joined: End-of-RIB.
     EndOfRib,
-    /// It asked for a refresh (RFC 7313): BoRR before, EoRR behind.
+    /// It requested an enhanced refresh (RFC 7313): BoRR before, EoRR after.
     Refresh,
-    /// It fell behind, or asked for a plain refresh.
+    /// It fell behind, or requested a plain refresh (RFC 2918).
     Nothing,
 }
 
-/// A walk over the table on behalf of a member that has an earlier version of it.
+/// A pass over the table for a member that has an earlier version of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Resync {
     /// Routes that changed after this are announced.
     pub(crate) announce_since: Version,
     /// Destinations that changed after this and are not advertised are withdrawn.
     pub(crate) withdraw_since: Version,
-    /// What the member has once it is over.
+    /// The version that the member has when it is complete.
     pub(crate) covers: Version,
-    /// What earlier ones, which were not finished, have covered.
+    /// What earlier, interrupted ones have covered.
     pub(crate) covered: CoveredRanges,
     pub(crate) end: ResyncEnd,
 }
 
-/// A member that is resynchronised. The group's position goes round and round.
+/// A member being resynchronised. The group's position cycles through the destinations.
 #[derive(Debug)]
 pub(crate) struct Resyncing {
     announce_since: Version,
     pub(crate) withdraw_since: Version,
     covered: CoveredRanges,
     pub(crate) end: ResyncEnd,
-    /// Where it began; it is over when the position comes here again.
+    /// Where it began; complete when the position returns here.
     start: u32,
     wrapped: bool,
 }
@@ -73,7 +73,7 @@ impl Resyncing {
         }
     }
 
-    /// There are only so many destinations any more.
+    /// The table shrank to this many destinations.
     pub(crate) fn truncate(&mut self, slots: u32) {
         self.start = self.start.min(slots);
     }
@@ -87,7 +87,7 @@ impl Resyncing {
         self.wrapped && at >= self.start
     }
 
-    /// The way from `at`, in a table of so many slots, as far as it is the same.
+    /// The segment from `at`, in a table of so many slots, up to where the conditions change.
     pub(crate) fn segment(&self, at: u32, slots: u32) -> Segment {
         let (covered, covered_end) = self.covered.at(at);
         Segment {
@@ -107,7 +107,7 @@ impl CoveredRanges {
         self.0.is_empty()
     }
 
-    /// Adds a run, joined to those that it touches: of versions, the oldest is true of all.
+    /// Adds a range, merged with those that it touches; the oldest version holds for all of it.
     pub(crate) fn add(&mut self, mut run: Range<u32>, mut since: Version) {
         if run.is_empty() {
             return;
@@ -132,7 +132,7 @@ impl CoveredRanges {
         others.0.iter().for_each(|(run, since)| self.add(run.clone(), *since));
     }
 
-    /// The same with long runs cut to the alignment.
+    /// The same, with long ranges cut to the alignment.
     pub(crate) fn aligned(&self) -> CoveredRanges {
         let cut = |run: &Range<u32>| match run.len() {
             len if len < ALIGNED_FROM as usize => run.clone(),

@@ -1,9 +1,9 @@
-//! The Adj-RIBs-Out of all peers (RFC 4271 §3.2): update groups, who is in which, and the jobs that
-//! groups give: encoding, copying for a fork, merging, giving back.
+//! The Adj-RIBs-Out of all peers (RFC 4271 §3.2): update groups, their membership, and the jobs of
+//! groups: encoding, copying for a fork, merging, dissolving.
 //!
-//! A group is looked at when it is in `ready`: something was marked, a member joined, or its log
-//! called because a reader has room or fell off. One slice each, round robin, as far as the turn's
-//! budget goes.
+//! A group is in `ready` when a destination was marked, a member joined, or its log called because a
+//! reader has room or fell off. Ready groups get one slice each, round robin, within the turn's
+//! budget.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::hash::BuildHasher;
@@ -19,14 +19,14 @@ use super::{
 use crate::rib::{Decided, DestId, Destinations, LocRib, Meter, Parts, SourceId};
 use crate::types::{Family, PeerId, Time};
 
-/// Octets that may wait in all logs together for the fastest readers of each.
+/// Octets that may wait in all logs together for the fastest reader of each.
 const WINDOWS_TOTAL: usize = 32 << 20;
 /// The same for one group at most and at least.
 const WINDOW_MAX: usize = 1 << 20;
 const WINDOW_MIN: usize = 64 << 10;
-/// Destinations of one group whose withdrawn paths are looked at in a turn.
+/// Destinations of one group whose withdrawn paths are purged in a turn.
 const PURGED_MAX: u32 = 4096;
-/// Work of a slice at least: less would split messages.
+/// Minimum work of a slice: less would split messages.
 const SLICE_MIN: u32 = 4_000;
 
 /// Whether peers are sent anything.
@@ -43,8 +43,8 @@ struct Membership {
     subscription: Arc<Subscription>,
 }
 
-/// A group that begins with what another one has advertised, and gets it a slice at a time. Both
-/// stand still meanwhile.
+/// A group that starts from another group's advertised state, copied slice by slice. Both are frozen
+/// meanwhile.
 struct Fork {
     from: u32,
     to: u32,
@@ -56,16 +56,16 @@ pub(crate) struct AdjRibsOut {
     pub(crate) groups: BTreeMap<u32, Group>,
     pub(crate) exported: ExportTable,
     memberships: BTreeMap<(SourceId, Family), Membership>,
-    /// Groups by what distinguishes most of them.
+    /// Groups by the digest of their key.
     by_digest: BTreeMap<u64, BTreeSet<u32>>,
     ready: VecDeque<u32>,
-    /// Groups that may have become like another one.
+    /// Groups whose key may have become equal to another's.
     unmerged: BTreeSet<u32>,
     forks: VecDeque<Fork>,
-    /// What groups that are gone had advertised, to be given back from a position on.
+    /// Advertised state of removed groups, to be released from a position on.
     dissolving: VecDeque<(AdjRibOut, Family, u32)>,
     attention: Arc<Attention>,
-    /// Where looking for withdrawn paths that everybody knows of goes on.
+    /// The group at which purging withdrawn paths continues.
     purge_from: u32,
     next_group: u32,
     next_member: u64,
@@ -77,7 +77,7 @@ pub(crate) struct AdjRibsOut {
     export: Export,
 }
 
-/// Puts a group among those that have something to encode, once.
+/// Queues a group for encoding, once.
 fn enqueue(group: &mut Group, ready: &mut VecDeque<u32>) {
     if !std::mem::replace(&mut group.is_queued, true) {
         ready.push_back(group.id);
@@ -123,7 +123,7 @@ impl AdjRibsOut {
         }
     }
 
-    /// Gives memory of chunks back that were not needed for a while.
+    /// Frees chunks that were not needed for a while.
     pub(crate) fn trim_chunks(&self, now: Time, meter: &mut Meter) {
         meter.spend(self.batch.pool.trim(now) * 4);
     }
@@ -148,7 +148,7 @@ impl AdjRibsOut {
         }
     }
 
-    /// Destinations were decided: groups that advertise something of them look at them.
+    /// Marks decided destinations pending in the groups that may advertise them.
     pub(crate) fn mark(&mut self, family: Family, decided: &[Decided], meter: &mut Meter) {
         for group in self.groups.values_mut().filter(|group| group.key.family == family) {
             let all_paths = group.key.add_path.is_some();
@@ -164,8 +164,7 @@ impl AdjRibsOut {
         }
     }
 
-    /// What members are sent of these destinations may differ although nothing was decided; of all of
-    /// the family without a list.
+    /// Re-exports these destinations although no decision changed; without a list, all of the family.
     pub(crate) fn export_again(
         &mut self,
         family: Family,
@@ -227,7 +226,7 @@ impl AdjRibsOut {
         let family = key.family;
         let id = match self.find(&key) {
             Some(id) => id,
-            // Whoever joins is resynchronised from the beginning, so nothing counts as changed.
+            // A member that joins is resynchronised from the beginning, so nothing counts as changed.
             None => self.insert_group(key, rib, 0),
         };
         let member = self.next_member_key();
@@ -257,7 +256,7 @@ impl AdjRibsOut {
         self.drop_if_empty(membership.group);
     }
 
-    /// Forgets a group without members, unless a fork still copies from it.
+    /// Removes a group without members, unless a fork still copies from it.
     fn drop_if_empty(&mut self, id: u32) {
         let is_empty = |group: &Group| group.members.is_empty() && !group.is_copied();
         if !self.groups.get(&id).is_some_and(is_empty) {
@@ -288,9 +287,8 @@ impl AdjRibsOut {
         self.drop_if_empty(from);
     }
 
-    /// Moves peers whose parameters changed: each with its source and the key that it has now. Those
-    /// that leave a group together for the same key go on together, with what they were sent, and are
-    /// sent the difference.
+    /// Moves peers whose parameters changed to the groups of their new keys. Members that leave a group
+    /// together for the same key stay together, keep what they were sent, and are sent the difference.
     pub(crate) fn regroup(&mut self, peers: Vec<(SourceId, GroupKey)>, rib: &mut LocRib) {
         let mut moves: Vec<(u32, GroupKey, Vec<SourceId>)> = Vec::new();
         let mut alike: BTreeMap<(u32, u64), Vec<usize>> = BTreeMap::new();
@@ -330,7 +328,7 @@ impl AdjRibsOut {
         }
     }
 
-    /// All members change together: the group stays what it is, under another key.
+    /// All members change alike: the group stays and gets another key.
     fn change_key(&mut self, id: u32, key: GroupKey, rib: &LocRib) {
         let slots = rib.dests(key.family).slots();
         let Some(group) = self.groups.get_mut(&id) else { return };
@@ -351,7 +349,7 @@ impl AdjRibsOut {
         }
     }
 
-    /// Copies what is advertised for forks, and gives back what nobody advertises any more.
+    /// Copies advertised state for forks, and releases that of removed groups.
     pub(crate) fn copy_and_dissolve(&mut self, rib: &mut LocRib, meter: &mut Meter) {
         while !meter.is_spent()
             && let Some(mut fork) = self.forks.pop_front()
@@ -395,7 +393,7 @@ impl AdjRibsOut {
         }
     }
 
-    /// Moves a member to another group that knows what it was sent.
+    /// Moves a member to another group that has the state it was sent.
     fn transfer(&mut self, source: SourceId, family: Family, to: u32, rib: &LocRib) {
         let key = self.next_member_key();
         let covers = rib.version();
@@ -419,9 +417,8 @@ impl AdjRibsOut {
         self.queue(to);
     }
 
-    /// A group that differs in nothing from another one any more becomes one with it. Both must have
-    /// advertised all there is: what they sent is then the same. Groups with ADD-PATH number paths on
-    /// their own and stay.
+    /// Merges a group with another of the same key. Both must be flushed: what they sent is then the
+    /// same. Groups with ADD-PATH assign path identifiers of their own and stay apart.
     fn merge(&mut self, id: u32, rib: &LocRib) {
         let Some(group) = self.groups.get(&id) else { return };
         if group.key.add_path.is_some() {
@@ -456,7 +453,7 @@ impl AdjRibsOut {
         self.drop_if_empty(from);
     }
 
-    /// A peer wants a family again (RFC 2918, RFC 7313).
+    /// A peer requested a route refresh (RFC 2918, RFC 7313).
     pub(crate) fn refresh(
         &mut self,
         source: SourceId,
@@ -489,7 +486,7 @@ impl AdjRibsOut {
         }
     }
 
-    /// Does what readers asked for: laggards come back, refreshes that waited begin.
+    /// Handles what readers asked for: members that fell off rejoin, deferred refreshes begin.
     pub(crate) fn attend(&mut self, rib: &LocRib, meter: &mut Meter) {
         for id in self.attention.take() {
             meter.spend(1);
@@ -521,7 +518,7 @@ impl AdjRibsOut {
         }
     }
 
-    /// Encodes what groups have to advertise and their members have room for.
+    /// Encodes what groups have pending, as far as their members have room.
     pub(crate) fn encode(&mut self, rib: &mut LocRib, meter: &mut Meter) {
         if self.export == Export::Deferred {
             return;
@@ -560,8 +557,8 @@ impl AdjRibsOut {
         }
     }
 
-    /// Has groups of a family forget withdrawn paths that every member knows of: those with a change
-    /// up to `floor`. Each call goes on with the group that the one before ended at.
+    /// Purges withdrawn paths that every member of a group has processed: those changed at or before
+    /// `floor`. Each call continues with the group at which the previous one ended.
     pub(crate) fn purge_withdrawn(
         &mut self,
         family: Family,
@@ -585,14 +582,14 @@ impl AdjRibsOut {
         }
     }
 
-    /// The slowest member of a group is never served again; who it is.
+    /// Stops serving the slowest member of a group and returns it.
     pub(crate) fn close_slowest(&mut self, id: u32, rib: &LocRib) -> Option<SourceId> {
         let source = self.groups.get(&id)?.log.close_slowest();
         self.take_events(id, rib);
         source
     }
 
-    /// Octets in logs, and of what groups remember of what they advertised.
+    /// Octets in logs, and of the advertised state of groups.
     pub(crate) fn octets(&self, rib: &LocRib) -> (u64, u64) {
         let mut octets = (0, self.exported.octets());
         for group in self.groups.values() {

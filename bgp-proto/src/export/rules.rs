@@ -1,6 +1,6 @@
-//! Who may be sent what, and what it looks like on the way out (RFC 4271 §9.1.3, RFC 4456, RFC 1997).
+//! Eligibility of routes for export, and outbound rewriting (RFC 4271 §9.1.3, RFC 4456, RFC 1997).
 //!
-//! Everything here depends on the group and the source of a route, never on the single member.
+//! Everything here depends on the group and the source of a route, never on an individual member.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
@@ -24,7 +24,7 @@ pub(crate) struct GroupKey {
     /// iBGP: the cluster that its routes belong to.
     pub(crate) cluster_id: ClusterId,
     pub(crate) local_asn: Asn,
-    /// eBGP: what we are to the members (RFC 9234).
+    /// eBGP: our role towards the members (RFC 9234).
     pub(crate) role: Option<Role>,
     /// What "next hop self" is.
     pub(crate) local_addr: IpAddr,
@@ -150,7 +150,7 @@ pub(crate) struct Reflection {
 }
 
 impl Reflection {
-    /// Octets that it adds to a message at most: ORIGINATOR_ID, and a CLUSTER_LIST of two.
+    /// Maximum number of octets that it adds to a message: ORIGINATOR_ID, and a CLUSTER_LIST of two.
     pub(crate) const OCTETS_MAX: usize = 7 + 4 + 8;
 
     fn new(group: &GroupKey, from: &SourceFacts) -> Self {
@@ -173,7 +173,7 @@ impl Reflection {
     }
 }
 
-/// A route on its way out.
+/// A route being exported.
 pub(crate) struct Outbound<'a> {
     /// `peer_type` is the receiver's. `next_hop` is the received one, or the route's own.
     pub(crate) route: RouteRef<'a>,
@@ -339,7 +339,7 @@ fn resolve_next_hop(
             if family == Family::Ipv4 && !group.ipv4_over_ipv6 {
                 return Err(Withholding::NoIpv4NextHop);
             }
-            // A link-local address means nothing beyond its link; the traffic comes through us.
+            // A link-local address has no meaning beyond its link; traffic is to come through us.
             if is_link_local(addr) { own() } else { Ok(NextHop::V6(addr)) }
         }
     }

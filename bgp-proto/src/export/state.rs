@@ -1,4 +1,4 @@
-//! What export reads and writes of the table, and what a path becomes by it.
+//! The parts of the table that export reads and writes, and the evaluation of a path.
 
 use std::collections::BTreeMap;
 
@@ -58,8 +58,8 @@ impl<'a> From<&'a ExportState<'_>> for ExportView<'a> {
     }
 }
 
-/// What a path becomes in a group, or why it is withheld: the one place, for the wire and for
-/// `explain`.
+/// Exports a path to a group, or says why it is not advertised. The only implementation, for the wire
+/// and for `explain`.
 pub(crate) fn evaluate_export(
     group: &GroupKey,
     dest: DestId,
