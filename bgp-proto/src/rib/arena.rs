@@ -246,14 +246,14 @@ impl<T: Copy + Default> Runs<T> {
         Run { slot: self.classes[class].store(values), len }
     }
 
-    /// Gives the run's slot back.
+    /// Frees the run's slot.
     pub(crate) fn free(&mut self, run: Run) {
         if run.len > 0 {
             self.classes[class_of(usize::from(run.len))].free.push(run.slot);
         }
     }
 
-    /// The run with `value` appended; `run` itself is gone.
+    /// Returns the run with `value` appended; `run` is consumed.
     pub(crate) fn push(&mut self, run: Run, value: T) -> Run {
         let len = usize::from(run.len);
         if len > 0 && class_of(len) == class_of(len + 1) {
@@ -275,7 +275,7 @@ impl<T: Copy + Default> Runs<T> {
         self.store(&values)
     }
 
-    /// The run without the element at `at`, whose place the last one takes; `run` itself is gone.
+    /// Returns the run without the element at `at`, which the last one replaces; `run` is consumed.
     pub(crate) fn swap_remove(&mut self, run: Run, at: usize) -> Run {
         let values = self.get_mut(run);
         let last = values.len() - 1;
@@ -413,7 +413,7 @@ impl IdSet {
         found.next()
     }
 
-    /// Gives memory back that ids from `slots` on took; there are none.
+    /// Frees the memory of ids from `slots` on, which are not members.
     pub(crate) fn truncate(&mut self, slots: u32) {
         let blocks = slots.div_ceil(BLOCK_IDS) as usize;
         if blocks < self.blocks.len() {

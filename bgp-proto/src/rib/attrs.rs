@@ -1,4 +1,4 @@
-//! Attribute sets: each once, as canonical bytes, with what the decision process reads of them.
+//! Attribute sets, interned as canonical bytes with the values that the decision process reads.
 
 use hashbrown::HashTable;
 
@@ -11,7 +11,7 @@ use crate::wire::{AsPath, Attr, AttrView, Origin, attr};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct AttrId(pub(crate) u32);
 
-/// Preference of routes from BGP, unless a policy sets another.
+/// Preference of BGP routes unless a policy sets another.
 pub(crate) const PREFERENCE_BGP: u16 = 100;
 /// LOCAL_PREF of routes that carry none.
 pub(crate) const LOCAL_PREF_DEFAULT: u32 = 100;
@@ -31,7 +31,7 @@ impl Default for LocalAttrs {
     }
 }
 
-/// The parts of a set that are read for every path, decoded once.
+/// The values of a set that are read for every path, decoded once.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct AttrKey {
     pub(crate) local_pref: u32,
@@ -63,7 +63,7 @@ impl AttrKey {
             origin: Origin::Incomplete as u8,
             ..AttrKey::default()
         };
-        // One pass, asking for what is there.
+        // One pass over the attributes present.
         for Attr { code, value, .. } in attrs.iter() {
             let number = value.first_chunk().map(|octets| u32::from_be_bytes(*octets));
             match code {
@@ -150,7 +150,7 @@ impl AttrTable {
         }
     }
 
-    /// The id of a set, with one reference that the caller gives back with [`AttrTable::release`].
+    /// The id of a set, with one reference to be released with [`AttrTable::release`].
     pub(crate) fn intern(&mut self, bytes: &[u8], local: LocalAttrs) -> AttrId {
         let hash = self.hash.bytes(bytes, u64::from(local.preference));
         let sets = &self.sets;

@@ -1,15 +1,16 @@
-//! The decision process: one comparison, which also says why (RFC 4271 §9.1.2.2, RFC 4456 §9).
+//! The decision process: one comparison, which also gives the reason (RFC 4271 §9.1.2.2,
+//! RFC 4456 §9).
 //!
-//! MED compares within one neighbouring AS only, so "better" is no order of its own. Everything here
-//! follows the RFC's elimination: what ranks above MED first, then the lowest MED of each
-//! neighbouring AS, then the rest. The result never depends on the order of arrival.
+//! MED is comparable within one neighbouring AS only, so "better" is not a total order. Everything
+//! here follows the RFC's elimination: the steps above MED, then the lowest MED of each neighbouring
+//! AS, then the steps below. The result never depends on the order of arrival.
 
 use std::cmp::Ordering;
 use std::net::IpAddr;
 
 use super::{AttrKey, Reason};
 
-/// All that decides between two usable paths.
+/// Everything that decides between two usable paths.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Rank {
     /// Carries LLGR_STALE: less preferred than any that does not (RFC 9494 §4.3).
@@ -30,7 +31,7 @@ pub(crate) struct Rank {
 }
 
 impl Rank {
-    /// What attributes alone say; the caller adds where the path came from.
+    /// The rank by attributes alone; the caller adds the source of the path.
     pub(crate) fn from_attrs(key: &AttrKey, preference: u16) -> Self {
         Rank {
             long_lived_stale: key.has(AttrKey::LLGR_STALE),
@@ -71,7 +72,7 @@ fn compare_med(a: &Rank, b: &Rank) -> Ordering {
     if a.neighbor_asn == b.neighbor_asn { a.med.cmp(&b.med) } else { Ordering::Equal }
 }
 
-/// The steps below MED that multipath demands to be equal too.
+/// The steps below MED that must be equal for multipath.
 fn compare_forwarding(a: &Rank, b: &Rank) -> (Ordering, Reason) {
     first_difference([
         (b.external.cmp(&a.external), Reason::PeerType),
@@ -108,7 +109,7 @@ pub(crate) fn compare(a: &Rank, b: &Rank) -> (Ordering, Reason) {
     if forwarding.0.is_ne() { forwarding } else { compare_tail(a, b) }
 }
 
-/// Whether the kernel may use `other` beside the best path: equal down to the IGP metric.
+/// Whether `other` is eligible for multipath with the best path: equal down to the IGP metric.
 fn is_equal_cost(best: &Rank, other: &Rank) -> bool {
     compare_head(best, other).0.is_eq()
         && compare_med(best, other).is_eq()
@@ -130,12 +131,12 @@ pub(crate) fn select(candidates: &[Candidate]) -> Option<usize> {
     }
 }
 
-/// Below MED, which has done its work among survivors.
+/// The steps below MED, among the survivors of MED.
 fn tie_break(a: &Rank, b: &Rank) -> Ordering {
     compare_forwarding(a, b).0.then_with(|| compare_tail(a, b).0)
 }
 
-/// Candidates that are left after the steps down to MED.
+/// The candidates that survive the steps down to MED.
 fn survivors(candidates: &[Candidate]) -> Vec<usize> {
     let mut top: Vec<usize> = Vec::new();
     for (at, (_, rank)) in candidates.iter().enumerate() {

@@ -26,10 +26,10 @@ struct Destination {
 
 /// Slots that an insertion puts into an index that is being made.
 const GROWN_AT_ONCE: u32 = 8;
-/// Free slots at the end that are worth dropping, and how many are dropped at once.
+/// Free slots at the end that are worth truncating, and how many are truncated at once.
 const SHRUNK_MIN: u32 = 64;
 const SHRUNK_MAX: u32 = 1 << 15;
-/// An index of so many destinations is rebuilt in one go.
+/// An index of at most so many destinations is rebuilt in one step.
 const REMADE_MAX: usize = 1 << 14;
 
 /// The first path is usable.
@@ -57,14 +57,14 @@ enum Addresses {
     V6(Arena<u128>),
 }
 
-/// What storing a path did.
+/// The effect of storing a path.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Stored {
     /// There was no path with this source and identifier.
     Added,
     /// The path took the place of this one.
     Replaced(Path),
-    /// No room: a destination holds at most 65,535 paths.
+    /// Not stored: a destination holds at most 65,535 paths.
     Refused,
 }
 
@@ -85,10 +85,10 @@ pub(crate) struct Destinations {
     index: HashTable<u32>,
     /// The index that takes the place of this one, and how many slots are in it.
     growing: Option<(HashTable<u32>, u32)>,
-    /// Work done for that, which nobody was charged for yet.
+    /// Work done for that and not charged yet.
     grown: u32,
     free: IdSet,
-    /// No free slot is below this.
+    /// Lower bound of the free slots.
     lowest_free: u32,
     hash: Seeded,
     path_count: u32,
@@ -221,7 +221,7 @@ impl Destinations {
         Some(DestId(id))
     }
 
-    /// Makes room in the index for one more.
+    /// Reserves room in the index for one more.
     #[inline]
     fn make_room(&mut self) {
         if self.index.len() == self.index.capacity() {
@@ -267,7 +267,7 @@ impl Destinations {
         *self.last_change.get_mut(id) = 0;
     }
 
-    /// Does for a destination that has come into the index what one that is being made needs.
+    /// Completes the creation of a destination that was inserted into the index.
     #[inline]
     fn note_indexed(&mut self, hash: u64, id: u32) {
         if let Some((next, reached)) = &mut self.growing
@@ -280,7 +280,7 @@ impl Destinations {
         }
     }
 
-    /// A larger index is filled beside the present one, so that no single insertion waits for all.
+    /// Grows the index incrementally beside the current one, so that no single insertion pays for all.
     #[cold]
     fn grow_some(&mut self) {
         let capacity = self.index.capacity();
@@ -304,7 +304,7 @@ impl Destinations {
         }
     }
 
-    /// The work that insertions since the last call did for others, to come.
+    /// Work that insertions since the last call did for later ones.
     pub(crate) fn take_grown(&mut self) -> u32 {
         std::mem::take(&mut self.grown)
     }
@@ -365,7 +365,7 @@ impl Destinations {
         self.index = index;
     }
 
-    /// Forgets an empty destination; its index is used again.
+    /// Removes an empty destination; its id is reused.
     pub(crate) fn free(&mut self, id: DestId) {
         let prefix = self.prefix(id);
         let hash = Self::hash_of(&self.hash, prefix);
@@ -445,7 +445,7 @@ impl Destinations {
         Stored::Added
     }
 
-    /// Takes the path at `at` out.
+    /// Removes the path at `at`.
     pub(crate) fn withdraw(&mut self, id: DestId, at: usize) -> Path {
         let dest = self.dests.get_mut(id.0);
         let run = dest.run();
@@ -526,14 +526,14 @@ impl Destinations {
         *self.last_change.get(id.0)
     }
 
-    /// Never goes back.
+    /// Never decreases.
     #[inline]
     pub(crate) fn note_change(&mut self, id: DestId, generation: u32) {
         let last = self.last_change.get_mut(id.0);
         *last = (*last).max(generation);
     }
 
-    /// Puts every change at the beginning of time (the generation counter starts over).
+    /// Resets every change to the beginning (the generation counter wraps).
     pub(crate) fn reset_changes(&mut self) {
         for id in 0..self.last_change.len() {
             *self.last_change.get_mut(id) = 1;

@@ -1,4 +1,4 @@
-//! Seeded hashing: feeders choose prefixes and attributes, so they must not know the hash.
+//! Seeded hashing: peers choose prefixes and attributes, so they must not be able to predict hashes.
 
 use std::hash::Hasher;
 

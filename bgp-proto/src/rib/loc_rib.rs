@@ -1,8 +1,8 @@
-//! The Loc-RIB (RFC 4271 §3.2) with the paths of all Adj-RIBs-In behind it: a path is stored once,
-//! at its destination, and the best one stands first.
+//! The Loc-RIB (RFC 4271 §3.2) and the paths of all Adj-RIBs-In: a path is stored once, at its
+//! destination, the best path first.
 //!
-//! Everything that counts a reference counts it here: who puts a path in or takes one out has
-//! nothing else to do about attributes and next hops.
+//! References to attributes and next hops are counted here: callers that add or remove a path need
+//! not care.
 
 use std::collections::BTreeMap;
 
@@ -15,10 +15,10 @@ use super::{
 };
 use crate::types::{Family, FamilyMap, Hop, PeerId, Prefix, Recursion, Source};
 
-/// Epoch and generation of the table's changes, in one number that only grows.
+/// Epoch and generation of the table's changes in one monotonic number.
 pub(crate) type Version = u64;
 
-/// Names a path for as long as it is held.
+/// Identifies a path while it is held.
 pub(crate) type PathName = (Family, DestId, SourceId, u32);
 
 /// The generation of a version in the epoch of `present`; versions of earlier epochs are before all.
@@ -35,7 +35,7 @@ pub(crate) struct Rib {
     pub(crate) dests: Destinations,
     /// To be decided.
     pub(crate) touched: WorkSet,
-    /// Of those, the ones with a path whose next hop is reached by another interface than before.
+    /// Of those, the ones with a path whose next hop changed its interface.
     moved: IdSet,
     /// Destinations without a path.
     pub(crate) empty: WorkSet,
@@ -52,11 +52,11 @@ pub(crate) struct LocRib {
     pub(crate) local: BTreeMap<(Prefix, Source), LocalRoute>,
     /// How many of each family, by source.
     local_counts: FamilyMap<SourceCounts>,
-    /// What was received, for paths that import changed.
+    /// The received attributes and next hop of paths that import changed.
     received: hashbrown::HashMap<PathName, (AttrId, NextHopId), foldhash::quality::FixedState>,
     /// Next hops that changed, with the destinations behind them that were not touched yet.
     changed_hops: BTreeMap<NextHopId, ChangedHop>,
-    /// A next hop whose destinations are looked through, and from where on in which family.
+    /// The next hop whose destinations are being touched, and the position in each family.
     compacting: Option<(NextHopId, usize, u32)>,
     generation: u32,
     epoch: u32,
@@ -67,10 +67,10 @@ struct ChangedHop {
     left: [SparseSet; 2],
 }
 
-/// A path that import must be asked about again.
+/// A path to be re-evaluated by import.
 pub(crate) type Reimport = (PeerId, Family, DestId);
 
-/// What groups have to look at besides best paths that changed.
+/// What groups need besides changes of the best path.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct WantedChanges {
     /// Some group advertises more than the best path.
@@ -85,7 +85,7 @@ pub(crate) struct WantedChanges {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Decided {
     pub(crate) dest: DestId,
-    /// Whether the best path is another one, or goes another way that policies may look at.
+    /// Whether the best path changed, or its interface, which policies may match.
     pub(crate) best_changed: bool,
 }
 
@@ -98,9 +98,9 @@ pub(crate) struct Parts<'a> {
     pub(crate) local: &'a BTreeMap<(Prefix, Source), LocalRoute>,
 }
 
-/// Destinations decided in one go: few enough that what is kept of them stays in the cache.
+/// Destinations decided in one batch: few enough to stay in the cache.
 const DECIDED_AT_ONCE: usize = 512;
-/// Marks that they make in groups, at most: with many groups fewer are decided in one go.
+/// Maximum number of marks that a batch makes in groups: with many groups batches are smaller.
 const MARKED_AT_ONCE: usize = 1 << 15;
 
 impl LocRib {
@@ -170,7 +170,7 @@ impl LocRib {
         self.generation += 1;
     }
 
-    /// Takes a route of our own in, or out; returns what there was.
+    /// Adds, replaces or removes a local route; returns the previous one.
     pub(crate) fn set_local(
         &mut self,
         prefix: Prefix,
@@ -239,7 +239,7 @@ impl LocRib {
         stored
     }
 
-    /// Takes the path at `at` out, with everything that it refers to.
+    /// Removes the path at `at` and releases everything that it refers to.
     pub(crate) fn withdraw(&mut self, family: Family, dest: DestId, at: usize) -> Path {
         let rib = self.rib_mut(family);
         let path = rib.dests.withdraw(dest, at);
@@ -249,7 +249,7 @@ impl LocRib {
         if path.flags.has(PathFlags::CHANGED) {
             let pair = self.received.remove(&(family, dest, path.source, path.path_id));
             self.release_received(pair);
-            // A table that has become small is not kept at its size.
+            // A table that shrank does not keep its capacity.
             if self.received.len() * 8 < self.received.capacity() && self.received.capacity() > 4096
             {
                 self.received.shrink_to(self.received.len() * 2);
@@ -423,7 +423,7 @@ impl LocRib {
         self.ribs.iter().any(|rib| !rib.touched.is_empty())
     }
 
-    /// Whether the next hops of all these paths, which share the traffic, are on links of ours.
+    /// Whether the next hops of all these paths, which are used for multipath, are directly connected.
     pub(crate) fn recursion(&self, sharing: &[&Path]) -> Recursion {
         match sharing.iter().all(|path| self.hops.is_connected(path.next_hop)) {
             true => Recursion::Direct,
@@ -431,7 +431,7 @@ impl LocRib {
         }
     }
 
-    /// The paths that share the traffic of a destination that has a best path, that one first.
+    /// The multipath set of a destination that has a best path, that one first.
     pub(crate) fn sharing<'a>(&self, paths: &'a [Path], max: usize) -> SmallVec<[&'a Path; 4]> {
         match paths {
             [path] => SmallVec::from_buf_and_len([path; 4], 1),
@@ -439,7 +439,7 @@ impl LocRib {
         }
     }
 
-    /// Positions of the paths that share the traffic, best first.
+    /// Positions of the paths of the multipath set, best first.
     pub(crate) fn multipath(&self, paths: &[Path], max: usize) -> Vec<usize> {
         let candidates = self.sources.candidates(paths, &self.attrs, &self.hops);
         let mut equal = select_multipath(&candidates);

@@ -1,4 +1,4 @@
-//! What a turn may still do.
+//! The budget of a turn.
 
 /// Counts down units of work, of about 100 ns each.
 #[derive(Debug)]
@@ -12,7 +12,7 @@ impl Meter {
         Meter { left: budget, spent: 0 }
     }
 
-    /// A part of it. What is spent of the part counts here by [`Meter::settle`].
+    /// A part of the budget. What is spent of it is charged here by [`Meter::settle`].
     pub(crate) fn part(&self, budget: u32) -> Meter {
         Meter::new(budget.min(self.left).max(1))
     }
@@ -21,7 +21,7 @@ impl Meter {
         self.spend(part.spent);
     }
 
-    /// A piece of work may go beyond the budget; the next one does not begin.
+    /// The last piece of work may exceed the budget; no further one begins.
     #[inline]
     pub(crate) fn spend(&mut self, units: u32) {
         self.spent = self.spent.saturating_add(units);

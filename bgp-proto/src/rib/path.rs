@@ -35,7 +35,7 @@ impl SourceId {
         (self.0 < Self::PEERS_MAX).then_some(PeerId(u32::from(self.0)))
     }
 
-    /// The place of one of our own sources among them; beyond them for [`SourceId::NONE`].
+    /// The index of a local source; beyond all of them for [`SourceId::NONE`].
     pub(crate) fn own_index(self) -> usize {
         usize::from(Self::NONE.0.wrapping_sub(self.0)).wrapping_sub(1)
     }
@@ -50,7 +50,7 @@ impl SourceId {
     }
 }
 
-/// Why import refused a path, in the order in which it looks.
+/// Why import rejected a path, in the order of the checks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Refusal {
@@ -60,7 +60,7 @@ pub(crate) enum Refusal {
     OriginatorLoop,
     /// CLUSTER_LIST names a cluster of ours.
     ClusterLoop,
-    /// For customers only, and it did not come from a provider (RFC 9234 §5).
+    /// A route leak: it carries OTC and did not come from a provider (RFC 9234 §5).
     RouteLeak,
     /// AS_PATH is longer than allowed.
     AsPathTooLong,
@@ -68,7 +68,7 @@ pub(crate) enum Refusal {
     TooManyCommunities,
     /// The attributes have more octets than allowed.
     AttributesTooLong,
-    /// Import policy said no.
+    /// Rejected by the import policy.
     Rejected,
 }
 
@@ -114,15 +114,15 @@ impl PathFlags {
         Refusal::ALL.get(usize::from(at)).copied()
     }
 
-    /// Refused: kept, so that a new policy can be asked, but never used.
+    /// Rejected: kept for re-evaluation, never used.
     #[inline]
     pub(crate) fn is_refused(self) -> bool {
         self.0 & Self::REFUSAL != 0
     }
 }
 
-/// When a path was last announced, by the count of marks that the peer has in its family: a path
-/// with the present stamp is fresh, one with an earlier stamp is stale (RFC 4724 §4.2) or not yet
+/// When a path was last announced, in marks of its peer and family: a path with the current stamp is
+/// fresh, one with an earlier stamp is stale (RFC 4724 §4.2) or not yet
 /// refreshed (RFC 7313 §4). Marking all paths of a peer is one addition.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Stamp(pub(crate) u8);

@@ -1,4 +1,4 @@
-//! What the decision process and export need to know about the peers that paths come from.
+//! Peers as sources of paths, as the decision process and export see them.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -7,7 +7,7 @@ use super::{
 };
 use crate::types::{Asn, ClusterId, PeerType, RouterId, Source};
 
-/// One peer as a source of routes. Stays while stale routes of the peer do.
+/// One peer as a source of routes. Lives as long as stale routes of the peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SourceFacts {
     pub(crate) address: IpAddr,
@@ -17,7 +17,7 @@ pub(crate) struct SourceFacts {
     pub(crate) local_asn: Asn,
     /// iBGP: a client of ours (RFC 4456).
     pub(crate) client: bool,
-    /// The cluster that it belongs to.
+    /// Its cluster id.
     pub(crate) cluster_id: ClusterId,
 }
 
@@ -143,13 +143,13 @@ impl Sources {
         }
     }
 
-    /// Whether a path may be chosen at all.
+    /// Whether a path is eligible.
     #[inline]
     pub(crate) fn is_usable(&self, path: &Path, hops: &NextHops) -> bool {
         !path.flags.is_refused() && self.metric_to(path, hops).is_some()
     }
 
-    /// The metric of the way to a path's next hop, or `None` if there is none that counts.
+    /// The IGP metric of a path's next hop, or `None` if it is not usable.
     #[inline]
     fn metric_to(&self, path: &Path, hops: &NextHops) -> Option<u32> {
         match hops.reach(path.next_hop) {

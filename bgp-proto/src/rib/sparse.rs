@@ -147,7 +147,7 @@ impl SparseSet {
         })
     }
 
-    /// Takes the largest member out.
+    /// Removes and returns the largest member.
     pub(crate) fn pop_last(&mut self) -> Option<u32> {
         loop {
             let block = self.blocks.last_mut()?;
@@ -166,7 +166,7 @@ impl SparseSet {
         }
     }
 
-    /// Octets that the set takes.
+    /// Memory of the set in octets.
     pub(crate) fn octets(&self) -> u64 {
         (self.blocks.capacity() * size_of::<Block>()) as u64
     }
@@ -191,7 +191,7 @@ impl SparseSet {
     }
 
     /// Keeps of the members from `from` on, some blocks of them, those that satisfy `condition`.
-    /// Returns where to go on.
+    /// Returns where to continue.
     pub(crate) fn retain_some(
         &mut self,
         from: u32,

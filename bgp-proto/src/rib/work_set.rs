@@ -1,8 +1,9 @@
-//! Sets of destinations that something is to be done about, worked off in rounds.
+//! Sets of destinations to be processed, in rounds.
 
 use super::arena::IdSet;
 
-/// Ids in a rotating order: what is put in is taken out within a round, however much comes meanwhile.
+/// Ids in rotating order: each is taken out within one round of its insertion, however many are
+/// inserted meanwhile.
 #[derive(Debug, Default)]
 pub(crate) struct WorkSet {
     set: IdSet,
@@ -38,7 +39,7 @@ impl WorkSet {
         self.set.len()
     }
 
-    /// The next one, which stays in.
+    /// The next one, without removing it.
     #[inline]
     pub(crate) fn advance(&mut self) -> Option<u32> {
         let id = match self.set.next_from(self.at) {
@@ -52,7 +53,7 @@ impl WorkSet {
         Some(id)
     }
 
-    /// Takes the next one out.
+    /// Removes and returns the next one.
     #[inline]
     pub(crate) fn pop(&mut self) -> Option<u32> {
         let id = self.advance()?;
@@ -60,18 +61,18 @@ impl WorkSet {
         Some(id)
     }
 
-    /// Marks the present moment.
+    /// A barrier at the current position.
     pub(crate) fn barrier(&self) -> Barrier {
-        // The present round may have gone past what was put in just now, the next one does not.
+        // The current round may already have passed what was just inserted; the next one has not.
         Barrier(self.rounds + 2)
     }
 
-    /// Whether everything that was in at the moment of the barrier has been taken out.
+    /// Whether everything that was in the set at the barrier has been taken out.
     pub(crate) fn has_passed(&self, barrier: Barrier) -> bool {
         self.set.is_empty() || self.rounds >= barrier.0
     }
 
-    /// Gives memory back that ids from `slots` on took; there are none.
+    /// Frees the memory of ids from `slots` on, which are not members.
     pub(crate) fn truncate(&mut self, slots: u32) {
         self.set.truncate(slots);
     }

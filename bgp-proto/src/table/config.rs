@@ -1,4 +1,4 @@
-//! What the table needs to know: validated, immutable.
+//! Configuration of the table: validated, immutable.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,22 +13,22 @@ use crate::types::{Asn, ClusterId, RouterId};
 pub struct TableConfig {
     /// Our AS.
     pub asn: Asn,
-    /// Our BGP Identifier, for loop checks.
+    /// Our BGP Identifier (RFC 4271 §4.2), for loop detection.
     pub router_id: RouterId,
-    /// Our cluster; default: the router id.
+    /// Our CLUSTER_ID (RFC 4456 §7); default: the BGP Identifier.
     pub cluster_id: ClusterId,
-    /// Most hops of an ECMP route in the kernel, 1-256. Default 16.
+    /// Maximum number of next hops of an ECMP route in the kernel, 1-256. Default 16.
     pub multipath_max: usize,
     /// Which best routes go to the kernel. `None`: every BGP route, and blackholes of our own.
     pub fib_policy: Option<Arc<Policy>>,
-    /// Whose next hops may be reached over the default route. Default: those of internal peers.
+    /// Which peers' next hops may resolve through the default route. Default: those of internal peers.
     pub via_default: ViaDefault,
     /// Whether best routes go to the kernel at all (false on a route reflector).
     pub fib_enabled: bool,
     /// Octets that one group's log may hold before slow members fall off. Default 16 MiB. Less than
     /// a few long messages makes members that are resynchronised push each other off again and again.
     pub log_bytes_max: usize,
-    /// Update groups at most; a session that would need one more is closed with 6/8. Default 4096.
+    /// Maximum number of update groups; a session that would need one more is closed with 6/8. Default 4096.
     pub groups_max: usize,
     /// Octets that everything may hold ([`Table::memory`](super::Table::memory)); beyond it the
     /// peers that hold most are closed with 6/8. `None`: no limit.
@@ -67,11 +67,11 @@ impl Default for RouteLimits {
 pub struct PeerRoutes {
     /// The peer's name.
     pub name: Arc<str>,
-    /// Applied to what the peer sends.
+    /// The import policy.
     pub import: Arc<Policy>,
-    /// Applied to what the peer would be sent.
+    /// The export policy.
     pub export: Arc<Policy>,
-    /// Next hop towards the peer.
+    /// NEXT_HOP towards the peer.
     pub next_hop: NextHopMode,
     /// The peer is a client of ours (RFC 4456).
     pub route_reflector_client: bool,
@@ -79,18 +79,18 @@ pub struct PeerRoutes {
     pub cluster_id: Option<ClusterId>,
     /// How often our own AS may occur in a received AS_PATH. Default 0.
     pub allow_local_asn: u8,
-    /// Most prefixes per family; beyond it the session is closed with 6/1. `None`: no limit.
+    /// Maximum number of prefixes per family; beyond it the session is closed with 6/1. `None`: no limit.
     pub prefixes_max: Option<u32>,
-    /// Bounds of single routes.
+    /// Bounds of individual routes.
     pub limits: RouteLimits,
     /// Octets that the peer's routes may hold; beyond it the session is closed with 6/8. `None`: no
     /// limit.
     pub memory_max: Option<u64>,
-    /// Share of `prefixes_max` that is warned about, in percent. Default 80.
+    /// Share of `prefixes_max` at which a warning is given, in percent. Default 80.
     pub prefixes_warning_percent: u8,
     /// Paths per destination for ADD-PATH peers.
     pub add_path_send: AddPathSend,
-    /// After a peer has come back, its stale routes wait so long for End-of-RIB (RFC 8538 §4.1).
+    /// How long stale routes wait for End-of-RIB after the session is re-established (RFC 8538 §4.1).
     /// Default 180 s.
     pub stale_time: Duration,
     /// Set LOCAL_PREF 0 on routes from eBGP with GRACEFUL_SHUTDOWN (RFC 8326). Default true.

@@ -1,4 +1,4 @@
-//! The way in: loop checks, import policy, storing and withdrawing paths.
+//! Import: loop detection, import policy, storing and withdrawing paths (RFC 4271 §9.1.1).
 
 use std::slice;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ const LOOKUPS: usize = 256;
 /// Paths of one destination that are looked at for a unit of work.
 const PATHS_PER_UNIT: u32 = 32;
 
-/// What import made of a route. Holds one reference to each id.
+/// The result of import. Holds one reference to each id.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Imported {
     pub(super) attrs: AttrId,
@@ -30,7 +30,7 @@ pub(super) struct Imported {
     pub(super) flags: PathFlags,
     /// As received, where import changed it.
     pub(super) received: Option<(AttrId, NextHopId)>,
-    /// What refused it, where something did.
+    /// What rejected it, if anything.
     refused_by: Option<RefusalId>,
 }
 
@@ -64,7 +64,7 @@ pub(super) struct ImportContext {
     pub(super) source: SourceId,
     pub(super) routes: Arc<PeerRoutes>,
     pub(super) session: Arc<Negotiated>,
-    /// What asking the import policy costs.
+    /// Cost of evaluating the import policy.
     pub(super) weight: Weight,
 }
 
@@ -111,7 +111,7 @@ impl Table {
         meter: &mut Meter,
     ) -> Taken {
         let Some(context) = self.context(peer, Liveness::Up) else { return Taken::Whole };
-        // What has to wait next is a mark; whether it does is not asked anew each turn.
+        // What has to wait next is a marker; whether it does is not checked again each turn.
         if self.peers.get(peer).is_some_and(|peer| peer.has(Pass::Restamp)) {
             return Taken::Waits;
         }
@@ -447,7 +447,7 @@ impl Table {
         }
     }
 
-    /// Loops and leaks make a route unusable, never an error (RFC 4271 §9.1.2, RFC 4456 §8,
+    /// Loops and leaks make a route ineligible, never an error (RFC 4271 §9.1.2, RFC 4456 §8,
     /// RFC 9234 §5).
     ///
     /// The AS that loops are looked for is the session's local AS, as in BIRD: with a `local-asn` of
@@ -554,7 +554,7 @@ impl Table {
         }
     }
 
-    /// Work for looking at all paths of a destination, as a path is put in or taken out.
+    /// Work for examining all paths of a destination when one is added or removed.
     fn work_of(&self, family: Family, known: Option<DestId>) -> u32 {
         let dests = self.loc_rib.dests(family);
         known.map_or(0, |dest| dests.paths(dest).len() as u32 / PATHS_PER_UNIT)
@@ -598,7 +598,7 @@ impl Table {
         }
     }
 
-    /// Writes a path and everything that counts it.
+    /// Stores a path and updates every counter.
     pub(super) fn put(
         &mut self,
         peer: PeerId,
@@ -652,7 +652,7 @@ impl Table {
         }
     }
 
-    /// Removes the path at `at` and everything that counts it.
+    /// Removes the path at `at` and updates every counter.
     pub(super) fn take_out(&mut self, peer: PeerId, family: Family, dest: DestId, at: usize) {
         let path = self.loc_rib.withdraw(family, dest, at);
         let mut left = self.loc_rib.dests(family).paths(dest).iter();
@@ -670,7 +670,7 @@ impl Table {
         held.warned &= bound.is_some_and(|bound| held.counted() >= bound - bound / 8);
     }
 
-    /// Whether the peer may add one more path; gives the warning and the verdict once each.
+    /// Whether the peer may add one more path; gives the warning and orders the close once each.
     fn has_room(&mut self, now: Time, id: PeerId, family: Family) -> bool {
         let turn = self.turn;
         let Some(peer) = self.peers.get_mut(id) else { return false };
@@ -693,7 +693,7 @@ impl Table {
         true
     }
 
-    /// A route of our own appears or changes (`Some`), or goes. Keyed by prefix and source.
+    /// Adds or replaces (`Some`), or removes a local route. Keyed by prefix and source.
     pub fn handle_local(
         &mut self,
         now: Time,

@@ -1,8 +1,8 @@
-//! What the host hands over about a peer, in order: sessions, their routes, their ends.
+//! Inputs of peers, in order: sessions, their routes, their ends.
 //!
-//! Handing over is O(1). A turn works the queues off, peer by peer, as far as its budget goes; a
-//! batch may take several turns. A peer whose next input has to wait for a pass over its own routes
-//! waits alone.
+//! Queueing an input is O(1). A turn processes the queues peer by peer within its budget; a batch may
+//! take several turns. A peer whose next input has to wait for a pass over its own routes delays no
+//! other.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use crate::wire::RouteBatch;
 /// Whether the next input of a peer can be taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Taken {
-    /// It was taken, all of it.
+    /// It was processed completely.
     Whole,
     /// The budget ended.
     InPart,
@@ -81,8 +81,8 @@ impl Table {
         self.queue(peer, PeerInput::ForwardingLost);
     }
 
-    /// The peer is gone for good; its id may be used again. The paths that are left of it go within
-    /// the next turns.
+    /// The peer is removed; its id may be reused. Its remaining paths are withdrawn within the next
+    /// turns.
     pub fn peer_remove(&mut self, peer: PeerId) {
         self.queue(peer, PeerInput::Remove);
     }
@@ -94,7 +94,7 @@ impl Table {
         }
     }
 
-    /// Takes inputs of peers in turn.
+    /// Processes inputs of peers, round robin.
     pub(super) fn take_inputs(&mut self, now: Time, meter: &mut Meter) {
         let mut blocked = Vec::new();
         while !meter.is_spent()
@@ -218,7 +218,7 @@ impl Peer {
         self.up
     }
 
-    /// Whether nothing of a peer that had the id before is left.
+    /// Whether nothing is left of a previous peer with the same id.
     fn inputs_begin_anew(&self) -> bool {
         !self.removed
     }

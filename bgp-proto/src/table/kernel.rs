@@ -1,4 +1,4 @@
-//! What the kernel should hold, and what of it changed since the host was last asked to change it.
+//! The intended contents of the kernel's table, and the changes not yet handed to the host.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
@@ -92,7 +92,7 @@ pub(super) struct KernelView {
     entries: FibTable,
     /// Kernel indices of the tunnel interfaces that exist, by name.
     tunnels: BTreeMap<Arc<str>, u32>,
-    /// To be compared with what the host was asked for.
+    /// Destinations to be compared with what the host was asked for.
     dirty: [WorkSet; 2],
     /// The same, for all destinations in the range.
     all_dirty: FamilyMap<Dirty>,
@@ -113,14 +113,14 @@ impl KernelView {
         self.dirty[family.index()].insert(dest.0);
     }
 
-    /// Every destination is compared again.
+    /// Marks every destination for comparison.
     pub(super) fn mark_all(&mut self, rib: &LocRib) {
         for family in Family::ALL {
             self.all_dirty[family] = Dirty { from: 0, to: rib.dests(family).slots() };
         }
     }
 
-    /// Takes the tunnels that exist; returns whether they are others than before.
+    /// Sets the tunnel interfaces that exist; returns whether they changed.
     pub(super) fn set_tunnels(&mut self, tunnels: BTreeMap<Arc<str>, u32>) -> bool {
         let differ = self.tunnels != tunnels;
         self.tunnels = tunnels;
@@ -255,8 +255,8 @@ impl KernelView {
         forwards.then_some(FibEntry::Route { kind, metric, source: from, recursion })
     }
 
-    /// The legs of a route: those of the paths that share the traffic, each through the tunnel where
-    /// policy says so for its next hop. `tunnel`: what it says for the best path.
+    /// The next hops of a route: those of the multipath set, each through the tunnel that policy sets for
+    /// it. `tunnel`: the one of the best path.
     ///
     /// Differs from BIRD: there a route with more than one gateway goes unencapsulated into an
     /// underlay that does not know the pods.

@@ -1,4 +1,4 @@
-//! Which group a peer belongs to, and what follows from changed parameters.
+//! Membership of peers in update groups, and the consequences of changed parameters.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -78,7 +78,7 @@ impl Table {
         (dests.len() <= LISTED_MAX && !is_unknown).then_some(dests)
     }
 
-    /// Puts a peer whose session came up into its group.
+    /// Adds a peer whose session came up to its group.
     pub(super) fn join_group(&mut self, now: Time, id: PeerId, family: Family) -> Option<Reader> {
         let key = self.group_key(id, family)?;
         let source = self.peers.get(id)?.source;

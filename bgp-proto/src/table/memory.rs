@@ -1,10 +1,10 @@
-//! What the table holds in octets, and who is closed when it is too much.
+//! Memory accounting of the table in octets, and which session is closed when it exceeds a bound.
 //!
-//! Counts what is in use, not what the parts keep for what comes next. A peer answers for its paths, for its share of the attributes and next hops that it has in common with
-//! others, and for what it has handed over.
+//! Counts live data, not free capacity. A peer is charged for its paths, for its share of the
+//! attributes and next hops that it has in common with others, and for its queued inputs.
 //!
-//! Shed is by cause: routes that are kept for a peer that is away go first (RFC 4724 §4.2 allows it
-//! at any time), then readers that do not read, then the peer whose routes hold most.
+//! Memory is shed by cause: first stale routes of peers that are down (RFC 4724 §4.2 allows it at any
+//! time), then slow readers, then the peer whose routes hold most.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -25,7 +25,7 @@ const RECEIVED_OCTETS: u64 = 36;
 const SET_OCTETS: u64 = 80;
 /// A next hop with its address, its indexes and the destinations behind it.
 const NEXT_HOP_OCTETS: u64 = 430;
-/// A reader that has something to read and does not for so long is slow.
+/// A reader that has pending data and reads nothing for this long is slow.
 const SLOW_AFTER: Duration = Duration::from_millis(500);
 /// Of the bound, the share of logs and advertised routes from which slow readers are looked for.
 const READERS_SHARE: u64 = 8;
@@ -41,11 +41,11 @@ pub struct Memory {
     pub attributes: u64,
     /// Next hops, with what depends on each.
     pub next_hops: u64,
-    /// What groups remember of what they advertised.
+    /// Advertised state of update groups.
     pub advertised: u64,
-    /// Encoded messages that some member has not read.
+    /// Encoded messages that some member has not read, with their bookkeeping.
     pub logs: u64,
-    /// Route events that wait: in the table, and as the host says with itself.
+    /// Queued route events: in the table, and with the host as it reports.
     pub inputs: u64,
 }
 
@@ -66,7 +66,7 @@ pub enum MemoryBound {
     Table,
 }
 
-/// Looking for who holds too much, which takes turns.
+/// The search for the peer that holds too much, which takes several turns.
 #[derive(Default)]
 pub(super) struct MemoryReview {
     /// Peers that may hold more than their own bound.
@@ -142,7 +142,7 @@ impl Table {
         NEXT_HOP_OCTETS / u64::from(self.loc_rib.hops.refs(hop).max(1))
     }
 
-    /// What a peer answers for at one destination.
+    /// What a peer is charged for at one destination.
     fn held_at(&self, id: PeerId, family: Family, dest: DestId) -> u64 {
         let Some(source) = self.peers.get(id).map(|peer| peer.source) else { return 0 };
         let paths = self.loc_rib.dests(family).paths(dest);
@@ -262,7 +262,7 @@ impl Table {
         true
     }
 
-    /// Octets read so far by each reader that has more to read.
+    /// Octets read so far by each reader with pending data.
     fn readers(&self) -> BTreeMap<(u32, MemberKey), u64> {
         let groups = self.adj_ribs_out.groups.values();
         groups
@@ -324,7 +324,7 @@ impl Table {
         }
     }
 
-    /// What a peer answers for, all at once.
+    /// What a peer is charged for, in one step.
     #[cfg(test)]
     pub(super) fn held_octets(&self, id: PeerId) -> u64 {
         let Some(peer) = self.peers.get(id) else { return 0 };

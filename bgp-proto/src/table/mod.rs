@@ -1,8 +1,8 @@
 //! The table: all routes, one owner, one thread.
 //!
 //! In: batches of route events, peers coming and going, local routes, resolved next hops,
-//! configuration. Out: FIB changes and encoded chunks. Inputs are noted, and [`Table::turn`] works
-//! them off: it does as much as its budget of [`Work`] allows, and says whether more is left.
+//! configuration. Out: FIB changes and encoded chunks. Inputs are queued, and [`Table::turn`]
+//! processes them: it does as much as its budget of [`Work`] allows and returns whether work is left.
 //!
 //! ```text
 //! apply, peer_*, handle_* ──▶ turn(now, work) ──▶ poll_established, poll_next_hops, poll_fib, poll_event
@@ -56,10 +56,10 @@ use peers::Peers;
 use refusals::Refusals;
 use sessions::Review;
 
-/// What the host learns besides routes.
+/// Notifications to the host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TableEvent {
-    /// The session must be closed. Said again every second until [`Table::peer_down`] of that session
+    /// The session must be closed. Repeated every second until [`Table::peer_down`] of that session
     /// arrives.
     Close {
         /// Who.
@@ -69,7 +69,7 @@ pub enum TableEvent {
         /// Why.
         reason: CloseReason,
     },
-    /// The peer passed the warning share of its limit, once per crossing.
+    /// The peer exceeded the warning share of its prefix limit; once per crossing.
     PrefixWarning {
         /// Who.
         peer: PeerId,
@@ -88,7 +88,7 @@ pub enum TableEvent {
         /// Which family.
         family: Family,
     },
-    /// Routes that were kept while the peer restarted are withdrawn: their time is up (RFC 4724 §4.2).
+    /// Stale routes of a restarting peer are withdrawn because their timer expired (RFC 4724 §4.2).
     StaleRemoved {
         /// Who.
         peer: PeerId,
@@ -123,8 +123,8 @@ pub enum CloseReason {
         /// The bound.
         bound: u32,
     },
-    /// The peer reads so slowly that the table would have to remember too much on its behalf; it
-    /// gets no more routes (Cease 6/8).
+    /// The peer reads so slowly that the table would have to keep too much state on its behalf; it is
+    /// sent no more routes (Cease 6/8).
     TooSlow,
     /// The session would need one update group more than there may be (Cease 6/8).
     TooManyGroups {
@@ -169,7 +169,7 @@ pub enum NextHopRequest {
     Untrack(IpAddr),
 }
 
-/// A session that the table has come to.
+/// A session that the table has begun to serve.
 #[derive(Debug)]
 pub struct Established {
     /// Whose.
@@ -183,9 +183,9 @@ pub struct Established {
 /// All routes, one owner: peers with their Adj-RIBs-In, the Loc-RIB, the Adj-RIBs-Out, and what the
 /// kernel is to hold (RFC 4271 §3.2).
 ///
-/// Inputs are O(1): they are noted, and turns work them off. [`Table::turn`] does everything that
-/// grows with routes, peers or groups, as far as its budget goes, each part with a share of it; the
-/// host then drains, in this order, [`Table::poll_established`], [`Table::poll_next_hops`],
+/// Inputs are O(1): they are queued for the next turns. [`Table::turn`] does everything that grows
+/// with routes, peers or groups, within its budget, each phase with a share of it; the host then
+/// drains, in this order, [`Table::poll_established`], [`Table::poll_next_hops`],
 /// [`Table::poll_fib`] and [`Table::poll_event`], and looks at [`Table::poll_timeout`].
 pub struct Table {
     config: Arc<TableConfig>,
@@ -203,7 +203,7 @@ pub struct Table {
     /// Octets that the host holds on behalf of peers.
     host_octets: u64,
     memory_review: MemoryReview,
-    /// Empty destinations can be forgotten that were not looked at yet.
+    /// Tombstones remain to be examined.
     purge_more: bool,
     turn: u64,
     events: VecDeque<TableEvent>,
@@ -212,7 +212,7 @@ pub struct Table {
     refusals: Refusals,
     /// What peers that are gone had announced and withdrawn.
     imports_before: FamilyMap<ImportCounts>,
-    /// Memory for what is at hand; empty between two uses.
+    /// Scratch memory; empty between uses.
     fresh: Vec<DestId>,
     found: Vec<LookedUp>,
     decided: Vec<Decided>,
@@ -297,21 +297,20 @@ impl Table {
         }
     }
 
-    /// Holds back everything that peers would be sent, End-of-RIB included, until
-    /// [`Table::release_export`]. After a restart of ours: what peers keep of our routes must not be
-    /// swept by an End-of-RIB that comes before we have learned those routes again
-    /// (RFC 4724 §4.1).
+    /// Defers all export, End-of-RIB included, until [`Table::release_export`]. As a restarting speaker
+    /// (RFC 4724 §4.1) we must not send an End-of-RIB, which lets peers sweep our stale routes, before
+    /// we have learned those routes again.
     pub fn defer_export(&mut self) {
         self.adj_ribs_out.defer();
     }
 
-    /// Ends [`Table::defer_export`]: the next turns send peers the state as it is then.
+    /// Ends [`Table::defer_export`]: the next turns advertise the state as it is then.
     pub fn release_export(&mut self) {
         self.adj_ribs_out.release();
     }
 
     /// One turn: deadlines, inputs, passes, decision (RFC 4271 §9.1), the kernel, export (§9.2).
-    /// Each part gets a share of the budget, so that none holds up the others.
+    /// Each phase gets a share of the budget, so that none delays the others.
     pub fn turn(&mut self, now: Time, budget: Work) -> Progress {
         self.turn += 1;
         let mut meter = Meter::new(u32::MAX);
@@ -338,7 +337,7 @@ impl Table {
         let mut each = part(&meter);
         self.kernel.compare(&mut self.loc_rib, &self.config, &mut each);
         meter.settle(&each);
-        // What the others left over helps to send.
+        // Export may use what the other phases left over.
         let mut each = meter.part(budget.0.saturating_sub(meter.spent()).max(share));
         self.adj_ribs_out.copy_and_dissolve(&mut self.loc_rib, &mut each);
         self.adj_ribs_out.encode(&mut self.loc_rib, &mut each);
@@ -384,7 +383,7 @@ impl Table {
         }
     }
 
-    /// Decides touched destinations, and has groups and the kernel look at them.
+    /// Runs the decision process for touched destinations and marks them for groups and the kernel.
     fn decide(&mut self, meter: &mut Meter) -> u32 {
         if !self.loc_rib.has_touched() {
             return 0;
@@ -443,7 +442,7 @@ impl Table {
         requests.map(to_request).collect()
     }
 
-    /// What the host should know.
+    /// The next notification to the host.
     pub fn poll_event(&mut self) -> Option<TableEvent> {
         self.events.pop_front()
     }
@@ -473,7 +472,7 @@ impl Table {
         });
     }
 
-    /// A line for the log, unless too many wait already.
+    /// Queues a line for the log, unless too many are pending.
     fn note(&mut self, text: String) {
         let waiting = self.events.iter().filter(|e| matches!(e, TableEvent::Note(_))).count();
         if waiting < NOTES_MAX {
@@ -481,7 +480,7 @@ impl Table {
         }
     }
 
-    /// Lets the generations of changes start over soon, for tests: by itself that takes weeks.
+    /// Sets the generation counter, for tests of its wrap: by itself that takes weeks.
     #[cfg(any(test, feature = "sim"))]
     pub fn set_generation(&mut self, generation: u32) {
         self.loc_rib.set_generation(generation);

@@ -1,4 +1,4 @@
-//! How much work a turn gets, so that it takes as long as it should.
+//! The pace of turns: how much work makes a turn of the intended length.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use super::Work;
 
 /// How long a turn is to take that has enough to do.
 const TURN: Duration = Duration::from_millis(2);
-/// Work by which the pace is learned: less takes more time to measure than to do.
+/// Minimum work from which the pace is learned: less is not measurable.
 const LEARNED_FROM: u32 = 1_000;
 /// Nanoseconds that a unit may take. Beyond the upper bound something else was measured. Below the
 /// lower one turns get no longer: the next one may meet work of another kind, of which a unit takes

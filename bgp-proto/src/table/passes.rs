@@ -1,11 +1,11 @@
-//! What is done about all destinations of a peer, some at a time.
+//! Passes over all destinations of a peer, in slices.
 //!
-//! What a peer held when its session ended is moved aside at once: it counts as the peer's no more,
-//! and a new session begins with nothing. The paths themselves stay usable until the pass takes them
-//! out, or until the peer says something about their destination, whichever is first.
+//! The Adj-RIB-In of an ended session is detached at once: it no longer counts as the peer's, and a
+//! new session begins empty. The paths themselves stay usable until the pass withdraws them, or until
+//! the peer announces or withdraws their destination, whichever is first.
 //!
-//! A path keeps the result of its import until the pass comes to it. What the peer sends meanwhile
-//! is evaluated by the present parameters at once, and doing that once more changes nothing.
+//! A path keeps the result of its import until the pass reaches it. What the peer sends meanwhile is
+//! evaluated with the current parameters, and re-evaluating that once more changes nothing.
 
 use super::import::{ImportContext, Liveness};
 use super::peer::Pass;
@@ -14,7 +14,7 @@ use crate::rib::{DestId, Meter, Path};
 use crate::types::{Family, PeerId};
 
 impl Table {
-    /// Everything that a peer holds in a family is withdrawn. The pass before it is over.
+    /// Begins to withdraw everything that a peer holds in a family. The previous pass has ended.
     pub(super) fn begin_withdrawal(&mut self, id: PeerId, family: Family) {
         let Some(peer) = self.peers.get_mut(id) else { return };
         let held = peer.family_mut(family);
@@ -31,7 +31,7 @@ impl Table {
         self.peers.set_busy(id);
     }
 
-    /// Begins a pass over all that the peer holds.
+    /// Begins a pass over the peer's Adj-RIB-In.
     pub(super) fn begin_pass(&mut self, id: PeerId, family: Family, pass: Pass, meter: &mut Meter) {
         let Some(peer) = self.peers.get_mut(id) else { return };
         let held = peer.family_mut(family);
@@ -73,7 +73,7 @@ impl Table {
         }
     }
 
-    /// Works off passes of peers in turn.
+    /// Runs the passes of peers, round robin.
     pub(super) fn run_passes(&mut self, meter: &mut Meter) {
         while !meter.is_spent()
             && let Some(id) = self.peers.next_busy()

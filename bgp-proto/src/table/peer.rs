@@ -1,5 +1,5 @@
-//! A peer as the table knows it: parameters, session, and its Adj-RIB-In (RFC 4271 §3.2) as sets of
-//! destinations. The paths themselves stand at their destinations.
+//! A peer of the table: parameters, session, and its Adj-RIB-In (RFC 4271 §3.2) as sets of
+//! destinations. The paths themselves are stored at their destinations.
 
 use std::any::Any;
 use std::collections::VecDeque;
@@ -23,9 +23,9 @@ pub(super) struct Peer {
     pub(super) up: Option<SessionId>,
     /// The order to close that session, if one was given.
     pub(super) close: Option<CloseOrder>,
-    /// The host has removed it; it goes when its paths have.
+    /// The host has removed it; it is dropped once its paths are withdrawn.
     pub(super) removed: bool,
-    /// What the host has handed over and the table has not come to, in order.
+    /// Inputs not yet processed, in order.
     pub(super) inputs: VecDeque<PeerInput>,
     /// Octets of the batches among them.
     pub(super) input_octets: u64,
@@ -41,11 +41,11 @@ pub(super) struct Peer {
 /// Dropped when a batch has been applied completely.
 pub type Receipt = Option<Box<dyn Any + Send>>;
 
-/// What the host hands over about a peer: one ordered stream.
+/// Inputs of a peer: one ordered stream.
 pub(super) enum PeerInput {
     /// Nothing is forwarded through the peer any more.
     ForwardingLost,
-    /// The id was in use when the peer was added: it begins when the one before it is gone.
+    /// The id was in use when the peer was added: it begins once the previous one is gone.
     Add {
         address: IpAddr,
         routes: Arc<PeerRoutes>,
@@ -62,7 +62,7 @@ pub(super) enum PeerInput {
     Remove,
 }
 
-/// Route events on their way, and how far they are applied.
+/// A queued batch of route events, and how far it is applied.
 pub(super) struct QueuedBatch {
     pub(super) batch: RouteBatch,
     /// The entry that is next, and the octets that are left of its NLRI where it has begun.
@@ -82,11 +82,11 @@ pub(super) struct PeerFamily {
     pub(super) passes: [SparseSet; 5],
     /// Passes whose end has a consequence.
     pub(super) ends: [bool; 5],
-    /// Paths held, refused ones included.
+    /// Paths held, rejected ones included.
     pub(super) received: u32,
     /// Paths held that import accepted.
     pub(super) accepted: u32,
-    /// The limit was passed: nothing new is taken.
+    /// The prefix limit was exceeded: nothing new is accepted.
     pub(super) limited: bool,
     /// The warning was given: the next is due once the count has fallen well below the bound.
     pub(super) warned: bool,
@@ -101,14 +101,14 @@ pub(super) struct PeerFamily {
     pub(super) imports: ImportCounts,
 }
 
-/// What is done about the destinations of a peer some at a time.
+/// The passes over a peer's destinations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Pass {
     /// Paths that an ended session left are withdrawn.
     Withdraw,
     /// Paths that are older than the sweep asks for are withdrawn.
     Sweep,
-    /// Stamps have gone almost around: all that are not fresh become one.
+    /// Stamps are about to wrap: all that are not fresh get the same one.
     Restamp,
     /// Facts about the peer changed: the best path counts as changed.
     Touch,
@@ -134,8 +134,8 @@ pub(super) struct Marks {
 }
 
 impl Marks {
-    /// From here on, paths that are held now are not fresh. Returns false, and does nothing, if stamps
-    /// have gone once around since the last sweep: the caller sweeps or restamps first.
+    /// Makes every path held now not fresh. Returns false and does nothing if stamps have wrapped since
+    /// the last sweep: the caller sweeps or restamps first.
     pub(super) fn advance(&mut self, held: u32) -> bool {
         if self.old == held {
             return true;
@@ -178,7 +178,7 @@ impl Marks {
     }
 }
 
-/// An order to the host to close a session. It holds until the session is over.
+/// An order to the host to close a session, in force until the session is over.
 pub(super) struct CloseOrder {
     pub(super) reason: CloseReason,
     /// When it is given again.
@@ -223,7 +223,7 @@ impl Peer {
         self.families.iter().any(|held| !held.pass(pass).is_empty())
     }
 
-    /// Nothing is left of it.
+    /// Whether nothing is left of it.
     pub(super) fn is_gone(&self) -> bool {
         self.removed && !self.has(Pass::Withdraw)
     }

@@ -1,4 +1,4 @@
-//! All peers, and which of them have something to be done.
+//! All peers, and which of them have work pending.
 
 use std::collections::{BTreeSet, VecDeque};
 
@@ -51,7 +51,7 @@ impl Peers {
         self.slots.get_mut(id.index())?.as_deref_mut()
     }
 
-    /// For what the host says about a peer: it added the peer before.
+    /// The peer of an input: the host added it before.
     pub(super) fn known(&mut self, id: PeerId) -> Option<&mut Peer> {
         let peer = self.get_mut(id);
         debug_assert!(peer.is_some(), "peer {} was not added", id.0);
@@ -103,7 +103,7 @@ impl Peers {
         !self.busy.order.is_empty()
     }
 
-    /// Whether routes of ended sessions are on their way out.
+    /// Whether routes of ended sessions are being withdrawn.
     pub(super) fn is_withdrawing(&self) -> bool {
         let mut busy = self.busy.order.iter().filter_map(|id| self.get(*id));
         busy.any(|peer| peer.has(Pass::Withdraw) || peer.has(Pass::Sweep))

@@ -1,4 +1,4 @@
-//! Which rule or check refused how many of the routes that peers announced: for metrics.
+//! Counts of rejected routes by rule or check, for metrics.
 
 use std::sync::Arc;
 
@@ -7,10 +7,10 @@ use crate::policy::Policy;
 use crate::rib::Refusal;
 use crate::types::{Family, FamilyMap};
 
-/// Rules that are counted each for itself; those of further ones are counted together.
+/// Maximum number of rules with a counter of their own; further ones share one.
 const RULES_MAX: usize = 128;
 
-/// What refused a route.
+/// What rejected a route.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RefusedBy {
     /// A check of what the route says: a loop or a leak.
@@ -55,7 +55,7 @@ impl RefusalId {
 /// The counters.
 pub(super) struct Refusals {
     entries: Vec<Refused>,
-    /// The rule that refused last refuses next, mostly.
+    /// The rule that rejected last: usually the next one too.
     last: usize,
 }
 

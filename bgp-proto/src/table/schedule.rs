@@ -1,4 +1,4 @@
-//! How much one turn does.
+//! The budget and the result of a turn.
 
 use std::ops::{Add, Sub};
 

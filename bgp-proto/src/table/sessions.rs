@@ -1,4 +1,4 @@
-//! Sessions of peers: beginning, end, graceful restart, enhanced refresh, deadlines.
+//! Sessions of peers: establishment, end, graceful restart, enhanced refresh, timers.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use crate::rib::{Meter, SourceFacts, SourceId};
 use crate::session::{Keep, Negotiated};
 use crate::types::{Family, FamilySet, PeerId, PeerType, RouterId, SessionId, Time, Timer};
 
-/// After BoRR, routes wait so long for EoRR before they are withdrawn (RFC 7313 §4).
+/// How long after BoRR routes wait for EoRR before they are withdrawn (RFC 7313 §4).
 const REFRESH_TIME: Duration = Duration::from_secs(600);
 
 /// Finding the group of a peer, or making one.
@@ -204,7 +204,7 @@ impl Table {
         }
     }
 
-    /// Nothing that is stale, nothing to wait for.
+    /// Makes nothing stale and clears the timer.
     pub(super) fn stop_stale_timer(&mut self, id: PeerId) {
         let Some(peer) = self.peers.get_mut(id) else { return };
         if Family::ALL.into_iter().all(|family| !peer.family(family).stale) {
@@ -213,15 +213,15 @@ impl Table {
         }
     }
 
-    /// End-of-RIB: what the peer did not send again is gone (RFC 4724 §4.2).
+    /// End-of-RIB: withdraws what the peer did not announce again (RFC 4724 §4.2).
     pub(super) fn sweep_stale(&mut self, id: PeerId, family: Family, meter: &mut Meter) {
         if self.peers.get(id).is_some_and(|peer| peer.family(family).stale) {
             self.begin_sweep(id, family, meter);
         }
     }
 
-    /// BoRR: what does not come again before EoRR will be gone (RFC 7313 §4). Returns false if it
-    /// has to wait.
+    /// BoRR: what is not announced again before EoRR will be withdrawn (RFC 7313 §4). Returns false if
+    /// it has to wait.
     pub(super) fn begin_peer_refresh(
         &mut self,
         now: Time,
@@ -255,7 +255,7 @@ impl Table {
         }
     }
 
-    /// A peer wants a family again (RFC 2918, RFC 7313).
+    /// A peer requested a route refresh (RFC 2918, RFC 7313).
     pub(super) fn refresh(&mut self, id: PeerId, family: Family) {
         let Some(peer) = self.peers.get(id) else { return };
         let enhanced = peer.session.as_ref().is_some_and(|session| session.enhanced_refresh);
@@ -282,7 +282,7 @@ impl Table {
         }
     }
 
-    /// Deadlines that have passed.
+    /// Handles expired timers.
     pub(super) fn expire(&mut self, now: Time, meter: &mut Meter) {
         if self.peers.poll_timeout().is_none_or(|at| at > now) {
             return;
@@ -349,7 +349,7 @@ pub enum Dependence {
     Yes,
     /// None would.
     No,
-    /// None up to this cursor: ask again from there.
+    /// None up to this cursor: continue from there.
     NotUpTo(u64),
 }
 

@@ -1,4 +1,4 @@
-//! Building the read-only views: routes, explanations, groups, counters.
+//! Read-only views: routes, explanations, update groups, counters.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -21,7 +21,7 @@ use crate::types::{Family, FamilyMap, FibChange, Hop, NextHop, PathId, PeerId, P
 const CURSOR_IPV6: u32 = 1 << 31;
 /// Groups that one is compared with to say what sets it apart.
 const COMPARED_MAX: usize = 64;
-/// Destinations looked at for a page that a filter leaves little of.
+/// Maximum number of destinations examined for one page.
 const LOOKED_AT_MAX: u32 = 1 << 14;
 
 impl Table {

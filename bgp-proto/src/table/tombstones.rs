@@ -1,5 +1,5 @@
-//! Forgetting destinations without paths, once the kernel, every group and every member are done
-//! with them.
+//! Purging destinations without paths, once the kernel, every group and every member have processed
+//! their withdrawal.
 
 use smallvec::SmallVec;
 
@@ -16,7 +16,7 @@ const ASKED_EACH_TURN: usize = 16;
 const LOOKED_AT_MAX: u32 = 4096;
 
 impl Table {
-    /// Looks at some of the empty destinations.
+    /// Examines some of the tombstones.
     pub(super) fn purge_tombstones(&mut self, now: Time, meter: &mut Meter) {
         self.purge_more = false;
         for family in Family::ALL {
@@ -87,7 +87,7 @@ impl Table {
         freed > 0 && (left > 0 || waiting > LOOKED_AT_MAX)
     }
 
-    /// Gives up on the member that makes the table keep the most, one at a time.
+    /// Stops serving the member that makes the table keep the most tombstones, one at a time.
     fn close_slowest(&mut self, now: Time, family: Family) {
         let is_slow = |reason| matches!(reason, CloseReason::TooSlow);
         if self.peers.iter().any(|p| p.close.as_ref().is_some_and(|order| is_slow(order.reason))) {
@@ -98,7 +98,7 @@ impl Table {
         self.close_slowest_of(now, id);
     }
 
-    /// Gives up on the slowest member of a group.
+    /// Stops serving the slowest member of a group.
     pub(super) fn close_slowest_of(&mut self, now: Time, group: u32) {
         let Some(source) = self.adj_ribs_out.close_slowest(group, &self.loc_rib) else { return };
         if let Some(peer) = source.peer() {

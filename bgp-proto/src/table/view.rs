@@ -45,7 +45,7 @@ pub enum Unusable {
     AttributesTooLong,
     /// The import policy refuses it.
     Rejected,
-    /// There is no way to the next hop.
+    /// The next hop is unreachable.
     NextHopUnresolved,
     /// Only the default route leads to the next hop, and the path may not use it.
     NextHopOverDefault,
@@ -67,7 +67,7 @@ impl Unusable {
         }
     }
 
-    /// Whether the path was refused for what it says, and not for want of a next hop.
+    /// Whether the path was rejected by import, rather than for lack of a usable next hop.
     pub fn is_refusal(self) -> bool {
         !matches!(
             self,
@@ -101,9 +101,9 @@ impl fmt::Display for Unusable {
 pub struct PathView {
     /// The best path.
     pub best: bool,
-    /// Used by the kernel beside the best.
+    /// Used for multipath beside the best path.
     pub multipath: bool,
-    /// Kept over a restart of the peer.
+    /// Stale: kept over a restart of the peer (RFC 4724 §4.2).
     pub stale: bool,
     /// Why it cannot be used.
     pub unusable: Option<Unusable>,
@@ -127,7 +127,7 @@ pub struct PathView {
     pub attrs: Arc<[u8]>,
     /// Seconds since it was received.
     pub age_secs: u64,
-    /// The step that put it behind the path before it in the list; `OnlyPath` for the first.
+    /// The decision step that ranked it behind the previous path; `OnlyPath` for the first.
     pub reason: Reason,
     /// The import rule that decided.
     pub import_rule: Option<String>,
@@ -233,7 +233,7 @@ pub struct PeerCounts {
     pub group: FamilyMap<Option<u32>>,
 }
 
-/// What became of the routes that a peer announced and withdrew.
+/// Outcome of the routes that a peer announced and withdrew.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ImportCounts {
     /// Announced and accepted, as a new path or in place of another.
