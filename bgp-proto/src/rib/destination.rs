@@ -24,8 +24,10 @@ struct Destination {
     flags: u8,
 }
 
-/// Slots that an insertion puts into an index that is being made.
-const GROWN_AT_ONCE: u32 = 8;
+/// While an index is being made, every so many insertions put so many slots into it: eight for each
+/// insertion, as many together as the processor has memory accesses in flight.
+const GROWN_EVERY: usize = 8;
+const GROWN_AT_ONCE: u32 = 64;
 /// Free slots at the end that are worth truncating, and how many are truncated at once.
 const SHRUNK_MIN: u32 = 64;
 const SHRUNK_MAX: u32 = 1 << 15;
@@ -275,7 +277,8 @@ impl Destinations {
         {
             next.insert_unique(hash, id, |_| unreachable!("there is room"));
         }
-        if self.growing.is_some() || self.index.len() * 4 >= self.index.capacity() * 3 {
+        let is_due = self.index.len() % GROWN_EVERY == 0;
+        if is_due && (self.growing.is_some() || self.index.len() * 4 >= self.index.capacity() * 3) {
             self.grow_some();
         }
     }
