@@ -277,7 +277,7 @@ impl Destinations {
         {
             next.insert_unique(hash, id, |_| unreachable!("there is room"));
         }
-        let is_due = self.index.len() % GROWN_EVERY == 0;
+        let is_due = self.index.len().is_multiple_of(GROWN_EVERY);
         if is_due && (self.growing.is_some() || self.index.len() * 4 >= self.index.capacity() * 3) {
             self.grow_some();
         }
