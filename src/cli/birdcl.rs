@@ -10,14 +10,13 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use crate::ctl::bird::{Mark, Place, is_refusal, read_line};
 use crate::ctl::connect;
 
 /// Where margay serves BIRD's protocol on a Calico node.
 const DEFAULT_SOCKET: &str = "/var/run/calico/bird.ctl";
 /// Longest wait for a line of an answer.
 const LINE_WAIT: Duration = Duration::from_secs(40);
-/// Longest line of an answer, in octets.
-const LINE_LEN_MAX: u64 = 1 << 20;
 const USAGE: &str = "usage: birdcl [-s SOCKET] [-v] [-r] [COMMAND...]";
 
 /// What was asked for on the command line.
@@ -145,27 +144,18 @@ fn print_answer(
 ) -> io::Result<Answer> {
     let mut line = Vec::new();
     loop {
-        line.clear();
-        let mut bounded = io::Read::take(&mut *reader, LINE_LEN_MAX);
-        if bounded.read_until(b'\n', &mut line)? == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        let (text, last) = match line.as_slice() {
-            [b' ', text @ ..] => (Some(text), None),
-            [a, b, c, d, end @ (b' ' | b'-'), text @ ..]
-                if [a, b, c, d].iter().all(|digit| digit.is_ascii_digit()) =>
-            {
-                // Code 0 is the end and says nothing.
-                let is_silent = [*a, *b, *c, *d] == *b"0000";
-                let answer = if *a >= b'8' { Answer::Refused } else { Answer::Given };
-                ((!is_silent).then_some(text), (*end == b' ').then_some(answer))
-            }
-            other => (Some(other), None),
+        let (mark, text) = read_line(reader, &mut line)?;
+        // Code 0 is the end and says nothing.
+        let is_silent = matches!(mark, Mark::Code(0, _));
+        let last = match mark {
+            Mark::Code(code, Place::End) if is_refusal(code) => Some(Answer::Refused),
+            Mark::Code(_, Place::End) => Some(Answer::Given),
+            Mark::Code(_, Place::Within) | Mark::Continued | Mark::Unmarked => None,
         };
-        match (codes, text) {
-            (Codes::Shown, _) => out.write_all(&line)?,
-            (Codes::Hidden, Some(text)) => out.write_all(text)?,
-            (Codes::Hidden, None) => {}
+        match codes {
+            Codes::Hidden if is_silent => {}
+            Codes::Hidden => out.write_all(text)?,
+            Codes::Shown => out.write_all(&line)?,
         }
         if let Some(answer) = last {
             out.flush()?;

@@ -2,7 +2,7 @@
 //! the node's probes and CalicoNodeStatus read.
 //!
 //! Here: the commands ([`command`]), the lines of their answers ([`reply`], [`session`], [`route`]),
-//! and the server of one socket, which is one family. Not here: where the numbers come from; a
+//! the server of one socket, which is one family, and a [`client`]. Not here: where the numbers come from; a
 //! [`Backend`] gives them as [`model`] names them, thousands of routes a page at a time.
 //!
 //! The text is BIRD's to the octet, because its readers split it by columns and by the first five
@@ -24,6 +24,7 @@
 //! and the names of attributes (`bgp_path` for `BGP.as_path`).
 
 mod bfd;
+mod client;
 mod command;
 mod model;
 mod reply;
@@ -38,6 +39,7 @@ use bgp_proto::types::Family;
 
 use super::Cursor;
 
+pub use client::{AskError, Client, Mark, Place, is_refusal, read_line};
 pub use command::{Action, Configure, RouteQuery, Target};
 pub use model::{
     Acted, BfdRow, BgpDetails, BgpRoute, ChangeCounts, Details, Directions, Established, IgpMetric,
