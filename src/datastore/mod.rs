@@ -38,8 +38,8 @@ pub use etcd::{
     Blocks, EnvError, EtcdConfig, Password, Secret, Timings, TlsFiles, User, parse_endpoints,
 };
 pub use kubernetes::{
-    ApiConfig, ApiEnvError, Group, KubernetesConfig, Services, ServicesConfig, Wanted,
-    proxy_variable, typha_variable,
+    ApiConfig, ApiEnvError, Group, KubernetesConfig, Lacking, Proven, Services, ServicesConfig,
+    Wanted, proxy_variable, typha_variable,
 };
 pub use outbox::{Followed, Receiver, Sender, Watcher, outbox};
 pub use variable::{prefixed_variable, variable};
@@ -139,12 +139,18 @@ pub enum Source {
 pub struct Starter {
     servers: Vec<(ApiConfig, kubernetes::Server)>,
     wanted: watch::Receiver<Option<Wanted>>,
+    span: kubernetes::Span,
 }
 
 impl Starter {
     /// With what the plan asks of [`Source::Services`], which tells nothing before it is known.
     pub fn new(wanted: watch::Receiver<Option<Wanted>>) -> Self {
-        Starter { servers: Vec::new(), wanted }
+        Starter { servers: Vec::new(), wanted, span: kubernetes::Span::Followed }
+    }
+
+    /// The same for whoever wants the first list alone: of the Kubernetes API nothing is watched.
+    pub fn of_lists(wanted: watch::Receiver<Option<Wanted>>) -> Self {
+        Starter { span: kubernetes::Span::Once, ..Starter::new(wanted) }
     }
 
     /// Follows a source in a task of its own, which ends when the receiver is dropped.
@@ -182,11 +188,35 @@ impl Starter {
         (receiver, tokio::spawn(task))
     }
 
+    /// The rights that a source in the Kubernetes API needs and does not have, as its server says;
+    /// other sources need none that could be asked for. `wanted` is what the plan asks of
+    /// [`Source::Services`].
+    ///
+    /// # Errors
+    /// The server cannot be asked: why, in one line.
+    pub async fn lacking(
+        &mut self,
+        source: &Source,
+        wanted: &Wanted,
+        proven: Proven,
+    ) -> Result<Vec<Lacking>, String> {
+        match source {
+            Source::Kubernetes(config) => {
+                kubernetes::lacking(&self.server(&config.api), config, proven).await
+            }
+            Source::Services(config) => {
+                let server = self.server(&config.api);
+                kubernetes::lacking_for_services(&server, config, wanted, proven).await
+            }
+            Source::Etcd(_) | Source::Files(_) | Source::Endpoints(_) => Ok(Vec::new()),
+        }
+    }
+
     fn server(&mut self, config: &ApiConfig) -> kubernetes::Server {
         if let Some((_, server)) = self.servers.iter().find(|(known, _)| known == config) {
             return server.clone();
         }
-        let server = kubernetes::Server::new(config.clone());
+        let server = kubernetes::Server::new(config.clone(), self.span);
         self.servers.push((config.clone(), server.clone()));
         server
     }

@@ -1,18 +1,23 @@
-//! Reading the sources once, for `margay check --connect` and `margay calico plan --live`.
+//! Reading the sources once, for `margay check --connect`, `margay calico plan --live` and `margay calico
+//! doctor`.
 
 use std::fmt;
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::NodeSettings;
 use super::settings::describe;
 use crate::calico::{Problem, Snapshot};
-use crate::datastore::{Event, Receiver, Services, Source, Starter, State, Wanted};
+use crate::datastore::{
+    Event, Lacking, Proven, Receiver, Services, Source, Starter, State, Wanted,
+};
 
 /// Longest time that one source is given.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// Longest time that the questions about the rights of one are given.
+const RIGHTS_PATIENCE: Duration = Duration::from_secs(5);
 
 /// What came of a source.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,13 +59,57 @@ impl fmt::Display for Tried {
     }
 }
 
+/// Sources, read once.
+#[derive(Debug)]
+pub struct Survey<'s> {
+    /// Each source with what came of it.
+    pub sources: Vec<(&'s Source, Tried)>,
+    /// All objects that could be read.
+    pub snapshot: Snapshot,
+    /// Rights in the Kubernetes API that are missing, or why its server cannot be asked.
+    pub lacking: Result<Vec<Lacking>, String>,
+}
+
 /// Reads every source once: what came of each, and all objects. Of Kubernetes' own kinds only what
 /// the objects ask for is read.
 ///
 /// Must be called within a tokio runtime.
 pub async fn try_sources(settings: &NodeSettings) -> (Vec<Tried>, Snapshot) {
     let (wanted, of_services) = watch::channel(None);
-    let mut starter = Starter::new(of_services);
+    let (sources, snapshot) = read_sources(settings, &wanted, &mut Starter::new(of_services)).await;
+    (sources.into_iter().map(|(_, tried)| tried).collect(), snapshot)
+}
+
+/// As [`try_sources`], and asks which rights are missing: those that reading has not shown.
+///
+/// Must be called within a tokio runtime.
+pub async fn survey(settings: &NodeSettings) -> Survey<'_> {
+    let (wanted, of_services) = watch::channel(None);
+    let mut starter = Starter::of_lists(of_services);
+    let (sources, snapshot) = read_sources(settings, &wanted, &mut starter).await;
+    let wanted = wanted.borrow().clone().unwrap_or_default();
+    let mut lacking = Ok(Vec::new());
+    for (source, tried) in &sources {
+        let is_read = tried.objects.is_ok() && tried.problems.is_empty();
+        let proven = if is_read { Proven::Listing } else { Proven::Nothing };
+        // Whoever asks waits for a connection, however long that takes.
+        let asked = timeout(RIGHTS_PATIENCE, starter.lacking(source, &wanted, proven)).await;
+        let asked = asked
+            .unwrap_or_else(|_| Err(format!("no answer within {} s", RIGHTS_PATIENCE.as_secs())));
+        match (&mut lacking, asked) {
+            (Ok(all), Ok(more)) => all.extend(more),
+            (Ok(_), Err(why)) => lacking = Err(why),
+            (Err(_), _) => {}
+        }
+    }
+    Survey { sources, snapshot, lacking }
+}
+
+async fn read_sources<'s>(
+    settings: &'s NodeSettings,
+    wanted: &watch::Sender<Option<Wanted>>,
+    starter: &mut Starter,
+) -> (Vec<(&'s Source, Tried)>, Snapshot) {
     let mut started: Vec<(&Source, Receiver)> =
         settings.sources.iter().map(|source| (source, starter.start(source.clone()).0)).collect();
     // What services and passwords there are follows from the others.
@@ -73,7 +122,7 @@ pub async fn try_sources(settings: &NodeSettings) -> (Vec<Tried>, Snapshot) {
             let services = if needs.has_service_ranges { Services::Used } else { Services::Unused };
             wanted.send_replace(Some(Wanted { secrets: needs.secrets, services }));
         }
-        tried.push(try_source(describe(source), receiver, &mut snapshot).await);
+        tried.push((*source, try_source(describe(source), receiver, &mut snapshot).await));
     }
     (tried, snapshot)
 }

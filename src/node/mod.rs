@@ -14,7 +14,7 @@ mod settings;
 mod setup;
 mod store;
 
-pub use connect::{Tried, try_sources};
+pub use connect::{Survey, Tried, survey, try_sources};
 pub use environment::Environment;
 pub use live::{Follower, NodeStatus, SessionOrigin, SourceStatus, Update, Vitals, follow};
 pub use settings::{NodeSettings, SettingsError};

@@ -10,10 +10,10 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use http_body_util::{BodyExt, Empty};
+use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::{http1, http2};
-use hyper::header;
+use hyper::{Method, header};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{Mutex, Semaphore, SemaphorePermit, watch};
@@ -83,6 +83,15 @@ pub(super) struct Request {
     pub(super) target: String,
     /// Media types that are taken.
     pub(super) accept: &'static str,
+    /// An object to create, as JSON; `None`: something is read.
+    pub(super) create: Option<Bytes>,
+}
+
+impl Request {
+    /// Reads something.
+    pub(super) fn read(target: String, accept: &'static str) -> Request {
+        Request { target, accept, create: None }
+    }
 }
 
 /// Why there is no connection.
@@ -92,8 +101,18 @@ pub(super) struct Trouble {
     pub(super) reason: Arc<str>,
 }
 
+/// How long what is asked for is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::datastore) enum Span {
+    /// Lists, and what happens after them.
+    Followed,
+    /// Lists alone.
+    Once,
+}
+
 /// The way to the API server.
 pub(super) struct Api<D> {
+    pub(super) span: Span,
     dial: D,
     slot: Mutex<Slot>,
     trouble: watch::Sender<Option<Trouble>>,
@@ -130,7 +149,7 @@ struct Route {
 
 #[derive(Clone)]
 enum Way {
-    Http2(http2::SendRequest<Empty<Bytes>>),
+    Http2(http2::SendRequest<Full<Bytes>>),
     /// Dialled for each request.
     Http1,
 }
@@ -146,7 +165,7 @@ impl<D: Dial> Api<D> {
         };
         let (trouble, _) = watch::channel(None);
         let lists = Semaphore::new(LISTS_MAX);
-        Api { dial, slot: Mutex::new(slot), trouble, lists, random }
+        Api { span: Span::Followed, dial, slot: Mutex::new(slot), trouble, lists, random }
     }
 
     /// Why there is no connection; `None`: there is one, or none was needed yet.
@@ -217,7 +236,10 @@ impl<D: Dial> Api<D> {
                 format!("http://{authority}{prefix}{}", request.target)
             }
         };
-        let mut built = hyper::Request::get(target)
+        let method = if request.create.is_some() { Method::POST } else { Method::GET };
+        let mut built = hyper::Request::builder()
+            .method(method)
+            .uri(target)
             .header(header::ACCEPT, request.accept)
             .header(header::USER_AGENT, concat!("margay/", env!("CARGO_PKG_VERSION")));
         if matches!(way, Way::Http1) {
@@ -227,7 +249,11 @@ impl<D: Dial> Api<D> {
         if let Some(value) = bearer.header().map_err(unauthorized)? {
             built = built.header(header::AUTHORIZATION, value);
         }
-        let built = built.body(Empty::new()).map_err(|e| failed(e.to_string()))?;
+        if request.create.is_some() {
+            built = built.header(header::CONTENT_TYPE, "application/json");
+        }
+        let body = Full::new(request.create.clone().unwrap_or_default());
+        let built = built.body(body).map_err(|e| failed(e.to_string()))?;
         let answer = match way {
             Way::Http2(send) => {
                 let mut send = send.clone();
@@ -435,6 +461,23 @@ impl Answer {
                 return Ok(Some(octets));
             }
         }
+    }
+
+    /// The whole of a short answer: `what` it is, and the most octets that are read.
+    pub(super) async fn whole(
+        &mut self,
+        what: &'static str,
+        len_max: usize,
+        limit: Duration,
+    ) -> Result<Vec<u8>, Failure> {
+        let mut body = Vec::new();
+        while let Some(octets) = self.next(limit).await? {
+            body.extend_from_slice(&octets);
+            if body.len() > len_max {
+                return Err(Failure::TooLong(what, len_max as u64));
+            }
+        }
+        Ok(body)
     }
 
     /// What an answer with another status than 200 says.

@@ -6,7 +6,7 @@
 
 use serde::Deserialize;
 
-use super::api::{Api, Dial};
+use super::api::{Api, Dial, Request};
 use super::config::Group;
 use super::failure::Failure;
 use super::list;
@@ -51,18 +51,12 @@ pub(super) async fn discover<D: Dial>(api: &Api<D>) -> Result<Option<Group>, Fai
 }
 
 async fn groups<D: Dial>(api: &Api<D>) -> Result<Vec<String>, Failure> {
-    let request = super::api::Request { target: "/apis".to_owned(), accept: "application/json" };
+    let request = Request::read("/apis".to_owned(), "application/json");
     let mut answer = api.request(&request, Some(ANSWER_MAX)).await?;
     if answer.code != 200 {
         return Err(answer.failure().await);
     }
-    let mut body = Vec::new();
-    while let Some(octets) = answer.next(ANSWER_MAX).await? {
-        body.extend_from_slice(&octets);
-        if body.len() > GROUPS_MAX {
-            return Err(Failure::TooLong("the list of API groups", GROUPS_MAX as u64));
-        }
-    }
+    let body = answer.whole("the list of API groups", GROUPS_MAX, ANSWER_MAX).await?;
     let read: Option<Groups> = serde_json::from_slice(&body).ok();
     let read = read.filter(|groups| groups.kind == "APIGroupList");
     let groups = read.ok_or_else(|| Failure::not_kubernetes(&answer.media_type, &body))?;

@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{debug, warn};
 
 use super::affinities::Affinities;
-use super::api::{Api, Dial, Epoch};
+use super::api::{Api, Dial, Epoch, Span};
 use super::failure::Failure;
 use super::hub::{Hub, Standing};
 use super::known::{Deletion, Listing, is_older};
@@ -144,6 +144,7 @@ impl<'a, D: Dial> Follow<'a, D> {
         loop {
             let done = match self.next.clone() {
                 Next::List(from) => self.list(&from).await,
+                Next::Watch if self.api.span == Span::Once => std::future::pending().await,
                 Next::Watch => self.watch().await,
             };
             if let Err(failure) = done {

@@ -5,6 +5,7 @@
 //! - [`resource`], [`discovery`], [`affinities`]: what is asked for, and in which API group it is.
 //! - [`kind`], [`list`], [`watch`], [`past`], [`pace`]: following one kind.
 //! - [`known`], [`hub`], [`own_node`]: the last state sent, and what follows from how kinds are reached.
+//! - [`access`]: which rights are missing.
 //! - [`source`]: Calico's kinds with the Nodes; Services, EndpointSlices and Secrets.
 //!
 //! While anything is unreachable, forbidden or not served, the last state sent stays in force.
@@ -27,6 +28,7 @@
 //! an HTTP status at the start of a watch, one connection for everything. It would be looked at again
 //! for credentials of those kinds, or for writing objects.
 
+mod access;
 mod affinities;
 mod api;
 mod body;
@@ -59,9 +61,11 @@ use std::sync::Arc;
 
 use super::Sender;
 use api::Api;
+pub(super) use api::Span;
 use dial::Dialer;
 use random::Random;
 
+pub use access::{Lacking, Proven};
 pub use config::{
     ApiConfig, ApiEnvError, Group, KubernetesConfig, ServicesConfig, proxy_variable, typha_variable,
 };
@@ -72,14 +76,36 @@ pub use source::{Services, Wanted};
 pub(super) struct Server(Arc<Api<Dialer>>);
 
 impl Server {
-    pub(super) fn new(config: ApiConfig) -> Self {
-        Server(Arc::new(Api::new(Dialer::new(config), Random::of_process())))
+    pub(super) fn new(config: ApiConfig, span: Span) -> Self {
+        let mut api = Api::new(Dialer::new(config), Random::of_process());
+        api.span = span;
+        Server(Arc::new(api))
     }
 }
 
 /// Follows Calico's objects and the Nodes until the receiver is dropped.
 pub(super) async fn follow(server: Server, config: KubernetesConfig, sender: Sender) {
     source::follow_calico(&*server.0, &config, sender).await;
+}
+
+/// The rights that following Calico's objects and the Nodes needs and the account does not have.
+pub(super) async fn lacking(
+    server: &Server,
+    config: &KubernetesConfig,
+    proven: Proven,
+) -> Result<Vec<Lacking>, String> {
+    access::of_calico(&*server.0, config, proven).await.map_err(|failure| failure.to_string())
+}
+
+/// The same of what the plan asks for.
+pub(super) async fn lacking_for_services(
+    server: &Server,
+    config: &ServicesConfig,
+    wanted: &Wanted,
+    proven: Proven,
+) -> Result<Vec<Lacking>, String> {
+    let lacking = access::of_services(&*server.0, &config.namespace, wanted, proven);
+    lacking.await.map_err(|failure| failure.to_string())
 }
 
 /// Follows what the plan asks for until the receiver is dropped.

@@ -248,14 +248,14 @@ impl Place {
             }
             (None, From::Newest) => {}
         }
-        Request { target: query.0, accept: self.form.accept_list() }
+        Request::read(query.0, self.form.accept_list())
     }
 
     /// Asks for one object by its name, as etcd has it.
     pub(super) fn probe(&self, name: &str) -> Request {
         let mut query = Query(self.path.clone());
         query.push(&format!("fieldSelector={}", encoded(&format!("metadata.name={name}"))));
-        Request { target: query.0, accept: self.form.accept_list() }
+        Request::read(query.0, self.form.accept_list())
     }
 
     /// Asks for what happens after a version.
@@ -264,7 +264,7 @@ impl Place {
         query.push("watch=true&allowWatchBookmarks=true");
         query.push(&format!("resourceVersion={}", encoded(version)));
         query.push(&format!("timeoutSeconds={}", lasts.as_secs()));
-        Request { target: query.0, accept: self.form.accept_watch() }
+        Request::read(query.0, self.form.accept_watch())
     }
 }
 

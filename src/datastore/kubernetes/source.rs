@@ -77,7 +77,7 @@ pub(super) async fn follow_calico<D: Dial>(
     }
 }
 
-fn calico_kinds(config: &KubernetesConfig) -> impl Iterator<Item = Resource> + use<> {
+pub(super) fn calico_kinds(config: &KubernetesConfig) -> impl Iterator<Item = Resource> + use<> {
     let use_pod_cidr = config.use_pod_cidr;
     Resource::CALICO
         .into_iter()
@@ -247,7 +247,7 @@ pub(super) async fn follow_services<D: Dial>(
     }
 }
 
-fn resources(wanted: &Wanted) -> BTreeSet<Resource> {
+pub(super) fn resources(wanted: &Wanted) -> BTreeSet<Resource> {
     let mut resources: BTreeSet<Resource> =
         wanted.secrets.iter().map(|name| Resource::Secret(name.clone())).collect();
     if wanted.services == Services::Used {
