@@ -34,6 +34,10 @@ pub struct Plan {
     pub problems: Vec<Problem>,
     /// What can be used, and does nothing or something else than one might think; sorted, each once.
     pub notes: Vec<Problem>,
+    /// Which of the problems and notes leave it open who writes which routes: the release of Calico is
+    /// not known, or a class of pools has no writer or two.
+    #[serde(skip)]
+    pub doubts: Vec<Problem>,
     /// What own blocks, ranges and addresses of services, and routes to neighbours are to this node,
     /// each with the object that it comes from, for people.
     #[serde(skip)]
@@ -92,6 +96,7 @@ impl Plan {
             release: Release::ASSUMED,
             problems: Vec::new(),
             notes: Vec::new(),
+            doubts: Vec::new(),
             reasons: Arc::default(),
             is_complete: false,
             stuck: None,

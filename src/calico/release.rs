@@ -125,6 +125,18 @@ pub enum Origin {
     Assumed,
 }
 
+/// `v3.32.1 (ClusterInformation)`.
+impl fmt::Display for Release {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let origin = match self.origin {
+            Origin::Given => "as given",
+            Origin::ClusterInformation => "ClusterInformation",
+            Origin::Assumed => "assumed",
+        };
+        write!(f, "{} ({origin})", self.version)
+    }
+}
+
 impl Release {
     /// The newest release, where nothing says which it is.
     pub const ASSUMED: Release = Release { version: Version::NEWEST, origin: Origin::Assumed };

@@ -219,6 +219,7 @@ impl Resolver {
                     cluster_id: None,
                     release,
                     problems: tidy(problems),
+                    doubts: notes.clone(),
                     notes: tidy(notes),
                     reasons: Arc::default(),
                     is_complete: false,
@@ -380,7 +381,11 @@ impl Resolver {
         mut problems: Vec<Problem>,
         mut notes: Vec<Problem>,
     ) -> Plan {
-        ownership::check(cx, &mut problems);
+        let mut doubts = Vec::new();
+        ownership::check(cx, &mut doubts);
+        problems.extend(doubts.iter().cloned());
+        // So far there are those about the release alone.
+        doubts.extend(notes.iter().cloned());
         notes.extend(self.notes.iter().cloned());
         problems.extend(self.troubles.values().flatten().cloned());
         problems.extend(self.of_objects.iter().cloned());
@@ -410,6 +415,7 @@ impl Resolver {
             release: cx.release,
             problems: tidy(problems),
             notes: tidy(notes.into_iter().chain(shadowed).collect()),
+            doubts: tidy(doubts),
             reasons: Arc::new(self.reasons(cx)),
             is_complete: true,
             stuck: None,

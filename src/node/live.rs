@@ -22,7 +22,6 @@ use super::settings::describe;
 use super::store::Store;
 use crate::calico::config::Converter;
 use crate::calico::model::{Kind, ObjectId, encode};
-use crate::calico::release::Origin;
 use crate::calico::{Plan, Problem, Resolver, Settings};
 use crate::config::{Config, HostSettings, PeerEntry, differing_peers};
 use crate::datastore::{
@@ -526,16 +525,11 @@ impl Live {
 
     /// Tells what a plan is made from.
     fn describe(&mut self, plan: &Plan) {
-        let origin = match plan.release.origin {
-            Origin::Given => "as given",
-            Origin::ClusterInformation => "ClusterInformation",
-            Origin::Assumed => "assumed",
-        };
         self.status.stuck = plan.stuck.clone();
         if self.status.reasons != plan.reasons {
             self.status.reasons = Arc::clone(&plan.reasons);
         }
-        self.status.release = format!("{} ({origin})", plan.release.version);
+        self.status.release = plan.release.to_string();
         let families = [&plan.families.ipv4, &plan.families.ipv6];
         let sessions = families.into_iter().flat_map(|family| family.sessions.iter());
         let origins = sessions.map(|planned| {
