@@ -18,6 +18,7 @@
 //! - [`client_slots`]: who is disconnected when a socket has as many clients as it may.
 //! - `counts`: how many of something there are, by key.
 //! - [`metric_names`]: what every exported metric is called.
+//! - [`doctor`]: whether a node may go from BIRD to margay, or back.
 //! - [`daemon`]: wires all of these; start, reload, stop.
 //!
 //! Hard rules. No input from a peer, a file, the kernel or a control client makes the process exit,
@@ -45,7 +46,8 @@
 //! ctl          ← client_slots
 //! http         ← client_slots, metric_names
 //! logging      ← config, supervise
-//! cli          ← config, ctl, calico, node
+//! doctor       ← config, calico, datastore, node, kernel, ctl
+//! cli          ← config, ctl, calico, node, doctor
 //! daemon       ← config, calico, counts, node, datastore, engine, bfd, net, kernel, ctl, http, logging, liveness, supervise
 //! ```
 
@@ -61,6 +63,7 @@ mod counts;
 pub mod ctl;
 pub mod daemon;
 pub mod datastore;
+pub mod doctor;
 pub mod engine;
 pub mod http;
 pub mod kernel;

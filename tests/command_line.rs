@@ -420,3 +420,57 @@ fn links_with_birds_names_are_birds_programs() {
     assert!(state.is_none(), "it ended: {state:?}");
     assert!(name.starts_with(folder.path().join("bird6").to_str().unwrap().as_bytes()));
 }
+
+/// On a machine that is no Calico node: each part that cannot be looked at has its line, and BIRD's
+/// place is looked at where the file says.
+#[test]
+fn the_doctor_judges_what_it_can_see() {
+    let folder = TempDir::new().unwrap();
+    let bird = |name: &str| folder.path().join(name);
+    let objects = bird("objects.yaml");
+    std::fs::write(
+        &objects,
+        "kind: Node\napiVersion: projectcalico.org/v3\nmetadata: {name: a}\nspec: {}\n",
+    )
+    .unwrap();
+    let file = bird("margay.toml");
+    let configuration = format!(
+        "[calico]\nnode = \"a\"\ndatastore = \"file\"\npath = {objects:?}\nversion = \"v3.32.1\"\n\
+         bird-sockets = [{:?}, {:?}]\n",
+        bird("none.ctl"),
+        bird("none6.ctl"),
+    );
+    std::fs::write(&file, configuration).unwrap();
+    let doctor = |arguments: &[&str]| {
+        let mut command = margay();
+        for variable in ["NODENAME", "DATASTORE_TYPE", "ETCD_ENDPOINTS", "KUBERNETES_SERVICE_HOST"]
+        {
+            command.env_remove(variable);
+        }
+        command.args(["calico", "doctor"]).args(arguments).output().unwrap()
+    };
+    let config = file.to_str().unwrap();
+    let without_sessions = doctor(&["--config", config]);
+    let said = text(&without_sessions.stdout);
+    assert!(said.starts_with("node a, Calico v3.32.1 (as given)\n"), "{said}");
+    assert!(said.contains("none.ctl") && said.contains("the node has no ipv4 sessions"), "{said}");
+
+    let ghost = doctor(&["--config", config, "--node", "ghost", "--json"]);
+    assert_eq!(ghost.status.code(), Some(2), "{ghost:?}");
+    let report: serde_json::Value = serde_json::from_slice(&ghost.stdout).unwrap();
+    assert_eq!((&report["verdict"], &report["node"]), (&"unsafe".into(), &"ghost".into()));
+    let findings = report["findings"].as_array().unwrap();
+    let is_said = |finding: &&serde_json::Value| {
+        finding["severity"] == "unsafe"
+            && finding["text"].as_str().unwrap().contains("Node/ghost")
+            && finding["remedy"].as_str().unwrap().contains("--node")
+    };
+    assert!(findings.iter().any(|finding| is_said(&finding)), "{report}");
+
+    let unset = doctor(&["--config", "/nonexistent.toml"]);
+    assert_eq!(unset.status.code(), Some(2));
+    assert!(
+        text(&unset.stdout).contains("unsafe datastore settings: /nonexistent.toml"),
+        "{unset:?}"
+    );
+}

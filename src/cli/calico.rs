@@ -1,6 +1,7 @@
-//! `margay calico plan` and `margay calico decide`: the plan without a daemon.
+//! `margay calico plan`, `decide` and `doctor`: what follows from the objects, without a daemon.
 
 mod diff;
+mod doctor;
 mod text;
 
 use std::collections::BTreeMap;
@@ -15,6 +16,7 @@ use serde_json::Value;
 use crate::calico::decide::Question;
 use crate::calico::load::{load, load_endpoints};
 use crate::calico::{Plan, Problem, Settings, Snapshot, resolve, speaks_bgp};
+use crate::node::{Environment, NodeSettings};
 
 /// What Calico's objects mean for a node.
 #[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
@@ -40,6 +42,21 @@ pub enum Command {
         /// Where the objects are.
         #[command(flatten)]
         input: Input,
+    },
+    /// Say what would change on this node if margay took the place of BIRD, or BIRD that of margay, and
+    /// what is unsafe. Changes nothing. Exit code 0: nothing changes; 1: changes are listed, or
+    /// something could not be looked at; 2: unsafe.
+    Doctor {
+        /// The node's name. Default: NODENAME, of this process or of BIRD, then
+        /// /var/lib/calico/nodename.
+        #[arg(long, value_name = "NAME")]
+        node: Option<String>,
+        /// The daemon's configuration file; without it, what calico-node's environment says.
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
     },
 }
 
@@ -142,11 +159,14 @@ pub(super) enum Outcome {
     Fine,
     /// Problems, with `--fail-on-problems`.
     Problems,
-    /// Differences, with `--diff`.
+    /// Differences, with `--diff`; changes, of the doctor.
     Differs,
+    /// Of the doctor.
+    Unsafe,
 }
 
-/// Runs a command; `read_live` reads what the daemon would, given its configuration file.
+/// Runs a command; `read_live` reads what the daemon would, given its configuration file, and
+/// `settings_of` says what it would follow.
 ///
 /// # Errors
 /// Files or sources that cannot be read, or output that cannot be written.
@@ -155,8 +175,20 @@ pub(super) fn run(
     questions: impl BufRead,
     out: &mut impl Write,
     read_live: impl FnOnce(Option<&Path>) -> io::Result<Live>,
+    settings_of: impl FnOnce(
+        Option<&Path>,
+        Option<&str>,
+        &Environment,
+    ) -> Result<Option<NodeSettings>, String>,
 ) -> io::Result<Outcome> {
     match command {
+        Command::Doctor { node, config, json } => {
+            let node = node.as_deref();
+            let report = crate::doctor::examine(node, |environment| {
+                settings_of(config.as_deref(), node, environment)
+            });
+            doctor::write(&report, *json, out)
+        }
         Command::Plan { input, json, fail_on_problems, diff } => {
             let plan = input.plan(read_live)?;
             let differs = match diff {

@@ -1,6 +1,6 @@
 //! What people type: the command line, and every command but `run`.
 //!
-//! Exit codes: 0 done, 1 it failed, 2 wrong arguments or configuration.
+//! Exit codes: 0 done, 1 it failed, 2 wrong arguments or configuration. `calico doctor` has its own.
 
 mod ask;
 mod birdcl;
@@ -33,6 +33,8 @@ use render::Times;
 const FAILED: u8 = 1;
 /// Wrong arguments or configuration.
 const WRONG: u8 = 2;
+/// What `margay calico doctor` found is unsafe.
+const UNSAFE: u8 = 2;
 
 /// A BGP-4 daemon for Kubernetes nodes, route reflectors and top-of-rack peering.
 #[derive(Clone, Debug, PartialEq, Eq, Parser)]
@@ -328,7 +330,7 @@ pub fn execute(cli: Cli, run: impl FnOnce(Setup) -> ExitCode) -> ExitCode {
     }
     let (request, output) = match command {
         Command::Run { config } => {
-            return match load(config, &Environment::of_process()) {
+            return match load(config, None, &Environment::of_process()) {
                 Ok(setup) => run(setup),
                 Err(unusable) => unusable.say(),
             };
@@ -397,8 +399,9 @@ impl Unusable {
     }
 }
 
-/// Reads a configuration, or says what is wrong with it or that nothing is to run.
-fn load(path: Option<PathBuf>, env: &Environment) -> Result<Setup, Unusable> {
+/// Reads a configuration, or says what is wrong with it or that nothing is to run. A node that is given
+/// counts before the one in the file.
+fn load(path: Option<PathBuf>, node: Option<&str>, env: &Environment) -> Result<Setup, Unusable> {
     let Some(path) = path else {
         let settings = NodeSettings::from_env(env);
         let settings = settings.map_err(|e| Unusable::Wrong(format!("margay: {e}")))?;
@@ -407,7 +410,8 @@ fn load(path: Option<PathBuf>, env: &Environment) -> Result<Setup, Unusable> {
     };
     match Document::load(&path).map_err(|errors| Unusable::Wrong(errors.to_string()))? {
         Document::Own(config) => Ok(Setup::Own { path, config }),
-        Document::Calico { calico, host } => {
+        Document::Calico { mut calico, host } => {
+            calico.node = node.map(str::to_owned).or(calico.node);
             let wrong = |e| Unusable::Wrong(format!("{}: calico: {e}", path.display()));
             let settings = NodeSettings::from_file(*calico, *host, env).map_err(wrong)?;
             let settings = Box::new(settings.ok_or(Unusable::Idle)?);
@@ -416,8 +420,29 @@ fn load(path: Option<PathBuf>, env: &Environment) -> Result<Setup, Unusable> {
     }
 }
 
+/// What a daemon on a Calico node would follow; `None`: it would speak no BGP.
+fn settings_of(
+    path: Option<&Path>,
+    node: Option<&str>,
+    env: &Environment,
+) -> Result<Option<NodeSettings>, String> {
+    let setup = match load(path.map(Path::to_owned), node, env) {
+        Ok(setup) => setup,
+        Err(Unusable::Idle) => return Ok(None),
+        Err(Unusable::Wrong(text)) => {
+            return Err(text.strip_prefix("margay: ").unwrap_or(&text).to_owned());
+        }
+    };
+    match setup {
+        Setup::Node { settings, .. } => Ok(Some(*settings)),
+        Setup::Own { .. } => {
+            Err("the configuration has no [calico]: there are no objects to plan for".to_owned())
+        }
+    }
+}
+
 fn check(path: Option<PathBuf>, json: bool, connect: bool) -> ExitCode {
-    let loaded = load(path, &Environment::of_process()).map(|setup| match setup {
+    let loaded = load(path, None, &Environment::of_process()).map(|setup| match setup {
         Setup::Own { config, .. } => (config.to_string(), None),
         Setup::Node { settings, .. } => (settings.to_string(), Some(settings)),
     });
@@ -467,10 +492,11 @@ fn try_sources(settings: &NodeSettings) -> io::Result<(Vec<Tried>, Snapshot)> {
 fn calico(command: &calico::Command) -> ExitCode {
     use calico::Outcome;
     let mut out = BufWriter::new(io::stdout().lock());
-    let done = calico::run(command, io::stdin().lock(), &mut out, read_live);
+    let done = calico::run(command, io::stdin().lock(), &mut out, read_live, settings_of);
     match done.and_then(|found| out.flush().map(|()| found)) {
         Ok(Outcome::Fine) => ExitCode::SUCCESS,
         Ok(Outcome::Problems | Outcome::Differs) => ExitCode::from(FAILED),
+        Ok(Outcome::Unsafe) => ExitCode::from(UNSAFE),
         Err(error) if error.kind() == ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("margay: {error}");
@@ -482,18 +508,9 @@ fn calico(command: &calico::Command) -> ExitCode {
 
 /// What the daemon would read, read once.
 fn read_live(config: Option<&Path>) -> io::Result<Live> {
-    let setup = match load(config.map(Path::to_owned), &Environment::of_process()) {
-        Ok(setup) => setup,
-        Err(Unusable::Idle) => return Ok(Live::default()),
-        Err(Unusable::Wrong(text)) => {
-            let text = text.strip_prefix("margay: ").unwrap_or(&text);
-            return Err(io::Error::new(ErrorKind::InvalidInput, text));
-        }
-    };
-    let Setup::Node { settings, .. } = setup else {
-        let text = "the configuration has no [calico]: there are no objects to plan for";
-        return Err(io::Error::new(ErrorKind::InvalidInput, text));
-    };
+    let settings = settings_of(config, None, &Environment::of_process())
+        .map_err(|text| io::Error::new(ErrorKind::InvalidInput, text))?;
+    let Some(settings) = settings else { return Ok(Live::default()) };
     let (tried, snapshot) = try_sources(&settings)?;
     let mut live = Live { settings: Some(settings.calico), snapshot, problems: Vec::new() };
     for Tried { name, objects, problems } in tried {

@@ -10,6 +10,15 @@ fn unread(_: Option<&Path>) -> io::Result<Live> {
     unreachable!("--live was not given")
 }
 
+/// No settings are asked for.
+fn unasked(
+    _: Option<&Path>,
+    _: Option<&str>,
+    _: &Environment,
+) -> Result<Option<NodeSettings>, String> {
+    unreachable!("it was no doctor that was run")
+}
+
 fn write(folder: &TempDir, name: &str, text: &str) -> PathBuf {
     let file = folder.path().join(name);
     std::fs::write(&file, text).unwrap();
@@ -43,7 +52,7 @@ fn plan(input: Input, diff: Option<PathBuf>) -> Command {
 
 fn printed_of(command: &Command) -> (Outcome, String) {
     let mut out = Vec::new();
-    let outcome = run(command, &b""[..], &mut out, unread).unwrap();
+    let outcome = run(command, &b""[..], &mut out, unread, unasked).unwrap();
     (outcome, String::from_utf8(out).unwrap())
 }
 
@@ -76,7 +85,7 @@ fn what_an_object_changes_is_printed() {
     for wrong in ["{", "{}", "[]"] {
         let old = write(&folder, "wrong.json", wrong);
         let command = plan(input.clone(), Some(old));
-        let error = run(&command, &b""[..], &mut Vec::new(), unread).unwrap_err();
+        let error = run(&command, &b""[..], &mut Vec::new(), unread, unasked).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidInput, "{wrong}");
     }
 }
@@ -96,7 +105,7 @@ fn objects_in_files_take_the_place_of_live_ones() {
     let command =
         plan(Input { live: true, node: None, resources: vec![changed], ..mesh(&folder) }, None);
     let mut out = Vec::new();
-    run(&command, &b""[..], &mut out, read).unwrap();
+    run(&command, &b""[..], &mut out, read, unasked).unwrap();
     let text = String::from_utf8(out).unwrap();
     assert!(text.starts_with("node a, "), "{text}");
     assert!(text.contains("session Mesh_10_0_0_9") && !text.contains("Mesh_10_0_0_2"), "{text}");
@@ -109,7 +118,7 @@ fn printed(command: impl Fn(Input) -> Command, questions: &str, backend: &str) -
     let env = vec![("CALICO_NETWORKING_BACKEND".into(), backend.into())];
     let mut out = Vec::new();
     let command = command(Input { env, ..mesh(&folder) });
-    run(&command, questions.as_bytes(), &mut out, unread).unwrap();
+    run(&command, questions.as_bytes(), &mut out, unread, unasked).unwrap();
     String::from_utf8(out).unwrap()
 }
 
