@@ -12,6 +12,7 @@
 //! - [`matrix`], [`cases`]: what every peer goes through, and the tests made of it.
 //! - [`raw`], [`message`]: a neighbour that speaks scripted bytes.
 //! - [`kubernetes`]: kube-apiserver and its etcd, and what goes wrong with them.
+//! - [`doctor`]: `margay calico doctor` on a host.
 //! - [`sequence`]: the interpreter of the recorded session scenarios.
 //!
 //! Every test has its own namespaces, so tests run in parallel and ports never clash.
@@ -21,6 +22,7 @@ pub mod bird2;
 pub mod calico;
 pub mod cases;
 pub mod daemon;
+pub mod doctor;
 pub mod exabgp;
 pub mod frr;
 pub mod full_kernel;

@@ -7,24 +7,13 @@ use std::collections::BTreeSet;
 use std::sync::Mutex;
 
 use anyhow::{Result, ensure};
-use interop::calico::{Outcome, Scenario, Stage};
+use interop::calico::{Outcome, Scenario, Stage, WITHOUT_PASSWORD};
 use interop::lab;
 use interop::require;
 use interop::speaker::Kind;
 
 /// Scenarios that run at a time: they mostly wait for BIRD's timers.
 const PARALLEL: usize = 6;
-
-/// Scenarios in which a session has no password, because its Secret is missing: BIRD runs it without,
-/// margay not at all (README).
-const WITHOUT_PASSWORD: [&str; 6] = [
-    "mesh__password__step1",
-    "mesh__password__step3",
-    "password__step1",
-    "password__step2",
-    "password__step4",
-    "password__step6",
-];
 
 /// Object sets of our own.
 const OWN: u8 = 40;

@@ -61,7 +61,20 @@ impl BirdNode {
         priorities: Priorities,
     ) -> Result<Self> {
         let others: Vec<IpAddr> = others.iter().map(|other| other.v4()).collect();
-        let mut text = render(host.v4(), &others, blocks, writes, priorities);
+        let text = render(host.v4(), &others, blocks, writes, priorities);
+        Self::start_by(host, text, writes, &["-R"])
+    }
+
+    /// Starts BIRD with a mesh to these addresses, few of which anybody has: it waits for none of them.
+    ///
+    /// # Errors
+    /// As [`BirdNode::start`].
+    pub fn start_among(host: &Host, others: &[IpAddr], blocks: &[&str]) -> Result<Self> {
+        let text = render(host.v4(), others, blocks, Writes::Bird, Priorities::Mirrored);
+        Self::start_by(host, text, Writes::Bird, &[])
+    }
+
+    fn start_by(host: &Host, mut text: String, writes: Writes, recovery: &[&str]) -> Result<Self> {
         if writes == Writes::Nobody {
             let (before, rest) = text.split_once("protocol kernel from").context("no kernel")?;
             let (_, after) = rest.split_once("\n}\n").context("no end")?;
@@ -72,7 +85,7 @@ impl BirdNode {
         let (ctl, pid) = (socket.display().to_string(), host.file("bird.pid"));
         host.run(&program("bird"), &["-p", "-c", &conf])?;
         let pid = pid.display().to_string();
-        let args = ["-R", "-f", "-c", &conf, "-s", &ctl, "-P", &pid];
+        let args = [recovery, &["-f", "-c", &conf, "-s", &ctl, "-P", &pid]].concat();
         let daemon = host.daemon("bird", &program("bird"), &args)?;
         wait_until(PATIENCE, "BIRD's control socket", || birdc(&socket, "show status").map(drop))?;
         Ok(Self { host: host.clone(), daemon, socket })

@@ -17,6 +17,17 @@ use crate::wait::{PATIENCE, wait_until};
 /// Files that hold the blocks of the corpus's node, as etcd's keys and values.
 const AFFINITIES: &str = "_common/block-affinities.etcd.txt";
 
+/// Scenarios in which a session has no password, because its Secret is missing: BIRD runs it without,
+/// margay not at all (README).
+pub const WITHOUT_PASSWORD: [&str; 6] = [
+    "mesh__password__step1",
+    "mesh__password__step3",
+    "password__step1",
+    "password__step2",
+    "password__step4",
+    "password__step6",
+];
+
 /// A scenario in which the node has sessions of the mesh only, all with nodes that are there.
 #[derive(Debug, Clone)]
 pub struct Scenario {

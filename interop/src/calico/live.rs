@@ -12,6 +12,7 @@ use super::Scenario;
 use crate::bird2::birdc;
 use crate::bird16::program;
 use crate::daemon::Daemon;
+use crate::doctor;
 use crate::kernel::{self, KernelRoute};
 use crate::lab::{Host, Lab};
 use crate::margay;
@@ -26,6 +27,8 @@ const STARTUP_MAX: Duration = Duration::from_secs(150);
 const QUIET: Duration = Duration::from_secs(2);
 /// The interface of a pod.
 const POD: &str = "cali1";
+/// The interface that Felix's routes to other nodes leave by.
+const OVERLAY: &str = "vxlan.calico";
 
 /// A session of the golden files.
 #[derive(Debug, Clone)]
@@ -286,6 +289,52 @@ impl<'a> Stage<'a> {
     /// # Errors
     /// When BIRD refuses them, or a session does not come up.
     pub fn with_bird(&self) -> Result<Outcome> {
+        self.with_bird_meanwhile(|| self.outcome("BIRD"))
+    }
+
+    /// Runs the node by its golden files with BIRD, and asks the doctor about it.
+    ///
+    /// # Errors
+    /// As [`Stage::with_bird`], and when the doctor prints what cannot be read.
+    pub fn examine_bird(&self) -> Result<doctor::Verdict> {
+        self.with_bird_meanwhile(|| {
+            self.wait_up("BIRD")?;
+            self.write_felixs_routes()?;
+            self.settle("BIRD")?;
+            let text = self.configuration(&format!("{:?}", self.sockets()));
+            let path = self.host.write("doctor.toml", &text)?.display().to_string();
+            doctor::examine(&mut doctor::command(&self.host, &["--config", &path])?)
+        })
+    }
+
+    /// Routes to what the neighbours announce as Felix writes them, where it does.
+    fn write_felixs_routes(&self) -> Result<()> {
+        let mut script = format!("ip link add {OVERLAY} type bridge\nip link set {OVERLAY} up\n");
+        for (at, (family, neighbor)) in (0..).zip(&self.neighbors) {
+            for (prefix, _) in self.announced(*family, at)? {
+                if !self.scenario.is_rejected_by_kernel_filter(&prefix)? {
+                    continue;
+                }
+                // As Felix has them: the kernel takes no IPv6 gateway that another link leads to.
+                let (flag, gateway) = match family {
+                    Family::V4 => ("-4", neighbor.session.neighbor.clone()),
+                    Family::V6 => ("-6", first_address(&prefix)?),
+                };
+                let _ = writeln!(
+                    script,
+                    "ip {flag} route add {prefix} via {gateway} dev {OVERLAY} onlink proto 80"
+                );
+            }
+        }
+        self.host.shell(&script).map(drop)
+    }
+
+    /// Where BIRD answers.
+    fn sockets(&self) -> [PathBuf; 2] {
+        [self.host.file("bird.ctl"), self.host.file("bird6.ctl")]
+    }
+
+    fn with_bird_meanwhile<T>(&self, look: impl FnOnce() -> Result<T>) -> Result<T> {
         self.write_kernel_routes()?;
         let mut daemons = Vec::new();
         for (family, stem) in [(Family::V4, "bird"), (Family::V6, "bird6")] {
@@ -305,17 +354,31 @@ impl<'a> Stage<'a> {
             let args = ["-f", "-c", &conf, "-s", &ctl, "-P", &pid];
             daemons.push(self.host.daemon(stem, &program(stem), &args)?);
         }
-        let outcome = self.outcome("BIRD")?;
+        let seen = look()?;
         for mut daemon in daemons {
             daemon.crash()?;
         }
         self.wait_down()?;
-        Ok(outcome)
+        Ok(seen)
     }
 
     fn prefix(&self) -> String {
         let path = self.host.file("x").display().to_string();
         path.trim_end_matches("-x").to_owned()
+    }
+
+    /// margay's configuration for the node, with its key `bird-sockets`.
+    fn configuration(&self, bird_sockets: &str) -> String {
+        let paths: Vec<String> =
+            self.scenario.objects.iter().map(|path| path.display().to_string()).collect();
+        format!(
+            "[calico]\nnode = \"{}\"\ndatastore = \"file\"\npath = {paths:?}\n\
+             endpoint-status = \"{}\"\nbird-sockets = {bird_sockets}\nstate-file = \"none\"\nversion = \"{}\"\n\n{}",
+            self.scenario.node,
+            self.host.file("status").display(),
+            self.scenario.release,
+            margay::control_section(&self.host),
+        )
     }
 
     /// Runs the node by the scenario's objects with margay.
@@ -324,16 +387,7 @@ impl<'a> Stage<'a> {
     /// When it does not start, or a session does not come up.
     pub fn with_margay(&self) -> Result<Outcome> {
         self.write_kernel_routes()?;
-        let paths: Vec<String> =
-            self.scenario.objects.iter().map(|path| path.display().to_string()).collect();
-        let text = format!(
-            "[calico]\nnode = \"{}\"\ndatastore = \"file\"\npath = {paths:?}\n\
-             endpoint-status = \"{}\"\nbird-sockets = \"none\"\nstate-file = \"none\"\nversion = \"{}\"\n\n{}",
-            self.scenario.node,
-            self.host.file("status").display(),
-            self.scenario.release,
-            margay::control_section(&self.host),
-        );
+        let text = self.configuration("\"none\"");
         let (mut daemon, _) = margay::start_text(&self.host, &text)?;
         // Until then routes of an earlier run, and those that were replaced meanwhile, are kept. A
         // neighbour that nobody is, is waited for as long as the restart time.
@@ -364,6 +418,12 @@ impl<'a> Stage<'a> {
 
     /// Waits for every session and until nothing changes any more.
     fn outcome(&self, who: &str) -> Result<Outcome> {
+        self.wait_up(who)?;
+        self.settle(who)
+    }
+
+    /// Waits for every session.
+    fn wait_up(&self, who: &str) -> Result<()> {
         for (_, neighbor) in &self.neighbors {
             wait_until(PATIENCE, &format!("{who}: {}", neighbor.session.name), || {
                 let answer = birdc(&neighbor.socket, "show protocols node")?;
@@ -371,6 +431,11 @@ impl<'a> Stage<'a> {
                 Ok(())
             })?;
         }
+        Ok(())
+    }
+
+    /// Waits until nothing changes any more.
+    fn settle(&self, who: &str) -> Result<Outcome> {
         let (mut last, mut unchanged) = (self.look()?, 0);
         for _ in 0..20 {
             std::thread::sleep(QUIET);
@@ -402,6 +467,13 @@ impl<'a> Stage<'a> {
         }
         Ok(Outcome { told, kernel: kernel_routes })
     }
+}
+
+/// The address after that of an IPv6 network.
+fn first_address(network: &str) -> Result<String> {
+    let (base, _) = network.split_once('/').context("no network")?;
+    let base: std::net::Ipv6Addr = base.parse()?;
+    Ok(std::net::Ipv6Addr::from_bits(base.to_bits() + 1).to_string())
 }
 
 /// Every route of `show route all`, in one line each. Differs in nothing that a neighbour could

@@ -12,7 +12,7 @@ mod pod;
 pub use bird::{BirdNode, Priorities, Writes};
 pub use churn::{Churn, Usage, put_large_cluster};
 pub use etcd::Etcd;
-pub use golden::{GoldenBird, Node, Scenario};
+pub use golden::{GoldenBird, Node, Scenario, WITHOUT_PASSWORD};
 pub use live::{Outcome, Stage};
 pub use pod::{Packets, Pod, Stream};
 

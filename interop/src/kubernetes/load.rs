@@ -17,6 +17,12 @@ const OTHERS_MAX: usize = 1000;
 /// Container images that a Node lists, kubelet's `nodeStatusMaxImages`.
 const IMAGES: usize = 50;
 
+/// The address of a node of a large cluster.
+#[must_use]
+pub fn large_address(n: usize) -> String {
+    format!("10.{}.{}.{}", 16 + n / 62_500, n / 250 % 250, 1 + n % 250)
+}
+
 impl Kubernetes {
     /// Creates so many nodes of the size that real ones have (15 KB, of which 4 are metadata), three
     /// blocks of each, and as many BGPPeers, of both at most for 1,000 nodes. They make no session:
@@ -32,7 +38,7 @@ impl Kubernetes {
         };
         let mut created: Vec<(String, Value)> = Vec::new();
         for n in 0..nodes {
-            let address = format!("10.{}.{}.{}/12", 16 + n / 62_500, n / 250 % 250, 1 + n % 250);
+            let address = format!("{}/12", large_address(n));
             let mut labels = json!({"rack": n.to_string()});
             for number in 0..9 {
                 labels[format!("example.org/label-{number}")] = json!("value");

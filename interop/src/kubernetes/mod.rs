@@ -1,10 +1,11 @@
 //! A real kube-apiserver with a real etcd, on a host of its own, and what goes wrong with them.
 
+mod audit;
 mod load;
 mod objects;
 mod request;
 
-pub use load::CpuTime;
+pub use load::{CpuTime, large_address};
 pub use objects::{Group, node, peer};
 pub use request::Api;
 
