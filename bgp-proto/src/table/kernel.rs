@@ -7,7 +7,9 @@ use std::sync::Arc;
 use super::TableConfig;
 use crate::policy::{Decision, RouteRef, Source, Verdict};
 use crate::rib::{Barrier, DestId, LocRib, LocalRoute, Meter, Path, WorkSet};
-use crate::types::{Family, FamilyMap, FibChange, FibKind, FibRoute, Hop, Prefix, Recursion};
+use crate::types::{
+    Family, FamilyMap, FibChange, FibKind, FibRoute, Hop, NextHop, Prefix, Recursion,
+};
 
 /// Changes for the host that there is memory for when there are none: what an ordinary turn brings.
 const CHANGES_KEPT: usize = 4096;
@@ -16,7 +18,13 @@ const CHANGES_KEPT: usize = 4096;
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum FibEntry {
     /// A route.
-    Route { kind: FibKind, metric: Option<u32>, source: Option<IpAddr>, recursion: Recursion },
+    Route {
+        kind: FibKind,
+        metric: Option<u32>,
+        source: Option<IpAddr>,
+        recursion: Recursion,
+        next_hop: Option<IpAddr>,
+    },
     /// To leave what is there: [`FibChange::Keep`].
     Kept,
 }
@@ -24,8 +32,8 @@ pub(super) enum FibEntry {
 impl FibEntry {
     fn change(self, prefix: Prefix) -> FibChange {
         match self {
-            FibEntry::Route { kind, metric, source, recursion } => {
-                FibChange::Install(FibRoute { prefix, kind, metric, source, recursion })
+            FibEntry::Route { kind, metric, source, recursion, next_hop } => {
+                FibChange::Install(FibRoute { prefix, kind, metric, source, recursion, next_hop })
             }
             FibEntry::Kept => FibChange::Keep,
         }
@@ -145,7 +153,7 @@ impl KernelView {
     }
 
     pub(super) fn octets(&self) -> u64 {
-        self.entries.index.len() as u64 * 160
+        self.entries.index.len() as u64 * 200
     }
 
     pub(super) fn truncate(&mut self, family: Family, slots: u32) {
@@ -230,7 +238,7 @@ impl KernelView {
         let prefix = dests.prefix(dest);
         let local = rib.local.get(&(prefix, source)).filter(|_| source != Source::Bgp);
         let mut metric = rib.attrs.local(best.attrs).metric;
-        let (mut tunnel, mut from) = (None, None);
+        let (mut tunnel, mut from, mut next_hop) = (None, None, None);
         if let Some(verdict) = verdict_of(prefix, best, local, rib, config, meter) {
             if verdict.decision != Decision::Accept {
                 return verdict.keeps_installed.then_some(FibEntry::Kept);
@@ -243,6 +251,11 @@ impl KernelView {
                 let paths = dests.paths(dest);
                 meter.spend(paths.len() as u32 / 2);
                 let sharing = rib.sharing(paths, config.multipath_max);
+                if let ([path], None) = (sharing.as_slice(), &tunnel)
+                    && rib.hops_of(path).len() <= config.multipath_max.max(1)
+                {
+                    next_hop = rib.hops.hop(path.next_hop).map(NextHop::addr);
+                }
                 let legs = self.legs((prefix, &sharing), best, tunnel, rib, config, meter);
                 (FibKind::Unicast(legs), rib.recursion(&sharing))
             }
@@ -252,7 +265,7 @@ impl KernelView {
             },
         };
         let forwards = !matches!(&kind, FibKind::Unicast(hops) if hops.is_empty());
-        forwards.then_some(FibEntry::Route { kind, metric, source: from, recursion })
+        forwards.then_some(FibEntry::Route { kind, metric, source: from, recursion, next_hop })
     }
 
     /// The next hops of a route: those of the multipath set, each through the tunnel that policy sets for

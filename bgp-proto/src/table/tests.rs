@@ -636,3 +636,35 @@ fn a_tunnel_takes_each_next_hop_while_it_exists() {
     settle(&mut table);
     assert_eq!(hops(&mut table)[0].1, [(1, false), (2, false)]);
 }
+
+#[test]
+fn a_kernel_route_names_the_next_hop_that_it_rests_on_alone() {
+    let mut table = table();
+    let _readers = [up(&mut table, 2, 65000, routes(2)), up(&mut table, 3, 65000, routes(3))];
+    let edit = AttrEdit::originate(Origin::Igp);
+    announce_with(&mut table, 2, &["10.65.1.0/26", "10.65.2.0/26"], &edit);
+    announce_with(&mut table, 3, &["10.65.2.0/26"], &edit);
+    settle(&mut table);
+    let next_hops = |table: &mut Table| -> Vec<Option<IpAddr>> {
+        let changes = table.poll_fib(10).into_iter();
+        changes.map(|(_, change)| change.route().unwrap().next_hop).collect()
+    };
+    let addr = IpAddr::from([10, 0, 0, 2]);
+    assert_eq!(next_hops(&mut table), [Some(addr), None], "two share the second one");
+
+    // Not all of the hops: they would not follow the next hop one by one.
+    let via = |ifindex| Hop { gateway: None, ifindex, onlink: false, weight: 1 };
+    let state = |legs: u32| NextHopState::Via {
+        hops: (1..=legs).map(via).collect(),
+        metric: 0,
+        connected: true,
+        interface: None,
+        over: crate::rib::Over::Specific,
+    };
+    let max = table.config.multipath_max as u32;
+    for (legs, expected) in [(max, Some(addr)), (max + 1, None)] {
+        table.handle_next_hop(addr, state(legs));
+        settle(&mut table);
+        assert_eq!(next_hops(&mut table)[0], expected, "{legs} legs");
+    }
+}

@@ -122,6 +122,10 @@ pub struct FibRoute {
     pub source: Option<IpAddr>,
     /// Whether the next hop of another BGP route may be resolved over this one.
     pub recursion: Recursion,
+    /// The BGP next hop that the hops are the resolution of, all of it and nothing else: what the
+    /// host says next about this address is what the hops will be. `None` where more than that
+    /// decides: several next hops share the traffic, or policy sends it through a tunnel.
+    pub next_hop: Option<IpAddr>,
 }
 
 /// Whether a route rests on the resolution of its next hop.
@@ -138,6 +142,7 @@ pub enum Recursion {
 impl FibRoute {
     /// A route with nothing of its own but what it does.
     pub fn new(prefix: Prefix, kind: FibKind) -> FibRoute {
-        FibRoute { prefix, kind, metric: None, source: None, recursion: Recursion::Recursive }
+        let recursion = Recursion::Recursive;
+        FibRoute { prefix, kind, metric: None, source: None, recursion, next_hop: None }
     }
 }
