@@ -85,6 +85,7 @@ names! {
 
     // The kernel's routes, and Calico's objects.
     FIB_ROUTES = "margay_fib_routes";
+    FIB_NEXT_HOP_OBJECTS = "margay_fib_next_hop_objects";
     FIB_WRITES_TOTAL = "margay_fib_writes_total";
     FIB_BATCHES_TOTAL = "margay_fib_batches_total";
     FIB_ERRORS_TOTAL = "margay_fib_errors_total";

@@ -236,14 +236,19 @@ fn status(s: &Status, look: &Look) -> String {
     line(&mut out, "update groups", s.groups);
     let f = &s.fib;
     match f.enabled {
-        true => line(
-            &mut out,
-            "kernel routes",
-            format_args!(
-                "{} installed, {} pending, {} failed, {} foreign",
-                f.installed, f.pending, f.failed, f.foreign
-            ),
-        ),
+        true => {
+            line(
+                &mut out,
+                "kernel routes",
+                format_args!(
+                    "{} installed, {} pending, {} failed, {} foreign",
+                    f.installed, f.pending, f.failed, f.foreign
+                ),
+            );
+            if f.next_hop_objects > 0 {
+                line(&mut out, "next-hop objects", f.next_hop_objects);
+            }
+        }
         false => line(&mut out, "kernel routes", "not written"),
     }
     if let Some(http) = &s.http {

@@ -89,6 +89,7 @@ impl Config {
             ("fib.protocol", self.fib.protocol != new.fib.protocol),
             ("fib.metric", self.fib.metric != new.fib.metric),
             ("fib.resolve-over-bgp", self.fib.resolve_over_bgp != new.fib.resolve_over_bgp),
+            ("fib.next-hop-objects", self.fib.next_hop_objects != new.fib.next_hop_objects),
             ("fib.source", sources(self) != sources(new)),
             ("control.socket", self.host.control.socket != new.host.control.socket),
             (

@@ -85,6 +85,9 @@ pub(super) fn read_fib(root: &Table<'_>, policies: &Policies) -> Fib {
     if let Some(over) = table.get("resolve-over-bgp").and_then(|v| v.boolean()) {
         settings.resolve_over_bgp = over;
     }
+    if let Some(objects) = table.get("next-hop-objects").and_then(|v| v.boolean()) {
+        settings.next_hop_objects = objects;
+    }
     if let Some(value) = table.get("source") {
         read_sources(&value, &mut settings);
     }

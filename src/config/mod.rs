@@ -315,6 +315,8 @@ pub struct FibSettings {
     /// Whether next hops may be reached over routes of ours that rest on links alone: BGP routes
     /// whose own next hop is on a link, and originated ones that drop packets. Default true.
     pub resolve_over_bgp: bool,
+    /// Whether routes go over next-hop objects of ours. Default false.
+    pub next_hop_objects: bool,
     /// Source address of packets from this machine, per family. Default: the kernel's choice.
     pub source_v4: Option<Ipv4Addr>,
     /// The same for IPv6.
@@ -331,6 +333,7 @@ impl Default for FibSettings {
             multipath_max: 16,
             via_default: ViaDefault::Internal,
             resolve_over_bgp: true,
+            next_hop_objects: false,
             source_v4: None,
             source_v6: None,
         }

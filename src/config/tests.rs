@@ -137,6 +137,7 @@ fn the_full_example_is_read_key_by_key() {
         multipath_max: 8,
         via_default: ViaDefault::Never,
         resolve_over_bgp: false,
+        next_hop_objects: true,
         source_v4: Some([192, 0, 2, 1].into()),
         source_v6: Some("2001:db8::1".parse().unwrap()),
     };

@@ -150,6 +150,9 @@ pub struct FibCounts {
     pub failed: u64,
     /// Not installed because of another process's route.
     pub foreign: u64,
+    /// Next-hop objects of ours that the kernel has: groups that routes go over, and their members.
+    #[serde(default)]
+    pub next_hop_objects: u64,
 }
 
 /// A peer.

@@ -16,7 +16,7 @@ use bgp_proto::types::{FibKind, Hop, Prefix};
 use super::startup::Lookups;
 use crate::config::HostRoute;
 use crate::engine::Handle;
-use crate::kernel::Fib;
+use crate::kernel::{Fib, Resolutions};
 
 /// Distance of what is reached through a host route: behind everything whose distance is known.
 const UNKNOWN_METRIC: u32 = u32::MAX;
@@ -33,6 +33,8 @@ struct State {
     host_routes: BTreeMap<IpAddr, IpAddr>,
     /// What the kernel's side said about everything that is tracked.
     reported: BTreeMap<IpAddr, NextHopState>,
+    /// The kernel's writer, which moves routes at once.
+    writer: Option<Resolutions>,
 }
 
 /// What a change leads to.
@@ -48,6 +50,11 @@ struct News {
 type Way = (Vec<Hop>, Option<Arc<str>>);
 
 impl NextHops {
+    /// What the table is told, the kernel's writer is told too, and first.
+    pub(super) fn also_tell(&self, writer: Resolutions) {
+        self.lock().writer = Some(writer);
+    }
+
     /// The table wants to know about an address.
     pub(super) fn track(&self, addr: IpAddr, kernel: &Fib) {
         self.lock().wanted.insert(addr);
@@ -76,7 +83,7 @@ impl NextHops {
         let mut state = self.lock();
         let (news, started, ended) = state.set_host_routes(routes);
         // Under the lock: what the kernel's side says next must not overtake it.
-        tell(news, table);
+        state.tell(news, table);
         drop(state);
         ended.into_iter().for_each(|gateway| kernel.untrack(gateway));
         started.into_iter().for_each(|gateway| kernel.track(gateway));
@@ -85,7 +92,8 @@ impl NextHops {
     /// The kernel's side says how an address is reached.
     pub(super) fn handle_report(&self, addr: IpAddr, report: NextHopState, table: &Handle) {
         let mut state = self.lock();
-        tell(state.handle_report(addr, report), table);
+        let news = state.handle_report(addr, report);
+        state.tell(news, table);
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -93,24 +101,27 @@ impl NextHops {
     }
 }
 
-fn tell(news: News, table: &Handle) {
-    for (addr, state) in news.next_hops {
-        table.next_hop(addr, state);
-    }
-    for (destination, way) in news.routes {
-        let route = way.map(|(hops, interface)| LocalRoute {
-            install: Some(FibKind::Unicast(hops.clone())),
-            next_hop: hops.first().and_then(|hop| hop.gateway),
-            hops,
-            interface,
-            metric: None,
-            attrs: None,
-        });
-        table.local(Prefix::host(destination), Source::Static, route);
-    }
-}
-
 impl State {
+    fn tell(&self, news: News, table: &Handle) {
+        for (addr, state) in news.next_hops {
+            if let Some(writer) = &self.writer {
+                writer.update(addr, &state);
+            }
+            table.next_hop(addr, state);
+        }
+        for (destination, way) in news.routes {
+            let route = way.map(|(hops, interface)| LocalRoute {
+                install: Some(FibKind::Unicast(hops.clone())),
+                next_hop: hops.first().and_then(|hop| hop.gateway),
+                hops,
+                interface,
+                metric: None,
+                attrs: None,
+            });
+            table.local(Prefix::host(destination), Source::Static, route);
+        }
+    }
+
     /// Returns whether the kernel's side need not report the address any more.
     fn untrack(&mut self, addr: IpAddr) -> bool {
         self.wanted.remove(&addr);

@@ -9,7 +9,7 @@ use tokio::sync::{Notify, mpsc};
 
 use crate::config::Config;
 use crate::engine::{Clock, Engine, Event, Handle, Sink};
-use crate::kernel::{Fib, FibConfig, FibEvent, Link, ResolveOver, RouteDefaults};
+use crate::kernel::{Fib, FibConfig, FibEvent, Link, NextHopForm, ResolveOver, RouteDefaults};
 use crate::net::{Beside, Recovery};
 
 use super::Error;
@@ -81,8 +81,13 @@ impl Threads {
                 true => ResolveOver::Direct,
                 false => ResolveOver::Kernel,
             },
+            next_hops: match config.fib.next_hop_objects {
+                true => NextHopForm::Objects,
+                false => NextHopForm::Inline,
+            },
         };
         let fib = Fib::start(settings, move |event| news.handle(event))?;
+        next_hops.also_tell(fib.resolutions());
         let (sender, events) = mpsc::unbounded_channel();
         let gate = KernelGate::default();
         let outputs = Outputs {

@@ -100,7 +100,12 @@ fn snapshot() -> MetricsSnapshot {
         sessions: sessions(),
         peers: vec![peer("a", FsmState::Established), peer("b\"\\\n", FsmState::Active)],
         table: Some(table()),
-        fib: Some(FibMetrics { installed: 11, errors: 3, ..FibMetrics::default() }),
+        fib: Some(FibMetrics {
+            installed: 11,
+            next_hop_objects: 2,
+            errors: 3,
+            ..FibMetrics::default()
+        }),
         bfd: Some(BfdMetrics {
             sessions: [("Up".to_owned(), 5), ("Down".to_owned(), 0)].into(),
             failures: 4,
@@ -213,6 +218,7 @@ fn every_number_is_shown_under_its_name() {
         "margay_group_members{group=\"3\",family=\"ipv4\"} 2",
         "margay_group_evictions_total{group=\"3\",family=\"ipv4\"} 1",
         "margay_fib_routes{state=\"installed\"} 11",
+        "margay_fib_next_hop_objects 2",
         "margay_fib_errors_total 3",
         "margay_ready 1",
     ] {

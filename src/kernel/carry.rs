@@ -2,13 +2,19 @@
 //! present one before anything else happens, and are adopted there like any that an earlier run left.
 //!
 //! Where only the protocol number differs, a route is replaced by itself, and forwards all the time.
-//! In another table it is added before it is deleted from the old one.
+//! In another table it is added before it is deleted from the old one. What went over next-hop objects
+//! of ours gets its gateways, and the objects are deleted when no route goes over them any more.
 
 use bgp_proto::types::Prefix;
 
 use super::Error;
-use super::message::{self, DumpFamily, KernelKind, KernelRoute, RTM_NEWROUTE, RouteRequest};
+use super::fib::plan::ids_of_table;
+use super::message::{
+    self, DumpFamily, KernelKind, KernelRoute, ObjectKind, ObjectOp, ObjectRequest, RTM_NEWROUTE,
+    RouteRequest,
+};
 use super::netlink::{DumpEnd, RequestSocket, Requests};
+use super::objects::Objects;
 
 /// Routes that are carried over between two readings of a table.
 const ROUTES_AT_ONCE: usize = 1 << 16;
@@ -16,6 +22,7 @@ const ROUTES_AT_ONCE: usize = 1 << 16;
 const ATTEMPTS: usize = 3;
 
 const EPERM: i32 = 1;
+const ENOENT: i32 = 2;
 const ESRCH: i32 = 3;
 const EEXIST: i32 = 17;
 
@@ -43,11 +50,12 @@ pub struct Carried {
 /// The kernel cannot be asked, or does not let us write.
 pub fn carry_over(from: Place, to: Option<Place>) -> Result<Carried, Error> {
     let mut socket = RequestSocket::open()?;
+    let objects = Objects::read(&mut socket).map_err(cannot_read)?;
     let mut carried = Carried::default();
     for family in [DumpFamily::V4, DumpFamily::V6] {
         let mut attempts = 0;
         while attempts < ATTEMPTS {
-            let (routes, end) = read(&mut socket, family, from)?;
+            let (routes, end) = read(&mut socket, family, from, &objects)?;
             let refused = move_routes(&mut socket, &routes, from, to)?;
             let moved = as_u64(routes.len()) - refused;
             carried.routes += moved;
@@ -61,15 +69,35 @@ pub fn carry_over(from: Place, to: Option<Place>) -> Result<Carried, Error> {
             }
         }
     }
+    if carried.refused == 0 {
+        delete_objects(&mut socket, from, &objects)?;
+    }
     Ok(carried)
+}
+
+/// Deletes the objects of a place, groups before their members.
+fn delete_objects(socket: &mut RequestSocket, from: Place, objects: &Objects) -> Result<(), Error> {
+    let ids = ids_of_table(from.table);
+    let ours = objects
+        .iter()
+        .filter(|object| object.protocol == from.protocol && ids.contains(&object.id.get()));
+    let (groups, legs): (Vec<_>, Vec<_>) =
+        ours.partition(|object| matches!(object.kind, ObjectKind::Group(_)));
+    let mut requests = Requests::default();
+    for object in groups.into_iter().chain(legs) {
+        let op = ObjectOp { id: object.id, request: ObjectRequest::Delete };
+        requests.push(|out| message::push_object(out, &op, from.protocol));
+    }
+    execute(socket, &mut requests, &[ENOENT]).map(|_| ())
 }
 
 fn read(
     socket: &mut RequestSocket,
     family: DumpFamily,
     from: Place,
+    objects: &Objects,
 ) -> Result<(Vec<(Prefix, KernelRoute)>, DumpEnd), Error> {
-    let mut routes = Vec::new();
+    let mut routes: Vec<(Prefix, KernelRoute)> = Vec::new();
     let dumped = socket.dump(
         |out| message::push_route_dump(out, family, from.table),
         |header, body| {
@@ -82,8 +110,15 @@ fn read(
             routes.extend(message::parse_route(body).filter(|(_, route)| is_there(route)));
         },
     );
-    let failed = |source| Error::Socket { what: "read the kernel's routes", source };
-    Ok((routes, dumped.map_err(failed)?))
+    for (_, route) in &mut routes {
+        objects.expand(route);
+        route.object = None;
+    }
+    Ok((routes, dumped.map_err(cannot_read)?))
+}
+
+fn cannot_read(source: std::io::Error) -> Error {
+    Error::Socket { what: "read the kernel's routes", source }
 }
 
 /// Returns how many were refused.

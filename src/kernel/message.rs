@@ -18,7 +18,10 @@ use smallvec::SmallVec;
 
 use super::LinkTraits;
 use super::spec::RouteSpec;
-pub(super) use object::{Object, ObjectKind, parse_object, parse_object_gone, push_object_dump};
+pub(super) use object::{
+    Object, ObjectKind, ObjectOp, ObjectRequest, parse_object, parse_object_gone, push_object,
+    push_object_dump,
+};
 pub(super) use request::{
     DumpFamily, RouteRequest, push_address_dump, push_link_dump, push_route, push_route_dump,
     set_sequence,
@@ -217,6 +220,7 @@ impl KernelRoute {
             metric: self.metric,
             source: self.source,
             object: self.object,
+            next_hop: None,
             altered: self.altered,
         }
     }

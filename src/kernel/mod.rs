@@ -60,6 +60,20 @@ pub struct FibConfig {
     pub defaults: RouteDefaults,
     /// What the next hops of BGP routes may be resolved over.
     pub resolve_over: ResolveOver,
+    /// How routes say where they go.
+    pub next_hops: NextHopForm,
+}
+
+/// How routes say where they go.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum NextHopForm {
+    /// Each route brings its gateways and interfaces.
+    #[default]
+    Inline,
+    /// Routes over gateways name a next-hop object of ours (Linux 5.3), which the routes behind one BGP
+    /// next hop share: when it is resolved in another way, one request moves them all. Where the kernel
+    /// refuses objects, routes bring their gateways.
+    Objects,
 }
 
 /// What the next hops of BGP routes may be resolved over, besides the kernel's other routes.
@@ -80,6 +94,7 @@ impl Default for FibConfig {
             protocol: 12,
             defaults: RouteDefaults::default(),
             resolve_over: ResolveOver::default(),
+            next_hops: NextHopForm::default(),
         }
     }
 }
@@ -167,7 +182,7 @@ impl Fib {
         config: FibConfig,
         events: impl Fn(FibEvent) + Send + Sync + 'static,
     ) -> Result<Fib, Error> {
-        let shared = Arc::new(Shared::new(config.table)?);
+        let shared = Arc::new(Shared::new(&config)?);
         let worker = Worker::open(config.clone(), Arc::clone(&shared), Box::new(events))?;
         let guard = supervise::part(worker::PART);
         let run = move || {
@@ -186,7 +201,7 @@ impl Fib {
     pub fn submit(&self, changes: impl IntoIterator<Item = (Prefix, impl Into<FibChange>)>) {
         /// Changes taken at a time, so that `show fib` and the writer get their turn.
         const CHUNK: usize = 1024;
-        let FibConfig { enabled, defaults, .. } = self.thread.config;
+        let FibConfig { enabled, defaults, next_hops, .. } = self.thread.config;
         if !enabled {
             return;
         }
@@ -194,7 +209,10 @@ impl Fib {
         let mut chunk = Vec::new();
         loop {
             chunk.extend(changes.by_ref().take(CHUNK).map(|(prefix, change)| {
-                let change = change.into().map(|route| {
+                let change = change.into().map(|mut route| {
+                    if next_hops == NextHopForm::Inline {
+                        route.next_hop = None;
+                    }
                     let recursion = route.recursion;
                     (RouteSpec::wanted(prefix, route, &defaults), recursion)
                 });
@@ -213,6 +231,11 @@ impl Fib {
             drop(plan);
             self.thread.shared.wake();
         }
+    }
+
+    /// Where to say how BGP next hops are reached. It keeps no thread running.
+    pub fn resolutions(&self) -> Resolutions {
+        Resolutions(Arc::clone(&self.thread.shared))
     }
 
     /// Says that every route known from the start was submitted: what an earlier run left and
@@ -298,6 +321,23 @@ impl Fib {
     /// and ends the thread. Without effect after the first call.
     pub fn stop(self, leave: Leave) {
         self.thread.end(Stop::Finish(leave));
+    }
+}
+
+/// Takes how BGP next hops are reached. Clones are the same.
+#[derive(Clone, Debug)]
+pub struct Resolutions(Arc<Shared>);
+
+impl Resolutions {
+    /// Takes how a BGP next hop is reached, just before the one who submits routes is told, in the same
+    /// words and the same order: routes over next-hop objects that rest on it alone
+    /// ([`FibRoute::next_hop`](bgp_proto::types::FibRoute::next_hop)) move at once, and need not be
+    /// submitted again. Without effect in other forms.
+    pub fn update(&self, addr: IpAddr, state: &NextHopState) {
+        if let NextHopState::Via { hops, .. } = state {
+            self.0.plan().handle_next_hop(addr, hops);
+            self.0.wake();
+        }
     }
 }
 

@@ -1,12 +1,14 @@
 //! Next-hop objects of the kernel, whoever made them: what a route over one goes over.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::num::NonZeroU32;
 
 use bgp_proto::types::Hop;
 use smallvec::SmallVec;
 
-use super::message::{KernelKind, KernelRoute, Object, ObjectKind};
+use super::message::{self, KernelKind, KernelRoute, Object, ObjectKind, ObjectOp, ObjectRequest};
+use super::netlink::{DumpEnd, RequestSocket};
 
 /// All next-hop objects. Kernels before 5.3 have none.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -15,6 +17,30 @@ pub(super) struct Objects {
 }
 
 impl Objects {
+    /// Reads them until they are consistent; none on a kernel that does not know them.
+    pub(super) fn read(requests: &mut RequestSocket) -> io::Result<Objects> {
+        const ATTEMPTS: usize = 3;
+        let unsupported = rustix::io::Errno::OPNOTSUPP.raw_os_error();
+        let mut objects = Objects::default();
+        for _ in 0..ATTEMPTS {
+            objects = Objects::default();
+            let end = requests.dump(message::push_object_dump, |header, body| {
+                if header.kind == message::RTM_NEWNEXTHOP
+                    && let Some(object) = message::parse_object(body)
+                {
+                    objects.handle_new(object);
+                }
+            });
+            match end {
+                Ok(DumpEnd::Complete) => break,
+                Ok(DumpEnd::Interrupted) => {}
+                Err(error) if error.raw_os_error() == Some(unsupported) => break,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(objects)
+    }
+
     /// RTM_NEWNEXTHOP. The objects whose routes go elsewhere now: it and the groups that hold it.
     pub(super) fn handle_new(&mut self, object: Object) -> BTreeSet<NonZeroU32> {
         let id = object.id;
@@ -57,6 +83,21 @@ impl Objects {
         });
         let lost: Vec<NonZeroU32> = over.map(|object| object.id).collect();
         lost.into_iter().flat_map(|id| self.handle_gone(id)).collect()
+    }
+
+    /// A request of ours succeeded.
+    pub(super) fn apply(&mut self, op: &ObjectOp, protocol: u8) {
+        match &op.request {
+            ObjectRequest::Add(kind) | ObjectRequest::Replace(kind) => {
+                self.handle_new(Object { id: op.id, protocol, kind: kind.clone() });
+            }
+            ObjectRequest::Delete => drop(self.handle_gone(op.id)),
+        }
+    }
+
+    /// All of them.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Object> {
+        self.objects.values()
     }
 
     /// The object of this number.

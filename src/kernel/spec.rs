@@ -11,7 +11,7 @@ use crate::counts::Counts;
 
 /// Legs of one multipath route. The kernel's attribute would hold more; a route with more is an
 /// accident.
-const HOPS_MAX: usize = 256;
+pub(crate) const HOPS_MAX: usize = 256;
 
 /// The metric that the kernel gives an IPv6 route without one.
 const IPV6_METRIC_DEFAULT: u32 = 1024;
@@ -23,8 +23,12 @@ pub(crate) struct RouteSpec {
     pub(crate) metric: u32,
     /// Of packets from this machine (RTA_PREFSRC).
     pub(crate) source: Option<IpAddr>,
-    /// The next-hop object that stands for the hops.
+    /// The next-hop object that stands for the hops. With one of ours there are no hops here: what it
+    /// leads to is the object's affair and changes without the route.
     pub(crate) object: Option<NonZeroU32>,
+    /// The BGP next hop that the hops are the resolution of. Nothing that the kernel knows: only where
+    /// routes go over objects of ours, so that those behind one next hop can be moved together.
+    pub(crate) next_hop: Option<IpAddr>,
     /// Somebody gave it something that ours never have. Never wanted.
     pub(crate) altered: bool,
 }
@@ -64,19 +68,13 @@ impl RouteDefaults {
 }
 
 impl RouteSpec {
-    /// What to ask of the kernel for `route`, such that equal routes read back equal.
+    /// What to ask of the kernel for `route`, such that equal routes read back equal, and but for the
+    /// next hop.
     pub(crate) fn wanted(prefix: Prefix, route: FibRoute, defaults: &RouteDefaults) -> RouteSpec {
-        let FibRoute { mut kind, metric, source, .. } = route;
+        let FibRoute { mut kind, metric, source, next_hop, .. } = route;
         let mut source = source.or_else(|| defaults.source(prefix));
         match &mut kind {
-            FibKind::Unicast(hops) => {
-                hops.sort_unstable();
-                // IPv6 refuses a leg that is there already.
-                hops.dedup_by_key(|hop| (hop.gateway, hop.ifindex));
-                if let [hop] = hops.as_mut_slice() {
-                    hop.weight = 1;
-                }
-            }
+            FibKind::Unicast(hops) => bring_in_order(hops),
             // Nothing is sent.
             FibKind::Blackhole | FibKind::Unreachable => source = None,
         }
@@ -85,12 +83,17 @@ impl RouteSpec {
             Prefix::V6(_) if metric == 0 => IPV6_METRIC_DEFAULT,
             _ => metric,
         };
-        RouteSpec { source, ..RouteSpec::new(kind, metric) }
+        RouteSpec { source, next_hop, ..RouteSpec::new(kind, metric) }
     }
 
     /// A content without anything special.
     pub(crate) fn new(kind: FibKind, metric: u32) -> RouteSpec {
-        RouteSpec { kind, metric, source: None, object: None, altered: false }
+        RouteSpec { kind, metric, source: None, object: None, next_hop: None, altered: false }
+    }
+
+    /// The same over other hops.
+    pub(crate) fn with_hops(&self, hops: &[Hop]) -> RouteSpec {
+        RouteSpec { kind: FibKind::Unicast(hops.to_vec()), ..self.clone() }
     }
 
     /// The legs of a unicast route.
@@ -101,10 +104,19 @@ impl RouteSpec {
         }
     }
 
+    /// Whether the kernel knows no difference.
+    pub(crate) fn is_same_route(&self, other: &RouteSpec) -> bool {
+        let RouteSpec { kind, metric, source, object, next_hop: _, altered } = self;
+        (kind, metric, source) == (&other.kind, &other.metric, &other.source)
+            && (object, altered) == (&other.object, &other.altered)
+    }
+
     /// Why the kernel need not even be asked.
     pub(crate) fn defect(&self) -> Option<&'static str> {
         let FibKind::Unicast(hops) = &self.kind else { return None };
-        if hops.is_empty() {
+        if self.object.is_some() {
+            None
+        } else if hops.is_empty() {
             Some("the route has no next hop")
         } else if hops.len() > HOPS_MAX {
             Some("the route has more than 256 next hops")
@@ -113,6 +125,16 @@ impl RouteSpec {
         } else {
             None
         }
+    }
+}
+
+/// Sorts legs, without doubles, and gives the weight of a single one its only meaning.
+pub(crate) fn bring_in_order(hops: &mut Vec<Hop>) {
+    hops.sort_unstable();
+    // IPv6 refuses a leg that is there already.
+    hops.dedup_by_key(|hop| (hop.gateway, hop.ifindex));
+    if let [hop] = hops.as_mut_slice() {
+        hop.weight = 1;
     }
 }
 
@@ -141,6 +163,10 @@ pub(crate) struct Specs {
     /// How many contents have a leg out of an interface, or a source address.
     interfaces: Counts<u32>,
     sources: Counts<IpAddr>,
+    /// How many contents go over a next-hop object.
+    objects: Counts<NonZeroU32>,
+    /// Objects of which that number became 0.
+    unused_objects: Vec<NonZeroU32>,
 }
 
 #[derive(Debug)]
@@ -159,6 +185,7 @@ impl Specs {
         let spec = Arc::new(spec);
         spec.hops().iter().for_each(|hop| self.interfaces.add(hop.ifindex));
         spec.source.into_iter().for_each(|source| self.sources.add(source));
+        spec.object.into_iter().for_each(|object| self.objects.add(object));
         let id = self.free.pop().unwrap_or_else(|| {
             self.slots.push(None);
             SpecId::from_index(self.slots.len() - 1)
@@ -188,9 +215,43 @@ impl Specs {
         let spec = &slot.spec;
         spec.hops().iter().for_each(|hop| self.interfaces.remove(hop.ifindex));
         spec.source.into_iter().for_each(|source| self.sources.remove(source));
+        if let Some(object) = spec.object {
+            self.objects.remove(object);
+            if !self.objects.has(&object) {
+                self.unused_objects.push(object);
+            }
+        }
         self.index.remove(spec);
         *place = None;
         self.freed.push(id);
+    }
+
+    /// Gives a content other hops without giving it another number, so that whatever has it goes along.
+    /// No other content may be the same afterwards.
+    pub(crate) fn move_to(&mut self, id: SpecId, hops: &[Hop]) {
+        let Some(Some(slot)) = self.slots.get_mut(id.index()) else { return };
+        let before = Arc::clone(&slot.spec);
+        let after = Arc::new(before.with_hops(hops));
+        slot.spec = Arc::clone(&after);
+        before.hops().iter().for_each(|hop| self.interfaces.remove(hop.ifindex));
+        after.hops().iter().for_each(|hop| self.interfaces.add(hop.ifindex));
+        self.index.remove(&before);
+        self.index.insert(after, id);
+    }
+
+    /// Whether there is such a content.
+    pub(crate) fn has(&self, spec: &RouteSpec) -> bool {
+        self.index.contains_key(spec)
+    }
+
+    /// Whether any route goes over the object.
+    pub(crate) fn use_object(&self, object: NonZeroU32) -> bool {
+        self.objects.has(&object)
+    }
+
+    /// Objects that routes went over until the last call. Some of them may be in use again.
+    pub(crate) fn take_unused_objects(&mut self) -> Vec<NonZeroU32> {
+        std::mem::take(&mut self.unused_objects)
     }
 
     /// A number that nobody uses any more; what is known by it has to go before it is recycled.
@@ -214,6 +275,12 @@ impl Specs {
         let slots = self.slots.iter().enumerate();
         let chosen = slots.filter(|(_, slot)| slot.as_ref().is_some_and(|s| selects(&s.spec)));
         chosen.map(|(index, _)| SpecId::from_index(index)).collect()
+    }
+
+    /// The BGP next hops that are remembered with contents.
+    pub(crate) fn next_hops(&self) -> BTreeSet<IpAddr> {
+        let slots = self.slots.iter().flatten();
+        slots.filter_map(|slot| slot.spec.next_hop).collect()
     }
 
     /// Whether any route goes out of the interface.

@@ -23,8 +23,8 @@ use super::event::{FibEvent, LearnRule};
 use super::fib::plan::{Action, Part, Plan, Refused};
 use super::foreign::Foreign;
 use super::links::{Domain, Links};
-use super::message::{self, KernelRoute, RouteRequest};
-use super::netlink::{MonitorSocket, RequestSocket, Requests};
+use super::message::{self, KernelRoute, ObjectKind, ObjectOp, ObjectRequest, RouteRequest};
+use super::netlink::{MonitorSocket, Refusal, RequestSocket, Requests};
 use super::nexthops::{Deciding, Resolver};
 use super::objects::Objects;
 use super::spec::RouteSpec;
@@ -103,7 +103,7 @@ pub(super) enum Stop {
 }
 
 impl Shared {
-    pub(super) fn new(table: u32) -> Result<Shared, Error> {
+    pub(super) fn new(config: &FibConfig) -> Result<Shared, Error> {
         let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(|errno| {
             Error::Socket { what: "create an event descriptor", source: errno.into() }
         })?;
@@ -115,7 +115,7 @@ impl Shared {
         let writes = Histogram::with_opts(options.buckets(WRITE_BUCKETS.to_vec()))
             .expect("the name and the ascending buckets are constants");
         Ok(Shared {
-            plan: Mutex::new(Plan::new(table)),
+            plan: Mutex::new(Plan::new(config.table, config.protocol, config.next_hops)),
             control: Mutex::default(),
             links: Mutex::new(Arc::from([])),
             deciding: Mutex::default(),
@@ -352,6 +352,15 @@ impl Worker {
                  links, addresses or routes change"
             );
         }
+        if let Some((op, reason)) = report.object {
+            tracing::warn!(
+                next_hop = %describe_object(&op, &self.links),
+                %reason,
+                others = report.objects.saturating_sub(1),
+                "the kernel refuses a next-hop object: routes get their gateways or go without it, and it \
+                 is tried again when links or addresses change"
+            );
+        }
         if let Some((prefix, holder)) = report.holder {
             tracing::warn!(
                 %prefix,
@@ -425,6 +434,7 @@ impl Worker {
         if !self.config.enabled {
             return;
         }
+        self.write_objects();
         let mut plan = self.shared.plan();
         let ops = plan.poll_batch(&self.foreign, BATCH_MAX);
         if !ops.is_empty() {
@@ -450,15 +460,7 @@ impl Worker {
             plan = self.shared.plan();
             match answers {
                 Ok(refusals) => {
-                    let refused: Vec<Refused> = refusals
-                        .into_iter()
-                        .map(|r| Refused {
-                            index: r.index,
-                            errno: r.errno,
-                            text: error_text(r.errno, r.explanation.as_deref()),
-                        })
-                        .collect();
-                    plan.handle_answers(&ops, &refused, now);
+                    plan.handle_answers(&ops, &in_words(refusals), now);
                 }
                 Err(error) => {
                     tracing::warn!(%error, "netlink replies were lost: reading the kernel's routes again");
@@ -470,6 +472,39 @@ impl Worker {
         drop(plan);
         if unclear {
             self.resync.request(self.now(), Urgency::Soon);
+        }
+    }
+
+    /// Sends what is to be written of next-hop objects before the routes that go over them.
+    fn write_objects(&mut self) {
+        /// Legs, groups, and twice what the answers lead to.
+        const STEPS_MAX: usize = 8;
+        for _ in 0..STEPS_MAX {
+            let ops = self.shared.plan().poll_objects();
+            if ops.is_empty() {
+                return;
+            }
+            self.batch.clear();
+            for op in &ops {
+                self.batch.push(|out| message::push_object(out, op, self.config.protocol));
+            }
+            let answers = self.requests.execute(&mut self.batch);
+            let now = self.now();
+            match answers {
+                Ok(refusals) => {
+                    let refused = in_words(refusals);
+                    let is_done = |index| !refused.iter().any(|refusal| refusal.index == index);
+                    let done = (0..).zip(&ops).filter(|(index, _)| is_done(*index));
+                    done.for_each(|(_, op)| self.objects.apply(op, self.config.protocol));
+                    self.shared.plan().handle_object_answers(&ops, &refused, now);
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "netlink replies were lost: reading the kernel's objects again");
+                    self.shared.plan().handle_objects_unanswered();
+                    self.resync.request(now, Urgency::AtOnce);
+                    return;
+                }
+            }
         }
     }
 
@@ -568,6 +603,16 @@ fn check_permission(requests: &mut RequestSocket, config: &FibConfig) -> Result<
     Ok(())
 }
 
+/// Refusals as the plan takes them.
+fn in_words(refusals: Vec<Refusal>) -> Vec<Refused> {
+    let refused = refusals.into_iter().map(|r| Refused {
+        index: r.index,
+        errno: r.errno,
+        text: error_text(r.errno, r.explanation.as_deref()),
+    });
+    refused.collect()
+}
+
 /// The kernel's words, with the meaning of the number when it says more than the number.
 fn error_text(errno: i32, explanation: Option<&str>) -> String {
     let meaning = io::Error::from_raw_os_error(errno).to_string();
@@ -600,6 +645,15 @@ fn describe_part(part: &Part, links: &Links) -> String {
     match part {
         Part::Leg(hop) => describe_hop(hop, links),
         Part::Source(source) => format!("src {source}"),
+    }
+}
+
+fn describe_object(op: &ObjectOp, links: &Links) -> String {
+    match &op.request {
+        ObjectRequest::Add(ObjectKind::Hop(hop)) | ObjectRequest::Replace(ObjectKind::Hop(hop)) => {
+            format!("id {} {}", op.id, describe_hop(hop, links))
+        }
+        _ => format!("id {}", op.id),
     }
 }
 

@@ -82,6 +82,7 @@ impl ControlView {
                 pending: kernel.pending,
                 failed: kernel.failed,
                 foreign: kernel.foreign,
+                next_hop_objects: kernel.next_hop_objects,
             },
             problems,
             http,

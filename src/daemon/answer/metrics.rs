@@ -306,6 +306,7 @@ impl MetricsView {
             pending: kernel.pending,
             failed: kernel.failed,
             foreign: kernel.foreign,
+            next_hop_objects: kernel.next_hop_objects,
             writes: kernel.writes,
             batches: kernel.batches,
             errors: kernel.errors,

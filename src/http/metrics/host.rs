@@ -17,6 +17,8 @@ pub struct FibMetrics {
     pub failed: u64,
     /// Not installed because of another process's route.
     pub foreign: u64,
+    /// Next-hop objects of ours in the kernel.
+    pub next_hop_objects: u64,
     /// Route messages sent to the kernel.
     pub writes: u64,
     /// Batches of them.
@@ -44,8 +46,19 @@ impl FibMetrics {
                 count,
             );
         }
+        families.gauge(
+            names::FIB_NEXT_HOP_OBJECTS,
+            "Next-hop objects of ours that the kernel has: groups that routes go over, and their \
+             members. 0 where each route brings its gateways.",
+            &[],
+            self.next_hop_objects,
+        );
         for (name, help, count) in [
-            (names::FIB_WRITES_TOTAL, "Route messages sent to the kernel.", self.writes),
+            (
+                names::FIB_WRITES_TOTAL,
+                "Messages about routes and next-hop objects sent to the kernel.",
+                self.writes,
+            ),
             (names::FIB_BATCHES_TOTAL, "Batches of route messages.", self.batches),
             (names::FIB_ERRORS_TOTAL, "Route messages that the kernel refused.", self.errors),
             (

@@ -9,7 +9,9 @@
 //! known to be ours; what is installed stays until what shall replace it is taken; a prefix is in
 //! the queue at most once, so that memory is bounded by the number of prefixes.
 
+mod decide;
 mod entry;
+mod groups;
 mod refused;
 mod repair;
 mod shared;
@@ -23,11 +25,16 @@ use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bgp_proto::types::{Prefix, Prefix4, Prefix6, Recursion, Time};
+use bgp_proto::types::{Hop, Prefix, Prefix4, Prefix6, Recursion, Time};
 
 use super::view::{FibCounters, FibState};
+use crate::kernel::NextHopForm;
 use crate::kernel::foreign::Foreign;
-use crate::kernel::spec::{RouteSpec, SpecId};
+use crate::kernel::message::{Object, ObjectOp};
+use crate::kernel::netlink::DumpEnd;
+use crate::kernel::spec::{RouteSpec, SpecId, bring_in_order};
+use groups::Moved;
+pub(crate) use groups::ids_of_table;
 use refused::About;
 pub(crate) use refused::Part;
 pub(crate) use shared::Direct;
@@ -95,6 +102,9 @@ pub(crate) struct Report {
     /// Legs and source addresses that the kernel refuses as news, with one of them as an example.
     pub(crate) parts: usize,
     pub(crate) part: Option<(Part, String)>,
+    /// Next-hop objects that the kernel refuses as news, with one of them as an example.
+    pub(crate) objects: usize,
+    pub(crate) object: Option<(ObjectOp, String)>,
     /// Routes displaced by another process's, with one of them and its holder.
     pub(crate) held: usize,
     pub(crate) holder: Option<(Prefix, String)>,
@@ -154,11 +164,12 @@ macro_rules! of_family {
 }
 
 impl Plan {
-    pub(crate) fn new(table: u32) -> Plan {
+    /// For routes of a table and a protocol number, whose hops the kernel gets in this form.
+    pub(crate) fn new(table: u32, protocol: u8, form: NextHopForm) -> Plan {
         Plan {
             v4: Table::default(),
             v6: Table::default(),
-            shared: Shared::new(table),
+            shared: Shared::new(table, protocol, form),
             kept: VecDeque::new(),
             kept_since_last: Vec::new(),
             unclear: BTreeSet::new(),
@@ -213,6 +224,7 @@ impl Plan {
             self.shared.phase = Phase::Settled;
             self.v4.settle(&mut self.shared);
             self.v6.settle(&mut self.shared);
+            self.shared.groups.handle_all_unused();
         }
     }
 
@@ -241,6 +253,7 @@ impl Plan {
         seen: Seen,
         now: Time,
     ) {
+        let spec = self.shared.groups.without_hops(spec);
         of_family!(self, prefix, key, table => {
             table.handle_present(key, spec, seen, now, &mut self.shared);
         });
@@ -279,6 +292,10 @@ impl Plan {
         self.v6.sweep(&mut self.shared);
         if self.shared.phase == Phase::Unread {
             self.shared.phase = Phase::Adopting;
+            if self.shared.groups.are_used() {
+                self.v4.claim_groups(&mut self.shared);
+                self.v6.claim_groups(&mut self.shared);
+            }
             self.settle();
         }
         for prefix in std::mem::take(&mut self.unclear) {
@@ -306,10 +323,56 @@ impl Plan {
             self.shared.forgive(*id);
         }
         self.shared.refused.retry_all();
+        self.shared.groups.retry_all();
+    }
+
+    /// A reading met these next-hop objects, before the routes that go over them.
+    pub(crate) fn handle_objects_read<'a>(
+        &mut self,
+        objects: impl Iterator<Item = &'a Object>,
+        picture: DumpEnd,
+    ) {
+        self.shared.picture_is_complete = picture == DumpEnd::Complete;
+        self.shared.groups.read(objects);
+    }
+
+    /// Somebody changed a next-hop object or deleted it, or the kernel did.
+    pub(crate) fn handle_object(&mut self, id: NonZeroU32, object: Option<&Object>, now: Time) {
+        self.shared.groups.handle_object(id, object, now);
+    }
+
+    /// The host resolves a BGP next hop in this way from here on, and the owner is going to submit the
+    /// routes that follow: those that rest on this next hop alone do so at once.
+    ///
+    /// What is wanted stays a function of what was submitted and of what was said here: the owner, who
+    /// hears the same in the same order, comes to the same hops and may well submit nothing.
+    pub(crate) fn handle_next_hop(&mut self, next_hop: IpAddr, hops: &[Hop]) {
+        if !self.shared.groups.are_used() || hops.is_empty() || self.shared.closed {
+            return;
+        }
+        let mut to = hops.to_vec();
+        bring_in_order(&mut to);
+        let Shared { groups, specs, .. } = &mut self.shared;
+        let from = groups.resolve(specs, next_hop, &to);
+        if from.is_empty() || from == to {
+            return;
+        }
+        let rests_on_it = |spec: &RouteSpec| spec.next_hop == Some(next_hop) && spec.hops() == from;
+        let ids = specs.select(rests_on_it);
+        if ids.is_empty() {
+            return;
+        }
+        if self.shared.move_contents(&ids, &Moved { next_hop, from: &from, to: &to }) {
+            self.shared.direct.all |= self.v4.has_direct() || self.v6.has_direct();
+        } else {
+            self.v4.move_wanted(&ids, &to, &mut self.shared);
+            self.v6.move_wanted(&ids, &to, &mut self.shared);
+        }
     }
 
     /// Starts what is due.
     pub(crate) fn handle_time(&mut self, now: Time) {
+        self.shared.groups.handle_time(now);
         self.end_keeping(now);
         self.release_repairs(now);
         for (prefix, metric, tos) in self.refused_strays.take_due(now) {
@@ -376,14 +439,18 @@ impl Plan {
     /// Whether [`Plan::poll_batch`] may give something.
     pub(crate) fn has_work(&self) -> bool {
         self.shared.phase != Phase::Unread
-            && (self.v4.has_work(&self.shared) || self.v6.has_work(&self.shared))
+            && (self.v4.has_work(&self.shared)
+                || self.v6.has_work(&self.shared)
+                || self.shared.groups.has_work(self.shared.deletes_objects()))
     }
 
     /// Whether all that can be written is written; once everything is being withdrawn, whether it
     /// is gone: there is no later time at which what the kernel did not delete is tried again.
     pub(crate) fn is_idle(&self) -> bool {
         if self.shared.closed
-            && !(self.shared.counters.failed == 0 && self.refused_strays.is_empty())
+            && !(self.shared.counters.failed == 0
+                && self.refused_strays.is_empty()
+                && !self.shared.groups.has_undeleted())
         {
             return false;
         }
@@ -391,12 +458,53 @@ impl Plan {
             && !self.has_work()
             && self.v4.repairs_due().is_none()
             && self.v6.repairs_due().is_none()
+            && self.shared.groups.is_at_rest(self.shared.closed || self.shared.deletes_objects())
             && self.unclear.is_empty()
     }
 
     /// Whether the kernel has to be read before the plan is right.
     pub(crate) fn wants_resync(&self) -> bool {
         self.shared.resync_wanted
+    }
+
+    /// The next requests about next-hop objects; routes that need them come after the answers. Empty
+    /// when it is the routes' turn.
+    pub(crate) fn poll_objects(&mut self) -> Vec<ObjectOp> {
+        if self.shared.phase == Phase::Unread {
+            return Vec::new();
+        }
+        let deletes = self.shared.deletes_objects();
+        let Shared { groups, specs, .. } = &mut self.shared;
+        let ops = groups.poll(specs, deletes);
+        self.shared.tidy();
+        self.settle_contents();
+        self.shared.counters.writes += ops.len() as u64;
+        ops
+    }
+
+    /// What the kernel said to requests about objects; those that are not among `refused` succeeded.
+    pub(crate) fn handle_object_answers(
+        &mut self,
+        ops: &[ObjectOp],
+        refused: &[Refused],
+        now: Time,
+    ) {
+        for (index, op) in ops.iter().enumerate() {
+            let answer = refused.iter().find(|refusal| refusal.index == index);
+            let answer = answer.map(|refusal| (refusal.errno, refusal.text.as_str()));
+            if self.shared.groups.handle_answer(op, answer, now) {
+                self.shared.counters.errors += 1;
+                self.report.objects += 1;
+                let text = answer.map(|(_, text)| text.to_owned()).unwrap_or_default();
+                self.report.object.get_or_insert_with(|| (op.clone(), text));
+            }
+        }
+        self.settle_contents();
+    }
+
+    /// The answers were lost: only a reading tells which objects there are.
+    pub(crate) fn handle_objects_unanswered(&mut self) {
+        self.shared.resync_wanted = true;
     }
 
     /// At most `max` requests, each for another prefix or metric. Both families get their share.
@@ -440,7 +548,7 @@ impl Plan {
 
     /// Decides about everything that wants a content of which something else is to be written.
     fn settle_contents(&mut self) {
-        let unsettled = self.shared.refused.take_unsettled();
+        let unsettled = self.shared.take_unsettled();
         if !unsettled.is_empty() {
             self.v4.settle_contents(&unsettled, &mut self.shared);
             self.v6.settle_contents(&unsettled, &mut self.shared);
@@ -483,8 +591,12 @@ impl Plan {
     }
 
     pub(crate) fn counters(&self) -> FibCounters {
-        let refused_next_hops = self.shared.refused.len() as u64;
-        FibCounters { refused_next_hops, ..self.shared.counters }
+        let Shared { refused, groups, .. } = &self.shared;
+        FibCounters {
+            refused_next_hops: (refused.len() + groups.refused()) as u64,
+            next_hop_objects: groups.len() as u64,
+            ..self.shared.counters
+        }
     }
 
     /// Whether any route of ours goes out of the interface.
@@ -500,7 +612,9 @@ impl Plan {
 
     /// Whether there is something that the kernel refuses, whole routes or parts of them.
     pub(crate) fn has_refused(&self) -> bool {
-        self.shared.counters.failed > 0 || !self.shared.refused.is_empty()
+        self.shared.counters.failed > 0
+            || !self.shared.refused.is_empty()
+            || self.shared.groups.has_refused()
     }
 
     /// Whether any route of ours has this source address: the kernel deletes it with the address,
@@ -556,6 +670,9 @@ impl Plan {
             return self.release(op);
         }
         match op.action {
+            Action::Add(id) | Action::Replace(id) if self.is_over_refused(id, refusal) => {
+                self.handle_group_refused(op.prefix, id, refusal, now);
+            }
             Action::Add(id) | Action::Replace(id) => {
                 match about(refusal, self.shared.specs.get(id)) {
                     Some(about) => self.handle_part_refused(op.prefix, id, about, refusal, now),
@@ -568,6 +685,27 @@ impl Plan {
             }
         }
         self.release(op);
+    }
+
+    /// Whether a refusal may be one of the route's next-hop object.
+    fn is_over_refused(&self, id: SpecId, refusal: &Refused) -> bool {
+        /// No buffers, no memory, busy, later, interrupted, and the place is taken.
+        const OTHERS: [i32; 6] = [105, 12, 16, 11, 4, EEXIST];
+        self.shared.specs.get(id).object.is_some() && !OTHERS.contains(&refusal.errno)
+    }
+
+    /// Routes over a group are refused: they get their hops, and if it is those, that is found out. The
+    /// group may also have gone in silence, which a reading tells.
+    fn handle_group_refused(&mut self, prefix: Prefix, id: SpecId, refusal: &Refused, now: Time) {
+        let spec = Arc::clone(self.shared.specs.get(id));
+        let Some(group) = spec.object else { return };
+        self.shared.resync_wanted = true;
+        if self.shared.groups.refuse_routes(group, &refusal.text, now) {
+            self.report.refused += 1;
+            let shown = self.shared.groups.with_hops(&spec);
+            self.report.example.get_or_insert_with(|| (prefix, shown, refusal.text.clone()));
+        }
+        self.touch(prefix);
     }
 
     /// A leg or the source address is refused: the rest of the route is written.

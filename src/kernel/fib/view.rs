@@ -82,7 +82,9 @@ pub struct FibCounters {
     pub foreign: u64,
     /// Next hops and source addresses that the kernel refuses: routes go without them.
     pub refused_next_hops: u64,
-    /// Route messages sent to the kernel since the start.
+    /// Next-hop objects of ours that the kernel has: groups that routes go over, and their members.
+    pub next_hop_objects: u64,
+    /// Messages about routes and next-hop objects sent to the kernel since the start.
     pub writes: u64,
     /// Batches of them.
     pub batches: u64,

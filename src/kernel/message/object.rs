@@ -4,7 +4,9 @@ use std::num::NonZeroU32;
 
 use bgp_proto::types::Hop;
 
-use super::request::{begin, finish};
+use super::request::{
+    begin, begin_attribute, finish, finish_attribute, push_attribute_u32, push_ip, push_u32,
+};
 use super::*;
 
 const NHA_ID: u16 = 1;
@@ -80,5 +82,66 @@ fn members(value: &[u8]) -> Vec<(NonZeroU32, u16)> {
 pub(in crate::kernel) fn push_object_dump(out: &mut Vec<u8>) {
     let start = begin(out, RTM_GETNEXTHOP, NLM_F_REQUEST | NLM_F_DUMP);
     out.extend([0; 8]);
+    finish(out, start);
+}
+
+/// One request about a next-hop object of ours.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::kernel) struct ObjectOp {
+    pub(in crate::kernel) id: NonZeroU32,
+    pub(in crate::kernel) request: ObjectRequest,
+}
+
+/// What to do with it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::kernel) enum ObjectRequest {
+    /// Create it; refused when anyone has the id.
+    Add(ObjectKind),
+    /// Put it in the place of ours with the same id: routes over it go where it leads at once.
+    Replace(ObjectKind),
+    /// Delete it, and with it whatever routes go over it.
+    Delete,
+}
+
+/// Appends a request about an object. Of the kinds, those of ours: hops with a gateway, and groups.
+pub(in crate::kernel) fn push_object(out: &mut Vec<u8>, op: &ObjectOp, protocol: u8) {
+    let ObjectOp { id, request } = op;
+    let (kind, flags, content) = match request {
+        ObjectRequest::Add(content) => (RTM_NEWNEXTHOP, NLM_F_CREATE | NLM_F_EXCL, Some(content)),
+        ObjectRequest::Replace(content) => {
+            (RTM_NEWNEXTHOP, NLM_F_CREATE | NLM_F_REPLACE, Some(content))
+        }
+        ObjectRequest::Delete => (RTM_DELNEXTHOP, 0, None),
+    };
+    let hop = match content {
+        Some(ObjectKind::Hop(hop)) => Some(hop),
+        _ => None,
+    };
+    let family = match hop.and_then(|hop| hop.gateway) {
+        Some(IpAddr::V4(_)) => AF_INET,
+        Some(IpAddr::V6(_)) => AF_INET6,
+        None => 0,
+    };
+    let start = begin(out, kind, NLM_F_REQUEST | flags);
+    // A deletion names nothing but the id.
+    out.extend([family, 0, if content.is_some() { protocol } else { 0 }, 0]);
+    push_u32(out, if hop.is_some_and(|hop| hop.onlink) { RTNH_F_ONLINK } else { 0 });
+    push_attribute_u32(out, NHA_ID, id.get());
+    match content {
+        Some(ObjectKind::Hop(hop)) => {
+            push_attribute_u32(out, NHA_OIF, hop.ifindex);
+            hop.gateway.into_iter().for_each(|gateway| push_ip(out, NHA_GATEWAY, gateway));
+        }
+        Some(ObjectKind::Group(members)) => {
+            let group = begin_attribute(out, NHA_GROUP);
+            for (member, weight) in members {
+                push_u32(out, member.get());
+                let weight = u8::try_from(weight.saturating_sub(1)).unwrap_or(u8::MAX);
+                out.extend([weight, 0, 0, 0]);
+            }
+            finish_attribute(out, group);
+        }
+        Some(ObjectKind::Blackhole | ObjectKind::Other) | None => {}
+    }
     finish(out, start);
 }

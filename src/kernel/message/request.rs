@@ -58,8 +58,12 @@ pub(in crate::kernel) fn push_route(
         if let Some(source) = spec.source {
             push_ip(out, RTA_PREFSRC, source);
         }
-        if let FibKind::Unicast(hops) = &spec.kind {
-            push_hops(out, family, hops);
+        match (&spec.kind, spec.object) {
+            (FibKind::Unicast(_), Some(object)) => {
+                push_attribute_u32(out, RTA_NH_ID, object.get());
+            }
+            (FibKind::Unicast(hops), None) => push_hops(out, family, hops),
+            (FibKind::Blackhole | FibKind::Unreachable, _) => {}
         }
     }
     finish(out, start);
@@ -76,7 +80,11 @@ fn route_type(spec: &RouteSpec) -> u8 {
 
 fn route_scope(spec: &RouteSpec) -> u8 {
     match &spec.kind {
-        FibKind::Unicast(hops) if hops.iter().all(|hop| hop.gateway.is_none()) => RT_SCOPE_LINK,
+        FibKind::Unicast(hops)
+            if spec.object.is_none() && hops.iter().all(|hop| hop.gateway.is_none()) =>
+        {
+            RT_SCOPE_LINK
+        }
         _ => RT_SCOPE_UNIVERSE,
     }
 }
@@ -212,17 +220,17 @@ pub(super) fn finish_attribute(out: &mut Vec<u8>, start: usize) {
     out.resize(start + aligned(len), 0);
 }
 
-fn push_u32(out: &mut Vec<u8>, value: u32) {
+pub(super) fn push_u32(out: &mut Vec<u8>, value: u32) {
     out.extend(value.to_ne_bytes());
 }
 
-fn push_attribute_u32(out: &mut Vec<u8>, kind: u16, value: u32) {
+pub(super) fn push_attribute_u32(out: &mut Vec<u8>, kind: u16, value: u32) {
     out.extend(8u16.to_ne_bytes());
     out.extend(kind.to_ne_bytes());
     push_u32(out, value);
 }
 
-fn push_ip(out: &mut Vec<u8>, kind: u16, addr: IpAddr) {
+pub(super) fn push_ip(out: &mut Vec<u8>, kind: u16, addr: IpAddr) {
     let start = begin_attribute(out, kind);
     match addr {
         IpAddr::V4(a) => out.extend(a.octets()),

@@ -234,3 +234,42 @@ proptest! {
         let _ = parse_route(bytes.get(16..).unwrap_or_default());
     }
 }
+
+#[test]
+fn objects_of_ours_read_back_as_they_were_asked_for() {
+    let id = |n| NonZeroU32::new(n).unwrap();
+    let onlink = Hop { onlink: true, ..hop("2001:db8::2", 9) };
+    let group = vec![(id(5), 1), (id(6), 256)];
+    for kind in
+        [ObjectKind::Hop(hop("10.0.0.2", 7)), ObjectKind::Hop(onlink), ObjectKind::Group(group)]
+    {
+        for (request, flags) in [
+            (ObjectRequest::Add(kind.clone()), NLM_F_CREATE | NLM_F_EXCL),
+            (ObjectRequest::Replace(kind.clone()), NLM_F_CREATE | NLM_F_REPLACE),
+        ] {
+            let mut out = Vec::new();
+            push_object(&mut out, &ObjectOp { id: id(0x6000_0007), request }, 77);
+            let (header, body) = messages(&out).next().unwrap();
+            assert_eq!((header.kind, header.flags), (RTM_NEWNEXTHOP, NLM_F_REQUEST | flags));
+            let object = Object { id: id(0x6000_0007), protocol: 77, kind: kind.clone() };
+            assert_eq!(parse_object(body), Some(object));
+        }
+    }
+    let mut out = Vec::new();
+    push_object(&mut out, &ObjectOp { id: id(8), request: ObjectRequest::Delete }, 77);
+    let (header, body) = messages(&out).next().unwrap();
+    assert_eq!(header.kind, RTM_DELNEXTHOP);
+    assert_eq!((parse_object_gone(body), &body[..8]), (Some(id(8)), [0; 8].as_slice()));
+}
+
+#[test]
+fn a_route_over_an_object_brings_no_hops() {
+    let object = NonZeroU32::new(0x6000_0001);
+    let spec = RouteSpec::new(FibKind::Unicast(vec![hop("10.0.0.2", 7)]), 20);
+    let spec = RouteSpec { object, ..spec };
+    let bytes = encode(RouteRequest::Add(&spec), prefix("10.1.0.0/16"), 254);
+    let (_, body) = messages(&bytes).next().unwrap();
+    assert_eq!(body[6], RT_SCOPE_UNIVERSE);
+    let numbers: Vec<u16> = attributes(&body[12..]).map(|(attribute, _)| attribute).collect();
+    assert_eq!(numbers, [RTA_DST, RTA_PRIORITY, RTA_NH_ID]);
+}

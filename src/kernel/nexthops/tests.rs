@@ -6,6 +6,7 @@ use smallvec::SmallVec;
 
 use super::super::message::{AddressMessage, LinkMessage, Scope};
 use super::*;
+use crate::kernel::NextHopForm;
 use crate::kernel::spec::RouteSpec;
 
 fn addr(text: &str) -> IpAddr {
@@ -178,7 +179,7 @@ fn of_several_legs_the_usable_ones_stay() {
 
 /// A plan that wants these routes, from a next hop on a link or not.
 fn plan(routes: &[(&str, Hop, Recursion)]) -> Plan {
-    let mut plan = Plan::new(254);
+    let mut plan = Plan::new(254, 12, NextHopForm::Inline);
     for (prefix, hop, recursion) in routes {
         let spec = RouteSpec::new(FibKind::Unicast(vec![*hop]), 20);
         plan.want(prefix.parse().unwrap(), Some((spec, *recursion)));

@@ -166,6 +166,9 @@ impl Worker {
         let now = self.now();
         let prefixes = self.foreign.handle_objects(touched, &self.objects);
         let mut plan = self.shared.plan();
+        for id in touched {
+            plan.handle_object(*id, self.objects.get(*id), now);
+        }
         if plan.uses_objects(touched) {
             self.resync.request(now, Urgency::AtOnce);
         }

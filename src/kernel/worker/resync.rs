@@ -9,9 +9,7 @@ use smallvec::SmallVec;
 use super::super::fib::plan::Seen;
 use super::super::foreign::Foreign;
 use super::super::links::{Domain, Links};
-use super::super::message::{
-    self, DumpFamily, RTM_NEWADDR, RTM_NEWLINK, RTM_NEWNEXTHOP, RTM_NEWROUTE,
-};
+use super::super::message::{self, DumpFamily, RTM_NEWADDR, RTM_NEWLINK, RTM_NEWROUTE};
 use super::super::netlink::DumpEnd;
 use super::super::objects::Objects;
 use super::super::spec::RouteSpec;
@@ -158,7 +156,7 @@ impl Worker {
 
     fn read_all(&mut self) -> io::Result<(Reading, DumpEnd)> {
         let links = self.read_links()?;
-        let objects = self.read_objects()?;
+        let objects = Objects::read(&mut self.requests)?;
         let mut reading = Reading { links, objects, foreign: Foreign::default() };
         let mut end = DumpEnd::Complete;
         let domain = reading.links.domain_of_table(self.config.table);
@@ -196,29 +194,6 @@ impl Worker {
             }
         }
         Ok(links)
-    }
-
-    /// Next-hop objects; none on a kernel that does not know them.
-    fn read_objects(&mut self) -> io::Result<Objects> {
-        let unsupported = rustix::io::Errno::OPNOTSUPP.raw_os_error();
-        let mut objects = Objects::default();
-        for _ in 0..ATTEMPTS {
-            objects = Objects::default();
-            let end = self.requests.dump(message::push_object_dump, |header, body| {
-                if header.kind == RTM_NEWNEXTHOP
-                    && let Some(object) = message::parse_object(body)
-                {
-                    objects.handle_new(object);
-                }
-            });
-            match end {
-                Ok(DumpEnd::Complete) => break,
-                Ok(DumpEnd::Interrupted) => {}
-                Err(error) if error.raw_os_error() == Some(unsupported) => break,
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(objects)
     }
 
     fn read_routes(
@@ -287,6 +262,9 @@ impl Worker {
         }
         self.domain = self.links.domain_of_table(self.config.table);
         let mut plan = self.shared.plan();
+        if self.config.enabled {
+            plan.handle_objects_read(self.objects.iter(), end);
+        }
         match end {
             DumpEnd::Interrupted if !first => plan.abort_resync(),
             _ => plan.end_resync(),

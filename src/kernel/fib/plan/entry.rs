@@ -71,18 +71,25 @@ impl Entry {
 
     /// Whether the kernel has what is wanted, as far as it takes it.
     pub(super) fn is_right(&self, prefix: Prefix, shared: &Shared) -> bool {
-        if self.wanted == self.installed {
-            return true;
+        let (Some(wanted), Some(installed)) = (self.wanted, self.installed) else {
+            return self.wanted == self.installed;
+        };
+        match shared.groups.form(wanted) {
+            Some(form) => form == installed,
+            None if shared.are_same_route(wanted, installed) => true,
+            None => match shared.target(prefix, wanted) {
+                Target::Spec(target) => shared.are_same_route(target, installed),
+                Target::Nothing(_) => false,
+            },
         }
-        let (Some(wanted), Some(installed)) = (self.wanted, self.installed) else { return false };
-        shared.target(prefix, wanted) == Target::Spec(installed)
     }
 
     /// Whether nothing is to be written: the kernel has what is wanted, and no search for refused
     /// parts needs its answer.
     pub(super) fn is_at_rest(&self, prefix: Prefix, shared: &Shared) -> bool {
-        self.is_right(prefix, shared)
-            && self.wanted.is_none_or(|wanted| !shared.refused.asks(prefix, wanted))
+        let asks =
+            |wanted| shared.groups.form(wanted).is_none() && shared.refused.asks(prefix, wanted);
+        self.is_right(prefix, shared) && !self.wanted.is_some_and(asks)
     }
 
     pub(super) fn state(&self, prefix: Prefix, shared: &Shared) -> Option<FibState> {

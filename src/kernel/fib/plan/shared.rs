@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use bgp_proto::types::{Family, Prefix, Time};
 
-use super::refused::{RETRY_MAX, RETRY_MIN, RefusedParts, Target};
+use super::groups::{Groups, Moved};
+use super::refused::{Part, RETRY_MAX, RETRY_MIN, RefusedParts, Target};
+use crate::kernel::NextHopForm;
 use crate::kernel::fib::view::{FibCounters, FibState};
 use crate::kernel::spec::{SpecId, Specs};
 
@@ -15,6 +17,7 @@ pub(super) struct Shared {
     /// The routing table.
     pub(super) table: u32,
     pub(super) specs: Specs,
+    pub(super) groups: Groups,
     failures: BTreeMap<SpecId, Failure>,
     pub(super) refused: RefusedParts,
     pub(super) errors: Vec<String>,
@@ -28,6 +31,8 @@ pub(super) struct Shared {
     pub(super) round: bool,
     /// The kernel has to be read before the plan is right.
     pub(super) resync_wanted: bool,
+    /// The last reading met every route that was there.
+    pub(super) picture_is_complete: bool,
     /// Routes that next hops may be resolved over, and that changed.
     pub(super) direct: Direct,
     /// Routes that began to give way.
@@ -84,10 +89,11 @@ pub(super) struct Held {
 }
 
 impl Shared {
-    pub(super) fn new(table: u32) -> Shared {
+    pub(super) fn new(table: u32, protocol: u8, form: NextHopForm) -> Shared {
         Shared {
             table,
             specs: Specs::default(),
+            groups: Groups::new(table, protocol, form),
             failures: BTreeMap::new(),
             refused: RefusedParts::default(),
             errors: Vec::new(),
@@ -97,6 +103,7 @@ impl Shared {
             closed: false,
             round: false,
             resync_wanted: false,
+            picture_is_complete: false,
             direct: Direct::default(),
             held: Held::default(),
         }
@@ -112,16 +119,80 @@ impl Shared {
         while let Some(id) = self.specs.take_freed() {
             self.failures.remove(&id);
             self.refused.forget(&mut self.specs, id);
+            self.groups.forget(&mut self.specs, id);
             self.specs.recycle(id);
+        }
+        self.groups.handle_unused(self.specs.take_unused_objects());
+    }
+
+    /// What to write for a prefix that wants this content: over a group where it has one, else
+    /// [`Shared::target`].
+    pub(super) fn written(&self, prefix: Prefix, wanted: SpecId) -> Target {
+        match self.groups.form(wanted) {
+            Some(form) => Target::Spec(form),
+            None => self.target(prefix, wanted),
         }
     }
 
-    /// What to write for a prefix that wants this content.
+    /// Whether the kernel knows no difference between two contents.
+    pub(super) fn are_same_route(&self, a: SpecId, b: SpecId) -> bool {
+        a == b || (self.groups.are_used() && self.specs.get(a).is_same_route(self.specs.get(b)))
+    }
+
+    /// Whether unwanted next-hop objects may go: what is in the kernel is known, so that no route goes
+    /// over them.
+    pub(super) fn deletes_objects(&self) -> bool {
+        self.phase == Phase::Settled && self.picture_is_complete && !self.resync_wanted
+    }
+
+    /// Gives all contents behind a next hop other hops, and their group with them, when that is all that
+    /// is to be done. Returns whether it is.
+    pub(super) fn move_contents(&mut self, ids: &BTreeSet<SpecId>, moved: &Moved<'_>) -> bool {
+        let moves = |id: &SpecId| !self.specs.has(&self.specs.get(*id).with_hops(moved.to));
+        let is_simple = self.refused.is_empty() && ids.iter().all(moves);
+        if !is_simple || !self.groups.repoint(ids, moved) {
+            return false;
+        }
+        ids.iter().for_each(|id| self.specs.move_to(*id, moved.to));
+        true
+    }
+
+    /// What to write for a prefix that wants this content, with its hops.
     pub(super) fn target(&self, prefix: Prefix, wanted: SpecId) -> Target {
         match self.refused.is_empty() {
             true => Target::Spec(wanted),
             false => self.refused.target(prefix, wanted),
         }
+    }
+
+    /// Gives a content its group, as soon as it is known what the kernel has.
+    pub(super) fn claim(&mut self, wanted: SpecId, installed: Option<SpecId>) {
+        if self.phase != Phase::Unread {
+            self.groups.claim(&mut self.specs, wanted, installed);
+        }
+    }
+
+    /// What is left out of a content that is otherwise written, and why.
+    pub(super) fn left_out(&self, wanted: SpecId) -> Vec<(Part, String)> {
+        if self.groups.form(wanted).is_some() {
+            return self.groups.left_out(wanted);
+        }
+        let parts = self.refused.left_out(&self.specs, wanted).into_iter();
+        parts.map(|(part, error)| (part, self.error_text(error).unwrap_or_default())).collect()
+    }
+
+    /// The contents of which something else is to be written than at the last call.
+    pub(super) fn take_unsettled(&mut self) -> BTreeSet<SpecId> {
+        let mut unsettled = self.refused.take_unsettled();
+        for id in self.groups.take_unsettled() {
+            // What a search knows is about hops that are not written.
+            if self.groups.form(id).is_some() {
+                self.refused.forget(&mut self.specs, id);
+            }
+            unsettled.insert(id);
+        }
+        self.tidy();
+        unsettled
     }
 
     /// The kernel has a content for a prefix that wants `wanted`: a search goes on.
@@ -221,6 +292,6 @@ impl Shared {
     /// When something that the kernel refused is tried again next.
     pub(super) fn deadline(&self) -> Option<Time> {
         let failures = self.failures.values().filter_map(|failure| failure.retry_at);
-        failures.chain(self.refused.deadline()).min()
+        failures.chain(self.refused.deadline()).chain(self.groups.deadline()).min()
     }
 }

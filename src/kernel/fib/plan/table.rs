@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 use std::ops::Bound;
 
-use bgp_proto::types::{Family, Prefix, Prefix4, Prefix6, Recursion, Time};
+use bgp_proto::types::{Family, Hop, Prefix, Prefix4, Prefix6, Recursion, Time};
 
+use super::decide::decide;
 use super::entry::{
     DIRECT, Entry, FAILED, FOREIGN, KEPT, LEFTOVER, QUEUED, REPAIR, RETRY, ROUND, UNCLEAR,
 };
@@ -14,8 +15,7 @@ use super::repair::{Due, Repairs};
 use super::shared::{Phase, Shared};
 use super::{Action, Op, Row, Seen};
 use crate::kernel::fib::view::FibState;
-use crate::kernel::foreign::{Foreign, protocol_name};
-use crate::kernel::message::KernelRoute;
+use crate::kernel::foreign::Foreign;
 use crate::kernel::spec::{RouteSpec, SpecId};
 
 /// A prefix of one family.
@@ -164,8 +164,9 @@ impl<K: Key> Table<K> {
                 return Next::Rest;
             }
             entry.set(FAILED | RETRY | FOREIGN | UNCLEAR, false);
-            if wanted.is_some() {
+            if let Some(wanted) = wanted {
                 entry.set(LEFTOVER, false);
+                shared.claim(wanted, entry.installed);
             }
             if entry.is_right(prefix, shared) { Next::Rest } else { Next::Queue }
         });
@@ -419,7 +420,7 @@ impl<K: Key> Table<K> {
         let concerns = |key: &&K| {
             let entry = entries.get(*key);
             let content = entry.and_then(|entry| match entry.wanted {
-                Some(wanted) => match shared.target((**key).into(), wanted) {
+                Some(wanted) => match shared.written((**key).into(), wanted) {
                     Target::Spec(id) => Some(id),
                     Target::Nothing(_) => None,
                 },
@@ -574,7 +575,7 @@ impl<K: Key> Table<K> {
             entry.set(RETRY, entry.has(FAILED));
             // The same would be refused again: a search with another prefix goes on, and decides about
             // this one when it ends.
-            let waits = shared.target(prefix, wanted) == Target::Spec(refused)
+            let waits = shared.written(prefix, wanted) == Target::Spec(refused)
                 && !shared.refused.asks(prefix, wanted);
             if waits { Next::Rest } else { Next::Queue }
         });
@@ -597,7 +598,7 @@ impl<K: Key> Table<K> {
                 Action::Add(id) | Action::Replace(id) => Some(id),
                 Action::Withdraw(_) | Action::WithdrawStray { .. } => None,
             };
-            let target = entry.wanted.map(|wanted| shared.target(prefix, wanted));
+            let target = entry.wanted.map(|wanted| shared.written(prefix, wanted));
             // The owner may have changed its mind meanwhile, and then the entry is queued.
             let current = asked.is_none_or(|id| target == Some(Target::Spec(id)));
             if entry.is_at_rest(prefix, shared) || !current {
@@ -660,134 +661,54 @@ impl<K: Key> Table<K> {
                 None => entry.installed?,
             };
             let explained = matches!(state, FibState::Failed | FibState::Foreign);
-            let left_out = match entry.wanted {
-                Some(wanted) => shared.refused.left_out(&shared.specs, wanted),
-                None => Vec::new(),
-            };
-            let text = |error| shared.error_text(error).unwrap_or_default();
+            let left_out = entry.wanted.map(|wanted| shared.left_out(wanted)).unwrap_or_default();
             Some(Row {
                 prefix,
-                spec: std::sync::Arc::clone(shared.specs.get(shown)),
+                spec: shared.groups.with_hops(shared.specs.get(shown)),
                 state,
                 error: if explained { shared.error_text(entry.error) } else { None },
-                left_out: left_out.into_iter().map(|(part, error)| (part, text(error))).collect(),
+                left_out,
                 keeps: explained && entry.wanted.is_some() && entry.installed.is_some(),
             })
         })
     }
 
+    /// Wants each of these contents over other hops, one prefix after the other.
+    pub(super) fn move_wanted(
+        &mut self,
+        ids: &BTreeSet<SpecId>,
+        hops: &[Hop],
+        shared: &mut Shared,
+    ) {
+        for key in self.keys(|entry| entry.wanted.is_some_and(|wanted| ids.contains(&wanted))) {
+            let Some(entry) = self.entries.get(&key) else { continue };
+            let Some(wanted) = entry.wanted else { continue };
+            let recursion = match entry.has(DIRECT) {
+                true => Recursion::Direct,
+                false => Recursion::Recursive,
+            };
+            let spec = shared.specs.get(wanted).with_hops(hops);
+            self.want(key, Some((spec, recursion)), shared);
+        }
+    }
+
+    /// Gives every wanted content its group, which decides what is right.
+    pub(super) fn claim_groups(&mut self, shared: &mut Shared) {
+        for key in self.keys(|entry| entry.wanted.is_some()) {
+            let prefix = key.into();
+            self.update(key, shared, |entry, shared| {
+                entry.wanted.into_iter().for_each(|wanted| shared.claim(wanted, entry.installed));
+                if entry.is_right(prefix, shared) { Next::Rest } else { Next::Queue }
+            });
+        }
+    }
+
+    /// Whether next hops may be resolved over any of the wanted routes.
+    pub(super) fn has_direct(&self) -> bool {
+        self.direct_lengths.iter().any(|routes| *routes > 0)
+    }
+
     fn keys(&self, selects: impl Fn(&Entry) -> bool) -> Vec<K> {
         self.entries.iter().filter(|(_, entry)| selects(entry)).map(|(key, _)| *key).collect()
-    }
-}
-
-/// The one request that brings an entry closer to what is wanted.
-fn decide(
-    prefix: Prefix,
-    entry: &mut Entry,
-    foreign: &Foreign,
-    shared: &mut Shared,
-) -> Option<Action> {
-    let gave_way = entry.has(FOREIGN);
-    entry.set(FOREIGN, false);
-    let Some(wanted) = entry.wanted else {
-        let is_held = |route: &KernelRoute| route.table == shared.table;
-        if entry.has(KEPT) && !foreign.get(prefix).iter().any(is_held) {
-            return None;
-        }
-        let retry = !entry.has(FAILED) || entry.has(RETRY);
-        entry.set(RETRY, false);
-        return entry.installed.filter(|_| retry && !entry.has(LEFTOVER)).map(Action::Withdraw);
-    };
-    let held = holder(prefix, wanted, foreign, shared);
-    // Theirs may be in the same place as ours, before it or behind it: ours is left alone. A search for
-    // refused legs would write it once more, and hit theirs: it gives way as well.
-    let harmless = |held| held == HeldBy::Route && entry.is_at_rest(prefix, shared);
-    if let Some((held, text)) = held.filter(|(held, _)| !harmless(*held)) {
-        entry.set(FAILED | RETRY | UNCLEAR, false);
-        entry.set(FOREIGN, true);
-        entry.error = shared.error(&text);
-        shared.refused.abandon(&mut shared.specs, prefix, wanted);
-        if !gave_way {
-            shared.held.routes += 1;
-            shared.held.example.get_or_insert((prefix, text));
-        }
-        return give_way(held, wanted, entry, shared);
-    }
-    {
-        let Shared { refused, specs, .. } = &mut *shared;
-        refused.prepare(specs, wanted);
-        shared.tidy();
-    }
-    // A search writes what the kernel has already, to see whether it takes it still.
-    if entry.is_at_rest(prefix, shared) {
-        entry.set(FAILED | RETRY | UNCLEAR, false);
-        return None;
-    }
-    if entry.has(FAILED) && !entry.has(RETRY) {
-        return None;
-    }
-    // The flag FAILED stays until the kernel took the route: `show fib` does not flicker.
-    entry.set(RETRY, false);
-    let target = match shared.target(prefix, wanted) {
-        Target::Spec(id) => id,
-        Target::Nothing(error) => {
-            entry.set(FAILED, true);
-            entry.error = error;
-            return None;
-        }
-    };
-    let spec = shared.specs.get(target);
-    let metric = spec.metric;
-    if let Some(text) = spec.defect() {
-        entry.set(FAILED, true);
-        entry.error = shared.error(text);
-        return None;
-    }
-    match entry.installed.map(|id| shared.specs.get(id).metric) {
-        Some(installed) if installed == metric => Some(Action::Replace(target)),
-        _ => Some(Action::Add(target)),
-    }
-}
-
-/// Why a route of ours may not be written.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum HeldBy {
-    /// The prefix is that of an interface's network, of whatever metric.
-    Connected,
-    /// Somebody's route has the prefix and the metric.
-    Route,
-}
-
-/// What stands in the way of a route of ours, and the same in words.
-fn holder(
-    prefix: Prefix,
-    wanted: SpecId,
-    foreign: &Foreign,
-    shared: &Shared,
-) -> Option<(HeldBy, String)> {
-    if foreign.get(prefix).is_empty() {
-        return None;
-    }
-    if foreign.connected(prefix).is_some() {
-        return Some((HeldBy::Connected, "it is a connected network".to_owned()));
-    }
-    let metric = shared.specs.get(wanted).metric;
-    let route = foreign.holder(prefix, shared.table, metric)?;
-    let protocol = protocol_name(route.protocol);
-    Some((HeldBy::Route, format!("a route of protocol {protocol} has this prefix and metric")))
-}
-
-/// What becomes of a route of ours that is installed when what is wanted may not be written.
-fn give_way(held: HeldBy, wanted: SpecId, entry: &Entry, shared: &Shared) -> Option<Action> {
-    let installed = entry.installed?;
-    let metric = |id| shared.specs.get(id).metric;
-    match held {
-        HeldBy::Connected => Some(Action::Withdraw(installed)),
-        // Ours in the same place, before theirs or behind it: replacing it may hit theirs.
-        HeldBy::Route if metric(installed) == metric(wanted) && installed != wanted => {
-            Some(Action::Withdraw(installed))
-        }
-        HeldBy::Route => None,
     }
 }

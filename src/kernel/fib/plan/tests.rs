@@ -1,4 +1,4 @@
-//! Literals for the rules; `model` has the random comparison with an obvious kernel.
+//! Literals for the rules, in `groups` those of next-hop objects; `model` has the random comparison with an obvious kernel.
 
 use bgp_proto::types::{Family, FibKind, Hop};
 use proptest::prelude::*;
@@ -8,12 +8,14 @@ use super::*;
 use crate::kernel::message::{KernelKind, KernelRoute};
 use std::time::Duration;
 
+mod groups;
 mod model;
 
 const EPERM: i32 = 1;
 const EINVAL: i32 = 22;
 const ENETUNREACH: i32 = 101;
 const TABLE: u32 = 254;
+const PROTOCOL: u8 = 12;
 
 fn prefix(text: &str) -> Prefix {
     text.parse().unwrap()
@@ -64,7 +66,7 @@ fn foreign_route(metric: u32) -> KernelRoute {
 
 /// A plan that has read an empty kernel and is past the start.
 fn settled() -> Plan {
-    let mut plan = Plan::new(TABLE);
+    let mut plan = Plan::new(TABLE, PROTOCOL, NextHopForm::Inline);
     plan.begin_resync();
     plan.end_resync();
     plan.end_of_startup();
@@ -148,7 +150,7 @@ fn a_change_of_mind_during_a_batch_is_the_next_batch() {
 
 #[test]
 fn nothing_is_written_before_the_kernel_was_read() {
-    let (mut plan, foreign) = (Plan::new(TABLE), Foreign::default());
+    let (mut plan, foreign) = (Plan::new(TABLE, PROTOCOL, NextHopForm::Inline), Foreign::default());
     plan.want(prefix("10.1.0.0/16"), wanted(via(1, 0)));
     plan.want(prefix("10.2.0.0/16"), wanted(via(1, 0)));
     plan.end_of_startup();
@@ -164,7 +166,7 @@ fn nothing_is_written_before_the_kernel_was_read() {
 
 #[test]
 fn leftovers_wait_for_the_end_of_the_start_unless_wanted_and_dropped() {
-    let (mut plan, foreign) = (Plan::new(TABLE), Foreign::default());
+    let (mut plan, foreign) = (Plan::new(TABLE, PROTOCOL, NextHopForm::Inline), Foreign::default());
     plan.begin_resync();
     for text in ["10.1.0.0/16", "10.2.0.0/16", "10.3.0.0/16"] {
         plan.handle_present(prefix(text), via(1, 0), Seen::Read, Time::ZERO);
@@ -243,7 +245,8 @@ fn what_is_kept_stays_until_somebody_else_has_a_route_or_time_is_up() {
 
 #[test]
 fn what_an_earlier_run_left_is_kept_without_an_end() {
-    let (mut plan, mut foreign) = (Plan::new(TABLE), Foreign::default());
+    let (mut plan, mut foreign) =
+        (Plan::new(TABLE, PROTOCOL, NextHopForm::Inline), Foreign::default());
     let (p, q) = (prefix("10.1.0.0/16"), prefix("10.2.0.0/16"));
     // Before the kernel was read.
     plan.keep(p);
@@ -522,7 +525,7 @@ fn a_change_that_fails_keeps_what_is_installed() {
 
 #[test]
 fn a_route_that_this_run_has_superseded_goes_at_once_also_during_the_start() {
-    let (mut plan, foreign) = (Plan::new(TABLE), Foreign::default());
+    let (mut plan, foreign) = (Plan::new(TABLE, PROTOCOL, NextHopForm::Inline), Foreign::default());
     let p = prefix("10.1.0.0/16");
     plan.begin_resync();
     plan.handle_present(p, via(1, 0), Seen::Read, Time::ZERO);

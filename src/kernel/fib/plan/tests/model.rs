@@ -1,13 +1,19 @@
 //! Random histories beside an obvious kernel.
 
+mod objects;
+
 use std::collections::{BTreeMap, VecDeque};
 
 use super::*;
+use crate::kernel::message::Object;
+use objects::Table;
 
 /// A kernel that does what is asked and can be looked at.
 #[derive(Debug, Default)]
 struct Model {
     routes: BTreeMap<(Prefix, u32), Owner>,
+    /// Next-hop objects, ours and others'.
+    objects: BTreeMap<NonZeroU32, Object>,
     /// Gateways (last octet) that it refuses.
     refused: std::collections::BTreeSet<u8>,
     /// Error numbers with which it answers the next requests, without doing anything.
@@ -33,6 +39,9 @@ impl Model {
             let spec = plan.spec(id).clone();
             if spec.hops().iter().any(|hop| model.refused.contains(&octet(hop))) {
                 return Err(ENETUNREACH);
+            }
+            if spec.object.is_some_and(|object| !model.objects.contains_key(&object)) {
+                return Err(EINVAL);
             }
             let place = (op.prefix, spec.metric);
             match model.routes.get(&place) {
@@ -116,6 +125,39 @@ enum Step {
         millis: u64,
     },
     EndOfStartup,
+    /// A route over a BGP next hop.
+    WantVia {
+        prefix: usize,
+        next_hop: usize,
+        low: bool,
+    },
+    /// A BGP next hop is reached over this gateway.
+    Resolve {
+        next_hop: usize,
+        gateway: u8,
+    },
+    /// The table hears of one such change.
+    TableHears,
+    /// The table submits what changed about a prefix.
+    TableCompares {
+        prefix: usize,
+    },
+    /// Somebody deletes an object of ours.
+    LoseObject {
+        which: usize,
+        heard: bool,
+    },
+    /// Somebody changes one.
+    MeddleWithObject {
+        which: usize,
+        heard: bool,
+    },
+    /// Somebody takes an id of our range.
+    TakeId,
+    /// The process is killed and started again.
+    Restart {
+        objects: bool,
+    },
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -139,6 +181,18 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (0..PASSING.len(), 1usize..6).prop_map(|(errno, times)| Step::Fail { errno, times }),
         2 => (0u64..3000).prop_map(|millis| Step::Wait { millis }),
         1 => Just(Step::EndOfStartup),
+        4 => (0usize..5, 0usize..2, any::<bool>())
+            .prop_map(|(prefix, next_hop, low)| Step::WantVia { prefix, next_hop, low }),
+        3 => (0usize..2, 1u8..5)
+            .prop_map(|(next_hop, gateway)| Step::Resolve { next_hop, gateway }),
+        2 => Just(Step::TableHears),
+        2 => (0usize..5).prop_map(|prefix| Step::TableCompares { prefix }),
+        1 => (0usize..8, any::<bool>())
+            .prop_map(|(which, heard)| Step::LoseObject { which, heard }),
+        1 => (0usize..8, any::<bool>())
+            .prop_map(|(which, heard)| Step::MeddleWithObject { which, heard }),
+        1 => Just(Step::TakeId),
+        1 => any::<bool>().prop_map(|objects| Step::Restart { objects }),
     ]
 }
 
@@ -148,16 +202,23 @@ struct World {
     foreign: Foreign,
     model: Model,
     wanted: BTreeMap<Prefix, RouteSpec>,
+    form: NextHopForm,
+    table: Table,
+    /// The worker is going to read the kernel.
+    reading_due: bool,
     now: Time,
 }
 
 impl World {
-    fn new() -> World {
+    fn new(form: NextHopForm) -> World {
         World {
-            plan: Plan::new(TABLE),
+            plan: Plan::new(TABLE, PROTOCOL, form),
             foreign: Foreign::default(),
             model: Model::default(),
             wanted: BTreeMap::new(),
+            form,
+            table: Table::default(),
+            reading_due: false,
             now: Time::ZERO,
         }
     }
@@ -178,6 +239,8 @@ impl World {
 
     fn resync(&mut self) {
         self.read(usize::MAX);
+        self.reading_due = false;
+        self.tell_objects();
         self.plan.end_resync();
     }
 
@@ -186,7 +249,8 @@ impl World {
         self.plan.begin_resync();
         for ((prefix, _), owner) in self.model.routes.iter().take(routes) {
             if let Owner::Ours(spec) = owner {
-                self.plan.handle_present(*prefix, spec.clone(), Seen::Read, self.now);
+                let spec = self.model.expanded(spec);
+                self.plan.handle_present(*prefix, spec, Seen::Read, self.now);
             }
         }
     }
@@ -206,6 +270,7 @@ impl World {
     }
 
     fn batch(&mut self, max: usize, answered: bool) -> usize {
+        let asked = self.write_objects(answered);
         let ops = self.plan.poll_batch(&self.foreign, max);
         let mut refused = Vec::new();
         for (index, op) in ops.iter().enumerate() {
@@ -218,7 +283,7 @@ impl World {
         } else {
             self.plan.handle_unanswered(&ops);
         }
-        ops.len()
+        asked + ops.len()
     }
 
     fn apply(&mut self, step: Step) {
@@ -230,6 +295,7 @@ impl World {
                     let gateways: Vec<u8> = gateways.into_iter().map(|n| n + 1).collect();
                     over(&gateways, World::metric(prefix, low))
                 });
+                self.table_leaves(prefix);
                 self.plan.want(prefix, spec.clone().and_then(wanted));
                 match spec {
                     Some(spec) => self.wanted.insert(prefix, spec),
@@ -297,12 +363,24 @@ impl World {
                 self.plan.handle_time(self.now);
             }
             Step::EndOfStartup => self.plan.end_of_startup(),
+            Step::WantVia { prefix, next_hop, low } => {
+                self.table_wants(World::prefix(prefix), next_hop, low);
+            }
+            Step::Resolve { next_hop, gateway } => self.resolve(next_hop, gateway),
+            Step::TableHears => drop(self.table_hears()),
+            Step::TableCompares { prefix } => self.table_compares(World::prefix(prefix)),
+            Step::LoseObject { which, heard } => self.lose_object(which, heard),
+            Step::MeddleWithObject { which, heard } => self.meddle_with_object(which, heard),
+            Step::TakeId => self.take_id(),
+            Step::Restart { objects: true } => self.restart(NextHopForm::Objects),
+            Step::Restart { objects: false } => self.restart(NextHopForm::Inline),
         }
     }
 
     /// Lets everything come to rest, with a reading for what was not heard.
     fn settle(&mut self) {
         self.model.failing.clear();
+        self.table_settles();
         for _ in 0..4 {
             self.resync();
             self.come_to_rest();
@@ -315,7 +393,7 @@ impl World {
         for _ in 0..100 {
             self.plan.handle_time(self.now);
             let written = self.batch(4, true);
-            if self.plan.wants_resync() {
+            if self.plan.wants_resync() || self.reading_due {
                 self.resync();
             }
             if written == 0 && !self.plan.has_work() {
@@ -338,6 +416,7 @@ impl World {
             self.model.routes.iter().filter(|(_, owner)| **owner != Owner::Foreign).collect();
         assert!(left.is_empty(), "{left:?} stayed");
         assert_eq!(self.plan.view(None, 99).len(), 0);
+        self.check_no_objects();
     }
 
     fn check(&self) {
@@ -357,6 +436,7 @@ impl World {
                 ),
                 Some(Owner::Foreign) => assert_eq!(row.state, FibState::Foreign, "{row:?}"),
                 Some(Owner::Ours(ours)) => {
+                    let ours = &self.model.expanded(ours);
                     // Legs that were taken before they were refused stay.
                     let within = |a: &RouteSpec, b: &RouteSpec| {
                         a.hops().iter().all(|hop| b.hops().contains(hop))
@@ -392,7 +472,7 @@ impl World {
 
     /// Nothing is remembered about contents that nobody has.
     fn check_contents(&self) {
-        if self.model.refused.is_empty() {
+        if self.model.refused.is_empty() && self.form == NextHopForm::Inline {
             let mut distinct: std::collections::HashSet<&RouteSpec> =
                 self.wanted.values().collect();
             let ours = self.model.routes.values().filter_map(|owner| match owner {
@@ -406,11 +486,13 @@ impl World {
 }
 
 /// What is wanted is there in the end, after these steps.
-fn ends_as_wanted(steps: impl IntoIterator<Item = Step>) {
-    let mut world = World::new();
-    steps.into_iter().for_each(|step| world.apply(step));
-    world.settle();
-    world.check();
+fn ends_as_wanted(steps: impl IntoIterator<Item = Step> + Clone) {
+    for form in [NextHopForm::Inline, NextHopForm::Objects] {
+        let mut world = World::new(form);
+        steps.clone().into_iter().for_each(|step| world.apply(step));
+        world.settle();
+        world.check();
+    }
 }
 
 #[test]
@@ -454,7 +536,7 @@ fn a_search_for_refused_legs_writes_nothing_where_somebody_else_came() {
 
 #[test]
 fn two_prefixes_with_one_content_do_not_search_against_each_other() {
-    let mut world = World::new();
+    let mut world = World::new(NextHopForm::Inline);
     let steps = [
         Step::Resync,
         Step::Refuse { gateway: 2, on: true },
@@ -510,6 +592,10 @@ fn a_withdrawal_that_failed_does_not_keep_another_content() {
     ends_as_wanted(steps);
 }
 
+fn form() -> impl Strategy<Value = NextHopForm> {
+    prop_oneof![Just(NextHopForm::Inline), Just(NextHopForm::Objects)]
+}
+
 /// A step as the plan can know of it: heard, and answered.
 fn heard(step: Step) -> Step {
     match step {
@@ -518,6 +604,8 @@ fn heard(step: Step) -> Step {
             Step::Meddle { prefix, low, gateway, heard: true }
         }
         Step::Batch { max, .. } => Step::Batch { max, answered: true },
+        Step::LoseObject { which, .. } => Step::LoseObject { which, heard: true },
+        Step::MeddleWithObject { which, .. } => Step::MeddleWithObject { which, heard: true },
         // The worker reads again on its own.
         Step::ResyncFails { .. } => Step::Resync,
         step => step,
@@ -529,8 +617,11 @@ proptest! {
     /// Whatever happens, in the end the kernel has what is wanted where nobody else is, and no
     /// foreign route was ever overwritten.
     #[test]
-    fn ends_as_wanted_and_never_overwrites(steps in proptest::collection::vec(step(), 1..60)) {
-        let mut world = World::new();
+    fn ends_as_wanted_and_never_overwrites(
+        form in form(),
+        steps in proptest::collection::vec(step(), 1..60),
+    ) {
+        let mut world = World::new(form);
         for step in steps {
             world.apply(step);
         }
@@ -547,14 +638,16 @@ proptest! {
     /// but those that the plan asks for.
     #[test]
     fn recovers_from_failures_without_reading(
+        form in form(),
         steps in proptest::collection::vec(step().prop_map(heard), 1..60),
     ) {
-        let mut world = World::new();
+        let mut world = World::new(form);
         world.resync();
         for step in steps {
             world.apply(step);
         }
         world.model.failing.clear();
+        world.table_settles();
         world.come_to_rest();
         world.check();
         world.empty();

@@ -1,0 +1,149 @@
+//! Routes over next-hop objects: literals for the rules.
+
+use super::*;
+use crate::kernel::message::{ObjectKind, ObjectRequest};
+
+const NEXT_HOP: std::net::IpAddr = std::net::IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 7));
+
+/// A route over gateway 10.0.0.`n`, to which a BGP next hop was resolved.
+fn behind(n: u8, metric: u32) -> RouteSpec {
+    RouteSpec { next_hop: Some(NEXT_HOP), ..via(n, metric) }
+}
+
+fn settled_with_objects() -> Plan {
+    let mut plan = Plan::new(TABLE, PROTOCOL, NextHopForm::Objects);
+    plan.begin_resync();
+    plan.end_resync();
+    plan.handle_objects_read([].iter(), DumpEnd::Complete);
+    plan.end_of_startup();
+    plan
+}
+
+/// Lets the kernel agree to everything about objects; the requests in words, ids from 1.
+fn objects(plan: &mut Plan) -> Vec<String> {
+    let mut words = Vec::new();
+    loop {
+        let ops = plan.poll_objects();
+        if ops.is_empty() {
+            return words;
+        }
+        let first = ids_of_table(TABLE).start() - 1;
+        words.extend(ops.iter().map(|op| {
+            let kind = |kind: &ObjectKind| match kind {
+                ObjectKind::Hop(hop) => format!("via {}", octet(hop)),
+                ObjectKind::Group(members) => {
+                    let ids = members.iter().map(|(id, _)| (id.get() - first).to_string());
+                    format!("group {}", ids.collect::<Vec<_>>().join("/"))
+                }
+                kind => format!("{kind:?}"),
+            };
+            let id = op.id.get() - first;
+            match &op.request {
+                ObjectRequest::Add(content) => format!("add {id} {}", kind(content)),
+                ObjectRequest::Replace(content) => format!("replace {id} {}", kind(content)),
+                ObjectRequest::Delete => format!("delete {id}"),
+            }
+        }));
+        plan.handle_object_answers(&ops, &[], Time::ZERO);
+    }
+}
+
+fn write_all(plan: &mut Plan) -> usize {
+    let (ops, _) = poll(plan, &Foreign::default());
+    plan.handle_answers(&ops, &[], Time::ZERO);
+    ops.len()
+}
+
+#[test]
+fn a_group_moves_and_its_routes_are_there_already() {
+    let mut plan = settled_with_objects();
+    let prefixes = ["10.1.0.0/16", "10.2.0.0/16", "10.3.0.0/16"].map(prefix);
+    plan.handle_next_hop(NEXT_HOP, via(1, 0).hops());
+    for (p, metric) in prefixes.into_iter().zip([20, 20, 512]) {
+        plan.want(p, wanted(behind(1, metric)));
+    }
+    assert_eq!(objects(&mut plan), ["add 2 via 1", "add 1 group 2"]);
+    assert_eq!(write_all(&mut plan), 3);
+
+    plan.handle_next_hop(NEXT_HOP, via(2, 0).hops());
+    assert_eq!(objects(&mut plan), ["add 3 via 2", "replace 1 group 3", "delete 2"]);
+    assert_eq!(write_all(&mut plan), 0);
+    assert_eq!(octet(&plan.row(prefixes[0]).unwrap().spec.hops()[0]), 2);
+    for (p, metric) in prefixes.into_iter().zip([20, 20, 512]) {
+        plan.want(p, wanted(behind(2, metric)));
+    }
+    assert_eq!((write_all(&mut plan), objects(&mut plan).len()), (0, 0));
+
+    // Not reached for a while, and then as before: the owner may never have noticed.
+    plan.handle_next_hop(NEXT_HOP, &[]);
+    plan.handle_next_hop(NEXT_HOP, via(1, 0).hops());
+    assert_eq!(objects(&mut plan).len(), 3);
+    assert_eq!(octet(&plan.row(prefixes[2]).unwrap().spec.hops()[0]), 1);
+    assert_eq!(plan.counters().installed, 3);
+}
+
+#[test]
+fn a_route_that_was_submitted_meanwhile_does_not_hold_the_others_up() {
+    let mut plan = settled_with_objects();
+    let (first, second) = (prefix("10.1.0.0/16"), prefix("10.2.0.0/16"));
+    plan.handle_next_hop(NEXT_HOP, via(1, 0).hops());
+    plan.want(first, wanted(behind(1, 20)));
+    objects(&mut plan);
+    write_all(&mut plan);
+    plan.handle_next_hop(NEXT_HOP, via(2, 0).hops());
+    // The owner has not heard of it.
+    plan.want(second, wanted(behind(1, 20)));
+    objects(&mut plan);
+    write_all(&mut plan);
+    let gateway = |plan: &Plan, p| octet(&plan.row(p).unwrap().spec.hops()[0]);
+    assert_eq!((gateway(&plan, first), gateway(&plan, second)), (2, 1));
+    // Back before it has: it will submit neither.
+    plan.handle_next_hop(NEXT_HOP, via(1, 0).hops());
+    objects(&mut plan);
+    write_all(&mut plan);
+    assert_eq!((gateway(&plan, first), gateway(&plan, second)), (1, 1));
+    objects(&mut plan);
+    assert!(plan.is_idle());
+}
+
+#[test]
+fn a_refused_leg_is_left_out_and_without_any_the_routes_get_their_gateways() {
+    let mut plan = settled_with_objects();
+    let p = prefix("10.1.0.0/16");
+    plan.want(p, wanted(over(&[1, 2], 20)));
+    let refuse = |plan: &mut Plan, gateways: &[u8], now: Time| {
+        for _ in 0..8 {
+            let ops = plan.poll_objects();
+            let refused = ops.iter().enumerate().filter(|(_, op)| match &op.request {
+                ObjectRequest::Add(ObjectKind::Hop(hop)) => gateways.contains(&octet(hop)),
+                _ => false,
+            });
+            let text = "Carrier for nexthop device is down".to_owned();
+            let refused =
+                refused.map(|(index, _)| Refused { index, errno: 100, text: text.clone() });
+            let refused: Vec<Refused> = refused.collect();
+            plan.handle_object_answers(&ops, &refused, now);
+        }
+    };
+    refuse(&mut plan, &[2], Time::ZERO);
+    write_all(&mut plan);
+    let row = plan.row(p).unwrap();
+    assert_eq!((row.state, row.left_out.len()), (FibState::Installed, 1));
+    assert_eq!(plan.counters().refused_next_hops, 1);
+    let report = plan.take_report();
+    assert_eq!((report.objects, report.refused), (1, 0));
+
+    // The other one goes as well, with its group and the route.
+    plan.want(p, wanted(over(&[2], 20)));
+    refuse(&mut plan, &[2], Time::ZERO);
+    let (ops, words) = poll(&mut plan, &Foreign::default());
+    assert_eq!(words, ["replace 10.1.0.0/16 10.0.0.2"]);
+    plan.handle_answers(&ops, &[], Time::ZERO);
+    assert_eq!(plan.row(p).unwrap().state, FibState::Installed);
+
+    // In time, or when links change, the object is tried again.
+    plan.handle_time(at(1000));
+    assert_eq!(objects(&mut plan).len(), 2 + 2, "a leg and a group for those of before");
+    assert_eq!(write_all(&mut plan), 1);
+    assert_eq!(plan.counters().refused_next_hops, 0);
+}
