@@ -8,6 +8,7 @@
 mod bulk;
 mod carry;
 mod full_kernel;
+mod groups;
 mod learning;
 mod legs;
 mod namespace;

@@ -10,6 +10,7 @@ use bgp_proto::sim::Random;
 use bgp_proto::types::{FibKind, Hop};
 use margay::kernel::{FibEvent, Leave, NextHopState};
 
+use crate::groups::with_objects;
 use crate::namespace::{Running, hop, in_user_namespace, routes, try_ip_batch, veth};
 
 /// Events between two moments at which everything comes to rest.
@@ -82,6 +83,15 @@ impl World {
                 format!("route replace {prefix} via {stranger} dev {dev} proto 12 metric {metric}")
             }
             14 => format!("route add {prefix} via {stranger} dev {dev} proto 12 metric 7"),
+            15 if self.random.index(2) == 0 => {
+                // One of ours, where routes go over objects.
+                let id = (0x6000_0000 + (254 << 16)) + self.random.index(12) as u32;
+                match self.random.index(3) {
+                    0 => format!("nexthop replace id {id} via 10.0.0.9 dev v0 proto 12"),
+                    1 => format!("nexthop add id {id} via 10.0.0.9 dev v0 proto 4"),
+                    _ => format!("nexthop del id {id}"),
+                }
+            }
             15 => format!("link set {dev} down\nlink set {dev} up"),
             16 => "addr del 10.0.1.1/24 dev v1\naddr add 10.0.1.1/24 dev v1".to_owned(),
             17 => "addr del 2001:db8:1::1/64 dev v1".to_owned(),
@@ -195,6 +205,17 @@ impl World {
 #[ignore = "needs root"]
 fn whatever_happens_ours_are_right_and_others_are_left_alone() {
     let name = "random::whatever_happens_ours_are_right_and_others_are_left_alone";
+    whatever_happens(name, Running::with_defaults);
+}
+
+#[test]
+#[ignore = "needs root"]
+fn whatever_happens_to_next_hop_objects_ours_are_right() {
+    let name = "random::whatever_happens_to_next_hop_objects_ours_are_right";
+    whatever_happens(name, with_objects);
+}
+
+fn whatever_happens(name: &str, start: impl FnOnce() -> Running) {
     in_user_namespace(name, || {
         let number = |name, default| {
             std::env::var(name).map_or(default, |text| text.parse::<u32>().unwrap())
@@ -202,7 +223,7 @@ fn whatever_happens_ours_are_right_and_others_are_left_alone() {
         let (events, seed) = (number("MARGAY_FIB_EVENTS", 1200), number("MARGAY_FIB_SEED", 1));
         veth("v0", "10.0.0.1/24", "2001:db8::1/64");
         veth("v1", "10.0.1.1/24", "2001:db8:1::1/64");
-        let fib = Running::with_defaults();
+        let fib = start();
         let next_hop: IpAddr = BEHIND_OBJECT.parse().unwrap();
         fib.fib.track(next_hop);
         let mut world = World {
@@ -224,7 +245,7 @@ fn whatever_happens_ours_are_right_and_others_are_left_alone() {
         let foreign = world.foreign_now();
         world.fib.fib.clone().stop(Leave::Withdraw);
         assert_eq!(world.foreign_now(), foreign);
-        for args in ["route show proto 12", "-6 route show proto 12"] {
+        for args in ["route show proto 12", "-6 route show proto 12", "nexthop show proto 12"] {
             assert_eq!(routes(args), Vec::<String>::new());
         }
     });
