@@ -9,45 +9,62 @@
 //! table is complete. Three rates come out: from the first of the 200 to the complete table; the
 //! same per second of the writing thread's CPU time, which other work on the machine moves less; and
 //! from the program's start to the complete table, which for BIRD includes reading 200,000 static
-//! routes.
+//! routes. "objects" is margay with routes over next-hop objects.
+//!
+//! `fib_rate --failover [ROUTES]`, without BIRD: that many routes (500,000) over one BGP next hop, and
+//! how long after the news that it is reached over another interface the first, the middle and the
+//! last of them go there; with objects, and with gateways in each route.
 
 use std::error::Error;
 use std::fmt::Write as _;
-use std::net::{Ipv4Addr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use bgp_proto::types::{FibKind, FibRoute, Hop, Prefix, Prefix4};
-use margay::kernel::{Fib, FibConfig, FibEvent, Leave};
+use margay::kernel::{Fib, FibConfig, FibEvent, Leave, NextHopForm, NextHopState, Over};
 
 const POLL: Duration = Duration::from_millis(5);
 const SAMPLES: u32 = 200;
 const PATIENCE: Duration = Duration::from_secs(120);
 const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
+const OTHER_GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 0, 1, 2);
+/// Ours on the other interface.
+const OTHER_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 0, 1, 1);
+const NEXT_HOP: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 7);
 
 fn main() -> Result<(), Box<dyn Error>> {
     let args: Vec<String> = std::env::args().collect();
     match args.get(1).map(String::as_str) {
-        Some("--inside") => inside(args.get(2).ok_or("which program?")?, count(args.get(3))?),
+        Some("--inside") => inside(args.get(2).ok_or("which program?")?, count(args.get(3), 0)?),
+        Some("--failover") => {
+            let routes = count(args.get(2), 500_000)?;
+            outside(&["failover", "failover-inline"].repeat(3), routes)
+        }
         first => {
-            let routes = count(first.map(str::to_owned).as_ref())?;
-            for program in ["bird", "margay", "bird", "margay", "bird", "margay"] {
-                let status = Command::new("unshare")
-                    .arg("--net")
-                    .arg(std::env::current_exe()?)
-                    .args(["--inside", program, &routes.to_string()])
-                    .status()?;
-                if !status.success() {
-                    return Err(format!("the run of {program} failed").into());
-                }
-            }
-            Ok(())
+            let routes = count(first.map(str::to_owned).as_ref(), 200_000)?;
+            outside(&["bird", "margay", "objects"].repeat(3), routes)
         }
     }
 }
 
-fn count(arg: Option<&String>) -> Result<u32, Box<dyn Error>> {
-    let routes = arg.map_or(Ok(200_000), |arg| arg.parse())?;
+/// Runs measurements, each in a namespace of its own.
+fn outside(programs: &[&str], routes: u32) -> Result<(), Box<dyn Error>> {
+    for program in programs {
+        let status = Command::new("unshare")
+            .arg("--net")
+            .arg(std::env::current_exe()?)
+            .args(["--inside", program, &routes.to_string()])
+            .status()?;
+        if !status.success() {
+            return Err(format!("the run of {program} failed").into());
+        }
+    }
+    Ok(())
+}
+
+fn count(arg: Option<&String>, default: u32) -> Result<u32, Box<dyn Error>> {
+    let routes = arg.map_or(Ok(default), |arg| arg.parse())?;
     if routes > 4_000_000 { Err("at most 4000000 routes".into()) } else { Ok(routes) }
 }
 
@@ -59,13 +76,20 @@ fn inside(program: &str, routes: u32) -> Result<(), Box<dyn Error>> {
         "link set v0 up",
         "link set v1 up",
         "addr add 10.0.0.1/24 dev v0",
+        "link add w0 type veth peer name w1",
+        "link set w0 up",
+        "link set w1 up",
+        "addr add 10.0.1.1/24 dev w0",
     ] {
         if !Command::new("ip").args(command.split(' ')).status()?.success() {
             return Err(format!("ip {command}").into());
         }
     }
     match program {
-        "margay" => margay(routes),
+        "margay" => margay(routes, NextHopForm::Inline),
+        "objects" => margay(routes, NextHopForm::Objects),
+        "failover" => failover(routes, NextHopForm::Objects),
+        "failover-inline" => failover(routes, NextHopForm::Inline),
         _ => bird(routes),
     }
 }
@@ -74,10 +98,11 @@ fn prefix(i: u32) -> Prefix4 {
     Prefix4::from_bits((20 << 24) + (i << 8), 24)
 }
 
-fn margay(routes: u32) -> Result<(), Box<dyn Error>> {
-    let before = Instant::now();
+/// margay's FIB, past the start.
+fn start(next_hops: NextHopForm) -> Result<Fib, Box<dyn Error>> {
     let (ready, wait) = std::sync::mpsc::sync_channel(1);
-    let fib = Fib::start(FibConfig::default(), move |event| {
+    let config = FibConfig { next_hops, ..FibConfig::default() };
+    let fib = Fib::start(config, move |event| {
         if matches!(event, FibEvent::Synchronised { .. }) {
             // The receiver goes away only after this event.
             let _ = ready.send(());
@@ -85,9 +110,79 @@ fn margay(routes: u32) -> Result<(), Box<dyn Error>> {
     })?;
     wait.recv()?;
     fib.end_of_startup();
-    let ifindex = fib.links().iter().find(|link| link.name == "v0").ok_or("no v0")?.index;
-    let hop = Hop { gateway: Some(GATEWAY.into()), ifindex, onlink: false, weight: 1 };
-    let kind = FibKind::Unicast(vec![hop]);
+    Ok(fib)
+}
+
+fn hop(fib: &Fib, gateway: Ipv4Addr, interface: &str) -> Result<Hop, Box<dyn Error>> {
+    let links = fib.links();
+    let link = links.iter().find(|link| link.name == interface).ok_or("no such interface")?;
+    Ok(Hop { gateway: Some(gateway.into()), ifindex: link.index, onlink: false, weight: 1 })
+}
+
+/// Moves all routes to another interface, which shows in the address that they are reached from.
+fn failover(routes: u32, form: NextHopForm) -> Result<(), Box<dyn Error>> {
+    let fib = start(form)?;
+    let ways = [hop(&fib, GATEWAY, "v0")?, hop(&fib, OTHER_GATEWAY, "w0")?];
+    let next_hop = Some(NEXT_HOP.into());
+    let submit = |hop: Hop| {
+        fib.submit((0..routes).map(|i| {
+            let prefix = Prefix::V4(prefix(i));
+            let route = FibRoute::new(prefix, FibKind::Unicast(vec![hop]));
+            (prefix, Some(FibRoute { next_hop, ..route }))
+        }));
+    };
+    let resolve = |hop: Hop| {
+        let (hops, over) = (vec![hop], Over::Specific);
+        let state = NextHopState::Via { hops, metric: 0, connected: false, interface: None, over };
+        fib.resolutions().update(NEXT_HOP.into(), &state);
+    };
+    resolve(ways[0]);
+    submit(ways[0]);
+    while fib.counters().installed < u64::from(routes) {
+        std::thread::sleep(POLL);
+    }
+    let mut moved = [None; 3];
+    let before = Instant::now();
+    let told = std::thread::scope(|scope| {
+        let owner = scope.spawn(|| {
+            resolve(ways[1]);
+            let told = before.elapsed();
+            submit(ways[1]);
+            told
+        });
+        while moved.contains(&None) {
+            for (place, i) in [0, routes / 2, routes - 1].into_iter().enumerate() {
+                let host = Ipv4Addr::from_bits(prefix(i).bits() + 1);
+                if moved[place].is_none() && source(host) == Some(OTHER_ADDRESS.into()) {
+                    moved[place] = Some(before.elapsed());
+                }
+            }
+        }
+        owner.join()
+    });
+    let told = told.map_err(|_| "the owner failed")?;
+    let millis = |time: Duration| time.as_secs_f64() * 1000.0;
+    let [first, middle, last] = moved.map(|time| time.map_or(f64::NAN, millis));
+    println!(
+        "{form:?}  {routes} routes moved: the first after {first:.2} ms, the middle one after {middle:.2} ms, \
+         the last after {last:.2} ms (the news took {:.2} ms)",
+        millis(told)
+    );
+    fib.stop(Leave::Keep);
+    Ok(())
+}
+
+/// The address from which packets to a host go. A socket keeps its first one.
+fn source(host: Ipv4Addr) -> Option<IpAddr> {
+    let probe = UdpSocket::bind("0.0.0.0:0").ok()?;
+    probe.connect((host, 9)).ok()?;
+    Some(probe.local_addr().ok()?.ip())
+}
+
+fn margay(routes: u32, form: NextHopForm) -> Result<(), Box<dyn Error>> {
+    let before = Instant::now();
+    let fib = start(form)?;
+    let kind = FibKind::Unicast(vec![hop(&fib, GATEWAY, "v0")?]);
     let writer = thread_named("fib").ok_or("the FIB has no thread")?;
     let watcher = std::thread::spawn(move || watch(routes, &writer, before));
     fib.submit((0..routes).map(|i| {
@@ -95,11 +190,11 @@ fn margay(routes: u32) -> Result<(), Box<dyn Error>> {
         (prefix, Some(FibRoute::new(prefix, kind.clone())))
     }));
     let rate = watcher.join().map_err(|_| "the watcher failed")??;
-    println!("margay  {routes} routes: {rate}");
+    println!("margay {form:?}  {routes} routes: {rate}");
     let before = Instant::now();
     fib.stop(Leave::Withdraw);
     let taken = before.elapsed().as_secs_f64();
-    println!("margay  withdrawn at {:.0} routes/s", f64::from(routes) / taken);
+    println!("margay {form:?}  withdrawn at {:.0} routes/s", f64::from(routes) / taken);
     Ok(())
 }
 
