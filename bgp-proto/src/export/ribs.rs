@@ -360,7 +360,7 @@ impl AdjRibsOut {
                 while fork.at < slots && !meter.is_spent() {
                     to.copy_dest(from, DestId(fork.at), &mut self.exported);
                     fork.at += 1;
-                    meter.spend(u32::from(fork.at % 8 == 0));
+                    meter.spend(u32::from(fork.at.is_multiple_of(4)));
                 }
             }
             let is_done = fork.at >= slots;
