@@ -12,8 +12,12 @@ use crate::types::{Family, Time};
 const TOMBSTONES_FREE: u32 = 1 << 20;
 /// Members and groups that are asked in every turn; of more, the floor is looked for now and then.
 const ASKED_EACH_TURN: usize = 16;
-/// Destinations looked at in a turn that has more to do.
-const LOOKED_AT_MAX: u32 = 4096;
+/// Destinations examined in a turn, and in one that leaves inputs, routes to be withdrawn, or routes to
+/// be sent: somebody waits for those.
+const EXAMINED_MAX: u32 = 4096;
+const EXAMINED_WHILE_BUSY_MAX: u32 = 512;
+/// Work of removing a destination from the index: memory that is in no cache.
+const WORK_REMOVE: u32 = 2;
 
 impl Table {
     /// Examines some of the tombstones.
@@ -51,11 +55,14 @@ impl Table {
 
     /// Returns whether it found some and stopped before it had looked at all.
     fn purge_destinations(&mut self, family: Family, floor: u32, meter: &mut Meter) -> bool {
+        let is_busy =
+            self.peers.has_busy() || self.peers.waiting_len() > 0 || self.adj_ribs_out.has_work();
+        let max = if is_busy { EXAMINED_WHILE_BUSY_MAX } else { EXAMINED_MAX };
         let rib = self.loc_rib.rib_mut(family);
         let all = self.adj_ribs_out.groups.values();
         let groups: SmallVec<[_; 8]> = all.filter(|group| group.key.family == family).collect();
         let waiting = rib.empty.len();
-        let (mut left, mut freed) = (waiting.min(LOOKED_AT_MAX), 0);
+        let (mut left, mut freed) = (waiting.min(max), 0);
         while left > 0
             && !meter.is_spent()
             && let Some(id) = rib.empty.advance()
@@ -71,6 +78,7 @@ impl Table {
             if is_due {
                 rib.empty.remove(id);
                 rib.dests.free(dest);
+                meter.spend(WORK_REMOVE);
                 freed += 1;
             }
         }
@@ -84,7 +92,7 @@ impl Table {
             let groups = self.adj_ribs_out.groups.values_mut();
             groups.filter(|group| group.key.family == family).for_each(|g| g.truncate(slots));
         }
-        freed > 0 && (left > 0 || waiting > LOOKED_AT_MAX)
+        freed > 0 && (left > 0 || waiting > max)
     }
 
     /// Stops serving the member that makes the table keep the most tombstones, one at a time.
