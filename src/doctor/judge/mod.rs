@@ -13,6 +13,7 @@ use bgp_proto::types::Family;
 
 use super::facts::{Facts, Speaker, Wanted};
 use super::finding::{Compared, Findings, Report, Severity, Subject};
+use paths::Paths;
 
 /// What the facts come to.
 pub(super) fn judge(facts: &Facts) -> Report {
@@ -26,8 +27,9 @@ pub(super) fn judge(facts: &Facts) -> Report {
         sessions::strangers(speaker, &mut out);
         let Some(wanted) = plan_of(facts) else { continue };
         compared.sessions += sessions::judge(wanted, family, speaker, &mut out);
-        compared.prefixes += prefixes::judge(facts, wanted, family, speaker, &mut out);
-        compared.routes += routes::judge(facts, wanted, family, speaker, &mut out);
+        let paths = Paths::new(facts, wanted, family, speaker);
+        compared.prefixes += prefixes::judge(&paths, wanted, family, speaker, &mut out);
+        compared.routes += routes::judge(facts, &paths, wanted, family, &mut out);
     }
     Report {
         node: facts.node.clone(),

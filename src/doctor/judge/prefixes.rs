@@ -10,7 +10,7 @@ use bgp_proto::policy::Source;
 use bgp_proto::types::{Family, Prefix};
 
 use super::super::bird::Protocol;
-use super::super::facts::{ByName, Facts, Speaker, Wanted};
+use super::super::facts::{ByName, Speaker, Wanted};
 use super::super::finding::{Findings, Severity, Subject};
 use super::paths::{Candidate, Paths};
 use crate::calico::decide::Direction;
@@ -72,13 +72,12 @@ enum Announced {
 
 /// Compares what is announced; how many prefixes there are on either side.
 pub(super) fn judge(
-    facts: &Facts,
+    paths: &Paths<'_>,
     wanted: &Wanted,
     family: Family,
     speaker: &Speaker,
     out: &mut Findings,
 ) -> usize {
-    let paths = Paths::new(facts, wanted, family, speaker);
     let protocols = speaker.by_name();
     let mut count = 0;
     let mut unasked = 0;
@@ -99,7 +98,7 @@ pub(super) fn judge(
         };
         let all: BTreeSet<Prefix> = paths.prefixes().chain(today.iter().copied()).collect();
         for prefix in all {
-            let then = announced(&paths, &protocols, group.session, prefix);
+            let then = announced(paths, &protocols, group.session, prefix);
             let is_today = today.contains(&prefix);
             count += usize::from(is_today || then == Announced::Yes);
             difference(wanted, &group, prefix, is_today, &then, out);

@@ -9,7 +9,7 @@ use bgp_proto::policy::Source;
 use bgp_proto::types::{Family, Prefix};
 
 use super::super::bird::Via;
-use super::super::facts::{Facts, Speaker, Wanted};
+use super::super::facts::{Facts, Wanted};
 use super::super::finding::{Findings, Severity, Subject};
 use super::paths::{Candidate, OURS, Paths};
 use crate::calico::decide::{Answer, Direction};
@@ -75,7 +75,7 @@ struct Owners {
 }
 
 struct Judge<'a> {
-    paths: Paths<'a>,
+    paths: &'a Paths<'a>,
     picture: &'a Picture,
     family: Family,
     pools: &'a [Pool],
@@ -85,9 +85,9 @@ struct Judge<'a> {
 /// Compares the kernel's routes of ours; how many there are on either side.
 pub(super) fn judge(
     facts: &Facts,
+    paths: &Paths<'_>,
     wanted: &Wanted,
     family: Family,
-    speaker: &Speaker,
     out: &mut Findings,
 ) -> usize {
     // That it cannot be read is said once.
@@ -97,13 +97,8 @@ pub(super) fn judge(
         let here = kernel.entry(route.prefix).or_default();
         if route.protocol == OURS { here.ours.push(route) } else { here.others.push(route) }
     }
-    let judge = Judge {
-        paths: Paths::new(facts, wanted, family, speaker),
-        picture,
-        family,
-        pools: &wanted.plan.families.get(family).pools,
-        kernel,
-    };
+    let judge =
+        Judge { paths, picture, family, pools: &wanted.plan.families.get(family).pools, kernel };
     let reasons = &wanted.plan.reasons;
     let mut owners: BTreeMap<Prefix, Owners> = BTreeMap::new();
     let ours = judge.kernel.iter().filter(|(_, here)| !here.ours.is_empty());
