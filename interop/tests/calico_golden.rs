@@ -3,15 +3,14 @@
 //! run margay by the same objects.
 
 use std::collections::BTreeSet;
-use std::sync::Mutex;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use interop::calico::{GoldenBird, Node, Scenario};
 use interop::daemon::Daemon;
-use interop::lab::{self, Host, Lab};
+use interop::lab::{Host, Lab};
 use interop::margay::{self, Control};
-use interop::speaker::{Family, Kind};
+use interop::speaker::Family;
 use interop::wait::{PATIENCE, holds_for, wait_until};
 use interop::{kernel, require};
 use serde_json::Value;
@@ -34,25 +33,11 @@ fn shared_data_birds_on_golden_files_and_margays_are_one_mesh() -> Result<()> {
     let mut scenarios = Scenario::meshes(&shared)?;
     scenarios.retain(|scenario| !WITHOUT_SECRET.contains(&scenario.name.as_str()));
     ensure!(!scenarios.is_empty(), "no scenario of {} fits", shared.display());
-    let (waiting, faults) = (Mutex::new(scenarios.iter()), Mutex::new(Vec::new()));
-    let next = || waiting.lock().expect("no holder panics").next();
-    std::thread::scope(|scope| {
-        for _ in 0..PARALLEL {
-            scope.spawn(|| {
-                while let Some(scenario) = next() {
-                    let result =
-                        lab::run(&scenario.name, &[Kind::Bird16], |lab| mixed_mesh(lab, scenario));
-                    match result {
-                        Ok(()) => println!("{}: one mesh", scenario.name),
-                        Err(e) => faults.lock().expect("no holder panics").push(format!("{e:#}")),
-                    }
-                }
-            });
-        }
-    });
-    let faults = faults.into_inner().expect("no holder panicked");
-    ensure!(faults.is_empty(), "{} scenarios: {}", faults.len(), faults.join("\n"));
-    Ok(())
+    Scenario::run_each(&scenarios, PARALLEL, |scenario, lab| {
+        mixed_mesh(lab, scenario)?;
+        println!("{}: one mesh", scenario.name);
+        Ok(())
+    })
 }
 
 /// A node that runs margay.

@@ -3,7 +3,6 @@
 
 use std::path::PathBuf;
 use std::process::Command;
-use std::sync::Mutex;
 
 use anyhow::{Context, Result, ensure};
 use interop::bird2::birdc;
@@ -23,9 +22,6 @@ const PARALLEL: usize = 6;
 /// Scenarios whose objects leave a class of pools without anybody who writes its routes.
 const WITHOUT_OWNER: [&str; 1] = ["mesh__restart-time__pcr-disabled"];
 
-/// Object sets of our own.
-const OWN: u8 = 40;
-
 const PROGRAMS: &[&str] = &["etcd", "etcdctl", "python3", "nft", "setpriv", "unshare"];
 /// A release whose BGP writes the routes of pools without encapsulation.
 const RELEASE: &str = "v3.32.1";
@@ -33,24 +29,13 @@ const RELEASE: &str = "v3.32.1";
 #[test]
 #[ignore = "needs root, BIRD 1.6 and MARGAY_SHARED"]
 fn shared_data_nothing_changes_where_golden_birds_run() -> Result<()> {
-    let shared = require::shared()?;
-    let mut scenarios = Scenario::single_steps(&shared)?;
-    let folder = std::env::temp_dir().join(format!("margay-doctor-{}", std::process::id()));
-    scenarios.extend(Scenario::last_steps(&shared, &folder)?);
-    let result = examine_all(scenarios);
-    std::fs::remove_dir_all(&folder)?;
-    result
+    Scenario::with_golden(&require::shared()?, examine_all)
 }
 
 #[test]
 #[ignore = "needs root and BIRD 1.6"]
 fn by_objects_of_our_own_nothing_changes() -> Result<()> {
-    let folder = std::env::temp_dir().join(format!("margay-doctor-own-{}", std::process::id()));
-    let scenarios: Result<Vec<Scenario>> =
-        (0..OWN).map(|at| Scenario::own(at, &folder.join(at.to_string()))).collect();
-    let result = examine_all(scenarios?);
-    std::fs::remove_dir_all(&folder)?;
-    result
+    Scenario::with_own(examine_all)
 }
 
 /// Asks about each: nothing changes, but where the objects themselves are unsafe.
@@ -58,47 +43,27 @@ fn examine_all(mut scenarios: Vec<Scenario>) -> Result<()> {
     require::margay_as_subject()?;
     let only = std::env::var("DOCTOR_ONLY").ok();
     scenarios.retain(|s| only.as_ref().is_none_or(|only| s.name.contains(only.as_str())));
-    let (waiting, faults) = (Mutex::new(scenarios.iter()), Mutex::new(Vec::new()));
-    let next = || waiting.lock().expect("no holder panics").next();
-    std::thread::scope(|scope| {
-        for _ in 0..PARALLEL {
-            scope.spawn(|| {
-                while let Some(scenario) = next() {
-                    let result = lab::run(&scenario.name, &[Kind::Bird16], |lab| {
-                        let Some(stage) = Stage::set_up(lab, scenario)? else {
-                            println!("{}: no neighbours", scenario.name);
-                            return Ok(());
-                        };
-                        let verdict = stage.examine_bird()?;
-                        println!("{}: {}", scenario.name, verdict.json["compared"]);
-                        let unsafe_by = |names: &[&str], parts: &[&str]| {
-                            let is_one = names.contains(&scenario.name.as_str());
-                            is_one.then(|| verdict.expect(2)?.says(parts).map(drop))
-                        };
-                        let unsafe_one = unsafe_by(
-                            &WITHOUT_PASSWORD,
-                            &["unsafe session", "MD5 key cannot be read"],
-                        )
-                        .or_else(|| {
-                            unsafe_by(&WITHOUT_OWNER, &["nobody writes the kernel routes"])
-                        });
-                        if let Some(result) = unsafe_one {
-                            return result;
-                        }
-                        let compared = &verdict.json["compared"];
-                        ensure!(compared["sessions"] != 0, "nothing was compared: {compared}");
-                        verdict.expect(0).map(drop)
-                    });
-                    if let Err(error) = result {
-                        faults.lock().expect("no holder panics").push(format!("{error:#}"));
-                    }
-                }
-            });
+    Scenario::run_each(&scenarios, PARALLEL, |scenario, lab| {
+        let Some(stage) = Stage::set_up(lab, scenario)? else {
+            println!("{}: no neighbours", scenario.name);
+            return Ok(());
+        };
+        let verdict = stage.examine_bird()?;
+        println!("{}: {}", scenario.name, verdict.json["compared"]);
+        let unsafe_by = |names: &[&str], parts: &[&str]| {
+            let is_one = names.contains(&scenario.name.as_str());
+            is_one.then(|| verdict.expect(2)?.says(parts).map(drop))
+        };
+        let unsafe_one =
+            unsafe_by(&WITHOUT_PASSWORD, &["unsafe session", "MD5 key cannot be read"])
+                .or_else(|| unsafe_by(&WITHOUT_OWNER, &["nobody writes the kernel routes"]));
+        if let Some(result) = unsafe_one {
+            return result;
         }
-    });
-    let faults = faults.into_inner().expect("no holder panicked");
-    ensure!(faults.is_empty(), "{} scenarios: {}", faults.len(), faults.join("\n"));
-    Ok(())
+        let compared = &verdict.json["compared"];
+        ensure!(compared["sessions"] != 0, "nothing was compared: {compared}");
+        verdict.expect(0).map(drop)
+    })
 }
 
 /// A cluster of a, which runs margay, and b and c, which run BIRD as confd configures it.

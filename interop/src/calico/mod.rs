@@ -3,6 +3,7 @@
 
 mod bird;
 mod churn;
+mod each;
 pub(crate) mod etcd;
 mod golden;
 mod live;

@@ -1,0 +1,77 @@
+//! Scenarios that run several at a time, each in a lab of its own.
+
+use std::path::Path;
+use std::sync::Mutex;
+
+use anyhow::{Result, ensure};
+
+use super::Scenario;
+use crate::lab::{self, Lab};
+use crate::speaker::Kind;
+
+/// Object sets of our own.
+const OWN: u8 = 40;
+
+impl Scenario {
+    /// Hands `run` every golden scenario that can be run live: those of one step, and the last steps of
+    /// the others.
+    ///
+    /// # Errors
+    /// When the corpus is not as its index says, files cannot be written, or `run` fails.
+    pub fn with_golden(shared: &Path, run: impl FnOnce(Vec<Scenario>) -> Result<()>) -> Result<()> {
+        in_folder("steps", |folder| {
+            let mut scenarios = Scenario::single_steps(shared)?;
+            scenarios.extend(Scenario::last_steps(shared, folder)?);
+            run(scenarios)
+        })
+    }
+
+    /// Hands `run` our own object sets.
+    ///
+    /// # Errors
+    /// When files cannot be written, or `run` fails.
+    pub fn with_own(run: impl FnOnce(Vec<Scenario>) -> Result<()>) -> Result<()> {
+        in_folder("own", |folder| {
+            let sets = (0..OWN).map(|at| Scenario::own(at, &folder.join(at.to_string())));
+            run(sets.collect::<Result<_>>()?)
+        })
+    }
+
+    /// Runs each in a lab with BIRD 1.6, `parallel` at a time: they mostly wait for BIRD's timers.
+    ///
+    /// # Errors
+    /// Names every one that failed, when all have ended.
+    pub fn run_each(
+        scenarios: &[Scenario],
+        parallel: usize,
+        run: impl Fn(&Scenario, &mut Lab) -> Result<()> + Sync,
+    ) -> Result<()> {
+        let (waiting, faults) = (Mutex::new(scenarios.iter()), Mutex::new(Vec::new()));
+        let next = || waiting.lock().expect("no holder panics").next();
+        std::thread::scope(|scope| {
+            for _ in 0..parallel {
+                scope.spawn(|| {
+                    while let Some(scenario) = next() {
+                        let in_lab =
+                            lab::run(&scenario.name, &[Kind::Bird16], |lab| run(scenario, lab));
+                        if let Err(error) = in_lab {
+                            faults.lock().expect("no holder panics").push(format!("{error:#}"));
+                        }
+                    }
+                });
+            }
+        });
+        let faults = faults.into_inner().expect("no holder panicked");
+        ensure!(faults.is_empty(), "{} scenarios: {}", faults.len(), faults.join("\n"));
+        Ok(())
+    }
+}
+
+/// Runs with a folder of this process, which is removed afterwards.
+fn in_folder(what: &str, run: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+    let folder = std::env::temp_dir().join(format!("margay-{what}-{}", std::process::id()));
+    std::fs::create_dir_all(&folder)?;
+    let result = run(&folder);
+    std::fs::remove_dir_all(&folder)?;
+    result
+}
