@@ -13,9 +13,11 @@ const TOMBSTONES_FREE: u32 = 1 << 20;
 /// Members and groups that are asked in every turn; of more, the floor is looked for now and then.
 const ASKED_EACH_TURN: usize = 16;
 /// Destinations examined in a turn, and in one that leaves inputs, routes to be withdrawn, or routes to
-/// be sent: somebody waits for those.
+/// be sent: somebody waits for those. None is examined then while so few are kept, or an eighth of the
+/// table.
 const EXAMINED_MAX: u32 = 4096;
 const EXAMINED_WHILE_BUSY_MAX: u32 = 512;
+const KEPT_WHILE_BUSY: u32 = 1 << 16;
 /// Work of removing a destination from the index: memory that is in no cache.
 const WORK_REMOVE: u32 = 2;
 
@@ -57,8 +59,12 @@ impl Table {
     fn purge_destinations(&mut self, family: Family, floor: u32, meter: &mut Meter) -> bool {
         let is_busy =
             self.peers.has_busy() || self.peers.waiting_len() > 0 || self.adj_ribs_out.has_work();
-        let max = if is_busy { EXAMINED_WHILE_BUSY_MAX } else { EXAMINED_MAX };
         let rib = self.loc_rib.rib_mut(family);
+        let max = match is_busy {
+            false => EXAMINED_MAX,
+            true if rib.empty.len() <= KEPT_WHILE_BUSY.max(rib.dests.len() / 8) => 0,
+            true => EXAMINED_WHILE_BUSY_MAX,
+        };
         let all = self.adj_ribs_out.groups.values();
         let groups: SmallVec<[_; 8]> = all.filter(|group| group.key.family == family).collect();
         let waiting = rib.empty.len();
