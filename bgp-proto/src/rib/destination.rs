@@ -77,6 +77,14 @@ pub(crate) struct Probe {
     found: Option<DestId>,
 }
 
+impl Probe {
+    /// The destination, if there was one.
+    #[inline]
+    pub(crate) fn found(self) -> Option<DestId> {
+        self.found
+    }
+}
+
 /// All destinations of one family.
 pub(crate) struct Destinations {
     addresses: Addresses,
