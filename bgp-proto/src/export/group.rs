@@ -457,7 +457,8 @@ impl Group {
             Some(send) => self.flush_paths(dest, send, state, batch),
         };
         if !matches!(flushed, Flushed::Unchanged) {
-            let generation = state.generation(self.flush_version);
+            // A new group flushes what is not decided yet. A refresh must find that it has changed.
+            let generation = state.generation(self.flush_version).max(1);
             state.dests.note_change(dest, generation);
         }
         flushed

@@ -110,7 +110,7 @@ fn a_reader_that_never_reads_hears_of_a_better_path_later() {
 #[test]
 fn past_failures_stay_past() {
     use Op::*;
-    let histories: [(usize, Vec<Op>); 5] = [
+    let histories: [(usize, Vec<Op>); 6] = [
         (
             3_000,
             vec![
@@ -181,6 +181,18 @@ fn past_failures_stay_past() {
                 Own { prefix: 11, source: 81, variant: 183 },
                 Finish,
                 Configure { peer: 4, import: 0, export: 0, rest: 16 },
+            ],
+        ),
+        (
+            3_000,
+            vec![
+                // A new group is resynchronised with a destination that is not decided yet, and a
+                // refresh comes before it is.
+                Up { peer: 7 },
+                Own { prefix: 0, source: 0, variant: 1 },
+                Up { peer: 4 },
+                Burst { peer: 4, variant: 0 },
+                RefreshRequest { peer: 7, family: bgp_proto::types::Family::Ipv4 },
             ],
         ),
     ];
