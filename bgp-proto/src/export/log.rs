@@ -399,10 +399,11 @@ impl Log {
         }
     }
 
-    /// Appends a chunk and wakes those that it concerns.
+    /// Appends a chunk. Those that it concerns are woken soon: see [`Attention`].
     pub(crate) fn append(&self, chunk: SharedChunk) {
         let mut wakers = Vec::new();
-        {
+        let octets = chunk.octets();
+        let attention = {
             let mut state = self.lock();
             let number = state.next();
             let mut readers = 0;
@@ -417,15 +418,15 @@ impl Log {
                 readers += 1;
                 wakers.extend(member.waker.take());
             }
-            let octets = chunk.octets() as u64;
             let start = state.written;
             state.complete = state.complete.max(chunk.complete);
             state.chunks.push_back(Held { chunk, start, readers });
-            state.written += octets;
+            state.written += octets as u64;
             state.trim();
             state.evict();
-        }
-        wakers.into_iter().for_each(Waker::wake);
+            Arc::clone(&state.attention)
+        };
+        attention.appended(octets, wakers);
     }
 
     /// Every change up to `version` is in the log, or no member needed it.

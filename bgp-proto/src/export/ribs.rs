@@ -518,6 +518,16 @@ impl AdjRibsOut {
         }
     }
 
+    /// The turn ends and nothing follows at once: readers are woken.
+    pub(crate) fn wake_readers(&self) {
+        self.attention.wake_readers();
+    }
+
+    /// The turn ends and the next one follows at once: readers are woken then, or soon.
+    pub(crate) fn postpone_waking(&self) {
+        self.attention.postpone_waking();
+    }
+
     /// Encodes what groups have pending, as far as their members have room.
     pub(crate) fn encode(&mut self, rib: &mut LocRib, meter: &mut Meter) {
         if self.export == Export::Deferred {

@@ -353,7 +353,13 @@ impl Table {
             self.note(note);
         }
         self.peers.review_timed();
-        let next = if self.has_work() { NextTurn::Now } else { NextTurn::WhenWoken };
+        let next = if self.has_work() {
+            self.adj_ribs_out.postpone_waking();
+            NextTurn::Now
+        } else {
+            self.adj_ribs_out.wake_readers();
+            NextTurn::WhenWoken
+        };
         Progress { done: Work(meter.spent()), inputs, decision, export, decided, next }
     }
 
