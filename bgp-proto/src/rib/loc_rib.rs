@@ -419,6 +419,11 @@ impl LocRib {
         }
     }
 
+    /// Destinations that wait for the decision process.
+    pub(crate) fn touched_len(&self) -> u32 {
+        self.ribs.iter().map(|rib| rib.touched.len()).sum()
+    }
+
     pub(crate) fn has_touched(&self) -> bool {
         self.ribs.iter().any(|rib| !rib.touched.is_empty())
     }

@@ -56,6 +56,10 @@ use peers::Peers;
 use refusals::Refusals;
 use sessions::Review;
 
+/// For so many turns the decision process waits while inputs do, if fewer destinations wait for it.
+const GATHERING_TURNS: u32 = 16;
+const GATHERED_MAX: u32 = 1 << 17;
+
 /// Notifications to the host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TableEvent {
@@ -206,6 +210,8 @@ pub struct Table {
     /// Tombstones remain to be examined.
     purge_more: bool,
     turn: u64,
+    /// Turns since there was nothing to decide.
+    undecided_turns: u32,
     events: VecDeque<TableEvent>,
     established: VecDeque<Established>,
     end_of_ribs: VecDeque<PendingEndOfRib>,
@@ -256,6 +262,7 @@ impl Table {
             imports_before: FamilyMap::default(),
             fresh: Vec::new(),
             found: Vec::new(),
+            undecided_turns: 0,
             decided: Vec::new(),
             config,
         }
@@ -326,12 +333,17 @@ impl Table {
             phase(self, &mut each);
             meter.settle(&each);
         }
-        let mut each = part(&meter);
+        let mut each =
+            if self.is_gathering() { meter.part(share.max(budget.0 / 2)) } else { part(&meter) };
         self.take_inputs(now, &mut each);
         meter.settle(&each);
         let inputs = Work(each.spent());
         let mut each = part(&meter);
-        let decided = self.decide(&mut each);
+        let decided = if self.is_gathering() { 0 } else { self.decide(&mut each) };
+        self.undecided_turns = match self.loc_rib.has_touched() {
+            true => self.undecided_turns.saturating_add(1),
+            false => 0,
+        };
         meter.settle(&each);
         let decision = Work(each.spent());
         let mut each = part(&meter);
@@ -361,6 +373,14 @@ impl Table {
             NextTurn::WhenWoken
         };
         Progress { done: Work(meter.spent()), inputs, decision, export, decided, next }
+    }
+
+    /// Whether inputs go before the decision process. Destinations are decided and encoded in the order
+    /// of their slots, which is that of memory: the more have changed, the less each of them costs.
+    fn is_gathering(&self) -> bool {
+        self.peers.waiting_len() > 0
+            && self.undecided_turns < GATHERING_TURNS
+            && self.loc_rib.touched_len() < GATHERED_MAX
     }
 
     fn has_work(&self) -> bool {

@@ -1,6 +1,6 @@
 //! What turns do, how much, and in which order.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use super::*;
 use crate::policy::{Match, PrefixMatch};
@@ -239,4 +239,81 @@ fn a_flooding_peer_delays_nobody_else() {
     let _ = table.turn(Time::ZERO, BUDGET);
     assert_eq!(table.counts(PeerId(3)).received[Family::Ipv4], 1);
     assert!(table.counts(PeerId(2)).received[Family::Ipv4] < 100_000);
+}
+
+/// Inputs go before the decision process for some turns, not for as long as somebody has more.
+#[test]
+fn a_flood_delays_decisions_by_a_bounded_number_of_turns() {
+    let mut table = table();
+    let _readers = [2, 3].map(|id| up(&mut table, id, 65000 + id, routes(id)));
+    announce(&mut table, 2, 65002, &["9.0.0.0/8"]);
+    announce(&mut table, 3, 65003, &["9.0.0.0/8"]);
+    settle_within(&mut table, "the next hops are known");
+    table.apply(PeerId(3), many(3, &plain(65003), 2_000_000..2_000_001), None);
+    let mut from = 0;
+    let turns = (1..100).find(|_| {
+        for _ in 0..2 {
+            table.apply(PeerId(2), many(2, &plain(65002), from..from + 1_000), None);
+            from += 1_000;
+        }
+        let progress = table.turn(Time::ZERO, BUDGET);
+        assert_eq!(progress.next, NextTurn::Now, "the flood is over");
+        let explanation = table.explain(net(2_000_000), Time::ZERO);
+        explanation.is_some_and(|found| found.destination.paths.iter().any(|path| path.best))
+    });
+    assert!(turns.is_some_and(|turns| turns <= GATHERING_TURNS + 4), "{turns:?}");
+}
+
+/// Wakes nobody, and counts how often it was asked to.
+#[derive(Default)]
+struct Wakes(AtomicU32);
+
+impl std::task::Wake for Wakes {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+#[test]
+fn readers_are_woken_once_for_several_turns_and_at_the_end_of_the_last() {
+    let mut table = table();
+    let mut readers = [2, 3].map(|id| up(&mut table, id, 65000 + id, routes(id)));
+    announce(&mut table, 2, 65002, &["9.0.0.0/8"]);
+    settle_within(&mut table, "the next hop is known");
+    let wakes = Arc::new(Wakes::default());
+    let waker = Waker::from(Arc::clone(&wakes));
+    let mut all = Vec::new();
+    let mut fetch = |reader: &mut Reader| {
+        let before = all.len();
+        while reader.fetch(usize::MAX, &mut all, &waker) == Fetch::Data {}
+        all.len() - before
+    };
+    fetch(&mut readers[1]);
+    let count = || wakes.0.load(Ordering::SeqCst);
+    assert_eq!(count(), 0);
+    // One change, one turn, one wake.
+    table.apply(PeerId(2), many(2, &plain(65002), 0..1), None);
+    while table.turn(Time::ZERO, BUDGET).next == NextTurn::Now {}
+    assert_eq!(count(), 1);
+    assert_eq!(fetch(&mut readers[1]), 1);
+    // Many changes: what was appended is read with fewer wakes than there were turns.
+    table.apply(PeerId(2), many(2, &plain(65002), 1..COUNT), None);
+    let mut turns = 0;
+    let mut asleep = 0;
+    loop {
+        let before = count();
+        let next = table.turn(Time::ZERO, BUDGET).next;
+        turns += 1;
+        if count() > before {
+            asleep = 0;
+            assert!(fetch(&mut readers[1]) > 0, "woken for nothing");
+        } else {
+            asleep += 1;
+        }
+        if next == NextTurn::WhenWoken {
+            break;
+        }
+    }
+    assert_eq!(fetch(&mut readers[1]), 0, "left asleep over something to read");
+    assert!(count() - 1 <= turns / 2, "{} wakes in {turns} turns, {asleep}", count());
 }
