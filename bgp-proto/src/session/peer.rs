@@ -76,6 +76,8 @@ pub enum Command {
     RequestRefresh(Family),
     /// Dial now where only the retry timer is waited for: the obstacle may have been removed.
     Dial,
+    /// Forget what failed before: end an idle hold, and dial now where the retry timer is waited for.
+    Retry,
 }
 
 /// What the host must do. Drain after every input.
@@ -274,6 +276,7 @@ impl Peer {
             Command::Restart(reason) => self.bounce(now, reason),
             Command::RequestRefresh(family) => self.request_refresh(family),
             Command::Dial => self.dial_now(now),
+            Command::Retry => self.retry(now),
         }
         self.settle(now);
     }

@@ -107,6 +107,18 @@ impl Peer {
         }
     }
 
+    /// An operator knows that what failed before will do now.
+    pub(super) fn retry(&mut self, now: Time) {
+        let waits = matches!(
+            self.admin,
+            Admin::IdleHold { .. } | Admin::Running { dial: Dial::Waiting { .. } }
+        );
+        if waits {
+            self.backoff.reset();
+            self.begin(now);
+        }
+    }
+
     /// The host's answer to [`Action::Connect`]: no.
     pub(super) fn fail_dial(&mut self, now: Time, text: &str) {
         let Some(since) = self.admin.connecting_since() else { return };

@@ -193,6 +193,32 @@ fn a_peer_over_its_limit_waits_before_it_may_come_back() {
     assert_eq!(host.output(), "OPEN");
 }
 
+/// An operator knows better than the timers.
+#[test]
+fn a_retry_ends_idle_holds_and_waiting_and_forgets_failures() {
+    let mut host = Host::in_state(State::Established);
+    host.command(Command::Restart(Close::PrefixLimit { family: Family::Ipv4, bound: 10 }));
+    host.output();
+    host.command(Command::Retry);
+    assert_eq!((host.output().as_str(), host.peer.state()), ("dial", State::Connect));
+    host.command(Command::Retry);
+    assert_eq!(host.output(), "", "it is under way");
+    for _ in 0..10 {
+        refuse(&mut host);
+        host.command(Command::Retry);
+        assert_eq!(host.output(), "dial");
+    }
+    refuse(&mut host);
+    assert!(
+        host.deadline("connect retry").unwrap() <= Duration::from_secs(5),
+        "as after one failure"
+    );
+    host.command(Command::Stop(Close::Deconfigured));
+    host.output();
+    host.command(Command::Retry);
+    assert_eq!((host.output().as_str(), host.peer.state()), ("", State::Idle), "it is stopped");
+}
+
 #[test]
 fn a_peer_that_keeps_breaking_the_protocol_does_not_set_the_pace() {
     let mut host = Host::new(config());
