@@ -59,6 +59,12 @@ impl Bird2 {
         Ok(self.daemon.output().lines().filter(|l| l.ends_with(&line)).count())
     }
 
+    /// What it has logged.
+    #[must_use]
+    pub fn log(&self) -> String {
+        self.daemon.output()
+    }
+
     /// Takes over a changed configuration.
     ///
     /// # Errors

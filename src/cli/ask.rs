@@ -28,6 +28,8 @@ pub(super) enum Demand {
     Ready,
     /// The kernel holds every route.
     Installed,
+    /// It was or would be done to somebody.
+    Done,
 }
 
 /// What items say about demands: each has some of these keys.
@@ -37,6 +39,7 @@ struct Facts {
     prefix: Option<String>,
     state: Option<String>,
     not_ready: Option<String>,
+    effect: Option<String>,
 }
 
 /// Counts what does not meet a demand.
@@ -63,6 +66,7 @@ impl Unmet {
             Demand::Established => (facts.state.as_deref() == Some("Established"), facts.name),
             Demand::Ready => (facts.not_ready.is_none(), facts.not_ready),
             Demand::Installed => (facts.state.as_deref() == Some("installed"), facts.prefix),
+            Demand::Done => (facts.effect.is_some(), facts.name),
         };
         if !is_met {
             self.count += 1;
@@ -74,7 +78,11 @@ impl Unmet {
     /// The line for people; `None`: all demands are met.
     fn line(&self) -> Option<String> {
         let Unmet { seen, count, .. } = self;
-        if *count == 0 {
+        let is_met = match self.demand {
+            Demand::Done => *count < *seen || *seen == 0,
+            _ => *count == 0,
+        };
+        if is_met {
             return None;
         }
         let more = if *count > self.names.len() as u64 { ", …" } else { "" };
@@ -83,6 +91,7 @@ impl Unmet {
             Demand::Nothing => return None,
             Demand::Established => format!("{count} of {seen} peers are not established: {names}"),
             Demand::Ready => format!("not ready: {names}"),
+            Demand::Done => format!("nothing was done to any of {seen} peers"),
             Demand::Installed => format!("{count} of {seen} routes are not in the kernel: {names}"),
         })
     }

@@ -9,6 +9,7 @@ mod client;
 mod health;
 mod names;
 mod render;
+mod steering;
 
 use std::ffi::OsString;
 use std::io::{self, BufWriter, ErrorKind, Write};
@@ -28,6 +29,7 @@ use calico::Live;
 use client::ClientError;
 pub use names::{CalledAs, stand_in};
 use render::Times;
+use steering::Steer;
 
 /// Exit code of a command that failed.
 const FAILED: u8 = 1;
@@ -88,6 +90,9 @@ pub enum Command {
         #[command(flatten)]
         output: Output,
     },
+    /// Stop, start, reset, refresh or dial single peers.
+    #[command(subcommand)]
+    Peer(Steer),
     /// Print what the daemon logs, or change it until the next change or restart.
     LogLevel {
         /// error, warn, info, debug, trace, or directives such as info,margay::net=debug.
@@ -307,6 +312,7 @@ impl Command {
             | Command::LogLevel { output, .. }
             | Command::Reload { output }
             | Command::Stop { output, .. } => Some(&mut output.daemon),
+            Command::Peer(steer) => Some(&mut steer.peers().output.daemon),
             Command::Health(probe) => Some(&mut probe.daemon),
             Command::Run { .. }
             | Command::Check { .. }
@@ -348,6 +354,10 @@ pub fn execute(cli: Cli, run: impl FnOnce(Setup) -> ExitCode) -> ExitCode {
         }
         Command::Health(probe) => return health::run(&probe),
         Command::LogLevel { level, output } => (Request::LogLevel { level }, output),
+        Command::Peer(steer) => {
+            let (request, output) = steer.into_request();
+            return ask(&request, Demand::Done, &output);
+        }
         Command::Reload { output } => (Request::Reload, output),
         Command::Stop { how, message, output } => {
             let mode = if how.shutdown { StopMode::Shutdown } else { StopMode::Graceful };

@@ -18,6 +18,7 @@ mod bfd;
 mod explain;
 mod look;
 mod peer;
+mod steered;
 mod table;
 
 pub(super) use look::{Colour, Look, Times};
@@ -43,6 +44,7 @@ enum View {
     Fib(Table),
     Groups(Table),
     Bfd(Table),
+    Steered(Table),
     Explanation(Prefix),
     Reloaded,
     LogLevel,
@@ -66,6 +68,7 @@ impl<W: Write> Renderer<W> {
             Request::ShowGroups => View::Groups(table(&GROUP_COLUMNS)),
             Request::ShowBfd => View::Bfd(table(&bfd::COLUMNS)),
             Request::Explain { prefix, .. } => View::Explanation(*prefix),
+            Request::Peer { .. } => View::Steered(table(&steered::COLUMNS)),
             Request::Reload => View::Reloaded,
             Request::LogLevel { .. } => View::LogLevel,
             Request::Stop { .. } => View::Stopping,
@@ -93,6 +96,7 @@ impl<W: Write> Renderer<W> {
             View::Fib(table) => table.row(fib_row(&read(item)?), out),
             View::Groups(table) => table.row(group_row(&read(item)?), out),
             View::Bfd(table) => table.row(bfd::row(&read(item)?), out),
+            View::Steered(table) => table.row(steered::row(&read(item)?), out),
             View::Explanation(asked) => {
                 out.write_all(explanation(&read(item)?, *asked, look).as_bytes())
             }
@@ -114,7 +118,8 @@ impl<W: Write> Renderer<W> {
             | View::Routes(table)
             | View::Fib(table)
             | View::Groups(table)
-            | View::Bfd(table) => table.flush(&mut self.out),
+            | View::Bfd(table)
+            | View::Steered(table) => table.flush(&mut self.out),
             _ => Ok(()),
         };
         written.and_then(|()| self.out.flush()).map_err(ClientError::Output)
@@ -143,6 +148,7 @@ impl<W: Write> JsonWriter<W> {
                 | Request::ShowAdvertised { .. }
                 | Request::ShowFib
                 | Request::ShowGroups
+                | Request::Peer { .. }
         );
         JsonWriter { out, list, items: 0 }
     }
@@ -321,11 +327,15 @@ fn state_paint(state: &str) -> Paint {
 
 fn peer_row(p: &Peer, look: &Look) -> Vec<Cell> {
     let error = p.last_error.as_ref().filter(|_| p.state != "Established");
+    let state = match &p.shutdown {
+        Some(_) => Cell::painted(format!("{} (stopped)", p.state), Paint::Bad),
+        None => Cell::painted(p.state.clone(), state_paint(&p.state)),
+    };
     vec![
         p.name.clone().into(),
         p.address.to_string().into(),
         p.remote_asn.to_string().into(),
-        Cell::painted(p.state.clone(), state_paint(&p.state)),
+        state,
         look.since(p.state_seconds).into(),
         p.prefixes_received.to_string().into(),
         p.prefixes_accepted.to_string().into(),

@@ -178,6 +178,9 @@ pub struct Peer {
     pub since: String,
     /// Seconds since then.
     pub state_seconds: u64,
+    /// That an operator has shut it down, if so.
+    #[serde(default)]
+    pub shutdown: Option<Shutdown>,
     /// Families agreed on; while there is no session, families that we offer.
     pub families: Vec<Family>,
     /// The peer's BGP Identifier.
@@ -537,6 +540,34 @@ pub struct Withheld {
 pub struct Reloaded {
     /// One line for each change; empty: nothing changed.
     pub changes: Vec<String>,
+}
+
+/// The shutdown of a peer by an operator.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shutdown {
+    /// Since when, RFC 3339.
+    pub since: String,
+    /// What the neighbour was told (RFC 9003).
+    pub message: Option<String>,
+    /// How long, at most.
+    pub lasts: super::Lasts,
+}
+
+/// What was done with a session, or would be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Steered {
+    /// The peer's name.
+    pub name: String,
+    /// Its address; `null`: it is not there at present.
+    pub address: Option<IpAddr>,
+    /// The FSM's state before.
+    pub state: Option<String>,
+    /// Whether it was done.
+    pub done: bool,
+    /// What it is, for people.
+    pub effect: Option<String>,
+    /// Why it is not done to this peer.
+    pub skipped: Option<String>,
 }
 
 /// What is logged.

@@ -13,6 +13,7 @@ pub mod item;
 mod protocol;
 mod server;
 mod socket;
+mod steering;
 mod timestamp;
 mod view;
 
@@ -22,8 +23,9 @@ pub use protocol::{Cursor, ErrorKind, Lookup, Page, Refusal, Reply, Request, Sto
 pub use server::Server;
 pub use socket::ServerError;
 pub(crate) use socket::connect;
+pub use steering::{Direction, Lasts, PeerAction, Rehearsal, RoutesOnReset, Selection};
 pub use timestamp::rfc3339;
-pub use view::{Names, PeerFacts, WallClock, explanation, group, peer, route};
+pub use view::{Names, PeerFacts, WallClock, explanation, group, peer, route, state_name};
 
 /// Who answers: the daemon.
 pub trait Backend: Send + Sync + 'static {

@@ -4,6 +4,8 @@ use bgp_proto::types::Prefix;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use super::steering::{PeerAction, Rehearsal, Selection};
+
 /// What a client may ask.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "request", rename_all = "kebab-case", deny_unknown_fields)]
@@ -53,6 +55,16 @@ pub enum Request {
         /// A level, or directives such as `info,margay::net=debug`; absent: it stays.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         level: Option<String>,
+    },
+    /// Steers sessions: one [`super::item::Steered`] for each.
+    Peer {
+        /// What is done.
+        action: PeerAction,
+        /// To whom.
+        peers: Selection,
+        /// Whether it is done.
+        #[serde(default, skip_serializing_if = "Rehearsal::is_real")]
+        rehearsal: Rehearsal,
     },
     /// Reads the configuration again: one [`super::item::Reloaded`].
     Reload,
@@ -152,7 +164,7 @@ impl Refusal {
 }
 
 /// The names of requests.
-const REQUESTS: [&str; 14] = [
+const REQUESTS: [&str; 15] = [
     "show-status",
     "show-peers",
     "show-peer",
@@ -165,6 +177,7 @@ const REQUESTS: [&str; 14] = [
     "health",
     "explain",
     "log-level",
+    "peer",
     "reload",
     "stop",
 ];

@@ -92,6 +92,8 @@ pub fn peer(facts: &PeerFacts<'_>, clock: &WallClock) -> Peer {
             accepted: counts.accepted[family],
             advertised: counts.advertised[family],
         }),
+        // The caller knows.
+        shutdown: None,
         stale_seconds: counts.restarting.map(|until| until.since(clock.now).as_secs()),
         prefixes_max: routes.prefixes_max,
         object: None,
@@ -135,7 +137,7 @@ fn timers(timers: session::Timers, now: Time) -> Timers {
 }
 
 /// The name of a state as RFC 4271 §8.2.2 writes it.
-fn state_name(state: State) -> &'static str {
+pub fn state_name(state: State) -> &'static str {
     match state {
         State::Idle => "Idle",
         State::Connect => "Connect",

@@ -5,29 +5,22 @@
 //! neighbours may still hold routes of. It is of one boot of the machine: the kernel's routes do not
 //! outlive that either.
 //!
-//! The file is replaced as a whole, and read only if it is ours: a regular file of our user that
-//! nobody else may write. One that is not, or that cannot be understood, is left as it is and named;
-//! margay then runs as if there was none.
+//! A file that is not ours, or that cannot be understood, is left as it is and named; margay then runs
+//! as if there was none.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::io;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
 
 use super::deferral::Start;
+use super::own_file::{OwnFile, Unread, boot};
 use crate::config::{Config, FibSettings};
 use crate::kernel::{self, Carried, Place};
 
 /// The form of the file.
 const VERSION: u32 = 1;
-/// A longer file is none of ours, in octets.
-const FILE_LEN_MAX: u64 = 64 << 10;
-/// Only its owner may look.
-const MODE: u32 = 0o600;
 
 /// Where routes of ours may be in the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,6 +51,18 @@ pub(super) struct Earlier {
     pub(super) start: Start,
     /// What is not known, or not done, about what they have left.
     pub(super) fault: Option<String>,
+}
+
+impl Earlier {
+    /// Something else that an earlier run has left is not known.
+    pub(super) fn add_fault(&mut self, fault: Option<String>) {
+        let Some(fault) = fault else { return };
+        warn!("{fault}");
+        self.fault = Some(match self.fault.take() {
+            Some(before) => format!("{before}; {fault}"),
+            None => fault,
+        });
+    }
 }
 
 /// Carries the routes that earlier runs left under another table or protocol number over to those of
@@ -157,13 +162,13 @@ pub(super) enum Fault {
 /// The file of one control socket.
 #[derive(Clone, Debug)]
 pub(super) struct RunFile {
-    path: PathBuf,
+    file: OwnFile,
 }
 
 impl RunFile {
     /// Beside the control socket: `margay.state` for `margay.sock`.
     pub(super) fn beside(socket: &Path) -> Self {
-        RunFile { path: socket.with_extension("state") }
+        RunFile { file: OwnFile::beside(socket, "state") }
     }
 
     /// What runs since the machine was booted have left; `None`: there was none.
@@ -171,19 +176,13 @@ impl RunFile {
     /// # Errors
     /// The file cannot be read, or is not ours.
     pub(super) fn read(&self) -> Result<Option<LastRun>, Fault> {
-        let failed = |source| Fault::Read { path: self.path.clone(), source };
-        // Not through a link, and not held up by a pipe that nobody writes to.
-        let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
-        let file = match OpenOptions::new().read(true).custom_flags(flags).open(&self.path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(failed(error)),
+        let failed = |source| Fault::Read { path: self.file.path.clone(), source };
+        let text = match self.file.read() {
+            Ok(Some(text)) => text,
+            Ok(None) => return Ok(None),
+            Err(Unread::Failed(error)) => return Err(failed(error)),
+            Err(Unread::Foreign(why)) => return Err(self.foreign(why)),
         };
-        if let Some(why) = not_ours(&file).map_err(failed)? {
-            return Err(self.foreign(why));
-        }
-        let mut text = String::new();
-        file.take(FILE_LEN_MAX).read_to_string(&mut text).map_err(failed)?;
         let content: Content = match serde_json::from_str(&text) {
             Ok(content) => content,
             Err(error) => return Err(self.foreign(error)),
@@ -196,7 +195,7 @@ impl RunFile {
     }
 
     fn foreign(&self, why: impl ToString) -> Fault {
-        Fault::Foreign { path: self.path.clone(), why: why.to_string() }
+        Fault::Foreign { path: self.file.path.clone(), why: why.to_string() }
     }
 
     /// From here on routes of ours may be in `kernel`.
@@ -204,62 +203,27 @@ impl RunFile {
     /// # Errors
     /// The system refuses; the file is as it was.
     pub(super) fn write(&self, kernel: &[KernelPlace]) -> Result<(), Fault> {
-        self.replace(kernel).map_err(|source| Fault::Write { path: self.path.clone(), source })
+        self.replace(kernel).map_err(|source| Fault::Write { path: self.file.path.clone(), source })
     }
 
     fn replace(&self, kernel: &[KernelPlace]) -> io::Result<()> {
         let content = Content { version: VERSION, boot: boot()?, kernel: kernel.to_vec() };
-        let text = serde_json::to_string(&content)?;
-        let fresh = self.path.with_extension(format!("state.{}", std::process::id()));
-        let _ = fs::remove_file(&fresh);
-        let written = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(MODE)
-            .open(&fresh)
-            .and_then(|mut file| {
-                file.write_all(text.as_bytes())?;
-                file.sync_all()
-            })
-            .and_then(|()| fs::rename(&fresh, &self.path));
-        if written.is_err() {
-            let _ = fs::remove_file(&fresh);
-        }
-        written
+        self.file.replace(&serde_json::to_string(&content)?)
     }
 
     /// Nothing is left.
     pub(super) fn remove(&self) {
         // One that stays says that there may be routes, which the next run finds not to be so.
-        let _ = fs::remove_file(&self.path);
+        let _ = self.file.remove();
     }
-}
-
-/// What speaks against a file.
-fn not_ours(file: &File) -> io::Result<Option<&'static str>> {
-    let metadata = file.metadata()?;
-    Ok(if !metadata.is_file() {
-        Some("it is no file")
-    } else if metadata.uid() != rustix::process::geteuid().as_raw() {
-        Some("it belongs to another user")
-    } else if metadata.mode() & 0o022 != 0 {
-        Some("others may write it")
-    } else if metadata.len() > FILE_LEN_MAX {
-        Some("it is too long")
-    } else {
-        None
-    })
-}
-
-/// The name of this boot of the machine.
-fn boot() -> io::Result<String> {
-    Ok(fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::os::unix::fs::PermissionsExt;
 
+    use super::super::own_file::MODE;
     use super::*;
 
     const HERE: KernelPlace = KernelPlace { table: 254, protocol: 12 };
@@ -295,18 +259,18 @@ mod tests {
         file.write(&[HERE]).unwrap();
         file.write(&[HERE, THERE]).unwrap();
         assert_eq!(file.read().unwrap(), Some(LastRun { kernel: vec![HERE, THERE] }));
-        assert_eq!(fs::metadata(&file.path).unwrap().permissions().mode() & 0o777, MODE);
+        assert_eq!(fs::metadata(&file.file.path).unwrap().permissions().mode() & 0o777, MODE);
         file.remove();
         assert_eq!(file.read().unwrap(), None);
-        assert_eq!(fs::read_dir(file.path.parent().unwrap()).unwrap().count(), 0);
+        assert_eq!(fs::read_dir(file.file.path.parent().unwrap()).unwrap().count(), 0);
     }
 
     #[test]
     fn a_file_of_another_boot_says_nothing() {
         let (_place, file) = Place::new("boot");
         let old = r#"{"version":1,"boot":"another","kernel":[{"table":254,"protocol":12}]}"#;
-        fs::write(&file.path, old).unwrap();
-        fs::set_permissions(&file.path, fs::Permissions::from_mode(0o600)).unwrap();
+        fs::write(&file.file.path, old).unwrap();
+        fs::set_permissions(&file.file.path, fs::Permissions::from_mode(0o600)).unwrap();
         assert_eq!(file.read().unwrap(), None);
     }
 
@@ -314,24 +278,24 @@ mod tests {
     fn what_is_not_ours_is_refused_and_left_as_it_is() {
         let (place, file) = Place::new("foreign");
         let put = |text: &str, mode: u32| {
-            let _ = fs::remove_file(&file.path);
-            fs::write(&file.path, text).unwrap();
-            fs::set_permissions(&file.path, fs::Permissions::from_mode(mode)).unwrap();
+            let _ = fs::remove_file(&file.file.path);
+            fs::write(&file.file.path, text).unwrap();
+            fs::set_permissions(&file.file.path, fs::Permissions::from_mode(mode)).unwrap();
         };
         for text in ["", "{", "null", "{\"version\":1}", "\u{0}\u{1}"] {
             put(text, 0o600);
             assert!(refusal(&file).contains("is not what a margay of this user wrote"), "{text}");
-            assert_eq!(fs::read_to_string(&file.path).unwrap(), text);
+            assert_eq!(fs::read_to_string(&file.file.path).unwrap(), text);
         }
         put(r#"{"version":2,"boot":"x","kernel":[]}"#, 0o600);
         assert!(refusal(&file).contains("version 2"));
         put(r#"{"version":1,"boot":"x","kernel":[]}"#, 0o666);
         assert!(refusal(&file).contains("others may write it"));
-        fs::remove_file(&file.path).unwrap();
-        std::os::unix::fs::symlink("/etc/passwd", &file.path).unwrap();
+        fs::remove_file(&file.file.path).unwrap();
+        std::os::unix::fs::symlink("/etc/passwd", &file.file.path).unwrap();
         assert!(refusal(&file).contains("cannot read"));
-        fs::remove_file(&file.path).unwrap();
-        fs::create_dir(&file.path).unwrap();
+        fs::remove_file(&file.file.path).unwrap();
+        fs::create_dir(&file.file.path).unwrap();
         assert!(refusal(&file).contains("it is no file"));
         drop(place);
     }
@@ -343,7 +307,7 @@ mod tests {
         assert!(nowhere.write(&[HERE]).unwrap_err().to_string().contains("/proc/nowhere"));
         file.write(&[HERE]).unwrap();
         // A folder has the name of the fresh one.
-        let fresh = file.path.with_extension(format!("state.{}", std::process::id()));
+        let fresh = file.file.path.with_extension(format!("state.{}", std::process::id()));
         fs::create_dir(&fresh).unwrap();
         fs::write(fresh.join("x"), "").unwrap();
         assert!(file.write(&[THERE]).is_err());

@@ -16,11 +16,13 @@ mod limits;
 mod listening;
 mod next_hops;
 mod node;
+mod own_file;
 mod peers;
 mod redistribution;
 mod registry;
 mod reload;
 mod service_manager;
+mod shutdowns;
 mod sockets;
 mod startup;
 mod wiring;
@@ -59,9 +61,10 @@ use last_run::RunFile;
 use limits::Descriptors;
 use next_hops::NextHops;
 use node::{Node, NodeInput};
-use peers::Peers;
+use peers::{Peers, Shared};
 use redistribution::Redistribution;
 use service_manager::ServiceManager;
+use shutdowns::Shutdowns;
 use sockets::Sockets;
 use startup::{Awaited, Progress, Ranges, Startup};
 use wiring::{KernelGate, Threads};
@@ -223,7 +226,9 @@ impl Daemon {
         let sockets = Sockets::bind(&config.host.control)?;
         let descriptors = Descriptors::raise(&config)?;
         let run_file = RunFile::beside(&config.host.control.socket);
-        let earlier = last_run::take_over(&run_file, &config);
+        let mut earlier = last_run::take_over(&run_file, &config);
+        let (shutdowns, fault) = Shutdowns::of_last_run(&config.host.control.socket);
+        earlier.add_fault(fault);
         let seed = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), &path);
         let threads = Threads::start(&config, seed)?;
 
@@ -233,8 +238,8 @@ impl Daemon {
         let directory = Directory::default();
         let table = threads.engine.handle();
         let (recovery, beside) = (threads.recovery.clone(), threads.beside());
-        let peers =
-            Peers::new(table.clone(), directory.clone(), peer_events, seed, recovery, beside);
+        let shared = Shared { recovery, beside, shutdowns: shutdowns.clone() };
+        let peers = Peers::new(table.clone(), directory.clone(), peer_events, seed, shared);
         let liveness = Liveness::default();
         let bfd = bfd::Coupling::new(crate::bfd::Bfd::start(table.clock())?);
         let parts = Parts {
@@ -242,6 +247,7 @@ impl Daemon {
             kernel: threads.fib.clone(),
             redistribution: threads.redistribution.clone(),
             registry: peers.registry(),
+            shutdowns,
             tally: peers.tally(),
             bfd: (bfd.handle().clone(), bfd.statuses()),
             log: log.clone(),

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::registry::{Record, Registry};
+use super::shutdowns::Shutdowns;
 use crate::config::{DynamicPeers, PeerEntry};
 use crate::engine::Handle;
 use crate::kernel::Link;
@@ -38,12 +39,19 @@ pub(super) struct Peers {
     ids: u32,
     free_ids: VecDeque<PeerId>,
     seed: u64,
-    /// Shared by all tasks: whether our kernel routes are still those of an earlier run.
-    recovery: Recovery,
-    beside: Beside,
+    shared: Shared,
     tally: Tally,
     refused: RefusalLog,
     reach: Reach,
+}
+
+/// What the tasks of all peers share.
+pub(super) struct Shared {
+    /// Whether our kernel routes are still those of an earlier run.
+    pub(super) recovery: Recovery,
+    pub(super) beside: Beside,
+    /// Peers that operators have shut down.
+    pub(super) shutdowns: Shutdowns,
 }
 
 /// Our addresses on links that carry something, and when neighbours were last dialled for their sake.
@@ -85,8 +93,7 @@ impl Peers {
         directory: Directory,
         events: mpsc::UnboundedSender<PeerEvent>,
         seed: u64,
-        recovery: Recovery,
-        beside: Beside,
+        shared: Shared,
     ) -> Self {
         Peers {
             table,
@@ -98,8 +105,7 @@ impl Peers {
             ids: 0,
             free_ids: VecDeque::new(),
             seed,
-            recovery,
-            beside,
+            shared,
             tally: Tally::default(),
             refused: RefusalLog::default(),
             reach: Reach::default(),
@@ -126,7 +132,7 @@ impl Peers {
 
     /// OPENs from here on say that we are not restarting (RFC 4724 §4.1).
     pub(super) fn end_of_startup(&self) {
-        self.recovery.end();
+        self.shared.recovery.end();
     }
 
     /// How many peers may come from all ranges together.
@@ -159,6 +165,7 @@ impl Peers {
         let Some(record) = self.registry.find(old) else { return };
         self.table.peer_configure(record.id, Arc::clone(&entry.routes));
         record.handle.rename(Arc::clone(&entry.name));
+        self.shared.shutdowns.rename(old, &entry.name);
         self.registry.insert(Record {
             name: Arc::clone(&entry.name),
             routes: Arc::clone(&entry.routes),
@@ -199,6 +206,15 @@ impl Peers {
             return;
         }
         let (entry, prefix) = (range.peer(from), range.prefix);
+        if self.shared.shutdowns.get(&entry.name).is_some() {
+            self.tally.connection_refused(Refusal::ShutDown);
+            self.refused.note(
+                from,
+                Refusal::ShutDown,
+                format_args!("{}", Refusal::ShutDown.text()),
+            );
+            return;
+        }
         let record = self.spawn(&entry, Some(prefix));
         // Its task has begun just now: nothing can wait there.
         let _ = record.handle.connect(stream);
@@ -308,15 +324,17 @@ impl Peers {
         });
         self.seed = self.seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
         self.table.peer_add(id, entry.session.address, Arc::clone(&entry.routes));
+        let shutdown = self.shared.shutdowns.state(&entry.name);
         let spec = PeerSpec {
             id,
             name: Arc::clone(&entry.name),
             config: Arc::clone(&entry.session),
             lifetime,
             seed: self.seed,
-            recovery: self.recovery.clone(),
-            beside: Arc::clone(&self.beside),
+            recovery: self.shared.recovery.clone(),
+            beside: Arc::clone(&self.shared.beside),
             tally: self.tally.clone(),
+            shutdown: shutdown.clone(),
         };
         let handle = spawn_peer(spec, self.table.clone(), self.events.clone());
         let record = Record {
@@ -331,7 +349,7 @@ impl Peers {
             range,
             handle: handle.clone(),
             leaves: false,
-            disabled: Arc::default(),
+            shutdown,
         };
         self.registry.insert(record.clone());
         self.directory.insert(&entry.session, handle);

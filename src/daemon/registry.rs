@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::ops::Bound;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use bgp_proto::session::{PeerConfig, State};
@@ -13,7 +13,7 @@ use bgp_proto::types::{PeerId, Prefix};
 use crate::config::{BfdSettings, Fallover};
 use crate::counts::Counts;
 use crate::http::Traffic;
-use crate::net::{Lifetime, PeerHandle, PeerNumbers};
+use crate::net::{AdminShutdown, Lifetime, PeerHandle, PeerNumbers};
 
 /// One peer.
 #[derive(Clone)]
@@ -32,8 +32,8 @@ pub(super) struct Record {
     pub(super) handle: PeerHandle,
     /// Whether it goes on only until its last octets are delivered.
     pub(super) leaves: bool,
-    /// Whether an operator ended the session until further notice. All records of a peer share it.
-    pub(super) disabled: Arc<AtomicBool>,
+    /// Whether an operator has shut the session down. All records of a peer share it.
+    pub(super) shutdown: AdminShutdown,
 }
 
 impl Record {

@@ -33,11 +33,13 @@ pub enum Refusal {
     RangeFull,
     /// File descriptors are left for operators and probes only.
     Descriptors,
+    /// An operator has shut the dynamic peer down.
+    ShutDown,
 }
 
 impl Refusal {
     /// Every one, in the order of their discriminants.
-    pub const ALL: [Refusal; 9] = [
+    pub const ALL: [Refusal; 10] = [
         Refusal::Stranger,
         Refusal::Unsigned,
         Refusal::TooFar,
@@ -47,6 +49,7 @@ impl Refusal {
         Refusal::RangeBusy,
         Refusal::RangeFull,
         Refusal::Descriptors,
+        Refusal::ShutDown,
     ];
 
     /// The word of metrics.
@@ -61,6 +64,7 @@ impl Refusal {
             Refusal::RangeBusy => "range-busy",
             Refusal::RangeFull => "peers-max",
             Refusal::Descriptors => "descriptors",
+            Refusal::ShutDown => "shut-down",
         }
     }
 
@@ -82,6 +86,7 @@ impl Refusal {
                 "no file descriptors are left beside those for operators; raise the limit \
                  (ulimit -n, LimitNOFILE=)"
             }
+            Refusal::ShutDown => "an operator has shut the peer down (margay peer start)",
         }
     }
 }

@@ -12,6 +12,7 @@ use tokio::net::TcpStream;
 
 use super::conn::Sent;
 use super::mailbox::Mailbox;
+use super::shutdown::AdminShutdown;
 use super::tally::Tally;
 
 /// Whether a peer outlives its connections.
@@ -41,6 +42,8 @@ pub struct PeerSpec {
     pub beside: Beside,
     /// Where what sessions do is counted.
     pub tally: Tally,
+    /// Whether an operator has shut the session down.
+    pub shutdown: AdminShutdown,
 }
 
 /// Given an address of ours, one of the other family on the same interface that routers can send to.

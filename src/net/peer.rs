@@ -33,6 +33,7 @@ use super::handle::{
     Beside, Lifetime, OwnedMailbox, PeerEvent, PeerHandle, PeerSnapshot, PeerSpec, Recovery,
 };
 use super::mailbox::{Mail, Mailbox, Orders};
+use super::shutdown::AdminShutdown;
 use super::stream::{Batch, HandOver, Stream};
 use super::tally::Tally;
 use crate::engine::{Handle, Permit};
@@ -75,6 +76,7 @@ pub fn spawn_peer(
         recovery: spec.recovery,
         beside: spec.beside,
         tally: spec.tally,
+        shutdown: spec.shutdown,
         seed: spec.seed,
         sent: Sent::default(),
         stats_before: Stats::default(),
@@ -128,6 +130,7 @@ struct PeerTask {
     recovery: Recovery,
     beside: Beside,
     tally: Tally,
+    shutdown: AdminShutdown,
     seed: u64,
     /// Over all connections.
     sent: Sent,
@@ -183,7 +186,9 @@ enum Drained {
 impl PeerTask {
     /// Runs until the peer is removed.
     async fn run(&mut self) {
-        self.command(Command::Start);
+        if !self.shutdown.is_set() {
+            self.command(Command::Start);
+        }
         // What arrived between the end of the previous task and this one.
         self.on_mail();
         self.take_early();

@@ -66,6 +66,7 @@ pub(super) fn spawn(
         recovery: Recovery::begin(),
         beside: Arc::new(|_| Some(IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, 1]))),
         tally: Tally::default(),
+        shutdown: super::AdminShutdown::default(),
     };
     let (events, heard) = mpsc::unbounded_channel();
     (spawn_peer(spec, engine.handle().clone(), events), heard)

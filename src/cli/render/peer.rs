@@ -2,7 +2,8 @@
 
 use bgp_proto::types::PeerType;
 
-use super::{Look, line, text};
+use super::{Look, clean, line, text};
+use crate::ctl::Lasts;
 use crate::ctl::item::{LastError, Messages, Peer};
 
 pub(super) fn peer(p: &Peer, look: &Look) -> String {
@@ -56,6 +57,15 @@ fn timers(p: &Peer, out: &mut String) {
             line(out, "timers", format_args!("{hold}, keepalive {keepalive} s{next}"));
         }
         None => line(out, "timers", hold),
+    }
+    if let Some(shutdown) = &p.shutdown {
+        let until = match shutdown.lasts {
+            Lasts::Run => "until it is started, or the daemon is restarted",
+            Lasts::Boot => "until it is started, or the machine is restarted",
+        };
+        let told = shutdown.message.as_ref().map(|m| format!(" (\"{}\")", clean(m)));
+        let (since, told) = (&shutdown.since, told.unwrap_or_default());
+        line(out, "stopped", format_args!("by an operator at {since}{told}, {until}"));
     }
     if let Some(seconds) = p.timers.connect_retry {
         line(out, "next attempt", format_args!("in {seconds} s"));

@@ -295,6 +295,7 @@ fn a_peer_says_what_it_waits_for() {
         prefixes_accepted: 5,
         prefixes_advertised: 0,
         prefixes: PerFamily::default(),
+        shutdown: None,
         stale_seconds: Some(113),
         prefixes_max: None,
         object: None,

@@ -4,28 +4,28 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use bgp_proto::session::{Close, Command, Negotiated, PassiveMode, State};
+use bgp_proto::session::{Negotiated, PassiveMode, State};
 use bgp_proto::table::{
     DestinationView, ExportCounts, ImportCounts, PathView, PeerCounts, RouteFilter,
 };
 use bgp_proto::types::{Community, Family, FibKind, NextHop, PeerType, Prefix, Source, Time};
 use bgp_proto::wire::{AttrView, Capabilities};
-use tracing::info;
+use tracing::warn;
 
 use super::bfd::BfdView;
 use super::liveness::LivenessView;
 use super::orders::Orders;
 use super::sources::{PAGE, Sources, is_in_table};
+use super::steering::{Obstacle, Steering};
 use crate::config::Document;
 use crate::ctl::bird::{
     self, Acted, Action, Backend, BfdRow, BgpDetails, BgpRoute, ChangeCounts, Configure, Details,
     Directions, Established, IgpMetric, Interface, Kind, Phase, Protocol, ProtocolId, Rank,
     Recovery, RecoveryOf, Route, RoutePage, RouteQuery, Status, Target, Via, Wait, reader_name,
 };
-use crate::ctl::{Cursor, Names};
+use crate::ctl::{Cursor, Direction, Lasts, Names, PeerAction, RoutesOnReset};
 use crate::daemon::awaiting::Owes;
 use crate::daemon::registry::Record;
 use crate::daemon::startup::Startup;
@@ -49,6 +49,7 @@ pub(in crate::daemon) struct BirdView {
     pub(super) liveness: LivenessView,
     pub(super) orders: Orders,
     pub(super) bfd: BfdView,
+    pub(super) steering: Steering,
     /// The configuration file, if there is one.
     pub(super) file: Option<PathBuf>,
 }
@@ -221,28 +222,36 @@ impl Backend for BirdView {
         let Some(record) = record.filter(|record| !record.leaves) else {
             return Acted::NotASession;
         };
-        let is_disabled = record.disabled.load(Relaxed);
-        let text = String::new();
-        let command = match (action, is_disabled) {
-            (Action::Enable, false) => return Acted::AlreadyEnabled,
-            (Action::Disable | Action::Restart | Action::Reload { .. }, true) => {
-                return Acted::AlreadyDisabled;
+        let action = match action {
+            Action::Enable => PeerAction::Start,
+            Action::Disable => PeerAction::Stop { message: String::new(), lasts: Lasts::Run },
+            Action::Restart => {
+                PeerAction::Reset { message: String::new(), routes: RoutesOnReset::Withdraw }
             }
-            (Action::Enable, true) => Command::Start,
-            (Action::Disable, false) => Command::Stop(Close::Shutdown { text }),
-            (Action::Restart, false) => Command::Restart(Close::Reset { text }),
-            (Action::Reload { import, export }, false) => {
-                return self.reload_routes(&record, import, export);
-            }
+            Action::Reload { import: true, export: true } => PeerAction::Refresh(Direction::Both),
+            Action::Reload { import: true, .. } => PeerAction::Refresh(Direction::In),
+            Action::Reload { .. } => PeerAction::Refresh(Direction::Out),
         };
-        record.disabled.store(action == Action::Disable, Relaxed);
-        info!(peer = %record.name, "{} at BIRD's control socket", match action {
-            Action::Disable => "disabled",
-            Action::Enable => "enabled",
-            _ => "restarted",
-        });
-        record.handle.operate(command);
-        Acted::Done
+        let obstacle = match self.steering.obstacle(&action, &record) {
+            // BIRD restarts what is not up, too: it begins anew.
+            Some(Obstacle::NotEstablished(_)) if action.is_reset() => None,
+            obstacle => obstacle,
+        };
+        match obstacle {
+            Some(Obstacle::NotShutDown) => return Acted::AlreadyEnabled,
+            Some(Obstacle::ShutDown) => return Acted::AlreadyDisabled,
+            Some(Obstacle::NoRouteRefresh) => return Acted::ReloadFailed,
+            Some(_) => return Acted::NotUp,
+            None => {}
+        }
+        match self.steering.carry_out(&action, &[record], &[], "at BIRD's control socket") {
+            Ok(()) => Acted::Done,
+            // Only a file can fail that `margay peer stop --keep` wrote.
+            Err(why) => {
+                warn!(peer = %protocol.name, "{why}");
+                Acted::NotASession
+            }
+        }
     }
 
     async fn configuration(&self) -> String {
@@ -271,27 +280,6 @@ enum Numbers {
 }
 
 impl BirdView {
-    /// Has the routes of a session sent again.
-    fn reload_routes(&self, record: &Record, import: bool, export: bool) -> Acted {
-        let snapshot = record.handle.snapshot();
-        let Some(negotiated) = snapshot.negotiated else { return Acted::NotUp };
-        if import {
-            if !negotiated.route_refresh {
-                return Acted::ReloadFailed;
-            }
-            for family in negotiated.families.iter() {
-                record.handle.request_refresh(family);
-            }
-        }
-        if export {
-            for family in negotiated.families.iter() {
-                record.handle.resend(family);
-            }
-        }
-        info!(peer = %record.name, "routes are sent again, asked at BIRD's control socket");
-        Acted::Done
-    }
-
     /// What the sessions of a family still owe. A BIRD knows no others: a neighbour that is missing
     /// in one family does not hold up readiness in the other.
     fn recovery(&self, startup: &Startup, family: Family) -> Option<Recovery> {
@@ -313,7 +301,7 @@ impl BirdView {
             kind: Kind::Bgp,
             phase: match is_up {
                 true => Phase::Up,
-                false if record.disabled.load(Relaxed) => Phase::Down,
+                false if record.shutdown.is_set() => Phase::Down,
                 false => Phase::Start,
             },
             since: self.sources.wall(snapshot.session_since),

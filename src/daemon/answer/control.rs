@@ -12,6 +12,7 @@ use super::liveness::LivenessView;
 use super::orders::Orders;
 use super::readiness::ReadinessView;
 use super::sources::{PAGE, Sources, is_in_table, is_stopping};
+use super::steering::Steering;
 use crate::ctl;
 use crate::ctl::item::{self, FibCounts, Health, PerFamily, Reloaded, Status, Stopping};
 use crate::ctl::{
@@ -29,6 +30,7 @@ pub(in crate::daemon) struct ControlView {
     pub(super) readiness: ReadinessView,
     pub(super) bfd: BfdView,
     pub(super) orders: Orders,
+    pub(super) steering: Steering,
     pub(super) log: Log,
 }
 
@@ -119,6 +121,7 @@ impl ControlView {
                 bfd: record.bfd.is_some().then(|| self.bfd.state(record.id)),
             };
             let mut peer = ctl::peer(&facts, &clock);
+            peer.shutdown = self.steering.shutdown_of(&record.name);
             let origin = node.as_ref().and_then(|status| status.origins.get(&record.name));
             if let Some(SessionOrigin { object, filters }) = origin {
                 peer.object = Some(object.to_string());
@@ -226,6 +229,9 @@ impl Backend for ControlView {
             Request::Health => Page::last([self.health().await]),
             Request::Explain { prefix, lookup } => explain(&self.sources, *prefix, *lookup).await,
             Request::LogLevel { level } => self.log_level(level.as_deref()),
+            Request::Peer { action, peers, rehearsal } => {
+                self.steering.order(action, peers, *rehearsal).await
+            }
             Request::Reload => self.reload().await,
             Request::Stop { mode, message } => self.stop_daemon(*mode, message.clone()).await,
         }

@@ -16,6 +16,7 @@ mod orders;
 mod readiness;
 mod sources;
 mod state;
+mod steering;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -24,6 +25,7 @@ use tokio::sync::mpsc;
 
 use super::redistribution::Redistribution;
 use super::registry::Registry;
+use super::shutdowns::Shutdowns;
 use crate::engine::Handle;
 use crate::kernel::Fib;
 use crate::liveness::Liveness;
@@ -44,6 +46,7 @@ use orders::Orders;
 use readiness::ReadinessView;
 use sources::Sources;
 use state::Node;
+use steering::Steering;
 
 /// The owners of what is shown, and where orders go.
 pub(super) struct Parts {
@@ -51,6 +54,8 @@ pub(super) struct Parts {
     pub(super) kernel: Fib,
     pub(super) redistribution: Redistribution,
     pub(super) registry: Registry,
+    /// Peers that operators have shut down.
+    pub(super) shutdowns: Shutdowns,
     pub(super) tally: Tally,
     /// Where BFD is asked, and the latest status of each peer's session.
     pub(super) bfd: (crate::bfd::Handle, super::bfd_status::Statuses),
@@ -97,12 +102,14 @@ impl Views {
             ranking: metrics::Ranking::default(),
             log: parts.log.clone(),
         };
+        let steering = Steering { sources: sources.clone(), shutdowns: parts.shutdowns };
         let http = HttpView { metrics, liveness: liveness.clone(), readiness: readiness.clone() };
         let bird = BirdView {
             sources: sources.clone(),
             liveness: liveness.clone(),
             orders: orders.clone(),
             bfd: bfd.clone(),
+            steering: steering.clone(),
             file: parts.file,
         };
         let control = ControlView {
@@ -111,6 +118,7 @@ impl Views {
             readiness,
             bfd,
             orders,
+            steering,
             log: parts.log,
         };
         Views {

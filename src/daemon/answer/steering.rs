@@ -1,0 +1,340 @@
+//! What operators do with sessions: stop, start, reset, refresh, retry.
+//!
+//! An order is looked at for every peer before anything is done. A peer that was named and to which it
+//! cannot be done refuses all of it; one that a pattern selected is left out, with the reason.
+
+use std::fmt;
+use std::sync::Arc;
+
+use bgp_proto::policy::glob_matches;
+use bgp_proto::session::{Close, Command, PassiveMode, State};
+use bgp_proto::table::PeerCounts;
+use bgp_proto::types::FamilyMap;
+use tracing::info;
+
+use super::sources::{Sources, is_stopping};
+use crate::ctl::item::{self, Steered};
+use crate::ctl::{
+    Direction, ErrorKind, Page, PeerAction, Refusal, Rehearsal, RoutesOnReset, Selection, rfc3339,
+    state_name,
+};
+use crate::daemon::registry::Record;
+use crate::daemon::shutdowns::Shutdowns;
+use crate::net::AdminShutdown;
+
+/// Names in one order at most.
+const NAMES_MAX: usize = 10_000;
+
+/// Carries out what operators want of sessions.
+#[derive(Clone)]
+pub(super) struct Steering {
+    pub(super) sources: Sources,
+    pub(super) shutdowns: Shutdowns,
+}
+
+/// Why something cannot be done with a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Obstacle {
+    ShutDown,
+    NotShutDown,
+    NotEstablished(State),
+    Established,
+    NoRouteRefresh,
+    NoGracefulRestart,
+    Passive,
+    Connecting(State),
+}
+
+impl fmt::Display for Obstacle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Obstacle::ShutDown => "it is shut down: start it first",
+            Obstacle::NotShutDown => "it is not shut down",
+            Obstacle::NotEstablished(state) => {
+                return write!(f, "it has no session, it is {}", state_name(*state));
+            }
+            Obstacle::Established => "it is established",
+            Obstacle::NoRouteRefresh => {
+                "it did not announce the route refresh capability: a reset makes it send its routes again"
+            }
+            Obstacle::NoGracefulRestart => {
+                "graceful restart was not agreed on: its routes cannot be kept"
+            }
+            Obstacle::Passive => "it is passive: the neighbour has to connect",
+            Obstacle::Connecting(state) => {
+                return write!(f, "it is being connected already, it is {}", state_name(*state));
+            }
+        })
+    }
+}
+
+/// Whether a peer was named, or selected by a pattern.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Chosen {
+    ByName,
+    ByPattern,
+}
+
+/// Whom an order concerns.
+#[derive(Default)]
+struct Chosens {
+    records: Vec<(Arc<Record>, Chosen)>,
+    /// Dynamic peers that are shut down are not there: only their names are known.
+    absent: Vec<Arc<str>>,
+}
+
+impl Chosens {
+    fn add(&mut self, record: &Arc<Record>, how: Chosen) {
+        match self.records.iter_mut().find(|(there, _)| there.id == record.id) {
+            Some((_, before)) if how == Chosen::ByName => *before = how,
+            Some(_) => {}
+            None => self.records.push((Arc::clone(record), how)),
+        }
+    }
+}
+
+impl Steering {
+    /// Does something with peers, or says what would be done.
+    pub(super) async fn order(
+        &self,
+        action: &PeerAction,
+        selection: &Selection,
+        rehearsal: Rehearsal,
+    ) -> Result<Page, Refusal> {
+        let Chosens { records, absent } = self.select(action, selection)?;
+        let ids = records.iter().map(|(record, _)| record.id).collect();
+        let counts = self.sources.counts(ids).await.ok_or_else(is_stopping)?;
+        let is_real = rehearsal == Rehearsal::Real;
+        let (mut items, mut able, mut refused) = (Vec::new(), Vec::new(), Vec::new());
+        for ((record, how), counts) in records.iter().zip(&counts) {
+            let obstacle = self.obstacle(action, record);
+            match (obstacle, how) {
+                (None, _) => able.push(Arc::clone(record)),
+                (Some(obstacle), Chosen::ByName) => {
+                    refused.push(format!("{}: {obstacle}", record.name));
+                }
+                (Some(_), Chosen::ByPattern) => {}
+            }
+            items.push(Steered {
+                name: record.name.to_string(),
+                address: Some(record.address),
+                state: Some(state_name(record.handle.state()).to_owned()),
+                done: is_real && obstacle.is_none(),
+                effect: obstacle.is_none().then(|| effect(action, record, counts)),
+                skipped: obstacle.map(|obstacle| obstacle.to_string()),
+            });
+        }
+        if !refused.is_empty() {
+            return Err(Refusal::failed(format!("nothing was done: {}", refused.join("; "))));
+        }
+        items.extend(absent.iter().map(|name| Steered {
+            name: name.to_string(),
+            address: None,
+            state: None,
+            done: is_real,
+            effect: Some("its connections are accepted again".to_owned()),
+            skipped: None,
+        }));
+        if is_real {
+            self.carry_out(action, &able, &absent, "by an operator").map_err(Refusal::failed)?;
+        }
+        Page::last(items)
+    }
+
+    /// The shutdown of a peer, as it is shown.
+    pub(super) fn shutdown_of(&self, name: &str) -> Option<item::Shutdown> {
+        let shutdown = self.shutdowns.get(name)?;
+        Some(item::Shutdown {
+            since: rfc3339(shutdown.since),
+            message: Some(shutdown.message).filter(|message| !message.is_empty()),
+            lasts: shutdown.lasts,
+        })
+    }
+
+    fn select(&self, action: &PeerAction, selection: &Selection) -> Result<Chosens, Refusal> {
+        let all = self.sources.registry.all();
+        let mut chosen = Chosens::default();
+        let names = match selection {
+            Selection::All => {
+                all.iter().for_each(|record| chosen.add(record, Chosen::ByPattern));
+                return Ok(chosen);
+            }
+            Selection::Named(names) => names,
+        };
+        if names.is_empty() || names.len() > NAMES_MAX {
+            let text = format!("name 1 to {NAMES_MAX} peers, or all of them");
+            return Err(Refusal { kind: ErrorKind::BadRequest, text });
+        }
+        for name in names {
+            if let Some(record) = self.sources.registry.find(name) {
+                chosen.add(&record, Chosen::ByName);
+                continue;
+            }
+            let is_pattern = name.contains(['*', '?']);
+            let before = chosen.records.len();
+            let matching = all.iter().filter(|r| is_pattern && glob_matches(name, &r.name));
+            matching.for_each(|record| chosen.add(record, Chosen::ByPattern));
+            if *action == PeerAction::Start && self.shutdowns.get(name).is_some() {
+                chosen.absent.push(name.as_str().into());
+            } else if chosen.records.len() == before {
+                return Err(Refusal::no_peer(name, all.iter().map(|record| &*record.name)));
+            }
+        }
+        Ok(chosen)
+    }
+
+    /// What keeps something from being done with a peer.
+    pub(super) fn obstacle(&self, action: &PeerAction, record: &Record) -> Option<Obstacle> {
+        let snapshot = record.handle.snapshot();
+        let session = snapshot.negotiated.as_deref();
+        match (action, record.shutdown.is_set()) {
+            (PeerAction::Stop { .. } | PeerAction::Start, is_shut_down) => {
+                let starts = *action == PeerAction::Start;
+                return match (starts, is_shut_down) {
+                    (true, false) => Some(Obstacle::NotShutDown),
+                    (false, true) => Some(Obstacle::ShutDown),
+                    _ => None,
+                };
+            }
+            (_, true) => return Some(Obstacle::ShutDown),
+            (_, false) => {}
+        }
+        match (action, session) {
+            (PeerAction::Retry, Some(_)) => Some(Obstacle::Established),
+            (PeerAction::Retry, None) => match snapshot.state {
+                // An idle hold, or the retry timer.
+                State::Idle => None,
+                _ if record.session.passive == PassiveMode::Passive => Some(Obstacle::Passive),
+                State::Active => None,
+                state => Some(Obstacle::Connecting(state)),
+            },
+            (_, None) => Some(Obstacle::NotEstablished(snapshot.state)),
+            (PeerAction::Reset { routes: RoutesOnReset::Keep, .. }, Some(session))
+                if session.restart_families().is_empty() =>
+            {
+                Some(Obstacle::NoGracefulRestart)
+            }
+            (PeerAction::Refresh(Direction::In | Direction::Both), Some(session))
+                if !session.route_refresh =>
+            {
+                Some(Obstacle::NoRouteRefresh)
+            }
+            _ => None,
+        }
+    }
+
+    /// Does something that nothing keeps from being done. `absent`: peers whose shutdown ends and that
+    /// are not there.
+    ///
+    /// # Errors
+    /// The file of shutdowns cannot be written: nothing is done.
+    pub(super) fn carry_out(
+        &self,
+        action: &PeerAction,
+        records: &[Arc<Record>],
+        absent: &[Arc<str>],
+        who: &str,
+    ) -> Result<(), String> {
+        let names = || records.iter().map(|record| Arc::clone(&record.name));
+        let word = match action {
+            PeerAction::Stop { message, lasts } => {
+                let state = |record: &Arc<Record>| -> (Arc<str>, AdminShutdown) {
+                    (Arc::clone(&record.name), record.shutdown.clone())
+                };
+                let states: Vec<_> = records.iter().map(state).collect();
+                self.shutdowns.begin(&states, message, *lasts)?;
+                "shut down"
+            }
+            PeerAction::Start => {
+                let names: Vec<_> = names().chain(absent.iter().cloned()).collect();
+                self.shutdowns.end(&names)?;
+                "started"
+            }
+            PeerAction::Reset { .. } => "reset",
+            PeerAction::Refresh(Direction::In) => "asked for its routes again",
+            PeerAction::Refresh(Direction::Out) => "sent its routes again",
+            PeerAction::Refresh(Direction::Both) => "asked for its routes, and sent ours, again",
+            PeerAction::Retry => "tried again",
+        };
+        for record in records {
+            info!(peer = %record.name, "{word} {who}");
+            tell(action, record);
+        }
+        absent.iter().for_each(|name| info!(peer = %name, "{word} {who}"));
+        Ok(())
+    }
+}
+
+/// Gives the peer's task its order.
+fn tell(action: &PeerAction, record: &Record) {
+    let handle = &record.handle;
+    match action {
+        PeerAction::Stop { message, .. } => {
+            handle.operate(Command::Stop(Close::Shutdown { text: message.clone() }));
+        }
+        PeerAction::Start => handle.operate(Command::Start),
+        PeerAction::Reset { message, routes } => {
+            handle.operate(Command::Restart(match routes {
+                RoutesOnReset::Withdraw => Close::Reset { text: message.clone() },
+                RoutesOnReset::Keep => Close::GracefulStop,
+            }));
+        }
+        PeerAction::Retry => handle.operate(Command::Retry),
+        PeerAction::Refresh(direction) => {
+            let snapshot = handle.snapshot();
+            for family in snapshot.negotiated.iter().flat_map(|session| session.families.iter()) {
+                if *direction != Direction::Out {
+                    handle.request_refresh(family);
+                }
+                if *direction != Direction::In {
+                    handle.resend(family);
+                }
+            }
+        }
+    }
+}
+
+/// What doing something means, for people.
+fn effect(action: &PeerAction, record: &Record, counts: &PeerCounts) -> String {
+    let sum = |map: &FamilyMap<u32>| map.0.iter().map(|n| u64::from(*n)).sum::<u64>();
+    let (received, advertised) = (sum(&counts.received), sum(&counts.advertised));
+    let session = record.handle.snapshot().negotiated;
+    match action {
+        PeerAction::Stop { .. } if session.is_none() => {
+            "it is neither dialled nor accepted until it is started".to_owned()
+        }
+        PeerAction::Stop { .. } => format!(
+            "Cease 6/2: {received} routes from it are withdrawn here, {advertised} of ours there, until \
+             it is started"
+        ),
+        PeerAction::Start if record.session.passive == PassiveMode::Passive => {
+            "it is waited for".to_owned()
+        }
+        PeerAction::Start => "it is dialled".to_owned(),
+        PeerAction::Reset { routes: RoutesOnReset::Withdraw, .. } => format!(
+            "Cease 6/4: {received} routes from it are withdrawn here, {advertised} of ours there, until \
+             it is back"
+        ),
+        PeerAction::Reset { routes: RoutesOnReset::Keep, .. } => {
+            let restart = session.as_ref().and_then(|session| session.graceful_restart.as_ref());
+            let secs = restart.map_or(0, |restart| restart.restart_time_secs);
+            format!(
+                "TCP closes without a NOTIFICATION: {received} routes from it are kept here until it is \
+                 back, for {secs} s at most, {advertised} of ours there as it helps a restart"
+            )
+        }
+        PeerAction::Refresh(direction) => {
+            let theirs = format!("it is asked for its {received} routes");
+            let ours = format!("it is sent {advertised} routes");
+            match direction {
+                Direction::In => theirs,
+                Direction::Out => ours,
+                Direction::Both => format!("{theirs}, {ours}"),
+            }
+        }
+        PeerAction::Retry if record.session.passive == PassiveMode::Passive => {
+            "its connections are accepted again".to_owned()
+        }
+        PeerAction::Retry => "it is dialled now".to_owned(),
+    }
+}

@@ -1,0 +1,115 @@
+//! A small file beside the control socket, for the next run to read.
+//!
+//! It is replaced as a whole, and read only if it is ours: a regular file of our user that nobody else
+//! may write.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::OFlags;
+
+/// A longer file is none of ours, in octets.
+const FILE_LEN_MAX: u64 = 64 << 10;
+/// Only its owner may look.
+pub(super) const MODE: u32 = 0o600;
+
+/// Why a file is not read.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Unread {
+    #[error("{0}")]
+    Failed(#[from] io::Error),
+    #[error("{0}")]
+    Foreign(&'static str),
+}
+
+/// Where it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct OwnFile {
+    pub(super) path: PathBuf,
+}
+
+impl OwnFile {
+    /// Beside the control socket: `margay.state` for `margay.sock` and the extension `state`.
+    pub(super) fn beside(socket: &Path, extension: &str) -> Self {
+        OwnFile { path: socket.with_extension(extension) }
+    }
+
+    /// What is in it; `None`: there is none.
+    ///
+    /// # Errors
+    /// It cannot be read, or is not ours.
+    pub(super) fn read(&self) -> Result<Option<String>, Unread> {
+        // Not through a link, and not held up by a pipe that nobody writes to.
+        let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
+        let file = match OpenOptions::new().read(true).custom_flags(flags).open(&self.path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        if let Some(why) = not_ours(&file)? {
+            return Err(Unread::Foreign(why));
+        }
+        let mut text = String::new();
+        file.take(FILE_LEN_MAX).read_to_string(&mut text)?;
+        Ok(Some(text))
+    }
+
+    /// Puts another content in its place.
+    ///
+    /// # Errors
+    /// The system refuses; the file is as it was.
+    pub(super) fn replace(&self, text: &str) -> io::Result<()> {
+        if text.len() as u64 > FILE_LEN_MAX {
+            return Err(io::Error::from(io::ErrorKind::FileTooLarge));
+        }
+        let mut fresh = self.path.clone().into_os_string();
+        fresh.push(format!(".{}", std::process::id()));
+        let fresh = PathBuf::from(fresh);
+        let _ = fs::remove_file(&fresh);
+        let written = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(MODE)
+            .open(&fresh)
+            .and_then(|mut file| {
+                file.write_all(text.as_bytes())?;
+                file.sync_all()
+            })
+            .and_then(|()| fs::rename(&fresh, &self.path));
+        if written.is_err() {
+            let _ = fs::remove_file(&fresh);
+        }
+        written
+    }
+
+    /// Nothing is to be known.
+    pub(super) fn remove(&self) -> io::Result<()> {
+        match fs::remove_file(&self.path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// What speaks against a file.
+fn not_ours(file: &File) -> io::Result<Option<&'static str>> {
+    let metadata = file.metadata()?;
+    Ok(if !metadata.is_file() {
+        Some("it is no file")
+    } else if metadata.uid() != rustix::process::geteuid().as_raw() {
+        Some("it belongs to another user")
+    } else if metadata.mode() & 0o022 != 0 {
+        Some("others may write it")
+    } else if metadata.len() > FILE_LEN_MAX {
+        Some("it is too long")
+    } else {
+        None
+    })
+}
+
+/// The name of this boot of the machine.
+pub(super) fn boot() -> io::Result<String> {
+    Ok(fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
+}

@@ -1,0 +1,237 @@
+//! Peers that an operator has shut down, by name: until they are started, through reloads and through
+//! the peer's going and coming, and where that is asked for through restarts of the daemon.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
+
+use serde::{Deserialize, Serialize};
+
+use super::own_file::{OwnFile, Unread, boot};
+use crate::ctl::Lasts;
+use crate::net::AdminShutdown;
+
+/// The form of the file.
+const VERSION: u32 = 1;
+
+/// A shutdown by an operator.
+#[derive(Clone, Debug)]
+pub(super) struct Shutdown {
+    pub(super) since: SystemTime,
+    /// What the neighbour was told (RFC 9003); empty: nothing.
+    pub(super) message: String,
+    pub(super) lasts: Lasts,
+    /// As all records of the peer have it.
+    state: AdminShutdown,
+}
+
+/// Those of one daemon. Clones are the same.
+#[derive(Clone, Debug)]
+pub(super) struct Shutdowns {
+    peers: Arc<Mutex<BTreeMap<Arc<str>, Shutdown>>>,
+    file: OwnFile,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Content {
+    version: u32,
+    /// Which boot of the machine.
+    boot: String,
+    peers: Vec<Kept>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Kept {
+    name: String,
+    /// Seconds since 1970.
+    since: u64,
+    message: String,
+}
+
+impl Shutdowns {
+    /// What the last run has left in the file beside this control socket. If that cannot be had, why: no
+    /// peer is shut down then.
+    pub(super) fn of_last_run(socket: &Path) -> (Self, Option<String>) {
+        let file = OwnFile::beside(socket, "shutdowns");
+        let (kept, fault) = match read(&file) {
+            Ok(kept) => (kept, None),
+            Err(why) => {
+                let path = file.path.display();
+                let fault = format!(
+                    "{path}, which names the peers that were shut down with --keep, is not read \
+                     ({why}): they are started; remove the file"
+                );
+                (Vec::new(), Some(fault))
+            }
+        };
+        let peers = kept.into_iter().map(|Kept { name, since, message }| {
+            let state = AdminShutdown::default();
+            state.set(true);
+            let since = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(since);
+            (name.into(), Shutdown { since, message, lasts: Lasts::Boot, state })
+        });
+        (Shutdowns { peers: Arc::new(Mutex::new(peers.collect())), file }, fault)
+    }
+
+    /// The state of a peer that is added.
+    pub(super) fn state(&self, name: &str) -> AdminShutdown {
+        self.lock().get(name).map(|shutdown| shutdown.state.clone()).unwrap_or_default()
+    }
+
+    /// The shutdown of a peer, if it is shut down.
+    pub(super) fn get(&self, name: &str) -> Option<Shutdown> {
+        self.lock().get(name).cloned()
+    }
+
+    /// Shuts peers down.
+    ///
+    /// # Errors
+    /// The file cannot be written: nobody is shut down.
+    pub(super) fn begin(
+        &self,
+        peers: &[(Arc<str>, AdminShutdown)],
+        message: &str,
+        lasts: Lasts,
+    ) -> Result<(), String> {
+        let mut held = self.lock();
+        let mut after = held.clone();
+        let since = SystemTime::now();
+        for (name, state) in peers {
+            let (state, message) = (state.clone(), message.to_owned());
+            after.insert(Arc::clone(name), Shutdown { since, message, lasts, state });
+        }
+        self.write(&held, &after)?;
+        peers.iter().for_each(|(_, state)| state.set(true));
+        *held = after;
+        Ok(())
+    }
+
+    /// Ends the shutdown of these peers.
+    ///
+    /// # Errors
+    /// The file cannot be written: they stay shut down.
+    pub(super) fn end(&self, names: &[Arc<str>]) -> Result<(), String> {
+        let mut held = self.lock();
+        let mut after = held.clone();
+        after.retain(|name, _| !names.contains(name));
+        self.write(&held, &after)?;
+        let ended = held.iter().filter(|(name, _)| names.contains(name));
+        ended.for_each(|(_, shutdown)| shutdown.state.set(false));
+        *held = after;
+        Ok(())
+    }
+
+    /// A peer has another name.
+    pub(super) fn rename(&self, old: &str, new: &Arc<str>) {
+        let mut held = self.lock();
+        if let Some(shutdown) = held.remove(old) {
+            let before = held.clone();
+            held.insert(Arc::clone(new), shutdown);
+            // Under the old name it is of no use to the next run, and not worse than without the file.
+            if let Err(why) = self.write(&before, &held) {
+                tracing::warn!(peer = %new, "{why}");
+            }
+        }
+    }
+
+    /// Writes what outlives the daemon, if that differs.
+    fn write(
+        &self,
+        before: &BTreeMap<Arc<str>, Shutdown>,
+        after: &BTreeMap<Arc<str>, Shutdown>,
+    ) -> Result<(), String> {
+        let kept = |all: &BTreeMap<Arc<str>, Shutdown>| -> Vec<Kept> {
+            let kept = all.iter().filter(|(_, shutdown)| shutdown.lasts == Lasts::Boot);
+            kept.map(|(name, shutdown)| {
+                let since = shutdown.since.duration_since(SystemTime::UNIX_EPOCH);
+                let since = since.map_or(0, |since| since.as_secs());
+                Kept { name: name.to_string(), since, message: shutdown.message.clone() }
+            })
+            .collect()
+        };
+        let (was, is) = (kept(before), kept(after));
+        let names = |all: &[Kept]| all.iter().map(|kept| kept.name.clone()).collect::<Vec<_>>();
+        if names(&was) == names(&is) && is.iter().zip(&was).all(|(a, b)| a.message == b.message) {
+            return Ok(());
+        }
+        let written = if is.is_empty() { self.file.remove() } else { self.replace(is) };
+        written.map_err(|error| format!("cannot write {}: {error}", self.file.path.display()))
+    }
+
+    fn replace(&self, peers: Vec<Kept>) -> std::io::Result<()> {
+        let content = Content { version: VERSION, boot: boot()?, peers };
+        self.file.replace(&serde_json::to_string(&content)?)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Arc<str>, Shutdown>> {
+        self.peers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What the file holds, unless the machine was booted since.
+fn read(file: &OwnFile) -> Result<Vec<Kept>, String> {
+    let text = match file.read() {
+        Ok(Some(text)) => text,
+        Ok(None) => return Ok(Vec::new()),
+        Err(unread @ (Unread::Failed(_) | Unread::Foreign(_))) => return Err(unread.to_string()),
+    };
+    let content: Content = serde_json::from_str(&text).map_err(|error| error.to_string())?;
+    if content.version != VERSION {
+        return Err(format!("version {}", content.version));
+    }
+    let is_of_this_boot = content.boot == boot().map_err(|error| error.to_string())?;
+    Ok(if is_of_this_boot { content.peers } else { Vec::new() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(shutdowns: &Shutdowns) -> Vec<String> {
+        shutdowns.lock().keys().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn only_what_is_kept_is_known_to_the_next_run() {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("margay.sock");
+        let (run, fault) = Shutdowns::of_last_run(&socket);
+        assert_eq!(fault, None);
+        let peer = |name: &str| (Arc::from(name), run.state(name));
+        let (a, b) = (peer("a"), peer("b"));
+        run.begin(std::slice::from_ref(&a), "disk", Lasts::Boot).unwrap();
+        run.begin(std::slice::from_ref(&b), "", Lasts::Run).unwrap();
+        assert!(a.1.is_set() && b.1.is_set());
+        assert!(run.state("a").is_set(), "added anew, it is still shut down");
+        run.rename("a", &Arc::from("c"));
+        let (next, fault) = Shutdowns::of_last_run(&socket);
+        assert_eq!((names(&next), fault), (vec!["c".to_owned()], None));
+        assert_eq!(next.get("c").unwrap().message, "disk");
+        next.end(&["c".into()]).unwrap();
+        assert!(names(&Shutdowns::of_last_run(&socket).0).is_empty());
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "no file is left");
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_written_changes_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let (run, _) = Shutdowns::of_last_run(&folder.path().join("no/such/margay.sock"));
+        let peer = (Arc::from("a"), run.state("a"));
+        let refused = run.begin(std::slice::from_ref(&peer), "", Lasts::Boot).unwrap_err();
+        assert!(refused.contains("no/such/margay.shutdowns"), "{refused}");
+        assert!(!peer.1.is_set() && run.get("a").is_none());
+        run.begin(std::slice::from_ref(&peer), "", Lasts::Run).unwrap();
+        assert!(peer.1.is_set());
+    }
+
+    #[test]
+    fn a_file_that_is_not_ours_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("margay.sock");
+        std::fs::write(folder.path().join("margay.shutdowns"), "{").unwrap();
+        let (run, fault) = Shutdowns::of_last_run(&socket);
+        assert!(names(&run).is_empty());
+        assert!(fault.unwrap().contains("margay.shutdowns"));
+    }
+}
