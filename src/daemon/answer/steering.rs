@@ -70,23 +70,23 @@ impl fmt::Display for Obstacle {
 
 /// Whether a peer was named, or selected by a pattern.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Chosen {
-    ByName,
-    ByPattern,
+enum How {
+    Named,
+    Matched,
 }
 
 /// Whom an order concerns.
 #[derive(Default)]
-struct Chosens {
-    records: Vec<(Arc<Record>, Chosen)>,
+struct Chosen {
+    records: Vec<(Arc<Record>, How)>,
     /// Dynamic peers that are shut down are not there: only their names are known.
     absent: Vec<Arc<str>>,
 }
 
-impl Chosens {
-    fn add(&mut self, record: &Arc<Record>, how: Chosen) {
+impl Chosen {
+    fn add(&mut self, record: &Arc<Record>, how: How) {
         match self.records.iter_mut().find(|(there, _)| there.id == record.id) {
-            Some((_, before)) if how == Chosen::ByName => *before = how,
+            Some((_, before)) if how == How::Named => *before = how,
             Some(_) => {}
             None => self.records.push((Arc::clone(record), how)),
         }
@@ -101,7 +101,7 @@ impl Steering {
         selection: &Selection,
         rehearsal: Rehearsal,
     ) -> Result<Page, Refusal> {
-        let Chosens { records, absent } = self.select(action, selection)?;
+        let Chosen { records, absent } = self.select(action, selection)?;
         let ids = records.iter().map(|(record, _)| record.id).collect();
         let counts = self.sources.counts(ids).await.ok_or_else(is_stopping)?;
         let is_real = rehearsal == Rehearsal::Real;
@@ -110,10 +110,10 @@ impl Steering {
             let obstacle = self.obstacle(action, record);
             match (obstacle, how) {
                 (None, _) => able.push(Arc::clone(record)),
-                (Some(obstacle), Chosen::ByName) => {
+                (Some(obstacle), How::Named) => {
                     refused.push(format!("{}: {obstacle}", record.name));
                 }
-                (Some(_), Chosen::ByPattern) => {}
+                (Some(_), How::Matched) => {}
             }
             items.push(Steered {
                 name: record.name.to_string(),
@@ -151,12 +151,12 @@ impl Steering {
         })
     }
 
-    fn select(&self, action: &PeerAction, selection: &Selection) -> Result<Chosens, Refusal> {
+    fn select(&self, action: &PeerAction, selection: &Selection) -> Result<Chosen, Refusal> {
         let all = self.sources.registry.all();
-        let mut chosen = Chosens::default();
+        let mut chosen = Chosen::default();
         let names = match selection {
             Selection::All => {
-                all.iter().for_each(|record| chosen.add(record, Chosen::ByPattern));
+                chosen.records = all.into_iter().map(|record| (record, How::Matched)).collect();
                 return Ok(chosen);
             }
             Selection::Named(names) => names,
@@ -167,13 +167,13 @@ impl Steering {
         }
         for name in names {
             if let Some(record) = self.sources.registry.find(name) {
-                chosen.add(&record, Chosen::ByName);
+                chosen.add(&record, How::Named);
                 continue;
             }
             let is_pattern = name.contains(['*', '?']);
             let before = chosen.records.len();
             let matching = all.iter().filter(|r| is_pattern && glob_matches(name, &r.name));
-            matching.for_each(|record| chosen.add(record, Chosen::ByPattern));
+            matching.for_each(|record| chosen.add(record, How::Matched));
             if *action == PeerAction::Start && self.shutdowns.get(name).is_some() {
                 chosen.absent.push(name.as_str().into());
             } else if chosen.records.len() == before {
