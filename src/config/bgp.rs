@@ -20,6 +20,9 @@ pub(super) const GROUPS_MAX: usize = 4096;
 /// Largest `paths-max`: all paths of a prefix are looked at when one changes.
 const PATHS_MAX: u16 = 1024;
 
+/// Before the name of an environment variable that holds the value.
+const FROM_ENVIRONMENT: &str = "env:";
+
 /// Everything below `[bgp]`.
 pub(super) struct Bgp {
     pub(super) global: BgpConfig,
@@ -33,7 +36,7 @@ pub(super) fn read(root: &Table<'_>, policies: &Policies, folder: &Path) -> Opti
     let asn = table.require("asn", "set it to our AS number").and_then(|v| read_usable_asn(&v));
     let router_id = table
         .require("router-id", "set it to an IPv4 address of this machine")
-        .and_then(|v| read_id::<RouterId>(&v, |id| id.0));
+        .and_then(|v| read_router_id(&v));
     let cluster_id = table.get("cluster-id").and_then(|v| read_id::<ClusterId>(&v, |id| id.0));
     let listen = read_listen(&table);
     let memory_max = read_memory(&table);
@@ -234,6 +237,25 @@ pub(super) fn read_usable_asn(value: &Value<'_>) -> Option<Asn> {
         return None;
     }
     Some(asn)
+}
+
+/// Our BGP Identifier; or `env:NAME`, for what the environment says: one file then serves several
+/// machines.
+fn read_router_id(value: &Value<'_>) -> Option<RouterId> {
+    let Some(name) = value.text()?.strip_prefix(FROM_ENVIRONMENT) else {
+        return read_id(value, |id: RouterId| id.0);
+    };
+    let said = std::env::var(name).ok();
+    let id = said.as_deref().and_then(|text| text.trim().parse::<RouterId>().ok());
+    let id = id.filter(|id| id.0 != 0);
+    if id.is_none() {
+        let what = match said {
+            Some(text) => format!("{name} is \"{text}\" in the environment, no identifier"),
+            None => format!("{name} is not set in the environment"),
+        };
+        value.fault(what, "set it to an IPv4 address of this machine, in a pod to status.hostIP");
+    }
+    id
 }
 
 /// An identifier that is written as an IPv4 address and is not zero (RFC 6286 §2.1).

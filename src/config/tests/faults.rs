@@ -71,6 +71,19 @@ fn a_file_that_cannot_be_read_is_named() {
 }
 
 #[test]
+fn a_router_id_of_the_environment_is_named_when_it_is_none() {
+    // Cargo sets the first for tests; nobody the second.
+    for (name, what) in [
+        ("CARGO_PKG_NAME", "CARGO_PKG_NAME is \"margay\" in the environment, no identifier"),
+        ("MARGAY_TEST_UNSET", "MARGAY_TEST_UNSET is not set in the environment"),
+    ] {
+        let text = format!("[bgp]\nasn = 64512\nrouter-id = \"env:{name}\"\n");
+        let remedy = "set it to an IPv4 address of this machine, in a pod to status.hostIP";
+        assert_eq!(faults(&text), [format!("m.toml:3:13: bgp.router-id: {what}; {remedy}")]);
+    }
+}
+
+#[test]
 fn faults_of_the_process() {
     assert_eq!(faults(""), ["m.toml:1:1: bgp: is missing; begin with asn and router-id"]);
     refused("asn = 1\n", "4:1: duplicate key; correct the TOML");
