@@ -7,8 +7,8 @@
 #   interop/setup.sh peers   every daemon that the tests talk to
 #   interop/setup.sh monitor Prometheus, which checks what margay tells it and asks every query
 #   interop/setup.sh vm      another kernel, for what this machine's lacks (interop/vm.sh)
-#   interop/setup.sh kubernetes       kube-apiserver 1.34 with its etcd, built from source once
-#                                     (minutes, 2 GB of memory, 3 GB of disk), and Calico's CRDs
+#   interop/setup.sh kubernetes       kube-apiserver 1.34 with its etcd, kubectl and two controllers, built from
+#                                     source once (minutes, 2 GB of memory, 3 GB of disk), and Calico's CRDs
 #   interop/setup.sh kubernetes-1.37  a second version, for MARGAY_KUBERNETES=1.37
 #
 # Nothing is started: while packages are unpacked, services may not start, and services that
@@ -92,7 +92,7 @@ setup_fuzz() { install_packages g++; }
 setup_demo() { install_packages bird2 iproute2; }
 
 setup_peers() {
-    install_packages bird2 frr gobgpd openbgpd exabgp etcd-server etcd-client openssl iproute2 runit nftables
+    install_packages bird2 frr gobgpd openbgpd exabgp etcd-server etcd-client openssl iproute2 runit nftables shellcheck
     [ -x $BIRD16/usr/sbin/bird ] && return 0
     # Version 1.6 conflicts with 2 as a package; all its libraries come with 2.
     [ "$(id -u)" = 0 ] || die "not root, and BIRD 1.6 is missing in $BIRD16"
@@ -201,7 +201,7 @@ setup_kubernetes() {
     flock 9
     fetch_crds
     build_kubernetes 1.34 1.34.4 $GO_MINIMUM ./cmd/etcd k8s.io/kubernetes/cmd/kube-apiserver \
-        ./cmd/endpointslices
+        k8s.io/kubernetes/cmd/kubectl ./cmd/controllers
 }
 
 setup_kubernetes_137() {

@@ -1,9 +1,12 @@
 //! BIRD 2: configuration and answers. The text queries serve BIRD 1.6 as well.
 
 use std::fmt::Write as _;
+use std::io::{BufRead, BufReader, Write as _};
 use std::net::IpAddr;
+use std::os::unix::net::UnixStream;
 use std::path::{Path as FilePath, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 
@@ -140,6 +143,30 @@ fn launch(host: &Host, socket: &FilePath, more: &[&str]) -> Result<Daemon> {
 /// When nobody answers, or the command is refused.
 pub fn birdc(socket: &FilePath, command: &str) -> Result<String> {
     run_command(Command::new("birdc").arg("-s").arg(socket).args(command.split(' ')))
+}
+
+/// What a client of Calico reads: connects, writes before it has read the greeting, and has 2 s for
+/// each line; the answer as far as the line that begins with `end`.
+///
+/// # Errors
+/// Nobody answers in time, or the answer ends before.
+pub fn ask(socket: &FilePath, command: &str, end: &str) -> Result<String> {
+    let stream =
+        UnixStream::connect(socket).with_context(|| format!("connect to {}", socket.display()))?;
+    stream.set_read_timeout(Some(Duration::from_secs(2)))?;
+    (&stream).write_all(format!("{command}\n").as_bytes())?;
+    let mut answer = String::new();
+    for line in BufReader::new(&stream).lines() {
+        let line = line?;
+        ensure!(line.len() < 64 * 1024, "a line of {} octets", line.len());
+        let is_last = line.starts_with(end);
+        answer.push_str(&line);
+        answer.push('\n');
+        if is_last {
+            return Ok(answer);
+        }
+    }
+    bail!("{command}: closed after {answer}")
 }
 
 /// The BGP paths for exactly this prefix. The client exits with 1 when there is no such route.

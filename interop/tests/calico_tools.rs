@@ -2,14 +2,12 @@
 //! probes, calicoctl and CalicoNodeStatus by the rules of `tests/support/calico_readers.rs`, with
 //! `examples/calico-node` laid over a root and run by runit.
 
-use std::io::{BufRead, BufReader, Write};
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use interop::bird2::birdc;
+use interop::bird2::{ask, birdc};
 use interop::calico::{Cluster, MargayNode, environment, session_name};
 use interop::daemon::Daemon;
 use interop::kernel;
@@ -24,27 +22,6 @@ mod readers;
 fn run(name: &str, programs: &[&str], test: impl FnOnce(&mut Lab) -> Result<()>) -> Result<()> {
     let programs = [&["etcd", "etcdctl"], programs].concat();
     lab::run_margay(name, &[], &programs, test)
-}
-
-/// What a client of Calico reads: connects, writes before it has read the greeting, and has 2 s for
-/// each line; the answer as far as the line that begins with `end`.
-fn ask(socket: &Path, command: &str, end: &str) -> Result<String> {
-    let stream =
-        UnixStream::connect(socket).with_context(|| format!("connect to {}", socket.display()))?;
-    stream.set_read_timeout(Some(Duration::from_secs(2)))?;
-    (&stream).write_all(format!("{command}\n").as_bytes())?;
-    let mut answer = String::new();
-    for line in BufReader::new(&stream).lines() {
-        let line = line?;
-        ensure!(line.len() < 64 * 1024, "a line of {} octets", line.len());
-        let is_last = line.starts_with(end);
-        answer.push_str(&line);
-        answer.push('\n');
-        if is_last {
-            return Ok(answer);
-        }
-    }
-    bail!("{command}: closed after {answer}")
 }
 
 /// What a program printed, whatever it exited with.

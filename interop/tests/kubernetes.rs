@@ -484,7 +484,7 @@ fn services_and_secrets_come_from_the_api() -> Result<()> {
     lab::run("kube-services", &[], |lab| {
         let group = Group::V1;
         let mut kubernetes = Kubernetes::start(&lab.host("api")?, group)?;
-        kubernetes.start_slice_controller()?;
+        kubernetes.start_controllers()?;
         let ranges = json!({
             "nodeToNodeMeshEnabled": true,
             "serviceClusterIPs": [{"cidr": "10.96.0.0/16"}, {"cidr": "fd96::/112"}],

@@ -12,6 +12,18 @@ use crate::daemon::Daemon;
 use crate::lab::Host;
 use crate::wait::{PATIENCE, wait_until};
 
+/// Calico's default, as in the configuration below.
+const OWN_ASN: u32 = 64512;
+/// What filters towards internal neighbours begin with.
+const PRIORITY_OF_EXPORT: &str =
+    "    if (defined(source) && source = RTS_BGP && defined(bgp_local_pref)) then {
+      krt_metric = 2147483647 - bgp_local_pref;
+    } else {
+      if (!defined(krt_metric)) then { krt_metric = 1024; }
+      bgp_local_pref = 2147483647 - krt_metric;
+    }
+";
+
 /// Whose routes of the pool are in the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Writes {
@@ -30,6 +42,15 @@ pub enum Priorities {
     Mirrored,
     /// BIRD leaves both alone.
     None,
+}
+
+/// What a node's BIRD has beside the mesh.
+#[derive(Clone, Debug, Default)]
+pub struct Beside {
+    /// BGPPeers of all nodes: addresses and AS numbers.
+    pub peers: Vec<(IpAddr, u32)>,
+    /// Ranges of services, which are announced and not in the kernel.
+    pub services: Vec<String>,
 }
 
 /// BIRD as Calico's node image runs it.
@@ -74,6 +95,21 @@ impl BirdNode {
         Self::start_by(host, text, Writes::Bird, &[])
     }
 
+    /// As [`BirdNode::start`], with more than the mesh.
+    ///
+    /// # Errors
+    /// As [`BirdNode::start`].
+    pub fn start_beside(
+        host: &Host,
+        mesh: &[IpAddr],
+        blocks: &[&str],
+        beside: &Beside,
+    ) -> Result<Self> {
+        let text = render(host.v4(), mesh, blocks, Writes::Bird, Priorities::Mirrored);
+        let text = with_beside(&text, host.v4(), beside);
+        Self::start_by(host, text, Writes::Bird, &["-R"])
+    }
+
     fn start_by(host: &Host, mut text: String, writes: Writes, recovery: &[&str]) -> Result<Self> {
         if writes == Writes::Nobody {
             let (before, rest) = text.split_once("protocol kernel from").context("no kernel")?;
@@ -116,6 +152,41 @@ impl BirdNode {
     pub fn route(&self, prefix: &str) -> Result<String> {
         birdc(&self.socket, &format!("show route {prefix} all"))
     }
+}
+
+/// What confd adds for BGPPeers and for ranges of services.
+fn with_beside(text: &str, own: IpAddr, beside: &Beside) -> String {
+    let mut text = text.to_owned();
+    for range in &beside.services {
+        for (before, line) in [
+            ("template static static_template {\n", format!("   route {range} blackhole;\n")),
+            ("  calico_aggr();\n", format!("  if ( net ~ {range} ) then {{ accept; }}\n")),
+            (
+                "filter calico_kernel_programming {\n",
+                format!("  if ( net ~ {range} ) then {{ reject; }}\n"),
+            ),
+        ] {
+            text = text.replacen(before, &format!("{before}{line}"), 1);
+        }
+    }
+    for (address, asn) in &beside.peers {
+        let (name, is_internal) = (address.to_string().replace('.', "_"), *asn == OWN_ASN);
+        let _ = write!(
+            text,
+            "protocol bgp Global_{name} from bgp_template {{\n  neighbor {address} as {asn};\n  \
+             source address {own};\n  ttl security off;\n  multihop;\n  import filter {{\n    \
+             if (defined(bgp_local_pref)&&(bgp_local_pref > 2147482623)) then\n      \
+             preference = 200;\n    accept;\n  }};\n  export filter {{\n"
+        );
+        if is_internal {
+            text.push_str(PRIORITY_OF_EXPORT);
+        }
+        let _ = write!(
+            text,
+            "    calico_export_to_bgp_peers({is_internal});\n    reject;\n  }};\n}}\n"
+        );
+    }
+    text
 }
 
 /// What confd of earlier releases wrote: everything but the lines about metrics and LOCAL_PREF.
@@ -209,11 +280,7 @@ fn with_priorities(own: IpAddr, others: &[IpAddr], blocks: &[&str], writes: Writ
             "protocol bgp {name} from bgp_template {{\n  neighbor {address} as 64512;\n  \
              source address {own};\n  ttl security off;\n  multihop;\n  import filter {{\n    \
              if (defined(bgp_local_pref)&&(bgp_local_pref > 2147482623)) then\n      \
-             preference = 200;\n    accept;\n  }};\n  export filter {{\n    \
-             if (defined(source) && source = RTS_BGP && defined(bgp_local_pref)) then {{\n      \
-             krt_metric = 2147483647 - bgp_local_pref;\n    }} else {{\n      \
-             if (!defined(krt_metric)) then {{ krt_metric = 1024; }}\n      \
-             bgp_local_pref = 2147483647 - krt_metric;\n    }}\n    \
+             preference = 200;\n    accept;\n  }};\n  export filter {{\n{PRIORITY_OF_EXPORT}    \
              calico_export_to_bgp_peers(true);\n    reject;\n  }};\n{passive}}}\n"
         );
     }

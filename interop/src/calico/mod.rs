@@ -10,7 +10,7 @@ mod live;
 mod own;
 mod pod;
 
-pub use bird::{BirdNode, Priorities, Writes};
+pub use bird::{Beside, BirdNode, Priorities, Writes};
 pub use churn::{Churn, Usage, put_large_cluster};
 pub use etcd::Etcd;
 pub use golden::{GoldenBird, Node, Scenario, WITHOUT_PASSWORD};

@@ -187,7 +187,7 @@ print('sent', sent, 'lost', len(open_), 'at', [round(t, 3) for t in list(open_.v
 /// A packet every 5 ms from one pod to another, and their answers.
 #[derive(Debug)]
 pub struct Packets {
-    _server: Daemon,
+    _servers: Vec<Daemon>,
     client: Daemon,
 }
 
@@ -200,8 +200,26 @@ impl Packets {
         let server = to.echo()?;
         let log = format!("numbers-{}", from.address());
         let client = from.python(&log, NUMBERS, &[to.address()])?;
-        let packets = Self { _server: server, client };
-        wait_until(PATIENCE, "packets between pods", || {
+        Self::flowing(vec![server], client)
+    }
+
+    /// From a host to an address that is not a pod's, with what answers there.
+    ///
+    /// # Errors
+    /// As [`Packets::start`].
+    pub fn between(from: &Host, address: &str, at: &[&Host]) -> Result<Self> {
+        let servers = at
+            .iter()
+            .map(|host| host.daemon(&format!("echo-{address}"), "python3", &["-u", "-c", ECHO]));
+        let servers: Result<Vec<Daemon>> = servers.collect();
+        let log = format!("numbers-{address}");
+        let client = from.daemon(&log, "python3", &["-u", "-c", NUMBERS, address])?;
+        Self::flowing(servers?, client)
+    }
+
+    fn flowing(servers: Vec<Daemon>, client: Daemon) -> Result<Self> {
+        let packets = Self { _servers: servers, client };
+        wait_until(PATIENCE, "packets and their answers", || {
             let output = packets.client.output();
             ensure!(output.contains("flows"), "{output}");
             Ok(())

@@ -1,10 +1,14 @@
 //! A real kube-apiserver with a real etcd, on a host of its own, and what goes wrong with them.
 
 mod audit;
+pub mod calico_node;
+mod kubectl;
+mod kubelet;
 mod load;
 mod objects;
 mod request;
 
+pub use kubelet::{Kubelet, Site, sessions};
 pub use load::{CpuTime, large_address};
 pub use objects::{Group, node, peer};
 pub use request::Api;
@@ -208,13 +212,13 @@ impl Kubernetes {
         Ok(())
     }
 
-    /// Starts the controller that writes EndpointSlices.
+    /// Starts the controllers of EndpointSlices and of DaemonSets.
     ///
     /// # Errors
     /// When it cannot be started.
-    pub fn start_slice_controller(&mut self) -> Result<()> {
+    pub fn start_controllers(&mut self) -> Result<()> {
         let kubeconfig = self.kubeconfig("controllers", &format!("token: {ADMIN}"))?;
-        let controller = program("endpointslices")?.display().to_string();
+        let controller = program("controllers")?.display().to_string();
         let args = [kubeconfig.display().to_string()];
         self.controllers = Some(self.host.daemon("controllers", &controller, &args)?);
         Ok(())

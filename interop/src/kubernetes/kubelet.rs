@@ -1,0 +1,393 @@
+//! What kubelet, the scheduler and confd do for the pods of calico-node, in a lab that has none of them.
+//!
+//! The DaemonSet controller is Kubernetes' own. A pod that it makes is bound to the node that it is for, and the
+//! image says what is started in that node's namespace: margay where it is named in it, BIRD by the
+//! configuration that confd would have written, or nothing for an image of another kind, which so never
+//! becomes ready. A pod that is deleted ends what runs for it as a container ends: killed. Readiness is
+//! calico-node's `-bird-ready`: asked at `bird.ctl`, written into the Pod's status.
+//! `kubectl exec` enters the namespace, with the variables of the container.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::{Value, json};
+
+use super::{ADMIN, Api, Kubernetes, program};
+use crate::bird2::birdc;
+use crate::calico::{Beside, BirdNode, MargayNode};
+use crate::lab::Host;
+
+/// How often pods are looked at.
+const TURN: Duration = Duration::from_millis(150);
+/// calico-node's `--threshold-time`: every session of a younger container must be established.
+const STRICT: Duration = Duration::from_secs(30);
+/// The pods of calico-node.
+const PODS: &str = "/api/v1/namespaces/kube-system/pods";
+
+/// A node of the cluster.
+#[derive(Debug, Clone)]
+pub struct Site {
+    /// Its namespace; the Node has its name.
+    pub host: Host,
+    /// Its block.
+    pub block: String,
+}
+
+/// Plays kubelet until it is dropped.
+#[derive(Debug)]
+pub struct Kubelet {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+    wrapper: PathBuf,
+}
+
+/// What the thread and the test both look at.
+#[derive(Debug)]
+struct Shared {
+    stop: AtomicBool,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    nodes: BTreeMap<String, Node>,
+    beside: Beside,
+    faults: Vec<String>,
+}
+
+#[derive(Debug)]
+struct Node {
+    site: Site,
+    container: Option<Container>,
+}
+
+/// What runs for a pod.
+#[derive(Debug)]
+struct Container {
+    uid: String,
+    speaker: Speaker,
+    begun: Instant,
+    is_ready: Option<bool>,
+}
+
+#[derive(Debug)]
+enum Speaker {
+    Bird(BirdNode),
+    Margay(MargayNode),
+    Nothing,
+}
+
+/// A pod as the server has it.
+struct Listed {
+    name: String,
+    uid: String,
+    node: Option<String>,
+    /// The node that the DaemonSet controller made it for.
+    meant_for: String,
+    image: String,
+    variables: Vec<(String, String)>,
+}
+
+impl Listed {
+    fn read(pod: &Value) -> Result<Self> {
+        let text = |value: &Value| value.as_str().map(str::to_owned);
+        let spec = &pod["spec"];
+        let terms = &spec["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
+            ["nodeSelectorTerms"];
+        let containers = spec["containers"].as_array().context("no containers")?;
+        let container = containers.iter().find(|c| c["name"] == "calico-node");
+        let container = container.context("no calico-node")?;
+        let variables = container["env"].as_array().into_iter().flatten();
+        let variables = variables
+            .filter_map(|variable| Some((text(&variable["name"])?, text(&variable["value"])?)));
+        Ok(Self {
+            name: text(&pod["metadata"]["name"]).context("no name")?,
+            uid: text(&pod["metadata"]["uid"]).context("no uid")?,
+            node: text(&spec["nodeName"]),
+            meant_for: text(&terms[0]["matchFields"][0]["values"][0]).unwrap_or_default(),
+            image: text(&container["image"]).context("no image")?,
+            variables: variables.collect(),
+        })
+    }
+}
+
+/// Requests of the thread's own.
+struct Client {
+    host: Host,
+    url: String,
+    ca: String,
+    kubeconfig: PathBuf,
+    bin: PathBuf,
+}
+
+impl Client {
+    fn api(&self) -> Api<'_> {
+        Api::new(&self.host, self.url.clone(), self.ca.clone(), ADMIN.to_owned())
+    }
+
+    fn pods(&self) -> Result<Vec<Listed>> {
+        let list = self.api().object(&format!("{PODS}?labelSelector=k8s-app%3Dcalico-node"))?;
+        let items = list["items"].as_array().context("no list of pods")?;
+        items.iter().map(Listed::read).collect()
+    }
+
+    fn bind(&self, pod: &Listed) -> Result<()> {
+        let binding = json!({
+            "apiVersion": "v1", "kind": "Binding", "metadata": {"name": pod.name},
+            "target": {"apiVersion": "v1", "kind": "Node", "name": pod.meant_for},
+        });
+        self.api().post(&format!("{PODS}/{}/binding", pod.name), &binding).map(drop)
+    }
+
+    fn write_status(&self, pod: &Listed, host: &Host, is_ready: bool) -> Result<()> {
+        let address = host.v4().to_string();
+        let status = if is_ready { "True" } else { "False" };
+        let change = json!({"status": {
+            "phase": "Running", "podIP": address, "podIPs": [{"ip": address}],
+            "conditions": [{"type": "Ready", "status": status}],
+        }});
+        self.api().patch(&format!("{PODS}/{}/status", pod.name), &change).map(drop)
+    }
+
+    /// What a container's margay has in its environment.
+    fn variables(&self, host: &Host, pod: &Listed) -> Vec<(String, String)> {
+        let file = |name: &str| host.file(name).display().to_string();
+        let own = [
+            ("NODENAME", host.name().to_owned()),
+            ("DATASTORE_TYPE", "kubernetes".to_owned()),
+            ("KUBECONFIG", self.kubeconfig.display().to_string()),
+            ("MARGAY_SOCKET", file("margay.sock")),
+            ("MARGAY_BIRD_SOCKETS", format!("{},{}", file("bird.ctl"), file("bird6.ctl"))),
+            ("MARGAY_STATE_FILE", file("objects")),
+            ("CALICO_ENDPOINT_STATUS_PATH_PREFIX", file("status")),
+        ];
+        let own = own.map(|(name, value)| (name.to_owned(), value));
+        pod.variables.iter().cloned().chain(own).collect()
+    }
+
+    /// Makes `kubectl exec` of the pod possible.
+    fn write_exec(&self, host: &Host, pod: &Listed, is_margay: bool) -> Result<()> {
+        let path = if is_margay { format!("{}:", self.bin.display()) } else { String::new() };
+        let mut script = format!(
+            "#!/bin/sh\nexec ip netns exec {} env -i PATH={path}/usr/sbin:/usr/bin:/sbin:/bin",
+            host.namespace()
+        );
+        for (name, value) in self.variables(host, pod) {
+            script.push_str(&format!(" '{name}={value}'"));
+        }
+        script.push_str(" \"$@\"\n");
+        write_program(&self.host.file(&format!("exec-{}", pod.name)), &script)
+    }
+}
+
+fn write_program(path: &Path, text: &str) -> Result<()> {
+    std::fs::write(path, text)?;
+    Ok(std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755))?)
+}
+
+impl Kubelet {
+    /// Begins, for these nodes; margay's account reads with `kubeconfig`.
+    ///
+    /// # Errors
+    /// When a file cannot be written.
+    pub fn start(
+        kubernetes: &Kubernetes,
+        kubeconfig: &Path,
+        sites: &[Site],
+        beside: Beside,
+    ) -> Result<Self> {
+        let host = kubernetes.host();
+        let bin = host.file("bin");
+        std::fs::create_dir_all(&bin)?;
+        std::os::unix::fs::symlink(crate::margay::binary()?, bin.join("margay"))?;
+        let wrapper = host.file("kubectl.sh");
+        write_program(&wrapper, &wrapper_script(kubernetes)?)?;
+        let nodes = sites.iter().map(|site| {
+            (site.host.name().to_owned(), Node { site: site.clone(), container: None })
+        });
+        let state = State { nodes: nodes.collect(), beside, faults: Vec::new() };
+        let shared = Arc::new(Shared { stop: AtomicBool::new(false), state: Mutex::new(state) });
+        let client = Client {
+            host: host.clone(),
+            url: kubernetes.url(),
+            ca: kubernetes.ca(),
+            kubeconfig: kubeconfig.to_owned(),
+            bin,
+        };
+        let seen = Arc::clone(&shared);
+        let thread = std::thread::spawn(move || {
+            while !seen.stop.load(Ordering::Relaxed) {
+                let mut state = lock(&seen);
+                if let Err(error) = state.turn(&client) {
+                    state.faults.push(format!("{error:#}"));
+                }
+                drop(state);
+                std::thread::sleep(TURN);
+            }
+        });
+        Ok(Self { shared, thread: Some(thread), wrapper })
+    }
+
+    /// `kubectl` of the lab, with `exec`.
+    #[must_use]
+    pub fn kubectl(&self) -> &Path {
+        &self.wrapper
+    }
+
+    /// No turn failed.
+    ///
+    /// # Errors
+    /// What failed.
+    pub fn expect_no_fault(&self) -> Result<()> {
+        let faults = &lock(&self.shared).faults;
+        ensure!(faults.is_empty(), "{}", faults.join("\n"));
+        Ok(())
+    }
+
+    /// A node is no longer one: nothing runs there, and no BIRD that begins has a session with it.
+    pub fn remove(&self, name: &str) {
+        lock(&self.shared).nodes.remove(name);
+    }
+}
+
+impl Drop for Kubelet {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn lock(shared: &Shared) -> MutexGuard<'_, State> {
+    // A test that failed has said why.
+    shared.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+/// kubectl with the administrator's rights, whose `exec` is what [`Client::write_exec`] has written.
+fn wrapper_script(kubernetes: &Kubernetes) -> Result<String> {
+    let host = kubernetes.host();
+    let kubeconfig = kubernetes.kubeconfig("admin", &format!("token: {ADMIN}"))?;
+    Ok(format!(
+        "#!/bin/sh\n\
+         # Called as `-n NAMESPACE exec -i POD -c CONTAINER -- COMMAND` where it enters a container.\n\
+         if [ \"$3\" = exec ]; then\n    \
+             pod=$5\n    \
+             shift 8\n    \
+             [ -x {prefix}exec-$pod ] || {{ echo \"no container of $pod runs\" >&2; exit 1; }}\n    \
+             exec {prefix}exec-$pod \"$@\"\n\
+         fi\n\
+         exec ip netns exec {namespace} {kubectl} --kubeconfig {kubeconfig} --cache-dir {cache} \"$@\"\n",
+        prefix = host.file("").display(),
+        namespace = host.namespace(),
+        kubectl = program("kubectl")?.display(),
+        kubeconfig = kubeconfig.display(),
+        cache = host.file("kubectl").display(),
+    ))
+}
+
+impl State {
+    fn turn(&mut self, client: &Client) -> Result<()> {
+        let pods = client.pods()?;
+        for node in self.nodes.values_mut() {
+            let is_gone = |c: &mut Container| !pods.iter().any(|pod| pod.uid == c.uid);
+            if let Some(container) = node.container.take_if(is_gone) {
+                container.speaker.kill()?;
+            }
+        }
+        let mesh: Vec<IpAddr> = self.nodes.values().map(|node| node.site.host.v4()).collect();
+        for pod in &pods {
+            let Some(name) = &pod.node else {
+                client.bind(pod)?;
+                continue;
+            };
+            let Some(node) = self.nodes.get_mut(name) else { continue };
+            if node.container.is_none() {
+                let is_margay = pod.image.contains("margay");
+                client.write_exec(&node.site.host, pod, is_margay)?;
+                client.write_status(pod, &node.site.host, false)?;
+                node.container = Some(Container {
+                    uid: pod.uid.clone(),
+                    speaker: Speaker::start(client, &node.site, pod, &mesh, &self.beside)?,
+                    begun: Instant::now(),
+                    is_ready: None,
+                });
+            }
+            let Some(container) = node.container.as_mut() else { continue };
+            let is_ready = container.is_ready(&node.site.host);
+            if container.is_ready != Some(is_ready) {
+                client.write_status(pod, &node.site.host, is_ready)?;
+                container.is_ready = Some(is_ready);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Speaker {
+    fn start(
+        client: &Client,
+        site: &Site,
+        pod: &Listed,
+        mesh: &[IpAddr],
+        beside: &Beside,
+    ) -> Result<Self> {
+        let host = &site.host;
+        // Each container begins with files of its own. The folder of the sockets is the node's, and what a
+        // killed process left there is replaced by the next one.
+        if pod.image.contains("margay") {
+            let variables = client.variables(host, pod);
+            return Ok(Self::Margay(MargayNode::from_variables(host, variables)?));
+        }
+        if pod.image.contains("broken") {
+            return Ok(Self::Nothing);
+        }
+        let others: Vec<IpAddr> = mesh.iter().copied().filter(|a| *a != host.v4()).collect();
+        Ok(Self::Bird(BirdNode::start_beside(host, &others, &[&site.block], beside)?))
+    }
+
+    /// As the processes of a container end whose first one is gone.
+    fn kill(self) -> Result<()> {
+        match self {
+            Self::Bird(mut bird) => bird.daemon().crash(),
+            Self::Margay(mut margay) => margay.daemon().crash(),
+            Self::Nothing => Ok(()),
+        }
+    }
+}
+
+impl Container {
+    fn is_ready(&self, host: &Host) -> bool {
+        match sessions(host) {
+            Ok((up, all)) if !matches!(self.speaker, Speaker::Nothing) => {
+                let is_strict = self.begun.elapsed() < STRICT;
+                all == 0 || if is_strict { up == all } else { up > 0 }
+            }
+            _ => false,
+        }
+    }
+}
+
+/// The sessions that `bird.ctl` of a node shows: established, and all.
+///
+/// # Errors
+/// When nobody answers there.
+pub fn sessions(host: &Host) -> Result<(usize, usize)> {
+    let answer = birdc(&host.file("bird.ctl"), "show protocols")?;
+    let (mut up, mut all) = (0, 0);
+    for line in answer.lines().filter(|line| line.contains(" BGP ")) {
+        all += 1;
+        up += usize::from(line.contains("Established"));
+    }
+    if !answer.contains("proto") {
+        bail!("{answer}");
+    }
+    Ok((up, all))
+}

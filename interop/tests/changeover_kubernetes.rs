@@ -1,0 +1,490 @@
+//! A cluster changes over and back, seen end to end: a real API server with the real controllers of
+//! DaemonSets and EndpointSlices, three nodes with pods, a reflector and a top-of-rack router (FRR). BIRD 1.6.8 is
+//! in charge of all nodes; `examples/kubernetes/changeover` takes them to margay one by one; the full mesh becomes
+//! sessions with the reflector; that is killed; a node is drained and deleted; and everything goes back. All the
+//! time pods send to each other and the router to a service's address, and CalicoNodeStatus is written.
+//!
+//! There is no kubelet: [`interop::kubernetes::Kubelet`] says what is played.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use interop::bird2::ask;
+use interop::calico::{Beside, Packets, Pod};
+use interop::daemon::Daemon;
+use interop::frr::Frr;
+use interop::kernel;
+use interop::kubernetes::{Group, Kubelet, Kubernetes, Site, calico_node, sessions};
+use interop::lab::{self, Host, Lab};
+use interop::margay::{Control, binary};
+use interop::speaker::{Config, Family, Kind, Neighbor, Origin};
+use interop::wait::{PATIENCE, holds_for, wait_until};
+use serde_json::{Value, json};
+
+#[path = "../../tests/support/calico_readers.rs"]
+mod readers;
+
+const GROUP: Group = Group::V3;
+const TOR_ASN: u32 = 65001;
+const ASN: u32 = 64512;
+/// Where services are, and the one that is asked.
+const SERVICES: &str = "10.96.0.0/24";
+const SERVICE: &str = "10.96.0.10";
+/// Longest time without an answer at `bird.ctl` while a container is replaced.
+const GAP: Duration = Duration::from_secs(10);
+const STATUSES: &str = "/apis/projectcalico.org/v3/caliconodestatuses";
+
+fn example(name: &str) -> String {
+    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/kubernetes");
+    Path::new(root).join(name).display().to_string()
+}
+
+/// `examples/kubernetes/route-reflector/margay.toml` on a host, with the lab's network.
+struct Reflector {
+    host: Host,
+    config: PathBuf,
+    daemon: Daemon,
+}
+
+impl Reflector {
+    fn start(host: &Host) -> Result<Self> {
+        let text = std::fs::read_to_string(example("route-reflector/margay.toml"))?;
+        let text = text.replace("10.0.0.0/16", "10.99.0.0/16");
+        let socket = host.file("margay.sock");
+        let text = format!("{text}\n[control]\nsocket = \"{}\"\n", socket.display());
+        let config = host.write("margay.toml", &text)?;
+        let daemon = Self::run(host, &config)?;
+        Ok(Self { host: host.clone(), config, daemon })
+    }
+
+    fn run(host: &Host, config: &Path) -> Result<Daemon> {
+        let mut command = host.command(&binary()?.display().to_string());
+        command.args(["run", "--config"]).arg(config);
+        Daemon::start(command_with_ip(command, host), &host.file("margay.log"))
+    }
+
+    /// Killed, and started again as kubelet starts a container again.
+    fn crash(&mut self) -> Result<()> {
+        self.daemon.crash()?;
+        self.daemon = Self::run(&self.host, &self.config)?;
+        Ok(())
+    }
+
+    fn established(&self) -> Result<usize> {
+        let peers = Control::of(&self.host).json(&["show", "peers"])?;
+        let peers = peers.as_array().context("no list")?;
+        Ok(peers.iter().filter(|peer| peer["state"] == "Established").count())
+    }
+
+    /// Sessions with a neighbour since this process began.
+    fn sessions(&self, neighbor: &Host) -> usize {
+        let established = format!("session established with {} ", neighbor.v4());
+        self.daemon.output().matches(&established).count()
+    }
+}
+
+fn command_with_ip(mut command: Command, host: &Host) -> Command {
+    command.env("HOST_IP", host.v4().to_string());
+    command
+}
+
+fn start_tor(host: &Host, nodes: &[&Host]) -> Result<Frr> {
+    let neighbor = |node: &&Host| Neighbor {
+        address: node.v4(),
+        local: host.v4(),
+        asn: ASN,
+        port: 179,
+        families: vec![Family::V4],
+        password: None,
+        ttl_security: false,
+        add_path: false,
+        passive: false,
+        extended_next_hop: false,
+        graceful_restart: true,
+        reflector_client: false,
+        hold_time: 90,
+        only: None,
+        prefixes_max: None,
+    };
+    let config = Config {
+        asn: TOR_ASN,
+        router_id: host.router_id(),
+        port: 179,
+        neighbors: nodes.iter().map(neighbor).collect(),
+        origins: vec![Origin::plain("203.0.113.0/24")],
+    };
+    Frr::start(host, &config)
+}
+
+/// calico-node's reporter, which is no part of BIRD or margay: it asks both sockets as it does there and
+/// writes CalicoNodeStatus.
+struct Reporter {
+    stop: Arc<AtomicBool>,
+    seen: Arc<Mutex<Seen>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+#[derive(Default)]
+struct Seen {
+    /// What no reader would have understood, and what the server refused.
+    faults: Vec<String>,
+    /// The longest time that nobody answered, by node.
+    gaps: BTreeMap<String, Duration>,
+    reports: usize,
+}
+
+/// The status that a reporter writes: nobody answers, or who is established.
+fn report(host: &Host) -> Result<Option<Value>> {
+    let socket = host.file("bird.ctl");
+    let Ok(status) = ask(&socket, "show status", "0013") else { return Ok(None) };
+    // Between the two answers a container may end.
+    let Ok(protocols) = ask(&socket, "show protocols", "0000") else { return Ok(None) };
+    let agent = readers::agent(&status);
+    let sessions = readers::sessions(&protocols, ".").map_err(|fault| anyhow::anyhow!(fault))?;
+    let is_up = |session: &&readers::Session| session.info.starts_with("Established");
+    let peers: Vec<Value> = sessions
+        .iter()
+        .map(|session| {
+            let kind = if session.kind == "Mesh" { "NodeMesh" } else { "GlobalPeer" };
+            let state = session.info.split(' ').next().unwrap_or_default();
+            json!({"peerIP": session.peer_ip, "type": kind, "state": state, "since": session.since})
+        })
+        .collect();
+    let up = sessions.iter().filter(is_up).count();
+    Ok(Some(json!({
+        "agent": {"birdV4": {
+            "state": if agent.ready { "Ready" } else { "NotReady" },
+            "version": agent.version, "routerID": agent.router_id,
+            "lastBootTime": agent.last_boot,
+            "lastReconfigurationTime": agent.last_reconfiguration,
+        }},
+        "bgp": {
+            "numberEstablishedV4": up, "numberNotEstablishedV4": sessions.len() - up,
+            "numberEstablishedV6": 0, "numberNotEstablishedV6": 0, "peersV4": peers,
+        },
+    })))
+}
+
+impl Reporter {
+    fn start(kubernetes: &Arc<Kubernetes>, hosts: &[Host]) -> Result<Self> {
+        for host in hosts {
+            let object = json!({
+                "apiVersion": "projectcalico.org/v3", "kind": "CalicoNodeStatus",
+                "metadata": {"name": host.name()},
+                "spec": {"node": host.name(), "classes": ["Agent", "BGP"],
+                         "updatePeriodSeconds": 1},
+            });
+            kubernetes.admin().post(STATUSES, &object)?;
+        }
+        let stop = Arc::new(AtomicBool::new(false));
+        let seen = Arc::new(Mutex::new(Seen::default()));
+        let (stopped, written) = (Arc::clone(&stop), Arc::clone(&seen));
+        let (kubernetes, hosts) = (Arc::clone(kubernetes), hosts.to_vec());
+        let thread = std::thread::spawn(move || {
+            let mut answered: BTreeMap<String, Instant> = BTreeMap::new();
+            let mut last: BTreeMap<String, Value> = BTreeMap::new();
+            while !stopped.load(Ordering::Relaxed) {
+                for host in &hosts {
+                    let name = host.name().to_owned();
+                    let outcome = report(host);
+                    let mut seen = written.lock().expect("no holder panics");
+                    match outcome {
+                        Ok(Some(status)) => {
+                            answered.insert(name.clone(), Instant::now());
+                            seen.reports += 1;
+                            // As the reporter: nothing is written where nothing has changed.
+                            if last.get(&name) == Some(&status) {
+                                continue;
+                            }
+                            let path = format!("{STATUSES}/{name}");
+                            let change = json!({"status": status});
+                            if let Err(error) = kubernetes.admin().patch(&path, &change) {
+                                seen.faults.push(format!("{error:#}"));
+                            }
+                            last.insert(name, status);
+                        }
+                        Ok(None) => {
+                            let since = answered.get(&name).map(Instant::elapsed);
+                            let gap = seen.gaps.entry(name).or_default();
+                            *gap = since.unwrap_or_default().max(*gap);
+                        }
+                        Err(error) => seen.faults.push(format!("{name}: {error:#}")),
+                    }
+                }
+                std::thread::sleep(Duration::from_millis(200));
+            }
+        });
+        Ok(Self { stop, seen, thread: Some(thread) })
+    }
+
+    /// Every answer was understood, and nobody was without one for long.
+    fn expect_good(&self, nodes: &[&Host]) -> Result<String> {
+        let seen = self.seen.lock().expect("no holder panics");
+        ensure!(seen.faults.is_empty(), "CalicoNodeStatus: {}", seen.faults.join("\n"));
+        let gaps = nodes.iter().filter_map(|node| seen.gaps.get(node.name())).max();
+        let gap = gaps.copied().unwrap_or_default();
+        ensure!(gap < GAP, "CalicoNodeStatus: nobody answered for {gap:?}");
+        Ok(format!("{} reports, {gap:?} without one at most", seen.reports))
+    }
+}
+
+impl Drop for Reporter {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// All of it. What is dropped first ends first.
+struct Stage {
+    reporter: Reporter,
+    kubelet: Kubelet,
+    reflector: Reflector,
+    tor: Frr,
+    nodes: Vec<Host>,
+    router: Host,
+    inside: PathBuf,
+    kubernetes: Arc<Kubernetes>,
+}
+
+impl Stage {
+    fn start(lab: &mut Lab) -> Result<Self> {
+        let mut kubernetes = Kubernetes::start(&lab.host("api")?, GROUP)?;
+        kubernetes.install_crd(GROUP, "caliconodestatuses")?;
+        kubernetes.install_rbac()?;
+        let user = format!("token: {}", kubernetes.token(3600)?);
+        let kubeconfig = kubernetes.kubeconfig("margay", &user)?;
+        let mut nodes = Vec::new();
+        for name in ["a", "b", "c"] {
+            nodes.push(lab.host(name)?);
+        }
+        let (router, reflecting) = (lab.host("tor")?, lab.host("rr")?);
+        put_objects(&kubernetes, &nodes, &router, &reflecting)?;
+        kubernetes.start_controllers()?;
+        let sites: Vec<Site> = (1..)
+            .zip(&nodes)
+            .map(|(number, host)| Site {
+                host: host.clone(),
+                block: format!("10.65.{number}.0/26"),
+            })
+            .collect();
+        for node in &nodes {
+            // kube-proxy's place: the interface of its IPVS mode, which BGP does not look at.
+            lab.link(node, "kube-ipvs0")?;
+            node.run("ip", &["addr", "add", &format!("{SERVICE}/32"), "dev", "kube-ipvs0"])?;
+        }
+        let reflector = Reflector::start(&reflecting)?;
+        let tor = start_tor(&router, &nodes.iter().collect::<Vec<_>>())?;
+        let beside = Beside {
+            peers: vec![(router.v4(), TOR_ASN), (reflecting.v4(), ASN)],
+            services: vec![SERVICES.to_owned()],
+        };
+        let kubelet = Kubelet::start(&kubernetes, &kubeconfig, &sites, beside)?;
+        let daemonset = calico_node::with_kubernetes("kube-system").to_string();
+        let file = kubernetes.host().write("daemonset.json", &daemonset)?;
+        kubernetes.run_kubectl(&["apply", "-f", &file.display().to_string()])?;
+        let inside = kubernetes.host().file("inside");
+        kubernetes.wait_served(GROUP, "caliconodestatuses")?;
+        let kubernetes = Arc::new(kubernetes);
+        let reporter = Reporter::start(&kubernetes, &nodes)?;
+        Ok(Self { reporter, kubelet, reflector, tor, nodes, router, inside, kubernetes })
+    }
+
+    /// Each node has so many sessions, all established, and CalicoNodeStatus says so; the blocks of all
+    /// nodes are in the kernels of the others and of the router.
+    fn settles(&self, wanted: usize) -> Result<()> {
+        for node in &self.nodes {
+            wait_until(PATIENCE, &format!("{wanted} sessions of {}", node.name()), || {
+                let found = sessions(node)?;
+                ensure!(found == (wanted, wanted), "{found:?}");
+                let path = format!("{STATUSES}/{}", node.name());
+                let status = self.kubernetes.admin().object(&path)?["status"].clone();
+                let (agent, bgp) = (&status["agent"]["birdV4"], &status["bgp"]);
+                ensure!(agent["state"] == "Ready", "{status}");
+                ensure!(agent["routerID"] == node.v4().to_string(), "{status}");
+                ensure!(bgp["numberEstablishedV4"] == wanted, "{status}");
+                ensure!(bgp["numberNotEstablishedV4"] == 0, "{status}");
+                Ok(())
+            })?;
+        }
+        for (number, node) in (1..).zip(&self.nodes) {
+            let block = format!("10.65.{number}.0/26");
+            let others = self.nodes.iter().filter(|other| other.name() != node.name());
+            for other in others.chain([&self.router]) {
+                kernel::wait_gateways(other, &block, &[node.v4().to_string()])?;
+            }
+        }
+        self.kubelet.expect_no_fault()
+    }
+
+    fn changeover(&self, direction: &str) -> Result<()> {
+        let mut command = Command::new("bash");
+        command.arg(example("changeover")).arg(direction).stdin(Stdio::null());
+        command.arg("--program").arg(binary()?);
+        command.env("KUBECTL", self.kubelet.kubectl()).env("MARGAY_INSIDE", &self.inside);
+        let said = lab::run_command(&mut command)?;
+        println!("$ changeover {direction}\n{said}");
+        Ok(())
+    }
+
+    fn apply(&self, step: &str) -> Result<()> {
+        self.kubernetes.run_kubectl(&["apply", "--validate=strict", "-k", &example(step)]).map(drop)
+    }
+
+    /// Sessions that a node's neighbours had with it: the router, and the reflector since it last began.
+    fn counts(&self, node: &Host) -> Result<(u64, usize)> {
+        let neighbor = self.tor.neighbor(node.v4())?;
+        let at_router = neighbor["connectionsEstablished"].as_u64().context("no count")?;
+        Ok((at_router, self.reflector.sessions(node)))
+    }
+}
+
+fn put_objects(
+    kubernetes: &Kubernetes,
+    nodes: &[Host],
+    router: &Host,
+    reflecting: &Host,
+) -> Result<()> {
+    kubernetes.put(GROUP, "ippools", "pods", &json!({"cidr": "10.65.0.0/16"}))?;
+    let information = json!({"calicoVersion": "v3.32.1", "datastoreReady": true});
+    kubernetes.put(GROUP, "clusterinformations", "default", &information)?;
+    let mesh = json!({
+        "nodeToNodeMeshEnabled": true, "serviceClusterIPs": [{"cidr": SERVICES}],
+    });
+    kubernetes.put(GROUP, "bgpconfigurations", "default", &mesh)?;
+    let peer = |address: IpAddr, asn: u32| json!({"peerIP": address.to_string(), "asNumber": asn});
+    kubernetes.put(GROUP, "bgppeers", "tor", &peer(router.v4(), TOR_ASN))?;
+    kubernetes.put(GROUP, "bgppeers", "reflector", &peer(reflecting.v4(), ASN))?;
+    for (number, host) in (1u8..).zip(nodes) {
+        kubernetes.put_node(GROUP, host, number)?;
+    }
+    let service = json!({
+        "apiVersion": "v1", "kind": "Service", "metadata": {"name": "web"},
+        "spec": {"clusterIP": SERVICE, "selector": {"app": "web"}, "ports": [{"port": 7778}]},
+    });
+    kubernetes.admin().post("/api/v1/namespaces/default/services", &service).map(drop)
+}
+
+/// `kubectl drain`, a shutdown of BGP for good, and then what a cluster's controllers do with a node that is
+/// gone: its pod and its block go too.
+fn remove_node(stage: &mut Stage, name: &str) -> Result<()> {
+    let kubernetes = &stage.kubernetes;
+    kubernetes.run_kubectl(&["drain", name, "--ignore-daemonsets", "--timeout=30s"])?;
+    let name_of_pod = kubernetes.run_kubectl(&[
+        "-n",
+        "kube-system",
+        "get",
+        "pods",
+        "--field-selector",
+        &format!("spec.nodeName={name}"),
+        "-o",
+        "jsonpath={.items[0].metadata.name}",
+    ])?;
+    // Without it, neighbours that do not read the objects keep its routes for the restart time.
+    let mut command = Command::new(stage.kubelet.kubectl());
+    command.args(["-n", "kube-system", "exec", "-i", &name_of_pod, "-c", "calico-node", "--"]);
+    lab::run_command(command.args(["margay", "stop", "--shutdown"]))?;
+    kubernetes.run_kubectl(&["delete", "node", name])?;
+    stage.kubelet.remove(name);
+    let selector = format!("spec.nodeName={name}");
+    kubernetes.run_kubectl(&[
+        "-n",
+        "kube-system",
+        "delete",
+        "pods",
+        "--field-selector",
+        &selector,
+    ])?;
+    kubernetes.delete(GROUP, "blockaffinities", &format!("{name}-10-65-3-0-26"))?;
+    stage.nodes.retain(|node| node.name() != name);
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs root, BIRD 1.6, FRR and kube-apiserver"]
+fn a_cluster_changes_over_and_back_without_losing_a_packet() -> Result<()> {
+    let kinds = [Kind::Bird16, Kind::Frr];
+    lab::run_margay("e2e", &kinds, &["curl", "openssl", "python3", "bash"], |lab| {
+        let begun = Instant::now();
+        let mut stage = Stage::start(lab)?;
+        let after = |what: &str| println!("{what}: after {:.1} s", begun.elapsed().as_secs_f64());
+        // Two of the mesh, the router and the reflector.
+        stage.settles(4)?;
+        after("BIRD is in charge");
+        let [a, b, c] = [0, 1, 2].map(|at| stage.nodes[at].clone());
+        let pods = [
+            Pod::start(&a, "x", "10.65.1.7")?,
+            Pod::start(&b, "y", "10.65.2.7")?,
+            Pod::start(&c, "z", "10.65.3.7")?,
+        ];
+        let mut lasting = vec![
+            Packets::start(&pods[0], &pods[1])?,
+            Packets::start(&pods[1], &pods[0])?,
+            Packets::between(&stage.router, SERVICE, &[&a, &b])?,
+        ];
+        let mut of_c = Packets::start(&pods[2], &pods[0])?;
+        let first: Vec<_> =
+            [&a, &b, &c].map(|node| stage.counts(node)).into_iter().collect::<Result<_>>()?;
+        ensure!(first.iter().all(|counts| *counts == (1, 1)), "{first:?}");
+
+        let merge = ["apply", "--server-side", "--field-manager=margay", "--force-conflicts", "-k"];
+        stage.kubernetes.run_kubectl(&[&merge[..], &[&example("calico-node")]].concat())?;
+        stage.changeover("to-margay")?;
+        stage.settles(4)?;
+        for node in [&a, &b, &c] {
+            // Each node's own change, and nothing else.
+            let counts = stage.counts(node)?;
+            ensure!(counts == (2, 2), "{}: {counts:?} sessions", node.name());
+        }
+        after("margay is in charge");
+
+        stage.apply("mesh-to-reflectors/mesh-off")?;
+        stage.settles(2)?;
+        ensure!(stage.counts(&a)? == (2, 2), "the mesh took another session with it");
+        stage.reflector.crash()?;
+        wait_until(PATIENCE, "the reflector's sessions", || {
+            let found = stage.reflector.established()?;
+            ensure!(found == 3, "{found}");
+            Ok(())
+        })?;
+        stage.settles(2)?;
+        stage.apply("mesh-to-reflectors/mesh-on")?;
+        stage.settles(4)?;
+        after("the reflector was killed, without a mesh");
+
+        let sent = of_c.end()?;
+        remove_node(&mut stage, "c")?;
+        stage.settles(3)?;
+        for host in [&a, &b, &stage.router] {
+            kernel::wait_gone(host, "10.65.3.0/26")?;
+        }
+        after("a node was deleted");
+
+        stage.changeover("to-bird")?;
+        stage.settles(3)?;
+        holds_for(Duration::from_secs(3), "BIRD's sessions", || {
+            ensure!(sessions(&a)? == (3, 3) && sessions(&b)? == (3, 3));
+            Ok(())
+        })?;
+        for node in [&a, &b] {
+            // Since the reflector began anew: its own restart, and the way back.
+            let counts = stage.counts(node)?;
+            ensure!(counts == (3, 2), "{}: {counts:?} sessions", node.name());
+        }
+        let rest: Result<Vec<u32>> = lasting.iter_mut().map(Packets::end).collect();
+        let sent = sent + rest?.iter().sum::<u32>();
+        let reports = stage.reporter.expect_good(&[&a, &b])?;
+        after("BIRD is in charge again");
+        println!("0 of {sent} packets lost; CalicoNodeStatus: {reports}");
+        Ok(())
+    })
+}
