@@ -318,10 +318,13 @@ impl Stage {
         }
         for (number, node) in (1..).zip(&self.nodes) {
             let block = format!("10.65.{number}.0/26");
-            let others = self.nodes.iter().filter(|other| other.name() != node.name());
-            for other in others.chain([&self.router]) {
+            for other in self.nodes.iter().filter(|other| other.name() != node.name()) {
                 kernel::wait_gateways(other, &block, &[node.v4().to_string()])?;
             }
+            // Every node tells it of every block, the own ones and those of the mesh.
+            wait_until(PATIENCE, "the router's route", || {
+                kernel::route(&self.router, &block)?.with_context(|| format!("no {block}"))
+            })?;
         }
         self.kubelet.expect_no_fault()
     }

@@ -143,7 +143,18 @@ impl Client {
             "apiVersion": "v1", "kind": "Binding", "metadata": {"name": pod.name},
             "target": {"apiVersion": "v1", "kind": "Node", "name": pod.meant_for},
         });
-        self.api().post(&format!("{PODS}/{}/binding", pod.name), &binding).map(drop)
+        self.write("POST", &format!("{PODS}/{}/binding", pod.name), &binding)
+    }
+
+    /// Writes about a pod, which may be gone since it was listed.
+    fn write(&self, method: &str, path: &str, object: &Value) -> Result<()> {
+        let media_type = match method {
+            "PATCH" => "application/merge-patch+json",
+            _ => "application/json",
+        };
+        let (code, text) = self.api().send(method, path, media_type, &object.to_string())?;
+        ensure!(matches!(code, 200 | 201 | 404), "{method} {path}: {code} {text}");
+        Ok(())
     }
 
     fn write_status(&self, pod: &Listed, host: &Host, is_ready: bool) -> Result<()> {
@@ -153,7 +164,7 @@ impl Client {
             "phase": "Running", "podIP": address, "podIPs": [{"ip": address}],
             "conditions": [{"type": "Ready", "status": status}],
         }});
-        self.api().patch(&format!("{PODS}/{}/status", pod.name), &change).map(drop)
+        self.write("PATCH", &format!("{PODS}/{}/status", pod.name), &change)
     }
 
     /// What a container's margay has in its environment.
