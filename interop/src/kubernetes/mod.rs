@@ -195,6 +195,7 @@ impl Kubernetes {
             ("client-ca-file", &self.ca()),
             ("token-auth-file", &self.host.file("tokens.csv").display().to_string()),
             ("authorization-mode", "RBAC"),
+            ("allow-privileged", "true"),
             ("service-account-issuer", "https://lab"),
             ("service-account-signing-key-file", &self.pki.path("accounts", "key")),
             ("service-account-key-file", &self.pki.path("accounts", "key")),
