@@ -323,10 +323,16 @@ impl Stage {
             }
             // Every node tells it of every block, the own ones and those of the mesh.
             wait_until(PATIENCE, "the router's route", || {
-                kernel::route(&self.router, &block)?.with_context(|| format!("no {block}"))
+                ensure!(self.is_at_router(&block)?, "no {block}");
+                Ok(())
             })?;
         }
         self.kubelet.expect_no_fault()
+    }
+
+    /// Whether zebra has put it into the router's kernel.
+    fn is_at_router(&self, prefix: &str) -> Result<bool> {
+        Ok(!self.router.run("ip", &["route", "show", prefix])?.trim().is_empty())
     }
 
     fn changeover(&self, direction: &str) -> Result<()> {
@@ -432,7 +438,7 @@ fn a_cluster_changes_over_and_back_without_losing_a_packet() -> Result<()> {
         let mut lasting = vec![
             Packets::start(&pods[0], &pods[1])?,
             Packets::start(&pods[1], &pods[0])?,
-            Packets::between(&stage.router, SERVICE, &[&a, &b])?,
+            Packets::between(&stage.router, SERVICE, &[&a, &b, &c])?,
         ];
         let mut of_c = Packets::start(&pods[2], &pods[0])?;
         let first: Vec<_> =
@@ -467,9 +473,14 @@ fn a_cluster_changes_over_and_back_without_losing_a_packet() -> Result<()> {
         let sent = of_c.end()?;
         remove_node(&mut stage, "c")?;
         stage.settles(3)?;
-        for host in [&a, &b, &stage.router] {
+        for host in [&a, &b] {
             kernel::wait_gone(host, "10.65.3.0/26")?;
         }
+        wait_until(PATIENCE, "the router to forget the node", || {
+            let found = stage.tor.ask(&["show bgp ipv4 10.65.3.0/26"])?;
+            ensure!(!stage.is_at_router("10.65.3.0/26")?, "it has the block: {found}");
+            Ok(())
+        })?;
         after("a node was deleted");
 
         stage.changeover("to-bird")?;

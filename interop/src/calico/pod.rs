@@ -84,17 +84,21 @@ impl Pod {
     /// # Errors
     /// As [`Daemon::start`].
     pub fn echo(&self) -> Result<Daemon> {
-        let server = self.python(&format!("echo-{}", self.address()), ECHO, &[])?;
-        wait_until(PATIENCE, "the server", || {
-            ensure!(server.output().contains("ready"), "{}", server.output());
-            Ok(())
-        })?;
-        Ok(server)
+        ready(self.python(&format!("echo-{}", self.address()), ECHO, &[])?)
     }
 
     fn python(&self, log: &str, script: &str, args: &[&str]) -> Result<Daemon> {
         self.daemon(log, "python3", &[&["-u", "-c", script], args].concat())
     }
+}
+
+/// A server that answers from now on.
+fn ready(server: Daemon) -> Result<Daemon> {
+    wait_until(PATIENCE, "the server", || {
+        ensure!(server.output().contains("ready"), "{}", server.output());
+        Ok(())
+    })?;
+    Ok(server)
 }
 
 impl Drop for Pod {
@@ -208,13 +212,15 @@ impl Packets {
     /// # Errors
     /// As [`Packets::start`].
     pub fn between(from: &Host, address: &str, at: &[&Host]) -> Result<Self> {
-        let servers = at
-            .iter()
-            .map(|host| host.daemon(&format!("echo-{address}"), "python3", &["-u", "-c", ECHO]));
+        let servers = at.iter().map(|host| {
+            let log = format!("echo-{address}");
+            ready(host.daemon(&log, "python3", &["-u", "-c", ECHO])?)
+        });
         let servers: Result<Vec<Daemon>> = servers.collect();
+        let servers = servers?;
         let log = format!("numbers-{address}");
         let client = from.daemon(&log, "python3", &["-u", "-c", NUMBERS, address])?;
-        Self::flowing(servers?, client)
+        Self::flowing(servers, client)
     }
 
     fn flowing(servers: Vec<Daemon>, client: Daemon) -> Result<Self> {
