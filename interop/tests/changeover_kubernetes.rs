@@ -120,7 +120,16 @@ fn start_tor(host: &Host, nodes: &[&Host]) -> Result<Frr> {
         neighbors: nodes.iter().map(neighbor).collect(),
         origins: vec![Origin::plain("203.0.113.0/24")],
     };
-    Frr::start(host, &config)
+    let tor = Frr::start(host, &config)?;
+    // This FRR (before 10.2) never removes the stale paths of a neighbour whose ADD-PATH identifiers are others
+    // after its restart: https://github.com/FRRouting/frr/issues/17372. BIRD's and margay's are.
+    let mut lines = vec!["configure terminal".to_owned(), format!("router bgp {TOR_ASN}")];
+    lines.push("address-family ipv4 unicast".to_owned());
+    lines.extend(nodes.iter().map(|node| format!("neighbor {} disable-addpath-rx", node.v4())));
+    let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+    let answer = tor.ask(&lines)?;
+    ensure!(!answer.contains('%'), "{answer}");
+    Ok(tor)
 }
 
 /// calico-node's reporter, which is no part of BIRD or margay: it asks both sockets as it does there and
