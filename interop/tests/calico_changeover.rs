@@ -48,7 +48,7 @@ const fn set(release: &'static str, carrier: Carrier, writes: Writes) -> Set {
 impl Set {
     fn priorities(&self) -> Priorities {
         match self.release {
-            "v3.28.2" | "v3.31.7" => Priorities::None,
+            "v3.0.12" | "v3.28.2" | "v3.31.7" => Priorities::None,
             _ => Priorities::Mirrored,
         }
     }
@@ -56,6 +56,9 @@ impl Set {
 
 /// What each release does by itself, and where its switches are turned.
 const SETS: &[Set] = &[
+    // Older than what margay knows: it counts as the oldest that is.
+    set("v3.0.12", Carrier::None, Writes::Bird),
+    set("v3.0.12", Carrier::IpipAlways, Writes::Bird),
     set("v3.28.2", Carrier::None, Writes::Bird),
     set("v3.28.2", Carrier::IpipAlways, Writes::Bird),
     set("v3.28.2", Carrier::IpipCrossSubnet, Writes::Bird),

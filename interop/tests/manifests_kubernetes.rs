@@ -3,7 +3,7 @@
 //! controller; kubelet is played ([`interop::kubernetes::Kubelet`]).
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 use interop::calico::Beside;
@@ -189,17 +189,17 @@ impl Cluster {
         Ok(cluster)
     }
 
-    fn changeover(&self, arguments: &[&str]) -> Result<Output> {
+    fn command(&self, arguments: &[&str]) -> Result<Command> {
         let mut command = Command::new("bash");
         command.arg(folder("changeover")).args(arguments).stdin(Stdio::null());
         command.arg("--program").arg(binary()?);
         command.env("KUBECTL", self.kubelet.kubectl()).env("MARGAY_INSIDE", &self.inside);
-        command.output().context("bash")
+        Ok(command)
     }
 
     /// Runs the script; what it said, if it ended with this code.
     fn expect(&self, arguments: &[&str], code: i32) -> Result<String> {
-        let output = self.changeover(arguments)?;
+        let output = self.command(arguments)?.output().context("bash")?;
         let said = [output.stdout, output.stderr].concat();
         let said = String::from_utf8(said)?;
         ensure!(output.status.code() == Some(code), "{:?}, not {code}: {said}", output.status);
@@ -221,6 +221,27 @@ impl Cluster {
             ensure!(words.get(3) == Some(&image) && line.ends_with(" ready"), "{line}");
         }
         self.kubelet.expect_no_fault()
+    }
+
+    /// Whoever interrupts it while a pod does not come up can go back: the label says where it was.
+    fn is_put_back_after_an_interruption(&self) -> Result<()> {
+        let mut command = self.command(&["to-margay", "a"])?;
+        let mut script = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
+        wait_until(PATIENCE, "the pod that never becomes ready", || {
+            let status = self.expect(&["status"], 0)?;
+            ensure!(
+                status.contains("a to-margay ") && status.contains("/broken:1 not ready"),
+                "{status}"
+            );
+            Ok(())
+        })?;
+        lab::run_command(Command::new("kill").args(["-INT", &script.id().to_string()]))?;
+        // bash ends the command that it waits for first.
+        let code = script.wait()?.code();
+        ensure!(code == Some(130), "{code:?}");
+        let said = self.expect(&["to-bird", "a"], 0)?;
+        ensure!(said.contains("a: is between the two"), "{said}");
+        self.expect_state(["bird", "bird"])
     }
 
     /// The uids of the pods: none was replaced while they are the same.
@@ -276,6 +297,7 @@ fn nodes_change_over_one_by_one_and_back() -> Result<()> {
         let said = cluster.expect(&["to-margay", "--limit", "8"], 3)?;
         ensure!(said.contains("a: was not ready within 8 s and runs bird again"), "{said}");
         cluster.expect_state(["bird", "bird"])?;
+        cluster.is_put_back_after_an_interruption()?;
         image(MARGAY)?;
 
         let said = cluster.expect(&["to-margay", "a"], 0)?;
