@@ -1,6 +1,7 @@
 //! What the kernel holds, by ip(8).
 
 use std::cell::Cell;
+use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
@@ -128,7 +129,9 @@ impl RouteMonitor {
     /// # Errors
     /// When `ip monitor` does not run.
     pub fn start(host: &Host) -> Result<Self> {
-        let daemon = host.daemon("monitor", "ip", &["-ts", "monitor", "route"])?;
+        let mut command = host.command("ip");
+        command.args(["-ts", "monitor", "route"]).env("TZ", "UTC");
+        let daemon = Daemon::start(command, &host.file("monitor.log"))?;
         let monitor = Self { host: host.clone(), daemon, calls: Cell::new(0) };
         // It prints nothing at start, and may not listen yet.
         wait_until(PATIENCE, "ip monitor to listen", || monitor.expect_mark(0))?;
@@ -145,6 +148,34 @@ impl RouteMonitor {
         let text = self.daemon.output();
         ensure!(!text.contains("receive error"), "ip monitor has lost changes");
         Ok(text)
+    }
+
+    /// Routes whose prefixes begin so that were deleted and added again: from when until when there was
+    /// none, in seconds of the day, in UTC.
+    ///
+    /// # Errors
+    /// As [`RouteMonitor::changes`], and when a line has no time.
+    pub fn gaps(&self, prefix: &str) -> Result<Vec<(f64, f64)>> {
+        let (mut gone, mut gaps) = (BTreeMap::new(), Vec::new());
+        for line in self.changes()?.lines() {
+            let Some((time, change)) = line.trim_start_matches('[').split_once("] ") else {
+                continue;
+            };
+            let is_gone = change.starts_with("Deleted ");
+            let route = change.trim_start_matches("Deleted ").split(' ').next().unwrap_or_default();
+            if !route.starts_with(prefix) {
+                continue;
+            }
+            let clock = time.split_once('T').context("no time")?.1.split(':');
+            let clock: Vec<f64> = clock.map(str::parse).collect::<Result<_, _>>()?;
+            let at = clock.iter().fold(0.0, |sum, part| sum * 60.0 + part);
+            if is_gone {
+                gone.insert(route.to_owned(), at);
+            } else if let Some(from) = gone.remove(route) {
+                gaps.push((from, at));
+            }
+        }
+        Ok(gaps)
     }
 
     /// A route of our own that comes and goes shows how far it has read.

@@ -170,6 +170,7 @@ s.setblocking(False)
 stop = []
 signal.signal(signal.SIGINT, lambda *_: stop.append(1))
 open_, sent, begin, said = {}, 0, time.monotonic(), False
+midnight = begin - time.time() % 86400
 end = None
 while True:
     now = time.monotonic()
@@ -186,6 +187,7 @@ while True:
             if sent > 10 and len(open_) < 5 and not said: print('flows'); said = True
         except OSError: pass
 print('sent', sent, 'lost', len(open_), 'at', [round(t, 3) for t in list(open_.values())[:20]])
+print('of the day', *[round(begin + t - midnight, 6) for t in open_.values()])
 ";
 
 /// A packet every 5 ms from one pod to another, and their answers.
@@ -239,13 +241,25 @@ impl Packets {
     /// # Errors
     /// As said.
     pub fn end(&mut self) -> Result<u32> {
+        let (sent, lost) = self.losses()?;
+        ensure!(lost.is_empty(), "packets were lost: {}", self.client.output());
+        Ok(sent)
+    }
+
+    /// Ends; how many were sent, and when those were that did not come back: seconds of the day, in UTC.
+    ///
+    /// # Errors
+    /// When the sender does not say.
+    pub fn losses(&mut self) -> Result<(u32, Vec<f64>)> {
         self.client.signal("INT")?;
         self.client.wait(PATIENCE)?;
         let output = self.client.output();
-        let line = output.lines().find(|line| line.starts_with("sent")).context("no count")?;
-        let words: Vec<&str> = line.split(' ').collect();
-        ensure!(words.get(3) == Some(&"0"), "packets were lost: {line}");
-        Ok(words.get(1).context("no count")?.parse()?)
+        let line =
+            output.lines().find_map(|line| line.strip_prefix("sent ")).context("no count")?;
+        let sent = line.split(' ').next().context("no count")?.parse()?;
+        let lost = output.lines().find_map(|line| line.strip_prefix("of the day"));
+        let lost = lost.context("no times")?.split_whitespace().map(str::parse);
+        Ok((sent, lost.collect::<Result<_, _>>()?))
     }
 }
 

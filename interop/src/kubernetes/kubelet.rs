@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
@@ -28,6 +28,7 @@ use crate::lab::Host;
 const TURN: Duration = Duration::from_millis(150);
 /// calico-node's `--threshold-time`: every session of a younger container must be established.
 const STRICT: Duration = Duration::from_secs(30);
+const SECONDS_OF_DAY: f64 = 86_400.0;
 /// The pods of calico-node.
 const PODS: &str = "/api/v1/namespaces/kube-system/pods";
 
@@ -60,12 +61,21 @@ struct State {
     nodes: BTreeMap<String, Node>,
     beside: Beside,
     faults: Vec<String>,
+    eras: Vec<Era>,
 }
 
 #[derive(Debug)]
 struct Node {
     site: Site,
     container: Option<Container>,
+}
+
+/// When a container began, and whether BIRD is in it.
+#[derive(Debug)]
+struct Era {
+    node: String,
+    begun: SystemTime,
+    is_bird: bool,
 }
 
 /// What runs for a pod.
@@ -223,7 +233,7 @@ impl Kubelet {
         let nodes = sites.iter().map(|site| {
             (site.host.name().to_owned(), Node { site: site.clone(), container: None })
         });
-        let state = State { nodes: nodes.collect(), beside, faults: Vec::new() };
+        let state = State { nodes: nodes.collect(), beside, ..State::default() };
         let shared = Arc::new(Shared { stop: AtomicBool::new(false), state: Mutex::new(state) });
         let client = Client {
             host: host.clone(),
@@ -260,6 +270,18 @@ impl Kubelet {
         let faults = &lock(&self.shared).faults;
         ensure!(faults.is_empty(), "{}", faults.join("\n"));
         Ok(())
+    }
+
+    /// Whether a node ran BIRD at that second of the day, in UTC.
+    #[must_use]
+    pub fn ran_bird(&self, node: &str, second: f64) -> bool {
+        let state = lock(&self.shared);
+        let begun = |era: &Era| {
+            let since = era.begun.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+            since.as_secs_f64() % SECONDS_OF_DAY
+        };
+        let eras = state.eras.iter().filter(|era| era.node == node && begun(era) <= second);
+        eras.last().is_some_and(|era| era.is_bird)
     }
 
     /// A node is no longer one: nothing runs there, and no BIRD that begins has a session with it.
@@ -324,6 +346,8 @@ impl State {
                 let is_margay = pod.image.contains("margay");
                 client.write_exec(&node.site.host, pod, is_margay)?;
                 client.write_status(pod, &node.site.host, false)?;
+                let era = Era { node: name.clone(), begun: SystemTime::now(), is_bird: !is_margay };
+                self.eras.push(era);
                 node.container = Some(Container {
                     uid: pod.uid.clone(),
                     speaker: Speaker::start(client, &node.site, pod, &mesh, &self.beside)?,
