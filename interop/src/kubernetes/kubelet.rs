@@ -280,8 +280,9 @@ impl Kubelet {
             let since = era.begun.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
             since.as_secs_f64() % SECONDS_OF_DAY
         };
-        let eras = state.eras.iter().filter(|era| era.node == node && begun(era) <= second);
-        eras.last().is_some_and(|era| era.is_bird)
+        let mut eras = state.eras.iter().rev();
+        let era = eras.find(|era| era.node == node && begun(era) <= second);
+        era.is_some_and(|era| era.is_bird)
     }
 
     /// A node is no longer one: nothing runs there, and no BIRD that begins has a session with it.
