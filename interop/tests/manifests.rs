@@ -14,6 +14,9 @@ use interop::wait::{PATIENCE, holds_for, wait_until};
 /// CAP_NET_BIND_SERVICE, as `/proc/PID/status` has it.
 const NET_BIND_SERVICE: &str = "0000000000000400";
 
+/// The reflector's: TCP MD5 needs no capability more.
+const PASSWORD: &str = "s3cret";
+
 /// As kubelet starts the container.
 fn start(host: &Host, name: &str, changes: &[(&str, &str)]) -> Result<Daemon> {
     let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/kubernetes");
@@ -51,7 +54,7 @@ fn speaker(host: &Host, asn: u32, margay: &Host, origin: Option<&str>) -> Result
         asn: 64512,
         port: 179,
         families: vec![Family::V4],
-        password: None,
+        password: (!is_external).then(|| PASSWORD.to_owned()),
         ttl_security: is_external,
         add_path: false,
         passive: false,
@@ -81,7 +84,10 @@ fn run(name: &str, test: impl FnOnce(&mut Lab) -> Result<()>) -> Result<()> {
 fn a_reflector_needs_one_capability() -> Result<()> {
     run("m-reflector", |lab| {
         let (reflector, a, b) = (lab.host("rr")?, lab.host("a")?, lab.host("b")?);
-        let _daemon = start(&reflector, "route-reflector", &[("10.0.0.0/16", "10.99.0.0/16")])?;
+        let password = format!("route-reflector-client = true\npassword = \"{PASSWORD}\"");
+        let changes =
+            [("10.0.0.0/16", "10.99.0.0/16"), ("route-reflector-client = true", &password)];
+        let _daemon = start(&reflector, "route-reflector", &changes)?;
         let na = speaker(&a, 64512, &reflector, Some("10.65.1.0/26"))?;
         let nb = speaker(&b, 64512, &reflector, Some("10.65.2.0/26"))?;
         for (node, prefix, from) in [(&na, "10.65.2.0/26", &b), (&nb, "10.65.1.0/26", &a)] {
