@@ -142,7 +142,7 @@ fn capabilities(host: &Host, out: &mut Findings) {
         }
     };
     for (bit, name, what) in [
-        (CAP_NET_ADMIN, "CAP_NET_ADMIN", "no kernel routes and no TCP MD5"),
+        (CAP_NET_ADMIN, "CAP_NET_ADMIN", "no kernel routes"),
         (CAP_NET_BIND_SERVICE, "CAP_NET_BIND_SERVICE", "no listening at port 179"),
     ] {
         if bits & (1 << bit) == 0 {
