@@ -19,6 +19,7 @@
 //! - `counts`: how many of something there are, by key.
 //! - [`metric_names`]: what every exported metric is called.
 //! - [`doctor`]: whether a node may go from BIRD to margay, or back.
+//! - [`version`]: which build this is.
 //! - [`daemon`]: wires all of these; start, reload, stop.
 //!
 //! Hard rules. No input from a peer, a file, the kernel or a control client makes the process exit,
@@ -37,6 +38,7 @@
 //! counts       ←
 //! metric_names ←
 //! supervise    ←
+//! version      ←
 //! datastore    ← config, calico, liveness, supervise
 //! node         ← config, calico, datastore, liveness, supervise
 //! engine       ← metric_names, supervise
@@ -44,11 +46,11 @@
 //! net          ← engine, metric_names, supervise
 //! kernel       ← counts, liveness, metric_names, supervise
 //! ctl          ← client_slots
-//! http         ← client_slots, metric_names
+//! http         ← client_slots, metric_names, version
 //! logging      ← config, supervise
 //! doctor       ← config, calico, datastore, node, kernel, ctl
-//! cli          ← config, ctl, calico, node, doctor
-//! daemon       ← config, calico, counts, node, datastore, engine, bfd, net, kernel, ctl, http, logging, liveness, supervise
+//! cli          ← config, ctl, calico, node, doctor, version
+//! daemon       ← config, calico, counts, node, datastore, engine, bfd, net, kernel, ctl, http, logging, liveness, supervise, version
 //! ```
 
 #[doc = include_str!("../ARCHITECTURE.md")]
@@ -73,3 +75,4 @@ pub mod metric_names;
 pub mod net;
 pub mod node;
 pub mod supervise;
+pub mod version;

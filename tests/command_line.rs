@@ -367,6 +367,23 @@ fn the_control_socket_suggests_what_was_meant() {
 }
 
 #[test]
+fn the_version_is_short_or_says_which_build_it_is() {
+    let printed = |arguments: &[&str]| text(&margay().args(arguments).output().unwrap().stdout);
+    let version = env!("CARGO_PKG_VERSION");
+    assert_eq!(printed(&["-V"]), format!("margay {version}\n"));
+    let long = printed(&["--version"]);
+    let lines: Vec<&str> = long.lines().collect();
+    assert_eq!(lines[0], format!("margay {version}"), "{long}");
+    let commit = lines[1].strip_prefix("commit ").unwrap();
+    let digits = commit.trim_end_matches("-modified");
+    let is_commit = digits.len() >= 12 && digits.bytes().all(|b| b.is_ascii_hexdigit());
+    assert!(is_commit || commit == "unknown (not built in a git work tree)", "{long}");
+    assert!(lines[2].starts_with("target ") && lines[2].contains("-linux-"), "{long}");
+    let day = lines[3].strip_prefix("date   ").unwrap();
+    assert!(day.len() == "2026-11-29".len() && day.starts_with("20") || day == "unknown", "{long}");
+}
+
+#[test]
 fn completions_are_scripts_that_shells_take() {
     for shell in ["bash", "zsh", "fish"] {
         let script = margay().args(["completions", shell]).output().unwrap();

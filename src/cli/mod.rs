@@ -23,6 +23,7 @@ use crate::calico::Snapshot;
 use crate::config::{ControlSettings, Document};
 use crate::ctl::{Lookup, Request, StopMode};
 use crate::node::{self, Environment, NodeSettings, Setup, Tried};
+use crate::version;
 
 use ask::{Demand, ask, report};
 use calico::Live;
@@ -40,7 +41,7 @@ const UNSAFE: u8 = 2;
 
 /// A BGP-4 daemon for Kubernetes nodes, route reflectors and top-of-rack peering.
 #[derive(Clone, Debug, PartialEq, Eq, Parser)]
-#[command(name = "margay", version, propagate_version = true)]
+#[command(name = "margay", version, long_version = version::long(), propagate_version = true)]
 pub struct Cli {
     /// The daemon's control socket, as behind the commands that ask it.
     #[arg(long, value_name = "PATH")]

@@ -219,7 +219,10 @@ fn both(counts: &PerFamily<u32>) -> String {
 
 fn status(s: &Status, look: &Look) -> String {
     let mut out = String::new();
-    line(&mut out, "version", &s.version);
+    match &s.commit {
+        Some(commit) => line(&mut out, "version", format_args!("{} (commit {commit})", s.version)),
+        None => line(&mut out, "version", &s.version),
+    }
     line(&mut out, "AS", s.asn);
     line(&mut out, "router id", &s.router_id);
     line(&mut out, "cluster id", &s.cluster_id);

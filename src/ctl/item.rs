@@ -21,6 +21,8 @@ pub struct PerFamily<T> {
 pub struct Status {
     /// The version of the program.
     pub version: String,
+    /// The commit that it was built from; `unknown` if nobody said.
+    pub commit: Option<String>,
     /// Our AS.
     pub asn: u32,
     /// Our BGP Identifier.

@@ -51,6 +51,7 @@ use crate::logging::Log;
 use crate::net::{Accepted, Directory, KeyFault, Listeners, PeerEvent};
 use crate::node::Setup;
 use crate::supervise::{self, Ending};
+use crate::version;
 
 use answer::{HttpView, Order, Parts, Publisher, RunState, Views};
 use bfd::Consequence;
@@ -378,8 +379,9 @@ impl Daemon {
             state.not_ready = Some("waiting for the peers' routes".into());
         });
         info!(
-            "margay {} runs as AS {}, router id {}, with {} peers and {} ranges",
-            env!("CARGO_PKG_VERSION"),
+            "margay {} (commit {}) runs as AS {}, router id {}, with {} peers and {} ranges",
+            version::VERSION,
+            version::COMMIT,
             config.bgp.identity.asn,
             config.bgp.identity.router_id,
             config.peers.len(),

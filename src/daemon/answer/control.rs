@@ -22,6 +22,7 @@ use crate::daemon::Stop;
 use crate::daemon::registry::Record;
 use crate::logging::Log;
 use crate::node::SessionOrigin;
+use crate::version;
 
 /// What control clients see and do.
 pub(in crate::daemon) struct ControlView {
@@ -60,7 +61,8 @@ impl ControlView {
         let node = state.node_status();
         let vitals = state.node.as_ref().map(|node| &node.vitals);
         let status = Status {
-            version: env!("CARGO_PKG_VERSION").into(),
+            version: version::VERSION.into(),
+            commit: Some(version::COMMIT.into()),
             asn: config.bgp.identity.asn.0,
             router_id: config.bgp.identity.router_id.to_string(),
             cluster_id: config.bgp.cluster_id.to_string(),

@@ -21,6 +21,7 @@ pub use peers::{PeerMetrics, PrefixCounts, SessionMetrics, Traffic};
 pub use table::{GROUPS_MAX, GroupMetrics, TableMetrics};
 
 use crate::metric_names as names;
+use crate::version;
 use families::Families;
 
 /// Everything that a scrape shows.
@@ -56,8 +57,8 @@ impl MetricsSnapshot {
         let mut families = Families::default();
         families.gauge(
             names::BUILD_INFO,
-            "1, with the version.",
-            &[("version", env!("CARGO_PKG_VERSION"))],
+            "1, with version and commit.",
+            &[("version", version::VERSION), ("commit", version::COMMIT)],
             1,
         );
         families.gauge(
