@@ -7,6 +7,8 @@
 #   interop/setup.sh peers   every daemon that the tests talk to
 #   interop/setup.sh monitor Prometheus, which checks what margay tells it and asks every query
 #   interop/setup.sh vm      another kernel, for what this machine's lacks (interop/vm.sh)
+#   interop/setup.sh package what interop/package.sh and the tests of packages need: zig, three programs
+#                            of cargo's, built from source once (minutes), umoci, rpm, a root to install in
 #   interop/setup.sh kubernetes       kube-apiserver 1.34 with its etcd, kubectl and two controllers, built from
 #                                     source once (minutes, 2 GB of memory, 3 GB of disk), and Calico's CRDs
 #   interop/setup.sh kubernetes-1.37  a second version, for MARGAY_KUBERNETES=1.37
@@ -22,6 +24,11 @@ KUBERNETES=/opt/interop/kubernetes
 GO_MINIMUM=1.24
 GO_MINIMUM_OF_137=1.26
 GO_VERSION=1.26.8
+PACKAGE=/opt/interop/package
+# Each is built from its release on the registry, with the dependencies that it was released with.
+PACKAGE_PROGRAMS=(cargo-deb@3.8.0 cargo-generate-rpm@0.21.1 cargo-cyclonedx@0.5.9)
+# Wheels that hold programs: the linker, and what makes cargo use it.
+PACKAGE_WHEELS=(ziglang==0.15.2 cargo-zigbuild==0.24.1)
 # Calico v3.28.5 as the Go module proxy knows it, and what it must be.
 CALICO=github.com/projectcalico/calico@v1.11.0-cni-plugin.0.20250813170300-a0db560f0520
 CALICO_SUM=h1:TXnPEzx4pLWgwzCetIO/VJuz4iBZZrOdNSv16a50YqE=
@@ -92,6 +99,8 @@ setup_fuzz() { install_packages g++; }
 setup_demo() { install_packages bird2 iproute2; }
 
 setup_peers() {
+    # systemd: systemd-analyze rates our unit. It is not started.
+    install_packages bird2 frr gobgpd openbgpd exabgp etcd-server etcd-client openssl iproute2 runit nftables systemd
     install_packages bird2 frr gobgpd openbgpd exabgp etcd-server etcd-client openssl iproute2 runit nftables shellcheck
     [ -x $BIRD16/usr/sbin/bird ] && return 0
     # Version 1.6 conflicts with 2 as a package; all its libraries come with 2.
@@ -193,6 +202,48 @@ fetch_crds() {
     echo $CALICO_SUM > "$target/sum"
 }
 
+# A Debian 12 with what is essential in it, to install packages of ours in.
+make_root() {
+    local root=$PACKAGE/root mirror
+    [ -e "$PACKAGE/root.complete" ] && return 0
+    [ "$(id -u)" = 0 ] || die "not root, and $root is missing"
+    echo "setup: making a Debian 12 in $root"
+    mirror=$(apt-cache policy | grep -oE 'https?://[^ ]*/debian/? bookworm/main' | head -1 | cut -d' ' -f1)
+    rm -rf "$root"
+    debootstrap --variant=minbase bookworm "$root" ${mirror:+"$mirror"} > /tmp/margay-setup.log 2>&1 ||
+        { tail -n 20 /tmp/margay-setup.log >&2; die "debootstrap failed"; }
+    rm -rf "$root"/var/cache/apt/archives/*.deb "$root"/var/lib/apt/lists/*
+    touch "$PACKAGE/root.complete"
+}
+
+setup_package() {
+    setup_build
+    # rpm reads what we wrote; the last two are for the aarch64 packages.
+    install_packages git binutils xz-utils python3-pip umoci rpm debootstrap iproute2 \
+        binutils-aarch64-linux-gnu libc6-arm64-cross
+    mkdir -p $PACKAGE
+    exec 9> $PACKAGE/lock
+    flock 9
+    make_root
+    local wanted="${PACKAGE_PROGRAMS[*]} ${PACKAGE_WHEELS[*]}" program
+    [ "$(cat $PACKAGE/sum 2>/dev/null)" = "$wanted" ] && return 0
+    rm -rf $PACKAGE/sum $PACKAGE/wheels
+    echo "setup: installing ${PACKAGE_WHEELS[*]}"
+    python3 -m pip install --quiet --no-deps --only-binary :all: --target $PACKAGE/wheels "${PACKAGE_WHEELS[@]}" \
+        > /tmp/margay-setup.log 2>&1 || { tail -n 20 /tmp/margay-setup.log >&2; die "pip failed"; }
+    for program in "${PACKAGE_PROGRAMS[@]}"; do
+        echo "setup: building $program"
+        # In a folder of its own, and not with the flags of whoever calls.
+        env -u RUSTFLAGS CARGO_TARGET_DIR=$PACKAGE/target cargo install --quiet --locked --root $PACKAGE \
+            "$program" > /tmp/margay-setup.log 2>&1 ||
+            { tail -n 20 /tmp/margay-setup.log >&2; die "$program could not be built"; }
+    done
+    rm -rf $PACKAGE/target
+    rustup target add aarch64-unknown-linux-gnu > /dev/null 2>&1 ||
+        echo "setup: rustup has no aarch64-unknown-linux-gnu here: packages for x86_64 only"
+    echo "$wanted" > $PACKAGE/sum
+}
+
 setup_kubernetes() {
     install_packages curl openssl iproute2
     # One at a time: the next finds what the first has built.
@@ -209,7 +260,7 @@ setup_kubernetes_137() {
     build_kubernetes 1.37 1.37.2 $GO_MINIMUM_OF_137 k8s.io/kubernetes/cmd/kube-apiserver
 }
 
-[ $# -gt 0 ] || die "say what to set up: build, fuzz, demo, peers, monitor, vm, kubernetes"
+[ $# -gt 0 ] || die "say what to set up: build, fuzz, demo, peers, monitor, vm, package, kubernetes"
 for what; do
     case $what in
         build) setup_build ;;
@@ -218,8 +269,9 @@ for what; do
         peers) setup_peers ;;
         monitor) setup_monitor ;;
         vm) setup_vm ;;
+        package) setup_package ;;
         kubernetes) setup_kubernetes ;;
         kubernetes-1.37) setup_kubernetes_137 ;;
-        *) die "unknown: $what (build, fuzz, demo, peers, monitor, vm, kubernetes, kubernetes-1.37)" ;;
+        *) die "unknown: $what (build, fuzz, demo, peers, monitor, vm, package, kubernetes, kubernetes-1.37)" ;;
     esac
 done

@@ -19,12 +19,15 @@ if [ ! -d "$MARGAY_SHARED/conformance" ]; then
     left_out="shared_data_* (no $MARGAY_SHARED/conformance)"
 fi
 
-# kube-apiserver is built from source, which takes ten minutes: it is used where it is.
+# kube-apiserver is built from source, which takes ten minutes, and so are the tools that make packages: they
+# are used where they are.
 targets=(--lib --bins)
 for file in interop/tests/*.rs; do
     name=$(basename "$file" .rs)
     if [[ $name = *kubernetes ]] && [ ! -e /opt/interop/kubernetes/1.34/controllers ]; then
         left_out="${left_out:+$left_out and }those of $name.rs (interop/setup.sh kubernetes builds its server)"
+    elif [ "$name" = packages ] && [ ! -e /opt/interop/package/sum ]; then
+        left_out="${left_out:+$left_out and }those of $name.rs (interop/setup.sh package builds its tools)"
     else
         targets+=(--test "$name")
     fi
