@@ -116,7 +116,7 @@ stage() {
     # It writes one for each member of the workspace.
     rm -f bgp-proto/margay.cdx.json interop/margay.cdx.json benches/compare/margay.cdx.json
     cp $stage/margay.cdx.json "$dir/"
-    cp README.md CHANGELOG.md LICENSE packaging/margay.toml packaging/margay.service $stage/
+    cp README.md CHANGELOG.md LICENSE examples/packaging/margay.toml examples/packaging/margay.service $stage/
     mkdir -p $stage/examples
     cp -r examples/*.toml examples/monitoring $stage/examples/
     find $stage -exec touch --no-dereference --date "@$SOURCE_DATE_EPOCH" {} +

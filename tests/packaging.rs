@@ -67,7 +67,7 @@ fn both_packages_hold_the_same_files() {
 /// It is valid, and what it starts harms nobody: it listens nowhere, and writes no kernel route.
 #[test]
 fn the_configuration_that_is_installed_is_harmless() {
-    let path = root().join("packaging/margay.toml");
+    let path = root().join("examples/packaging/margay.toml");
     let mut margay = Command::new(env!("CARGO_BIN_EXE_margay"));
     let checked = margay.args(["check", "--config"]).arg(&path).output().unwrap();
     assert!(checked.status.success(), "{checked:?}");
@@ -96,7 +96,7 @@ const EXPOSURE_MAX: f64 = 2.5;
 #[test]
 #[ignore = "needs systemd-analyze"]
 fn the_unit_is_confined() {
-    let unit = root().join("packaging/margay.service");
+    let unit = root().join("examples/packaging/margay.service");
     let mut analyze = Command::new("systemd-analyze");
     analyze.args(["security", "--offline=true", "--no-pager"]).arg(&unit);
     let output = analyze.output().expect("systemd-analyze: interop/setup.sh peers installs it");

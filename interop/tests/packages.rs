@@ -402,7 +402,7 @@ fn the_image_runs_by_itself() -> Result<()> {
         {
             ensure!(root.join(file).is_file(), "{file} is missing");
         }
-        // The folder that packaging/Dockerfile copies holds the same.
+        // The folder that examples/packaging/Dockerfile copies holds the same.
         run_command(Command::new("diff").arg("-r").arg(folder.join("rootfs")).arg(&root))?;
 
         fs::create_dir_all(root.join("proc"))?;
