@@ -89,6 +89,8 @@ impl Wire {
         socket.bind(&SocketAddr::new(from, 0).into()).unwrap();
         socket.connect(&self.listener.local_addr().unwrap().into()).unwrap();
         let (ours, _) = self.listener.accept().unwrap();
+        // As routers do: a NOTIFICATION that waits for an acknowledgement is dropped by a reset.
+        socket.set_tcp_nodelay(true).unwrap();
         ours.set_nonblocking(true).unwrap();
         (socket.into(), TcpStream::from_std(ours).unwrap())
     }

@@ -133,7 +133,7 @@ async fn a_notification_is_heard_although_writing_fails_first() {
     until("the session is up", async || peer.state() == State::Established).await;
     client.write_all(&announcement("10.1.0.0/16")).unwrap();
     until("the route is there", async || paths(&engine).await == 60_001).await;
-    until("we are blocked", async || peer.snapshot().sent.octets > 0).await;
+    until("we write UPDATEs", async || peer.snapshot().sent.updates > 0).await;
     client.write_all(&announcement("10.2.0.0/16")).unwrap();
     client.write_all(&notification(Code::ADMINISTRATIVE_SHUTDOWN)).unwrap();
     drop(client);
