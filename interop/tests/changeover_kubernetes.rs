@@ -24,7 +24,8 @@ use interop::kernel::{self, RouteMonitor};
 use interop::kubernetes::{Group, Kubelet, Kubernetes, Site, calico_node, sessions};
 use interop::lab::{self, Host, Lab};
 use interop::margay::{Control, binary};
-use interop::speaker::{Config, Family, Kind, Neighbor, Origin};
+use interop::matrix;
+use interop::speaker::{Config, Kind, Neighbor, Origin};
 use interop::wait::{PATIENCE, holds_for, wait_until};
 use serde_json::{Value, json};
 
@@ -99,21 +100,10 @@ fn command_with_ip(mut command: Command, host: &Host) -> Command {
 
 fn start_tor(host: &Host, nodes: &[&Host]) -> Result<Frr> {
     let neighbor = |node: &&Host| Neighbor {
-        address: node.v4(),
-        local: host.v4(),
-        asn: ASN,
         port: 179,
-        families: vec![Family::V4],
-        password: None,
-        ttl_security: false,
-        add_path: false,
-        passive: false,
-        extended_next_hop: false,
         graceful_restart: true,
-        reflector_client: false,
         hold_time: 90,
-        only: None,
-        prefixes_max: None,
+        ..matrix::neighbor(node.v4(), host.v4(), ASN)
     };
     let config = Config {
         asn: TOR_ASN,
