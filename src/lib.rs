@@ -17,6 +17,7 @@
 //! - [`supervise`]: who owns threads and tasks, and what the death of one means.
 //! - [`client_slots`]: who is disconnected when a socket has as many clients as it may.
 //! - `counts`: how many of something there are, by key.
+//! - `replace_file`: a file of ours in the place of another, as a whole.
 //! - [`metric_names`]: what every exported metric is called.
 //! - [`doctor`]: whether a node may go from BIRD to margay, or back.
 //! - [`version`]: which build this is.
@@ -37,10 +38,11 @@
 //! client_slots ←
 //! counts       ←
 //! metric_names ←
+//! replace_file ←
 //! supervise    ←
 //! version      ←
 //! datastore    ← config, calico, liveness, supervise
-//! node         ← config, calico, datastore, liveness, supervise
+//! node         ← config, calico, datastore, liveness, replace_file, supervise
 //! engine       ← metric_names, supervise
 //! bfd          ← engine, supervise
 //! net          ← engine, metric_names, supervise
@@ -50,7 +52,7 @@
 //! logging      ← config, supervise
 //! doctor       ← config, calico, datastore, node, kernel, ctl
 //! cli          ← config, ctl, calico, node, doctor, version
-//! daemon       ← config, calico, counts, node, datastore, engine, bfd, net, kernel, ctl, http, logging, liveness, supervise, version
+//! daemon       ← config, calico, counts, node, datastore, engine, bfd, net, kernel, ctl, http, logging, liveness, replace_file, supervise, version
 //! ```
 
 #[doc = include_str!("../ARCHITECTURE.md")]
@@ -74,5 +76,6 @@ pub mod logging;
 pub mod metric_names;
 pub mod net;
 pub mod node;
+mod replace_file;
 pub mod supervise;
 pub mod version;

@@ -223,8 +223,8 @@ mod tests {
     use std::fs;
     use std::os::unix::fs::PermissionsExt;
 
-    use super::super::own_file::MODE;
     use super::*;
+    use crate::replace_file::MODE;
 
     const HERE: KernelPlace = KernelPlace { table: 254, protocol: 12 };
     const THERE: KernelPlace = KernelPlace { table: 100_000, protocol: 186 };

@@ -10,10 +10,10 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
 
+use crate::replace_file::replace_file;
+
 /// A longer file is none of ours, in octets.
 const FILE_LEN_MAX: u64 = 64 << 10;
-/// Only its owner may look.
-pub(super) const MODE: u32 = 0o600;
 
 /// Why a file is not read.
 #[derive(Debug, thiserror::Error)]
@@ -64,24 +64,7 @@ impl OwnFile {
         if text.len() as u64 > FILE_LEN_MAX {
             return Err(io::Error::from(io::ErrorKind::FileTooLarge));
         }
-        let mut fresh = self.path.clone().into_os_string();
-        fresh.push(format!(".{}", std::process::id()));
-        let fresh = PathBuf::from(fresh);
-        let _ = fs::remove_file(&fresh);
-        let written = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(MODE)
-            .open(&fresh)
-            .and_then(|mut file| {
-                file.write_all(text.as_bytes())?;
-                file.sync_all()
-            })
-            .and_then(|()| fs::rename(&fresh, &self.path));
-        if written.is_err() {
-            let _ = fs::remove_file(&fresh);
-        }
-        written
+        replace_file(&self.path, |file| file.write_all(text.as_bytes()))
     }
 
     /// Nothing is to be known.

@@ -9,10 +9,9 @@
 //! written.
 
 use std::collections::BTreeMap;
-use std::fs::{self, OpenOptions};
+use std::fs;
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
@@ -20,6 +19,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::calico::model::{Decoded, decode};
+use crate::replace_file::replace_file;
 
 /// What the first line says the file is.
 const KIND: &str = "margay objects of a Calico node";
@@ -100,24 +100,11 @@ pub(super) fn write(path: &Path, node: &str, lines: &Lines) -> io::Result<()> {
         written,
         sha256: digest(lines.0.as_bytes()),
     };
-    let mut fresh = path.as_os_str().to_owned();
-    fresh.push(format!(".{}", std::process::id()));
-    let fresh = PathBuf::from(fresh);
-    let result = write_new(&fresh, &header, lines).and_then(|()| fs::rename(&fresh, path));
-    if result.is_err() {
-        // It may not exist; the fault that matters is the one before.
-        let _ = fs::remove_file(&fresh);
-    }
-    result
-}
-
-fn write_new(path: &Path, header: &Header, lines: &Lines) -> io::Result<()> {
-    let _ = fs::remove_file(path);
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-    serde_json::to_writer(&mut file, header)?;
-    file.write_all(b"\n")?;
-    file.write_all(lines.0.as_bytes())?;
-    file.sync_all()
+    replace_file(path, |file| {
+        serde_json::to_writer(&mut *file, &header)?;
+        file.write_all(b"\n")?;
+        file.write_all(lines.0.as_bytes())
+    })
 }
 
 fn digest(octets: &[u8]) -> String {
@@ -173,6 +160,8 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use serde_json::json;
+
+    use std::path::PathBuf;
 
     use super::*;
 
