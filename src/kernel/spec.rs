@@ -159,7 +159,9 @@ pub(crate) struct Specs {
     slots: Vec<Option<Slot>>,
     free: Vec<SpecId>,
     freed: Vec<SpecId>,
-    index: HashMap<Arc<RouteSpec>, SpecId>,
+    index: HashMap<Arc<RouteSpec>, SpecId, foldhash::fast::RandomState>,
+    /// The latest that was asked for: routes with the same content tend to follow each other.
+    latest: Option<SpecId>,
     /// How many contents have a leg out of an interface, or a source address.
     interfaces: Counts<u32>,
     sources: Counts<IpAddr>,
@@ -178,8 +180,14 @@ struct Slot {
 impl Specs {
     /// The number of `spec`, counted as one more use.
     pub(crate) fn intern(&mut self, spec: RouteSpec) -> SpecId {
-        if let Some(&id) = self.index.get(&spec) {
+        let is_same = |id: &SpecId| {
+            let slot = self.slots.get(id.index()).and_then(Option::as_ref);
+            slot.is_some_and(|slot| *slot.spec == spec)
+        };
+        let known = self.latest.filter(is_same).or_else(|| self.index.get(&spec).copied());
+        if let Some(id) = known {
             self.retain(id);
+            self.latest = known;
             return id;
         }
         let spec = Arc::new(spec);

@@ -14,8 +14,8 @@ use super::nexthops::{Deciding, Resolution, Resolver};
 /// What changed in the kernel since the last comparison.
 #[derive(Debug, Default)]
 pub(super) struct Touched {
-    /// Prefixes whose routes changed.
-    prefixes: BTreeSet<Prefix>,
+    /// Prefixes whose routes changed, some more than once.
+    prefixes: Vec<Prefix>,
     /// Addresses that became ours or no longer are.
     addresses: BTreeSet<IpAddr>,
     /// Networks with an address that changed, or over an interface that did.
@@ -32,7 +32,7 @@ impl Touched {
 
     pub(super) fn add(&mut self, prefix: Prefix) {
         if self.prefixes.len() < Self::REMEMBERED_MAX {
-            self.prefixes.insert(prefix);
+            self.prefixes.push(prefix);
         } else {
             self.all = true;
         }

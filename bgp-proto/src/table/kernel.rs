@@ -236,9 +236,13 @@ impl KernelView {
         let best = dests.best(dest)?;
         let source = best.source.source();
         let prefix = dests.prefix(dest);
-        let local = rib.local.get(&(prefix, source)).filter(|_| source != Source::Bgp);
+        let local = match source {
+            Source::Bgp => None,
+            _ => rib.local.get(&(prefix, source)),
+        };
         let mut metric = rib.attrs.local(best.attrs).metric;
         let (mut tunnel, mut from, mut next_hop) = (None, None, None);
+        let max = config.multipath_max.max(1);
         if let Some(verdict) = verdict_of(prefix, best, local, rib, config, meter) {
             if verdict.decision != Decision::Accept {
                 return verdict.keeps_installed.then_some(FibEntry::Kept);
@@ -251,13 +255,16 @@ impl KernelView {
                 let paths = dests.paths(dest);
                 meter.spend(paths.len() as u32 / 2);
                 let sharing = rib.sharing(paths, config.multipath_max);
-                if let ([path], None) = (sharing.as_slice(), &tunnel)
-                    && rib.hops_of(path).len() <= config.multipath_max.max(1)
-                {
-                    next_hop = rib.hops.hop(path.next_hop).map(NextHop::addr);
-                }
-                let legs = self.legs((prefix, &sharing), best, tunnel, rib, config, meter);
-                (FibKind::Unicast(legs), rib.recursion(&sharing))
+                let legs = if let ([path], None) = (sharing.as_slice(), &tunnel) {
+                    let hops = rib.hops_of(path);
+                    if hops.len() <= max {
+                        next_hop = rib.hops.hop(path.next_hop).map(NextHop::addr);
+                    }
+                    hops.to_vec()
+                } else {
+                    self.legs((prefix, &sharing), best, tunnel, rib, config, meter)
+                };
+                (FibKind::Unicast(in_order(legs, max)), rib.recursion(&sharing))
             }
             _ => match local?.install.clone()? {
                 kind @ FibKind::Unicast(_) => (kind, Recursion::Recursive),
@@ -268,7 +275,7 @@ impl KernelView {
         forwards.then_some(FibEntry::Route { kind, metric, source: from, recursion, next_hop })
     }
 
-    /// The next hops of a route: those of the multipath set, each through the tunnel that policy sets for
+    /// The legs of a route: those of the multipath set, each through the tunnel that policy sets for
     /// it. `tunnel`: the one of the best path.
     ///
     /// Differs from BIRD: there a route with more than one gateway goes unencapsulated into an
@@ -301,10 +308,6 @@ impl KernelView {
                 }
             }
         }
-        // The best path's legs come first, so they are never the ones that are cut.
-        legs.truncate(config.multipath_max.max(1));
-        legs.sort_unstable();
-        legs.dedup();
         legs
     }
 
@@ -315,6 +318,15 @@ impl KernelView {
         let gateway = rib.hops.hop(path.next_hop)?.addr();
         Some(Hop { gateway: Some(gateway), ifindex, onlink: true, weight: 1 })
     }
+}
+
+/// At most `max` of the legs, sorted. The best path's come first, so they are never the ones that
+/// are cut.
+fn in_order(mut legs: Vec<Hop>, max: usize) -> Vec<Hop> {
+    legs.truncate(max);
+    legs.sort_unstable();
+    legs.dedup();
+    legs
 }
 
 /// What the kernel's policy says of a path; `None`: there is no policy.
