@@ -6,8 +6,8 @@
 //! is right is done for every release; README lists both.
 //!
 //! A fix may come to several lines of releases, so a boundary is an exact version. It is the first
-//! version that is known to have the feature: v3.30.7, v3.31.7, v3.32.1 and Calico's master of August
-//! 2026 were run, the notes of v3.32.0, v3.32.2 and v3.33.0 were read.
+//! version that is known to have the feature: v3.28.5, v3.30.7, v3.31.7, v3.32.1 and Calico's master of
+//! August 2026 were run, the notes of v3.32.0, v3.32.2 and v3.33.0 were read.
 
 use std::fmt;
 use std::str::FromStr;
@@ -78,6 +78,9 @@ impl FromStr for Version {
 /// What later releases do and earlier ones do not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Feature {
+    /// A node of the mesh without an AS number is taken to be in the AS of the node that peers with
+    /// it. Before, in the cluster's.
+    MeshInOwnAs,
     /// FelixConfiguration has `programClusterRoutes`. Default Disabled; Enabled: Felix writes the
     /// routes of IPIP pools.
     FelixClusterRoutes,
@@ -96,7 +99,8 @@ pub enum Feature {
 }
 
 /// Each feature with the first version that has it.
-pub const FEATURES: [(Feature, Version); 5] = [
+pub const FEATURES: [(Feature, Version); 6] = [
+    (Feature::MeshInOwnAs, Version::new(3, 30, 7)),
     (Feature::FelixClusterRoutes, Version::new(3, 31, 0)),
     (Feature::RoutePriorities, Version::new(3, 32, 0)),
     (Feature::ClusterRoutes, Version::new(3, 32, 0)),
@@ -209,12 +213,12 @@ mod tests {
             let (release, _) = Release::of(version(text), Origin::Given);
             FEATURES.map(|(feature, _)| release.has(feature))
         };
-        assert_eq!(has("v3.28.2"), [false; 5]);
-        assert_eq!(has("v3.30.7"), [false; 5]);
-        assert_eq!(has("v3.31.7"), [true, false, false, false, false]);
-        assert_eq!(has("v3.32.0"), [true, true, true, false, false]);
-        assert_eq!(has("v3.32.1"), [true, true, true, false, false]);
-        assert_eq!(has("v3.33.0"), [true; 5]);
+        assert_eq!(has("v3.28.5"), [false; 6]);
+        assert_eq!(has("v3.30.7"), [true, false, false, false, false, false]);
+        assert_eq!(has("v3.31.7"), [true, true, false, false, false, false]);
+        assert_eq!(has("v3.32.0"), [true, true, true, true, false, false]);
+        assert_eq!(has("v3.32.1"), [true, true, true, true, false, false]);
+        assert_eq!(has("v3.33.0"), [true; 6]);
         assert!(Release::ASSUMED.has(Feature::ClusterRoutesByClass));
     }
 }

@@ -9,6 +9,7 @@ use bgp_proto::types::{Asn, ClusterId, Family};
 use super::effective::Effective;
 use super::model::{BgpPeer, Node};
 use super::plan::{NextHop, Problem, Session, SessionKind};
+use super::release::Feature;
 
 /// Restart time that BIRD offers by itself, in seconds.
 const RESTART_TIME_DEFAULT: u64 = 120;
@@ -98,8 +99,10 @@ pub(super) fn mesh_session(
     if mine.addr == theirs.addr || node.name == cx.me.name {
         return None;
     }
-    // Not the cluster's AS: a node without one is taken to be in ours.
-    let remote_asn = node.asn.unwrap_or(cx.asn);
+    let remote_asn = node.asn.unwrap_or(match cx.release.has(Feature::MeshInOwnAs) {
+        true => cx.asn,
+        false => cx.global_asn,
+    });
     let object = format!("Node/{}", node.name);
     if remote_asn.0 == 0 {
         problems.push(Problem::new(&object, "asNumber is 0: there is no session to the node"));
