@@ -9,6 +9,7 @@
 #   interop/setup.sh vm      another kernel, for what this machine's lacks (interop/vm.sh)
 #   interop/setup.sh package what interop/package.sh and the tests of packages need: zig, three programs
 #                            of cargo's, built from source once (minutes), umoci, rpm, a root to install in
+#   interop/setup.sh confd   the confd and calicoctl of a Calico release, built from source once (two minutes)
 #   interop/setup.sh kubernetes       kube-apiserver 1.34 with its etcd, kubectl and two controllers, built from
 #                                     source once (minutes, 2 GB of memory, 3 GB of disk), and Calico's CRDs
 #   interop/setup.sh kubernetes-1.37  a second version, for MARGAY_KUBERNETES=1.37
@@ -32,6 +33,12 @@ PACKAGE_WHEELS=(ziglang==0.15.2 cargo-zigbuild==0.24.1)
 # Calico v3.28.5 as the Go module proxy knows it, and what it must be.
 CALICO=github.com/projectcalico/calico@v1.11.0-cni-plugin.0.20250813170300-a0db560f0520
 CALICO_SUM=h1:TXnPEzx4pLWgwzCetIO/VJuz4iBZZrOdNSv16a50YqE=
+
+# Its module names this one by a folder that the proxy does not hand out.
+CALICO_API=github.com/projectcalico/api@v0.0.0-20240708202104-e3f70b269c2c
+CALICO_API_SUM=h1:eFyfeRDV94LA3tgbG2EC5W02dg3QUdltHc2jxhTQMCw=
+CALICO_API_MOD_SUM=h1:9EPxrA4rUH306dCpvVsFb7IcEFt4ZSvqmfSowfb6c5U=
+CONFD=/opt/interop/confd
 
 die() { echo "setup: $*" >&2; exit 1; }
 
@@ -100,8 +107,8 @@ setup_demo() { install_packages bird2 iproute2; }
 
 setup_peers() {
     # systemd: systemd-analyze rates our unit. It is not started.
-    install_packages bird2 frr gobgpd openbgpd exabgp etcd-server etcd-client openssl iproute2 runit nftables systemd
-    install_packages bird2 frr gobgpd openbgpd exabgp etcd-server etcd-client openssl iproute2 runit nftables shellcheck
+    install_packages bird2 frr gobgpd openbgpd exabgp etcd-server etcd-client openssl iproute2 runit nftables systemd \
+        shellcheck
     [ -x $BIRD16/usr/sbin/bird ] && return 0
     # Version 1.6 conflicts with 2 as a package; all its libraries come with 2.
     [ "$(id -u)" = 0 ] || die "not root, and BIRD 1.6 is missing in $BIRD16"
@@ -183,19 +190,53 @@ build_kubernetes() {
     echo "$sum" > "$target/sum"
 }
 
-# Calico's CRDs, as its manifests create them.
-fetch_crds() {
-    local target=$KUBERNETES/calico work answer
-    [ "$(cat "$target/sum" 2>/dev/null)" = "$CALICO_SUM" ] && return 0
+# Leaves Calico's module in $1/modules/$CALICO.
+fetch_calico() {
+    local work=$1 answer
     setup_go $GO_MINIMUM
-    echo "setup: fetching Calico's CRDs"
-    work=$(mktemp -d -p "${MARGAY_BUILD_DIR:-/var/tmp}")
     answer=$(cd "$work" && GOMODCACHE=$work/modules GOFLAGS=-modcacherw GOTOOLCHAIN=local \
-        go mod download -json $CALICO) || { rm -rf "$work"; die "Calico's CRDs cannot be fetched: $answer"; }
+        go mod download -json $CALICO) || { rm -rf "$work"; die "Calico's sources cannot be fetched: $answer"; }
     if ! grep -qF "\"$CALICO_SUM\"" <<< "$answer"; then
         rm -rf "$work"
         die "what is there as $CALICO is not what it was: $answer"
     fi
+}
+
+# confd with its templates, and calicoctl, of that release.
+setup_confd() {
+    local work sum
+    sum=$CALICO_SUM,$CALICO_API_SUM
+    [ "$(cat $CONFD/sum 2>/dev/null)" = "$sum" ] && return 0
+    echo "setup: building confd and calicoctl"
+    work=$(mktemp -d -p "${MARGAY_BUILD_DIR:-/var/tmp}")
+    fetch_calico "$work"
+    (
+        cd "$work/modules/$CALICO"
+        export GOMODCACHE=$work/modules GOCACHE=$work/objects CGO_ENABLED=0 GOTOOLCHAIN=local
+        export GOFLAGS='-trimpath -mod=readonly -buildvcs=false -modcacherw' GOGC=400
+        chmod u+w . go.mod go.sum
+        GOFLAGS= go mod edit -replace "${CALICO_API%@*}=$CALICO_API"
+        echo "${CALICO_API/@/ } $CALICO_API_SUM" >> go.sum
+        echo "${CALICO_API/@/ }/go.mod $CALICO_API_MOD_SUM" >> go.sum
+        mkdir -p $CONFD
+        for path in confd calicoctl/calicoctl; do
+            go build -ldflags '-s -w' -o "$work/built-$(basename $path)" ./$path || exit 1
+            mv -f "$work/built-$(basename $path)" $CONFD/$(basename $path) || exit 1
+        done
+        rm -rf $CONFD/conf.d $CONFD/templates
+        cp -r confd/etc/calico/confd/conf.d confd/etc/calico/confd/templates $CONFD/
+    ) > /tmp/margay-setup.log 2>&1 || { tail -n 20 /tmp/margay-setup.log >&2; rm -rf "$work"; die "confd could not be built"; }
+    rm -rf "$work"
+    echo "$sum" > $CONFD/sum
+}
+
+# Calico's CRDs, as its manifests create them.
+fetch_crds() {
+    local target=$KUBERNETES/calico work
+    [ "$(cat "$target/sum" 2>/dev/null)" = "$CALICO_SUM" ] && return 0
+    echo "setup: fetching Calico's CRDs"
+    work=$(mktemp -d -p "${MARGAY_BUILD_DIR:-/var/tmp}")
+    fetch_calico "$work"
     mkdir -p "$target"
     cp "$work/modules/$CALICO"/libcalico-go/config/crd/*.yaml "$target/"
     rm -rf "$work"
@@ -260,7 +301,7 @@ setup_kubernetes_137() {
     build_kubernetes 1.37 1.37.2 $GO_MINIMUM_OF_137 k8s.io/kubernetes/cmd/kube-apiserver
 }
 
-[ $# -gt 0 ] || die "say what to set up: build, fuzz, demo, peers, monitor, vm, package, kubernetes"
+[ $# -gt 0 ] || die "say what to set up: build, fuzz, demo, peers, monitor, vm, package, confd, kubernetes"
 for what; do
     case $what in
         build) setup_build ;;
@@ -270,8 +311,9 @@ for what; do
         monitor) setup_monitor ;;
         vm) setup_vm ;;
         package) setup_package ;;
+        confd) setup_confd ;;
         kubernetes) setup_kubernetes ;;
         kubernetes-1.37) setup_kubernetes_137 ;;
-        *) die "unknown: $what (build, fuzz, demo, peers, monitor, vm, package, kubernetes, kubernetes-1.37)" ;;
+        *) die "unknown: $what (build, fuzz, demo, peers, monitor, vm, package, confd, kubernetes, kubernetes-1.37)" ;;
     esac
 done

@@ -28,6 +28,12 @@ fn by_objects_of_our_own_margay_in_birds_place_tells_and_writes_the_same() -> Re
     Scenario::with_own(one_after_the_other)
 }
 
+#[test]
+#[ignore = "needs root, BIRD 1.6 and confd"]
+fn confd_writes_and_margay_in_birds_place_tells_and_writes_the_same() -> Result<()> {
+    Scenario::with_confd(one_after_the_other)
+}
+
 /// Runs each by BIRD, then by margay, and compares.
 fn one_after_the_other(mut scenarios: Vec<Scenario>) -> Result<()> {
     require::margay_as_subject()?;

@@ -3,14 +3,17 @@
 use std::path::Path;
 use std::sync::Mutex;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 
-use super::Scenario;
+use super::{Confd, Scenario};
 use crate::lab::{self, Lab};
 use crate::speaker::Kind;
 
 /// Object sets of our own.
 const OWN: u8 = 40;
+
+/// Object sets that confd writes the files of; `CONFD_SETS` sets another number.
+const BY_CONFD: u8 = 40;
 
 impl Scenario {
     /// Hands `run` every golden scenario that can be run live: those of one step, and the last steps of
@@ -34,6 +37,27 @@ impl Scenario {
         in_folder("own", |folder| {
             let sets = (0..OWN).map(|at| Scenario::own(at, &folder.join(at.to_string())));
             run(sets.collect::<Result<_>>()?)
+        })
+    }
+
+    /// Hands `run` object sets of our own at random, with the files that the real confd writes.
+    ///
+    /// # Errors
+    /// When confd fails, or `run` does.
+    pub fn with_confd(run: impl FnOnce(Vec<Scenario>) -> Result<()>) -> Result<()> {
+        in_folder("confd", |folder| {
+            let mut scenarios = Vec::new();
+            lab::run("confd", &[], |lab| {
+                let confd = Confd::start(lab)?;
+                let sets = std::env::var("CONFD_SETS").ok().and_then(|sets| sets.parse().ok());
+                for number in 0..sets.unwrap_or(BY_CONFD) {
+                    let folder = folder.join(number.to_string());
+                    let set = || format!("object set {number}");
+                    scenarios.push(confd.scenario(number, &folder).with_context(set)?);
+                }
+                Ok(())
+            })?;
+            run(scenarios)
         })
     }
 

@@ -154,6 +154,14 @@ impl Etcd {
         self.ctl(&["put", key, value]).map(drop)
     }
 
+    /// Deletes everything.
+    ///
+    /// # Errors
+    /// When etcd refuses.
+    pub fn clear(&self) -> Result<()> {
+        self.ctl(&["del", "", "--prefix"]).map(drop)
+    }
+
     /// Deletes a key.
     ///
     /// # Errors

@@ -341,7 +341,7 @@ impl<'a> Stage<'a> {
             for suffix in [".cfg", "_aggr.cfg", "_ipam.cfg"] {
                 // Debian's BIRD knows no tunnels, and here there is none.
                 let golden = self.scenario.golden(family, suffix)?;
-                let text = golden.replace("krt_tunnel = \"tunl0\";", "").replace("debug all;", "");
+                let text = without_tunnels(&golden).replace("debug all;", "");
                 let name = format!("{stem}{suffix}");
                 let text = text.replace("include \"", &format!("include \"{}-", self.prefix()));
                 self.host.write(&name, &text)?;
@@ -469,6 +469,15 @@ impl<'a> Stage<'a> {
     }
 }
 
+/// A file of BIRD's with statements that do nothing instead of those that set a tunnel: a statement
+/// may be a whole branch.
+fn without_tunnels(text: &str) -> String {
+    let is_tunnel = |line: &str| line.trim().starts_with("krt_tunnel =");
+    let lines =
+        text.lines().map(|line| if is_tunnel(line) { "preference = preference;" } else { line });
+    lines.flat_map(|line| [line, "\n"]).collect()
+}
+
 /// The address after that of an IPv6 network.
 fn first_address(network: &str) -> Result<String> {
     let (base, _) = network.split_once('/').context("no network")?;
@@ -476,8 +485,9 @@ fn first_address(network: &str) -> Result<String> {
     Ok(std::net::Ipv6Addr::from_bits(base.to_bits() + 1).to_string())
 }
 
-/// Every route of `show route all`, in one line each. Differs in nothing that a neighbour could
-/// notice, but for MED, which BIRD sends as 0 where margay sends none.
+/// Every route of `show route all`, in one line each. Two things are left out: MED, which BIRD sends as
+/// 0 where margay sends none, and the link-local next hop that BIRD adds on a directly connected
+/// session (RFC 2545 §3), which margay does not send (README).
 fn routes(text: &str) -> BTreeSet<String> {
     let mut found: BTreeSet<String> = BTreeSet::new();
     let (mut prefix, mut path) = (String::new(), Vec::<String>::new());
@@ -499,7 +509,8 @@ fn routes(text: &str) -> BTreeSet<String> {
         if is_attribute {
             let is_shown = trimmed.starts_with("BGP.") && !trimmed.starts_with("BGP.med");
             if is_shown {
-                path.push(trimmed.to_owned());
+                let words = trimmed.split(' ').filter(|word| !word.starts_with("fe80:"));
+                path.push(words.collect::<Vec<_>>().join(" "));
             }
             continue;
         }

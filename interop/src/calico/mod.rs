@@ -3,15 +3,18 @@
 
 mod bird;
 mod churn;
+mod confd;
 mod each;
 pub(crate) mod etcd;
 mod golden;
 mod live;
 mod own;
 mod pod;
+mod random;
 
 pub use bird::{Beside, BirdNode, Priorities, Writes};
 pub use churn::{Churn, Usage, put_large_cluster};
+pub use confd::Confd;
 pub use etcd::Etcd;
 pub use golden::{GoldenBird, Node, Scenario, WITHOUT_PASSWORD};
 pub use live::{Outcome, Stage};
