@@ -310,10 +310,19 @@ fn feeder_goes(name: &str, table: &mut Table, readers: &mut [Reader], feed: &Fee
 }
 
 fn main() {
-    // A number makes a short run of that many synthetic prefixes, for a profiler; `kernel`: with routes for it.
+    // A number makes a short run of that many synthetic prefixes, for a profiler; `kernel`: with routes for it;
+    // `feed`: no more than the first feed.
     if let Some(count) = std::env::args().find_map(|argument| argument.parse().ok()) {
-        let fib = std::env::args().any(|argument| argument == "kernel");
-        let (first, second) = (synthetic(count, 1), synthetic(count, 2));
+        let has = |word: &str| std::env::args().any(|argument| argument == word);
+        let fib = has("kernel");
+        let first = synthetic(count, 1);
+        if has("feed") {
+            let mut table = table(fib);
+            let mut readers = populate(&mut table);
+            first_feed("synthetic", &mut table, &mut readers, &first, fib);
+            return;
+        }
+        let second = synthetic(count, 2);
         measure("synthetic", &first, (!fib).then_some(&second), fib);
         return;
     }
