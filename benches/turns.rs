@@ -17,8 +17,8 @@ use bgp_proto::policy::{Change, Decision, Match, Policy, PrefixMatch, Rule};
 use bgp_proto::rib::NextHopState;
 use bgp_proto::session::{Keep, Negotiated};
 use bgp_proto::table::{
-    NextHopRequest, NextTurn, Pace, PeerRoutes, Progress, RouteFilter, RouteLimits, Table,
-    TableConfig,
+    ExportParams, ImportParams, NextHopRequest, NextTurn, Pace, PeerRoutes, Progress, RouteFilter,
+    RouteLimits, Table, TableConfig,
 };
 use bgp_proto::types::{
     Asn, Community, Family, FamilySet, NextHop, PathId, PeerId, PeerType, Prefix, Prefix4,
@@ -252,6 +252,14 @@ fn routes(id: u32) -> PeerRoutes {
     PeerRoutes::new(format!("peer{id}"))
 }
 
+/// Whose routes may be of any size.
+fn unbounded_routes(id: u32, import: Arc<Policy>) -> PeerRoutes {
+    PeerRoutes {
+        import: ImportParams { limits: unbounded(), ..ImportParams::new(import) },
+        ..routes(id)
+    }
+}
+
 /// A policy that no other peer has.
 fn own(id: u32, med: u32) -> PeerRoutes {
     let rule = Rule {
@@ -262,7 +270,7 @@ fn own(id: u32, med: u32) -> PeerRoutes {
     };
     let name = format!("p{id}").into();
     let export = Arc::new(Policy { name, rules: vec![rule], default: Decision::Reject });
-    PeerRoutes { export, ..routes(id) }
+    PeerRoutes { export: ExportParams::new(export), ..routes(id) }
 }
 
 /// Looks at the prefix and searches communities: nothing of it can be remembered.
@@ -311,7 +319,7 @@ fn a_million_routes() {
     host.table.peer_configure(PeerId(2), Arc::new(own(2, 7)));
     host.settle();
     host.report("an export policy is reloaded");
-    let import = PeerRoutes { import: expensive(), ..routes(1) };
+    let import = PeerRoutes { import: ImportParams::new(expensive()), ..routes(1) };
     host.table.peer_configure(PeerId(1), Arc::new(import));
     host.settle();
     host.report("an import policy is reloaded");
@@ -387,7 +395,11 @@ fn many_paths() {
     };
     // As many as the daemon's configuration allows.
     let limits = RouteLimits { paths_max: 1024, ..RouteLimits::default() };
-    host.peer(1, PeerRoutes { limits, ..routes(1) }, both);
+    host.peer(
+        1,
+        PeerRoutes { import: ImportParams { limits, ..ImportParams::default() }, ..routes(1) },
+        both,
+    );
     (2..12).for_each(|id| host.peer(id, own(id, id), both));
     host.settle();
     host.begin();
@@ -424,9 +436,10 @@ fn many_paths() {
 fn long_update() {
     let mut host = Host::new(false);
     let long = |session: &mut Negotiated| session.tx_max_len = 65535;
-    let import = PeerRoutes { import: expensive(), limits: unbounded(), ..routes(1) };
-    host.peer(1, import, long);
-    (2..12).for_each(|id| host.peer(id, PeerRoutes { export: expensive(), ..own(id, id) }, long));
+    host.peer(1, unbounded_routes(1, expensive()), long);
+    (2..12).for_each(|id| {
+        host.peer(id, PeerRoutes { export: ExportParams::new(expensive()), ..own(id, id) }, long)
+    });
     host.settle();
     host.begin();
     let mut edit = plain(65001);
@@ -467,8 +480,8 @@ fn all_at_once() {
     };
     host.peer(1, routes(1), |_| {});
     host.peer(2, routes(2), |_| {});
-    host.peer(3, PeerRoutes { import: expensive(), limits: unbounded(), ..routes(3) }, |_| {});
-    host.peer(4, PeerRoutes { limits: unbounded(), ..routes(4) }, both);
+    host.peer(3, unbounded_routes(3, expensive()), |_| {});
+    host.peer(4, unbounded_routes(4, Policy::accept_all().into()), both);
     (10..210).for_each(|id| host.peer(id, own(id, id), |_| {}));
     host.flood(1, &plain(65001), 0..300_000, 250);
     host.settle();

@@ -170,7 +170,7 @@ impl Topology {
                 spec.session.hold_time = Duration::from_secs(9);
                 spec.session.extended_next_hop = self.ipv6;
                 spec.session.extended_messages = seed.is_multiple_of(3);
-                spec.routes.route_reflector_client = side == *a && self.clients.contains(&(*a, *b));
+                spec.routes.reflection.client = side == *a && self.clients.contains(&(*a, *b));
             });
         }
         for (at, prefix) in self.routes() {
@@ -368,7 +368,7 @@ fn hub_with_a_slow_client() -> (Topology, Sim) {
             LinkSpec { latency: Duration::from_millis(20), window: 64, ..LinkSpec::default() };
         let link = if client.0 == 3 { slow } else { LinkSpec::default() };
         sim.connect(*hub, *client, link, |side, spec| {
-            spec.routes.route_reflector_client = side == *hub;
+            spec.routes.reflection.client = side == *hub;
         });
     }
     (topology, sim)
@@ -413,7 +413,7 @@ fn a_peer_over_its_limit_is_closed_and_tried_again() {
     }
     let [a, b] = [0, 1].map(SpeakerId);
     sim.connect(a, b, LinkSpec::default(), |side, spec| {
-        spec.routes.prefixes_max = (side == a).then_some(5);
+        spec.routes.limits.prefixes_max = (side == a).then_some(5);
     });
     (0..6).for_each(|n| sim.originate(b, sim_support::prefix(b, 2 * n)));
     sim.start_all();

@@ -12,10 +12,7 @@ use bgp_proto::export::{Fetch, Piece, Reader};
 use bgp_proto::policy::{Policy, Source};
 use bgp_proto::rib::{NextHopState, ViaDefault};
 use bgp_proto::session::{Keep, Negotiated};
-use bgp_proto::table::{
-    AddPathSend, LocalRoute, NextHopMode, NextHopRequest, NextTurn, PeerRoutes, RouteFilter,
-    RouteLimits, Table, TableConfig, Work,
-};
+use bgp_proto::table::{AddPathSend, ExportParams, ImportParams, LocalRoute, NextHopMode, NextHopRequest, NextTurn, PeerLimits, PeerRoutes, ReflectionParams, RouteFilter, RouteLimits, Table, TableConfig, Work};
 use bgp_proto::types::{
     Asn, Community, Family, FamilySet, NextHop, PathId, PeerId, PeerType, Prefix, Prefix4,
     RouterId, SessionId, Time,
@@ -299,16 +296,7 @@ fn prefix(which: u8) -> Prefix {
 
 fn routes(at: usize, variant: u8) -> PeerRoutes {
     let policy = |reject| if reject { Policy::reject_all() } else { Policy::accept_all() };
-    PeerRoutes {
-        import: Arc::new(policy(variant & 2 != 0)),
-        export: Arc::new(policy(variant & 4 != 0)),
-        next_hop: if variant & 1 == 0 { NextHopMode::Auto } else { NextHopMode::SelfAddress },
-        route_reflector_client: at >= 2,
-        prefixes_max: (variant & 8 != 0).then_some(3),
-        limits: RouteLimits { paths_max: 3, ..RouteLimits::default() },
-        add_path_send: if variant & 16 == 0 { AddPathSend::All } else { AddPathSend::Best(2) },
-        ..PeerRoutes::new(format!("p{at}"))
-    }
+    PeerRoutes { import: ImportParams { limits: RouteLimits { paths_max: 3, ..RouteLimits::default() }, ..ImportParams::new(policy(variant & 2 != 0)) }, export: ExportParams { policy: Arc::new(policy(variant & 4 != 0)), next_hop: if variant & 1 == 0 { NextHopMode::Auto } else { NextHopMode::SelfAddress }, add_path_send: if variant & 16 == 0 { AddPathSend::All } else { AddPathSend::Best(2) } }, reflection: ReflectionParams { client: at >= 2, ..ReflectionParams::default() }, limits: PeerLimits { prefixes_max: (variant & 8 != 0).then_some(3), ..PeerLimits::default() }, ..PeerRoutes::new(format!("p{at}")) }
 }
 
 /// 0 and 1 are external (1 with two-octet AS numbers), 2 and up are clients; 4 has ADD-PATH.

@@ -13,7 +13,9 @@ use bgp_proto::policy::{Change, Decision, Match, Policy, PrefixSet, Rule};
 use bgp_proto::session::{
     HoldExpiry, LocalIdentity, PassiveMode, PeerConfig, Redial, TransportSecurity,
 };
-use bgp_proto::table::{AddPathSend, NextHopMode, PeerRoutes, RouteLimits, TableConfig};
+use bgp_proto::table::{
+    ExportParams, ImportParams, NextHopMode, PeerRoutes, ReflectionParams, TableConfig,
+};
 use bgp_proto::types::{ClusterId, Family, FibKind, Prefix, RouterId};
 use bgp_proto::wire::{AddPathMode, Origin};
 
@@ -306,22 +308,24 @@ fn peer_entry(
     config.add_path[family] = AddPathMode::Both;
     let routes = PeerRoutes {
         name: Arc::clone(&session.name),
-        import,
-        export: Arc::clone(&planned.export),
-        next_hop: match session.next_hop {
-            NextHop::Auto => NextHopMode::ThirdParty,
-            NextHop::SelfAddress => NextHopMode::SelfAddress,
-            NextHop::Keep => NextHopMode::Keep,
+        import: ImportParams {
+            allow_local_asn: session.allow_local_asn,
+            honour_graceful_shutdown: false,
+            ..ImportParams::new(import)
         },
-        route_reflector_client: session.route_reflector_client,
-        cluster_id: session.cluster_id,
-        allow_local_asn: session.allow_local_asn,
-        prefixes_max: limits.peers.prefixes_max,
-        prefixes_warning_percent: limits.peers.prefixes_warning_percent,
-        add_path_send: AddPathSend::All,
-        limits: RouteLimits::default(),
-        memory_max: limits.peers.memory_max,
-        honour_graceful_shutdown: false,
+        export: ExportParams {
+            next_hop: match session.next_hop {
+                NextHop::Auto => NextHopMode::ThirdParty,
+                NextHop::SelfAddress => NextHopMode::SelfAddress,
+                NextHop::Keep => NextHopMode::Keep,
+            },
+            ..ExportParams::new(Arc::clone(&planned.export))
+        },
+        reflection: ReflectionParams {
+            client: session.route_reflector_client,
+            cluster_id: session.cluster_id,
+        },
+        limits: limits.peers,
         stale_time: STALE_TIME,
     };
     // A node of the cluster may be anywhere; an external neighbour is a router at the node's link.
@@ -408,7 +412,9 @@ mod tests {
     use super::*;
     use crate::calico::model::{Kind, ObjectId, decode};
     use crate::calico::{Resolver, Settings};
-    use crate::config::{ControlSettings, LogFormat, LogLevel, LogSettings, PeerLimits};
+    use bgp_proto::table::{AddPathSend, PeerLimits, RouteLimits};
+
+    use crate::config::{ControlSettings, LogFormat, LogLevel, LogSettings};
 
     fn host() -> HostSettings {
         HostSettings {
@@ -455,7 +461,8 @@ mod tests {
         assert!(Arc::ptr_eq(&first.peers[0].session, &second.peers[0].session));
         assert!(Arc::ptr_eq(&first.peers[0].routes, &second.peers[0].routes));
         let (b, c) = (&second.peers[0].routes, &second.peers[1].routes);
-        assert!(Arc::ptr_eq(&b.import, &c.import) && Arc::ptr_eq(&b.export, &c.export));
+        assert!(Arc::ptr_eq(&b.import.policy, &c.import.policy));
+        assert!(Arc::ptr_eq(&b.export.policy, &c.export.policy));
     }
 
     /// A session as all of Calico's are: numbers as BIRD has them on a Calico node, and what they have
@@ -481,18 +488,19 @@ mod tests {
     fn routes_of_calico(next_hop: NextHopMode, same: &PeerRoutes) -> PeerRoutes {
         PeerRoutes {
             name: Arc::clone(&same.name),
-            import: Arc::clone(&same.import),
-            export: Arc::clone(&same.export),
-            next_hop,
-            route_reflector_client: false,
-            cluster_id: None,
-            allow_local_asn: 0,
-            prefixes_max: None,
-            prefixes_warning_percent: CalicoLimits::default().peers.prefixes_warning_percent,
-            add_path_send: AddPathSend::All,
-            limits: RouteLimits::default(),
-            memory_max: None,
-            honour_graceful_shutdown: false,
+            import: ImportParams {
+                policy: Arc::clone(&same.import.policy),
+                allow_local_asn: 0,
+                limits: RouteLimits::default(),
+                honour_graceful_shutdown: false,
+            },
+            export: ExportParams {
+                policy: Arc::clone(&same.export.policy),
+                next_hop,
+                add_path_send: AddPathSend::All,
+            },
+            reflection: ReflectionParams { client: false, cluster_id: None },
+            limits: CalicoLimits::default().peers,
             stale_time: Duration::from_secs(180),
         }
     }
@@ -563,9 +571,7 @@ mod tests {
         let second = convert(&mut resolver, &mut converter).unwrap();
         assert_eq!((first.peers.len(), second.peers.len()), (1, 2));
         for PeerEntry { routes, .. } in first.peers.iter().chain(&second.peers) {
-            assert_eq!(routes.prefixes_max, peers.prefixes_max);
-            assert_eq!(routes.prefixes_warning_percent, peers.prefixes_warning_percent);
-            assert_eq!(routes.memory_max, peers.memory_max);
+            assert_eq!(routes.limits, peers);
         }
     }
 

@@ -9,7 +9,9 @@ use super::bgp::read_memory;
 use super::host::read_bird_sockets;
 use super::peer::read_limits;
 use super::reader::{Table, Value};
-use super::{BirdSockets, PeerLimits};
+use bgp_proto::table::PeerLimits;
+
+use super::BirdSockets;
 
 /// `[calico]`, as written. What is left out comes from calico-node's environment.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -166,23 +166,6 @@ pub struct BgpConfig {
     pub memory_max: Option<u64>,
 }
 
-/// What a session may bring before it is closed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PeerLimits {
-    /// Prefixes of each family; more: Cease 6/1. Default: no limit.
-    pub prefixes_max: Option<u32>,
-    /// Share of it, in percent, at which a line of the log warns, 1-100. Default 80.
-    pub prefixes_warning_percent: u8,
-    /// Octets that its routes may hold; more: Cease 6/8. Default: no limit.
-    pub memory_max: Option<u64>,
-}
-
-impl Default for PeerLimits {
-    fn default() -> Self {
-        PeerLimits { prefixes_max: None, prefixes_warning_percent: 80, memory_max: None }
-    }
-}
-
 /// What ends a session whose link or local address was removed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Fallover {

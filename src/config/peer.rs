@@ -9,7 +9,10 @@ use bgp_proto::policy::Policy;
 use bgp_proto::session::{
     AuthKey, HoldExpiry, LocalIdentity, PassiveMode, PeerConfig, RoleMode, TransportSecurity,
 };
-use bgp_proto::table::{AddPathSend, NextHopMode, PeerRoutes, RouteLimits};
+use bgp_proto::table::{
+    AddPathSend, ExportParams, ImportParams, NextHopMode, PeerLimits, PeerRoutes, ReflectionParams,
+    RouteLimits,
+};
 use bgp_proto::types::{
     Asn, ClusterId, Family, FamilyMap, FamilySet, PeerType, Prefix, Role, is_direction_mark,
 };
@@ -20,7 +23,7 @@ use super::bgp::{read_id, read_memory, read_route_limits, read_usable_asn};
 use super::password::read_password;
 use super::policy::Policies;
 use super::reader::{Table, Value};
-use super::{DynamicPeers, Fallover, PeerEntry, PeerLimits};
+use super::{DynamicPeers, Fallover, PeerEntry};
 
 /// What every peer's table is read with.
 pub(super) struct Context<'a> {
@@ -370,7 +373,8 @@ fn read_routes(table: &Table<'_>, cx: &Context<'_>, kind: Option<PeerType>) -> O
     }
     let allow_local_asn =
         table.get("allow-local-asn").and_then(|v| v.integer(0..=u8::MAX)).unwrap_or(0);
-    let PeerLimits { prefixes_max, prefixes_warning_percent, memory_max } = read_limits(table);
+    let limits = read_limits(table);
+    let route_limits = read_route_limits(table, cx.limits);
     let add_path_send = match table.get("add-path-paths-max").and_then(|v| v.integer(1..=255)) {
         Some(paths) => AddPathSend::Best(paths),
         None => AddPathSend::All,
@@ -380,19 +384,16 @@ fn read_routes(table: &Table<'_>, cx: &Context<'_>, kind: Option<PeerType>) -> O
         table.get("honour-graceful-shutdown").and_then(|v| v.boolean()).unwrap_or(true);
     Some(PeerRoutes {
         name: "".into(),
-        import: import?,
-        export: export?,
-        next_hop,
-        route_reflector_client,
-        cluster_id,
-        allow_local_asn,
-        prefixes_max,
-        limits: read_route_limits(table, cx.limits),
-        memory_max,
-        prefixes_warning_percent,
-        add_path_send,
+        import: ImportParams {
+            policy: import?,
+            allow_local_asn,
+            limits: route_limits,
+            honour_graceful_shutdown,
+        },
+        export: ExportParams { policy: export?, next_hop, add_path_send },
+        reflection: ReflectionParams { client: route_reflector_client, cluster_id },
+        limits,
         stale_time: Duration::from_secs(stale_time.unwrap_or(180).into()),
-        honour_graceful_shutdown,
     })
 }
 

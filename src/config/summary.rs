@@ -3,12 +3,12 @@
 use std::fmt;
 
 use bgp_proto::session::{PassiveMode, PeerConfig};
-use bgp_proto::table::PeerRoutes;
+use bgp_proto::table::{PeerLimits, PeerRoutes};
 use bgp_proto::types::{FibKind, PeerType};
 
 use super::{
-    BfdHops, BfdSettings, BirdPaths, BirdSockets, CalicoLimits, Config, Originate, PeerLimits,
-    Redistribute, RedistributeFrom,
+    BfdHops, BfdSettings, BirdPaths, BirdSockets, CalicoLimits, Config, Originate, Redistribute,
+    RedistributeFrom,
 };
 
 /// A summary for people, one line for each thing that runs. Passwords are named, never shown.
@@ -116,12 +116,11 @@ impl fmt::Display for Terms<'_> {
             write!(f, ", {family}")?;
         }
         write!(f, ", hold {} s", session.hold_time.as_secs())?;
-        write!(f, ", import {}, export {}", routes.import.name, routes.export.name)?;
-        if routes.route_reflector_client {
+        write!(f, ", import {}, export {}", routes.import.policy.name, routes.export.policy.name)?;
+        if routes.reflection.client {
             f.write_str(", route reflector client")?;
         }
-        let &&PeerRoutes { prefixes_max, prefixes_warning_percent, memory_max, .. } = routes;
-        write!(f, "{}", PeerLimits { prefixes_max, prefixes_warning_percent, memory_max })?;
+        write!(f, "{}", Limits(&routes.limits))?;
         if session.security.md5.is_some() {
             f.write_str(", TCP MD5")?;
         }
@@ -151,12 +150,15 @@ impl fmt::Display for BfdTerms<'_> {
 }
 
 /// Behind the name of what is limited; nothing where nothing is.
-impl fmt::Display for PeerLimits {
+struct Limits<'a>(&'a PeerLimits);
+
+impl fmt::Display for Limits<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(bound) = self.prefixes_max {
+        let PeerLimits { prefixes_max, prefixes_warning_percent: _, memory_max } = *self.0;
+        if let Some(bound) = prefixes_max {
             write!(f, ", at most {bound} prefixes")?;
         }
-        if let Some(octets) = self.memory_max {
+        if let Some(octets) = memory_max {
             write!(f, ", at most {} MiB", octets >> 20)?;
         }
         Ok(())
@@ -167,7 +169,7 @@ impl fmt::Display for PeerLimits {
 impl fmt::Display for CalicoLimits {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write_memory_max(f, self.memory_max, "calico.memory-max")?;
-        match self.peers.to_string() {
+        match Limits(&self.peers).to_string() {
             nothing if nothing.is_empty() => {}
             limits => writeln!(f, "every peer{limits}")?,
         }

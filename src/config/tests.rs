@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use bgp_proto::policy::{Change, Decision, Match, PrefixSet, Source};
 use bgp_proto::session::{HoldExpiry, PassiveMode, RoleMode};
-use bgp_proto::table::{AddPathSend, NextHopMode};
+use bgp_proto::table::{AddPathSend, NextHopMode, PeerLimits};
 use bgp_proto::types::{Asn, Family, FamilySet, Role, RouterId};
 use bgp_proto::wire::{AddPathMode, Origin};
 
@@ -49,10 +49,10 @@ fn a_plain_peer_has_the_defaults_of_the_protocol() {
     assert_eq!(&*peer.name, "2001:db8::1");
     let wanted = PeerConfig::new(peer.session.address, Asn(64512), &config.bgp.identity);
     assert_eq!(*peer.session, wanted);
-    assert_eq!(&*peer.routes.import.name, "all", "internal peers import everything");
-    assert_eq!(&*peer.routes.export.name, "all");
-    assert_eq!(peer.routes.next_hop, NextHopMode::Auto);
-    assert_eq!(peer.routes.prefixes_max, None);
+    assert_eq!(&*peer.routes.import.policy.name, "all", "internal peers import everything");
+    assert_eq!(&*peer.routes.export.policy.name, "all");
+    assert_eq!(peer.routes.export.next_hop, NextHopMode::Auto);
+    assert_eq!(peer.routes.limits.prefixes_max, None);
 }
 
 #[test]
@@ -81,14 +81,14 @@ fn the_full_example_is_read_key_by_key() {
     assert!(!s.enforce_first_as && !s.reject_as_sets);
     assert_eq!((s.role, s.role_mode), (Some(Role::Customer), RoleMode::Strict));
     let r = &*tor.routes;
-    assert_eq!((&*r.import.name, &*r.export.name), ("from-tor", "to-tor"));
-    assert_eq!(r.next_hop, NextHopMode::Keep);
-    assert_eq!(r.add_path_send, AddPathSend::Best(4));
-    assert_eq!((r.allow_local_asn, r.prefixes_max), (1, Some(1000)));
-    assert_eq!(r.prefixes_warning_percent, 90);
-    assert_eq!((r.memory_max, config.table.memory_max), (Some(64 << 20), Some(512 << 20)));
+    assert_eq!((&*r.import.policy.name, &*r.export.policy.name), ("from-tor", "to-tor"));
+    assert_eq!(r.export.next_hop, NextHopMode::Keep);
+    assert_eq!(r.export.add_path_send, AddPathSend::Best(4));
+    assert_eq!((r.import.allow_local_asn, r.limits.prefixes_max), (1, Some(1000)));
+    assert_eq!(r.limits.prefixes_warning_percent, 90);
+    assert_eq!((r.limits.memory_max, config.table.memory_max), (Some(64 << 20), Some(512 << 20)));
     assert_eq!(r.stale_time, Duration::from_secs(60));
-    assert!(!r.honour_graceful_shutdown);
+    assert!(!r.import.honour_graceful_shutdown);
     assert_eq!(tor.fallover, Fallover::Timers);
     let bfd = tor.bfd.as_ref().unwrap();
     assert_eq!((bfd.hops, bfd.session.role), (BfdHops::Single, bgp_proto::bfd::Role::Passive));
@@ -104,9 +104,9 @@ fn the_full_example_is_read_key_by_key() {
     assert_eq!(client.session.hold_time, Duration::from_secs(30), "inherited");
     assert_eq!(client.session.keepalive_time, Some(Duration::from_secs(10)));
     assert_eq!(client.session.graceful_restart_time, Some(Duration::from_secs(60)));
-    assert!(client.routes.route_reflector_client);
-    assert_eq!(client.routes.cluster_id.unwrap().to_string(), "10.0.0.101");
-    assert_eq!(client.routes.next_hop, NextHopMode::SelfAddress);
+    assert!(client.routes.reflection.client);
+    assert_eq!(client.routes.reflection.cluster_id.unwrap().to_string(), "10.0.0.101");
+    assert_eq!(client.routes.export.next_hop, NextHopMode::SelfAddress);
 
     let nodes = &config.dynamic[0];
     assert_eq!(nodes.peers_max, 10_000);
@@ -114,7 +114,7 @@ fn the_full_example_is_read_key_by_key() {
     assert_eq!((&*node.name, &*node.routes.name), ("nodes-10.255.3.4", "nodes-10.255.3.4"));
     assert_eq!(node.session.address.to_string(), "10.255.3.4");
     assert_eq!(node.session.passive, PassiveMode::Passive);
-    assert!(node.routes.route_reflector_client);
+    assert!(node.routes.reflection.client);
 
     assert_eq!(config.table.cluster_id.to_string(), "10.0.0.100");
     assert_eq!(config.table.multipath_max, 8);
@@ -151,7 +151,7 @@ fn the_full_example_is_read_key_by_key() {
 #[test]
 fn rules_become_conditions_and_changes_in_order() {
     let config = accepted(FULL);
-    let policy = &config.peers[0].routes.import;
+    let policy = &config.peers[0].routes.import.policy;
     assert_eq!(policy.default, Decision::Accept);
     let Match::Prefix(martians) = &policy.rules[0].matches[0] else { panic!("{policy:?}") };
     for (prefix, inside) in
@@ -196,7 +196,7 @@ fn rules_become_conditions_and_changes_in_order() {
     let internal = Match::PeerType(bgp_proto::types::PeerType::Internal);
     assert_eq!(policy.rules[2].matches, [Match::Any(vec![both, internal])]);
 
-    let own = &config.peers[0].routes.export.rules[0];
+    let own = &config.peers[0].routes.export.policy.rules[0];
     assert!(own.matches.contains(&Match::Source(vec![Source::Static, Source::Kernel])));
     assert_eq!(own.changes, [Change::Med(10), Change::Prepend(Asn(64600), 2)]);
     let kernel = &config.redistribute[0].policy.as_ref().unwrap().rules[0];

@@ -95,11 +95,11 @@ pub fn peer(facts: &PeerFacts<'_>, clock: &WallClock) -> Peer {
         // The caller knows.
         shutdown: None,
         stale_seconds: counts.restarting.map(|until| until.since(clock.now).as_secs()),
-        prefixes_max: routes.prefixes_max,
+        prefixes_max: routes.limits.prefixes_max,
         object: None,
         filters: Vec::new(),
-        import: routes.import.name.to_string(),
-        export: routes.export.name.to_string(),
+        import: routes.import.policy.name.to_string(),
+        export: routes.export.policy.name.to_string(),
         hold_time: negotiated.map_or(config.hold_time, |n| n.hold_time).as_secs(),
         keepalive_time: negotiated
             .map(|n| n.keepalive_time)

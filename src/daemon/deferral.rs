@@ -47,7 +47,7 @@ pub(super) fn first_export(config: &Config) -> FirstExport {
     let peers = config.peers.iter().map(|peer| (&peer.session, &peer.routes));
     let ranges = config.dynamic.iter().map(|range| (&range.session, &range.routes));
     let passes_on = peers.chain(ranges).any(|(session, routes)| {
-        session.peer_type() == PeerType::External || routes.route_reflector_client
+        session.peer_type() == PeerType::External || routes.reflection.client
     });
     if passes_on { FirstExport::Deferred } else { FirstExport::AtOnce }
 }

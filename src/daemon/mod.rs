@@ -704,7 +704,7 @@ fn say_memory_limits(config: &Config, key: &str) {
     let peers = config.peers.iter().map(|peer| &peer.routes);
     let ranges = config.dynamic.iter().map(|range| &range.routes);
     let mut bounds: BTreeMap<u64, usize> = BTreeMap::new();
-    for octets in peers.chain(ranges).filter_map(|routes| routes.memory_max) {
+    for octets in peers.chain(ranges).filter_map(|routes| routes.limits.memory_max) {
         *bounds.entry(octets).or_default() += 1;
     }
     for (octets, entries) in bounds {

@@ -84,8 +84,9 @@ pub struct Sent {
 
 impl std::ops::AddAssign for Sent {
     fn add_assign(&mut self, more: Sent) {
-        self.octets += more.octets;
-        self.updates += more.updates;
+        let Sent { octets, updates } = more;
+        self.octets += octets;
+        self.updates += updates;
     }
 }
 

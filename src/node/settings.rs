@@ -458,7 +458,7 @@ pub(super) fn describe(source: &Source) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::PeerLimits;
+    use bgp_proto::table::PeerLimits;
 
     fn env(variables: &[(&str, &str)]) -> Environment {
         Environment {

@@ -40,6 +40,15 @@ pub struct ExportCounts {
     pub withheld: u64,
 }
 
+impl std::ops::AddAssign for ExportCounts {
+    fn add_assign(&mut self, more: ExportCounts) {
+        let ExportCounts { announced, withdrawn, withheld } = more;
+        self.announced += announced;
+        self.withdrawn += withdrawn;
+        self.withheld += withheld;
+    }
+}
+
 /// A peer in a group.
 #[derive(Debug)]
 pub(crate) struct Member {

@@ -191,7 +191,7 @@ impl AdjRibsOut {
 
     fn find(&self, key: &GroupKey) -> Option<u32> {
         let alike = self.by_digest.get(&digest(key))?;
-        alike.iter().copied().find(|id| self.groups.get(id).is_some_and(|g| g.key.matches(key)))
+        alike.iter().copied().find(|id| self.groups.get(id).is_some_and(|g| g.key == *key))
     }
 
     fn next_member_key(&mut self) -> MemberKey {
@@ -295,11 +295,11 @@ impl AdjRibsOut {
         for (source, key) in peers {
             let Some(membership) = self.memberships.get(&(source, key.family)) else { continue };
             let from = membership.group;
-            if self.groups.get(&from).is_none_or(|group| group.key.matches(&key)) {
+            if self.groups.get(&from).is_none_or(|group| group.key == key) {
                 continue;
             }
             let candidates = alike.entry((from, digest(&key))).or_default();
-            match candidates.iter().find(|at| moves[**at].1.matches(&key)) {
+            match candidates.iter().find(|at| moves[**at].1 == key) {
                 Some(at) => moves[*at].2.push(source),
                 None => {
                     candidates.push(moves.len());
@@ -430,7 +430,7 @@ impl AdjRibsOut {
         }
         let alike = self.by_digest.get(&digest(&group.key)).into_iter().flatten();
         let other = alike.copied().find(|other| {
-            *other != id && self.groups.get(other).is_some_and(|o| o.key.matches(&group.key))
+            *other != id && self.groups.get(other).is_some_and(|o| o.key == group.key)
         });
         let Some(other) = other else {
             self.unmerged.remove(&id);

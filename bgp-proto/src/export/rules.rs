@@ -14,8 +14,9 @@ use crate::wire::{AnnounceFormat, AttrEdit, AttrView, attr};
 use super::{AddPathSend, NextHopMode};
 
 /// Everything that changes what a peer is sent, or the octets that say it. Peers with equal keys
-/// are one group.
-#[derive(Clone, Debug, PartialEq)]
+/// are one group. Fields are compared in this order: the policy last, and the same allocation of it
+/// without a look inside.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct GroupKey {
     pub(crate) family: Family,
     pub(crate) peer_type: PeerType,
@@ -54,19 +55,6 @@ impl GroupKey {
         changes.any(|change| matches!(change, Change::NextHop(_)))
     }
 
-    /// Cheap fields first; the same policy is usually the same allocation.
-    pub(crate) fn matches(&self, other: &GroupKey) -> bool {
-        let fixed = |key: &GroupKey| {
-            (
-                (key.family, key.peer_type, key.client, key.cluster_id, key.local_asn, key.role),
-                (key.local_addr, key.other_addr, key.next_hop, key.ipv4_over_ipv6),
-                (key.four_octet_as, key.max_len, key.add_path),
-            )
-        };
-        fixed(self) == fixed(other)
-            && (Arc::ptr_eq(&self.export, &other.export) || self.export == other.export)
-    }
-
     /// The names of the fields that differ.
     pub(crate) fn differences(&self, other: &GroupKey) -> Vec<&'static str> {
         let mut names = Vec::new();
@@ -75,21 +63,36 @@ impl GroupKey {
                 names.push(name);
             }
         };
-        note(self.family != other.family, "family");
-        note(self.peer_type != other.peer_type, "peer type");
-        note(self.client != other.client, "route reflector client");
-        note(self.cluster_id != other.cluster_id, "cluster id");
-        note(self.local_asn != other.local_asn, "local AS");
-        note(self.role != other.role, "role");
-        let addresses = |key: &GroupKey| (key.local_addr, key.other_addr);
-        note(addresses(self) != addresses(other), "local address");
-        note(self.next_hop != other.next_hop, "next hop mode");
-        note(self.ipv4_over_ipv6 != other.ipv4_over_ipv6, "IPv4 over IPv6 next hops");
-        note(self.four_octet_as != other.four_octet_as, "four-octet AS numbers");
-        note(self.max_len != other.max_len, "message length");
-        note(self.add_path != other.add_path, "ADD-PATH");
-        let same_policy = Arc::ptr_eq(&self.export, &other.export) || self.export == other.export;
-        note(!same_policy, "export policy");
+        let GroupKey {
+            family,
+            peer_type,
+            client,
+            cluster_id,
+            local_asn,
+            role,
+            local_addr,
+            other_addr,
+            next_hop,
+            ipv4_over_ipv6,
+            four_octet_as,
+            max_len,
+            add_path,
+            export,
+        } = other;
+        note(self.family != *family, "family");
+        note(self.peer_type != *peer_type, "peer type");
+        note(self.client != *client, "route reflector client");
+        note(self.cluster_id != *cluster_id, "cluster id");
+        note(self.local_asn != *local_asn, "local AS");
+        note(self.role != *role, "role");
+        let same_addresses = (self.local_addr, self.other_addr) == (*local_addr, *other_addr);
+        note(!same_addresses, "local address");
+        note(self.next_hop != *next_hop, "next hop mode");
+        note(self.ipv4_over_ipv6 != *ipv4_over_ipv6, "IPv4 over IPv6 next hops");
+        note(self.four_octet_as != *four_octet_as, "four-octet AS numbers");
+        note(self.max_len != *max_len, "message length");
+        note(self.add_path != *add_path, "ADD-PATH");
+        note(self.export != *export, "export policy");
         names
     }
 }

@@ -157,23 +157,34 @@ pub struct Stats {
 
 impl std::ops::AddAssign for Stats {
     fn add_assign(&mut self, more: Stats) {
-        for (all, more) in [
-            (&mut self.updates_received, more.updates_received),
-            (&mut self.keepalives_received, more.keepalives_received),
-            (&mut self.keepalives_sent, more.keepalives_sent),
-            (&mut self.notifications_received, more.notifications_received),
-            (&mut self.notifications_sent, more.notifications_sent),
-            (&mut self.refreshes_received, more.refreshes_received),
-            (&mut self.refreshes_sent, more.refreshes_sent),
-            (&mut self.treated_as_withdraw, more.treated_as_withdraw),
-            (&mut self.attributes_discarded, more.attributes_discarded),
-            (&mut self.octets_received, more.octets_received),
-            (&mut self.established_transitions, more.established_transitions),
-            (&mut self.connect_failures, more.connect_failures),
-            (&mut self.stray_connections, more.stray_connections),
-        ] {
-            *all += more;
-        }
+        let Stats {
+            updates_received,
+            keepalives_received,
+            keepalives_sent,
+            notifications_received,
+            notifications_sent,
+            refreshes_received,
+            refreshes_sent,
+            treated_as_withdraw,
+            attributes_discarded,
+            octets_received,
+            established_transitions,
+            connect_failures,
+            stray_connections,
+        } = more;
+        self.updates_received += updates_received;
+        self.keepalives_received += keepalives_received;
+        self.keepalives_sent += keepalives_sent;
+        self.notifications_received += notifications_received;
+        self.notifications_sent += notifications_sent;
+        self.refreshes_received += refreshes_received;
+        self.refreshes_sent += refreshes_sent;
+        self.treated_as_withdraw += treated_as_withdraw;
+        self.attributes_discarded += attributes_discarded;
+        self.octets_received += octets_received;
+        self.established_transitions += established_transitions;
+        self.connect_failures += connect_failures;
+        self.stray_connections += stray_connections;
     }
 }
 

@@ -62,39 +62,82 @@ impl Default for RouteLimits {
     }
 }
 
-/// Routing parameters of one peer. Changing them never restarts the session.
+/// Routing parameters of one peer, by what a change of them leads to. Changing them never restarts
+/// the session.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PeerRoutes {
     /// The peer's name.
     pub name: Arc<str>,
+    /// A change re-evaluates what the peer sent.
+    pub import: ImportParams,
+    /// A change compares what the peer should have with what it was sent.
+    pub export: ExportParams,
+    /// Route reflection, which both directions depend on.
+    pub reflection: ReflectionParams,
+    /// When the session is closed because of what the peer sent. Changes no route.
+    pub limits: PeerLimits,
+    /// How long stale routes wait for End-of-RIB after the session is re-established (RFC 8538 §4.1).
+    /// Default 180 s. A change counts from the next restart.
+    pub stale_time: Duration,
+}
+
+/// What the import of a peer's routes depends on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ImportParams {
     /// The import policy.
-    pub import: Arc<Policy>,
-    /// The export policy.
-    pub export: Arc<Policy>,
-    /// NEXT_HOP towards the peer.
-    pub next_hop: NextHopMode,
-    /// The peer is a client of ours (RFC 4456).
-    pub route_reflector_client: bool,
-    /// Cluster id used towards and from this peer instead of the process-wide one.
-    pub cluster_id: Option<ClusterId>,
+    pub policy: Arc<Policy>,
     /// How often our own AS may occur in a received AS_PATH. Default 0.
     pub allow_local_asn: u8,
-    /// Maximum number of prefixes per family; beyond it the session is closed with 6/1. `None`: no limit.
-    pub prefixes_max: Option<u32>,
     /// Bounds of individual routes.
     pub limits: RouteLimits,
-    /// Octets that the peer's routes may hold; beyond it the session is closed with 6/8. `None`: no
-    /// limit.
-    pub memory_max: Option<u64>,
-    /// Share of `prefixes_max` at which a warning is given, in percent. Default 80.
-    pub prefixes_warning_percent: u8,
-    /// Paths per destination for ADD-PATH peers.
-    pub add_path_send: AddPathSend,
-    /// How long stale routes wait for End-of-RIB after the session is re-established (RFC 8538 §4.1).
-    /// Default 180 s.
-    pub stale_time: Duration,
     /// Set LOCAL_PREF 0 on routes from eBGP with GRACEFUL_SHUTDOWN (RFC 8326). Default true.
     pub honour_graceful_shutdown: bool,
+}
+
+/// What a peer is sent depends on these.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExportParams {
+    /// The export policy.
+    pub policy: Arc<Policy>,
+    /// NEXT_HOP towards the peer.
+    pub next_hop: NextHopMode,
+    /// Paths per destination for ADD-PATH peers.
+    pub add_path_send: AddPathSend,
+}
+
+/// The peer's place in route reflection (RFC 4456), where it is internal.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ReflectionParams {
+    /// The peer is a client of ours. Default false.
+    pub client: bool,
+    /// Cluster id used towards and from this peer instead of the process-wide one.
+    pub cluster_id: Option<ClusterId>,
+}
+
+/// What a session may bring before it is closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PeerLimits {
+    /// Prefixes of each family; more: Cease 6/1. `None`, the default: no limit.
+    pub prefixes_max: Option<u32>,
+    /// Share of `prefixes_max` at which a warning is given, 1-100 percent. Default 80.
+    pub prefixes_warning_percent: u8,
+    /// Octets that its routes may hold; more: Cease 6/8. `None`, the default: no limit.
+    pub memory_max: Option<u64>,
+}
+
+impl PeerLimits {
+    /// The number of prefixes at which a warning is given, at least 1. `None`: there is no limit.
+    pub fn warning_at(&self) -> Option<u32> {
+        let bound = u64::from(self.prefixes_max?);
+        let share = bound * u64::from(self.prefixes_warning_percent.min(100)) / 100;
+        Some(u32::try_from(share).unwrap_or(u32::MAX).max(1))
+    }
+}
+
+impl Default for PeerLimits {
+    fn default() -> Self {
+        PeerLimits { prefixes_max: None, prefixes_warning_percent: 80, memory_max: None }
+    }
 }
 
 impl TableConfig {
@@ -121,19 +164,45 @@ impl PeerRoutes {
         let all = Arc::new(Policy::accept_all());
         PeerRoutes {
             name: name.into(),
-            import: Arc::clone(&all),
-            export: all,
-            next_hop: NextHopMode::Auto,
-            route_reflector_client: false,
-            cluster_id: None,
-            allow_local_asn: 0,
-            prefixes_max: None,
-            limits: RouteLimits::default(),
-            memory_max: None,
-            prefixes_warning_percent: 80,
-            add_path_send: AddPathSend::All,
+            import: ImportParams::new(Arc::clone(&all)),
+            export: ExportParams::new(all),
+            reflection: ReflectionParams::default(),
+            limits: PeerLimits::default(),
             stale_time: Duration::from_secs(180),
+        }
+    }
+}
+
+impl ImportParams {
+    /// Every default but the policy.
+    pub fn new(policy: impl Into<Arc<Policy>>) -> Self {
+        ImportParams {
+            policy: policy.into(),
+            allow_local_asn: 0,
+            limits: RouteLimits::default(),
             honour_graceful_shutdown: true,
         }
+    }
+}
+
+impl ExportParams {
+    /// Every default but the policy.
+    pub fn new(policy: impl Into<Arc<Policy>>) -> Self {
+        let policy = policy.into();
+        ExportParams { policy, next_hop: NextHopMode::Auto, add_path_send: AddPathSend::All }
+    }
+}
+
+/// Every route.
+impl Default for ImportParams {
+    fn default() -> Self {
+        ImportParams::new(Policy::accept_all())
+    }
+}
+
+/// Every route.
+impl Default for ExportParams {
+    fn default() -> Self {
+        ExportParams::new(Policy::accept_all())
     }
 }

@@ -247,7 +247,7 @@ impl Table {
             source: peer.source,
             routes: Arc::clone(&peer.routes),
             session: Arc::clone(peer.session.as_ref()?),
-            weight: peer.routes.import.weight(),
+            weight: peer.routes.import.policy.weight(),
         })
     }
 
@@ -264,7 +264,7 @@ impl Table {
         let hop = self.loc_rib.hops.intern(next_hop);
         let checked = self.check_received(importing.context, received);
         let mut rest = 0;
-        if importing.context.routes.import.is_prefix_independent() {
+        if importing.context.routes.import.policy.is_prefix_independent() {
             rest = self.announce_alike(importing, family, (received, hop, checked), window);
         } else {
             let work = 2 + importing.context.weight.work(attrs.len());
@@ -297,7 +297,7 @@ impl Table {
         let Some(first) = window.as_slice().first() else { return 0 };
         let context = importing.context;
         let imported = self.import_route(context, first.prefix, received, hop, checked);
-        let plain = imported.received.is_none() && context.routes.prefixes_max.is_none();
+        let plain = imported.received.is_none() && context.routes.limits.prefixes_max.is_none();
         let mut path =
             imported.path(importing.now, context.source, PathId(0), importing.stamps[family]);
         let mut fresh = std::mem::take(&mut self.fresh);
@@ -388,10 +388,10 @@ impl Table {
             metric: None,
             peer_type: Some(context.session.peer_type),
         };
-        let verdict = context.routes.import.evaluate(&route);
+        let verdict = context.routes.import.policy.evaluate(&route);
         if verdict.decision != Decision::Accept {
             flags.refuse(Refusal::Rejected);
-            let refused_by = self.refusals.of_rule(&context.routes.import, verdict.rule);
+            let refused_by = self.refusals.of_rule(&context.routes.import.policy, verdict.rule);
             return unchanged(self, flags, refused_by);
         }
         let local = LocalAttrs {
@@ -432,7 +432,7 @@ impl Table {
     ) -> AttrId {
         let view = self.loc_rib.attrs.view(received);
         if context.session.peer_type == PeerType::External
-            && context.routes.honour_graceful_shutdown
+            && context.routes.import.honour_graceful_shutdown
             && self.loc_rib.attrs.key(received).has(AttrKey::GRACEFUL_SHUTDOWN)
         {
             // RFC 8326 §4.2, after policy: a customer's LOCAL_PREF must not undo a drain.
@@ -477,7 +477,7 @@ impl Table {
 
     fn refusal_of(&self, context: &ImportContext, received: AttrId) -> Option<Refusal> {
         let (attrs, key) = (self.loc_rib.attrs.view(received), self.loc_rib.attrs.key(received));
-        let allowed = usize::from(context.routes.allow_local_asn);
+        let allowed = usize::from(context.routes.import.allow_local_asn);
         if attrs.as_path().count(context.session.local_asn) > allowed {
             return Some(Refusal::AsLoop);
         }
@@ -500,7 +500,7 @@ impl Table {
                 return Some(Refusal::RouteLeak);
             }
         }
-        let limits = &context.routes.limits;
+        let limits = &context.routes.import.limits;
         if key.asns > limits.as_path_max {
             return Some(Refusal::AsPathTooLong);
         }
@@ -578,7 +578,7 @@ impl Table {
         family: Family,
         known: Option<DestId>,
     ) -> Option<RefusalId> {
-        let paths_max = usize::from(importing.context.routes.limits.paths_max);
+        let paths_max = usize::from(importing.context.routes.import.limits.paths_max);
         if let Some(dest) = known {
             let paths = self.loc_rib.dests(family).paths(dest);
             let source = importing.context.source;
@@ -669,7 +669,7 @@ impl Table {
         let mut left = self.loc_rib.dests(family).paths(dest).iter();
         let is_last = left.all(|other| other.source != path.source);
         let Some(peer) = self.peers.get_mut(peer) else { return };
-        let bound = peer.routes.prefixes_max.map(|max| warning_bound(max, &peer.routes));
+        let bound = peer.routes.limits.warning_at();
         let held = peer.family_mut(family);
         held.received -= 1;
         held.accepted -= u32::from(!path.flags.is_refused());
@@ -685,8 +685,10 @@ impl Table {
     fn has_room(&mut self, now: Time, id: PeerId, family: Family) -> bool {
         let turn = self.turn;
         let Some(peer) = self.peers.get_mut(id) else { return false };
-        let Some(bound) = peer.routes.prefixes_max else { return true };
-        let warning = warning_bound(bound, &peer.routes);
+        let limits = &peer.routes.limits;
+        let Some((bound, warning)) = limits.prefixes_max.zip(limits.warning_at()) else {
+            return true;
+        };
         let held = peer.family_mut(family);
         if held.limited {
             return false;
@@ -747,9 +749,4 @@ impl Table {
 pub(super) enum Liveness {
     Up,
     Any,
-}
-
-fn warning_bound(bound: u32, routes: &PeerRoutes) -> u32 {
-    let share = u64::from(bound) * u64::from(routes.prefixes_warning_percent.min(100)) / 100;
-    u32::try_from(share).unwrap_or(bound).max(1)
 }

@@ -36,7 +36,7 @@ impl Table {
             // The id is used again before the last that had it is gone.
             Some(_) => self.queue(peer, PeerInput::Add { address, routes }),
             None => {
-                self.cluster_ids_differ |= routes.cluster_id.is_some();
+                self.cluster_ids_differ |= routes.reflection.cluster_id.is_some();
                 self.peers.insert(peer, Peer::new(source, address, routes));
             }
         }
@@ -154,7 +154,7 @@ impl Table {
                 return (Taken::Waits, Some(input));
             }
             PeerInput::Add { address, routes } => {
-                self.cluster_ids_differ |= routes.cluster_id.is_some();
+                self.cluster_ids_differ |= routes.reflection.cluster_id.is_some();
                 (peer.address, peer.routes) = (address, routes);
             }
             PeerInput::Up { session, negotiated } => {
@@ -192,7 +192,7 @@ impl Table {
                 self.take_down(now, id, None, meter);
                 if let Some(peer) = self.peers.get_mut(id) {
                     peer.removed = true;
-                    self.cluster_ids_differ |= peer.routes.cluster_id.is_some();
+                    self.cluster_ids_differ |= peer.routes.reflection.cluster_id.is_some();
                 }
                 let sources = &mut self.loc_rib.sources;
                 self.peers.finish_removal(id, sources, &mut self.imports_before);

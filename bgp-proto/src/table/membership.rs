@@ -19,22 +19,25 @@ impl Table {
         let peer = self.peers.get(id).filter(|peer| peer.up.is_some())?;
         let session: &Negotiated = peer.session.as_ref()?;
         let internal = session.peer_type == PeerType::Internal;
-        let cluster_id = peer.routes.cluster_id.unwrap_or(self.config.cluster_id);
+        let cluster_id = peer.routes.reflection.cluster_id.unwrap_or(self.config.cluster_id);
         Some(GroupKey {
             family,
             peer_type: session.peer_type,
-            client: internal && peer.routes.route_reflector_client,
+            client: internal && peer.routes.reflection.client,
             cluster_id: if internal { cluster_id } else { ClusterId::default() },
             local_asn: session.local_asn,
             role: session.role,
             local_addr: session.local_addr,
             other_addr: session.other_addr,
-            next_hop: peer.routes.next_hop,
+            next_hop: peer.routes.export.next_hop,
             ipv4_over_ipv6: family == Family::Ipv4 && session.ipv4_over_ipv6,
             four_octet_as: session.four_octet_as,
             max_len: session.tx_max_len,
-            add_path: session.add_path_tx.contains(family).then_some(peer.routes.add_path_send),
-            export: Arc::clone(&peer.routes.export),
+            add_path: session
+                .add_path_tx
+                .contains(family)
+                .then_some(peer.routes.export.add_path_send),
+            export: Arc::clone(&peer.routes.export.policy),
         })
     }
 
@@ -129,7 +132,7 @@ impl Table {
     fn collect_cluster_ids(&mut self) {
         let of_peers = self.peers.iter().filter(|peer| !peer.removed);
         let mut ours: BTreeSet<ClusterId> =
-            of_peers.filter_map(|peer| peer.routes.cluster_id).collect();
+            of_peers.filter_map(|peer| peer.routes.reflection.cluster_id).collect();
         ours.insert(self.config.cluster_id);
         if ours == self.cluster_ids {
             return;

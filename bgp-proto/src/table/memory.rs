@@ -161,7 +161,7 @@ impl Table {
     /// its paths are looked at only once in a while.
     pub(super) fn note_octets(&mut self, id: PeerId, octets: usize) {
         let Some(peer) = self.peers.get_mut(id) else { return };
-        let Some(bound) = peer.routes.memory_max else { return };
+        let Some(bound) = peer.routes.limits.memory_max else { return };
         peer.unreviewed += octets as u64;
         if peer.unreviewed >= bound / 16 && peer.close.is_none() {
             peer.unreviewed = 0;
@@ -314,7 +314,7 @@ impl Table {
         };
         let (bound, held) = match weighing.bound_of {
             MemoryBound::Peer => {
-                (self.peers.get(id).and_then(|peer| peer.routes.memory_max), octets)
+                (self.peers.get(id).and_then(|peer| peer.routes.limits.memory_max), octets)
             }
             MemoryBound::Table => (self.config.memory_max, self.memory().total()),
         };

@@ -33,7 +33,9 @@ use std::time::Duration;
 
 pub use crate::export::{AddPathSend, ExportCounts, NextHopMode};
 pub use crate::rib::LocalRoute;
-pub use config::{PeerRoutes, RouteLimits, TableConfig};
+pub use config::{
+    ExportParams, ImportParams, PeerLimits, PeerRoutes, ReflectionParams, RouteLimits, TableConfig,
+};
 pub use memory::{Memory, MemoryBound};
 pub use pace::Pace;
 pub use peer::Receipt;

@@ -179,7 +179,7 @@ impl Table {
     /// policy looks at that.
     pub(super) fn reimport_dest(&mut self, id: PeerId, family: Family, dest: DestId) {
         if let Some(peer) = self.peers.get_mut(id)
-            && peer.routes.import.looks_at_interface()
+            && peer.routes.import.policy.looks_at_interface()
         {
             peer.family_mut(family).pass_mut(Pass::Reevaluate).insert(dest.0);
             self.peers.set_busy(id);

@@ -120,7 +120,7 @@ impl Peers {
         let Some(slot) = self.slots.get_mut(id.index()) else { return };
         let Some(peer) = slot.take_if(|peer| peer.is_gone()) else { return };
         for family in Family::ALL {
-            before[family].add(&peer.family(family).imports);
+            before[family] += peer.family(family).imports;
         }
         sources.remove(peer.source);
         if peer.inputs.is_empty() {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::peer::{CloseOrder, Pass, PeerInput};
-use super::{CLOSE_AGAIN, CloseReason, PeerRoutes, Returned, Table, TableEvent};
+use super::{CLOSE_AGAIN, CloseReason, PeerRoutes, ReflectionParams, Returned, Table, TableEvent};
 use crate::export::{Reader, ResyncEnd};
 use crate::rib::{Meter, SourceFacts, SourceId};
 use crate::session::{Keep, Negotiated};
@@ -71,8 +71,8 @@ impl Table {
             router_id: session.map_or(RouterId::default(), |s| s.peer_router_id),
             peer_type: session.map_or(PeerType::External, |s| s.peer_type),
             local_asn: session.map_or(self.config.asn, |s| s.local_asn),
-            client: peer.routes.route_reflector_client,
-            cluster_id: peer.routes.cluster_id.unwrap_or(self.config.cluster_id),
+            client: peer.routes.reflection.client,
+            cluster_id: peer.routes.reflection.cluster_id.unwrap_or(self.config.cluster_id),
         };
         let source = peer.source;
         if self.loc_rib.sources.get(source) == Some(&facts) {
@@ -177,19 +177,21 @@ impl Table {
             return;
         }
         let before = std::mem::replace(&mut peer.routes, Arc::clone(&routes));
-        self.cluster_ids_differ |= before.cluster_id != routes.cluster_id;
+        // What is not compared is read where it applies. `export` and `client` are compared by the
+        // review, with the group's key and the facts of the source.
+        let PeerRoutes { name: _, import, export: _, reflection, limits: _, stale_time: _ } =
+            &*before;
+        let ReflectionParams { client: _, cluster_id } = *reflection;
+        let cluster_id_differs = cluster_id != routes.reflection.cluster_id;
+        self.cluster_ids_differ |= cluster_id_differs;
         for family in Family::ALL {
             let held = peer.family_mut(family);
-            held.limited &= routes.prefixes_max.is_some_and(|bound| held.counted() >= bound);
+            held.limited &= routes.limits.prefixes_max.is_some_and(|bound| held.counted() >= bound);
         }
         if peer.session.is_none() {
             return;
         }
-        let import_differs = before.import != routes.import
-            || before.allow_local_asn != routes.allow_local_asn
-            || before.cluster_id != routes.cluster_id
-            || before.limits != routes.limits
-            || before.honour_graceful_shutdown != routes.honour_graceful_shutdown;
+        let import_differs = *import != routes.import || cluster_id_differs;
         let review = if import_differs { Review::Import } else { Review::Export };
         // The one before may not have been done yet, and was for more than this one.
         let noted = self.review_peers.entry(id).or_insert(review);

@@ -201,7 +201,7 @@ impl Table {
         let name = (family, dest, path.source, path.path_id);
         let received = self.loc_rib.received(&name);
         let (attrs, hop) = received.unwrap_or((path.attrs, path.next_hop));
-        let verdict = context.routes.import.evaluate(&RouteRef {
+        let verdict = context.routes.import.policy.evaluate(&RouteRef {
             prefix: self.loc_rib.dests(family).prefix(dest),
             attrs: self.loc_rib.attrs.view(attrs),
             next_hop: self.loc_rib.hops.hop(hop),
@@ -210,7 +210,7 @@ impl Table {
             metric: None,
             peer_type: Some(context.session.peer_type),
         });
-        Some(context.routes.import.describe(verdict.rule))
+        Some(context.routes.import.policy.describe(verdict.rule))
     }
 
     fn group_of(&self, id: PeerId, family: Family) -> Option<&Group> {
@@ -456,7 +456,7 @@ impl Table {
         let mut totals = self.imports_before;
         for peer in self.peers.iter() {
             for family in Family::ALL {
-                totals[family].add(&peer.family(family).imports);
+                totals[family] += peer.family(family).imports;
             }
         }
         totals

@@ -73,6 +73,28 @@ fn routes(id: u32) -> PeerRoutes {
     PeerRoutes::new(format!("peer{id}"))
 }
 
+fn importing(id: u32, policy: impl Into<Arc<Policy>>) -> PeerRoutes {
+    PeerRoutes { import: ImportParams::new(policy), ..routes(id) }
+}
+
+fn exporting(id: u32, policy: impl Into<Arc<Policy>>) -> PeerRoutes {
+    PeerRoutes { export: ExportParams::new(policy), ..routes(id) }
+}
+
+const CLIENT: ReflectionParams = ReflectionParams { client: true, cluster_id: None };
+
+fn prefixes_max(max: u32) -> PeerLimits {
+    PeerLimits { prefixes_max: Some(max), ..PeerLimits::default() }
+}
+
+fn next_hop(next_hop: NextHopMode) -> ExportParams {
+    ExportParams { next_hop, ..ExportParams::default() }
+}
+
+fn route_limits(limits: RouteLimits) -> ImportParams {
+    ImportParams { limits, ..ImportParams::default() }
+}
+
 fn session(id: u32, asn: u32) -> Negotiated {
     Negotiated {
         peer_router_id: RouterId(id),
@@ -144,7 +166,7 @@ fn read(reader: &mut Reader) -> Vec<u8> {
 #[test]
 fn a_limit_warns_once_and_then_refuses() {
     let mut table = table();
-    let limited = PeerRoutes { prefixes_max: Some(5), ..routes(2) };
+    let limited = PeerRoutes { limits: prefixes_max(5), ..routes(2) };
     let _reader = up(&mut table, 2, 65001, limited);
     announce(&mut table, 2, 65001, &["10.1.0.0/16", "10.2.0.0/16", "10.3.0.0/16"]);
     assert_eq!(table.poll_event(), None);
@@ -198,7 +220,7 @@ fn announce_nets(table: &mut Table, from: u32, asn: u32, nets: &[String]) {
 #[test]
 fn routes_of_an_ended_session_are_withdrawn_some_at_a_time_and_count_no_more() {
     let mut table = table();
-    let limited = PeerRoutes { prefixes_max: Some(100), ..routes(2) };
+    let limited = PeerRoutes { limits: prefixes_max(100), ..routes(2) };
     let _reader = up(&mut table, 2, 65001, limited);
     let (old, new) = (nets(1, 90), nets(2, 90));
     announce_nets(&mut table, 2, 65001, &old);
@@ -235,7 +257,7 @@ fn import_that_changed_is_asked_again_some_at_a_time_and_for_what_comes_meanwhil
     settle(&mut table);
     let accepted = |table: &Table| table.counts(PeerId(2)).accepted[Family::Ipv4];
     let nothing = Policy { name: "nothing".into(), rules: vec![], default: Decision::Reject };
-    let closed = PeerRoutes { import: Arc::new(nothing), ..routes(2) };
+    let closed = importing(2, nothing);
     table.peer_configure(PeerId(2), Arc::new(closed.clone()));
     assert_eq!(accepted(&table), 90);
     let some_work = |table: &mut Table| {
@@ -271,7 +293,7 @@ fn explain_names_the_rule_for_everyone() {
     let strict = Policy { name: "strict".into(), rules: vec![refuse], default: Decision::Accept };
     let _a = up(&mut table, 2, 65001, routes(2));
     let _b = up(&mut table, 3, 65002, routes(3));
-    let _c = up(&mut table, 4, 65003, PeerRoutes { export: Arc::new(strict), ..routes(4) });
+    let _c = up(&mut table, 4, 65003, exporting(4, strict));
     table.peer_add(PeerId(5), IpAddr::from([10, 0, 0, 5]), Arc::new(routes(5)));
     announce(&mut table, 2, 65001, &["10.1.0.0/16"]);
     settle(&mut table);
@@ -294,7 +316,7 @@ fn a_group_of_one_knows_what_sets_it_apart() {
     let _readers = [
         up(&mut table, 2, 65001, routes(2)),
         up(&mut table, 3, 65002, routes(3)),
-        up(&mut table, 4, 65003, PeerRoutes { next_hop: NextHopMode::Keep, ..routes(4) }),
+        up(&mut table, 4, 65003, PeerRoutes { export: next_hop(NextHopMode::Keep), ..routes(4) }),
     ];
     let groups = table.groups();
     assert_eq!(groups[0].members, [PeerId(2), PeerId(3)]);
@@ -305,7 +327,7 @@ fn a_group_of_one_knows_what_sets_it_apart() {
 #[test]
 fn peers_that_get_the_same_policy_end_up_in_one_group() {
     let mut table = table();
-    let other = || PeerRoutes { next_hop: NextHopMode::Keep, ..routes(0) };
+    let other = || PeerRoutes { export: next_hop(NextHopMode::Keep), ..routes(0) };
     let mut a = up(&mut table, 2, 65001, routes(2));
     let mut b = up(&mut table, 3, 65002, other());
     announce(&mut table, 2, 65001, &["10.1.0.0/16"]);
@@ -332,7 +354,7 @@ fn an_export_policy_that_changes_nothing_says_nothing() {
     settle(&mut table);
     assert!(!read(&mut reader).is_empty());
     let renamed = Policy { name: "another name".into(), ..Policy::accept_all() };
-    let renamed = PeerRoutes { export: Arc::new(renamed), ..routes(2) };
+    let renamed = exporting(2, renamed);
     table.peer_configure(PeerId(2), Arc::new(renamed));
     settle(&mut table);
     assert_eq!(read(&mut reader), []);
@@ -349,7 +371,7 @@ fn an_outermost_number_stands_in_front_of_our_own() {
     };
     let policy = Policy { name: "x".into(), rules: vec![rule], default: Decision::Reject };
     let _from = up(&mut table, 2, 65001, routes(2));
-    let prepending = PeerRoutes { export: Arc::new(policy), ..routes(3) };
+    let prepending = exporting(3, policy);
     let mut reader = up(&mut table, 3, 65002, prepending);
     announce(&mut table, 2, 65001, &["10.1.0.0/16"]);
     settle(&mut table);
@@ -383,7 +405,7 @@ fn a_route_that_fits_no_message_is_withdrawn_and_reported() {
 fn a_rejected_route_comes_back_with_another_policy_and_no_refresh() {
     let mut table = table();
     let mut reader = up(&mut table, 2, 65001, routes(2));
-    let strict = PeerRoutes { import: Arc::new(Policy::reject_all()), ..routes(3) };
+    let strict = importing(3, Policy::reject_all());
     let _feeder = up(&mut table, 3, 65002, strict);
     announce(&mut table, 3, 65002, &["10.1.0.0/16"]);
     settle(&mut table);
@@ -449,7 +471,7 @@ fn told(table: &mut Table, prefix: &str) -> Vec<(u32, String)> {
 #[test]
 fn an_own_route_through_a_gateway_keeps_it_towards_internal_peers_that_want_so() {
     let mut table = table();
-    let third_party = |id| PeerRoutes { next_hop: NextHopMode::ThirdParty, ..routes(id) };
+    let third_party = |id| PeerRoutes { export: next_hop(NextHopMode::ThirdParty), ..routes(id) };
     let _readers = [
         up(&mut table, 2, ASN.0, third_party(2)),
         up(&mut table, 3, ASN.0, routes(3)),

@@ -257,15 +257,26 @@ impl ImportCounts {
     pub fn changes(&self) -> u64 {
         self.accepted + self.filtered + self.looped + self.over_limit + self.withdrawn
     }
+}
 
-    pub(super) fn add(&mut self, other: &ImportCounts) {
-        self.accepted += other.accepted;
-        self.unchanged += other.unchanged;
-        self.filtered += other.filtered;
-        self.looped += other.looped;
-        self.over_limit += other.over_limit;
-        self.withdrawn += other.withdrawn;
-        self.withdrawn_unknown += other.withdrawn_unknown;
+impl std::ops::AddAssign for ImportCounts {
+    fn add_assign(&mut self, more: ImportCounts) {
+        let ImportCounts {
+            accepted,
+            unchanged,
+            filtered,
+            looped,
+            over_limit,
+            withdrawn,
+            withdrawn_unknown,
+        } = more;
+        self.accepted += accepted;
+        self.unchanged += unchanged;
+        self.filtered += filtered;
+        self.looped += looped;
+        self.over_limit += over_limit;
+        self.withdrawn += withdrawn;
+        self.withdrawn_unknown += withdrawn_unknown;
     }
 }
 

@@ -11,8 +11,8 @@ use bgp_proto::policy::Source;
 use bgp_proto::rib::{NextHopState, Over};
 use bgp_proto::session::{Keep, LocalIdentity, Negotiated, PeerConfig};
 use bgp_proto::table::{
-    AddPathSend, Established, LocalRoute, NextHopMode, NextHopRequest, NextTurn, PeerRoutes,
-    RouteFilter, RouteLimits, Table, TableConfig, Work,
+    AddPathSend, Established, ExportParams, ImportParams, LocalRoute, NextHopMode, NextHopRequest,
+    NextTurn, PeerRoutes, ReflectionParams, RouteFilter, RouteLimits, Table, TableConfig, Work,
 };
 use bgp_proto::types::{
     Asn, Community, Family, FamilySet, FibKind, FibRoute, Hop, NextHop, PathId, PeerId, PeerType,
@@ -186,15 +186,19 @@ impl World {
     fn routes(&self, peer: usize) -> Arc<PeerRoutes> {
         let settings = self.model.settings[peer];
         Arc::new(PeerRoutes {
-            import: settings.import.policy(),
-            export: settings.export.policy(),
-            next_hop: settings.next_hop,
-            route_reflector_client: settings.client,
-            add_path_send: settings.send,
-            limits: RouteLimits {
-                communities_max: settings.communities_max,
-                ..RouteLimits::default()
+            import: ImportParams {
+                limits: RouteLimits {
+                    communities_max: settings.communities_max,
+                    ..RouteLimits::default()
+                },
+                ..ImportParams::new(settings.import.policy())
             },
+            export: ExportParams {
+                policy: settings.export.policy(),
+                next_hop: settings.next_hop,
+                add_path_send: settings.send,
+            },
+            reflection: ReflectionParams { client: settings.client, ..ReflectionParams::default() },
             ..PeerRoutes::new(format!("peer{peer}"))
         })
     }

@@ -5,7 +5,7 @@ use std::time::UNIX_EPOCH;
 use bgp_proto::policy::Source;
 use bgp_proto::rib::Reason;
 use bgp_proto::session::LocalIdentity;
-use bgp_proto::table::{AdvertisedTo, LocalRoute, Unusable, Withheld};
+use bgp_proto::table::{AdvertisedTo, LocalRoute, PeerLimits, Unusable, Withheld};
 use bgp_proto::types::{Asn, FibChange, NextHop, PathId, RouterId};
 use bgp_proto::wire::{AttrEdit, Code, attr};
 use serde_json::{Value, json};
@@ -129,7 +129,10 @@ fn a_route_of_the_kernels_says_where_it_leads() {
 fn facts_of(negotiated: bool) -> Value {
     let local = LocalIdentity { asn: Asn(64512), router_id: RouterId(1) };
     let config = PeerConfig::new([192, 0, 2, 1].into(), Asn(65001), &local);
-    let routes = PeerRoutes { prefixes_max: Some(1000), ..PeerRoutes::new("tor-1") };
+    let routes = PeerRoutes {
+        limits: PeerLimits { prefixes_max: Some(1000), ..PeerLimits::default() },
+        ..PeerRoutes::new("tor-1")
+    };
     let agreed = Negotiated {
         peer_router_id: RouterId(0x0a00_0001),
         peer_asn: Asn(65001),

@@ -358,8 +358,9 @@ impl BirdView {
             _ => None,
         };
         let sum = |map: bgp_proto::types::FamilyMap<u32>| map.0.iter().map(|n| u64::from(*n)).sum();
-        let imports = counts.imports.0.iter().fold(ImportCounts::default(), add_imports);
-        let exports = counts.exports.0.iter().fold(ExportCounts::default(), add_exports);
+        let (mut imports, mut exports) = (ImportCounts::default(), ExportCounts::default());
+        counts.imports.0.into_iter().for_each(|family| imports += family);
+        counts.exports.0.into_iter().for_each(|family| exports += family);
         let owes = startup.and_then(|startup| match protocol.id {
             ProtocolId::Peer(id) => startup.owes(id),
             _ => None,
@@ -367,8 +368,8 @@ impl BirdView {
         Details {
             description: Some(DESCRIPTION),
             preference: 100,
-            input_filter: policy(record.as_deref().map(|r| &*r.routes.import.name)),
-            output_filter: policy(record.as_deref().map(|r| &*r.routes.export.name)),
+            input_filter: policy(record.as_deref().map(|r| &*r.routes.import.policy.name)),
+            output_filter: policy(record.as_deref().map(|r| &*r.routes.export.policy.name)),
             recovery: owes.map(|owes| match owes {
                 Owes::Session => RecoveryOf::Pending,
                 Owes::EndOfRib(_) => RecoveryOf::PendingWaiting,
@@ -449,24 +450,6 @@ fn policy(name: Option<&str>) -> String {
     }
 }
 
-fn add_imports(mut sum: ImportCounts, counts: &ImportCounts) -> ImportCounts {
-    sum.accepted += counts.accepted;
-    sum.unchanged += counts.unchanged;
-    sum.filtered += counts.filtered;
-    sum.looped += counts.looped;
-    sum.over_limit += counts.over_limit;
-    sum.withdrawn += counts.withdrawn;
-    sum.withdrawn_unknown += counts.withdrawn_unknown;
-    sum
-}
-
-fn add_exports(mut sum: ExportCounts, counts: &ExportCounts) -> ExportCounts {
-    sum.announced += counts.announced;
-    sum.withdrawn += counts.withdrawn;
-    sum.withheld += counts.withheld;
-    sum
-}
-
 fn changes(imports: &ImportCounts, exports: &ExportCounts) -> Directions {
     let rejected = imports.looped + imports.over_limit;
     Directions {
@@ -541,7 +524,7 @@ fn established(
     let session = [
         Some(if internal { "internal" } else { "external" }),
         flag(internal || record.session.multihop_ttl.is_some(), "multihop"),
-        flag(record.routes.route_reflector_client, "route-reflector"),
+        flag(record.routes.reflection.client, "route-reflector"),
         flag(negotiated.four_octet_as, "AS4"),
         flag(!negotiated.add_path_rx.is_empty(), "add-path-rx"),
         flag(!negotiated.add_path_tx.is_empty(), "add-path-tx"),
@@ -557,7 +540,7 @@ fn established(
         capabilities: offered(&negotiated.peer_capabilities),
         session: session.into_iter().flatten().collect(),
         source: negotiated.local_addr,
-        limit: record.routes.prefixes_max.map(|limit| (held, limit)),
+        limit: record.routes.limits.prefixes_max.map(|limit| (held, limit)),
         hold: timer(snapshot.timers.hold, negotiated.hold_time),
         keepalive: timer(snapshot.timers.keepalive, negotiated.keepalive_time),
     }

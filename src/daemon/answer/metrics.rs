@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bgp_proto::session::PeerConfig;
-use bgp_proto::table::{PeerCounts, PeerRoutes};
+use bgp_proto::table::PeerCounts;
 use bgp_proto::types::{Family, PeerId, PeerType, Time};
 use tokio::time::timeout;
 
@@ -128,14 +128,9 @@ impl Found {
     }
 
     fn is_near_limit(&self) -> bool {
-        let PeerRoutes { prefixes_max: Some(max), prefixes_warning_percent, .. } =
-            *self.record.routes
-        else {
-            return false;
-        };
-        let bound = u64::from(max) * u64::from(prefixes_warning_percent.min(100)) / 100;
+        let Some(bound) = self.record.routes.limits.warning_at() else { return false };
         self.counts.as_ref().is_some_and(|counts| {
-            Family::ALL.into_iter().any(|family| u64::from(counts.received[family]) >= bound.max(1))
+            Family::ALL.into_iter().any(|family| counts.received[family] >= bound)
         })
     }
 
@@ -151,7 +146,7 @@ impl Found {
             state_seconds: now.since(self.numbers.since).as_secs(),
             traffic: traffic(&self.numbers),
             counts: self.counts,
-            prefixes_max: self.record.routes.prefixes_max,
+            prefixes_max: self.record.routes.limits.prefixes_max,
             last_error: last_error.map(|error| (error.origin, error.code)),
         }
     }

@@ -60,9 +60,10 @@ impl PrefixCounts {
 
     /// Adds those of a further peer.
     pub fn add(&mut self, other: PrefixCounts) {
-        self.received += other.received;
-        self.accepted += other.accepted;
-        self.advertised += other.advertised;
+        let PrefixCounts { received, accepted, advertised } = other;
+        self.received += received;
+        self.accepted += accepted;
+        self.advertised += advertised;
     }
 }
 
@@ -80,9 +81,10 @@ pub struct Traffic {
 impl Traffic {
     /// Adds that of a further peer.
     pub fn add(&mut self, other: &Traffic) {
-        self.stats += other.stats;
-        self.updates_sent += other.updates_sent;
-        self.octets_sent += other.octets_sent;
+        let Traffic { stats, updates_sent, octets_sent } = *other;
+        self.stats += stats;
+        self.updates_sent += updates_sent;
+        self.octets_sent += octets_sent;
     }
 
     fn messages(&self) -> [(&'static str, &'static str, u64); 8] {

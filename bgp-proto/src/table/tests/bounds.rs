@@ -57,7 +57,7 @@ fn a_slice_ends_by_the_octets_that_it_writes() {
 #[test]
 fn a_count_that_moves_about_the_bound_warns_once() {
     let mut table = table();
-    let limited = PeerRoutes { prefixes_max: Some(10), ..routes(2) };
+    let limited = PeerRoutes { limits: prefixes_max(10), ..routes(2) };
     let _reader = up(&mut table, 2, 65001, limited);
     flood(&mut table, 2, &communities(1), 7);
     let hop = NextHop::from(IpAddr::from([10, 0, 0, 2]));
@@ -101,7 +101,7 @@ fn destinations_are_forgotten_after_the_generation_has_started_over() {
                 decision: Decision::Accept,
             };
             let policy = Policy { name: "p".into(), rules: vec![rule], default: Decision::Reject };
-            let routes = PeerRoutes { export: Arc::new(policy), ..routes(3) };
+            let routes = exporting(3, policy);
             table.peer_configure(PeerId(3), Arc::new(routes));
         }
         rest(&mut table);
@@ -125,7 +125,7 @@ fn a_path_without_room_for_our_number_is_withheld() {
     let mut table = table();
     let long =
         RouteLimits { as_path_max: u16::MAX, attributes_max: u16::MAX, ..RouteLimits::default() };
-    let _from = up(&mut table, 2, 65001, PeerRoutes { limits: long, ..routes(2) });
+    let _from = up(&mut table, 2, 65001, PeerRoutes { import: route_limits(long), ..routes(2) });
     let mut to = up(&mut table, 3, 65003, routes(3));
     let mut full = AttrEdit::originate(Origin::Igp);
     let octets = |edit: &AttrEdit| edit.view().as_path().as_bytes().len();
@@ -244,7 +244,10 @@ fn a_route_beyond_a_bound_is_held_and_not_used_and_explained() {
             attributes_max: u16::MAX,
             paths_max: 1,
         };
-        table.peer_configure(PeerId(2), Arc::new(PeerRoutes { limits, ..routes(2) }));
+        table.peer_configure(
+            PeerId(2),
+            Arc::new(PeerRoutes { import: route_limits(limits), ..routes(2) }),
+        );
         settle(&mut table);
         assert_eq!(table.counts(PeerId(2)).accepted[Family::Ipv4], 1);
     }
@@ -256,11 +259,11 @@ fn a_session_that_needs_one_group_too_many_is_closed() {
     let config = TableConfig { groups_max: 2, ..(*table.config).clone() };
     table.configure(Arc::new(config));
     let modes = [NextHopMode::Auto, NextHopMode::Keep, NextHopMode::SelfAddress];
-    for (id, next_hop) in (2..).zip(modes) {
+    for (id, mode) in (2..).zip(modes) {
         table.peer_add(
             PeerId(id),
             IpAddr::from([10, 0, 0, id as u8]),
-            Arc::new(PeerRoutes { next_hop, ..routes(id) }),
+            Arc::new(PeerRoutes { export: next_hop(mode), ..routes(id) }),
         );
         let readers = table.up_now(id, session(id, 65000 + id));
         assert_eq!(readers.len(), usize::from(id < 4));
@@ -274,8 +277,7 @@ fn a_session_that_needs_one_group_too_many_is_closed() {
 fn every_cluster_id_of_ours_makes_a_loop() {
     let mut table = table();
     let cluster = |id: u32, cluster: u32| PeerRoutes {
-        cluster_id: Some(ClusterId(cluster)),
-        route_reflector_client: true,
+        reflection: ReflectionParams { cluster_id: Some(ClusterId(cluster)), client: true },
         ..routes(id)
     };
     let _a = up(&mut table, 2, 65000, cluster(2, 77));

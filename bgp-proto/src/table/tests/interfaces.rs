@@ -43,7 +43,7 @@ fn kernel(table: &mut Table) -> Vec<(String, bool)> {
 fn import_is_judged_by_the_interface_and_again_when_it_changes() {
     let mut table = table();
     let import = over_ethernet(Decision::Reject);
-    let _reader = up(&mut table, 2, 65001, PeerRoutes { import, ..routes(2) });
+    let _reader = up(&mut table, 2, 65001, importing(2, import));
     announce(&mut table, 2, 65001, &["10.1.0.0/16", "10.2.0.0/16"]);
     settle(&mut table);
     assert_eq!(accepted(&table, 2), 0, "no interface is known");
@@ -69,7 +69,7 @@ fn export_is_judged_by_the_interface_and_again_when_it_changes() {
     let mut table = table();
     let _from = up(&mut table, 2, 65001, routes(2));
     let export = over_ethernet(Decision::Accept);
-    let mut to = up(&mut table, 3, 65002, PeerRoutes { export, ..routes(3) });
+    let mut to = up(&mut table, 3, 65002, exporting(3, export));
     announce(&mut table, 2, 65001, &["10.1.0.0/16"]);
     settle(&mut table);
     let advertised = |table: &Table| table.counts(PeerId(3)).advertised[Family::Ipv4];
@@ -111,7 +111,7 @@ fn of_equal_preference_our_own_route_wins_whatever_local_pref_says() {
     };
     let import =
         Arc::new(Policy { name: "up".into(), rules: vec![raise], default: Decision::Reject });
-    let _reader = up(&mut table, 2, 65001, PeerRoutes { import, ..routes(2) });
+    let _reader = up(&mut table, 2, 65001, importing(2, import));
     announce(&mut table, 2, 65001, &["10.1.0.0/16"]);
     settle(&mut table);
     let own = LocalRoute {

@@ -134,7 +134,7 @@ fn readers_that_do_not_read_are_closed_and_not_the_feeder() {
                 decision: Decision::Accept,
             };
             let policy = Policy { name: "p".into(), rules: vec![rule], default: Decision::Reject };
-            up(&mut table, id, 65000 + id, PeerRoutes { export: Arc::new(policy), ..routes(id) })
+            up(&mut table, id, 65000 + id, exporting(id, policy))
         })
         .collect();
     let mut now = Time::ZERO;
@@ -182,7 +182,10 @@ fn fill(case: &str) -> u64 {
             });
             let export =
                 Policy { name: "p".into(), rules: rules.collect(), default: Decision::Accept };
-            let routes = PeerRoutes { next_hop, export: Arc::new(export), ..routes(id) };
+            let routes = PeerRoutes {
+                export: ExportParams { next_hop, ..ExportParams::new(export) },
+                ..routes(id)
+            };
             readers.push(up(&mut table, id, 65000 + id, routes));
         }
     }
@@ -218,7 +221,10 @@ fn fill(case: &str) -> u64 {
 #[test]
 fn a_peers_own_bound_counts_attributes_too() {
     let mut table = table();
-    let own = PeerRoutes { memory_max: Some(64 << 10), ..routes(2) };
+    let own = PeerRoutes {
+        limits: PeerLimits { memory_max: Some(64 << 10), ..PeerLimits::default() },
+        ..routes(2)
+    };
     let _reader = up(&mut table, 2, 65002, own);
     for at in 0..255u32 {
         let net = format!("10.2.{at}.0/24");

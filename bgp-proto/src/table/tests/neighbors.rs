@@ -33,7 +33,7 @@ fn gateway(last: u8) -> IpAddr {
 }
 
 fn third_party(id: u32) -> PeerRoutes {
-    PeerRoutes { next_hop: NextHopMode::ThirdParty, ..routes(id) }
+    PeerRoutes { export: next_hop(NextHopMode::ThirdParty), ..routes(id) }
 }
 
 /// A route that somebody else put into the kernel.
@@ -122,7 +122,7 @@ fn whoever_comes_up_at_a_next_hop_is_not_sent_what_goes_there() {
 #[test]
 fn a_reflected_route_goes_neither_back_nor_to_its_next_hop() {
     let mut table = table();
-    let client = |id| PeerRoutes { route_reflector_client: true, ..routes(id) };
+    let client = |id| PeerRoutes { reflection: CLIENT, ..routes(id) };
     let mut readers = [2, 3, 4].map(|id| up(&mut table, id, ASN.0, client(id)));
     settle(&mut table);
     readers.iter_mut().for_each(|reader| drop(hear(reader)));
@@ -158,7 +158,7 @@ fn a_next_hop_set_on_the_way_out_counts_too() {
     };
     let name = "via".into();
     let export = Arc::new(Policy { name, rules: vec![rule], default: Decision::Reject });
-    let peer = |id| PeerRoutes { export: Arc::clone(&export), ..routes(id) };
+    let peer = |id| exporting(id, Arc::clone(&export));
     let mut three = up(&mut table, 3, ASN.0, peer(3));
     kernel_route(&mut table, "10.65.2.0/26", None);
     assert_eq!(hear(&mut three), told("10.65.2.0/26", gateway(2)));

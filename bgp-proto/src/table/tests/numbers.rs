@@ -28,9 +28,9 @@ fn long_prefixes() -> Policy {
 #[test]
 fn refused_routes_are_counted_by_what_refused_them() {
     let mut table = table();
-    let all_alike = PeerRoutes { import: Arc::new(Policy::reject_all()), ..routes(2) };
+    let all_alike = importing(2, Policy::reject_all());
     let _a = up(&mut table, 2, 65001, all_alike);
-    let one_by_one = PeerRoutes { import: Arc::new(long_prefixes()), ..routes(3) };
+    let one_by_one = importing(3, long_prefixes());
     let _b = up(&mut table, 3, 65002, one_by_one);
     announce(&mut table, 2, 65001, &["10.1.0.0/16", "10.2.0.0/16", "10.3.0.0/16"]);
     announce(&mut table, 3, 65002, &["10.1.1.0/24", "10.2.0.0/16", "10.3.1.0/24"]);
@@ -50,7 +50,7 @@ fn refused_routes_are_counted_by_what_refused_them() {
 #[test]
 fn what_is_beyond_a_limit_is_refused_by_it() {
     let mut table = table();
-    let limited = PeerRoutes { prefixes_max: Some(1), ..routes(2) };
+    let limited = PeerRoutes { limits: prefixes_max(1), ..routes(2) };
     let _reader = up(&mut table, 2, 65001, limited);
     announce(&mut table, 2, 65001, &["10.1.0.0/16", "10.2.0.0/16", "10.3.0.0/16"]);
     assert_eq!(refused(&table), [(RefusedBy::PrefixLimit, 2)]);

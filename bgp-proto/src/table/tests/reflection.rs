@@ -61,7 +61,7 @@ pub(super) fn why_unusable(table: &Table, prefix: &str) -> Option<Unusable> {
 #[test]
 fn a_route_of_another_cluster_is_reflected_and_one_of_our_own_is_not() {
     let mut table = table();
-    let client = PeerRoutes { route_reflector_client: true, ..routes(2) };
+    let client = PeerRoutes { reflection: CLIENT, ..routes(2) };
     let mut reader = up(&mut table, 2, ASN.0, client);
     let mut third = up(&mut table, 3, ASN.0, routes(3));
     let _fourth = up(&mut table, 4, ASN.0, routes(4));
@@ -87,8 +87,7 @@ fn a_route_of_another_cluster_is_reflected_and_one_of_our_own_is_not() {
 fn a_route_between_two_clusters_of_ours_names_both() {
     let mut table = table();
     let client = |id, cluster| PeerRoutes {
-        route_reflector_client: true,
-        cluster_id: Some(ClusterId(cluster)),
+        reflection: ReflectionParams { client: true, cluster_id: Some(ClusterId(cluster)) },
         ..routes(id)
     };
     let _from = up(&mut table, 2, ASN.0, client(2, 7));
@@ -201,7 +200,10 @@ fn a_path_keeps_its_identifier_whatever_the_others_do() {
     let ipv4 = FamilySet::only(Family::Ipv4);
     for (send, sends_all) in [(AddPathSend::All, true), (AddPathSend::Best(2), false)] {
         let mut table = table();
-        let to = PeerRoutes { add_path_send: send, ..routes(2) };
+        let to = PeerRoutes {
+            export: ExportParams { add_path_send: send, ..ExportParams::default() },
+            ..routes(2)
+        };
         table.peer_add(PeerId(2), IpAddr::from([10, 0, 0, 2]), Arc::new(to));
         let negotiated = Negotiated { add_path_tx: ipv4, ..session(2, ASN.0) };
         let mut reader = table.up_now(2, negotiated).remove(0);

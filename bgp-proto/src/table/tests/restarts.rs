@@ -76,7 +76,7 @@ fn routes_of_a_peer_that_is_away_are_used_no_longer_than_we_say() {
 #[test]
 fn stale_routes_do_not_count_against_the_limit() {
     let mut table = table();
-    let limited = PeerRoutes { prefixes_max: Some(100), ..routes(2) };
+    let limited = PeerRoutes { limits: prefixes_max(100), ..routes(2) };
     let _readers = begin(&mut table, true, limited);
     announce_nets(&mut table, 2, 65001, &nets(1, 60));
     settle(&mut table);

@@ -62,7 +62,7 @@ fn with_med(id: u32, med: u32) -> PeerRoutes {
         decision: Decision::Accept,
     };
     let policy = Policy { name: "med".into(), rules: vec![rule], default: Decision::Reject };
-    PeerRoutes { export: Arc::new(policy), ..routes(id) }
+    exporting(id, policy)
 }
 
 #[test]
@@ -93,7 +93,7 @@ fn nothing_that_grows_with_routes_or_groups_exceeds_a_turns_budget() {
     several(&mut table, "a tunnel");
     (2..30).for_each(|id| table.peer_configure(PeerId(id), Arc::new(with_med(id, id + 1))));
     several(&mut table, "export policies");
-    let closed = PeerRoutes { import: Arc::new(Policy::reject_all()), ..with_med(2, 3) };
+    let closed = PeerRoutes { import: ImportParams::new(Policy::reject_all()), ..with_med(2, 3) };
     table.peer_configure(PeerId(2), Arc::new(closed));
     several(&mut table, "an import policy");
     table.peer_configure(PeerId(2), Arc::new(with_med(2, 3)));
@@ -137,9 +137,12 @@ fn one_update_against_an_expensive_policy_takes_several_turns() {
     let limits =
         RouteLimits { communities_max: 60_000, attributes_max: u16::MAX, ..RouteLimits::default() };
     let mut table = table();
-    let import = PeerRoutes { import: Arc::clone(&policy), limits, ..routes(2) };
+    let import = PeerRoutes {
+        import: ImportParams { limits, ..ImportParams::new(Arc::clone(&policy)) },
+        ..routes(2)
+    };
     let _from = up(&mut table, 2, 65002, import);
-    let _to = up(&mut table, 3, 65003, PeerRoutes { export: policy, ..routes(3) });
+    let _to = up(&mut table, 3, 65003, exporting(3, policy));
     settle_within(&mut table, "joins");
     let mut edit = plain(65002);
     edit.set_communities(&(0..15_000u32).map(Community).collect::<Vec<_>>());
