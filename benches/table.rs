@@ -20,12 +20,10 @@ use bgp_proto::rib::NextHopState;
 use bgp_proto::session::Negotiated;
 use bgp_proto::table::{NextHopRequest, NextTurn, PeerRoutes, Table, TableConfig, Work};
 use bgp_proto::types::{
-    Asn, Community, Family, FamilySet, NextHop, PeerId, PeerType, Prefix, Prefix4, RouterId,
-    SessionId, Time,
+    Asn, Community, Family, NextHop, PeerId, PeerType, Prefix, Prefix4, RouterId, SessionId, Time,
 };
 use bgp_proto::wire::{
-    AttrEdit, Capabilities, HEADER_LEN, Nlri, Origin, RouteBatch, Update, UpdateContext, Verdict,
-    split_messages,
+    AttrEdit, HEADER_LEN, Nlri, Origin, RouteBatch, Update, UpdateContext, Verdict, split_messages,
 };
 
 /// One that no recorded path contains.
@@ -44,26 +42,7 @@ fn peer(table: &mut Table, id: u32, asn: Asn) -> Vec<Reader> {
     table.peer_add(PeerId(id), address, Arc::new(routes));
     let negotiated = Negotiated {
         peer_router_id: RouterId(id),
-        peer_asn: asn,
-        local_asn: OUR_ASN,
-        peer_type: if asn == OUR_ASN { PeerType::Internal } else { PeerType::External },
-        local_addr: IpAddr::from([192, 0, 2, 254]),
-        other_addr: None,
-        remote_addr: address,
-        families: FamilySet::only(Family::Ipv4),
-        four_octet_as: true,
-        add_path_rx: FamilySet::EMPTY,
-        add_path_tx: FamilySet::EMPTY,
-        ipv4_over_ipv6: false,
-        tx_max_len: 4096,
-        rx_max_len: 4096,
-        route_refresh: true,
-        enhanced_refresh: true,
-        hold_time: Duration::from_secs(90),
-        keepalive_time: Duration::from_secs(30),
-        graceful_restart: None,
-        role: None,
-        peer_capabilities: Capabilities::default(),
+        ..Negotiated::plain((OUR_ASN, IpAddr::from([192, 0, 2, 254])), (asn, address))
     };
     table.peer_up(PeerId(id), SessionId(1), Arc::new(negotiated));
     loop {

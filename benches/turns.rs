@@ -21,12 +21,11 @@ use bgp_proto::table::{
     RouteLimits, Table, TableConfig,
 };
 use bgp_proto::types::{
-    Asn, Community, Family, FamilySet, NextHop, PathId, PeerId, PeerType, Prefix, Prefix4,
-    RouterId, SessionId, Time,
+    Asn, Community, Family, FamilySet, NextHop, PathId, PeerId, Prefix, Prefix4, RouterId,
+    SessionId, Time,
 };
 use bgp_proto::wire::{
-    AttrEdit, Capabilities, GracefulRestart, GracefulRestartFamily, Nlri, Origin, RouteAction,
-    RouteBatch,
+    AttrEdit, GracefulRestart, GracefulRestartFamily, Nlri, Origin, RouteAction, RouteBatch,
 };
 use rustix::time::{ClockId, clock_gettime};
 
@@ -93,25 +92,10 @@ impl Host {
     }
 
     fn up(&mut self, id: u32, number: u64, session: impl FnOnce(&mut Negotiated)) {
+        let peer = (Asn(65000 + id), IpAddr::from([10, 1, (id >> 8) as u8, id as u8]));
         let mut negotiated = Negotiated {
             peer_router_id: RouterId(id + 10),
-            peer_asn: Asn(65000 + id),
-            local_asn: OUR_ASN,
-            peer_type: PeerType::External,
-            local_addr: IpAddr::from([10, 0, 0, 1]),
-            other_addr: None,
-            remote_addr: IpAddr::from([10, 1, (id >> 8) as u8, id as u8]),
-            families: FamilySet::only(Family::Ipv4),
-            four_octet_as: true,
-            add_path_rx: FamilySet::EMPTY,
-            add_path_tx: FamilySet::EMPTY,
-            ipv4_over_ipv6: false,
-            tx_max_len: 4096,
             rx_max_len: 65535,
-            route_refresh: true,
-            enhanced_refresh: true,
-            hold_time: Duration::from_secs(90),
-            keepalive_time: Duration::from_secs(30),
             graceful_restart: Some(GracefulRestart {
                 restarting: true,
                 notification: true,
@@ -121,8 +105,7 @@ impl Host {
                     forwarding: true,
                 }],
             }),
-            role: None,
-            peer_capabilities: Capabilities::default(),
+            ..Negotiated::plain((OUR_ASN, IpAddr::from([10, 0, 0, 1])), peer)
         };
         session(&mut negotiated);
         self.table.peer_up(PeerId(id), SessionId(number), Arc::new(negotiated));

@@ -18,7 +18,7 @@ use bgp_proto::types::{
     RouterId, SessionId, Time,
 };
 use bgp_proto::wire::{
-    AttrEdit, Capabilities, HEADER_LEN, Nlri, Origin, RouteAction, RouteBatch, Update,
+    AttrEdit, HEADER_LEN, Nlri, Origin, RouteAction, RouteBatch, Update,
     UpdateContext, Verdict,
 };
 use libfuzzer_sys::fuzz_target;
@@ -303,27 +303,14 @@ fn routes(at: usize, variant: u8) -> PeerRoutes {
 fn negotiated(at: usize) -> Negotiated {
     let external = at < 2;
     let add_path = if at == 4 { FamilySet::only(Family::Ipv4) } else { FamilySet::EMPTY };
+    let asn = if external { Asn(65001 + u32::try_from(at).unwrap_or(0)) } else { LOCAL };
+    let local = (LOCAL, IpAddr::V4(Ipv4Addr::new(192, 0, 2, 100)));
     Negotiated {
         peer_router_id: RouterId(100 + u32::try_from(at).unwrap_or(0)),
-        peer_asn: if external { Asn(65001 + u32::try_from(at).unwrap_or(0)) } else { LOCAL },
-        local_asn: LOCAL,
-        peer_type: if external { PeerType::External } else { PeerType::Internal },
-        local_addr: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 100)),
-        other_addr: None,
-        remote_addr: address(at),
-        families: FamilySet::only(Family::Ipv4),
         four_octet_as: at != 1,
         add_path_rx: add_path,
         add_path_tx: add_path,
-        ipv4_over_ipv6: false,
-        tx_max_len: 4096,
-        rx_max_len: 4096,
-        route_refresh: true,
         enhanced_refresh: at.is_multiple_of(2),
-        hold_time: Duration::from_secs(90),
-        keepalive_time: Duration::from_secs(30),
-        graceful_restart: None,
-        role: None,
-        peer_capabilities: Capabilities::default(),
+        ..Negotiated::plain(local, (asn, address(at)))
     }
 }

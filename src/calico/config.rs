@@ -91,15 +91,10 @@ impl Converter {
         let cluster_id = plan.cluster_id.unwrap_or(ClusterId(router_id.0));
         let fib = FibSettings::calico();
         let table = TableConfig {
-            asn,
-            router_id,
             cluster_id,
-            multipath_max: fib.multipath_max,
-            via_default: fib.via_default,
             fib_policy: Some(Arc::new(joined_kernel_policy(plan))),
-            fib_enabled: true,
             memory_max: self.limits.memory_max,
-            ..TableConfig::new(asn, router_id)
+            ..fib.table_config(&identity)
         };
         let statics = || families.iter().flat_map(|f| &f.statics);
         let originate = statics()

@@ -331,6 +331,16 @@ impl FibSettings {
     pub fn calico() -> FibSettings {
         FibSettings { metric: Some(0), via_default: ViaDefault::Always, ..FibSettings::default() }
     }
+
+    /// The table's parameters: what these settings say of it, and every other default.
+    pub fn table_config(&self, identity: &LocalIdentity) -> TableConfig {
+        TableConfig {
+            multipath_max: self.multipath_max,
+            via_default: self.via_default,
+            fib_enabled: self.enabled,
+            ..TableConfig::new(identity.asn, identity.router_id)
+        }
+    }
 }
 
 /// The control socket.
@@ -441,18 +451,7 @@ impl Config {
     pub fn idle(host: HostSettings) -> Config {
         let identity = LocalIdentity { asn: Asn(0), router_id: RouterId(0) };
         let fib = FibSettings::calico();
-        let table = TableConfig {
-            asn: identity.asn,
-            router_id: identity.router_id,
-            cluster_id: ClusterId(0),
-            multipath_max: fib.multipath_max,
-            via_default: fib.via_default,
-            fib_policy: None,
-            fib_enabled: fib.enabled,
-            log_bytes_max: 16 << 20,
-            groups_max: bgp::GROUPS_MAX,
-            memory_max: None,
-        };
+        let table = fib.table_config(&identity);
         Config {
             bgp: BgpConfig {
                 identity,
@@ -542,16 +541,11 @@ fn read_own(root: &Table<'_>, base: &Path) -> Option<Config> {
     let host = read_host(root);
     let bgp = bgp?;
     let table = TableConfig {
-        asn: bgp.global.identity.asn,
-        router_id: bgp.global.identity.router_id,
         cluster_id: bgp.global.cluster_id,
-        multipath_max: fib.settings.multipath_max,
-        via_default: fib.settings.via_default,
         fib_policy: fib.policy,
-        fib_enabled: fib.settings.enabled,
-        log_bytes_max: 16 << 20,
         groups_max: bgp.global.groups_max,
         memory_max: bgp.global.memory_max,
+        ..fib.settings.table_config(&bgp.global.identity)
     };
     Some(Config {
         bgp: bgp.global,

@@ -9,8 +9,8 @@ use crate::calico::release::Version;
 use crate::calico::{Problem, RouterIdSource, Settings, speaks_bgp};
 use crate::config::{
     BirdPaths, BirdSockets, CalicoDatastore, CalicoEtcd, CalicoKubernetes, CalicoLimits,
-    CalicoSettings, ControlSettings, HostSettings, HttpSettings, LogFormat, LogLevel, LogSettings,
-    StateFile,
+    CalicoSettings, ControlSettings, FibSettings, HostSettings, HttpSettings, LogFormat, LogLevel,
+    LogSettings, StateFile,
 };
 use crate::datastore::{
     ApiConfig, ApiEnvError, Blocks, EndpointsConfig, EnvError, EtcdConfig, FilesConfig, Group,
@@ -415,7 +415,8 @@ impl fmt::Display for NodeSettings {
             Some(path) => writeln!(f, "keeps what it read in {}", path.display())?,
             None => writeln!(f, "does not keep what it read (calico.state-file)")?,
         }
-        writeln!(f, "writes routes to kernel table 254 as protocol 12")?;
+        let FibSettings { table, protocol, .. } = FibSettings::calico();
+        writeln!(f, "writes routes to kernel table {table} as protocol {protocol}")?;
         write!(f, "{}", self.limits)?;
         writeln!(f, "control socket {}", self.host.control.socket.display())?;
         match self.host.control.bird_sockets.as_ref().and_then(BirdSockets::paths) {

@@ -199,10 +199,6 @@ impl PeerConfig {
 
     /// Internal if both AS numbers are the same.
     pub fn peer_type(&self) -> crate::types::PeerType {
-        if self.local_asn == self.remote_asn {
-            crate::types::PeerType::Internal
-        } else {
-            crate::types::PeerType::External
-        }
+        crate::types::PeerType::of(self.local_asn, self.remote_asn)
     }
 }

@@ -58,6 +58,41 @@ pub struct Negotiated {
 }
 
 impl Negotiated {
+    /// A session of two speakers, each its AS and its address, that agree on IPv4 unicast, four-octet
+    /// AS numbers and both kinds of route refresh, and on nothing else: messages of 4096 octets, hold
+    /// time 90 s. The peer's BGP Identifier is its IPv4 address, 1 if it has none. For hosts of a
+    /// [`Table`](crate::table::Table) that have no [`Peer`](super::Peer) beside it.
+    pub fn plain(local: (Asn, IpAddr), peer: (Asn, IpAddr)) -> Self {
+        let ((local_asn, local_addr), (peer_asn, remote_addr)) = (local, peer);
+        let hold_time = Duration::from_secs(90);
+        Negotiated {
+            peer_router_id: match remote_addr {
+                IpAddr::V4(addr) => RouterId(addr.to_bits()),
+                IpAddr::V6(_) => RouterId(1),
+            },
+            peer_asn,
+            local_asn,
+            peer_type: PeerType::of(local_asn, peer_asn),
+            local_addr,
+            other_addr: None,
+            remote_addr,
+            families: FamilySet::only(Family::Ipv4),
+            four_octet_as: true,
+            add_path_rx: FamilySet::EMPTY,
+            add_path_tx: FamilySet::EMPTY,
+            ipv4_over_ipv6: false,
+            tx_max_len: MAX_LEN,
+            rx_max_len: MAX_LEN,
+            route_refresh: true,
+            enhanced_refresh: true,
+            hold_time,
+            keepalive_time: keepalive_time(None, hold_time),
+            role: None,
+            graceful_restart: None,
+            peer_capabilities: Capabilities::default(),
+        }
+    }
+
     /// What reading an UPDATE needs, of what was negotiated and of what the configuration insists on.
     pub fn update_context(&self, config: &PeerConfig) -> UpdateContext {
         UpdateContext {

@@ -13,7 +13,7 @@ use crate::types::{
     Asn, ClusterId, FamilySet, FibKind, Hop, NextHop, PathId, PeerType, Role, RouterId,
 };
 use crate::wire::RouteBatch;
-use crate::wire::{AttrEdit, Capabilities, Nlri, Origin};
+use crate::wire::{AttrEdit, Nlri, Origin};
 
 mod bounds;
 mod interfaces;
@@ -96,29 +96,9 @@ fn route_limits(limits: RouteLimits) -> ImportParams {
 }
 
 fn session(id: u32, asn: u32) -> Negotiated {
-    Negotiated {
-        peer_router_id: RouterId(id),
-        peer_asn: Asn(asn),
-        local_asn: ASN,
-        peer_type: if Asn(asn) == ASN { PeerType::Internal } else { PeerType::External },
-        local_addr: IpAddr::from([10, 0, 0, 1]),
-        other_addr: None,
-        remote_addr: IpAddr::from([10, 0, 0, id as u8]),
-        families: FamilySet::only(Family::Ipv4),
-        four_octet_as: true,
-        add_path_rx: FamilySet::EMPTY,
-        add_path_tx: FamilySet::EMPTY,
-        ipv4_over_ipv6: false,
-        tx_max_len: 4096,
-        rx_max_len: 4096,
-        route_refresh: true,
-        enhanced_refresh: true,
-        hold_time: Duration::from_secs(90),
-        keepalive_time: Duration::from_secs(30),
-        role: None,
-        graceful_restart: None,
-        peer_capabilities: Capabilities::default(),
-    }
+    let speaker = |asn, at| (asn, IpAddr::from([10, 0, 0, at]));
+    let plain = Negotiated::plain(speaker(ASN, 1), speaker(Asn(asn), id as u8));
+    Negotiated { peer_router_id: RouterId(id), ..plain }
 }
 
 fn up(table: &mut Table, id: u32, asn: u32, routes: PeerRoutes) -> Reader {

@@ -139,6 +139,13 @@ pub enum PeerType {
     External,
 }
 
+impl PeerType {
+    /// What a peer of the AS `remote` is to us in the AS `local`.
+    pub fn of(local: Asn, remote: Asn) -> Self {
+        if local == remote { PeerType::Internal } else { PeerType::External }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

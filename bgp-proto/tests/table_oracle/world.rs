@@ -19,8 +19,7 @@ use bgp_proto::types::{
     Prefix, RouterId, SessionId, Time,
 };
 use bgp_proto::wire::{
-    Capabilities, GracefulRestart, GracefulRestartFamily, Nlri, RouteAction, RouteBatch,
-    split_frame,
+    GracefulRestart, GracefulRestartFamily, Nlri, RouteAction, RouteBatch, split_frame,
 };
 
 use crate::model::{
@@ -312,33 +311,24 @@ impl World {
                 forwarding: kind.keeps_forwarding,
             })
             .to_vec();
+        let local = (Asn(OUR_ASN), kind.local_addr());
         let negotiated = Arc::new(Negotiated {
             peer_router_id: router_id(peer),
-            peer_asn: Asn(kind.asn),
-            local_asn: Asn(OUR_ASN),
-            peer_type: kind.peer_type(),
-            local_addr: kind.local_addr(),
             other_addr: kind.other_addr(),
-            remote_addr: peer_address(peer),
             families: FamilySet::ALL,
             four_octet_as: kind.four_octet_as,
             add_path_rx: add_path(kind.add_path_rx),
             add_path_tx: add_path(kind.add_path_tx),
             ipv4_over_ipv6: kind.ipv4_over_ipv6,
             tx_max_len: kind.max_len,
-            rx_max_len: 4096,
-            route_refresh: true,
             enhanced_refresh: kind.enhanced,
-            hold_time: Duration::from_secs(90),
-            keepalive_time: Duration::from_secs(30),
             graceful_restart: Some(GracefulRestart {
                 restart_time_secs: 120,
                 families: restart_families,
                 notification: kind.notifies,
                 ..GracefulRestart::default()
             }),
-            role: None,
-            peer_capabilities: Capabilities::default(),
+            ..Negotiated::plain(local, (Asn(kind.asn), peer_address(peer)))
         });
         self.sessions_begun += 1;
         let id = PeerId(peer as u32);

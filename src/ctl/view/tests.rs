@@ -135,29 +135,15 @@ fn facts_of(negotiated: bool) -> Value {
     };
     let agreed = Negotiated {
         peer_router_id: RouterId(0x0a00_0001),
-        peer_asn: Asn(65001),
-        local_asn: Asn(64512),
-        peer_type: bgp_proto::types::PeerType::External,
-        local_addr: [192, 0, 2, 2].into(),
-        other_addr: None,
-        remote_addr: [192, 0, 2, 1].into(),
         families: bgp_proto::types::FamilySet::ALL,
-        four_octet_as: true,
-        add_path_rx: Default::default(),
-        add_path_tx: Default::default(),
-        ipv4_over_ipv6: false,
-        tx_max_len: 4096,
-        rx_max_len: 4096,
-        route_refresh: true,
         enhanced_refresh: false,
         hold_time: Duration::from_secs(9),
         keepalive_time: Duration::from_secs(3),
-        role: None,
-        graceful_restart: None,
         peer_capabilities: bgp_proto::wire::Capabilities {
             route_refresh: true,
             ..Default::default()
         },
+        ..Negotiated::plain((local.asn, [192, 0, 2, 2].into()), (config.remote_asn, config.address))
     };
     let counts = PeerCounts {
         received: FamilyMap([10, 3]),

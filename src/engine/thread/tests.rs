@@ -6,10 +6,8 @@ use std::thread::ThreadId;
 
 use bgp_proto::session::Negotiated;
 use bgp_proto::table::PeerRoutes;
-use bgp_proto::types::{
-    Asn, Family, FamilySet, FibChange, NextHop, PeerId, PeerType, Prefix, RouterId,
-};
-use bgp_proto::wire::{AttrEdit, Capabilities, Nlri, Origin, RouteAction, RouteBatch};
+use bgp_proto::types::{Asn, Family, FibChange, NextHop, PeerId, Prefix, RouterId};
+use bgp_proto::wire::{AttrEdit, Nlri, Origin, RouteAction, RouteBatch};
 
 use super::*;
 use crate::engine::Engine;
@@ -35,29 +33,8 @@ fn config() -> Arc<TableConfig> {
 }
 
 fn session() -> Negotiated {
-    Negotiated {
-        peer_router_id: RouterId(2),
-        peer_asn: Asn(65000),
-        local_asn: Asn(65000),
-        peer_type: PeerType::Internal,
-        local_addr: IpAddr::from([10, 0, 0, 1]),
-        other_addr: None,
-        remote_addr: IpAddr::from([10, 0, 0, 2]),
-        families: FamilySet::only(Family::Ipv4),
-        four_octet_as: true,
-        add_path_rx: FamilySet::EMPTY,
-        add_path_tx: FamilySet::EMPTY,
-        ipv4_over_ipv6: false,
-        tx_max_len: 4096,
-        rx_max_len: 4096,
-        route_refresh: true,
-        enhanced_refresh: true,
-        hold_time: Duration::from_secs(90),
-        keepalive_time: Duration::from_secs(30),
-        role: None,
-        graceful_restart: None,
-        peer_capabilities: Capabilities::default(),
-    }
+    let speaker = |at| (Asn(65000), IpAddr::from([10, 0, 0, at]));
+    Negotiated::plain(speaker(1), speaker(2))
 }
 
 /// Announcements of `count` prefixes with a next hop that nobody has named before.
