@@ -53,6 +53,8 @@ pub struct Converter {
     imports: Vec<(Arc<Policy>, Arc<Policy>)>,
     /// See [`Converter::problems`]. By the session's name.
     problems: BTreeMap<Arc<str>, Problem>,
+    /// Peers made since [`Converter::take_touched`].
+    touched: Touched,
 }
 
 impl Converter {
@@ -82,8 +84,12 @@ impl Converter {
         match touched {
             Touched::These(names) if self.identity.as_ref() == Some(&identity) => {
                 self.mend(families, names, &identity);
+                self.touched.extend(touched);
             }
-            _ => self.make(families, &identity),
+            _ => {
+                self.make(families, &identity);
+                self.touched = Touched::All;
+            }
         }
         self.identity = Some(identity.clone());
         self.router_id = Some(router_id);
@@ -129,6 +135,12 @@ impl Converter {
     /// port, does. Differs from BIRD: it has both, and tells who connects to it by the address alone.
     pub fn problems(&self) -> impl Iterator<Item = &Problem> {
         self.problems.values()
+    }
+
+    /// Which peers may differ between the newest configuration and the one at the time of the call
+    /// before.
+    pub fn take_touched(&mut self) -> Touched {
+        std::mem::take(&mut self.touched)
     }
 
     /// Makes all peers; parts that did not change keep their place in memory.

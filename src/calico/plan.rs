@@ -61,6 +61,25 @@ pub enum Touched {
     These(BTreeSet<Arc<str>>),
 }
 
+impl Touched {
+    /// The names; `None`: all.
+    pub fn names(&self) -> Option<&BTreeSet<Arc<str>>> {
+        match self {
+            Touched::All => None,
+            Touched::These(names) => Some(names),
+        }
+    }
+
+    /// Takes in what others touched.
+    pub fn extend(&mut self, more: &Touched) {
+        match (&mut *self, more) {
+            (Touched::All, _) => {}
+            (_, Touched::All) => *self = Touched::All,
+            (Touched::These(names), Touched::These(more)) => names.extend(more.iter().cloned()),
+        }
+    }
+}
+
 impl Default for Touched {
     fn default() -> Self {
         Touched::These(BTreeSet::new())

@@ -1,48 +1,54 @@
 //! The difference between two configurations, as a reload applies and prints it.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use bgp_proto::table::TableConfig;
 use bgp_proto::types::Prefix;
 
-use super::{Config, FibSettings, HttpSettings, Originate, PeerEntry};
+use super::{
+    Config, DynamicPeers, FibSettings, HostRoute, HttpSettings, LogLevel, Originate, PeerEntry,
+    Redistribute,
+};
 
-/// What is to be done to get from one configuration to another. Apply in the order of the fields:
+/// What is to be done to get from one configuration to another, and with what: a reload prints it
+/// and applies it without a second look at the configurations. Apply in the order of the fields:
 /// removed peers give their addresses and names free for added ones.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Changes {
     /// Names of peers that were removed.
     pub peers_removed: Vec<Arc<str>>,
-    /// Names of peers whose session parameters differ: their sessions end and begin again. Their
-    /// routing parameters may differ too.
-    pub peers_restarted: Vec<Arc<str>>,
-    /// Names of peers whose routing parameters alone differ: sessions stay.
-    pub peers_reconfigured: Vec<Arc<str>>,
-    /// Old and new names of peers whose session parameters are the same under another name:
-    /// sessions stay. Routing parameters may differ.
-    pub peers_renamed: Vec<(Arc<str>, Arc<str>)>,
-    /// Names of peers that are new.
-    pub peers_added: Vec<Arc<str>>,
-    /// Ranges of dynamic peers that were added, removed or changed.
-    pub dynamic_changed: Vec<Prefix>,
-    /// Whether the table's parameters differ.
-    pub table_changed: bool,
-    /// Whether listening addresses differ.
+    /// Peers whose session parameters differ: their sessions end and begin again. Their routing
+    /// parameters may differ too.
+    pub peers_restarted: Vec<PeerEntry>,
+    /// Peers whose routing parameters alone differ: sessions stay.
+    pub peers_reconfigured: Vec<PeerEntry>,
+    /// Old names, and peers whose session parameters are the same under another name: sessions stay.
+    /// Routing parameters may differ.
+    pub peers_renamed: Vec<(Arc<str>, PeerEntry)>,
+    /// Peers that are new.
+    pub peers_added: Vec<PeerEntry>,
+    /// Ranges of dynamic peers, if any was added, removed or changed.
+    pub dynamic: Option<DynamicChanges>,
+    /// The table's parameters, if they differ.
+    pub table: Option<Arc<TableConfig>>,
+    /// Whether listening addresses differ. They are bound before anything else is done, and those
+    /// that are missing are tried again whether they differ or not.
     pub bgp_listen_changed: bool,
     /// Local routes that were removed.
     pub originate_withdrawn: Vec<Prefix>,
     /// Our own routes that are new.
-    pub originate_added: Vec<Prefix>,
+    pub originate_added: Vec<Originate>,
     /// Our own routes that are installed differently.
-    pub originate_changed: Vec<Prefix>,
-    /// Whether the rules for redistribution differ.
-    pub redistribute_changed: bool,
-    /// Whether host routes to neighbours differ.
-    pub host_routes_changed: bool,
-    /// Whether `log.level` differs.
-    pub log_changed: bool,
+    pub originate_changed: Vec<Originate>,
+    /// The rules for redistribution, if they differ.
+    pub redistribute: Option<Vec<Redistribute>>,
+    /// Host routes to neighbours, if they differ.
+    pub host_routes: Option<Vec<HostRoute>>,
+    /// `log.level`, if it differs.
+    pub log_level: Option<LogLevel>,
     /// Whether other peers have metrics of their own.
     pub peer_series_changed: bool,
     /// Whether `[calico]` differs: objects are listed again, and what runs stays until they are.
@@ -52,36 +58,43 @@ pub struct Changes {
     pub restart_needed: Vec<&'static str>,
 }
 
+/// Ranges of dynamic peers that differ.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DynamicChanges {
+    /// Those that were added, removed or changed.
+    pub changed: Vec<Prefix>,
+    /// All that there are now.
+    pub ranges: Vec<DynamicPeers>,
+}
+
 impl Config {
     /// What differs in `new`.
     pub fn changes_to(&self, new: &Config) -> Changes {
+        self.changes_among(new, None)
+    }
+
+    /// What differs in `new`, where it is known which peers may: those with these names. `None`: all.
+    pub fn changes_among(&self, new: &Config, names: Option<&BTreeSet<Arc<str>>>) -> Changes {
         let mut changes = Changes::default();
-        self.peer_changes(new, &mut changes);
-        self.origination_changes(new, &mut changes);
-
-        let by_prefix = |c: &Config| -> BTreeMap<Prefix, usize> {
-            c.dynamic.iter().enumerate().map(|(i, d)| (d.prefix, i)).collect()
-        };
-        let (old_ranges, new_ranges) = (by_prefix(self), by_prefix(new));
-        let all =
-            old_ranges.keys().chain(new_ranges.keys().filter(|p| !old_ranges.contains_key(p)));
-        changes.dynamic_changed = all
-            .filter(|prefix| {
-                let old = old_ranges.get(prefix).and_then(|i| self.dynamic.get(*i));
-                let new = new_ranges.get(prefix).and_then(|i| new.dynamic.get(*i));
-                old != new
-            })
-            .copied()
-            .collect();
-
-        changes.table_changed = self.table != new.table;
+        changes.add_peers(differing_peers(&self.peers, &new.peers, names));
+        changes.add_originate(&self.originate, &new.originate);
+        changes.dynamic = dynamic_changes(&self.dynamic, &new.dynamic);
+        changes.table = (self.table != new.table).then(|| Arc::clone(&new.table));
         changes.bgp_listen_changed = self.bgp.listen != new.bgp.listen;
-        changes.redistribute_changed = self.redistribute != new.redistribute;
-        changes.host_routes_changed = self.host_routes != new.host_routes;
-        changes.log_changed = self.host.log.level != new.host.log.level;
-        let listen = |config: &Config| config.host.http.map(|http| http.listen);
+        changes.redistribute =
+            (self.redistribute != new.redistribute).then(|| new.redistribute.clone());
+        changes.host_routes =
+            (self.host_routes != new.host_routes).then(|| new.host_routes.clone());
+        changes.log_level =
+            (self.host.log.level != new.host.log.level).then_some(new.host.log.level);
         changes.peer_series_changed =
             self.host.http.zip(new.host.http).is_some_and(|(old, new)| old.peers != new.peers);
+        changes.restart_needed = self.restart_needed(new);
+        changes
+    }
+
+    fn restart_needed(&self, new: &Config) -> Vec<&'static str> {
+        let listen = |config: &Config| config.host.http.map(|http| http.listen);
         let sources = |config: &Config| (config.fib.source_v4, config.fib.source_v6);
         let fixed = [
             ("fib.enabled", self.fib.enabled != new.fib.enabled),
@@ -99,9 +112,7 @@ impl Config {
             ("http.listen", listen(self) != listen(new)),
             ("log.format", self.host.log.format != new.host.log.format),
         ];
-        changes.restart_needed =
-            fixed.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key).collect();
-        changes
+        fixed.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key).collect()
     }
 
     /// Takes back what counts after a restart only ([`Changes::restart_needed`]), so that this is what
@@ -116,66 +127,36 @@ impl Config {
             ..http
         });
     }
-
-    fn peer_changes(&self, new: &Config, changes: &mut Changes) {
-        let (old_peers, new_peers) = differing_peers(&self.peers, &new.peers);
-        let before: HashMap<&Arc<str>, &PeerEntry> =
-            old_peers.iter().map(|peer| (&peer.name, *peer)).collect();
-        let after: HashSet<&Arc<str>> = new_peers.iter().map(|peer| &peer.name).collect();
-        let mut gone: BTreeMap<IpAddr, &PeerEntry> = old_peers
-            .iter()
-            .filter(|p| !after.contains(&p.name))
-            .map(|p| (p.session.address, *p))
-            .collect();
-        for peer in new_peers {
-            let list = match before.get(&peer.name).copied() {
-                None => match gone.get(&peer.session.address) {
-                    Some(old) if is_same(&old.session, &peer.session) => {
-                        let names = (Arc::clone(&old.name), Arc::clone(&peer.name));
-                        changes.peers_renamed.push(names);
-                        gone.remove(&peer.session.address);
-                        continue;
-                    }
-                    _ => &mut changes.peers_added,
-                },
-                Some(old) if !is_same(&old.session, &peer.session) => &mut changes.peers_restarted,
-                Some(old)
-                    if !is_same(&old.routes, &peer.routes)
-                        || old.bfd != peer.bfd
-                        || old.fallover != peer.fallover =>
-                {
-                    &mut changes.peers_reconfigured
-                }
-                Some(_) => continue,
-            };
-            list.push(Arc::clone(&peer.name));
-        }
-        let gone = old_peers
-            .iter()
-            .filter(|p| gone.get(&p.session.address).is_some_and(|left| left.name == p.name));
-        changes.peers_removed = gone.map(|p| Arc::clone(&p.name)).collect();
-    }
-
-    fn origination_changes(&self, new: &Config, changes: &mut Changes) {
-        let by_prefix = |routes: &[Originate]| -> BTreeMap<Prefix, Originate> {
-            routes.iter().map(|o| (o.prefix, o.clone())).collect()
-        };
-        let (before, after) = (by_prefix(&self.originate), by_prefix(&new.originate));
-        changes.originate_withdrawn =
-            before.keys().filter(|p| !after.contains_key(p)).copied().collect();
-        changes.originate_added =
-            after.keys().filter(|p| !before.contains_key(p)).copied().collect();
-        let differs = |(prefix, route): &(&Prefix, &Originate)| {
-            before.get(prefix).is_some_and(|old| old != *route)
-        };
-        changes.originate_changed =
-            after.iter().filter(differs).map(|(prefix, _)| *prefix).collect();
-    }
 }
 
-/// The peers of two configurations without those that both hold as the same parts in memory, which
-/// is most of them when one follows from the other. Both lists keep their order.
+fn dynamic_changes(old: &[DynamicPeers], new: &[DynamicPeers]) -> Option<DynamicChanges> {
+    let by_prefix = |ranges: &'_ [DynamicPeers]| -> BTreeMap<Prefix, usize> {
+        ranges.iter().enumerate().map(|(at, range)| (range.prefix, at)).collect()
+    };
+    let (before, after) = (by_prefix(old), by_prefix(new));
+    let differs = |prefix: &&Prefix| {
+        let old = before.get(*prefix).and_then(|at| old.get(*at));
+        old != after.get(*prefix).and_then(|at| new.get(*at))
+    };
+    let all = before.keys().chain(after.keys().filter(|p| !before.contains_key(p)));
+    let changed: Vec<Prefix> = all.filter(differs).copied().collect();
+    (!changed.is_empty()).then(|| DynamicChanges { changed, ranges: new.to_vec() })
+}
+
+/// The peers of two configurations that may differ: those with these names or, where names are not
+/// known, those that the two do not hold as the same parts in memory, which is few of them when one
+/// follows from the other. Both lists keep their order.
 pub fn differing_peers<'a>(
+    old: &'a [PeerEntry],
+    new: &'a [PeerEntry],
+    names: Option<&BTreeSet<Arc<str>>>,
+) -> (Vec<&'a PeerEntry>, Vec<&'a PeerEntry>) {
+    let Some(names) = names else { return not_the_same(old, new) };
+    let named = |peers: &'a [PeerEntry]| peers.iter().filter(|p| names.contains(&p.name)).collect();
+    (named(old), named(new))
+}
+
+fn not_the_same<'a>(
     old: &'a [PeerEntry],
     new: &'a [PeerEntry],
 ) -> (Vec<&'a PeerEntry>, Vec<&'a PeerEntry>) {
@@ -221,6 +202,53 @@ pub(super) fn is_same<T: PartialEq>(a: &Arc<T>, b: &Arc<T>) -> bool {
 }
 
 impl Changes {
+    fn add_peers(&mut self, (old, new): (Vec<&PeerEntry>, Vec<&PeerEntry>)) {
+        let before: HashMap<&Arc<str>, &PeerEntry> =
+            old.iter().map(|peer| (&peer.name, *peer)).collect();
+        let after: HashSet<&Arc<str>> = new.iter().map(|peer| &peer.name).collect();
+        let mut gone: BTreeMap<IpAddr, &PeerEntry> = old
+            .iter()
+            .filter(|p| !after.contains(&p.name))
+            .map(|p| (p.session.address, *p))
+            .collect();
+        for peer in new {
+            let list = match before.get(&peer.name).copied() {
+                None => match gone.get(&peer.session.address) {
+                    Some(old) if is_same(&old.session, &peer.session) => {
+                        self.peers_renamed.push((Arc::clone(&old.name), peer.clone()));
+                        gone.remove(&peer.session.address);
+                        continue;
+                    }
+                    _ => &mut self.peers_added,
+                },
+                Some(old) if !is_same(&old.session, &peer.session) => &mut self.peers_restarted,
+                Some(old) if old != peer => &mut self.peers_reconfigured,
+                Some(_) => continue,
+            };
+            list.push(peer.clone());
+        }
+        let gone = old
+            .iter()
+            .filter(|p| gone.get(&p.session.address).is_some_and(|left| left.name == p.name));
+        self.peers_removed = gone.map(|p| Arc::clone(&p.name)).collect();
+    }
+
+    fn add_originate(&mut self, old: &[Originate], new: &[Originate]) {
+        let by_prefix = |routes: &[Originate]| -> BTreeMap<Prefix, Originate> {
+            routes.iter().map(|o| (o.prefix, o.clone())).collect()
+        };
+        let (before, after) = (by_prefix(old), by_prefix(new));
+        self.originate_withdrawn =
+            before.keys().filter(|p| !after.contains_key(p)).copied().collect();
+        for (prefix, route) in after {
+            match before.get(&prefix) {
+                None => self.originate_added.push(route),
+                Some(old) if *old != route => self.originate_changed.push(route),
+                Some(_) => {}
+            }
+        }
+    }
+
     /// Whether nothing differs.
     pub fn is_empty(&self) -> bool {
         *self == Changes::default()
@@ -229,33 +257,36 @@ impl Changes {
     /// One line for each change.
     pub fn lines(&self) -> Vec<String> {
         let mut lines = Vec::new();
+        lines.extend(self.peers_removed.iter().map(|name| format!("peer {name}: removed")));
         let peers = [
-            (&self.peers_removed, "removed"),
             (&self.peers_restarted, "session parameters changed, session restarts"),
             (&self.peers_reconfigured, "routing parameters changed, session stays"),
             (&self.peers_added, "added"),
         ];
-        for (names, what) in peers {
-            lines.extend(names.iter().map(|name| format!("peer {name}: {what}")));
+        for (peers, what) in peers {
+            lines.extend(peers.iter().map(|peer| format!("peer {}: {what}", peer.name)));
         }
         let renamed = self.peers_renamed.iter();
         lines.extend(
-            renamed.map(|(old, new)| format!("peer {old}: renamed to {new}, session stays")),
+            renamed.map(|(old, new)| format!("peer {old}: renamed to {}, session stays", new.name)),
         );
-        lines.extend(self.dynamic_changed.iter().map(|p| format!("dynamic peers {p}: changed")));
+        let ranges = self.dynamic.iter().flat_map(|dynamic| &dynamic.changed);
+        lines.extend(ranges.map(|p| format!("dynamic peers {p}: changed")));
         let flags = [
-            (self.table_changed, "routing parameters of the process: changed"),
+            (self.table.is_some(), "routing parameters of the process: changed"),
             (self.bgp_listen_changed, "listening addresses: changed"),
-            (self.redistribute_changed, "redistribution: changed"),
-            (self.host_routes_changed, "host routes to neighbours: changed"),
-            (self.log_changed, "log level: changed"),
+            (self.redistribute.is_some(), "redistribution: changed"),
+            (self.host_routes.is_some(), "host routes to neighbours: changed"),
+            (self.log_level.is_some(), "log level: changed"),
             (self.peer_series_changed, "peers with metrics of their own: changed"),
             (self.calico_changed, "calico: changed, objects are listed again"),
         ];
         lines.extend(flags.iter().filter(|(on, _)| *on).map(|(_, what)| (*what).to_owned()));
         lines.extend(self.originate_withdrawn.iter().map(|p| format!("originate {p}: withdrawn")));
-        lines.extend(self.originate_added.iter().map(|p| format!("originate {p}: added")));
-        lines.extend(self.originate_changed.iter().map(|p| format!("originate {p}: changed")));
+        let own = [(&self.originate_added, "added"), (&self.originate_changed, "changed")];
+        for (routes, what) in own {
+            lines.extend(routes.iter().map(|o| format!("originate {}: {what}", o.prefix)));
+        }
         lines.extend(
             self.restart_needed
                 .iter()
@@ -305,9 +336,9 @@ mod tests {
         let all: Vec<PeerEntry> = (0..100).map(entry).collect();
         let mut fewer = all.clone();
         fewer.remove(40);
-        let (gone, come) = differing_peers(&fewer, &all);
+        let (gone, come) = differing_peers(&fewer, &all, None);
         assert!(gone.is_empty() && come.len() == 1 && come[0].name == all[40].name);
-        let (gone, come) = differing_peers(&all, &fewer);
+        let (gone, come) = differing_peers(&all, &fewer, None);
         assert!(come.is_empty() && gone.len() == 1 && gone[0].name == all[40].name);
     }
 
@@ -327,7 +358,7 @@ mod tests {
                 new.sort_unstable();
             }
             let (old, new) = (pick(&old), pick(&new));
-            let (gone, come) = differing_peers(&old, &new);
+            let (gone, come) = differing_peers(&old, &new, None);
             prop_assert_eq!(without(&old, &gone), without(&new, &come));
         }
     }

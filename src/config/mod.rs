@@ -40,7 +40,7 @@ pub use bfd::{BfdHops, BfdPlace, BfdSettings, BfdTemplate};
 pub use calico::{
     CalicoDatastore, CalicoEtcd, CalicoKubernetes, CalicoLimits, CalicoSettings, StateFile,
 };
-pub use changes::{Changes, differing_peers};
+pub use changes::{Changes, DynamicChanges, differing_peers};
 pub use error::{Error, Errors};
 pub use local::KernelRoute;
 pub(crate) use reader::closest;

@@ -346,7 +346,7 @@ impl Daemon {
         if first_export == FirstExport::Deferred {
             self.engine.handle().defer_export();
         }
-        self.apply_local(None, &config);
+        self.apply_local(&Config::idle(config.host.clone()).changes_to(&config));
         self.set_keys();
         // Whoever cannot listen, and not for now only, does not dial either.
         self.listen_first()?;

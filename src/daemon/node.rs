@@ -14,6 +14,7 @@ use tracing::info;
 use super::Daemon;
 use super::deferral::{self, FirstExport};
 use super::handover::Step;
+use crate::calico::Touched;
 use crate::config::{Config, PeerEntry, differing_peers};
 use crate::node::{Follower, NodeSettings, Update};
 
@@ -26,14 +27,23 @@ pub(super) struct Node {
     /// What the table answered about parting peers, when it was asked.
     answer: Option<tokio::task::JoinHandle<Option<bool>>>,
     /// Peers whose established session has the role that they had before.
-    kept_roles: HashSet<Arc<str>>,
+    kept_roles: BTreeSet<Arc<str>>,
+    /// Peers that run although they part.
+    parting: BTreeSet<Arc<str>>,
 }
 
 impl Node {
     /// Begins to follow what the settings name.
     pub(super) fn start(settings: NodeSettings) -> Self {
         let follower = crate::node::follow(&settings);
-        Node { settings, follower, planned: None, answer: None, kept_roles: HashSet::new() }
+        Node {
+            settings,
+            follower,
+            planned: None,
+            answer: None,
+            kept_roles: BTreeSet::new(),
+            parting: BTreeSet::new(),
+        }
     }
 
     pub(super) fn settings(&self) -> &NodeSettings {
@@ -137,26 +147,37 @@ impl Daemon {
         if first_export == Some(FirstExport::Deferred) {
             self.engine.handle().defer_export();
         }
-        self.put_into_force(&update.config, &HashSet::new());
+        self.put_into_force(&update.config, &update.touched, &HashSet::new());
         if let Some(first_export) = first_export {
             self.begin_startup(first_export);
         }
     }
 
-    /// Applies what was planned, with the neighbours that part.
-    fn put_into_force(&mut self, planned: &Config, parting: &HashSet<Arc<str>>) {
+    /// Applies what was planned, with the neighbours that part. Other peers than those `touched` are
+    /// as they were in the plan before.
+    fn put_into_force(&mut self, planned: &Config, touched: &Touched, parting: &HashSet<Arc<str>>) {
+        let Some(node) = &mut self.node else { return };
+        let handover = &self.convergence.handover;
+        let parts = handover.parting().map(|entry| Arc::clone(&entry.name)).collect();
+        let parted = std::mem::replace(&mut node.parting, parts);
+        // What runs is the plan before, but for these.
+        let mut suspects = touched.clone();
+        for names in [parted, node.parting.clone(), node.kept_roles.clone()] {
+            suspects.extend(&Touched::These(names));
+        }
         let mut config = planned.clone();
-        let kept = self.keep_roles(&mut config);
+        let kept = self.keep_roles(&mut config, suspects.names());
         if let Some(node) = &mut self.node {
             node.kept_roles = kept;
         }
         config.peers.extend(self.convergence.handover.parting().cloned());
         let old = std::mem::replace(&mut self.config, Arc::new(config));
-        let changes = old.changes_to(&self.config);
+        let changes = old.changes_among(&self.config, suspects.names());
+        debug_assert_eq!(changes, old.changes_to(&self.config), "{suspects:?}");
         if changes.is_empty() {
             return;
         }
-        let added = self.apply(&old, &changes, parting);
+        let added = self.apply(&changes, parting);
         self.listen();
         let names = self.convergence.handover.parting().map(|entry| entry.name.to_string());
         let parting = names.collect();
@@ -176,8 +197,12 @@ impl Daemon {
     /// An established session of a neighbour that only the other side would dial from here on, or
     /// that we would, is not ended for that: who dials matters when there is no session.
     /// Returns the names of these peers.
-    fn keep_roles(&self, config: &mut Config) -> HashSet<Arc<str>> {
-        let (running, planned) = differing_peers(&self.config.peers, &config.peers);
+    fn keep_roles(
+        &self,
+        config: &mut Config,
+        suspects: Option<&BTreeSet<Arc<str>>>,
+    ) -> BTreeSet<Arc<str>> {
+        let (running, planned) = differing_peers(&self.config.peers, &config.peers, suspects);
         let running: HashMap<IpAddr, &PeerEntry> =
             running.into_iter().map(|entry| (entry.session.address, entry)).collect();
         let mut kept = HashMap::new();
@@ -213,7 +238,7 @@ impl Daemon {
         if node.kept_roles.contains(&record.name)
             && let Some(planned) = node.planned.clone()
         {
-            self.put_into_force(&planned, &HashSet::new());
+            self.put_into_force(&planned, &Touched::default(), &HashSet::new());
         }
     }
 
@@ -223,7 +248,7 @@ impl Daemon {
         let Some(planned) = planned.filter(|_| !ended.is_empty()) else { return };
         info!("closing {} sessions: other sessions carry their routes", ended.len());
         let names = ended.into_iter().map(|entry| entry.name).collect();
-        self.put_into_force(&planned, &names);
+        self.put_into_force(&planned, &Touched::default(), &names);
     }
 
     /// Looks whether parting neighbours may go; returns when to look again.

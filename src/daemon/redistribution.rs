@@ -10,7 +10,7 @@ use bgp_proto::table::LocalRoute;
 use bgp_proto::types::Prefix;
 use bgp_proto::wire::AttrEdit;
 
-use crate::config::{KernelRoute, Redistribute, RedistributeFrom};
+use crate::config::{Changes, KernelRoute, Redistribute, RedistributeFrom};
 use crate::engine::Handle;
 use crate::kernel::LearnedRoute;
 
@@ -28,14 +28,20 @@ struct State {
 }
 
 impl Redistribution {
-    /// Replaces the rules and what we originate, and applies both to the routes that are known.
-    pub(super) fn set_rules(&self, rules: &[Redistribute], own: BTreeSet<Prefix>, table: &Handle) {
+    /// Takes over rules that differ and what we originate from here on or no longer, and applies
+    /// both to the routes that are known.
+    pub(super) fn apply(&self, changes: &Changes, table: &Handle) {
+        let withdrawn = changes.originate_withdrawn.iter().copied();
+        let added = changes.originate_added.iter().map(|route| route.prefix);
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = std::mem::replace(&mut state.own, own);
-        let is_same = state.rules == rules;
-        state.rules = rules.to_vec();
-        let differs = |prefix: &Prefix| before.contains(prefix) != state.own.contains(prefix);
-        for route in state.routes.values().filter(|r| !is_same || differs(&r.prefix)) {
+        let differing: BTreeSet<Prefix> = withdrawn.chain(added.clone()).collect();
+        state.own.retain(|prefix| !differing.contains(prefix));
+        state.own.extend(added);
+        if let Some(rules) = &changes.redistribute {
+            state.rules.clone_from(rules);
+        }
+        let all = changes.redistribute.is_some();
+        for route in state.routes.values().filter(|r| all || differing.contains(&r.prefix)) {
             state.announce(route, table);
         }
     }

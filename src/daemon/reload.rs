@@ -1,6 +1,6 @@
 //! A new configuration, as a difference to the running one.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use bgp_proto::policy::Source;
@@ -10,7 +10,7 @@ use bgp_proto::types::{PeerId, Prefix};
 use tracing::{info, warn};
 
 use super::Daemon;
-use crate::config::{Changes, Config, Document, PeerEntry, RedistributeFrom};
+use crate::config::{Changes, Config, Document, Redistribute, RedistributeFrom};
 use crate::kernel::{LearnRule, LearnSource};
 use crate::net::{KeyEntries, KeyFault};
 use crate::node::{Environment, NodeSettings};
@@ -54,10 +54,10 @@ impl Daemon {
         self.note_missing(&missing);
         fresh.keep_until_restart(&old);
         self.config = Arc::new(fresh);
-        self.apply(&old, &changes, &HashSet::new());
+        self.apply(&changes, &HashSet::new());
         self.listeners.accept();
-        if changes.log_changed {
-            self.log.configure(self.config.host.log.level);
+        if let Some(level) = changes.log_level {
+            self.log.configure(level);
         }
         let now = self.engine.handle().clock().now();
         self.views.publish(|state| (state.config, state.read_at) = (Arc::clone(&self.config), now));
@@ -76,8 +76,8 @@ impl Daemon {
         let host = Config { host: settings.host.clone(), ..Config::clone(&self.config) };
         let mut changes = self.config.changes_to(&host);
         let NodeSettings { calico, sources, limits, .. } = node.settings();
-        if changes.log_changed {
-            self.log.configure(settings.host.log.level);
+        if let Some(level) = changes.log_level {
+            self.log.configure(level);
         }
         changes.calico_changed =
             (calico, sources, limits) != (&settings.calico, &settings.sources, &settings.limits);
@@ -87,15 +87,9 @@ impl Daemon {
         changes
     }
 
-    /// Carries out the difference between `old` and the configuration that is in force now. Of the
-    /// removed peers, those that part end without a NOTIFICATION. Returns the peers that were added.
-    pub(super) fn apply(
-        &mut self,
-        old: &Config,
-        changes: &Changes,
-        parting: &HashSet<Arc<str>>,
-    ) -> Vec<PeerId> {
-        let config = Arc::clone(&self.config);
+    /// Carries out what led to the configuration that is in force now. Of the removed peers, those
+    /// that part end without a NOTIFICATION. Returns the peers that were added.
+    pub(super) fn apply(&mut self, changes: &Changes, parting: &HashSet<Arc<str>>) -> Vec<PeerId> {
         for name in &changes.peers_removed {
             let close = match parting.contains(name) {
                 true => Close::GracefulStop,
@@ -103,32 +97,26 @@ impl Daemon {
             };
             self.peers.remove(name, close);
         }
-        for name in &changes.peers_restarted {
-            self.peers.remove(name, Close::ConfigurationChange);
+        for entry in &changes.peers_restarted {
+            self.peers.remove(&entry.name, Close::ConfigurationChange);
         }
         self.set_keys();
-        if old.table != config.table {
-            self.engine.handle().configure(Arc::clone(&config.table));
+        if let Some(table) = &changes.table {
+            self.engine.handle().configure(Arc::clone(table));
             self.tell_tunnels();
         }
-        self.apply_local(Some(old), &config);
-        self.apply_ranges(old, &config);
-        let renamed = changes.peers_renamed.iter().map(|(_, name)| name);
-        let named = renamed.chain(&changes.peers_reconfigured);
-        let named = named.chain(&changes.peers_restarted).chain(&changes.peers_added);
-        let entries = by_name(&config.peers, named);
-        for (before, name) in &changes.peers_renamed {
-            if let Some(entry) = entries.get(name) {
-                self.peers.rename(before, entry);
-            }
+        self.apply_local(changes);
+        if let Some(dynamic) = &changes.dynamic {
+            self.peers.set_ranges(&dynamic.ranges);
+            self.peers.review_dynamic();
         }
-        for name in &changes.peers_reconfigured {
-            if let Some(entry) = entries.get(name) {
-                self.peers.reconfigure(name, entry);
-            }
+        for (before, entry) in &changes.peers_renamed {
+            self.peers.rename(before, entry);
+        }
+        for entry in &changes.peers_reconfigured {
+            self.peers.reconfigure(&entry.name, entry);
         }
         let started = changes.peers_restarted.iter().chain(&changes.peers_added);
-        let started = started.filter_map(|name| entries.get(name).copied());
         let added = started.map(|entry| self.peers.add(entry)).collect();
         self.show_key_faults();
         added
@@ -169,32 +157,13 @@ impl Daemon {
         }
     }
 
-    fn apply_ranges(&mut self, old: &Config, config: &Config) {
-        if old.dynamic == config.dynamic {
-            return;
-        }
-        self.peers.set_ranges(&config.dynamic);
-        self.peers.review_dynamic();
-    }
-
     /// Routes of our own, and which of the kernel's are learned.
-    pub(super) fn apply_local(&self, old: Option<&Config>, config: &Config) {
+    pub(super) fn apply_local(&self, changes: &Changes) {
         let table = self.engine.handle();
-        let prefixes = |config: &Config| -> BTreeSet<Prefix> {
-            config.originate.iter().map(|route| route.prefix).collect()
-        };
-        let own = prefixes(config);
-        let own_before = old.map(prefixes).unwrap_or_default();
-        for prefix in own_before.difference(&own) {
+        for prefix in &changes.originate_withdrawn {
             table.local(*prefix, Source::Static, None);
         }
-        let before = old.map(|old| old.originate.as_slice()).unwrap_or_default();
-        let same =
-            before.iter().map(|route| (route.prefix, &route.install)).collect::<HashSet<_>>();
-        for route in &config.originate {
-            if same.contains(&(route.prefix, &route.install)) {
-                continue;
-            }
+        for route in changes.originate_changed.iter().chain(&changes.originate_added) {
             let local = LocalRoute {
                 install: route.install.clone(),
                 next_hop: None,
@@ -205,15 +174,12 @@ impl Daemon {
             };
             table.local(route.prefix, Source::Static, Some(local));
         }
-        let rules_differ = old.is_none_or(|old| old.redistribute != config.redistribute);
-        if rules_differ || own != own_before {
-            self.redistribution.set_rules(&config.redistribute, own, table);
+        self.redistribution.apply(changes, table);
+        if let Some(rules) = &changes.redistribute {
+            self.fib.learn(learn_rules(rules));
         }
-        if rules_differ {
-            self.fib.learn(learn_rules(config));
-        }
-        if old.is_none_or(|old| old.host_routes != config.host_routes) {
-            self.next_hops.set_host_routes(&config.host_routes, &self.fib, table);
+        if let Some(routes) = &changes.host_routes {
+            self.next_hops.set_host_routes(routes, &self.fib, table);
         }
     }
 }
@@ -241,22 +207,8 @@ fn one_line(changes: &Changes) -> String {
     line.join("; ")
 }
 
-/// The entries with some names.
-fn by_name<'a>(
-    peers: &'a [PeerEntry],
-    names: impl Iterator<Item = &'a Arc<str>>,
-) -> HashMap<&'a Arc<str>, &'a PeerEntry> {
-    let names: HashSet<&Arc<str>> = names.collect();
-    if names.is_empty() {
-        return HashMap::new();
-    }
-    let wanted = peers.iter().filter(|entry| names.contains(&entry.name));
-    wanted.map(|entry| (&entry.name, entry)).collect()
-}
-
-fn learn_rules(config: &Config) -> Vec<LearnRule> {
-    config
-        .redistribute
+fn learn_rules(rules: &[Redistribute]) -> Vec<LearnRule> {
+    rules
         .iter()
         .map(|rule| LearnRule {
             from: match rule.from {
@@ -276,10 +228,10 @@ mod tests {
 
     #[test]
     fn a_line_of_the_log_names_some_changes_and_counts_the_rest() {
-        let peers_added: Vec<Arc<str>> = (0..3000).map(|n| format!("p{n}").into()).collect();
-        let line = one_line(&Changes { peers_added, ..Changes::default() });
-        assert!(line.starts_with("peer p0: added; peer p1: added; "), "{line}");
-        assert!(line.ends_with("peer p19: added; and 2980 more"), "{line}");
+        let peers_removed: Vec<Arc<str>> = (0..3000).map(|n| format!("p{n}").into()).collect();
+        let line = one_line(&Changes { peers_removed, ..Changes::default() });
+        assert!(line.starts_with("peer p0: removed; peer p1: removed; "), "{line}");
+        assert!(line.ends_with("peer p19: removed; and 2980 more"), "{line}");
         let two = Changes { peers_removed: vec!["a".into(), "b".into()], ..Changes::default() };
         assert_eq!(one_line(&two), "peer a: removed; peer b: removed");
     }

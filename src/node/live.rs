@@ -22,7 +22,7 @@ use super::settings::describe;
 use super::store::Store;
 use crate::calico::config::Converter;
 use crate::calico::model::{Kind, ObjectId, encode};
-use crate::calico::{Plan, Problem, Resolver, Settings};
+use crate::calico::{Plan, Problem, Resolver, Settings, Touched};
 use crate::config::{Config, HostSettings, PeerEntry, differing_peers};
 use crate::datastore::{
     self, Change, Event, Followed, Receiver, Services, Source, State, Wanted, Watcher,
@@ -45,6 +45,8 @@ const PLAN_SHARE: u32 = 10;
 pub struct Update {
     /// What is to run.
     pub config: Arc<Config>,
+    /// Which of its peers may differ from those of the configuration before.
+    pub touched: Touched,
     /// Who was a neighbour and is none now although a node with that address still exists, sorted:
     /// such sessions end once others carry their routes. A deleted node is not among them; when that
     /// is all that is new, the configuration is the one before.
@@ -550,11 +552,13 @@ impl Live {
     fn update(&mut self, fresh: Config) -> Option<Update> {
         let address = |peer: &PeerEntry| peer.session.address;
         let differs = self.current.as_deref() != Some(&fresh);
+        let mut touched = Touched::default();
         let known = match self.current.take() {
             Some(known) if !differs => known,
             old => {
                 let before = old.as_ref().map_or(&[][..], |old| old.peers.as_slice());
-                let (gone, come) = differing_peers(before, &fresh.peers);
+                touched = self.converter.take_touched();
+                let (gone, come) = differing_peers(before, &fresh.peers, touched.names());
                 self.parted.extend(gone.into_iter().map(address));
                 for peer in come {
                     self.parted.remove(&address(peer));
@@ -567,6 +571,7 @@ impl Live {
         self.parted.retain(|addr| snapshot.has_node_at(*addr));
         let update = (differs || self.parted.len() < parted_before).then(|| Update {
             config: Arc::clone(&known),
+            touched,
             parted: self.parted.iter().copied().collect(),
         });
         self.current = Some(known);

@@ -642,6 +642,7 @@ proptest! {
     ) {
         let mut resolver = cluster(vec![]);
         let mut converter = Converter::default();
+        let mut before: Option<crate::config::Config> = None;
         let host = host();
         for (object, what) in changes {
             let decoded = decode(object).unwrap().unwrap();
@@ -656,7 +657,13 @@ proptest! {
             prop_assert_eq!(&plan, &fresh);
             let mended = converter.convert(&plan, &resolver.take_touched(), &host);
             let made = Converter::default().convert(&fresh, &Touched::All, &host);
-            prop_assert_eq!(mended, made);
+            prop_assert_eq!(&mended, &made);
+            let touched = converter.take_touched();
+            if let (Some(old), Some(new)) = (&before, &mended) {
+                let found = old.changes_among(new, touched.names());
+                prop_assert_eq!(found, old.changes_to(new), "{:?}", touched);
+            }
+            before = mended.or(before);
             for family in [&plan.families.ipv4, &plan.families.ipv6] {
                 prop_assert!(family.sessions.is_sorted_by(|a, b| a.session.name < b.session.name));
             }
