@@ -7,6 +7,7 @@ use bgp_proto::bfd::{
     Admin, Cause, Change, Config, Discard, Discriminator, Received, Role, Session, Snapshot, State,
 };
 use bgp_proto::types::Time;
+use slab::Slab;
 
 use super::filter::Discriminators;
 use super::wheel::{SlotId, Wheel};
@@ -83,8 +84,7 @@ pub(super) struct Outgoing<'a> {
 /// All sessions.
 #[derive(Debug)]
 pub(super) struct Sessions {
-    entries: Vec<Option<Entry>>,
-    free: Vec<SlotId>,
+    entries: Slab<Entry>,
     by_discr: HashMap<Discriminator, SlotId, foldhash::fast::RandomState>,
     by_target: BTreeMap<Target, SlotId>,
     by_owner: BTreeMap<Owner, SlotId>,
@@ -116,8 +116,7 @@ pub struct Entered {
 impl Sessions {
     pub(super) fn new(now: Time, discriminators: Discriminators) -> Sessions {
         Sessions {
-            entries: Vec::new(),
-            free: Vec::new(),
+            entries: Slab::new(),
             by_discr: HashMap::default(),
             by_target: BTreeMap::new(),
             by_owner: BTreeMap::new(),
@@ -171,10 +170,8 @@ impl Sessions {
 
     /// Says AdminDown on every session: the peers do not take our end for a failure.
     pub(super) fn disable_all(&mut self, now: Time) {
-        for id in (0..self.entries.len()).map(SlotId) {
-            if let Some(entry) = self.entry_mut(id) {
-                entry.session.set_admin(now, Admin::Disabled);
-            }
+        for (_, entry) in &mut self.entries {
+            entry.session.set_admin(now, Admin::Disabled);
         }
     }
 
@@ -212,9 +209,8 @@ impl Sessions {
 
     /// Sends what is due on every session.
     pub(super) fn transmit_all(&mut self, now: Time, send: &mut impl FnMut(Outgoing<'_>)) {
-        for id in (0..self.entries.len()).map(SlotId) {
-            self.transmit(now, id, send);
-        }
+        let ids: Vec<SlotId> = self.entries.iter().map(|(id, _)| SlotId(id)).collect();
+        ids.into_iter().for_each(|id| self.transmit(now, id, send));
     }
 
     pub(super) fn poll_timeout(&self) -> Option<Time> {
@@ -272,7 +268,7 @@ impl Sessions {
 
     /// The shortest interval that anybody has configured.
     pub(super) fn interval_min(&self) -> Option<Duration> {
-        let configs = self.entries.iter().flatten().flat_map(|entry| entry.wanted.values());
+        let configs = self.entries.iter().flat_map(|(_, entry)| entry.wanted.values());
         configs.map(|config| config.min_tx.min(config.min_rx)).min()
     }
 
@@ -281,11 +277,11 @@ impl Sessions {
     }
 
     fn entry(&self, id: SlotId) -> Option<&Entry> {
-        self.entries.get(id.0)?.as_ref()
+        self.entries.get(id.0)
     }
 
     fn entry_mut(&mut self, id: SlotId) -> Option<&mut Entry> {
-        self.entries.get_mut(id.0)?.as_mut()
+        self.entries.get_mut(id.0)
     }
 
     fn create(
@@ -313,13 +309,7 @@ impl Sessions {
             newest: Duration::ZERO,
             status: Status::new(now),
         };
-        let id = self.free.pop().unwrap_or_else(|| {
-            self.entries.push(None);
-            SlotId(self.entries.len() - 1)
-        });
-        if let Some(slot) = self.entries.get_mut(id.0) {
-            *slot = Some(entry);
-        }
+        let id = SlotId(self.entries.insert(entry));
         self.by_discr.insert(discr, id);
         self.by_target.insert(target, id);
         Ok(id)
@@ -339,10 +329,9 @@ impl Sessions {
     }
 
     fn remove(&mut self, id: SlotId) {
-        let Some(entry) = self.entries.get_mut(id.0).and_then(Option::take) else { return };
+        let Some(entry) = self.entries.try_remove(id.0) else { return };
         self.by_discr.remove(&entry.session.local_discr());
         self.by_target.remove(&entry.target);
-        self.free.push(id);
     }
 
     /// RFC 5880 §6.3 and §6.8.6.
@@ -432,7 +421,7 @@ impl Sessions {
 
     /// Puts the session into the wheel unless it is there early enough.
     fn enter(&mut self, id: SlotId) {
-        let Some(entry) = self.entries.get_mut(id.0).and_then(Option::as_mut) else { return };
+        let Some(entry) = self.entries.get_mut(id.0) else { return };
         let Some(at) = entry.session.poll_timeout().into_iter().chain(entry.ends_at).min() else {
             return;
         };

@@ -6,6 +6,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use bgp_proto::types::{FibKind, FibRoute, Hop, Prefix};
+use slab::Slab;
 
 use crate::counts::Counts;
 
@@ -156,8 +157,8 @@ impl SpecId {
 /// The interned contents, with a count of the entries that use each.
 #[derive(Debug, Default)]
 pub(crate) struct Specs {
-    slots: Vec<Option<Slot>>,
-    free: Vec<SpecId>,
+    slots: Slab<Slot>,
+    /// Of no use any more, and not recycled yet.
     freed: Vec<SpecId>,
     index: HashMap<Arc<RouteSpec>, SpecId, foldhash::fast::RandomState>,
     /// The latest that was asked for: routes with the same content tend to follow each other.
@@ -194,28 +195,23 @@ impl Specs {
         spec.hops().iter().for_each(|hop| self.interfaces.add(hop.ifindex));
         spec.source.into_iter().for_each(|source| self.sources.add(source));
         spec.object.into_iter().for_each(|object| self.objects.add(object));
-        let id = self.free.pop().unwrap_or_else(|| {
-            self.slots.push(None);
-            SpecId::from_index(self.slots.len() - 1)
-        });
-        if let Some(slot) = self.slots.get_mut(id.index()) {
-            *slot = Some(Slot { spec: Arc::clone(&spec), uses: 1 });
-        }
+        let slot = Slot { spec: Arc::clone(&spec), uses: 1 };
+        let id = SpecId::from_index(self.slots.insert(slot));
         self.index.insert(spec, id);
         id
     }
 
     /// One more use.
     pub(crate) fn retain(&mut self, id: SpecId) {
-        if let Some(Some(slot)) = self.slots.get_mut(id.index()) {
+        if let Some(slot) = self.slots.get_mut(id.index()) {
             slot.uses += 1;
         }
     }
 
     /// One use less. After the last one the number belongs to nobody until it is recycled.
     pub(crate) fn release(&mut self, id: SpecId) {
-        let Some(place) = self.slots.get_mut(id.index()) else { return };
-        let Some(slot) = place else { return };
+        let slot = self.slots.get_mut(id.index()).filter(|slot| slot.uses > 0);
+        let Some(slot) = slot else { return };
         slot.uses -= 1;
         if slot.uses > 0 {
             return;
@@ -230,14 +226,13 @@ impl Specs {
             }
         }
         self.index.remove(spec);
-        *place = None;
         self.freed.push(id);
     }
 
     /// Gives a content other hops without giving it another number, so that whatever has it goes along.
     /// No other content may be the same afterwards.
     pub(crate) fn move_to(&mut self, id: SpecId, hops: &[Hop]) {
-        let Some(Some(slot)) = self.slots.get_mut(id.index()) else { return };
+        let Some(slot) = self.slots.get_mut(id.index()) else { return };
         let before = Arc::clone(&slot.spec);
         let after = Arc::new(before.with_hops(hops));
         slot.spec = Arc::clone(&after);
@@ -269,26 +264,28 @@ impl Specs {
 
     /// The number may be given to another content.
     pub(crate) fn recycle(&mut self, id: SpecId) {
-        self.free.push(id);
+        self.slots.try_remove(id.index());
     }
 
     /// The content.
     pub(crate) fn get(&self, id: SpecId) -> &Arc<RouteSpec> {
-        let slot = self.slots.get(id.index()).and_then(Option::as_ref);
+        let slot = self.slots.get(id.index());
         &slot.expect("a SpecId is counted as a use for as long as anything holds it").spec
     }
 
     /// Those in use that are selected.
     pub(crate) fn select(&self, selects: impl Fn(&RouteSpec) -> bool) -> BTreeSet<SpecId> {
-        let slots = self.slots.iter().enumerate();
-        let chosen = slots.filter(|(_, slot)| slot.as_ref().is_some_and(|s| selects(&s.spec)));
+        let chosen = self.used().filter(|(_, slot)| selects(&slot.spec));
         chosen.map(|(index, _)| SpecId::from_index(index)).collect()
     }
 
     /// The BGP next hops that are remembered with contents.
     pub(crate) fn next_hops(&self) -> BTreeSet<IpAddr> {
-        let slots = self.slots.iter().flatten();
-        slots.filter_map(|slot| slot.spec.next_hop).collect()
+        self.used().filter_map(|(_, slot)| slot.spec.next_hop).collect()
+    }
+
+    fn used(&self) -> impl Iterator<Item = (usize, &Slot)> {
+        self.slots.iter().filter(|(_, slot)| slot.uses > 0)
     }
 
     /// Whether any route goes out of the interface.

@@ -1,6 +1,7 @@
 //! The Adj-RIB-Out of an update group: four octets per destination, or a short list with ADD-PATH.
 
 use hashbrown::HashMap;
+use slab::Slab;
 use smallvec::SmallVec;
 
 use super::ExportId;
@@ -20,8 +21,8 @@ pub(crate) struct Advertised {
 #[derive(Clone, Debug)]
 pub(crate) struct TxIds {
     index: HashMap<(SourceId, u32), u32, foldhash::quality::FixedState>,
-    entries: Vec<(SourceId, u32, u32)>,
-    free: Vec<u32>,
+    /// With the number of references.
+    entries: Slab<(SourceId, u32, u32)>,
 }
 
 /// Below this, an identifier is a source plus one.
@@ -30,7 +31,7 @@ const TX_PAIRS: u32 = 1 << 16;
 impl TxIds {
     fn new(seed: u64) -> Self {
         let hasher = foldhash::quality::FixedState::with_seed(seed);
-        TxIds { index: HashMap::with_hasher(hasher), entries: Vec::new(), free: Vec::new() }
+        TxIds { index: HashMap::with_hasher(hasher), entries: Slab::new() }
     }
 
     /// The identifier for a path, without a reference.
@@ -42,18 +43,7 @@ impl TxIds {
         if let Some(tx) = self.index.get(&key) {
             return *tx;
         }
-        let entry = (path.source, path.path_id, 0);
-        let at = match self.free.pop() {
-            Some(at) => {
-                self.entries[at as usize] = entry;
-                at
-            }
-            None => {
-                self.entries.push(entry);
-                self.entries.len() as u32 - 1
-            }
-        };
-        let tx = at + TX_PAIRS;
+        let tx = self.entries.insert((path.source, path.path_id, 0)) as u32 + TX_PAIRS;
         self.index.insert(key, tx);
         tx
     }
@@ -69,7 +59,7 @@ impl TxIds {
         let (source, path_id, refs) = &mut self.entries[at as usize];
         *refs -= 1;
         if *refs == 0 && self.index.remove(&(*source, *path_id)).is_some() {
-            self.free.push(at);
+            self.entries.remove(at as usize);
         }
     }
 }

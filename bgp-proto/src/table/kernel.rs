@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use slab::Slab;
+
 use super::TableConfig;
 use crate::policy::{Decision, RouteRef, Source, Verdict};
 use crate::rib::{Barrier, DestId, LocRib, LocalRoute, Meter, Path, WorkSet};
@@ -43,10 +45,9 @@ impl FibEntry {
 /// Kernel routes that the host was asked for, each once; 0 is "no route".
 #[derive(Default)]
 struct FibTable {
-    /// Entry `n` has id `n + 1`.
-    entries: Vec<(FibEntry, u32)>,
+    /// With the number of references. Entry `n` has id `n + 1`.
+    entries: Slab<(FibEntry, u32)>,
     index: BTreeMap<FibEntry, u32>,
-    free: Vec<u32>,
     /// The latest: routes with one next hop tend to follow each other.
     latest: u32,
 }
@@ -54,9 +55,8 @@ struct FibTable {
 impl FibTable {
     fn intern(&mut self, entry: Option<FibEntry>) -> u32 {
         let Some(entry) = entry else { return 0 };
-        let latest = (self.latest as usize).checked_sub(1).map(|at| &mut self.entries[at]);
-        if let Some((known, refs)) = latest
-            && *refs > 0
+        let latest = (self.latest as usize).checked_sub(1);
+        if let Some((known, refs)) = latest.and_then(|at| self.entries.get_mut(at))
             && *known == entry
         {
             *refs += 1;
@@ -67,16 +67,7 @@ impl FibTable {
             self.latest = id;
             return id;
         }
-        let id = match self.free.pop() {
-            Some(id) => {
-                self.entries[id as usize - 1] = (entry.clone(), 1);
-                id
-            }
-            None => {
-                self.entries.push((entry.clone(), 1));
-                self.entries.len() as u32
-            }
-        };
+        let id = self.entries.insert((entry.clone(), 1)) as u32 + 1;
         self.index.insert(entry, id);
         id
     }
@@ -89,7 +80,7 @@ impl FibTable {
         *refs -= 1;
         if *refs == 0 {
             self.index.remove(entry);
-            self.free.push(id);
+            self.entries.remove(id as usize - 1);
         }
     }
 }
