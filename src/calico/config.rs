@@ -413,14 +413,13 @@ fn joined_kernel_policy(plan: &Plan) -> Policy {
 
 #[cfg(test)]
 mod tests {
+    use bgp_proto::table::{AddPathSend, PeerLimits, RouteLimits};
     use bgp_proto::types::Asn;
     use serde_json::json;
 
     use super::*;
     use crate::calico::model::{Kind, ObjectId, decode};
     use crate::calico::{Resolver, Settings};
-    use bgp_proto::table::{AddPathSend, PeerLimits, RouteLimits};
-
     use crate::config::{ControlSettings, LogFormat, LogLevel, LogSettings};
 
     fn host() -> HostSettings {

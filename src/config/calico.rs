@@ -3,18 +3,18 @@
 use std::path::{Path, PathBuf};
 
 use bgp_proto::bfd::Config;
+use bgp_proto::table::PeerLimits;
 
+use super::BirdSockets;
 use super::bfd::{self, BfdTemplate};
 use super::bgp::read_memory;
 use super::host::read_bird_sockets;
 use super::peer::read_limits;
 use super::reader::{Table, Value};
-use bgp_proto::table::PeerLimits;
 
-use super::BirdSockets;
-
-/// `[calico]`, as written. What is left out comes from calico-node's environment.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// `[calico]`, as written. What is left out comes from calico-node's environment, in the same form
+/// ([`CalicoSettings::or`]).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CalicoSettings {
     /// The node. Default: the environment's `NODENAME`.
     pub node: Option<String>,
@@ -35,6 +35,33 @@ pub struct CalicoSettings {
     pub state_file: Option<StateFile>,
     /// What routes may take, whatever the objects say.
     pub limits: CalicoLimits,
+}
+
+impl CalicoSettings {
+    /// Takes from others what is left out here. Limits are never left out: no variable sets them.
+    #[must_use]
+    pub fn or(self, others: CalicoSettings) -> CalicoSettings {
+        let CalicoSettings {
+            node,
+            datastore,
+            kubeconfig,
+            path,
+            endpoint_status,
+            version,
+            state_file,
+            limits,
+        } = self;
+        CalicoSettings {
+            node: node.or(others.node),
+            datastore: datastore.or(others.datastore),
+            kubeconfig: kubeconfig.or(others.kubeconfig),
+            path: if path.is_empty() { others.path } else { path },
+            endpoint_status: endpoint_status.or(others.endpoint_status),
+            version: version.or(others.version),
+            state_file: state_file.or(others.state_file),
+            limits,
+        }
+    }
 }
 
 /// Where the objects of the plan in force are kept, for a start while the datastore is unreachable.

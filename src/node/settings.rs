@@ -103,17 +103,7 @@ impl NodeSettings {
             http: read_http(env)?,
             log: LogSettings { level: read_level(env), format: read_log_format(env)? },
         };
-        let calico = CalicoSettings {
-            node: None,
-            datastore: None,
-            kubeconfig: None,
-            path: Vec::new(),
-            endpoint_status: None,
-            version: None,
-            state_file: None,
-            limits: CalicoLimits::default(),
-        };
-        NodeSettings::from_file(calico, host, env)
+        NodeSettings::from_file(CalicoSettings::default(), host, env)
     }
 
     /// From `[calico]`; what that leaves out comes from the environment. `None` as there.
@@ -131,40 +121,49 @@ impl NodeSettings {
         if host.control.bird_sockets.is_none() {
             host.control.bird_sockets = Some(read_bird_sockets(env)?);
         }
-        let node = file.node.clone().or_else(|| env.nodename());
+        let merged = file.or(of_environment(env));
+        let node = merged.node.clone();
         let node = node.ok_or_else(|| SettingsError::NoNode(env.nodename_file.clone()))?;
-        let mut calico = Settings::from_env(node.clone(), &env.variables);
-        calico.version = file.version.clone().or(calico.version);
+        let mut calico = Settings::from_env(node, &env.variables);
+        calico.version.clone_from(&merged.version);
         if let Some(text) = &calico.version {
             text.parse::<Version>().map_err(SettingsError::Version)?;
         }
-        let state_file = match file.state_file.clone().unwrap_or_else(|| default_state_file(env)) {
-            StateFile::At(path) => Some(path),
-            StateFile::Off => None,
-        };
-        let places = Places::new(&file, &calico, env)?;
-        let mut sources = places.sources(file.datastore, env)?;
+        let places = Places::new(&merged, &calico, env)?;
+        let mut sources = places.sources(merged.datastore, env)?;
         let notes = notes(&sources, env);
-        if !file.path.is_empty() {
-            sources.push(Source::Files(FilesConfig { paths: file.path }));
+        if !merged.path.is_empty() {
+            sources.push(Source::Files(FilesConfig { paths: merged.path }));
         }
-        let folder = file.endpoint_status.unwrap_or_else(|| {
-            let prefix = env.get("CALICO_ENDPOINT_STATUS_PATH_PREFIX");
-            PathBuf::from(prefix.unwrap_or(STATUS_PATH_PREFIX)).join(ENDPOINT_STATUS)
-        });
-        sources.push(Source::Endpoints(EndpointsConfig { folder }));
-        Ok(Some(NodeSettings { calico, sources, state_file, limits: file.limits, host, notes }))
+        let folders = merged.endpoint_status.into_iter();
+        sources.extend(folders.map(|folder| Source::Endpoints(EndpointsConfig { folder })));
+        let state_file = match merged.state_file {
+            Some(StateFile::At(path)) => Some(path),
+            Some(StateFile::Off) | None => None,
+        };
+        Ok(Some(NodeSettings { calico, sources, state_file, limits: merged.limits, host, notes }))
     }
 }
 
-/// Beside the node's name, if there is such a folder.
-fn default_state_file(env: &Environment) -> StateFile {
-    if let Some(text) = env.get("MARGAY_STATE_FILE") {
-        return StateFile::parse(text, Path::new("/"));
-    }
-    match env.nodename_file.parent().filter(|folder| folder.is_dir()) {
+/// What the environment says of what `[calico]` can, defaults included. Which datastore it names and
+/// how that is reached is looked at by [`Places`], and only where the file does not say it: a faulty
+/// variable is a fault only where it is needed.
+fn of_environment(env: &Environment) -> CalicoSettings {
+    let status = env.get("CALICO_ENDPOINT_STATUS_PATH_PREFIX").unwrap_or(STATUS_PATH_PREFIX);
+    // Beside the node's name, if there is such a folder.
+    let beside = || match env.nodename_file.parent().filter(|folder| folder.is_dir()) {
         Some(folder) => StateFile::At(folder.join(STATE_FILE)),
         None => StateFile::Off,
+    };
+    let state_file = env.get("MARGAY_STATE_FILE");
+    CalicoSettings {
+        node: env.nodename(),
+        endpoint_status: Some(Path::new(status).join(ENDPOINT_STATUS)),
+        version: env.get("MARGAY_CALICO_VERSION").map(str::to_owned),
+        state_file: Some(
+            state_file.map_or_else(beside, |text| StateFile::parse(text, Path::new("/"))),
+        ),
+        ..CalicoSettings::default()
     }
 }
 
@@ -508,12 +507,8 @@ mod tests {
             let file = CalicoSettings {
                 node: Some("n1".into()),
                 datastore: Some(CalicoDatastore::Files),
-                kubeconfig: None,
                 path: vec!["/objects".into()],
-                endpoint_status: None,
-                version: None,
-                state_file: None,
-                limits: CalicoLimits::default(),
+                ..CalicoSettings::default()
             };
             let host = from_env(&[NODE, ETCD]).unwrap().unwrap().host;
             assert_eq!(NodeSettings::from_file(file, host, &env(&[variable])), Ok(None));
@@ -546,12 +541,7 @@ mod tests {
                 certificate: None,
                 user: None,
             })),
-            kubeconfig: None,
-            path: Vec::new(),
-            endpoint_status: None,
-            version: None,
-            state_file: None,
-            limits: CalicoLimits::default(),
+            ..CalicoSettings::default()
         };
         let by_file = NodeSettings::from_file(file.clone(), by_env.host.clone(), &env(&[]));
         assert_eq!(by_file.unwrap().as_ref(), Some(&by_env));
@@ -645,13 +635,9 @@ mod tests {
         let file = |kubeconfig: Option<&str>, path: &[&str]| {
             let file = CalicoSettings {
                 node: Some("n1".into()),
-                datastore: None,
                 kubeconfig: kubeconfig.map(PathBuf::from),
                 path: path.iter().map(PathBuf::from).collect(),
-                endpoint_status: None,
-                version: None,
-                state_file: None,
-                limits: CalicoLimits::default(),
+                ..CalicoSettings::default()
             };
             let host = by_env.host.clone();
             NodeSettings::from_file(file, host, &env(&[ETCD, POD])).unwrap().unwrap()
@@ -672,12 +658,7 @@ mod tests {
         let file = CalicoSettings {
             node: Some("n1".into()),
             datastore: Some(CalicoDatastore::Kubernetes(kubernetes)),
-            kubeconfig: None,
-            path: Vec::new(),
-            endpoint_status: None,
-            version: None,
-            state_file: None,
-            limits: CalicoLimits::default(),
+            ..CalicoSettings::default()
         };
         let host = from_env(&[NODE, ETCD]).unwrap().unwrap().host;
         let settings = NodeSettings::from_file(file, host, &env(&[])).unwrap().unwrap();
