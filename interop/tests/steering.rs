@@ -92,7 +92,7 @@ fn a_stopped_peer_stays_stopped_until_it_is_started() -> Result<()> {
     run("steer-stop", |lab| {
         let mut pair = Pair::start(lab, &case())?;
         let rehearsed = pair.steer("stop", &["--dry-run"])?;
-        ensure!(rehearsed.contains("would be: Cease 6/2: 1 routes from it"), "{rehearsed}");
+        ensure!(rehearsed.contains("dry run: Cease 6/2: 1 routes from it"), "{rehearsed}");
         ensure!(pair.peer()?["state"] == "Established", "a rehearsal stopped it");
         pair.steer("stop", &["--message", "moving rack 7"])?;
         pair.ensure_stopped()?;
@@ -244,7 +244,7 @@ fn an_order_that_cannot_be_carried_out_changes_nothing() -> Result<()> {
         let refused = pair.refused("retry", &[])?;
         ensure!(refused.contains("it is established"), "{refused}");
         let refused = pair.refused("reset", &["--graceful"])?;
-        ensure!(refused.contains("graceful restart was not agreed on"), "{refused}");
+        ensure!(refused.contains("graceful restart was not negotiated"), "{refused}");
         let control = pair.margay.control();
         let all = control.text(&["peer", "retry", "--all"]);
         let text = format!("{:#}", all.expect_err("nobody could be dialled"));

@@ -26,7 +26,7 @@ pub enum Steer {
         #[command(flatten)]
         peers: Peers,
     },
-    /// End sessions and let them come back (Cease 6/4, RFC 4486).
+    /// Restart sessions (Cease 6/4, RFC 4486).
     Reset {
         /// Whom.
         #[command(flatten)]
@@ -38,19 +38,19 @@ pub enum Steer {
         #[arg(long)]
         graceful: bool,
     },
-    /// Have routes sent again, in both directions unless one is named (RFC 2918).
+    /// Request routes and send ours again, or only one of the two (route refresh, RFC 2918).
     Refresh {
         /// Whom.
         #[command(flatten)]
         peers: Peers,
-        /// Only the neighbour's.
+        /// Only request the neighbour's.
         #[arg(long = "in", conflicts_with = "out")]
         inbound: bool,
-        /// Only ours.
+        /// Only send ours.
         #[arg(long)]
         out: bool,
     },
-    /// Dial now what waits for its retry timer, or for an idle hold after a limit was passed.
+    /// Connect now, without waiting for the retry timer or for the idle hold after an exceeded limit.
     Retry {
         /// Whom.
         #[command(flatten)]

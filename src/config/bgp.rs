@@ -250,7 +250,9 @@ fn read_router_id(value: &Value<'_>) -> Option<RouterId> {
     let id = id.filter(|id| id.0 != 0);
     if id.is_none() {
         let what = match said {
-            Some(text) => format!("{name} is \"{text}\" in the environment, no identifier"),
+            Some(text) => {
+                format!("{name} is \"{text}\" in the environment, which is no BGP Identifier")
+            }
             None => format!("{name} is not set in the environment"),
         };
         value.fault(what, "set it to an IPv4 address of this machine, in a pod to status.hostIP");

@@ -10,9 +10,9 @@ pub(super) const COLUMNS: [(&str, Align); 4] =
 
 pub(super) fn row(steered: &Steered) -> Vec<Cell> {
     let what = match (&steered.skipped, &steered.effect, steered.done) {
-        (Some(why), ..) => Cell::painted(format!("left alone: {why}"), Paint::Bad),
+        (Some(why), ..) => Cell::painted(format!("skipped: {why}"), Paint::Bad),
         (None, Some(effect), true) => effect.clone().into(),
-        (None, Some(effect), false) => format!("would be: {effect}").into(),
+        (None, Some(effect), false) => format!("dry run: {effect}").into(),
         (None, None, _) => "-".to_owned().into(),
     };
     vec![

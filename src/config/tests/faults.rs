@@ -74,7 +74,10 @@ fn a_file_that_cannot_be_read_is_named() {
 fn a_router_id_of_the_environment_is_named_when_it_is_none() {
     // Cargo sets the first for tests; nobody the second.
     for (name, what) in [
-        ("CARGO_PKG_NAME", "CARGO_PKG_NAME is \"margay\" in the environment, no identifier"),
+        (
+            "CARGO_PKG_NAME",
+            "CARGO_PKG_NAME is \"margay\" in the environment, which is no BGP Identifier",
+        ),
         ("MARGAY_TEST_UNSET", "MARGAY_TEST_UNSET is not set in the environment"),
     ] {
         let text = format!("[bgp]\nasn = 64512\nrouter-id = \"env:{name}\"\n");

@@ -48,21 +48,21 @@ pub(super) enum Obstacle {
 impl fmt::Display for Obstacle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Obstacle::ShutDown => "it is shut down: start it first",
+            Obstacle::ShutDown => "it is shut down: start it first (margay peer start)",
             Obstacle::NotShutDown => "it is not shut down",
             Obstacle::NotEstablished(state) => {
-                return write!(f, "it has no session, it is {}", state_name(*state));
+                return write!(f, "its session is not established, it is {}", state_name(*state));
             }
             Obstacle::Established => "it is established",
             Obstacle::NoRouteRefresh => {
-                "it did not announce the route refresh capability: a reset makes it send its routes again"
+                "it did not announce Route Refresh (RFC 2918): a reset makes it send its routes again"
             }
             Obstacle::NoGracefulRestart => {
-                "graceful restart was not agreed on: its routes cannot be kept"
+                "graceful restart was not negotiated: its routes cannot be kept"
             }
             Obstacle::Passive => "it is passive: the neighbour has to connect",
             Obstacle::Connecting(state) => {
-                return write!(f, "it is being connected already, it is {}", state_name(*state));
+                return write!(f, "it is connecting already, it is {}", state_name(*state));
             }
         })
     }
@@ -132,7 +132,7 @@ impl Steering {
             address: None,
             state: None,
             done: is_real,
-            effect: Some("its connections are accepted again".to_owned()),
+            effect: Some("accepts its connections again".to_owned()),
             skipped: None,
         }));
         if is_real {
@@ -251,10 +251,12 @@ impl Steering {
                 "started"
             }
             PeerAction::Reset { .. } => "reset",
-            PeerAction::Refresh(Direction::In) => "asked for its routes again",
-            PeerAction::Refresh(Direction::Out) => "sent its routes again",
-            PeerAction::Refresh(Direction::Both) => "asked for its routes, and sent ours, again",
-            PeerAction::Retry => "tried again",
+            PeerAction::Refresh(Direction::In) => "sent a route refresh request",
+            PeerAction::Refresh(Direction::Out) => "sent our routes again",
+            PeerAction::Refresh(Direction::Both) => {
+                "sent a route refresh request, and our routes again"
+            }
+            PeerAction::Retry => "connect retried",
         };
         for record in records {
             info!(peer = %record.name, "{word} {who}");
@@ -301,16 +303,16 @@ fn effect(action: &PeerAction, record: &Record, counts: &PeerCounts) -> String {
     let session = record.handle.snapshot().negotiated;
     match action {
         PeerAction::Stop { .. } if session.is_none() => {
-            "it is neither dialled nor accepted until it is started".to_owned()
+            "neither connects nor accepts until it is started".to_owned()
         }
         PeerAction::Stop { .. } => format!(
             "Cease 6/2: {received} routes from it are withdrawn here, {advertised} of ours there, until \
              it is started"
         ),
         PeerAction::Start if record.session.passive == PassiveMode::Passive => {
-            "it is waited for".to_owned()
+            "waits for it to connect".to_owned()
         }
-        PeerAction::Start => "it is dialled".to_owned(),
+        PeerAction::Start => "connects".to_owned(),
         PeerAction::Reset { routes: RoutesOnReset::Withdraw, .. } => format!(
             "Cease 6/4: {received} routes from it are withdrawn here, {advertised} of ours there, until \
              it is back"
@@ -319,13 +321,14 @@ fn effect(action: &PeerAction, record: &Record, counts: &PeerCounts) -> String {
             let restart = session.as_ref().and_then(|session| session.graceful_restart.as_ref());
             let secs = restart.map_or(0, |restart| restart.restart_time_secs);
             format!(
-                "TCP closes without a NOTIFICATION: {received} routes from it are kept here until it is \
-                 back, for {secs} s at most, {advertised} of ours there as it helps a restart"
+                "TCP closes without a NOTIFICATION: {received} routes from it are kept here as \
+                 stale until it is back, for {secs} s at most, {advertised} of ours there if it helps \
+                 (RFC 4724)"
             )
         }
         PeerAction::Refresh(direction) => {
-            let theirs = format!("it is asked for its {received} routes");
-            let ours = format!("it is sent {advertised} routes");
+            let theirs = format!("requests its {received} routes");
+            let ours = format!("sends it {advertised} routes");
             match direction {
                 Direction::In => theirs,
                 Direction::Out => ours,
@@ -333,8 +336,8 @@ fn effect(action: &PeerAction, record: &Record, counts: &PeerCounts) -> String {
             }
         }
         PeerAction::Retry if record.session.passive == PassiveMode::Passive => {
-            "its connections are accepted again".to_owned()
+            "accepts its connections again".to_owned()
         }
-        PeerAction::Retry => "it is dialled now".to_owned(),
+        PeerAction::Retry => "connects now".to_owned(),
     }
 }
