@@ -169,12 +169,7 @@ impl World {
 
     fn local(&mut self, which: u8, how: u8) {
         let route = LocalRoute {
-            install: None,
-            next_hop: None,
-            hops: Vec::new(),
-            interface: None,
-            metric: None,
-            attrs: None,
+            ..LocalRoute::default()
         };
         let route = (how & 1 == 1).then_some(route);
         self.table.handle_local(self.now, prefix(which), Source::Static, route);

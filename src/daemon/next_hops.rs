@@ -115,8 +115,7 @@ impl State {
                 next_hop: hops.first().and_then(|hop| hop.gateway),
                 hops,
                 interface,
-                metric: None,
-                attrs: None,
+                ..LocalRoute::default()
             });
             table.local(Prefix::host(destination), Source::Static, route);
         }

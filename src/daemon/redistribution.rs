@@ -96,12 +96,10 @@ fn resolve(rules: &[Redistribute], route: &LearnedRoute) -> Option<LocalRoute> {
     let metric = (!route.connected).then_some(route.metric);
     let mut local = LocalRoute {
         // The kernel has it already.
-        install: None,
         next_hop: route.gateway,
-        hops: Vec::new(),
         interface: route.interface.as_deref().map(Arc::from),
         metric,
-        attrs: None,
+        ..LocalRoute::default()
     };
     let Some(policy) = &rule.policy else {
         local.attrs = Some(attrs.into_bytes().into());

@@ -164,14 +164,7 @@ impl Daemon {
             table.local(*prefix, Source::Static, None);
         }
         for route in changes.originate_changed.iter().chain(&changes.originate_added) {
-            let local = LocalRoute {
-                install: route.install.clone(),
-                next_hop: None,
-                hops: Vec::new(),
-                interface: None,
-                metric: None,
-                attrs: None,
-            };
+            let local = LocalRoute { install: route.install.clone(), ..LocalRoute::default() };
             table.local(route.prefix, Source::Static, Some(local));
         }
         self.redistribution.apply(changes, table);

@@ -40,7 +40,7 @@ use std::sync::Arc;
 use crate::types::{FibKind, Hop};
 
 /// A route of our own.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LocalRoute {
     /// What the kernel is to hold for it: blackhole for own blocks; `None` when the kernel has it
     /// already (redistributed) or should have nothing.

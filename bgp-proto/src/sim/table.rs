@@ -128,14 +128,8 @@ impl Routing for Tabled {
     }
 
     fn originate(&mut self, now: Time, prefix: Prefix, present: bool) {
-        let route = present.then(|| LocalRoute {
-            install: Some(FibKind::Blackhole),
-            next_hop: None,
-            hops: Vec::new(),
-            interface: None,
-            metric: None,
-            attrs: None,
-        });
+        let route = present
+            .then(|| LocalRoute { install: Some(FibKind::Blackhole), ..LocalRoute::default() });
         self.table.handle_local(now, prefix, Source::Static, route);
         self.work_left = true;
     }

@@ -81,6 +81,13 @@ fn exporting(id: u32, policy: impl Into<Arc<Policy>>) -> PeerRoutes {
     PeerRoutes { export: ExportParams::new(policy), ..routes(id) }
 }
 
+/// Accepts every route, with these changes.
+fn changing(changes: Vec<Change>) -> Policy {
+    let (name, matches, decision) = (String::new(), Vec::new(), Decision::Accept);
+    let rule = Rule { name, matches, changes, decision };
+    Policy { name: "p".into(), rules: vec![rule], default: Decision::Reject }
+}
+
 const CLIENT: ReflectionParams = ReflectionParams { client: true, cluster_id: None };
 
 fn prefixes_max(max: u32) -> PeerLimits {
@@ -343,13 +350,7 @@ fn an_export_policy_that_changes_nothing_says_nothing() {
 #[test]
 fn an_outermost_number_stands_in_front_of_our_own() {
     let mut table = table();
-    let rule = Rule {
-        name: String::new(),
-        matches: Vec::new(),
-        changes: vec![Change::Prepend(Asn(7), 1), Change::PrependOutermost(Asn(8))],
-        decision: Decision::Accept,
-    };
-    let policy = Policy { name: "x".into(), rules: vec![rule], default: Decision::Reject };
+    let policy = changing(vec![Change::Prepend(Asn(7), 1), Change::PrependOutermost(Asn(8))]);
     let _from = up(&mut table, 2, 65001, routes(2));
     let prepending = exporting(3, policy);
     let mut reader = up(&mut table, 3, 65002, prepending);
@@ -416,14 +417,7 @@ fn a_withdrawal_of_something_unknown_leaves_nothing() {
 fn everything_is_given_back_when_everything_is_gone() {
     let mut table = table();
     let readers = [up(&mut table, 2, 65001, routes(2)), up(&mut table, 3, 65002, routes(3))];
-    let local = LocalRoute {
-        install: Some(FibKind::Blackhole),
-        next_hop: None,
-        hops: Vec::new(),
-        interface: None,
-        metric: None,
-        attrs: None,
-    };
+    let local = LocalRoute { install: Some(FibKind::Blackhole), ..LocalRoute::default() };
     let own: Prefix = "10.9.0.0/16".parse().unwrap();
     table.handle_local(Time::ZERO, own, Source::Static, Some(local));
     announce(&mut table, 2, 65001, &["10.1.0.0/16", "10.2.0.0/16"]);
@@ -458,12 +452,8 @@ fn an_own_route_through_a_gateway_keeps_it_towards_internal_peers_that_want_so()
         up(&mut table, 4, 65001, third_party(4)),
     ];
     let own = |next_hop: Option<&str>| LocalRoute {
-        install: None,
         next_hop: next_hop.map(|hop| hop.parse().unwrap()),
-        hops: Vec::new(),
-        interface: None,
-        metric: None,
-        attrs: None,
+        ..LocalRoute::default()
     };
     let prefixes = ["10.7.0.0/16", "10.8.0.0/16", "10.9.0.0/16"];
     for (prefix, hop) in prefixes.into_iter().zip([Some("10.0.0.77"), Some("fd00::77"), None]) {
@@ -586,14 +576,7 @@ fn a_leaked_route_is_kept_and_not_used() {
 
 #[test]
 fn a_tunnel_takes_each_next_hop_while_it_exists() {
-    let tunnel = Rule {
-        name: "tunnel".into(),
-        matches: Vec::new(),
-        changes: vec![Change::Tunnel("tunl0".into())],
-        decision: Decision::Accept,
-    };
-    let fib_policy =
-        Policy { name: "kernel".into(), rules: vec![tunnel], default: Decision::Reject };
+    let fib_policy = changing(vec![Change::Tunnel("tunl0".into())]);
     let mut table = table();
     let config =
         TableConfig { fib_policy: Some(Arc::new(fib_policy)), ..TableConfig::clone(&table.config) };

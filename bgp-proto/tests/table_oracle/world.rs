@@ -499,10 +499,7 @@ impl World {
         let route = own.clone().map(|own| LocalRoute {
             install: own.blackhole.then_some(FibKind::Blackhole),
             next_hop: own.next_hop,
-            hops: Vec::new(),
-            interface: None,
-            metric: None,
-            attrs: None,
+            ..LocalRoute::default()
         });
         self.table.handle_local(self.now, key.0, source, route);
         self.turn_due = true;

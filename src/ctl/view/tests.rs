@@ -110,12 +110,9 @@ fn a_route_of_the_kernels_says_where_it_leads() {
     let gateways = |next_hop: Option<IpAddr>, interface: Option<&str>| {
         let mut view = destination();
         view.paths[1].own = Some(LocalRoute {
-            install: None,
             next_hop,
-            hops: Vec::new(),
             interface: interface.map(Arc::from),
-            metric: None,
-            attrs: None,
+            ..LocalRoute::default()
         });
         serde_json::to_value(route(&view, &TwoNames)).unwrap()["paths"][1]["gateway"].clone()
     };

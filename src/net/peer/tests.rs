@@ -23,14 +23,7 @@ fn originate(table: &Handle, family: Family, count: u32) {
                 Prefix::V6(Prefix6::from_bits(bits, 64))
             }
         };
-        let route = LocalRoute {
-            install: None,
-            next_hop: None,
-            hops: Vec::new(),
-            interface: None,
-            metric: Some(n),
-            attrs: None,
-        };
+        let route = LocalRoute { metric: Some(n), ..LocalRoute::default() };
         table.local(prefix, Source::Static, Some(route));
     }
 }

@@ -94,13 +94,7 @@ fn destinations_are_forgotten_after_the_generation_has_started_over() {
             table.set_generation(u32::MAX - 5);
         }
         if fork {
-            let rule = Rule {
-                name: String::new(),
-                matches: Vec::new(),
-                changes: vec![Change::Med(5)],
-                decision: Decision::Accept,
-            };
-            let policy = Policy { name: "p".into(), rules: vec![rule], default: Decision::Reject };
+            let policy = changing(vec![Change::Med(5)]);
             let routes = exporting(3, policy);
             table.peer_configure(PeerId(3), Arc::new(routes));
         }

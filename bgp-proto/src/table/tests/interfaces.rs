@@ -103,25 +103,11 @@ fn the_kernels_policy_sees_the_interface() {
 #[test]
 fn of_equal_preference_our_own_route_wins_whatever_local_pref_says() {
     let mut table = table();
-    let raise = Rule {
-        name: String::new(),
-        matches: Vec::new(),
-        changes: vec![Change::Preference(200), Change::LocalPref(u32::MAX)],
-        decision: Decision::Accept,
-    };
-    let import =
-        Arc::new(Policy { name: "up".into(), rules: vec![raise], default: Decision::Reject });
+    let import = Arc::new(changing(vec![Change::Preference(200), Change::LocalPref(u32::MAX)]));
     let _reader = up(&mut table, 2, 65001, importing(2, import));
     announce(&mut table, 2, 65001, &["10.1.0.0/16"]);
     settle(&mut table);
-    let own = LocalRoute {
-        install: Some(FibKind::Blackhole),
-        next_hop: None,
-        hops: Vec::new(),
-        interface: None,
-        metric: None,
-        attrs: None,
-    };
+    let own = LocalRoute { install: Some(FibKind::Blackhole), ..LocalRoute::default() };
     let prefix = "10.1.0.0/16".parse().unwrap();
     table.handle_local(Time::ZERO, prefix, Source::Static, Some(own));
     settle(&mut table);

@@ -127,13 +127,7 @@ fn readers_that_do_not_read_are_closed_and_not_the_feeder() {
     table.configure(Arc::new(config));
     let _deaf: Vec<Reader> = (3..19)
         .map(|id| {
-            let rule = Rule {
-                name: String::new(),
-                matches: Vec::new(),
-                changes: vec![Change::Med(id)],
-                decision: Decision::Accept,
-            };
-            let policy = Policy { name: "p".into(), rules: vec![rule], default: Decision::Reject };
+            let policy = changing(vec![Change::Med(id)]);
             up(&mut table, id, 65000 + id, exporting(id, policy))
         })
         .collect();

@@ -38,14 +38,7 @@ fn third_party(id: u32) -> PeerRoutes {
 
 /// A route that somebody else put into the kernel.
 fn kernel_route(table: &mut Table, prefix: &str, next_hop: Option<IpAddr>) {
-    let route = LocalRoute {
-        install: None,
-        next_hop,
-        hops: Vec::new(),
-        interface: None,
-        metric: None,
-        attrs: None,
-    };
+    let route = LocalRoute { next_hop, ..LocalRoute::default() };
     table.handle_local(Time::ZERO, prefix.parse().unwrap(), Source::Kernel, Some(route));
     settle(table);
 }

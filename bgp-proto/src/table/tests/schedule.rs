@@ -55,13 +55,7 @@ fn via(addr: IpAddr) -> NextHopState {
 }
 
 fn with_med(id: u32, med: u32) -> PeerRoutes {
-    let rule = Rule {
-        name: String::new(),
-        matches: Vec::new(),
-        changes: vec![Change::Med(med)],
-        decision: Decision::Accept,
-    };
-    let policy = Policy { name: "med".into(), rules: vec![rule], default: Decision::Reject };
+    let policy = changing(vec![Change::Med(med)]);
     exporting(id, policy)
 }
 
