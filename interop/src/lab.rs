@@ -88,7 +88,11 @@ fn output_of(command: &mut Command) -> Result<Output> {
     command.stdin(Stdio::null()).output().with_context(|| format!("start {command:?}"))
 }
 
-fn ip(args: &[&str]) -> Result<String> {
+/// Runs ip(8); returns what it prints.
+///
+/// # Errors
+/// When it cannot be started or fails.
+pub fn ip(args: &[&str]) -> Result<String> {
     run_command(Command::new("ip").args(args))
 }
 
@@ -230,7 +234,7 @@ impl Drop for Lab {
 }
 
 /// Ends what runs in the namespace and removes it.
-fn remove_namespace(name: &str) {
+pub fn remove_namespace(name: &str) {
     if let Ok(pids) = ip(&["netns", "pids", name]) {
         for pid in pids.split_whitespace() {
             let _ = Command::new("sh").args(["-c", &format!("kill -KILL {pid}")]).status();

@@ -1,8 +1,9 @@
 //! One network namespace per daemon run: nothing of the host's network is seen or touched.
 
-use std::process::{Command, Stdio};
+use std::process::Command;
 
-use anyhow::{Context, ensure};
+use anyhow::Context;
+use interop::lab::{ip, remove_namespace};
 
 use crate::daemon;
 
@@ -12,18 +13,6 @@ pub(crate) struct Namespace {
     name: String,
 }
 
-fn ip(arguments: &[&str]) -> anyhow::Result<()> {
-    let output = Command::new("ip").args(arguments).output().context("run ip (iproute2)")?;
-    let error = String::from_utf8_lossy(&output.stderr);
-    ensure!(
-        output.status.success(),
-        "ip {}: {} (root is needed)",
-        arguments.join(" "),
-        error.trim()
-    );
-    Ok(())
-}
-
 impl Namespace {
     /// Creates it: all of 10.0.0.0/9 local on `lo` for the sessions, and a veth `v0` with 10.128.0.0/9 on link
     /// for next hops.
@@ -31,7 +20,7 @@ impl Namespace {
     /// # Errors
     /// Not root, no iproute2, or no network namespaces in this kernel.
     pub(crate) fn create(name: String) -> anyhow::Result<Self> {
-        ip(&["netns", "add", &name])?;
+        ip(&["netns", "add", &name]).context("root and iproute2 are needed")?;
         let namespace = Self { name };
         let name = namespace.name.as_str();
         let hop = std::net::Ipv4Addr::from(u32::from(daemon::HOPS) + 1);
@@ -58,13 +47,6 @@ impl Namespace {
 impl Drop for Namespace {
     fn drop(&mut self) {
         // Whoever is still in there was started by this run: the name is unique to it.
-        let pids = Command::new("ip").args(["netns", "pids", &self.name]).output();
-        let pids = pids.map(|output| output.stdout).unwrap_or_default();
-        for pid in String::from_utf8_lossy(&pids).split_whitespace() {
-            let _ = Command::new("kill").args(["-KILL", pid]).stderr(Stdio::null()).status();
-        }
-        if let Err(error) = ip(&["netns", "del", &self.name]) {
-            eprintln!("{error:#}");
-        }
+        remove_namespace(&self.name);
     }
 }

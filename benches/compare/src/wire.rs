@@ -6,15 +6,9 @@
 
 use std::net::Ipv4Addr;
 
-/// Octets of a message header. RFC 4271 §4.1.
-pub(crate) const HEADER_LEN: usize = 19;
-/// Largest message without RFC 8654; no session of this tool offers more.
-pub(crate) const MESSAGE_LEN_MAX: usize = 4096;
-
-const OPEN: u8 = 1;
-const UPDATE: u8 = 2;
-const NOTIFICATION: u8 = 3;
-const KEEPALIVE: u8 = 4;
+/// No session of this tool offers more.
+pub(crate) use interop::message::MESSAGE_MAX as MESSAGE_LEN_MAX;
+use interop::message::{HEADER_LEN, KEEPALIVE_TYPE, NOTIFICATION, OPEN, UPDATE};
 
 const NEXT_HOP: u8 = 3;
 const MULTI_EXIT_DISC: u8 = 4;
@@ -143,7 +137,7 @@ pub(crate) fn message(buffer: &[u8]) -> Result<Option<(Message<'_>, usize)>, &'s
         OPEN => Message::Open(body),
         UPDATE => Message::Update(body),
         NOTIFICATION => Message::Notification(body),
-        KEEPALIVE => Message::Keepalive,
+        KEEPALIVE_TYPE => Message::Keepalive,
         _ => Message::Other,
     };
     Ok(Some((message, len)))
@@ -368,9 +362,7 @@ pub(crate) fn open(asn: u32, hold_time_secs: u16, router_id: Ipv4Addr) -> Vec<u8
 
 /// A KEEPALIVE.
 pub(crate) fn keepalive() -> Vec<u8> {
-    let mut out = Vec::new();
-    push_message(&mut out, KEEPALIVE, |_| {});
-    out
+    interop::message::KEEPALIVE.to_vec()
 }
 
 /// Appends the packed form of an IPv4 prefix.
