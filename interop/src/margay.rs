@@ -119,6 +119,16 @@ impl Control {
             .unwrap_or_default())
     }
 
+    /// Fails unless the session is established.
+    ///
+    /// # Errors
+    /// When it is not, or there is no such peer.
+    pub fn expect_established(&self, peer: IpAddr) -> Result<()> {
+        let state = self.peer(peer)?["state"].clone();
+        ensure!(state == "Established", "{peer} is {state}");
+        Ok(())
+    }
+
     /// Fails unless `last_error` of the peer is this NOTIFICATION.
     ///
     /// # Errors

@@ -193,10 +193,7 @@ fn connections_to_another_address_of_ours_are_refused() -> Result<()> {
             ensure!(raw.heard(1)?.is_empty(), "it was answered");
         }
         raw.establish(2, host.v4(), PORT, &hello)?;
-        wait_until(PATIENCE, "the session", || {
-            ensure!(control.peer(other.v4())?["state"] == "Established", "not yet");
-            Ok(())
-        })
+        wait_until(PATIENCE, "the session", || control.expect_established(other.v4()))
     })
 }
 

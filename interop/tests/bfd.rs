@@ -69,12 +69,6 @@ impl Bird {
     }
 }
 
-fn established(control: &Control, neighbor: &Host) -> Result<()> {
-    let state = control.peer(neighbor.v4())?["state"].clone();
-    ensure!(state == "Established", "{state}");
-    Ok(())
-}
-
 /// The one BFD session.
 fn session(control: &Control) -> Result<serde_json::Value> {
     let session = control.json(&["show", "bfd"])?;
@@ -95,7 +89,7 @@ fn kernel_holds(host: &Host) -> Result<()> {
 }
 
 fn all_up(control: &Control, host: &Host, neighbor: &Host) -> Result<()> {
-    wait_until(PATIENCE, "the BGP session", || established(control, neighbor))?;
+    wait_until(PATIENCE, "the BGP session", || control.expect_established(neighbor.v4()))?;
     wait_until(PATIENCE, "the BFD session", || bfd_is(control, "Up"))?;
     wait_until(PATIENCE, "the kernel route", || kernel_holds(host))
 }
@@ -176,7 +170,7 @@ fn timers_are_negotiated_and_a_reload_changes_them_without_a_flap() -> Result<()
         holds_for(Duration::from_secs(2), "both sessions", || {
             let session = bfd_is(&control, "Up")?;
             ensure!(session["ups"] == 1 && session["failures"] == 0, "{session}");
-            established(&control, &far)
+            control.expect_established(far.v4())
         })
     })
 }
@@ -188,10 +182,10 @@ fn bfd_that_never_comes_up_stops_nothing() -> Result<()> {
         let (host, far) = (lab.host("a")?, lab.host("b")?);
         let _bird = Bird::start(&far, &host, "", "direct;")?;
         let (_daemon, control) = start(&host, &far, FAST)?;
-        wait_until(PATIENCE, "the BGP session", || established(&control, &far))?;
+        wait_until(PATIENCE, "the BGP session", || control.expect_established(far.v4()))?;
         holds_for(Duration::from_secs(2), "the BGP session", || {
             bfd_is(&control, "Down")?;
-            established(&control, &far)
+            control.expect_established(far.v4())
         })
     })
 }
@@ -222,7 +216,7 @@ fn an_administrative_end_takes_no_session_down() -> Result<()> {
         wait_until(PATIENCE, "AdminDown", || bfd_is(&control, "Down"))?;
         holds_for(Duration::from_secs(2), "BGP", || {
             no_failure(session(&control)?)?;
-            established(&control, &far)
+            control.expect_established(far.v4())
         })?;
         far.write("margay.toml", &far_text(FAST))?;
         far_control.text(&["reload"])?;
@@ -387,7 +381,7 @@ fn a_restart_that_becomes_a_death_ends_by_the_c_bit() -> Result<()> {
             frr.zebra.signal("STOP")?;
             frr.bgpd.crash()?;
             wait_until(PATIENCE, "the end of the BGP session", || {
-                ensure!(established(&control, &far).is_err(), "it is established");
+                ensure!(control.expect_established(far.v4()).is_err(), "it is established");
                 Ok(())
             })?;
             holds_for(Duration::from_secs(1), "the route and BFD", || {
@@ -421,7 +415,7 @@ fn bfd_that_dies_with_its_daemon_does_not_end_a_graceful_restart() -> Result<()>
         all_up(&control, &host, &far)?;
         bird.daemon.crash()?;
         wait_until(PATIENCE, "BFD to fail", || bfd_is(&control, "Down").map(drop))?;
-        ensure!(established(&control, &far).is_err(), "the BGP session outlived BIRD");
+        ensure!(control.expect_established(far.v4()).is_err(), "the BGP session outlived BIRD");
         holds_for(Duration::from_secs(2), "the route", || kernel_holds(&host))
     })
 }

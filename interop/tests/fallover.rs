@@ -29,12 +29,6 @@ fn config(host: &Host, far: &Host, more: &str) -> String {
     )
 }
 
-fn established(control: &Control, far: &Host) -> Result<()> {
-    let state = control.peer(far.v4())?["state"].clone();
-    ensure!(state == "Established", "{state}");
-    Ok(())
-}
-
 fn ended_because(control: &Control, far: &Host, reason: &str) -> Result<()> {
     let peer = control.peer(far.v4())?;
     ensure!(peer["state"] != "Established", "{}", peer["state"]);
@@ -63,16 +57,16 @@ fn a_link_without_carrier_and_a_lost_address_end_the_session() -> Result<()> {
         let (host, far) = (lab.host("a")?, lab.host("b")?);
         let _bird = bird(&far, &host)?;
         let (_daemon, control) = margay::start_text(&host, &config(&host, &far, ""))?;
-        wait_until(PATIENCE, "the session", || established(&control, &far))?;
+        wait_until(PATIENCE, "the session", || control.expect_established(far.v4()))?;
         lab.unplug(&host)?;
         wait_until(SOON, "the end", || ended_because(&control, &far, "eth0 has no carrier"))?;
         lab.plug(&host)?;
-        wait_until(PATIENCE, "the session again", || established(&control, &far))?;
+        wait_until(PATIENCE, "the session again", || control.expect_established(far.v4()))?;
         let address = format!("{}/24", host.v4());
         host.run("ip", &["addr", "del", &address, "dev", "eth0"])?;
         wait_until(SOON, "the end", || ended_because(&control, &far, "was removed"))?;
         host.run("ip", &["addr", "add", &address, "dev", "eth0"])?;
-        wait_until(PATIENCE, "the session once more", || established(&control, &far))
+        wait_until(PATIENCE, "the session once more", || control.expect_established(far.v4()))
     })
 }
 
@@ -84,8 +78,8 @@ fn where_it_is_not_wanted_the_hold_time_decides() -> Result<()> {
         let _bird = bird(&far, &host)?;
         let text = config(&host, &far, "fast-fallover = false\n");
         let (_daemon, control) = margay::start_text(&host, &text)?;
-        wait_until(PATIENCE, "the session", || established(&control, &far))?;
+        wait_until(PATIENCE, "the session", || control.expect_established(far.v4()))?;
         lab.unplug(&host)?;
-        holds_for(Duration::from_secs(3), "the session", || established(&control, &far))
+        holds_for(Duration::from_secs(3), "the session", || control.expect_established(far.v4()))
     })
 }

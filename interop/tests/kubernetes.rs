@@ -222,6 +222,12 @@ impl Cluster {
     }
 }
 
+/// A cluster of two nodes.
+fn on_two_nodes(name: &str, test: impl FnOnce(&mut Cluster, Group) -> Result<()>) -> Result<()> {
+    let group = Group::V1;
+    lab::run(name, &[], |lab| test(&mut Cluster::start(lab, group, &["a", "b"])?, group))
+}
+
 /// Three nodes and a reflector; nodes that come, go and register again; pods that talk all the time.
 #[test]
 #[ignore = "needs root and kube-apiserver"]
@@ -291,9 +297,7 @@ fn a_cluster_lives_on_the_kubernetes_api() -> Result<()> {
 #[test]
 #[ignore = "needs root and kube-apiserver"]
 fn a_server_in_trouble_costs_no_route() -> Result<()> {
-    lab::run("kube-server", &[], |lab| {
-        let group = Group::V1;
-        let mut cluster = Cluster::start(lab, group, &["a", "b"])?;
+    on_two_nodes("kube-server", |cluster, group| {
         cluster.kubernetes.crash_server()?;
         cluster.wait_reason("Connection refused")?;
         cluster.kubernetes.start_server()?;
@@ -337,9 +341,7 @@ fn a_server_in_trouble_costs_no_route() -> Result<()> {
 #[test]
 #[ignore = "needs root and kube-apiserver"]
 fn lost_rights_and_tokens_cost_no_route() -> Result<()> {
-    lab::run("kube-rights", &[], |lab| {
-        let group = Group::V1;
-        let mut cluster = Cluster::start(lab, group, &["a", "b"])?;
+    on_two_nodes("kube-rights", |cluster, group| {
         let binding = "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings/margay";
         cluster.kubernetes.admin().delete(binding)?;
         // Running watches go on; after a restart everything is asked anew.
@@ -382,9 +384,7 @@ fn lost_rights_and_tokens_cost_no_route() -> Result<()> {
 #[test]
 #[ignore = "needs root and kube-apiserver"]
 fn crds_that_are_gone_for_a_while_cost_no_route() -> Result<()> {
-    lab::run("kube-crds", &[], |lab| {
-        let group = Group::V1;
-        let mut cluster = Cluster::start(lab, group, &["a", "b"])?;
+    on_two_nodes("kube-crds", |cluster, group| {
         cluster.kubernetes.delete_crd(group, "ippools")?;
         cluster.wait_problem("ippools")?;
         cluster.expect_life(group, "a deleted CRD")?;
@@ -431,9 +431,7 @@ fn a_migration_from_v1_to_v3_costs_no_route() -> Result<()> {
 #[test]
 #[ignore = "needs root and kube-apiserver"]
 fn a_store_that_was_restored_is_believed() -> Result<()> {
-    lab::run("kube-restore", &[], |lab| {
-        let group = Group::V1;
-        let mut cluster = Cluster::start(lab, group, &["a", "b"])?;
+    on_two_nodes("kube-restore", |cluster, group| {
         cluster.kubernetes.save()?;
         cluster.expect_life(group, "the snapshot")?;
         let lost = format!("10.65.{}.0/26", cluster.block);

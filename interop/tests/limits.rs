@@ -72,12 +72,6 @@ fn flood(host: &Host, from: u32) -> Result<Vec<u8>> {
     Ok(octets)
 }
 
-fn established(control: &Control, host: &Host) -> Result<()> {
-    let state = control.peer(host.v4())?["state"].clone();
-    ensure!(state == "Established", "{} is {state}", host.v4());
-    Ok(())
-}
-
 /// A neighbour that would announce ten million prefixes is cut with 6/1 at its limit, stays out for
 /// a while although nobody configured it by name, and nobody else notices.
 #[test]
@@ -107,7 +101,7 @@ fn a_flood_ends_at_the_limit() -> Result<()> {
         ensure!(data == [0, 1, 1, 0, 0, 0xc3, 0x50], "AFI, SAFI and limit: {data:?}");
         raw.wait_closed(1, PATIENCE)?;
         ensure!(bird.sessions(host.v4())? == 1, "the other session was disturbed");
-        established(&control, &quiet)?;
+        control.expect_established(quiet.v4())?;
         wait_paths(&bird, OWN_ROUTE, 1)?;
         wait_until(PATIENCE, "the flood's routes to go", || {
             ensure!(control.paths("16.0.0.1/32")?.is_empty(), "still there");
@@ -147,7 +141,7 @@ fn a_hoarder_is_shed() -> Result<()> {
             ensure!(control.paths("16.0.0.1/32")?.is_empty(), "still there");
             Ok(())
         })?;
-        established(&control, &quiet)
+        control.expect_established(quiet.v4())
     })
 }
 
@@ -219,7 +213,7 @@ fn of_many_hoarders_the_greatest_is_shed() -> Result<()> {
         holds_for(Duration::from_secs(2), "the others", || {
             ensure!(bird.sessions(host.v4())? == 1, "the other session was disturbed");
             for other in [&quiet, &hosts[1], &hosts[2]] {
-                established(&control, other)?;
+                control.expect_established(other.v4())?;
             }
             Ok(())
         })?;
@@ -268,6 +262,6 @@ fn without_descriptors_the_others_go_on() -> Result<()> {
             raw.wait_message(1, interop::message::OPEN, 0, PATIENCE).context("no answer")?;
         }
         ensure!(says("accepting connections again") == 1, "{}", daemon.output());
-        established(&control, &hosts[0])
+        control.expect_established(hosts[0].v4())
     })
 }
