@@ -181,9 +181,10 @@ struct Slot {
 impl Specs {
     /// The number of `spec`, counted as one more use.
     pub(crate) fn intern(&mut self, spec: RouteSpec) -> SpecId {
+        // One without uses is about to be recycled.
         let is_same = |id: &SpecId| {
-            let slot = self.slots.get(id.index()).and_then(Option::as_ref);
-            slot.is_some_and(|slot| *slot.spec == spec)
+            let slot = self.slots.get(id.index());
+            slot.is_some_and(|slot| slot.uses > 0 && *slot.spec == spec)
         };
         let known = self.latest.filter(is_same).or_else(|| self.index.get(&spec).copied());
         if let Some(id) = known {
@@ -302,5 +303,25 @@ impl Specs {
     #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.index.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_content_that_lost_its_last_use_is_interned_anew() {
+        let mut specs = Specs::default();
+        let blackhole = || RouteSpec::new(FibKind::Blackhole, 20);
+        let first = specs.intern(blackhole());
+        assert_eq!(specs.intern(blackhole()), first);
+        specs.release(first);
+        specs.release(first);
+        // What is known by the first number is dropped before it is recycled, and then it is another's.
+        let second = specs.intern(blackhole());
+        assert_ne!(second, first);
+        assert_eq!((specs.take_freed(), specs.len()), (Some(first), 1));
+        assert_eq!(specs.intern(blackhole()), second);
     }
 }
