@@ -247,6 +247,7 @@ impl<T: Copy + Default> Runs<T> {
     }
 
     /// Frees the run's slot.
+    #[inline]
     pub(crate) fn free(&mut self, run: Run) {
         if run.len > 0 {
             self.classes[class_of(usize::from(run.len))].free.push(run.slot);
@@ -254,6 +255,7 @@ impl<T: Copy + Default> Runs<T> {
     }
 
     /// Returns the run with `value` appended; `run` is consumed.
+    #[inline]
     pub(crate) fn push(&mut self, run: Run, value: T) -> Run {
         let len = usize::from(run.len);
         if len > 0 && class_of(len) == class_of(len + 1) {
@@ -276,6 +278,7 @@ impl<T: Copy + Default> Runs<T> {
     }
 
     /// Returns the run without the element at `at`, which the last one replaces; `run` is consumed.
+    #[inline]
     pub(crate) fn swap_remove(&mut self, run: Run, at: usize) -> Run {
         let values = self.get_mut(run);
         let last = values.len() - 1;

@@ -221,11 +221,13 @@ impl AttrTable {
         AttrView::new(&self.sets.get(id.0).bytes)
     }
 
+    #[inline]
     pub(crate) fn local(&self, id: AttrId) -> LocalAttrs {
         self.sets.get(id.0).local
     }
 
     /// How many references a set has.
+    #[inline]
     pub(crate) fn refs(&self, id: AttrId) -> u32 {
         self.sets.get(id.0).refs
     }
