@@ -165,6 +165,8 @@ pub fn ask(socket: &FilePath, command: &str, end: &str) -> Result<String> {
         if is_last {
             return Ok(answer);
         }
+        // Codes of 8000 and above refuse, and nothing follows.
+        ensure!(!line.starts_with(['8', '9']), "{command}: {line}");
     }
     bail!("{command}: closed after {answer}")
 }

@@ -21,11 +21,12 @@ use interop::calico::{Beside, Packets, Pod};
 use interop::daemon::Daemon;
 use interop::frr::Frr;
 use interop::kernel::{self, RouteMonitor};
+use interop::kubernetes::gap::{Answers, Gap, SOCKET, gaps_of_frr, gaps_of_margay};
 use interop::kubernetes::{Group, Kubelet, Kubernetes, Site, calico_node, sessions};
 use interop::lab::{self, Host, Lab};
 use interop::margay::{Control, binary};
 use interop::matrix;
-use interop::speaker::{Config, Kind, Neighbor, Origin};
+use interop::speaker::{Config, Kind, Neighbor, Origin, Speaker};
 use interop::wait::{PATIENCE, holds_for, wait_until};
 use serde_json::{Value, json};
 
@@ -40,6 +41,11 @@ const SERVICES: &str = "10.96.0.0/24";
 const SERVICE: &str = "10.96.0.10";
 /// Longest time without an answer at `bird.ctl` while a container is replaced.
 const GAP: Duration = Duration::from_secs(10);
+/// Longest time that a new speaker takes, from the start of its process on, until it answers at `bird.ctl` and its
+/// sessions are established at both ends.
+const SPEAKERLESS: Duration = Duration::from_secs(2);
+/// BIRD's `connect delay time`, as confd writes it: where the neighbour does not dial, it does so then.
+const CONNECT_DELAY: Duration = Duration::from_secs(2);
 /// Longest time without a route while BIRD 1.6 replaces one: it deletes the old one and adds the new one.
 const REPLACING: f64 = 0.05;
 const STATUSES: &str = "/apis/projectcalico.org/v3/caliconodestatuses";
@@ -121,6 +127,10 @@ fn start_tor(host: &Host, nodes: &[&Host]) -> Result<Frr> {
     let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
     let answer = tor.ask(&lines)?;
     ensure!(!answer.contains('%'), "{answer}");
+    let lines = ["configure terminal", "log timestamp precision 6"];
+    tor.ask(
+        &[&lines[..], &[&format!("router bgp {TOR_ASN}"), "bgp log-neighbor-changes"]].concat(),
+    )?;
     Ok(tor)
 }
 
@@ -248,6 +258,7 @@ impl Drop for Reporter {
 /// All of it. What is dropped first ends first.
 struct Stage {
     reporter: Reporter,
+    answers: Answers,
     kubelet: Kubelet,
     reflector: Reflector,
     tor: Frr,
@@ -297,7 +308,8 @@ impl Stage {
         kubernetes.wait_served(GROUP, "caliconodestatuses")?;
         let kubernetes = Arc::new(kubernetes);
         let reporter = Reporter::start(&kubernetes, &nodes)?;
-        Ok(Self { reporter, kubelet, reflector, tor, nodes, router, inside, kubernetes })
+        let answers = Answers::start(&nodes);
+        Ok(Self { reporter, answers, kubelet, reflector, tor, nodes, router, inside, kubernetes })
     }
 
     /// Each node has so many sessions, all established, and CalicoNodeStatus says so; the blocks of all
@@ -351,6 +363,44 @@ impl Stage {
         let merge = ["apply", "--server-side", "--field-manager=margay", "--force-conflicts", "-k"];
         self.kubernetes.run_kubectl(&[&merge[..], &[&example("calico-node")]].concat())?;
         self.changeover("to-margay")
+    }
+
+    /// How long no speaker was there for each who looked on, while the last `count` containers were replaced:
+    /// neighbours by their logs, others of the mesh and Calico's tools by `bird.ctl`. What the new
+    /// speaker itself took of it, from its start on, is within [`SPEAKERLESS`].
+    fn expect_short_gaps(&mut self, count: usize) -> Result<()> {
+        let replacements = self.kubelet.replacements();
+        ensure!(replacements.len() >= count, "{replacements:?}");
+        let seen = self.answers.take();
+        let at_tor = self.tor.daemon().output();
+        let at_reflector = self.reflector.daemon.output();
+        for replaced in &replacements[replacements.len() - count..] {
+            let host = self.nodes.iter().find(|node| node.name() == replaced.node);
+            let address = host.with_context(|| format!("{replaced:?}"))?.v4();
+            let nothing_ran = replaced.begun - replaced.ended;
+            let last = |gaps: Vec<Duration>| gaps.last().copied().context("no gap in the log");
+            let mut gaps = vec![
+                ("the router".to_owned(), last(gaps_of_frr(&at_tor, address)?)?),
+                ("the reflector".to_owned(), last(gaps_of_margay(&at_reflector, address)?)?),
+            ];
+            let during = |gap: &&Gap| gap.from < replaced.begun && replaced.ended < gap.to;
+            for gap in seen.iter().filter(during) {
+                gaps.push((format!("{} at {}", gap.what, gap.node), gap.to - gap.from));
+            }
+            let is_known =
+                |(what, _): &(String, _)| *what == format!("{SOCKET} at {}", replaced.node);
+            ensure!(gaps.iter().any(is_known), "nobody missed {SOCKET}: {gaps:?}");
+            let speaker = if replaced.is_bird { "BIRD" } else { "margay" };
+            println!("{} to {speaker}: nothing ran for {nothing_ran:.2?}", replaced.node);
+            for (what, gap) in gaps {
+                println!("    {what}: {gap:.2?}");
+                let own = gap.saturating_sub(nothing_ran);
+                let limit =
+                    if replaced.is_bird { SPEAKERLESS + CONNECT_DELAY } else { SPEAKERLESS };
+                ensure!(own < limit, "{speaker} at {}: {what} after {own:?}", replaced.node);
+            }
+        }
+        Ok(())
     }
 
     fn apply(&self, step: &str) -> Result<()> {
@@ -518,6 +568,7 @@ fn a_cluster_changes_over_and_back_without_losing_a_packet() -> Result<()> {
             let counts = stage.counts(node)?;
             ensure!(counts == (2, 2), "{}: {counts:?} sessions", node.name());
         }
+        stage.expect_short_gaps(3)?;
         after("margay is in charge");
 
         without_mesh(&mut stage)?;
@@ -538,6 +589,7 @@ fn a_cluster_changes_over_and_back_without_losing_a_packet() -> Result<()> {
 
         stage.changeover("to-bird")?;
         stage.settles(3)?;
+        stage.expect_short_gaps(2)?;
         holds_for(Duration::from_secs(3), "BIRD's sessions", || {
             ensure!(sessions(&a)? == (3, 3) && sessions(&b)? == (3, 3));
             Ok(())

@@ -25,7 +25,7 @@ use crate::calico::{Beside, BirdNode, MargayNode};
 use crate::lab::Host;
 
 /// How often pods are looked at.
-const TURN: Duration = Duration::from_millis(150);
+const TURN: Duration = Duration::from_millis(50);
 /// calico-node's `--threshold-time`: every session of a younger container must be established.
 const STRICT: Duration = Duration::from_secs(30);
 const SECONDS_OF_DAY: f64 = 86_400.0;
@@ -68,6 +68,8 @@ struct State {
 struct Node {
     site: Site,
     container: Option<Container>,
+    /// When the last container was killed.
+    ended: Option<Instant>,
 }
 
 /// When a container began, and whether BIRD is in it.
@@ -76,6 +78,22 @@ struct Era {
     node: String,
     begun: SystemTime,
     is_bird: bool,
+    /// Since when nothing ran there, and until when, where it took the place of another one.
+    nothing_ran: Option<(Instant, Instant)>,
+}
+
+/// A container that took the place of another one.
+#[derive(Debug)]
+pub struct Replacement {
+    /// Of the node.
+    pub node: String,
+    /// Whether BIRD is in the new one; otherwise margay.
+    pub is_bird: bool,
+    /// When the old one was killed.
+    pub ended: Instant,
+    /// When the new one was started. Between the two it is kubelet's turn, the controller's and the API
+    /// server's.
+    pub begun: Instant,
 }
 
 /// What runs for a pod.
@@ -231,7 +249,7 @@ impl Kubelet {
         let wrapper = host.file("kubectl.sh");
         write_program(&wrapper, &wrapper_script(kubernetes)?)?;
         let nodes = sites.iter().map(|site| {
-            (site.host.name().to_owned(), Node { site: site.clone(), container: None })
+            (site.host.name().to_owned(), Node { site: site.clone(), container: None, ended: None })
         });
         let state = State { nodes: nodes.collect(), beside, ..State::default() };
         let shared = Arc::new(Shared { stop: AtomicBool::new(false), state: Mutex::new(state) });
@@ -285,6 +303,17 @@ impl Kubelet {
         era.is_some_and(|era| era.is_bird)
     }
 
+    /// The containers that have taken the place of others, in order.
+    #[must_use]
+    pub fn replacements(&self) -> Vec<Replacement> {
+        let state = lock(&self.shared);
+        let replacement = |era: &Era| {
+            let (ended, begun) = era.nothing_ran?;
+            Some(Replacement { node: era.node.clone(), is_bird: era.is_bird, ended, begun })
+        };
+        state.eras.iter().filter_map(replacement).collect()
+    }
+
     /// A node is no longer one: nothing runs there, and no BIRD that begins has a session with it.
     pub fn remove(&self, name: &str) {
         lock(&self.shared).nodes.remove(name);
@@ -333,6 +362,7 @@ impl State {
         for node in self.nodes.values_mut() {
             let is_gone = |c: &mut Container| !pods.iter().any(|pod| pod.uid == c.uid);
             if let Some(container) = node.container.take_if(is_gone) {
+                node.ended = Some(Instant::now());
                 container.speaker.kill()?;
             }
         }
@@ -347,8 +377,12 @@ impl State {
                 let is_margay = pod.image.contains("margay");
                 client.write_exec(&node.site.host, pod, is_margay)?;
                 client.write_status(pod, &node.site.host, false)?;
-                let era = Era { node: name.clone(), begun: SystemTime::now(), is_bird: !is_margay };
-                self.eras.push(era);
+                self.eras.push(Era {
+                    node: name.clone(),
+                    begun: SystemTime::now(),
+                    is_bird: !is_margay,
+                    nothing_ran: node.ended.map(|ended| (ended, Instant::now())),
+                });
                 node.container = Some(Container {
                     uid: pod.uid.clone(),
                     speaker: Speaker::start(client, &node.site, pod, &mesh, &self.beside)?,

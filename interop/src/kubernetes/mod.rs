@@ -2,13 +2,14 @@
 
 mod audit;
 pub mod calico_node;
+pub mod gap;
 mod kubectl;
 mod kubelet;
 mod load;
 mod objects;
 mod request;
 
-pub use kubelet::{Kubelet, Site, sessions};
+pub use kubelet::{Kubelet, Replacement, Site, sessions};
 pub use load::{CpuTime, large_address};
 pub use objects::{Group, node, peer};
 pub use request::Api;
