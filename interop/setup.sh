@@ -11,8 +11,10 @@
 #                            of cargo's, built from source once (minutes), umoci, rpm, a root to install in
 #   interop/setup.sh confd   the confd and calicoctl of a Calico release, built from source once (two minutes)
 #   interop/setup.sh kubernetes       kube-apiserver 1.34 with its etcd, kubectl and two controllers, built from
-#                                     source once (minutes, 2 GB of memory, 3 GB of disk), and Calico's CRDs
-#   interop/setup.sh kubernetes-1.37  a second version, for MARGAY_KUBERNETES=1.37
+#                                     source once (minutes, 2 GB of memory, 3 GB of disk), Calico's CRDs, and
+#                                     those of the Prometheus operator
+#   interop/setup.sh kubernetes-1.28  the oldest version that examples/kubernetes promises, for MARGAY_KUBERNETES=1.28
+#   interop/setup.sh kubernetes-1.37  the newest one, for MARGAY_KUBERNETES=1.37
 #
 # Nothing is started: while packages are unpacked, services may not start, and services that
 # came with packages of ours are disabled. Packages that were there before are left alone.
@@ -33,6 +35,8 @@ PACKAGE_WHEELS=(ziglang==0.15.2 cargo-zigbuild==0.24.1)
 # Calico v3.28.5 as the Go module proxy knows it, and what it must be.
 CALICO=github.com/projectcalico/calico@v1.11.0-cni-plugin.0.20250813170300-a0db560f0520
 CALICO_SUM=h1:TXnPEzx4pLWgwzCetIO/VJuz4iBZZrOdNSv16a50YqE=
+PROMETHEUS_OPERATOR=github.com/prometheus-operator/prometheus-operator@v0.85.0
+PROMETHEUS_OPERATOR_SUM=h1:M5xLCLEoaW2IJfnuCwFzzpL+jSVQu3KGT84Pye+fW8s=
 
 # Its module names this one by a folder that the proxy does not hand out.
 CALICO_API=github.com/projectcalico/api@v0.0.0-20240708202104-e3f70b269c2c
@@ -190,15 +194,15 @@ build_kubernetes() {
     echo "$sum" > "$target/sum"
 }
 
-# Leaves Calico's module in $1/modules/$CALICO.
-fetch_calico() {
-    local work=$1 answer
+# Leaves a Go module with this sum in FOLDER/modules/MODULE: FOLDER MODULE SUM.
+fetch_module() {
+    local work=$1 module=$2 sum=$3 answer
     setup_go $GO_MINIMUM
     answer=$(cd "$work" && GOMODCACHE=$work/modules GOFLAGS=-modcacherw GOTOOLCHAIN=local \
-        go mod download -json $CALICO) || { rm -rf "$work"; die "Calico's sources cannot be fetched: $answer"; }
-    if ! grep -qF "\"$CALICO_SUM\"" <<< "$answer"; then
+        go mod download -json "$module") || { rm -rf "$work"; die "$module cannot be fetched: $answer"; }
+    if ! grep -qF "\"$sum\"" <<< "$answer"; then
         rm -rf "$work"
-        die "what is there as $CALICO is not what it was: $answer"
+        die "what is there as $module is not what it was: $answer"
     fi
 }
 
@@ -209,7 +213,7 @@ setup_confd() {
     [ "$(cat $CONFD/sum 2>/dev/null)" = "$sum" ] && return 0
     echo "setup: building confd and calicoctl"
     work=$(mktemp -d -p "${MARGAY_BUILD_DIR:-/var/tmp}")
-    fetch_calico "$work"
+    fetch_module "$work" $CALICO $CALICO_SUM
     (
         cd "$work/modules/$CALICO"
         export GOMODCACHE=$work/modules GOCACHE=$work/objects CGO_ENABLED=0 GOTOOLCHAIN=local
@@ -230,17 +234,18 @@ setup_confd() {
     echo "$sum" > $CONFD/sum
 }
 
-# Calico's CRDs, as its manifests create them.
+# CRDs as their project publishes them, of a Go module with this sum: FOLDER MODULE SUM PATH, which is where the
+# module has them.
 fetch_crds() {
-    local target=$KUBERNETES/calico work
-    [ "$(cat "$target/sum" 2>/dev/null)" = "$CALICO_SUM" ] && return 0
-    echo "setup: fetching Calico's CRDs"
+    local target=$KUBERNETES/$1 module=$2 sum=$3 path=$4 work
+    [ "$(cat "$target/sum" 2>/dev/null)" = "$sum" ] && return 0
+    echo "setup: fetching the CRDs of $module"
     work=$(mktemp -d -p "${MARGAY_BUILD_DIR:-/var/tmp}")
-    fetch_calico "$work"
+    fetch_module "$work" "$module" "$sum"
     mkdir -p "$target"
-    cp "$work/modules/$CALICO"/libcalico-go/config/crd/*.yaml "$target/"
+    cp "$work/modules/$module/$path"/*.yaml "$target/"
     rm -rf "$work"
-    echo $CALICO_SUM > "$target/sum"
+    echo "$sum" > "$target/sum"
 }
 
 # A Debian 12 with what is essential in it, to install packages of ours in.
@@ -291,9 +296,15 @@ setup_kubernetes() {
     mkdir -p $KUBERNETES
     exec 9> $KUBERNETES/lock
     flock 9
-    fetch_crds
+    fetch_crds calico "$CALICO" "$CALICO_SUM" libcalico-go/config/crd
+    fetch_crds prometheus-operator "$PROMETHEUS_OPERATOR" "$PROMETHEUS_OPERATOR_SUM" example/prometheus-operator-crd
     build_kubernetes 1.34 1.34.4 $GO_MINIMUM ./cmd/etcd k8s.io/kubernetes/cmd/kube-apiserver \
         k8s.io/kubernetes/cmd/kubectl ./cmd/controllers
+}
+
+setup_kubernetes_128() {
+    setup_kubernetes
+    build_kubernetes 1.28 1.28.15 $GO_MINIMUM k8s.io/kubernetes/cmd/kube-apiserver
 }
 
 setup_kubernetes_137() {
@@ -313,7 +324,8 @@ for what; do
         package) setup_package ;;
         confd) setup_confd ;;
         kubernetes) setup_kubernetes ;;
+        kubernetes-1.28) setup_kubernetes_128 ;;
         kubernetes-1.37) setup_kubernetes_137 ;;
-        *) die "unknown: $what (build, fuzz, demo, peers, monitor, vm, package, confd, kubernetes, kubernetes-1.37)" ;;
+        *) die "unknown: $what (build, fuzz, demo, peers, monitor, vm, package, confd, kubernetes, kubernetes-1.28, kubernetes-1.37)" ;;
     esac
 done

@@ -49,12 +49,14 @@ fn merge(kubernetes: &Kubernetes, name: &str) -> Result<()> {
 fn a_real_server_accepts_each_folder() -> Result<()> {
     run("manifests", &[], |lab| {
         let kubernetes = Kubernetes::start(&lab.host("api")?, Group::V3)?;
+        kubernetes.install_pod_monitor()?;
         let strict = ["apply", "--validate=strict"];
         // A namespace that is only there dry has nothing in it.
         kubernetes.run_kubectl(&[&strict[..], &["-k", &folder("namespace")]].concat())?;
         for name in [
             "route-reflector",
             "tor-speaker",
+            "monitoring",
             "mesh-to-reflectors/peers",
             "mesh-to-reflectors/mesh-off",
             "mesh-to-reflectors/mesh-on",
@@ -75,23 +77,42 @@ fn a_real_server_accepts_each_folder() -> Result<()> {
         let mesh = kubernetes.admin().object(&Group::V3.path("bgpconfigurations/default"))?;
         ensure!(mesh["spec"]["nodeToNodeMeshEnabled"] == true, "{mesh}");
 
-        // What is wrong would have been refused.
-        let text = std::fs::read_to_string(folder("route-reflector/deployment.yaml"))?;
-        for (from, to, fault) in [
-            ("livenessProbe:", "livenesProbe:", "unknown field"),
-            ("path: /liveness", "path: 5", "path"),
-            ("name: http\n", "name: an-http-port-with-a-long-name\n", "ports"),
-        ] {
-            ensure!(text.contains(from), "{from}");
-            let text = text.replacen(from, to, 1);
-            let file = kubernetes.host().write("wrong.yaml", &text)?.display().to_string();
-            let arguments = ["-n", "margay", "--dry-run=server", "-f", &file];
-            let output = kubernetes.try_kubectl(&[&strict[..], &arguments].concat())?;
-            let said = String::from_utf8_lossy(&output.stderr);
-            ensure!(!output.status.success() && said.contains(fault), "{to}: {said}");
-        }
-        Ok(())
+        is_wrong_refused(&kubernetes)
     })
+}
+
+/// What is wrong in what was accepted would have been refused.
+fn is_wrong_refused(kubernetes: &Kubernetes) -> Result<()> {
+    for (name, from, to, fault) in [
+        ("route-reflector/deployment.yaml", "livenessProbe:", "livenesProbe:", "unknown field"),
+        ("route-reflector/deployment.yaml", "path: /liveness", "path: 5", "path"),
+        (
+            "route-reflector/deployment.yaml",
+            "name: http\n",
+            "name: an-http-port-with-a-long-name\n",
+            "ports",
+        ),
+        ("monitoring/pod-monitor.yaml", "interval: 30s", "intervall: 30s", "unknown field"),
+        ("monitoring/pod-monitor.yaml", "interval: 30s", "interval: often", "interval"),
+        ("monitoring/pod-monitor.yaml", "operator: In", "operator: 5", "operator"),
+    ] {
+        let text = std::fs::read_to_string(folder(name))?;
+        ensure!(text.contains(from), "{name}: {from}");
+        let file = kubernetes.host().write("wrong.yaml", &text.replacen(from, to, 1))?;
+        let file = file.display().to_string();
+        let output = kubernetes.try_kubectl(&[
+            "apply",
+            "--validate=strict",
+            "-n",
+            "margay",
+            "--dry-run=server",
+            "-f",
+            &file,
+        ])?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        ensure!(!output.status.success() && said.contains(fault), "{to}: {said}");
+    }
+    Ok(())
 }
 
 /// calico-node as manifests install it, as the operator does, and as v3.0's manifest did.

@@ -124,7 +124,27 @@ impl Kubernetes {
             Group::V1 => text,
             Group::V3 => of_v3(&text)?,
         };
-        let (code, answer) = self.admin().send("POST", CRDS, "application/yaml", &crd)?;
+        self.create_crd(&path, &crd)
+    }
+
+    /// Creates the Prometheus operator's CRD of PodMonitor, as it is published, and waits until it is served.
+    ///
+    /// # Errors
+    /// When the server refuses.
+    pub fn install_pod_monitor(&self) -> Result<()> {
+        let path = format!("{PROGRAMS}/prometheus-operator/monitoring.coreos.com_podmonitors.yaml");
+        let crd = std::fs::read_to_string(&path)
+            .with_context(|| format!("{path}: run interop/setup.sh kubernetes"))?;
+        self.create_crd(&path, &crd)?;
+        wait_until(PATIENCE, "PodMonitors", || {
+            let (code, text) = self.admin().get("/apis/monitoring.coreos.com/v1/podmonitors")?;
+            ensure!(code == 200, "{code} {text}");
+            Ok(())
+        })
+    }
+
+    fn create_crd(&self, path: &str, crd: &str) -> Result<()> {
+        let (code, answer) = self.admin().send("POST", CRDS, "application/yaml", crd)?;
         ensure!(code == 201, "{path}: {code} {answer}");
         Ok(())
     }
