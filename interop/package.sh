@@ -12,7 +12,8 @@
 #   MARGAY_PACKAGE_DIR=DIR        in place of target/package
 #   MARGAY_COMMIT, SOURCE_DATE_EPOCH   of the commit that is checked out by default
 #
-# Needs interop/setup.sh package. The same commit gives the same octets, in another folder of the
+# Each program is run before it is packaged, another machine's in qemu's user mode. Needs interop/setup.sh
+# package. The same commit gives the same octets, in another folder of the
 # repository too (of margay.debug with the same home folder). To see it:
 #   interop/package.sh && cp -r target/package /tmp/first && rm -rf target && interop/package.sh &&
 #       diff -r /tmp/first target/package
@@ -93,6 +94,40 @@ split_program() {
     [ "$(printf '%s\n' "$newest" $GLIBC | sort -V | tail -1)" = $GLIBC ] || die "margay needs glibc $newest"
     ! needed "$dir/margay" | grep -vE '^(lib(c|m|dl|rt|util|pthread)|ld-linux.*)\.so\.' ||
         die "margay needs libraries beside glibc's"
+}
+
+# The machine of a target, as readelf names it.
+machine_of() {
+    case $1 in
+        x86_64-*) echo 'Advanced Micro Devices X86-64' ;;
+        aarch64-*) echo AArch64 ;;
+    esac
+}
+
+# Runs the image's program with the image's libraries: TARGET ARGUMENT...
+run_program() {
+    local target=$1 root=$dir/rootfs loader
+    shift
+    if [[ $target = "$(uname -m)"-* ]]; then
+        loader=$(find "$root" -name 'ld-linux*' -type f)
+        "$loader" --library-path "$root/lib/${target%%-*}-linux-gnu" "$root/usr/bin/margay" "$@"
+    else
+        "qemu-${target%%-*}-static" -L "$root" "$root/usr/bin/margay" "$@"
+    fi
+}
+
+# It is a program of that machine, knows its target, and reads configurations.
+try_program() {
+    local target=$1 machine said file
+    machine=$(readelf --file-header --wide "$dir/margay" | sed -n 's/ *Machine: *//p')
+    [ "$machine" = "$(machine_of "$target")" ] || die "margay is for $machine, not for $target"
+    said=$(run_program "$target" --version) || die "margay of $target does not run: $said"
+    [[ $said = "margay $version"$'\n'*"target $target"$'\n'* ]] || die "margay of $target is another one: $said"
+    for file in examples/full.toml examples/packaging/margay.toml examples/kubernetes/route-reflector/margay.toml; do
+        said=$(HOST_IP=192.0.2.1 run_program "$target" check --config $file 2>&1) ||
+            die "margay of $target refuses $file: $said"
+    done
+    step "margay of $target runs with the image's libraries, and takes three configurations"
 }
 
 # What cargo-deb and cargo-generate-rpm take: the manifest names these files.
@@ -202,6 +237,7 @@ package() {
     make_packages "$target"
     exec 8>&-
     make_rootfs "$target"
+    try_program "$target"
     make_image $architecture
     (cd "$dir" && find . -maxdepth 1 -type f ! -name SHA256SUMS -printf '%P\n' | sort | xargs sha256sum > SHA256SUMS)
     step "done: $dir"

@@ -8,7 +8,7 @@
 #   interop/setup.sh monitor Prometheus, which checks what margay tells it and asks every query
 #   interop/setup.sh vm      another kernel, for what this machine's lacks (interop/vm.sh)
 #   interop/setup.sh package what interop/package.sh and the tests of packages need: zig, three programs
-#                            of cargo's, built from source once (minutes), umoci, rpm, a root to install in
+#                            of cargo's, built from source once (minutes), umoci, rpm, qemu, a root to install in
 #   interop/setup.sh confd   the confd and calicoctl of a Calico release, built from source once (two minutes)
 #   interop/setup.sh kubernetes       kube-apiserver 1.34 with its etcd, kubectl and two controllers, built from
 #                                     source once (minutes, 2 GB of memory, 3 GB of disk), Calico's CRDs, and
@@ -264,9 +264,9 @@ make_root() {
 
 setup_package() {
     setup_build
-    # rpm reads what we wrote; the last two are for the aarch64 packages.
+    # rpm reads what we wrote; the last three are for the aarch64 packages.
     install_packages git binutils xz-utils python3-pip umoci rpm debootstrap iproute2 \
-        binutils-aarch64-linux-gnu libc6-arm64-cross
+        binutils-aarch64-linux-gnu libc6-arm64-cross qemu-user-static
     mkdir -p $PACKAGE
     exec 9> $PACKAGE/lock
     flock 9
