@@ -208,6 +208,31 @@ fn changes_are_listed_with_their_objects() -> Result<()> {
     })
 }
 
+/// A chain that drops by its policy or by its last rule what no rule accepts. Sessions that are up stay so, and the
+/// next connection would not come.
+fn firewall_policies(mesh: &Mesh) -> Result<()> {
+    let b = &mesh.b;
+    b.shell(
+        "nft -f - << 'END'\n\
+         table inet locked {\n  chain in {\n    type filter hook input priority 0; policy drop;\n    \
+         ct state established,related accept\n    iif lo accept\n    ip protocol icmp accept\n    \
+         tcp dport 22 accept\n    jump more\n  }\n  chain more {\n  }\n}\nEND",
+    )?;
+    let parts = ["unsafe host firewall", "new BGP connections", "chain in of table inet locked"];
+    mesh.settles(2)?.says(&parts)?;
+    b.shell("nft add rule inet locked more tcp dport 179 accept")?;
+    mesh.settles(0)?;
+    // A tunnel's packets, where there is the tunnel.
+    b.shell("ip link add vxlan.calico type veth peer name peer; ip link set vxlan.calico up")?;
+    mesh.settles(2)?.says(&["pods' packets through VXLAN", "its policy"])?;
+    b.shell("nft add rule inet locked more udp dport 4789 accept; ip link delete vxlan.calico")?;
+    mesh.settles(0)?;
+
+    b.shell("nft flush chain inet locked more; nft add rule inet locked more reject")?;
+    mesh.settles(2)?.says(&["new BGP connections", "its rule \"reject\""])?;
+    b.shell("nft delete table inet locked").map(drop)
+}
+
 /// Each unsafe thing is made by hand, named, and gone when it is undone.
 #[test]
 #[ignore = "needs root, etcd, BIRD 1.6, nftables and util-linux"]
@@ -229,6 +254,8 @@ fn what_is_unsafe_is_named_and_gone_when_it_is_undone() -> Result<()> {
         )?;
         mesh.settles(2)?.says(&["unsafe host firewall", "tcp dport 179 drop"])?;
         b.shell("nft delete table inet t")?;
+
+        firewall_policies(&mesh)?;
 
         let listener = "import socket, time; s = socket.create_server(('', 179)); time.sleep(100)";
         let etcd = &mesh.cluster.etcd;
@@ -384,6 +411,8 @@ fn what_cannot_be_looked_at_is_said_and_the_rest_is_judged() -> Result<()> {
         let silent = mesh.examine_within("")?;
         silent.expect(2)?.says(&["unsafe speaker", "bird.ctl", "nobody can be asked"])?;
         silent.says(&judged)?;
+        firewall_policies(&mesh)?;
+
         let listener = "import socket, time; s = socket.create_server(('', 179)); time.sleep(100)";
         let _taken = mesh.b.daemon("taken", "python3", &["-c", listener])?;
         wait_until(PATIENCE, "the port to be taken", || {

@@ -12,7 +12,7 @@ use super::bird::{Exported, PATHS_MAX, Protocols, Status, Table};
 use super::facts::{Facts, Host, Looked, Need, Objects, Seat, SourceSeen, Speaker, Wanted};
 use super::judge::prefixes;
 use super::processes::{Process, bgp_sockets, processes};
-use super::{files, machine};
+use super::{files, firewall, machine};
 use crate::calico::config::Converter;
 use crate::calico::{Plan, Touched, resolve};
 use crate::config::{BirdPaths, BirdSockets};
@@ -251,7 +251,7 @@ fn host(
         sockets: bgp_sockets(&ports).map_err(|error| error.to_string()),
         capabilities: (whose, machine::capabilities(pid)),
         sysctls: sysctls.collect(),
-        firewall: machine::firewall(ports.first().copied().unwrap_or(BGP_PORT)),
+        firewall: firewall::look(ports.first().copied().unwrap_or(BGP_PORT)),
         files: files::read(),
         environment,
     }

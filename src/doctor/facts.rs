@@ -8,7 +8,7 @@ use bgp_proto::types::{Family, Prefix};
 
 use super::bird::{Protocol, Status, Table};
 use super::files::Files;
-use super::machine::Firewall;
+use super::firewall::Firewall;
 use super::processes::{BgpSocket, Process};
 use crate::calico::{Plan, Problem};
 use crate::datastore::Lacking;

@@ -14,6 +14,7 @@ mod collect;
 mod facts;
 mod files;
 mod finding;
+mod firewall;
 mod judge;
 mod machine;
 mod processes;

@@ -2,8 +2,11 @@
 
 use std::collections::BTreeSet;
 
+use bgp_proto::types::Family;
+
 use super::super::facts::{Facts, Host};
 use super::super::finding::{Findings, Severity, Subject};
+use super::super::firewall::{Shut, Traffic};
 use super::super::machine::{CAP_NET_ADMIN, CAP_NET_BIND_SERVICE};
 use super::super::processes::{Process, Role};
 use super::plan_of;
@@ -195,6 +198,17 @@ fn firewall(facts: &Facts, out: &mut Findings) {
         let remedy = "delete the rule, or let neighbours' addresses pass before it";
         out.add(Severity::Unsafe, subject(), "", text, remedy);
     }
+    for shut in firewall.shut.iter().filter(|shut| is_needed(facts, shut)) {
+        let (what, rule) = match shut.traffic {
+            Traffic::Bgp => ("new BGP connections, which every restart makes,", "TCP port 179"),
+            Traffic::Ipip => ("pods' packets through tunl0", "IP protocol 4"),
+            Traffic::Vxlan => ("pods' packets through VXLAN", "UDP port 4789"),
+        };
+        let text = format!("{what} are dropped ({}): {}", shut.family, shut.by);
+        let remedy =
+            format!("accept {rule} from and to the other nodes in that chain, before what drops");
+        out.add(Severity::Unsafe, subject(), "", text, remedy);
+    }
     let mut speakers = facts.speakers.iter().filter_map(|seat| seat.speaker.as_ref().ok());
     let any_up = speakers.any(|s| s.protocols.iter().any(|p| p.is_established()));
     // Rules know ports and addresses, not programs: what lets one speaker pass lets the other.
@@ -207,6 +221,31 @@ fn firewall(facts: &Facts, out: &mut Findings) {
     if firewall.listed_by.is_empty() && firewall.faults.is_empty() {
         let text = "rules could not be listed: neither nft nor iptables-save is here";
         out.add(severity, subject(), "", text, remedy);
+    }
+}
+
+/// Whether this node has packets of that kind.
+fn is_needed(facts: &Facts, shut: &Shut) -> bool {
+    let has_link = |names: &[&str]| {
+        let links = facts.kernel.as_ref().map(|kernel| kernel.links.as_slice()).unwrap_or_default();
+        links.iter().any(|link| link.up && names.contains(&&*link.name))
+    };
+    match shut.traffic {
+        Traffic::Bgp => {
+            let speaks = facts.speaker(shut.family).is_some_and(|speaker| {
+                speaker.protocols.iter().any(|protocol| protocol.neighbor.is_some())
+            });
+            let planned = facts.objects.plan.as_ref().is_some_and(|wanted| {
+                let sessions = wanted.plan.families.get(shut.family).sessions.iter();
+                sessions.clone().any(|planned| wanted.running.contains(&planned.session.name))
+            });
+            speaks || planned
+        }
+        Traffic::Ipip => shut.family == Family::Ipv4 && has_link(&["tunl0"]),
+        Traffic::Vxlan => match shut.family {
+            Family::Ipv4 => has_link(&["vxlan.calico"]),
+            Family::Ipv6 => has_link(&["vxlan-v6.calico"]),
+        },
     }
 }
 

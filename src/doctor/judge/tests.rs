@@ -9,7 +9,7 @@ use super::super::bird::{Protocol, Protocols, Status, Table};
 use super::super::facts::{Facts, Host, Need, Objects, Seat, SourceSeen, Speaker, Wanted};
 use super::super::files::{Files, Service};
 use super::super::finding::{Report, Severity, Verdict};
-use super::super::machine::Firewall;
+use super::super::firewall::{Firewall, Shut, Traffic};
 use super::super::processes::{BgpSocket, Process, Role};
 use super::judge;
 use crate::calico::config::Converter;
@@ -605,6 +605,7 @@ fn the_machine_stands_in_nobodys_way() {
     let mut dropped = facts(&[]);
     dropped.host.firewall.drops.push("nft: tcp dport 179 drop".into());
     finds(&dropped, Severity::Unsafe, &["a rule drops BGP's port: nft: tcp dport 179 drop"]);
+    shut_chains_count_for_what_the_node_sends();
     let mut edited = facts(&[]);
     edited.host.files.foreign.push("bird.cfg: protocol rip x {".into());
     finds(&edited, Severity::Unsafe, &["no template of Calico's writes this"]);
@@ -614,6 +615,35 @@ fn the_machine_stands_in_nobodys_way() {
     let mut elsewhere = facts(&[]);
     elsewhere.host.environment = Some(("bird (pid 7)".into(), vec!["NODENAME".into()]));
     finds(&elsewhere, Severity::Unseen, &["bird (pid 7) has other values", "NODENAME"]);
+}
+
+#[track_caller]
+fn shut_chains_count_for_what_the_node_sends() {
+    let by = "nft: chain input of table inet t: its policy";
+    let shut = |traffic, family| {
+        let mut facts = facts(&[]);
+        facts.host.firewall.shut.insert(Shut { traffic, family, by: by.into() });
+        facts
+    };
+    let bgp = shut(Traffic::Bgp, Family::Ipv4);
+    finds(&bgp, Severity::Unsafe, &["new BGP connections", by, "accept TCP port 179"]);
+    // No session has that family, and no tunnel is there.
+    for (traffic, family) in [
+        (Traffic::Bgp, Family::Ipv6),
+        (Traffic::Ipip, Family::Ipv4),
+        (Traffic::Vxlan, Family::Ipv4),
+    ] {
+        assert_eq!(judge(&shut(traffic, family)).verdict(), Verdict::Unchanged, "{traffic:?}");
+    }
+    for (name, traffic, what) in [
+        ("tunl0", Traffic::Ipip, "accept IP protocol 4"),
+        ("vxlan.calico", Traffic::Vxlan, "accept UDP port 4789"),
+    ] {
+        let mut tunnelled = shut(traffic, Family::Ipv4);
+        let links = &mut tunnelled.kernel.as_mut().unwrap().links;
+        links.push(link(name, ("10.65.1.1", 32)));
+        finds(&tunnelled, Severity::Unsafe, &["pods' packets", what]);
+    }
 }
 
 #[test]
