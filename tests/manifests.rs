@@ -175,6 +175,39 @@ fn pods_run_what_margay_knows_with_no_more_than_they_need() {
     assert!(roles.is_empty(), "the speakers need no rights: {roles:?}");
 }
 
+/// A drain and a rolling update take one reflector at a time, zones and nodes have one each, and the process ends its
+/// sessions before the kernel ends it.
+#[test]
+fn reflectors_are_spread_and_taken_out_one_by_one() {
+    let objects = objects();
+    let of = |kind: &str| {
+        let mut found = objects.iter().filter(|(path, object)| {
+            object["kind"] == kind && path.to_string_lossy().contains("route-reflector")
+        });
+        &found.next().unwrap_or_else(|| panic!("no {kind}")).1["spec"]
+    };
+    let (deployment, budget) = (of("Deployment"), of("PodDisruptionBudget"));
+    let labels = &deployment["template"]["metadata"]["labels"];
+    assert_eq!(&deployment["selector"]["matchLabels"], labels);
+    assert_eq!(&budget["selector"]["matchLabels"], labels);
+    assert_eq!(budget["maxUnavailable"], 1);
+    assert_eq!(deployment["strategy"]["rollingUpdate"]["maxUnavailable"], 1);
+    let pod = &deployment["template"]["spec"];
+    let spread = list(&pod["topologySpreadConstraints"]);
+    let keys: Vec<_> = spread.iter().map(|constraint| &constraint["topologyKey"]).collect();
+    assert_eq!(keys, ["kubernetes.io/hostname", "topology.kubernetes.io/zone"]);
+    assert!(spread.iter().all(|constraint| &constraint["labelSelector"]["matchLabels"] == labels));
+
+    let resources = &pod["containers"][0]["resources"];
+    let mebibytes = |of: &str| {
+        let text = resources[of]["memory"].as_str().unwrap();
+        text.strip_suffix("Mi").unwrap().parse::<i64>().unwrap()
+    };
+    let toml: toml::Table = read(&folder("route-reflector").join("margay.toml")).parse().unwrap();
+    let own = toml["bgp"]["memory-max"].as_integer().unwrap();
+    assert!(mebibytes("requests") < own && own < mebibytes("limits"), "{own}");
+}
+
 /// `margay check` takes each file as it is, and names what is wrong in it.
 #[test]
 fn configurations_are_accepted_and_wrong_ones_named() {

@@ -411,8 +411,6 @@ fn what_cannot_be_looked_at_is_said_and_the_rest_is_judged() -> Result<()> {
         let silent = mesh.examine_within("")?;
         silent.expect(2)?.says(&["unsafe speaker", "bird.ctl", "nobody can be asked"])?;
         silent.says(&judged)?;
-        firewall_policies(&mesh)?;
-
         let listener = "import socket, time; s = socket.create_server(('', 179)); time.sleep(100)";
         let _taken = mesh.b.daemon("taken", "python3", &["-c", listener])?;
         wait_until(PATIENCE, "the port to be taken", || {

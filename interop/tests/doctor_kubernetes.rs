@@ -21,6 +21,8 @@ const ROLE: &str = "/apis/rbac.authorization.k8s.io/v1/clusterroles/margay";
 const REQUESTS_MAX: usize = 30;
 /// Nodes of a large cluster.
 const NODES: usize = 1000;
+/// Longest time that a look at one takes, from the start of the process to its end.
+const SECONDS_MAX: f64 = 2.0;
 /// Most memory that a look at one takes, in KiB.
 const MEMORY_KIB_MAX: u64 = 60 << 10;
 
@@ -210,6 +212,7 @@ fn a_look_at_a_large_cluster_costs_little() -> Result<()> {
         ensure!(requests.len() < REQUESTS_MAX, "{}: {requests:#?}", requests.len());
         let look: Value = serde_json::from_str(&text)?;
         ensure!(look["code"] == 0 && look["compared"]["sessions"] == NODES + 1, "{look}");
+        ensure!(look["seconds"].as_f64().is_some_and(|seconds| seconds < SECONDS_MAX), "{look}");
         ensure!(look["kib"].as_u64().is_some_and(|kib| kib < MEMORY_KIB_MAX), "{look}");
         Ok(())
     })

@@ -95,13 +95,13 @@ const FILES: [&str; 8] = [
     "/usr/share/doc/margay/examples/full.toml",
 ];
 
-fn ensure_files(listed: &str) -> Result<()> {
+fn ensure_files(listed: &str, zsh: &str) -> Result<()> {
     let names: BTreeSet<&str> = listed
         .lines()
         .filter_map(|line| line.split_whitespace().last())
         .map(|name| name.trim_start_matches('.').trim_end_matches(".gz"))
         .collect();
-    for file in FILES {
+    for file in FILES.into_iter().chain([zsh]) {
         ensure!(names.contains(file), "{file} is missing in {listed}");
     }
     Ok(())
@@ -119,7 +119,8 @@ fn both_packages_hold_everything() -> Result<()> {
     ensure!(header.contains(of_elf), "{header}");
     let architecture = shell(&format!("rpm --query --package --queryformat '%{{ARCH}}' {rpm}"))?;
     ensure!(architecture == of_rpm, "{architecture}");
-    ensure_files(&shell(&format!("dpkg-deb --contents {deb}"))?)?;
+    let listed = shell(&format!("dpkg-deb --contents {deb}"))?;
+    ensure_files(&listed, "/usr/share/zsh/vendor-completions/_margay")?;
     let conffiles = shell(&format!("dpkg-deb --info {deb} conffiles"))?;
     ensure!(conffiles.trim() == "/etc/margay/margay.toml", "{conffiles}");
     let fields = shell(&format!("dpkg-deb --field {deb} Depends Version Architecture"))?;
@@ -132,7 +133,8 @@ fn both_packages_hold_everything() -> Result<()> {
         "{postinst}"
     );
 
-    ensure_files(&shell(&format!("rpm --query --package --list {rpm}"))?)?;
+    let listed = shell(&format!("rpm --query --package --list {rpm}"))?;
+    ensure_files(&listed, "/usr/share/zsh/site-functions/_margay")?;
     let config = shell(&format!("rpm --query --package --configfiles {rpm}"))?;
     ensure!(config.trim() == "/etc/margay/margay.toml", "{config}");
     let scripts = shell(&format!("rpm --query --package --scripts {rpm}"))?;
