@@ -266,7 +266,12 @@ fn what_is_unsafe_is_named_and_gone_when_it_is_undone() -> Result<()> {
             etcd.host().v4()
         );
         let mut beside = b.daemon("beside", "python3", &["-c", &caller])?;
-        mesh.settles(2)?.says(&["unsafe host port", "python3", "has a BGP connection"])?;
+        // Its socket may be seen before whose it is.
+        wait_until(PATIENCE, "the connection beside BIRD's", || {
+            let verdict = mesh.examine()?;
+            let parts = ["unsafe host port", "python3", "has a BGP connection"];
+            verdict.expect(2)?.says(&parts).map(drop)
+        })?;
         beside.crash()?;
 
         let conf = b.write("second.conf", "router id 1.1.1.1;\nprotocol device {\n}\n")?;

@@ -203,17 +203,22 @@ fn a_look_at_a_large_cluster_costs_little() -> Result<()> {
             print(json.dumps({'code': done.returncode, 'seconds': took, 'kib': usage.ru_maxrss,\n\
                 'cpu': usage.ru_utime + usage.ru_stime, 'compared': said['compared']}))";
         let binary = interop::margay::binary()?.display().to_string();
-        let before = on.kubernetes.requests()?.len();
-        let mut command = on.b.command("python3");
-        command.args(["-c", script, &binary, "calico", "doctor", "--json"]);
-        let text = lab::run_command(command.envs(on.own_environment()))?;
-        let requests = on.kubernetes.requests()?.split_off(before);
-        println!("{} requests, {text}", requests.len());
-        ensure!(requests.len() < REQUESTS_MAX, "{}: {requests:#?}", requests.len());
-        let look: Value = serde_json::from_str(&text)?;
-        ensure!(look["code"] == 0 && look["compared"]["sessions"] == NODES + 1, "{look}");
-        ensure!(look["seconds"].as_f64().is_some_and(|seconds| seconds < SECONDS_MAX), "{look}");
-        ensure!(look["kib"].as_u64().is_some_and(|kib| kib < MEMORY_KIB_MAX), "{look}");
+        let mut shortest = f64::INFINITY;
+        // Other tests run beside this one: the shortest of three is its own.
+        for _ in 0..3 {
+            let before = on.kubernetes.requests()?.len();
+            let mut command = on.b.command("python3");
+            command.args(["-c", script, &binary, "calico", "doctor", "--json"]);
+            let text = lab::run_command(command.envs(on.own_environment()))?;
+            let requests = on.kubernetes.requests()?.split_off(before);
+            println!("{} requests, {text}", requests.len());
+            ensure!(requests.len() < REQUESTS_MAX, "{}: {requests:#?}", requests.len());
+            let look: Value = serde_json::from_str(&text)?;
+            ensure!(look["code"] == 0 && look["compared"]["sessions"] == NODES + 1, "{look}");
+            ensure!(look["kib"].as_u64().is_some_and(|kib| kib < MEMORY_KIB_MAX), "{look}");
+            shortest = look["seconds"].as_f64().context("no time")?.min(shortest);
+        }
+        ensure!(shortest < SECONDS_MAX, "{shortest} s");
         Ok(())
     })
 }

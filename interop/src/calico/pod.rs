@@ -43,10 +43,11 @@ impl Pod {
         let pod = Self { node: node.clone(), namespace, address: address.to_owned() };
         let ns = pod.namespace.as_str();
         let interface = format!("cali{name}");
-        node.shell(&format!(
-            "ip link add {interface} type veth peer name eth0 netns {ns}\n\
-             ip link set {interface} address {GATEWAY_MAC} up"
-        ))?;
+        // The kernel takes a pod of that name apart some time after its namespace was deleted.
+        wait_until(PATIENCE, &format!("a place for {interface}"), || {
+            node.shell(&format!("ip link add {interface} type veth peer name eth0 netns {ns}"))
+        })?;
+        node.shell(&format!("ip link set {interface} address {GATEWAY_MAC} up"))?;
         for line in [
             "link set lo up".to_owned(),
             "link set eth0 up".to_owned(),
