@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
 
-use bgp_proto::session::{LocalIdentity, PassiveMode};
+use bgp_proto::session::LocalIdentity;
 use bgp_proto::table::RouteLimits;
 use bgp_proto::types::{Asn, ClusterId, Prefix, RouterId};
 
@@ -130,7 +130,7 @@ fn read_peers(
                 "use the neighbour's address",
             );
         }
-        if listen.is_empty() && entry.session.passive == PassiveMode::Passive {
+        if listen.is_empty() && entry.session.passive.is_passive() {
             table.fault_at(
                 "passive",
                 "the peer can never connect, because bgp.listen is empty",

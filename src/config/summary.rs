@@ -33,6 +33,7 @@ impl fmt::Display for Config {
             match passive {
                 PassiveMode::Active => write!(f, " port {port}")?,
                 PassiveMode::Passive => write!(f, ", accepts only")?,
+                PassiveMode::AtStart => write!(f, " port {port}, dialled at the start only")?,
             }
             write!(f, "{}", Terms(&peer.session, &peer.routes))?;
             writeln!(f, "{}", BfdTerms(peer.bfd.as_deref()))?;

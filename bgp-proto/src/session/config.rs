@@ -23,6 +23,17 @@ pub enum PassiveMode {
     Active,
     /// We only accept.
     Passive,
+    /// We dial once when we start, and only accept from then on: a neighbour that lost us with our last run has
+    /// not to wait for its own retry timer.
+    AtStart,
+}
+
+impl PassiveMode {
+    /// Whether it is for the neighbour to connect, but for the start.
+    #[must_use]
+    pub fn is_passive(self) -> bool {
+        self != PassiveMode::Active
+    }
 }
 
 /// How the delay between attempts to connect develops.

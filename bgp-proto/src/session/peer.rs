@@ -237,6 +237,8 @@ pub struct Peer {
     intake: Intake,
     offer: Offer,
     restart: Restart,
+    /// Whether we have dialled since [`Command::Start`].
+    has_dialled: bool,
     jitter: Jitter,
     outbox: Outbox,
     stats: Stats,
@@ -260,6 +262,7 @@ impl Peer {
             intake: Intake::new(),
             offer: Offer::Full,
             restart: Restart::Done,
+            has_dialled: false,
             jitter: Jitter::new(seed),
             outbox: Outbox::new(),
             stats: Stats::default(),

@@ -433,7 +433,7 @@ fn word(state: State, passive: PassiveMode) -> &'static str {
         (State::Idle, _) => "Idle",
         (State::Connect, _) => "Connect",
         (State::Active, PassiveMode::Active) => "Active",
-        (State::Active, PassiveMode::Passive) => "Passive",
+        (State::Active, PassiveMode::Passive | PassiveMode::AtStart) => "Passive",
         (State::OpenSent, _) => "OpenSent",
         (State::OpenConfirm, _) => "OpenConfirm",
         (State::Established, _) => "Established",

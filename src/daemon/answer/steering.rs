@@ -204,7 +204,7 @@ impl Steering {
             (PeerAction::Retry, None) => match snapshot.state {
                 // An idle hold, or the retry timer.
                 State::Idle => None,
-                _ if record.session.passive == PassiveMode::Passive => Some(Obstacle::Passive),
+                _ if record.session.passive.is_passive() => Some(Obstacle::Passive),
                 State::Active => None,
                 state => Some(Obstacle::Connecting(state)),
             },
@@ -335,7 +335,7 @@ fn effect(action: &PeerAction, record: &Record, counts: &PeerCounts) -> String {
                 Direction::Both => format!("{theirs}, {ours}"),
             }
         }
-        PeerAction::Retry if record.session.passive == PassiveMode::Passive => {
+        PeerAction::Retry if record.session.passive.is_passive() => {
             "accepts its connections again".to_owned()
         }
         PeerAction::Retry => "connects now".to_owned(),

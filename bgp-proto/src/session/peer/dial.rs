@@ -78,6 +78,7 @@ impl Peer {
         }
         self.backoff.reset();
         self.offer = Offer::Full;
+        self.has_dialled = false;
         self.begin(now);
     }
 
@@ -220,14 +221,18 @@ impl Peer {
         let mut deadline = Timer::stopped();
         deadline.set(now + self.backoff.connect_time());
         self.admin = Admin::Running { dial: Dial::Connecting { since: now, deadline } };
+        self.has_dialled = true;
         self.outbox.push(Action::Connect);
     }
 
     /// A passive peer never dials, nor does one that has dialled already or is established.
     fn may_dial(&self) -> bool {
-        self.config.passive == PassiveMode::Active
-            && self.conn(Slot::Outgoing).is_none()
-            && self.established().is_none()
+        let is_ours = match self.config.passive {
+            PassiveMode::Active => true,
+            PassiveMode::Passive => false,
+            PassiveMode::AtStart => !self.has_dialled,
+        };
+        is_ours && self.conn(Slot::Outgoing).is_none() && self.established().is_none()
     }
 
     fn close_all(&mut self, now: Time, reason: &Close) {

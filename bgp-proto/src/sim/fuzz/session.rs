@@ -44,7 +44,8 @@ fn config(choices: &mut Choices<'_>) -> PeerConfig {
     let mut config = PeerConfig::new([192, 0, 2, 1].into(), asn, &identity);
     let modes = [AddPathMode::None, AddPathMode::Both, AddPathMode::Send, AddPathMode::Receive];
     config.families = choices.pick(&[FamilySet::ALL, FamilySet::only(Family::Ipv4)]);
-    config.passive = choices.pick(&[PassiveMode::Active, PassiveMode::Passive]);
+    config.passive =
+        choices.pick(&[PassiveMode::Active, PassiveMode::Passive, PassiveMode::AtStart]);
     config.hold_time = Duration::from_secs(choices.pick(&[90, 3, 0, 65_535]));
     config.connect_retry_time = Duration::from_secs(choices.pick(&[5, 0, 120]));
     config.send_hold_time =
@@ -216,7 +217,7 @@ impl Host {
     }
 
     fn note_dial(&mut self) {
-        assert_eq!(self.peer.config().passive, PassiveMode::Active, "a passive peer dials");
+        assert_ne!(self.peer.config().passive, PassiveMode::Passive, "a passive peer dials");
         assert!(!std::mem::replace(&mut self.dialling, true), "two attempts at once");
         assert!(!self.connected[Slot::Outgoing.index()], "an attempt beside our own connection");
         if let Some(last) = self.last_dial.replace(self.now) {
@@ -240,7 +241,7 @@ impl Host {
         assert_eq!(self.up, peer.state() == State::Established);
         assert_eq!(self.up, peer.negotiated().is_some());
         assert!(!(self.up && self.dialling), "an attempt beside a session");
-        let passive = peer.config().passive == PassiveMode::Passive;
+        let passive = peer.config().passive.is_passive();
         match peer.state() {
             State::Idle => {}
             State::Active if passive => {}

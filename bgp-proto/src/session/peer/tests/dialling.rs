@@ -131,6 +131,35 @@ fn a_passive_peer_never_dials() {
 }
 
 #[test]
+fn a_peer_that_dials_at_the_start_waits_afterwards() {
+    let at_start = || Host::new(PeerConfig { passive: PassiveMode::AtStart, ..config() });
+    let mut host = at_start();
+    host.command(Command::Start);
+    assert_eq!(host.output().matches("dial").count(), 1);
+    host.advance(State::Established, Slot::Outgoing);
+    host.closed(Slot::Outgoing);
+    host.pass(HOUR);
+    assert_eq!(host.peer.state(), State::Active);
+    host.advance(State::Established, Slot::Incoming);
+    host.closed(Slot::Incoming);
+    host.pass(HOUR);
+    assert!(!host.output().contains("dial"));
+
+    // The attempt fails: the neighbour has to come.
+    let mut host = at_start();
+    host.command(Command::Start);
+    host.output();
+    host.peer.handle_connect_failed(host.now, "connection refused");
+    host.pass(HOUR);
+    assert_eq!(host.peer.state(), State::Active);
+    assert!(!host.output().contains("dial"));
+    // Another start is another attempt.
+    host.command(Command::Stop(Close::Deconfigured));
+    host.command(Command::Start);
+    assert_eq!(host.output().matches("dial").count(), 1);
+}
+
+#[test]
 fn nobody_dials_beside_an_established_session() {
     // The peer's connection wins while ours is still being dialled.
     let mut host = Host::new(config());
