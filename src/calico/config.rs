@@ -20,7 +20,7 @@ use bgp_proto::types::{ClusterId, Family, FibKind, Prefix, RouterId};
 use bgp_proto::wire::{AddPathMode, Origin};
 
 use super::plan::{
-    FamilyPlan, NextHop, Plan, PlannedSession, Problem, Session, StaticKind, Touched,
+    FamilyPlan, NextHop, Plan, PlannedSession, Problem, Session, SessionKind, StaticKind, Touched,
 };
 use crate::config::{
     BfdPlace, BgpConfig, CalicoLimits, Config, FibSettings, HostRoute, HostSettings, Originate,
@@ -294,7 +294,12 @@ fn peer_entry(
         port: session.port,
         source_address: session.source_address,
         local_asn: session.local_asn,
-        passive: if session.passive { PassiveMode::Passive } else { PassiveMode::Active },
+        passive: match (session.passive, session.kind) {
+            (false, _) => PassiveMode::Active,
+            (true, SessionKind::LocalWorkload) => PassiveMode::Passive,
+            // Differs from BIRD: a node that restarts does not wait for the other's retry timer.
+            (true, _) => PassiveMode::AtStart,
+        },
         hold_time: HOLD_TIME,
         // A node that is back is dialled within seconds, and one that is silent for the hold time is
         // not waited for once more.
@@ -458,7 +463,7 @@ mod tests {
         assert_eq!(session.multihop_ttl, Some(64));
         assert_eq!(session.hold_time, HOLD_TIME);
         assert_eq!(session.add_path[Family::Ipv4], AddPathMode::Both);
-        assert_eq!(session.passive, PassiveMode::Passive);
+        assert_eq!(session.passive, PassiveMode::AtStart);
         assert_eq!(first.bgp.listen.len(), 2);
 
         apply(&mut resolver, node("c", "10.0.0.3/24"));
@@ -530,7 +535,7 @@ mod tests {
         let identity = &config.bgp.identity;
         let mesh = PeerConfig {
             source_address: "10.0.0.1".parse().ok(),
-            passive: PassiveMode::Passive,
+            passive: PassiveMode::AtStart,
             graceful_restart_time: Some(Duration::from_secs(120)),
             ..of_calico("10.0.0.2", 64512, identity)
         };
