@@ -12,8 +12,8 @@
 #   MARGAY_PACKAGE_DIR=DIR        in place of target/package
 #   MARGAY_COMMIT, SOURCE_DATE_EPOCH   of the commit that is checked out by default
 #
-# Each program is run before it is packaged, another machine's in qemu's user mode. Needs interop/setup.sh
-# package. The same commit gives the same octets, in another folder of the
+# Each program is run before it is packaged, another machine's in qemu's user mode.
+# Needs interop/setup.sh package. The same commit gives the same octets, in another folder of the
 # repository too (of margay.debug with the same home folder). To see it:
 #   interop/package.sh && cp -r target/package /tmp/first && rm -rf target && interop/package.sh &&
 #       diff -r /tmp/first target/package
