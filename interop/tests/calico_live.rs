@@ -16,7 +16,9 @@ const PARALLEL: usize = 6;
 #[test]
 #[ignore = "needs root, BIRD 1.6 and MARGAY_SHARED"]
 fn shared_data_margay_in_birds_place_tells_and_writes_the_same() -> Result<()> {
-    Scenario::with_golden(&require::shared()?, |mut scenarios| {
+    let shared = require::shared()?;
+    Scenario::with_golden(&shared, |mut scenarios| {
+        scenarios.extend(Scenario::with_environment(&shared)?);
         scenarios.retain(|s| !WITHOUT_PASSWORD.contains(&s.name.as_str()));
         one_after_the_other(scenarios)
     })

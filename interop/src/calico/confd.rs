@@ -60,6 +60,7 @@ impl Confd {
             nodes: set.nodes,
             objects: objects.into(),
             release: RELEASE.to_owned(),
+            environment: Vec::new(),
             golden: folder.to_owned(),
             pools: set.pools,
             has_blocks: true,

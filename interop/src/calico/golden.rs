@@ -41,6 +41,8 @@ pub struct Scenario {
     pub objects: Vec<PathBuf>,
     /// The release whose files they are.
     pub release: String,
+    /// calico-node's variables, beside those that every node has.
+    pub environment: Vec<(String, String)>,
     pub(super) golden: PathBuf,
     pub(super) pools: Vec<String>,
     pub(super) has_blocks: bool,
@@ -206,6 +208,40 @@ impl Scenario {
         Ok(found)
     }
 
+    /// The scenarios of the corpus below `shared` that have an environment.
+    ///
+    /// # Errors
+    /// When the corpus is not as its index says.
+    pub fn with_environment(shared: &Path) -> Result<Vec<Scenario>> {
+        let (corpus, entries) = index(shared)?;
+        let mut found = Vec::new();
+        for entry in &entries {
+            let variables = entry["env"].as_object().into_iter().flatten();
+            let variables: Vec<(String, String)> = variables
+                .map(|(name, value)| Some((name.clone(), value.as_str()?.to_owned())))
+                .collect::<Option<_>>()
+                .context("env: not a string")?;
+            if variables.is_empty() {
+                continue;
+            }
+            let mut plain = entry.clone();
+            plain["env"] = Value::Null;
+            // Files of Felix are named in the environment.
+            if let Some(step) = plain["steps"][0].as_object_mut() {
+                step.remove("files");
+            }
+            let scenario = Self::read(&corpus, &plain)?;
+            let mut scenario = scenario.with_context(|| format!("{}: steps", entry["scenario"]))?;
+            // A folder of the corpus stands for a place on the node.
+            let folder = scenario.golden.display().to_string();
+            let value = |value: String| if value.starts_with('<') { folder.clone() } else { value };
+            scenario.environment =
+                variables.into_iter().map(|(name, text)| (name, value(text))).collect();
+            found.push(scenario);
+        }
+        Ok(found)
+    }
+
     /// `None`: it has later steps or an environment.
     fn read(corpus: &Path, entry: &Value) -> Result<Option<Scenario>> {
         let text = |value: &Value| value.as_str().map(str::to_owned).context("not a string");
@@ -235,6 +271,7 @@ impl Scenario {
             nodes: Vec::new(),
             objects,
             release: "v3.33.0".to_owned(),
+            environment: Vec::new(),
             golden: corpus.join(expected),
             pools: Vec::new(),
             has_blocks: entry["block_affinities"] == true,

@@ -25,6 +25,8 @@ const NEIGHBORS_MAX: usize = 6;
 const STARTUP_MAX: Duration = Duration::from_secs(150);
 /// How long nothing may change before what there is counts.
 const QUIET: Duration = Duration::from_secs(2);
+/// The variable that says where Felix writes what its endpoints are.
+const ENDPOINT_STATUS: &str = "CALICO_ENDPOINT_STATUS_PATH_PREFIX";
 /// The interface of a pod.
 const POD: &str = "cali1";
 /// The interface that Felix's routes to other nodes leave by.
@@ -371,11 +373,15 @@ impl<'a> Stage<'a> {
     fn configuration(&self, bird_sockets: &str) -> String {
         let paths: Vec<String> =
             self.scenario.objects.iter().map(|path| path.display().to_string()).collect();
+        let said = self.scenario.environment.iter().any(|(name, _)| name == ENDPOINT_STATUS);
+        let endpoints = match said {
+            true => String::new(),
+            false => format!("endpoint-status = \"{}\"\n", self.host.file("status").display()),
+        };
         format!(
             "[calico]\nnode = \"{}\"\ndatastore = \"file\"\npath = {paths:?}\n\
-             endpoint-status = \"{}\"\nbird-sockets = {bird_sockets}\nstate-file = \"none\"\nversion = \"{}\"\n\n{}",
+             {endpoints}bird-sockets = {bird_sockets}\nstate-file = \"none\"\nversion = \"{}\"\n\n{}",
             self.scenario.node,
-            self.host.file("status").display(),
             self.scenario.release,
             margay::control_section(&self.host),
         )
@@ -388,7 +394,10 @@ impl<'a> Stage<'a> {
     pub fn with_margay(&self) -> Result<Outcome> {
         self.write_kernel_routes()?;
         let text = self.configuration("\"none\"");
-        let (mut daemon, _) = margay::start_text(&self.host, &text)?;
+        let variables = self.scenario.environment.iter();
+        let variables: Vec<_> =
+            variables.map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        let (mut daemon, _) = margay::start_with(&self.host, &text, &variables)?;
         // Until then routes of an earlier run, and those that were replaced meanwhile, are kept. A
         // neighbour that nobody is, is waited for as long as the restart time.
         wait_until(STARTUP_MAX, "the end of the start-up", || {

@@ -103,6 +103,7 @@ impl Scenario {
             nodes,
             objects: files.map(|(path, _)| path).into(),
             release: release.to_owned(),
+            environment: Vec::new(),
             golden: folder.to_owned(),
             pools: vec![super::POOL.to_owned()],
             has_blocks: true,
