@@ -179,6 +179,35 @@ fn packets_leave_with_ttl_255_from_a_port_of_their_own() {
     bfd.stop();
 }
 
+/// Numbers of sessions are used again, sockets are not.
+#[test]
+#[ignore = "needs root: a network namespace"]
+fn a_session_that_follows_another_one_sends_to_its_own_peer() {
+    enter_namespace();
+    let [first, second] = ["127.0.0.8", "127.0.0.9"].map(|peer| {
+        let listener = UdpSocket::bind((peer, 3784)).unwrap();
+        listener.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        listener
+    });
+    let bfd = Bfd::start(Clock::start()).unwrap();
+    let watch = Watch::new(&bfd);
+    let want = |owner, peer| {
+        let wanted = Wanted { target: target(peer, "127.0.0.1"), config: Config::default() };
+        bfd.handle().want(PeerId(owner), Some(wanted));
+    };
+    want(1, "127.0.0.8");
+    first.recv(&mut [0; 64]).expect("a packet to the first peer");
+    bfd.handle().want(PeerId(1), None);
+    let limit = Instant::now() + Duration::from_secs(20);
+    while !watch.view().sessions.is_empty() {
+        assert!(Instant::now() < limit, "{:?}", watch.view());
+        std::thread::sleep(millis(20));
+    }
+    want(2, "127.0.0.9");
+    second.recv(&mut [0; 64]).expect("a packet to the second peer");
+    bfd.stop();
+}
+
 /// Two BFD threads with a link between them, each in a namespace of its own. Dropping an end's
 /// sender ends its thread.
 struct Pair {

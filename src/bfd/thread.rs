@@ -150,6 +150,12 @@ impl Worker {
     fn take_wishes(&mut self, now: Time) -> bool {
         let wishes = std::mem::take(&mut *lock(&self.handle.0.wishes));
         let any = !wishes.is_empty();
+        if any {
+            // First: the number of a session that has ended is given to the next one, and a socket is
+            // connected to one peer.
+            let sessions = &self.sessions;
+            self.sender.retain(|id| sessions.is_alive(id));
+        }
         for (owner, wanted) in wishes {
             // The kernel's generator does not fail once it is seeded; a zero is as good as any seed.
             let mut draw = || random().unwrap_or_default();
@@ -160,8 +166,6 @@ impl Worker {
         if any {
             let interval = self.sessions.interval_min().unwrap_or_default();
             self.turn = (interval / TURNS).clamp(TURN_MIN, TURN_MAX);
-            let sessions = &self.sessions;
-            self.sender.retain(|id| sessions.is_alive(id));
         }
         any
     }
