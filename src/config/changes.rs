@@ -79,7 +79,10 @@ impl Config {
         changes.add_peers(differing_peers(&self.peers, &new.peers, names));
         changes.add_originate(&self.originate, &new.originate);
         changes.dynamic = dynamic_changes(&self.dynamic, &new.dynamic);
-        changes.table = (self.table != new.table).then(|| Arc::clone(&new.table));
+        // `fib.enabled` is part of it, and counts after a restart only.
+        let table =
+            TableConfig { fib_enabled: self.table.fib_enabled, ..TableConfig::clone(&new.table) };
+        changes.table = (*self.table != table).then(|| Arc::new(table));
         changes.bgp_listen_changed = self.bgp.listen != new.bgp.listen;
         changes.redistribute =
             (self.redistribute != new.redistribute).then(|| new.redistribute.clone());
@@ -120,6 +123,7 @@ impl Config {
     pub fn keep_until_restart(&mut self, running: &Config) {
         let FibSettings { multipath_max, via_default, .. } = self.fib;
         self.fib = FibSettings { multipath_max, via_default, ..running.fib.clone() };
+        Arc::make_mut(&mut self.table).fib_enabled = running.table.fib_enabled;
         self.host.control = running.host.control.clone();
         self.host.log.format = running.host.log.format;
         self.host.http = running.host.http.map(|http| HttpSettings {

@@ -319,16 +319,20 @@ fn a_reload_touches_what_differs_and_nothing_else() {
 fn keys_that_wait_for_a_restart_wait_until_they_are_as_they_run() {
     let running = accepted(FULL);
     let edited = FULL
+        .replace("[fib]\nenabled = true", "[fib]\nenabled = false")
         .replace("protocol = 77", "protocol = 78")
         .replace("127.0.0.1:9479", "127.0.0.1:9480")
         .replace("peer-series-max = 500", "peer-series-max = 100")
         .replace("multipath-max = 8", "multipath-max = 4")
         .replace("\"json\"", "\"text\"");
-    let wanted = ["fib.protocol", "http.listen", "log.format"];
-    assert_eq!(running.changes_to(&accepted(&edited)).restart_needed, wanted);
+    let wanted = ["fib.enabled", "fib.protocol", "http.listen", "log.format"];
+    let changes = running.changes_to(&accepted(&edited));
+    assert_eq!(changes.restart_needed, wanted);
+    assert!(changes.table.unwrap().fib_enabled, "routes stay in the kernel until the restart");
     let mut in_force = accepted(&edited);
     in_force.keep_until_restart(&running);
     assert_eq!((in_force.fib.protocol, in_force.fib.multipath_max), (77, 4));
+    assert!(in_force.fib.enabled && in_force.table.fib_enabled);
     let waiting = in_force.changes_to(&accepted(&edited));
     assert_eq!(waiting, Changes { restart_needed: wanted.to_vec(), ..Changes::default() });
     let back = in_force.changes_to(&accepted(FULL));
