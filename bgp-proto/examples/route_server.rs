@@ -12,7 +12,7 @@
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::io::{ErrorKind, Read, Write};
-use std::net::{IpAddr, SocketAddrV4, TcpListener, TcpStream};
+use std::net::{IpAddr, Shutdown, SocketAddrV4, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -52,8 +52,11 @@ impl Client {
     }
 
     fn write(&mut self, octets: &[u8]) {
-        // A failure shows itself at the next read.
-        let _ = self.stream.as_mut().map(|stream| stream.write_all(octets));
+        let Some(stream) = &mut self.stream else { return };
+        if stream.write_all(octets).is_err() {
+            // Part of a message may have gone out: nothing may follow it. The next read says so.
+            let _ = stream.shutdown(Shutdown::Both);
+        }
     }
 
     /// Takes the octets that have arrived.
