@@ -12,14 +12,16 @@ use bgp_proto::export::{Fetch, Piece, Reader};
 use bgp_proto::policy::{Policy, Source};
 use bgp_proto::rib::{NextHopState, ViaDefault};
 use bgp_proto::session::{Keep, Negotiated};
-use bgp_proto::table::{AddPathSend, ExportParams, ImportParams, LocalRoute, NextHopMode, NextHopRequest, NextTurn, PeerLimits, PeerRoutes, ReflectionParams, RouteFilter, RouteLimits, Table, TableConfig, Work};
+use bgp_proto::table::{
+    AddPathSend, ExportParams, ImportParams, LocalRoute, NextHopMode, NextHopRequest, NextTurn,
+    PeerLimits, PeerRoutes, ReflectionParams, RouteFilter, RouteLimits, Table, TableConfig, Work,
+};
 use bgp_proto::types::{
     Asn, Community, Family, FamilySet, NextHop, PathId, PeerId, PeerType, Prefix, Prefix4,
     RouterId, SessionId, Time,
 };
 use bgp_proto::wire::{
-    AttrEdit, HEADER_LEN, Nlri, Origin, RouteAction, RouteBatch, Update,
-    UpdateContext, Verdict,
+    AttrEdit, HEADER_LEN, Nlri, Origin, RouteAction, RouteBatch, Update, UpdateContext, Verdict,
 };
 use libfuzzer_sys::fuzz_target;
 
@@ -168,10 +170,7 @@ impl World {
     }
 
     fn local(&mut self, which: u8, how: u8) {
-        let route = LocalRoute {
-            ..LocalRoute::default()
-        };
-        let route = (how & 1 == 1).then_some(route);
+        let route = (how & 1 == 1).then(LocalRoute::default);
         self.table.handle_local(self.now, prefix(which), Source::Static, route);
     }
 
@@ -291,7 +290,23 @@ fn prefix(which: u8) -> Prefix {
 
 fn routes(at: usize, variant: u8) -> PeerRoutes {
     let policy = |reject| if reject { Policy::reject_all() } else { Policy::accept_all() };
-    PeerRoutes { import: ImportParams { limits: RouteLimits { paths_max: 3, ..RouteLimits::default() }, ..ImportParams::new(policy(variant & 2 != 0)) }, export: ExportParams { policy: Arc::new(policy(variant & 4 != 0)), next_hop: if variant & 1 == 0 { NextHopMode::Auto } else { NextHopMode::SelfAddress }, add_path_send: if variant & 16 == 0 { AddPathSend::All } else { AddPathSend::Best(2) } }, reflection: ReflectionParams { client: at >= 2, ..ReflectionParams::default() }, limits: PeerLimits { prefixes_max: (variant & 8 != 0).then_some(3), ..PeerLimits::default() }, ..PeerRoutes::new(format!("p{at}")) }
+    PeerRoutes {
+        import: ImportParams {
+            limits: RouteLimits { paths_max: 3, ..RouteLimits::default() },
+            ..ImportParams::new(policy(variant & 2 != 0))
+        },
+        export: ExportParams {
+            policy: Arc::new(policy(variant & 4 != 0)),
+            next_hop: if variant & 1 == 0 { NextHopMode::Auto } else { NextHopMode::SelfAddress },
+            add_path_send: if variant & 16 == 0 { AddPathSend::All } else { AddPathSend::Best(2) },
+        },
+        reflection: ReflectionParams { client: at >= 2, ..ReflectionParams::default() },
+        limits: PeerLimits {
+            prefixes_max: (variant & 8 != 0).then_some(3),
+            ..PeerLimits::default()
+        },
+        ..PeerRoutes::new(format!("p{at}"))
+    }
 }
 
 /// 0 and 1 are external (1 with two-octet AS numbers), 2 and up are clients; 4 has ADD-PATH.
