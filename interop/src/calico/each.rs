@@ -49,8 +49,8 @@ impl Scenario {
             let mut scenarios = Vec::new();
             lab::run("confd", &[], |lab| {
                 let confd = Confd::start(lab)?;
-                let sets = std::env::var("CONFD_SETS").ok().and_then(|sets| sets.parse().ok());
-                for number in 0..sets.unwrap_or(BY_CONFD) {
+                let sets = std::env::var("CONFD_SETS").map(|sets| sets.parse());
+                for number in 0..sets.unwrap_or(Ok(BY_CONFD)).context("CONFD_SETS")? {
                     let folder = folder.join(number.to_string());
                     let set = || format!("object set {number}");
                     scenarios.push(confd.scenario(number, &folder).with_context(set)?);
