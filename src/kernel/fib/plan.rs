@@ -25,6 +25,7 @@ use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::counts::Counts;
 use bgp_proto::types::{Hop, Prefix, Prefix4, Prefix6, Recursion, Time};
 
 use super::view::{FibCounters, FibState};
@@ -140,6 +141,8 @@ pub(crate) struct Plan {
     kept: VecDeque<(Time, Vec<Prefix>)>,
     /// The same, since the last call that knew the time.
     kept_since_last: Vec<Prefix>,
+    /// How often each is in those two: one that was wanted again and is kept anew has its whole time.
+    keeps: Counts<Prefix>,
     /// Requests that met something unknown; decided again after the kernel was read.
     unclear: BTreeSet<Prefix>,
     /// Routes beside those that we keep, which the kernel did not delete.
@@ -172,6 +175,7 @@ impl Plan {
             shared: Shared::new(table, protocol, form),
             kept: VecDeque::new(),
             kept_since_last: Vec::new(),
+            keeps: Counts::default(),
             unclear: BTreeSet::new(),
             refused_strays: RefusedStrays::default(),
             report: Report::default(),
@@ -195,6 +199,7 @@ impl Plan {
         let was_wanted = of_family!(self, prefix, key, table => table.keep(key, &mut self.shared));
         if was_wanted {
             self.kept_since_last.push(prefix);
+            self.keeps.add(prefix);
         }
     }
 
@@ -205,6 +210,10 @@ impl Plan {
         }
         while let Some((_, prefixes)) = self.kept.pop_front_if(|(due, _)| *due <= now) {
             for prefix in prefixes {
+                self.keeps.remove(prefix);
+                if self.keeps.has(&prefix) {
+                    continue;
+                }
                 of_family!(self, prefix, key, table => {
                     table.end_keeping(key, &mut self.shared);
                 });

@@ -234,6 +234,19 @@ fn what_is_kept_stays_until_somebody_else_has_a_route_or_time_is_up() {
     plan.keep(q);
     plan.want(q, None);
     agree(&mut plan, &foreign, &["withdraw 10.2.0.0/16 1024"]);
+    // Wanted again meanwhile, and kept anew: its time begins anew too.
+    plan.want(q, wanted(via(2, 1024)));
+    agree(&mut plan, &foreign, &["add 10.2.0.0/16 10.0.0.2"]);
+    plan.keep(q);
+    plan.handle_time(at(70_000));
+    plan.want(q, wanted(via(2, 1024)));
+    plan.handle_time(at(75_000));
+    plan.keep(q);
+    plan.handle_time(at(76_000));
+    plan.handle_time(at(80_000));
+    agree(&mut plan, &foreign, &[]);
+    plan.handle_time(at(86_000));
+    agree(&mut plan, &foreign, &["withdraw 10.2.0.0/16 1024"]);
     // Where nothing is, nothing is written.
     plan.keep(prefix("10.3.0.0/16"));
     agree(&mut plan, &foreign, &[]);
