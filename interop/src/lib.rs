@@ -36,6 +36,7 @@ pub mod message;
 pub mod monitor;
 pub mod openbgpd;
 pub mod pki;
+pub mod random;
 pub mod raw;
 pub mod require;
 pub mod sequence;

@@ -10,7 +10,6 @@ mod feed;
 mod netns;
 mod options;
 mod process;
-mod random;
 mod relay;
 mod report;
 mod scenario;

@@ -6,8 +6,8 @@ use std::io::Read;
 use std::net::Ipv4Addr;
 use std::path::Path;
 
-use crate::random::Random;
 use crate::wire;
+use interop::random::Random;
 
 /// An IPv4 prefix: address with cleared host bits, length.
 pub(crate) type Prefix = (u32, u8);
