@@ -4,6 +4,7 @@
 use std::fmt::Write as _;
 
 use super::golden::Node;
+use crate::random::Random;
 
 /// The node that is run.
 pub(super) const NODE: &str = "own";
@@ -28,17 +29,13 @@ const NETWORKS_V4: [&str; 6] = [
 ];
 const NETWORKS_V6: [&str; 3] = ["fd00:65::/48", "2001:db8:113::/48", "::/0"];
 
-/// Numbers that look random and are the same for the same beginning (`SplitMix64`).
+/// What is chosen for an object set.
 #[derive(Debug)]
-struct Dice(u64);
+struct Dice(Random);
 
 impl Dice {
     fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        (z ^ (z >> 31)) % bound
+        self.0.bits() % bound
     }
 
     /// True in so many of a hundred cases.
@@ -66,7 +63,7 @@ pub(super) struct ObjectSet {
 impl ObjectSet {
     /// The set of that number.
     pub(super) fn new(number: u8) -> ObjectSet {
-        let mut dice = Dice(u64::from(number));
+        let mut dice = Dice(Random::new(u64::from(number)));
         let mut set = ObjectSet::default();
         let is_dual = dice.percent(50);
         let has_reflector = dice.percent(40);
