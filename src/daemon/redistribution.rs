@@ -33,8 +33,12 @@ impl Redistribution {
     pub(super) fn apply(&self, changes: &Changes, table: &Handle) {
         let withdrawn = changes.originate_withdrawn.iter().copied();
         let added = changes.originate_added.iter().map(|route| route.prefix);
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let differing: BTreeSet<Prefix> = withdrawn.chain(added.clone()).collect();
+        // Most changes concern peers, and there may be ten thousand learned routes.
+        if differing.is_empty() && changes.redistribute.is_none() {
+            return;
+        }
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         state.own.retain(|prefix| !differing.contains(prefix));
         state.own.extend(added);
         if let Some(rules) = &changes.redistribute {
