@@ -68,6 +68,20 @@ pub enum RoleMode {
     Strict,
 }
 
+/// What BGP does while the BFD session beside it is not up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum BfdMode {
+    /// It establishes its session all the same.
+    #[default]
+    Lenient,
+    /// It offers capability 74, and stays in OpenConfirm until BFD is up
+    /// (draft-ietf-idr-bgp-bfd-strict-mode).
+    ///
+    /// Differs from the draft: that holds also beside a neighbour that does not offer the capability. An
+    /// operator who asks for it wants no routes over a path that BFD has not verified.
+    Strict,
+}
+
 /// A TCP MD5 key (RFC 2385), 1-80 octets. `Debug` never shows it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct AuthKey(Vec<u8>);
@@ -158,6 +172,8 @@ pub struct PeerConfig {
     /// With a role: what becomes of a neighbour that does not name its own (RFC 9234 §4.2). Default
     /// lenient.
     pub role_mode: RoleMode,
+    /// Whether the session waits for BFD. Default lenient.
+    pub bfd_mode: BfdMode,
     /// Why the peer has no session although it is configured: it neither dials nor is dialled. `None`,
     /// the default: it has one.
     pub idle: Option<std::sync::Arc<str>>,
@@ -197,6 +213,7 @@ impl PeerConfig {
             reject_as_sets: true,
             role: None,
             role_mode: RoleMode::Lenient,
+            bfd_mode: BfdMode::Lenient,
             idle: None,
             multihop_ttl: None,
         }

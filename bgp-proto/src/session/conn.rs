@@ -42,7 +42,8 @@ pub(super) struct OpenConfirm {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Consent {
     Given,
-    /// Another connection may win: see [`collision`](super::collision).
+    /// Another connection may win: see [`collision`](super::collision). Or BFD is not up: see
+    /// [`BfdMode::Strict`](super::BfdMode::Strict).
     Withheld {
         /// The peer's KEEPALIVE has come.
         peer_confirmed: bool,
@@ -194,6 +195,11 @@ impl OpenConfirm {
         self.consent = Consent::Given;
         self.keepalive.stop();
         arm_keepalive(&mut self.keepalive, now, &self.negotiated, jitter);
+    }
+
+    /// Our KEEPALIVE stays withheld until `decided_at`.
+    pub(super) fn withhold(&mut self, decided_at: Time) {
+        self.keepalive.set(decided_at);
     }
 
     /// The peer's KEEPALIVE came (RFC 4271 §8.2.2 OpenConfirm, event 26).

@@ -41,9 +41,9 @@ mod timers;
 
 pub use close::{Close, LastError, Origin};
 pub use config::{
-    AuthKey, HoldExpiry, LocalIdentity, PassiveMode, PeerConfig, Redial, RoleMode,
+    AuthKey, BfdMode, HoldExpiry, LocalIdentity, PassiveMode, PeerConfig, Redial, RoleMode,
     TransportSecurity,
 };
 pub use negotiate::Negotiated;
 pub use offer::{Offer, Restart};
-pub use peer::{Action, Command, Keep, Peer, Slot, State, Stats, Timers};
+pub use peer::{Action, BfdPath, Command, Keep, Peer, Slot, State, Stats, Timers};

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::PeerConfig;
+use super::{BfdMode, PeerConfig};
 use crate::types::{Family, FamilySet, PeerType, Role};
 use crate::wire::{AddPathMode, Capabilities, GracefulRestart, GracefulRestartFamily};
 use crate::wire::{Code, Notification, Open, cap};
@@ -128,6 +128,7 @@ fn build_capabilities(config: &PeerConfig, offer: &Offer, restart: Restart) -> C
     if config.peer_type() == PeerType::External && offer.includes(cap::ROLE) {
         caps.role = config.role.map(Role::code);
     }
+    caps.bfd_strict = config.bfd_mode == BfdMode::Strict && offer.includes(cap::BFD_STRICT);
     if let Some(time) = config.graceful_restart_time
         && offer.includes(cap::GRACEFUL_RESTART)
     {

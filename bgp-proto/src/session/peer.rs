@@ -18,7 +18,7 @@ use std::sync::Arc;
 use super::conn::{Conn, Expiry};
 use super::intake::Intake;
 use super::timers::{Backoff, Jitter};
-use super::{Close, LastError, Negotiated, Offer, PeerConfig, Restart};
+use super::{BfdMode, Close, LastError, Negotiated, Offer, PeerConfig, Restart};
 use crate::types::{Family, LogLimit, Time};
 use crate::wire::{MessageType, split_frame};
 use crate::wire::{Notification, RefreshKind, RouteBatch, RouteRefresh, encode_keepalive};
@@ -76,8 +76,21 @@ pub enum Command {
     RequestRefresh(Family),
     /// Dial now where only the retry timer is waited for: the obstacle may have been removed.
     Dial,
+    /// The BFD session with the peer came up or went down. Before the first such command it counts as
+    /// down. It matters with [`BfdMode::Strict`](super::BfdMode::Strict) alone, and only to a session that
+    /// is not established: one that is, the host ends with `Restart`.
+    SetBfd(BfdPath),
     /// Forget what failed before: end an idle hold, and dial now where the retry timer is waited for.
     Retry,
+}
+
+/// Whether BFD has verified the path to the peer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum BfdPath {
+    #[default]
+    Down,
+    Up,
 }
 
 /// What the host must do. Drain after every input.
@@ -237,6 +250,7 @@ pub struct Peer {
     intake: Intake,
     offer: Offer,
     restart: Restart,
+    bfd: BfdPath,
     /// Whether we have dialled since [`Command::Start`].
     has_dialled: bool,
     jitter: Jitter,
@@ -262,6 +276,7 @@ impl Peer {
             intake: Intake::new(),
             offer: Offer::Full,
             restart: Restart::Done,
+            bfd: BfdPath::Down,
             has_dialled: false,
             jitter: Jitter::new(seed),
             outbox: Outbox::new(),
@@ -289,6 +304,7 @@ impl Peer {
             Command::Stop(reason) => self.stop(now, reason),
             Command::Restart(reason) => self.bounce(now, reason),
             Command::RequestRefresh(family) => self.request_refresh(family),
+            Command::SetBfd(path) => self.bfd = path,
             Command::Dial => self.dial_now(now),
             Command::Retry => self.retry(now),
         }
@@ -415,7 +431,7 @@ impl Peer {
         for slot in Slot::ALL {
             let Some(Some(conn)) = self.conns.get_mut(slot.index()) else { continue };
             match conn.expire(now, &mut self.jitter) {
-                Some(Expiry::Hold) => self.close(now, slot, Close::HoldTimerExpired),
+                Some(Expiry::Hold) => self.close(now, slot, self.hold_expired(slot)),
                 Some(Expiry::SendHold) => self.close(now, slot, Close::SendHoldTimerExpired),
                 Some(Expiry::Keepalive) => self.send_keepalive(slot),
                 Some(Expiry::Withheld) => self.decide_withheld(now, slot),
@@ -503,6 +519,21 @@ impl Peer {
     /// What our OPENs offer: less than configured once the peer refused capabilities.
     pub fn offer(&self) -> &Offer {
         &self.offer
+    }
+
+    /// Whether our KEEPALIVE is withheld on every connection until BFD has verified the path.
+    fn awaits_bfd(&self) -> bool {
+        self.config.bfd_mode == BfdMode::Strict && self.bfd == BfdPath::Down
+    }
+
+    /// What it means that the hold timer of a connection expired.
+    fn hold_expired(&self, slot: Slot) -> Close {
+        match self.conn(slot) {
+            Some(Conn::OpenConfirm(_)) if self.awaits_bfd() => {
+                Close::BfdDown { text: "it did not come up within the hold time".to_owned() }
+            }
+            _ => Close::HoldTimerExpired,
+        }
     }
 
     fn conn(&self, slot: Slot) -> Option<&Conn> {

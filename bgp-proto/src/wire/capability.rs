@@ -21,6 +21,7 @@ pub(crate) mod cap {
     pub(crate) const ADD_PATH: u8 = 69;
     pub(crate) const ENHANCED_REFRESH: u8 = 70;
     pub(crate) const LONG_LIVED: u8 = 71;
+    pub(crate) const BFD_STRICT: u8 = 74;
     /// What Cisco used before RFC 2918; still sent beside 2.
     pub(crate) const OLD_ROUTE_REFRESH: u8 = 128;
 }
@@ -120,6 +121,8 @@ pub struct Capabilities {
     pub enhanced_refresh: bool,
     /// 71. Without families: the speaker knows the communities of RFC 9494 §4.6, and keeps nothing.
     pub long_lived: Option<Vec<LongLivedFamily>>,
+    /// 74 (draft-ietf-idr-bgp-bfd-strict-mode).
+    pub bfd_strict: bool,
     /// Every other capability, code and value, in order of appearance; also the optional ones of
     /// wrong length, which have no effect.
     pub unknown: Vec<(u8, Vec<u8>)>,
@@ -163,6 +166,7 @@ impl Capabilities {
             names.extend(families.is_empty().then(|| "long-lived".to_owned()));
             names.extend(families.iter().map(name));
         }
+        names.extend(self.bfd_strict.then(|| "bfd-strict".to_owned()));
         names.extend(self.extended_next_hop.iter().map(|(family, hop)| match hop {
             1 => format!("extended-next-hop:{}:ipv4", family_name(*family)),
             2 => format!("extended-next-hop:{}:ipv6", family_name(*family)),
@@ -229,6 +233,7 @@ impl Capabilities {
             (cap::ROUTE_REFRESH | cap::OLD_ROUTE_REFRESH, []) => self.route_refresh = true,
             (cap::EXTENDED_MESSAGE, []) => self.extended_message = true,
             (cap::ENHANCED_REFRESH, []) => self.enhanced_refresh = true,
+            (cap::BFD_STRICT, []) => self.bfd_strict = true,
             (cap::ROLE, [role]) => match self.role {
                 Some(earlier) if earlier != *role => {
                     return Err(Notification::new(Code::ROLE_MISMATCH));
@@ -313,6 +318,9 @@ impl Capabilities {
                 [a, b, f.family.safi, u8::from(f.forwarding) << 7, x, y, z]
             });
             push(cap::LONG_LIVED, 7, tuples.collect::<Vec<_>>().as_flattened());
+        }
+        if self.bfd_strict {
+            push(cap::BFD_STRICT, 1, &[]);
         }
         for (code, value) in &self.unknown {
             push(*code, 1, value);

@@ -84,15 +84,23 @@ impl Peer {
         let decided_at = now + withhold_time(&negotiated, session);
         let Some(Conn::OpenSent(conn)) = self.take(slot) else { return };
         self.put(slot, Conn::OpenConfirm(conn.confirm(now, negotiated, decided_at)));
-        if consents {
+        if self.awaits_bfd() {
+            self.outbox.note_limited(now, || {
+                "the session waits for BFD, which is not up (bfd strict)".to_owned()
+            });
+        } else if consents {
             self.consent(now, slot);
         }
     }
 
     /// Our KEEPALIVE goes out on a connection in OpenConfirm; the peer may have been waiting for it.
     pub(super) fn consent(&mut self, now: Time, slot: Slot) {
+        let awaits_bfd = self.awaits_bfd();
         let Some(Some(Conn::OpenConfirm(conn))) = self.conns.get_mut(slot.index()) else { return };
         let Consent::Withheld { peer_confirmed } = conn.consent else { return };
+        if awaits_bfd {
+            return;
+        }
         conn.consent(now, &mut self.jitter);
         self.send_keepalive(slot);
         // The peer counts on this connection: ours that is still being dialled comes too late.
@@ -105,6 +113,13 @@ impl Peer {
     /// Our KEEPALIVE on a connection was withheld long enough. A peer that has left it beside its
     /// session all the time means it.
     pub(super) fn decide_withheld(&mut self, now: Time, slot: Slot) {
+        if self.awaits_bfd() {
+            // The hold timer goes on: it bounds the wait.
+            if let Some(Some(Conn::OpenConfirm(conn))) = self.conns.get_mut(slot.index()) {
+                conn.withhold(now + withhold_time(&conn.negotiated, None));
+            }
+            return;
+        }
         if let Some((session, _)) = self.established() {
             self.close(now, session, Close::Replaced);
         }

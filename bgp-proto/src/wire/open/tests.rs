@@ -193,7 +193,7 @@ fn any_capabilities() -> impl Strategy<Value = Capabilities> {
         prop_oneof![Just(AddPathMode::Receive), Just(AddPathMode::Send), Just(AddPathMode::Both)];
     let unknown = (100u8..128, proptest::collection::vec(any::<u8>(), 0..100));
     (
-        (any::<bool>(), any::<bool>(), any::<bool>()),
+        any::<[bool; 4]>(),
         unique(any_pair()),
         unique((any_pair(), 1u16..3)),
         proptest::option::of(any::<u8>()),
@@ -207,15 +207,16 @@ fn any_capabilities() -> impl Strategy<Value = Capabilities> {
             |(flags, multiprotocol, extended_next_hop, role, gr, asn, add_path, ll, unknown)| {
                 Capabilities {
                     multiprotocol,
-                    route_refresh: flags.0,
+                    route_refresh: flags[0],
                     extended_next_hop,
-                    extended_message: flags.1,
+                    extended_message: flags[1],
                     role,
                     graceful_restart: gr,
                     four_octet_as: asn.map(Asn),
                     add_path: add_path.into_iter().collect(),
-                    enhanced_refresh: flags.2,
+                    enhanced_refresh: flags[2],
                     long_lived: ll,
+                    bfd_strict: flags[3],
                     unknown,
                 }
             },

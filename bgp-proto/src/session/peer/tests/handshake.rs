@@ -273,3 +273,113 @@ fn both_ends_of_a_collision_keep_the_same_connection() {
         }
     }
 }
+
+/// draft-ietf-idr-bgp-bfd-strict-mode.
+mod strict {
+    use super::*;
+    use crate::session::BfdMode;
+
+    fn strict() -> PeerConfig {
+        PeerConfig { bfd_mode: BfdMode::Strict, ..config() }
+    }
+
+    /// Both OPENs are in, and the peer's KEEPALIVE if it confirms.
+    fn waiting(slot: Slot, confirms: bool) -> Host {
+        let mut host = Host::new(strict());
+        host.bring(State::OpenSent, slot);
+        host.receive(slot, &open_message(&peer_open()));
+        if confirms {
+            host.receive(slot, &keepalive());
+        }
+        let output = host.output();
+        assert!(output.contains("note") && !output.contains("KEEPALIVE"), "{output}");
+        assert_eq!(host.peer.state(), State::OpenConfirm);
+        host
+    }
+
+    #[test]
+    fn the_session_is_established_when_bfd_is_up_and_not_before() {
+        for (slot, confirms) in
+            [(Slot::Outgoing, true), (Slot::Outgoing, false), (Slot::Incoming, true)]
+        {
+            let mut host = waiting(slot, confirms);
+            host.pass(Duration::from_secs(60));
+            assert_eq!(host.output(), "", "the peer waits as long as we do");
+            host.command(Command::SetBfd(BfdPath::Up));
+            let expected = match confirms {
+                true => format!("up({slot:?}) KEEPALIVE"),
+                false => "KEEPALIVE".to_owned(),
+            };
+            let output = host.output().replace("abort-dial ", "");
+            assert_eq!(output, expected, "{slot:?}");
+            host.receive(slot, &keepalive());
+            assert_eq!(host.peer.state(), State::Established);
+        }
+    }
+
+    #[test]
+    fn bfd_that_is_up_already_delays_nothing() {
+        let mut host = Host::new(strict());
+        host.command(Command::SetBfd(BfdPath::Up));
+        host.bring(State::Established, Slot::Outgoing);
+        assert!(!host.output().contains("note"));
+    }
+
+    #[test]
+    fn bfd_that_does_not_come_up_ends_the_handshake_with_6_10() {
+        let mut host = waiting(Slot::Outgoing, true);
+        host.pass(Duration::from_secs(91));
+        let output = host.output();
+        assert!(output.starts_with("N6/10 close(Outgoing)"), "{output}");
+        let error = host.peer.last_error().unwrap();
+        assert_eq!(error.text, "BFD Down: it did not come up within the hold time");
+        // And again, for as long as BFD is down.
+        host.pass(Duration::from_secs(60));
+        assert!(host.output().contains("dial"));
+    }
+
+    /// A session that stands is the host's to end; the next one waits again.
+    #[test]
+    fn a_session_that_lost_bfd_waits_for_it_to_return() {
+        let mut host = Host::new(strict());
+        host.command(Command::SetBfd(BfdPath::Up));
+        host.bring(State::Established, Slot::Outgoing);
+        host.output();
+        host.command(Command::SetBfd(BfdPath::Down));
+        assert_eq!((host.peer.state(), host.output().as_str()), (State::Established, ""));
+        host.command(Command::Restart(Close::BfdDown { text: String::new() }));
+        host.pass(Duration::from_secs(10));
+        host.connected(Slot::Outgoing);
+        host.receive(Slot::Outgoing, &open_message(&peer_open()));
+        host.receive(Slot::Outgoing, &keepalive());
+        assert_eq!(host.peer.state(), State::OpenConfirm);
+        host.command(Command::SetBfd(BfdPath::Up));
+        assert_eq!(host.peer.state(), State::Established);
+    }
+
+    #[test]
+    fn the_capability_is_offered_in_strict_mode_alone() {
+        for (config, offered) in [(strict(), true), (config(), false)] {
+            let open = crate::session::offer::build_open(&config, &Offer::Full, Restart::Done);
+            assert_eq!(open.capabilities.bfd_strict, offered);
+            let out = open_message(&open);
+            assert_eq!(out.windows(2).any(|tlv| tlv == [74, 0]), offered);
+        }
+    }
+
+    /// A collision that is undecided when BFD comes up is decided as ever.
+    #[test]
+    fn a_collision_is_decided_while_bfd_is_awaited() {
+        let mut host = Host::new(strict());
+        host.bring(State::OpenSent, Slot::Outgoing);
+        host.connected(Slot::Incoming);
+        // Our identifier is larger: the outgoing connection would win, so this one waits for it.
+        host.receive(Slot::Incoming, &open_message(&peer_open()));
+        host.output();
+        host.pass(Duration::from_secs(20));
+        assert_eq!(host.output(), "", "the OPEN of the other one may still come");
+        host.command(Command::SetBfd(BfdPath::Up));
+        host.pass(Duration::from_secs(6));
+        assert!(host.output().contains("KEEPALIVE"), "nobody waits for ever");
+    }
+}
