@@ -190,6 +190,48 @@ fn bfd_that_never_comes_up_stops_nothing() -> Result<()> {
     })
 }
 
+/// Both ends are waited for, whether the neighbour knows the capability or not.
+#[test]
+#[ignore = "needs root and BIRD 2"]
+fn a_strict_session_is_established_when_bfd_is_up() -> Result<()> {
+    const STRICT: &str = "bfd = { min-tx = 100, min-rx = 100, strict = true }\n";
+    let waits = |control: &Control, far: &Host| {
+        let peer = control.peer(far.v4())?;
+        ensure!(peer["state"] != "Established", "{peer}");
+        ensure!(peer["bfd"] != "Up" && peer["bfd_strict"] == true, "{peer}");
+        Ok(())
+    };
+    run("bfd_strict", &[Kind::Bird2], |lab| {
+        let (host, far) = (lab.host("a")?, lab.host("b")?);
+        let bird = Bird::start(&far, &host, "", "direct;")?;
+        let (daemon, control) = start(&host, &far, STRICT)?;
+        wait_until(PATIENCE, "the OPENs", || {
+            let peer = control.peer(far.v4())?;
+            ensure!(peer["state"] == "OpenConfirm", "{peer}");
+            waits(&control, &far)
+        })?;
+        holds_for(Duration::from_secs(3), "no session", || waits(&control, &far))?;
+        ensure!(kernel_holds(&host).is_err(), "a route over a path that BFD has not verified");
+        drop(bird);
+        let bird = Bird::start(&far, &host, BIRD_BFD, "direct; bfd on;")?;
+        all_up(&control, &host, &far)?;
+        let explained = control.json(&["explain", ROUTE])?;
+        ensure!(explained["paths"][0]["bfd"] == "Up", "{explained}");
+        drop((bird, daemon));
+
+        let far_text = config(&far, &host, STRICT)
+            .replace("asn = 65001\nrouter", "asn = 65002\nrouter")
+            .replace("remote-asn = 65002", "remote-asn = 65001");
+        let (_daemon, control) = start(&host, &far, STRICT)?;
+        let (_far_daemon, _) = margay::start_text(&far, &far_text)?;
+        wait_until(PATIENCE, "the BGP session", || control.expect_established(far.v4()))?;
+        let peer = control.peer(far.v4())?;
+        let capabilities = peer["capabilities"].to_string();
+        ensure!(peer["bfd"] == "Up" && capabilities.contains("bfd-strict"), "{peer}");
+        Ok(())
+    })
+}
+
 /// What an operator or a restart takes down on purpose is no failure of the path.
 #[test]
 #[ignore = "needs root"]

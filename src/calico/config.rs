@@ -348,9 +348,10 @@ fn peer_entry(
     };
     // As in BIRD, which Calico configures with every neighbour without TTL security as multihop.
     let fallover = BfdPlace { multihop_ttl: config.multihop_ttl, ..place }.fallover();
+    let bfd_mode = limits.bfd.as_ref().map(|template| template.mode).unwrap_or_default();
     PeerEntry {
         name: Arc::clone(&session.name),
-        session: Arc::new(config),
+        session: Arc::new(PeerConfig { bfd_mode, ..config }),
         routes: Arc::new(routes),
         bfd: limits.bfd.as_ref().map(|template| template.settings(place)),
         fallover,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bgp_proto::bfd::{Auth, AuthKind, Config, INTERVAL_MAX, INTERVAL_MIN, Key, Role};
+use bgp_proto::session::BfdMode;
 use bgp_proto::types::PeerType;
 
 use super::Fallover;
@@ -24,23 +25,25 @@ pub enum BfdHops {
     },
 }
 
-/// BFD beside a BGP session. A change restarts neither of them.
+/// BFD beside a BGP session. A change of anything but the mode restarts neither of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BfdSettings {
     /// Timers, role, authentication.
     pub session: Config,
     /// Where the peer is. Default: single hop for external peers without `multihop-ttl`.
     pub hops: BfdHops,
+    /// Whether BGP waits for it: [`PeerConfig::bfd_mode`](bgp_proto::session::PeerConfig::bfd_mode).
+    pub mode: BfdMode,
 }
 
 /// `[bgp] bfd`: what a peer's `bfd = true` means.
-pub(super) fn read_defaults(table: &Table<'_>, folder: &Path) -> Config {
+pub(super) fn read_defaults(table: &Table<'_>, folder: &Path) -> BfdTemplate {
     let Some(table) = table.get("bfd").and_then(|value| value.table()) else {
-        return Config::default();
+        return BfdTemplate::default();
     };
-    let config = read_session(&table, Config::default(), folder);
+    let template = read_template(&table, &BfdTemplate::default(), folder);
     table.finish();
-    config
+    template
 }
 
 /// BFD as it was written, before it is known where a peer is.
@@ -50,6 +53,8 @@ pub struct BfdTemplate {
     pub session: Config,
     /// What was written of `multihop`.
     pub multihop: Option<bool>,
+    /// What was written of `strict`.
+    pub mode: BfdMode,
 }
 
 /// What tells where a peer is.
@@ -85,7 +90,7 @@ impl BfdTemplate {
         } else {
             BfdHops::Single
         };
-        Arc::new(BfdSettings { session: self.session.clone(), hops })
+        Arc::new(BfdSettings { session: self.session.clone(), hops, mode: self.mode })
     }
 }
 
@@ -93,20 +98,30 @@ impl BfdTemplate {
 /// the same for all whom the key is for.
 pub(super) fn read(
     table: &Table<'_>,
-    defaults: &Config,
+    defaults: &BfdTemplate,
     place: Option<BfdPlace>,
     folder: &Path,
 ) -> Option<BfdTemplate> {
     let value = table.get("bfd")?;
     if value.is_boolean() {
-        let session = defaults.clone();
-        return value.boolean()?.then_some(BfdTemplate { session, multihop: None });
+        return value.boolean()?.then(|| defaults.clone());
     }
     let table = value.table()?;
-    let session = read_session(&table, defaults.clone(), folder);
     let multihop = table.get("multihop").and_then(|value| read_multihop(&value, place));
+    let template = BfdTemplate { multihop, ..read_template(&table, defaults, folder) };
     table.finish();
-    Some(BfdTemplate { session, multihop })
+    Some(template)
+}
+
+/// The keys that a peer's table and that of all peers have in common.
+fn read_template(table: &Table<'_>, inherited: &BfdTemplate, folder: &Path) -> BfdTemplate {
+    let mode = match table.get("strict").and_then(|value| value.boolean()) {
+        Some(true) => BfdMode::Strict,
+        Some(false) => BfdMode::Lenient,
+        None => inherited.mode,
+    };
+    let session = read_session(table, inherited.session.clone(), folder);
+    BfdTemplate { session, multihop: None, mode }
 }
 
 fn read_multihop(value: &Value<'_>, place: Option<BfdPlace>) -> Option<bool> {

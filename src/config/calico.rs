@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 
-use bgp_proto::bfd::Config;
 use bgp_proto::table::PeerLimits;
 
 use super::BirdSockets;
@@ -250,7 +249,7 @@ fn read_datastore(
 fn read_peers(value: &Value<'_>, base: &Path) -> Option<(PeerLimits, Option<BfdTemplate>)> {
     let table = value.table()?;
     let limits = read_limits(&table);
-    let bfd = bfd::read(&table, &Config::default(), None, base);
+    let bfd = bfd::read(&table, &BfdTemplate::default(), None, base);
     table.finish();
     Some((limits, bfd))
 }

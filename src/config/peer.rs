@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use bgp_proto::policy::Policy;
 use bgp_proto::session::{
-    AuthKey, HoldExpiry, LocalIdentity, PassiveMode, PeerConfig, RoleMode, TransportSecurity,
+    AuthKey, BfdMode, HoldExpiry, LocalIdentity, PassiveMode, PeerConfig, RoleMode,
+    TransportSecurity,
 };
 use bgp_proto::table::{
     AddPathSend, ExportParams, ImportParams, NextHopMode, PeerLimits, PeerRoutes, ReflectionParams,
@@ -18,7 +19,7 @@ use bgp_proto::types::{
 };
 use bgp_proto::wire::AddPathMode;
 
-use super::bfd::{self, BfdPlace, BfdSettings};
+use super::bfd::{self, BfdPlace, BfdSettings, BfdTemplate};
 use super::bgp::{read_id, read_memory, read_route_limits, read_usable_asn};
 use super::password::read_password;
 use super::policy::Policies;
@@ -33,7 +34,7 @@ pub(super) struct Context<'a> {
     pub(super) limits: RouteLimits,
     pub(super) policies: &'a Policies,
     pub(super) folder: &'a Path,
-    pub(super) bfd: &'a bgp_proto::bfd::Config,
+    pub(super) bfd: &'a BfdTemplate,
 }
 
 /// Timers that `[bgp]` sets for all peers and each peer may set for itself.
@@ -137,7 +138,7 @@ pub(super) fn read(table: &Table<'_>, cx: &Context<'_>) -> Option<PeerEntry> {
     }
     let name: Arc<str> = name.unwrap_or_else(|| address.to_string().into());
     Some(PeerEntry {
-        session: Arc::new(PeerConfig { address, port, passive, ..session }),
+        session: Arc::new(PeerConfig { address, port, passive, bfd_mode: mode(&bfd), ..session }),
         routes: Arc::new(PeerRoutes { name: Arc::clone(&name), ..routes }),
         bfd,
         fallover,
@@ -172,6 +173,11 @@ fn read_bfd(
     Some(template.settings(place))
 }
 
+/// Whether the session waits for BFD; where there is none, it has nothing to wait for.
+fn mode(bfd: &Option<Arc<BfdSettings>>) -> BfdMode {
+    bfd.as_ref().map_or(BfdMode::Lenient, |bfd| bfd.mode)
+}
+
 /// A range that peers connect from. The caller finishes the table.
 pub(super) fn read_dynamic(table: &Table<'_>, cx: &Context<'_>) -> Option<DynamicPeers> {
     let prefix: Option<Prefix> =
@@ -202,6 +208,7 @@ pub(super) fn read_dynamic(table: &Table<'_>, cx: &Context<'_>) -> Option<Dynami
         session: Arc::new(PeerConfig {
             address: prefix.addr(),
             passive: PassiveMode::Passive,
+            bfd_mode: mode(&bfd),
             ..session
         }),
         routes: Arc::new(PeerRoutes { name: label, ..routes }),

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use bgp_proto::session::{PassiveMode, PeerConfig};
+use bgp_proto::session::{BfdMode, PassiveMode, PeerConfig};
 use bgp_proto::table::{PeerLimits, PeerRoutes};
 use bgp_proto::types::{FibKind, PeerType};
 
@@ -137,7 +137,7 @@ struct BfdTerms<'a>(Option<&'a BfdSettings>);
 
 impl fmt::Display for BfdTerms<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Some(BfdSettings { session, hops }) = self.0 else { return Ok(()) };
+        let Some(BfdSettings { session, hops, mode }) = self.0 else { return Ok(()) };
         let bgp_proto::bfd::Config { min_tx, min_rx, multiplier, auth, .. } = session;
         write!(f, ", BFD {}/{} ms x {multiplier}", min_tx.as_millis(), min_rx.as_millis())?;
         if let BfdHops::Multi { .. } = hops {
@@ -145,6 +145,9 @@ impl fmt::Display for BfdTerms<'_> {
         }
         if auth.is_some() {
             f.write_str(" authenticated")?;
+        }
+        if *mode == BfdMode::Strict {
+            f.write_str(" strict")?;
         }
         Ok(())
     }

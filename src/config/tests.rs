@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use bgp_proto::policy::{Change, Decision, Match, PrefixSet, Source};
-use bgp_proto::session::{HoldExpiry, PassiveMode, RoleMode};
+use bgp_proto::session::{BfdMode, HoldExpiry, PassiveMode, RoleMode};
 use bgp_proto::table::{AddPathSend, NextHopMode, PeerLimits};
 use bgp_proto::types::{Asn, Family, FamilySet, Role, RouterId};
 use bgp_proto::wire::{AddPathMode, Origin};
@@ -595,6 +595,11 @@ fn bfd_is_asked_for_by_one_word_or_in_full() {
         (Duration::from_millis(50), Duration::from_millis(300))
     );
     assert_eq!((bfd.session.multiplier.get(), bfd.hops), (5, BfdHops::Single));
+    assert_eq!(bfd.mode, BfdMode::Lenient);
+    assert_eq!(
+        peer("remote-asn = 65001\nbfd = { strict = true }\n").unwrap().mode,
+        BfdMode::Strict
+    );
     let bfd = peer("remote-asn = 64512\nbfd = { multiplier = 2 }\n").unwrap();
     assert_eq!(
         (bfd.session.multiplier.get(), bfd.hops),

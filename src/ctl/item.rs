@@ -234,6 +234,9 @@ pub struct Peer {
     /// State of the BFD session: `AdminDown`, `Down`, `Init` or `Up`; `null`: there is to be none.
     #[serde(default)]
     pub bfd: Option<String>,
+    /// Whether the BGP session waits for BFD.
+    #[serde(default)]
+    pub bfd_strict: bool,
 }
 
 /// Whole seconds until a timer of a session expires; `null`: it does not run.
@@ -389,6 +392,9 @@ pub struct Path {
     /// The kernel route that decides how the next hop is reached; `explain` only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resolved_by: Option<String>,
+    /// State of the BFD session with the peer, if there is to be one; `explain` only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bfd: Option<String>,
     /// `igp`, `egp` or `incomplete`.
     pub origin: String,
     /// AS numbers, AS_SETs as lists.

@@ -111,6 +111,7 @@ pub fn peer(facts: &PeerFacts<'_>, clock: &WallClock) -> Peer {
         groups: per_family(|family| counts.group[family]),
         messages: messages(facts.stats),
         bfd: facts.bfd.map(|state| state.to_string()),
+        bfd_strict: config.bfd_mode == session::BfdMode::Strict,
         last_error: facts.last_error.map(|error| LastError {
             at: clock.text(error.at),
             direction: match error.origin {
@@ -186,6 +187,7 @@ fn path(view: &PathView, names: &impl Names) -> Path {
         next_hop: view.next_hop.map(|n| n.addr()),
         gateway: own_gateway(view).map_or_else(|| gateways(&view.hops, names), |own| vec![own]),
         resolved_by: None,
+        bfd: None,
         origin: match attrs.origin() {
             Origin::Igp => "igp",
             Origin::Egp => "egp",

@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bgp_proto::bfd::{Cause, State as BfdState};
-use bgp_proto::session::Close;
+use bgp_proto::session::{BfdPath, Close};
 use bgp_proto::types::{PeerId, SessionId};
 use tracing::{info, warn};
 
@@ -89,6 +89,12 @@ impl Coupling {
             let status = status.filter(|_| self.wanted.contains_key(&peer));
             let before = self.statuses.set(peer, status);
             let (Some(record), Some(status)) = (registry.get(peer), status) else { continue };
+            if before.is_none_or(|before| before.state != status.state) {
+                record.handle.set_bfd(match status.state {
+                    BfdState::Up => BfdPath::Up,
+                    BfdState::AdminDown | BfdState::Down | BfdState::Init => BfdPath::Down,
+                });
+            }
             // The first status of a session that others had before counts their failures too.
             let has_failed = before.is_some_and(|before| status.failures > before.failures);
             let session = record.handle.snapshot().session;
@@ -105,7 +111,7 @@ impl Coupling {
     }
 }
 
-fn wanted(record: &Record, BfdSettings { session, hops }: &BfdSettings) -> Wanted {
+fn wanted(record: &Record, BfdSettings { session, hops, mode: _ }: &BfdSettings) -> Wanted {
     let hops = match *hops {
         BfdHops::Single => Hops::Single,
         BfdHops::Multi { ttl_min } => Hops::Multi { ttl_min },

@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bgp_proto::session::{
-    Close, Command, LastError, Negotiated, Origin, PeerConfig, Restart, State, Stats, Timers,
+    BfdPath, Close, Command, LastError, Negotiated, Origin, PeerConfig, Restart, State, Stats,
+    Timers,
 };
 use bgp_proto::types::{Family, FamilySet, PeerId, SessionId, Time};
 use tokio::net::TcpStream;
@@ -199,6 +200,11 @@ impl PeerHandle {
     /// Asks the peer for its routes again (RFC 2918).
     pub fn request_refresh(&self, family: Family) {
         self.mailbox.0.put(|orders| orders.add_refresh(family));
+    }
+
+    /// What BFD says of the path to the peer now.
+    pub fn set_bfd(&self, path: BfdPath) {
+        self.mailbox.0.put(|orders| orders.bfd = Some(path));
     }
 
     /// Dials now where only the retry timer is waited for.

@@ -5,7 +5,7 @@
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use bgp_proto::session::{Close, Command};
+use bgp_proto::session::{BfdPath, Close, Command};
 use bgp_proto::types::{Family, FamilySet, SessionId};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
@@ -36,6 +36,8 @@ pub(super) struct Orders {
     pub(super) end: Option<(SessionId, Close)>,
     /// What an operator wants of the session: [`Command::Start`], `Stop` or `Restart`.
     pub(super) operator: Option<Command>,
+    /// What BFD says of the path now.
+    pub(super) bfd: Option<BfdPath>,
     /// Ask the peer for these families again.
     pub(super) refresh: FamilySet,
     /// Tell the peer all of our routes of these families again.

@@ -263,13 +263,16 @@ impl PeerTask {
     fn on_orders(&mut self, orders: Orders) {
         #[cfg(test)]
         assert!(!orders.panic, "injected");
-        let Orders { rename, end, operator, refresh, resend, dial, terminate, .. } = orders;
+        let Orders { rename, end, operator, bfd, refresh, resend, dial, terminate, .. } = orders;
         if let Some(name) = rename {
             self.name = name;
         }
         if let Some((_, close)) = end.filter(|(session, _)| self.stream.is_current(*session)) {
             self.catch_up();
             self.command(Command::Restart(close));
+        }
+        if let Some(path) = bfd {
+            self.command(Command::SetBfd(path));
         }
         if let Some(command) = operator {
             self.catch_up();

@@ -80,7 +80,10 @@ impl Text<'_> {
 
     fn path(&mut self, number: usize, p: &Path) {
         let from = match (&p.peer, p.source) {
-            (Some(peer), _) => format!("from {peer}"),
+            (Some(peer), _) => match &p.bfd {
+                Some(state) => format!("from {peer} (BFD {state})"),
+                None => format!("from {peer}"),
+            },
             (None, Source::Bgp) => "from a removed peer".to_owned(),
             (None, Source::Static) => "originated here".to_owned(),
             (None, Source::Kernel) => "learned from the kernel".to_owned(),

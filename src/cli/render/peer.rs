@@ -36,7 +36,9 @@ fn session(p: &Peer, look: &Look, out: &mut String) {
     let since = look.since_in_full(p.state_seconds);
     line(out, "state", format_args!("{} for {since}", p.state));
     if let Some(bfd) = &p.bfd {
-        line(out, "BFD", bfd);
+        let waits = p.bfd_strict && bfd != "Up" && p.state != "Established";
+        let strict = if waits { ", which the session waits for (strict)" } else { "" };
+        line(out, "BFD", format_args!("{bfd}{strict}"));
     }
     line(out, "router id", text(&p.router_id));
     line(out, "local address", text(&p.local_address));

@@ -311,6 +311,7 @@ fn a_peer_says_what_it_waits_for() {
         messages: Messages::default(),
         last_error: None,
         bfd: None,
+        bfd_strict: true,
     })
     .unwrap();
     let request = Request::ShowPeer { name: "tor-1".into() };
@@ -328,6 +329,10 @@ fn a_peer_says_what_it_waits_for() {
     item["keepalive_time"] = json!(80);
     let text = shown(&item);
     has(&text, "timers", "hold 240 s (expires in 192 s), keepalive 80 s (next in 12 s)");
+    for (bfd, says) in [("Down", "Down, which the session waits for (strict)"), ("Up", "Up")] {
+        item["bfd"] = json!(bfd);
+        has(&shown(&item), "BFD", says);
+    }
     has(&text, "held idle", "for 40 s more, after repeated faults");
     assert!(!text.contains("next attempt"), "{text}");
 }

@@ -3,6 +3,7 @@
 use bgp_proto::table::{Explanation, Table};
 use bgp_proto::types::{Prefix, Source, Time};
 
+use super::bfd::BfdView;
 use super::sources::Sources;
 use crate::ctl::{self, Lookup, Page, Refusal};
 
@@ -17,6 +18,7 @@ enum Found {
 /// One page with everything about one destination.
 pub(super) async fn explain(
     sources: &Sources,
+    bfd: &BfdView,
     prefix: Prefix,
     lookup: Lookup,
 ) -> Result<Page, Refusal> {
@@ -39,6 +41,9 @@ pub(super) async fn explain(
     for path in &mut item.paths {
         let by = path.next_hop.and_then(|next_hop| sources.kernel.decided_by(next_hop));
         path.resolved_by = by.map(|by| by.to_string());
+        let peer = path.peer.as_deref().and_then(|name| sources.registry.find(name));
+        let beside = peer.filter(|record| record.bfd.is_some());
+        path.bfd = beside.map(|record| bfd.state(record.id).to_string());
     }
     // What was asked for, and what answers for it.
     item.objects.extend(objects(sources, prefix).map(|said| format!("{prefix}: {said}")));
