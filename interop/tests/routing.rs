@@ -11,7 +11,9 @@ use interop::kernel;
 use interop::lab::{self, Host, Lab};
 use interop::margay::{self, Margay};
 use interop::matrix::{PEER_AS, SUBJECT_AS, neighbor};
-use interop::speaker::{Config, Kind, Origin, Speaker, wait_established, wait_paths};
+use interop::speaker::{
+    Config, Family, Kind, Neighbor, Origin, Speaker, wait_established, wait_paths,
+};
 use interop::wait::holds_for;
 
 /// Runs a test of margay's own interface.
@@ -311,6 +313,40 @@ fn originated_prefixes_are_blackholes() -> Result<()> {
         kernel::wait_gone(&host, "2001:db8:65::/64")?;
         ensure!(kernel::route(&host, "10.65.1.0/26")?.is_some(), "the other one went too");
         Ok(())
+    })
+}
+
+/// RFC 2545 §3: the link-local address is for a neighbour on the link alone, and one that is internal is
+/// taken for one that may be anywhere, as by BIRD.
+#[test]
+#[ignore = "needs root and the daemons of interop/setup.sh peers"]
+fn an_external_neighbour_on_the_link_gets_both_ipv6_next_hops() -> Result<()> {
+    const ROUTE: &str = "2001:db8:65::/64";
+    run("rfc2545", &[Kind::Bird2], |lab| {
+        let (host, external, internal) = (lab.host("a")?, lab.host("b")?, lab.host("c")?);
+        let over_v6 = |of: &Host, asn, peers: &[(&Host, u32)], origins: &[&str]| {
+            let mut config = config(of, asn, &[], origins);
+            config.neighbors = peers
+                .iter()
+                .map(|(peer, asn)| Neighbor {
+                    families: vec![Family::V6],
+                    ..neighbor(peer.v6(), of.v6(), *asn)
+                })
+                .collect();
+            config
+        };
+        let peers = [(&external, PEER_AS), (&internal, SUBJECT_AS)];
+        let _margay = Margay::start(&host, &over_v6(&host, SUBJECT_AS, &peers, &[ROUTE]))?;
+        let up = |of: &Host, asn| Bird2::start(of, &over_v6(of, asn, &[(&host, SUBJECT_AS)], &[]));
+        let birds = [up(&external, PEER_AS)?, up(&internal, SUBJECT_AS)?];
+        for (bird, both) in birds.iter().zip([true, false]) {
+            let path = wait_paths(bird, ROUTE, 1)?.remove(0);
+            ensure!(path.next_hop == Some(host.v6().to_string()), "{path:?}");
+            let shown = bird.ask(&format!("show route {ROUTE} all"))?;
+            let next_hop = shown.lines().find(|line| line.contains("BGP.next_hop"));
+            ensure!(next_hop.is_some_and(|line| line.contains(" fe80::") == both), "{shown}");
+        }
+        kernel::wait_gateways(&internal, ROUTE, &[host.v6().to_string()])
     })
 }
 

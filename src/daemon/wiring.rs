@@ -10,7 +10,7 @@ use tokio::sync::{Notify, mpsc};
 use crate::config::Config;
 use crate::engine::{Clock, Engine, Event, Handle, Sink};
 use crate::kernel::{Fib, FibConfig, FibEvent, Link, NextHopForm, ResolveOver, RouteDefaults};
-use crate::net::{Beside, Recovery};
+use crate::net::{Beside, OtherAddresses, Recovery};
 
 use super::Error;
 use super::next_hops::NextHops;
@@ -115,7 +115,7 @@ impl Threads {
     /// Finds our other addresses among those that the kernel tells.
     pub(super) fn beside(&self) -> Beside {
         let fib = self.fib.clone();
-        Arc::new(move |address| beside(&fib.links(), address))
+        Arc::new(move |ours, peers| beside(&fib.links(), ours, peers))
     }
 }
 
@@ -190,13 +190,24 @@ impl FibNews {
 
 /// Our address of the other family on the interface that has `address`: the first that a router
 /// beyond the link can send to.
-fn beside(links: &[Link], address: IpAddr) -> Option<IpAddr> {
-    let has = |link: &&Link| link.addresses.iter().any(|(own, _)| *own == address);
-    let addresses = links.iter().find(has)?.addresses.iter().map(|(own, _)| *own);
-    addresses.filter(|own| own.is_ipv4() != address.is_ipv4()).find(|own| match own {
-        IpAddr::V4(own) => !own.is_loopback() && !own.is_link_local(),
-        IpAddr::V6(own) => !own.is_loopback() && !own.is_unicast_link_local(),
-    })
+fn beside(links: &[Link], ours: IpAddr, peers: IpAddr) -> OtherAddresses {
+    let has = |link: &&Link| link.addresses.iter().any(|(own, _)| *own == ours);
+    let Some(link) = links.iter().find(has) else { return OtherAddresses::default() };
+    let addresses = || link.addresses.iter().map(|(own, _)| *own);
+    let other_family =
+        addresses().filter(|own| own.is_ipv4() != ours.is_ipv4()).find(|own| match own {
+            IpAddr::V4(own) => !own.is_loopback() && !own.is_link_local(),
+            IpAddr::V6(own) => !own.is_loopback() && !own.is_unicast_link_local(),
+        });
+    let covers_peer = |(own, len): &(IpAddr, u8)| Prefix::new(*own, *len).contains_addr(peers);
+    let link_local = addresses().find_map(|own| match own {
+        IpAddr::V6(own) if own.is_unicast_link_local() => Some(own),
+        _ => None,
+    });
+    OtherAddresses {
+        other_family,
+        link_local: link_local.filter(|_| link.addresses.iter().any(covers_peer)),
+    }
 }
 
 #[cfg(test)]
@@ -223,11 +234,25 @@ mod tests {
             link(&["192.0.2.1", "fe80::1", "2001:db8::1", "2001:db8::2"]),
             link(&["198.51.100.1", "2001:db8:1::1"]),
         ];
-        let find =
-            |address: &str| beside(&links, address.parse().unwrap()).map(|found| found.to_string());
+        let find = |address: &str| {
+            let found = beside(&links, address.parse().unwrap(), IpAddr::from([192, 0, 2, 9]));
+            found.other_family.map(|found| found.to_string())
+        };
         assert_eq!(find("192.0.2.1").as_deref(), Some("2001:db8::1"));
         assert_eq!(find("2001:db8:1::1").as_deref(), Some("198.51.100.1"));
         assert_eq!(find("127.0.0.1"), None, "nobody can send to ::1");
         assert_eq!(find("203.0.113.1"), None);
+    }
+
+    #[test]
+    fn the_link_local_address_is_for_neighbours_on_the_link() {
+        let links = [link(&["fe80::7", "2001:db8::1"]), link(&["2001:db8:1::1"])];
+        let find = |ours: &str, peers: &str| {
+            let found = beside(&links, ours.parse().unwrap(), peers.parse().unwrap());
+            found.link_local.map(|found| found.to_string())
+        };
+        assert_eq!(find("2001:db8::1", "2001:db8::2").as_deref(), Some("fe80::7"));
+        assert_eq!(find("2001:db8::1", "2001:dead::2"), None, "behind a router");
+        assert_eq!(find("2001:db8:1::1", "2001:db8:1::2"), None, "the link has none");
     }
 }

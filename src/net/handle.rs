@@ -1,6 +1,6 @@
 //! What a peer's task is started with, its commands and queries: the other side of [`peer`](super::peer).
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -39,7 +39,7 @@ pub struct PeerSpec {
     pub seed: u64,
     /// Whether the daemon is still in its first minutes.
     pub recovery: Recovery,
-    /// Our other address beside the one that a connection has.
+    /// Our addresses beside the one that a connection has.
     pub beside: Beside,
     /// Where what sessions do is counted.
     pub tally: Tally,
@@ -47,8 +47,17 @@ pub struct PeerSpec {
     pub shutdown: AdminShutdown,
 }
 
-/// Given an address of ours, one of the other family on the same interface that routers can send to.
-pub type Beside = Arc<dyn Fn(IpAddr) -> Option<IpAddr> + Send + Sync>;
+/// Given the two addresses of a connection, ours and the neighbour's, which others we have there.
+pub type Beside = Arc<dyn Fn(IpAddr, IpAddr) -> OtherAddresses + Send + Sync>;
+
+/// Our addresses on the interface of a connection, beside the one that it has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OtherAddresses {
+    /// One of the other family that routers can send to.
+    pub other_family: Option<IpAddr>,
+    /// The link-local one, if the neighbour is on the same link.
+    pub link_local: Option<Ipv6Addr>,
+}
 
 /// Whether the daemon has restarted and not converged yet, as our OPENs say it (RFC 4724 §3): shared
 /// by all peers' tasks.

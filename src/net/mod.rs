@@ -27,7 +27,8 @@ mod testing;
 pub use admission::Refusal;
 pub use conn::Sent;
 pub use handle::{
-    Beside, Lifetime, PeerEvent, PeerHandle, PeerNumbers, PeerSnapshot, PeerSpec, Recovery,
+    Beside, Lifetime, OtherAddresses, PeerEvent, PeerHandle, PeerNumbers, PeerSnapshot, PeerSpec,
+    Recovery,
 };
 pub use keys::{KeyEntries, KeyFault};
 pub use listener::{Accepted, Directory, Listeners, Unbound};

@@ -30,7 +30,8 @@ use super::conn::{Conn, Sent, readable, writable};
 use super::dial;
 use super::grace::Grace;
 use super::handle::{
-    Beside, Lifetime, OwnedMailbox, PeerEvent, PeerHandle, PeerSnapshot, PeerSpec, Recovery,
+    Beside, Lifetime, OtherAddresses, OwnedMailbox, PeerEvent, PeerHandle, PeerSnapshot, PeerSpec,
+    Recovery,
 };
 use super::mailbox::{Mail, Mailbox, Orders};
 use super::shutdown::AdminShutdown;
@@ -419,9 +420,14 @@ impl PeerTask {
     fn on_up(&mut self, slot: Slot, negotiated: Arc<Negotiated>) {
         self.log_up(&negotiated);
         let mut told = negotiated;
+        let OtherAddresses { other_family, link_local } =
+            (self.beside)(told.local_addr, told.remote_addr);
         if told.families.iter().count() > 1 || !told.families.contains(of(told.local_addr)) {
-            let other_addr = (self.beside)(told.local_addr);
-            Arc::make_mut(&mut told).other_addr = other_addr;
+            Arc::make_mut(&mut told).other_addr = other_family;
+        }
+        // As BIRD has it: a session that may cross routers gets the global address alone.
+        if self.session.config().is_single_hop() && link_local.is_some() {
+            Arc::make_mut(&mut told).link_local = link_local;
         }
         self.readers = Some((slot, self.stream.up(told)));
         self.grace.keep_until(None);

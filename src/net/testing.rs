@@ -16,7 +16,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
-use super::handle::{Lifetime, PeerEvent, PeerHandle, PeerSpec, Recovery};
+use super::handle::{Lifetime, OtherAddresses, PeerEvent, PeerHandle, PeerSpec, Recovery};
 use super::peer::spawn_peer;
 use super::tally::Tally;
 use crate::engine::{Clock, Engine, Event, Sink};
@@ -64,7 +64,10 @@ pub(super) fn spawn(
         lifetime: Lifetime::Configured,
         seed: 1,
         recovery: Recovery::begin(),
-        beside: Arc::new(|_| Some(IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, 1]))),
+        beside: Arc::new(|_, _| OtherAddresses {
+            other_family: Some(IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, 1])),
+            link_local: None,
+        }),
         tally: Tally::default(),
         shutdown: super::AdminShutdown::default(),
     };

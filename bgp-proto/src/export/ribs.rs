@@ -631,7 +631,7 @@ impl AdjRibsOut {
 fn digest(key: &GroupKey) -> u64 {
     foldhash::fast::FixedState::with_seed(0).hash_one((
         (key.family, key.peer_type, key.client, key.cluster_id, key.local_asn, key.role),
-        (key.local_addr, key.other_addr, key.next_hop, key.ipv4_over_ipv6),
+        (key.local_addr, key.other_addr, key.link_local, key.next_hop, key.ipv4_over_ipv6),
         (key.four_octet_as, key.max_len, key.add_path),
         (&key.export.name, key.export.rules.len()),
     ))

@@ -31,6 +31,8 @@ pub(crate) struct GroupKey {
     pub(crate) local_addr: IpAddr,
     /// What it is for the family that `local_addr` is not of.
     pub(crate) other_addr: Option<IpAddr>,
+    /// What is sent behind it, if it is an IPv6 address (RFC 2545 §3).
+    pub(crate) link_local: Option<Ipv6Addr>,
     pub(crate) next_hop: NextHopMode,
     pub(crate) ipv4_over_ipv6: bool,
     pub(crate) four_octet_as: bool,
@@ -72,6 +74,7 @@ impl GroupKey {
             role,
             local_addr,
             other_addr,
+            link_local,
             next_hop,
             ipv4_over_ipv6,
             four_octet_as,
@@ -87,6 +90,7 @@ impl GroupKey {
         note(self.role != *role, "role");
         let same_addresses = (self.local_addr, self.other_addr) == (*local_addr, *other_addr);
         note(!same_addresses, "local address");
+        note(self.link_local != *link_local, "link-local address");
         note(self.next_hop != *next_hop, "next hop mode");
         note(self.ipv4_over_ipv6 != *ipv4_over_ipv6, "IPv4 over IPv6 next hops");
         note(self.four_octet_as != *four_octet_as, "four-octet AS numbers");
@@ -355,7 +359,10 @@ fn own_next_hop(group: &GroupKey) -> Result<NextHop, Withholding> {
     };
     let ours = [Some(group.local_addr), group.other_addr];
     let found = ours.into_iter().flatten().find(is_usable);
-    found.map(NextHop::from).ok_or(Withholding::NoNextHop)
+    match (found.ok_or(Withholding::NoNextHop)?, group.link_local) {
+        (IpAddr::V6(global), Some(link_local)) => Ok(NextHop::V6Both { global, link_local }),
+        (addr, _) => Ok(NextHop::from(addr)),
+    }
 }
 
 fn is_link_local(addr: Ipv6Addr) -> bool {

@@ -225,6 +225,14 @@ impl PeerConfig {
         super::timers::send_hold_time(self.send_hold_time, self.hold_time)
     }
 
+    /// Whether the neighbour is a router on a link of ours by all that is configured: an external one
+    /// without more hops in `multihop_ttl` or GTSM.
+    pub fn is_single_hop(&self) -> bool {
+        self.peer_type() == crate::types::PeerType::External
+            && self.multihop_ttl.is_none_or(|ttl| ttl <= 1)
+            && self.security.ttl_security_hops.is_none_or(|hops| hops <= 1)
+    }
+
     /// Internal if both AS numbers are the same.
     pub fn peer_type(&self) -> crate::types::PeerType {
         crate::types::PeerType::of(self.local_asn, self.remote_asn)

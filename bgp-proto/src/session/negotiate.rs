@@ -1,6 +1,6 @@
 //! Our OPEN times their OPEN: what the session may do.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
 use super::{Close, Keep, PeerConfig, RoleMode};
@@ -24,6 +24,9 @@ pub struct Negotiated {
     /// Our address of the other family on the same interface, if the host knows one: the next hop of
     /// routes that the session's own address cannot be the next hop of.
     pub other_addr: Option<IpAddr>,
+    /// Our link-local address, if the host knows that the peer is on the same link: it is sent behind a global
+    /// IPv6 next hop of ours (RFC 2545 §3).
+    pub link_local: Option<Ipv6Addr>,
     /// The peer's address on the connection.
     pub remote_addr: IpAddr,
     /// Families that both offered.
@@ -75,6 +78,7 @@ impl Negotiated {
             peer_type: PeerType::of(local_asn, peer_asn),
             local_addr,
             other_addr: None,
+            link_local: None,
             remote_addr,
             families: FamilySet::only(Family::Ipv4),
             four_octet_as: true,
@@ -157,6 +161,7 @@ pub(super) fn negotiate(
         peer_type: config.peer_type(),
         local_addr,
         other_addr: None,
+        link_local: None,
         remote_addr,
         families,
         four_octet_as: offered.four_octet_as.is_some() && theirs.four_octet_as.is_some(),

@@ -29,6 +29,9 @@ impl Table {
             role: session.role,
             local_addr: session.local_addr,
             other_addr: session.other_addr,
+            link_local: session
+                .link_local
+                .filter(|_| family == Family::Ipv6 || session.ipv4_over_ipv6),
             next_hop: peer.routes.export.next_hop,
             ipv4_over_ipv6: family == Family::Ipv4 && session.ipv4_over_ipv6,
             four_octet_as: session.four_octet_as,

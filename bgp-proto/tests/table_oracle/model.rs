@@ -82,6 +82,13 @@ impl Kind {
     }
 }
 
+impl Kind {
+    /// The session over IPv6 alone is one with a neighbour on the same link.
+    pub(crate) fn link_local(&self) -> Option<std::net::Ipv6Addr> {
+        (self.local_v6 && !self.ipv4_over_ipv6).then(|| "fe80::1".parse().unwrap())
+    }
+}
+
 pub(crate) fn peer_address(peer: usize) -> IpAddr {
     IpAddr::from([10, 0, 1, peer as u8 + 1])
 }
@@ -494,9 +501,11 @@ impl Model {
         let next_hop = match path.next_hop.filter(|_| keep) {
             Some(hop) => Some(hop),
             None => match (kind_to.local_addr(), prefix.family()) {
-                (a @ IpAddr::V4(_), Family::Ipv4) | (a @ IpAddr::V6(_), Family::Ipv6) => {
-                    Some(a.into())
-                }
+                (a @ IpAddr::V4(_), Family::Ipv4) => Some(a.into()),
+                (IpAddr::V6(global), Family::Ipv6) => Some(match kind_to.link_local() {
+                    Some(link_local) => NextHop::V6Both { global, link_local },
+                    None => NextHop::V6(global),
+                }),
                 (a @ IpAddr::V6(_), Family::Ipv4) if kind_to.ipv4_over_ipv6 => Some(a.into()),
                 _ => kind_to.other_addr().map(Into::into),
             },

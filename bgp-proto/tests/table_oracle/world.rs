@@ -315,6 +315,7 @@ impl World {
         let negotiated = Arc::new(Negotiated {
             peer_router_id: router_id(peer),
             other_addr: kind.other_addr(),
+            link_local: kind.link_local(),
             families: FamilySet::ALL,
             four_octet_as: kind.four_octet_as,
             add_path_rx: add_path(kind.add_path_rx),
