@@ -1,4 +1,4 @@
-//! A route collector: dials one speaker over TCP and prints what it announces, one line a route.
+//! A route collector: dials one speaker over TCP and prints what it announces, one line per route.
 //!
 //! `cargo run -p bgp-proto --example collector -- OUR-AS PEER-AS OUR-ADDRESS PEER-ADDRESS:PORT`
 //!
@@ -19,7 +19,7 @@ use bgp_proto::types::{Asn, FamilySet, RouterId, Time};
 use bgp_proto::wire::{AttrView, RouteAction, RouteBatch};
 
 const SLOT: Slot = Slot::Outgoing;
-/// Routes are printed in batches of about so many octets.
+/// Routes are printed in batches of about this many octets.
 const BATCH_MAX: usize = 64 * 1024;
 
 struct Collector {
@@ -36,7 +36,7 @@ impl Collector {
         Time::ZERO + self.start.elapsed()
     }
 
-    /// Does what the peer wants done, until it wants nothing.
+    /// Performs the peer's actions until there are none.
     fn drain(&mut self) {
         loop {
             self.transmit();
@@ -57,7 +57,7 @@ impl Collector {
     fn transmit(&mut self) {
         let mut octets = Vec::new();
         self.peer.poll_transmit(SLOT, &mut octets);
-        // What cannot be written shows itself at the next read.
+        // An error in writing shows at the next read.
         let _ = self.stream.as_mut().map(|stream| stream.write_all(&octets));
     }
 

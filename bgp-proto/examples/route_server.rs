@@ -1,10 +1,11 @@
-//! A route server (RFC 7947): clients dial it over TCP, and each is sent the best route of the others
-//! for each prefix, with NEXT_HOP, AS_PATH and MULTI_EXIT_DISC as they came.
+//! A route server (RFC 7947): clients dial it over TCP, and each is sent the best route of the
+//! others for each prefix, with NEXT_HOP, AS_PATH and MULTI_EXIT_DISC unchanged.
 //!
 //! `cargo run -p bgp-proto --example route_server -- OUR-AS OUR-ADDRESS:PORT CLIENT-ADDRESS=AS...`
 //!
 //! Sessions and codec are this crate's. A [`bgp_proto::table::Table`] prepends its own AS towards
-//! external peers (RFC 4271 §5.1.2), which a route server must not; so the routes are in a map here.
+//! external peers (RFC 4271 §5.1.2), which a route server must not; so the routes are in a map
+//! here.
 
 // This is the host's side, with sockets and a clock.
 #![allow(clippy::disallowed_types, clippy::disallowed_methods)]
@@ -20,9 +21,9 @@ use bgp_proto::session::{Action, Command, LocalIdentity, PassiveMode, Peer, Peer
 use bgp_proto::types::{Asn, NextHop, PathId, Prefix, RouterId, Time};
 use bgp_proto::wire::{AnnounceFormat, AttrView, RouteAction, RouteBatch, UpdateWriter};
 
-/// Routes are taken in batches of about so many octets.
+/// Routes are processed in batches of about this many octets.
 const BATCH_MAX: usize = 64 * 1024;
-/// How long a client that says nothing holds up the others.
+/// How long an idle client delays the others.
 const TURN: Duration = Duration::from_millis(5);
 
 struct Client {
@@ -54,12 +55,13 @@ impl Client {
     fn write(&mut self, octets: &[u8]) {
         let Some(stream) = &mut self.stream else { return };
         if stream.write_all(octets).is_err() {
-            // Part of a message may have gone out: nothing may follow it. The next read says so.
+            // Part of a message may have been sent: nothing may follow it. The next read returns
+            // the error.
             let _ = stream.shutdown(Shutdown::Both);
         }
     }
 
-    /// Takes the octets that have arrived.
+    /// Reads the octets that have arrived.
     fn read(&mut self, now: Time) {
         let mut buffer = [0; 65536];
         match self.stream.as_mut().map(|stream| stream.read(&mut buffer)) {
@@ -79,7 +81,7 @@ impl Client {
 }
 
 impl Server {
-    /// Takes what a client has sent, routes and all.
+    /// Processes what a client has sent, including its routes.
     fn receive(&mut self, now: Time, at: usize) {
         let mut batch = RouteBatch::default();
         loop {
@@ -112,7 +114,7 @@ impl Server {
         }
     }
 
-    /// Sends a client the best route of the others: its own hides none (RFC 7947 §2.3).
+    /// Sends a client the best route of the others: its own does not hide theirs (RFC 7947 §2.3).
     fn advertise(&mut self, to: usize, prefix: Prefix) {
         let Some(agreed) = self.clients[to].peer.negotiated() else { return };
         let (family, max_len) = (prefix.family(), agreed.tx_max_len);
@@ -138,7 +140,7 @@ impl Server {
         prefixes.into_iter().for_each(|prefix| self.advertise(to, prefix));
     }
 
-    /// Does what a client's session wants done, until it wants nothing.
+    /// Performs the actions of a client's session until there are none.
     fn drain(&mut self, at: usize) {
         loop {
             let mut octets = Vec::new();

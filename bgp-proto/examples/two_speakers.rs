@@ -30,7 +30,8 @@ impl Speaker {
         Speaker { name, peer: Peer::new(Arc::new(config), u64::from(asn.0)), slot, out: Vec::new() }
     }
 
-    /// Does what the peer wants done. A real host dials on `Connect` and closes the socket on `Close`.
+    /// Performs the peer's actions. A real host dials on `Connect` and closes the socket on
+    /// `Close`.
     fn drain(&mut self) {
         while let Some(action) = self.peer.poll_action() {
             println!("{}: {action:?}", self.name);
@@ -38,7 +39,7 @@ impl Speaker {
         self.peer.poll_transmit(self.slot, &mut self.out);
     }
 
-    /// Takes what the other end sent; returns the routes in it.
+    /// Receives what the other end sent; returns the routes in it.
     fn receive(&mut self, now: Time, octets: &[u8]) -> RouteBatch {
         let mut batch = RouteBatch::default();
         self.peer.handle_bytes(now, self.slot, octets, &mut batch, usize::MAX);
@@ -76,7 +77,7 @@ fn main() {
     left.drain();
     right.drain();
 
-    // The connection that `left` asked for comes about; `right` accepts it.
+    // The connection that `left` requested is established; `right` accepts it.
     let addr = |host| SocketAddr::from(([192, 0, 2, host], 179));
     left.peer.handle_connected(now, left.slot, addr(1), addr(2));
     right.peer.handle_connected(now, right.slot, addr(2), addr(1));

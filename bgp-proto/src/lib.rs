@@ -1,7 +1,8 @@
 //! Everything in margay that is deterministic: bytes and time in, bytes and decisions out.
 //!
-//! This crate has no sockets, no clock, no threads, no async and no `unsafe`; `clippy.toml` beside
-//! `Cargo.toml` keeps it so. Machines live here, and `src/` of the root package wires them; the two of BGP:
+//! This crate has no sockets, no clock, no threads, no async and no `unsafe`; `clippy.toml` next to
+//! `Cargo.toml` enforces this. The state machines are in this crate; `src/` of the root package
+//! connects them to sockets, clock and kernel. The two of BGP:
 //!
 //! ```text
 //!  bytes ──▶ session::Peer ──RouteBatch──▶ table::Table ──▶ FIB changes
@@ -9,12 +10,13 @@
 //! ```
 //!
 //! - [`types`]: prefixes, families, identifiers, communities, time.
-//! - [`wire`]: framing, OPEN, UPDATE, attributes, NOTIFICATION, ROUTE-REFRESH. Borrowed in, bytes out.
+//! - [`wire`]: framing, OPEN, UPDATE, attributes, NOTIFICATION, ROUTE-REFRESH. Borrowed in, bytes
+//!   out.
 //! - [`session`]: the RFC 4271 state machine of one neighbour, on two connection slots.
 //! - [`policy`]: ordered rules over a route, with the rule that decided.
 //! - [`rib`]: interned attributes, destinations, paths, the decision process with its reasons.
-//! - [`export`]: who may hear what, rewriting, update groups, the chunk log, packing.
-//! - [`table`]: the data path; peers coming and going; reconfiguration; views.
+//! - [`export`]: which peers are sent what, rewriting, update groups, the chunk log, packing.
+//! - [`table`]: the data path; peers and their sessions; reconfiguration; views.
 //! - [`bfd`]: Bidirectional Forwarding Detection, the packets and the state machine of one session.
 //! - `sim` (feature): many speakers on one clock from one seed.
 //!
@@ -22,7 +24,7 @@
 //!
 //! | RFC 4271 and others | here |
 //! |---|---|
-//! | Adj-RIB-In (§3.2) | `table::peer::PeerFamily`: what a peer holds; the paths stand in the Loc-RIB |
+//! | Adj-RIB-In (§3.2) | `table::peer::PeerFamily`: what a peer holds; the paths are stored in the Loc-RIB |
 //! | Loc-RIB (§3.2) | `rib::LocRib`, a destination's best path first |
 //! | Adj-RIBs-Out (§3.2) | `export::AdjRibsOut`; of one update group: `export::AdjRibOut` |
 //! | route, path (§1.1) | `rib::Path`; destination: `rib::DestId` |
@@ -33,7 +35,7 @@
 //! | feed, table dump; refresh (RFC 2918) | `export::Resync` |
 //! | stale routes (RFC 4724), BoRR (RFC 7313) | `rib::Stamp`, `table::peer::Marks` |
 //! | soft reconfiguration inbound | `table::passes`: re-evaluation |
-//! | update group, peer group | `export::Group`, told apart by `export::GroupKey` |
+//! | update group, peer group | `export::Group`, distinguished by `export::GroupKey` |
 //! | FIB | `table::kernel::KernelView`, [`types::FibRoute`] |
 //! | session, FSM (§8) | [`session::Peer`] |
 //! | NOTIFICATION (§6) | [`wire::Notification`]; why one is sent: [`session::Close`] |

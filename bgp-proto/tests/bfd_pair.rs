@@ -1,4 +1,4 @@
-//! Two BFD machines on one clock, through loss, duplication, delay and reordering.
+//! Two BFD sessions on one clock, through loss, duplication, delay and reordering.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -158,8 +158,8 @@ const SETTLE: Duration = Duration::from_secs(40);
 proptest! {
     #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
 
-    /// Whatever the network did, once it is clean both ends come up, agree on the intervals, stay up,
-    /// and notice within the detection time when it is cut.
+    /// Whatever the network did, once it is clean both ends come up, agree on the intervals, stay
+    /// up, and notice within the detection time when it is cut.
     #[test]
     fn both_ends_come_up_agree_and_notice(
         configs in configs(),
@@ -199,7 +199,8 @@ proptest! {
         let cut = world.now;
         world.run(SETTLE);
         prop_assert!(world.states().iter().all(|state| *state != State::Up));
-        // End 1 hears nothing more: it notices by time, in (multiplier - 1) to multiplier intervals.
+        // End 1 receives nothing more: its detection time expires, in (multiplier - 1) to
+        // multiplier intervals.
         let (at, _, _, cause) = *world.changes.iter().find(|(_, end, ..)| *end == 1).expect("down");
         prop_assert_eq!(cause, Cause::DetectionTimeExpired);
         let interval = configs[0].min_tx.max(configs[1].min_rx);
@@ -208,7 +209,7 @@ proptest! {
         prop_assert!(took <= interval * multiplier + CLEAN.delay_max, "{took:?}");
         prop_assert!(took + Duration::from_micros(1) >= interval * (multiplier - 1), "{took:?}");
         if one_way {
-            // RFC 5880 §6.8.6: the other end is told, and does not wait for its own timer.
+            // RFC 5880 §6.8.6: the other end is signalled, and does not wait for its own timer.
             let (_, _, _, cause) = *world.changes.iter().find(|(_, end, ..)| *end == 0).expect("down");
             prop_assert!(cause == Cause::NeighborDown, "{cause:?}");
         }

@@ -1,4 +1,5 @@
-//! The examples `collector` and `route_server` against BIRD 2, on the loopback and without privileges.
+//! The examples `collector` and `route_server` against BIRD 2, on the loopback and without
+//! privileges.
 
 #![allow(missing_docs)]
 // This is the host's side, with sockets and a clock.
@@ -49,7 +50,7 @@ impl Folder {
         let mut client = Command::new("birdc");
         client.arg("-s").arg(self.0.join(name).with_extension("ctl")).args(question);
         client.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
-        let output = client.output().expect("birdc is beside bird");
+        let output = client.output().expect("birdc is installed with bird");
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 }
@@ -60,7 +61,7 @@ impl Drop for Folder {
     }
 }
 
-/// An example, started. Cargo builds examples beside the tests of a package.
+/// Starts an example. Cargo builds examples in a directory next to that of a package's tests.
 fn example(name: &str, args: &[&str]) -> Running {
     let test = std::env::current_exe().expect("a path");
     let folder = test.parent().and_then(|deps| deps.parent()).expect("target/PROFILE/deps");
@@ -79,7 +80,7 @@ fn free_port(address: &str) -> u16 {
 fn the_collector_prints_what_bird_announces() {
     let port = free_port("127.0.0.2");
     let folder = Folder::new("collector");
-    // A next hop outside of 127.0.0.0/8, which no route may have.
+    // A next hop outside of 127.0.0.0/8, which is not a valid next hop.
     let _bird = folder.bird(
         "bird",
         &format!(
@@ -95,7 +96,7 @@ fn the_collector_prints_what_bird_announces() {
     let to = format!("127.0.0.2:{port}");
     let mut collector = example("collector", &["65000", "65001", "127.0.0.1", &to]);
     let stdout = collector.0.stdout.take().expect("it is piped");
-    let (lines, heard) = mpsc::channel();
+    let (lines, received) = mpsc::channel();
     std::thread::spawn(move || {
         BufReader::new(stdout).lines().map_while(Result::ok).try_for_each(|line| lines.send(line))
     });
@@ -107,7 +108,8 @@ fn the_collector_prints_what_bird_announces() {
     let deadline = Instant::now() + PATIENCE;
     while !missing.is_empty() {
         let left = deadline.saturating_duration_since(Instant::now());
-        let line = heard.recv_timeout(left).unwrap_or_else(|e| panic!("{e}: without {missing:?}"));
+        let line =
+            received.recv_timeout(left).unwrap_or_else(|e| panic!("{e}: without {missing:?}"));
         missing.retain(|wanted| *wanted != line);
     }
 }
@@ -115,7 +117,7 @@ fn the_collector_prints_what_bird_announces() {
 /// Three clients with a prefix of their own and one in common.
 #[test]
 #[ignore = "needs BIRD 2"]
-fn the_route_server_leaves_next_hop_and_as_path_as_they_are() {
+fn the_route_server_leaves_next_hop_and_as_path_unchanged() {
     let port = free_port("127.0.0.1");
     let folder = Folder::new("route-server");
     let listen = format!("127.0.0.1:{port}");
@@ -164,7 +166,7 @@ fn the_route_server_leaves_next_hop_and_as_path_as_they_are() {
         "198.51.4.0/24",
         &["BGP.as_path: 65004", "BGP.next_hop: 192.0.2.4", "BGP.med: 4"],
     );
-    // What a client took with it is withdrawn, or replaced by another one's.
+    // The routes of a client that is gone are withdrawn, or replaced by another client's.
     drop(birds.remove(0));
     wait_for(
         &folder,
@@ -175,7 +177,7 @@ fn the_route_server_leaves_next_hop_and_as_path_as_they_are() {
     wait_for(&folder, "bird4", "198.51.2.0/24", &["Network not found"]);
 }
 
-/// Waits until BIRD says all of this about a prefix from the server.
+/// Waits until BIRD shows all of this for a prefix from the server.
 fn wait_for(folder: &Folder, bird: &str, prefix: &str, wanted: &[&str]) {
     let deadline = Instant::now() + PATIENCE;
     loop {
@@ -185,7 +187,7 @@ fn wait_for(folder: &Folder, bird: &str, prefix: &str, wanted: &[&str]) {
             return;
         }
         assert!(Instant::now() < deadline, "{bird} about {prefix}: {answer}, not {wanted:?}");
-        // BIRD tells nobody that a route came.
+        // BIRD has no notification of new routes.
         std::thread::sleep(Duration::from_millis(50));
     }
 }

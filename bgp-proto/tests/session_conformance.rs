@@ -1,5 +1,6 @@
-//! The malformed cases of our own and of the shared conformance set through the whole state machine: the session is
-//! brought to the state that a case names, the message arrives, and what leaves is compared.
+//! Runs our own malformed cases and those of the shared conformance set through the whole state
+//! machine: the session is brought to the state that a case names, the message arrives, and what is
+//! sent is compared.
 
 mod cases;
 
@@ -62,7 +63,7 @@ impl Session {
         }
     }
 
-    /// Up to the state in which the message of `case` arrives.
+    /// Brings the session to the state in which the message of `case` arrives.
     fn bring_to(&mut self, case: &Value, open: &Open) {
         self.peer.handle_command(self.now, Command::Start);
         self.drain();
@@ -118,7 +119,7 @@ fn config(session: &Value) -> PeerConfig {
     config
 }
 
-/// The neighbour's OPEN that brings the session about.
+/// The neighbour's OPEN with which the session is established.
 fn open(session: &Value, config: &PeerConfig) -> Open {
     let cx = context(session);
     let peer_asn = asn(&session["peer_as"]);
@@ -144,7 +145,7 @@ fn open(session: &Value, config: &PeerConfig) -> Open {
     }
 }
 
-/// What the case demands of the session; `Err` says what differs.
+/// Compares the session with what the case requires; `Err` says what differs.
 fn compare(case: &Value, session: &Session, batch: &RouteBatch) -> Result<(), String> {
     let name = case["name"].as_str().expect("a name");
     let expect = &case["expect"];
@@ -167,7 +168,7 @@ fn compare(case: &Value, session: &Session, batch: &RouteBatch) -> Result<(), St
             }
             Ok(())
         }
-        // It is never answered (RFC 4271 §6.4), and the session is over.
+        // A NOTIFICATION is never answered (RFC 4271 §6.4), and the session has ended.
         None if message_kind(case) == MessageType::Notification => match sent.is_empty() {
             true if session.closed => Ok(()),
             _ => Err(format!("sent {sent:?}, closed: {}", session.closed)),
@@ -245,7 +246,7 @@ fn the_roles_of_both_sides_must_fit() {
     };
     let mismatch = Some(Code::ROLE_MISMATCH);
     assert_eq!(outcome(Some(Provider), true, Some(Customer.code())), None);
-    assert_eq!(outcome(Some(Provider), false, None), None, "ours alone governs");
+    assert_eq!(outcome(Some(Provider), false, None), None, "our role alone applies");
     assert_eq!(outcome(Some(Provider), true, None), mismatch);
     assert_eq!(outcome(Some(Provider), false, Some(Provider.code())), mismatch);
     assert_eq!(outcome(None, false, Some(Provider.code())), None, "without a role of ours: any");

@@ -1,4 +1,5 @@
-//! Scenarios on the simulation: sessions between speakers that tell each other their own routes.
+//! Scenarios on the simulation: sessions between speakers that advertise their own routes to each
+//! other.
 
 mod sim_support;
 
@@ -15,7 +16,7 @@ const A: SpeakerId = SpeakerId(0);
 const B: SpeakerId = SpeakerId(1);
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// Octets of either direction until both have every route, on a link that does nothing wrong.
+/// Octets of either direction until both have every route, on a link without faults.
 fn undisturbed() -> (u64, u64) {
     let mut sim = world(1, 2, |_, _| LinkSpec::default(), |_, _| {});
     sim.start_all();
@@ -51,7 +52,8 @@ fn single_octets_make_the_same_session() {
 
 #[test]
 fn collisions_of_all_latencies_end_in_one_session() {
-    // Both dial at once; the second speaker starts a little later, by steps of a quarter of the way.
+    // Both dial at once; the second speaker starts a little later, by steps of a quarter of the
+    // way.
     for latency in [0, 1, 20, 200, 900] {
         let latency = Duration::from_millis(latency);
         for quarter in 0..12 {
@@ -70,8 +72,8 @@ fn collisions_of_all_latencies_end_in_one_session() {
 
 #[test]
 fn both_ends_dialling_at_once_make_one_session_that_stays() {
-    // Segments of different connections overtake each other, so that any end may see either
-    // connection first, or one of them only when the other is the session already.
+    // Segments of different connections overtake each other, so that each end may see either
+    // connection first, or one of them only when the other is established already.
     check_seeds("both_ends_dialling_at_once_make_one_session_that_stays", |seed| {
         let mut random = Random::new(seed);
         let link = LinkSpec {
@@ -103,7 +105,7 @@ fn both_ends_dialling_at_once_make_one_session_that_stays() {
 }
 
 #[test]
-fn equal_identifiers_on_ebgp_are_told_apart_by_the_as() {
+fn equal_identifiers_on_ebgp_are_distinguished_by_the_as() {
     let mut sim = sim_support::world_of(
         7,
         &[(Asn(65001), RouterId(5)), (Asn(65002), RouterId(5))],
@@ -136,7 +138,7 @@ fn one_passive_side_is_enough_for_a_session_and_two_are_too_many() {
 }
 
 #[test]
-fn a_peer_that_is_not_there_is_not_stormed() {
+fn an_absent_peer_is_not_dialled_in_quick_succession() {
     let mut sim = world(4, 2, |_, _| LinkSpec::default(), |_, _| {});
     sim.start(A, Restart::Done);
     sim.run_for(60 * MINUTE);
@@ -215,7 +217,7 @@ fn a_restart_within_the_restart_time_is_not_seen_in_the_routes() {
 }
 
 #[test]
-fn routes_of_a_peer_that_does_not_come_back_go_after_its_restart_time() {
+fn routes_of_a_peer_that_does_not_come_back_are_withdrawn_after_its_restart_time() {
     let mut sim = world(
         9,
         2,
@@ -234,7 +236,7 @@ fn routes_of_a_peer_that_does_not_come_back_go_after_its_restart_time() {
 }
 
 #[test]
-fn a_peer_that_reads_nothing_is_cut_after_the_send_hold_time() {
+fn a_peer_that_reads_nothing_is_disconnected_after_the_send_hold_time() {
     let link = LinkSpec { window: 64, ..LinkSpec::default() };
     let mut sim = world(
         10,
@@ -249,8 +251,8 @@ fn a_peer_that_reads_nothing_is_cut_after_the_send_hold_time() {
     sim.set_reading(B, false);
     sim.run_for(5 * MINUTE);
     assert_eq!(sim.last_down(A, B), Some(&Close::SendHoldTimerExpired));
-    let heard = Close::Transport { text: "reset by peer".to_owned() };
-    assert_eq!(sim.last_down(B, A), Some(&heard), "not its own hold timer: it did not look");
+    let reset = Close::Transport { text: "reset by peer".to_owned() };
+    assert_eq!(sim.last_down(B, A), Some(&reset), "not its own hold timer: it does not read");
     sim.set_reading(B, true);
     sim.run_for(2 * MINUTE);
     assert_converged(&sim, 2);
@@ -269,7 +271,7 @@ fn a_stopped_peer_stays_down_and_comes_back_by_start() {
     assert_converged(&sim, 2);
 }
 
-/// A world of one seed: as many speakers, links and disturbances as it says.
+/// A world whose speakers, links and disturbances are determined by one seed.
 fn disturbed(seed: u64) -> u64 {
     let mut random = Random::new(seed);
     let speakers = 2 + random.index(4);

@@ -1,7 +1,8 @@
 //! Scenarios on the simulation with real tables: full mesh, reflection, eBGP, each disturbed in
-//! every way that the simulation knows and compared with an oracle at the end.
+//! every way that the simulation supports and compared with an oracle at the end.
 //!
-//! The oracles know nothing of messages: they look at the topology and at who originates what.
+//! The oracles do not process messages: they derive the routes from the topology and the originated
+//! prefixes.
 
 mod sim_support;
 
@@ -29,8 +30,8 @@ struct Topology {
     links: Vec<(SpeakerId, SpeakerId)>,
     /// The second is a client of the first.
     clients: BTreeSet<(SpeakerId, SpeakerId)>,
-    /// Who may originate shared prefixes. A reflector with a route of its own hides what it would
-    /// reflect, so that the oracle would have to be a second implementation.
+    /// Speakers that may originate shared prefixes. A reflector with a local route hides the route
+    /// that it would reflect, so the oracle would have to be a second implementation.
     shared_by: Vec<SpeakerId>,
     /// Sessions run over IPv6, and carry IPv4 with IPv6 next hops.
     ipv6: bool,
@@ -104,7 +105,7 @@ impl Topology {
         topology
     }
 
-    /// Each speaker an AS of its own; a tree with some further links.
+    /// Every speaker has an AS of its own; the topology is a tree with additional links.
     fn external(seed: u64, speakers: usize) -> Self {
         let mut random = Random::new(seed ^ 0xeb9);
         let mut topology = Topology::new(
@@ -149,15 +150,15 @@ impl Topology {
         sim_support::prefix(SpeakerId(speaker), if self.ipv6 { index } else { index * 2 })
     }
 
-    /// Everything that somebody may originate.
+    /// Every route that some speaker may originate.
     fn routes(&self) -> Vec<(SpeakerId, Prefix)> {
         let unique = self.ids().flat_map(|s| (0..UNIQUE).map(move |n| (s, s.0, n)));
         let shared = self.shared_by.iter().flat_map(|s| (0..SHARED).map(move |n| (*s, 200, n)));
         unique.chain(shared).map(|(s, owner, n)| (s, self.prefix(owner, n))).collect()
     }
 
-    /// Every fourth seed has logs so short that whoever is not quick falls off, also in the middle of
-    /// a walk, and beside others that are no quicker.
+    /// Every fourth seed has logs so short that slow readers fall off, also during a
+    /// resynchronisation, and together with others that are as slow.
     fn build(&self, seed: u64, random: &mut Random) -> Sim {
         let log_bytes_max = if seed % 4 == 3 { 400 } else { 16 << 20 };
         let mut sim =
@@ -262,8 +263,8 @@ fn is_converged(sim: &Sim, topology: &Topology, oracle: Oracle) -> bool {
         })
 }
 
-/// Best routes as the oracle has them, kernels that follow, and neighbours that agree about what one
-/// has told the other.
+/// Asserts that best routes are those of the oracle, that kernels follow, and that neighbours agree
+/// about what one has advertised to the other.
 fn assert_routes(sim: &Sim, topology: &Topology, oracle: Oracle) {
     assert_established(sim, &topology.links);
     let origins = origins(sim, topology);
@@ -280,7 +281,7 @@ fn assert_routes(sim: &Sim, topology: &Topology, oracle: Oracle) {
         assert_eq!(*sim.installed(id), kernel, "kernel routes of {id:?}");
     }
     for (a, b) in topology.links.iter().flat_map(|(a, b)| [(*a, *b), (*b, *a)]) {
-        assert_eq!(sim.told(a, b), sim.heard(b, a), "what {a:?} told {b:?}");
+        assert_eq!(sim.told(a, b), sim.heard(b, a), "what {a:?} advertised to {b:?}");
     }
 }
 
@@ -351,8 +352,8 @@ fn a_reflector_that_restarts_moves_no_kernel_route() {
     assert_routes(&sim, &topology, internal_oracle);
 }
 
-/// A hub with a log of 16 KiB; client 1 originates, client 2 is quick, client 3 takes 64 octets at a
-/// time over a slow link.
+/// A hub with a log of 16 KiB; client 1 originates, client 2 is quick, client 3 takes 64 octets at
+/// a time over a slow link.
 fn hub_with_a_slow_client() -> (Topology, Sim) {
     let topology = Topology {
         links: (1..4).map(|client| (SpeakerId(0), SpeakerId(client))).collect(),
@@ -375,7 +376,7 @@ fn hub_with_a_slow_client() -> (Topology, Sim) {
 }
 
 #[test]
-fn a_slow_client_gets_the_newest_state_and_holds_up_nobody() {
+fn a_slow_client_gets_the_newest_state_and_delays_no_other() {
     let (topology, mut sim) = hub_with_a_slow_client();
     let [hub, source, quick, slow] = [0, 1, 2, 3].map(SpeakerId);
     let prefix = |n: u64| -> Prefix {
@@ -398,7 +399,7 @@ fn a_slow_client_gets_the_newest_state_and_holds_up_nobody() {
         }
     }
     assert_ne!(sim.told(hub, slow), sim.heard(slow, hub), "the slow client is behind");
-    assert!(sim.evictions(hub) > 0, "it lost its place");
+    assert!(sim.evictions(hub) > 0, "it fell off the log");
     sim.run_for(5 * MINUTE);
     assert_routes(&sim, &topology, internal_oracle);
     assert_eq!(sim.ups(hub, slow), 1, "being slow is no reason to end a session");

@@ -1,5 +1,5 @@
-//! Reading an UPDATE does not allocate: neither the walk, nor the canonical form in a warm buffer,
-//! nor the prefixes; and writing into a warm buffer does not either.
+//! Reading an UPDATE does not allocate: neither parsing it, nor the canonical form in a warm
+//! buffer, nor the prefixes; nor does writing into a warm buffer.
 
 use allocation_counter::measure;
 use bgp_proto::types::{Asn, Family, NextHop, PathId, PeerType, Prefix, Prefix4, Prefix6};

@@ -1,7 +1,8 @@
-//! The codec against our own and the shared conformance set (see `cases/mod.rs`).
+//! The codec against the conformance sets (see `cases/mod.rs`): this crate's own and the shared
+//! one.
 //!
-//! Every record is run. A result that differs from the set's is a failure unless it stands, with its
-//! reason, in one of the lists below; an entry of a list that no record needs is a failure too.
+//! Every record is run. A result that differs from the set's is a failure unless one of the lists
+//! below names it with the reason; an entry of a list that no record needs is a failure, too.
 
 mod cases;
 
@@ -18,21 +19,22 @@ use cases::{
 };
 use serde_json::{Value, json};
 
-/// Crashers whose verdict speaks of a whole file where a session sees a stream.
+/// Crashers whose expected verdict refers to a whole file, where a session reads a stream.
 const STREAM: [&str; 2] =
-    // Captures cut short: the length field says more than there is. On a connection that is a
-    // message that is still coming, and the hold timer ends the wait.
+    // Truncated captures: the Length field exceeds what is there. On a connection such a message is
+    // incomplete, and the hold timer ends the wait.
     ["bgp-as-path-oobr.pcap#335", "bgp-as-path-oobr.pcap#336"];
 
-/// Messages of the public suites where margay differs from the set's checker: what it does, and why.
+/// Messages of the public suites where margay differs from the set's checker: its action, and the
+/// reason.
 const DIFFERENCES: [(&str, &str, &str); 14] = {
-    const NO_TRANS: &str = "AS_TRANS names nobody: 2/2 without capability 65 (RFC 6793 §9)";
+    const NO_TRANS: &str = "AS_TRANS identifies no AS: 2/2 without capability 65 (RFC 6793 §9)";
     const CONFED: &str =
-        "in no confederation, so a confederation segment is malformed (RFC 5065 §5)";
+        "not in a confederation, so a confederation segment is malformed (RFC 5065 §5)";
     const MERGED: &str = "the checker shows AS_PATH before RFC 6793 §4.2.3 merges AS4_PATH into it";
     const MULTICAST: &str = "1/2 is a family that margay does not carry";
-    const UNREAD: &str = "attributes are missing, but all the prefixes are of a family not negotiated: \
-        there is nothing that could be withdrawn";
+    const UNREAD: &str = "attributes are missing, but all prefixes are of a family that is not negotiated: \
+        there is nothing to withdraw";
     [
         ("multiple_addpath_single_cap/buf@1098", "session_reset", NO_TRANS),
         ("multiple_addpath_multi_cap/buf@1124", "session_reset", NO_TRANS),
@@ -51,7 +53,7 @@ const DIFFERENCES: [(&str, &str, &str); 14] = {
     ]
 };
 
-/// What one message did.
+/// The effect of one message.
 #[derive(Debug, PartialEq)]
 struct Outcome {
     action: &'static str,
@@ -103,7 +105,7 @@ impl Outcome {
     }
 }
 
-/// Runs the decoders as a session would, without its state.
+/// Runs the decoders as a session does, without a state machine.
 fn run(message: &[u8], cx: &UpdateContext, max_len: usize, enhanced_refresh: bool) -> Outcome {
     let frame = match split_frame(message, max_len) {
         Ok(Some(frame)) => frame,
@@ -175,7 +177,8 @@ fn code(pair: &Value) -> Code {
     Code::new(part(0), part(1))
 }
 
-/// Compares one malformed case; says what differs.
+/// Compares the outcome of one malformed message with the expected one; the error names the
+/// difference.
 fn compare_case(case: &Value, out: &Outcome, message: &[u8]) -> Result<(), String> {
     let expect = &case["expect"];
     let same = |what: &str, ours: String, theirs: String| match ours == theirs {
@@ -216,7 +219,7 @@ fn compare_case(case: &Value, out: &Outcome, message: &[u8]) -> Result<(), Strin
         same("merged path", json!(path).to_string(), expect["merged_path"].to_string())?;
     }
     if expect["forward"].as_str() == Some("partial") {
-        // All of these messages have one attribute beside the mandatory ones.
+        // Each of these messages has exactly one attribute besides the mandatory ones.
         let carried = view.iter().find(|a| a.code > 3).ok_or("not carried")?;
         same("flags", format!("{:02x}", carried.flags & !0x10), "e0".into())?;
     }
@@ -250,13 +253,13 @@ fn shared_data_malformed_messages_have_the_result_that_the_rfcs_demand() {
 /// The cases that were not compared.
 #[derive(Debug, Default)]
 struct Rest {
-    /// Left to the session.
+    /// Cases whose error is for the session to detect, not for the codec.
     session: Vec<String>,
-    /// Of [`ALTERNATIVES`].
+    /// Outcomes of [`ALTERNATIVES`].
     alternatives: Vec<Outcome>,
 }
 
-/// How many cases were compared, all alike, and the rest.
+/// The number of cases compared, all of which agree, and the rest.
 fn compare_all(all: &[Value]) -> (usize, Rest) {
     let (mut compared, mut rest, mut failures) = (0, Rest::default(), Vec::new());
     for case in all {
@@ -268,7 +271,7 @@ fn compare_all(all: &[Value]) -> (usize, Rest) {
         let out = run(&message, &cx, max_len, case["session"]["err"] == true);
         if is_for_the_session(case) {
             if out.action != "accept" {
-                failures.push(format!("{name}: not for the wire to judge, but {out:?}"));
+                failures.push(format!("{name}: for the session to detect, but {out:?}"));
             }
             rest.session.push(name.to_owned());
         } else if let Some((_, alternative)) = ALTERNATIVES.iter().find(|(n, _)| *n == name) {
@@ -312,7 +315,7 @@ fn shared_data_bytes_that_crashed_other_decoders_get_their_verdict() {
     assert_eq!(incomplete, STREAM);
 }
 
-/// What the `checker` of a message says about the session.
+/// The session parameters that the `checker` of a message assumes.
 fn checker_context(checker: &Value) -> UpdateContext {
     let mut session = checker["session"].clone();
     let add_path = session["addpath"] == true;
@@ -325,7 +328,7 @@ fn checker_context(checker: &Value) -> UpdateContext {
 fn compare_message(checker: &Value, out: &Outcome, message: &[u8]) -> Result<(), String> {
     let expected = match (checker["action"].as_str().expect("an action"), out.action) {
         ("afi_safi_disable_or_reset", _) => "session_reset",
-        // Ignoring a family that is not negotiated is an acceptance without prefixes.
+        // The checker counts a message that is ignored for its family as accepted without prefixes.
         ("accept", "ignore") if checker["announced"] == json!([]) => "ignore",
         (action, _) => action,
     };
@@ -388,8 +391,8 @@ fn compare_update(checker: &Value, out: &Outcome, same: &mut impl FnMut(&str, St
     }
 }
 
-/// Compares fields, then the capabilities as they are written back. The checker lists them as
-/// received, so both sides are sets; 128 counts as 2.
+/// Compares the fields, then the capabilities after encoding. The checker lists them as received,
+/// so both sides are compared as sets; code 128 counts as 2.
 fn compare_open(checker: &Value, message: &[u8], same: &mut impl FnMut(&str, String, String)) {
     let open = Open::decode(&message[19..]).expect("accepted above");
     let ours = json!([open.asn.0, open.hold_time_secs, open.router_id.to_string()]);
@@ -397,7 +400,7 @@ fn compare_open(checker: &Value, message: &[u8], same: &mut impl FnMut(&str, Str
     same("fields", ours.to_string(), theirs.to_string());
     let mut encoded = Vec::new();
     open.encode(&mut encoded);
-    // Classic format, one parameter: none of the set's OPENs needs more.
+    // Classic format with one Optional Parameter: none of the set's OPENs needs more.
     let mut tlvs = encoded.get(31..).unwrap_or_default();
     let mut ours = BTreeSet::new();
     while let [code, len, rest @ ..] = tlvs {
@@ -431,7 +434,8 @@ fn shared_data_messages_of_other_implementations_decode_alike() {
             let name = record["name"].as_str().expect("a name");
             let octets = bytes(&record);
             if record["kind"] != "bgp" {
-                // Bodies, fragments, and things that are not BGP: no verdict, but no panic either.
+                // Bodies, fragments and octets that are not BGP: there is no expected verdict, but
+                // no decoder may panic.
                 feed_every_decoder(&octets);
                 others += 1;
                 continue;
@@ -453,11 +457,11 @@ fn shared_data_messages_of_other_implementations_decode_alike() {
     }
     println!("{whole} messages in {} files compared, {others} other records fed", files.len());
     assert!(failures.is_empty(), "{} differ:\n{}", failures.len(), failures.join("\n"));
-    assert_eq!(differing.len(), DIFFERENCES.len(), "every listed difference is a real one");
+    assert_eq!(differing.len(), DIFFERENCES.len(), "every listed difference occurs");
     assert!(whole > DIFFERENCES.len() && others > 0);
 }
 
-/// Decoders are total functions.
+/// Decoders accept any octets without a panic.
 fn feed_every_decoder(octets: &[u8]) {
     for message in [octets, &octets[octets.len().min(19)..]] {
         let _ = split_frame(message, EXTENDED_MAX_LEN);

@@ -1,7 +1,7 @@
 //! Authentication sections, RFC 5880 §4.2-4.4 and §6.7: simple password, keyed SHA-1, meticulous
 //! keyed SHA-1.
 //!
-//! Keyed MD5 (RFC 5880 §4.3) is not offered: SHA-1 is what §6.7 requires, and no peer has MD5 alone.
+//! Keyed MD5 (RFC 5880 §4.3) is not supported: §6.7 requires SHA-1, and no peer supports only MD5.
 
 use std::fmt;
 
@@ -72,7 +72,7 @@ pub struct Key {
 }
 
 impl Key {
-    /// A key; `None` if it is empty or longer than `kind` takes.
+    /// A key; `None` if `secret` is empty or longer than `kind` allows.
     pub fn new(kind: AuthKind, id: u8, secret: impl Into<Vec<u8>>) -> Option<Key> {
         let secret = secret.into();
         (!secret.is_empty() && secret.len() <= kind.key_len_max())
@@ -83,11 +83,11 @@ impl Key {
 /// Authentication of a session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Auth {
-    /// How.
+    /// Authentication type. The peer has to use the same one.
     pub kind: AuthKind,
     /// The key that we send with.
     pub send: Key,
-    /// Further keys that are taken from the peer, so that keys can be replaced one end at a time.
+    /// Further keys accepted from the peer, so that keys can be replaced one end at a time.
     pub accept: Vec<Key>,
 }
 
@@ -160,7 +160,7 @@ pub struct AuthSection<'a> {
 }
 
 impl<'a> AuthSection<'a> {
-    /// `section` is everything behind the mandatory section. `None`: its length field disagrees.
+    /// `section` is everything after the mandatory section. `None` if its length field disagrees.
     pub(super) fn decode(section: &'a [u8]) -> Option<AuthSection<'a>> {
         let [kind, len, body @ ..] = section else { return None };
         if usize::from(*len) != section.len() {
@@ -187,7 +187,7 @@ fn digest(packet: &[u8], key: &Secret) -> [u8; DIGEST_LEN] {
     Sha1::new().chain_update(packet).chain_update(padded).finalize().into()
 }
 
-/// Compares without telling by its duration where the first difference is.
+/// Compares in time that does not depend on where the first difference is.
 fn equal(a: &[u8], b: &[u8]) -> bool {
     a.len() == b.len() && a.iter().zip(b).fold(0, |differ, (x, y)| differ | (x ^ y)) == 0
 }
@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn a_section_of_another_length_is_no_sha1_section() {
+    fn a_section_of_another_length_is_not_a_sha1_section() {
         let ours = auth(AuthKind::KeyedSha1, 1, "key");
         for len in [2_u8, 3, 8, 27, 29] {
             let mut packet = DOWN.to_vec();

@@ -1,4 +1,4 @@
-//! What the operator sets for one session.
+//! Configuration of one session.
 
 use std::num::NonZeroU8;
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::Auth;
 
 /// Shortest interval that can be configured. A host without real-time scheduling of its network
-/// stack keeps no shorter one.
+/// stack cannot keep a shorter one.
 pub const INTERVAL_MIN: Duration = Duration::from_millis(10);
 /// Longest interval that can be configured.
 pub const INTERVAL_MAX: Duration = Duration::from_secs(60);
@@ -21,19 +21,20 @@ pub enum Role {
     Passive,
 }
 
-/// Parameters of a session. [`Session::reconfigure`](super::Session::reconfigure) applies a change without
-/// taking the session down.
+/// Parameters of a session. [`Session::reconfigure`](super::Session::reconfigure) applies a change
+/// without taking the session down.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// Shortest interval at which we send while Up, [`INTERVAL_MIN`]-[`INTERVAL_MAX`]. Default 300 ms.
+    /// Shortest interval at which we send while Up, [`INTERVAL_MIN`]-[`INTERVAL_MAX`]. Default 300
+    /// ms.
     pub min_tx: Duration,
     /// Shortest interval at which we receive, [`INTERVAL_MIN`]-[`INTERVAL_MAX`]. Default 300 ms.
     pub min_rx: Duration,
-    /// How many of our intervals the peer waits, 1-255. Default 3.
+    /// Detect Mult: how many of our intervals the peer waits for a packet, 1-255. Default 3.
     pub multiplier: NonZeroU8,
     /// Who sends first. Default active.
     pub role: Role,
-    /// Authentication; `None`, the default: packets carry none and may carry none.
+    /// Authentication. `None` (default): we send none, and packets that carry any are discarded.
     pub auth: Option<Auth>,
 }
 

@@ -1,19 +1,20 @@
-//! Bidirectional Forwarding Detection (RFC 5880) in asynchronous mode: packets and the state machine
-//! of one session.
+//! Bidirectional Forwarding Detection (RFC 5880) in asynchronous mode: packets and the state
+//! machine of one session.
 //!
 //! ```text
 //! handle_packet / handle_timeout / set_admin / reconfigure ──▶ Change, if the state changed
 //!        └──▶ then poll_transmit until it has nothing to send; poll_timeout for the next deadline
 //! ```
 //!
-//! What lives here: the codec ([`Packet`], [`Received`]), authentication ([`Auth`]), and [`Session`]:
-//! states, Poll Sequences, interval negotiation, detection time, jitter. What does not: sockets, the
-//! choice of the session for a packet (RFC 5880 §6.3), TTL checks (RFC 5881 §5), what a client does when a
-//! session goes down (RFC 5882).
+//! In scope: the codec ([`Packet`], [`Received`]), authentication ([`Auth`]), and [`Session`]:
+//! states, Poll Sequences, interval negotiation, detection time, jitter. Out of scope: sockets,
+//! demultiplexing (RFC 5880 §6.3), TTL checks (RFC 5881 §5), the reaction of a client to a session
+//! that goes down (RFC 5882).
 //!
-//! Time and randomness are arguments. Every packet is either taken or refused with one [`Discard`]
-//! reason. Echo is not offered: Required Min Echo RX Interval is always zero (RFC 5880 §6.8.9). Demand
-//! mode is honoured when the peer asks for it and never asked for (RFC 5880 §6.6).
+//! Time and randomness are arguments. Every packet is either accepted or discarded with one
+//! [`Discard`] reason. The Echo function is not supported: Required Min Echo RX Interval is always
+//! zero (RFC 5880 §6.8.9). Demand mode is honoured when the peer requests it, and is never
+//! requested (RFC 5880 §6.6).
 
 mod auth;
 mod config;

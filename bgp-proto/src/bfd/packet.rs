@@ -59,7 +59,7 @@ impl fmt::Display for State {
 pub struct Diag(u8);
 
 impl Diag {
-    /// Nothing to say.
+    /// No diagnostic.
     pub const NONE: Diag = Diag(0);
     /// No packet arrived within the detection time.
     pub const DETECTION_TIME_EXPIRED: Diag = Diag(1);
@@ -73,7 +73,7 @@ impl Diag {
         self.0
     }
 
-    /// The meaning; `None` for codes without one.
+    /// The name in RFC 5880 §4.1; `None` for reserved codes.
     pub const fn name(self) -> Option<&'static str> {
         Some(match self.0 {
             0 => "No Diagnostic",
@@ -163,13 +163,13 @@ pub struct Packet {
     pub detect_mult: u8,
     /// The sender's discriminator.
     pub my_discr: Discriminator,
-    /// Ours as the sender knows it; `None`: it does not know it.
+    /// Our discriminator as the sender received it; `None` (zero in the packet) if it has not.
     pub your_discr: Option<Discriminator>,
     /// Shortest interval at which the sender would like to send, without jitter.
     pub desired_min_tx: Duration,
     /// Shortest interval at which the sender can receive; zero: it wants no periodic packets.
     pub required_min_rx: Duration,
-    /// Shortest interval between Echo packets; zero: it takes none.
+    /// Shortest interval between Echo packets that the sender can receive; zero: it supports none.
     pub required_min_echo_rx: Duration,
 }
 
@@ -178,7 +178,7 @@ pub struct Packet {
 pub enum Discard {
     /// TTL or hop limit is not 255 on a single hop (RFC 5881 §5), or below the configured one.
     Ttl,
-    /// Fewer octets than a packet has.
+    /// Fewer octets than the mandatory section.
     TooShort,
     /// A version other than 1.
     Version,
@@ -190,10 +190,10 @@ pub enum Discard {
     Multipoint,
     /// My Discriminator is zero.
     MyDiscriminator,
-    /// Your Discriminator is zero although the sender's state is Init or Up, or ours is Up over several
-    /// hops and nothing else proves who sent it.
+    /// Your Discriminator is zero although the sender's state is Init or Up, or ours is Up over
+    /// several hops and nothing else proves who sent it.
     YourDiscriminator,
-    /// No session has that discriminator, or none is with that neighbour.
+    /// No session has Your Discriminator or, if that is zero, none is with that neighbour.
     NoSession,
     /// The discriminator is that of a session with another neighbour.
     Source,
@@ -209,7 +209,7 @@ pub enum Discard {
     AuthSequence,
     /// Our session is AdminDown.
     AdminDown,
-    /// A later packet of the neighbour was taken before this one.
+    /// A packet that the neighbour sent later was accepted before this one.
     Overtaken,
 }
 
@@ -265,7 +265,7 @@ impl fmt::Display for Discard {
     }
 }
 
-/// A packet as it was received, with what authentication needs.
+/// A received packet, with the octets that authentication covers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Received<'a> {
     /// The mandatory section.
@@ -327,10 +327,10 @@ impl<'a> Received<'a> {
 }
 
 impl Packet {
-    /// Appends the mandatory section. `auth_len` is the length of the section that the caller appends
-    /// behind it; the A bit follows from it.
+    /// Appends the mandatory section. `auth_len` is the length of the authentication section that
+    /// the caller appends after it; the A bit is set unless it is 0.
     ///
-    /// Intervals longer than 2^32-1 µs are written as that.
+    /// Intervals longer than 2^32-1 µs are encoded as 2^32-1 µs.
     pub fn encode(&self, auth_len: u8, out: &mut Vec<u8>) {
         let flags = if auth_len == 0 {
             self.flags.without(Flags::AUTHENTICATED)

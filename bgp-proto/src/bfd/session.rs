@@ -3,13 +3,13 @@
 //! | timer      | set by                                  | on expiry                                  |
 //! |------------|-----------------------------------------|--------------------------------------------|
 //! | transmit   | every periodic packet, jittered         | the next one                               |
-//! | detection  | every packet that is taken              | Init, Up → Down; what the peer said is forgotten |
-//! | sequence   | the detection timer's expiry            | any sequence number is taken (RFC 5880 §6.8.1) |
+//! | detection  | every accepted packet                   | Init, Up → Down; the peer's state is reset |
+//! | sequence   | the detection timer's expiry            | any sequence number is accepted (RFC 5880 §6.8.1) |
 //!
-//! - Differs from RFC: §6.8.3 starts a Poll Sequence for every change of the timers. Here one starts only
-//!   while the session is Up, and with each transition to Up: in other states the timers apply at once and
-//!   every packet carries them.
-//! - A packet whose content changed is sent at once (§6.8.7), and answers to Poll at most once in
+//! - Differs from RFC: §6.8.3 starts a Poll Sequence for every change of the timers. Here one
+//!   starts only while the session is Up, and with each transition to Up: in other states the
+//!   timers apply at once and every packet carries them.
+//! - A change of state or diagnostic is sent at once (§6.8.7), and answers to Poll at most once per
 //!   [`ANSWER_GAP`], so that a peer cannot make us send faster than that.
 
 mod interval;
@@ -28,30 +28,30 @@ use random::Random;
 
 /// RFC 5880 §6.8.3: no shorter interval is used while the session is not Up.
 const SLOW_START: Duration = Duration::from_secs(1);
-/// Shortest pause between two packets that answer Poll. A lost answer is asked for again.
+/// Shortest interval between two answers to Poll. The peer polls until it receives one.
 const ANSWER_GAP: Duration = Duration::from_millis(2);
-/// What bfd.RemoteMinRxInterval is before the first packet (RFC 5880 §6.8.1).
+/// bfd.RemoteMinRxInterval before the first packet (RFC 5880 §6.8.1).
 const UNHEARD_MIN_RX: Duration = Duration::from_micros(1);
 
-/// Whether the operator wants the session.
+/// Administrative state of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Admin {
-    /// It runs.
+    /// The session runs.
     Enabled,
-    /// AdminDown is sent, and nothing is taken from the peer.
+    /// AdminDown is sent, and received packets are discarded.
     Disabled,
 }
 
 /// Why the state changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cause {
-    /// The handshake went on.
+    /// The handshake advanced.
     Handshake,
     /// No packet arrived within the detection time.
     DetectionTimeExpired,
     /// The peer left Up.
     NeighborDown,
-    /// The peer's operator took the session down; the path may be as good as ever.
+    /// The peer's operator took the session down; this says nothing about the path.
     NeighborAdminDown,
     /// [`Session::set_admin`].
     Admin,
@@ -62,13 +62,13 @@ pub enum Cause {
 pub struct Change {
     /// The state before.
     pub from: State,
-    /// The state now.
+    /// The state after.
     pub to: State,
-    /// Why.
+    /// What caused it.
     pub cause: Cause,
 }
 
-/// What the peer said last; forgotten when the detection time expires.
+/// The peer's last packet; reset when the detection time expires.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Remote {
     state: State,
@@ -100,7 +100,8 @@ enum Poll {
     Active,
     /// As Active; the timers have changed again, so F does not confirm them.
     Outdated,
-    /// One packet without P, so that a late F is not taken for the next sequence's.
+    /// One packet without P, so that a late F is not mistaken for the answer to the next Poll
+    /// Sequence.
     Gap,
 }
 
@@ -119,21 +120,21 @@ enum Urgent {
 pub struct Stats {
     /// Packets sent.
     pub sent: u64,
-    /// Packets taken.
+    /// Packets accepted.
     pub received: u64,
-    /// Packets of this session that were refused.
+    /// Packets of this session that were discarded.
     pub discarded: u64,
     /// Transitions to Up.
     pub ups: u64,
     /// Transitions from Up.
     pub downs: u64,
-    /// Mean deviation of the time between two packets, as RFC 3550 §6.4.1 smooths it.
+    /// Mean deviation of the time between two packets, smoothed as in RFC 3550 §6.4.1.
     pub jitter: Duration,
     /// Longest time between two packets while Up, since the last transition to Up.
     pub gap_max: Duration,
 }
 
-/// What `show bfd` prints of a session.
+/// State of a session, as `show bfd` prints it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Snapshot {
     /// Our state.
@@ -144,11 +145,11 @@ pub struct Snapshot {
     pub local_discr: Discriminator,
     /// The peer's; `None` while no packets are received.
     pub remote_discr: Option<Discriminator>,
-    /// The peer's state as it said.
+    /// State in the peer's last packet.
     pub remote_state: State,
-    /// The peer's diagnostic as it said.
+    /// Diagnostic in the peer's last packet.
     pub remote_diag: Diag,
-    /// The peer's flags as it sent them.
+    /// Flags of the peer's last packet.
     pub remote_flags: Flags,
     /// Desired Min TX Interval that we send.
     pub desired_min_tx: Duration,
@@ -166,9 +167,9 @@ pub struct Snapshot {
     pub tx_interval: Duration,
     /// Detection time; zero while no packets are received.
     pub detection_time: Duration,
-    /// When the state changed last.
+    /// When the state last changed.
     pub since: Time,
-    /// When the last packet was taken.
+    /// When the last packet was accepted.
     pub last_received: Option<Time>,
     /// Counters.
     pub stats: Stats,
@@ -193,7 +194,7 @@ pub struct Session {
     last_received: Option<Time>,
     last_gap: Option<Duration>,
     last_answer: Option<Time>,
-    /// bfd.XmitAuthSeq, and when it grew last.
+    /// bfd.XmitAuthSeq, and when it was last incremented.
     send_sequence: u32,
     sequence_since: Time,
     /// bfd.RcvAuthSeq; `None`: bfd.AuthSeqKnown is 0.
@@ -203,8 +204,8 @@ pub struct Session {
 }
 
 impl Session {
-    /// A session in Down whose first packet is due at once, unless it is passive. `seed` makes jitter
-    /// and the first sequence number; equal seeds make equal sessions.
+    /// A session in state Down; its first packet is due at once, unless it is passive. `seed`
+    /// determines jitter and the first sequence number: equal seeds give equal sessions.
     pub fn new(now: Time, config: Config, local_discr: Discriminator, seed: u64) -> Session {
         let mut random = Random::new(seed);
         let send_sequence = random.next_u32();
@@ -240,20 +241,22 @@ impl Session {
         self.state
     }
 
-    /// The discriminator that the session was given.
+    /// Our discriminator, as passed to [`Session::new`].
     pub fn local_discr(&self) -> Discriminator {
         self.local_discr
     }
 
-    /// Whether the peer's last packet said that its BFD survives its control plane (C bit).
+    /// Whether the peer's last packet had the C bit set: its BFD does not share fate with its
+    /// control plane.
     pub fn remote_is_control_plane_independent(&self) -> bool {
         self.remote.flags.contains(Flags::CONTROL_PLANE_INDEPENDENT)
     }
 
-    /// A packet that was demultiplexed to this session (RFC 5880 §6.8.6).
+    /// Handles a packet that was demultiplexed to this session (RFC 5880 §6.8.6).
     ///
     /// # Errors
-    /// Why it is dropped; nothing but the counters has changed then.
+    /// Why the packet is dropped. Only counters have changed then and, in AdminDown,
+    /// bfd.RcvAuthSeq.
     pub fn handle_packet(
         &mut self,
         now: Time,
@@ -278,9 +281,10 @@ impl Session {
         Ok(change)
     }
 
-    /// Deadlines that `poll_timeout` named.
+    /// Handles the deadlines that [`Session::poll_timeout`] returned.
     ///
-    /// The host reads its sockets before it calls this: a packet that already waits is a sign of life.
+    /// The host reads its sockets before it calls this: a packet that is already queued arrived in
+    /// time.
     pub fn handle_timeout(&mut self, now: Time) -> Option<Change> {
         if self.forget_sequence.expired(now) {
             self.receive_sequence = None;
@@ -304,7 +308,7 @@ impl Session {
         }
     }
 
-    /// Takes the session down or lets it run (RFC 5880 §6.8.16).
+    /// Enables or disables the session (RFC 5880 §6.8.16).
     pub fn set_admin(&mut self, now: Time, admin: Admin) -> Option<Change> {
         match (admin, self.state) {
             (Admin::Disabled, State::AdminDown) => None,
@@ -320,8 +324,8 @@ impl Session {
         }
     }
 
-    /// Applies other parameters. The session stays as it is; changed timers are polled for. Another
-    /// authentication applies at once.
+    /// Applies a new configuration. The state does not change; changed timers start a Poll
+    /// Sequence. Changed authentication applies at once.
     pub fn reconfigure(&mut self, now: Time, config: Config) {
         if self.config.auth != config.auth {
             self.receive_sequence = None;
@@ -333,7 +337,8 @@ impl Session {
         }
     }
 
-    /// Appends the packet that is due, if one is, and arms the timer for the next.
+    /// Appends the packet that is due, if any, and arms the timer for the next. Returns whether
+    /// there was one; the caller repeats until there is none.
     pub fn poll_transmit(&mut self, now: Time, out: &mut Vec<u8>) -> bool {
         let periodic_is_due = self.transmit.deadline().is_some_and(|at| at <= now);
         let answers = self.urgent == Urgent::Final && self.may_answer(now);
@@ -360,7 +365,7 @@ impl Session {
         true
     }
 
-    /// When to call `handle_timeout` and `poll_transmit` next; `None`: a packet has to arrive first.
+    /// When to call `handle_timeout` and `poll_transmit` next; `None`: not before a packet arrives.
     pub fn poll_timeout(&self) -> Option<Time> {
         let urgent = match self.urgent {
             Urgent::Nothing => None,
@@ -378,7 +383,7 @@ impl Session {
         .min()
     }
 
-    /// What there is to show.
+    /// The session's state, for display.
     pub fn snapshot(&self) -> Snapshot {
         Snapshot {
             state: self.state,
@@ -439,7 +444,7 @@ impl Session {
         self.last_received = Some(now);
     }
 
-    /// Takes over what the peer says about itself.
+    /// Records what the packet says about the peer, and restarts the detection timer.
     fn learn(&mut self, now: Time, packet: &Packet) {
         let interval = self.tx_interval();
         self.remote = Remote {
@@ -526,7 +531,7 @@ impl Session {
         let mut differs = self.desired_min_tx.advertise(tx);
         differs |= self.required_min_rx.advertise(rx);
         if self.state == State::Up {
-            // Sooner is safe for what we send, later for what we expect.
+            // Sending sooner and expecting packets later are safe at once; the rest waits for F.
             self.desired_min_tx.use_if_shorter();
             self.required_min_rx.use_if_longer();
         } else {
@@ -578,7 +583,8 @@ impl Session {
         };
         let mut signed = out.split_off(start);
         packet.encode(auth.section_len(), &mut signed);
-        // RFC 5880 §6.7.4: keyed sequence numbers may stay for a while, meticulous ones must grow.
+        // RFC 5880 §6.7.4: keyed sequence numbers may repeat for a while, meticulous ones must
+        // grow.
         if auth.kind == AuthKind::MeticulousKeyedSha1
             || now.since(self.sequence_since) >= SLOW_START
         {
@@ -589,12 +595,12 @@ impl Session {
         out.append(&mut signed);
     }
 
-    /// RFC 5880 §6.8.7: at all.
+    /// Whether packets may be sent at all, RFC 5880 §6.8.7.
     fn may_send(&self) -> bool {
         self.config.role == Role::Active || self.remote.discr.is_some()
     }
 
-    /// RFC 5880 §6.8.7: by the timer.
+    /// Whether packets may be sent periodically, RFC 5880 §6.8.7.
     fn may_send_periodically(&self) -> bool {
         let asked_not_to = self.remote.flags.contains(Flags::DEMAND)
             && (self.state, self.remote.state) == (State::Up, State::Up)
@@ -606,7 +612,7 @@ impl Session {
         self.last_answer.is_none_or(|at| at + ANSWER_GAP <= now)
     }
 
-    /// A timer that was stopped because nothing might be sent runs again.
+    /// Restarts the transmit timer if it stopped because nothing might be sent.
     fn resume_transmission(&mut self, now: Time) {
         if self.transmit.deadline().is_none() && self.may_send_periodically() {
             self.transmit.set(now);

@@ -12,20 +12,22 @@ use crate::rib::{Arena, DestId, Path, Run, Runs, SourceId};
 pub(crate) struct Advertised {
     /// The path identifier sent; 0 without ADD-PATH.
     pub(crate) tx: u32,
-    /// [`ExportId::NONE`] marks a path that was withdrawn, kept while a member may not know.
+    /// [`ExportId::NONE`] marks a withdrawn path, kept until every member has processed the
+    /// withdrawal.
     pub(crate) out: ExportId,
 }
 
-/// Path identifiers sent: one per (source, received identifier), the same for every destination, and
-/// stable while a path with it is advertised. A source that sends no identifiers needs no entry.
+/// Path identifiers sent: one per (source, received identifier), the same for every destination,
+/// and stable while a path with it is advertised. A source that sends no identifiers needs no
+/// entry.
 #[derive(Clone, Debug)]
 pub(crate) struct TxIds {
     index: HashMap<(SourceId, u32), u32, foldhash::quality::FixedState>,
-    /// With the number of references.
+    /// Source, received identifier, number of references.
     entries: Slab<(SourceId, u32, u32)>,
 }
 
-/// Below this, an identifier is a source plus one.
+/// Identifiers below this are a source plus one, for sources that send no identifiers.
 const TX_PAIRS: u32 = 1 << 16;
 
 impl TxIds {
@@ -34,7 +36,7 @@ impl TxIds {
         TxIds { index: HashMap::with_hasher(hasher), entries: Slab::new() }
     }
 
-    /// The identifier for a path, without a reference.
+    /// The identifier for a path. Takes no reference.
     fn of(&mut self, path: &Path) -> u32 {
         if path.path_id == 0 {
             return u32::from(path.source.0) + 1;
@@ -164,8 +166,8 @@ impl AdjRibOut {
         }
     }
 
-    /// The same identifiers, and no paths: to be filled with [`AdjRibOut::copy`] while this one does
-    /// not change.
+    /// The same identifiers, and no paths: to be filled with [`AdjRibOut::copy`] while this one
+    /// does not change.
     pub(super) fn without_paths(&self) -> Self {
         match self {
             AdjRibOut::Best(_) => AdjRibOut::Best(Arena::default()),
@@ -191,7 +193,7 @@ impl AdjRibOut {
         }
     }
 
-    /// Frees the memory of destinations from `slots` on, of which nothing is advertised.
+    /// Frees the memory of destinations from `slots` on, none of which is advertised.
     pub(super) fn truncate(&mut self, slots: u32) {
         match self {
             AdjRibOut::Best(outs) => outs.truncate(slots),
@@ -232,7 +234,7 @@ mod tests {
         assert_eq!(out.tx_id(&path(3, 77)), first, "a withdrawn path keeps it");
         out.replace_list(DestId(6), &[]);
         let other = out.tx_id(&path(4, 1));
-        assert_eq!(other, first, "free for the next");
+        assert_eq!(other, first, "reused for the next path");
         assert!(out.get(DestId(5)).is_empty() && out.get(DestId(99)).is_empty());
     }
 }

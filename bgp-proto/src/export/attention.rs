@@ -4,29 +4,29 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
-/// Octets that readers are left asleep over at most.
+/// Maximum number of octets appended before readers are woken.
 const OCTETS_MAX: usize = 64 << 10;
-/// Turns at whose end readers are left asleep at most, while turns follow each other.
+/// Maximum number of consecutive turns that end without waking readers.
 const TURNS_MAX: u32 = 2;
 
-/// What the table and the readers of all logs tell each other.
+/// Wake-ups between the table and the readers of all logs.
 #[derive(Debug)]
 pub(crate) struct Attention {
-    /// Groups whose log has something for the table to look at.
+    /// Groups whose log has events or room for the table.
     groups: Mutex<BTreeSet<u32>>,
     table: Waker,
     asleep: Mutex<Asleep>,
 }
 
-/// Readers that have something to read and have not been woken. To wake a reader, to let it write a
-/// little and to put it to sleep again costs more than the little: they are woken at the end of a turn,
-/// and while turns follow each other, once for several.
+/// Readers that have something to read and have not been woken. Waking a reader to write a few
+/// octets costs more than writing them: readers are woken at the end of a turn or, while turns
+/// follow each other, once for several turns.
 #[derive(Debug, Default)]
 struct Asleep {
     wakers: Vec<Waker>,
-    /// Appended since readers were woken.
+    /// Appended since readers were last woken.
     octets: usize,
-    /// Ended since then.
+    /// Turns that ended since then.
     turns: u32,
 }
 
@@ -35,19 +35,19 @@ impl Attention {
         Arc::new(Attention { groups: Mutex::default(), table, asleep: Mutex::default() })
     }
 
-    /// Called from any thread, without a lock of a log.
+    /// Requests a turn for a group. May be called from any thread, but not while a log is locked.
     pub(crate) fn call(&self, group: u32) {
         self.groups.lock().unwrap_or_else(PoisonError::into_inner).insert(group);
         self.table.wake_by_ref();
     }
 
-    /// Groups that called since the last time, each once.
+    /// Groups for which a turn was requested since the last call, each once.
     pub(super) fn take(&self) -> BTreeSet<u32> {
         let mut groups = self.groups.lock().unwrap_or_else(PoisonError::into_inner);
         std::mem::take(&mut *groups)
     }
 
-    /// A chunk of so many octets was appended for these readers.
+    /// A chunk of `octets` octets was appended for these readers.
     pub(super) fn appended(&self, octets: usize, wakers: Vec<Waker>) {
         let mut asleep = self.asleep();
         asleep.octets += octets;
@@ -76,7 +76,7 @@ impl Attention {
     }
 }
 
-/// Wakes them, without the lock.
+/// Wakes the readers after releasing the lock.
 fn wake(mut asleep: MutexGuard<'_, Asleep>) {
     let woken = std::mem::take(&mut *asleep);
     drop(asleep);

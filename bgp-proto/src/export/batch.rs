@@ -1,5 +1,5 @@
-//! One slice of a group's changes on its way to a chunk: prefixes collected per attribute set, so
-//! that each set is written once.
+//! One slice of a group's changes before it is encoded: prefixes are collected per attribute set,
+//! so that each set is written once.
 
 use hashbrown::HashMap;
 
@@ -38,13 +38,13 @@ struct Item {
     next: u32,
 }
 
-/// Upper bound of the octets of a message besides attributes and prefixes: header, lengths, MP_REACH_NLRI with
-/// a next hop of 16 octets.
+/// Upper bound of the octets of a message besides attributes and prefixes: header, lengths,
+/// MP_REACH_NLRI with a next hop of 16 octets.
 const MESSAGE_OCTETS: usize = 64;
 
 const END: u32 = u32::MAX;
 
-/// What a route's attributes and source become in this group; `None` if it is withheld.
+/// Results of exporting to this group, by attributes, next hop and source; `None` if withheld.
 #[derive(Default)]
 pub(crate) struct Memo {
     all: HashMap<MemoKey, Option<ExportId>, foldhash::fast::FixedState>,
@@ -73,25 +73,25 @@ impl Memo {
         self.latest = Some((key, out));
     }
 
-    /// Takes out what was memoised, each once, in no particular order.
+    /// Removes and returns every result, each once, in no particular order.
     pub(crate) fn drain(&mut self) -> impl Iterator<Item = Option<ExportId>> + '_ {
         self.latest = None;
         self.all.drain().map(|(_, out)| out)
     }
 }
 
-/// A slice under construction. One is used again for every slice of the table, because its memory
-/// is bounded by the length of a slice and costs more to get than to keep.
+/// A slice under construction. The table reuses one for every slice: its memory is bounded by the
+/// length of a slice, and allocating it costs more than keeping it.
 #[derive(Default)]
 pub(crate) struct Batch {
     buckets: Vec<Bucket>,
     index: HashMap<BucketKey, u32, foldhash::fast::FixedState>,
     items: Vec<Item>,
-    /// Octets to be written, at most.
+    /// Upper bound of the octets to be written.
     bytes: usize,
-    /// Memory for what is encoded, and for chunks.
+    /// Buffer for the next encoding.
     spare: Vec<u8>,
-    /// Routes that fitted no message when this was encoded last.
+    /// Routes that did not fit a message in the last encoding.
     pub(crate) oversized: Vec<Oversized>,
     pub(crate) pool: ChunkPool,
     /// Octets of the longest prefix of the family, and of a message.
@@ -104,7 +104,7 @@ pub(crate) struct Batch {
     pub(crate) memo: Memo,
 }
 
-/// A prefix that does not fit a message with its attributes.
+/// A route that does not fit one message: prefix and attributes are too long together.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Oversized {
     pub(crate) dest: DestId,
@@ -116,7 +116,8 @@ impl Batch {
         self.items.is_empty()
     }
 
-    /// Forgets everything but the memory. What was memoised has been taken out.
+    /// Clears the contents and keeps the allocated memory. Memoised entries have been removed
+    /// before.
     pub(crate) fn clear(&mut self) {
         self.buckets.clear();
         self.index.clear();
@@ -203,9 +204,10 @@ impl Batch {
         self.bytes += octets as usize;
     }
 
-    /// Writes everything, withdrawals first, so that nobody holds more paths of a destination than
-    /// it is to. `full` takes what has become a whole chunk; the rest comes back, to be given back by
-    /// [`Batch::recycle`]. `oversized` has the routes that fit no message.
+    /// Encodes the batch, withdrawals first, so that no member ever holds more paths of a
+    /// destination than it should. `full` receives each complete chunk; the rest is returned, and
+    /// the caller returns its buffer with [`Batch::recycle`]. `oversized` then holds the routes
+    /// that fit no message.
     pub(crate) fn encode(
         &mut self,
         group: &GroupKey,
@@ -282,7 +284,7 @@ impl Encoded {
         self.frames.clear();
     }
 
-    /// Turns what was written into a chunk and leaves this empty.
+    /// Moves what was encoded into a chunk and leaves this empty.
     pub(crate) fn take_chunk(&mut self, complete: Version, covered: CoveredRanges) -> SharedChunk {
         let frames = std::mem::take(&mut self.frames);
         let chunk = self.pool.chunk(&self.bytes, frames, complete, covered);
@@ -290,7 +292,7 @@ impl Encoded {
         chunk
     }
 
-    /// Ends a frame behind what was written, joined to the last one if the same members read it.
+    /// Ends a frame after what was encoded; merged with the last one if the same members read it.
     pub(crate) fn end_frame(&mut self, audience: Audience, except: Except) {
         let end = u32::try_from(self.bytes.len()).expect("a chunk is bounded by CHUNK_MAX");
         match self.frames.last_mut() {

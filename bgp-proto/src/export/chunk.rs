@@ -1,8 +1,8 @@
 //! Immutable chunks of encoded UPDATEs, and the pool that recycles their memory.
 //!
 //! With many groups, thousands of chunks come and go. malloc(3) sorts freed memory lazily: the next
-//! large request would sort all of it in the middle of some turn. Chunks are therefore kept while
-//! they keep being needed.
+//! large request would sort all of it in the middle of some turn. Chunks are therefore pooled while
+//! they are needed.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -14,19 +14,19 @@ use super::resync::CoveredRanges;
 use crate::rib::{SourceId, Version};
 use crate::types::Time;
 
-/// Octets that the pool always keeps. What exceeds it and was not needed for [`TRIM_PERIOD`] is freed
-/// in portions: [`ChunkPool::trim`]. Readers cannot return more than logs were allowed to hold. The
-/// pool is charged to no peer: no session is to be closed for it.
+/// Octets that the pool always keeps. What exceeds it and was not needed for [`TRIM_PERIOD`] is
+/// freed in portions: [`ChunkPool::trim`]. Readers cannot return more than logs were allowed to
+/// hold. The pool is not charged to any peer: no session is closed because of it.
 const KEPT_MAX: usize = 4 << 20;
-/// How long a chunk is kept that nobody needs.
+/// How long an unneeded chunk is kept.
 const TRIM_PERIOD: Duration = Duration::from_secs(1);
-/// Chunks that go back in one turn.
+/// Maximum number of chunks freed in one turn.
 const TRIMMED_AT_ONCE: u32 = 128;
-/// A size of which malloc(3) has no free piece: it sorts what was just freed before it looks further,
+/// A request of a size for which malloc(3) has no free piece makes it sort what was just freed,
 /// rather than all of it at some later request.
 const SORTING_REQUEST: usize = 50_005;
-/// Octets of a chunk besides its messages: the struct with its reference counts, its entry in a log,
-/// and the allocator's overhead of two allocations.
+/// Octets of a chunk besides its messages: the struct with its reference counts, its entry in a
+/// log, and the allocator's overhead of two allocations.
 const CHUNK_OVERHEAD: usize = size_of::<Chunk>() + 16 + 32 + 2 * 16;
 
 /// Who reads a frame.
@@ -36,7 +36,7 @@ pub(crate) enum Audience {
     Everyone,
     /// Members that are resynchronised.
     Resyncing,
-    /// This one.
+    /// This member alone.
     Only(SourceId),
 }
 
@@ -48,8 +48,9 @@ pub(crate) struct Frame {
     pub(crate) except: Except,
 }
 
-/// A frame table. Most have one frame. Chunks come and go by thousands, and a small allocation beside
-/// each keeps the allocator from joining what lies around it until it has to, all at once.
+/// A frame table. Most have one frame, stored inline: chunks are allocated and freed by the
+/// thousand, and a small allocation next to each would prevent the allocator from coalescing the
+/// memory around it until it has to do so all at once.
 pub(crate) type Frames = SmallVec<[Frame; 2]>;
 
 /// Encoded UPDATEs with their frame table.
@@ -59,14 +60,14 @@ pub struct Chunk {
     pub(super) frames: Frames,
     /// Every change up to here is in this chunk or before it.
     pub(super) complete: Version,
-    /// It has frames for every member, excepting at most these.
+    /// It has frames for every member except, at most, these.
     everyone: Option<Except>,
     resyncing: bool,
     /// Members with a frame of their own, ascending.
     only: SmallVec<[SourceId; 4]>,
     /// Destinations that members being resynchronised have covered once they have read it.
     pub(super) covered: CoveredRanges,
-    /// Where its memory goes.
+    /// The pool that its memory returns to.
     pool: ChunkPool,
 }
 
@@ -88,7 +89,8 @@ impl Chunk {
         self.frames = frames;
     }
 
-    /// Octets of memory that it takes while a log holds it. Chunks may be as short as one withdrawal.
+    /// Octets of memory that it occupies while a log holds it. Chunks may be as short as one
+    /// withdrawal.
     pub(super) fn octets(&self) -> usize {
         let frames = if self.frames.spilled() { self.frames.capacity() } else { 0 };
         class_of(self.bytes.len()).0 + frames * size_of::<Frame>() + CHUNK_OVERHEAD
@@ -102,7 +104,7 @@ impl Chunk {
     }
 }
 
-/// A chunk that a log and its readers hold. The last one gives the memory back to the pool.
+/// A chunk shared by a log and its readers. The last owner returns the memory to the pool.
 #[derive(Clone, Debug)]
 pub(crate) struct SharedChunk(Option<Arc<Chunk>>);
 
@@ -123,7 +125,8 @@ impl std::ops::Deref for SharedChunk {
 
 impl Drop for SharedChunk {
     fn drop(&mut self) {
-        // If two are dropped concurrently, neither may be the last: the memory is then freed.
+        // If two owners drop it concurrently, neither may find itself the last: the memory is then
+        // freed.
         if let Some(mut chunk) = self.0.take()
             && let Some(last) = Arc::get_mut(&mut chunk)
         {
@@ -133,24 +136,25 @@ impl Drop for SharedChunk {
     }
 }
 
-/// A pool that chunks come from and go back to, from whichever thread reads them last. By default
-/// there is none, and memory comes from the allocator.
+/// The pool that chunks are taken from and return to, from whichever thread reads them last. The
+/// default is no pool: memory comes from the allocator.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ChunkPool(Option<Arc<Mutex<Pool>>>);
 
 #[derive(Debug, Default)]
 struct Pool {
-    /// By size.
+    /// Free chunks by size class.
     free: Vec<Vec<Arc<Chunk>>>,
     kept: usize,
-    /// The least that was kept since the last review: so much was not needed.
+    /// Minimum of `kept` since the last review: this much was not needed.
     least: usize,
     reviewed: Time,
-    /// What the last review found not needed and is not given back yet.
+    /// Octets that the last review found unneeded and that are not freed yet.
     surplus: usize,
 }
 
-/// The size that octets are rounded up to, by an eighth at most beyond 1024, and its place among all.
+/// The size class of `octets`: the size, rounded up by at most an eighth beyond 1024, and its
+/// index.
 fn class_of(octets: usize) -> (usize, usize) {
     let whole = octets.next_power_of_two().max(1024);
     let step = whole / 16;
@@ -161,13 +165,13 @@ fn class_of(octets: usize) -> (usize, usize) {
 }
 
 impl ChunkPool {
-    /// The pool, made if there is none.
+    /// The pool, created on first use.
     pub(crate) fn shared(&mut self) -> Self {
         self.0.get_or_insert_default();
         self.clone()
     }
 
-    /// A chunk with a copy of `octets`: those who encode use their memory again.
+    /// A chunk with a copy of `octets`; the caller reuses its buffer.
     pub(crate) fn chunk(
         &self,
         octets: &[u8],
@@ -179,7 +183,7 @@ impl ChunkPool {
         let mut chunk = self.take(class).unwrap_or_else(|| {
             Arc::new(Chunk { bytes: Vec::with_capacity(capacity), ..Chunk::default() })
         });
-        let content = Arc::get_mut(&mut chunk).expect("a chunk of the pool is nobody else's");
+        let content = Arc::get_mut(&mut chunk).expect("a pooled chunk has no other owner");
         content.bytes.clear();
         content.bytes.extend_from_slice(octets);
         content.set_frames(frames);
@@ -200,7 +204,7 @@ impl ChunkPool {
         Some(known)
     }
 
-    /// Whether something is to be given back.
+    /// Whether unneeded chunks are still to be freed.
     pub(crate) fn has_surplus(&self) -> bool {
         self.lock().is_some_and(|pool| pool.surplus > 0)
     }
@@ -211,7 +215,7 @@ impl ChunkPool {
         (pool.kept > KEPT_MAX).then(|| pool.reviewed + TRIM_PERIOD)
     }
 
-    /// Frees some of what was not needed for a while; returns the number of chunks.
+    /// Frees at most [`TRIMMED_AT_ONCE`] unneeded chunks; returns how many.
     pub(crate) fn trim(&self, now: Time) -> u32 {
         let Some(mut pool) = self.lock() else { return 0 };
         if now >= pool.reviewed + TRIM_PERIOD {
@@ -239,7 +243,8 @@ impl ChunkPool {
         count
     }
 
-    /// `chunk` has no other owner. It keeps its content until it is reused.
+    /// Returns `chunk`, which has no other owner, to the pool. Its content stays until it is
+    /// reused.
     fn take_back(&self, chunk: Arc<Chunk>) {
         let (capacity, class) = class_of(chunk.bytes.len());
         if capacity > 0
@@ -259,7 +264,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_size_has_a_place_of_its_own() {
+    fn each_size_has_a_class_of_its_own() {
         let mut latest = (0, 0);
         for octets in 1..=512 << 10 {
             let (capacity, class) = class_of(octets);
@@ -281,7 +286,10 @@ mod tests {
         };
         assert!(chunk(&[0; 28], 1) >= 64 + size_of::<Chunk>() + 16);
         assert!(chunk(&[0; 28], 20) >= chunk(&[0; 28], 1) + 20 * size_of::<Frame>());
-        assert!(chunk(&[0; 64 << 10], 1) < (64 << 10) * 51 / 50, "little beside much");
+        assert!(
+            chunk(&[0; 64 << 10], 1) < (64 << 10) * 51 / 50,
+            "the overhead of a long chunk is small"
+        );
     }
 
     #[test]
@@ -293,7 +301,7 @@ mod tests {
         let (place, reader) = (first.bytes.as_ptr(), first.clone());
         drop(first);
         let other = chunk(&[8; 3000]);
-        assert_ne!(other.bytes.as_ptr(), place, "somebody reads it");
+        assert_ne!(other.bytes.as_ptr(), place, "a reader still holds it");
         drop((reader, other));
         let again = [chunk(&[9; 2990]), chunk(&[9; 2990])];
         assert!(again.iter().any(|chunk| chunk.bytes.as_ptr() == place));
@@ -303,12 +311,12 @@ mod tests {
         let octets = || pool.lock().unwrap().kept;
         let full = octets();
         assert!(full > 9 << 20);
-        // What was taken and returned within the period counts as needed.
+        // Chunks that were allocated and returned within the period count as needed.
         let start = Time::from_micros(1_000_000);
         assert_eq!(pool.trim(start), 0, "it was not there for a whole period");
         let busy: Vec<SharedChunk> = (0..20).map(|_| chunk(&vec![1; 250 << 10])).collect();
         drop(busy);
-        let end = pool.review_at().expect("more is kept than always");
+        let end = pool.review_at().expect("more than KEPT_MAX is kept");
         assert_eq!(end, start + TRIM_PERIOD);
         assert!(pool.trim(end) > 0);
         while pool.has_surplus() {

@@ -6,7 +6,7 @@ use hashbrown::HashTable;
 use super::Reflection;
 use crate::rib::{Arena, AttrId, AttrTable, Indexed, NextHopId, NextHops, Seeded, SourceId};
 
-/// An advertised route without its prefix; 0 is "not advertised".
+/// Identifies an [`ExportedRoute`]; 0 is "not advertised".
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct ExportId(pub(crate) u32);
 
@@ -14,12 +14,12 @@ impl ExportId {
     pub(crate) const NONE: ExportId = ExportId(0);
 }
 
-/// Who does not read a frame, although it is a member: the peer that the route came from (split
-/// horizon), and the one that is its next hop (RFC 4271 §5.1.3). Seldom two different ones.
+/// Members that do not read a frame: the peer that the route was received from (split horizon), and
+/// the one that is its next hop (RFC 4271 §5.1.3). They rarely differ.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Except {
     pub(crate) source: SourceId,
-    /// [`SourceId::NONE`] where it is the source.
+    /// [`SourceId::NONE`] if it is the source, or not a peer.
     pub(crate) next_hop: SourceId,
 }
 
@@ -43,12 +43,12 @@ impl Default for Except {
     }
 }
 
-/// What an [`ExportId`] stands for.
+/// An advertised route without its prefix.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct ExportedRoute {
     pub(crate) attrs: AttrId,
     pub(crate) next_hop: NextHopId,
-    /// Who is not sent it.
+    /// Members that are not sent it.
     pub(crate) except: Except,
     pub(crate) reflection: Option<Reflection>,
 }
@@ -80,8 +80,8 @@ impl ExportTable {
         ExportTable { entries, free: Vec::new(), index: HashTable::new(), hash: Seeded::new(seed) }
     }
 
-    /// The id of `out`, with one reference. The caller's references to attributes and next hop go
-    /// into the table.
+    /// The id of `out`, with one reference. The table takes over the caller's references to
+    /// attributes and next hop.
     pub(crate) fn intern(
         &mut self,
         out: ExportedRoute,
@@ -148,7 +148,7 @@ impl ExportTable {
         &self.entries.get(id.0).out
     }
 
-    /// Who is not sent it; nobody if nothing is advertised.
+    /// Members that are not sent it; none if nothing is advertised.
     #[inline]
     pub(crate) fn except(&self, id: ExportId) -> Except {
         if id == ExportId::NONE { Except::NOBODY } else { self.get(id).except }

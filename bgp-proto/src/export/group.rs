@@ -1,10 +1,11 @@
 //! An update group: peers that are sent the same octets.
 //!
-//! Live changes wait in `pending` until the fastest member has room, then go to every member. Members
-//! that joined, fell behind or asked for a refresh are *resynchronised*: one position cycles through
-//! all destinations, slice by slice, and sends them what changed since the version that they have.
-//! Both write to the same ordered log. A pending destination is flushed when the position reaches it,
-//! so after a full cycle a member has every change that preceded it, live or resynchronised.
+//! Live changes wait in `pending` until the fastest member has room, then go to every member.
+//! Members that joined, fell behind or asked for a refresh are *resynchronised*: one position
+//! cycles through all destinations, slice by slice, and sends them what changed since the version
+//! that they have. Both write to the same ordered log. A pending destination is flushed when the
+//! position reaches it, so after a full cycle a member has every change that preceded it, live or
+//! resynchronised.
 
 mod resyncing;
 
@@ -73,14 +74,15 @@ pub(super) enum SliceState {
     Done,
 }
 
-/// Work for comparing a destination with what is advertised and writing the difference, for a route
-/// whose export is known, and for one whose rules must be asked.
+/// Work of comparing a destination with what is advertised and writing the difference.
 const WORK_FLUSH: u32 = 2;
+/// Work of exporting a route whose result is memoised.
 const WORK_KNOWN: u32 = 1;
 /// Appending a chunk to the log and waking its readers.
 const WORK_APPEND: u32 = 8;
 /// First touch of the memory for the next destinations.
 const WORK_GROW: u32 = 96;
+/// Work of evaluating the export rules for a route, besides their weight.
 const WORK_RULES: u32 = 4;
 
 /// One update group.
@@ -92,14 +94,14 @@ pub(crate) struct Group {
     pub(crate) log: Arc<Log>,
     pub(crate) members: BTreeMap<SourceId, Member>,
     advertised_paths: AdjRibOut,
-    /// Destinations that changed and were not examined yet.
+    /// Destinations that changed and have not been flushed yet.
     pending: IdSet,
     pending_at: u32,
     /// Destinations that are all pending; they are not marked one by one.
     marking: Range<u32>,
     /// Forks that copy from or to this group, which is frozen meanwhile.
     copies: u32,
-    /// It waits for its turn.
+    /// Whether it is queued for encoding.
     pub(super) is_queued: bool,
     /// When everything became pending (group creation or policy change): a difference counts as a
     /// change at this version.
@@ -110,7 +112,7 @@ pub(crate) struct Group {
     advertised: u32,
     /// The same, per peer excluded by split horizon.
     advertised_except: SourceCounts,
-    /// Counted since the group began.
+    /// Counters since the group was created.
     exports: ExportCounts,
     /// Destinations with withdrawn paths in their lists.
     tombstones: WorkSet,
@@ -127,7 +129,7 @@ pub(super) enum Flushed {
 }
 
 impl Flushed {
-    /// Whether the path with the identifier `tx`, which is advertised, was announced just now.
+    /// Whether the flush announced the advertised path with the identifier `tx`.
     fn announces(&self, tx: u32) -> bool {
         match self {
             Flushed::Unchanged => false,
@@ -138,7 +140,7 @@ impl Flushed {
 }
 
 impl Group {
-    /// A group to which everything in a table of so many slots is new; what it then advertises
+    /// A group with every destination of a table of `slots` slots pending; what it then advertises
     /// counts as changed at `version`.
     pub(crate) fn new(
         id: u32,
@@ -178,7 +180,7 @@ impl Group {
         self.advertised_paths.without_paths()
     }
 
-    /// Becomes a fork: [`Group::copy_dest`] fills it.
+    /// Turns this group into a fork, which [`Group::copy_dest`] fills.
     pub(super) fn receive_copy(&mut self, begun: AdjRibOut) {
         self.copies += 1;
         self.advertised_paths = begun;
@@ -222,13 +224,14 @@ impl Group {
         self.advertised_paths.slots()
     }
 
-    /// Takes the advertised state out, for the caller to release.
+    /// Removes and returns the advertised state, whose references the caller releases.
     pub(super) fn take_advertised(&mut self) -> AdjRibOut {
         let empty = AdjRibOut::new(self.key.add_path.is_some(), 0);
         std::mem::replace(&mut self.advertised_paths, empty)
     }
 
-    /// Memory of the group besides its log: the advertised state and one or two bits per destination.
+    /// Memory of the group besides its log: the advertised state and one or two bits per
+    /// destination.
     pub(crate) fn octets(&self, rib: &LocRib) -> u64 {
         let each = if self.key.add_path.is_some() { 24 } else { 4 };
         u64::from(self.advertised) * each + u64::from(rib.dests(self.key.family).len()) / 4
@@ -258,8 +261,8 @@ impl Group {
         self.marking = 0..slots;
     }
 
-    /// Marks these destinations pending although no decision changed; a difference counts as a change
-    /// at `version`.
+    /// Marks these destinations pending although no decision changed; a difference counts as a
+    /// change at `version`.
     pub(super) fn mark_undecided(&mut self, dests: &[DestId], version: Version) {
         self.flush_version = version;
         dests.iter().for_each(|dest| self.mark(*dest));
@@ -298,7 +301,7 @@ impl Group {
         self.pending.remove(dest.0) || is_marked
     }
 
-    /// A destination changed.
+    /// Marks a destination pending.
     #[inline]
     pub(crate) fn mark(&mut self, dest: DestId) {
         self.pending.insert(dest.0);
@@ -335,7 +338,7 @@ impl Group {
         }
     }
 
-    /// Whether nothing is pending or being resynchronised.
+    /// Whether nothing is pending.
     pub(crate) fn is_flushed(&self) -> bool {
         !self.has_pending()
     }
@@ -400,7 +403,7 @@ impl Group {
         }
     }
 
-    /// The member fell off: its resynchronisation is void.
+    /// The member fell off the log: its resynchronisation is void.
     pub(crate) fn lose_resync(&mut self, peer: SourceId) {
         if self.members.get_mut(&peer).is_some_and(|member| member.resyncing.take().is_some()) {
             self.resyncing -= 1;
@@ -434,7 +437,8 @@ impl Group {
     }
 
     /// Whether changes are sent live. While every member is being resynchronised they wait for the
-    /// resynchronisation to reach and flush them: a new group would otherwise be sent everything twice.
+    /// resynchronisation to reach and flush them: a new group would otherwise be sent everything
+    /// twice.
     fn flushes_live(&self) -> bool {
         self.has_pending() && (self.resyncing as usize) < self.members.len()
     }
@@ -458,8 +462,8 @@ impl Group {
         self.append(batch, Vec::new(), CoveredRanges::default(), state, meter);
     }
 
-    /// Compares the advertised state of a destination with the intended one and sends the difference.
-    /// Returns the path identifiers announced to every member.
+    /// Compares the advertised state of a destination with the intended one and sends the
+    /// difference. Returns the path identifiers announced to every member.
     fn flush(&mut self, dest: DestId, state: &mut ExportState<'_>, batch: &mut Batch) -> Flushed {
         let flushed = match self.key.add_path {
             None => self.flush_best(dest, state, batch),
@@ -613,7 +617,8 @@ impl Group {
         }
     }
 
-    /// Exports a path to this group and takes a reference; [`ExportId::NONE`] if it is not advertised.
+    /// Exports a path to this group and takes a reference; [`ExportId::NONE`] if it is not
+    /// advertised.
     fn export_path(
         &mut self,
         dest: DestId,
@@ -659,7 +664,7 @@ impl Group {
         out
     }
 
-    /// Exports a path to this group, or says why it is not advertised.
+    /// Exports a path to this group, or returns why it is not advertised.
     fn evaluate(
         &self,
         dest: DestId,
@@ -710,12 +715,12 @@ impl Group {
         *state.batch = batch;
     }
 
-    /// Routes that fit no message: not advertised, and withdrawn if an earlier one was. `batch`, which
-    /// has been encoded, then has nothing but these withdrawals.
+    /// Handles routes that fit no message: they are not advertised, and withdrawn if an earlier
+    /// version was. `batch` has been encoded; it then holds only these withdrawals.
     fn withdraw_oversized(&mut self, state: &mut ExportState<'_>, batch: &mut Batch) {
         batch.clear();
         let oversized = std::mem::take(&mut batch.oversized);
-        // A peer controls how often this happens.
+        // Bounded, because a peer controls how often this happens.
         if let Some(first) = oversized.first().filter(|_| state.notes.len() < NOTES_MAX) {
             let prefix = state.dests.prefix(first.dest);
             let more = match oversized.len() - 1 {

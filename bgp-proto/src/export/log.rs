@@ -1,9 +1,10 @@
 //! The chunk log of a group: written by the table's thread, read by connection tasks.
 //!
-//! A member is a cursor. It reads the frames addressed to it: those for every member but the source,
-//! those for members being resynchronised while it is one, and those for it alone. The log is bounded
-//! in octets; a member that falls further behind loses its position and keeps only a *version*, up to
-//! which it has the state of the table. The table later sends it what changed since.
+//! A member is a cursor. It reads the frames addressed to it: those for every member but the
+//! source, those for members being resynchronised while it is one, and those for it alone. The log
+//! is bounded in octets; a member that falls further behind loses its position and keeps only a
+//! *version*, up to which it has the state of the table. The table later sends it what changed
+//! since.
 //!
 //! The mutex is held for a few pointer moves, never while encoding or writing.
 
@@ -32,7 +33,7 @@ impl Piece {
         self.chunk.bytes.get(self.range.start as usize..self.range.end as usize).unwrap_or_default()
     }
 
-    /// How many of the messages are UPDATEs (RFC 4271 §4.1). Looks at each header.
+    /// Number of UPDATEs among the messages (RFC 4271 §4.1). Reads each header.
     pub fn updates(&self) -> u64 {
         let bytes = self.as_bytes();
         let (mut at, mut count) = (0, 0);
@@ -73,13 +74,13 @@ struct Member {
     waker: Option<Waker>,
 }
 
-/// A resynchronisation, with what was read of it.
+/// A resynchronisation, and how much of it was read.
 #[derive(Debug)]
 struct Reading {
     resync: Resync,
-    /// Its first chunk is this one, or a later one.
+    /// Its first chunk has this number, or a higher one.
     first: u64,
-    /// The chunk behind its last one, once that is written.
+    /// Number of the chunk after its last one, once that is written.
     to: Option<u64>,
 }
 
@@ -87,18 +88,18 @@ struct Reading {
 enum Position {
     /// On the log.
     Held,
-    /// Fallen off; the table does not know yet.
+    /// Fallen off; its reader has not asked for more yet.
     Lost,
-    /// Fallen off, and has room for more.
+    /// Fallen off; its reader has room, and the table was asked to resynchronise it.
     Asking,
-    /// Never served again: the table has ordered the session closed.
+    /// Never served again: the table has requested that the session be closed.
     Condemned,
 }
 
-/// Which members' free room the table asks about.
+/// The members whose room the table asks about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Readers {
-    /// Every member that holds its place.
+    /// Every member that is on the log.
     All,
     /// Those whose resynchronisation is not completely written.
     Resyncing,
@@ -121,7 +122,7 @@ pub(crate) struct MemberKey(pub(crate) u64);
 #[derive(Debug)]
 struct Held {
     chunk: SharedChunk,
-    /// Octets of memory of the chunks before it since the log began.
+    /// Octets of memory of all chunks before it since the log was created.
     start: u64,
     /// Members whose cursor is in it.
     readers: u32,
@@ -132,19 +133,19 @@ struct State {
     chunks: VecDeque<Held>,
     /// Number of the first chunk held.
     first: u64,
-    /// Octets of memory of all chunks since the log began.
+    /// Octets of memory of all chunks since the log was created.
     written: u64,
     bytes_max: usize,
     complete: Version,
     members: BTreeMap<MemberKey, Member>,
-    /// The table has more to write and waits until one of these members has fewer unread octets than
-    /// this.
+    /// By [`Readers`]: the table has more to write and waits until one of these members has fewer
+    /// unread octets than this.
     starved: [Option<u64>; 2],
-    /// Called, with the group's number, when the table has to look at this log.
+    /// Called, with the group's number, when this log needs the table.
     attention: Arc<Attention>,
     group: u32,
     evictions: u64,
-    /// Members that fell off, came back, or want another resynchronisation.
+    /// Members that fell off, can rejoin, or need another resynchronisation.
     events: Vec<MemberEvent>,
 }
 
@@ -155,7 +156,7 @@ pub(crate) enum MemberEvent {
     Lost(MemberKey),
     /// It fell off and has room again: this resynchronisation is due.
     Rejoin(MemberKey, Resync),
-    /// Its resynchronisation is read and the next refresh is due, with this end.
+    /// It has read its resynchronisation, and the deferred refresh is due, with this end.
     Refresh(MemberKey, ResyncEnd),
 }
 
@@ -165,7 +166,7 @@ pub struct Log {
     state: Mutex<State>,
 }
 
-/// Calls the table's attention to a log after its lock was released.
+/// Draws the table's attention to a log, after the log's lock was released.
 struct Caller(Arc<Attention>, u32);
 
 impl Caller {
@@ -251,7 +252,7 @@ impl Member {
         self.resync.is_some()
     }
 
-    /// Moves past `chunk`, in which the cursor is.
+    /// Moves the cursor from `chunk` to the next one.
     fn pass(&mut self, chunk: &Chunk) {
         if let Some(reading) = &mut self.resync
             && self.chunk >= reading.first
@@ -354,8 +355,8 @@ impl Log {
         member.resync = Some(Reading { resync, first: next, to: None });
     }
 
-    /// Begins the resynchronisation of a member; deferred while one is in progress or the member has
-    /// fallen off. Returns whether it begins at once.
+    /// Begins the resynchronisation of a member; deferred while one is in progress or the member
+    /// has fallen off. Returns whether it begins at once.
     pub(crate) fn refresh(&self, key: MemberKey, resync: Resync) -> bool {
         let mut state = self.lock();
         let first = state.next();
@@ -399,7 +400,7 @@ impl Log {
         }
     }
 
-    /// Appends a chunk. Those that it concerns are woken soon: see [`Attention`].
+    /// Appends a chunk. The readers that it concerns are woken soon: see [`Attention`].
     pub(crate) fn append(&self, chunk: SharedChunk) {
         let mut wakers = Vec::new();
         let octets = chunk.octets();
@@ -411,6 +412,8 @@ impl Log {
                 if member.place != Position::Held || member.chunk != number {
                     continue;
                 }
+                // A waiting member that the chunk does not concern passes it unwoken: otherwise it
+                // would keep the chunk in the log until there is something for it.
                 if member.waker.is_some() && !chunk.concerns(member.peer, member.is_resyncing()) {
                     member.pass(&chunk);
                     continue;
@@ -441,8 +444,8 @@ impl Log {
         }
     }
 
-    /// Whether one of these members has fewer than `window` unread octets; if not, the table is woken
-    /// when one has.
+    /// Whether one of these members has fewer than `window` unread octets; if not, the table is
+    /// woken when one has.
     pub(crate) fn has_room(&self, window: usize, readers: Readers) -> bool {
         let mut state = self.lock();
         let window = window as u64;
@@ -457,7 +460,7 @@ impl Log {
         std::mem::take(&mut self.lock().events)
     }
 
-    /// The oldest version that a member may be brought up to date from.
+    /// The oldest version from which a member may have to be resynchronised.
     pub(crate) fn floor(&self) -> Version {
         let state = self.lock();
         let held = state.members.values().filter(|member| member.place != Position::Condemned);
@@ -468,8 +471,8 @@ impl Log {
         .unwrap_or(Version::MAX)
     }
 
-    /// Stops serving the member that is furthest behind and returns it. One that fell off the log is
-    /// taken before one that is on it.
+    /// Stops serving the member that is furthest behind and returns it. A member that fell off the
+    /// log is chosen before one that is on it.
     pub(crate) fn close_slowest(&self) -> Option<SourceId> {
         let mut state = self.lock();
         let (_, _, key) = state
@@ -488,7 +491,7 @@ impl Log {
         Some(peer)
     }
 
-    /// Octets that each member with more to read has read since the log began.
+    /// For each member with unread octets: the octets that it has read since the log was created.
     pub(crate) fn positions(&self) -> Vec<(MemberKey, u64)> {
         let state = self.lock();
         let members = state.members.iter().filter(|(_, m)| m.place == Position::Held);
@@ -636,7 +639,7 @@ fn push_piece(chunk: &SharedChunk, range: Range<u32>, out: &mut Vec<Piece>) {
     }
 }
 
-/// The log that a reader reads: the table may move it to another group's.
+/// The log that a reader reads. The table may transfer the reader to another group's log.
 #[derive(Debug)]
 pub(crate) struct Subscription {
     place: Mutex<(Arc<Log>, MemberKey)>,
@@ -647,8 +650,8 @@ impl Subscription {
         self.place.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Moves the reader: leaves the old log and joins the new one, with the resynchronisation that
-    /// `plan` makes of what the member has to be sent.
+    /// Moves the reader from its log to `log`, with the resynchronisation that `plan` derives from
+    /// the member's backlog.
     pub(crate) fn transfer(
         &self,
         log: Arc<Log>,
@@ -697,7 +700,8 @@ impl Reader {
     }
 
     /// Appends up to `budget` octets (at least one message if there is any) to `out` and moves the
-    /// cursor past them. With [`Fetch::Empty`] and [`Fetch::Lagging`], `waker` is kept and woken once.
+    /// cursor past them. With [`Fetch::Empty`] and [`Fetch::Lagging`], `waker` is kept and woken
+    /// once.
     pub fn fetch(&mut self, budget: usize, out: &mut Vec<Piece>, waker: &Waker) -> Fetch {
         let place = self.subscription.lock();
         place.0.fetch(place.1, budget.max(1), out, waker)

@@ -2,8 +2,8 @@
 //!
 //! Peers that would be sent the same octets form one [`Group`](crate::table): the group encodes its
 //! pending changes once into immutable [`Chunk`]s of its [`Log`], and each member is a cursor into
-//! it, a [`Reader`]. Split horizon skips a frame. A member that falls off the log keeps no queue: it
-//! is sent the current state of whatever changed since its version.
+//! it, a [`Reader`]. Split horizon skips a frame. A member that falls off the log keeps no queue:
+//! it is sent the current state of whatever changed since its version.
 
 mod adj_rib_out;
 mod attention;
@@ -37,11 +37,11 @@ pub(crate) use state::{ExportState, ExportView, NOTES_MAX, evaluate_export};
 /// Where the next hop of an announcement points.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum NextHopMode {
-    /// eBGP and own routes: our address on the session. iBGP: unchanged.
+    /// eBGP and local routes: our address on the session. iBGP: unchanged.
     #[default]
     Auto,
-    /// As `Auto`, but an own route that leads to a gateway goes to iBGP peers with that gateway as
-    /// next hop: they need not come through us (RFC 4271 §5.1.3). BIRD's default.
+    /// As `Auto`, but a local route with a gateway is advertised to iBGP peers with that gateway as
+    /// next hop, so that their traffic does not pass through us (RFC 4271 §5.1.3). BIRD's default.
     ThirdParty,
     /// Always our address.
     SelfAddress,
@@ -52,9 +52,9 @@ pub enum NextHopMode {
 /// How many paths an ADD-PATH peer is sent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum AddPathSend {
-    /// Every usable path, and of more than 255 the best 255.
+    /// Every usable path; of more than 255, the best 255.
     #[default]
     All,
-    /// The best so many, 1-255.
+    /// The best paths, at most this many, 1-255.
     Best(u8),
 }

@@ -1,8 +1,8 @@
 //! Resynchronisation of a member with the table, and what remains of one that was interrupted.
 //!
-//! A member that falls off the log during its resynchronisation keeps, beside its version, the ranges
-//! of destinations that it has read: the next one sends it only what changed there since. Otherwise
-//! two slow members that push each other off would start over forever.
+//! A member that falls off the log during its resynchronisation keeps, in addition to its version,
+//! the ranges of destinations that it has read: the next resynchronisation sends it only what has
+//! changed there since. Otherwise two slow members that evict each other would start over forever.
 
 use std::ops::Range;
 
@@ -10,7 +10,7 @@ use smallvec::SmallVec;
 
 use crate::rib::Version;
 
-/// Maximum number of ranges remembered; beyond, the shortest is dropped.
+/// Maximum number of ranges kept; beyond it, the shortest is dropped.
 const RANGES_MAX: usize = 8;
 /// Ranges at least this long end at multiples of [`ALIGNMENT`], so that the ranges of many members
 /// share their boundaries.
@@ -35,9 +35,9 @@ pub(crate) struct Resync {
     pub(crate) announce_since: Version,
     /// Destinations that changed after this and are not advertised are withdrawn.
     pub(crate) withdraw_since: Version,
-    /// The version that the member has when it is complete.
+    /// The version that the member has once the pass is complete.
     pub(crate) covers: Version,
-    /// What earlier, interrupted ones have covered.
+    /// Destinations that earlier, interrupted passes have covered.
     pub(crate) covered: CoveredRanges,
     pub(crate) end: ResyncEnd,
 }
@@ -87,7 +87,7 @@ impl Resyncing {
         self.wrapped && at >= self.start
     }
 
-    /// The segment from `at`, in a table of so many slots, up to where the conditions change.
+    /// The segment from `at`, in a table of `slots` slots, up to where the needs change.
     pub(crate) fn segment(&self, at: u32, slots: u32) -> Segment {
         let (covered, covered_end) = self.covered.at(at);
         Segment {
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn of_too_many_runs_the_shortest_is_forgotten() {
+    fn the_shortest_of_too_many_runs_is_dropped() {
         let mut covered = CoveredRanges::default();
         (0..=RANGES_MAX as u32).for_each(|n| covered.add(100 * n..100 * n + 50 - n, 3));
         let last = 100 * RANGES_MAX as u32;
@@ -194,9 +194,9 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever is believed to be covered was, and as of no later version than it was.
+        /// What is reported as covered was covered, as of the reported version or a later one.
         #[test]
-        fn no_destination_is_believed_newer_than_it_is(
+        fn no_destination_is_reported_newer_than_it_is(
             runs in proptest::collection::vec((0u32..60, 0u32..12, 1u64..9), 0..24),
         ) {
             let mut covered = CoveredRanges::default();

@@ -1,9 +1,9 @@
 //! The Adj-RIBs-Out of all peers (RFC 4271 §3.2): update groups, their membership, and the jobs of
 //! groups: encoding, copying for a fork, merging, dissolving.
 //!
-//! A group is in `ready` when a destination was marked, a member joined, or its log called because a
-//! reader has room or fell off. Ready groups get one slice each, round robin, within the turn's
-//! budget.
+//! A group is in `ready` when a destination was marked, a member joined, or its log requested a
+//! turn because a reader has room or fell off. Ready groups get one slice each, round robin, within
+//! the turn's budget.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::hash::BuildHasher;
@@ -19,9 +19,9 @@ use super::{
 use crate::rib::{Decided, DestId, Destinations, LocRib, Meter, Parts, SourceId};
 use crate::types::{Family, PeerId, Time};
 
-/// Octets that may wait in all logs together for the fastest reader of each.
+/// Maximum number of octets that the fastest readers of all logs together have yet to read.
 const WINDOWS_TOTAL: usize = 32 << 20;
-/// The same for one group at most and at least.
+/// Upper and lower bound of one group's share.
 const WINDOW_MAX: usize = 1 << 20;
 const WINDOW_MIN: usize = 64 << 10;
 /// Destinations of one group whose withdrawn paths are purged in a turn.
@@ -29,22 +29,22 @@ const PURGED_MAX: u32 = 4096;
 /// Minimum work of a slice: less would split messages.
 const SLICE_MIN: u32 = 4_000;
 
-/// Whether peers are sent anything.
+/// Whether changes are encoded for peers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Export {
     Running,
     Deferred,
 }
 
-/// Where a peer's reader of one family reads.
+/// A peer's membership in a group, for one family.
 struct Membership {
     group: u32,
     key: MemberKey,
     subscription: Arc<Subscription>,
 }
 
-/// A group that starts from another group's advertised state, copied slice by slice. Both are frozen
-/// meanwhile.
+/// A group that starts from another group's advertised state, copied slice by slice. Both are
+/// frozen meanwhile.
 struct Fork {
     from: u32,
     to: u32,
@@ -62,7 +62,8 @@ pub(crate) struct AdjRibsOut {
     /// Groups whose key may have become equal to another's.
     unmerged: BTreeSet<u32>,
     forks: VecDeque<Fork>,
-    /// Advertised state of removed groups, to be released from a position on.
+    /// Advertised state of removed groups, and the destination from which on it is still to be
+    /// released.
     dissolving: VecDeque<(AdjRibOut, Family, u32)>,
     attention: Arc<Attention>,
     /// The group at which purging withdrawn paths continues.
@@ -71,7 +72,7 @@ pub(crate) struct AdjRibsOut {
     next_member: u64,
     log_bytes_max: usize,
     seed: u64,
-    /// Memory for the slice at hand.
+    /// Memory for the current slice.
     batch: Batch,
     pub(crate) notes: Vec<String>,
     export: Export,
@@ -164,7 +165,8 @@ impl AdjRibsOut {
         }
     }
 
-    /// Re-exports these destinations although no decision changed; without a list, all of the family.
+    /// Re-exports these destinations although no decision changed; without a list, all of the
+    /// family.
     pub(crate) fn export_again(
         &mut self,
         family: Family,
@@ -226,7 +228,8 @@ impl AdjRibsOut {
         let family = key.family;
         let id = match self.find(&key) {
             Some(id) => id,
-            // A member that joins is resynchronised from the beginning, so nothing counts as changed.
+            // A member that joins is resynchronised from the beginning, so nothing counts as
+            // changed.
             None => self.insert_group(key, rib, 0),
         };
         let member = self.next_member_key();
@@ -287,8 +290,9 @@ impl AdjRibsOut {
         self.drop_if_empty(from);
     }
 
-    /// Moves peers whose parameters changed to the groups of their new keys. Members that leave a group
-    /// together for the same key stay together, keep what they were sent, and are sent the difference.
+    /// Moves peers whose parameters changed to the groups of their new keys. Members that leave a
+    /// group together for the same key stay together, keep what they were sent, and are sent the
+    /// difference.
     pub(crate) fn regroup(&mut self, peers: Vec<(SourceId, GroupKey)>, rib: &mut LocRib) {
         let mut moves: Vec<(u32, GroupKey, Vec<SourceId>)> = Vec::new();
         let mut alike: BTreeMap<(u32, u64), Vec<usize>> = BTreeMap::new();
@@ -417,8 +421,8 @@ impl AdjRibsOut {
         self.queue(to);
     }
 
-    /// Merges a group with another of the same key. Both must be flushed: what they sent is then the
-    /// same. Groups with ADD-PATH assign path identifiers of their own and stay apart.
+    /// Merges a group with another of the same key. Both must be flushed: what they sent is then
+    /// the same. Groups with ADD-PATH assign path identifiers of their own and stay apart.
     fn merge(&mut self, id: u32, rib: &LocRib) {
         let Some(group) = self.groups.get(&id) else { return };
         if group.key.add_path.is_some() {
@@ -518,12 +522,12 @@ impl AdjRibsOut {
         }
     }
 
-    /// The turn ends and nothing follows at once: readers are woken.
+    /// Wakes readers at the end of a turn that no other follows at once.
     pub(crate) fn wake_readers(&self) {
         self.attention.wake_readers();
     }
 
-    /// The turn ends and the next one follows at once: readers are woken then, or soon.
+    /// Ends a turn that another follows at once: readers are woken at the end of that one, or soon.
     pub(crate) fn postpone_waking(&self) {
         self.attention.postpone_waking();
     }
@@ -567,8 +571,8 @@ impl AdjRibsOut {
         }
     }
 
-    /// Purges withdrawn paths that every member of a group has processed: those changed at or before
-    /// `floor`. Each call continues with the group at which the previous one ended.
+    /// Purges withdrawn paths that every member of a group has processed: those changed at or
+    /// before `floor`. Each call continues with the group at which the previous one ended.
     pub(crate) fn purge_withdrawn(
         &mut self,
         family: Family,
@@ -627,7 +631,7 @@ impl AdjRibsOut {
     }
 }
 
-/// A number that is the same for keys that match.
+/// A number that is equal for equal keys.
 fn digest(key: &GroupKey) -> u64 {
     foldhash::fast::FixedState::with_seed(0).hash_one((
         (key.family, key.peer_type, key.client, key.cluster_id, key.local_asn, key.role),

@@ -13,9 +13,9 @@ use crate::wire::{AnnounceFormat, AttrEdit, AttrView, attr};
 
 use super::{AddPathSend, NextHopMode};
 
-/// Everything that changes what a peer is sent, or the octets that say it. Peers with equal keys
-/// are one group. Fields are compared in this order: the policy last, and the same allocation of it
-/// without a look inside.
+/// Everything that determines what a peer is sent and how it is encoded. Peers with equal keys
+/// share one group. Fields are compared in this order: the policy last, and by content only if it
+/// is not the same allocation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct GroupKey {
     pub(crate) family: Family,
@@ -27,9 +27,9 @@ pub(crate) struct GroupKey {
     pub(crate) local_asn: Asn,
     /// eBGP: our role towards the members (RFC 9234).
     pub(crate) role: Option<Role>,
-    /// What "next hop self" is.
+    /// Our address for "next hop self".
     pub(crate) local_addr: IpAddr,
-    /// What it is for the family that `local_addr` is not of.
+    /// The same for the address family that `local_addr` does not belong to.
     pub(crate) other_addr: Option<IpAddr>,
     /// What is sent behind it, if it is an IPv6 address (RFC 2545 §3).
     pub(crate) link_local: Option<Ipv6Addr>,
@@ -136,28 +136,29 @@ impl fmt::Display for Withholding {
     }
 }
 
-/// A route as it leaves.
+/// A route as it is advertised.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Exported {
-    /// Canonical bytes, where the rules changed more than reflection does.
+    /// Canonical octets, if the rules changed more than what reflection adds.
     pub(crate) attrs: Option<Vec<u8>>,
     pub(crate) next_hop: NextHop,
     pub(crate) reflection: Option<Reflection>,
 }
 
-/// What a reflector adds to a route (RFC 4456 §8). It is written into the message, not into an
-/// attribute set of its own: nearly every set of a reflector would exist twice.
+/// What a reflector adds to a route (RFC 4456 §8). It is added when the message is encoded, not
+/// stored as a separate attribute set: nearly every set of a reflector would exist twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Reflection {
-    /// ORIGINATOR_ID, where there is none.
+    /// ORIGINATOR_ID, if the route has none.
     originator: RouterId,
-    /// Prepended to CLUSTER_LIST in this order; two where the source is of another cluster than the
-    /// group.
+    /// Prepended to CLUSTER_LIST in this order; two if the source belongs to another cluster than
+    /// the group.
     clusters: (ClusterId, Option<ClusterId>),
 }
 
 impl Reflection {
-    /// Maximum number of octets that it adds to a message: ORIGINATOR_ID, and a CLUSTER_LIST of two.
+    /// Maximum number of octets that it adds to a message: ORIGINATOR_ID, and a CLUSTER_LIST of
+    /// two.
     pub(crate) const OCTETS_MAX: usize = 7 + 4 + 8;
 
     fn new(group: &GroupKey, from: &SourceFacts) -> Self {
@@ -185,7 +186,7 @@ pub(crate) struct Outbound<'a> {
     /// `peer_type` is the receiver's. `next_hop` is the received one, or the route's own.
     pub(crate) route: RouteRef<'a>,
     pub(crate) key: &'a AttrKey,
-    /// The peer that it came from; `None` for routes of our own.
+    /// The peer that it was received from; `None` for local routes.
     pub(crate) from: Option<&'a SourceFacts>,
 }
 
@@ -194,7 +195,7 @@ pub(crate) fn export(group: &GroupKey, out: &Outbound<'_>) -> Result<Exported, W
     check_communities(group, out.key)?;
     check_role(group, out.route.attrs)?;
     let reflected = check_reflection(group, out.from)?;
-    // RFC 4271 §5.1.4: a MED received from one AS does not go on to another.
+    // RFC 4271 §5.1.4: a MED received from one AS is not propagated to another.
     let drops_med = group.peer_type == PeerType::External && out.from.is_some();
     let mut edit = drops_med.then(|| {
         let mut edit = AttrEdit::from_view(out.route.attrs);
@@ -231,7 +232,7 @@ pub(crate) fn export(group: &GroupKey, out: &Outbound<'_>) -> Result<Exported, W
     })
 }
 
-/// Whether these rules see nothing of a route but attributes, next hop and source.
+/// Whether the result depends only on a route's attributes, next hop and source.
 pub(crate) fn is_memoisable(group: &GroupKey, source: Source) -> bool {
     source == Source::Bgp && group.export.is_prefix_independent()
 }
@@ -251,7 +252,7 @@ fn check_communities(group: &GroupKey, key: &AttrKey) -> Result<(), Withholding>
     Ok(())
 }
 
-/// RFC 9234 §5, egress: what is for customers only goes to nobody else.
+/// RFC 9234 §5, egress: a route with ONLY_TO_CUSTOMER is advertised to customers only.
 fn check_role(group: &GroupKey, attrs: AttrView<'_>) -> Result<(), Withholding> {
     if group.role.is_some_and(Role::neighbor_is_no_customer) && attrs.only_to_customer().is_some() {
         return Err(Withholding::OnlyToCustomer);
@@ -259,8 +260,9 @@ fn check_role(group: &GroupKey, attrs: AttrView<'_>) -> Result<(), Withholding> 
     Ok(())
 }
 
-/// The source, if the route goes from iBGP to iBGP and may (RFC 4456 §6). Sessions on which we are
-/// different ASes are not inside one AS: between them a route goes as any other, as in BIRD.
+/// The source, if the route is exported from iBGP to iBGP and may be reflected (RFC 4456 §6). iBGP
+/// sessions with different local AS numbers are not inside one AS: between them a route is exported
+/// like any other, as in BIRD.
 fn check_reflection<'a>(
     group: &GroupKey,
     from: Option<&'a SourceFacts>,
@@ -308,8 +310,8 @@ fn rewrite_external(group: &GroupKey, attrs: &mut AttrEdit) -> Result<(), Withho
     Ok(())
 }
 
-/// Puts a number in front of AS_PATH. One attribute holds 65,535 octets: a route whose path has no
-/// room for the number must not leave without it (RFC 4271 §5.1.2).
+/// Prepends a number to AS_PATH. An attribute holds at most 65,535 octets: a route whose AS_PATH
+/// has no room for the number must not be advertised without it (RFC 4271 §5.1.2).
 fn prepend(attrs: &mut AttrEdit, asn: Asn) -> Result<(), Withholding> {
     match attrs.prepend_as(asn, 1) {
         0 => Err(Withholding::AsPathFull),
@@ -333,7 +335,7 @@ fn resolve_next_hop(
             out.route.next_hop
         }
         (None, NextHopMode::ThirdParty, None) if group.peer_type == PeerType::Internal => {
-            // An own route may have a gateway of the other family, which means nothing there.
+            // A local route may have a gateway of the other family, which cannot be its next hop.
             out.route.next_hop.filter(|hop| hop.addr().is_ipv4() == (group.family == Family::Ipv4))
         }
         (None, NextHopMode::Auto | NextHopMode::ThirdParty, _) => None,

@@ -10,7 +10,7 @@ use crate::rib::{
 };
 use crate::types::Prefix;
 
-/// Notes of a turn, and those that may wait for the host; more are dropped.
+/// Maximum number of notes in a turn, and of notes waiting for the host; more are dropped.
 pub(crate) const NOTES_MAX: usize = 64;
 
 /// What export needs of the table, for one family.
@@ -25,7 +25,7 @@ pub(crate) struct ExportState<'a> {
     pub(crate) version: Version,
     /// Lines for the log, [`NOTES_MAX`] at most.
     pub(crate) notes: &'a mut Vec<String>,
-    /// Empty; its memory is used for the next slice.
+    /// Empty; its memory is reused for the next slice.
     pub(crate) batch: &'a mut Batch,
 }
 
@@ -36,7 +36,7 @@ impl ExportState<'_> {
     }
 }
 
-/// The parts of the table that judging a path reads.
+/// The parts of the table that the evaluation of a path reads.
 #[derive(Clone, Copy)]
 pub(crate) struct ExportView<'a> {
     pub(crate) dests: &'a Destinations,
@@ -58,8 +58,8 @@ impl<'a> From<&'a ExportState<'_>> for ExportView<'a> {
     }
 }
 
-/// Exports a path to a group, or says why it is not advertised. The only implementation, for the wire
-/// and for `explain`.
+/// Exports a path to a group, or returns why it is not advertised. The only implementation, for the
+/// wire and for `explain`.
 pub(crate) fn evaluate_export(
     group: &GroupKey,
     dest: DestId,

@@ -1,4 +1,4 @@
-//! Changing a route, without copying it before something really changes.
+//! Applies changes to a route; its attributes are copied only once a change alters them.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -48,7 +48,7 @@ impl<'a> Working<'a> {
         }
     }
 
-    /// Ends the evaluation.
+    /// The verdict that accepts the route with the changes so far.
     pub(super) fn accept(self, rule: Option<usize>) -> Verdict {
         Verdict {
             decision: Decision::Accept,
@@ -145,7 +145,7 @@ impl<'a> Working<'a> {
                     self.source = Some(source);
                 }
             }
-            // Means something where a rule rejects.
+            // Has an effect only in rules that reject.
             Change::KeepInstalled => {}
         }
     }
@@ -190,7 +190,7 @@ impl Change {
     }
 }
 
-/// Communities of one kind; longer lists than this are rare and go to the heap.
+/// Communities of one kind; longer lists are rare and allocated on the heap.
 type List<T> = SmallVec<[T; 16]>;
 
 fn add<T: Copy + PartialEq>(
@@ -206,7 +206,7 @@ fn add<T: Copy + PartialEq>(
     }
 }
 
-/// Whether routes to `prefix` can have this next hop: everything but IPv6 over IPv4.
+/// Whether routes to `prefix` can have this next hop: all but IPv6 routes over IPv4 next hops.
 fn fits(next_hop: IpAddr, prefix: Prefix) -> bool {
     matches!((next_hop, prefix), (IpAddr::V6(_), _) | (IpAddr::V4(_), Prefix::V4(_)))
 }

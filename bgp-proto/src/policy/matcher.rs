@@ -45,7 +45,7 @@ impl Match {
         }
     }
 
-    /// Members of lists that attributes are searched for.
+    /// Number of list elements that attributes are compared with.
     pub(super) fn list_len(&self) -> usize {
         match self {
             Match::Community(any) => any.len(),
@@ -79,8 +79,8 @@ impl Match {
     }
 }
 
-/// Whether the path begins with `wanted`; a set takes one place and stands for any member, as in
-/// BIRD's `[= 1 2 * =]`.
+/// Whether the path begins with `wanted`; a set counts as one element and matches any of its
+/// members, as in BIRD's `[= 1 2 * =]`.
 fn starts_with(path: AsPath<'_>, wanted: &[Asn]) -> bool {
     let mut left = wanted.iter();
     for segment in path.segments() {
@@ -104,7 +104,8 @@ fn starts_with(path: AsPath<'_>, wanted: &[Asn]) -> bool {
     left.next().is_none()
 }
 
-/// Whether `name` matches `glob`: `*` is any run of octets, `?` any one, all else itself.
+/// Whether `name` matches `glob`: `*` matches any run of octets, `?` any single one, and every
+/// other octet itself.
 ///
 /// Only the last `*` needs to be remembered: if the text after it does not fit here, a longer run
 /// for an earlier `*` cannot help. Time is at most the product of the lengths.

@@ -1,11 +1,12 @@
 //! Policy: ordered rules over one route; the first decision wins, the default is to reject.
 //!
 //! One evaluator serves import, export, redistribution and, compiled from Calico's objects, every
-//! filter that confd would write. It never looks at a table: the same (route, policy) always gives
-//! the same verdict, and a policy that does not look at the prefix may be memoised per attribute set.
+//! filter that confd would write. It never consults a table: the same (route, policy) always gives
+//! the same verdict, and the verdicts of a policy that does not depend on the prefix may be
+//! memoised per attribute set.
 //!
-//! Rules are tried in order. Changes of a rule that says [`Decision::Next`] stay, and later rules
-//! match against the changed route. Nothing is allocated unless a change really alters attributes.
+//! Rules are tried in order. The changes of a rule with [`Decision::Next`] are kept, and later
+//! rules match against the changed route. Nothing is allocated unless a change alters attributes.
 
 mod action;
 mod matcher;
@@ -28,7 +29,7 @@ use action::Working;
 use crate::types::{Asn, Community, ExtCommunity, LargeCommunity, NextHop, PeerType, Prefix};
 use crate::wire::{AttrEdit, AttrView};
 
-/// The route that a policy looks at.
+/// The route that a policy evaluates.
 #[derive(Clone, Copy, Debug)]
 pub struct RouteRef<'a> {
     /// Destination.
@@ -37,14 +38,15 @@ pub struct RouteRef<'a> {
     pub attrs: AttrView<'a>,
     /// Next hop, if it has one.
     pub next_hop: Option<NextHop>,
-    /// Where it came from.
+    /// Where the route came from: BGP, or one of the local sources.
     pub source: Source,
-    /// The interface that the route points out of, where known: that of a route of our own, or the one
-    /// by which the next hop of a BGP route is reached, as received on import.
+    /// The outgoing interface, if known: that of a local route, or the one through which the next
+    /// hop of a BGP route is reached (on import: the received next hop).
     pub interface: Option<&'a str>,
-    /// The kernel metric, where known.
+    /// The kernel metric, if known.
     pub metric: Option<u32>,
     /// The type of the peer that the policy is applied for: sender on import, receiver on export.
+    /// `None` if no peer is involved.
     pub peer_type: Option<PeerType>,
 }
 
@@ -60,20 +62,21 @@ pub enum Match {
     LargeCommunity(Vec<LargeCommunity>),
     /// Carries one of these extended communities.
     ExtCommunity(Vec<ExtCommunity>),
-    /// The AS path starts with this sequence. An AS_SET takes one place and stands for any of its members.
+    /// The AS path starts with this sequence. An AS_SET counts as one element and matches any of
+    /// its members.
     AsPathPrefix(Vec<Asn>),
     /// The AS path contains one of these.
     AsPathContains(Vec<Asn>),
-    /// AS path length for the decision process is in the range.
+    /// The length of the AS path, counted as in the decision process, is in the range.
     AsPathLength(RangeInclusive<u32>),
     /// The next hop lies in one of these; a route without one does not match.
     NextHop(PrefixSet),
-    /// Where the route came from.
+    /// The route came from one of these.
     Source(Vec<Source>),
-    /// The interface's name matches one of these globs: `*` is any run of octets, `?` any one.
-    /// A route without an interface does not match.
+    /// The interface's name matches one of these globs: `*` matches any run of octets, `?` any
+    /// single one. A route without an interface does not match.
     Interface(Vec<String>),
-    /// The peer's type; a route that no peer is involved in does not match.
+    /// The peer is of this type; a route without a peer does not match.
     PeerType(PeerType),
     /// The kernel metric is in the range; a route without one does not match.
     Metric(RangeInclusive<u32>),
@@ -98,15 +101,15 @@ pub enum Change {
     LocalPref(u32),
     /// Sets MULTI_EXIT_DISC.
     Med(u32),
-    /// Takes MULTI_EXIT_DISC out.
+    /// Removes MULTI_EXIT_DISC.
     ClearMed,
-    /// Sets the next hop. An IPv4 address leaves IPv6 routes as they are; an IPv6 address may
-    /// be given to IPv4 routes (RFC 8950).
+    /// Sets the next hop. An IPv4 address leaves IPv6 routes unchanged; IPv4 routes may have an
+    /// IPv6 next hop (RFC 8950).
     NextHop(IpAddr),
-    /// Prepends this AS so many times (1-16; 0 changes nothing).
+    /// Prepends this AS the given number of times (1-16; 0 changes nothing).
     Prepend(Asn, u8),
-    /// Puts this AS in front of the path as it leaves, outside our own number that export to an
-    /// eBGP peer puts there: the neighbour sees it first. Means something in export policies only.
+    /// Prepends this AS when the route is advertised, after our own AS number is prepended for an
+    /// eBGP peer: the neighbour sees it as the first one. Has an effect in export policies only.
     PrependOutermost(Asn),
     /// Adds a standard community.
     AddCommunity(Community),
@@ -125,21 +128,21 @@ pub enum Change {
     /// Sets the kernel metric.
     Metric(u32),
     /// Sets LOCAL_PREF to [`METRIC_MIRROR`] - kernel metric, modulo 2^32: a lower metric is a
-    /// higher LOCAL_PREF. A route without a metric stays as it is.
+    /// higher LOCAL_PREF. A route without a metric is unchanged.
     LocalPrefFromMetric,
     /// Sets the kernel metric to [`METRIC_MIRROR`] - LOCAL_PREF, modulo 2^32. A route without
-    /// LOCAL_PREF stays as it is.
+    /// LOCAL_PREF is unchanged.
     MetricFromLocalPref,
     /// Sets the preference among sources of the same prefix (higher wins; default 100).
     Preference(u16),
-    /// In a rule of the FIB's policy that rejects: what the kernel has of ours stays until another
-    /// process has a route for the prefix.
+    /// In a rejecting rule of the FIB's policy: our route stays in the kernel until another process
+    /// has a route for the prefix.
     KeepInstalled,
     /// The kernel reaches the route's next hop through this tunnel interface, on-link, instead of
-    /// through what resolves the next hop. Means something in the FIB's policy only.
+    /// through the route that resolves it. Has an effect in the FIB's policy only.
     Tunnel(Arc<str>),
     /// Packets from this machine to the route's prefix get this source address (RTA_PREFSRC). An
-    /// address of the other family leaves the route as it is. Means something in the FIB's policy
+    /// address of the other family leaves the route unchanged. Has an effect in the FIB's policy
     /// only.
     Source(IpAddr),
 }
@@ -149,20 +152,20 @@ pub enum Change {
 pub enum Decision {
     /// Use the route, with the changes so far.
     Accept,
-    /// Do not.
+    /// Do not use the route.
     Reject,
-    /// Go on with the next rule, keeping the changes.
+    /// Continue with the next rule, keeping the changes.
     Next,
 }
 
 /// One rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rule {
-    /// For people; shown by `explain`.
+    /// Name that `explain` shows; may be empty.
     pub name: String,
-    /// All must hold; none means always.
+    /// Conditions, all of which must hold; without any, the rule always applies.
     pub matches: Vec<Match>,
-    /// Applied when they do.
+    /// Changes to the route, in order.
     pub changes: Vec<Change>,
     /// What happens when every condition holds.
     pub decision: Decision,
@@ -171,24 +174,24 @@ pub struct Rule {
 /// An ordered list of rules.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
-    /// For people.
+    /// Name that `explain` shows.
     pub name: Arc<str>,
-    /// In order.
+    /// Rules, tried in order.
     pub rules: Vec<Rule>,
-    /// When no rule decided; [`Decision::Next`] counts as reject.
+    /// Decision if no rule decided; [`Decision::Next`] counts as reject.
     pub default: Decision,
 }
 
-/// What a policy costs.
+/// Cost of evaluating a policy.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Weight {
     rules: u32,
-    /// Members of all lists that attributes are searched for.
+    /// Elements of all lists that attributes are compared with.
     lists: u32,
 }
 
 impl Weight {
-    /// Units of about 100 ns for a route with so many octets of attributes.
+    /// Work in units of about 100 ns, for a route with `octets` octets of attributes.
     pub(crate) fn work(self, octets: usize) -> u32 {
         let octets = octets as u64;
         // A rule takes some 10 ns; each four octets are compared with each member of a list.
@@ -198,7 +201,7 @@ impl Weight {
     }
 }
 
-/// What a policy said about a route.
+/// Result of evaluating a policy for a route.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verdict {
     /// Accepted or rejected; never [`Decision::Next`].
@@ -219,7 +222,7 @@ pub struct Verdict {
     pub source: Option<IpAddr>,
     /// Rejected by a rule with [`Change::KeepInstalled`].
     pub keeps_installed: bool,
-    /// AS numbers to put in front of the path after everything else, the first one outermost.
+    /// AS numbers to prepend after everything else, the first one outermost.
     pub outermost: SmallVec<[Asn; 2]>,
 }
 
@@ -234,7 +237,7 @@ impl Policy {
         Policy { name: "none".into(), rules: Vec::new(), default: Decision::Reject }
     }
 
-    /// Applies the policy.
+    /// Evaluates the policy for a route.
     pub fn evaluate(&self, route: &RouteRef<'_>) -> Verdict {
         let mut working = Working::new(route);
         for (index, rule) in self.rules.iter().enumerate() {
@@ -260,7 +263,7 @@ impl Policy {
         }
     }
 
-    /// What asking about a route costs.
+    /// Cost of evaluating the policy for a route.
     pub(crate) fn weight(&self) -> Weight {
         let matches = self.rules.iter().flat_map(|rule| &rule.matches);
         let lists = matches.map(Match::list_len).sum::<usize>();
@@ -268,7 +271,7 @@ impl Policy {
     }
 
     /// Whether the verdict depends on attributes, next hop, source and peer type only, so that it
-    /// may be remembered per (attribute set, next hop). Prefix, interface and kernel metric are not
+    /// may be memoised per (attribute set, next hop). Prefix, interface and kernel metric are not
     /// part of that key, and neither is the family, which decides whether an IPv4 next hop fits.
     pub fn is_prefix_independent(&self) -> bool {
         self.rules.iter().all(|rule| {
@@ -277,8 +280,8 @@ impl Policy {
         })
     }
 
-    /// Whether a verdict may depend on the interface, so that it has to be given again when a next
-    /// hop is reached by another one.
+    /// Whether a verdict may depend on the interface, so that routes have to be re-evaluated when
+    /// their next hop is reached through another one.
     pub fn looks_at_interface(&self) -> bool {
         self.rules.iter().flat_map(|rule| &rule.matches).any(Match::looks_at_interface)
     }

@@ -1,4 +1,4 @@
-//! Sets of prefix ranges, with one binary search per question however many ranges there are.
+//! Sets of prefix ranges, with one binary search per lookup however many ranges there are.
 
 use std::ops::RangeInclusive;
 
@@ -14,7 +14,7 @@ pub struct PrefixMatch {
 }
 
 impl PrefixMatch {
-    /// Just this prefix.
+    /// This prefix alone.
     pub fn exact(prefix: Prefix) -> Self {
         PrefixMatch { prefix, lengths: prefix.len()..=prefix.len() }
     }
@@ -48,7 +48,7 @@ impl PrefixSet {
         prefixes.into_iter().map(PrefixMatch::or_longer).collect()
     }
 
-    /// Just these prefixes.
+    /// These prefixes alone.
     pub fn exactly(prefixes: impl IntoIterator<Item = Prefix>) -> Self {
         prefixes.into_iter().map(PrefixMatch::exact).collect()
     }

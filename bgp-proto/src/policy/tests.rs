@@ -71,7 +71,7 @@ fn with_path(mut route: Route, segments: &[(u8, &[u32])]) -> Route {
 }
 
 #[test]
-fn the_first_decision_wins_and_the_default_is_told_apart() {
+fn the_first_decision_wins_and_the_default_has_no_rule() {
     let inside = |p: &str| Match::Prefix(vec![PrefixMatch::or_longer(p.parse().unwrap())].into());
     let policy = Policy {
         name: "pods".into(),
@@ -252,7 +252,7 @@ fn path_conditions() {
     }
     let set = with_path(Route::new("10.0.0.0/8"), &[(2, &[1]), (1, &[5, 6]), (2, &[7])]);
     assert!(starts(&set, &[1, 6, 7]) && starts(&set, &[1, 5]));
-    assert!(!starts(&set, &[1, 5, 6]), "a set takes one place");
+    assert!(!starts(&set, &[1, 5, 6]), "a set counts as one element");
     assert!(set.meets(Match::AsPathContains(vec![Asn(9), Asn(6)])));
     assert!(!set.meets(Match::AsPathContains(vec![Asn(9)])));
     assert!(set.meets(Match::AsPathLength(3..=3)));
@@ -319,7 +319,7 @@ fn globs_have_two_wildcards_and_nothing_else() {
 }
 
 #[test]
-fn a_glob_of_stars_takes_no_exponential_time() {
+fn a_glob_of_stars_does_not_take_exponential_time() {
     assert!(!glob_matches(&"*a*".repeat(500), &"b".repeat(2000)));
     assert!(!glob_matches(&format!("{}b", "a*".repeat(500)), &"a".repeat(2000)));
 }
@@ -626,7 +626,7 @@ impl Model {
         }
     }
 
-    /// What becomes of the route; `None` if it is rejected.
+    /// The rule that decides, and the resulting route; `None` if it is rejected.
     fn after(&self, policy: &Policy) -> (Option<usize>, Option<Model>) {
         let mut model = self.clone();
         for (index, rule) in policy.rules.iter().enumerate() {
@@ -691,7 +691,7 @@ proptest! {
     }
 
     #[test]
-    fn the_verdict_of_an_independent_policy_does_not_look_beyond_its_key(
+    fn the_verdict_of_an_independent_policy_depends_on_its_key_alone(
         a in model(),
         b in model(),
         policy in any_policy().prop_filter("independent", Policy::is_prefix_independent),

@@ -103,14 +103,14 @@ impl<T: Clone> Clone for Arena<T> {
     }
 }
 
-/// Where a run lies: a slot of the size class that `len` belongs to.
+/// Location of a run: a slot of the size class that `len` belongs to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Run {
     pub(crate) slot: u32,
     pub(crate) len: u16,
 }
 
-/// Most elements of a run.
+/// Maximum number of elements of a run.
 pub(crate) const RUN_MAX: usize = u16::MAX as usize;
 
 /// Capacity of a size class: 1, 2, 3, 4, 6, 8, 12, 16, 24, …
@@ -175,7 +175,7 @@ impl<T: Copy + Default> Class<T> {
         ((slot >> self.per_chunk_bits) as usize, within as usize * self.capacity)
     }
 
-    /// Puts `values`, at most as many as the class holds, into a slot.
+    /// Stores `values`, at most as many as the class holds, in a slot.
     #[inline]
     fn store(&mut self, values: &[T]) -> u32 {
         if let Some(slot) = self.free.pop() {
@@ -202,7 +202,7 @@ impl<T: Copy + Default> Class<T> {
 impl<T: Copy + Default> Runs<T> {
     #[inline]
     pub(crate) fn get(&self, run: Run) -> &[T] {
-        // Most runs; the class of single elements has chunks as an arena has.
+        // The most frequent case. The class of single elements is chunked like an arena.
         if run.len == 1 {
             let chunk = &self.classes[0].chunks[(run.slot >> CHUNK_BITS) as usize];
             return std::slice::from_ref(&chunk[run.slot as usize & (CHUNK_LEN - 1)]);
@@ -301,8 +301,8 @@ impl<T: Copy + Default> Runs<T> {
 const BLOCK_IDS: u32 = 64 * 64;
 
 /// A set of ids as a bitmap in blocks with a summary each: constant insert, ordered iteration that
-/// skips gaps. It grows by a block and never moves what it has: many sets that grow with one table
-/// do so at the same moment.
+/// skips gaps. It grows block by block and never moves its members: the sets that grow with one
+/// table all do so at the same moment.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct IdSet {
     blocks: Vec<Option<Box<Block>>>,

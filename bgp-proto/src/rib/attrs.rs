@@ -16,7 +16,7 @@ pub(crate) const PREFERENCE_BGP: u16 = 100;
 /// LOCAL_PREF of routes that carry none.
 pub(crate) const LOCAL_PREF_DEFAULT: u32 = 100;
 
-/// What a policy attaches to a route besides attributes. It never leaves this speaker.
+/// What a policy attaches to a route besides attributes. It is never advertised.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct LocalAttrs {
     /// Preference among sources; higher wins.
@@ -36,7 +36,8 @@ impl Default for LocalAttrs {
 pub(crate) struct AttrKey {
     pub(crate) local_pref: u32,
     pub(crate) med: u32,
-    /// First AS of the path, 0 if there is none: MED is compared within it only.
+    /// First AS of the path, 0 if there is none: MED is compared only between paths with the same
+    /// one.
     pub(crate) neighbor_asn: u32,
     /// ORIGINATOR_ID, 0 if absent.
     pub(crate) originator_id: u32,
@@ -107,7 +108,7 @@ impl AttrKey {
 /// The mark that a community stands for, 0 if none.
 #[inline]
 fn mark_of(community: u32) -> u8 {
-    // All that are of interest are well-known (RFC 1997).
+    // Every community with a mark is well-known (RFC 1997).
     if community < 0xFFFF_0000 {
         return 0;
     }
@@ -135,7 +136,7 @@ pub(crate) struct AttrTable {
     free: Vec<u32>,
     index: HashTable<Indexed>,
     hash: Seeded,
-    /// Of all sets together.
+    /// Octets of the sets in use.
     octets: u64,
 }
 
@@ -177,8 +178,8 @@ impl AttrTable {
         AttrId(id)
     }
 
-    /// One more reference to the set with these bytes and nothing attached: to this one, if that is
-    /// what it is.
+    /// Takes a reference to the set with the same attributes and default [`LocalAttrs`]: to `id`
+    /// itself, if it has those.
     pub(crate) fn retain_plain(&mut self, id: AttrId) -> AttrId {
         if self.local(id) == LocalAttrs::default() {
             self.retain(id);
@@ -259,7 +260,7 @@ mod tests {
         assert_eq!(a, b);
         let other = LocalAttrs { preference: 200, ..local };
         let elevated = table.intern(edit.view().as_bytes(), other);
-        assert_ne!(a, elevated, "what a policy attached tells sets apart");
+        assert_ne!(a, elevated, "what a policy attached distinguishes sets");
         edit.prepend_as(Asn(65001), 2);
         edit.set_communities(&[Community::NO_EXPORT]);
         let c = table.intern(edit.view().as_bytes(), local);
@@ -273,7 +274,7 @@ mod tests {
         table.release(b);
         assert_eq!(table.len(), 2);
         let d = table.intern(&[], local);
-        assert_eq!(d, a, "the id is used again");
+        assert_eq!(d, a, "the id is reused");
         assert_eq!(table.view(c).as_path().length(), 2);
     }
 }

@@ -2,8 +2,8 @@
 //! RFC 4456 §9).
 //!
 //! MED is comparable within one neighbouring AS only, so "better" is not a total order. Everything
-//! here follows the RFC's elimination: the steps above MED, then the lowest MED of each neighbouring
-//! AS, then the steps below. The result never depends on the order of arrival.
+//! here follows the RFC's elimination: the steps above MED, then the lowest MED of each
+//! neighbouring AS, then the steps below. The result never depends on the order of arrival.
 
 use std::cmp::Ordering;
 use std::net::IpAddr;
@@ -57,8 +57,8 @@ fn compare_head(a: &Rank, b: &Rank) -> (Ordering, Reason) {
     let steps = [
         (a.long_lived_stale.cmp(&b.long_lived_stale), Reason::LongLivedStale),
         (b.preference.cmp(&a.preference), Reason::Preference),
-        // Between sources of equal preference LOCAL_PREF compares nothing: it means something among
-        // BGP's own routes only. BIRD's static routes win such a tie too.
+        // LOCAL_PREF is meaningful among BGP routes only, so that it does not decide between
+        // sources of equal preference. In BIRD, too, static routes win such a tie.
         (b.local_origin.cmp(&a.local_origin), Reason::LocalOrigin),
         (b.local_pref.cmp(&a.local_pref), Reason::LocalPref),
         (a.as_path_len.cmp(&b.as_path_len), Reason::AsPathLength),
@@ -116,7 +116,7 @@ fn is_equal_cost(best: &Rank, other: &Rank) -> bool {
         && compare_forwarding(best, other).0.is_eq()
 }
 
-/// A usable path: where it stands, and its rank.
+/// A usable path: its position, and its rank.
 pub(crate) type Candidate = (usize, Rank);
 
 /// The best of the candidates, as index into `candidates`.
@@ -163,7 +163,7 @@ fn survivors(candidates: &[Candidate]) -> Vec<usize> {
     top
 }
 
-/// The best path and those that the kernel may use beside it: best first, then in order of rank.
+/// The multipath set: the best path first, then those of equal cost in order of rank.
 pub(crate) fn select_multipath(candidates: &[Candidate]) -> Vec<usize> {
     let Some(best) = select(candidates) else { return Vec::new() };
     let rank = &candidates[best].1;
@@ -180,8 +180,8 @@ pub(crate) fn select_multipath(candidates: &[Candidate]) -> Vec<usize> {
 
 /// The best `limit` candidates in order: the best, the best of the others, and so on.
 ///
-/// Without MED that is one sort. MED makes the best of a neighbouring AS hide the others of that AS
-/// until it is taken, so each level of the steps above MED is merged from one queue per AS.
+/// Without MED that is one sort. With MED, the best of a neighbouring AS hides the others of that
+/// AS until it is taken, so each level of the steps above MED is merged from one queue per AS.
 pub(crate) fn order(candidates: &[Candidate], limit: usize) -> Vec<usize> {
     let rank = |at: &usize| &candidates[*at].1;
     let mut sorted: Vec<usize> = (0..candidates.len()).collect();
@@ -196,8 +196,8 @@ pub(crate) fn order(candidates: &[Candidate], limit: usize) -> Vec<usize> {
     ordered
 }
 
-/// Candidates that are equal down to ORIGIN. Those of one AS come in order of MED, and all with the
-/// lowest MED that is left compete.
+/// Orders candidates that are equal down to ORIGIN. Those of one AS are taken in order of MED; all
+/// with the lowest remaining MED of their AS compete.
 fn order_level(candidates: &[Candidate], level: &[usize], limit: usize, ordered: &mut Vec<usize>) {
     let rank = |at: usize| &candidates[at].1;
     let mut queues: Vec<usize> = level.to_vec();
@@ -205,7 +205,7 @@ fn order_level(candidates: &[Candidate], level: &[usize], limit: usize, ordered:
         let (a, b) = (rank(*a), rank(*b));
         (a.neighbor_asn, a.med).cmp(&(b.neighbor_asn, b.med)).then_with(|| tie_break(b, a))
     });
-    // Runs of equal MED within an AS; within a run the best stands last.
+    // Runs of equal MED within an AS; within a run the best is last.
     let mut runs: Vec<Vec<Vec<usize>>> = Vec::new();
     for of_asn in queues.chunk_by(|a, b| rank(*a).neighbor_asn == rank(*b).neighbor_asn) {
         let by_med = of_asn.chunk_by(|a, b| rank(*a).med == rank(*b).med);
@@ -303,7 +303,7 @@ mod tests {
             ..base
         };
         for (changed, reason) in better {
-            // The same difference, on top of otherwise equal losers.
+            // The same difference, between otherwise equal paths.
             let mut winner = worse;
             match reason {
                 Reason::Preference => winner.preference = changed.preference,
@@ -335,7 +335,7 @@ mod tests {
         assert_eq!(compare(&c, &a), (Ordering::Less, Reason::Med));
         let all = [(0, a), (1, b), (2, c)];
         assert_eq!(select(&all), Some(1));
-        assert_eq!(select_multipath(&all), [1, 2], "a lost to c and is out");
+        assert_eq!(select_multipath(&all), [1, 2], "c eliminated a");
         assert_eq!(order(&all, 9), [1, 2, 0]);
     }
 
@@ -384,7 +384,7 @@ mod tests {
             prop_assert_eq!(names(&candidates, order(&candidates, 9)), names(&turned, order(&turned, 9)));
             prop_assert_eq!(order(&candidates, 99), order_naively(&candidates));
             prop_assert_eq!(order(&candidates, 1), select(&candidates).into_iter().collect::<Vec<_>>());
-            // Nobody beats the winner within its own neighbouring AS.
+            // No path of the winner's own neighbouring AS beats it.
             let best = &candidates[select(&candidates).unwrap()].1;
             for (_, other) in &candidates {
                 prop_assert!(other.neighbor_asn != best.neighbor_asn || compare(best, other).0.is_le());

@@ -8,30 +8,30 @@ use super::hash::Seeded;
 use super::{Path, SourceCounts, SourceId};
 use crate::types::{Family, PathId, Prefix, Prefix4, Prefix6};
 
-/// A destination's index within its family; used again only when every group and peer is done
-/// with it.
+/// A destination's index within its family; reused only once no group and no peer refers to it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct DestId(pub(crate) u32);
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Destination {
-    /// Slot of the run of paths; the best one, if there is one, stands first.
+    /// Slot of the run of paths; the best path, if any, comes first.
     slot: u32,
-    /// Interned FIB entry that the kernel was last asked for, 0 for none.
+    /// Interned FIB entry last requested of the kernel, 0 for none.
     fib: u32,
     paths: u16,
     prefix_len: u8,
     flags: u8,
 }
 
-/// While an index is being made, every so many insertions put so many slots into it: eight for each
-/// insertion, as many together as the processor has memory accesses in flight.
+/// While a larger index is being built, every [`GROWN_EVERY`]th insertion moves [`GROWN_AT_ONCE`]
+/// slots into it: eight per insertion, and enough at once for the processor to overlap their memory
+/// accesses.
 const GROWN_EVERY: usize = 8;
 const GROWN_AT_ONCE: u32 = 64;
-/// Free slots at the end that are worth truncating, and how many are truncated at once.
+/// Free slots at the end that make truncation worthwhile, and the maximum truncated at once.
 const SHRUNK_MIN: u32 = 64;
 const SHRUNK_MAX: u32 = 1 << 15;
-/// An index of at most so many destinations is rebuilt in one step.
+/// Maximum number of destinations in an index that is rebuilt in one step.
 const REMADE_MAX: usize = 1 << 14;
 
 /// The first path is usable.
@@ -40,7 +40,7 @@ const HAS_BEST: u8 = 1;
 const BEST_TOUCHED: u8 = 2;
 /// The slot is in use.
 const LIVE: u8 = 4;
-/// The best path was taken out since the last decision.
+/// The best path was removed since the last decision.
 const LOST_BEST: u8 = 8;
 
 impl Destination {
@@ -64,13 +64,13 @@ enum Addresses {
 pub(crate) enum Stored {
     /// There was no path with this source and identifier.
     Added,
-    /// The path took the place of this one.
+    /// The path replaced this one.
     Replaced(Path),
     /// Not stored: a destination holds at most 65,535 paths.
     Refused,
 }
 
-/// A prefix looked up: where it is or would be in the index, and what was there.
+/// Result of looking up a prefix: its hash, and its destination if it had one.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Probe {
     hash: u64,
@@ -89,20 +89,21 @@ impl Probe {
 pub(crate) struct Destinations {
     addresses: Addresses,
     dests: Arena<Destination>,
-    /// Generation of the last change that a peer may have to be sent, apart so that scans stream.
+    /// Generation of the last change that a peer may have to be sent; stored separately so that
+    /// scans read memory sequentially.
     last_change: Arena<u32>,
     paths: Runs<Path>,
     index: HashTable<u32>,
-    /// The index that takes the place of this one, and how many slots are in it.
+    /// The larger index being built to replace this one, and how many slots it covers.
     growing: Option<(HashTable<u32>, u32)>,
-    /// Work done for that and not charged yet.
+    /// Work done on it that is not charged yet.
     grown: u32,
     free: IdSet,
     /// Lower bound of the free slots.
     lowest_free: u32,
     hash: Seeded,
     path_count: u32,
-    /// Destinations by the peer that their best path is from.
+    /// Number of destinations by the source of their best path.
     preferred: SourceCounts,
 }
 
@@ -166,8 +167,8 @@ impl Destinations {
         self.probe(prefix).found
     }
 
-    /// Looks a prefix up. The answer is good until a destination is freed; one that is made later is
-    /// found by [`Destinations::resolve`].
+    /// Looks up a prefix. The result is valid until a destination is freed; a destination that is
+    /// created later is found by [`Destinations::resolve`].
     #[inline]
     pub(crate) fn probe(&self, prefix: Prefix) -> Probe {
         let hash = Self::hash_of(&self.hash, prefix);
@@ -181,19 +182,20 @@ impl Destinations {
         found.map(|id| DestId(*id))
     }
 
-    /// The destination of `prefix`, which `probe` is about.
+    /// The destination of `prefix`, of which `probe` is the result.
     #[inline]
     pub(crate) fn resolve(&self, probe: Probe, prefix: Prefix) -> Option<DestId> {
         probe.found.or_else(|| self.find_hashed(probe.hash, prefix))
     }
 
-    /// The destination of `prefix`, made if there is none. `prefix` is of this family.
+    /// The destination of `prefix`, created if there is none. `prefix` is of this family.
     pub(crate) fn find_or_insert(&mut self, prefix: Prefix) -> DestId {
         let probe = self.probe(prefix);
         probe.found.unwrap_or_else(|| self.insert(probe, prefix))
     }
 
-    /// Makes a destination for `prefix`, which has none and is of this family. `probe` is about it.
+    /// Creates a destination for `prefix`, which has none and is of this family; `probe` is its
+    /// lookup.
     pub(crate) fn insert(&mut self, probe: Probe, prefix: Prefix) -> DestId {
         self.make_room();
         let id = self.next_slot();
@@ -203,7 +205,7 @@ impl Destinations {
         DestId(id)
     }
 
-    /// Makes a destination that holds one path, unless `prefix` has a destination already.
+    /// Creates a destination that holds one path, unless `prefix` has a destination already.
     #[inline]
     pub(crate) fn insert_with(
         &mut self,
@@ -216,7 +218,7 @@ impl Destinations {
         }
         self.make_room();
         let id = self.next_slot();
-        // The same prefix may have come since it was looked up.
+        // The same prefix may have been inserted since it was looked up.
         let entry = self.index.entry(
             probe.hash,
             |other| Self::matches(&self.addresses, &self.dests, *other, prefix),
@@ -239,14 +241,14 @@ impl Destinations {
         }
     }
 
-    /// The slot that the next destination gets.
+    /// The slot for the next destination.
     #[inline]
     fn next_slot(&self) -> u32 {
         let free = if self.free.is_empty() { None } else { self.free.next_from(self.lowest_free) };
         free.unwrap_or_else(|| self.dests.len())
     }
 
-    /// Makes a destination in the slot that [`Destinations::next_slot`] gave.
+    /// Creates a destination in the slot that [`Destinations::next_slot`] returned.
     #[inline]
     fn fill_slot(&mut self, id: u32, prefix: Prefix, run: Run, flags: u8) {
         let dest = Destination {
@@ -291,7 +293,8 @@ impl Destinations {
         }
     }
 
-    /// Grows the index incrementally beside the current one, so that no single insertion pays for all.
+    /// Builds the larger index incrementally beside the current one, so that no single insertion
+    /// pays for all of it.
     #[cold]
     fn grow_some(&mut self) {
         let capacity = self.index.capacity();
@@ -305,7 +308,7 @@ impl Destinations {
                 next.insert_unique(hash, id, |_| unreachable!("there is room"));
             }
         }
-        // Each touches memory that was never touched before.
+        // Each writes to memory that was never touched before.
         self.grown += 2 * (end - *reached);
         *reached = end;
         if end == self.dests.len()
@@ -315,7 +318,7 @@ impl Destinations {
         }
     }
 
-    /// Work that insertions since the last call did for later ones.
+    /// Work that insertions since the last call did on the larger index.
     pub(crate) fn take_grown(&mut self) -> u32 {
         std::mem::take(&mut self.grown)
     }
@@ -330,7 +333,8 @@ impl Destinations {
             && (end..slots).all(|id| self.free.contains(id))
     }
 
-    /// Drops free slots at the end, many but not all at once. Returns how many slots there are then.
+    /// Drops free slots at the end, at most [`SHRUNK_MAX`] at once. Returns the number of slots
+    /// left.
     pub(crate) fn shrink(&mut self) -> u32 {
         let slots = self.dests.len();
         let mut end = slots;
@@ -349,7 +353,7 @@ impl Destinations {
         if end == 0 {
             self.paths = Runs::default();
         }
-        // An index that is mostly empty is rebuilt, where that is little work.
+        // An index that is mostly empty is rebuilt, if that is little work.
         if self.index.len() <= REMADE_MAX && self.index.capacity() > 4 * self.index.len() {
             self.index = HashTable::new();
             if end > 0 {
@@ -359,8 +363,8 @@ impl Destinations {
         end
     }
 
-    /// Goes through prefixes in the order in which they lie, where the index itself would look at
-    /// them in the order of hashes.
+    /// Rebuilds the index at once. It reads prefixes in the order of their slots, sequentially; the
+    /// index itself would read them in the order of their hashes to grow.
     #[cold]
     fn grow_index(&mut self) {
         self.growing = None;
@@ -473,13 +477,12 @@ impl Destinations {
         path
     }
 
-    /// The best path counts as changed at the next decision, whatever it yields.
+    /// Makes the best path count as changed at the next decision, whatever that selects.
     pub(crate) fn touch_best(&mut self, id: DestId) {
         self.dests.get_mut(id.0).flags |= BEST_TOUCHED;
     }
 
-    /// As [`Destinations::set_best`], for a destination with one path, from `source`, which is usable
-    /// or not.
+    /// As [`Destinations::set_best`], for a destination with exactly one path, from `source`.
     #[inline]
     pub(crate) fn set_only(&mut self, id: DestId, source: SourceId, usable: bool) -> bool {
         let dest = self.dests.get_mut(id.0);
@@ -495,8 +498,8 @@ impl Destinations {
         if usable { touched || !had } else { had }
     }
 
-    /// Moves the path at `best` to the front; returns whether the best path changed, came, went, or
-    /// was written.
+    /// Moves the path at `best` to the front; returns whether the best path changed, appeared,
+    /// disappeared, or was written.
     pub(crate) fn set_best(&mut self, id: DestId, best: Option<usize>) -> bool {
         let dest = self.dests.get_mut(id.0);
         let had = dest.flags & (HAS_BEST | LOST_BEST) != 0;
@@ -519,7 +522,7 @@ impl Destinations {
         }
     }
 
-    /// How many destinations have their best path from this peer.
+    /// Number of destinations whose best path is from this source.
     pub(crate) fn preferred(&self, source: SourceId) -> u32 {
         self.preferred.get(source)
     }
@@ -537,14 +540,15 @@ impl Destinations {
         *self.last_change.get(id.0)
     }
 
-    /// Never decreases.
+    /// Records a change; the generation of a destination never decreases.
     #[inline]
     pub(crate) fn note_change(&mut self, id: DestId, generation: u32) {
         let last = self.last_change.get_mut(id.0);
         *last = (*last).max(generation);
     }
 
-    /// Resets every change to the beginning (the generation counter wraps).
+    /// Resets the last change of every destination to generation 1, as the generation counter
+    /// wraps.
     pub(crate) fn reset_changes(&mut self) {
         for id in 0..self.last_change.len() {
             *self.last_change.get_mut(id) = 1;
@@ -585,7 +589,7 @@ mod tests {
     }
 
     #[test]
-    fn the_best_path_stands_first_and_its_changes_are_seen() {
+    fn the_best_path_comes_first_and_its_changes_are_reported() {
         let mut dests = Destinations::new(Family::Ipv4, 1);
         let id = dests.find_or_insert("10.0.0.0/8".parse().unwrap());
         assert!(matches!(dests.store(id, path(1, 0, 1)), Stored::Added));

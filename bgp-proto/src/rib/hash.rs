@@ -1,4 +1,5 @@
-//! Seeded hashing: peers choose prefixes and attributes, so they must not be able to predict hashes.
+//! Seeded hashing: peers choose prefixes and attributes, so they must not be able to predict
+//! hashes.
 
 use std::hash::Hasher;
 
@@ -43,8 +44,8 @@ impl Seeded {
     }
 }
 
-/// An entry of an index by hash: an id, and enough of its hash that a growing index need not look at
-/// what the ids stand for.
+/// An entry of a hash index: an id, and enough of its hash that the index can grow without reading
+/// what the id refers to.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Indexed {
     pub(crate) id: u32,
@@ -52,22 +53,22 @@ pub(crate) struct Indexed {
 }
 
 impl Indexed {
-    /// `hash` is a seeded one.
+    /// `hash` comes from [`Seeded`].
     #[inline]
     pub(crate) fn new(id: u32, hash: u64) -> Self {
         Indexed { id, short: (hash >> 32) as u32 }
     }
 
-    /// Where the entry belongs.
+    /// The hash under which the index holds the entry.
     #[inline]
     pub(crate) fn place(&self) -> u64 {
         Self::place_of(u64::from(self.short) << 32)
     }
 
-    /// Where entries with this hash belong.
+    /// The hash under which the index holds entries with this seeded hash.
     #[inline]
     pub(crate) fn place_of(hash: u64) -> u64 {
-        // The index takes low bits and the highest ones: both must depend on the 32 that are kept.
+        // The index uses the lowest and the highest bits: both must depend on the 32 that are kept.
         (hash >> 32).wrapping_mul(0x9E37_79B9_7F4A_7C15)
     }
 }

@@ -1,8 +1,8 @@
 //! The Loc-RIB (RFC 4271 §3.2) and the paths of all Adj-RIBs-In: a path is stored once, at its
 //! destination, the best path first.
 //!
-//! References to attributes and next hops are counted here: callers that add or remove a path need
-//! not care.
+//! References to attributes and next hops are counted here, not by the callers that add or remove a
+//! path.
 
 use std::collections::BTreeMap;
 
@@ -21,7 +21,7 @@ pub(crate) type Version = u64;
 /// Identifies a path while it is held.
 pub(crate) type PathName = (Family, DestId, SourceId, u32);
 
-/// The generation of a version in the epoch of `present`; versions of earlier epochs are before all.
+/// The generation of a version in the epoch of `present`; 0 for versions of earlier epochs.
 pub(crate) fn generation_in(version: Version, present: Version) -> u32 {
     match (version >> 32).cmp(&(present >> 32)) {
         std::cmp::Ordering::Less => 0,
@@ -33,7 +33,7 @@ pub(crate) fn generation_in(version: Version, present: Version) -> u32 {
 /// The routes of one family.
 pub(crate) struct Rib {
     pub(crate) dests: Destinations,
-    /// To be decided.
+    /// Destinations pending for the decision process.
     pub(crate) touched: WorkSet,
     /// Of those, the ones with a path whose next hop changed its interface.
     moved: IdSet,
@@ -48,15 +48,16 @@ pub(crate) struct LocRib {
     pub(crate) hops: NextHops,
     /// Peers as decision and export see them.
     pub(crate) sources: Sources,
-    /// Routes of our own.
+    /// Local routes.
     pub(crate) local: BTreeMap<(Prefix, Source), LocalRoute>,
-    /// How many of each family, by source.
+    /// Number of local routes of each family, by source.
     local_counts: FamilyMap<SourceCounts>,
     /// The received attributes and next hop of paths that import changed.
     received: hashbrown::HashMap<PathName, (AttrId, NextHopId), foldhash::quality::FixedState>,
-    /// Next hops that changed, with the destinations behind them that were not touched yet.
+    /// Next hops that changed, with the destinations that use them and have not been touched yet.
     changed_hops: BTreeMap<NextHopId, ChangedHop>,
-    /// The next hop whose destinations are being touched, and the position in each family.
+    /// The next hop whose sets of destinations are being compacted, the index of the family, and
+    /// the destination to continue at.
     compacting: Option<(NextHopId, usize, u32)>,
     generation: u32,
     epoch: u32,
@@ -75,9 +76,9 @@ pub(crate) type Reimport = (PeerId, Family, DestId);
 pub(crate) struct WantedChanges {
     /// Some group advertises more than the best path.
     pub(crate) all_paths: bool,
-    /// Some group's policy looks at the interface.
+    /// Some group's policy matches the interface.
     pub(crate) interfaces: bool,
-    /// Groups that each destination is marked in.
+    /// Number of groups in which each destination is marked.
     pub(crate) groups: usize,
 }
 
@@ -89,7 +90,7 @@ pub(crate) struct Decided {
     pub(crate) best_changed: bool,
 }
 
-/// The Loc-RIB of one family, taken apart for export.
+/// The parts of the Loc-RIB that export of one family borrows.
 pub(crate) struct Parts<'a> {
     pub(crate) dests: &'a mut Destinations,
     pub(crate) attrs: &'a mut AttrTable,
@@ -158,11 +159,11 @@ impl LocRib {
         u64::from(self.epoch) << 32 | u64::from(self.generation)
     }
 
-    /// Moves on to the generation that the changes of this turn belong to.
+    /// Begins the generation that the changes of this turn belong to.
     pub(crate) fn next_generation(&mut self) {
         if self.generation == u32::MAX {
-            // Everything changed at the beginning of a new epoch, as far as anybody can tell. Once
-            // in 2^32 turns with a change this looks at all destinations in one turn.
+            // At the beginning of a new epoch every destination counts as changed. Once in 2^32
+            // turns with a change, this visits all destinations in one turn.
             self.epoch += 1;
             self.generation = 1;
             self.ribs.iter_mut().for_each(|rib| rib.dests.reset_changes());
@@ -201,8 +202,9 @@ impl LocRib {
         self.generation = self.generation.max(generation);
     }
 
-    /// Puts a path in place of the one with the same source and identifier, with references of its
-    /// own; `received` is what import made it of. Returns the path that it replaced.
+    /// Stores a path, replacing the one with the same source and identifier, and takes references
+    /// to what it refers to. `received` holds the received attributes and next hop if import
+    /// changed them.
     pub(crate) fn store(
         &mut self,
         family: Family,
@@ -270,20 +272,20 @@ impl LocRib {
         self.received.get(name).copied()
     }
 
-    /// Paths that import changed.
+    /// Number of paths that import changed.
     pub(crate) fn received_len(&self) -> u64 {
         self.received.len() as u64
     }
 
-    /// The resolution of a tracked next hop changed: destinations behind it are touched within the
-    /// next turns.
+    /// The resolution of a tracked next hop changed: destinations that use it are touched within
+    /// the next turns.
     pub(crate) fn set_next_hop(&mut self, addr: std::net::IpAddr, state: NextHopState) {
         self.hops.set_state(addr, state);
         self.note_changed_hops();
     }
 
-    /// Whose next hops may be reached over the default route: destinations behind those that are are
-    /// touched within the next turns.
+    /// Sets for which peers the default route may resolve next hops. Destinations that use a next
+    /// hop resolved by it are touched within the next turns.
     pub(crate) fn set_via_default(&mut self, via_default: ViaDefault) {
         self.sources.set_via_default(via_default);
         self.hops.touch_over_default();
@@ -301,8 +303,8 @@ impl LocRib {
         }
     }
 
-    /// Touches destinations behind next hops that changed. Where the interface is another one,
-    /// `reimport` gets the paths that import policies may see differently.
+    /// Touches destinations that use next hops that changed. Where the interface changed,
+    /// `reimport` receives the paths for which import policies may now decide differently.
     pub(crate) fn touch_changed_hops(&mut self, meter: &mut Meter, reimport: &mut Vec<Reimport>) {
         while !meter.is_spent()
             && let Some((hop, mut changed)) = self.changed_hops.pop_first()
@@ -336,8 +338,8 @@ impl LocRib {
         }
     }
 
-    /// Paths that went away left their destinations with the next hop; where these have become most
-    /// of what it has, they are dropped.
+    /// Compacts the sets of destinations of next hops. Withdrawn paths leave their destinations in
+    /// them, which are dropped once they are the majority.
     pub(crate) fn compact_hops(&mut self, meter: &mut Meter) {
         while !meter.is_spent() {
             let next = self.compacting.take().or_else(|| Some((self.hops.take_overgrown()?, 0, 0)));
@@ -362,8 +364,8 @@ impl LocRib {
         !self.changed_hops.is_empty() || self.compacting.is_some() || self.hops.has_overgrown()
     }
 
-    /// Selects the best path of touched destinations (RFC 4271 §9.1.2), some at a time. Returns those
-    /// that groups and the kernel have to look at.
+    /// Selects the best path of touched destinations (RFC 4271 §9.1.2), a batch at a time. Appends
+    /// to `decided` those that groups and the kernel have to examine.
     pub(crate) fn decide(
         &mut self,
         family: Family,
@@ -389,7 +391,7 @@ impl LocRib {
                     let source = only.source;
                     rib.dests.set_only(dest, source, usable)
                 }
-                // Two are compared where they are, without a list of them.
+                // Two are compared in place, without a list of candidates.
                 [first, second] => {
                     let rank = |path| self.sources.rank(path, &self.attrs, &self.hops);
                     let best = match (rank(first), rank(second)) {
@@ -419,7 +421,7 @@ impl LocRib {
         }
     }
 
-    /// Destinations that wait for the decision process.
+    /// Number of destinations pending for the decision process.
     pub(crate) fn touched_len(&self) -> u32 {
         self.ribs.iter().map(|rib| rib.touched.len()).sum()
     }
@@ -428,7 +430,8 @@ impl LocRib {
         self.ribs.iter().any(|rib| !rib.touched.is_empty())
     }
 
-    /// Whether the next hops of all these paths, which are used for multipath, are directly connected.
+    /// Whether the next hops of all these paths, which are used for multipath, are directly
+    /// connected.
     pub(crate) fn recursion(&self, sharing: &[&Path]) -> Recursion {
         match sharing.iter().all(|path| self.hops.is_connected(path.next_hop)) {
             true => Recursion::Direct,
@@ -436,7 +439,7 @@ impl LocRib {
         }
     }
 
-    /// The multipath set of a destination that has a best path, that one first.
+    /// The multipath set of a destination that has a best path, the best path first.
     pub(crate) fn sharing<'a>(&self, paths: &'a [Path], max: usize) -> SmallVec<[&'a Path; 4]> {
         match paths {
             [path] => SmallVec::from_buf_and_len([path; 4], 1),
@@ -460,8 +463,9 @@ impl LocRib {
         }
     }
 
-    /// Whether one of the sources' paths alone keeps a destination of theirs usable. Looks at
-    /// destinations from `at` on, at most `max`; returns where to go on.
+    /// Whether there is a destination whose usable paths are all from these sources: `Ok` if so.
+    /// Examines at most `max` destinations from `at` on; otherwise returns where to continue,
+    /// `None` at the end.
     pub(crate) fn sole_dests(
         &self,
         family: Family,

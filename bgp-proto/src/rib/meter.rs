@@ -12,7 +12,7 @@ impl Meter {
         Meter { left: budget, spent: 0 }
     }
 
-    /// A part of the budget. What is spent of it is charged here by [`Meter::settle`].
+    /// A meter for a part of the budget. [`Meter::settle`] charges what was spent of it.
     pub(crate) fn part(&self, budget: u32) -> Meter {
         Meter::new(budget.min(self.left).max(1))
     }

@@ -39,11 +39,11 @@ use std::sync::Arc;
 
 use crate::types::{FibKind, Hop};
 
-/// A route of our own.
+/// A locally originated route.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LocalRoute {
-    /// What the kernel is to hold for it: blackhole for own blocks; `None` when the kernel has it
-    /// already (redistributed) or should have nothing.
+    /// What to install in the kernel for it: a blackhole for own blocks; `None` if the kernel has
+    /// it already (redistributed) or should have nothing.
     pub install: Option<FibKind>,
     /// The route's own next hop, if it has one (kernel routes with a gateway).
     pub next_hop: Option<IpAddr>,
@@ -58,7 +58,8 @@ pub struct LocalRoute {
     pub attrs: Option<Arc<[u8]>>,
 }
 
-/// Which step of the decision process put one path before another (RFC 4271 §9.1.2.2, RFC 4456 §9).
+/// The step of the decision process that preferred one path to another (RFC 4271 §9.1.2.2, RFC 4456
+/// §9).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Reason {
@@ -72,7 +73,7 @@ pub enum Reason {
     Preference,
     /// Higher LOCAL_PREF.
     LocalPref,
-    /// Originated here.
+    /// Locally originated.
     LocalOrigin,
     /// Shorter AS_PATH.
     AsPathLength,
@@ -94,13 +95,13 @@ pub enum Reason {
     PathId,
 }
 
-/// How a next hop resolves, as the host says.
+/// How a next hop resolves, as reported by the host.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub enum NextHopState {
-    /// Not known yet, or no route: paths through it are unusable.
+    /// Not reported yet, or no route: paths through it are unusable.
     #[default]
     Unreachable,
-    /// Over these hops.
+    /// Reached over these hops.
     Via {
         /// Sorted, at least one.
         hops: Vec<Hop>,
@@ -108,10 +109,10 @@ pub enum NextHopState {
         metric: u32,
         /// The next hop lies on a connected network.
         connected: bool,
-        /// The name of the interface, for policies; `None` where there is more than one hop, as with
+        /// The name of the interface, for policies; `None` if there is more than one hop, as with
         /// BIRD's multipath routes.
         interface: Option<Arc<str>>,
-        /// What kind of route leads there.
+        /// The kind of route that resolves it.
         over: Over,
     },
     /// One of our own addresses: the route is not used.
@@ -119,7 +120,7 @@ pub enum NextHopState {
 }
 
 impl NextHopState {
-    /// An address of a network that the interface is connected to: its own gateway.
+    /// The state of `addr` on a network that the interface is connected to: it is its own gateway.
     pub fn connected(addr: IpAddr, ifindex: u32) -> Self {
         NextHopState::Via {
             hops: vec![Hop { gateway: Some(addr), ifindex, onlink: false, weight: 1 }],
@@ -131,25 +132,25 @@ impl NextHopState {
     }
 }
 
-/// What kind of route leads to a next hop.
+/// The kind of route that resolves a next hop.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Over {
-    /// One that says something about it.
+    /// Any route but the default route.
     #[default]
     Specific,
-    /// The default route, which leads to everything that nobody knows.
+    /// The default route, which covers every address that no other route does.
     Default,
 }
 
-/// For paths of which peers the default route counts as a way to the next hop.
+/// The peers for whose paths the default route may resolve the next hop.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ViaDefault {
-    /// None.
+    /// No peers.
     Never,
-    /// Those of internal peers, whose next hops are routers of ours, and what this router originates.
+    /// Internal peers, whose next hops are routers of our AS; local routes as well.
     #[default]
     Internal,
-    /// All of them, as BIRD does.
+    /// All peers, as in BIRD.
     Always,
 }
 

@@ -1,13 +1,13 @@
-//! Where neighbours are: a route whose next hop is a neighbour is not sent to that neighbour
-//! (RFC 4271 §5.1.3), so export asks whose address a next hop is.
+//! Addresses of neighbours: a route is not advertised to the neighbour that is its next hop (RFC
+//! 4271 §5.1.3), so export looks up the neighbour that a next hop belongs to.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use super::SourceId;
 
-/// The neighbours' addresses, as of each one's latest session. One that is gone stays until its id or its
-/// address is somebody else's: it is a member of no group.
+/// The neighbours' addresses, as of each one's latest session. One that is down keeps its entry
+/// until its id or its address is another neighbour's: it is not a member of any group.
 #[derive(Debug, Default)]
 pub(crate) struct Neighbors {
     at: BTreeMap<IpAddr, SourceId>,
@@ -15,13 +15,13 @@ pub(crate) struct Neighbors {
 }
 
 impl Neighbors {
-    /// Whose address it is; [`SourceId::NONE`] if nobody's.
+    /// The neighbour with this address; [`SourceId::NONE`] if there is none.
     pub(crate) fn at(&self, address: IpAddr) -> SourceId {
         self.at.get(&address).copied().unwrap_or(SourceId::NONE)
     }
 
-    /// A session of `source` begins. Returns the addresses that are somebody else's now. Of several
-    /// sessions with one address, the one that came up first has it.
+    /// A session of `source` begins. Returns the addresses whose neighbour changed. Of several
+    /// sessions with one address, the one that came up first owns it.
     pub(crate) fn set(
         &mut self,
         source: SourceId,
@@ -65,8 +65,8 @@ mod tests {
         assert_eq!(neighbors.at(a), one);
         assert_eq!(neighbors.set(two, a, |_| false), [a], "the first is down");
         assert_eq!(neighbors.at(a), two);
-        assert_eq!(neighbors.set(one, b, |_| true), [b], "nothing was left");
-        assert_eq!(neighbors.set(two, b, |_| true), [a], "it left, and found the place taken");
+        assert_eq!(neighbors.set(one, b, |_| true), [b], "its old address had a new owner");
+        assert_eq!(neighbors.set(two, b, |_| true), [a], "the new address has an owner");
         assert_eq!(addresses.map(|address| neighbors.at(address)), [SourceId::NONE, one]);
     }
 }

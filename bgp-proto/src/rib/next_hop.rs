@@ -1,8 +1,8 @@
-//! Next hops: each once, with what the host said about its address.
+//! Next hops, each interned once, with the resolution of its address as reported by the host.
 //!
 //! Differs from RFC: 4271 §6.3 (b) ignores a route of a directly connected external peer whose next
-//! hop is not on a subnet shared with it. Here every next hop counts that resolves, as with BIRD's
-//! `gateway recursive`, which Calico sets for all peers.
+//! hop is not on a subnet shared with it. Here every next hop that resolves is accepted, as with
+//! BIRD's `gateway recursive`, which Calico sets for all peers.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv6Addr};
@@ -10,7 +10,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use super::{DestId, Neighbors, NextHopState, Over, SourceId, SparseSet};
 use crate::types::{Family, NextHop};
 
-/// An interned next hop; 0 is "none" (routes of our own).
+/// An interned next hop; 0 is "none" (local routes).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct NextHopId(pub(crate) u32);
 
@@ -18,14 +18,14 @@ impl NextHopId {
     pub(crate) const NONE: NextHopId = NextHopId(0);
 }
 
-/// Whether paths through a next hop count, and at what metric.
+/// Whether paths through a next hop are usable, and at what metric.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Reach {
     #[default]
     Unresolved,
     Local,
     Metric(u32),
-    /// Only the default route leads there; its metric.
+    /// Resolved by the default route only, with this metric.
     OverDefault(u32),
 }
 
@@ -46,20 +46,21 @@ struct Entry {
     hop: NextHop,
     /// The neighbour whose address it is.
     neighbor: SourceId,
-    /// References of any kind; paths also count in the address.
+    /// References of any kind, those of paths included.
     refs: u32,
     paths: u32,
     reach: Reach,
-    /// The address is on a link of ours, and not only by a default route out of an interface.
+    /// The address is on a connected network, and not merely covered by a default route out of an
+    /// interface.
     is_connected: bool,
     /// Destinations, per family, that have or had a path through it.
     dests: [SparseSet; 2],
-    /// Paths that went away since the destinations were looked through.
+    /// Paths released since the sets of destinations were last compacted.
     gone: u32,
 }
 
 impl Entry {
-    /// Takes what is known of its address.
+    /// Copies the state of its address.
     fn take_state(&mut self, state: &NextHopState) {
         self.reach = Reach::of(state);
         self.is_connected =
@@ -71,12 +72,12 @@ impl Entry {
 struct Address {
     /// Next hops in use by paths that have this address.
     users: u32,
-    /// The host was asked to track it.
+    /// Whether the host was asked to track it.
     tracked: bool,
     state: NextHopState,
 }
 
-/// Paths that may go away before their destinations are looked for.
+/// Paths that may be released before the sets of destinations are compacted.
 const GONE_MAX: u32 = 1024;
 
 /// All next hops.
@@ -88,25 +89,25 @@ pub(crate) struct NextHops {
     index: BTreeMap<NextHop, u32>,
     addresses: BTreeMap<IpAddr, Address>,
     neighbors: Neighbors,
-    /// Addresses whose wish to be tracked may differ from what the host was asked.
+    /// Addresses whose need for tracking may differ from what the host was last asked for.
     unsettled: BTreeSet<IpAddr>,
     /// Next hops whose state changed since [`NextHops::take_changed`].
     changed: BTreeMap<u32, Moved>,
-    /// Next hops of whose destinations most have no path through them any more.
+    /// Next hops most of whose recorded destinations no longer have a path through them.
     overgrown: BTreeSet<u32>,
 }
 
-/// Whether what changed about a next hop is something that policies look at.
+/// Whether a change of a next hop is one that policies can match.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Moved {
     /// Hops, metric or reachability alone.
     OnInterface,
-    /// The interface is another one.
+    /// The interface changed.
     Elsewhere,
 }
 
 impl NextHops {
-    /// The id of a next hop, with one reference to give back with [`NextHops::release`].
+    /// The id of a next hop, with one reference to be released with [`NextHops::release`].
     pub(crate) fn intern(&mut self, hop: NextHop) -> NextHopId {
         if let Some(id) = self.index.get(&hop).copied() {
             self.entry_mut(id).refs += 1;
@@ -183,7 +184,7 @@ impl NextHops {
         entry.paths += dests.len() as u32;
         entry.dests[family.index()].insert_all(dests.iter().map(|dest| dest.0));
         if first {
-            // What was known before the address was forgotten counts no more.
+            // The state from before tracking of the address ended is void.
             let addr = entry.hop.addr();
             let address = self.addresses.entry(addr).or_default();
             address.users += 1;
@@ -220,13 +221,13 @@ impl NextHops {
         (id != NextHopId::NONE).then(|| self.entry(id.0).hop)
     }
 
-    /// Routes of our own resolve by themselves.
+    /// Local routes, which have none, always resolve.
     #[inline]
     pub(crate) fn reach(&self, id: NextHopId) -> Reach {
         if id == NextHopId::NONE { Reach::Metric(0) } else { self.entry(id.0).reach }
     }
 
-    /// Whether the next hop is on a link of ours.
+    /// Whether the next hop is on a connected network.
     #[inline]
     pub(crate) fn is_connected(&self, id: NextHopId) -> bool {
         id != NextHopId::NONE && self.entry(id.0).is_connected
@@ -236,13 +237,14 @@ impl NextHops {
         self.addresses.get(&self.hop(id)?.addr()).map(|address| &address.state)
     }
 
-    /// The interface that a next hop is reached by, as policies see it.
+    /// The interface through which a next hop is reached, as policies see it.
     #[inline]
     pub(crate) fn interface(&self, id: NextHopId) -> Option<&str> {
         self.state(id)?.interface()
     }
 
-    /// Takes what the host says. Unknown addresses are ignored: nobody asked for them any more.
+    /// Sets the state that the host reported. Unknown addresses are ignored: they are no longer
+    /// tracked.
     pub(crate) fn set_state(&mut self, addr: IpAddr, state: NextHopState) {
         let Some(address) = self.addresses.get_mut(&addr) else { return };
         if address.state == state {
@@ -281,8 +283,8 @@ impl NextHops {
         if id == NextHopId::NONE { SourceId::NONE } else { self.entry(id.0).neighbor }
     }
 
-    /// A session of a neighbour begins, from this address. Returns the next hops that are another
-    /// neighbour's now.
+    /// A session of a neighbour begins, from this address. Returns the next hops whose neighbour
+    /// changed.
     pub(crate) fn set_neighbor(
         &mut self,
         source: SourceId,
@@ -300,7 +302,8 @@ impl NextHops {
         changed
     }
 
-    /// What the default route is good for changed: whoever is reached over it is looked at again.
+    /// Marks the next hops resolved by the default route as changed, because what it may resolve
+    /// has changed.
     pub(crate) fn touch_over_default(&mut self) {
         let entries = (1..).zip(&self.entries).filter(|(_, entry)| entry.paths > 0);
         let over = entries.filter(|(_, entry)| matches!(entry.reach, Reach::OverDefault(_)));
@@ -321,7 +324,7 @@ impl NextHops {
         &self.entry(id.0).dests[family.index()]
     }
 
-    /// A next hop whose destinations should be looked through with [`NextHops::retain_dests`].
+    /// A next hop whose sets of destinations should be compacted with [`NextHops::retain_dests`].
     pub(crate) fn take_overgrown(&mut self) -> Option<NextHopId> {
         loop {
             let id = self.overgrown.pop_first()?;

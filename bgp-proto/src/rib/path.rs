@@ -3,7 +3,7 @@
 use super::{AttrId, NextHopId};
 use crate::types::{PeerId, Source};
 
-/// Where a path came from: a peer, or one of our own sources.
+/// Where a path came from: a peer, or one of the local sources.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct SourceId(pub(crate) u16);
 
@@ -85,12 +85,12 @@ impl Refusal {
     ];
 }
 
-/// Facts about a path.
+/// Flags of a path, and why import rejected it, if it did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct PathFlags(u8);
 
 impl PathFlags {
-    /// Import changed attributes or next hop: what was received is kept aside.
+    /// Import changed attributes or next hop: what was received is kept separately.
     pub(crate) const CHANGED: PathFlags = PathFlags(16);
     /// From an eBGP peer.
     pub(crate) const EXTERNAL: PathFlags = PathFlags(32);
@@ -121,9 +121,9 @@ impl PathFlags {
     }
 }
 
-/// When a path was last announced, in marks of its peer and family: a path with the current stamp is
-/// fresh, one with an earlier stamp is stale (RFC 4724 §4.2) or not yet
-/// refreshed (RFC 7313 §4). Marking all paths of a peer is one addition.
+/// When a path was last announced, counted in marks of its peer and family: a path with the current
+/// stamp is fresh, one with an earlier stamp is stale (RFC 4724 §4.2) or not yet refreshed (RFC
+/// 7313 §4). Marking all paths of a peer is one addition.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Stamp(pub(crate) u8);
 

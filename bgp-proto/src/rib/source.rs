@@ -7,7 +7,7 @@ use super::{
 };
 use crate::types::{Asn, ClusterId, PeerType, RouterId, Source};
 
-/// One peer as a source of routes. Lives as long as stale routes of the peer.
+/// One peer as a source of routes. Kept as long as the peer has stale routes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SourceFacts {
     pub(crate) address: IpAddr,
@@ -21,8 +21,8 @@ pub(crate) struct SourceFacts {
     pub(crate) cluster_id: ClusterId,
 }
 
-/// Preference of a source before policy. Differs from RFC: BGP knows no such step. The numbers are
-/// BIRD's, so that a prefix of our own wins over a learned one, and any over one that the kernel had.
+/// Preference of a source before policy. Differs from RFC: BGP has no such step. The values are
+/// BIRD's: a local prefix wins over a learned one, and any route over one that the kernel had.
 pub(crate) fn default_preference(source: Source) -> u16 {
     match source {
         Source::Bgp => PREFERENCE_BGP,
@@ -39,7 +39,7 @@ pub(crate) struct Sources {
     via_default: ViaDefault,
 }
 
-/// A number for each source, by [`SourceId`].
+/// A counter for each source, by [`SourceId`].
 #[derive(Clone, Debug, Default)]
 pub(crate) struct SourceCounts {
     peers: Vec<u32>,
@@ -125,7 +125,7 @@ impl Sources {
         Some(self.rank_regardless(path, igp_metric, attrs))
     }
 
-    /// The rank that a path has or would have.
+    /// The rank that a path has, or would have if it were usable.
     pub(crate) fn rank_regardless(&self, path: &Path, igp_metric: u32, attrs: &AttrTable) -> Rank {
         let rank = Rank {
             igp_metric,

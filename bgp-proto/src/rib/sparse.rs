@@ -3,16 +3,16 @@
 /// Ids per block: small enough that scattered members cost little, large enough that a full table
 /// costs a fifth of an octet per member.
 const BLOCK_BITS: u32 = 7;
-/// Blocks looked through by one call of [`SparseSet::retain_some`].
+/// Maximum number of blocks examined by one call of [`SparseSet::retain_some`].
 const BLOCKS_AT_ONCE: usize = 16;
 
 /// A set of ids as bitmaps of 128, held only where there are members. Inserting in ascending order,
-/// as a table does that grows, touches the block inserted into last and nothing else.
+/// as a growing table does, touches only the block of the previous insertion.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct SparseSet {
     /// Ascending by number; some may be empty.
     blocks: Vec<Block>,
-    /// Where the last insertion went.
+    /// Index of the block of the last insertion.
     latest: usize,
     empty: usize,
 }
@@ -84,7 +84,7 @@ impl SparseSet {
         }
     }
 
-    /// Turns to the block with this number, made empty if there is none.
+    /// Makes `latest` the block with this number, created empty if there is none.
     #[inline]
     fn find_latest(&mut self, number: u32) {
         if self.blocks.get(self.latest).is_none_or(|block| block.number != number) {
@@ -92,7 +92,7 @@ impl SparseSet {
         }
     }
 
-    /// Where the block with this number is, made empty if there is none.
+    /// The index of the block with this number, created empty if there is none.
     fn make_block(&mut self, number: u32) -> usize {
         let block = Block { number, words: [0; 2] };
         if self.blocks.last().is_none_or(|last| last.number < number) {
@@ -190,8 +190,8 @@ impl SparseSet {
         })
     }
 
-    /// Keeps of the members from `from` on, some blocks of them, those that satisfy `condition`.
-    /// Returns where to continue.
+    /// Removes members that do not satisfy `condition`, from at most [`BLOCKS_AT_ONCE`] blocks, the
+    /// first being that of `from`. Returns where to continue, `None` at the end.
     pub(crate) fn retain_some(
         &mut self,
         from: u32,
@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_gone_leaves_no_blocks_behind() {
+    fn removed_members_leave_no_blocks_behind() {
         let mut set = SparseSet::default();
         (0..100_000).for_each(|id| assert!(set.insert(id)));
         (0..100_000).filter(|id| id % 50_000 != 0).for_each(|id| assert!(set.remove(id)));

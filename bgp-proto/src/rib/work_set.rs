@@ -2,7 +2,7 @@
 
 use super::arena::IdSet;
 
-/// Ids in rotating order: each is taken out within one round of its insertion, however many are
+/// Ids in rotating order: each is removed within one round of its insertion, however many are
 /// inserted meanwhile.
 #[derive(Debug, Default)]
 pub(crate) struct WorkSet {
@@ -12,7 +12,7 @@ pub(crate) struct WorkSet {
     rounds: u64,
 }
 
-/// A moment: see [`WorkSet::has_passed`].
+/// A point in time: see [`WorkSet::has_passed`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Barrier(u64);
 
@@ -67,7 +67,7 @@ impl WorkSet {
         Barrier(self.rounds + 2)
     }
 
-    /// Whether everything that was in the set at the barrier has been taken out.
+    /// Whether everything that was in the set at the barrier has been removed or visited since.
     pub(crate) fn has_passed(&self, barrier: Barrier) -> bool {
         self.set.is_empty() || self.rounds >= barrier.0
     }
@@ -83,7 +83,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_in_at_a_barrier_is_out_when_it_has_passed() {
+    fn members_at_a_barrier_are_gone_once_it_has_passed() {
         let mut set = WorkSet::default();
         (0..10).for_each(|id| set.insert(id * 7));
         (0..5).for_each(|_| assert!(set.pop().is_some()));

@@ -4,21 +4,21 @@ use super::{Keep, Negotiated};
 use crate::types::Time;
 use crate::wire::{Code, Notification};
 
-/// Who ended it.
+/// Which side ended a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
     /// We sent the NOTIFICATION.
     Sent,
     /// The peer sent it.
     Received,
-    /// Nothing was sent: the connection failed, or a graceful stop.
+    /// Nothing was sent: the connection failed, or was closed without a NOTIFICATION.
     Local,
 }
 
 /// Why a connection or session ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Close {
-    /// The operator or the host stops the peer; the text goes to the peer (RFC 9003). 6/2.
+    /// The operator or the host stops the peer; the text is sent to the peer (RFC 9003). 6/2.
     Shutdown {
         /// Shutdown communication.
         text: String,
@@ -28,7 +28,7 @@ pub enum Close {
         /// Shutdown communication.
         text: String,
     },
-    /// The peer was taken out of the configuration. 6/3.
+    /// The peer was removed from the configuration. 6/3.
     Deconfigured,
     /// Session parameters changed. 6/6.
     ConfigurationChange,
@@ -44,29 +44,30 @@ pub enum Close {
     /// A planned restart of ours: TCP closes without a NOTIFICATION so that the peer keeps our
     /// routes (RFC 4724 §4.1).
     GracefulStop,
-    /// Lost a collision. 6/7.
+    /// The connection lost a collision. 6/7.
     Collision,
     /// The peer opened another connection, so it has restarted: this one is dropped without a
     /// NOTIFICATION (RFC 4724 §5).
     Replaced,
-    /// The connection was not wanted. 6/5.
+    /// Connections with the peer are not accepted at present. 6/5.
     Rejected,
     /// The BFD session with the peer failed: the path, or the peer. 6/10 (RFC 9384).
     BfdDown {
         /// Why, for the operator; it is not sent to the peer.
         text: String,
     },
-    /// 4/0.
+    /// No complete KEEPALIVE or UPDATE arrived within the hold time. 4/0.
     HoldTimerExpired,
-    /// RFC 9687; TCP is reset, nothing is sent that could block.
+    /// The peer accepted nothing within the send hold time (RFC 9687). TCP is reset, because a
+    /// NOTIFICATION could not be sent either.
     SendHoldTimerExpired,
-    /// The peer broke the protocol: this NOTIFICATION answers it.
+    /// The peer violated the protocol: this NOTIFICATION is sent.
     Protocol(Notification),
     /// The peer sent a NOTIFICATION.
     Received(Notification),
-    /// TCP failed or was closed; the host's words.
+    /// TCP failed or was closed.
     Transport {
-        /// For example "connection refused".
+        /// The reason as the host describes it, for example "connection refused".
         text: String,
     },
 }
@@ -76,13 +77,13 @@ pub enum Close {
 enum Severity {
     /// The peer may keep our routes, and we keep the peer's.
     Soft,
-    /// Hard Reset: both sides forget.
+    /// Hard Reset: each side deletes the other's routes.
     Hard,
 }
 
 impl Close {
-    /// The NOTIFICATION that is sent, if one is. `session` is what was negotiated, as far as it got:
-    /// where both sides set the N bit, a hard reset is wrapped into 6/9 (RFC 8538 §3).
+    /// The NOTIFICATION to send, if any. `session` is what was negotiated, if the OPENs were
+    /// exchanged: if both sides set the N bit, a hard reset is wrapped into 6/9 (RFC 8538 §3).
     pub(super) fn notification(&self, session: Option<&Negotiated>) -> Option<Notification> {
         let plain = match self {
             Close::Shutdown { text } => {
@@ -119,7 +120,8 @@ impl Close {
     /// The routes to keep when an established session ends this way (RFC 4724 §4.2, RFC 8538 §4).
     pub(super) fn keep(&self, session: &Negotiated) -> Option<Keep> {
         if *self == Close::OutOfResources {
-            // Memory is what we are short of; the peer may keep ours (RFC 8538 §3.1 names no 6/8).
+            // We keep nothing, being short of memory; the peer may keep ours (RFC 8538 §3.1 does
+            // not name 6/8).
             return None;
         }
         let restart = session.graceful_restart.as_ref()?;
@@ -134,8 +136,8 @@ impl Close {
     }
 
     /// Differs from RFC: 8538 §3.1 leaves a reset by the operator open. Here it is hard, because it
-    /// is asked for when a session's state is not trusted; a change of configuration is not. Nor may the
-    /// routes of a neighbour whose path BFD found dead stay in use.
+    /// is requested when a session's state is not trusted; a change of configuration is soft. BFD
+    /// Down is hard, because routes over a dead path must not stay in use.
     fn severity(&self) -> Severity {
         match self {
             Close::Shutdown { .. }
@@ -158,12 +160,12 @@ impl Close {
         }
     }
 
-    /// Whether the peer holds more than it may, so that it is kept out for a while.
+    /// Whether the peer exceeded a limit, so that it is held idle for a while.
     pub(super) fn holds_idle(&self) -> bool {
         matches!(self, Close::PrefixLimit { .. } | Close::OutOfResources)
     }
 
-    /// Who ended it, for people.
+    /// Which side ended it.
     pub(super) fn origin(&self) -> Origin {
         match self {
             Close::Received(_) => Origin::Received,
@@ -175,7 +177,7 @@ impl Close {
         }
     }
 
-    /// The entry for `last_error`, without RFC 8538's wrapping of our own.
+    /// The entry for `last_error`; our own NOTIFICATIONs are not wrapped as in RFC 8538.
     pub(super) fn to_error(&self, at: Time) -> LastError {
         let notification = match self {
             Close::Received(n) => Some(n.clone()),
@@ -193,7 +195,7 @@ impl Close {
     }
 }
 
-/// We always set N where we offer capability 64, and `graceful_restart` is there only if we did.
+/// We always set N if we offer capability 64, and `graceful_restart` is present only if we did.
 fn both_set_n_bit(session: &Negotiated) -> bool {
     session.graceful_restart.as_ref().is_some_and(|gr| gr.notification)
 }
@@ -211,15 +213,15 @@ fn describe(notification: &Notification) -> String {
     }
 }
 
-/// What `show peers` says about the last failure.
+/// The last failure, as `show peers` prints it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LastError {
     /// When the connection ended or failed.
     pub at: Time,
     /// Which side ended it.
     pub origin: Origin,
-    /// Code and subcode, where there was a NOTIFICATION.
+    /// Code and subcode, if there was a NOTIFICATION.
     pub code: Option<Code>,
-    /// For people.
+    /// Description for operators.
     pub text: String,
 }

@@ -1,36 +1,36 @@
-//! Connection collision (RFC 4271 §6.8, RFC 6286 §2.3, RFC 4724 §5), decided purely.
+//! Connection collision (RFC 4271 §6.8, RFC 6286 §2.3, RFC 4724 §5), as pure functions.
 //!
-//! A speaker that has sent KEEPALIVE on a connection lets the peer establish it, and cannot know
-//! whether the peer has. So it does not send one while it may still choose another connection: the
-//! KEEPALIVE of a connection that would lose against one whose OPEN is awaited is withheld until
-//! that is decided. Two ends that both do so never end a session that either has established.
+//! Once a speaker has sent KEEPALIVE on a connection, the peer may establish it, and the speaker
+//! cannot know whether it has. So no KEEPALIVE is sent while another connection may still be
+//! chosen: on a connection that would lose to one whose OPEN is awaited, it is withheld until that
+//! is decided. If both ends do so, neither ends a session that the other has established.
 
 use std::time::Duration;
 
 use super::conn::Conn;
 use super::{Negotiated, PeerConfig, Slot};
 
-/// How long a KEEPALIVE is withheld at most: a peer that has not answered our OPEN on the other
-/// connection by then will not use it.
+/// Longest time for which a KEEPALIVE is withheld: a peer that has not answered our OPEN on the
+/// other connection by then will not use that connection.
 const WITHHOLD_TIME: Duration = Duration::from_secs(5);
-/// The same beside an established session: by then the loser of a collision has ended the new
-/// connection, and a peer that has not stands by it. RFC 4724 §5 would not wait at all.
+/// The same while a session is established: by then the loser of a collision has closed the new
+/// connection; a peer that has not closed it intends to use it. RFC 4724 §5 would not wait at all.
 const WITHHOLD_TIME_BESIDE_SESSION: Duration = Duration::from_secs(1);
 
-/// What becomes of two connections when the OPEN of the newer one comes.
+/// What happens to two connections when the OPEN of the newer one arrives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Resolution {
-    /// The other one does not matter yet, or never will.
+    /// The existing connection does not affect the newer one, or not yet.
     Independent,
-    /// The other one ends.
+    /// The newer connection wins; the existing one is closed.
     New,
-    /// The newer one ends.
+    /// The existing connection wins; the newer one is closed.
     Existing,
-    /// Both stay, and our KEEPALIVE on the newer one waits.
+    /// Both stay open, and our KEEPALIVE on the newer one is withheld.
     Withhold,
 }
 
-/// Decides between the connection on `new`, whose OPEN has just come, and `existing`.
+/// Decides between the connection on `new`, whose OPEN has just arrived, and `existing`.
 pub(super) fn resolve(
     config: &PeerConfig,
     peer: &Negotiated,
@@ -50,8 +50,8 @@ pub(super) fn resolve(
     }
 }
 
-/// How long our KEEPALIVE on a connection is withheld at most; `session`: the one that stands
-/// beside it.
+/// Longest time for which our KEEPALIVE on a connection is withheld. `session` is the slot of the
+/// established session, if there is one.
 pub(super) fn withhold_time(negotiated: &Negotiated, session: Option<Slot>) -> Duration {
     let most = match session {
         Some(_) => WITHHOLD_TIME_BESIDE_SESSION,
@@ -63,16 +63,16 @@ pub(super) fn withhold_time(negotiated: &Negotiated, session: Option<Slot>) -> D
     }
 }
 
-/// Which of two connections lives on.
+/// Which of two connections survives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Survivor {
     New,
     Existing,
 }
 
-/// Neither connection is established: the speaker with the larger BGP Identifier
-/// keeps the connection that it opened; with equal identifiers the one with the larger AS does. Both
-/// ends come to the same answer whatever the order of arrival.
+/// If neither connection is established, the speaker with the larger BGP Identifier keeps the
+/// connection that it opened; with equal identifiers, the one with the larger AS number does. Both
+/// ends come to the same result whatever the order of arrival.
 fn survivor(config: &PeerConfig, peer: &Negotiated, new: Slot, existing: Slot) -> Survivor {
     if new.is_outgoing() == existing.is_outgoing() {
         // The peer opened both: it has given up the older one.
@@ -83,10 +83,11 @@ fn survivor(config: &PeerConfig, peer: &Negotiated, new: Slot, existing: Slot) -
     if (local > remote) == new.is_outgoing() { Survivor::New } else { Survivor::Existing }
 }
 
-/// A connection's OPEN is in while a session is established. The session wins, unless the peer
-/// announced graceful restart on it: then a connection that the peer opened may mean that it has
-/// restarted. A peer that has not will end the new connection as the loser of a late collision,
-/// so the session ends only when the peer confirms the new one, or leaves it for long enough.
+/// The OPEN of a connection arrived while a session is established. The session wins, unless the
+/// peer announced graceful restart on it: then a connection that the peer opened may mean that it
+/// has restarted. A peer that has not restarted will close the new connection as the loser of a
+/// late collision, so the session ends only when the peer confirms the new connection, or leaves it
+/// open for long enough.
 fn resolve_established(established: &Negotiated, new: Slot) -> Resolution {
     if !new.is_outgoing() && !established.restart_families().is_empty() {
         Resolution::Withhold

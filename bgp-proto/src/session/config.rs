@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::types::{Asn, FamilyMap, FamilySet, Role, RouterId};
 use crate::wire::AddPathMode;
 
-/// Who we are, the same for every session.
+/// Our identity, the same for every session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LocalIdentity {
     /// Our AS, unless a peer overrides it.
@@ -15,7 +15,7 @@ pub struct LocalIdentity {
     pub router_id: RouterId,
 }
 
-/// Who dials.
+/// Which side opens the TCP connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum PassiveMode {
     /// We dial and accept.
@@ -23,13 +23,13 @@ pub enum PassiveMode {
     Active,
     /// We only accept.
     Passive,
-    /// We dial once when we start, and only accept from then on: a neighbour that lost us with our last run has
-    /// not to wait for its own retry timer.
+    /// We dial once when we start, and only accept from then on: a neighbour that lost its session
+    /// when our last run ended does not have to wait for its own retry timer.
     AtStart,
 }
 
 impl PassiveMode {
-    /// Whether it is for the neighbour to connect, but for the start.
+    /// Whether the neighbour has to connect, except at the start.
     #[must_use]
     pub fn is_passive(self) -> bool {
         self != PassiveMode::Active
@@ -43,25 +43,25 @@ pub enum Redial {
     #[default]
     BackOff,
     /// 1 s, 2 s, then `connect_retry_time` for ever, which also bounds the attempt itself: for
-    /// neighbours that are to be reconnected at once, however long they were down.
+    /// neighbours that must be reconnected promptly, however long they were down.
     Steady,
 }
 
-/// What it means that a neighbour's hold timer expired, where graceful restart was negotiated.
+/// What the expiry of a neighbour's hold timer means, if graceful restart was negotiated.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum HoldExpiry {
     /// It may be restarting: with the N bit from both sides its routes are kept (RFC 8538 §4.1).
     #[default]
     Restart,
-    /// It is dead, and its routes go. Differs from RFC: 8538 makes no such choice. Without it a node
-    /// that lost its power draws traffic for the hold time and the restart time together.
+    /// It is dead, and its routes are withdrawn. Differs from RFC: 8538 offers no such choice.
+    /// Without it, a node that lost power attracts traffic for the hold time plus the restart time.
     Death,
 }
 
-/// What becomes of a neighbour without a role (RFC 9234 §4.2).
+/// How a neighbour that sends no role is treated (RFC 9234 §4.2).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum RoleMode {
-    /// Ours alone governs the routes.
+    /// Our own role alone applies.
     #[default]
     Lenient,
     /// The session is refused with 2/11.
@@ -87,7 +87,7 @@ pub enum BfdMode {
 pub struct AuthKey(Vec<u8>);
 
 impl AuthKey {
-    /// Longest key that the kernel takes.
+    /// Longest key that the kernel accepts, in octets.
     pub const MAX_LEN: usize = 80;
 
     /// A key; `None` if it is empty or longer than [`AuthKey::MAX_LEN`].
@@ -133,13 +133,14 @@ pub struct PeerConfig {
     pub local_asn: Asn,
     /// Our BGP Identifier on this session.
     pub router_id: RouterId,
-    /// Who dials. Default both.
+    /// Which side opens the TCP connection. Default both.
     pub passive: PassiveMode,
     /// Families that we offer. Default: that of `address`.
     pub families: FamilySet,
     /// Hold time that we offer, in whole seconds: 0 or 3-65535. Default 90.
     pub hold_time: Duration,
-    /// Keepalive interval, less than the hold time; `None`, the default: a third of the negotiated one.
+    /// Keepalive interval, less than the hold time; `None`, the default: a third of the negotiated
+    /// one.
     pub keepalive_time: Option<Duration>,
     /// Delay between attempts to connect, jittered. Default 5 s.
     pub connect_retry_time: Duration,
@@ -152,10 +153,10 @@ pub struct PeerConfig {
     pub security: TransportSecurity,
     /// ADD-PATH offer per family (RFC 7911). Default none.
     pub add_path: FamilyMap<AddPathMode>,
-    /// Offer capability 64 with this restart time, 1-4095 s (RFC 4724); `None` leaves it out. Default
-    /// 120 s.
+    /// Offer capability 64 with this restart time, 1-4095 s (RFC 4724); `None` leaves it out.
+    /// Default 120 s.
     pub graceful_restart_time: Option<Duration>,
-    /// What the end of the hold time means for its routes.
+    /// What the expiry of the hold timer means for the neighbour's routes.
     pub hold_expiry: HoldExpiry,
     /// Offer Extended Messages (RFC 8654). Default true.
     pub extended_messages: bool,
@@ -165,24 +166,26 @@ pub struct PeerConfig {
     pub enhanced_refresh: bool,
     /// eBGP: the first AS of a path must be the peer's. Default true.
     pub enforce_first_as: bool,
-    /// Treat AS_SETs as withdraw (RFC 9774). Default true.
+    /// Treat routes with an AS_SET as withdrawn (RFC 9774). Default true.
     pub reject_as_sets: bool,
-    /// eBGP: what we are to the neighbour (RFC 9234); `None`, the default, leaves capability 9 out.
+    /// eBGP: our role towards the neighbour (RFC 9234); `None`, the default, leaves capability 9
+    /// out.
     pub role: Option<Role>,
-    /// With a role: what becomes of a neighbour that does not name its own (RFC 9234 §4.2). Default
+    /// With a role: how a neighbour that does not send its own is treated (RFC 9234 §4.2). Default
     /// lenient.
     pub role_mode: RoleMode,
     /// Whether the session waits for BFD. Default lenient.
     pub bfd_mode: BfdMode,
-    /// Why the peer has no session although it is configured: it neither dials nor is dialled. `None`,
-    /// the default: it has one.
+    /// Why the peer is kept idle although it is configured: we neither dial nor accept. `None`, the
+    /// default: it is not kept idle.
     pub idle: Option<std::sync::Arc<str>>,
     /// TTL to send with, 1-255. `None`, the default: 1 for eBGP, 64 for iBGP, 255 with GTSM.
     pub multihop_ttl: Option<u8>,
 }
 
 impl PeerConfig {
-    /// A neighbour with every default: both directions dial, hold 90 s, all families of `address`'s kind.
+    /// A neighbour with every default: both sides dial, hold time 90 s, the family of `address`
+    /// only.
     pub fn new(address: IpAddr, remote_asn: Asn, local: &LocalIdentity) -> Self {
         let family = match address {
             IpAddr::V4(_) => crate::types::Family::Ipv4,

@@ -1,7 +1,7 @@
 //! One connection: three states, each a struct with exactly what that state knows.
 //!
-//! Leaving a state consumes it, so nothing survives by accident: timers, parsers' limits and
-//! negotiated options belong to the connection and go with it.
+//! Leaving a state consumes it, so nothing survives by accident: timers, parser limits and
+//! negotiated options belong to the connection and are dropped with it.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -13,44 +13,44 @@ use super::{Slot, State};
 use crate::types::{Time, Timer};
 use crate::wire::{Capabilities, EXTENDED_MAX_LEN, MAX_LEN, MessageType, UpdateContext};
 
-/// A connection in one of its states. A table of routes to the structs, nothing more.
+/// A connection in one of its states. Only dispatches to the structs.
 pub(super) enum Conn {
     OpenSent(OpenSent),
     OpenConfirm(OpenConfirm),
     Established(Box<Established>),
 }
 
-/// Our OPEN is out, the peer's is awaited.
+/// Our OPEN is sent, the peer's is awaited.
 pub(super) struct OpenSent {
     pub(super) local: IpAddr,
     pub(super) remote: IpAddr,
-    /// What our OPEN said, which is not what a later one would say.
+    /// Capabilities in our OPEN; a later OPEN may differ.
     pub(super) offered: Capabilities,
     hold: Timer,
 }
 
-/// Both OPENs are in, the peer's KEEPALIVE is awaited.
+/// Both OPENs are exchanged, the peer's KEEPALIVE is awaited.
 pub(super) struct OpenConfirm {
     pub(super) negotiated: Arc<Negotiated>,
     pub(super) consent: Consent,
     hold: Timer,
-    /// While [`Consent::Withheld`], the end of that.
+    /// While [`Consent::Withheld`]: when withholding ends.
     keepalive: Timer,
 }
 
-/// Whether our KEEPALIVE, which lets the peer establish the session, is out.
+/// Whether our KEEPALIVE, which lets the peer establish the session, has been sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Consent {
     Given,
     /// Another connection may win: see [`collision`](super::collision). Or BFD is not up: see
     /// [`BfdMode::Strict`](super::BfdMode::Strict).
     Withheld {
-        /// The peer's KEEPALIVE has come.
+        /// The peer's KEEPALIVE has arrived.
         peer_confirmed: bool,
     },
 }
 
-/// Routes flow.
+/// Routes are exchanged.
 pub(super) struct Established {
     pub(super) negotiated: Arc<Negotiated>,
     pub(super) context: UpdateContext,
@@ -61,7 +61,7 @@ pub(super) struct Established {
     send_hold_time: Option<std::time::Duration>,
 }
 
-/// What a connection's timers ask for.
+/// What the expiry of a connection's timer means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Expiry {
     Hold,
@@ -97,7 +97,7 @@ impl Conn {
         }
     }
 
-    /// Longest message that may come: it depends on what we offered (RFC 8654 §4).
+    /// Longest message that we accept, in octets: it depends on what we offered (RFC 8654 §4).
     pub(super) fn rx_max_len(&self) -> usize {
         match self {
             Conn::OpenSent(c) if c.offered.extended_message => EXTENDED_MAX_LEN,
@@ -122,7 +122,7 @@ impl Conn {
             .filter_map(|(at, name)| at.map(|at| (at, name)))
     }
 
-    /// The most serious expiry; a KEEPALIVE that is due is due again after its interval.
+    /// The most serious expiry. The keepalive timer is armed again when it expires.
     pub(super) fn expire(&mut self, now: Time, jitter: &mut Jitter) -> Option<Expiry> {
         match self {
             Conn::OpenSent(c) => c.hold.expired(now).then_some(Expiry::Hold),
@@ -190,7 +190,7 @@ impl OpenSent {
 }
 
 impl OpenConfirm {
-    /// Our KEEPALIVE goes out.
+    /// Our KEEPALIVE is being sent, and no longer withheld.
     pub(super) fn consent(&mut self, now: Time, jitter: &mut Jitter) {
         self.consent = Consent::Given;
         self.keepalive.stop();
@@ -202,7 +202,7 @@ impl OpenConfirm {
         self.keepalive.set(decided_at);
     }
 
-    /// The peer's KEEPALIVE came (RFC 4271 §8.2.2 OpenConfirm, event 26).
+    /// The peer's KEEPALIVE arrived (RFC 4271 §8.2.2 OpenConfirm, event 26).
     pub(super) fn establish(self, now: Time, config: &PeerConfig) -> Established {
         let mut established = Established {
             context: self.negotiated.update_context(config),
@@ -219,7 +219,7 @@ impl OpenConfirm {
 }
 
 impl Established {
-    /// A complete KEEPALIVE or UPDATE came; octets alone do not count.
+    /// A complete KEEPALIVE or UPDATE arrived; octets alone do not count.
     pub(super) fn restart_hold(&mut self, now: Time) {
         if !self.negotiated.hold_time.is_zero() {
             self.hold.set(now + self.negotiated.hold_time);
@@ -237,7 +237,8 @@ impl Established {
     }
 }
 
-/// The subcode of "FSM Error" that names the state (RFC 6608 §3), for messages that it does not expect.
+/// The subcode of "FSM Error" that names the state (RFC 6608 §3), for messages that it does not
+/// expect.
 pub(super) fn unexpected_subcode(state: State) -> u8 {
     match state {
         State::OpenSent => 1,

@@ -1,19 +1,19 @@
-//! The budget of connections that come from the peer's address.
+//! Rate limit for connections from the peer's address.
 //!
-//! Whoever has the address can connect: the peer, and everybody who shares it or sits behind it. So a
-//! connection costs the session nothing, whatever is said on it, before its OPEN is accepted and the
-//! collision decided. What it costs is the next connection's time.
+//! Not only the peer can connect from its address: other processes and hosts may share it. So a
+//! connection does not affect the session, whatever is received on it, until its OPEN is accepted
+//! and the collision is decided. It delays the next connection only.
 
 use std::time::Duration;
 
 use crate::types::Time;
 
-/// Connections in quick succession that may come to nothing before the next one waits.
+/// Failed connections in quick succession that are tolerated before the next one is delayed.
 const TOLERATED: u32 = 5;
-/// How long each one beyond makes the next one wait, and how soon one of the tolerated is forgiven.
+/// Delay that each further one imposes on the next, and time after which one is forgiven.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// When the next connection from the peer's address is looked at.
+/// When the next connection from the peer's address is accepted.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Intake {
     /// When everything will have been forgiven.
@@ -25,13 +25,13 @@ impl Intake {
         Intake { forgiven: Time::ZERO }
     }
 
-    /// A connection came to nothing, or the session on it broke the protocol.
+    /// A connection ended without becoming the session, or the session on it violated the protocol.
     pub(super) fn charge(&mut self, now: Time) {
         let most = now + PAUSE * (TOLERATED + 1);
         self.forgiven = (self.forgiven.max(now) + PAUSE).min(most);
     }
 
-    /// Until when a connection waits; `None`: it does not.
+    /// Until when a new connection is delayed; `None`: it is not.
     pub(super) fn closed_until(&self, now: Time) -> Option<Time> {
         let ahead = self.forgiven.since(now);
         let wait = ahead.saturating_sub(PAUSE * TOLERATED);
@@ -57,7 +57,7 @@ mod tests {
             now = now + PAUSE;
             assert_eq!(intake.closed_until(now), None);
         }
-        // However much came at once, the next one waits a second.
+        // However many came at once, the next one waits a second.
         (0..1000).for_each(|_| intake.charge(now));
         assert_eq!(intake.closed_until(now), Some(now + PAUSE));
         now = now + PAUSE * 6;

@@ -1,4 +1,4 @@
-//! Our OPEN times their OPEN: what the session may do.
+//! What a session may do: the result of our OPEN and the peer's.
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
@@ -21,8 +21,8 @@ pub struct Negotiated {
     pub peer_type: PeerType,
     /// Our address on the connection.
     pub local_addr: IpAddr,
-    /// Our address of the other family on the same interface, if the host knows one: the next hop of
-    /// routes that the session's own address cannot be the next hop of.
+    /// Our address of the other family on the same interface, if the host knows one: the next hop
+    /// of routes that the session's own address cannot be the next hop of.
     pub other_addr: Option<IpAddr>,
     /// Our link-local address, if the host knows that the peer is on the same link: it is sent behind a global
     /// IPv6 next hop of ours (RFC 2545 §3).
@@ -45,26 +45,27 @@ pub struct Negotiated {
     pub rx_max_len: usize,
     /// The peer answers ROUTE-REFRESH requests.
     pub route_refresh: bool,
-    /// Both sides do RFC 7313.
+    /// Both sides support enhanced route refresh (RFC 7313).
     pub enhanced_refresh: bool,
-    /// The lesser of both offers, in whole seconds: 0 or 3-65535 (RFC 4271 §4.2); zero turns both
+    /// The smaller of both offers, in whole seconds: 0 or 3-65535 (RFC 4271 §4.2); zero turns both
     /// timers off.
     pub hold_time: Duration,
     /// Interval between KEEPALIVEs before jitter (RFC 4271 §4.4, §10).
     pub keepalive_time: Duration,
-    /// eBGP: what we are to the peer (RFC 9234).
+    /// eBGP: our role towards the peer (RFC 9234).
     pub role: Option<Role>,
     /// The peer's capability 64, if it sent one and we offered ours.
     pub graceful_restart: Option<GracefulRestart>,
-    /// Everything the peer offered, for people.
+    /// Everything that the peer offered, for display.
     pub peer_capabilities: Capabilities,
 }
 
 impl Negotiated {
-    /// A session of two speakers, each its AS and its address, that agree on IPv4 unicast, four-octet
-    /// AS numbers and both kinds of route refresh, and on nothing else: messages of 4096 octets, hold
-    /// time 90 s. The peer's BGP Identifier is its IPv4 address, 1 if it has none. For hosts of a
-    /// [`Table`](crate::table::Table) that have no [`Peer`](super::Peer) beside it.
+    /// A session between two speakers, each given by its AS and its address, that agree on IPv4
+    /// unicast, four-octet AS numbers and both kinds of route refresh, and on nothing else:
+    /// messages of up to 4096 octets, hold time 90 s. The peer's BGP Identifier is its IPv4
+    /// address, or 1 if its address is IPv6. For hosts that use a [`Table`](crate::table::Table)
+    /// without a [`Peer`](super::Peer).
     pub fn plain(local: (Asn, IpAddr), peer: (Asn, IpAddr)) -> Self {
         let ((local_asn, local_addr), (peer_asn, remote_addr)) = (local, peer);
         let hold_time = Duration::from_secs(90);
@@ -97,7 +98,7 @@ impl Negotiated {
         }
     }
 
-    /// What reading an UPDATE needs, of what was negotiated and of what the configuration insists on.
+    /// What parsing an UPDATE depends on: the result of the negotiation, and the configuration.
     pub fn update_context(&self, config: &PeerConfig) -> UpdateContext {
         UpdateContext {
             four_octet_as: self.four_octet_as,
@@ -185,7 +186,7 @@ pub(super) fn negotiate(
     })
 }
 
-/// RFC 9234 §4.2. A role that the peer names must be the counterpart of ours.
+/// RFC 9234 §4.2. If we have a role, one that the peer sends must be its counterpart.
 fn check_role(config: &PeerConfig, theirs: &Capabilities) -> Result<(), Notification> {
     let ours = config.role.filter(|_| config.peer_type() == PeerType::External);
     let fits = match (ours, theirs.role) {
@@ -210,7 +211,7 @@ fn whole_seconds(time: Duration) -> Duration {
     Duration::from_secs(time.as_secs())
 }
 
-/// Families with `ours` on our side and `peers` on the other.
+/// Families of which `ours` holds for our ADD-PATH mode and `peers` for the peer's.
 fn both(
     families: FamilySet,
     offered: &Capabilities,
@@ -232,7 +233,7 @@ fn sends(mode: AddPathMode) -> bool {
     matches!(mode, AddPathMode::Send | AddPathMode::Both)
 }
 
-/// The capabilities that we require, as the data of 2/7 names them (RFC 5492 §5).
+/// The capabilities that we require, encoded for the data of 2/7 (RFC 5492 §5).
 fn multiprotocol_tlvs(families: FamilySet) -> Vec<u8> {
     let mut data = Vec::new();
     for family in families.iter() {

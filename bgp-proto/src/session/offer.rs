@@ -1,4 +1,4 @@
-//! What we put into our OPEN: everything configured, or less for a peer that refused it.
+//! What our OPEN offers: everything configured, or less to a peer that refused it.
 
 use std::fmt;
 
@@ -10,7 +10,7 @@ use crate::wire::{Code, Notification, Open, cap};
 /// What capability 64 says about ourselves (RFC 4724 §3).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Restart {
-    /// We are not restarting: R = 0, and F = 1 because forwarding goes on.
+    /// We are not restarting: R = 0, and F = 1 because forwarding continues.
     #[default]
     Done,
     /// We have restarted and have not converged yet: R = 1.
@@ -20,11 +20,11 @@ pub enum Restart {
     },
 }
 
-/// How much of what the configuration allows is offered to a peer (RFC 5492 §3). Kept over
-/// reconnects; a start of the peer begins with [`Offer::Full`] again.
+/// How much of what the configuration allows is offered to a peer (RFC 5492 §3). Kept across
+/// reconnects; starting the peer resets it to [`Offer::Full`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Offer {
-    /// All of it.
+    /// Everything that the configuration allows.
     #[default]
     Full,
     /// All but these capability codes, which the peer named in a 2/7. Sorted.
@@ -36,8 +36,8 @@ pub enum Offer {
 }
 
 impl Offer {
-    /// What to try after the peer answered our OPEN with `refusal`; `None` if it was no refusal of
-    /// capabilities. Walks down to [`Offer::Bare`] and starts over.
+    /// What to try after the peer answered our OPEN with `refusal`; `None` if that does not refuse
+    /// capabilities. Steps down to [`Offer::Bare`], then starts over.
     pub(super) fn after(&self, refusal: &Notification) -> Option<Offer> {
         let named: &[u8] = match refusal.code {
             Code::UNSUPPORTED_CAPABILITY => &refusal.data,

@@ -51,7 +51,7 @@ impl Slot {
     }
 }
 
-/// The state that operators know (RFC 4271 §8.2.2): of the most advanced slot.
+/// The state that operators see (RFC 4271 §8.2.2): that of the most advanced slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[allow(missing_docs)]
 pub enum State {
@@ -63,24 +63,24 @@ pub enum State {
     Established,
 }
 
-/// What the host or the operator wants.
+/// A request of the host or the operator.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
-    /// Begin (event 1 or 4).
+    /// Start the peer (RFC 4271 §8.1.2, event 1 or 4).
     Start,
     /// End the session and stay idle until [`Command::Start`].
     Stop(Close),
-    /// End the session, come back by the ordinary retry rules.
+    /// End the session, and reconnect by the ordinary retry rules.
     Restart(Close),
     /// Ask the peer for its routes again (RFC 2918).
     RequestRefresh(Family),
-    /// Dial now where only the retry timer is waited for: the obstacle may have been removed.
+    /// Dial now if only the retry timer is pending: the obstacle may have been removed.
     Dial,
     /// The BFD session with the peer came up or went down. Before the first such command it counts as
     /// down. It matters with [`BfdMode::Strict`](super::BfdMode::Strict) alone, and only to a session that
     /// is not established: one that is, the host ends with `Restart`.
     SetBfd(BfdPath),
-    /// Forget what failed before: end an idle hold, and dial now where the retry timer is waited for.
+    /// Reset the back-off: end an idle hold, and dial now if the retry timer is pending.
     Retry,
 }
 
@@ -98,26 +98,26 @@ pub enum BfdPath {
 pub enum Action {
     /// Dial the configured address; answer with `handle_connected` or `handle_connect_failed`.
     Connect,
-    /// Stop dialling. A connection that comes about all the same is not wanted.
+    /// Stop dialling. A connection that is established nevertheless is rejected.
     AbortConnect,
     /// Write what `poll_transmit(slot)` still holds (bounded in time), then close the connection.
     /// Take those octets before the next input: the slot is free, a new connection may use it.
     Close {
-        /// Which.
+        /// The connection to close.
         slot: Slot,
-        /// Close with RST: nothing may be waiting to be sent.
+        /// Close with RST, so that nothing waits to be sent.
         abort: bool,
     },
     /// The session is established on `slot`; UPDATEs may flow.
     Up {
-        /// Which.
+        /// The connection that is the session.
         slot: Slot,
-        /// What was agreed.
+        /// What was negotiated.
         negotiated: Arc<Negotiated>,
     },
-    /// The session that was up is over. Always between two `Up`.
+    /// The established session has ended. Exactly one follows each `Up`.
     Down {
-        /// Why.
+        /// Why it ended.
         reason: Close,
         /// Keep the peer's routes as stale (RFC 4724, RFC 8538), for these families and this long.
         keep: Option<Keep>,
@@ -127,43 +127,43 @@ pub enum Action {
     Note(String),
 }
 
-/// Routes to keep over a restart of the peer.
+/// Routes to keep across a restart of the peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Keep {
-    /// The families.
+    /// Families whose routes are kept.
     pub families: crate::types::FamilySet,
-    /// For how long at most.
+    /// Longest time for which they are kept.
     pub restart_time: std::time::Duration,
 }
 
 /// Message counters of a peer since it was created.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
-    /// UPDATEs, malformed ones included.
+    /// UPDATEs received, malformed ones included.
     pub updates_received: u64,
-    /// KEEPALIVEs.
+    /// KEEPALIVEs received.
     pub keepalives_received: u64,
-    /// KEEPALIVEs.
+    /// KEEPALIVEs sent.
     pub keepalives_sent: u64,
-    /// NOTIFICATIONs.
+    /// NOTIFICATIONs received.
     pub notifications_received: u64,
-    /// NOTIFICATIONs.
+    /// NOTIFICATIONs sent.
     pub notifications_sent: u64,
-    /// ROUTE-REFRESHs, requests and markers (RFC 2918, RFC 7313).
+    /// ROUTE-REFRESHs received, requests and markers (RFC 2918, RFC 7313).
     pub refreshes_received: u64,
-    /// ROUTE-REFRESH requests (RFC 2918).
+    /// ROUTE-REFRESH requests sent (RFC 2918).
     pub refreshes_sent: u64,
-    /// UPDATEs whose routes were withdrawn for a fault in their attributes (RFC 7606 §2).
+    /// UPDATEs whose routes were withdrawn because of an error in their attributes (RFC 7606 §2).
     pub treated_as_withdraw: u64,
-    /// Attributes that were left out of UPDATEs for a fault (RFC 7606 §2).
+    /// Attributes that were discarded from UPDATEs because of an error (RFC 7606 §2).
     pub attributes_discarded: u64,
-    /// Octets that were taken from all connections; those of a message that is not whole yet are not.
+    /// Octets of complete messages received on all connections.
     pub octets_received: u64,
-    /// How often the session came up.
+    /// Number of times that the session was established.
     pub established_transitions: u64,
-    /// Attempts to dial that led to no connection.
+    /// Attempts to connect that failed.
     pub connect_failures: u64,
-    /// Connections from the peer's address that ended before they were its session, those left out
+    /// Connections from the peer's address that ended without becoming its session, except those
     /// that lost a collision.
     pub stray_connections: u64,
 }
@@ -201,26 +201,26 @@ impl std::ops::AddAssign for Stats {
     }
 }
 
-/// Deadlines of the timers that run, for people.
+/// Deadlines of the running timers, for display.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Timers {
-    /// The peer is silent for too long then.
+    /// When the hold timer expires.
     pub hold: Option<Time>,
     /// Our next KEEPALIVE.
     pub keepalive: Option<Time>,
     /// Our next attempt to connect.
     pub retry: Option<Time>,
-    /// End of the pause after repeated faults.
+    /// End of the idle hold after an exceeded limit.
     pub idle_hold: Option<Time>,
 }
 
 /// The session with one neighbour: RFC 4271 §8 without sockets and clock.
 ///
-/// The host owns the connections. It calls a `handle_*` method with each thing that happens, and after
-/// each call drains [`Peer::poll_action`] and [`Peer::poll_transmit`] of every slot until both are
-/// empty; then it sleeps until something happens or [`Peer::poll_timeout`] is due, and calls
-/// [`Peer::handle_timeout`]. Nothing here fails: what a neighbour does wrong leads to
-/// [`Action::Close`] and [`Action::Down`], with the reason.
+/// The host owns the connections. It calls a `handle_*` method for each event, and after each call
+/// drains [`Peer::poll_action`] and [`Peer::poll_transmit`] of every slot until both are empty;
+/// then it sleeps until something happens or [`Peer::poll_timeout`] is due, and calls
+/// [`Peer::handle_timeout`]. No method fails: an error of the neighbour leads to [`Action::Close`]
+/// and [`Action::Down`], with the reason.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -260,9 +260,9 @@ pub struct Peer {
     state: State,
     state_since: Time,
     session_since: Time,
-    /// Canonical attributes of the UPDATE at hand.
+    /// Canonical attributes of the current UPDATE.
     scratch: Vec<u8>,
-    /// Messages that left nothing for the table.
+    /// Messages that produced nothing for the table.
     fruitless: u64,
 }
 
@@ -291,13 +291,13 @@ impl Peer {
         }
     }
 
-    /// What the next OPEN says about a restart of ours (RFC 4724 §4.1). OPENs that are out already
-    /// stay as they are.
+    /// Sets what the next OPEN says about our own restart (RFC 4724 §4.1). OPENs already sent are
+    /// not affected.
     pub fn set_restart(&mut self, restart: Restart) {
         self.restart = restart;
     }
 
-    /// What the host or operator wants.
+    /// Handles a request of the host or the operator.
     pub fn handle_command(&mut self, now: Time, command: Command) {
         match command {
             Command::Start => self.start(now),
@@ -311,8 +311,9 @@ impl Peer {
         self.settle(now);
     }
 
-    /// The slot that a connection from the peer takes. It replaces a connection that stands there, so
-    /// it is the one of the two where the least would be lost; what has sent no OPEN is nothing.
+    /// The slot for a new connection from the peer. The connection replaces one that is in the
+    /// slot, so this is the one of the two slots where less is lost; a connection on which no OPEN
+    /// has arrived counts as nothing.
     pub fn incoming_slot(&self) -> Slot {
         let state = |slot: &Slot| self.conn(*slot).map(Conn::state);
         let lost = |slot: &Slot| state(slot).filter(|state| *state > State::OpenSent);
@@ -320,10 +321,10 @@ impl Peer {
         slots.into_iter().min_by_key(lost).unwrap_or(Slot::Incoming)
     }
 
-    /// Until when a connection from the peer had better wait; `None`: it need not. Either too many
-    /// came to nothing, or it would replace one whose OPEN was accepted and that is about to be
-    /// decided on. The newest of those that wait is enough. One that is passed on all the same is
-    /// treated as any other.
+    /// Until when the host should hold back a new connection from the peer; `None`: it need not.
+    /// Either too many have failed, or it would replace one whose OPEN was accepted and on which a
+    /// decision is due. Of several that are held back, the newest suffices. One that is passed on
+    /// nevertheless is treated like any other.
     pub fn paced_until(&self, now: Time) -> Option<Time> {
         let undecided = match self.conn(self.incoming_slot()) {
             Some(conn @ Conn::OpenConfirm(_)) => conn.deadlines().map(|(at, _)| at).min(),
@@ -333,9 +334,8 @@ impl Peer {
     }
 
     /// A TCP connection exists: ours (answering [`Action::Connect`]), or the peer's, on
-    /// [`Peer::incoming_slot`]. If the slot is taken, the older connection is dropped: the host drops
-    /// it. Whether the new one is wanted shows in the actions: an unwanted one is answered with
-    /// `Close`.
+    /// [`Peer::incoming_slot`]. If the slot is taken, the older connection is dropped, and the host
+    /// closes it. A new connection that is not wanted is answered with [`Action::Close`].
     pub fn handle_connected(
         &mut self,
         now: Time,
@@ -347,23 +347,23 @@ impl Peer {
         self.settle(now);
     }
 
-    /// Dialling failed; the host's words.
+    /// Dialling failed; `text` says why.
     pub fn handle_connect_failed(&mut self, now: Time, text: &str) {
         self.fail_dial(now, text);
         self.settle(now);
     }
 
-    /// The connection ended (EOF or error) without our asking.
+    /// The connection ended (EOF or error), not at our request; `text` says why.
     pub fn handle_closed(&mut self, now: Time, slot: Slot, text: &str) {
         self.end(now, slot, Close::Transport { text: text.to_owned() }, Tcp::Gone);
         self.settle(now);
     }
 
-    /// Octets arrived. Consumes whole messages from the front of `bytes` and returns how many octets
-    /// it took; the host keeps the rest and passes it again with more behind it. Routes are appended
-    /// to `batch`. Stops early (and says so by its return value) once `batch` holds `batch_max`
-    /// octets: the host sends the batch and calls again with the rest. What follows a message that
-    /// ended the connection is taken and dropped.
+    /// Octets arrived. Consumes whole messages from the front of `bytes` and returns how many
+    /// octets it consumed; the host keeps the rest and passes it again with more after it. Routes
+    /// are appended to `batch`. Stops early (and says so by its return value) once `batch` holds
+    /// `batch_max` octets: the host sends the batch and calls again with the rest. What follows a
+    /// message that ended the connection is consumed and discarded.
     pub fn handle_bytes(
         &mut self,
         now: Time,
@@ -396,11 +396,11 @@ impl Peer {
         taken
     }
 
-    /// TCP took octets of ours: the send-hold timer stops (RFC 9687). If octets still wait, say so
-    /// with `handle_send_blocked`.
+    /// TCP accepted octets of ours: the send-hold timer stops (RFC 9687). If octets are still
+    /// pending, call `handle_send_blocked`.
     ///
     /// Differs from RFC: 4271 §8.2.2 restarts the KeepaliveTimer with every UPDATE. KEEPALIVEs are
-    /// sent at their own pace here, because a large UPDATE that leaves slowly does not restart the
+    /// sent at their own pace here, because a large UPDATE that is sent slowly does not restart the
     /// peer's hold timer before its last octet.
     pub fn handle_sent(&mut self, _now: Time, slot: Slot) {
         if let Some(Some(Conn::Established(conn))) = self.conns.get_mut(slot.index()) {
@@ -408,7 +408,7 @@ impl Peer {
         }
     }
 
-    /// The host has UPDATEs waiting that TCP does not take: the send-hold timer runs (RFC 9687),
+    /// The host has pending UPDATEs that TCP does not accept: the send-hold timer runs (RFC 9687),
     /// from the first call since `handle_sent`.
     pub fn handle_send_blocked(&mut self, now: Time, slot: Slot) {
         if let Some(Some(Conn::Established(conn))) = self.conns.get_mut(slot.index()) {
@@ -416,17 +416,17 @@ impl Peer {
         }
     }
 
-    /// The host is not reading for want of credit while the connection stands: the peer is not
-    /// to blame for silence, the hold timer starts again.
+    /// The host is not reading from the connection for lack of credit: the silence is not the
+    /// peer's fault, so the hold timer restarts.
     pub fn handle_alive(&mut self, now: Time, slot: Slot) {
         if let Some(Some(Conn::Established(conn))) = self.conns.get_mut(slot.index()) {
             conn.restart_hold(now);
         }
     }
 
-    /// A deadline of `poll_timeout` may have passed. Before a call for the "hold" timer the host
-    /// reads what the socket holds and passes it on: a KEEPALIVE that came in time but waited
-    /// behind a busy host must not end the session.
+    /// A deadline of `poll_timeout` may have passed. Before a call for the "hold" timer, the host
+    /// reads what the socket holds and passes it on: a KEEPALIVE that arrived in time and is still
+    /// unread because the host was busy must keep the session up.
     pub fn handle_timeout(&mut self, now: Time) {
         for slot in Slot::ALL {
             let Some(Some(conn)) = self.conns.get_mut(slot.index()) else { continue };
@@ -462,7 +462,7 @@ impl Peer {
         any
     }
 
-    /// For people.
+    /// The state that operators see.
     pub fn state(&self) -> State {
         self.state
     }
@@ -495,23 +495,24 @@ impl Peer {
         self.stats
     }
 
-    /// Messages since the peer was created that left nothing for the table, on all connections: what
-    /// a host that bounds routes in octets has to bound by itself.
+    /// Number of messages, on all connections since the peer was created, that produced nothing for
+    /// the table. A bound on the octets of routes does not limit them: the host has to bound them
+    /// separately.
     pub fn fruitless_messages(&self) -> u64 {
         self.fruitless
     }
 
-    /// The host's words about an end that the machine did not see.
+    /// Sets the last failure, for one that the host noticed outside this state machine.
     pub fn set_last_error(&mut self, error: LastError) {
         self.last_error = Some(error);
     }
 
-    /// What was agreed, while established.
+    /// What was negotiated; `None` unless established.
     pub fn negotiated(&self) -> Option<&Arc<Negotiated>> {
         self.established().map(|slot| slot.1)
     }
 
-    /// The parameters.
+    /// The parameters that the peer was created with.
     pub fn config(&self) -> &Arc<PeerConfig> {
         &self.config
     }
@@ -568,8 +569,8 @@ impl Peer {
         self.stats.keepalives_sent += 1;
     }
 
-    /// After an input: what waited for the end of a connection goes on, and `state` and
-    /// `state_since` follow slots and admin state.
+    /// Called after each input: sends KEEPALIVEs that need not be withheld any longer, and updates
+    /// `state` and `state_since` from the slots and the admin state.
     fn settle(&mut self, now: Time) {
         self.release_withheld(now);
         let conns = self.conns.iter().flatten().map(Conn::state).max();
@@ -586,11 +587,11 @@ impl Peer {
 
 /// Capacity that the attribute scratch keeps between reads; most sets are far smaller.
 const SCRATCH_KEPT: usize = 1024;
-/// Lines of the log per [`NOTES_PERIOD`] and peer.
+/// Maximum number of log lines per [`NOTES_PERIOD`] and peer.
 const NOTES_MAX: u32 = 10;
 const NOTES_PERIOD: std::time::Duration = std::time::Duration::from_secs(60);
 
-/// What waits for the host.
+/// Actions and octets pending for the host.
 struct Outbox {
     actions: VecDeque<Action>,
     transmit: [Vec<u8>; 3],
@@ -612,7 +613,7 @@ impl Outbox {
         self.actions.push_back(action);
     }
 
-    /// Octets that wait on a slot.
+    /// Octets pending on a slot.
     fn octets(&mut self, slot: Slot) -> &mut Vec<u8> {
         let [outgoing, incoming, reconnect] = &mut self.transmit;
         match slot {
@@ -622,7 +623,7 @@ impl Outbox {
         }
     }
 
-    /// A line about a connection that ended beside the session, once in [`NOTES_PERIOD`].
+    /// Notes that a connection other than the session's ended, at most once per [`NOTES_PERIOD`].
     fn note_stray(&mut self, now: Time, why: &str) {
         let Some(more) = self.strays.admit(now) else { return };
         self.push(Action::Note(format!(
@@ -631,7 +632,7 @@ impl Outbox {
         )));
     }
 
-    /// A line about something that a peer can do as often as it likes.
+    /// Notes an event that a peer can cause as often as it likes; limited to [`NOTES_MAX`].
     fn note_limited(&mut self, now: Time, text: impl FnOnce() -> String) {
         let Some(suppressed) = self.notes.admit(now) else { return };
         if suppressed > 0 {

@@ -4,26 +4,25 @@
 //! |------------|------------------------------------------|-----------------------|-----------|
 //! | retry      | a failed attempt or a lost connection    | dialling, Established | dial      |
 //! | connect    | [`Action::Connect`](super::Action)       | the attempt's result  | abort, back off |
-//! | idle hold  | the peer's limits                        | `Start`, `Stop`       | dial      |
-//! | hold       | OPEN sent (4 min, 30 s where the peer dialled); KEEPALIVE and UPDATE received | end of connection | 4/0 |
+//! | idle hold  | an exceeded limit                        | `Start`, `Stop`       | dial      |
+//! | hold       | OPEN sent (4 min, or 30 s if the peer dialled); KEEPALIVE and UPDATE received | end of connection | 4/0 |
 //! | keepalive  | OPEN accepted; its own expiry            | end of connection     | KEEPALIVE (the first one, if withheld: [`collision`](super::collision)) |
-//! | send hold  | the host, when TCP takes nothing         | the host, on progress | reset     |
+//! | send hold  | the host, when TCP accepts nothing       | the host, on progress | reset     |
 
 use std::time::Duration;
 
 use super::{Redial, Slot};
 use crate::types::Time;
 
-/// How long the peer that we dialled may take to answer with its OPEN (RFC 4271 §8.2.2: "a large
-/// value").
+/// How long a peer that we dialled may take to send its OPEN (RFC 4271 §8.2.2: "a large value").
 const OPEN_HOLD_TIME_DIALLED: Duration = Duration::from_secs(240);
-/// Differs from RFC: how long whoever dialled us from the peer's address may take to say who it is. A
-/// speaker has its OPEN ready when it dials, and where it delays it (RFC 4271 §8.1.1) ours ends the
-/// delay; a connection that says nothing is held by somebody else.
+/// Differs from RFC: how long a connection from the peer's address may take to send its OPEN. A
+/// speaker has its OPEN ready when it dials, and if it delays it (RFC 4271 §8.1.1), ours ends the
+/// delay; a silent connection does not come from the peer.
 const OPEN_HOLD_TIME_ACCEPTED: Duration = Duration::from_secs(30);
 /// How long an attempt to connect may take: Linux has sent four SYNs by then.
 const CONNECT_TIME: Duration = Duration::from_secs(15);
-/// A session that lasted this long forgives earlier failures.
+/// A session that lasted this long resets the count of failures.
 pub(super) const STABLE_TIME: Duration = Duration::from_secs(60);
 /// RFC 9687 §3.2: the default is the larger of this and twice the hold time.
 const SEND_HOLD_TIME_MIN: Duration = Duration::from_secs(480);
@@ -32,7 +31,7 @@ const RETRY_TIME_MIN: Duration = Duration::from_secs(1);
 /// Growth of the delay ends at this multiple of the configured one.
 const RETRY_FACTOR_MAX: u32 = 8;
 
-/// How long an OPEN is waited for on a connection.
+/// How long to wait for the OPEN on a connection.
 pub(super) fn open_hold_time(slot: Slot) -> Duration {
     match slot {
         Slot::Outgoing => OPEN_HOLD_TIME_DIALLED,
@@ -107,8 +106,9 @@ impl Backoff {
         self.failures = 0;
     }
 
-    /// When to dial next, after an attempt or a session that failed `now`. `since`: when the attempt
-    /// began, from where a steady pace counts: one that nobody answered took its time already.
+    /// When to dial next, after an attempt or a session that failed `now`. A steady pace is
+    /// measured from `since`, when the attempt began: an attempt that was not answered has used up
+    /// its delay.
     pub(super) fn retry_at(&self, since: Time, now: Time, jitter: &mut Jitter) -> Time {
         let max = self.base.saturating_mul(RETRY_FACTOR_MAX);
         let delay = match self.redial {
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn a_delay_of_zero_is_not_believed() {
+    fn a_delay_of_zero_is_raised_to_the_minimum() {
         let backoff = Backoff::new(Duration::ZERO, Redial::BackOff);
         let at = backoff.retry_at(Time::ZERO, Time::ZERO, &mut Jitter::new(1));
         assert!(at.since(Time::ZERO) >= Duration::from_millis(750));

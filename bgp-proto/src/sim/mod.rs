@@ -1,10 +1,11 @@
 //! Many speakers on one clock, from one seed (feature `sim`).
 //!
-//! A [`Sim`] holds [`Speaker`]s and the TCP connections between them. Each speaker is a host as `net`
-//! is one: it owns connections, feeds its `session::Peer`s, writes what they and its [`Routing`]
-//! hold when TCP has room. Time moves from event to event, so an hour takes milliseconds; links
-//! delay, fragment, hold back (a partition) and reset at any octet. Everything random comes from the
-//! seed, and [`Sim::trace`] is a hash of all that happened: equal seeds must give equal traces.
+//! A [`Sim`] holds [`Speaker`]s and the TCP connections between them. Each speaker is a host, as
+//! `net` is: it owns connections, feeds its `session::Peer`s, and writes what they and its
+//! [`Routing`] have pending when TCP has room. Time moves from event to event, so an hour takes
+//! milliseconds; links delay, fragment, hold back (a partition) and reset at any octet. Everything
+//! random comes from the seed, and [`Sim::trace`] is a hash of all that happened: equal seeds must
+//! give equal traces.
 //!
 //! [`fuzz`] has the bodies of fuzz targets: structured inputs from octets, with the invariants that
 //! hold for every sequence of inputs.

@@ -41,13 +41,13 @@ pub enum Fragment {
 /// Properties of the link between two speakers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LinkSpec {
-    /// One way, at least.
+    /// Minimum one-way latency.
     pub latency: Duration,
-    /// At most this much on top, drawn for each segment; order is kept.
+    /// Maximum additional latency, drawn for each segment; order is kept.
     pub jitter: Duration,
     /// How octets are cut.
     pub fragment: Fragment,
-    /// Octets of one direction of one connection that are written and not read, at most.
+    /// Maximum number of octets written and not read, per direction of a connection.
     pub window: usize,
 }
 
@@ -62,7 +62,8 @@ impl Default for LinkSpec {
     }
 }
 
-/// A planned reset: the next connection on the link breaks once `sender` got so many octets through.
+/// A planned reset: the next connection on the link breaks once this many octets of `sender` have
+/// arrived.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fault {
     /// Whose octets are counted.
@@ -74,20 +75,20 @@ pub struct Fault {
 /// How an end closes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Ending {
-    /// What was written still arrives.
+    /// Octets that were written before still arrive.
     Fin,
-    /// What is in flight is lost.
+    /// Segments in flight are lost.
     Rst,
     /// The machine has failed: the peers are not notified.
     Silence,
 }
 
-/// What arrives somewhere.
+/// An event that arrives at a speaker.
 #[derive(Clone, Debug)]
 pub(super) enum Event {
     /// The acceptor's kernel sees the connection.
     Syn(ConnId),
-    /// The dialler's kernel does.
+    /// The dialler's kernel sees it established.
     SynAck(ConnId),
     Refused(ConnId),
     Octets(ConnId, Side, Vec<u8>),
@@ -129,12 +130,12 @@ struct Connection {
 struct Link {
     spec: LinkSpec,
     partitioned: bool,
-    /// What arrived while the link was partitioned: TCP sends it again.
+    /// What arrived while the link was partitioned: TCP retransmits it.
     held: Vec<Event>,
     fault: Option<Fault>,
 }
 
-/// Links, connections, and what is on its way.
+/// Links, connections, and events in flight.
 pub(super) struct Net {
     pub(super) now: Time,
     random: Random,
@@ -169,7 +170,7 @@ impl Net {
         self.link(a, b).fault = Some(fault);
     }
 
-    /// Forgets planned resets, those of existing connections too.
+    /// Cancels planned resets, those of existing connections too.
     pub(super) fn clear_faults(&mut self) {
         self.links.values_mut().for_each(|link| link.fault = None);
         self.conns.iter_mut().for_each(|conn| conn.breaks_after = None);
@@ -185,7 +186,7 @@ impl Net {
         link.partitioned = false;
         let at = now + link.spec.latency;
         let held = std::mem::take(&mut self.link(a, b).held);
-        // What is still under way was sent later, so it also arrives later.
+        // What is still in flight was sent later, so it also arrives later.
         let ours = |conns: &[Connection], event: &Event| {
             let [x, y] = conns[event.conn().0].speakers;
             key(x, y) == key(a, b)
@@ -302,8 +303,8 @@ impl Net {
         self.queue.first_key_value().map(|((at, _), _)| *at)
     }
 
-    /// Takes the next event, if its link lets it through and an open end takes it. The second value
-    /// says at which speaker it arrives.
+    /// Removes the next event. Returns it with the speaker at which it arrives, if its link lets it
+    /// through and an open end accepts it.
     pub(super) fn poll(&mut self) -> Option<(SpeakerId, Event)> {
         let ((at, _), event) = self.queue.pop_first()?;
         self.now = self.now.max(at);
@@ -387,7 +388,7 @@ impl Net {
         ids.map(|(index, _)| ConnId(index)).collect()
     }
 
-    /// Sends from an end: it arrives after the latency, behind what the end sent before.
+    /// Sends from an end: the event arrives after the latency, and after what the end sent before.
     fn send(&mut self, id: ConnId, from: Side, event: Event) {
         let [a, b] = self.conns[id.0].speakers;
         let spec = self.link(a, b).spec;

@@ -15,35 +15,35 @@ use crate::wire::{
 /// The route that a speaker would use.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BestRoute {
-    /// The next hop; `None` for a route of the speaker's own.
+    /// The next hop; `None` for a local route.
     pub next_hop: Option<IpAddr>,
     /// Numbers of the AS_PATH.
     pub as_path: Vec<Asn>,
-    /// Kept over a restart of the peer that sent it.
+    /// Kept across a restart of the peer that sent it.
     pub stale: bool,
 }
 
-/// Routes behind the sessions of one speaker.
+/// The routes of one speaker, behind its sessions.
 pub trait Routing {
-    /// A peer exists.
+    /// Adds a peer.
     fn peer_add(&mut self, peer: PeerId, address: IpAddr, routes: Arc<PeerRoutes>);
     /// The session is established.
     fn peer_up(&mut self, now: Time, peer: PeerId, negotiated: &Arc<Negotiated>);
-    /// The session is over.
+    /// The session has ended.
     fn peer_down(&mut self, now: Time, peer: PeerId, keep: Option<Keep>);
-    /// Routes of a peer.
+    /// Applies routes of a peer.
     fn apply(&mut self, now: Time, peer: PeerId, batch: &RouteBatch);
-    /// A route of the speaker's own appears (`true`) or goes.
+    /// Adds (`true`) or removes a local route.
     fn originate(&mut self, now: Time, prefix: Prefix, present: bool);
     /// Nothing is advertised until `release_export`.
     fn defer_export(&mut self);
-    /// Routes are advertised.
+    /// Ends `defer_export`.
     fn release_export(&mut self);
     /// Ends a turn: afterwards `fetch` may have something new, and a further turn something to do.
     fn finish(&mut self, now: Time);
     /// Whether a further turn has something to do.
     fn wants_turn(&self) -> bool;
-    /// What the host should know.
+    /// The next event for the host.
     fn poll_event(&mut self) -> Option<TableEvent>;
     /// Appends whole UPDATEs for a peer, about `budget` octets of them.
     fn fetch(&mut self, now: Time, peer: PeerId, budget: usize, out: &mut Vec<u8>);
@@ -51,20 +51,20 @@ pub trait Routing {
     fn poll_timeout(&self) -> Option<Time>;
     /// A deadline may have passed.
     fn handle_timeout(&mut self, now: Time);
-    /// What is used for each destination.
+    /// The best route for each destination.
     fn best(&self, now: Time) -> BTreeMap<Prefix, BestRoute>;
     /// What was advertised to a peer, as far as the speaker knows.
     fn told(&self, now: Time, peer: PeerId) -> BTreeMap<Prefix, BestRoute>;
     /// What a peer has advertised.
     fn heard(&self, now: Time, peer: PeerId) -> BTreeMap<Prefix, BestRoute>;
-    /// How often a peer read so slowly that it lost its place.
+    /// How often a peer read so slowly that it fell off the log.
     fn evictions(&self) -> u64;
     /// Gateways of the routes that the kernel was given.
     fn installed(&self) -> &BTreeMap<Prefix, BTreeSet<IpAddr>>;
 }
 
-/// The simplest routing: a speaker advertises its own routes to every peer, keeps what it receives, and
-/// passes nothing on. It shows what sessions do without a table's help or faults.
+/// The simplest routing: a speaker advertises its own routes to every peer, keeps what it receives,
+/// and passes nothing on. It shows what sessions do without a table's help or faults.
 pub struct Direct {
     next_hop: NextHop,
     installed: BTreeMap<Prefix, BTreeSet<IpAddr>>,
@@ -157,7 +157,7 @@ impl Routing for Direct {
         state.pending.clear();
         state.end_of_rib.clear();
         let families = keep.map_or(FamilySet::EMPTY, |keep| keep.families);
-        // A second loss before End-of-RIB: what is still stale goes (RFC 4724 §4.2).
+        // A second loss before End-of-RIB: what is still stale is dropped (RFC 4724 §4.2).
         state.drop_stale(FamilySet::ALL);
         state.received.retain(|prefix, route| {
             route.stale = true;
@@ -184,7 +184,7 @@ impl Routing for Direct {
         }
     }
 
-    /// Own routes are complete from the beginning.
+    /// Local routes are complete from the beginning.
     fn defer_export(&mut self) {}
 
     fn release_export(&mut self) {}

@@ -15,7 +15,7 @@ use crate::wire::RouteBatch;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct SpeakerId(pub usize);
 
-/// Who a speaker is.
+/// Identity of a speaker.
 #[derive(Clone, Copy, Debug)]
 pub struct SpeakerSpec {
     /// Its AS.
@@ -28,7 +28,7 @@ pub struct SpeakerSpec {
     pub cluster_id: Option<ClusterId>,
 }
 
-/// One side of a session: how it is held, and what is done with its routes.
+/// One side of a session: its parameters, and those of its routes.
 #[derive(Clone, Debug)]
 pub struct NeighborSpec {
     /// The session.
@@ -63,9 +63,9 @@ pub(super) struct Neighbor {
     ends: [Option<Endpoint>; 3],
     dialling: Option<ConnId>,
     up: bool,
-    /// Number of `Up`s, over restarts of the speaker.
+    /// Number of `Up`s, including those before restarts of the speaker.
     pub(super) ups: u64,
-    /// Of these, passed to the startup.
+    /// How many of these were reported to the startup.
     counted_ups: u64,
     pub(super) dials: u64,
     pub(super) last_down: Option<Close>,
@@ -77,7 +77,7 @@ pub struct Speaker {
     pub(super) spec: SpeakerSpec,
     pub(super) neighbors: Vec<Neighbor>,
     pub(super) routing: Box<dyn Routing>,
-    /// After a restart, until peers have sent what they have.
+    /// After a restart, until the peers have sent their routes.
     startup: Option<Startup>,
     /// The earliest deadline, as of the last input.
     deadline: Option<Time>,
@@ -155,7 +155,7 @@ impl Speaker {
         self.drain(now, net);
     }
 
-    /// The process or the machine goes; nothing of its sessions remains.
+    /// The process or the machine fails; nothing of its sessions remains.
     pub(super) fn die(&mut self, how: Ending, routing: Box<dyn Routing>, net: &mut Net) {
         self.running = false;
         self.startup = None;
@@ -234,7 +234,7 @@ impl Speaker {
         self.drain(now, net);
     }
 
-    /// The window opened: octets of ours were taken.
+    /// The window opened: octets of ours were read.
     pub(super) fn handle_acknowledged(&mut self, now: Time, conn: ConnId, net: &mut Net) {
         if let Some((index, slot)) = self.find(conn) {
             self.neighbors[index].peer.handle_sent(now, slot);
@@ -244,7 +244,7 @@ impl Speaker {
 
     pub(super) fn handle_timeout(&mut self, now: Time, net: &mut Net) {
         for index in 0..self.neighbors.len() {
-            // As the contract of `handle_timeout` asks: what the socket holds goes first.
+            // The contract of `handle_timeout`: what the socket holds is passed on first.
             for slot in Slot::ALL {
                 self.read(now, index, slot, net);
                 if !self.reading {
@@ -324,7 +324,7 @@ impl Speaker {
         }
     }
 
-    /// A session that came up during the startup is waited for.
+    /// Makes the startup wait for a session that came up during it.
     fn note_started(&mut self, index: usize) {
         let neighbor = &mut self.neighbors[index];
         let (Some(startup), Some(session)) = (&mut self.startup, neighbor.peer.negotiated()) else {
@@ -346,7 +346,7 @@ impl Speaker {
         }
     }
 
-    /// Does what the state machines ask for and writes until nothing moves.
+    /// Performs the actions of the state machines, and writes until nothing more can be done.
     pub(super) fn drain(&mut self, now: Time, net: &mut Net) {
         if !self.running {
             return;
@@ -373,7 +373,7 @@ impl Speaker {
         self.deadline = self.earliest_deadline();
     }
 
-    /// Closes sessions as the routing asks for it; returns whether it did.
+    /// Closes the sessions that the routing requests; returns whether there were any.
     fn obey_routing(&mut self, now: Time) -> bool {
         let mut closed = false;
         while let Some(event) = self.routing.poll_event() {
@@ -391,7 +391,7 @@ impl Speaker {
     }
 }
 
-/// What became of the session while actions were done.
+/// What happened to the session while actions were performed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Session {
     Unchanged,
@@ -439,8 +439,11 @@ impl Neighbor {
             match action {
                 Action::Connect => {
                     assert!(self.dialling.is_none(), "two attempts to connect at once");
-                    assert!(self.ends[0].is_none(), "an attempt beside an outgoing connection");
-                    assert!(!self.up, "an attempt beside an established session");
+                    assert!(
+                        self.ends[0].is_none(),
+                        "an attempt while an outgoing connection exists"
+                    );
+                    assert!(!self.up, "an attempt while a session is established");
                     self.dials += 1;
                     self.dialling = Some(net.dial(self.owner, self.to));
                 }
@@ -515,7 +518,7 @@ impl Neighbor {
         }
     }
 
-    /// What holds after every input.
+    /// Checks what holds after every input.
     fn check(&self) {
         let established = self.peer.state() == State::Established;
         assert_eq!(established, self.up, "Established means Up");

@@ -23,8 +23,8 @@ impl Startup {
         Startup { waiting, ends: now + DEFERRAL }
     }
 
-    /// A peer that has restarted itself waits for us, and one without graceful restart promises no
-    /// End-of-RIB.
+    /// A session came up. A peer that is restarting as well waits for us, and one without graceful
+    /// restart does not promise End-of-RIB: neither is waited for.
     pub(super) fn handle_up(&mut self, peer: PeerId, negotiated: &Negotiated) {
         match &negotiated.graceful_restart {
             Some(restart) if !restart.restarting => {

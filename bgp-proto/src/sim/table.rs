@@ -21,10 +21,10 @@ use crate::wire::{AttrView, RouteBatch};
 
 /// Destinations per call of [`Table::poll_fib`] and [`Table::view`]: small, so that paging is used.
 const PAGE: usize = 7;
-/// Work of a turn: little, so that what is resumable is resumed.
+/// Work of a turn: little, so that phases are interrupted and resumed.
 const BUDGET: Work = Work(5_000);
 
-/// The host's part of a table: next hops resolve at once, the kernel takes every route.
+/// The host's part of a table: next hops resolve at once, the kernel accepts every route.
 pub struct Tabled {
     table: Table,
     address: IpAddr,
@@ -36,7 +36,7 @@ pub struct Tabled {
     woken: Arc<Woken>,
 }
 
-/// A waker that remembers.
+/// A waker that records that it was woken.
 #[derive(Default)]
 struct Woken(AtomicBool);
 
@@ -203,7 +203,7 @@ impl Routing for Tabled {
     }
 
     fn handle_timeout(&mut self, _now: Time) {
-        // The turn that follows looks at deadlines.
+        // The turn that follows handles deadlines.
         self.work_left = true;
     }
 

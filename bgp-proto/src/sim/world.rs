@@ -96,7 +96,7 @@ impl Sim {
         (0..self.speakers.len()).for_each(|index| self.start(SpeakerId(index), Restart::Done));
     }
 
-    /// A speaker ends, with all its state.
+    /// Stops a speaker, which loses all its state.
     pub fn stop(&mut self, id: SpeakerId, outage: Outage) {
         let how = match outage {
             Outage::Process => Ending::Rst,
@@ -106,24 +106,24 @@ impl Sim {
         self.speakers[id.0].die(how, routing, &mut self.net);
     }
 
-    /// The operator of `at` has a word about the session with `to`.
+    /// Issues an operator's command at `at`, for the session with `to`.
     pub fn command(&mut self, at: SpeakerId, to: SpeakerId, command: Command) {
         self.speakers[at.0].command(self.net.now, to, command, &mut self.net);
     }
 
-    /// A route of a speaker's own.
+    /// Adds a local route to a speaker.
     pub fn originate(&mut self, at: SpeakerId, prefix: Prefix) {
         self.own[at.0].insert(prefix, ());
         self.change_own(at, prefix, true);
     }
 
-    /// The end of a route of a speaker's own.
+    /// Removes a local route from a speaker.
     pub fn withdraw(&mut self, at: SpeakerId, prefix: Prefix) {
         self.own[at.0].remove(&prefix);
         self.change_own(at, prefix, false);
     }
 
-    /// Whether a speaker takes what arrives.
+    /// Sets whether a speaker reads what arrives.
     pub fn set_reading(&mut self, at: SpeakerId, reading: bool) {
         let now = self.net.now;
         self.speakers[at.0].reading = reading;
@@ -150,7 +150,7 @@ impl Sim {
         self.net.set_fault(a, b, fault);
     }
 
-    /// Ends every partition and forgets every planned reset.
+    /// Ends every partition and cancels every planned reset.
     pub fn calm(&mut self) {
         self.net.clear_faults();
         for a in 0..self.speakers.len() {
@@ -167,8 +167,8 @@ impl Sim {
         self.net.now = end;
     }
 
-    /// Lets time pass until `done`, at most `time`; how long it took, `None` if it never came. It is
-    /// asked every 100 ms.
+    /// Lets time pass until `done` holds, at most `time`. Returns how long it took, or `None` if it
+    /// never held. `done` is evaluated every 100 ms.
     pub fn run_until(&mut self, time: Duration, done: impl Fn(&Sim) -> bool) -> Option<Duration> {
         const INTERVAL: Duration = Duration::from_millis(100);
         let begin = self.net.now;
@@ -242,7 +242,7 @@ impl Sim {
         self.speakers[at.0].routing.installed()
     }
 
-    /// How often a peer of `at` read so slowly that it lost its place in a group's log.
+    /// How often a peer of `at` read so slowly that it fell off a group's log.
     pub fn evictions(&self, at: SpeakerId) -> u64 {
         self.speakers[at.0].routing.evictions()
     }

@@ -19,24 +19,28 @@ pub struct TableConfig {
     pub cluster_id: ClusterId,
     /// Maximum number of next hops of an ECMP route in the kernel, 1-256. Default 16.
     pub multipath_max: usize,
-    /// Which best routes go to the kernel. `None`: every BGP route, and blackholes of our own.
+    /// Which best routes are installed in the kernel. `None`: every BGP route, and our own
+    /// blackholes.
     pub fib_policy: Option<Arc<Policy>>,
-    /// Which peers' next hops may resolve through the default route. Default: those of internal peers.
+    /// Which peers' next hops may resolve through the default route. Default: those of internal
+    /// peers.
     pub via_default: ViaDefault,
-    /// Whether best routes go to the kernel at all (false on a route reflector).
+    /// Whether best routes are installed in the kernel at all (false on a route reflector).
     pub fib_enabled: bool,
-    /// Octets that one group's log may hold before slow members fall off. Default 16 MiB. Less than
-    /// a few long messages makes members that are resynchronised push each other off again and again.
+    /// Octets that one group's log may hold before slow members fall off. Default 16 MiB. With less
+    /// than a few long messages, members being resynchronised push each other off repeatedly.
     pub log_bytes_max: usize,
-    /// Maximum number of update groups; a session that would need one more is closed with 6/8. Default 4096.
+    /// Maximum number of update groups; a session that would need one more is closed with 6/8.
+    /// Default 4096.
     pub groups_max: usize,
-    /// Octets that everything may hold ([`Table::memory`](super::Table::memory)); beyond it the
-    /// peers that hold most are closed with 6/8. `None`: no limit.
+    /// Octets that the table may hold in total ([`Table::memory`](super::Table::memory)); beyond
+    /// it, the sessions of the peers that hold most are closed with 6/8. `None`, the default: no
+    /// limit.
     pub memory_max: Option<u64>,
 }
 
-/// Bounds of what one route of a peer may be. A route beyond one is held and not used; a path beyond
-/// `paths_max` is not taken.
+/// Bounds of a peer's individual routes. A route that exceeds one is held and not used; a path
+/// beyond `paths_max` is not accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RouteLimits {
     /// AS numbers in AS_PATH, each member of a set counted. Default 1024: what fits a message of
@@ -46,8 +50,8 @@ pub struct RouteLimits {
     pub communities_max: u16,
     /// Octets of all attributes but the next hop. Default 16384: four messages of RFC 4271.
     pub attributes_max: u16,
-    /// Paths for one destination (RFC 7911). Default 64; with more than about a thousand a change of
-    /// one of them takes longer than a turn should.
+    /// Paths for one destination (RFC 7911). Default 64; with more than about a thousand a change
+    /// of one of them takes longer than a turn should.
     pub paths_max: u16,
 }
 
@@ -62,7 +66,7 @@ impl Default for RouteLimits {
     }
 }
 
-/// Routing parameters of one peer, by what a change of them leads to. Changing them never restarts
+/// Routing parameters of one peer, grouped by the effect of a change. Changing them never restarts
 /// the session.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PeerRoutes {
@@ -70,14 +74,14 @@ pub struct PeerRoutes {
     pub name: Arc<str>,
     /// A change re-evaluates what the peer sent.
     pub import: ImportParams,
-    /// A change compares what the peer should have with what it was sent.
+    /// A change sends the peer the difference between what it should have and what it was sent.
     pub export: ExportParams,
     /// Route reflection, which both directions depend on.
     pub reflection: ReflectionParams,
-    /// When the session is closed because of what the peer sent. Changes no route.
+    /// Limits beyond which the session is closed. A change affects no route.
     pub limits: PeerLimits,
-    /// How long stale routes wait for End-of-RIB after the session is re-established (RFC 8538 §4.1).
-    /// Default 180 s. A change counts from the next restart.
+    /// How long stale routes are kept without End-of-RIB after the session is re-established (RFC
+    /// 8538 §4.1). Default 180 s. A change takes effect with the next restart.
     pub stale_time: Duration,
 }
 
@@ -94,7 +98,7 @@ pub struct ImportParams {
     pub honour_graceful_shutdown: bool,
 }
 
-/// What a peer is sent depends on these.
+/// What the export of routes to a peer depends on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExportParams {
     /// The export policy.
@@ -105,7 +109,7 @@ pub struct ExportParams {
     pub add_path_send: AddPathSend,
 }
 
-/// The peer's place in route reflection (RFC 4456), where it is internal.
+/// The peer's role in route reflection (RFC 4456); internal peers only.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ReflectionParams {
     /// The peer is a client of ours. Default false.
@@ -114,14 +118,14 @@ pub struct ReflectionParams {
     pub cluster_id: Option<ClusterId>,
 }
 
-/// What a session may bring before it is closed.
+/// Limits beyond which a session is closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PeerLimits {
-    /// Prefixes of each family; more: Cease 6/1. `None`, the default: no limit.
+    /// Prefixes per family; beyond it, Cease 6/1. `None`, the default: no limit.
     pub prefixes_max: Option<u32>,
     /// Share of `prefixes_max` at which a warning is given, 1-100 percent. Default 80.
     pub prefixes_warning_percent: u8,
-    /// Octets that its routes may hold; more: Cease 6/8. `None`, the default: no limit.
+    /// Octets that its routes may hold; beyond it, Cease 6/8. `None`, the default: no limit.
     pub memory_max: Option<u64>,
 }
 
@@ -141,7 +145,7 @@ impl Default for PeerLimits {
 }
 
 impl TableConfig {
-    /// The default of every key, for an AS and an identifier.
+    /// The defaults, for an AS and a BGP Identifier.
     pub fn new(asn: Asn, router_id: RouterId) -> Self {
         TableConfig {
             asn,
@@ -159,7 +163,7 @@ impl TableConfig {
 }
 
 impl PeerRoutes {
-    /// Every route in and out, and every default.
+    /// Accepts and advertises every route; defaults otherwise.
     pub fn new(name: impl Into<Arc<str>>) -> Self {
         let all = Arc::new(Policy::accept_all());
         PeerRoutes {
@@ -193,14 +197,14 @@ impl ExportParams {
     }
 }
 
-/// Every route.
+/// Accepts every route.
 impl Default for ImportParams {
     fn default() -> Self {
         ImportParams::new(Policy::accept_all())
     }
 }
 
-/// Every route.
+/// Advertises every route.
 impl Default for ExportParams {
     fn default() -> Self {
         ExportParams::new(Policy::accept_all())

@@ -16,10 +16,10 @@ use crate::session::Negotiated;
 use crate::types::{Family, FamilyMap, NextHop, PathId, PeerId, PeerType, Prefix, Role, Time};
 use crate::wire::{AttrEdit, Origin, RouteAction, RouteBatch, RouteEntry};
 
-/// Prefixes that are looked up together, at least.
+/// Maximum number of prefixes that are looked up together.
 const LOOKUPS: usize = 256;
 
-/// Paths of one destination that are looked at for a unit of work.
+/// Paths of one destination that are examined per unit of work.
 const PATHS_PER_UNIT: u32 = 32;
 
 /// The result of import. Holds one reference to each id.
@@ -28,14 +28,14 @@ pub(super) struct Imported {
     pub(super) attrs: AttrId,
     pub(super) next_hop: NextHopId,
     pub(super) flags: PathFlags,
-    /// As received, where import changed it.
+    /// Attributes and next hop as received, if import changed them.
     pub(super) received: Option<(AttrId, NextHopId)>,
     /// What rejected it, if anything.
     refused_by: Option<RefusalId>,
 }
 
 impl Imported {
-    /// The counter of a route that import treated so.
+    /// The counter for a route with this result.
     fn counter<'a>(&self, counts: &'a mut ImportCounts) -> &'a mut u64 {
         if !self.flags.is_refused() {
             &mut counts.accepted
@@ -74,7 +74,7 @@ pub(super) struct LookedUp {
     probe: Probe,
     prefix: Prefix,
     path_id: PathId,
-    /// Octets of its entry's NLRI behind it; 0 for the last one.
+    /// Octets of its entry's NLRI after it; 0 for the last one.
     rest: u32,
 }
 
@@ -95,7 +95,7 @@ struct Importing<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Imports {
     Whole,
-    /// So many octets of its NLRI are left.
+    /// This many octets of its NLRI are left.
     UpTo(u32),
     /// A pass over the peer's routes has to end first.
     Waits,
@@ -111,7 +111,8 @@ impl Table {
         meter: &mut Meter,
     ) -> Taken {
         let Some(context) = self.context(peer, Liveness::Up) else { return Taken::Whole };
-        // What has to wait next is a marker; whether it does is not checked again each turn.
+        // The next entry is a marker that has to wait for this pass; there is no need to check it
+        // each turn.
         if self.peers.get(peer).is_some_and(|peer| peer.has(Pass::Restamp)) {
             return Taken::Waits;
         }
@@ -125,14 +126,14 @@ impl Table {
             }
             found.clear();
             self.look_up(queued, &mut found);
-            // A prefix that is looked up and not come to is looked up again.
+            // A prefix that the budget does not reach is looked up again in the next turn.
             meter.spend(found.len() as u32 / 4);
             let stamps = self.stamps(peer);
             let batch = &queued.batch;
             let mut importing =
                 Importing { now, peer, context: &context, batch, stamps, meter: &mut *meter };
             let (mut window, mut first) = (found.iter(), true);
-            // Only what was looked up, and the markers between; something in any case.
+            // Only what was looked up, and the markers in between; at least one entry in any case.
             while let Some(entry) = batch.entries().get(queued.entry)
                 && (window.len() > 0 || entry.nlri.is_empty())
                 && (std::mem::take(&mut first) || !importing.meter.is_spent())
@@ -155,8 +156,7 @@ impl Table {
         FamilyMap(Family::ALL.map(|family| stamp(family).unwrap_or_default()))
     }
 
-    /// Looks up the next prefixes together, so that the processor waits for memory once and not each
-    /// time.
+    /// Looks up the next prefixes together, so that their memory accesses overlap.
     fn look_up(&self, queued: &QueuedBatch, found: &mut Vec<LookedUp>) {
         let mut rest = queued.rest;
         for entry in queued.batch.entries().get(queued.entry..).unwrap_or_default() {
@@ -177,8 +177,8 @@ impl Table {
         self.fetch_paths(found);
     }
 
-    /// Reads what storing or withdrawing the routes will need of the paths that are there, for the
-    /// same reason.
+    /// Reads, for the same reason, what storing or withdrawing the routes will need of the existing
+    /// paths.
     fn fetch_paths(&self, found: &[LookedUp]) {
         let references = found.iter().filter_map(|route| {
             let paths = self.loc_rib.dests(route.prefix.family()).paths(route.probe.found()?);
@@ -251,7 +251,8 @@ impl Table {
         })
     }
 
-    /// Announces what was looked up of an entry; returns how many octets of it are left.
+    /// Imports the announcements looked up of an entry; returns how many octets of its NLRI are
+    /// left.
     fn announce(
         &mut self,
         importing: &mut Importing<'_>,
@@ -285,8 +286,8 @@ impl Table {
         rest
     }
 
-    /// Announcements that import treats alike. Destinations that are new are made with their path in
-    /// one step and counted together: that is what a first full table consists of.
+    /// Imports announcements that all have the same result. New destinations are created with their
+    /// path in one step and counted together: most of an initial full table is such routes.
     fn announce_alike(
         &mut self,
         importing: &mut Importing<'_>,
@@ -331,7 +332,8 @@ impl Table {
         rest
     }
 
-    /// Does for destinations that were made with a path what [`Table::put`] does for one path.
+    /// Updates every counter for destinations that were created with a path, as [`Table::put`] does
+    /// for one.
     fn count_fresh(
         &mut self,
         peer: PeerId,
@@ -355,7 +357,8 @@ impl Table {
         fresh.clear();
     }
 
-    /// Import policy for one received route, which was checked.
+    /// Applies the import policy to one received route. `checked` is the result of
+    /// [`Table::check_received`].
     pub(super) fn import_route(
         &mut self,
         context: &ImportContext,
@@ -421,8 +424,8 @@ impl Table {
         }
     }
 
-    /// The attributes of an accepted route, with a reference of their own: as policy made them, and
-    /// marked as RFCs ask for.
+    /// The attributes of an accepted route, with a reference of their own: as the policy changed
+    /// them, and marked as RFC 8326 and RFC 9234 require.
     fn imported_attrs(
         &mut self,
         context: &ImportContext,
@@ -458,12 +461,12 @@ impl Table {
         }
     }
 
-    /// Loops and leaks make a route ineligible, never an error (RFC 4271 §9.1.2, RFC 4456 §8,
-    /// RFC 9234 §5).
+    /// Checks a route for loops, leaks and limits, which make it ineligible but are never errors
+    /// (RFC 4271 §9.1.2, RFC 4456 §8, RFC 9234 §5).
     ///
-    /// The AS that loops are looked for is the session's local AS, as in BIRD: with a `local-asn` of
-    /// its own a session may lead to a neighbour whose AS is ours elsewhere, and nothing would be
-    /// accepted from it.
+    /// AS loops are detected with the session's local AS, as in BIRD: with a `local-asn` of its
+    /// own, a session may lead to a neighbour in the AS that is ours on other sessions, and no
+    /// route of that neighbour would be accepted otherwise.
     pub(super) fn check_received(&self, context: &ImportContext, received: AttrId) -> PathFlags {
         let mut flags = PathFlags::default();
         if context.session.peer_type == PeerType::External {
@@ -520,13 +523,13 @@ impl Table {
         }
     }
 
-    /// Puts a path in place of the one with the same source and identifier. Takes references of its
-    /// own. A route that comes back as it was changes nothing but its stamp.
+    /// Stores a path, replacing the one with the same source and identifier. Takes references of
+    /// its own. If the route is unchanged, only its stamp is updated.
     fn store_path(&mut self, importing: &mut Importing<'_>, route: &LookedUp, imported: &Imported) {
         let LookedUp { probe, prefix, path_id, .. } = *route;
         let (peer, source, family) = (importing.peer, importing.context.source, prefix.family());
         let stamp = importing.stamps[family];
-        // The same prefix may have come earlier in the same batch.
+        // The same prefix may have occurred earlier in the same batch.
         let known = self.loc_rib.dests(family).resolve(probe, prefix);
         if let Some(dest) = known {
             self.withdraw_leftover(peer, family, dest);
@@ -571,7 +574,7 @@ impl Table {
         known.map_or(0, |dest| dests.paths(dest).len() as u32 / PATHS_PER_UNIT)
     }
 
-    /// The bound that one more path of the peer would pass.
+    /// The bound that one more path of the peer would exceed.
     fn exceeds_bound(
         &mut self,
         importing: &Importing<'_>,
@@ -677,11 +680,11 @@ impl Table {
         if is_last {
             held.dests.remove(dest.0);
         }
-        // A count that goes up and down at the bound is one crossing.
+        // A count that oscillates around the bound is one crossing.
         held.warned &= bound.is_some_and(|bound| held.counted() >= bound - bound / 8);
     }
 
-    /// Whether the peer may add one more path; gives the warning and orders the close once each.
+    /// Whether the peer may add one more path; warns and requests the close once each.
     fn has_room(&mut self, now: Time, id: PeerId, family: Family) -> bool {
         let turn = self.turn;
         let Some(peer) = self.peers.get_mut(id) else { return false };
@@ -744,7 +747,7 @@ impl Table {
     }
 }
 
-/// Whether a session must be up for what is asked.
+/// Whether [`Table::context`] requires the session to be up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Liveness {
     Up,

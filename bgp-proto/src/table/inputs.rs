@@ -1,8 +1,8 @@
 //! Inputs of peers, in order: sessions, their routes, their ends.
 //!
-//! Queueing an input is O(1). A turn processes the queues peer by peer within its budget; a batch may
-//! take several turns. A peer whose next input has to wait for a pass over its own routes delays no
-//! other.
+//! Queueing an input is O(1). A turn processes the queues peer by peer within its budget; a batch
+//! may take several turns. A peer whose next input has to wait for a pass over its own routes
+//! delays no other.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -14,26 +14,26 @@ use crate::session::{Keep, Negotiated};
 use crate::types::{Family, FamilySet, PeerId, SessionId, Time};
 use crate::wire::RouteBatch;
 
-/// Whether the next input of a peer can be taken.
+/// How far an input of a peer was processed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Taken {
     /// It was processed completely.
     Whole,
-    /// The budget ended.
+    /// The budget was spent first.
     InPart,
     /// A pass over the peer's routes has to end first.
     Waits,
 }
 
 impl Table {
-    /// A peer exists. `address` breaks ties in the decision process.
+    /// Adds a peer. `address` breaks ties in the decision process.
     pub fn peer_add(&mut self, peer: PeerId, address: IpAddr, routes: Arc<PeerRoutes>) {
         let Some(source) = SourceId::peer_id(peer) else {
             self.note(format!("{}: no more than 65532 peers; it is left out", routes.name));
             return;
         };
         match self.peers.get_mut(peer) {
-            // The id is used again before the last that had it is gone.
+            // The id is reused before the previous peer with it is gone.
             Some(_) => self.queue(peer, PeerInput::Add { address, routes }),
             None => {
                 self.cluster_ids_differ |= routes.reflection.cluster_id.is_some();
@@ -42,13 +42,13 @@ impl Table {
         }
     }
 
-    /// The session is established. Its readers, one per negotiated family, come through
-    /// [`Table::poll_established`] when the table has come to it.
+    /// The session is established. Its readers, one per negotiated family, are returned by
+    /// [`Table::poll_established`] once the table has processed this input.
     pub fn peer_up(&mut self, peer: PeerId, session: SessionId, negotiated: Arc<Negotiated>) {
         self.queue(peer, PeerInput::Up { session, negotiated });
     }
 
-    /// Route events of a peer, in order. `receipt` is dropped when they have been applied.
+    /// Queues route events of a peer, in order. `receipt` is dropped when they have been applied.
     pub fn apply(&mut self, peer: PeerId, batch: RouteBatch, receipt: Receipt) {
         let octets = batch.size() as u64;
         let batch = QueuedBatch { batch, entry: 0, rest: None, receipt };
@@ -58,15 +58,15 @@ impl Table {
         }
     }
 
-    /// The session is over; routes are withdrawn within the next turns, or kept as stale
-    /// (RFC 4724 §4.2) after all that was handed over before has been applied. Ignored unless it is
-    /// the peer's present session.
+    /// The session has ended; routes are withdrawn within the next turns, or kept as stale (RFC
+    /// 4724 §4.2) once all batches queued before have been applied. Ignored unless it is the peer's
+    /// present session.
     pub fn peer_down(&mut self, peer: PeerId, session: SessionId, keep: Option<Keep>) {
         if keep.is_none()
             && let Some(known) = self.peers.known(peer)
             && known.handed_over() == Some(session)
         {
-            // What waits of the session would be withdrawn at once.
+            // Queued routes of the session would be withdrawn at once.
             while let Some(PeerInput::Batch(batch)) = known.inputs.back() {
                 known.input_octets -= batch.batch.size() as u64;
                 known.inputs.pop_back();
@@ -75,8 +75,8 @@ impl Table {
         self.queue(peer, PeerInput::Down { session, keep });
     }
 
-    /// Nothing is forwarded through the peer any more: the routes that were kept for its restart are
-    /// withdrawn within the next turns (RFC 4724 §4.2, RFC 5882 §4.3.2.2). Ignored while it is up.
+    /// The peer no longer forwards packets: the routes that were kept for its restart are withdrawn
+    /// within the next turns (RFC 4724 §4.2, RFC 5882 §4.3.2.2). Ignored while it is up.
     pub fn peer_forwarding_lost(&mut self, peer: PeerId) {
         self.queue(peer, PeerInput::ForwardingLost);
     }
@@ -134,7 +134,7 @@ impl Table {
         }
     }
 
-    /// Takes one input, or gives it back.
+    /// Processes one input, or returns it to be continued later.
     fn take_input(
         &mut self,
         now: Time,
@@ -196,7 +196,7 @@ impl Table {
                 }
                 let sources = &mut self.loc_rib.sources;
                 self.peers.finish_removal(id, sources, &mut self.imports_before);
-                // What follows is about another peer with this id.
+                // Further inputs are for another peer with this id.
                 let is_gone = self.peers.get(id).is_none_or(|peer| !peer.removed);
                 return (if is_gone { Taken::Whole } else { Taken::Waits }, None);
             }
@@ -206,7 +206,7 @@ impl Table {
 }
 
 impl Peer {
-    /// The session that what is handed over next belongs to.
+    /// The session that the next batch to be queued belongs to.
     fn handed_over(&self) -> Option<SessionId> {
         for input in self.inputs.iter().rev() {
             match input {

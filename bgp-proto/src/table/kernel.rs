@@ -13,10 +13,10 @@ use crate::types::{
     Family, FamilyMap, FibChange, FibKind, FibRoute, Hop, NextHop, Prefix, Recursion,
 };
 
-/// Changes for the host that there is memory for when there are none: what an ordinary turn brings.
+/// Capacity for changes that is kept while there are none: as many as an ordinary turn makes.
 const CHANGES_KEPT: usize = 4096;
 
-/// What the host was asked for, without the prefix.
+/// What the host was asked to install, without the prefix.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum FibEntry {
     /// A route.
@@ -27,7 +27,7 @@ pub(super) enum FibEntry {
         recursion: Recursion,
         next_hop: Option<IpAddr>,
     },
-    /// To leave what is there: [`FibChange::Keep`].
+    /// Leave what is installed: [`FibChange::Keep`].
     Kept,
 }
 
@@ -42,13 +42,13 @@ impl FibEntry {
     }
 }
 
-/// Kernel routes that the host was asked for, each once; 0 is "no route".
+/// Kernel routes requested of the host, each interned once; 0 is "no route".
 #[derive(Default)]
 struct FibTable {
-    /// With the number of references. Entry `n` has id `n + 1`.
+    /// Each with its number of references. Entry `n` has id `n + 1`.
     entries: Slab<(FibEntry, u32)>,
     index: BTreeMap<FibEntry, u32>,
-    /// The latest: routes with one next hop tend to follow each other.
+    /// The latest id: routes with the same next hop tend to follow each other.
     latest: u32,
 }
 
@@ -91,11 +91,11 @@ pub(super) struct KernelView {
     entries: FibTable,
     /// Kernel indices of the tunnel interfaces that exist, by name.
     tunnels: BTreeMap<Arc<str>, u32>,
-    /// Destinations to be compared with what the host was asked for.
+    /// Destinations to compare with the routes that the host was last asked to install.
     dirty: [WorkSet; 2],
     /// The same, for all destinations in the range.
     all_dirty: FamilyMap<Dirty>,
-    /// Changes for the host, which takes them after each turn: as many as a turn compares.
+    /// Changes for the host, which drains them after each turn: at most as many as a turn compares.
     changes: VecDeque<(Prefix, FibChange)>,
 }
 
@@ -106,7 +106,7 @@ struct Dirty {
 }
 
 impl KernelView {
-    /// A destination was decided.
+    /// Marks a destination for comparison.
     #[inline]
     pub(super) fn mark(&mut self, family: Family, dest: DestId) {
         self.dirty[family.index()].insert(dest.0);
@@ -266,11 +266,11 @@ impl KernelView {
         forwards.then_some(FibEntry::Route { kind, metric, source: from, recursion, next_hop })
     }
 
-    /// The legs of a route: those of the multipath set, each through the tunnel that policy sets for
-    /// it. `tunnel`: the one of the best path.
+    /// The hops of a route: those of every path of the multipath set, each through the tunnel that
+    /// the policy sets for it. `tunnel` is that of the best path.
     ///
-    /// Differs from BIRD: there a route with more than one gateway goes unencapsulated into an
-    /// underlay that does not know the pods.
+    /// Differs from BIRD: there, traffic for a route with more than one gateway is sent
+    /// unencapsulated into an underlay that has no routes to pods.
     fn legs(
         &self,
         (prefix, sharing): (Prefix, &[&Path]),
@@ -302,8 +302,8 @@ impl KernelView {
         legs
     }
 
-    /// The way through a tunnel: the BGP next hop itself, on the tunnel's link. Only while the tunnel
-    /// exists and the next hop can be reached.
+    /// The hop through a tunnel: the BGP next hop itself, on the tunnel's link. `None` if the
+    /// tunnel does not exist.
     fn through_tunnel(&self, name: &str, path: &Path, rib: &LocRib) -> Option<Hop> {
         let ifindex = *self.tunnels.get(name)?;
         let gateway = rib.hops.hop(path.next_hop)?.addr();
@@ -311,8 +311,8 @@ impl KernelView {
     }
 }
 
-/// At most `max` of the legs, sorted. The best path's come first, so they are never the ones that
-/// are cut.
+/// At most `max` of the hops, sorted. Those of the best path come first, so they are the last to be
+/// cut.
 fn in_order(mut legs: Vec<Hop>, max: usize) -> Vec<Hop> {
     legs.truncate(max);
     legs.sort_unstable();
@@ -320,7 +320,7 @@ fn in_order(mut legs: Vec<Hop>, max: usize) -> Vec<Hop> {
     legs
 }
 
-/// What the kernel's policy says of a path; `None`: there is no policy.
+/// The verdict of the FIB's policy on a path; `None` if there is no policy.
 fn verdict_of(
     prefix: Prefix,
     path: &Path,

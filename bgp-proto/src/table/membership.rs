@@ -10,7 +10,7 @@ use crate::rib::{DestId, Meter, NextHopId, SourceId};
 use crate::session::Negotiated;
 use crate::types::{ClusterId, Family, PeerId, PeerType, Time};
 
-/// Destinations that are looked at again one by one; of more, all are.
+/// Maximum number of destinations re-exported one by one; beyond it, the whole family is.
 const LISTED_MAX: usize = 4096;
 
 impl Table {
@@ -44,8 +44,8 @@ impl Table {
         })
     }
 
-    /// A session begins at this address: routes with that next hop are not for this peer
-    /// (RFC 4271 §5.1.3). What was exported before anybody was known to be there is looked at again.
+    /// A session with this address begins: routes with that next hop are not advertised to this
+    /// peer (RFC 4271 §5.1.3). Routes exported before the neighbour was known are re-exported.
     pub(super) fn note_neighbor(&mut self, source: SourceId, address: IpAddr, meter: &mut Meter) {
         let peers = &self.peers;
         let is_up = |other: SourceId| {
@@ -64,7 +64,8 @@ impl Table {
         meter.spend(self.loc_rib.local.len() as u32 / 16);
     }
 
-    /// The destinations that may be exported with one of these next hops, unless they are many.
+    /// The destinations that may be exported with one of these next hops; `None` if they are too
+    /// many, or unknown because an export policy sets next hops.
     fn dests_through(&self, hops: &[NextHopId], family: Family) -> Option<Vec<DestId>> {
         let rib = &self.loc_rib;
         let mut dests = Vec::new();
@@ -101,8 +102,8 @@ impl Table {
         Family::ALL.into_iter().for_each(|family| self.adj_ribs_out.leave(source, family));
     }
 
-    /// Looks at peers whose parameters changed: what decision and export know of them, which group
-    /// they belong to, and whether their routes are to be re-evaluated.
+    /// Applies changed parameters of peers: what decision and export know about them, the group
+    /// that they belong to, and the re-evaluation of their routes.
     pub(super) fn review_changes(&mut self, meter: &mut Meter) {
         if std::mem::take(&mut self.cluster_ids_differ) {
             self.collect_cluster_ids();
@@ -130,7 +131,7 @@ impl Table {
         }
     }
 
-    /// Every cluster id of ours. Where they are others than before, routes of internal peers are
+    /// Collects every cluster id of ours. If they changed, routes of internal peers are
     /// re-evaluated.
     fn collect_cluster_ids(&mut self) {
         let of_peers = self.peers.iter().filter(|peer| !peer.removed);

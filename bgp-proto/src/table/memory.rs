@@ -3,8 +3,8 @@
 //! Counts live data, not free capacity. A peer is charged for its paths, for its share of the
 //! attributes and next hops that it has in common with others, and for its queued inputs.
 //!
-//! Memory is shed by cause: first stale routes of peers that are down (RFC 4724 §4.2 allows it at any
-//! time), then slow readers, then the peer whose routes hold most.
+//! Memory is shed by cause: first stale routes of peers that are down (RFC 4724 §4.2 allows it at
+//! any time), then slow readers, then the peer whose routes hold most.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -15,19 +15,20 @@ use crate::export::MemberKey;
 use crate::rib::{AttrId, DestId, Meter, NextHopId};
 use crate::types::{Family, PeerId, Time};
 
-/// A destination and its places in the indexes, shared by its paths.
+/// A destination and its entries in the indexes, shared by its paths.
 const DESTINATION_OCTETS: u64 = 44;
-/// A path and its mark in what the peer holds.
+/// A path and its share of the peer's set of destinations.
 const PATH_OCTETS: u64 = 24;
-/// What was received of a path that import changed.
+/// Received attributes and next hop of a path that import changed.
 const RECEIVED_OCTETS: u64 = 36;
 /// An attribute set besides its octets.
 const SET_OCTETS: u64 = 80;
-/// A next hop with its address, its indexes and the destinations behind it.
+/// A next hop with its address, its indexes and the set of destinations that use it.
 const NEXT_HOP_OCTETS: u64 = 430;
 /// A reader that has pending data and reads nothing for this long is slow.
 const SLOW_AFTER: Duration = Duration::from_millis(500);
-/// Of the bound, the share of logs and advertised routes from which slow readers are looked for.
+/// Slow readers are looked for once logs and advertised routes hold this fraction (1/8) of the
+/// bound.
 const READERS_SHARE: u64 = 8;
 
 /// Octets held, by part.
@@ -57,10 +58,10 @@ impl Memory {
     }
 }
 
-/// Whose bound was passed.
+/// The bound that was exceeded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MemoryBound {
-    /// The peer's own (`PeerRoutes::memory_max`).
+    /// The peer's own (`PeerLimits::memory_max`).
     Peer,
     /// The table's (`TableConfig::memory_max`): the peer is the one that holds most.
     Table,
@@ -75,19 +76,19 @@ pub(super) struct MemoryReview {
     readers: Option<Readers>,
 }
 
-/// Adding up what peers answer for.
+/// Progress in adding up what peers are charged for.
 struct Weighing {
     bound_of: MemoryBound,
-    /// Peers to be weighed; the last one is.
+    /// Peers to be weighed; the last one is in progress.
     peers: Vec<PeerId>,
     family: usize,
-    /// Destinations of the last peer are done up to here.
+    /// Destinations of the last peer are weighed up to here.
     from: u32,
     octets: u64,
     heaviest: Option<(u64, PeerId)>,
 }
 
-/// Where readers stood when memory was too much.
+/// How far readers had read when the bound was found exceeded.
 struct Readers {
     at: Time,
     read: BTreeMap<(u32, MemberKey), u64>,
@@ -104,7 +105,7 @@ impl MemoryReview {
 }
 
 impl Table {
-    /// What is held, by part.
+    /// Octets held, by part.
     pub fn memory(&self) -> Memory {
         let mut memory = Memory::default();
         for family in Family::ALL {
@@ -127,7 +128,7 @@ impl Table {
         memory
     }
 
-    /// What the host holds on behalf of peers and has not handed over: batches that wait for credit,
+    /// Sets how many octets the host holds on behalf of peers: batches that wait for credit, and
     /// octets that were read and not parsed.
     pub fn set_host_octets(&mut self, octets: u64) {
         self.host_octets = octets;
@@ -157,8 +158,8 @@ impl Table {
         of.sum()
     }
 
-    /// Octets of routes came from a peer. What it holds cannot have grown by much more than that, so
-    /// its paths are looked at only once in a while.
+    /// Counts octets of routes received from a peer. Its memory cannot have grown by much more than
+    /// that, so its paths are weighed only occasionally.
     pub(super) fn note_octets(&mut self, id: PeerId, octets: usize) {
         let Some(peer) = self.peers.get_mut(id) else { return };
         let Some(bound) = peer.routes.limits.memory_max else { return };
@@ -171,8 +172,8 @@ impl Table {
         }
     }
 
-    /// Looks for who holds too much if all together hold too much; one at a time, so that nobody is
-    /// closed whose routes would have fitted once the other's were gone.
+    /// Sheds memory if the bound is exceeded. Only one session is closed at a time, so that none is
+    /// closed whose routes would have fitted once those of another were withdrawn.
     pub(super) fn review_memory(&mut self, now: Time, meter: &mut Meter) {
         if self.memory_review.weighing.is_some() {
             return self.weigh(now, meter);
@@ -187,7 +188,7 @@ impl Table {
             self.memory_review.readers = None;
             return;
         }
-        // What is on its way out is counted until it is gone.
+        // Routes that are being withdrawn are counted until they are removed.
         if self.peers.is_withdrawing() || self.peers.iter().any(|peer| peer.is_shed()) {
             return;
         }
@@ -202,7 +203,8 @@ impl Table {
         self.begin_weighing(MemoryBound::Table, peers);
     }
 
-    /// Withdraws what is kept for peers that are away, or came back and have not sent it again.
+    /// Withdraws the stale routes of one peer that is down, or is back and has not announced them
+    /// again. Returns whether there was one.
     fn drop_stale(&mut self, meter: &mut Meter) -> bool {
         let mut any = false;
         for id in self.peers.ids() {
@@ -229,8 +231,8 @@ impl Table {
         false
     }
 
-    /// Whether readers that do not read may be what is too much: the slowest of the largest group is
-    /// closed, or it is not known yet who reads.
+    /// Whether slow readers may be the cause: the slowest of the largest group has been closed, or
+    /// it is not known yet which readers are slow.
     fn has_slow_readers(&mut self, now: Time, bound: u64) -> bool {
         let (logs, advertised) = self.adj_ribs_out.octets(&self.loc_rib);
         if logs + advertised < bound / READERS_SHARE {
@@ -337,7 +339,8 @@ impl Table {
 }
 
 impl super::peer::Peer {
-    /// The host was asked to close the session because of memory, or its routes are on their way out.
+    /// Whether the host was asked to close the session because of memory, or its routes are being
+    /// withdrawn.
     fn is_shed(&self) -> bool {
         let reason = self.close.as_ref().map(|order| order.reason);
         matches!(reason, Some(CloseReason::MemoryLimit { .. } | CloseReason::TooSlow))

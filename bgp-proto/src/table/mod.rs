@@ -1,8 +1,9 @@
 //! The table: all routes, one owner, one thread.
 //!
-//! In: batches of route events, peers coming and going, local routes, resolved next hops,
+//! In: batches of route events, peers and their sessions, local routes, resolved next hops,
 //! configuration. Out: FIB changes and encoded chunks. Inputs are queued, and [`Table::turn`]
-//! processes them: it does as much as its budget of [`Work`] allows and returns whether work is left.
+//! processes them: it does as much as its budget of [`Work`] allows and returns whether work is
+//! left.
 //!
 //! ```text
 //! apply, peer_*, handle_* ──▶ turn(now, work) ──▶ poll_established, poll_next_hops, poll_fib, poll_event
@@ -58,8 +59,9 @@ use peers::Peers;
 use refusals::Refusals;
 use sessions::Review;
 
-/// For so many turns the decision process waits while inputs do, if fewer destinations wait for it.
+/// Maximum number of turns for which the decision process is postponed while inputs are pending.
 const GATHERING_TURNS: u32 = 16;
+/// Number of touched destinations from which on it is not postponed.
 const GATHERED_MAX: u32 = 1 << 17;
 
 /// Notifications to the host.
@@ -68,37 +70,37 @@ pub enum TableEvent {
     /// The session must be closed. Repeated every second until [`Table::peer_down`] of that session
     /// arrives.
     Close {
-        /// Who.
+        /// The peer.
         peer: PeerId,
-        /// Its session; another one of the peer is not concerned.
+        /// The session to close; another one of the peer is not affected.
         session: SessionId,
-        /// Why.
+        /// Why it must be closed.
         reason: CloseReason,
     },
-    /// The peer exceeded the warning share of its prefix limit; once per crossing.
+    /// The peer reached the warning share of its prefix limit; once per crossing.
     PrefixWarning {
-        /// Who.
+        /// The peer.
         peer: PeerId,
-        /// Which family.
+        /// The family.
         family: Family,
         /// Prefixes held.
         count: u32,
         /// The bound.
         bound: u32,
     },
-    /// The peer sent End-of-RIB, and every route before it has gone through decision and the
-    /// comparison with the kernel: what it changed there was handed out by [`Table::poll_fib`].
+    /// The peer sent End-of-RIB, and every route before it has passed the decision process and the
+    /// comparison with the kernel: the resulting changes were returned by [`Table::poll_fib`].
     EndOfRib {
-        /// Who.
+        /// The peer.
         peer: PeerId,
-        /// Which family.
+        /// The family.
         family: Family,
     },
     /// Stale routes of a restarting peer are withdrawn because their timer expired (RFC 4724 §4.2).
     StaleRemoved {
-        /// Who.
+        /// The peer.
         peer: PeerId,
-        /// Which family.
+        /// The family.
         family: Family,
         /// Paths withdrawn.
         count: u32,
@@ -122,22 +124,22 @@ pub enum Returned {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum CloseReason {
-    /// The peer passed its prefix limit (Cease 6/1).
+    /// The peer exceeded its prefix limit (Cease 6/1).
     PrefixLimit {
-        /// Which family.
+        /// The family.
         family: Family,
         /// The bound.
         bound: u32,
     },
-    /// The peer reads so slowly that the table would have to keep too much state on its behalf; it is
-    /// sent no more routes (Cease 6/8).
+    /// The peer reads so slowly that the table would have to keep too much state on its behalf; it
+    /// is sent no more routes (Cease 6/8).
     TooSlow,
-    /// The session would need one update group more than there may be (Cease 6/8).
+    /// The session would need an update group beyond the maximum (Cease 6/8).
     TooManyGroups {
         /// The bound.
         bound: usize,
     },
-    /// The peer's routes hold too much (Cease 6/8).
+    /// The peer's routes hold too much memory (Cease 6/8).
     MemoryLimit {
         /// Whose bound it is.
         bound_of: MemoryBound,
@@ -160,34 +162,34 @@ impl CloseReason {
     }
 }
 
-/// An order to close that the host has not obeyed is given again after this time.
+/// A request to close a session that is still up is repeated after this time.
 const CLOSE_AGAIN: Duration = Duration::from_secs(1);
 
 /// Octets of a set that are copied by a unit of work.
 const RECOUNT: u64 = 400;
 
-/// Whether a next hop is of interest.
+/// A request to the host about the resolution of a next hop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum NextHopRequest {
     /// Resolve it now and report changes through [`Table::handle_next_hop`].
     Track(IpAddr),
-    /// No path uses it.
+    /// Stop tracking it: no path uses it.
     Untrack(IpAddr),
 }
 
 /// A session that the table has begun to serve.
 #[derive(Debug)]
 pub struct Established {
-    /// Whose.
+    /// The peer.
     pub peer: PeerId,
-    /// Which.
+    /// Its session.
     pub session: SessionId,
     /// One per family that the peer is sent routes of.
     pub readers: Vec<Reader>,
 }
 
-/// All routes, one owner: peers with their Adj-RIBs-In, the Loc-RIB, the Adj-RIBs-Out, and what the
-/// kernel is to hold (RFC 4271 §3.2).
+/// All routes, one owner: peers with their Adj-RIBs-In, the Loc-RIB, the Adj-RIBs-Out, and the
+/// intended contents of the kernel's table (RFC 4271 §3.2).
 ///
 /// Inputs are O(1): they are queued for the next turns. [`Table::turn`] does everything that grows
 /// with routes, peers or groups, within its budget, each phase with a share of it; the host then
@@ -209,16 +211,16 @@ pub struct Table {
     /// Octets that the host holds on behalf of peers.
     host_octets: u64,
     memory_review: MemoryReview,
-    /// Tombstones remain to be examined.
+    /// Whether tombstones remain to be examined.
     purge_more: bool,
     turn: u64,
-    /// Turns since there was nothing to decide.
+    /// Consecutive turns that left something to decide.
     undecided_turns: u32,
     events: VecDeque<TableEvent>,
     established: VecDeque<Established>,
     end_of_ribs: VecDeque<PendingEndOfRib>,
     refusals: Refusals,
-    /// What peers that are gone had announced and withdrawn.
+    /// Import counters of peers that were removed.
     imports_before: FamilyMap<ImportCounts>,
     /// Scratch memory; empty between uses.
     fresh: Vec<DestId>,
@@ -240,9 +242,9 @@ enum EndOfRibStage {
 }
 
 impl Table {
-    /// An empty table. `seed` goes into hash tables (feeders must not be able to aim collisions);
+    /// An empty table. `seed` keys the hash tables, so that peers cannot aim for collisions;
     /// results do not depend on it. `waker` is woken from other threads when a group's readers have
-    /// room again or a member needs catching up: the host then calls [`Table::turn`].
+    /// room again or a member needs resynchronisation: the host then calls [`Table::turn`].
     pub fn new(config: Arc<TableConfig>, seed: u64, waker: Waker) -> Self {
         Table {
             peers: Peers::default(),
@@ -298,7 +300,7 @@ impl Table {
     }
 
     /// The interfaces that [`Change::Tunnel`](crate::policy::Change::Tunnel) may name: those that
-    /// exist, with their kernel indices. A route through one that does not exist goes the way that
+    /// exist, with their kernel indices. A route through one that does not exist uses the hops that
     /// its next hop resolves to.
     pub fn handle_tunnels(&mut self, tunnels: BTreeMap<Arc<str>, u32>) {
         if self.kernel.set_tunnels(tunnels) {
@@ -306,9 +308,9 @@ impl Table {
         }
     }
 
-    /// Defers all export, End-of-RIB included, until [`Table::release_export`]. As a restarting speaker
-    /// (RFC 4724 §4.1) we must not send an End-of-RIB, which lets peers sweep our stale routes, before
-    /// we have learned those routes again.
+    /// Defers all export, End-of-RIB included, until [`Table::release_export`]. As a restarting
+    /// speaker (RFC 4724 §4.1) we must not send an End-of-RIB, which lets peers sweep our stale
+    /// routes, before we have learned those routes again.
     pub fn defer_export(&mut self) {
         self.adj_ribs_out.defer();
     }
@@ -377,8 +379,9 @@ impl Table {
         Progress { done: Work(meter.spent()), inputs, decision, export, decided, next }
     }
 
-    /// Whether inputs go before the decision process. Destinations are decided and encoded in the order
-    /// of their slots, which is that of memory: the more have changed, the less each of them costs.
+    /// Whether inputs take precedence over the decision process. Destinations are decided and
+    /// encoded in the order of their slots, which is that of memory: the more have changed, the
+    /// less each of them costs.
     fn is_gathering(&self) -> bool {
         self.peers.waiting_len() > 0
             && self.undecided_turns < GATHERING_TURNS
@@ -405,7 +408,7 @@ impl Table {
         for (peer, family, dest) in reimport {
             self.reimport_dest(peer, family, dest);
         }
-        // A pass may take out what is left.
+        // A pass may remove what is left.
         if !self.peers.has_busy() {
             self.loc_rib.compact_hops(meter);
         }
@@ -450,17 +453,17 @@ impl Table {
         self.peers.poll_timeout().into_iter().chain(review).chain(trim).min()
     }
 
-    /// Sessions that the table has come to since the last call.
+    /// The next session that the table has begun to serve.
     pub fn poll_established(&mut self) -> Option<Established> {
         self.established.pop_front()
     }
 
-    /// Takes up to `max` changes of what the kernel should hold.
+    /// Removes and returns up to `max` changes of what the kernel should hold.
     pub fn poll_fib(&mut self, max: usize) -> Vec<(Prefix, FibChange)> {
         self.kernel.poll(max)
     }
 
-    /// Next hops to track or forget since the last call.
+    /// Next hops to start or stop tracking since the last call.
     pub fn poll_next_hops(&mut self) -> Vec<NextHopRequest> {
         let requests = self.loc_rib.hops.take_requests().into_iter();
         let to_request = |(addr, track)| match track {
@@ -482,7 +485,8 @@ impl Table {
         self.end_of_ribs.push_back(PendingEndOfRib { peer, family, stage });
     }
 
-    /// Reports each End-of-RIB once the routes before it are on their way.
+    /// Reports each End-of-RIB once the routes before it have been decided and compared with the
+    /// kernel.
     fn report_end_of_ribs(&mut self) {
         let (rib, kernel, events) = (&self.loc_rib, &self.kernel, &mut self.events);
         self.end_of_ribs.retain_mut(|waiting| {

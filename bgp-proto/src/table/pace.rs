@@ -4,16 +4,17 @@ use std::time::Duration;
 
 use super::Work;
 
-/// How long a turn is to take that has enough to do.
+/// Intended duration of a turn that has enough to do.
 const TURN: Duration = Duration::from_millis(2);
 /// Minimum work from which the pace is learned: less is not measurable.
 const LEARNED_FROM: u32 = 1_000;
-/// Nanoseconds that a unit may take. Beyond the upper bound something else was measured. Below the
-/// lower one turns get no longer: the next one may meet work of another kind, of which a unit takes
-/// several times as much.
+/// Nanoseconds that a unit may take. Beyond the upper bound, something else was measured. Below the
+/// lower one, turns get no longer: the next one may meet work of another kind, of which a unit
+/// takes several times as long.
 const UNIT_NANOS: std::ops::RangeInclusive<u64> = 100..=800;
 
-/// What a unit of work takes on this machine, at present: for the host, which has the clock.
+/// How long a unit of work takes on this machine, at present. Kept by the host, which has the
+/// clock.
 #[derive(Clone, Copy, Debug)]
 pub struct Pace {
     unit_nanos: u64,
@@ -26,13 +27,13 @@ impl Default for Pace {
 }
 
 impl Pace {
-    /// What the next turn may do.
+    /// The budget of the next turn.
     pub fn budget(&self) -> Work {
         Work((TURN.as_nanos() as u64 / self.unit_nanos) as u32)
     }
 
-    /// A turn did so much in so much time. A slow turn counts at once, fast ones little by little:
-    /// a turn that is too long is worse than many that are too short.
+    /// Learns from a turn that did `done` in the time `took`. A slow turn counts at once, fast ones
+    /// gradually: a turn that is too long is worse than many that are too short.
     pub fn learn(&mut self, done: Work, took: Duration) {
         if done.0 < LEARNED_FROM {
             return;
@@ -58,7 +59,7 @@ mod tests {
             pace.learn(pace.budget(), Duration::from_micros(u64::from(pace.budget().0) / 20));
         }
         assert!(pace.budget() > Work(17_000) && pace.budget() <= Work::TURN);
-        // What was too little to measure, or took a nap, changes nothing or not much.
+        // A turn too short to measure changes nothing, and one that was interrupted not much.
         let before = pace.budget();
         pace.learn(Work(3), Duration::from_secs(1));
         assert_eq!(pace.budget(), before);

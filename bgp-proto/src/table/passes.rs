@@ -1,11 +1,11 @@
 //! Passes over all destinations of a peer, in slices.
 //!
 //! The Adj-RIB-In of an ended session is detached at once: it no longer counts as the peer's, and a
-//! new session begins empty. The paths themselves stay usable until the pass withdraws them, or until
-//! the peer announces or withdraws their destination, whichever is first.
+//! new session begins empty. The paths themselves stay usable until the pass withdraws them, or
+//! until the peer announces or withdraws their destination, whichever is first.
 //!
-//! A path keeps the result of its import until the pass reaches it. What the peer sends meanwhile is
-//! evaluated with the current parameters, and re-evaluating that once more changes nothing.
+//! A path keeps the result of its import until the pass reaches it. What the peer sends meanwhile
+//! is evaluated with the current parameters, and re-evaluating that once more changes nothing.
 
 use super::import::{ImportContext, Liveness};
 use super::peer::Pass;
@@ -18,7 +18,7 @@ impl Table {
     pub(super) fn begin_withdrawal(&mut self, id: PeerId, family: Family) {
         let Some(peer) = self.peers.get_mut(id) else { return };
         let held = peer.family_mut(family);
-        // The stream waits for the pass before a session ends; a timer does not.
+        // Inputs that end a session wait for the previous pass; a timer does not.
         let leftover = std::mem::take(held.pass_mut(Pass::Withdraw));
         held.passes = Default::default();
         let mut dests = std::mem::take(&mut held.dests);
@@ -43,7 +43,7 @@ impl Table {
         self.peers.set_busy(id);
     }
 
-    /// Paths that are not fresh are withdrawn (RFC 4724 §4.2, RFC 7313 §4).
+    /// Begins to withdraw paths that are not fresh (RFC 4724 §4.2, RFC 7313 §4).
     pub(super) fn begin_sweep(&mut self, id: PeerId, family: Family, meter: &mut Meter) {
         let Some(peer) = self.peers.get_mut(id) else { return };
         let held = peer.family_mut(family);
@@ -59,8 +59,8 @@ impl Table {
         self.stop_stale_timer(id);
     }
 
-    /// What a peer says about a destination is about its present session: what an earlier one left
-    /// there goes first.
+    /// Withdraws the paths that an ended session left at a destination. Called before a route of
+    /// the present session is applied there.
     #[inline]
     pub(super) fn withdraw_leftover(&mut self, id: PeerId, family: Family, dest: DestId) {
         if !self.peers.has_busy() {
@@ -99,7 +99,7 @@ impl Table {
                     && let Some(dest) = self.next_of(id, family, pass)
                 {
                     meter.spend(2);
-                    // Freed since it was listed, and its slot may be gone with others at the end.
+                    // It may have been freed since it was listed, and its slot truncated.
                     if !self.loc_rib.dests(family).is_live(dest) {
                         continue;
                     }
@@ -175,8 +175,8 @@ impl Table {
         }
     }
 
-    /// A next hop is reached by another interface: paths through it are re-evaluated where the import
-    /// policy looks at that.
+    /// A next hop is reached through another interface: paths through it are re-evaluated if the
+    /// import policy matches interfaces.
     pub(super) fn reimport_dest(&mut self, id: PeerId, family: Family, dest: DestId) {
         if let Some(peer) = self.peers.get_mut(id)
             && peer.routes.import.policy.looks_at_interface()

@@ -21,7 +21,7 @@ pub(super) struct Peer {
     pub(super) session: Option<Arc<Negotiated>>,
     /// The session that is established.
     pub(super) up: Option<SessionId>,
-    /// The order to close that session, if one was given.
+    /// The request to close that session, if one was made.
     pub(super) close: Option<CloseOrder>,
     /// The host has removed it; it is dropped once its paths are withdrawn.
     pub(super) removed: bool,
@@ -29,11 +29,11 @@ pub(super) struct Peer {
     pub(super) inputs: VecDeque<PeerInput>,
     /// Octets of the batches among them.
     pub(super) input_octets: u64,
-    /// Stale routes are withdrawn at the latest then.
+    /// When stale routes are withdrawn at the latest.
     pub(super) stale_timer: Timer,
-    /// Consecutive restarts keep stale routes no longer than until then (RFC 8538 §4.1).
+    /// Limit of `stale_timer` across consecutive restarts (RFC 8538 §4.1).
     pub(super) stale_until: Option<Time>,
-    /// Octets of routes received since what it holds was looked at.
+    /// Octets of routes received since its paths were last weighed.
     pub(super) unreviewed: u64,
     families: [PeerFamily; 2],
 }
@@ -43,7 +43,7 @@ pub type Receipt = Option<Box<dyn Any + Send>>;
 
 /// Inputs of a peer: one ordered stream.
 pub(super) enum PeerInput {
-    /// Nothing is forwarded through the peer any more.
+    /// The peer no longer forwards packets.
     ForwardingLost,
     /// The id was in use when the peer was added: it begins once the previous one is gone.
     Add {
@@ -65,7 +65,7 @@ pub(super) enum PeerInput {
 /// A queued batch of route events, and how far it is applied.
 pub(super) struct QueuedBatch {
     pub(super) batch: RouteBatch,
-    /// The entry that is next, and the octets that are left of its NLRI where it has begun.
+    /// The next entry, and the octets that are left of its NLRI if it was begun.
     pub(super) entry: usize,
     pub(super) rest: Option<u32>,
     /// Held until the batch has been applied.
@@ -78,7 +78,7 @@ pub(super) struct QueuedBatch {
 pub(super) struct PeerFamily {
     /// Destinations that hold a path of the peer.
     pub(super) dests: SparseSet,
-    /// Destinations that one of the passes has yet to come to.
+    /// Destinations that each pass has yet to visit.
     pub(super) passes: [SparseSet; 5],
     /// Passes whose end has a consequence.
     pub(super) ends: [bool; 5],
@@ -94,7 +94,7 @@ pub(super) struct PeerFamily {
     pub(super) warned_in: u64,
     /// Which paths are fresh.
     pub(super) marks: Marks,
-    /// Paths that are not fresh are kept over a restart of the peer (RFC 4724 §4.2).
+    /// Paths that are not fresh are kept across a restart of the peer (RFC 4724 §4.2).
     pub(super) stale: bool,
     /// BoRR was received; EoRR is awaited until then.
     pub(super) refresh_timer: Timer,
@@ -108,7 +108,7 @@ pub(super) enum Pass {
     Withdraw,
     /// Paths that are older than the sweep asks for are withdrawn.
     Sweep,
-    /// Stamps are about to wrap: all that are not fresh get the same one.
+    /// Stamps are about to wrap: all paths that are not fresh get the same one.
     Restamp,
     /// Facts about the peer changed: the best path counts as changed.
     Touch,
@@ -127,15 +127,15 @@ pub(super) struct Marks {
     pub(super) present: Stamp,
     /// No path has a stamp that is older.
     oldest: Stamp,
-    /// What the sweep leaves is not older than this.
+    /// The sweep withdraws paths with an older stamp than this.
     pub(super) sweep_from: Stamp,
     /// Paths that are not fresh.
     pub(super) old: u32,
 }
 
 impl Marks {
-    /// Makes every path held now not fresh. Returns false and does nothing if stamps have wrapped since
-    /// the last sweep: the caller sweeps or restamps first.
+    /// Makes every path held now not fresh. Returns false and does nothing if stamps have wrapped
+    /// since the last sweep: the caller sweeps or restamps first.
     pub(super) fn advance(&mut self, held: u32) -> bool {
         if self.old == held {
             return true;
@@ -148,7 +148,7 @@ impl Marks {
         true
     }
 
-    /// Whether [`Marks::advance`] would.
+    /// Whether [`Marks::advance`] would succeed.
     pub(super) fn has_room(&self, held: u32) -> bool {
         self.old == held || self.oldest.age(self.present) < u8::MAX - 1
     }
@@ -163,7 +163,7 @@ impl Marks {
         self.oldest = self.sweep_from;
     }
 
-    /// The stamp that all paths get that are not fresh.
+    /// The stamp assigned to paths that are not fresh.
     pub(super) fn before_present(&self) -> Stamp {
         Stamp(self.present.0.wrapping_sub(1))
     }
@@ -178,10 +178,10 @@ impl Marks {
     }
 }
 
-/// An order to the host to close a session, in force until the session is over.
+/// A request to the host to close a session, in force until the session has ended.
 pub(super) struct CloseOrder {
     pub(super) reason: CloseReason,
-    /// When it is given again.
+    /// When it is repeated.
     pub(super) again: Timer,
 }
 
@@ -223,7 +223,7 @@ impl Peer {
         self.families.iter().any(|held| !held.pass(pass).is_empty())
     }
 
-    /// Whether nothing is left of it.
+    /// Whether it was removed and none of its paths are left.
     pub(super) fn is_gone(&self) -> bool {
         self.removed && !self.has(Pass::Withdraw)
     }
@@ -238,8 +238,8 @@ impl PeerFamily {
         &mut self.passes[pass as usize]
     }
 
-    /// Paths that count against the peer's limit: not those that are kept, or were not yet swept, of
-    /// before a restart. The peer may never have had both at a time.
+    /// Paths that count against the peer's limit: not those from before a restart that are kept or
+    /// not swept yet. The peer may never have held both at the same time.
     pub(super) fn counted(&self) -> u32 {
         let is_restarting = self.stale || !self.pass(Pass::Sweep).is_empty();
         self.received - if is_restarting { self.marks.old } else { 0 }
@@ -251,7 +251,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn marks_count_and_refuse_to_go_around() {
+    fn marks_advance_and_refuse_to_wrap() {
         let mut marks = Marks::default();
         assert!(marks.advance(0) && marks.present == Stamp(0), "nothing to mark");
         let mut advanced = 0;

@@ -11,15 +11,15 @@ use crate::types::{Family, FamilyMap, PeerId, Time};
 #[derive(Default)]
 pub(super) struct Peers {
     slots: Vec<Option<Box<Peer>>>,
-    /// Peers with inputs, in the order in which they are looked at.
+    /// Peers with inputs, in the order in which they are served.
     waiting: Round,
-    /// Peers with a pass under way.
+    /// Peers with a pass in progress.
     busy: Round,
-    /// Peers that may have a deadline. Few have, and each turn asks.
+    /// Peers that may have a deadline: few do, and each turn checks.
     timed: BTreeSet<PeerId>,
 }
 
-/// Peers in turn.
+/// Peers in round-robin order, each once.
 #[derive(Default)]
 struct Round {
     order: VecDeque<PeerId>,
@@ -51,7 +51,7 @@ impl Peers {
         self.slots.get_mut(id.index())?.as_deref_mut()
     }
 
-    /// The peer of an input: the host added it before.
+    /// The peer that an input is for, which the host must have added.
     pub(super) fn known(&mut self, id: PeerId) -> Option<&mut Peer> {
         let peer = self.get_mut(id);
         debug_assert!(peer.is_some(), "peer {} was not added", id.0);
@@ -86,7 +86,7 @@ impl Peers {
         self.waiting.order.len() as u32
     }
 
-    /// The peer has a pass under way.
+    /// The peer has a pass in progress.
     pub(super) fn set_busy(&mut self, id: PeerId) {
         self.busy.insert(id);
     }
@@ -109,8 +109,8 @@ impl Peers {
         busy.any(|peer| peer.has(Pass::Withdraw) || peer.has(Pass::Sweep))
     }
 
-    /// Forgets a peer that was removed and of which nothing is left, unless another one waits for
-    /// its id.
+    /// Drops a peer that was removed and none of whose paths are left. If another one waits for its
+    /// id, that one takes its place.
     pub(super) fn finish_removal(
         &mut self,
         id: PeerId,
@@ -127,7 +127,7 @@ impl Peers {
             self.timed.remove(&id);
             return;
         }
-        // The next one that has the id has been added, and perhaps more.
+        // The next peer with this id has been added, and perhaps more has happened to it.
         let mut next = Peer::new(peer.source, peer.address, peer.routes);
         (next.inputs, next.input_octets) = (peer.inputs, peer.input_octets);
         *slot = Some(Box::new(next));
@@ -147,7 +147,7 @@ impl Peers {
         self.timed.iter().filter_map(|id| self.get(*id)).flat_map(Peer::deadlines).min()
     }
 
-    /// Forgets which peers had a deadline and have none.
+    /// Drops peers that no longer have a deadline from `timed`.
     pub(super) fn review_timed(&mut self) {
         let slots = &self.slots;
         self.timed.retain(|id| {

@@ -13,7 +13,7 @@ const RULES_MAX: usize = 128;
 /// What rejected a route.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RefusedBy {
-    /// A check of what the route says: a loop or a leak.
+    /// A check of the route's attributes: a loop, a leak, or a limit.
     Check(Unusable),
     /// The peer's prefix limit.
     PrefixLimit,
@@ -23,26 +23,25 @@ pub enum RefusedBy {
     Rule {
         /// The policy's name.
         policy: Arc<str>,
-        /// The rule, counted from one; `None`: none decided, and the default refuses.
+        /// The rule, counted from one; `None`: none decided, and the default rejects.
         number: Option<usize>,
         /// The rule's name; may be empty.
         name: String,
     },
-    /// Rules beyond those that are counted each for itself.
+    /// Rules beyond those that have a counter of their own.
     OtherRules,
 }
 
-/// How many routes were refused, since the start. An announcement that repeats what is known does
-/// not count again.
+/// How many routes were refused since the start. A repeated announcement does not count again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refused {
-    /// By what.
+    /// What refused them.
     pub by: RefusedBy,
-    /// Routes.
+    /// Number of routes.
     pub routes: FamilyMap<u64>,
 }
 
-/// Names an entry of [`Refusals`].
+/// Identifies an entry of [`Refusals`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct RefusalId(u16);
 
@@ -55,7 +54,7 @@ impl RefusalId {
 /// The counters.
 pub(super) struct Refusals {
     entries: Vec<Refused>,
-    /// The rule that rejected last: usually the next one too.
+    /// The entry of the rule that rejected last: usually it is the next one as well.
     last: usize,
 }
 

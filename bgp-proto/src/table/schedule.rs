@@ -2,16 +2,16 @@
 
 use std::ops::{Add, Sub};
 
-/// An amount of work, in units of about 100 ns on one core of the year 2020. The table has no clock:
-/// it charges itself for what it does by estimates, and the host, which measures turns, gives each a
-/// budget that takes as long as it wants a turn to take.
+/// An amount of work, in units of about 100 ns on one core of the year 2020. The table has no
+/// clock: it charges itself for what it does by estimates, and the host, which measures turns,
+/// gives each a budget that takes as long as it wants a turn to take.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Work(pub u32);
 
 impl Work {
     /// About two milliseconds.
     pub const TURN: Work = Work(20_000);
-    /// Everything that there is to do.
+    /// No limit.
     pub const UNLIMITED: Work = Work(u32::MAX);
 }
 
@@ -37,15 +37,15 @@ impl Sub for Work {
 pub struct Progress {
     /// Work done.
     pub done: Work,
-    /// Of it: import of what peers sent, decision, and export.
+    /// Of it, spent on import of what peers sent.
     pub inputs: Work,
-    /// See above.
+    /// Of it, spent on the decision process.
     pub decision: Work,
-    /// See above.
+    /// Of it, spent on export.
     pub export: Work,
-    /// Destinations that the decision process looked at.
+    /// Destinations that the decision process examined.
     pub decided: u32,
-    /// Whether there is more to do that waits for nobody.
+    /// When the next turn is due.
     pub next: NextTurn,
 }
 

@@ -14,7 +14,7 @@ use crate::types::{Family, FamilySet, PeerId, PeerType, RouterId, SessionId, Tim
 /// How long after BoRR routes wait for EoRR before they are withdrawn (RFC 7313 §4).
 const REFRESH_TIME: Duration = Duration::from_secs(600);
 
-/// Finding the group of a peer, or making one.
+/// Work of finding the group of a peer, or of creating one.
 const WORK_JOIN: u32 = 60;
 
 impl Table {
@@ -31,7 +31,7 @@ impl Table {
         peer.close = None;
         peer.session = Some(Arc::clone(&session));
         if peer.stale_timer.deadline().is_some() {
-            // It is among those with a deadline since the timer was set first.
+            // The peer is in `timed` already, since the timer was first set.
             let at = now + peer.routes.stale_time;
             peer.stale_timer.set(peer.stale_until.map_or(at, |until| at.min(until)));
         }
@@ -61,8 +61,8 @@ impl Table {
         readers.collect()
     }
 
-    /// Tells decision and export what they need of the peer. If that changed, its routes are looked
-    /// at again.
+    /// Records what decision and export need to know about the peer. If that changed, its
+    /// destinations are decided again.
     pub(super) fn note_facts(&mut self, id: PeerId, meter: &mut Meter) {
         let Some(peer) = self.peers.get(id) else { return };
         let session = peer.session.as_ref();
@@ -110,8 +110,8 @@ impl Table {
         let keeps_any = Family::ALL.into_iter().any(|family| peer.family(family).stale);
         match keep.filter(|_| keeps_any) {
             Some(keep) => {
-                // The peer alone says how long it takes to restart; we say how long a route that
-                // nobody answers for is used.
+                // The peer says how long it takes to restart; we limit how long routes are used
+                // that no session confirms.
                 let away = keep.restart_time.min(peer.routes.stale_time);
                 let first = now + away + peer.routes.stale_time;
                 let until = *peer.stale_until.get_or_insert(first);
@@ -125,8 +125,8 @@ impl Table {
         }
     }
 
-    /// What is held of a family outlives the session. What was stale already does not live through
-    /// a second restart (RFC 4724 §4.2), unless both sides set the N bit (RFC 8538 §4.1).
+    /// Keeps the routes of a family as stale. Routes that are stale already are not kept across a
+    /// second restart (RFC 4724 §4.2), unless both sides set the N bit (RFC 8538 §4.1).
     fn keep_as_stale(&mut self, id: PeerId, family: Family, both_notify: bool, meter: &mut Meter) {
         let Some(peer) = self.peers.get(id) else { return };
         let held = peer.family(family);
@@ -141,15 +141,15 @@ impl Table {
         }
     }
 
-    /// From here on, what is held is not fresh. There is room for the mark.
+    /// Makes everything that is held not fresh. The caller has checked that the mark has room.
     fn mark(&mut self, id: PeerId, family: Family) {
         let Some(peer) = self.peers.get_mut(id) else { return };
         let held = peer.family_mut(family);
         let has_room = held.marks.advance(held.received);
-        debug_assert!(has_room, "the stream waits for a restamping");
+        debug_assert!(has_room, "inputs wait for a restamping");
     }
 
-    /// Whether a mark has room; if not, it is being made.
+    /// Whether a mark has room. If not, begins the pass that makes room.
     pub(super) fn can_mark(&mut self, id: PeerId, family: Family, meter: &mut Meter) -> bool {
         let Some(peer) = self.peers.get_mut(id) else { return true };
         let held = peer.family_mut(family);
@@ -167,7 +167,7 @@ impl Table {
     pub fn peer_configure(&mut self, peer: PeerId, routes: Arc<PeerRoutes>) {
         let id = peer;
         let Some(peer) = self.peers.known(id) else { return };
-        // A peer that waits for its id has parameters of its own.
+        // A peer that waits for the id to become free has parameters of its own.
         let waiting = peer.inputs.iter_mut().rev().find_map(|input| match input {
             PeerInput::Add { routes, .. } => Some(routes),
             _ => None,
@@ -177,7 +177,7 @@ impl Table {
             return;
         }
         let before = std::mem::replace(&mut peer.routes, Arc::clone(&routes));
-        // What is not compared is read where it applies. `export` and `client` are compared by the
+        // What is not compared is read when it applies. `export` and `client` are compared by the
         // review, with the group's key and the facts of the source.
         let PeerRoutes { name: _, import, export: _, reflection, limits: _, stale_time: _ } =
             &*before;
@@ -193,12 +193,13 @@ impl Table {
         }
         let import_differs = *import != routes.import || cluster_id_differs;
         let review = if import_differs { Review::Import } else { Review::Export };
-        // The one before may not have been done yet, and was for more than this one.
+        // An earlier review may still be pending, and may cover more than this one.
         let noted = self.review_peers.entry(id).or_insert(review);
         *noted = review.max(*noted);
     }
 
-    /// Withdraws a family's stale routes where the peer has sent nothing since: they are all it holds.
+    /// Withdraws a family's stale routes while the peer has sent nothing since: they are all that
+    /// it holds.
     pub(super) fn withdraw_stale(&mut self, id: PeerId, family: Family) {
         if self.peers.get(id).is_some_and(|peer| peer.family(family).stale) {
             self.begin_withdrawal(id, family);
@@ -206,7 +207,7 @@ impl Table {
         }
     }
 
-    /// Makes nothing stale and clears the timer.
+    /// Stops the stale timer unless a family still has stale routes.
     pub(super) fn stop_stale_timer(&mut self, id: PeerId) {
         let Some(peer) = self.peers.get_mut(id) else { return };
         if Family::ALL.into_iter().all(|family| !peer.family(family).stale) {
@@ -222,8 +223,8 @@ impl Table {
         }
     }
 
-    /// BoRR: what is not announced again before EoRR will be withdrawn (RFC 7313 §4). Returns false if
-    /// it has to wait.
+    /// BoRR: what is not announced again before EoRR will be withdrawn (RFC 7313 §4). Returns false
+    /// if it has to wait.
     pub(super) fn begin_peer_refresh(
         &mut self,
         now: Time,
@@ -234,7 +235,7 @@ impl Table {
         let Some(peer) = self.peers.get_mut(id) else { return true };
         let enhanced = peer.session.as_ref().is_some_and(|session| session.enhanced_refresh);
         let held = peer.family_mut(family);
-        // RFC 7313 §4: before the End-of-RIB of a restarted peer, BoRR means nothing.
+        // RFC 7313 §4: before the End-of-RIB of a restarted peer, BoRR is ignored.
         if !enhanced || held.stale {
             return true;
         }
@@ -249,7 +250,7 @@ impl Table {
         true
     }
 
-    /// EoRR.
+    /// EoRR: withdraws what was not announced again since BoRR (RFC 7313 §4).
     pub(super) fn end_peer_refresh(&mut self, id: PeerId, family: Family, meter: &mut Meter) {
         let Some(peer) = self.peers.get(id) else { return };
         if peer.family(family).refresh_timer.deadline().is_some() {
@@ -313,7 +314,7 @@ impl Table {
         }
     }
 
-    /// Tells the host that stale routes of a peer are about to be withdrawn, if there are any.
+    /// Reports that stale routes of a peer are about to be withdrawn, if there are any.
     fn note_stale_removal(&mut self, peer: PeerId, family: Family) {
         let Some(record) = self.peers.get(peer) else { return };
         let held = record.family(family);
@@ -324,8 +325,8 @@ impl Table {
         }
     }
 
-    /// Whether a destination would be without a usable path if these peers' paths were gone. Looks
-    /// at some destinations from `cursor` (0 to begin) on.
+    /// Whether some destination would have no usable path without those of these peers. Examines a
+    /// bounded number of destinations from `cursor` (0 to begin) on.
     pub fn depends_on(&self, peers: &BTreeSet<PeerId>, cursor: u64) -> Dependence {
         let is_theirs = |source: SourceId| source.peer().is_some_and(|p| peers.contains(&p));
         let (family, at) = match cursor >> 32 {
@@ -341,10 +342,10 @@ impl Table {
     }
 }
 
-/// Destinations looked at by one call of [`Table::depends_on`].
+/// Destinations examined by one call of [`Table::depends_on`].
 const DEPENDENCE_DESTS: u32 = 1 << 15;
 
-/// An answer of [`Table::depends_on`].
+/// The result of [`Table::depends_on`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dependence {
     /// At least one destination would.
@@ -355,17 +356,17 @@ pub enum Dependence {
     NotUpTo(u64),
 }
 
-/// What of a peer is to be looked at after its parameters changed.
+/// What to review of a peer after its parameters changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Review {
-    /// Which groups it belongs to, and what decision and export know of it.
+    /// Which groups it belongs to, and what decision and export know about it.
     Export,
-    /// That, and what import made of its routes.
+    /// That, and the import of its routes.
     Import,
 }
 
-/// Families whose stale routes live on when the session comes back (RFC 4724 §4.2): the peer says
-/// that it still forwards.
+/// Families whose stale routes are kept when the session comes back (RFC 4724 §4.2): those for
+/// which the peer set the Forwarding State bit.
 fn kept_families(session: &Negotiated) -> FamilySet {
     let restart = session.graceful_restart.iter().flat_map(|restart| &restart.families);
     restart

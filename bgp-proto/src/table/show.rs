@@ -19,15 +19,16 @@ use crate::types::{Family, FamilyMap, FibChange, Hop, NextHop, PathId, PeerId, P
 
 /// Marks cursors of the IPv6 half of a view.
 const CURSOR_IPV6: u32 = 1 << 31;
-/// Groups that one is compared with to say what sets it apart.
+/// Maximum number of groups with which one is compared to say what distinguishes it.
 const COMPARED_MAX: usize = 64;
 /// Maximum number of destinations examined for one page.
 const LOOKED_AT_MAX: u32 = 1 << 14;
 
 impl Table {
     /// A page of destinations: from `cursor` (0 to begin), at most `limit` that match; the second
-    /// value is the next cursor, `None` at the end. Arena order, not prefix order. A page may hold
-    /// fewer, or none, and not be the last: how many destinations one call looks at is bounded too.
+    /// value is the next cursor, `None` at the end. In storage order, not prefix order. A page may
+    /// hold fewer, or none, and not be the last: the number of destinations that one call examines
+    /// is bounded too.
     pub fn view(
         &self,
         filter: &RouteFilter,
@@ -71,7 +72,7 @@ impl Table {
         }
     }
 
-    /// One destination, if the filter leaves something of it.
+    /// One destination, if any of its paths matches the filter.
     fn destination(
         &self,
         filter: &RouteFilter,
@@ -131,13 +132,14 @@ impl Table {
         views
     }
 
-    /// The step that puts `worse` behind `better`.
+    /// The step that ranks `worse` behind `better`.
     fn reason(&self, better: &Path, worse: &Path) -> Reason {
         let rank = |path| self.loc_rib.sources.rank(path, &self.loc_rib.attrs, &self.loc_rib.hops);
         match (rank(better), rank(worse)) {
             (Some(a), Some(b)) => {
                 let (ordering, reason) = compare(&a, &b);
-                // A path may follow one that it beats alone, where a third one's MED decided.
+                // A path may rank behind one that it beats in a direct comparison, if a third one's
+                // MED decided.
                 if ordering.is_gt() { Reason::Med } else { reason }
             }
             _ => Reason::Unusable,
@@ -195,7 +197,7 @@ impl Table {
         })
     }
 
-    /// The import rule that decided about a path, found by asking the policy again.
+    /// The import rule that decided on a path, found by evaluating the policy again.
     fn import_rule(&self, family: Family, dest: DestId, path: &Path) -> Option<String> {
         let context = self.context(path.source.peer()?, Liveness::Any)?;
         let name = (family, dest, path.source, path.path_id);
@@ -241,7 +243,7 @@ impl Table {
         let sent = self.advertised_to_peer(peer, family, dest).into_iter();
         sent.map(|(sent, path_id)| {
             let out = self.adj_ribs_out.exported.get(sent.out);
-            // The path behind it may have changed since: then only what was sent is known.
+            // The path that was exported may have changed since: then only what was sent is known.
             let behind = paths.iter().find(|path| path.source == out.except.source);
             let mut view = match behind {
                 Some(path) => self.path_view(family, dest, path, now),
@@ -289,7 +291,7 @@ impl Table {
         let mut advertised = Vec::new();
         let mut withheld = Vec::new();
         let mut known = BTreeMap::new();
-        // Those that are gone are here until their last routes have left.
+        // Removed peers are kept until their last routes are withdrawn.
         for peer in self.peers.iter().filter(|peer| !peer.removed) {
             let Some(id) = peer.source.peer() else { continue };
             let sent = self.advertised_to_peer(id, family, dest);
@@ -318,7 +320,7 @@ impl Table {
         })
     }
 
-    /// `known` keeps what a group's rules say: they are asked once for all its members.
+    /// `known` caches the result per group: the rules are evaluated once for all its members.
     fn why_withheld(
         &self,
         id: PeerId,
@@ -368,7 +370,7 @@ impl Table {
         }
     }
 
-    /// Routes of our own from `source` in a family, and how many of them are the best path.
+    /// Number of local routes from `source` in a family, and how many of them are the best path.
     pub fn own_counts(&self, family: Family, source: Source) -> (u32, u32) {
         let Some(id) = SourceId::own(source) else { return (0, 0) };
         (self.loc_rib.local_count(family, id), self.loc_rib.dests(family).preferred(id))
@@ -393,7 +395,7 @@ impl Table {
             .collect()
     }
 
-    /// Numbers of the update groups.
+    /// Counters of the update groups.
     pub fn group_counts(&self) -> Vec<GroupCounts> {
         let counts = self.adj_ribs_out.groups.values().map(|group| {
             let (log_bytes, evictions) = group.log.counts();
@@ -409,7 +411,7 @@ impl Table {
         counts.collect()
     }
 
-    /// What sets a group of one apart from the group that is most like it.
+    /// What distinguishes a group with one member from the group that is most like it.
     fn why_alone(&self, group: &Group) -> Option<String> {
         if group.members.len() != 1 {
             return None;
@@ -450,8 +452,8 @@ impl Table {
         counts
     }
 
-    /// What became of everything that peers announced and withdrew, those that are gone included:
-    /// never falls.
+    /// Outcome of everything that peers announced and withdrew, including removed peers. Never
+    /// decreases.
     pub fn imports(&self) -> FamilyMap<ImportCounts> {
         let mut totals = self.imports_before;
         for peer in self.peers.iter() {

@@ -1,4 +1,5 @@
-//! What the oracle test does not look at: limits, views, explanations, groups, what cannot be sent.
+//! What the oracle test does not cover: limits, views, explanations, groups, routes that cannot be
+//! sent.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -26,7 +27,7 @@ mod schedule;
 
 const ASN: Asn = Asn(65000);
 
-/// What the host does about a peer, and the table at once.
+/// Inputs of the host that the table processes at once.
 impl Table {
     pub(super) fn take_all_inputs(&mut self) {
         self.take_inputs(Time::ZERO, &mut Meter::new(u32::MAX));
@@ -44,10 +45,10 @@ impl Table {
             if let Some(established) = self.poll_established() {
                 return established.readers;
             }
-            // The id is still in use by a peer on its way out.
+            // The id is still in use by a peer that is being removed.
             let _ = self.turn(Time::ZERO, Work::TURN);
         }
-        panic!("the table does not come to the session");
+        panic!("the table never begins to serve the session");
     }
 
     fn down_now(&mut self, id: u32, keep: Option<Keep>) {
@@ -162,10 +163,10 @@ fn a_limit_warns_once_and_then_refuses() {
     let warning = TableEvent::PrefixWarning { peer, family, count: 4, bound };
     let close = |reason| TableEvent::Close { peer, session: SessionId(1), reason };
     assert_eq!(table.poll_event(), Some(warning));
-    assert_eq!(table.poll_event(), None, "five are allowed, and a known prefix is no new one");
+    assert_eq!(table.poll_event(), None, "five are allowed, and a known prefix is not a new one");
     announce(&mut table, 2, 65001, &["10.6.0.0/16", "10.7.0.0/16"]);
     assert_eq!(table.poll_event(), Some(close(CloseReason::PrefixLimit { family, bound })));
-    // The order is given again until the session is over.
+    // The request is repeated until the session has ended.
     table.handle_timeout(table.poll_timeout().unwrap());
     assert_eq!(table.poll_event(), Some(close(CloseReason::PrefixLimit { family, bound })));
     assert_eq!(table.poll_event(), None);
@@ -176,7 +177,7 @@ fn a_limit_warns_once_and_then_refuses() {
 
 /// RFC 5882 §4.3.2.2.
 #[test]
-fn routes_kept_for_a_restart_go_when_forwarding_is_lost() {
+fn routes_kept_for_a_restart_are_withdrawn_when_forwarding_is_lost() {
     let mut table = table();
     let _reader = up(&mut table, 2, 65001, routes(2));
     announce(&mut table, 2, 65001, &["10.1.0.0/16", "10.2.0.0/16"]);
@@ -184,7 +185,7 @@ fn routes_kept_for_a_restart_go_when_forwarding_is_lost() {
     let held = |table: &Table| table.counts(PeerId(2)).received[Family::Ipv4];
     table.peer_forwarding_lost(PeerId(2));
     settle(&mut table);
-    assert_eq!(held(&table), 2, "a session that is up ends by itself");
+    assert_eq!(held(&table), 2, "ignored while the session is up");
     let families = FamilySet::only(Family::Ipv4);
     table.down_now(2, Some(Keep { families, restart_time: Duration::from_secs(120) }));
     settle(&mut table);
@@ -195,7 +196,7 @@ fn routes_kept_for_a_restart_go_when_forwarding_is_lost() {
     assert_eq!(table.poll_timeout(), None, "nothing is left to wait for");
 }
 
-/// Nets of one second octet.
+/// `count` networks that share their second octet.
 fn nets(second: u8, count: u8) -> Vec<String> {
     (0..count).map(|third| format!("10.{second}.{third}.0/24")).collect()
 }
@@ -205,7 +206,7 @@ fn announce_nets(table: &mut Table, from: u32, asn: u32, nets: &[String]) {
 }
 
 #[test]
-fn routes_of_an_ended_session_are_withdrawn_some_at_a_time_and_count_no_more() {
+fn routes_of_an_ended_session_are_withdrawn_in_slices_and_no_longer_count() {
     let mut table = table();
     let limited = PeerRoutes { limits: prefixes_max(100), ..routes(2) };
     let _reader = up(&mut table, 2, 65001, limited);
@@ -217,9 +218,9 @@ fn routes_of_an_ended_session_are_withdrawn_some_at_a_time_and_count_no_more() {
     table.down_now(2, None);
     assert_eq!((paths(&table), received(&table)), (90, 0));
     let progress = table.turn(Time::ZERO, Work(60));
-    assert_eq!(progress.next, NextTurn::Now, "there is more to take out");
+    assert_eq!(progress.next, NextTurn::Now, "there is more to withdraw");
     assert!((1..90).contains(&paths(&table)));
-    // The next session does not answer for what the last one left: 99 of its own are allowed.
+    // What the last session left does not count against the next one: 99 of its own are allowed.
     let _reader = table.up_now(2, session(2, 65001));
     announce_nets(&mut table, 2, 65001, &new);
     announce_nets(&mut table, 2, 65001, &old[..9]);
@@ -228,7 +229,7 @@ fn routes_of_an_ended_session_are_withdrawn_some_at_a_time_and_count_no_more() {
     }
     settle(&mut table);
     assert_eq!((paths(&table), received(&table)), (99, 99));
-    // Gone for good while its routes leave: nothing is left of it, and the id is free.
+    // Removed while its routes are being withdrawn: nothing is left of it, and the id is free.
     table.peer_remove(PeerId(2));
     let _reader = up(&mut table, 2, 65001, routes(2));
     settle(&mut table);
@@ -236,7 +237,7 @@ fn routes_of_an_ended_session_are_withdrawn_some_at_a_time_and_count_no_more() {
 }
 
 #[test]
-fn import_that_changed_is_asked_again_some_at_a_time_and_for_what_comes_meanwhile_at_once() {
+fn changed_import_is_re_evaluated_in_slices_and_for_new_announcements_at_once() {
     let mut table = table();
     let _reader = up(&mut table, 2, 65001, routes(2));
     let nets = nets(1, 90);
@@ -253,14 +254,14 @@ fn import_that_changed_is_asked_again_some_at_a_time_and_for_what_comes_meanwhil
     some_work(&mut table);
     let left = accepted(&table);
     assert!((6..90).contains(&left), "{left}");
-    // Passes begin at the end.
+    // Passes visit the highest destinations first.
     announce_nets(&mut table, 2, 65001, &nets[..5]);
     assert_eq!(accepted(&table), left - 5);
-    // Open again before the rest was looked at: it never was refused.
+    // Accepting again before the rest was re-evaluated: that was never rejected.
     table.peer_configure(PeerId(2), Arc::new(routes(2)));
     settle(&mut table);
     assert_eq!(accepted(&table), 90);
-    // The session ends meanwhile: nobody counts its routes twice.
+    // The session ends meanwhile: its routes are not counted twice.
     table.peer_configure(PeerId(2), Arc::new(closed));
     some_work(&mut table);
     table.down_now(2, None);
@@ -284,21 +285,22 @@ fn explain_names_the_rule_for_everyone() {
     table.peer_add(PeerId(5), IpAddr::from([10, 0, 0, 5]), Arc::new(routes(5)));
     announce(&mut table, 2, 65001, &["10.1.0.0/16"]);
     settle(&mut table);
-    let told = table.explain("10.1.0.0/16".parse().unwrap(), Time::ZERO).unwrap();
-    let to: Vec<_> = told.advertised.iter().map(|a| (a.peer.0, a.next_hop.to_string())).collect();
+    let explained = table.explain("10.1.0.0/16".parse().unwrap(), Time::ZERO).unwrap();
+    let to: Vec<_> =
+        explained.advertised.iter().map(|a| (a.peer.0, a.next_hop.to_string())).collect();
     assert_eq!(to, [(3, "10.0.0.1".to_owned())]);
-    let withheld: Vec<_> = told.withheld.iter().map(|w| (w.peer.0, w.rule.as_str())).collect();
+    let withheld: Vec<_> = explained.withheld.iter().map(|w| (w.peer.0, w.rule.as_str())).collect();
     assert_eq!(withheld[0], (2, "it sent the best path"));
     assert_eq!(withheld[1].0, 4);
     assert!(withheld[1].1.contains("strict") && withheld[1].1.contains("nothing"), "{withheld:?}");
     assert_eq!(withheld[2], (5, "session is not established"));
-    let path = &told.destination.paths[0];
+    let path = &explained.destination.paths[0];
     assert!(path.best && path.reason == crate::rib::Reason::OnlyPath);
     assert_eq!(path.import_rule.as_deref(), Some("policy \"all\" default"));
 }
 
 #[test]
-fn a_group_of_one_knows_what_sets_it_apart() {
+fn a_group_with_one_member_says_what_distinguishes_it() {
     let mut table = table();
     let _readers = [
         up(&mut table, 2, 65001, routes(2)),
@@ -333,7 +335,7 @@ fn peers_that_get_the_same_policy_end_up_in_one_group() {
 }
 
 #[test]
-fn an_export_policy_that_changes_nothing_says_nothing() {
+fn an_export_policy_that_changes_nothing_sends_nothing() {
     let mut table = table();
     let mut reader = up(&mut table, 2, 65001, routes(2));
     let _feeder = up(&mut table, 3, 65002, routes(3));
@@ -348,7 +350,7 @@ fn an_export_policy_that_changes_nothing_says_nothing() {
 }
 
 #[test]
-fn an_outermost_number_stands_in_front_of_our_own() {
+fn an_outermost_number_comes_before_our_own() {
     let mut table = table();
     let policy = changing(vec![Change::Prepend(Asn(7), 1), Change::PrependOutermost(Asn(8))]);
     let _from = up(&mut table, 2, 65001, routes(2));
@@ -414,7 +416,7 @@ fn a_withdrawal_of_something_unknown_leaves_nothing() {
 }
 
 #[test]
-fn everything_is_given_back_when_everything_is_gone() {
+fn nothing_is_left_when_everything_is_withdrawn() {
     let mut table = table();
     let readers = [up(&mut table, 2, 65001, routes(2)), up(&mut table, 3, 65002, routes(3))];
     let local = LocalRoute { install: Some(FibKind::Blackhole), ..LocalRoute::default() };
@@ -435,15 +437,15 @@ fn everything_is_given_back_when_everything_is_gone() {
     assert_eq!(table.loc_rib.dests(Family::Ipv4).len(), 0, "tombstones are gone too");
 }
 
-/// Whom a prefix is told to, with which next hop.
-fn told(table: &mut Table, prefix: &str) -> Vec<(u32, String)> {
+/// The peers that a prefix is advertised to, each with the next hop sent.
+fn sent_to(table: &mut Table, prefix: &str) -> Vec<(u32, String)> {
     settle(table);
     let explained = table.explain(prefix.parse().unwrap(), Time::ZERO).unwrap();
     explained.advertised.iter().map(|a| (a.peer.0, a.next_hop.to_string())).collect()
 }
 
 #[test]
-fn an_own_route_through_a_gateway_keeps_it_towards_internal_peers_that_want_so() {
+fn a_local_route_keeps_its_gateway_towards_internal_peers_with_third_party_next_hops() {
     let mut table = table();
     let third_party = |id| PeerRoutes { export: next_hop(NextHopMode::ThirdParty), ..routes(id) };
     let _readers = [
@@ -463,9 +465,9 @@ fn an_own_route_through_a_gateway_keeps_it_towards_internal_peers_that_want_so()
         |peers: &[u32]| peers.iter().map(|p| (*p, "10.0.0.1".to_owned())).collect::<Vec<_>>();
     let mut expected = ours(&[2, 3, 4]);
     expected[0].1 = "10.0.0.77".to_owned();
-    assert_eq!(told(&mut table, prefixes[0]), expected);
-    assert_eq!(told(&mut table, prefixes[1]), ours(&[2, 3, 4]), "of the other family");
-    assert_eq!(told(&mut table, prefixes[2]), ours(&[2, 3, 4]), "no gateway");
+    assert_eq!(sent_to(&mut table, prefixes[0]), expected);
+    assert_eq!(sent_to(&mut table, prefixes[1]), ours(&[2, 3, 4]), "of the other family");
+    assert_eq!(sent_to(&mut table, prefixes[2]), ours(&[2, 3, 4]), "no gateway");
 }
 
 #[test]
@@ -478,20 +480,20 @@ fn internal_sessions_of_different_ases_are_not_one_as() {
     let _other = table.up_now(4, other).remove(0);
     announce_with(&mut table, 2, &["10.1.0.0/16"], &AttrEdit::originate(Origin::Igp));
     announce_with(&mut table, 4, &["10.4.0.0/16"], &AttrEdit::originate(Origin::Igp));
-    assert_eq!(told(&mut table, "10.1.0.0/16"), [(4, "10.0.0.2".to_owned())]);
+    assert_eq!(sent_to(&mut table, "10.1.0.0/16"), [(4, "10.0.0.2".to_owned())]);
     let to_both = [2, 3].map(|peer| (peer, "10.0.0.4".to_owned()));
-    assert_eq!(told(&mut table, "10.4.0.0/16"), to_both);
+    assert_eq!(sent_to(&mut table, "10.4.0.0/16"), to_both);
 }
 
-/// A session of ours in this role (RFC 9234), and the reader of what it is told.
+/// Brings up a session with this role of ours (RFC 9234); returns its reader.
 fn up_as(table: &mut Table, id: u32, asn: u32, role: Role) -> Reader {
     table.peer_add(PeerId(id), IpAddr::from([10, 0, 0, id as u8]), Arc::new(routes(id)));
     let session = Negotiated { role: Some(role), ..session(id, asn) };
     table.up_now(id, session).remove(0)
 }
 
-/// ONLY_TO_CUSTOMER of the one route in what a peer was told; `None` if it was told no route.
-fn told_otc(reader: &mut Reader) -> Option<Option<Asn>> {
+/// ONLY_TO_CUSTOMER of the one route that a peer was sent; `None` if it was sent no route.
+fn sent_otc(reader: &mut Reader) -> Option<Option<Asn>> {
     let octets = read(reader);
     let mut rest = octets.as_slice();
     let mut routes = Vec::new();
@@ -517,7 +519,7 @@ fn context() -> crate::wire::UpdateContext {
 }
 
 #[test]
-fn what_a_provider_or_a_peer_tells_us_goes_to_customers_only() {
+fn routes_of_providers_and_peers_are_advertised_to_customers_only() {
     for (role, asn) in [(Role::Customer, 65001), (Role::Peer, 65002)] {
         let mut table = table();
         let _from = up_as(&mut table, 2, asn, role);
@@ -527,14 +529,14 @@ fn what_a_provider_or_a_peer_tells_us_goes_to_customers_only() {
         let mut without = up(&mut table, 6, 65006, routes(6));
         announce(&mut table, 2, asn, &["10.1.0.0/16"]);
         settle(&mut table);
-        assert_eq!(told_otc(&mut customer), Some(Some(Asn(asn))), "marked as it came in");
-        assert_eq!(told_otc(&mut without), Some(Some(Asn(asn))), "the mark goes on");
-        assert_eq!((told_otc(&mut provider), told_otc(&mut peer)), (None, None));
+        assert_eq!(sent_otc(&mut customer), Some(Some(Asn(asn))), "marked on import");
+        assert_eq!(sent_otc(&mut without), Some(Some(Asn(asn))), "the mark is passed on");
+        assert_eq!((sent_otc(&mut provider), sent_otc(&mut peer)), (None, None));
     }
 }
 
 #[test]
-fn what_a_customer_tells_us_goes_to_all_and_is_marked_towards_peers_and_customers() {
+fn routes_of_customers_are_advertised_to_all_and_marked_towards_peers_and_customers() {
     let mut table = table();
     let _from = up_as(&mut table, 2, 65001, Role::Provider);
     let mut customer = up_as(&mut table, 3, 65003, Role::Provider);
@@ -542,9 +544,9 @@ fn what_a_customer_tells_us_goes_to_all_and_is_marked_towards_peers_and_customer
     let mut peer = up_as(&mut table, 5, 65005, Role::Peer);
     announce(&mut table, 2, 65001, &["10.1.0.0/16"]);
     settle(&mut table);
-    assert_eq!(told_otc(&mut customer), Some(Some(ASN)));
-    assert_eq!(told_otc(&mut peer), Some(Some(ASN)));
-    assert_eq!(told_otc(&mut provider), Some(None), "the provider marks it where it must");
+    assert_eq!(sent_otc(&mut customer), Some(Some(ASN)));
+    assert_eq!(sent_otc(&mut peer), Some(Some(ASN)));
+    assert_eq!(sent_otc(&mut provider), Some(None), "the provider marks it where it must");
 }
 
 #[test]
@@ -565,8 +567,8 @@ fn a_leaked_route_is_kept_and_not_used() {
         edit.set_only_to_customer(Asn(marked));
         announce_with(&mut table, 2, &["10.1.0.0/16"], &edit);
         settle(&mut table);
-        let told = table.explain("10.1.0.0/16".parse().unwrap(), Time::ZERO).unwrap();
-        let path = &told.destination.paths[0];
+        let explained = table.explain("10.1.0.0/16".parse().unwrap(), Time::ZERO).unwrap();
+        let path = &explained.destination.paths[0];
         assert_eq!(path.best, !leaked, "{role}, marked by AS {marked}");
         let is_leak = path.unusable == Some(Unusable::RouteLeak);
         assert_eq!(is_leak, leaked);
@@ -599,7 +601,7 @@ fn a_tunnel_takes_each_next_hop_while_it_exists() {
     let plain = [(one.clone(), vec![(1, false)]), (two.clone(), vec![(1, false), (1, false)])];
     assert_eq!(hops(&mut table), plain);
 
-    // A leg for each BGP next hop, whatever the underlay has.
+    // One hop for each BGP next hop, whatever the underlay has.
     table.handle_tunnels([("tunl0".into(), 7)].into());
     settle(&mut table);
     let tunnelled = [(one, vec![(7, true)]), (two, vec![(7, true), (7, true)])];
@@ -615,7 +617,7 @@ fn a_tunnel_takes_each_next_hop_while_it_exists() {
     };
     table.handle_next_hop(addr, state);
     settle(&mut table);
-    assert_eq!(hops(&mut table), [], "the underlay's legs do not matter");
+    assert_eq!(hops(&mut table), [], "the underlay's hops do not matter");
 
     table.handle_tunnels([("gre0".into(), 7)].into());
     settle(&mut table);
@@ -623,7 +625,7 @@ fn a_tunnel_takes_each_next_hop_while_it_exists() {
 }
 
 #[test]
-fn a_kernel_route_names_the_next_hop_that_it_rests_on_alone() {
+fn a_kernel_route_names_its_next_hop_if_it_depends_on_no_other() {
     let mut table = table();
     let _readers = [up(&mut table, 2, 65000, routes(2)), up(&mut table, 3, 65000, routes(3))];
     let edit = AttrEdit::originate(Origin::Igp);
@@ -637,7 +639,7 @@ fn a_kernel_route_names_the_next_hop_that_it_rests_on_alone() {
     let addr = IpAddr::from([10, 0, 0, 2]);
     assert_eq!(next_hops(&mut table), [Some(addr), None], "two share the second one");
 
-    // Not all of the hops: they would not follow the next hop one by one.
+    // With more hops than the maximum, they are not exactly those of the next hop.
     let via = |ifindex| Hop { gateway: None, ifindex, onlink: false, weight: 1 };
     let state = |legs: u32| NextHopState::Via {
         hops: (1..=legs).map(via).collect(),

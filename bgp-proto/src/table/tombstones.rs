@@ -7,16 +7,16 @@ use super::{CloseReason, Table};
 use crate::rib::{DestId, Meter, generation_in};
 use crate::types::{Family, Time};
 
-/// Empty destinations that may be kept for members that do not know yet, whatever the table's size;
-/// beyond that, a quarter of the table. One costs about thirty octets.
+/// Tombstones that may be kept for members that have not processed the withdrawal, in addition to a
+/// quarter of the table. One costs about thirty octets.
 const TOMBSTONES_FREE: u32 = 1 << 20;
-/// Members and groups that are asked in every turn; of more, the floor is looked for now and then.
+/// Maximum number of groups whose floor is computed in every turn; with more, in every 16th.
 const ASKED_EACH_TURN: usize = 16;
-/// Destinations examined in a turn, and in one that leaves inputs, routes to be withdrawn, or routes to
-/// be sent: somebody waits for those. None is examined then while so few are kept, or an eighth of the
-/// table.
+/// Maximum number of destinations examined in a turn.
 const EXAMINED_MAX: u32 = 4096;
+/// The same in a turn that leaves inputs, withdrawals or exports pending: those are urgent.
 const EXAMINED_WHILE_BUSY_MAX: u32 = 512;
+/// In such a turn none is examined unless more than this, and an eighth of the table, are kept.
 const KEPT_WHILE_BUSY: u32 = 1 << 16;
 /// Work of removing a destination from the index: memory that is in no cache.
 const WORK_REMOVE: u32 = 2;
@@ -55,7 +55,7 @@ impl Table {
         self.adj_ribs_out.groups.values().filter(move |group| group.key.family == family)
     }
 
-    /// Returns whether it found some and stopped before it had looked at all.
+    /// Returns whether it freed some and left others unexamined.
     fn purge_destinations(&mut self, family: Family, floor: u32, meter: &mut Meter) -> bool {
         let is_busy =
             self.peers.has_busy() || self.peers.waiting_len() > 0 || self.adj_ribs_out.has_work();

@@ -20,7 +20,7 @@ pub struct RouteFilter {
     pub exact: Option<Prefix>,
     /// Only paths received from this peer, rejected ones included.
     pub received_from: Option<PeerId>,
-    /// What this peer was sent, as it was sent (attributes after export).
+    /// Only paths advertised to this peer, as they were sent (attributes after export).
     pub advertised_to: Option<PeerId>,
     /// Only paths from this source.
     pub source: Option<Source>,
@@ -35,7 +35,7 @@ pub enum Unusable {
     OriginatorLoop,
     /// Our cluster is in CLUSTER_LIST (RFC 4456 §8).
     ClusterLoop,
-    /// ONLY_TO_CUSTOMER says that it must not come this way (RFC 9234 §5).
+    /// ONLY_TO_CUSTOMER shows that it was leaked (RFC 9234 §5).
     RouteLeak,
     /// AS_PATH is longer than `as-path-max` allows.
     AsPathTooLong,
@@ -43,11 +43,11 @@ pub enum Unusable {
     TooManyCommunities,
     /// More octets of attributes than `attributes-max` allows.
     AttributesTooLong,
-    /// The import policy refuses it.
+    /// The import policy rejects it.
     Rejected,
     /// The next hop is unreachable.
     NextHopUnresolved,
-    /// Only the default route leads to the next hop, and the path may not use it.
+    /// Only the default route resolves the next hop, and the path may not use it.
     NextHopOverDefault,
     /// The next hop is an address of ours.
     NextHopLocal,
@@ -103,23 +103,23 @@ pub struct PathView {
     pub best: bool,
     /// Used for multipath beside the best path.
     pub multipath: bool,
-    /// Stale: kept over a restart of the peer (RFC 4724 §4.2).
+    /// Stale: kept across a restart of the peer (RFC 4724 §4.2).
     pub stale: bool,
-    /// Why it cannot be used.
+    /// Why it cannot be used; `None` if it can.
     pub unusable: Option<Unusable>,
     /// Where it came from.
     pub source: Source,
     /// Preference among sources, higher first; 100 for BGP unless policy says otherwise.
     pub preference: u16,
-    /// The route itself, where it is one of our own.
+    /// The local route, if it is one.
     pub own: Option<LocalRoute>,
-    /// Who sent it.
+    /// The peer that sent it; `None` for local routes.
     pub peer: Option<PeerId>,
     /// Received path identifier.
     pub path_id: PathId,
     /// Next hop after import.
     pub next_hop: Option<NextHop>,
-    /// Its resolution.
+    /// The hops that it resolves to.
     pub hops: Vec<Hop>,
     /// IGP metric of the next hop.
     pub igp_metric: Option<u32>,
@@ -136,30 +136,30 @@ pub struct PathView {
 /// One destination.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DestinationView {
-    /// Where.
+    /// Its prefix.
     pub prefix: Prefix,
-    /// Best first.
+    /// Its paths, best first.
     pub paths: Vec<PathView>,
 }
 
 /// A peer that was sent a route.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AdvertisedTo {
-    /// Who.
+    /// The peer.
     pub peer: PeerId,
-    /// With which path identifier, on ADD-PATH sessions.
+    /// The path identifier sent, on ADD-PATH sessions.
     pub path_id: Option<PathId>,
-    /// With which next hop.
+    /// The next hop sent.
     pub next_hop: NextHop,
 }
 
-/// A peer that was not, and why.
+/// A peer that was not sent a route, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Withheld {
-    /// Who.
+    /// The peer.
     pub peer: PeerId,
-    /// The rule: "it sent the best path", "iBGP to iBGP without reflection", "no-export", the export
-    /// policy's rule, "session is not established", …
+    /// The rule: "it sent the best path", "iBGP to iBGP without reflection", "no-export", the
+    /// export policy's rule, "session is not established", …
     pub rule: String,
 }
 
@@ -168,47 +168,47 @@ pub struct Withheld {
 pub struct Explanation {
     /// The paths.
     pub destination: DestinationView,
-    /// What the kernel was asked to hold.
+    /// What the host was last asked to install in the kernel.
     pub fib: FibChange<FibKind>,
-    /// Who was sent it.
+    /// Peers that were sent it.
     pub advertised: Vec<AdvertisedTo>,
-    /// Who was not.
+    /// Peers that were not.
     pub withheld: Vec<Withheld>,
 }
 
 /// One update group.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GroupView {
-    /// A number that stays while the group lives.
+    /// Number of the group, constant while it exists.
     pub id: u32,
     /// Family of its messages.
     pub family: Family,
     /// Members.
     pub members: Vec<PeerId>,
-    /// For a group of one: what sets it apart.
+    /// If it has one member: what distinguishes it from other groups.
     pub alone_because: Option<String>,
     /// Octets in its log.
     pub log_bytes: usize,
     /// Prefixes advertised.
     pub prefixes: u32,
-    /// Members that fell off the log since the group began.
+    /// How often a member fell off the log since the group was created.
     pub evictions: u64,
 }
 
-/// Numbers of an update group: what of [`GroupView`] costs nothing to look up.
+/// Counters of an update group: the part of [`GroupView`] that is cheap to look up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GroupCounts {
-    /// A number that stays while the group lives.
+    /// Number of the group, constant while it exists.
     pub id: u32,
     /// Family of its messages.
     pub family: Family,
-    /// Members.
+    /// Number of members.
     pub members: u32,
     /// Octets in its log.
     pub log_bytes: u64,
     /// Prefixes advertised.
     pub prefixes: u32,
-    /// Members that fell off the log since the group began.
+    /// How often a member fell off the log since the group was created.
     pub evictions: u64,
 }
 
@@ -223,13 +223,14 @@ pub struct PeerCounts {
     pub advertised: FamilyMap<u32>,
     /// Of the accepted ones, those that are the best path of their destination.
     pub preferred: FamilyMap<u32>,
-    /// Paths kept over a restart of the peer; their number is not known, only that there are some.
+    /// While the peer is down and stale routes are kept for its restart: when they are withdrawn at
+    /// the latest.
     pub restarting: Option<Time>,
-    /// What became of what it sent, since the peer was added.
+    /// Outcome of what it sent since the peer was added.
     pub imports: FamilyMap<ImportCounts>,
     /// What it was sent since its session came up.
     pub exports: FamilyMap<ExportCounts>,
-    /// Group per family.
+    /// Number of its update group per family.
     pub group: FamilyMap<Option<u32>>,
 }
 
@@ -240,11 +241,12 @@ pub struct ImportCounts {
     pub accepted: u64,
     /// Announced, the same as before.
     pub unchanged: u64,
-    /// Announced and refused by the import policy.
+    /// Announced and rejected by the import policy.
     pub filtered: u64,
-    /// Announced and not usable: AS_PATH, ORIGINATOR_ID or CLUSTER_LIST name us, or it leaked.
+    /// Announced and not usable: AS_PATH, ORIGINATOR_ID or CLUSTER_LIST contains us, it was leaked,
+    /// or it exceeds a bound of [`RouteLimits`](super::RouteLimits).
     pub looped: u64,
-    /// Announced beyond the prefix limit, and not taken.
+    /// Announced beyond the prefix limit or the limit of paths per destination, and not accepted.
     pub over_limit: u64,
     /// Withdrawn.
     pub withdrawn: u64,

@@ -11,13 +11,13 @@ use super::ParseError;
 pub struct Community(pub u32);
 
 impl Community {
-    /// Not outside the AS (RFC 1997).
+    /// Not to be advertised outside the AS (RFC 1997).
     pub const NO_EXPORT: Community = Community(0xFFFF_FF01);
-    /// To nobody (RFC 1997).
+    /// Not to be advertised to any peer (RFC 1997).
     pub const NO_ADVERTISE: Community = Community(0xFFFF_FF02);
-    /// Not to any external peer (RFC 1997).
+    /// Not to be advertised to any external peer (RFC 1997).
     pub const NO_EXPORT_SUBCONFED: Community = Community(0xFFFF_FF03);
-    /// Not to bilateral peers (RFC 3765).
+    /// Not to be advertised to bilateral peers (RFC 3765).
     pub const NO_PEER: Community = Community(0xFFFF_FF04);
     /// Planned maintenance (RFC 8326).
     pub const GRACEFUL_SHUTDOWN: Community = Community(0xFFFF_0000);

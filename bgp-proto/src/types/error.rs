@@ -1,6 +1,6 @@
-//! What is wrong with a text.
+//! Errors in text forms.
 
-/// A text that is not what it should be. Printed, it names the text and the form that was expected.
+/// A text that does not have the expected form. The message names the text and that form.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct ParseError(pub(super) String);

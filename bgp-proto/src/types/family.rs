@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// An (AFI, SAFI) pair as it stands on the wire, known to us or not.
+/// An (AFI, SAFI) pair as on the wire, known to us or not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AfiSafi {
     /// Address family identifier.
@@ -93,7 +93,7 @@ impl FamilySet {
         self.0 |= 1 << family as u8;
     }
 
-    /// Takes `family` out.
+    /// Removes `family`.
     pub fn remove(&mut self, family: Family) {
         self.0 &= !(1 << family as u8);
     }

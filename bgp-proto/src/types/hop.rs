@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::Prefix;
 
-/// A next hop as it came in NEXT_HOP or MP_REACH_NLRI.
+/// A next hop as received in NEXT_HOP or MP_REACH_NLRI.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum NextHop {
     /// Four octets.
@@ -46,7 +46,7 @@ impl fmt::Display for NextHop {
     }
 }
 
-/// One way out of this machine.
+/// One hop of a kernel route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Hop {
     /// The gateway; `None` for a directly connected destination.
@@ -66,24 +66,24 @@ pub enum FibKind {
     Unicast(Vec<Hop>),
     /// Drop silently.
     Blackhole,
-    /// Drop and say so.
+    /// Drop, and report "unreachable" to the sender (ICMP).
     Unreachable,
 }
 
-/// What the host shall do in the kernel about a prefix.
+/// What the host has to change in the kernel for a prefix.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FibChange<Route = FibRoute> {
-    /// Have this route there.
+    /// Install this route, in place of an earlier one of ours.
     Install(Route),
-    /// Write nothing, and leave what is there of ours until another process has a route for the prefix:
-    /// whoever is to write it from here on may not have come to it yet.
+    /// Write nothing, and leave our route installed until another process has a route for the
+    /// prefix: the process that takes the prefix over may not have installed its route yet.
     Keep,
-    /// Have no route of ours there.
+    /// Remove our route.
     Withdraw,
 }
 
 impl<Route> FibChange<Route> {
-    /// The route to be there, if there is to be one.
+    /// The route to install, if any.
     pub fn route(self) -> Option<Route> {
         match self {
             FibChange::Install(route) => Some(route),
@@ -91,7 +91,7 @@ impl<Route> FibChange<Route> {
         }
     }
 
-    /// The same about a route in another form.
+    /// The same change, with the route converted by `form`.
     pub fn map<Other>(self, form: impl FnOnce(Route) -> Other) -> FibChange<Other> {
         match self {
             FibChange::Install(route) => FibChange::Install(form(route)),
@@ -102,7 +102,7 @@ impl<Route> FibChange<Route> {
 }
 
 impl<Route> From<Option<Route>> for FibChange<Route> {
-    /// A route, or none.
+    /// [`FibChange::Install`] for a route, [`FibChange::Withdraw`] for none.
     fn from(route: Option<Route>) -> Self {
         route.map_or(FibChange::Withdraw, FibChange::Install)
     }
@@ -113,26 +113,27 @@ impl<Route> From<Option<Route>> for FibChange<Route> {
 pub struct FibRoute {
     /// Destination.
     pub prefix: Prefix,
-    /// What to do.
+    /// What the kernel does with packets.
     pub kind: FibKind,
-    /// A metric of its own; `None` takes the configured one.
+    /// Metric of the route; `None` uses the configured one.
     pub metric: Option<u32>,
     /// The address that packets from this machine get as their source (RTA_PREFSRC), of the
-    /// prefix's family; `None` takes the configured one.
+    /// prefix's family; `None` uses the configured one.
     pub source: Option<IpAddr>,
     /// Whether the next hop of another BGP route may be resolved over this one.
     pub recursion: Recursion,
-    /// The BGP next hop that the hops are the resolution of, all of it and nothing else: what the
-    /// host says next about this address is what the hops will be. `None` where more than that
-    /// decides: several next hops share the traffic, or policy sends it through a tunnel.
+    /// The BGP next hop, if the hops are exactly its resolution: the hops then follow whatever the
+    /// host next reports for this address. `None` if more than that decides: several next hops
+    /// share the traffic, or policy sends it through a tunnel.
     pub next_hop: Option<IpAddr>,
 }
 
-/// Whether a route rests on the resolution of its next hop.
+/// Whether a route depends on the resolution of its next hop.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Recursion {
-    /// Its next hops are on links of ours, or it has none and drops packets. Others may rest on it,
-    /// since it rests on none (RFC 4271 §9.1.2.1: no mutual recursion).
+    /// Its next hops are on connected networks, or it has none and drops packets. Next hops of
+    /// other routes may resolve over it, since it depends on no other route (RFC 4271 §9.1.2.1: no
+    /// mutual recursion).
     Direct,
     /// Its next hop may be anywhere.
     #[default]
@@ -140,7 +141,7 @@ pub enum Recursion {
 }
 
 impl FibRoute {
-    /// A route with nothing of its own but what it does.
+    /// A route with the configured metric and source address, whose next hop may be anywhere.
     pub fn new(prefix: Prefix, kind: FibKind) -> FibRoute {
         let recursion = Recursion::Recursive;
         FibRoute { prefix, kind, metric: None, source: None, recursion, next_hop: None }

@@ -96,7 +96,8 @@ dotted_id! {
     ClusterId
 }
 
-/// A path identifier (RFC 7911). Opaque; 0 is legal, and stands for "none" on sessions without ADD-PATH.
+/// A path identifier (RFC 7911). Opaque; 0 is legal, and stands for "none" on sessions without
+/// ADD-PATH.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
@@ -118,8 +119,8 @@ impl PeerId {
     }
 }
 
-/// One established session of one peer. The host draws it from one process-wide counter, so that
-/// no two sessions ever have the same number; what names an earlier session is ignored.
+/// One established session of one peer. The host draws it from one process-wide counter, so that no
+/// two sessions ever have the same number; inputs that name an earlier session are ignored.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SessionId(pub u64);
 
@@ -140,7 +141,7 @@ pub enum PeerType {
 }
 
 impl PeerType {
-    /// What a peer of the AS `remote` is to us in the AS `local`.
+    /// The type of a peer in the AS `remote`, on a session on which our AS is `local`.
     pub fn of(local: Asn, remote: Asn) -> Self {
         if local == remote { PeerType::Internal } else { PeerType::External }
     }

@@ -1,20 +1,21 @@
-//! How many lines of a log one cause may have.
+//! Rate limit for log lines.
 
 use std::time::Duration;
 
 use super::Time;
 
-/// Admits so many lines in each period and counts the others: whoever can cause a line can cause it
-/// often, and must not fill the log. A period begins with the first line that it admits.
+/// Admits a number of lines per period and counts the others: a peer that can cause a line can
+/// cause it often, and must not be able to fill the log. A period begins with the first line that
+/// it admits.
 #[derive(Clone, Debug)]
 pub struct LogLimit {
     lines_max: u32,
     period: Duration,
     /// When the period began; `None`: nothing was admitted yet.
     began: Option<Time>,
-    /// In this period.
+    /// Lines admitted in this period.
     admitted: u32,
-    /// Since the last line that was admitted.
+    /// Lines suppressed since the last one that was admitted.
     suppressed: u64,
 }
 
@@ -24,8 +25,8 @@ impl LogLimit {
         LogLimit { lines_max, period, began: None, admitted: 0, suppressed: 0 }
     }
 
-    /// Whether a line may be written at `now`: how many were suppressed since the one before, which
-    /// the line should say. `None`: it is suppressed as well.
+    /// Whether a line may be written at `now`. Returns how many were suppressed since the previous
+    /// one, which the line should state; `None` if this one is suppressed as well.
     #[must_use]
     pub fn admit(&mut self, now: Time) -> Option<u64> {
         if self.began.is_none_or(|began| now.since(began) >= self.period) {

@@ -1,4 +1,4 @@
-//! The nouns that every other module speaks: prefixes, families, identifiers, communities, time.
+//! The nouns that every other module uses: prefixes, families, identifiers, communities, time.
 //!
 //! Nothing here knows a message format, a session or a table.
 

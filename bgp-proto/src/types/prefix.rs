@@ -129,7 +129,8 @@ pub enum Prefix {
 }
 
 impl Prefix {
-    /// The prefix of `len` bits that holds `addr`; too long lengths are cut.
+    /// The prefix of `len` bits that holds `addr`; longer lengths than the family allows count as
+    /// its longest.
     pub const fn new(addr: IpAddr, len: u8) -> Self {
         match addr {
             IpAddr::V4(a) => Prefix::V4(Prefix4::new(a, len)),
@@ -137,7 +138,7 @@ impl Prefix {
         }
     }
 
-    /// The prefix that holds just `addr`.
+    /// The prefix that holds `addr` alone.
     pub const fn host(addr: IpAddr) -> Self {
         Prefix::new(addr, 128)
     }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// What we are to an eBGP neighbour (RFC 9234 §3).
+/// Our role towards an eBGP neighbour (RFC 9234 §3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Role {
     /// We sell transit to the neighbour.
@@ -13,7 +13,7 @@ pub enum Role {
     RouteServerClient,
     /// We buy transit from the neighbour.
     Customer,
-    /// Neither pays.
+    /// Neither sells transit to the other.
     Peer,
 }
 
@@ -29,7 +29,7 @@ impl Role {
         }
     }
 
-    /// What the neighbour must be (RFC 9234 §4.2, table 2).
+    /// The role that the neighbour must have (RFC 9234 §4.2, table 2).
     pub fn counterpart(self) -> Role {
         match self {
             Role::Provider => Role::Customer,
@@ -40,13 +40,14 @@ impl Role {
         }
     }
 
-    /// Whether the neighbour is "above or beside" us: a route from there may go only to customers,
-    /// and a route that may go only to customers must not go there (RFC 9234 §5).
+    /// Whether the neighbour is a provider, a peer or a route server: a route from it may be
+    /// advertised to customers only, and a route with that restriction must not be advertised to it
+    /// (RFC 9234 §5).
     pub fn neighbor_is_no_customer(self) -> bool {
         matches!(self, Role::Customer | Role::Peer | Role::RouteServerClient)
     }
 
-    /// Whether what we advertise to the neighbour may go only to its customers (RFC 9234 §5).
+    /// Whether the neighbour may advertise routes from us to its customers only (RFC 9234 §5).
     pub fn marks_advertised(self) -> bool {
         matches!(self, Role::Provider | Role::Peer | Role::RouteServer)
     }
@@ -69,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_counterpart_has_us_for_its_own() {
+    fn the_counterpart_of_a_counterpart_is_the_role_itself() {
         use Role::*;
         for role in [Provider, RouteServer, RouteServerClient, Customer, Peer] {
             assert_eq!(role.counterpart().counterpart(), role);

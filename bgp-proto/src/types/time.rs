@@ -64,7 +64,7 @@ impl Timer {
         self.0
     }
 
-    /// Whether the timer has expired at `now`; an expired timer is stopped by asking.
+    /// Whether the timer has expired at `now`. The call stops an expired timer.
     pub fn expired(&mut self, now: Time) -> bool {
         match self.0 {
             Some(at) if at <= now => {

@@ -7,18 +7,18 @@ use crate::types::Asn;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 pub enum SegmentKind {
-    /// 1
+    /// AS_SET, 1.
     Set = 1,
-    /// 2
+    /// AS_SEQUENCE, 2.
     Sequence = 2,
-    /// 3
+    /// AS_CONFED_SEQUENCE, 3.
     ConfedSequence = 3,
-    /// 4
+    /// AS_CONFED_SET, 4.
     ConfedSet = 4,
 }
 
 impl SegmentKind {
-    /// The kind of a number on the wire.
+    /// The kind with this code; `None` if there is none.
     pub const fn from_code(code: u8) -> Option<Self> {
         Some(match code {
             1 => SegmentKind::Set,
@@ -44,7 +44,7 @@ pub struct AsSegment<'a> {
 }
 
 impl<'a> AsSegment<'a> {
-    /// Most numbers that one segment holds.
+    /// Maximum number of AS numbers in one segment.
     pub const MAX_COUNT: usize = 255;
 
     /// Its numbers in order.
@@ -95,7 +95,8 @@ impl<'a> AsPath<'a> {
         self.segments().flat_map(|s| s.iter())
     }
 
-    /// Length for the decision process (RFC 4271 §9.1.2.2 a): a set counts one, confederation segments none.
+    /// Length for the decision process (RFC 4271 §9.1.2.2 a): a set counts one, confederation
+    /// segments none.
     pub fn length(self) -> u32 {
         self.segments().fold(0u32, |n, s| match s.kind {
             SegmentKind::Sequence => n.saturating_add(s.count() as u32),

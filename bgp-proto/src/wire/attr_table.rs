@@ -1,5 +1,5 @@
-//! The path attributes that margay knows, one row each. Codes, names, flags, checks, log lines and tests
-//! all come from here; a new attribute begins with a row.
+//! The path attributes that margay knows, one row each. Codes, names, flags, checks, log lines and
+//! tests all come from here; a new attribute begins with a row.
 use std::fmt;
 
 /// Attribute flags (RFC 4271 §4.3).
@@ -14,7 +14,7 @@ pub(super) mod flag {
     pub(crate) const OPTIONAL_TRANSITIVE: u8 = OPTIONAL | TRANSITIVE;
 }
 
-/// What margay knows of one attribute type.
+/// What margay knows about one attribute type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct AttrDef {
@@ -22,7 +22,7 @@ pub struct AttrDef {
     pub code: u8,
     /// The name that its RFC gives it: `ONLY_TO_CUSTOMER`.
     pub name: &'static str,
-    /// Optional and Transitive as they have to be (RFC 4271 §4.3).
+    /// The Optional and Transitive flags that it must have (RFC 4271 §4.3).
     pub category: u8,
     /// Lengths that its value may have.
     pub length: ValueLength,
@@ -35,7 +35,7 @@ pub struct AttrDef {
 /// Lengths of a value, in octets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ValueLength {
-    /// This one.
+    /// This length.
     Exactly(usize),
     /// A multiple of this; zero is malformed (RFC 7606 §4).
     ListOf(usize),
@@ -71,8 +71,8 @@ macro_rules! attributes {
             $(pub const $name: u8 = $code;)*
         }
 
-        /// Every attribute that margay knows, ascending by code. Others are passed on or ignored by their
-        /// flags alone (RFC 4271 §5).
+        /// Every attribute that margay knows, ascending by code. Others are passed on or ignored by
+        /// their flags alone (RFC 4271 §5).
         pub static ATTRIBUTES: &[AttrDef] = &[$(AttrDef {
             code: $code,
             name: stringify!($name),
@@ -124,7 +124,7 @@ attributes! {
 }
 
 impl AttrDef {
-    /// The row of a type; `None` where margay does not know it.
+    /// The row of a type; `None` if margay does not know it.
     #[inline]
     pub fn of(code: u8) -> Option<&'static AttrDef> {
         ATTRIBUTES.get(usize::from(ROWS[usize::from(code)]))
@@ -147,13 +147,13 @@ impl AttrDef {
     }
 }
 
-/// The category of a known type; that of an unknown one is Optional Transitive, as which it is kept.
+/// The category of a known type; Optional Transitive for an unknown one, which is kept as such.
 #[inline]
 pub(super) fn category(code: u8) -> u8 {
     AttrDef::of(code).map_or(flag::OPTIONAL_TRANSITIVE, |def| def.category)
 }
 
-/// How log lines name a type: `ONLY_TO_CUSTOMER (35)`; `50` where margay does not know it.
+/// How log lines name a type: `ONLY_TO_CUSTOMER (35)`; `50` if margay does not know it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct AttrName(pub(crate) u8);
 

@@ -9,11 +9,11 @@ use crate::types::{Asn, ClusterId, Community, ExtCommunity, LargeCommunity, Rout
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 pub enum Origin {
-    /// 0
+    /// IGP, 0.
     Igp = 0,
-    /// 1
+    /// EGP, 1.
     Egp = 1,
-    /// 2
+    /// INCOMPLETE, 2.
     Incomplete = 2,
 }
 
@@ -29,13 +29,14 @@ pub struct Attr<'a> {
 }
 
 impl<'a> Attr<'a> {
-    /// Whether Optional and Transitive are set as its type prescribes; of unknown types anything is right.
+    /// Whether Optional and Transitive are set as its type prescribes; an unknown type may have
+    /// any.
     #[inline]
     pub(super) fn has_right_flags(self) -> bool {
         AttrDef::of(self.code).is_none_or(|def| def.has_flags(self.flags))
     }
 
-    /// Takes the first attribute off `bytes` (RFC 4271 §4.3); `None` if it does not fit.
+    /// Splits the first attribute from `bytes` (RFC 4271 §4.3); `None` if it does not fit.
     #[inline(always)]
     pub(super) fn split(bytes: &'a [u8]) -> Option<(Attr<'a>, &'a [u8])> {
         let ([flags, code, len], rest) = bytes.split_first_chunk::<3>()?;
@@ -49,8 +50,8 @@ impl<'a> Attr<'a> {
         Some((Attr { flags: *flags, code: *code, value }, rest))
     }
 
-    /// Appends the attribute, with Extended Length exactly where the value needs it. Values beyond
-    /// 65535 octets have no encoding and cannot come from a message.
+    /// Appends the attribute, with Extended Length only if the value needs it. Values beyond 65535
+    /// octets have no encoding and cannot come from a message.
     pub(super) fn push(self, out: &mut Vec<u8>) {
         let Attr { flags, code, value } = self;
         let flags = flags & !(flag::EXTENDED_LENGTH | 0x0F);
@@ -91,7 +92,8 @@ impl<'a> Iterator for AttrIter<'a> {
 }
 
 /// A set of attributes in canonical form (see the module's parent). Constructed from bytes that
-/// [`super::Update::canonical_attrs`] or [`super::AttrEdit`] wrote; reading is total even on other bytes.
+/// [`super::Update::canonical_attrs`] or [`super::AttrEdit`] wrote; reading is total even on other
+/// bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AttrView<'a>(&'a [u8]);
 
@@ -139,7 +141,7 @@ impl<'a> AttrView<'a> {
     pub fn local_pref(self) -> Option<u32> {
         self.fixed(attr::LOCAL_PREF).map(u32::from_be_bytes)
     }
-    /// ATOMIC_AGGREGATE is present.
+    /// Whether ATOMIC_AGGREGATE is present.
     pub fn atomic_aggregate(self) -> bool {
         self.get(attr::ATOMIC_AGGREGATE).is_some()
     }

@@ -1,9 +1,9 @@
-//! What one read from a peer becomes: routes on their way to the table, in order.
+//! The routes of one read from a peer, in order, for the table.
 use super::Nlri;
 use crate::types::{Family, NextHop};
 use std::ops::Range;
 
-/// What an entry says about its prefixes.
+/// What happened to the prefixes of an entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RouteAction {
     /// Announced with these canonical attributes (a range of the batch's bytes) and next hop.
@@ -17,7 +17,7 @@ pub enum RouteAction {
     Withdraw,
     /// End-of-RIB for the family; no prefixes.
     EndOfRib,
-    /// The peer wants the family again (RFC 2918); no prefixes.
+    /// The peer requests the family again (RFC 2918); no prefixes.
     RefreshRequest,
     /// BoRR (RFC 7313); no prefixes.
     RefreshBegin,
@@ -34,7 +34,7 @@ pub struct RouteEntry {
     pub add_path: bool,
     /// Validated NLRI, a range of the batch's bytes.
     pub nlri: Range<u32>,
-    /// What is said about them.
+    /// What happened to them.
     pub action: RouteAction,
 }
 
@@ -102,8 +102,8 @@ impl RouteBatch {
         self.latest_attrs = 0..0;
     }
 
-    /// A batch holds what one read brought, so positions fit 32 bits by far; were they not to, the
-    /// range would be empty rather than wrong.
+    /// A batch holds the routes of one read, so that positions fit 32 bits easily; if they did not,
+    /// the range would be empty rather than wrong.
     fn store(&mut self, bytes: &[u8]) -> Range<u32> {
         let start = self.bytes.len();
         self.bytes.extend_from_slice(bytes);

@@ -1,4 +1,4 @@
-//! Capabilities (RFC 5492): the ones we know, and the ones we carry through.
+//! Capabilities (RFC 5492): the known ones decoded, the others kept as they are.
 use nom::bytes::complete::take;
 use nom::combinator::{all_consuming, map};
 use nom::multi::{length_data, many0};
@@ -8,8 +8,8 @@ use nom::{IResult, Parser};
 use super::{Code, Notification};
 use crate::types::{AfiSafi, Asn, Family, FamilySet};
 
-/// Capability codes that margay knows (RFC 5492 registry). A peer also names by them what it does not
-/// support (RFC 5492 §5).
+/// Capability codes that margay knows (RFC 5492 registry). A peer also uses them to name what it
+/// does not support (RFC 5492 §5).
 pub(crate) mod cap {
     pub(crate) const MULTIPROTOCOL: u8 = 1;
     pub(crate) const ROUTE_REFRESH: u8 = 2;
@@ -22,7 +22,7 @@ pub(crate) mod cap {
     pub(crate) const ENHANCED_REFRESH: u8 = 70;
     pub(crate) const LONG_LIVED: u8 = 71;
     pub(crate) const BFD_STRICT: u8 = 74;
-    /// What Cisco used before RFC 2918; still sent beside 2.
+    /// Cisco's code before RFC 2918; still sent together with 2.
     pub(crate) const OLD_ROUTE_REFRESH: u8 = 128;
 }
 
@@ -39,12 +39,12 @@ pub enum AddPathMode {
     Receive,
     /// 2: able to send.
     Send,
-    /// 3.
+    /// 3: able to do both.
     Both,
 }
 
 impl AddPathMode {
-    /// The mode of a number on the wire; others than 1-3 are to be ignored (RFC 7911 §4).
+    /// The mode with this code; codes other than 1-3 are to be ignored (RFC 7911 §4).
     const fn from_code(code: u8) -> Option<Self> {
         Some(match code {
             1 => AddPathMode::Receive,
@@ -107,17 +107,17 @@ pub struct Capabilities {
     pub route_refresh: bool,
     /// 5: (AFI, SAFI, next-hop AFI).
     pub extended_next_hop: Vec<(AfiSafi, u16)>,
-    /// 6.
+    /// 6: Extended Messages (RFC 8654).
     pub extended_message: bool,
-    /// 9.
+    /// 9: the code of the role (RFC 9234).
     pub role: Option<u8>,
-    /// 64.
+    /// 64: graceful restart (RFC 4724).
     pub graceful_restart: Option<GracefulRestart>,
-    /// 65.
+    /// 65: four-octet AS numbers (RFC 6793).
     pub four_octet_as: Option<Asn>,
-    /// 69.
+    /// 69: ADD-PATH (RFC 7911).
     pub add_path: Vec<(AfiSafi, AddPathMode)>,
-    /// 70.
+    /// 70: enhanced route refresh (RFC 7313).
     pub enhanced_refresh: bool,
     /// 71. Without families: the speaker knows the communities of RFC 9494 §4.6, and keeps nothing.
     pub long_lived: Option<Vec<LongLivedFamily>>,
@@ -149,7 +149,8 @@ impl Capabilities {
         self.extended_next_hop.contains(&(Family::Ipv4.afi_safi(), 2))
     }
 
-    /// Short names for people and JSON: "ipv4", "route-refresh", "four-octet-as", "add-path:ipv4:both", …
+    /// Short names for display and JSON: "ipv4", "route-refresh", "four-octet-as",
+    /// "add-path:ipv4:both", …
     pub fn names(&self) -> Vec<String> {
         let mut names: Vec<String> = self.multiprotocol.iter().map(|f| family_name(*f)).collect();
         let mut flag = |on: bool, name: &str| names.extend(on.then(|| name.to_owned()));
@@ -202,8 +203,8 @@ impl Capabilities {
 
     /// Parses the value of one optional parameter of type 2 into `self`.
     ///
-    /// Errors: 2/0 for a capability that overruns, and for a wrong length where guessing would change
-    /// what the session means (1, 65, 69); 2/11 for two different roles (RFC 9234 §4.2).
+    /// Errors: 2/0 for a capability that overruns, and for a wrong length where guessing would
+    /// change what the session means (1, 65, 69); 2/11 for two different roles (RFC 9234 §4.2).
     pub(super) fn decode_parameter(&mut self, value: &[u8]) -> Result<(), Notification> {
         let capabilities =
             whole(value, many0((be_u8, length_data(be_u8)))).ok_or_else(malformed)?;

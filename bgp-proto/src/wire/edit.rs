@@ -25,7 +25,7 @@ impl AttrEdit {
         AttrEdit { bytes }
     }
 
-    /// Starts from ORIGIN and an empty AS_PATH, for routes of our own.
+    /// Starts from ORIGIN and an empty AS_PATH, for local routes.
     pub fn originate(origin: Origin) -> Self {
         let mut edit = AttrEdit { bytes: Vec::with_capacity(32) };
         edit.set_origin(origin);
@@ -33,7 +33,7 @@ impl AttrEdit {
         edit
     }
 
-    /// What has been built.
+    /// The set as edited so far.
     pub fn view(&self) -> AttrView<'_> {
         AttrView::new(&self.bytes)
     }
@@ -58,9 +58,10 @@ impl AttrEdit {
         at..at
     }
 
-    /// Sets (inserts or replaces) an attribute by raw value. Extended Length follows from the value;
-    /// the value itself is the caller's, lists of communities have methods of their own.
-    /// A value longer than 65535 octets has no encoding; the set is then left as it is.
+    /// Sets (inserts or replaces) an attribute by raw value. Extended Length follows from the
+    /// value; the caller is responsible for the value itself, and lists of communities have methods
+    /// of their own. A value longer than 65535 octets has no encoding; the set is then left
+    /// unchanged.
     pub fn set(&mut self, flags: u8, code: u8, value: &[u8]) {
         let Ok(len) = u16::try_from(value.len()) else {
             return;
@@ -80,7 +81,7 @@ impl AttrEdit {
         self.set(category(code), code, value);
     }
 
-    /// Puts an attribute in place of `range`.
+    /// Replaces `range` with an attribute.
     fn replace(&mut self, range: Range<usize>, header: &[u8], value: &[u8]) {
         let (end, new) = (self.bytes.len(), header.len() + value.len());
         let rest = end - range.end;
@@ -92,7 +93,7 @@ impl AttrEdit {
         tail.copy_from_slice(value);
     }
 
-    /// Takes an attribute out.
+    /// Removes an attribute.
     pub fn remove(&mut self, code: u8) {
         let range = self.position(code);
         if !range.is_empty() {
@@ -100,32 +101,32 @@ impl AttrEdit {
         }
     }
 
-    /// Takes attributes out.
+    /// Removes attributes.
     pub fn remove_all(&mut self, codes: &[u8]) {
         codes.iter().for_each(|code| self.remove(*code));
     }
 
-    /// ORIGIN.
+    /// Sets ORIGIN.
     pub fn set_origin(&mut self, origin: Origin) {
         self.put(attr::ORIGIN, &[origin as u8]);
     }
 
-    /// MULTI_EXIT_DISC.
+    /// Sets MULTI_EXIT_DISC.
     pub fn set_med(&mut self, med: u32) {
         self.put(attr::MULTI_EXIT_DISC, &med.to_be_bytes());
     }
 
-    /// LOCAL_PREF.
+    /// Sets LOCAL_PREF.
     pub fn set_local_pref(&mut self, local_pref: u32) {
         self.put(attr::LOCAL_PREF, &local_pref.to_be_bytes());
     }
 
-    /// ORIGINATOR_ID.
+    /// Sets ORIGINATOR_ID.
     pub fn set_originator_id(&mut self, id: RouterId) {
         self.put(attr::ORIGINATOR_ID, &id.0.to_be_bytes());
     }
 
-    /// ONLY_TO_CUSTOMER (RFC 9234).
+    /// Sets ONLY_TO_CUSTOMER (RFC 9234).
     pub fn set_only_to_customer(&mut self, asn: Asn) {
         self.put(attr::ONLY_TO_CUSTOMER, &asn.0.to_be_bytes());
     }
@@ -140,13 +141,14 @@ impl AttrEdit {
     }
 
     /// Prepends `asn` `count` times to AS_PATH; a full or non-sequence first segment gets a new one
-    /// before it. `count` is cut to what one attribute can hold, and what was put in front is returned.
+    /// before it. `count` is limited to what one attribute can hold; returns how many were
+    /// prepended.
     pub fn prepend_as(&mut self, asn: Asn, count: usize) -> usize {
         if count == 1 && self.prepend_in_place(asn) {
             return 1;
         }
         let path = self.view().as_path();
-        // Numbers of a leading sequence move into the segment that is put in front.
+        // Numbers of a leading sequence move into the segment that is prepended.
         let (joined, rest) = match path.segments().next() {
             Some(s) if s.kind == SegmentKind::Sequence => {
                 (s.as_bytes(), path.as_bytes().get(2 + s.as_bytes().len()..).unwrap_or_default())
@@ -183,7 +185,7 @@ impl AttrEdit {
     }
 
     /// The usual case of [`AttrEdit::prepend_as`]: a short path whose first segment is a sequence
-    /// with room. Returns whether it was.
+    /// with room. Returns whether that was the case.
     fn prepend_in_place(&mut self, asn: Asn) -> bool {
         let range = self.position(attr::AS_PATH);
         let Some([flags, _, len, kind, count, ..]) = self.bytes.get_mut(range.clone()) else {
@@ -236,7 +238,7 @@ impl AttrEdit {
         self.set_list(attr::LARGE_COMMUNITIES, list.iter().map(|c| c.to_bytes()).collect());
     }
 
-    /// Keeps Partial if the attribute had it: others along the path did not know it.
+    /// Keeps Partial if the attribute had it: some speaker along the path did not know it.
     fn set_list<const N: usize>(&mut self, code: u8, mut list: Vec<[u8; N]>) {
         if list.is_empty() {
             return self.remove(code);
@@ -301,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn confederation_segments_go() {
+    fn confederation_segments_are_removed() {
         let mut edit = AttrEdit::originate(Origin::Igp);
         edit.set(0x40, attr::AS_PATH, &[3, 1, 0, 0, 0, 9, 2, 1, 0, 0, 0, 7, 4, 1, 0, 0, 0, 8]);
         edit.strip_confederation();

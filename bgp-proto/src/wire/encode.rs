@@ -18,7 +18,7 @@ pub const fn max_len_for(extended_message: bool) -> usize {
 pub struct AnnounceFormat {
     /// The family.
     pub family: Family,
-    /// Two-octet peers get AS_TRANS and AS4_PATH / AS4_AGGREGATOR (RFC 6793).
+    /// Two-octet peers are sent AS_TRANS and AS4_PATH / AS4_AGGREGATOR (RFC 6793).
     pub four_octet_as: bool,
     /// Prefixes carry path identifiers.
     pub add_path: bool,
@@ -31,7 +31,7 @@ pub struct AnnounceFormat {
 enum Layout<'a> {
     /// NLRI field, with NEXT_HOP among the attributes.
     Classic { attrs: AttrView<'a>, next_hop: [u8; 4] },
-    /// MP_REACH_NLRI as first attribute, `attrs_len` octets of attributes behind it.
+    /// MP_REACH_NLRI as first attribute, `attrs_len` octets of attributes after it.
     MpReach { attrs: AttrView<'a>, attrs_len: usize, next_hop: NextHop },
     /// Withdrawn Routes.
     ClassicWithdraw,
@@ -43,8 +43,8 @@ enum Layout<'a> {
 ///
 /// IPv4 with an IPv4 next hop goes into the classic fields; everything else into MP_REACH_NLRI
 /// (first attribute, RFC 7606 §5.1) and MP_UNREACH_NLRI. Never mixes announcements and withdrawals.
-/// An IPv4 next hop for IPv6 prefixes is written as an IPv4-mapped address (`::ffff:192.0.2.1`,
-/// RFC 4291 §2.5.5.2), because four octets there are an error to every peer.
+/// An IPv4 next hop for IPv6 prefixes is written as an IPv4-mapped address (`::ffff:192.0.2.1`, RFC
+/// 4291 §2.5.5.2), because every peer treats four octets there as an error.
 #[must_use = "the last message is complete only after finish()"]
 #[derive(Debug)]
 pub struct UpdateWriter<'o> {
@@ -62,7 +62,7 @@ struct Filling {
     start: usize,
     /// Where its prefixes start.
     nlri: usize,
-    /// Octets of prefixes that it can hold in all.
+    /// Octets of prefixes that it can hold in total.
     room: usize,
 }
 
@@ -113,8 +113,8 @@ impl<'o> UpdateWriter<'o> {
     }
 
     /// Adds one prefix, starting a new message when the current one is full. After an error nothing
-    /// was written for this prefix and others may follow. A prefix of another family than the format's is the caller's
-    /// error and is refused the same way.
+    /// was written for this prefix and others may follow. A prefix of another family than the
+    /// format's is an error of the caller and is refused in the same way.
     #[inline(always)]
     pub fn push(&mut self, path_id: PathId, prefix: Prefix) -> Result<(), TooLong> {
         debug_assert_eq!(prefix.family(), self.format.family);
@@ -129,10 +129,11 @@ impl<'o> UpdateWriter<'o> {
         Ok(())
     }
 
-    /// Completes a message that has no room for `len` octets more, and begins one that has.
+    /// Completes a message that has no room for `len` more octets, and begins one that has.
     fn make_room(&mut self, len: usize) -> Result<(), TooLong> {
         if let Some(filling) = self.filling {
-            // Every message starts alike, so the open one tells whether an empty one has room.
+            // Every message starts with the same octets, so the open one shows whether an empty one
+            // has room.
             if len > filling.room {
                 return Err(TooLong);
             }
@@ -231,7 +232,7 @@ impl<'o> UpdateWriter<'o> {
         Filling { start, nlri, room: self.room(start, nlri) }
     }
 
-    /// Writes everything behind the prefixes and fills in the lengths.
+    /// Writes everything after the prefixes and fills in the lengths.
     fn complete(&mut self) {
         let Some(filling) = self.filling.take() else {
             return;
@@ -260,7 +261,7 @@ impl<'o> UpdateWriter<'o> {
         self.messages += 1;
     }
 
-    /// Writes the MP attribute's length, in one octet where that is enough.
+    /// Writes the MP attribute's length, in one octet if that is enough.
     fn close_mp(&mut self, filling: Filling) {
         let value = mp_value_start(filling.start);
         let len = self.out.len() - value;
@@ -277,13 +278,13 @@ impl<'o> UpdateWriter<'o> {
     }
 }
 
-/// Where the value of the MP attribute starts in a message that starts at `start`: behind header, Withdrawn Routes Length, Total Path
-/// Attribute Length and the attribute's own header.
+/// Where the value of the MP attribute starts in a message that starts at `start`: after header,
+/// Withdrawn Routes Length, Total Path Attribute Length and the attribute's own header.
 const fn mp_value_start(start: usize) -> usize {
     start + HEADER_LEN + 4 + MP_HEADER_LEN
 }
 
-/// Appends canonical attributes as they go on the wire, with NEXT_HOP in its place.
+/// Appends canonical attributes as they are sent, with NEXT_HOP in its place.
 fn push_attrs(
     out: &mut Vec<u8>,
     attrs: AttrView<'_>,
@@ -313,8 +314,8 @@ fn push_attrs(
     out.extend_from_slice(tail);
 }
 
-/// For an OLD speaker (RFC 6793 §4.2.2): numbers that do not fit become AS_TRANS, and the whole
-/// truth follows in AS4_PATH and AS4_AGGREGATOR.
+/// For an OLD speaker (RFC 6793 §4.2.2): numbers that do not fit become AS_TRANS, and the real ones
+/// follow in AS4_PATH and AS4_AGGREGATOR.
 fn push_attrs_two_octet(out: &mut Vec<u8>, attrs: AttrView<'_>, next_hop: Option<Attr<'_>>) {
     let path = attrs.as_path();
     let as4_path = path.asns().any(|a| !fits_two_octets(a)).then(|| four_octet_path(path));

@@ -15,20 +15,20 @@ const MARKER_LEN: usize = 16;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 pub enum MessageType {
-    /// 1
+    /// OPEN, 1.
     Open = 1,
-    /// 2
+    /// UPDATE, 2.
     Update = 2,
-    /// 3
+    /// NOTIFICATION, 3.
     Notification = 3,
-    /// 4
+    /// KEEPALIVE, 4.
     Keepalive = 4,
-    /// 5
+    /// ROUTE-REFRESH, 5.
     RouteRefresh = 5,
 }
 
 impl MessageType {
-    /// The type of a number on the wire.
+    /// The type with this code; `None` if there is none.
     pub const fn from_code(code: u8) -> Option<Self> {
         Some(match code {
             1 => MessageType::Open,
@@ -40,7 +40,7 @@ impl MessageType {
         })
     }
 
-    /// Shortest and longest legal message. OPEN and KEEPALIVE never profit from Extended Messages
+    /// Shortest and longest legal message. Extended Messages do not apply to OPEN and KEEPALIVE
     /// (RFC 8654 §4).
     const fn len_bounds(self, update_max_len: usize) -> (usize, usize) {
         match self {
@@ -56,7 +56,7 @@ impl MessageType {
 /// One complete message inside the received buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Frame<'a> {
-    /// What it is.
+    /// Its type.
     pub kind: MessageType,
     /// The whole message, header included.
     pub bytes: &'a [u8],
@@ -69,9 +69,9 @@ impl<'a> Frame<'a> {
     }
 }
 
-/// Takes the first message off `buf`: `Ok(None)` when it is not complete yet. The header is checked
-/// as soon as its 19 octets are there. `update_max_len` is [`MAX_LEN`] or, if *we* advertised
-/// Extended Messages, [`EXTENDED_MAX_LEN`]. Errors: 1/1, 1/2, 1/3 with their data.
+/// Splits the first message from `buf`: `Ok(None)` when it is not complete yet. The header is
+/// checked as soon as its 19 octets are there. `update_max_len` is [`MAX_LEN`] or, if *we*
+/// advertised Extended Messages, [`EXTENDED_MAX_LEN`]. Errors: 1/1, 1/2, 1/3 with their data.
 pub fn split_frame(buf: &[u8], update_max_len: usize) -> Result<Option<Frame<'_>>, Notification> {
     let Some((header, _)) = buf.split_first_chunk::<HEADER_LEN>() else {
         return Ok(None);
@@ -86,7 +86,8 @@ pub fn split_frame(buf: &[u8], update_max_len: usize) -> Result<Option<Frame<'_>
         return Err(bad_len());
     }
     let Some(kind) = MessageType::from_code(code) else {
-        // RFC 4271 §6.1 asks for the length first: a length no message may have is 1/2 whatever the type.
+        // RFC 4271 §6.1 asks for the length first: a length no message may have is 1/2 whatever the
+        // type.
         let bad_type = Notification::with_data(Code::BAD_MESSAGE_TYPE, [code]);
         return Err(if len > update_max_len { bad_len() } else { bad_type });
     };
@@ -139,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn an_incomplete_message_is_waited_for_but_its_header_is_judged_at_once() {
+    fn an_incomplete_message_is_waited_for_but_its_header_is_checked_at_once() {
         let mut message = header(23, 2);
         assert_eq!(split_frame(&message[..18], MAX_LEN), Ok(None));
         assert_eq!(split_frame(&message, MAX_LEN), Ok(None));

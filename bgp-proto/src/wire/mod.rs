@@ -8,10 +8,10 @@
 //! string, the *canonical form*: attributes in ascending type order, each at most once; flags
 //! normalised (0x40 well-known, 0x80 optional non-transitive, 0xC0 optional transitive, with
 //! Partial kept where it was received and set for unknown transitive attributes; Extended Length
-//! only where the value is longer than 255 octets); AS numbers four octets wide; communities of each
-//! kind sorted and without duplicates, because they are sets; without NEXT_HOP,
-//! MP_REACH_NLRI, MP_UNREACH_NLRI, AS4_PATH and AS4_AGGREGATOR. Equal meaning, equal bytes.
-//! [`AttrView`] reads that form, [`AttrEdit`] rewrites it.
+//! only where the value is longer than 255 octets); AS numbers four octets wide; communities of
+//! each kind sorted and without duplicates, because they are sets; without NEXT_HOP, MP_REACH_NLRI,
+//! MP_UNREACH_NLRI, AS4_PATH and AS4_AGGREGATOR. Equal meaning, equal bytes. [`AttrView`] reads
+//! that form, [`AttrEdit`] rewrites it.
 
 mod as_path;
 mod attr_table;

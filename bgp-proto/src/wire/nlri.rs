@@ -41,7 +41,7 @@ impl<'a> Nlri<'a> {
         Ok(Nlri { family, add_path, bytes, has_unroutable })
     }
 
-    /// Nothing.
+    /// An empty run.
     pub(super) const fn empty(family: Family) -> Self {
         Nlri { family, add_path: false, bytes: &[], has_unroutable: false }
     }
@@ -72,7 +72,7 @@ impl<'a> Nlri<'a> {
         self.bytes
     }
 
-    /// Whether there is none.
+    /// Whether there are no prefixes.
     pub fn is_empty(&self) -> bool {
         self.bytes.is_empty()
     }
@@ -82,9 +82,9 @@ impl<'a> Nlri<'a> {
         self.has_unroutable
     }
 
-    /// The runs that are left without the prefixes that no unicast route has: multicast and loopback
-    /// of both families, IPv6 link-local. They are wrong in meaning and not in form, so that each of them
-    /// is ignored and the rest of the UPDATE counts (RFC 4271 §6.3).
+    /// The runs that are left without prefixes that are never routed: multicast and loopback of
+    /// both families, IPv6 link-local. Such prefixes are semantically incorrect but well-formed, so
+    /// that each of them is ignored and the rest of the UPDATE is used (RFC 4271 §6.3).
     pub fn routable(self) -> impl Iterator<Item = Nlri<'a>> {
         let Nlri { family, add_path, bytes, .. } = self;
         let mut cursor = Cursor { rest: bytes, add_path };
@@ -109,7 +109,7 @@ impl<'a> Nlri<'a> {
         })
     }
 
-    /// How many prefixes there are; walks them.
+    /// Number of prefixes. Iterates over all of them.
     pub fn count(&self) -> usize {
         let mut cursor = Cursor { rest: self.bytes, add_path: self.add_path };
         let mut count = 0;
@@ -146,7 +146,8 @@ impl<'a> Nlri<'a> {
         if let Some(id) = path_id {
             out.extend_from_slice(&id.0.to_be_bytes());
         }
-        // Whole addresses are copied and then cut, because a copy of fixed length is a store or two.
+        // Whole addresses are copied and then cut, because a copy of fixed length is a store or
+        // two.
         let end = out.len() + 1 + octets(prefix.len());
         match prefix {
             Prefix::V4(p) => {
@@ -181,7 +182,7 @@ fn is_unroutable(family: Family, len: u8, octets: &[u8]) -> bool {
     }
 }
 
-/// Walks validated bytes. On other bytes it stops early instead of failing.
+/// Iterates over validated bytes. On other bytes it stops early instead of failing.
 #[derive(Clone, Copy, Debug)]
 struct Cursor<'a> {
     rest: &'a [u8],
@@ -327,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_never_routed_is_left_out_and_splits_the_run() {
+    fn prefixes_that_are_never_routed_are_left_out_and_split_the_run() {
         let runs = |family, add_path, bytes: &[u8]| {
             let nlri = Nlri::parse(family, add_path, bytes).unwrap();
             let runs: Vec<_> = nlri.routable().map(|run| run.count()).collect();

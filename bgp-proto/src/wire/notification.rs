@@ -128,7 +128,7 @@ codes! {
 }
 
 impl Code {
-    /// Any pair.
+    /// A pair of numbers, registered or not.
     pub const fn new(code: u8, subcode: u8) -> Self {
         Code { code, subcode }
     }
@@ -156,15 +156,15 @@ pub struct Notification {
 }
 
 impl Notification {
-    /// Longest data field that is sent: every peer takes 4096 octets, whatever it advertised.
+    /// Longest data field that is sent: every peer accepts 4096 octets, whatever it advertised.
     const DATA_MAX_LEN: usize = MAX_LEN - 21;
 
-    /// Without data.
+    /// A NOTIFICATION without data.
     pub const fn new(code: Code) -> Self {
         Notification { code, data: Vec::new() }
     }
 
-    /// With data.
+    /// A NOTIFICATION with data.
     pub fn with_data(code: Code, data: impl Into<Vec<u8>>) -> Self {
         Notification { code, data: data.into() }
     }
@@ -233,8 +233,8 @@ impl fmt::Display for Notification {
     }
 }
 
-/// Makes text from a peer fit for one line of a log: nothing moves the cursor, starts a new line or
-/// turns the direction of writing.
+/// Makes text from a peer safe for one line of a log: nothing moves the cursor, starts a new line
+/// or changes the direction of writing.
 fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {

@@ -31,7 +31,8 @@ pub struct Open {
 
 impl Open {
     /// Parses a body. Checks everything that needs no configuration: version (2/1), parameters
-    /// (2/0, 2/4), AS 0 and 23456 without capability (2/2), identifier 0 (2/3), hold time 1 or 2 (2/6).
+    /// (2/0, 2/4), AS 0 and 23456 without capability (2/2), identifier 0 (2/3), hold time 1 or 2
+    /// (2/6).
     pub fn decode(body: &[u8]) -> Result<Open, Notification> {
         let malformed = || Notification::new(Code::OPEN_MESSAGE_ERROR);
         let (_, fixed) = fixed_part(body).map_err(|_| malformed())?;
@@ -111,7 +112,7 @@ type Parameters<'a> = Vec<(u8, &'a [u8])>;
 /// The optional parameters in either format; `None` if a length does not fit.
 fn parameters(len: u8, bytes: &[u8]) -> Option<Parameters<'_>> {
     match (len, bytes) {
-        // RFC 9072 §2: the first length is then not to be looked at, except that 0 means none.
+        // RFC 9072 §2: the first length is then ignored, except that 0 means none.
         (1.., [PARAMETER_EXTENDED, extended @ ..]) => {
             let list = whole(extended, length_data(be_u16))?;
             whole(list, many0((be_u8, length_data(be_u16))))

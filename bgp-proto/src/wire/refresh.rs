@@ -6,10 +6,10 @@ use super::frame::{HEADER_LEN, MessageType, begin_message, finish_message};
 use super::{Code, Notification};
 use crate::types::AfiSafi;
 
-/// The subtype.
+/// Message subtype (RFC 7313 §3.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RefreshKind {
-    /// 0.
+    /// 0, a request.
     Request,
     /// 1, BoRR.
     Begin,

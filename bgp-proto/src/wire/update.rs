@@ -10,7 +10,7 @@ use super::{Nlri, Notification};
 use crate::types::{AfiSafi, Asn, Family, FamilySet, NextHop, PeerType};
 use canonical::Canonical;
 
-/// What a session negotiated, as far as reading UPDATEs needs it.
+/// What a session negotiated, as far as parsing UPDATEs depends on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UpdateContext {
     /// Four-octet AS numbers on this session (RFC 6793).
@@ -62,7 +62,7 @@ pub enum Verdict {
 pub struct WithdrawReason {
     /// Attribute type code; 0 for the attribute list as a whole.
     pub attr: u8,
-    /// For people: "wrong length", "missing", "first AS is not the peer's", …
+    /// Description for operators: "wrong length", "missing", "first AS is not the peer's", …
     pub what: &'static str,
 }
 
@@ -74,7 +74,7 @@ pub struct Discarded {
 }
 
 impl Discarded {
-    /// The codes, each once, in the order in which they were met.
+    /// The codes, each once, in the order of appearance.
     pub fn codes(&self) -> &[u8] {
         self.codes.get(..usize::from(self.len)).unwrap_or_default()
     }
@@ -125,7 +125,8 @@ pub struct Update<'a> {
 }
 
 impl<'a> Update<'a> {
-    /// Walks a body once. Errors are the resets that RFC 7606 leaves: 3/1, 3/2, 3/9, 3/10.
+    /// Parses a body in one pass. Errors are the session resets that RFC 7606 leaves: 3/1, 3/2,
+    /// 3/9, 3/10.
     pub fn parse(body: &'a [u8], cx: &UpdateContext) -> Result<Update<'a>, Notification> {
         walk::parse(body, cx)
     }
@@ -135,8 +136,8 @@ impl<'a> Update<'a> {
         self.verdict
     }
 
-    /// Attributes dropped on the way (RFC 7606 "attribute discard"), repeated ones included.
-    /// Unrecognised non-transitive attributes go without being named here.
+    /// Attributes that were discarded (RFC 7606 "attribute discard"), repeated ones included.
+    /// Unrecognised non-transitive attributes are dropped without being named here.
     pub fn discarded(&self) -> Discarded {
         self.discarded
     }
@@ -163,7 +164,7 @@ impl<'a> Update<'a> {
         self.unnegotiated
     }
 
-    /// The attributes as received, for people and for dumps.
+    /// The attributes as received, for display and for dumps.
     pub fn received_attrs(&self) -> AttrIter<'a> {
         AttrIter::new(self.attrs)
     }

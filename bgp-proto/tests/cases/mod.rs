@@ -1,8 +1,9 @@
-//! Messages with the result that the RFCs demand: a set of our own ([`malformed`]), and the shared
+//! Messages with the result that the RFCs require: a set of our own ([`malformed`]), and the shared
 //! conformance data.
 //!
-//! The latter lives outside the repository (`../shared/conformance`, or `$MARGAY_SHARED/conformance`): the tests
-//! that read it are ignored unless asked for, and fail where it is absent or empty.
+//! The latter lives outside the repository (`../shared/conformance`, or
+//! `$MARGAY_SHARED/conformance`): the tests that read it are ignored unless asked for, and fail
+//! where it is absent or empty.
 #![allow(dead_code, unreachable_pub)] // Each test binary uses its own part.
 
 mod own;
@@ -16,12 +17,12 @@ use serde_json::Value;
 pub use own::malformed;
 
 /// The malformed cases (`malformed/cases.jsonl`) whose result needs more than the message: the
-/// peer's configuration or the state of the FSM. The wire accepts each of them; `wire_conformance`
+/// peer's configuration or the state of the FSM. The codec accepts each of them; `wire_conformance`
 /// checks that, and `session_conformance` the rest.
 pub const SESSION_CASES: [(&str, &str); 8] = [
     ("open-wrong-peer-as", "2/2: the configured AS is another"),
     ("open-id-same-ibgp", "2/3: iBGP and our own identifier"),
-    ("open-role-mismatch", "2/11: our role does not go with the peer's"),
+    ("open-role-mismatch", "2/11: our role does not match the peer's"),
     ("open-role-unassigned-9", "2/11: the peer's role does not exist"),
     ("open-in-established", "5/3: an OPEN in Established"),
     ("update-in-opensent", "5/1: an UPDATE in OpenSent"),
@@ -29,7 +30,7 @@ pub const SESSION_CASES: [(&str, &str); 8] = [
     ("rr-unneg-family", "ignored: the family is not negotiated"),
 ];
 
-/// Malformed cases where the set allows another result than its first, and margay takes it.
+/// Malformed cases where the set allows another result than its first, and margay has that one.
 pub const ALTERNATIVES: [(&str, &str); 1] =
     // The link-local address is usable where the session is on the link (RFC 2545 §3 has no
     // use for `::`); the table finds out whether it is.
@@ -41,7 +42,7 @@ pub fn is_for_the_session(case: &Value) -> bool {
         || SESSION_CASES.iter().any(|(name, _)| case["name"] == *name)
 }
 
-/// The directory.
+/// The directory of the shared conformance data.
 pub fn conformance_dir() -> PathBuf {
     let root = match std::env::var_os("MARGAY_SHARED") {
         Some(dir) => PathBuf::from(dir),
@@ -90,7 +91,7 @@ pub fn afi_safi(text: &str) -> AfiSafi {
     AfiSafi { afi: afi.parse().expect("an AFI"), safi: safi.parse().expect("a SAFI") }
 }
 
-/// What the `session` object of a malformed case says about reading UPDATEs.
+/// The context for parsing UPDATEs that the `session` object of a malformed case describes.
 pub fn context(session: &Value) -> UpdateContext {
     let peer_type = match session["type"].as_str() {
         Some("ibgp") => PeerType::Internal,

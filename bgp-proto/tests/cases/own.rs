@@ -1,5 +1,5 @@
-//! Malformed and borderline messages with the result that the RFCs demand, written from the RFCs'
-//! texts. In the format of the shared set, so that both run through the same checks.
+//! Malformed and borderline messages with the result that the RFCs require, written from the text
+//! of the RFCs. In the format of the shared set, so that both run through the same checks.
 
 mod parts;
 
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use parts::*;
 
-/// A message and what must become of it.
+/// A message and the result that it must have.
 struct Case {
     name: &'static str,
     /// RFC and section.
@@ -66,14 +66,14 @@ impl Case {
         self.on(json!({"state": "opensent"}))
     }
 
-    /// The wire takes it; the session does not.
+    /// The codec accepts it; the session does not.
     fn for_the_session(mut self) -> Self {
         self.expect["layer"] = "session".into();
         self
     }
 }
 
-// What is demanded.
+// Required results.
 
 fn accept() -> Value {
     json!({"action": "accept", "announced": [ROUTE]})
@@ -87,7 +87,7 @@ fn withdraw() -> Value {
     json!({"action": "treat_as_withdraw"})
 }
 
-/// The attribute is left out, the route is taken.
+/// The attribute is discarded, the route is accepted.
 fn discard(code: u8) -> Value {
     json!({"action": "attribute_discard", "announced": [ROUTE], "discarded": [code]})
 }

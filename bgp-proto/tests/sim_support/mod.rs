@@ -61,7 +61,7 @@ pub(crate) fn mesh(speakers: usize) -> Vec<(SpeakerId, SpeakerId)> {
     (0..speakers).flat_map(|b| (0..b).map(move |a| (SpeakerId(a), SpeakerId(b)))).collect()
 }
 
-/// A link with anything wrong that a link may have.
+/// A link with random latency, jitter, fragments and window.
 pub(crate) fn random_link(random: &mut Random) -> LinkSpec {
     let fragments = [Fragment::Whole, Fragment::Whole, Fragment::Random, Fragment::Octets];
     LinkSpec {
@@ -72,7 +72,7 @@ pub(crate) fn random_link(random: &mut Random) -> LinkSpec {
     }
 }
 
-/// One thing that goes wrong on a link, or is done by an operator, and some time after it.
+/// One fault or one action of an operator, and some time after it.
 pub(crate) fn disturb(
     sim: &mut Sim,
     random: &mut Random,
@@ -106,14 +106,14 @@ fn expected(sim: &Sim, speakers: usize) -> BTreeSet<Prefix> {
     (0..speakers).flat_map(|s| sim.own(SpeakerId(s))).collect()
 }
 
-/// Whether every session stands and every speaker has exactly the routes of all.
+/// Whether every session is established and every speaker has exactly the routes of all.
 pub(crate) fn is_converged(sim: &Sim, speakers: usize) -> bool {
     let all = expected(sim, speakers);
     sim.all_established()
         && (0..speakers).all(|s| sim.best(SpeakerId(s)).into_keys().collect::<BTreeSet<_>>() == all)
 }
 
-/// Every session of `links` stands, and if not says why it fell.
+/// Asserts that every session of `links` is established; the message says why one ended.
 pub(crate) fn assert_established(sim: &Sim, links: &[(SpeakerId, SpeakerId)]) {
     for (a, b) in links.iter().flat_map(|(a, b)| [(*a, *b), (*b, *a)]) {
         let down = sim.last_down(a, b);
@@ -121,7 +121,7 @@ pub(crate) fn assert_established(sim: &Sim, links: &[(SpeakerId, SpeakerId)]) {
     }
 }
 
-/// As [`is_converged`], and says what is wrong.
+/// Asserts [`is_converged`]; the message says what is wrong.
 pub(crate) fn assert_converged(sim: &Sim, speakers: usize) {
     assert_established(sim, &mesh(speakers));
     let all = expected(sim, speakers);

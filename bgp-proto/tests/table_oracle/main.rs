@@ -1,12 +1,13 @@
 //! The table against a naive model.
 //!
-//! Random events drive a [`Table`]: routes from peers of every kind, sessions that come and go with
-//! and without graceful restart, readers that read slowly or not at all and fall off a tiny log,
-//! refreshes in both directions, next hops, routes of our own, policy changes. What each reader gets
-//! is decoded and applied to a map. When everything is still, each map must be what a model says
-//! that keeps no groups, no log and no ids: every route, judged anew for every peer.
+//! Random events drive a [`Table`]: routes from peers of every kind, sessions that start and end
+//! with and without graceful restart, readers that read slowly or not at all and are evicted from a
+//! tiny log, refreshes in both directions, next-hop changes, local routes, policy changes. The
+//! messages that each reader returns are decoded and applied to a map. Once there is nothing left
+//! to do, each map must equal that of a model without groups, log or ids, which evaluates every
+//! route from scratch for every peer.
 //!
-//! Nothing is polled that was not woken, so a wake-up that is lost shows as a difference.
+//! Only what has been woken is polled, so a lost wake-up shows as a difference.
 
 #![allow(clippy::unwrap_used)]
 
@@ -23,14 +24,14 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: cases(), max_shrink_iters: 4000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn every_peer_ends_up_with_what_a_naive_model_says(
+    fn every_peer_holds_what_a_naive_model_computes(
         log_bytes_max in prop_oneof![Just(3_000usize), Just(9_000), Just(16 << 20)],
-        starts_over in any::<bool>(),
+        wraps in any::<bool>(),
         ops in prop::collection::vec(any::<[u8; 5]>().prop_map(Op::from_bytes), 1..120),
     ) {
         let mut world = World::new(log_bytes_max);
-        if starts_over {
-            world.start_over_soon();
+        if wraps {
+            world.wrap_generation_soon();
         }
         for op in ops {
             world.step(op);
@@ -40,13 +41,13 @@ proptest! {
     }
 }
 
-/// More with `MARGAY_ORACLE_CASES`.
+/// Number of cases: `MARGAY_ORACLE_CASES`, or 1000.
 fn cases() -> u32 {
     std::env::var("MARGAY_ORACLE_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(1000)
 }
 
 #[test]
-fn end_of_rib_is_the_last_thing_that_a_joiner_hears() {
+fn end_of_rib_is_the_last_message_of_an_initial_advertisement() {
     for log_bytes_max in [3_000, 16 << 20] {
         let mut world = World::new(log_bytes_max);
         world.up(0);
@@ -63,9 +64,9 @@ fn end_of_rib_is_the_last_thing_that_a_joiner_hears() {
     }
 }
 
-/// Peer 2 is in one group with 9 and 10. It reads everything, and then nothing while `change` is
-/// followed by much that pushes it off the log.
-fn while_one_is_deaf(change: impl Fn(&mut World)) {
+/// Peer 2 is in one group with peers 9 and 10. It first reads everything, then nothing while
+/// `change` is followed by enough messages to evict it from the log.
+fn while_one_does_not_read(change: impl Fn(&mut World)) {
     let mut world = World::new(3_000);
     for peer in 0..model::PEERS {
         world.up(peer);
@@ -78,44 +79,48 @@ fn while_one_is_deaf(change: impl Fn(&mut World)) {
     change(&mut world);
     world.settle_without(2);
     for round in 0..200u8 {
-        // One prefix is enough to fill the log, and leaves the others as they are.
+        // One prefix is enough to fill the log and leaves the state of the others unchanged.
         world.announce(0, 0, 6 + 11 * (round % 2), 0);
         world.settle_without(2);
     }
     world.check_except(2);
-    assert!(world.evictions() > 0, "nobody fell off the log, so the test tested nothing");
+    assert!(world.evictions() > 0, "no reader was evicted from the log, so nothing was tested");
     world.settle();
     world.check();
 }
 
 #[test]
-fn a_reader_that_never_reads_hears_of_withdrawals_later() {
-    while_one_is_deaf(|world| (1..model::PREFIXES).for_each(|prefix| world.withdraw(0, prefix, 0)));
+fn a_reader_that_stopped_reading_is_sent_withdrawals_later() {
+    while_one_does_not_read(|world| {
+        (1..model::PREFIXES).for_each(|prefix| world.withdraw(0, prefix, 0))
+    });
 }
 
 #[test]
-fn a_reader_that_never_reads_hears_of_a_new_policy_later() {
-    while_one_is_deaf(|world| {
-        // 3 rejects some prefixes.
+fn a_reader_that_stopped_reading_is_sent_the_results_of_a_new_policy_later() {
+    while_one_does_not_read(|world| {
+        // Export filter 3 rejects some prefixes.
         [2, 9, 10].into_iter().for_each(|peer| world.configure(peer, 0, 3, 1));
     });
 }
 
 #[test]
-fn a_reader_that_never_reads_hears_of_a_better_path_later() {
-    while_one_is_deaf(|world| (3..9).for_each(|prefix| world.announce(11, prefix, 6 + 34, 0)));
+fn a_reader_that_stopped_reading_is_sent_a_better_path_later() {
+    while_one_does_not_read(|world| {
+        (3..9).for_each(|prefix| world.announce(11, prefix, 6 + 34, 0))
+    });
 }
 
-/// Histories that once ended wrong.
+/// Sequences of events that once led to a wrong result.
 #[test]
-fn past_failures_stay_past() {
+fn fixed_failures_do_not_recur() {
     use Op::*;
     let histories: [(usize, Vec<Op>); 6] = [
         (
             3_000,
             vec![
-                // A destination that is to be imported anew is freed, and its slot given back, before
-                // that comes to it.
+                // A destination whose paths are due for re-evaluation is freed, and its slot
+                // returned, before the re-evaluation reaches it.
                 Up { peer: 0 },
                 NextHop { index: 84, state: 7 },
                 Wait { secs: 0 },
@@ -130,8 +135,8 @@ fn past_failures_stay_past() {
         (
             3_000,
             vec![
-                // Another import policy, and before the table has come to it something else that
-                // differs for export only: the routes are imported anew all the same.
+                // The import policy changes and, before the table has processed that, another
+                // change follows that affects export only: the import policy is still re-evaluated.
                 Up { peer: 1 },
                 Announce { peer: 1, prefix: 1, variant: 23, path_id: 0 },
                 Up { peer: 4 },
@@ -144,8 +149,8 @@ fn past_failures_stay_past() {
         (
             3_000,
             vec![
-                // A session that ends for good before the table has come to its beginning: what was kept
-                // of the one before goes with it.
+                // A session ends without graceful restart before the table has processed its start:
+                // the stale routes of the session before it are removed, too.
                 Up { peer: 9 },
                 Announce { peer: 9, prefix: 2, variant: 6, path_id: 0 },
                 Finish,
@@ -157,8 +162,8 @@ fn past_failures_stay_past() {
         (
             3_000,
             vec![
-                // A route that fits no message, and a member that has read End-of-RIB but not the end
-                // of its chunk when it is moved to another group.
+                // A route that is too long for any message, and a member that has read End-of-RIB
+                // but not the rest of its chunk when it is moved to another group.
                 Up { peer: 9 },
                 Announce { peer: 9, prefix: 2, variant: 4, path_id: 0 },
                 Finish,
@@ -186,8 +191,8 @@ fn past_failures_stay_past() {
         (
             3_000,
             vec![
-                // A new group is resynchronised with a destination that is not decided yet, and a
-                // refresh comes before it is.
+                // A new group is resynchronised with a destination whose decision is pending, and a
+                // refresh request arrives before it is made.
                 Up { peer: 7 },
                 Own { prefix: 0, source: 0, variant: 1 },
                 Up { peer: 4 },

@@ -1,4 +1,5 @@
-//! What peers should have been told, computed from scratch: no groups, no ids, no incremental steps.
+//! What each peer should have been sent, computed from scratch: no groups, no ids, no incremental
+//! steps.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -19,7 +20,7 @@ pub(crate) const PEERS: usize = 12;
 pub(crate) const PREFIXES: usize = 18;
 pub(crate) const MULTIPATH_MAX: usize = 64;
 
-/// What a peer is; constant for the test.
+/// The properties of a peer that are constant for the test.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Kind {
     pub(crate) asn: u32,
@@ -31,7 +32,7 @@ pub(crate) struct Kind {
     pub(crate) ipv4_over_ipv6: bool,
     pub(crate) max_len: usize,
     pub(crate) enhanced: bool,
-    /// Forwarding state kept, as its capability says when it comes back.
+    /// It sets the F bit for its families when it reconnects (RFC 4724 §3).
     pub(crate) keeps_forwarding: bool,
     /// It sets the N bit (RFC 8538).
     pub(crate) notifies: bool,
@@ -75,7 +76,7 @@ impl Kind {
         if self.local_v6 { "2001:db8:ffff::1" } else { "10.0.0.1" }.parse().unwrap()
     }
 
-    /// Sessions of one AS are on an interface with addresses of both families.
+    /// Sessions with AS 65003 run over an interface with addresses of both families.
     pub(crate) fn other_addr(&self) -> Option<IpAddr> {
         let other = if self.local_v6 { "10.0.0.1" } else { "2001:db8:ffff::1" };
         (self.asn == 65003).then(|| other.parse().unwrap())
@@ -94,7 +95,8 @@ pub(crate) fn peer_address(peer: usize) -> IpAddr {
 }
 
 pub(crate) fn router_id(peer: usize) -> RouterId {
-    // Not in the order of the addresses; two are equal, so that the address has to decide.
+    // Not in the order of the addresses; two are equal, so that the peer address has to break the
+    // tie.
     RouterId([50, 40, 30, 20, 60, 70, 40, 10, 90, 80, 25, 35][peer])
 }
 
@@ -107,7 +109,7 @@ pub(crate) fn prefix(index: usize) -> Prefix {
     }
 }
 
-/// Attributes by meaning.
+/// Decoded path attributes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Meaning {
     pub(crate) origin: u8,
@@ -154,17 +156,17 @@ impl Meaning {
     }
 }
 
-/// Policies that the model can apply by itself.
+/// Policies that the model applies with code of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Filter {
     All,
-    /// Rejects what lies in 10.1.0.0/16 or 2001:db8:14::/46.
+    /// Rejects prefixes within 10.1.0.0/16 or 2001:db8:14::/46.
     Some,
-    /// Marks everything: independent of the prefix.
+    /// Adds a community to every route: independent of the prefix.
     Tag(u32),
     /// LOCAL_PREF 300 on 10.0.0.0/16 only: depends on the prefix.
     Prefer,
-    /// Rejects what leaves by the interface `eth1`.
+    /// Rejects routes whose next hop is reached through the interface `eth1`.
     NotByEth1,
     /// Preference 200.
     Elevate,
@@ -225,7 +227,8 @@ impl Filter {
         Arc::new(Policy { name: "test".into(), rules, default: Decision::Accept })
     }
 
-    /// The route after the filter, and its preference if that was set.
+    /// The attributes after the filter, and the preference if the filter sets it; `None` when the
+    /// route is rejected.
     fn apply(
         self,
         prefix: Prefix,
@@ -271,7 +274,7 @@ pub(crate) struct Settings {
     pub(crate) communities_max: u16,
 }
 
-/// A route as it was received.
+/// A route of the model's Adj-RIB-In.
 #[derive(Clone, Debug)]
 pub(crate) struct Received {
     pub(crate) attrs: Meaning,
@@ -280,14 +283,14 @@ pub(crate) struct Received {
     pub(crate) unrefreshed: bool,
 }
 
-/// A route of our own.
+/// A local route.
 #[derive(Clone, Debug)]
 pub(crate) struct Own {
     pub(crate) blackhole: bool,
     pub(crate) next_hop: Option<IpAddr>,
 }
 
-/// The state that everything follows from.
+/// The inputs from which everything else is computed.
 #[derive(Default)]
 pub(crate) struct Model {
     pub(crate) settings: Vec<Settings>,
@@ -299,7 +302,7 @@ pub(crate) struct Model {
 /// A usable or unusable path after import.
 #[derive(Clone, Debug)]
 struct Candidate {
-    /// `None`: our own.
+    /// `None` for a local route.
     peer: Option<usize>,
     source: Source,
     path_id: u32,
@@ -315,7 +318,7 @@ struct Candidate {
 pub(crate) type Expected = BTreeMap<Prefix, Vec<(Meaning, NextHop)>>;
 
 impl Model {
-    /// Whether import takes the route.
+    /// Whether the import policy and the limits accept the route.
     pub(crate) fn accepts(&self, peer: usize, prefix: Prefix, received: &Received) -> bool {
         self.import(peer, prefix, received).is_some()
     }
@@ -341,7 +344,7 @@ impl Model {
         Some((out, preference.unwrap_or(100)))
     }
 
-    /// The interface that an address is reached by.
+    /// The interface through which an address is reached.
     fn interface(&self, addr: IpAddr) -> Option<&str> {
         self.hops.get(&addr).and_then(NextHopState::interface)
     }
@@ -393,8 +396,8 @@ impl Model {
         list
     }
 
-    /// RFC 4271 §9.1.2.2 to the letter: eliminate step by step. Returns what is left before the
-    /// steps that only break ties, and the winner.
+    /// RFC 4271 §9.1.2.2 as written: eliminates candidates step by step. Returns the candidates
+    /// left before the steps that only break ties, and the best path.
     fn decide(mut list: Vec<Candidate>) -> (Vec<Candidate>, Option<Candidate>) {
         fn keep<K: Ord>(list: &mut Vec<Candidate>, key: impl Fn(&Candidate) -> K) {
             if let Some(best) = list.iter().map(&key).min() {
@@ -446,8 +449,8 @@ impl Model {
                 if best.peer == Some(receiver) {
                     continue;
                 }
-                if let Some(told) = self.export(receiver, prefix, &best) {
-                    expected.entry(prefix).or_default().push(told);
+                if let Some(sent) = self.export(receiver, prefix, &best) {
+                    expected.entry(prefix).or_default().push(sent);
                 }
             }
         }
@@ -510,7 +513,7 @@ impl Model {
                 _ => kind_to.other_addr().map(Into::into),
             },
         };
-        // Fits no message of such a peer.
+        // Too long for a message of 600 octets.
         if attrs.communities.len() > 100 && kind_to.max_len == 600 {
             return None;
         }
@@ -540,7 +543,7 @@ impl Model {
         fib
     }
 
-    /// Addresses that paths go through.
+    /// The next hops of all received paths.
     pub(crate) fn tracked(&self) -> BTreeSet<IpAddr> {
         self.received.values().map(|r| r.next_hop.addr()).collect()
     }

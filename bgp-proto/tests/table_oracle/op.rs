@@ -1,4 +1,4 @@
-//! What happens to the table: random octets, read as events.
+//! The events that drive the table, decoded from random octets.
 
 use bgp_proto::types::Family;
 
@@ -29,7 +29,7 @@ pub(crate) enum Op {
         peer: usize,
         keep: u8,
     },
-    /// The peer is taken out of the configuration, and put in again.
+    /// The peer is removed from the configuration and added again.
     Replace {
         peer: usize,
     },
@@ -45,7 +45,7 @@ pub(crate) enum Op {
         peer: usize,
         family: Family,
     },
-    /// So many refreshes that the stamps of paths go around.
+    /// Enough refreshes for the refresh stamps of paths to wrap.
     RefreshFlood {
         peer: usize,
         prefix: usize,
@@ -79,9 +79,9 @@ pub(crate) enum Op {
     ReadAll {
         peer: usize,
     },
-    /// Everybody but one catches up.
+    /// All peers but one read until they are up to date.
     SettleWithout {
-        deaf: usize,
+        idle: usize,
     },
     Wait {
         secs: u8,
@@ -110,7 +110,7 @@ impl Op {
             41..=42 => Op::Own { prefix, source: a, variant: c },
             43..=44 => Op::Configure { peer, import: b, export: c, rest: d },
             45..=50 => Op::Finish,
-            51..=54 => Op::SettleWithout { deaf: peer },
+            51..=54 => Op::SettleWithout { idle: peer },
             55..=60 => Op::Read { peer, family, budget: c },
             61..=62 => Op::ReadAll { peer },
             _ => Op::Wait { secs: c },

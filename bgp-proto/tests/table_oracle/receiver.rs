@@ -1,4 +1,4 @@
-//! What a peer hears, and holds of it.
+//! What a peer receives, and the routes that it holds as a result.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ impl Wake for Flag {
 }
 
 impl Flag {
-    /// One that is set.
+    /// A flag that is set already.
     pub(crate) fn set() -> Arc<Self> {
         Arc::new(Flag(AtomicBool::new(true)))
     }
@@ -35,7 +35,8 @@ impl Flag {
 pub(crate) struct Receiver {
     pub(crate) reader: Reader,
     pub(crate) woken: Arc<Flag>,
-    /// What it was sent and holds, by prefix and path identifier; whether a refresh left it out so far.
+    /// The routes that it holds, by prefix and path identifier; the flag is set while a refresh has
+    /// not repeated the route.
     pub(crate) held: BTreeMap<(Prefix, u32), (Meaning, NextHop, bool)>,
     pub(crate) end_of_ribs: u32,
     pub(crate) last_was_end_of_rib: bool,
@@ -43,7 +44,7 @@ pub(crate) struct Receiver {
 }
 
 impl Receiver {
-    /// Has heard nothing, and is to look.
+    /// A receiver without routes that has to be read.
     pub(crate) fn new(reader: Reader) -> Self {
         Receiver {
             reader,
@@ -74,7 +75,8 @@ impl Receiver {
                 }
                 RefreshKind::End => {
                     assert!(std::mem::take(&mut self.refreshing), "EoRR without BoRR");
-                    // What the refresh left out fits no message any more.
+                    // RFC 7313 §4: routes that the refresh did not repeat are removed. Here these
+                    // are routes that no longer fit into a message.
                     self.held.retain(|_, (_, _, stale)| !*stale);
                 }
                 other => panic!("{other:?} in the stream"),
@@ -102,7 +104,7 @@ impl Receiver {
             attrs.clear();
             update.canonical_attrs(&mut attrs);
             let meaning = Meaning::decode(&attrs);
-            assert!(!meaning.communities.contains(&own_tag), "a peer hears its own route");
+            assert!(!meaning.communities.contains(&own_tag), "a peer is sent its own route");
             for (path_id, prefix) in reach.nlri.iter() {
                 self.held.insert((prefix, path_id.0), (meaning.clone(), reach.next_hop, false));
             }

@@ -37,7 +37,7 @@ struct Session {
     receivers: Vec<Receiver>,
     stale: [bool; 2],
     stale_until: Option<Time>,
-    /// However often the peer restarts.
+    /// Upper limit of `stale_until`, however often the peer restarts.
     stale_bound: Option<Time>,
     refresh_until: [Option<Time>; 2],
 }
@@ -45,7 +45,7 @@ struct Session {
 pub(crate) struct World {
     table: Table,
     table_woken: Arc<Flag>,
-    /// There was input since the last turn, or the last turn had more to do.
+    /// There has been input since the last turn, or the last turn left work to do.
     turn_due: bool,
     now: Time,
     sessions: Vec<Session>,
@@ -61,7 +61,8 @@ const HOPS: usize = 6;
 
 fn hop_addr(index: usize, family: Family) -> IpAddr {
     match (family, index) {
-        // What goes through a neighbour is not for that neighbour.
+        // These are addresses of peers: paths through them are not advertised to that peer (RFC
+        // 4271 §5.1.3).
         (Family::Ipv4, 2) => peer_address(3),
         (Family::Ipv4, 4) => peer_address(9),
         (Family::Ipv4, _) => IpAddr::from([192, 0, 2, index as u8 + 1]),
@@ -78,7 +79,7 @@ fn hop_state(index: usize, state: u8) -> NextHopState {
             hops: vec![hop],
             metric: u32::from(n / 3),
             connected: true,
-            // The same hops by another name, too: an interface that was renamed.
+            // The interface name varies independently of the hops, as when an interface is renamed.
             interface: [None, Some("eth0"), Some("eth1")][usize::from(state / 5) % 3]
                 .map(Arc::from),
             over: [Over::Specific, Over::Default][usize::from(state / 15) % 2],
@@ -86,7 +87,7 @@ fn hop_state(index: usize, state: u8) -> NextHopState {
     }
 }
 
-/// Attributes from one octet: few values, so that they tie often.
+/// Attributes from one octet: few distinct values, so that paths often tie.
 fn attributes(peer: usize, variant: u8) -> Meaning {
     let v = u32::from(variant);
     let external = kind(peer).peer_type() == PeerType::External;
@@ -131,7 +132,7 @@ fn attributes(peer: usize, variant: u8) -> Meaning {
         // Too long for a message of 600 octets.
         attrs.communities.extend((0..150).map(|n| 0x0200_0000 + n));
     }
-    // Who announced it: nobody may get this back.
+    // A tag of the announcing peer, which must not be sent the route back.
     attrs.communities.insert(0x0064_0000 + peer as u32);
     attrs
 }
@@ -177,8 +178,8 @@ impl World {
         world
     }
 
-    /// Lets the generations of changes start over within the history.
-    pub(crate) fn start_over_soon(&mut self) {
+    /// Sets the generation counter so that it wraps within the test.
+    pub(crate) fn wrap_generation_soon(&mut self) {
         self.table.set_generation(u32::MAX - 25);
     }
 
@@ -224,7 +225,8 @@ impl World {
                 self.marker(peer, family, RouteAction::RefreshBegin);
             }
             Op::RefreshFlood { peer, prefix, variant } => {
-                // More marks than there are stamps, with a path or two fresh after each.
+                // More refreshes than there are distinct stamps, each followed by one re-advertised
+                // path.
                 for round in 0..300u32 {
                     let family = crate::model::prefix(prefix).family();
                     self.marker(peer, family, RouteAction::RefreshBegin);
@@ -253,7 +255,7 @@ impl World {
                     self.read(peer, at, usize::MAX);
                 }
             }
-            Op::SettleWithout { deaf } => self.settle_without(deaf),
+            Op::SettleWithout { idle } => self.settle_without(idle),
             Op::Wait { secs } => self.wait(u64::from(secs) * 4),
         }
     }
@@ -364,7 +366,7 @@ impl World {
         let keep = (!families.is_empty()).then_some(Keep { families, restart_time });
         let session = self.sessions[peer].id;
         self.table.peer_down(PeerId(peer as u32), session, keep);
-        // Of an earlier session: must be ignored.
+        // The end of an earlier session must be ignored.
         self.table.peer_down(PeerId(peer as u32), SessionId(0), None);
         self.turn_due = true;
         let session = &mut self.sessions[peer];
@@ -446,7 +448,8 @@ impl World {
     }
 
     fn wait(&mut self, secs: u64) {
-        // What was handed over is of its time.
+        // Inputs that were handed over before belong to the old time: process them before the clock
+        // advances.
         while self.turn_due {
             self.finish();
         }
@@ -519,7 +522,7 @@ impl World {
         }
         match rest % 4 {
             1 => settings.communities_max = 2048,
-            // Some routes are beyond that.
+            // Some routes exceed this limit.
             3 => settings.communities_max = 100,
             _ => {}
         }
@@ -532,13 +535,14 @@ impl World {
         settings.send =
             [AddPathSend::All, AddPathSend::Best(1), AddPathSend::Best(2), AddPathSend::All]
                 [usize::from(rest / 64) % 4];
-        // A next hop of the other family cannot come up here, so that Keep never has to refuse.
+        // A route's next hop is always of the prefix's own family here, so `NextHopMode::Keep`
+        // never has to reject one.
         let routes = self.routes(peer);
         self.table.peer_configure(PeerId(peer as u32), routes);
         self.turn_due = true;
     }
 
-    /// The table has come to a session.
+    /// The table has processed the start of a session.
     fn establish(&mut self, established: Established) {
         let session = &mut self.sessions[established.peer.0 as usize];
         if !session.up || session.id != established.session {
@@ -550,31 +554,31 @@ impl World {
 
     fn finish(&mut self) {
         self.table_woken.take();
-        // Little work and ever another amount, so that everything is interrupted somewhere.
+        // Small and varying budgets, so that every kind of work is interrupted at some point.
         self.turns = self.turns.wrapping_mul(0x9E37_79B1).wrapping_add(1);
         let budget = Work(if self.turns & 7 == 0 { 20_000 } else { self.turns >> 20 & 127 });
         self.turn_due = self.table.turn(self.now, budget).next == NextTurn::Now;
         while let Some(established) = self.table.poll_established() {
             self.establish(established);
         }
-        let mut told = false;
+        let mut resolved = false;
         for request in self.table.poll_next_hops() {
             match request {
                 NextHopRequest::Track(addr) => {
                     assert!(self.tracked.insert(addr), "{addr} is tracked already");
                     self.table.handle_next_hop(addr, self.model.hops[&addr].clone());
-                    told = true;
+                    resolved = true;
                 }
                 NextHopRequest::Untrack(addr) => assert!(self.tracked.remove(&addr)),
             }
         }
-        self.turn_due |= told;
+        self.turn_due |= resolved;
         for (prefix, change) in self.table.poll_fib(7) {
             match change.route() {
                 Some(route) => {
                     assert_eq!(route.prefix, prefix);
                     let before = self.fib.insert(prefix, route.clone());
-                    assert_ne!(before, Some(route), "{prefix}: told again what it was told");
+                    assert_ne!(before, Some(route), "{prefix}: the installed route is sent again");
                 }
                 None => {
                     assert!(self.fib.remove(&prefix).is_some(), "{prefix}: nothing to withdraw")
@@ -584,7 +588,7 @@ impl World {
         while self.table.poll_event().is_some() {}
     }
 
-    /// One fetch; returns whether there was anything.
+    /// Fetches once; returns whether there was any data.
     fn read(&mut self, peer: usize, at: usize, budget: usize) -> bool {
         let context = {
             let negotiated = self.sessions[peer].negotiated.as_ref().unwrap();
@@ -617,28 +621,30 @@ impl World {
             }
         }
         assert!(total <= budget.max(4096), "{total} octets, asked for {budget}");
-        // A reader with less than its budget has everything; it need not be woken to look again.
+        // A reader that returns less than the budget has returned everything, but only
+        // `Fetch::Empty` registers the waker: the caller has to fetch again after data.
         fetched == Fetch::Data
     }
 
-    /// Runs turns and readers until nobody is woken any more.
+    /// Runs turns and reads until no waker has fired.
     pub(crate) fn settle(&mut self) {
         self.settle_without(usize::MAX);
     }
 
-    /// The same, while one peer does not read.
-    pub(crate) fn settle_without(&mut self, deaf: usize) {
+    /// As [`World::settle`], while one peer does not read.
+    pub(crate) fn settle_without(&mut self, idle: usize) {
         for round in 0.. {
-            assert!(round < 20_000, "no end in sight");
+            assert!(round < 20_000, "there is always more to do");
             let mut quiet = true;
             if self.turn_due || self.table_woken.take() {
                 self.finish();
                 quiet = false;
             }
-            for peer in (0..PEERS).filter(|peer| *peer != deaf) {
+            for peer in (0..PEERS).filter(|peer| *peer != idle) {
                 for at in 0..self.sessions[peer].receivers.len() {
                     while self.sessions[peer].receivers[at].woken.take() {
-                        // Until it is empty, as a connection task does; small bites now and then.
+                        // Fetches until empty, as a connection task does; every other round with a
+                        // small budget.
                         let budget = if round % 2 == 0 { 90 } else { 100_000 };
                         while self.read(peer, at, budget) {}
                         quiet = false;
@@ -669,8 +675,8 @@ impl World {
         self.check_except(usize::MAX);
     }
 
-    pub(crate) fn check_except(&self, deaf: usize) {
-        for peer in (0..PEERS).filter(|peer| self.sessions[*peer].up && *peer != deaf) {
+    pub(crate) fn check_except(&self, idle: usize) {
+        for peer in (0..PEERS).filter(|peer| self.sessions[*peer].up && *peer != idle) {
             assert_eq!(self.sessions[peer].receivers.len(), 2, "peer {peer}: no readers");
             for receiver in &self.sessions[peer].receivers {
                 let family = receiver.reader.family();
@@ -680,7 +686,10 @@ impl World {
                 }
                 got.values_mut().for_each(|paths| paths.sort());
                 let expected = self.model.expected(peer, family);
-                assert_eq!(got, expected, "what peer {peer} holds in {family} (left) and should");
+                assert_eq!(
+                    got, expected,
+                    "peer {peer} {family}: routes held (left), expected (right)"
+                );
                 assert_eq!(receiver.end_of_ribs, 1, "peer {peer} {family}: End-of-RIB");
                 assert!(!receiver.refreshing, "peer {peer} {family}: no EoRR");
                 let count: usize = expected.values().map(Vec::len).sum();
@@ -689,10 +698,14 @@ impl World {
                 self.check_view(peer, family, &expected);
             }
         }
-        let told = self.fib.iter().map(|(prefix, route)| (*prefix, route.kind.clone()));
-        let told: BTreeMap<Prefix, FibKind> = told.collect();
-        assert_eq!(told, self.model.fib(), "what the kernel was told (left) and should be");
-        if deaf == usize::MAX {
+        let installed = self.fib.iter().map(|(prefix, route)| (*prefix, route.kind.clone()));
+        let installed: BTreeMap<Prefix, FibKind> = installed.collect();
+        assert_eq!(
+            installed,
+            self.model.fib(),
+            "routes sent to the kernel (left), expected (right)"
+        );
+        if idle == usize::MAX {
             assert_eq!(self.tracked, self.model.tracked());
         }
         let best = self.best_by_peer();
@@ -714,7 +727,7 @@ impl World {
         }
     }
 
-    /// Destinations by the peer that their best path is from, counted one by one.
+    /// Number of destinations whose best path is from each peer, counted individually.
     fn best_by_peer(&self) -> BTreeMap<(PeerId, Family), u32> {
         let (all, _) = self.table.view(&RouteFilter::default(), 0, usize::MAX, self.now);
         let mut counted = BTreeMap::new();
@@ -727,7 +740,7 @@ impl World {
         counted
     }
 
-    /// The view of what was advertised says the same as the wire.
+    /// The view of advertised routes equals what was sent.
     fn check_view(&self, peer: usize, family: Family, expected: &crate::model::Expected) {
         let filter = RouteFilter {
             family: Some(family),
@@ -747,6 +760,6 @@ impl World {
             }
             cursor = next;
         }
-        assert_eq!(&shown, expected, "what the view says about peer {peer}");
+        assert_eq!(&shown, expected, "routes advertised to peer {peer} according to the view");
     }
 }

@@ -1,8 +1,8 @@
-//! A timer parameter that the peer has to confirm before all of it may be used.
+//! A timer parameter that may not be used in full before the peer has confirmed it.
 
 use std::time::Duration;
 
-/// What the packets say, and what is used until the Poll Sequence has ended (RFC 5880 §6.8.3).
+/// The value advertised, and the value used until the Poll Sequence has ended (RFC 5880 §6.8.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Interval {
     advertised: Duration,
@@ -22,12 +22,12 @@ impl Interval {
         self.used
     }
 
-    /// Returns whether the packets say something else than before.
+    /// Returns whether the advertised value changed.
     pub(super) fn advertise(&mut self, interval: Duration) -> bool {
         std::mem::replace(&mut self.advertised, interval) != interval
     }
 
-    /// The peer knows, or it does not matter yet.
+    /// The peer has confirmed the advertised value, or the session is not Up.
     pub(super) fn confirm(&mut self) {
         self.used = self.advertised;
     }

@@ -19,7 +19,8 @@ impl Random {
         ((z ^ (z >> 31)) >> 32) as u32
     }
 
-    /// RFC 5880 §6.8.7: 75-100 % of the interval, with a multiplier of 1 75-90 %.
+    /// Applies jitter, RFC 5880 §6.8.7: 75-100 % of the interval, or 75-90 % if the multiplier is
+    /// 1.
     pub(super) fn spread(&mut self, interval: Duration, multiplier: NonZeroU8) -> Duration {
         let range = if multiplier == NonZeroU8::MIN { 150 } else { 250 };
         interval * (750 + self.next_u32() % (range + 1)) / 1000

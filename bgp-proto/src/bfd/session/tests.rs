@@ -1,4 +1,4 @@
-//! Every state times every event, and the rules of RFC 5880 §6.8 one by one.
+//! Every event in every state, and the rules of RFC 5880 §6.8 one by one.
 
 mod intervals;
 mod packets;
@@ -88,7 +88,7 @@ impl Host {
         change
     }
 
-    /// Goes through every deadline of the next `time`.
+    /// Lets `time` pass and handles every deadline in it.
     fn pass(&mut self, time: Duration) -> Vec<Change> {
         let end = self.now + time;
         let mut changes = Vec::new();

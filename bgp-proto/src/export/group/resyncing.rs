@@ -1,4 +1,4 @@
-//! Members of a group that are brought up to date, a slice of destinations at a time.
+//! Resynchronises members of a group, a slice of destinations at a time.
 
 use smallvec::SmallVec;
 
@@ -8,18 +8,19 @@ use crate::export::{Audience, CoveredRanges, Except, ExportId, ExportState, Resy
 use crate::rib::{DestId, Meter, SourceId};
 use crate::wire::RefreshKind;
 
-/// What a slice of resynchronisation is for.
+/// A run of destinations in which the needs of every member being resynchronised stay the same.
 struct SliceLimit {
     end: u32,
     announce_since: u32,
     withdraw_since: u32,
-    /// Who is brought up to date, ascending, and the last change that each needs no withdrawal of.
+    /// Members being resynchronised, ascending, each with the last change of which it needs no
+    /// withdrawal.
     members: SmallVec<[(SourceId, u32); 4]>,
 }
 
 impl SliceLimit {
-    /// Whether somebody whom a route is not for is brought up to date, and needs the withdrawal of
-    /// what was there before.
+    /// Whether `peer`, which is not sent the route, is being resynchronised and needs the
+    /// withdrawal of its predecessor.
     #[inline]
     fn withdraws_at(&self, peer: SourceId, last_change: u32) -> bool {
         if peer == SourceId::NONE {
@@ -57,7 +58,7 @@ impl Group {
             }
             let limit = self.limit(state);
             let from = self.resync_at;
-            // Up to the next place where one ends, without looking at members each time.
+            // Up to where the needs change, so that members are not examined for every destination.
             while self.resync_at < limit.end
                 && (batch.considered == 0 || !self.is_full(&batch, window, meter))
             {
@@ -89,7 +90,8 @@ impl Group {
         }
     }
 
-    /// What members being resynchronised need, and how far it goes before that changes for one of them.
+    /// What the members being resynchronised need from the position on, and up to where that holds
+    /// for all of them.
     fn limit(&self, state: &ExportState<'_>) -> SliceLimit {
         let mut limit = SliceLimit {
             end: u32::MAX,
@@ -121,7 +123,7 @@ impl Group {
         }
     }
 
-    /// Sends members that are resynchronised one destination.
+    /// Sends one destination to the members being resynchronised.
     fn resync_dest(
         &mut self,
         dest: DestId,
@@ -161,7 +163,7 @@ impl Group {
     }
 }
 
-/// Sends members that are resynchronised one path that is advertised.
+/// Sends one advertised path to the members being resynchronised.
 #[inline]
 fn resync_path(
     (dest, tx): (DestId, u32),
@@ -175,7 +177,7 @@ fn resync_path(
     if !flushed.announces(tx) {
         batch.announce((dest, tx), out, Audience::Resyncing, except, state);
     }
-    // Before one that is not for it, a member may have been sent another.
+    // A member that is not sent this route may have been sent its predecessor.
     for peer in except.each() {
         if limit.withdraws_at(peer, state.dests.last_change(dest)) {
             batch.withdraw(dest, tx, Audience::Only(peer), Except::NOBODY);

@@ -4,17 +4,17 @@ use super::{Action, Close, Offer, Peer, Slot, State, Tcp};
 use crate::session::PassiveMode;
 use crate::types::{Time, Timer};
 
-/// What the operator wants, and how far we are allowed to follow.
+/// The administrative state of the peer, including the idle hold.
 pub(super) enum Admin {
     /// Idle until [`Command::Start`](super::Command::Start).
     Stopped,
     /// Idle for a while (RFC 4271 §8.1.1, IdleHoldTimer). Connections are refused.
     IdleHold { until: Timer },
-    /// Looking for a session, or having one.
+    /// Trying to establish a session, or having one.
     Running { dial: Dial },
 }
 
-/// Our side of connecting.
+/// Progress of our own attempts to connect.
 pub(super) enum Dial {
     /// Nothing to do: passive, dialled already, or established.
     Resting,
@@ -25,7 +25,7 @@ pub(super) enum Dial {
 }
 
 impl Admin {
-    /// The state as long as there is no connection.
+    /// The state while there is no connection.
     pub(super) fn state(&self) -> State {
         match self {
             Admin::Stopped | Admin::IdleHold { .. } => State::Idle,
@@ -90,8 +90,8 @@ impl Peer {
         self.backoff.reset();
     }
 
-    /// Ends every connection and goes on by the ordinary rules. For limits these hold also where the
-    /// session has just ended by itself.
+    /// Ends every connection, and reconnects by the ordinary rules. For an exceeded limit the idle
+    /// hold begins even if the session has just ended for another reason.
     pub(super) fn bounce(&mut self, now: Time, reason: Close) {
         if self.accepts() {
             self.close_all(now, &reason);
@@ -101,14 +101,15 @@ impl Peer {
         }
     }
 
-    /// There is a reason to think that dialling will do better now than it did.
+    /// Dials at once if only the retry timer is pending: the host has reason to expect success.
     pub(super) fn dial_now(&mut self, now: Time) {
         if matches!(self.admin, Admin::Running { dial: Dial::Waiting { .. } }) {
             self.begin(now);
         }
     }
 
-    /// An operator knows that what failed before will do now.
+    /// An operator's request: resets the back-off, and ends an idle hold or the wait for the retry
+    /// timer.
     pub(super) fn retry(&mut self, now: Time) {
         let waits = matches!(
             self.admin,
@@ -120,7 +121,7 @@ impl Peer {
         }
     }
 
-    /// The host's answer to [`Action::Connect`]: no.
+    /// [`Action::Connect`] failed.
     pub(super) fn fail_dial(&mut self, now: Time, text: &str) {
         let Some(since) = self.admin.connecting_since() else { return };
         self.stats.connect_failures += 1;
@@ -130,7 +131,7 @@ impl Peer {
         self.plan_dial_after(since, now);
     }
 
-    /// The host's answer to [`Action::Connect`]: yes. Returns whether it had been asked.
+    /// [`Action::Connect`] succeeded. Returns whether it was still wanted.
     pub(super) fn finish_dial(&mut self) -> bool {
         let asked = self.admin.is_connecting();
         if asked {
@@ -149,8 +150,8 @@ impl Peer {
                 self.begin(now);
             }
             // Differs from RFC: 4271 §8.2.2 dials again at once when the timer of Connect expires;
-            // a host that answers nothing is left alone for the back-off's delay, unless the pace is
-            // steady.
+            // here a host that does not answer is retried after the back-off's delay, unless the
+            // pace is steady.
             Admin::Running { dial: Dial::Connecting { .. } } => {
                 self.outbox.push(Action::AbortConnect);
                 self.fail_dial(now, "no answer in time");
@@ -158,7 +159,7 @@ impl Peer {
         }
     }
 
-    /// Stops dialling and waiting to dial.
+    /// Aborts an attempt to connect, and stops the retry timer.
     pub(super) fn rest(&mut self) {
         if self.admin.is_connecting() {
             self.outbox.push(Action::AbortConnect);
@@ -168,7 +169,7 @@ impl Peer {
         }
     }
 
-    /// Stops an attempt that is under way; there may be another one later.
+    /// Aborts an attempt that is in progress, and plans the next one.
     pub(super) fn give_up_dialling(&mut self, now: Time) {
         if self.admin.is_connecting() {
             self.rest();
@@ -176,7 +177,7 @@ impl Peer {
         }
     }
 
-    /// Sets the retry timer, where dialling is ours to do and not under way.
+    /// Sets the retry timer, if we may dial and are not doing so already.
     pub(super) fn plan_dial(&mut self, now: Time) {
         self.plan_dial_after(now, now);
     }
@@ -191,7 +192,7 @@ impl Peer {
         }
     }
 
-    /// Goes idle for the back-off's delay; connections that exist end, new ones are refused.
+    /// Goes idle for the back-off's delay; existing connections are closed, new ones refused.
     pub(super) fn hold_idle(&mut self, now: Time) {
         self.rest();
         let mut until = Timer::stopped();
@@ -200,7 +201,7 @@ impl Peer {
         self.close_all(now, &Close::Rejected);
     }
 
-    /// Whether a connection from the peer is taken at all.
+    /// Whether connections from the peer are accepted at all.
     pub(super) fn accepts(&self) -> bool {
         matches!(self.admin, Admin::Running { .. })
     }
@@ -225,7 +226,7 @@ impl Peer {
         self.outbox.push(Action::Connect);
     }
 
-    /// A passive peer never dials, nor does one that has dialled already or is established.
+    /// Whether we may dial: not for a passive peer, nor if our connection or the session exists.
     fn may_dial(&self) -> bool {
         let is_ours = match self.config.passive {
             PassiveMode::Active => true,

@@ -12,8 +12,8 @@ use crate::types::Time;
 use crate::wire::{Code, Frame, Open};
 
 impl Peer {
-    /// A connection exists: OPEN goes out (RFC 4271 §8.2.2, events 16 and 17), unless nobody
-    /// wants it.
+    /// A connection exists: sends our OPEN (RFC 4271 §8.2.2, events 16 and 17), unless the
+    /// connection is not wanted.
     pub(super) fn accept(&mut self, now: Time, slot: Slot, local: SocketAddr, remote: SocketAddr) {
         let replaced = Close::Transport { text: "replaced by a new connection".to_owned() };
         self.end(now, slot, replaced, Tcp::Gone);
@@ -34,7 +34,7 @@ impl Peer {
         self.put(slot, Conn::OpenSent(conn));
     }
 
-    /// One complete message on a connection that exists.
+    /// Handles one complete message on a connection.
     pub(super) fn handle_message(
         &mut self,
         now: Time,
@@ -93,7 +93,8 @@ impl Peer {
         }
     }
 
-    /// Our KEEPALIVE goes out on a connection in OpenConfirm; the peer may have been waiting for it.
+    /// Sends our KEEPALIVE on a connection in OpenConfirm, and establishes it if the peer's has
+    /// arrived.
     pub(super) fn consent(&mut self, now: Time, slot: Slot) {
         let awaits_bfd = self.awaits_bfd();
         let Some(Some(Conn::OpenConfirm(conn))) = self.conns.get_mut(slot.index()) else { return };
@@ -103,15 +104,16 @@ impl Peer {
         }
         conn.consent(now, &mut self.jitter);
         self.send_keepalive(slot);
-        // The peer counts on this connection: ours that is still being dialled comes too late.
+        // The peer now relies on this connection: one that we are still dialling would come too
+        // late.
         self.give_up_dialling(now);
         if peer_confirmed {
             self.establish(now, slot);
         }
     }
 
-    /// Our KEEPALIVE on a connection was withheld long enough. A peer that has left it beside its
-    /// session all the time means it.
+    /// Our KEEPALIVE on a connection was withheld long enough. A peer that has left the connection
+    /// open for all that time although it has a session has restarted.
     pub(super) fn decide_withheld(&mut self, now: Time, slot: Slot) {
         if self.awaits_bfd() {
             // The hold timer goes on: it bounds the wait.
@@ -126,7 +128,7 @@ impl Peer {
         self.consent(now, slot);
     }
 
-    /// Consents where nothing that could win is left to wait for.
+    /// Sends the withheld KEEPALIVE on connections against which no other can win any more.
     pub(super) fn release_withheld(&mut self, now: Time) {
         for slot in Slot::ALL {
             let Some(Conn::OpenConfirm(conn)) = self.conn(slot) else { continue };
@@ -150,7 +152,7 @@ impl Peer {
             Some(Some(Conn::Established(conn))) => conn.restart_hold(now),
             Some(Some(Conn::OpenConfirm(conn))) => match &mut conn.consent {
                 Consent::Given => self.establish(now, slot),
-                // A peer that stands by a connection beside its session has restarted.
+                // A peer that confirms a second connection although it has a session has restarted.
                 Consent::Withheld { peer_confirmed } => {
                     *peer_confirmed = true;
                     if has_session {
@@ -162,11 +164,11 @@ impl Peer {
         }
     }
 
-    /// RFC 4271 §8.2.2 OpenConfirm, event 26. Other connections have lost.
+    /// RFC 4271 §8.2.2 OpenConfirm, event 26. Closes all other connections.
     fn establish(&mut self, now: Time, slot: Slot) {
         let conn = match self.take(slot) {
             Some(Conn::OpenConfirm(conn)) => conn.establish(now, &self.config),
-            // Nothing else is established from.
+            // Only OpenConfirm leads to Established.
             Some(conn) => return self.put(slot, conn),
             None => return,
         };

@@ -7,7 +7,7 @@ use crate::session::Negotiated;
 use crate::types::{Family, Time};
 use crate::wire::{AttrName, RouteAction, Update, Verdict, WithdrawReason};
 
-/// Octets of a bad message that its line in the log shows.
+/// Maximum number of octets of a malformed message that its log line shows.
 const HEX_LEN_MAX: usize = 64;
 
 impl Peer {

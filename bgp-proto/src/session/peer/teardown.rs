@@ -14,13 +14,14 @@ pub(super) enum Tcp {
 }
 
 impl Peer {
-    /// Ends a connection for a reason that leaves TCP to be closed by us.
+    /// Ends a connection whose TCP connection is still open.
     pub(super) fn close(&mut self, now: Time, slot: Slot, reason: Close) {
         self.end(now, slot, reason, Tcp::Open);
     }
 
-    /// The one way out of a connection: NOTIFICATION, `Down` if it was the session, `Close` unless
-    /// TCP is closed, the record of the end is kept, and what to do next. Nothing happens on an empty slot.
+    /// The only way in which a connection ends: records the end, sends the NOTIFICATION and `Close`
+    /// unless TCP is closed, `Down` if it was the session, and plans what to do next. Does nothing
+    /// on an empty slot.
     pub(super) fn end(&mut self, now: Time, slot: Slot, reason: Close, tcp: Tcp) {
         let Some(conn) = self.take(slot) else { return };
         let standing = Standing::of(slot, &conn, &reason);
@@ -54,8 +55,8 @@ impl Peer {
         self.outbox.push(Action::Close { slot, abort });
     }
 
-    /// A peer that refuses our capabilities is offered fewer of them next time (RFC 5492 §3). Whoever
-    /// dialled must have shown by its OPEN that it is the peer.
+    /// Offers fewer capabilities next time to a peer that refused them (RFC 5492 §3). On a
+    /// connection that we did not dial, an OPEN must have shown that it is the peer's.
     fn retreat(&mut self, now: Time, slot: Slot, conn: &Conn, reason: &Close) {
         let Close::Received(refusal) = reason else { return };
         let is_peers_word = match conn {
@@ -74,7 +75,7 @@ impl Peer {
         }
     }
 
-    /// What is shown about it.
+    /// Records the end of a connection in `last_error`, counters and notes.
     fn record(&mut self, now: Time, standing: Standing, reason: &Close) {
         match standing {
             Standing::Session | Standing::Attempt => self.last_error = Some(reason.to_error(now)),
@@ -83,7 +84,7 @@ impl Peer {
                 let error = reason.to_error(now);
                 match self.established() {
                     Some(_) => self.outbox.note_stray(now, &error.text),
-                    // Whoever only hung up says nothing about why there is no session.
+                    // A connection that was merely closed does not explain why there is no session.
                     None if matches!(reason, Close::Transport { .. } | Close::Rejected) => {}
                     None => self.last_error = Some(error),
                 }
@@ -105,6 +106,7 @@ impl Peer {
             Standing::Session | Standing::Attempt if counts => self.backoff.count_failure(),
             Standing::Session | Standing::Attempt | Standing::Stray | Standing::Loser => {}
         }
+        // Stray connections may not be the peer's: they delay the next ones, not our own attempts.
         match standing {
             Standing::Session if is_fault => self.intake.charge(now),
             Standing::Stray => self.intake.charge(now),
@@ -113,16 +115,16 @@ impl Peer {
     }
 }
 
-/// What a connection was when it ended: what its end says about the peer.
+/// The role of a connection when it ended, which determines what its end implies about the peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Standing {
     /// The session.
     Session,
-    /// An attempt of ours.
+    /// A connection that we dialled.
     Attempt,
     /// From the peer's address, and perhaps from the peer.
     Stray,
-    /// The one of two that was given up.
+    /// The loser of a collision.
     Loser,
 }
 

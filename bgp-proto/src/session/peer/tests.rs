@@ -29,7 +29,7 @@ pub(super) struct Host {
     pub(super) peer: Peer,
     pub(super) now: Time,
     pub(super) routes: Vec<RouteEntry>,
-    /// Actions and messages in the order in which they came out, in short form.
+    /// Actions and messages in the order in which they were emitted, in short form.
     log: VecDeque<String>,
     pub(super) downs: Vec<(Close, Option<Keep>)>,
 }
@@ -50,7 +50,7 @@ impl Host {
         }
     }
 
-    /// Started, and our own connection is up to `state`.
+    /// A started peer, with our own connection brought to `state`.
     pub(super) fn in_state(state: State) -> Self {
         let mut host = Host::new(config());
         host.bring(state, Slot::Outgoing);
@@ -179,7 +179,7 @@ impl Host {
             });
             rest = &rest[frame.bytes.len()..];
         }
-        assert!(rest.is_empty(), "only whole messages leave");
+        assert!(rest.is_empty(), "only whole messages are sent");
     }
 }
 

@@ -14,9 +14,8 @@ const OURS: Discriminator = Discriminator::MIN;
 
 /// Runs one session on the choices in `data` and returns how often it came up.
 ///
-/// What must hold: whatever is sent can be decoded; deadlines do not lie behind the clock for ever; a
-/// packet without the session's authentication changes nothing; no more than one packet leaves for
-/// each input and deadline.
+/// Invariants: whatever is sent can be decoded; no deadline stays in the past; a packet without the
+/// session's authentication changes nothing; at most eight packets are sent after one input.
 pub fn fuzz_bfd(data: &[u8]) -> u64 {
     let mut choices = Choices::new(data);
     let auth = auth(&mut choices);

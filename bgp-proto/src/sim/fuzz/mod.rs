@@ -38,7 +38,7 @@ impl<'a> Choices<'a> {
         of[usize::from(self.byte()) % of.len()]
     }
 
-    /// Some octets, as they stand.
+    /// Some octets, unchanged.
     fn octets(&mut self) -> &'a [u8] {
         let len = self.pick(&[0, 4, 8, 19, 23, 40, 90]).min(self.rest.len());
         let (octets, rest) = self.rest.split_at(len);

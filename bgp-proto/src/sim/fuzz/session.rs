@@ -14,16 +14,17 @@ use crate::wire::{
     RouteBatch, encode_end_of_rib, encode_keepalive, split_frame,
 };
 
-/// Shortest time between two attempts to connect that nobody asked for.
+/// Shortest interval between connection attempts that no command requested.
 const DIAL_INTERVAL_MIN: Duration = Duration::from_millis(750);
 
 /// Feeds inputs made of `data` to one peer. Panics if an invariant breaks:
 ///
-/// - `Up` and `Down` alternate, and `Up` is there exactly while the state is Established;
-/// - nothing is dialled by a passive peer, twice at once, beside our own or an established
-///   connection, or more often than every 750 ms;
-/// - after `handle_timeout` the next deadline lies ahead, and states that wait for something have one;
-/// - only whole messages are transmitted, and never more octets taken than were there;
+/// - `Up` and `Down` alternate, and the session is up exactly while the state is Established;
+/// - no connection is attempted by a passive peer, during another attempt, while our own or an
+///   established connection exists, or more often than every 750 ms;
+/// - after `handle_timeout` the next deadline lies ahead, and states that wait for something have
+///   one;
+/// - only whole messages are transmitted, and never more octets are consumed than were received;
 /// - a stopped peer has no session and no timer.
 ///
 /// Returns how often the session was established, so that a test can tell that inputs get that far.
@@ -84,7 +85,7 @@ impl Host {
         match choices.byte() % 18 {
             16 | 17 => self.shake_hands(choices),
             0 => {
-                // An operator may ask for more than the back-off would give.
+                // A start by the operator overrides the back-off.
                 self.last_dial = None;
                 peer.handle_command(now, Command::Start);
             }
@@ -131,7 +132,7 @@ impl Host {
         }
     }
 
-    /// The peer connects and says what it should.
+    /// The peer connects and completes the handshake.
     fn shake_hands(&mut self, choices: &mut Choices<'_>) {
         self.last_dial = None;
         self.peer.handle_command(self.now, Command::Start);
@@ -179,7 +180,7 @@ impl Host {
         }
     }
 
-    /// Time passes, and the host is punctual.
+    /// Lets time pass; the host handles every deadline on time.
     fn pass(&mut self, time: Duration) {
         let end = self.now + time;
         while let Some((at, name)) = self.peer.poll_timeout().filter(|(at, _)| *at <= end) {
@@ -219,7 +220,10 @@ impl Host {
     fn note_dial(&mut self) {
         assert_ne!(self.peer.config().passive, PassiveMode::Passive, "a passive peer dials");
         assert!(!std::mem::replace(&mut self.dialling, true), "two attempts at once");
-        assert!(!self.connected[Slot::Outgoing.index()], "an attempt beside our own connection");
+        assert!(
+            !self.connected[Slot::Outgoing.index()],
+            "an attempt while our own connection exists"
+        );
         if let Some(last) = self.last_dial.replace(self.now) {
             assert!(self.now.since(last) >= DIAL_INTERVAL_MIN, "attempts in quick succession");
         }
@@ -240,7 +244,7 @@ impl Host {
         let peer = &self.peer;
         assert_eq!(self.up, peer.state() == State::Established);
         assert_eq!(self.up, peer.negotiated().is_some());
-        assert!(!(self.up && self.dialling), "an attempt beside a session");
+        assert!(!(self.up && self.dialling), "an attempt while a session is up");
         let passive = peer.config().passive.is_passive();
         match peer.state() {
             State::Idle => {}

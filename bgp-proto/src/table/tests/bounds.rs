@@ -1,4 +1,4 @@
-//! What a peer can make the table write, keep and say is bounded where it arises.
+//! Bounds of what a peer can make the table encode, keep and log.
 
 use super::*;
 use crate::types::{Community, Prefix4};
@@ -32,7 +32,7 @@ fn logged(table: &Table) -> u64 {
 }
 
 #[test]
-fn a_slice_ends_by_the_octets_that_it_writes() {
+fn a_slice_is_bounded_by_the_octets_that_it_writes() {
     for (count, set) in [(30_000, 1_005), (30_000, 10)] {
         let mut table = table();
         let _from = up(&mut table, 2, 65001, routes(2));
@@ -43,7 +43,7 @@ fn a_slice_ends_by_the_octets_that_it_writes() {
         flood(&mut table, 2, &communities(set), count);
         while table.finish(Time::ZERO) && logged(&table) == 0 {}
         assert!((1..600 << 10).contains(&logged(&table)), "{} octets at once", logged(&table));
-        // All of it leaves in the end.
+        // All of it is sent in the end.
         loop {
             settle(&mut table);
             if read(&mut to).is_empty() {
@@ -73,10 +73,10 @@ fn a_count_that_moves_about_the_bound_warns_once() {
     assert_eq!(std::iter::from_fn(|| table.poll_event()).count(), 1);
 }
 
-/// A fork counts what it flushes as changed when it began, which after the counter has started over
-/// is long ago and not in the future.
+/// What a fork flushes counts as changed when the fork began. After the generation counter has
+/// wrapped, that must be long ago and not in the future.
 #[test]
-fn destinations_are_forgotten_after_the_generation_has_started_over() {
+fn destinations_are_purged_after_the_generation_counter_has_wrapped() {
     for (fork, wrap) in [(false, false), (true, false), (false, true), (true, true)] {
         let mut table = table();
         let mut readers =
@@ -176,7 +176,7 @@ fn announce_paths(
 }
 
 #[test]
-fn a_peer_has_so_many_paths_of_a_destination_and_no_more() {
+fn the_paths_of_a_peer_for_one_destination_are_limited() {
     let mut table = table();
     let both = |id: u32, asn| Negotiated {
         add_path_rx: FamilySet::only(Family::Ipv4),
@@ -195,7 +195,7 @@ fn a_peer_has_so_many_paths_of_a_destination_and_no_more() {
     assert_eq!(table.counts(PeerId(2)).imports[Family::Ipv4].over_limit, 4_936);
     let refused = table.refused().iter().find(|refused| refused.by == RefusedBy::PathsLimit);
     assert_eq!(refused.unwrap().routes[Family::Ipv4], 4_936);
-    // One that is held may change, and others of other peers count for themselves.
+    // A path that is held may change, and paths of other peers are counted separately.
     let mut other = communities(1);
     other.set_med(7);
     announce_paths(&mut table, 2, &other, 3..=3);
@@ -231,7 +231,7 @@ fn a_route_beyond_a_bound_is_held_and_not_used_and_explained() {
         assert!(reason.to_string().contains(key) && reason.is_refusal());
         let refused = table.refused().iter().find(|r| r.by == RefusedBy::Check(reason));
         assert_eq!(refused.unwrap().routes[Family::Ipv4], 1);
-        // A bound that is raised lets it in without a refresh.
+        // Once the bound is raised, it is accepted without a refresh.
         let limits = RouteLimits {
             as_path_max: u16::MAX,
             communities_max: u16::MAX,
@@ -268,7 +268,7 @@ fn a_session_that_needs_one_group_too_many_is_closed() {
 }
 
 #[test]
-fn every_cluster_id_of_ours_makes_a_loop() {
+fn every_cluster_id_of_ours_is_checked_for_loops() {
     let mut table = table();
     let cluster = |id: u32, cluster: u32| PeerRoutes {
         reflection: ReflectionParams { cluster_id: Some(ClusterId(cluster)), client: true },
@@ -282,7 +282,7 @@ fn every_cluster_id_of_ours_makes_a_loop() {
     settle(&mut table);
     let accepted = |table: &Table| table.counts(PeerId(3)).accepted[Family::Ipv4];
     assert_eq!(accepted(&table), 0, "it went through the cluster of another client");
-    // The cluster is ours no more.
+    // The cluster is no longer ours.
     table.peer_configure(PeerId(2), Arc::new(cluster(2, 79)));
     settle(&mut table);
     assert_eq!(accepted(&table), 1);

@@ -1,11 +1,10 @@
-//! What policies know of the interface by which a learned route leaves, and routes of sources that
-//! compete.
+//! Policies that match the outgoing interface of a learned route, and routes of competing sources.
 
 use super::*;
 use crate::policy::{Match, Source};
 use crate::rib::{LocalRoute, Over, ViaDefault};
 
-/// Takes what `eth*` leads to and nothing else.
+/// Decides the opposite of `default` for routes over `eth*`.
 fn over_ethernet(default: Decision) -> Arc<Policy> {
     let rule = Rule {
         name: String::new(),
@@ -19,7 +18,7 @@ fn over_ethernet(default: Decision) -> Arc<Policy> {
     Arc::new(Policy { name: "interfaces".into(), rules: vec![rule], default })
 }
 
-/// Says that a next hop is reached by an interface, and lets the table follow.
+/// Reports the interface through which a next hop is reached, and runs the table until it is idle.
 fn reach_by(table: &mut Table, addr: &str, interface: Option<&str>) {
     let addr: IpAddr = addr.parse().unwrap();
     let hop = Hop { gateway: Some(addr), ifindex: 1, onlink: false, weight: 1 };
@@ -40,7 +39,7 @@ fn kernel(table: &mut Table) -> Vec<(String, bool)> {
 }
 
 #[test]
-fn import_is_judged_by_the_interface_and_again_when_it_changes() {
+fn import_depends_on_the_interface_and_is_re_evaluated_when_it_changes() {
     let mut table = table();
     let import = over_ethernet(Decision::Reject);
     let _reader = up(&mut table, 2, 65001, importing(2, import));
@@ -57,15 +56,15 @@ fn import_is_judged_by_the_interface_and_again_when_it_changes() {
     let addr = "10.0.0.2".parse().unwrap();
     table.handle_next_hop(addr, NextHopState::Unreachable);
     settle(&mut table);
-    assert_eq!(accepted(&table, 2), 0, "what leads nowhere leads by no interface");
-    // One that comes later is judged by what is known.
+    assert_eq!(accepted(&table, 2), 0, "an unreachable next hop has no interface");
+    // A later announcement is evaluated with the interface that is known.
     reach_by(&mut table, "10.0.0.2", Some("eth0"));
     announce(&mut table, 2, 65001, &["10.3.0.0/16"]);
     assert_eq!(accepted(&table, 2), 3);
 }
 
 #[test]
-fn export_is_judged_by_the_interface_and_again_when_it_changes() {
+fn export_depends_on_the_interface_and_is_re_evaluated_when_it_changes() {
     let mut table = table();
     let _from = up(&mut table, 2, 65001, routes(2));
     let export = over_ethernet(Decision::Accept);
@@ -99,9 +98,9 @@ fn the_kernels_policy_sees_the_interface() {
     assert_eq!(kernel(&mut table), [("10.1.0.0/16".to_owned(), false)]);
 }
 
-/// A learned route that policy put level with a blackhole of our own.
+/// A learned route to which policy gave the preference of a local blackhole.
 #[test]
-fn of_equal_preference_our_own_route_wins_whatever_local_pref_says() {
+fn at_equal_preference_a_local_route_wins_whatever_local_pref_is() {
     let mut table = table();
     let import = Arc::new(changing(vec![Change::Preference(200), Change::LocalPref(u32::MAX)]));
     let _reader = up(&mut table, 2, 65001, importing(2, import));
@@ -115,9 +114,9 @@ fn of_equal_preference_our_own_route_wins_whatever_local_pref_says() {
     assert_eq!(route.map(|route| route.kind), Some(FibKind::Blackhole));
 }
 
-/// A neighbour of our own AS that is met under another one, as `localASNumber` is for.
+/// A neighbour in our own AS, towards which we use another one, as with Calico's `localASNumber`.
 #[test]
-fn loops_are_looked_for_under_the_sessions_own_as() {
+fn loops_are_detected_with_the_sessions_local_as() {
     let mut table = table();
     let as_65009 = Negotiated { local_asn: Asn(65009), ..session(2, 65000) };
     let as_65009 = Negotiated { peer_type: PeerType::External, ..as_65009 };
@@ -129,9 +128,9 @@ fn loops_are_looked_for_under_the_sessions_own_as() {
     assert_eq!(accepted(&table, 2), 1, "its own AS there");
 }
 
-/// An operator's change, obeyed without waiting for a next hop to change.
+/// A change of configuration takes effect without waiting for a next hop to change.
 #[test]
-fn a_reload_says_whose_next_hops_may_go_over_the_default_route() {
+fn a_reload_sets_which_next_hops_may_resolve_over_the_default_route() {
     let mut table = table();
     let _reader = up(&mut table, 2, 65001, routes(2));
     announce(&mut table, 2, 65001, &["10.1.0.0/16"]);

@@ -1,4 +1,4 @@
-//! Who is shed, when, and that everything is given back.
+//! Which sessions are closed for memory, when, and that all memory is released.
 
 use super::*;
 use crate::types::{Community, Prefix4};
@@ -14,7 +14,7 @@ fn communities(first: u32) -> Vec<Community> {
     (first..first + 500).map(Community).collect()
 }
 
-/// `count` nets with a set of each peer's own.
+/// Announces `count` networks, with a separate attribute set for each peer.
 fn announce_many(table: &mut Table, from: u32, first: u32, count: u32) {
     let mut edit = AttrEdit::originate(Origin::Igp);
     edit.prepend_as(Asn(65000 + from), 1);
@@ -29,7 +29,7 @@ fn announce_many(table: &mut Table, from: u32, first: u32, count: u32) {
     table.apply_now(from, batch);
 }
 
-/// Time goes on, and everybody reads.
+/// Lets time pass while every reader reads.
 fn settle_and_read(table: &mut Table, readers: &mut [Reader], now: &mut Time) {
     for _ in 0..6 {
         *now = *now + Duration::from_secs(1);
@@ -48,7 +48,7 @@ fn settle_and_read(table: &mut Table, readers: &mut [Reader], now: &mut Time) {
     }
 }
 
-/// Who is to be closed for memory; an order is given again until it is obeyed.
+/// The sessions to be closed for memory. A request is repeated until it is obeyed.
 fn limits(table: &mut Table) -> Vec<(u32, MemoryBound)> {
     let mut orders: Vec<(u32, MemoryBound)> = std::iter::from_fn(|| table.poll_event())
         .map(|event| match event {
@@ -68,7 +68,7 @@ fn limits(table: &mut Table) -> Vec<(u32, MemoryBound)> {
 }
 
 #[test]
-fn those_that_hold_most_are_shed_one_by_one_until_the_rest_fits() {
+fn peers_that_hold_most_are_closed_one_by_one_until_the_rest_fits() {
     let mut now = Time::ZERO;
     let mut table = bounded(1_000_000);
     let mut readers = [2, 3, 4].map(|id| up(&mut table, id, 65000 + id, routes(id)));
@@ -87,15 +87,15 @@ fn those_that_hold_most_are_shed_one_by_one_until_the_rest_fits() {
     table.down_now(4, None);
     settle_and_read(&mut table, &mut readers, &mut now);
     assert_eq!(limits(&mut table), []);
-    assert_eq!(table.counts(PeerId(2)).accepted[Family::Ipv4], 5_000, "the least is left alone");
+    assert_eq!(table.counts(PeerId(2)).accepted[Family::Ipv4], 5_000, "the smallest stays up");
 }
 
 const KEEP: Option<Keep> =
     Some(Keep { families: FamilySet::ALL, restart_time: Duration::from_secs(120) });
 
-/// Who is away has no session to close: its stale routes go before anybody else's.
+/// A peer that is down has no session to close: its stale routes are withdrawn before any others.
 #[test]
-fn stale_routes_go_before_the_routes_of_the_living() {
+fn stale_routes_are_withdrawn_before_live_ones() {
     let mut now = Time::ZERO;
     let mut table = table();
     let mut readers = [2, 3, 4].map(|id| up(&mut table, id, 65000 + id, routes(id)));
@@ -109,7 +109,11 @@ fn stale_routes_go_before_the_routes_of_the_living() {
         TableConfig { memory_max: Some(table.memory().total() - 1000), ..(*table.config).clone() };
     table.configure(Arc::new(config));
     settle_and_read(&mut table, &mut readers, &mut now);
-    assert_eq!(table.totals().paths[Family::Ipv4], 20, "of the peer that is away");
+    assert_eq!(
+        table.totals().paths[Family::Ipv4],
+        20,
+        "those of the peer that is down are withdrawn"
+    );
     while let Some(event) = table.poll_event() {
         assert!(matches!(event, TableEvent::Note(_)), "{event:?}");
     }
@@ -125,7 +129,7 @@ fn readers_that_do_not_read_are_closed_and_not_the_feeder() {
     let base = table.memory().total();
     let config = TableConfig { memory_max: Some(base + base / 8), ..(*table.config).clone() };
     table.configure(Arc::new(config));
-    let _deaf: Vec<Reader> = (3..19)
+    let _idle: Vec<Reader> = (3..19)
         .map(|id| {
             let policy = changing(vec![Change::Med(id)]);
             up(&mut table, id, 65000 + id, exporting(id, policy))
@@ -147,10 +151,10 @@ fn readers_that_do_not_read_are_closed_and_not_the_feeder() {
     assert_eq!(table.counts(PeerId(2)).accepted[Family::Ipv4], 100_000);
 }
 
-/// What is counted is what was asked of the allocator, within a third. How that becomes resident pages
-/// is the system's affair: `benches/turns.rs` prints it.
+/// The accounting matches what was requested of the allocator, within a third. How much of that is
+/// resident depends on the system: `benches/turns.rs` prints it.
 #[test]
-fn what_is_counted_is_what_it_takes() {
+fn the_accounting_matches_the_allocator() {
     for case in ["plain", "next hops", "sets", "groups"] {
         let mut counted = 0;
         let info = allocation_counter::measure(|| counted = fill(case));
@@ -160,8 +164,8 @@ fn what_is_counted_is_what_it_takes() {
     }
 }
 
-/// A table with 200,000 routes of one kind and what it says that they hold. It is leaked, so that
-/// what was allocated stays allocated.
+/// Fills a table with 200,000 routes of one kind and returns how much they hold by its accounting.
+/// The table is leaked, so that what was allocated stays allocated.
 fn fill(case: &str) -> u64 {
     let mut table = table();
     let mut readers: Vec<Reader> = vec![up(&mut table, 2, 65002, routes(2))];
@@ -233,11 +237,11 @@ fn a_peers_own_bound_counts_attributes_too() {
             return;
         }
     }
-    panic!("never");
+    panic!("the bound is never exceeded");
 }
 
 #[test]
-fn attributes_in_common_are_shared_among_those_who_have_them() {
+fn common_attributes_are_charged_in_shares() {
     let mut table = table();
     let _readers = [2, 3].map(|id| up(&mut table, id, 65000 + id, routes(id)));
     let mut edit = AttrEdit::originate(Origin::Igp);
@@ -251,7 +255,7 @@ fn attributes_in_common_are_shared_among_those_who_have_them() {
 }
 
 #[test]
-fn what_is_withdrawn_is_given_back() {
+fn withdrawn_routes_release_their_memory() {
     let mut now = Time::ZERO;
     let mut table = table();
     let mut readers = [2, 3].map(|id| up(&mut table, id, 65000 + id, routes(id)));

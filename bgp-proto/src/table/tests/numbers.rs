@@ -1,4 +1,4 @@
-//! What metrics are made of.
+//! The counters behind the metrics.
 
 use super::*;
 use crate::policy::{PrefixMatch, PrefixSet};
@@ -12,7 +12,7 @@ fn named(policy: &str, number: Option<usize>, name: &str) -> RefusedBy {
     RefusedBy::Rule { policy: policy.into(), number, name: name.to_owned() }
 }
 
-/// A rule that looks at prefixes, so that routes are judged one by one.
+/// A rule that matches prefixes, so that routes are evaluated one by one.
 fn long_prefixes() -> Policy {
     let range = PrefixMatch { prefix: "10.0.0.0/8".parse().unwrap(), lengths: 24..=32 };
     let set: PrefixSet = [range].into_iter().collect();
@@ -34,7 +34,7 @@ fn refused_routes_are_counted_by_what_refused_them() {
     let _b = up(&mut table, 3, 65002, one_by_one);
     announce(&mut table, 2, 65001, &["10.1.0.0/16", "10.2.0.0/16", "10.3.0.0/16"]);
     announce(&mut table, 3, 65002, &["10.1.1.0/24", "10.2.0.0/16", "10.3.1.0/24"]);
-    // Through us already.
+    // It has passed through our AS.
     announce(&mut table, 3, ASN.0, &["10.4.0.0/16"]);
     let expected = [
         (RefusedBy::Check(Unusable::AsLoop), 1),
@@ -42,13 +42,13 @@ fn refused_routes_are_counted_by_what_refused_them() {
         (named("from-tor", Some(1), "too long"), 2),
     ];
     assert_eq!(refused(&table), expected);
-    // The same again is no change.
+    // A repeated announcement is not counted again.
     announce(&mut table, 3, 65002, &["10.1.1.0/24"]);
     assert_eq!(refused(&table), expected);
 }
 
 #[test]
-fn what_is_beyond_a_limit_is_refused_by_it() {
+fn routes_beyond_a_limit_are_refused_by_it() {
     let mut table = table();
     let limited = PeerRoutes { limits: prefixes_max(1), ..routes(2) };
     let _reader = up(&mut table, 2, 65001, limited);

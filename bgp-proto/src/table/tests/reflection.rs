@@ -1,40 +1,40 @@
-//! What a neighbour hears of reflected routes: clusters, restarts, path identifiers.
+//! What a neighbour is sent of reflected routes: clusters, restarts, path identifiers.
 
 use super::*;
 use crate::wire::{
     AttrView, GracefulRestart, GracefulRestartFamily, Update, UpdateContext, split_frame,
 };
 
-/// What a neighbour was told since it was last asked.
+/// What a neighbour was sent since the last call.
 #[derive(Debug, Default)]
-struct Heard {
+struct Received {
     /// Path identifier, next hop and attributes.
     announced: Vec<(u32, IpAddr, Vec<u8>)>,
     /// Path identifiers.
     withdrawn: Vec<u32>,
 }
 
-fn hear(reader: &mut Reader, add_path: FamilySet) -> Heard {
+fn receive(reader: &mut Reader, add_path: FamilySet) -> Received {
     let context = UpdateContext { add_path, ..UpdateContext::new(PeerType::Internal, ASN) };
     let octets = read(reader);
     let mut rest = octets.as_slice();
-    let mut heard = Heard::default();
+    let mut received = Received::default();
     while let Some(frame) = split_frame(rest, usize::MAX).unwrap() {
         let update = Update::parse(frame.body(), &context).unwrap();
         for nlri in update.unreach() {
-            heard.withdrawn.extend(nlri.iter().map(|(path_id, _)| path_id.0));
+            received.withdrawn.extend(nlri.iter().map(|(path_id, _)| path_id.0));
         }
         let mut attrs = Vec::new();
         update.canonical_attrs(&mut attrs);
         for reach in update.reach() {
             let next_hop = reach.next_hop.addr();
             for (path_id, _) in reach.nlri.iter() {
-                heard.announced.push((path_id.0, next_hop, attrs.clone()));
+                received.announced.push((path_id.0, next_hop, attrs.clone()));
             }
         }
         rest = &rest[frame.bytes.len()..];
     }
-    heard
+    received
 }
 
 fn cluster_list(attrs: &[u8]) -> Vec<u32> {
@@ -56,8 +56,8 @@ pub(super) fn why_unusable(table: &Table, prefix: &str) -> Option<Unusable> {
     explained.destination.paths[0].unusable
 }
 
-/// Two other reflectors, no clients of ours: what comes from another cluster goes to our clients
-/// with nothing changed but CLUSTER_LIST, what was in our cluster before is kept and not used.
+/// Two other reflectors that are not our clients: a route of another cluster is reflected to our
+/// clients with only CLUSTER_LIST changed; one that was in our cluster before is kept and not used.
 #[test]
 fn a_route_of_another_cluster_is_reflected_and_one_of_our_own_is_not() {
     let mut table = table();
@@ -68,8 +68,8 @@ fn a_route_of_another_cluster_is_reflected_and_one_of_our_own_is_not() {
     announce_with(&mut table, 4, &["10.1.0.0/16"], &reflected(&[9]));
     announce_with(&mut table, 4, &["10.2.0.0/16"], &reflected(&[9, 1]));
     settle(&mut table);
-    let heard = hear(&mut reader, FamilySet::EMPTY);
-    let [(_, next_hop, attrs)] = heard.announced.as_slice() else { panic!("{heard:?}") };
+    let received = receive(&mut reader, FamilySet::EMPTY);
+    let [(_, next_hop, attrs)] = received.announced.as_slice() else { panic!("{received:?}") };
     assert_eq!(*next_hop, IpAddr::from([10, 0, 0, 4]));
     assert_eq!(cluster_list(attrs), [1, 9]);
     let attrs = AttrView::new(attrs);
@@ -77,12 +77,12 @@ fn a_route_of_another_cluster_is_reflected_and_one_of_our_own_is_not() {
     assert_eq!((attrs.local_pref(), attrs.med()), (Some(150), Some(7)));
     assert_eq!(why_unusable(&table, "10.1.0.0/16"), None);
     assert_eq!(why_unusable(&table, "10.2.0.0/16"), Some(Unusable::ClusterLoop));
-    let to_third = hear(&mut third, FamilySet::EMPTY);
-    assert!(to_third.announced.is_empty(), "from one that is no client to another: {to_third:?}");
+    let to_third = receive(&mut third, FamilySet::EMPTY);
+    assert!(to_third.announced.is_empty(), "from one non-client to another: {to_third:?}");
 }
 
-/// Clients with cluster ids of their own: a route names the cluster that it leaves and the one that
-/// it enters, and both are refused when they come back.
+/// Clients with cluster ids of their own: a route names the cluster of its source and that of the
+/// receiver, and one that comes back with either is refused.
 #[test]
 fn a_route_between_two_clusters_of_ours_names_both() {
     let mut table = table();
@@ -96,8 +96,8 @@ fn a_route_between_two_clusters_of_ours_names_both() {
     announce_with(&mut table, 2, &["10.1.0.0/16"], &AttrEdit::originate(Origin::Igp));
     settle(&mut table);
     for (reader, clusters) in [(&mut same, vec![7]), (&mut other, vec![8, 7])] {
-        let heard = hear(reader, FamilySet::EMPTY);
-        let [(_, _, attrs)] = heard.announced.as_slice() else { panic!("{heard:?}") };
+        let received = receive(reader, FamilySet::EMPTY);
+        let [(_, _, attrs)] = received.announced.as_slice() else { panic!("{received:?}") };
         assert_eq!(cluster_list(attrs), clusters);
         assert_eq!(AttrView::new(attrs).originator_id(), Some(RouterId(2)));
     }
@@ -110,10 +110,10 @@ fn a_route_between_two_clusters_of_ours_names_both() {
     }
 }
 
-/// RFC 4724 §4.2 seen from the others: a client that restarts and sends what it sent before is no
-/// reason for a message. What it does not send again is withdrawn at its End-of-RIB, once.
+/// RFC 4724 §4.2 as the other peers see it: a client that restarts and announces the same routes
+/// causes no message. What it does not announce again is withdrawn at its End-of-RIB, once.
 #[test]
-fn routes_that_come_back_unchanged_after_a_restart_are_not_told_again() {
+fn routes_that_come_back_unchanged_after_a_restart_are_not_advertised_again() {
     let mut table = table();
     let mut reader = up(&mut table, 2, 65001, routes(2));
     let family = GracefulRestartFamily { family: Family::Ipv4.afi_safi(), forwarding: true };
@@ -127,17 +127,17 @@ fn routes_that_come_back_unchanged_after_a_restart_are_not_told_again() {
     let _before = table.up_now(3, negotiated.clone());
     announce(&mut table, 3, 65002, &["10.1.0.0/16", "10.2.0.0/16", "10.3.0.0/16"]);
     settle(&mut table);
-    assert_eq!(hear(&mut reader, FamilySet::EMPTY).announced.len(), 3);
+    assert_eq!(receive(&mut reader, FamilySet::EMPTY).announced.len(), 3);
 
     let families = FamilySet::only(Family::Ipv4);
     let keep = Keep { families, restart_time: Duration::from_secs(120) };
     table.down_now(3, Some(keep));
     settle(&mut table);
-    assert!(read(&mut reader).is_empty(), "while it is away");
+    assert!(read(&mut reader).is_empty(), "while it restarts");
     let _after = table.up_now(3, negotiated.clone());
     announce(&mut table, 3, 65002, &["10.1.0.0/16", "10.2.0.0/16"]);
     settle(&mut table);
-    assert!(read(&mut reader).is_empty(), "what came back is what it was");
+    assert!(read(&mut reader).is_empty(), "the routes that came back are unchanged");
 
     let mut batch = RouteBatch::default();
     batch.push_marker(Family::Ipv4, crate::wire::RouteAction::EndOfRib);
@@ -148,9 +148,9 @@ fn routes_that_come_back_unchanged_after_a_restart_are_not_told_again() {
     assert_eq!(table.counts(PeerId(2)).advertised[Family::Ipv4], 2);
 }
 
-/// Whoever looks into the log sees when, and why, the routes of a peer that did not return went.
+/// The log can show when, and why, the routes of a peer that did not return were withdrawn.
 #[test]
-fn stale_routes_that_are_withdrawn_are_told_to_the_host() {
+fn stale_routes_that_are_withdrawn_are_reported_to_the_host() {
     let mut table = table();
     let at = |secs| Time::ZERO + Duration::from_secs(secs);
     let family = GracefulRestartFamily { family: Family::Ipv4.afi_safi(), forwarding: true };
@@ -180,7 +180,7 @@ fn stale_routes_that_are_withdrawn_are_told_to_the_host() {
         table.handle_timeout(at(600));
         assert_eq!(removed(&mut table), [expected]);
         table.handle_timeout(at(1200));
-        assert_eq!(removed(&mut table), [], "said once");
+        assert_eq!(removed(&mut table), [], "reported once");
     }
 }
 
@@ -192,8 +192,8 @@ fn withdraw(table: &mut Table, from: u32, prefix: &str) {
     table.apply_now(from, batch);
 }
 
-/// ADD-PATH: each change is told alone, under the identifier that the path always had, whether all
-/// paths are told or the best two.
+/// ADD-PATH: each change is sent alone, with the identifier that the path always had, whether all
+/// paths are sent or the best two.
 #[test]
 fn a_path_keeps_its_identifier_whatever_the_others_do() {
     const PREFIX: &str = "10.1.0.0/16";
@@ -209,38 +209,38 @@ fn a_path_keeps_its_identifier_whatever_the_others_do() {
         let mut reader = table.up_now(2, negotiated).remove(0);
         let _feeders = [3, 4, 5].map(|id| up(&mut table, id, 65000 + id, routes(id)));
         // The lower the number, the shorter the path.
-        let tell = |table: &mut Table, from: u32| {
+        let advertise = |table: &mut Table, from: u32| {
             let mut edit = AttrEdit::originate(Origin::Igp);
             edit.prepend_as(Asn(65000 + from), from as usize);
             announce_with(table, from, &[PREFIX], &edit);
             settle(table);
         };
-        let mut heard = |table: &mut Table| {
+        let mut received = |table: &mut Table| {
             settle(table);
-            let heard = hear(&mut reader, ipv4);
-            let ids: Vec<u32> = heard.announced.iter().map(|(id, _, _)| *id).collect();
-            (ids, heard.withdrawn)
+            let received = receive(&mut reader, ipv4);
+            let ids: Vec<u32> = received.announced.iter().map(|(id, _, _)| *id).collect();
+            (ids, received.withdrawn)
         };
 
-        tell(&mut table, 4);
-        let (fourth, _) = heard(&mut table);
-        tell(&mut table, 5);
-        let (fifth, _) = heard(&mut table);
-        assert_eq!((fourth.len(), fifth.len()), (1, 1), "the fourth was told before");
+        advertise(&mut table, 4);
+        let (fourth, _) = received(&mut table);
+        advertise(&mut table, 5);
+        let (fifth, _) = received(&mut table);
+        assert_eq!((fourth.len(), fifth.len()), (1, 1), "the path of peer 4 was sent before");
         assert_ne!(fourth, fifth);
-        // A better one comes, and of three the last is one too many for two.
+        // A better one arrives: if two are sent, the worst of the three is withdrawn.
         let replaced = if sends_all { Vec::new() } else { fifth.clone() };
-        tell(&mut table, 3);
-        let (third, withdrawn) = heard(&mut table);
+        advertise(&mut table, 3);
+        let (third, withdrawn) = received(&mut table);
         assert_eq!(third.len(), 1);
         assert!(third != fourth && third != fifth, "{third:?} {fourth:?} {fifth:?}");
         assert_eq!(withdrawn, replaced);
         withdraw(&mut table, 3, PREFIX);
-        assert_eq!(heard(&mut table), (replaced, third));
+        assert_eq!(received(&mut table), (replaced, third));
         // The same path with other attributes.
         let mut longer = AttrEdit::originate(Origin::Igp);
         longer.prepend_as(Asn(65004), 9);
         announce_with(&mut table, 4, &[PREFIX], &longer);
-        assert_eq!(heard(&mut table), (fourth, Vec::new()));
+        assert_eq!(received(&mut table), (fourth, Vec::new()));
     }
 }

@@ -63,7 +63,7 @@ fn a_second_restart_keeps_stale_routes_only_if_both_sides_set_the_n_bit() {
 }
 
 #[test]
-fn routes_of_a_peer_that_is_away_are_used_no_longer_than_we_say() {
+fn routes_of_a_restarting_peer_are_kept_no_longer_than_the_stale_time() {
     let mut table = table();
     let short = PeerRoutes { stale_time: Duration::from_secs(3), ..routes(2) };
     let _readers = begin(&mut table, true, short);
@@ -107,7 +107,7 @@ fn withdrawals_before_the_end_of_a_session_are_applied_before_its_routes_are_kep
     Nlri::push(&mut bytes, None, "10.1.0.0/16".parse().unwrap());
     let mut batch = RouteBatch::default();
     batch.push(Nlri::parse(Family::Ipv4, false, &bytes).unwrap(), None);
-    // Handed over together, before any turn.
+    // Both are queued before any turn.
     table.apply(PeerId(2), batch, None);
     table.peer_down(PeerId(2), SessionId(1), KEEP);
     settle(&mut table);
@@ -116,7 +116,7 @@ fn withdrawals_before_the_end_of_a_session_are_applied_before_its_routes_are_kep
 }
 
 #[test]
-fn what_was_handed_over_of_a_session_that_ends_for_good_is_not_applied() {
+fn queued_routes_of_a_session_that_ends_for_good_are_not_applied() {
     let mut table = table();
     let _readers = begin(&mut table, true, routes(2));
     announce(&mut table, 2, 65001, &["10.1.0.0/16"]);
@@ -136,7 +136,7 @@ fn what_was_handed_over_of_a_session_that_ends_for_good_is_not_applied() {
     settle(&mut table);
     assert_eq!((paths(&table), table.memory().inputs), (0, 0));
     assert_eq!(table.counts(PeerId(2)).imports[Family::Ipv4].accepted, 1);
-    // Of a session that is not the present one nothing is dropped.
+    // The end of a session that is not the present one drops nothing.
     let _readers = table.up_now(2, restarting(2, 65001, true));
     announce(&mut table, 2, 65001, &["10.1.0.0/16"]);
     table.peer_down(PeerId(2), SessionId(77), None);

@@ -30,7 +30,7 @@ fn plain(asn: u32) -> AttrEdit {
     edit
 }
 
-/// Turns until nothing is left, each within its budget; how many.
+/// Runs turns until nothing is left, each within its budget; returns how many.
 fn settle_within(table: &mut Table, what: &str) -> u32 {
     for turns in 1..100_000 {
         let progress = table.turn(Time::ZERO, BUDGET);
@@ -146,7 +146,7 @@ fn one_update_against_an_expensive_policy_takes_several_turns() {
 }
 
 #[test]
-fn markers_cost_no_look_at_routes() {
+fn markers_do_not_visit_routes() {
     let mut table = table();
     let _reader = up(&mut table, 2, 65002, routes(2));
     table.apply(PeerId(2), many(2, &plain(65002), 0..COUNT), None);
@@ -156,7 +156,7 @@ fn markers_cost_no_look_at_routes() {
     table.apply(PeerId(2), batch, None);
     let progress = table.turn(Time::ZERO, Work::UNLIMITED);
     assert!(progress.done < Work(3 * 5_698), "{progress:?}");
-    // With a refreshed route between, each is a mark; the routes are all there.
+    // With a refreshed route in between, each marker is a mark; all routes are still held.
     let mut batch = RouteBatch::default();
     for n in 0..1_000 {
         batch.push_marker(Family::Ipv4, RouteAction::RefreshBegin);
@@ -167,7 +167,7 @@ fn markers_cost_no_look_at_routes() {
         batch.push(one.nlri(&one.entries()[0]), Some((one.attrs(&attrs), next_hop)));
     }
     table.apply(PeerId(2), batch, None);
-    settle_within(&mut table, "marks that go around");
+    settle_within(&mut table, "marks that wrap");
     assert_eq!(table.counts(PeerId(2)).received[Family::Ipv4], COUNT);
     let mut batch = RouteBatch::default();
     batch.push_marker(Family::Ipv4, RouteAction::RefreshEnd);
@@ -177,7 +177,7 @@ fn markers_cost_no_look_at_routes() {
 }
 
 #[test]
-fn a_receipt_is_given_back_when_the_batch_is_applied_and_not_before() {
+fn a_receipt_is_dropped_when_the_batch_is_applied_and_not_before() {
     struct Token(Arc<AtomicBool>);
     impl Drop for Token {
         fn drop(&mut self) {
@@ -223,7 +223,7 @@ fn end_of_rib_is_reported_when_its_routes_are_on_their_way_to_the_kernel() {
 
 /// A peer that floods has a share of each turn, and no more.
 #[test]
-fn a_flooding_peer_delays_nobody_else() {
+fn a_flooding_peer_delays_no_other() {
     let mut table = table();
     let _readers = [2, 3].map(|id| up(&mut table, id, 65000 + id, routes(id)));
     settle_within(&mut table, "joins");
@@ -238,7 +238,8 @@ fn a_flooding_peer_delays_nobody_else() {
     assert!(table.counts(PeerId(2)).received[Family::Ipv4] < 100_000);
 }
 
-/// Inputs go before the decision process for some turns, not for as long as somebody has more.
+/// Inputs take precedence over the decision process for some turns, not for as long as a peer sends
+/// more.
 #[test]
 fn a_flood_delays_decisions_by_a_bounded_number_of_turns() {
     let mut table = table();
@@ -261,7 +262,7 @@ fn a_flood_delays_decisions_by_a_bounded_number_of_turns() {
     assert!(turns.is_some_and(|turns| turns <= GATHERING_TURNS + 4), "{turns:?}");
 }
 
-/// Wakes nobody, and counts how often it was asked to.
+/// Wakes nothing, and counts how often it was woken.
 #[derive(Default)]
 struct Wakes(AtomicU32);
 
@@ -311,6 +312,6 @@ fn readers_are_woken_once_for_several_turns_and_at_the_end_of_the_last() {
             break;
         }
     }
-    assert_eq!(fetch(&mut readers[1]), 0, "left asleep over something to read");
+    assert_eq!(fetch(&mut readers[1]), 0, "left asleep with something to read");
     assert!(count() - 1 <= turns / 2, "{} wakes in {turns} turns, {asleep}", count());
 }

@@ -76,7 +76,7 @@ fn next_hops_of_the_other_family() {
 }
 
 #[test]
-fn two_octet_peers_get_as_trans_and_the_truth_beside_it() {
+fn two_octet_peers_are_sent_as_trans_and_the_real_numbers_beside_it() {
     let mut attrs = attributes(&[65001, 4_200_000_000]);
     attrs.set(0xC0, attr::AGGREGATOR, &[0xfa, 0x56, 0xea, 0, 10, 0, 0, 1]);
     attrs.set(0xC0, attr::LARGE_COMMUNITIES, &[1; 12]);
@@ -95,7 +95,7 @@ fn two_octet_peers_get_as_trans_and_the_truth_beside_it() {
             "18cb0071"
         )
     );
-    // Nothing to hide, nothing to add.
+    // If every number fits, nothing is added.
     let body = announce(two, attributes(&[65001]).view(), HOP4, "203.0.113.0/24");
     assert_eq!(body, "00000012400101004002040201fde9400304c000020118cb0071");
 }
@@ -181,8 +181,8 @@ fn any_case() -> impl Strategy<Value = (AnnounceFormat, usize, bool, bool, Vec<(
 }
 
 proptest! {
-    /// No message is too long, none could have taken the first prefix of the next, and every prefix
-    /// comes out in order.
+    /// No message is too long, none had room for the first prefix of the next, and every prefix is
+    /// written in order.
     #[test]
     fn packing_loses_nothing_and_exceeds_nothing(
         (format, filler, v6_hop, withdraw, prefixes) in any_case(),
@@ -222,7 +222,7 @@ proptest! {
     }
 }
 
-/// The prefixes of a message of ours, found without the decoder under test elsewhere.
+/// The prefixes of an encoded message, located without the decoder.
 fn nlri_of(message: &[u8], format: AnnounceFormat) -> Nlri<'_> {
     let u16_at = |at: usize| usize::from(u16::from_be_bytes([message[at], message[at + 1]]));
     let withdrawn = u16_at(19);

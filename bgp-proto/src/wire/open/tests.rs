@@ -44,7 +44,7 @@ fn fixed_fields_are_checked_in_the_order_of_the_rfc() {
 }
 
 #[test]
-fn the_capability_says_the_real_as() {
+fn the_capability_carries_the_real_as() {
     let trans = |tlvs: &[u8]| {
         let mut b = with_capabilities(tlvs);
         b[1..3].copy_from_slice(&[0x5b, 0xa0]);
@@ -122,7 +122,7 @@ fn what_capabilities_mean() {
 }
 
 #[test]
-fn names_for_people() {
+fn names_for_display() {
     let caps = capabilities(&[
         1, 4, 0, 1, 0, 1, 1, 4, 0, 1, 0, 128, 2, 0, 65, 4, 0, 0, 0xfd, 0xe9, 69, 4, 0, 1, 1, 3, 73,
         2, 0, 0, 64, 2, 0x40, 120, 9, 1, 0,

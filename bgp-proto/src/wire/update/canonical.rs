@@ -1,7 +1,7 @@
 //! From received attributes to canonical ones.
 //!
-//! Nearly every UPDATE comes with its attributes already in canonical order and form, NEXT_HOP and
-//! MP_* apart; then the canonical form is a few runs of the received bytes. Otherwise it is written
+//! Nearly every UPDATE has its attributes in canonical order and form already, apart from NEXT_HOP
+//! and MP_*; then the canonical form is a few runs of the received octets. Otherwise it is written
 //! attribute by attribute.
 use std::ops::Range;
 
@@ -12,8 +12,8 @@ use crate::wire::as_path::{AsPath, push_segment};
 use crate::wire::attr_table::{attr, flag};
 use crate::wire::attrs::Attr;
 
-/// Runs that are remembered: one more than the gaps that NEXT_HOP, MP_REACH_NLRI, MP_UNREACH_NLRI
-/// and a dropped attribute leave.
+/// Maximum number of runs: one more than the gaps that NEXT_HOP, MP_REACH_NLRI, MP_UNREACH_NLRI and
+/// a dropped attribute leave.
 const RUNS_MAX: usize = 5;
 
 /// How to write the canonical form of one UPDATE.
@@ -25,11 +25,11 @@ pub(super) struct Canonical<'a> {
     /// The received bytes that are canonical as they are.
     runs: [(u16, u16); RUNS_MAX],
     runs_len: u8,
-    /// Whether the runs are all there is to it.
+    /// Whether the runs are the whole canonical form.
     runs_suffice: bool,
     /// Highest type kept so far.
     highest: u8,
-    /// AS4_PATH, and how many ASes of AS_PATH stand before it.
+    /// AS4_PATH, and how many ASes of AS_PATH precede it.
     as4_path: Option<(&'a [u8], u32)>,
     /// AS4_AGGREGATOR.
     aggregator: Option<&'a [u8]>,
@@ -49,8 +49,7 @@ impl<'a> Canonical<'a> {
         }
     }
 
-    /// Takes in the first occurrence of a type; `range` is where it stands among the received
-    /// attributes.
+    /// Adds the first occurrence of a type; `range` is its position among the received attributes.
     #[inline]
     pub(super) fn keep(&mut self, attr: Attr<'_>, range: Range<usize>) {
         self.kept.insert(attr.code);
@@ -162,7 +161,7 @@ fn push_built(out: &mut Vec<u8>, attr: Attr<'_>, build: impl FnOnce(&mut Vec<u8>
     if let Ok(len) = u8::try_from(len) {
         out.splice(start..start + 4, [attr.flags, attr.code, len]);
     } else {
-        // The walk refused what does not fit into two octets.
+        // The parser has refused what does not fit into two octets.
         crate::wire::frame::put_u16_at(out, start + 2, len);
     }
 }
@@ -172,8 +171,8 @@ fn is_set<const N: usize>(value: &[u8]) -> bool {
     value.as_chunks::<N>().0.is_sorted_by(|a, b| a < b)
 }
 
-/// Communities are sets: their order means nothing (RFC 1997, RFC 4360 §2), duplicates of large ones
-/// are to be dropped (RFC 8092 §5). In one order, equal sets are equal bytes.
+/// Communities are sets: their order means nothing (RFC 1997, RFC 4360 §2), duplicates of large
+/// ones are to be dropped (RFC 8092 §5). In one order, equal sets are equal bytes.
 fn push_set<const N: usize>(out: &mut Vec<u8>, value: &[u8]) {
     let start = out.len();
     out.extend_from_slice(value);
@@ -215,8 +214,8 @@ fn push_wide(out: &mut Vec<u8>, path: &[u8], mut leading: u32) {
     }
 }
 
-/// RFC 6793 §4.2.3: the leading ASes of AS_PATH, then AS4_PATH without confederation segments. Where
-/// the two meet, sequences are joined if one segment holds them.
+/// RFC 6793 §4.2.3: the leading ASes of AS_PATH, then AS4_PATH without confederation segments.
+/// Where the two meet, sequences are joined if they fit one segment.
 fn merge_paths(out: &mut Vec<u8>, path: &[u8], four: &[u8], leading: u32) {
     let start = out.len();
     push_wide(out, path, leading);

@@ -5,12 +5,12 @@ use crate::types::{Asn, Family, NextHop, PeerType};
 use crate::wire::attr_table::flag;
 use crate::wire::{Attr, AttrDef, AttrScope, Code, Malformed, SegmentKind, attr};
 
-/// What becomes of one attribute.
+/// How one attribute is handled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fate {
     /// Part of the canonical form.
     Keep,
-    /// Not carried, and that is no error.
+    /// Not part of the canonical form, without being an error.
     Drop,
     /// RFC 7606 "attribute discard".
     Discard,
@@ -23,9 +23,9 @@ pub(super) enum Fate {
 /// What is wrong with an attribute.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Flaw {
-    /// What RFC 4271 §6.3 calls it, for the UPDATEs that end the session (RFC 7606 §5.2).
+    /// Its code in RFC 4271 §6.3, for the UPDATEs that end the session (RFC 7606 §5.2).
     pub(super) code: Code,
-    /// For people.
+    /// Description for operators.
     pub(super) what: &'static str,
 }
 
@@ -40,7 +40,8 @@ const LENGTH: Flaw = Flaw::new(Code::ATTRIBUTE_LENGTH_ERROR, "wrong length");
 const WRONG_FLAGS: Fate = Fate::Withdraw(FLAGS);
 const WRONG_LENGTH: Fate = Fate::Withdraw(LENGTH);
 
-/// Every attribute that the walk does not look into itself (AS_PATH, NEXT_HOP, MP_*, AS4_*).
+/// Checks an attribute that the parser does not handle itself (as it does AS_PATH, NEXT_HOP, MP_*,
+/// AS4_*).
 pub(super) fn judge(attr: Attr<'_>, peer_type: PeerType) -> Fate {
     let Some(def) = AttrDef::of(attr.code) else { return unrecognized(attr.flags) };
     match def.scope {
@@ -61,8 +62,8 @@ pub(super) fn judge(attr: Attr<'_>, peer_type: PeerType) -> Fate {
     }
 }
 
-/// RFC 4271 §5: attributes that margay does not look into are carried or dropped by their flags
-/// alone, whatever their type, length and value (22, 23, 24, 29, 33, 40, 128, …).
+/// RFC 4271 §5: attributes that margay does not know are kept or dropped by their flags alone,
+/// whatever their type, length and value (22, 23, 24, 29, 33, 40, 128, …).
 fn unrecognized(flags: u8) -> Fate {
     match flags & flag::CATEGORY {
         flag::OPTIONAL_TRANSITIVE => Fate::Keep,
@@ -71,7 +72,7 @@ fn unrecognized(flags: u8) -> Fate {
     }
 }
 
-/// The canonical flags of a kept attribute, without Extended Length. Partial means something for
+/// The canonical flags of a kept attribute, without Extended Length. Partial is defined for
 /// optional transitive attributes only (RFC 4271 §4.3), and is set on those that margay passes on
 /// without knowing them (RFC 4271 §5).
 pub(super) fn canonical_flags(attr: Attr<'_>) -> u8 {
@@ -95,8 +96,8 @@ pub(super) fn as4_aggregator(attr: Attr<'_>) -> Result<Asn, Fate> {
     aggregator_of::<4>(attr)
 }
 
-/// An AS of `W` octets and a BGP Identifier: everything wrong with them is a discard (RFC 7606 §7.7,
-/// RFC 6793 §6, RFC 7607 §2), except AGGREGATOR's flags, which weigh more (RFC 7606 §3 (h)).
+/// An AS of `W` octets and a BGP Identifier: every error is a discard (RFC 7606 §7.7, RFC 6793 §6,
+/// RFC 7607 §2), except wrong flags of AGGREGATOR, which take precedence (RFC 7606 §3 (h)).
 fn aggregator_of<const W: usize>(attr: Attr<'_>) -> Result<Asn, Fate> {
     if !attr.has_right_flags() {
         return Err(if attr.code == attr::AGGREGATOR { WRONG_FLAGS } else { Fate::Discard });
@@ -110,7 +111,7 @@ fn aggregator_of<const W: usize>(attr: Attr<'_>) -> Result<Asn, Fate> {
     }
 }
 
-/// What an AS_PATH or AS4_PATH turned out to hold.
+/// What an AS_PATH or AS4_PATH contains.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct PathFacts {
     /// First number of a leading AS_SEQUENCE.
@@ -125,7 +126,7 @@ pub(super) struct PathFacts {
     pub(super) wide_len: usize,
 }
 
-/// Walks an AS_PATH whose numbers have `W` octets (RFC 7606 §7.2, RFC 7607 §2).
+/// Checks an AS_PATH whose numbers have `W` octets (RFC 7606 §7.2, RFC 7607 §2).
 pub(super) fn path_facts<const W: usize>(value: &[u8]) -> Result<PathFacts, &'static str> {
     let mut facts = PathFacts::default();
     let mut rest = value;
@@ -164,14 +165,14 @@ fn widen<const W: usize>(number: [u8; W]) -> Asn {
     Asn(number.iter().fold(0, |n, b| n << 8 | u32::from(*b)))
 }
 
-/// The AS_PATH of a session with this width: its facts, or what is wrong.
+/// Checks the AS_PATH of a session with this width.
 pub(super) fn as_path(attr: Attr<'_>, four_octet_as: bool) -> Result<PathFacts, Flaw> {
     if !attr.has_right_flags() {
         return Err(FLAGS);
     }
     let facts =
         if four_octet_as { path_facts::<4>(attr.value) } else { path_facts::<2>(attr.value) };
-    // RFC 5065 §5: margay is in no confederation.
+    // RFC 5065 §5: margay is never in a confederation.
     match facts {
         Ok(facts) if facts.has_confederation => Err("confederation segment"),
         facts => facts,
@@ -188,8 +189,8 @@ pub(super) fn as4_path(attr: Attr<'_>) -> Option<PathFacts> {
     path_facts::<4>(attr.value).ok()
 }
 
-/// NEXT_HOP (RFC 4271 §5.1.3, §6.3; RFC 7606 §7.3). Checked apart from its meaning, because an
-/// UPDATE without IPv4 NLRI needs no usable next hop.
+/// NEXT_HOP (RFC 4271 §5.1.3, §6.3; RFC 7606 §7.3). Its syntax alone, because an UPDATE without
+/// IPv4 NLRI needs no usable next hop.
 pub(super) fn next_hop_syntax(attr: Attr<'_>) -> Result<Ipv4Addr, Flaw> {
     if !attr.has_right_flags() {
         return Err(FLAGS);
@@ -213,7 +214,7 @@ fn is_usable6(addr: Ipv6Addr) -> bool {
     !(addr.is_unspecified() || addr.is_loopback() || addr.is_multicast())
 }
 
-/// Why an MP next hop cannot be taken.
+/// Why an MP next hop is not accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum BadNextHop {
     /// A length that the family does not have: 3/9.
@@ -242,7 +243,7 @@ pub(super) fn mp_next_hop(
     let first = addrs.next().unwrap_or(Ipv6Addr::UNSPECIFIED);
     let link_local = addrs.next().filter(Ipv6Addr::is_unicast_link_local);
     match (is_usable6(first), link_local) {
-        // Link-local twice (BIRD on unnumbered links) says no more than once.
+        // Link-local twice (BIRD on unnumbered links) is the same as once.
         (true, Some(link_local)) if !first.is_unicast_link_local() => {
             Ok(NextHop::V6Both { global: first, link_local })
         }

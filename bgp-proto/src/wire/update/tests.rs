@@ -64,7 +64,7 @@ fn flags_and_lengths_are_normalised() {
     let odd_path = [&[0x7F, 2, 0, 6][..], &PATH[3..]].concat();
     let odd = body(&[], &[ORIGIN, &odd_path, NEXT_HOP], PREFIX);
     assert_eq!(canonical(&odd, &EBGP), [ORIGIN, PATH].concat());
-    // Partial stays where it says something, and is set where margay passes on what it does not know.
+    // Partial is kept where it is defined, and set where margay passes on what it does not know.
     let partial = with(&[&[0xE0, 8, 4, 0, 0, 0, 1], &[0xC0, 99, 1, 7], &[0xF0, 100, 0, 0]]);
     let tail = [&[0xE0, 8, 4, 0, 0, 0, 1][..], &[0xE0, 99, 1, 7], &[0xE0, 100, 0]].concat();
     assert_eq!(canonical(&partial, &EBGP), [ORIGIN, PATH, &tail].concat());
@@ -78,7 +78,7 @@ fn communities_become_sets() {
     let view = AttrView::new(&out);
     assert!(view.communities().eq([Community(1), Community(9)]));
     assert_eq!(view.large_communities().count(), 2);
-    // Large ones alone, so that nothing else asks for the attributes to be rewritten.
+    // Large ones alone, so that nothing else requires the attributes to be rewritten.
     let alone = [&[0xC0, 32, 36][..], &[2; 12], &[2; 12], &[3; 12]].concat();
     let out = canonical(&with(&[&alone]), &EBGP);
     assert_eq!(AttrView::new(&out).large_communities().count(), 2);
@@ -89,7 +89,7 @@ fn communities_become_sets() {
 }
 
 #[test]
-fn unrecognised_attributes_go_by_their_flags() {
+fn unrecognised_attributes_are_handled_by_their_flags() {
     let view = canonical(&with(&[&[0x80, 99, 1, 7], &[0xC0, 40, 0]]), &EBGP);
     assert_eq!(AttrView::new(&view).get(99), None);
     assert_eq!(AttrView::new(&view).get(40).map(|a| a.flags), Some(0xE0));
@@ -97,7 +97,7 @@ fn unrecognised_attributes_go_by_their_flags() {
         reset(&with(&[&[0x00, 99, 2, 7, 8]]), &EBGP),
         (Code::UNRECOGNIZED_WELL_KNOWN_ATTRIBUTE, vec![0x00, 99, 2, 7, 8])
     );
-    // A well-known attribute that is not sent by anybody, however strange its type.
+    // Unrecognised well-known attributes, even of types that no speaker sends.
     for code in [0, 255] {
         let wrong = [0x50, code, 0, 1, 7];
         assert_eq!(reset(&with(&[&wrong]), &EBGP).1, wrong);
@@ -118,7 +118,7 @@ fn every_discarded_type_is_named_once() {
 
 /// RFC 7606 §3 (h): of two errors in one attribute the stronger counts.
 #[test]
-fn wrong_flags_weigh_more_than_a_wrong_length() {
+fn wrong_flags_take_precedence_over_a_wrong_length() {
     for (attr, fate) in [
         ([0xC0, 6, 1, 0x78].as_slice(), Some((6, "wrong flags"))),
         (&[0x40, 6, 1, 0x78], None),
@@ -137,7 +137,7 @@ fn wrong_flags_weigh_more_than_a_wrong_length() {
     }
 }
 
-/// Each row of the table of attributes is what an UPDATE is held to.
+/// An UPDATE is checked against each row of the table of attributes.
 #[test]
 fn every_known_attribute_is_checked_by_its_row() {
     for def in ATTRIBUTES.iter().filter(|def| def.length != ValueLength::Structured) {
@@ -180,7 +180,7 @@ fn every_known_attribute_is_checked_by_its_row() {
 #[test]
 fn a_set_in_as4_path_is_a_set() {
     let old = UpdateContext { four_octet_as: false, reject_as_sets: true, ..EBGP };
-    // 65001 23456 23456, and {100000 100001} behind it.
+    // 65001 23456 23456, and {100000 100001} in AS4_PATH.
     let path = [0x40, 2, 8, 2, 3, 0xFD, 0xE9, 0x5B, 0xA0, 0x5B, 0xA0];
     let set = [0xC0, 17, 10, 1, 2, 0, 1, 0x86, 0xA0, 0, 1, 0x86, 0xA1];
     let message = body(&[], &[ORIGIN, &path, NEXT_HOP, &set], PREFIX);
@@ -194,7 +194,7 @@ fn a_set_in_as4_path_is_a_set() {
 }
 
 #[test]
-fn what_is_missing_matters_only_beside_prefixes() {
+fn missing_attributes_matter_only_beside_prefixes() {
     assert_eq!(reason(&body(&[], &[], PREFIX), &EBGP), (3, "missing"));
     assert_eq!(reason(&body(&[], &[ORIGIN, NEXT_HOP], PREFIX), &EBGP), (2, "missing"));
     assert_eq!(reason(&with(&[]), &IBGP), (5, "missing"));
@@ -207,7 +207,7 @@ fn what_is_missing_matters_only_beside_prefixes() {
 #[test]
 fn an_error_without_reachable_prefixes_resets() {
     let bad_origin = [0x40, 1, 1, 9];
-    // RFC 7606 decides that the session ends, RFC 4271 §6.3 what the peer is told.
+    // RFC 7606 decides that the session ends, RFC 4271 §6.3 what the peer is sent.
     for (attr, code) in [
         (&bad_origin[..], Code::INVALID_ORIGIN_ATTRIBUTE),
         (&[0x40, 1, 2, 0, 0], Code::ATTRIBUTE_LENGTH_ERROR),
@@ -242,7 +242,7 @@ fn an_error_without_reachable_prefixes_resets() {
 }
 
 #[test]
-fn as_paths_are_judged_as_a_whole() {
+fn as_paths_are_checked_as_a_whole() {
     let path = |value: &[u8]| {
         let attr = [&[0x40, 2, value.len() as u8], value].concat();
         body(&[], &[ORIGIN, &attr, NEXT_HOP], PREFIX)
@@ -363,7 +363,7 @@ fn as4_aggregator_counts_only_beside_as_trans() {
     let (trans, other) = (aggregator([0x5b, 0xa0]), aggregator([0, 9]));
     assert_eq!(read(&[&trans, as4_path, as4_aggregator]), (65536, Some(65537)));
     assert_eq!(read(&[as4_aggregator, as4_path, &trans]), (65536, Some(65537)));
-    // Someone who does not know the two has aggregated since: neither counts.
+    // A speaker that does not know the two has aggregated since: neither counts.
     assert_eq!(read(&[&other, as4_path, as4_aggregator]), (23456, Some(9)));
     // AGGREGATOR alone does not spoil AS4_PATH.
     assert_eq!(read(&[&other, as4_path]), (65536, Some(9)));
@@ -404,7 +404,7 @@ fn wire_path(segments: &[(SegmentKind, Vec<u32>)], width: usize) -> Vec<u8> {
     out
 }
 
-/// What a path says, independent of how sequences are cut into segments: hops, a set being one.
+/// The hops of a path, independent of how sequences are cut into segments; a set is one hop.
 fn hops(segments: impl IntoIterator<Item = (SegmentKind, Vec<u32>)>) -> Vec<Vec<u32>> {
     let mut out = Vec::new();
     for (kind, numbers) in segments {
@@ -522,7 +522,7 @@ fn assert_canonical(bytes: &[u8]) {
 }
 
 proptest! {
-    /// What we send is what a peer like us reads, whatever the width of AS numbers on the session.
+    /// Encoded UPDATEs decode to the same routes, whatever the width of AS numbers on the session.
     #[test]
     fn updates_survive_the_wire(
         edit in any_canonical(), (family, prefixes) in any_family_with_prefixes(),
@@ -609,8 +609,8 @@ proptest! {
         prop_assert_eq!(out.as_slice(), edit.view().as_bytes());
     }
 
-    /// Nearly right messages: no panic, errors carry no more than was received, and whatever is
-    /// accepted is canonical and reads back as itself.
+    /// Nearly valid messages: no panic, errors carry no more octets than were received, and
+    /// accepted attributes are canonical and decode to themselves.
     #[test]
     fn parsing_is_total_and_its_output_canonical(
         attrs in proptest::collection::vec(any_attribute(), 0..8),

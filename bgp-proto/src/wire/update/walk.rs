@@ -56,11 +56,12 @@ fn malformed_list() -> Notification {
     Notification::new(Code::MALFORMED_ATTRIBUTE_LIST)
 }
 
-/// What is missing is looked for only where prefixes are announced: it never ends a session.
+/// Missing attributes are reported only if prefixes are announced, so that they never end a
+/// session.
 const MISSING: Flaw = Flaw::new(Code::MISSING_WELL_KNOWN_ATTRIBUTE, "missing");
 
-/// The answer to a flaw of attribute `code` that ends the session: RFC 7606 changes when that is, and
-/// not what is said (RFC 4271 §6.3).
+/// The NOTIFICATION for a flaw of attribute `code` that ends the session: RFC 7606 changes when
+/// that happens, not what is sent (RFC 4271 §6.3).
 fn reset(code: u8, answer: Code, attrs: &[u8]) -> Notification {
     let has_data = !matches!(answer, Code::MALFORMED_ATTRIBUTE_LIST | Code::MALFORMED_AS_PATH);
     let mut rest = attrs;
@@ -83,7 +84,7 @@ fn split(body: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
     Some((withdrawn, attrs, nlri))
 }
 
-/// The family and the next hop of MP_REACH_NLRI; the reserved octet is not looked at (RFC 4760 §3).
+/// The family and the next hop of MP_REACH_NLRI; the reserved octet is ignored (RFC 4760 §3).
 fn mp_reach_header(value: &[u8]) -> IResult<&[u8], (AfiSafi, &[u8])> {
     let fields = (be_u16, be_u8, length_data(be_u8), be_u8);
     map(fields, |(afi, safi, next_hop, _)| (AfiSafi { afi, safi }, next_hop)).parse(value)
@@ -126,7 +127,7 @@ impl CodeSet {
     }
 }
 
-/// What has been learned on the way.
+/// The findings from the attributes read so far.
 struct Walk<'a, 'c> {
     cx: &'c UpdateContext,
     seen: CodeSet,
@@ -135,7 +136,7 @@ struct Walk<'a, 'c> {
     is_list_broken: bool,
     discarded: Discarded,
     unnegotiated: Option<AfiSafi>,
-    /// Prefixes of a family that is not negotiated are announced, as far as can be seen.
+    /// The UPDATE appears to announce prefixes of a family that is not negotiated.
     unread_reach: bool,
     mp_reach: Option<Reach<'a>>,
     mp_unreach: Option<Nlri<'a>>,
@@ -168,7 +169,7 @@ impl<'a, 'c> Walk<'a, 'c> {
         }
     }
 
-    /// The first reason is the one that is shown.
+    /// Records a reason to treat the UPDATE as withdraw; only the first is reported.
     fn withdraw(&mut self, attr: u8, Flaw { code, what }: Flaw) {
         self.withdraw.get_or_insert((WithdrawReason { attr, what }, code));
     }
@@ -296,7 +297,7 @@ impl<'a, 'c> Walk<'a, 'c> {
         family
     }
 
-    /// What needs more than one attribute.
+    /// Checks that need more than one attribute.
     fn finish(
         mut self,
         attrs: &'a [u8],
@@ -311,12 +312,12 @@ impl<'a, 'c> Walk<'a, 'c> {
             self.path_policy();
         }
         self.merge_old_speaker();
-        // RFC 7606 §5.2. What is announced in a family that was not read counts as reachable.
+        // RFC 7606 §5.2. Prefixes announced in a family that was not read count as reachable.
         if let Some((reason, code)) = self.withdraw
             && !reaches
             && !self.unread_reach
         {
-            // What an attribute seems to hold says little where the next one cannot be found.
+            // The content of an attribute is not reliable if the next one cannot be found.
             return Err(match self.is_list_broken {
                 true => malformed_list(),
                 false => reset(reason.attr, code, attrs),
@@ -347,8 +348,8 @@ impl<'a, 'c> Walk<'a, 'c> {
         })
     }
 
-    /// NEXT_HOP is looked at only if it says something: beside MP_REACH_NLRI alone it is ignored,
-    /// whatever it holds (RFC 4760 §3).
+    /// NEXT_HOP is ignored, whatever it holds, in an UPDATE with MP_REACH_NLRI and without classic
+    /// NLRI (RFC 4760 §3).
     fn classic_next_hop(&mut self, nlri: Nlri<'_>) -> Ipv4Addr {
         let needed = !nlri.is_empty();
         match self.next_hop.map(rules::next_hop_syntax) {
@@ -377,7 +378,7 @@ impl<'a, 'c> Walk<'a, 'c> {
         }
     }
 
-    /// What a well-formed AS_PATH must not say.
+    /// What a well-formed AS_PATH must not contain.
     fn path_policy(&mut self) {
         let Some(path) = self.path else {
             return;
@@ -387,7 +388,7 @@ impl<'a, 'c> Walk<'a, 'c> {
         if external && self.cx.enforce_first_as && path.first != Some(self.cx.peer_asn) {
             self.withdraw(attr::AS_PATH, malformed("first AS is not the peer's"));
         }
-        // RFC 9774 §3 names both attributes. AS4_PATH is there only where it was read.
+        // RFC 9774 §3 names both attributes. AS4_PATH is present only if it was read.
         if self.cx.reject_as_sets && path.has_set {
             self.withdraw(attr::AS_PATH, malformed("AS_SET"));
         }
@@ -402,7 +403,7 @@ impl<'a, 'c> Walk<'a, 'c> {
             return;
         }
         if self.aggregator.is_some_and(|asn| asn != Asn::TRANS) && self.as4_aggregator.is_some() {
-            // Somebody who does not know the two has aggregated since.
+            // A speaker that does not know the two has aggregated since.
             return;
         }
         self.canonical.set_aggregator(self.as4_aggregator);

@@ -37,7 +37,7 @@ fn a_session_that_is_not_up_sends_once_a_second_at_most() {
     );
 }
 
-/// RFC 5880 §6.8.7: the slower of what we want and what the peer takes, less 0-25 %.
+/// RFC 5880 §6.8.7: the slower of what we want and what the peer accepts, less 0-25 %.
 #[test]
 fn the_interval_is_the_slower_of_both_ends() {
     for (peer_rx, multiplier, bounds) in
@@ -66,7 +66,7 @@ fn up_is_polled_for_until_the_peer_confirms() {
     assert!(host.sent.len() >= 2 && host.sent.iter().all(|p| p.flags == Flags::NONE));
 }
 
-/// RFC 5880 §6.8.4: the peer's multiplier times the slower of what it wants and what we take.
+/// RFC 5880 §6.8.4: the peer's multiplier times the slower of what it wants and what we accept.
 #[test]
 fn the_detection_time_is_the_peers_multiplier_times_the_slower_interval() {
     for (peer_tx, peer_mult, expected) in
@@ -85,7 +85,7 @@ fn the_detection_time_is_the_peers_multiplier_times_the_slower_interval() {
     }
 }
 
-/// RFC 5880 §6.8.3: slower sending has to be confirmed, faster sending has not.
+/// RFC 5880 §6.8.3: slower sending has to be confirmed, faster sending does not.
 #[test]
 fn slower_sending_waits_for_the_poll() {
     let mut host = Host::in_state(State::Up);
@@ -101,10 +101,10 @@ fn slower_sending_waits_for_the_poll() {
     host.receive_packet(&answered(State::Up)).unwrap();
     assert_eq!(host.session.snapshot().tx_interval, millis(900));
     host.session.reconfigure(host.now, Config { min_tx: millis(20), ..Config::default() });
-    assert_eq!(host.session.snapshot().tx_interval, millis(300), "the peer takes no more");
+    assert_eq!(host.session.snapshot().tx_interval, millis(300), "the peer accepts no more");
 }
 
-/// RFC 5880 §6.8.3: faster reception has to be confirmed before less is waited for.
+/// RFC 5880 §6.8.3: faster reception has to be confirmed before the detection time shrinks.
 #[test]
 fn a_shorter_detection_time_waits_for_the_poll() {
     let mut host = Host::in_state(State::Up);
@@ -122,7 +122,7 @@ fn a_shorter_detection_time_waits_for_the_poll() {
     );
 }
 
-/// RFC 5880 §6.5: a change during a Poll Sequence needs a second one, told apart by a packet without P.
+/// RFC 5880 §6.5: a change during a Poll Sequence needs a second one, after a packet without P.
 #[test]
 fn a_change_during_a_poll_is_polled_for_again() {
     let mut host = Host::in_state(State::Up);
@@ -142,7 +142,7 @@ fn a_change_during_a_poll_is_polled_for_again() {
     assert_eq!(host.session.snapshot().tx_interval, millis(900));
 }
 
-/// RFC 5880 §6.8.7: answers to Poll leave without regard to the timer, and do not disturb it.
+/// RFC 5880 §6.8.7: answers to Poll are sent regardless of the timer, and do not disturb it.
 #[test]
 fn polls_are_answered_at_once_but_not_endlessly() {
     let mut host = Host::in_state(State::Up);
@@ -180,12 +180,12 @@ fn demand_stops_periodic_packets_but_not_polls() {
     host.receive_packet(&from_peer(State::Up)).unwrap();
     host.sent.clear();
     host.pass(millis(500));
-    assert!(!host.sent.is_empty(), "the peer does not ask for it any more");
+    assert!(!host.sent.is_empty(), "the peer no longer requests demand mode");
 }
 
 /// RFC 5880 §6.8.1: Required Min RX Interval 0 asks for no periodic packets.
 #[test]
-fn a_peer_that_takes_none_is_sent_none() {
+fn a_peer_that_wants_no_periodic_packets_is_sent_none() {
     let mut host = Host::in_state(State::Up);
     host.receive_packet(&slower(&answered(State::Up), 300, 0)).unwrap();
     host.sent.clear();
@@ -208,5 +208,5 @@ fn a_passive_session_waits_for_the_peer() {
     let sent = host.sent.len();
     assert_eq!(host.session.state(), State::Down);
     host.pass(Duration::from_secs(60));
-    assert_eq!(host.sent.len(), sent, "forgotten: silent again");
+    assert_eq!(host.sent.len(), sent, "the peer was forgotten: silent again");
 }

@@ -15,7 +15,7 @@ fn with_auth(kind: AuthKind) -> (Auth, Host) {
     (auth, host)
 }
 
-/// RFC 5880 §6.7.4: three times Detect Mult ahead, nothing behind; meticulous: not the same again.
+/// RFC 5880 §6.7.4: up to three times Detect Mult ahead, never behind; meticulous: never repeated.
 #[test]
 fn sequence_numbers_have_a_window() {
     for (kind, repeated) in
@@ -44,7 +44,7 @@ fn sequence_numbers_have_a_window() {
 
 /// RFC 5880 §6.8.1: bfd.AuthSeqKnown is cleared after twice the detection time.
 #[test]
-fn a_restarted_peer_is_heard_after_twice_the_detection_time() {
+fn a_restarted_peer_is_accepted_after_twice_the_detection_time() {
     let (auth, mut host) = with_auth(AuthKind::MeticulousKeyedSha1);
     host.receive_octets(&signed(&auth, 1000, State::Down)).unwrap();
     let again = signed(&auth, 5, State::Down);
@@ -55,7 +55,7 @@ fn a_restarted_peer_is_heard_after_twice_the_detection_time() {
 }
 
 #[test]
-fn packets_must_be_signed_exactly_if_configured() {
+fn packets_must_be_signed_if_and_only_if_configured() {
     let (auth, mut host) = with_auth(AuthKind::KeyedSha1);
     assert_eq!(host.receive(State::Down), Err(Discard::AuthPresence));
     let mut plain = Host::new(Config::default());
@@ -97,7 +97,8 @@ fn meticulous_sequence_numbers_grow_with_every_packet() {
     }
 }
 
-/// A peer that restarted says Down and does not know us: the session goes down and comes up again.
+/// A restarted peer sends Down and does not know our discriminator: the session goes down and comes
+/// up again.
 #[test]
 fn a_peer_that_restarts_takes_the_session_down() {
     let mut host = Host::in_state(State::Up);

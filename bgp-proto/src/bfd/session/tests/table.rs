@@ -1,11 +1,11 @@
-//! The transitions of RFC 5880 §6.2 and §6.8.6, written out, against the machine.
+//! The state machine against a table of the transitions of RFC 5880 §6.2 and §6.8.6.
 
 use super::*;
 
 const STATES: [State; 4] = [State::AdminDown, State::Down, State::Init, State::Up];
 
-/// The event, then AdminDown, Down, Init, Up: what is sent, then the state after it. "3" is the
-/// diagnostic in the packet, "drop" the packet's fate.
+/// The event; then for AdminDown, Down, Init and Up: what is sent, then the state after it. "3" is
+/// the diagnostic in the packet; "drop" means that the received packet is discarded.
 #[rustfmt::skip]
 const TABLE: &[(&str, [&str; 4])] = &[
     ("receive AdminDown", ["drop admin-down > AdminDown", "> Down", "Down/3 > Down neighbor-admin-down", "Down/3 > Down neighbor-admin-down"]),
@@ -44,7 +44,7 @@ fn play(event: &str, state: State) -> String {
         "receive Down P" => host.receive_packet(&polled(State::Down)),
         "receive Up P" => host.receive_packet(&polled(State::Up)),
         "detection time" => {
-            // What is sent meanwhile by the timer is not what the row is about.
+            // The row does not cover what the transmit timer sends meanwhile.
             let mut change = None;
             while let Some(at) = host.session.detection.deadline() {
                 host.now = at;

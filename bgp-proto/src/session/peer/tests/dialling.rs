@@ -1,4 +1,4 @@
-//! Who dials, how often, and when nobody may connect.
+//! Which side dials, how often, and when connections are refused.
 
 use super::*;
 use crate::session::{PassiveMode, Redial};
@@ -38,7 +38,8 @@ fn refused_attempts_back_off_and_never_spin() {
     assert_eq!(host.peer.stats().connect_failures, times.len() as u64);
 }
 
-/// What a node that was away for long is met with when it is back.
+/// With `Redial::Steady` the interval does not grow however long the peer is unreachable, so a node
+/// that returns after a long outage is reached quickly.
 #[test]
 fn a_steady_pace_is_kept_for_ever() {
     let steady = || PeerConfig { redial: Redial::Steady, ..config() };
@@ -53,10 +54,10 @@ fn a_steady_pace_is_kept_for_ever() {
     assert!((1.5..=2.0).contains(&refused[1]), "{refused:?}");
     assert!(refused[2..].iter().all(|gap| (3.75..=5.0).contains(gap)), "{refused:?}");
     assert!(refused.len() > 700);
-    // Nobody answers: the attempt itself takes the time, and the next follows it.
+    // No answer: the interval is the duration of the attempt, and the next one follows immediately.
     let silent = gaps(|_| {});
     assert!(silent.iter().all(|gap| (5.0..=5.01).contains(gap)), "{silent:?}");
-    // Nobody answers ARP, says the kernel three seconds later.
+    // No answer to ARP, as the kernel reports three seconds later.
     let unreachable = gaps(|host| {
         host.pass(Duration::from_secs(3));
         refuse(host);
@@ -95,7 +96,7 @@ fn silence_ends_each_attempt() {
     assert_eq!(host.output(), "abort-dial");
     let late = Slot::Outgoing;
     host.connected(late);
-    assert_eq!(host.output(), "close(Outgoing)", "a connection that comes too late is not wanted");
+    assert_eq!(host.output(), "close(Outgoing)", "a connection that is made too late is closed");
     host.pass(Duration::from_secs(5));
     assert_eq!(host.output(), "dial");
 }
@@ -145,7 +146,7 @@ fn a_peer_that_dials_at_the_start_waits_afterwards() {
     host.pass(HOUR);
     assert!(!host.output().contains("dial"));
 
-    // The attempt fails: the neighbour has to come.
+    // The attempt fails: the neighbour has to connect.
     let mut host = at_start();
     host.command(Command::Start);
     host.output();
@@ -160,7 +161,7 @@ fn a_peer_that_dials_at_the_start_waits_afterwards() {
 }
 
 #[test]
-fn nobody_dials_beside_an_established_session() {
+fn we_do_not_dial_beside_an_established_session() {
     // The peer's connection wins while ours is still being dialled.
     let mut host = Host::new(config());
     host.command(Command::Start);
@@ -195,7 +196,7 @@ fn a_connection_that_says_nothing_does_not_stop_us_from_dialling() {
 }
 
 #[test]
-fn a_stopped_peer_is_deaf() {
+fn a_stopped_peer_refuses_connections_and_has_no_timers() {
     let mut host = Host::in_state(State::Established);
     host.command(Command::Stop(Close::Shutdown { text: String::new() }));
     host.output();
@@ -222,16 +223,16 @@ fn a_peer_over_its_limit_waits_before_it_may_come_back() {
     assert_eq!(host.output(), "OPEN");
 }
 
-/// An operator knows better than the timers.
+/// An operator overrides the timers.
 #[test]
-fn a_retry_ends_idle_holds_and_waiting_and_forgets_failures() {
+fn a_retry_ends_idle_holds_and_waiting_and_resets_the_back_off() {
     let mut host = Host::in_state(State::Established);
     host.command(Command::Restart(Close::PrefixLimit { family: Family::Ipv4, bound: 10 }));
     host.output();
     host.command(Command::Retry);
     assert_eq!((host.output().as_str(), host.peer.state()), ("dial", State::Connect));
     host.command(Command::Retry);
-    assert_eq!(host.output(), "", "it is under way");
+    assert_eq!(host.output(), "", "an attempt is in progress");
     for _ in 0..10 {
         refuse(&mut host);
         host.command(Command::Retry);
@@ -260,7 +261,7 @@ fn a_peer_that_keeps_breaking_the_protocol_does_not_set_the_pace() {
     }
     for _ in 0..3 {
         assert_eq!(host.peer.state(), State::Active);
-        // Whoever repairs it need not wait long.
+        // Once the fault is repaired, the wait is short.
         let wait = Duration::from_secs(1);
         assert_eq!(host.peer.paced_until(host.now), Some(host.now + wait));
         host.pass(wait);
@@ -276,7 +277,7 @@ fn a_peer_that_keeps_breaking_the_protocol_does_not_set_the_pace() {
     assert!(host.output().contains("dial"));
 }
 
-/// What a session has to lose to whoever connects from the peer's address.
+/// The properties of a session that another connection from the peer's address must not change.
 #[track_caller]
 fn session_of(host: &Host) -> (State, Time, Option<crate::session::LastError>, Option<Time>) {
     let peer = &host.peer;
@@ -323,7 +324,7 @@ fn connections_from_the_peers_address_do_nothing_to_the_session() {
         }
         let strays = host.peer.stats().stray_connections;
         assert_eq!(strays, 70, "nine kinds, of which two lose a collision");
-        // The session ends as ever, and its back-off is what it would have been.
+        // The session ends as usual, and its back-off is what it would have been.
         host.closed(stands);
         let mut twin = Host::new(config());
         twin.bring(State::Established, stands);
@@ -349,7 +350,8 @@ fn connections_beside_the_session_leave_one_line_in_a_minute() {
     assert_eq!(host.output().matches("note").count(), 1);
 }
 
-/// Without a session: nobody is kept from dialling, and whoever gets as far as its OPEN stays.
+/// Without a session: neither side is kept from dialling, and a connection whose OPEN was accepted
+/// stays.
 #[test]
 fn connections_from_the_peers_address_do_not_keep_the_peer_out() {
     let mut host = Host::new(config());
@@ -407,7 +409,7 @@ fn a_reason_to_dial_ends_the_wait_for_the_retry_timer_only() {
     host.command(Command::Dial);
     assert_eq!(host.output(), "dial");
     host.command(Command::Dial);
-    assert_eq!(host.output(), "", "it is under way");
+    assert_eq!(host.output(), "", "an attempt is in progress");
     for state in [State::Idle, State::OpenSent, State::OpenConfirm, State::Established] {
         let mut host = Host::in_state(state);
         host.command(Command::Dial);

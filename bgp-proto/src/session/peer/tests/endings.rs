@@ -64,7 +64,7 @@ fn routes_are_kept_exactly_when_both_rfcs_say_so() {
     }
 }
 
-/// Two nodes that agree on RFC 8538 are told apart from a node without power by nothing else.
+/// If both ends support RFC 8538, nothing else distinguishes a restart from a loss of power.
 #[test]
 fn a_neighbour_that_fell_silent_may_count_as_dead() {
     for (hold_expiry, kept) in [(HoldExpiry::Restart, true), (HoldExpiry::Death, false)] {
@@ -98,7 +98,7 @@ fn a_hard_reset_wraps_what_it_replaces() {
     assert_eq!(sent.code, Code::HARD_RESET);
     assert_eq!(sent.data, [6, 1, 0, 1, 1, 0, 0, 0x03, 0xe8]);
     let error = host.peer.last_error().unwrap();
-    assert_eq!(error.code, Some(Code::MAXIMUM_PREFIXES), "people see the inner code");
+    assert_eq!(error.code, Some(Code::MAXIMUM_PREFIXES), "operators see the inner code");
 }
 
 #[test]
@@ -109,7 +109,7 @@ fn a_shutdown_text_reaches_the_peer_cut_at_a_character() {
     let mut out = Vec::new();
     host.peer.poll_transmit(Slot::Outgoing, &mut out);
     let sent = Notification::decode(split_frame(&out, usize::MAX).unwrap().unwrap().body());
-    assert_eq!(sent.data.len(), 255, "254 octets of text behind the length");
+    assert_eq!(sent.data.len(), 255, "254 octets of text after the length");
     assert_eq!(sent.text().as_deref(), Some("ä".repeat(127).as_str()));
 }
 
@@ -238,7 +238,7 @@ fn send_hold_runs_only_while_nothing_moves() {
     spend(&mut host, 420);
     host.peer.handle_send_blocked(host.now, Slot::Outgoing);
     spend(&mut host, 60);
-    assert!(host.output().ends_with("reset(Outgoing) down"), "saying it twice does not prolong it");
+    assert!(host.output().ends_with("reset(Outgoing) down"), "a second call does not prolong it");
     assert_eq!(host.peer.last_error().unwrap().code, Some(Code::SEND_HOLD_TIMER_EXPIRED));
 }
 

@@ -181,12 +181,12 @@ fn refused_capabilities_are_left_out_step_by_step_and_start_over() {
     host.command(Command::Start);
     let refuse = |host: &mut Host, code: Code, data: &[u8]| {
         let caps = next_offer(host);
-        // Who refuses has sent an OPEN itself.
+        // A peer that refuses has sent an OPEN itself.
         host.receive(Slot::Incoming, &open_message(&peer_open()));
         let mut out = Vec::new();
         Notification::with_data(code, data).encode(&mut out);
         host.receive(Slot::Incoming, &out);
-        assert!(host.output().contains("note"), "the retreat is visible");
+        assert!(host.output().contains("note"), "the smaller offer is logged");
         caps
     };
     let full = refuse(&mut host, Code::UNSUPPORTED_CAPABILITY, &[69, 4, 0, 1, 1, 3, 1, 0]);
@@ -195,7 +195,7 @@ fn refused_capabilities_are_left_out_step_by_step_and_start_over() {
 
     let named = refuse(&mut host, Code::UNSUPPORTED_CAPABILITY, &[64]);
     assert!(named.add_path.is_empty() && named.graceful_restart.is_some());
-    assert_eq!(*host.peer.offer(), Offer::Essential, "a cut TLV names nothing");
+    assert_eq!(*host.peer.offer(), Offer::Essential, "a truncated TLV names nothing");
 
     let essential = refuse(&mut host, Code::UNSUPPORTED_OPTIONAL_PARAMETER, &[]);
     assert_eq!(essential.multiprotocol.len(), 1);
@@ -205,7 +205,7 @@ fn refused_capabilities_are_left_out_step_by_step_and_start_over() {
     assert_eq!(bare, Capabilities::default());
     assert_eq!(*host.peer.offer(), Offer::Full);
 
-    // Anybody may connect and say so.
+    // Without an OPEN, the refusal may come from another process at that address.
     next_offer(&mut host);
     host.receive(Slot::Incoming, &notification(Code::UNSUPPORTED_OPTIONAL_PARAMETER));
     assert_eq!(*host.peer.offer(), Offer::Full);
@@ -213,11 +213,11 @@ fn refused_capabilities_are_left_out_step_by_step_and_start_over() {
     refuse(&mut host, Code::UNSUPPORTED_OPTIONAL_PARAMETER, &[]);
     host.command(Command::Stop(Close::Deconfigured));
     host.command(Command::Start);
-    assert_eq!(*host.peer.offer(), Offer::Full, "a start of the peer forgets");
+    assert_eq!(*host.peer.offer(), Offer::Full, "starting the peer resets the offer");
 }
 
 #[test]
-fn capability_64_tells_the_state_at_the_time_of_the_connection() {
+fn capability_64_reports_the_state_at_the_time_of_the_connection() {
     let mut host = Host::new(PeerConfig { families: FamilySet::ALL, ..config() });
     host.command(Command::Start);
     let done = next_offer(&mut host).graceful_restart.unwrap();
@@ -231,7 +231,7 @@ fn capability_64_tells_the_state_at_the_time_of_the_connection() {
     assert_eq!(preserved, [true, false]);
 }
 
-/// Which connection lives when both ends see both OPENs: "ours" is the one that `local` dialled.
+/// Which connection survives when both ends see both OPENs: "ours" is the one that `local` dialled.
 fn collide(local: (RouterId, Asn), remote: (RouterId, Asn), ours_first: bool) -> Slot {
     let identity = LocalIdentity { asn: local.1, router_id: local.0 };
     let config = PeerConfig::new("192.0.2.1".parse().unwrap(), remote.1, &identity);

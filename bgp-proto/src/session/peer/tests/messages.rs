@@ -1,4 +1,4 @@
-//! What an established session's messages become.
+//! What the messages of an established session result in.
 
 use super::*;
 use crate::wire::RouteAction;

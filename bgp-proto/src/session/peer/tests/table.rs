@@ -1,6 +1,7 @@
-//! Every state times the 29 events of RFC 4271 §8.1 and RFC 9687, written out, against the machine.
+//! The state machine against a table of every state and the 29 events of RFC 4271 §8.1 and RFC
+//! 9687.
 //!
-//! A cell is what comes out, then the state after it. "-" is an event that cannot reach a peer in
+//! A cell is what is emitted, then the state after it. "-" is an event that cannot reach a peer in
 //! that state or that is not implemented (DelayOpen, DampPeerOscillations by event); the list of
 //! such cells is checked too, so a cell cannot disappear.
 
@@ -68,8 +69,8 @@ fn every_state_answers_every_event() {
     assert!(failures.is_empty(), "{}", failures.join("\n"));
 }
 
-/// Two connections: the state of ours, the state of the peer's, the message on the peer's, then what
-/// comes out and the states of both. Our identifier is the larger one: ours survives.
+/// Two connections: the state of ours, the state of the peer's, the message on the peer's, then
+/// what is emitted and the states of both. Our identifier is the larger one: ours survives.
 #[rustfmt::skip]
 const COLLISIONS: &[(State, State, &str, &str)] = &[
     (OpenSent, OpenSent, "open", "> OpenSent OpenConfirm"),
@@ -92,7 +93,7 @@ const COLLISIONS: &[(State, State, &str, &str)] = &[
 ];
 
 #[test]
-fn two_connections_answer_what_tells_them_apart() {
+fn every_collision_is_resolved_as_the_table_says() {
     let mut failures = Vec::new();
     for (ours, peers, input, expected) in COLLISIONS {
         let mut host = Host::new(config());
