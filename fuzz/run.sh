@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # Runs fuzz targets, with the stable compiler's own coverage instrumentation (needs g++).
 #
-#   fuzz/run.sh SECONDS [TARGET...]        runs each target so long, from its kept corpus
-#   fuzz/run.sh minimise [TARGET...]       replaces each kept corpus by a smaller one of equal coverage
-#   fuzz/run.sh replay [TARGET...]         every kept input once: quick, for CI
+#   fuzz/run.sh SECONDS [TARGET...]    run each target for SECONDS, starting from its kept corpus
+#   fuzz/run.sh minimise [TARGET...]   replace each kept corpus with a smaller one of equal coverage
+#   fuzz/run.sh replay [TARGET...]     run every kept input once: quick, for CI
 #
-# What is found stays in fuzz/artifacts/TARGET; new inputs go to target/fuzz-corpus/TARGET.
+# Failing inputs are written to fuzz/artifacts/TARGET, new corpus inputs to
+# target/fuzz-corpus/TARGET.
 set -euo pipefail
 cd "$(dirname "$0")"
 mode=${1:?usage: fuzz/run.sh SECONDS|minimise|replay [TARGET...]}
@@ -13,7 +14,7 @@ shift
 targets=("$@")
 [ ${#targets[@]} -gt 0 ] || targets=(message open update session table bfd)
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-../target/fuzz-run}
-# Naming the target keeps the instrumentation out of build scripts.
+# With an explicit --target, RUSTFLAGS do not apply to build scripts, so those are not instrumented.
 host=$(rustc -vV | sed -n "s/^host: //p")
 RUSTFLAGS="--cfg fuzzing -Ccodegen-units=1 -Cpasses=sancov-module
   -Cllvm-args=-sanitizer-coverage-level=4 -Cllvm-args=-sanitizer-coverage-inline-8bit-counters

@@ -1,4 +1,4 @@
-//! A stream of octets, cut at any places: framing and every message's decoder.
+//! A stream of octets: framing and the decoder of every message type.
 #![no_main]
 
 use bgp_proto::wire::{
@@ -14,7 +14,7 @@ fuzz_target!(|data: &[u8]| {
     while let Ok(Some(frame)) = split_frame(rest, max) {
         assert!(frame.bytes.len() >= HEADER_LEN && frame.bytes.len() <= max);
         assert_eq!(frame.bytes, &rest[..frame.bytes.len()]);
-        // A message that is complete is found whatever follows it, and not before its last octet.
+        // A complete message is found whatever follows it, and never before its last octet.
         assert_eq!(split_frame(frame.bytes, max), Ok(Some(frame)));
         assert_eq!(split_frame(&frame.bytes[..frame.bytes.len() - 1], max), Ok(None));
         decode(frame.kind, frame.bytes, frame.body(), options & 2 != 0);
@@ -41,7 +41,7 @@ fn decode(kind: MessageType, message: &[u8], body: &[u8], enhanced: bool) {
             let mut out = Vec::new();
             notification.encode(&mut out);
             let again = Notification::decode(&out[HEADER_LEN..]);
-            // Ours never are longer than any peer takes; what is received may be (RFC 8654 §4).
+            // An encoded NOTIFICATION never exceeds 4,096 octets; a received one may (RFC 8654 §4).
             assert!(out.len() <= MAX_LEN && notification.data.starts_with(&again.data));
             assert!(again == notification || message.len() > MAX_LEN);
         }

@@ -1,4 +1,4 @@
-//! The body of an OPEN: decoding is total, and what was understood survives being written.
+//! The body of an OPEN: decoding never panics, and decoded fields survive encoding.
 #![no_main]
 
 use bgp_proto::wire::{HEADER_LEN, Open};
@@ -8,7 +8,7 @@ fuzz_target!(|data: &[u8]| {
     match Open::decode(data) {
         Ok(open) => {
             let again = rewritten(&open);
-            // Repeated capabilities may fold once; after that nothing changes.
+            // The first round trip may merge repeated capabilities; a second one changes nothing.
             assert_eq!(rewritten(&again), again);
             assert_eq!((again.asn, again.router_id), (open.asn, open.router_id));
             assert_eq!(again.capabilities.families(), open.capabilities.families());
@@ -21,5 +21,5 @@ fuzz_target!(|data: &[u8]| {
 fn rewritten(open: &Open) -> Open {
     let mut out = Vec::new();
     open.encode(&mut out);
-    Open::decode(&out[HEADER_LEN..]).expect("what we write, we read")
+    Open::decode(&out[HEADER_LEN..]).expect("an encoded OPEN decodes")
 }

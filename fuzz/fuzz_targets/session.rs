@@ -1,4 +1,4 @@
-//! Any inputs in any order: the state machine keeps its invariants.
+//! Arbitrary inputs in any order: the state machine keeps its invariants.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,5 +1,5 @@
-//! Any routes, sessions, refreshes and slow readers: in the end every peer holds what the table says
-//! it was told.
+//! Arbitrary routes, sessions, refreshes and slow readers: in the end every peer holds the routes
+//! that the table reports as advertised to it.
 #![no_main]
 
 use std::collections::BTreeMap;
@@ -32,7 +32,7 @@ fuzz_target!(|data: &[u8]| {
     let mut world = World::new();
     let mut bytes = data.iter().copied();
     if data.len() % 2 == 1 {
-        // The generations of changes start over within the history.
+        // The generation counter wraps within the run.
         world.table.set_generation(u32::MAX - 25);
     }
     while let Some(op) = bytes.next() {
@@ -46,7 +46,7 @@ struct Member {
     session: SessionId,
     negotiated: Arc<Negotiated>,
     readers: Vec<Reader>,
-    /// What the peer holds: decoded from what it was sent.
+    /// The routes that the peer holds, decoded from the messages sent to it.
     holds: BTreeMap<(Prefix, PathId), Vec<u8>>,
 }
 
@@ -174,7 +174,7 @@ impl World {
         self.table.handle_local(self.now, prefix(which), Source::Static, route);
     }
 
-    /// Returns whether there is more to do.
+    /// Runs one turn; returns whether there is more to do.
     fn turn(&mut self) -> bool {
         self.turns = self.turns.wrapping_mul(0x9E37_79B1).wrapping_add(1);
         let more = self.table.turn(self.now, Work(self.turns >> 20 & 255)).next == NextTurn::Now;
@@ -209,7 +209,7 @@ impl World {
     }
 
     fn settle(&mut self) {
-        // Stale routes and refreshes that never end are swept by time.
+        // Let the deadlines of stale routes and of refreshes without EoRR expire.
         self.now = self.now + Duration::from_secs(4000);
         for _ in 0..10_000 {
             for round in 0.. {
@@ -218,7 +218,8 @@ impl World {
                     break;
                 }
             }
-            // A next hop that was resolved only then is work that nobody may have seen yet.
+            // The last turn may have resolved a next hop, which is new work that its result does
+            // not report.
             while self.turn() {}
             let mut any = false;
             for at in 0..PEERS {
@@ -232,11 +233,11 @@ impl World {
             let Some(member) = &self.members[at] else { continue };
             let filter = RouteFilter { advertised_to: Some(peer(at)), ..RouteFilter::default() };
             let (views, _) = self.table.view(&filter, 0, 4096, self.now);
-            let mut told: Vec<Prefix> =
+            let mut advertised: Vec<Prefix> =
                 views.iter().flat_map(|v| v.paths.iter().map(|_| v.prefix)).collect();
-            told.sort_unstable();
+            advertised.sort_unstable();
             let holds: Vec<Prefix> = member.holds.keys().map(|(prefix, _)| *prefix).collect();
-            assert_eq!(holds, told, "peer {at}");
+            assert_eq!(holds, advertised, "peer {at}");
         }
     }
 }
@@ -257,7 +258,8 @@ fn receive(member: &mut Member, mut bytes: &[u8]) {
         let len = usize::from(u16::from_be_bytes([bytes[16], bytes[17]]));
         assert!(len <= session.tx_max_len && len <= bytes.len());
         if bytes[18] == 2 {
-            let update = Update::parse(&bytes[HEADER_LEN..len], &context).expect("we wrote it");
+            let update =
+                Update::parse(&bytes[HEADER_LEN..len], &context).expect("encoded by the table");
             for unreach in update.unreach() {
                 for (id, prefix) in unreach.iter() {
                     member.holds.remove(&(prefix, id));
@@ -309,7 +311,8 @@ fn routes(at: usize, variant: u8) -> PeerRoutes {
     }
 }
 
-/// 0 and 1 are external (1 with two-octet AS numbers), 2 and up are clients; 4 has ADD-PATH.
+/// Peers 0 and 1 are external (1 with two-octet AS numbers), 2 to 4 are route reflector clients; 4
+/// has ADD-PATH.
 fn negotiated(at: usize) -> Negotiated {
     let external = at < 2;
     let add_path = if at == 4 { FamilySet::only(Family::Ipv4) } else { FamilySet::EMPTY };

@@ -1,5 +1,5 @@
-//! The body of an UPDATE under any session options: decoding is total, and routes that were accepted
-//! survive being written and read again.
+//! The body of an UPDATE with arbitrary session options: decoding never panics, and accepted routes
+//! survive encoding and decoding.
 #![no_main]
 
 use bgp_proto::types::{Asn, Family, FamilySet, PathId, PeerType, Prefix};
@@ -36,7 +36,7 @@ fuzz_target!(|data: &[u8]| {
     if update.verdict() == Verdict::Accept {
         let mut attrs = Vec::new();
         update.canonical_attrs(&mut attrs);
-        look_at(AttrView::new(&attrs));
+        check_view(AttrView::new(&attrs));
         let mut batch = RouteBatch::default();
         for reach in update.reach() {
             batch.push(reach.nlri, Some((&attrs, reach.next_hop)));
@@ -63,8 +63,9 @@ fn context(options: u16) -> UpdateContext {
     }
 }
 
-/// Every reader of canonical attributes; they ascend.
-fn look_at(view: AttrView<'_>) {
+/// Calls every accessor of the canonical attributes, which are in ascending order of their type
+/// codes.
+fn check_view(view: AttrView<'_>) {
     let codes: Vec<u8> = view.iter().map(|attr| attr.code).collect();
     assert!(codes.is_sorted_by(|a, b| a < b), "{codes:?}");
     for attr in view.iter() {
@@ -102,7 +103,8 @@ fn check_round_trip(context: &UpdateContext, attrs: &[u8], reach: &Reach<'_>) {
     while !rest.is_empty() {
         let len = usize::from(u16::from_be_bytes([rest[16], rest[17]]));
         assert!(len <= MAX_LEN);
-        let update = Update::parse(&rest[HEADER_LEN..len], &reading).expect("we wrote it");
+        let update =
+            Update::parse(&rest[HEADER_LEN..len], &reading).expect("encoded by the writer");
         assert_eq!(update.verdict(), Verdict::Accept);
         let mut again = Vec::new();
         update.canonical_attrs(&mut again);
