@@ -1,7 +1,7 @@
-//! Cold plan and one change, at 5,000 nodes, 15,000 blocks and 5,000 BGPPeers.
+//! The first plan and a single change, at 5,000 nodes, 15,000 blocks and 5,000 BGPPeers.
 //!
-//! Budget: under 1 s of CPU for the first plan, decoding included; under 5 ms for one node more, and
-//! that includes the configuration that the daemon takes.
+//! Budget: under 1 s of CPU time for the first plan, including decoding; under 5 ms for one
+//! additional node, including the conversion to the daemon's configuration.
 
 #![allow(missing_docs)]
 
@@ -44,7 +44,7 @@ fn cluster() -> Vec<(String, String)> {
         objects.push((key, r#"{"state":"confirmed","deleted":false}"#.to_owned()));
     }
     for peer in 0..PEERS {
-        // One for each rack and each node, some that match this node and most that do not.
+        // Selectors by rack, by node and global: some match this node, most do not.
         let spec = match peer % 4 {
             0 => format!(
                 r#"{{"nodeSelector":"rack == 'r{}'","peerIP":"192.0.2.{}","asNumber":65001}}"#,
@@ -90,7 +90,7 @@ fn bench(criterion: &mut Criterion) {
     let plan = resolver.plan();
     let sessions = plan.families.ipv4.sessions.len() + plan.families.ipv6.sessions.len();
     println!("{sessions} sessions, {} problems", plan.problems.len());
-    // What kubelet and calico-node write all the time: nothing that a plan depends on.
+    // Updates that kubelet and calico-node write periodically and that no plan depends on.
     let heartbeats: Vec<(String, String)> = (0..2)
         .map(|at| {
             let (key, text) = node(7);
@@ -145,7 +145,7 @@ fn bench(criterion: &mut Criterion) {
                     resolver.apply(object);
                 }
                 let fresh = convert(&mut resolver);
-                assert!(fresh != current, "one neighbour more");
+                assert!(fresh != current, "one more neighbour");
                 current = fresh;
             },
             BatchSize::PerIteration,

@@ -1,9 +1,9 @@
-//! The cost of reading and writing UPDATEs.
+//! The cost of decoding and encoding UPDATEs.
 //!
-//! Budget (release profile): validate and canonicalise a 65-octet attribute set in 100 ns; 5 ns for
-//! each prefix of NLRI, validated or iterated.
+//! Budget (release profile): 100 ns to validate and canonicalise an attribute set of 65 octets; 5
+//! ns per prefix to validate NLRI, and the same to iterate them.
 //!
-//! `cargo bench --bench codec`, or `--profile fast` for a quick look.
+//! Run with `cargo bench --bench codec`; `--profile fast` builds faster, for a first impression.
 
 use std::hint::black_box;
 use std::time::Duration;
@@ -20,8 +20,8 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 const CX: UpdateContext = UpdateContext::new(PeerType::External, Asn(65001));
 const OLD: UpdateContext = UpdateContext { four_octet_as: false, ..CX };
 
-/// As a transit peer sends them: ORIGIN, five hops, MED, AGGREGATOR, two communities; 65 octets with
-/// NEXT_HOP.
+/// Attributes as a transit peer sends them: ORIGIN, an AS_PATH of five ASes, MED, AGGREGATOR, two
+/// communities; 65 octets with NEXT_HOP.
 fn attributes() -> AttrEdit {
     let mut edit = AttrEdit::originate(Origin::Igp);
     for asn in [64500, 64499, 64498, 4_200_000_000, 65001] {
@@ -82,7 +82,8 @@ fn body(family: Family, four_octet_as: bool, n: u32) -> Vec<u8> {
     split_messages(&out).next().map(|m| m[HEADER_LEN..].to_vec()).unwrap_or_default()
 }
 
-/// Attributes in an order that nobody sorted, flags as Cisco writes them (Extended Length always).
+/// An UPDATE body with unsorted attributes and flags as Cisco sends them (always with the Extended
+/// Length bit).
 fn disordered() -> Vec<u8> {
     let mut attrs: Vec<Vec<u8>> = attributes()
         .view()
@@ -103,14 +104,14 @@ fn decode(c: &mut Criterion) {
     let mut group = c.benchmark_group("parse+canonical");
     let mut out = Vec::with_capacity(MAX_LEN);
     let mut bench = |name: BenchmarkId, body: &[u8], cx: &UpdateContext| {
-        let update = Update::parse(body, cx).expect("a good message");
+        let update = Update::parse(body, cx).expect("a valid message");
         assert_eq!(update.verdict(), Verdict::Accept);
         let prefixes: usize = update.reach().map(|r| r.nlri.count()).sum();
         group.throughput(Throughput::Elements(prefixes as u64));
         group.bench_function(name, |b| {
             b.iter(|| {
                 out.clear();
-                let update = Update::parse(black_box(body), cx).expect("a good message");
+                let update = Update::parse(black_box(body), cx).expect("a valid message");
                 update.canonical_attrs(&mut out);
                 black_box((&out, update.verdict()));
             })

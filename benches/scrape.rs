@@ -1,5 +1,6 @@
-//! What rendering a scrape costs. Budget: 50 ms and 1 MB with 5,000 peers, gathering included;
-//! `interop/tests/monitoring.rs` measures the whole on a running daemon.
+//! The cost of rendering a scrape. Budget: 50 ms and 1 MB with 5,000 peers, including the
+//! collection of the values; `interop/tests/monitoring.rs` measures whole scrapes of a running
+//! daemon.
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
@@ -32,7 +33,8 @@ fn peer(number: u32) -> PeerMetrics {
     }
 }
 
-/// A mesh of 5,000, `shown` of which have series of their own, with as many groups as are shown.
+/// A mesh of 5,000 peers, `shown` of which have series of their own, and the maximum number of
+/// groups.
 fn snapshot(shown: u32) -> MetricsSnapshot {
     let prefixes = PrefixCounts { received: 15_000, accepted: 15_000, advertised: 3 };
     let group = |id| GroupMetrics { id, family: Some(Family::Ipv4), ..GroupMetrics::default() };

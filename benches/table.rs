@@ -1,12 +1,14 @@
-//! The cost of a route in the table: applied, decided, encoded for one group, fetched by one reader.
+//! The cost of a route in the table: import, decision, encoding for one group and fetching by one
+//! reader.
 //!
 //! Budget (release profile): 250 ns and 110 octets of resident memory per prefix of a first full
 //! feed with one export group; 60 ns and 70 octets for each further path.
 //!
-//! `cargo bench -p bgp-proto --bench table`, or with `--profile fast` for a quick look. Measures one
-//! long run of each case rather than many short ones: memory only means something in a fresh table.
+//! Run with `cargo bench -p bgp-proto --bench table`; `--profile fast` builds faster, for a first
+//! impression. Each case is measured in one long run rather than many short ones, because memory
+//! figures are meaningful only for a fresh table.
 
-// The library must not look at a clock; what measures it must.
+// The library must not read a clock; a benchmark has to.
 #![allow(clippy::disallowed_types, clippy::disallowed_methods)]
 
 use std::io::Read;
@@ -26,9 +28,9 @@ use bgp_proto::wire::{
     AttrEdit, HEADER_LEN, Nlri, Origin, RouteBatch, Update, UpdateContext, Verdict, split_messages,
 };
 
-/// One that no recorded path contains.
+/// An AS number that no recorded path contains.
 const OUR_ASN: Asn = Asn(4_200_000_001);
-/// As much as one read from a socket brings.
+/// The size of one read from a socket, octets.
 const BATCH_MAX: usize = 64 << 10;
 
 fn table(fib_enabled: bool) -> Table {
@@ -53,7 +55,7 @@ fn peer(table: &mut Table, id: u32, asn: Asn) -> Vec<Reader> {
     }
 }
 
-/// Routes as batches of one read each.
+/// Routes in batches, each of the size of one read.
 struct Feed {
     batches: Vec<RouteBatch>,
     prefixes: usize,
@@ -69,7 +71,7 @@ impl Feed {
     }
 }
 
-/// A million prefixes; seven share an attribute set, as in a real table.
+/// `count` prefixes, seven per attribute set, as in a real table.
 fn synthetic(count: u32, peer: u32) -> Feed {
     let mut feed = Feed { batches: Vec::new(), prefixes: 0 };
     let mut bytes = Vec::new();
@@ -155,7 +157,8 @@ fn drain(readers: &mut [Reader]) -> usize {
     total
 }
 
-/// Runs turns until nothing is left; every next hop resolves at once.
+/// Runs turns until there is nothing left to do, with every next hop resolved at once; returns the
+/// octets read and the kernel route changes.
 fn turn(table: &mut Table, readers: &mut [Reader], fib: bool) -> (usize, usize) {
     let (mut octets, mut routes) = (0, 0);
     loop {
@@ -184,7 +187,7 @@ fn turn(table: &mut Table, readers: &mut [Reader], fib: bool) -> (usize, usize) 
     }
 }
 
-/// Time on a processor: what other work on the machine does not change much.
+/// CPU time of the process, which other load on the machine hardly affects.
 fn cpu_time() -> Duration {
     let stat = std::fs::read_to_string("/proc/self/schedstat").unwrap_or_default();
     let nanos = stat.split(' ').next().and_then(|n| n.parse().ok());
@@ -221,7 +224,7 @@ impl Report {
     }
 }
 
-/// Two feeders and a receiver, of which the receiver is read.
+/// Establishes two feeders and a receiver; returns the receiver's readers.
 fn populate(table: &mut Table) -> Vec<Reader> {
     peer(table, 1, Asn(65001));
     peer(table, 2, Asn(65002));
@@ -289,8 +292,8 @@ fn feeder_goes(name: &str, table: &mut Table, readers: &mut [Reader], feed: &Fee
 }
 
 fn main() {
-    // A number makes a short run of that many synthetic prefixes, for a profiler; `kernel`: with routes for it;
-    // `feed`: no more than the first feed.
+    // With a number as argument, only that many synthetic prefixes are measured, for use with a
+    // profiler; `kernel` adds kernel routes, and `feed` stops after the first feed.
     if let Some(count) = std::env::args().find_map(|argument| argument.parse().ok()) {
         let has = |word: &str| std::env::args().any(|argument| argument == word);
         let fib = has("kernel");

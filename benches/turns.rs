@@ -1,10 +1,10 @@
-//! The longest turn of the table, for what once made it long: a peer, or an operator, must not be
-//! able to keep everybody waiting.
+//! The longest turn of the table under loads that once made turns long: neither a peer nor an
+//! operator may be able to delay all others.
 //!
-//! Every turn is to take at most 5 ms on one core, questions included. `cargo bench -p bgp-proto
-//! --bench turns [row]`.
+//! Every turn and every query must take at most 5 ms on one core. Run with
+//! `cargo bench -p bgp-proto --bench turns [row]`.
 
-// The library must not look at a clock; what measures it must.
+// The library must not read a clock; a benchmark has to.
 #![allow(clippy::disallowed_types)]
 
 use std::net::{IpAddr, Ipv4Addr};
@@ -30,13 +30,12 @@ use bgp_proto::wire::{
 use rustix::time::{ClockId, clock_gettime};
 
 const OUR_ASN: Asn = Asn(65000);
-/// No turn is to take longer.
+/// Upper limit of one turn.
 const TURN_MAX: Duration = Duration::from_millis(5);
-/// As much as one read from a socket brings.
+/// The size of one read from a socket, octets.
 const BATCH_MAX: usize = 128 << 10;
 
-/// What this thread has had of a processor: not what others took of it meanwhile, on this machine or
-/// on its host.
+/// The CPU time of this thread, which excludes time that other threads or the hypervisor took.
 #[derive(Clone, Copy)]
 struct Moment(Duration);
 
@@ -56,7 +55,7 @@ fn resident() -> i64 {
     statm.split(' ').nth(1).and_then(|n| n.parse::<i64>().ok()).unwrap_or(0) * 4096
 }
 
-/// The host's part: turns with a budget learned as the engine does, readers that read or do not.
+/// The role of the daemon's engine: turns with an adaptive budget, and readers.
 struct Host {
     table: Table,
     now: Time,
@@ -111,7 +110,7 @@ impl Host {
         self.table.peer_up(PeerId(id), SessionId(number), Arc::new(negotiated));
     }
 
-    /// One turn and what the host does behind it; whether another one is due.
+    /// Runs one turn and the host's work after it; returns whether another turn is due.
     fn turn(&mut self) -> bool {
         let began = Moment::now();
         let progress = self.table.turn(self.now, self.pace.budget());
@@ -137,7 +136,7 @@ impl Host {
         progress.next == NextTurn::Now || resolved
     }
 
-    /// Turns and reading until nothing is left to do.
+    /// Runs turns and reads until there is nothing left to do.
     fn settle(&mut self) {
         loop {
             let more = self.turn();
@@ -157,8 +156,8 @@ impl Host {
         }
     }
 
-    /// Nobody reads.
-    fn settle_deaf(&mut self) {
+    /// Runs turns without reading.
+    fn settle_unread(&mut self) {
         while self.turn() {}
     }
 
@@ -235,7 +234,7 @@ fn routes(id: u32) -> PeerRoutes {
     PeerRoutes::new(format!("peer{id}"))
 }
 
-/// Whose routes may be of any size.
+/// A peer without limits on its routes.
 fn unbounded_routes(id: u32, import: Arc<Policy>) -> PeerRoutes {
     PeerRoutes {
         import: ImportParams { limits: unbounded(), ..ImportParams::new(import) },
@@ -243,7 +242,7 @@ fn unbounded_routes(id: u32, import: Arc<Policy>) -> PeerRoutes {
     }
 }
 
-/// A policy that no other peer has.
+/// A peer with an export policy that no other peer has, so that it forms a group of its own.
 fn own(id: u32, med: u32) -> PeerRoutes {
     let rule = Rule {
         name: format!("r{id}"),
@@ -256,7 +255,8 @@ fn own(id: u32, med: u32) -> PeerRoutes {
     PeerRoutes { export: ExportParams::new(export), ..routes(id) }
 }
 
-/// Looks at the prefix and searches communities: nothing of it can be remembered.
+/// A policy that matches on the prefix and searches communities: its result depends on the prefix,
+/// so it cannot be cached per attribute set.
 fn expensive() -> Arc<Policy> {
     let any: Prefix = "0.0.0.0/0".parse().expect("a prefix");
     let rule = Rule {
@@ -355,7 +355,7 @@ fn borr_flood() {
         for n in 0..5_698 {
             batch.push_marker(Family::Ipv4, RouteAction::RefreshBegin);
             if round % 2 == 1 && n % 2 == 0 {
-                // A refreshed route between makes each marker a mark.
+                // A re-advertised route in between makes each BoRR start a new refresh.
                 let mut bytes = Vec::new();
                 Nlri::push(&mut bytes, None, net(n));
                 let nlri = Nlri::parse(Family::Ipv4, false, &bytes).expect("just written");
@@ -376,7 +376,7 @@ fn many_paths() {
         session.add_path_rx = FamilySet::only(Family::Ipv4);
         session.add_path_tx = FamilySet::only(Family::Ipv4);
     };
-    // As many as the daemon's configuration allows.
+    // The largest value that the daemon's configuration accepts.
     let limits = RouteLimits { paths_max: 1024, ..RouteLimits::default() };
     host.peer(
         1,
@@ -447,7 +447,7 @@ fn long_sets() {
     let before = resident();
     let mut most = before;
     host.flood(1, &edit, 0..30_000, 5);
-    host.settle_deaf();
+    host.settle_unread();
     most = most.max(resident());
     host.report("40 groups, 30,000 prefixes of one 4 KB set, nobody reads");
     println!("{:58} RSS grew by {:.1} MiB", "", (most - before) as f64 / f64::from(1 << 20));
@@ -469,7 +469,7 @@ fn all_at_once() {
     host.flood(1, &plain(65001), 0..300_000, 250);
     host.settle();
     host.begin();
-    // Everything is handed over before the first turn.
+    // All inputs are handed over before the first turn.
     let keep = Keep { families: FamilySet::ALL, restart_time: Duration::from_secs(120) };
     host.table.peer_down(PeerId(1), SessionId(1), Some(keep));
     host.up(1, 2, |_| {});

@@ -1,7 +1,8 @@
-//! The daemons under test: how each is configured as a reflector of internal peers from a range, and started.
+//! The daemons under test: how each is configured, as a route reflector for internal peers from an
+//! address range, and started.
 //!
-//! Every one gets its fastest sane configuration: no logging of routes, no waiting before UPDATEs, no kernel table
-//! except in the scenario about it. Next hops are on a connected network.
+//! Each gets its fastest reasonable configuration: no logging of routes, no delay before UPDATEs,
+//! no kernel table except in the kernel scenario. Next hops are on a connected network.
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -12,13 +13,13 @@ use anyhow::{Context, bail};
 
 use crate::process::Daemon;
 
-/// One contestant.
+/// A daemon, or one of the floors that stand in for one.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, Hash, clap::ValueEnum, serde::Serialize, serde::Deserialize,
 )]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Kind {
-    /// This repository's daemon.
+    /// The daemon of this repository.
     Margay,
     /// BIRD 2.
     Bird2,
@@ -28,15 +29,15 @@ pub(crate) enum Kind {
     Gobgp,
     /// OpenBGPD.
     Openbgpd,
-    /// Floor: copies UPDATEs unread.
+    /// Floor: copies UPDATEs without parsing them.
     Relay,
-    /// Floor: swallows UPDATEs.
+    /// Floor: discards UPDATEs.
     Null,
-    /// Floor of the kernel scenario: writes routes, speaks no BGP.
+    /// Floor of the kernel scenario: writes routes to the kernel without BGP.
     Writer,
 }
 
-/// Whether learned routes go to the kernel.
+/// Whether learned routes are installed in the kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fib {
     /// BGP only.
@@ -45,22 +46,22 @@ pub(crate) enum Fib {
     On,
 }
 
-/// What a daemon needs to know.
+/// Parameters of one run of a daemon.
 #[derive(Debug, Clone)]
 pub(crate) struct Setup {
     /// AS of the daemon and of all peers.
     pub(crate) asn: u32,
-    /// Kernel table.
+    /// Whether to install routes.
     pub(crate) fib: Fib,
-    /// Directory of the run, for configuration, sockets and logs.
+    /// Directory of the run with configuration, sockets and logs.
     pub(crate) dir: PathBuf,
     /// Path of the margay binary.
     pub(crate) margay: Option<PathBuf>,
 }
 
-/// Where the daemon under test listens.
+/// The listening address of the daemon under test.
 pub(crate) const LISTEN: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(10, 0, 0, 1), 1790);
-/// Where the sessions come from.
+/// The address range of the clients.
 const CLIENTS: &str = "10.0.0.0/9";
 /// The connected network of next hops.
 pub(crate) const HOPS: Ipv4Addr = Ipv4Addr::new(10, 128, 0, 0);
@@ -93,7 +94,7 @@ impl Kind {
         Some(PathBuf::from(path))
     }
 
-    /// Whether it can be started on this machine.
+    /// Whether its program is present on this machine.
     pub(crate) fn is_installed(self, margay: Option<&Path>) -> bool {
         match self {
             Self::Margay => margay.is_some(),
@@ -101,7 +102,7 @@ impl Kind {
         }
     }
 
-    /// One line: name and version.
+    /// Name and version in one line.
     pub(crate) fn version(self, margay: Option<&Path>) -> String {
         let (program, flag) = match self {
             Self::Relay | Self::Null | Self::Writer => return self.name().to_owned(),
@@ -156,7 +157,8 @@ impl Kind {
                 command
             }
             Self::Openbgpd => {
-                // Home and chroot directory of its user; the package creates it only through systemd.
+                // The home and chroot directory of its user, which the package creates through
+                // systemd only.
                 fs::create_dir_all("/run/openbgpd").context("create /run/openbgpd")?;
                 write(&config, &openbgpd_config(setup))?;
                 restrict(&config)?;

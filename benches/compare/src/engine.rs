@@ -1,8 +1,8 @@
-//! All sessions on one epoll thread.
+//! Drives all sessions from one epoll thread.
 //!
-//! Feeders cost next to nothing (their octets are ready, 256 KiB go out per call), receivers a few nanoseconds per
-//! prefix; a second thread would only compete with the daemon for the second core. `relay` and `null` runs show what
-//! this thread can do.
+//! Feeders cost little (their octets are encoded in advance and written 256 KiB per call),
+//! receivers a few nanoseconds per prefix; a second thread would only compete with the daemon for
+//! the second core. Runs of `relay` and `null` show the limits of this thread.
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::Arc;
@@ -15,14 +15,14 @@ use mio::{Events, Interest, Poll, Token};
 use crate::session::{Goal, Reading, SCRATCH_LEN, SLICE_LEN, Session, State, Turn};
 use crate::wire::{self, Key};
 
-/// Period of keepalive checks and of slow reading.
+/// Interval of keepalive checks and of slow reads.
 pub(crate) const TICK: Duration = Duration::from_millis(100);
-/// Hold time that the generator offers where a scenario does not ask for another one, seconds.
+/// Hold time that the generator proposes unless a scenario sets another one, seconds.
 pub(crate) const HOLD_TIME_SECS: u16 = 90;
 
-/// See the module.
+/// The sessions and their event loop.
 pub(crate) struct Engine {
-    /// The sessions; an index is a session's name.
+    /// The sessions, identified by their index.
     pub(crate) sessions: Vec<Session>,
     poll: Poll,
     events: Events,
@@ -30,9 +30,9 @@ pub(crate) struct Engine {
     to: SocketAddrV4,
     asn: u32,
     hold_time_secs: u16,
-    /// Sessions whose goal is not met yet.
+    /// Number of sessions that have a goal and have not met it.
     pub(crate) pending: usize,
-    /// Sessions that have not seen the prefix they watch for.
+    /// Number of sessions that have not received the prefix they watch for.
     pub(crate) unseen: usize,
     readable: Vec<usize>,
     next_tick: Instant,
@@ -41,11 +41,11 @@ pub(crate) struct Engine {
 }
 
 impl Engine {
-    /// No sessions yet; all will dial `to` as members of `asn` and offer this hold time. They send
-    /// KEEPALIVE four times in it.
+    /// An engine without sessions. Its sessions will connect to `to` with the AS number `asn`,
+    /// propose this hold time and send a KEEPALIVE every quarter of it.
     ///
     /// # Errors
-    /// The kernel refuses another epoll instance.
+    /// The kernel cannot create an epoll instance.
     pub(crate) fn new(
         to: SocketAddrV4,
         asn: u32,
@@ -76,16 +76,16 @@ impl Engine {
         self.sessions.len() - 1
     }
 
-    /// How many sessions satisfy `what`.
+    /// The number of sessions that satisfy `what`.
     pub(crate) fn count(&self, what: impl Fn(&Session) -> bool) -> usize {
         self.sessions.iter().filter(|session| what(session)).count()
     }
 
-    /// Dials until all of `ids` are established, at most `in_flight` at a time, again after a refusal or when there is
-    /// no answer.
+    /// Connects until all of `ids` are established, with at most `in_flight` attempts at a time; an
+    /// attempt that is refused or not answered is repeated.
     ///
     /// # Errors
-    /// Not all are established within `limit`; the text has the last reason.
+    /// Not all are established within `limit`; the error contains the last reason.
     pub(crate) fn establish(
         &mut self,
         ids: &[usize],
@@ -140,10 +140,10 @@ impl Engine {
         }
     }
 
-    /// Starts one connection now.
+    /// Starts one connection attempt.
     ///
     /// # Errors
-    /// No socket can be made.
+    /// The socket cannot be created or connected.
     pub(crate) fn dial(&mut self, id: usize) -> anyhow::Result<()> {
         let session = &mut self.sessions[id];
         let open = wire::open(self.asn, self.hold_time_secs, session.source);
@@ -159,13 +159,13 @@ impl Engine {
         Ok(())
     }
 
-    /// Queues a stream on a session and writes what goes at once.
+    /// Queues octets on a session and writes as many as the socket accepts.
     pub(crate) fn send(&mut self, id: usize, bytes: Arc<[u8]>) {
         self.sessions[id].send(bytes);
         self.write(id);
     }
 
-    /// Forgets what a session counted and gives it something to wait for.
+    /// Resets the counters of a session and sets its goal.
     pub(crate) fn arm(&mut self, id: usize, goal: Option<Goal>) {
         let session = &mut self.sessions[id];
         self.pending -= usize::from(session.goal.is_some() && session.marks.done.is_none());
@@ -174,7 +174,7 @@ impl Engine {
         session.goal = goal;
     }
 
-    /// Lets a slow session read on: what it counted stays, and it gets something to wait for.
+    /// Lets a slow session read at full speed with a goal to wait for; its counters are kept.
     pub(crate) fn resume(&mut self, id: usize, goal: Goal) {
         let session = &mut self.sessions[id];
         if session.goal.replace(goal).is_none() {
@@ -184,7 +184,7 @@ impl Engine {
         self.set_reading(id, Reading::Full);
     }
 
-    /// Lets a session watch for one prefix.
+    /// Makes a session watch for one prefix.
     pub(crate) fn watch(&mut self, id: usize, key: Key) {
         let session = &mut self.sessions[id];
         self.unseen -= usize::from(!session.has_seen());
@@ -197,16 +197,17 @@ impl Engine {
         self.end(id, "cut by the scenario");
     }
 
-    /// Lets a session read as `reading` says from here on.
+    /// Changes how a session reads.
     pub(crate) fn set_reading(&mut self, id: usize, reading: Reading) {
         self.sessions[id].reading = reading;
         self.readable.push(id);
     }
 
-    /// Drives all sessions until `stop` holds (checked after each round) or `until`; true when it was `stop`.
+    /// Drives all sessions until `stop` returns true (checked before each round) or until `until`;
+    /// returns whether `stop` did.
     ///
     /// # Errors
-    /// epoll fails, or the user interrupts.
+    /// epoll fails, or the user interrupts the run.
     pub(crate) fn run(
         &mut self,
         until: Instant,
@@ -279,7 +280,7 @@ impl Engine {
     }
 
     fn read(&mut self, id: usize, limit: usize) {
-        // A session that must not read still has to open.
+        // A session that does not read must still be able to become established.
         if self.sessions[id].reading == Reading::Full
             || self.sessions[id].state != State::Established
         {
@@ -312,7 +313,7 @@ impl Engine {
     fn end(&mut self, id: usize, reason: &str) {
         let session = &mut self.sessions[id];
         if let Some(stream) = session.stream() {
-            // The descriptor is closed next; epoll forgets it even if this fails.
+            // The descriptor is closed next, which removes it from epoll even if this fails.
             let _ = self.poll.registry().deregister(stream);
         }
         session.close(reason);

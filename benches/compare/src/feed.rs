@@ -1,4 +1,4 @@
-//! UPDATE streams, encoded whole before any clock starts, and what they must lead to.
+//! UPDATE streams, encoded before the clock starts, and the tables that must result from them.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::Read;
@@ -16,12 +16,12 @@ use crate::wire::{self, Event, Key, Message, Sums, Tally};
 pub(crate) struct Feed {
     /// Complete messages.
     pub(crate) bytes: Arc<[u8]>,
-    /// What the stream announces.
+    /// The routes that the stream announces.
     pub(crate) sums: Sums,
 }
 
 impl Feed {
-    /// Takes the stream's own word for what it announces: the same walk that receivers use.
+    /// A feed of these messages. `sums` is computed with the parser that receivers use.
     ///
     /// # Errors
     /// The stream is not made of well-formed UPDATEs.
@@ -32,7 +32,7 @@ impl Feed {
     }
 }
 
-/// All prefixes that `feed` announces, in the order of their lengths and addresses.
+/// All prefixes that `feed` announces, ordered by length, then by address.
 ///
 /// # Errors
 /// See [`table_after`].
@@ -41,7 +41,7 @@ pub(crate) fn prefixes_of(feed: &Feed) -> anyhow::Result<Vec<Prefix>> {
     Ok(table.into_keys().map(|key| (key as u32, (key >> 32) as u8)).collect())
 }
 
-/// All that `feed` announces, in the order of the stream.
+/// All prefixes that `feed` announces, in the order of the stream.
 ///
 /// # Errors
 /// See [`table_after`].
@@ -57,7 +57,7 @@ pub(crate) fn announced(feed: &Feed) -> anyhow::Result<Vec<Prefix>> {
     Ok(prefixes)
 }
 
-/// A stream that withdraws all that `feed` announces.
+/// A stream that withdraws all prefixes of `feed`.
 ///
 /// # Errors
 /// See [`table_after`].
@@ -82,7 +82,7 @@ fn each_update(
     Ok(())
 }
 
-/// The table that a stream leaves behind: prefix to digest of its attributes.
+/// The table that results from a stream: the digest of the attributes by prefix.
 ///
 /// # Errors
 /// The stream is not made of well-formed messages.
@@ -102,7 +102,8 @@ pub(crate) fn table_after(bytes: &[u8]) -> anyhow::Result<BTreeMap<Key, u64>> {
     Ok(table)
 }
 
-/// The three /26 blocks (or as many as asked) of a Kubernetes node, announced as a node does: one UPDATE, empty AS_PATH.
+/// The /26 blocks of a Kubernetes node, announced as a node does: in one UPDATE with an empty
+/// AS_PATH.
 pub(crate) fn node_blocks(node: usize, blocks: usize, next_hop: Ipv4Addr) -> Vec<u8> {
     let mut out = Vec::new();
     let mut attributes = vec![0x40, 1, 1, 0, 0x40, 2, 0, 0x40, 3, 4];
@@ -117,7 +118,7 @@ fn block_prefixes(node: usize, blocks: usize) -> Vec<Prefix> {
     (0..blocks).map(|block| (base + ((node * blocks + block) as u32) * 64, 26)).collect()
 }
 
-/// One /32 that no table of this tool contains, with attributes that tell `version`s apart.
+/// A /32 that no table of this tool contains, with `version` as its MED.
 pub(crate) fn probe(number: u32, version: u32, next_hop: Ipv4Addr) -> (Key, Vec<u8>) {
     let address = u32::from(Ipv4Addr::new(198, 18, 0, 0)) + (number & 0x1_ffff);
     let mut attributes = vec![0x40, 1, 1, 0, 0x40, 2, 0, 0x40, 3, 4];
@@ -130,14 +131,18 @@ pub(crate) fn probe(number: u32, version: u32, next_hop: Ipv4Addr) -> (Key, Vec<
     (wire::key_v4(address, 32), out)
 }
 
-/// The UPDATEs of an MRT file of BGP4MP records, octet for octet, with these exceptions. Withdrawals, which nothing
-/// precedes in a transfer, and NLRI that a later message replaces are left out, so that every prefix comes once and a
-/// receiver is complete exactly when its sums are. So are the few messages with AS 0
-/// or an AS_SET, which RFC 7607 and RFC 9774 forbid to forward. Every next hop is replaced by one that `hop` gives for its number,
-/// because the daemon under test has no route to the original ones.
+/// The UPDATEs of an MRT file of BGP4MP records, octet for octet, with these exceptions:
+///
+/// - Withdrawals are left out: in a table transfer they withdraw nothing.
+/// - NLRI that a later message replaces are left out, so that every prefix is announced once and a
+///   receiver is complete exactly when its sums are.
+/// - The few messages with AS 0 or an AS_SET are left out: RFC 7607 and RFC 9774 forbid their
+///   propagation.
+/// - Every distinct next hop is replaced with `hop` of its ordinal number, because the daemon under
+///   test has no route to the original ones.
 ///
 /// # Errors
-/// The file cannot be read, or its records do not hold what their headers say.
+/// The file cannot be read, or its records are malformed.
 pub(crate) fn mrt_transfer(
     path: &Path,
     hop: impl Fn(usize) -> Ipv4Addr,

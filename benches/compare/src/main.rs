@@ -1,8 +1,9 @@
-//! `compare`: one load generator, several BGP daemons, the same octets for each.
+//! `compare`: a load generator that feeds the same octets to several BGP daemons.
 //!
-//! The outer process makes a network namespace per daemon run and starts itself inside it; the inner process starts the
-//! daemon, drives all sessions and leaves its result in a file. So every daemon meets a fresh namespace and a fresh
-//! generator, and whatever goes wrong inside is cleaned up from outside.
+//! The outer process creates a network namespace per daemon run and starts itself inside it; the
+//! inner process starts the daemon, drives all sessions and writes its result to a file. Every
+//! daemon thus gets a fresh namespace and a fresh generator, and the outer process cleans up
+//! whatever fails inside.
 
 mod daemon;
 mod engine;
@@ -88,7 +89,7 @@ fn run(options: &Options) -> anyhow::Result<bool> {
     }
 }
 
-/// One daemon, in its namespace.
+/// Runs one daemon in its namespace.
 fn run_inside(
     options: &Options,
     kind: Kind,
@@ -103,7 +104,7 @@ fn run_inside(
     std::fs::write(dir.join("result.json"), text).context("write the result")
 }
 
-/// All daemons one after another; false when one of them failed.
+/// Runs all daemons one after another; returns false when one of them failed.
 fn run_outside(options: &Options, interrupted: &AtomicBool) -> anyhow::Result<bool> {
     raise_descriptor_limit();
     let margay = options.margay_path();
@@ -151,7 +152,8 @@ fn run_one(
             break status;
         }
         if interrupted.load(Ordering::Relaxed) {
-            // The child has had the signal too when it came from a terminal; otherwise the namespace ends it.
+            // A signal from a terminal has reached the child, too, so give it time to end;
+            // otherwise it is killed below.
             std::thread::sleep(Duration::from_millis(500));
         }
         std::thread::sleep(Duration::from_millis(20));
@@ -167,7 +169,7 @@ fn run_one(
     serde_json::from_str(&text).context("decode the result")
 }
 
-/// Configurations and logs of one run.
+/// The directory with the configuration and logs of one run.
 struct RunDir {
     path: PathBuf,
     keep: bool,
@@ -185,18 +187,19 @@ impl Drop for RunDir {
         if self.keep {
             eprintln!("kept {}", self.path.display());
         } else {
-            // A leftover in the temporary directory is no reason to fail a measurement.
+            // A leftover in the temporary directory does not invalidate the measurement.
             let _ = std::fs::remove_dir_all(&self.path);
         }
     }
 }
 
-/// Children inherit it; five thousand sessions need as many descriptors on both sides.
+/// Raises the limit to its maximum; children inherit it. Five thousand sessions need as many
+/// descriptors on each side.
 fn raise_descriptor_limit() {
     use rustix::process::{Resource, getrlimit, setrlimit};
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
-    // The inherited limit may do; where it does not, the daemon or the generator says so.
+    // The inherited limit may suffice; if it does not, the daemon or the generator reports it.
     let _ = setrlimit(Resource::Nofile, limit);
 }
 

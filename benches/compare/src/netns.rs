@@ -1,4 +1,4 @@
-//! One network namespace per daemon run: nothing of the host's network is seen or touched.
+//! One network namespace per daemon run, isolated from the host's network.
 
 use std::process::Command;
 
@@ -7,18 +7,19 @@ use interop::lab::{ip, remove_namespace};
 
 use crate::daemon;
 
-/// A namespace, deleted when dropped together with whatever still runs in it.
+/// A namespace. Dropping it kills the processes that still run in it and deletes it.
 #[derive(Debug)]
 pub(crate) struct Namespace {
     name: String,
 }
 
 impl Namespace {
-    /// Creates it: all of 10.0.0.0/9 local on `lo` for the sessions, and a veth `v0` with 10.128.0.0/9 on link
-    /// for next hops.
+    /// Creates the namespace with all of 10.0.0.0/9 local on `lo` for the sessions, and a veth
+    /// interface `v0` with 10.128.0.0/9 on link for next hops.
     ///
     /// # Errors
-    /// Not root, no iproute2, or no network namespaces in this kernel.
+    /// The process is not root, iproute2 is missing, or the kernel does not support network
+    /// namespaces.
     pub(crate) fn create(name: String) -> anyhow::Result<Self> {
         ip(&["netns", "add", &name]).context("root and iproute2 are needed")?;
         let namespace = Self { name };
@@ -36,7 +37,7 @@ impl Namespace {
         Ok(namespace)
     }
 
-    /// A command that runs `program` inside.
+    /// A command that runs `program` in the namespace.
     pub(crate) fn command(&self, program: &std::path::Path) -> Command {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &self.name]).arg(program);
@@ -46,7 +47,7 @@ impl Namespace {
 
 impl Drop for Namespace {
     fn drop(&mut self) {
-        // Whoever is still in there was started by this run: the name is unique to it.
+        // All processes in the namespace belong to this run, because the name is unique to it.
         remove_namespace(&self.name);
     }
 }

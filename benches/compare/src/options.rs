@@ -5,34 +5,34 @@ use std::path::{Path, PathBuf};
 use crate::daemon::Kind;
 use crate::synth::Profile;
 
-/// What is measured.
+/// What to measure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Scenario {
     /// One feeder, one receiver, one full table.
     Table,
     /// Feeders with prefixes of their own, all reflected to every other client.
     Reflect,
-    /// Every client announces a few blocks, everyone hears all of them.
+    /// Every client announces a few blocks and receives those of all others.
     K8s,
-    /// A client that comes after the table has settled.
+    /// A client connects after the table has settled.
     Join,
-    /// One change at a time: how long until every receiver has it, idle and under load.
+    /// Single changes: the time until every receiver has the change, idle and under load.
     Latency,
-    /// Feeders vanish: how long until every receiver has the withdrawals.
+    /// Feeders disconnect: the time until every receiver has the withdrawals.
     Loss,
-    /// Feeders withdraw all they announced.
+    /// Feeders withdraw all routes that they announced.
     Withdraw,
-    /// Established peers that say nothing: CPU and memory.
+    /// Established peers that send only KEEPALIVEs: CPU and memory.
     Idle,
-    /// Some receivers read nothing or little: what the others notice.
+    /// Some receivers read nothing or little: the effect on the others.
     Slow,
-    /// A table loads while every peer has a hold time of 3 s: which sessions are lost.
+    /// A table is loaded while every peer has a hold time of 3 s: how many sessions are lost.
     Fairness,
-    /// Routes into the kernel's table.
+    /// Installing routes in the kernel.
     Kernel,
 }
 
-/// Where the table comes from.
+/// The source of the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Input {
     /// Seeded Internet-like table.
@@ -70,7 +70,7 @@ pub(crate) struct Options {
     /// Feeding clients
     #[arg(long)]
     pub(crate) feeders: Option<usize>,
-    /// Clients in all, feeders among them
+    /// Clients in total, feeders included
     #[arg(long)]
     pub(crate) clients: Option<usize>,
     /// Blocks of each client (k8s, idle)
@@ -79,7 +79,8 @@ pub(crate) struct Options {
     /// Measured seconds (idle)
     #[arg(long, default_value_t = 30)]
     pub(crate) seconds: u64,
-    /// k8s: every client connects and announces at once, and the clock starts with the first connection
+    /// k8s: every client connects and announces at once, and the clock starts with the first
+    /// connection
     #[arg(long)]
     pub(crate) at_once: bool,
     /// Single changes (latency)
@@ -88,19 +89,19 @@ pub(crate) struct Options {
     /// Changes per second of the load (latency)
     #[arg(long, default_value_t = 1000)]
     pub(crate) load: u32,
-    /// Seed of everything random
+    /// Seed of the random generators
     #[arg(long, default_value_t = 1)]
     pub(crate) seed: u64,
     /// A tiny run of margay and the relay that proves the tool works
     #[arg(long)]
     pub(crate) quick: bool,
-    /// Write the results as JSON too
+    /// Also write the results as JSON to this file
     #[arg(long)]
     pub(crate) json: Option<PathBuf>,
     /// Keep the run directories with configurations and logs
     #[arg(long)]
     pub(crate) keep: bool,
-    /// The one daemon of this process, which already runs in its namespace
+    /// The daemon of this process, which already runs in its namespace
     #[arg(long, hide = true)]
     pub(crate) inside: Option<Kind>,
     /// Run directory of that daemon
@@ -109,17 +110,18 @@ pub(crate) struct Options {
 }
 
 impl Options {
-    /// A size: what was asked for, or the default of the scenario, or the one of a quick run.
+    /// A size: the one given on the command line, otherwise that of a quick run or the default of
+    /// the scenario.
     pub(crate) fn size(&self, asked: Option<usize>, default: usize, quick: usize) -> usize {
         asked.unwrap_or(if self.quick { quick } else { default })
     }
 
-    /// How long one phase may take.
+    /// The time limit of one phase.
     pub(crate) fn limit(&self) -> std::time::Duration {
         std::time::Duration::from_secs(self.limit)
     }
 
-    /// The contestants, in running order.
+    /// The daemons and floors to run, in this order.
     pub(crate) fn contestants(&self) -> Vec<Kind> {
         use Kind::{Bird2, Frr, Gobgp, Margay, Null, Openbgpd, Relay, Writer};
         if !self.daemons.is_empty() {
@@ -130,7 +132,7 @@ impl Options {
             (true, _) => &[Margay, Relay],
             (_, Scenario::Kernel) => &[Writer, Margay, Bird2, Frr],
             (_, Scenario::Table) => &[Null, Relay, Margay, Bird2, Frr, Gobgp, Openbgpd],
-            // The relay withdraws nothing when a session ends.
+            // Without floors: the relay does not withdraw routes when a session ends.
             (_, Scenario::Idle | Scenario::Loss) => &[Margay, Bird2, Frr, Gobgp, Openbgpd],
             _ => &[Relay, Margay, Bird2, Frr, Gobgp, Openbgpd],
         };
@@ -140,7 +142,7 @@ impl Options {
             .collect()
     }
 
-    /// The margay binary to run.
+    /// The margay binary to run, `None` when there is none.
     pub(crate) fn margay_path(&self) -> Option<PathBuf> {
         if let Some(path) = &self.margay {
             return std::fs::canonicalize(path).ok();
@@ -154,7 +156,7 @@ impl Options {
     }
 }
 
-/// A file of the shared test data, where it is at hand.
+/// A file of the shared test data, `None` where it is not present.
 pub(crate) fn shared(path: &str) -> Option<PathBuf> {
     let root = std::env::var_os("MARGAY_SHARED").map_or_else(
         || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared"),

@@ -1,4 +1,5 @@
-//! What the kernel says about the daemon's processes, and a child that cannot outlive the run.
+//! The daemon's processes: their resource usage according to the kernel, and their termination with
+//! the run.
 
 use std::collections::HashMap;
 use std::fs;
@@ -20,7 +21,7 @@ pub(crate) struct Usage {
     pub(crate) peak_kb: u64,
 }
 
-/// A daemon under test.
+/// A daemon under test. Dropping it terminates the process and its descendants.
 #[derive(Debug)]
 pub(crate) struct Daemon {
     child: Child,
@@ -28,10 +29,10 @@ pub(crate) struct Daemon {
 }
 
 impl Daemon {
-    /// Starts `command` with its output in `log`.
+    /// Starts `command` with its output redirected to `log`.
     ///
     /// # Errors
-    /// The program is not there or the log cannot be written.
+    /// The program cannot be started or the log cannot be created.
     pub(crate) fn start(mut command: Command, log: &Path) -> anyhow::Result<Self> {
         let name = command.get_program().to_string_lossy().into_owned();
         let file = fs::File::create(log).with_context(|| format!("create {}", log.display()))?;
@@ -40,13 +41,13 @@ impl Daemon {
         Ok(Self { child, name })
     }
 
-    /// The text of its end, when it has ended.
+    /// A message with the exit status, if the process has exited.
     pub(crate) fn ended(&mut self) -> Option<String> {
         let status = self.child.try_wait().ok().flatten()?;
         Some(format!("{} ended: {status}", self.name))
     }
 
-    /// Resources so far.
+    /// Resource usage so far.
     pub(crate) fn usage(&self) -> Usage {
         let mut usage = Usage::default();
         for pid in family(self.child.id()) {
@@ -61,7 +62,7 @@ impl Daemon {
 impl Drop for Daemon {
     fn drop(&mut self) {
         const PATIENCE: Duration = Duration::from_secs(5);
-        // Collected while the parent lives: afterwards they belong to init.
+        // Collected while the parent runs: afterwards its descendants are children of init.
         let family = family(self.child.id());
         signal(self.child.id(), Signal::TERM);
         let start = Instant::now();
@@ -71,7 +72,7 @@ impl Drop for Daemon {
         for &pid in family.iter().filter(|pid| is_alive(**pid)) {
             signal(pid, Signal::KILL);
         }
-        // Reaps it; it has ended or was killed.
+        // The process has exited or was killed; reap it.
         let _ = self.child.wait();
         while start.elapsed() < 2 * PATIENCE && family.iter().any(|pid| is_alive(*pid)) {
             std::thread::sleep(Duration::from_millis(5));
@@ -85,7 +86,7 @@ fn is_alive(pid: u32) -> bool {
 
 fn signal(pid: u32, signal: Signal) {
     if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
-        // It may have ended meanwhile, which is what was wanted.
+        // It may have exited in the meantime, which is the goal.
         let _ = kill_process(pid, signal);
     }
 }
@@ -122,7 +123,8 @@ fn cpu_secs(pid: u32) -> f64 {
     let Some(fields) = stat(pid) else { return 0.0 };
     let total = ticks(&fields, 11) + ticks(&fields, 12);
     let coarse = total as f64 / rustix::param::clock_ticks_per_second() as f64;
-    // Ticks are 10 ms; the scheduler counts nanoseconds, but only for threads that still live.
+    // Ticks are 10 ms. The scheduler counts in nanoseconds, but only threads that still exist; a
+    // larger difference shows that some have ended.
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
     let run = |path: std::path::PathBuf| {
         fs::read_to_string(path).ok()?.split(' ').next()?.parse::<u64>().ok()
@@ -132,7 +134,7 @@ fn cpu_secs(pid: u32) -> f64 {
     if (coarse - fine).abs() <= TICKS_DOUBT { fine } else { coarse }
 }
 
-/// How far ticks and nanoseconds may differ for the same threads, seconds.
+/// The largest difference between both counts for the same threads, seconds.
 const TICKS_DOUBT: f64 = 0.1;
 
 fn status_kb(pid: u32, key: &str) -> u64 {

@@ -1,7 +1,8 @@
-//! The floors: a daemon that forwards without reading, and one that only swallows.
+//! The floors: a daemon that forwards UPDATEs without parsing them, and one that discards them.
 //!
-//! `relay` appends every complete UPDATE to one log and writes the log to every session, leaving out what that session
-//! sent itself. No route is parsed, stored or compared: this is what sockets and copies alone cost on this machine.
+//! `relay` appends every complete UPDATE to one log and writes the log to every session, except for
+//! what that session sent itself. No route is parsed, stored or compared: its figures are the cost
+//! of sockets and copies alone on this machine.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, SocketAddrV4};
@@ -15,7 +16,7 @@ use socket2::{Domain, Socket, Type};
 use crate::session::{SCRATCH_LEN, SLICE_LEN};
 use crate::wire::{self, Message};
 
-/// What becomes of received UPDATEs.
+/// How received UPDATEs are handled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Fate {
     /// Copied to all other sessions.
@@ -29,15 +30,15 @@ const LISTENER: Token = Token(usize::MAX);
 struct Member {
     stream: TcpStream,
     partial: Vec<u8>,
-    /// Own messages waiting to go out: OPEN and KEEPALIVEs.
+    /// The relay's own messages that are not written yet: OPEN and KEEPALIVEs.
     control: Vec<u8>,
-    /// Octets of the log already dealt with.
+    /// Octets of the log that were written to this member or skipped.
     cursor: usize,
     /// Parts of the log that this member sent, not yet passed by `cursor`.
     own: std::collections::VecDeque<Range<usize>>,
     is_writable: bool,
     is_open: bool,
-    /// A control message is half written; nothing else may go out before its rest.
+    /// A control message is partially written; its rest must be written before anything else.
     is_control_cut: bool,
 }
 
@@ -156,12 +157,13 @@ impl Relay {
     fn drop_member(&mut self, id: usize) {
         if let Some(member) = self.members.get_mut(id).and_then(Option::take) {
             let mut stream = member.stream;
-            // The descriptor is closed next; epoll forgets it even if this fails.
+            // The descriptor is closed next, which removes it from epoll even if this fails.
             let _ = self.poll.registry().deregister(&mut stream);
         }
     }
 
-    /// One slice for every member that can take one; true when somebody could take another.
+    /// Writes one slice to every member whose socket is writable; returns whether some member can
+    /// accept another.
     fn flush(&mut self) -> bool {
         let mut more = false;
         let mut gone = Vec::new();
@@ -180,7 +182,8 @@ impl Relay {
 }
 
 impl Member {
-    /// Appends the UPDATEs of `filled` to `log`; the octets consumed, or `None` when the session must end.
+    /// Appends the UPDATEs of `filled` to `log`; returns the octets consumed, or `None` when the
+    /// session must end.
     fn take(&mut self, filled: &[u8], log: &mut Vec<u8>, fate: Fate) -> Option<usize> {
         let mut used = 0;
         let mut run = 0..0;
@@ -197,7 +200,8 @@ impl Member {
                 }
                 Message::Open(_) => self.control.extend_from_slice(&wire::keepalive()),
                 Message::Keepalive => {
-                    // Echoed, so that the peer's hold timer is served without a clock here.
+                    // Every KEEPALIVE but the first is answered with one, which keeps the peer's
+                    // hold timer from expiring without a timer here.
                     if self.is_open {
                         self.control.extend_from_slice(&wire::keepalive());
                     }
@@ -216,7 +220,8 @@ impl Member {
         if !self.is_writable {
             return Ok(false);
         }
-        // Only the end of the log is surely the end of a message.
+        // Within the log a slice may end in the middle of a message, so control messages are
+        // written only at its end.
         if self.cursor == log.len() || !self.is_open || self.is_control_cut {
             while !self.control.is_empty() {
                 let Some(written) = self.try_write(None)? else { return Ok(false) };
@@ -249,7 +254,8 @@ impl Member {
         }
     }
 
-    /// Writes `slice`, or the control octets; `None` when the socket is full.
+    /// Writes `slice`, or the control octets if `None`; returns `None` when the socket buffer is
+    /// full.
     fn try_write(&mut self, slice: Option<&[u8]>) -> std::io::Result<Option<usize>> {
         match self.stream.write(slice.unwrap_or(&self.control)) {
             Ok(written) => Ok(Some(written)),

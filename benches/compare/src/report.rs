@@ -1,29 +1,30 @@
-//! Results, and the one table that compares them.
+//! Results and the table that compares them.
 
 use crate::daemon::Kind;
 
 /// One measured quantity.
 #[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
 pub(crate) struct Metric {
-    /// Column.
+    /// Name of the column, with the unit.
     pub(crate) name: String,
-    /// Value in the unit that the name says; `None` when it was not reached.
+    /// Value in the unit of the name; `None` when the run did not reach it.
     pub(crate) value: Option<f64>,
 }
 
-/// What one run of one daemon gave.
+/// The result of one run of one daemon.
 #[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
 pub(crate) struct Row {
-    /// Whose.
+    /// The daemon.
     pub(crate) kind: Kind,
-    /// The first one is what the ratio is taken of; smaller is better unless its name ends in `/s`.
+    /// Measured values. The ratios refer to the first one; smaller is better unless its name ends
+    /// in `/s`.
     pub(crate) metrics: Vec<Metric>,
-    /// Verification and anything out of the ordinary.
+    /// The result of the verification, and anything unusual.
     pub(crate) notes: Vec<String>,
 }
 
 impl Row {
-    /// Nothing yet.
+    /// An empty result.
     pub(crate) fn new(kind: Kind) -> Self {
         Self { kind, metrics: Vec::new(), notes: Vec::new() }
     }
@@ -39,7 +40,8 @@ impl Row {
     }
 }
 
-/// The median of several runs of the same daemon; the range of the first metric becomes a note.
+/// The median of several runs of the same daemon, with the range of the first metric as a note. A
+/// metric that is missing in any run has no median.
 pub(crate) fn median(rows: &[&Row]) -> Option<Row> {
     let first = rows.first()?;
     let mut out = Row::new(first.kind);
@@ -73,7 +75,7 @@ fn number(value: f64) -> String {
     }
 }
 
-/// Prints one line per daemon: every metric, and the first one relative to margay (and to the floor).
+/// Prints one line per daemon: every metric, and the first one relative to margay and to the floor.
 pub(crate) fn print(rows: &[Row], limit: u64) {
     let mut names: Vec<&str> = Vec::new();
     for metric in rows.iter().flat_map(|row| &row.metrics) {

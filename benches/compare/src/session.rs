@@ -1,4 +1,5 @@
-//! One BGP session of the load generator: a client that dials, shakes hands, writes a prepared stream and counts.
+//! One BGP session of the load generator: a client that connects, completes the OPEN exchange,
+//! writes a prepared stream and counts what it receives.
 
 use std::collections::VecDeque;
 use std::io::{ErrorKind, Read, Write};
@@ -14,36 +15,36 @@ use crate::wire::{self, Event, Key, MESSAGE_LEN_MAX, Message, Sums, Tally};
 /// Octets read or written with one call.
 pub(crate) const SLICE_LEN: usize = 256 * 1024;
 
-/// How a session treats what the daemon sends.
+/// How a session reads from its socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Reading {
-    /// As fast as it comes.
+    /// As fast as possible.
     Full,
-    /// Not at all: the daemon's socket fills.
+    /// Not at all: the daemon's socket buffer fills.
     Nothing,
     /// This many octets in each tick of [`crate::engine::TICK`].
     PerTick(usize),
 }
 
-/// Where a session is.
+/// The state of a session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum State {
     /// No connection.
     Idle,
-    /// Waiting for TCP, then for OPEN and KEEPALIVE.
+    /// Waiting for the TCP connection, then for OPEN and KEEPALIVE.
     Opening,
-    /// Both sides have confirmed.
+    /// OPEN and KEEPALIVE were received.
     Established,
-    /// Ended, with the reason.
+    /// Ended, for this reason.
     Closed(String),
 }
 
-/// What a session waits for.
+/// The condition that a session waits for.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Goal {
-    /// Done when the announcements are exactly one of these.
+    /// Met when the announced prefixes are exactly those of one of these.
     pub(crate) announced: Vec<Sums>,
-    /// Done when the withdrawals are exactly these prefixes.
+    /// Met when the withdrawn prefixes are exactly these.
     pub(crate) withdrawn: Option<Sums>,
 }
 
@@ -55,7 +56,8 @@ impl Goal {
         announced && withdrawn
     }
 
-    /// As much as expected has come, though not exactly that: a daemon that repeats itself ends here.
+    /// Whether at least the expected number of prefixes was received, though perhaps not exactly
+    /// these: the end state of a daemon that repeats announcements.
     pub(crate) fn is_reached(&self, tally: &Tally) -> bool {
         let announced = self.announced.iter().map(|sums| sums.count).min().unwrap_or(0);
         let withdrawn = self.withdrawn.map_or(0, |sums| sums.count);
@@ -63,53 +65,53 @@ impl Goal {
     }
 }
 
-/// Moments of one session since the clock started.
+/// Points in time of one session since the clock started.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Marks {
     /// First announcement or withdrawal.
     pub(crate) first: Option<Instant>,
-    /// Last one.
+    /// Last announcement or withdrawal.
     pub(crate) last: Option<Instant>,
     /// The goal was met.
     pub(crate) done: Option<Instant>,
 }
 
-/// See the module.
+/// A session of the load generator.
 #[derive(Debug)]
 pub(crate) struct Session {
-    /// Own address, which is the router id too.
+    /// Local address, also the BGP Identifier.
     pub(crate) source: Ipv4Addr,
     /// State.
     pub(crate) state: State,
-    /// When it was last dialled.
+    /// Time of the last connection attempt.
     pub(crate) dialled: Option<Instant>,
-    /// When it became established.
+    /// Time at which it became established.
     pub(crate) up: Option<Instant>,
-    /// When octets last came.
-    heard: Option<Instant>,
-    /// Longest time without an octet from the daemon since the session came up, as far as it was
-    /// seen: what waits in the socket while the generator is busy counts as silence too.
+    /// Time of the last received octets.
+    last_read: Option<Instant>,
+    /// Longest time without an octet read since the session was established. Octets that wait in
+    /// the socket while the generator is busy count as silence, too.
     pub(crate) silence: Duration,
-    /// How it reads.
+    /// How it currently reads.
     pub(crate) reading: Reading,
     /// Sent as soon as the session is established.
     pub(crate) greeting: Option<Arc<[u8]>>,
-    /// What it heard since the clock started.
+    /// What it has received since the clock started.
     pub(crate) tally: Tally,
-    /// What it waits for.
+    /// The condition that it waits for, if any.
     pub(crate) goal: Option<Goal>,
-    /// When things happened.
+    /// Points in time since the clock started.
     pub(crate) marks: Marks,
-    /// A prefix to watch for, and when it came.
+    /// A prefix to watch for, and the time at which it was announced.
     pub(crate) probe: Option<(Key, Option<Instant>)>,
-    /// A copy of all UPDATE octets, for a comparison after the clock has stopped.
+    /// A copy of all received UPDATEs, for a comparison after the clock has stopped.
     pub(crate) capture: Option<Vec<u8>>,
     stream: Option<TcpStream>,
     partial: Vec<u8>,
     outgoing: VecDeque<(Arc<[u8]>, usize)>,
 }
 
-/// What one turn of reading came to.
+/// Whether the socket may hold more octets after a read.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Turn {
     /// The socket is empty.
@@ -119,14 +121,14 @@ pub(crate) enum Turn {
 }
 
 impl Session {
-    /// A session that has not dialled.
+    /// A session that has not connected yet.
     pub(crate) fn new(source: Ipv4Addr) -> Self {
         Self {
             source,
             state: State::Idle,
             dialled: None,
             up: None,
-            heard: None,
+            last_read: None,
             silence: Duration::ZERO,
             reading: Reading::Full,
             greeting: None,
@@ -141,10 +143,11 @@ impl Session {
         }
     }
 
-    /// Starts a connection and queues the OPEN.
+    /// Starts a connection attempt and queues the OPEN.
     ///
     /// # Errors
-    /// The socket cannot be made: out of descriptors, or the address is not local.
+    /// The socket cannot be created, bound or connected: for example, the process has no free
+    /// descriptor or the address is not local.
     pub(crate) fn dial(
         &mut self,
         to: SocketAddrV4,
@@ -174,37 +177,37 @@ impl Session {
         self.state = State::Closed(reason.into());
     }
 
-    /// The connection, to be taken out of the poll.
+    /// The connection, to be deregistered from the poll.
     pub(crate) fn stream(&mut self) -> Option<&mut TcpStream> {
         self.stream.as_mut()
     }
 
-    /// Queues octets behind those already waiting.
+    /// Appends octets to the output queue.
     pub(crate) fn send(&mut self, bytes: Arc<[u8]>) {
         self.outgoing.push_back((bytes, 0));
     }
 
-    /// Octets not yet accepted by the kernel.
+    /// Queued octets that the kernel has not accepted yet.
     pub(crate) fn unsent(&self) -> usize {
         self.outgoing.iter().map(|(bytes, at)| bytes.len() - at).sum()
     }
 
-    /// Forgets all counts and marks.
+    /// Resets all counters and marks, and removes the goal.
     pub(crate) fn reset(&mut self) {
         self.tally = Tally::default();
         self.marks = Marks::default();
         self.goal = None;
     }
 
-    /// False while it watches for a prefix that has not come.
+    /// False while it watches for a prefix that has not been announced.
     pub(crate) fn has_seen(&self) -> bool {
         !matches!(self.probe, Some((_, None)))
     }
 
-    /// Writes until the kernel takes no more.
+    /// Writes queued octets until the socket accepts no more.
     ///
     /// # Errors
-    /// The connection is gone.
+    /// The connection was closed or reset.
     pub(crate) fn write(&mut self) -> Result<(), String> {
         let Some(stream) = self.stream.as_mut() else { return Ok(()) };
         while let Some((bytes, at)) = self.outgoing.front_mut() {
@@ -229,7 +232,8 @@ impl Session {
     /// Reads once, at most `limit` octets, and handles every complete message.
     ///
     /// # Errors
-    /// The session has ended: closed by the daemon, NOTIFICATION, or octets that are not BGP.
+    /// The session has ended: the daemon closed it, sent a NOTIFICATION, or sent octets that are
+    /// not BGP.
     pub(crate) fn read(&mut self, scratch: &mut [u8], limit: usize) -> Result<Turn, String> {
         let Some(stream) = self.stream.as_mut() else { return Ok(Turn::Drained) };
         let kept = self.partial.len();
@@ -253,7 +257,7 @@ impl Session {
         };
         let now = Instant::now();
         self.tally.bytes += got as u64;
-        if let (State::Established, Some(before)) = (&self.state, self.heard.replace(now)) {
+        if let (State::Established, Some(before)) = (&self.state, self.last_read.replace(now)) {
             self.silence = self.silence.max(now.saturating_duration_since(before));
         }
         let filled = scratch.get(..kept + got).unwrap_or(&[]);
@@ -264,7 +268,7 @@ impl Session {
         if goal.is_some_and(|goal| goal.is_met(&self.tally)) {
             self.marks.done = Some(now);
         }
-        // A short read has emptied the socket; the next octet raises a new edge.
+        // A short read has emptied the socket; the next octet triggers a new edge of epoll.
         Ok(if got == room_len { Turn::More } else { Turn::Drained })
     }
 
@@ -314,14 +318,14 @@ impl Session {
         Ok(())
     }
 
-    /// Whether no route has come for `quiet`.
+    /// Whether no route has been received for `quiet`.
     pub(crate) fn is_quiet(&self, now: Instant, quiet: Duration) -> bool {
         self.marks.last.is_none_or(|last| now.saturating_duration_since(last) >= quiet)
     }
 }
 
-/// What a scratch buffer must hold: one read and the largest partial message before it.
+/// The size of a scratch buffer: one read preceded by the largest partial message.
 pub(crate) const SCRATCH_LEN: usize = SLICE_LEN + MESSAGE_LEN_MAX;
 
-/// Linux's number for "connection is being established"; the standard library has no name for it.
+/// Linux's error number for a connection in progress; the standard library has no name for it.
 const EINPROGRESS: i32 = 115;

@@ -1,5 +1,6 @@
-//! The synthetic Internet-like table: real prefixes where they are at hand, seeded ones otherwise, and attributes with
-//! the sharing, path lengths and communities measured on real tables (the figures are in `benches/README.md`).
+//! The synthetic Internet-like table: real prefixes where the list is present, seeded ones
+//! otherwise, and attributes with the sharing, path lengths and communities measured on real tables
+//! (the figures are in `benches/README.md`).
 
 use std::collections::HashSet;
 use std::io::Read;
@@ -17,13 +18,13 @@ pub(crate) type Prefix = (u32, u8);
     Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, serde::Serialize, serde::Deserialize,
 )]
 pub(crate) enum Profile {
-    /// 7.25 on average, as in the table of one well-kept collector peer.
+    /// 7.25 on average, as in the table of one collector peer.
     Lean,
     /// 2.6 on average: many communities and MEDs.
     Rich,
 }
 
-/// Share of each prefix length in per cent of the table of October 2025.
+/// Share of each prefix length in the table of October 2025, per cent.
 const LENGTHS: [(u8, f64); 13] = [
     (24, 59.62),
     (22, 12.04),
@@ -64,7 +65,7 @@ const SIZES_RICH: [(f64, f64); 7] = [
     (1.0, 800.0),
 ];
 
-/// Hops of an AS path, prepends included.
+/// `(cumulative probability, AS numbers in the AS_PATH)`, prepended ones included.
 const HOPS: [(f64, f64); 10] = [
     (0.009, 2.0),
     (0.154, 3.0),
@@ -78,20 +79,21 @@ const HOPS: [(f64, f64); 10] = [
     (1.0, 14.0),
 ];
 
-/// Communities of a set.
+/// `(cumulative probability, communities of an attribute set)`.
 const COMMUNITIES: [(f64, f64); 6] =
     [(0.236, 0.0), (0.26, 1.0), (0.5, 2.0), (0.75, 5.0), (0.9, 10.0), (1.0, 17.0)];
 
-/// Where the prefixes of a table come from.
+/// The source of the prefixes of a table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Source {
-    /// The list of October 2025, topped up with seeded prefixes beyond its 901,899.
+    /// The list of October 2025 with 901,899 prefixes, extended with seeded ones when more are
+    /// needed.
     Real,
-    /// Seeded prefixes only: the list is not on this machine.
+    /// Seeded prefixes only: the list is not present.
     Seeded,
 }
 
-/// `count` distinct prefixes in address order.
+/// `count` distinct prefixes in the order of their addresses.
 ///
 /// # Errors
 /// The list exists but cannot be read.
@@ -133,7 +135,7 @@ fn parse_prefix(line: &str) -> Option<Prefix> {
     Some((wire::key_v4(u32::from(address), len) as u32, len))
 }
 
-/// Whole neighbourhoods, so that a small table keeps the locality of a large one.
+/// Samples blocks of adjacent prefixes, so that a small table keeps the locality of a large one.
 fn sample_blocks(list: Vec<Prefix>, count: usize, random: &mut Random) -> Vec<Prefix> {
     const BLOCK: usize = 64;
     let mut blocks: Vec<&[Prefix]> = list.chunks(BLOCK).collect();
@@ -168,8 +170,8 @@ fn top_up(known: &mut Vec<Prefix>, seen: &mut HashSet<Prefix>, count: usize, ran
     }
 }
 
-/// The UPDATE stream of one internal feeder: every prefix once, one attribute set per group of prefixes, sets in random
-/// order, as few messages as the sets allow.
+/// The UPDATE stream of one internal feeder: every prefix once, one attribute set per group of
+/// prefixes, the sets in random order, in as few messages as the sets allow.
 pub(crate) fn stream(
     prefixes: &[Prefix],
     seed: u64,
@@ -202,7 +204,7 @@ pub(crate) fn stream(
     out
 }
 
-/// Neighbours in the address space, which mostly share an origin, in random order.
+/// Runs of adjacent prefixes, which mostly share an origin AS, in random order.
 fn runs<'a>(mut prefixes: &'a [Prefix], random: &mut Random) -> Vec<&'a [Prefix]> {
     let mut runs = Vec::new();
     while !prefixes.is_empty() {
@@ -218,7 +220,7 @@ fn runs<'a>(mut prefixes: &'a [Prefix], random: &mut Random) -> Vec<&'a [Prefix]
     runs
 }
 
-/// AS paths and community lists are shared between sets, so they are drawn beforehand.
+/// AS paths and community lists, drawn in advance because attribute sets share them.
 struct Pools {
     paths: Vec<Vec<u32>>,
     communities: Vec<Vec<u32>>,
@@ -288,7 +290,7 @@ fn push(out: &mut Vec<u8>, flags: u8, kind: u8, value: &[u8]) {
     out.extend_from_slice(value);
 }
 
-/// Few ASes carry most paths.
+/// A random transit AS, skewed so that few ASes are in most paths.
 fn transit(random: &mut Random) -> u32 {
     let skewed = random.unit().powi(3);
     100 + (skewed * 3000.0) as u32
@@ -338,10 +340,10 @@ mod tests {
     }
 
     #[test]
-    fn table_is_seeded_complete_and_of_the_promised_shape() {
+    fn table_is_reproducible_complete_and_of_the_documented_shape() {
         let (list, source) = prefixes(100_000, 1, None).unwrap();
         assert_eq!(source, Source::Seeded);
-        assert!(list.windows(2).all(|pair| pair[0] < pair[1]), "distinct and in order");
+        assert!(list.windows(2).all(|pair| pair[0] < pair[1]), "distinct and sorted");
         let hop = Ipv4Addr::new(10, 128, 0, 2);
         for (profile, low, high) in [(Profile::Lean, 6.2, 8.2), (Profile::Rich, 2.2, 3.0)] {
             let bytes = stream(&list, 7, profile, 3000, hop);

@@ -1,12 +1,13 @@
-//! Just enough BGP to count: message headers, NLRI lengths, an order-independent digest, and the few messages a
-//! session needs. Written apart from `bgp-proto`, so that a mistake there cannot hide itself here.
+//! The subset of BGP needed to count routes: message headers, NLRI, an order-independent digest,
+//! and the few messages that a session needs. It is independent of `bgp-proto`, so that an error
+//! there cannot go unnoticed here.
 //!
-//! Every sum is taken modulo 2^64 over mixed 64-bit keys: two receivers that heard the same prefixes with the same
-//! attributes, each once, in any order and any packing, have equal sums.
+//! Every sum is taken modulo 2^64 over mixed 64-bit keys: two receivers of the same prefixes with
+//! the same attributes, each once, in any order and packing, have equal sums.
 
 use std::net::Ipv4Addr;
 
-/// No session of this tool offers more.
+/// No session of this tool negotiates extended messages.
 pub(crate) use interop::message::MESSAGE_MAX as MESSAGE_LEN_MAX;
 use interop::message::{HEADER_LEN, KEEPALIVE_TYPE, NOTIFICATION, OPEN, UPDATE};
 
@@ -17,7 +18,7 @@ const CLUSTER_LIST: u8 = 10;
 const MP_REACH: u8 = 14;
 const MP_UNREACH: u8 = 15;
 
-/// A prefix folded into 64 bits: IPv4 exactly (`length << 32 | address`), IPv6 mixed.
+/// A prefix as 64 bits: exact for IPv4 (`length << 32 | address`), a hash for IPv6.
 pub(crate) type Key = u64;
 
 fn fold(a: u64, b: u64) -> u64 {
@@ -49,7 +50,7 @@ fn mix_route(key: Key, attributes: u64) -> u64 {
     fold(key ^ 0x8ebc_6af0_9c88_c6e3, attributes ^ 0x5899_65cc_7537_4cc3)
 }
 
-/// What was heard, or what should be: a multiset of (prefix, attributes) reduced to sums.
+/// A multiset of (prefix, attributes) reduced to sums, of received or of expected routes.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Sums {
     /// Prefixes, counted with repetition.
@@ -77,7 +78,7 @@ impl Sums {
         }
     }
 
-    /// What stays when `other`, a part of it, is left out.
+    /// The difference from `other`, which must be a subset.
     pub(crate) fn minus(self, other: Self) -> Self {
         Self {
             count: self.count.saturating_sub(other.count),
@@ -86,13 +87,13 @@ impl Sums {
         }
     }
 
-    /// Same prefixes, whatever their attributes.
+    /// Whether both have the same prefixes, whatever their attributes.
     pub(crate) fn same_prefixes(&self, other: &Self) -> bool {
         self.count == other.count && self.prefixes == other.prefixes
     }
 }
 
-/// Everything one session counted since the last [`Tally::default`].
+/// The counters of one session since its last reset.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Tally {
     /// Octets read from the socket.
@@ -101,7 +102,7 @@ pub(crate) struct Tally {
     pub(crate) updates: u64,
     /// Announcements.
     pub(crate) announced: Sums,
-    /// Withdrawals; `routes` is not kept for them.
+    /// Withdrawals; their `routes` has no meaning.
     pub(crate) withdrawn: Sums,
     /// End-of-RIB markers.
     pub(crate) end_of_rib: u64,
@@ -125,7 +126,7 @@ pub(crate) enum Message<'a> {
 /// The message at the front of `buffer` and its length; `None` while it is incomplete.
 ///
 /// # Errors
-/// The length field is out of range: the stream cannot be followed any further.
+/// The Length field is out of range, so the stream cannot be parsed any further.
 pub(crate) fn message(buffer: &[u8]) -> Result<Option<(Message<'_>, usize)>, &'static str> {
     let Some(header) = buffer.first_chunk::<HEADER_LEN>() else { return Ok(None) };
     let len = usize::from(u16::from_be_bytes([header[16], header[17]]));
@@ -143,7 +144,7 @@ pub(crate) fn message(buffer: &[u8]) -> Result<Option<(Message<'_>, usize)>, &'s
     Ok(Some((message, len)))
 }
 
-/// Calls `each` for every IPv4 prefix of a packed list.
+/// Calls `each` for every IPv4 prefix of an NLRI field.
 fn each_v4(mut rest: &[u8], mut each: impl FnMut(Key)) -> Option<()> {
     while let Some(&len) = rest.first() {
         if len > 32 {
@@ -195,7 +196,7 @@ fn be16(bytes: &[u8]) -> Option<(usize, &[u8])> {
     Some((usize::from(u16::from_be_bytes(*head)), rest))
 }
 
-/// The first path attribute: type, value, what follows.
+/// Splits off the first path attribute: its type, its value and the remaining octets.
 pub(crate) fn attribute(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     let &[flags, kind, ..] = bytes else { return None };
     let (len, rest) = match flags & 0x10 {
@@ -222,9 +223,10 @@ fn digest_value(kind: u8, value: &[u8]) -> u64 {
     fold(state ^ u64::from_le_bytes(octets), 0x4b33_a62e_d433_d4a3)
 }
 
-/// A digest of an attribute block that two honest speakers agree on: independent of the attributes' order, of flag and
-/// length encodings, of what a reflector adds (ORIGINATOR_ID, CLUSTER_LIST) and of whether the IPv4 next hop travels in
-/// NEXT_HOP or in MP_REACH_NLRI. A MED of 0 equals none (RFC 4271 §9.1.2.2 (c)): FRR adds it to internal routes.
+/// A digest of path attributes that any two correct implementations agree on: independent of the
+/// order of the attributes, of the encoding of flags and lengths, of what a reflector adds
+/// (ORIGINATOR_ID, CLUSTER_LIST) and of whether the IPv4 next hop is carried in NEXT_HOP or in
+/// MP_REACH_NLRI. A MED of 0 equals none (RFC 4271 §9.1.2.2 (c)): FRR adds it to internal routes.
 pub(crate) fn digest_attributes(mut block: &[u8]) -> Option<u64> {
     let mut sum = 0_u64;
     while !block.is_empty() {
@@ -243,7 +245,7 @@ pub(crate) fn digest_attributes(mut block: &[u8]) -> Option<u64> {
     Some(sum)
 }
 
-/// What one route event of an UPDATE says.
+/// One route event of an UPDATE.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Event {
     /// The prefix is announced with attributes of this digest.
@@ -254,10 +256,10 @@ pub(crate) enum Event {
     EndOfRib,
 }
 
-/// Calls `each` for everything an UPDATE body says, in wire order.
+/// Calls `each` for every route event of an UPDATE body, in wire order.
 ///
 /// # Errors
-/// The body is not a well-formed UPDATE: the daemon under test produced garbage.
+/// The body is not a well-formed UPDATE.
 pub(crate) fn walk_update(body: &[u8], mut each: impl FnMut(Event)) -> Result<(), &'static str> {
     walk(body, &mut each).ok_or("malformed UPDATE from the daemon under test")
 }
@@ -306,7 +308,7 @@ fn walk_multiprotocol(
     each_of(afi, rest.get(skip..)?, |key| each(Event::Announce(key, digest)))
 }
 
-/// Counts an UPDATE into `tally`.
+/// Adds the routes of an UPDATE to `tally`.
 ///
 /// # Errors
 /// See [`walk_update`].
@@ -326,10 +328,10 @@ pub(crate) fn tally_update(tally: &mut Tally, body: &[u8]) -> Result<(), &'stati
     Ok(())
 }
 
-/// Appends one message; `body` writes what follows the header.
+/// Appends one message; `body` writes the octets after the header.
 ///
 /// # Panics
-/// The message is longer than 65,535 octets: the caller's packing is wrong.
+/// The message is longer than 65,535 octets.
 pub(crate) fn push_message(out: &mut Vec<u8>, kind: u8, body: impl FnOnce(&mut Vec<u8>)) {
     let start = out.len();
     out.extend_from_slice(&[0xff; 16]);
@@ -341,7 +343,8 @@ pub(crate) fn push_message(out: &mut Vec<u8>, kind: u8, body: impl FnOnce(&mut V
     }
 }
 
-/// An OPEN with the capabilities every daemon here speaks: IPv4 unicast, four-octet AS numbers, route refresh.
+/// An OPEN with the capabilities that every daemon here supports: IPv4 unicast, four-octet AS
+/// numbers, route refresh.
 pub(crate) fn open(asn: u32, hold_time_secs: u16, router_id: Ipv4Addr) -> Vec<u8> {
     const AS_TRANS: u16 = 23_456;
     let mut out = Vec::new();
@@ -365,13 +368,14 @@ pub(crate) fn keepalive() -> Vec<u8> {
     interop::message::KEEPALIVE.to_vec()
 }
 
-/// Appends the packed form of an IPv4 prefix.
+/// Appends an IPv4 prefix in NLRI encoding.
 pub(crate) fn push_prefix(out: &mut Vec<u8>, address: u32, len: u8) {
     out.push(len);
     out.extend_from_slice(address.to_be_bytes().get(..usize::from(len.div_ceil(8))).unwrap_or(&[]));
 }
 
-/// Appends as few UPDATEs as carry `prefixes` (packed lists are built greedily) with `attributes`.
+/// Appends the UPDATEs that announce `prefixes` with `attributes`, packed into as few messages as
+/// possible.
 pub(crate) fn push_announcements(out: &mut Vec<u8>, attributes: &[u8], prefixes: &[(u32, u8)]) {
     push_packed(out, MESSAGE_LEN_MAX - HEADER_LEN - 4 - attributes.len(), prefixes, |out, nlri| {
         push_message(out, UPDATE, |out| {
@@ -383,7 +387,7 @@ pub(crate) fn push_announcements(out: &mut Vec<u8>, attributes: &[u8], prefixes:
     });
 }
 
-/// Appends as few UPDATEs as withdraw `prefixes`.
+/// Appends the UPDATEs that withdraw `prefixes`, packed into as few messages as possible.
 pub(crate) fn push_withdrawals(out: &mut Vec<u8>, prefixes: &[(u32, u8)]) {
     push_packed(out, MESSAGE_LEN_MAX - HEADER_LEN - 4, prefixes, |out, nlri| {
         push_message(out, UPDATE, |out| {

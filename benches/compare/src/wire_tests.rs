@@ -53,7 +53,7 @@ fn sums_do_not_depend_on_order_but_on_every_route() {
 }
 
 #[test]
-fn digest_ignores_order_and_reflection_but_not_values() {
+fn digest_ignores_attribute_order_and_reflection_but_not_values() {
     let plain = [0x40, 1, 1, 0, 0x40, 5, 4, 0, 0, 0, 100];
     let turned = [0x40, 5, 4, 0, 0, 0, 100, 0x50, 1, 0, 1, 0];
     let mut reflected = plain.to_vec();
@@ -101,7 +101,7 @@ fn truncated_updates_are_refused() {
     );
     let body = &bytes[HEADER_LEN..];
     let whole = |len: usize| walk_update(&body[..len], |_| {}).is_ok();
-    // Cut exactly between two prefixes, or before the list, an UPDATE is still one.
+    // Truncated between two prefixes, or before the first one, an UPDATE is still well-formed.
     let list = body.len() - 7;
     for len in 0..body.len() {
         assert_eq!(whole(len), len == list || len == list + 4, "cut at {len}");

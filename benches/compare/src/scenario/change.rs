@@ -1,4 +1,4 @@
-//! What happens after the load: a late joiner, single changes, feeders that vanish.
+//! Scenarios after the initial load: a late joiner, single changes, feeders that disconnect.
 
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ use crate::session::Goal;
 use super::load::{Loaded, load, synthetic};
 use super::{ASN, Lab, Place, client_address, goal_of, hop_address, total, verify};
 
-/// One client more, after everything has settled.
+/// One additional client connects after the load has settled.
 pub(super) fn join(place: &Place<'_>, row: &mut Row) -> anyhow::Result<()> {
     let options = place.options;
     let feeders = options.size(options.feeders, 10, 2);
@@ -48,7 +48,7 @@ pub(super) fn join(place: &Place<'_>, row: &mut Row) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Why routes go away.
+/// How routes are withdrawn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Cause {
     /// The feeder's TCP connection ends.
@@ -57,21 +57,21 @@ pub(super) enum Cause {
     Message,
 }
 
-/// A fifth of the feeders takes its routes back, by leaving or by saying so.
+/// A fifth of the feeders withdraw their routes, explicitly or by disconnecting.
 pub(super) fn withdraw(place: &Place<'_>, cause: Cause, row: &mut Row) -> anyhow::Result<()> {
     let options = place.options;
     let feeders = options.size(options.feeders, 10, 2);
     let count = feeders.div_ceil(5);
     let clients = options.size(options.clients, 30, 4).max(feeders + 1);
     let feeds = synthetic(place, feeders, options.size(options.prefixes, 20_000, 2_000), row)?;
-    let leaving = feeds.get(..count).unwrap_or(&[]);
-    let streams = leaving.iter().map(feed::withdrawal_of).collect::<anyhow::Result<Vec<_>>>()?;
+    let affected = feeds.get(..count).unwrap_or(&[]);
+    let streams = affected.iter().map(feed::withdrawal_of).collect::<anyhow::Result<Vec<_>>>()?;
     let Loaded { mut lab, ids, settled } = load(place, &feeds, clients, &[], None)?;
     row.push("seconds", None);
     ensure!(settled.elapsed.is_some(), "the load before the withdrawal did not settle");
     lab.rest(Duration::from_secs(2))?;
     let (gone, stay) = ids.split_at(count);
-    let withdrawn = total(leaving);
+    let withdrawn = total(affected);
     for &id in gone {
         lab.engine.arm(id, None);
     }
@@ -94,11 +94,11 @@ pub(super) fn withdraw(place: &Place<'_>, cause: Cause, row: &mut Row) -> anyhow
     row.push("withdrawn", withdrawn.count as f64);
     row.push("peak MB", after.peak_kb as f64 / 1024.0);
     let exact = lab.engine.count(|session| session.goal.is_some() && session.marks.done.is_some());
-    row.note(format!("{exact} of {} receivers heard exactly these prefixes withdrawn", stay.len()));
+    row.note(format!("{exact} of {} receivers were sent exactly these withdrawals", stay.len()));
     Ok(())
 }
 
-/// One prefix at a time to many receivers; then the same beside a stream of other changes.
+/// One prefix at a time to many receivers; then the same during a stream of other changes.
 pub(super) fn latency(place: &Place<'_>, row: &mut Row) -> anyhow::Result<()> {
     let options = place.options;
     let receivers = options.size(options.clients, 1_000, 20);
@@ -127,7 +127,7 @@ pub(super) fn latency(place: &Place<'_>, row: &mut Row) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Samples in ascending order.
+/// The value at quantile `at` of samples in ascending order.
 fn percentile(sorted: &[f64], at: f64) -> Option<f64> {
     let last = sorted.len().checked_sub(1)?;
     sorted.get((last as f64 * at).round() as usize).copied()
@@ -138,14 +138,14 @@ struct Prober<'a> {
     /// The prober, the loader, then the receivers.
     ids: Vec<usize>,
     numbers: u32,
-    /// Changes per second beside the probes.
+    /// Changes per second in addition to the probes.
     load: u32,
     sent: u64,
     since: Instant,
 }
 
 impl Prober<'_> {
-    /// Times from writing each change to each receiver's reading it, ascending.
+    /// Seconds from the write of each change until each receiver has read it, in ascending order.
     fn measure(&mut self, changes: usize) -> anyhow::Result<Vec<f64>> {
         let mut samples = Vec::new();
         self.sent = 0;
@@ -160,7 +160,7 @@ impl Prober<'_> {
             let start = Instant::now();
             self.lab.engine.send(self.ids[0], bytes.into());
             let all = self.drive(start + Duration::from_secs(10), |engine| engine.unseen == 0)?;
-            ensure!(all, "a single change had not reached everybody after 10 s");
+            ensure!(all, "a single change had not reached all receivers after 10 s");
             let seen = receivers.iter().filter_map(|&id| self.lab.engine.sessions[id].probe?.1);
             samples.extend(seen.map(|at| at.saturating_duration_since(start).as_secs_f64()));
         }

@@ -1,4 +1,4 @@
-//! Routes into the kernel's table, counted from outside the daemon.
+//! Installation of routes in the kernel, counted from outside the daemon.
 
 use std::collections::HashSet;
 use std::net::{Ipv4Addr, UdpSocket};
@@ -14,10 +14,10 @@ use crate::synth::Prefix;
 use super::load::synthetic;
 use super::{ASN, Place, hop_address, writer};
 
-/// How often the table is looked at.
+/// Polling interval.
 const LOOK: Duration = Duration::from_millis(5);
-/// Prefixes that are watched. Counting the table walks all of it and takes the memory bandwidth that
-/// its writers need, so it begins when all of these are there.
+/// Number of sampled prefixes. Counting walks the whole table and takes memory bandwidth from its
+/// writers, so it begins once all samples are installed.
 const SAMPLES: usize = 200;
 
 /// One feeder; the clock stops when the kernel has every prefix.
@@ -45,7 +45,7 @@ pub(super) fn kernel(place: &Place<'_>, row: &mut Row) -> anyhow::Result<()> {
     while start.elapsed() < lab.limit && done.is_none() {
         lab.rest(LOOK)?;
         let now = start.elapsed();
-        // A datagram socket can be connected to where there is a route.
+        // A datagram socket can be connected only to an address that has a route.
         samples.retain(|address| probe.connect((*address, 9)).is_err());
         if samples.len() < watched {
             first.get_or_insert(now);
@@ -72,15 +72,15 @@ pub(super) fn kernel(place: &Place<'_>, row: &mut Row) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Addresses in prefixes spread over all of them, the last one included.
+/// One address in each of about [`SAMPLES`] evenly spaced prefixes, the last one included.
 fn samples(prefixes: &[Prefix]) -> Vec<Ipv4Addr> {
     let step = (prefixes.len() / SAMPLES).max(1);
     let host = |(address, len): &Prefix| Ipv4Addr::from(address | u32::from(*len < 32));
     prefixes.iter().rev().step_by(step).map(host).collect()
 }
 
-/// The same prefixes in the same order, straight into the kernel: how they are ordered makes a
-/// difference of two to the kernel's trie.
+/// Writes the same prefixes to the kernel in the same order, which changes the cost of the kernel's
+/// trie by up to a factor of two.
 fn floor(prefixes: &[Prefix], row: &mut Row) -> anyhow::Result<()> {
     let start = Instant::now();
     writer::write(prefixes, hop_address(0))?;

@@ -1,4 +1,4 @@
-//! Loads: a whole table, many feeders, a cluster, and the same with receivers that do not read.
+//! Load scenarios: a whole table, many feeders, a cluster, and receivers that do not read.
 
 use std::time::{Duration, Instant};
 
@@ -13,10 +13,10 @@ use crate::synth;
 
 use super::{ASN, Lab, Place, client_address, goal_of, hop_address, total, verify, verify_capture};
 
-/// How long a daemon rests before its settled memory is read.
+/// Idle time before the settled memory is read.
 const REST: Duration = Duration::from_secs(2);
 
-/// Synthetic feeds with prefixes of their own.
+/// Synthetic feeds with disjoint prefixes, `each` per feeder.
 pub(super) fn synthetic(
     place: &Place<'_>,
     feeders: usize,
@@ -50,7 +50,8 @@ fn table_feed(place: &Place<'_>, row: &mut Row) -> anyhow::Result<(Feed, u32)> {
             Ok((feed.ok_or_else(|| anyhow::anyhow!("no prefixes to feed"))?, ASN))
         }
         Input::Transfer => {
-            // The transfer is internal to AS 3856, so that its AS paths and LOCAL_PREF stay as they are.
+            // The transfer is internal to AS 3856, so that its AS paths and LOCAL_PREF stay as they
+            // are.
             const TRANSFER_ASN: u32 = 3856;
             let Some(path) = shared("data/tables/full-table-transfer.2015.mrt.gz") else {
                 anyhow::bail!("the transfer is not on this machine: set MARGAY_SHARED")
@@ -112,7 +113,7 @@ pub(super) fn note_loss(lost: &Option<String>, row: &mut Row) {
     }
 }
 
-/// What the generator can write at all.
+/// Measures the rate at which the generator can write, which bounds every other result.
 fn injection(lab: &mut Lab, feeder: usize, feeds: &[Feed], row: &mut Row) -> anyhow::Result<()> {
     let start = Instant::now();
     lab.engine.send(feeder, feeds[0].bytes.clone());
@@ -124,14 +125,14 @@ fn injection(lab: &mut Lab, feeder: usize, feeds: &[Feed], row: &mut Row) -> any
     Ok(())
 }
 
-/// A loaded daemon: `clients` sessions, the first `feeds.len()` of them feed.
+/// A loaded daemon with its sessions, the first of which are the feeders.
 pub(super) struct Loaded {
     pub(super) lab: Lab,
     pub(super) ids: Vec<usize>,
     pub(super) settled: super::Settled,
 }
 
-/// Opens everything, then feeds everything at once.
+/// Establishes all sessions, then sends all feeds at once.
 pub(super) fn load(
     place: &Place<'_>,
     feeds: &[Feed],
@@ -174,7 +175,7 @@ pub(super) fn load(
     Ok(Loaded { lab, ids, settled })
 }
 
-/// F feeders, C clients in all.
+/// Several feeders whose routes are reflected to all clients.
 pub(super) fn reflect(place: &Place<'_>, row: &mut Row) -> anyhow::Result<()> {
     let options = place.options;
     let feeders = options.size(options.feeders, 10, 2);
@@ -183,7 +184,7 @@ pub(super) fn reflect(place: &Place<'_>, row: &mut Row) -> anyhow::Result<()> {
     load(place, &feeds, clients, &[], Some(row)).map(|_| ())
 }
 
-/// N clients, a few blocks each.
+/// Many clients that announce a few blocks each.
 pub(super) fn k8s(place: &Place<'_>, row: &mut Row) -> anyhow::Result<()> {
     let options = place.options;
     let clients = options.size(options.clients, 1_000, 50);
@@ -201,10 +202,12 @@ pub(super) fn blocks(clients: usize, each: usize) -> anyhow::Result<Vec<Feed>> {
         .collect()
 }
 
-/// Everybody connects and announces as soon as it may; the clock starts with the first connection.
+/// All clients connect at once and announce as soon as they are established; the clock starts with
+/// the first connection.
 fn at_once(place: &Place<'_>, feeds: &[Feed], row: &mut Row) -> anyhow::Result<()> {
     let mut lab = place.start(ASN, Fib::Off)?;
-    // One session shows that the daemon listens; it stays and only receives.
+    // One session is established first to ensure that the daemon listens; it remains and only
+    // receives.
     let watcher = lab.open(1)?;
     let sum = total(feeds);
     for &id in &watcher {
@@ -233,12 +236,14 @@ fn at_once(place: &Place<'_>, feeds: &[Feed], row: &mut Row) -> anyhow::Result<(
     memory(&lab, None, row);
     note_loss(&settled.lost, row);
     verify(&lab.engine, row);
-    // Repetitions are no fault while everybody comes at once; the state they lead to must be right.
+    // Repeated announcements are acceptable while all clients connect at once; the resulting state
+    // must be correct.
     watcher.iter().try_for_each(|&id| verify_capture(&lab.engine.sessions[id], feeds, row))
 }
 
-/// At most 128 KiB in each direction of every connection of this namespace: otherwise the kernel
-/// takes a whole table for a receiver that reads nothing, and the daemon never notices.
+/// Limits the socket buffers of every connection in this namespace to 128 KiB per direction:
+/// otherwise the kernel buffers a whole table for a receiver that does not read, and its socket
+/// never blocks.
 fn limit_buffers() -> anyhow::Result<()> {
     for name in ["tcp_wmem", "tcp_rmem"] {
         let path = format!("/proc/sys/net/ipv4/{name}");
@@ -247,7 +252,7 @@ fn limit_buffers() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Five receivers at 10 KB/s and one that reads nothing, against the same load without them.
+/// Five receivers at 10 KB/s and one that reads nothing, compared with the same load without them.
 pub(super) fn slow(place: &Place<'_>, row: &mut Row) -> anyhow::Result<()> {
     const PER_TICK: usize = 1_000;
     let options = place.options;
@@ -271,7 +276,7 @@ pub(super) fn slow(place: &Place<'_>, row: &mut Row) -> anyhow::Result<()> {
         |lab: &Lab, number: usize| lab.engine.sessions[ids[number]].state == State::Established;
     let cut = readings.iter().filter(|(number, _)| !alive(&lab, *number)).count();
     let start = Instant::now();
-    // The laggards start reading; what they counted so far stays.
+    // The slow receivers start to read at full speed; their counters are kept.
     for &(number, _) in &readings {
         let goal = goal_of(total(&feeds), Default::default());
         lab.engine.resume(ids[number], goal);

@@ -1,4 +1,5 @@
-//! The scenarios. Each prepares its streams, starts the daemon, opens the sessions, and only then starts the clock.
+//! The scenarios. Each prepares its streams, starts the daemon, establishes the sessions and only
+//! then starts the clock.
 
 mod change;
 mod kernel;
@@ -23,17 +24,18 @@ use crate::report::Row;
 use crate::session::{Goal, Session, State};
 use crate::wire::{Key, Sums};
 
-/// AS of daemon and peers, where the data does not ask for another one.
+/// AS number of daemon and peers, unless the data requires another one.
 const ASN: u32 = 64_512;
-/// No routes for this long: the daemon has nothing more to say.
+/// A daemon that has sent no routes for this long is considered finished.
 const QUIET: Duration = Duration::from_secs(1);
-/// Connections being opened at a time: the listen queues of BIRD and OpenBGPD hold 8 and 5.
+/// Concurrent connection attempts: the listen queues of BIRD and OpenBGPD hold 8 and 5.
 const IN_FLIGHT: usize = 4;
 
-/// Runs one scenario with one daemon and fills `row`, also with what was measured before a failure.
+/// Runs one scenario with one daemon and fills `row`, which keeps what was measured before a
+/// failure.
 ///
 /// # Errors
-/// The daemon does not start, sessions do not come up, or the user interrupts.
+/// The daemon does not start, sessions are not established, or the user interrupts the run.
 pub(crate) fn run(
     options: &Options,
     kind: Kind,
@@ -57,7 +59,7 @@ pub(crate) fn run(
     }
 }
 
-/// Where a scenario runs.
+/// The environment of a scenario.
 struct Place<'a> {
     options: &'a Options,
     kind: Kind,
@@ -86,7 +88,7 @@ impl Place<'_> {
     }
 }
 
-/// Own address of client `number`.
+/// The address of client `number`.
 fn client_address(number: usize) -> Ipv4Addr {
     Ipv4Addr::from(u32::from(Ipv4Addr::new(10, 1, 0, 0)) + 1 + number as u32)
 }
@@ -97,7 +99,7 @@ fn hop_address(number: usize) -> Ipv4Addr {
 }
 
 impl Lab {
-    /// Adds `count` clients and opens their sessions.
+    /// Adds `count` clients and establishes their sessions.
     fn open(&mut self, count: usize) -> anyhow::Result<Vec<usize>> {
         let first = self.engine.sessions.len();
         let ids: Vec<usize> =
@@ -130,7 +132,8 @@ impl Lab {
         self.engine.run(Instant::now() + time, |_| false).map(|_| ())
     }
 
-    /// Drives until every goal is met, or as much as expected has come and nothing more does, or time is up.
+    /// Drives the sessions until every goal is met, until every session has received at least the
+    /// expected number of routes and then none for [`QUIET`], or until the time limit.
     fn settle(&mut self, start: Instant) -> anyhow::Result<Settled> {
         let mut look = start + QUIET;
         let done = self.engine.run(start + self.limit, |engine| {
@@ -168,9 +171,10 @@ fn is_over(session: &Session, now: Instant) -> bool {
 /// How a phase ended.
 #[derive(Debug)]
 struct Settled {
-    /// From the start to the last receiver's last route; `None` when not all were complete in time.
+    /// Time from the start to the last receiver's last route; `None` when not all were complete in
+    /// time.
     elapsed: Option<Duration>,
-    /// The reason of a session that was lost.
+    /// The reason for which a session was lost.
     lost: Option<String>,
 }
 
@@ -180,18 +184,19 @@ impl Settled {
     }
 }
 
-/// All that `feeds` announce, and for each feeder what the others do.
+/// The routes of all `feeds` together.
 fn total(feeds: &[Feed]) -> Sums {
     feeds.iter().fold(Sums::default(), |sum, feed| sum.plus(feed.sums))
 }
 
-/// A client that feeds `own` hears the rest, or everything from a reflector that sends routes back to their source.
+/// The goal of a client that feeds `own`: all other routes, or all routes if the reflector sends
+/// them back to their source.
 fn goal_of(total: Sums, own: Sums) -> Goal {
     let announced = if own.count == 0 { vec![total] } else { vec![total.minus(own), total] };
     Goal { announced, withdrawn: None }
 }
 
-/// Whether what every session heard is exactly what was announced, attributes included.
+/// Notes how many sessions received exactly the announced routes, including their attributes.
 fn verify(engine: &Engine, row: &mut Row) {
     let (mut exact, mut prefixes, mut repeated, mut incomplete) = (0, 0, 0, 0);
     for session in &engine.sessions {
@@ -215,7 +220,7 @@ fn verify(engine: &Engine, row: &mut Row) {
     row.note(format!("receivers: {}", parts.collect::<Vec<_>>().join(", ")));
 }
 
-/// Compares one receiver's captured octets with the streams, after the clock has stopped.
+/// Compares the octets that one receiver captured with the streams, after the clock has stopped.
 fn verify_capture(session: &Session, feeds: &[Feed], row: &mut Row) -> anyhow::Result<()> {
     let Some(capture) = &session.capture else { return Ok(()) };
     let heard = crate::feed::table_after(capture).context("captured octets")?;

@@ -1,4 +1,4 @@
-//! What must not happen: peers that say nothing and cost something, sessions that die of a load.
+//! Costs that should be absent: idle peers that consume resources, sessions lost under load.
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ use crate::session::State;
 use super::load::{blocks, load, synthetic};
 use super::{ASN, Place, goal_of, total, verify};
 
-/// N peers with a few blocks each, then silence except keepalives.
+/// Peers with a few blocks each that then send only KEEPALIVEs.
 pub(super) fn idle(place: &Place<'_>, row: &mut Row) -> anyhow::Result<()> {
     let options = place.options;
     let clients = options.size(options.clients, 200, 10);
@@ -36,10 +36,10 @@ pub(super) fn idle(place: &Place<'_>, row: &mut Row) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The shortest hold time there is (RFC 4271 §4.2), seconds.
+/// The shortest permitted non-zero hold time (RFC 4271 §4.2), seconds.
 const SHORT_HOLD_SECS: u16 = 3;
 
-/// One feeder's table goes to every peer, all of them with the shortest hold time.
+/// The table of one feeder is reflected to every peer, all with the shortest hold time.
 pub(super) fn fairness(place: &Place<'_>, row: &mut Row) -> anyhow::Result<()> {
     let options = place.options;
     let clients = options.size(options.clients, 1_000, 20);
@@ -47,7 +47,7 @@ pub(super) fn fairness(place: &Place<'_>, row: &mut Row) -> anyhow::Result<()> {
     let feed = feeds.first().context("no prefixes to feed")?;
     let mut lab = place.start_with(ASN, Fib::Off, SHORT_HOLD_SECS)?;
     let ids = lab.open(clients)?;
-    // Every session lives from its KEEPALIVEs alone for a while.
+    // For a while KEEPALIVEs alone must keep every session up.
     lab.rest(Duration::from_secs(2 * u64::from(SHORT_HOLD_SECS)))?;
     for (number, &id) in ids.iter().enumerate() {
         let own = if number == 0 { feed.sums } else { Default::default() };

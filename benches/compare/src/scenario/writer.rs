@@ -1,4 +1,5 @@
-//! The floor of the kernel scenario: routes written in batches with one acknowledgement each, and no BGP.
+//! The floor of the kernel scenario: routes written in batches with one acknowledgement each, and
+//! no BGP.
 
 use std::net::Ipv4Addr;
 
@@ -27,9 +28,9 @@ const RTN_UNICAST: u8 = 1;
 /// Writes every prefix with `gateway` into the main table of this namespace.
 ///
 /// # Errors
-/// The kernel refuses a route.
+/// The kernel rejects a route.
 pub(super) fn write(prefixes: &[Prefix], gateway: Ipv4Addr) -> anyhow::Result<()> {
-    // Without a protocol a netlink socket speaks NETLINK_ROUTE.
+    // Protocol 0 of a netlink socket is NETLINK_ROUTE.
     let socket =
         net::socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, None)
             .context("open a netlink socket")?;
@@ -64,7 +65,7 @@ fn push_route(out: &mut Vec<u8>, (address, len): Prefix, gateway: Ipv4Addr, last
     }
 }
 
-/// The acknowledgement of a batch; an error of any earlier message comes first.
+/// Reads the acknowledgement of a batch; the error of an earlier message arrives before it.
 fn acknowledgement(socket: &OwnedFd) -> anyhow::Result<()> {
     let mut buffer = vec![0_u8; 8192];
     let (got, _) =
