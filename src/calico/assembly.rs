@@ -1,7 +1,7 @@
-//! The sessions of a family in order, put together address by address.
+//! The sessions of a family in order, assembled per neighbour address.
 //!
-//! Whatever competes does so for one neighbour address: entries of the peer table, the mesh, ports.
-//! So the address is what is put together again after a change, and the list is mended in place.
+//! Entries of the peer table, sessions of the mesh and ports compete for one neighbour address. A
+//! change therefore reassembles the addresses that it touches, and the list is updated in place.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
@@ -13,28 +13,28 @@ use super::plan::{PlannedSession, Problem, Session};
 use super::policies::PolicyPair;
 use super::sessions::Scope;
 
-/// Hashes neighbours' addresses: they come from the cluster's own objects, so speed counts and
-/// collisions made on purpose do not.
+/// Hashes neighbours' addresses. They come from the cluster's own objects, so a fast hash without
+/// protection against chosen collisions will do.
 type AddressHash = foldhash::fast::FixedState;
 
-/// Up to so many addresses at once are mended one by one; more are sorted in together.
-const MENDED_MAX: usize = 64;
+/// Up to this many changed addresses are inserted one by one; with more, the list is sorted once.
+const IN_PLACE_MAX: usize = 64;
 
-/// The route to a neighbour that a BGPPeer says a gateway for.
+/// The route to a neighbour for which a BGPPeer names a gateway (`reachableBy`).
 #[derive(Clone, Debug)]
 pub(super) struct HostRoute {
     pub(super) scope: Scope,
     /// The neighbour's port.
     pub(super) port: u16,
     pub(super) gateway: IpAddr,
-    /// The BGPPeer.
+    /// Name of the BGPPeer.
     pub(super) peer: Arc<str>,
 }
 
-/// What there is at one neighbour address.
+/// Sessions, routes and problems of one neighbour address.
 #[derive(Debug, Default)]
 pub(super) struct AtAddress {
-    /// In order, those of one name once.
+    /// Sorted by name, each name once; with the session that shadows it, if any.
     sessions: Vec<(Arc<Session>, Option<Arc<str>>)>,
     pub(super) routes: Vec<HostRoute>,
     problems: Vec<Problem>,
@@ -42,14 +42,15 @@ pub(super) struct AtAddress {
 }
 
 impl AtAddress {
-    /// A BGPPeer names an address that another one holds.
+    /// Notes that `peer` names an address that `holder`, another BGPPeer, has already.
     pub(super) fn note_shadowed(&mut self, peer: &str, holder: &str, addr: IpAddr) {
         let text = format!("{addr} is a neighbour by BGPPeer/{holder} already: that one counts");
         self.notes.push(Problem::new(format!("BGPPeer/{peer}"), text));
     }
 
-    /// Orders the sessions at an address and tells which of them holds it. Of several with one name
-    /// the first counts, and `twin` says so.
+    /// Sorts the sessions of an address by name; for each port the first one holds it and shadows
+    /// the others. Of several with one name only the first is kept, and the problem that `twin`
+    /// makes is recorded.
     pub(super) fn set_sessions(
         &mut self,
         mut sessions: Vec<Arc<Session>>,
@@ -78,7 +79,7 @@ impl AtAddress {
 /// The sessions of a family.
 #[derive(Debug, Default)]
 pub(super) struct SessionList {
-    /// Sorted by name. Mended in place where no plan of before holds it any more.
+    /// Sorted by name. Updated in place unless an earlier plan still shares it.
     pub(super) sessions: Arc<Vec<PlannedSession>>,
     names: HashMap<IpAddr, Vec<Arc<str>>, AddressHash>,
     routes: BTreeMap<IpAddr, Vec<HostRoute>>,
@@ -87,8 +88,8 @@ pub(super) struct SessionList {
 }
 
 impl SessionList {
-    /// Puts what there is at some addresses into the place of what was. Returns the names of all
-    /// sessions that there are and were.
+    /// Replaces the sessions, routes and problems of some addresses. Returns the names of all their
+    /// sessions, old and new.
     pub(super) fn update(
         &mut self,
         fresh: Vec<(IpAddr, AtAddress)>,
@@ -96,7 +97,7 @@ impl SessionList {
     ) -> BTreeSet<Arc<str>> {
         let mut gone: Vec<Arc<str>> = Vec::new();
         let mut come: Vec<PlannedSession> = Vec::new();
-        let is_small = fresh.len() <= MENDED_MAX;
+        let is_small = fresh.len() <= IN_PLACE_MAX;
         for (addr, at) in fresh {
             gone.extend(self.names.remove(&addr).into_iter().flatten());
             if !at.sessions.is_empty() {
@@ -141,14 +142,15 @@ impl SessionList {
         touched
     }
 
-    /// Assigns every session its policies again.
+    /// Reassigns the policies of every session.
     pub(super) fn assign(&mut self, mut policies: impl FnMut(&Session) -> PolicyPair) {
         for planned in Arc::make_mut(&mut self.sessions) {
             (planned.import, planned.export) = policies(&planned.session);
         }
     }
 
-    /// Host routes to neighbours: those of every node's entries first, then by address and port.
+    /// Host routes to neighbours, one per address: those from BGPPeers for every node first, then
+    /// by the text of the address and by port.
     pub(super) fn host_routes(&self) -> Vec<(Prefix, &HostRoute)> {
         let all = self.routes.iter().flat_map(|(addr, list)| list.iter().map(move |r| (*addr, r)));
         let mut routes: Vec<_> = all.collect();
@@ -158,18 +160,18 @@ impl SessionList {
         routes.into_iter().map(|(addr, route)| (Prefix::host(addr), route)).collect()
     }
 
-    /// BGPPeers that are left out because another has their address.
+    /// BGPPeers that are skipped because another one has their address.
     pub(super) fn notes(&self) -> impl Iterator<Item = &Problem> {
         self.notes.values().flatten()
     }
 
-    /// What is wrong with single addresses.
+    /// Problems of single addresses.
     pub(super) fn problems(&self) -> impl Iterator<Item = &Problem> {
         self.problems.values().flatten()
     }
 }
 
-/// Puts a list into a map, unless it is empty.
+/// Stores a list under an address; an empty one removes the entry.
 fn set<T>(map: &mut BTreeMap<IpAddr, Vec<T>>, addr: IpAddr, list: Vec<T>) {
     if list.is_empty() {
         map.remove(&addr);

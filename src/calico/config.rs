@@ -1,8 +1,8 @@
 //! The plan as the daemon's configuration.
 //!
 //! What BIRD does by default on a Calico node is set here: hold time, restart, ADD-PATH both ways,
-//! TTLs. Parts that did not change keep their place in memory from one configuration to the next, so
-//! that comparing two configurations is quick.
+//! TTLs. Unchanged parts are shared (`Arc`) between one configuration and the next, so that
+//! comparing two is quick.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -33,39 +33,40 @@ const HOLD_TIME: Duration = Duration::from_secs(240);
 /// TTL of sessions without GTSM, whatever the distance.
 const MULTIHOP_TTL: u8 = 64;
 
-/// How long routes of a peer that came back wait for End-of-RIB.
+/// How long stale routes of a peer that re-established are retained without End-of-RIB.
 const STALE_TIME: Duration = Duration::from_secs(180);
 
-/// LOCAL_PREF that BIRD gives a route as it arrives without one.
+/// LOCAL_PREF that BIRD gives a received route that has none.
 const LOCAL_PREF_DEFAULT: u32 = 100;
 
 /// Turns plans into configurations. The default sets no limits.
 #[derive(Default)]
 pub struct Converter {
     limits: CalicoLimits,
-    /// Of each family, sorted by name.
+    /// Per family, sorted by name.
     peers: [Vec<PeerEntry>; 2],
-    /// Who we are to them; `None`: nothing was made yet.
+    /// Our identity on these sessions; `None`: no peers have been built.
     identity: Option<LocalIdentity>,
-    /// The BGP Identifier that was last in force.
+    /// The last BGP Identifier in force.
     router_id: Option<RouterId>,
-    /// Import policies of the plan, and as the daemon runs them.
+    /// Import policies of the plan, each with the one that the daemon runs for it.
     imports: Vec<(Arc<Policy>, Arc<Policy>)>,
-    /// See [`Converter::problems`]. By the session's name.
+    /// See [`Converter::problems`]; by session name.
     problems: BTreeMap<Arc<str>, Problem>,
-    /// Peers made since [`Converter::take_touched`].
+    /// Peers rebuilt since the last [`Converter::take_touched`].
     touched: Touched,
 }
 
 impl Converter {
-    /// With what routes may take; nothing was made yet.
+    /// A converter that has built no configuration yet. `limits` go into each one that it builds.
     pub fn new(limits: CalicoLimits) -> Self {
         Converter { limits, ..Converter::default() }
     }
 
-    /// The configuration that a plan asks for; `None` if the plan may not be put into force, or
-    /// the node never had a BGP Identifier: one that loses the address that gave it keeps it, so
-    /// that its sessions of that family end and everything else goes on. `touched` tells what may differ from the plan before.
+    /// The configuration for a plan; `None` if the plan may not be put into force, or if the node
+    /// has never had a BGP Identifier. A node that loses the address from which its identifier was
+    /// taken keeps the identifier: only its sessions of that family end. `touched` names the
+    /// sessions that may differ from those of the previous plan.
     pub fn convert(
         &mut self,
         plan: &Plan,
@@ -75,7 +76,7 @@ impl Converter {
         let families = [&plan.families.ipv4, &plan.families.ipv6];
         let planned = families.iter().find_map(|f| f.router_id);
         let Some(router_id) = planned.or(self.router_id).filter(|_| plan.is_complete) else {
-            // What is not followed now has to be made from everything later.
+            // This plan's changes are not applied, so the next configuration is built from scratch.
             self.identity = None;
             return None;
         };
@@ -83,7 +84,7 @@ impl Converter {
         let identity = LocalIdentity { asn, router_id };
         match touched {
             Touched::These(names) if self.identity.as_ref() == Some(&identity) => {
-                self.mend(families, names, &identity);
+                self.rebuild(families, names, &identity);
                 self.touched.extend(touched);
             }
             _ => {
@@ -131,19 +132,20 @@ impl Converter {
         })
     }
 
-    /// Sessions of the last plan that do not run: another one with the same address, on another
-    /// port, does. Differs from BIRD: it has both, and tells who connects to it by the address alone.
+    /// Sessions of the last plan that do not run: those whose password is unavailable, and those
+    /// whose address another session has on another port. Differs from BIRD: it runs both of the
+    /// latter, and identifies an incoming connection by the address alone.
     pub fn problems(&self) -> impl Iterator<Item = &Problem> {
         self.problems.values()
     }
 
-    /// Which peers may differ between the newest configuration and the one at the time of the call
-    /// before.
+    /// Which peers may differ between the newest configuration and the one current at the previous
+    /// call.
     pub fn take_touched(&mut self) -> Touched {
         std::mem::take(&mut self.touched)
     }
 
-    /// Makes all peers; parts that did not change keep their place in memory.
+    /// Builds all peers; unchanged parts are shared with the previous ones.
     fn make(&mut self, families: [&FamilyPlan; 2], identity: &LocalIdentity) {
         let before = std::mem::take(&mut self.peers);
         let imports = std::mem::take(&mut self.imports);
@@ -175,9 +177,9 @@ impl Converter {
         }
     }
 
-    /// Makes the peers of some sessions again. Of an address all are named or none, so that the
-    /// first of them can be identified.
-    fn mend(
+    /// Rebuilds the peers of some sessions. `names` holds all sessions of an address or none, so
+    /// that the first of them, which runs, can be identified.
+    fn rebuild(
         &mut self,
         families: [&FamilyPlan; 2],
         names: &BTreeSet<Arc<str>>,
@@ -221,7 +223,7 @@ impl Converter {
         }
     }
 
-    /// The import policy with what BIRD does to a route before it asks.
+    /// The import policy, preceded by what BIRD does to a route before it runs the filter.
     fn import(
         &mut self,
         plain: &Arc<Policy>,
@@ -251,19 +253,19 @@ impl Converter {
     }
 }
 
-/// A session whose key cannot be had. Differs from BIRD: confd renders it without a password.
+/// A session whose MD5 key is unavailable. Differs from BIRD: confd renders it without a password.
 fn unsigned(session: &Session) -> Problem {
     let text = "does not run: its password cannot be had, and it never runs without";
     Problem::new(format!("session/{}", session.name), text)
 }
 
-/// A session that is left out because another one has its address.
+/// A session that does not run because another one has its address.
 fn unserved(session: &Session, holder: &str) -> Problem {
     let text = format!("does not run: {holder} has the same address");
     Problem::new(format!("session/{}", session.name), text)
 }
 
-/// An entry with the parts of an older one that are equal.
+/// `fresh`, with equal parts shared with the older entry.
 fn keeping(old: Option<&PeerEntry>, mut fresh: PeerEntry) -> PeerEntry {
     if let Some(old) = old {
         if old.session == fresh.session {
@@ -301,8 +303,8 @@ fn peer_entry(
             (true, _) => PassiveMode::AtStart,
         },
         hold_time: HOLD_TIME,
-        // A node that is back is dialled within seconds, and one that is silent for the hold time is
-        // not waited for once more.
+        // A node that is back is dialled within seconds; the delay between attempts does not grow
+        // while it is away.
         redial: Redial::Steady,
         hold_expiry: HoldExpiry::Death,
         keepalive_time: session.keepalive_time.filter(|s| *s > 0).map(Duration::from_secs),
@@ -340,13 +342,14 @@ fn peer_entry(
         limits: limits.peers,
         stale_time: STALE_TIME,
     };
-    // A node of the cluster may be anywhere; an external neighbour is a router at the node's link.
+    // A node of the cluster may be any number of hops away; an external neighbour is a router on
+    // the node's link.
     let place = BfdPlace {
         kind: Some(config.peer_type()),
         multihop_ttl: None,
         ttl_security_hops: session.ttl_security,
     };
-    // As in BIRD, which Calico configures with every neighbour without TTL security as multihop.
+    // As in BIRD: Calico configures every neighbour without TTL security as multihop.
     let fallover = BfdPlace { multihop_ttl: config.multihop_ttl, ..place }.fallover();
     let bfd_mode = limits.bfd.as_ref().map(|template| template.mode).unwrap_or_default();
     PeerEntry {
@@ -372,8 +375,8 @@ fn listen(plan: &Plan) -> Vec<SocketAddr> {
         .collect()
 }
 
-/// Everything that others wrote into the kernel, and the networks of our interfaces. What of it is
-/// announced, the export policies decide.
+/// All routes that other programs wrote into the kernel, and the networks of our interfaces. The
+/// export policies decide which of them are announced.
 fn redistribute(family: &FamilyPlan) -> Vec<Redistribute> {
     let excluded = family.ignored_interfaces.iter().map(|glob| format!("-{glob}"));
     let all = Redistribute {
@@ -477,13 +480,14 @@ mod tests {
         assert!(Arc::ptr_eq(&b.export.policy, &c.export.policy));
     }
 
-    /// A session as all of Calico's are: numbers as BIRD has them on a Calico node, and what they have
-    /// otherwise than margay's own.
+    /// The parameters common to all of Calico's sessions: the values of BIRD on a Calico node,
+    /// where they differ from margay's defaults.
     fn of_calico(address: &str, asn: u32, identity: &LocalIdentity) -> PeerConfig {
         let address: IpAddr = address.parse().unwrap();
         let mut config = PeerConfig {
             hold_time: Duration::from_secs(240),
-            // A dead node's routes go at once, and one that is back is dialled within seconds.
+            // A dead node's routes are withdrawn at once, and one that is back is dialled within
+            // seconds.
             hold_expiry: HoldExpiry::Death,
             redial: Redial::Steady,
             enforce_first_as: false,
@@ -496,7 +500,7 @@ mod tests {
         config
     }
 
-    /// What is exchanged over such a session, with the policies of another.
+    /// What is exchanged over such a session, with the policies of `same`.
     fn routes_of_calico(next_hop: NextHopMode, same: &PeerRoutes) -> PeerRoutes {
         PeerRoutes {
             name: Arc::clone(&same.name),
@@ -517,7 +521,7 @@ mod tests {
         }
     }
 
-    /// Everything is compared, so that what stays as it is by default is seen too.
+    /// Whole values are compared, so that defaults are checked too.
     #[test]
     fn sessions_are_set_as_a_calico_node_needs_them() {
         let mut resolver = Resolver::new(Settings::new("a"));
@@ -544,7 +548,7 @@ mod tests {
             source_address: "10.0.0.1".parse().ok(),
             keepalive_time: Some(Duration::from_secs(10)),
             graceful_restart_time: Some(Duration::from_secs(90)),
-            // GTSM says itself how far away the neighbour may be.
+            // GTSM determines how many hops away the neighbour may be.
             multihop_ttl: None,
             security: TransportSecurity { md5: None, ttl_security_hops: Some(1) },
             ..of_calico("192.0.2.1", 65001, identity)
@@ -560,7 +564,7 @@ mod tests {
             let peer = config.peers.iter().find(|peer| &*peer.name == name).unwrap();
             assert_eq!(*peer.session, session, "{name}");
             assert_eq!(*peer.routes, routes_of_calico(next_hop, &peer.routes), "{name}");
-            assert_eq!(peer.bfd, None, "{name}: no object of Calico's can ask for it");
+            assert_eq!(peer.bfd, None, "{name}: no Calico object can ask for it");
         }
     }
 
@@ -578,7 +582,7 @@ mod tests {
         apply(&mut resolver, node("b", "10.0.0.2/24"));
         let first = convert(&mut resolver, &mut converter).unwrap();
         assert_eq!((first.bgp.memory_max, first.table.memory_max), (Some(8 << 20), Some(8 << 20)));
-        // One that comes later is made by another way.
+        // A peer that is added later is built by `rebuild`.
         apply(&mut resolver, node("c", "10.0.0.3/24"));
         let second = convert(&mut resolver, &mut converter).unwrap();
         assert_eq!((first.peers.len(), second.peers.len()), (1, 2));
@@ -587,7 +591,7 @@ mod tests {
         }
     }
 
-    /// A process begins before it knows its plan.
+    /// A process starts before it knows its plan.
     #[test]
     fn the_first_plan_needs_no_restart() {
         let mut resolver = Resolver::new(Settings::new("a"));
@@ -625,7 +629,7 @@ mod tests {
         assert!(after.peers.is_empty(), "{:?}", after.peers);
         assert_eq!(after.bgp.identity, before.bgp.identity);
         assert_eq!((after.originate.len(), &after.originate), (1, &before.originate));
-        // Whoever starts now has never had one.
+        // A process that starts now has never had an identifier.
         assert_eq!(Converter::default().convert(&resolver.plan(), &Touched::All, &host()), None);
         apply(&mut resolver, node("a", "10.0.0.1/24"));
         assert_eq!(convert(&mut resolver, &mut converter).unwrap(), before);
@@ -645,7 +649,7 @@ mod tests {
         let step = |resolver: &mut Resolver, converter: &mut Converter| {
             let config = convert(resolver, converter).unwrap();
             let fresh = Converter::default().convert(&resolver.plan(), &Touched::All, &host());
-            assert_eq!(fresh.as_ref(), Some(&config), "mended and made anew");
+            assert_eq!(fresh.as_ref(), Some(&config), "updated and built from scratch");
             let names: Vec<String> = config.peers.iter().map(|p| p.name.to_string()).collect();
             (names, converter.problems().map(|p| p.object.clone()).collect::<Vec<_>>())
         };

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::plan::Plan;
 
-/// A question.
+/// Asks what a policy does to a route.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Question {
@@ -26,11 +26,11 @@ pub struct Question {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Direction {
-    /// What the neighbour sends.
+    /// Routes that the neighbour advertises.
     Import,
-    /// What would be advertised to the neighbour.
+    /// Routes to be advertised to the neighbour.
     Export,
-    /// What goes to the kernel.
+    /// Routes to be installed in the kernel.
     Kernel,
 }
 
@@ -42,7 +42,7 @@ pub struct Route {
     pub prefix: Prefix,
     /// Where it came from.
     pub source: Source,
-    /// The interface that it points out of.
+    /// The outgoing interface.
     #[serde(default)]
     pub interface: Option<String>,
     /// Kernel metric.
@@ -65,27 +65,27 @@ pub struct Route {
     pub large_communities: Vec<String>,
 }
 
-/// An answer.
+/// What the policy did to the route.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Answer {
     /// `accept` or `reject`.
     pub decision: &'static str,
-    /// The policy and the rule in it that decided.
+    /// The policy and its rule that decided.
     pub rule: String,
     /// The route as it leaves the policy; a rejected one is unchanged.
     pub route: Route,
-    /// Preference among sources of the same prefix, the highest wins.
+    /// Preference among sources of the same prefix; the highest wins.
     pub preference: u16,
-    /// The tunnel that the kernel sends through.
+    /// The interface of the tunnel through which the kernel sends.
     pub tunnel: Option<String>,
 }
 
 impl Plan {
-    /// Answers a question with the very policies that the daemon runs.
+    /// Answers a question with the policies that the daemon runs.
     ///
     /// # Errors
-    /// The question makes no sense: an unknown session, the wrong family, text that is not what it
-    /// should be. On a node without BGP no question does.
+    /// The session is unknown or of the other family, an AS number or a community does not parse,
+    /// or the node speaks no BGP.
     pub fn decide(&self, question: &Question) -> Result<Answer, String> {
         if !self.speaks_bgp {
             return Err("CALICO_NETWORKING_BACKEND says that this node speaks no BGP".to_owned());
@@ -161,7 +161,7 @@ impl Route {
     }
 }
 
-/// Preference of a route that no policy gave one: direct 240, static 200, BGP 100, kernel 10.
+/// Preference of a route for which no policy set one: direct 240, static 200, BGP 100, kernel 10.
 pub(super) fn preference(source: Source) -> u16 {
     match source {
         Source::Direct => 240,

@@ -1,4 +1,4 @@
-//! Values that several objects decide together.
+//! Values that depend on several objects.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,13 +13,13 @@ use super::selector::Required;
 use super::settings::{RouterIdSource, Settings, hashed_router_id};
 use super::snapshot::Snapshot;
 
-/// AS number of a cluster that does not say.
+/// AS number where BGPConfiguration names none.
 const ASN_DEFAULT: Asn = Asn(64512);
 
-/// Kernel metric of ordinary routes, where the cluster does not say.
+/// Kernel metric of ordinary routes where BGPConfiguration names none.
 const NORMAL_PRIORITY_DEFAULT: u32 = 1024;
 
-/// What the resources say, seen from one node.
+/// The resources as they apply to one node.
 pub(super) struct Effective<'a> {
     pub(super) settings: &'a Settings,
     pub(super) snapshot: &'a Snapshot,
@@ -27,9 +27,9 @@ pub(super) struct Effective<'a> {
     pub(super) me: &'a Arc<Node>,
     /// BGPConfiguration `default`.
     pub(super) global: &'a BgpConfiguration,
-    /// BGPConfiguration of the node, of which only some fields count.
+    /// BGPConfiguration of the node; Calico honours some of its fields only.
     pub(super) own: &'a BgpConfiguration,
-    /// The Calico that the cluster runs.
+    /// The release of Calico that the cluster runs.
     pub(super) release: Release,
     /// AS of nodes without one.
     pub(super) global_asn: Asn,
@@ -59,8 +59,8 @@ impl<'a> Effective<'a> {
         })
     }
 
-    /// `programClusterRoutes` as Felix on this node reads it: its variable is stronger than
-    /// FelixConfiguration `node.NAME`, and that than `default`. Empty: nobody says.
+    /// `programClusterRoutes` as Felix on this node reads it: its environment variable overrides
+    /// FelixConfiguration `node.NAME`, which overrides `default`. Empty: not set.
     pub(super) fn felix_cluster_routes(&self) -> &'a str {
         let own = format!("node.{}", self.settings.node);
         let of = |name: &str| {
@@ -78,7 +78,8 @@ impl<'a> Effective<'a> {
 
     /// Port that was set for a node itself; 0 sets none, as in Calico.
     fn own_port_of(&self, node: &Node) -> Option<u16> {
-        // Few nodes have a configuration of their own; most often there is nothing to look up.
+        // Few nodes have a configuration of their own: usually the range is empty and no key is
+        // built.
         let range = "node.".to_owned().."node/".to_owned();
         self.snapshot.configurations.range(range).next()?;
         let own = self.snapshot.configurations.get(&format!("node.{}", node.name))?;
@@ -90,7 +91,7 @@ impl<'a> Effective<'a> {
         self.own_port_of(node).or(self.global.listen_port).unwrap_or(0)
     }
 
-    /// Nodes that have an address, written so, and the AS; with a port that is not 0, only those
+    /// Nodes of the AS with an address of exactly this text; with a port other than 0, only those
     /// that listen on it.
     pub(super) fn nodes_at<'b>(
         &'b self,
@@ -106,7 +107,7 @@ impl<'a> Effective<'a> {
             if port == 0 {
                 return true;
             }
-            // As Calico: the global port counts even for a node with a port of its own.
+            // As in Calico, the global port counts even for a node with a port of its own.
             let own_fits = self.own_port_of(node).is_none_or(|own| own == port);
             let global_fits = self.global.listen_port.is_none_or(|p| p == 0 || p == port);
             own_fits && global_fits
@@ -142,7 +143,7 @@ impl<'a> Effective<'a> {
         }
     }
 
-    /// Kernel metric of ordinary routes; what is better than it is elevated.
+    /// Kernel metric of ordinary routes; routes with a lower one are elevated.
     pub(super) fn normal_priority(&self, family: Family, problems: &mut Vec<Problem>) -> u32 {
         let (field, value) = match family {
             Family::Ipv4 => ("ipv4NormalRoutePriority", self.global.ipv4_normal_route_priority),
@@ -161,8 +162,8 @@ impl<'a> Effective<'a> {
         }
     }
 
-    /// Looks an MD5 key up. One that is missing or unusable is reported; the last that was known is
-    /// used then, so that a Secret that is rewritten, or half-written, ends no session.
+    /// Looks up an MD5 key. If it is missing or unusable, that is reported and the last known one
+    /// is used, so that rewriting a Secret, or half of it, ends no session.
     pub(super) fn password(
         &self,
         reference: &SecretKeyRef,
@@ -206,7 +207,7 @@ impl<'a> Effective<'a> {
     }
 }
 
-/// The Calico that the cluster runs. What is said of it and cannot be read is reported.
+/// The release of Calico that the cluster runs. A version that cannot be parsed is reported.
 pub(super) fn release(
     settings: &Settings,
     snapshot: &Snapshot,
@@ -251,10 +252,10 @@ fn configuration<'a>(snapshot: &'a Snapshot, name: &str) -> &'a BgpConfiguration
     snapshot.configurations.get(name).map_or(&ABSENT, Arc::as_ref)
 }
 
-/// Finds nodes by selector without looking at every node for every selector.
+/// Finds nodes by selector without evaluating every selector on every node.
 pub(super) struct NodeFinder<'a> {
     snapshot: &'a Snapshot,
-    /// Nodes by the value of a label, for labels that were asked for.
+    /// Nodes by the value of a label, for the labels that have been looked up.
     by_label: HashMap<String, HashMap<&'a str, Vec<&'a Arc<Node>>>>,
 }
 
@@ -263,7 +264,7 @@ impl<'a> NodeFinder<'a> {
         NodeFinder { snapshot, by_label: HashMap::new() }
     }
 
-    /// Nodes that a selector selects, in order of their names.
+    /// Nodes that a selector selects, sorted by name.
     pub(super) fn selected(&mut self, selector: &NodeSelector) -> Vec<&'a Arc<Node>> {
         let Ok(parsed) = &selector.parsed else { return Vec::new() };
         let Some(Required::Value(label, values)) = parsed.required() else {
@@ -295,7 +296,7 @@ impl<'a> NodeFinder<'a> {
     /// Nodes by the value of a label.
     fn by_value(&mut self, label: &str) -> &HashMap<&'a str, Vec<&'a Arc<Node>>> {
         let nodes = &self.snapshot.nodes;
-        // Asked for first, so that a label that is known costs no text.
+        // Checked first, so that a known label costs no allocation.
         if !self.by_label.contains_key(label) {
             let mut by_value: HashMap<&str, Vec<&Arc<Node>>> = HashMap::new();
             for node in nodes.values() {

@@ -15,7 +15,7 @@ pub(super) enum Direction {
     Export,
 }
 
-/// For which session a filter is compiled.
+/// The session for which a filter is compiled.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Session {
     pub(super) family: Family,
@@ -32,7 +32,7 @@ pub(super) enum AnyCommunity {
 }
 
 impl AnyCommunity {
-    /// Two parts are a standard community, three a large one.
+    /// Two numbers are a standard community, three a large one.
     pub(super) fn parse(text: &str) -> Option<AnyCommunity> {
         // Only numbers: names such as no-export are not part of Calico's language.
         if !text.bytes().all(|b| b.is_ascii_digit() || b == b':') {
@@ -45,8 +45,8 @@ impl AnyCommunity {
         }
     }
 
-    /// Whether Calico takes the text for a community, and not for the name of one: numbers with
-    /// one or two colons between them, whether they are in range or not.
+    /// Whether Calico takes the text for a literal community, as opposed to a name: numbers with
+    /// one or two colons between them, in range or not.
     pub(super) fn is_literal(text: &str) -> bool {
         let is_number = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
         matches!(text.split(':').count(), 2 | 3) && text.split(':').all(is_number)
@@ -69,7 +69,8 @@ impl AnyCommunity {
 
 /// The rules of a filter for one direction of a session.
 ///
-/// A rule that BIRD would not parse matches nothing; the rules around it hold, and [`check`] tells.
+/// A rule that BIRD would not parse matches nothing and is reported by [`check`]; the other rules
+/// hold.
 pub(super) fn rules(filter: &BgpFilter, direction: Direction, session: Session) -> Vec<Rule> {
     compiled(filter, direction, session)
         .filter_map(|(place, compiled)| {
@@ -79,12 +80,12 @@ pub(super) fn rules(filter: &BgpFilter, direction: Direction, session: Session) 
         .collect()
 }
 
-/// Names the rules of a filter that match nothing because they make no sense, whether a session
+/// Reports the rules of a filter that are invalid and therefore match nothing, whether a session
 /// uses the filter or not.
 pub(super) fn check(filter: &BgpFilter, problems: &mut Vec<Problem>) {
     for family in Family::ALL {
         for direction in [Direction::Import, Direction::Export] {
-            // What makes no sense does so on any session.
+            // An invalid rule is invalid on any session.
             let session = Session { family, peer_type: PeerType::Internal, local_asn: Asn(0) };
             for (place, compiled) in compiled(filter, direction, session) {
                 if let Err(error) = compiled {
@@ -113,7 +114,7 @@ fn compiled(
         .map(move |(index, rule)| (format!("{field}[{index}]"), compile(rule, direction, session)))
 }
 
-/// `Ok(None)`: the rule is sound, and never matches on this session.
+/// `Ok(None)`: the rule is valid but never matches on this session.
 fn compile(
     rule: &FilterRule,
     direction: Direction,
@@ -148,7 +149,7 @@ fn compile(
         "RemotePeers" => matches.push(Match::Source(vec![Source::Bgp])),
         other => return Err(format!("source \"{other}\" is not RemotePeers")),
     }
-    // To BIRD a route without an interface has the empty name, which a star alone matches.
+    // In BIRD a route without an interface has the empty name, which only a lone star matches.
     if !matches!(rule.interface.as_str(), "" | "*") {
         matches.push(Match::Interface(vec![rule.interface.clone()]));
     }
@@ -159,8 +160,8 @@ fn compile(
         matches.push(community.carried());
     }
     if let Some((first, rest)) = rule.as_path_prefix.split_first() {
-        // BIRD puts our own AS in front before it asks an eBGP export filter; the policy engine is
-        // asked first.
+        // BIRD prepends our own AS before it runs an eBGP export filter; the policy engine runs
+        // first.
         if direction == Direction::Export && session.peer_type == PeerType::External {
             is_possible &= *first == session.local_asn;
             if !rest.is_empty() {
@@ -176,7 +177,8 @@ fn compile(
     }
     let changes = match decision {
         Decision::Accept => {
-            // BIRD's eBGP export filters see our own AS in front already, and prepend before it.
+            // BIRD's eBGP export filters see our own AS prepended already, and prepend in front of
+            // it.
             let is_outermost =
                 direction == Direction::Export && session.peer_type == PeerType::External;
             operations(&rule.operations, is_outermost)?
@@ -197,7 +199,7 @@ fn prefix_condition(
     operator: &str,
     lengths: Option<PrefixLength>,
 ) -> Result<Condition, String> {
-    // Compared with a range, an operator for equality compares a prefix with a set: never equal.
+    // With a length range, an equality operator compares a prefix with a set: they are never equal.
     let (is_equality, is_negated) = match operator {
         "In" => (false, false),
         "NotIn" => (false, true),
@@ -231,7 +233,7 @@ fn prefix_condition(
     Ok(Condition::When(if is_negated { Match::Not(Box::new(condition)) } else { condition }))
 }
 
-/// LOCAL_PREF that stands for a kernel metric.
+/// The LOCAL_PREF that corresponds to a kernel metric.
 fn local_pref(priority: i64) -> Result<u32, String> {
     u32::try_from(priority)
         .ok()

@@ -10,23 +10,23 @@ use super::model::{Decoded, Fault, decode, decode_endpoint, decode_etcd};
 use super::plan::Problem;
 use super::yaml;
 
-/// Deepest nesting of folders that is followed.
+/// Maximum nesting of folders.
 pub const DEPTH_MAX: usize = 16;
 
-/// What an entry of a folder is, by its name.
+/// What to do with an entry of a folder, by its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Entry {
     /// Read, if it is a file.
     Objects,
     /// Followed, if it is a folder.
     Other,
-    /// Passed over: its name begins with a dot. Editors and Kubernetes' volumes keep things there
-    /// that are also elsewhere, or not meant.
+    /// Skipped: its name begins with a dot. Editors and Kubernetes' volumes keep copies there
+    /// of other entries, or files not meant to be read.
     Hidden,
 }
 
 impl Entry {
-    /// What the entry of that path is.
+    /// Classifies an entry by the last component of its path.
     pub fn of(path: &Path) -> Entry {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let extension = path.extension().and_then(|e| e.to_str()).unwrap_or_default();
@@ -38,20 +38,20 @@ impl Entry {
     }
 }
 
-/// What was read, in order, and what could not be.
+/// The objects read, in order, and what could not be read.
 #[derive(Debug, Default)]
 pub struct Loaded {
     /// Objects; a later one replaces an earlier one of the same name.
     pub objects: Vec<Decoded>,
-    /// Files, documents and objects without a name.
+    /// What is wrong with files and documents, and with objects that cannot be named.
     pub problems: Vec<Problem>,
 }
 
 /// Reads files and folders. In folders, files ending in `yaml`, `yml`, `json` and `txt` are read,
-/// in order of their names; names that begin with a dot are passed over.
+/// in order of their names; names that begin with a dot are skipped.
 ///
 /// # Errors
-/// A path that cannot be read. Wrong content is a problem, not an error.
+/// A path cannot be read. Invalid content is a [`Problem`], not an error.
 pub fn load(paths: &[PathBuf]) -> std::io::Result<Loaded> {
     let mut loaded = Loaded::default();
     for path in paths {
@@ -141,7 +141,7 @@ fn take_pairs(place: &str, pairs: &[Value], loaded: &mut Loaded) {
             (Some(key), Some(value)) if key.starts_with("/calico/") => {
                 loaded.objects.extend(decode_etcd(&key, &value));
             }
-            // Others may share an etcd.
+            // A key that is not Calico's: other programs may share the etcd.
             (Some(_), Some(_)) => {}
             _ => loaded.problems.push(Problem::new(
                 format!("{place} pair {number}"),
@@ -160,7 +160,7 @@ fn is_etcd_dump(text: &str) -> bool {
     lines.next().is_some_and(|line| line.starts_with("/calico/"))
 }
 
-/// Keys and values, on two lines each or on one with a tab between them.
+/// Keys and values, on two lines each, or on one line separated by a tab.
 fn parse_etcd(file: &str, text: &str, loaded: &mut Loaded) {
     let mut lines = text.lines();
     while let Some(line) = lines.next() {
@@ -184,7 +184,7 @@ fn parse_etcd(file: &str, text: &str, loaded: &mut Loaded) {
 /// Reads Felix's endpoint-status folder; one that does not exist is empty.
 ///
 /// # Errors
-/// The folder, or a file in it, is there and cannot be read.
+/// The folder, or a file in it, exists but cannot be read.
 pub fn load_endpoints(folder: &Path) -> std::io::Result<Vec<Decoded>> {
     let entries = match std::fs::read_dir(folder) {
         Ok(entries) => entries,

@@ -1,15 +1,15 @@
-//! Calico: from its objects to what BGP on a node is to do.
+//! Calico: turns its objects into the BGP configuration of a node.
 //!
 //! - [`model`]: the objects, decoded; [`yaml`], [`load`]: files of them.
-//! - [`Snapshot`]: all objects at one moment; [`Resolver`] and [`resolve`]: the [`Plan`] that follows.
+//! - [`Snapshot`]: all objects at one moment; [`Resolver`] and [`resolve`]: the [`Plan`] for them.
 //! - `effective`, `sessions`, `peers`, `assembly`: which sessions exist, with which parameters.
 //! - `services`, `filters`, `policies`: statics, and the policies for margay's own policy engine.
 //! - [`release`], `ownership`: what depends on the release of Calico, and who writes which routes.
 //! - [`decide`]: route questions. [`config`]: the plan as the daemon's configuration.
 //!
 //! Pure: no clock, no network, no datastore; the same objects give the same plan, byte for byte.
-//! Files are read in [`load`] only. What confd and BIRD would choke on is skipped, and reported as
-//! a [`Problem`] that names the object.
+//! Files are read in [`load`] only. Objects that confd or BIRD would fail on are skipped, and
+//! reported as a [`Problem`] that names them.
 
 mod assembly;
 pub mod config;

@@ -1,9 +1,9 @@
-//! What objects say and nobody does: filters and nodes that do not exist, selectors that select
-//! nothing, fields that Calico does not know, peers that are the node itself.
+//! What objects ask for without effect: filters and nodes that do not exist, selectors that select
+//! nothing, fields that Calico does not have, peers that are the node itself.
 //!
-//! None of it is a fault by itself, and all of it is a typo more often than not. Which nodes a
-//! selector selects is not asked again for each change of a Node: one node that it selects is
-//! remembered, and looked for again only when that one was deleted.
+//! None of these is an error, but most are typos. A selector is not evaluated on all nodes whenever
+//! a Node changes: one node that it selects is remembered, and another is searched for only when
+//! that node no longer matches.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use crate::config::closest;
 #[derive(Debug, Default)]
 pub(super) struct Notes {
     peers: BTreeMap<Arc<str>, PeerNotes>,
-    /// About nodes, of those that have any.
+    /// About nodes; only nodes with notes have an entry.
     nodes: BTreeMap<Arc<str>, Vec<Problem>>,
     /// About objects of other kinds.
     others: Vec<Problem>,
@@ -31,12 +31,12 @@ struct PeerNotes {
     selectors: [Selected; 2],
 }
 
-/// What is known about a selector of a BGPPeer.
+/// Whether a selector of a BGPPeer selects any node.
 #[derive(Debug, Default)]
 enum Selected {
-    /// It is not given, or cannot be parsed, which is a problem.
+    /// It is not set, or cannot be parsed, which is reported as a problem.
     #[default]
-    Unasked,
+    NotEvaluated,
     /// It selects this node, perhaps among others.
     One(Arc<str>),
     /// It selects none.
@@ -49,7 +49,7 @@ fn selectors(peer: &BgpPeer) -> [(&'static str, &NodeSelector); 2] {
 }
 
 impl Notes {
-    /// Takes in what changed: everything, or some nodes and BGPPeers.
+    /// Updates the notes after a change of everything, or of some nodes and BGPPeers.
     pub(super) fn update(
         &mut self,
         cx: &Effective<'_>,
@@ -96,7 +96,8 @@ impl Notes {
         finder: &mut NodeFinder<'_>,
         nodes: &BTreeMap<String, Option<Arc<Node>>>,
     ) {
-        // Whether a name exists matters to those that name it; names come and go rarely.
+        // Whether a node exists concerns the objects that name it; nodes are added and deleted
+        // rarely.
         let moved =
             nodes.iter().any(|(name, old)| old.is_some() != cx.snapshot.node(name).is_some());
         for (name, known) in &mut self.peers {
@@ -116,7 +117,7 @@ impl Notes {
         let of_peers = self.peers.values().flat_map(|known| {
             let selected = known.selectors.iter().filter_map(|selected| match selected {
                 Selected::Nothing(note) => Some(note),
-                Selected::Unasked | Selected::One(_) => None,
+                Selected::NotEvaluated | Selected::One(_) => None,
             });
             known.fixed.iter().chain(selected)
         });
@@ -146,7 +147,7 @@ impl Selected {
             || selector.parsed.is_err()
             || !peer.local_workload_selector.is_empty()
         {
-            return Selected::Unasked;
+            return Selected::NotEvaluated;
         }
         match find(selector) {
             Some(node) => Selected::One(Arc::clone(&node.name)),
@@ -157,7 +158,7 @@ impl Selected {
         }
     }
 
-    /// Some nodes changed.
+    /// Updates the result after some nodes changed.
     fn update(
         &mut self,
         (cx, finder): (&Effective<'_>, &mut NodeFinder<'_>),
@@ -168,7 +169,7 @@ impl Selected {
         let selected =
             |name: &str| cx.snapshot.node(name).filter(|node| selector.selects(&node.labels));
         match self {
-            Selected::Unasked => {}
+            Selected::NotEvaluated => {}
             Selected::One(name) if !nodes.contains_key(&**name) || selected(name).is_some() => {}
             Selected::One(_) => {
                 *self = Selected::by(|s| finder.any_selected(s), peer, field, selector);
@@ -181,7 +182,7 @@ impl Selected {
     }
 }
 
-/// What a BGPPeer names and is not there.
+/// Notes on what a BGPPeer names that does not exist.
 fn fixed(cx: &Effective<'_>, peer: &BgpPeer) -> Vec<Problem> {
     let mut notes = Vec::new();
     let mut note = |text: String| notes.push(Problem::new(format!("BGPPeer/{}", peer.name), text));
@@ -204,7 +205,7 @@ fn fixed(cx: &Effective<'_>, peer: &BgpPeer) -> Vec<Problem> {
     notes
 }
 
-/// Fields that Calico does not know, with the one that was meant.
+/// Notes on fields that Calico does not have, with the name that was probably meant.
 fn unknown_fields<'a>(
     object: &'a str,
     fields: &'a [Box<str>],
@@ -212,7 +213,7 @@ fn unknown_fields<'a>(
     fields.iter().map(move |text| Problem::new(object, &**text))
 }
 
-/// Objects of which there are few.
+/// Notes on kinds with few objects: these are recomputed each time.
 fn other_objects(cx: &Effective<'_>) -> Vec<Problem> {
     let mut notes = Vec::new();
     for (name, object) in &cx.snapshot.configurations {

@@ -1,9 +1,9 @@
-//! Who writes the routes to other nodes' pods into the kernel: we, or Felix.
+//! Which program writes the routes to other nodes' pods into the kernel: margay or Felix.
 //!
-//! Each side has a `programClusterRoutes` of its own, in BGPConfiguration and in FelixConfiguration,
-//! and each release of Calico reads them in its own way ([`super::release`]). VXLAN pools are always
-//! Felix's. A class of pools that both leave alone, or both write, is a problem that nothing in
-//! Calico tells.
+//! Each side has its own `programClusterRoutes`, in BGPConfiguration and in FelixConfiguration, and
+//! their meaning depends on the release of Calico ([`super::release`]). Felix always writes the
+//! routes of VXLAN pools. A class of pools whose routes neither or both write is reported as a
+//! problem; Calico itself does not report it.
 
 use super::effective::Effective;
 use super::model::{Encapsulation, IpPool};
@@ -35,7 +35,7 @@ const NONE: Classes = Classes { ipip: false, plain: false };
 const IPIP: Classes = Classes { ipip: true, plain: false };
 const PLAIN: Classes = Classes { ipip: false, plain: true };
 
-/// The words that newer releases have for them.
+/// The values that newer releases have for them.
 fn by_name(word: &str) -> Option<Classes> {
     match word {
         "Enabled" => Some(ALL),
@@ -67,12 +67,12 @@ pub(super) fn felixs(cx: &Effective<'_>) -> Classes {
     if word != "Enabled" || !cx.release.has(Feature::FelixClusterRoutes) {
         return NONE;
     }
-    // What writes routes of pools without encapsulation runs only where no pool has one.
+    // Felix writes routes of pools without encapsulation only if no pool has encapsulation.
     let has_overlay = cx.snapshot.pools.values().any(|p| p.encapsulation != Encapsulation::None);
     Classes { ipip: true, plain: cx.release.has(Feature::ClusterRoutes) && !has_overlay }
 }
 
-/// Names what is wrong with the word itself, and classes of pools that nobody writes, or two do.
+/// Reports an invalid value, and classes of pools whose routes neither or both sides write.
 pub(super) fn check(cx: &Effective<'_>, problems: &mut Vec<Problem>) {
     let word = cx.global.program_cluster_routes.as_str();
     if !word.is_empty() && by_name(word).is_none() {

@@ -1,11 +1,11 @@
 //! The peer table: which remote ends each BGPPeer names, for every node and for this one.
 //!
-//! Calico walks all BGPPeers three times: first those for every node, then those for some, then all
-//! of them in reverse (a node that others peer with peers back). Entries for other nodes never
-//! matter here, so each BGPPeer yields only what concerns this node, and does so independently of
-//! all others, and for each remote node by itself: that is what lets a change recompute one BGPPeer
-//! alone, or one node of it. Which of several entries for one neighbour counts is decided
-//! afterwards, in [`super::resolver`].
+//! Calico makes three passes over all BGPPeers: first those for every node, then those for some
+//! nodes, then all of them in reverse (a node with which others peer peers back). Only entries for
+//! this node matter here. They are computed for each BGPPeer independently of all others, and for
+//! each remote node separately, so that a change recomputes one BGPPeer only, or one node of it.
+//! Which of several entries for one neighbour takes effect is decided afterwards, in
+//! [`super::resolver`].
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -18,17 +18,18 @@ use super::model::{BgpPeer, Node};
 use super::plan::{Problem, Session};
 use super::sessions::{BGP_PORT, Entry, Origin, Scope, family_of, peer_session};
 
-/// What a BGPPeer means for this node.
+/// The entries of a BGPPeer for this node.
 #[derive(Debug)]
 pub(super) struct PeerEntries {
-    /// What they were worked out from.
+    /// The BGPPeer from which they were computed.
     peer: Arc<BgpPeer>,
     scope: Scope,
-    /// This node is what the BGPPeer peers others with.
+    /// This node is a remote end of the BGPPeer, so it peers back.
     is_reversed: bool,
-    /// By the node that is the remote end; under the empty name what no selector named.
+    /// By name of the remote node; the empty name stands for remote ends named by address, and for
+    /// local workloads.
     forward: BTreeMap<Arc<str>, Entries>,
-    /// For this node, because it is what others peer with; by the other node.
+    /// The entries with which this node peers back, by name of the other node.
     reverse: BTreeMap<Arc<str>, Entries>,
     problems: Vec<Problem>,
 }
@@ -40,7 +41,8 @@ pub(super) struct Entries {
     problems: Vec<Problem>,
 }
 
-/// When Calico makes an entry: of several for one neighbour that of the first pass counts.
+/// The pass in which Calico makes an entry; of several for one neighbour, the one of the earliest
+/// pass takes effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Pass {
     /// For every node.
@@ -51,20 +53,20 @@ pub(super) enum Pass {
     Reverse,
 }
 
-/// A remote end, worked out.
+/// A remote end with its session.
 #[derive(Clone, Debug)]
 pub(super) struct Neighbor {
     pub(super) scope: Scope,
     pub(super) addr: IpAddr,
     /// Entries with the same address and port compete.
     pub(super) port: u16,
-    /// `None`: the node itself, or a family that the node has no address of.
+    /// `None`: the neighbour is this node itself, or this node has no address of the family.
     pub(super) session: Option<Arc<Session>>,
     /// Gateway of a host route to the neighbour.
     pub(super) reachable_by: Option<IpAddr>,
 }
 
-/// Works out what a BGPPeer means for this node.
+/// Computes the entries of a BGPPeer for this node.
 pub(super) fn entries<'a>(
     cx: &Effective<'a>,
     finder: &mut NodeFinder<'a>,
@@ -108,7 +110,7 @@ pub(super) fn entries<'a>(
     out
 }
 
-/// The entries with which a node is a remote end.
+/// The entries in which `node` is the remote end.
 fn node_part(
     cx: &Effective<'_>,
     remote: &Remote<'_>,
@@ -123,17 +125,17 @@ fn node_part(
     part
 }
 
-/// How entries depend on another node.
+/// How the entries of a BGPPeer depend on another node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Dependence {
-    /// It may be a remote end, one among others.
+    /// It may be one of the remote ends: recomputing its entries is enough.
     AsOne,
-    /// It may be whose address the BGPPeer names.
+    /// The BGPPeer names its address: all entries are recomputed.
     Wholly,
 }
 
 impl PeerEntries {
-    /// How a change of another node may change them; `None`: not at all.
+    /// What a change of another node affects; `None`: nothing.
     pub(super) fn dependence_on(&self, node: &Node) -> Option<Dependence> {
         let peer = &*self.peer;
         let is_named = || {
@@ -148,7 +150,7 @@ impl PeerEntries {
         is_one.then_some(Dependence::AsOne)
     }
 
-    /// Works out again what one other node is to them.
+    /// Recomputes the entries of one other node.
     pub(super) fn update_node(&mut self, cx: &Effective<'_>, name: &Arc<str>) {
         let peer = Arc::clone(&self.peer);
         let Some(remote) = Remote::new(&peer, &mut Vec::new()) else { return };
@@ -193,7 +195,7 @@ impl PeerEntries {
         forward.chain(self.reverse.iter().map(|(node, part)| (Pass::Reverse, node, part)))
     }
 
-    /// What is wrong with the BGPPeer, and with single entries.
+    /// Problems of the BGPPeer and of single entries.
     pub(super) fn problems(&self) -> impl Iterator<Item = &Problem> {
         self.problems.iter().chain(self.parts().flat_map(|(.., part)| &part.problems))
     }
@@ -212,7 +214,7 @@ fn concerns_or_all(peer: &BgpPeer, node: &Node) -> bool {
     (peer.node.is_empty() && !peer.node_selector.is_given()) || concerns(peer, node)
 }
 
-/// The remote ends of a BGPPeer, by the way in which it names them.
+/// How a BGPPeer names its remote ends.
 enum Remote<'a> {
     Local,
     Selected,
@@ -220,7 +222,7 @@ enum Remote<'a> {
 }
 
 impl<'a> Remote<'a> {
-    /// `None`: the BGPPeer is skipped, and the reason is among the problems.
+    /// `None`: the BGPPeer is skipped, and the reason is added to the problems.
     fn new(peer: &'a BgpPeer, problems: &mut Vec<Problem>) -> Option<Remote<'a>> {
         let object = format!("BGPPeer/{}", peer.name);
         let mut report = |text: String| problems.push(Problem::new(&object, text));
@@ -287,7 +289,7 @@ impl<'a> Remote<'a> {
                     })
                     .collect()
             }
-            // Each node by itself: [`node_part`].
+            // Computed per node by [`node_part`].
             Remote::Selected => Vec::new(),
             Remote::Address { addr, host, port, .. } => {
                 let port = match port {
@@ -308,7 +310,7 @@ impl<'a> Remote<'a> {
         }
     }
 
-    /// Whether this node is what the BGPPeer peers others with, so that it peers back.
+    /// Whether this node is a remote end of the BGPPeer and therefore peers back.
     fn is_reversible(&self, cx: &Effective<'_>, peer: &BgpPeer) -> bool {
         if peer.reverse_peering == "Manual" {
             return false;
@@ -323,7 +325,7 @@ impl<'a> Remote<'a> {
     }
 }
 
-/// Nodes that a BGPPeer is for.
+/// Nodes to which a BGPPeer applies.
 fn initiators<'a>(
     cx: &Effective<'a>,
     finder: &mut NodeFinder<'a>,
@@ -338,7 +340,7 @@ fn initiators<'a>(
     }
 }
 
-/// The entries with which a node is a remote end: one for each address.
+/// The entries in which a node is the remote end: one per address.
 fn node_entries<'a>(
     cx: &Effective<'a>,
     peer: &'a BgpPeer,
@@ -358,7 +360,7 @@ fn node_entries<'a>(
     })
 }
 
-/// Turns an entry into a neighbour, unless it cannot be used.
+/// Turns an entry into a neighbour, or reports why it is skipped.
 fn push(cx: &Effective<'_>, remote: &Remote<'_>, entry: &Entry<'_>, part: &mut Entries) {
     let Entries { neighbors: list, problems } = part;
     let object = || format!("BGPPeer/{}", entry.peer.name);
@@ -400,9 +402,9 @@ fn push(cx: &Effective<'_>, remote: &Remote<'_>, entry: &Entry<'_>, part: &mut E
     });
 }
 
-/// Whether a BGPPeer for this node alone names an address of it, or one for every node does so with a
-/// port that is not the one on which this node listens. One for every node that names the reflector
-/// does nothing on the reflector, and is meant so.
+/// Whether a BGPPeer for this node alone names an address of this node, or one for every node does
+/// so with a port on which this node does not listen. A BGPPeer for every node that names a
+/// reflector intentionally has no effect on the reflector itself.
 pub(super) fn is_own_address(cx: &Effective<'_>, peer: &BgpPeer) -> bool {
     let Some((host, port)) = split_port(&peer.peer_ip) else { return false };
     let Some(addr) = address(host) else { return false };
@@ -419,13 +421,14 @@ pub(super) fn is_own_address(cx: &Effective<'_>, peer: &BgpPeer) -> bool {
         }
 }
 
-/// Reads an address; like Go's tools, one of IPv4 written as an IPv6 one (`::ffff:10.0.0.1`) too.
+/// Reads an address; as Go does, accepts an IPv4 address written as an IPv6 one
+/// (`::ffff:10.0.0.1`).
 fn address(text: &str) -> Option<IpAddr> {
     text.parse::<IpAddr>().ok().map(|addr| addr.to_canonical())
 }
 
-/// Splits `10.0.0.1`, `10.0.0.1:1790`, `fd00::1` and `[fd00::1]:1790`; the port is 0 where there is
-/// none. Brackets without a port are no address, as in Calico.
+/// Splits `10.0.0.1`, `10.0.0.1:1790`, `fd00::1` and `[fd00::1]:1790`; the port is 0 if there is
+/// none. As in Calico, brackets without a port are invalid.
 fn split_port(text: &str) -> Option<(&str, u16)> {
     if let Some(rest) = text.strip_prefix('[') {
         let (host, port) = rest.split_once("]:")?;
@@ -437,8 +440,7 @@ fn split_port(text: &str) -> Option<(&str, u16)> {
     }
 }
 
-/// A port as Go's tools read numbers: `0x6fe`, `0o3376` and `0b11` too, and a leading zero means
-/// octal.
+/// A port as Go parses numbers: also `0x6fe`, `0o3376` and `0b11`, and octal with a leading zero.
 fn port_number(text: &str) -> Option<u16> {
     let (digits, radix) = match text.as_bytes() {
         [b'0', b'x' | b'X', ..] => (&text[2..], 16),

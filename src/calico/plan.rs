@@ -1,7 +1,7 @@
-//! The plan: what BGP on a node is to do, as Calico's objects say.
+//! The plan: the BGP configuration of a node that follows from Calico's objects.
 //!
-//! Serialised, it is the answer of `margay calico plan --json`; keys may be added, never renamed.
-//! The policies that go with it are compiled already and are what the daemon runs.
+//! Serialised, it is the output of `margay calico plan --json`; keys may be added, never renamed.
+//! Its policies are compiled and are those that the daemon runs.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -15,49 +15,51 @@ use sha2::{Digest, Sha256};
 
 use super::release::Release;
 
-/// What BGP on a node is to do.
+/// The BGP configuration of a node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Plan {
     /// The node.
     pub node: String,
-    /// Whether there is any BGP on the node; false with some `CALICO_NETWORKING_BACKEND`s, and then
-    /// the rest is empty.
+    /// Whether the node speaks BGP at all; false with some values of `CALICO_NETWORKING_BACKEND`,
+    /// and then the rest is empty.
     pub speaks_bgp: bool,
     /// One speaker for each family.
     pub families: Families,
-    /// The cluster that this node reflects routes in; `None`: it reflects none, or says no id.
+    /// The cluster in which this node reflects routes; `None`: it reflects none, or has no valid
+    /// cluster id.
     #[serde(skip)]
     pub cluster_id: Option<ClusterId>,
     /// The release of Calico that the plan is for.
     pub release: Release,
     /// Objects, or parts of them, that could not be used; sorted, each once.
     pub problems: Vec<Problem>,
-    /// What can be used, and does nothing or something else than one might think; sorted, each once.
+    /// Objects, or parts of them, that are valid but have no effect, or not the expected one;
+    /// sorted, each once.
     pub notes: Vec<Problem>,
-    /// Which of the problems and notes leave it open who writes which routes: the release of Calico is
-    /// not known, or a class of pools has no writer or two.
+    /// Those problems and notes that make it uncertain which program writes which routes: the
+    /// release of Calico is unknown, or a class of pools has no writer or two.
     #[serde(skip)]
     pub doubts: Vec<Problem>,
-    /// What own blocks, ranges and addresses of services, and routes to neighbours are to this node,
-    /// each with the object that it comes from, for people.
+    /// For own blocks, ranges and addresses of services, and routes to neighbours: what each is to
+    /// this node and the object from which it comes, as text for people.
     #[serde(skip)]
     pub reasons: Arc<BTreeMap<Prefix, String>>,
     /// Whether the plan may be put into force. Without the node's own object nothing can be
-    /// computed, and what runs is left alone.
+    /// computed, and the running configuration is kept.
     #[serde(skip)]
     pub is_complete: bool,
-    /// Why it may not, in one line.
+    /// Why the plan may not be put into force, in one line.
     #[serde(skip)]
     pub stuck: Option<String>,
 }
 
-/// Which sessions of a plan may differ from those of the plan before.
+/// Which sessions of a plan may differ from those of the previous plan.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Touched {
     /// All of them.
     All,
-    /// Those with these names: they came, changed or went. Of sessions with one neighbour address
-    /// all are named or none.
+    /// Those with these names: added, changed or removed. Of the sessions with one neighbour
+    /// address, all are named or none.
     These(BTreeSet<Arc<str>>),
 }
 
@@ -70,7 +72,7 @@ impl Touched {
         }
     }
 
-    /// Takes in what others touched.
+    /// Adds the sessions of `more`.
     pub fn extend(&mut self, more: &Touched) {
         match (&mut *self, more) {
             (Touched::All, _) => {}
@@ -105,7 +107,7 @@ impl Families {
 }
 
 impl Plan {
-    /// That of a node that speaks no BGP.
+    /// The plan of a node that does not speak BGP.
     pub fn without_bgp(node: &str) -> Plan {
         Plan {
             node: node.to_owned(),
@@ -135,10 +137,11 @@ impl Plan {
 /// The speaker of one family.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct FamilyPlan {
-    /// The node has an address of the family; without one there are no sessions, but statics and
-    /// kernel routes remain.
+    /// The node has an address of the family, and its AS number is not 0. Otherwise there are no
+    /// sessions, but static routes and kernel routes remain.
     pub enabled: bool,
-    /// BGP Identifier; `None`: the node has no IPv4 address and none was given.
+    /// BGP Identifier; `None`: the node has no IPv4 address, and `CALICO_ROUTER_ID` gives no valid
+    /// one.
     pub router_id: Option<RouterId>,
     /// Our AS.
     pub asn: Asn,
@@ -147,19 +150,19 @@ pub struct FamilyPlan {
     /// Sorted by name.
     #[serde(serialize_with = "as_list")]
     pub sessions: Arc<Vec<PlannedSession>>,
-    /// Routes of our own.
+    /// Locally originated routes.
     pub statics: Vec<StaticRoute>,
-    /// Own blocks: announced whole, nothing beneath them; sorted as text.
+    /// Own blocks: announced whole, more specific routes suppressed; sorted as text.
     pub aggregates: Vec<Prefix>,
-    /// Communities for what is announced.
+    /// Communities added to announced routes.
     pub communities: Vec<PrefixCommunities>,
-    /// Nothing inside these goes to the kernel; sorted as text.
+    /// No route inside these is installed in the kernel; sorted as text.
     pub kernel_reject: Vec<Prefix>,
     /// Sorted as text.
     pub pools: Vec<Pool>,
-    /// Globs of interfaces whose networks are no routes of ours; the first that matches decides.
+    /// Globs of interfaces whose networks are not announced; the first that matches decides.
     pub ignored_interfaces: Vec<String>,
-    /// What goes to the kernel; serialised, a digest.
+    /// Applied to routes for the kernel; serialised, a digest.
     #[serde(rename = "kernel_policy", serialize_with = "as_digest")]
     pub kernel: Arc<Policy>,
 }
@@ -192,24 +195,25 @@ pub struct Listen {
     pub port: u16,
 }
 
-/// A session in its place among the others.
+/// A session with its policies, and whether another one shadows it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct PlannedSession {
     /// Its parameters.
     #[serde(flatten)]
     pub session: Arc<Session>,
-    /// The session that holds the same neighbour; this one waits until that is removed.
+    /// The session that holds the same neighbour address and port; this one does not run until that
+    /// one is removed.
     pub shadowed_by: Option<Arc<str>>,
-    /// Applied to what the neighbour sends; serialised, a digest.
+    /// Applied to received routes; serialised, a digest.
     #[serde(rename = "import_policy", serialize_with = "as_digest")]
     pub import: Arc<Policy>,
-    /// Applied to what would be advertised to the neighbour; serialised, a digest.
+    /// Applied to routes to be advertised; serialised, a digest.
     #[serde(rename = "export_policy", serialize_with = "as_digest")]
     pub export: Arc<Policy>,
 }
 
 impl Session {
-    /// Whether it has to do without a key that it should have. Such a session does not run.
+    /// Whether it requires an MD5 key that is unavailable. Such a session does not run.
     pub fn lacks_key(&self) -> bool {
         self.password.is_some() && self.key.is_none()
     }
@@ -218,12 +222,12 @@ impl Session {
 /// Parameters of a session.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Session {
-    /// As BIRD calls its protocol: `Mesh_10_192_0_3`.
+    /// The name of BIRD's protocol for it: `Mesh_10_192_0_3`.
     #[serde(serialize_with = "as_text")]
     pub name: Arc<str>,
-    /// What asked for it.
+    /// What configures it.
     pub kind: SessionKind,
-    /// The object that it follows from: `BGPPeer/tor`, or `Node/b` for the mesh.
+    /// The object from which it follows: `BGPPeer/tor`, or `Node/b` for the mesh.
     #[serde(serialize_with = "as_text")]
     pub object: Arc<str>,
     /// The neighbour's address.
@@ -234,34 +238,34 @@ pub struct Session {
     pub remote_asn: Asn,
     /// Our AS on this session.
     pub local_asn: Asn,
-    /// iBGP.
+    /// Whether the session is iBGP.
     pub internal: bool,
-    /// The address that we use; `None`: the kernel chooses.
+    /// The local address; `None`: the kernel chooses.
     pub source_address: Option<IpAddr>,
-    /// We wait for the neighbour to connect.
+    /// Whether the neighbour is to open the connection.
     pub passive: bool,
-    /// GTSM: most hops to the neighbour, 1-255.
+    /// GTSM (RFC 5082): maximum number of hops to the neighbour, 1-255.
     pub ttl_security: Option<u8>,
     /// Where the MD5 key is.
     pub password: Option<Password>,
     /// The neighbour is our client.
     pub route_reflector_client: bool,
-    /// The cluster that clients are in.
+    /// CLUSTER_ID of the cluster of the clients.
     pub cluster_id: Option<ClusterId>,
     /// Next hop towards the neighbour.
     pub next_hop: NextHop,
-    /// How often our AS may stand in a received path.
+    /// How many times our AS may occur in a received AS_PATH.
     pub allow_local_asn: u8,
-    /// Restart time that we offer, in seconds.
+    /// Restart Time that we advertise, in seconds (RFC 4724).
     pub graceful_restart_time: u64,
     /// Keepalive interval in seconds; `None`: a third of the hold time.
     pub keepalive_time: Option<u64>,
     /// BGPFilters that exist and have rules for the family, in order.
     pub filters: Vec<String>,
-    /// Sorts sessions like their names; equal ones must differ by name.
+    /// Sorts sessions as their names do; where keys are equal, names are compared.
     #[serde(skip)]
     pub(super) sort_key: u128,
-    /// The MD5 key itself, never printed.
+    /// The MD5 key; never printed.
     #[serde(skip)]
     pub key: Option<AuthKey>,
 }
@@ -273,7 +277,8 @@ fn as_list<S: Serializer>(
     serializer.collect_seq(list.iter())
 }
 
-/// Tells whether a policy is the same as in another plan of the same margay: rules are not shown.
+/// A digest that shows whether a policy is the same in another plan of the same version of margay;
+/// the rules themselves are not printed.
 fn as_digest<S: Serializer>(policy: &Arc<Policy>, serializer: S) -> Result<S::Ok, S::Error> {
     let digest = Sha256::digest(format!("{:?} {:?}", policy.rules, policy.default));
     let text: String = digest.iter().take(6).map(|octet| format!("{octet:02x}")).collect();
@@ -284,7 +289,7 @@ fn as_text<S: Serializer>(text: &Arc<str>, serializer: S) -> Result<S::Ok, S::Er
     serializer.serialize_str(text)
 }
 
-/// What asked for a session.
+/// What configures a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum SessionKind {
@@ -305,7 +310,7 @@ pub struct Password {
     pub secret: String,
     /// The key in it.
     pub key: String,
-    /// It is there and can be used; otherwise the last key that was known is, and without any the
+    /// Whether it exists and is usable; otherwise the last known key is used, and without one the
     /// session does not run.
     pub found: bool,
 }
@@ -314,7 +319,7 @@ pub struct Password {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum NextHop {
-    /// As BGP says.
+    /// As in RFC 4271 §5.1.3.
     Auto,
     /// Always ourselves.
     #[serde(rename = "self")]
@@ -323,7 +328,7 @@ pub enum NextHop {
     Keep,
 }
 
-/// A route of our own.
+/// A locally originated route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct StaticRoute {
     /// Destination.
@@ -338,13 +343,13 @@ pub struct StaticRoute {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum StaticKind {
-    /// Dropped, where nothing more specific is known.
+    /// Dropped, unless there is a more specific route.
     Blackhole,
     /// Sent to the gateway.
     Via,
 }
 
-/// Communities for everything inside a prefix.
+/// Communities for all routes inside a prefix.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct PrefixCommunities {
     /// The prefix.
@@ -356,7 +361,7 @@ pub struct PrefixCommunities {
 /// An IP pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Pool {
-    /// Masked.
+    /// With host bits cleared.
     pub cidr: Prefix,
     /// Its routes are announced.
     pub export: bool,
@@ -368,13 +373,13 @@ pub struct Pool {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum PoolRoutes {
-    /// As they are.
+    /// Installed unchanged.
     Accept,
-    /// Not: something else writes them.
+    /// Not installed: another program writes them.
     Reject,
-    /// Through the IPIP tunnel.
+    /// Installed through the IPIP tunnel.
     Tunnel,
-    /// Through the IPIP tunnel, unless the next hop is in the node's own subnet.
+    /// Installed through the IPIP tunnel, unless the next hop is in the node's own subnet.
     TunnelCrossSubnet,
 }
 
@@ -383,12 +388,12 @@ pub enum PoolRoutes {
 pub struct Problem {
     /// `KIND/NAME`; a file or a key where there is no object.
     pub object: String,
-    /// What is wrong with it and what happens instead.
+    /// What is wrong with it, and what happens instead.
     pub text: String,
 }
 
 impl Problem {
-    /// What is wrong with an object, or with a file or key that should hold one.
+    /// A problem of an object, or of a file or key that should hold one.
     pub fn new(object: impl ToString, text: impl Into<String>) -> Self {
         Problem { object: object.to_string(), text: text.into() }
     }

@@ -1,8 +1,8 @@
 //! The policies that confd writes as BIRD filters, compiled to margay's policy engine.
 //!
-//! Kernel metric and LOCAL_PREF mirror each other (`METRIC_MIRROR - metric`), so that a priority
-//! survives iBGP. A route whose metric is below the cluster's ordinary one is *elevated*: it wins
-//! over other sources of its prefix, and is announced although it lies inside an aggregate.
+//! Kernel metric and LOCAL_PREF mirror each other (`METRIC_MIRROR - metric`), so that a priority is
+//! carried over iBGP. A route whose metric is below the cluster's ordinary one is *elevated*: it is
+//! preferred to other sources of its prefix, and announced even if it lies inside an aggregate.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
@@ -21,17 +21,17 @@ use super::services::{ServiceRoutes, sorted};
 /// Preference of elevated routes.
 const ELEVATED: u16 = 200;
 
-/// Interfaces that carry other nodes' pods.
+/// Interfaces of overlays between nodes.
 const OVERLAY_INTERFACES: [&str; 2] = ["*.cali", "*.calico"];
 
 /// The IPIP tunnel.
 const TUNNEL: &str = "tunl0";
 
-/// Whether a route's priority goes through BGP ([`Feature::RoutePriorities`]).
+/// Whether a route's priority is carried in BGP ([`Feature::RoutePriorities`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Priorities {
     Mirrored,
-    /// The same, but Felix may be one that writes pods' routes without a metric.
+    /// As `Mirrored`, but Felix may be a release that writes pods' routes without a metric.
     MirroredIfGiven,
     None,
 }
@@ -50,30 +50,31 @@ impl Priorities {
     }
 }
 
-/// What all policies of a family are made of.
+/// The inputs to all policies of a family.
 pub(super) struct Parts {
     pub(super) family: Family,
     /// Kernel metric of ordinary routes.
     pub(super) normal_priority: u32,
-    /// Own blocks that count, sorted as text.
+    /// Own blocks in use, sorted as text.
     pub(super) aggregates: Vec<Prefix>,
     /// Communities by prefix, in the order of the configuration.
     pub(super) communities: Vec<(Prefix, Vec<(String, AnyCommunity)>)>,
-    /// Sorted as text; overlapping ones in the order in which they are asked.
+    /// Sorted as text, which is the order in which overlapping ones are matched.
     pub(super) pools: Vec<Pool>,
-    /// Pools whose routes to other nodes Felix writes, alone or beside us, or that nobody does.
+    /// Pools whose routes to other nodes Felix writes, whether or not we do too, or which neither
+    /// writes.
     felixs: Vec<Prefix>,
-    /// We write the routes of IPIP pools.
+    /// Whether we write the routes of IPIP pools.
     owns_ipip: bool,
-    /// Kernel metric and LOCAL_PREF mirror each other.
+    /// Whether kernel metric and LOCAL_PREF mirror each other.
     priorities: Priorities,
     /// Of this family only.
     pub(super) services: ServiceRoutes,
-    /// We reflect routes.
+    /// Whether this node reflects routes.
     is_reflector: bool,
     /// The node's own network.
     subnet: Option<Prefix>,
-    /// Other nodes that run WireGuard, if this one does.
+    /// Addresses of other nodes that run WireGuard; empty unless this one does.
     wireguard: Vec<Prefix>,
 }
 
@@ -117,12 +118,12 @@ impl Parts {
         }
     }
 
-    /// LOCAL_PREF of elevated routes; beyond [`METRIC_MIRROR`] the metric wraps around.
+    /// Lowest LOCAL_PREF of elevated routes; above [`METRIC_MIRROR`] the metric would wrap around.
     fn elevated_from(&self) -> u32 {
         METRIC_MIRROR - self.normal_priority + 1
     }
 
-    /// What the plan shows of [`Parts::communities`].
+    /// [`Parts::communities`] as shown in the plan.
     pub(super) fn shown_communities(&self) -> Vec<PrefixCommunities> {
         let shown = self.communities.iter().map(|(prefix, list)| PrefixCommunities {
             prefix: *prefix,
@@ -176,7 +177,7 @@ impl Parts {
         policy("calico export", list, Decision::Reject)
     }
 
-    /// What BIRD's `calico_export_to_bgp_peers` does.
+    /// The rules of BIRD's `calico_export_to_bgp_peers`.
     fn push_export_rules(&self, peer_type: PeerType, list: &mut Vec<Rule>) {
         let of_pools = |export: bool| {
             let chosen = self.pools.iter().filter(move |p| p.export == export);
@@ -218,11 +219,12 @@ impl Parts {
         push_set(list, "pool", of_pools(true), Decision::Accept);
     }
 
-    /// What Felix routes to another node is that node's to announce: a route of the kernel with a
-    /// gateway, in a pool whose routes Felix writes, be it beside us. Routes of pods here have none.
+    /// Rejects routes by which Felix reaches another node, since that node announces them: kernel
+    /// routes with a gateway, in a pool whose routes Felix writes, even if we do too. Routes to
+    /// local pods have no gateway.
     ///
-    /// Differs from BIRD: there such a route goes to the whole mesh where it leaves by an ordinary
-    /// interface (projectcalico/calico#13533).
+    /// Differs from BIRD, which announces such a route to the whole mesh if it points out of an
+    /// ordinary interface (projectcalico/calico#13533).
     fn push_other_nodes_blocks(&self, list: &mut Vec<Rule>) {
         let inside = PrefixSet::covering(self.felixs.iter().copied());
         if inside.ranges().is_empty() {
@@ -241,13 +243,14 @@ impl Parts {
         list.push(rule("another node's block, written by Felix", matches, Decision::Reject));
     }
 
-    /// Own blocks are announced; what is inside them only if it is elevated.
+    /// Own blocks are announced, more specific routes inside them only if elevated.
     fn push_aggregation(&self, list: &mut Vec<Rule>) {
         let blocks = &self.aggregates;
         let is_nested = blocks
             .iter()
             .any(|outer| blocks.iter().any(|inner| inner != outer && outer.contains(*inner)));
-        // Blocks that lie side by side can be asked all at once; of nested ones the first decides.
+        // Disjoint blocks share one set of rules. Nested ones need their own, since the first one
+        // that matches decides.
         let groups = if is_nested { blocks.chunks(1) } else { blocks.chunks(blocks.len().max(1)) };
         for group in groups {
             let inside = || Match::Prefix(PrefixSet::covering(group.iter().copied()));
@@ -265,7 +268,7 @@ impl Parts {
         }
     }
 
-    /// What goes to the kernel.
+    /// The policy for routes to be installed in the kernel.
     pub(super) fn kernel(&self) -> Policy {
         let mut list = Vec::new();
         let already_there = Match::Source(vec![Source::Kernel, Source::Direct]);
@@ -298,12 +301,12 @@ impl Parts {
     }
 
     fn push_pool_rules(&self, list: &mut Vec<Rule>) {
-        // Of IPv6 pools confd writes down those that are rejected: an accepted one inside such a
-        // pool, which the text of its CIDR may put first, is rejected with it.
+        // For IPv6, confd writes rules for rejected pools only. An accepted pool inside a rejected
+        // one is therefore rejected too, even if it sorts first.
         let is_written =
             |pool: &&Pool| self.family == Family::Ipv4 || pool.kernel != PoolRoutes::Accept;
         let pools: Vec<&Pool> = self.pools.iter().filter(is_written).collect();
-        // Neighbours in the list that do the same are asked together.
+        // Adjacent pools with the same treatment share a rule.
         for group in pools.chunk_by(|a, b| a.kernel == b.kernel) {
             let inside = || Match::Prefix(PrefixSet::covering(group.iter().map(|p| p.cidr)));
             let Some(first) = group.first() else { continue };
@@ -317,8 +320,8 @@ impl Parts {
                 PoolRoutes::Accept => {
                     list.push(rule("pool", vec![inside()], Decision::Accept));
                 }
-                // Until Felix has come to it, what is there stays: the routes that BIRD left where
-                // the release says that they are Felix's now, and ours where a pool's mode changed.
+                // Routes that are installed already stay until Felix replaces them: those that BIRD
+                // left, if they are Felix's in this release, and ours, if a pool's mode changed.
                 PoolRoutes::Reject => list.push(Rule {
                     name: "pool whose routes Felix writes".to_owned(),
                     matches: vec![inside()],
@@ -358,7 +361,7 @@ fn next(name: &str, matches: Vec<Match>, changes: Vec<Change>) -> Rule {
     Rule { name: name.to_owned(), matches, changes, decision: Decision::Next }
 }
 
-/// A rule for everything inside a set, unless that is empty.
+/// Adds a rule for all routes inside a set, unless the set is empty.
 fn push_set(list: &mut Vec<Rule>, name: &str, set: PrefixSet, decision: Decision) {
     if !set.ranges().is_empty() {
         list.push(rule(name, vec![Match::Prefix(set)], decision));
@@ -369,8 +372,7 @@ fn without_metric() -> Match {
     Match::Not(Box::new(Match::Metric(0..=u32::MAX)))
 }
 
-/// Own blocks of the family, with the state of the claim, sorted as text. Pending ones are left
-/// out.
+/// Own blocks of the family, with the state of the claim, sorted as text; without pending ones.
 pub(super) fn own_blocks(cx: &Effective<'_>, family: Family) -> Vec<(Prefix, AffinityState)> {
     let mut blocks: std::collections::BTreeMap<String, (Prefix, AffinityState)> =
         std::collections::BTreeMap::new();
@@ -451,7 +453,8 @@ fn communities(
     out
 }
 
-/// The pools that count, of the same CIDR the first by name, in the order of the CIDRs' text.
+/// The pools in use, sorted by the text of their CIDRs. Of several with one CIDR, only the first by
+/// name is used.
 fn chosen_pools<'a>(cx: &Effective<'a>, family: Family) -> Vec<&'a IpPool> {
     let mut by_cidr: std::collections::BTreeMap<Prefix, &IpPool> =
         std::collections::BTreeMap::new();
@@ -462,10 +465,11 @@ fn chosen_pools<'a>(cx: &Effective<'a>, family: Family) -> Vec<&'a IpPool> {
     cidrs.into_iter().filter_map(|cidr| by_cidr.get(&cidr).copied()).collect()
 }
 
-/// What becomes of the routes in a pool.
+/// How the routes of a pool are treated.
 fn planned(pool: &IpPool, family: Family, ours: Classes, has_subnet: bool) -> Pool {
     let kernel = match (pool.encapsulation, family) {
-        // Without a subnet of its own the node cannot tell near from far, and takes everything.
+        // Without a subnet the node cannot tell which next hops are on its link, and accepts all
+        // routes.
         (_, Family::Ipv4) if !has_subnet => PoolRoutes::Accept,
         (encapsulation, _) if !ours.have(encapsulation) => PoolRoutes::Reject,
         (Encapsulation::IpipAlways, Family::Ipv4) => PoolRoutes::Tunnel,
@@ -500,25 +504,25 @@ fn wireguard(cx: &Effective<'_>, family: Family) -> Vec<Prefix> {
         .collect()
 }
 
-/// Of more combinations of filters and AS than this, most are of sessions that were removed: then only
-/// those that are there are found again.
+/// Maximum number of cached combinations of filters and AS. If there are more, most are assumed to
+/// belong to removed sessions: the cache is cleared, and fills again from the present ones.
 const KEYS_MAX: usize = 256;
 
 /// Import and export policy of a session.
 pub(super) type PolicyPair = (Arc<Policy>, Arc<Policy>);
 
-/// Compiles policies once for all sessions that share them, and gives an equal one of an earlier
-/// time out again, so that unchanged sessions are recognised by the pointer.
+/// Compiles policies once for all sessions that share them, and reuses equal ones from the previous
+/// plan, so that unchanged policies compare equal by pointer.
 #[derive(Default)]
 pub(super) struct PolicyCache {
     previous: Vec<Arc<Policy>>,
     current: Vec<Arc<Policy>>,
     by_session: std::collections::HashMap<SessionKey, PolicyPair>,
-    /// The last answer: sessions that follow each other mostly share their policies.
+    /// The last result: consecutive sessions mostly share their policies.
     last: Option<(SessionKey, PolicyPair)>,
 }
 
-/// What sessions with the same policies share.
+/// What determines the policies of a session.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct SessionKey {
     family: Family,
@@ -528,18 +532,18 @@ struct SessionKey {
 }
 
 impl PolicyCache {
-    /// Begins a computation.
+    /// Begins a plan; only policies of the previous plan can be reused.
     pub(super) fn begin(&mut self) {
         self.previous = std::mem::take(&mut self.current);
         self.last = None;
     }
 
-    /// Forgets which sessions there are.
+    /// Clears the cached combinations.
     pub(super) fn forget_sessions(&mut self) {
         self.by_session.clear();
     }
 
-    /// Compiles the policies of all known sessions of the family again; whether any is another one.
+    /// Recompiles all cached policies of the family. Returns whether any may have changed.
     pub(super) fn refresh(&mut self, cx: &Effective<'_>, parts: &Parts) -> bool {
         let keys: Vec<SessionKey> =
             self.by_session.keys().filter(|key| key.family == parts.family).cloned().collect();

@@ -1,13 +1,13 @@
-//! Which Calico a cluster runs, and what differs between its releases.
+//! Which release of Calico a cluster runs, and how the releases differ.
 //!
-//! Only what the routes, the attributes or the kernels of other nodes, or Felix, depend on is here:
-//! [`FEATURES`]. Where a release was only wrong (endpoints that are not ready counted, of several
-//! EndpointSlices only the changed one was judged, fields that the release did not know yet), what
-//! is right is done for every release; README lists both.
+//! [`FEATURES`] lists only differences that affect routes, attributes, other nodes' kernels or
+//! Felix. Where a release merely had a fault (it counted endpoints that are not ready, it
+//! considered only the changed one of several EndpointSlices, it did not know a field yet), margay
+//! behaves correctly for every release; README lists both.
 //!
-//! A fix may come to several lines of releases, so a boundary is an exact version. It is the first
-//! version that is known to have the feature: v3.28.5, v3.30.7, v3.31.7, v3.32.1 and Calico's master of
-//! August 2026 were run, the notes of v3.32.0, v3.32.2 and v3.33.0 were read.
+//! A fix may be backported to several lines of releases, so a boundary is an exact version: the
+//! first one known to have the feature. v3.28.5, v3.30.7, v3.31.7, v3.32.1 and Calico's master of
+//! August 2026 were run; of v3.32.0, v3.32.2 and v3.33.0 the release notes were read.
 
 use std::fmt;
 use std::str::FromStr;
@@ -15,7 +15,7 @@ use std::str::FromStr;
 use serde::{Serialize, Serializer};
 
 /// A version of Calico, such as v3.32.1. What follows the numbers (`-0.dev-12-gabcdef`, `-rc1`) is
-/// passed over: such a build counts as the release that it leads to.
+/// ignored: such a build counts as the release that it precedes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Version {
     /// 3 in v3.32.1.
@@ -27,12 +27,12 @@ pub struct Version {
 }
 
 impl Version {
-    /// The oldest release that is known.
+    /// The oldest supported release.
     pub const OLDEST: Version = Version::new(3, 28, 0);
-    /// The newest one.
+    /// The newest supported release.
     pub const NEWEST: Version = Version::new(3, 33, 0);
 
-    /// As in v`major`.`minor`.`patch`.
+    /// The version v`major`.`minor`.`patch`.
     pub const fn new(major: u16, minor: u16, patch: u16) -> Self {
         Version { major, minor, patch }
     }
@@ -75,30 +75,32 @@ impl FromStr for Version {
     }
 }
 
-/// What later releases do and earlier ones do not.
+/// A behaviour that later releases have and earlier ones do not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Feature {
-    /// A node of the mesh without an AS number is taken to be in the AS of the node that peers with
-    /// it. Before, in the cluster's.
+    /// A node of the mesh without an AS number is assumed to be in the AS of the node that peers
+    /// with it; before, in the cluster's.
     MeshInOwnAs,
     /// FelixConfiguration has `programClusterRoutes`. Default Disabled; Enabled: Felix writes the
     /// routes of IPIP pools.
     FelixClusterRoutes,
-    /// Felix writes pods' routes with metric 1024, and that priority goes through BGP: kernel metric
-    /// and LOCAL_PREF mirror each other, what is better than normal is preferred and announced out of
-    /// an aggregated block. Before, BIRD's routes have no metric and LOCAL_PREF is left alone.
+    /// Felix writes pods' routes with metric 1024, and the priority is carried in BGP: kernel
+    /// metric and LOCAL_PREF mirror each other, and a route with a better than normal metric is
+    /// preferred and announced even if it lies inside an aggregated block. Before, BIRD's routes
+    /// have no metric and LOCAL_PREF is unchanged.
     RoutePriorities,
-    /// BGPConfiguration has `programClusterRoutes`: Disabled leaves all pools to Felix. Felix's own
-    /// Enabled now concerns pools without encapsulation too, unless there is a pool with one.
+    /// BGPConfiguration has `programClusterRoutes`: Disabled leaves all pools to Felix. Enabled in
+    /// FelixConfiguration also covers pools without encapsulation, unless there is a pool with
+    /// encapsulation.
     ClusterRoutes,
     /// `programClusterRoutes` names classes of pools, in both objects. Absent: Felix writes the
     /// routes of IPIP pools, BGP those of pools without encapsulation.
     ClusterRoutesByClass,
-    /// Routes to nodes that run WireGuard, as this one does, are Felix's alone.
+    /// If this node and another one run WireGuard, only Felix writes the routes to the other one.
     WireguardByFelix,
 }
 
-/// Each feature with the first version that has it.
+/// Each feature, with the first version that has it.
 pub const FEATURES: [(Feature, Version); 6] = [
     (Feature::MeshInOwnAs, Version::new(3, 30, 7)),
     (Feature::FelixClusterRoutes, Version::new(3, 31, 0)),
@@ -108,12 +110,12 @@ pub const FEATURES: [(Feature, Version); 6] = [
     (Feature::WireguardByFelix, Version::new(3, 33, 0)),
 ];
 
-/// The Calico that a plan is for.
+/// The release of Calico for which a plan is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Release {
-    /// What behaves so: the version itself, or the nearest that is known.
+    /// The version whose behaviour applies: the cluster's own, or the nearest older supported one.
     pub version: Version,
-    /// Where that is known from.
+    /// Where the version is known from.
     pub origin: Origin,
 }
 
@@ -121,11 +123,11 @@ pub struct Release {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Origin {
-    /// It was given: `calico.version`, or `MARGAY_CALICO_VERSION`.
+    /// Configured: `calico.version`, or `MARGAY_CALICO_VERSION`.
     Given,
     /// ClusterInformation `default`.
     ClusterInformation,
-    /// It is not known; the newest is assumed.
+    /// It is unknown; the newest supported one is assumed.
     Assumed,
 }
 
@@ -142,11 +144,11 @@ impl fmt::Display for Release {
 }
 
 impl Release {
-    /// The newest release, where nothing says which it is.
+    /// The newest supported release, for clusters of unknown version.
     pub const ASSUMED: Release = Release { version: Version::NEWEST, origin: Origin::Assumed };
 
-    /// The release of that version. One that is not known behaves as the nearest older one, and the
-    /// note says so; one older than all as the oldest.
+    /// The release of a version. A version not in the supported range behaves as the nearest older
+    /// supported one, or as the oldest, and the returned note says so.
     pub fn of(version: Version, origin: Origin) -> (Release, Option<String>) {
         let nearest = version.clamp(Version::OLDEST, Version::NEWEST);
         let is_known = (nearest.major, nearest.minor) == (version.major, version.minor);

@@ -1,9 +1,9 @@
-//! From objects to the plan, all at once or by what changed.
+//! Computes the plan from the objects, from scratch or from what changed.
 //!
-//! The plan is made of parts that depend on few objects each: a session of the mesh on one other
-//! node, the entries of a BGPPeer on it and on the nodes that it names, what there is at a neighbour
-//! address on the parts that name it. [`Resolver`] keeps these parts, works out again only those
-//! whose objects changed, and mends the list of sessions where they did.
+//! The plan consists of parts, each of which depends on few objects: a session of the mesh on one
+//! other node, the entries of a BGPPeer on it and on the nodes that it names, the sessions of a
+//! neighbour address on the parts that name the address. [`Resolver`] keeps these parts, recomputes
+//! only those whose objects changed, and updates the list of sessions accordingly.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -28,40 +28,40 @@ use super::sessions::{family_of, mesh_session};
 use super::settings::Settings;
 use super::snapshot::Snapshot;
 
-/// Where the node is not among them, so many names of nodes are listed.
+/// If the node's own object is missing, the names of up to this many other nodes are listed.
 const NODES_NAMED: usize = 5;
 
-/// Interfaces that never are networks of ours.
+/// Interfaces whose networks are never announced.
 const IGNORED_INTERFACES: [&str; 2] = ["cali*", "kube-ipvs*"];
 
-/// Where an entry of the peer table is: its address and pass, then BGPPeer and remote node.
+/// The key of an entry of the peer table: its address and pass, then BGPPeer and remote node.
 type Place = (IpAddr, Pass, Arc<str>, Arc<str>);
 
-/// Works the plan out from a snapshot.
+/// Computes the plan from a snapshot.
 pub fn resolve(snapshot: &Snapshot, settings: &Settings) -> Plan {
     Resolver { snapshot: snapshot.clone(), ..Resolver::new(settings.clone()) }.plan()
 }
 
-/// Keeps objects and the plan that follows from them.
+/// Keeps the objects, and updates the plan as they change.
 #[derive(Default)]
 pub struct Resolver {
     settings: Option<Settings>,
     snapshot: Snapshot,
     changed: Changed,
-    /// By node: the session of each family.
+    /// By node name: the session of each family.
     mesh: BTreeMap<Arc<str>, MeshNode>,
     peers: BTreeMap<Arc<str>, PeerEntries>,
-    /// Entries of BGPPeers by address, in the order in which they count.
+    /// Entries of BGPPeers by address, in order of precedence.
     places: BTreeSet<Place>,
-    /// Addresses to put together again.
+    /// Addresses to reassemble.
     stale: BTreeSet<IpAddr>,
     lists: [SessionList; 2],
-    /// What is wrong with parts, of those that have anything.
-    troubles: BTreeMap<(Part, Arc<str>), Vec<Problem>>,
+    /// Problems of parts; only parts with problems have an entry.
+    part_problems: BTreeMap<(Part, Arc<str>), Vec<Problem>>,
     touched: Touched,
     services: Option<(ServiceRoutes, Vec<Problem>)>,
-    /// What is wrong with configurations and filters, in use or not.
-    of_objects: Vec<Problem>,
+    /// Problems of configurations and filters, in use or not.
+    object_problems: Vec<Problem>,
     policies: PolicyCache,
     notes: Notes,
     /// See [`Resolver::hold_release`].
@@ -71,7 +71,7 @@ pub struct Resolver {
 /// The sessions of the mesh with a node.
 type MeshNode = [Option<Arc<Session>>; 2];
 
-/// What a part of the plan is made for; a name says for which.
+/// The kind of object for which a part of the plan is made; keys also hold the object's name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Part {
     MeshNode,
@@ -81,7 +81,7 @@ enum Part {
 /// What changed since the last plan.
 #[derive(Default)]
 struct Changed {
-    /// Something that many parts depend on.
+    /// Something on which many parts depend.
     everything: bool,
     /// Other nodes, as they were at the last plan.
     nodes: BTreeMap<String, Option<Arc<Node>>>,
@@ -92,7 +92,7 @@ struct Changed {
 }
 
 impl Resolver {
-    /// Without any object yet.
+    /// A resolver without any object.
     pub fn new(settings: Settings) -> Self {
         Resolver { settings: Some(settings), ..Resolver::default() }
     }
@@ -102,9 +102,8 @@ impl Resolver {
         &self.snapshot
     }
 
-    /// Takes an object in, or its absence. Nothing is worked out before [`Resolver::plan`]. Returns
-    /// whether a plan may follow that is another one: most of what is written into a cluster's Nodes
-    /// does not concern BGP.
+    /// Stores an object, or its absence. Nothing is computed before [`Resolver::plan`]. Returns
+    /// whether the plan may change: most changes to a cluster's Nodes do not concern BGP.
     pub fn apply(&mut self, decoded: Decoded) -> bool {
         if self.snapshot.holds(&decoded) {
             return false;
@@ -116,7 +115,8 @@ impl Resolver {
         true
     }
 
-    /// Takes in what an earlier run knew of a Secret's keys, which count where it has none.
+    /// Stores the keys of a Secret that an earlier run knew. They are used where the Secret has
+    /// none.
     pub fn remember_keys(&mut self, decoded: &Decoded) {
         if let Ok(Some(Object::Secret(secret))) = &decoded.object {
             self.note(&decoded.id);
@@ -124,7 +124,7 @@ impl Resolver {
         }
     }
 
-    /// Takes an object out.
+    /// Removes an object.
     pub fn withdraw(&mut self, id: &ObjectId) {
         self.note(id);
         self.snapshot.withdraw(id);
@@ -156,12 +156,12 @@ impl Resolver {
             Kind::BgpFilter | Kind::Secret | Kind::ClusterInformation => changed.everything = true,
             Kind::Service | Kind::EndpointSlice => changed.services = true,
             Kind::LocalEndpoint => self.note_endpoint(id),
-            // What follows from these is worked out each time.
+            // What depends on these is recomputed for every plan.
             Kind::IpPool | Kind::BlockAffinity | Kind::FelixConfiguration => {}
         }
     }
 
-    /// Marks the BGPPeer that a local workload belongs to.
+    /// Marks the BGPPeer of a local workload as changed.
     fn note_endpoint(&mut self, id: &ObjectId) {
         if id.kind == Kind::LocalEndpoint
             && let Some(endpoint) = self.snapshot.endpoints.get(&id.name)
@@ -170,16 +170,17 @@ impl Resolver {
         }
     }
 
-    /// Keeps the first release that ClusterInformation named in force from here on: this node runs one
-    /// calico-node for as long as this process is part of it, while the object tells which node's began
-    /// last, back and forth during a rolling upgrade.
+    /// Keeps the first release that ClusterInformation named in force from here on. This node's
+    /// calico-node stays the same while this process, a part of it, runs, whereas the object names
+    /// the release of whichever calico-node started last, which alternates during a rolling
+    /// upgrade.
     pub fn hold_release(&mut self, release: Release) {
         if release.origin == Origin::ClusterInformation {
             self.held_release.get_or_insert(release);
         }
     }
 
-    /// The release that the plan is for.
+    /// The release for which the plan is made.
     fn release(&self, settings: &Settings, notes: &mut Vec<Problem>) -> Release {
         let named = release(settings, &self.snapshot, notes);
         let held = self.held_release.filter(|_| named.origin != Origin::Given);
@@ -193,14 +194,14 @@ impl Resolver {
         held
     }
 
-    /// The plan that follows from the objects.
+    /// The plan for the present objects.
     pub fn plan(&mut self) -> Plan {
         let settings = self.settings.clone().unwrap_or_else(|| Settings::new(""));
         let missing = missing(&settings, &self.snapshot);
         let mut problems = unreadable(&self.snapshot, missing.as_ref());
         let mut notes = Vec::new();
         let release = self.release(&settings, &mut notes);
-        // The snapshot is lent out while the parts are written.
+        // Moved out so that it can be borrowed while the parts are updated.
         let snapshot = std::mem::take(&mut self.snapshot);
         let plan = match Effective::new(&settings, &snapshot, release) {
             Some(cx) if missing.is_none() => {
@@ -208,7 +209,7 @@ impl Resolver {
                 self.assemble(&cx, problems, notes)
             }
             _ => {
-                // What comes next starts from nothing.
+                // The next plan is computed from scratch.
                 self.changed.everything = true;
                 let stuck = missing.as_ref().map(|p| format!("{}: {}", p.object, p.text));
                 problems.extend(missing);
@@ -236,7 +237,7 @@ impl Resolver {
         std::mem::take(&mut self.touched)
     }
 
-    /// Works out again what changed.
+    /// Recomputes the parts whose objects changed.
     fn update_parts(&mut self, cx: &Effective<'_>) {
         let is_first = self.mesh.is_empty() && self.peers.is_empty();
         let changed = std::mem::take(&mut self.changed);
@@ -244,7 +245,7 @@ impl Resolver {
         let everything = changed.everything || is_first;
         self.notes.update(cx, &mut finder, everything, &changed.nodes, &changed.peers);
         if changed.everything || changed.objects || is_first {
-            self.of_objects = problems_of_objects(cx);
+            self.object_problems = problems_of_objects(cx);
         }
         if changed.everything || is_first {
             self.forget();
@@ -258,8 +259,8 @@ impl Resolver {
             self.update_nodes(cx, &mut finder, &changed);
             for name in &changed.peers {
                 let peer = cx.snapshot.peers.get(name.as_str());
-                let worked_out = peer.map(|peer| entries(cx, &mut finder, peer));
-                self.put_peer(&name.as_str().into(), worked_out);
+                let entries_of_peer = peer.map(|peer| entries(cx, &mut finder, peer));
+                self.put_peer(&name.as_str().into(), entries_of_peer);
             }
         }
         if changed.services || self.services.is_none() {
@@ -269,14 +270,14 @@ impl Resolver {
         }
     }
 
-    /// Forgets all parts.
+    /// Clears all parts.
     fn forget(&mut self) {
         self.mesh.clear();
         self.peers.clear();
         self.places.clear();
         self.stale.clear();
         self.lists = Default::default();
-        self.troubles.clear();
+        self.part_problems.clear();
         self.touched = Touched::All;
         self.services = None;
         self.policies.forget_sessions();
@@ -301,7 +302,7 @@ impl Resolver {
             let name: Arc<str> = name.as_str().into();
             self.put_mesh_node(cx, &name);
             for (peer, dependence) in of_peers {
-                let worked_out = match dependence {
+                let entries_of_peer = match dependence {
                     Dependence::Wholly => {
                         cx.snapshot.peers.get(&*peer).map(|peer| entries(cx, finder, peer))
                     }
@@ -310,7 +311,7 @@ impl Resolver {
                         continue;
                     }
                 };
-                self.put_peer(&peer, worked_out);
+                self.put_peer(&peer, entries_of_peer);
             }
         }
     }
@@ -326,10 +327,10 @@ impl Resolver {
         };
         let sessions = old.iter().chain(&fresh).flatten().flatten();
         self.stale.extend(sessions.map(|session| session.neighbor));
-        self.set_trouble(Part::MeshNode, name, problems);
+        self.set_part_problems(Part::MeshNode, name, problems);
     }
 
-    /// Puts the entries of a BGPPeer in the place of what was.
+    /// Replaces the entries of a BGPPeer.
     fn put_peer(&mut self, name: &Arc<str>, fresh: Option<PeerEntries>) {
         if let Some(old) = self.peers.remove(name) {
             for place in places(name, &old, None) {
@@ -338,14 +339,14 @@ impl Resolver {
             }
         }
         let problems = fresh.iter().flat_map(PeerEntries::problems).cloned().collect();
-        self.set_trouble(Part::BgpPeer, name, problems);
+        self.set_part_problems(Part::BgpPeer, name, problems);
         if let Some(fresh) = fresh {
             self.note_places(name, &fresh, None);
             self.peers.insert(Arc::clone(name), fresh);
         }
     }
 
-    /// Works out again what one node is to a BGPPeer.
+    /// Recomputes the entries of one remote node of a BGPPeer.
     fn update_entries(&mut self, cx: &Effective<'_>, peer: &Arc<str>, node: &Arc<str>) {
         let Some(mut known) = self.peers.remove(peer) else { return };
         for place in places(peer, &known, Some(node)) {
@@ -355,7 +356,7 @@ impl Resolver {
         known.update_node(cx, node);
         self.note_places(peer, &known, Some(node));
         let problems = known.problems().cloned().collect();
-        self.set_trouble(Part::BgpPeer, peer, problems);
+        self.set_part_problems(Part::BgpPeer, peer, problems);
         self.peers.insert(Arc::clone(peer), known);
     }
 
@@ -366,12 +367,12 @@ impl Resolver {
         }
     }
 
-    fn set_trouble(&mut self, part: Part, name: &Arc<str>, problems: Vec<Problem>) {
+    fn set_part_problems(&mut self, part: Part, name: &Arc<str>, problems: Vec<Problem>) {
         let key = (part, Arc::clone(name));
         if problems.is_empty() {
-            self.troubles.remove(&key);
+            self.part_problems.remove(&key);
         } else {
-            self.troubles.insert(key, problems);
+            self.part_problems.insert(key, problems);
         }
     }
 
@@ -384,11 +385,11 @@ impl Resolver {
         let mut doubts = Vec::new();
         ownership::check(cx, &mut doubts);
         problems.extend(doubts.iter().cloned());
-        // So far there are those about the release alone.
+        // At this point `notes` holds only those about the release.
         doubts.extend(notes.iter().cloned());
         notes.extend(self.notes.iter().cloned());
-        problems.extend(self.troubles.values().flatten().cloned());
-        problems.extend(self.of_objects.iter().cloned());
+        problems.extend(self.part_problems.values().flatten().cloned());
+        problems.extend(self.object_problems.iter().cloned());
         if let Some((_, of_services)) = &self.services {
             problems.extend(of_services.iter().cloned());
         }
@@ -422,7 +423,7 @@ impl Resolver {
         }
     }
 
-    /// What own blocks, services and the routes to neighbours are to this node.
+    /// See [`Plan::reasons`].
     fn reasons(&self, cx: &Effective<'_>) -> BTreeMap<Prefix, String> {
         let services = self.services.as_ref().map(|(services, _)| &services.reasons);
         let mut reasons: BTreeMap<Prefix, String> = services.cloned().unwrap_or_default();
@@ -431,7 +432,7 @@ impl Resolver {
             reasons.entry(neighbor).or_insert(text);
         }
         if !cx.settings.use_pod_cidr {
-            // None of our routes, and why there is none is asked.
+            // Pending blocks give no route; the text explains why not.
             let claimed = cx.snapshot.affinities_of(&cx.settings.node);
             for claim in claimed.filter(|claim| claim.state == AffinityState::Pending) {
                 let text = "a block that is not yet this node's (BlockAffinity)";
@@ -464,7 +465,7 @@ impl Resolver {
         let services = self.services.as_ref().map_or(&no_services, |(services, _)| services);
         let parts = Parts::new(cx, family, services, problems);
         let enabled = cx.me.address(family).is_some() && cx.asn.0 != 0;
-        self.put_together(cx, &parts, enabled, stale);
+        self.update_sessions(cx, &parts, enabled, stale);
         let list = self.list(family);
         problems.extend(list.problems().cloned());
         FamilyPlan {
@@ -489,8 +490,8 @@ impl Resolver {
         }
     }
 
-    /// Mends the list of sessions.
-    fn put_together(
+    /// Reassembles stale addresses and updates the list of sessions.
+    fn update_sessions(
         &mut self,
         cx: &Effective<'_>,
         parts: &Parts,
@@ -519,7 +520,7 @@ impl Resolver {
         if family == Family::Ipv4 { ipv4 } else { ipv6 }
     }
 
-    /// What there is at an address: of several entries for one port the first, and the mesh.
+    /// The sessions and routes of an address: for each port the first entry, and those of the mesh.
     fn at_address(&self, cx: &Effective<'_>, addr: IpAddr, enabled: bool) -> AtAddress {
         let mut at = AtAddress::default();
         let mut ports: Vec<(u16, &Arc<str>)> = Vec::new();
@@ -530,7 +531,8 @@ impl Resolver {
             let neighbors = part.into_iter().flat_map(|part| &part.neighbors);
             for neighbor in neighbors.filter(|n| n.addr == addr) {
                 if let Some((_, holder)) = ports.iter().find(|(port, _)| *port == neighbor.port) {
-                    // Whoever peers back finds the session there already.
+                    // Peering back, or twice by one BGPPeer, meets an existing session by design:
+                    // no note.
                     if *holder != peer && *pass != Pass::Reverse {
                         at.note_shadowed(peer, holder, addr);
                     }
@@ -563,7 +565,7 @@ impl Resolver {
     }
 }
 
-/// Where the entries of a BGPPeer are, or those of one remote node.
+/// The keys of the entries of a BGPPeer, or of one of its remote nodes.
 fn places(peer: &Arc<str>, known: &PeerEntries, node: Option<&Arc<str>>) -> Vec<Place> {
     let parts: Vec<_> = match node {
         None => known.parts().collect(),
@@ -579,8 +581,8 @@ fn places(peer: &Arc<str>, known: &PeerEntries, node: Option<&Arc<str>>) -> Vec<
     parts.iter().flat_map(place).collect()
 }
 
-/// What is wrong with objects by themselves: configurations that nobody asks for, and rules of
-/// filters that would match nothing, whether a BGPPeer names them or not.
+/// Problems of objects by themselves: configurations whose names apply to nothing, and rules of
+/// filters that match nothing, whether a BGPPeer names the filter or not.
 fn problems_of_objects(cx: &Effective<'_>) -> Vec<Problem> {
     let mut problems = Vec::new();
     for name in cx.snapshot.configurations.keys() {
@@ -594,7 +596,7 @@ fn problems_of_objects(cx: &Effective<'_>) -> Vec<Problem> {
     problems
 }
 
-/// Words of the default configuration that stand for something else than one might think.
+/// Values of the default configuration that Calico does not know, with the value used instead.
 fn unknown_values(global: &BgpConfiguration) -> impl Iterator<Item = Problem> {
     let words = [
         ("bindMode", &global.bind_mode, ["None", "NodeIP"], "None"),
@@ -614,7 +616,7 @@ fn unknown_values(global: &BgpConfiguration) -> impl Iterator<Item = Problem> {
         })
 }
 
-/// More than one node of the mesh has an address.
+/// The problem that several nodes of the mesh have one address.
 fn shared_address(addr: IpAddr, nodes: &[&str]) -> Problem {
     let object = format!("Node/{}", nodes.last().copied().unwrap_or_default());
     Problem::new(object, format!("{addr} is the address of {}: the first counts", nodes.join(", ")))
@@ -651,7 +653,8 @@ fn statics(
     statics
 }
 
-/// Objects that cannot be read, with what counts instead; what is missing says that of itself.
+/// Objects that cannot be read, with what is used instead; the object that `missing` names has its
+/// fault only.
 fn unreadable(snapshot: &Snapshot, missing: Option<&Problem>) -> Vec<Problem> {
     let problem = |(id, fault): (&ObjectId, &String)| {
         let text = if snapshot.knows(id) {
@@ -666,7 +669,7 @@ fn unreadable(snapshot: &Snapshot, missing: Option<&Problem>) -> Vec<Problem> {
     snapshot.unreadable().iter().map(problem).collect()
 }
 
-/// What has to be known before anything can be computed, and is not.
+/// An object without which nothing can be computed, if it is missing or was never readable.
 fn missing(settings: &Settings, snapshot: &Snapshot) -> Option<Problem> {
     let unknown = |object: ObjectId| {
         let text = "it cannot be read and no earlier state of it is known: nothing can be computed";
@@ -694,7 +697,7 @@ fn missing(settings: &Settings, snapshot: &Snapshot) -> Option<Problem> {
         );
         return Some(Problem::new(format!("Node/{}", settings.node), text));
     }
-    // Its defaults would stand for what is in force: another AS number, a mesh where there is none.
+    // Its defaults would replace what is in force: another AS number, or a mesh that was disabled.
     let default = ObjectId::new(Kind::BgpConfiguration, "default");
     (is_unreadable(&default) && !snapshot.knows(&default)).then(|| unknown(default))
 }

@@ -13,10 +13,10 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-/// Longest label, in octets.
+/// Maximum length of a label, in octets.
 const LABEL_LEN_MAX: usize = 512;
 
-/// Deepest nesting of parentheses.
+/// Maximum nesting of parentheses.
 const DEPTH_MAX: usize = 100;
 
 /// Labels of an object.
@@ -28,7 +28,7 @@ pub struct Selector {
     root: Expression,
 }
 
-/// What every object that a selector selects must carry.
+/// A label that every selected object must carry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Required<'a> {
     /// The label, with one of these values.
@@ -69,7 +69,7 @@ impl Selector {
     /// Parses a selector.
     ///
     /// # Errors
-    /// The first place where the text leaves the grammar.
+    /// The first position at which the text is not in the grammar.
     pub fn parse(text: &str) -> Result<Selector, Error> {
         let mut parser = Parser { text, at: 0, depth: 0 };
         parser.skip_blanks();
@@ -90,7 +90,7 @@ impl Selector {
         self.root.holds(labels)
     }
 
-    /// A label that every selected object has, for narrowing a search; `None` if there is no such.
+    /// A label that every selected object has, to narrow a search; `None` if there is none.
     pub fn required(&self) -> Option<Required<'_>> {
         self.root.required()
     }
@@ -156,7 +156,7 @@ impl<'a> Parser<'a> {
         self.at += rest.len() - rest.trim_start_matches([' ', '\t']).len();
     }
 
-    /// Takes `token` if it comes next.
+    /// Consumes `token` if it comes next.
     fn take(&mut self, token: &str) -> bool {
         self.skip_blanks();
         let found = self.rest().starts_with(token);
@@ -256,7 +256,7 @@ impl<'a> Parser<'a> {
         self.fail("expected an operator")
     }
 
-    /// Takes an operator of one or two words if it comes next: any blanks between the words, no
+    /// Consumes an operator of one or two words if it comes next: any blanks between the words, no
     /// label character after the last.
     fn words(&mut self, first: &str, second: &str) -> bool {
         self.skip_blanks();
@@ -264,7 +264,7 @@ impl<'a> Parser<'a> {
         let Some(rest) = rest.trim_start_matches([' ', '\t']).strip_prefix(second) else {
             return false;
         };
-        // With one word, the blanks after it were skipped too, and end the word.
+        // If the operator is one word, the blanks skipped after it end the word.
         let after_first = self.rest().get(first.len()..).unwrap_or_default();
         let ended = if second.is_empty() { after_first } else { rest };
         if ended.starts_with(is_label_char) {

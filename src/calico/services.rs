@@ -9,22 +9,22 @@ use super::effective::Effective;
 use super::model::{CidrEntry, EndpointSlice, Service, exact};
 use super::plan::Problem;
 
-/// What services mean for this node. Lists are sorted as text, and hold both families.
+/// The routes and ranges of services on this node. Lists are sorted as text and hold both families.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct ServiceRoutes {
-    /// Announced.
+    /// Prefixes to announce.
     pub(super) routes: Vec<Prefix>,
-    /// Kept out of the kernel.
+    /// Ranges inside which no route is installed in the kernel.
     pub(super) reject: Vec<Prefix>,
     /// Configured load balancer ranges.
     pub(super) load_balancer: Vec<Prefix>,
     /// Configured external ranges.
     pub(super) external: Vec<Prefix>,
-    /// What each address of a service, and each range, is to this node, for people.
+    /// What each range, and each address of a service, is to this node, as text for people.
     pub(super) reasons: BTreeMap<Prefix, String>,
 }
 
-/// Works out what is announced for services.
+/// Computes the routes to announce for services.
 pub(super) fn service_routes(cx: &Effective<'_>, problems: &mut Vec<Problem>) -> ServiceRoutes {
     let ranges = Ranges::new(cx, problems);
     let is_single = |p: &&Prefix| p.len() == p.family().max_len();
@@ -35,13 +35,13 @@ pub(super) fn service_routes(cx: &Effective<'_>, problems: &mut Vec<Problem>) ->
     }
     let is_excluded = cx.me.is_excluded_from_services();
     let mut routes = match is_excluded {
-        // A range that the environment gives is not the cluster's to take back by a label.
+        // The node's label does not suppress a range given in the environment.
         true if ranges.is_cluster_given => ranges.cluster.clone(),
         true => Vec::new(),
         false => global.clone(),
     };
     let mut reasons = BTreeMap::new();
-    // Without a range nobody asked for services.
+    // Without ranges no service is announced.
     if !ranges.is_empty() {
         let mut slices: BTreeMap<_, Vec<&EndpointSlice>> = BTreeMap::new();
         for slice in cx.snapshot.slices.values() {
@@ -61,7 +61,7 @@ pub(super) fn service_routes(cx: &Effective<'_>, problems: &mut Vec<Problem>) ->
     }
     let mut reasons: BTreeMap<Prefix, String> =
         reasons.into_iter().map(|(prefix, reason)| (prefix, reason.text)).collect();
-    // What a service says of an address that is a range by itself decides whether it is announced.
+    // If an address is a range by itself, the reason given by its service takes precedence.
     for (range, text) in ranges.reasons() {
         reasons.entry(range).or_insert(text);
     }
@@ -87,9 +87,9 @@ struct Ranges {
     cluster: Vec<Prefix>,
     external: Vec<Prefix>,
     load_balancer: Vec<Prefix>,
-    /// Ranges of load balancers are announced whole.
+    /// Whether load balancer ranges are announced whole.
     is_aggregated: bool,
-    /// Ranges of cluster addresses are those of the environment.
+    /// Whether the cluster range is that of the environment.
     is_cluster_given: bool,
 }
 
@@ -122,14 +122,14 @@ impl Ranges {
                 }
             },
         };
-        // A value of a later release is none that Calico would aggregate for.
+        // Calico aggregates only for these values, so an unknown one means Disabled.
         let aggregation = global.service_load_balancer_aggregation.as_str();
         let is_aggregated = matches!(aggregation, "" | "Enabled");
         let is_cluster_given = !cx.settings.advertise_cluster_ips.is_empty();
         Ranges { cluster, external, load_balancer, is_aggregated, is_cluster_given }
     }
 
-    /// What each range is, for people.
+    /// The range and the field that configures it, as text for people.
     fn reasons(&self) -> BTreeMap<Prefix, String> {
         let lists = [
             ("serviceClusterIPs", &self.cluster),
@@ -156,7 +156,7 @@ impl Ranges {
     }
 }
 
-/// Whether routes to single addresses of a service are announced, and why.
+/// Whether single addresses of a service are announced, and why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Verdict {
     /// Its address is a range by itself.
@@ -167,9 +167,9 @@ enum Verdict {
     EndpointAnywhere,
     /// The node's label keeps it from announcing services.
     NodeExcluded,
-    /// It is of a type without addresses, or headless.
+    /// It is headless or of a type without addresses.
     NoAddress,
-    /// There is no EndpointSlice: nothing says that anything is behind it.
+    /// It has no EndpointSlice, so that no endpoint is known.
     NoSlice,
     /// Its range is announced whole by every node.
     RangeIsAnnounced,
@@ -184,7 +184,7 @@ impl Verdict {
         matches!(self, Verdict::SingleRange | Verdict::EndpointHere | Verdict::EndpointAnywhere)
     }
 
-    /// Behind the service's name.
+    /// The text that follows the service's name.
     fn text(self) -> &'static str {
         match self {
             Verdict::SingleRange => "announced: the address is a range by itself",
@@ -246,14 +246,14 @@ fn verdict(
     }
 }
 
-/// What an address is to this node by a service.
+/// The reason that one service gives for an address.
 struct Reason {
     is_announced: bool,
     text: String,
 }
 
-/// Says of every address of a service what it is to this node. Of services that share an address one
-/// that has it announced decides, else the first.
+/// Records the reason for every address of a service. Where services share an address, one that
+/// causes it to be announced takes precedence, otherwise the first.
 fn explain(
     ranges: &Ranges,
     (namespace, name): &(String, String),
@@ -278,7 +278,7 @@ fn explain(
     }
 }
 
-/// Addresses of the service that are announced one by one.
+/// Addresses of the service that are announced individually.
 fn addresses<'a>(ranges: &'a Ranges, service: &'a Service) -> impl Iterator<Item = IpAddr> + 'a {
     let inside =
         |list: &'a [Prefix]| move |addr: &IpAddr| list.iter().any(|p| p.contains_addr(*addr));
@@ -288,7 +288,7 @@ fn addresses<'a>(ranges: &'a Ranges, service: &'a Service) -> impl Iterator<Item
         .chain(parsed(&service.ingress).filter(inside(&ranges.load_balancer)))
 }
 
-/// Those that are addresses.
+/// The texts that parse as addresses.
 fn parsed<'a>(texts: impl IntoIterator<Item = &'a String>) -> impl Iterator<Item = IpAddr> {
     texts.into_iter().filter_map(|text| text.parse().ok())
 }

@@ -11,13 +11,13 @@ use super::model::{BgpPeer, Node};
 use super::plan::{NextHop, Problem, Session, SessionKind};
 use super::release::Feature;
 
-/// Restart time that BIRD offers by itself, in seconds.
+/// Restart Time that BIRD advertises by default, in seconds.
 const RESTART_TIME_DEFAULT: u64 = 120;
 
-/// The port that 0 stands for.
+/// The port for which 0 stands.
 pub(super) const BGP_PORT: u16 = 179;
 
-/// Whom an entry of the peer table is for.
+/// The nodes for which an entry of the peer table is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Scope {
     /// Every node.
@@ -26,17 +26,17 @@ pub(super) enum Scope {
     Node,
 }
 
-/// How a BGPPeer came to name a remote end.
+/// How a BGPPeer names a remote end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Origin {
     /// By `peerIP`.
     Explicit {
-        /// The text is the address of some node.
+        /// Whether the address, as written, is that of a node.
         is_node: bool,
     },
     /// By a selector, or in reverse.
     Node,
-    /// As a workload of this node.
+    /// As a local workload.
     Local,
 }
 
@@ -47,10 +47,10 @@ pub(super) struct Entry<'a> {
     pub(super) scope: Scope,
     pub(super) origin: Origin,
     pub(super) addr: IpAddr,
-    /// 0: not said.
+    /// 0: not given.
     pub(super) port: u16,
     pub(super) asn: Option<Asn>,
-    /// Cluster id of a remote node; empty: none, or not known.
+    /// Cluster id of the remote node; empty: none, or unknown.
     pub(super) cluster_id: &'a str,
 }
 
@@ -59,7 +59,7 @@ pub(super) fn family_of(addr: IpAddr) -> Family {
     if addr.is_ipv4() { Family::Ipv4 } else { Family::Ipv6 }
 }
 
-/// `Mesh_10_0_0_1`, `Global_fd00__1_port_1790`: as BIRD's protocols are called.
+/// The name of BIRD's protocol: `Mesh_10_0_0_1`, `Global_fd00__1_port_1790`.
 fn name(prefix: &str, addr: &str, port: u16) -> Arc<str> {
     let mut name = String::with_capacity(prefix.len() + addr.len() + 11);
     name.push_str(prefix);
@@ -72,7 +72,7 @@ fn name(prefix: &str, addr: &str, port: u16) -> Arc<str> {
 }
 
 /// The beginning of a session's name as a number that sorts the same way: the first letter, which
-/// tells the kinds apart, then up to fifteen octets of what follows the prefix.
+/// identifies the kind, then up to fifteen octets of what follows the prefix.
 fn sort_key(prefix: &str, name: &str) -> u128 {
     let mut octets = [0; 16];
     let rest = name.get(prefix.len()..).unwrap_or_default();
@@ -81,7 +81,7 @@ fn sort_key(prefix: &str, name: &str) -> u128 {
     u128::from_be_bytes(octets)
 }
 
-/// The session of the mesh with another node; `None`: they are not in one mesh, or an address is
+/// The session of the mesh with another node; `None`: the two are not in one mesh, or an address is
 /// missing.
 pub(super) fn mesh_session(
     cx: &Effective<'_>,
@@ -145,8 +145,8 @@ pub(super) fn mesh_session(
     })
 }
 
-/// The session of an entry of the peer table. The entry is not the node itself, and its AS is
-/// known.
+/// The session of an entry of the peer table. The entry must not be this node itself, and its AS
+/// must be known.
 pub(super) fn peer_session(
     cx: &Effective<'_>,
     entry: &Entry<'_>,
@@ -218,7 +218,7 @@ fn port_or_default(port: u16) -> u16 {
     if port == 0 { BGP_PORT } else { port }
 }
 
-/// `nextHopMode`, given in whatever way, hides the older field.
+/// If `nextHopMode` is set, whatever its value, the older `keepOriginalNextHop` is ignored.
 fn next_hop(peer: &BgpPeer, internal: bool) -> NextHop {
     match peer.next_hop_mode.as_deref() {
         Some("Keep") => NextHop::Keep,

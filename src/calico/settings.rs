@@ -1,4 +1,4 @@
-//! What the environment of calico-node says.
+//! Settings from the environment of calico-node.
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -7,35 +7,35 @@ use sha2::{Digest, Sha256};
 
 use bgp_proto::types::RouterId;
 
-/// What the environment of calico-node says.
+/// Settings from the environment of calico-node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// The node that this daemon runs for (`NODENAME`).
+    /// The node on which this daemon runs (`NODENAME`).
     pub node: String,
     /// `CALICO_ROUTER_ID`.
     pub router_id: RouterIdSource,
     /// `CALICO_ADVERTISE_CLUSTER_IPS`: one CIDR instead of `serviceClusterIPs`; empty: not set.
     pub advertise_cluster_ips: String,
-    /// What endpoints call this node (`CALICO_K8S_NODE_REF`). Default: `node`.
+    /// The name of this node in EndpointSlices (`CALICO_K8S_NODE_REF`). Default: `node`.
     pub kubernetes_node: String,
-    /// Where Secrets are looked up (`NAMESPACE`). Default `kube-system`.
+    /// The namespace of Secrets (`NAMESPACE`). Default: `kube-system`.
     pub namespace: String,
-    /// Blocks are the node's pod CIDRs (`USE_POD_CIDR`).
+    /// Whether the node's pod CIDRs are its blocks (`USE_POD_CIDR`).
     pub use_pod_cidr: bool,
-    /// The version of Calico on this node (`MARGAY_CALICO_VERSION`), which counts before what
-    /// ClusterInformation says: that is the newest of all nodes while they are upgraded one by one.
+    /// The version of Calico on this node (`MARGAY_CALICO_VERSION`). It overrides
+    /// ClusterInformation, which during a rolling upgrade may name another node's version.
     pub version: Option<String>,
-    /// Felix's own variable for what it writes (`FELIX_PROGRAMCLUSTERROUTES`), which is stronger than
-    /// FelixConfiguration; empty: not set.
+    /// Felix's own variable for the routes that it writes (`FELIX_PROGRAMCLUSTERROUTES`), which
+    /// overrides FelixConfiguration; empty: not set.
     pub felix_cluster_routes: String,
 }
 
-/// Says what networks the nodes.
+/// The variable that names the networking backend of the node.
 const BACKEND_VARIABLE: &str = "CALICO_NETWORKING_BACKEND";
 
 /// Whether a node with these variables speaks BGP at all. With `none` and `vxlan` in
-/// `CALICO_NETWORKING_BACKEND` calico-node starts neither confd nor BIRD: no sessions, no routes, no
-/// control sockets.
+/// `CALICO_NETWORKING_BACKEND` calico-node starts neither confd nor BIRD: no sessions, no routes,
+/// no control sockets.
 pub fn speaks_bgp(env: &BTreeMap<String, String>) -> bool {
     !matches!(env.get(BACKEND_VARIABLE).map(|value| value.trim()), Some("none" | "vxlan"))
 }
@@ -52,7 +52,7 @@ pub enum RouterIdSource {
 }
 
 impl Settings {
-    /// Every default, for a node.
+    /// The defaults for a node.
     pub fn new(node: impl Into<String>) -> Self {
         let node = node.into();
         Settings {
@@ -94,8 +94,8 @@ impl Settings {
     }
 }
 
-/// The BGP Identifier that Calico makes of a node's name: the first four octets of its SHA-256, the
-/// first brought below 224 so that it looks like a unicast address.
+/// The BGP Identifier that Calico derives from a node's name: the first four octets of its SHA-256,
+/// the first of them reduced below 224 so that it looks like a unicast address.
 pub fn hashed_router_id(node: &str) -> RouterId {
     let hash = Sha256::digest(node.as_bytes());
     let mut octets = [0u8; 4];
@@ -137,8 +137,8 @@ mod tests {
 
     #[test]
     fn the_hash_is_stable_and_looks_like_a_unicast_address() {
-        // SHA-256("abc") = ba7816bf…; of "node-3" it begins with an octet above 223 or not, but the
-        // result never does.
+        // SHA-256("abc") = ba7816bf…; whatever the first octet of a hash, that of the result is
+        // below 224.
         assert_eq!(hashed_router_id("abc").to_string(), "186.120.22.191");
         for number in 0..200 {
             assert!(hashed_router_id(&format!("node-{number}")).0 >> 24 <= 223);

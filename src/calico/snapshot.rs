@@ -23,7 +23,7 @@ type Namespaced<T> = BTreeMap<(String, String), Arc<T>>;
 pub struct Snapshot {
     calico_nodes: BTreeMap<String, Arc<Node>>,
     kubernetes_nodes: BTreeMap<String, Arc<Node>>,
-    /// Both of the above, merged by name.
+    /// Both of the above, merged per name.
     pub(super) nodes: BTreeMap<Arc<str>, Arc<Node>>,
     /// Names of nodes by the text of an address.
     by_address: BTreeMap<Box<str>, BTreeSet<Arc<str>>>,
@@ -35,19 +35,19 @@ pub struct Snapshot {
     affinities: BTreeMap<String, BTreeMap<String, Arc<BlockAffinity>>>,
     affinity_nodes: BTreeMap<String, String>,
     pub(super) secrets: Namespaced<Secret>,
-    /// Of every key of every Secret the last value that could be used.
+    /// The last usable value of every key of every Secret.
     last_keys: BTreeMap<(String, String), BTreeMap<String, AuthKey>>,
     pub(super) services: Namespaced<Service>,
     pub(super) slices: Namespaced<EndpointSlice>,
     pub(super) endpoints: BTreeMap<String, Arc<LocalEndpoint>>,
-    /// That with the name `default`.
+    /// The object with the name `default`.
     pub(super) cluster_information: Option<Arc<ClusterInformation>>,
     pub(super) felix_configurations: BTreeMap<String, Arc<FelixConfiguration>>,
     unreadable: BTreeMap<ObjectId, String>,
 }
 
 impl Snapshot {
-    /// Takes an object in, or its absence.
+    /// Stores an object, or its absence.
     pub fn apply(&mut self, decoded: Decoded) {
         match decoded.object {
             Ok(Some(object)) => {
@@ -114,7 +114,7 @@ impl Snapshot {
         }
     }
 
-    /// Takes an object out.
+    /// Removes an object.
     pub fn withdraw(&mut self, id: &ObjectId) {
         self.unreadable.remove(id);
         let name = id.name.as_str();
@@ -156,7 +156,7 @@ impl Snapshot {
         }
     }
 
-    /// Brings the merged node and the address index up to date.
+    /// Updates the merged node and the address index.
     fn merge_node(&mut self, name: &str) {
         let merged = match (self.calico_nodes.get(name), self.kubernetes_nodes.get(name)) {
             (Some(calico), Some(kubernetes)) => Some(Arc::new(calico.merged_with(kubernetes))),
@@ -182,7 +182,8 @@ impl Snapshot {
         }
     }
 
-    /// Whether an object is known in just this state, so that applying it again changes nothing.
+    /// Whether the object is stored in exactly this state, so that applying it would change
+    /// nothing.
     pub(super) fn holds(&self, decoded: &Decoded) -> bool {
         fn same<K: Ord + ?Sized, Q: Ord + std::borrow::Borrow<K>, T: PartialEq>(
             map: &BTreeMap<Q, Arc<T>>,
@@ -224,7 +225,7 @@ impl Snapshot {
         }
     }
 
-    /// An object in the state that counts; no Secret: [`Snapshot::session_keys`].
+    /// An object in the state in use; not for Secrets, see [`Snapshot::session_keys`].
     pub fn get(&self, id: &ObjectId) -> Option<Object> {
         let name = id.name.as_str();
         let place = || (id.namespace.clone(), id.name.clone());
@@ -255,7 +256,7 @@ impl Snapshot {
         })
     }
 
-    /// Whether there is a state of the object that counts: of a Secret that of its keys, which outlive it.
+    /// Whether there is a usable state of the object. A Secret's keys outlive it and count as such.
     pub(super) fn knows(&self, id: &ObjectId) -> bool {
         match id.kind {
             Kind::Secret => self.last_keys.contains_key(&(id.namespace.clone(), id.name.clone())),
@@ -263,7 +264,7 @@ impl Snapshot {
         }
     }
 
-    /// The keys that a BGPPeer or the mesh refers to, each the last that could be used, as Secrets.
+    /// The last usable value of each key to which a BGPPeer or the mesh refers, as Secrets.
     pub fn session_keys(&self) -> Vec<(ObjectId, Object)> {
         let of_peers = self.peers.values().filter_map(|peer| peer.password.as_ref());
         let of_mesh = self.configurations.values().filter_map(|c| c.node_mesh_password.as_ref());
@@ -286,14 +287,15 @@ impl Snapshot {
         secrets
     }
 
-    /// Takes in what an earlier run knew of a Secret, which may have been deleted.
+    /// Stores the keys of a Secret that an earlier run knew; it may have been deleted since.
     pub(super) fn remember_keys(&mut self, id: &ObjectId, secret: &Secret) {
         let usable = secret.iter().filter_map(|(k, v)| Some((k.clone(), AuthKey::new(v.clone())?)));
         let place = (id.namespace.clone(), id.name.clone());
         self.last_keys.entry(place).or_default().extend(usable);
     }
 
-    /// The last usable value of a key of a Secret, by namespace and name; the Secret may have been deleted.
+    /// The last usable value of a key of a Secret, by namespace and name; the Secret may have been
+    /// deleted.
     pub(super) fn last_key(&self, place: &(String, String), key: &str) -> Option<&AuthKey> {
         self.last_keys.get(place)?.get(key)
     }
@@ -303,7 +305,7 @@ impl Snapshot {
         self.nodes.get(name)
     }
 
-    /// Nodes with an address, by its text, in order of their names.
+    /// Nodes with an address of exactly this text, sorted by name.
     pub(super) fn nodes_at<'a>(
         &'a self,
         text: &str,

@@ -1,4 +1,4 @@
-//! What the plan needs besides Calico's objects and Nodes.
+//! Objects that the plan needs besides Calico's own and Nodes.
 
 use std::collections::BTreeSet;
 
@@ -8,14 +8,15 @@ use super::snapshot::Snapshot;
 /// Kubernetes' own objects that the plan depends on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Needs {
-    /// Secrets, by name, that a BGPPeer or the mesh takes its password from.
+    /// Names of the Secrets from which a BGPPeer or the mesh takes its password.
     pub secrets: BTreeSet<String>,
-    /// A range of service addresses is configured.
+    /// Whether a range of service addresses is configured, so that Services and EndpointSlices are
+    /// needed.
     pub has_service_ranges: bool,
 }
 
 impl Snapshot {
-    /// What a plan from these objects needs.
+    /// The objects that a plan for these needs.
     pub fn needs(&self, settings: &Settings) -> Needs {
         let global = self.configurations.get("default");
         let of_mesh = global.and_then(|global| global.node_mesh_password.as_ref());

@@ -1,22 +1,22 @@
 //! YAML to JSON values, read the way Calico's own tools read it.
 //!
-//! The Go tools turn YAML into JSON before they look at a field, with YAML 1.1's words for truth
+//! The Go tools convert YAML to JSON before they read any field, with the booleans of YAML 1.1
 //! (`yes`, `on`) but without its base-60 numbers: a label `rr: yes` is the boolean true and becomes
-//! the text `true`, and a community `5663:12` stays text. Merge keys (`<<: *defaults`) fill in what
-//! a mapping does not say itself. JSON is YAML, so this reads both.
+//! the text `true`, and a community `5663:12` stays text. Merge keys (`<<: *defaults`) fill in keys
+//! that a mapping lacks. JSON is YAML, so this reads both.
 //!
-//! Total: input of any shape gives documents or an error with a line; depth and the growth through
-//! aliases are bounded.
+//! Parsing is total: any input gives documents or an error with a line. Depth, and growth through
+//! aliases, are bounded.
 
 use std::collections::HashMap;
 
 use saphyr_parser::{Event, Parser, ScalarStyle, Span};
 use serde_json::{Map, Number, Value};
 
-/// Deepest nesting that is read.
+/// Maximum nesting.
 const DEPTH_MAX: usize = 64;
 
-/// Most values that aliases may add to one text.
+/// Maximum number of values that aliases may add to one text.
 const ALIASED_MAX: usize = 100_000;
 
 /// Why a text is not YAML.
@@ -32,8 +32,8 @@ pub struct Error {
 /// Reads every document of a text; empty documents are left out.
 ///
 /// # Errors
-/// The first place where the text is not YAML. Documents before it are lost: a file that is cut
-/// short is not half applied.
+/// The first line at which the text is not YAML. The documents before it are discarded too, so that
+/// a truncated file is not half applied.
 pub fn documents(text: &str) -> Result<Vec<Value>, Error> {
     let mut reader =
         Reader { parser: Parser::new_from_str(text), anchors: HashMap::new(), aliased: 0, line: 1 };
@@ -125,7 +125,7 @@ impl<'a> Reader<'a> {
         Ok(value)
     }
 
-    /// The rest of a mapping that has begun.
+    /// Reads the rest of a mapping whose start has been read.
     fn mapping(&mut self, depth: usize) -> Result<Map<String, Value>, Error> {
         let mut map = Map::new();
         let mut defaults = Vec::new();
@@ -160,7 +160,8 @@ impl<'a> Reader<'a> {
         Ok(map)
     }
 
-    /// What a merge key names: a mapping or a list of them; of several with a key the first counts.
+    /// The mappings of a merge key: one, or a list. Of several with the same key the first takes
+    /// precedence.
     fn merged(&self, value: Value) -> Result<Vec<Map<String, Value>>, Error> {
         let list = if let Value::Array(list) = value { list } else { vec![value] };
         let mapping = |value| match value {
@@ -193,7 +194,7 @@ pub(super) fn scalar_text(value: &Value) -> Option<String> {
     }
 }
 
-/// What an unquoted scalar means.
+/// The value of an unquoted scalar.
 fn plain(text: &str) -> Value {
     match text {
         "" | "~" | "null" | "Null" | "NULL" => return Value::Null,

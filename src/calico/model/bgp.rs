@@ -47,7 +47,7 @@ mod password {
     }
 }
 
-/// `{"cidr": …}` in a list.
+/// An element of a list of ranges: `{"cidr": …}`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct CidrEntry {
@@ -67,7 +67,7 @@ pub struct NamedCommunity {
     pub value: String,
 }
 
-/// Communities for everything inside a prefix.
+/// Communities for all routes inside a prefix.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct PrefixAdvertisement {
@@ -105,7 +105,7 @@ pub struct BgpConfiguration {
     pub program_cluster_routes: String,
     pub ipv4_normal_route_priority: Option<i64>,
     pub ipv6_normal_route_priority: Option<i64>,
-    /// What is said about fields that Calico does not know.
+    /// Notes on fields that Calico does not have.
     #[serde(skip)]
     pub unknown: Vec<Box<str>>,
 }
@@ -128,7 +128,7 @@ pub struct BgpPeer {
     pub local_asn: Option<Asn>,
     pub peer_selector: NodeSelector,
     pub keep_original_next_hop: bool,
-    /// Given in whatever way it hides the older field.
+    /// If set, whatever its value, `keepOriginalNextHop` is ignored.
     pub next_hop_mode: Option<String>,
     #[serde(with = "password")]
     pub password: Option<SecretKeyRef>,
@@ -144,23 +144,23 @@ pub struct BgpPeer {
     pub filters: Vec<String>,
     pub local_workload_selector: String,
     pub reverse_peering: String,
-    /// What is said about fields that Calico does not know.
+    /// Notes on fields that Calico does not have.
     #[serde(skip)]
     pub unknown: Vec<Box<str>>,
 }
 
-/// A selector as written, with what it parsed to.
+/// A selector as written, with the result of parsing it.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(from = "String")]
 pub struct NodeSelector {
-    /// As written; empty: not given.
+    /// As written; empty: not set.
     pub text: String,
     /// `Err`: selects nothing.
     pub parsed: Result<Selector, selector::Error>,
 }
 
 impl NodeSelector {
-    /// Whether the field was given.
+    /// Whether the field is set.
     pub fn is_given(&self) -> bool {
         !self.text.is_empty()
     }
@@ -204,7 +204,7 @@ pub struct BgpFilter {
     pub import_ipv6: Vec<FilterRule>,
     #[serde(rename = "exportV6")]
     pub export_ipv6: Vec<FilterRule>,
-    /// What is said about fields that Calico does not know.
+    /// Notes on fields that Calico does not have.
     #[serde(skip)]
     pub unknown: Vec<Box<str>>,
 }
@@ -246,7 +246,7 @@ pub struct Communities {
     pub values: Vec<String>,
 }
 
-/// What an accepting rule does to the route. Exactly one field is set.
+/// What an accepting rule changes in the route. Exactly one field is set.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 #[allow(missing_docs, reason = "the fields are Calico's")]
@@ -287,13 +287,13 @@ pub struct SetPriority {
 pub struct IpPool {
     /// Its name.
     pub name: Arc<str>,
-    /// Masked.
+    /// With host bits cleared.
     pub cidr: Prefix,
-    /// How packets reach it.
+    /// How packets to other nodes' parts of it are encapsulated.
     pub encapsulation: Encapsulation,
     /// Its routes are not announced.
     pub disable_bgp_export: bool,
-    /// What is said about fields that Calico does not know.
+    /// Notes on fields that Calico does not have.
     pub unknown: Vec<Box<str>>,
 }
 

@@ -1,4 +1,4 @@
-//! Block affinities: which part of a pool belongs to which node.
+//! Block affinities: which node has claimed which block of a pool.
 
 use bgp_proto::types::Prefix;
 use serde::Deserialize;
@@ -6,14 +6,14 @@ use serde_json::Value;
 
 use super::{Fault, deserialize, parse, read, value};
 
-/// How far the claim on a block has come.
+/// The state of a claim on a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AffinityState {
-    /// The block is the node's; writers before v3.0 say nothing.
+    /// The block is the node's. Also where the value has no state, as written before v3.0.
     Confirmed,
-    /// Not yet.
+    /// The claim is not confirmed yet.
     Pending,
-    /// Not for long.
+    /// The node is giving the block up.
     PendingDeletion,
 }
 
@@ -37,7 +37,7 @@ fn state(text: &str) -> Result<AffinityState, Fault> {
     }
 }
 
-/// Whether `deleted` says so: text in v1, a boolean in v3.
+/// Whether `deleted` is true: text in v1, a boolean in v3.
 fn is_deleted(value: &Value) -> bool {
     match value {
         Value::Bool(truth) => *truth,
@@ -46,7 +46,7 @@ fn is_deleted(value: &Value) -> bool {
     }
 }
 
-/// A BlockAffinity resource; `None` if it does not concern a node, or is deleted.
+/// Reads a BlockAffinity resource; `None` if it is not a node's, or marked as deleted.
 pub(super) fn read_resource(object: &Value) -> Result<Option<BlockAffinity>, Fault> {
     #[derive(Default, Deserialize)]
     #[serde(default)]
@@ -67,8 +67,9 @@ pub(super) fn read_resource(object: &Value) -> Result<Option<BlockAffinity>, Fau
     Ok(Some(BlockAffinity { node: spec.node, cidr, state: state(&spec.state)? }))
 }
 
-/// The value under an etcd key that named node and block; empty octets stand for `{}`. What the value
-/// says of `deleted` does not count: the block is the node's until the key is deleted, as for confd.
+/// Reads the value under an etcd key that names node and block; an empty value stands for `{}`.
+/// `deleted` in the value is ignored: as for confd, the block is the node's until the key is
+/// deleted.
 pub(super) fn read_etcd(node: &str, cidr: Prefix, octets: &[u8]) -> Result<BlockAffinity, Fault> {
     #[derive(Default, Deserialize)]
     #[serde(default)]

@@ -1,14 +1,15 @@
-//! Objects of the cluster that BGP reads one or two fields of.
+//! Cluster-wide objects of which BGP reads one or two fields.
 
 use serde::Deserialize;
 
 use super::value;
 
-/// A ClusterInformation: which Calico the cluster runs. calico-node writes it when it starts.
+/// A ClusterInformation: the release of Calico that the cluster runs. Each calico-node writes its
+/// own when it starts.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub struct ClusterInformation {
-    /// `v3.32.1`; empty: not said.
+    /// Such as `v3.32.1`; empty: not set.
     #[serde(rename = "calicoVersion", deserialize_with = "value::text")]
     pub version: String,
     /// `Calico`, or another product, whose versions are numbered differently.
@@ -20,7 +21,7 @@ pub struct ClusterInformation {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct FelixConfiguration {
-    /// Whose routes Felix writes, by class of pools; empty: not said.
+    /// The class of pools whose routes Felix writes; empty: not set.
     #[serde(deserialize_with = "value::text")]
     pub program_cluster_routes: String,
 }

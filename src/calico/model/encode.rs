@@ -1,4 +1,4 @@
-//! Objects back to JSON, as [`super::decode`] reads them: only what BGP reads of them.
+//! Encodes objects to the JSON that [`super::decode`] reads; only the fields that BGP uses.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -13,9 +13,10 @@ use super::{
 
 const CALICO: &str = "projectcalico.org/v3";
 
-/// The JSON that decodes to the object; `None` for what only lives in files of Felix's.
+/// The JSON that decodes to the object; `None` for local endpoints, which exist only in Felix's
+/// files.
 ///
-/// What is said about fields that Calico does not know is lost.
+/// The notes on unknown fields are lost.
 pub fn encode(id: &ObjectId, object: &Object) -> Option<Value> {
     let calico = |kind: &str, spec: Value| of_calico(id, kind, spec);
     Some(match object {
@@ -59,7 +60,7 @@ pub fn encode(id: &ObjectId, object: &Object) -> Option<Value> {
     })
 }
 
-/// A map with text for keys is JSON, whatever it holds.
+/// Never fails: all of these types have text keys.
 fn spec(object: &impl Serialize) -> Value {
     serde_json::to_value(object).unwrap_or_default()
 }

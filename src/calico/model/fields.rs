@@ -1,15 +1,15 @@
 //! The fields that Calico's objects have, so that a misspelled one can be reported.
 //!
-//! Those of v3.33; a field of a later release is named as unknown, which it is to margay.
+//! The list is that of v3.33: a field of a later release is reported, as margay does not know it.
 
 use serde_json::Value;
 
 use crate::config::closest;
 
-/// The fields of an object.
+/// The known fields of an object.
 struct Fields {
     names: &'static [&'static str],
-    /// Those that are objects by themselves, or lists of objects.
+    /// Fields that are objects or lists of objects.
     nested: &'static [(&'static str, &'static Fields)],
 }
 
@@ -135,8 +135,8 @@ const IP_POOL: Fields = Fields::plain(&[
     "assignmentMode",
 ]);
 
-/// Of a Node only what BGP reads is looked at: the rest of it is written by others than people, and
-/// a field of a later release would be named once for each node.
+/// Of a Node only the parts that BGP reads are checked: the rest is written by programs, and a
+/// field of a later release would be reported once per node.
 const NODE_BGP: Fields = Fields::plain(&[
     "asNumber",
     "ipv4Address",
@@ -146,7 +146,7 @@ const NODE_BGP: Fields = Fields::plain(&[
 ]);
 const NODE_WIREGUARD: Fields = Fields::plain(&["interfaceIPv4Address", "interfaceIPv6Address"]);
 
-/// What is said about each field of an object, or of those in a list, that Calico does not know.
+/// Adds a note for each unknown field of an object, or of the objects in a list.
 fn unknown(value: &Value, known: &Fields, at: &str, notes: &mut Vec<Box<str>>) {
     let fields = match value {
         Value::Object(fields) => fields,
@@ -214,7 +214,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_misspelled_field_is_told_with_the_one_that_was_meant() {
+    fn a_misspelled_field_is_reported_with_the_one_that_was_meant() {
         let peer = json!({"spec": {"peerIP": "10.0.0.1", "filtres": ["f"], "asnumber": 1, "x": 2}});
         let notes: Vec<String> = of_peer(&peer).into_iter().map(String::from).collect();
         assert_eq!(
@@ -232,9 +232,9 @@ mod tests {
         assert!(of_configuration(&json!({})).is_empty());
     }
 
-    /// Whatever is nested: the field's place, with the index in a list.
+    /// A nested field is reported with its path, including the index in a list.
     #[test]
-    fn fields_of_nested_objects_are_looked_at_too() {
+    fn fields_of_nested_objects_are_checked_too() {
         let places = |notes: Vec<Box<str>>| -> Vec<String> {
             let place = |note: &str| note.split_once(" is no field").unwrap().0.to_owned();
             notes.iter().map(|note| place(note)).collect()

@@ -1,4 +1,4 @@
-//! Secrets, Services and EndpointSlices, and the files in which Felix names local workloads.
+//! Secrets, Services and EndpointSlices, and Felix's files about local workloads.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -49,7 +49,7 @@ pub(super) fn read_secret(object: &Value) -> Result<Secret, Fault> {
         #[serde(deserialize_with = "value::labels")]
         string_data: BTreeMap<String, String>,
     }
-    // A message of serde's would quote the value.
+    // Serde's own message would quote the secret value.
     let fields: Fields = Fields::deserialize(object)
         .map_err(|_| Fault::new("data or stringData is not a map of text".to_owned()))?;
     let mut values = BTreeMap::new();
@@ -68,17 +68,17 @@ pub(super) fn read_secret(object: &Value) -> Result<Secret, Fault> {
 pub struct Service {
     /// ClusterIP, NodePort, LoadBalancer or ExternalName.
     pub kind: String,
-    /// Empty or `None` for headless services.
+    /// The cluster address; empty or `None` for headless services.
     pub cluster_ip: String,
     /// All cluster addresses.
     pub cluster_ips: Vec<String>,
     /// `IPv4` and `IPv6`.
     pub ip_families: Vec<String>,
-    /// Addresses that others route to the cluster.
+    /// `externalIPs`: addresses that are routed to the cluster from outside.
     pub external_ips: Vec<String>,
-    /// The address asked from a load balancer.
+    /// The address requested from a load balancer.
     pub load_balancer_ip: String,
-    /// Addresses that a load balancer gave.
+    /// Addresses that a load balancer assigned.
     pub ingress: Vec<String>,
     /// Cluster or Local.
     pub external_traffic_policy: String,
@@ -117,7 +117,7 @@ pub(super) fn read_service(object: &Value) -> Result<Service, Fault> {
     }
     let spec: Spec = super::read(object, "spec")?;
     let status: Status = super::read(object, "status")?;
-    // What an API server fills in, for objects that come from a file.
+    // An object from a file lacks the defaults that an API server would fill in.
     let kind = if spec.r#type.is_empty() { "ClusterIP".to_owned() } else { spec.r#type };
     let mut cluster_ips = spec.cluster_ips;
     if cluster_ips.is_empty() && !spec.cluster_ip.is_empty() {
@@ -173,7 +173,7 @@ pub struct EndpointSlice {
 pub struct Endpoint {
     /// The node it runs on.
     pub node: String,
-    /// Not known to be unready.
+    /// Whether it is ready; true if unknown.
     pub is_ready: bool,
 }
 
@@ -216,9 +216,9 @@ pub(super) fn read_slice(
 /// A local workload, from a file that Felix writes for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LocalEndpoint {
-    /// The BGPPeer that selected it; empty: not a peer.
+    /// Name of the BGPPeer that selects it; empty: not a peer.
     pub peer: Arc<str>,
-    /// Its addresses: the first of each family.
+    /// The first address of each family.
     pub addresses: Vec<IpAddr>,
 }
 

@@ -1,8 +1,8 @@
-//! Calico's and Kubernetes' objects, as far as BGP reads them.
+//! Calico's and Kubernetes' objects, with the fields that BGP reads.
 //!
 //! [`decode`] turns the JSON value of any object into its model, [`decode_etcd`] a key and value of
-//! Calico's etcd layout. Both are total: what cannot be read is a [`Fault`] with the object's name,
-//! and concerns that object only. Unknown fields are ignored, absent ones have Calico's defaults.
+//! Calico's etcd layout. Both are total: a [`Fault`] concerns one object and comes with its name.
+//! Unknown fields are ignored, absent ones have Calico's defaults.
 
 mod bgp;
 mod block;
@@ -73,12 +73,12 @@ impl fmt::Display for Kind {
     }
 }
 
-/// Which object: `BGPPeer/tor-1`, `Secret/kube-system/bgp`.
+/// Identifies an object: `BGPPeer/tor-1`, `Secret/kube-system/bgp`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ObjectId {
     /// Its kind.
     pub kind: Kind,
-    /// Its namespace; empty for objects without.
+    /// Its namespace; empty for kinds without namespaces.
     pub namespace: String,
     /// Its name.
     pub name: String,
@@ -140,7 +140,7 @@ impl fmt::Display for Fault {
 pub struct Decoded {
     /// Which one.
     pub id: ObjectId,
-    /// `None`: the object says of itself that it counts as absent.
+    /// `None`: by its own content the object counts as absent.
     pub object: Result<Option<Object>, Fault>,
 }
 
@@ -159,10 +159,10 @@ struct Metadata {
     version: String,
 }
 
-/// Reads an object; `None` if BGP has no use for its kind.
+/// Reads an object; `None` if BGP does not read its kind.
 ///
 /// # Errors
-/// The value is not an object of Kubernetes' shape, so that it cannot even be named.
+/// The value has no kind or name, so that the object cannot be identified.
 pub fn decode(mut object: Value) -> Result<Option<Decoded>, Fault> {
     drop_nulls(&mut object);
     let field = |name: &str| object.get(name).and_then(Value::as_str).unwrap_or_default();
@@ -197,7 +197,7 @@ pub fn decode(mut object: Value) -> Result<Option<Decoded>, Fault> {
     Ok(Some(Decoded { id, object }))
 }
 
-/// Which object it is; one in no namespace is in `default` where its kind has namespaces.
+/// The object's id. An object without a namespace is in `default` if its kind has namespaces.
 fn id_of(kind: Kind, metadata: &Metadata) -> ObjectId {
     let namespace = match kind {
         Kind::Secret | Kind::Service | Kind::EndpointSlice if metadata.namespace.is_empty() => {
@@ -218,14 +218,14 @@ pub struct ApiObject {
     pub version: String,
 }
 
-/// Reads an object of a list or watch, whose kind is known from where it was asked for: items of
-/// lists of core kinds do not say it. A Node without `spec` (`PartialObjectMetadata`) is one too.
+/// Reads an object of a list or watch. The kind is known from the request: items in lists of core
+/// kinds do not carry it. A Node without `spec` (`PartialObjectMetadata`) is accepted.
 ///
 /// # Errors
-/// The object cannot even be named.
+/// The object has no name.
 pub fn decode_api(kind: Kind, octets: &[u8]) -> Result<ApiObject, Fault> {
     let mut object = parse(octets).map_err(|e| Fault::new(format!("a {kind}: {e}")))?;
-    // Two thirds of a Node's metadata, and nothing of ours.
+    // `managedFields` makes up two thirds of a Node's metadata, and nothing in it is used.
     if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
         metadata.remove("managedFields");
     }
@@ -233,20 +233,20 @@ pub fn decode_api(kind: Kind, octets: &[u8]) -> Result<ApiObject, Fault> {
     from_api(kind, metadata, &object)
 }
 
-/// What a Node's metadata does not say: that there is a pod network, which is assumed.
+/// Stands in for the `spec` that a Node's metadata lacks: a pod CIDR is assumed to be assigned.
 static UNSAID: LazyLock<Value> = LazyLock::new(|| json!({"spec": {"podCIDR": "unsaid"}}));
 
-/// As [`decode_api`], for a Node of which only the metadata is read.
+/// As [`decode_api`], for a Node; reads its metadata only.
 ///
 /// # Errors
-/// The object cannot even be named.
+/// The object has no name.
 pub fn decode_api_node(octets: &[u8]) -> Result<ApiObject, Fault> {
     #[derive(Default, Deserialize)]
     #[serde(default)]
     struct Named {
         metadata: Metadata,
     }
-    // Nothing is built of what is not read: this is done for every heartbeat of every node.
+    // Skips unread fields without allocating: this runs for every heartbeat of every node.
     let named: Result<Named, _> = serde_json::from_slice(octets);
     let metadata = named.map(|named| named.metadata).map_err(|e| Fault::new(e.to_string()));
     from_api(Kind::KubernetesNode, metadata, &UNSAID)
@@ -317,11 +317,11 @@ pub fn decode_endpoint(file: &str, octets: &[u8]) -> Decoded {
     Decoded { id: ObjectId::new(Kind::LocalEndpoint, file), object }
 }
 
-/// Which object an etcd key holds; `None` if BGP has no use for it.
+/// The object that an etcd key holds; `None` if BGP does not read it.
 ///
 /// Resources lie under `/calico/resources/v3/projectcalico.org/`, affinities under
-/// `/calico/ipam/v2/host/NODE/ipv4/block/CIDR` with the slash written as a dash. The key of a
-/// host itself is a parent of those and is passed over, like `virtual` affinities.
+/// `/calico/ipam/v2/host/NODE/ipv4/block/CIDR` with the slash written as a dash. The key of a host
+/// itself is a parent of those and is ignored, as are `virtual` affinities.
 pub fn etcd_object(key: &str) -> Option<ObjectId> {
     if let Some(rest) = key.strip_prefix("/calico/resources/v3/projectcalico.org/") {
         let (plural, name) = rest.split_once('/')?;
@@ -354,7 +354,7 @@ fn affinity_key(key: &str) -> Option<(&str, bgp_proto::types::Prefix)> {
     fits.then_some((node, cidr))
 }
 
-/// Reads a key and its value as Calico writes them to etcd; `None` if BGP has no use for the key.
+/// Reads a key and its value as Calico writes them to etcd; `None` if BGP does not read the key.
 pub fn decode_etcd(key: &str, octets: &[u8]) -> Option<Decoded> {
     let id = etcd_object(key)?;
     if let Some((node, cidr)) = affinity_key(key) {
@@ -369,8 +369,8 @@ pub fn decode_etcd(key: &str, octets: &[u8]) -> Option<Decoded> {
     Some(Decoded { id, object })
 }
 
-/// Reads JSON that must be an object: a number or a word is none without fields, which would stand
-/// for Calico's defaults in place of what is in force.
+/// Reads JSON that must be an object. A number or a string would otherwise count as an object
+/// without fields, and Calico's defaults would replace what is in force.
 fn parse(octets: &[u8]) -> Result<Value, Fault> {
     let mut value: Value = serde_json::from_slice(octets).map_err(|e| Fault::new(e.to_string()))?;
     if !value.is_object() {
@@ -380,7 +380,7 @@ fn parse(octets: &[u8]) -> Result<Value, Fault> {
     Ok(value)
 }
 
-/// Takes null fields out: to Calico they are absent.
+/// Removes null fields: to Calico they are absent.
 fn drop_nulls(value: &mut Value) {
     match value {
         Value::Object(map) => {
@@ -400,7 +400,7 @@ fn read<T: DeserializeOwned + Default>(object: &Value, field: &str) -> Result<T,
     }
 }
 
-/// Reads a value; the fault names the place in it.
+/// Reads a value; the fault names the field.
 fn deserialize<T: DeserializeOwned>(at: &str, value: &Value) -> Result<T, Fault> {
     serde_path_to_error::deserialize(value).map_err(|error| {
         let path = error.path().to_string();

@@ -13,31 +13,31 @@ use crate::calico::selector::Labels;
 /// The label that keeps a node from advertising services.
 const EXCLUDE_LABEL: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
 
-/// What BGP needs to know about a node.
+/// The properties of a node that BGP uses.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Node {
     /// Its name.
     pub name: Arc<str>,
     /// Labels, for selectors.
     pub labels: Labels,
-    /// AS number of its own; `None`: the cluster's.
+    /// Its own AS number; `None`: the cluster's.
     pub asn: Option<Asn>,
     /// IPv4 address and network.
     pub ipv4: Option<value::HostNetwork>,
     /// IPv6 address and network.
     pub ipv6: Option<value::HostNetwork>,
-    /// Route reflector cluster id as it is written; empty: not a reflector.
+    /// Route reflector cluster id as written; empty: not a reflector.
     pub cluster_id: Arc<str>,
     /// WireGuard runs for IPv4.
     pub wireguard_ipv4: bool,
     /// WireGuard runs for IPv6.
     pub wireguard_ipv6: bool,
-    /// With host-local IPAM WireGuard takes the first address of the pod network, IPv4 only: there is
-    /// one, and a key.
+    /// WireGuard runs under host-local IPAM: the node has a key and a pod CIDR, whose first address
+    /// the interface takes. IPv4 only.
     pub wireguard_pod_cidr: bool,
     /// Its share of the pod network under host-local IPAM.
     pub pod_cidrs: Vec<Prefix>,
-    /// What is said about fields that Calico does not know.
+    /// Notes on fields that Calico does not have.
     pub unknown: Vec<Box<str>>,
 }
 
@@ -58,7 +58,7 @@ impl Node {
         }
     }
 
-    /// The same where blocks are the node's pod CIDRs (`USE_POD_CIDR`).
+    /// As [`Node::has_wireguard`], where the blocks are the node's pod CIDRs (`USE_POD_CIDR`).
     pub fn has_pod_cidr_wireguard(&self, family: Family) -> bool {
         family == Family::Ipv4 && self.wireguard_pod_cidr
     }
@@ -73,8 +73,8 @@ impl Node {
         self.labels.get(EXCLUDE_LABEL).is_some_and(|v| v == "true")
     }
 
-    /// The Calico node with what the Kubernetes node of the same name says: its labels, which win,
-    /// and its pod CIDRs, which are not Calico's to decide.
+    /// The Calico node merged with the Kubernetes node of the same name: the latter's labels win,
+    /// and its pod CIDRs are used, which Calico does not assign.
     pub fn merged_with(&self, kubernetes: &Node) -> Node {
         let mut node = self.clone();
         if !kubernetes.pod_cidrs.is_empty() {
@@ -150,8 +150,8 @@ struct KubernetesSpec {
     pod_cidrs: Vec<String>,
 }
 
-/// A core/v1 Node: everything of Calico's is in annotations. Each stands for itself: one that cannot
-/// be read counts as absent, as in Calico, and takes nothing else with it.
+/// A core/v1 Node, with Calico's fields in annotations. As in Calico, an annotation that cannot be
+/// read counts as absent and does not affect the others.
 pub(super) fn read_kubernetes(
     name: &str,
     mut labels: Labels,
@@ -182,7 +182,7 @@ pub(super) fn read_kubernetes(
         wireguard_ipv6: !annotation("IPv6WireguardInterfaceAddr").is_empty(),
         wireguard_pod_cidr,
         pod_cidrs: pod_cidrs.iter().filter_map(|c| value::masked(c)).collect(),
-        // Annotations of others are nobody's mistake.
+        // Annotations of other programs are not misspelt ones of Calico's.
         unknown: Vec::new(),
     })
 }

@@ -53,7 +53,7 @@ fn a_kubernetes_node_with_annotations() {
     assert_eq!(node.pod_cidrs, ["10.1.0.0/24".parse().unwrap()]);
 }
 
-/// One that cannot be read counts as absent, as in Calico, and takes nothing else with it.
+/// One that cannot be read counts as absent, as in Calico, and does not affect the others.
 #[test]
 fn each_annotation_of_a_kubernetes_node_stands_alone() {
     let good = [
@@ -100,9 +100,9 @@ fn each_annotation_of_a_kubernetes_node_stands_alone() {
     ] {
         let (node, without) = (read(key, Some(bad)), read(key, None));
         assert_eq!(node, without, "{key} {bad}");
-        assert_ne!(node, all, "{key} is read where it is good");
+        assert_ne!(node, all, "{key} is read if it is valid");
     }
-    assert_eq!(read("ASNumber", Some("x")).asn, None, "the cluster's counts");
+    assert_eq!(read("ASNumber", Some("x")).asn, None, "the cluster's is used");
 }
 
 #[test]
@@ -142,7 +142,7 @@ fn kinds_that_bgp_does_not_read_are_passed_over() {
     assert!(decode(json!({"kind": "Node", "apiVersion": "v1", "metadata": 5})).is_err());
 }
 
-/// As objects without fields they would switch the mesh on, or end the session with a node.
+/// Read as objects without fields, they would enable the mesh, or end the session with a node.
 #[test]
 fn json_that_is_no_object_is_a_fault() {
     let resource = |plural: &str| format!("/calico/resources/v3/projectcalico.org/{plural}/x");
@@ -311,7 +311,7 @@ proptest! {
     }
 }
 
-/// What is kept on disk means what was read.
+/// What is stored on disk decodes to the object that was read.
 #[test]
 fn objects_are_written_as_they_are_read() {
     let objects = [

@@ -1,5 +1,5 @@
-//! Values inside Calico's objects: lenient where Calico is, exact where a wrong reading would
-//! change a route.
+//! Values inside Calico's objects: lenient where Calico is, strict where a misreading would change
+//! a route.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -106,12 +106,12 @@ pub(crate) fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String,
     yaml::scalar_text(&value).ok_or_else(|| de::Error::custom("expected text"))
 }
 
-/// An address with the network that it lies in.
+/// An address with the network in which it lies.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HostNetwork {
     /// The address.
     pub addr: IpAddr,
-    /// Its canonical text, which Calico compares as text in places.
+    /// Its canonical text, which Calico compares in some places.
     pub text: Box<str>,
     /// The network.
     pub network: Prefix,
@@ -145,7 +145,7 @@ pub(crate) fn masked(text: &str) -> Option<Prefix> {
     text.contains('/').then(|| HostNetwork::parse(text)).flatten().map(|n| n.network)
 }
 
-/// A prefix, exactly as BIRD would take it: a length is required, host bits are refused.
+/// A prefix as BIRD accepts it: a length is required, host bits must be 0.
 pub(crate) fn exact(text: &str) -> Result<Prefix, String> {
     if !text.contains('/') {
         return Err(format!("\"{text}\" has no prefix length"));

@@ -137,7 +137,7 @@ fn entries_for_every_node_come_before_those_for_one_and_names_decide_the_rest() 
 }
 
 #[test]
-fn a_node_that_others_peer_with_peers_back_unless_told_not_to() {
+fn a_node_that_others_peer_with_peers_back_unless_configured_not_to() {
     let to_me = |more: &str| {
         peer(
             "to-me",
@@ -336,7 +336,7 @@ fn words_of_the_configuration_that_are_no_values_are_named_with_what_counts() {
 }
 
 #[test]
-fn without_the_own_node_nothing_is_computed() {
+fn without_its_own_node_nothing_is_computed() {
     let mut resolver = Resolver::new(Settings::new("me"));
     put(&mut resolver, node("b", "10.0.0.2/24", json!({}), json!({})));
     let plan = resolver.plan();
@@ -566,7 +566,7 @@ fn services_recompute_from_what_there_is() {
     assert_eq!(resolver.plan().families.ipv4.kernel_reject.len(), 2);
 }
 
-/// Objects of a small cluster in which everything refers to everything.
+/// Objects of a small cluster in which all kinds refer to each other.
 fn any_object() -> impl Strategy<Value = Value> {
     let name = || prop_oneof![Just("me"), Just("b"), Just("c"), Just("d")];
     let selector = || {
@@ -652,7 +652,7 @@ proptest! {
                 resolver.apply(decoded);
             }
             let plan = resolver.plan();
-            // With problems, notes and reasons: nothing of them is left behind either.
+            // Plans include problems, notes and reasons: none of these are left behind either.
             let fresh = resolve(resolver.snapshot(), &Settings::new("me"));
             prop_assert_eq!(&plan, &fresh);
             let mended = converter.convert(&plan, &resolver.take_touched(), &host);

@@ -1,9 +1,9 @@
-//! What cannot be read, and what is not there.
+//! Objects that cannot be read, and objects that are missing.
 
 use super::*;
 
-/// The problems, which are those of a resolver that sees the same objects for the first time.
-fn told(resolver: &mut Resolver) -> Vec<String> {
+/// The problems; checks that a fresh resolver with the same objects reports the same ones.
+fn reported(resolver: &mut Resolver) -> Vec<String> {
     let plan = resolver.plan();
     assert_eq!(plan, resolve(resolver.snapshot(), &Settings::new("me")));
     problems(&plan)
@@ -48,26 +48,26 @@ fn what_cannot_be_read_counts_as_it_was_if_it_ever_was_anything() {
             format!("{id}: {fault}: it is passed over, as no good state of it is known");
         let as_it_was = format!("{id}: {fault}: its last good state is used");
         let mut resolver = cluster(vec![bad.clone()]);
-        assert_eq!(told(&mut resolver), [&*passed_over]);
+        assert_eq!(reported(&mut resolver), [&*passed_over]);
         put(&mut resolver, good.clone());
-        assert_eq!(told(&mut resolver), [""; 0], "{id}");
+        assert_eq!(reported(&mut resolver), [""; 0], "{id}");
         put(&mut resolver, bad.clone());
-        assert_eq!(told(&mut resolver), [&*as_it_was]);
-        // It was deleted, and came back as something else; keys outlive their Secret.
+        assert_eq!(reported(&mut resolver), [&*as_it_was]);
+        // After the object was deleted its last good state is gone; keys outlive their Secret.
         resolver.withdraw(&id);
-        assert_eq!(told(&mut resolver), [""; 0], "{id}");
+        assert_eq!(reported(&mut resolver), [""; 0], "{id}");
         put(&mut resolver, bad);
         let kept = if id.kind == Kind::Secret { as_it_was } else { passed_over };
-        assert_eq!(told(&mut resolver), [kept]);
+        assert_eq!(reported(&mut resolver), [kept]);
     }
-    // Only the one called default says which release it is.
+    // Only the ClusterInformation called default names the release.
     let mut resolver = cluster(vec![information(json!("v3.32.1"))]);
     put(&mut resolver, calico("ClusterInformation", "other", json!({"calicoVersion": []})));
-    let [other] = &told(&mut resolver)[..] else { panic!() };
+    let [other] = &reported(&mut resolver)[..] else { panic!() };
     assert!(other.contains("it is passed over"), "{other}");
 }
 
-/// With its defaults there would be another AS, and a mesh where there is none.
+/// The defaults would give another AS, and enable a mesh that was disabled.
 #[test]
 fn without_any_state_of_the_configuration_nothing_is_computed() {
     let with = |port: Value| calico("BGPConfiguration", "default", json!({"listenPort": port}));
@@ -85,7 +85,7 @@ fn without_any_state_of_the_configuration_nothing_is_computed() {
     assert_eq!((plan.is_complete, plan.families.ipv4.listen.port), (true, 1790));
 }
 
-/// It is there, so that the name of the node is no mistake.
+/// The object exists, so NODENAME is not wrong.
 #[test]
 fn an_own_node_that_cannot_be_read_is_not_said_to_be_missing() {
     let me = |address: &str| node("me", address, json!({}), json!({}));
@@ -108,9 +108,9 @@ fn an_own_node_that_cannot_be_read_is_not_said_to_be_missing() {
     }
 }
 
-/// A name that is written otherwise is seen where there are few, and many are only counted.
+/// A few names are listed, so that a differently spelt one is noticed; many are only counted.
 #[test]
-fn the_nodes_that_there_are_are_named_where_the_own_is_missing() {
+fn existing_nodes_are_listed_if_the_own_one_is_missing() {
     let mut resolver = Resolver::new(Settings::new("me"));
     for known in [
         "there is no Node at all",

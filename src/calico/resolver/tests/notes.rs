@@ -1,8 +1,8 @@
-//! Notes: what objects say and nobody does, told as long as it is so.
+//! Notes: what objects ask for without effect, reported for as long as that is so.
 
 use super::*;
 
-/// A cluster of a release that is known, about which there is no note.
+/// A cluster of a supported release, for which there is no note.
 fn noted(objects: Vec<Value>) -> Resolver {
     let release = json!({"calicoVersion": "v3.33.0"});
     let mut resolver = cluster(vec![calico("ClusterInformation", "default", release)]);
@@ -10,25 +10,25 @@ fn noted(objects: Vec<Value>) -> Resolver {
     resolver
 }
 
-/// The notes, which are those of a resolver that sees the same objects for the first time.
-fn told(resolver: &mut Resolver) -> Vec<String> {
+/// The notes; checks that a fresh resolver with the same objects has the same ones.
+fn reported(resolver: &mut Resolver) -> Vec<String> {
     let plan = resolver.plan();
     assert_eq!(plan, resolve(resolver.snapshot(), &Settings::new("me")));
     notes(&plan)
 }
 
-/// There are these notes, until an object is put; without that object they are there again.
-fn ends_with(objects: Vec<Value>, expected: &[&str], mended: Value) {
+/// Checks that these notes exist, disappear when `fix` is applied, and return without it.
+fn ends_with(objects: Vec<Value>, expected: &[&str], fix: Value) {
     let mut resolver = noted(objects);
-    assert_eq!(told(&mut resolver), expected);
-    let mended = decode(mended).unwrap().unwrap();
-    let id = mended.id.clone();
+    assert_eq!(reported(&mut resolver), expected);
+    let fix = decode(fix).unwrap().unwrap();
+    let id = fix.id.clone();
     let was_there = resolver.snapshot().get(&id).is_some();
-    resolver.apply(mended);
-    assert_eq!(told(&mut resolver), Vec::<String>::new(), "{expected:?} mended by {id}");
+    resolver.apply(fix);
+    assert_eq!(reported(&mut resolver), Vec::<String>::new(), "{expected:?} fixed by {id}");
     if !was_there {
         resolver.withdraw(&id);
-        assert_eq!(told(&mut resolver), expected, "without {id}");
+        assert_eq!(reported(&mut resolver), expected, "without {id}");
     }
 }
 
@@ -47,7 +47,7 @@ fn a_filter_that_does_not_exist() {
     ends_with(vec![p()], &[lacks], filter("fltr"));
     let near = format!("{lacks}; did you mean \"filter\"?");
     ends_with(vec![p(), filter("filter"), filter("x")], &[&near], filter("fltr"));
-    // The other way to mend it.
+    // The other way to fix it.
     let renamed = peer("p", to("192.0.2.1", json!({"filters": ["filter"]})));
     ends_with(vec![p(), filter("filter")], &[&near], renamed);
 }
@@ -60,9 +60,9 @@ fn a_peer_whose_address_another_one_has() {
     ends_with(both(), &[shadowed], peer("b", to("192.0.2.2", json!({"node": "me"}))));
     ends_with(both(), &[shadowed], peer("a", to("192.0.2.2", json!({}))));
     let mut resolver = noted(both());
-    assert_eq!(told(&mut resolver), [shadowed]);
+    assert_eq!(reported(&mut resolver), [shadowed]);
     resolver.withdraw(&ObjectId::new(Kind::BgpPeer, "a"));
-    assert_eq!(told(&mut resolver), Vec::<String>::new());
+    assert_eq!(reported(&mut resolver), Vec::<String>::new());
 }
 
 #[test]
@@ -78,18 +78,19 @@ fn a_selector_that_selects_no_node() {
     let selected =
         |name: &str, address: &str| node(name, address, json!({"rack": "z", "rr": ""}), json!({}));
     ends_with(vec![p()], &expected, selected("b", "10.0.0.2/24"));
-    // A node that is there gets the label.
+    // An existing node gets the label.
     let plain = node("b", "10.0.0.2/24", json!({"rack": "a"}), json!({}));
     ends_with(vec![p(), plain.clone()], &expected, selected("b", "10.0.0.2/24"));
-    // One that is left is enough, and the last one that goes or loses its label is missed.
+    // One remaining node is enough; when the last one is deleted or loses its label, the note
+    // returns.
     let mut resolver = noted(vec![p(), selected("b", "10.0.0.2/24"), selected("c", "10.0.0.3/24")]);
-    assert_eq!(told(&mut resolver), Vec::<String>::new());
+    assert_eq!(reported(&mut resolver), Vec::<String>::new());
     put(&mut resolver, plain);
-    assert_eq!(told(&mut resolver), Vec::<String>::new());
+    assert_eq!(reported(&mut resolver), Vec::<String>::new());
     resolver.withdraw(&ObjectId::new(Kind::Node, "c"));
-    assert_eq!(told(&mut resolver), expected);
-    // Workloads are no nodes, and what cannot be parsed is a problem already.
-    let none = |spec: Value| assert_eq!(told(&mut noted(vec![peer("p", spec)])), [""; 0]);
+    assert_eq!(reported(&mut resolver), expected);
+    // Workloads are not nodes, and an invalid selector is reported as a problem.
+    let none = |spec: Value| assert_eq!(reported(&mut noted(vec![peer("p", spec)])), [""; 0]);
     none(json!({"localWorkloadSelector": "all()", "asNumber": 1, "peerSelector": "has(x)"}));
     none(to("192.0.2.1", json!({"nodeSelector": "rack =="})));
 }
@@ -112,8 +113,8 @@ fn a_peer_that_is_this_node_itself() {
     for mine in [json!({"node": "me"}), json!({"nodeSelector": "rack == 'a'"})] {
         ends_with(vec![peer("p", to("10.0.0.1", mine))], &[own], other());
     }
-    // One for every node means the others, unless its port is another than this node's.
-    assert_eq!(told(&mut noted(vec![peer("p", to("10.0.0.1", json!({})))])), [""; 0]);
+    // A BGPPeer for every node is meant for the others, unless its port differs from this node's.
+    assert_eq!(reported(&mut noted(vec![peer("p", to("10.0.0.1", json!({})))])), [""; 0]);
     let listens = calico("BGPConfiguration", "default", json!({"listenPort": 1790}));
     ends_with(vec![peer("p", to("10.0.0.1:1790", json!({})))], &[own], listens);
     let moved = node("me", "10.0.0.2/24", json!({"rack": "a"}), json!({}));
@@ -174,13 +175,14 @@ fn fields_that_calico_does_not_know() {
             .collect();
         let expected: Vec<&str> = expected.iter().map(String::as_str).collect();
         ends_with(vec![calico(kind, name, wrong.clone())], &expected, calico(kind, name, right));
-        // It comes to one that is there, and goes with it.
+        // The note appears when an existing object gets the field, and goes when the object is
+        // deleted.
         let mut resolver = noted(Vec::new());
-        assert_eq!(told(&mut resolver), [""; 0]);
+        assert_eq!(reported(&mut resolver), [""; 0]);
         put(&mut resolver, calico(kind, name, wrong.clone()));
-        assert_eq!(told(&mut resolver), expected);
+        assert_eq!(reported(&mut resolver), expected);
         let id = decode(calico(kind, name, wrong)).unwrap().unwrap().id;
         resolver.withdraw(&id);
-        assert_eq!(told(&mut resolver), [""; 0]);
+        assert_eq!(reported(&mut resolver), [""; 0]);
     }
 }

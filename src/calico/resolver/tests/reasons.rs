@@ -1,10 +1,10 @@
-//! Which object each session, each route and each address of a service comes from.
+//! The object from which each session, each route and each address of a service comes.
 
 use super::rules::{block, default};
 use super::services::{service, slice};
 use super::*;
 
-/// What is said of a prefix, which is what a resolver says that sees the objects for the first time.
+/// The reason of a prefix; checks that a fresh resolver with the same objects gives the same one.
 fn reason(resolver: &mut Resolver, prefix: &str) -> String {
     let plan = resolver.plan();
     assert_eq!(plan, resolve(resolver.snapshot(), &Settings::new("me")));
@@ -62,8 +62,8 @@ fn routes_to_neighbours_name_the_peer_and_its_gateway() {
     let by_own = "BGPPeer/own: reachable by 10.0.0.253";
     assert_eq!(reason(&mut resolver, "192.0.2.1/32"), by_own);
     assert_eq!(reason(&mut resolver, "fd00::9/128"), "BGPPeer/six: reachable by fd00::ff");
-    assert_eq!(reason(&mut resolver, "192.0.2.3/32"), "", "no route of this node's");
-    // Of several the one whose gateway counts, as long as it does.
+    assert_eq!(reason(&mut resolver, "192.0.2.3/32"), "", "not a route of this node");
+    // Of several BGPPeers, the one whose gateway is in use is named.
     put(&mut resolver, peer("all", reach("192.0.2.1:1790", "10.0.0.254", "")));
     let by_all = "BGPPeer/all: reachable by 10.0.0.254";
     assert_eq!(reason(&mut resolver, "192.0.2.1/32"), by_all);
@@ -99,7 +99,7 @@ fn blocks_and_pod_cidrs_name_what_gives_them() {
     }
     block(&mut resolver, "10.65.2.0-26", "confirmed");
     assert_eq!(reason(&mut resolver, "10.65.2.0/26"), own);
-    // Where pod CIDRs take their place, blocks are nothing to this node.
+    // Where pod CIDRs take their place, blocks have no reason.
     let mut me = node("me", "10.0.0.1/24", json!({}), json!({}));
     me["status"] = json!({"podCIDRs": ["10.244.1.0/24"]});
     put(&mut resolver, me);
@@ -132,7 +132,7 @@ fn ranges_of_services_name_the_field_that_gives_them() {
     assert_eq!(plan.reasons.get(&"10.96.0.0/12".parse().unwrap()), None);
 }
 
-/// Each verdict about a service in its words, and that it is what is done.
+/// Each verdict about a service has its text, and the plan acts accordingly.
 #[test]
 fn addresses_of_services_name_the_service_and_why_they_are_announced_or_not() {
     const LABEL: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
@@ -183,7 +183,7 @@ fn addresses_of_services_name_the_service_and_why_they_are_announced_or_not() {
     );
     row(vec![ranges("Disabled"), away], cluster_ip, "announced: an endpoint is ready");
     row(vec![unready], cluster_ip, "not announced: no endpoint is ready");
-    // The load balancer's address that every Service here has is in no range.
+    // The load balancer's address that every Service here has lies in no range.
     let no_range = "not announced: the address is in no range of BGPConfiguration's";
     row(vec![here.clone()], "80.0.0.9/32", no_range);
     let external = json!({"externalIPs": ["70.0.0.1", "71.0.0.9", "72.0.0.1"]});
@@ -199,7 +199,7 @@ fn addresses_of_services_name_the_service_and_why_they_are_announced_or_not() {
     row(vec![web("", named)], "71.0.0.9/32", no_address);
 }
 
-/// An address that several services have is announced if one of them has it announced.
+/// An address of several services is announced if one of them calls for it.
 #[test]
 fn of_services_with_one_address_the_one_that_has_it_announced_decides() {
     let shared = |name: &str| {

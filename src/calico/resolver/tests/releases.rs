@@ -3,7 +3,7 @@
 use super::*;
 use crate::calico::release::{Origin, Version};
 
-/// A released Calico: pools of every kind, a block, and what ClusterInformation and Felix say.
+/// A cluster of a release: pools of every kind, a block, ClusterInformation and FelixConfiguration.
 fn released(version: &str, configuration: Value, felix: Value) -> Resolver {
     let mut resolver = cluster(vec![
         calico("ClusterInformation", "default", json!({"calicoVersion": version})),
@@ -38,7 +38,7 @@ fn tunnel_routes_are_bgps_up_to_v3_32_and_felixs_after_it() {
         ("v3.32.0", none(), [Tunnel, Accept]),
         ("v3.32.1", none(), [Tunnel, Accept]),
         ("v3.33.0", none(), [Reject, Accept]),
-        // The field is not followed before v3.32, and knows no classes before v3.33.
+        // The field has no effect before v3.32, and no classes before v3.33.
         ("v3.31.7", json!({"programClusterRoutes": "Disabled"}), [Tunnel, Accept]),
         ("v3.32.1", json!({"programClusterRoutes": "Disabled"}), [Reject, Reject]),
         ("v3.32.1", json!({"programClusterRoutes": "EnabledNoEncapOnly"}), [Tunnel, Accept]),
@@ -69,7 +69,7 @@ fn classes_of_routes_that_nobody_writes_or_two_do_are_named() {
         ("v3.32.1", "", "", false, false),
         ("v3.32.1", "Disabled", "", true, false),
         ("v3.32.1", "", "Enabled", false, true),
-        // Felix's part for pools without encapsulation does not run beside one with it.
+        // Felix does not write routes of pools without encapsulation if there is one with it.
         ("v3.32.1", "Disabled", "Enabled", true, false),
         ("v3.33.0", "", "", false, false),
         ("v3.33.0", "Enabled", "", false, true),
@@ -83,7 +83,7 @@ fn classes_of_routes_that_nobody_writes_or_two_do_are_named() {
         assert_eq!(has_owner_problem(&plan, "nobody writes"), nobody, "{row}");
         assert_eq!(has_owner_problem(&plan, "both BGP and Felix"), both, "{row}");
     }
-    // Felix's own variable is stronger than its object, and a node's object than the cluster's.
+    // Felix's environment variable overrides its object, and a node's object the cluster's.
     let mut resolver = released("v3.33.0", json!({}), json!({"programClusterRoutes": "Disabled"}));
     assert!(has_owner_problem(&resolver.plan(), "nobody writes"));
     let own = json!({"programClusterRoutes": "EnabledIPIPOnly"});
@@ -139,7 +139,7 @@ fn routes_to_wireguard_peers_are_felixs_from_v3_33_on() {
     }
 }
 
-/// What is right is done for every release: those that did otherwise were only wrong.
+/// Where a release had a fault, the correct behaviour applies to every release.
 #[test]
 fn what_a_release_was_only_wrong_in_is_right_for_all() {
     let shown = |version: &str| {
@@ -200,7 +200,7 @@ fn what_later_releases_do_better_is_done_for_all() {
         let [mesh] = &config.peers[..] else { panic!("{:?}", config.peers) };
         assert!(mesh.session.remote_asn != mesh.session.local_asn);
         assert_eq!(mesh.session.multihop_ttl, Some(64), "{version}");
-        // The environment's range counts for good, on a node that announces no services too.
+        // The environment's range is always announced, even by a node that announces no services.
         let label = json!({"node.kubernetes.io/exclude-from-external-load-balancers": "true"});
         let reflector = json!({"routeReflectorClusterID": "1.0.0.1"});
         put(&mut resolver, node("me", "10.0.0.1/24", label, reflector));
@@ -210,7 +210,7 @@ fn what_later_releases_do_better_is_done_for_all() {
         let plan = resolve(resolver.snapshot(), &settings);
         let statics = plan.families.ipv4.statics.iter().map(|s| s.prefix.to_string());
         assert_eq!(statics.collect::<Vec<_>>(), ["10.2.1.0/26", "10.97.0.0/16"], "{version}");
-        // A reflector passes on what is single and another node announces.
+        // A reflector re-advertises a single address that another node announces.
         let route = json!({"prefix": "71.0.0.1/32", "source": "bgp", "next_hop": "10.0.0.2"});
         let question =
             json!({"session": "Global_192_0_2_1", "direction": "export", "route": route});
@@ -231,18 +231,18 @@ fn what_is_given_counts_before_cluster_information() {
         (Version::new(3, 32, 1), Origin::Given)
     );
     assert_eq!(pool_routes(&plan)[0], PoolRoutes::Tunnel);
-    // One that cannot be read is passed over, one that is not known behaves as the nearest.
+    // A version that cannot be parsed is ignored, an unknown one behaves as the nearest.
     assert_eq!(of(&resolver, "new").release.origin, Origin::ClusterInformation);
     let plan = of(&resolver, "v3.40.1");
     assert_eq!(plan.release.version, Version::NEWEST);
     assert!(plan.notes.iter().any(|n| n.text.contains("v3.40.1 is not known")), "{:?}", plan.notes);
-    // Another product numbers its versions otherwise; without any the newest is assumed.
+    // Another product numbers its versions differently; without a version the newest is assumed.
     let other = json!({"calicoVersion": "v3.20.0", "variant": "CalicoEnterprise"});
     put(&mut resolver, calico("ClusterInformation", "default", other));
     let plan = resolver.plan();
     assert_eq!((plan.release.version, plan.release.origin), (Version::NEWEST, Origin::Assumed));
     assert!(plan.notes.iter().any(|n| n.text.contains("is assumed")), "{:?}", plan.notes);
-    // Then nobody can tell who writes the routes of IPIP pools, and Felix may write no metrics.
+    // It is then unknown who writes the routes of IPIP pools, and Felix may write no metrics.
     let unknown = |plan: &Plan| problems(plan).iter().any(|p| p.contains("it is not known who"));
     assert!(unknown(&plan), "{:?}", problems(&plan));
     let export = |plan: &Plan, metric: u32| {
@@ -257,7 +257,8 @@ fn what_is_given_counts_before_cluster_information() {
     assert!(!unknown(&resolver.plan()));
 }
 
-/// Felix's routes to other nodes are theirs to announce; pods here and own blocks are ours.
+/// Other nodes announce the blocks behind Felix's routes to them; we announce local pods and own
+/// blocks.
 #[test]
 fn another_nodes_block_goes_to_no_internal_peer() {
     let mut resolver = released("v3.33.0", json!({}), json!({}));
@@ -271,12 +272,13 @@ fn another_nodes_block_goes_to_no_internal_peer() {
     };
     let (mesh, tor) = ("Mesh_10_0_0_2", "Global_192_0_2_1");
     assert!(!ask(mesh, "10.1.2.0/26", Some("10.0.0.2")), "an IPIP pool, Felix's");
-    assert!(ask(tor, "10.1.2.0/26", Some("10.0.0.2")), "external peers may hear it");
+    assert!(ask(tor, "10.1.2.0/26", Some("10.0.0.2")), "external peers may receive it");
     assert!(ask(mesh, "10.1.2.7/32", None), "a pod of ours with a borrowed address");
-    assert!(ask(mesh, "10.2.2.0/26", Some("10.0.0.2")), "whose routes are not Felix's");
+    assert!(ask(mesh, "10.2.2.0/26", Some("10.0.0.2")), "a pool whose routes are not Felix's");
 }
 
-/// A left-over Enabled: both write the routes, and the other node still announces its block itself.
+/// With an Enabled left over, both write the routes; the other node still announces its block
+/// itself.
 #[test]
 fn another_nodes_block_goes_to_no_internal_peer_where_both_write_it() {
     let both = json!({"programClusterRoutes": "Enabled"});
@@ -296,8 +298,9 @@ fn another_nodes_block_goes_to_no_internal_peer_where_both_write_it() {
     }
 }
 
-/// Where BGP writes the routes of IPIP pools, those in the kernel with the tunnel are ours to announce;
-/// where Felix does, they are other nodes'. The route has no gateway, so that its interface decides.
+/// Where BGP writes the routes of IPIP pools, we announce those in the kernel that use the tunnel;
+/// where Felix does, they are other nodes'. The route has no gateway, so that its interface
+/// decides.
 #[test]
 fn routes_through_the_tunnel_go_to_internal_peers_where_bgp_writes_them() {
     let word = |word: &str| json!({"programClusterRoutes": word});
@@ -307,7 +310,7 @@ fn routes_through_the_tunnel_go_to_internal_peers_where_bgp_writes_them() {
         ("v3.31.7", json!({}), "accept"),
         ("v3.32.1", json!({}), "accept"),
         ("v3.33.0", json!({}), "reject"),
-        // Not followed before v3.32.
+        // No effect before v3.32.
         ("v3.31.7", word("Disabled"), "accept"),
         ("v3.32.1", word("Disabled"), "reject"),
         ("v3.33.0", word("Enabled"), "accept"),
@@ -334,7 +337,8 @@ fn routes_through_the_tunnel_go_to_internal_peers_where_bgp_writes_them() {
     }
 }
 
-/// Each calico-node that starts writes its version into ClusterInformation; ours did before us.
+/// Each calico-node writes its version into ClusterInformation when it starts; ours did so before
+/// margay started.
 #[test]
 fn a_rolling_upgrade_changes_nothing_until_the_nodes_own_start() {
     let version =
@@ -352,12 +356,13 @@ fn a_rolling_upgrade_changes_nothing_until_the_nodes_own_start() {
     let note = "this node goes on as with v3.32.1";
     assert!(plan.notes.iter().any(|n| n.text.contains(note)), "{:?}", plan.notes);
     assert!(problems(&plan).is_empty(), "{:?}", problems(&plan));
-    // Gone, another product's, and an old node's that started again.
+    // Without a version, of another product, and of an old node that restarted.
     put(&mut resolver, calico("ClusterInformation", "default", json!({})));
     assert_eq!(pool_routes(&resolver.plan())[0], PoolRoutes::Tunnel);
     put(&mut resolver, version("v3.32.1"));
     assert!(resolver.plan().notes.is_empty());
-    // What begins now belongs to the new one; what knew nothing takes what it hears first.
+    // A resolver that starts now holds the new version; one without a version holds the first that
+    // it sees.
     put(&mut resolver, version("v3.33.0"));
     let now = resolve(resolver.snapshot(), &Settings::new("me"));
     assert_eq!(pool_routes(&now)[0], PoolRoutes::Reject);

@@ -1,4 +1,4 @@
-//! Rules of Calico's that the corpus of scenarios shows rarely or not at all.
+//! Rules of Calico's that the corpus of scenarios covers rarely or not at all.
 
 use super::*;
 
@@ -98,7 +98,8 @@ fn a_selected_node_is_a_neighbour_in_each_family_that_it_has() {
     let v6 = session(&plan, "Node_fd00__2");
     assert_eq!(v6.source_address, "fd00::1".parse().ok());
 
-    // The other side: every selected node peers back with every node that the BGPPeer is for.
+    // The reverse direction: every selected node peers back with every node to which the BGPPeer
+    // applies.
     put(&mut resolver, dual("me", 1, json!({"rr": ""}), json!({})));
     put(&mut resolver, peer("rr", json!({"node": "b", "peerSelector": "has(rr)"})));
     let plan = resolver.plan();
@@ -122,7 +123,7 @@ fn a_selector_that_does_not_parse_selects_nothing_in_any_place() {
     for (problem, field) in reported.iter().zip(["a: nodeS", "b: peerS", "c: nodeS"]) {
         assert!(problem.starts_with(&format!("BGPPeer/{field}")), "{problem}");
     }
-    // A blank one is a selector that selects everything, for some nodes and not for every node.
+    // A blank nodeSelector selects every node, but the BGPPeer counts as one for some nodes.
     put(
         &mut resolver,
         peer("a", json!({"nodeSelector": " ", "peerIP": "192.0.2.1", "asNumber": 1})),
@@ -142,17 +143,17 @@ fn an_address_of_a_node_is_recognised_as_it_is_written() {
         peer("asn", json!({"peerIP": "[fd00::2]:1791", "asNumber": 65001})),
     ]);
     let plan = resolver.plan();
-    // The port and who waits come from the node, if it is that node.
+    // The port and the passive side follow from the node, if the address is that node's.
     let v4 = session(&plan, "Global_10_0_0_2_port_1790");
     assert!(v4.passive && v4.port == 1790);
     let v6 = session(&plan, "Global_fd00__2");
-    assert!(!v6.passive && v6.port == 179, "written otherwise, it is not known for a node's");
+    assert!(!v6.passive && v6.port == 179, "written differently, it is not recognised as a node's");
     assert!(session(&plan, "Global_fd00__2_port_1791").passive, "whatever its AS and port");
-    // With another AS it is not the node whose port counts.
+    // With another AS, the node's port is not used.
     put(&mut resolver, peer("v4", json!({"peerIP": "10.0.0.2", "asNumber": 65001})));
     let plan = resolver.plan();
     assert!(session(&plan, "Global_10_0_0_2").passive);
-    // What this node itself is told to peer with is dropped, in whatever way it is named.
+    // An entry that names this node itself is dropped, however it is named.
     put(&mut resolver, peer("v4", json!({"peerIP": "10.0.0.1:1790", "asNumber": 65001})));
     assert!(names(&resolver.plan()).is_empty());
 }
@@ -220,7 +221,7 @@ fn host_routes_to_neighbours_come_by_scope_and_address_whatever_the_names() {
         peer("c", reach("192.0.2.10:1790", "")),
         peer("d", reach("192.0.2.10", "")),
         peer("e", reach("192.0.2.1", "other")),
-        // Its own address, as an entry for every node: no session, but the route.
+        // This node's address in an entry for every node: no session, but the route is created.
         peer("f", reach("10.0.0.1", "")),
     ])
     .plan();
@@ -248,7 +249,7 @@ fn a_node_list_of_advertisements_replaces_the_clusters_for_both_families() {
     let plan = resolver.plan();
     assert_eq!(shown(&plan), [Vec::<String>::new(), vec![]], "nothing to add, no rule");
     assert!(problems(&plan)[0].contains("no community is called \"n\""), "{:?}", problems(&plan));
-    // What is not two or three numbers is a name.
+    // Anything but two or three numbers is a name.
     let named = json!({
         "communities": [{"name": "a:b", "value": "3:3"}, {"name": "1:2", "value": "4:4"}],
         "prefixAdvertisements": [{"cidr": "10.65.0.0/16", "communities": ["a:b", "1:2"]}],
@@ -259,7 +260,7 @@ fn a_node_list_of_advertisements_replaces_the_clusters_for_both_families() {
     assert_eq!(shown(&resolver.plan()), [Vec::<String>::new(), vec![]]);
 }
 
-/// What an export policy says, in order of its rows.
+/// The rules of an export policy, in order.
 #[test]
 fn export_rows_decide_in_their_order() {
     let mut resolver = cluster(vec![
@@ -295,7 +296,7 @@ fn export_rows_decide_in_their_order() {
     let accepts = |session: &str, prefix: &str, more: Value| {
         ask(session, prefix, more)["decision"] == "accept"
     };
-    // 1: a pool that is not exported, to nobody, not even an own block in it.
+    // 1: a pool that is not exported: not even an own block in it is announced.
     assert!(!accepts(tor, "10.65.9.0/26", json!({"source": "static"})));
     // 2: overlays stay inside; tunl0 is Felix's by default.
     for interface in ["vxlan.calico", "wireguard.cali", "tunl0"] {
@@ -305,7 +306,7 @@ fn export_rows_decide_in_their_order() {
     assert!(accepts(mesh, "10.65.200.0/26", json!({"interface": "calico0"})));
     // 3
     assert!(!accepts(tor, "10.65.200.0/26", json!({"interface": "bpfin.cali"})));
-    // 4 and 5: communities come with the block; beneath it only what is elevated leaves.
+    // 4 and 5: the block gets its communities; inside it only elevated routes are announced.
     let own = ask(mesh, "10.65.4.0/26", json!({"source": "static"}));
     assert_eq!(own["route"]["communities"], json!(["1:1"]));
     assert_eq!(own["route"]["large_communities"], json!(["1:1:1"]));
@@ -318,11 +319,14 @@ fn export_rows_decide_in_their_order() {
     assert_eq!(elevated["route"]["local_pref"], 2_147_483_647_u32 - 899);
     let learned = json!({"source": "bgp", "local_pref": 2_147_483_647_u32 - 512, "metric": 4000});
     assert_eq!(ask(mesh, "10.65.1.7/32", learned)["route"]["metric"], 512);
-    assert!(accepts(mesh, "10.65.2.1/32", json!({"metric": 1024})), "a block on its way out");
+    assert!(
+        accepts(mesh, "10.65.2.1/32", json!({"metric": 1024})),
+        "a block that is being given up"
+    );
     assert!(accepts(mesh, "10.65.3.3/32", json!({})), "a block of one address");
     assert!(accepts(mesh, "10.77.0.0/26", json!({"source": "static"})), "in no pool");
     assert!(!accepts(mesh, "10.77.0.64/26", json!({})));
-    // 6 to 8: load balancers are not aggregated, so their range is a reflector's business only.
+    // 6 to 8: load balancer ranges are not aggregated, so only a reflector accepts them.
     assert!(accepts(mesh, "10.96.3.0/24", json!({})) && accepts(mesh, "70.0.0.7/32", json!({})));
     assert!(!accepts(mesh, "80.0.0.7/32", json!({})) && !accepts(mesh, "71.0.0.1/32", json!({})));
     // 9 and 10
@@ -340,7 +344,7 @@ fn export_rows_decide_in_their_order() {
 }
 
 #[test]
-fn a_filter_that_accepts_is_asked_first_and_by_each_family_alone() {
+fn a_filter_that_accepts_is_evaluated_first_and_per_family() {
     let plan = cluster(vec![
         no_mesh(),
         dual("me", 1, json!({}), json!({})),
@@ -365,7 +369,7 @@ fn a_filter_that_accepts_is_asked_first_and_by_each_family_alone() {
         };
         decide(&plan, json!({"session": name, "direction": direction, "route": route}))
     };
-    // A default route, which no pool covers: an Accept of a filter bypasses everything below.
+    // A default route, which no pool covers: a filter's Accept bypasses all later rules.
     let default =
         json!({"prefix": "0.0.0.0/0", "source": "bgp", "local_pref": 100, "as_path": [5]});
     let leaked = ask("export", default);
@@ -403,7 +407,7 @@ fn a_filter_that_accepts_is_asked_first_and_by_each_family_alone() {
 }
 
 #[test]
-fn rules_that_make_no_sense_are_named_though_nobody_uses_the_filter() {
+fn invalid_rules_are_reported_even_if_no_peer_uses_the_filter() {
     let rules = json!([
         {"action": "Accept", "cidr": "10.0.0.1/8", "matchOperator": "In"},
         {"action": "Perhaps"},
@@ -468,9 +472,9 @@ fn an_accepted_ipv6_pool_inside_a_rejected_one_is_rejected_with_it() {
         let route = json!({"prefix": prefix, "source": "bgp"});
         decide(&plan, json!({"direction": "kernel", "route": route}))["decision"].clone()
     };
-    assert_eq!(ask("fd00:0:1:2::/64"), "reject", "although its pool is first as text");
+    assert_eq!(ask("fd00:0:1:2::/64"), "reject", "although its pool sorts first as text");
     assert_eq!(ask("fd01::/64"), "accept");
-    assert_eq!(ask("10.65.1.0/26"), "reject", "10.0.0.0/8 is first as text");
+    assert_eq!(ask("10.65.1.0/26"), "reject", "10.0.0.0/8 sorts first as text");
 }
 
 #[test]
@@ -498,8 +502,8 @@ fn wireguard_counts_by_family_and_only_if_this_node_runs_it() {
     assert_eq!(ask(&resolver.plan(), "fd00:65::/64", "fd00::2", "bgp"), "accept");
 }
 
-/// With host-local IPAM WireGuard has no interface address of its own: a key and a pod CIDR tell, and
-/// of IPv4 only.
+/// Under host-local IPAM WireGuard has no interface address of its own: a key and a pod CIDR show
+/// that it runs, for IPv4 only.
 #[test]
 fn with_pod_cidrs_wireguard_is_known_by_key_and_cidr() {
     let core = |name: &str, number: u8, key: &str, cidr: &str| {
@@ -536,7 +540,7 @@ fn with_pod_cidrs_wireguard_is_known_by_key_and_cidr() {
         assert_eq!(ask(&plan, "fd00:244:9::/64", &format!("fd00::{number}")), "accept");
     }
     let plan = with_blocks.plan();
-    assert_eq!(ask(&plan, "10.244.9.0/24", "10.0.0.2"), "accept", "a key says nothing there");
+    assert_eq!(ask(&plan, "10.244.9.0/24", "10.0.0.2"), "accept", "a key has no meaning there");
     put(&mut with_pod_cidrs, core("me", 1, "", "10.244.1.0/24"));
     let plan = with_pod_cidrs.plan();
     assert_eq!(ask(&plan, "10.244.9.0/24", "10.0.0.2"), "accept", "this node does not run it");
@@ -564,8 +568,8 @@ fn blocks_and_priorities_are_each_familys_own() {
     assert_eq!(v6(Value::Null), "reject", "the ordinary metric is not elevated");
 }
 
-/// A node that is a route reflector has no session of the mesh, so it contends for no address; and
-/// who contends is told anew when such a node comes to one that others share.
+/// A route reflector has no session of the mesh, so it does not compete for an address. When a node
+/// joins an address that others share, the report is updated.
 #[test]
 fn nodes_that_share_an_address_are_those_of_the_mesh() {
     let at = |name: &str, bgp: Value| node(name, "10.0.0.3/24", json!({}), bgp);
@@ -579,8 +583,7 @@ fn nodes_that_share_an_address_are_those_of_the_mesh() {
     assert_eq!(problems(&resolver.plan()), all);
 }
 
-/// Without an interface a route has the empty name in BIRD: a star matches that, and nothing else
-/// does.
+/// In BIRD a route without an interface has the empty name: only a star matches it.
 #[test]
 fn a_star_matches_routes_without_an_interface() {
     let decided = |glob: &str, interface: Value| {

@@ -1,4 +1,4 @@
-//! What is announced for Kubernetes services.
+//! Routes announced for Kubernetes services.
 
 use super::rules::{default, statics};
 use super::*;
@@ -39,7 +39,7 @@ fn services_by_type_policy_family_and_aggregation() {
     let here = slice("web", "IPv4", "me");
     assert_eq!(routes(vec![local(json!({})), here.clone()]), ["10.96.0.7/32", "80.0.0.9/32"]);
     assert!(routes(vec![slice("web", "IPv6", "me")]).is_empty(), "no endpoint of its family");
-    assert!(routes(vec![slice("web", "IPv4", "")]).is_empty(), "an endpoint of no node");
+    assert!(routes(vec![slice("web", "IPv4", "")]).is_empty(), "an endpoint without a node");
     for spec in [json!({"type": "ExternalName"}), json!({"clusterIP": "None"})] {
         assert!(routes(vec![here.clone(), local(spec)]).is_empty());
     }
@@ -57,18 +57,18 @@ fn services_by_type_policy_family_and_aggregation() {
     let by_address = json!({"externalIPs": ["70.0.0.1", "71.0.0.9", "72.0.0.1"]});
     let addresses = ["10.96.0.7/32", "70.0.0.1/32", "71.0.0.9/32", "80.0.0.9/32"];
     assert_eq!(routes(vec![everywhere(by_address.clone())]), addresses);
-    // … which an API server would call "Cluster" where nothing is said.
+    // … also without a policy, which an API server would default to "Cluster".
     let mut unsaid = by_address;
     unsaid["type"] = "ClusterIP".into();
     unsaid["clusterIP"] = "10.96.0.7".into();
     assert_eq!(routes(vec![service("web", unsaid)]), addresses);
-    // Without aggregation any ready endpoint anywhere makes the addresses known.
+    // Without aggregation, one ready endpoint on any node makes this node announce the addresses.
     let apart = ranges(json!({"serviceLoadBalancerAggregation": "Disabled"}));
     let away = slice("web", "IPv4", "elsewhere");
     assert_eq!(routes(vec![apart, away, everywhere(json!({}))]), ["10.96.0.7/32", "80.0.0.9/32"]);
     let later = ranges(json!({"serviceLoadBalancerAggregation": "Perhaps"}));
     assert_eq!(routes(vec![later]), ["10.96.0.7/32", "80.0.0.9/32"], "only Enabled aggregates");
-    // Nobody asked for cluster addresses: they are not announced with the others.
+    // Without a range of cluster addresses they are not announced with the others.
     let without = ranges(json!({"serviceClusterIPs": []}));
     assert_eq!(routes(vec![without, here, local(json!({}))]), ["80.0.0.9/32"]);
 }
@@ -109,7 +109,7 @@ fn services_by_the_environment_and_the_label_that_excludes_a_node() {
     let label = json!({"node.kubernetes.io/exclude-from-external-load-balancers": "true"});
     put(&mut resolver, node("me", "10.0.0.1/24", label, json!({})));
     let plan = resolver.plan();
-    assert_eq!(statics(&plan.families.ipv4), ["10.97.0.0/16"], "the environment is stronger");
+    assert_eq!(statics(&plan.families.ipv4), ["10.97.0.0/16"], "the environment takes precedence");
     assert!(plan.families.ipv6.statics.is_empty());
     assert_eq!(plan.families.ipv4.kernel_reject.len(), 1, "kept out of the kernel all the same");
 
@@ -118,7 +118,8 @@ fn services_by_the_environment_and_the_label_that_excludes_a_node() {
     assert!(problems(&plan)[0].contains("CALICO_ADVERTISE_CLUSTER_IPS"), "{:?}", problems(&plan));
 }
 
-/// An address that is a range by itself is announced by every node: it has to end somewhere.
+/// Every node announces an address that is a range by itself, so there must be an endpoint
+/// somewhere.
 #[test]
 fn a_single_address_waits_for_an_endpoint_anywhere() {
     let mut resolver = cluster(vec![
@@ -131,13 +132,13 @@ fn a_single_address_waits_for_an_endpoint_anywhere() {
         ),
     ]);
     assert!(statics(&resolver.plan().families.ipv4).is_empty(), "it has no EndpointSlice at all");
-    // That of another service says nothing about this one.
+    // Another service's EndpointSlice has no effect on this one.
     put(&mut resolver, slice("other", "IPv4", "elsewhere"));
     assert!(statics(&resolver.plan().families.ipv4).is_empty());
     put(&mut resolver, slice("web", "IPv4", "elsewhere"));
     let addresses = ["70.0.0.1/32", "80.0.0.9/32"];
     assert_eq!(statics(&resolver.plan().families.ipv4), addresses);
-    // As in Calico a slice is enough, whatever is in it.
+    // As in Calico, a slice is enough, even an empty one.
     let mut empty = slice("web", "IPv4", "elsewhere");
     empty["endpoints"] = json!([]);
     put(&mut resolver, empty);
