@@ -1,12 +1,12 @@
-//! How long to wait between attempts.
+//! Exponential back-off between attempts, with jitter.
 
 use std::time::Duration;
 
 /// The pause after an attempt that failed.
 ///
-/// Doubles from `first` to `most` with each round through all endpoints, and lies at random in the
-/// upper half of that, so that a thousand nodes that lost one etcd do not come back in step. `random`
-/// is taken as a share of 2^32.
+/// Its upper bound doubles from `first` to `most` with each round through all endpoints. The pause
+/// is a random value in the upper half of that range, so that a thousand nodes that lost one etcd
+/// do not return in step. `random` is a fraction of 2^32.
 pub(super) fn pause(
     first: Duration,
     most: Duration,

@@ -1,7 +1,7 @@
-//! How long a certificate is valid, read from its DER.
+//! The validity period of a certificate, read from its DER.
 //!
-//! A server that refuses a certificate of ours says so by closing the connection, in words that do
-//! not name the cause. What is read here is for the message only; nothing is decided by it.
+//! A server that refuses our certificate closes the connection with an alert that does not name the
+//! cause. The period is read for the error message only; no decision depends on it.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -15,7 +15,7 @@ const GENERALIZED_TIME: u8 = 0x18;
 /// The version, `[0] EXPLICIT`, which may be absent.
 const VERSION: u8 = 0xa0;
 
-/// From when until when a certificate is valid (RFC 5280 §4.1.2.5).
+/// The validity period of a certificate (RFC 5280 §4.1.2.5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Validity {
     pub(super) from: Moment,
@@ -34,7 +34,7 @@ pub(super) struct Moment {
 }
 
 impl Validity {
-    /// Of the first certificate in a text in PEM; `None` if there is none that can be read.
+    /// The validity of the first certificate in a PEM text; `None` if there is no readable one.
     pub(super) fn of_pem(pem: &[u8]) -> Option<Validity> {
         let text = str::from_utf8(pem).ok()?;
         let (_, rest) = text.split_once("-----BEGIN CERTIFICATE-----")?;
@@ -59,7 +59,7 @@ impl Validity {
         Some(Validity { from, until })
     }
 
-    /// Why it does not count at a moment, if it does not.
+    /// Why the certificate is not valid at `now`; `None` if it is.
     pub(super) fn fault_at(&self, now: SystemTime) -> Option<String> {
         let now = Moment::of(now);
         if now > self.until {
@@ -69,7 +69,8 @@ impl Validity {
     }
 }
 
-/// The content of the element at the start of `der`, if it has the tag, and what follows it.
+/// The content of the element at the start of `der`, and the rest after it; `None` if the element
+/// does not have the tag.
 fn element(der: &[u8], tag: u8) -> Option<(&[u8], &[u8])> {
     let (&found, rest) = der.split_first()?;
     let (&first, mut rest) = rest.split_first()?;

@@ -1,17 +1,17 @@
 //! Where Calico's objects come from: one contract, several sources.
 //!
 //! - [`Source`]: etcd, the Kubernetes API, a folder of files, Felix's endpoint-status folder.
-//! - [`Starter`]: follows sources, each in a task of its own; [`Receiver`]: what one tells.
+//! - [`Starter`]: follows sources, each in its own task; [`Receiver`]: the events of one source.
 //!
-//! Every source works alike: list everything at one moment, follow the changes from there, and list
-//! again after any gap. A later list is compared with what is known, and only what differs is sent,
-//! so that a lost connection without any change costs its consumer nothing.
+//! All sources work the same way: list everything at one moment, follow the changes from there, and
+//! list again after any gap. A later list is compared with the known state and only differences are
+//! sent, so that a lost connection without changes costs its consumer nothing.
 //!
 //! Invariants. [`Event::Listed`] comes once, before every [`Event::Changed`]. While a source cannot
-//! be reached nothing is deleted: the last state sent stays in force. What is held for a consumer that
-//! does not read is bounded by the number of objects, whatever the rate of changes.
+//! be reached nothing is deleted: the last state sent stays in force. The memory held for a
+//! consumer that does not read is bounded by the number of objects, whatever the rate of changes.
 //!
-//! Objects are decoded by [`crate::calico::model`]; what follows from them is not decided here.
+//! Objects are decoded by [`crate::calico::model`]; this module does not interpret them.
 
 mod backoff;
 mod certificate;
@@ -47,23 +47,23 @@ pub use variable::{prefixed_variable, variable};
 /// The name of every source's task for the supervisor.
 const PART: &str = "datastore";
 
-/// What a source tells.
+/// What a source sends.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
-    /// Everything that exists, of every kind that the source has, at one moment; in order of the
-    /// ids, each id once. Told once, before any [`Event::Changed`].
+    /// Everything that exists, of every kind that the source has, at one moment; sorted by id, each
+    /// id once. Sent once, before any [`Event::Changed`].
     ///
-    /// No decision may be made before every source has sent its list: what is missing until then is
-    /// not absent but unknown.
+    /// No decision may be made before every source has sent its list: an object missing until then
+    /// is not absent but unknown.
     Listed(Vec<Decoded>),
-    /// Later changes in their order. Changes that one object went through while nobody read are
-    /// merged to the last, so an id occurs once; twice where a readable object was followed by an
-    /// unreadable one, because the state to keep is then the first.
+    /// Later changes, in order. Unread changes of one object are merged into the last, so an id
+    /// occurs once; twice where a readable object was followed by an unreadable one, because the
+    /// former is then the state to keep.
     Changed(Vec<Change>),
-    /// What is wrong with the source itself and with things in it that are not objects, such as a
-    /// file that cannot be parsed. Replaces the problems sent before; empty: there are none any more.
+    /// Problems of the source itself and of things in it that are not objects, such as a file that
+    /// cannot be parsed. Replaces the problems sent before; empty: all are resolved.
     Problems(Vec<Problem>),
-    /// How the source is reached: for status, metrics and readiness.
+    /// Whether the source is reachable: for status, metrics and readiness.
     State(State),
 }
 
@@ -86,18 +86,18 @@ impl Change {
     }
 }
 
-/// How a source is reached.
+/// Whether a source is reachable.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum State {
     /// The first list is being read. The initial state.
     Connecting,
-    /// What was sent is what the source has, apart from what is under way.
+    /// What was sent is the state of the source, apart from changes in flight.
     Current,
     /// The source cannot be reached or read. The last state sent stays in force; attempts go on.
     Away {
-        /// When it was lost, or first not found.
+        /// When it became unavailable.
         since: Instant,
-        /// Why, with the endpoint or path. Holds no password.
+        /// Why, with the endpoint or path. Never contains a password.
         reason: Arc<str>,
     },
 }
@@ -106,8 +106,8 @@ pub enum State {
 /// them. Watched with inotify.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FilesConfig {
-    /// Folders and files. Of two objects with one name, that of the file whose path sorts last
-    /// counts.
+    /// Folders and files. Of two objects with the same name, that in the file whose path sorts last
+    /// is used.
     pub paths: Vec<PathBuf>,
 }
 
@@ -131,7 +131,7 @@ pub enum Source {
     Services(ServicesConfig),
     /// Calico's and Kubernetes' objects in files.
     Files(FilesConfig),
-    /// Local workloads that BGP is spoken with.
+    /// Local workloads with which BGP is spoken.
     Endpoints(EndpointsConfig),
 }
 
@@ -143,21 +143,23 @@ pub struct Starter {
 }
 
 impl Starter {
-    /// With what the plan asks of [`Source::Services`], which tells nothing before it is known.
+    /// `wanted` is what the plan needs of [`Source::Services`], which sends nothing while it is
+    /// `None`.
     pub fn new(wanted: watch::Receiver<Option<Wanted>>) -> Self {
         Starter { servers: Vec::new(), wanted, span: kubernetes::Span::Followed }
     }
 
-    /// The same for whoever wants the first list alone: of the Kubernetes API nothing is watched.
+    /// As [`Starter::new`], for callers that need only the first list: the Kubernetes API is not
+    /// watched.
     pub fn of_lists(wanted: watch::Receiver<Option<Wanted>>) -> Self {
         Starter { span: kubernetes::Span::Once, ..Starter::new(wanted) }
     }
 
     /// Follows a source in a task of its own, which ends when the receiver is dropped.
     ///
-    /// Nothing about the source is checked beforehand: a server that does not answer and a
-    /// certificate that cannot be read are [`State::Away`], and are tried again. Must be called
-    /// within a tokio runtime.
+    /// Nothing about the source is checked beforehand: if a server does not answer or a certificate
+    /// cannot be read, the source is [`State::Away`], and attempts continue. Must be called within
+    /// a tokio runtime.
     pub fn start(&mut self, source: Source) -> (Receiver, JoinHandle<()>) {
         let (sender, receiver) = outbox();
         let liveness = sender.liveness().clone();
@@ -183,17 +185,17 @@ impl Starter {
                 () = liveness.answer_always() => {}
             }
         };
-        // It ends when nobody receives any more.
+        // The task may end: it does so when the receiver is dropped.
         let task = supervise::task(PART, Ending::Allowed, task);
         (receiver, tokio::spawn(task))
     }
 
-    /// The rights that a source in the Kubernetes API needs and does not have, as its server says;
-    /// other sources need none that could be asked for. `wanted` is what the plan asks of
+    /// The rights that a source in the Kubernetes API needs but lacks, according to the API server;
+    /// other sources have no rights to check. `wanted` is what the plan needs of
     /// [`Source::Services`].
     ///
     /// # Errors
-    /// The server cannot be asked: why, in one line.
+    /// The server cannot be asked; the text says why, in one line.
     pub async fn lacking(
         &mut self,
         source: &Source,
@@ -222,8 +224,8 @@ impl Starter {
     }
 }
 
-/// Follows one source, as [`Starter::start`]; of [`Source::Services`] everything is wanted that needs
-/// no name.
+/// Follows one source, as [`Starter::start`]. Of [`Source::Services`], Services and EndpointSlices
+/// are read, and no Secrets.
 pub fn start(source: Source) -> (Receiver, JoinHandle<()>) {
     let wanted = Wanted { services: Services::Used, ..Wanted::default() };
     let (_, wanted) = watch::channel(Some(wanted));

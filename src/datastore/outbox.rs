@@ -1,8 +1,8 @@
-//! What a source has sent and its consumer has not read yet.
+//! What a source has sent and its consumer has not yet read.
 //!
-//! Not a queue of events: changes of one object overwrite each other, and changes after a list that
-//! was not read yet become part of that list. So a consumer that falls behind finds the current
-//! state, and what is held is bounded by the number of objects.
+//! This is not a queue of events: changes of one object overwrite each other, and changes after an
+//! unread list become part of that list. A consumer that falls behind therefore finds the current
+//! state, and memory is bounded by the number of objects.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,20 +15,20 @@ use crate::calico::Problem;
 use crate::calico::model::{Decoded, ObjectId};
 use crate::liveness::Liveness;
 
-/// Most changes that one event holds, so that its consumer gets to other work in between.
+/// Maximum number of changes in one event, so that its consumer can do other work in between.
 pub(super) const CHANGES_MAX: usize = 4096;
 
-/// A sender and its receiver.
+/// Creates a sender and its receiver.
 pub fn outbox() -> (Sender, Receiver) {
     let shared = Arc::new(Shared::default());
     (Sender(Arc::clone(&shared)), Receiver(shared))
 }
 
-/// The end of a source. Never waits: what is not read yet is merged.
+/// The end held by the source. Sending never blocks: unread changes are merged.
 #[derive(Debug)]
 pub struct Sender(Arc<Shared>);
 
-/// The end of the consumer.
+/// The end held by the consumer.
 #[derive(Debug)]
 pub struct Receiver(Arc<Shared>);
 
@@ -42,21 +42,22 @@ struct Shared {
     liveness: Liveness,
 }
 
-/// Looks at a source from outside: whether its task turns, and how far its consumer is.
+/// Observes a source: whether its task is alive, and how far its consumer has read.
 #[derive(Clone, Debug)]
 pub struct Watcher(Arc<Shared>);
 
-/// How far a source and its consumer are.
+/// The progress of a source and its consumer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Followed {
-    /// When the source last said anything, be it that nothing is new; `None`: not yet, or sources of
-    /// its kind are not asked.
+    /// When the source last answered, even without changes; `None`: not yet, or a source of its
+    /// kind is never asked.
     pub heard: Option<Instant>,
-    /// The newest revision that it spoke of; `None`: it counts none.
+    /// The newest revision of which the source has sent all changes; `None`: it has no revisions.
     pub told: Option<i64>,
-    /// The newest revision up to which the consumer has taken everything.
+    /// The newest revision up to which the consumer has read everything.
     pub taken: Option<i64>,
-    /// Why the source cannot be read, in a word for metrics; `None`: it can, or it does not say.
+    /// Why the source cannot be read, as a word for metrics; `None`: it can be read, or does not
+    /// give a cause.
     pub cause: Option<&'static str>,
 }
 
@@ -66,7 +67,7 @@ impl Watcher {
         &self.0.liveness
     }
 
-    /// How far it is.
+    /// The progress of the source and its consumer.
     pub fn followed(&self) -> Followed {
         self.0.lock().followed
     }
@@ -74,28 +75,29 @@ impl Watcher {
 
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, Pending> {
-        // What is pending is whole between any two statements that can panic.
+        // No statement that can panic leaves `Pending` half updated, so poisoning is harmless.
         self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Sender {
-    /// Tells an event.
+    /// Sends an event.
     pub fn send(&self, event: Event) {
         self.0.lock().push(event);
         self.0.filled.notify_one();
     }
 
-    /// The source answered. `revision`: what it is at, everything up to there having been sent.
+    /// Records an answer of the source. `revision` is its current one; every change up to it must
+    /// have been sent.
     pub fn heard(&self, revision: Option<i64>) {
         let mut pending = self.0.lock();
         pending.followed.heard = Some(Instant::now());
-        // A restored backup counts from below again.
+        // May decrease, as a restored backup has lower revisions.
         pending.followed.told = revision.or(pending.followed.told);
         pending.note_taken();
     }
 
-    /// Says in a word for metrics why the source cannot be read; `None`: it can.
+    /// Sets why the source cannot be read, as a word for metrics; `None`: it can be read.
     pub fn set_cause(&self, cause: Option<&'static str>) {
         self.0.lock().followed.cause = cause;
     }
@@ -119,16 +121,16 @@ impl Sender {
 }
 
 impl Receiver {
-    /// Looks at the source.
+    /// An observer of the source.
     pub fn watcher(&self) -> Watcher {
         Watcher(Arc::clone(&self.0))
     }
 
-    /// The next event; `None` when the source has ended, which it does by itself never. Dropping the
-    /// future loses nothing.
+    /// The next event; `None` when the source has ended, which it never does by itself.
+    /// Cancel-safe: dropping the future loses nothing.
     ///
-    /// A state comes before the objects that belong to it only when it says that they are kept
-    /// ([`State::Away`]); [`State::Current`] comes after them.
+    /// Objects come before the state: when [`State::Current`] is received, all objects sent before
+    /// it have been received.
     pub async fn recv(&mut self) -> Option<Event> {
         loop {
             {
@@ -144,7 +146,7 @@ impl Receiver {
         }
     }
 
-    /// The next event, if there is one at once.
+    /// The next event, if one is pending.
     pub fn try_recv(&mut self) -> Option<Event> {
         self.0.lock().pop()
     }
@@ -171,7 +173,7 @@ enum End {
     Dropped,
 }
 
-/// What was sent and not read yet.
+/// What was sent but not read yet.
 #[derive(Debug, Default)]
 struct Pending {
     sender: End,
@@ -250,21 +252,21 @@ impl Pending {
     }
 }
 
-/// Changes, each object's at the place of its last one.
+/// Changes, with those of each object merged at the position of the last one.
 #[derive(Debug, Default)]
 struct Changes {
-    /// By place, in order. Places are given once each.
+    /// By place, in order. Places are never reused.
     by_place: BTreeMap<u64, Change>,
     places: HashMap<ObjectId, Places>,
     next: u64,
 }
 
-/// Where the changes of one object are.
+/// The places of the changes of one object.
 #[derive(Debug, Clone, Copy, Default)]
 struct Places {
-    /// The last that sets its state.
+    /// The last change that sets its state.
     decisive: Option<u64>,
-    /// One after it that cannot be read.
+    /// A later one that cannot be read.
     unreadable: Option<u64>,
 }
 
@@ -287,7 +289,7 @@ impl Changes {
         self.by_place.insert(place, change);
     }
 
-    /// Forgets the changes of an object.
+    /// Removes the changes of an object.
     fn withdraw(&mut self, id: &ObjectId) {
         if let Some(places) = self.places.remove(id) {
             for place in [places.decisive, places.unreadable].into_iter().flatten() {
@@ -296,7 +298,7 @@ impl Changes {
         }
     }
 
-    /// Takes the first changes out.
+    /// Removes and returns the first changes.
     fn take(&mut self, count: usize) -> Vec<Change> {
         let mut taken = Vec::new();
         while taken.len() < count
@@ -346,7 +348,7 @@ mod tests {
         Change::Withdraw(object(name, 1).id)
     }
 
-    /// What a consumer knows: the state in force, and whether a later one cannot be read.
+    /// What a consumer knows: the state in force, and a later one that cannot be read.
     #[derive(Debug, Default, PartialEq)]
     struct Known(BTreeMap<ObjectId, (Option<Decoded>, Option<Decoded>)>);
 
@@ -390,8 +392,8 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever is merged, and whenever it is read: the consumer ends with what it would know
-        /// had it read every event.
+        /// Whatever is merged and whenever it is read, the consumer ends with the state it would
+        /// have after reading every event.
         #[test]
         fn merging_changes_nothing_about_the_result(
             list in prop::collection::vec((0u8..4, 0u8..4), 0..4),
@@ -415,7 +417,7 @@ mod tests {
                     }
                     Step::Read => receiver.try_recv().into_iter().for_each(|e| slow.take_event(e)),
                 }
-                // Four objects, two changes each at most.
+                // Four objects with at most two changes each.
                 prop_assert!(sender.0.lock().changes.by_place.len() <= 8);
             }
             while let Some(event) = receiver.try_recv() {
@@ -469,7 +471,7 @@ mod tests {
         assert_eq!(revisions(), (Some(12), Some(10)));
         receiver.try_recv();
         assert_eq!(revisions(), (Some(12), Some(12)));
-        // Restored from a backup: the revisions begin below, and nobody lags for that.
+        // Restored from a backup: lower revisions do not make the consumer lag.
         sender.heard(Some(3));
         assert_eq!(revisions(), (Some(3), Some(3)));
         assert!(watcher.followed().heard.is_some());

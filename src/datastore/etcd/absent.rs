@@ -1,11 +1,11 @@
-//! What stands for a connection in a build without the feature `etcd`, which needs no `protoc`.
+//! Replaces the connection in a build without the feature `etcd`, which does not need `protoc`.
 
 use std::convert::Infallible;
 
 use super::config::EtcdConfig;
 use super::store::{Answer, Connect, Error, Message, Page, Range, Store};
 
-/// Connects to nothing.
+/// A connector that always fails.
 pub(super) struct Connector<'a> {
     #[expect(dead_code, reason = "the real one reads it")]
     pub(super) config: &'a EtcdConfig,
@@ -15,8 +15,8 @@ impl Connect for Connector<'_> {
     type Store = Infallible;
 
     async fn connect(&mut self, _: &str) -> Result<Infallible, Error> {
-        let text = "this margay was built without the feature \"etcd\": build it with, or name another \
-                    datastore";
+        let text = "this margay was built without the feature \"etcd\": build it with that feature, \
+                    or name another datastore";
         Err(Error::Failed(text.to_owned()))
     }
 }

@@ -1,4 +1,4 @@
-//! A connection to etcd, with etcd-client: the only file that knows that crate.
+//! A connection to etcd by means of etcd-client. No other file uses that crate.
 
 use std::error::Error as _;
 use std::path::Path;
@@ -13,11 +13,11 @@ use super::config::{EtcdConfig, Password, TlsFiles};
 use super::store::{Answer, Connect, Error, Message, Page, Range, Rest, Store};
 use crate::datastore::certificate::Validity;
 
-/// Longest message that is read at once, in octets. Pages that are longer are asked for in parts;
-/// etcd cuts messages about changes into parts of 2 MiB by itself.
+/// Maximum size of a received message, in octets. A longer page is requested in parts; etcd itself
+/// fragments watch messages at 2 MiB.
 const MESSAGE_MAX: usize = 16 << 20;
 
-/// Connects as the configuration says, and reads the files that it names each time.
+/// Connects as configured. The configured files are read again on each attempt.
 pub(super) struct Connector<'a> {
     pub(super) config: &'a EtcdConfig,
 }
@@ -29,7 +29,7 @@ pub(super) struct Connection {
     kv: KvClient,
     watch: WatchClient,
     stream: Option<WatchStream>,
-    /// What may be behind a refusal that gives no reason.
+    /// The likely cause of a refusal without a reason: our certificate is not valid.
     suspicion: Option<String>,
 }
 
@@ -38,7 +38,7 @@ impl Connect for Connector<'_> {
 
     async fn connect(&mut self, endpoint: &str) -> Result<Connection, Error> {
         let EtcdConfig { tls, user, .. } = self.config;
-        // Without a leader a member would go on to answer from a state that nobody changes.
+        // Without this, a member that has lost the leader would keep answering from stale state.
         let mut options =
             ConnectOptions::new().with_require_leader(true).with_auto_token_refresh(true);
         let mut suspicion = None;
@@ -145,10 +145,10 @@ fn closed() -> Error {
     Error::Failed("the watch was closed".to_owned())
 }
 
-/// What TLS needs, and what is doubtful about our own certificate.
+/// The options for TLS, and what is wrong with our own certificate, if anything.
 fn tls_options(endpoint: &str, files: &TlsFiles) -> Result<(TlsOptions, Option<String>), Error> {
     let mut options = TlsOptions::new();
-    // The host of a URL has brackets around IPv6 addresses, the name in a certificate has none.
+    // The host of a URL has brackets around an IPv6 address, the name in a certificate has not.
     if let Some(address) = ipv6_host(endpoint) {
         options = options.domain_name(address);
     }
@@ -191,7 +191,7 @@ fn password_in(path: &Path) -> Result<String, Error> {
     Ok(line.strip_suffix('\r').unwrap_or(line).to_owned())
 }
 
-/// The error in words, from what failed to why, each once.
+/// The text of the error: from what failed to its cause, without repetitions.
 fn explain(error: &etcd_client::Error, suspicion: Option<&str>) -> Error {
     let mut words = String::new();
     let mut add = |text: &str| {
@@ -231,7 +231,7 @@ fn explain(error: &etcd_client::Error, suspicion: Option<&str>) -> Error {
     if let Some(suspicion) = suspicion {
         add(suspicion);
     }
-    // tonic's name for every failure says nothing beside its cause.
+    // tonic's generic name for any failure adds nothing to the cause.
     let plain = words.replace("transport error: ", "").replace(": transport error", "");
     Error::Failed(plain)
 }

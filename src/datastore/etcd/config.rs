@@ -1,4 +1,4 @@
-//! How etcd is reached.
+//! How to reach etcd.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,36 +9,37 @@ use thiserror::Error;
 
 use crate::datastore::prefixed_variable;
 
-/// How etcd is reached, and what is read from it.
+/// How to reach etcd, and what to read from it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EtcdConfig {
-    /// URLs of the members, `https://10.0.0.1:2379`; one is used at a time. At least one.
+    /// URLs of the members, such as `https://10.0.0.1:2379`; at least one. One is used at a time.
     pub endpoints: Vec<String>,
-    /// Certificates; used with `https` endpoints only.
+    /// Certificates; used for `https` endpoints only.
     pub tls: TlsFiles,
-    /// Who we are to etcd's own authentication. Default: nobody, or the name in the certificate.
+    /// User for etcd's own authentication. Default: none, or the name in the certificate.
     pub user: Option<User>,
     /// Which blocks are read.
     pub blocks: Blocks,
-    /// How long things may take.
+    /// Timeouts and intervals.
     pub timings: Timings,
 }
 
-/// How long things may take.
+/// Timeouts and intervals.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timings {
-    /// Longest wait for a connection, with its handshakes and authentication, and for each answer.
+    /// Timeout for a connection, including its handshakes and authentication, and for each answer.
     /// Default 10 s.
     pub answer_max: Duration,
-    /// After this long without a word, etcd is asked how far it is. Default 5 s.
+    /// Time without a message after which etcd is asked for its progress. Default 5 s.
     pub ask_after: Duration,
-    /// After this long without a word, though asked, it counts as dead. Default 15 s.
+    /// Time without a message, despite such requests, after which the member counts as dead.
+    /// Default 15 s.
     pub silence_max: Duration,
-    /// Shortest time between two lists. Default 500 ms, as Calico.
+    /// Minimum time between two lists. Default 500 ms, as in Calico.
     pub list_interval: Duration,
-    /// First pause between attempts that fail; it doubles until `pause_max`. Default 250 ms.
+    /// First pause after a failed attempt; it doubles up to `pause_max`. Default 250 ms.
     pub pause: Duration,
-    /// Longest pause between attempts. Default 5 s.
+    /// Maximum pause between attempts. Default 5 s.
     pub pause_max: Duration,
 }
 
@@ -55,12 +56,12 @@ impl Default for Timings {
     }
 }
 
-/// Files in PEM, read again at every attempt to connect, so that renewed ones come into use.
+/// PEM files, read again on every attempt to connect, so that renewed ones take effect.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TlsFiles {
     /// Authorities that may have signed the server's certificate. Default: the system's.
     pub ca: Option<PathBuf>,
-    /// Our certificate, for servers that ask for one. Only together with `key`.
+    /// Our certificate, for servers that request one. Only together with `key`.
     pub cert: Option<PathBuf>,
     /// The key of `cert`.
     pub key: Option<PathBuf>,
@@ -75,21 +76,21 @@ pub struct User {
     pub password: Password,
 }
 
-/// Where a password is found.
+/// Where to find a password.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Password {
-    /// Here.
+    /// In the configuration itself.
     Given(Secret),
-    /// In a file, read again at every attempt to connect; a line end after it is not part of it.
+    /// In a file, read again on every attempt to connect; a final line end is not part of it.
     File(PathBuf),
 }
 
-/// A text that is not shown, neither in logs nor by `Debug`.
+/// A text that is never shown, neither in logs nor by `Debug`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 
 impl Secret {
-    /// Holds a text back.
+    /// Wraps a text.
     pub fn new(text: impl Into<String>) -> Self {
         Secret(text.into())
     }
@@ -109,28 +110,28 @@ impl fmt::Debug for Secret {
 /// Which blocks are read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Blocks {
-    /// The affinities of one node.
+    /// The block affinities of one node.
     Affinities {
         /// Its name.
         node: String,
     },
-    /// None: blocks are the pod CIDRs in the Node objects (`USE_POD_CIDR`).
+    /// None: the pod CIDRs in the Node objects are the blocks (`USE_POD_CIDR`).
     PodCidrs,
 }
 
-/// Why the environment does not say how etcd is reached.
+/// Why etcd's configuration cannot be read from the environment.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum EnvError {
     /// No endpoints.
     #[error("ETCD_ENDPOINTS is not set: give the URLs of etcd's members, separated by commas")]
     NoEndpoints,
-    /// Endpoints by DNS.
+    /// Endpoints from DNS SRV records.
     #[error(
         "ETCD_DISCOVERY_SRV is set, which margay does not read: give the URLs of etcd's members in \
          ETCD_ENDPOINTS"
     )]
     Discovery,
-    /// An endpoint that is no URL.
+    /// An endpoint that is not a URL.
     #[error(
         "ETCD_ENDPOINTS: \"{0}\" is not an endpoint: write http://HOST:PORT or https://HOST:PORT"
     )]
@@ -149,15 +150,15 @@ pub enum EnvError {
 }
 
 impl EtcdConfig {
-    /// What calico-node's environment says. Every variable may be spelled with `CALICO_` in front,
-    /// which wins; empty ones count as absent.
+    /// Reads the environment of calico-node. Every variable may also be spelt with the prefix
+    /// `CALICO_`, which takes precedence; empty ones count as absent.
     ///
-    /// Read are `ETCD_ENDPOINTS`, `ETCD_USERNAME`, `ETCD_PASSWORD`, `ETCD_KEY_FILE`,
+    /// The variables are `ETCD_ENDPOINTS`, `ETCD_USERNAME`, `ETCD_PASSWORD`, `ETCD_KEY_FILE`,
     /// `ETCD_CERT_FILE` and `ETCD_CA_CERT_FILE`. Differs from Calico: `ETCD_DISCOVERY_SRV` is
     /// refused.
     ///
     /// # Errors
-    /// No usable endpoint, or variables that contradict each other.
+    /// There is no usable endpoint, or variables contradict each other.
     pub fn from_env(env: &BTreeMap<String, String>, blocks: Blocks) -> Result<Self, EnvError> {
         let get = |name: &str| prefixed_variable(env, name);
         let endpoints = match (get("ETCD_ENDPOINTS"), get("ETCD_DISCOVERY_SRV")) {
@@ -189,10 +190,10 @@ impl EtcdConfig {
     }
 }
 
-/// Splits a list of URLs at its commas.
+/// Splits a comma-separated list of URLs.
 ///
 /// # Errors
-/// No endpoint, or one that is not `http://` or `https://` with a host.
+/// There is no endpoint, or one is not `http://` or `https://` with a host.
 pub fn parse_endpoints(list: &str) -> Result<Vec<String>, EnvError> {
     let endpoints: Vec<&str> = list.split(',').map(str::trim).filter(|e| !e.is_empty()).collect();
     for endpoint in &endpoints {

@@ -1,9 +1,9 @@
 //! List, watch, and list again after any gap.
 //!
-//! A broken watch is never taken up where it was: after a restore from a backup the revisions begin
-//! again below, pass the old ones, and nothing in etcd's answers tells a changed past from the old
-//! one. A list costs etcd little, its comparison with [`Known`] costs nothing further on, and pauses
-//! at random keep the lists of many nodes apart.
+//! A broken watch is never resumed at its last revision: after a restore from a backup, revisions
+//! restart lower and pass the old ones, and nothing in etcd's answers shows that the history is a
+//! different one. A list costs etcd little; because it is compared with [`Known`], consumers see
+//! only differences; and random pauses spread the lists of many nodes.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -18,17 +18,17 @@ use super::store::{Connect, Error, Message, Page, Range, Rest, Store};
 use crate::datastore::backoff;
 use crate::datastore::{Event, Sender, State};
 
-/// Keys that are asked for at once, at first.
+/// Initial number of keys per page.
 const PAGE: usize = 500;
 
-/// Up to so long after a connection that was good is lost, at random, the next attempt is made: many
-/// nodes lose one etcd at one moment.
+/// Maximum of the random delay before the first attempt after a working connection was lost: many
+/// nodes lose one etcd at the same moment.
 const AT_ONCE: Duration = Duration::from_millis(100);
 
 /// Where Calico keeps its resources.
 const RESOURCES: &str = "/calico/resources/v3/projectcalico.org/";
 
-/// What BGP reads of them.
+/// The kinds of resources that BGP reads.
 const PLURALS: [&str; 7] = [
     "ippools",
     "bgpconfigurations",
@@ -49,7 +49,7 @@ pub(super) fn ranges(blocks: &Blocks) -> Vec<Range> {
     prefixes.iter().map(|prefix| Range::of_prefix(prefix)).collect()
 }
 
-/// Follows etcd until the receiver is dropped. `random` gives the jitter.
+/// Follows etcd until the receiver is dropped. `random` supplies the jitter.
 pub(super) async fn follow<C: Connect>(
     config: &EtcdConfig,
     connect: C,
@@ -75,7 +75,7 @@ pub(super) async fn follow<C: Connect>(
     }
 }
 
-/// A connection that got as far as following changes.
+/// Marks a connection that has listed and follows changes.
 struct Followed;
 
 struct Follower<'a, C, R> {
@@ -85,9 +85,9 @@ struct Follower<'a, C, R> {
     timings: Timings,
     ranges: Vec<Range>,
     known: Known,
-    /// Of the last list; 0: there was none.
+    /// Revision of the last list; 0: none yet.
     revision: i64,
-    /// The connection at hand listed, and follows.
+    /// Set once the current connection follows changes.
     was_current: Option<Followed>,
     away_since: Option<Instant>,
     last_reason: Option<Arc<str>>,
@@ -95,7 +95,7 @@ struct Follower<'a, C, R> {
 }
 
 impl<C: Connect, R: FnMut() -> u32> Follower<'_, C, R> {
-    /// Tries one endpoint after the other, beginning anywhere.
+    /// Tries the endpoints in turn, starting with a random one.
     async fn run(mut self, endpoints: &[String]) {
         let start = (self.random)() as usize;
         let mut failures = 0u32;
@@ -104,10 +104,11 @@ impl<C: Connect, R: FnMut() -> u32> Follower<'_, C, R> {
                 Ok(never) => match never {},
                 Err(error) => error,
             };
-            // One that listed and followed was good, however short: only failures in a row slow down.
+            // A connection that listed and followed changes resets the back-off, however short it
+            // was: only consecutive failures increase it.
             let was_good = self.was_current.take().is_some();
             failures = if was_good { 0 } else { failures.saturating_add(1) };
-            self.tell_away(endpoint, &error);
+            self.report_unavailable(endpoint, &error);
             let Timings { pause, pause_max, .. } = self.timings;
             let random = (self.random)();
             let pause = match failures {
@@ -118,7 +119,7 @@ impl<C: Connect, R: FnMut() -> u32> Follower<'_, C, R> {
         }
     }
 
-    /// Lists and watches as long as the endpoint answers.
+    /// Lists and watches for as long as the endpoint answers.
     async fn follow_endpoint(&mut self, endpoint: &str) -> Result<Infallible, Error> {
         let connect = self.connect.connect(endpoint);
         let mut store = within(self.timings.answer_max, "connecting", connect).await?;
@@ -132,7 +133,7 @@ impl<C: Connect, R: FnMut() -> u32> Follower<'_, C, R> {
         }
     }
 
-    /// Keeps lists apart.
+    /// Waits until `list_interval` has passed since the last list.
     async fn wait_for_list(&mut self) {
         if let Some(last) = self.last_list {
             sleep_until(last + self.timings.list_interval).await;
@@ -163,7 +164,7 @@ impl<C: Connect, R: FnMut() -> u32> Follower<'_, C, R> {
             begun += message.begun;
             self.apply(message)?;
         }
-        self.tell_current(endpoint);
+        self.report_current(endpoint);
         self.watch(store).await
     }
 
@@ -178,7 +179,7 @@ impl<C: Connect, R: FnMut() -> u32> Follower<'_, C, R> {
                 page.limit = limit;
                 let get = within(self.timings.answer_max, "reading keys", store.get(&page));
                 let answer = match get.await {
-                    // Objects are large: fewer at a time.
+                    // The objects are large: request fewer per page.
                     Err(Error::TooLarge) if limit > 1 => {
                         limit /= 2;
                         continue;
@@ -202,7 +203,7 @@ impl<C: Connect, R: FnMut() -> u32> Follower<'_, C, R> {
         Ok((revision.unwrap_or_default(), listing))
     }
 
-    /// Reads messages, and asks for one when there are none.
+    /// Reads messages, and requests one when none arrive.
     async fn watch(&mut self, store: &mut C::Store) -> Result<Infallible, Error> {
         let Timings { ask_after, silence_max, answer_max, .. } = self.timings;
         let mut heard = Instant::now();
@@ -239,7 +240,7 @@ impl<C: Connect, R: FnMut() -> u32> Follower<'_, C, R> {
         Ok(())
     }
 
-    fn tell_current(&mut self, endpoint: &str) {
+    fn report_current(&mut self, endpoint: &str) {
         self.was_current = Some(Followed);
         self.away_since = None;
         self.last_reason = None;
@@ -247,7 +248,7 @@ impl<C: Connect, R: FnMut() -> u32> Follower<'_, C, R> {
         self.sender.send(Event::State(State::Current));
     }
 
-    fn tell_away(&mut self, endpoint: &str, error: &Error) {
+    fn report_unavailable(&mut self, endpoint: &str, error: &Error) {
         let since = *self.away_since.get_or_insert_with(Instant::now);
         let reason: Arc<str> = format!("{endpoint}: {error}").into();
         if self.last_reason.as_ref() == Some(&reason) {
@@ -260,7 +261,7 @@ impl<C: Connect, R: FnMut() -> u32> Follower<'_, C, R> {
     }
 }
 
-/// The limit of a wait, by name.
+/// Limits a wait; the error names what was waited for.
 async fn within<T>(
     most: Duration,
     what: &'static str,

@@ -1,4 +1,4 @@
-//! The last state sent of each key, so that a new list sends differences only.
+//! The last state sent of each key, so that a new list sends only differences.
 
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
@@ -7,12 +7,12 @@ use crate::calico::Problem;
 use crate::calico::model::{Decoded, Kind, ObjectId, decode_etcd, etcd_object};
 use crate::datastore::{Change, Event};
 
-/// Keys and a hash of each value. The hash is keyed at random, so that nobody can write a value
-/// that passes for another; revisions do not serve, because they repeat after a restore.
+/// Keys and a hash of each value. The hash has a random key, so that no one can craft a value that
+/// collides with another; revisions would not do, as they repeat after a restore.
 #[derive(Debug, Default)]
 pub(super) struct Known {
     values: Option<BTreeMap<Box<str>, u64>>,
-    /// By key as text.
+    /// By key, as text.
     problems: BTreeMap<String, Problem>,
     hasher: RandomState,
 }
@@ -25,18 +25,18 @@ pub(super) struct Listing {
     problems: BTreeMap<String, Problem>,
 }
 
-/// What a key is to us.
+/// How a key is to be read.
 enum Key<'a> {
-    /// The only key of its object.
+    /// The key of an object.
     Object(&'a str),
-    /// One that no writer of Calico's makes.
+    /// A key that Calico never writes, and why.
     Wrong(&'static str),
     /// Not ours.
     Other,
 }
 
 impl Known {
-    /// Takes a key and its value into a list.
+    /// Adds a key and its value to a list.
     pub(super) fn list(&self, listing: &mut Listing, key: &[u8], value: &[u8]) {
         let key = match classify(key) {
             Key::Object(key) => key,
@@ -57,7 +57,7 @@ impl Known {
         listing.values.insert(key.into(), hash);
     }
 
-    /// Puts a complete list in the place of what was known; what there is to tell about it.
+    /// Replaces the known state with a complete list; returns the events to send.
     pub(super) fn apply(&mut self, listing: Listing) -> Vec<Event> {
         let Listing { values, put, problems } = listing;
         let mut events = Vec::new();
@@ -81,7 +81,7 @@ impl Known {
         events
     }
 
-    /// Takes a new value in; what there is to tell about it.
+    /// Stores a new value; returns the event to send, if any.
     pub(super) fn put(&mut self, key: &[u8], value: &[u8]) -> Option<Event> {
         match classify(key) {
             Key::Object(key) => {
@@ -100,7 +100,7 @@ impl Known {
         }
     }
 
-    /// Takes a key out; what there is to tell about it.
+    /// Removes a key; returns the event to send, if any.
     pub(super) fn withdraw(&mut self, key: &[u8]) -> Option<Event> {
         match classify(key) {
             Key::Object(key) => {
@@ -115,7 +115,7 @@ impl Known {
         }
     }
 
-    /// How many objects are known.
+    /// Number of known objects.
     pub(super) fn len(&self) -> usize {
         self.values.as_ref().map_or(0, BTreeMap::len)
     }
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn a_second_list_tells_only_what_differs() {
+    fn a_second_list_sends_only_what_differs() {
         let mut known = Known::default();
         let first = [(key("a"), value(1)), (key("b"), value(1)), (key("c"), value(1))];
         assert_eq!(text(&listed(&mut known, &first)), ["=BGPPeer/a", "=BGPPeer/b", "=BGPPeer/c"]);
@@ -204,14 +204,14 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_list_is_told_once() {
+    fn an_empty_list_is_sent_once() {
         let mut known = Known::default();
         assert_eq!(listed(&mut known, &[]), [Event::Listed(Vec::new())]);
         assert_eq!(listed(&mut known, &[]), []);
     }
 
     #[test]
-    fn values_that_were_told_are_not_told_again() {
+    fn values_that_were_sent_are_not_sent_again() {
         let mut known = Known::default();
         listed(&mut known, &[(key("a"), value(1))]);
         assert_eq!(known.put(key("a").as_bytes(), value(1).as_bytes()), None);
@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_that_nobody_of_calicos_writes_are_named_as_long_as_they_are_there() {
+    fn keys_that_calico_never_writes_are_reported_while_they_exist() {
         let mut known = Known::default();
         let odd = "/calico/ipam/v2/host/me/ipv4/block/10.0.0.5-26".to_owned();
         let fine = "/calico/ipam/v2/host/me/ipv6/block/fd00:10:65::-122".to_owned();
@@ -239,7 +239,7 @@ mod tests {
     }
 
     proptest! {
-        /// After any changes, and a list in between or not, the last list finds nothing to tell.
+        /// After any changes, seen or not, repeating the last list yields no event.
         #[test]
         fn changes_and_lists_come_to_the_same(
             steps in prop::collection::vec((0u8..5, prop::option::of(0u8..3), any::<bool>()), 0..40),

@@ -1,10 +1,10 @@
 //! Calico's objects in etcd v3.
 //!
-//! - [`config`]: how etcd is reached; the environment of calico-node.
-//! - [`follow`]: list, watch, list again; pauses, failover, silence. Over the contract in [`store`],
-//!   so that tests can play etcd.
-//! - [`known`]: the last state sent, so that a list sends differences only.
-//! - [`client`]: the real connection; `absent` stands for it in a build without the feature `etcd`.
+//! - [`config`]: how to reach etcd; the environment of calico-node.
+//! - [`follow`]: list, watch, list again; pauses, failover, timeouts. Uses the traits in [`store`],
+//!   so that tests can simulate etcd.
+//! - [`known`]: the last state sent, so that a list sends only differences.
+//! - [`client`]: the real connection; `absent` replaces it in a build without the feature `etcd`.
 
 #[cfg(any(test, not(feature = "etcd")))]
 mod absent;

@@ -1,6 +1,6 @@
-//! What following etcd needs of a connection to it.
+//! The operations that following etcd needs of a connection.
 //!
-//! [`super::client`] is the real one; tests bring one of their own.
+//! [`super::client`] implements them; tests have their own implementation.
 
 use std::future::Future;
 
@@ -18,7 +18,7 @@ pub(super) trait Connect: Send {
     ) -> impl Future<Output = Result<Self::Store, Error>> + Send;
 }
 
-/// A connection to one member. Nothing in it limits how long an answer may take.
+/// A connection to one member. It sets no timeouts; callers do.
 pub(super) trait Store: Send {
     /// Reads a page of keys with their values, in order of the keys.
     fn get(&mut self, page: &Page) -> impl Future<Output = Result<Answer, Error>> + Send;
@@ -30,14 +30,14 @@ pub(super) trait Store: Send {
         from: i64,
     ) -> impl Future<Output = Result<(), Error>> + Send;
 
-    /// Asks for a [`Message`] at once, though nothing happened.
+    /// Requests a [`Message`] at once, even if nothing changed.
     fn request_progress(&mut self) -> impl Future<Output = Result<(), Error>> + Send;
 
-    /// The next message about what is watched. Dropping the future loses nothing.
+    /// The next message of the watches. Cancel-safe: dropping the future loses nothing.
     fn message(&mut self) -> impl Future<Output = Result<Message, Error>> + Send;
 }
 
-/// Keys from `start` until before `end`.
+/// The keys from `start` up to but not including `end`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Range {
     pub(super) start: Vec<u8>,
@@ -45,28 +45,28 @@ pub(super) struct Range {
 }
 
 impl Range {
-    /// All keys that begin with a text, which ends in a slash.
+    /// All keys with a prefix, which must end in a slash.
     pub(super) fn of_prefix(prefix: &str) -> Range {
         let start = prefix.as_bytes().to_vec();
         let mut end = start.clone();
-        // The character after the slash: no carry.
+        // Replaces the slash with its successor, which cannot overflow.
         end.pop();
         end.push(b'/' + 1);
         Range { start, end }
     }
 }
 
-/// A page to read.
+/// A request for a page of keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Page {
     pub(super) range: Range,
     /// `None`: the latest.
     pub(super) revision: Option<i64>,
-    /// Most keys.
+    /// Maximum number of keys.
     pub(super) limit: usize,
 }
 
-/// A page.
+/// A page of keys and values.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Answer {
     /// The store's revision when it answered.
@@ -83,30 +83,30 @@ pub(super) enum Rest {
     More,
 }
 
-/// A message about what is watched.
+/// A message of the watches.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Message {
     /// The store's revision when it was sent.
     pub(super) revision: i64,
-    /// How many watches it says have begun.
+    /// Number of watches whose creation it confirms.
     pub(super) begun: usize,
     /// Keys in order, with their values; `None`: the key was deleted.
     pub(super) events: Vec<(Vec<u8>, Option<Vec<u8>>)>,
 }
 
-/// Why something failed.
+/// Why a request failed.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub(super) enum Error {
-    /// Changes in between are not kept any more.
+    /// The requested revision was compacted, so changes since then are lost.
     #[error("the revision was compacted")]
     Compacted,
-    /// The answer is longer than is read at once.
+    /// The answer exceeds the maximum message size.
     #[error("the answer is longer than what is read at once")]
     TooLarge,
-    /// It took too long.
+    /// No answer within this time; what was waited for.
     #[error("{1}: nothing heard for {0:?}")]
     Silent(std::time::Duration, &'static str),
-    /// Anything else, in words. Holds no password.
+    /// Any other failure, as text. Never contains a password.
     #[error("{0}")]
     Failed(String),
 }

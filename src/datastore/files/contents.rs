@@ -1,4 +1,4 @@
-//! What files hold, put together; pure.
+//! Merges the contents of all files; pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -8,14 +8,14 @@ use crate::calico::load::Loaded;
 use crate::calico::model::{Decoded, ObjectId};
 use crate::datastore::{Change, Event};
 
-/// The objects of each file, and what of them was sent.
+/// The objects of each file, and the merged state last sent.
 #[derive(Debug, Default)]
 pub(super) struct Contents {
-    /// By path, in whose order later files count.
+    /// By path; of two files with one object, the one whose path sorts last takes precedence.
     files: BTreeMap<PathBuf, File>,
-    /// What is wrong with folders and the like.
+    /// Problems of folders and paths.
     problems: Vec<Problem>,
-    told: Option<Told>,
+    sent: Option<Sent>,
 }
 
 #[derive(Debug, Default)]
@@ -25,16 +25,16 @@ struct File {
 }
 
 #[derive(Debug, Default)]
-struct Told {
+struct Sent {
     objects: BTreeMap<ObjectId, Decoded>,
     problems: Vec<Problem>,
 }
 
 impl Contents {
-    /// Takes in what a file holds.
+    /// Stores the content of a file.
     ///
-    /// When a part of it cannot be read, objects that it held before and that are not found in the
-    /// rest stay: they may be in that part.
+    /// If a part of it cannot be read, objects that it held before and that are not in the rest are
+    /// kept: they may be in that part.
     pub(super) fn put(&mut self, path: &Path, loaded: Loaded) {
         let Loaded { objects, problems } = loaded;
         let mut file = File { objects: BTreeMap::new(), problems };
@@ -48,19 +48,19 @@ impl Contents {
         self.files.insert(path.to_owned(), file);
     }
 
-    /// Withdraws the files that are not there any more, except below some folders.
+    /// Removes the files that no longer exist, except below unreadable folders.
     pub(super) fn retain(&mut self, there: &BTreeSet<PathBuf>, unknown: &BTreeSet<PathBuf>) {
         self.files.retain(|path, _| {
             there.contains(path) || path.ancestors().any(|folder| unknown.contains(folder))
         });
     }
 
-    /// Puts what is wrong with folders in the place of what was.
+    /// Replaces the problems of folders.
     pub(super) fn set_problems(&mut self, problems: Vec<Problem>) {
         self.problems = problems;
     }
 
-    /// What there is to tell since the last time.
+    /// The events to send since the last call.
     pub(super) fn events(&mut self) -> Vec<Event> {
         let mut objects: BTreeMap<ObjectId, Decoded> = BTreeMap::new();
         let mut problems = self.problems.clone();
@@ -69,19 +69,19 @@ impl Contents {
             objects.extend(file.objects.iter().map(|(id, object)| (id.clone(), object.clone())));
         }
         let mut events = Vec::new();
-        match &self.told {
+        match &self.sent {
             None => events.push(Event::Listed(objects.values().cloned().collect())),
-            Some(told) => {
-                let changes = changes(&told.objects, &objects);
+            Some(sent) => {
+                let changes = changes(&sent.objects, &objects);
                 if !changes.is_empty() {
                     events.push(Event::Changed(changes));
                 }
             }
         }
-        if self.told.as_ref().map_or(&[][..], |told| &told.problems) != problems {
+        if self.sent.as_ref().map_or(&[][..], |sent| &sent.problems) != problems {
             events.push(Event::Problems(problems.clone()));
         }
-        self.told = Some(Told { objects, problems });
+        self.sent = Some(Sent { objects, problems });
         events
     }
 }
@@ -110,7 +110,7 @@ mod tests {
         )
     }
 
-    fn told(contents: &mut Contents) -> Vec<String> {
+    fn sent(contents: &mut Contents) -> Vec<String> {
         let mut lines = Vec::new();
         for event in contents.events() {
             match event {
@@ -138,44 +138,44 @@ mod tests {
     }
 
     #[test]
-    fn only_what_differs_is_told() {
+    fn only_what_differs_is_sent() {
         let mut contents = Contents::default();
         put(&mut contents, "/d/a.yaml", &(peer("p", 1) + &peer("q", 1)));
-        assert_eq!(told(&mut contents), ["=BGPPeer/p", "=BGPPeer/q"]);
+        assert_eq!(sent(&mut contents), ["=BGPPeer/p", "=BGPPeer/q"]);
         put(&mut contents, "/d/a.yaml", &(peer("p", 1) + &peer("q", 2) + &peer("r", 1)));
-        assert_eq!(told(&mut contents), ["+BGPPeer/q", "+BGPPeer/r"]);
+        assert_eq!(sent(&mut contents), ["+BGPPeer/q", "+BGPPeer/r"]);
         put(&mut contents, "/d/a.yaml", &peer("p", 1));
-        assert_eq!(told(&mut contents), ["-BGPPeer/q", "-BGPPeer/r"]);
-        assert!(told(&mut contents).is_empty());
-        assert_eq!(contents.told.as_ref().unwrap().objects.len(), 1);
+        assert_eq!(sent(&mut contents), ["-BGPPeer/q", "-BGPPeer/r"]);
+        assert!(sent(&mut contents).is_empty());
+        assert_eq!(contents.sent.as_ref().unwrap().objects.len(), 1);
     }
 
     #[test]
-    fn the_later_file_counts_and_the_earlier_one_again_when_it_is_gone() {
+    fn the_later_file_takes_precedence_and_the_earlier_one_once_it_is_gone() {
         let mut contents = Contents::default();
         put(&mut contents, "/d/b.yaml", &peer("p", 2));
         put(&mut contents, "/d/a.yaml", &peer("p", 1));
-        told(&mut contents);
+        sent(&mut contents);
         put(&mut contents, "/d/a.yaml", &peer("p", 3));
-        assert!(told(&mut contents).is_empty());
+        assert!(sent(&mut contents).is_empty());
         retain(&mut contents, &["/d/a.yaml"], &[]);
-        assert_eq!(told(&mut contents), ["+BGPPeer/p"]);
+        assert_eq!(sent(&mut contents), ["+BGPPeer/p"]);
         retain(&mut contents, &[], &[]);
-        assert_eq!(told(&mut contents), ["-BGPPeer/p"]);
+        assert_eq!(sent(&mut contents), ["-BGPPeer/p"]);
     }
 
     #[test]
     fn a_broken_file_keeps_what_it_held_and_is_named() {
         let mut contents = Contents::default();
         put(&mut contents, "/d/a.yaml", &(peer("p", 1) + &peer("q", 1)));
-        told(&mut contents);
+        sent(&mut contents);
         put(&mut contents, "/d/a.yaml", "kind: [\n");
-        assert_eq!(told(&mut contents), ["!1"]);
-        // Still broken in another way, and a part of it can be read.
+        assert_eq!(sent(&mut contents), ["!1"]);
+        // Broken in another way: a part of it can be read.
         put(&mut contents, "/d/a.yaml", &(peer("p", 2) + "x: 1\n"));
-        assert_eq!(told(&mut contents), ["+BGPPeer/p", "!1"]);
+        assert_eq!(sent(&mut contents), ["+BGPPeer/p", "!1"]);
         put(&mut contents, "/d/a.yaml", &peer("p", 2));
-        assert_eq!(told(&mut contents), ["-BGPPeer/q", "!0"]);
+        assert_eq!(sent(&mut contents), ["-BGPPeer/q", "!0"]);
     }
 
     #[test]
@@ -183,12 +183,12 @@ mod tests {
         let mut contents = Contents::default();
         put(&mut contents, "/d/sub/a.yaml", &peer("p", 1));
         put(&mut contents, "/d/sub2/a.yaml", &peer("q", 1));
-        told(&mut contents);
+        sent(&mut contents);
         retain(&mut contents, &[], &["/d/sub"]);
         contents.set_problems(vec![Problem::new("/d/sub", "permission denied")]);
-        assert_eq!(told(&mut contents), ["-BGPPeer/q", "!1"]);
+        assert_eq!(sent(&mut contents), ["-BGPPeer/q", "!1"]);
         contents.set_problems(Vec::new());
         retain(&mut contents, &["/d/sub/a.yaml"], &[]);
-        assert_eq!(told(&mut contents), ["!0"]);
+        assert_eq!(sent(&mut contents), ["!0"]);
     }
 }

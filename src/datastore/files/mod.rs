@@ -1,8 +1,8 @@
 //! Calico's objects in files, and Felix's endpoint-status folder.
 //!
-//! - [`watch`]: inotify, which says that something changed.
-//! - [`scan`]: looks through the files and reads those that changed.
-//! - [`contents`]: what the files hold, put together, and what differs from before.
+//! - [`watch`]: change notifications from inotify.
+//! - [`scan`]: scans folders and reads the files that changed.
+//! - [`contents`]: the merged contents of the files, and the difference to what was sent.
 
 mod contents;
 mod scan;
@@ -21,20 +21,21 @@ pub(super) use scan::Layout;
 use scan::{Held, Scanner};
 use watch::Watch;
 
-/// After a change, files are left alone until nothing happened for this long …
+/// After a change, files are read once nothing has changed for this long …
 const QUIET: Duration = Duration::from_millis(5);
 
-/// … but not longer than this, in quiets.
+/// … but after at most this many such periods.
 const QUIETS_MAX: u32 = 20;
 
-/// Files are looked at this often without any word of a change, as Calico does: links may lead to
-/// where the kernel reports no changes.
+/// Interval of scans without a notification, as in Calico: a link may lead to where the kernel
+/// reports no changes.
 const LOOK_EVERY: Duration = Duration::from_secs(30);
 
-/// The same while a file is held back because it is being written: whoever does may never close it.
+/// Interval of scans while a file is held back because it is being written: the writer may never
+/// close it.
 const LOOK_EVERY_WHEN_HELD: Duration = Duration::from_secs(1);
 
-/// The same while something is missing.
+/// Interval of scans while a configured path is missing.
 const LOOK_EVERY_WHEN_AWAY: Duration = Duration::from_secs(2);
 
 /// Follows files until the receiver is dropped.
@@ -59,7 +60,7 @@ async fn run(layout: Layout, sender: &Sender) {
         if let Some(watch) = &mut watch {
             scanner.note(watch.take_events());
         }
-        // Elsewhere, because a disk may take its time.
+        // On a blocking thread, as a disk may be slow.
         let looking = tokio::task::spawn_blocking(move || {
             let result = supervise::within(PART, || scanner.scan());
             (scanner, result)
@@ -67,20 +68,20 @@ async fn run(layout: Layout, sender: &Sender) {
         let result;
         (scanner, result) = match looking.await {
             Ok(looked) => looked,
-            // Only when the runtime ends.
+            // Happens only when the runtime shuts down.
             Err(_) => return,
         };
         if let Some(watch) = &mut watch {
-            // What was cut off while it was read is not taken for what is there.
+            // Events during the scan: a file that was truncated while it was read is not committed.
             scanner.note(watch.take_events());
         }
         let held = scanner.commit();
         match result {
             Ok(()) => {
                 scanner.contents.events().into_iter().for_each(|event| sender.send(event));
-                connection.tell_current(sender);
+                connection.report_current(sender);
             }
-            Err(reason) => connection.tell_away(sender, &reason),
+            Err(reason) => connection.report_unavailable(sender, &reason),
         }
         let interval = match held {
             Held::Files => LOOK_EVERY_WHEN_HELD,
@@ -90,7 +91,7 @@ async fn run(layout: Layout, sender: &Sender) {
     }
 }
 
-/// Returns when something changed and things are quiet again, or when it is time anyway.
+/// Returns when something changed and no further change follows for a while, or after `interval`.
 async fn wait(watch: Option<&mut Watch>, interval: Duration) {
     let Some(watch) = watch else {
         sleep(interval).await;
@@ -107,7 +108,7 @@ async fn wait(watch: Option<&mut Watch>, interval: Duration) {
     for _ in 0..QUIETS_MAX {
         sleep(QUIET).await;
         let mut was_quiet = true;
-        // What happened meanwhile, without waiting.
+        // Drains the events of this period without waiting.
         while let Some(Ok(())) = watch.changed().now_or_never() {
             was_quiet = false;
         }
@@ -117,7 +118,7 @@ async fn wait(watch: Option<&mut Watch>, interval: Duration) {
     }
 }
 
-/// Whether what was configured is there.
+/// Whether the configured paths can be read.
 #[derive(Default)]
 enum Connection {
     #[default]
@@ -134,17 +135,17 @@ impl Connection {
         }
     }
 
-    // The log's lines are written by who takes the events, for every kind of source.
-    fn tell_current(&mut self, sender: &Sender) {
+    // The consumer of the events logs them, for every kind of source.
+    fn report_current(&mut self, sender: &Sender) {
         if !matches!(self, Connection::Current) {
             *self = Connection::Current;
             sender.send(Event::State(State::Current));
         }
     }
 
-    fn tell_away(&mut self, sender: &Sender, reason: &str) {
+    fn report_unavailable(&mut self, sender: &Sender, reason: &str) {
         let since = match self {
-            Connection::Away(_, told) if **told == *reason => return,
+            Connection::Away(_, last) if **last == *reason => return,
             Connection::Away(since, _) => *since,
             _ => Instant::now(),
         };

@@ -1,4 +1,4 @@
-//! Looking through folders: which files there are, and what those that changed hold.
+//! Scans folders for files, and reads those that changed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, Metadata};
@@ -14,17 +14,17 @@ use crate::calico::Problem;
 use crate::calico::load::{DEPTH_MAX, Entry, Loaded, parse_octets};
 use crate::calico::model::decode_endpoint;
 
-/// Longest file that is read, in octets.
+/// Maximum size of a file, in octets.
 const OCTETS_MAX: u64 = 64 << 20;
 
-/// A file that was changed less than this ago may change again without a new time of change.
+/// A file changed less than this ago may change again without a new modification time.
 const SETTLED_AFTER: Duration = Duration::from_secs(1);
 
-/// A file that cannot be understood is read once more after this, as Calico does: it may have been
-/// in the middle of being written.
+/// A file that cannot be parsed is read again after this time, as in Calico: it may have been half
+/// written.
 const SECOND_LOOK: Duration = Duration::from_millis(50);
 
-/// What is looked through, and how its files are read.
+/// The paths to scan, and how their files are read.
 #[derive(Clone, Debug)]
 pub(in crate::datastore) enum Layout {
     /// Folders and files of objects.
@@ -33,17 +33,17 @@ pub(in crate::datastore) enum Layout {
     Endpoints(PathBuf),
 }
 
-/// Looks through files again and again.
+/// Scans repeatedly, and remembers which files it has read.
 pub(super) struct Scanner {
     layout: Layout,
     folders: Option<Folders>,
     stamps: BTreeMap<PathBuf, Stamp>,
-    /// What was read in the last look and is not taken in yet.
+    /// Files read in the last scan that are not committed yet.
     fresh: Vec<(PathBuf, Stamp, Loaded)>,
     pub(super) contents: Contents,
 }
 
-/// Tells whether a file changed.
+/// Identifies a version of a file; compared to detect changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Stamp {
     device: u64,
@@ -51,7 +51,7 @@ struct Stamp {
     size: u64,
     modified: (i64, i64),
     changed: (i64, i64),
-    /// Whether it was long enough unchanged when it was read to be trusted.
+    /// Whether it had been unchanged for long enough when it was read for the stamp to be reliable.
     is_settled: bool,
 }
 
@@ -62,16 +62,16 @@ pub(super) enum Held {
     Nothing,
 }
 
-/// One look.
+/// The state of one scan.
 #[derive(Default)]
 struct Look {
     there: BTreeSet<PathBuf>,
     /// Folders that could not be read.
     unknown: BTreeSet<PathBuf>,
-    /// Device and inode of folders that were seen: links may lead in circles.
+    /// Device and inode of the folders visited, as links may form cycles.
     seen: BTreeSet<(u64, u64)>,
     problems: Vec<Problem>,
-    /// Read for the first time, and not understood.
+    /// Files that could not be parsed and are to be read again.
     doubtful: Vec<PathBuf>,
 }
 
@@ -86,15 +86,15 @@ impl Scanner {
         }
     }
 
-    /// Takes in what happened to files since the last look.
+    /// Records the events since the last scan.
     pub(super) fn note(&mut self, events: Vec<FileEvent>) {
         if let Some(folders) = &mut self.folders {
             folders.note(events);
         }
     }
 
-    /// Takes in what was read, but for files that are being written: they are
-    /// read again when they are closed, and what they held stays. Returns whether there are any.
+    /// Commits what was read, except files that are being written: these keep their previous
+    /// content and are read again when they are closed. Returns whether there are any.
     pub(super) fn commit(&mut self) -> Held {
         let mut held = Held::Nothing;
         for (path, stamp, loaded) in std::mem::take(&mut self.fresh) {
@@ -109,10 +109,10 @@ impl Scanner {
         held
     }
 
-    /// Looks through everything, and reads what changed: [`Scanner::commit`] takes it in. Blocks.
+    /// Scans everything and reads what changed, for [`Scanner::commit`]. Blocking.
     ///
     /// # Errors
-    /// What was configured is not there or cannot be read; nothing was changed then.
+    /// A configured path is missing or cannot be read. The contents are unchanged then.
     pub(super) fn scan(&mut self) -> Result<(), String> {
         let mut look = Look::default();
         if let Some(folders) = &mut self.folders {
@@ -122,7 +122,7 @@ impl Scanner {
             Layout::Objects(paths) => paths.clone(),
             Layout::Endpoints(folder) => vec![folder.clone()],
         };
-        // All of them, so that all are watched.
+        // All are scanned, even after an error, so that all are watched.
         let looks: Vec<_> = roots.iter().map(|root| self.look_at_root(root, &mut look)).collect();
         let result = looks.into_iter().collect::<Result<Vec<()>, String>>();
         if result.is_ok() {
@@ -157,7 +157,7 @@ impl Scanner {
         }
     }
 
-    /// Watches the folder that a path is in, or the nearest that exists.
+    /// Watches the parent folder of a path, or its nearest existing ancestor.
     fn watch_above(&mut self, path: &Path, look: &mut Look) {
         if let Some(folders) = &mut self.folders
             && let Some(above) = path.parent()
@@ -192,7 +192,7 @@ impl Scanner {
             };
             let metadata = match fs::metadata(&path) {
                 Ok(metadata) => metadata,
-                // Gone in the meantime, or a link that leads nowhere.
+                // Removed in the meantime, or a dangling link.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 Err(error) => {
                     look.unknown.insert(path.clone());
@@ -215,7 +215,7 @@ impl Scanner {
     }
 
     fn look_at_file(&mut self, path: &Path, metadata: &Metadata, look: &mut Look) {
-        // A pipe would be waited for.
+        // Reading a pipe would block.
         if !metadata.is_file() {
             return;
         }
@@ -230,7 +230,7 @@ impl Scanner {
         }
     }
 
-    /// Watches where a link leads to.
+    /// Watches the folder of a link's target.
     fn watch_target(&mut self, path: &Path, look: &mut Look) {
         let is_link = fs::symlink_metadata(path).is_ok_and(|m| m.file_type().is_symlink());
         if is_link && let Ok(target) = fs::canonicalize(path) {
@@ -238,7 +238,8 @@ impl Scanner {
         }
     }
 
-    /// Reads a file and takes it in, unless it should be looked at again first: `false`.
+    /// Reads a file into `fresh`. Returns `false` if it cannot be parsed and should be read again
+    /// first.
     fn read(&mut self, path: &Path, stamp: Stamp, look: &mut Look) -> bool {
         let is_first_look = !look.doubtful.iter().any(|doubtful| doubtful == path);
         let loaded = match read_file(path, stamp.size, &self.layout) {
@@ -247,7 +248,7 @@ impl Scanner {
                 look.there.remove(path);
                 return true;
             }
-            // Looked at again with the next change, or after a while.
+            // Read again after the next event or interval.
             Err(error) => {
                 self.stamps.remove(path);
                 look.problems.push(unreadable(path, &error));

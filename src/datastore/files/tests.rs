@@ -1,4 +1,4 @@
-//! Real files in a folder of the test's own, watched with the kernel's inotify.
+//! Tests with real files in a temporary folder, watched with the kernel's inotify.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -98,7 +98,7 @@ impl Consumer {
         }
     }
 
-    /// Reads until something holds.
+    /// Reads events until a condition holds.
     async fn until(&mut self, what: &str, holds: impl Fn(&Consumer) -> bool) {
         let end = tokio::time::Instant::now() + PATIENCE;
         while !holds(self) {
@@ -109,7 +109,7 @@ impl Consumer {
         }
     }
 
-    /// Reads until these BGPPeers are known with these AS numbers.
+    /// Reads events until these BGPPeers are known with these AS numbers.
     async fn until_peers(&mut self, peers: &[(&str, u32)]) {
         let what = format!("{peers:?}");
         let wanted: Vec<(String, u32)> =
@@ -143,7 +143,7 @@ async fn files_are_made_changed_renamed_replaced_and_withdrawn() {
     consumer.until_peers(&[("a", 1)]).await;
     folder.write("b.json", "{\"kind\":\"BGPPeer\",\"apiVersion\":\"projectcalico.org/v3\",\"metadata\":{\"name\":\"b\"},\"spec\":{\"asNumber\":2}}");
     consumer.until_peers(&[("a", 1), ("b", 2)]).await;
-    // In place, to the same length, twice at once.
+    // Overwritten in place with the same length, twice in a row.
     folder.write("a.yaml", &peer("a", 3));
     folder.write("a.yaml", &peer("a", 4));
     consumer.until_peers(&[("a", 4), ("b", 2)]).await;
@@ -151,11 +151,11 @@ async fn files_are_made_changed_renamed_replaced_and_withdrawn() {
     fs::rename(folder.path("a.yaml"), folder.path("c.yaml")).unwrap();
     consumer.read_for(Duration::from_millis(300)).await;
     assert_eq!(consumer.changes, known, "the same object from a file of another name");
-    // Replaced whole.
+    // Replaced by a rename.
     folder.write(".c.yaml.new", &(peer("a", 5) + &peer("c", 6)));
     fs::rename(folder.path(".c.yaml.new"), folder.path("c.yaml")).unwrap();
     consumer.until_peers(&[("a", 5), ("b", 2), ("c", 6)]).await;
-    // Out of sight, and away.
+    // Renamed to a name that is not read, and removed.
     fs::rename(folder.path("c.yaml"), folder.path("c.yaml.off")).unwrap();
     consumer.until_peers(&[("b", 2)]).await;
     fs::remove_file(folder.path("b.json")).unwrap();
@@ -179,18 +179,18 @@ async fn folders_come_and_go() {
     consumer.read_for(Duration::from_millis(200)).await;
     fs::write(root.join("late/b.yaml"), peer("b", 1)).unwrap();
     consumer.until_peers(&[("a", 1), ("b", 1)]).await;
-    // The whole folder is exchanged for another; what is watched is the new one.
+    // The whole folder is replaced by another, which is then watched.
     let new = folder.path("new");
     fs::create_dir(&new).unwrap();
     fs::write(new.join("c.yaml"), peer("c", 1)).unwrap();
     fs::rename(&root, folder.path("old")).unwrap();
     consumer.until("away", |c| matches!(c.states.last(), Some(State::Away { .. }))).await;
-    assert_eq!(consumer.peers().len(), 2, "what was known stays in force");
+    assert_eq!(consumer.peers().len(), 2, "the last known objects stay in force");
     fs::rename(&new, &root).unwrap();
     consumer.until_peers(&[("c", 1)]).await;
     fs::write(root.join("c.yaml"), peer("c", 2)).unwrap();
     consumer.until_peers(&[("c", 2)]).await;
-    // Links in circles are followed once.
+    // Cyclic links are followed once.
     symlink(&root, root.join("circle")).unwrap();
     symlink("/nowhere", root.join("nowhere.yaml")).unwrap();
     fs::write(root.join("d.yaml"), peer("d", 1)).unwrap();
@@ -198,8 +198,8 @@ async fn folders_come_and_go() {
     assert_eq!(consumer.lists, 1);
 }
 
-/// As kubelet changes a ConfigMap that is mounted: files are links through `..data`, which is
-/// exchanged at once.
+/// Changes files as kubelet does in a mounted ConfigMap: they are links through `..data`, which is
+/// replaced atomically.
 #[tokio::test]
 async fn a_config_map_is_changed_by_its_link() {
     let folder = Folder::new();
@@ -218,7 +218,7 @@ async fn a_config_map_is_changed_by_its_link() {
         consumer.until_peers(&[("a", number), ("b", number)]).await;
         fs::remove_dir_all(folder.path(&format!("..{}", number - 1))).unwrap();
     }
-    // The old version went without a change.
+    // Removing the old version changes nothing.
     consumer.read_for(Duration::from_millis(200)).await;
     assert_eq!(consumer.changes, 6);
 }
@@ -250,12 +250,12 @@ async fn broken_files_keep_what_they_held_and_are_named() {
         consumer.until("well", |c| c.problems.is_empty()).await;
     }
     assert_eq!(consumer.changes, 0);
-    // An object that cannot be read, beside one that can.
+    // One object that cannot be read and one that can.
     let bad = peer("a", 1).replace("asNumber: 1", "asNumber: many");
     folder.write("a.yaml", &(bad + &peer("b", 2)));
     consumer.until_peers(&[("a", 1), ("b", 2)]).await;
     assert_eq!((consumer.faults, consumer.changes), (1, 2));
-    // A pipe is not waited for.
+    // A pipe is not read, as that would block.
     rustix::fs::mknodat(
         rustix::fs::CWD,
         folder.path("pipe.yaml"),
@@ -275,7 +275,7 @@ async fn a_file_that_is_being_written_is_read_when_it_is_whole() {
     folder.write("a.yaml", &(peer("a", 1) + &peer("b", 1)));
     let mut consumer = Consumer::files(folder.0.path());
     consumer.until_peers(&[("a", 1), ("b", 1)]).await;
-    // Cut off and written again in pieces, each of which is a change of its own.
+    // Truncated and rewritten in pieces, each of which causes an event.
     let text = peer("a", 2) + &peer("b", 2);
     let mut file = fs::File::create(folder.path("a.yaml")).unwrap();
     for piece in text.as_bytes().chunks(12) {
@@ -288,9 +288,9 @@ async fn a_file_that_is_being_written_is_read_when_it_is_whole() {
     assert_eq!((consumer.changes, consumer.problems.len()), (2, 0));
 }
 
-/// `calicoctl get … > file`: the shell cuts the file off long before anything is written.
+/// `calicoctl get … > file`: the shell truncates the file long before anything is written.
 #[tokio::test]
-async fn a_file_that_is_cut_off_and_filled_later_withdraws_nothing() {
+async fn a_file_that_is_truncated_and_filled_later_withdraws_nothing() {
     use std::io::Write;
     let (folder, elsewhere) = (Folder::new(), Folder::new());
     let whole = peer("a", 1) + &peer("b", 1);
@@ -302,10 +302,10 @@ async fn a_file_that_is_cut_off_and_filled_later_withdraws_nothing() {
     let mut file = fs::File::create(folder.path("a.yaml")).unwrap();
     let mut linked = fs::File::create(elsewhere.path("real.yaml")).unwrap();
     consumer.read_for(Duration::from_millis(400)).await;
-    // Half of it is two whole documents' worth to a parser.
+    // Half of the content is valid to a parser.
     file.write_all(peer("a", 1).as_bytes()).unwrap();
     linked.write_all(b"kind: BGPPeer\n").unwrap();
-    // Another file changes meanwhile, and is followed.
+    // A change of another file meanwhile is followed.
     folder.write("d.yaml", &peer("d", 1));
     consumer.until_peers(&[("a", 1), ("b", 1), ("c", 1), ("d", 1)]).await;
     consumer.read_for(Duration::from_millis(400)).await;
@@ -316,7 +316,7 @@ async fn a_file_that_is_cut_off_and_filled_later_withdraws_nothing() {
     drop(linked);
     fs::write(elsewhere.path("real.yaml"), peer("c", 2)).unwrap();
     consumer.until_peers(&[("a", 1), ("b", 2), ("c", 2), ("d", 1)]).await;
-    // Shorter, and closed: that is what is meant.
+    // Shorter, but closed: this is the new content.
     folder.write("a.yaml", &peer("a", 1));
     consumer.until_peers(&[("a", 1), ("c", 2), ("d", 1)]).await;
 }
@@ -324,7 +324,7 @@ async fn a_file_that_is_cut_off_and_filled_later_withdraws_nothing() {
 const FOLLOWED: Duration = Duration::from_millis(20);
 const CHANGES: u32 = 41;
 
-/// Half of all changes are in time, because other work on the machine slows single ones down.
+/// Checks the median, as other work on the machine delays single changes.
 fn assert_followed(mut times: Vec<Duration>) {
     times.sort_unstable();
     assert!(times[times.len() / 2] <= FOLLOWED, "{times:?}");
@@ -384,7 +384,7 @@ async fn endpoints_appear_when_felix_makes_them() {
     };
     fs::write(status.join("k8s default-web"), endpoint("child")).unwrap();
     consumer.until_peers(&[("child", 0)]).await;
-    // A file that is empty at first sight only is no fault.
+    // A file that is empty only when first read is not reported.
     fs::write(status.join("k8s default-db"), "").unwrap();
     fs::write(status.join("k8s default-db"), endpoint("other")).unwrap();
     consumer.until_peers(&[("other", 0), ("child", 0)]).await;

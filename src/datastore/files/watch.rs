@@ -1,8 +1,8 @@
 //! Folders watched with inotify.
 //!
-//! Files are scanned after any event, and compared by their stamps: what is read does not
-//! depend on the kernel's queue being complete. When it is read does: a file that is written in
-//! place is left alone until it is closed.
+//! Files are scanned after any event and compared by their stamps, so what is read does not depend
+//! on the kernel's queue being complete. Only the time of reading does: a file that is written in
+//! place is not read until it is closed.
 
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use futures_util::{FutureExt, StreamExt};
 use inotify::{EventMask, EventStream, Inotify, WatchDescriptor, WatchMask, Watches};
 
-/// Told about: everything that can change what a file holds, or which files there are.
+/// Events that can change the content of a file, or which files exist.
 const EVENTS: WatchMask = WatchMask::CREATE
     .union(WatchMask::DELETE)
     .union(WatchMask::DELETE_SELF)
@@ -26,40 +26,41 @@ const EVENTS: WatchMask = WatchMask::CREATE
     .union(WatchMask::ATTRIB)
     .union(WatchMask::ONLYDIR);
 
-/// Octets of events that are read at once.
+/// Size of the buffer for events, in octets.
 const BUFFER: usize = 16 << 10;
 
-/// Events that are kept until the next look; of more only that there were some counts.
+/// Maximum number of events kept until the next scan; further ones only trigger it.
 const EVENTS_MAX: usize = 4096;
 
-/// A file that was changed and not closed is taken for whole when nothing was written for so long:
-/// whoever holds it open may never close it.
+/// A file that was changed but not closed counts as complete after this time without a write: the
+/// writer may never close it.
 const WRITING_MAX: Duration = Duration::from_secs(10);
 
-/// What happened to a file: the folder, its name in it, and whether it is whole.
+/// An event of a file: the watch of its folder, its name in it, and whether it is being written.
 pub(super) type FileEvent = (WatchDescriptor, OsString, Writing);
 
 /// Whether a file is being written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Writing {
-    /// Something was written.
+    /// The file was written to.
     Begun,
     /// It was closed.
     Done,
 }
 
-/// Says that something changed.
+/// The stream of events.
 pub(super) struct Watch {
     stream: EventStream<Vec<u8>>,
     events: Vec<FileEvent>,
 }
 
-/// Says what is watched.
+/// The set of watched folders.
 pub(super) struct Folders {
     watches: Watches,
-    /// Their paths, and whether each was named since [`Folders::begin`].
+    /// Path of each folder, and whether it was added since [`Folders::begin`].
     watched: HashMap<WatchDescriptor, (PathBuf, Named)>,
-    /// Files that are being written, by path: device and inode, and when that was last seen.
+    /// Files that are being written, by path: device and inode, and the time of the last write
+    /// event.
     written: HashMap<PathBuf, ((u64, u64), Instant)>,
 }
 
@@ -69,10 +70,10 @@ enum Named {
     Again,
 }
 
-/// A watch of nothing yet.
+/// A watch without folders.
 ///
 /// # Errors
-/// The kernel refuses: too many of them, mostly.
+/// The kernel refuses, usually because the limit of inotify instances is reached.
 pub(super) fn watch() -> io::Result<(Watch, Folders)> {
     let inotify = Inotify::init()?;
     let watches = inotify.watches();
@@ -82,11 +83,11 @@ pub(super) fn watch() -> io::Result<(Watch, Folders)> {
 }
 
 impl Watch {
-    /// Returns when something changed. Dropping the future loses nothing that matters: whoever
-    /// waits next looks at the files after a while anyway.
+    /// Returns when something changed. Cancel-safe: a lost event only delays the next scan to the
+    /// end of its interval.
     ///
     /// # Errors
-    /// The kernel's, which is not to be expected.
+    /// Reading from inotify failed, which is not expected.
     pub(super) async fn changed(&mut self) -> io::Result<()> {
         let event = match self.stream.next().await {
             Some(event) => event?,
@@ -105,7 +106,7 @@ impl Watch {
         Ok(())
     }
 
-    /// What happened up to now and was not taken yet. Does not wait.
+    /// The events up to now that were not taken yet. Does not wait.
     pub(super) fn take_events(&mut self) -> Vec<FileEvent> {
         while let Some(Ok(())) = self.changed().now_or_never() {}
         std::mem::take(&mut self.events)
@@ -113,24 +114,24 @@ impl Watch {
 }
 
 impl Folders {
-    /// Begins to name what is to be watched.
+    /// Begins a new set of folders to watch.
     pub(super) fn begin(&mut self) {
         self.watched.values_mut().for_each(|(_, named)| *named = Named::Before);
     }
 
-    /// Watches a folder. To be called before it is read, so that no change falls in between. A path
-    /// that names another folder than before is watched as the new one.
+    /// Watches a folder. Call this before reading it, so that no change in between is missed. If
+    /// the path now names another folder, that one is watched.
     pub(super) fn add(&mut self, folder: &Path) -> io::Result<()> {
         let descriptor = self.watches.add(folder, EVENTS)?;
         self.watched.insert(descriptor, (folder.to_owned(), Named::Again));
         Ok(())
     }
 
-    /// Watches a folder, or while it does not exist the nearest one above it that does.
+    /// Watches a folder, or its nearest existing ancestor.
     pub(super) fn add_nearest(&mut self, folder: &Path) -> io::Result<()> {
         let mut result = Ok(());
         for folder in folder.ancestors() {
-            // A relative path ends in the empty one, which is here.
+            // The last ancestor of a relative path is empty: the current folder.
             let is_empty = folder.as_os_str().is_empty();
             result = self.add(if is_empty { Path::new(".") } else { folder });
             if result.is_ok() {
@@ -140,14 +141,14 @@ impl Folders {
         result
     }
 
-    /// Takes in what happened to files, in order.
+    /// Records events of files, in order.
     pub(super) fn note(&mut self, events: Vec<FileEvent>) {
         for (descriptor, name, writing) in events {
             let Some((folder, _)) = self.watched.get(&descriptor) else { continue };
             let path = folder.join(name);
             match writing {
                 Writing::Done => drop(self.written.remove(&path)),
-                // A file removed since is no error.
+                // The file may have been removed since.
                 Writing::Begun => {
                     if let Ok(file) = fs::metadata(&path) {
                         self.written.insert(path, ((file.dev(), file.ino()), Instant::now()));
@@ -163,12 +164,12 @@ impl Folders {
         self.written.values().any(|(known, _)| *known == file)
     }
 
-    /// Leaves what was not named again.
+    /// Stops watching folders that were not added since [`Folders::begin`].
     pub(super) fn finish(&mut self) {
         let watches = &mut self.watches;
         self.watched.retain(|descriptor, (_, named)| {
             if *named == Named::Before {
-                // The kernel may have removed it with its folder.
+                // Fails if the kernel removed the watch with its folder.
                 let _ = watches.remove(descriptor.clone());
             }
             *named == Named::Again

@@ -1,4 +1,4 @@
-//! etcd is played; time is simulated.
+//! Tests against a simulated etcd, in simulated time.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -17,7 +17,7 @@ use crate::datastore::{Change, Receiver, outbox};
 #[derive(Clone, Default)]
 struct World {
     inner: Arc<Mutex<Inner>>,
-    /// Told when anything changes.
+    /// Notified when anything changes.
     changed: Arc<Notify>,
 }
 
@@ -31,9 +31,9 @@ struct Inner {
     members: BTreeMap<String, Member>,
     /// Connections of an earlier epoch are broken.
     epoch: u32,
-    /// Most octets in a page.
+    /// Maximum octets in a page.
     page_max: usize,
-    /// Done after the next answers to requests for keys, the last first.
+    /// Steps to take after the next answers to requests for keys, last element first.
     after_answer: Vec<Step>,
     attempts: Vec<(String, Instant)>,
     pages: Vec<Page>,
@@ -73,13 +73,14 @@ enum Step {
     Compact,
     Break,
     Member(usize, Member),
-    /// Back to the state some changes ago; the revision goes back, and the past is another.
+    /// Restores the state of some changes ago: the revision goes back, and a different history
+    /// follows.
     Restore(usize),
     Wait(u16),
 }
 
 fn key(name: u8) -> String {
-    // Every range has some.
+    // Spread over all ranges.
     let plural = PLURALS[usize::from(name) % PLURALS.len()];
     format!("{RESOURCES}{plural}/n{name}")
 }
@@ -180,7 +181,7 @@ struct Watch {
 impl Session {
     async fn reach(&self) -> Result<(), Error> {
         loop {
-            // Before the look, so that no change in between is missed.
+            // Registered before the check, so that no change in between is missed.
             let changed = self.world.changed.notified();
             {
                 let inner = self.world.lock();
@@ -229,7 +230,7 @@ impl Store for Session {
     }
 
     async fn request_progress(&mut self) -> Result<(), Error> {
-        // A frozen member takes the question; nobody answers.
+        // A frozen member accepts the request but never answers.
         self.world.lock().progress_asked += 1;
         self.watch.as_mut().unwrap().asked = true;
         Ok(())
@@ -269,7 +270,7 @@ impl Store for Session {
     }
 }
 
-/// A consumer, and what it knows.
+/// A consumer and the objects that it has received.
 struct Consumer {
     receiver: Receiver,
     known: BTreeMap<ObjectId, Decoded>,
@@ -333,7 +334,7 @@ fn follow_world(world: &World) -> (Consumer, tokio::task::JoinHandle<()>) {
     };
     let world = world.clone();
     let task = tokio::spawn(async move {
-        // Begins at the first endpoint; pauses at their shortest.
+        // Starts with the first endpoint, with the shortest pauses.
         follow(&config, world, || 0, &sender).await;
     });
     let consumer =
@@ -346,7 +347,7 @@ async fn settle(consumer: &mut Consumer, seconds: u64) {
     consumer.read();
 }
 
-/// What a consumer that starts afresh knows.
+/// The objects that a new consumer receives.
 async fn fresh(world: &World) -> BTreeMap<ObjectId, Decoded> {
     let (mut consumer, _task) = follow_world(world);
     settle(&mut consumer, 60).await;
@@ -373,7 +374,7 @@ async fn a_list_is_of_one_revision_though_keys_change_meanwhile() {
     for n in 0..40 {
         world.step(&Step::Put(n, 1));
     }
-    // Pages of one or two keys.
+    // Pages hold one or two keys.
     world.lock().page_max = 250;
     world.lock().after_answer = vec![Step::Put(0, 9), Step::Withdraw(39), Step::Put(0, 8)];
     let (mut consumer, _task) = follow_world(&world);
@@ -386,7 +387,7 @@ async fn a_list_is_of_one_revision_though_keys_change_meanwhile() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn changes_are_told_as_they_happen_and_a_broken_connection_tells_only_what_differs() {
+async fn changes_are_sent_as_they_happen_and_a_new_list_sends_only_differences() {
     let world = world(1);
     for n in 0..20 {
         world.step(&Step::Put(n, 1));
@@ -412,9 +413,9 @@ async fn changes_are_told_as_they_happen_and_a_broken_connection_tells_only_what
     assert_eq!((consumer.lists, consumer.changes), (1, 2));
 }
 
-/// Restarted every few seconds, and every time it listed and was followed.
+/// etcd restarts every few seconds, and each time it is listed and followed again.
 #[tokio::test(start_paused = true)]
-async fn an_etcd_that_goes_away_often_is_followed_at_once_each_time() {
+async fn an_etcd_that_restarts_often_is_followed_again_at_once() {
     let world = world(1);
     let (mut consumer, _task) = follow_world(&world);
     settle(&mut consumer, 1).await;
@@ -426,7 +427,7 @@ async fn an_etcd_that_goes_away_often_is_followed_at_once_each_time() {
         assert_eq!(consumer.changes, usize::from(round) + 1);
         settle(&mut consumer, 3).await;
     }
-    // Away for long: failures in a row slow it down, to five seconds.
+    // After a long outage, consecutive failures slow the attempts down to one every five seconds.
     world.step(&Step::Member(0, Member::Refusing));
     world.step(&Step::Break);
     settle(&mut consumer, 600).await;
@@ -450,7 +451,7 @@ async fn a_frozen_member_is_noticed_and_the_next_one_taken() {
     settle(&mut consumer, 10).await;
     assert_eq!(consumer.known.len(), 2);
     assert!(consumer.is_current());
-    // The next one is asked at once: nobody had to read that the first is away.
+    // The next one is tried at once, without waiting for the event to be read.
     let took: Vec<String> = world.lock().attempts.iter().map(|(to, _)| to.clone()).collect();
     assert_eq!(took, ["http://m0", "http://m1"]);
 }
@@ -473,7 +474,7 @@ async fn compaction_is_a_new_list_and_no_loss() {
     world.step(&Step::Put(1, 1));
     world.lock().page_max = 120;
     world.step(&Step::Put(6, 1));
-    // In the middle of a list.
+    // Compaction in the middle of a list.
     world.lock().after_answer = vec![Step::Compact, Step::Put(2, 2), Step::Put(3, 3)];
     let (mut consumer, _task) = follow_world(&world);
     settle(&mut consumer, 2).await;
@@ -529,8 +530,8 @@ fn step() -> impl Strategy<Value = Step> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
-    /// Whatever happens to etcd: when it is well again, what the consumer knows is what one that
-    /// starts afresh knows, and it was told of one list only.
+    /// Whatever happens to etcd: once it has recovered, the consumer knows the same as one that
+    /// starts afresh, and has received exactly one list.
     #[test]
     fn after_healing_the_result_equals_a_fresh_start(
         steps in prop::collection::vec(step(), 0..60),
