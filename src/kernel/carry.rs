@@ -1,9 +1,10 @@
-//! Routes that a run with another table or protocol number has left: they are carried over to the
-//! present one before anything else happens, and are adopted there like any that an earlier run left.
+//! Carries over the routes that an earlier run left in another table or under another protocol
+//! number. This happens before anything else; afterwards they are adopted like any other route of
+//! an earlier run.
 //!
-//! Where only the protocol number differs, a route is replaced by itself, and forwards all the time.
-//! In another table it is added before it is deleted from the old one. What went over next-hop objects
-//! of ours gets its gateways, and the objects are deleted when no route goes over them any more.
+//! If only the protocol number differs, a route is replaced in place, and forwards all the time. In
+//! another table it is added before it is deleted from the old one. Routes over next-hop objects of
+//! ours get their gateways inline, and the objects are deleted once no route uses them.
 
 use bgp_proto::types::Prefix;
 
@@ -16,9 +17,9 @@ use super::message::{
 use super::netlink::{DumpEnd, RequestSocket, Requests};
 use super::objects::Objects;
 
-/// Routes that are carried over between two readings of a table.
+/// Maximum number of routes carried over per dump of a table.
 const ROUTES_AT_ONCE: usize = 1 << 16;
-/// Readings without progress before a table is left as it is.
+/// Maximum number of dumps without progress, after which a table is left as it is.
 const ATTEMPTS: usize = 3;
 
 const EPERM: i32 = 1;
@@ -26,7 +27,7 @@ const ENOENT: i32 = 2;
 const ESRCH: i32 = 3;
 const EEXIST: i32 = 17;
 
-/// A table and a protocol number: every route there is ours.
+/// A table and a protocol number; every route there is ours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
     /// Routing table.
@@ -35,19 +36,19 @@ pub struct Place {
     pub protocol: u8,
 }
 
-/// What became of the routes of another place.
+/// The result of carrying over the routes of a place.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Carried {
-    /// Routes that are in the new place, or deleted where there is none.
+    /// Routes that were moved to the new place, or deleted if there is none.
     pub routes: u64,
-    /// Routes that the kernel left where they were.
+    /// Routes that the kernel refused to move or delete.
     pub refused: u64,
 }
 
-/// Carries every route of `from` over to `to`, or deletes it.
+/// Moves every route of `from` to `to`; deletes them if `to` is `None`.
 ///
 /// # Errors
-/// The kernel cannot be asked, or does not let us write.
+/// The kernel cannot be queried, or writing is not permitted.
 pub fn carry_over(from: Place, to: Option<Place>) -> Result<Carried, Error> {
     let mut socket = RequestSocket::open()?;
     let objects = Objects::read(&mut socket).map_err(cannot_read)?;
@@ -75,7 +76,7 @@ pub fn carry_over(from: Place, to: Option<Place>) -> Result<Carried, Error> {
     Ok(carried)
 }
 
-/// Deletes the objects of a place, groups before their members.
+/// Deletes the next-hop objects of a place, groups before their members.
 fn delete_objects(socket: &mut RequestSocket, from: Place, objects: &Objects) -> Result<(), Error> {
     let ids = ids_of_table(from.table);
     let ours = objects
@@ -121,7 +122,7 @@ fn cannot_read(source: std::io::Error) -> Error {
     Error::Socket { what: "read the kernel's routes", source }
 }
 
-/// Returns how many were refused.
+/// Returns the number of refused requests.
 fn move_routes(
     socket: &mut RequestSocket,
     routes: &[(Prefix, KernelRoute)],
@@ -136,7 +137,7 @@ fn move_routes(
                 let spec = route.spec();
                 let request = match same_table {
                     true => RouteRequest::Replace(&spec),
-                    // Whoever has the place there keeps it.
+                    // An existing route with this prefix and metric is kept.
                     false => RouteRequest::Add(&spec),
                 };
                 let Place { table, protocol } = to;
@@ -157,7 +158,7 @@ fn move_routes(
     execute(socket, &mut requests, &[ESRCH])
 }
 
-/// Returns how many were refused for another reason than the `expected` ones.
+/// Returns the number of requests refused with an error that is not `expected`.
 fn execute(
     socket: &mut RequestSocket,
     requests: &mut Requests,

@@ -1,14 +1,14 @@
-//! What the FIB tells its owner about the kernel, and which of it the owner asked for.
+//! The events by which the FIB informs its owner about the kernel, and the rules that select them.
 
 use std::net::IpAddr;
 
 pub use bgp_proto::rib::{NextHopState, Over};
 use bgp_proto::types::{Hop, Prefix};
 
-/// Something in the kernel that concerns the owner changed.
+/// A change in the kernel that concerns the owner.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FibEvent {
-    /// The way to a tracked address: once when tracking starts, then after every change.
+    /// How a tracked address is reached: sent once when tracking starts, then after every change.
     NextHop {
         /// The tracked address.
         addr: IpAddr,
@@ -30,10 +30,10 @@ pub enum FibEvent {
     },
     /// An interface or an address appeared, disappeared or changed: see [`super::Fib::links`].
     LinksChanged,
-    /// The first reading of the kernel is complete: every next hop tracked and every route
-    /// selected before it was reported. Sent once.
+    /// The first dump of the kernel is complete: every next hop tracked and every route selected
+    /// before it was reported. Sent once.
     Synchronised {
-        /// Routes of ours that an earlier run left.
+        /// Number of routes of ours that an earlier run left.
         adopted: u64,
     },
 }
@@ -45,7 +45,7 @@ pub struct LearnedRoute {
     pub prefix: Prefix,
     /// rtm_protocol: who installed it (2 kernel, 4 static, 80 Felix). 2 for a connected network.
     pub protocol: u8,
-    /// The first hop's interface; `None` for a blackhole.
+    /// The interface of the first hop; `None` if the route drops.
     pub interface: Option<String>,
     /// What the kernel does with packets.
     pub kind: LearnedKind,
@@ -55,7 +55,7 @@ pub struct LearnedRoute {
     pub hops: Vec<Hop>,
     /// RTA_PRIORITY, 0 when absent.
     pub metric: u32,
-    /// It came from an interface's address rather than from a kernel route.
+    /// Whether it came from an interface's address rather than from a kernel route.
     pub connected: bool,
 }
 
@@ -68,7 +68,7 @@ pub enum LearnedKind {
     Unicast,
     /// Drops silently.
     Blackhole,
-    /// Drops and says so (unreachable and prohibit).
+    /// Drops and sends an ICMP error (unreachable and prohibit).
     Unreachable,
 }
 
@@ -91,7 +91,7 @@ pub struct LearnRule {
 /// Where local routes come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LearnSource {
-    /// Routes that something else installed in the kernel.
+    /// Routes that other programs installed in the kernel.
     Kernel,
     /// The networks of our interfaces' addresses.
     Connected,

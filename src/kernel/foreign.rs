@@ -1,5 +1,5 @@
-//! Routes of others in the tables that matter: what resolves next hops, what may be learned, and
-//! what our routes must not overwrite.
+//! Routes of others in the tables that are read: those that resolve next hops, those that may be
+//! learned, and those that our routes must not overwrite.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -18,11 +18,11 @@ pub(super) type Routes = SmallVec<[KernelRoute; 1]>;
 /// What an event changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Effect {
-    /// The prefix has other routes than before.
+    /// The routes of the prefix changed.
     Changed,
-    /// It was known already.
+    /// Nothing changed.
     Unchanged,
-    /// The event does not fit what is known: the kernel has to be read again.
+    /// The event contradicts the known routes: the kernel has to be read again.
     Unclear,
 }
 
@@ -30,19 +30,20 @@ pub(super) enum Effect {
 #[derive(Debug)]
 pub(super) struct Foreign {
     routes: BTreeMap<Prefix, Routes>,
-    /// How many prefixes there are of each length, to look only where there is something.
+    /// Number of prefixes of each length, so that lookups skip lengths without any.
     lengths_v4: [u32; 33],
     lengths_v6: [u32; 129],
     uses: Uses,
 }
 
-/// How many routes go over what, so that a change of something that none uses costs nothing.
+/// Number of routes over each object, interface, gateway and source, so that a change of one that
+/// no route uses costs nothing.
 #[derive(Debug, Default)]
 struct Uses {
     objects: Counts<NonZeroU32>,
     interfaces: Counts<u32>,
     gateways: Counts<IpAddr>,
-    /// Of routes that the kernel does not delete with a word when the address goes.
+    /// Only of routes that the kernel deletes without an event when the address is removed.
     sources: Counts<IpAddr>,
 }
 
@@ -66,8 +67,8 @@ impl Uses {
     }
 }
 
-/// The source address with which the route goes, in silence. Networks of interfaces have one too, and
-/// their end is told.
+/// The source address whose removal deletes the route without an event. Connected routes have a
+/// source address too, but the kernel reports their deletion.
 fn source_at_stake(route: &KernelRoute) -> Option<IpAddr> {
     route.source.filter(|_| !is_connected(route))
 }
@@ -84,8 +85,8 @@ impl Default for Foreign {
 }
 
 impl Foreign {
-    /// Whether routes of this prefix are left out: multicast and link-local ones exist once per
-    /// interface and neither resolve nor announce anything.
+    /// Whether routes of this prefix are ignored: multicast and link-local ones exist once per
+    /// interface and are used neither to resolve next hops nor to be learned.
     pub(super) fn ignores(prefix: Prefix) -> bool {
         match prefix.addr() {
             IpAddr::V4(addr) => addr.is_multicast() && prefix.len() >= 4,
@@ -96,9 +97,9 @@ impl Foreign {
         }
     }
 
-    /// A route as a dump lists it.
+    /// Adds a route from a dump.
     pub(super) fn insert(&mut self, prefix: Prefix, mut route: KernelRoute) {
-        // Of no interest in routes of others, and the lifetime of one is always different.
+        // Irrelevant for routes of others, and a lifetime differs in every dump.
         route.altered = false;
         self.uses.add(&route);
         let routes = self.routes.entry(prefix).or_default();
@@ -108,7 +109,7 @@ impl Foreign {
         }
     }
 
-    /// A route that an event announces; `replaced` when it took another one's place.
+    /// RTM_NEWROUTE. `replaced` (NLM_F_REPLACE): it took the place of another route.
     pub(super) fn handle_new(
         &mut self,
         prefix: Prefix,
@@ -120,6 +121,8 @@ impl Foreign {
             self.insert(prefix, route);
             return Effect::Changed;
         };
+        // If the replacing route equals a known one, another in the same place may be the replaced
+        // one.
         if routes.contains(&route) {
             return if replaced && routes.iter().filter(|old| same_place(old, &route)).count() > 1 {
                 Effect::Unclear
@@ -128,8 +131,8 @@ impl Foreign {
             };
         }
         let mut places = routes.iter_mut().filter(|old| {
-            // IPv6 adds a leg with a gateway to a route of the same metric, and reports the whole of
-            // it; legs without stay routes of their own.
+            // IPv6 adds a leg with a gateway to an existing route of the same metric, and reports
+            // the whole route; legs without a gateway remain separate routes.
             let kept = |hop: &Hop| {
                 let same = |h: &Hop| h.gateway == hop.gateway && h.ifindex == hop.ifindex;
                 hop.gateway.is_some() && route.hops.iter().any(same)
@@ -153,12 +156,12 @@ impl Foreign {
         Effect::Changed
     }
 
-    /// A route that an event withdraws.
+    /// RTM_DELROUTE.
     pub(super) fn handle_gone(&mut self, prefix: Prefix, mut route: KernelRoute) -> Effect {
         route.altered = false;
         let Some(routes) = self.routes.get_mut(&prefix) else { return Effect::Unchanged };
         let Some(at) = routes.iter().position(|old| *old == route) else {
-            // One leg of several (IPv6), or a change whose event was lost.
+            // One of several legs (IPv6), or an event was lost.
             return if routes.iter().any(|old| same_place(old, &route)) {
                 Effect::Unclear
             } else {
@@ -174,8 +177,8 @@ impl Foreign {
         Effect::Changed
     }
 
-    /// Next-hop objects changed or went: the prefixes of the routes over them. Those over one that
-    /// is deleted are deleted too, without an event from IPv4.
+    /// Updates the routes over next-hop objects that changed or were deleted; returns their
+    /// prefixes. With an object the kernel deletes the routes over it; for IPv4 it sends no event.
     pub(super) fn handle_objects(
         &mut self,
         touched: &BTreeSet<NonZeroU32>,
@@ -206,12 +209,13 @@ impl Foreign {
         prefixes
     }
 
-    /// Who holds the place that a route of ours with this table and metric needs.
+    /// The route that occupies the place (prefix, table, metric, TOS 0) which a route of ours
+    /// needs.
     pub(super) fn holder(&self, prefix: Prefix, table: u32, metric: u32) -> Option<&KernelRoute> {
         self.get(prefix).iter().find(|r| r.table == table && r.metric == metric && r.tos == 0)
     }
 
-    /// The network of an interface with exactly this prefix, whatever its metric.
+    /// The connected route with exactly this prefix, whatever its metric.
     pub(super) fn connected(&self, prefix: Prefix) -> Option<&KernelRoute> {
         self.get(prefix).iter().find(|route| is_connected(route))
     }
@@ -240,7 +244,8 @@ impl Foreign {
         self.routes.iter().map(|(prefix, routes)| (*prefix, routes.as_slice()))
     }
 
-    /// The prefixes whose routes differ between `self` and `other`, in no matter which order.
+    /// The prefixes whose routes differ between `self` and `other`; the order of routes does not
+    /// matter.
     pub(super) fn differences(&self, other: &Foreign) -> Vec<Prefix> {
         let changed = self.iter().filter(|(prefix, routes)| {
             let others = other.get(*prefix);
@@ -250,7 +255,7 @@ impl Foreign {
         changed.chain(added).map(|(prefix, _)| prefix).collect()
     }
 
-    /// Takes over the routes of prefixes of which there are none here.
+    /// Adds the routes of `known` for prefixes that have none here.
     pub(super) fn keep_others(&mut self, known: &Foreign) {
         for (prefix, routes) in known.iter() {
             if self.get(prefix).is_empty() {
@@ -259,17 +264,17 @@ impl Foreign {
         }
     }
 
-    /// Whether any route goes out of the interface.
+    /// Whether any route uses the interface.
     pub(super) fn use_interface(&self, ifindex: u32) -> bool {
         self.uses.interfaces.has(&ifindex)
     }
 
-    /// Whether any route goes with this source address, without a word from the kernel.
+    /// Whether any route would be deleted without an event if this source address were removed.
     pub(super) fn use_source(&self, addr: IpAddr) -> bool {
         self.uses.sources.has(&addr)
     }
 
-    /// The prefixes with a route out of the interface.
+    /// The prefixes with a route over the interface.
     pub(super) fn prefixes_over(&self, ifindex: u32) -> Vec<Prefix> {
         if !self.use_interface(ifindex) {
             return Vec::new();
@@ -299,7 +304,7 @@ impl Foreign {
     }
 }
 
-/// The name of an rtm_protocol number, as iproute2 has it, or the number.
+/// The name of an rtm_protocol number as in iproute2, or the number.
 pub(super) fn protocol_name(protocol: u8) -> std::borrow::Cow<'static, str> {
     let name = match protocol {
         1 => "redirect",
@@ -319,7 +324,7 @@ pub(super) fn protocol_name(protocol: u8) -> std::borrow::Cow<'static, str> {
     name.into()
 }
 
-/// Whether the kernel made the route for an address of an interface.
+/// Whether the kernel created the route for an address of an interface.
 pub(super) fn is_connected(route: &KernelRoute) -> bool {
     const PROTOCOL_KERNEL: u8 = 2;
     route.protocol == PROTOCOL_KERNEL

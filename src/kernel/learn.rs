@@ -1,4 +1,4 @@
-//! Which local routes are learned: pure rules over what the kernel has.
+//! Selects the local routes to learn. Pure.
 
 use std::net::IpAddr;
 
@@ -33,8 +33,8 @@ pub(super) fn learned_route(
     selected.min_by_key(|route| route.metric)
 }
 
-/// A kernel route in the owner's words. `None` when it leads nowhere: its interface is down, its
-/// gateway is ourselves, or its kind is none that forwards or drops.
+/// A kernel route as reported to the owner. `None` if it is unusable: its interface is down, its
+/// gateway is an address of ours, or its kind neither forwards nor drops.
 fn describe(prefix: Prefix, route: &KernelRoute, resolver: Resolver<'_>) -> Option<LearnedRoute> {
     let links = resolver.links();
     let kind = match route.kind {
@@ -68,7 +68,7 @@ fn describe(prefix: Prefix, route: &KernelRoute, resolver: Resolver<'_>) -> Opti
     })
 }
 
-/// The network of some of our addresses, if the rules select it.
+/// The connected route of a network of our addresses, if the rules select it.
 pub(super) fn connected_route(
     network: Prefix,
     rules: &[LearnRule],
@@ -132,7 +132,7 @@ fn selects_interface(patterns: &[String], interface: Option<&str>) -> bool {
 
 /// `*` stands for any number of characters, `?` for one.
 fn matches_pattern(pattern: &[u8], name: &[u8]) -> bool {
-    // Where to go on when the rest does not match: after the last star, one character further.
+    // `star`: where to resume on a mismatch, with the last star matching one more character.
     let (mut p, mut n, mut star) = (0, 0, None);
     loop {
         match (pattern.get(p), name.get(n)) {
@@ -154,8 +154,8 @@ fn matches_pattern(pattern: &[u8], name: &[u8]) -> bool {
     }
 }
 
-/// Whether packets to the prefix may be forwarded at all. IPv4 link-local and class E networks
-/// count: Calico uses the former inside pods, and some networks use the latter as private space.
+/// Whether packets to the prefix may be forwarded at all. IPv4 link-local and class E networks are
+/// included: Calico uses the former inside pods, and some networks use the latter as private space.
 fn is_unicast_destination(prefix: Prefix) -> bool {
     if prefix.is_empty() {
         return true;

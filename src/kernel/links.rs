@@ -10,37 +10,37 @@ use super::Link;
 use super::message::{AddressMessage, LinkMessage};
 use crate::counts::Counts;
 
-/// What a link or address event means for routes.
+/// The effect of a link or address event on routes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum LinkEffect {
-    /// Nothing that matters changed.
+    /// Nothing relevant changed.
     Unchanged,
-    /// Something changed, and routes are what they were.
+    /// Something changed, but no routes were lost.
     Changed,
-    /// The interface lost its carrier: the kernel dropped the next-hop objects over it, and with
-    /// them their routes, without a word.
+    /// The interface lost its carrier: the kernel deleted the next-hop objects over it, and with
+    /// them their routes, without an event.
     CarrierLost,
-    /// The kernel may have dropped routes over this interface without a word.
+    /// The kernel may have deleted routes over this interface without an event.
     RoutesLost,
 }
 
-/// What an interface's packets are looked up in.
+/// Where packets of an interface are looked up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Domain {
-    /// The rules of the machine: main and whatever stands before it.
+    /// By the default rules: main, and tables before it.
     Default,
-    /// The table of a VRF, and nothing else.
+    /// In the table of a VRF only.
     Vrf(u32),
 }
 
-/// What an interface means for a leg of a route.
+/// The state of a leg (one next hop of a route), given its interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Leg {
     /// Packets go out.
     Usable,
-    /// The kernel sends packets there though the interface has no carrier.
+    /// The interface has no carrier, but the kernel still sends packets to it.
     Down,
-    /// The kernel acts as if the leg were not there.
+    /// The kernel skips the leg.
     Dead,
 }
 
@@ -51,7 +51,7 @@ pub(super) struct Links {
     addresses: BTreeMap<(IpAddr, u32), AddressMessage>,
     /// The addresses of each network.
     networks: BTreeMap<Prefix, BTreeSet<(IpAddr, u32)>>,
-    /// How many addresses of a family an interface has.
+    /// Number of addresses per interface and family.
     on: Counts<(u32, Family)>,
 }
 
@@ -95,7 +95,8 @@ impl Links {
         LinkEffect::Changed
     }
 
-    /// RTM_DELADDR. With an interface's last address of a family go its routes of that.
+    /// RTM_DELADDR. With the last address of a family on an interface, the kernel deletes the
+    /// interface's routes of that family.
     pub(super) fn handle_address_gone(&mut self, address: &AddressMessage) -> LinkEffect {
         let key = (address.local, address.ifindex);
         match self.addresses.remove(&key) {
@@ -121,21 +122,21 @@ impl Links {
         }
     }
 
-    /// Whether addresses and routes of the interface are of no interest: kube-proxy gives its own
-    /// every service address of a cluster, and changes thousands at a time.
+    /// Whether addresses and routes of the interface are ignored: kube-proxy assigns every service
+    /// address of a cluster to its own interface, and changes thousands at a time.
     pub(super) fn is_ignored(&self, ifindex: u32) -> bool {
         self.name(ifindex).is_some_and(|name| name.starts_with("kube-ipvs"))
     }
 
-    /// Whether the address is one of ours, in the same VRF or outside of all of them.
+    /// Whether the address is one of ours in this domain.
     pub(super) fn is_local(&self, addr: IpAddr, domain: Domain) -> bool {
         let mut interfaces = self.addresses.range((addr, 0)..=(addr, u32::MAX));
         interfaces.any(|((_, ifindex), _)| self.domain(*ifindex) == domain)
     }
 
-    /// Where lookups for packets of an interface take place.
+    /// The domain of an interface.
     pub(super) fn domain(&self, ifindex: u32) -> Domain {
-        /// A VLAN on a bridge in a VRF, and one to spare.
+        /// Enough for a VLAN on a bridge in a VRF, and one more.
         const DEPTH_MAX: usize = 4;
         let mut at = self.links.get(&ifindex);
         for _ in 0..DEPTH_MAX {
@@ -148,7 +149,7 @@ impl Links {
         Domain::Default
     }
 
-    /// Where the routes of a table belong.
+    /// The domain of a table's routes.
     pub(super) fn domain_of_table(&self, table: u32) -> Domain {
         match self.links.values().any(|link| link.vrf == Some(table)) {
             true => Domain::Vrf(table),
@@ -161,7 +162,7 @@ impl Links {
         self.links.get(&ifindex).is_some_and(|link| link.up)
     }
 
-    /// What a leg over the interface is worth, to a route of the family.
+    /// The state of a leg over the interface, for a route of the family.
     pub(super) fn leg(&self, ifindex: u32, family: Family) -> Leg {
         let Some(link) = self.links.get(&ifindex) else { return Leg::Dead };
         let [skipped_v4, skipped_v6] = link.skipped_without_carrier;
@@ -195,12 +196,12 @@ impl Links {
         keys.filter_map(|key| self.addresses.get(key))
     }
 
-    /// How many addresses there are.
+    /// Number of addresses.
     pub(super) fn count_addresses(&self) -> usize {
         self.addresses.len()
     }
 
-    /// What others see, by name.
+    /// The interfaces with their addresses for publication, sorted by name.
     pub(super) fn published(&self) -> Arc<[Link]> {
         let mut links: Vec<Link> = self
             .links
@@ -238,7 +239,7 @@ mod tests {
     use super::*;
     use crate::kernel::message::Scope;
 
-    /// A change of address, which is heard of each time a Service comes or goes.
+    /// kube-proxy changes an address whenever a Service is added or deleted.
     #[test]
     fn service_addresses_of_kube_proxy_change_nothing() {
         let mut links = Links::default();
@@ -262,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn routes_go_with_the_last_address_of_a_family() {
+    fn routes_are_lost_with_the_last_address_of_a_family() {
         let mut links = Links::default();
         links.handle_link(LinkMessage { index: 1, name: "eth0".into(), ..LinkMessage::default() });
         let address = |local: &str, network: &str| AddressMessage {
@@ -278,7 +279,7 @@ mod tests {
         for known in [first, second, other_family] {
             links.handle_address(known);
         }
-        // Told twice, counted once.
+        // A repeated event is counted once.
         links.handle_address(AddressMessage { secondary: true, ..second });
         assert_eq!(links.handle_address_gone(&first), LinkEffect::Changed);
         assert_eq!(links.handle_address_gone(&first), LinkEffect::Unchanged);

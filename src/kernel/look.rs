@@ -1,4 +1,4 @@
-//! One look at a routing table and the interfaces, without following either.
+//! Reads a routing table and the interfaces once, without following changes.
 
 use std::net::IpAddr;
 
@@ -14,7 +14,7 @@ use super::netlink::{DumpEnd, RequestSocket};
 use super::objects::Objects;
 use super::{Error, Link};
 
-/// A table that changes while it is read is read again this often; then what was met counts.
+/// A table that changes during a dump is read at most this many times; then the last dump is used.
 const ATTEMPTS: usize = 3;
 
 /// The kernel at one moment.
@@ -22,33 +22,33 @@ const ATTEMPTS: usize = 3;
 pub struct Picture {
     /// The interfaces, by name.
     pub links: Vec<Link>,
-    /// The routes of the table, whoever wrote them.
+    /// The routes of the table, of any protocol.
     pub routes: Vec<SeenRoute>,
 }
 
-/// A route as the kernel has it.
+/// A route in the kernel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SeenRoute {
     /// Destination.
     pub prefix: Prefix,
-    /// rtm_protocol: who wrote it.
+    /// rtm_protocol: who installed it.
     pub protocol: u8,
     /// RTA_PRIORITY, 0 when absent.
     pub metric: u32,
-    /// What it does with packets.
+    /// What the kernel does with its packets.
     pub kind: SeenKind,
-    /// Where to, of a unicast route; sorted.
+    /// The gateways of a unicast route; sorted.
     pub gateways: Vec<ViewGateway>,
 }
 
-/// What a route does with packets.
+/// What the kernel does with packets of a route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SeenKind {
     /// Forwards or delivers.
     Unicast,
     /// Drops silently.
     Blackhole,
-    /// Drops and says so (unreachable and prohibit).
+    /// Drops and sends an ICMP error (unreachable and prohibit).
     Unreachable,
     /// Anything else: local and multicast addresses, encapsulations, throw.
     Other,
@@ -57,7 +57,7 @@ pub enum SeenKind {
 /// Reads the interfaces and the routes of a table, both families. Needs no privilege.
 ///
 /// # Errors
-/// The kernel cannot be asked.
+/// The kernel cannot be queried.
 pub fn look(table: u32) -> Result<Picture, Error> {
     let mut socket = RequestSocket::open()?;
     let mut links = Links::default();
@@ -80,7 +80,7 @@ pub fn look(table: u32) -> Result<Picture, Error> {
         })
         .map_err(failed("read the addresses"))?;
     let mut objects = Objects::default();
-    // Kernels before 5.3 refuse: they have none.
+    // Kernels before 5.3 refuse, as they have no next-hop objects.
     let _ = socket.dump(message::push_object_dump, |header, body| {
         if header.kind == RTM_NEWNEXTHOP
             && let Some(object) = message::parse_object(body)

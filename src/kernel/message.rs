@@ -1,11 +1,10 @@
 //! Route, link and address messages of rtnetlink (linux/rtnetlink.h), from and to bytes.
 //!
-//! Written by hand rather than with `netlink-packet-route`: a table of a million routes is
-//! encoded into one reused buffer and read back without an allocation per attribute, and an
-//! attribute that this program does not know cannot make a message unreadable. The tests compare
-//! both directions with that crate.
+//! Hand-written rather than with `netlink-packet-route`: a table of a million routes is encoded
+//! into one reused buffer and parsed without an allocation per attribute, and an unknown attribute
+//! cannot make a message unreadable. The tests compare both directions with that crate.
 //!
-//! Reading is total: what is short or malformed gives `None` or ends the iteration.
+//! Parsing is total: truncated or malformed input gives `None` or ends the iteration.
 
 mod object;
 mod request;
@@ -45,10 +44,10 @@ pub(super) const RTM_GETNEXTHOP: u16 = 106;
 pub(super) const NLM_F_REQUEST: u16 = 0x001;
 pub(super) const NLM_F_ACK: u16 = 0x004;
 pub(super) const NLM_F_DUMP_INTR: u16 = 0x010;
-/// Of an error message: attributes follow.
+/// Flag of an error message: attributes follow.
 pub(super) const NLM_F_ACK_TLVS: u16 = 0x200;
 pub(super) const NLM_F_DUMP: u16 = 0x300;
-/// Of a new route: it took the place of the one with the same prefix, TOS and metric.
+/// Flag of a new route: it replaced the one with the same prefix, TOS and metric.
 pub(super) const NLM_F_REPLACE: u16 = 0x100;
 pub(super) const NLM_F_EXCL: u16 = 0x200;
 pub(super) const NLM_F_CREATE: u16 = 0x400;
@@ -95,7 +94,7 @@ const IFLA_INFO_DATA: u16 = 2;
 const IFLA_VRF_TABLE: u16 = 1;
 const IFLA_INET_CONF: u16 = 1;
 const IFLA_INET6_CONF: u16 = 2;
-/// Places of `ignore_routes_with_linkdown` among the settings of an interface (linux/ip.h counts
+/// Index of `ignore_routes_with_linkdown` among the settings of an interface (linux/ip.h counts
 /// from 1, linux/ipv6.h from 0).
 const IPV4_IGNORE_LINKDOWN: usize = 29 - 1;
 const IPV6_IGNORE_LINKDOWN: usize = 39;
@@ -117,11 +116,11 @@ pub(super) struct Header {
     pub(super) kind: u16,
     pub(super) flags: u16,
     pub(super) seq: u32,
-    /// Of an event: the socket whose request caused it; 0 for the kernel itself.
+    /// In an event: the socket whose request caused it; 0 for the kernel itself.
     pub(super) port: u32,
 }
 
-/// The messages of a datagram with their bodies; ends at the first that is malformed.
+/// The messages of a datagram with their bodies; ends at the first malformed one.
 pub(super) fn messages(mut bytes: &[u8]) -> impl Iterator<Item = (Header, &[u8])> {
     std::iter::from_fn(move || {
         let len = u32_at(bytes, 0)? as usize;
@@ -148,7 +147,7 @@ pub(super) fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])>
     })
 }
 
-/// A route as the kernel has it.
+/// A route in the kernel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct KernelRoute {
     pub(super) table: u32,
@@ -156,19 +155,19 @@ pub(super) struct KernelRoute {
     pub(super) protocol: u8,
     pub(super) metric: u32,
     pub(super) kind: KernelKind,
-    /// Sorted; empty unless unicast. Without the status flags that the kernel adds. Of a route
-    /// over a next-hop object: what [`super::objects::Objects::expand`] put here.
+    /// Sorted; empty unless unicast. Without the status flags that the kernel adds. For a route
+    /// over a next-hop object, filled in by [`super::objects::Objects::expand`].
     pub(super) hops: SmallVec<[Hop; 1]>,
-    /// The next-hop object that it goes over (RTA_NH_ID).
+    /// The next-hop object that it uses (RTA_NH_ID).
     pub(super) object: Option<NonZeroU32>,
-    /// The address that packets from here get (RTA_PREFSRC).
+    /// Source address of packets from this machine (RTA_PREFSRC).
     pub(super) source: Option<IpAddr>,
-    /// It carries something that a route of ours never does: metrics, a realm, a preference, an
-    /// end.
+    /// It has an attribute that routes of ours never have: metrics, a realm, a preference or a
+    /// lifetime.
     pub(super) altered: bool,
 }
 
-/// rtm_type, as far as it matters here.
+/// rtm_type, with the distinctions needed here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum KernelKind {
     Unicast,
@@ -177,14 +176,14 @@ pub(super) enum KernelKind {
     Prohibit,
     /// Unicast with an encapsulation.
     Encapsulated,
-    /// The lookup ends in this table and goes on in the next.
+    /// The lookup ends in this table and continues in the next.
     Throw,
     /// Local, broadcast, multicast.
     Other,
 }
 
 impl KernelRoute {
-    /// A route that we want, as if the kernel had it.
+    /// A wanted route, as if the kernel had it.
     pub(super) fn ours(spec: &RouteSpec, protocol: u8) -> KernelRoute {
         KernelRoute {
             table: 0,
@@ -203,8 +202,8 @@ impl KernelRoute {
         }
     }
 
-    /// The same in the words of a wanted route. A kind that is never wanted comes out as a unicast
-    /// route without hops, which equals no wanted one.
+    /// The route as a [`RouteSpec`]. A kind that is never wanted becomes a unicast route without
+    /// hops, which equals no wanted one.
     pub(super) fn spec(&self) -> RouteSpec {
         let kind = match self.kind {
             KernelKind::Unicast => FibKind::Unicast(self.hops.to_vec()),
@@ -226,8 +225,8 @@ impl KernelRoute {
     }
 }
 
-/// Reads the body of RTM_NEWROUTE or RTM_DELROUTE. `None` for what is no entry of a table that
-/// matters: cached clones, routes by source or input interface, other families.
+/// Reads the body of RTM_NEWROUTE or RTM_DELROUTE. `None` for cached clones, routes by source or
+/// input interface, and other families.
 pub(super) fn parse_route(body: &[u8]) -> Option<(Prefix, KernelRoute)> {
     let header = body.get(..12)?;
     let (family, len, source_len, tos) = (header[0], header[1], header[2], header[3]);
@@ -291,15 +290,15 @@ pub(super) fn parse_route(body: &[u8]) -> Option<(Prefix, KernelRoute)> {
         hops.push(single);
     }
     if family == AF_INET && scope < RT_SCOPE_LINK {
-        // Without a gateway and yet not of link scope: the kernel takes a gateway on the interface
-        // only as onlink.
+        // Without a gateway, but not of link scope: the kernel then accepts gateways on the
+        // interface only with the onlink flag.
         hops.iter_mut().filter(|hop| hop.gateway.is_none()).for_each(|hop| hop.onlink = true);
     }
     hops.sort_unstable();
     Some((Prefix::new(addr, len), route))
 }
 
-/// The legs of RTA_MULTIPATH, and whether one carries a realm.
+/// The legs of RTA_MULTIPATH, and whether one has a realm.
 fn multipath(family: u8, mut bytes: &[u8]) -> (SmallVec<[Hop; 1]>, bool) {
     let (mut hops, mut altered) = (SmallVec::new(), false);
     while let (Some(len), Some(&[flags, weight])) =
@@ -335,19 +334,19 @@ pub(super) struct LinkMessage {
     pub(super) up: bool,
     pub(super) running: bool,
     pub(super) traits: LinkTraits,
-    /// Octets.
+    /// In octets.
     pub(super) mtu: u32,
-    /// The interface that it is a part of: a bridge, a bond, a VRF.
+    /// The bridge, bond or VRF of which it is a member.
     pub(super) master: Option<NonZeroU32>,
-    /// The table of a VRF.
+    /// The table, if it is a VRF.
     pub(super) vrf: Option<u32>,
-    /// The kernel leaves out legs over it without carrier (`ignore_routes_with_linkdown`): IPv4,
-    /// IPv6.
+    /// Whether the kernel skips legs over it while it has no carrier
+    /// (`ignore_routes_with_linkdown`): IPv4, IPv6.
     pub(super) skipped_without_carrier: [bool; 2],
 }
 
-/// Reads the body of a link message. `None` for those that speak about bridge ports, and for the
-/// partial ones of wireless drivers.
+/// Reads the body of a link message. `None` for messages about bridge ports, and for the partial
+/// ones of wireless drivers.
 pub(super) fn parse_link(body: &[u8]) -> Option<LinkMessage> {
     if *body.first()? != 0 {
         return None;
@@ -408,7 +407,7 @@ pub(super) struct AddressMessage {
     pub(super) ifindex: u32,
     /// The address itself.
     pub(super) local: IpAddr,
-    /// The network on the link; of the other end for point-to-point addresses.
+    /// The network on the link; the other end's for a point-to-point address.
     pub(super) network: Prefix,
     pub(super) scope: Scope,
     /// A further address in a network that another address already covers (IPv4).
@@ -448,13 +447,14 @@ pub(super) fn parse_address(body: &[u8]) -> Option<AddressMessage> {
     })
 }
 
-/// What NLMSG_DONE says: how the dump went, a positive errno or 0. Kernels put the error of a dump
-/// here when they meet it after the request was accepted.
+/// The result of a dump from NLMSG_DONE: a positive errno, or 0. Kernels report errors here that
+/// occur after the request was accepted.
 pub(super) fn parse_done(body: &[u8]) -> i32 {
     body.first_chunk().map_or(0, |b| i32::from_ne_bytes(*b)).checked_neg().unwrap_or(i32::MAX)
 }
 
-/// What NLMSG_ERROR says: a positive errno (0 acknowledges) and the kernel's explanation.
+/// The content of NLMSG_ERROR: a positive errno (0 is an acknowledgement) and the kernel's
+/// explanation.
 pub(super) fn parse_error(header: Header, body: &[u8]) -> Option<(i32, Option<String>)> {
     const NLMSGERR_ATTR_MSG: u16 = 1;
     let errno = i32::from_ne_bytes(*body.first_chunk()?).checked_neg()?;

@@ -1,15 +1,15 @@
-//! Everything between margay and the kernel's routing tables.
+//! The interface to the kernel's routing tables.
 //!
-//! Here: installing routes, adopting what an earlier run left, resolving next hops, learning local
-//! routes. Not here: BGP; this module takes [`FibChange`]s and gives [`FibEvent`]s.
+//! It installs routes, adopts those that an earlier run left, resolves next hops and learns local
+//! routes. It does not know BGP: it takes [`FibChange`]s and emits [`FibEvent`]s.
 //!
-//! Routes of others are never overwritten or deleted: ours are those in the configured table with
-//! the configured protocol number, and no others are touched.
+//! Routes of others are never overwritten or deleted. Ours are those in the configured table with
+//! the configured protocol number.
 //!
-//! One thread owns all sockets: it listens to the kernel's events, reads the tables again when
-//! events were lost or when the kernel changes routes without telling, and writes the difference
-//! in batches. What is wanted is state, not a queue: a route that changes ten times while a
-//! batch is under way is written once.
+//! One thread owns all sockets: it receives the kernel's events, dumps the tables again when events
+//! were lost or when the kernel changes routes without an event, and writes the differences in
+//! batches. The wanted routes are state, not a queue: a route that changes ten times while a batch
+//! is in flight is written once.
 
 mod carry;
 mod event;
@@ -49,30 +49,30 @@ use crate::supervise;
 /// Where our routes go.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FibConfig {
-    /// Whether routes are written at all. When not, resolving and learning work all the same, and
-    /// need no privilege.
+    /// Whether routes are written at all. If not, resolving and learning still work, and need no
+    /// privilege.
     pub enabled: bool,
     /// Routing table, default 254 (main).
     pub table: u32,
     /// rtm_protocol, default 12 (bird). A route in the table with this number is ours.
     pub protocol: u8,
-    /// What routes get that bring none of their own.
+    /// Defaults for routes that do not set these values.
     pub defaults: RouteDefaults,
     /// What the next hops of BGP routes may be resolved over.
     pub resolve_over: ResolveOver,
-    /// How routes say where they go.
+    /// How routes refer to their next hops.
     pub next_hops: NextHopForm,
 }
 
-/// How routes say where they go.
+/// How routes refer to their next hops.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum NextHopForm {
-    /// Each route brings its gateways and interfaces.
+    /// Each route contains its gateways and interfaces.
     #[default]
     Inline,
-    /// Routes over gateways name a next-hop object of ours (Linux 5.3), which the routes behind one BGP
-    /// next hop share: when it is resolved in another way, one request moves them all. Where the kernel
-    /// refuses objects, routes bring their gateways.
+    /// Routes over gateways refer to a next-hop object of ours (Linux 5.3), shared by all routes
+    /// with one BGP next hop: when its resolution changes, one request moves them all. If the
+    /// kernel refuses objects, routes contain their gateways.
     Objects,
 }
 
@@ -99,12 +99,12 @@ impl Default for FibConfig {
     }
 }
 
-/// What [`Fib::stop`] leaves behind.
+/// What [`Fib::stop`] does with our routes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Leave {
-    /// Our routes stay and go on forwarding; the next run adopts them.
+    /// They stay installed and keep forwarding; the next run adopts them.
     Keep,
-    /// Our routes are withdrawn.
+    /// They are withdrawn.
     Withdraw,
 }
 
@@ -119,22 +119,22 @@ pub struct Link {
     pub up: bool,
     /// Up and with carrier.
     pub running: bool,
-    /// What it is like.
+    /// Its properties.
     pub traits: LinkTraits,
-    /// Longest packet, in octets.
+    /// MTU, in octets.
     pub mtu: u32,
-    /// Our addresses on it, with the length of their network.
+    /// Our addresses on it, with the prefix length of their network.
     pub addresses: Vec<(IpAddr, u8)>,
 }
 
-/// What an interface is like.
+/// Properties of an interface.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LinkTraits {
-    /// It leads to ourselves.
+    /// Loopback (IFF_LOOPBACK).
     pub loopback: bool,
-    /// It can send to everybody at once.
+    /// Supports broadcast (IFF_BROADCAST).
     pub broadcast: bool,
-    /// It can send to groups.
+    /// Supports multicast (IFF_MULTICAST).
     pub multicast: bool,
 }
 
@@ -149,7 +149,7 @@ pub enum Error {
         /// The system's reason.
         source: std::io::Error,
     },
-    /// Routes may not be written.
+    /// Writing routes is not permitted.
     #[error(
         "the kernel does not let this process write routes: give it CAP_NET_ADMIN, or set \
          `enabled = false` in [fib]"
@@ -157,14 +157,14 @@ pub enum Error {
     Permission,
 }
 
-/// Handle to the kernel's routing tables. Clones share one thread; when the last one goes without
-/// [`Fib::stop`], the thread ends and routes stay.
+/// Handle to the kernel's routing tables. Clones share one thread; when the last one is dropped
+/// without [`Fib::stop`], the thread ends and routes stay.
 #[derive(Clone)]
 pub struct Fib {
     thread: Arc<Thread>,
 }
 
-/// The thread, ended when the last handle goes.
+/// The thread; ends when the last handle is dropped.
 struct Thread {
     config: FibConfig,
     shared: Arc<Shared>,
@@ -196,10 +196,10 @@ impl Fib {
         Ok(Fib { thread: Arc::new(Thread { config, shared, handle: Mutex::new(Some(handle)) }) })
     }
 
-    /// Changes what is wanted; `None` is a withdrawal. The newest per prefix counts. Never waits
-    /// for the kernel. Without effect when writing is disabled.
+    /// Changes the wanted routes; `None` is a withdrawal. The latest change per prefix takes
+    /// effect. Never waits for the kernel. Has no effect if writing is disabled.
     pub fn submit(&self, changes: impl IntoIterator<Item = (Prefix, impl Into<FibChange>)>) {
-        /// Changes taken at a time, so that `show fib` and the writer get their turn.
+        /// Number of changes per lock, so that `show fib` and the writer are not blocked for long.
         const CHUNK: usize = 1024;
         let FibConfig { enabled, defaults, next_hops, .. } = self.thread.config;
         if !enabled {
@@ -233,19 +233,19 @@ impl Fib {
         }
     }
 
-    /// Where to say how BGP next hops are reached. It keeps no thread running.
+    /// A handle for reporting how BGP next hops are reached. It does not keep the thread alive.
     pub fn resolutions(&self) -> Resolutions {
         Resolutions(Arc::clone(&self.thread.shared))
     }
 
-    /// Says that every route known from the start was submitted: what an earlier run left and
-    /// nobody wants is deleted. Until then it is kept, and adopted when it is wanted.
+    /// Declares that the initial routes are all submitted: from now on, routes of an earlier run
+    /// that are not wanted are deleted. Until then they are kept, and adopted if they are wanted.
     pub fn end_of_startup(&self) {
         self.thread.shared.plan().end_of_startup();
         self.thread.shared.wake();
     }
 
-    /// At most `limit` routes after `after`, in prefix order.
+    /// At most `limit` wanted routes after prefix `after`, in prefix order.
     pub fn view(&self, after: Option<Prefix>, limit: usize) -> Vec<FibView> {
         let rows = self.thread.shared.plan().view(after, limit);
         let links = self.links();
@@ -258,42 +258,42 @@ impl Fib {
         Some(fib::view::render(row, &self.thread.config, &self.links()))
     }
 
-    /// Numbers for the metrics.
+    /// Counters for the metrics.
     pub fn counters(&self) -> FibCounters {
         self.thread.shared.plan().counters()
     }
 
-    /// How long the kernel took for batches of routes.
+    /// The histogram of the time that the kernel took per batch of routes.
     pub fn collect(&self) -> Vec<MetricFamily> {
         self.thread.shared.writes.collect()
     }
 
-    /// Asks the thread whether it turns; returns when it has received the kernel's events, read the
-    /// tables if that was due, and written a batch if there was something to write.
+    /// Checks that the thread is alive: completes once it has received the kernel's events, read
+    /// the tables if that was due, and written a batch if there was one.
     pub fn ask_liveness(&self) -> impl Future<Output = ()> + Send + use<> {
         let answer = self.thread.shared.liveness.ask();
         self.thread.shared.wake();
         answer
     }
 
-    /// What the thread does at present.
+    /// What the thread is doing.
     pub fn stage(&self) -> Stage {
         self.thread.shared.stage()
     }
 
-    /// The interfaces, by name. Empty until [`FibEvent::Synchronised`].
+    /// The interfaces, sorted by name. Empty until [`FibEvent::Synchronised`].
     pub fn links(&self) -> Arc<[Link]> {
         self.thread.shared.links()
     }
 
-    /// The kernel route that decides how a tracked address is reached, for people; `None` when there
+    /// The kernel route that decides how a tracked address is reached, for display; `None` if there
     /// is none or the address is not tracked.
     pub fn decided_by(&self, addr: IpAddr) -> Option<Deciding> {
         self.thread.shared.deciding().get(&addr).cloned()
     }
 
-    /// Reports how `addr` is reached, at once and at every change. Tracking twice is tracking
-    /// once, but reports again.
+    /// Reports how `addr` is reached, now and after every change. Tracking an address again reports
+    /// it again and has no other effect.
     pub fn track(&self, addr: IpAddr) {
         let mut control = self.thread.shared.control();
         control.untrack.remove(&addr);
@@ -302,7 +302,7 @@ impl Fib {
         self.thread.shared.wake();
     }
 
-    /// Ends the reports about `addr`; one that is under way may still come.
+    /// Ends the reports about `addr`; one already in progress may still arrive.
     pub fn untrack(&self, addr: IpAddr) {
         let mut control = self.thread.shared.control();
         control.track.remove(&addr);
@@ -317,22 +317,22 @@ impl Fib {
         self.thread.shared.wake();
     }
 
-    /// Waits (at most 30 s) until what was submitted is written, keeps or withdraws our routes,
-    /// and ends the thread. Without effect after the first call.
+    /// Waits until all submitted changes are written, or for `Withdraw` until our routes are
+    /// deleted (at most 10 s and 30 s), then ends the thread. Only the first call has an effect.
     pub fn stop(self, leave: Leave) {
         self.thread.end(Stop::Finish(leave));
     }
 }
 
-/// Takes how BGP next hops are reached. Clones are the same.
+/// A handle for reporting how BGP next hops are reached. Clones are equivalent.
 #[derive(Clone, Debug)]
 pub struct Resolutions(Arc<Shared>);
 
 impl Resolutions {
-    /// Takes how a BGP next hop is reached, just before the one who submits routes is told, in the same
-    /// words and the same order: routes over next-hop objects that rest on it alone
-    /// ([`FibRoute::next_hop`](bgp_proto::types::FibRoute::next_hop)) move at once, and need not be
-    /// submitted again. Without effect in other forms.
+    /// Reports how a BGP next hop is reached. Call this just before informing the submitter of
+    /// routes, with the same states in the same order: routes over next-hop objects that depend on
+    /// this next hop alone ([`FibRoute::next_hop`](bgp_proto::types::FibRoute::next_hop)) move at
+    /// once, and need not be submitted again. Has no effect with [`NextHopForm::Inline`].
     pub fn update(&self, addr: IpAddr, state: &NextHopState) {
         if let NextHopState::Via { hops, .. } = state {
             self.0.plan().handle_next_hop(addr, hops);

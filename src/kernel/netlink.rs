@@ -11,29 +11,30 @@ use socket2::{SockFilter, SockRef};
 use super::Error;
 use super::message::{self, Header, NLM_F_DUMP_INTR, NLMSG_DONE, NLMSG_ERROR};
 
-/// Receive buffers. The kernel reports every refused message of a batch, and every change that
-/// others make while a batch or a dump is under way.
+/// Size of the receive buffers, in octets. They have to hold the refusals of a batch, and every
+/// change that others make while a batch or a dump is in progress.
 const RECEIVE_BUFFER: usize = 8 << 20;
 
 /// Larger than any datagram that the kernel sends: dumps come in 32 KiB, one route in less.
 const DATAGRAM_MAX: usize = 128 << 10;
 
-/// Octets of one send; the kernel takes no more than the send buffer (208 KiB by default).
+/// Maximum octets per send; the kernel accepts no more than the send buffer (208 KiB by default).
 const SEND_MAX: usize = 96 << 10;
 
-/// Messages of one send, when the receive buffer holds the refusal of each (about 1 KiB).
+/// Maximum messages per send if the receive buffer is large enough for the refusal of each (about 1
+/// KiB).
 const BATCH_MAX: usize = 1024;
 
-/// Messages of one send when the kernel did not grant that buffer, as in a user namespace: the
+/// Maximum messages per send if the kernel did not grant that buffer, as in a user namespace: the
 /// default of 208 KiB holds their refusals.
 const BATCH_MAX_UNPRIVILEGED: usize = 128;
 
-/// The kernel answers a batch before the send returns; this is for a kernel that does not.
+/// Timeout for answers. The kernel normally answers a batch before the send returns.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 const ENOENT: i32 = 2;
 
-/// Messages to be sent together, without sequence numbers yet.
+/// Messages to be sent together; sequence numbers are set when they are sent.
 #[derive(Debug, Default)]
 pub(super) struct Requests {
     bytes: Vec<u8>,
@@ -41,7 +42,7 @@ pub(super) struct Requests {
 }
 
 impl Requests {
-    /// Forgets the content and keeps the memory.
+    /// Clears the content but keeps the allocation.
     pub(super) fn clear(&mut self) {
         self.bytes.clear();
         self.ends.clear();
@@ -57,7 +58,7 @@ impl Requests {
 /// A message that the kernel refused.
 #[derive(Debug)]
 pub(super) struct Refusal {
-    /// Its place among the requests, from 0.
+    /// Index of the message among the requests, from 0.
     pub(super) index: usize,
     /// Linux error number, positive.
     pub(super) errno: i32,
@@ -68,9 +69,9 @@ pub(super) struct Refusal {
 /// How a dump ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum DumpEnd {
-    /// It is a consistent picture.
+    /// The dump is consistent.
     Complete,
-    /// The table changed meanwhile.
+    /// The table changed during the dump (NLM_F_DUMP_INTR).
     Interrupted,
 }
 
@@ -87,7 +88,7 @@ impl RequestSocket {
         let mut socket = Socket::new(NETLINK_ROUTE).map_err(failed("open a netlink socket"))?;
         socket.bind_auto().map_err(failed("bind a netlink socket"))?;
         socket.connect(&SocketAddr::new(0, 0)).map_err(failed("connect a netlink socket"))?;
-        // Kernels that lack one of these answer with less text, or dump more than was asked.
+        // A kernel without one of these gives shorter errors, or dumps more than was requested.
         let _ = socket.set_cap_ack(true);
         let _ = socket.set_ext_ack(true);
         let _ = socket.set_netlink_get_strict_chk(true);
@@ -108,11 +109,11 @@ impl RequestSocket {
         Ok(addr.port_number())
     }
 
-    /// Sends all requests, as many at a time as the buffers take and with one acknowledgement for
-    /// each such batch, and gives the refused ones.
+    /// Sends all requests in batches that fit the buffers, with one acknowledgement per batch, and
+    /// returns the refused ones.
     ///
     /// # Errors
-    /// The answers are incomplete: what became of the requests is unknown.
+    /// The answers are incomplete: the results of the requests are unknown.
     pub(super) fn execute(&mut self, requests: &mut Requests) -> io::Result<Vec<Refusal>> {
         let mut refusals = Vec::new();
         let (mut first, mut start) = (0, 0);
@@ -151,7 +152,7 @@ impl RequestSocket {
             for (header, body) in message::messages(self.datagram.get(..len).unwrap_or_default()) {
                 let offset = header.seq.wrapping_sub(base) as usize;
                 if header.kind != NLMSG_ERROR || offset >= count {
-                    continue; // An answer to a batch that was given up.
+                    continue; // An answer to an abandoned batch.
                 }
                 let (errno, explanation) = message::parse_error(header, body)
                     .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))?;
@@ -165,7 +166,7 @@ impl RequestSocket {
         }
     }
 
-    /// Sends one dump request and hands every message of the answer to `each`.
+    /// Sends one dump request and passes every message of the answer to `each`.
     pub(super) fn dump(
         &mut self,
         write: impl FnOnce(&mut Vec<u8>),
@@ -199,7 +200,7 @@ impl RequestSocket {
         }
     }
 
-    /// Takes `count` numbers; the first.
+    /// Reserves `count` sequence numbers; returns the first.
     fn next_sequence(&mut self, count: usize) -> u32 {
         let base = self.seq.wrapping_add(1);
         self.seq = self.seq.wrapping_add(count as u32);
@@ -207,16 +208,16 @@ impl RequestSocket {
     }
 }
 
-/// What a dump amounts to that ended with this error number.
+/// The result of a dump that ended with this error number.
 fn finish_dump(errno: i32, end: DumpEnd) -> io::Result<DumpEnd> {
     match errno {
-        // A table that nobody wrote to does not exist yet.
+        // A table that was never written to does not exist.
         0 | ENOENT => Ok(end),
         errno => Err(io::Error::from_raw_os_error(errno)),
     }
 }
 
-/// Hears what changes in the kernel.
+/// Receives the kernel's events.
 pub(super) struct MonitorSocket {
     socket: Socket,
 }
@@ -232,8 +233,8 @@ pub(super) enum Heard {
 }
 
 impl MonitorSocket {
-    /// Listens to links, addresses and routes, but not to what the socket with the number
-    /// `own_port` caused: a bulk load would drown everything else.
+    /// Subscribes to links, addresses, routes and next-hop objects, except changes caused by the
+    /// socket with the number `own_port`: the echo of a bulk load would crowd out everything else.
     pub(super) fn open(own_port: u32) -> Result<Self, Error> {
         const GROUPS: [u32; 5] = [1, 5, 7, 9, 11]; // link, IPv4 address/route, IPv6 address/route
         const NEXT_HOPS: u32 = 32;
@@ -253,12 +254,12 @@ impl MonitorSocket {
         Ok(MonitorSocket { socket })
     }
 
-    /// Memory for any datagram.
+    /// A buffer large enough for any datagram.
     pub(super) fn buffer() -> Vec<u8> {
         vec![0; DATAGRAM_MAX]
     }
 
-    /// Reads one datagram without waiting.
+    /// Receives one datagram without blocking.
     pub(super) fn hear(&self, datagram: &mut [u8]) -> io::Result<Heard> {
         match receive(&self.socket, datagram) {
             Ok(len) => Ok(Heard::Events(len)),
@@ -268,9 +269,9 @@ impl MonitorSocket {
         }
     }
 
-    /// Drops what is waiting, because a dump that follows knows better.
+    /// Discards pending events, because the dump that follows supersedes them.
     pub(super) fn discard(&self, datagram: &mut [u8]) -> io::Result<()> {
-        // More than the buffer holds: others write as fast as this reads.
+        // More than the buffer holds; bounds the loop if others write as fast as this reads.
         const DATAGRAMS_MAX: usize = 1 << 17;
         for _ in 0..DATAGRAMS_MAX {
             if matches!(self.hear(datagram)?, Heard::Nothing) {
@@ -287,7 +288,7 @@ impl AsFd for MonitorSocket {
     }
 }
 
-/// Classic BPF: drop datagrams whose nlmsg_pid (octets 12-15) is `port`. Loads are big-endian.
+/// Classic BPF: drops datagrams whose nlmsg_pid (octets 12-15) is `port`. Loads are big-endian.
 fn own_echo_filter(port: u32) -> [SockFilter; 4] {
     const LOAD_WORD: u16 = 0x20;
     const JUMP_EQUAL: u16 = 0x15;
@@ -300,7 +301,7 @@ fn own_echo_filter(port: u32) -> [SockFilter; 4] {
     ]
 }
 
-/// Enlarges the receive buffer: beyond the system's limit when privileged, up to it otherwise.
+/// Enlarges the receive buffer: beyond the system's limit if privileged, up to it otherwise.
 fn enlarge(socket: &Socket) {
     if sockopt::set_socket_recv_buffer_size_force(socket, RECEIVE_BUFFER).is_err()
         && let Err(error) = sockopt::set_socket_recv_buffer_size(socket, RECEIVE_BUFFER)
@@ -333,10 +334,10 @@ fn failed(what: &'static str) -> impl FnOnce(io::Error) -> Error {
 mod tests {
     use super::*;
 
-    /// Kernels report the error of a dump in NLMSG_DONE once it has begun: what came before it is
-    /// half a picture, by which half of our routes would be taken for lost.
+    /// Once a dump has begun, kernels report its error in NLMSG_DONE. The messages before it are
+    /// incomplete, and half of our routes would be taken for deleted.
     #[test]
-    fn a_dump_that_ends_with_an_error_is_no_picture() {
+    fn a_dump_that_ends_with_an_error_is_discarded() {
         const EINTR: i32 = 4;
         const ENOBUFS: i32 = 105;
         let ends = |errno: i32, end| {
@@ -350,7 +351,7 @@ mod tests {
                 assert_eq!(ends(errno, end), Err(Some(errno)));
             }
         }
-        // No number is no error.
+        // A missing errno means no error.
         assert_eq!(message::parse_done(&[]), 0);
     }
 }

@@ -1,4 +1,4 @@
-//! How an address is reached, as the kernel forwards to it.
+//! Resolves how an address is reached, following the kernel's forwarding.
 
 use std::cmp::Reverse;
 use std::fmt;
@@ -13,14 +13,14 @@ use super::foreign::{Foreign, protocol_name};
 use super::links::{Domain, Leg, Links};
 use super::message::{KernelKind, KernelRoute};
 
-/// What next hops are resolved over. Pure.
+/// The routes and interfaces over which next hops are resolved. Pure.
 #[derive(Clone, Copy)]
 pub(super) struct Resolver<'a> {
     foreign: &'a Foreign,
     links: &'a Links,
-    /// Routes of ours that others may rest on.
+    /// Routes of ours over which next hops may be resolved, and our protocol number.
     direct: Option<(&'a Plan, u8)>,
-    /// Whose addresses are ours.
+    /// The domain whose addresses count as ours.
     domain: Domain,
 }
 
@@ -32,7 +32,7 @@ pub(super) struct Resolution {
     pub(super) by: Option<Deciding>,
 }
 
-/// The route that decided how an address is reached, for people.
+/// The route that decided how an address is reached, for display.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Deciding {
     /// Its prefix: the most specific that covers the address.
@@ -61,12 +61,12 @@ impl fmt::Display for Deciding {
 }
 
 impl<'a> Resolver<'a> {
-    /// For routes of the given table.
+    /// A resolver for routes of the given table.
     pub(super) fn new(foreign: &'a Foreign, links: &'a Links, table: u32) -> Resolver<'a> {
         Resolver { foreign, links, direct: None, domain: links.domain_of_table(table) }
     }
 
-    /// Resolves over routes of ours that rest on links alone, too.
+    /// Also resolves over routes of ours that depend on links alone.
     pub(super) fn over_bgp(self, plan: &'a Plan, protocol: u8) -> Resolver<'a> {
         Resolver { direct: Some((plan, protocol)), ..self }
     }
@@ -83,18 +83,18 @@ impl<'a> Resolver<'a> {
 
     /// Resolves a BGP next hop: RFC 4271 §9.1.2.1.
     ///
-    /// As the kernel forwards: of the most specific prefix the route with the lowest metric
-    /// decides, usable or not. A connected network whose cable is pulled makes its addresses
-    /// unreachable; they do not fall back to a default route, since packets would not either.
+    /// Follows the kernel's forwarding: the route with the lowest metric of the most specific
+    /// prefix decides, usable or not. If the interface of a connected network loses its carrier,
+    /// its addresses become unreachable; they do not fall back to a default route, since packets
+    /// would not either.
     ///
-    /// Of our own routes only those count that rest on nothing but a link, or on nothing
-    /// ([`Recursion::Direct`](bgp_proto::types::Recursion::Direct)), and not for addresses that are
-    /// on a link: so what they rest on never depends on routes of ours, and none rests on itself.
-    /// Differs from BIRD: there only routes of external peers on connected networks count, and an
-    /// address that a route of another kind covers best is unreachable; here such a route is left
-    /// out.
-    /// Differs from BIRD: there carrier counts only with `check link`, off by default; here
-    /// traffic moves to another path at once.
+    /// Of our own routes, only those that depend on nothing but a link, or on nothing
+    /// ([`Recursion::Direct`](bgp_proto::types::Recursion::Direct)), are used, and none for
+    /// addresses on a link: so their own resolution never depends on routes of ours, and no route
+    /// resolves over itself. Differs from BIRD, which uses only routes of external peers on
+    /// connected networks, and treats an address whose most specific route is of another kind as
+    /// unreachable; here such a route is skipped. Differs from BIRD, which considers carrier only
+    /// with `check link`, off by default; here traffic moves to another path at once.
     pub(super) fn resolve(&self, addr: IpAddr) -> Resolution {
         let nothing = |state| Resolution { state, by: None };
         if self.is_local(addr) {
@@ -115,10 +115,11 @@ impl<'a> Resolver<'a> {
         decided.unwrap_or_else(|| nothing(NextHopState::Unreachable))
     }
 
-    /// The routes of ours that count for an address.
+    /// The routes of ours that may resolve an address.
     fn direct_routes(&self, addr: IpAddr) -> Vec<(Prefix, KernelRoute)> {
         let Some((plan, protocol)) = self.direct else { return Vec::new() };
-        // A default route out of an interface, as of a dial-up line, makes no neighbours.
+        // A default route over an interface, as on a dial-up line, does not put addresses on a
+        // link.
         let mut specific = self.foreign.covering(addr).filter(|(prefix, _)| !prefix.is_empty());
         let is_on_link = specific.any(|(prefix, routes)| {
             routes.iter().any(|route| self.leads_to_a_link(route, prefix.family()))
@@ -130,8 +131,8 @@ impl<'a> Resolver<'a> {
         routes.map(|(prefix, spec)| (prefix, KernelRoute::ours(spec, protocol))).collect()
     }
 
-    /// Whether what the route covers is on a link, whoever made the route; not one that the kernel
-    /// passes over, or has dropped without a word.
+    /// Whether the addresses that the route covers are on a link, whoever installed it. False if
+    /// the kernel skips the route, or has deleted it without an event.
     fn leads_to_a_link(&self, route: &KernelRoute, family: Family) -> bool {
         route.kind == KernelKind::Unicast
             && route.tos == 0
@@ -144,17 +145,17 @@ impl<'a> Resolver<'a> {
         self.links.is_local(addr, self.domain)
     }
 
-    /// Whether addresses of the interface are ours.
+    /// Whether addresses of the interface count as ours.
     pub(super) fn is_ours(&self, ifindex: u32) -> bool {
         self.links.domain(ifindex) == self.domain
     }
 
-    /// What a route makes of the address; `None` when the kernel goes on to the next one.
+    /// How the address is reached by a route; `None` if the kernel continues with the next route.
     fn follow(&self, addr: IpAddr, prefix: Prefix, route: &KernelRoute) -> Option<Resolution> {
         let mut down = Vec::new();
         let state = match route.kind {
             KernelKind::Unicast => self.forward(addr, prefix, route, &mut down)?,
-            // A way that a route of ours cannot take along.
+            // A route of ours could not carry the encapsulation.
             KernelKind::Encapsulated => NextHopState::Unreachable,
             KernelKind::Blackhole
             | KernelKind::Unreachable
@@ -202,7 +203,7 @@ impl<'a> Resolver<'a> {
     }
 }
 
-/// Such an address means nothing without its interface, which the session knows and we do not.
+/// A link-local address needs its interface, which the session knows but this module does not.
 fn is_link_local(addr: IpAddr) -> bool {
     match addr {
         IpAddr::V4(_) => false,

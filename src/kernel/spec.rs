@@ -1,4 +1,4 @@
-//! Route contents, interned: a table of a million routes has few distinct ones.
+//! Interned route contents: a table of a million routes has few distinct ones.
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -10,46 +10,47 @@ use slab::Slab;
 
 use crate::counts::Counts;
 
-/// Legs of one multipath route. The kernel's attribute would hold more; a route with more is an
-/// accident.
+/// Maximum legs of a multipath route. The kernel's attribute could hold more, but a route with more
+/// is a mistake.
 pub(crate) const HOPS_MAX: usize = 256;
 
 /// The metric that the kernel gives an IPv6 route without one.
 const IPV6_METRIC_DEFAULT: u32 = 1024;
 
-/// Everything of a route but its prefix, in the form in which the kernel gives it back.
+/// A route without its prefix, in the form in which the kernel reports it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct RouteSpec {
     pub(crate) kind: FibKind,
     pub(crate) metric: u32,
-    /// Of packets from this machine (RTA_PREFSRC).
+    /// Source address of packets from this machine (RTA_PREFSRC).
     pub(crate) source: Option<IpAddr>,
-    /// The next-hop object that stands for the hops. With one of ours there are no hops here: what it
-    /// leads to is the object's affair and changes without the route.
+    /// The next-hop object in place of the hops. With an object of ours `kind` has no hops: they
+    /// are part of the object and change without the route.
     pub(crate) object: Option<NonZeroU32>,
-    /// The BGP next hop that the hops are the resolution of. Nothing that the kernel knows: only where
-    /// routes go over objects of ours, so that those behind one next hop can be moved together.
+    /// The BGP next hop of which the hops are the resolution. Not known to the kernel; set only if
+    /// routes use objects of ours, so that those with one next hop can be moved together.
     pub(crate) next_hop: Option<IpAddr>,
-    /// Somebody gave it something that ours never have. Never wanted.
+    /// It has an attribute that routes of ours never have. Never true of a wanted route.
     pub(crate) altered: bool,
 }
 
-/// What routes get that bring none of their own.
+/// Defaults for routes that do not set these values.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RouteDefaults {
-    /// Metric of both families; `None` takes [`METRIC_IPV4`] and [`METRIC_IPV6`].
+    /// Metric for both families; `None`: [`METRIC_IPV4`] and [`METRIC_IPV6`].
     pub metric: Option<u32>,
     /// Source address of packets from this machine to IPv4 prefixes.
     pub source_v4: Option<Ipv4Addr>,
-    /// The same for IPv6.
+    /// Source address of packets from this machine to IPv6 prefixes.
     pub source_v6: Option<Ipv6Addr>,
 }
 
-/// Metric of IPv4 routes: behind what the kernel and administrators add without one (0).
+/// Metric of IPv4 routes: worse than that of routes which the kernel and administrators add without
+/// one (0).
 pub const METRIC_IPV4: u32 = 20;
 
-/// Metric of IPv6 routes: as far behind what the kernel gives a route without one, which is also
-/// behind connected networks (256).
+/// Metric of IPv6 routes: worse by the same amount than the kernel's default (1024), which itself
+/// is worse than that of connected networks (256).
 pub const METRIC_IPV6: u32 = IPV6_METRIC_DEFAULT + METRIC_IPV4;
 
 impl RouteDefaults {
@@ -69,14 +70,14 @@ impl RouteDefaults {
 }
 
 impl RouteSpec {
-    /// What to ask of the kernel for `route`, such that equal routes read back equal, and but for the
-    /// next hop.
+    /// The content to request from the kernel for `route`. Normalised such that it reads back
+    /// equal, except for `next_hop`.
     pub(crate) fn wanted(prefix: Prefix, route: FibRoute, defaults: &RouteDefaults) -> RouteSpec {
         let FibRoute { mut kind, metric, source, next_hop, .. } = route;
         let mut source = source.or_else(|| defaults.source(prefix));
         match &mut kind {
             FibKind::Unicast(hops) => bring_in_order(hops),
-            // Nothing is sent.
+            // Such a route sends no packets, so it needs no source address.
             FibKind::Blackhole | FibKind::Unreachable => source = None,
         }
         let metric = metric.unwrap_or_else(|| defaults.metric(prefix));
@@ -87,12 +88,12 @@ impl RouteSpec {
         RouteSpec { source, next_hop, ..RouteSpec::new(kind, metric) }
     }
 
-    /// A content without anything special.
+    /// A content without optional fields.
     pub(crate) fn new(kind: FibKind, metric: u32) -> RouteSpec {
         RouteSpec { kind, metric, source: None, object: None, next_hop: None, altered: false }
     }
 
-    /// The same over other hops.
+    /// The same content with other hops.
     pub(crate) fn with_hops(&self, hops: &[Hop]) -> RouteSpec {
         RouteSpec { kind: FibKind::Unicast(hops.to_vec()), ..self.clone() }
     }
@@ -105,14 +106,14 @@ impl RouteSpec {
         }
     }
 
-    /// Whether the kernel knows no difference.
+    /// Whether the two are equal to the kernel.
     pub(crate) fn is_same_route(&self, other: &RouteSpec) -> bool {
         let RouteSpec { kind, metric, source, object, next_hop: _, altered } = self;
         (kind, metric, source) == (&other.kind, &other.metric, &other.source)
             && (object, altered) == (&other.object, &other.altered)
     }
 
-    /// Why the kernel need not even be asked.
+    /// Why the kernel would refuse the route in any case; `None` if it has to be asked.
     pub(crate) fn defect(&self) -> Option<&'static str> {
         let FibKind::Unicast(hops) = &self.kind else { return None };
         if self.object.is_some() {
@@ -129,10 +130,10 @@ impl RouteSpec {
     }
 }
 
-/// Sorts legs, without doubles, and gives the weight of a single one its only meaning.
+/// Sorts legs, removes duplicates, and normalises the weight of a single leg, which has no meaning.
 pub(crate) fn bring_in_order(hops: &mut Vec<Hop>) {
     hops.sort_unstable();
-    // IPv6 refuses a leg that is there already.
+    // IPv6 refuses duplicate legs.
     hops.dedup_by_key(|hop| (hop.gateway, hop.ifindex));
     if let [hop] = hops.as_mut_slice() {
         hop.weight = 1;
@@ -154,21 +155,21 @@ impl SpecId {
     }
 }
 
-/// The interned contents, with a count of the entries that use each.
+/// The interned contents, with the number of uses of each.
 #[derive(Debug, Default)]
 pub(crate) struct Specs {
     slots: Slab<Slot>,
-    /// Of no use any more, and not recycled yet.
+    /// Ids without uses that are not recycled yet.
     freed: Vec<SpecId>,
     index: HashMap<Arc<RouteSpec>, SpecId, foldhash::fast::RandomState>,
-    /// The latest that was asked for: routes with the same content tend to follow each other.
+    /// The latest interned one: consecutive routes tend to have the same content.
     latest: Option<SpecId>,
-    /// How many contents have a leg out of an interface, or a source address.
+    /// Number of contents with a leg over each interface, or with each source address.
     interfaces: Counts<u32>,
     sources: Counts<IpAddr>,
-    /// How many contents go over a next-hop object.
+    /// Number of contents over each next-hop object.
     objects: Counts<NonZeroU32>,
-    /// Objects of which that number became 0.
+    /// Objects whose number became 0.
     unused_objects: Vec<NonZeroU32>,
 }
 
@@ -179,9 +180,9 @@ struct Slot {
 }
 
 impl Specs {
-    /// The number of `spec`, counted as one more use.
+    /// The id of `spec`; counts one more use.
     pub(crate) fn intern(&mut self, spec: RouteSpec) -> SpecId {
-        // One without uses is about to be recycled.
+        // An id without uses is about to be recycled.
         let is_same = |id: &SpecId| {
             let slot = self.slots.get(id.index());
             slot.is_some_and(|slot| slot.uses > 0 && *slot.spec == spec)
@@ -202,14 +203,14 @@ impl Specs {
         id
     }
 
-    /// One more use.
+    /// Counts one more use.
     pub(crate) fn retain(&mut self, id: SpecId) {
         if let Some(slot) = self.slots.get_mut(id.index()) {
             slot.uses += 1;
         }
     }
 
-    /// One use less. After the last one the number belongs to nobody until it is recycled.
+    /// Counts one use less. After the last one, the id is unused until it is recycled.
     pub(crate) fn release(&mut self, id: SpecId) {
         let slot = self.slots.get_mut(id.index()).filter(|slot| slot.uses > 0);
         let Some(slot) = slot else { return };
@@ -230,8 +231,8 @@ impl Specs {
         self.freed.push(id);
     }
 
-    /// Gives a content other hops without giving it another number, so that whatever has it goes along.
-    /// No other content may be the same afterwards.
+    /// Changes the hops of a content but not its id, so that everything that holds the id follows.
+    /// The result must not equal another content.
     pub(crate) fn move_to(&mut self, id: SpecId, hops: &[Hop]) {
         let Some(slot) = self.slots.get_mut(id.index()) else { return };
         let before = Arc::clone(&slot.spec);
@@ -243,27 +244,27 @@ impl Specs {
         self.index.insert(after, id);
     }
 
-    /// Whether there is such a content.
+    /// Whether this content is interned.
     pub(crate) fn has(&self, spec: &RouteSpec) -> bool {
         self.index.contains_key(spec)
     }
 
-    /// Whether any route goes over the object.
+    /// Whether any route uses the object.
     pub(crate) fn use_object(&self, object: NonZeroU32) -> bool {
         self.objects.has(&object)
     }
 
-    /// Objects that routes went over until the last call. Some of them may be in use again.
+    /// Objects that lost their last use since the previous call. Some of them may be in use again.
     pub(crate) fn take_unused_objects(&mut self) -> Vec<NonZeroU32> {
         std::mem::take(&mut self.unused_objects)
     }
 
-    /// A number that nobody uses any more; what is known by it has to go before it is recycled.
+    /// An id without uses; whatever is stored under it must be removed before it is recycled.
     pub(crate) fn take_freed(&mut self) -> Option<SpecId> {
         self.freed.pop()
     }
 
-    /// The number may be given to another content.
+    /// Allows the id to be reused for another content.
     pub(crate) fn recycle(&mut self, id: SpecId) {
         self.slots.try_remove(id.index());
     }
@@ -274,13 +275,13 @@ impl Specs {
         &slot.expect("a SpecId is counted as a use for as long as anything holds it").spec
     }
 
-    /// Those in use that are selected.
+    /// The ids of the contents in use that are selected.
     pub(crate) fn select(&self, selects: impl Fn(&RouteSpec) -> bool) -> BTreeSet<SpecId> {
         let chosen = self.used().filter(|(_, slot)| selects(&slot.spec));
         chosen.map(|(index, _)| SpecId::from_index(index)).collect()
     }
 
-    /// The BGP next hops that are remembered with contents.
+    /// The BGP next hops of all contents.
     pub(crate) fn next_hops(&self) -> BTreeSet<IpAddr> {
         self.used().filter_map(|(_, slot)| slot.spec.next_hop).collect()
     }
@@ -289,7 +290,7 @@ impl Specs {
         self.slots.iter().filter(|(_, slot)| slot.uses > 0)
     }
 
-    /// Whether any route goes out of the interface.
+    /// Whether any route uses the interface.
     pub(crate) fn use_interface(&self, ifindex: u32) -> bool {
         self.interfaces.has(&ifindex)
     }
@@ -299,7 +300,7 @@ impl Specs {
         self.sources.has(&addr)
     }
 
-    /// How many are distinct.
+    /// Number of distinct contents.
     #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.index.len()
@@ -318,7 +319,7 @@ mod tests {
         assert_eq!(specs.intern(blackhole()), first);
         specs.release(first);
         specs.release(first);
-        // What is known by the first number is dropped before it is recycled, and then it is another's.
+        // What is stored under the first id is removed before it is recycled and reused.
         let second = specs.intern(blackhole());
         assert_ne!(second, first);
         assert_eq!((specs.take_freed(), specs.len()), (Some(first), 1));

@@ -1,5 +1,5 @@
-//! What the owner subscribed to: next hops and learned routes. Compares what is true with
-//! what was reported, and gives the differences. Pure.
+//! The owner's subscriptions: next hops and learned routes. Compares the current state with what
+//! was reported, and returns the differences. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -14,7 +14,7 @@ use super::nexthops::{Deciding, Resolution, Resolver};
 /// What changed in the kernel since the last comparison.
 #[derive(Debug, Default)]
 pub(super) struct Touched {
-    /// Prefixes whose routes changed, some more than once.
+    /// Prefixes whose routes changed; may contain duplicates.
     prefixes: Vec<Prefix>,
     /// Addresses that became ours or no longer are.
     addresses: BTreeSet<IpAddr>,
@@ -22,12 +22,12 @@ pub(super) struct Touched {
     networks: BTreeSet<Prefix>,
     /// Links or addresses changed.
     pub(super) links: bool,
-    /// So much changed that everything is compared.
+    /// Everything is to be compared.
     pub(super) all: bool,
 }
 
 impl Touched {
-    /// Above this, comparing everything is cheaper than remembering what changed.
+    /// Above this number, comparing everything is cheaper than tracking what changed.
     const REMEMBERED_MAX: usize = 10_000;
 
     pub(super) fn add(&mut self, prefix: Prefix) {
@@ -63,7 +63,7 @@ impl Touched {
     }
 }
 
-/// What was asked for and what was reported.
+/// The subscriptions, and what was reported for them.
 #[derive(Debug)]
 pub(super) struct Watch {
     own_protocol: u8,
@@ -71,8 +71,7 @@ pub(super) struct Watch {
     rules: Vec<LearnRule>,
     learned: BTreeMap<Prefix, LearnedRoute>,
     connected: BTreeMap<Prefix, LearnedRoute>,
-    /// Tracked addresses that are resolved in another way than at the last call of
-    /// [`Watch::take_decided`].
+    /// Addresses whose resolution changed since the last call of [`Watch::take_decided`].
     decided: BTreeSet<IpAddr>,
 }
 
@@ -88,7 +87,7 @@ impl Watch {
         }
     }
 
-    /// Starts reporting an address: its state.
+    /// Starts reporting an address; returns its state.
     pub(super) fn track(&mut self, addr: IpAddr, resolver: Resolver<'_>) -> FibEvent {
         let resolution = resolver.resolve(addr);
         let state = resolution.state.clone();
@@ -102,15 +101,15 @@ impl Watch {
         self.decided.insert(addr);
     }
 
-    /// The routes that decide how tracked addresses are reached, where that changed; `None` for
-    /// those that none covers or that are not tracked.
+    /// The addresses whose resolution changed, each with the route that decides it; `None` if no
+    /// route covers the address or it is not tracked.
     pub(super) fn take_decided(&mut self) -> Vec<(IpAddr, Option<Deciding>)> {
         let changed = std::mem::take(&mut self.decided).into_iter();
         let by = |addr| self.tracked.get(&addr).and_then(|resolution| resolution.by.clone());
         changed.map(|addr| (addr, by(addr))).collect()
     }
 
-    /// Replaces the rules; the differences.
+    /// Replaces the rules; returns the differences.
     pub(super) fn learn(&mut self, rules: Vec<LearnRule>, resolver: Resolver<'_>) -> Vec<FibEvent> {
         self.rules = rules;
         let mut events = Vec::new();
@@ -119,7 +118,7 @@ impl Watch {
         events
     }
 
-    /// The differences that the changes make.
+    /// Returns the differences that follow from the changes.
     pub(super) fn compare(&mut self, touched: &Touched, resolver: Resolver<'_>) -> Vec<FibEvent> {
         let mut events = Vec::new();
         if touched.all {
@@ -208,7 +207,7 @@ impl Watch {
     }
 }
 
-/// Reports the difference between what is known and what is, for one prefix.
+/// Reports the difference between the known and the current route of one prefix.
 fn report(
     known: &mut BTreeMap<Prefix, LearnedRoute>,
     prefix: Prefix,
@@ -229,7 +228,7 @@ fn report(
     }
 }
 
-/// The addresses of a prefix.
+/// The range of addresses of a prefix.
 fn addresses(prefix: Prefix) -> RangeInclusive<IpAddr> {
     let last = match prefix {
         Prefix::V4(p) => {

@@ -1,8 +1,7 @@
-//! The thread between the plan and the kernel: listens, reads again, writes, reports.
+//! The thread between the plan and the kernel: receives events, dumps tables, writes and reports.
 //!
-//! One thread does all of it, so that events, dumps and writes have one order. Nothing here
-//! decides: events and answers go into [`Plan`], [`Foreign`], [`Links`] and [`Watch`], which say
-//! what follows.
+//! One thread does all of it, so that events, dumps and writes have one order. Decisions are made
+//! elsewhere: events and answers are passed to [`Plan`], [`Foreign`], [`Links`] and [`Watch`].
 
 mod listen;
 mod resync;
@@ -38,17 +37,17 @@ use resync::{ResyncGate, Urgency};
 /// The thread's name for the supervisor.
 pub(super) const PART: &str = "kernel writer";
 
-/// Requests of one batch.
+/// Maximum requests per batch.
 const BATCH_MAX: usize = 1024;
-/// After links or addresses changed, more of it usually follows.
+/// Delay after a change of links or addresses, as more changes usually follow.
 const SETTLE: Duration = Duration::from_millis(50);
-/// Least time between two attempts at refused routes because something changed.
+/// Minimum time between two retries of refused routes after changes.
 const RETRY_INTERVAL: Duration = Duration::from_millis(500);
-/// How long a stop waits for the kernel.
+/// How long a stop waits for pending writes.
 const KEEP_TIMEOUT: Duration = Duration::from_secs(10);
 const WITHDRAW_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// What the handles and the thread share.
+/// State shared by the handles and the thread.
 #[derive(Debug)]
 pub(super) struct Shared {
     plan: Mutex<Plan>,
@@ -57,19 +56,19 @@ pub(super) struct Shared {
     /// The routes that decide how tracked addresses are reached.
     deciding: Mutex<BTreeMap<IpAddr, Deciding>>,
     wake: OwnedFd,
-    /// The thread was woken and has not looked yet.
+    /// The thread was woken and has not checked for requests yet.
     woken: AtomicBool,
     pub(super) liveness: Liveness,
     stage: AtomicU8,
     pub(super) writes: Histogram,
 }
 
-/// What the thread does: where it is when it hangs.
+/// What the thread is doing; shows where it hangs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
-    /// Waiting for events, requests or deadlines; or informing others.
+    /// Waiting for events, requests or deadlines, or reporting to the owner.
     Idle,
-    /// Hearing what the kernel says changed.
+    /// Receiving the kernel's events.
     Monitor,
     /// Reading the kernel's tables.
     Reading,
@@ -81,10 +80,10 @@ impl Stage {
     const ALL: [Stage; 4] = [Stage::Idle, Stage::Monitor, Stage::Reading, Stage::Writing];
 }
 
-/// Upper bounds in seconds of a batch's time: one route, to a thousand behind a busy kernel.
+/// Upper bounds of the buckets, in seconds: from one route to a thousand on a busy kernel.
 const WRITE_BUCKETS: [f64; 9] = [0.000_05, 0.000_2, 0.001, 0.004, 0.015, 0.06, 0.25, 1.0, 5.0];
 
-/// What the handles ask of the thread: the newest requests, not a queue of them.
+/// Requests of the handles to the thread: the latest of each kind, not a queue.
 #[derive(Debug, Default)]
 pub(super) struct Control {
     pub(super) track: BTreeSet<IpAddr>,
@@ -96,9 +95,9 @@ pub(super) struct Control {
 /// How the thread ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stop {
-    /// After everything is written, or withdrawn.
+    /// After all changes are written, or all routes withdrawn.
     Finish(Leave),
-    /// At once: nobody holds a handle any more.
+    /// At once: the last handle was dropped.
     Abandon,
 }
 
@@ -127,8 +126,8 @@ impl Shared {
         })
     }
 
-    /// The plan. Held for a batch's worth of decisions or one pass over the table, never across a
-    /// system call.
+    /// Locks the plan. The lock is held for at most one batch of decisions or one pass over the
+    /// table, never across a system call.
     pub(super) fn plan(&self) -> MutexGuard<'_, Plan> {
         self.plan.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -145,7 +144,7 @@ impl Shared {
         self.deciding.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What the thread does at present.
+    /// What the thread is doing.
     pub(super) fn stage(&self) -> Stage {
         let number = self.stage.load(Ordering::Relaxed);
         Stage::ALL.into_iter().find(|stage| *stage as u8 == number).unwrap_or(Stage::Idle)
@@ -155,16 +154,16 @@ impl Shared {
         self.stage.store(stage as u8, Ordering::Relaxed);
     }
 
-    /// Makes the thread look at the plan and the requests.
+    /// Wakes the thread to check the plan and the requests.
     pub(super) fn wake(&self) {
         if !self.woken.swap(true, Ordering::AcqRel) {
-            // A full counter wakes the thread just as well.
+            // If the counter is full, the thread is woken already.
             let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
         }
     }
 }
 
-/// See the module.
+/// The thread's state; see the module.
 pub(super) struct Worker {
     config: FibConfig,
     shared: Arc<Shared>,
@@ -181,10 +180,10 @@ pub(super) struct Worker {
     watch: Watch,
     touched: Touched,
     resync: ResyncGate,
-    /// Where the table's routes belonged when it was last read.
+    /// The domain of the table when it was last read.
     domain: Domain,
     publication: Publication,
-    /// When refused routes are tried because links, addresses or foreign routes changed.
+    /// When refused routes are retried because links, addresses or foreign routes changed.
     retry_due: Option<Time>,
     retried: Time,
 }
@@ -230,6 +229,7 @@ impl Worker {
         let mut stopping: Option<Time> = None;
         loop {
             fault::point(PART);
+            // Taken first and answered last, so that an answer stands for a whole turn.
             let question = self.shared.liveness.question();
             self.shared.enter(Stage::Monitor);
             self.hear();
@@ -291,35 +291,37 @@ impl Worker {
         }
         let [_, wake] = &fds;
         if wake.revents().contains(PollFlags::IN) {
-            // Emptied first: a request that comes after the flag is cleared fills it again.
+            // The counter is drained before the flag is cleared: in the other order, the wake-up of
+            // a request in between would be drained and lost.
             let _ = rustix::io::read(&self.shared.wake, &mut [0u8; 8]);
             self.shared.woken.swap(false, Ordering::AcqRel);
         }
     }
 
-    /// Takes the requests; how to stop, when that is one of them.
+    /// Handles the pending requests; returns how to stop, if that was requested.
     fn handle_control(&mut self) -> Option<Stop> {
         let mut control = self.shared.control();
+        // Nothing can be resolved before the first dump: other requests stay pending.
         if !self.resync.has_read() {
             return control.stop.take();
         }
-        let wishes = std::mem::take(&mut *control);
+        let requested = std::mem::take(&mut *control);
         drop(control);
-        for addr in wishes.untrack {
+        for addr in requested.untrack {
             self.watch.untrack(addr);
         }
         let mut events = Vec::new();
-        if !wishes.track.is_empty() || wishes.rules.is_some() {
+        if !requested.track.is_empty() || requested.rules.is_some() {
             let plan = self.shared.plan();
             let resolver = resolver(&self.config, &plan, &self.foreign, &self.links);
-            events.extend(wishes.track.into_iter().map(|addr| self.watch.track(addr, resolver)));
-            if let Some(rules) = wishes.rules {
+            events.extend(requested.track.into_iter().map(|addr| self.watch.track(addr, resolver)));
+            if let Some(rules) = requested.rules {
                 events.extend(self.watch.learn(rules, resolver));
             }
         }
         self.publish_decided();
         events.into_iter().for_each(&self.events);
-        wishes.stop
+        requested.stop
     }
 
     fn handle_time(&mut self) {
@@ -380,7 +382,7 @@ impl Worker {
         }
     }
 
-    /// Informs the owner of what follows from the changes received.
+    /// Reports to the owner what follows from the received changes.
     fn report_changes(&mut self) {
         let mut plan = self.shared.plan();
         let direct = plan.take_direct();
@@ -405,7 +407,7 @@ impl Worker {
         events.into_iter().for_each(&self.events);
     }
 
-    /// Lets the handles see by which routes next hops are reached.
+    /// Publishes to the handles the routes by which next hops are reached.
     fn publish_decided(&mut self) {
         let decided = self.watch.take_decided();
         if decided.is_empty() {
@@ -420,7 +422,7 @@ impl Worker {
         }
     }
 
-    /// Says that the first reading is complete.
+    /// Reports that the first dump is complete.
     fn report_start(&mut self) {
         let adopted = self.shared.plan().counters().installed;
         if adopted > 0 {
@@ -429,7 +431,7 @@ impl Worker {
         (self.events)(FibEvent::Synchronised { adopted });
     }
 
-    /// Sends one batch, if there is something to write.
+    /// Sends one batch, if there are routes to write.
     fn write_batch(&mut self) {
         if !self.config.enabled {
             return;
@@ -475,9 +477,9 @@ impl Worker {
         }
     }
 
-    /// Sends what is to be written of next-hop objects before the routes that go over them.
+    /// Writes pending next-hop objects, before the routes that use them.
     fn write_objects(&mut self) {
-        /// Legs, groups, and twice what the answers lead to.
+        /// Enough for legs, groups, and two rounds of follow-ups to the answers.
         const STEPS_MAX: usize = 8;
         for _ in 0..STEPS_MAX {
             let ops = self.shared.plan().poll_objects();
@@ -508,7 +510,7 @@ impl Worker {
         }
     }
 
-    /// Prepares the end; when it comes at the latest.
+    /// Prepares the stop; returns its deadline.
     fn begin_stop(&mut self, leave: Leave) -> Time {
         match leave {
             Leave::Keep => self.now() + KEEP_TIMEOUT,
@@ -520,7 +522,7 @@ impl Worker {
     }
 
     fn is_finished(&self) -> bool {
-        // What an earlier run left is known after the first reading only.
+        // The routes of an earlier run are known only after the first dump.
         !self.config.enabled || (self.resync.has_read() && self.shared.plan().is_idle())
     }
 
@@ -544,8 +546,8 @@ impl FibConfig {
     }
 }
 
-/// When links and addresses are published. With thousands of addresses that is work, and who changes
-/// one changes many.
+/// When links and addresses are published. With thousands of addresses this is expensive, and
+/// changes come in bulk.
 #[derive(Debug, Default)]
 struct Publication {
     due: Option<Time>,
@@ -553,7 +555,7 @@ struct Publication {
 }
 
 impl Publication {
-    /// Whether to publish now, after something changed or not.
+    /// Whether to publish now; `changed`: something changed since the last call.
     fn is_due(&mut self, changed: bool, now: Time, addresses: usize) -> bool {
         const MANY: usize = 1000;
         const INTERVAL: Duration = Duration::from_millis(250);
@@ -570,7 +572,7 @@ impl Publication {
     }
 }
 
-/// What next hops are resolved over.
+/// The resolver for the present routes and interfaces.
 fn resolver<'a>(
     config: &FibConfig,
     plan: &'a Plan,
@@ -584,10 +586,10 @@ fn resolver<'a>(
     }
 }
 
-/// The table that packets are routed by without further rules.
+/// The table that the default rules use.
 const MAIN_TABLE: u32 = 254;
 
-/// Tries to delete a route that cannot exist.
+/// Checks the permission to write by deleting a route that cannot exist.
 fn check_permission(requests: &mut RequestSocket, config: &FibConfig) -> Result<(), Error> {
     const EPERM: i32 = 1;
     let prefix = Prefix::host(IpAddr::from([255, 255, 255, 255]));
@@ -603,7 +605,7 @@ fn check_permission(requests: &mut RequestSocket, config: &FibConfig) -> Result<
     Ok(())
 }
 
-/// Refusals as the plan takes them.
+/// Converts refusals for the plan, with their error texts.
 fn in_words(refusals: Vec<Refusal>) -> Vec<Refused> {
     let refused = refusals.into_iter().map(|r| Refused {
         index: r.index,
@@ -613,7 +615,7 @@ fn in_words(refusals: Vec<Refusal>) -> Vec<Refused> {
     refused.collect()
 }
 
-/// The kernel's words, with the meaning of the number when it says more than the number.
+/// The kernel's explanation, if any, with the meaning of the error number.
 fn error_text(errno: i32, explanation: Option<&str>) -> String {
     let meaning = io::Error::from_raw_os_error(errno).to_string();
     let meaning = meaning.split(" (os error").next().unwrap_or_default();

@@ -62,7 +62,7 @@ fn learn(text: &str, routes: &[KernelRoute], rule: LearnRule) -> Option<LearnedR
 }
 
 #[test]
-fn protocols_select_and_ours_never_counts() {
+fn protocols_select_and_our_own_is_never_learned() {
     let any = rule(LearnSource::Kernel);
     for protocol in [0, 1, 2, 12] {
         assert_eq!(learn("10.65.0.0/26", &[route(protocol, None, 1)], any.clone()), None);
@@ -83,7 +83,7 @@ fn the_lowest_metric_is_the_route() {
 }
 
 #[test]
-fn what_leads_nowhere_is_not_learned() {
+fn unusable_routes_are_not_learned() {
     let any = rule(LearnSource::Kernel);
     assert!(learn("10.65.0.0/26", &[route(4, None, 3)], any.clone()).is_none(), "down");
     assert!(learn("10.65.0.0/26", &[route(4, None, 99)], any.clone()).is_none(), "unknown");
@@ -99,7 +99,7 @@ fn what_leads_nowhere_is_not_learned() {
 }
 
 #[test]
-fn kinds_and_gateways_are_told_apart() {
+fn kinds_and_gateways_are_distinguished() {
     let any = || rule(LearnSource::Kernel);
     let one = learn("10.65.0.0/26", &[route(4, Some("10.0.0.9"), 1)], any()).unwrap();
     assert_eq!(one.kind, LearnedKind::Unicast);

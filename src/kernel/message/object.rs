@@ -20,11 +20,11 @@ const NHA_FDB: u16 = 11;
 /// Octets of one member in NHA_GROUP: id, weight - 1, the weight's high octet, two reserved.
 const MEMBER_LEN: usize = 8;
 
-/// A next-hop object as the kernel has it.
+/// A next-hop object in the kernel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::kernel) struct Object {
     pub(in crate::kernel) id: NonZeroU32,
-    /// nh_protocol: who made it.
+    /// nh_protocol: who created it.
     pub(in crate::kernel) protocol: u8,
     pub(in crate::kernel) kind: ObjectKind,
 }
@@ -32,13 +32,13 @@ pub(in crate::kernel) struct Object {
 /// What an object stands for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::kernel) enum ObjectKind {
-    /// One way out.
+    /// A single next hop.
     Hop(Hop),
     /// Drops.
     Blackhole,
     /// Other objects, with their weights (1-65,536).
     Group(Vec<(NonZeroU32, u16)>),
-    /// With an encapsulation, or for bridges: nothing that a route of ours could use.
+    /// With an encapsulation, or for bridges: unusable for routes of ours.
     Other,
 }
 
@@ -95,15 +95,16 @@ pub(in crate::kernel) struct ObjectOp {
 /// What to do with it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::kernel) enum ObjectRequest {
-    /// Create it; refused when anyone has the id.
+    /// Create it; refused if the id is in use.
     Add(ObjectKind),
-    /// Put it in the place of ours with the same id: routes over it go where it leads at once.
+    /// Replace ours with the same id: routes over it follow at once.
     Replace(ObjectKind),
-    /// Delete it, and with it whatever routes go over it.
+    /// Delete it, and with it all routes over it.
     Delete,
 }
 
-/// Appends a request about an object. Of the kinds, those of ours: hops with a gateway, and groups.
+/// Appends a request about an object. Supports the kinds that we create: hops with a gateway, and
+/// groups.
 pub(in crate::kernel) fn push_object(out: &mut Vec<u8>, op: &ObjectOp, protocol: u8) {
     let ObjectOp { id, request } = op;
     let (kind, flags, content) = match request {
@@ -123,7 +124,7 @@ pub(in crate::kernel) fn push_object(out: &mut Vec<u8>, op: &ObjectOp, protocol:
         None => 0,
     };
     let start = begin(out, kind, NLM_F_REQUEST | flags);
-    // A deletion names nothing but the id.
+    // A deletion carries only the id.
     out.extend([family, 0, if content.is_some() { protocol } else { 0 }, 0]);
     push_u32(out, if hop.is_some_and(|hop| hop.onlink) { RTNH_F_ONLINK } else { 0 });
     push_attribute_u32(out, NHA_ID, id.get());

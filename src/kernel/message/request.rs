@@ -10,11 +10,11 @@ use super::*;
 /// What to do with a route.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::kernel) enum RouteRequest<'a> {
-    /// Create it; refused when prefix and metric are taken by anyone.
+    /// Create it; refused if a route with this prefix and metric exists, whoever installed it.
     Add(&'a RouteSpec),
-    /// Put it in the place of ours with the same prefix and metric.
+    /// Replace ours with the same prefix and metric.
     Replace(&'a RouteSpec),
-    /// Delete ours with this metric and TOS, whatever it is.
+    /// Delete ours with this metric and TOS, whatever its kind.
     Withdraw { metric: u32, tos: u8 },
 }
 
@@ -34,7 +34,8 @@ pub(in crate::kernel) fn push_route(
         RouteRequest::Replace(spec) => {
             (RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, route_type(spec), route_scope(spec))
         }
-        // Unspecified type and scope match any; a delete with type unicast leaves blackholes.
+        // Unspecified type and scope match any; a delete with type unicast would not match
+        // blackholes.
         RouteRequest::Withdraw { .. } => (RTM_DELROUTE, 0, RTN_UNSPEC, RT_SCOPE_NOWHERE),
     };
     let start = begin(out, kind, NLM_F_REQUEST | flags);
@@ -73,7 +74,7 @@ fn route_type(spec: &RouteSpec) -> u8 {
     match spec.kind {
         FibKind::Unicast(_) => RTN_UNICAST,
         FibKind::Blackhole => RTN_BLACKHOLE,
-        // What is kept is not written.
+        // A route to keep is not written.
         FibKind::Unreachable => RTN_UNREACHABLE,
     }
 }
@@ -89,7 +90,7 @@ fn route_scope(spec: &RouteSpec) -> u8 {
     }
 }
 
-/// A single hop's flags stand in the route's header.
+/// The flags of a single hop are in the route's header.
 fn single_hop_flags(request: RouteRequest<'_>) -> u32 {
     match request {
         RouteRequest::Add(spec) | RouteRequest::Replace(spec) => match &spec.kind {

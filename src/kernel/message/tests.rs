@@ -1,4 +1,4 @@
-//! Against `netlink-packet-route`, an independent implementation of the same formats.
+//! Compares with `netlink-packet-route`, an independent implementation of the same formats.
 
 use std::net::IpAddr;
 
@@ -30,7 +30,7 @@ fn encode(request: RouteRequest<'_>, prefix: Prefix, table: u32) -> Vec<u8> {
     out
 }
 
-/// What the other implementation reads.
+/// Parses with the other implementation.
 fn peer_reads(bytes: &[u8]) -> (u16, RouteMessage) {
     let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(bytes).unwrap();
     assert_eq!(message.header.length as usize, bytes.len());
@@ -193,7 +193,7 @@ fn any_route() -> impl Strategy<Value = (Prefix, RouteSpec)> {
 }
 
 proptest! {
-    /// Otherwise a route would be written again after each reading, for ever.
+    /// Otherwise a route would be rewritten after every dump.
     #[test]
     fn what_is_written_reads_back_equal((prefix, spec) in any_route(), table: u32) {
         let bytes = encode(RouteRequest::Add(&spec), prefix, table);
@@ -203,7 +203,7 @@ proptest! {
         prop_assert_eq!(read_prefix, prefix);
         prop_assert_eq!(route.spec(), spec);
         prop_assert_eq!((route.table, route.protocol, route.tos), (table, 12, 0));
-        // And the other implementation can read it at all.
+        // The other implementation can parse it too.
         peer_reads(&bytes);
     }
 
@@ -216,7 +216,7 @@ proptest! {
         let _ = (parse_object(&bytes), parse_object_gone(&bytes), parse_done(&bytes));
     }
 
-    /// A valid message with one octet changed reaches the depths that random octets do not.
+    /// A valid message with one octet changed reaches code that random octets do not.
     #[test]
     fn no_damage_makes_reading_fail(
         (prefix, spec) in any_route(),

@@ -95,9 +95,10 @@ fn the_most_specific_route_decides_usable_or_not() {
     assert_eq!(resolve("10.0.0.1"), NextHopState::Local);
     let default = over_default(via(&[hop("10.0.0.254", 1)], 100, false));
     assert_eq!(resolve("198.51.100.1"), default);
-    // Without carrier the kernel sends there all the same.
+    // Without carrier the kernel still sends packets there.
     assert_eq!(resolve("192.0.2.1"), NextHopState::Unreachable);
-    // An interface that is down has no routes. A gateway is never as near as a connected network.
+    // An interface that is down has no routes. A gateway never has the metric of a connected
+    // network.
     assert_eq!(resolve("192.0.2.65"), via(&[hop("10.0.0.9", 1)], 1, false));
     assert_eq!(resolve("2001:db8::1"), NextHopState::Unreachable);
     assert_eq!(resolve("0.0.0.0"), NextHopState::Unreachable);
@@ -177,7 +178,7 @@ fn of_several_legs_the_usable_ones_stay() {
     assert_eq!(state, via(&[legs[1], legs[0]], 7, false));
 }
 
-/// A plan that wants these routes, from a next hop on a link or not.
+/// A plan with these wanted routes, each with a next hop on a link or not.
 fn plan(routes: &[(&str, Hop, Recursion)]) -> Plan {
     let mut plan = Plan::new(254, 12, NextHopForm::Inline);
     for (prefix, hop, recursion) in routes {
@@ -188,7 +189,7 @@ fn plan(routes: &[(&str, Hop, Recursion)]) -> Plan {
 }
 
 #[test]
-fn routes_of_ours_count_that_rest_on_links_alone() {
+fn routes_of_ours_resolve_if_they_depend_on_links_alone() {
     let connected = KernelRoute { protocol: 2, ..route(0, &[hop("", 1)]) };
     let foreign = foreign(&[
         ("0.0.0.0/0", route(100, &[hop("10.0.0.254", 1)])),
@@ -213,21 +214,21 @@ fn routes_of_ours_count_that_rest_on_links_alone() {
     let over_bgp = Resolver::new(&foreign, &links, 254).over_bgp(&plan, 12);
     let resolve = |text| over_bgp.resolve(addr(text)).state;
     assert_eq!(resolve("192.0.2.1"), via(&[hop("10.0.0.9", 1)], 20, false), "not the /25");
-    // Beside somebody's route the lower metric decides, as in the kernel.
+    // Beside a route of another program the lower metric decides, as in the kernel.
     assert_eq!(resolve("192.0.2.3"), via(&[hop("10.0.0.3", 1)], 10, false));
     assert_eq!(resolve("192.0.2.4"), via(&[hop("10.0.0.9", 1)], 20, false));
     assert_eq!(resolve("10.0.0.7"), via(&[hop("10.0.0.7", 1)], 0, true), "it is connected");
     assert_eq!(resolve("198.51.100.1"), NextHopState::Unreachable, "no carrier");
-    // A pod's route of Felix: its address is on a link, whatever ours says about it.
+    // Felix's route to a pod: the address is on a link, whatever our routes cover it.
     assert_eq!(resolve("10.65.1.9"), via(&[hop("10.65.1.9", 1)], 0, true));
-    assert_eq!(resolve("10.65.1.10"), NextHopState::Unreachable, "the own block drops it");
-    assert_eq!(resolve("10.65.1.11"), NextHopState::Unreachable, "of an interface that is down");
+    assert_eq!(resolve("10.65.1.10"), NextHopState::Unreachable, "our own block drops it");
+    assert_eq!(resolve("10.65.1.11"), NextHopState::Unreachable, "its interface is down");
     assert_eq!(resolve("203.0.113.1"), over_default(via(&[hop("10.0.0.254", 1)], 100, false)));
     let kernel_only = Resolver::new(&foreign, &links, 254).resolve(addr("192.0.2.1")).state;
     assert_eq!(kernel_only, over_default(via(&[hop("10.0.0.254", 1)], 100, false)));
 }
 
-/// 10.0.0.1 is an address of a VRF's interface: ours there, and somebody's outside.
+/// 10.0.0.1 is an address of an interface in a VRF: ours in the VRF, but not outside.
 #[test]
 fn addresses_of_a_vrf_are_ours_in_its_table_only() {
     let mut links = links();
@@ -242,7 +243,7 @@ fn addresses_of_a_vrf_are_ours_in_its_table_only() {
 }
 
 proptest! {
-    /// Compared with looking at every route there is.
+    /// Compares with a search of all routes.
     #[test]
     fn agrees_with_a_linear_search(
         routes in proptest::collection::vec((0u32..64, 24u8..=32, 0u32..3, 1u32..=5), 0..40),

@@ -1,4 +1,4 @@
-//! What the kernel says changed.
+//! Handling of the kernel's events.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -14,11 +14,11 @@ use super::super::netlink::Heard;
 use super::resync::{Urgency, is_ignored, tables};
 use super::{RETRY_INTERVAL, SETTLE, Worker};
 
-/// Events read before something else gets its turn.
+/// Maximum datagrams read per turn.
 const EVENTS_MAX: usize = 2048;
 
 impl Worker {
-    /// Reads the events that wait.
+    /// Reads the pending events.
     pub(super) fn hear(&mut self) {
         let mut datagram = std::mem::take(&mut self.datagram);
         for _ in 0..EVENTS_MAX {
@@ -60,7 +60,7 @@ impl Worker {
             }
             message::RTM_DELLINK => {
                 if let Some(link) = message::parse_link(body) {
-                    // Read before it is forgotten: its networks go with it.
+                    // Collected before the link is removed.
                     let networks = self.links.networks_on(link.index);
                     let effect = self.links.handle_link_gone(link.index);
                     networks.into_iter().for_each(|network| self.touched.add_network(network));
@@ -112,7 +112,7 @@ impl Worker {
             self.handle_objects(&touched);
         }
         if effect == LinkEffect::RoutesLost {
-            // It may have entered or left a VRF.
+            // The interface may have entered or left a VRF.
             self.touched.all = true;
             self.read_if_used(ifindex);
         }
@@ -142,7 +142,7 @@ impl Worker {
         self.schedule_retry(self.now());
     }
 
-    /// Asks for a dump when routes over the interface may have been deleted.
+    /// Requests a dump, as routes over the interface may have been deleted, if there are any.
     fn read_if_used(&mut self, ifindex: u32) {
         let ours = self.shared.plan().uses_interface(ifindex);
         if ours || self.foreign.use_interface(ifindex) {
@@ -150,7 +150,8 @@ impl Worker {
         }
     }
 
-    /// Asks for a dump when routes may have been deleted, or changed, with their source address.
+    /// Requests a dump, as routes with this source address may have been deleted or changed, if
+    /// there are any.
     fn read_if_source(&mut self, addr: IpAddr) {
         let ours = self.shared.plan().uses_source(addr);
         if ours || self.foreign.use_source(addr) {
@@ -158,7 +159,7 @@ impl Worker {
         }
     }
 
-    /// Next-hop objects changed, or went with their routes.
+    /// Handles next-hop objects that changed, or were deleted together with their routes.
     fn handle_objects(&mut self, touched: &BTreeSet<NonZeroU32>) {
         if touched.is_empty() {
             return;
@@ -190,7 +191,7 @@ impl Worker {
         let replaced = new && header.flags & message::NLM_F_REPLACE != 0;
         if self.config.owns(&route) {
             if replaced && self.foreign.holder(prefix, route.table, route.metric).is_some() {
-                // Somebody else wrote a route of "ours" over a foreign one.
+                // Another program replaced a foreign route by one with our protocol number.
                 self.resync.request(now, Urgency::AtOnce);
             }
             let mut plan = self.shared.plan();
@@ -205,6 +206,7 @@ impl Worker {
         if Foreign::ignores(prefix) || is_ignored(&route, &self.links) {
             return;
         }
+        // No foreign route was in the place of the replaced one, so it may have been ours.
         let ours_may_be_gone = replaced
             && route.table == self.config.table
             && self.foreign.holder(prefix, route.table, route.metric).is_none();
@@ -230,14 +232,14 @@ impl Worker {
         }
     }
 
-    /// Refused routes get another chance soon.
+    /// Schedules a retry of refused routes, if there are any.
     pub(super) fn schedule_retry(&mut self, now: Time) {
         if self.retry_due.is_none() && self.shared.plan().has_refused() {
             self.retry_due = Some((now + SETTLE).max(self.retried + RETRY_INTERVAL));
         }
     }
 
-    /// Whether routes of the table matter.
+    /// Whether the table is read.
     fn reads(&self, table: u32) -> bool {
         tables(self.config.table, self.domain).contains(&table)
     }

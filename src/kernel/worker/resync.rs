@@ -1,4 +1,4 @@
-//! Reading the kernel from scratch: at the start, after lost events, after interfaces went down.
+//! Full dumps of the kernel: at the start, after lost events, and after interfaces went down.
 
 use std::io;
 use std::time::Duration;
@@ -16,53 +16,53 @@ use super::super::spec::RouteSpec;
 use super::{MAIN_TABLE, Worker};
 use crate::kernel::message::KernelRoute;
 
-/// Changes come in groups: one reading serves those of this time.
+/// Changes come in bursts: one dump covers those within this time.
 const SETTLE: Duration = Duration::from_millis(50);
-/// Least time between two readings; also ten times what the last one took, so that reading a
-/// large table never takes more than a tenth of a core.
+/// Minimum time between two dumps; also at least ten times the duration of the last one, so that
+/// dumping a large table never takes more than a tenth of a core.
 const INTERVAL_MIN: Duration = Duration::from_millis(200);
 const INTERVAL_FACTOR: u32 = 10;
-/// The same when routes of ours may be missing, which only a reading tells.
+/// The same, if routes of ours may be missing, which only a dump can show.
 const URGENT_INTERVAL_MIN: Duration = Duration::from_millis(50);
 const URGENT_INTERVAL_FACTOR: u32 = 1;
-/// Wait after a reading that failed.
+/// Delay after a failed dump.
 const FAILURE_DELAY: Duration = Duration::from_secs(1);
-/// A table that changes while it is read is read again this often. Then what was met counts, what
-/// was not met stays as it was known, and a later reading decides.
+/// A table that changes during a dump is read at most this many times. Then the routes found are
+/// used, routes not found are kept as they were known, and a later dump decides.
 const ATTEMPTS: usize = 3;
 
-/// When the kernel is read next.
+/// Schedules the dumps of the kernel.
 #[derive(Debug)]
 pub(super) struct ResyncGate {
     due: Option<Time>,
-    /// When the next may take place, and when if it is urgent.
+    /// When the next dump may take place, and when if it is urgent.
     earliest: Time,
     earliest_urgent: Time,
     progress: Progress,
 }
 
-/// How soon the kernel has to be read.
+/// How urgent a dump is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Urgency {
-    /// Something is not as it was thought.
+    /// The known state may be wrong.
     Soon,
     /// Routes of ours may be missing.
     AtOnce,
 }
 
-/// Whether the picture of the kernel means anything.
+/// Whether the state of the kernel is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Progress {
-    /// Nothing was read yet.
+    /// No dump has completed.
     Unread,
-    /// The first reading is complete; the owner does not know yet.
+    /// The first dump is complete, but not reported to the owner.
     Read,
-    /// The owner knows.
-    Told,
+    /// The first dump is complete and reported.
+    Reported,
 }
 
 impl ResyncGate {
-    /// For the start.
+    /// The gate at the start: a dump is due.
     pub(super) fn due_at_once() -> ResyncGate {
         ResyncGate {
             due: Some(Time::ZERO),
@@ -72,7 +72,7 @@ impl ResyncGate {
         }
     }
 
-    /// Asks for a reading, soon.
+    /// Requests a dump.
     pub(super) fn request(&mut self, now: Time, urgency: Urgency) {
         let earliest = match urgency {
             Urgency::Soon => self.earliest,
@@ -95,11 +95,11 @@ impl ResyncGate {
         self.progress != Progress::Unread
     }
 
-    /// True once, after the first reading.
+    /// True exactly once, after the first dump.
     pub(super) fn take_news(&mut self) -> bool {
         let news = self.progress == Progress::Read;
         if news {
-            self.progress = Progress::Told;
+            self.progress = Progress::Reported;
         }
         news
     }
@@ -112,7 +112,7 @@ impl ResyncGate {
     }
 }
 
-/// What a reading found besides our own routes, which go straight into the plan.
+/// The result of a dump, except our own routes, which are passed to the plan directly.
 #[derive(Default)]
 struct Reading {
     links: Links,
@@ -121,10 +121,10 @@ struct Reading {
 }
 
 impl Worker {
-    /// Reads links, addresses and routes, and tells everyone the differences.
+    /// Dumps links, addresses, objects and routes, and applies the differences.
     pub(super) fn read_kernel(&mut self) {
         let started = self.now();
-        // Events that wait to be received are older than the dump.
+        // Pending events are older than the dump.
         if let Err(error) = self.monitor.discard(&mut self.datagram) {
             tracing::warn!(%error, "cannot read kernel events");
         }
@@ -170,7 +170,7 @@ impl Worker {
         Ok((reading, end))
     }
 
-    /// Interfaces and addresses: short lists, read until they are consistent.
+    /// Dumps interfaces and addresses; the lists are short, and are read until they are consistent.
     fn read_links(&mut self) -> io::Result<Links> {
         let mut links = Links::default();
         for _ in 0..ATTEMPTS {
@@ -222,8 +222,8 @@ impl Worker {
                 if header.kind != RTM_NEWROUTE {
                     return;
                 }
-                // Kernels without strict checking send every table, and one without IPv6 sends
-                // IPv4 again.
+                // Kernels without strict checking send all tables, and one without IPv6 sends IPv4
+                // again.
                 let fits = |(prefix, route): &(Prefix, KernelRoute)| {
                     route.table == table && family.is_of(*prefix)
                 };
@@ -278,8 +278,8 @@ impl Worker {
     }
 }
 
-/// The tables to read: that of our routes, and main as well unless ours is that of a VRF, whose
-/// packets see nothing else.
+/// The tables to read: that of our routes, and main, unless ours is that of a VRF, whose packets
+/// are looked up nowhere else.
 pub(super) fn tables(table: u32, domain: Domain) -> SmallVec<[u32; 2]> {
     match domain {
         Domain::Default if table != MAIN_TABLE => SmallVec::from_slice(&[table, MAIN_TABLE]),
@@ -287,7 +287,7 @@ pub(super) fn tables(table: u32, domain: Domain) -> SmallVec<[u32; 2]> {
     }
 }
 
-/// Whether a route of others is of no interest because of where it leads.
+/// Whether a route of others is ignored because of its interfaces.
 pub(super) fn is_ignored(route: &KernelRoute, links: &Links) -> bool {
     !route.hops.is_empty() && route.hops.iter().all(|hop| links.is_ignored(hop.ifindex))
 }
