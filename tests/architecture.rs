@@ -1,18 +1,18 @@
-//! Dependencies point one way. A module that imports another one it may not know fails here.
+//! Dependencies point one way: a module that imports one outside its rule fails this test.
 
-#![allow(clippy::unwrap_used)] // a test: what cannot be read fails it
+#![allow(clippy::unwrap_used)] // a test: a failed unwrap fails it
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Crates whose modules have a direction. The rule stands in the crate's `lib.rs`, where people read
-/// it: a line `module ← others` for each module, in a block behind [`RULE`].
+/// Crates with a rule for the dependencies of their modules. The rule is in the crate's `lib.rs`,
+/// where people read it: a line `module ← others` for each module, in a block after [`RULE`].
 const CRATES: [&str; 2] = ["bgp-proto/src", "src"];
-/// What is in front of the block.
+/// The line that precedes the block.
 const RULE: &str = "//! Dependencies point one way:";
 
-/// Folders whose parts still form a circle, and which parts. Other parts may not join them, and no
+/// Folders whose parts still form a cycle, and these parts. No other part may join a cycle, and no
 /// other folder may have one.
 const CIRCLES: &[(&str, &[&str])] = &[
     ("bgp-proto/src/sim", &["net", "speaker"]),
@@ -42,7 +42,7 @@ fn sources(of: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// The modules of a crate and what each may import.
+/// The modules of a crate, and the modules that each may import.
 fn rule(src: &Path) -> BTreeMap<String, BTreeSet<String>> {
     let text = fs::read_to_string(src.join("lib.rs")).unwrap();
     let (_, behind) = text.split_once(RULE).expect("lib.rs states the direction");
@@ -57,7 +57,7 @@ fn rule(src: &Path) -> BTreeMap<String, BTreeSet<String>> {
         .collect()
 }
 
-/// Code without comments.
+/// The code of a file without its comments.
 fn code(file: &Path) -> String {
     let text = fs::read_to_string(file).unwrap();
     text.lines()
@@ -66,8 +66,8 @@ fn code(file: &Path) -> String {
         .join("\n")
 }
 
-/// The paths that begin with `start` (`crate`, `super`), each as its segments behind it; the members
-/// of a group `{a, b::c}` are paths of their own.
+/// The paths that begin with `start` (`crate`, `super`), each as its segments after it; the members
+/// of a group `{a, b::c}` are separate paths.
 fn paths<'t>(code: &'t str, start: &str) -> Vec<Vec<&'t str>> {
     let mut found = Vec::new();
     for (at, _) in code.match_indices(&format!("{start}::")) {
@@ -119,7 +119,7 @@ fn violations(src: &Path) -> Vec<String> {
             for other in named.into_iter().filter(|name| rule.contains_key(*name)) {
                 if other != module && !may.contains(other) {
                     let file = file.strip_prefix(src).unwrap().display();
-                    wrong.push(format!("{file}: {module} knows {other}"));
+                    wrong.push(format!("{file}: {module} imports {other}"));
                 }
             }
         }
@@ -147,8 +147,8 @@ fn dependencies_point_one_way() {
     }
 }
 
-/// Which parts of a folder's module name which others: `a` names `b` where a file of `a` says
-/// `super::b` or `crate::MODULE::b`.
+/// The parts of a folder's module, with the others that each names: `a` names `b` if a file of `a`
+/// contains `super::b` or `crate::MODULE::b`.
 fn parts(folder: &Path, src: &Path) -> BTreeMap<String, BTreeSet<String>> {
     let module: Vec<String> = folder
         .strip_prefix(src)
@@ -188,7 +188,7 @@ fn parts(folder: &Path, src: &Path) -> BTreeMap<String, BTreeSet<String>> {
     edges
 }
 
-/// The parts that reach themselves.
+/// The parts that can reach themselves.
 fn circle(edges: &BTreeMap<String, BTreeSet<String>>) -> Vec<&str> {
     let reach = |start: &str| {
         let mut seen = BTreeSet::new();
@@ -206,7 +206,7 @@ fn circle(edges: &BTreeMap<String, BTreeSet<String>>) -> Vec<&str> {
 }
 
 #[test]
-fn modules_have_no_circles_inside() {
+fn modules_have_no_cycles_inside() {
     let mut found = Vec::new();
     for crate_src in CRATES {
         let src = root().join(crate_src);
@@ -216,7 +216,7 @@ fn modules_have_no_circles_inside() {
             folders.extend(children.filter(|path| path.is_dir()));
             let edges = parts(&folder, &src);
             if folder == src {
-                continue; // the rule is about these
+                continue; // covered by the rule
             }
             let folder = folder.strip_prefix(root()).unwrap().display().to_string();
             let known = CIRCLES.iter().find(|(known, _)| *known == folder);
@@ -225,11 +225,11 @@ fn modules_have_no_circles_inside() {
             found.extend(new.map(|part| format!("{folder}: {part}")));
         }
     }
-    assert_eq!(found, Vec::<String>::new(), "parts that know each other in a circle");
+    assert_eq!(found, Vec::<String>::new(), "parts in a dependency cycle");
 }
 
 #[test]
-fn the_pure_crate_depends_on_nothing_that_touches_the_world() {
+fn the_pure_crate_depends_on_nothing_that_does_io() {
     let manifest = fs::read_to_string(root().join("bgp-proto/Cargo.toml")).unwrap();
     let normal = manifest.split("[dev-dependencies]").next().unwrap();
     for edge in ["tokio", "rtnetlink", "etcd", "socket2", "libc", "mio", "rustix", "tracing"] {
@@ -254,7 +254,7 @@ fn unsafe_code_is_in_one_place() {
 }
 
 #[test]
-fn the_reader_of_imports_sees_every_form() {
+fn imports_are_read_in_every_form() {
     let seen = |code| {
         let found = paths(code, "crate");
         found.iter().map(|path| path.join(".")).collect::<Vec<_>>().join(" ")
@@ -268,7 +268,7 @@ fn the_reader_of_imports_sees_every_form() {
 }
 
 #[test]
-fn circles_are_seen() {
+fn cycles_are_found() {
     let edges = |list: &[(&str, &str)]| {
         let mut edges: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
         for (from, to) in list {

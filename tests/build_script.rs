@@ -1,7 +1,7 @@
-//! What the build script finds out, run by itself: in a git work tree, in a source archive, and as
-//! whoever builds a package runs it.
+//! Runs the build script by itself: in a git work tree, in a source archive, and as in the build of
+//! a package.
 
-#![allow(clippy::unwrap_used)] // a test: what cannot be read fails it
+#![allow(clippy::unwrap_used)] // a test: a failed unwrap fails it
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
-/// The script, compiled, and the folder that it is in.
+/// Compiles the script; returns it with its folder.
 fn script() -> (TempDir, PathBuf) {
     let folder = TempDir::new().unwrap();
     let program = folder.path().join("build");
@@ -20,8 +20,8 @@ fn script() -> (TempDir, PathBuf) {
     (folder, program)
 }
 
-/// What the script tells cargo in `root`, with these variables.
-fn told(program: &Path, root: &Path, variables: &[(&str, &str)]) -> String {
+/// The output of the script for cargo in `root`, with these variables.
+fn printed(program: &Path, root: &Path, variables: &[(&str, &str)]) -> String {
     let mut command = Command::new(program);
     command.env_remove("MARGAY_COMMIT").env_remove("SOURCE_DATE_EPOCH").current_dir(root);
     command.env("CARGO_MANIFEST_DIR", root).env("TARGET", "some-target");
@@ -30,9 +30,9 @@ fn told(program: &Path, root: &Path, variables: &[(&str, &str)]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-fn value<'t>(told: &'t str, name: &str) -> &'t str {
+fn value<'t>(printed: &'t str, name: &str) -> &'t str {
     let start = format!("cargo::rustc-env=MARGAY_BUILD_{name}=");
-    told.lines().find_map(|line| line.strip_prefix(&start)).unwrap()
+    printed.lines().find_map(|line| line.strip_prefix(&start)).unwrap()
 }
 
 fn git(root: &Path, arguments: &[&str]) -> String {
@@ -58,40 +58,44 @@ fn commit_and_date_are_those_of_the_work_tree() {
     git(root, &["commit", "--quiet", "--message", "a"]);
     let commit = git(root, &["rev-parse", "--short=12", "HEAD"]);
 
-    let plain = told(&program, root, &[]);
+    let plain = printed(&program, root, &[]);
     assert_eq!(value(&plain, "COMMIT"), commit);
     assert_eq!(value(&plain, "DATE"), "1700000000");
     assert_eq!(value(&plain, "TARGET"), "some-target");
-    // Only what is there is watched: a path that is not would make cargo run the script every time.
+    // Only existing paths are watched: a missing one would make cargo run the script every time.
     assert!(plain.contains("rerun-if-changed=Cargo.toml\n") && !plain.contains("Cargo.lock"));
 
     fs::write(root.join("README.md"), "changed").unwrap();
-    assert_eq!(value(&told(&program, root, &[]), "COMMIT"), commit, "a document is no source");
+    assert_eq!(
+        value(&printed(&program, root, &[]), "COMMIT"),
+        commit,
+        "a document is not a source"
+    );
     fs::write(root.join("Cargo.toml"), "changed").unwrap();
-    assert_eq!(value(&told(&program, root, &[]), "COMMIT"), format!("{commit}-modified"));
+    assert_eq!(value(&printed(&program, root, &[]), "COMMIT"), format!("{commit}-modified"));
 
-    // What is unpacked inside of another repository is not that repository.
+    // An archive unpacked inside another repository is not part of it.
     let inside = root.join("archive");
     fs::create_dir(&inside).unwrap();
-    assert_eq!(value(&told(&program, &inside, &[]), "COMMIT"), "unknown");
+    assert_eq!(value(&printed(&program, &inside, &[]), "COMMIT"), "unknown");
 }
 
 #[test]
 fn a_source_archive_has_what_the_environment_says() {
     let (_kept, program) = script();
     let folder = TempDir::new().unwrap();
-    let told = |variables: &[(&str, &str)]| told(&program, folder.path(), variables);
-    let bare = told(&[]);
+    let printed = |variables: &[(&str, &str)]| printed(&program, folder.path(), variables);
+    let bare = printed(&[]);
     assert_eq!((value(&bare, "COMMIT"), value(&bare, "DATE")), ("unknown", "unknown"));
-    let given = told(&[("MARGAY_COMMIT", "abc123"), ("SOURCE_DATE_EPOCH", "86400")]);
+    let given = printed(&[("MARGAY_COMMIT", "abc123"), ("SOURCE_DATE_EPOCH", "86400")]);
     assert_eq!((value(&given, "COMMIT"), value(&given, "DATE")), ("abc123", "86400"));
-    let empty = told(&[("MARGAY_COMMIT", ""), ("SOURCE_DATE_EPOCH", "")]);
-    assert_eq!(value(&empty, "COMMIT"), "unknown", "an empty variable is none");
-    let without_git = told(&[("PATH", "/nonexistent")]);
+    let empty = printed(&[("MARGAY_COMMIT", ""), ("SOURCE_DATE_EPOCH", "")]);
+    assert_eq!(value(&empty, "COMMIT"), "unknown", "an empty variable counts as absent");
+    let without_git = printed(&[("PATH", "/nonexistent")]);
     assert_eq!(value(&without_git, "COMMIT"), "unknown");
 
     for (name, text) in [("MARGAY_COMMIT", "a b"), ("SOURCE_DATE_EPOCH", "yesterday")] {
-        let wrong = told(&[(name, text)]);
+        let wrong = printed(&[(name, text)]);
         assert!(wrong.contains(&format!("cargo::error={name} is \"{text}\"; give ")), "{wrong}");
     }
 }

@@ -1,5 +1,5 @@
-//! Every scenario of the corpus: the golden BIRD files against the plan, and the filters in them,
-//! run by an interpreter, against what the plan decides about generated routes.
+//! Every scenario of the corpus: compares the golden BIRD files with the plan, and the results of
+//! their filters, run by an interpreter, with the plan's decisions about generated routes.
 
 #![allow(missing_docs, unreachable_pub, clippy::unwrap_used)]
 
@@ -20,7 +20,7 @@ use support::birdmodel::{Golden, GoldenSession};
 use support::birdrun::{Route, run};
 use support::scenario::{Backend, Run, Scenario, corpus, scenarios};
 
-/// Routes that each policy is asked about.
+/// Number of routes for which each policy is evaluated.
 const ROUTES: usize = 600;
 
 #[test]
@@ -54,9 +54,9 @@ struct Totals {
     policies: usize,
     questions: usize,
     accepted: usize,
-    /// Routes of Felix's that BIRD would tell internal peers.
+    /// Routes of Felix's that BIRD would advertise to internal peers.
     felixs: usize,
-    /// Sessions with a key whose Secret is gone, which BIRD would run without.
+    /// Sessions with a key whose Secret is gone, which BIRD would run without a key.
     kept_keys: usize,
 }
 
@@ -76,8 +76,8 @@ fn check(root: &Path, scenario: &Scenario, backend: Backend, totals: &mut Totals
         let plan = last.unwrap();
         check_keys(&plan, &mut keys, totals);
         let fresh = resolve(run.resolver.snapshot(), &run.settings);
-        assert_eq!(plan, fresh, "step by step and at once");
-        // What another scenario shows on the way may not be in this copy of the corpus.
+        assert_eq!(plan, fresh, "step by step, and from scratch");
+        // Another scenario's intermediate steps may be missing in this copy of the corpus.
         let is_on_the_way =
             |f: &&String| **f != scenario.scenario && !root.join(f).join("bird.cfg").exists();
         if let Some(folder) = step.expect.as_ref().filter(|f| !is_on_the_way(f)) {
@@ -92,9 +92,9 @@ fn check(root: &Path, scenario: &Scenario, backend: Backend, totals: &mut Totals
     assert!(has_expectation, "nothing is expected of {}", scenario.scenario);
 }
 
-/// Of a password, golden files are compared where its Secret has it. Where it is gone, confd lets the
-/// session run without, and margay with the last key or, without any, not at all: README, "Where margay
-/// differs from confd and BIRD".
+/// Passwords are compared with the golden files if the Secret has the key. If it is gone, confd
+/// lets the session run without a password, whereas margay uses the last key or, without one, does
+/// not run the session: README, "Where margay differs from confd and BIRD".
 fn check_keys(plan: &Plan, keys: &mut Keys, totals: &mut Totals) {
     let families = [Family::Ipv4, Family::Ipv6].map(|family| plan.families.get(family));
     for planned in families.iter().flat_map(|family| family.sessions.iter()) {
@@ -153,7 +153,7 @@ fn ask(
         _ => &[Source::Bgp, Source::Static, Source::Kernel, Source::Direct],
     };
     let (local_asn, internal) = session_asn(plan, session);
-    // BIRD puts our AS in front before it asks the export filter of an eBGP session.
+    // BIRD prepends our AS before it runs the export filter of an eBGP session.
     let own = (direction == Direction::Export && !internal).then_some(local_asn);
     let mut routes = Routes::new(golden, family);
     totals.policies += 1;
@@ -169,7 +169,7 @@ fn ask(
         }
         let question =
             Question { session: Some(session.name.clone()), direction, route: asked.clone() };
-        judge(plan, &question, expected, totals);
+        check_answer(plan, &question, expected, totals);
     }
 }
 
@@ -179,15 +179,15 @@ fn ask_kernel(golden: &Golden, family: Family, plan: &Plan, totals: &mut Totals)
     totals.policies += 1;
     for _ in 0..ROUTES {
         let route = routes.next(&[Source::Bgp, Source::Static, Source::Kernel, Source::Direct]);
-        // BIRD never asks about what came from the kernel.
+        // BIRD does not run the filter for routes that came from the kernel.
         let is_foreign = matches!(route.source, Source::Kernel | Source::Direct);
         let expected = run(&golden.config, body, &to_bird(&route)).filter(|_| !is_foreign);
         let question = Question { session: None, direction: Direction::Kernel, route };
-        judge(plan, &question, expected, totals);
+        check_answer(plan, &question, expected, totals);
     }
 }
 
-fn judge(plan: &Plan, question: &Question, expected: Option<Route>, totals: &mut Totals) {
+fn check_answer(plan: &Plan, question: &Question, expected: Option<Route>, totals: &mut Totals) {
     let answer = plan.decide(question).unwrap();
     totals.questions += 1;
     let context = || format!("{question:?}\nanswer {answer:?}\nBIRD {expected:?}");
@@ -203,7 +203,7 @@ fn judge(plan: &Plan, question: &Question, expected: Option<Route>, totals: &mut
             assert_eq!(answer.decision, "accept", "{}", context());
             let mut after = to_bird(&answer.route);
             after.tunnel.clone_from(&answer.tunnel);
-            // A preference that no filter set is that of the source.
+            // If no filter sets the preference, it is that of the source.
             let base = match question.route.source {
                 Source::Direct => 240,
                 Source::Static => 200,
@@ -218,8 +218,7 @@ fn judge(plan: &Plan, question: &Question, expected: Option<Route>, totals: &mut
     assert!(!answer.rule.is_empty());
 }
 
-/// Whether a route is asked about that Felix wrote, to another node, and that an internal peer would
-/// be told.
+/// Whether the question is about a route by Felix to another node, for export to an internal peer.
 fn is_felixs(plan: &Plan, question: &Question) -> bool {
     let route = &question.route;
     let session = question.session.as_ref().and_then(|name| plan.session(name));
@@ -260,7 +259,7 @@ fn to_bird(route: &Asked) -> Route {
     }
 }
 
-/// Routes near everything that the golden filters mention.
+/// Generates routes close to the values in the golden filters.
 struct Routes {
     random: Random,
     prefixes: Vec<Prefix>,
@@ -383,7 +382,7 @@ fn inside(base: Prefix, seed: u64, len: u8) -> Prefix {
     Prefix::new(addr, len)
 }
 
-/// Everything that filters compare routes with.
+/// The values with which filters compare routes.
 #[derive(Default)]
 struct Literals {
     prefixes: BTreeSet<Prefix>,
@@ -453,7 +452,7 @@ impl Random {
     }
 }
 
-/// The interpreter must tell filters apart, or it proves nothing.
+/// The interpreter must distinguish filters, or the comparison proves nothing.
 #[test]
 fn the_interpreter_runs_what_confd_writes() {
     let text = r#"

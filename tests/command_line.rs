@@ -1,7 +1,7 @@
-//! The program as people, scripts and supervisors meet it: two of them on loopback addresses, which
-//! leave the kernel's routes alone.
+//! The program as people, scripts and supervisors use it: two instances on loopback addresses that
+//! do not write kernel routes.
 
-#![allow(clippy::unwrap_used)] // a test: what cannot be read fails it
+#![allow(clippy::unwrap_used)] // a test: a failed unwrap fails it
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -14,10 +14,10 @@ use tempfile::TempDir;
 
 const PASSWORD: &str = "Tr0ub4dor-in-the-file";
 const PASSWORD_FILE: &str = "Tr0ub4dor-in-a-file-of-its-own";
-/// Longest wait for anything.
+/// Timeout of every wait.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A margay that runs.
+/// A running margay.
 struct Running {
     child: Child,
     log: PathBuf,
@@ -83,7 +83,7 @@ fn text(octets: &[u8]) -> String {
     String::from_utf8(octets.to_vec()).unwrap()
 }
 
-/// Two speakers in 127.N.0.0/16 and a peer that nobody is.
+/// Two speakers in 127.N.0.0/16, and a peer that does not exist.
 fn pair(folder: &TempDir, net: u8, log_level: Option<&str>) -> (Running, Running) {
     std::fs::write(folder.path().join("password"), PASSWORD_FILE).unwrap();
     let bgp = |own: u8| {
@@ -123,7 +123,7 @@ fn scripts_learn_by_exit_codes_and_people_by_suggestions() {
     let table = text(&down.stdout);
     assert!(
         table.starts_with("NAME ") && table.contains("second"),
-        "the table all the same: {table}"
+        "the table is printed anyway: {table}"
     );
     assert!(!table.contains('\u{1b}') && !table.contains('…'), "pipes are not decorated: {table}");
     assert!(table.find("nobody") < table.find("second"), "by name: {table}");
@@ -167,7 +167,7 @@ fn scripts_learn_by_exit_codes_and_people_by_suggestions() {
     let faults: serde_json::Value = serde_json::from_slice(&bad.stdout).unwrap();
     assert_eq!((bad.status.code(), &faults["valid"]), (Some(2), &false.into()));
 
-    // A second one by mistake.
+    // A second instance, started by mistake.
     let second =
         margay().args(["run", "--config"]).arg(folder.path().join("a.toml")).output().unwrap();
     assert_eq!(second.status.code(), Some(1));
@@ -176,7 +176,7 @@ fn scripts_learn_by_exit_codes_and_people_by_suggestions() {
         a.socket.display()
     );
     assert_eq!(text(&second.stderr), line);
-    assert!(established(&a, "second"), "the first goes on");
+    assert!(established(&a, "second"), "the first keeps running");
 }
 
 #[test]
@@ -191,7 +191,7 @@ fn the_log_follows_its_level_and_keeps_secrets() {
     let changed = text(&a.ask(&["log-level", "warn"]).stdout);
     assert_eq!(changed, "log level is warn, was trace\n");
     assert!(text(&a.ask(&["show", "status"]).stdout).contains("log level       warn\n"));
-    // b's goes by its file.
+    // The level of b follows its file.
     let file = folder.path().join("b.toml");
     let old = std::fs::read_to_string(&file).unwrap();
     std::fs::write(&file, format!("{old}[log]\nlevel = \"debug\"\n")).unwrap();
@@ -221,11 +221,11 @@ fn the_log_follows_its_level_and_keeps_secrets() {
     assert!(check.status.success() && !text(&check.stdout).contains(PASSWORD));
     a.child.kill().unwrap();
     let log = a.log();
-    assert!(log.contains(" DEBUG "), "it was at trace: {log}");
+    assert!(log.contains(" DEBUG "), "the level was trace: {log}");
     assert!(!log.contains(PASSWORD) && !log.contains(PASSWORD_FILE), "{log}");
 }
 
-/// Strangers connect, and a peer that never gets further than TCP comes back again and again.
+/// Unknown addresses connect, and a peer that never gets beyond TCP connects again and again.
 #[test]
 fn a_flood_of_connections_is_a_few_lines() {
     let folder = TempDir::new().unwrap();
@@ -237,7 +237,7 @@ fn a_flood_of_connections_is_a_few_lines() {
     let a = Running::start(&folder, "a", &text_of, None);
     let began = a.log().lines().count();
     for n in 0..1_500u32 {
-        // Not a BGP message: another failure each time.
+        // Not a BGP message, and a different failure each time.
         let Ok(mut stream) = TcpStream::connect(format!("127.{net}.0.1:1790")) else { continue };
         let _ = stream.write_all(&n.to_be_bytes().repeat(8));
     }
@@ -262,7 +262,7 @@ const OPEN: [u8; 29] = {
 const KEEPALIVE: [u8; 19] =
     [255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 0, 19, 4];
 
-/// A neighbour that connects and does no more than it is told.
+/// A neighbour that connects and sends only what the test writes.
 fn connect(to: &str) -> TcpStream {
     let stream = TcpStream::connect(to).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -278,8 +278,8 @@ fn message(stream: &mut TcpStream) -> (u8, Vec<u8>) {
     (header[18], body)
 }
 
-/// A peer that never dials waits for nothing once its connection is gone: then its task must sleep,
-/// and take the next connection.
+/// A passive peer has no timer once its connection is gone: its task must sleep, and still accept
+/// the next connection.
 #[test]
 fn a_passive_peer_that_fell_silent_is_served_again() {
     let folder = TempDir::new().unwrap();
@@ -291,9 +291,9 @@ fn a_passive_peer_that_fell_silent_is_served_again() {
     let _a = Running::start(&folder, "a", &text_of, None);
     let mut silent = connect(to);
     silent.write_all(&OPEN).unwrap();
-    let mut heard = Vec::new();
-    silent.read_to_end(&mut heard).unwrap();
-    assert!(heard.ends_with(&[0, 21, 3, 4, 0]), "the hold timer: {heard:?}");
+    let mut received = Vec::new();
+    silent.read_to_end(&mut received).unwrap();
+    assert!(received.ends_with(&[0, 21, 3, 4, 0]), "the hold timer: {received:?}");
     drop(silent);
 
     let mut again = connect(to);
@@ -301,7 +301,8 @@ fn a_passive_peer_that_fell_silent_is_served_again() {
     assert_eq!(message(&mut again).0, 1, "an OPEN");
 }
 
-/// However often a neighbour breaks the protocol: its next connection waits a moment, and is served.
+/// However often a neighbour violates the protocol, its next connection is accepted, after a delay
+/// at most.
 #[test]
 fn a_neighbour_that_always_breaks_the_protocol_is_answered_each_time() {
     let folder = TempDir::new().unwrap();
@@ -322,11 +323,11 @@ fn a_neighbour_that_always_breaks_the_protocol_is_answered_each_time() {
         assert_eq!(answer, Some((3, vec![5, 2, 1])), "fault {fault}");
     }
     let slow = delays.iter().filter(|delay| **delay > Duration::from_millis(500)).count();
-    assert!((2..=4).contains(&slow), "it does not set the pace: {delays:?}");
+    assert!((2..=4).contains(&slow), "connections are damped: {delays:?}");
     assert!(!established(&a, "127.0.0.1"));
 }
 
-/// The neighbour has not closed its side yet when the reload is over.
+/// The neighbour has not closed its side when the reload returns.
 #[test]
 fn a_peer_that_was_taken_out_is_gone_when_reload_returns() {
     let folder = TempDir::new().unwrap();
@@ -352,7 +353,7 @@ fn a_peer_that_was_taken_out_is_gone_when_reload_returns() {
     assert_eq!(cease, Some((3, vec![6, 3])), "Peer De-configured");
 }
 
-/// The control socket of an unknown request, and a client that says nothing.
+/// The control socket answers an unknown request, and a client that sends nothing.
 #[test]
 fn the_control_socket_suggests_what_was_meant() {
     let folder = TempDir::new().unwrap();
@@ -400,7 +401,7 @@ fn completions_are_scripts_that_shells_take() {
     }
 }
 
-/// Called by the names of BIRD's programs, margay is them.
+/// Called by the name of one of BIRD's programs, margay acts as that program.
 #[test]
 fn links_with_birds_names_are_birds_programs() {
     let folder = TempDir::new().unwrap();
@@ -438,10 +439,10 @@ fn links_with_birds_names_are_birds_programs() {
     assert!(name.starts_with(folder.path().join("bird6").to_str().unwrap().as_bytes()));
 }
 
-/// On a machine that is no Calico node: each part that cannot be looked at has its line, and BIRD's
-/// place is looked at where the file says.
+/// On a machine that is not a Calico node: each part that cannot be checked has a line, and BIRD's
+/// sockets are checked at the configured paths.
 #[test]
-fn the_doctor_judges_what_it_can_see() {
+fn the_doctor_checks_what_it_can_see() {
     let folder = TempDir::new().unwrap();
     let bird = |name: &str| folder.path().join(name);
     let objects = bird("objects.yaml");

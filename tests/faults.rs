@@ -1,5 +1,5 @@
-//! Every part of the real program dies once, and once it hangs: what neighbours, the kernel and
-//! whoever started margay see of it.
+//! Every part of the real program is made to panic, and the table to hang: checks what neighbours,
+//! the kernel and the supervisor see.
 
 #![cfg(any(debug_assertions, feature = "fault-injection"))]
 
@@ -18,12 +18,12 @@ use interop::speaker::{Kind, wait_established, wait_paths};
 use interop::wait::{PATIENCE, wait_until};
 
 const PEER_ROUTE: &str = "198.51.100.0/24";
-/// `EX_SOFTWARE`: the exit code of a process whose part has died.
+/// `EX_SOFTWARE`: the exit code after a part has died.
 const DIED: i32 = 70;
-/// How long the death of a part may take to be the death of the process.
+/// Maximum time from the death of a part to the exit of the process.
 const DEATH: Duration = Duration::from_secs(5);
 
-/// margay with faults, and BIRD 2 as its neighbour with graceful restart.
+/// margay with fault injection, and BIRD 2 as its neighbour with graceful restart.
 struct Pair {
     host: Host,
     margay: Daemon,
@@ -97,18 +97,19 @@ impl Pair {
         wait_established(&bird, host.v4())?;
         kernel::wait_gateways(&host, PEER_ROUTE, &[bird_host.v4().to_string()])?;
         if form == Form::Own {
-            // What BIRD is to keep it must have: our start may still wait for it.
+            // BIRD must have received the route that it is to keep: our initial update may still be
+            // pending.
             wait_paths(&bird, "192.0.2.0/24", 1)?;
         }
         Ok(Self { host, margay, control, bird, order })
     }
 
-    /// Gives the order, and gives every part something to do.
+    /// Orders a fault, and gives every part something to do.
     fn order(&self, order: &str) -> Result<()> {
         std::fs::write(&self.order, order)?;
         std::thread::sleep(Duration::from_millis(100));
         let _ = self.control.text(&["health", "--live"]);
-        // Somebody connects to BGP's port, and to HTTP's.
+        // Connects to the ports of BGP and HTTP.
         let connect = "for to in 10.99.0.1/1790 127.0.0.1/9479; do \
                        timeout 2 bash -c \"exec 3<>/dev/tcp/$to\" || true; done";
         self.host.run("bash", &["-c", connect])?;
@@ -143,25 +144,25 @@ fn dies_loudly(part: &str, form: Form) -> Result<()> {
     })
 }
 
-/// A part that hangs: calico-node's liveness probe, `/liveness` and systemd's watchdog find it alike.
+/// A hanging part is detected by calico-node's liveness probe, `/liveness` and systemd's watchdog.
 #[test]
 #[ignore = "needs root and BIRD 2"]
 fn a_table_that_hangs_is_found_by_every_probe() -> Result<()> {
     lab::run("fault-hang", &[Kind::Bird2], |lab| {
         let hosts = (lab.host("a")?, lab.host("b")?);
-        // A path, and no abstract name: those belong to one network namespace.
+        // A path rather than an abstract name, which belongs to one network namespace.
         let socket = hosts.0.file("notify").to_string_lossy().into_owned();
         let manager = UnixDatagram::bind(&socket)?;
         manager.set_read_timeout(Some(PATIENCE))?;
-        let heard = || -> Result<String> {
+        let received = || -> Result<String> {
             let mut text = [0; 64];
             let len = manager.recv(&mut text)?;
             Ok(String::from_utf8_lossy(&text[..len]).into_owned())
         };
         let environment = [("NOTIFY_SOCKET", socket.as_str()), ("WATCHDOG_USEC", "3000000")];
         let pair = Pair::start_with(hosts, Form::Calico, &environment)?;
-        ensure!(heard()? == "READY=1", "not ready first");
-        ensure!(heard()? == "WATCHDOG=1" && heard()? == "WATCHDOG=1", "not alive");
+        ensure!(received()? == "READY=1", "not ready first");
+        ensure!(received()? == "WATCHDOG=1" && received()? == "WATCHDOG=1", "not alive");
         let bird_socket = pair.host.file("bird4.ctl").to_string_lossy().into_owned();
         let birdcl = pair.host.write("birdcl", "")?.with_file_name("birdcl");
         let _ = std::fs::remove_file(&birdcl);
@@ -179,15 +180,15 @@ fn a_table_that_hangs_is_found_by_every_probe() -> Result<()> {
         ensure!(is_alive && text.contains("Daemon is up and running"), "{text}");
         pair.order("hang table")?;
         let (is_alive, text) = ask()?;
-        // Where the table's work was done on a thread that clients share, they are not answered at all.
+        // If the table hangs on a thread that clients share, they get no answer at all.
         ensure!(!is_alive, "{text}");
         ensure!(text.is_empty() || text.contains("table: no answer"), "{text}");
         ensure!(pair.control.text(&["health", "--live"]).is_err(), "health --live says alive");
-        // What was under way when it hung is heard still, and then no more.
+        // Messages sent before it hung may still arrive, but no others.
         manager.set_nonblocking(true)?;
-        while heard().is_ok() {}
+        while received().is_ok() {}
         std::thread::sleep(Duration::from_secs(4));
-        ensure!(heard().is_err(), "the watchdog was told although the table hangs");
+        ensure!(received().is_err(), "the watchdog was notified although the table hangs");
         Ok(())
     })
 }

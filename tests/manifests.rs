@@ -1,8 +1,8 @@
-//! `examples/kubernetes` without a server: each document is read, each argument, variable, probe and port in
-//! it is one that margay knows, and the real program answers at the probes' paths. What a server
-//! says of them is in `interop/tests/manifests_kubernetes.rs`.
+//! Checks `examples/kubernetes` without a server: every document can be read, margay knows every
+//! argument, variable, probe and port in it, and the real program answers at the probes' paths.
+//! `interop/tests/manifests_kubernetes.rs` applies them to a server.
 
-#![allow(clippy::unwrap_used)] // a test: what cannot be read fails it
+#![allow(clippy::unwrap_used)] // a test: a failed unwrap fails it
 
 use std::fs;
 use std::io::{Read, Write};
@@ -17,9 +17,9 @@ use margay::calico::yaml;
 use margay::cli::Cli;
 use serde_json::{Value, json};
 
-/// What kubelet would put into a pod.
+/// The host's address, which kubelet would pass to a pod.
 const HOST_IP: &str = "192.0.2.7";
-/// How long a daemon may take to answer.
+/// Timeout for answers of a daemon.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 fn root() -> PathBuf {
@@ -68,7 +68,7 @@ fn list(value: &Value) -> &[Value] {
     value.as_array().map_or(&[], Vec::as_slice)
 }
 
-/// Pods with margay alone, each with its kind and the file that it is in.
+/// Pods that run only margay, each with its kind and its file.
 fn pods() -> Vec<(PathBuf, Value)> {
     let template = |(path, object): (PathBuf, Value)| {
         let pod = object["spec"]["template"].clone();
@@ -85,14 +85,14 @@ fn margay() -> Command {
     command
 }
 
-/// What a program said, on both outputs, and its exit code.
+/// The exit code of a program, and its text on both outputs.
 fn said(output: &Output) -> (Option<i32>, String) {
     let text = [output.stdout.clone(), output.stderr.clone()].concat();
     (output.status.code(), String::from_utf8(text).unwrap())
 }
 
 #[test]
-fn every_document_is_an_object_or_lists_what_is_there() {
+fn every_document_is_an_object_or_lists_existing_files() {
     let mut kustomized = 0;
     for path in yaml_files(&folder("")) {
         let documents = documents(&path);
@@ -121,9 +121,10 @@ fn every_document_is_an_object_or_lists_what_is_there() {
     assert!(kustomized > 5, "{kustomized} kustomizations");
 }
 
-/// Arguments and probes are parsed as margay parses them; names of ports and volumes are those of the pod.
+/// margay accepts the arguments, and answers the probes; names of ports and volumes exist in the
+/// pod.
 #[test]
-fn pods_run_what_margay_knows_with_no_more_than_they_need() {
+fn pods_use_what_margay_accepts_with_no_more_than_they_need() {
     for (path, pod) in pods() {
         let place = path.display();
         let spec = &pod["spec"];
@@ -175,8 +176,8 @@ fn pods_run_what_margay_knows_with_no_more_than_they_need() {
     assert!(roles.is_empty(), "the speakers need no rights: {roles:?}");
 }
 
-/// A drain and a rolling update take one reflector at a time, zones and nodes have one each, and the process ends its
-/// sessions before the kernel ends it.
+/// Draining and rolling updates stop one reflector at a time, reflectors are spread over zones and
+/// nodes, and the process has time to end its sessions.
 #[test]
 fn reflectors_are_spread_and_taken_out_one_by_one() {
     let objects = objects();
@@ -208,7 +209,7 @@ fn reflectors_are_spread_and_taken_out_one_by_one() {
     assert!(mebibytes("requests") < own && own < mebibytes("limits"), "{own}");
 }
 
-/// `margay check` takes each file as it is, and names what is wrong in it.
+/// `margay check` accepts each file, and reports an error in it.
 #[test]
 fn configurations_are_accepted_and_wrong_ones_named() {
     for (path, _) in pods() {
@@ -232,7 +233,7 @@ fn configurations_are_accepted_and_wrong_ones_named() {
     }
 }
 
-/// A folder of this test, removed at its end.
+/// A folder for a test, removed at its end.
 struct Scratch(PathBuf);
 
 impl Scratch {
@@ -290,7 +291,8 @@ fn wait(what: &str, mut ask: impl FnMut() -> Result<(), String>) {
     }
 }
 
-/// The daemon runs by each file, but for addresses that a test may not have, and answers each probe and scrape.
+/// The daemon runs with each file, except for addresses that a test cannot have, and answers each
+/// probe and scrape.
 #[test]
 fn the_daemon_answers_where_the_manifests_ask() {
     let monitor =
@@ -325,7 +327,7 @@ fn the_daemon_answers_where_the_manifests_ask() {
         assert_eq!(paths, ["/liveness", "/readiness", "/metrics"]);
         for path in &paths {
             let answer = get(port, path).unwrap();
-            // Not ready without a neighbour, which is an answer too.
+            // Without a neighbour it is not ready, which is a valid answer.
             let is_known = answer.starts_with("HTTP/1.1 200 ")
                 || (path == "/readiness" && answer.starts_with("HTTP/1.1 503 "));
             assert!(is_known, "{path}: {answer}");
@@ -335,14 +337,15 @@ fn the_daemon_answers_where_the_manifests_ask() {
         let (code, text) =
             said(&probe.args(&exec[1..]).arg("--socket").arg(&socket).output().unwrap());
         assert_eq!((code, text.as_str()), (Some(0), "alive\n"), "{exec:?}");
-        // Each pod is one that the monitor selects.
+        // The monitor selects each pod.
         let label = &monitor["spec"]["selector"]["matchExpressions"][0];
         let value = &pod["metadata"]["labels"][label["key"].as_str().unwrap()];
         assert!(list(&label["values"]).contains(value), "{value} in {label}");
     }
 }
 
-/// Variables of calico-node are in README, and a wrong value is refused by its name before anything runs.
+/// README lists the variables of calico-node, and a wrong value is refused by name before anything
+/// runs.
 #[test]
 fn variables_of_calico_node_are_known_and_checked() {
     let readme = read(&root().join("README.md"));
@@ -370,7 +373,7 @@ fn variables_of_calico_node_are_known_and_checked() {
 }
 
 #[test]
-fn rights_are_those_that_readme_names() {
+fn rights_are_those_listed_in_readme() {
     let readme = read(&root().join("README.md"));
     assert!(readme.contains("`list` and `watch` of ten kinds, and of each Secret by name"));
     let documents = documents(&folder("rbac.yaml"));
@@ -388,7 +391,7 @@ fn rights_are_those_that_readme_names() {
     assert!(!list(&secrets["resourceNames"]).is_empty(), "each Secret by name");
 }
 
-/// The mesh is only switched off in a step of its own, and the way back begins with switching it on.
+/// The mesh is disabled in a separate step, and the way back begins with enabling it.
 #[test]
 fn the_way_to_reflectors_and_back_is_in_steps() {
     let mesh = |step: &str| {
@@ -425,7 +428,7 @@ fn the_script_says_how_it_is_used() {
     {
         assert_eq!(run(wrong).0, Some(1), "{wrong:?}");
     }
-    // Nobody answers: nothing is begun.
+    // Without a cluster nothing is started.
     let (code, text) = run(&["to-margay"]);
     assert_eq!(code, Some(1), "{text}");
     assert!(text.contains("there is no DaemonSet calico-node in kube-system"), "{text}");

@@ -1,6 +1,6 @@
-//! The manual pages and completions that packages hold, as `examples/manual.rs` writes them.
+//! The manual pages and completions of the packages, as `examples/manual.rs` writes them.
 
-#![allow(clippy::unwrap_used)] // a test: what cannot be read fails it
+#![allow(clippy::unwrap_used)] // a test: a failed unwrap fails it
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -14,7 +14,7 @@ use tempfile::TempDir;
 #[path = "../examples/manual.rs"]
 mod manual;
 
-/// The names of the pages that a command and those below it want.
+/// The names of the pages of a command and its subcommands.
 fn pages(command: &clap::Command, name: &str, wanted: &mut BTreeSet<String>) {
     wanted.insert(format!("{name}.1"));
     for below in command.get_subcommands().filter(|below| !below.is_hide_set()) {

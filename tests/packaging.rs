@@ -1,7 +1,7 @@
-//! What packages are made of, as far as no package has to be built for it: the unit, the
-//! configuration that is installed, and what the manifest lists. `interop/tests/packages.rs` installs them.
+//! The parts of the packages, without building any: the unit, the installed configuration, and the
+//! files that the manifest lists. `interop/tests/packages.rs` installs the packages.
 
-#![allow(clippy::unwrap_used)] // a test: what cannot be read fails it
+#![allow(clippy::unwrap_used)] // a test: a failed unwrap fails it
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -19,7 +19,7 @@ fn metadata(name: &str) -> toml::Value {
     manifest["package"]["metadata"][name].clone()
 }
 
-/// Source and destination, the latter with the name of a file that is not given one.
+/// Source and destination, the latter with the file name added if it lacks one.
 fn assets(of: &toml::Value) -> Vec<(String, String)> {
     let text = |value: &toml::Value| value.as_str().unwrap().to_owned();
     let assets = of["assets"].as_array().unwrap().iter();
@@ -52,7 +52,8 @@ fn both_packages_hold_the_same_files() {
         assert!(source.starts_with("target/package/stage/") || exists(source), "{source}");
     }
     let places = |of| assets(of).into_iter().map(|(_, to)| to).collect::<BTreeSet<String>>();
-    // Debian's completions of zsh have a place of their own; cargo-deb adds unit and licence by itself.
+    // Debian has a different path for zsh completions; cargo-deb adds the unit and the licence
+    // itself.
     let of_deb: BTreeSet<String> = places(&deb)
         .into_iter()
         .map(|to| to.replace("/vendor-completions/", "/site-functions/"))
@@ -64,7 +65,7 @@ fn both_packages_hold_the_same_files() {
     assert_eq!(of_deb, places(&rpm));
 }
 
-/// It is valid, and what it starts harms nobody: it listens nowhere, and writes no kernel route.
+/// It is valid, and starting with it is harmless: no listening socket, and no kernel routes.
 #[test]
 fn the_configuration_that_is_installed_is_harmless() {
     let path = root().join("examples/packaging/margay.toml");
@@ -74,7 +75,7 @@ fn the_configuration_that_is_installed_is_harmless() {
     let text: toml::Table = fs::read_to_string(&path).unwrap().parse().unwrap();
     assert_eq!(text["bgp"]["listen"].as_array().unwrap().len(), 0);
     assert_eq!(text["fib"]["enabled"].as_bool(), Some(false));
-    // What it offers in comments is valid as well.
+    // The settings in its comments are valid as well.
     let all = fs::read_to_string(&path).unwrap();
     let offered: String = all
         .lines()
@@ -89,8 +90,8 @@ fn the_configuration_that_is_installed_is_harmless() {
     assert!(String::from_utf8_lossy(&checked.stdout).contains("tor-1"), "{checked:?}");
 }
 
-/// The exposure that `systemd-analyze security` rates, from 0 to 10. It is mostly the two capabilities
-/// and the network, which a BGP daemon cannot do without.
+/// The exposure that `systemd-analyze security` rates, from 0 to 10. It is mostly the two
+/// capabilities and the network, which a BGP daemon cannot do without.
 const EXPOSURE_MAX: f64 = 2.5;
 
 #[test]
@@ -108,7 +109,7 @@ fn the_unit_is_confined() {
     let line = text.lines().find(|line| line.contains("Overall exposure level")).unwrap();
     let rating = line.split_whitespace().find_map(|word| word.parse::<f64>().ok()).unwrap();
     assert!(rating <= EXPOSURE_MAX, "{text}");
-    // A key that systemd does not know is a warning, and no confinement.
+    // systemd only warns about an unknown key, which then confines nothing.
     let settings = fs::read_to_string(&unit).unwrap();
     for wanted in [
         "Type=notify",

@@ -1,6 +1,6 @@
-//! The repository itself: what documents, manifests and scripts say of each other.
+//! Consistency of the repository: documents, manifests and scripts.
 
-#![allow(clippy::unwrap_used)] // a test: what cannot be read fails it
+#![allow(clippy::unwrap_used)] // a test: a failed unwrap fails it
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -65,13 +65,13 @@ fn every_dependency_is_used() {
             }
         }
     }
-    // Turns a feature on for the package's own tests.
+    // Enables a feature for the package's own tests.
     unused.retain(|entry| entry != "bgp-proto/Cargo.toml: bgp_proto");
     assert_eq!(unused, Vec::<String>::new());
 }
 
-/// As `cargo deny check licenses sources`, which is not everywhere: every package comes from
-/// crates.io or from here, and one of its licences is in `deny.toml`.
+/// As `cargo deny check licenses sources`, which is not installed everywhere: every package comes
+/// from crates.io or from this repository, and one of its licences is in `deny.toml`.
 #[test]
 fn every_licence_and_source_is_allowed() {
     let deny: toml::Table = read("deny.toml").parse().unwrap();
@@ -83,7 +83,7 @@ fn every_licence_and_source_is_allowed() {
         .collect();
     let output = Command::new(env!("CARGO"))
         .args(["metadata", "--format-version=1", "--locked", "--offline"])
-        // What is for other systems was never downloaded.
+        // Packages for other systems are not downloaded.
         .args(["--filter-platform", "x86_64-unknown-linux-gnu"])
         .current_dir(root())
         .output()
@@ -105,7 +105,8 @@ fn every_licence_and_source_is_allowed() {
     assert_eq!(wrong, Vec::<String>::new());
 }
 
-/// Whether an SPDX expression can be met: `AND` binds closer than `OR`, `/` is an old `OR`.
+/// Whether an SPDX expression can be satisfied: `AND` binds more tightly than `OR`, and `/` is an
+/// old form of `OR`.
 fn is_allowed(expression: &str, allowed: &BTreeSet<&str>) -> bool {
     let flat = expression.replace(['(', ')'], " ").replace('/', " OR ");
     // `(A OR B) AND C`: each part must be met.
@@ -135,7 +136,7 @@ fn licence_expressions_are_read() {
     }
 }
 
-/// The oldest compiler that is promised is the one that CI builds with.
+/// The minimum supported compiler is the one with which CI builds.
 #[test]
 fn one_version_of_rust_is_promised_and_built() {
     let manifest: toml::Table = read("Cargo.toml").parse().unwrap();
@@ -146,7 +147,7 @@ fn one_version_of_rust_is_promised_and_built() {
     assert!(read("CONTRIBUTING.md").contains(&format!("Rust {promised}")), "CONTRIBUTING.md");
 }
 
-/// What scrapes show is named in one place, so that no name is given twice.
+/// Metric names are defined in one place, so that none is defined twice.
 #[test]
 fn metric_names_are_in_one_place() {
     let is_elsewhere = |path: &PathBuf| {
@@ -172,7 +173,8 @@ fn no_test_passes_by_skipping_itself() {
     assert_eq!(found, Vec::<PathBuf>::new());
 }
 
-/// Every path and section that a document or a comment names is in the repository.
+/// Every path that a document or a comment names exists in the repository, and every section
+/// belongs to a named publication.
 #[test]
 fn references_resolve() {
     let mut wrong = Vec::new();
@@ -194,7 +196,7 @@ fn references_resolve() {
     assert_eq!(wrong, Vec::<String>::new(), "{} references", wrong.len());
 }
 
-/// What a line refers to that a clone does not hold. Its words are added to `before`.
+/// The references of a line that do not resolve. The words of the line are added to `before`.
 fn unresolved<'t>(line: &'t str, from: &Path, before: &mut Vec<&'t str>) -> Vec<String> {
     const FOLDERS: [&str; 7] =
         ["src/", "bgp-proto/", "interop/", "benches/", "examples/", "fuzz/", "tests/"];

@@ -1,4 +1,4 @@
-//! Who may read: certificates, users, tokens.
+//! Access to etcd: certificates, users and tokens.
 
 use std::fs;
 use std::path::Path;
@@ -15,7 +15,7 @@ use tempfile::TempDir;
 use crate::consumer::Consumer;
 use crate::etcd::{Etcd, Options, node, peer, put_all};
 
-/// An authority with a name, for servers on the loopback.
+/// A certificate authority for servers on the loopback.
 fn authority(folder: &TempDir, name: &str) -> Pki {
     Pki::new(&folder.path().join(name), name, "DNS:localhost,IP:127.0.0.1,IP:::1").unwrap()
 }
@@ -52,7 +52,7 @@ fn with_tls(etcd: &Etcd, tls: TlsFiles) -> EtcdConfig {
     EtcdConfig { tls, ..etcd.config() }
 }
 
-/// What is said about an attempt that cannot succeed.
+/// The reason given for an attempt that cannot succeed.
 async fn reason(config: EtcdConfig) -> String {
     let mut consumer = Consumer::start(config);
     consumer.until("away", Consumer::is_away).await;
@@ -105,14 +105,14 @@ async fn certificates_are_checked_on_both_sides_and_renewed_ones_come_into_use()
     let text = reason(with_tls(&etcd, no_pem)).await;
     assert!(text.contains("holds no certificate"), "{text}");
 
-    // A certificate of ours that expired, and is renewed in its place.
+    // Our certificate expired, and is replaced by a renewed one.
     let mut late = Consumer::start(with_tls(&etcd, files(&pki, "old")));
     late.until("refused", Consumer::is_away).await;
     pki.issue("old", "margay", When::Always).unwrap();
     late.until("let in", Consumer::is_current).await;
     assert_eq!(late.known, consumer.known);
 
-    // The server's expires under a consumer; etcd reads it at every handshake.
+    // The server's certificate expires during a session; etcd reads it on every handshake.
     pki.issue("server", "etcd", When::Past).unwrap();
     let text = reason(with_tls(&etcd, files(&pki, "client"))).await;
     assert!(text.to_lowercase().contains("expired"), "{text}");
@@ -120,7 +120,7 @@ async fn certificates_are_checked_on_both_sides_and_renewed_ones_come_into_use()
     etcd.kill();
     etcd.restart().await;
     consumer.until("away", |c| c.is_away() && c.reason().to_lowercase().contains("expired")).await;
-    assert_eq!(consumer.known.len(), 1, "the state stays in force");
+    assert_eq!(consumer.known.len(), 1, "the last state stays in force");
     pki.issue("server", "etcd", When::Always).unwrap();
     consumer.until("back", Consumer::is_current).await;
     assert_eq!((consumer.lists, consumer.changes), (1, 0));
@@ -173,13 +173,14 @@ async fn users_with_tokens_that_die_and_passwords_that_change() {
     let text = reason(etcd.config()).await;
     assert!(text.contains("user name is empty"), "{text}");
 
-    // Longer than a token lives; then a list on the connection that is there.
+    // Longer than the lifetime of a token; then a list on the existing connection.
     consumer.read_for(Duration::from_millis(2500)).await;
     put_all(&mut root, &[peer("b", 2)]).await;
     consumer.until("a change after the token's death", |c| c.known.len() == 2).await;
     assert_eq!(consumer.states.len(), 1, "{:?}", consumer.states);
 
-    // The password changes: what is open stays; after a restart the new one is read from the file.
+    // The password changes: open connections stay; after a restart the new one is read from the
+    // file.
     root.user_change_password("margay", "s3cret-three").await.unwrap();
     let revision = root.get("x", None).await.unwrap().header().unwrap().revision();
     root.compact(revision, Some(CompactionOptions::new())).await.unwrap();
@@ -188,7 +189,7 @@ async fn users_with_tokens_that_die_and_passwords_that_change() {
     consumer
         .until("refused", |c| c.is_away() && c.reason().contains("authentication failed"))
         .await;
-    assert_eq!(consumer.known.len(), 2, "the state stays in force");
+    assert_eq!(consumer.known.len(), 2, "the last state stays in force");
     write_password(&password_file, "s3cret-three");
     consumer.until("let in", Consumer::is_current).await;
     let mut root = as_root(&etcd).await;
@@ -198,7 +199,7 @@ async fn users_with_tokens_that_die_and_passwords_that_change() {
     assert_eq!((consumer.lists, consumer.changes), (1, 2));
 }
 
-/// etcd takes the common name of the certificate for the user.
+/// etcd uses the common name of the certificate as the user.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs etcd and openssl"]
 async fn users_by_certificate() {

@@ -1,4 +1,4 @@
-//! A consumer of the source, and what it knows.
+//! A consumer of the source, with the objects that it has received.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -18,7 +18,7 @@ pub(crate) struct Consumer {
     pub(crate) faults: BTreeMap<ObjectId, String>,
     pub(crate) problems: Vec<Problem>,
     pub(crate) state: State,
-    /// Every state there was.
+    /// All states received.
     pub(crate) states: Vec<State>,
     pub(crate) lists: usize,
     pub(crate) changes: usize,
@@ -40,7 +40,7 @@ impl Consumer {
         }
     }
 
-    /// One that has its list.
+    /// A consumer that has received its list.
     pub(crate) async fn current(config: EtcdConfig) -> Consumer {
         let mut consumer = Consumer::start(config);
         consumer.until("the first list", Consumer::is_current).await;
@@ -82,12 +82,12 @@ impl Consumer {
                     None => drop(self.known.remove(&id)),
                 }
             }
-            // The state before stays in force.
+            // The previous state stays in force.
             Err(fault) => drop(self.faults.insert(id, fault.to_string())),
         }
     }
 
-    /// Reads until something holds; fails when it does not in time.
+    /// Reads events until a condition holds; panics after a timeout.
     pub(crate) async fn until(&mut self, what: &str, holds: impl Fn(&Consumer) -> bool) {
         let end = Instant::now() + PATIENCE;
         while !holds(self) {
@@ -104,7 +104,7 @@ impl Consumer {
         }
     }
 
-    /// Reads for a while.
+    /// Reads events for a time.
     pub(crate) async fn read_for(&mut self, time: Duration) {
         let end = Instant::now() + time;
         while let Ok(event) = timeout_at(end, self.receiver.recv()).await {
@@ -127,12 +127,12 @@ impl Consumer {
         }
     }
 
-    /// Names of what is known, with their kinds.
+    /// Kinds and names of the known objects.
     pub(crate) fn names(&self) -> Vec<String> {
         self.known.keys().map(ToString::to_string).collect()
     }
 
-    /// Reads until what is known is what a consumer that starts afresh knows.
+    /// Reads events until the known objects equal those of a new consumer.
     pub(crate) async fn until_as_fresh(&mut self, config: EtcdConfig) {
         self.until("current", Consumer::is_current).await;
         let fresh = Consumer::current(config).await;

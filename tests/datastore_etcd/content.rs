@@ -1,4 +1,4 @@
-//! What is in etcd: changes, many objects, large ones, and ones that cannot be read.
+//! The content of etcd: changes, many objects, large ones, and ones that cannot be read.
 
 use std::time::{Duration, Instant};
 
@@ -28,7 +28,7 @@ async fn what_bgp_reads_is_listed_and_followed_and_nothing_else() {
     }
     put_all(&mut client, &[node(1, 0), peer("a", 1)]).await;
     let mut consumer = Consumer::current(etcd.config()).await;
-    // A pool without a CIDR is named, not known.
+    // A pool without a CIDR is reported, and not known.
     assert_eq!(consumer.faults.len(), 1, "{:?}", consumer.faults);
     let all = [
         "Node/n1",
@@ -63,8 +63,8 @@ async fn what_bgp_reads_is_listed_and_followed_and_nothing_else() {
     tokio::time::timeout(Duration::from_secs(5), task).await.expect("it ends").unwrap();
 }
 
-/// 6,000 nodes and 20 objects of 1 MiB: 30 MiB in all, which are many pages, some of them too large
-/// to be read at once.
+/// 6,000 nodes and 20 objects of 1 MiB: 30 MiB in many pages, some of which exceed the maximum
+/// message size.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs etcd and openssl"]
 async fn lists_and_changes_of_many_megabytes() {
@@ -81,7 +81,7 @@ async fn lists_and_changes_of_many_megabytes() {
     println!("{} objects, 30 MiB: listed in {:?}", consumer.known.len(), start.elapsed());
     assert_eq!(consumer.known.len(), 6020);
 
-    // Into a consumer that does not read meanwhile.
+    // The consumer does not read in the meantime.
     for number in 0..12 {
         let (key, value) = node(20_000 + number, 1 << 20);
         put(&mut client, &key, value).await;
@@ -96,7 +96,7 @@ async fn lists_and_changes_of_many_megabytes() {
     assert_eq!(consumer.states.len(), 1, "never away: {:?}", consumer.states);
 }
 
-/// Ten thousand changes while the consumer is busy: it finds the last of each object.
+/// Ten thousand changes while the consumer is busy: it receives the last one of each object.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs etcd and openssl"]
 async fn a_consumer_that_falls_behind_finds_the_last_state() {
@@ -119,7 +119,7 @@ async fn a_consumer_that_falls_behind_finds_the_last_state() {
     consumer.until_as_fresh(etcd.config()).await;
 }
 
-/// Values that cannot be read, in every kind, before and after ones that can.
+/// Unreadable values of every kind, before and after readable ones.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs etcd and openssl"]
 async fn garbage_of_every_kind_stops_nothing() {
@@ -145,7 +145,7 @@ async fn garbage_of_every_kind_stops_nothing() {
         false => "{}",
     };
 
-    // First readable, then garbage: what was known stays.
+    // First readable, then garbage: the known state is kept.
     for key in &keys {
         put(&mut client, key, good(key)).await;
     }
@@ -163,7 +163,7 @@ async fn garbage_of_every_kind_stops_nothing() {
     assert_eq!(consumer.faults.len(), 7, "{:?}", consumer.faults);
     assert_eq!(consumer.known, before);
 
-    // Keys that are wrong themselves.
+    // Keys that are wrong.
     for key in [
         &b"/calico/ipam/v2/host/me/ipv4/block/10.65.1.9-26"[..],
         b"/calico/ipam/v2/host/me/ipv4/block/garbage",
@@ -179,7 +179,7 @@ async fn garbage_of_every_kind_stops_nothing() {
     assert_eq!(fresh.faults, consumer.faults);
     assert_eq!(fresh.known.len(), 0);
 
-    // And it heals.
+    // Then all are fixed.
     for key in keys.iter().chain([&format!("{RESOURCES}/nodes/last")]) {
         put(&mut client, key, good(key)).await;
     }
@@ -188,7 +188,7 @@ async fn garbage_of_every_kind_stops_nothing() {
     assert_eq!((consumer.known.len(), consumer.lists), (7, 1));
 }
 
-/// Lists while everything changes and every revision but the last is compacted away.
+/// Lists while objects change and all revisions but the last are compacted.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs etcd and openssl"]
 async fn compaction_at_any_moment() {

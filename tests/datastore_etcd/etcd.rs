@@ -1,4 +1,4 @@
-//! An etcd of the test's own.
+//! Starts an etcd for a test.
 
 use std::fs::{self, File};
 use std::net::TcpListener;
@@ -11,7 +11,7 @@ use margay::datastore::{Blocks, EtcdConfig, Timings, TlsFiles};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-/// Longest wait for anything.
+/// Timeout of every wait.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Where Calico keeps its resources.
@@ -21,7 +21,7 @@ pub(crate) const RESOURCES: &str = "/calico/resources/v3/projectcalico.org";
 #[derive(Clone, Default)]
 pub(crate) struct Options {
     pub(crate) flags: Vec<String>,
-    /// With `https`: the flags bring the certificates.
+    /// With `https`, the flags name the certificates.
     pub(crate) scheme: Option<&'static str>,
     /// Default 127.0.0.1.
     pub(crate) host: Option<&'static str>,
@@ -37,11 +37,11 @@ pub(crate) struct Etcd {
     cluster: String,
     options: Options,
     child: Option<Child>,
-    /// Last, so that it outlives the process.
+    /// Last field, so that it is dropped after the process.
     folder: TempDir,
 }
 
-/// Ports that nobody listens on, all different.
+/// Distinct ports on which nothing listens.
 fn free_ports(count: usize) -> Vec<u16> {
     let sockets: Vec<TcpListener> =
         (0..count).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
@@ -61,7 +61,7 @@ impl Etcd {
 
     /// A healthy etcd of several members.
     pub(crate) async fn cluster(members: usize, options: Options) -> Vec<Etcd> {
-        // Somebody else may take a port between the look and the start: then once more.
+        // Another process may take a port between the check and the start: then try again.
         for _ in 0..5 {
             let mut cluster = Self::members(members, &options);
             cluster.iter_mut().for_each(Etcd::run);
@@ -101,10 +101,10 @@ impl Etcd {
         (0..count).map(member).collect()
     }
 
-    /// Starts the process, on the data that is there.
+    /// Starts the process with the existing data.
     pub(crate) fn run(&mut self) {
         let log = File::options().create(true).append(true).open(&self.log).unwrap();
-        // It goes with the thread of the test, however that ends.
+        // It is killed when the thread of the test ends, however it ends.
         let child = Command::new("setpriv")
             .args(["--pdeathsig", "KILL", "--", "etcd", "--name", &self.name, "--data-dir"])
             .arg(&self.data)
@@ -121,7 +121,7 @@ impl Etcd {
         self.child = Some(child.unwrap());
     }
 
-    /// Whether it accepts connections in time; not if its process ends before.
+    /// Whether it accepts connections in time; false if its process ends before.
     async fn is_listening(&mut self) -> bool {
         let address = self.url.split_once("://").unwrap().1.to_owned();
         let end = Instant::now() + PATIENCE;
@@ -164,7 +164,7 @@ impl Etcd {
         self.folder.path()
     }
 
-    /// What a snapshot is restored with, so that it is the same cluster.
+    /// The arguments to restore a snapshot as the same cluster.
     pub(crate) fn restore_arguments(&self) -> Vec<String> {
         ["--name", &self.name, "--initial-cluster", &self.cluster]
             .into_iter()
@@ -173,7 +173,7 @@ impl Etcd {
             .collect()
     }
 
-    /// A client of the test's own.
+    /// A client for the test.
     pub(crate) async fn client(&self) -> Client {
         self.client_with(ConnectOptions::new()).await
     }
@@ -195,7 +195,7 @@ impl Etcd {
         }
     }
 
-    /// How margay reaches it, with short times.
+    /// margay's configuration for it, with short timeouts.
     pub(crate) fn config(&self) -> EtcdConfig {
         config(&[self])
     }
@@ -228,9 +228,9 @@ pub(crate) async fn put(client: &mut Client, key: &str, value: impl Into<Vec<u8>
     client.put(key, value, None::<PutOptions>).await.unwrap();
 }
 
-/// Writes many keys, a hundred in a transaction. A cluster that elects a leader on a busy machine may
-/// not answer in its own time: then it is asked what became of the transaction, and told again if
-/// nothing did.
+/// Writes many keys, a hundred per transaction. A cluster that elects a leader on a busy machine
+/// may not answer in time: then it is checked whether the transaction was applied, and if not, it
+/// is repeated.
 pub(crate) async fn put_all(client: &mut Client, pairs: &[(String, String)]) {
     for part in pairs.chunks(100) {
         let puts: Vec<TxnOp> = part
@@ -250,13 +250,13 @@ pub(crate) async fn put_all(client: &mut Client, pairs: &[(String, String)]) {
     }
 }
 
-/// Whether the key has this value; not if nobody answers.
+/// Whether the key has this value; false without an answer.
 async fn holds(client: &mut Client, key: &str, value: &str) -> bool {
     let answer = client.get(key, None).await;
     answer.is_ok_and(|got| got.kvs().first().is_some_and(|kv| kv.value() == value.as_bytes()))
 }
 
-/// A node with an address made of its number, padded with annotations that BGP does not read.
+/// A node with an address derived from its number, padded with annotations that BGP does not read.
 pub(crate) fn node(number: u32, padding: usize) -> (String, String) {
     let [_, b, c, d] = number.to_be_bytes();
     let padding = "x".repeat(padding);

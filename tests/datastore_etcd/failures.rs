@@ -22,7 +22,7 @@ async fn killed_and_started_again() {
         consumer.until("away", Consumer::is_away).await;
         assert!(consumer.reason().contains("refused") || !consumer.reason().is_empty());
         consumer.read_for(Duration::from_millis(500)).await;
-        assert!(consumer.is_away() && consumer.known == known, "the state stays in force");
+        assert!(consumer.is_away() && consumer.known == known, "the last state stays in force");
         assert!(consumer.reason().contains("Connection refused"), "{}", consumer.reason());
         etcd.restart().await;
         let mut client = etcd.client().await;
@@ -30,11 +30,11 @@ async fn killed_and_started_again() {
         consumer.until("both", |c| c.known.len() == known.len() + 1).await;
         consumer.until_as_fresh(etcd.config()).await;
     }
-    // Nothing was told twice.
+    // Nothing was sent twice.
     assert_eq!((consumer.lists, consumer.changes), (1, 4));
 }
 
-/// Back-off is for failures in a row: a connection that listed and followed was good.
+/// Back-off is for consecutive failures: a connection that listed and followed changes resets it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs etcd and openssl"]
 async fn each_of_many_restarts_is_followed_at_once() {
@@ -66,7 +66,7 @@ async fn frozen_and_thawed() {
     let mut client = etcd.client().await;
     put_all(&mut client, &[peer("a", 1)]).await;
     let mut consumer = Consumer::current(etcd.config()).await;
-    // Silence without frost is no reason to leave.
+    // An idle etcd does not cause a reconnection.
     consumer.read_for(Duration::from_secs(2)).await;
     assert_eq!(consumer.states.len(), 1, "{:?}", consumer.states);
 
@@ -75,7 +75,7 @@ async fn frozen_and_thawed() {
     consumer.until("away", Consumer::is_away).await;
     assert!(consumer.reason().contains("nothing heard for 1.5s"), "{}", consumer.reason());
     assert!(start.elapsed() < Duration::from_secs(4), "{:?}", start.elapsed());
-    // While it is frozen attempts to connect hang, and are given up.
+    // While it is frozen, attempts to connect hang and time out.
     consumer.until("given up", |c| c.is_away() && c.reason().contains("for 3s")).await;
     assert_eq!(consumer.known.len(), 1);
     etcd.signal(Signal::CONT);
@@ -92,7 +92,7 @@ async fn the_other_members_take_over() {
     put_all(&mut client, &[peer("a", 1)]).await;
     let all = config(&cluster.iter().collect::<Vec<_>>());
     let mut consumers = Vec::new();
-    // Each begins anywhere: some at the member that is lost.
+    // Each starts with a random member: some with the lost one.
     for _ in 0..6 {
         consumers.push(Consumer::current(all.clone()).await);
     }
@@ -107,7 +107,7 @@ async fn the_other_members_take_over() {
     for consumer in &mut consumers {
         consumer.until("with one member dead", |c| c.known.len() == 3).await;
     }
-    // Without a majority nobody may go on to believe that nothing changes.
+    // Without a majority the source must become unavailable, rather than appear unchanged.
     cluster[1].kill();
     for consumer in &mut consumers {
         consumer.until("without a majority", Consumer::is_away).await;
@@ -157,7 +157,7 @@ async fn restored_from_an_older_snapshot() {
     etcd.restart().await;
     consumer.until("the old state", |c| c.changes == 3).await;
     assert_eq!(consumer.names(), ["BGPPeer/changed", "BGPPeer/kept", "BGPPeer/withdrawn"]);
-    // Revisions that were there before have another meaning: they are followed all the same.
+    // Revisions that existed before now have another content: changes are followed nevertheless.
     let mut client = etcd.client().await;
     for asn in 3..10 {
         put_all(&mut client, &[peer("changed", asn)]).await;
@@ -186,7 +186,7 @@ async fn full() {
         assert!(written < 100, "it never gets full");
     };
     assert!(error.contains("database space exceeded"), "{error}");
-    // What is there can be read, by those that are there and by those that come.
+    // The data can still be read, by existing and by new consumers.
     consumer.until("what was written", |c| c.known.len() == 4).await;
     consumer.until_as_fresh(etcd.config()).await;
     consumer.read_for(Duration::from_millis(1000)).await;

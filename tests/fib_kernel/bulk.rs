@@ -29,7 +29,7 @@ fn a_hundred_thousand_routes_with_churn_end_as_wanted() {
             let kind = kinds[((i + generation) % 248) as usize].clone();
             (prefix(i), Some(FibRoute::new(prefix(i), kind)))
         };
-        // While the first are on their way, everything changes twice and a third goes.
+        // While the first are being written, everything changes twice and a third is withdrawn.
         fib.fib.submit((0..COUNT).map(|i| route(i, 0)));
         fib.fib.submit((0..COUNT).map(|i| route(i, 1)));
         fib.fib.submit((0..COUNT).filter(|i| i % 3 == 0).map(|i| (prefix(i), None)));
@@ -51,7 +51,7 @@ fn a_hundred_thousand_routes_with_churn_end_as_wanted() {
         let extra = actual.difference(&expected).next();
         assert!(missing.is_none() && extra.is_none(), "missing {missing:?}, extra {extra:?}");
 
-        // The whole table survives an interface that goes down and comes back.
+        // The whole table is restored after an interface goes down and up.
         ip("link set v0 down");
         ip("link set v0 up");
         eventually("all are back", || {
@@ -60,12 +60,12 @@ fn a_hundred_thousand_routes_with_churn_end_as_wanted() {
         });
         assert_eq!(routes("route show proto 12").len() as u64, count);
 
-        // A page of the view is cheap and in order.
+        // A page of the view is in order.
         let page = fib.fib.view(Some(prefix(4)), 3);
         let prefixes: Vec<Prefix> = page.iter().map(|row| row.prefix).collect();
         assert_eq!(prefixes, [prefix(5), prefix(7), prefix(8)]);
 
-        // A restart adopts all of it and writes only the difference.
+        // A restart adopts all routes and writes only the difference.
         fib.stop(Leave::Keep);
         let again = Running::start(without_metric());
         assert_eq!(again.fib.counters().installed, count);
@@ -85,7 +85,8 @@ fn a_hundred_thousand_routes_with_churn_end_as_wanted() {
     });
 }
 
-/// There the kernel grants no large receive buffer, and every refusal takes room in it.
+/// In a rootless container the kernel grants no large receive buffer, which has to hold every
+/// refusal.
 #[test]
 #[ignore = "needs root"]
 fn thousands_of_refusals_fit_in_a_rootless_container() {
@@ -94,7 +95,7 @@ fn thousands_of_refusals_fit_in_a_rootless_container() {
         veth("v0", "10.0.0.1/24", "");
         let fib = Running::started();
         let way = hop("", "v0");
-        // Each over a gateway of its own, so that each is asked for.
+        // Each over its own gateway, so that each is sent to the kernel.
         fib.fib.submit((0..COUNT).map(|i| {
             let gateway = format!("10.{}.{}.9", 100 + i / 250, i % 250);
             let hop = Hop { gateway: Some(gateway.parse().unwrap()), ..way };

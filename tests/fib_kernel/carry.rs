@@ -35,8 +35,8 @@ fn another_protocol_number_takes_the_routes_over_in_place() {
 
 #[test]
 #[ignore = "needs root"]
-fn another_table_has_the_routes_before_the_old_one_has_them_no_more() {
-    let name = "carry::another_table_has_the_routes_before_the_old_one_has_them_no_more";
+fn routes_are_added_to_another_table_before_the_old_one_loses_them() {
+    let name = "carry::routes_are_added_to_another_table_before_the_old_one_loses_them";
     in_namespace(name, || {
         veth("v0", "10.0.0.1/24", "2001:db8::1/64");
         ip("route add 10.1.0.0/16 via 10.0.0.2 proto 12");
@@ -50,7 +50,7 @@ fn another_table_has_the_routes_before_the_old_one_has_them_no_more() {
         assert_eq!(
             routes("route show table 777"),
             ["10.1.0.0/16 via 10.0.0.2 dev v0 proto 12", "10.2.0.0/16 via 10.0.0.9 dev v0 proto 4"],
-            "somebody else's route keeps its place"
+            "another program's route keeps its place"
         );
         assert_eq!(routes("-6 route show table 777").len(), 1);
     });
@@ -58,8 +58,8 @@ fn another_table_has_the_routes_before_the_old_one_has_them_no_more() {
 
 #[test]
 #[ignore = "needs root"]
-fn where_no_routes_are_written_any_more_those_of_before_go() {
-    let name = "carry::where_no_routes_are_written_any_more_those_of_before_go";
+fn with_writing_disabled_routes_of_an_earlier_run_are_deleted() {
+    let name = "carry::with_writing_disabled_routes_of_an_earlier_run_are_deleted";
     in_namespace(name, || {
         veth("v0", "10.0.0.1/24", "2001:db8::1/64");
         ip("route add 10.1.0.0/16 via 10.0.0.2 proto 12");
@@ -70,7 +70,7 @@ fn where_no_routes_are_written_any_more_those_of_before_go() {
         assert!(routes("route show proto 12").is_empty());
         assert!(routes("-6 route show proto 12").is_empty());
         assert_eq!(routes("route show proto 4").len(), 1);
-        // A table that nobody has written to.
+        // A table that was never written to.
         assert_eq!(carry_over(Place { table: 4711, ..OLD }, None).unwrap(), carried(0));
     });
 }

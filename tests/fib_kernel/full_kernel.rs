@@ -1,4 +1,4 @@
-//! Under a kernel with IPIP, VRF, dummy and MPLS.
+//! Tests under a kernel with IPIP, VRF, dummy and MPLS.
 
 use bgp_proto::types::{FibKind, Hop};
 use interop::full_kernel;
@@ -27,8 +27,8 @@ fn in_namespace_already() -> bool {
 
 #[test]
 #[ignore = "needs root and interop/setup.sh vm"]
-fn the_table_of_a_vrf_is_resolved_in_by_itself() {
-    let name = "full_kernel::the_table_of_a_vrf_is_resolved_in_by_itself";
+fn next_hops_in_a_vrf_are_resolved_in_its_table_only() {
+    let name = "full_kernel::next_hops_in_a_vrf_are_resolved_in_its_table_only";
     under_full_kernel(name, &["vrf", "dummy"], || {
         veth("v0", "10.0.0.1/24", "");
         ip("link add red type vrf table 100");
@@ -52,12 +52,12 @@ fn the_table_of_a_vrf_is_resolved_in_by_itself() {
         inside.want("10.8.0.0/16", via("10.0.1.2", "v1"));
         inside.wait_state("10.8.0.0/16", FibState::Installed);
         assert_eq!(routes("route show table 100 proto 12"), ["10.8.0.0/16 via 10.0.1.2 dev v1"]);
-        // An interface that enters the VRF takes its networks along.
+        // The networks of an interface move with it into the VRF.
         ip("link set v0 master red");
         ip("addr replace 10.0.0.1/24 dev v0");
         becomes(&inside, "10.0.0.2", Some(("10.0.0.2", "v0")));
         becomes(&outside, "10.0.0.2", None);
-        // The VRF goes, and with it the table's routes; what is left is a table like any other.
+        // Deleting the VRF deletes the table's routes; afterwards it is an ordinary table.
         ip("link del red");
         becomes(&inside, "10.7.0.2", Some(("10.7.0.2", "d0")));
         outside.stop(Leave::Withdraw);
@@ -105,8 +105,8 @@ fn routes_through_an_ipip_tunnel_follow_it() {
 
 #[test]
 #[ignore = "needs root and interop/setup.sh vm"]
-fn a_route_with_a_label_is_no_way_to_a_next_hop() {
-    let name = "full_kernel::a_route_with_a_label_is_no_way_to_a_next_hop";
+fn a_route_with_a_label_does_not_resolve_a_next_hop() {
+    let name = "full_kernel::a_route_with_a_label_does_not_resolve_a_next_hop";
     under_full_kernel(name, &["mpls_router", "mpls_iptunnel"], || {
         veth("v0", "10.0.0.1/24", "");
         ip("route add 10.9.0.0/16 via 10.0.0.9");

@@ -11,7 +11,7 @@ use crate::namespace::{
     Monitor, Running, eventually, hop, in_namespace, in_user_namespace, ip, routes, veth,
 };
 
-/// BGP next hops, anywhere.
+/// A BGP next hop that is on no link.
 const NEXT_HOP: &str = "192.0.2.7";
 const NEXT_HOP_V6: &str = "2001:db8:ffff::7";
 
@@ -19,14 +19,14 @@ fn config(next_hops: NextHopForm) -> FibConfig {
     FibConfig { next_hops, ..FibConfig::default() }
 }
 
-/// Started with objects, and past the start.
+/// A FIB with next-hop objects, after its start-up.
 pub(crate) fn with_objects() -> Running {
     let fib = Running::start(config(NextHopForm::Objects));
     fib.fib.end_of_startup();
     fib
 }
 
-/// Wants a route that rests on a BGP next hop.
+/// Submits a route that depends on a BGP next hop.
 fn want(fib: &Running, prefix: &str, next_hop: &str, (gateway, dev): (&str, &str)) {
     let kind = FibKind::Unicast(vec![hop(gateway, dev)]);
     let prefix: Prefix = prefix.parse().unwrap();
@@ -35,7 +35,7 @@ fn want(fib: &Running, prefix: &str, next_hop: &str, (gateway, dev): (&str, &str
     fib.fib.submit([(prefix, Some(route))]);
 }
 
-/// Says how a next hop is reached.
+/// Reports how a next hop is reached.
 fn resolve(fib: &Running, next_hop: &str, (gateway, dev): (&str, &str)) {
     let state = NextHopState::Via {
         hops: vec![hop(gateway, dev)],
@@ -55,7 +55,7 @@ fn ours() -> Vec<String> {
     ["route show proto 12", "-6 route show proto 12"].map(routes).concat()
 }
 
-/// Waits until every route of ours goes over an object and this gateway.
+/// Waits until every route of ours uses an object and this gateway.
 fn all_go_over(count: usize, gateway: &str) {
     let via = format!("via {gateway} ");
     eventually(&format!("{count} routes go over {gateway}"), || {
@@ -77,7 +77,7 @@ fn the_routes_behind_a_next_hop_move_with_one_request() {
         for i in 0..200 {
             want(&fib, &format!("10.66.{i}.0/24"), NEXT_HOP, a);
         }
-        // Another metric, in the same group.
+        // Another metric, over the same group.
         let odd: Prefix = "10.67.0.0/16".parse().unwrap();
         let kind = FibKind::Unicast(vec![hop(a.0, a.1)]);
         let next_hop = Some(NEXT_HOP.parse().unwrap());
@@ -87,7 +87,7 @@ fn the_routes_behind_a_next_hop_move_with_one_request() {
         assert_eq!(objects().len(), 2, "a leg and a group: {:?}", objects());
         assert_eq!(fib.fib.counters().next_hop_objects, 2);
 
-        // Others behind the same gateway stay when the next hop moves.
+        // Routes of another next hop with the same gateway stay when the next hop moves.
         want(&fib, "10.68.0.0/16", "192.0.2.8", a);
         fib.wait_state("10.68.0.0/16", FibState::Installed);
         let before = fib.fib.counters().writes;
@@ -96,14 +96,14 @@ fn the_routes_behind_a_next_hop_move_with_one_request() {
             let moved = ours().into_iter().filter(|line| line.contains("via 10.0.1.2 "));
             (moved.count() == 201).then_some(())
         });
-        // The new leg, and the group. The old leg is the other group's still.
+        // The new leg and the group. The old leg is still in use by the other group.
         assert_eq!(fib.fib.counters().writes - before, 2);
         assert!(
             fib.row("10.66.7.0/24").unwrap().gateways[0].via == Some("10.0.1.2".parse().unwrap())
         );
         assert!(routes("route show 10.68.0.0/16")[0].contains("via 10.0.0.2 "));
 
-        // What the owner submits then is there already.
+        // The routes that the owner submits afterwards are installed already.
         for i in 0..200 {
             want(&fib, &format!("10.66.{i}.0/24"), NEXT_HOP, b);
         }
@@ -149,7 +149,7 @@ fn the_next_run_adopts_the_objects_or_does_without() {
         installed(&fib);
         let (first_routes, first_objects) = (ours(), objects());
         assert_eq!(first_objects.len(), 1 + 4 + 3, "{first_objects:?}");
-        // As after kill -9: nobody had the time for anything.
+        // As after kill -9: no clean-up.
         drop(fib);
 
         let mut monitor = Monitor::start();
@@ -163,11 +163,11 @@ fn the_next_run_adopts_the_objects_or_does_without() {
 
         let fib = Running::start(config(NextHopForm::Inline));
         wants(&fib);
-        assert_eq!(objects().len(), 8, "nothing goes before the start is over");
+        assert_eq!(objects().len(), 8, "nothing is deleted before the end of start-up");
         fib.fib.end_of_startup();
         installed(&fib);
         eventually("ours are gone", || (objects().len() == 1).then_some(()));
-        assert!(objects()[0].contains("id 77 "), "that one is outside of our range");
+        assert!(objects()[0].contains("id 77 "), "it is outside our range");
         assert!(ours().iter().all(|line| !line.contains("nhid")), "{:?}", ours());
         drop(fib);
 
@@ -179,8 +179,8 @@ fn the_next_run_adopts_the_objects_or_does_without() {
         });
         installed(&fib);
         let log = monitor.finish();
-        assert!(!log.contains("Deleted"), "a route was away for a moment: {log}");
-        // Somebody wants less than before.
+        assert!(!log.contains("Deleted"), "a route was missing for a moment: {log}");
+        // The next run wants fewer routes.
         drop(fib);
         let fib = Running::start(config(NextHopForm::Objects));
         want(&fib, "10.66.0.0/24", ways[0].0, (ways[0].1, "v0"));
@@ -222,7 +222,7 @@ fn what_others_and_links_do_to_the_objects_is_repaired() {
         let id = group(&routes("route show 10.66.0.0/24")[0]);
         ip(&format!("nexthop del id {id}"));
         whole();
-        // Its only leg.
+        // The only leg of the group.
         let leg = objects().into_iter().find(|line| line.contains("via 10.0.0.2 ")).unwrap();
         let leg = leg.split_whitespace().nth(1).unwrap().to_owned();
         ip(&format!("nexthop del id {leg}"));
@@ -234,7 +234,7 @@ fn what_others_and_links_do_to_the_objects_is_repaired() {
         eventually("the group is ours again", || {
             routes("route show 10.66.0.0/24")[0].contains("via 10.0.0.2 ").then_some(())
         });
-        // Carrier, and the interface itself.
+        // Loss of carrier, then of the interface itself.
         for (down, up) in [("v0p", "v0p"), ("v0", "v0")] {
             ip(&format!("link set {down} down"));
             eventually("the group goes on over the other leg", || {
@@ -255,11 +255,11 @@ fn where_an_object_is_refused_the_routes_get_their_gateways() {
     in_namespace("groups::where_an_object_is_refused_the_routes_get_their_gateways", || {
         veth("v0", "10.0.0.1/24", "");
         let fib = with_objects();
-        // Not on a link, so that neither an object nor a route takes it.
+        // Not on a link, so that the kernel refuses it for objects and for routes.
         want(&fib, "10.66.0.0/16", NEXT_HOP, ("10.9.9.9", "v0"));
         let row = fib.wait_state("10.66.0.0/16", FibState::Failed);
         assert!(row.error.unwrap().contains("invalid gateway"));
-        // An interface without carrier is good enough for a route, not for an object.
+        // The kernel accepts an interface without carrier for a route, but not for an object.
         ip("link set v0p down");
         want(&fib, "10.67.0.0/16", "192.0.2.8", ("10.0.0.2", "v0"));
         fib.wait_state("10.67.0.0/16", FibState::Installed);
@@ -274,7 +274,7 @@ fn where_an_object_is_refused_the_routes_get_their_gateways() {
         eventually("so does the other", || {
             routes("route show 10.66.0.0/16").concat().contains("nhid").then_some(())
         });
-        // A source that is no address of ours.
+        // A source that is not an address of ours.
         let prefix: Prefix = "10.68.0.0/16".parse().unwrap();
         let kind = FibKind::Unicast(vec![hop("10.0.0.2", "v0")]);
         let source = Some("10.0.0.7".parse().unwrap());
@@ -311,7 +311,7 @@ fn ids_of_others_are_left_alone_and_those_of_another_place_are_cleared() {
             assert_eq!(routes("nexthop show proto 4").len(), 2);
             drop(fib);
 
-            // Another protocol number, with the gateways and without the objects.
+            // Under another protocol number, with gateways and without objects.
             let (old, new) =
                 (Place { table: 254, protocol: 12 }, Place { table: 254, protocol: 99 });
             let mut monitor = Monitor::start();
@@ -326,7 +326,7 @@ fn ids_of_others_are_left_alone_and_those_of_another_place_are_cleared() {
     );
 }
 
-/// Its buffers are small, and what it may not do is found out.
+/// A rootless container has small buffers and fewer privileges.
 #[test]
 #[ignore = "needs root"]
 fn objects_work_in_a_rootless_container() {

@@ -1,4 +1,4 @@
-//! Next hops and learned routes, by event.
+//! Next hops and learned routes as the kernel's events change them.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -49,11 +49,11 @@ fn next_hops_follow_links_addresses_and_routes() {
         assert_eq!(next_hop(&fib, own), NextHopState::Local);
         fib.fib.track(far);
         assert_eq!(next_hop(&fib, far), NextHopState::Unreachable);
-        // A route of ours to it does not count, whatever its length.
+        // A route of ours does not resolve it, whatever its prefix length.
         fib.fib.end_of_startup();
         fib.want("192.0.2.0/24", via("10.0.1.2", "w0"));
         fib.wait_state("192.0.2.0/24", margay::kernel::FibState::Installed);
-        // Somebody's default route does, and gives its gateway.
+        // A default route of another program does, with its gateway.
         ip("route add default via 10.0.0.254 proto 4 metric 30");
         let gateway = |gw: &str, dev: &str, metric| NextHopState::Via {
             hops: vec![hop(gw, dev)],
@@ -71,14 +71,14 @@ fn next_hops_follow_links_addresses_and_routes() {
         assert_eq!(next_hop(&fib, far), NextHopState::Unreachable);
         ip("route del blackhole 192.0.2.9/32 proto 4");
         assert_eq!(next_hop(&fib, far), gateway("10.0.1.253", "w0", 1));
-        // Carrier lost: the kernel keeps the route, and sends packets nowhere by it.
+        // Carrier is lost: the kernel keeps the route, but its packets are lost.
         ip("link set w0p down");
         assert_eq!(next_hop(&fib, far), NextHopState::Unreachable);
         ip("link set w0p up");
         assert_eq!(next_hop(&fib, far), gateway("10.0.1.253", "w0", 1));
         ip("link set w0 down");
         assert_eq!(next_hop(&fib, far), gateway("10.0.0.254", "v0", 30));
-        // Untracked addresses are silent; tracking again reports at once.
+        // Untracked addresses are not reported; tracking again reports at once.
         fib.fib.untrack(near);
         fib.fib.track(far);
         assert_eq!(next_hop(&fib, far), gateway("10.0.0.254", "v0", 30));
@@ -154,14 +154,14 @@ fn workload_routes_are_learned_by_event() {
         assert_eq!(route, expected);
         ip("route add 10.65.1.5/32 dev cali1 proto 80 metric 1024");
         assert_eq!(learned(&fib, "10.65.1.5/32").metric, 1024);
-        // Live migration: a second route with a better metric, then the first goes.
+        // Live migration: a second route with a better metric, then the first is deleted.
         ip("route add 10.65.1.5/32 dev cali1 proto 80 metric 512");
         assert_eq!(learned(&fib, "10.65.1.5/32").metric, 512);
         ip("route del 10.65.1.5/32 dev cali1 proto 80 metric 512");
         assert_eq!(learned(&fib, "10.65.1.5/32").metric, 1024);
         ip("route del 10.65.1.5/32 dev cali1 proto 80 metric 1024");
         forgotten(&fib, "10.65.1.5/32");
-        // New rules report the differences only.
+        // With new rules only the differences are reported.
         fib.fib.learn(vec![LearnRule {
             from: LearnSource::Kernel,
             protocols: vec![],
@@ -177,7 +177,7 @@ fn workload_routes_are_learned_by_event() {
         let route = learned(&fib, "10.65.8.0/26");
         assert_eq!(route.gateway, Some("10.0.0.9".parse().unwrap()));
         assert_eq!(route.kind, LearnedKind::Unicast);
-        // The pod's interface goes, and with it its routes, silently.
+        // The pod's interface is deleted, and with it its routes, without an event.
         ip("link del cali1");
         forgotten(&fib, "10.65.1.2/32");
         forgotten(&fib, "10.65.1.4/32");
@@ -222,12 +222,12 @@ fn connected_networks_are_learned_by_event() {
     });
 }
 
-/// The kernel says nothing about routes that it drops with their source address, or with the last address
-/// of an interface; with any other address it drops none.
+/// The kernel sends no event for routes that it deletes with their source address, or with the last
+/// address of an interface; with any other address it deletes none.
 #[test]
 #[ignore = "needs root"]
-fn routes_of_others_that_go_with_an_address_are_noticed() {
-    in_namespace("learning::routes_of_others_that_go_with_an_address_are_noticed", || {
+fn routes_of_others_that_are_lost_with_an_address_are_noticed() {
+    in_namespace("learning::routes_of_others_that_are_lost_with_an_address_are_noticed", || {
         veth("v0", "10.0.0.1/24", "");
         ip("addr add 10.244.1.1/32 dev v0");
         ip("addr add 10.244.1.2/32 dev v0");
@@ -249,7 +249,7 @@ fn routes_of_others_that_go_with_an_address_are_noticed() {
         ip("route add 192.0.2.128/25 via 10.0.0.9");
         learned(&fib, "192.0.2.128/25");
         std::thread::sleep(Duration::from_millis(300));
-        assert_eq!(fib.fib.counters().resyncs, readings, "nothing can have gone");
+        assert_eq!(fib.fib.counters().resyncs, readings, "no route can have been deleted");
         ip("addr del 10.244.1.1/32 dev v0");
         forgotten(&fib, "192.0.2.0/24");
         ip("addr del 10.0.0.1/24 dev v0");

@@ -1,4 +1,4 @@
-//! Routes that the kernel does not take whole, and what others do to ours.
+//! Routes of which the kernel refuses a part, and changes by other programs to ours.
 
 use std::time::{Duration, Instant};
 
@@ -7,8 +7,8 @@ use margay::kernel::{FibConfig, FibState, Leave, RouteDefaults};
 
 use crate::namespace::{Running, eventually, hop, in_namespace, ip, routes, veth, via};
 
-/// v1 and v2 with static routes through them, v2 renumbered afterwards: the kernel keeps the static
-/// route over it and refuses its gateway to anybody who comes now.
+/// v1 and v2 with static routes over them, and v2 renumbered afterwards: the kernel keeps the
+/// static route over it, but refuses its gateway in new routes.
 fn renumbered() {
     veth("v1", "10.0.1.1/24", "");
     veth("v2", "10.0.2.1/24", "");
@@ -38,7 +38,7 @@ fn a_refused_leg_is_left_out_and_never_takes_the_others_along() {
         }
         let one = "10.66.0.0/16 via 10.0.1.2 dev v1 metric 20";
         assert_eq!(routes("route show proto 12")[0], one);
-        // Right as soon as the leg works.
+        // The route is complete as soon as the leg works.
         ip("addr add 10.0.2.1/24 dev v2");
         let two = "10.66.0.0/16 metric 20 nexthop via 10.0.1.2 dev v1 weight 1 nexthop via 10.0.2.2 dev v2 weight 1";
         eventually("both legs are used", || {
@@ -87,7 +87,8 @@ fn a_source_address_that_is_not_ours_is_left_out_until_it_is() {
             .then_some(())
         };
         eventually("both have their source", right);
-        // The kernel deletes the IPv4 route with the address, and takes it out of the other.
+        // The kernel deletes the IPv4 route with the address, and removes the source from the IPv6
+        // route.
         ip("addr del 10.9.9.9/32 dev lo");
         ip("addr del 2001:db8:9::9/128 dev lo");
         eventually("they go on without", || {
@@ -103,8 +104,8 @@ fn a_source_address_that_is_not_ours_is_left_out_until_it_is() {
 
 #[test]
 #[ignore = "needs root"]
-fn what_ours_never_carry_is_taken_off_again_also_at_a_start() {
-    in_namespace("legs::what_ours_never_carry_is_taken_off_again_also_at_a_start", || {
+fn attributes_that_ours_never_have_are_removed_even_at_a_start() {
+    in_namespace("legs::attributes_that_ours_never_have_are_removed_even_at_a_start", || {
         veth("v0", "10.0.0.1/24", "2001:db8::1/64");
         ip("addr add 10.9.9.9/32 dev lo");
         let fib = Running::with_defaults();
@@ -133,7 +134,7 @@ fn what_ours_never_carry_is_taken_off_again_also_at_a_start() {
         for damage in damages {
             ip(damage);
             eventually(damage, right);
-            // Left alone for a moment, each is repaired as if it were the first.
+            // After a pause, each repair counts as the first again.
             std::thread::sleep(Duration::from_millis(1100));
         }
         fib.stop(Leave::Keep);
@@ -163,7 +164,8 @@ fn a_connected_network_is_never_overridden() {
         let row = fib.wait_state("10.0.0.0/24", FibState::Foreign);
         assert_eq!(row.error.as_deref(), Some("it is a connected network"));
         assert!(!ip("route get 10.0.0.77").contains("via"));
-        // A network that becomes connected takes ours away, and one that goes lets it in.
+        // Our route is deleted when its network becomes connected, and installed when the connected
+        // network is gone.
         ip("addr add 10.2.0.1/24 dev v0 metric 100");
         fib.wait_state("10.2.0.0/24", FibState::Foreign);
         eventually("it is gone", || {
@@ -187,7 +189,7 @@ fn routes_of_a_margay_that_used_no_metric_are_moved_without_a_gap() {
             ip(&format!("-6 route add {} via 2001:db8::2 proto 12", six(i)));
         }
         let mut monitor = crate::namespace::Monitor::start();
-        // The start is not over, and routes that this run has written anew are not doubled.
+        // Before the end of start-up, routes that this run has rewritten are not duplicated.
         let fib = Running::start(FibConfig::default());
         for i in 0..200 {
             fib.want(&four(i), via("10.0.0.2", "v0"));
@@ -204,7 +206,7 @@ fn routes_of_a_margay_that_used_no_metric_are_moved_without_a_gap() {
             .then_some(())
         });
         let events = monitor.finish();
-        // The new one comes before the old one goes.
+        // The new route is added before the old one is deleted.
         let mut present = std::collections::BTreeMap::new();
         for line in events.lines().filter(|line| line.contains("proto 12")) {
             let (gone, route) = match line.strip_prefix("Deleted ") {
@@ -222,7 +224,7 @@ fn routes_of_a_margay_that_used_no_metric_are_moved_without_a_gap() {
     });
 }
 
-/// Somebody deletes one route again and again: others are repaired at once.
+/// Another program deletes one route again and again: all others are repaired at once.
 #[test]
 #[ignore = "needs root"]
 fn a_fight_about_one_prefix_delays_no_other() {
@@ -247,7 +249,7 @@ fn a_fight_about_one_prefix_delays_no_other() {
                     std::thread::sleep(Duration::from_millis(20));
                 }
             });
-            // Long enough for the wait of the fight to have grown.
+            // Long enough for the back-off to have grown.
             std::thread::sleep(Duration::from_secs(2));
             let mut waits = Vec::new();
             for i in 1..20 {
@@ -259,7 +261,7 @@ fn a_fight_about_one_prefix_delays_no_other() {
                 });
                 waits.push(began.elapsed());
             }
-            // An address that goes and comes: what the kernel dropped without a word.
+            // An address is removed and added again: the kernel deletes routes without an event.
             crate::namespace::ip_batch(
                 "addr del 10.0.0.1/24 dev v0\naddr add 10.0.0.1/24 dev v0\n",
             );

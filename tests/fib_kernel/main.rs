@@ -1,6 +1,6 @@
-//! The FIB against the real kernel, each test in a network namespace of its own.
+//! The FIB against the real kernel, each test in its own network namespace.
 //!
-//! A test runs its own binary again under `unshare --net`; the namespace goes with the process,
+//! A test runs its own binary again under `unshare --net`; the namespace ends with the process,
 //! whatever happens in it. Needs root.
 
 #![allow(clippy::unwrap_used)] // The whole crate is a test.

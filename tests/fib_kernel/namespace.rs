@@ -1,4 +1,4 @@
-//! Namespaces, `ip` and a FIB with its events.
+//! Helpers for namespaces, `ip` and a FIB with its events.
 
 use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt as _;
@@ -11,12 +11,12 @@ use margay::kernel::{Fib, FibConfig, FibEvent, FibState, FibView, Leave, RouteDe
 
 pub(crate) const INSIDE: &str = "MARGAY_TEST_NAMESPACE";
 
-/// Runs `body` in a fresh network namespace. `name` is the test's own path.
+/// Runs `body` in a new network namespace. `name` is the path of the test.
 pub(crate) fn in_namespace(name: &str, body: impl FnOnce()) {
     unshared(&["--net"], name, body);
 }
 
-/// As [`in_namespace`], also in a user namespace: root there, and nothing outside.
+/// As [`in_namespace`], also in a new user namespace: root inside, without privileges outside.
 pub(crate) fn in_user_namespace(name: &str, body: impl FnOnce()) {
     unshared(&["--user", "--map-root-user", "--net"], name, body);
 }
@@ -44,7 +44,7 @@ fn unshared(kinds: &[&str], name: &str, body: impl FnOnce()) {
     );
 }
 
-/// `ip ARGS`, which must succeed; its output.
+/// Runs `ip ARGS`, which must succeed; returns its output.
 pub(crate) fn ip(args: &str) -> String {
     let output = Command::new("ip").args(args.split_whitespace()).output().unwrap();
     assert!(
@@ -55,12 +55,12 @@ pub(crate) fn ip(args: &str) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// `ip -batch`, for bulk. Every line must succeed.
+/// Runs `ip -batch`. Every line must succeed.
 pub(crate) fn ip_batch(lines: &str) {
     assert!(try_ip_batch(lines), "ip -batch failed");
 }
 
-/// The same, where lines may fail; whether none did.
+/// As [`ip_batch`], but lines may fail; returns whether none did.
 pub(crate) fn try_ip_batch(lines: &str) -> bool {
     use std::io::Write as _;
     let mut child = Command::new("ip")
@@ -76,14 +76,14 @@ pub(crate) fn try_ip_batch(lines: &str) -> bool {
 /// The routes that `ip -N route ARGS` shows, one per line, without trailing blanks.
 pub(crate) fn routes(args: &str) -> Vec<String> {
     let mut lines = Vec::new();
-    // A multipath route takes several lines; the further ones are indented.
+    // A multipath route has several lines; those after the first are indented.
     for line in ip(&format!("-N {args}")).lines() {
         if line.starts_with(['\t', ' ']) {
             let last: &mut String = lines.last_mut().unwrap();
             last.push(' ');
             last.push_str(line.trim());
         } else {
-            // Numeric output means types as well.
+            // With numeric output, types are numbers too.
             let line = line.trim();
             lines.push(match line.split_once(' ') {
                 Some(("6", rest)) => format!("blackhole {rest}"),
@@ -114,7 +114,7 @@ pub(crate) fn ifindex(name: &str) -> u32 {
     line.split(':').next().unwrap().trim().parse().unwrap()
 }
 
-/// Routes get the metric that the kernel gives them.
+/// A configuration in which routes get the kernel's default metric.
 pub(crate) fn without_metric() -> FibConfig {
     let defaults = RouteDefaults { metric: Some(0), ..RouteDefaults::default() };
     FibConfig { defaults, ..FibConfig::default() }
@@ -124,12 +124,12 @@ pub(crate) fn without_metric() -> FibConfig {
 pub(crate) struct Running {
     pub(crate) fib: Fib,
     events: Arc<Mutex<Vec<FibEvent>>>,
-    /// While somebody holds it, the FIB's thread stands still at its next event.
+    /// While it is held, the FIB's thread blocks at its next event.
     pub(crate) gate: Arc<Mutex<()>>,
 }
 
 impl Running {
-    /// Started, with the first reading of the kernel done.
+    /// Started, with the first dump of the kernel complete.
     pub(crate) fn start(config: FibConfig) -> Running {
         let events = Arc::new(Mutex::new(Vec::new()));
         let gate = Arc::new(Mutex::new(()));
@@ -144,14 +144,14 @@ impl Running {
         running
     }
 
-    /// Started with every default, and past the start.
+    /// Started with the defaults, after the end of start-up.
     pub(crate) fn with_defaults() -> Running {
         let running = Running::start(FibConfig::default());
         running.fib.end_of_startup();
         running
     }
 
-    /// Started without a metric, and past the start.
+    /// Started without a metric, after the end of start-up.
     pub(crate) fn started() -> Running {
         let running = Running::start(without_metric());
         running.fib.end_of_startup();
@@ -182,7 +182,7 @@ impl Running {
         eventually(&format!("{prefix} is gone"), || self.row(prefix).is_none().then_some(()));
     }
 
-    /// Waits for an event among all that came, and takes everything up to it away.
+    /// Waits for an event, and removes it and all earlier ones.
     pub(crate) fn wait_event(&self, mut selects: impl FnMut(&FibEvent) -> bool) -> FibEvent {
         let what = "an event";
         eventually(what, || {
@@ -201,7 +201,7 @@ impl Running {
     }
 }
 
-/// Waits up to 20 s until `check` gives something.
+/// Waits up to 20 s until `check` returns a value.
 pub(crate) fn eventually<T>(what: &str, mut check: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + Duration::from_secs(20);
     loop {
@@ -222,7 +222,7 @@ pub(crate) fn via(gateway: &str, interface: &str) -> FibKind {
     FibKind::Unicast(vec![hop(gateway, interface)])
 }
 
-/// `ip monitor route` of both families.
+/// `ip monitor route` for both families.
 pub(crate) struct Monitor(std::process::Child);
 
 impl Monitor {
@@ -232,7 +232,7 @@ impl Monitor {
             .stdout(std::process::Stdio::piped())
             .spawn()
             .unwrap();
-        // It listens once it has opened its socket.
+        // It is ready once it has opened its socket.
         eventually("the monitor listens", || {
             let fds = std::fs::read_dir(format!("/proc/{}/fd", child.id())).ok()?;
             let mut targets = fds.filter_map(|fd| std::fs::read_link(fd.ok()?.path()).ok());

@@ -1,4 +1,4 @@
-//! Next-hop objects that others made, and routes over them.
+//! Next-hop objects of other programs, and routes over them.
 
 use std::net::IpAddr;
 
@@ -6,7 +6,7 @@ use margay::kernel::{FibConfig, FibEvent, LearnRule, LearnSource, Leave, NextHop
 
 use crate::namespace::{Running, eventually, in_namespace, ip, veth};
 
-/// Runs a scenario with both ways in which the kernel speaks about routes over objects.
+/// Runs a scenario with both forms in which the kernel reports routes over objects.
 fn with_and_without_compatibility(scenario: impl Fn()) {
     for mode in ["1", "0"] {
         std::fs::write("/proc/sys/net/ipv4/nexthop_compat_mode", mode).unwrap();
@@ -14,7 +14,7 @@ fn with_and_without_compatibility(scenario: impl Fn()) {
     }
 }
 
-/// The gateways by which a next hop is reached; empty when it is not.
+/// The gateways by which a next hop is reached; empty if it is unreachable.
 fn gateways(fib: &Running, addr: &str) -> Vec<String> {
     let addr: IpAddr = addr.parse().unwrap();
     fib.fib.track(addr);
@@ -64,7 +64,7 @@ fn next_hops_follow_the_objects_of_others() {
             becomes(&fib, "10.8.0.1", &[]);
             ip("nexthop replace id 120 via 172.16.2.8 dev v2");
             becomes(&fib, "10.8.0.1", &["172.16.2.8"]);
-            // A member goes, and comes into the group again.
+            // A member is deleted, and added to the group again.
             ip("nexthop del id 100");
             ip("nexthop del id 200");
             check(&["172.16.2.2"], &["2001:db8:2::2"]);
@@ -73,7 +73,8 @@ fn next_hops_follow_the_objects_of_others() {
             ip("nexthop add id 200 via 2001:db8:1::3 dev v1");
             ip("nexthop replace id 210 group 200/201");
             check(&["172.16.1.3", "172.16.2.2"], &["2001:db8:1::3", "2001:db8:2::2"]);
-            // Without carrier the kernel deletes the objects over it and says nothing.
+            // When the carrier is lost, the kernel deletes the objects over the interface without
+            // an event.
             ip("link set v2p down");
             check(&["172.16.1.3"], &["2001:db8:1::3"]);
             becomes(&fib, "10.8.0.1", &[]);
@@ -81,11 +82,11 @@ fn next_hops_follow_the_objects_of_others() {
             ip("nexthop add id 120 via 172.16.2.8 dev v2");
             ip("route add 10.8.0.0/16 nhid 120");
             becomes(&fib, "10.8.0.1", &["172.16.2.8"]);
-            // The routes go with the object.
+            // The routes are deleted with the object.
             ip("nexthop del id 110");
             ip("nexthop del id 210");
             check(&[], &[]);
-            // And one that is made anew elsewhere at the same metric counts.
+            // A new route over another interface with the same metric is used.
             ip("route add 10.9.0.0/16 via 172.16.2.7");
             becomes(&fib, "10.9.0.1", &["172.16.2.7"]);
             ip("route del 10.9.0.0/16");

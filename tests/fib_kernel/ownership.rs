@@ -1,4 +1,4 @@
-//! Whose route it is: leftovers, foreign routes, a FIB that does not write.
+//! Ownership of routes: leftovers, foreign routes, a FIB that does not write.
 
 use bgp_proto::types::FibKind;
 use margay::kernel::{FibConfig, FibEvent, FibState, Leave, NextHopState};
@@ -74,7 +74,8 @@ fn foreign_routes_are_never_touched_and_ours_waits_for_the_place() {
         ip("-6 route del 2001:db8:a::/48 proto 4");
         fib.wait_state("10.1.0.0/16", FibState::Installed);
         fib.wait_state("2001:db8:a::/48", FibState::Installed);
-        // Somebody overwrites ours, which the kernel allows: we yield, also when ours changes.
+        // Another program overwrites ours, which the kernel allows: we yield, even when ours
+        // changes.
         ip("route replace 10.1.0.0/16 via 10.0.0.9 proto 4");
         ip("-6 route replace 2001:db8:a::/48 via 2001:db8::9 proto 4");
         fib.wait_state("10.1.0.0/16", FibState::Foreign);
@@ -85,13 +86,13 @@ fn foreign_routes_are_never_touched_and_ours_waits_for_the_place() {
         std::thread::sleep(std::time::Duration::from_millis(300));
         assert_eq!(routes("route show proto 4"), ["10.1.0.0/16 via 10.0.0.9 dev v0"]);
         assert_eq!(routes("-6 route show proto 4").len(), 1);
-        // And take the place back with what is wanted by then.
+        // When the place is free again, the route wanted by then is installed.
         ip("route del 10.1.0.0/16 proto 4");
         ip("-6 route del 2001:db8:a::/48 proto 4");
         fib.wait_state("10.1.0.0/16", FibState::Installed);
         fib.wait_state("2001:db8:a::/48", FibState::Installed);
         assert_eq!(routes("route show proto 12"), ["10.1.0.0/16 via 10.0.0.3 dev v0"]);
-        // Another metric is another place: both live side by side.
+        // Another metric is another place: both exist side by side.
         ip("route add 10.1.0.0/16 via 10.0.0.9 proto 4 metric 5");
         fib.withdraw("10.1.0.0/16");
         fib.wait_gone("10.1.0.0/16");
@@ -108,7 +109,7 @@ fn a_foreign_route_behind_ours_survives_everything() {
         let fib = Running::started();
         fib.want("10.1.0.0/16", via("10.0.0.2", "v0"));
         fib.wait_state("10.1.0.0/16", FibState::Installed);
-        // IPv4 lets others append a second route in the very same place.
+        // With IPv4 others can append a second route in the same place.
         ip("route append 10.1.0.0/16 via 10.0.0.9 proto 4");
         eventually("both are there", || {
             (routes("route show 10.1.0.0/16").len() == 2).then_some(())

@@ -1,6 +1,7 @@
-//! Random wishes, links, addresses, next-hop objects and foreign writers, all at once.
+//! Random changes of wanted routes, links, addresses, next-hop objects and foreign routes, all at
+//! once.
 //!
-//! `MARGAY_FIB_EVENTS=N`: how many, default 1,200. `MARGAY_FIB_SEED=N`: which, default 1.
+//! `MARGAY_FIB_EVENTS=N`: number of events, default 1,200. `MARGAY_FIB_SEED=N`: seed, default 1.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -13,35 +14,35 @@ use margay::kernel::{FibEvent, Leave, NextHopState};
 use crate::groups::with_objects;
 use crate::namespace::{Running, hop, in_user_namespace, routes, try_ip_batch, veth};
 
-/// Events between two moments at which everything comes to rest.
+/// Number of events between two points at which the system settles.
 const ROUND: u32 = 80;
 
-/// An address behind a route of others over their next-hop object.
+/// An address reached by a foreign route over a foreign next-hop object.
 const BEHIND_OBJECT: &str = "10.77.0.1";
 
-/// The prefixes, as `ip` and the tests name them, with the metric of ours.
+/// The prefixes as written by `ip` and by the tests, with the metric of our routes.
 fn prefixes() -> Vec<(String, &'static str, u32)> {
     let four = (0..24).map(|i| (format!("10.66.{i}.0/24"), "", 20));
     let six = (0..8).map(|i| (format!("2001:db8:66:{i}::/64"), "-6", 1044));
-    // `ip` prints the first of the IPv6 ones without its zero.
+    // `ip` prints the first IPv6 prefix without its zero.
     four.chain(six).map(|(text, f, m)| (text.replace(":0::/64", "::/64"), f, m)).collect()
 }
 
-/// What happens, what is wanted, and what the kernel has to keep.
+/// The source of events, the wanted routes, and the foreign routes that the kernel must keep.
 struct World {
-    /// The same events every time.
+    /// Seeded: the same events every time.
     random: Random,
     fib: Running,
     prefixes: Vec<(String, &'static str, u32)>,
     legs: [(Hop, Hop); 2],
     wanted: BTreeMap<String, FibKind>,
-    /// Routes of others that stay until one of them deletes them.
+    /// Foreign routes, which stay until an event deletes them.
     foreign: BTreeSet<String>,
     next_hop: Option<NextHopState>,
 }
 
 impl World {
-    /// One event: a line for `ip -batch`, unless it is a wish.
+    /// One event: a line for `ip -batch`, or `None` for a change of wanted routes.
     fn event(&mut self) -> Option<String> {
         let at = self.random.index(self.prefixes.len());
         let (prefix, _, metric) = self.prefixes[at].clone();
@@ -69,7 +70,7 @@ impl World {
                 self.wanted.remove(&prefix);
                 return None;
             }
-            // In the way of ours, or beside it.
+            // In the place of ours, or beside it.
             8 => format!("route add blackhole {prefix} proto 4 metric {metric}"),
             9 => format!("route add blackhole {prefix} proto 4 metric {}", metric + 1),
             10 => {
@@ -84,7 +85,7 @@ impl World {
             }
             14 => format!("route add {prefix} via {stranger} dev {dev} proto 12 metric 7"),
             15 if self.random.index(2) == 0 => {
-                // One of ours, where routes go over objects.
+                // One of our objects, if routes use objects.
                 let id = (0x6000_0000 + (254 << 16)) + self.random.index(12) as u32;
                 match self.random.index(3) {
                     0 => format!("nexthop replace id {id} via 10.0.0.9 dev v0 proto 12"),
@@ -103,14 +104,14 @@ impl World {
         })
     }
 
-    /// Many events, and then links and addresses as they should be.
+    /// Many events; then links and addresses are restored.
     fn round(&mut self) {
         let mut lines = String::new();
         for _ in 0..ROUND {
             if let Some(line) = self.event() {
                 let _ = writeln!(lines, "{line}");
             }
-            // Wishes come between the lines of others.
+            // Changes of wanted routes come between the lines of others.
             if self.random.index(10) == 0 {
                 try_ip_batch(&std::mem::take(&mut lines));
             }
@@ -139,11 +140,11 @@ impl World {
         named.collect()
     }
 
-    /// What is wrong.
+    /// What is wrong, if anything.
     fn wrong(&mut self) -> Option<String> {
         let foreign = self.foreign_now();
         if let Some(lost) = self.foreign.difference(&foreign).next() {
-            panic!("{lost} of somebody else was deleted");
+            panic!("{lost} of another program was deleted");
         }
         let ours = ["route show proto 12", "-6 route show proto 12"].map(routes).concat();
         for (prefix, _, metric) in &self.prefixes {
@@ -171,7 +172,7 @@ impl World {
         self.wrong_next_hop()
     }
 
-    /// The next hop behind somebody's object is reached as the kernel's route says.
+    /// The next hop behind the foreign object must be reached as by the kernel's route.
     fn wrong_next_hop(&mut self) -> Option<String> {
         for event in self.fib.take_events() {
             if let FibEvent::NextHop { state, .. } = event {
@@ -200,7 +201,7 @@ impl World {
     }
 }
 
-/// In a user namespace, where the sockets' buffers are small.
+/// Runs in a user namespace, where the sockets' buffers are small.
 #[test]
 #[ignore = "needs root"]
 fn whatever_happens_ours_are_right_and_others_are_left_alone() {

@@ -1,4 +1,4 @@
-//! The kernel loses routes, or others take them: they come back.
+//! Routes that the kernel or other programs delete are restored.
 
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ fn routes_come_back_after_a_link_was_down() {
         fib.want("10.202.0.0/16", FibKind::Unicast(legs));
         eventually("all are installed", || (fib.fib.counters().installed == 3004).then_some(()));
         ip("link set v0 down");
-        // IPv4 routes vanish without a word from the kernel.
+        // The kernel deletes IPv4 routes without an event.
         assert!(routes("route show proto 12").len() < 10);
         eventually("the loss is noticed", || (fib.fib.counters().failed >= 3000).then_some(()));
         let row = fib.row("10.16.0.0/24").unwrap();
@@ -68,7 +68,7 @@ fn what_others_delete_or_change_is_put_right() {
         ip("route flush proto 12");
         ip("-6 route flush proto 12");
         eventually("flushed routes are back", right);
-        // Changed under our protocol number, added, and with another metric.
+        // Replaced and added under our protocol number, also with another metric.
         ip("route replace 10.1.0.0/16 via 10.0.0.7 proto 12");
         ip("route add 10.77.0.0/16 via 10.0.0.7 proto 12");
         ip("route add 10.2.0.0/16 via 10.0.0.7 proto 12 metric 9");
@@ -79,7 +79,7 @@ fn what_others_delete_or_change_is_put_right() {
             let counters = fib.fib.counters();
             (counters.installed == 3 && counters.pending == 0).then_some(())
         });
-        // A second route in the very place of ours, behind it and before it.
+        // A second route in the place of ours, after it and before it.
         ip("route append 10.1.0.0/16 via 10.0.0.7 proto 12");
         ip("route prepend 10.1.0.0/16 via 10.0.0.8 proto 12");
         ip("-6 route append blackhole 2001:db8:a::/48 proto 12");
@@ -121,7 +121,7 @@ fn a_flood_of_foreign_changes_is_survived() {
         fib.want("10.1.0.0/16", via("10.0.0.2", "v0"));
         fib.want("10.20.1.0/24", via("10.0.0.2", "v0"));
         fib.wait_state("10.20.1.0/24", FibState::Installed);
-        // More events than any buffer holds while the thread stands still, with changes to ours
+        // While the thread is blocked, more events than the buffer holds, with changes to ours
         // among them.
         let resyncs = fib.fib.counters().resyncs;
         let gate = fib.gate.lock().unwrap();
@@ -143,7 +143,7 @@ fn a_flood_of_foreign_changes_is_survived() {
         fib.wait_state("10.1.0.0/16", FibState::Installed);
         fib.wait_state("10.20.1.0/24", FibState::Foreign);
         assert_eq!(routes("route show proto 12"), ["10.1.0.0/16 via 10.0.0.2 dev v0"]);
-        // The picture of the others is right afterwards.
+        // The known foreign routes are correct afterwards.
         fib.want("20.0.7.0/24", via("10.0.0.2", "v0"));
         fib.wait_state("20.0.7.0/24", FibState::Foreign);
         ip("route del 20.0.7.0/24 proto 4");

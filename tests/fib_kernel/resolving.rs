@@ -1,4 +1,4 @@
-//! Next hops are resolved as the kernel forwards: its own answer is the measure.
+//! Next hops are resolved as the kernel forwards; `ip route get` is the reference.
 
 use std::net::IpAddr;
 
@@ -16,7 +16,7 @@ fn state(fib: &Running, addr: &str) -> NextHopState {
     state
 }
 
-/// The gateway and the interface by which an address is reached.
+/// The gateway and the interface over which an address is reached.
 fn way(fib: &Running, addr: &str) -> Option<(String, String)> {
     let NextHopState::Via { hops, interface, .. } = state(fib, addr) else { return None };
     let gateway = hops[0].gateway.unwrap();
@@ -50,7 +50,7 @@ fn a_network_without_carrier_does_not_fall_back_to_the_default_route() {
         becomes(&fib, "2001:db8:8::2", None);
         let by = fib.fib.decided_by("10.8.0.2".parse().unwrap()).unwrap();
         assert_eq!((by.prefix.to_string(), by.down), ("10.8.0.0/24".into(), vec!["v5".into()]));
-        // Where the kernel ignores such networks, so do we.
+        // If the kernel ignores such networks, so do we.
         ip("link set v5 down");
         std::fs::write("/proc/sys/net/ipv4/conf/v5/ignore_routes_with_linkdown", "1").unwrap();
         std::fs::write("/proc/sys/net/ipv6/conf/v5/ignore_routes_with_linkdown", "1").unwrap();
@@ -65,8 +65,8 @@ fn a_network_without_carrier_does_not_fall_back_to_the_default_route() {
 
 #[test]
 #[ignore = "needs root"]
-fn device_routes_of_equal_metric_are_told_apart() {
-    in_namespace("resolving::device_routes_of_equal_metric_are_told_apart", || {
+fn device_routes_of_equal_metric_are_distinguished() {
+    in_namespace("resolving::device_routes_of_equal_metric_are_distinguished", || {
         veth("v1", "", "2001:db8:1::1/64");
         veth("v2", "", "2001:db8:2::1/64");
         ip("-6 route add 2001:db8:9::/64 dev v1 metric 10");
@@ -81,11 +81,12 @@ fn device_routes_of_equal_metric_are_told_apart() {
     });
 }
 
-/// An IPv4 route of global scope without a gateway: the kernel takes gateways on it only as onlink.
+/// An IPv4 route of global scope without a gateway: the kernel accepts gateways on it only with the
+/// onlink flag.
 #[test]
 #[ignore = "needs root"]
-fn what_rests_on_a_device_route_of_global_scope_is_written() {
-    in_namespace("resolving::what_rests_on_a_device_route_of_global_scope_is_written", || {
+fn routes_over_a_device_route_of_global_scope_are_written() {
+    in_namespace("resolving::routes_over_a_device_route_of_global_scope_are_written", || {
         veth("v1", "10.0.1.1/24", "");
         veth("v2", "10.0.2.1/24", "");
         ip("route add 10.9.0.0/24 scope global nexthop dev v1 nexthop dev v2");
@@ -102,8 +103,8 @@ fn what_rests_on_a_device_route_of_global_scope_is_written() {
 /// Loopbacks of internal peers are reached over routes of external ones.
 #[test]
 #[ignore = "needs root"]
-fn a_next_hop_rests_on_a_route_of_an_external_peer_and_never_on_itself() {
-    let name = "resolving::a_next_hop_rests_on_a_route_of_an_external_peer_and_never_on_itself";
+fn a_next_hop_resolves_over_an_external_peers_route_and_never_over_itself() {
+    let name = "resolving::a_next_hop_resolves_over_an_external_peers_route_and_never_over_itself";
     in_namespace(name, || {
         veth("v0", "10.0.0.1/24", "");
         let fib = Running::start(FibConfig::default());
@@ -120,7 +121,7 @@ fn a_next_hop_rests_on_a_route_of_an_external_peer_and_never_on_itself() {
         becomes(&fib, "192.0.2.1", Some(("10.0.0.2", "v0")));
         submit("192.0.2.1/32", "10.0.0.3", Recursion::Direct);
         becomes(&fib, "192.0.2.1", Some(("10.0.0.3", "v0")));
-        // Not for an address on the link, or two routes would rest on each other.
+        // Not used for an address on the link, or two routes would depend on each other.
         submit("10.0.0.7/32", "10.0.0.3", Recursion::Direct);
         becomes(&fib, "10.0.0.7", Some(("10.0.0.7", "v0")));
         fib.withdraw("192.0.2.1/32");

@@ -1,4 +1,4 @@
-//! What the kernel gets.
+//! Routes as written to the kernel.
 
 use std::pin::pin;
 use std::sync::{Arc, Mutex};
@@ -102,7 +102,7 @@ fn adopting_the_same_routes_writes_nothing() {
         let second = Running::start(without_metric());
         submit(&second);
         second.fib.end_of_startup();
-        // A write to wait for, after everything else.
+        // A final write to wait for.
         second.want("10.99.0.0/16", FibKind::Blackhole);
         second.wait_state("10.99.0.0/16", FibState::Installed);
         assert_eq!(second.fib.counters().writes, 1);
@@ -124,7 +124,7 @@ fn kinds_and_metrics_change_in_place() {
                 fib.want(prefix, kind);
                 fib.wait_state(prefix, FibState::Installed);
             }
-            // Another metric is another place in the kernel: the old route must not stay.
+            // Another metric is another place in the kernel: the old route must be deleted.
             let parsed: Prefix = prefix.parse().unwrap();
             let kind = via(gateway, "v0");
             let route = FibRoute { metric: Some(512), ..FibRoute::new(parsed, kind) };
@@ -166,7 +166,7 @@ fn another_table_protocol_and_metric() {
                 "blackhole 10.2.0.0/16 proto 99 metric 500"
             ]
         );
-        // Changing it in place finds it again in that table.
+        // It can be changed in place in that table.
         fib.want("10.1.0.0/16", via("10.0.0.3", "v0"));
         fib.wait_state("10.1.0.0/16", FibState::Installed);
         fib.withdraw("10.2.0.0/16");
@@ -193,7 +193,7 @@ fn a_refused_route_is_explained_and_retried_when_an_address_comes() {
         let error = row.error.unwrap();
         assert!(error.contains("Network is unreachable"), "{error}");
         assert!(error.contains("exthop"), "the kernel's explanation is missing: {error}");
-        // A route over the same hop is known to fail and costs no write.
+        // A route over the same hop is known to be refused and is not written.
         let before = fib.fib.counters().writes;
         fib.want("10.2.0.0/16", via("10.0.5.2", "v0"));
         fib.wait_state("10.2.0.0/16", FibState::Failed);
@@ -203,7 +203,7 @@ fn a_refused_route_is_explained_and_retried_when_an_address_comes() {
         fib.wait_state("10.1.0.0/16", FibState::Installed);
         fib.wait_state("10.2.0.0/16", FibState::Installed);
         assert_eq!(fib.fib.counters().failed, 0);
-        // A change to a hop that does not work leaves the old route.
+        // After a change to a refused hop, the old route stays.
         fib.want("10.2.0.0/16", via("10.0.9.9", "v0"));
         let row = fib.wait_state("10.2.0.0/16", FibState::Failed);
         assert!(row.error.unwrap().contains("the route before stays"));
@@ -233,7 +233,7 @@ fn what_cannot_be_written_is_explained_without_asking() {
     });
 }
 
-/// The thread answers when it turns, and only then: here its owner's event function hangs.
+/// The thread answers liveness checks only while it runs: here the owner's event function hangs.
 #[test]
 #[ignore = "needs root"]
 fn a_thread_that_hangs_answers_nobody() {
@@ -247,7 +247,7 @@ fn a_thread_that_hangs_answers_nobody() {
         assert!(answer.as_mut().now_or_never().is_none());
         drop(held);
         eventually("an answer", || answer.as_mut().now_or_never());
-        // Idle, it is woken by being asked.
+        // An idle thread is woken by the check.
         let mut answer = pin!(fib.ask_liveness());
         eventually("another answer", || answer.as_mut().now_or_never());
         fib.stop(Leave::Keep);

@@ -1,6 +1,6 @@
 //! The dialect of BIRD 1.6 that confd's templates write: lexer and parser.
 //!
-//! Panics on what it does not know: a golden file that uses more must not pass half read.
+//! Panics on unknown constructs, so that a golden file with more does not pass half parsed.
 
 use std::collections::BTreeMap;
 
@@ -56,7 +56,7 @@ pub enum Expr {
     Tuple(Vec<u32>),
     /// `[ RTS_BGP ]`, `[ 10.0.0.0/8{20,24} ]`.
     Set(Vec<SetItem>),
-    /// `[= 65000 * =]`: begins with these.
+    /// `[= 65000 * =]`: an AS path that begins with these.
     PathPrefix(Vec<u32>),
     Defined(String),
     Not(Box<Expr>),
@@ -121,7 +121,7 @@ pub struct Protocol {
     pub options: Options,
 }
 
-/// Several files that include each other.
+/// A configuration of several files that include each other.
 #[derive(Clone, Debug, Default)]
 pub struct Config {
     pub functions: BTreeMap<String, Function>,
@@ -354,7 +354,7 @@ impl Parser {
         }
     }
 
-    /// After the opening bracket.
+    /// Parses a set after its opening bracket.
     fn set(&mut self) -> Expr {
         if self.take("=") {
             let mut prefix = Vec::new();

@@ -21,7 +21,7 @@ pub struct GoldenSession {
     shape: Shape,
 }
 
-/// Parameters of a session, as both sides can tell them.
+/// The parameters of a session that both sides have.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Shape {
     name: String,
@@ -63,7 +63,7 @@ impl Golden {
         templates.find(|t| t.kind == kind).map(|t| &t.options)
     }
 
-    /// Compares everything but what filters do.
+    /// Compares everything except the effect of filters.
     pub fn compare(&self, plan: &FamilyPlan, router_id: Option<String>) {
         let golden: Vec<&Shape> = self.sessions.iter().map(|s| &s.shape).collect();
         let planned: Vec<Shape> = plan.sessions.iter().map(planned_session).collect();
@@ -176,7 +176,7 @@ impl Golden {
             assert!(accepted.contains(&pool.cidr.to_string()), "{} is not exported", pool.cidr);
         }
         let kernel = &self.config.filters["calico_kernel_programming"];
-        // Ranges of services come before the metric is worked out, pools after it.
+        // Ranges of services come before the metric is computed, pools after it.
         let is_metric = |s: &Stmt| matches!(s, Stmt::If(..)) && net_in(s).is_none();
         let split = kernel.iter().position(is_metric).expect("the metric");
         let golden: Vec<String> = kernel[..split].iter().filter_map(net_in).map(|n| n.0).collect();
@@ -294,7 +294,8 @@ fn golden_session(config: &Config, name: &str, options: &Options) -> GoldenSessi
 fn planned_session(planned: &PlannedSession) -> Shape {
     let session = &planned.session;
     let password = session.password.as_ref().filter(|p| p.found);
-    // A key that is not in its Secret is one of an earlier step, which `check_keys` checks; BIRD has none.
+    // A key that is not in its Secret is from an earlier step, which `check_keys` checks; BIRD has
+    // none.
     assert!(password.is_none() || session.key.is_some());
     assert!(session.password.is_some() || session.key.is_none());
     Shape {

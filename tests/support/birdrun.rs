@@ -124,7 +124,8 @@ impl Machine<'_> {
         match name {
             "net" => Value::Prefix(route.prefix),
             "source" => Value::Enum(route.source.to_owned()),
-            // As seen of BIRD 1.6.8: a route without an interface has the empty name, which "*" matches.
+            // As observed with BIRD 1.6.8: a route without an interface has the empty name, which
+            // "*" matches.
             "ifname" => Value::Text(route.ifname.clone().unwrap_or_default()),
             "krt_metric" => int(route.metric),
             "bgp_local_pref" => int(route.local_pref),
@@ -199,7 +200,7 @@ fn binary(operator: &str, left: Value, right: Value) -> Value {
     }
 }
 
-/// By trying everything, unlike the code under test.
+/// By exhaustive search, unlike the code under test.
 fn glob_matches(glob: &str, name: &str) -> bool {
     match (glob.chars().next(), name.chars().next()) {
         (None, None) => true,

@@ -1,6 +1,7 @@
-//! What Calico's tools accept on BIRD's sockets, written down rule by rule: one line that a rule does not know fails the whole answer, as it does there.
+//! Calico's parsers of the answers on BIRD's sockets, rule by rule: as in Calico, one unknown line
+//! fails the whole answer.
 //!
-//! Input is what was read from the socket after the command was sent, the greeting included.
+//! The input is everything read from the socket after the command was sent, including the greeting.
 
 #![allow(dead_code)] // each user needs some of it
 
@@ -15,7 +16,7 @@ pub(crate) struct Session {
     pub(crate) peer_ip: String,
     pub(crate) state: String,
     pub(crate) since: String,
-    /// The first word is what readiness compares with `Established`.
+    /// Readiness compares the first word with `Established`.
     pub(crate) info: String,
 }
 
@@ -82,7 +83,7 @@ pub(crate) fn is_restarting(answer: &str) -> Result<bool, String> {
     Err("no end".to_owned())
 }
 
-/// What the status agent takes from `show status`.
+/// The fields that the status agent reads from `show status`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Agent {
     pub(crate) ready: bool,

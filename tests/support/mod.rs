@@ -1,4 +1,4 @@
-//! What integration tests share.
+//! Code shared by integration tests.
 
 pub mod birdcfg;
 pub mod birdmodel;

@@ -1,5 +1,5 @@
-//! Scenarios of the Calico conformance corpus: their steps, applied as either datastore holds the
-//! objects.
+//! Scenarios of the Calico conformance corpus: their steps, applied with the objects as either
+//! datastore stores them.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -45,7 +45,7 @@ pub struct Step {
     pub expect_bgp_sessions_v4: Option<usize>,
 }
 
-/// One file or several.
+/// One file, or several.
 #[derive(Debug, Deserialize)]
 #[serde(untagged)]
 pub enum Files {
@@ -83,7 +83,7 @@ pub fn scenarios(root: &Path) -> Vec<Scenario> {
     serde_json::from_str(&index).expect("index.json")
 }
 
-/// A resolver that goes through a scenario.
+/// A resolver that runs through a scenario.
 pub struct Run<'a> {
     root: &'a Path,
     backend: Backend,
@@ -94,7 +94,7 @@ pub struct Run<'a> {
 impl<'a> Run<'a> {
     pub fn new(root: &'a Path, scenario: &Scenario, backend: Backend) -> Self {
         let mut settings = Settings::from_env(&scenario.node, &scenario.env);
-        // What confd rendered is of Calico's master.
+        // The golden files are from confd of Calico's master.
         settings.version = Some("v3.33.0".to_owned());
         let mut run = Run { root, backend, resolver: Resolver::new(settings.clone()), settings };
         if scenario.block_affinities {
@@ -187,7 +187,7 @@ impl<'a> Run<'a> {
     }
 }
 
-/// A core/v1 Node that carries what the Calico node says, as calico-node writes it.
+/// A core/v1 Node with the data of the Calico node, as calico-node writes it.
 fn kubernetes_node(object: &Value) -> Value {
     let name = object["metadata"]["name"].clone();
     let (bgp, wireguard) = (&object["spec"]["bgp"], &object["spec"]["wireguard"]);
