@@ -14,7 +14,7 @@ use crate::lab::Host;
 use crate::speaker::{Config, Family, Origin, Path, Speaker};
 use crate::wait::{PATIENCE, wait_until};
 
-/// The path of a BIRD 1.6 program. The package conflicts with BIRD 2, so it is only unpacked, in
+/// The path of a BIRD 1.6 program. The package conflicts with BIRD 2, so it is only unpacked, into
 /// `BIRD16_DIR` or the folder that `interop/setup.sh` uses.
 #[must_use]
 pub fn program(name: &str) -> String {

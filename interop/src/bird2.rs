@@ -1,4 +1,4 @@
-//! BIRD 2: configuration and answers. The text queries serve BIRD 1.6 as well.
+//! BIRD 2: configuration and answers. The text queries are used for BIRD 1.6 too.
 
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Write as _};
@@ -53,7 +53,7 @@ impl Bird2 {
         self.ask(&format!("show protocols all {}", self.protocol(neighbor)?))
     }
 
-    /// How often the session with this neighbour has come up since BIRD started.
+    /// How many times the session with this neighbour has been established since BIRD started.
     ///
     /// # Errors
     /// When there is no such neighbour.
@@ -62,13 +62,13 @@ impl Bird2 {
         Ok(self.daemon.output().lines().filter(|l| l.ends_with(&line)).count())
     }
 
-    /// What it has logged.
+    /// Its log.
     #[must_use]
     pub fn log(&self) -> String {
         self.daemon.output()
     }
 
-    /// Takes over a changed configuration.
+    /// Applies a changed configuration.
     ///
     /// # Errors
     /// When BIRD refuses it.
@@ -127,7 +127,7 @@ impl Speaker for Bird2 {
     }
 }
 
-/// Starts BIRD with the configuration that is there.
+/// Starts BIRD with the existing configuration file.
 fn launch(host: &Host, socket: &FilePath, more: &[&str]) -> Result<Daemon> {
     let (conf, ctl) = (host.file("bird.conf"), socket.to_string_lossy());
     let conf = conf.to_string_lossy();
@@ -140,16 +140,16 @@ fn launch(host: &Host, socket: &FilePath, more: &[&str]) -> Result<Daemon> {
 /// One command over a control socket; BIRD 2's client speaks to 1.6 and to margay as well.
 ///
 /// # Errors
-/// When nobody answers, or the command is refused.
+/// When there is no answer, or the command is refused.
 pub fn birdc(socket: &FilePath, command: &str) -> Result<String> {
     run_command(Command::new("birdc").arg("-s").arg(socket).args(command.split(' ')))
 }
 
-/// What a client of Calico reads: connects, writes before it has read the greeting, and has 2 s for
-/// each line; the answer as far as the line that begins with `end`.
+/// Queries a socket as Calico's clients do: connects, writes before reading the greeting, and
+/// allows 2 s for each line. Returns the answer up to the line that begins with `end`.
 ///
 /// # Errors
-/// Nobody answers in time, or the answer ends before.
+/// When there is no answer in time, or the answer ends before that line.
 pub fn ask(socket: &FilePath, command: &str, end: &str) -> Result<String> {
     let stream =
         UnixStream::connect(socket).with_context(|| format!("connect to {}", socket.display()))?;
@@ -171,7 +171,7 @@ pub fn ask(socket: &FilePath, command: &str, end: &str) -> Result<String> {
     bail!("{command}: closed after {answer}")
 }
 
-/// The BGP paths for exactly this prefix. The client exits with 1 when there is no such route.
+/// The BGP paths for exactly this prefix. The client exits with 1 if there is no such route.
 pub(crate) fn routes_of(socket: &FilePath, prefix: &str) -> Result<Vec<Path>> {
     match birdc(socket, &format!("show route {prefix} all")) {
         Err(error) if error.to_string().contains("Network not ") => Ok(Vec::new()),
@@ -233,7 +233,7 @@ fn colon_separated(value: &str) -> Vec<String> {
         .collect()
 }
 
-/// Options that both generations of BIRD spell alike.
+/// Options with the same syntax in BIRD 1.6 and BIRD 2.
 pub(crate) fn common_options(neighbor: &Neighbor) -> String {
     let mut text = format!(
         "direct; connect delay time 1; connect retry time 1; error wait time 1, 5; \
@@ -271,7 +271,7 @@ pub(crate) fn static_route(origin: &Origin, target: &str) -> String {
     format!("route {} {target}{attributes}", origin.prefix)
 }
 
-/// What a neighbour may hear: everything of ours and of other neighbours, or a list.
+/// The export filter for a neighbour: all our routes and those of other neighbours, or a list.
 pub(crate) fn export_filter(neighbor: &Neighbor, family: Family) -> String {
     let Some(only) = &neighbor.only else {
         return "export where source = RTS_STATIC || source = RTS_BGP;".to_owned();
@@ -335,7 +335,7 @@ fn render(config: &Config) -> String {
     text
 }
 
-/// A protocol name made of a prefix, so that a reconfiguration leaves the other routes alone.
+/// A protocol name derived from a prefix, so that a reconfiguration does not affect other routes.
 fn protocol_name(prefix: &str) -> String {
     let tail: String =
         prefix.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();

@@ -1,4 +1,4 @@
-//! The cases of [`matrix`](crate::matrix) by name, and the macro that makes tests of them.
+//! The cases of [`matrix`](crate::matrix) by name, and the macro that turns them into tests.
 
 use anyhow::Result;
 
@@ -6,8 +6,8 @@ use crate::lab::Lab;
 use crate::matrix::{self, Case, Passive};
 use crate::speaker::Kind;
 
-/// `peer_tests!(bird2: Bird2 { ebgp, md5 })` makes a module of tests, one of each case of
-/// [`cases`](crate::cases) with that [`Kind`] of peer.
+/// `peer_tests!(bird2: Bird2 { ebgp, md5 })` creates a module of tests, one for each case of
+/// [`cases`](crate::cases), with that [`Kind`] of peer.
 #[macro_export]
 macro_rules! peer_tests {
     ($name:ident: $kind:ident { $($case:ident),+ $(,)? }) => {
@@ -31,14 +31,14 @@ macro_rules! cases {
             $(#[$doc])*
             ///
             /// # Errors
-            /// When it is not so.
+            /// When a condition of the case is not met.
             pub fn $name($lab: &mut Lab, $peer: Kind) -> Result<()> $body
         )+
     };
 }
 
 cases! {
-    /// Routes of IPv4 both ways, and their changes.
+    /// IPv4 routes in both directions, and their changes.
     ebgp(lab, peer) { matrix::exchange(lab, Case::ebgp(peer)) }
 
     /// As [`ebgp`], within one AS.
@@ -55,13 +55,13 @@ cases! {
         matrix::exchange(lab, Case::ebgp(peer).both_families_over_v6())
     }
 
-    /// As [`both_families_and_rfc8950_over_ipv6`], signed and with GTSM, ours towards the peer.
+    /// As [`both_families_and_rfc8950_over_ipv6`], with MD5 and GTSM, for our routes to the peer.
     both_families_secured_over_ipv6(lab, peer) {
         let case = Case::ebgp(peer).both_families_over_v6();
         case.password("s3cret").ttl_security().establish(lab)?.peer_has_subject_routes()
     }
 
-    /// IPv6 routes over IPv4 are taken.
+    /// IPv6 routes received over IPv4 are accepted.
     hears_both_families_over_ipv4(lab, peer) { matrix::hears_both_families_over_v4(lab, peer) }
 
     /// TCP MD5 (RFC 2385).
@@ -94,15 +94,15 @@ cases! {
     /// As [`refresh`], for a peer with one family per process.
     refresh_of_ipv6(lab, peer) { matrix::refresh(lab, Case::ibgp(peer).over_v6()) }
 
-    /// The peer dials.
+    /// The peer opens the connection.
     subject_passive_on_port_179(lab, peer) {
         matrix::comes_up(lab, Case::ebgp(peer).passive(Passive::Subject).port(179))
     }
 
-    /// The subject dials.
+    /// The subject opens the connection.
     peer_passive(lab, peer) { matrix::comes_up(lab, Case::ebgp(peer).passive(Passive::Peer)) }
 
-    /// Both dial (RFC 4271 §6.8).
+    /// Both open a connection: collision detection (RFC 4271 §6.8).
     both_dial_at_once(lab, peer) {
         Case::ibgp(peer).passive(Passive::Neither).establish(lab)?.peer_has_subject_routes()
     }
@@ -119,10 +119,10 @@ cases! {
     /// Communities of a third speaker reach the peer.
     passes_on_communities(lab, peer) { matrix::passes_on(lab, peer) }
 
-    /// Graceful restart of the subject (RFC 4724 §4.2 in the peer).
+    /// Graceful restart of the subject (RFC 4724 §4.2 on the peer's side).
     peer_helps_a_restart_of_the_subject(lab, peer) { matrix::is_helped(lab, peer) }
 
-    /// Graceful restart of the peer (RFC 4724 §4.2 in the subject).
+    /// Graceful restart of the peer (RFC 4724 §4.2 on the subject's side).
     subject_helps_a_restart_of_the_peer(lab, peer) {
         matrix::helps_a_restart(lab, Case::ebgp(peer))
     }
@@ -132,9 +132,9 @@ cases! {
         matrix::helps_a_restart(lab, Case::ibgp(peer))
     }
 
-    /// As [`subject_helps_a_restart_of_the_peer`], for a peer that may send End-of-RIB before its own
-    /// routes: GoBGP's are added later, and FRR 8.4 on a busy machine ends its deferral with what it
-    /// has received and puts its networks behind End-of-RIB.
+    /// As [`subject_helps_a_restart_of_the_peer`], for a peer that may send End-of-RIB before its
+    /// own routes: GoBGP's are added later, and FRR 8.4 on a busy machine ends its deferral with
+    /// the routes received so far and sends its networks after End-of-RIB.
     subject_keeps_routes_of_a_crashed_peer(lab, peer) {
         matrix::keeps_routes_of_the_dead(lab, Case::ebgp(peer)).map(drop)
     }

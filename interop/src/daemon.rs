@@ -1,4 +1,4 @@
-//! A process in a namespace: started, watched, ended by its own pid.
+//! A process in a namespace: started, monitored, and ended by its own pid.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -66,7 +66,7 @@ impl Daemon {
         Ok(())
     }
 
-    /// SIGKILL: what a crash looks like from outside.
+    /// Sends SIGKILL, which from outside looks like a crash.
     ///
     /// # Errors
     /// When the process cannot be reaped.
@@ -93,7 +93,7 @@ impl Daemon {
         }
     }
 
-    /// SIGTERM, then waits; SIGKILL if that was not enough.
+    /// Sends SIGTERM and waits; sends SIGKILL if it does not exit.
     ///
     /// # Errors
     /// When the daemon ignored SIGTERM for five seconds.

@@ -1,4 +1,4 @@
-//! `margay calico doctor` on a host, and what it found.
+//! Runs `margay calico doctor` on a host and reads its findings.
 
 use std::process::Command;
 
@@ -8,37 +8,37 @@ use serde_json::Value;
 use crate::lab::Host;
 use crate::margay::binary;
 
-/// What the doctor said.
+/// The result of the doctor.
 #[derive(Debug, Clone)]
 pub struct Verdict {
     /// The exit code.
     pub code: i32,
     /// The findings, as `SEVERITY KIND NAME: TEXT`.
     pub lines: Vec<String>,
-    /// The whole of it.
+    /// The whole JSON output.
     pub json: Value,
 }
 
 impl Verdict {
-    /// The lines that weigh so much.
+    /// The lines of this severity.
     pub fn of<'a>(&'a self, severity: &'a str) -> impl Iterator<Item = &'a String> {
         self.lines.iter().filter(move |line| line.split(' ').next() == Some(severity))
     }
 
-    /// Its exit code is this one.
+    /// Fails unless the exit code is this one.
     ///
     /// # Errors
-    /// It is not; the lines.
+    /// When it is another; with the lines.
     pub fn expect(&self, code: i32) -> Result<&Self> {
         let lines = self.lines.join("\n");
         ensure!(self.code == code, "exit code {} in place of {code}:\n{lines}", self.code);
         Ok(self)
     }
 
-    /// There is a line with these parts.
+    /// Fails unless a line contains all of these parts.
     ///
     /// # Errors
-    /// There is none; the lines.
+    /// When there is none; with the lines.
     pub fn says(&self, parts: &[&str]) -> Result<&Self> {
         let found = self.lines.iter().any(|line| parts.iter().all(|part| line.contains(part)));
         ensure!(found, "no line with {parts:?}:\n{}", self.lines.join("\n"));
@@ -46,10 +46,10 @@ impl Verdict {
     }
 }
 
-/// The command on a host, with a file if there is one.
+/// The command on a host, with its configuration file if there is one.
 ///
 /// # Errors
-/// There is no margay.
+/// When there is no margay binary.
 pub fn command(host: &Host, arguments: &[&str]) -> Result<Command> {
     let mut command = host.command(&binary()?.to_string_lossy());
     command.args(["calico", "doctor"]).args(arguments);
@@ -59,7 +59,7 @@ pub fn command(host: &Host, arguments: &[&str]) -> Result<Command> {
 /// Runs it with `--json`.
 ///
 /// # Errors
-/// It printed no JSON, or a line without a remedy.
+/// When it prints no JSON, or a finding without a remedy.
 pub fn examine(command: &mut Command) -> Result<Verdict> {
     let output = command.arg("--json").output()?;
     let text = String::from_utf8(output.stdout)?;

@@ -1,4 +1,4 @@
-//! ExaBGP: announces what it is told, records what it hears, decides nothing.
+//! ExaBGP: announces what it is told to, records what it receives, and makes no decisions.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -119,7 +119,7 @@ impl Exabgp {
     /// When the record cannot be read.
     pub fn events(&self) -> Result<Vec<Value>> {
         let text = fs::read_to_string(&self.heard)?;
-        // The last line may be half written.
+        // The last line may be incomplete.
         Ok(text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
     }
 }
@@ -142,7 +142,7 @@ impl Speaker for Exabgp {
     }
 
     fn paths(&self, prefix: &str) -> Result<Vec<Path>> {
-        // (peer, path id) → path; a session that ends takes its paths along.
+        // (peer, path id) → path; the paths of a session are removed when it ends.
         let mut held: BTreeMap<(String, String), Path> = BTreeMap::new();
         for event in self.events()? {
             let peer = event["neighbor"]["address"]["peer"].as_str().unwrap_or_default().to_owned();

@@ -37,7 +37,7 @@ impl Frr {
         run_command(Command::new("chown").args(["frr:frrvty", &run]))?;
         host.write("zebra.conf", "hostname frr\n")?;
         let conf = host.write("bgpd.conf", &render(config))?;
-        // The dry run exits 0 whatever the file says.
+        // The dry run exits with 0 whatever the file contains.
         let check = host.run("/usr/lib/frr/bgpd", &["-C", "-f", &conf.to_string_lossy()])?;
         ensure!(!check.contains("No such command"), "bgpd -C: {check}");
 
@@ -143,7 +143,7 @@ impl Speaker for Frr {
     }
 }
 
-/// Starts one of FRR's daemons with the configuration that is there.
+/// Starts one of FRR's daemons with the existing configuration.
 fn launch(host: &Host, name: &str, more: &[&str]) -> Result<Daemon> {
     let run = host.file("frr").to_string_lossy().into_owned();
     let conf = host.file(&format!("{name}.conf")).to_string_lossy().into_owned();

@@ -1,8 +1,8 @@
-//! Tests under another kernel: User Mode Linux with IPIP, VRF, dummy, netem and MPLS, which the
-//! machine's own may lack.
+//! Runs tests under another kernel: User Mode Linux with IPIP, VRF, dummy, netem and MPLS, which
+//! the machine's kernel may lack.
 //!
 //! `interop/setup.sh vm` fetches it, `interop/vm.sh` starts it. A test runs its own binary again
-//! inside; files are the machine's, and what is written there goes to memory.
+//! inside, with the machine's file system, except that writes go to memory.
 
 use std::env;
 use std::fs;
@@ -15,16 +15,16 @@ use anyhow::{Context, Result, ensure};
 const INSIDE: &str = "MARGAY_TEST_FULL_KERNEL";
 const VM: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/vm.sh");
 
-/// Whether this process runs inside.
+/// Whether this process runs under the full kernel.
 #[must_use]
 pub fn is_inside() -> bool {
     env::var_os(INSIDE).is_some()
 }
 
-/// Runs `body` under the full kernel. `test` is the test's own path.
+/// Runs `body` under the full kernel. `test` is the path of the test.
 ///
 /// # Errors
-/// What the test says inside, or that the kernel cannot be had.
+/// When the test fails inside, or the kernel is not available.
 pub fn run(test: &str, body: impl FnOnce() -> Result<()>) -> Result<()> {
     if is_inside() {
         return body();
@@ -35,10 +35,10 @@ pub fn run(test: &str, body: impl FnOnce() -> Result<()>) -> Result<()> {
     Ok(())
 }
 
-/// Runs this test binary inside with these arguments, for `limit` at most; what it printed.
+/// Runs this test binary inside with these arguments, for at most `limit`; returns its output.
 ///
 /// # Errors
-/// A test fails there, the time is over, or the kernel cannot be had.
+/// When a test fails there, on a timeout, or when the kernel is not available.
 pub fn start(arguments: &[&str], limit: Duration) -> Result<String> {
     let cache = env::var("VM").unwrap_or_else(|_| "/var/cache/vmlab".to_owned());
     let kernel = Path::new(&cache).join("uml/usr/bin/linux.uml");

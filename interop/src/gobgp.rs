@@ -1,4 +1,4 @@
-//! `GoBGP`: gobgpd without zebra, asked over its gRPC socket.
+//! `GoBGP`: gobgpd without zebra, queried over its gRPC socket.
 
 use std::fmt::Write as _;
 use std::net::IpAddr;
@@ -59,7 +59,7 @@ impl Gobgp {
     }
 
     fn add(&self, origin: &Origin) -> Result<()> {
-        // gobgpd passes the next hop of an injected route on as it is.
+        // gobgpd advertises the next hop of an injected route unchanged.
         let extended = self.config.neighbors.iter().any(|n| n.extended_next_hop);
         let (family, next_hop) = match origin.family() {
             Family::V4 if extended => ("ipv4", self.host.v6().to_string()),
@@ -118,7 +118,7 @@ impl Speaker for Gobgp {
     }
 
     fn recover(&mut self) -> Result<()> {
-        // A socket that is left over makes it exit at once.
+        // A leftover socket makes it exit at once.
         std::fs::remove_file(self.host.file("gobgp.sock"))?;
         self.daemon = launch(&self.host, &self.target, &["-r"])?;
         self.add_origins()
@@ -135,7 +135,7 @@ impl Speaker for Gobgp {
     }
 }
 
-/// Starts gobgpd with the configuration that is there.
+/// Starts gobgpd with the existing configuration.
 fn launch(host: &Host, target: &str, more: &[&str]) -> Result<Daemon> {
     let conf = host.file("gobgpd.toml").to_string_lossy().into_owned();
     let api = format!("--api-hosts={target}");

@@ -1,4 +1,4 @@
-//! What the kernel holds, by ip(8).
+//! The kernel's routes, by ip(8).
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -20,17 +20,17 @@ pub struct KernelRoute {
     pub kind: String,
     /// The addresses of the gateways, sorted.
     pub gateways: Vec<String>,
-    /// The priority; 0 when the kernel shows none.
+    /// The metric; 0 if the kernel shows none.
     pub metric: u64,
 }
 
-/// The protocol number that BIRD uses and that Calico's nodes expect: the default of margay too.
+/// The protocol number that BIRD uses and that Calico's nodes expect; margay's default too.
 pub const PROTOCOL: &str = "12";
 
 /// Every route of the family with this protocol.
 ///
 /// # Errors
-/// When ip(8) fails or prints something else than JSON.
+/// When ip(8) fails or prints anything but JSON.
 pub fn routes(host: &Host, family: Family, protocol: &str) -> Result<Vec<KernelRoute>> {
     let flag = if family == Family::V4 { "-4" } else { "-6" };
     let args = ["-j", "-d", flag, "route", "show", "table", "main", "proto", protocol];
@@ -124,7 +124,7 @@ pub struct RouteMonitor {
 }
 
 impl RouteMonitor {
-    /// Begins to record; what changes from here on is met.
+    /// Begins to record; no later change is missed.
     ///
     /// # Errors
     /// When `ip monitor` does not run.
@@ -133,12 +133,12 @@ impl RouteMonitor {
         command.args(["-ts", "monitor", "route"]).env("TZ", "UTC");
         let daemon = Daemon::start(command, &host.file("monitor.log"))?;
         let monitor = Self { host: host.clone(), daemon, calls: Cell::new(0) };
-        // It prints nothing at start, and may not listen yet.
+        // It prints nothing at the start, and may not be listening yet.
         wait_until(PATIENCE, "ip monitor to listen", || monitor.expect_mark(0))?;
         Ok(monitor)
     }
 
-    /// Everything that changed until now. What `ip monitor` has yet to print is waited for.
+    /// All changes up to now. Waits for those that `ip monitor` has not printed yet.
     ///
     /// # Errors
     /// When it has ended, or has lost changes because it was too slow.
@@ -150,8 +150,8 @@ impl RouteMonitor {
         Ok(text)
     }
 
-    /// Routes whose prefixes begin so that were deleted and added again: from when until when there was
-    /// none, in seconds of the day, in UTC.
+    /// The gaps of routes whose prefix begins with `prefix` that were deleted and added again: the
+    /// start and end of each, in seconds of the day, in UTC.
     ///
     /// # Errors
     /// As [`RouteMonitor::changes`], and when a line has no time.
@@ -178,7 +178,7 @@ impl RouteMonitor {
         Ok(gaps)
     }
 
-    /// A route of our own that comes and goes shows how far it has read.
+    /// Adds and deletes a route of our own, whose appearance shows how far the monitor has read.
     fn expect_mark(&self, number: u8) -> Result<()> {
         let route = format!("203.0.113.{number}");
         for change in ["add", "del"] {

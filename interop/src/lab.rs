@@ -1,4 +1,4 @@
-//! A bridge and hosts in network namespaces of their own.
+//! A bridge and hosts, each in its own network namespace.
 
 use std::ffi::OsStr;
 use std::fmt::Write as _;
@@ -51,7 +51,7 @@ pub fn run(name: &str, kinds: &[Kind], test: impl FnOnce(&mut Lab) -> Result<()>
     result.with_context(|| name.to_owned())
 }
 
-/// As [`run`], for a test that asks margay's own interfaces and needs more programs.
+/// As [`run`], for a test that uses margay's own interfaces and needs more programs.
 ///
 /// # Errors
 /// As [`run`], and when another speaker is the subject.
@@ -67,10 +67,10 @@ pub fn run_margay(
     run(name, kinds, test)
 }
 
-/// Runs a program to its end and returns what it printed.
+/// Runs a program to completion and returns its output.
 ///
 /// # Errors
-/// When it cannot be started or exits with anything but 0; the text holds its standard error.
+/// When it cannot be started or exits with anything but 0; the text contains its standard error.
 pub fn run_command(command: &mut Command) -> Result<String> {
     let output = output_of(command)?;
     if !output.status.success() {
@@ -97,14 +97,14 @@ pub fn ip(args: &[&str]) -> Result<String> {
 }
 
 impl Lab {
-    /// Makes the bridge and the folder.
+    /// Creates the bridge and the folder.
     ///
     /// # Errors
     /// When ip(8) refuses.
     pub fn new(name: &str) -> Result<Self> {
         SWEEP.call_once(sweep);
         let id = format!("mg{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        // Short: the path of a unix socket must stay under 108 bytes.
+        // Short, as the path of a Unix socket must stay under 108 bytes.
         let dir = std::env::temp_dir().join(format!("{id}-{}", &name[..name.len().min(30)]));
         fs::create_dir_all(&dir)?;
         let lab = Self { id, dir, hosts: Vec::new() };
@@ -134,7 +134,7 @@ impl Lab {
         let ns = host.namespace.as_str();
         ip(&["netns", "add", ns])?;
         self.hosts.push(host.clone());
-        // Without these an IPv6 session comes up one to two seconds late.
+        // Without these settings an IPv6 session is established one to two seconds later.
         host.shell(
             "ip link set lo up; cd /proc/sys/net; echo 0 > ipv6/conf/default/accept_dad; \
              echo 0 > ipv6/conf/default/dad_transmits; echo 1 > ipv4/ip_forward; \
@@ -180,7 +180,7 @@ impl Lab {
         ip(&["-n", &self.bridge(), "link", "set", &host.port(), "master", "br0"]).map(drop)
     }
 
-    /// Takes the host's cable out: its interface loses the carrier.
+    /// Unplugs the host: its interface loses the carrier.
     ///
     /// # Errors
     /// When ip(8) refuses.
@@ -233,7 +233,7 @@ impl Drop for Lab {
     }
 }
 
-/// Ends what runs in the namespace and removes it.
+/// Kills all processes in the namespace and removes it.
 pub fn remove_namespace(name: &str) {
     if let Ok(pids) = ip(&["netns", "pids", name]) {
         for pid in pids.split_whitespace() {
@@ -243,7 +243,7 @@ pub fn remove_namespace(name: &str) {
     let _ = ip(&["netns", "del", name]);
 }
 
-/// Removes what a test process that was killed has left behind.
+/// Removes what a killed test process has left behind.
 fn sweep() {
     for line in ip(&["netns", "list"]).unwrap_or_default().lines() {
         let name = line.split_whitespace().next().unwrap_or_default();
@@ -315,7 +315,7 @@ impl Host {
         command
     }
 
-    /// Runs a program in this namespace to its end.
+    /// Runs a program in this namespace to completion.
     ///
     /// # Errors
     /// As [`run_command`].
@@ -323,7 +323,7 @@ impl Host {
         run_command(self.command(program).args(args))
     }
 
-    /// Runs a shell script in this namespace to its end.
+    /// Runs a shell script in this namespace to completion.
     ///
     /// # Errors
     /// As [`run_command`].

@@ -1,17 +1,18 @@
-//! The harness: namespaces, daemons, waiting, and what the tests ask of a BGP speaker.
+//! The harness: namespaces, daemons, waiting, and the queries that tests make of a BGP speaker.
 //!
-//! - [`lab`]: a bridge and hosts in network namespaces of their own, removed on every exit path.
-//! - [`full_kernel`]: the same under a kernel that has what this machine's lacks.
-//! - [`daemon`], [`wait`], [`require`]: processes, bounded waits, and what a test needs.
-//! - [`speaker`]: one description of a speaker and one set of questions for all of them.
+//! - [`lab`]: a bridge and hosts in their own network namespaces, removed on every exit path.
+//! - [`full_kernel`]: the same under a kernel with features that this machine's lacks.
+//! - [`daemon`], [`wait`], [`require`]: processes, bounded waits, and requirements of tests.
+//! - [`speaker`]: one description of a speaker and one set of queries for all of them.
 //! - [`margay`], [`bird2`], [`bird16`], [`frr`], [`gobgp`], [`openbgpd`], [`exabgp`]: the speakers.
 //! - [`calico`]: etcd, nodes and pods of a Calico cluster.
 //! - [`pki`]: an authority and certificates.
-//! - [`monitor`]: Prometheus, which reads our metrics and is asked what dashboards and alerts ask.
-//! - [`subject`]: the speaker under test: margay, or BIRD 2 when the harness itself is in doubt.
-//! - [`matrix`], [`cases`]: what every peer goes through, and the tests made of it.
+//! - [`monitor`]: Prometheus, which scrapes our metrics and evaluates the queries of dashboards and
+//!   alerts.
+//! - [`subject`]: the speaker under test: margay, or BIRD 2 to check the harness itself.
+//! - [`matrix`], [`cases`]: the cases run with every peer, and the tests made from them.
 //! - [`raw`], [`message`]: a neighbour that speaks scripted bytes.
-//! - [`kubernetes`]: kube-apiserver and its etcd, and what goes wrong with them.
+//! - [`kubernetes`]: kube-apiserver and its etcd, and their failures.
 //! - [`doctor`]: `margay calico doctor` on a host.
 //! - [`sequence`]: the interpreter of the recorded session scenarios.
 //!

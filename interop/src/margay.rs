@@ -14,7 +14,7 @@ use crate::lab::{Host, run_command};
 use crate::speaker::{Config, Family, Neighbor, Origin, Path, Speaker};
 use crate::wait::wait_until;
 
-/// How long margay may take to answer on its socket after it was started.
+/// Maximum time until margay answers on its socket after its start.
 const START_LIMIT: Duration = Duration::from_secs(10);
 
 /// A running margay.
@@ -32,7 +32,7 @@ pub struct Control {
     socket: PathBuf,
 }
 
-/// The binary under test: `MARGAY_BIN`, else the newest of the profiles `fast`, `release` and
+/// The binary under test: `MARGAY_BIN`, otherwise the newest of the profiles `fast`, `release` and
 /// `debug` in the target folder of this test.
 ///
 /// # Errors
@@ -67,7 +67,7 @@ impl Control {
         Self { socket: socket.to_owned() }
     }
 
-    /// Where the socket is.
+    /// The path of the socket.
     #[must_use]
     pub fn socket(&self) -> &FilePath {
         &self.socket
@@ -158,7 +158,7 @@ pub fn start_text(host: &Host, text: &str) -> Result<(Daemon, Control)> {
     start_with(host, text, &[])
 }
 
-/// As [`start_text`], with more in the environment.
+/// As [`start_text`], with additional environment variables.
 ///
 /// # Errors
 /// As [`start_text`].
@@ -173,7 +173,7 @@ pub fn start_with(
     wait_answers(host, daemon)
 }
 
-/// `PROGRAM run` with a configuration in text form, to be started as a test wants it.
+/// The command `PROGRAM run` with a configuration in text form, for tests that start it themselves.
 ///
 /// # Errors
 /// When the configuration cannot be written.
@@ -200,7 +200,7 @@ pub fn wait_answers(host: &Host, mut daemon: Daemon) -> Result<(Daemon, Control)
     Ok((daemon, control))
 }
 
-/// Runs `margay ARGS` on `host` to its end, whatever its exit status.
+/// Runs `margay ARGS` on `host` to completion, whatever its exit status.
 ///
 /// # Errors
 /// When it cannot be started.
@@ -242,7 +242,7 @@ impl Margay {
         Ok(answer)
     }
 
-    /// Starts the same configuration again, after the daemon was stopped or killed.
+    /// Starts the daemon with the same configuration, after it was stopped or killed.
     ///
     /// # Errors
     /// As [`start_text`].

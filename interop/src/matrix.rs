@@ -1,8 +1,8 @@
-//! The cases that the subject goes through with every peer.
+//! The cases that are run with the subject and every peer.
 //!
 //! A [`Case`] describes one session from both ends; [`Case::start`] builds it with the subject on
-//! one host and the peer on another. The functions below it say what must then be true. Numbers
-//! are chosen so that nothing fits in two bytes by accident.
+//! one host and the peer on another. The functions below it check what must then be true. AS
+//! numbers are chosen so that they do not fit into two octets.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -22,9 +22,9 @@ use crate::wait::{PATIENCE, holds_for, wait_until};
 pub const SUBJECT_AS: u32 = 4_200_000_001;
 /// The peer's AS number on eBGP.
 pub const PEER_AS: u32 = 4_200_000_002;
-/// What the peer's routes carry.
+/// A community of the peer's routes.
 pub const PEER_COMMUNITY: &str = "65002:9";
-/// What the peer's routes carry.
+/// A community of the peer's routes.
 pub const PEER_LARGE_COMMUNITY: &str = "4200000002:3:4";
 
 /// The prefix that the subject announces.
@@ -44,18 +44,18 @@ fn later_prefix(family: Family) -> &'static str {
     if family == Family::V4 { "203.0.113.128/25" } else { "2001:db8:3:1::/64" }
 }
 
-/// Which side only waits for connections.
+/// Which side is passive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Passive {
-    /// Both sides connect.
+    /// Both sides open connections.
     Neither,
-    /// The peer must dial.
+    /// The peer must open the connection.
     Subject,
-    /// The subject must dial.
+    /// The subject must open the connection.
     Peer,
 }
 
-/// One session, seen from both ends.
+/// One session, described from both ends.
 #[derive(Debug, Clone)]
 pub struct Case {
     peer: Kind,
@@ -69,9 +69,9 @@ pub struct Case {
 /// A running session.
 #[derive(Debug)]
 pub struct Pair {
-    /// Where the subject runs.
+    /// The subject's host.
     pub subject_host: Host,
-    /// Where the peer runs.
+    /// The peer's host.
     pub peer_host: Host,
     /// The speaker under test.
     pub subject: Box<dyn Speaker>,
@@ -79,9 +79,9 @@ pub struct Pair {
     pub peer: Box<dyn Speaker>,
     /// The session's two ends.
     pub case: Case,
-    /// How the peer is addressed by the subject.
+    /// The peer's address as configured in the subject.
     pub peer_address: IpAddr,
-    /// How the subject is addressed by the peer.
+    /// The subject's address as configured in the peer.
     pub subject_address: IpAddr,
 }
 
@@ -125,7 +125,7 @@ impl Case {
         }
     }
 
-    /// The same as iBGP.
+    /// As [`Case::ebgp`], but iBGP.
     #[must_use]
     pub fn ibgp(peer: Kind) -> Self {
         let mut case = Self::ebgp(peer);
@@ -163,13 +163,13 @@ impl Case {
         self.both(|n| n.families = vec![Family::V4, Family::V6])
     }
 
-    /// Both sides sign with this key.
+    /// Both sides use this MD5 key.
     #[must_use]
     pub fn password(self, key: &str) -> Self {
         self.both(|n| n.password = Some(key.to_owned()))
     }
 
-    /// The sides sign with different keys.
+    /// The sides use different MD5 keys.
     #[must_use]
     pub fn mismatched_passwords(mut self) -> Self {
         self.subject_neighbor.password = Some("right".to_owned());
@@ -196,13 +196,13 @@ impl Case {
         self.both(|n| n.add_path = true)
     }
 
-    /// Both sides restart gracefully and help the other to.
+    /// Both sides restart gracefully and help the other side's restart.
     #[must_use]
     pub fn graceful_restart(self) -> Self {
         self.both(|n| n.graceful_restart = true)
     }
 
-    /// One side only accepts.
+    /// One side is passive.
     #[must_use]
     pub fn passive(mut self, side: Passive) -> Self {
         self.subject_neighbor.passive = side == Passive::Subject;
@@ -210,14 +210,14 @@ impl Case {
         self
     }
 
-    /// Another TCP port than 1790, on both sides.
+    /// A TCP port other than 1790, on both sides.
     #[must_use]
     pub fn port(mut self, port: u16) -> Self {
         self.port = port;
         self.both(|n| n.port = port)
     }
 
-    /// The subject accepts only so many prefixes.
+    /// The subject's prefix limit.
     #[must_use]
     pub fn prefixes_max(mut self, limit: u32) -> Self {
         self.subject_neighbor.prefixes_max = Some(limit);
@@ -306,13 +306,14 @@ impl Case {
 }
 
 impl Pair {
-    /// What a route of `from` should have as its next hop.
+    /// The expected next hop of a route from `from`.
     fn next_hop_of(&self, from: &Host, family: Family) -> IpAddr {
         let v6 = family == Family::V6 || self.case.subject_neighbor.extended_next_hop;
         if v6 { from.v6() } else { from.v4() }
     }
 
-    /// The subject has the peer's route with all its attributes, and its kernel has it too.
+    /// Checks that the subject has the peer's route with all its attributes, and that its kernel
+    /// has it too.
     ///
     /// # Errors
     /// When something is missing or different.
@@ -333,7 +334,7 @@ impl Pair {
         Ok(())
     }
 
-    /// The peer has the subject's route with all its attributes.
+    /// Checks that the peer has the subject's route with all its attributes.
     ///
     /// # Errors
     /// When something is missing or different.
@@ -360,7 +361,8 @@ impl Pair {
         self.peer_has_subject_routes()
     }
 
-    /// Routes that come later arrive, and withdrawn ones leave RIB and kernel.
+    /// Checks that routes announced later arrive, and that withdrawn ones are removed from RIB and
+    /// kernel.
     ///
     /// # Errors
     /// When a side misses a change.
@@ -387,17 +389,19 @@ impl Pair {
     }
 }
 
-/// The session comes up, both sides hear each other, the kernel agrees, changes are followed.
+/// The session is established, routes arrive in both directions and in the kernel, and changes are
+/// followed.
 ///
 /// # Errors
-/// When any of that is not so.
+/// When any of that fails.
 pub fn exchange(lab: &mut Lab, case: Case) -> Result<()> {
     let mut pair = case.establish(lab)?;
     pair.has_routes_both_ways()?;
     pair.follows_changes()
 }
 
-/// The session comes up and both sides hear each other: for cases about how the session is made.
+/// The session is established and routes arrive in both directions: for cases about session
+/// establishment.
 ///
 /// # Errors
 /// When it does not.
@@ -406,11 +410,11 @@ pub fn comes_up(lab: &mut Lab, case: Case) -> Result<()> {
     pair.has_routes_both_ways()
 }
 
-/// IPv6 routes over an IPv4 session are heard. Own ones are not announced there: the session has no
-/// address of ours that could be their next hop.
+/// IPv6 routes over an IPv4 session are received. Our own are not announced there, as the session
+/// has no address of ours that could be their next hop.
 ///
 /// # Errors
-/// When a route of the peer is missing, or IPv4 suffers.
+/// When a route of the peer is missing, or IPv4 routes are affected.
 pub fn hears_both_families_over_v4(lab: &mut Lab, peer: Kind) -> Result<()> {
     let pair = Case::ibgp(peer).both_families_over_v4().establish(lab)?;
     pair.subject_has_peer_routes()?;
@@ -426,7 +430,7 @@ pub fn stays_down(lab: &mut Lab, case: Case, counter: &str) -> Result<()> {
     wait_until(PATIENCE, &format!("{counter} to grow"), || {
         let sum = kernel::counter(&pair.subject_host, "TcpExt", counter)?
             + kernel::counter(&pair.peer_host, "TcpExt", counter)?;
-        // A listening socket takes SYNs from as far as they come: those margay looks at itself.
+        // A listening socket accepts SYNs with any TTL: margay checks these itself.
         let is_refused = pair.subject.daemon().output().contains("its TTL is too small");
         ensure!(sum > 0 || is_refused, "{counter} is 0");
         Ok(())
@@ -436,10 +440,10 @@ pub fn stays_down(lab: &mut Lab, case: Case, counter: &str) -> Result<()> {
     })
 }
 
-/// Two paths for one prefix reach the other side, both ways.
+/// Two paths for one prefix reach the other side, in both directions.
 ///
-/// Two feeders in ASes of their own announce the same prefix to one side; the other side is an
-/// iBGP neighbour and must hear both paths.
+/// Two feeders in different ASes announce the same prefix to one side; the other side is an iBGP
+/// neighbour and must receive both paths.
 ///
 /// # Errors
 /// When a path is missing on either side.
@@ -487,10 +491,10 @@ pub fn add_path_both_ways(lab: &mut Lab, peer: Kind) -> Result<()> {
     Ok(())
 }
 
-/// What a third speaker announces reaches the peer through the subject with its communities.
+/// A third speaker's route reaches the peer through the subject with its communities.
 ///
 /// # Errors
-/// When the route does not arrive, or changed on the way beyond the subject's own AS.
+/// When the route does not arrive, or changes by more than the subject's AS in its path.
 pub fn passes_on(lab: &mut Lab, peer: Kind) -> Result<()> {
     const FEEDER_AS: u32 = 4_200_000_011;
     const PREFIX: &str = "100.64.3.0/24";
@@ -531,7 +535,7 @@ pub fn passes_on(lab: &mut Lab, peer: Kind) -> Result<()> {
     Ok(())
 }
 
-/// A ROUTE-REFRESH from the peer makes the subject send its routes again, and nothing else.
+/// A ROUTE-REFRESH from the peer makes the subject send its routes again, without other effects.
 ///
 /// # Errors
 /// When no UPDATE comes, or the session or the route is lost.
@@ -565,8 +569,8 @@ pub fn prefix_limit(lab: &mut Lab, peer: Kind) -> Result<Pair> {
     Ok(pair)
 }
 
-/// A cut that only the hold timer can notice ends the session and clears the kernel; when the
-/// link is back, everything returns.
+/// A cut that only the hold timer can detect ends the session and removes its kernel routes; when
+/// the link is back, session and routes return.
 ///
 /// # Errors
 /// When the session outlives its hold time by far, or does not return.
@@ -581,10 +585,10 @@ pub fn hold_timer_loss(lab: &mut Lab, peer: Kind) -> Result<Pair> {
     Ok(pair)
 }
 
-/// The peer crashes and comes back: the subject keeps its routes, in the kernel without a gap.
+/// The peer crashes and restarts: the subject retains its routes, in the kernel without a gap.
 ///
 /// # Errors
-/// When a route goes.
+/// When a route is lost.
 pub fn helps_a_restart(lab: &mut Lab, case: Case) -> Result<()> {
     let (pair, monitor) = keeps_routes_of_the_dead(lab, case)?;
     let prefix = peer_prefix(Family::V4);
@@ -597,10 +601,11 @@ pub fn helps_a_restart(lab: &mut Lab, case: Case) -> Result<()> {
     Ok(())
 }
 
-/// The peer crashes: the subject keeps its routes until it is back and has announced them again.
+/// The peer crashes: the subject retains its routes until it has restarted and announced them
+/// again.
 ///
 /// # Errors
-/// When a route goes before the peer is back, or is missing afterwards.
+/// When a route is lost before the peer is back, or is missing afterwards.
 pub fn keeps_routes_of_the_dead(lab: &mut Lab, case: Case) -> Result<(Pair, RouteMonitor)> {
     let prefix = peer_prefix(Family::V4);
     let mut pair = case.graceful_restart().establish(lab)?;
@@ -621,7 +626,7 @@ pub fn keeps_routes_of_the_dead(lab: &mut Lab, case: Case) -> Result<(Pair, Rout
     Ok((pair, monitor))
 }
 
-/// The subject crashes: the peer keeps its routes, because the subject said that it would be back.
+/// The subject crashes: the peer retains its routes, because graceful restart was negotiated.
 ///
 /// # Errors
 /// When the peer drops them at once.

@@ -1,18 +1,18 @@
-//! BGP messages by hand: the few that scripted neighbours send and read.
+//! Hand-written BGP messages: the few that scripted neighbours send and read.
 //!
-//! On purpose not `bgp-proto`: an error there must not cancel itself out here.
+//! Deliberately does not use `bgp-proto`: an error there must not cancel itself out here.
 
 use std::fmt::Write as _;
 use std::net::Ipv4Addr;
 
 use anyhow::{Context, Result, ensure};
 
-/// Marker, length, type.
+/// Length of marker, length and type, in octets.
 pub const HEADER_LEN: usize = 19;
-/// The longest message without RFC 8654.
+/// Maximum message length without RFC 8654, in octets.
 pub const MESSAGE_MAX: usize = 4096;
 
-/// Type codes.
+/// Type code of OPEN.
 pub const OPEN: u8 = 1;
 /// Type code of UPDATE.
 pub const UPDATE: u8 = 2;
@@ -54,7 +54,7 @@ pub fn to_hex(bytes: &[u8]) -> String {
 /// A message with its header.
 ///
 /// # Errors
-/// When the body is longer than a length field can say.
+/// When the body exceeds the range of the length field.
 pub fn message(kind: u8, body: &[u8]) -> Result<Vec<u8>> {
     let len = u16::try_from(HEADER_LEN + body.len())?;
     let mut bytes = vec![0xff; 16];
@@ -91,17 +91,17 @@ pub fn open(asn: u32, hold_time: u16, id: Ipv4Addr, more: &[(u8, Vec<u8>)]) -> R
     message(OPEN, &body)
 }
 
-/// What a speaker says of its start in the R bit (RFC 4724 §3).
+/// The R bit (RFC 4724 §3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Start {
-    /// It has not restarted.
+    /// Clear: it has not restarted.
     First,
-    /// It has.
+    /// Set: it has restarted.
     Again,
 }
 
-/// The graceful restart capability for IPv4 unicast; the time is in seconds, at most 4095.
-/// Forwarding state is always said to be kept.
+/// The graceful restart capability for IPv4 unicast; the time is in seconds, at most 4095. The F
+/// bit (forwarding state preserved) is always set.
 #[must_use]
 pub fn graceful_restart(restart_time: u16, start: Start) -> (u8, Vec<u8>) {
     let flags = match start {
@@ -165,7 +165,7 @@ pub fn withdrawal(prefixes: &[Vec<u8>]) -> Result<Vec<u8>> {
 /// End-of-RIB for IPv4 unicast.
 ///
 /// # Errors
-/// Never: the signature is that of its siblings.
+/// Never; the signature matches that of the other messages.
 pub fn end_of_rib() -> Result<Vec<u8>> {
     message(UPDATE, &[0, 0, 0, 0])
 }

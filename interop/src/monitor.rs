@@ -1,4 +1,4 @@
-//! Prometheus: what it reads from a daemon, and what it makes of queries.
+//! Prometheus: scrapes daemons and evaluates queries.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -12,16 +12,16 @@ use crate::daemon::Daemon;
 use crate::lab::{Host, run_command};
 use crate::wait::{PATIENCE, wait_until};
 
-/// What these tests need.
+/// Programs that these tests need.
 pub const PROGRAMS: [&str; 3] = ["prometheus", "promtool", "curl"];
 
-/// Where daemons under test serve.
+/// Port on which daemons under test serve metrics.
 pub const PORT: u16 = 9479;
 
-/// Asks for a path over HTTP on the loopback interface of a host; the status and the body.
+/// Requests a path over HTTP on the loopback interface of a host; returns the status and the body.
 ///
 /// # Errors
-/// When nobody answers.
+/// When there is no answer.
 pub fn get(host: &Host, path: &str) -> Result<(u16, String)> {
     let url = format!("http://127.0.0.1:{PORT}{path}");
     let answer = host.run("curl", &["-sS", "--max-time", "20", "-w", "\n%{http_code}", &url])?;
@@ -29,7 +29,7 @@ pub fn get(host: &Host, path: &str) -> Result<(u16, String)> {
     Ok((status.parse()?, body.to_owned()))
 }
 
-/// Fails unless promtool finds nothing to say about the output of `/metrics`.
+/// Fails if promtool objects to the output of `/metrics`.
 ///
 /// # Errors
 /// What promtool says.
@@ -63,7 +63,7 @@ impl Prometheus {
     /// Starts it; it scrapes `targets` as job `margay` and evaluates `rules`, both every second.
     ///
     /// # Errors
-    /// When it does not come up.
+    /// When it does not start.
     pub fn start(host: &Host, targets: &[&Host], rules: &Path) -> Result<Self> {
         let targets: Vec<String> =
             targets.iter().map(|target| format!("\"{}:{PORT}\"", target.v4())).collect();
@@ -94,7 +94,7 @@ impl Prometheus {
     /// The result of an instant query.
     ///
     /// # Errors
-    /// When it is no query.
+    /// When the query is invalid.
     pub fn query(&self, query: &str) -> Result<Vec<Value>> {
         let query = format!("query={query}");
         let url = "http://127.0.0.1:9090/api/v1/query";
@@ -108,7 +108,7 @@ impl Prometheus {
     /// Waits until every target was scraped `times` at least.
     ///
     /// # Errors
-    /// When one is not in time.
+    /// When one is not scraped in time.
     pub fn wait_scrapes(&self, targets: usize, times: u32) -> Result<()> {
         let up = format!("count_over_time(up[5m]) >= {times} and up == 1");
         wait_until(Duration::from_secs(60), "scrapes", || {
@@ -119,7 +119,7 @@ impl Prometheus {
     }
 }
 
-/// A metric that a query selects, and the labels that it is selected by.
+/// A metric that a query selects, with the labels in its selector.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Selector {
     /// The metric.
@@ -128,7 +128,7 @@ pub struct Selector {
     pub labels: BTreeSet<String>,
 }
 
-/// What a query selects: every word that begins like one of our metrics.
+/// The selectors of a query: every word that begins like one of our metrics.
 #[must_use]
 pub fn selectors(query: &str) -> Vec<Selector> {
     let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
@@ -158,7 +158,7 @@ pub fn selectors(query: &str) -> Vec<Selector> {
 /// `a="x,y", b!~"z"` to `a` and `b`.
 fn label_names(inside: &str) -> BTreeSet<String> {
     let mut names = BTreeSet::new();
-    // What stands in quotes is every second piece.
+    // Every second piece is inside quotes.
     for outside in inside.split('"').step_by(2) {
         let name = outside.trim_matches(|c: char| !c.is_ascii_alphanumeric() && c != '_');
         if !name.is_empty() {

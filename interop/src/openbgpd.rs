@@ -13,7 +13,8 @@ use crate::lab::{Host, run_command};
 use crate::speaker::{Config, Family, Neighbor, Origin, Path, Speaker};
 use crate::wait::{PATIENCE, wait_until};
 
-/// A running OpenBGPD. With MD5 it must be the side that dials, and GTSM works on eBGP only.
+/// A running OpenBGPD. With MD5 it must be the side that opens the connection, and GTSM works on
+/// eBGP only.
 #[derive(Debug)]
 pub struct Openbgpd {
     config: Config,
@@ -27,7 +28,7 @@ impl Openbgpd {
     /// # Errors
     /// When it refuses the configuration or cannot be started.
     pub fn start(host: &Host, config: &Config) -> Result<Self> {
-        // The home of its user is its chroot and must exist.
+        // The home folder of its user is its chroot and must exist.
         std::fs::create_dir_all("/run/openbgpd")?;
         let socket = host.file("bgpd.sock");
         let conf = host.write("openbgpd.conf", &render(host, config, &socket))?;

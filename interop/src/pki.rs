@@ -8,14 +8,15 @@ use anyhow::Result;
 
 use crate::lab::run_command;
 
-/// An authority and what it signed, in a folder. The folder is its owner's to remove.
+/// A certificate authority and the certificates that it signed, in a folder. The caller removes the
+/// folder.
 #[derive(Debug)]
 pub struct Pki {
     folder: PathBuf,
     alternative_names: String,
 }
 
-/// When a certificate counts.
+/// The validity of a certificate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum When {
     /// For decades.
@@ -25,8 +26,9 @@ pub enum When {
 }
 
 impl Pki {
-    /// An authority with a name; two of one name would be taken for each other. What it issues is
-    /// good for servers with these names, such as `DNS:localhost,IP:127.0.0.1`.
+    /// Creates an authority with a name, which must be unique: two with the same name could not be
+    /// distinguished. Its certificates are valid for servers with these names, such as
+    /// `DNS:localhost,IP:127.0.0.1`.
     ///
     /// # Errors
     /// When the folder cannot be written or openssl refuses.
@@ -47,7 +49,7 @@ impl Pki {
         Ok(pki)
     }
 
-    /// Issues NAME.crt and NAME.key, in the place of what was there.
+    /// Issues NAME.crt and NAME.key, replacing existing files.
     ///
     /// # Errors
     /// When openssl refuses.
@@ -68,7 +70,7 @@ impl Pki {
             "ca -batch -config ca.cnf -keyfile ca.key -cert ca.crt -in {name}.csr {dates} \
              -extfile extensions -notext -out {name}.new"
         ))?;
-        // At once: who reads the old one meanwhile finds it whole.
+        // Replaced atomically, so that a concurrent reader never sees a partial file.
         Ok(fs::rename(self.path(name, "new"), self.path(name, "crt"))?)
     }
 

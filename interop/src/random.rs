@@ -1,11 +1,12 @@
-//! A small seeded generator: the same seed gives the same numbers on every machine and in every version.
+//! A small seeded generator: the same seed gives the same numbers on every machine and in every
+//! version.
 
 /// SplitMix64.
 #[derive(Debug, Clone)]
 pub struct Random(u64);
 
 impl Random {
-    /// A stream of its own for each seed.
+    /// A generator with its own sequence for each seed.
     pub fn new(seed: u64) -> Self {
         Self(seed)
     }
@@ -19,7 +20,7 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    /// Uniform in `0..end`; 0 when `end` is 0.
+    /// Uniform in `0..end`; 0 if `end` is 0.
     pub fn below(&mut self, end: u64) -> u64 {
         ((u128::from(self.bits()) * u128::from(end)) >> 64) as u64
     }
@@ -34,7 +35,7 @@ impl Random {
         self.unit() < probability
     }
 
-    /// One of `items`; `None` when there are none.
+    /// One of `items`; `None` if there are none.
     pub fn pick<'a, T>(&mut self, items: &'a [T]) -> Option<&'a T> {
         items.get(self.below(items.len() as u64) as usize)
     }
@@ -46,8 +47,8 @@ impl Random {
         }
     }
 
-    /// The value whose cumulative probability the next number falls under, linear between the given points
-    /// `(probability, value)`, which ascend and end at probability 1.
+    /// A random value of the distribution with the given quantiles: points `(probability, value)`,
+    /// ascending up to probability 1, with linear interpolation.
     pub fn quantile(&mut self, points: &[(f64, f64)]) -> f64 {
         let u = self.unit();
         let mut from = (0.0, points.first().map_or(0.0, |p| p.1));

@@ -14,7 +14,7 @@ use crate::lab::Host;
 use crate::message::{KEEPALIVE, NOTIFICATION, from_hex, notification, to_hex};
 use crate::wait::wait_until;
 
-/// A message that arrived.
+/// A received message.
 #[derive(Debug, Clone)]
 pub struct Heard {
     /// The connection.
@@ -23,16 +23,16 @@ pub struct Heard {
     pub kind: u8,
     /// The whole message.
     pub bytes: Vec<u8>,
-    /// When, since the start of the program.
+    /// Time of arrival since the start of the program.
     pub at: Duration,
 }
 
-/// What who connects is told.
+/// What happens to incoming connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Answer {
-    /// The connection stays.
+    /// The connection is accepted.
     Accept,
-    /// RST.
+    /// The connection is reset (RST).
     Reset,
 }
 
@@ -142,12 +142,12 @@ impl RawPeer {
     /// Waits for the connection that [`RawPeer::listen`] accepts as `id`.
     ///
     /// # Errors
-    /// When nobody connects.
+    /// When there is no connection.
     pub fn wait_accepted(&self, id: u64, limit: Duration) -> Result<()> {
         wait_until(limit, "a connection to accept", || self.has(id, "accepted").map(drop))
     }
 
-    /// Queues octets; they are sent behind what was queued before.
+    /// Queues octets; they are sent after what was queued before.
     ///
     /// # Errors
     /// When the program is gone.
@@ -197,7 +197,7 @@ impl RawPeer {
         self.tell(&json!({"op": "close", "id": id}))
     }
 
-    /// Every message that arrived on the connection.
+    /// All messages received on the connection.
     ///
     /// # Errors
     /// When the reading thread has died.
@@ -236,7 +236,7 @@ impl RawPeer {
         notification(&self.wait_message(id, NOTIFICATION, 0, limit)?.bytes)
     }
 
-    /// How the connection ended, or `None` while it stands.
+    /// How the connection ended, or `None` while it is open.
     #[must_use]
     pub fn closed(&self, id: u64) -> Option<String> {
         let event = self.has(id, "closed").ok()?;
@@ -246,14 +246,14 @@ impl RawPeer {
     /// Waits for the end of the connection.
     ///
     /// # Errors
-    /// When it still stands after `limit`.
+    /// When it is still open after `limit`.
     pub fn wait_closed(&self, id: u64, limit: Duration) -> Result<()> {
         wait_until(limit, &format!("connection {id} to end"), || {
-            self.closed(id).map(drop).context("it stands")
+            self.closed(id).map(drop).context("it is still open")
         })
     }
 
-    /// Waits until everything queued so far has left.
+    /// Waits until everything queued so far has been sent.
     ///
     /// # Errors
     /// When less than `jobs` sends have been completed within `limit`.

@@ -1,8 +1,7 @@
-//! What a test needs from the machine.
+//! Requirements of tests on the machine.
 //!
 //! Tests that need more than a compiler are `#[ignore = "needs …"]`, so that cargo counts them as
-//! not run. When they are run all the same (`--include-ignored`) and something is missing, they
-//! fail with its name.
+//! not run. If they are run (`--include-ignored`) and something is missing, they fail and name it.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -26,7 +25,7 @@ pub fn shared() -> Result<PathBuf> {
     Ok(dir)
 }
 
-/// Root, ip(8), the subject's binary and these speakers.
+/// Requires root, ip(8), the subject's binary and these speakers.
 ///
 /// # Errors
 /// Names what is missing.
@@ -43,7 +42,7 @@ pub fn lab(kinds: &[Kind]) -> Result<()> {
     Ok(())
 }
 
-/// These programs.
+/// Requires these programs.
 ///
 /// # Errors
 /// Names the first that is not installed.
@@ -54,7 +53,7 @@ pub fn programs<S: AsRef<str>>(names: &[S]) -> Result<()> {
     }
 }
 
-/// margay as the subject: the test asks its own interfaces.
+/// Requires margay as the subject, as the test uses its own interfaces.
 ///
 /// # Errors
 /// When `INTEROP_SUBJECT` names another speaker.
@@ -64,7 +63,7 @@ pub fn margay_as_subject() -> Result<()> {
     Ok(())
 }
 
-/// The path of a program: as given when absolute, else from `PATH` and the folders for daemons.
+/// The path of a program: as given if absolute, otherwise from `PATH` and the folders for daemons.
 #[must_use]
 pub fn find_program(program: &str) -> Option<PathBuf> {
     if program.starts_with('/') {

@@ -1,4 +1,4 @@
-//! One description of a speaker, and one set of questions, for all daemons.
+//! One description of a speaker, and one set of queries, for all daemons.
 
 use std::fmt::Debug;
 use std::net::{IpAddr, Ipv4Addr};
@@ -9,7 +9,7 @@ use crate::daemon::Daemon;
 use crate::lab::Host;
 use crate::wait::{PATIENCE, wait_until};
 
-/// A daemon that tests know how to configure and to ask.
+/// A daemon that tests can configure and query.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// margay itself.
@@ -80,7 +80,7 @@ impl Family {
     }
 }
 
-/// What a speaker is to be.
+/// The configuration of a speaker.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// Its AS number.
@@ -91,16 +91,16 @@ pub struct Config {
     pub port: u16,
     /// Its neighbours.
     pub neighbors: Vec<Neighbor>,
-    /// What it announces.
+    /// The routes that it announces.
     pub origins: Vec<Origin>,
 }
 
 /// One neighbour of a speaker, from the speaker's side.
 #[derive(Debug, Clone)]
 pub struct Neighbor {
-    /// Where the neighbour is.
+    /// The neighbour's address.
     pub address: IpAddr,
-    /// Where the speaker is.
+    /// The speaker's address.
     pub local: IpAddr,
     /// The neighbour's AS number.
     pub asn: u32,
@@ -126,7 +126,8 @@ pub struct Neighbor {
     pub hold_time: u16,
     /// Announce only these prefixes; `None` announces all. Only [`Kind::Bird2`] honours it.
     pub only: Option<Vec<String>>,
-    /// End the session beyond so many prefixes. Only [`Kind::Margay`] and [`Kind::Bird2`].
+    /// Prefix limit: more prefixes end the session. Only [`Kind::Margay`] and [`Kind::Bird2`]
+    /// honour it.
     pub prefixes_max: Option<u32>,
 }
 
@@ -165,7 +166,7 @@ impl Origin {
     }
 }
 
-/// A path that a speaker has heard from a BGP neighbour.
+/// A path that a speaker has received from a BGP neighbour.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Path {
     /// The BGP next hop.
@@ -178,7 +179,7 @@ pub struct Path {
     pub large_communities: Vec<String>,
 }
 
-/// What tests ask of a speaker.
+/// The operations that tests need of a speaker.
 pub trait Speaker: Debug {
     /// The process that speaks BGP.
     fn daemon(&mut self) -> &mut Daemon;
@@ -207,7 +208,7 @@ pub trait Speaker: Debug {
     /// When the daemon refuses.
     fn withdraw(&mut self, prefix: &str) -> Result<()>;
 
-    /// Starts again after [`Daemon::crash`], saying that forwarding state was kept (RFC 4724).
+    /// Restarts after [`Daemon::crash`], announcing that forwarding state was preserved (RFC 4724).
     ///
     /// # Errors
     /// When the daemon cannot be started, or has no such way to start.
@@ -215,7 +216,7 @@ pub trait Speaker: Debug {
         bail!("{self:?} cannot restart gracefully")
     }
 
-    /// How many UPDATEs (or routes in UPDATEs) have come from the neighbour.
+    /// The number of UPDATEs (or routes in UPDATEs) received from the neighbour.
     ///
     /// # Errors
     /// When the daemon does not answer or does not count them.
@@ -243,7 +244,7 @@ pub fn wait_established(speaker: &dyn Speaker, neighbor: IpAddr) -> Result<()> {
 /// Fails while the session is up.
 ///
 /// # Errors
-/// It is up, or the speaker does not say.
+/// When it is up, or the speaker does not answer.
 pub fn expect_down(speaker: &dyn Speaker, neighbor: IpAddr) -> Result<()> {
     let state = speaker.state(neighbor)?;
     ensure!(!state.eq_ignore_ascii_case("established"), "the session with {neighbor} is up");

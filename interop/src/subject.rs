@@ -5,8 +5,8 @@ use anyhow::Result;
 use crate::lab::Host;
 use crate::speaker::{Config, Kind, Speaker};
 
-/// margay, unless `INTEROP_SUBJECT=bird2` puts BIRD 2 in its place. A test of the matrix that fails
-/// with BIRD 2 as well is wrong itself.
+/// margay, unless `INTEROP_SUBJECT=bird2` selects BIRD 2. If a test of the matrix fails with BIRD 2
+/// as well, the test itself is wrong.
 #[must_use]
 pub fn kind() -> Kind {
     match std::env::var("INTEROP_SUBJECT").as_deref() {

@@ -11,13 +11,13 @@ use anyhow::{Result, anyhow};
 /// waits that long.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
-/// How often a condition is looked at.
+/// Interval at which a condition is checked.
 const STEP: Duration = Duration::from_millis(100);
 
-/// Asks until the answer is `Ok`, at most `limit`.
+/// Repeats `ask` until it returns `Ok`, for at most `limit`.
 ///
 /// # Errors
-/// The last refusal, with what was waited for.
+/// The last error of `ask`, with what was waited for.
 pub fn wait_until<T>(limit: Duration, what: &str, mut ask: impl FnMut() -> Result<T>) -> Result<T> {
     let start = Instant::now();
     loop {
@@ -31,10 +31,11 @@ pub fn wait_until<T>(limit: Duration, what: &str, mut ask: impl FnMut() -> Resul
     }
 }
 
-/// Asks for the whole of `span` and demands `Ok` every time: what must not happen, does not.
+/// Repeats `ask` for the whole of `span` and requires `Ok` every time: checks that something does
+/// not happen.
 ///
 /// # Errors
-/// The first refusal, with what should have stayed true.
+/// The first error of `ask`, with what should have stayed true.
 pub fn holds_for(span: Duration, what: &str, mut ask: impl FnMut() -> Result<()>) -> Result<()> {
     let start = Instant::now();
     while start.elapsed() < span {

@@ -1,13 +1,14 @@
-//! Healthy neighbours, and some that are not, in one program beside the daemon under test.
+//! Healthy neighbours and attackers of the daemon under test, in one program.
 //!
-//! A program of its own because it must run inside a network namespace. One JSON line of orders on
-//! standard input, one JSON line of what was measured on standard output, until the input ends:
+//! A separate program because it must run inside a network namespace. For each JSON line of orders
+//! on standard input it writes one JSON line of measurements on standard output, until the input
+//! ends:
 //!
 //! `{"attack":"keepalives","attackers":8,"seconds":2}` gives
 //! `{"attack":"…","lost":0,"gap_ms":1010,"canary_ms":40,"rss_kib":12000,"connections":0,"octets":…}`.
 //!
-//! Healthy sessions have hold time 3 s: a peer that is not heard for so long is lost. The canary is a
-//! route that one of them announces and withdraws and another one waits for.
+//! Healthy sessions have a hold time of 3 s: a session without a message for that long is lost. The
+//! canary is a route that one of them announces and withdraws, and for which another one waits.
 
 use std::io::{BufRead, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
@@ -24,20 +25,20 @@ use interop::message::{
 use serde_json::{Value, json};
 use socket2::{Domain, SockRef, Socket, Type};
 
-/// Healthy sessions.
+/// Number of healthy sessions.
 const HEALTHY: u8 = 50;
 const HOLD_TIME: u16 = 3;
-/// How often a healthy neighbour is heard.
+/// Interval of the KEEPALIVEs of a healthy neighbour.
 const KEEPALIVE_EVERY: Duration = Duration::from_millis(800);
-/// Next hop of the canary's route: somebody on margay's link.
+/// Next hop of the canary's route: an address on margay's link.
 const NEXT_HOP: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 9);
 /// How often the canary's route changes.
 const CANARY_EVERY: Duration = Duration::from_millis(500);
 const CANARY: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 0);
-/// Longest wait for a connection or the start of a session.
+/// Timeout of a connection or the start of a session.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Where the daemon is, and who its neighbours are.
+/// The daemon's address and process, and the AS of its neighbours.
 #[derive(Clone, Copy)]
 struct Scene {
     daemon: SocketAddr,
@@ -58,8 +59,8 @@ impl Scene {
         Ok(stream)
     }
 
-    /// An established session. An earlier one from the address may still be there: whoever floods is
-    /// read slowly, its end as well.
+    /// Establishes a session. Retries, as an earlier one from the address may still exist: the
+    /// daemon reads an attacker that floods slowly, and so notices its end late.
     fn establish(
         &self,
         from: Ipv4Addr,
@@ -113,7 +114,7 @@ fn attacker(number: u8) -> Ipv4Addr {
     Ipv4Addr::new(10, 50, 2, number)
 }
 
-/// What was measured since it was last asked.
+/// Measurements since the last report.
 #[derive(Default)]
 struct Measured {
     lost: u64,
@@ -152,7 +153,7 @@ impl Crowd {
         Ok(Crowd { sessions, asn: scene.asn, changed: None, next_change, is_announced: false })
     }
 
-    /// One look at everybody.
+    /// Services all sessions once.
     fn turn(&mut self, measured: &mut Measured) -> Result<()> {
         let now = Instant::now();
         if self.changed.is_none() && self.next_change <= now {
@@ -193,18 +194,18 @@ impl Crowd {
         let prefix = [nlri(CANARY, 24)];
         self.is_announced = !self.is_announced;
         let update = match self.is_announced {
-            // The crowd's addresses are margay's own machine's, which no next hop may be.
+            // The crowd's addresses are local to margay's machine, so they cannot be next hops.
             true => announcement(self.asn, NEXT_HOP, &[], &prefix)?,
             false => withdrawal(&prefix)?,
         };
-        let Some(first) = self.sessions.first_mut() else { bail!("nobody is healthy") };
+        let Some(first) = self.sessions.first_mut() else { bail!("no healthy session is left") };
         let _ = first.stream.write(&update)?;
         Ok(())
     }
 }
 
 impl Session {
-    /// Reads what is there; whether an UPDATE with the canary's prefix was among it.
+    /// Reads pending messages; returns whether one was an UPDATE with the canary's prefix.
     fn listen(&mut self) -> Result<bool> {
         let mut octets = [0; 16_384];
         loop {
@@ -237,7 +238,7 @@ impl Session {
     }
 }
 
-/// What one attack did.
+/// The state of one attack.
 #[derive(Default)]
 struct Effort {
     connections: AtomicU64,
@@ -297,7 +298,7 @@ fn take(measured: &Mutex<Measured>) -> Result<Measured> {
     Ok(std::mem::take(&mut measured))
 }
 
-/// Lets `attackers` do their worst for a time.
+/// Runs an attack with `attackers` threads for a time.
 fn run(scene: &Scene, attack: &str, attackers: u8, time: Duration) -> Result<Arc<Effort>> {
     let effort = Arc::new(Effort::default());
     let work = work(attack)?;
@@ -311,7 +312,7 @@ fn run(scene: &Scene, attack: &str, attackers: u8, time: Duration) -> Result<Arc
     while Instant::now() < end && !threads.iter().all(thread::JoinHandle::is_finished) {
         thread::sleep(Duration::from_millis(20));
     }
-    // What was finished early is still worth a look.
+    // Measure for the whole time, even if the attack ended early.
     thread::sleep(end.saturating_duration_since(Instant::now()));
     effort.stop.store(true, Ordering::Relaxed);
     for thread in threads {
@@ -320,16 +321,16 @@ fn run(scene: &Scene, attack: &str, attackers: u8, time: Duration) -> Result<Arc
     Ok(effort)
 }
 
-/// What an attacker does.
+/// The kinds of attacks.
 #[derive(Clone)]
 enum Work {
-    /// Sends octets on an established session as fast as they are taken.
+    /// Sends octets on an established session as fast as they are accepted.
     Flood(Vec<u8>),
-    /// Connects from the address of a healthy neighbour, says something and hangs up, in a loop.
+    /// In a loop: connects from the address of a healthy neighbour, sends octets and closes.
     Knock(Vec<u8>),
-    /// Establishes a session and ends it, in a loop, with what it says in between.
+    /// In a loop: establishes a session, sends octets and ends it.
     Flap(Vec<u8>),
-    /// Connects and says nothing, from as many addresses as there are.
+    /// Opens connections from as many addresses as there are, and sends nothing.
     Silence,
     /// An established session that sends one octet at a time.
     Drip,
@@ -389,7 +390,8 @@ impl Work {
                 let octets = octets.repeat((128 << 10) / octets.len() + 1);
                 let mut rest = octets.as_slice();
                 while effort.goes_on() {
-                    // A time-out is pushback, and an error the end that it deserves.
+                    // A time-out is back-pressure; on an error the daemon has closed the
+                    // connection.
                     match stream.write(rest) {
                         Ok(sent) => {
                             effort.octets.fetch_add(sent as u64, Ordering::Relaxed);

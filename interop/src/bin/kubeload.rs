@@ -1,7 +1,7 @@
-//! What it costs to follow a large cluster in the Kubernetes API, and what its server pays.
+//! Measures what it costs margay and the API server to follow a large cluster.
 //!
-//! `cargo run -p interop --bin kubeload -- NODES` as root, with `interop/setup.sh kubernetes` done. Prints
-//! a line for each number; `benches/README.md` holds those that were measured.
+//! Run `cargo run -p interop --bin kubeload -- NODES` as root, after `interop/setup.sh kubernetes`.
+//! Prints a line for each result; `benches/README.md` contains measured ones.
 
 use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
@@ -13,17 +13,17 @@ use interop::kubernetes::{CpuTime, Group, Kubernetes, node};
 use interop::lab::{self, Host, Lab};
 use serde_json::json;
 
-/// How often a kubelet writes its Node at least.
+/// Maximum interval at which a kubelet writes its Node, in seconds.
 const BEAT_SECONDS: f64 = 300.0;
-/// Longer than all of it.
+/// Lifetime of the token: longer than the whole run.
 const TOKEN_SECONDS: u64 = 3600;
-/// How long each state is looked at.
+/// Duration of each measurement.
 const LOOK: Duration = Duration::from_secs(60);
-/// Cold starts.
+/// Number of cold starts.
 const STARTS: usize = 3;
-/// Margays beside the first while it is measured what the server pays for each.
+/// Number of further margays when the API server's cost of each is measured.
 const OTHERS: usize = 10;
-/// The rate at which margay and curl(1) read the same.
+/// Heartbeats per second in the comparison of margay with curl(1).
 const FAST: f64 = 50.0;
 
 fn main() -> Result<()> {
@@ -31,14 +31,14 @@ fn main() -> Result<()> {
     lab::run("kube-load", &[], |lab| measure(lab, nodes))
 }
 
-/// A margay that is measured.
+/// The margay under measurement.
 struct Reader {
     host: Host,
     margay: MargayNode,
     pid: u32,
 }
 
-/// What was used meanwhile.
+/// Resources used during a measurement.
 #[derive(Clone, Copy)]
 struct Used {
     nanos: u64,
@@ -65,7 +65,7 @@ impl Reader {
         Ok(Self { host: host.clone(), margay, pid })
     }
 
-    /// Waits until the block of the node is announced, which is after the plan.
+    /// Waits until the block of the node is announced, which happens after the plan.
     fn wait_plan(&self, prefix: &str) -> Result<()> {
         let end = Instant::now() + Duration::from_secs(60);
         while self.margay.control.paths(prefix)?.is_empty() {
@@ -82,7 +82,7 @@ impl Reader {
         Ok(octets.parse()?)
     }
 
-    /// What is used while something is done.
+    /// Measures the resources used while `act` runs.
     fn during(&self, act: impl FnOnce() -> Result<()>) -> Result<Used> {
         let (time, octets) = (CpuTime::of(self.pid)?, self.received()?);
         act()?;
@@ -114,20 +114,20 @@ fn measure(lab: &mut Lab, nodes: usize) -> Result<()> {
     kubernetes.put_node(group, &host, 1)?;
     kubernetes.put_large_cluster(group, nodes)?;
 
-    let reader = tell_starts(&kubernetes, &host)?;
+    let reader = report_starts(&kubernetes, &host)?;
     sleep(Duration::from_secs(5));
-    tell_changes(&kubernetes, &reader)?;
+    report_changes(&kubernetes, &reader)?;
 
     let used = reader.during(|| {
         sleep(LOOK);
         Ok(())
     })?;
-    tell_share("nothing happens", used);
+    report_share("idle", used);
     let beats = beats_in(nodes, LOOK).max(1);
     let rate = beats as f64 / LOOK.as_secs_f64();
     let used = reader.during(|| kubernetes.beat(nodes, beats, rate))?;
-    tell_share(&format!("{beats} heartbeats a minute"), used);
-    tell_each("heartbeat at that rate", used, beats);
+    report_share(&format!("{beats} heartbeats a minute"), used);
+    report_each("heartbeat at that rate", used, beats);
 
     let beats = 1000;
     let mut curl = Curl::start(&kubernetes, &host)?;
@@ -142,11 +142,11 @@ fn measure(lab: &mut Lab, nodes: usize) -> Result<()> {
     let connections =
         host.run("ss", &["-Htn", "state", "established", "dport", "=", "6443"])?.lines().count();
     println!("{connections} connection, {} KiB at the end", reader.memory_kib()?);
-    tell_server(lab, &kubernetes, nodes)
+    report_server(lab, &kubernetes, nodes)
 }
 
-/// Starts that know nothing; the last one stays.
-fn tell_starts(kubernetes: &Kubernetes, host: &Host) -> Result<Reader> {
+/// Measures cold starts; the last margay keeps running.
+fn report_starts(kubernetes: &Kubernetes, host: &Host) -> Result<Reader> {
     let mut reader = None;
     for _ in 0..STARTS {
         drop(reader.take());
@@ -164,8 +164,8 @@ fn tell_starts(kubernetes: &Kubernetes, host: &Host) -> Result<Reader> {
     reader.context("no start")
 }
 
-/// What one object more costs.
-fn tell_changes(kubernetes: &Kubernetes, reader: &Reader) -> Result<()> {
+/// Measures the cost of one more object.
+fn report_changes(kubernetes: &Kubernetes, reader: &Reader) -> Result<()> {
     let mut first = 0;
     let used = reader.during(|| {
         let begun = Instant::now();
@@ -174,19 +174,22 @@ fn tell_changes(kubernetes: &Kubernetes, reader: &Reader) -> Result<()> {
         first = begun.elapsed().as_millis();
         Ok(())
     })?;
-    println!("a block more: announced after {first} ms, {:.1} ms of CPU", per(used.nanos, 1, 1e6));
+    println!(
+        "one more block: announced after {first} ms, {:.1} ms of CPU",
+        per(used.nanos, 1, 1e6)
+    );
     let used = reader.during(|| {
         let more = node("one-more", Some("10.15.1.1/12"), &json!({}));
         kubernetes.admin().post("/api/v1/nodes", &more)?;
         sleep(Duration::from_secs(2));
         Ok(())
     })?;
-    println!("a node more: {:.1} ms of CPU", per(used.nanos, 1, 1e6));
+    println!("one more node: {:.1} ms of CPU", per(used.nanos, 1, 1e6));
     Ok(())
 }
 
-/// What each margay more costs the API server.
-fn tell_server(lab: &mut Lab, kubernetes: &Kubernetes, nodes: usize) -> Result<()> {
+/// Measures what each further margay costs the API server.
+fn report_server(lab: &mut Lab, kubernetes: &Kubernetes, nodes: usize) -> Result<()> {
     let beats = 1000;
     let cost = || -> Result<u64> {
         let before = kubernetes.server_time()?;
@@ -211,7 +214,7 @@ fn tell_server(lab: &mut Lab, kubernetes: &Kubernetes, nodes: usize) -> Result<(
     Ok(())
 }
 
-fn tell_share(what: &str, used: Used) {
+fn report_share(what: &str, used: Used) {
     let share = per(used.nanos, 1, 1e7) / LOOK.as_secs_f64();
     println!(
         "{what}: {:.2} ms of CPU a minute ({share:.4} % of a core), {:.0} KB received",
@@ -220,7 +223,7 @@ fn tell_share(what: &str, used: Used) {
     );
 }
 
-fn tell_each(what: &str, used: Used, count: usize) {
+fn report_each(what: &str, used: Used, count: usize) {
     println!(
         "{what}: {:.1} µs of CPU, {:.0} octets received",
         per(used.nanos, count, 1e3),
@@ -228,7 +231,7 @@ fn tell_each(what: &str, used: Used, count: usize) {
     );
 }
 
-/// Somebody who reads the same watch and does nothing with it.
+/// A curl(1) that reads the same watch and discards it.
 struct Curl(Child);
 
 impl Curl {

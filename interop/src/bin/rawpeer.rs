@@ -1,7 +1,7 @@
-//! A TCP end that is told what to send and reports what it hears, one JSON object a line.
+//! A scripted TCP endpoint: commands say what to send, events report what is received, one JSON
+//! object per line.
 //!
-//! A program of its own because it must run inside a network namespace. Commands on standard
-//! input:
+//! A separate program because it must run inside a network namespace. Commands on standard input:
 //!
 //! | command | does |
 //! |---|---|
@@ -29,7 +29,7 @@ use interop::message::{HEADER_LEN, KEEPALIVE, from_hex, to_hex};
 use serde_json::{Value, json};
 use socket2::{Domain, SockRef, Socket, Type};
 
-/// How much a stalled connection can take in: little, so that the sender notices soon.
+/// Size of the receive buffer: small, so that the sender soon notices a stalled connection.
 const RECEIVE_BUFFER: usize = 16 * 1024;
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 
@@ -38,7 +38,7 @@ struct Job {
     bytes: Vec<u8>,
     count: u64,
     pause: Duration,
-    /// Report the end of the job.
+    /// Whether to report the end of the job.
     report: bool,
 }
 
@@ -48,7 +48,7 @@ struct Conn {
     stalled: Arc<AtomicBool>,
 }
 
-/// Everything that threads share.
+/// State shared by the threads.
 struct Board {
     start: Instant,
     conns: Mutex<BTreeMap<u64, Conn>>,
@@ -58,7 +58,7 @@ impl Board {
     fn report(&self, mut event: Value) {
         event["at_ms"] = json!(u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX));
         let mut out = std::io::stdout().lock();
-        // When nobody listens the test is over.
+        // If the output is closed, the test is over.
         if writeln!(out, "{event}").and_then(|()| out.flush()).is_err() {
             std::process::exit(0);
         }
@@ -141,8 +141,8 @@ fn obey(board: &Arc<Board>, command: &Value) -> Result<()> {
     Ok(())
 }
 
-/// Runs `act` on the connection. That it is gone is not an error: the other end may close it at
-/// any time, which was reported.
+/// Runs `act` on the connection. A closed connection is not an error: the other end may close it at
+/// any time, which is reported as an event.
 fn with_conn(board: &Board, id: u64, act: impl FnOnce(&Conn) -> bool) -> Result<()> {
     let conns = board.conns.lock().map_err(|_| anyhow::anyhow!("a thread panicked"))?;
     act(conns.get(&id).context("no such connection")?);
@@ -196,7 +196,7 @@ fn read(board: &Board, id: u64, mut stream: TcpStream, stalled: &AtomicBool) {
     board.report(json!({"event": "closed", "id": id, "how": how}));
 }
 
-/// The length of the first message, once all of it is there.
+/// The length of the first message, once it is complete.
 fn message_len(held: &[u8]) -> Option<usize> {
     let header = held.get(..HEADER_LEN)?;
     let len = usize::from(u16::from_be_bytes([header[16], header[17]]));

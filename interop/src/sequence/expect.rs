@@ -1,4 +1,4 @@
-//! What the scenarios expect, one arm for each wording in the file.
+//! The expectations of the scenarios, one arm for each wording in the file.
 
 use std::time::Duration;
 
@@ -10,12 +10,12 @@ use crate::kernel;
 use crate::message::{self, HEADER_LEN, KEEPALIVE, KEEPALIVE_TYPE, NOTIFICATION, OPEN, UPDATE};
 use crate::wait::{holds_for, wait_until};
 
-/// How much a scenario that must not use memory may add to margay's, in KiB: what allocators and
-/// first uses of code take.
+/// Tolerance for scenarios in which memory must not grow, in KiB: for allocators, and for code used
+/// for the first time.
 const MEMORY_SLACK_KIB: u64 = 12 * 1024;
-/// The same where 100,000 routes are in the table.
+/// The same with 100,000 routes in the table.
 const MEMORY_100K_ROUTES_KIB: u64 = 160 * 1024;
-/// 203.0.113.0/24 as it is in a message.
+/// 203.0.113.0/24 as encoded in a message.
 const NLRI: [u8; 4] = [24, 203, 0, 113];
 
 impl Run<'_> {
@@ -72,8 +72,8 @@ impl Run<'_> {
                 self.expect_memory(MEMORY_SLACK_KIB)
             }
             "other peers unaffected" => {
-                // That the witness, with a hold time of three seconds, has not flapped is checked
-                // at the end of every scenario.
+                // Every scenario checks at its end that the witness, with a hold time of three
+                // seconds, has not flapped.
                 self.barrier()?;
                 self.expect_still_established()
             }
@@ -119,7 +119,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// One of these NOTIFICATIONs, then the end of the connection. Returns the data.
+    /// Expects one of these NOTIFICATIONs, then the end of the connection. Returns the data.
     fn expect_notification(&self, id: u64, any: &[(u8, u8)]) -> Result<Vec<u8>> {
         let (code, subcode, data) = self.peer.wait_notification(id, SOON)?;
         ensure!(any.contains(&(code, subcode)), "NOTIFICATION {code}/{subcode}, not {any:?}");
@@ -127,7 +127,7 @@ impl Run<'_> {
         Ok(data)
     }
 
-    /// Nothing may be taken for a sign of life since the handshake's last message.
+    /// Nothing after the handshake's last message may restart the hold timer.
     fn expect_hold_expiry(&self) -> Result<()> {
         let opened = self.peer.wait_message(self.current, KEEPALIVE_TYPE, 0, SOON)?;
         let ended = self.peer.wait_message(self.current, NOTIFICATION, 0, SOON)?;
@@ -175,7 +175,7 @@ impl Run<'_> {
     fn expect_close_and_new_open(&mut self) -> Result<()> {
         self.peer.wait_closed(self.current, SOON)?;
         self.expect_no_notification(self.current)?;
-        // The back-off after an error passes; then a new connection is answered.
+        // After the back-off that follows an error, a new connection is answered.
         let mut id = 1000;
         wait_until(Duration::from_secs(20), "an OPEN on a new connection", || {
             id += 1;
@@ -186,8 +186,8 @@ impl Run<'_> {
         })
     }
 
-    /// The identifiers are equal, our AS (65001) is larger: the connection that we dialled stays
-    /// (RFC 6286 §2.3).
+    /// The identifiers are equal and our AS (65001) is larger: the connection that margay opened is
+    /// kept (RFC 6286 §2.3).
     fn expect_our_connection_wins(&mut self) -> Result<()> {
         self.expect_notification(DIALLED, &[(6, 7)])?;
         self.peer.wait_message(self.current, KEEPALIVE_TYPE, 0, SOON)?;
@@ -206,7 +206,7 @@ impl Run<'_> {
         self.peer.send(new, &KEEPALIVE)?;
         self.wait_state("Established")?;
         self.wait_stale(CANARY)?;
-        // End-of-RIB without the route again: it goes.
+        // End-of-RIB without the route: it is removed.
         self.peer.send(new, &message::end_of_rib()?)?;
         self.wait_no_route(CANARY)
     }
@@ -259,7 +259,7 @@ impl Run<'_> {
     fn expect_prefix_limit(&mut self) -> Result<()> {
         let data = self.expect_notification(self.current, &[(6, 1)])?;
         ensure!(data == [0, 1, 1, 0, 0, 3, 232], "data {data:?}");
-        // Back at once, as a neighbour does that has not been repaired.
+        // Connects again at once, as a neighbour does whose fault persists.
         let open = message::open(self.sequence.peer_as, 90, self.peer_host.router_id(), &[])?;
         if self.peer.connect(2000, self.margay_host.v4(), PORT).is_ok() {
             self.peer.send(2000, &open)?;
@@ -300,8 +300,9 @@ impl Run<'_> {
         self.wait_witness("the withdrawal", |body| body.starts_with(&withdrawn))
     }
 
-    /// The route is in the table; where others have to hear of its end they have heard of it first,
-    /// because two changes that follow each other closely may be told as the last.
+    /// Expects the route in the table. If the scenario checks its withdrawal at other peers, waits
+    /// until they have received it: two changes in quick succession may be advertised as the last
+    /// one only.
     fn expect_route(&self) -> Result<()> {
         self.wait_route("203.0.113.0/24")?;
         if self.sequence.mentions("withdraw sent to other peers") {
@@ -310,7 +311,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Waits until the witness heard an UPDATE whose body is as asked.
+    /// Waits until the witness has received an UPDATE whose body matches.
     fn wait_witness(&self, what: &str, is_it: impl Fn(&[u8]) -> bool) -> Result<()> {
         wait_until(SOON, &format!("the witness to hear {what}"), || {
             let heard = self.witness.heard(WITNESS)?;

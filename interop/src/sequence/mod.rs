@@ -1,9 +1,9 @@
 //! The interpreter of `conformance/malformed/sequences.jsonl`.
 //!
-//! Each scenario runs against a margay of its own. A step or an expectation that the interpreter
-//! does not know is an error, never skipped. Beside the scenario's neighbour, a *witness* in
-//! another AS keeps a session with a hold time of three seconds throughout: at the end it must not
-//! have flapped, and the daemon must still be the same process.
+//! Each scenario runs against its own margay. An unknown step or expectation is an error, never
+//! skipped. Beside the scenario's neighbour, a *witness* in another AS keeps a session with a hold
+//! time of three seconds throughout: at the end it must not have flapped, and the daemon must still
+//! be the same process.
 
 mod expect;
 
@@ -23,23 +23,23 @@ use crate::speaker::Kind;
 use crate::wait::wait_until;
 
 const PORT: u16 = 179;
-/// How long an answer may take that needs no timer of the protocol.
+/// Timeout for answers that do not depend on a protocol timer.
 const SOON: Duration = Duration::from_secs(10);
-/// margay's hold time in scenarios that wait for it.
+/// margay's hold time in scenarios that wait for it to expire.
 const SHORT_HOLD: Duration = Duration::from_secs(3);
-/// margay's send hold time in scenarios that wait for it.
+/// margay's send hold time in scenarios that wait for it to expire.
 const SEND_HOLD: Duration = Duration::from_secs(4);
-/// margay's stale-path timer in scenarios that wait for it.
+/// margay's stale-path timer in scenarios that wait for it to expire.
 const STALE_TIME: Duration = Duration::from_secs(5);
 /// The restart time that the neighbour announces in scenarios with graceful restart.
 const RESTART_TIME: u16 = 4;
 const WITNESS_AS: u32 = 65002;
-/// What the witness announces: a prefix whose arrival says that everything before it was read.
+/// A prefix that the witness announces; its arrival shows that everything before it was processed.
 const WITNESS_PREFIX: &str = "198.18.0.0/24";
 const CANARY: &str = "198.18.1.0/24";
 /// The connection of the witness.
 const WITNESS: u64 = 50;
-/// The first connection that margay dials.
+/// The first connection that margay opens.
 const DIALLED: u64 = 100;
 
 /// One scenario.
@@ -89,7 +89,7 @@ impl Sequence {
         self.mentions("both announced GR") || self.mentions("GR, restarting peer")
     }
 
-    /// margay's configuration: what the scenario says or implies, and the witness.
+    /// margay's configuration: as the scenario states or implies, with the witness.
     fn config(&self, margay: &Host, peer: &Host, witness: &Host) -> String {
         let hold = if self.mentions("hold time") || self.mentions("hold/10") {
             SHORT_HOLD.as_secs()
@@ -130,7 +130,7 @@ impl Sequence {
     }
 }
 
-/// A scenario while it runs.
+/// A running scenario.
 struct Run<'a> {
     sequence: &'a Sequence,
     margay_host: Host,
@@ -139,13 +139,13 @@ struct Run<'a> {
     control: Control,
     peer: RawPeer,
     witness: RawPeer,
-    /// BIRD, where the scenario needs the kernel's MD5 on the neighbour's side.
+    /// BIRD, if the scenario needs the kernel's MD5 on the neighbour's side.
     signer: Option<Box<dyn crate::speaker::Speaker>>,
-    /// The connection that steps without a number mean.
+    /// The connection to which steps without a number refer.
     current: u64,
-    /// How many connections there have been for step number 1 and 2: ids are not used twice.
+    /// Number of connections so far for numbers 1 and 2 of the steps: ids are not reused.
     generation: [u64; 3],
-    /// Sends that were queued, for [`RawPeer::wait_sent`].
+    /// Number of queued sends, for [`RawPeer::wait_sent`].
     queued: usize,
     /// margay's resident memory before the first step, in KiB.
     memory_before: u64,
@@ -299,7 +299,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// An OPEN of a scenario with graceful restart gets the capability that its note speaks of.
+    /// Adds the capability to the OPEN of a scenario whose note mentions graceful restart.
     fn adapt_open(&self, bytes: Vec<u8>) -> Result<Vec<u8>> {
         let is_open = bytes.get(18) == Some(&message::OPEN);
         if !is_open || !self.sequence.has_graceful_restart() {
@@ -343,7 +343,7 @@ impl Run<'_> {
         }
     }
 
-    /// `count` distinct /32 of 203.0.112.0/20, 200 in a message, as one send.
+    /// Announces `count` distinct /32 of 203.0.112.0/20, 200 per message, in one send.
     fn announce_prefixes(&mut self, id: u64, count: u32) -> Result<()> {
         let first = u32::from(Ipv4Addr::new(203, 0, 112, 0));
         let prefixes: Vec<Vec<u8>> =
@@ -356,8 +356,8 @@ impl Run<'_> {
         self.peer.send(id, &bytes)
     }
 
-    /// 100,000 routes from the witness with a community for every five, so that what margay has
-    /// to pass on is far more than socket buffers hold.
+    /// Announces 100,000 routes from the witness with a different community for every five, so that
+    /// margay has to advertise far more than socket buffers hold.
     fn inject_many_routes(&mut self) -> Result<()> {
         let next_hop = Ipv4Addr::new(10, 99, 0, 3);
         let first = u32::from(Ipv4Addr::new(20, 0, 0, 0));
@@ -377,8 +377,8 @@ impl Run<'_> {
     }
 
     fn wait(&mut self, what: &str) -> Result<()> {
-        // The expectation that follows waits for the event itself; here only as long as nothing
-        // may have happened yet.
+        // The next expectation waits for the event itself; this only waits for a time in which it
+        // must not happen.
         match what {
             "hold time" => std::thread::sleep(SHORT_HOLD / 2),
             "send hold time" => std::thread::sleep(SEND_HOLD / 2),
@@ -399,7 +399,7 @@ impl Run<'_> {
         }
     }
 
-    /// A route of the scripted neighbour by which one can see what happens to its routes.
+    /// Announces a route of the scripted neighbour, to observe what happens to its routes.
     fn announce_canary(&mut self) -> Result<()> {
         let prefix = message::nlri(Ipv4Addr::new(198, 18, 1, 0), 24);
         let next_hop = self.peer_host.router_id();
@@ -408,8 +408,8 @@ impl Run<'_> {
         self.wait_route(CANARY)
     }
 
-    /// The neighbour goes away without a word, its routes stay as stale, it returns and never says
-    /// End-of-RIB.
+    /// The neighbour disconnects without a NOTIFICATION, its routes become stale, and it returns
+    /// but never sends End-of-RIB.
     fn restart_without_end_of_rib(&mut self) -> Result<()> {
         self.peer.close(self.current)?;
         self.wait_stale(CANARY)?;
@@ -470,7 +470,8 @@ impl Run<'_> {
         })
     }
 
-    /// Sends a route behind everything else and waits for it: all that came before was processed.
+    /// Sends a route after everything else and waits for it, so that everything before it is
+    /// processed.
     fn barrier(&mut self) -> Result<()> {
         self.peer.wait_sent(self.current, self.queued, Duration::from_secs(60))?;
         let prefix = message::nlri(Ipv4Addr::new(198, 18, 2, 0), 24);
@@ -484,7 +485,8 @@ impl Run<'_> {
         })
     }
 
-    /// What holds after every scenario: the same process, the witness unharmed and served.
+    /// Checks what must hold after every scenario: the same process, and the witness undisturbed
+    /// and served.
     fn finish(mut self, witness_host: &Host) -> Result<()> {
         if self.sequence.has_step("admin") {
             let status = self.daemon.wait(SOON)?;
