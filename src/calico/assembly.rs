@@ -117,6 +117,8 @@ impl SessionList {
             return touched;
         }
         let list = Arc::make_mut(&mut self.sessions);
+        // Each insertion or removal moves the tail of the list: for many changes, one sort is
+        // cheaper.
         if is_small {
             for name in gone {
                 if let Ok(at) = list.binary_search_by(|p| p.session.name.cmp(&name)) {

@@ -194,6 +194,7 @@ impl Converter {
                 }
             }
         }
+        // In order of names, as in `make`, so that the same session of an address runs.
         let mut holders: HashMap<IpAddr, Arc<str>> = HashMap::new();
         for name in names {
             let found = families.iter().enumerate().find_map(|(at, family)| {

@@ -16,13 +16,13 @@ pub struct Question {
     /// Name of the session; not needed for the kernel.
     #[serde(default)]
     pub session: Option<String>,
-    /// Which policy is asked.
+    /// Which policy is evaluated.
     pub direction: Direction,
     /// The route.
     pub route: Route,
 }
 
-/// Which policy is asked.
+/// Which policy is evaluated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Direction {

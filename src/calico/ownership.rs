@@ -83,6 +83,7 @@ pub(super) fn check(cx: &Effective<'_>, problems: &mut Vec<Problem>) {
         let text = format!("spec.programClusterRoutes: \"{word}\" is not a value: {used} is used");
         problems.push(Problem::new("BGPConfiguration/default", text));
     }
+    // For IPIP, unset means BGP before v3.33 and Felix from then on: only the version decides.
     let is_said = !word.is_empty() || !cx.felix_cluster_routes().is_empty();
     if cx.release.origin == Origin::Assumed
         && !is_said

@@ -223,7 +223,7 @@ impl Parts {
     /// routes with a gateway, in a pool whose routes Felix writes, even if we do too. Routes to
     /// local pods have no gateway.
     ///
-    /// Differs from BIRD, which announces such a route to the whole mesh if it points out of an
+    /// Differs from BIRD: there such a route is announced to the whole mesh if it points out of an
     /// ordinary interface (projectcalico/calico#13533).
     fn push_other_nodes_blocks(&self, list: &mut Vec<Rule>) {
         let inside = PrefixSet::covering(self.felixs.iter().copied());
@@ -427,6 +427,7 @@ fn communities(
         if prefix.family() != family {
             continue;
         }
+        // A name refers to a community of the same object.
         let mut texts: Vec<&str> = Vec::new();
         for text in &advertisement.communities {
             if AnyCommunity::is_literal(text) {

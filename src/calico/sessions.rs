@@ -128,6 +128,7 @@ pub(super) fn mesh_session(
         local_asn: cx.asn,
         internal: remote_asn == cx.asn,
         source_address: Some(mine.addr),
+        // As in confd, one end of each pair is passive, and addresses are compared as text.
         passive: theirs.text > mine.text,
         ttl_security: None,
         password,
@@ -173,6 +174,7 @@ pub(super) fn peer_session(
         (_, Scope::Global) => (SessionKind::Global, "Global_"),
         (_, Scope::Node) => (SessionKind::Node, "Node_"),
     };
+    // Reflectors of the same cluster are ordinary internal peers.
     let is_client = internal && cx.me.is_reflector() && entry.cluster_id != &*cx.me.cluster_id;
     let uses_node_address = !is_local && matches!(peer.source_address.as_str(), "" | "UseNodeIP");
     let object = format!("BGPPeer/{}", peer.name);

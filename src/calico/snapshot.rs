@@ -85,6 +85,7 @@ impl Snapshot {
                 self.pools.insert(name, object);
             }
             Object::BlockAffinity(object) => {
+                // The object may name another node than before.
                 self.withdraw_affinity(&name);
                 self.affinity_nodes.insert(name.clone(), object.node.clone());
                 self.affinities.entry(object.node.clone()).or_default().insert(name, object);

@@ -111,6 +111,7 @@ impl<'a> Reader<'a> {
                 let Some(value) = self.anchors.get(&id).cloned() else {
                     return Err(self.fail("an alias has no anchor"));
                 };
+                // Every alias copies its value, so that nested ones grow exponentially.
                 self.aliased = self.aliased.saturating_add(size(&value));
                 if self.aliased > ALIASED_MAX {
                     return Err(self.fail("aliases repeat too much"));
@@ -154,6 +155,7 @@ impl<'a> Reader<'a> {
                 return Err(self.fail("a key stands twice in a mapping"));
             }
         }
+        // Merged last, so that the mapping's own keys take precedence wherever `<<` occurs.
         for (key, value) in defaults.into_iter().flatten() {
             map.entry(key).or_insert(value);
         }

@@ -195,7 +195,7 @@ impl Starter {
     /// [`Source::Services`].
     ///
     /// # Errors
-    /// The server cannot be asked; the text says why, in one line.
+    /// The server cannot be queried; the text says why, in one line.
     pub async fn lacking(
         &mut self,
         source: &Source,

@@ -91,10 +91,13 @@ impl<'a> Resolver<'a> {
     /// Of our own routes, only those that depend on nothing but a link, or on nothing
     /// ([`Recursion::Direct`](bgp_proto::types::Recursion::Direct)), are used, and none for
     /// addresses on a link: so their own resolution never depends on routes of ours, and no route
-    /// resolves over itself. Differs from BIRD, which uses only routes of external peers on
-    /// connected networks, and treats an address whose most specific route is of another kind as
-    /// unreachable; here such a route is skipped. Differs from BIRD, which considers carrier only
-    /// with `check link`, off by default; here traffic moves to another path at once.
+    /// resolves over itself.
+    ///
+    /// Differs from BIRD: there only routes of external peers on connected networks are used, and
+    /// an address whose most specific route is of another kind is unreachable; here such a route is
+    /// skipped.
+    /// Differs from BIRD: there carrier matters only with `check link`, off by default; here
+    /// traffic moves to another path at once.
     pub(super) fn resolve(&self, addr: IpAddr) -> Resolution {
         let nothing = |state| Resolution { state, by: None };
         if self.is_local(addr) {

@@ -224,7 +224,7 @@ impl Worker {
         })
     }
 
-    /// Runs until a stop is asked for.
+    /// Runs until a stop is requested.
     pub(super) fn run(mut self) {
         let mut stopping: Option<Time> = None;
         loop {
@@ -454,6 +454,7 @@ impl Worker {
                 self.batch
                     .push(|out| message::push_route(out, request, op.prefix, table, protocol));
             }
+            // Unlocked, so that routes can be submitted while the kernel works.
             drop(plan);
             let began = Instant::now();
             let answers = self.requests.execute(&mut self.batch);

@@ -30,7 +30,7 @@ pub struct Timings {
     /// Timeout for a connection, including its handshakes and authentication, and for each answer.
     /// Default 10 s.
     pub answer_max: Duration,
-    /// Time without a message after which etcd is asked for its progress. Default 5 s.
+    /// Time without a message after which a progress notification is requested. Default 5 s.
     pub ask_after: Duration,
     /// Time without a message, despite such requests, after which the member counts as dead.
     /// Default 15 s.

@@ -29,7 +29,7 @@ pub(in crate::kernel) struct Object {
     pub(in crate::kernel) kind: ObjectKind,
 }
 
-/// What an object stands for.
+/// The content of an object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::kernel) enum ObjectKind {
     /// A single next hop.
