@@ -81,7 +81,7 @@ fn commit_and_date_are_those_of_the_work_tree() {
 }
 
 #[test]
-fn a_source_archive_has_what_the_environment_says() {
+fn a_source_archive_takes_commit_and_date_from_the_environment() {
     let (_kept, program) = script();
     let folder = TempDir::new().unwrap();
     let printed = |variables: &[(&str, &str)]| printed(&program, folder.path(), variables);

@@ -111,7 +111,7 @@ fn established(running: &Running, name: &str) -> bool {
 }
 
 #[test]
-fn scripts_learn_by_exit_codes_and_people_by_suggestions() {
+fn scripts_get_exit_codes_and_people_suggestions() {
     let folder = TempDir::new().unwrap();
     let (a, b) = pair(&folder, 101, None);
     wait("session", || established(&a, "second") && established(&b, "first"));
@@ -329,7 +329,7 @@ fn a_neighbour_that_always_breaks_the_protocol_is_answered_each_time() {
 
 /// The neighbour has not closed its side when the reload returns.
 #[test]
-fn a_peer_that_was_taken_out_is_gone_when_reload_returns() {
+fn a_removed_peer_is_gone_when_reload_returns() {
     let folder = TempDir::new().unwrap();
     let to = "127.105.0.1:1790";
     let process = format!("[bgp]\nasn = 64512\nrouter-id = \"10.0.0.1\"\nlisten = [\"{to}\"]\n");
@@ -385,7 +385,7 @@ fn the_version_is_short_or_says_which_build_it_is() {
 }
 
 #[test]
-fn completions_are_scripts_that_shells_take() {
+fn completions_are_scripts_that_shells_accept() {
     for shell in ["bash", "zsh", "fish"] {
         let script = margay().args(["completions", shell]).output().unwrap();
         assert!(script.status.success() && text(&script.stdout).contains("explain"), "{shell}");

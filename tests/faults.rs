@@ -147,7 +147,7 @@ fn dies_loudly(part: &str, form: Form) -> Result<()> {
 /// A hanging part is detected by calico-node's liveness probe, `/liveness` and systemd's watchdog.
 #[test]
 #[ignore = "needs root and BIRD 2"]
-fn a_table_that_hangs_is_found_by_every_probe() -> Result<()> {
+fn a_hanging_table_is_detected_by_every_probe() -> Result<()> {
     lab::run("fault-hang", &[Kind::Bird2], |lab| {
         let hosts = (lab.host("a")?, lab.host("b")?);
         // A path rather than an abstract name, which belongs to one network namespace.

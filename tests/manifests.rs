@@ -179,7 +179,7 @@ fn pods_use_what_margay_accepts_with_no_more_than_they_need() {
 /// Draining and rolling updates stop one reflector at a time, reflectors are spread over zones and
 /// nodes, and the process has time to end its sessions.
 #[test]
-fn reflectors_are_spread_and_taken_out_one_by_one() {
+fn reflectors_are_spread_and_stopped_one_by_one() {
     let objects = objects();
     let of = |kind: &str| {
         let mut found = objects.iter().filter(|(path, object)| {
@@ -211,7 +211,7 @@ fn reflectors_are_spread_and_taken_out_one_by_one() {
 
 /// `margay check` accepts each file, and reports an error in it.
 #[test]
-fn configurations_are_accepted_and_wrong_ones_named() {
+fn configurations_are_accepted_and_errors_reported() {
     for (path, _) in pods() {
         let config = path.with_file_name("margay.toml");
         let check = |file: &Path, variables: &[(&str, &str)]| {

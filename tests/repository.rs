@@ -138,7 +138,7 @@ fn licence_expressions_are_read() {
 
 /// The minimum supported compiler is the one with which CI builds.
 #[test]
-fn one_version_of_rust_is_promised_and_built() {
+fn the_minimum_version_of_rust_is_the_one_that_is_built() {
     let manifest: toml::Table = read("Cargo.toml").parse().unwrap();
     let promised = manifest["workspace"]["package"]["rust-version"].as_str().unwrap();
     let setup = read("interop/setup.sh");

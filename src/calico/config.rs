@@ -457,7 +457,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mesh_becomes_peers_that_stay_the_same_when_others_come() {
+    fn peers_of_the_mesh_are_shared_when_others_are_added() {
         let mut resolver = Resolver::new(Settings::new("a"));
         let mut converter = Converter::default();
         apply(&mut resolver, node("a", "10.0.0.1/24"));
@@ -613,7 +613,7 @@ mod tests {
     }
 
     #[test]
-    fn a_node_that_loses_its_address_ends_sessions_and_goes_on() {
+    fn a_node_that_loses_its_address_ends_sessions_and_keeps_running() {
         let mut resolver = Resolver::new(Settings::new("a"));
         let mut converter = Converter::default();
         let key = "/calico/ipam/v2/host/a/ipv4/block/10.65.1.0-26";
@@ -637,7 +637,7 @@ mod tests {
     }
 
     #[test]
-    fn of_sessions_with_one_address_one_runs_and_another_takes_over() {
+    fn one_of_several_sessions_with_one_address_runs_and_another_takes_over() {
         let peer = |name: &str, ip: &str| {
             json!({"kind": "BGPPeer", "apiVersion": "projectcalico.org/v3",
                    "metadata": {"name": name}, "spec": {"peerIP": ip, "asNumber": 65001}})

@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn hidden_names_are_passed_over() {
+    fn hidden_names_are_skipped() {
         let of = |path: &str| Entry::of(Path::new(path));
         assert_eq!(of("/d/a.yaml"), Entry::Objects);
         assert_eq!(of("/d/.a.yaml"), Entry::Hidden);
@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn documents_and_lists_are_read_and_what_is_wrong_is_named() {
+    fn documents_and_lists_are_read_and_faults_are_reported() {
         let (objects, problems) = parsed(
             "kind: BGPPeer\napiVersion: projectcalico.org/v3\nmetadata: {name: a}\n---\n\
              kind: List\nitems:\n- {kind: Secret, apiVersion: v1, metadata: {name: s}}\n- {x: 1}\n",

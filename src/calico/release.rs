@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn a_release_that_is_not_known_is_as_the_nearest_older_one() {
+    fn an_unknown_release_behaves_as_the_nearest_older_one() {
         let of = |text: &str| Release::of(version(text), Origin::Given);
         for known in ["v3.28.0", "v3.30.7", "v3.31.7", "v3.32.1", "v3.33.0", "v3.33.9"] {
             assert_eq!(

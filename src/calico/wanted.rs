@@ -49,7 +49,7 @@ mod tests {
     use crate::calico::model::decode;
 
     #[test]
-    fn passwords_and_ranges_are_what_it_takes() {
+    fn passwords_and_ranges_determine_the_needs() {
         let mut snapshot = Snapshot::default();
         let mut settings = Settings::new("n1");
         assert_eq!(snapshot.needs(&settings), Needs::default());

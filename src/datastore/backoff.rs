@@ -31,7 +31,7 @@ mod tests {
     const MOST: Duration = Duration::from_secs(15);
 
     #[test]
-    fn the_pause_doubles_with_each_round_up_to_the_most() {
+    fn the_pause_doubles_with_each_round_up_to_the_maximum() {
         let longest = |failures, endpoints| pause(FIRST, MOST, failures, endpoints, u32::MAX);
         assert_eq!([1, 2, 3].map(|f| longest(f, 1).as_millis()), [500, 1000, 2000]);
         assert_eq!([1, 3, 4, 7].map(|f| longest(f, 3).as_millis()), [500, 500, 1000, 2000]);
@@ -42,7 +42,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_pause_is_never_nothing_and_never_more_than_the_most(
+        fn the_pause_is_never_zero_and_never_above_the_maximum(
             failures: u32, endpoints in 0usize..9, random: u32,
         ) {
             let pause = pause(FIRST, MOST, failures, endpoints, random);

@@ -204,7 +204,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn octets_of_any_kind_are_no_certificate_or_one(octets: Vec<u8>, at in 0usize..400, to: u8) {
+        fn any_octets_are_a_certificate_or_refused(octets: Vec<u8>, at in 0usize..400, to: u8) {
             let _ = Validity::of_der(&octets);
             let (_, body) = PEM.split_once("-----BEGIN CERTIFICATE-----").unwrap();
             let (body, _) = body.split_once("-----END").unwrap();

@@ -442,7 +442,7 @@ mod tests {
     }
 
     #[test]
-    fn many_changes_come_in_portions_and_the_state_after_them() {
+    fn many_changes_are_received_in_portions_and_the_state_after_them() {
         let (sender, mut receiver) = outbox();
         let many: Vec<Change> = (0..CHANGES_MAX + 1)
             .map(|n| {
@@ -478,7 +478,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn each_end_notices_that_the_other_is_gone() {
+    async fn each_end_notices_that_the_other_was_dropped() {
         let (sender, mut receiver) = outbox();
         sender.send(Event::Problems(Vec::new()));
         drop(sender);

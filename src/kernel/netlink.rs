@@ -226,7 +226,7 @@ pub(super) struct MonitorSocket {
 pub(super) enum Heard {
     /// One datagram of messages, of this length.
     Events(usize),
-    /// Nothing is waiting.
+    /// No event is pending.
     Nothing,
     /// The kernel dropped events because they were not read in time.
     Overrun,

@@ -312,7 +312,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_content_that_lost_its_last_use_is_interned_anew() {
+    fn a_content_that_lost_its_last_use_is_interned_again() {
         let mut specs = Specs::default();
         let blackhole = || RouteSpec::new(FibKind::Blackhole, 20);
         let first = specs.intern(blackhole());

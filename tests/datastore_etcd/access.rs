@@ -64,7 +64,7 @@ async fn reason(config: EtcdConfig) -> String {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs etcd and openssl"]
-async fn certificates_are_checked_on_both_sides_and_renewed_ones_come_into_use() {
+async fn certificates_are_checked_on_both_sides_and_renewed_ones_take_effect() {
     let folder = TempDir::new().unwrap();
     let pki = authority(&folder, "authority");
     let other = authority(&folder, "other");

@@ -195,8 +195,8 @@ fn the_next_run_adopts_the_objects_or_does_without() {
 
 #[test]
 #[ignore = "needs root"]
-fn what_others_and_links_do_to_the_objects_is_repaired() {
-    in_namespace("groups::what_others_and_links_do_to_the_objects_is_repaired", || {
+fn damage_to_the_objects_by_others_and_links_is_repaired() {
+    in_namespace("groups::damage_to_the_objects_by_others_and_links_is_repaired", || {
         veth("v0", "10.0.0.1/24", "2001:db8::1/64");
         veth("v1", "10.0.1.1/24", "");
         let fib = with_objects();
@@ -251,8 +251,8 @@ fn what_others_and_links_do_to_the_objects_is_repaired() {
 
 #[test]
 #[ignore = "needs root"]
-fn where_an_object_is_refused_the_routes_get_their_gateways() {
-    in_namespace("groups::where_an_object_is_refused_the_routes_get_their_gateways", || {
+fn routes_contain_their_gateways_if_an_object_is_refused() {
+    in_namespace("groups::routes_contain_their_gateways_if_an_object_is_refused", || {
         veth("v0", "10.0.0.1/24", "");
         let fib = with_objects();
         // Not on a link, so that the kernel refuses it for objects and for routes.

@@ -18,8 +18,8 @@ fn renumbered() {
 
 #[test]
 #[ignore = "needs root"]
-fn a_refused_leg_is_left_out_and_never_takes_the_others_along() {
-    in_namespace("legs::a_refused_leg_is_left_out_and_never_takes_the_others_along", || {
+fn a_refused_leg_is_omitted_and_never_affects_the_others() {
+    in_namespace("legs::a_refused_leg_is_omitted_and_never_affects_the_others", || {
         renumbered();
         let fib = Running::with_defaults();
         fib.want("10.66.0.0/16", via("10.0.1.2", "v1"));
@@ -52,8 +52,8 @@ fn a_refused_leg_is_left_out_and_never_takes_the_others_along() {
 
 #[test]
 #[ignore = "needs root"]
-fn a_source_address_that_is_not_ours_is_left_out_until_it_is() {
-    in_namespace("legs::a_source_address_that_is_not_ours_is_left_out_until_it_is", || {
+fn a_source_address_that_is_not_ours_is_omitted_until_it_is() {
+    in_namespace("legs::a_source_address_that_is_not_ours_is_omitted_until_it_is", || {
         veth("v0", "10.0.0.1/24", "2001:db8::1/64");
         let defaults = RouteDefaults {
             source_v4: Some("10.9.9.9".parse().unwrap()),

@@ -126,8 +126,8 @@ fn a_foreign_route_behind_ours_survives_everything() {
 
 #[test]
 #[ignore = "needs root"]
-fn a_graceful_stop_keeps_routes_and_a_shutdown_takes_ours_only() {
-    let name = "ownership::a_graceful_stop_keeps_routes_and_a_shutdown_takes_ours_only";
+fn a_graceful_stop_keeps_routes_and_a_shutdown_deletes_only_ours() {
+    let name = "ownership::a_graceful_stop_keeps_routes_and_a_shutdown_deletes_only_ours";
     in_namespace(name, || {
         veth("v0", "10.0.0.1/24", "");
         let fib = Running::started();

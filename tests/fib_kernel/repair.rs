@@ -9,8 +9,8 @@ use crate::namespace::{Running, eventually, hop, in_namespace, ip, ip_batch, rou
 
 #[test]
 #[ignore = "needs root"]
-fn routes_come_back_after_a_link_was_down() {
-    in_namespace("repair::routes_come_back_after_a_link_was_down", || {
+fn routes_are_restored_after_a_link_was_down() {
+    in_namespace("repair::routes_are_restored_after_a_link_was_down", || {
         veth("v0", "10.0.0.1/24", "2001:db8::1/64");
         veth("w0", "10.0.1.1/24", "2001:db8:1::1/64");
         let fib = Running::started();
@@ -49,8 +49,8 @@ fn routes_come_back_after_a_link_was_down() {
 
 #[test]
 #[ignore = "needs root"]
-fn what_others_delete_or_change_is_put_right() {
-    in_namespace("repair::what_others_delete_or_change_is_put_right", || {
+fn routes_deleted_or_changed_by_others_are_restored() {
+    in_namespace("repair::routes_deleted_or_changed_by_others_are_restored", || {
         veth("v0", "10.0.0.1/24", "2001:db8::1/64");
         let fib = Running::started();
         fib.want("10.1.0.0/16", via("10.0.0.2", "v0"));

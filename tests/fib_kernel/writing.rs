@@ -183,8 +183,8 @@ fn another_table_protocol_and_metric() {
 
 #[test]
 #[ignore = "needs root"]
-fn a_refused_route_is_explained_and_retried_when_an_address_comes() {
-    let name = "writing::a_refused_route_is_explained_and_retried_when_an_address_comes";
+fn a_refused_route_is_explained_and_retried_when_an_address_is_added() {
+    let name = "writing::a_refused_route_is_explained_and_retried_when_an_address_is_added";
     in_namespace(name, || {
         veth("v0", "10.0.0.1/24", "");
         let fib = Running::started();
@@ -215,8 +215,8 @@ fn a_refused_route_is_explained_and_retried_when_an_address_comes() {
 
 #[test]
 #[ignore = "needs root"]
-fn what_cannot_be_written_is_explained_without_asking() {
-    in_namespace("writing::what_cannot_be_written_is_explained_without_asking", || {
+fn a_route_that_cannot_be_written_is_explained_without_a_request() {
+    in_namespace("writing::a_route_that_cannot_be_written_is_explained_without_a_request", || {
         veth("v0", "10.0.0.1/24", "");
         let fib = Running::started();
         let nowhere = Hop { ifindex: 0, ..hop("10.0.0.2", "v0") };
@@ -236,8 +236,8 @@ fn what_cannot_be_written_is_explained_without_asking() {
 /// The thread answers liveness checks only while it runs: here the owner's event function hangs.
 #[test]
 #[ignore = "needs root"]
-fn a_thread_that_hangs_answers_nobody() {
-    in_namespace("writing::a_thread_that_hangs_answers_nobody", || {
+fn a_hanging_thread_does_not_answer() {
+    in_namespace("writing::a_hanging_thread_does_not_answer", || {
         let gate = Arc::new(Mutex::new(()));
         let held = gate.lock().unwrap();
         let own = Arc::clone(&gate);

@@ -222,7 +222,7 @@ pub struct ApiObject {
 /// kinds do not carry it. A Node without `spec` (`PartialObjectMetadata`) is accepted.
 ///
 /// # Errors
-/// The object has no name.
+/// The object is not valid JSON, or has no name.
 pub fn decode_api(kind: Kind, octets: &[u8]) -> Result<ApiObject, Fault> {
     let mut object = parse(octets).map_err(|e| Fault::new(format!("a {kind}: {e}")))?;
     // `managedFields` makes up two thirds of a Node's metadata, and nothing in it is used.
@@ -239,7 +239,7 @@ static UNSAID: LazyLock<Value> = LazyLock::new(|| json!({"spec": {"podCIDR": "un
 /// As [`decode_api`], for a Node; reads its metadata only.
 ///
 /// # Errors
-/// The object has no name.
+/// The object is not valid JSON, or has no name.
 pub fn decode_api_node(octets: &[u8]) -> Result<ApiObject, Fault> {
     #[derive(Default, Deserialize)]
     #[serde(default)]

@@ -55,7 +55,7 @@ fn a_kubernetes_node_with_annotations() {
 
 /// One that cannot be read counts as absent, as in Calico, and does not affect the others.
 #[test]
-fn each_annotation_of_a_kubernetes_node_stands_alone() {
+fn annotations_of_a_kubernetes_node_are_read_independently() {
     let good = [
         ("IPv4Address", "10.0.0.1/24"),
         ("IPv6Address", "fd00::1/64"),
@@ -121,7 +121,7 @@ fn a_fault_names_the_object_and_the_place() {
 }
 
 #[test]
-fn nulls_count_as_absent_and_unknown_fields_are_passed_over() {
+fn nulls_count_as_absent_and_unknown_fields_are_ignored() {
     let peer = decoded(
         "kind: BGPPeer\napiVersion: crd.projectcalico.org/v1\nmetadata: {name: a, labels: null}\n\
          spec: {peerIP: 10.0.0.1, asNumber: 64512, filters: null, password: null, future: {x: 1}}\n",
@@ -130,7 +130,7 @@ fn nulls_count_as_absent_and_unknown_fields_are_passed_over() {
 }
 
 #[test]
-fn kinds_that_bgp_does_not_read_are_passed_over() {
+fn kinds_that_bgp_does_not_read_are_ignored() {
     for (kind, version) in
         [("Pod", "v1"), ("NetworkPolicy", "projectcalico.org/v3"), ("BGPPeer", "other/v1")]
     {
@@ -144,7 +144,7 @@ fn kinds_that_bgp_does_not_read_are_passed_over() {
 
 /// Read as objects without fields, they would enable the mesh, or end the session with a node.
 #[test]
-fn json_that_is_no_object_is_a_fault() {
+fn json_that_is_not_an_object_is_a_fault() {
     let resource = |plural: &str| format!("/calico/resources/v3/projectcalico.org/{plural}/x");
     let mut keys =
         ["nodes", "bgpconfigurations", "bgppeers", "bgpfilters", "ippools"].map(resource).to_vec();

@@ -253,7 +253,7 @@ fn local_workloads_come_from_their_files_and_wait() {
 }
 
 #[test]
-fn one_bad_object_costs_only_itself_and_is_named() {
+fn one_bad_object_is_reported_and_affects_no_other() {
     let mut resolver = cluster(vec![
         calico(
             "BGPConfiguration",
@@ -317,7 +317,7 @@ fn one_bad_object_costs_only_itself_and_is_named() {
 }
 
 #[test]
-fn words_of_the_configuration_that_are_no_values_are_named_with_what_counts() {
+fn invalid_values_are_reported_with_the_value_used_instead() {
     let with =
         |spec: Value| problems(&cluster(vec![calico("BGPConfiguration", "default", spec)]).plan());
     let known = json!({"bindMode": "NodeIP", "serviceLoadBalancerAggregation": "Disabled"});
@@ -419,7 +419,7 @@ fn pools_by_encapsulation_and_owner() {
 }
 
 #[test]
-fn of_pools_with_one_cidr_the_first_by_name_counts() {
+fn the_first_by_name_of_pools_with_one_cidr_is_used() {
     let mut resolver = cluster(vec![
         calico("IPPool", "b", json!({"cidr": "10.65.0.0/16", "disableBGPExport": true})),
         calico("IPPool", "a", json!({"cidr": "10.65.7.0/16"})),
@@ -514,7 +514,7 @@ fn filters_match_lengths_and_our_own_as_the_way_bird_does() {
 }
 
 #[test]
-fn services_recompute_from_what_there_is() {
+fn services_are_recomputed_from_the_present_objects() {
     let service = |spec: Value| {
         json!({"kind": "Service", "apiVersion": "v1",
         "metadata": {"name": "web", "namespace": "ns"}, "spec": spec,
@@ -637,7 +637,7 @@ fn any_object() -> impl Strategy<Value = Value> {
 
 proptest! {
     #[test]
-    fn what_changed_gives_the_same_plan_as_everything(
+    fn an_incremental_plan_equals_one_from_scratch(
         changes in prop::collection::vec((any_object(), 0u8..4), 1..25),
     ) {
         let mut resolver = cluster(vec![]);

@@ -48,7 +48,7 @@ mod tests {
     use crate::datastore::{Blocks, Event, State, outbox};
 
     #[tokio::test]
-    async fn a_source_of_etcds_says_what_is_missing() {
+    async fn an_etcd_source_reports_the_missing_feature() {
         let env = BTreeMap::from([("ETCD_ENDPOINTS".into(), "http://127.0.0.1:2379".into())]);
         let config = EtcdConfig::from_env(&env, Blocks::PodCidrs).unwrap();
         let (sender, mut receiver) = outbox();

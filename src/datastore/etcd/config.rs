@@ -243,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn variables_with_calicos_prefix_win_and_empty_ones_count_as_absent() {
+    fn variables_with_calicos_prefix_take_precedence_and_empty_ones_count_as_absent() {
         let config = read(&[
             ("ETCD_ENDPOINTS", "http://a:1"),
             ("CALICO_ETCD_ENDPOINTS", "http://b:2"),

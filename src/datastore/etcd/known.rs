@@ -241,7 +241,7 @@ mod tests {
     proptest! {
         /// After any changes, seen or not, repeating the last list yields no event.
         #[test]
-        fn changes_and_lists_come_to_the_same(
+        fn changes_and_lists_give_the_same_result(
             steps in prop::collection::vec((0u8..5, prop::option::of(0u8..3), any::<bool>()), 0..40),
         ) {
             let mut known = Known::default();

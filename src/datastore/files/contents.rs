@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn a_broken_file_keeps_what_it_held_and_is_named() {
+    fn a_broken_file_keeps_its_objects_and_is_reported() {
         let mut contents = Contents::default();
         put(&mut contents, "/d/a.yaml", &(peer("p", 1) + &peer("q", 1)));
         sent(&mut contents);
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn below_a_folder_that_cannot_be_read_everything_stays() {
+    fn objects_below_an_unreadable_folder_are_kept() {
         let mut contents = Contents::default();
         put(&mut contents, "/d/sub/a.yaml", &peer("p", 1));
         put(&mut contents, "/d/sub2/a.yaml", &peer("q", 1));

@@ -235,7 +235,7 @@ async fn a_link_to_elsewhere_is_watched_where_it_leads() {
 }
 
 #[tokio::test]
-async fn broken_files_keep_what_they_held_and_are_named() {
+async fn broken_files_keep_their_objects_and_are_reported() {
     let folder = Folder::new();
     folder.write("a.yaml", &(peer("a", 1) + &peer("b", 1)));
     let mut consumer = Consumer::files(folder.0.path());
@@ -269,7 +269,7 @@ async fn broken_files_keep_what_they_held_and_are_named() {
 }
 
 #[tokio::test]
-async fn a_file_that_is_being_written_is_read_when_it_is_whole() {
+async fn a_file_that_is_being_written_is_read_when_it_is_complete() {
     use std::io::Write;
     let folder = Folder::new();
     folder.write("a.yaml", &(peer("a", 1) + &peer("b", 1)));

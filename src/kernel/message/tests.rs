@@ -43,7 +43,7 @@ fn peer_reads(bytes: &[u8]) -> (u16, RouteMessage) {
 }
 
 #[test]
-fn requests_mean_to_another_implementation_what_they_should() {
+fn requests_are_understood_by_another_implementation() {
     let onlink = FibKind::Unicast(vec![Hop { onlink: true, ..hop("10.0.0.2", 7) }]);
     let source = Some("10.0.0.1".parse().unwrap());
     let spec = RouteSpec { source, ..RouteSpec::new(onlink, 512) };
@@ -140,7 +140,7 @@ fn errors_carry_the_kernels_words() {
 }
 
 #[test]
-fn bridge_port_messages_are_no_links() {
+fn bridge_port_messages_are_not_links() {
     let mut body = vec![0; 16];
     body[4..8].copy_from_slice(&7u32.to_ne_bytes());
     body[8..12].copy_from_slice(&(IFF_UP | IFF_LOWER_UP | IFF_BROADCAST).to_ne_bytes());
@@ -236,7 +236,7 @@ proptest! {
 }
 
 #[test]
-fn objects_of_ours_read_back_as_they_were_asked_for() {
+fn objects_of_ours_read_back_as_requested() {
     let id = |n| NonZeroU32::new(n).unwrap();
     let onlink = Hop { onlink: true, ..hop("2001:db8::2", 9) };
     let group = vec![(id(5), 1), (id(6), 256)];
@@ -263,7 +263,7 @@ fn objects_of_ours_read_back_as_they_were_asked_for() {
 }
 
 #[test]
-fn a_route_over_an_object_brings_no_hops() {
+fn a_route_over_an_object_has_no_hops() {
     let object = NonZeroU32::new(0x6000_0001);
     let spec = RouteSpec::new(FibKind::Unicast(vec![hop("10.0.0.2", 7)]), 20);
     let spec = RouteSpec { object, ..spec };

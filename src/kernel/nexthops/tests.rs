@@ -167,7 +167,7 @@ fn a_dropping_route_is_an_answer_and_not_a_gap() {
 }
 
 #[test]
-fn of_several_legs_the_usable_ones_stay() {
+fn only_usable_legs_of_several_are_kept() {
     let legs = [
         Hop { weight: 5, onlink: true, ..hop("10.0.1.2", 2) },
         hop("10.0.0.2", 1),

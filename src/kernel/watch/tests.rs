@@ -76,7 +76,7 @@ fn only_addresses_under_a_changed_prefix_are_reported_and_only_when_they_changed
 }
 
 #[test]
-fn a_full_comparison_finds_what_went_away_too() {
+fn a_full_comparison_also_finds_deletions() {
     let (mut foreign, links) = (Foreign::default(), links());
     let mut watch = Watch::new(12);
     foreign.insert(prefix("10.1.0.0/16"), route("10.0.0.1"));

@@ -15,7 +15,7 @@ fn secret(value: &str) -> Value {
 }
 
 #[test]
-fn what_cannot_be_read_counts_as_it_was_if_it_ever_was_anything() {
+fn an_unreadable_object_keeps_its_last_good_state_if_it_had_one() {
     let b = |address: &str| node("b", address, json!({}), json!({}));
     let core = |cidr: Value| {
         json!({"kind": "Node", "apiVersion": "v1", "metadata": {"name": "b"},
@@ -87,7 +87,7 @@ fn without_any_state_of_the_configuration_nothing_is_computed() {
 
 /// The object exists, so NODENAME is not wrong.
 #[test]
-fn an_own_node_that_cannot_be_read_is_not_said_to_be_missing() {
+fn an_unreadable_own_node_is_not_reported_as_missing() {
     let me = |address: &str| node("me", address, json!({}), json!({}));
     let core = json!({"kind": "Node", "apiVersion": "v1", "metadata": {"name": "me"},
                       "spec": {"podCIDR": 5}});

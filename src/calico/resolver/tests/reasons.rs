@@ -201,7 +201,7 @@ fn addresses_of_services_name_the_service_and_why_they_are_announced_or_not() {
 
 /// An address of several services is announced if one of them calls for it.
 #[test]
-fn of_services_with_one_address_the_one_that_has_it_announced_decides() {
+fn a_service_that_announces_a_shared_address_takes_precedence() {
     let shared = |name: &str| {
         service(
             name,

@@ -54,7 +54,7 @@ fn tunnel_routes_are_bgps_up_to_v3_32_and_felixs_after_it() {
 }
 
 #[test]
-fn classes_of_routes_that_nobody_writes_or_two_do_are_named() {
+fn classes_of_routes_without_exactly_one_writer_are_reported() {
     let plan = |version: &str, bgp: &str, felix: &str| {
         let word = |w: &str| match w {
             "" => json!({}),
@@ -95,7 +95,7 @@ fn classes_of_routes_that_nobody_writes_or_two_do_are_named() {
 }
 
 #[test]
-fn priorities_go_through_bgp_from_v3_32_on() {
+fn priorities_are_carried_in_bgp_from_v3_32_on() {
     for (version, mirrored) in [("v3.31.7", false), ("v3.32.0", true), ("v3.33.0", true)] {
         let plan = released(version, json!({}), json!({})).plan();
         let ask = |direction: &str, route: Value| {
@@ -141,7 +141,7 @@ fn routes_to_wireguard_peers_are_felixs_from_v3_33_on() {
 
 /// Where a release had a fault, the correct behaviour applies to every release.
 #[test]
-fn what_a_release_was_only_wrong_in_is_right_for_all() {
+fn faults_of_a_release_are_not_reproduced() {
     let shown = |version: &str| {
         let mut resolver = released(
             version,
@@ -189,7 +189,7 @@ fn what_a_release_was_only_wrong_in_is_right_for_all() {
 }
 
 #[test]
-fn what_later_releases_do_better_is_done_for_all() {
+fn improvements_of_later_releases_apply_to_all() {
     for version in ["v3.28.2", "v3.30.7", "v3.31.7", "v3.32.1", "v3.33.0"] {
         let ranges = json!({"serviceClusterIPs": [{"cidr": "10.96.0.0/12"}],
             "serviceExternalIPs": [{"cidr": "71.0.0.1/32"}]});
@@ -219,7 +219,7 @@ fn what_later_releases_do_better_is_done_for_all() {
 }
 
 #[test]
-fn what_is_given_counts_before_cluster_information() {
+fn a_configured_version_overrides_cluster_information() {
     let mut resolver = released("v3.33.0", json!({}), json!({}));
     let of = |resolver: &Resolver, version: &str| {
         let settings = Settings { version: Some(version.into()), ..Settings::new("me") };
@@ -260,7 +260,7 @@ fn what_is_given_counts_before_cluster_information() {
 /// Other nodes announce the blocks behind Felix's routes to them; we announce local pods and own
 /// blocks.
 #[test]
-fn another_nodes_block_goes_to_no_internal_peer() {
+fn another_nodes_block_is_not_announced_to_internal_peers() {
     let mut resolver = released("v3.33.0", json!({}), json!({}));
     put(&mut resolver, peer("tor", json!({"peerIP": "192.0.2.1", "asNumber": 65001})));
     let plan = resolver.plan();
@@ -280,7 +280,7 @@ fn another_nodes_block_goes_to_no_internal_peer() {
 /// With an Enabled left over, both write the routes; the other node still announces its block
 /// itself.
 #[test]
-fn another_nodes_block_goes_to_no_internal_peer_where_both_write_it() {
+fn another_nodes_block_is_not_announced_to_internal_peers_if_both_write_it() {
     let both = json!({"programClusterRoutes": "Enabled"});
     for (version, configuration) in [("v3.33.0", both.clone()), ("v3.31.7", json!({}))] {
         let mut resolver = released(version, configuration, both.clone());

@@ -24,7 +24,7 @@ pub(super) fn default(spec: Value) -> Value {
 }
 
 #[test]
-fn of_a_node_configuration_only_its_own_fields_count_and_other_names_are_ignored() {
+fn only_some_fields_of_a_node_configuration_are_used_and_other_names_are_ignored() {
     let mut resolver = cluster(vec![
         node("b", "10.0.0.2/24", json!({}), json!({})),
         default(json!({"listenPort": 1790, "bindMode": "None", "asNumber": "65000.1"})),
@@ -53,7 +53,7 @@ fn of_a_node_configuration_only_its_own_fields_count_and_other_names_are_ignored
 }
 
 #[test]
-fn a_listen_port_of_0_is_none() {
+fn a_listen_port_of_0_counts_as_unset() {
     let port =
         |name: &str, port: u16| calico("BGPConfiguration", name, json!({"listenPort": port}));
     let mut resolver = cluster(vec![
@@ -212,7 +212,7 @@ fn a_next_hop_mode_of_any_text_hides_the_older_field() {
 }
 
 #[test]
-fn host_routes_to_neighbours_come_by_scope_and_address_whatever_the_names() {
+fn host_routes_to_neighbours_are_ordered_by_scope_and_address_not_by_name() {
     let reach = |ip: &str, node: &str| json!({"peerIP": ip, "asNumber": 1, "node": node, "reachableBy": "10.0.0.254"});
     let plan = cluster(vec![
         no_mesh(),

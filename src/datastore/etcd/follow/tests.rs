@@ -437,7 +437,7 @@ async fn an_etcd_that_restarts_often_is_followed_again_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_frozen_member_is_noticed_and_the_next_one_taken() {
+async fn a_frozen_member_is_detected_and_the_next_one_used() {
     let world = world(2);
     world.step(&Step::Put(1, 1));
     let (mut consumer, _task) = follow_world(&world);
@@ -469,7 +469,7 @@ async fn a_frozen_member_does_not_hold_up_the_first_list() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn compaction_is_a_new_list_and_no_loss() {
+async fn compaction_causes_a_new_list_without_loss() {
     let world = world(1);
     world.step(&Step::Put(1, 1));
     world.lock().page_max = 120;
