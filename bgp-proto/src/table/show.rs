@@ -208,7 +208,7 @@ impl Table {
             attrs: self.loc_rib.attrs.view(attrs),
             next_hop: self.loc_rib.hops.hop(hop),
             source: Source::Bgp,
-            interface: None,
+            interface: self.loc_rib.hops.interface(hop),
             metric: None,
             peer_type: Some(context.session.peer_type),
         });

@@ -8,7 +8,7 @@ use crate::rib::{DestId, Meter, generation_in};
 use crate::types::{Family, Time};
 
 /// Tombstones that may be kept for members that have not processed the withdrawal, in addition to a
-/// quarter of the table. One costs about thirty octets.
+/// quarter of the table. `memory.rs` has what one costs.
 const TOMBSTONES_FREE: u32 = 1 << 20;
 /// Maximum number of groups whose floor is computed in every turn; with more, in every 16th.
 const ASKED_EACH_TURN: usize = 16;

@@ -63,6 +63,24 @@ fn import_depends_on_the_interface_and_is_re_evaluated_when_it_changes() {
     assert_eq!(accepted(&table, 2), 3);
 }
 
+/// What `explain` says is evaluated again, and must come to what import decided.
+#[test]
+fn explain_names_the_import_rule_that_matched_the_interface() {
+    let mut table = table();
+    let _reader = up(&mut table, 2, 65001, importing(2, over_ethernet(Decision::Reject)));
+    announce(&mut table, 2, 65001, &["10.1.0.0/16"]);
+    let rule = |table: &Table| {
+        let explanation = table.explain("10.1.0.0/16".parse().unwrap(), Time::ZERO).unwrap();
+        explanation.destination.paths[0].import_rule.clone().unwrap()
+    };
+    let mut rules = Vec::new();
+    for interface in ["eth0", "v0"] {
+        reach_by(&mut table, "10.0.0.2", Some(interface));
+        rules.push(rule(&table));
+    }
+    assert!(rules[0].contains("rule 1") && rules[1].contains("default"), "{rules:?}");
+}
+
 #[test]
 fn export_depends_on_the_interface_and_is_re_evaluated_when_it_changes() {
     let mut table = table();
