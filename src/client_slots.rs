@@ -1,7 +1,7 @@
-//! Who is connected to a socket of ours, and who is disconnected for a new client at the limit.
+//! The clients of one of our sockets, and which of them is disconnected when there are too many.
 //!
-//! A place is never refused: the client that has been silent longest loses its own. So clients that
-//! connect and say nothing, however many, keep no operator and no probe out.
+//! A new client is never refused: at the limit, the client that has been silent longest is
+//! disconnected. Idle clients, however many, therefore cannot lock out an operator or a probe.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -11,36 +11,37 @@ use std::task::{Context, Poll, ready};
 
 use tokio::sync::oneshot;
 
-/// The clients of one socket.
+/// The clients of one socket, at most `max` at once.
 #[derive(Debug)]
 pub struct ClientSlots {
     taken: Vec<ClientSlot>,
     /// Most clients at once.
     max: usize,
-    /// Counts what is received, so that "longest silent" needs no clock.
+    /// A logical clock: advances with every activity, so that "silent longest" needs no real one.
     moments: Arc<AtomicU64>,
 }
 
 #[derive(Debug)]
 struct ClientSlot {
-    /// Dropped, it tells the client's [`Lost`].
+    /// Dropping it completes the client's [`Lost`].
     kept: oneshot::Sender<Infallible>,
     heard: Heard,
 }
 
-/// When a client last asked something, or took a part of an answer.
+/// When a client last sent a request or read a part of a reply. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Heard {
     moment: Arc<AtomicU64>,
     moments: Arc<AtomicU64>,
 }
 
-/// Ready when the client has lost its place, and from then on. Dropping it gives the place back.
+/// A future that completes when the client has lost its slot; it may be polled again afterwards.
+/// Dropping it frees the slot.
 #[derive(Debug)]
 pub struct Lost(Option<oneshot::Receiver<Infallible>>);
 
 impl Heard {
-    /// It did so just now.
+    /// Marks the client as active at this moment.
     pub fn note(&self) {
         let moment = self.moments.fetch_add(1, Ordering::Relaxed);
         self.moment.store(moment, Ordering::Relaxed);
@@ -60,12 +61,12 @@ impl Future for Lost {
 }
 
 impl ClientSlots {
-    /// All of `max` places are free.
+    /// `max` free slots.
     pub fn new(max: usize) -> Self {
         ClientSlots { taken: Vec::new(), max, moments: Arc::default() }
     }
 
-    /// The client that has been silent longest loses its place; whether there was one.
+    /// Disconnects the client that has been silent longest. Returns false if there is no client.
     pub fn make_room(&mut self) -> bool {
         self.taken.retain(|slot| !slot.kept.is_closed());
         let moment = |(_, slot): &(usize, &ClientSlot)| slot.heard.moment.load(Ordering::Relaxed);
@@ -73,8 +74,8 @@ impl ClientSlots {
         silent.map(|at| self.taken.swap_remove(at)).is_some()
     }
 
-    /// A place for a client that comes, which counts as active at this moment. If none is free, that
-    /// of the client that has been silent longest.
+    /// Takes a slot for a new client, which counts as active at this moment. If no slot is free,
+    /// the client that has been silent longest loses its own.
     pub fn take(&mut self) -> (Lost, Heard) {
         self.taken.retain(|slot| !slot.kept.is_closed());
         if self.taken.len() >= self.max {
@@ -101,7 +102,7 @@ mod tests {
         first.1.note();
         let _fourth = slots.take();
         let lost = [&mut first, &mut second, &mut third].map(|(lost, _)| lost.now_or_never());
-        assert_eq!(lost, [None, Some(()), None], "the first spoke; the third is next");
+        assert_eq!(lost, [None, Some(()), None], "the first was active; the third is next");
         let _fifth = slots.take();
         assert_eq!((&mut third.0).now_or_never(), Some(()));
         assert_eq!((&mut third.0).now_or_never(), Some(()), "it stays lost");
@@ -109,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_that_has_left_makes_room_before_one_that_is_there() {
+    fn a_closed_slot_is_reused_before_a_client_is_disconnected() {
         let mut slots = ClientSlots::new(2);
         let (first, second) = (slots.take(), slots.take());
         drop(second);

@@ -1,35 +1,35 @@
 //! margay: the edges around [`bgp_proto`].
 //!
-//! `bgp_proto` decides; this crate brings it bytes and time and carries out what it decided.
+//! `bgp_proto` decides; this crate feeds it bytes and time and carries out its decisions.
 //! [`architecture`] shows how the parts work together:
 //!
-//! - [`config`]: TOML to one immutable configuration; errors name file, line, key and remedy.
-//! - [`calico`]: Calico's objects to sessions, routes and policies.
+//! - [`config`]: from TOML to one immutable configuration; errors name file, line, key and remedy.
+//! - [`calico`]: from Calico's objects to sessions, routes and policies.
 //! - [`datastore`]: where Calico's objects come from: etcd, files; listed, then watched.
-//! - [`node`]: running as a Calico node: settings, and configurations that follow objects.
+//! - [`node`]: running as a Calico node: settings, and a configuration that follows the objects.
 //! - [`engine`]: the thread that owns the table, and the handle to it.
-//! - [`bfd`]: BFD sessions with real sockets, on a thread of their own.
+//! - [`bfd`]: BFD sessions over real sockets, on their own thread.
 //! - [`net`]: listeners, one task per peer, socket options.
-//! - [`kernel`]: the kernel's routes: written, watched, learned from.
-//! - [`logging`]: the log, its level and its limit.
-//! - [`ctl`]: the control socket; [`cli`]: what people type and read; [`http`]: metrics and health.
-//! - [`liveness`]: how a part proves that it still turns.
-//! - [`supervise`]: who owns threads and tasks, and what the death of one means.
-//! - [`client_slots`]: who is disconnected when a socket has as many clients as it may.
-//! - `counts`: how many of something there are, by key.
-//! - `replace_file`: a file of ours in the place of another, as a whole.
-//! - [`metric_names`]: what every exported metric is called.
-//! - [`doctor`]: whether a node may go from BIRD to margay, or back.
+//! - [`kernel`]: the kernel's routes: installed, watched, and imported.
+//! - [`logging`]: the log, its level and its rate limit.
+//! - [`ctl`]: the control socket; [`cli`]: the command line; [`http`]: metrics and health.
+//! - [`liveness`]: how a part of the daemon proves that it still makes progress.
+//! - [`supervise`]: who owns threads and tasks, and what happens when one of them dies.
+//! - [`client_slots`]: which client is disconnected when a socket has too many.
+//! - `counts`: reference counts by key.
+//! - `replace_file`: replacing a file atomically.
+//! - [`metric_names`]: the name of every exported metric.
+//! - [`doctor`]: whether a node can migrate from BIRD to margay, or back.
 //! - [`version`]: which build this is.
-//! - [`daemon`]: wires all of these; start, reload, stop.
+//! - [`daemon`]: wires all of these together; start, reload, stop.
 //!
 //! Hard rules. No input from a peer, a file, the kernel or a control client makes the process exit,
 //! hang or grow without bound. Every queue has a bound and a rule for when it is full; every wait
-//! has a limit and a name. Each piece of state has one owner. Results of socket options are checked.
-//! `unsafe` is in `net/sockopt.rs` and nowhere else.
+//! has a limit and a name. Each piece of state has one owner. The result of setting a socket option
+//! is always checked. `unsafe` is in `net/sockopt.rs` and nowhere else.
 //!
-//! Dependencies point one way: a module knows those behind the arrow, all know `bgp_proto`, and
-//! `daemon` and `main` wire them.
+//! Dependencies point one way: a module uses the ones to the right of its arrow, every module may
+//! use `bgp_proto`, and `daemon` and `main` wire them together.
 //!
 //! ```text
 //! config       ←

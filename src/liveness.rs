@@ -1,7 +1,7 @@
-//! How a part of the daemon proves that it still runs: it is asked, and answers in its next turn.
+//! How a part of the daemon proves that it still runs: it is probed, and answers in its next turn.
 //!
-//! There is no heartbeat by a clock: a part that is not asked is not woken. Questions are counted, not
-//! queued, so that a part that never answers costs nothing more, however often it is asked.
+//! There is no periodic heartbeat: a part that is not probed is not woken. Probes are counted, not
+//! queued, so a part that never answers uses no more memory however often it is probed.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,7 +19,7 @@ struct Shared {
     woken: Notify,
 }
 
-/// What a part was asked, up to a moment.
+/// The probes that a part had received at some moment; [`Liveness::answer`] answers all of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Question(u64);
 
@@ -31,30 +31,32 @@ impl Default for Liveness {
 }
 
 impl Liveness {
-    /// Asks at once; the future comes back when the part has answered, whenever that is.
+    /// Probes the part at once, without polling the future. The future completes when the part has
+    /// answered, and has no time limit of its own.
     pub fn ask(&self) -> impl Future<Output = ()> + Send + use<> {
         let number = self.0.asked.fetch_add(1, Ordering::AcqRel) + 1;
         let mut answered = self.0.answered.subscribe();
         let shared = Arc::clone(&self.0);
         shared.woken.notify_one();
         async move {
-            // The sender is in `shared`, which is held until here.
+            // This cannot fail: the sender is in `shared`, which is held until here.
             let _ = answered.wait_for(|answered| *answered >= number).await;
             drop(shared);
         }
     }
 
-    /// For the part: waits until it is asked.
+    /// For the part: waits until it is probed.
     pub async fn asked(&self) {
         self.0.woken.notified().await;
     }
 
-    /// For the part: what it was asked, to be taken when its turn begins.
+    /// For the part: the probes received so far. To be read when its turn begins, so that a probe
+    /// that arrives during the turn is answered only by the next.
     pub fn question(&self) -> Question {
         Question(self.0.asked.load(Ordering::Acquire))
     }
 
-    /// For the part: its turn is over.
+    /// For the part: its turn is over. An older question than the last one answered has no effect.
     pub fn answer(&self, question: Question) {
         self.0.answered.send_if_modified(|answered| {
             let is_news = *answered < question.0;
@@ -63,7 +65,7 @@ impl Liveness {
         });
     }
 
-    /// For a part whose whole turn is a poll of its task: answers for as long as the task is polled.
+    /// For a part whose whole turn is one poll of its task: answers as long as the task is polled.
     pub async fn answer_always(&self) {
         loop {
             self.asked().await;
@@ -86,9 +88,9 @@ mod tests {
         let second = liveness.ask();
         liveness.answer(question);
         first.now_or_never().expect("asked before the turn began");
-        assert!(second.now_or_never().is_none(), "asked while it was under way");
+        assert!(second.now_or_never().is_none(), "asked while the turn was under way");
         liveness.answer(liveness.question());
-        // An older answer that comes late takes nothing back.
+        // A late answer to an older question does not undo a newer one.
         liveness.answer(question);
         let third = liveness.ask();
         assert!(third.now_or_never().is_none());

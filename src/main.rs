@@ -1,4 +1,4 @@
-//! margay: the program.
+//! The `margay` binary: picks a program by the name it was called by, and runs the daemon.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -18,7 +18,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// How long the runtime is waited for when the daemon has ended: what still runs there is of no use.
+/// How long to wait for the runtime after the daemon has ended; no task left in it matters.
 const RUNTIME_WAIT: Duration = Duration::from_millis(200);
 
 fn run(setup: Setup) -> ExitCode {
@@ -36,7 +36,7 @@ fn run(setup: Setup) -> ExitCode {
     let ended = runtime.block_on(supervise::task("daemon", Ending::Allowed, daemon));
     runtime.shutdown_timeout(RUNTIME_WAIT);
     if let Err(error) = ended {
-        // Not by eprintln: whoever reads standard error may have stopped.
+        // Not eprintln, which would block if the reader of standard error has stopped reading.
         log.print(&format!("margay: {error}"));
         return ExitCode::FAILURE;
     }
@@ -44,7 +44,7 @@ fn run(setup: Setup) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// The one line for the operator.
+/// Prints why margay cannot start, before there is a log.
 fn refuse(error: &dyn std::error::Error) -> ExitCode {
     eprintln!("margay: {error}");
     ExitCode::FAILURE

@@ -1,10 +1,10 @@
-//! What every exported metric is called.
+//! The name of every exported metric.
 //!
-//! Numbers are counted where they arise and shown in one place; their names stand here, so that none is
-//! given twice and all follow Prometheus' conventions: a counter ends in `_total`, and a unit is a
-//! base unit, in the plural.
+//! Values are counted where they arise and exported in one place. Their names are listed here, so
+//! that none is used twice and all follow Prometheus's conventions: a counter ends in `_total`, and
+//! a unit is a base unit, in the plural.
 
-/// Declares the names, and the list of all.
+/// Declares a constant for each name, and [`ALL`].
 macro_rules! names {
     ($($name:ident = $text:literal;)*) => {
         $(
@@ -12,7 +12,7 @@ macro_rules! names {
             pub const $name: &str = $text;
         )*
 
-        /// All of them.
+        /// The names of all metrics.
         pub const ALL: &[&str] = &[$($text),*];
     };
 }
@@ -103,16 +103,16 @@ names! {
     CALICO_SOURCE_REVISION = "margay_calico_source_revision";
     CALICO_SOURCE_REVISION_LAG = "margay_calico_source_revision_lag";
 
-    // Histograms of the table's thread.
+    // Histograms of the table thread.
     TURN_DURATION_SECONDS = "margay_turn_duration_seconds";
     APPLY_DURATION_SECONDS = "margay_apply_duration_seconds";
     DECISION_DURATION_SECONDS = "margay_decision_duration_seconds";
     EXPORT_DURATION_SECONDS = "margay_export_duration_seconds";
 
-    // A histogram of the tasks of sessions.
+    // A histogram of the session tasks.
     FLUSH_DURATION_SECONDS = "margay_flush_duration_seconds";
 
-    // A histogram of the kernel's thread.
+    // A histogram of the kernel thread.
     FIB_WRITE_DURATION_SECONDS = "margay_fib_write_duration_seconds";
 }
 
@@ -123,7 +123,7 @@ mod tests {
     use super::ALL;
 
     #[test]
-    fn each_name_is_given_once_and_is_a_name() {
+    fn each_name_is_unique_and_well_formed() {
         assert_eq!(ALL.iter().collect::<BTreeSet<_>>().len(), ALL.len());
         for name in ALL {
             let words = name.strip_prefix("margay_").unwrap_or_default();

@@ -1,18 +1,18 @@
-//! Putting a file of ours in the place of another, as a whole.
+//! Replacing a file atomically: write a new one beside it, then rename.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-/// Only its owner may look.
+/// Readable and writable by the owner only.
 pub(crate) const MODE: u32 = 0o600;
 
-/// Puts what `write` writes in the place of the file at `path`, by a rename: whoever reads it finds the
-/// old one or the new one.
+/// Replaces the file at `path` by one with mode [`MODE`] that `write` fills, and syncs it before
+/// the rename. A reader finds either the old file or the new one, complete.
 ///
 /// # Errors
-/// The system refuses; the file is as it was.
+/// `write` or the operating system failed; the file at `path` is unchanged.
 pub(crate) fn replace_file(
     path: &Path,
     write: impl FnOnce(&mut File) -> io::Result<()>,
@@ -32,7 +32,7 @@ pub(crate) fn replace_file(
         })
         .and_then(|()| fs::rename(&fresh, path));
     if written.is_err() {
-        // It may not exist; the fault that matters is the one before.
+        // It may not exist; the error to report is the first one.
         let _ = fs::remove_file(&fresh);
     }
     written

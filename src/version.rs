@@ -1,20 +1,20 @@
-//! Which build this is. The build script finds commit, target and date.
+//! Which build this is. The build script determines commit, target and date.
 
 use std::sync::LazyLock;
 
 use jiff::Timestamp;
 
-/// The version, as `margay -V` prints it.
+/// The crate's version, as `margay -V` prints it.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
-/// The commit that was built, in 12 digits, with `-modified` behind it if sources differed; `unknown`
-/// for a build outside of a git work tree that was not told.
+/// The commit that was built, in 12 digits, followed by `-modified` if sources differed; `unknown`
+/// for a build outside a git work tree that was not given a commit.
 pub const COMMIT: &str = env!("MARGAY_BUILD_COMMIT");
-/// The target triple that was built for.
+/// The target triple of this build.
 pub const TARGET: &str = env!("MARGAY_BUILD_TARGET");
-/// Seconds since 1970 of `SOURCE_DATE_EPOCH`, or of the commit; `unknown` likewise.
+/// `SOURCE_DATE_EPOCH`, or the commit's time, in seconds since 1970; `unknown` if there is neither.
 const DATE: &str = env!("MARGAY_BUILD_DATE");
 
-/// What `margay --version` prints behind the name: a line each for version, commit, target and date.
+/// What `margay --version` prints after the name: a line each for version, commit, target and date.
 pub fn long() -> &'static str {
     static TEXT: LazyLock<String> = LazyLock::new(|| {
         let why = if COMMIT == "unknown" { " (not built in a git work tree)" } else { "" };
@@ -24,7 +24,7 @@ pub fn long() -> &'static str {
     &TEXT
 }
 
-/// The day in UTC of a number of seconds since 1970.
+/// The UTC date of a number of seconds since 1970; `None` if it is not a number or out of range.
 fn day(seconds: &str) -> Option<String> {
     let time = Timestamp::from_second(seconds.parse().ok()?).ok()?;
     Some(time.strftime("%Y-%m-%d").to_string())
