@@ -1,4 +1,4 @@
-//! The one place where the world's clocks become [`Time`].
+//! The one place where the operating system's clocks are converted to [`Time`].
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -19,27 +19,28 @@ impl Clock {
         Clock { epoch: now.checked_sub(second).unwrap_or(now), wall: SystemTime::now() - second }
     }
 
-    /// Now.
+    /// The current time.
     pub fn now(&self) -> Time {
         Time::ZERO + self.epoch.elapsed()
     }
 
-    /// The moment as the runtime's timers want it.
+    /// The moment `at` in the form that the runtime's timers take.
     pub fn instant(&self, at: Time) -> Instant {
         self.epoch + Duration::from_micros(at.as_micros())
     }
 
-    /// The moment on the wall clock as it is set at present: when somebody sets it, or NTP steps it,
-    /// earlier moments are shown as if it had been right then.
+    /// The moment `at` on the wall clock as it is set at present: after the wall clock is set, or
+    /// stepped by NTP, earlier moments are shown as if it had been correct then.
     pub fn wall(&self, at: Time) -> SystemTime {
         let at = Duration::from_micros(at.as_micros());
         stepped(self.wall, SystemTime::now(), self.epoch.elapsed()) + at
     }
 }
 
-/// The wall clock's reading at the epoch, which was `wall` by what it showed then, if it shows `now`
-/// when `elapsed` has passed. Steps count, in tenths of a second; what lies between two readings of two
-/// clocks does not, so that a moment is always shown alike.
+/// The wall-clock time of the epoch, given that the wall clock showed `wall` then and shows `now`
+/// after `elapsed`. The difference is rounded to tenths of a second: a step of the clock is taken
+/// into account, the jitter between reading two clocks is not, so that a given moment is always
+/// shown as the same time.
 fn stepped(wall: SystemTime, now: SystemTime, elapsed: Duration) -> SystemTime {
     const STEP: u128 = 100;
     let round = |d: Duration| {

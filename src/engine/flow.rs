@@ -1,8 +1,8 @@
-//! Credit in octets for route batches on their way to the table.
+//! Flow control: credit in octets for route batches on their way to the table.
 //!
 //! A peer holds at most [`PEER_BYTES`] of unprocessed routes and all peers together at most
-//! [`TOTAL_BYTES`]. Without credit the peer's task stops reading; keepalives go on. What a session's
-//! end still has to hand over does not wait for credit, and is counted beyond it.
+//! [`TOTAL_BYTES`]. Without credit the peer's task stops reading; KEEPALIVEs are still sent.
+//! Batches that remain when a session ends do not wait for credit; they are counted in addition.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,7 +14,7 @@ pub(super) const PEER_BYTES: usize = 256 << 10;
 /// Octets of unprocessed batches in all.
 pub(super) const TOTAL_BYTES: usize = 32 << 20;
 
-/// The process's credit.
+/// The credit of the whole process. Clones share it.
 #[derive(Clone)]
 pub struct Credit {
     total: Arc<Semaphore>,
@@ -22,7 +22,7 @@ pub struct Credit {
     waiting: Arc<AtomicUsize>,
 }
 
-/// One peer's credit.
+/// The credit of one peer. Clones share it.
 #[derive(Clone)]
 pub struct PeerCredit {
     total: Arc<Semaphore>,
@@ -31,14 +31,14 @@ pub struct PeerCredit {
     waiting: Arc<AtomicUsize>,
 }
 
-/// Held by a batch until the table has applied it.
+/// Credit held by a batch until the table has processed it.
 pub struct Permit {
     _own: Option<OwnedSemaphorePermit>,
     _total: Option<OwnedSemaphorePermit>,
     _overdraft: Option<Counted>,
 }
 
-/// Octets that a sum counts for as long as this is held.
+/// Octets that are included in a sum for as long as this value lives.
 pub struct Counted {
     octets: usize,
     sum: Arc<AtomicUsize>,
@@ -68,7 +68,7 @@ impl Credit {
         self.waiting.load(Ordering::Relaxed)
     }
 
-    /// Octets that permits stand for at present.
+    /// Octets that all current permits hold, overdrafts included.
     pub(super) fn held(&self) -> usize {
         let within = TOTAL_BYTES.saturating_sub(self.total.available_permits());
         within + self.overdrawn.load(Ordering::Relaxed)
@@ -86,10 +86,12 @@ impl Credit {
 }
 
 impl PeerCredit {
-    /// Waits for credit of `bytes` octets; a larger batch than a peer's whole credit takes all of it.
+    /// Waits for credit of `bytes` octets. A batch larger than a peer's whole credit takes all of
+    /// it.
     pub async fn acquire(&self, bytes: usize) -> Permit {
         let amount = u32::try_from(bytes.clamp(1, PEER_BYTES)).unwrap_or(1);
-        // The peer's own credit first: a peer that floods waits for itself, not in the common queue.
+        // The peer's own credit first: a flooding peer then waits for its own batches to be
+        // processed and does not hold up others in the queue for the common credit.
         let own = Arc::clone(&self.own).acquire_many_owned(amount).await;
         let total = Arc::clone(&self.total).acquire_many_owned(amount).await;
         Permit {
@@ -99,7 +101,7 @@ impl PeerCredit {
         }
     }
 
-    /// As [`PeerCredit::acquire`], without waiting.
+    /// Like [`PeerCredit::acquire`], without waiting; `None` if there is not enough credit.
     pub fn try_acquire(&self, bytes: usize) -> Option<Permit> {
         let amount = u32::try_from(bytes.clamp(1, PEER_BYTES)).unwrap_or(1);
         let own = Arc::clone(&self.own).try_acquire_many_owned(amount).ok()?;
@@ -107,8 +109,8 @@ impl PeerCredit {
         Some(Permit { _own: Some(own), _total: Some(total), _overdraft: None })
     }
 
-    /// A permit that is always to be had, for what the end of a session still hands over: its reader
-    /// is closed, and no more than the peer's task and its socket held can come.
+    /// A permit that is always granted, for the batches that remain when a session ends: its
+    /// connection is no longer read, so no more can follow than the task and its socket held.
     pub fn overdraw(&self, bytes: usize) -> Permit {
         match self.try_acquire(bytes) {
             Some(permit) => permit,
@@ -119,7 +121,7 @@ impl PeerCredit {
         }
     }
 
-    /// Counts a batch that waits for a permit as memory that routes hold.
+    /// Counts a batch that waits for a permit as memory used by routes until the result is dropped.
     pub fn count_waiting(&self, bytes: usize) -> Counted {
         Counted::new(bytes, &self.waiting)
     }
@@ -156,7 +158,7 @@ mod tests {
         assert_eq!(credit.held(), 5);
         assert!(
             peer.try_acquire(PEER_BYTES).is_none(),
-            "taken from the credit where there is some"
+            "an overdraft uses credit where there is enough"
         );
     }
 
@@ -172,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn an_oversized_batch_is_possible_and_takes_everything() {
+    fn an_oversized_batch_is_possible_and_takes_all_of_a_peers_credit() {
         let credit = Credit::new().peer();
         let _held = credit.try_acquire(usize::MAX).unwrap();
         assert!(credit.try_acquire(1).is_none());

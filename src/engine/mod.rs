@@ -1,10 +1,10 @@
-//! The table's thread: its inbox, its loop, and the handle that everybody else talks to it through.
+//! The table thread: its inbox, its loop, and the handle through which all other parts reach it.
 //!
-//! [`bgp_proto::table::Table`] has an inbox, and is touched by nothing but turns: what is there is
-//! taken, the table finishes the turn, and what came out is passed on. Turns run on the table's
-//! thread, one at a time; see [`thread`] for the one exception, a small batch that finds the table
-//! idle. Route batches are bounded in octets (see [`flow`]): a peer without credit stops reading and
-//! TCP pushes back. Everything else in the inbox is bounded by the number of peers, of tracked next
+//! Only turns touch [`bgp_proto::table::Table`]: a turn takes inputs from the inbox, lets the table
+//! process them, and passes the results on. Turns run on the table's thread, one at a time; see
+//! [`thread`] for the one exception, a small batch that finds the table idle. Route batches are
+//! bounded in octets (see [`flow`]): a peer without credit stops reading, and TCP flow control
+//! slows its neighbour down. All other inputs are bounded by the number of peers, of tracked next
 //! hops and of control clients.
 
 mod clock;
@@ -32,38 +32,39 @@ pub use flow::{Counted, Credit, PeerCredit, Permit};
 use thread::{Inbox, Look, Turns};
 pub use timings::Timings;
 
-/// Batches up to so many octets may be worked off by whoever brings them: a few changes, and not a
-/// piece of a table.
+/// Largest batch, in octets, that the sending task may process itself if the table is idle: enough
+/// for a few changes, too small for part of a full table.
 const SMALL_BATCH: usize = 1024;
 
-/// What the table's thread tells the host.
+/// What the table thread reports to the host.
 #[derive(Debug)]
 pub enum Event {
     /// From the table itself.
     Table(TableEvent),
-    /// A peer sent End-of-RIB, and every route before it has gone through the table and was
-    /// submitted to the kernel's writer.
+    /// A peer sent End-of-RIB (RFC 4724 §2), and every route that it sent before has been processed
+    /// by the table and submitted to the kernel writer.
     EndOfRib {
         /// The peer that sent it.
         peer: PeerId,
-        /// Which family.
+        /// The address family of the End-of-RIB marker.
         family: Family,
     },
 }
 
-/// Where the table's results go besides peers. Implementations must not block.
+/// Receives the table's results, other than updates to peers. Implementations must not block: they
+/// run within a turn.
 pub trait Sink: Send + 'static {
-    /// The kernel should hold this.
+    /// Routes that the kernel should install, replace or remove.
     fn fib(&mut self, changes: Vec<(Prefix, FibChange)>);
     /// Resolve this next hop and report its changes.
     fn track(&mut self, addr: IpAddr);
-    /// No path uses it.
+    /// No path uses this next hop any more.
     fn untrack(&mut self, addr: IpAddr);
-    /// Something that the host should know.
+    /// An event for the host.
     fn event(&mut self, event: Event);
 }
 
-/// A question to the table, asked on its thread between two turns. It must be short: a page.
+/// A query that runs on the table's thread between two turns. It must be short: one page of output.
 type Question = Box<dyn FnOnce(&Table, Time) + Send>;
 
 enum Input {
@@ -116,7 +117,7 @@ enum Input {
     Stop,
 }
 
-/// The way to the table's thread. Sending never blocks; after the thread has ended it does nothing.
+/// A handle to the table thread. Sending never blocks; after the thread has ended it has no effect.
 #[derive(Clone)]
 pub struct Handle {
     inbox: Arc<Inbox>,
@@ -133,17 +134,17 @@ impl Handle {
         self.clock
     }
 
-    /// How long the thread takes for what.
+    /// Histograms of the time that the phases of a turn take.
     pub fn timings(&self) -> &Timings {
         &self.timings
     }
 
-    /// Octets of route batches that the table has not applied yet.
+    /// Octets of route batches that the table has not processed yet.
     pub fn waiting_octets(&self) -> usize {
         self.credit.held()
     }
 
-    /// Credit for one peer's route batches.
+    /// New credit for one peer's route batches.
     pub fn peer_credit(&self) -> PeerCredit {
         self.credit.peer()
     }
@@ -153,22 +154,23 @@ impl Handle {
         self.send(Input::Configure(config));
     }
 
-    /// A peer exists.
+    /// Adds a peer.
     pub fn peer_add(&self, peer: PeerId, address: IpAddr, routes: Arc<PeerRoutes>) {
         self.send(Input::PeerAdd { peer, address, routes });
     }
 
-    /// New routing parameters for a peer.
+    /// Replaces a peer's routing parameters.
     pub fn peer_configure(&self, peer: PeerId, routes: Arc<PeerRoutes>) {
         self.send(Input::PeerConfigure { peer, routes });
     }
 
-    /// A number for a session that no other session of this process has.
+    /// A session id that is unique within this process.
     pub fn new_session(&self) -> SessionId {
         SessionId(self.sessions.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// A session is established; the readers of its families come back.
+    /// A session is established. The receiver yields one reader for each of its families, or an
+    /// error if the session or the thread ends first.
     pub fn peer_up(
         &self,
         peer: PeerId,
@@ -180,22 +182,22 @@ impl Handle {
         readers
     }
 
-    /// A session is over. Routes that were handed over before reach the table before its end.
+    /// A session has ended. The table processes batches that were sent before this call first.
     pub fn peer_down(&self, peer: PeerId, session: SessionId, keep: Option<Keep>) {
         self.send(Input::PeerDown { peer, session, keep });
     }
 
-    /// Nothing is forwarded through a peer any more: what is kept for its restart goes.
+    /// A peer no longer forwards: routes that were retained for its restart are removed.
     pub fn peer_forwarding_lost(&self, peer: PeerId) {
         self.send(Input::PeerForwardingLost { peer });
     }
 
-    /// A peer was removed.
+    /// Removes a peer.
     pub fn peer_remove(&self, peer: PeerId) {
         self.send(Input::PeerRemove { peer });
     }
 
-    /// Route events of a peer; `permit` comes from its credit.
+    /// Sends route changes of a peer; `permit` comes from that peer's credit.
     pub fn batch(&self, peer: PeerId, batch: RouteBatch, permit: Permit) {
         let is_small = batch.size() <= SMALL_BATCH;
         self.inbox.put(Input::Batch { peer, batch, permit });
@@ -204,45 +206,45 @@ impl Handle {
         }
     }
 
-    /// Nothing is advertised until [`Handle::release_export`] (RFC 4724 §4.1).
+    /// Defers all advertisements until [`Handle::release_export`] (RFC 4724 §4.1).
     pub fn defer_export(&self) {
         self.send(Input::DeferExport);
     }
 
-    /// Routes are advertised from here on.
+    /// Ends the deferral of [`Handle::defer_export`].
     pub fn release_export(&self) {
         self.send(Input::ReleaseExport);
     }
 
-    /// A route of our own appears, changes or goes.
+    /// Adds or replaces a locally originated route; `None` withdraws it.
     pub fn local(&self, prefix: Prefix, source: Source, route: Option<LocalRoute>) {
         self.send(Input::Local { prefix, source, route });
     }
 
-    /// A tracked next hop resolves differently.
+    /// Reports that a tracked next hop now resolves differently.
     pub fn next_hop(&self, addr: IpAddr, state: NextHopState) {
         self.send(Input::NextHop { addr, state });
     }
 
-    /// The tunnel interfaces that exist, by name.
+    /// Replaces the set of existing tunnel interfaces: interface index by name.
     pub fn tunnels(&self, tunnels: BTreeMap<Arc<str>, u32>) {
         self.send(Input::Tunnels(tunnels));
     }
 
-    /// Asks the table on its own thread; `None` if the thread has ended.
+    /// Runs a query on the table's thread, between two turns. `None` if the thread has ended.
     pub async fn ask<T: Send + 'static>(
         &self,
         question: impl FnOnce(&Table, Time) -> T + Send + 'static,
     ) -> Option<T> {
         let (reply, answer) = oneshot::channel();
         self.send(Input::Ask(Box::new(move |table, now| {
-            // The client may have disconnected: then nobody needs the answer.
+            // The client may have disconnected; then the answer is not needed.
             let _ = reply.send(question(table, now));
         })));
         answer.await.ok()
     }
 
-    /// Ends the thread after what is in the inbox.
+    /// Ends the thread once it has taken the inputs that are in the inbox.
     pub fn stop(&self) {
         self.send(Input::Stop);
     }
@@ -253,7 +255,7 @@ impl Handle {
     }
 }
 
-/// The running thread.
+/// The running table thread.
 pub struct Engine {
     handle: Handle,
     thread: std::thread::JoinHandle<()>,
@@ -278,7 +280,7 @@ impl Engine {
         Ok(Engine { handle: Handle { inbox, turns, credit, clock, timings, sessions }, thread })
     }
 
-    /// The way to it.
+    /// A handle to the thread, to be cloned.
     pub fn handle(&self) -> &Handle {
         &self.handle
     }

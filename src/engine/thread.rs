@@ -1,9 +1,9 @@
 //! The table's turns, and the thread that runs them.
 //!
-//! Usually the thread does. A small batch that finds the table idle is worked off by whoever brings
-//! it: a change then reaches its receivers without waking a thread on the way in and another on the
-//! way out, which is most of what a single change costs. Whoever it is holds the lock for a turn and
-//! never waits for it; only the thread waits.
+//! Most turns run on the thread. If a small batch finds the table idle, the sending task runs the
+//! turn itself: a change then reaches its receivers without waking one thread on the way in and
+//! another on the way out, which is most of the cost of a single change. The sending task holds the
+//! lock for one turn and never waits for it; only the thread waits.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,20 +21,20 @@ use tokio::sync::oneshot;
 use super::{Clock, Credit, Event, Input, Sink, Timings};
 use crate::supervise::{self, fault};
 
-/// The table's name for the supervisor.
+/// The name of this part for the supervisor.
 const PART: &str = "table";
 
-/// Inputs taken before a turn. Most are noted and no more; questions are answered at once.
+/// Most inputs taken before a turn. Most inputs are only recorded then; queries run at once.
 const INPUTS_PER_TURN: usize = 256;
-/// No further input is taken once those of a turn have taken so long.
+/// No further input is taken once those of a turn have taken this long.
 const INPUTS_TIME: Duration = Duration::from_millis(1);
-/// FIB changes handed over at once.
+/// Most FIB changes in one call of [`Sink::fib`].
 const FIB_CHANGES_PER_CALL: usize = 4096;
-/// The table counts as idle when its last turn ended so long ago. Under load turns follow each other
-/// more closely, and inputs gather on the thread, which costs less for each.
+/// The table counts as idle when its last turn ended at least this long ago. Under load, turns
+/// follow each other more closely, and it is cheaper to let inputs accumulate for the thread.
 const IDLE_AFTER: Duration = Duration::from_micros(200);
 
-/// The inbox, and how the thread learns that something is in it.
+/// The sending end of the inbox, and the thread to wake for it.
 pub(super) struct Inbox {
     inputs: Sender<Input>,
     thread: OnceLock<Thread>,
@@ -45,13 +45,13 @@ impl Inbox {
         Inbox { inputs, thread: OnceLock::new() }
     }
 
-    /// Puts an input in, and wakes nobody.
+    /// Queues an input without waking the thread.
     pub(super) fn put(&self, input: Input) {
-        // An error means that the table has ended, which happens only on the way out.
+        // An error means that the table has ended, which happens only at shutdown.
         let _ = self.inputs.send(input);
     }
 
-    /// Lets the thread look. A thread that has not begun looks by itself.
+    /// Makes the thread check the inbox. A thread that has not started yet will do so anyway.
     pub(super) fn wake_thread(&self) {
         if let Some(thread) = self.thread.get() {
             thread.unpark();
@@ -59,7 +59,8 @@ impl Inbox {
     }
 }
 
-/// Readers that have room again put one [`Input::Wake`] into the inbox, however many they are.
+/// Wakes the table when readers have room again: one [`Input::Wake`] at a time is in the inbox,
+/// however many readers there are.
 struct InboxWaker {
     inbox: Arc<Inbox>,
     pending: AtomicBool,
@@ -78,21 +79,21 @@ impl Wake for InboxWaker {
     }
 }
 
-/// The table as those see it that bring something.
+/// What the senders of inputs see of the table.
 pub(super) trait Turns: Send + Sync {
-    /// Runs a turn on the caller's thread if the table is idle. Returns whether the table's thread
-    /// has to look: the table was not idle, or is not done.
+    /// Runs a turn on the caller's thread if the table is idle. Returns [`Look::Needed`] if the
+    /// table was not idle, or has more to do.
     fn run_if_idle(&self) -> Look;
 }
 
-/// Whether the table's thread has to look at the inbox and at the time.
+/// Whether the table's thread has to be woken to check its inbox and its timers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Look {
     Needed,
     NotNeeded,
 }
 
-/// What the thread has in common with those that bring something.
+/// What the thread shares with the senders of inputs.
 pub(super) struct Common {
     pub(super) clock: Clock,
     pub(super) timings: Timings,
@@ -126,7 +127,7 @@ pub(super) fn spawn(
     let turns = Arc::clone(&shared);
     let guard = supervise::part(PART);
     let run = move || {
-        // Whoever put something in before could wake nobody; it is found by the first turn.
+        // A sender could not wake the thread before this; the first turn finds its inputs.
         let _ = inbox.thread.set(std::thread::current());
         while let Some(wait) = guard.run(|| run_until_idle(&shared)) {
             match wait {
@@ -140,14 +141,15 @@ pub(super) fn spawn(
     Ok((thread, turns))
 }
 
-/// Where whoever runs a turn takes the table from. Empty once the table has stopped, or a turn has
-/// panicked: what is in the inbox, and what it would have answered, is dropped with it.
+/// Holds the table between turns; whoever runs a turn takes it out and puts it back. Empty once the
+/// table has stopped or a turn has panicked: the inbox and all pending replies are dropped with it,
+/// so that no caller waits for ever.
 struct Shared<S> {
     state: Mutex<Option<Box<State<S>>>>,
 }
 
-/// Runs turns until there is nothing to do. Returns how long the thread may sleep, unless the table
-/// is no more.
+/// Runs turns until there is nothing to do. Returns how long the thread may sleep (`Some(None)`:
+/// until it is woken), or `None` if the table has stopped.
 fn run_until_idle<S: Sink>(shared: &Shared<S>) -> Option<Option<Duration>> {
     let mut slot = shared.state.lock().unwrap_or_else(PoisonError::into_inner);
     let mut state = slot.take()?;
@@ -181,20 +183,20 @@ struct State<S> {
     common: Common,
     sink: S,
     waker: Arc<InboxWaker>,
-    /// What a turn may do.
+    /// How much work a turn may do, from how long the last ones took.
     pace: Pace,
-    /// Who waits for the readers of a session.
+    /// Callers that wait for the readers of a session.
     replies: BTreeMap<SessionId, oneshot::Sender<Vec<Reader>>>,
-    /// The last turn left work for one right behind it.
+    /// The last turn left work for another right after it.
     work_left: bool,
     has_stopped: bool,
     /// When the last turn ended.
     ended: Instant,
-    /// When the thread wakes by itself.
+    /// The timeout for which the thread will wake by itself.
     armed: Option<Time>,
 }
 
-/// What became of a turn.
+/// Whether a turn was taken.
 #[derive(PartialEq, Eq)]
 enum Turn {
     Taken,
@@ -202,7 +204,7 @@ enum Turn {
     Idle,
 }
 
-/// Whether inputs are taken further.
+/// Whether to take further inputs.
 #[derive(PartialEq, Eq)]
 enum Next {
     Continue,
@@ -210,7 +212,7 @@ enum Next {
 }
 
 impl<S: Sink> State<S> {
-    /// Whether the thread has to look, after a turn that another one ran.
+    /// Whether the thread has to be woken after a turn that another thread ran.
     fn look(&self) -> Look {
         let wakes_by = |at: Time| self.armed.is_some_and(|armed| armed <= at);
         let is_in_time = self.table.poll_timeout().is_none_or(wakes_by);
@@ -245,7 +247,7 @@ impl<S: Sink> State<S> {
         Turn::Taken
     }
 
-    /// Takes what is in the inbox, up to a bound; whether there was anything.
+    /// Takes inputs from the inbox, up to a bound. Returns whether there were any.
     fn take_inputs(&mut self) -> bool {
         let began = Instant::now();
         let mut taken = 0;
@@ -275,7 +277,7 @@ impl<S: Sink> State<S> {
             }
             Input::PeerForwardingLost { peer } => table.peer_forwarding_lost(peer),
             Input::PeerDown { peer, session, keep } => {
-                // Nobody waits for readers of a session that is over.
+                // Dropping the sender ends the wait for the readers of this session.
                 self.replies.remove(&session);
                 table.peer_down(peer, session, keep);
             }
@@ -297,7 +299,8 @@ impl<S: Sink> State<S> {
         Next::Continue
     }
 
-    /// Hands out what the turn produced.
+    /// Passes on what the turn produced. Kernel routes precede events: the table reports End-of-RIB
+    /// for a peer after its routes, and [`Event::EndOfRib`] promises that they were submitted.
     fn pass_on(&mut self) {
         while let Some(established) = self.table.poll_established() {
             if let Some(reply) = self.replies.remove(&established.session) {

@@ -1,4 +1,4 @@
-//! How long the table's thread takes for what.
+//! Histograms of the time that the table thread takes for each phase of a turn.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use prometheus::{Histogram, HistogramOpts};
 
 use crate::metric_names as names;
 
-/// Upper bounds in seconds: from what one change costs to what nobody should ever see.
+/// Upper bounds in seconds: from the cost of one change to what should never occur.
 const BUCKETS: [f64; 9] = [0.000_05, 0.000_25, 0.001, 0.005, 0.025, 0.1, 0.5, 2.5, 10.0];
 
 /// Histograms of the phases of a turn. Clones share them.
@@ -47,8 +47,8 @@ impl Timings {
         }
     }
 
-    /// A turn took so long. Its parts are measured by the table's own unit of work: it has no
-    /// clock.
+    /// Records a turn that took `took`. The time is divided among its phases by the units of work
+    /// that the table reports for each, because the table has no clock.
     pub(super) fn turned(&self, progress: &Progress, took: Duration) {
         self.turn.observe(took.as_secs_f64());
         let share = |part: Work| {
@@ -65,7 +65,7 @@ impl Timings {
         }
     }
 
-    /// The histograms as they are.
+    /// The current values of all histograms.
     pub fn collect(&self) -> Vec<MetricFamily> {
         [&self.turn, &self.apply, &self.decide, &self.export]
             .into_iter()

@@ -1,4 +1,4 @@
-//! Who runs turns, and what becomes of callers when nobody does.
+//! Which thread runs a turn, and what callers see when the table has ended.
 
 use std::net::IpAddr;
 use std::sync::mpsc::{Sender, channel};
@@ -13,10 +13,10 @@ use super::*;
 use crate::engine::Engine;
 
 const PEER: PeerId = PeerId(1);
-/// Long enough on any machine; nothing waits for it unless it fails.
+/// Long enough on any machine; only a failing test waits for it.
 const LONG: Duration = Duration::from_secs(30);
 
-/// Tells which thread hears of each next hop.
+/// Reports the thread on which each next hop begins to be tracked.
 struct Told(Sender<ThreadId>);
 
 impl Sink for Told {
@@ -37,7 +37,7 @@ fn session() -> Negotiated {
     Negotiated::plain(speaker(1), speaker(2))
 }
 
-/// Announcements of `count` prefixes with a next hop that nobody has named before.
+/// Announcements of `count` prefixes with a next hop that is not tracked yet.
 fn routes(number: u8, count: u8) -> RouteBatch {
     let mut bytes = Vec::new();
     for n in 0..count {
@@ -51,7 +51,7 @@ fn routes(number: u8, count: u8) -> RouteBatch {
     batch
 }
 
-/// With a session that is up.
+/// An engine with one established session.
 fn start(told: Sender<ThreadId>) -> Engine {
     let engine = Engine::start(config(), 1, Clock::start(), Told(told)).unwrap();
     let handle = engine.handle();
@@ -66,7 +66,7 @@ fn announce(engine: &Engine, batch: RouteBatch) {
     handle.batch(PEER, batch, permit);
 }
 
-/// Waits for the thread to rest as long as makes the table idle.
+/// Waits until the thread has been asleep for long enough that the table counts as idle.
 fn rest(engine: &Engine) {
     let (sent, done) = channel();
     engine.handle().send(Input::Ask(Box::new(move |_, _| sent.send(()).unwrap())));
@@ -75,11 +75,11 @@ fn rest(engine: &Engine) {
 }
 
 #[test]
-fn a_small_batch_is_worked_off_by_its_bringer_only_if_the_table_is_idle() {
+fn the_sender_of_a_small_batch_runs_the_turn_only_if_the_table_is_idle() {
     let (told, heard) = channel();
     let engine = start(told);
     let here = std::thread::current().id();
-    // The thread may be slow to rest on a busy machine.
+    // On a busy machine the thread may be slow to become idle.
     let was_here = (1..100).any(|number| {
         rest(&engine);
         announce(&engine, routes(number, 1));
@@ -89,9 +89,9 @@ fn a_small_batch_is_worked_off_by_its_bringer_only_if_the_table_is_idle() {
 
     rest(&engine);
     announce(&engine, routes(100, 255));
-    assert_ne!(heard.recv_timeout(LONG).unwrap(), here, "a piece of a table is no small batch");
+    assert_ne!(heard.recv_timeout(LONG).unwrap(), here, "part of a table is not a small batch");
 
-    // While a turn goes on, the bringer does not wait for its end.
+    // While a turn is under way, the sender does not wait for its end.
     rest(&engine);
     let (begun, goes_on) = channel();
     let (end, ended) = channel::<()>();
@@ -130,7 +130,7 @@ fn nobody_waits_for_a_table_that_has_ended() {
 }
 
 #[test]
-fn the_thread_is_woken_for_a_deadline_that_another_thread_s_turn_has_set() {
+fn the_thread_is_woken_for_a_deadline_set_by_a_turn_on_another_thread() {
     let (told, heard) = channel();
     let engine = start(told);
     let here = std::thread::current().id();
@@ -149,7 +149,7 @@ fn the_thread_is_woken_for_a_deadline_that_another_thread_s_turn_has_set() {
     };
     let plain = (1..100).find_map(|number| bring(number, None));
     assert_eq!(plain, Some(Look::NotNeeded));
-    // BoRR has a deadline for EoRR; it stays armed, so that only the first sets it.
+    // BoRR starts a deadline for EoRR (RFC 7313 §4); it stays armed, so only the first one sets it.
     let begun = (100..150).find_map(|number| {
         let look = bring(number, Some(RouteAction::RefreshBegin));
         look.or_else(|| bring(number + 50, Some(RouteAction::RefreshEnd)).and(None))
