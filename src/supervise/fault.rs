@@ -1,14 +1,14 @@
-//! Faults for tests of the real program. Nothing of it is in a release.
+//! Fault injection for tests of the real program. A release contains none of it.
 //!
 //! Compiled where debug assertions are on, as in `cargo test`, and with the feature
-//! `fault-injection`. The environment variable `MARGAY_FAULT_FILE` names a file; while it holds
+//! `fault-injection`. The environment variable `MARGAY_FAULT_FILE` names a file; while it contains
 //! `panic PART` or `hang PART`, the next turn of that part panics, or sleeps for ever.
 
-/// Where a part's turn may fail.
+/// A point in a part's turn where a fault can be injected.
 #[cfg(any(debug_assertions, feature = "fault-injection"))]
 pub use injected::{arm_from_environment, point};
 
-/// Where a part's turn may fail: nowhere, in a release.
+/// A point in a part's turn where a fault can be injected; does nothing in a release.
 #[cfg(not(any(debug_assertions, feature = "fault-injection")))]
 #[inline(always)]
 pub fn point(_part: &'static str) {}
@@ -23,13 +23,13 @@ mod injected {
     use std::sync::{Mutex, PoisonError};
     use std::time::Duration;
 
-    /// How often the file is looked at.
+    /// How often the file is read.
     const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 
     static ARMED: AtomicBool = AtomicBool::new(false);
     static ORDER: Mutex<String> = Mutex::new(String::new());
 
-    /// See the module.
+    /// Panics, or sleeps for ever, if the file says so for `part`.
     #[track_caller]
     pub fn point(part: &'static str) {
         if !ARMED.load(Ordering::Relaxed) {
@@ -45,7 +45,7 @@ mod injected {
         }
     }
 
-    /// Begins to look at the file that the environment names.
+    /// Starts polling the file that the environment names, if it names one.
     pub fn arm_from_environment() {
         let Some(path) = std::env::var_os("MARGAY_FAULT_FILE").map(PathBuf::from) else { return };
         let look = move || {

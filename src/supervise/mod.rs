@@ -1,22 +1,25 @@
-//! Who owns a thread or a task, and what its death means.
+//! Who owns a thread or a task, and what happens when it dies.
 //!
-//! A BGP speaker that has half failed is worse than one that has ended: neighbours go on sending to where
-//! nobody decides any more. So every part has an owner here, and one that dies takes the process with
-//! it: connections close without a NOTIFICATION, so that neighbours keep our routes for the restart
-//! time (RFC 4724 §4.2), the kernel keeps its routes, the panic is logged with its place, the exit
-//! code is [`EXIT_CODE`], and whoever started margay starts it again.
+//! A BGP speaker that has partly failed is worse than one that has exited: neighbours keep
+//! forwarding to a router whose routes are no longer updated. Every part therefore has an owner
+//! here, and if a part dies, the process exits: connections close without a NOTIFICATION, so that
+//! neighbours keep our routes for the restart time (RFC 4724 §4.2), the kernel keeps its routes, the
+//! panic is logged with its location, the exit code is [`EXIT_CODE`], and the service manager starts
+//! margay again.
 //!
-//! - A thread holds a [`PartGuard`] and runs within [`PartGuard::run`].
-//! - A task is wrapped by [`task`]; cancelling it is its owner's business and no death.
-//! - What runs on somebody else's thread, as a turn of the table may, runs [`within`] its part.
-//! - One session of many is [`contain`]ed: its panic is a value for its owner, who ends that session
-//!   and starts it again. Clients of sockets end alone too; the runtime contains them.
+//! - A thread holds a [`PartGuard`] and does its work in [`PartGuard::run`].
+//! - A task is wrapped by [`task`]; its owner may cancel it, which does not count as a death.
+//! - Work that one part does on another's thread, as a turn of the table may, runs [`within`] its
+//!   part.
+//! - A session, being one of many, is [`contain`]ed: its owner receives the panic as a value, ends
+//!   that session and starts it again. A panic for a client of a socket ends that client only; the
+//!   runtime contains it.
 //!
-//! The process ends at the place of the panic, before anything is unwound: no destructor of a part
-//! that is in an unknown state runs, and no lock that it holds can delay the end.
+//! The process exits where the panic happens, before anything is unwound: no destructor of a part
+//! in an unknown state runs, and no lock that it holds can delay the exit.
 //!
-//! There is one panic hook in a process, and so there is one supervisor. Until
-//! [`Supervisor::install`] nothing here has an effect: in unit tests a panic is the test's.
+//! A process has one panic hook, and therefore one supervisor. Nothing here has an effect before
+//! [`Supervisor::install`]: in unit tests a panic fails the test.
 
 pub mod fault;
 
@@ -32,14 +35,14 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 
-/// The process's exit code when a part has died: EX_SOFTWARE of sysexits.h.
+/// The process's exit code when a part has died: `EX_SOFTWARE` of sysexits.h.
 pub const EXIT_CODE: i32 = 70;
 
-/// How long a second part that dies waits for the process to end by the first.
+/// How long a second part that dies waits for the process to exit because of the first.
 const SECOND_DEATH_WAIT: Duration = Duration::from_secs(60);
 
-/// Takes one line for the log. It must not block for longer than about a second, whatever the reader
-/// of the log does.
+/// Writes one line to the log. It must not block for longer than about a second, even if nothing
+/// reads the log.
 type LastWords = Box<dyn Fn(&str) + Send + Sync>;
 
 static INSTALLED: OnceLock<LastWords> = OnceLock::new();
@@ -47,7 +50,7 @@ static DYING: AtomicBool = AtomicBool::new(false);
 static CONTAINED: AtomicU64 = AtomicU64::new(0);
 
 thread_local! {
-    /// Whose work this thread does at present.
+    /// The part that this thread currently works for.
     static PART: Cell<Option<&'static str>> = const { Cell::new(None) };
 }
 
@@ -56,8 +59,8 @@ thread_local! {
 pub struct Supervisor;
 
 impl Supervisor {
-    /// From here on the death of a part is the death of the process, and what it died of is said
-    /// through `last_words`, which must not block for ever. Only the first call has an effect.
+    /// From here on the death of a part ends the process, and its cause is written with
+    /// `last_words`, which must not block for ever. Only the first call has an effect.
     pub fn install(last_words: impl Fn(&str) + Send + Sync + 'static) {
         if INSTALLED.set(Box::new(last_words)).is_ok() {
             std::panic::set_hook(Box::new(on_panic));
@@ -65,7 +68,7 @@ impl Supervisor {
         }
     }
 
-    /// Panics so far that ended no more than one session or one client.
+    /// The number of panics so far that ended only one session or one client.
     pub fn contained_panics() -> u64 {
         CONTAINED.load(Ordering::Relaxed)
     }
@@ -101,7 +104,7 @@ fn die(part: &str, why: &str) {
         return;
     }
     if DYING.swap(true, Ordering::AcqRel) {
-        // Another part dies already, or saying why has panicked itself.
+        // Another part is dying already, or writing the cause has itself panicked.
         std::thread::sleep(SECOND_DEATH_WAIT);
     } else {
         say(&format!(
@@ -112,7 +115,7 @@ fn die(part: &str, why: &str) {
     std::process::exit(EXIT_CODE)
 }
 
-/// What a panic says.
+/// The message of a panic.
 fn message(payload: &(dyn Any + Send)) -> &str {
     payload
         .downcast_ref::<&str>()
@@ -121,7 +124,7 @@ fn message(payload: &(dyn Any + Send)) -> &str {
         .unwrap_or("no message")
 }
 
-/// This thread works for a part until the value is dropped.
+/// Marks this thread as working for a part until the value is dropped.
 struct Scope {
     before: Option<&'static str>,
 }
@@ -138,21 +141,21 @@ impl Drop for Scope {
     }
 }
 
-/// Does a piece of `part`'s work on the caller's thread: a panic in it is that part's death.
+/// Does a piece of `part`'s work on the caller's thread: a panic in it counts as that part's death.
 pub fn within<T>(part: &'static str, work: impl FnOnce() -> T) -> T {
     let _scope = Scope::enter(Some(part));
     work()
 }
 
-/// Held by a thread that the process cannot do without. Dropping it without
-/// [`PartGuard::finish`] is the part's death.
+/// Held by a thread that the process cannot do without. Dropping it other than by
+/// [`PartGuard::finish`] counts as the part's death.
 #[must_use = "dropping it ends the process"]
 #[derive(Debug)]
 pub struct PartGuard {
     part: &'static str,
 }
 
-/// The part named `part` begins; its owner hands the guard to its thread.
+/// Registers the part named `part`; its owner moves the guard into the part's thread.
 pub fn part(part: &'static str) -> PartGuard {
     PartGuard { part }
 }
@@ -163,7 +166,7 @@ impl PartGuard {
         within(self.part, work)
     }
 
-    /// The part has ended as it should.
+    /// The part has ended as intended.
     pub fn finish(self) {
         std::mem::forget(self);
     }
@@ -175,26 +178,26 @@ impl Drop for PartGuard {
     }
 }
 
-/// The process is about to end by itself. Whatever then hangs, it does not live longer than `limit`.
+/// Bounds an orderly exit: if anything hangs during it, the process is ended after `limit`.
 pub fn end_within(limit: Duration) {
     let late = move || {
         std::thread::sleep(limit);
         die("daemon", &format!("it has not stopped within {} s", limit.as_secs()));
     };
-    // Without the thread it ends as fast as its parts do.
+    // Without the thread, the exit takes as long as the parts take to end.
     let _ = std::thread::Builder::new().name("end".to_owned()).spawn(late);
 }
 
-/// Whether a task may come to its end by itself.
+/// Whether a task may end by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ending {
-    /// It ends with what it works for.
+    /// It ends together with what it works for.
     Allowed,
     /// It runs until its owner cancels it.
     Never,
 }
 
-/// A task that the process cannot do without: see [`task`].
+/// A task that the process cannot do without. See [`task`].
 #[derive(Debug)]
 pub struct Owned<F> {
     part: &'static str,
@@ -202,8 +205,8 @@ pub struct Owned<F> {
     future: Pin<Box<F>>,
 }
 
-/// Makes `future` the work of `part`: a panic in it ends the process, and so does its end where that
-/// is not allowed. Dropping the future is neither.
+/// Makes `future` the work of `part`: a panic in it ends the process, and so does its completion if
+/// `ending` is [`Ending::Never`]. Dropping the future does not.
 pub fn task<F: Future>(part: &'static str, ending: Ending, future: F) -> Owned<F> {
     Owned { part, ending, future: Box::pin(future) }
 }
@@ -224,7 +227,7 @@ impl<F: Future> Future for Owned<F> {
     }
 }
 
-/// What a contained task died of. The panic itself, with its place, was logged when it happened.
+/// Why a contained task died. The panic itself, with its location, was logged when it happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Panicked {
     /// The panic's message.
@@ -239,10 +242,10 @@ impl fmt::Display for Panicked {
 
 impl std::error::Error for Panicked {}
 
-/// Runs `future` so that a panic in it reaches nobody but its owner, as an error.
+/// Runs `future` such that a panic in it becomes an error for its owner and affects nothing else.
 ///
 /// # Errors
-/// It has panicked. Whatever it borrowed mutably is in an unknown state, and must be dropped.
+/// It has panicked. Anything it borrowed mutably is in an unknown state and must be dropped.
 pub async fn contain<F: Future>(future: F) -> Result<F::Output, Panicked> {
     let done = AssertUnwindSafe(future).catch_unwind().await;
     done.map_err(|payload| Panicked { message: message(payload.as_ref()).to_owned() })
