@@ -1,11 +1,11 @@
-//! The limit of the log: whoever can make margay write a line can do it often.
+//! The rate limit of the log: a peer that can cause one line can cause many.
 //!
-//! Lines are counted by the place in the code that writes them and by the peer that they are about.
-//! Each has a bucket: so many lines at once, then so many a second. What does not fit is counted,
-//! and a line says how many were left out, with an example. One peer cannot use up another's lines,
-//! and lines for who looks closely (`debug`, `trace`) use up none of those that everybody reads.
-//! A line that is to say itself how often it was left out has a [`bgp_proto::types::LogLimit`] before this
-//! one.
+//! Lines are counted by the place in the code that writes them and by the peer that they concern.
+//! Each pair has a token bucket: a burst, then a sustained rate. Lines beyond it are counted, and a
+//! later line reports how many were left out, with an example. One peer cannot exhaust another's
+//! budget, and `debug` and `trace` lines do not count against the budget of the other levels.
+//! A line that reports itself how often it was suppressed passes a [`bgp_proto::types::LogLimit`]
+//! before it reaches this limit.
 
 use std::collections::HashMap;
 use std::fmt::{self, Write as _};
@@ -18,34 +18,35 @@ use tracing_subscriber::layer::{Context, Filter};
 
 use crate::supervise;
 
-/// Lines of one place about one peer.
+/// Lines from one place about one peer.
 const ABOUT_ONE_PEER: Rate = Rate { burst: 10.0, per_sec: 0.1 };
-/// Lines of one place that are about no peer.
+/// Lines from one place that concern no peer.
 const ABOUT_NO_PEER: Rate = Rate { burst: 100.0, per_sec: 5.0 };
-/// Lines of one place about all peers: each of 5,000 may rise, and 10,000 lines are some seconds.
+/// Lines from one place about all peers: enough for 5,000 sessions to come up at once; writing
+/// 10,000 lines takes a few seconds.
 const ABOUT_ALL_PEERS: Rate = Rate { burst: 10_000.0, per_sec: 100.0 };
-/// Peers and places of one [`Budget`] whose lines are counted apart. Beyond, peers share
-/// [`ABOUT_ALL_PEERS`] alone.
+/// Most pairs of place and peer in one [`Budget`] that are counted separately. Beyond that, only
+/// [`ABOUT_ALL_PEERS`] limits a peer's lines.
 const BUCKETS_MAX: usize = 1 << 14;
-/// Between two searches for buckets that can be dropped: each visits all of them.
+/// Least time between two searches for buckets that can be dropped, each of which visits them all.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
-/// Between a line that was left out and the line that says so.
+/// Time between a line that was left out and the line that reports it.
 const REPORT_AFTER: Duration = Duration::from_secs(10);
-/// Characters of an example.
+/// Longest example, in characters.
 const EXAMPLE_LEN_MAX: usize = 200;
-/// The target of lines that say what was left out: they are bounded by themselves.
+/// The target of lines that report what was left out: [`REPORT_AFTER`] already limits them.
 const OWN_TARGET: &str = "margay::log";
 
-/// How many lines.
+/// How many lines are admitted.
 #[derive(Clone, Copy)]
 struct Rate {
-    /// Lines that may come at once.
+    /// Lines admitted at once.
     burst: f64,
-    /// In the long run.
+    /// Lines per second in the long run.
     per_sec: f64,
 }
 
-/// What is left of a [`Rate`].
+/// A token bucket that is filled at a [`Rate`].
 struct Bucket {
     left: f64,
     filled: Instant,
@@ -72,29 +73,30 @@ impl Bucket {
     }
 }
 
-/// A place in the code, by the address of what describes it.
+/// A place in the code, identified by the address of its event's metadata.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 struct Place(usize);
 
-/// What was left out of one place's lines.
+/// The lines from one place that were left out.
 struct LeftOut {
     place: Place,
     count: u64,
     example: String,
 }
 
-/// Lines that are counted together. At `debug`, some places write a line for every peer and message:
-/// their buckets are soon too many to be kept apart, and warnings must be kept apart still.
+/// The buckets of a group of levels. At `debug`, some places write a line for every peer and
+/// message and soon exceed [`BUCKETS_MAX`]; warnings must still be counted separately for each peer,
+/// and so have a budget of their own.
 #[derive(Default)]
 struct Budget {
     buckets: HashMap<(Place, Option<Box<str>>), Bucket>,
     all_peers: HashMap<Place, Bucket>,
-    /// When buckets that can be dropped were last searched for.
+    /// When we last searched for buckets that can be dropped.
     swept: Option<Instant>,
 }
 
 impl Budget {
-    /// Whether a line may be written.
+    /// Takes a token for a line. Returns whether the line may be written.
     fn admit(&mut self, place: Place, peer: Option<&str>, now: Instant) -> bool {
         let Some(peer) = peer else {
             let bucket = self.buckets.entry((place, None));
@@ -117,7 +119,7 @@ impl Budget {
         }
     }
 
-    /// Forgets full buckets, which know nothing.
+    /// Drops full buckets, which are equal to new ones.
     fn make_room(&mut self, now: Instant) {
         if self.swept.is_some_and(|at| now.saturating_duration_since(at) < SWEEP_INTERVAL) {
             return;
@@ -142,11 +144,11 @@ struct Counted {
 
 impl Counted {
     fn budget(&mut self, level: Level) -> &mut Budget {
-        // Greater is more verbose.
+        // In `tracing`, a greater level is more verbose.
         if level <= Level::INFO { &mut self.everyday } else { &mut self.close_look }
     }
 
-    /// Counts a line that was not written.
+    /// Counts a line that was not written; the first one from a place becomes the example.
     fn leave_out(&mut self, place: Place, example: impl FnOnce() -> String) {
         match self.left_out.iter_mut().find(|left_out| left_out.place == place) {
             Some(left_out) => left_out.count += 1,
@@ -155,7 +157,7 @@ impl Counted {
     }
 }
 
-/// The filter in front of the log. Clones share their counts.
+/// The filter that applies the limit. Clones share their counts.
 #[derive(Clone, Default)]
 pub(super) struct Limit {
     shared: Arc<Shared>,
@@ -164,12 +166,12 @@ pub(super) struct Limit {
 #[derive(Default)]
 struct Shared {
     counted: Mutex<Counted>,
-    /// Something was left out.
+    /// Notified when a line was left out.
     left_out: Condvar,
 }
 
 impl Limit {
-    /// What was left out since the last call, as lines.
+    /// One line for each place whose lines were left out since the last call.
     pub(super) fn report(&self) -> Vec<String> {
         let mut counted = self.counted();
         let line = |left_out: LeftOut| {
@@ -209,7 +211,7 @@ impl<S: Subscriber> Filter<S> for Limit {
     }
 }
 
-/// Whom a line is about.
+/// The peer that a line concerns: its `peer` field, if it has one.
 #[derive(Default)]
 struct About {
     peer: Option<String>,
@@ -229,7 +231,7 @@ impl Visit for About {
     }
 }
 
-/// The text of a line.
+/// The text of a line, cut to [`EXAMPLE_LEN_MAX`].
 fn example(event: &Event<'_>) -> String {
     struct Text {
         message: String,
@@ -255,7 +257,7 @@ fn example(event: &Event<'_>) -> String {
     line
 }
 
-/// Says what was left out. Its thread sleeps while nothing is.
+/// Reports what was left out. Its thread sleeps while there is nothing to report.
 pub(super) struct Reporter;
 
 impl Reporter {
@@ -275,7 +277,7 @@ impl Reporter {
                 }
             })
         };
-        // Without it the log is still bounded, and silent about what was left out.
+        // Without the thread, lines are still limited, but what was left out is not reported.
         let started = std::thread::Builder::new().name("log-limit".into()).spawn(report);
         if let Err(error) = started {
             tracing::warn!(%error, "the log will not say which lines are left out");
@@ -292,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn a_peer_uses_up_its_own_lines_only() {
+    fn a_peer_exhausts_only_its_own_budget() {
         let now = Instant::now();
         let mut budget = Budget::default();
         assert_eq!(admitted(&mut budget, Some("a"), 10_000, now), 10);
@@ -304,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn five_thousand_peers_are_all_told_about_and_a_crowd_of_names_is_bounded() {
+    fn five_thousand_peers_are_all_logged_and_the_number_of_buckets_is_bounded() {
         let now = Instant::now();
         let mut budget = Budget::default();
         let lines = (0..5_000).filter(|n| budget.admit(Place(1), Some(&format!("p{n}")), now));
@@ -312,14 +314,14 @@ mod tests {
         let more = (0..100_000).filter(|n| budget.admit(Place(1), Some(&format!("q{n}")), now));
         assert_eq!(more.count(), 5_000, "all peers together");
         assert!(budget.buckets.len() <= BUCKETS_MAX);
-        // Later the buckets are full again, and make room.
+        // Later the buckets are full again and can be dropped.
         let later = now + Duration::from_secs(3600);
         assert!(budget.admit(Place(1), Some("r"), later));
         assert_eq!(budget.buckets.len(), 1);
     }
 
     #[test]
-    fn debug_lines_do_not_unite_the_warnings_of_different_peers() {
+    fn with_many_debug_lines_warnings_are_still_counted_by_peer() {
         let now = Instant::now();
         let mut counted = Counted::default();
         let debug = counted.budget(Level::DEBUG);

@@ -1,13 +1,13 @@
-//! The log: one line for each event on standard error, for people or for machines.
+//! The log: one line on standard error for each event, as text or as JSON.
 //!
-//! Here: what is written and how ([`start`]), the level, which may change while margay runs
-//! ([`Log`]), the limit that keeps a peer from flooding the log ([`limit`]), and the queue that keeps
-//! whoever reads the log from stopping us ([`writer`]). Not here: the lines, which are written where
-//! things happen.
+//! Here: the format ([`start`]), the level, which can be changed while margay runs ([`Log`]), the
+//! rate limit that keeps a peer from flooding the log ([`limit`]), and the queue that keeps a slow
+//! reader of the log from blocking us ([`writer`]). Not here: the lines themselves, which are
+//! written where the events occur.
 //!
-//! A level such as `debug` is one for margay's own lines; libraries stay at `warn`. At lower levels
-//! they tell what they send, and that may be a password. Who needs them names them:
-//! `info,etcd_client=debug`.
+//! A level such as `debug` applies to margay's own lines; libraries stay at `warn`, because at more
+//! verbose levels they log what they send, which may include a password. To see a library's lines,
+//! name it: `info,etcd_client=debug`.
 
 mod limit;
 mod writer;
@@ -33,10 +33,11 @@ use writer::Queue;
 
 /// Longest list of directives, in octets.
 const DIRECTIVES_LEN_MAX: usize = 1024;
-/// How long the end of the process waits for whoever reads the log.
+/// How long the process waits at its end for the reader of the log.
 const FLUSH_WAIT: Duration = Duration::from_secs(1);
 
-/// What a running process says about its log, and how its level is changed. Clones share it.
+/// The log of the running process: reads and changes its level, counts dropped lines. Clones share
+/// it.
 #[derive(Clone)]
 pub struct Log {
     inner: Arc<Inner>,
@@ -51,11 +52,11 @@ struct Inner {
 
 struct State {
     directives: String,
-    /// `RUST_LOG` said so: the configuration does not change it.
+    /// `RUST_LOG` set the level: the configuration does not change it.
     from_environment: bool,
 }
 
-/// The directives are none.
+/// Text that is not a valid list of log directives.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "\"{given}\" is not a log level: {why}; write error, warn, info, debug, trace, or \
@@ -66,10 +67,10 @@ pub struct LevelError {
     why: String,
 }
 
-/// Begins to log to standard error. `RUST_LOG` is stronger than `settings`, for one run.
+/// Starts logging to standard error. `RUST_LOG`, if set, takes precedence over `settings`.
 ///
 /// # Errors
-/// The system has no thread for the writer.
+/// The writer thread cannot be created.
 pub fn start(settings: LogSettings) -> io::Result<Log> {
     let chosen = std::env::var("RUST_LOG").ok().filter(|text| !text.is_empty());
     let from_environment = chosen.is_some();
@@ -100,10 +101,10 @@ pub fn start(settings: LogSettings) -> io::Result<Log> {
     Ok(Log { inner: Arc::new(Inner { filter: handle, format, queue, state }) })
 }
 
-/// A line that does not come through `tracing`, as its formats would write it.
+/// Formats a line that does not come from `tracing` as `tracing` would.
 fn formed(format: LogFormat, level: &str, text: &str) -> Vec<u8> {
     let mut time = String::new();
-    // Without a time the line still says what it says.
+    // If the time cannot be formatted, the line is still useful.
     let _ = SystemTime.format_time(&mut Writer::new(&mut time));
     let line = match format {
         LogFormat::Text => format!("{time} {level:>5} margay: {}", on_one_line(text)),
@@ -115,7 +116,7 @@ fn formed(format: LogFormat, level: &str, text: &str) -> Vec<u8> {
     format!("{line}\n").into_bytes()
 }
 
-/// What turns events into lines.
+/// The layer that turns events into lines.
 fn lines<S, W>(
     format: LogFormat,
     limit: Limit,
@@ -136,8 +137,9 @@ where
     }
 }
 
-/// Text of an event on one line: a peer that says goodbye with a line end in its words (RFC 9003)
-/// writes no lines of its own into our log. Other control characters are escaped by the format.
+/// Writes the text of an event on one line, so that a peer whose shutdown communication (RFC 9003)
+/// contains a line break cannot forge lines in our log. The format escapes other control
+/// characters.
 struct OneLine<F>(F);
 
 impl<S, N, F> FormatEvent<S, N> for OneLine<F>
@@ -166,7 +168,7 @@ fn on_one_line(text: &str) -> Cow<'_, str> {
     }
 }
 
-/// Directives of [`EnvFilter`], with the word for a level meaning margay's own lines.
+/// Parses directives of [`EnvFilter`]. A level by itself applies to margay's own lines.
 fn read(directives: &str) -> Result<EnvFilter, LevelError> {
     let refuse = |why: String| LevelError { given: directives.chars().take(80).collect(), why };
     if directives.len() > DIRECTIVES_LEN_MAX {
@@ -175,7 +177,7 @@ fn read(directives: &str) -> Result<EnvFilter, LevelError> {
     if directives.trim().is_empty() {
         return Err(refuse("it is empty".to_owned()));
     }
-    // EnvFilter takes a word that is no level for the name of a module.
+    // EnvFilter would take a word that is not a level for the name of a module.
     let is_known = |part: &&str| {
         let word = part.trim();
         word.contains(['=', ':', '[', '_']) || word == "margay" || is_level(word)
@@ -190,7 +192,7 @@ fn is_level(word: &str) -> bool {
     ["error", "warn", "info", "debug", "trace", "off"].contains(&word)
 }
 
-/// What `directives` are for the filter.
+/// Translates `directives` to those of [`EnvFilter`].
 fn filter_text(directives: &str) -> String {
     let part = |part: &str| match part.trim() {
         quiet @ ("error" | "warn" | "off") => quiet.to_owned(),
@@ -201,15 +203,16 @@ fn filter_text(directives: &str) -> String {
 }
 
 impl Log {
-    /// What is logged, as it was given.
+    /// The directives in force, as they were given.
     pub fn level(&self) -> String {
         self.state().directives.clone()
     }
 
-    /// Changes what is logged until it is changed again; returns what was logged before.
+    /// Sets the directives until they are set again or the configuration is reloaded; returns the
+    /// previous ones.
     ///
     /// # Errors
-    /// `directives` are none: nothing has changed.
+    /// `directives` are not valid; nothing has changed.
     pub fn set_level(&self, directives: &str) -> Result<String, LevelError> {
         let filter = read(directives)?;
         let mut state = self.state();
@@ -221,7 +224,8 @@ impl Log {
         Ok(std::mem::replace(&mut state.directives, directives.to_owned()))
     }
 
-    /// Follows a configuration that was read again; says so where `RUST_LOG` is stronger.
+    /// Applies the level of a reloaded configuration. If `RUST_LOG` set the level, it stays, with a
+    /// warning.
     pub fn configure(&self, level: LogLevel) {
         if self.state().from_environment {
             tracing::warn!(
@@ -234,25 +238,25 @@ impl Log {
         }
     }
 
-    /// Lines that were dropped because whoever reads the log did not take them.
+    /// The number of lines that were dropped because the reader of the log was too slow.
     pub fn dropped(&self) -> u64 {
         self.inner.queue.dropped()
     }
 
-    /// One line of level ERROR that nothing limits or drops, written before this returns unless the
-    /// reader of the log does not take it within a second. For what a process says last.
+    /// Writes one line of level ERROR that is never limited or dropped, and waits up to a second
+    /// for the reader of the log to take it. For the last line before the process exits.
     pub fn last_words(&self, text: &str) {
         self.inner.queue.push_last(&formed(self.inner.format, "ERROR", text));
         self.inner.queue.flush(FLUSH_WAIT);
     }
 
-    /// One line as it stands, under the same rules as [`Log::last_words`].
+    /// Writes one line without time or level, under the same rules as [`Log::last_words`].
     pub fn print(&self, line: &str) {
         self.inner.queue.push_last(format!("{line}\n").as_bytes());
         self.inner.queue.flush(FLUSH_WAIT);
     }
 
-    /// Waits until what was logged is written, for a second at most.
+    /// Waits until all lines are written, for a second at most.
     pub fn flush(&self) {
         self.inner.queue.flush(FLUSH_WAIT);
     }

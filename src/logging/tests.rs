@@ -48,7 +48,7 @@ fn the_level_changes_while_the_process_runs() {
         assert_eq!(log.set_level("debug"), Ok("info".to_owned()));
         say(2);
         assert!(log.set_level("loud").is_err());
-        assert_eq!(log.level(), "debug", "what is wrong changes nothing");
+        assert_eq!(log.level(), "debug", "an invalid level changes nothing");
         say(3);
         log.configure(LogLevel::Warn);
         say(4);
@@ -59,7 +59,7 @@ fn the_level_changes_while_the_process_runs() {
 }
 
 #[test]
-fn what_is_no_level_is_refused_with_the_levels() {
+fn an_unknown_level_is_refused_with_the_list_of_levels() {
     for bad in ["", " ", "loud", "info,loud", "INFO", "margay=loud", &"x".repeat(2000)] {
         let error = read(bad).map(drop).unwrap_err();
         assert!(error.to_string().contains("write error, warn, info, debug, trace"), "{error}");
@@ -71,7 +71,7 @@ fn what_is_no_level_is_refused_with_the_levels() {
     }
 }
 
-/// Libraries that speak to etcd write what they send at these levels.
+/// At these levels, the libraries that talk to etcd log what they send.
 #[test]
 fn libraries_are_quiet_unless_they_are_named() {
     let speak = |_: &Log| {
@@ -86,7 +86,7 @@ fn libraries_are_quiet_unless_they_are_named() {
 }
 
 #[test]
-fn machines_get_one_object_for_each_line() {
+fn json_is_one_object_per_line() {
     let text = logged(LogFormat::Json, "info", |_| {
         tracing::warn!(target: "margay::net", peer = %"tor-1", "session closed: {}", "a\n\"b\"");
     });
@@ -117,9 +117,9 @@ fn a_flood_is_ten_lines_and_a_count() {
     assert_eq!(limit.report(), Vec::<String>::new());
 }
 
-/// As `margay log-level debug` on a node whose peers are many and busy.
+/// As with `margay log-level debug` on a node with many busy peers.
 #[test]
-fn debug_lines_leave_warnings_their_room() {
+fn debug_lines_do_not_use_up_the_budget_of_warnings() {
     let text = logged(LogFormat::Text, "debug", |_| {
         for n in 0..20_000 {
             tracing::debug!(target: "margay::net", peer = %format!("p{n}"), "state");

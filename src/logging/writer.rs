@@ -1,12 +1,12 @@
-//! From the threads that log to standard error, through a bounded queue and a thread of its own.
+//! Writes the log to standard error through a bounded queue, on its own thread.
 //!
-//! Whoever reads our standard error may be slow, stopped, or out of disk. Only the writer thread
-//! waits for it: a line that finds the queue full is dropped and counted, and once lines are taken
-//! again one of them says how many are missing. So a log that nobody reads costs lines, and never a
-//! KEEPALIVE.
+//! The reader of our standard error may be slow, stopped, or out of disk space. Only the writer
+//! thread waits for it: a line that finds the queue full is dropped and counted, and once lines can
+//! be written again, one of them says how many are missing. A log that is not read therefore loses
+//! lines, and never delays a KEEPALIVE.
 //!
-//! Not `tracing-appender`: its queue is bounded in lines but not in octets, its dropped lines are
-//! said nowhere, and nobody can wait for it for a bounded time when the process ends.
+//! Not `tracing-appender`: its queue is bounded in lines but not in octets, it does not report the
+//! lines that it dropped, and it cannot be flushed within a bounded time when the process exits.
 
 use std::collections::VecDeque;
 use std::io::{self, Write};
@@ -20,14 +20,14 @@ use tracing_subscriber::fmt::MakeWriter;
 
 use crate::supervise;
 
-/// The thread's name for the supervisor.
+/// The name of this part for the supervisor.
 const PART: &str = "log writer";
-/// Octets that may wait for the writer; a line beyond is dropped. Some 10,000 lines: what a start
-/// with thousands of peers says at once.
+/// Octets that may wait for the writer; a line beyond that is dropped. About 10,000 lines: what a
+/// start with thousands of peers logs at once.
 const WAITING_MAX: usize = 2 << 20;
-/// Octets that are written at once.
+/// Octets to collect for one write. The last line may exceed it.
 const WRITE_MAX: usize = 64 << 10;
-/// Pause after the system refused a write, as on a full disk.
+/// Pause after a write failed, as on a full disk.
 const REFUSED_PAUSE: Duration = Duration::from_millis(500);
 
 /// The queue. Clones share it.
@@ -38,9 +38,9 @@ pub(super) struct Queue {
 
 struct Shared {
     state: Mutex<State>,
-    /// A line came, or one was dropped.
+    /// Notified when a line was queued.
     filled: Condvar,
-    /// The writer has written what it had taken.
+    /// Notified when the writer has written the lines that it had taken.
     emptied: Condvar,
     dropped: AtomicU64,
     waiting_max: usize,
@@ -49,9 +49,9 @@ struct Shared {
 #[derive(Default)]
 struct State {
     lines: VecDeque<Vec<u8>>,
-    /// Octets of `lines`, and of what the writer has taken and not written yet.
+    /// Octets in `lines`, and those that the writer has taken and not written yet.
     octets: usize,
-    /// Lines dropped since the last line that said so.
+    /// Lines dropped since the last line that reported it.
     dropped: u64,
     /// The writer has taken lines that are not written yet.
     is_writing: bool,
@@ -76,10 +76,10 @@ impl Queue {
         }
     }
 
-    /// Starts the writer thread; `notice` makes the line that says how many lines are missing.
+    /// Starts the writer thread; `notice` formats the line that says how many lines are missing.
     ///
     /// # Errors
-    /// The system has no thread for us.
+    /// The thread cannot be created.
     pub(super) fn start(
         &self,
         output: impl Write + AsFd + Send + 'static,
@@ -91,12 +91,12 @@ impl Queue {
         std::thread::Builder::new().name("log-writer".to_owned()).spawn(run).map(drop)
     }
 
-    /// Lines that were dropped so far because nobody took them.
+    /// The number of lines dropped so far.
     pub(super) fn dropped(&self) -> u64 {
         self.shared.dropped.load(Ordering::Relaxed)
     }
 
-    /// Puts a line in, or drops and counts it. Never waits for the reader.
+    /// Queues a line, or drops and counts it. Never waits for the reader.
     fn push(&self, line: &[u8]) {
         let mut state = self.lock();
         if state.octets.saturating_add(line.len()) > self.shared.waiting_max {
@@ -107,7 +107,7 @@ impl Queue {
         self.put(&mut state, line);
     }
 
-    /// Puts a line in whether there is room or not. For the few that a process says last.
+    /// Queues a line whether or not there is room. For the few lines that a process writes last.
     pub(super) fn push_last(&self, line: &[u8]) {
         self.put(&mut self.lock(), line);
     }
@@ -118,7 +118,7 @@ impl Queue {
         self.shared.filled.notify_one();
     }
 
-    /// Waits until everything is written, for `limit` at most; whether it is.
+    /// Waits until everything is written, for `limit` at most. Returns whether it is.
     pub(super) fn flush(&self, limit: Duration) -> bool {
         let deadline = Instant::now() + limit;
         let mut state = self.lock();
@@ -157,7 +157,7 @@ impl Queue {
         }
     }
 
-    /// Waits for lines and takes some; how many.
+    /// Waits for lines and takes up to [`WRITE_MAX`] octets of them; the second value counts them.
     fn take(&self) -> (Vec<u8>, u64) {
         let is_idle = |state: &mut State| state.lines.is_empty();
         let waited = self.shared.filled.wait_while(self.lock(), is_idle);
@@ -178,8 +178,8 @@ impl Queue {
     }
 }
 
-/// Writes everything, waiting for a reader as long as it takes, also where a process that shares the
-/// descriptor with us has made it one that does not wait.
+/// Writes everything and waits for the reader as long as it takes, even if another process that
+/// shares the file description with us has set O_NONBLOCK on it.
 fn write_patiently(output: &mut (impl Write + AsFd), mut octets: &[u8]) -> io::Result<()> {
     while !octets.is_empty() {
         match output.write(octets) {
@@ -198,7 +198,7 @@ fn write_patiently(output: &mut (impl Write + AsFd), mut octets: &[u8]) -> io::R
     Ok(())
 }
 
-/// Takes one event, which the format writes at once.
+/// Receives one event, which the format writes in a single call.
 pub(super) struct Line<'a>(&'a Queue);
 
 impl Write for Line<'_> {
@@ -231,7 +231,7 @@ mod tests {
         format!("{count} missing\n").into_bytes()
     }
 
-    /// A pipe's worth of reader that can be stopped: nobody reads the other end until told.
+    /// A queue of `room` octets, and the other end of its output, which is not read yet.
     fn stopped_reader(room: usize) -> (Queue, UnixStream) {
         let (ours, theirs) = UnixStream::pair().unwrap();
         let queue = Queue::with_room(room);
@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_that_stops_costs_lines_and_no_time() {
+    fn a_reader_that_stops_loses_lines_and_delays_nothing() {
         const LINES: usize = 100_000;
         let (queue, reader) = stopped_reader(64 << 10);
         let line = [b'x'; 99].iter().chain(b"\n").copied().collect::<Vec<u8>>();
@@ -255,7 +255,7 @@ mod tests {
         assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
         let dropped = queue.dropped();
         assert!(dropped > 0);
-        // It reads again: what waited comes whole, then how many are missing.
+        // It reads again: first the lines that waited, complete, then how many are missing.
         let mut lines = BufReader::new(reader).lines();
         let mut seen = 0;
         let missing = loop {
@@ -280,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_said_last_has_always_room() {
+    fn there_is_always_room_for_the_last_words() {
         let (queue, mut reader) = stopped_reader(10);
         queue.push(b"far too long for the room\n");
         queue.push_last(b"died of something or other\n");
@@ -291,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn a_descriptor_that_does_not_wait_is_waited_for() {
+    fn the_writer_waits_for_a_nonblocking_descriptor() {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
         ours.set_nonblocking(true).unwrap();
         let queue = Queue::default();
@@ -307,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refused_write_is_counted_and_the_next_is_tried() {
+    fn lines_of_a_failed_write_are_counted_and_later_ones_are_tried() {
         let (ours, theirs) = UnixStream::pair().unwrap();
         drop(theirs);
         let queue = Queue::default();
