@@ -85,8 +85,8 @@ struct LeftOut {
 }
 
 /// The buckets of a group of levels. At `debug`, some places write a line for every peer and
-/// message and soon exceed [`BUCKETS_MAX`]; warnings must still be counted separately for each peer,
-/// and so have a budget of their own.
+/// message and soon exceed [`BUCKETS_MAX`]; warnings must still be counted separately for each
+/// peer, and so have a budget of their own.
 #[derive(Default)]
 struct Budget {
     buckets: HashMap<(Place, Option<Box<str>>), Bucket>,

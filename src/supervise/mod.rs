@@ -3,9 +3,9 @@
 //! A BGP speaker that has partly failed is worse than one that has exited: neighbours keep
 //! forwarding to a router whose routes are no longer updated. Every part therefore has an owner
 //! here, and if a part dies, the process exits: connections close without a NOTIFICATION, so that
-//! neighbours keep our routes for the restart time (RFC 4724 §4.2), the kernel keeps its routes, the
-//! panic is logged with its location, the exit code is [`EXIT_CODE`], and the service manager starts
-//! margay again.
+//! neighbours keep our routes for the restart time (RFC 4724 §4.2), the kernel keeps its routes,
+//! the panic is logged with its location, the exit code is [`EXIT_CODE`], and the service manager
+//! starts margay again.
 //!
 //! - A thread holds a [`PartGuard`] and does its work in [`PartGuard::run`].
 //! - A task is wrapped by [`task`]; its owner may cancel it, which does not count as a death.
