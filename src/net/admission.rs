@@ -1,8 +1,8 @@
-//! What a connection to us must have begun with before it is given to a peer's task.
+//! Checks of an accepted connection's SYN, before the connection is given to a peer's task.
 //!
-//! The kernel checks keys and TTLs on behalf of a socket, and what it does depends on what the socket
-//! was told at the time of the packet. So the SYN is looked at again: who signed it, from how far it
-//! came, and to which address of ours.
+//! The kernel checks keys and TTLs according to the socket options at the time of the packet, which
+//! may have been older ones. So the SYN is checked again: whether it was signed, with what TTL it
+//! arrived, and at which local address.
 
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd;
@@ -12,33 +12,33 @@ use tokio::net::TcpStream;
 
 use super::{dial, sockopt};
 
-/// Why a connection to us was refused, or closed unseen.
+/// Why an incoming connection was refused, or closed without a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
     /// No peer is configured at the address, and no range covers it.
     Stranger,
     /// The peer has a password, and the connection was not signed with it.
     Unsigned,
-    /// It came over more routers than `ttl-security` allows.
+    /// It crossed more routers than `ttl-security` allows.
     TooFar,
-    /// The peer has a `source-address`, and the connection is to another address of ours.
+    /// The peer has a `source-address`, and the connection is to another local address.
     OtherAddress,
-    /// A password or `ttl-security` is to be checked, and the kernel did not keep the SYN.
+    /// A password or `ttl-security` must be checked, and the kernel did not keep the SYN.
     Unknown,
-    /// Too many connections from the address wait already.
+    /// Too many connections from the address are already waiting.
     QueueFull,
-    /// Too many connections from ranges wait already.
+    /// Too many connections from ranges are already waiting.
     RangeBusy,
-    /// The range has as many peers as it may have.
+    /// The range has reached its `peers-max`.
     RangeFull,
-    /// File descriptors are left for operators and probes only.
+    /// The remaining file descriptors are reserved for operators and probes.
     Descriptors,
     /// An operator has shut the dynamic peer down.
     ShutDown,
 }
 
 impl Refusal {
-    /// Every one, in the order of their discriminants.
+    /// All variants, in the order of their discriminants.
     pub const ALL: [Refusal; 10] = [
         Refusal::Stranger,
         Refusal::Unsigned,
@@ -52,7 +52,7 @@ impl Refusal {
         Refusal::ShutDown,
     ];
 
-    /// The word of metrics.
+    /// The label value in metrics.
     pub fn word(self) -> &'static str {
         match self {
             Refusal::Stranger => "no-peer",
@@ -68,7 +68,7 @@ impl Refusal {
         }
     }
 
-    /// For people, behind "connection from … refused: ".
+    /// The text for the log, after "connection from … refused: ".
     pub fn text(self) -> &'static str {
         match self {
             Refusal::Stranger => "no peer is configured at this address",
@@ -91,11 +91,11 @@ impl Refusal {
     }
 }
 
-/// Looks at a connection that the peer of `config` may have opened. To be asked once for each
-/// connection.
+/// Checks a connection that the peer of `config` may have opened. May be called only once per
+/// connection, because the saved SYN can be read only once.
 ///
 /// # Errors
-/// Why it is refused.
+/// The reason for which it must be refused.
 pub(super) fn examine(stream: &TcpStream, config: &PeerConfig) -> Result<(), Refusal> {
     let syn = sockopt::take_syn(stream.as_fd()).unwrap_or_default();
     let local = stream.local_addr().map(|local| canonical(local).ip()).ok();
@@ -125,13 +125,13 @@ fn judge(syn: Option<Syn>, local: Option<IpAddr>, config: &PeerConfig) -> Result
     Ok(())
 }
 
-/// What the SYN of a connection says about who sent it.
+/// The properties of a connection's SYN that identify its sender.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Syn {
     /// TTL or hop limit on arrival.
     ttl: u8,
-    /// It carried a signature (RFC 2385). The kernel lets none pass that is wrong, nor one that it
-    /// has no key for.
+    /// Whether it carried an MD5 signature (RFC 2385). The kernel drops segments whose signature is
+    /// wrong, or for which it has no key.
     is_signed: bool,
 }
 
@@ -146,7 +146,7 @@ const OPTION_PAD: u8 = 1;
 const OPTION_MD5: u8 = 19;
 
 impl Syn {
-    /// Reads network and TCP header; `None` if they are not that.
+    /// Parses the network and TCP headers; `None` if they are malformed.
     fn parse(octets: &[u8]) -> Option<Syn> {
         let (ttl, tcp) = match octets.first()? >> 4 {
             4 => {
@@ -231,14 +231,14 @@ mod tests {
         let extensions = [DESTINATION, 0, 0, 0, 0, 0, 0, 0, TCP, 1, 0, 0, 0, 0, 0, 0];
         let extensions = [&extensions[..], &[0; 8]].concat();
         assert_eq!(Syn::parse(&ipv6(255, &extensions, &unsigned)), syn(255, false));
-        // Behind the end of the options there is nothing.
+        // Nothing after the end of the options counts.
         assert_eq!(Syn::parse(&ipv4(1, &tcp(&[0, 19, 18, 0]))), syn(1, false));
         assert_eq!(Syn::parse(&[]), None);
         assert_eq!(Syn::parse(&ipv4(64, &[])), None);
     }
 
     #[test]
-    fn what_is_to_be_checked_and_cannot_be_is_refused() {
+    fn a_connection_that_must_be_checked_and_cannot_be_is_refused() {
         let local = LocalIdentity { asn: Asn(64512), router_id: RouterId(1) };
         let plain = PeerConfig::new("192.0.2.1".parse().unwrap(), Asn(65001), &local);
         let ours: IpAddr = "192.0.2.9".parse().unwrap();
@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn every_refusal_has_its_place() {
+    fn all_lists_refusals_in_the_order_of_their_discriminants() {
         for (place, refusal) in Refusal::ALL.into_iter().enumerate() {
             assert_eq!(refusal as usize, place);
         }
@@ -276,7 +276,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_octets_are_read(octets in proptest::collection::vec(any::<u8>(), 0..256)) {
+        fn parsing_never_panics(octets in proptest::collection::vec(any::<u8>(), 0..256)) {
             Syn::parse(&octets);
         }
     }

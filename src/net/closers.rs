@@ -1,4 +1,4 @@
-//! Connections that are being closed: their last octets get a bounded time to leave.
+//! Connections that are being closed: their last octets have a bounded time to be sent.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -7,10 +7,10 @@ use tokio::task::JoinHandle;
 
 use super::conn::{Conn, linger};
 
-/// How long a closing connection may take to deliver its last octets.
+/// How long a closing connection may take to send its last octets.
 const LINGER: Duration = Duration::from_secs(1);
-/// How many of one peer may close at a time: the session's, and one that came to nothing. Whoever
-/// connects in a loop gets no more of our descriptors than this.
+/// How many connections of one peer may be closing at a time: that of the session, and one that did
+/// not become a session. A peer that connects in a loop uses no more of our descriptors than this.
 const CLOSING_MAX: usize = 2;
 
 /// The closing connections of one peer, the oldest first.
@@ -20,7 +20,7 @@ pub(super) struct Closers {
 }
 
 impl Closers {
-    /// Closes a connection; the oldest one makes room.
+    /// Closes a connection. If too many are closing, the oldest is dropped at once.
     pub(super) fn close(&mut self, mut conn: Box<Conn>) {
         self.closing.retain(|task| !task.is_finished());
         while self.closing.len() >= CLOSING_MAX {
@@ -32,10 +32,10 @@ impl Closers {
         }));
     }
 
-    /// Resolves when all are closed.
+    /// Resolves when all connections are closed.
     pub(super) async fn finish(&mut self) {
         for task in std::mem::take(&mut self.closing) {
-            // An error means that it was cut short, or has panicked: it is closed.
+            // An error means that it was aborted or has panicked; either way it is closed.
             let _ = task.await;
         }
     }

@@ -1,8 +1,8 @@
-//! One TCP connection of a peer: what was read and not yet understood, what is being written.
+//! One TCP connection of a peer: octets read but not yet parsed, and octets to be written.
 //!
-//! Writing has two sources: control messages of the session, and pieces of the groups' logs. They
-//! meet at message boundaries only. A piece once begun is finished up to the end of its current
-//! message before anything else goes out.
+//! Writing has two sources: control messages of the session, and pieces of the update groups' logs.
+//! They are interleaved at message boundaries only: once a message of a piece is begun, it is
+//! completed before anything else is written.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -15,14 +15,15 @@ use bgp_proto::wire::HEADER_LEN;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 
-/// Octets read in one go.
+/// Most octets in one read.
 pub(super) const READ_MAX: usize = 128 * 1024;
-/// Octets written in one go: whoever reads as fast as we write does not keep a thread to itself.
+/// Octets written before a flush yields: a peer that reads as fast as we write must not occupy a
+/// thread.
 const FLUSH_MAX: u64 = 1 << 20;
-/// Octets taken from a log at once. What is not on its way to TCP stays in the log, where newer
-/// state can overtake it.
+/// Most octets taken from the logs at once. What TCP cannot accept yet stays in the log, where
+/// newer state can replace it.
 const FETCH_MAX: usize = 256 * 1024;
-/// Slices given to one `writev`.
+/// Most slices in one `writev`.
 const SLICES_MAX: usize = 64;
 
 thread_local! {
@@ -30,55 +31,55 @@ thread_local! {
     static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-/// What a read found.
+/// The result of a read.
 pub(super) enum Read {
-    /// Nothing at present.
+    /// There is nothing to read at present.
     Blocked,
-    /// So many octets came and were passed to the consumer.
+    /// This many octets were read and passed to the consumer.
     Data(usize),
-    /// The peer closed, or the connection failed: the kernel's words.
+    /// The peer closed the connection, or it failed with this error.
     Closed(String),
 }
 
-/// What a flush achieved.
+/// The result of a flush.
 pub(super) enum Flush {
     /// Nothing is left to write; the log's waker is armed.
     Idle,
-    /// TCP takes no more at present.
+    /// TCP accepts no more at present.
     Blocked,
-    /// Enough for one turn; there is more.
+    /// [`FLUSH_MAX`] is reached; there is more to write.
     More,
-    /// The connection failed: the kernel's words.
+    /// The connection failed with this error.
     Failed(String),
 }
 
-/// A connection.
+/// A connection, its partial input, and its pending output.
 pub(super) struct Conn {
     pub(super) stream: TcpStream,
     pub(super) local: SocketAddr,
     pub(super) remote: SocketAddr,
-    /// The start of a message whose end has not come, or what waits for credit.
+    /// The beginning of a message that is not complete yet, or messages that wait for credit.
     tail: Vec<u8>,
-    /// Whole control messages, from `control_sent` on.
+    /// Complete control messages; octets from `control_sent` on are not written yet.
     control: Vec<u8>,
     control_sent: usize,
     pieces: VecDeque<Piece>,
-    /// Octets of the first piece that are written.
+    /// Octets of the first piece that have been written.
     piece_sent: usize,
     pub(super) readers: Vec<Reader>,
-    /// Counts what was fetched: whose turn it is to be first.
+    /// Number of fetches, which determines the family that is served first.
     fetches: usize,
-    /// Octets written since the peer's task last asked.
+    /// Whether octets were written since the peer's task last cleared this.
     pub(super) progressed: bool,
     sent: Sent,
 }
 
-/// What was written to a peer.
+/// Counters of what was written to a peer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sent {
-    /// Octets, of messages of any type.
+    /// Octets of messages of all types.
     pub octets: u64,
-    /// UPDATE messages, counted when their last octet is written or soon after.
+    /// UPDATE messages, counted when the last octet of their piece is written.
     pub updates: u64,
 }
 
@@ -108,14 +109,14 @@ impl Conn {
         })
     }
 
-    /// Reads once and passes what is there, behind what was left of earlier reads, to `consume`,
-    /// which returns how many octets it took.
+    /// Reads once and passes the octets, preceded by those left from earlier reads, to `consume`,
+    /// which returns how many octets it has consumed.
     pub(super) fn read(&mut self, consume: impl FnOnce(&[u8]) -> usize) -> Read {
         self.read_by(read_once, consume)
     }
 
-    /// As [`Conn::read`], whether or not the runtime has been notified yet that there is something: for a
-    /// connection that has failed, and whose last octets may have come since the runtime last looked.
+    /// Like [`Conn::read`], but ignores the runtime's readiness: for a connection that has failed,
+    /// whose last octets may have arrived since the runtime last polled the socket.
     pub(super) fn read_last(&mut self, consume: impl FnOnce(&[u8]) -> usize) -> Read {
         self.read_by(|stream, room| (&*socket2::SockRef::from(stream)).read(room), consume)
     }
@@ -145,7 +146,7 @@ impl Conn {
         })
     }
 
-    /// Passes what earlier reads left to `consume` again, without reading.
+    /// Passes the octets left from earlier reads to `consume` again, without reading.
     pub(super) fn reread(&mut self, consume: impl FnOnce(&[u8]) -> usize) -> Read {
         let tail = std::mem::take(&mut self.tail);
         let taken = consume(&tail);
@@ -154,21 +155,23 @@ impl Conn {
     }
 
     fn keep(&mut self, rest: &[u8]) {
-        // An idle connection keeps no memory: `tail` is empty between messages.
+        // Allocated to size: `tail` is empty between messages, so an idle connection holds no
+        // memory.
         self.tail = rest.to_vec();
     }
 
-    /// What was written since this was last asked.
+    /// Returns the counters since the last call, and resets them.
     pub(super) fn take_sent(&mut self) -> Sent {
         std::mem::take(&mut self.sent)
     }
 
-    /// Where control messages are appended.
+    /// The buffer to which control messages are appended.
     pub(super) fn control(&mut self) -> &mut Vec<u8> {
         &mut self.control
     }
 
-    /// Writes what there is: the message that has been begun, then control messages, then the logs.
+    /// Writes until TCP accepts no more: first the message that has been begun, then control
+    /// messages, then the update logs.
     pub(super) fn flush(&mut self, waker: &Waker) -> Flush {
         let enough = self.sent.octets + FLUSH_MAX;
         loop {
@@ -196,7 +199,7 @@ impl Conn {
         }
     }
 
-    /// Drops every piece that has not been begun, so that a NOTIFICATION is next.
+    /// Drops all pieces except one that has been begun, so that a NOTIFICATION is sent next.
     pub(super) fn drop_updates(&mut self) {
         self.readers.clear();
         if self.piece_sent == 0 {
@@ -210,7 +213,7 @@ impl Conn {
         }
     }
 
-    /// As [`Conn::flush`], but leaves a begun piece at its next message boundary. For closing.
+    /// Like [`Conn::flush`], but stops within a piece at the next message boundary. For closing.
     pub(super) fn flush_control(&mut self) -> Flush {
         loop {
             let result = if self.octets_to_boundary() > 0 {
@@ -231,7 +234,8 @@ impl Conn {
     fn fetch(&mut self, waker: &Waker) -> bool {
         let mut budget = FETCH_MAX;
         let mut taken = Vec::new();
-        // Each family is first in turn: one that always has more leaves the others only one message.
+        // The families take turns at being first: a log that always has more data leaves only room
+        // for one message of the others.
         let first = self.fetches % self.readers.len().max(1);
         self.fetches = self.fetches.wrapping_add(1);
         let (later, sooner) = self.readers.split_at_mut(first);
@@ -303,7 +307,7 @@ impl Conn {
         }
     }
 
-    /// Octets of the first piece's current message that are not written; 0 between messages.
+    /// Octets of the first piece's current message that are not written yet; 0 between messages.
     fn octets_to_boundary(&self) -> usize {
         let Some(piece) = self.pieces.front() else { return 0 };
         let bytes = piece.as_bytes();
@@ -319,9 +323,9 @@ impl Conn {
     }
 }
 
-/// Reads what is there. A read that does not fill `room` has emptied the socket, so it counts as the
-/// end of readiness: another one that only learns that would hold up the answer to what was read.
-/// What comes later makes the socket readable again.
+/// Reads once. A read that does not fill `room` has emptied the socket, so it clears the runtime's
+/// readiness: a second read only to learn that would delay the response to what was read. Octets
+/// that arrive later make the socket readable again.
 fn read_once(stream: &TcpStream, room: &mut [u8]) -> io::Result<usize> {
     let size = room.len();
     let mut read = None;
@@ -335,34 +339,34 @@ fn read_once(stream: &TcpStream, room: &mut [u8]) -> io::Result<usize> {
     read.map_or(outcome, Ok)
 }
 
-/// Delivers the last octets, then waits for the peer to close, so that what it still sends does not
-/// turn our NOTIFICATION into a reset.
+/// Writes the last octets, then reads until the peer closes, so that data that it still sends does
+/// not cause a reset that destroys our NOTIFICATION.
 pub(super) async fn linger(conn: &mut Conn) -> std::io::Result<()> {
     while let Flush::Blocked = conn.flush_control() {
         conn.stream.writable().await?;
     }
     socket2::SockRef::from(&conn.stream).shutdown(std::net::Shutdown::Write)?;
     while let Read::Blocked | Read::Data(_) = conn.read(<[u8]>::len) {
-        // What a flood sends until the end is not worth more than its share.
+        // A peer that floods until the end must not get more than its share of the thread.
         tokio::task::yield_now().await;
         conn.stream.readable().await?;
     }
     Ok(())
 }
 
-/// Resolves when there is something to read, if that is wanted.
+/// Resolves when there is something to read; never if not `wanted`.
 pub(super) async fn readable(conn: &Option<Box<Conn>>, wanted: bool) {
     match conn {
-        // An error shows at the read that follows.
+        // The read that follows reports an error.
         Some(conn) if wanted => drop(conn.stream.readable().await),
         _ => std::future::pending().await,
     }
 }
 
-/// Resolves when TCP takes octets again, if that is waited for.
+/// Resolves when TCP accepts octets again; never if not `wanted`.
 pub(super) async fn writable(conn: &Option<Box<Conn>>, wanted: bool) {
     match conn {
-        // An error shows at the write that follows.
+        // The write that follows reports an error.
         Some(conn) if wanted => drop(conn.stream.writable().await),
         _ => std::future::pending().await,
     }

@@ -1,4 +1,4 @@
-//! Sockets to and from one peer: how they are made and marked.
+//! Sockets to and from one peer: creation and options.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -16,12 +16,12 @@ use super::sockopt;
 const TRAFFIC_CLASS: u32 = 0xC0;
 /// Unsent octets in the kernel beyond which a connection does not count as writable.
 const NOT_SENT_LOW_WATER: u32 = 256 * 1024;
-/// How long a connection is idle before the kernel asks whether the other side is there, how often it
-/// asks, and how often in vain before it gives the connection up.
+/// TCP keepalive: idle time before the first probe, time between probes, and how many probes may
+/// remain unanswered before the kernel closes the connection.
 const PROBE_AFTER: Duration = Duration::from_secs(60);
 const PROBE_INTERVAL: Duration = Duration::from_secs(20);
 const PROBES: u32 = 3;
-/// TTL of packets that may cross routers.
+/// TTL for internal peers, which may be several hops away.
 const TTL_INTERNAL: u8 = 64;
 
 /// Dials a peer from its source address, with its key and TTL in place.
@@ -41,7 +41,7 @@ pub(super) async fn connect(config: &PeerConfig) -> io::Result<TcpStream> {
         socket.attach_filter(&near_only(config.address, min))?;
     }
     if let Some(source) = config.source_address {
-        // Without it the bind would already take a port; a failure only costs ports.
+        // Without it, `bind` would already allocate a port; a failure only uses more ports.
         let _ = sockopt::set_bind_address_no_port(socket.as_fd());
         socket.bind(&SocketAddr::new(source, 0).into())?;
     }
@@ -50,26 +50,26 @@ pub(super) async fn connect(config: &PeerConfig) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
-/// Prepares an accepted connection: its TTL, and everything that a dialled one has.
+/// Prepares an accepted connection: sets its TTL, its key, and the options of a dialled one.
 pub(super) fn adopt(stream: &TcpStream, config: &PeerConfig) -> io::Result<()> {
     set_ttl(&SockRef::from(stream), config)?;
     if let Some(key) = &config.security.md5 {
-        // It waited, and the key may be another one by now.
+        // The key may have changed while the connection waited.
         sockopt::set_md5_key(stream.as_fd(), Prefix::host(config.address), key.octets())?;
     }
     mark(stream, config)
 }
 
-/// The least TTL that octets of the peer may have (GTSM, RFC 5082 §3).
+/// The minimum TTL of packets from the peer (GTSM, RFC 5082 §3).
 pub(super) fn min_ttl(config: &PeerConfig) -> Option<u8> {
     config.security.ttl_security_hops.map(|hops| u8::MAX - hops.saturating_sub(1))
 }
 
-/// Keeps from a socket, from its first packet on, what comes from too far. The SYN-ACK alone may have
-/// any TTL: a listener answers before it knows to whom (FRR and OpenBGPD with an ordinary TTL), and
-/// carries no octets.
+/// A socket filter that drops packets with too small a TTL, from the first packet on. Only the
+/// SYN-ACK may have any TTL: a listener sends it before it knows who is connecting (FRR and
+/// OpenBGPD with an ordinary TTL), and it carries no data.
 fn near_only(peer: IpAddr, min: u8) -> [SockFilter; 6] {
-    // Offsets from the network header on; the packet itself begins with the TCP header.
+    // Offsets from the network header; without it, offsets count from the TCP header.
     const NETWORK: u32 = libc::SKF_NET_OFF as u32;
     const TCP_FLAGS: u32 = 13;
     const SYN: u32 = 0x02;
@@ -88,7 +88,8 @@ fn near_only(peer: IpAddr, min: u8) -> [SockFilter; 6] {
     ]
 }
 
-/// The TTL that packets to the peer carry (RFC 5082 §3, RFC 4271 by custom: 1 for a direct eBGP peer).
+/// The TTL of packets to the peer: 255 with GTSM (RFC 5082 §3), by convention 1 for an external
+/// peer without multihop.
 pub(super) fn ttl(config: &PeerConfig) -> u8 {
     if config.security.ttl_security_hops.is_some() {
         return u8::MAX;
@@ -113,23 +114,24 @@ fn set_ttl(socket: &Socket, config: &PeerConfig) -> io::Result<()> {
     Ok(())
 }
 
-/// Options of an established connection. The minimum TTL is set after the handshake; what came before
-/// is kept away by the filter of a dialled connection, and by what an accepted one began with
-/// ([`admission`](super::admission)): no octet from afar is served.
+/// Sets the options of an established connection. The minimum TTL is set after the handshake;
+/// packets before that are covered by the filter of a dialled connection and by the check of an
+/// accepted connection's SYN ([`admission`](super::admission)), so that no octet from too far away
+/// is ever processed.
 fn mark(stream: &TcpStream, config: &PeerConfig) -> io::Result<()> {
     stream.set_nodelay(true)?;
     if let Some(min) = min_ttl(config) {
         sockopt::set_min_ttl(stream.as_fd(), config.address, min)?;
     }
-    // With hold time 0 nothing else detects that the other side has failed (RFC 4271 §4.4).
+    // With hold time 0, nothing else detects that the other side has failed (RFC 4271 §4.4).
     let probes = TcpKeepalive::new().with_time(PROBE_AFTER).with_interval(PROBE_INTERVAL);
     SockRef::from(stream).set_tcp_keepalive(&probes.with_retries(PROBES))?;
-    // A peer that takes nothing, while all that we have to say still fits the kernel's buffer: only
+    // If the peer does not read while everything we send still fits into the kernel's buffer, only
     // the kernel sees that nothing is acknowledged (RFC 9687 §3.1).
     if let Some(time) = config.send_hold_time_max() {
         let _ = SockRef::from(stream).set_tcp_user_timeout(Some(time));
     }
-    // Only a matter of latency under load: an old kernel may lack it.
+    // This only affects latency under load; an old kernel may lack it.
     let _ = sockopt::set_not_sent_low_water(stream.as_fd(), NOT_SENT_LOW_WATER);
     Ok(())
 }
@@ -146,7 +148,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_connection_is_given_up_if_nothing_is_taken_for_the_send_hold_time() {
+    async fn a_connection_is_closed_if_nothing_is_acknowledged_for_the_send_hold_time() {
         use tokio::io::AsyncWriteExt;
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let near = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
@@ -160,15 +162,15 @@ mod tests {
         let silent = PeerConfig { hold_time, send_hold_time, ..config(65001) };
         let unlimited = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         assert_eq!(limit(&unlimited, &silent), None, "hold time 0 turns it off");
-        // What the kernel does with it, in a second instead of minutes: the window is full, and
+        // The kernel's behaviour, in one second instead of minutes: the window is full, and window
         // probes are answered.
         SockRef::from(&near).set_tcp_user_timeout(Some(Duration::from_secs(1))).unwrap();
         let mut near = near;
         let write = async { while near.write_all(&[0; 65_536]).await.is_ok() {} };
-        tokio::time::timeout(Duration::from_secs(20), write).await.expect("given up");
+        tokio::time::timeout(Duration::from_secs(20), write).await.expect("closed");
     }
 
-    /// GTSM on a connection that we dialled: octets may be on their way before the option is set.
+    /// GTSM on a connection that we dialled: octets may arrive before the option is set.
     #[tokio::test]
     async fn no_octet_from_afar_is_read_on_a_dialled_connection() {
         use std::io::Write;
@@ -183,7 +185,7 @@ mod tests {
                 IpAddr::V4(_) => stream.set_ttl(ttl).unwrap(),
                 IpAddr::V6(_) => SockRef::from(stream).set_unicast_hops_v6(ttl).unwrap(),
             };
-            // The SYN-ACK has an ordinary TTL, and so have the octets right behind it.
+            // The SYN-ACK has an ordinary TTL, and so have the octets right after it.
             let peer = std::thread::spawn(move || {
                 let (mut stream, _) = listener.accept().unwrap();
                 stream.write_all(b"afar").unwrap();
@@ -196,7 +198,7 @@ mod tests {
             assert!(tokio::time::timeout(wait, ours.read(&mut octets)).await.is_err());
             set_ttl(&stream, 255);
             stream.write_all(b"near").unwrap();
-            // What was dropped is sent again, near now, and comes first.
+            // The dropped octets are retransmitted, now with TTL 255, and come first.
             ours.read_exact(&mut octets).await.unwrap();
             assert_eq!(&octets, b"afarnear");
         }

@@ -1,40 +1,41 @@
-//! How long a dynamic peer without a connection is remembered.
+//! How long a dynamic peer without a connection is kept.
 
 use std::time::Duration;
 
 use bgp_proto::types::Time;
 
-/// Beyond the time for which its routes are kept over its restart.
+/// Added to the time for which its routes are retained across its restart.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// The end of one dynamic peer. Who only connects meanwhile, and does not become its session, takes
-/// nothing of the time that it has.
+/// Decides when one dynamic peer is removed. A connection that does not become a session neither
+/// shortens nor ends the time for which its routes are retained.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Grace {
-    /// Since when it has no connection.
+    /// Since when the peer has had no connection.
     alone_since: Option<Time>,
-    /// Until when its routes are kept.
+    /// Until when its routes are retained.
     kept_until: Option<Time>,
 }
 
 impl Grace {
-    /// Its session ended and its routes are kept until then, or it is up, or they are not.
+    /// Sets until when the routes of its ended session are retained; `None` if they are not, or if
+    /// a session is up.
     pub(super) fn keep_until(&mut self, at: Option<Time>) {
         self.kept_until = at;
     }
 
-    /// It has a connection.
+    /// The peer has a connection.
     pub(super) fn end_solitude(&mut self) {
         self.alone_since = None;
     }
 
-    /// Whether a peer without a connection is to be forgotten.
+    /// Called while the peer has no connection. Returns whether it is time to remove it.
     pub(super) fn is_over(&mut self, now: Time) -> bool {
         self.alone_since.get_or_insert(now);
         self.ends().is_some_and(|at| at <= now)
     }
 
-    /// When it is forgotten, as things are.
+    /// When the peer will be removed if nothing changes; `None` while it has a connection.
     pub(super) fn ends(&self) -> Option<Time> {
         let since = self.alone_since?;
         Some(self.kept_until.map_or(since, |at| at.max(since)) + GRACE)
@@ -50,7 +51,7 @@ mod tests {
     }
 
     #[test]
-    fn who_connects_in_vain_takes_nothing_of_the_restart_time() {
+    fn connections_without_a_session_do_not_affect_the_restart_time() {
         let mut grace = Grace::default();
         assert!(!grace.is_over(at(100)));
         assert_eq!(grace.ends(), Some(at(105)));
@@ -64,7 +65,7 @@ mod tests {
             grace.end_solitude();
             assert!(!grace.is_over(at(second)));
         }
-        assert_eq!(grace.ends(), Some(at(168)), "five seconds without anybody in any case");
+        assert_eq!(grace.ends(), Some(at(168)), "at least five seconds without a connection");
         assert!(grace.is_over(at(168)));
         grace.end_solitude();
         grace.keep_until(None);

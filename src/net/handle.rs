@@ -1,4 +1,4 @@
-//! What a peer's task is started with, its commands and queries: the other side of [`peer`](super::peer).
+//! How a peer's task is started, commanded and queried: the other side of [`peer`](super::peer).
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -19,48 +19,48 @@ use super::tally::Tally;
 /// Whether a peer outlives its connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lifetime {
-    /// Until it is taken out of the configuration.
+    /// It exists until it is removed from the configuration.
     Configured,
-    /// Until it has had no connection for a while (accepted from a range).
+    /// It was accepted from a range, and exists until it has had no connection for a while.
     Dynamic,
 }
 
-/// What a peer's task needs to begin.
+/// The parameters with which a peer's task is started.
 pub struct PeerSpec {
-    /// Its index.
+    /// Its id, unique among the peers of this process.
     pub id: PeerId,
-    /// Its name, for people.
+    /// Its name, for logs and `show`.
     pub name: Arc<str>,
     /// Session parameters.
     pub config: Arc<PeerConfig>,
     /// Whether it outlives its connections.
     pub lifetime: Lifetime,
-    /// Drives jitter.
+    /// Seed for the jitter of timers.
     pub seed: u64,
-    /// Whether the daemon is still in its first minutes.
+    /// Whether the daemon is still recovering from its restart.
     pub recovery: Recovery,
-    /// Our addresses beside the one that a connection has.
+    /// Finds our other addresses on a connection's interface.
     pub beside: Beside,
-    /// Where what sessions do is counted.
+    /// The counters over all sessions.
     pub tally: Tally,
     /// Whether an operator has shut the session down.
     pub shutdown: AdminShutdown,
 }
 
-/// Given the two addresses of a connection, ours and the neighbour's, which others we have there.
+/// Given the local and the remote address of a connection, returns our other addresses on its interface.
 pub type Beside = Arc<dyn Fn(IpAddr, IpAddr) -> OtherAddresses + Send + Sync>;
 
-/// Our addresses on the interface of a connection, beside the one that it has.
+/// Our addresses on a connection's interface, besides its local address.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct OtherAddresses {
-    /// One of the other family that routers can send to.
+    /// One of the other family that neighbours can use as a next hop.
     pub other_family: Option<IpAddr>,
-    /// The link-local one, if the neighbour is on the same link.
+    /// The link-local address, if the neighbour is on the same link.
     pub link_local: Option<Ipv6Addr>,
 }
 
-/// Whether the daemon has restarted and not converged yet, as our OPENs say it (RFC 4724 §3): shared
-/// by all peers' tasks.
+/// The restart state that our OPENs announce (RFC 4724 §3): whether the daemon has restarted and
+/// not converged yet. Clones share it among all peers' tasks.
 #[derive(Clone)]
 pub struct Recovery(Arc<AtomicU8>);
 
@@ -69,20 +69,21 @@ impl Recovery {
     const PRESERVED: u8 = 1;
     const LOST: u8 = 2;
 
-    /// The daemon has just started. Until something else is known, forwarding went on meanwhile.
+    /// The daemon has just started. Forwarding is assumed to have continued until
+    /// [`Recovery::forwarding_lost`] says otherwise.
     pub fn begin() -> Self {
         Recovery(Arc::new(AtomicU8::new(Self::PRESERVED)))
     }
 
-    /// Nothing was left in the kernel (the machine was restarted): OPENs say F = 0, so that peers
-    /// do not go on sending to where nobody forwards.
+    /// The kernel has no routes of an earlier run (the machine was restarted): OPENs announce F =
+    /// 0, so that peers do not keep sending to a router that cannot forward.
     pub fn forwarding_lost(&self) {
         let (from, to) = (Self::PRESERVED, Self::LOST);
-        // An error means that the daemon has converged, which says more.
+        // An error means that the daemon has converged, or that this was called before.
         let _ = self.0.compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire);
     }
 
-    /// It has converged.
+    /// The daemon has converged: OPENs no longer announce a restart.
     pub fn end(&self) {
         self.0.store(Self::DONE, Ordering::Release);
     }
@@ -96,69 +97,70 @@ impl Recovery {
     }
 }
 
-/// What a peer's task tells the host.
+/// What a peer's task reports to the daemon.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PeerEvent {
     /// The session came up.
     Up(PeerId),
     /// The session went down.
     Down(PeerId),
-    /// The task has ended; the table knows that the session is down, not that the peer was removed.
+    /// The task has ended. The table knows that the session is down, but not that the peer was
+    /// removed.
     Ended(PeerId),
 }
 
-/// What `show peers` knows about the session.
+/// The state of a session that `show peers` displays.
 #[derive(Clone, Debug)]
 pub struct PeerSnapshot {
     /// FSM state.
     pub state: State,
-    /// Since when.
+    /// When the FSM entered this state.
     pub since: Time,
     /// When the session last came up or went down, or when the peer was added.
     pub session_since: Time,
-    /// Timers that run.
+    /// Running timers.
     pub timers: Timers,
-    /// The earliest deadline, of these and of others.
+    /// The earliest deadline of these and of all other timers of the FSM.
     pub deadline: Option<Time>,
-    /// While established.
+    /// The session's id, while it is established.
     pub session: Option<SessionId>,
-    /// While established.
+    /// The negotiated parameters, while the session is established.
     pub negotiated: Option<Arc<Negotiated>>,
-    /// The last failure.
+    /// Why the last session or connection attempt failed.
     pub last_error: Option<LastError>,
-    /// What keeps the peer from connecting to us at present. [`PeerHandle::snapshot`] shows it as the
-    /// last failure.
+    /// What currently keeps the peer from connecting to us. [`PeerHandle::snapshot`] returns it as
+    /// `last_error`.
     pub fault: Option<LastError>,
     /// Message counters.
     pub stats: Stats,
-    /// What was written, over all connections.
+    /// Octets and UPDATEs written, over all connections.
     pub sent: Sent,
 }
 
-/// The numbers of a [`PeerSnapshot`]: what is cheap to copy for thousands of peers.
+/// The numbers in a [`PeerSnapshot`], which are cheap to copy for thousands of peers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PeerNumbers {
     /// FSM state.
     pub state: State,
-    /// Since when.
+    /// When the FSM entered this state.
     pub since: Time,
     /// Message counters.
     pub stats: Stats,
-    /// What was written, over all connections.
+    /// Octets and UPDATEs written, over all connections.
     pub sent: Sent,
 }
 
-/// The way to a peer's task. Nothing here waits for it, and no order is lost. When the last clone is
-/// gone, so is the peer.
+/// A handle to a peer's task. No method waits for the task, and no command is lost. Dropping the
+/// last clone removes the peer.
 #[derive(Clone)]
 pub struct PeerHandle {
-    /// Its index.
+    /// The peer's id.
     pub id: PeerId,
     pub(super) mailbox: Arc<OwnedMailbox>,
     pub(super) snapshot: Arc<Mutex<PeerSnapshot>>,
 }
 
-/// The sender's side of a mailbox.
+/// The sending side of a mailbox. Dropping it terminates the task.
 pub(super) struct OwnedMailbox(pub(super) Arc<Mailbox>);
 
 impl Drop for OwnedMailbox {
@@ -168,16 +170,16 @@ impl Drop for OwnedMailbox {
 }
 
 impl PeerHandle {
-    /// The peer dialled us.
+    /// Gives the task a connection that the peer opened.
     ///
     /// # Errors
-    /// The connection itself: too many wait already.
+    /// Returns the connection if too many already wait.
     pub fn connect(&self, stream: TcpStream) -> Result<(), TcpStream> {
         self.mailbox.0.put_connection(stream)
     }
 
-    /// Ends `session` for this reason, and goes on by the ordinary rules. A session that came up since
-    /// is left alone.
+    /// Ends `session` for this reason; the FSM then restarts by its ordinary rules. A later session
+    /// is not affected.
     pub fn end(&self, session: SessionId, close: Close) {
         self.mailbox.0.put(|orders| match &orders.end {
             Some((waiting, _)) if *waiting > session => {}
@@ -185,49 +187,49 @@ impl PeerHandle {
         });
     }
 
-    /// Ends the session for this reason, then the task.
+    /// Ends the session for this reason, and then the task.
     pub fn terminate(&self, close: Close) {
         self.mailbox.0.put(|orders| orders.terminate(close));
     }
 
-    /// The peer has another name.
+    /// Changes the peer's name.
     pub fn rename(&self, name: Arc<str>) {
         self.mailbox.0.put(|orders| orders.rename = Some(name));
     }
 
-    /// What an operator wants of the session: [`Command::Start`], `Stop` or `Restart`. It takes the
-    /// place of what the task has not yet looked at.
+    /// Sends an operator's command: [`Command::Start`], `Stop` or `Restart`. It replaces an earlier
+    /// one that the task has not taken yet.
     pub fn operate(&self, command: Command) {
         self.mailbox.0.put(|orders| orders.operator = Some(command));
     }
 
-    /// Tells the peer all of our routes of a family again.
+    /// Advertises all our routes of a family to the peer again.
     pub fn resend(&self, family: Family) {
         self.mailbox.0.put(|orders| orders.resend.insert(family));
     }
 
-    /// Asks the peer for its routes again (RFC 2918).
+    /// Requests the peer's routes of a family again (RFC 2918).
     pub fn request_refresh(&self, family: Family) {
         self.mailbox.0.put(|orders| orders.add_refresh(family));
     }
 
-    /// What BFD says of the path to the peer now.
+    /// Reports the state of the BFD session with the peer.
     pub fn set_bfd(&self, path: BfdPath) {
         self.mailbox.0.put(|orders| orders.bfd = Some(path));
     }
 
-    /// Dials now where only the retry timer is waited for.
+    /// Dials now if the FSM is only waiting for ConnectRetryTimer.
     pub fn dial(&self) {
         self.mailbox.0.put(|orders| orders.dial = true);
     }
 
-    /// The task's next turn panics.
+    /// Makes the task's next turn panic.
     #[cfg(test)]
     pub(super) fn inject_panic(&self) {
         self.mailbox.0.put(|orders| orders.panic = true);
     }
 
-    /// What keeps the peer from connecting to us, for people, until something else is said here.
+    /// Sets or clears the text that says what keeps the peer from connecting to us.
     pub fn set_fault(&self, now: Time, fault: Option<String>) {
         let error = |text| LastError { at: now, origin: Origin::Local, code: None, text };
         self.lock().fault = fault.map(error);
@@ -244,8 +246,8 @@ impl PeerHandle {
         PeerNumbers { state, since, stats, sent }
     }
 
-    /// When the task has something to do at the latest; `None`: it only waits for others. A task that
-    /// is well is never much later than that.
+    /// The task's earliest deadline; `None` if it only waits for events. A healthy task never runs
+    /// much later than that.
     pub fn next_deadline(&self) -> Option<Time> {
         self.lock().deadline
     }
@@ -269,7 +271,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn forwarding_counts_as_preserved_until_the_kernel_was_found_empty() {
+    fn forwarding_counts_as_preserved_until_the_kernel_is_found_empty() {
         let recovery = Recovery::begin();
         let preserved = |preserved| Restart::Recovering { preserved };
         assert_eq!(recovery.restart(), preserved(FamilySet::ALL));

@@ -1,8 +1,8 @@
-//! TCP MD5 keys of the listening sockets (RFC 2385): what they should be, and what the kernel took.
+//! TCP MD5 keys of the listening sockets (RFC 2385): the desired keys, and those in the kernel.
 //!
-//! The kernel keeps keys by prefix, the longest counts, in memory of the socket that
-//! `net.core.optmem_max` bounds. What the configuration wants is brought about in an order in which
-//! no address that has a key before and after is ever without one.
+//! The kernel looks keys up by longest prefix, and keeps them in socket memory that is limited by
+//! `net.core.optmem_max`. Changes are made in an order in which an address that has a key before
+//! and after is never without one in between.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -13,21 +13,23 @@ use bgp_proto::types::Prefix;
 
 use super::sockopt;
 
-/// Where the kernel says how much memory a socket's options may take.
+/// The sysctl that limits the memory of a socket's options.
 const OPTMEM_MAX: &str = "/proc/sys/net/core/optmem_max";
-/// What one key takes of it, roughly: the message names a value that is enough.
+/// Roughly what one key uses of it, rounded up: the message to the operator names a sufficient
+/// value.
 const OCTETS_PER_KEY: u64 = 192;
 
-/// Every neighbour (a host prefix) and range, with its key if it has one. Those without matter: no
-/// key may stand where one of them connects from.
+/// Every neighbour (as a host prefix) and range, with its key if it has one. Entries without a key
+/// matter as well: no key may cover their addresses.
 pub type KeyEntries = BTreeMap<Prefix, Option<AuthKey>>;
 
-/// A neighbour or range that cannot connect to us, because its key is not on every listening socket.
+/// A neighbour or range that cannot connect to us, because its key is not on every listening
+/// socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyFault {
     /// The neighbour's address, or the range.
     pub prefix: Prefix,
-    /// Why, and what helps.
+    /// The reason and the remedy, for the operator.
     pub text: String,
 }
 
@@ -35,14 +37,15 @@ pub struct KeyFault {
 #[derive(Default)]
 pub(super) struct Installed {
     keys: BTreeMap<Prefix, AuthKey>,
-    /// The memory and the number of keys with which it last fell short.
+    /// The memory limit and the number of keys for which it was last too small.
     shortage: Option<(u64, usize)>,
-    /// What the kernel refused last, and why.
+    /// The keys that the kernel last refused, and why.
     refused: Vec<(Prefix, io::Error)>,
 }
 
 impl Installed {
-    /// Brings the socket's keys to what the entries, all of its family, want.
+    /// Sets the socket's keys to those that the entries, all of its family, need. If the exact keys
+    /// do not fit the socket's memory, summarised ones are used instead.
     pub(super) fn apply(&mut self, socket: BorrowedFd<'_>, entries: &KeyEntries) {
         let exact = without_redundant(entries);
         let memory = optmem_max();
@@ -72,7 +75,11 @@ impl Installed {
             .collect()
     }
 
-    /// Sets what is missing or differs, then deletes what is not wanted. Returns what was refused.
+    /// Sets keys that are missing or differ, then deletes keys that are not wanted. Returns the
+    /// keys that the kernel refused.
+    ///
+    /// Setting comes before deleting so that no address loses its key for a moment. Only if the
+    /// socket's memory is exhausted are keys deleted first that the new key replaces.
     fn bring_to(
         &mut self,
         socket: BorrowedFd<'_>,
@@ -85,7 +92,7 @@ impl Installed {
             }
             let mut result = self.set(socket, *prefix, key);
             if result.as_ref().is_err_and(is_shortage) {
-                // What it stands for makes room for it.
+                // The longer prefixes that it replaces make room for it.
                 let narrower =
                     |held: &&Prefix| prefix.contains(**held) && !wanted.contains_key(held);
                 let narrower: Vec<Prefix> = self.keys.keys().filter(narrower).copied().collect();
@@ -123,7 +130,7 @@ impl Installed {
         Ok(())
     }
 
-    /// A key that the kernel does not let go of is tried again with the next change.
+    /// If the kernel does not delete a key, the next change tries again.
     fn delete(&mut self, socket: BorrowedFd<'_>, prefix: Prefix) {
         if sockopt::set_md5_key(socket, prefix, &[]).is_ok() {
             self.keys.remove(&prefix);
@@ -161,18 +168,18 @@ fn optmem_max() -> u64 {
     text.trim().parse().unwrap_or(0)
 }
 
-/// The prefixes that cover another one and are shorter, the longest first.
+/// The shorter prefixes that contain `prefix`, the longest first.
 fn ancestors(prefix: &Prefix) -> impl Iterator<Item = Prefix> + use<> {
     let prefix = *prefix;
     (0..prefix.len()).rev().map(move |len| Prefix::new(prefix.addr(), len))
 }
 
-/// What the kernel finds for a neighbour or range.
+/// The key that the kernel finds for a neighbour or range: that of the longest prefix.
 fn longest<'a, T>(keys: &'a BTreeMap<Prefix, T>, prefix: &Prefix) -> Option<&'a T> {
     keys.get(prefix).or_else(|| ancestors(prefix).find_map(|outer| keys.get(&outer)))
 }
 
-/// The keys, without those that a range around them says already.
+/// The keys, without those that equal the key of the range around them.
 fn without_redundant(entries: &KeyEntries) -> BTreeMap<Prefix, AuthKey> {
     let said = |prefix: &Prefix| ancestors(prefix).find_map(|outer| entries.get(&outer));
     let keyed = entries.iter().filter_map(|(prefix, key)| Some((prefix, key.as_ref()?)));
@@ -182,8 +189,8 @@ fn without_redundant(entries: &KeyEntries) -> BTreeMap<Prefix, AuthKey> {
         .collect()
 }
 
-/// The least keys that neighbours with equal passwords need: a prefix around them stands for all,
-/// where nobody else that we know is in it.
+/// The smallest set of keys for neighbours with equal passwords: one prefix around them represents
+/// them all if no other known neighbour or range is inside it.
 fn summarised(entries: &KeyEntries) -> BTreeMap<Prefix, AuthKey> {
     let has_range_around = |prefix: &Prefix| ancestors(prefix).any(|o| entries.contains_key(&o));
     let (inside, outside): (BTreeSet<&Prefix>, BTreeSet<&Prefix>) =
@@ -194,13 +201,14 @@ fn summarised(entries: &KeyEntries) -> BTreeMap<Prefix, AuthKey> {
         .into_iter()
         .map(|prefix| (*prefix, entries.get(prefix).and_then(Option::as_ref)))
         .collect();
-    // Those inside a range that is summarised with others are known, too: with the range's own key
-    // they are not among `keys`, and with another one theirs is longer.
+    // Entries inside a range need no separate treatment when that range is summarised with others:
+    // those with the range's key are not in `keys`, and the others have a longer prefix of their
+    // own.
     summarise(&outside, &mut keys);
     keys
 }
 
-/// Entries of which none covers another, in order of address.
+/// Summarises entries of which none contains another, in order of address.
 fn summarise(entries: &[(Prefix, Option<&AuthKey>)], keys: &mut BTreeMap<Prefix, AuthKey>) {
     let (Some((first, key)), Some((last, _))) = (entries.first(), entries.last()) else { return };
     if first.family() != last.family() {
@@ -222,7 +230,7 @@ fn summarise(entries: &[(Prefix, Option<&AuthKey>)], keys: &mut BTreeMap<Prefix,
     summarise(other, keys);
 }
 
-/// The longest prefix around two of one family.
+/// The longest prefix that contains two prefixes of one family.
 fn common(one: &Prefix, other: &Prefix) -> Prefix {
     let around = std::iter::once(*one).chain(ancestors(one)).find(|p| p.contains(*other));
     around.expect("the prefix of length 0 is around all of its family")

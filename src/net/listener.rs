@@ -1,8 +1,8 @@
-//! Listening sockets, and the directory that says whose connection an accepted one is.
+//! Listening sockets, and the directory that maps an accepted connection to its peer.
 //!
-//! Accepting never waits for anybody: a known peer's task gets the connection through its bounded
-//! queue, the rest of the world is closed at once with a reset, and running out of descriptors
-//! pauses accepting until there are some again.
+//! Accepting never waits for a peer: a known peer's task gets the connection through its bounded
+//! queue, connections from unknown addresses are reset at once, and when descriptors run out,
+//! accepting pauses until some are free.
 
 use std::collections::HashMap;
 use std::io;
@@ -26,7 +26,7 @@ use super::sockopt;
 use super::tally::Tally;
 use crate::supervise::{self, Ending};
 
-/// Connections that the kernel completes while we are busy.
+/// Connections that the kernel may complete before we accept them.
 const BACKLOG: i32 = 4096;
 /// Pause after accepting failed for want of descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
@@ -35,22 +35,22 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 #[derive(Debug, thiserror::Error)]
 #[error("cannot listen on {address}: {source}; {}", self.remedy())]
 pub struct Unbound {
-    /// Which.
+    /// The address.
     pub address: SocketAddr,
     source: io::Error,
-    /// Where the system lacks the address's family: the other one is listened on alike, so that
-    /// nobody misses this one.
+    /// The unspecified addresses of both families were requested, so that on a system with one
+    /// family this one is not missed.
     covered: bool,
 }
 
 impl Unbound {
-    /// Whether it may pass by itself: an address that is configured later, a family that the system
-    /// gets later. Everything else needs the operator.
+    /// Whether the problem may go away by itself: an address may be configured later, or a family
+    /// become available. Any other problem needs the operator.
     pub fn may_pass(&self) -> bool {
         self.source.kind() == io::ErrorKind::AddrNotAvailable || self.lacks_family()
     }
 
-    /// Whether it is no fault: "every address" was asked for, and the system has one family only.
+    /// Whether it is no fault: all addresses were requested, and the system has only one family.
     pub fn is_harmless(&self) -> bool {
         self.covered && self.lacks_family()
     }
@@ -81,38 +81,39 @@ impl Unbound {
 pub struct Accepted {
     /// The connection.
     pub stream: TcpStream,
-    /// From where.
+    /// The address that it comes from.
     pub from: IpAddr,
 }
 
 #[derive(Default)]
 struct Known {
     peers: HashMap<IpAddr, Neighbor>,
-    /// The longest first.
+    /// The longest prefix first.
     ranges: Vec<(Prefix, Arc<PeerConfig>)>,
 }
 
-/// A peer, and what its connections have to show.
+/// A peer, and the parameters that its connections must satisfy.
 #[derive(Clone)]
 struct Neighbor {
     peer: PeerHandle,
     config: Arc<PeerConfig>,
 }
 
-/// Who may connect: shared between the accepting tasks and the daemon that changes it.
+/// The peers and ranges that may connect. Clones share it: the accepting tasks, and the daemon that
+/// changes it.
 #[derive(Clone, Default)]
 pub struct Directory {
     known: Arc<RwLock<Known>>,
 }
 
 impl Directory {
-    /// The peer exists, at the address that its parameters name.
+    /// Adds a peer at the address in its parameters.
     pub fn insert(&self, config: &Arc<PeerConfig>, peer: PeerHandle) {
         let neighbor = Neighbor { peer, config: Arc::clone(config) };
         self.write(|known| known.peers.insert(config.address, neighbor));
     }
 
-    /// The peer at `address` was removed, unless another took its place.
+    /// Removes the peer at `address`, unless another has replaced it.
     pub fn remove(&self, address: IpAddr, id: bgp_proto::types::PeerId) {
         self.write(|known| {
             if known.peers.get(&address).is_some_and(|known| known.peer.id == id) {
@@ -121,7 +122,7 @@ impl Directory {
         });
     }
 
-    /// Connections from these ranges may become dynamic peers.
+    /// Replaces the ranges whose connections may become dynamic peers.
     pub fn set_ranges(&self, mut ranges: Vec<(Prefix, Arc<PeerConfig>)>) {
         ranges.sort_by_key(|(prefix, _)| std::cmp::Reverse(prefix.len()));
         self.write(|known| known.ranges = ranges);
@@ -136,7 +137,7 @@ impl Directory {
         self.known.read().unwrap_or_else(PoisonError::into_inner).peers.get(&address).cloned()
     }
 
-    /// What a connection from the range around `address` has to show.
+    /// The parameters of the longest range that contains `address`.
     fn range(&self, address: IpAddr) -> Option<Arc<PeerConfig>> {
         let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
         let range = known.ranges.iter().find(|(range, _)| range.contains_addr(address));
@@ -152,7 +153,7 @@ struct Bound {
     address: SocketAddr,
     socket: Arc<TcpListener>,
     keys: Installed,
-    /// Accepts; until there is one, connections wait in the kernel's queue.
+    /// The accepting task. Until it is spawned, connections wait in the kernel's queue.
     task: Option<tokio::task::JoinHandle<()>>,
 }
 
@@ -169,14 +170,15 @@ pub struct Listeners {
     dynamic: mpsc::Sender<Accepted>,
     keys: KeyEntries,
     tally: Tally,
-    /// Descriptors from this number on are not for connections of BGP.
+    /// Descriptor numbers from this one on are not used for BGP connections.
     descriptors_max: u64,
 }
 
 impl Listeners {
-    /// No socket yet. Connections that may become dynamic peers go to `dynamic`, without waiting. A
-    /// connection whose descriptor would be `descriptors_max` or above is closed at once: the system
-    /// gives out the lowest number that is free, so what is left is for operators and probes.
+    /// Without any socket yet. Connections that may become dynamic peers are sent to `dynamic`,
+    /// without waiting. A connection whose descriptor is `descriptors_max` or above is closed at
+    /// once: the kernel assigns the lowest free number, so this reserves the remaining descriptors
+    /// for operators and probes.
     pub fn new(
         directory: Directory,
         dynamic: mpsc::Sender<Accepted>,
@@ -188,23 +190,28 @@ impl Listeners {
     }
 
     /// Binds these addresses, with the keys that are set, and closes all others. Connections to new
-    /// ones wait until [`Listeners::accept`]. Addresses that may come later are returned; see
-    /// [`Listeners::listen_where_possible`] for what that means for others. Keys that the kernel does
-    /// not take are no error: [`Listeners::key_faults`].
+    /// ones wait until [`Listeners::accept`]. Returns the addresses that cannot be bound yet but
+    /// may become available; see [`Listeners::listen_where_possible`] for the sockets that this
+    /// keeps open. Keys that the kernel rejects are not an error; see [`Listeners::key_faults`].
     ///
     /// # Errors
-    /// One of them cannot be had, and not for now only: the sockets are as they were.
+    /// An address cannot be bound and will not become available by itself. The sockets are
+    /// unchanged.
     pub fn listen(&mut self, addresses: &[SocketAddr]) -> Result<Vec<Unbound>, Unbound> {
         self.exchange(addresses, Unbound::may_pass)
     }
 
-    /// As [`Listeners::listen`], whatever the reason: what can be had is bound, the rest returned.
-    /// Where an address of a family cannot be had, the sockets that the family has stay beside.
+    /// Like [`Listeners::listen`], but tolerates any reason: binds the addresses that can be bound
+    /// and returns the others. If an address of a family cannot be bound, existing sockets of that
+    /// family stay open.
     pub fn listen_where_possible(&mut self, addresses: &[SocketAddr]) -> Vec<Unbound> {
         self.exchange(addresses, |_| true).unwrap_or_else(|unbound| vec![unbound])
     }
 
-    /// Binds `addresses`; those that cannot be had, and that is `tolerated`, are returned.
+    /// Binds `addresses`. Returns those that cannot be bound if the reason is `tolerated`.
+    ///
+    /// New sockets are collected before anything is closed, so that an error leaves everything as
+    /// it was and no port is without a socket in between.
     fn exchange(
         &mut self,
         addresses: &[SocketAddr],
@@ -250,7 +257,7 @@ impl Listeners {
         Ok(missing)
     }
 
-    /// Connections are accepted from here on: everybody who may connect is in the directory.
+    /// Starts accepting. The directory must be complete by then: unknown addresses are reset.
     pub fn accept(&mut self) {
         for bound in self.bound.iter_mut().filter(|bound| bound.task.is_none()) {
             let socket = Arc::clone(&bound.socket);
@@ -261,8 +268,8 @@ impl Listeners {
         }
     }
 
-    /// Sets the TCP MD5 keys: those that stay are replaced in place, those that nobody wants go.
-    /// What the kernel refused before is tried again.
+    /// Sets the TCP MD5 keys: changed keys are replaced in place, keys that are not in `keys` are
+    /// deleted, and keys that the kernel rejected before are tried again.
     pub fn set_keys(&mut self, keys: KeyEntries) {
         self.keys = keys;
         for bound in &mut self.bound {
@@ -271,7 +278,7 @@ impl Listeners {
         }
     }
 
-    /// Who has a key that is not on every listening socket of its family.
+    /// The neighbours and ranges whose key is not on every listening socket of its family.
     pub fn key_faults(&self) -> Vec<KeyFault> {
         let mut faults: Vec<KeyFault> = Vec::new();
         for bound in &self.bound {
@@ -293,21 +300,23 @@ fn of_family(keys: &KeyEntries, address: SocketAddr) -> KeyEntries {
     entries.map(|(prefix, key)| (*prefix, key.clone())).collect()
 }
 
-/// Whether a socket at the one keeps the other from being bound although they differ: the port is the
-/// same, and one of them takes connections to every address.
+/// Whether a socket at one address keeps the other from being bound although they differ: the ports
+/// are equal and one of the addresses is unspecified.
 fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
     a.port() == b.port()
         && a.is_ipv4() == b.is_ipv4()
         && (a.ip().is_unspecified() || b.ip().is_unspecified())
 }
 
-/// Binds `address` beside sockets of ours that will be closed, so that at no time nobody listens.
+/// Binds `address` beside sockets of ours that will be closed, so that the port is never closed in
+/// between.
 fn bind(
     address: SocketAddr,
     keys: &KeyEntries,
     in_the_way: &[&TcpListener],
 ) -> io::Result<(TcpListener, Installed)> {
-    // Only for this moment. Whoever does not ask for sharing, as no speaker of BGP does, is refused.
+    // SO_REUSEPORT is set only while binding. A socket without it, like that of any other BGP
+    // speaker, still cannot bind the port.
     let share = |shared: bool| {
         in_the_way.iter().try_for_each(|socket| SockRef::from(*socket).set_reuse_port(shared))
     };
@@ -316,7 +325,8 @@ fn bind(
         let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
         socket.set_nonblocking(true)?;
         socket.set_reuse_address(true)?;
-        // A peer with GTSM must find 255 in our SYN-ACK, sent before we know whose connection it is.
+        // A peer with GTSM expects TTL 255 in our SYN-ACK, which the kernel sends before we know
+        // whose connection it is.
         if address.is_ipv6() {
             socket.set_only_v6(true)?;
             socket.set_unicast_hops_v6(255)?;
@@ -325,22 +335,22 @@ fn bind(
         }
         socket.set_reuse_port(!in_the_way.is_empty())?;
         socket.bind(&address.into())?;
-        // Before anybody can connect without one.
+        // Before `listen`, so that no connection can be established without its key.
         let mut installed = Installed::default();
         installed.apply(socket.as_fd(), &of_family(keys, address));
-        // Where there is no such option, peers that must show something are refused one by one.
+        // On a kernel without this option, each connection of a peer that needs the SYN is refused.
         let _ = sockopt::keep_syn(socket.as_fd());
         socket.listen(BACKLOG)?;
         socket.set_reuse_port(false)?;
         Ok((TcpListener::from_std(socket.into())?, installed))
     };
     let opened = share(true).and_then(|()| open());
-    // Also where it could not be bound: those that stay must not be open to sharing.
+    // Also if binding failed: the sockets that stay must not remain open to sharing.
     let unshared = share(false);
     opened.and_then(|opened| unshared.map(|()| opened))
 }
 
-/// One listening socket's way to the peers.
+/// Accepts connections on one listening socket and dispatches them to the peers.
 struct Door {
     directory: Directory,
     dynamic: mpsc::Sender<Accepted>,
@@ -380,8 +390,9 @@ impl Door {
         }
     }
 
-    /// Says what keeps us from accepting, once. Returns whether to pause: a connection that was closed
-    /// before it could be accepted is nothing, but what comes again at once stays for a while.
+    /// Logs once why connections cannot be accepted. Returns whether to pause: a single connection
+    /// that was closed before it was accepted is harmless, but an error that repeats at once
+    /// is likely to persist.
     fn say(&self, error: &io::Error, failures: u32) -> bool {
         let exhausted = is_exhaustion(error);
         if exhausted && failures == 1 || !exhausted && failures == 2 {
@@ -394,7 +405,7 @@ impl Door {
         exhausted || failures > 1
     }
 
-    /// Hands a connection to whom it belongs, or closes it.
+    /// Gives a connection to its peer, or to the daemon if it comes from a range, or closes it.
     fn admit(&mut self, stream: TcpStream, from: IpAddr) {
         let descriptor = u64::try_from(stream.as_raw_fd()).unwrap_or(u64::MAX);
         let refusal = if descriptor >= self.descriptors_max {
@@ -420,7 +431,7 @@ impl Door {
         };
         let (stream, why) = refusal;
         if !matches!(why, Refusal::QueueFull | Refusal::RangeBusy) {
-            // A reset costs us no TIME-WAIT.
+            // A reset leaves no socket in TIME-WAIT.
             let _ = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
         }
         self.tally.connection_refused(why);

@@ -1,6 +1,7 @@
-//! Commands to a peer's task: slots instead of a queue, so that no command is lost to others.
+//! Commands to a peer's task: one slot per kind instead of a queue, so that no command is lost
+//! because others fill it.
 //!
-//! Connections wait in a queue of their own, because anybody at the peer's address makes them.
+//! Connections wait in a separate queue, because anything at the peer's address can open them.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -13,46 +14,46 @@ use tokio::sync::Notify;
 /// Connections that may wait for a peer's task; one that finds the queue full is closed.
 pub(super) const CONNECTIONS_MAX: usize = 16;
 
-/// Orders and connections for one peer's task.
+/// Commands and connections for one peer's task.
 #[derive(Default)]
 pub(super) struct Mailbox {
     mail: Mutex<Mail>,
     arrived: Notify,
 }
 
-/// What has come since the task last looked.
+/// What has arrived since the task last took it.
 #[derive(Default)]
 pub(super) struct Mail {
     pub(super) connections: VecDeque<TcpStream>,
     pub(super) orders: Orders,
 }
 
-/// At most one order of each kind: a later one takes the place of an earlier one.
+/// At most one command of each kind: a later one replaces an earlier one.
 #[derive(Default)]
 pub(super) struct Orders {
-    /// The peer has another name.
+    /// Change the peer's name.
     pub(super) rename: Option<std::sync::Arc<str>>,
-    /// End this session, and no other.
+    /// End this session, and not a later one.
     pub(super) end: Option<(SessionId, Close)>,
-    /// What an operator wants of the session: [`Command::Start`], `Stop` or `Restart`.
+    /// An operator's command: [`Command::Start`], `Stop` or `Restart`.
     pub(super) operator: Option<Command>,
-    /// What BFD says of the path now.
+    /// The state of the BFD session with the peer.
     pub(super) bfd: Option<BfdPath>,
-    /// Ask the peer for these families again.
+    /// Request the peer's routes of these families again (RFC 2918).
     pub(super) refresh: FamilySet,
-    /// Tell the peer all of our routes of these families again.
+    /// Advertise all our routes of these families again.
     pub(super) resend: FamilySet,
     /// Dial without waiting for the retry timer.
     pub(super) dial: bool,
-    /// Fail, for a test.
+    /// Panic, for a test.
     #[cfg(test)]
     pub(super) panic: bool,
-    /// End the session, then the task. The first reason counts.
+    /// End the session, then the task. The first reason is kept.
     pub(super) terminate: Option<Close>,
 }
 
 impl Mailbox {
-    /// Leaves a connection; it comes back if too many wait already.
+    /// Queues a connection, or returns it if [`CONNECTIONS_MAX`] already wait.
     pub(super) fn put_connection(&self, stream: TcpStream) -> Result<(), TcpStream> {
         {
             let mut mail = self.lock();
@@ -65,7 +66,7 @@ impl Mailbox {
         Ok(())
     }
 
-    /// Leaves an order.
+    /// Sets a command, and wakes the task.
     pub(super) fn put(&self, write: impl FnOnce(&mut Orders)) {
         write(&mut self.lock().orders);
         self.arrived.notify_one();
@@ -76,12 +77,12 @@ impl Mailbox {
         std::mem::take(&mut *self.lock())
     }
 
-    /// Whether the task is to end.
+    /// Whether the task has been asked to end.
     pub(super) fn is_terminated(&self) -> bool {
         self.lock().orders.terminate.is_some()
     }
 
-    /// Resolves when something came since [`Mailbox::take`].
+    /// Resolves when something has arrived since [`Mailbox::take`].
     pub(super) async fn arrival(&self) {
         self.arrived.notified().await;
     }
@@ -92,12 +93,12 @@ impl Mailbox {
 }
 
 impl Orders {
-    /// Asks for the end. The first reason counts.
+    /// Asks the task to end. The first reason is kept.
     pub(super) fn terminate(&mut self, close: Close) {
         self.terminate.get_or_insert(close);
     }
 
-    /// Asks for one more family.
+    /// Adds a family to request again.
     pub(super) fn add_refresh(&mut self, family: Family) {
         self.refresh.insert(family);
     }

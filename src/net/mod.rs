@@ -1,9 +1,9 @@
-//! The TCP edge: listeners, one task per peer, flushing chunks, socket options.
+//! The TCP edge: listeners, one task per peer, writing from the update logs, socket options.
 //!
 //! A `PeerTask` (`peer`) owns one peer's `session::Peer` and its connections. It reads into
 //! a scratch buffer that all tasks of a thread share, sends route batches to the table within its
-//! credit, and writes what the group's log holds for it whenever TCP has room. Nothing is queued
-//! for a peer: its place in the log is a cursor.
+//! credit, and writes from the log of its update group whenever TCP has room. No updates are queued
+//! for a single peer: its position in the log is a cursor.
 
 mod admission;
 mod allowance;

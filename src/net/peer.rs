@@ -1,7 +1,7 @@
-//! One task per peer: the FSM, its connections, its timer, its place in the log.
+//! One task per peer: the FSM, its connections, its timer, its position in the update log.
 //!
-//! Split by noun: `connections` (octets in and out), `report` (what people see), `life` (the task's
-//! end by a panic, and its next start).
+//! Submodules: `connections` (octets in and out), `report` (snapshot and log lines), `life`
+//! (restarting the task after a panic).
 
 mod connections;
 mod life;
@@ -39,13 +39,14 @@ use super::stream::{Batch, HandOver, Stream};
 use super::tally::Tally;
 use crate::engine::{Handle, Permit};
 
-/// Octets of routes after which a batch goes to the table.
+/// Octets of routes after which a batch is sent to the table.
 const BATCH_MAX: usize = 512 * 1024;
-/// How long a task sleeps that waits for nothing but others.
+/// How long a task sleeps if it has no deadline.
 const NO_DEADLINE: Duration = Duration::from_secs(86_400);
-/// What a task may do before others of its thread, timers and sockets among them, are looked at.
+/// How much a task may do, in octets read, before it yields to other tasks, timers and sockets of
+/// its thread.
 const TURN_MAX: usize = 128 * 1024;
-/// What one wake-up counts at least, in octets read.
+/// The cost of one wake-up, in octets read.
 const WAKEUP_COST: usize = 2048;
 
 /// Starts a peer's task, which starts its session.
@@ -104,12 +105,12 @@ pub fn spawn_peer(
     };
     let mailbox = Arc::new(OwnedMailbox(mailbox));
     let handle = PeerHandle { id: task.id, mailbox, snapshot };
-    // By reference: an `async fn` that takes a value holds it twice.
+    // By reference: the future of an `async fn` that takes a value holds it twice.
     tokio::spawn(async move { task.live().await });
     handle
 }
 
-/// Wakes the peer's task when its log has something.
+/// Wakes the peer's task when the update log has data for it.
 struct NotifyWaker(Arc<Notify>);
 
 impl std::task::Wake for NotifyWaker {
@@ -133,15 +134,15 @@ struct PeerTask {
     tally: Tally,
     shutdown: AdminShutdown,
     seed: u64,
-    /// Over all connections.
+    /// The total of all connections.
     sent: Sent,
-    /// Of state machines that ended by a panic: counters never fall.
+    /// The counters of state machines that ended by a panic, so that no counter ever falls.
     stats_before: Stats,
     session: Peer,
     conns: [Option<Box<Conn>>; 3],
-    /// The peer dialled while connections from it are paced: looked at when its time comes.
+    /// A connection from the peer while its connections are paced: used when its time has come.
     early: Option<TcpStream>,
-    /// TCP takes no more on this slot.
+    /// TCP accepts no more octets on the connection in this slot.
     blocked: [bool; 3],
     dial: Option<Dial>,
     stream: Stream,
@@ -153,14 +154,14 @@ struct PeerTask {
     snapshot: Arc<Mutex<PeerSnapshot>>,
     closers: Closers,
     terminating: bool,
-    /// Of a dynamic peer.
+    /// When a dynamic peer without a connection is removed.
     grace: Grace,
-    /// Why there is no session, as it was last logged: said again only when it changes.
+    /// Why there is no session, as it was last logged; logged again only when it changes.
     said: Option<String>,
     allowance: Allowance,
-    /// Nothing is read until then: see [`Allowance`].
+    /// Until when reading is paused; see [`Allowance`].
     rests_until: Option<Time>,
-    /// What was done since others had their turn.
+    /// How much was done since the task last yielded; see [`TURN_MAX`].
     spent: usize,
     timer: Pin<Box<Sleep>>,
 }
@@ -177,7 +178,7 @@ enum Wakeup {
     Credit(Permit),
 }
 
-/// Whether a slot is left with octets that TCP would take.
+/// Whether a slot has octets left that TCP would accept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Drained {
     Done,
@@ -190,7 +191,7 @@ impl PeerTask {
         if !self.shutdown.is_set() {
             self.command(Command::Start);
         }
-        // What arrived between the end of the previous task and this one.
+        // Mail that arrived during the pause after a panic.
         self.on_mail();
         self.take_early();
         loop {
@@ -228,7 +229,8 @@ impl PeerTask {
         self.stream.table().clock().now()
     }
 
-    /// Reading comes before writing: the reason why a write fails may wait to be read.
+    /// Waits for the next event, the most urgent kind first. Reading precedes writing, because a
+    /// NOTIFICATION that explains why a write fails may be waiting to be read.
     async fn wait(&mut self) -> Wakeup {
         let reading = !self.stream.is_stalled() && self.rests_until.is_none();
         let [outgoing, incoming, reconnect] = &self.conns;
@@ -254,7 +256,7 @@ impl PeerTask {
 
     fn on_mail(&mut self) {
         let Mail { mut connections, orders } = self.mailbox.take();
-        // Of those that waited together the newest is the peer's last word.
+        // Of several waiting connections, only the newest is one that the peer still uses.
         if let Some(newest) = connections.pop_back() {
             self.early = Some(newest);
         }
@@ -295,7 +297,7 @@ impl PeerTask {
         }
     }
 
-    /// Tells the peer all of our routes of a family again, as if it had asked.
+    /// Advertises all our routes of a family again, as if the peer had sent a ROUTE-REFRESH.
     fn resend(&mut self, family: Family) {
         if self.session.negotiated().is_some_and(|n| n.families.contains(family)) {
             self.stream.batch.push_marker(family, RouteAction::RefreshRequest);
@@ -307,12 +309,14 @@ impl PeerTask {
         self.session.handle_command(self.now(), command);
     }
 
-    /// Whoever connects again and again in vain is kept waiting, with its newest connection, and not
-    /// refused: after a refusal many a speaker waits for minutes.
+    /// Uses a paced connection when its time has come. A peer that keeps connecting in vain is made
+    /// to wait with its newest connection instead of being refused: after a refusal, many speakers
+    /// wait for minutes.
     fn take_early(&mut self) {
         if self.early.is_some() {
-            // A session that has just ended still has its connection, and a NOTIFICATION for it: the
-            // new one must not take its slot before that is on its way.
+            // A session that has just ended still has its connection and a NOTIFICATION to send:
+            // the new connection must not take the slot before the actions for that are carried
+            // out.
             self.on_actions();
         }
         if self.early.is_some()
@@ -323,8 +327,8 @@ impl PeerTask {
         }
     }
 
-    /// A deadline came. The sockets are looked at first: octets that already wait are a sign of
-    /// life, and it is our delay if they were not read.
+    /// A deadline has passed. The sockets are read first: octets that already wait there prove that
+    /// the peer is alive, and that they were not read yet is our own delay.
     fn on_timer(&mut self) {
         if self.rests_until.is_some_and(|at| at <= self.now()) {
             self.rests_until = None;
@@ -338,7 +342,8 @@ impl PeerTask {
         let now = self.now();
         if self.stream.is_stalled() {
             Slot::ALL.into_iter().for_each(|slot| self.session.handle_alive(now, slot));
-            // The session may end all the same: for another one, or because the peer reads nothing.
+            // The session may end all the same: because another connection replaces it, or because
+            // the send hold timer expires. Routes that wait for credit must come before that end.
             let is_alone = self.conns.iter().flatten().count() < 2;
             let due = self.session.poll_timeout().filter(|(at, _)| *at <= now);
             if due.is_some_and(|(_, timer)| !is_alone || timer == "send hold") {
@@ -381,14 +386,14 @@ impl PeerTask {
         }
     }
 
-    /// Does what the FSM asked for.
+    /// Carries out the actions that the FSM requested.
     fn on_actions(&mut self) {
         let mut actions = Vec::new();
         while let Some(action) = self.session.poll_action() {
             actions.push(action);
         }
-        // The turn's routes came on one connection: where its session took another one's place, they
-        // are of the new one.
+        // All routes of the batch came on one connection. If its session replaced another one in
+        // this turn, they belong to the new session and must survive the end of the old one.
         let last_up = actions.iter().rposition(|action| matches!(action, Action::Up { .. }));
         for (at, action) in actions.into_iter().enumerate() {
             match action {
@@ -431,7 +436,7 @@ impl PeerTask {
         }
         self.readers = Some((slot, self.stream.up(told)));
         self.grace.keep_until(None);
-        // Readers of this event look at what was negotiated.
+        // Receivers of this event read the negotiated parameters from the snapshot.
         self.publish();
         let _ = self.events.send(PeerEvent::Up(self.id));
     }
@@ -440,13 +445,14 @@ impl PeerTask {
         let session = self.session.poll_timeout().map(|(at, _)| at);
         let early = self.early.as_ref().and_then(|_| self.session.paced_until(self.now()));
         let deadlines = [session, self.grace.ends(), early, self.rests_until];
-        // A passive peer without a connection has no deadline; its timer must not stay elapsed, because
-        // the task would do nothing but look at it.
+        // A passive peer without a connection has no deadline. Its timer must not stay elapsed, or
+        // the task would spin on it.
         let at = match deadlines.into_iter().flatten().min() {
             Some(at) => Instant::from_std(self.stream.table().clock().instant(at)),
             None => Instant::now() + NO_DEADLINE,
         };
-        // Lazily: a deadline that moved back costs one early wake-up instead of a reset per message.
+        // A deadline that moved later is left alone: one early wake-up is cheaper than resetting
+        // the timer for every message.
         if at < self.timer.deadline() || self.timer.is_elapsed() {
             self.timer.as_mut().reset(at);
         }
@@ -457,7 +463,8 @@ impl PeerTask {
         if idle && self.terminating {
             return true;
         }
-        // A dynamic peer that is held idle for its limits must not be forgotten before its time.
+        // A dynamic peer that is held idle because of a limit must not be removed, or its next
+        // connection would escape the idle time.
         if !idle || self.lifetime == Lifetime::Configured || self.session.state() == State::Idle {
             self.grace.end_solitude();
             return false;

@@ -1,4 +1,4 @@
-//! What the log says of connections that were closed at once: whoever opens them must not fill it.
+//! Log lines about refused connections, limited so that whoever opens them cannot fill the log.
 
 use std::fmt::Display;
 use std::net::IpAddr;
@@ -10,10 +10,10 @@ use tracing::warn;
 
 use super::Refusal;
 
-/// One line per this time about connections that are refused for the same reason.
+/// At most one line in this time about connections that are refused for the same reason.
 const INTERVAL: Duration = Duration::from_secs(60);
 
-/// Says each reason once in a while; the metrics count every one.
+/// Logs each reason at most once per [`INTERVAL`]; the metrics count every refusal.
 pub(crate) struct RefusalLog {
     epoch: Instant,
     of_reason: [LogLimit; Refusal::ALL.len()],
@@ -27,7 +27,7 @@ impl Default for RefusalLog {
 }
 
 impl RefusalLog {
-    /// A connection was refused; `text` is for people, behind "connection from … refused: ".
+    /// Logs that a connection was refused; `text` follows "connection from … refused: ".
     pub(crate) fn note(&mut self, from: IpAddr, why: Refusal, text: impl Display) {
         let now = Time::ZERO + self.epoch.elapsed();
         if let Some(more) = self.admit(why, now) {
@@ -35,7 +35,7 @@ impl RefusalLog {
         }
     }
 
-    /// Whether to say it now, and how many were not said since the last time.
+    /// `None` if no line is due; otherwise how many refusals were not logged since the last line.
     fn admit(&mut self, why: Refusal, now: Time) -> Option<u64> {
         self.of_reason.get_mut(why as usize)?.admit(now)
     }
@@ -46,7 +46,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_reason_is_said_once_a_minute_with_the_number_of_the_others() {
+    fn each_reason_is_logged_once_a_minute_with_the_number_left_out() {
         let mut log = RefusalLog::default();
         let at = |secs| Time::ZERO + Duration::from_secs(secs);
         assert_eq!(log.admit(Refusal::RangeFull, at(0)), Some(0));

@@ -1,8 +1,8 @@
-//! Socket options that no safe crate offers: TCP MD5, GTSM's minimum TTL, the SYN that a connection
-//! began with, late-binding ports.
+//! Socket options that no safe crate offers: TCP MD5, the minimum TTL for GTSM, the saved SYN of a
+//! connection, late binding of ports.
 //!
-//! The only `unsafe` code of the project. Every call's result is checked; the structures passed to
-//! the kernel are built here from scratch and their sizes are asserted at compile time.
+//! The only `unsafe` code of the project. The result of every call is checked; the structures
+//! passed to the kernel are built here from scratch and their sizes are asserted at compile time.
 #![allow(unsafe_code)]
 
 use std::io;
@@ -13,7 +13,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use bgp_proto::types::Prefix;
 use libc::{c_int, c_void, socklen_t};
 
-/// Longest TCP MD5 key that Linux takes.
+/// Longest TCP MD5 key that Linux accepts, in octets.
 const MD5_KEY_MAX: usize = libc::TCP_MD5SIG_MAXKEYLEN;
 const TCP_MD5SIG_FLAG_PREFIX: u8 = 1;
 
@@ -32,11 +32,12 @@ const _: () =
     assert!(size_of::<TcpMd5Sig>() == 216, "the kernel's struct tcp_md5sig is 216 octets");
 
 /// Sets (or, with an empty key, deletes) the TCP MD5 key for connections from `peers`
-/// (RFC 2385). On a listener it holds for new connections; on a dialling socket it must be set
+/// (RFC 2385). On a listener it applies to new connections; on a dialling socket it must be set
 /// before `connect`.
 ///
-/// Errors: a key longer than 80 octets; the kernel's own. Deleting a key that is not there is
-/// no error.
+/// # Errors
+/// The key is longer than 80 octets, or the kernel refuses it. Deleting a key that does not exist
+/// is not an error.
 pub(super) fn set_md5_key(socket: BorrowedFd<'_>, peers: Prefix, key: &[u8]) -> io::Result<()> {
     if key.len() > MD5_KEY_MAX {
         return Err(io::Error::new(
@@ -68,7 +69,8 @@ pub(super) fn set_md5_key(socket: BorrowedFd<'_>, peers: Prefix, key: &[u8]) -> 
     }
 }
 
-/// Drops received packets whose TTL or hop limit is below `min` (GTSM, RFC 5082 §3); 0 turns it off.
+/// Drops received packets whose TTL or hop limit is below `min` (GTSM, RFC 5082 §3); 0 turns it
+/// off.
 pub(super) fn set_min_ttl(socket: BorrowedFd<'_>, peer: IpAddr, min: u8) -> io::Result<()> {
     let value = c_int::from(min);
     match peer {
@@ -77,21 +79,21 @@ pub(super) fn set_min_ttl(socket: BorrowedFd<'_>, peer: IpAddr, min: u8) -> io::
     }
 }
 
-/// Lets connections that `listener` accepts tell the SYN that they began with (Linux 4.2).
+/// Makes the kernel keep the SYN of each connection to `listener` for [`take_syn`] (Linux 4.2).
 pub(super) fn keep_syn(listener: BorrowedFd<'_>) -> io::Result<()> {
     set(listener, libc::IPPROTO_TCP, libc::TCP_SAVE_SYN, &c_int::from(true))
 }
 
-/// Longest network and TCP header with all options and extensions that are kept.
+/// Room for the saved network and TCP headers, with all options and extension headers.
 const SYN_MAX: usize = 256;
 
-/// The network and TCP headers of the SYN that an accepted connection began with, once: the kernel
-/// forgets them. Empty where it has not kept them, as under SYN cookies.
+/// The network and TCP headers of an accepted connection's SYN. Works once: the kernel then frees
+/// them. Empty if the kernel has not kept them, as with SYN cookies.
 pub(super) fn take_syn(socket: BorrowedFd<'_>) -> io::Result<Vec<u8>> {
     let mut octets = [0u8; SYN_MAX];
     let mut len = socklen_t::try_from(SYN_MAX).expect("a few hundred octets");
-    // SAFETY: `octets` is a live buffer of `len` octets, which the kernel writes at most, and `len` a
-    // live integer. The descriptor is open for as long as it is borrowed.
+    // SAFETY: `octets` is a live buffer of `len` octets, which the kernel writes at most, and `len`
+    // a live integer. The descriptor is open for as long as it is borrowed.
     let result = unsafe {
         libc::getsockopt(
             socket.as_raw_fd(),
@@ -113,16 +115,16 @@ pub(super) fn set_bind_address_no_port(socket: BorrowedFd<'_>) -> io::Result<()>
     set(socket, libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT, &c_int::from(true))
 }
 
-/// Wakes the writer only while fewer than `octets` are waiting unsent in the kernel, so that what
-/// is not yet on the wire stays where newer state can overtake it.
+/// Reports the socket as writable only while fewer than `octets` are unsent in the kernel, so that
+/// routes not yet on the wire stay in the update log, where newer state can replace them.
 pub(super) fn set_not_sent_low_water(socket: BorrowedFd<'_>, octets: u32) -> io::Result<()> {
     set(socket, libc::IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT, &octets)
 }
 
 fn set<T>(socket: BorrowedFd<'_>, level: c_int, option: c_int, value: &T) -> io::Result<()> {
     let len = socklen_t::try_from(size_of::<T>()).expect("socket options are a few hundred octets");
-    // SAFETY: `value` is a live reference to `len` octets of a plain C structure or integer, and the
-    // kernel only reads them. The descriptor is open for as long as it is borrowed.
+    // SAFETY: `value` is a live reference to `len` octets of a plain C structure or integer, and
+    // the kernel only reads them. The descriptor is open for as long as it is borrowed.
     let result = unsafe {
         libc::setsockopt(
             socket.as_raw_fd(),
@@ -194,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn a_minimum_ttl_silences_a_peer_with_a_smaller_one() {
+    fn packets_below_the_minimum_ttl_are_dropped() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let mut near = dial(listener.local_addr().unwrap(), b"").unwrap();
         let (mut far, from) = listener.accept().unwrap();
@@ -209,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn an_accepted_connection_tells_its_syn_once() {
+    fn the_syn_of_an_accepted_connection_is_returned_once() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         keep_syn(listener.as_fd()).unwrap();
         let _near = dial(listener.local_addr().unwrap(), b"").unwrap();
@@ -220,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn the_other_options_are_taken() {
+    fn the_other_options_are_accepted() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         set_bind_address_no_port(listener.as_fd()).unwrap();
         set_not_sent_low_water(listener.as_fd(), 65_536).unwrap();

@@ -1,8 +1,8 @@
-//! What one peer tells the table, in order: sessions beginning, routes, sessions ending.
+//! The inputs of one peer to the table, in order: session up, routes, session down.
 //!
-//! What was read before the end of a session reaches the table before that end (RFC 4271 §8.2.2):
-//! where graceful restart keeps the peer's routes, it keeps those of the last message and not of some
-//! message before (RFC 4724 §4.2).
+//! Routes that were read before the end of a session reach the table before that end
+//! (RFC 4271 §8.2.2): if graceful restart retains the peer's routes, it retains the state after the
+//! last message and not after some earlier one (RFC 4724 §4.2).
 
 use std::future::Future;
 use std::pin::Pin;
@@ -21,27 +21,27 @@ type Acquire = Pin<Box<dyn Future<Output = Permit> + Send>>;
 /// Whether a batch waits for credit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum HandOver {
-    /// Without credit it waits, and nothing is read meanwhile.
+    /// Without credit it waits, and reading pauses meanwhile.
     WithinCredit,
-    /// The end of a session does not wait.
+    /// It does not wait, because the session is ending.
     AtOnce,
 }
 
-/// One peer's way to the table.
+/// One peer's sequence of inputs to the table.
 pub(super) struct Stream {
     peer: PeerId,
     table: Handle,
     credit: PeerCredit,
-    /// Routes of the present turn.
+    /// Routes of the current turn, not yet sent to the table.
     pub(super) batch: RouteBatch,
-    /// Routes that wait for credit; meanwhile nothing is read.
+    /// Routes that wait for credit; reading pauses meanwhile.
     stalled: Option<(RouteBatch, Acquire, Counted)>,
     session: Option<Session>,
-    /// The session before.
+    /// The previous session.
     last: Option<SessionId>,
 }
 
-/// The session that the table knows of.
+/// The session as the table knows it.
 struct Session {
     id: SessionId,
     negotiated: Arc<Negotiated>,
@@ -58,12 +58,12 @@ impl Stream {
         &self.table
     }
 
-    /// The established session.
+    /// The id of the established session, if there is one.
     pub(super) fn session(&self) -> Option<SessionId> {
         self.session.as_ref().map(|session| session.id)
     }
 
-    /// Whether an order about `session` still means something: it is up, or none came up since.
+    /// Whether a command about `session` still applies: it is up, or no other has come up since.
     pub(super) fn is_current(&self, session: SessionId) -> bool {
         self.session().or(self.last) == Some(session)
     }
@@ -73,7 +73,7 @@ impl Stream {
         self.stalled.is_some()
     }
 
-    /// Resolves with the credit that is waited for; never if none is.
+    /// Resolves when the waiting routes have credit; never if none wait.
     pub(super) async fn credit(&mut self) -> Permit {
         match &mut self.stalled {
             Some((_, acquire, _)) => acquire.await,
@@ -81,14 +81,14 @@ impl Stream {
         }
     }
 
-    /// The credit came.
+    /// Sends the waiting routes to the table with `permit`.
     pub(super) fn on_credit(&mut self, permit: Permit) {
         if let Some((batch, ..)) = self.stalled.take() {
             self.table.batch(self.peer, batch, permit);
         }
     }
 
-    /// Hands the turn's routes to the table, or keeps them until there is credit.
+    /// Sends the turn's routes to the table, or keeps them until there is credit.
     pub(super) fn hand_over(&mut self, how: HandOver) {
         if how == HandOver::AtOnce {
             self.catch_up();
@@ -112,7 +112,7 @@ impl Stream {
         }
     }
 
-    /// Hands over what waits for credit.
+    /// Sends the waiting routes to the table without waiting for credit.
     pub(super) fn catch_up(&mut self) {
         if let Some((batch, ..)) = self.stalled.take() {
             let permit = self.credit.overdraw(batch.size());
@@ -120,15 +120,16 @@ impl Stream {
         }
     }
 
-    /// A session is established; its readers come when the table gets to it.
+    /// A session is established. The table returns its readers once it has processed this.
     pub(super) fn up(&mut self, negotiated: Arc<Negotiated>) -> oneshot::Receiver<Vec<Reader>> {
         let id = self.table.new_session();
         self.session = Some(Session { id, negotiated: Arc::clone(&negotiated) });
         self.table.peer_up(self.peer, id, negotiated)
     }
 
-    /// The session is over. `batch` is its own, unless another session took its place in the same
-    /// turn. Without `keep` nothing of it is of use any more.
+    /// The session has ended. `batch` says whether the routes in hand are its own, or those of a
+    /// session that replaced it in the same turn. Without `keep`, pending routes of the ended
+    /// session are dropped, because the table removes all its routes.
     pub(super) fn down(&mut self, keep: Option<Keep>, batch: Batch) {
         if keep.is_some() {
             self.catch_up();
@@ -147,8 +148,9 @@ impl Stream {
         }
     }
 
-    /// The task that read has panicked: what it had in hand is not trusted. The session ends as one
-    /// whose TCP connection is lost. Returns whether there was one.
+    /// The peer's task has panicked: its unfinished batch is discarded, because it may be
+    /// inconsistent. The session ends like one whose TCP connection is lost. Returns whether there
+    /// was one.
     pub(super) fn abandon(&mut self) -> bool {
         self.batch = RouteBatch::default();
         let Some(session) = &self.session else { return false };
@@ -158,7 +160,7 @@ impl Stream {
     }
 }
 
-/// Whose routes are in the turn's batch when a session ends.
+/// The session whose routes are in the turn's batch when a session ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Batch {
     OfThisSession,

@@ -1,4 +1,4 @@
-//! What all sessions together did: why they ended, how long writing took, and whose connections were
+//! Counters over all sessions: why they ended, how long writing took, and why connections were
 //! refused.
 
 use std::sync::Arc;
@@ -14,10 +14,10 @@ use prometheus::{Histogram, HistogramOpts};
 use super::admission::Refusal;
 use crate::metric_names as names;
 
-/// Upper bounds in seconds. Writing never waits: what is slow is the machine.
+/// Upper bounds in seconds. Writing never waits for a peer, so a slow write means a slow machine.
 const BUCKETS: [f64; 8] = [0.000_02, 0.000_1, 0.000_5, 0.002_5, 0.01, 0.05, 0.25, 1.0];
 
-/// Why established sessions end, in the words of metrics. A bounded set, whatever peers send.
+/// Why established sessions end, as label values of metrics. A fixed set, whatever peers send.
 const REASONS: [&str; 21] = [
     "admin-shutdown",
     "admin-reset",
@@ -42,11 +42,11 @@ const REASONS: [&str; 21] = [
     "bfd-down",
 ];
 
-/// RFC 4271 §4.5: the code of Cease, and of the hold timer.
+/// NOTIFICATION error codes of RFC 4271 §4.5: Cease, and Hold Timer Expired.
 const CEASE: u8 = 6;
 const HOLD_TIMER: u8 = 4;
 
-/// The one map from the end of a session to its word.
+/// The only mapping from the end of a session to its label value.
 fn reason(close: &Close) -> &'static str {
     match close {
         Close::Shutdown { .. } => "admin-shutdown",
@@ -79,7 +79,7 @@ fn received(code: Code) -> &'static str {
     }
 }
 
-/// Counters of all sessions. Clones share them.
+/// Counters over all sessions. Clones share them.
 #[derive(Clone)]
 pub struct Tally {
     ends: Arc<[AtomicU64; REASONS.len()]>,
@@ -110,14 +110,14 @@ impl Tally {
         }
     }
 
-    /// A connection was refused before a peer's task saw it.
+    /// Counts a connection that was refused before a peer's task saw it.
     pub fn connection_refused(&self, why: Refusal) {
         if let Some(counter) = self.refusals.get(why as usize) {
             counter.fetch_add(1, Ordering::Relaxed);
         }
     }
 
-    /// Connections that were refused, by reason: every reason, those without any included.
+    /// Connections that were refused, by reason. Reasons with a count of zero are included.
     pub fn refusals(&self) -> Vec<(&'static str, u64)> {
         let counts = self.refusals.iter().map(|count| count.load(Ordering::Relaxed));
         Refusal::ALL.into_iter().map(Refusal::word).zip(counts).collect()
@@ -127,13 +127,13 @@ impl Tally {
         self.flush.observe(took.as_secs_f64());
     }
 
-    /// Established sessions that ended, by reason: every reason, those without any included.
+    /// Established sessions that ended, by reason. Reasons with a count of zero are included.
     pub fn ends(&self) -> Vec<(&'static str, u64)> {
         let counts = self.ends.iter().map(|count| count.load(Ordering::Relaxed));
         REASONS.into_iter().zip(counts).collect()
     }
 
-    /// The histogram as it is.
+    /// The histogram of the duration of writes.
     pub fn collect(&self) -> Vec<MetricFamily> {
         self.flush.collect()
     }
@@ -146,7 +146,7 @@ mod tests {
 
     use super::*;
 
-    /// Every reason that a session can end for has a counter, and another one than the others.
+    /// Every reason for which a session can end has a counter of its own.
     #[test]
     fn every_end_is_counted_under_its_own_reason() {
         let received = |code, subcode| Close::Received(Notification::new(Code { code, subcode }));

@@ -1,4 +1,4 @@
-//! What tests of this module share: an engine, a peer's task, and the octets of its neighbour.
+//! Shared by the tests of this module: an engine, a peer's task, and the messages of its neighbour.
 
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -21,13 +21,13 @@ use super::peer::spawn_peer;
 use super::tally::Tally;
 use crate::engine::{Clock, Engine, Event, Sink};
 
-/// Longest wait for what does not take long.
+/// Longest wait for a condition that normally holds soon.
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
-/// The neighbour.
+/// The neighbour's address.
 pub(super) const PEER: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
 pub(super) const ASN: Asn = Asn(64512);
 
-/// Takes what the table says nowhere.
+/// Discards the table's results.
 struct Nowhere;
 
 impl Sink for Nowhere {
@@ -42,13 +42,13 @@ pub(super) fn engine() -> Engine {
     Engine::start(Arc::new(config), 1, Clock::start(), Nowhere).unwrap()
 }
 
-/// An internal peer that only accepts.
+/// An internal peer that never dials.
 pub(super) fn config(address: IpAddr) -> PeerConfig {
     let identity = LocalIdentity { asn: ASN, router_id: RouterId(1) };
     PeerConfig { passive: PassiveMode::Passive, ..PeerConfig::new(address, ASN, &identity) }
 }
 
-/// Its task, which the table knows of; what it says.
+/// Starts a peer's task and adds the peer to the table. Returns its handle and its events.
 pub(super) fn spawn(
     engine: &Engine,
     number: u32,
@@ -75,7 +75,7 @@ pub(super) fn spawn(
     (spawn_peer(spec, engine.handle().clone(), events), heard)
 }
 
-/// Two ends of a connection over the loopback.
+/// Makes connections over the loopback, with both ends.
 pub(super) struct Wire {
     listener: std::net::TcpListener,
 }
@@ -85,20 +85,20 @@ impl Wire {
         Wire { listener: std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap() }
     }
 
-    /// A connection from `from`: the neighbour's end, and ours as it was accepted.
+    /// A connection from `from`: the neighbour's end, and our accepted end.
     pub(super) fn connect(&self, from: IpAddr) -> (std::net::TcpStream, TcpStream) {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP)).unwrap();
         socket.set_recv_buffer_size(16 << 10).unwrap();
         socket.bind(&SocketAddr::new(from, 0).into()).unwrap();
         socket.connect(&self.listener.local_addr().unwrap().into()).unwrap();
         let (ours, _) = self.listener.accept().unwrap();
-        // As routers do: a NOTIFICATION that waits for an acknowledgement is dropped by a reset.
+        // As routers do: otherwise a reset drops a NOTIFICATION that waits for an acknowledgement.
         socket.set_tcp_nodelay(true).unwrap();
         ours.set_nonblocking(true).unwrap();
         (socket.into(), TcpStream::from_std(ours).unwrap())
     }
 
-    /// A session that is up.
+    /// Establishes a session. Returns the neighbour's end.
     pub(super) async fn establish(&self, peer: &PeerHandle, hello: &[u8]) -> std::net::TcpStream {
         let (mut client, ours) = self.connect(PEER);
         peer.connect(ours).unwrap();
@@ -108,7 +108,7 @@ impl Wire {
     }
 }
 
-/// Waits until something is so.
+/// Waits until `condition` holds; panics with `what` after [`PATIENCE`].
 pub(super) async fn until(what: &'static str, mut condition: impl AsyncFnMut() -> bool) {
     let end = tokio::time::Instant::now() + PATIENCE;
     while !condition().await {
@@ -117,7 +117,7 @@ pub(super) async fn until(what: &'static str, mut condition: impl AsyncFnMut() -
     }
 }
 
-/// Whether graceful restart is announced, and with which N bit (RFC 8538).
+/// Whether the neighbour announces graceful restart, and with which N bit (RFC 8538).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Restarts {
     No,
@@ -125,7 +125,7 @@ pub(super) enum Restarts {
     WithN,
 }
 
-/// OPEN and KEEPALIVE of the neighbour.
+/// The neighbour's OPEN and first KEEPALIVE.
 pub(super) fn hello(hold_time_secs: u16, families: &[Family], restarts: Restarts) -> Vec<u8> {
     let pairs = || families.iter().map(|family| family.afi_safi());
     let restart = GracefulRestart {
@@ -150,7 +150,7 @@ pub(super) fn hello(hold_time_secs: u16, families: &[Family], restarts: Restarts
     out
 }
 
-/// The usual one: IPv4, hold time 90 s.
+/// [`hello`] for IPv4 only, with a hold time of 90 s.
 pub(super) fn ipv4_hello(restarts: Restarts) -> Vec<u8> {
     hello(90, &[Family::Ipv4], restarts)
 }
@@ -189,7 +189,7 @@ pub(super) fn withdrawal(prefix: &str) -> Vec<u8> {
     out
 }
 
-/// IPv4 paths in the table.
+/// The number of IPv4 paths in the table.
 pub(super) async fn paths(engine: &Engine) -> u32 {
     engine.handle().ask(|table, _| table.totals().paths[Family::Ipv4]).await.unwrap()
 }

@@ -20,7 +20,7 @@ fn shown(keys: &BTreeMap<Prefix, AuthKey>) -> Vec<String> {
 }
 
 #[test]
-fn a_range_says_the_key_of_those_in_it() {
+fn neighbours_inside_a_range_with_their_key_need_no_key_of_their_own() {
     let known = entries(&[
         ("10.0.0.0/16", "x"),
         ("10.0.0.1/32", "x"),
@@ -37,14 +37,14 @@ fn a_range_says_the_key_of_those_in_it() {
 }
 
 #[test]
-fn one_key_stands_for_neighbours_with_equal_passwords() {
+fn neighbours_with_equal_passwords_share_one_key() {
     let mut list: Vec<(String, &str)> =
         (1..=200).map(|n| (format!("10.0.1.{n}/32"), "x")).collect();
     list.extend((1..=100).map(|n| (format!("2001:db8::{n:x}/128"), "x")));
     let strings: Vec<(&str, &str)> = list.iter().map(|(p, k)| (p.as_str(), *k)).collect();
     let known = entries(&strings);
     assert_eq!(shown(&summarised(&known)), ["10.0.1.0/24 x", "2001:db8::/121 x"]);
-    // Somebody without a password, or with another one, is not covered.
+    // A neighbour without a password, or with another one, is not covered.
     let mut mixed = known.clone();
     mixed.extend(entries(&[("10.0.1.250/32", ""), ("10.0.2.0/24", "y")]));
     let keys = summarised(&mixed);
@@ -52,7 +52,7 @@ fn one_key_stands_for_neighbours_with_equal_passwords() {
     assert_eq!(longest(&keys, &"10.0.1.250/32".parse().unwrap()), None);
 }
 
-/// Small spaces, so that prefixes meet.
+/// A small address space, so that prefixes overlap.
 fn any_entries() -> impl Strategy<Value = KeyEntries> {
     let prefix = (any::<bool>(), 0u8..32, prop_oneof![Just(32u8), Just(32u8), 26u8..32]);
     let prefix = prefix.prop_map(|(v6, host, len)| match v6 {
@@ -67,15 +67,15 @@ fn any_entries() -> impl Strategy<Value = KeyEntries> {
 }
 
 proptest! {
-    /// Whoever is known finds the key that it wants, and no other, whichever way they are written.
+    /// Every known neighbour and range finds its own key and no other, exact or summarised.
     #[test]
-    fn everybody_finds_the_key_that_it_wants(known in any_entries()) {
+    fn every_neighbour_finds_its_own_key(known in any_entries()) {
         for keys in [without_redundant(&known), summarised(&known)] {
             for (prefix, wanted) in &known {
                 match wanted {
                     Some(wanted) => prop_assert_eq!(longest(&keys, prefix), Some(wanted)),
                     None => {
-                        // Inside a range with a password there is no way; configurations with that
+                        // Inside a range with a password this is impossible; such configurations
                         // are refused.
                         let around = ancestors(prefix).find_map(|outer| known.get(&outer));
                         if around.is_none_or(Option::is_none) && !around_has_key(&known, prefix) {
@@ -93,9 +93,9 @@ fn around_has_key(known: &KeyEntries, prefix: &Prefix) -> bool {
     ancestors(prefix).any(|outer| known.get(&outer).is_some_and(Option::is_some))
 }
 
-/// The kernel as it is; its bound is far away.
+/// Uses the real kernel; its limit is far away.
 #[test]
-fn keys_change_in_place_and_go_when_nobody_wants_them() {
+fn keys_are_replaced_in_place_and_deleted_when_unused() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let mut installed = Installed::default();
     let socket = listener.as_fd();
@@ -112,7 +112,7 @@ fn keys_change_in_place_and_go_when_nobody_wants_them() {
 }
 
 #[test]
-fn what_is_said_about_a_key_names_the_remedy() {
+fn the_message_about_a_key_names_the_remedy() {
     let prefix = "192.0.2.1/32".parse().unwrap();
     let of = |errno| explain(prefix, &io::Error::from_raw_os_error(errno), 1000).text;
     assert!(of(libc::ENOMEM).contains("net.core.optmem_max"), "{}", of(libc::ENOMEM));

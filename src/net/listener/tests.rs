@@ -8,16 +8,16 @@ use super::super::testing::{PATIENCE, config, engine, spawn};
 use super::*;
 use tokio::time::Instant;
 
-/// A listener of ours, and connections to it.
+/// A listener, and connections to it.
 struct Edge {
     listener: std::net::TcpListener,
     door: Door,
-    /// What was handed on as from a range.
+    /// Connections that were passed on as coming from a range.
     dynamic: mpsc::Receiver<Accepted>,
 }
 
 impl Edge {
-    /// `room`: for connections from ranges.
+    /// `room`: how many connections from ranges may wait.
     fn new(directory: &Directory, room: usize) -> Self {
         let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         sockopt::keep_syn(listener.as_fd()).unwrap();
@@ -26,7 +26,7 @@ impl Edge {
         Edge { listener, door, dynamic }
     }
 
-    /// A connection from an address of the loopback as far as the peer's queue; the other end.
+    /// Connects from a loopback address and admits the connection. Returns the client's end.
     fn connect(&mut self, from: IpAddr) -> std::net::TcpStream {
         self.connect_with(from, |_| {})
     }
@@ -57,8 +57,8 @@ fn read(mut client: &std::net::TcpStream, wait: Option<Duration>) -> std::io::Re
     client.read(&mut [0; 64])
 }
 
-/// The runtime has one thread, so a peer's task does not run before we wait: its connections stay
-/// in the queue, as those of a peer whose task is busy do.
+/// The runtime has one thread, so a peer's task does not run before we await: its connections stay
+/// in the queue, like those of a peer whose task is busy.
 #[tokio::test]
 async fn connections_that_wait_are_bounded_for_each_address() {
     let engine = engine();
@@ -84,20 +84,20 @@ async fn connections_that_wait_are_bounded_for_each_address() {
         assert_eq!(read(client, None).unwrap_err().kind(), ErrorKind::WouldBlock);
     }
     let neighbor = edge.connect(other);
-    assert_eq!(edge.refused(), 100, "another address has its own places");
+    assert_eq!(edge.refused(), 100, "another address has its own queue");
 
-    // The tasks run: the other peer says hello, and there is room for the first one again.
+    // The tasks run: the other peer gets our OPEN, and there is room for the first one again.
     let deadline = Instant::now() + PATIENCE;
     while !matches!(read(&neighbor, None), Ok(1..)) {
         assert!(Instant::now() < deadline, "no OPEN to the other peer");
         tokio::task::yield_now().await;
     }
     drop((waiting, edge.connect(flooding)));
-    assert_eq!(edge.refused(), 100, "taken, and not counted against it for ever");
+    assert_eq!(edge.refused(), 100, "connections that were taken no longer count");
     engine.stop();
 }
 
-/// A range cannot hold up accepting, however many connect from it.
+/// A range cannot hold up accepting, however many clients connect from it.
 #[tokio::test]
 async fn connections_from_ranges_that_wait_are_bounded() {
     let at = |host| IpAddr::from([127, 0, 1, host]);
@@ -113,17 +113,17 @@ async fn connections_from_ranges_that_wait_are_bounded() {
 }
 
 #[tokio::test]
-async fn strangers_are_reset() {
+async fn connections_from_unknown_addresses_are_reset() {
     let mut edge = Edge::new(&Directory::default(), 1);
     let client = edge.connect(Ipv4Addr::new(127, 0, 0, 9).into());
     let error = read(&client, Some(PATIENCE)).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::ConnectionReset, "no TIME-WAIT of ours");
+    assert_eq!(error.kind(), ErrorKind::ConnectionReset, "no TIME-WAIT on our side");
     assert_eq!(edge.refused_for(Refusal::Stranger), 1);
 }
 
-/// The kernel let these in: it had no key at the time, no minimum TTL, and no address to compare.
+/// The kernel accepts these: the socket has no key, no minimum TTL, and no address to compare.
 #[tokio::test]
-async fn what_a_peer_must_show_is_looked_at_by_us_too() {
+async fn password_ttl_and_address_are_checked_after_accepting_too() {
     let engine = engine();
     let peer_address: IpAddr = Ipv4Addr::new(127, 0, 0, 2).into();
     let range_address: IpAddr = Ipv4Addr::new(127, 0, 3, 7).into();
@@ -161,7 +161,7 @@ async fn what_a_peer_must_show_is_looked_at_by_us_too() {
             }
         }
     }
-    // Those who show it are let in.
+    // Connections that satisfy the checks are admitted.
     let directory = Directory::default();
     near.security.md5 = AuthKey::new("secret");
     directory.insert(&Arc::new(near), peer);
@@ -178,9 +178,9 @@ async fn what_a_peer_must_show_is_looked_at_by_us_too() {
     engine.stop();
 }
 
-/// While keys change, as by reloads, nobody gets in without one.
+/// While keys change, as on a reload, no connection is established without one.
 #[tokio::test]
-async fn at_no_moment_is_a_key_missing() {
+async fn changing_keys_never_leaves_a_moment_without_one() {
     let (dynamic, _accepted) = mpsc::channel(1);
     let mut listeners = Listeners::new(Directory::default(), dynamic, Tally::default(), u64::MAX);
     let keys = |password: &str| -> KeyEntries {
@@ -220,26 +220,27 @@ async fn at_no_moment_is_a_key_missing() {
     assert_eq!(completed, 0, "of {tries} unsigned handshakes");
 }
 
-/// An error that stays must not keep a processor core busy.
+/// A persistent error must not keep a processor core busy.
 #[test]
-fn errors_that_stay_are_waited_for() {
+fn accepting_pauses_after_persistent_errors() {
     let (dynamic, _accepted) = mpsc::channel(1);
     let door = Door::new(&Directory::default(), &dynamic, &Tally::default(), u64::MAX);
     let error = |code| io::Error::from_raw_os_error(code);
-    assert!(!door.say(&error(libc::ECONNABORTED), 1), "gone before it was accepted");
-    assert!(door.say(&error(libc::EACCES), 2), "again at once: it stays");
+    assert!(!door.say(&error(libc::ECONNABORTED), 1), "closed before it was accepted");
+    assert!(door.say(&error(libc::EACCES), 2), "repeated at once: it persists");
     assert!(door.say(&error(libc::EMFILE), 1));
 }
 
-/// Whether anybody listens on the loopback.
+/// Whether a socket is listening on the port of the loopback.
 fn is_reached(port: u16) -> bool {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP)).unwrap();
     socket.connect(&SocketAddr::from((Ipv4Addr::LOCALHOST, port)).into()).is_ok()
 }
 
-/// `bindMode` changes and the port does not: Linux refuses the one socket while the other is there.
+/// `bindMode` changes and the port does not: Linux refuses to bind the new socket while the old one
+/// exists.
 #[tokio::test]
-async fn between_every_address_and_one_the_port_stays_open() {
+async fn the_port_stays_open_between_all_addresses_and_one() {
     let (dynamic, _accepted) = mpsc::channel(1);
     let mut listeners = Listeners::new(Directory::default(), dynamic, Tally::default(), u64::MAX);
     let port = {
@@ -255,14 +256,14 @@ async fn between_every_address_and_one_the_port_stays_open() {
             listeners.bound.iter().map(|b| b.socket.local_addr().unwrap()).collect();
         assert_eq!(bound, [address]);
         assert!(is_reached(port));
-        // Another speaker is refused as ever.
+        // Another speaker still cannot bind the port.
         let intruder = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP)).unwrap();
         intruder.set_reuse_address(true).unwrap();
         assert_eq!(intruder.bind(&one.into()).unwrap_err().kind(), ErrorKind::AddrInUse);
-        // The accepting task of the socket before holds it until it is scheduled.
+        // The accepting task of the previous socket holds it until the task is scheduled again.
         tokio::task::yield_now().await;
     }
-    // Where the other cannot be had, the one that stays is not left open to sharing either.
+    // If the new address cannot be bound, the socket that stays is not left open to sharing either.
     let nowhere = SocketAddr::from((Ipv4Addr::new(192, 0, 2, 1), port));
     let missing = listeners.listen(&[nowhere]).unwrap();
     assert!(missing.len() == 1 && missing[0].may_pass() && !missing[0].is_harmless());
@@ -271,13 +272,13 @@ async fn between_every_address_and_one_the_port_stays_open() {
 }
 
 #[tokio::test]
-async fn an_address_that_cannot_be_had_leaves_the_others_alone() {
+async fn an_address_that_cannot_be_bound_leaves_the_others_alone() {
     let (dynamic, _accepted) = mpsc::channel(1);
     let mut listeners = Listeners::new(Directory::default(), dynamic, Tally::default(), u64::MAX);
     let taken = std::net::TcpListener::bind((std::net::Ipv6Addr::LOCALHOST, 0)).unwrap();
     let (v6, v4) = (taken.local_addr().unwrap(), SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
     assert!(listeners.listen(&[v4, v6]).is_err());
-    assert!(listeners.bound.is_empty(), "what does not pass by itself: all or nothing");
+    assert!(listeners.bound.is_empty(), "a permanent error: all or nothing");
     let missing = listeners.listen_where_possible(&[v4, v6]);
     let text = missing[0].to_string();
     assert!(text.starts_with(&format!("cannot listen on {v6}")), "{text}");
@@ -287,7 +288,7 @@ async fn an_address_that_cannot_be_had_leaves_the_others_alone() {
     drop(taken);
     assert!(listeners.listen_where_possible(&[v4, v6]).is_empty());
     assert_eq!(bound(&listeners), [v4, v6]);
-    // An address that comes later: the others of its family are listened on at once.
+    // An address that may appear later: the others of its family are bound at once.
     let nowhere = SocketAddr::from((Ipv4Addr::new(192, 0, 2, 1), 1790));
     let missing = listeners.listen(&[nowhere, v4, v6]).unwrap();
     assert!(missing.len() == 1 && missing[0].may_pass(), "{missing:?}");
@@ -296,9 +297,9 @@ async fn an_address_that_cannot_be_had_leaves_the_others_alone() {
     assert_eq!(bound(&listeners), [v6]);
 }
 
-/// The default is every address of both families; some systems have one.
+/// The default is all addresses of both families; some systems have only one family.
 #[test]
-fn a_family_that_the_system_lacks_is_missed_only_where_it_was_asked_for() {
+fn a_missing_family_is_a_fault_only_if_one_of_its_addresses_was_requested() {
     let unbound = |address: &str, errno: i32, covered| Unbound {
         address: address.parse().unwrap(),
         source: io::Error::from_raw_os_error(errno),
@@ -312,9 +313,9 @@ fn a_family_that_the_system_lacks_is_missed_only_where_it_was_asked_for() {
     assert!(!taken.may_pass() && !taken.is_harmless());
 }
 
-/// What is left of the descriptors is for operators and probes.
+/// The remaining descriptors are reserved for operators and probes.
 #[tokio::test]
-async fn a_connection_beyond_the_descriptors_of_bgp_is_reset() {
+async fn a_connection_beyond_the_descriptors_for_bgp_is_reset() {
     let (dynamic, mut accepted) = mpsc::channel(1);
     let directory = Directory::default();
     directory.set_ranges(vec![(

@@ -1,4 +1,4 @@
-//! A peer's connections: octets to the FSM, octets to TCP, and their ends.
+//! A peer's connections: octets to the FSM, octets to TCP, and closing.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -12,16 +12,16 @@ use crate::net::conn::{Conn, Flush, Read};
 use crate::net::dial;
 use crate::net::stream::HandOver;
 
-/// Octets that are read from a connection that has failed: more than the kernel holds by default.
+/// Most octets to read from a connection that has failed: more than the kernel buffers by default.
 const LAST_OCTETS_MAX: usize = 8 << 20;
 
-/// Where the FSM's next octets come from.
+/// The source of the FSM's next octets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Octets {
     FromSocket,
-    /// What a failed connection still holds.
+    /// The kernel's receive buffer of a connection that has failed.
     LastOfSocket,
-    /// What stopped at a full batch goes on without a further read.
+    /// Octets that were read before, and left because a batch was full.
     LeftOver,
 }
 
@@ -42,24 +42,25 @@ impl PeerTask {
             }
         };
         let (local, remote): (SocketAddr, SocketAddr) = (conn.local, conn.remote);
-        // An older connection in the slot is dropped by this, as the FSM expects.
+        // This drops an older connection in the slot, as the FSM expects.
         self.conns[slot.index()] = Some(conn);
         self.blocked[slot.index()] = false;
         self.session.set_restart(self.recovery.restart());
         self.session.handle_connected(self.now(), slot, local, remote);
     }
 
-    /// Reads once, and does what follows from it.
+    /// Reads once, and processes what was read.
     pub(super) fn read(&mut self, slot: Slot) {
         self.spent += self.consume(slot, Octets::FromSocket, HandOver::WithinCredit);
     }
 
-    /// Goes on with what an earlier read left for want of credit.
+    /// Continues with octets that an earlier read left for want of credit.
     pub(super) fn consume_left_over(&mut self, slot: Slot) {
         self.consume(slot, Octets::LeftOver, HandOver::WithinCredit);
     }
 
-    /// What was read and waits for credit is handed over without: the session is about to end.
+    /// Sends routes that wait for credit to the table without it, because the session is about to
+    /// end.
     pub(super) fn catch_up(&mut self) {
         if self.stream.is_stalled() {
             self.stream.catch_up();
@@ -69,7 +70,11 @@ impl PeerTask {
         }
     }
 
-    /// Feeds octets to the FSM until there are no more or credit is short. Returns how many were read.
+    /// Feeds octets to the FSM until there are no more or credit runs out. Returns how many were
+    /// read from the socket.
+    ///
+    /// The FSM stops within the octets when the batch is full; the rest stays with the connection,
+    /// and the loop continues with it once the table has taken the batch.
     fn consume(&mut self, slot: Slot, mut octets: Octets, how: HandOver) -> usize {
         let mut read = 0;
         loop {
@@ -84,7 +89,7 @@ impl PeerTask {
                 Octets::LeftOver => conn.reread(feed),
             };
             match outcome {
-                // The connection goes with it: the FSM asks for nothing about a closed connection.
+                // This drops the connection: the FSM requests no action for a closed one.
                 Read::Closed(text) => self.session.handle_closed(now, slot, &text),
                 Read::Blocked => self.conns[slot.index()] = Some(conn),
                 Read::Data(octets) => {
@@ -106,7 +111,7 @@ impl PeerTask {
         }
     }
 
-    /// Does what the FSM asked for, then writes what can be written.
+    /// Carries out the FSM's actions, then writes what can be written.
     pub(super) fn drain(&mut self) -> Drained {
         self.on_actions();
         let mut drained = Drained::Done;
@@ -115,7 +120,7 @@ impl PeerTask {
                 drained = Drained::More;
             }
         }
-        // Writing may have failed; the FSM has been informed.
+        // Writing may have failed, to which the FSM responds with further actions.
         self.on_actions();
         drained
     }
@@ -144,8 +149,9 @@ impl PeerTask {
         Drained::Done
     }
 
-    /// Writing failed. What the peer said before comes first: its NOTIFICATION may be among it, and a
-    /// router that closes with octets unread resets the connection right behind it.
+    /// Ends a connection on which writing failed. What the peer sent before is read first: it may
+    /// include a NOTIFICATION, which a router that closes with unread octets sends immediately
+    /// before the reset.
     fn end_failed(&mut self, slot: Slot, text: &str) {
         self.catch_up();
         let mut left = LAST_OCTETS_MAX;
@@ -163,13 +169,13 @@ impl PeerTask {
         }
     }
 
-    /// Ends a connection: its last control messages get a bounded time to leave.
+    /// Closes a connection. Its last control messages have a bounded time to be sent.
     pub(super) fn close(&mut self, slot: Slot, abort: bool) {
         let Some(mut conn) = self.conns[slot.index()].take() else { return };
         self.blocked[slot.index()] = false;
         conn.drop_updates();
         if abort {
-            // Nothing may block, and nothing that is queued is of use to the peer (RFC 9687 §3).
+            // Closing must not block, and queued octets are of no use to the peer (RFC 9687 §3).
             let _ = socket2::SockRef::from(&conn.stream).set_linger(Some(Duration::ZERO));
             return;
         }

@@ -1,7 +1,7 @@
 //! What happens when a peer's task panics: its session ends, and it starts again after a pause.
 //!
-//! A bug that one peer's octets reach must cost that peer's session, and neither leave its routes
-//! behind nor take anybody else down.
+//! A bug that one peer's octets can trigger must end that peer's session, must not leave its routes
+//! behind, and must not affect any other peer.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -16,10 +16,10 @@ use super::{NO_DEADLINE, PeerEvent, PeerTask};
 use crate::net::allowance::Allowance;
 use crate::net::closers::Closers;
 
-/// How long a peer whose task has panicked stays without a session: at first, and at most.
+/// How long a peer whose task has panicked stays without a session: the first time, and at most.
 const PAUSE_MIN: Duration = Duration::from_secs(1);
 const PAUSE_MAX: Duration = Duration::from_secs(60);
-/// A task that ran for so long starts over with the shortest pause.
+/// A task that ran for this long starts again with the shortest pause.
 const FORGIVEN_AFTER: Duration = Duration::from_secs(600);
 
 impl PeerTask {
@@ -43,8 +43,8 @@ impl PeerTask {
         let _ = self.events.send(PeerEvent::Ended(self.id));
     }
 
-    /// Ends what the panic left: without a NOTIFICATION, so that the peer keeps our routes over what is
-    /// a restart of ours (RFC 4724 §4.2).
+    /// Resets the state that the panic left. Connections close without a NOTIFICATION, so that the
+    /// peer keeps our routes, as for a restart of ours (RFC 4724 §4.2).
     fn bury(&mut self, pause: Duration) {
         self.conns = [None, None, None];
         self.blocked = [false; 3];
@@ -71,7 +71,8 @@ impl PeerTask {
         }
     }
 
-    /// Waits. Connections are taken and kept as ever, names too; everything else is over.
+    /// Waits for `pause`, or until the peer is removed. Mail that arrives meanwhile stays in the
+    /// mailbox for the next run of the task.
     async fn rest(&mut self, pause: Duration) -> Rest {
         let until = Instant::now() + pause;
         loop {
@@ -89,6 +90,6 @@ impl PeerTask {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Rest {
     Over,
-    /// The peer is to go.
+    /// The peer is being removed.
     CutShort,
 }

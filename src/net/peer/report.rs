@@ -1,4 +1,4 @@
-//! What people see of a peer: its snapshot, and the lines of the log.
+//! What operators see of a peer: its snapshot, and its log lines.
 
 use std::sync::PoisonError;
 
@@ -30,7 +30,7 @@ impl PeerTask {
         self.said = error;
     }
 
-    /// Steps towards a session for who looks closely, and for everybody why there is none.
+    /// Logs state changes at `debug`, and at `warn` why there is no session, when that has changed.
     fn log_attempt(&mut self, before: State) {
         let state = self.session.state();
         if state != before {
@@ -55,7 +55,7 @@ impl PeerTask {
         }
     }
 
-    /// Returns the state that was published before, and whether the last error is another.
+    /// Returns the state that was published before, and whether the last error has changed.
     fn publish_snapshot(&self) -> (State, bool) {
         let mut snapshot = self.snapshot.lock().unwrap_or_else(PoisonError::into_inner);
         let before = snapshot.state;

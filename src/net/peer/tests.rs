@@ -1,4 +1,4 @@
-//! A peer's task over real sockets, beside a real table.
+//! A peer's task with real sockets and a real table.
 
 use std::io::{Read, Write};
 use std::net::TcpStream as Client;
@@ -13,7 +13,7 @@ use super::*;
 use crate::net::mailbox::CONNECTIONS_MAX;
 use crate::net::testing::*;
 
-/// Routes of our own, from 32.0.0.0/24 or 2001:db8::/64 on.
+/// Originates local routes, from 32.0.0.0/24 or 2001:db8::/64 on.
 fn originate(table: &Handle, family: Family, count: u32) {
     for n in 0..count {
         let prefix = match family {
@@ -32,9 +32,9 @@ async fn is_down(peer: &PeerHandle) {
     until("the session is down", async || peer.state() != State::Established).await;
 }
 
-/// RFC 4271 §8.2.2, RFC 4724 §4.2: what is kept is what there was when the session ended.
+/// RFC 4271 §8.2.2, RFC 4724 §4.2: the retained routes are those at the end of the session.
 #[tokio::test]
-async fn what_came_before_the_end_counts_also_in_the_same_segment() {
+async fn updates_before_the_end_count_even_in_the_same_segment() {
     let engine = engine();
     let (peer, _events) = spawn(&engine, 1, config(PEER));
     let wire = Wire::new();
@@ -53,9 +53,9 @@ async fn what_came_before_the_end_counts_also_in_the_same_segment() {
     engine.stop();
 }
 
-/// A whole session in one segment.
+/// A complete session in one segment.
 #[tokio::test]
-async fn a_session_that_ends_as_it_begins_leaves_what_it_said() {
+async fn a_session_that_ends_as_it_begins_leaves_its_routes() {
     let engine = engine();
     for (restarts, left) in [(Restarts::WithN, 1), (Restarts::No, 0)] {
         let (peer, mut events) = spawn(&engine, 1, config(PEER));
@@ -73,14 +73,14 @@ async fn a_session_that_ends_as_it_begins_leaves_what_it_said() {
     engine.stop();
 }
 
-/// RFC 4724 §4.2: also where the table is busy and routes wait for credit.
+/// RFC 4724 §4.2: also if the table is busy and routes wait for credit.
 #[tokio::test]
-async fn routes_that_wait_for_credit_come_before_the_end_that_keeps_them() {
+async fn routes_that_wait_for_credit_precede_the_end_that_retains_them() {
     let engine = engine();
     let (peer, mut events) = spawn(&engine, 1, config(PEER));
     let mut client = Wire::new().establish(&peer, &ipv4_hello(Restarts::WithN)).await;
     assert_eq!(events.recv().await, Some(PeerEvent::Up(PeerId(1))));
-    // The table stands still: nothing gives credit back.
+    // The table is blocked: no credit is returned.
     let (go_on, wait) = std::sync::mpsc::channel::<()>();
     let table = engine.handle().clone();
     let asked = tokio::spawn(async move { table.ask(move |_, _| wait.recv().is_ok()).await });
@@ -89,7 +89,7 @@ async fn routes_that_wait_for_credit_come_before_the_end_that_keeps_them() {
         .flat_map(|n| announcement(&format!("20.{}.{}.0/24", n >> 8, n & 0xff)))
         .collect();
     let sender = std::thread::spawn(move || {
-        // The end comes before all of it is taken.
+        // The session ends before all of it is read.
         let _ = client.write_all(&routes);
         client
     });
@@ -112,10 +112,10 @@ async fn routes_that_wait_for_credit_come_before_the_end_that_keeps_them() {
     engine.stop();
 }
 
-/// RFC 4724 §4: without the N bit a NOTIFICATION ends the session without graceful restart. A router
-/// that closes while octets of ours are unread sends it and a reset right behind it.
+/// RFC 4724 §4: without the N bit a NOTIFICATION ends the session without graceful restart. A
+/// router that closes while octets of ours are unread sends it, immediately followed by a reset.
 #[tokio::test]
-async fn a_notification_is_heard_although_writing_fails_first() {
+async fn a_notification_is_read_although_writing_fails_first() {
     let engine = engine();
     let (peer, _events) = spawn(&engine, 1, config(PEER));
     originate(engine.handle(), Family::Ipv4, 60_000);
@@ -138,7 +138,7 @@ async fn a_notification_is_heard_although_writing_fails_first() {
 }
 
 #[tokio::test]
-async fn requests_of_strangers_do_nothing_to_the_session() {
+async fn stray_connections_do_not_affect_the_session() {
     let engine = engine();
     let (peer, mut events) = spawn(&engine, 1, config(PEER));
     let wire = Wire::new();
@@ -149,11 +149,11 @@ async fn requests_of_strangers_do_nothing_to_the_session() {
         stray.write_all(b"GET / HTTP/1.1\r\nHost: node\r\n\r\n").unwrap();
         peer.connect(ours).unwrap();
         if n <= 5 {
-            until("it is looked at", async || peer.snapshot().stats.stray_connections == n).await;
+            until("it is counted", async || peer.snapshot().stats.stray_connections == n).await;
         }
     }
     session.write_all(&announcement("10.1.0.0/16")).unwrap();
-    until("the session goes on", async || paths(&engine).await == 1).await;
+    until("the session continues", async || paths(&engine).await == 1).await;
     let after = peer.snapshot();
     assert_eq!((after.state, after.session), (before.state, before.session));
     assert_eq!(after.session_since, before.session_since);
@@ -163,7 +163,7 @@ async fn requests_of_strangers_do_nothing_to_the_session() {
     engine.stop();
 }
 
-/// Whoever connects in a loop gets no more descriptors than these.
+/// A client that connects in a loop uses no more descriptors than this.
 #[tokio::test]
 async fn connections_that_are_being_closed_are_few() {
     let mut closers = Closers::default();
@@ -181,9 +181,9 @@ async fn connections_that_are_being_closed_are_few() {
     assert!(began.elapsed() < Duration::from_secs(5), "their time is bounded");
 }
 
-/// An order to close is meant for one session, and reaches it whatever else waits.
+/// A command to end a session names that session, and arrives whatever else is waiting.
 #[tokio::test]
-async fn orders_to_close_name_their_session_and_are_not_lost() {
+async fn commands_to_end_name_their_session_and_are_not_lost() {
     let engine = engine();
     let (peer, _events) = spawn(&engine, 1, config(PEER));
     let wire = Wire::new();
@@ -208,7 +208,7 @@ async fn orders_to_close_name_their_session_and_are_not_lost() {
 }
 
 #[tokio::test]
-async fn an_order_that_comes_too_late_leaves_the_next_session_alone() {
+async fn a_late_command_to_end_leaves_the_next_session_alone() {
     let engine = engine();
     let (peer, _events) = spawn(&engine, 1, config(PEER));
     let wire = Wire::new();
@@ -221,7 +221,7 @@ async fn an_order_that_comes_too_late_leaves_the_next_session_alone() {
         tokio::task::yield_now().await;
     }
     assert_eq!((peer.state(), peer.snapshot().session), (State::Established, Some(second)));
-    // For limits it still counts where nobody came after it.
+    // Because of limits it still applies while no later session exists.
     drop(client);
     until("it is down again", async || peer.state() == State::Active).await;
     peer.end(second, Close::OutOfResources);
@@ -229,9 +229,9 @@ async fn an_order_that_comes_too_late_leaves_the_next_session_alone() {
     engine.stop();
 }
 
-/// The session ends in the table as one whose connection was lost, and another one comes up.
+/// In the table the session ends as if its connection were lost, and another session comes up.
 #[tokio::test]
-async fn a_panic_of_a_task_costs_its_session_and_nothing_else() {
+async fn a_panic_of_a_task_ends_its_session_and_nothing_else() {
     let engine = engine();
     let (peer, mut events) = spawn(&engine, 1, config(PEER));
     let wire = Wire::new();
@@ -251,12 +251,12 @@ async fn a_panic_of_a_task_costs_its_session_and_nothing_else() {
     assert!(snapshot.last_error.unwrap().text.contains("internal error"));
     assert_eq!(snapshot.stats.established_transitions, 1, "counters never fall");
 
-    // Who connects meanwhile waits; the session is back after the pause.
+    // A connection in the meantime waits; the session is back after the pause.
     let began = Instant::now();
     let _client = wire.establish(&peer, &ipv4_hello(Restarts::No)).await;
     assert!(began.elapsed() >= Duration::from_millis(500), "not at once");
     assert_eq!(peer.snapshot().stats.established_transitions, 2);
-    // The next pause is longer, and cut short by the peer's end.
+    // The next pause is longer, and ends early because the peer is removed.
     peer.inject_panic();
     assert_eq!(events.recv().await, Some(PeerEvent::Up(PeerId(1))));
     assert_eq!(events.recv().await, Some(PeerEvent::Down(PeerId(1))));
@@ -266,9 +266,9 @@ async fn a_panic_of_a_task_costs_its_session_and_nothing_else() {
     engine.stop();
 }
 
-/// With graceful restart they are kept, as over a restart of the peer's.
+/// With graceful restart they are retained, as for a restart of the peer.
 #[tokio::test]
-async fn a_panic_keeps_routes_as_a_lost_connection_does() {
+async fn a_panic_retains_routes_as_a_lost_connection_does() {
     let engine = engine();
     let (peer, mut events) = spawn(&engine, 1, config(PEER));
     let mut client = Wire::new().establish(&peer, &ipv4_hello(Restarts::WithoutN)).await;
@@ -282,7 +282,7 @@ async fn a_panic_keeps_routes_as_a_lost_connection_does() {
 }
 
 #[tokio::test]
-async fn the_last_handle_takes_the_peer_with_it() {
+async fn dropping_the_last_handle_removes_the_peer() {
     let engine = engine();
     let (peer, mut events) = spawn(&engine, 1, config(PEER));
     let other = peer.clone();
@@ -294,7 +294,7 @@ async fn the_last_handle_takes_the_peer_with_it() {
     engine.stop();
 }
 
-/// How long the neighbour heard nothing from us at most, in `time`.
+/// The longest time within `time` in which the neighbour received nothing from us.
 fn longest_silence(mut client: Client, time: Duration) -> (Client, Duration) {
     client.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
     let (began, mut heard, mut longest) =
@@ -313,7 +313,7 @@ fn longest_silence(mut client: Client, time: Duration) -> (Client, Duration) {
     (client, longest.max(heard.elapsed()))
 }
 
-/// One thread for everything: whoever does not give way stops all timers.
+/// With one thread for everything, a task that does not yield stops all timers.
 #[tokio::test]
 async fn a_flood_that_takes_no_credit_does_not_stop_the_timers_of_others() {
     let engine = engine();
@@ -326,7 +326,7 @@ async fn a_flood_that_takes_no_credit_does_not_stop_the_timers_of_others() {
     healthy.connect(ours).unwrap();
     client.write_all(&hello(3, &[Family::Ipv4], Restarts::No)).unwrap();
     until("it is up", async || healthy.state() == State::Established).await;
-    // Of a family that the session does not have.
+    // ROUTE-REFRESH for a family that was not negotiated.
     let refresh = [&[0xff; 16][..], &[0, 23, 5, 0, 2, 0, 1]].concat();
     let octets = [keepalive(), refresh].concat().repeat(8192);
     let stop = Arc::new(std::sync::atomic::AtomicBool::new(false));
@@ -355,7 +355,7 @@ async fn a_flood_that_takes_no_credit_does_not_stop_the_timers_of_others() {
     engine.stop();
 }
 
-/// Octets of UPDATEs by family, as the neighbour reads them.
+/// Octets of UPDATEs by family, as read by the neighbour.
 fn by_family(octets: &[u8]) -> [usize; 2] {
     let mut sizes = [0; 2];
     let mut rest = octets;
@@ -369,7 +369,7 @@ fn by_family(octets: &[u8]) -> [usize; 2] {
     sizes
 }
 
-/// A family that always has more does not keep the other one waiting for its end.
+/// A family that always has more to send does not keep the other one waiting.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn families_are_served_in_turn() {
     let engine = engine();
