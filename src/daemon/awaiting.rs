@@ -1,8 +1,8 @@
-//! Who still owes End-of-RIB (RFC 4724 §2), and what is known about each.
+//! Peers that still owe a session or End-of-RIB (RFC 4724 §2), and the terms for each.
 //!
-//! The start, the deferral of the first export and the handover all wait for peers to establish a
-//! session and to complete their routes. Until when they do is a rule of their own: each keeps its
-//! terms with the peer, and asks [`Awaiting::pending`] who is left.
+//! The start-up, the deferral of the first export and the handover all wait for peers to establish
+//! a session and to complete their routes. How long they wait is their own rule: each stores its
+//! terms with the peer, and asks [`Awaiting::pending`] which peers are left.
 
 use std::collections::BTreeMap;
 
@@ -17,7 +17,7 @@ pub(super) enum Owes {
     EndOfRib(FamilySet),
 }
 
-/// Peers that owe something, each with the terms on which it is waited for.
+/// Peers that owe something, each with the terms on which we wait for it.
 #[derive(Debug)]
 pub(super) struct Awaiting<Terms> {
     peers: BTreeMap<PeerId, (Owes, Terms)>,
@@ -30,28 +30,29 @@ impl<Terms> Default for Awaiting<Terms> {
 }
 
 impl<Terms> Awaiting<Terms> {
-    /// A peer is to establish its session.
+    /// Waits for a peer to establish its session.
     pub(super) fn expect(&mut self, peer: PeerId, terms: Terms) {
         self.peers.insert(peer, (Owes::Session, terms));
     }
 
-    /// A peer whose session is up is to complete these families.
+    /// Waits for a peer whose session is up to complete these families.
     pub(super) fn expect_routes(&mut self, peer: PeerId, families: FamilySet, terms: Terms) {
         self.peers.insert(peer, (Owes::EndOfRib(families), terms));
     }
 
-    /// A session came up with these families. Returns the peer's terms; `None`: nobody waits for it.
+    /// A session came up with these families. Returns the peer's terms, or `None` if we do not wait
+    /// for it.
     pub(super) fn handle_up(&mut self, peer: PeerId, families: FamilySet) -> Option<&mut Terms> {
         self.owe(peer, Owes::EndOfRib(families))
     }
 
-    /// A session went down before everything was sent: all of it is owed again, by the next session.
-    /// Returns the peer's terms; `None`: nobody waits for it.
+    /// A session went down before it was complete: the next session owes everything again. Returns
+    /// the peer's terms, or `None` if we do not wait for it.
     pub(super) fn handle_down(&mut self, peer: PeerId) -> Option<&mut Terms> {
         self.owe(peer, Owes::Session)
     }
 
-    /// The routes of a family are complete. Whoever owes no further family is not waited for any more.
+    /// A peer's routes of a family are complete. A peer that owes no further family is dropped.
     pub(super) fn handle_end_of_rib(&mut self, peer: PeerId, family: Family) {
         if let Some((Owes::EndOfRib(families), _)) = self.peers.get_mut(&peer) {
             families.remove(family);
@@ -61,22 +62,22 @@ impl<Terms> Awaiting<Terms> {
         }
     }
 
-    /// A peer owes nothing any more. Whether it did.
+    /// Stops waiting for a peer. Returns whether it owed something.
     pub(super) fn forget(&mut self, peer: PeerId) -> bool {
         self.peers.remove(&peer).is_some()
     }
 
-    /// Keeps those that are to be waited for further.
+    /// Keeps the peers for which `is_awaited` returns true.
     pub(super) fn retain(&mut self, mut is_awaited: impl FnMut(Owes, &Terms) -> bool) {
         self.peers.retain(|_, (owes, terms)| is_awaited(*owes, terms));
     }
 
-    /// Who owes what, and on which terms.
+    /// The peers that owe something, what they owe, and their terms.
     pub(super) fn pending(&self) -> impl Iterator<Item = (PeerId, Owes, &Terms)> {
         self.peers.iter().map(|(peer, (owes, terms))| (*peer, *owes, terms))
     }
 
-    /// The peers without a session.
+    /// The peers that owe a session.
     pub(super) fn without_session(&mut self) -> impl Iterator<Item = (PeerId, &mut Terms)> {
         let peers = self.peers.iter_mut();
         peers
@@ -84,12 +85,12 @@ impl<Terms> Awaiting<Terms> {
             .map(|(peer, (_, terms))| (*peer, terms))
     }
 
-    /// Whether any of them has no session.
+    /// Whether any peer owes a session.
     pub(super) fn lacks_session(&self) -> bool {
         self.peers.values().any(|(owes, _)| *owes == Owes::Session)
     }
 
-    /// What a peer owes.
+    /// What a peer owes; `None` if nothing.
     pub(super) fn owes(&self, peer: PeerId) -> Option<Owes> {
         self.peers.get(&peer).map(|(owes, _)| *owes)
     }
@@ -131,7 +132,7 @@ mod tests {
         awaiting.handle_end_of_rib(ONE, Family::Ipv6);
         assert_eq!(awaiting.owes(ONE), Some(Owes::EndOfRib(V4)));
         awaiting.handle_end_of_rib(ONE, Family::Ipv6);
-        assert_eq!(awaiting.owes(ONE), Some(Owes::EndOfRib(V4)), "the same once more");
+        assert_eq!(awaiting.owes(ONE), Some(Owes::EndOfRib(V4)), "a repeated End-of-RIB");
         awaiting.handle_end_of_rib(ONE, Family::Ipv4);
         assert!(awaiting.is_empty());
     }
@@ -144,13 +145,13 @@ mod tests {
         *awaiting.handle_down(ONE).unwrap() = 3;
         assert_eq!(pending(&awaiting), [(1, Owes::Session, 3)]);
         awaiting.handle_end_of_rib(ONE, Family::Ipv6);
-        assert_eq!(pending(&awaiting), [(1, Owes::Session, 3)], "of the session before");
+        assert_eq!(pending(&awaiting), [(1, Owes::Session, 3)], "from the previous session");
         awaiting.handle_up(ONE, FamilySet::ALL);
         assert_eq!(pending(&awaiting), [(1, Owes::EndOfRib(FamilySet::ALL), 3)]);
     }
 
     #[test]
-    fn whoever_is_not_expected_is_not_waited_for() {
+    fn an_unexpected_peer_is_not_waited_for() {
         let mut awaiting = Awaiting::<u8>::default();
         assert_eq!(awaiting.handle_up(ONE, V4), None);
         assert_eq!(awaiting.handle_down(ONE), None);
@@ -160,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn peers_are_told_apart_by_what_they_owe() {
+    fn peers_are_distinguished_by_what_they_owe() {
         let mut awaiting = Awaiting::default();
         awaiting.expect(ONE, 1);
         awaiting.expect_routes(TWO, V4, 2);

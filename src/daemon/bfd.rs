@@ -1,12 +1,13 @@
-//! BFD beside BGP: which sessions there are, and what follows when one fails (RFC 5882 §10.2).
+//! BFD for BGP: which BFD sessions exist, and the consequences when one fails (RFC 5882 §10.2).
 //!
-//! A BFD session that fails ends the BGP session beside it at once (Cease 6/10, RFC 9384), and the
-//! neighbour's routes go with it. One that was taken down on purpose (AdminDown), or that never
-//! came up, ends nothing: BGP's own timers hold then.
+//! A BFD session that fails ends the BGP session with the same neighbour at once (Cease 6/10,
+//! RFC 9384), and the neighbour's routes are withdrawn. A BFD session that was taken down
+//! deliberately (AdminDown), or that never came up, ends nothing; BGP's own timers still apply.
 //!
-//! While routes are kept for a neighbour's restart (RFC 4724), its C bit decides (RFC 5882 §4.3.2): with
-//! it, BFD does not share the fate of the control plane that restarts, so a failure is one of forwarding
-//! and the routes go; without it, the failure is the restart itself and they stay.
+//! While routes are retained for a neighbour's restart (RFC 4724), the neighbour's C bit decides
+//! (RFC 5882 §4.3.2): if it is set, BFD does not share fate with the control plane that restarts,
+//! so a failure means that forwarding has failed, and the routes are removed; if it is clear, the
+//! failure is a result of the restart, and they stay.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -21,22 +22,22 @@ use super::registry::{Record, Registry};
 use crate::bfd::{Bfd, Handle, Hops, Status, Target, Wanted};
 use crate::config::{BfdHops, BfdSettings};
 
-/// What follows from a BFD session that failed.
+/// The consequence of a BFD session that failed.
 #[derive(Debug)]
 pub(super) enum Consequence {
-    /// The BGP session ends.
+    /// End the BGP session.
     End(SessionId, Close),
-    /// There is none, and what is kept for the neighbour's restart goes.
+    /// There is no BGP session: remove the routes that are retained for the neighbour's restart.
     ForwardingLost,
 }
 
-/// What the daemon holds of BFD.
+/// Keeps BFD sessions in step with the peers.
 pub(super) struct Coupling {
     bfd: Bfd,
     handle: Handle,
     wanted: BTreeMap<PeerId, Wanted>,
     statuses: Statuses,
-    /// Of the registry, when it was last looked at.
+    /// The registry's revision when it was last read.
     revision: Option<u64>,
 }
 
@@ -60,7 +61,7 @@ impl Coupling {
         self.statuses.clone()
     }
 
-    /// Makes the sessions those that the peers in the registry want.
+    /// Adds, changes and removes sessions to match the peers in the registry.
     pub(super) fn follow(&mut self, registry: &Registry) {
         let revision = Some(registry.revision());
         if std::mem::replace(&mut self.revision, revision) == revision {
@@ -82,7 +83,7 @@ impl Coupling {
         }
     }
 
-    /// Takes what changed. Returns what follows from the sessions that failed.
+    /// Takes the changed statuses. Returns the consequences of the sessions that failed.
     pub(super) fn take_failures(&mut self, registry: &Registry) -> Vec<(Arc<Record>, Consequence)> {
         let mut failed = Vec::new();
         for (peer, status) in self.handle.take_changes() {
@@ -95,7 +96,8 @@ impl Coupling {
                     BfdState::AdminDown | BfdState::Down | BfdState::Init => BfdPath::Down,
                 });
             }
-            // The first status of a session that others had before counts their failures too.
+            // A session may be shared: the first status that one peer receives includes failures
+            // from before, which do not concern it.
             let has_failed = before.is_some_and(|before| status.failures > before.failures);
             let session = record.handle.snapshot().session;
             let consequence = has_failed.then(|| consequence(&status, session)).flatten();
@@ -105,7 +107,7 @@ impl Coupling {
         failed
     }
 
-    /// Says AdminDown to every neighbour and ends the thread.
+    /// Sends AdminDown to every neighbour and ends the thread.
     pub(super) fn stop(self) {
         self.bfd.stop();
     }
@@ -125,7 +127,7 @@ fn wanted(record: &Record, BfdSettings { session, hops, mode: _ }: &BfdSettings)
     Wanted { target, config: session.clone() }
 }
 
-/// Why the session last left Up, in the words of RFC 5880 where it has some.
+/// Why the session last left Up, in the terms of RFC 5880 §4.1 where it defines one.
 pub(super) fn reason(status: &Status) -> &'static str {
     match status.last_down.map(|down| down.cause) {
         Some(Cause::DetectionTimeExpired) => "control detection time expired",
@@ -185,7 +187,7 @@ mod tests {
 
     /// RFC 5882 §4.3.2.
     #[test]
-    fn the_c_bit_decides_about_routes_that_are_kept() {
+    fn the_c_bit_decides_about_retained_routes() {
         let status = |control_plane_independent| Status {
             state: BfdState::Down,
             since: Time::ZERO,

@@ -1,4 +1,4 @@
-//! What is known of each peer's BFD session.
+//! The latest status of each peer's BFD session, for the views.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -7,7 +7,7 @@ use bgp_proto::types::PeerId;
 
 use crate::bfd::Status;
 
-/// The latest status of each peer's BFD session.
+/// The latest status of each peer's BFD session. Clones share them.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Statuses(Arc<RwLock<BTreeMap<PeerId, Status>>>);
 
@@ -16,7 +16,7 @@ impl Statuses {
         self.0.read().unwrap_or_else(PoisonError::into_inner).get(&peer).copied()
     }
 
-    /// Returns the status before.
+    /// Returns the previous status.
     pub(super) fn set(&self, peer: PeerId, status: Option<Status>) -> Option<Status> {
         let mut statuses = self.0.write().unwrap_or_else(PoisonError::into_inner);
         match status {

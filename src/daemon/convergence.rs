@@ -1,5 +1,5 @@
-//! What waits for peers to establish sessions and to complete their routes: each of the three waits
-//! hears of the same events, and ends by a rule of its own.
+//! The three waits for peers to establish sessions and to complete their routes: each receives the
+//! same events, and ends by its own rule.
 
 use bgp_proto::session::Negotiated;
 use bgp_proto::types::{Family, FamilySet, PeerId, Time};
@@ -11,17 +11,16 @@ use super::startup::{EndOfRib, Startup};
 /// The waits that are under way.
 #[derive(Debug, Default)]
 pub(super) struct Convergence {
-    /// Neighbours that leave once others carry their routes.
+    /// Neighbours whose sessions close once other sessions carry their routes.
     pub(super) handover: Handover,
-    /// While the kernel's routes of an earlier run are kept.
+    /// Present while kernel routes of an earlier run are kept.
     pub(super) startup: Option<Startup>,
-    /// While nothing is advertised.
+    /// Present while advertisements are deferred.
     pub(super) deferral: Option<Deferral>,
 }
 
 impl Convergence {
-    /// A session came up with these families; `negotiated` is what it negotiated, unless it has
-    /// ended meanwhile.
+    /// A session came up with these families; `negotiated` is `None` if it has ended meanwhile.
     pub(super) fn handle_up(
         &mut self,
         now: Time,
@@ -60,7 +59,7 @@ impl Convergence {
         }
     }
 
-    /// The routes of a family are complete.
+    /// A peer's routes of a family are complete.
     pub(super) fn handle_end_of_rib(&mut self, peer: PeerId, family: Family) {
         self.handover.handle_end_of_rib(peer, family);
         if let Some(startup) = &mut self.startup {

@@ -1,8 +1,8 @@
 //! When routes may be advertised after a start (RFC 4724 §4.1).
 //!
-//! Peers that know graceful restart may still hold what an earlier run advertised, and drop with our
-//! End-of-RIB what we did not advertise again. So nothing is advertised before those peers have
-//! sent their routes, for as long as they can be expected to.
+//! Peers that support graceful restart may still hold the routes that an earlier run advertised,
+//! and on our End-of-RIB drop those that were not advertised again. So nothing is advertised until
+//! these peers have sent their routes, or can no longer be expected to.
 
 use std::time::Duration;
 
@@ -13,36 +13,37 @@ use super::awaiting::{Awaiting, Owes};
 use super::startup::{Lookups, Progress};
 use crate::config::Config;
 
-/// How long sessions are waited for. Short: the routes of our own wait with the others.
+/// How long to wait for sessions. Short, because our own routes are deferred too.
 const CONNECT_GRACE: Duration = Duration::from_secs(10);
-/// The same where an earlier run has advertised routes, which its neighbours still hold: what waits
-/// are changes only, and a neighbour that restarts at the same time is not left out.
+/// The same after an earlier run, whose routes neighbours still hold: the deferral delays only
+/// changes, and includes a neighbour that restarts at the same time.
 const RESTART_GRACE: Duration = Duration::from_secs(20);
-/// A peer whose TCP takes connections is slow, and not down, until it took none for this long.
+/// A peer that accepts TCP connections counts as slow, not down, for this long after the last one.
 const SLOW_MAX: Duration = Duration::from_secs(30);
-/// How often it is looked which peers take connections.
+/// How often to check which peers accept connections.
 const SLOW_INTERVAL: Duration = Duration::from_secs(2);
-/// Peers of a range are waited for until none came for this long.
+/// We stop waiting for dynamic peers when none has come up for this long.
 const RANGE_QUIET: Duration = Duration::from_secs(3);
-/// How long End-of-RIB is waited for in all (Selection_Deferral_Timer).
+/// How long to wait for End-of-RIB in all (Selection_Deferral_Timer, RFC 4724 §4.1).
 const DEFERRAL: Duration = Duration::from_secs(120);
-/// How long next hops that nothing is known about yet are waited for: a route whose next hop is not
-/// looked up is not usable yet, and End-of-RIB would come before it.
+/// How long to wait for next hops that have not been looked up yet: their routes are not usable
+/// yet, and our End-of-RIB would precede them.
 const RESOLVE_MAX: Duration = Duration::from_secs(10);
-/// How soon it is looked again whether they are known.
+/// How soon to check again whether they were looked up.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// When routes are first advertised.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum FirstExport {
-    /// As they come.
+    /// Without deferral.
     AtOnce,
-    /// When a [`Deferral`] is over.
+    /// When the [`Deferral`] is over.
     Deferred,
 }
 
-/// Deferred where a configuration passes on what one peer says to another: only then may routes be
-/// missing that peers hold from an earlier run. What a node of a full mesh tells is all its own.
+/// Advertisements are deferred if the configuration re-advertises routes of one peer to another:
+/// only then may routes be missing that peers hold from an earlier run. A node of a full mesh
+/// advertises only its own routes.
 pub(super) fn first_export(config: &Config) -> FirstExport {
     let peers = config.peers.iter().map(|peer| (&peer.session, &peer.routes));
     let ranges = config.dynamic.iter().map(|range| (&range.session, &range.routes));
@@ -52,50 +53,50 @@ pub(super) fn first_export(config: &Config) -> FirstExport {
     if passes_on { FirstExport::Deferred } else { FirstExport::AtOnce }
 }
 
-/// The families whose End-of-RIB is worth waiting for: those of a peer that may hold routes of ours,
-/// because it knows graceful restart and has not restarted itself.
+/// The families whose End-of-RIB we wait for: those of a peer that may hold routes of ours, because
+/// it supports graceful restart and has not restarted itself.
 pub(super) fn owed_families(session: &Negotiated) -> Option<FamilySet> {
     let holds = session.graceful_restart.as_ref().is_some_and(|gr| !gr.restarting);
     holds.then_some(session.families)
 }
 
-/// Whether there was a run before, whose routes neighbours may hold.
+/// Whether there was an earlier run, whose routes neighbours may hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Start {
-    /// None that anybody remembers.
+    /// There is no record of one.
     First,
     /// There was one since the machine was started.
     Again,
 }
 
-/// Peers that nobody can name beforehand.
+/// How to wait for dynamic peers, which are not known in advance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Ranges {
-    /// There are none, or they are not waited for.
+    /// There are no ranges, or dynamic peers are not waited for.
     None,
-    /// More may come until then.
+    /// More peers may come up until then.
     Until(Time),
 }
 
-/// Until when a peer without a session counts as slow.
+/// The time until which a peer without a session counts as slow.
 #[derive(Debug)]
 struct SlowUntil(Time);
 
-/// The wait of one start.
+/// The deferral of one start.
 #[derive(Debug)]
 pub(super) struct Deferral {
     awaiting: Awaiting<SlowUntil>,
     ranges: Ranges,
     grace_ends: Time,
     ends: Time,
-    /// When it was last looked which peers take connections.
+    /// When we last checked which peers accept connections.
     looked: Option<Time>,
-    /// Since when nothing is owed any more.
+    /// Since when no peer owes anything.
     complete_since: Option<Time>,
 }
 
 impl Deferral {
-    /// Begins at `now` with these configured peers; `has_ranges`: others may connect.
+    /// Starts at `now` with these peers; `has_ranges`: dynamic peers may connect.
     pub(super) fn new(
         peers: impl IntoIterator<Item = PeerId>,
         has_ranges: bool,
@@ -132,33 +133,33 @@ impl Deferral {
             (None, _) => {
                 let was_awaited = self.awaiting.forget(peer);
                 if !was_awaited && self.awaiting.is_empty() {
-                    // The range's peers are of a kind that holds nothing.
+                    // A dynamic peer without graceful restart: assume the same of the others.
                     self.ranges = Ranges::None;
                 }
             }
         }
     }
 
-    /// A session went down before it had sent everything, or the peer was removed.
+    /// A session went down.
     pub(super) fn handle_down(&mut self, peer: PeerId) {
         if let Some(slow_until) = self.awaiting.handle_down(peer) {
             *slow_until = SlowUntil(Time::ZERO);
         }
     }
 
-    /// A peer is no longer there.
+    /// A peer was removed.
     pub(super) fn handle_removed(&mut self, peer: PeerId) {
         self.awaiting.forget(peer);
     }
 
-    /// The routes of a family are complete.
+    /// A peer's routes of a family are complete.
     pub(super) fn handle_end_of_rib(&mut self, peer: PeerId, family: Family) {
         self.awaiting.handle_end_of_rib(peer, family);
     }
 
-    /// Whether routes may be advertised at `now`. `takes_connections` is asked about peers without a
-    /// session: whether the last connection got as far as an OPEN; `lookups`, when no peer owes
-    /// anything.
+    /// Whether routes may be advertised at `now`. `takes_connections` is called for peers without a
+    /// session: whether the last connection got as far as an OPEN. `lookups` is called when no peer
+    /// owes anything.
     pub(super) fn poll(
         &mut self,
         now: Time,
@@ -184,7 +185,7 @@ impl Deferral {
         }
     }
 
-    /// The first moment at which less is waited for; `None`: nothing is.
+    /// The first time at which the wait for some peer ends; `None` if no peer is waited for.
     fn owed_until(&self, now: Time) -> Option<Time> {
         let range = match self.ranges {
             Ranges::Until(at) if at > now => Some(at),

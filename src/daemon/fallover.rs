@@ -1,7 +1,7 @@
 //! Sessions whose link or local address was removed end at once (fast external fallover).
 //!
-//! Differs from RFC: 4271 §8 knows no such event; it is TcpConnectionFails, only sooner. Graceful
-//! restart applies as to any lost connection.
+//! Differs from RFC: RFC 4271 §8 has no such event; it is treated as TcpConnectionFails, only
+//! sooner. Graceful restart applies as to any lost connection.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -14,17 +14,17 @@ use super::registry::{Record, Registry};
 use crate::config::Fallover as Mode;
 use crate::kernel::Link;
 
-/// Our addresses on links that carried something when they were last looked at. Only an address that was
-/// among them can be lost: one that no link ever had (a local route, a link without carrier that answers
-/// by another) says nothing about its session.
+/// Our addresses on links that had a carrier at the last check. Only one of these can be lost: an
+/// address that was never on such a link (a local route, a link without carrier whose address is
+/// reached through another link) says nothing about its session.
 #[derive(Debug, Default)]
 pub(super) struct Fallover {
-    /// In order.
+    /// Sorted.
     usable: Vec<IpAddr>,
 }
 
 impl Fallover {
-    /// The established sessions that end with their link or address.
+    /// The established sessions to end because their link or address was lost.
     pub(super) fn cut_off(
         &mut self,
         links: &[Link],
@@ -57,7 +57,7 @@ impl Fallover {
     }
 }
 
-/// Why no packet can leave from this address of ours.
+/// Why packets can no longer be sent from this local address.
 fn why(links: &[Link], local: IpAddr) -> String {
     match links.iter().find(|link| link.addresses.iter().any(|(addr, _)| *addr == local)) {
         None => format!("{local}, the session's local address, was removed"),
@@ -83,7 +83,7 @@ mod tests {
         }
     }
 
-    /// Whether 192.0.2.1 is lost between two looks, and why.
+    /// Whether 192.0.2.1 is lost between two checks, and why.
     fn lost(before: &[Link], after: &[Link]) -> Option<String> {
         let local = "192.0.2.1".parse().unwrap();
         let mut fallover = Fallover::default();
@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_is_needed_that_has_the_address_and_a_carrier() {
+    fn an_address_needs_a_link_with_a_carrier() {
         let running = [link("eth0", true, true, "192.0.2.1")];
         let no_carrier = link("eth0", true, false, "192.0.2.1");
         assert_eq!(lost(&running, &running), None);
@@ -115,6 +115,6 @@ mod tests {
         assert_eq!(lost(&elsewhere, &[link("eth1", true, false, "192.0.2.9")]), None);
         let no_carrier = [link("eth0", true, false, "192.0.2.1")];
         assert_eq!(lost(&no_carrier, &elsewhere), None);
-        assert_eq!(lost(&[], &no_carrier), None, "the first look");
+        assert_eq!(lost(&[], &no_carrier), None, "the first check");
     }
 }

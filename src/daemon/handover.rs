@@ -1,16 +1,18 @@
-//! Make before break: neighbours that carry routes leave only when others carry them.
+//! Make before break: a session that carries routes closes only when other sessions carry them.
 //!
-//! When Calico's mesh becomes reflectors, sessions with other nodes vanish from the plan while new
-//! ones appear. The old ones *part*: they go on until the new ones are established and have
-//! delivered End-of-RIB, and until no destination depends on the parting ones alone. For the latter
-//! they wait [`CARRIED_MAX`] from when nobody arrives any more: a reflector tells us about others when
-//! those have reached it too, but who leaves the mesh for good is not waited for. In all they stay not
-//! longer than [`PARTING_MAX`]. Then they end without a NOTIFICATION, so that the other side, which may
-//! not be as far, keeps our routes for its restart time.
+//! When a Calico mesh is replaced by route reflectors, sessions with other nodes disappear from the
+//! plan while new ones appear. The old sessions are *parting*: they stay up until the new ones are
+//! established and have delivered End-of-RIB, and until no destination depends on parting peers
+//! alone. Once no further peer is arriving, the latter is waited for at most [`CARRIED_MAX`]: a
+//! reflector advertises the routes of other nodes only when those have reached it too, but the
+//! routes of a node that leaves the mesh for good never come back. A parting session lasts at most
+//! [`PARTING_MAX`] in all. It then ends without a NOTIFICATION, so that the other side, which may
+//! be slower to change, keeps our routes for its restart time.
 //!
-//! Differs from BIRD, which ends the old sessions first and is without routes for seconds.
+//! Differs from BIRD, which closes the old sessions first and has no routes for some seconds.
 //!
-//! Pure: who arrives and who parts, by time. What depends on whom, the table knows.
+//! Pure: which peers arrive and which are parting, by time. The table knows which destinations
+//! depend on which peers.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -21,27 +23,27 @@ use bgp_proto::types::{Family, FamilySet, PeerId, Time};
 use super::awaiting::{Awaiting, Owes};
 use crate::config::PeerEntry;
 
-/// How long a new peer may take to establish its session before nothing waits for it.
+/// How long to wait for a new peer to establish its session.
 const CONNECT_MAX: Duration = Duration::from_secs(30);
-/// How long a parting peer stays at most.
+/// How long a parting peer may stay.
 pub(super) const PARTING_MAX: Duration = Duration::from_secs(90);
-/// How long destinations may depend on parting peers alone once nobody arrives any more.
+/// How long destinations may keep parting peers up once no further peer is arriving.
 const CARRIED_MAX: Duration = Duration::from_secs(15);
-/// How often it is looked whether destinations still depend on parting peers.
+/// How often the table is asked whether destinations still depend on parting peers.
 const LOOK_INTERVAL: Duration = Duration::from_millis(250);
 
-/// Until when a new peer may establish its session.
+/// The time by which a new peer must establish its session.
 #[derive(Debug)]
 struct ConnectBy(Time);
 
-/// Peers that arrive and peers that part.
+/// Arriving peers and parting peers.
 #[derive(Debug, Default)]
 pub(super) struct Handover {
     arriving: Awaiting<ConnectBy>,
     parting: BTreeMap<IpAddr, Parting>,
-    /// When to look at what depends on parting peers.
+    /// When to ask the table next.
     look_at: Option<Time>,
-    /// Since when nobody arrives while some part.
+    /// Since when no peer is arriving while some are parting.
     quiet_since: Option<Time>,
 }
 
@@ -51,16 +53,17 @@ struct Parting {
     ends: Time,
 }
 
-/// What is to be done about parting peers.
+/// What to do about parting peers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Step {
-    /// Nobody parts.
+    /// No peer is parting.
     Nothing,
-    /// Look again then at the latest.
+    /// Poll again at this time at the latest.
     Wait(Time),
-    /// Ask the table whether a destination depends on them, and end them if none does.
+    /// Ask the table whether a destination depends on parting peers alone, and end them if none
+    /// does.
     Look,
-    /// The time of some is up.
+    /// The time of some parting peers is up.
     Expire,
 }
 
@@ -80,7 +83,7 @@ impl Handover {
         self.arriving.handle_down(peer);
     }
 
-    /// The routes of a family are complete.
+    /// A peer's routes of a family are complete.
     pub(super) fn handle_end_of_rib(&mut self, peer: PeerId, family: Family) {
         self.arriving.handle_end_of_rib(peer, family);
     }
@@ -90,7 +93,8 @@ impl Handover {
         self.arriving.forget(peer);
     }
 
-    /// Neighbours that are not wanted any more, while others may take over.
+    /// These neighbours are no longer configured: lets them part while others take over. A
+    /// neighbour that is parting already keeps its deadline.
     pub(super) fn part(&mut self, entries: impl IntoIterator<Item = PeerEntry>, now: Time) {
         for entry in entries {
             let ends = now + PARTING_MAX;
@@ -100,7 +104,7 @@ impl Handover {
         self.quiet_since = None;
     }
 
-    /// The neighbour is wanted again, or must go at once.
+    /// The neighbour is configured again, or must end at once.
     pub(super) fn forget(&mut self, address: IpAddr) {
         self.parting.remove(&address);
     }
@@ -110,7 +114,7 @@ impl Handover {
         self.parting.values().map(|parting| &parting.entry)
     }
 
-    /// Whether a peer is expected.
+    /// Whether any peer is still arriving. Drops those whose time is up.
     fn has_arrivals(&mut self, now: Time) -> bool {
         self.arriving.retain(|owes, connect_by| match owes {
             Owes::Session => connect_by.0 > now,
@@ -119,7 +123,7 @@ impl Handover {
         !self.arriving.is_empty()
     }
 
-    /// What is to be done at `now`.
+    /// What to do at `now`.
     pub(super) fn poll(&mut self, now: Time) -> Step {
         if self.parting.is_empty() {
             (self.look_at, self.quiet_since) = (None, None);
@@ -141,13 +145,13 @@ impl Handover {
         if is_quiet { Step::Look } else { Step::Wait((now + LOOK_INTERVAL).min(ends)) }
     }
 
-    /// When a peer that parts ends at the latest, as far as is known.
+    /// When a parting peer ends at the latest, as far as is known.
     fn end_of(&self, parting: &Parting) -> Time {
         let carried = self.quiet_since.map(|since| since + CARRIED_MAX);
         carried.map_or(parting.ends, |carried| carried.min(parting.ends))
     }
 
-    /// Takes out those whose time is up.
+    /// Removes the parting peers whose time is up, and returns them.
     pub(super) fn take_expired(&mut self, now: Time) -> Vec<PeerEntry> {
         let is_over = |p: &Parting| self.end_of(p) <= now;
         let expired: Vec<IpAddr> =
@@ -155,7 +159,7 @@ impl Handover {
         expired.iter().filter_map(|a| self.parting.remove(a)).map(|p| p.entry).collect()
     }
 
-    /// Takes out all.
+    /// Removes all parting peers, and returns them.
     pub(super) fn take_all(&mut self) -> Vec<PeerEntry> {
         std::mem::take(&mut self.parting).into_values().map(|p| p.entry).collect()
     }
@@ -188,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn parting_peers_wait_for_the_routes_of_those_that_arrive() {
+    fn parting_peers_wait_for_the_routes_of_arriving_peers() {
         let mut handover = Handover::default();
         assert_eq!(handover.poll(at(0)), Step::Nothing);
         handover.handle_added(PeerId(1), at(0));
@@ -196,16 +200,16 @@ mod tests {
         assert_eq!(handover.poll(at(0)), Step::Wait(at(250)));
         handover.handle_up(PeerId(1), FamilySet::ALL);
         handover.handle_end_of_rib(PeerId(1), Family::Ipv4);
-        assert!(matches!(handover.poll(at(250)), Step::Wait(_)), "half of its routes are there");
+        assert!(matches!(handover.poll(at(250)), Step::Wait(_)), "one of two families is complete");
         handover.handle_end_of_rib(PeerId(1), Family::Ipv6);
         assert_eq!(handover.poll(at(500)), Step::Look);
-        assert_eq!(handover.poll(at(500)), Step::Wait(at(750)), "one question at a time");
+        assert_eq!(handover.poll(at(500)), Step::Wait(at(750)), "not asked twice");
         assert_eq!(handover.take_all().len(), 2);
         assert_eq!(handover.poll(at(750)), Step::Nothing);
     }
 
     #[test]
-    fn who_never_connects_is_waited_for_a_bounded_time_only() {
+    fn a_peer_that_never_connects_is_waited_for_a_bounded_time() {
         let mut handover = Handover::default();
         handover.handle_added(PeerId(1), at(0));
         handover.part([entry([10, 0, 0, 1])], at(0));
@@ -214,12 +218,12 @@ mod tests {
     }
 
     #[test]
-    fn nobody_parts_for_longer_than_the_bound() {
+    fn no_peer_is_parting_for_longer_than_the_bound() {
         let mut handover = Handover::default();
         handover.handle_added(PeerId(1), at(0));
         handover.part([entry([10, 0, 0, 1])], at(0));
         handover.handle_up(PeerId(1), FamilySet::ALL);
-        // Asked for again later, the first bound holds.
+        // If it is made to part again later, the first deadline stays.
         handover.part([entry([10, 0, 0, 1])], at(60_000));
         handover.handle_added(PeerId(2), at(70_000));
         assert!(matches!(handover.poll(at(89_999)), Step::Wait(_)));
@@ -229,12 +233,12 @@ mod tests {
     }
 
     #[test]
-    fn routes_that_nobody_else_carries_do_not_hold_peers_for_long() {
+    fn routes_that_no_other_peer_carries_do_not_keep_peers_for_long() {
         let mut handover = Handover::default();
         handover.part([entry([10, 0, 0, 1]), entry([10, 0, 0, 2])], at(0));
         assert_eq!(handover.poll(at(0)), Step::Look);
         assert_eq!(handover.poll(at(14_000)), Step::Look);
-        // Somebody who comes may carry them: the time starts again when that one is there.
+        // A new peer may carry them: the time starts again once its routes are complete.
         handover.handle_added(PeerId(1), at(14_500));
         assert!(matches!(handover.poll(at(16_000)), Step::Wait(_)));
         handover.handle_up(PeerId(1), FamilySet::only(Family::Ipv4));

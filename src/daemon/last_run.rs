@@ -1,12 +1,12 @@
-//! What a run leaves for the next one to know: a small file beside the control socket.
+//! The record that a run leaves for the next one: a small file beside the control socket.
 //!
-//! It names the kernel's tables and protocol numbers under which routes of ours may be, so that a run
-//! with other ones finds what the run before has left, and that there was a run at all, which
-//! neighbours may still hold routes of. It is of one boot of the machine: the kernel's routes do not
-//! outlive that either.
+//! It names the kernel tables and protocol numbers under which there may be routes of ours, so that
+//! a run with other settings finds the routes of the previous run. Its existence says that there
+//! was a run at all, whose routes neighbours may still hold. It is valid for one boot of the
+//! machine only, as are the kernel's routes.
 //!
-//! A file that is not ours, or that cannot be understood, is left as it is and named; margay then runs
-//! as if there was none.
+//! A file that is not ours, or that cannot be parsed, is left unchanged and reported; margay then
+//! runs as if there were none.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -19,10 +19,10 @@ use super::own_file::{OwnFile, Unread, boot};
 use crate::config::{Config, FibSettings};
 use crate::kernel::{self, Carried, Place};
 
-/// The form of the file.
+/// Version of the file's format.
 const VERSION: u32 = 1;
 
-/// Where routes of ours may be in the kernel.
+/// A place in the kernel where there may be routes of ours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct KernelPlace {
     pub(super) table: u32,
@@ -32,29 +32,29 @@ pub(super) struct KernelPlace {
 #[derive(Debug, Serialize, Deserialize)]
 struct Content {
     version: u32,
-    /// Which boot of the machine.
+    /// The machine's boot id.
     boot: String,
     kernel: Vec<KernelPlace>,
 }
 
-/// What is known about runs before this one.
+/// The record of earlier runs of this boot.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct LastRun {
-    /// Where they may have left routes. Empty if they wrote none.
+    /// Where they may have left routes; empty if they installed none.
     pub(super) kernel: Vec<KernelPlace>,
 }
 
-/// What a start knows of runs before it.
+/// What a start knows about earlier runs.
 #[derive(Debug)]
 pub(super) struct Earlier {
     /// Whether there was one.
     pub(super) start: Start,
-    /// What is not known, or not done, about what they have left.
+    /// What could not be read or cleaned up of earlier runs.
     pub(super) fault: Option<String>,
 }
 
 impl Earlier {
-    /// Something else that an earlier run has left is not known.
+    /// Logs and adds another fault, if there is one.
     pub(super) fn add_fault(&mut self, fault: Option<String>) {
         let Some(fault) = fault else { return };
         warn!("{fault}");
@@ -65,8 +65,8 @@ impl Earlier {
     }
 }
 
-/// Carries the routes that earlier runs left under another table or protocol number over to those of
-/// `config`, and writes down where those of this run will be.
+/// Moves the routes that earlier runs left under another table or protocol number to those of
+/// `config`, and records where this run will install its routes.
 pub(super) fn take_over(file: &RunFile, config: &Config) -> Earlier {
     let mut faults = Vec::new();
     let last = file.read().unwrap_or_else(|fault| {
@@ -84,7 +84,8 @@ pub(super) fn take_over(file: &RunFile, config: &Config) -> Earlier {
             faults.push(fault.to_string());
         }
     };
-    // Before a route is under a new number, and again when none is under an old one.
+    // Written before any route has the new numbers, and again once none has the old ones, so that
+    // the file names every place even if this run ends in between.
     write(others.iter().copied().chain(present).collect(), &mut faults);
     if !others.is_empty() {
         others.retain(|place| carry(*place, present, &mut faults) == Left::Some);
@@ -96,7 +97,7 @@ pub(super) fn take_over(file: &RunFile, config: &Config) -> Earlier {
     Earlier { start, fault: (!faults.is_empty()).then(|| faults.join("; ")) }
 }
 
-/// Whether routes of ours are left where they are not wanted.
+/// Whether routes of ours remain at an old place.
 #[derive(PartialEq, Eq)]
 enum Left {
     None,
@@ -140,7 +141,7 @@ impl From<KernelPlace> for Place {
     }
 }
 
-/// Why the file is not used.
+/// Why the file cannot be read or written.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Fault {
     #[error("cannot read {}, which says what the last run left in the kernel: {source}", path.display())]
@@ -159,19 +160,19 @@ pub(super) enum Fault {
     Write { path: PathBuf, source: io::Error },
 }
 
-/// The file of one control socket.
+/// The record file of the daemon with one control socket.
 #[derive(Clone, Debug)]
 pub(super) struct RunFile {
     file: OwnFile,
 }
 
 impl RunFile {
-    /// Beside the control socket: `margay.state` for `margay.sock`.
+    /// The file beside a control socket: `margay.state` for `margay.sock`.
     pub(super) fn beside(socket: &Path) -> Self {
         RunFile { file: OwnFile::beside(socket, "state") }
     }
 
-    /// What runs since the machine was booted have left; `None`: there was none.
+    /// The record of earlier runs since the machine was booted; `None` if there was none.
     ///
     /// # Errors
     /// The file cannot be read, or is not ours.
@@ -198,10 +199,10 @@ impl RunFile {
         Fault::Foreign { path: self.file.path.clone(), why: why.to_string() }
     }
 
-    /// From here on routes of ours may be in `kernel`.
+    /// Records that there may be routes of ours in `kernel`.
     ///
     /// # Errors
-    /// The system refuses; the file is as it was.
+    /// The file cannot be written; it is unchanged.
     pub(super) fn write(&self, kernel: &[KernelPlace]) -> Result<(), Fault> {
         self.replace(kernel).map_err(|source| Fault::Write { path: self.file.path.clone(), source })
     }
@@ -211,9 +212,9 @@ impl RunFile {
         self.file.replace(&serde_json::to_string(&content)?)
     }
 
-    /// Nothing is left.
+    /// Removes the record: no routes of ours are left.
     pub(super) fn remove(&self) {
-        // One that stays says that there may be routes, which the next run finds not to be so.
+        // If the file stays, the next run looks for routes and finds none.
         let _ = self.file.remove();
     }
 }
@@ -229,7 +230,7 @@ mod tests {
     const HERE: KernelPlace = KernelPlace { table: 254, protocol: 12 };
     const THERE: KernelPlace = KernelPlace { table: 100_000, protocol: 186 };
 
-    /// A file in a folder of its own, gone with the value.
+    /// A file in its own folder, which is removed when this is dropped.
     struct Place(PathBuf);
 
     impl Place {
@@ -266,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_of_another_boot_says_nothing() {
+    fn a_file_of_another_boot_is_ignored() {
         let (_place, file) = Place::new("boot");
         let old = r#"{"version":1,"boot":"another","kernel":[{"table":254,"protocol":12}]}"#;
         fs::write(&file.file.path, old).unwrap();
@@ -275,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_ours_is_refused_and_left_as_it_is() {
+    fn a_foreign_file_is_refused_and_left_unchanged() {
         let (place, file) = Place::new("foreign");
         let put = |text: &str, mode: u32| {
             let _ = fs::remove_file(&file.file.path);
@@ -301,12 +302,12 @@ mod tests {
     }
 
     #[test]
-    fn where_it_cannot_be_written_the_one_before_stays() {
+    fn if_the_file_cannot_be_written_the_previous_one_stays() {
         let (_place, file) = Place::new("refused");
         let nowhere = RunFile::beside(Path::new("/proc/nowhere/margay.sock"));
         assert!(nowhere.write(&[HERE]).unwrap_err().to_string().contains("/proc/nowhere"));
         file.write(&[HERE]).unwrap();
-        // A folder has the name of the fresh one.
+        // A folder has the name of the temporary file.
         let fresh = file.file.path.with_extension(format!("state.{}", std::process::id()));
         fs::create_dir(&fresh).unwrap();
         fs::write(fresh.join("x"), "").unwrap();

@@ -1,4 +1,4 @@
-//! What the process needs from the system before it starts.
+//! The limit of file descriptors, and how they are divided among peers and other uses.
 
 use std::io;
 
@@ -6,11 +6,12 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::config::Config;
 
-/// Descriptors that no connection of BGP gets: listeners, netlink, files, the datastore, control
-/// clients, metrics and probes. Of those without a fixed number the longest silent is closed for a new one.
+/// Descriptors reserved for uses other than BGP connections: listeners, netlink, files, the
+/// datastore, control clients, metrics and probes. Of clients, the one that has been silent longest
+/// is disconnected for a new one.
 const RESERVED: u64 = 128;
 
-/// The descriptors that the process may have.
+/// The number of descriptors that the process may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Descriptors {
     available: u64,
@@ -27,7 +28,7 @@ impl Descriptors {
         let allowed = limit.maximum.unwrap_or(u64::MAX);
         if limit.current.is_some_and(|current| current < allowed) {
             let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
-            // Failing to raise it matters only if it is too low, which is looked at below.
+            // A failure to raise it matters only if it is too low, which is checked below.
             let _ = setrlimit(Resource::Nofile, raised);
         }
         let available = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
@@ -42,18 +43,18 @@ impl Descriptors {
         Ok(Descriptors { available })
     }
 
-    /// From this number on a descriptor is not for a connection of BGP.
+    /// The first descriptor number that is not available to BGP connections.
     pub(super) fn for_bgp(self) -> u64 {
         self.available - RESERVED
     }
 
-    /// How many peers may come from ranges beside the configured ones.
+    /// How many dynamic peers there may be in addition to the configured ones.
     pub(super) fn dynamic_peers_max(self, config: &Config) -> usize {
         let left = self.for_bgp().saturating_sub(as_u64(config.peers.len()));
         usize::try_from(left).unwrap_or(usize::MAX)
     }
 
-    /// Why fewer peers than the configuration allows may come from ranges; `None`: all may.
+    /// A message if there may be fewer dynamic peers than the configuration allows.
     pub(super) fn shortage(self, config: &Config) -> Option<String> {
         let wanted: u64 = config.dynamic.iter().map(|range| u64::from(range.peers_max)).sum();
         let max = self.dynamic_peers_max(config);

@@ -1,4 +1,4 @@
-//! Listening where the configuration says, as far as that is possible, and again until it is.
+//! Listens on the configured addresses as far as possible, and retries the others.
 
 use std::time::Duration;
 
@@ -8,30 +8,30 @@ use tracing::warn;
 use super::Daemon;
 use crate::net::Unbound;
 
-/// How long after a listening address could not be had it is tried again: whoever has the port may
-/// end without a word.
+/// Pause before an address that cannot be bound is tried again: nothing notifies us when another
+/// program releases a port.
 const LISTEN_RETRY: Duration = Duration::from_secs(5);
 
 impl Daemon {
-    /// Listens for the first time. An address or a family that may come later is waited for.
+    /// Listens for the first time. An address or a family that may become available is retried.
     ///
     /// # Errors
-    /// What needs the operator: a port that another program has, a missing privilege.
+    /// A problem that needs the operator: a port that another program uses, a missing privilege.
     pub(super) fn listen_first(&mut self) -> Result<(), Unbound> {
         let missing = self.listeners.listen(&self.config.bgp.listen)?;
         self.note_missing(&missing);
         Ok(())
     }
 
-    /// Listens on what can be had. The rest is tried again when links change, a new configuration
-    /// comes, or [`LISTEN_RETRY`] has passed.
+    /// Listens on the addresses that can be bound. The others are tried again when links change,
+    /// when a new configuration is applied, or when [`LISTEN_RETRY`] has passed.
     pub(super) fn listen(&mut self) {
         let missing = self.listeners.listen_where_possible(&self.config.bgp.listen);
         self.listeners.accept();
         self.note_missing(&missing);
     }
 
-    /// Remembers, says and publishes which addresses are not listened on.
+    /// Records, logs and publishes on which addresses we are not listening.
     pub(super) fn note_missing(&mut self, missing: &[Unbound]) {
         self.listen_again = (!missing.is_empty()).then(|| Instant::now() + LISTEN_RETRY);
         let faults = missing.iter().filter(|unbound| !unbound.is_harmless());
@@ -46,7 +46,7 @@ impl Daemon {
         self.listen_fault = fault;
     }
 
-    /// Tries to listen again when it is time; returns when to look again.
+    /// Tries to listen again when it is time; returns when to check again.
     pub(super) fn check_listening(&mut self) -> Option<Instant> {
         if self.listen_again.is_some_and(|at| at <= Instant::now()) {
             self.listen();

@@ -1,7 +1,7 @@
 //! The daemon: wires engine, net, fib, ctl and http; start, reload, stop.
 //!
-//! One task owns what changes the set of peers: configuration, connections from ranges, sessions
-//! that the table wants closed. It never waits for a peer or for the table.
+//! One task owns everything that changes the set of peers: configuration, connections from ranges,
+//! sessions that the table wants closed. It never waits for a peer or for the table.
 
 mod answer;
 mod awaiting;
@@ -70,23 +70,23 @@ use sockets::Sockets;
 use startup::{Awaited, Progress, Ranges, Startup};
 use wiring::{KernelGate, Threads};
 
-/// Connections from ranges that may wait to become peers.
+/// Most connections from ranges that may wait to become peers.
 const DYNAMIC_MAX: usize = 1024;
-/// Orders from control clients that may wait.
+/// Most orders from control clients that may wait.
 const ORDERS_MAX: usize = 16;
-/// How long the first reading of the kernel's routes is waited for.
+/// How long to wait for the first dump of the kernel's routes.
 const FIRST_READING: Duration = Duration::from_secs(2);
 /// Pause between two attempts to serve metrics and health.
 const HTTP_RETRY: Duration = Duration::from_secs(10);
 /// How long sessions may take to end when the daemon stops.
 const STOP_GRACE: Duration = Duration::from_secs(5);
-/// How long a stop may take in all, whatever hangs. Longer than all its waits together.
+/// How long a stop may take in all, even if something hangs. Longer than the sum of all its waits.
 const STOP_MAX: Duration = Duration::from_secs(60);
-/// How long the kernel goes on forwarding after neighbours were notified of the shutdown: they need a moment
-/// to send elsewhere.
+/// How long the kernel keeps forwarding after neighbours were notified of the shutdown: they need a
+/// moment to switch to other routes.
 const SHUTDOWN_PAUSE: Duration = Duration::from_secs(1);
 
-/// Why the daemon could not start or go on: one line for the operator.
+/// Why the daemon could not start or continue: one line for the operator.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The kernel's routing tables.
@@ -101,7 +101,7 @@ pub enum Error {
     /// Threads, sockets, signals.
     #[error("{0}")]
     Io(#[from] std::io::Error),
-    /// It has ended, and not as it should.
+    /// A shutdown has ended without removing all our kernel routes.
     #[error(
         "stopped, but {0} routes of ours are still in the kernel: the next start removes them, or \
          ip route flush with our table and protocol"
@@ -116,11 +116,11 @@ fn source_text(error: &crate::kernel::Error) -> String {
 /// How the daemon ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Stop {
-    /// Peers keep our routes (RFC 4724), the kernel keeps them too.
+    /// Peers keep our routes (RFC 4724), and so does the kernel.
     Graceful,
-    /// Peers are notified (Cease 6/2), our kernel routes are withdrawn.
+    /// Peers are notified (Cease 6/2), and our kernel routes are removed.
     Shutdown {
-        /// In the operator's words (RFC 9003); `None`: in ours.
+        /// The operator's shutdown communication (RFC 9003); `None`: a default text.
         message: Option<String>,
     },
 }
@@ -128,7 +128,8 @@ pub enum Stop {
 /// Runs until a signal or a command ends it. Needs a multi-threaded runtime.
 ///
 /// # Errors
-/// The kernel, a listening address or the control socket is not to be had.
+/// The kernel, a listening address or the control socket cannot be used, or a shutdown has left
+/// routes in the kernel.
 pub async fn run(setup: Setup, log: Log) -> Result<(), Error> {
     let mut daemon = Daemon::start(setup, log).await?;
     let stop = daemon.serve().await;
@@ -136,7 +137,7 @@ pub async fn run(setup: Setup, log: Log) -> Result<(), Error> {
 }
 
 struct Daemon {
-    /// The file that a reload reads; `None`: the environment said it all.
+    /// The file that a reload reads; `None`: the settings come from the environment alone.
     path: Option<PathBuf>,
     config: Arc<Config>,
     node: Option<Node>,
@@ -153,9 +154,9 @@ struct Daemon {
     descriptors: Descriptors,
     /// Whether neighbours may hold routes that an earlier run advertised.
     earlier_run: deferral::Start,
-    /// What the next run has to know.
+    /// The file in which this run leaves a record for the next one.
     run_file: RunFile,
-    /// Why it may not know it, or why this run does not know what the one before has left.
+    /// Why the record of this run or of the previous one is incomplete.
     run_fault: Option<String>,
     /// The servers of the control socket and of HTTP.
     servers: Vec<tokio::task::JoinHandle<()>>,
@@ -163,9 +164,9 @@ struct Daemon {
     fallover: Fallover,
     /// Which configured addresses we are not listening on, and why.
     listen_fault: Option<String>,
-    /// When that is tried again.
+    /// When to try to listen again.
     listen_again: Option<Instant>,
-    /// Who cannot connect because the kernel has not taken its TCP MD5 key.
+    /// Neighbours that cannot connect because the kernel rejected their TCP MD5 key.
     key_faults: Vec<KeyFault>,
     log: Log,
     service_manager: ServiceManager,
@@ -173,7 +174,7 @@ struct Daemon {
     inbox: Inbox,
 }
 
-/// What may arrive.
+/// The inputs of the daemon's loop.
 struct Inbox {
     table: mpsc::UnboundedReceiver<Event>,
     peers: mpsc::UnboundedReceiver<PeerEvent>,
@@ -181,7 +182,7 @@ struct Inbox {
     orders: mpsc::Receiver<Order>,
     links: Arc<Notify>,
     bfd: crate::bfd::Handle,
-    /// Whether this loop turns.
+    /// Probes whether this loop still runs.
     liveness: Liveness,
 }
 
@@ -310,7 +311,8 @@ impl Daemon {
         };
         daemon.review_descriptors();
         daemon.open_servers(sockets);
-        // What our OPENs say about a restart depends on it. On a time-out they say the usual.
+        // Before any session: our OPENs announce whether forwarding state was preserved, which
+        // depends on the first dump. On a time-out they announce that it was.
         let read = tokio::time::timeout(FIRST_READING, threads.synchronised.notified()).await;
         if read.is_err() || daemon.fib.counters().installed > 0 {
             daemon.earlier_run = deferral::Start::Again;
@@ -322,7 +324,7 @@ impl Daemon {
         Ok(daemon)
     }
 
-    /// What operators and machines ask through.
+    /// Starts the servers for operators, scrapers and probes, and the watchdog.
     fn open_servers(&mut self, sockets: Sockets) {
         self.servers = sockets.serve(&self.views);
         if let Some(HttpSettings { listen, .. }) = self.config.host.http {
@@ -339,7 +341,8 @@ impl Daemon {
         self.servers.push(tokio::spawn(supervise::task("watchdog", Ending::Never, watchdog)));
     }
 
-    /// Everything that a configuration starts, in the order in which it must exist.
+    /// Starts everything in the configuration, in an order in which each step finds what it needs:
+    /// keys before listening, the peers in the directory before connections are accepted.
     fn begin(&mut self) -> Result<(), Error> {
         let config = Arc::clone(&self.config);
         let first_export = deferral::first_export(&config);
@@ -348,7 +351,7 @@ impl Daemon {
         }
         self.apply_local(&Config::idle(config.host.clone()).changes_to(&config));
         self.set_keys();
-        // Whoever cannot listen, and not for now only, does not dial either.
+        // Before any peer is added: if listening fails permanently, nothing is dialled.
         self.listen_first()?;
         self.peers.set_ranges(&config.dynamic);
         for entry in &config.peers {
@@ -360,7 +363,7 @@ impl Daemon {
         Ok(())
     }
 
-    /// The first minutes begin, with the peers that there are.
+    /// Starts the wait for the routes of the peers that exist now.
     fn begin_startup(&mut self, first_export: FirstExport) {
         let now = self.engine.handle().clock().now();
         let config = Arc::clone(&self.config);
@@ -390,7 +393,7 @@ impl Daemon {
         say_memory_limits(&config, self.memory_key());
     }
 
-    /// What the start waits for where ranges of peers are configured.
+    /// How the start-up treats dynamic peers.
     fn startup_ranges(&self) -> Ranges {
         if self.config.dynamic.is_empty() {
             return Ranges::None;
@@ -405,8 +408,8 @@ impl Daemon {
         }
     }
 
-    /// Lets as many dynamic peers in as descriptors suffice for, and says when those are fewer than
-    /// the configuration allows.
+    /// Limits dynamic peers to the number for which there are descriptors, and warns if that is
+    /// less than the configuration allows.
     pub(super) fn review_descriptors(&mut self) {
         self.peers.set_dynamic_max(self.descriptors.dynamic_peers_max(&self.config));
         let shortage = self.descriptors.shortage(&self.config);
@@ -417,7 +420,7 @@ impl Daemon {
         self.views.publish(|state| state.problems = problems);
     }
 
-    /// The key that limits the memory of all routes.
+    /// The configuration key that limits the memory of all routes.
     fn memory_key(&self) -> &'static str {
         if self.node.is_some() { "calico.memory-max" } else { "bgp.memory-max" }
     }
@@ -467,7 +470,7 @@ impl Daemon {
             _ = self.signals.interrupt.recv() => Input::Stop(Stop::Graceful),
             _ = self.signals.hang_up.recv() => Input::Reload,
             () = liveness.asked() => Input::Liveness,
-            // Before what may be much: a dead path is why BFD is there.
+            // Before inputs of which there may be many: BFD must report a failed path quickly.
             () = bfd.changed() => Input::BfdChanged,
             Some(event) = peers.recv() => Input::Peer(event),
             Some(event) = table.recv() => Input::Table(event),
@@ -479,7 +482,7 @@ impl Daemon {
         }
     }
 
-    /// Looks whether the first minutes are over; returns when to look again.
+    /// Checks whether the start-up is over; returns when to check again.
     fn check_startup(&mut self) -> Option<Instant> {
         let clock = self.engine.handle().clock();
         let (now, registry) = (clock.now(), self.peers.registry());
@@ -535,7 +538,7 @@ impl Daemon {
                     "{count} {family} prefixes, the limit is {bound} (prefixes-max)"
                 );
             }
-            // The engine reports it as an event of its own.
+            // The engine reports this as `Event::EndOfRib`.
             Event::Table(TableEvent::EndOfRib { .. }) => {}
             Event::Table(TableEvent::StaleRemoved { peer, family, count, returned }) => {
                 let Some(record) = self.peers.registry().get(peer) else { return };
@@ -564,8 +567,8 @@ impl Daemon {
             ),
             CloseReason::MemoryLimit { bound_of: MemoryBound::Table, held, bound } => warn!(
                 peer = %record.name,
-                "all routes hold {} MiB, more than {}, and this peer's most of it: the session is \
-                 closed ({})",
+                "all routes hold {} MiB, more than {}, and this peer's routes hold most of it: the \
+                 session is closed ({})",
                 held >> 20,
                 bound >> 20,
                 self.memory_key()
@@ -592,7 +595,7 @@ impl Daemon {
         }
     }
 
-    /// Links or addresses changed.
+    /// Links or addresses have changed.
     fn on_links(&mut self) {
         self.tell_tunnels();
         let links = self.fib.links();
@@ -636,13 +639,14 @@ impl Daemon {
         }
     }
 
-    /// Ends everything, in the order in which nobody sends to where nobody forwards.
+    /// Ends everything, in an order in which no neighbour sends traffic here after we have stopped
+    /// forwarding.
     async fn stop(self, stop: Stop) -> Result<(), Error> {
         supervise::end_within(STOP_MAX);
         self.service_manager.stopping();
         drop(self.listeners);
         let fib = self.fib.clone();
-        // Sessions that end, and whatever neighbours do then, must not touch the kernel's routes.
+        // Ending sessions, and the withdrawals that follow, must not change the kernel's routes.
         self.gate.close();
         let (close, leave) = match stop {
             Stop::Graceful => {
@@ -656,7 +660,7 @@ impl Daemon {
                 (Close::Shutdown { text }, Leave::Withdraw)
             }
         };
-        // Before the sessions: a neighbour must not take our end for a failure of the path.
+        // Before the sessions: a neighbour must not mistake our stop for a failure of the path.
         let bfd = self.bfd;
         if tokio::task::spawn_blocking(|| bfd.stop()).await.is_err() {
             warn!("the BFD thread ended by a panic");
@@ -666,7 +670,7 @@ impl Daemon {
         if leave == Leave::Withdraw && had_sessions {
             tokio::time::sleep(SHUTDOWN_PAUSE).await;
         }
-        // From here on nobody wants a route.
+        // No peer and no kernel writer needs the table any more.
         self.engine.stop();
         let mut left = 0;
         if leave == Leave::Withdraw {
@@ -676,7 +680,7 @@ impl Daemon {
         }
         for server in self.servers {
             server.abort();
-            // Cancelled: the control socket's file is removed with it.
+            // Wait for the cancellation, which removes the control socket's file.
             let _ = server.await;
         }
         if left > 0 {
@@ -695,7 +699,7 @@ async fn stop_fib(fib: Fib, leave: Leave) {
     }
 }
 
-/// Limits of our own making should surprise nobody later.
+/// Logs the memory limits at start, so that a session closed by a default limit is no surprise.
 fn say_memory_limits(config: &Config, key: &str) {
     match config.bgp.memory_max {
         Some(octets) => info!("routes hold at most {} MiB ({key})", octets >> 20),
@@ -716,8 +720,8 @@ fn say_memory_limits(config: &Config, key: &str) {
     }
 }
 
-/// Serves metrics and health. An address that is taken stops nothing else: it is said once, and
-/// tried again.
+/// Serves metrics and health. If the address cannot be bound, everything else still runs: the error
+/// is logged once, and binding is tried again.
 async fn serve_http(address: SocketAddr, view: Arc<HttpView>, publisher: Publisher) {
     let mut fault: Option<String> = None;
     let server = loop {

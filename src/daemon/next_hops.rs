@@ -1,8 +1,8 @@
-//! How next hops are reached, with host routes of our own taken into account.
+//! Next-hop resolution that takes our own host routes into account.
 //!
-//! The kernel's side resolves over routes of others only. A host route of ours to a neighbour
-//! (`reachableBy`) counts too: the neighbour, as a next hop, is reached through its gateway. Such a
-//! route is active while the gateway is on a network of ours.
+//! The kernel module resolves next hops only over routes that are not ours. A host route of ours to
+//! a neighbour (`reachableBy`) counts too: the neighbour, as a next hop, is reached through the
+//! route's gateway. Such a route is active while the gateway is on a directly connected network.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -18,58 +18,57 @@ use crate::config::HostRoute;
 use crate::engine::Handle;
 use crate::kernel::{Fib, Resolutions};
 
-/// Distance of what is reached through a host route: behind everything whose distance is known.
+/// IGP metric of a next hop that is reached through a host route: worse than every known metric.
 const UNKNOWN_METRIC: u32 = u32::MAX;
 
-/// Next hops between the table and the kernel's side. Clones share everything.
+/// Tracks next hops between the table and the kernel module. Clones share the state.
 #[derive(Clone, Default)]
 pub(super) struct NextHops(Arc<Mutex<State>>);
 
 #[derive(Default)]
 struct State {
-    /// What the table asked for.
+    /// Next hops that the table tracks.
     wanted: BTreeSet<IpAddr>,
     /// Gateways by destination.
     host_routes: BTreeMap<IpAddr, IpAddr>,
-    /// What the kernel's side said about everything that is tracked.
+    /// The kernel module's last report about every tracked address.
     reported: BTreeMap<IpAddr, NextHopState>,
-    /// The kernel's writer, which moves routes at once.
+    /// The kernel writer, which updates routes at once when a next hop resolves differently.
     writer: Option<Resolutions>,
 }
 
-/// What a change leads to.
+/// The consequences of a change.
 #[derive(Debug, Default, PartialEq)]
 struct News {
-    /// Next hops of the table.
+    /// Next hops to report to the table.
     next_hops: Vec<(IpAddr, NextHopState)>,
-    /// Host routes: their hops, or `None` while they are not active.
+    /// Host routes to originate, or with `None` to withdraw because they are not active.
     routes: Vec<(IpAddr, Option<Way>)>,
 }
 
-/// The hops of a host route, and the interface that they leave by.
+/// The hops of a host route, and their outgoing interface.
 type Way = (Vec<Hop>, Option<Arc<str>>);
 
 impl NextHops {
-    /// What the table is told, the kernel's writer is told too, and first.
+    /// From here on reports to the table also go to the kernel writer, which receives them first.
     pub(super) fn also_tell(&self, writer: Resolutions) {
         self.lock().writer = Some(writer);
     }
 
-    /// The table wants to know about an address.
+    /// The table starts tracking an address.
     pub(super) fn track(&self, addr: IpAddr, kernel: &Fib) {
         self.lock().wanted.insert(addr);
         kernel.track(addr);
     }
 
-    /// The table does not want to know about it any more.
+    /// The table stops tracking an address.
     pub(super) fn untrack(&self, addr: IpAddr, kernel: &Fib) {
         if self.lock().untrack(addr) {
             kernel.untrack(addr);
         }
     }
 
-    /// Whether the kernel's side has said of every address that the table wants to know about how it
-    /// is reached.
+    /// Whether the kernel module has reported on every address that the table tracks.
     pub(super) fn lookups(&self) -> Lookups {
         let state = self.lock();
         match state.wanted.iter().all(|addr| state.reported.contains_key(addr)) {
@@ -82,14 +81,14 @@ impl NextHops {
     pub(super) fn set_host_routes(&self, routes: &[HostRoute], kernel: &Fib, table: &Handle) {
         let mut state = self.lock();
         let (news, started, ended) = state.set_host_routes(routes);
-        // Under the lock: what the kernel's side says next must not overtake it.
+        // Under the lock, so that the kernel module's next report cannot overtake these.
         state.tell(news, table);
         drop(state);
         ended.into_iter().for_each(|gateway| kernel.untrack(gateway));
         started.into_iter().for_each(|gateway| kernel.track(gateway));
     }
 
-    /// The kernel's side says how an address is reached.
+    /// The kernel module reports how an address is resolved.
     pub(super) fn handle_report(&self, addr: IpAddr, report: NextHopState, table: &Handle) {
         let mut state = self.lock();
         let news = state.handle_report(addr, report);
@@ -121,7 +120,7 @@ impl State {
         }
     }
 
-    /// Returns whether the kernel's side need not report the address any more.
+    /// Returns whether the kernel module can stop tracking the address.
     fn untrack(&mut self, addr: IpAddr) -> bool {
         self.wanted.remove(&addr);
         let is_gateway = self.host_routes.values().any(|gateway| *gateway == addr);
@@ -131,7 +130,7 @@ impl State {
         !is_gateway
     }
 
-    /// Besides the news: gateways to track, and gateways not to track any more.
+    /// Also returns the gateways to start tracking, and those to stop tracking.
     fn set_host_routes(
         &mut self,
         routes: &[HostRoute],
@@ -164,7 +163,7 @@ impl State {
             .map(|(destination, _)| *destination)
             .collect();
         if !self.wanted.contains(&addr) && behind.is_empty() {
-            // A report that was under way when nobody wanted it any more.
+            // A report that was under way when tracking ended.
             return news;
         }
         self.reported.insert(addr, report);
@@ -177,7 +176,7 @@ impl State {
         news
     }
 
-    /// What there is to say about a destination whose host route came, went or changed.
+    /// Adds the consequences for a destination whose host route was added, removed or changed.
     fn look_at(&self, destination: IpAddr, news: &mut News) {
         news.routes.push((destination, self.hops_to(destination)));
         if self.wanted.contains(&destination)
@@ -187,7 +186,7 @@ impl State {
         }
     }
 
-    /// The way of an active host route.
+    /// The hops of a destination's host route, if it has one that is active.
     fn hops_to(&self, destination: IpAddr) -> Option<Way> {
         let gateway = self.host_routes.get(&destination)?;
         match self.reported.get(gateway)? {
@@ -198,7 +197,7 @@ impl State {
         }
     }
 
-    /// How an address is reached, as far as it is known.
+    /// How an address is resolved; `None` if that is not known yet.
     fn resolve(&self, addr: IpAddr) -> Option<NextHopState> {
         if let Some((hops, interface)) = self.hops_to(addr) {
             let metric = UNKNOWN_METRIC;
@@ -255,7 +254,7 @@ mod tests {
         assert_eq!(news.routes, [(tor, Some(way))]);
         assert_eq!(news.next_hops, [(tor, by("10.0.0.9", u32::MAX))]);
 
-        // The gateway moves behind a router, then the route is taken out.
+        // The gateway moves behind a router, then the route is removed.
         let news = state.handle_report(addr("10.0.0.9"), via("10.0.0.254", false));
         assert_eq!(news.routes, [(tor, None)]);
         assert_eq!(news.next_hops, [(tor, default)]);
@@ -271,7 +270,7 @@ mod tests {
         let gateway = addr("10.0.0.9");
         state.wanted.insert(gateway);
         let (_, started, _) = state.set_host_routes(&[route("192.0.2.1", "10.0.0.9")]);
-        assert!(started.is_empty(), "the table asked already");
+        assert!(started.is_empty(), "the table tracks it already");
         assert!(!state.untrack(gateway), "the host route needs it");
         let (.., ended) = state.set_host_routes(&[]);
         assert_eq!(ended, [gateway].into());

@@ -1,4 +1,4 @@
-//! What follows from Calico's objects, carried out.
+//! Applies the configurations that follow from Calico's objects.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
@@ -24,16 +24,16 @@ pub(super) struct Node {
     follower: Follower,
     /// The newest configuration that followed from the objects; `None` before the first.
     planned: Option<Arc<Config>>,
-    /// What the table answered about parting peers, when it was asked.
+    /// The pending query to the table whether destinations depend on parting peers.
     answer: Option<tokio::task::JoinHandle<Option<bool>>>,
-    /// Peers whose established session has the role that they had before.
+    /// Peers whose established session keeps its previous role (active or passive).
     kept_roles: BTreeSet<Arc<str>>,
-    /// Peers that run although they part.
+    /// Parting peers, which run although the plan no longer has them.
     parting: BTreeSet<Arc<str>>,
 }
 
 impl Node {
-    /// Begins to follow what the settings name.
+    /// Starts following the objects in the datastores that the settings name.
     pub(super) fn start(settings: NodeSettings) -> Self {
         let follower = crate::node::follow(&settings);
         Node {
@@ -50,26 +50,27 @@ impl Node {
         &self.settings
     }
 
-    /// Follows what other settings name. What runs stays in force until everything was listed there.
+    /// Follows the datastores of other settings. The running configuration stays in force until
+    /// everything has been listed there.
     pub(super) fn follow_anew(&mut self, settings: NodeSettings) {
         self.follower = crate::node::follow(&settings);
         self.settings = settings;
     }
 
-    /// How objects are followed at present.
+    /// The current follower of the objects.
     pub(super) fn follower(&self) -> &Follower {
         &self.follower
     }
 }
 
-/// What came from the objects, or about peers that part.
+/// An input that exists on a Calico node only.
 pub(super) enum NodeInput {
     Update(Update),
-    /// Whether destinations depend on parting peers.
+    /// The table's answer: whether destinations depend on parting peers alone.
     Dependence(bool),
 }
 
-/// Waits for the next input; for ever where there is no node.
+/// Waits for the next input; for ever if this is not a Calico node.
 pub(super) async fn next_input(node: &mut Option<Node>) -> NodeInput {
     let Some(node) = node else { return std::future::pending().await };
     let answered = async {
@@ -100,8 +101,8 @@ impl Daemon {
         }
     }
 
-    /// Puts a new configuration into force. Neighbours that part keep their sessions for a while if
-    /// there are others.
+    /// Puts a new configuration into force. Sessions of neighbours that may part stay up for a
+    /// while if there are other neighbours.
     fn on_update(&mut self, update: Update) {
         let now = self.engine.handle().clock().now();
         let Some(node) = &mut self.node else { return };
@@ -110,14 +111,14 @@ impl Daemon {
         let may_part: HashSet<IpAddr> = update.parted.iter().copied().collect();
         let over: Vec<IpAddr> = self.convergence.handover.parting().map(address).collect();
         let wanted: HashSet<IpAddr> = match may_part.is_empty() && over.is_empty() {
-            // Nobody parts: who is wanted does not matter.
+            // No peer is parting, so the set is not needed.
             true => HashSet::new(),
             false => update.config.peers.iter().map(address).collect(),
         };
         for addr in over.into_iter().filter(|a| wanted.contains(a) || !may_part.contains(a)) {
             self.convergence.handover.forget(addr);
         }
-        // Who is left, or comes, may carry the routes of those who leave.
+        // Neighbours that remain or are new may carry the routes of those that are removed.
         if !wanted.is_empty() {
             let registry = self.peers.registry();
             // A session that never came up has no routes that others would have to carry first.
@@ -138,7 +139,7 @@ impl Daemon {
                 );
                 self.convergence.handover.part(leaving, now);
                 if let Some(node) = &mut self.node {
-                    // It was asked without these.
+                    // A pending query does not cover these peers.
                     node.answer = None;
                 }
             }
@@ -153,14 +154,17 @@ impl Daemon {
         }
     }
 
-    /// Applies what was planned, with the neighbours that part. Other peers than those `touched` are
-    /// as they were in the plan before.
+    /// Applies the plan together with the parting neighbours; `parting` names the peers to end
+    /// without a NOTIFICATION. Peers that are not `touched` are the same as in the previous plan.
+    ///
+    /// The running configuration differs from the plan by parting peers and kept roles, so these
+    /// are compared as well, both before and after the change.
     fn put_into_force(&mut self, planned: &Config, touched: &Touched, parting: &HashSet<Arc<str>>) {
         let Some(node) = &mut self.node else { return };
         let handover = &self.convergence.handover;
         let parts = handover.parting().map(|entry| Arc::clone(&entry.name)).collect();
         let parted = std::mem::replace(&mut node.parting, parts);
-        // What runs is the plan before, but for these.
+        // The running configuration is the previous plan except for these.
         let mut suspects = touched.clone();
         for names in [parted, node.parting.clone(), node.kept_roles.clone()] {
             suspects.extend(&Touched::These(names));
@@ -194,9 +198,8 @@ impl Daemon {
         }
     }
 
-    /// An established session of a neighbour that only the other side would dial from here on, or
-    /// that we would, is not ended for that: who dials matters when there is no session.
-    /// Returns the names of these peers.
+    /// Keeps established sessions up whose only change is which side dials: that matters only when
+    /// there is no session. Returns the names of these peers.
     fn keep_roles(
         &self,
         config: &mut Config,
@@ -231,7 +234,7 @@ impl Daemon {
         kept.into_keys().collect()
     }
 
-    /// A session went down: a role that was kept for its sake changes.
+    /// A session went down: if its role was kept, the planned role is applied now.
     pub(super) fn change_kept_role(&mut self, peer: PeerId) {
         let Some(record) = self.peers.registry().get(peer) else { return };
         let Some(node) = &mut self.node else { return };
@@ -242,7 +245,7 @@ impl Daemon {
         }
     }
 
-    /// Ends the sessions of neighbours that have parted.
+    /// Ends the sessions of parting neighbours.
     fn end_parting(&mut self, ended: Vec<PeerEntry>) {
         let planned = self.node.as_ref().and_then(|node| node.planned.clone());
         let Some(planned) = planned.filter(|_| !ended.is_empty()) else { return };
@@ -251,7 +254,7 @@ impl Daemon {
         self.put_into_force(&planned, &Touched::default(), &names);
     }
 
-    /// Looks whether parting neighbours may go; returns when to look again.
+    /// Checks whether parting neighbours can end; returns when to check again.
     pub(super) fn check_handover(&mut self) -> Option<Instant> {
         let clock = self.engine.handle().clock();
         loop {
@@ -267,7 +270,7 @@ impl Daemon {
         }
     }
 
-    /// Asks the table whether destinations depend on parting peers.
+    /// Asks the table whether destinations depend on parting peers alone, one slice at a time.
     fn ask_dependence(&mut self) {
         let registry = self.peers.registry();
         let names =
@@ -291,7 +294,7 @@ impl Daemon {
         }
     }
 
-    /// Tells the table which of the interfaces that the kernel's policy names exist.
+    /// Reports to the table which tunnel interfaces of the FIB policy exist and are up.
     pub(super) fn tell_tunnels(&self) {
         let policy = self.config.table.fib_policy.as_deref();
         let changes = policy.iter().flat_map(|p| &p.rules).flat_map(|rule| &rule.changes);

@@ -1,7 +1,7 @@
 //! A small file beside the control socket, for the next run to read.
 //!
-//! It is replaced as a whole, and read only if it is ours: a regular file of our user that nobody else
-//! may write.
+//! It is replaced atomically, and read only if it is ours: a regular file of our user that no other
+//! user may write.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -12,10 +12,10 @@ use rustix::fs::OFlags;
 
 use crate::replace_file::replace_file;
 
-/// A longer file is none of ours, in octets.
+/// Longest file, in octets. A longer one is not ours.
 const FILE_LEN_MAX: u64 = 64 << 10;
 
-/// Why a file is not read.
+/// Why a file was not read.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Unread {
     #[error("{0}")]
@@ -24,24 +24,24 @@ pub(super) enum Unread {
     Foreign(&'static str),
 }
 
-/// Where it is.
+/// A file that only margay writes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct OwnFile {
     pub(super) path: PathBuf,
 }
 
 impl OwnFile {
-    /// Beside the control socket: `margay.state` for `margay.sock` and the extension `state`.
+    /// The file beside a control socket: `margay.state` for `margay.sock` and extension `state`.
     pub(super) fn beside(socket: &Path, extension: &str) -> Self {
         OwnFile { path: socket.with_extension(extension) }
     }
 
-    /// What is in it; `None`: there is none.
+    /// The content of the file; `None` if it does not exist.
     ///
     /// # Errors
-    /// It cannot be read, or is not ours.
+    /// The file cannot be read, or is not ours.
     pub(super) fn read(&self) -> Result<Option<String>, Unread> {
-        // Not through a link, and not held up by a pipe that nobody writes to.
+        // Does not follow a symbolic link, and does not block on a pipe without a writer.
         let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
         let file = match OpenOptions::new().read(true).custom_flags(flags).open(&self.path) {
             Ok(file) => file,
@@ -56,10 +56,10 @@ impl OwnFile {
         Ok(Some(text))
     }
 
-    /// Puts another content in its place.
+    /// Replaces the file's content.
     ///
     /// # Errors
-    /// The system refuses; the file is as it was.
+    /// The content is too long, or the file cannot be written; it is unchanged.
     pub(super) fn replace(&self, text: &str) -> io::Result<()> {
         if text.len() as u64 > FILE_LEN_MAX {
             return Err(io::Error::from(io::ErrorKind::FileTooLarge));
@@ -67,7 +67,7 @@ impl OwnFile {
         replace_file(&self.path, |file| file.write_all(text.as_bytes()))
     }
 
-    /// Nothing is to be known.
+    /// Removes the file, if it exists.
     pub(super) fn remove(&self) -> io::Result<()> {
         match fs::remove_file(&self.path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
@@ -76,7 +76,7 @@ impl OwnFile {
     }
 }
 
-/// What speaks against a file.
+/// Why a file is not ours; `None` if it is.
 fn not_ours(file: &File) -> io::Result<Option<&'static str>> {
     let metadata = file.metadata()?;
     Ok(if !metadata.is_file() {
@@ -92,7 +92,7 @@ fn not_ours(file: &File) -> io::Result<Option<&'static str>> {
     })
 }
 
-/// The name of this boot of the machine.
+/// The boot id of the machine.
 pub(super) fn boot() -> io::Result<String> {
     Ok(fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
 }

@@ -1,4 +1,4 @@
-//! Peers coming and going: from the configuration, and from ranges.
+//! Adding and removing peers: configured ones, and dynamic ones from ranges.
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
@@ -21,10 +21,10 @@ use crate::net::{
     Tally, spawn_peer,
 };
 
-/// Indices that rest before one is used again: the table may still be taking the routes of its last
-/// owner out, slice by slice, and would have to do the rest at once.
+/// Peer ids that stay unused before the oldest is used again: the table may still be withdrawing
+/// the routes of its last owner in slices, and would have to withdraw the rest at once.
 const IDS_AT_REST: usize = 64;
-/// Between two times that neighbours are dialled because an address came back.
+/// Least time between two occasions of dialling neighbours because an address was added.
 const DIAL_AGAIN_PAUSE: Duration = Duration::from_secs(2);
 
 pub(super) struct Peers {
@@ -33,9 +33,9 @@ pub(super) struct Peers {
     registry: Registry,
     events: mpsc::UnboundedSender<PeerEvent>,
     ranges: Vec<DynamicPeers>,
-    /// How many peers may come from all ranges together: what descriptors suffice for.
+    /// Most dynamic peers of all ranges together, limited by descriptors.
     dynamic_max: usize,
-    /// Indices given so far, and those that are free again.
+    /// The next new id, and ids that are free again.
     ids: u32,
     free_ids: VecDeque<PeerId>,
     seed: u64,
@@ -47,24 +47,25 @@ pub(super) struct Peers {
 
 /// What the tasks of all peers share.
 pub(super) struct Shared {
-    /// Whether our kernel routes are still those of an earlier run.
+    /// The restart state that our OPENs announce.
     pub(super) recovery: Recovery,
     pub(super) beside: Beside,
     /// Peers that operators have shut down.
     pub(super) shutdowns: Shutdowns,
 }
 
-/// Our addresses on links that carry something, and when neighbours were last dialled for their sake.
+/// Our addresses on links with a carrier, and when neighbours were last dialled because of a new
+/// one.
 #[derive(Default)]
 struct Reach {
-    /// In order.
+    /// Interface index and address, sorted.
     addresses: Vec<(u32, IpAddr)>,
     dialled: Option<Instant>,
 }
 
 impl Reach {
-    /// Whether there is an address that was not there before. Not more often than once in
-    /// [`DIAL_AGAIN_PAUSE`]: a link that flaps is no reason to dial with every flap.
+    /// Whether there is a new address; at most once in [`DIAL_AGAIN_PAUSE`], so that a flapping
+    /// link does not cause dialling with every flap.
     fn has_grown(&mut self, links: &[Link], now: Instant) -> bool {
         let usable = links.iter().filter(|link| link.up && link.running);
         let mut addresses: Vec<(u32, IpAddr)> = usable
@@ -82,7 +83,7 @@ impl Reach {
     }
 }
 
-/// Whether something differs that does not restart the session.
+/// Whether parameters differ whose change does not restart the session.
 fn is_other_beside_session(entry: &PeerEntry, record: &Record) -> bool {
     entry.routes != record.routes || entry.bfd != record.bfd || entry.fallover != record.fallover
 }
@@ -112,8 +113,8 @@ impl Peers {
         }
     }
 
-    /// Links or addresses changed. Who was out of reach may not be any more: after a long outage the
-    /// retry timer would run for long.
+    /// Links or addresses have changed. Dials neighbours that were unreachable and may be reachable
+    /// now: after a long outage, the retry timer would take long to expire.
     pub(super) fn handle_links(&mut self, links: &[Link], now: Instant) {
         if self.reach.has_grown(links, now) {
             let is_waiting = |record: &&Arc<Record>| record.handle.state() < State::OpenSent;
@@ -125,31 +126,32 @@ impl Peers {
         self.registry.clone()
     }
 
-    /// Counters of all sessions.
+    /// The counters over all sessions.
     pub(super) fn tally(&self) -> Tally {
         self.tally.clone()
     }
 
-    /// OPENs from here on say that we are not restarting (RFC 4724 §4.1).
+    /// From here on our OPENs do not announce a restart (RFC 4724 §4.1).
     pub(super) fn end_of_startup(&self) {
         self.shared.recovery.end();
     }
 
-    /// How many peers may come from all ranges together.
+    /// Limits the number of dynamic peers of all ranges together.
     pub(super) fn set_dynamic_max(&mut self, max: usize) {
         self.dynamic_max = max;
     }
 
-    /// Ranges that peers may connect from.
+    /// Replaces the ranges from which dynamic peers may connect.
     pub(super) fn set_ranges(&mut self, ranges: &[DynamicPeers]) {
         self.ranges = ranges.to_vec();
-        // The longest range that covers an address counts.
+        // The longest range that contains an address applies.
         self.ranges.sort_by_key(|range| std::cmp::Reverse(range.prefix.len()));
         let shown = ranges.iter().map(|range| (range.prefix, Arc::clone(&range.session)));
         self.directory.set_ranges(shown.collect());
     }
 
-    /// Starts a configured peer. It replaces a dynamic one with its address, whose session ends.
+    /// Adds a configured peer. It replaces a dynamic peer with the same address, whose session
+    /// ends.
     pub(super) fn add(&mut self, entry: &PeerEntry) -> PeerId {
         let there = self.directory.peer(entry.session.address);
         let record = there.and_then(|peer| self.registry.get(peer.id));
@@ -160,7 +162,7 @@ impl Peers {
         self.spawn(entry, None).id
     }
 
-    /// Another name, and possibly new routing parameters, for a peer; its session goes on.
+    /// Gives a peer another name, and possibly new routing parameters; its session stays up.
     pub(super) fn rename(&self, old: &str, entry: &PeerEntry) {
         let Some(record) = self.registry.find(old) else { return };
         self.table.peer_configure(record.id, Arc::clone(&entry.routes));
@@ -175,7 +177,7 @@ impl Peers {
         });
     }
 
-    /// A connection from a range becomes a peer, unless the range is full.
+    /// Makes a connection from a range a dynamic peer, unless the range is full.
     pub(super) fn admit(&mut self, accepted: Accepted) {
         let Accepted { stream, from } = accepted;
         if let Some(peer) = self.directory.peer(from) {
@@ -216,11 +218,11 @@ impl Peers {
             return;
         }
         let record = self.spawn(&entry, Some(prefix));
-        // Its task has begun just now: nothing can wait there.
+        // Cannot fail: no connection waits for a task that has just started.
         let _ = record.handle.connect(stream);
     }
 
-    /// New routing parameters for a peer; its session goes on.
+    /// Gives a peer new routing parameters; its session stays up.
     pub(super) fn reconfigure(&self, name: &str, entry: &PeerEntry) {
         let Some(record) = self.registry.find(name) else { return };
         self.table.peer_configure(record.id, Arc::clone(&entry.routes));
@@ -232,14 +234,14 @@ impl Peers {
         });
     }
 
-    /// Ends a peer; it is forgotten when its task says so.
+    /// Ends a peer's session; [`Peers::forget`] follows when its task has ended.
     pub(super) fn remove(&self, name: &str, close: Close) {
         if let Some(record) = self.registry.find(name) {
             self.terminate(&record, close);
         }
     }
 
-    /// Ends the dynamic peers that no range covers any more, or whose parameters changed.
+    /// Ends the dynamic peers that no range contains any more, or whose session parameters changed.
     pub(super) fn review_dynamic(&self) {
         for record in self.registry.all() {
             if record.lifetime != Lifetime::Dynamic {
@@ -262,7 +264,7 @@ impl Peers {
         }
     }
 
-    /// A peer's task is over.
+    /// A peer's task has ended: removes the peer.
     pub(super) fn forget(&mut self, id: PeerId) {
         let Some(record) = self.registry.remove(id) else { return };
         self.directory.remove(record.address, id);
@@ -273,7 +275,7 @@ impl Peers {
         }
     }
 
-    /// Ends all peers and waits, not longer than `grace`, until they have ended.
+    /// Ends all peers and waits for that, at most for `grace`.
     pub(super) async fn stop_all(
         mut self,
         close: Close,
@@ -308,7 +310,7 @@ impl Peers {
         record.handle.terminate(close);
     }
 
-    /// `range`: where it came from, unless it is configured.
+    /// `range`: the range from which a dynamic peer connected; `None` for a configured one.
     fn spawn(&mut self, entry: &PeerEntry, range: Option<Prefix>) -> Record {
         let lifetime = match range {
             Some(_) => Lifetime::Dynamic,
@@ -375,7 +377,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_that_comes_back_is_a_reason_to_dial() {
+    fn a_new_address_is_a_reason_to_dial() {
         let mut reach = Reach::default();
         let mut now = Instant::now();
         let mut look = |pause: u64, links: &[Link]| {
@@ -386,7 +388,7 @@ mod tests {
         assert!(look(0, std::slice::from_ref(&one)));
         assert!(!look(5000, std::slice::from_ref(&one)));
         assert!(look(5000, std::slice::from_ref(&two)));
-        assert!(!look(5000, std::slice::from_ref(&one)), "one less is none");
+        assert!(!look(5000, std::slice::from_ref(&one)), "an address was removed");
         assert!(!look(5000, &[link(false, &["192.0.2.1"])]), "no carrier");
         assert!(look(5000, std::slice::from_ref(&one)), "it is back");
         assert!(!look(10, &[]));

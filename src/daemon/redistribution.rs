@@ -1,6 +1,6 @@
-//! The kernel's routes on their way into the table, through the rules of `[[redistribute]]`.
+//! Redistribution of kernel routes into the table by the rules of `[[redistribute]]`.
 //!
-//! Learned routes are remembered, so that a changed policy is applied to what is known already.
+//! Learned routes are kept, so that changed rules can be applied to them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,27 +14,27 @@ use crate::config::{Changes, KernelRoute, Redistribute, RedistributeFrom};
 use crate::engine::Handle;
 use crate::kernel::LearnedRoute;
 
-/// Rules and what they were applied to. Clones share both.
+/// The rules, and the routes to which they apply. Clones share both.
 #[derive(Clone, Default)]
 pub(super) struct Redistribution(Arc<Mutex<State>>);
 
 #[derive(Default)]
 struct State {
     rules: Vec<Redistribute>,
-    /// Prefixes that we originate: a copy of one in the kernel is not announced beside it.
+    /// Prefixes that we originate: a kernel route to one of them is not redistributed as well.
     own: BTreeSet<Prefix>,
-    /// Keyed by prefix, and whether the network is a connected one.
+    /// Learned routes, keyed by prefix and whether the network is a connected one.
     routes: BTreeMap<(Prefix, bool), LearnedRoute>,
 }
 
 impl Redistribution {
-    /// Takes over rules that differ and what we originate from here on or no longer, and applies
-    /// both to the routes that are known.
+    /// Takes changed rules and changes to the originated prefixes from `changes`, and applies them
+    /// to the learned routes.
     pub(super) fn apply(&self, changes: &Changes, table: &Handle) {
         let withdrawn = changes.originate_withdrawn.iter().copied();
         let added = changes.originate_added.iter().map(|route| route.prefix);
         let differing: BTreeSet<Prefix> = withdrawn.chain(added.clone()).collect();
-        // Most changes concern peers, and there may be ten thousand learned routes.
+        // Most changes concern only peers, and there may be ten thousand learned routes.
         if differing.is_empty() && changes.redistribute.is_none() {
             return;
         }
@@ -57,13 +57,13 @@ impl Redistribution {
         state.routes.insert((route.prefix, route.connected), route);
     }
 
-    /// A learned route.
+    /// The learned route to a prefix, if there is one.
     pub(super) fn get(&self, prefix: Prefix, connected: bool) -> Option<LearnedRoute> {
         let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         state.routes.get(&(prefix, connected)).cloned()
     }
 
-    /// A learned route was withdrawn.
+    /// A learned route was removed from the kernel.
     pub(super) fn handle_forgotten(&self, prefix: Prefix, connected: bool, table: &Handle) {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         state.routes.remove(&(prefix, connected));
@@ -85,7 +85,8 @@ impl State {
     }
 }
 
-/// What the table gets for a kernel route: the first rule that selects it decides.
+/// The local route to originate for a kernel route: the first rule that selects it decides. `None`
+/// if no rule does, or its policy rejects the route.
 fn resolve(rules: &[Redistribute], route: &LearnedRoute) -> Option<LocalRoute> {
     let from = if route.connected { RedistributeFrom::Connected } else { RedistributeFrom::Kernel };
     let key = KernelRoute {
@@ -96,10 +97,10 @@ fn resolve(rules: &[Redistribute], route: &LearnedRoute) -> Option<LocalRoute> {
     };
     let rule = rules.iter().find(|rule| rule.selects(&key))?;
     let attrs = AttrEdit::originate(rule.origin);
-    // The metric of a connected network is nobody's statement about it.
+    // The kernel's metric of a connected network says nothing about its distance.
     let metric = (!route.connected).then_some(route.metric);
     let mut local = LocalRoute {
-        // The kernel has it already.
+        // Not to be installed: the kernel has the route already.
         next_hop: route.gateway,
         interface: route.interface.as_deref().map(Arc::from),
         metric,
@@ -160,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_rule_selects_is_not_announced() {
+    fn a_route_that_no_rule_selects_is_not_redistributed() {
         let other = LearnedRoute { protocol: 4, ..learned("10.0.0.1/32") };
         assert_eq!(resolve(&[rule(None)], &other), None);
         let local = resolve(&[rule(None)], &learned("10.0.0.1/32")).unwrap();
@@ -170,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn a_copy_of_what_we_originate_is_not_announced() {
+    fn a_kernel_route_to_an_originated_prefix_is_not_redistributed() {
         let block = learned("10.65.1.0/26");
         let mut state = State { rules: vec![rule(None)], ..State::default() };
         assert!(state.resolve(&block).is_some());
@@ -179,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rule_s_policy_rejects_and_changes() {
+    fn the_policy_of_a_rule_can_reject_and_modify_routes() {
         let inside = PrefixMatch { prefix: "10.0.0.0/8".parse().unwrap(), lengths: 8..=32 };
         let tag = Community(0xFC00_0001);
         let policy = Policy {

@@ -1,4 +1,4 @@
-//! Every peer that exists, for the daemon that changes them and the answers that list them.
+//! Every peer that exists, for the daemon that changes them and the views that list them.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -15,7 +15,7 @@ use crate::counts::Counts;
 use crate::http::Traffic;
 use crate::net::{AdminShutdown, Lifetime, PeerHandle, PeerNumbers};
 
-/// One peer.
+/// One peer, with its configuration and the handle to its task.
 #[derive(Clone)]
 pub(super) struct Record {
     pub(super) id: PeerId,
@@ -27,50 +27,50 @@ pub(super) struct Record {
     /// Whether the session ends with the link or the address that it uses.
     pub(super) fallover: Fallover,
     pub(super) lifetime: Lifetime,
-    /// The range that it came from.
+    /// The range from which it connected; `None` for a configured peer.
     pub(super) range: Option<Prefix>,
     pub(super) handle: PeerHandle,
-    /// Whether it goes on only until its last octets are delivered.
+    /// Whether it is being removed: its task exists only until its last octets are delivered.
     pub(super) leaves: bool,
     /// Whether an operator has shut the session down. All records of a peer share it.
     pub(super) shutdown: AdminShutdown,
 }
 
 impl Record {
-    /// Whether its TCP takes connections although there is no session: it is slow, and not down.
+    /// Whether the peer accepts TCP connections although there is no session: it is slow, not down.
     pub(super) fn takes_connections(&self) -> bool {
         matches!(self.handle.state(), State::OpenSent | State::OpenConfirm)
     }
 
-    /// Whether it came out of a range.
+    /// Whether it was accepted from a range.
     pub(super) fn is_dynamic(&self) -> bool {
         self.lifetime == Lifetime::Dynamic
     }
 
-    /// The range that it is counted in: the one that it came from, unless it leaves.
+    /// The range in which it counts as a member; `None` if it is configured or being removed.
     fn membership(&self) -> Option<Prefix> {
         self.range.filter(|_| !self.leaves)
     }
 }
 
-/// All peers by index. Written by the daemon's loop only.
+/// All peers by id. Only the daemon's loop writes it. Clones share it.
 #[derive(Clone, Default)]
 pub(super) struct Registry {
     records: Arc<RwLock<Records>>,
-    /// Grows with every change.
+    /// Incremented with every change.
     revision: Arc<AtomicU64>,
 }
 
 #[derive(Default)]
 struct Records {
     by_id: BTreeMap<PeerId, Arc<Record>>,
-    /// Of two with one name the newer: the other is on its way out.
+    /// Of two peers with one name, the newer one: the other is being removed.
     by_name: BTreeMap<Arc<str>, PeerId>,
-    /// How many came from each range and do not leave.
+    /// Dynamic peers of each range, without those being removed.
     members: Counts<Prefix>,
-    /// How many came from any range, those who leave too.
+    /// Dynamic peers of all ranges, including those being removed.
     dynamic: usize,
-    /// What removed peers sent and received: counters never fall.
+    /// The traffic of removed peers, so that the total counters never fall.
     gone: Traffic,
 }
 
@@ -95,7 +95,7 @@ impl Records {
         Some(record)
     }
 
-    /// Everyone who does not leave.
+    /// All peers that are not being removed.
     fn present(&self) -> impl Iterator<Item = &Arc<Record>> {
         self.by_id.values().filter(|record| !record.leaves)
     }
@@ -118,8 +118,8 @@ impl Registry {
         self.read(|records| records.by_id.get(&id).cloned())
     }
 
-    /// The peer was taken out of the configuration, or is replaced by one with other parameters:
-    /// from here on it is found by its index alone.
+    /// Marks a peer as being removed, because it is no longer configured or is replaced by one with
+    /// other parameters. From here on it can be found by its id only.
     pub(super) fn leave(&self, id: PeerId) {
         self.write(|records| {
             let Some(record) = records.by_id.get(&id) else { return };
@@ -128,7 +128,7 @@ impl Registry {
         });
     }
 
-    /// By name, or by address.
+    /// Finds a peer by name, or else by address.
     pub(super) fn find(&self, name: &str) -> Option<Arc<Record>> {
         self.read(|records| {
             if let Some(id) = records.by_name.get(name) {
@@ -139,18 +139,19 @@ impl Registry {
         })
     }
 
-    /// Everyone who does not leave, by index.
+    /// All peers that are not being removed, in order of their ids.
     pub(super) fn all(&self) -> Vec<Arc<Record>> {
         self.read(|records| records.present().cloned().collect())
     }
 
-    /// Everyone, by index, those being removed too, and the counters of removed peers.
+    /// All peers in order of their ids, including those being removed, and the traffic of removed
+    /// peers.
     pub(super) fn all_and_gone(&self) -> (Vec<Arc<Record>>, Traffic) {
         self.read(|records| (records.by_id.values().cloned().collect(), records.gone))
     }
 
-    /// At most `limit` peers that do not leave, by name, from behind `after` on, and whether there may be
-    /// more.
+    /// At most `limit` peers that are not being removed, in order of their names, starting after
+    /// `after`; and whether there may be more.
     pub(super) fn page(&self, after: Option<&str>, limit: usize) -> (Vec<Arc<Record>>, bool) {
         let start = after.map_or(Bound::Unbounded, Bound::Excluded);
         self.read(|records| {
@@ -162,17 +163,18 @@ impl Registry {
         })
     }
 
-    /// How many came from a range and do not leave.
+    /// The number of dynamic peers of a range, without those being removed.
     pub(super) fn members(&self, range: Prefix) -> usize {
         self.read(|records| records.members.of(&range) as usize)
     }
 
-    /// How many came from any range, those who leave too: each has its descriptors still.
+    /// The number of dynamic peers of all ranges, including those being removed, which still hold
+    /// descriptors.
     pub(super) fn dynamic(&self) -> usize {
         self.read(|records| records.dynamic)
     }
 
-    /// How many.
+    /// The number of peers, including those being removed.
     pub(super) fn len(&self) -> usize {
         self.read(|records| records.by_id.len())
     }
@@ -181,7 +183,7 @@ impl Registry {
         look(&self.records.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Another number after every change.
+    /// A number that differs after every change.
     pub(super) fn revision(&self) -> u64 {
         self.revision.load(Ordering::Acquire)
     }
@@ -189,13 +191,13 @@ impl Registry {
     fn write<T>(&self, change: impl FnOnce(&mut Records) -> T) -> T {
         let mut records = self.records.write().unwrap_or_else(PoisonError::into_inner);
         let result = change(&mut records);
-        // Before the lock is released: whoever sees the number sees the change.
+        // Before the lock is released: a reader that sees the number also sees the change.
         self.revision.fetch_add(1, Ordering::Release);
         result
     }
 }
 
-/// What a peer sent and received, as it is counted for all peers together.
+/// A peer's traffic, in the form in which it is summed over all peers.
 pub(super) fn traffic(numbers: &PeerNumbers) -> Traffic {
     Traffic {
         stats: numbers.stats,

@@ -1,4 +1,4 @@
-//! A new configuration, as a difference to the running one.
+//! Applies a new configuration as a difference from the running one.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -16,23 +16,24 @@ use crate::net::{KeyEntries, KeyFault};
 use crate::node::{Environment, NodeSettings};
 
 impl Daemon {
-    /// Reads the file again and changes only what differs. A file that is wrong changes nothing.
+    /// Reads the file again and applies only the differences. An invalid file changes nothing.
     ///
     /// # Errors
-    /// What is wrong with the file, or an address that cannot be listened on.
+    /// The file is invalid, or an address cannot be bound.
     pub(super) fn reload(&mut self) -> Result<Changes, String> {
         let changes = self.read_again()?;
-        // Whoever asked looks whether it was done, also where nothing differs.
+        // Tools check this time to see that the reload was done, also if nothing differs.
         let now = self.engine.handle().clock().now();
         self.views.publish(|state| state.read_at = now);
         Ok(changes)
     }
 
     fn read_again(&mut self) -> Result<Changes, String> {
-        // A sysctl may have been raised since the kernel refused some.
+        // The kernel may have rejected keys because of a sysctl that was raised since.
         self.set_keys();
         let Some(path) = &self.path else {
-            // Calico's objects are followed as they change, and the environment stays as it is.
+            // Changes of Calico's objects are applied as they occur, and the environment of a
+            // process does not change.
             return Ok(Changes::default());
         };
         let document = Document::load(path).map_err(|errors| errors.to_string())?;
@@ -45,11 +46,11 @@ impl Daemon {
                     settings.ok_or("the environment says that this node speaks no BGP")?;
                 return Ok(self.reload_calico(settings));
             }
-            _ => return Err("[calico] came or went: restart margay to run by the new file".into()),
+            _ => return Err("[calico] was added or removed: restart margay to apply this".into()),
         };
         let old = Arc::clone(&self.config);
         let changes = old.changes_to(&fresh);
-        // The one step that can fail comes first: then nothing has changed.
+        // The only step that can fail comes first, so that a failure changes nothing.
         let missing = self.listeners.listen(&fresh.bgp.listen).map_err(|e| e.to_string())?;
         self.note_missing(&missing);
         fresh.keep_until_restart(&old);
@@ -66,8 +67,8 @@ impl Daemon {
         Ok(changes)
     }
 
-    /// Follows the objects that new settings name, unless they are the same. Sessions and routes stay
-    /// as they are until a plan follows from what is there.
+    /// Follows the datastores of the new settings, unless the settings are the same. Sessions and
+    /// routes are unchanged until there is a plan from the new datastores.
     fn reload_calico(&mut self, settings: NodeSettings) -> Changes {
         let Some(node) = &mut self.node else { return Changes::default() };
         if settings == *node.settings() {
@@ -87,8 +88,11 @@ impl Daemon {
         changes
     }
 
-    /// Carries out what led to the configuration that is in force now. Of the removed peers, those
-    /// that part end without a NOTIFICATION. Returns the peers that were added.
+    /// Carries out the changes that lead to the configuration now in force. Removed peers that are
+    /// named in `parting` end without a NOTIFICATION. Returns the peers that were added.
+    ///
+    /// Peers are removed before ranges change and added after: a new peer must find its key set and
+    /// its address free.
     pub(super) fn apply(&mut self, changes: &Changes, parting: &HashSet<Arc<str>>) -> Vec<PeerId> {
         for name in &changes.peers_removed {
             let close = match parting.contains(name) {
@@ -128,7 +132,7 @@ impl Daemon {
         self.review_keys();
     }
 
-    /// Looks which keys the kernel has not taken, and says what is new about that.
+    /// Checks which keys the kernel rejected, and logs those that were not rejected before.
     pub(super) fn review_keys(&mut self) {
         let faults = self.listeners.key_faults();
         let is_new = |fault: &&KeyFault| !self.key_faults.contains(fault);
@@ -146,7 +150,7 @@ impl Daemon {
         self.show_key_faults();
     }
 
-    /// Lets `show peers` say who cannot connect for want of a key.
+    /// Makes `show peers` report which peers cannot connect because their key is not set.
     fn show_key_faults(&self) {
         let now = self.engine.handle().clock().now();
         for record in self.peers.registry().all() {
@@ -157,7 +161,7 @@ impl Daemon {
         }
     }
 
-    /// Routes of our own, and which of the kernel's are learned.
+    /// Applies changes to originated routes, redistribution and host routes.
     pub(super) fn apply_local(&self, changes: &Changes) {
         let table = self.engine.handle();
         for prefix in &changes.originate_withdrawn {
@@ -177,19 +181,19 @@ impl Daemon {
     }
 }
 
-/// Every neighbour and range, with its key.
+/// Every neighbour and range, with its key if it has one.
 fn key_entries(config: &Config) -> KeyEntries {
     let ranges = config.dynamic.iter().map(|range| (range.prefix, &range.session));
     let hosts = config.peers.iter().map(|p| (Prefix::host(p.session.address), &p.session));
-    // A peer comes before a range of its one address.
+    // Later entries replace earlier ones: a peer takes precedence over a range of one address.
     ranges.chain(hosts).map(|(prefix, s)| (prefix, s.security.md5.clone())).collect()
 }
 
-/// Changes that a line of the log names.
+/// Most changes that one log line names.
 const LOGGED_CHANGES_MAX: usize = 20;
 
-/// Changes for the log, where an entry is a line, and one that names thousands of peers is not read
-/// or not stored. `margay reload` prints them all.
+/// Summarises changes in one log line, because a line that names thousands of peers would be
+/// unreadable or truncated. `margay reload` prints them all.
 fn one_line(changes: &Changes) -> String {
     let all = changes.to_string();
     let mut changes = all.lines();
@@ -220,7 +224,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_of_the_log_names_some_changes_and_counts_the_rest() {
+    fn the_log_line_names_some_changes_and_counts_the_rest() {
         let peers_removed: Vec<Arc<str>> = (0..3000).map(|n| format!("p{n}").into()).collect();
         let line = one_line(&Changes { peers_removed, ..Changes::default() });
         assert!(line.starts_with("peer p0: removed; peer p1: removed; "), "{line}");

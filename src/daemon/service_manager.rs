@@ -1,8 +1,8 @@
-//! What the service manager is notified of (sd_notify(3)): that margay serves, that it is alive, that it
-//! stops. Without a service manager nothing happens.
+//! Notifications to the service manager (sd_notify(3)): margay is ready, is alive, is stopping.
+//! Without a service manager nothing happens.
 //!
-//! A unit with `Type=notify` and `WatchdogSec=` learns of a part that hangs by the same questions as
-//! `/liveness`, and starts margay again.
+//! A unit with `Type=notify` and `WatchdogSec=` detects a part that hangs by the same probes as
+//! `/liveness`, and restarts margay.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -14,10 +14,10 @@ use std::time::Duration;
 
 use tracing::{info, warn};
 
-/// The part of the watchdog's time after which it is notified again.
+/// The watchdog is notified this many times within its timeout.
 const WATCHDOG_SHARE: u32 = 3;
 
-/// The way to the service manager. Clones share it.
+/// The connection to the service manager, if there is one. Clones share it.
 #[derive(Clone, Debug, Default)]
 pub(super) struct ServiceManager {
     socket: Option<Arc<UnixDatagram>>,
@@ -25,7 +25,7 @@ pub(super) struct ServiceManager {
 }
 
 impl ServiceManager {
-    /// What the environment says.
+    /// As given by the environment of this process (`NOTIFY_SOCKET`, `WATCHDOG_USEC`).
     pub(super) fn of_process() -> Self {
         let variable = |name: &str| std::env::var_os(name);
         ServiceManager::new(variable, std::process::id()).unwrap_or_else(|error| {
@@ -42,7 +42,7 @@ impl ServiceManager {
         socket.set_nonblocking(true)?;
         socket.connect_addr(&address_of(&address)?)?;
         let number = |name: &str| variable(name)?.to_str()?.parse::<u64>().ok();
-        // Meant for a parent of ours if it names one.
+        // If it names another process, the watchdog is meant for that one.
         let is_ours = number("WATCHDOG_PID").is_none_or(|pid| pid == u64::from(own));
         let watchdog = number("WATCHDOG_USEC").filter(|usec| is_ours && *usec > 0);
         let watchdog = watchdog.map(Duration::from_micros);
@@ -50,22 +50,22 @@ impl ServiceManager {
     }
 
     fn tell(&self, state: &str) {
-        // A manager that takes nothing finds out by its own time-outs.
+        // If the manager does not read, its own timeouts apply.
         let _ = self.socket.as_ref().map(|socket| socket.send(state.as_bytes()));
     }
 
-    /// Margay serves.
+    /// Margay is ready.
     pub(super) fn ready(&self) {
         self.tell("READY=1");
     }
 
-    /// Margay stops.
+    /// Margay is stopping.
     pub(super) fn stopping(&self) {
         self.tell("STOPPING=1");
     }
 
-    /// Says for as long as the future lives, as often as the manager asks for it, that all is
-    /// well while `stuck` finds nothing. Never returns.
+    /// Notifies the watchdog as often as the manager requires, as long as `stuck` returns nothing.
+    /// Never completes.
     pub(super) async fn keep_alive<F>(self, stuck: impl Fn() -> F)
     where
         F: Future<Output = Vec<String>>,
@@ -86,7 +86,7 @@ impl ServiceManager {
     }
 }
 
-/// A path, or a name in the abstract namespace behind `@`.
+/// Parses a path, or after `@` a name in the abstract namespace.
 fn address_of(text: &OsStr) -> io::Result<SocketAddr> {
     match text.as_bytes() {
         [b'@', name @ ..] => SocketAddr::from_abstract_name(name),
@@ -100,7 +100,7 @@ mod tests {
 
     use super::*;
 
-    /// A manager that listens in the abstract namespace, and margay's environment under it.
+    /// A manager that listens in the abstract namespace, and the environment that it sets.
     fn manager(name: &str) -> (UnixDatagram, HashMap<&'static str, OsString>) {
         let name = format!("margay-{}-{name}", std::process::id());
         let address = SocketAddr::from_abstract_name(&name).unwrap();
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_manager_nothing_is_told() {
+    fn without_a_manager_nothing_is_sent() {
         let none = ServiceManager::new(|_| None, 1).unwrap();
         assert!(none.socket.is_none() && none.watchdog.is_none());
         none.ready();
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_watchdog_hears_nothing_while_a_part_is_stuck() {
+    async fn the_watchdog_is_not_notified_while_a_part_is_stuck() {
         use std::sync::atomic::{AtomicBool, Ordering};
 
         let (socket, mut environment) = manager("stuck");
@@ -163,7 +163,7 @@ mod tests {
         socket.set_nonblocking(true).unwrap();
         while socket.recv(&mut [0; 64]).is_ok() {}
         tokio::time::sleep(Duration::from_millis(200)).await;
-        assert!(socket.recv(&mut [0; 64]).is_err(), "told although a part is stuck");
+        assert!(socket.recv(&mut [0; 64]).is_err(), "notified although a part is stuck");
         task.abort();
         manager.stopping();
         assert_eq!(heard(&socket), "STOPPING=1");

@@ -1,5 +1,6 @@
-//! Peers that an operator has shut down, by name: until they are started, through reloads and through
-//! the peer's going and coming, and where that is asked for through restarts of the daemon.
+//! Peers that an operator has shut down, by name. A shutdown lasts until the peer is started:
+//! across reloads, across removing and adding the peer, and with `--keep` across restarts of the
+//! daemon.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -12,21 +13,21 @@ use super::own_file::{OwnFile, Unread, boot};
 use crate::ctl::Lasts;
 use crate::net::AdminShutdown;
 
-/// The form of the file.
+/// Version of the file's format.
 const VERSION: u32 = 1;
 
 /// A shutdown by an operator.
 #[derive(Clone, Debug)]
 pub(super) struct Shutdown {
     pub(super) since: SystemTime,
-    /// What the neighbour was told (RFC 9003); empty: nothing.
+    /// The shutdown communication sent to the neighbour (RFC 9003); may be empty.
     pub(super) message: String,
     pub(super) lasts: Lasts,
-    /// As all records of the peer have it.
+    /// The flag that all records of the peer share.
     state: AdminShutdown,
 }
 
-/// Those of one daemon. Clones are the same.
+/// The shutdowns of one daemon. Clones share them.
 #[derive(Clone, Debug)]
 pub(super) struct Shutdowns {
     peers: Arc<Mutex<BTreeMap<Arc<str>, Shutdown>>>,
@@ -36,7 +37,7 @@ pub(super) struct Shutdowns {
 #[derive(Serialize, Deserialize)]
 struct Content {
     version: u32,
-    /// Which boot of the machine.
+    /// The machine's boot id.
     boot: String,
     peers: Vec<Kept>,
 }
@@ -50,8 +51,8 @@ struct Kept {
 }
 
 impl Shutdowns {
-    /// What the last run has left in the file beside this control socket. If that cannot be had, why: no
-    /// peer is shut down then.
+    /// Reads the shutdowns that the last run left in the file beside this control socket. If that
+    /// fails, no peer is shut down, and the reason is returned.
     pub(super) fn of_last_run(socket: &Path) -> (Self, Option<String>) {
         let file = OwnFile::beside(socket, "shutdowns");
         let (kept, fault) = match read(&file) {
@@ -74,7 +75,7 @@ impl Shutdowns {
         (Shutdowns { peers: Arc::new(Mutex::new(peers.collect())), file }, fault)
     }
 
-    /// The state of a peer that is added.
+    /// The flag for a peer that is being added: set if a peer of this name is shut down.
     pub(super) fn state(&self, name: &str) -> AdminShutdown {
         self.lock().get(name).map(|shutdown| shutdown.state.clone()).unwrap_or_default()
     }
@@ -87,7 +88,7 @@ impl Shutdowns {
     /// Shuts peers down.
     ///
     /// # Errors
-    /// The file cannot be written: nobody is shut down.
+    /// The file cannot be written; then no peer is shut down.
     pub(super) fn begin(
         &self,
         peers: &[(Arc<str>, AdminShutdown)],
@@ -110,7 +111,7 @@ impl Shutdowns {
     /// Ends the shutdown of these peers.
     ///
     /// # Errors
-    /// The file cannot be written: they stay shut down.
+    /// The file cannot be written; then the peers stay shut down.
     pub(super) fn end(&self, names: &[Arc<str>]) -> Result<(), String> {
         let mut held = self.lock();
         let mut after = held.clone();
@@ -122,20 +123,20 @@ impl Shutdowns {
         Ok(())
     }
 
-    /// A peer has another name.
+    /// Moves the shutdown of a renamed peer to its new name.
     pub(super) fn rename(&self, old: &str, new: &Arc<str>) {
         let mut held = self.lock();
         if let Some(shutdown) = held.remove(old) {
             let before = held.clone();
             held.insert(Arc::clone(new), shutdown);
-            // Under the old name it is of no use to the next run, and not worse than without the file.
+            // With the old name in the file, the next run starts the peer, as without a file.
             if let Err(why) = self.write(&before, &held) {
                 tracing::warn!(peer = %new, "{why}");
             }
         }
     }
 
-    /// Writes what outlives the daemon, if that differs.
+    /// Writes the shutdowns that outlive the daemon, if they have changed.
     fn write(
         &self,
         before: &BTreeMap<Arc<str>, Shutdown>,
@@ -169,7 +170,7 @@ impl Shutdowns {
     }
 }
 
-/// What the file holds, unless the machine was booted since.
+/// The content of the file; nothing if it is of an earlier boot.
 fn read(file: &OwnFile) -> Result<Vec<Kept>, String> {
     let text = match file.read() {
         Ok(Some(text)) => text,
@@ -193,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_is_kept_is_known_to_the_next_run() {
+    fn only_kept_shutdowns_survive_a_restart() {
         let folder = tempfile::tempdir().unwrap();
         let socket = folder.path().join("margay.sock");
         let (run, fault) = Shutdowns::of_last_run(&socket);
@@ -203,7 +204,7 @@ mod tests {
         run.begin(std::slice::from_ref(&a), "disk", Lasts::Boot).unwrap();
         run.begin(std::slice::from_ref(&b), "", Lasts::Run).unwrap();
         assert!(a.1.is_set() && b.1.is_set());
-        assert!(run.state("a").is_set(), "added anew, it is still shut down");
+        assert!(run.state("a").is_set(), "added again, it is still shut down");
         run.rename("a", &Arc::from("c"));
         let (next, fault) = Shutdowns::of_last_run(&socket);
         assert_eq!((names(&next), fault), (vec!["c".to_owned()], None));

@@ -1,7 +1,7 @@
-//! The sockets that operators and Calico's tools ask through.
+//! The sockets for operators and Calico's tools.
 //!
-//! They are bound before anything else is touched: a second margay that is started by mistake ends
-//! here, with the kernel's routes as they were.
+//! They are bound before anything else is done: a second margay that is started by mistake exits
+//! here, without having touched the kernel's routes.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use crate::config::{BirdPaths, BirdSockets, ControlSettings};
 use crate::ctl::{self, ServerError};
 use crate::supervise::{self, Ending};
 
-/// Bound, and not served yet: clients that come early wait.
+/// Sockets that are bound and not served yet; early clients wait.
 pub(super) struct Sockets {
     control: ctl::Server,
     bird: Vec<ctl::bird::Server>,
@@ -22,7 +22,7 @@ pub(super) struct Sockets {
 
 impl Sockets {
     /// # Errors
-    /// Somebody answers at one of them, or the system refuses.
+    /// Another process is listening on one of them, or one cannot be bound.
     pub(super) fn bind(settings: &ControlSettings) -> Result<Self, ServerError> {
         let control = ctl::Server::bind(&settings.socket)?;
         let bird = match &settings.bird_sockets {
@@ -52,8 +52,9 @@ fn bind_bird(paths: &BirdPaths) -> [Result<ctl::bird::Server, ServerError>; 2] {
         .map(|(path, family)| ctl::bird::Server::bind(path, family))
 }
 
-/// Nobody named these sockets: a machine that has no place for them routes without. Another process
-/// that answers at one is a speaker of this node's, and then we are one too many.
+/// Calico's default sockets, which the operator did not request: if they cannot be created, margay
+/// runs without them. If another process is listening on one, this node already has a BGP speaker,
+/// and margay must not start.
 fn serving_what_can_be<T>(
     bound: impl IntoIterator<Item = Result<T, ServerError>>,
 ) -> Result<Vec<T>, ServerError> {
@@ -68,8 +69,8 @@ fn serving_what_can_be<T>(
     }
     if !faults.is_empty() {
         warn!(
-            "calico-node's probes and calicoctl cannot ask BIRD's questions here, everything else \
-             runs: {} (bird-sockets = \"none\", or MARGAY_BIRD_SOCKETS=none, means so)",
+            "calico-node's probes and calicoctl cannot use BIRD's sockets here, everything else \
+             runs: {} (if that is intended: bird-sockets = \"none\" or MARGAY_BIRD_SOCKETS=none)",
             faults.join("; ")
         );
     }
@@ -83,7 +84,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_live_one_is_in_the_way_of_sockets_that_nobody_named() {
+    fn of_default_sockets_only_one_in_use_prevents_the_start() {
         let (path, key) = ("/x".into(), "bird-sockets");
         let in_use = ServerError::InUse { path, key };
         let (path, source) = ("/y".into(), io::ErrorKind::PermissionDenied.into());

@@ -1,12 +1,12 @@
-//! When the routes that an earlier run left in the kernel have had their chance.
+//! How long the routes that an earlier run left in the kernel are kept.
 //!
-//! They are kept, and forward, until every peer that is coming has sent End-of-RIB for every family
-//! that it negotiated (RFC 4724 §4.1). A peer that is down is waited for as long as it may keep our
-//! routes: for the restart time that we advertised, and 30 seconds at least. Peers from ranges cannot
-//! be named beforehand; where the kernel held routes of ours, some of them may be theirs, and whoever
-//! comes within that time is waited for like the others.
+//! They are kept, and used for forwarding, until every expected peer has sent End-of-RIB for every
+//! family that it negotiated (RFC 4724 §4.1). A peer that is down is waited for as long as it may
+//! keep our routes: for the restart time that we advertised, and at least 30 seconds. Dynamic peers
+//! are not known in advance; if the kernel had routes of ours, some of them may be from dynamic
+//! peers, and those that connect within that time are waited for like the others.
 //!
-//! Waiting concerns prefixes only that nobody has said anything about: what the table decides
+//! The wait only concerns prefixes for which the table has no route yet: a decision of the table
 //! replaces the route of the earlier run at once.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,40 +17,40 @@ use bgp_proto::types::{Family, FamilySet, PeerId, Time};
 
 use super::awaiting::{Awaiting, Owes};
 
-/// How long a peer may take to establish its session before it is not waited for, where our restart
-/// time says nothing longer.
+/// How long to wait for a peer to establish its session, if the restart time that we advertise to
+/// it is not longer.
 const CONNECT_GRACE: Duration = Duration::from_secs(30);
-/// How long End-of-RIB is waited for in all (Selection_Deferral_Timer, RFC 4724 §4.1), where no
-/// restart time is longer.
+/// How long to wait for End-of-RIB in all (Selection_Deferral_Timer, RFC 4724 §4.1), if no restart
+/// time is longer.
 const DEFERRAL: Duration = Duration::from_secs(120);
-/// A peer whose TCP takes connections is slow, and not down, until it took none for this long.
+/// A peer that accepts TCP connections counts as slow, not down, for this long after the last one.
 const SLOW_MAX: Duration = Duration::from_secs(30);
-/// How long a peer that promised no End-of-RIB is given for its routes.
+/// How long to wait for End-of-RIB from a peer that has not promised to send it.
 const UNPROMISED: Duration = Duration::from_secs(30);
-/// How often it is looked which peers take connections.
+/// How often to check which peers accept connections.
 const LOOK_INTERVAL: Duration = Duration::from_secs(5);
-/// Peers of ranges are waited for until none came for this long, where no route is at stake.
+/// If no route is at stake, we stop waiting for dynamic peers when none has come up for this long.
 const RANGE_QUIET: Duration = Duration::from_secs(3);
-/// How long the first of them may take, where no route is at stake.
+/// If no route is at stake, how long to wait for the first dynamic peer.
 const RANGE_GRACE: Duration = Duration::from_secs(10);
 
-/// How long routes have, from the last End-of-RIB, to reach the kernel's side: their next hops are
-/// resolved on the way.
+/// How long to wait after the last End-of-RIB for routes to be submitted to the kernel writer:
+/// their next hops are resolved first.
 const SETTLE: Duration = Duration::from_millis(500);
-/// How long next hops that nothing is known about yet are waited for.
+/// How long to wait for next hops that have not been looked up yet.
 const RESOLVE_MAX: Duration = Duration::from_secs(10);
 
-/// Whether a peer that is up will say when its routes are complete.
+/// Whether an established peer will signal that its routes are complete.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum EndOfRib {
     /// It announced graceful restart, and with it End-of-RIB (RFC 4724 §3).
     Promised,
-    /// It may send it or not: it has [`UNPROMISED`] to do so.
+    /// It may or may not send End-of-RIB, and has [`UNPROMISED`] to do so.
     Unpromised,
 }
 
 impl EndOfRib {
-    /// What a session says about it; `None`: it has ended meanwhile.
+    /// Derives this from a session; `None` if it has ended meanwhile.
     pub(super) fn of(session: Option<&Negotiated>) -> Self {
         match session {
             Some(session) if session.graceful_restart.is_some() => EndOfRib::Promised,
@@ -59,11 +59,11 @@ impl EndOfRib {
     }
 }
 
-/// A peer that the start waits for.
+/// A peer for which the start-up waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Awaited {
     pub(super) peer: PeerId,
-    /// The restart time that we advertise to it; `None`: it knows nothing of restarts.
+    /// The restart time that we advertise to it; `None`: graceful restart is off.
     pub(super) restart_time: Option<Duration>,
 }
 
@@ -73,33 +73,33 @@ impl Awaited {
     }
 }
 
-/// What the start waits for besides the peers that it can name.
+/// How the start-up waits for dynamic peers, which are not known in advance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Ranges {
-    /// Nothing: there are no ranges.
+    /// It does not: there are no ranges.
     None,
-    /// The kernel held routes of ours: whoever sent them has this long to come back.
+    /// The kernel had routes of ours: the peers that advertised them have time to reconnect.
     MayOwnRoutes {
-        /// The longest restart time that we advertise to peers of ranges.
+        /// The longest restart time that we advertise to dynamic peers.
         restart_time: Option<Duration>,
     },
-    /// The kernel held none: nothing is lost if a peer comes late.
+    /// The kernel had none: nothing is lost if a peer comes up late.
     OwnNothing,
 }
 
-/// How long a peer is waited for.
+/// How long to wait for one peer.
 #[derive(Clone, Copy, Debug)]
 struct Terms {
-    /// Until when it may establish its session.
+    /// The time by which it must establish its session.
     grace_ends: Time,
-    /// Its TCP takes connections: until when that counts.
+    /// Until when it counts as slow, because it accepted a connection.
     slow_until: Time,
-    /// It promised no End-of-RIB: until when that is waited for.
+    /// The time by which it must send End-of-RIB if it has not promised to.
     end_of_rib_by: Option<Time>,
 }
 
 impl Terms {
-    /// Until when a peer that owes this is waited for, if it still is.
+    /// Until when to wait for a peer that owes this; `None` if that time is over.
     fn until(&self, owes: Owes, now: Time, deferral_ends: Time) -> Option<Time> {
         let until = match owes {
             Owes::Session => self.grace_ends.max(self.slow_until).min(deferral_ends),
@@ -109,19 +109,20 @@ impl Terms {
     }
 }
 
-/// The first minutes of a run. Clones share what is waited for.
+/// The start-up phase of a run. Clones share the set of peers that are waited for.
 #[derive(Clone, Debug)]
 pub(super) struct Startup {
     awaiting: Arc<Mutex<Awaiting<Terms>>>,
-    /// Until when peers of ranges may come; `None`: none are waited for.
+    /// Until when to wait for dynamic peers; `None`: not at all.
     ranges_until: Option<Time>,
     ranges: Ranges,
-    /// When peers that are down no longer keep us from being ready.
+    /// From when on peers that are down no longer delay readiness.
     absent_from: Time,
     deferral: Duration,
     deferral_ends: Time,
+    /// When we last checked which peers accept connections.
     looked: Option<Time>,
-    /// Since when nothing is owed any more.
+    /// Since when no peer owes anything.
     complete_since: Option<Time>,
 }
 
@@ -132,17 +133,17 @@ pub(super) enum Lookups {
     Done,
 }
 
-/// Whether the start is over.
+/// Whether a wait is over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Progress {
-    /// Not yet; look again then at the latest.
+    /// Not yet; poll again at this time at the latest.
     WaitingUntil(Time),
-    /// Every peer that is coming has sent its routes, or time is up.
+    /// Every expected peer has sent its routes, or the time is up.
     Over,
 }
 
 impl Startup {
-    /// Begins at `now` with these configured peers.
+    /// Starts at `now` with the peers that exist.
     pub(super) fn new(peers: impl IntoIterator<Item = Awaited>, ranges: Ranges, now: Time) -> Self {
         let peers: Vec<Awaited> = peers.into_iter().collect();
         let ranges_grace = match ranges {
@@ -176,12 +177,13 @@ impl Startup {
         self.awaiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How many peers are waited for.
+    /// The number of peers that owe something.
     pub(super) fn count(&self) -> usize {
         self.awaiting().len()
     }
 
-    /// How many of some peers are waited for. `None`: the others owe something, and these nothing.
+    /// How many of the peers for which `is_one` holds owe something. `None` if none of these does
+    /// but others do.
     pub(super) fn count_of(&self, is_one: impl Fn(PeerId) -> bool) -> Option<usize> {
         let awaiting = self.awaiting();
         let count = awaiting.pending().filter(|(peer, ..)| is_one(*peer)).count();
@@ -193,7 +195,7 @@ impl Startup {
         self.awaiting().owes(peer)
     }
 
-    /// What is left at `now` of the whole wait, and its length.
+    /// The time that is left at `now` of the whole wait, and its length.
     pub(super) fn timer(&self, now: Time) -> (Duration, Duration) {
         (self.deferral_ends.since(now), self.deferral)
     }
@@ -226,23 +228,28 @@ impl Startup {
         }
     }
 
-    /// A session went down before it had sent everything.
+    /// A session went down.
     pub(super) fn handle_down(&mut self, peer: PeerId) {
         self.awaiting().handle_down(peer);
     }
 
-    /// A peer is no longer configured.
+    /// A peer was removed.
     pub(super) fn handle_removed(&mut self, peer: PeerId) {
         self.awaiting().forget(peer);
     }
 
-    /// The routes of a family are complete.
+    /// A peer's routes of a family are complete.
     pub(super) fn handle_end_of_rib(&mut self, peer: PeerId, family: Family) {
         self.awaiting().handle_end_of_rib(peer, family);
     }
 
-    /// Whether the start is over at `now`. `takes_connections` is asked about peers without a session:
-    /// whether the last connection got as far as an OPEN; `lookups`, when no peer owes anything.
+    /// Whether the start-up is over at `now`. `takes_connections` is called for peers without a
+    /// session: whether the last connection got as far as an OPEN. `lookups` is called when no peer
+    /// owes anything.
+    ///
+    /// After the last End-of-RIB, the start-up still lasts until next hops are looked up and routes
+    /// have had [`SETTLE`] to be submitted to the kernel writer: what is not installed by then
+    /// counts as stale.
     pub(super) fn poll(
         &mut self,
         now: Time,
@@ -265,8 +272,8 @@ impl Startup {
         }
     }
 
-    /// Whether routes that are coming keep us from being ready. Peers that are down do so for half a
-    /// minute only: they may stay down, and what serves meanwhile is the earlier run's.
+    /// Whether expected routes delay readiness. Peers that are down do so for half a minute only:
+    /// they may stay down, and the routes of the earlier run are still used for forwarding.
     pub(super) fn is_converging(&self, now: Time) -> bool {
         if now < self.absent_from {
             return true;
@@ -290,7 +297,7 @@ impl Startup {
         }
     }
 
-    /// Until when peers are waited for, or looked at again; `None`: nobody is waited for.
+    /// Until when to wait for peers, or when to check them again; `None` if no peer is waited for.
     fn owed_until(&self, now: Time) -> Option<Time> {
         if now >= self.deferral_ends {
             return None;
@@ -325,7 +332,7 @@ mod tests {
         start.poll(now, |_| false, || Lookups::Done)
     }
 
-    /// Polls, and once more when the routes have settled.
+    /// Polls, and again after [`SETTLE`] if the poll asks for that.
     fn settled(start: &mut Startup, secs: u64) -> Progress {
         match poll(start, at(secs)) {
             Progress::WaitingUntil(until) if until == at(secs) + SETTLE => poll(start, until),
@@ -333,7 +340,7 @@ mod tests {
         }
     }
 
-    /// When it is over, polled as it asks to be.
+    /// The second at which it is over, polled at the times that it asks for.
     fn over_at(start: &mut Startup, is_slow: impl Fn(u64, PeerId) -> bool) -> u64 {
         let mut now = at(0);
         for _ in 0..10_000 {
@@ -357,10 +364,10 @@ mod tests {
         assert_eq!(settled(&mut start, 1), Progress::Over);
     }
 
-    /// No graceful restart, no promise of End-of-RIB: a peer that sends none is not waited for as long
-    /// as one that is slow, and does not keep us from being ready.
+    /// Without graceful restart, End-of-RIB is not promised: a peer that does not send it is waited
+    /// for less long than one that is slow, and does not delay readiness.
     #[test]
-    fn who_promised_no_end_of_rib_has_half_a_minute() {
+    fn a_peer_that_has_not_promised_end_of_rib_has_half_a_minute() {
         for (end_of_rib, over) in [(EndOfRib::Promised, 120), (EndOfRib::Unpromised, 35)] {
             let mut start = start_of([1]);
             start.handle_up(at(5), PeerId(1), FamilySet::only(Family::Ipv4), end_of_rib);
@@ -371,7 +378,7 @@ mod tests {
         let mut start = start_of([1]);
         start.handle_up(at(5), PeerId(1), FamilySet::only(Family::Ipv4), EndOfRib::Unpromised);
         start.handle_end_of_rib(PeerId(1), Family::Ipv4);
-        assert_eq!(settled(&mut start, 6), Progress::Over, "it sent it all the same");
+        assert_eq!(settled(&mut start, 6), Progress::Over, "it sent End-of-RIB all the same");
     }
 
     #[test]
@@ -390,7 +397,7 @@ mod tests {
     }
 
     #[test]
-    fn a_peer_that_never_comes_is_waited_for_only_in_the_grace_time() {
+    fn a_peer_that_never_comes_up_is_waited_for_only_in_the_grace_time() {
         let mut start = start_of([1, 2]);
         start.handle_up(at(0), PeerId(1), FamilySet::only(Family::Ipv4), EndOfRib::Promised);
         start.handle_end_of_rib(PeerId(1), Family::Ipv4);
@@ -398,7 +405,7 @@ mod tests {
         assert_eq!(settled(&mut start, 30), Progress::Over);
     }
 
-    /// It may hold our routes, and forward for us, for as long as we said that we might be away.
+    /// The peer may keep our routes for the restart time that we advertised.
     #[test]
     fn the_grace_time_is_not_below_the_advertised_restart_time() {
         for (restart_time, over) in [(60, 60), (10, 30), (120, 120), (600, 600)] {
@@ -408,7 +415,7 @@ mod tests {
             start.handle_up(at(0), PeerId(2), FamilySet::only(Family::Ipv4), EndOfRib::Promised);
             start.handle_end_of_rib(PeerId(2), Family::Ipv4);
             assert!(start.is_converging(at(29)));
-            assert!(!start.is_converging(at(31)), "who is away does not keep us from being ready");
+            assert!(!start.is_converging(at(31)), "an absent peer does not delay readiness");
             assert_eq!(over_at(&mut start, |_, _| false), over);
         }
     }
@@ -424,12 +431,12 @@ mod tests {
         assert_eq!(settled(&mut start, 120), Progress::Over);
     }
 
-    /// Its kernel answers while its process hangs: slow, not down.
+    /// Its kernel accepts connections while its process hangs: slow, not down.
     #[test]
-    fn a_peer_that_takes_connections_is_not_away() {
+    fn a_peer_that_accepts_connections_is_not_absent() {
         let always = |_, peer| peer == PeerId(1);
         assert_eq!(over_at(&mut start_of([1, 2]), always), 120);
-        // It stops to: from the last time on it counts as slow for a while.
+        // When it stops accepting, it counts as slow for a while after the last time.
         let for_a_minute = |secs, peer| secs <= 60 && peer == PeerId(1);
         assert_eq!(over_at(&mut start_of([1, 2]), for_a_minute), 90);
         let start = &mut start_of([1]);
@@ -438,9 +445,9 @@ mod tests {
         assert!(start.is_converging(at(40)));
     }
 
-    /// Only dynamic peers, and the kernel holds routes of ours: they may be theirs.
+    /// Only dynamic peers, and the kernel has routes of ours, which may be from these peers.
     #[test]
-    fn ranges_have_the_restart_time_to_bring_peers_back() {
+    fn dynamic_peers_have_the_restart_time_to_reconnect() {
         let restart_time = Some(Duration::from_secs(60));
         let ranges = Ranges::MayOwnRoutes { restart_time };
         let mut start = Startup::new([], ranges, at(0));
@@ -453,7 +460,7 @@ mod tests {
     }
 
     #[test]
-    fn where_no_route_is_at_stake_ranges_are_not_waited_for_for_long() {
+    fn if_no_route_is_at_stake_the_wait_for_dynamic_peers_is_short() {
         let mut start = Startup::new([], Ranges::OwnNothing, at(0));
         assert_eq!(over_at(&mut start, |_, _| false), 10);
         let mut start = Startup::new([], Ranges::OwnNothing, at(0));
@@ -464,9 +471,9 @@ mod tests {
         assert_eq!(settled(&mut start, 4), Progress::Over);
     }
 
-    /// `bird6.ctl` recovers by itself, as bird6 does.
+    /// For `bird6.ctl`, which recovers independently of `bird.ctl`, as bird6 does.
     #[test]
-    fn some_peers_are_done_while_others_are_waited_for() {
+    fn peers_that_owe_nothing_are_done_while_others_are_waited_for() {
         let start = &mut start_of([1, 2, 3]);
         let is_odd = |peer: PeerId| peer.0 % 2 == 1;
         let is_even = |peer: PeerId| !is_odd(peer);
@@ -475,12 +482,12 @@ mod tests {
         assert_eq!((start.count_of(is_odd), start.count_of(is_even)), (Some(2), None));
         start.handle_removed(PeerId(1));
         start.handle_removed(PeerId(3));
-        // All routes are there, and on their way into the kernel.
+        // All routes were received, and are being installed.
         assert_eq!((start.count_of(is_odd), start.count_of(is_even)), (Some(0), Some(0)));
     }
 
     #[test]
-    fn without_peers_nobody_is_waited_for() {
+    fn without_peers_there_is_no_wait() {
         assert_eq!(settled(&mut start_of([]), 0), Progress::Over);
     }
 }

@@ -1,4 +1,4 @@
-//! The table's thread and the kernel's, and the adapters between them.
+//! The table thread and the kernel thread, and the adapters between them.
 
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,20 +16,20 @@ use super::Error;
 use super::next_hops::NextHops;
 use super::redistribution::Redistribution;
 
-/// The two threads, wired to each other, and what they tell the daemon.
+/// The two threads, connected to each other, and what they report to the daemon.
 pub(super) struct Threads {
     pub(super) engine: Engine,
     pub(super) fib: Fib,
     pub(super) redistribution: Redistribution,
     pub(super) next_hops: NextHops,
-    /// What the kernel still forwarded is said here once it was read.
+    /// Updated after the first dump: whether the kernel still had routes of ours.
     pub(super) recovery: Recovery,
     pub(super) events: mpsc::UnboundedReceiver<Event>,
-    /// Told when links or addresses changed.
+    /// Notified when links or addresses have changed.
     pub(super) links: Arc<Notify>,
-    /// Told when the kernel was read for the first time.
+    /// Notified after the first dump of the kernel's routes.
     pub(super) synchronised: Arc<Notify>,
-    /// Between the table and the kernel.
+    /// Closes the way from the table to the kernel.
     pub(super) gate: KernelGate,
 }
 
@@ -38,7 +38,7 @@ pub(super) struct Threads {
 pub(super) struct KernelGate(Arc<AtomicBool>);
 
 impl KernelGate {
-    /// From here on the kernel's routes stay as they are, whatever the table decides.
+    /// From here on the table's decisions no longer change the kernel's routes.
     pub(super) fn close(&self) {
         self.0.store(true, Ordering::Release);
     }
@@ -49,10 +49,10 @@ impl KernelGate {
 }
 
 impl Threads {
-    /// Starts both; `seed` drives what the table leaves to chance.
+    /// Starts both threads; `seed` is for the table's random choices.
     ///
     /// # Errors
-    /// The kernel refuses, or a thread cannot be had.
+    /// The kernel cannot be used, or a thread cannot be created.
     pub(super) fn start(config: &Config, seed: u64) -> Result<Threads, Error> {
         let clock = Clock::start();
         let table = LateHandle::default();
@@ -97,7 +97,7 @@ impl Threads {
             gate: gate.clone(),
         };
         let engine = Engine::start(Arc::clone(&config.table), seed, clock, outputs)?;
-        // Nobody else sets it.
+        // Cannot fail: it is set only here.
         let _ = table.set(engine.handle().clone());
         Ok(Threads {
             engine,
@@ -112,14 +112,14 @@ impl Threads {
         })
     }
 
-    /// Finds our other addresses among those that the kernel tells.
+    /// Finds our other addresses on a connection's interface.
     pub(super) fn beside(&self) -> Beside {
         let fib = self.fib.clone();
         Arc::new(move |ours, peers| beside(&fib.links(), ours, peers))
     }
 }
 
-/// Takes the table's results to the kernel and to the daemon.
+/// Passes the table's results on to the kernel and to the daemon.
 struct Outputs {
     fib: Fib,
     next_hops: NextHops,
@@ -143,34 +143,34 @@ impl Sink for Outputs {
     }
 
     fn event(&mut self, event: Event) {
-        // An error means that the daemon is on its way out.
+        // An error means that the daemon is stopping.
         let _ = self.events.send(event);
     }
 }
 
-/// Where the kernel's news go; the table's handle exists only after the kernel's thread.
+/// The table's handle, which exists only after the kernel thread has started.
 type LateHandle = Arc<OnceLock<Handle>>;
 
-/// What the kernel's news concern besides the table itself.
+/// Passes the kernel's events on to the table and to the daemon.
 struct FibNews {
     table: LateHandle,
     routes: Redistribution,
     next_hops: NextHops,
-    /// Told when links or addresses changed.
+    /// Notified when links or addresses have changed.
     links: Arc<Notify>,
-    /// Told what the kernel still forwarded.
+    /// Updated after the first dump: whether the kernel still had routes of ours.
     recovery: Recovery,
-    /// Whether the kernel's routes are ours to write.
+    /// Whether we install routes in the kernel.
     writes: bool,
-    /// Told when the kernel was read for the first time.
+    /// Notified after the first dump of the kernel's routes.
     synchronised: Arc<Notify>,
 }
 
 impl FibNews {
-    /// Takes the kernel's news to the table.
+    /// Handles one event of the kernel thread.
     fn handle(&self, event: FibEvent) {
         if let FibEvent::Synchronised { adopted } = event {
-            // A reflector that writes nothing has nothing to lose.
+            // A route reflector that installs no routes has no forwarding state to lose.
             if self.writes && adopted == 0 {
                 self.recovery.forwarding_lost();
             }
@@ -188,8 +188,8 @@ impl FibNews {
     }
 }
 
-/// Our address of the other family on the interface that has `address`: the first that a router
-/// beyond the link can send to.
+/// Our other addresses on the interface that has `ours`. Of the other family: the first one that is
+/// neither loopback nor link-local.
 fn beside(links: &[Link], ours: IpAddr, peers: IpAddr) -> OtherAddresses {
     let has = |link: &&Link| link.addresses.iter().any(|(own, _)| *own == ours);
     let Some(link) = links.iter().find(has) else { return OtherAddresses::default() };
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn the_other_address_is_on_the_same_interface_and_reaches_beyond_it() {
+    fn the_other_address_is_on_the_same_interface_and_not_link_local() {
         let links = [
             link(&["127.0.0.1", "::1"]),
             link(&["192.0.2.1", "fe80::1", "2001:db8::1", "2001:db8::2"]),
@@ -240,7 +240,7 @@ mod tests {
         };
         assert_eq!(find("192.0.2.1").as_deref(), Some("2001:db8::1"));
         assert_eq!(find("2001:db8:1::1").as_deref(), Some("198.51.100.1"));
-        assert_eq!(find("127.0.0.1"), None, "nobody can send to ::1");
+        assert_eq!(find("127.0.0.1"), None, "::1 is no next hop");
         assert_eq!(find("203.0.113.1"), None);
     }
 

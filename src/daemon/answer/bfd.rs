@@ -17,10 +17,10 @@ use crate::daemon::bfd_status::Statuses;
 use crate::http::BfdMetrics;
 use crate::kernel::Link;
 
-/// How long a scrape waits for the thread.
+/// How long a scrape waits for the BFD thread.
 const VIEW_WAIT: Duration = Duration::from_secs(1);
 
-/// What is shown about BFD.
+/// The view of BFD sessions.
 #[derive(Clone)]
 pub(super) struct BfdView {
     pub(super) sources: Sources,
@@ -29,7 +29,7 @@ pub(super) struct BfdView {
 }
 
 impl BfdView {
-    /// The state of a peer's session, which may be so new that nobody knows it.
+    /// The state of a peer's session; Down if the session is so new that there is no status yet.
     pub(super) fn state(&self, peer: PeerId) -> State {
         self.statuses.get(peer).map_or(State::Down, |status| status.state)
     }
@@ -40,8 +40,8 @@ impl BfdView {
         Page::last(view.sessions.iter().map(|session| self.item(session, now)))
     }
 
-    /// What BIRD's clients are shown of the sessions with addresses of a family, by address; `None`:
-    /// there are none at all.
+    /// The sessions with addresses of a family, as shown to BIRD's clients, in order of address;
+    /// `None` if there are no sessions in any family.
     pub(super) async fn rows(&self, family: Family) -> Option<Vec<BfdRow>> {
         let view = self.handle.view().await.filter(|view| !view.sessions.is_empty())?;
         let links = self.sources.kernel.links();
@@ -70,7 +70,7 @@ impl BfdView {
         Some(rows)
     }
 
-    /// What a scrape shows; `None` while there are no sessions.
+    /// The metrics of BFD; `None` if there are no sessions and there was no failure.
     pub(super) async fn metrics(&self) -> Option<BfdMetrics> {
         let view = tokio::time::timeout(VIEW_WAIT, self.handle.view()).await.ok()??;
         if view.sessions.is_empty() && view.failures == 0 {

@@ -1,5 +1,5 @@
 //! Answers to clients of BIRD's control protocol: sessions, routes and interfaces of one family,
-//! as a BIRD of that family would have them.
+//! as a BIRD of that family would show them.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
@@ -32,7 +32,7 @@ use crate::daemon::startup::Startup;
 use crate::kernel::{FibState, LearnedKind};
 use crate::net::PeerSnapshot;
 
-/// What Calico's configuration of BIRD says about every session.
+/// The description of every session in Calico's configuration of BIRD.
 const DESCRIPTION: &str = "Connection to BGP peer";
 
 /// The protocols besides sessions, in BIRD's order.
@@ -43,7 +43,7 @@ const OWN: [(ProtocolId, &str, Kind); 4] = [
     (ProtocolId::Own(Source::Direct), "direct1", Kind::Direct),
 ];
 
-/// What clients of BIRD's control protocol see and do.
+/// The view for clients of BIRD's control protocol, and their commands.
 pub(in crate::daemon) struct BirdView {
     pub(super) sources: Sources,
     pub(super) liveness: LivenessView,
@@ -71,7 +71,8 @@ impl Backend for BirdView {
     }
 
     async fn protocols(&self, family: Family) -> Result<Vec<Protocol>, String> {
-        // Until the first plan nobody knows the sessions. Without any, probes take a node for ready.
+        // Sessions are unknown until the first plan. If none were shown, probes would consider the
+        // node ready.
         let state = self.sources.state();
         let node = state.node_status();
         if let Some(waiting) = node.filter(|node| !node.in_force).and_then(|n| n.waiting_for()) {
@@ -87,7 +88,7 @@ impl Backend for BirdView {
             id: *id,
             name: Arc::from(*name),
             kind: *kind,
-            // Routes of an earlier run are kept in the kernel, and none is written over them.
+            // As BIRD during graceful restart: routes of an earlier run are still in the kernel.
             phase: match (kind, recovering) {
                 (Kind::Kernel, true) => Phase::Wait,
                 _ => Phase::Up,
@@ -155,7 +156,8 @@ impl Backend for BirdView {
                         table.view(&RouteFilter { exact: Some(prefix), ..filter }, 0, 1, now)
                     }
                     Target::For(wanted) => {
-                        // The longest that covers it, whatever of it is asked for.
+                        // The longest destination that covers it, whether or not the filter matches
+                        // its paths.
                         let any = RouteFilter { family: Some(family), ..RouteFilter::default() };
                         let exact = |filter: &RouteFilter, prefix| {
                             let filter = RouteFilter { exact: Some(prefix), ..filter.clone() };
@@ -233,7 +235,7 @@ impl Backend for BirdView {
             Action::Reload { .. } => PeerAction::Refresh(Direction::Out),
         };
         let obstacle = match self.steering.obstacle(&action, &record) {
-            // BIRD restarts what is not up, too: it begins anew.
+            // BIRD also restarts a session that is not up.
             Some(Obstacle::NotEstablished(_)) if action.is_reset() => None,
             obstacle => obstacle,
         };
@@ -246,7 +248,7 @@ impl Backend for BirdView {
         }
         match self.steering.carry_out(&action, &[record], &[], "at BIRD's control socket") {
             Ok(()) => Acted::Done,
-            // Only a file can fail that `margay peer stop --keep` wrote.
+            // Only the file that `margay peer stop --keep` wrote can fail.
             Err(why) => {
                 warn!(peer = %protocol.name, "{why}");
                 Acted::NotASession
@@ -263,7 +265,7 @@ impl Backend for BirdView {
             let reloaded = self.orders.reload().await;
             return reloaded.map_err(|refusal| refusal.text)?.map(drop);
         }
-        // Without a file there is nothing that could be wrong.
+        // Without a file there is nothing to check.
         let Some(path) = self.file.clone() else { return Ok(()) };
         let read = tokio::task::spawn_blocking(move || {
             Document::load(&path).map(drop).map_err(|errors| errors.to_string())
@@ -272,16 +274,16 @@ impl Backend for BirdView {
     }
 }
 
-/// What the table counts for a protocol.
+/// The table's counters for a protocol.
 enum Numbers {
-    /// Routes of our own, and how many are best.
+    /// Local routes, and how many of them are best.
     Own((u32, u32)),
     Peer(Box<PeerCounts>),
 }
 
 impl BirdView {
-    /// What the sessions of a family still owe. A BIRD knows no others: a neighbour that is missing
-    /// in one family does not hold up readiness in the other.
+    /// The recovery state of the sessions of one family. A BIRD knows only its own family: a
+    /// neighbour that is missing in one family must not delay readiness in the other.
     fn recovery(&self, startup: &Startup, family: Family) -> Option<Recovery> {
         let is_of_family = |peer| {
             self.sources.registry.get(peer).is_some_and(|record| is_of(record.address, family))
@@ -406,7 +408,7 @@ impl BirdView {
         }
     }
 
-    /// What to ask the table for; `None`: nothing can match.
+    /// The filter for the table; `None` if nothing can match.
     fn filter(&self, family: Family, query: &RouteQuery) -> Option<RouteFilter> {
         let mut filter = RouteFilter { family: Some(family), ..RouteFilter::default() };
         if let Some(name) = &query.protocol {
@@ -427,7 +429,7 @@ fn is_of(address: IpAddr, family: Family) -> bool {
     address.is_ipv4() == (family == Family::Ipv4)
 }
 
-/// The word for a state; a session that only waits for its peer has one of its own.
+/// BIRD's word for a state; a passive session that waits for its peer is shown as "Passive".
 fn word(state: State, passive: PassiveMode) -> &'static str {
     match (state, passive) {
         (State::Idle, _) => "Idle",
@@ -440,7 +442,7 @@ fn word(state: State, passive: PassiveMode) -> &'static str {
     }
 }
 
-/// A policy as BIRD names filters.
+/// The name of a policy as BIRD shows filters.
 fn policy(name: Option<&str>) -> String {
     match name {
         Some("all") => "ACCEPT".to_owned(),
@@ -480,7 +482,7 @@ fn changes(imports: &ImportCounts, exports: &ExportCounts) -> Directions {
     }
 }
 
-/// What a neighbour offered, in BIRD's words and order.
+/// The capabilities of a neighbour, in BIRD's words and order.
 fn offered(theirs: &Capabilities) -> Vec<&'static str> {
     let restart =
         theirs.graceful_restart.as_ref().map(|restart| match restart.families.is_empty() {
@@ -546,7 +548,7 @@ fn established(
     }
 }
 
-/// What turns the table's views into routes.
+/// Converts the table's views to BIRD's routes.
 struct Shown<'a, N> {
     sources: &'a Sources,
     names: N,
@@ -556,7 +558,7 @@ struct Shown<'a, N> {
 impl<N: Names> Shown<'_, N> {
     fn routes(&self, view: &DestinationView, query: &RouteQuery, out: &mut Vec<Route>) {
         let has_best = view.paths.iter().any(|path| path.best);
-        // BIRD's first route of a network is its best one even where its next hop is not reached.
+        // BIRD's first route of a network is its best one even if its next hop is unreachable.
         let whole = query.protocol.is_none() && query.export.is_none();
         for (at, path) in view.paths.iter().filter(|path| is_in_table(path)).enumerate() {
             let is_best = path.best || !has_best && whole && at == 0;
@@ -572,7 +574,8 @@ impl<N: Names> Shown<'_, N> {
             (Source::Bgp, Some(record)) => {
                 (reader_name(&record.name, record.address).into(), Kind::Bgp)
             }
-            // It was removed since the page was made; routes without a session fail readers.
+            // The peer was removed since the page was made; clients cannot parse a route without a
+            // session name.
             (Source::Bgp, None) => {
                 let address = path.next_hop.map_or(IpAddr::from([0; 4]), NextHop::addr);
                 (reader_name("", address).into(), Kind::Bgp)
@@ -581,8 +584,8 @@ impl<N: Names> Shown<'_, N> {
             (Source::Kernel, _) => ("kernel1".into(), Kind::Kernel),
             (Source::Direct, _) => ("direct1".into(), Kind::Direct),
         };
-        // Ages are differences of whole seconds: counted from one, a route's time is the same in
-        // every answer.
+        // Ages are in whole seconds. Subtracted from a whole second, they give the same time for a
+        // route in every answer.
         let second = self.now.as_secs().saturating_sub(path.age_secs);
         Route {
             prefix,
@@ -632,7 +635,7 @@ impl<N: Names> Shown<'_, N> {
             }
         };
         let Some(own) = &path.own else { return gateways(&path.hops) };
-        // What the kernel had before us says more than the table needs to know.
+        // The learned kernel route has more detail than the table keeps.
         let learned = own.install.is_none().then(|| self.sources.learned(prefix, path.source));
         if let Some(learned) = learned.flatten() {
             match learned.kind {
@@ -663,9 +666,9 @@ mod tests {
 
     use super::*;
 
-    /// What BIRD in Calico's mesh offers, capability 71 being empty.
+    /// The capabilities of BIRD in Calico's mesh, with an empty capability 71 (LLGR).
     #[test]
-    fn what_bird_offers_is_told_in_its_words() {
+    fn capabilities_are_shown_in_birds_words() {
         let family = Family::Ipv4.afi_safi();
         let restart = GracefulRestart {
             restarting: false,

@@ -1,14 +1,14 @@
-//! What `show status` says about a Calico node's objects.
+//! The part of `show status` about a Calico node's objects.
 
 use crate::calico::Problem;
 use crate::ctl::item;
 use crate::datastore::{Followed, State};
 use crate::node::{NodeStatus, SourceStatus, Vitals};
 
-/// More are counted only.
+/// Most problems and most notes that are listed; further ones are only counted.
 const PROBLEMS_MAX: usize = 1000;
 
-/// Sources, problems and notes; `parting` names sessions that go on for a while only.
+/// Sources, problems and notes; `parting` names the sessions that stay up only for a while.
 pub(super) fn describe(
     status: &NodeStatus,
     vitals: Option<&Vitals>,

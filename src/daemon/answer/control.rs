@@ -1,4 +1,4 @@
-//! Answers to control clients: one page for each question.
+//! Answers to control clients: one page for each request.
 
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ use crate::logging::Log;
 use crate::node::SessionOrigin;
 use crate::version;
 
-/// What control clients see and do.
+/// The view for control clients, and their commands.
 pub(in crate::daemon) struct ControlView {
     pub(super) sources: Sources,
     pub(super) liveness: LivenessView,
@@ -136,7 +136,7 @@ impl ControlView {
 
     async fn routes(&self, filter: RouteFilter, cursor: Option<&Cursor>) -> Result<Page, Refusal> {
         let from = index(cursor);
-        // A peer's own list shows what import made of each route.
+        // The list of routes received from a peer also shows those that import rejected.
         let whole = filter.received_from.is_some();
         let (mut views, next) =
             self.sources.ask(move |table, now| table.view(&filter, from, PAGE, now)).await?;
@@ -189,7 +189,7 @@ impl ControlView {
         Page::last([Stopping { stopping: mode }])
     }
 
-    /// Both probes at once.
+    /// The results of both probes.
     async fn health(&self) -> Health {
         Health { not_alive: self.liveness.not_alive().await, not_ready: self.readiness.not_ready() }
     }

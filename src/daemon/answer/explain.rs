@@ -1,4 +1,4 @@
-//! What `margay explain` shows: the table's reasons, and the kernel's answer.
+//! The output of `margay explain`: the table's decision with its reasons, and the kernel's route.
 
 use bgp_proto::table::{Explanation, Table};
 use bgp_proto::types::{Prefix, Source, Time};
@@ -7,15 +7,15 @@ use super::bfd::BfdView;
 use super::sources::Sources;
 use crate::ctl::{self, Lookup, Page, Refusal};
 
-/// What the table knows about what was asked for.
+/// The result of looking up a prefix in the table.
 enum Found {
-    /// The destination, or the one that covers it.
+    /// The destination, or with [`Lookup::Longest`] the one that covers it.
     Yes(Box<Explanation>),
-    /// Nothing; what covers it, if that may not take its place.
+    /// No destination; the one that covers it, if there is one and it was not asked for.
     No(Option<Prefix>),
 }
 
-/// One page with everything about one destination.
+/// Returns one page with everything about one destination.
 pub(super) async fn explain(
     sources: &Sources,
     bfd: &BfdView,
@@ -45,7 +45,7 @@ pub(super) async fn explain(
         let beside = peer.filter(|record| record.bfd.is_some());
         path.bfd = beside.map(|record| bfd.state(record.id).to_string());
     }
-    // What was asked for, and what answers for it.
+    // Objects of the prefix that was asked for, and of the one that covers it.
     item.objects.extend(objects(sources, prefix).map(|said| format!("{prefix}: {said}")));
     if item.prefix != prefix {
         let covering = objects(sources, item.prefix);
@@ -54,7 +54,7 @@ pub(super) async fn explain(
     match &mut item.fib {
         None => item.fib_absent = Some(why_absent(sources, &explanation).to_owned()),
         Some(fib) => {
-            // The kernel's side of it.
+            // The route as installed in the kernel.
             if let Some(kernel) = sources.kernel.lookup(item.prefix) {
                 fib.state = serde_json::to_value(kernel.state)
                     .ok()
@@ -67,12 +67,12 @@ pub(super) async fn explain(
     Page::last([item])
 }
 
-/// What Calico's objects say of a prefix.
+/// What Calico's objects say about a prefix.
 fn objects(sources: &Sources, prefix: Prefix) -> Option<String> {
     sources.state().node_status()?.reasons.get(&prefix).cloned()
 }
 
-/// Why the kernel was asked to hold nothing.
+/// Why no route to the destination is to be installed in the kernel.
 fn why_absent(sources: &Sources, explanation: &Explanation) -> &'static str {
     let best = explanation.destination.paths.iter().find(|path| path.best);
     match best.map(|best| best.source) {
@@ -87,7 +87,7 @@ fn why_absent(sources: &Sources, explanation: &Explanation) -> &'static str {
     }
 }
 
-/// The destination, or by [`Lookup::Longest`] the longest one that covers it.
+/// Finds the destination, or with [`Lookup::Longest`] the longest one that covers it.
 fn find(table: &Table, prefix: Prefix, lookup: Lookup, now: Time) -> Found {
     let explain = |prefix| {
         let found = table.explain(prefix, now);

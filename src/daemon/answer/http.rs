@@ -1,11 +1,11 @@
-//! Answers to HTTP's three paths.
+//! Answers on the three HTTP paths.
 
 use super::liveness::LivenessView;
 use super::metrics::MetricsView;
 use super::readiness::ReadinessView;
 use crate::http::{MetricsSnapshot, Source};
 
-/// What scrapers and probes see.
+/// The view for scrapers and probes.
 pub(in crate::daemon) struct HttpView {
     pub(super) metrics: MetricsView,
     pub(super) liveness: LivenessView,

@@ -1,8 +1,8 @@
-//! Whether every part of the daemon still turns: each is asked, and one that does not answer is
-//! stuck since it was first asked.
+//! Whether every part of the daemon still runs: each is probed, and one that does not answer counts
+//! as stuck since the first probe that it has not answered.
 //!
-//! Nothing beats by a clock: an idle daemon that nobody probes is not woken. Sessions are not asked
-//! but looked at: a task that is stuck lets its timers pass.
+//! There is no periodic heartbeat: an idle daemon that is not probed is not woken. Session tasks
+//! are not probed: a task that is stuck is recognised by a deadline that has passed.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -25,27 +25,27 @@ use crate::liveness::Liveness;
 /// How long a part may take to answer before it counts as stuck. Longer than the table's longest
 /// turn, shorter than the ten seconds of calico-node's probes.
 const ANSWER_WAIT: Duration = Duration::from_secs(5);
-/// How late a session's timer may be served.
+/// How late a session's timer may be handled.
 const TIMER_LATE_MAX: Duration = Duration::from_secs(10);
-/// How long a current source may say nothing where it is asked every few seconds.
+/// How long a current source that is probed every few seconds may be silent.
 const SILENCE_MAX: Duration = Duration::from_secs(60);
-/// Stuck sessions that are named; more are counted.
+/// Most stuck sessions that are named; further ones are only counted.
 const SESSIONS_NAMED_MAX: usize = 5;
 
-/// The parts, in the words of metrics.
+/// The parts of the daemon that are probed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Part {
-    /// The daemon's own loop: configuration, peers coming and going.
+    /// The daemon's loop: configuration, adding and removing peers.
     Daemon,
-    /// The table's thread.
+    /// The table thread.
     Table,
-    /// The kernel's thread: writer and monitor.
+    /// The kernel thread: writer and monitor.
     Fib,
-    /// The tasks of sessions.
+    /// The session tasks.
     Sessions,
-    /// What works out configurations from Calico's objects.
+    /// The task that derives configurations from Calico's objects.
     Plan,
-    /// What follows Calico's objects.
+    /// The tasks that follow Calico's objects.
     Datastore,
 }
 
@@ -62,11 +62,11 @@ impl Part {
     }
 }
 
-/// A part that does not turn.
+/// A part that is stuck.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Stuck {
     pub(super) part: Part,
-    /// Which, and what it does not do, in one line.
+    /// Which part, and what it has not done, in one line.
     pub(super) text: String,
 }
 
@@ -76,17 +76,17 @@ impl fmt::Display for Stuck {
     }
 }
 
-/// Comes back with whether the part is there to answer.
+/// Completes when the part has answered (true) or has ended (false).
 type Answer = Pin<Box<dyn Future<Output = bool> + Send>>;
 
-/// A part under its name; asking it is left to the second.
+/// A part, its name, and a function that probes it.
 type Question = (Part, String, Box<dyn FnOnce() -> Answer + Send>);
 
-/// Questions that were not answered yet. Clones share them.
+/// Probes that are not answered yet, by the part's name. Clones share them.
 #[derive(Clone, Default)]
 struct Unanswered {
     questions: Arc<Mutex<BTreeMap<String, Asked>>>,
-    /// Told at every answer.
+    /// Notified at every answer.
     answered: Arc<Notify>,
 }
 
@@ -98,7 +98,7 @@ struct Asked {
 }
 
 impl Asked {
-    /// How much of `wait` is left at `now`: nothing where nobody is there to answer.
+    /// How much of `wait` is left at `now`; zero if the part has ended.
     fn left(&self, now: Time, wait: Duration) -> Duration {
         match self.answerer {
             Answerer::Awaited => (self.since + wait).since(now),
@@ -110,7 +110,7 @@ impl Asked {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Answerer {
     Awaited,
-    /// The thread has ended.
+    /// The part has ended.
     Gone,
 }
 
@@ -119,15 +119,15 @@ impl Unanswered {
         self.questions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Forgets who was asked: the parts are others from here on.
+    /// Drops all pending probes, because the parts are different ones from here on.
     fn forget(&self) {
         for (_, asked) in std::mem::take(&mut *self.lock()) {
             asked.waiting.abort();
         }
     }
 
-    /// Asks those of `questions` that owe no answer, and waits until each has answered or owed one
-    /// for `wait`. Returns those that owe one for so long.
+    /// Probes the parts of `questions` that have no pending probe, and waits until each has
+    /// answered or its probe is older than `wait`. Returns those whose probe is.
     async fn probe(&self, questions: Vec<Question>, clock: Clock, wait: Duration) -> Vec<Owed> {
         for (part, name, ask) in questions {
             self.ask(part, name, ask, clock.now());
@@ -138,7 +138,7 @@ impl Unanswered {
             let now = clock.now();
             let left = {
                 let unanswered = self.lock();
-                // What another probe asked later is that probe's to judge.
+                // Parts that a concurrent call probed later are left to that call.
                 let ours = || unanswered.iter().filter(|(_, asked)| asked.since <= asked_by);
                 let left = ours().map(|(_, asked)| asked.left(now, wait)).max();
                 match left {
@@ -146,7 +146,7 @@ impl Unanswered {
                     _ => return ours().map(|(name, asked)| Owed::new(name, asked)).collect(),
                 }
             };
-            // That it is over is seen above.
+            // The loop checks whether the time is over.
             let _ = timeout(left, news).await;
         }
     }
@@ -172,7 +172,7 @@ impl Unanswered {
     }
 }
 
-/// An answer that is owed.
+/// A probe without an answer.
 struct Owed {
     part: Part,
     name: String,
@@ -187,11 +187,11 @@ impl Owed {
     }
 }
 
-/// Whether every part turns. Clones share what was asked.
+/// Probes whether every part still runs. Clones share the pending probes.
 #[derive(Clone)]
 pub(in crate::daemon) struct LivenessView {
     sources: Sources,
-    /// Of the daemon's own loop.
+    /// The liveness of the daemon's loop.
     own: Liveness,
     unanswered: Unanswered,
 }
@@ -201,17 +201,17 @@ impl LivenessView {
         LivenessView { sources, own, unanswered: Unanswered::default() }
     }
 
-    /// Forgets who was asked: the parts are others from here on.
+    /// Drops all pending probes, because the parts are different ones from here on.
     pub(super) fn forget(&self) {
         self.unanswered.forget();
     }
 
-    /// What is stuck, as people and probes are told.
+    /// The parts that are stuck, as texts for operators and probes.
     pub(in crate::daemon) async fn not_alive(&self) -> Vec<String> {
         self.stuck(ANSWER_WAIT).await.iter().map(ToString::to_string).collect()
     }
 
-    /// Asks every part and waits for `wait` at most. Returns what is stuck.
+    /// Probes every part and waits for `wait` at most. Returns the parts that are stuck.
     pub(super) async fn stuck(&self, wait: Duration) -> Vec<Stuck> {
         let clock = self.sources.table.clock();
         let owed = self.unanswered.probe(self.questions(), clock, wait).await;
@@ -222,7 +222,7 @@ impl LivenessView {
         stuck
     }
 
-    /// The parts that there are.
+    /// The parts that exist; some exist on a Calico node only.
     pub(super) fn parts(&self) -> Vec<Part> {
         let mut parts = vec![Part::Daemon, Part::Table, Part::Fib, Part::Sessions];
         if self.sources.state().node.is_some() {
@@ -281,7 +281,7 @@ impl LivenessView {
         late.sort();
         let text = |(due, name): &(Time, Arc<str>)| {
             let (since, seconds) = (rfc3339(clock.wall(*due)), now.since(*due).as_secs());
-            format!("session {name}: a timer is due since {since} ({seconds} s)")
+            format!("session {name}: a timer has been due since {since} ({seconds} s)")
         };
         let stuck = |text| Stuck { part: Part::Sessions, text };
         let mut named: Vec<Stuck> =
@@ -292,7 +292,7 @@ impl LivenessView {
         named
     }
 
-    /// Sources that say they are current, and have received nothing for long.
+    /// Sources that count as current, and have received nothing for longer than [`SILENCE_MAX`].
     fn silent_sources(&self) -> Vec<Stuck> {
         let state = self.sources.state();
         let (Some(status), Some(node)) = (state.node_status(), &state.node) else {
@@ -323,7 +323,7 @@ where
     F: Future<Output = ()> + Send + 'static,
 {
     let ask = move || -> Answer {
-        // Asked here, and not when the answer is first looked for.
+        // The probe is sent here, not when the future is first polled.
         let answer = ask();
         Box::pin(async move {
             answer.await;
@@ -336,7 +336,7 @@ where
 fn during(stage: Stage) -> &'static str {
     match stage {
         Stage::Idle => "",
-        Stage::Monitor => " while hearing the kernel's events",
+        Stage::Monitor => " while receiving the kernel's events",
         Stage::Reading => " while reading the kernel's tables",
         Stage::Writing => " while writing routes",
     }
@@ -354,7 +354,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_stuck_part_is_named_with_the_moment_of_the_first_question() {
+    async fn a_stuck_part_is_named_with_the_time_of_the_first_probe() {
         let (unanswered, clock) = (Unanswered::default(), Clock::start());
         let (alive, dead) = (Liveness::default(), Liveness::default());
         let own = alive.clone();
@@ -363,11 +363,12 @@ mod tests {
         let first = unanswered.probe(questions(), clock, WAIT).await;
         assert_eq!(first.iter().map(|o| o.name.as_str()).collect::<Vec<_>>(), ["dead"]);
         let asked = dead.question();
-        // Known to be stuck: the second probe waits for the others only, and asks it nothing.
+        // It is known to be stuck: the second call waits only for the others, and does not probe
+        // it.
         let again = unanswered.probe(questions(), clock, WAIT).await;
         assert_eq!(again[0].since, first[0].since);
-        assert_eq!(dead.question(), asked, "questions to a stuck part do not pile up");
-        // It goes on.
+        assert_eq!(dead.question(), asked, "probes of a stuck part do not accumulate");
+        // It continues.
         dead.answer(dead.question());
         let own = dead.clone();
         tokio::spawn(async move { own.answer_always().await });
@@ -386,7 +387,7 @@ mod tests {
             let owed = unanswered.probe(gone(), clock, WAIT).await;
             assert!(owed.len() == 1 && owed[0].answerer == Answerer::Gone);
         }
-        // Other parts have come in their place.
+        // Other parts have replaced it.
         unanswered.forget();
         assert!(unanswered.probe(Vec::new(), clock, WAIT).await.is_empty());
     }

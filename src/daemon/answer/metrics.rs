@@ -1,7 +1,7 @@
-//! What `/metrics` shows, gathered from its owners.
+//! The content of `/metrics`, collected from its owners.
 //!
-//! The table is asked in pages, and everything else is read beside it. If the table does not answer,
-//! a scrape shows the rest: that is when it is needed most.
+//! The table is queried in pages, and everything else is read without it. If the table does not
+//! answer, a scrape still returns the rest, which is most needed then.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -31,12 +31,12 @@ use crate::supervise::Supervisor;
 
 /// How long a scrape waits for a part.
 const PART_WAIT: Duration = Duration::from_secs(2);
-/// Peers whose counters are asked for at once: about a millisecond of the table's time.
+/// Peers whose counters are queried at once: about a millisecond of the table's time.
 const COUNTS_PAGE: usize = 2500;
-/// How long a change counts in the ranking of peers: its weight falls to 1/e in this time.
+/// How long a change counts in the ranking of peers: its weight decays to 1/e in this time.
 const RANKING_MEMORY: Duration = Duration::from_secs(300);
 
-/// Which peers change most, over the last minutes. Clones share it.
+/// Ranks peers by their changes over the last minutes. Clones share it.
 #[derive(Clone, Default)]
 pub(super) struct Ranking(Arc<Mutex<Ranks>>);
 
@@ -48,15 +48,15 @@ struct Ranks {
 
 #[derive(Clone, Copy, Default)]
 struct Rank {
-    /// The counter when it was last looked at.
+    /// The counter at the last ranking.
     seen: u64,
-    /// Changes since, each by its weight.
+    /// The sum of the changes so far, each with its decayed weight.
     weight: f64,
 }
 
 impl Ranking {
-    /// Takes the counters of all peers at `now`; returns the peers, those that change most first,
-    /// then by index.
+    /// Updates the ranking with the counters of all peers at `now`. Returns the peers, those that
+    /// change most first, and equal ones by id.
     fn rank(&self, now: Time, counters: impl IntoIterator<Item = (PeerId, u64)>) -> Vec<PeerId> {
         let mut ranks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let elapsed = now.since(ranks.at).as_secs_f64();
@@ -64,7 +64,7 @@ impl Ranking {
         ranks.at = now;
         let before = std::mem::take(&mut ranks.peers);
         for (peer, count) in counters {
-            // A counter that fell is that of another peer with the same index.
+            // A counter that has fallen belongs to another peer that now has the id.
             let known = before.get(&peer).copied().filter(|rank| rank.seen <= count);
             let weight =
                 known.map_or(0.0, |rank| rank.weight * fading + (count - rank.seen) as f64);
@@ -77,7 +77,7 @@ impl Ranking {
     }
 }
 
-/// How many of `peers` have series of their own.
+/// How many of `peers` have their own metric series.
 fn shown(series: PeerSeries, peers: usize) -> usize {
     let PeerSeries { choice, max, top } = series;
     let count = |n: u32| usize::try_from(n).unwrap_or(usize::MAX);
@@ -90,7 +90,7 @@ fn shown(series: PeerSeries, peers: usize) -> usize {
     }
 }
 
-/// The kind of a session, in the words of metrics.
+/// The kind of a session, as a label value.
 fn kind(record: &Record) -> &'static str {
     match record.session.peer_type() {
         _ if record.is_dynamic() => "dynamic",
@@ -99,7 +99,7 @@ fn kind(record: &Record) -> &'static str {
     }
 }
 
-/// The same on a Calico node, which names sessions by what they are for.
+/// The same on a Calico node, where session names begin with their purpose.
 fn calico_kind(record: &Record) -> &'static str {
     let by_name = [
         ("Mesh_", "mesh"),
@@ -111,7 +111,7 @@ fn calico_kind(record: &Record) -> &'static str {
     named.map_or_else(|| kind(record), |(_, kind)| kind)
 }
 
-/// A peer as a scrape found it.
+/// A peer at the time of a scrape.
 struct Found {
     record: Arc<Record>,
     numbers: PeerNumbers,
@@ -152,7 +152,7 @@ impl Found {
     }
 }
 
-/// What a scrape shows.
+/// The view for scrapers.
 pub(super) struct MetricsView {
     pub(super) sources: Sources,
     pub(super) liveness: LivenessView,
@@ -167,7 +167,7 @@ impl MetricsView {
     pub(super) async fn snapshot(&self) -> MetricsSnapshot {
         let stuck = self.liveness.stuck(PART_WAIT).await;
         let is_stuck = |part| stuck.iter().any(|stuck| stuck.part == part);
-        // Questions to a table that answers nothing would pile up, one for each scrape.
+        // Queries to a table that does not answer would accumulate, one for each scrape.
         let table = match is_stuck(Part::Table) {
             true => None,
             false => self.table_metrics().await,
@@ -182,7 +182,8 @@ impl MetricsView {
         let ranked = self.ranking.rank(now, found.iter().map(|f| (f.record.id, f.changes())));
         let count = shown(state.peer_series(), found.len());
         let chosen: BTreeSet<PeerId> = ranked.into_iter().take(count).collect();
-        // Of two with one name the older is on its way out; a series must not be there twice.
+        // Of two peers with one name, the older one is being removed; a series must not occur
+        // twice.
         let is_named = |record: &Record| {
             self.sources.registry.find(&record.name).is_some_and(|named| named.id == record.id)
         };
@@ -226,7 +227,7 @@ impl MetricsView {
         (found.collect(), gone)
     }
 
-    /// Adds the table's counters, as far as it answers.
+    /// Adds the table's counters, until the table fails to answer in time.
     async fn count(&self, found: &mut [Found]) {
         for page in found.chunks_mut(COUNTS_PAGE) {
             let ids = page.iter().map(|found| found.record.id).collect();
@@ -262,7 +263,7 @@ impl MetricsView {
     async fn table_metrics(&self) -> Option<TableMetrics> {
         let numbers = self.sources.table.ask(|table, _| {
             let mut groups = table.group_counts();
-            // The largest say most; the others are in the totals.
+            // The largest groups are the most useful ones; the totals include the others.
             groups.sort_by_key(|group| (std::cmp::Reverse(group.members), group.id));
             groups.truncate(GROUPS_MAX);
             groups.sort_by_key(|group| group.id);
@@ -345,7 +346,7 @@ fn problems_by_kind(status: &NodeStatus) -> BTreeMap<String, u64> {
     let mut problems = BTreeMap::new();
     for problem in status.problems.iter() {
         let kind = problem.object.split_once('/').map_or("other", |(kind, _)| kind);
-        // Files are named by their paths, which begin with a slash or are no kind.
+        // Objects from files are named by paths, whose first part is empty or not a kind.
         let is_kind =
             !kind.is_empty() && kind.chars().all(|c| c.is_ascii_alphanumeric() || c == '-');
         *problems.entry(if is_kind { kind } else { "other" }.to_owned()).or_insert(0) += 1;
@@ -372,7 +373,7 @@ mod tests {
             let counters = counts.iter().enumerate().map(|(id, n)| (PeerId(id as u32), *n));
             ranking.rank(at(secs), counters)
         };
-        // What was counted before anybody looked is no rate.
+        // Changes before the first ranking do not count.
         assert_eq!(rank(0, [1_000_000, 0, 0]), ids(&[0, 1, 2]));
         assert_eq!(rank(15, [1_000_000, 10, 20]), ids(&[2, 1, 0]));
         // A second scraper between two scrapes of the first changes nothing.
@@ -382,7 +383,7 @@ mod tests {
     }
 
     #[test]
-    fn a_peer_that_takes_over_an_index_does_not_inherit_its_rank() {
+    fn a_peer_that_reuses_an_id_does_not_inherit_its_rank() {
         let ranking = Ranking::default();
         ranking.rank(at(0), [(PeerId(0), 0), (PeerId(1), 0)]);
         ranking.rank(at(1), [(PeerId(0), 500), (PeerId(1), 1)]);

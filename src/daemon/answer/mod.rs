@@ -1,7 +1,7 @@
 //! Answers to operators, scrapers and probes.
 //!
-//! Each kind of client has a view, and a view holds nothing: it reads the table, the kernel, the
-//! registry and the [`RunState`] that the daemon's loop publishes. What clients want done goes to
+//! Each kind of client has a view, and a view has no state: it reads the table, the kernel, the
+//! registry and the [`RunState`] that the daemon's loop publishes. Clients' commands are sent to
 //! that loop as an [`Order`].
 
 mod bfd;
@@ -48,7 +48,7 @@ use sources::Sources;
 use state::Node;
 use steering::Steering;
 
-/// The owners of what is shown, and where orders go.
+/// The owners of the state that is shown, and where orders are sent.
 pub(super) struct Parts {
     pub(super) table: Handle,
     pub(super) kernel: Fib,
@@ -57,10 +57,10 @@ pub(super) struct Parts {
     /// Peers that operators have shut down.
     pub(super) shutdowns: Shutdowns,
     pub(super) tally: Tally,
-    /// Where BFD is asked, and the latest status of each peer's session.
+    /// The handle to the BFD thread, and the latest status of each peer's session.
     pub(super) bfd: (crate::bfd::Handle, super::bfd_status::Statuses),
     pub(super) log: Log,
-    /// Of the daemon's own loop.
+    /// The liveness of the daemon's loop.
     pub(super) liveness: Liveness,
     pub(super) orders: mpsc::Sender<Order>,
     /// The configuration file, if there is one.
@@ -130,16 +130,16 @@ impl Views {
         }
     }
 
-    /// Publishes the state with a change.
+    /// Changes the state and publishes the result.
     pub(super) fn publish(&self, change: impl FnOnce(&mut RunState)) {
         self.publisher.publish(change);
     }
 
-    /// This is a Calico node, and here is what follows its objects.
+    /// This is a Calico node, and `follower` follows its objects.
     pub(super) fn set_node(&self, follower: &Follower) {
         let node = Node { status: follower.status.clone(), vitals: follower.vitals.clone() };
         self.publish(|state| state.node = Some(node));
-        // Other parts are asked from here on.
+        // The parts to probe are different ones from here on.
         self.liveness.forget();
     }
 }

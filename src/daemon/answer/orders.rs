@@ -1,4 +1,4 @@
-//! What clients want done: the daemon's own loop does it.
+//! Commands of clients that the daemon's loop carries out.
 
 use tokio::sync::{mpsc, oneshot};
 
@@ -7,7 +7,7 @@ use crate::config::Changes;
 use crate::ctl::Refusal;
 use crate::daemon::Stop;
 
-/// What a client wants done by the daemon's own loop.
+/// A command of a client to the daemon's loop.
 pub(in crate::daemon) enum Order {
     /// Read the configuration again.
     Reload(oneshot::Sender<Result<Changes, String>>),
@@ -15,18 +15,18 @@ pub(in crate::daemon) enum Order {
     Stop(Stop, oneshot::Sender<()>),
 }
 
-/// Where orders go. Clones lead to the same loop.
+/// Sends orders to the daemon's loop. Clones send to the same loop.
 #[derive(Clone)]
 pub(super) struct Orders(pub(super) mpsc::Sender<Order>);
 
 impl Orders {
-    /// The configuration is read again. What changed, or why nothing did.
+    /// Reloads the configuration. Returns what changed, or why nothing did.
     pub(super) async fn reload(&self) -> Result<Result<Changes, String>, Refusal> {
         let (reply, answer) = oneshot::channel();
         self.send(Order::Reload(reply), answer).await
     }
 
-    /// The daemon ends.
+    /// Stops the daemon.
     pub(super) async fn stop(&self, stop: Stop) -> Result<(), Refusal> {
         let (reply, answer) = oneshot::channel();
         self.send(Order::Stop(stop, reply), answer).await

@@ -1,4 +1,4 @@
-//! What is missing for being ready.
+//! Readiness: whether traffic may be sent to this node, and if not, why.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -11,17 +11,17 @@ use super::sources::Sources;
 use crate::daemon::registry::Record;
 use crate::daemon::startup::Startup;
 
-/// While the node's name file is younger, every session is waited for (calico-node's
-/// `--threshold-time`).
+/// While the node's name file is younger than this, every session must be established
+/// (calico-node's `--threshold-time`).
 const YOUNG: Duration = Duration::from_secs(30);
-/// Sessions that are named; more are counted.
+/// Most sessions that are named; further ones are only counted.
 const NAMED_MAX: usize = 5;
 
-/// Names of the sessions that calico-node's probe looks at. Those with local workloads do not
-/// influence it.
+/// Name prefixes of the sessions that calico-node's probe checks. It ignores sessions with local
+/// workloads.
 const PROBED: [&str; 3] = ["Mesh_", "Global_", "Node_"];
 
-/// A session, as readiness sees it.
+/// The properties of a session that matter for readiness.
 #[derive(Clone, Debug)]
 pub(super) struct Session {
     pub(super) name: Arc<str>,
@@ -33,12 +33,12 @@ pub(super) struct Session {
 #[derive(Clone)]
 pub(super) struct ReadinessView {
     pub(super) sources: Sources,
-    /// Where calico-node's start-up leaves the node's name.
+    /// The file to which calico-node's start-up writes the node's name.
     pub(super) nodename_file: PathBuf,
 }
 
 impl ReadinessView {
-    /// What is missing for being ready, in one line; `None` if nothing is.
+    /// Why this node is not ready, in one line; `None` if it is.
     pub(super) fn not_ready(&self) -> Option<String> {
         let state = self.sources.state();
         let node = state.node_status();
@@ -64,24 +64,25 @@ impl ReadinessView {
         state.not_ready.clone().or_else(|| own_ready(&sessions))
     }
 
-    /// How long ago calico-node's start-up wrote the node's name; where it did not, for how long we
-    /// run.
+    /// How long ago calico-node's start-up wrote the node's name; if it has not, how long margay
+    /// has been running.
     ///
-    /// calico-node's probe is never ready without the file: it is written by a start-up that must have
-    /// run before BIRD. margay needs nothing of that start-up, and may run without it.
+    /// calico-node's probe never reports ready without the file, because BIRD needs the start-up
+    /// that writes it. margay does not need that start-up, and may run without it.
     fn node_age(&self) -> Duration {
         let written = std::fs::metadata(&self.nodename_file).and_then(|file| file.modified());
         match written {
-            // A clock that was set back makes it look as if from the future.
+            // If the clock was set back, the file's time may be in the future.
             Ok(at) => SystemTime::now().duration_since(at).unwrap_or_default(),
             Err(_) => self.sources.now().since(self.sources.started),
         }
     }
 }
 
-/// The rule of calico-node's `-bird-ready` and `-bird6-ready`, both families at once:
-/// without sessions ready; at first, when each of them is established and no restart is under way
-/// (`recovering`: how many peers are waited for); later, when one of the family is established.
+/// The rule of calico-node's `-bird-ready` and `-bird6-ready`, for both families at once. Without
+/// sessions: ready. At first: ready when all of them are established and no restart is under way
+/// (`recovering`: the number of peers that are waited for). Later: ready when one session of each
+/// family that has sessions is established.
 fn bird_ready(sessions: &[Session], age: Duration, recovering: Option<usize>) -> Option<String> {
     let is_probed =
         |session: &&Session| PROBED.iter().any(|prefix| session.name.starts_with(prefix));
@@ -115,7 +116,7 @@ fn bird_ready(sessions: &[Session], age: Duration, recovering: Option<usize>) ->
     })
 }
 
-/// Outside Calico: one of the configured neighbours is there.
+/// Outside Calico: ready when one configured neighbour's session is established, or there are none.
 fn own_ready(sessions: &[Session]) -> Option<String> {
     none_established(sessions.iter(), "")
 }
@@ -202,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn outside_calico_one_neighbour_is_enough_and_none_configured_too() {
+    fn outside_calico_one_established_neighbour_is_enough() {
         assert_eq!(own_ready(&[]), None);
         let (up, down) = (session("a", State::Established), session("b", State::Idle));
         assert_eq!(own_ready(&[up, down.clone()]), None);

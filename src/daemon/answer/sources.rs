@@ -1,4 +1,4 @@
-//! Where every view reads: the table, the kernel, the registry and the published state.
+//! The sources of every view: the table, the kernel, the registry and the published state.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,11 +14,11 @@ use crate::daemon::registry::Registry;
 use crate::engine::Handle;
 use crate::kernel::{Fib, LearnedRoute};
 
-/// Destinations, kernel routes or peers on one page.
+/// Most destinations, kernel routes or peers on one page.
 pub(super) const PAGE: usize = 500;
 
-/// The owners of what is shown. Each question to one is short, and nothing is held between pages.
-/// Clones ask the same owners.
+/// The owners of the state that is shown. Each query to one is short, and nothing is held between
+/// pages. Clones query the same owners.
 #[derive(Clone)]
 pub(super) struct Sources {
     pub(super) table: Handle,
@@ -26,12 +26,12 @@ pub(super) struct Sources {
     pub(super) redistribution: Redistribution,
     pub(super) registry: Registry,
     pub(super) published: Published,
-    /// When the process began.
+    /// When the process started.
     pub(super) started: Time,
 }
 
 impl Sources {
-    /// How the daemon runs.
+    /// The published state of the daemon.
     pub(super) fn state(&self) -> Arc<RunState> {
         self.published.get()
     }
@@ -44,7 +44,7 @@ impl Sources {
         self.table.clock().wall(at)
     }
 
-    /// Asks the table on its own thread.
+    /// Runs a query on the table's thread.
     pub(super) async fn ask<T: Send + 'static>(
         &self,
         question: impl FnOnce(&Table, Time) -> T + Send + 'static,
@@ -57,7 +57,7 @@ impl Sources {
         self.table.ask(move |table, _| peers.iter().map(|peer| table.counts(*peer)).collect()).await
     }
 
-    /// The route of the kernel that a route of ours was made from.
+    /// The kernel route from which a local route was redistributed.
     pub(super) fn learned(&self, prefix: Prefix, source: Source) -> Option<LearnedRoute> {
         match source {
             Source::Kernel | Source::Direct => {
@@ -76,12 +76,13 @@ impl Sources {
     }
 }
 
-/// A part that would answer is gone.
+/// The answer if a part has ended already.
 pub(super) fn is_stopping() -> Refusal {
     Refusal::failed("the daemon is stopping")
 }
 
-/// Whether a path takes part at all: what import refused does not, and neither would BIRD have it.
+/// Whether a path is shown as part of the table. Paths that import rejected are not; BIRD would not
+/// have them either.
 pub(super) fn is_in_table(path: &PathView) -> bool {
     path.unusable.is_none_or(|why| !why.is_refusal())
 }

@@ -1,4 +1,4 @@
-//! What the daemon's loop lets others see of itself: one state, published as a whole.
+//! The state that the daemon's loop publishes, always as a whole.
 
 use std::sync::Arc;
 
@@ -9,32 +9,33 @@ use crate::config::{Config, PeerSeries};
 use crate::daemon::startup::Startup;
 use crate::node::{self, NodeStatus};
 
-/// How the daemon runs.
+/// The published state of the daemon.
 #[derive(Clone)]
 pub(in crate::daemon) struct RunState {
-    /// Where the configuration comes from, for people.
+    /// Where the configuration comes from, as shown to operators.
     pub(in crate::daemon) described: String,
     /// The configuration in force.
     pub(in crate::daemon) config: Arc<Config>,
     /// When it was last read.
     pub(in crate::daemon) read_at: Time,
-    /// While the first minutes last.
+    /// Present until the start-up is over.
     pub(in crate::daemon) startup: Option<Startup>,
-    /// What is missing for being ready; `None`: nothing, or only what readiness finds out itself.
+    /// Why margay is not ready; `None`: it is, apart from the conditions that readiness checks
+    /// itself.
     pub(in crate::daemon) not_ready: Option<String>,
     /// Why we are not listening on a configured address.
     pub(in crate::daemon) listen_fault: Option<String>,
-    /// Why metrics and health are not served; `None`: they are, or are not wanted.
+    /// Why metrics and health are not served; `None`: they are, or are not configured.
     pub(in crate::daemon) http_fault: Option<String>,
-    /// What is wrong with the process's surroundings, besides.
+    /// Other problems with the environment of the process, such as too few descriptors.
     pub(in crate::daemon) problems: Vec<String>,
-    /// Sessions that go on only until others carry their routes.
+    /// Sessions that stay up only until others carry their routes.
     pub(in crate::daemon) parting: Vec<String>,
-    /// On a Calico node: what follows its objects.
+    /// On a Calico node: the status of following its objects.
     pub(in crate::daemon) node: Option<Node>,
 }
 
-/// What follows Calico's objects, from outside.
+/// The status of the task that follows Calico's objects.
 #[derive(Clone)]
 pub(in crate::daemon) struct Node {
     pub(in crate::daemon) status: watch::Receiver<Arc<NodeStatus>>,
@@ -57,18 +58,18 @@ impl RunState {
         }
     }
 
-    /// What is known about a Calico node's objects.
+    /// The status of a Calico node's objects; `None` if this is not a Calico node.
     pub(super) fn node_status(&self) -> Option<Arc<NodeStatus>> {
         self.node.as_ref().map(|node| Arc::clone(&node.status.borrow()))
     }
 
-    /// Which peers have metrics of their own.
+    /// Which peers have their own metric series.
     pub(super) fn peer_series(&self) -> PeerSeries {
         self.config.host.http.map(|http| http.peers).unwrap_or_default()
     }
 }
 
-/// Where the state is published. Clones publish the same one.
+/// Publishes the state. Clones publish the same one.
 #[derive(Clone)]
 pub(in crate::daemon) struct Publisher(watch::Sender<Arc<RunState>>);
 
@@ -77,7 +78,7 @@ impl Publisher {
         Publisher(watch::Sender::new(Arc::new(state)))
     }
 
-    /// Publishes the state with a change. Whoever reads meanwhile keeps the one before.
+    /// Changes the state and publishes the result. Readers keep the state that they have.
     pub(in crate::daemon) fn publish(&self, change: impl FnOnce(&mut RunState)) {
         self.0.send_modify(|state| change(Arc::make_mut(state)));
     }
@@ -87,7 +88,7 @@ impl Publisher {
     }
 }
 
-/// Where the state is read. Clones read the same one.
+/// Reads the published state. Clones read the same one.
 #[derive(Clone)]
 pub(super) struct Published(watch::Receiver<Arc<RunState>>);
 
@@ -116,6 +117,6 @@ mod tests {
         let after = published.clone().get();
         assert_eq!((before.not_ready.is_some(), before.problems.len()), (false, 0));
         assert_eq!((after.not_ready.is_some(), after.problems.len()), (true, 1));
-        assert_eq!(after.described, "m.toml", "what did not change stays");
+        assert_eq!(after.described, "m.toml", "unchanged fields stay");
     }
 }

@@ -1,7 +1,8 @@
-//! What operators do with sessions: stop, start, reset, refresh, retry.
+//! Operators' commands to sessions: stop, start, reset, refresh, retry.
 //!
-//! An order is looked at for every peer before anything is done. A peer that was named and to which it
-//! cannot be done refuses all of it; one that a pattern selected is left out, with the reason.
+//! A command is checked for every peer before anything is done. If it cannot be applied to a peer
+//! that was named, all of it is refused; a peer that a pattern selected is skipped, with the
+//! reason.
 
 use std::fmt;
 use std::sync::Arc;
@@ -22,17 +23,17 @@ use crate::daemon::registry::Record;
 use crate::daemon::shutdowns::Shutdowns;
 use crate::net::AdminShutdown;
 
-/// Names in one order at most.
+/// Most names in one command.
 const NAMES_MAX: usize = 10_000;
 
-/// Carries out what operators want of sessions.
+/// Carries out operators' commands to sessions.
 #[derive(Clone)]
 pub(super) struct Steering {
     pub(super) sources: Sources,
     pub(super) shutdowns: Shutdowns,
 }
 
-/// Why something cannot be done with a session.
+/// Why a command cannot be applied to a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Obstacle {
     ShutDown,
@@ -75,11 +76,11 @@ enum How {
     Matched,
 }
 
-/// Whom an order concerns.
+/// The peers that a command concerns.
 #[derive(Default)]
 struct Chosen {
     records: Vec<(Arc<Record>, How)>,
-    /// Dynamic peers that are shut down are not there: only their names are known.
+    /// Dynamic peers that are shut down do not exist: only their names are known.
     absent: Vec<Arc<str>>,
 }
 
@@ -94,7 +95,7 @@ impl Chosen {
 }
 
 impl Steering {
-    /// Does something with peers, or says what would be done.
+    /// Applies a command to peers, or only says what it would do.
     pub(super) async fn order(
         &self,
         action: &PeerAction,
@@ -141,7 +142,7 @@ impl Steering {
         Page::last(items)
     }
 
-    /// The shutdown of a peer, as it is shown.
+    /// The shutdown of a peer, as shown by `show peers`; `None` if it is not shut down.
     pub(super) fn shutdown_of(&self, name: &str) -> Option<item::Shutdown> {
         let shutdown = self.shutdowns.get(name)?;
         Some(item::Shutdown {
@@ -183,7 +184,7 @@ impl Steering {
         Ok(chosen)
     }
 
-    /// What keeps something from being done with a peer.
+    /// Why a command cannot be applied to a peer; `None` if it can.
     pub(super) fn obstacle(&self, action: &PeerAction, record: &Record) -> Option<Obstacle> {
         let snapshot = record.handle.snapshot();
         let session = snapshot.negotiated.as_deref();
@@ -202,7 +203,7 @@ impl Steering {
         match (action, session) {
             (PeerAction::Retry, Some(_)) => Some(Obstacle::Established),
             (PeerAction::Retry, None) => match snapshot.state {
-                // An idle hold, or the retry timer.
+                // Waiting for an idle hold, or for the retry timer.
                 State::Idle => None,
                 _ if record.session.passive.is_passive() => Some(Obstacle::Passive),
                 State::Active => None,
@@ -223,11 +224,11 @@ impl Steering {
         }
     }
 
-    /// Does something that nothing keeps from being done. `absent`: peers whose shutdown ends and that
-    /// are not there.
+    /// Carries out a command that has passed [`Steering::obstacle`]. `absent`: names of peers whose
+    /// shutdown ends although they do not exist.
     ///
     /// # Errors
-    /// The file of shutdowns cannot be written: nothing is done.
+    /// The file of shutdowns cannot be written; then nothing is done.
     pub(super) fn carry_out(
         &self,
         action: &PeerAction,
@@ -267,7 +268,7 @@ impl Steering {
     }
 }
 
-/// Gives the peer's task its order.
+/// Sends the command to the peer's task.
 fn tell(action: &PeerAction, record: &Record) {
     let handle = &record.handle;
     match action {
@@ -296,7 +297,7 @@ fn tell(action: &PeerAction, record: &Record) {
     }
 }
 
-/// What doing something means, for people.
+/// The effect of a command, for the operator.
 fn effect(action: &PeerAction, record: &Record, counts: &PeerCounts) -> String {
     let sum = |map: &FamilyMap<u32>| map.0.iter().map(|n| u64::from(*n)).sum::<u64>();
     let (received, advertised) = (sum(&counts.received), sum(&counts.advertised));

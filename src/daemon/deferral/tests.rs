@@ -10,7 +10,7 @@ fn until(secs: u64) -> Progress {
     Progress::WaitingUntil(at(secs))
 }
 
-/// Polls; of a wait, until when it lasts if nobody turns out to be slow.
+/// Polls; if the wait is not over, returns until when it lasts if no peer turns out to be slow.
 fn poll(wait: &mut Deferral, now: Time, lookups: Lookups) -> Progress {
     let progress = wait.poll(now, |_| false, || lookups);
     match wait.owed_until(now) {
@@ -60,7 +60,7 @@ fn absent_peers_are_waited_for_only_in_the_grace_time() {
 }
 
 #[test]
-fn a_peer_that_never_sends_end_of_rib_ends_nobodys_service() {
+fn a_peer_that_never_sends_end_of_rib_is_waited_for_a_bounded_time() {
     let mut wait = Deferral::new([PeerId(1)], false, Start::First, at(0));
     wait.handle_up(at(1), PeerId(1), Some(V4));
     assert_eq!(poll(&mut wait, at(119), Lookups::Done), until(120));
@@ -68,7 +68,7 @@ fn a_peer_that_never_sends_end_of_rib_ends_nobodys_service() {
 }
 
 #[test]
-fn peers_of_a_range_are_waited_for_while_they_come() {
+fn dynamic_peers_are_waited_for_while_more_come_up() {
     let mut wait = Deferral::new([], true, Start::First, at(0));
     assert_eq!(poll(&mut wait, at(0), Lookups::Done), until(10));
     wait.handle_up(at(4), PeerId(7), Some(V4));
@@ -83,7 +83,7 @@ fn peers_of_a_range_are_waited_for_while_they_come() {
 }
 
 #[test]
-fn a_range_of_peers_that_hold_nothing_is_served_at_once() {
+fn a_range_of_peers_that_hold_nothing_is_not_waited_for() {
     let mut wait = Deferral::new([], true, Start::First, at(0));
     wait.handle_up(at(1), PeerId(7), None);
     assert_eq!(poll(&mut wait, at(1), Lookups::Done), Progress::Over);
@@ -97,7 +97,7 @@ fn a_removed_peer_owes_nothing() {
 }
 
 #[test]
-fn only_what_is_passed_on_makes_it_necessary() {
+fn only_re_advertised_routes_need_a_deferral() {
     let first_export = |peer: &str| {
         let text = format!(
             "[bgp]\nasn = 64512\nrouter-id = \"10.0.0.1\"\n[[bgp.peers]]\naddress = \"192.0.2.1\"\n{peer}"
@@ -112,7 +112,7 @@ fn only_what_is_passed_on_makes_it_necessary() {
 }
 
 #[test]
-fn routes_whose_next_hops_are_not_looked_up_come_before_end_of_rib() {
+fn next_hops_are_looked_up_before_our_end_of_rib() {
     let mut wait = Deferral::new([PeerId(1)], false, Start::First, at(0));
     wait.handle_up(at(1), PeerId(1), Some(V4));
     wait.handle_end_of_rib(PeerId(1), Family::Ipv4);
@@ -127,15 +127,15 @@ fn routes_whose_next_hops_are_not_looked_up_come_before_end_of_rib() {
 }
 
 #[test]
-fn after_a_restart_a_neighbour_that_restarts_too_is_not_left_out() {
+fn after_a_restart_the_wait_includes_a_neighbour_that_restarts_too() {
     let mut wait = Deferral::new([PeerId(1)], false, Start::Again, at(0));
     assert!(matches!(wait.poll(at(19), |_| false, || Lookups::Done), Progress::WaitingUntil(_)));
     assert_eq!(wait.poll(at(20), |_| false, || Lookups::Done), Progress::Over);
 }
 
-/// Its kernel answers while its process hangs: slow, not down (RFC 4724 §4.1).
+/// Its kernel accepts connections while its process hangs: slow, not down (RFC 4724 §4.1).
 #[test]
-fn a_peer_that_takes_connections_is_not_down() {
+fn a_peer_that_accepts_connections_is_not_down() {
     let mut wait = Deferral::new([PeerId(1)], false, Start::First, at(0));
     let waits = |wait: &mut Deferral, secs, slow| {
         matches!(wait.poll(at(secs), |_| slow, || Lookups::Done), Progress::WaitingUntil(_))
@@ -143,8 +143,8 @@ fn a_peer_that_takes_connections_is_not_down() {
     for secs in [0, 10, 30, 60, 90] {
         assert!(waits(&mut wait, secs, true), "{secs}");
     }
-    assert!(waits(&mut wait, 119, false), "it took one half a minute ago");
+    assert!(waits(&mut wait, 119, false), "it accepted one half a minute ago");
     assert!(!waits(&mut wait, 120, false));
     let mut wait = Deferral::new([PeerId(1)], false, Start::First, at(0));
-    assert!(waits(&mut wait, 20, true), "looked at before it was given up");
+    assert!(waits(&mut wait, 20, true), "checked before the grace time counts as over");
 }
