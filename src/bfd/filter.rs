@@ -1,12 +1,12 @@
-//! What the kernel does with a packet before we see it.
+//! The BPF program with which the kernel sorts packets before we see them.
 //!
-//! The receiving sockets of a port form a group, and a program chooses the socket: one for packets
-//! whose Your Discriminator may be ours, one for those that name none, one for everything that is
-//! invalid. A flood of forged packets fills the buffer of a socket that is read at a bounded pace and
-//! never takes time or room from established sessions.
+//! The receiving sockets of a port form an SO_REUSEPORT group, and the program chooses the socket:
+//! one for packets whose Your Discriminator may be ours, one for those with none, one for
+//! everything invalid. A flood of forged packets then fills the buffer of a socket that is read at
+//! a limited rate, and never takes time or buffer space from established sessions.
 //!
-//! Whether a discriminator may be ours is decided by arithmetic, because such a program knows no
-//! tables: its low bits are a hash, keyed at start, of the high ones.
+//! Whether a discriminator may be ours is computed, because classic BPF has no tables: its low bits
+//! are a hash of the high ones, keyed at start.
 
 use bgp_proto::bfd::{Discriminator, HEADER_LEN, VERSION};
 use libc::{
@@ -16,14 +16,14 @@ use libc::{
 
 use super::{Family, Hops};
 
-/// Which socket of a group a packet belongs to: its index.
+/// The class of a packet. The value is the index of its socket in the group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Class {
     /// Your Discriminator may be one of ours.
     Known = 0,
     /// Your Discriminator is zero.
     Unknown = 1,
-    /// Dropped; read slowly, to count the reasons.
+    /// Invalid. Read at a low rate, only to count the reasons.
     Invalid = 2,
 }
 
@@ -31,7 +31,7 @@ pub(super) enum Class {
 const HASH_BITS: u32 = 12;
 const HASH_MASK: u32 = (1 << HASH_BITS) - 1;
 
-/// The secret from which discriminators are made: unguessable, and recognisable by the kernel.
+/// Makes discriminators that are hard to guess, and that the kernel can recognise.
 #[derive(Clone, Copy)]
 pub(super) struct Discriminators {
     multiplier: u32,
@@ -44,12 +44,12 @@ impl std::fmt::Debug for Discriminators {
 }
 
 impl Discriminators {
-    /// `secret` is random and never shown.
+    /// `secret` must be random, and must never be shown.
     pub(super) fn new(secret: u32) -> Discriminators {
         Discriminators { multiplier: secret | 1 }
     }
 
-    /// The discriminator that `random` stands for; `None` if it would be zero.
+    /// Makes a discriminator from `random`; `None` if it would be zero.
     pub(super) fn make(self, random: u32) -> Option<Discriminator> {
         let high = random >> HASH_BITS;
         Discriminator::new(high << HASH_BITS | self.hash(high))
@@ -69,7 +69,7 @@ fn ttl_offset(family: Family) -> u32 {
     })
 }
 
-/// A program that returns the index of the socket. It sees the UDP payload.
+/// A program that returns the index of the socket. Its offsets begin at the UDP payload.
 pub(super) fn program(
     family: Family,
     hops: Hops,

@@ -1,17 +1,19 @@
-//! BFD sessions with real sockets: a thread of their own, apart from routes and connections.
+//! BFD sessions over real sockets, on a separate thread so that routes and connections cannot delay
+//! them.
 //!
 //! ```text
 //!  daemon ──want──▶ [ thread: Sessions ⟷ sockets 3784 (RFC 5881), 4784 (RFC 5883) ] ──Status──▶ daemon
 //! ```
 //!
-//! What lives here: which sessions exist (one for each [`Target`], shared by everybody who wants it), the
-//! sockets, the wheel of deadlines, the kernel-side filter. What does not: the protocol
-//! ([`bgp_proto::bfd`]) and what follows from a session that goes down, which the daemon decides.
+//! Here: which sessions exist (one for each [`Target`], shared by all its owners), the sockets, the
+//! timer wheel, the kernel-side filter. Not here: the protocol ([`bgp_proto::bfd`]), and the
+//! consequences of a session that goes down, which are up to the daemon.
 //!
-//! Invariants. What the daemon wants and what is reported to it are states, not queues: a later one replaces
-//! an earlier one, and [`Status::failures`] counts what happened in between. No packet takes a lock
-//! that anybody else holds for long. The thread reads every packet that waits before it lets a
-//! detection time expire, so that its own delay is no peer's failure.
+//! Invariants. Requests of the daemon and reports to it are states, not queues: a later one
+//! replaces an earlier one, and [`Status::failures`] counts what happened in between. Handling a
+//! packet takes no lock that another thread holds for long. The thread reads all waiting packets
+//! before it lets a detection time expire, so that its own delay never counts as a failure of a
+//! peer.
 
 mod filter;
 mod sender;
@@ -39,20 +41,20 @@ use crate::supervise;
 
 pub use sessions::Entered;
 
-/// The thread's name, and that of the part.
+/// The name of the thread, and of the part for the supervisor.
 const PART: &str = "bfd";
 
-/// On whose behalf a session runs.
+/// The peer on whose behalf a session runs.
 pub type Owner = PeerId;
 
 /// How far away the peer may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Hops {
-    /// On a common link: UDP port 3784, TTL 255 both ways (RFC 5881).
+    /// On a common link: UDP port 3784, TTL 255 in both directions (RFC 5881).
     Single,
-    /// Behind routers: UDP port 4784 (RFC 5883).
+    /// Any number of hops away: UDP port 4784 (RFC 5883).
     Multi {
-        /// Packets with a smaller TTL are dropped unless they name our discriminator, 0-255.
+        /// Least TTL of packets without our discriminator, 0-255.
         ttl_min: u8,
     },
 }
@@ -62,7 +64,7 @@ impl Hops {
         self == Hops::Single
     }
 
-    /// The port that the peer listens on.
+    /// The destination port of packets.
     fn port(self) -> u16 {
         match self {
             Hops::Single => 3784,
@@ -71,7 +73,7 @@ impl Hops {
     }
 }
 
-/// Family of an address.
+/// The family of an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Family {
     V4,
@@ -87,16 +89,16 @@ impl Family {
     }
 }
 
-/// What tells sessions apart: RFC 5881 §3, RFC 5883 §4.
+/// The key of a session (RFC 5881 §3, RFC 5883 §4).
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Target {
     /// The peer's address.
     pub peer: IpAddr,
-    /// Our address; `None`: the system chooses.
+    /// Our address; `None`: the kernel chooses.
     pub local: Option<IpAddr>,
     /// Index of the interface, for link-local addresses; `None`: the routing table decides.
     pub interface: Option<NonZeroU32>,
-    /// How far away it is.
+    /// How far away the peer is.
     pub hops: Hops,
 }
 
@@ -122,79 +124,81 @@ impl Target {
     }
 }
 
-/// A session that an owner wants.
+/// A session that an owner requests.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wanted {
-    /// With whom.
+    /// The peer, and how to reach it.
     pub target: Target,
-    /// How.
+    /// Timers, role and authentication.
     pub config: Config,
 }
 
 /// Why a session last left Up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Down {
-    /// What happened.
+    /// The cause.
     pub cause: Cause,
     /// The diagnostic that is sent to the peer.
     pub diag: Diag,
-    /// When.
+    /// When the session left Up.
     pub at: Time,
 }
 
-/// What an owner has to know of its session.
+/// The status of a session, as reported to its owners.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Status {
     /// Our state.
     pub state: State,
-    /// Since when.
+    /// When this state was entered.
     pub since: Time,
-    /// How often it left Up because the path or the peer failed; not for anybody's AdminDown.
+    /// How often it left Up because the path or the peer failed; AdminDown of either side does not
+    /// count.
     pub failures: u64,
     /// Why it last left Up; `None`: it never did.
     pub last_down: Option<Down>,
-    /// Whether the peer's BFD outlives its control plane (C bit), as it said last.
+    /// Whether the peer's BFD is independent of its control plane: the C bit of its last packet.
     pub control_plane_independent: bool,
 }
 
-/// What `show bfd` prints.
+/// The state of all sessions, for `show bfd` and the metrics.
 #[derive(Clone, Debug, Default)]
 pub struct View {
     /// The sessions, by target.
     pub sessions: Vec<Entered>,
-    /// How often sessions failed since the start, removed ones included.
+    /// How often sessions failed since the start, including removed sessions.
     pub failures: u64,
     /// Packets that were dropped, by reason.
     pub discards: BTreeMap<Discard, u64>,
-    /// Packets that the kernel dropped because too many came that are not for an established session.
+    /// Packets that the kernel dropped because too many arrived for no established session.
     pub overflows: u64,
-    /// What keeps sessions from working, for the operator.
+    /// Problems that keep sessions from working, for the operator.
     pub problems: Vec<String>,
-    /// Nice value of the thread: -20 where that is permitted.
+    /// Nice value of the thread: -20 if that is permitted, else 0.
     pub nice: i32,
-    /// The longest that the thread was late for a deadline.
+    /// The greatest delay with which the thread has handled a deadline.
     pub late_max: Duration,
 }
 
-/// The thread.
+/// The running BFD thread.
 #[derive(Debug)]
 pub struct Bfd {
     handle: Handle,
     thread: JoinHandle<()>,
 }
 
-/// Where the daemon and the thread meet.
+/// A handle to the BFD thread. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Handle(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    /// The latest request of each owner that the thread has not seen. Bounded by the number of peers.
+    /// The latest request of each owner that the thread has not taken. Bounded by the number of
+    /// peers.
     wishes: Mutex<BTreeMap<Owner, Option<Wanted>>>,
-    /// The latest status of each owner that the daemon has not seen. Bounded likewise.
+    /// The latest status for each owner that the daemon has not taken. Bounded likewise.
     statuses: Mutex<BTreeMap<Owner, Option<Status>>>,
     status_changed: Notify,
-    /// Who waits for a view. Bounded by the number of control clients.
+    /// Callers that wait for a view. Bounded by the number of control clients.
     questions: Mutex<Vec<oneshot::Sender<View>>>,
     stopping: AtomicBool,
     /// Wakes the thread.
@@ -202,10 +206,10 @@ struct Shared {
 }
 
 impl Bfd {
-    /// Starts the thread. It sleeps until a session is wanted, and no socket is open before that.
+    /// Starts the thread. It sleeps until a session is requested, and opens no socket before that.
     ///
     /// # Errors
-    /// No descriptor or no thread is to be had.
+    /// A descriptor or the thread cannot be created.
     pub fn start(clock: Clock) -> io::Result<Bfd> {
         let flags = rustix::event::EventfdFlags::CLOEXEC | rustix::event::EventfdFlags::NONBLOCK;
         let handle = Handle(Arc::new(Shared {
@@ -225,29 +229,29 @@ impl Bfd {
         Ok(Bfd { handle, thread })
     }
 
-    /// A handle for whoever wants sessions.
+    /// A handle for requesting sessions.
     pub fn handle(&self) -> Handle {
         self.handle.clone()
     }
 
-    /// Says AdminDown to every peer, so that none takes our end for a failure (RFC 5882 §4.2), and
-    /// ends the thread.
+    /// Sends AdminDown to every peer, so that none mistakes our stop for a failure (RFC 5882 §4.2),
+    /// and ends the thread.
     pub fn stop(self) {
         self.handle.0.stopping.store(true, Ordering::Release);
         self.handle.wake();
-        // A panic of the thread has been reported where it happened.
+        // A panic of the thread was logged when it happened.
         let _ = self.thread.join();
     }
 }
 
 impl Handle {
-    /// What `owner` wants from now on; `None`: no session. The last request counts.
+    /// Requests a session for `owner`; `None` requests none. The last request applies.
     pub fn want(&self, owner: Owner, wanted: Option<Wanted>) {
         lock(&self.0.wishes).insert(owner, wanted);
         self.wake();
     }
 
-    /// Completes when [`Handle::take_changes`] has something to tell.
+    /// Completes when [`Handle::take_changes`] has something to return.
     pub async fn changed(&self) {
         self.0.status_changed.notified().await;
     }
@@ -257,7 +261,7 @@ impl Handle {
         std::mem::take(&mut *lock(&self.0.statuses))
     }
 
-    /// What there is to show; `None`: the thread has ended.
+    /// The state of all sessions; `None` if the thread has ended.
     pub async fn view(&self) -> Option<View> {
         let (reply, answer) = oneshot::channel();
         lock(&self.0.questions).push(reply);
@@ -266,7 +270,7 @@ impl Handle {
     }
 
     fn wake(&self) {
-        // The counter is full: the thread is being woken already.
+        // An error means that the counter is full, so the thread is being woken already.
         let _ = rustix::io::write(self.0.wake.as_fd(), &1_u64.to_ne_bytes());
     }
 }

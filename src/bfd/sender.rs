@@ -1,8 +1,8 @@
-//! Sending: one connected socket for each session, because each has a source port of its own.
+//! Sending: one connected socket for each session, because each has its own source port.
 //!
-//! RFC 5881 §4 wants one source port for all packets of a session and another for every session, so
-//! packets of several sessions cannot leave by one `sendmmsg`. A connected socket spares the kernel
-//! the look-up of the route.
+//! RFC 5881 §4 requires one source port for all packets of a session, unique among sessions, so
+//! packets of several sessions cannot be sent with one `sendmmsg`. A connected socket saves the
+//! kernel the route lookup.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -14,16 +14,16 @@ use super::sessions::Outgoing;
 use super::wheel::SlotId;
 use super::{Hops, Target};
 
-/// RFC 5881 §4.
+/// The first source port allowed by RFC 5881 §4.
 const PORT_FIRST: u16 = 49_152;
 const PORTS: u16 = u16::MAX - PORT_FIRST + 1;
-/// Ports tried before the operator is informed that there is none.
+/// Ports in use that are tried before an error is reported.
 const ATTEMPTS: u16 = 256;
 /// TTL and hop limit of every packet (RFC 5881 §5).
 const TTL: u32 = 255;
-/// Internetwork control, CS6: what routers give their own protocols.
+/// DSCP CS6, "network control" (RFC 4594 §3.2), as a traffic class octet.
 const TRAFFIC_CLASS: u32 = 0xc0;
-/// A filter that takes nothing.
+/// A filter that drops every packet.
 const DROP_ALL: SockFilter = SockFilter::new((libc::BPF_RET | libc::BPF_K) as u16, 0, 0, 0);
 
 #[derive(Debug)]
@@ -42,12 +42,13 @@ pub(super) struct Sender {
 }
 
 impl Sender {
-    /// `random` is where the search for free ports begins.
+    /// `random` determines where the search for free ports begins.
     pub(super) fn new(random: u16) -> Sender {
         Sender { outlets: Vec::new(), used: BTreeSet::new(), cursor: random % PORTS }
     }
 
-    /// Sends a packet. What cannot be sent is lost, as on any link; the reason is kept for people.
+    /// Sends a packet. A packet that cannot be sent is lost, as on any link; [`Sender::fault`]
+    /// returns the reason.
     pub(super) fn send(&mut self, packet: &Outgoing<'_>) {
         let outcome = self.try_send(packet);
         if let Some(Some(outlet)) = self.outlets.get_mut(packet.id.0) {
@@ -60,7 +61,7 @@ impl Sender {
         self.outlets.get(id.0)?.as_ref()?.fault.as_deref()
     }
 
-    /// Drops removed sessions.
+    /// Closes the sockets of removed sessions.
     pub(super) fn retain(&mut self, mut is_alive: impl FnMut(SlotId) -> bool) {
         for (index, slot) in self.outlets.iter_mut().enumerate() {
             if !is_alive(SlotId(index))
@@ -79,7 +80,7 @@ impl Sender {
         let outlet = slot.get_or_insert(Outlet { socket: None, port: 0, fault: None });
         if outlet.socket.is_none() {
             let (used, cursor) = (&mut self.used, &mut self.cursor);
-            // A socket that is opened again keeps its port, if it can.
+            // A socket that is opened again keeps its port if possible.
             if outlet.port != 0
                 && let Ok(socket) = open(packet.target, outlet.port)
             {
@@ -93,7 +94,7 @@ impl Sender {
         }
         let Some(socket) = &outlet.socket else { return Ok(()) };
         match socket.send(packet.octets) {
-            // What an earlier packet met (ICMP) is reported instead of sending this one.
+            // The kernel reports an ICMP error of an earlier packet instead of sending this one.
             Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => {
                 socket.send(packet.octets).map(drop)
             }
@@ -144,7 +145,7 @@ fn open(target: &Target, port: u16) -> io::Result<Socket> {
             socket.set_tclass_v6(TRAFFIC_CLASS)?;
         }
     }
-    // Nothing is received here: what others send to the port must not fill its buffer.
+    // Nothing is received here: packets sent to this port must not fill the socket's buffer.
     socket.attach_filter(&[DROP_ALL])?;
     let any: IpAddr = match target.peer {
         IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),

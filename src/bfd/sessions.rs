@@ -1,4 +1,4 @@
-//! All sessions: who wants them, which packet is whose, when they have to be woken. No sockets here.
+//! All sessions: their owners, the assignment of packets, their deadlines. No sockets here.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
@@ -15,27 +15,27 @@ use super::{Hops, Owner, Status, Target, Wanted};
 
 /// Most sessions: as many as there are source ports (RFC 5881 §4).
 pub(super) const SESSIONS_MAX: usize = 16_384;
-/// How long a session that nobody wants any more says AdminDown, so that the peer does not take its
-/// end for a failure (RFC 5880 §6.8.16).
+/// How long a session without owners sends AdminDown, so that the peer does not mistake its end for
+/// a failure (RFC 5880 §6.8.16).
 const FAREWELL: Duration = Duration::from_secs(3);
 
-/// How long a packet may have waited in the kernel behind one that came later.
+/// The longest time by which a packet may be older than one that was read before it.
 const OVERTAKEN_MAX: Duration = Duration::from_secs(1);
 
-/// Where a packet came from and went to.
+/// The addresses and timestamp of a received packet.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Arrival {
     pub(super) source: std::net::IpAddr,
     /// Scope of a link-local source; zero otherwise.
     pub(super) scope: u32,
     pub(super) hops: Hops,
-    /// When the kernel received it, on its wall clock; zero: it does not say.
+    /// When the kernel received it, by the wall clock; zero if unknown.
     pub(super) stamp: Duration,
-    /// Destination, receiving interface and TTL, which only packets without Your Discriminator need.
+    /// Needed only for packets without Your Discriminator.
     pub(super) details: Option<Details>,
 }
 
-/// What the kernel says beside a packet.
+/// Destination, receiving interface and TTL of a packet, from its control messages.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Details {
     pub(super) destination: std::net::IpAddr,
@@ -48,33 +48,35 @@ struct Entry {
     target: Target,
     session: Session,
     wanted: BTreeMap<Owner, Config>,
-    /// The deadline under which it is in the wheel; earlier ones that are there too wake it in vain.
+    /// The deadline with which it is in the wheel. Stale entries may fire earlier, without effect.
     entered: Option<Time>,
-    /// When a session that nobody wants goes.
+    /// When a session without owners is removed.
     ends_at: Option<Time>,
-    /// When the kernel received the last packet that named our discriminator, on its wall clock.
+    /// When the kernel received the last packet with our discriminator, by the wall clock.
     newest: Duration,
     status: Status,
 }
 
 impl Entry {
-    /// Packets with and without our discriminator come by different sockets. A Down that is older than
-    /// the Up behind it must not undo it. A larger difference is a wall clock that was set back.
+    /// Whether a packet without our discriminator is older than the last one with it. The two kinds
+    /// arrive on different sockets, and a Down must not override an Up that was sent after it. A
+    /// difference above [`OVERTAKEN_MAX`] means that the wall clock was set back.
     fn is_overtaken(&self, arrival: &Arrival) -> bool {
         let ahead = self.newest.saturating_sub(arrival.stamp);
         !ahead.is_zero() && ahead <= OVERTAKEN_MAX
     }
 
-    /// Differs from RFC: 5880 §6.8.6 believes a Down without our discriminator. Over several hops
-    /// whoever can write a neighbour's address into a packet could end the session with it, from
-    /// anywhere. A neighbour that restarted is noticed a detection time later.
+    /// Differs from RFC: RFC 5880 §6.8.6 accepts a Down without our discriminator. Over several
+    /// hops, anyone who can forge the neighbour's address could take the session down with it, from
+    /// anywhere. The cost is that a neighbour that has restarted is noticed only after the
+    /// detection time.
     fn may_be_forged(&self, received: &Received<'_>) -> bool {
         let is_proven = self.target.hops.is_single() || received.auth.is_some();
         self.session.state() == State::Up && !is_proven
     }
 }
 
-/// What the sender has to know of a session.
+/// A packet to send.
 pub(super) struct Outgoing<'a> {
     pub(super) id: SlotId,
     pub(super) target: &'a Target,
@@ -101,15 +103,15 @@ pub(super) struct Sessions {
 /// One session as it is shown.
 #[derive(Clone, Debug)]
 pub struct Entered {
-    /// With whom.
+    /// The peer, and how to reach it.
     pub target: Target,
-    /// On whose behalf.
+    /// The peers on whose behalf it runs.
     pub owners: Vec<Owner>,
-    /// The machine.
+    /// The state of the protocol machine.
     pub snapshot: Snapshot,
-    /// What owners see.
+    /// The status that is reported to the owners.
     pub status: Status,
-    /// Why the last packet could not be sent.
+    /// Why its socket cannot be opened, or the last packet could not be sent.
     pub fault: Option<String>,
 }
 
@@ -130,10 +132,11 @@ impl Sessions {
         }
     }
 
-    /// What `owner` wants from now on; `None`: nothing. `random` yields unguessable numbers.
+    /// Sets the session that `owner` requests; `None`: none. `random` must return numbers that
+    /// cannot be guessed.
     ///
     /// # Errors
-    /// There are [`SESSIONS_MAX`] already.
+    /// There are [`SESSIONS_MAX`] sessions already.
     pub(super) fn want(
         &mut self,
         now: Time,
@@ -168,14 +171,14 @@ impl Sessions {
         Ok(())
     }
 
-    /// Says AdminDown on every session: the peers do not take our end for a failure.
+    /// Sets every session to AdminDown, so that the peers do not mistake our stop for a failure.
     pub(super) fn disable_all(&mut self, now: Time) {
         for (_, entry) in &mut self.entries {
             entry.session.set_admin(now, Admin::Disabled);
         }
     }
 
-    /// A datagram. What it makes us send is given to `send`.
+    /// Handles a datagram. Packets to send in response are passed to `send`.
     pub(super) fn handle_datagram(
         &mut self,
         now: Time,
@@ -189,7 +192,7 @@ impl Sessions {
         }
     }
 
-    /// Wakes whoever has a deadline.
+    /// Handles the deadlines that have passed at `now`.
     pub(super) fn handle_timeout(&mut self, now: Time, send: &mut impl FnMut(Outgoing<'_>)) {
         let mut woken = std::mem::take(&mut self.woken);
         self.wheel.expire(now, &mut woken);
@@ -207,7 +210,7 @@ impl Sessions {
         self.woken = woken;
     }
 
-    /// Sends what is due on every session.
+    /// Sends the packets that are due, on every session.
     pub(super) fn transmit_all(&mut self, now: Time, send: &mut impl FnMut(Outgoing<'_>)) {
         let ids: Vec<SlotId> = self.entries.iter().map(|(id, _)| SlotId(id)).collect();
         ids.into_iter().for_each(|id| self.transmit(now, id, send));
@@ -217,7 +220,7 @@ impl Sessions {
         self.wheel.next()
     }
 
-    /// Statuses that changed since the last call.
+    /// The statuses that changed since the last call; `None`: the owner has no session any more.
     pub(super) fn take_changed(&mut self) -> Vec<(Owner, Option<Status>)> {
         std::mem::take(&mut self.changed)
             .into_iter()
@@ -241,7 +244,7 @@ impl Sessions {
         self.discards.clone()
     }
 
-    /// All sessions; `fault` knows why one cannot send.
+    /// All sessions, as they are shown; `fault` returns why one cannot send.
     pub(super) fn entered(
         &self,
         fault: impl Fn(SlotId, &Target) -> Option<String>,
@@ -259,14 +262,14 @@ impl Sessions {
             .collect()
     }
 
-    /// Whether any session is of this kind, so that its sockets must be open.
+    /// Whether there is a session of this kind, so that its sockets must be open.
     pub(super) fn needs(&self, hops: Hops, family: super::Family) -> bool {
         self.by_target
             .keys()
             .any(|target| target.hops.is_single() == hops.is_single() && target.family() == family)
     }
 
-    /// The shortest interval that anybody has configured.
+    /// The shortest interval that is configured.
     pub(super) fn interval_min(&self) -> Option<Duration> {
         let configs = self.entries.iter().flat_map(|(_, entry)| entry.wanted.values());
         configs.map(|config| config.min_tx.min(config.min_rx)).min()
@@ -334,7 +337,7 @@ impl Sessions {
         self.by_target.remove(&entry.target);
     }
 
-    /// RFC 5880 §6.3 and §6.8.6.
+    /// Finds the session of a packet and passes the packet to it (RFC 5880 §6.3 and §6.8.6).
     fn accept(&mut self, now: Time, arrival: &Arrival, octets: &[u8]) -> Result<SlotId, Discard> {
         if let (Some(details), Hops::Single) = (&arrival.details, arrival.hops)
             && details.ttl != u8::MAX
@@ -373,7 +376,8 @@ impl Sessions {
         Ok(id)
     }
 
-    /// The session with this neighbour, the one that is bound to more first.
+    /// The session for a packet without Your Discriminator: of those that match, the one with the
+    /// most specific target.
     fn find(&self, arrival: &Arrival) -> Option<SlotId> {
         let details = arrival.details.as_ref()?;
         self.by_target
@@ -419,7 +423,7 @@ impl Sessions {
         self.enter(id);
     }
 
-    /// Puts the session into the wheel unless it is there early enough.
+    /// Enters the session into the wheel, unless it is there with an earlier deadline already.
     fn enter(&mut self, id: SlotId) {
         let Some(entry) = self.entries.get_mut(id.0) else { return };
         let Some(at) = entry.session.poll_timeout().into_iter().chain(entry.ends_at).min() else {
@@ -431,13 +435,13 @@ impl Sessions {
     }
 }
 
-/// There are as many sessions as source ports.
+/// The limit of [`SESSIONS_MAX`] sessions is reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("there are {SESSIONS_MAX} BFD sessions already")]
 pub(super) struct TooMany;
 
-/// One session serves everybody who wants one with that neighbour: the strictest timers win. Owners
-/// with different keys are refused by the configuration.
+/// The parameters of a session with several owners: the strictest of each. The configuration does
+/// not allow owners with different keys.
 fn merged(wanted: &BTreeMap<Owner, Config>) -> Config {
     let mut configs = wanted.values();
     let Some(first) = configs.next() else { return Config::default() };

@@ -1,4 +1,5 @@
-//! Receiving: a group of sockets for each port and family, sorted by the kernel ([`filter`]).
+//! Receiving: a group of sockets for each port and family, among which the kernel sorts packets
+//! ([`filter`]).
 
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -19,13 +20,14 @@ use super::filter::{self, Class, Discriminators};
 use super::sessions::{Arrival, Details};
 use super::{Family, Hops};
 
-/// Packets that one system call reads.
+/// Most packets read by one system call.
 const BATCH: usize = 32;
-/// Longer than any packet: what lies behind is not looked at.
+/// Octets read of a packet: more than a valid packet has.
 const PACKET_ROOM: usize = 256;
-/// Octets that wait for us while we are not scheduled: thousands of packets of established sessions.
+/// Receive buffer for packets of established sessions, in octets: thousands of packets may arrive
+/// while the thread is not scheduled.
 const KNOWN_BUFFER: usize = 4 << 20;
-/// What may wait of everything else.
+/// Receive buffer for all other packets, in octets.
 const OTHER_BUFFER: usize = 128 << 10;
 
 /// The receiving sockets of one port and family.
@@ -34,7 +36,7 @@ pub(super) struct Group {
     pub(super) hops: Hops,
     pub(super) family: Family,
     sockets: Vec<(Class, Socket)>,
-    /// Which classes have something to read, as the last poll said.
+    /// Which classes have something to read, by the last poll.
     ready: [bool; 3],
     /// Packets that the kernel dropped at the sockets of [`Class::Unknown`] and [`Class::Invalid`].
     drops: [u32; 3],
@@ -44,13 +46,14 @@ impl Group {
     /// Binds the sockets.
     ///
     /// # Errors
-    /// The port is in use, or the kernel has not got the family.
+    /// The port is in use, or the kernel lacks the address family.
     pub(super) fn open(
         hops: Hops,
         family: Family,
         discriminators: Discriminators,
     ) -> io::Result<Group> {
-        // A group can be joined by any process of ours: another daemon is noticed before that.
+        // Any process of the same user can join an SO_REUSEPORT group. Binding exclusively first
+        // detects another BFD daemon.
         bind(hops, family, Sharing::Exclusive)?;
         let first = bind(hops, family, Sharing::Group)?;
         let mut program = filter::program(family, hops, discriminators);
@@ -59,7 +62,8 @@ impl Group {
             filter: program.as_mut_ptr(),
         };
         let mut sockets = Vec::new();
-        // Without such programs (before Linux 4.5) everything arrives at one socket and is sorted here.
+        // A kernel without such programs (before Linux 4.5): all packets arrive on one socket, and
+        // are classified when they are read.
         if setsockopt(&first, AttachReusePortCbpf, &program).is_ok() {
             sockets.push((Class::Known, first));
             for class in [Class::Unknown, Class::Invalid] {
@@ -78,12 +82,12 @@ impl Group {
         self.sockets.iter().map(|(class, socket)| (*class, std::os::fd::AsFd::as_fd(socket)))
     }
 
-    /// Whether the kernel tells packets of established sessions from others.
+    /// Whether the kernel separates packets of established sessions from others.
     pub(super) fn is_sorted(&self) -> bool {
         self.sockets.len() > 1
     }
 
-    /// What a poll said of a class.
+    /// Records whether a class has something to read.
     pub(super) fn set_ready(&mut self, class: Class, ready: bool) {
         if let Some(flag) = self.ready.get_mut(class as usize) {
             *flag = ready;
@@ -95,7 +99,7 @@ impl Group {
         self.drops.iter().map(|drops| u64::from(*drops)).sum()
     }
 
-    /// Reads at most `limit` packets of a class. Returns how many there were.
+    /// Reads at most about `limit` packets of a class. Returns how many were read.
     pub(super) fn receive(
         &mut self,
         class: Class,
@@ -124,11 +128,11 @@ impl Group {
                 }
             };
             match read {
-                // Fewer than there is room for: the socket is empty.
+                // Fewer than a full batch: the socket is empty.
                 Ok(read) if class == Class::Known && read < BATCH => return count + read,
                 Ok(read) => count += read,
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
-                // An error of an earlier packet (ICMP) or a signal: the next call reads on.
+                // An ICMP error of an earlier packet, or a signal: the next call continues.
                 Err(_) => count += 1,
             }
         }
@@ -159,7 +163,7 @@ fn bind(hops: Hops, family: Family, sharing: Sharing) -> io::Result<Socket> {
 
 fn configure(family: Family, class: Class, socket: &Socket) -> io::Result<()> {
     let buffer = if class == Class::Known { KNOWN_BUFFER } else { OTHER_BUFFER };
-    // Beyond `net.core.rmem_max` only with CAP_NET_ADMIN.
+    // Exceeding `net.core.rmem_max` needs CAP_NET_ADMIN.
     if setsockopt(socket, RcvBufForce, &buffer).is_err() {
         socket.set_recv_buffer_size(buffer)?;
     }
@@ -181,7 +185,8 @@ fn configure(family: Family, class: Class, socket: &Socket) -> io::Result<()> {
     Ok(())
 }
 
-/// Room for received packets of one family: the headers remember how long an address was.
+/// Buffers for received packets of one family. Not shared between families, because the headers
+/// keep the length of the last address.
 pub(super) struct Inbox {
     headers: MultiHeaders<SockaddrStorage>,
     packets: [[u8; PACKET_ROOM]; BATCH],
@@ -232,7 +237,8 @@ impl Inbox {
         Ok(count)
     }
 
-    /// Returns how many packets the kernel has dropped at this socket, if it says so.
+    /// Reads one packet. Returns how many packets the kernel has dropped at this socket, if it
+    /// reports that.
     fn receive_one(
         &mut self,
         socket: &Socket,

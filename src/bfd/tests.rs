@@ -1,4 +1,4 @@
-//! The thread and its sockets, in a network namespace of each test.
+//! The thread and its sockets, each test in its own network namespace.
 
 use std::net::{SocketAddr, UdpSocket};
 use std::process::Command;
@@ -8,7 +8,7 @@ use bgp_proto::bfd::{Auth, AuthKind, HEADER_LEN, Key};
 
 use super::*;
 
-/// Puts this thread, and those that it starts, into a fresh namespace with `lo` up.
+/// Moves this thread, and those that it starts, into a new namespace with `lo` up.
 fn enter_namespace() {
     nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).expect("tests of BFD run as root");
     run("ip link set lo up");
@@ -32,7 +32,7 @@ fn target(peer: &str, local: &str) -> Target {
     }
 }
 
-/// The statuses that a handle has told of so far.
+/// The latest statuses from a handle.
 struct Watch {
     handle: Handle,
     statuses: BTreeMap<Owner, Option<Status>>,
@@ -85,8 +85,8 @@ fn want_pairs(bfd: &Bfd, pairs: u32, config: &Config) {
     }
 }
 
-/// Processor time of this process's threads with this name, as the scheduler has measured it: the
-/// ticks of `stat` overcharge a thread that wakes by timers.
+/// Processor time of this process's threads with this name, as measured by the scheduler: the ticks
+/// in `stat` overcharge a thread that is woken by timers.
 fn processor_time(name: &str) -> Duration {
     let read = |path: std::path::PathBuf| std::fs::read_to_string(path).unwrap_or_default();
     std::fs::read_dir("/proc/self/task")
@@ -135,7 +135,7 @@ fn sessions_come_up_over_ipv4_ipv6_and_several_hops() {
         view.sessions.iter().all(|s| s.fault.is_none() && s.snapshot.tx_interval == millis(50))
     );
     assert!(view.sessions.iter().all(|s| s.snapshot.detection_time == millis(150)));
-    // One end is not wanted any more: the other hears AdminDown, which is no failure.
+    // One end is removed: the other receives AdminDown, which is not a failure.
     bfd.handle().want(PeerId(0), None);
     watch.until("AdminDown arrives", |statuses| {
         statuses[&PeerId(1)].is_some_and(|s| s.state != State::Up)
@@ -145,15 +145,16 @@ fn sessions_come_up_over_ipv4_ipv6_and_several_hops() {
     bfd.stop();
 }
 
-/// RFC 5881 §4 and §5: what leaves.
+/// RFC 5881 §4 and §5.
 #[test]
 #[ignore = "needs root: a network namespace"]
-fn packets_leave_with_ttl_255_from_a_port_of_their_own() {
+fn packets_are_sent_with_ttl_255_from_a_separate_port() {
     enter_namespace();
     let listener = UdpSocket::bind("127.0.0.9:3784").unwrap();
     listener.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
     nix::sys::socket::setsockopt(&listener, nix::sys::socket::sockopt::Ipv4RecvTtl, &true).unwrap();
-    // The port of one address is taken, so that our own socket has to wait: said, and mended.
+    // The port is in use at one address, so our receiving socket cannot be opened, which is
+    // reported.
     let bfd = Bfd::start(Clock::start()).unwrap();
     let watch = Watch::new(&bfd);
     for (owner, local) in [(1, "127.0.0.1"), (2, "127.0.0.2")] {
@@ -179,10 +180,10 @@ fn packets_leave_with_ttl_255_from_a_port_of_their_own() {
     bfd.stop();
 }
 
-/// Numbers of sessions are used again, sockets are not.
+/// The ids of sessions are reused, their sockets are not.
 #[test]
 #[ignore = "needs root: a network namespace"]
-fn a_session_that_follows_another_one_sends_to_its_own_peer() {
+fn a_session_that_reuses_an_id_sends_to_its_own_peer() {
     enter_namespace();
     let [first, second] = ["127.0.0.8", "127.0.0.9"].map(|peer| {
         let listener = UdpSocket::bind((peer, 3784)).unwrap();
@@ -208,13 +209,13 @@ fn a_session_that_follows_another_one_sends_to_its_own_peer() {
     bfd.stop();
 }
 
-/// Two BFD threads with a link between them, each in a namespace of its own. Dropping an end's
-/// sender ends its thread.
+/// Two BFD threads with a link between them, each in its own namespace. Dropping `far_shell` ends
+/// the far end's shell thread.
 struct Pair {
     clock: Clock,
     near: Bfd,
     far: Bfd,
-    /// Shell commands for the far namespace, and their end.
+    /// Sends shell commands to the far namespace; `done` reports each as complete.
     far_shell: std::sync::mpsc::Sender<String>,
     done: std::sync::mpsc::Receiver<()>,
 }
@@ -274,10 +275,10 @@ fn distribution(mut millis: Vec<u128>) -> String {
     format!("min {} p50 {} p90 {} max {}", at(0), at(50), at(90), at(100))
 }
 
-/// Between (multiplier - 1) and multiplier intervals, and 10 ms for this machine.
+/// Between (multiplier - 1) and multiplier intervals, plus an allowance for the machine.
 #[test]
 #[ignore = "needs root: network namespaces"]
-fn a_peer_that_vanishes_is_noticed_in_its_detection_time() {
+fn the_loss_of_a_peer_is_noticed_within_the_detection_time() {
     let interval = millis(100);
     let config = Config { min_tx: interval, min_rx: interval, ..Config::default() };
     let pair = Pair::new(50, &config);
@@ -288,7 +289,7 @@ fn a_peer_that_vanishes_is_noticed_in_its_detection_time() {
     let before = pair.clock.now();
     pair.far("ip link set eth0 down");
     let after = pair.clock.now();
-    watch.until("everybody noticed", |statuses| {
+    watch.until("every session failed", |statuses| {
         statuses.values().flatten().all(|s| s.failures == 1)
     });
     for status in watch.statuses.values().flatten() {
@@ -303,10 +304,10 @@ fn a_peer_that_vanishes_is_noticed_in_its_detection_time() {
     pair.far.stop();
 }
 
-/// What else the machine does fells no session. `MARGAY_BFD_SOAK`: seconds, 8 by default.
+/// Other load on the machine takes no session down. `MARGAY_BFD_SOAK`: seconds, 8 by default.
 #[test]
 #[ignore = "needs root: network namespaces"]
-fn a_busy_machine_fells_no_session() {
+fn a_busy_machine_takes_no_session_down() {
     let seconds = std::env::var("MARGAY_BFD_SOAK").ok().and_then(|s| s.parse().ok()).unwrap_or(8);
     for (interval, seconds) in [(millis(300), seconds), (millis(50), seconds.min(600))] {
         let config = Config { min_tx: interval, min_rx: interval, ..Config::default() };
@@ -337,7 +338,7 @@ fn a_busy_machine_fells_no_session() {
     }
 }
 
-/// Forged packets of every kind, as fast as this machine sends them.
+/// Forged packets of every kind, as fast as this machine can send them.
 #[test]
 #[ignore = "needs root: a network namespace"]
 fn a_flood_of_forged_packets_costs_no_session_and_little_time() {
@@ -370,7 +371,8 @@ fn a_flood_of_forged_packets_costs_no_session_and_little_time() {
             let (state, your) = if n % 2 == 0 { (0xc0, random) } else { (0x40, 0) };
             octets[1] = state;
             octets[8..12].copy_from_slice(&your.to_be_bytes());
-            // A neighbour that says Down without our discriminator has to be believed.
+            // A Down of the neighbour without our discriminator would be accepted, so those packets
+            // come from another address.
             let from = if n % 2 == 0 { &socket } else { &stranger };
             let _ = from.send_to(&octets, to);
             sent += 1;
@@ -387,7 +389,7 @@ fn a_flood_of_forged_packets_costs_no_session_and_little_time() {
         view.overflows,
         view.discards,
     );
-    assert_eq!(watch.failures(), 0, "a session fell");
+    assert_eq!(watch.failures(), 0, "a session went down");
     assert!(busy < quiet + 0.05, "{busy}");
     for reason in [Discard::Ttl, Discard::NoSession] {
         assert!(view.discards.get(&reason).is_some_and(|count| *count > 0), "{:?}", view.discards);
@@ -395,7 +397,8 @@ fn a_flood_of_forged_packets_costs_no_session_and_little_time() {
     bfd.stop();
 }
 
-/// A thousand sessions at 300 ms. Loopback charges the sender with what the receiver's stack does.
+/// A thousand sessions at 300 ms. On loopback, the sender is charged for the receiver's network
+/// stack as well.
 #[test]
 #[ignore = "needs root: a network namespace"]
 fn a_thousand_sessions_cost_little() {
@@ -416,7 +419,7 @@ fn a_thousand_sessions_cost_little() {
     );
     let failed: Vec<_> = watch.look().values().flatten().filter(|s| s.failures > 0).collect();
     assert!(failed.is_empty(), "{} of 1000 failed: {:?}", failed.len(), failed.first());
-    // A machine that others keep busy runs everything slower.
+    // On a machine with other load, everything runs slower.
     let limit = if std::env::var_os("MARGAY_QUIET_MACHINE").is_some() { 0.03 } else { 0.15 };
     assert!(share < limit, "{share}");
     bfd.stop();

@@ -1,4 +1,4 @@
-//! The thread: reads, lets deadlines expire, sends, sleeps.
+//! The BFD thread: reads packets, handles deadlines, sends, sleeps.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -17,27 +17,29 @@ use super::sockets::{Group, Inbox};
 use super::{Family, Handle, Hops, View, lock};
 use crate::engine::Clock;
 
-/// Bounds of the time between two turns. What arrives or is due meanwhile is done together, so a turn
-/// may last a small part of the shortest interval.
+/// Bounds of the time from one turn to the next. Events within that time are handled together, so
+/// it must be a small part of the shortest interval.
 const TURN_MIN: Duration = Duration::from_millis(1);
 const TURN_MAX: Duration = Duration::from_millis(4);
-/// Turns in the shortest interval, at least.
+/// Least number of turns in the shortest interval.
 const TURNS: u32 = 64;
-/// Packets of established sessions read in one turn. More than can be due in one, so it only ends a
-/// turn that a flood would make endless.
+/// Most packets of established sessions read in one turn: more than can be due, so this only ends a
+/// turn that a flood would otherwise prolong for ever.
 const KNOWN_MAX: usize = 16_384;
-/// Packets a second without Your Discriminator: what a thousand peers send that restart together.
+/// Packets per second without Your Discriminator: as many as a thousand peers send that restart at
+/// the same time.
 const UNKNOWN_RATE: u32 = 1000;
-/// Invalid packets a second that are read to count their reasons.
+/// Invalid packets per second that are read to count their reasons.
 const INVALID_RATE: u32 = 200;
 /// Pause between attempts to open sockets that could not be opened.
 const OPEN_RETRY: Duration = Duration::from_secs(5);
-/// How soon an allowance that is used up is looked at again.
+/// How soon an exhausted allowance is checked again.
 const REFILL: Duration = Duration::from_millis(10);
-/// Nice value that is asked for.
+/// Nice value that the thread requests.
 const NICE: i32 = -20;
 
-/// Which packets may be read without harm to others: a token bucket of a tenth of a second.
+/// Limits the rate at which packets of a class are read: a token bucket that holds a tenth of a
+/// second's packets.
 #[derive(Debug)]
 struct Allowance {
     rate: u32,
@@ -62,7 +64,7 @@ impl Allowance {
     }
 }
 
-/// Room for packets. It cannot move between threads, so it is no part of the worker.
+/// Receive buffers. They cannot be moved between threads, so they are not part of the worker.
 struct Inboxes {
     v4: Inbox,
     v6: Inbox,
@@ -125,7 +127,7 @@ impl Worker {
         self.sessions.disable_all(now);
         let sender = &mut self.sender;
         self.sessions.transmit_all(now, &mut |packet| {
-            // Twice: nobody is there to repeat what gets lost.
+            // Sent twice, because lost packets will not be repeated.
             sender.send(&packet);
             sender.send(&packet);
         });
@@ -138,7 +140,7 @@ impl Worker {
         if let Some(due) = self.sessions.poll_timeout() {
             self.late_max = self.late_max.max(now.since(due));
         }
-        // First what is there: our own delay is no peer's failure.
+        // Before the deadlines: our own delay must not count as a failure of a peer.
         self.receive(now, inboxes);
         let sender = &mut self.sender;
         self.sessions.handle_timeout(now, &mut |packet| sender.send(&packet));
@@ -146,18 +148,18 @@ impl Worker {
         self.answer();
     }
 
-    /// Returns whether there were any.
+    /// Applies the requests of the daemon. Returns whether there were any.
     fn take_wishes(&mut self, now: Time) -> bool {
         let wishes = std::mem::take(&mut *lock(&self.handle.0.wishes));
         let any = !wishes.is_empty();
         if any {
-            // First: the number of a session that has ended is given to the next one, and a socket is
-            // connected to one peer.
+            // Before new sessions: they reuse the ids of removed ones, and must not reuse their
+            // sockets, which are connected to other peers.
             let sessions = &self.sessions;
             self.sender.retain(|id| sessions.is_alive(id));
         }
         for (owner, wanted) in wishes {
-            // The kernel's generator does not fail once it is seeded; a zero is as good as any seed.
+            // The kernel's generator does not fail once it is seeded.
             let mut draw = || random().unwrap_or_default();
             if let Err(e) = self.sessions.want(now, owner, wanted, &mut draw) {
                 self.refused = Some(e.to_string());
@@ -170,7 +172,7 @@ impl Worker {
         any
     }
 
-    /// Opens the sockets that are needed, and closes those that are not.
+    /// Opens the sockets that are needed, and closes the others.
     fn open_groups(&mut self, now: Time) {
         self.open_again = None;
         self.problems.clear();
@@ -219,7 +221,7 @@ impl Worker {
                 Family::V4 => &mut inboxes.v4,
                 Family::V6 => &mut inboxes.v6,
             };
-            // Who does not know our discriminator yet comes first: its next packets know it.
+            // Packets without our discriminator come first: later packets of the same peer have it.
             let limit = if group.is_sorted() { unknown.available(now) } else { KNOWN_MAX };
             unknown.spend(group.receive(Class::Unknown, limit, inbox, &mut take));
             group.receive(Class::Known, KNOWN_MAX, inbox, &mut take);
@@ -256,7 +258,11 @@ impl Worker {
         }
     }
 
-    /// Sleeps until a deadline, a packet, or an order.
+    /// Sleeps until a deadline, a packet, or a request.
+    ///
+    /// While there are sockets, first sleeps for the rest of the turn without polling them, so that
+    /// packets are handled together. Classes whose allowance is exhausted are not polled at all, or
+    /// their waiting packets would wake the thread at once.
     fn wait(&mut self, began: Time) {
         let pause = self.turn.saturating_sub(self.clock.now().since(began));
         if !pause.is_zero() && !self.groups.is_empty() {
@@ -279,7 +285,7 @@ impl Worker {
         let sockets =
             || self.groups.iter().flat_map(Group::sockets).filter(|(class, _)| is_read(*class));
         fds.extend(sockets().map(|(_, fd)| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
-        // A signal ends the wait early, which does no harm.
+        // A signal may end the wait early, which is harmless.
         let _ = poll(&mut fds, timeout.as_ref());
         let mut ready =
             fds.iter().map(|fd| !fd.revents().is_empty()).collect::<Vec<_>>().into_iter();

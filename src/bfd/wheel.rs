@@ -1,7 +1,8 @@
-//! Deadlines of many sessions in slots of about a millisecond.
+//! A timer wheel: the deadlines of many sessions, in slots of about a millisecond.
 //!
-//! An entry fires when its slot is over, so up to one slot late and never early. Entries are not
-//! moved: whoever is woken asks the session for its deadline and inserts another if it lies ahead.
+//! An entry fires when its slot is over, that is, up to one slot late and never early. Entries are
+//! not moved: the caller checks the deadline of a session that fires, and inserts another entry if
+//! the deadline lies in the future.
 
 use bgp_proto::types::Time;
 
@@ -9,18 +10,18 @@ use bgp_proto::types::Time;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct SlotId(pub(super) usize);
 
-/// Log2 of the microseconds of a slot.
+/// Log2 of a slot's length in microseconds.
 const SLOT_BITS: u32 = 10;
-/// Slots of a turn: about a second. A later deadline wakes its session once a turn.
+/// Slots of the wheel: about a second in all. A later deadline fires once per turn of the wheel.
 const SLOTS: usize = 1024;
 
-/// Sessions by the slot in which they want to be woken.
+/// Sessions by the slot of their deadline.
 #[derive(Debug)]
 pub(super) struct Wheel {
     slots: Vec<Vec<SlotId>>,
     /// One bit for each slot that is not empty.
     filled: [u64; SLOTS / 64],
-    /// The first slot that is not over.
+    /// The first slot that is not over yet.
     current: u64,
 }
 
@@ -33,15 +34,16 @@ impl Wheel {
         }
     }
 
-    /// Goes on at `now` if nothing is entered: slots that nobody waits for need not be walked.
+    /// Advances to `now` if the wheel is empty, so that [`Wheel::expire`] need not visit the slots
+    /// in between.
     pub(super) fn rest(&mut self, now: Time) {
         if self.filled.iter().all(|word| *word == 0) {
             self.current = self.current.max(slot_of(now));
         }
     }
 
-    /// Wakes `id` when the slot of `at` is over. Returns the time for which it is entered: earlier than
-    /// `at` where that lies beyond the turn.
+    /// Enters `id` into the slot of `at`. Returns the time at which it was entered, which is
+    /// earlier than `at` if that lies beyond one turn of the wheel.
     pub(super) fn insert(&mut self, at: Time, id: SlotId) -> Time {
         let last = self.current + (SLOTS as u64 - 1);
         let slot = slot_of(at).clamp(self.current, last);
@@ -55,14 +57,14 @@ impl Wheel {
         if slot_of(at) > last { start_of(slot) } else { at }
     }
 
-    /// When to call [`Wheel::expire`] next; `None`: nothing is entered.
+    /// When to call [`Wheel::expire`] next; `None` if the wheel is empty.
     pub(super) fn next(&self) -> Option<Time> {
         (self.current..self.current + SLOTS as u64)
             .find(|slot| self.is_filled(index_of(*slot)))
             .map(|slot| start_of(slot + 1))
     }
 
-    /// Appends everybody whose slot is over at `now`.
+    /// Removes the entries whose slots are over at `now`, and appends them to `woken`.
     pub(super) fn expire(&mut self, now: Time, woken: &mut Vec<SlotId>) {
         let over = slot_of(now);
         let turn = over.min(self.current + SLOTS as u64);
@@ -100,9 +102,9 @@ mod tests {
     use proptest::prelude::*;
 
     proptest! {
-        /// Nobody is woken early, everybody within a slot of the deadline or of the turn's end.
+        /// No entry fires early, and each fires within a slot of its deadline or of the turn's end.
         #[test]
-        fn everybody_is_woken_in_time(
+        fn every_entry_fires_in_time(
             start in 0_u64..10_000_000,
             entries in prop::collection::vec((0_u64..3_000_000, 0_u64..2_000_000), 1..50),
         ) {
@@ -133,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_jumps_wakes_everybody_once() {
+    fn after_a_jump_of_the_clock_every_entry_fires_once() {
         let mut wheel = Wheel::new(Time::ZERO);
         for number in 0..5 {
             wheel.insert(Time::from_micros(number * 200_000), SlotId(number as usize));

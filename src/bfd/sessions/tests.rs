@@ -44,7 +44,7 @@ impl Host {
         self.sessions.want(self.now, PeerId(owner), target.map(wanted), &mut random).unwrap();
     }
 
-    /// A packet of a peer, which knows us as `your_discr`; the discriminators that answered.
+    /// Receives a packet of a peer with `your_discr`. Returns the discriminators of the responses.
     fn receive(
         &mut self,
         arrival: &Arrival,
@@ -136,9 +136,9 @@ fn a_first_packet_finds_the_session_by_addresses_and_interface() {
     assert_eq!(host.discarded(Discard::NoSession), 3);
 }
 
-/// RFC 5880 §6.3: the discriminator decides. Whoever is not the neighbour is refused all the same.
+/// RFC 5880 §6.3: the discriminator selects the session. The source must still be the neighbour.
 #[test]
-fn a_discriminator_finds_its_session_and_no_others() {
+fn a_discriminator_finds_its_session_and_no_other() {
     let mut host = Host::new();
     host.want(1, Some(target("10.0.0.2", Some("10.0.0.1"), 0)));
     host.want(2, Some(target("10.0.0.3", Some("10.0.0.1"), 0)));
@@ -156,7 +156,7 @@ fn a_discriminator_finds_its_session_and_no_others() {
 }
 
 #[test]
-fn multihop_sessions_have_a_ttl_of_their_own() {
+fn multihop_sessions_have_their_own_minimum_ttl() {
     let mut host = Host::new();
     let hops = Hops::Multi { ttl_min: 250 };
     host.want(1, Some(Target { hops, ..target("10.0.0.2", Some("10.0.0.1"), 0) }));
@@ -167,7 +167,7 @@ fn multihop_sessions_have_a_ttl_of_their_own() {
     assert_eq!(host.receive(&multi(249), State::Down, None), []);
     assert_eq!(host.discarded(Discard::Ttl), 1);
     assert_eq!(host.receive(&multi(250), State::Down, None), [host.discr(1)]);
-    // The two kinds do not mix, whatever the addresses are.
+    // Single-hop and multihop packets do not mix, whatever the addresses are.
     assert_eq!(host.receive(&arrival("10.0.0.2", "10.0.0.1", 0, 255), State::Down, None), []);
 }
 
@@ -195,7 +195,7 @@ fn a_session_is_shared_and_takes_the_strictest_timers() {
 }
 
 #[test]
-fn failures_are_counted_and_adminstrative_ends_are_not() {
+fn failures_are_counted_and_admin_down_is_not() {
     let mut host = Host::new();
     host.want(1, Some(target("10.0.0.2", None, 0)));
     let peer = arrival("10.0.0.2", "10.0.0.1", 0, 255);
@@ -219,7 +219,7 @@ fn failures_are_counted_and_adminstrative_ends_are_not() {
     up(&mut host);
     host.pass(Duration::from_secs(1));
     assert_eq!(failures(&mut host), (2, Some(Cause::DetectionTimeExpired)));
-    // Down and up again before anybody looked: the count tells.
+    // Down and up again before the status was read: the count shows it.
     up(&mut host);
     host.receive(&peer, State::Down, Some(host.discr(1)));
     up(&mut host);
@@ -227,7 +227,7 @@ fn failures_are_counted_and_adminstrative_ends_are_not() {
 }
 
 #[test]
-fn a_session_that_nobody_wants_says_farewell_and_goes() {
+fn a_session_without_owners_sends_admin_down_and_is_removed() {
     let mut host = Host::new();
     host.want(1, Some(target("10.0.0.2", None, 0)));
     host.pass(Duration::from_secs(2));
@@ -240,7 +240,7 @@ fn a_session_that_nobody_wants_says_farewell_and_goes() {
     assert!(host.sessions.entered(|_, _| None).is_empty());
     assert_eq!(host.sessions.poll_timeout(), None);
     assert!(host.sessions.by_discr.is_empty() && host.sessions.by_owner.is_empty());
-    // Wanted again in time, it goes on.
+    // Requested again in time, it stays.
     host.want(1, Some(target("10.0.0.2", None, 0)));
     host.want(1, None);
     host.want(1, Some(target("10.0.0.2", None, 0)));
@@ -250,17 +250,17 @@ fn a_session_that_nobody_wants_says_farewell_and_goes() {
 }
 
 #[test]
-fn an_owner_that_moves_leaves_its_old_session() {
+fn an_owner_that_changes_its_target_leaves_the_old_session() {
     let mut host = Host::new();
     host.want(1, Some(target("10.0.0.2", None, 0)));
     host.want(1, Some(target("10.0.0.3", None, 0)));
-    assert_eq!(host.sessions.entered(|_, _| None).len(), 2, "the old one says farewell");
+    assert_eq!(host.sessions.entered(|_, _| None).len(), 2, "the old one sends AdminDown");
     host.pass(FAREWELL * 2);
     let left = host.sessions.entered(|_, _| None);
     assert_eq!(left.iter().map(|e| e.target.peer).collect::<Vec<_>>(), [ip("10.0.0.3")]);
 }
 
-/// The kernel hands over the two kinds of packets by two sockets, in whatever order.
+/// The two kinds of packets arrive on two sockets, and may be read in any order.
 #[test]
 fn an_overtaken_packet_does_not_take_the_session_down() {
     let mut host = Host::new();
@@ -275,10 +275,10 @@ fn an_overtaken_packet_does_not_take_the_session_down() {
     assert_eq!(host.receive(&at(15), State::Down, None), []);
     assert_eq!((host.state(1), host.discarded(Discard::Overtaken)), (Some(State::Up), 1));
     host.receive(&at(25), State::Down, None);
-    assert_eq!(host.state(1), Some(State::Down), "a later one is the peer's word");
+    assert_eq!(host.state(1), Some(State::Down), "a later Down counts");
 }
 
-/// The stamps are those of the wall clock.
+/// The timestamps are those of the wall clock.
 #[test]
 fn a_wall_clock_that_is_set_back_keeps_no_session_down() {
     let mut host = Host::new();
@@ -295,10 +295,10 @@ fn a_wall_clock_that_is_set_back_keeps_no_session_down() {
     assert_eq!(host.receive(&at(5000), State::Down, None), [discr], "an hour earlier");
     host.receive(&at(5001), State::Up, Some(discr));
     assert_eq!(host.state(1), Some(State::Up));
-    assert_eq!(host.receive(&at(5000), State::Down, None), [], "the clock as it is now counts");
+    assert_eq!(host.receive(&at(5000), State::Down, None), [], "compared by the new clock");
 }
 
-/// Whoever knows no discriminator of ours and may be anywhere ends no session.
+/// A sender that may be anywhere and does not know our discriminator cannot end a session.
 #[test]
 fn a_forged_down_over_several_hops_is_refused() {
     let mut host = Host::new();
@@ -313,7 +313,7 @@ fn a_forged_down_over_several_hops_is_refused() {
     }
     assert_eq!((host.state(1), host.discarded(Discard::YourDiscriminator)), (Some(State::Up), 2));
     host.receive(&peer, State::Down, Some(discr));
-    assert_eq!(host.state(1), Some(State::Down), "who knows the discriminator is the peer");
-    // A neighbour that restarted is taken as soon as its silence was noticed.
+    assert_eq!(host.state(1), Some(State::Down), "with our discriminator it is the peer's");
+    // A neighbour that restarted is accepted once the session is Down.
     assert_eq!(host.receive(&peer, State::Down, None), [discr]);
 }
