@@ -1,5 +1,5 @@
-//! A listener whose connections are bounded in number and in time. When places run out the
-//! connection that has been silent longest is closed for it, so that a probe is always served.
+//! A listener whose connections are limited in number and in time. At the limit, the connection
+//! that has been silent longest is closed for a new one, so that a probe is always served.
 
 use std::future::Future;
 use std::io;
@@ -15,9 +15,9 @@ use tokio::time::{Sleep, sleep};
 
 use crate::client_slots::{ClientSlots, Heard, Lost};
 
-/// Pause when connections cannot be accepted, for want of descriptors.
+/// Pause after a connection could not be accepted, for want of descriptors.
 const ACCEPT_RETRY: Duration = Duration::from_millis(20);
-/// Connections at once.
+/// Most connections at once.
 pub(super) const CONNECTIONS_MAX: usize = 32;
 
 pub(super) struct Bounded {
@@ -40,7 +40,7 @@ impl Listener for Bounded {
         let (stream, from) = loop {
             match self.listener.accept().await {
                 Ok(accepted) => break accepted,
-                // The connection was closed before it could be accepted.
+                // The connection was closed before it was accepted.
                 Err(error) if is_of_connection(&error) => {}
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept a connection for metrics or health");
@@ -63,7 +63,7 @@ fn is_of_connection(error: &io::Error) -> bool {
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
 }
 
-/// A connection that fails when its time is over, or when it has lost its place.
+/// A connection that fails when its time is over, or when it has lost its slot.
 pub(super) struct Connection {
     stream: TcpStream,
     end: Pin<Box<Sleep>>,
@@ -73,12 +73,12 @@ pub(super) struct Connection {
 
 impl Connection {
     fn is_over(&mut self, cx: &mut Context<'_>) -> bool {
-        // Both are asked: each wakes the task.
+        // Both must be polled, so that either can wake the task.
         let is_lost = Pin::new(&mut self.lost).poll(cx).is_ready();
         self.end.as_mut().poll(cx).is_ready() || is_lost
     }
 
-    /// What is done for the client goes on.
+    /// Marks the client as active if a read or write has succeeded.
     fn note<T>(&self, done: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if matches!(done, Poll::Ready(Ok(_))) {
             self.heard.note();

@@ -1,7 +1,8 @@
 //! `/metrics`, `/liveness` and `/readiness` over HTTP.
 //!
-//! No counter lives here: every scrape asks the [`Source`] for a [`MetricsSnapshot`] and writes it
-//! out. Connections are bounded in number and in time, so that scrapers that hang cost nothing.
+//! There are no counters here: every scrape requests a [`MetricsSnapshot`] from the [`Source`] and
+//! renders it. Connections are limited in number and in time, so that scrapers that hang do no
+//! harm.
 
 mod bounded;
 mod metrics;
@@ -27,12 +28,12 @@ pub use metrics::{
 
 use bounded::Bounded;
 
-/// What clients and the daemon are given.
+/// Time limits for clients and for the daemon's answers.
 #[derive(Clone, Copy)]
 struct Limits {
-    /// Longest wait for the daemon's answer; probes of Kubernetes give up earlier.
+    /// Longest wait for the daemon's answer; default 10 s. Kubernetes probes time out earlier.
     answer_wait: Duration,
-    /// Longest life of a connection.
+    /// Longest lifetime of a connection; default 120 s.
     lifetime_max: Duration,
 }
 
@@ -42,41 +43,41 @@ impl Default for Limits {
     }
 }
 
-/// Who knows: the daemon.
+/// The source of all answers: the daemon.
 pub trait Source: Send + Sync + 'static {
-    /// All numbers as they are.
+    /// The current values of all metrics.
     fn metrics(&self) -> impl Future<Output = MetricsSnapshot> + Send;
-    /// Parts that must make progress and make none, and since when: a line each. Comes back within
-    /// seconds whatever is stuck.
+    /// The parts that should make progress and do not, and since when: one line each. Completes
+    /// within seconds, whatever is stuck.
     fn not_alive(&self) -> impl Future<Output = Vec<String>> + Send;
-    /// What is missing for being ready to serve; `None` if nothing is.
+    /// Why margay is not ready; `None` if it is.
     fn not_ready(&self) -> impl Future<Output = Option<String>> + Send;
 }
 
-/// A bound address.
+/// A server with a bound address.
 pub struct Server {
     listener: TcpListener,
     limits: Limits,
 }
 
 impl Server {
-    /// A server on `address`, which does not answer before it is run.
+    /// Binds `address`. The server does not answer before [`Server::run`].
     ///
     /// # Errors
-    /// The address is in use, or not ours.
+    /// The address cannot be bound.
     pub async fn bind(address: SocketAddr) -> io::Result<Server> {
         Ok(Server { listener: TcpListener::bind(address).await?, limits: Limits::default() })
     }
 
-    /// Where it is bound.
+    /// The bound address, with the port that the system chose if it was 0.
     ///
     /// # Errors
-    /// The system does not say.
+    /// The system call failed.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.listener.local_addr()
     }
 
-    /// Serves for as long as the future lives.
+    /// Serves until the future is dropped.
     pub async fn run<S: Source>(self, source: Arc<S>) {
         let app = Router::new()
             .route("/metrics", get(metrics::<S>))
@@ -84,20 +85,20 @@ impl Server {
             .route("/readiness", get(readiness::<S>))
             .with_state(Context { source, wait: self.limits.answer_wait });
         let listener = Bounded::new(self.listener, self.limits.lifetime_max);
-        // Accepting retries by itself; serving ends with the future only.
+        // The listener retries by itself, so serving does not end before the future is dropped.
         if let Err(error) = axum::serve(listener, app).await {
             tracing::error!(%error, "metrics are no longer served");
         }
     }
 }
 
-/// What every request is answered from.
+/// Shared by all requests.
 struct Context<S> {
     source: Arc<S>,
     wait: Duration,
 }
 
-// Derived, it would ask for a source that can be cloned.
+// A derived implementation would require `S: Clone`.
 impl<S> Clone for Context<S> {
     fn clone(&self) -> Self {
         Context { source: Arc::clone(&self.source), wait: self.wait }

@@ -132,9 +132,9 @@ fn snapshot() -> MetricsSnapshot {
     }
 }
 
-/// A counter, and nothing else, ends in `_total`. Histograms are kept elsewhere.
+/// Counters, and no other metrics, end in `_total`. Histograms are added elsewhere.
 #[test]
-fn every_name_is_listed_and_says_what_kind_of_metric_it_is() {
+fn every_exported_name_is_listed_and_matches_its_type() {
     let text = snapshot().render();
     let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
     let ours: Vec<(&str, &str)> = types.filter(|(name, _)| !name.starts_with("process_")).collect();
@@ -148,11 +148,11 @@ fn every_name_is_listed_and_says_what_kind_of_metric_it_is() {
         .iter()
         .filter(|name| !shown.contains(name) && !is_histogram(name))
         .collect();
-    assert_eq!(missing, Vec::<&&str>::new(), "listed, and not exported");
+    assert_eq!(missing, Vec::<&&str>::new(), "listed but not exported");
 }
 
 #[test]
-fn every_number_is_shown_under_its_name() {
+fn every_value_is_exported_under_its_name() {
     let text = snapshot().render();
     for line in [
         "# TYPE margay_peers gauge",
@@ -226,7 +226,7 @@ fn every_number_is_shown_under_its_name() {
     }
     assert!(text.contains("margay_peer_up{peer=\"b\\\"\\\\\\n\""), "names are escaped\n{text}");
     assert!(text.contains("process_open_fds"), "{text}");
-    // Prometheus refuses a scrape that names a family twice.
+    // Prometheus rejects a scrape in which a family occurs twice.
     let mut types: Vec<&str> = text.lines().filter(|l| l.starts_with("# TYPE")).collect();
     let count = types.len();
     types.sort_unstable();
@@ -234,9 +234,9 @@ fn every_number_is_shown_under_its_name() {
     assert_eq!(types.len(), count);
 }
 
-/// What does not answer is left out; what can be told without it is told.
+/// If the table does not answer, its metrics are absent, and all others are present.
 #[test]
-fn a_table_that_hangs_leaves_the_rest_of_a_scrape() {
+fn if_the_table_hangs_a_scrape_has_the_other_metrics() {
     let mut hung = MetricsSnapshot { table: None, ..snapshot() };
     hung.peers.iter_mut().for_each(|peer| peer.counts = None);
     let text = hung.render();
@@ -248,9 +248,9 @@ fn a_table_that_hangs_leaves_the_rest_of_a_scrape() {
     }
 }
 
-/// The number of peers is not the number of series.
+/// The number of series does not grow with the number of peers.
 #[test]
-fn the_size_of_a_scrape_depends_on_the_peers_shown_only() {
+fn the_size_of_a_scrape_depends_only_on_the_peers_with_series() {
     let lines = |count| {
         let mut many = snapshot();
         many.sessions.states.insert(("mesh", FsmState::Established), count);
@@ -270,7 +270,7 @@ fn without_a_kernel_there_are_no_kernel_metrics() {
     assert!(MetricsSnapshot::default().render().contains("margay_ready 0\n"));
 }
 
-/// Ready or not; hangs instead of showing metrics.
+/// A daemon that may be unready; then its metrics hang.
 #[derive(Default)]
 struct Daemon {
     missing: Option<String>,
@@ -325,7 +325,7 @@ async fn the_three_paths_answer() {
 }
 
 #[tokio::test]
-async fn what_is_not_ready_says_why() {
+async fn readiness_returns_the_reason() {
     let address = serve(
         Daemon { missing: Some("no End-of-RIB from a".into()), stuck: Vec::new() },
         Limits { answer_wait: Duration::from_millis(50), ..Limits::default() },
@@ -334,14 +334,14 @@ async fn what_is_not_ready_says_why() {
     let answer = get(address, "/readiness").await;
     assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
     assert!(answer.ends_with("\r\n\r\nnot ready: no End-of-RIB from a\n"), "{answer}");
-    // This daemon hangs over its metrics: a failed scrape, and nothing that waits with it.
+    // The metrics of this daemon hang: the scrape fails after a bounded time.
     let answer = get(address, "/metrics").await;
     assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
     assert!(answer.ends_with("\r\n\r\nno answer within 50ms\n"), "{answer}");
 }
 
 #[tokio::test]
-async fn what_is_stuck_is_named() {
+async fn liveness_names_the_parts_that_are_stuck() {
     let stuck = vec!["table: no answer since x (9 s)".to_owned(), "session a: y".to_owned()];
     let address = serve(Daemon { stuck, ..Daemon::default() }, Limits::default()).await;
     let answer = get(address, "/liveness").await;
@@ -351,21 +351,21 @@ async fn what_is_stuck_is_named() {
 }
 
 #[tokio::test]
-async fn clients_that_say_nothing_keep_no_probe_out() {
+async fn idle_clients_do_not_lock_out_a_probe() {
     let address = serve(Daemon::default(), Limits::default()).await;
     let mut silent = Vec::new();
     for _ in 0..2 * bounded::CONNECTIONS_MAX {
         silent.push(TcpStream::connect(address).await.unwrap());
     }
     let answer = timeout(Duration::from_secs(20), get(address, "/liveness")).await;
-    assert!(answer.expect("long before their time is over").ends_with("alive\n"));
-    // The first of them has made room.
+    assert!(answer.expect("long before their lifetime is over").ends_with("alive\n"));
+    // The first of them was disconnected.
     let closed = timeout(Duration::from_secs(20), silent[0].read(&mut [0])).await;
     assert!(matches!(closed, Ok(Ok(0) | Err(_))), "{closed:?}");
 }
 
 #[tokio::test]
-async fn a_connection_ends_with_its_time() {
+async fn a_connection_ends_after_its_lifetime() {
     let limits = Limits { lifetime_max: Duration::from_millis(200), ..Limits::default() };
     let address = serve(Daemon::default(), limits).await;
     let mut silent = TcpStream::connect(address).await.unwrap();

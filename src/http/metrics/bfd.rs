@@ -1,4 +1,4 @@
-//! BFD sessions, all together.
+//! Metrics of all BFD sessions together.
 
 use std::collections::BTreeMap;
 
@@ -8,13 +8,13 @@ use crate::metric_names as names;
 /// All BFD sessions.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BfdMetrics {
-    /// Sessions by state, every state among them.
+    /// Sessions by state, with an entry for every state.
     pub sessions: BTreeMap<String, u64>,
     /// How often sessions failed.
     pub failures: u64,
     /// Packets that were dropped, by reason.
     pub discards: BTreeMap<String, u64>,
-    /// Packets that the kernel dropped for us.
+    /// Packets that the kernel dropped because we read too slowly.
     pub overflows: u64,
 }
 

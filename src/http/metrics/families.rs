@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
 
-/// Families by name.
+/// Metric families by name.
 #[derive(Default)]
 pub(super) struct Families(BTreeMap<&'static str, (MetricType, &'static str, Vec<Metric>)>);
 
@@ -45,7 +45,7 @@ impl Families {
         self.fraction_counter(name, help, labels, value as f64);
     }
 
-    /// A counter of seconds, mostly.
+    /// A counter that need not be a whole number.
     pub(super) fn fraction_counter(
         &mut self,
         name: &'static str,

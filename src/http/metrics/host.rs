@@ -1,4 +1,4 @@
-//! The kernel's routes, and a Calico node's objects.
+//! Metrics of our routes in the kernel, and of a Calico node's objects.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -6,26 +6,26 @@ use std::time::Duration;
 use super::families::Families;
 use crate::metric_names as names;
 
-/// The kernel's routes of ours.
+/// Counts of our routes in the kernel.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FibMetrics {
-    /// In the kernel as wanted.
+    /// Routes that are installed as intended.
     pub installed: u64,
-    /// Not written yet.
+    /// Routes that are not written yet.
     pub pending: u64,
-    /// Refused by the kernel.
+    /// Routes that the kernel rejected.
     pub failed: u64,
-    /// Not installed because of another process's route.
+    /// Routes that are not installed because of another process's route.
     pub foreign: u64,
-    /// Next-hop objects of ours in the kernel.
+    /// Our next-hop objects in the kernel.
     pub next_hop_objects: u64,
-    /// Route messages sent to the kernel.
+    /// Messages sent to the kernel.
     pub writes: u64,
-    /// Batches of them.
+    /// Batches of messages.
     pub batches: u64,
-    /// Messages that the kernel refused.
+    /// Messages that the kernel rejected.
     pub errors: u64,
-    /// Full readings of the kernel.
+    /// Full dumps of the kernel's routes.
     pub resyncs: u64,
 }
 
@@ -72,39 +72,39 @@ impl FibMetrics {
     }
 }
 
-/// What is known about a Calico node's objects.
+/// The status of a Calico node's objects.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct CalicoMetrics {
     /// Whether a plan is in force.
     pub in_force: bool,
     /// Problems by kind of object.
     pub problems: BTreeMap<String, u64>,
-    /// What objects say that has no effect.
+    /// Settings in objects that have no effect, or an unexpected one.
     pub notes: u64,
-    /// Where objects come from.
+    /// The sources of the objects.
     pub sources: Vec<SourceMetrics>,
-    /// Plans worked out.
+    /// Plans computed so far.
     pub plans: u64,
-    /// Time that this took in all.
+    /// Total time spent computing plans.
     pub planning: Duration,
 }
 
-/// Where objects come from.
+/// One source of objects.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct SourceMetrics {
-    /// In a few words, without secrets.
+    /// A short description without secrets.
     pub name: String,
-    /// Whether what is known of it is current.
+    /// Whether our copy of its objects is current.
     pub current: bool,
-    /// For how long it has been unreachable.
+    /// For how long it has been unavailable; zero while it is available.
     pub away: Duration,
-    /// Why it is, in a word, where the source says so.
+    /// The cause of that as a label value, if the source has one.
     pub cause: Option<&'static str>,
-    /// How long ago it last said anything, where that is known.
+    /// The time since anything was last received, if known.
     pub silence: Option<Duration>,
-    /// The newest revision that it spoke of, where it counts them.
+    /// The newest revision that it has reported, if it has revisions.
     pub revision: Option<i64>,
-    /// How many revisions further that is than what was taken in.
+    /// By how many revisions our copy is behind that.
     pub lag: Option<u64>,
 }
 

@@ -1,8 +1,8 @@
-//! Numbers as Prometheus reads them.
+//! Metrics in Prometheus's text format.
 //!
-//! How many series there are does not depend on how many peers there are: sessions are counted by
-//! state and kind, routes by family and kind. Only the peers in [`MetricsSnapshot::peers`] have
-//! series of their own, and whoever makes the snapshot bounds their number.
+//! The number of series does not depend on the number of peers: sessions are counted by state and
+//! kind, routes by family and kind. Only the peers in [`MetricsSnapshot::peers`] have their own
+//! series, and the creator of the snapshot limits their number.
 
 mod bfd;
 mod families;
@@ -24,35 +24,35 @@ use crate::metric_names as names;
 use crate::version;
 use families::Families;
 
-/// Everything that a scrape shows.
+/// Everything that a scrape returns, apart from the metrics of the process.
 #[derive(Clone, Debug, Default)]
 pub struct MetricsSnapshot {
-    /// Whether nothing is missing for being ready.
+    /// Whether margay is ready.
     pub ready: bool,
-    /// Lines of the log that were dropped because nobody took them.
+    /// Log lines that were dropped because the reader of the log was too slow.
     pub log_lines_dropped: u64,
-    /// Panics that ended one session or one client.
+    /// Panics that ended only one session or one client.
     pub contained_panics: u64,
-    /// The parts that must make progress, and whether each answered in time.
+    /// The parts of the daemon, and whether each answered in time.
     pub parts: Vec<(String, bool)>,
     /// All sessions together.
     pub sessions: SessionMetrics,
-    /// The peers with metrics of their own.
+    /// The peers with their own series.
     pub peers: Vec<PeerMetrics>,
     /// The table; `None` if it does not answer.
     pub table: Option<TableMetrics>,
-    /// The kernel's routes of ours; `None` if none are written.
+    /// Our routes in the kernel; `None` if none are installed by configuration.
     pub fib: Option<FibMetrics>,
-    /// BFD; `None` if no peer has it.
+    /// BFD; `None` if there are no sessions.
     pub bfd: Option<BfdMetrics>,
-    /// On a Calico node: what is known about its objects.
+    /// On a Calico node: the status of its objects.
     pub calico: Option<CalicoMetrics>,
-    /// Histograms that others keep, under their own names.
+    /// Histograms of other modules, under their own names.
     pub histograms: Vec<MetricFamily>,
 }
 
 impl MetricsSnapshot {
-    /// The text exposition format, with the usual metrics of the process.
+    /// Renders the text exposition format, including the usual metrics of the process.
     pub fn render(&self) -> String {
         let mut families = Families::default();
         families.gauge(
@@ -117,7 +117,7 @@ impl MetricsSnapshot {
         let mut all = families.into_vec();
         all.extend(self.histograms.iter().cloned());
         all.extend(ProcessCollector::for_self().collect());
-        // The encoder fails for families without a name or without metrics; ours have both.
+        // The encoder fails only for families without a name or without metrics; ours have both.
         TextEncoder::new().encode_to_string(&all).unwrap_or_default()
     }
 }

@@ -1,4 +1,4 @@
-//! Sessions: all together by state and kind, and chosen ones each for itself.
+//! Metrics of sessions: all together by state and kind, and selected peers individually.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -23,33 +23,33 @@ const STATES: [(State, &str); 6] = [
 /// All sessions together. Counters include those of removed peers.
 #[derive(Clone, Debug, Default)]
 pub struct SessionMetrics {
-    /// How many of a kind are in a state. Kinds without peers may be left out.
+    /// Peers by kind and state. Kinds without peers may be absent.
     pub states: BTreeMap<(&'static str, State), u64>,
-    /// What went over their connections.
+    /// The traffic of all connections.
     pub traffic: Traffic,
-    /// How many ended for a reason, for every reason.
+    /// Sessions that ended, by reason, with an entry for every reason.
     pub ends: Vec<(&'static str, u64)>,
-    /// Connections that were refused before they were anybody's, by reason.
+    /// Connections that were refused before they were assigned to a peer, by reason.
     pub refusals: Vec<(&'static str, u64)>,
     /// Prefixes by kind and family.
     pub prefixes: BTreeMap<(&'static str, Family), PrefixCounts>,
-    /// Peers that have reached the share of a prefix limit that is warned about.
+    /// Peers that have reached the warning threshold of a prefix limit.
     pub near_prefix_limit: u64,
 }
 
-/// Prefixes (paths, with ADD-PATH) at present.
+/// Current numbers of prefixes (with ADD-PATH: of paths).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PrefixCounts {
-    /// Received and held.
+    /// Routes in the Adj-RIB-In, including rejected ones.
     pub received: u64,
-    /// Of these, accepted.
+    /// Those of them that import accepted.
     pub accepted: u64,
     /// Routes in the Adj-RIB-Out.
     pub advertised: u64,
 }
 
 impl PrefixCounts {
-    /// Those of a peer in one family.
+    /// The numbers of a peer in one family.
     pub fn of(counts: &PeerCounts, family: Family) -> Self {
         PrefixCounts {
             received: counts.received[family].into(),
@@ -58,7 +58,7 @@ impl PrefixCounts {
         }
     }
 
-    /// Adds those of a further peer.
+    /// Adds the numbers of another peer.
     pub fn add(&mut self, other: PrefixCounts) {
         let PrefixCounts { received, accepted, advertised } = other;
         self.received += received;
@@ -67,10 +67,10 @@ impl PrefixCounts {
     }
 }
 
-/// What went over a connection, or all.
+/// Traffic of one peer, or of all peers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Traffic {
-    /// What the session counts.
+    /// The session's counters.
     pub stats: Stats,
     /// UPDATEs written.
     pub updates_sent: u64,
@@ -79,7 +79,7 @@ pub struct Traffic {
 }
 
 impl Traffic {
-    /// Adds that of a further peer.
+    /// Adds the traffic of another peer.
     pub fn add(&mut self, other: &Traffic) {
         let Traffic { stats, updates_sent, octets_sent } = *other;
         self.stats += stats;
@@ -224,7 +224,7 @@ fn collect_prefixes(
     }
 }
 
-/// One peer.
+/// One peer with its own series.
 #[derive(Clone, Debug)]
 pub struct PeerMetrics {
     /// Its name.
@@ -237,9 +237,9 @@ pub struct PeerMetrics {
     pub kind: &'static str,
     /// FSM state.
     pub state: State,
-    /// Seconds since it was entered.
+    /// Seconds since that state was entered.
     pub state_seconds: u64,
-    /// What went over its connections.
+    /// The traffic of its connections.
     pub traffic: Traffic,
     /// Prefix counters; `None` if the table does not answer.
     pub counts: Option<PeerCounts>,

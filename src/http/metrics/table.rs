@@ -1,4 +1,4 @@
-//! The table: sizes, memory, what import did, update groups.
+//! Metrics of the table: sizes, memory, import, update groups.
 
 use bgp_proto::table::{ImportCounts, Memory, Refused, RefusedBy, Totals, Unusable};
 use bgp_proto::types::{Family, FamilyMap};
@@ -6,24 +6,24 @@ use bgp_proto::types::{Family, FamilyMap};
 use super::families::Families;
 use crate::metric_names as names;
 
-/// Groups with metrics of their own; the others are part of `margay_groups` only. Who makes the
-/// snapshot chooses the largest.
+/// Most groups with their own series; the others are only counted in `margay_groups`. The creator
+/// of the snapshot selects the largest.
 pub const GROUPS_MAX: usize = 100;
 
-/// The table.
+/// Numbers of the table.
 #[derive(Clone, Debug, Default)]
 pub struct TableMetrics {
-    /// Destinations, paths, attribute sets.
+    /// Numbers of destinations, paths, attribute sets, next hops and groups.
     pub totals: Totals,
-    /// Octets held.
+    /// Octets used, by part.
     pub memory: Memory,
-    /// Octets that may be held.
+    /// Limit of the octets used; `None`: no limit.
     pub memory_max: Option<u64>,
-    /// Octets of received routes that wait to be applied.
+    /// Octets of received routes that the table has not processed yet.
     pub waiting_octets: u64,
-    /// What became of what peers announced and withdrew.
+    /// Results of import, by family.
     pub imports: FamilyMap<ImportCounts>,
-    /// What refused routes.
+    /// Rejected routes, by check or policy rule.
     pub refused: Vec<Refused>,
     /// Update groups, at most [`GROUPS_MAX`].
     pub groups: Vec<GroupMetrics>,
@@ -32,17 +32,17 @@ pub struct TableMetrics {
 /// One update group.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct GroupMetrics {
-    /// Its number.
+    /// Its id, unique among all groups.
     pub id: u32,
-    /// Its family.
+    /// Its address family.
     pub family: Option<Family>,
-    /// Its members.
+    /// The number of its members.
     pub members: u64,
-    /// Prefixes that it advertises.
+    /// The number of prefixes that it advertises.
     pub prefixes: u64,
-    /// Octets in its log.
+    /// Octets in its update log.
     pub log_octets: u64,
-    /// Members that fell off its log.
+    /// How often a member was evicted from its log for reading too slowly.
     pub evictions: u64,
 }
 
