@@ -1,5 +1,5 @@
-//! Reading the sources once, for `margay check --connect`, `margay calico plan --live` and `margay calico
-//! doctor`.
+//! Reading the sources once, for `margay check --connect`, `margay calico plan --live` and
+//! `margay calico doctor`.
 
 use std::fmt;
 use std::time::Duration;
@@ -14,24 +14,24 @@ use crate::datastore::{
     Event, Lacking, Proven, Receiver, Services, Source, Starter, State, Wanted,
 };
 
-/// Longest time that one source is given.
+/// Longest wait for the objects of one source.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// Longest time that the questions about the rights of one are given.
+/// Longest wait for the review of the access rights to one source.
 const RIGHTS_PATIENCE: Duration = Duration::from_secs(5);
 
-/// What came of a source.
+/// The result of reading a source.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tried {
-    /// The source in a few words.
+    /// A short description of the source.
     pub name: String,
-    /// How many objects it has, or why it cannot be read.
+    /// The number of its objects, or why it cannot be read.
     pub objects: Result<usize, String>,
-    /// What is wrong with what could be read.
+    /// Problems with the objects that could be read.
     pub problems: Vec<Problem>,
 }
 
 impl Tried {
-    /// As an object.
+    /// As a JSON object with `name`, `objects`, `fault` and `problems`.
     pub fn to_json(&self) -> serde_json::Value {
         let problem = |problem: &Problem| format!("{}: {}", problem.object, problem.text);
         let problems: Vec<String> = self.problems.iter().map(problem).collect();
@@ -45,7 +45,7 @@ impl Tried {
     }
 }
 
-/// A line, and one for each problem.
+/// One line for the result, and one for each problem.
 impl fmt::Display for Tried {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.objects {
@@ -59,19 +59,19 @@ impl fmt::Display for Tried {
     }
 }
 
-/// Sources, read once.
+/// The results of reading all sources once.
 #[derive(Debug)]
 pub struct Survey<'s> {
-    /// Each source with what came of it.
+    /// Each source with its result.
     pub sources: Vec<(&'s Source, Tried)>,
     /// All objects that could be read.
     pub snapshot: Snapshot,
-    /// Rights in the Kubernetes API that are missing, or why its server cannot be asked.
+    /// Missing access rights in the Kubernetes API, or why they cannot be determined.
     pub lacking: Result<Vec<Lacking>, String>,
 }
 
-/// Reads every source once: what came of each, and all objects. Of Kubernetes' own kinds only what
-/// the objects ask for is read.
+/// Reads every source once. Returns the result of each, and all objects. Of Kubernetes's own kinds,
+/// only the objects that Calico's objects refer to are read.
 ///
 /// Must be called within a tokio runtime.
 pub async fn try_sources(settings: &NodeSettings) -> (Vec<Tried>, Snapshot) {
@@ -80,7 +80,8 @@ pub async fn try_sources(settings: &NodeSettings) -> (Vec<Tried>, Snapshot) {
     (sources.into_iter().map(|(_, tried)| tried).collect(), snapshot)
 }
 
-/// As [`try_sources`], and asks which rights are missing: those that reading has not shown.
+/// Like [`try_sources`], and also determines which access rights are missing, apart from those that
+/// reading has proven.
 ///
 /// Must be called within a tokio runtime.
 pub async fn survey(settings: &NodeSettings) -> Survey<'_> {
@@ -92,7 +93,7 @@ pub async fn survey(settings: &NodeSettings) -> Survey<'_> {
     for (source, tried) in &sources {
         let is_read = tried.objects.is_ok() && tried.problems.is_empty();
         let proven = if is_read { Proven::Listing } else { Proven::Nothing };
-        // Whoever asks waits for a connection, however long that takes.
+        // The query itself waits for a connection without a time limit.
         let asked = timeout(RIGHTS_PATIENCE, starter.lacking(source, &wanted, proven)).await;
         let asked = asked
             .unwrap_or_else(|_| Err(format!("no answer within {} s", RIGHTS_PATIENCE.as_secs())));
@@ -112,7 +113,7 @@ async fn read_sources<'s>(
 ) -> (Vec<(&'s Source, Tried)>, Snapshot) {
     let mut started: Vec<(&Source, Receiver)> =
         settings.sources.iter().map(|source| (source, starter.start(source.clone()).0)).collect();
-    // What services and passwords there are follows from the others.
+    // Last, because the objects of the other sources determine which Services and Secrets to read.
     started.sort_by_key(|(source, _)| matches!(source, Source::Services(_)));
     let mut snapshot = Snapshot::default();
     let mut tried = Vec::new();

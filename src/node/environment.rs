@@ -1,24 +1,24 @@
-//! What the process's environment says about the node.
+//! The environment variables of the process, and the file with the node's name.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use crate::datastore::{prefixed_variable, variable};
 
-/// Where calico-node's start-up leaves the node's name.
+/// The file to which calico-node's start-up writes the node's name.
 const NODENAME_FILE: &str = "/var/lib/calico/nodename";
 
-/// Variables, and the one file that stands for a variable.
+/// Environment variables, and the one file that may replace a variable.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Environment {
     /// Variables. Empty ones count as absent.
     pub variables: BTreeMap<String, String>,
-    /// The file with the node's name, for where `NODENAME` is not set.
+    /// The file with the node's name, used if `NODENAME` is not set.
     pub nodename_file: PathBuf,
 }
 
 impl Environment {
-    /// That of this process. Variables that are not text are left out.
+    /// The environment of this process. Variables that are not UTF-8 are ignored.
     pub fn of_process() -> Self {
         let text = |(key, value): (std::ffi::OsString, std::ffi::OsString)| {
             Some((key.into_string().ok()?, value.into_string().ok()?))
@@ -29,17 +29,17 @@ impl Environment {
         }
     }
 
-    /// A variable, without blanks around it.
+    /// A variable, without surrounding blanks.
     pub(super) fn get(&self, name: &str) -> Option<&str> {
         variable(&self.variables, name)
     }
 
-    /// As [`Environment::get`]; the same name with `CALICO_` in front wins.
+    /// Like [`Environment::get`], but the same name with `CALICO_` in front takes precedence.
     pub(super) fn get_prefixed(&self, name: &str) -> Option<&str> {
         prefixed_variable(&self.variables, name)
     }
 
-    /// `NODENAME`, or what start-up left in its file.
+    /// `NODENAME`, or the name in the file.
     pub(super) fn nodename(&self) -> Option<String> {
         let given = self.get("NODENAME").map(str::to_owned);
         given.or_else(|| {

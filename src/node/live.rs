@@ -1,8 +1,9 @@
-//! Objects as they change, to configurations.
+//! Computes configurations from objects as they change.
 //!
-//! One task reads all sources. Nothing is worked out before each of them was listed once; from then
-//! on what comes close together is worked out together, and working out takes at most a tenth of a
-//! core. What the daemon has not taken yet makes the task wait, while the sources merge what comes.
+//! One task reads all sources. There is no plan before each source was listed once, or its objects
+//! are known from an earlier run. From then on, changes that arrive close together are planned
+//! together, and planning uses at most a tenth of a core. If the daemon has not taken the previous
+//! configuration yet, the task waits for it, while the sources merge further changes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -32,55 +33,55 @@ use crate::supervise::{self, Ending};
 
 /// Least time between two plans.
 const PLAN_INTERVAL: Duration = Duration::from_millis(50);
-/// How long after the start a source that says nothing is waited for, where what it had is known
-/// from before.
+/// How long after the start to wait for a silent source whose objects are known from an earlier
+/// run.
 const RESTORE_AFTER: Duration = Duration::from_secs(3);
-/// Keys of sessions are kept under this name: they count also where the Secret was deleted.
+/// Name under which the keys of sessions are stored: they are used even if the Secret was deleted.
 const KEYS: &str = "keys";
-/// Working out takes at most one part in so many of the time.
+/// Planning uses at most one part in this many of the time.
 const PLAN_SHARE: u32 = 10;
 
-/// A configuration that follows from the objects and differs from the one before.
+/// A configuration that follows from the objects and differs from the previous one.
 #[derive(Debug)]
 pub struct Update {
-    /// What is to run.
+    /// The configuration to run.
     pub config: Arc<Config>,
-    /// Which of its peers may differ from those of the configuration before.
+    /// The peers that may differ from those of the previous configuration.
     pub touched: Touched,
-    /// Who was a neighbour and is none now although a node with that address still exists, sorted:
-    /// such sessions end once others carry their routes. A deleted node is not among them; when that
-    /// is all that is new, the configuration is the one before.
+    /// Addresses that were neighbours and no longer are although a node with that address still
+    /// exists, sorted: their sessions end once others carry their routes. A deleted node is not
+    /// among them. If only this list has changed, `config` is the previous one.
     pub parted: Vec<IpAddr>,
 }
 
-/// What the node knows about its objects.
+/// The status of a node's objects and of its plan.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NodeStatus {
-    /// The node.
+    /// The name of the node.
     pub node: String,
     /// The sources, in the order of the settings.
     pub sources: Vec<SourceStatus>,
-    /// The release of Calico that the plan is for, and where it is known from.
+    /// The release of Calico that the plan is for, and how it is known.
     pub release: String,
     /// Objects, or parts of them, that cannot be used; sorted.
     pub problems: Arc<[Problem]>,
-    /// What can be used, and does nothing or something else than one might think; sorted.
+    /// Settings that are valid but have no effect, or an unexpected one; sorted.
     pub notes: Arc<[Problem]>,
-    /// By name of a session: what it follows from.
+    /// The origin of each session, by its name.
     pub origins: Arc<BTreeMap<Arc<str>, SessionOrigin>>,
-    /// What own blocks, ranges and addresses of services are to this node, for people.
+    /// Why prefixes of this node's blocks, ranges and services are in the plan, for operators.
     pub reasons: Arc<BTreeMap<Prefix, String>>,
-    /// Why nothing follows from the objects, in one line; `None`: a plan does.
+    /// Why no plan can be computed from the objects, in one line; `None` if one can.
     pub stuck: Option<String>,
-    /// Whether a plan is in force. Until the first one nothing is decided.
+    /// Whether a plan is in force. Nothing runs until the first one.
     pub in_force: bool,
-    /// Plans worked out so far.
+    /// Plans computed so far.
     pub plans: u64,
-    /// CPU-bound time that this took in all.
+    /// Total time spent computing plans.
     pub planning: Duration,
 }
 
-/// What a session follows from.
+/// The objects from which a session follows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SessionOrigin {
     /// `BGPPeer/tor`, or `Node/b` for the mesh.
@@ -89,22 +90,22 @@ pub struct SessionOrigin {
     pub filters: Vec<String>,
 }
 
-/// A source, and how it is reached.
+/// The status of a source.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SourceStatus {
-    /// In a few words.
+    /// A short description without secrets.
     pub name: String,
     /// Whether it was listed once.
     pub listed: bool,
-    /// How it is reached.
+    /// Whether it can be read.
     pub state: State,
 }
 
 impl NodeStatus {
-    /// What is missing for a plan, in one line; `None` if nothing is.
+    /// What the plan is waiting for, in one line; `None` if it is up to date.
     pub fn waiting_for(&self) -> Option<String> {
         if self.in_force {
-            // What runs goes on, and follows nothing.
+            // The running configuration stays, and no longer follows the objects.
             return self.stuck.clone();
         }
         let missing = self.sources.iter().filter(|source| !source.listed);
@@ -124,28 +125,28 @@ impl NodeStatus {
     }
 }
 
-/// The way to the task.
+/// A handle to the planning task. Dropping it ends the task.
 pub struct Follower {
-    /// New configurations, in order; the first one when everything is known.
+    /// New configurations, in order; the first one when all objects are known.
     pub updates: mpsc::Receiver<Update>,
-    /// The newest state.
+    /// The newest status.
     pub status: watch::Receiver<Arc<NodeStatus>>,
-    /// Whether everything that follows objects still turns.
+    /// The liveness of the planning task and of the sources.
     pub vitals: Vitals,
     task: JoinHandle<()>,
 }
 
-/// The liveness handles of what follows objects.
+/// The liveness of the tasks that follow objects.
 #[derive(Clone, Debug)]
 pub struct Vitals {
-    /// Of the task that works out configurations.
+    /// The liveness of the planning task.
     pub plan: Liveness,
-    /// The sources by name, in the order of the settings.
+    /// The watchers of the sources with their names, in the order of the settings.
     pub sources: Vec<(String, Watcher)>,
 }
 
 impl Vitals {
-    /// How far the source of that name is.
+    /// How far the source of that name has been followed.
     pub fn followed(&self, name: &str) -> Followed {
         let source = self.sources.iter().find(|(source, _)| source == name);
         source.map(|(_, watcher)| watcher.followed()).unwrap_or_default()
@@ -158,7 +159,7 @@ impl Drop for Follower {
     }
 }
 
-/// Follows the sources in a task of its own, on the multi-threaded runtime that this is called in.
+/// Starts a task that follows the sources. Must be called within a multi-threaded tokio runtime.
 pub fn follow(settings: &NodeSettings) -> Follower {
     for note in &settings.notes {
         info!("{} {}", note.object, note.text);
@@ -217,7 +218,7 @@ fn follow_feeds(
         next_plan: Instant::now(),
         liveness: vitals.plan.clone(),
     };
-    // It ends when the daemon takes no configurations any more.
+    // It ends when the daemon has dropped the receiver of updates.
     let task = tokio::spawn(supervise::task("plan", Ending::Allowed, live.run()));
     Follower { updates: updates_inbox, status: status_inbox, vitals, task }
 }
@@ -226,11 +227,11 @@ struct Feed {
     receiver: Receiver,
     status: SourceStatus,
     problems: Vec<Problem>,
-    /// Under this name its objects are kept on disk; `None`: they are not.
+    /// The name under which its objects are stored on disk; `None`: they are not.
     saved_as: Option<&'static str>,
-    /// The objects that it has, or had when they were kept.
+    /// The ids of its objects, or before it was listed, of those that were stored.
     objects: BTreeSet<ObjectId>,
-    /// It tells only what the plan needs, once that is known.
+    /// It delivers only the objects that the plan needs, once those are known ([`Live::ask`]).
     is_asked: bool,
 }
 
@@ -248,7 +249,7 @@ impl Feed {
 }
 
 impl Feed {
-    /// What reading this source costs others, where that begins to count.
+    /// A note about the load that reading this source causes, if that is considerable.
     fn load(&self) -> Option<Problem> {
         if self.saved_as != Some("kubernetes") {
             return None;
@@ -259,11 +260,11 @@ impl Feed {
     }
 }
 
-/// What so many nodes that each read the Kubernetes API cost its servers. In whole thousands, so
-/// that it is not news with every node.
+/// The load on the Kubernetes API servers if this many nodes each read them directly. In whole
+/// thousands, so that the note does not change with every node.
 fn load_of(nodes: usize) -> Option<String> {
     let thousands = nodes.saturating_sub(1) / 1000;
-    // Every Node is written every five minutes at least, and each of them is told.
+    // Every Node is updated at least every five minutes, and every update is sent to every node.
     let events = (thousands * 1000).pow(2) / 300;
     (thousands > 0).then(|| {
         format!(
@@ -274,8 +275,8 @@ fn load_of(nodes: usize) -> Option<String> {
     })
 }
 
-/// What the objects of a source are kept under. Felix's files are on this machine, and gone when it
-/// was restarted.
+/// The name under which the objects of a source are stored. Felix's files are not stored: they are
+/// on this machine, and do not survive its restart.
 fn saved_as(source: &Source) -> Option<&'static str> {
     match source {
         Source::Etcd(_) => Some("etcd"),
@@ -288,20 +289,20 @@ fn saved_as(source: &Source) -> Option<&'static str> {
 
 struct Live {
     settings: Settings,
-    /// What is asked of the source that only tells what the plan needs.
+    /// Sends what the plan needs to the source of Services and Secrets.
     wanted: watch::Sender<Option<Wanted>>,
     host: HostSettings,
     feeds: Vec<Feed>,
     resolver: Resolver,
     converter: Converter,
     store: Store,
-    /// Objects changed since the last plan.
+    /// Whether objects have changed since the last plan.
     dirty: bool,
     /// Problems of the last plan.
     of_plan: Vec<Problem>,
-    /// Its notes, and those that hold whatever the plan is.
+    /// Notes of the last plan, and those that do not depend on the plan.
     notes: Vec<Problem>,
-    /// What the environment asks for and is not done.
+    /// Notes about the environment.
     of_environment: Vec<Problem>,
     current: Option<Arc<Config>>,
     /// See [`Update::parted`].
@@ -322,8 +323,8 @@ impl Live {
         while self.turn().await.is_ok() {}
     }
 
-    /// Takes in what was kept on disk. Nothing is worked out from it as long as the sources may still
-    /// tell their lists soon.
+    /// Restores the objects that were stored on disk. They are not used for a plan as long as the
+    /// sources may still deliver their lists soon ([`Live::may_plan`]).
     fn restore(&mut self) {
         let mut saved = self.store.read();
         for secret in saved.objects.remove(KEYS).iter().flatten() {
@@ -338,11 +339,11 @@ impl Live {
         }
     }
 
-    /// Whether a plan can follow: every source was listed, or what it had is known from before and it
-    /// did not answer for a while.
+    /// Whether a plan may be computed: every source was listed, or its stored objects are known and
+    /// it has not answered for a while.
     fn may_plan(&self) -> bool {
         let is_late = Instant::now() >= self.store.restored_at + RESTORE_AFTER;
-        // What is asked of it follows from what the others list.
+        // The needed Services and Secrets are known only once all other sources are listed.
         let is_asked = self.feeds.iter().all(|feed| feed.status.listed || feed.is_asked);
         self.feeds.iter().all(|feed| {
             let is_away = matches!(feed.status.state, State::Away { .. });
@@ -351,7 +352,7 @@ impl Live {
         })
     }
 
-    /// When to turn without any event.
+    /// When to take a turn even if no event arrives.
     fn next_wake(&self) -> Option<Instant> {
         let waits = self.current.is_none() && self.feeds.iter().any(|feed| !feed.status.listed);
         let restore = waits.then(|| self.store.restored_at + RESTORE_AFTER);
@@ -359,7 +360,10 @@ impl Live {
         restore.into_iter().chain(self.store.wake()).min()
     }
 
-    /// Takes what comes, until it is time to work out what follows.
+    /// Takes events until a plan is due, then computes and passes on the plan.
+    ///
+    /// `next_plan` limits the rate: events until then only change the snapshot, so that a burst of
+    /// changes leads to one plan.
     async fn turn(&mut self) -> Result<(), Ended> {
         self.publish();
         match self.next_wake() {
@@ -391,7 +395,7 @@ impl Live {
         Ok(())
     }
 
-    /// Says what the plan needs, once everything is known that this follows from.
+    /// Requests the Services and Secrets that the plan needs, once all other sources are listed.
     fn ask(&self) {
         if !self.feeds.iter().all(|feed| feed.status.listed || feed.is_asked) {
             return;
@@ -406,7 +410,7 @@ impl Live {
         });
     }
 
-    /// Keeps the objects that the plan in force follows from, when it is time to.
+    /// Stores the objects of the plan in force, if a write is due.
     fn save(&mut self) {
         let now = Instant::now();
         self.store.settle(now);
@@ -438,7 +442,7 @@ impl Live {
         event.map(|event| (at, event)).ok_or(Ended)
     }
 
-    /// Takes what is there already; a source that is busy gets its turn once.
+    /// Takes the events that are waiting already; of each source, at most one with changes.
     fn take_waiting(&mut self) {
         for at in 0..self.feeds.len() {
             while let Some(event) = self.feeds.get_mut(at).and_then(|f| f.receiver.try_recv()) {
@@ -459,7 +463,7 @@ impl Live {
                 feed.status.listed = true;
                 self.dirty = true;
                 let ids = objects.iter().map(|object| object.id.clone()).collect();
-                // What was kept and is not there any more.
+                // Stored objects that no longer exist are withdrawn.
                 let before = std::mem::replace(&mut feed.objects, ids);
                 for id in before.difference(&feed.objects) {
                     self.resolver.withdraw(id);
@@ -491,7 +495,7 @@ impl Live {
         }
     }
 
-    /// Works out what follows from the objects, and passes on what differs.
+    /// Computes the plan, and sends the configuration to the daemon if it differs.
     async fn plan(&mut self) -> Result<(), Ended> {
         let began = Instant::now();
         let (plan, config) = tokio::task::block_in_place(|| {
@@ -525,7 +529,7 @@ impl Live {
         }
     }
 
-    /// Tells what a plan is made from.
+    /// Updates the status from a plan.
     fn describe(&mut self, plan: &Plan) {
         self.status.stuck = plan.stuck.clone();
         if self.status.reasons != plan.reasons {
@@ -548,7 +552,8 @@ impl Live {
         }
     }
 
-    /// What is to be logged about a configuration, if it is new.
+    /// The update for the daemon, if the configuration or the list of parted neighbours has
+    /// changed.
     fn update(&mut self, fresh: Config) -> Option<Update> {
         let address = |peer: &PeerEntry| peer.session.address;
         let differs = self.current.as_deref() != Some(&fresh);
@@ -579,7 +584,7 @@ impl Live {
         update
     }
 
-    /// Tells the state to whoever asks, and new problems to the log.
+    /// Publishes the status, and logs new problems and notes.
     fn publish(&mut self) {
         let mut problems = self.of_plan.clone();
         problems.extend(self.feeds.iter().flat_map(|feed| feed.problems.iter().cloned()));
@@ -625,7 +630,7 @@ fn log_state(source: &SourceStatus, state: &State) {
 }
 
 fn log_notes(before: &[Problem], now: &[Problem]) {
-    /// More than so many at once are counted, not listed.
+    /// Most notes logged at once; further ones are only counted.
     const LINES_MAX: usize = 20;
     let is_fresh = |note: &&Problem| before.binary_search(note).is_err();
     let fresh: Vec<&Problem> = now.iter().filter(is_fresh).collect();
@@ -638,7 +643,7 @@ fn log_notes(before: &[Problem], now: &[Problem]) {
 }
 
 fn log_problems(before: &[Problem], now: &[Problem]) {
-    /// More than so many at once are counted, not listed.
+    /// Most problems logged at once; further ones are only counted.
     const LINES_MAX: usize = 50;
     let fresh: Vec<&Problem> =
         now.iter().filter(|problem| before.binary_search(problem).is_err()).collect();

@@ -1,10 +1,10 @@
-//! Running as a Calico node: where its objects are, and the configuration that follows from them as
-//! they change.
+//! Running as a Calico node: where its objects are stored, and the configurations that follow from
+//! them as they change.
 //!
-//! - [`NodeSettings`]: from `[calico]` in a file or from calico-node's environment alone.
-//! - [`follow`]: reads the sources, keeps the plan up to date, gives [`Update`]s.
+//! - [`NodeSettings`]: from `[calico]` in a file, or from calico-node's environment alone.
+//! - [`follow`]: reads the sources, keeps the plan up to date, and sends [`Update`]s.
 //!
-//! Carrying updates out is the daemon's.
+//! The daemon applies the updates.
 
 mod connect;
 mod environment;

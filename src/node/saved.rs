@@ -1,12 +1,12 @@
-//! The objects that the plan in force follows from, kept on disk beside the node's name.
+//! The objects of the plan in force, stored on disk beside the node's name.
 //!
-//! A node that starts while its datastore is unreachable runs by them, and an object that cannot be read
-//! means what it meant before, also to a daemon that was started since. The file is written whole and
-//! put in place by a rename, readable by its owner only.
+//! A node that starts while its datastore is unreachable uses them. Also, an object that can no
+//! longer be parsed keeps its last valid content, even across a restart of the daemon. The file is
+//! replaced atomically, and readable by its owner only.
 //!
-//! It holds what BGP reads of each object and no more. Keys of sessions are among it: without them
-//! the sessions could not come up. Of a Secret only the keys that a BGPPeer or the mesh refers to are
-//! written.
+//! It contains only those parts of each object that BGP needs. These include keys of sessions,
+//! without which the sessions could not come up. Of a Secret, only the keys to which a BGPPeer or
+//! the mesh refers are stored.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -21,9 +21,9 @@ use sha2::{Digest, Sha256};
 use crate::calico::model::{Decoded, decode};
 use crate::replace_file::replace_file;
 
-/// What the first line says the file is.
+/// The kind of file, in its first line.
 const KIND: &str = "margay objects of a Calico node";
-/// Of the file's form.
+/// Version of the file's format.
 const VERSION: u32 = 1;
 /// Longest file that is read, in octets.
 const OCTETS_MAX: u64 = 256 << 20;
@@ -40,24 +40,24 @@ struct Header {
     sha256: String,
 }
 
-/// A line after it.
+/// A line after the first one.
 #[derive(Debug, Serialize, Deserialize)]
 struct Line {
     source: String,
     object: Value,
 }
 
-/// What was kept.
+/// The content of the file.
 #[derive(Debug, Default)]
 pub(super) struct Saved {
-    /// By source.
+    /// The objects by source.
     pub(super) objects: BTreeMap<String, Vec<Decoded>>,
     /// When it was written.
     pub(super) written: Option<SystemTime>,
 }
 
 impl Saved {
-    /// How long ago it was written, for people.
+    /// How long ago it was written, as text.
     pub(super) fn age(&self) -> String {
         let age = self.written.and_then(|at| SystemTime::now().duration_since(at).ok());
         match age.map(|age| age.as_secs()) {
@@ -69,7 +69,7 @@ impl Saved {
     }
 }
 
-/// The objects of one source, as they are written.
+/// The lines to be written, one for each object.
 pub(super) struct Lines(String);
 
 impl Lines {
@@ -79,7 +79,7 @@ impl Lines {
 
     pub(super) fn push(&mut self, source: &str, object: Value) {
         let line = Line { source: source.to_owned(), object };
-        // Maps with text for keys always become JSON.
+        // Cannot fail: all maps have text as keys.
         if let Ok(text) = serde_json::to_string(&line) {
             self.0.push_str(&text);
             self.0.push('\n');
@@ -87,10 +87,10 @@ impl Lines {
     }
 }
 
-/// Puts a file in the place of the one that is there.
+/// Replaces the file at `path`.
 ///
 /// # Errors
-/// The folder is missing or cannot be written; what was there stays.
+/// The folder is missing or cannot be written; an existing file is unchanged.
 pub(super) fn write(path: &Path, node: &str, lines: &Lines) -> io::Result<()> {
     let written = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     let header = Header {
@@ -111,11 +111,11 @@ fn digest(octets: &[u8]) -> String {
     Sha256::digest(octets).iter().map(|octet| format!("{octet:02x}")).collect()
 }
 
-/// Reads what was kept for a node; nothing where there is no file.
+/// Reads the objects stored for a node; none if there is no file.
 ///
 /// # Errors
-/// The file is damaged, another program's, of another form or another node's: why, in one line. It
-/// is not used, and overwritten once there is a plan.
+/// The file is damaged, or of another program, version or node: the reason in one line. The file is
+/// not used, and is replaced once there is a plan.
 pub(super) fn read(path: &Path, node: &str) -> Result<Saved, String> {
     let failed = |error: io::Error| format!("cannot be read: {error}");
     match fs::metadata(path) {
@@ -175,9 +175,9 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read_by_the_same_node_only() {
+    fn a_file_is_read_only_by_the_node_that_wrote_it() {
         let path = file("same");
-        assert!(read(&path, "a").unwrap().objects.is_empty(), "there is none");
+        assert!(read(&path, "a").unwrap().objects.is_empty(), "there is no file");
         let mut lines = Lines::new();
         lines.push("etcd", peer("p"));
         lines.push("etcd", peer("q"));
@@ -194,14 +194,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_damaged_or_foreign_is_refused_and_nothing_panics() {
+    fn a_damaged_or_foreign_file_is_refused_without_a_panic() {
         let path = file("damaged");
         let mut lines = Lines::new();
         lines.push("etcd", peer("p"));
         write(&path, "a", &lines).unwrap();
         let good = fs::read(&path).unwrap();
         for at in 0..good.len() {
-            // Cut, and with one octet changed, anywhere.
+            // Truncated, and with one octet changed, at every position.
             fs::write(&path, &good[..at]).unwrap();
             assert!(read(&path, "a").is_err(), "cut at {at}");
             let mut bad = good.clone();

@@ -1,4 +1,5 @@
-//! Whose objects are followed, and where they are: from a file or from the environment.
+//! Which node's objects are followed and where they are stored: from a file or from the
+//! environment.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -18,33 +19,34 @@ use crate::datastore::{
     typha_variable,
 };
 
-/// Folder that Felix writes below, unless `CALICO_ENDPOINT_STATUS_PATH_PREFIX` names another.
+/// Folder below which Felix writes, unless `CALICO_ENDPOINT_STATUS_PATH_PREFIX` names another.
 const STATUS_PATH_PREFIX: &str = "/var/run/calico";
 /// Folder of the endpoint-status files in it.
 const ENDPOINT_STATUS: &str = "endpoint-status";
-/// Beside the file with the node's name: the objects of the plan in force.
+/// Name of the file with the objects of the plan in force, beside the file with the node's name.
 const STATE_FILE: &str = "margay-objects";
-/// Names the sockets that calico-node's own tools ask.
+/// The variable that names the sockets for calico-node's own tools.
 const BIRD_SOCKETS_VARIABLE: &str = "MARGAY_BIRD_SOCKETS";
 
-/// Everything that following a node's objects needs.
+/// All settings that are needed to follow a node's objects.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeSettings {
-    /// What decides about the plan besides objects.
+    /// The settings that influence the plan, apart from objects.
     pub calico: Settings,
-    /// Where objects come from. Nothing is decided before each of them was listed once.
+    /// The sources of objects. There is no plan before each of them was listed once, or its objects
+    /// are known from an earlier run.
     pub sources: Vec<Source>,
-    /// Where the objects of the plan in force are kept; `None`: they are not.
+    /// The file that stores the objects of the plan in force; `None`: they are not stored.
     pub state_file: Option<PathBuf>,
-    /// What routes may take.
+    /// Limits of routes and peers.
     pub limits: CalicoLimits,
-    /// What concerns this machine only.
+    /// The settings that concern this machine only.
     pub host: HostSettings,
-    /// What the environment asks for and is not done, by variable.
+    /// Settings of the environment that are not supported, by variable.
     pub notes: Vec<Problem>,
 }
 
-/// Why it is not known what to follow. One line that names the key or variable and the remedy.
+/// Why the settings cannot be used: one line that names the key or variable and the remedy.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SettingsError {
     /// Nothing names the node.
@@ -53,47 +55,48 @@ pub enum SettingsError {
          a file given with --config", .0.display()
     )]
     NoNode(PathBuf),
-    /// The datastore is not one that is read.
+    /// The datastore is of a type that margay does not read.
     #[error(
         "DATASTORE_TYPE is \"{0}\", which margay does not read: use kubernetes, or etcdv3 with etcd's \
          URLs in ETCD_ENDPOINTS, or a folder of objects in a file with --config ([calico] \
          datastore = \"file\")"
     )]
     Datastore(String),
-    /// How etcd is reached.
+    /// The variables for etcd are missing or wrong.
     #[error("{0}")]
     Etcd(#[from] EnvError),
-    /// How the Kubernetes API is reached.
+    /// The variables for the Kubernetes API are missing or wrong.
     #[error("{0}")]
     Kubernetes(#[from] ApiEnvError),
-    /// The version of Calico.
+    /// The version of Calico cannot be parsed.
     #[error("calico.version (MARGAY_CALICO_VERSION): {0}")]
     Version(String),
-    /// A variable's value.
+    /// The value of a variable cannot be used.
     #[error("{variable} is \"{value}\": {remedy}")]
     Variable {
         /// The variable.
         variable: &'static str,
-        /// What it says.
+        /// Its value.
         value: String,
-        /// What it should.
+        /// What to write instead.
         remedy: &'static str,
     },
 }
 
 impl NodeSettings {
-    /// From calico-node's environment alone; `None` if it says that this node speaks no BGP
+    /// From calico-node's environment alone; `None` if it says that this node does not use BGP
     /// ([`speaks_bgp`]).
     ///
-    /// Besides Calico's variables these are read: `MARGAY_CALICO_VERSION` (the version of Calico on this
-    /// node; default: what ClusterInformation says), `MARGAY_STATE_FILE` (where the objects of the plan
-    /// in force are kept, or `none`; default: beside the node's name), `MARGAY_SOCKET` (control socket), `MARGAY_HTTP`
-    /// (address of metrics and health; default: nowhere), `MARGAY_LOG_FORMAT` (`text`, the default,
-    /// or `json`) and, where a file does not say it, `MARGAY_BIRD_SOCKETS` (one path for IPv4, then
-    /// one for IPv6, with a comma between; or `none`; default: [`BirdSockets::Calico`]).
+    /// In addition to Calico's variables, these are read: `MARGAY_CALICO_VERSION` (the version of
+    /// Calico on this node; default: that of ClusterInformation), `MARGAY_STATE_FILE` (the file
+    /// that stores the objects of the plan in force, or `none`; default: beside the node's name),
+    /// `MARGAY_SOCKET` (control socket), `MARGAY_HTTP` (address of metrics and health; default: not
+    /// served), `MARGAY_LOG_FORMAT` (`text`, the default, or `json`) and, unless a file sets it,
+    /// `MARGAY_BIRD_SOCKETS` (one path for IPv4, a comma, and one for IPv6; or `none`; default:
+    /// [`BirdSockets::Calico`]).
     ///
     /// # Errors
-    /// A variable that is missing or cannot be used.
+    /// A variable is missing or cannot be used.
     pub fn from_env(env: &Environment) -> Result<Option<Self>, SettingsError> {
         let host = HostSettings {
             control: ControlSettings {
@@ -106,7 +109,8 @@ impl NodeSettings {
         NodeSettings::from_file(CalicoSettings::default(), host, env)
     }
 
-    /// From `[calico]`; what that leaves out comes from the environment. `None` as there.
+    /// From `[calico]` in a file; keys that are not set there come from the environment. Returns
+    /// `None` like [`NodeSettings::from_env`].
     ///
     /// # Errors
     /// See [`NodeSettings::from_env`].
@@ -145,12 +149,12 @@ impl NodeSettings {
     }
 }
 
-/// What the environment says of what `[calico]` can, defaults included. Which datastore it names and
-/// how that is reached is looked at by [`Places`], and only where the file does not say it: a faulty
-/// variable is a fault only where it is needed.
+/// The settings of `[calico]` as given by the environment, including defaults. The datastore and
+/// its parameters are read by [`Places`], and only if the file does not set them: an invalid
+/// variable is an error only if it is needed.
 fn of_environment(env: &Environment) -> CalicoSettings {
     let status = env.get("CALICO_ENDPOINT_STATUS_PATH_PREFIX").unwrap_or(STATUS_PATH_PREFIX);
-    // Beside the node's name, if there is such a folder.
+    // Beside the file with the node's name, if that folder exists.
     let beside = || match env.nodename_file.parent().filter(|folder| folder.is_dir()) {
         Some(folder) => StateFile::At(folder.join(STATE_FILE)),
         None => StateFile::Off,
@@ -179,11 +183,12 @@ fn etcd_config(etcd: CalicoEtcd, blocks: Blocks) -> EtcdConfig {
     }
 }
 
-/// The Kubernetes API, as far as it is known, and what is read from it.
+/// The parameters of the Kubernetes API, as far as they are known, and what to read from it.
 struct Places {
     api: Option<ApiConfig>,
     namespace: String,
-    /// Services and Secrets are read from it though files may hold some too.
+    /// The file names a kubeconfig: Services and Secrets are read from the API although files may
+    /// contain some as well.
     is_api_given: bool,
     has_files: bool,
     node: String,
@@ -196,7 +201,7 @@ impl Places {
         calico: &Settings,
         env: &Environment,
     ) -> Result<Self, SettingsError> {
-        // A faulty environment is a fault only where it is needed.
+        // An invalid environment is an error only if it is needed.
         let of_env = ApiConfig::from_env(&env.variables);
         let needs_env = match &file.datastore {
             Some(CalicoDatastore::Kubernetes(_)) => true,
@@ -221,7 +226,7 @@ impl Places {
         })
     }
 
-    /// Where Calico's objects are, and Services and Secrets if they are in the API.
+    /// The source of Calico's objects, and that of Services and Secrets if they are in the API.
     fn sources(
         &self,
         datastore: Option<CalicoDatastore>,
@@ -245,7 +250,8 @@ impl Places {
                 other => return Err(SettingsError::Datastore(other.to_owned())),
             },
         }
-        // Two sources of one Secret would take turns: files are meant where both are possible.
+        // Two sources of the same Secret would overwrite each other. Where both are possible, files
+        // take precedence.
         let is_meant = self.is_api_given || (!self.has_files && !sources.is_empty());
         sources.extend(self.api.clone().filter(|_| is_meant).map(|api| self.services(api)));
         Ok(sources)
@@ -287,7 +293,7 @@ impl Places {
     }
 }
 
-/// `DATASTORE_TYPE`. Without it, etcd's endpoints say that it is etcd; Kubernetes is the default.
+/// `DATASTORE_TYPE`. If it is not set: `etcdv3` if there are endpoints of etcd, else `kubernetes`.
 fn datastore_type(env: &Environment) -> &str {
     let has_endpoints = ["ETCD_ENDPOINTS", "ETCD_DISCOVERY_SRV"]
         .into_iter()
@@ -296,7 +302,7 @@ fn datastore_type(env: &Environment) -> &str {
     env.get_prefixed("DATASTORE_TYPE").unwrap_or(default)
 }
 
-/// What the environment asks for and is not done.
+/// The settings of the environment that margay does not support.
 fn notes(sources: &[Source], env: &Environment) -> Vec<Problem> {
     let mut notes = Vec::new();
     let api = sources.iter().find_map(|source| match source {
@@ -360,7 +366,8 @@ fn read_bird_sockets(env: &Environment) -> Result<BirdSockets, SettingsError> {
     }
 }
 
-/// `BGP_LOGSEVERITYSCREEN` in Calico's words.
+/// The level of `BGP_LOGSEVERITYSCREEN`, which uses Calico's words; `info` if it is not one of
+/// them.
 fn read_level(env: &Environment) -> LogLevel {
     match env.get("BGP_LOGSEVERITYSCREEN").unwrap_or_default().to_ascii_lowercase().as_str() {
         "debug" => LogLevel::Debug,
@@ -382,7 +389,8 @@ fn read_log_format(env: &Environment) -> Result<LogFormat, SettingsError> {
     }
 }
 
-/// What `margay check` prints: what would be followed. Passwords are named, never shown.
+/// The output of `margay check`: what would be followed. It names files with passwords, and never
+/// contains a password.
 impl fmt::Display for NodeSettings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Settings { node, router_id, kubernetes_node, .. } = &self.calico;
@@ -431,7 +439,7 @@ impl fmt::Display for NodeSettings {
     }
 }
 
-/// A source in a few words.
+/// A short description of a source, without secrets.
 pub(super) fn describe(source: &Source) -> String {
     match source {
         Source::Etcd(etcd) => {
@@ -516,7 +524,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_is_named_with_the_remedy() {
+    fn a_missing_or_invalid_variable_is_named_with_the_remedy() {
         assert!(from_env(&[ETCD]).unwrap_err().starts_with("NODENAME is not set and /nonexistent"));
         let fault = from_env(&[NODE]).unwrap_err();
         assert!(fault.starts_with("DATASTORE_TYPE is kubernetes, and nothing says"), "{fault}");
@@ -588,7 +596,7 @@ mod tests {
         assert_eq!(
             said.unwrap().host.control.bird_sockets,
             Some(BirdSockets::Off),
-            "the file is stronger"
+            "the file takes precedence"
         );
     }
 
@@ -624,7 +632,7 @@ mod tests {
     }
 
     #[test]
-    fn services_and_secrets_are_read_beside_etcd_unless_files_hold_them() {
+    fn with_etcd_services_and_secrets_come_from_the_api_unless_there_are_files() {
         let kinds = |settings: &NodeSettings| {
             let is_api = |source: &Source| matches!(source, Source::Services(_));
             settings.sources.iter().filter(|source| is_api(source)).count()
@@ -648,7 +656,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_can_say_how_the_kubernetes_api_is_reached() {
+    fn a_file_can_set_the_parameters_of_the_kubernetes_api() {
         let kubernetes = CalicoKubernetes {
             endpoint: Some("https://api:6443".into()),
             token_file: Some("/token".into()),

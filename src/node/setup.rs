@@ -1,31 +1,31 @@
-//! What `margay run` is to run.
+//! What `margay run` runs: the configuration of a file, or a Calico node.
 
 use std::path::PathBuf;
 
 use super::NodeSettings;
 use crate::config::{Config, HostSettings};
 
-/// What is to run.
+/// What `margay run` runs.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Setup {
-    /// What a file says, read again at a reload.
+    /// The configuration in a file, which a reload reads again.
     Own {
         /// The file.
         path: PathBuf,
-        /// What it says.
+        /// Its content.
         config: Box<Config>,
     },
-    /// What follows from Calico's objects.
+    /// The configurations that follow from Calico's objects.
     Node {
-        /// The file with `[calico]`; `None`: calico-node's environment says it all.
+        /// The file with `[calico]`; `None`: all settings come from calico-node's environment.
         path: Option<PathBuf>,
-        /// What is followed.
+        /// Which objects to follow, and how.
         settings: Box<NodeSettings>,
     },
 }
 
 impl Setup {
-    /// What concerns this machine only.
+    /// The settings that concern this machine only.
     pub fn host(&self) -> &HostSettings {
         match self {
             Setup::Own { config, .. } => &config.host,

@@ -1,4 +1,4 @@
-//! When what was kept on disk is read and written.
+//! When the file with the objects of the plan is read and written.
 
 use std::io;
 use std::path::PathBuf;
@@ -12,27 +12,27 @@ use tracing::info;
 use super::saved::{self, Lines, Saved};
 use crate::calico::Problem;
 
-/// Least time between two writings; what changes meanwhile is written at its end.
+/// How long to collect changes before they are written.
 const WRITE_INTERVAL: Duration = Duration::from_secs(2);
-/// How often to look whether a writing is over.
+/// How often to check whether a write has completed.
 const LOOK_INTERVAL: Duration = Duration::from_millis(200);
-/// How long after a writing that failed the next is tried.
+/// Pause after a failed write.
 const RETRY_INTERVAL: Duration = Duration::from_secs(30);
 
 /// The file with the objects of the plan in force.
 pub(super) struct Store {
-    /// `None`: nothing is kept.
+    /// `None`: nothing is stored.
     path: Option<PathBuf>,
     node: String,
     /// When the file was read.
     pub(super) restored_at: Instant,
-    /// How old it was, for people.
+    /// How old the file was then, as text.
     pub(super) age: String,
-    /// Something differs from what was written last, and may be written then.
+    /// When the next write is due; `None` if nothing has changed since the last write.
     due: Option<Instant>,
-    /// What becomes of a writing that is under way, and when to look.
+    /// The result of a write that is under way, and when to check for it.
     writing: Option<(oneshot::Receiver<io::Result<()>>, Instant)>,
-    /// Why it is not kept, or was not used and is not written again yet.
+    /// Why the last write failed, or why the file could not be used and is not replaced yet.
     pub(super) fault: Option<Problem>,
 }
 
@@ -49,7 +49,7 @@ impl Store {
         }
     }
 
-    /// What was kept. A file that cannot be used is named, and counts as none.
+    /// Reads the stored objects. A file that cannot be used is reported, and treated as missing.
     pub(super) fn read(&mut self) -> Saved {
         let Some(path) = &self.path else { return Saved::default() };
         match saved::read(path, &self.node) {
@@ -69,24 +69,24 @@ impl Store {
         }
     }
 
-    /// A plan that may be another one came into force.
+    /// A plan that may differ has come into force: schedules a write.
     pub(super) fn note_change(&mut self) {
         if self.path.is_some() && self.due.is_none() {
             self.due = Some(Instant::now() + WRITE_INTERVAL);
         }
     }
 
-    /// Whether something is to be written by now.
+    /// Whether a write is due, and none is under way.
     pub(super) fn is_due(&self, now: Instant) -> bool {
         self.writing.is_none() && self.due.is_some_and(|at| at <= now)
     }
 
-    /// When to come back.
+    /// When to call [`Store::settle`] and [`Store::is_due`] again.
     pub(super) fn wake(&self) -> Option<Instant> {
         self.writing.as_ref().map(|(_, look)| *look).or(self.due)
     }
 
-    /// Takes the end of a writing in.
+    /// Takes the result of a write that has completed.
     pub(super) fn settle(&mut self, now: Instant) {
         let Some((answer, look)) = &mut self.writing else { return };
         let result = match answer.try_recv() {
@@ -102,14 +102,14 @@ impl Store {
         self.fault = result.err().map(|error| {
             self.due = self.due.max(Some(now + RETRY_INTERVAL));
             let text = format!(
-                "{error}: a start without the datastore will not know the objects, or older ones; \
+                "{error}: a start without the datastore will not know the objects, or only old ones; \
                  make room, or let margay write in its folder: it is tried again"
             );
             Problem::new(path.display(), text)
         });
     }
 
-    /// Writes elsewhere, because a disk may take its time.
+    /// Starts a write on another thread, because the disk may be slow.
     pub(super) fn write(&mut self, lines: Lines, now: Instant) {
         self.due = None;
         let Some(path) = self.path.clone() else { return };
@@ -117,7 +117,7 @@ impl Store {
         self.writing = Some((wait, now + LOOK_INTERVAL));
         let node = self.node.clone();
         tokio::task::spawn_blocking(move || {
-            // Nobody waits where the daemon has ended.
+            // The receiver is gone if the daemon has ended.
             let _ = answer.send(saved::write(&path, &node, &lines));
         });
     }
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_cannot_be_written_is_named_and_tried_again() {
+    async fn a_failed_write_is_reported_and_tried_again() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("missing").join("objects");
         let mut store = Store::new(Some(path.clone()), "a".into());
@@ -148,14 +148,14 @@ mod tests {
         write(&mut store, now).await;
         let fault = store.fault.clone().expect("the folder is missing");
         assert!(fault.text.contains("will not know the objects"), "{}", fault.text);
-        // A change does not make it sooner.
+        // A change does not shorten the pause.
         store.note_change();
         assert!(!store.is_due(now + RETRY_INTERVAL - Duration::from_secs(1)));
         assert!(store.is_due(now + RETRY_INTERVAL));
         std::fs::create_dir(path.parent().unwrap()).unwrap();
         write(&mut store, now + RETRY_INTERVAL).await;
         assert!(store.fault.is_none() && store.wake().is_none(), "{:?}", store.fault);
-        // One that is damaged is named until it is written again.
+        // A damaged file is reported until it is replaced.
         std::fs::write(&path, "damaged").unwrap();
         let mut store = Store::new(Some(path), "a".into());
         store.read();

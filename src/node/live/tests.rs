@@ -9,7 +9,7 @@ use crate::calico::model::{Decoded, Kind, decode, decode_etcd};
 use crate::config::{CalicoLimits, ControlSettings, LogFormat, LogLevel, LogSettings};
 use crate::datastore::{Sender, outbox};
 
-/// Longer than anything here takes, shorter than a test's patience.
+/// Longer than anything here takes.
 const LONG: Duration = Duration::from_secs(20);
 
 struct Rig {
@@ -90,7 +90,7 @@ fn peers(config: &Config) -> Vec<&str> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_is_decided_before_every_source_was_listed() {
+async fn there_is_no_plan_before_every_source_was_listed() {
     let mut rig = rig();
     rig.etcd.send(Event::Listed(vec![node("a", "10.0.0.1/24"), node("b", "10.0.0.2/24")]));
     rig.files.send(Event::State(State::Away {
@@ -107,10 +107,10 @@ async fn nothing_is_decided_before_every_source_was_listed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_plan_answers_unless_nobody_takes_what_it_works_out() {
+async fn the_planning_task_answers_unless_its_updates_are_not_taken() {
     let mut rig = rig();
     let liveness = rig.follower.vitals.plan.clone();
-    timeout(LONG, liveness.ask()).await.expect("it waits for lists, and turns");
+    timeout(LONG, liveness.ask()).await.expect("it waits for lists, and still runs");
     rig.files.send(Event::Listed(Vec::new()));
     rig.etcd.send(Event::Listed(vec![node("a", "10.0.0.1/24"), node("b", "10.0.0.2/24")]));
     rig.update().await;
@@ -121,13 +121,13 @@ async fn the_plan_answers_unless_nobody_takes_what_it_works_out() {
     }
     assert!(timeout(Duration::from_millis(300), liveness.ask()).await.is_err());
     while !rig.is_quiet().await {}
-    timeout(LONG, liveness.ask()).await.expect("it goes on");
+    timeout(LONG, liveness.ask()).await.expect("it continues");
     let names: Vec<&str> = rig.follower.vitals.sources.iter().map(|(n, _)| n.as_str()).collect();
     assert_eq!(names, ["etcd", "files"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_its_own_node_it_says_so_and_leaves_everything_alone() {
+async fn without_its_own_node_it_reports_that_and_changes_nothing() {
     let mut rig = rig();
     rig.files.send(Event::Listed(Vec::new()));
     rig.etcd.send(Event::Listed(vec![node("b", "10.0.0.2/24")]));
@@ -135,7 +135,7 @@ async fn without_its_own_node_it_says_so_and_leaves_everything_alone() {
     assert!(rig.status().waiting_for().unwrap().starts_with("Node/a: "));
     rig.change([node("a", "10.0.0.1/24")]);
     assert_eq!(peers(&rig.update().await.config), ["Mesh_10_0_0_2"]);
-    // Deleted again, what runs stays.
+    // When it is deleted again, the running configuration stays.
     let own = ObjectId::new(Kind::Node, "a");
     rig.etcd.send(Event::Changed(vec![Change::Withdraw(own)]));
     assert!(rig.is_quiet().await);
@@ -143,7 +143,7 @@ async fn without_its_own_node_it_says_so_and_leaves_everything_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_thousand_changes_a_second_are_worked_out_together() {
+async fn a_thousand_changes_a_second_are_planned_together() {
     let mut rig = rig();
     rig.files.send(Event::Listed(Vec::new()));
     rig.etcd.send(Event::Listed(vec![node("a", "10.0.0.1/16"), node("b", "10.0.0.2/16")]));
@@ -160,7 +160,7 @@ async fn a_thousand_changes_a_second_are_worked_out_together() {
     }
     let plans = rig.status().plans;
     assert!(plans < 100, "{plans} plans for 2000 changes in a second or more");
-    // A label alone changes nothing that runs.
+    // A label alone does not change the configuration.
     rig.change([labelled("b", "10.0.0.2/16", "x")]);
     assert!(rig.is_quiet().await);
 }
@@ -178,7 +178,7 @@ async fn neighbours_part_while_their_nodes_exist() {
     assert!(update.config.peers.is_empty());
     let [b, c]: [IpAddr; 2] = [[10, 0, 0, 2].into(), [10, 0, 0, 3].into()];
     assert_eq!(update.parted, [b, c]);
-    // A node that is deleted does not part any longer, although the configuration is the same.
+    // A deleted node is removed from the list, although the configuration is the same.
     rig.etcd.send(Event::Changed(vec![Change::Withdraw(ObjectId::new(Kind::Node, "c"))]));
     assert_eq!(rig.update().await.parted, [b]);
     rig.change([mesh(true)]);
@@ -186,11 +186,11 @@ async fn neighbours_part_while_their_nodes_exist() {
     assert_eq!(peers(&update.config), ["Mesh_10_0_0_2"]);
     assert!(update.parted.is_empty(), "it is a neighbour again");
     rig.etcd.send(Event::Changed(vec![Change::Withdraw(ObjectId::new(Kind::Node, "b"))]));
-    assert!(rig.update().await.parted.is_empty(), "a deleted node goes at once");
+    assert!(rig.update().await.parted.is_empty(), "a deleted node is removed at once");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_wrong_is_told_until_it_is_mended() {
+async fn a_problem_is_reported_until_it_is_corrected() {
     let mut rig = rig();
     rig.files.send(Event::Listed(Vec::new()));
     rig.files.send(Event::Problems(vec![Problem::new("/etc/x.yaml", "not YAML")]));
@@ -214,16 +214,16 @@ async fn what_is_wrong_is_told_until_it_is_mended() {
 }
 
 #[test]
-fn the_load_of_reading_directly_is_named_by_the_thousand() {
+fn the_load_of_direct_reading_is_noted_in_whole_thousands() {
     assert_eq!((load_of(0), load_of(1000)), (None, None));
     let text = load_of(1001).unwrap();
     assert!(text.contains("more than 1,000 nodes") && text.contains("3333 heartbeats"), "{text}");
-    assert_eq!(load_of(2000).as_ref(), Some(&text), "no news with every node");
+    assert_eq!(load_of(2000).as_ref(), Some(&text), "no change with every node");
     assert!(load_of(5001).unwrap().contains("83333 heartbeats"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_not_done_is_a_note_before_and_after_the_plan() {
+async fn unsupported_settings_are_noted_before_and_after_the_plan() {
     let mut rig = rig_with(None, vec![Problem::new("FELIX_TYPHAADDR", "names a Typha")]);
     let is_told =
         |rig: &Rig| rig.status().notes.iter().any(|note| note.object == "FELIX_TYPHAADDR");
@@ -234,7 +234,7 @@ async fn what_is_not_done_is_a_note_before_and_after_the_plan() {
     assert!(is_told(&rig));
 }
 
-/// Writes are put off for two seconds.
+/// Waits until the file contains `text`. Writes are delayed by two seconds.
 async fn wait_for(path: &std::path::Path, text: &str) {
     let there = async {
         while !std::fs::read_to_string(path).is_ok_and(|kept| kept.contains(text)) {
@@ -250,7 +250,7 @@ fn away(reason: &str) -> Event {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_start_without_the_datastore_runs_by_what_was_kept() {
+async fn a_start_without_the_datastore_uses_the_stored_objects() {
     let path = std::env::temp_dir().join(format!("margay-live-{}-kept", std::process::id()));
     let mut first = rig_with(Some(path.clone()), Vec::new());
     let peer = |asn: serde_json::Value| {
@@ -278,15 +278,15 @@ async fn a_start_without_the_datastore_runs_by_what_was_kept() {
     let kept = std::fs::read_to_string(&path).unwrap();
     assert!(!kept.contains("bm9ib2R5J3M"), "only what sessions need: {kept}");
 
-    // etcd is away, and so are the files with the Secret.
+    // etcd is unavailable, and the files no longer have the Secret.
     let mut second = rig_with(Some(path.clone()), Vec::new());
     second.etcd.send(away("connection refused"));
     second.files.send(Event::Listed(Vec::new()));
     let restored = second.update().await;
     assert_eq!(restored.config.peers, before.config.peers, "with its key");
     let problems: Vec<String> = second.status().problems.iter().map(|p| p.object.clone()).collect();
-    assert_eq!(problems, ["BGPPeer/tor", "etcd"], "the Secret is missing, and etcd");
-    // What cannot be read means what it meant before the restart.
+    assert_eq!(problems, ["BGPPeer/tor", "etcd"], "no Secret, no etcd");
+    // An object that cannot be parsed keeps its content from before the restart.
     second.files.send(Event::Changed(vec![Change::Put(secret)]));
     let listed = vec![
         node("a", "10.0.0.1/24"),
@@ -299,7 +299,7 @@ async fn a_start_without_the_datastore_runs_by_what_was_kept() {
     assert!(second.is_quiet().await, "the same configuration");
     let problems = second.status().problems.clone();
     assert!(problems.len() == 1 && problems[0].text.contains("last good state"), "{problems:?}");
-    // What was deleted meanwhile goes with the list.
+    // Objects that were deleted meanwhile are removed when the source is listed.
     let mut third = rig_with(Some(path.clone()), Vec::new());
     third.files.send(Event::Listed(Vec::new()));
     third.etcd.send(Event::Listed(vec![node("a", "10.0.0.1/24"), mesh(true)]));
@@ -308,7 +308,7 @@ async fn a_start_without_the_datastore_runs_by_what_was_kept() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_kept_is_passed_over_while_the_source_may_still_answer() {
+async fn stored_objects_are_not_used_while_the_source_may_still_answer() {
     let path = std::env::temp_dir().join(format!("margay-live-{}-late", std::process::id()));
     let mut first = rig_with(Some(path.clone()), Vec::new());
     first.files.send(Event::Listed(Vec::new()));
@@ -321,7 +321,7 @@ async fn what_was_kept_is_passed_over_while_the_source_may_still_answer() {
     assert!(second.is_quiet().await);
     second.etcd.send(Event::Listed(vec![node("a", "10.0.0.1/24"), node("c", "10.0.0.3/24")]));
     assert_eq!(peers(&second.update().await.config), ["Mesh_10_0_0_3"]);
-    // Nothing at all is heard of it: after a while it is as if it were away.
+    // A silent source is treated as unavailable after a while.
     let mut third = rig_with(Some(path.clone()), Vec::new());
     third.files.send(Event::Listed(Vec::new()));
     assert!(!peers(&third.update().await.config).is_empty());
@@ -334,14 +334,14 @@ async fn what_was_kept_is_passed_over_while_the_source_may_still_answer() {
             sleep(Duration::from_millis(20)).await;
         }
     };
-    timeout(LONG, refused).await.expect("it is named");
+    timeout(LONG, refused).await.expect("it is reported");
     drop(fourth);
     std::fs::remove_file(&path).unwrap();
 }
 
-/// The cluster's AS number, the mesh and the ranges of services stand in it.
+/// It contains the cluster's AS number, the mesh setting and the ranges of services.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_configuration_that_cannot_be_read_starts_no_node_with_defaults() {
+async fn with_an_invalid_bgp_configuration_no_node_starts_with_defaults() {
     let mut rig = rig();
     rig.files.send(Event::Listed(Vec::new()));
     let bad = object(json!({
