@@ -12,31 +12,32 @@ use super::Fallover;
 use super::password::read_password;
 use super::reader::{Table, Value};
 
-/// Where the peer of a BFD session is.
+/// How far away the peer of a BFD session may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BfdHops {
-    /// On a link of ours: UDP port 3784, TTL 255 (RFC 5881).
+    /// On a common link: UDP port 3784, TTL 255 (RFC 5881).
     Single,
-    /// Behind routers: UDP port 4784 (RFC 5883).
+    /// Any number of hops away: UDP port 4784 (RFC 5883).
     Multi {
-        /// Packets with a smaller TTL are dropped unless they name our discriminator. Default 0; with
-        /// `ttl-security = N` 256 - N.
+        /// Least TTL of packets without our discriminator. Default 0; with `ttl-security = N`,
+        /// 256 - N.
         ttl_min: u8,
     },
 }
 
-/// BFD beside a BGP session. A change of anything but the mode restarts neither of them.
+/// BFD for a BGP session. A change restarts neither session, but for `mode`, which restarts BGP's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BfdSettings {
     /// Timers, role, authentication.
     pub session: Config,
-    /// Where the peer is. Default: single hop for external peers without `multihop-ttl`.
+    /// How far away the peer may be. Default: [`BfdHops::Single`] for external peers unless
+    /// `multihop-ttl` or `ttl-security` allows more than one hop.
     pub hops: BfdHops,
     /// Whether BGP waits for it: [`PeerConfig::bfd_mode`](bgp_proto::session::PeerConfig::bfd_mode).
     pub mode: BfdMode,
 }
 
-/// `[bgp] bfd`: what a peer's `bfd = true` means.
+/// Reads `[bgp] bfd`: the parameters that a peer's `bfd = true` stands for.
 pub(super) fn read_defaults(table: &Table<'_>, folder: &Path) -> BfdTemplate {
     let Some(table) = table.get("bfd").and_then(|value| value.table()) else {
         return BfdTemplate::default();
@@ -46,25 +47,25 @@ pub(super) fn read_defaults(table: &Table<'_>, folder: &Path) -> BfdTemplate {
     template
 }
 
-/// BFD as it was written, before it is known where a peer is.
+/// BFD settings as configured, from which the settings of a peer follow once its session is known.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BfdTemplate {
     /// Timers, role, authentication.
     pub session: Config,
-    /// What was written of `multihop`.
+    /// The value of `multihop`, if it is set.
     pub multihop: Option<bool>,
-    /// What was written of `strict`.
+    /// The value of `strict`.
     pub mode: BfdMode,
 }
 
-/// What tells where a peer is.
+/// The session parameters that determine how far away a peer may be.
 #[derive(Clone, Copy, Debug)]
 pub struct BfdPlace {
-    /// Internal peers may be anywhere.
+    /// Internal or external; internal peers may be any number of hops away. `None`: not known.
     pub kind: Option<PeerType>,
-    /// The TTL that BGP sends with.
+    /// `multihop-ttl`: the TTL of our BGP packets.
     pub multihop_ttl: Option<u8>,
-    /// GTSM.
+    /// `ttl-security`: the number of hops that GTSM allows.
     pub ttl_security_hops: Option<u8>,
 }
 
@@ -82,7 +83,7 @@ impl BfdPlace {
 }
 
 impl BfdTemplate {
-    /// The settings of a peer there.
+    /// The settings for a peer whose session has these parameters.
     pub fn settings(&self, place: BfdPlace) -> Arc<BfdSettings> {
         let hops = if self.multihop.unwrap_or(place.is_beyond_a_link()) {
             let ttl_min = place.ttl_security_hops.map_or(0, |hops| u8::MAX - (hops - 1));
@@ -94,8 +95,8 @@ impl BfdTemplate {
     }
 }
 
-/// `bfd` of a peer or a range: `true`, `false`, or a table. `place`: where the peer is, if that is
-/// the same for all whom the key is for.
+/// Reads `bfd` of a peer or a range: `true`, `false`, or a table. `place`: the session parameters,
+/// if they are the same for all peers to which the key applies.
 pub(super) fn read(
     table: &Table<'_>,
     defaults: &BfdTemplate,
@@ -182,7 +183,7 @@ fn read_auth(table: &Table<'_>, folder: &Path) -> Option<Auth> {
     Some(Auth { kind: kind?, send: send?, accept })
 }
 
-/// `key-id`, and `password` or `password-file`.
+/// Reads `key-id`, and `password` or `password-file`.
 fn read_key(table: &Table<'_>, kind: Option<AuthKind>, folder: &Path) -> Option<Key> {
     let id = table
         .require("key-id", "set it to the number that the peer has for the key, 0-255")

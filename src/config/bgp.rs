@@ -1,4 +1,4 @@
-//! `[bgp]`, `[[bgp.peers]]` and `[[bgp.dynamic-peers]]`, and what must hold between peers.
+//! `[bgp]`, `[[bgp.peers]]` and `[[bgp.dynamic-peers]]`, and the constraints between peers.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -17,20 +17,20 @@ use super::{BgpConfig, DynamicPeers, PeerEntry};
 /// Default of `groups-max`.
 pub(super) const GROUPS_MAX: usize = 4096;
 
-/// Largest `paths-max`: all paths of a prefix are looked at when one changes.
+/// Largest `paths-max`: when one path of a prefix changes, all of them are compared.
 const PATHS_MAX: u16 = 1024;
 
-/// Before the name of an environment variable that holds the value.
+/// Prefix of a value that names an environment variable to read it from.
 const FROM_ENVIRONMENT: &str = "env:";
 
-/// Everything below `[bgp]`.
+/// The content of `[bgp]`.
 pub(super) struct Bgp {
     pub(super) global: BgpConfig,
     pub(super) peers: Vec<PeerEntry>,
     pub(super) dynamic: Vec<DynamicPeers>,
 }
 
-/// Reads `[bgp]`; `folder` is where relative password files are.
+/// Reads `[bgp]`; relative names of password files are resolved from `folder`.
 pub(super) fn read(root: &Table<'_>, policies: &Policies, folder: &Path) -> Option<Bgp> {
     let table = root.require("bgp", "begin with asn and router-id")?.table()?;
     let asn = table.require("asn", "set it to our AS number").and_then(|v| read_usable_asn(&v));
@@ -60,7 +60,7 @@ pub(super) fn read(root: &Table<'_>, policies: &Policies, folder: &Path) -> Opti
     Some(Bgp { global, peers, dynamic })
 }
 
-/// Bounds of single routes; what is not set is as in `default`.
+/// Reads the limits of single routes; those that are not set are as in `default`.
 pub(super) fn read_route_limits(table: &Table<'_>, default: RouteLimits) -> RouteLimits {
     let read =
         |key, max, default| table.get(key).and_then(|v| v.integer(1..=max)).unwrap_or(default);
@@ -102,7 +102,8 @@ fn read_listen(table: &Table<'_>) -> Vec<SocketAddr> {
     listen
 }
 
-/// The range around `prefix` whose password the kernel asks of everybody in it who has none.
+/// The range around `prefix` whose password the kernel would require of it, if it has none of its
+/// own.
 fn password_around(dynamic: &[DynamicPeers], prefix: Prefix) -> Option<&DynamicPeers> {
     let around = dynamic.iter().filter(|r| r.prefix != prefix && r.prefix.contains(prefix));
     around.max_by_key(|r| r.prefix.len()).filter(|r| r.session.security.md5.is_some())
@@ -221,12 +222,12 @@ fn read_dynamic(
     ranges
 }
 
-/// An AS number: an integer, or text in asdot notation.
+/// Reads an AS number: an integer, or a string in asdot notation.
 pub(super) fn read_asn(value: &Value<'_>) -> Option<Asn> {
     if value.is_integer() { value.integer(0..=u32::MAX).map(Asn) } else { value.parse() }
 }
 
-/// An AS number that may name a real AS.
+/// Reads an AS number that is not reserved.
 pub(super) fn read_usable_asn(value: &Value<'_>) -> Option<Asn> {
     let asn = read_asn(value)?;
     if !asn.is_usable() {
@@ -239,8 +240,8 @@ pub(super) fn read_usable_asn(value: &Value<'_>) -> Option<Asn> {
     Some(asn)
 }
 
-/// Our BGP Identifier; or `env:NAME`, for what the environment says: one file then serves several
-/// machines.
+/// Reads our BGP Identifier. `env:NAME` takes it from an environment variable, so that one file can
+/// be used on several machines.
 fn read_router_id(value: &Value<'_>) -> Option<RouterId> {
     let Some(name) = value.text()?.strip_prefix(FROM_ENVIRONMENT) else {
         return read_id(value, |id: RouterId| id.0);
@@ -260,7 +261,7 @@ fn read_router_id(value: &Value<'_>) -> Option<RouterId> {
     id
 }
 
-/// An identifier that is written as an IPv4 address and is not zero (RFC 6286 §2.1).
+/// Reads an identifier that is written as an IPv4 address and is not zero (RFC 6286 §2.1).
 pub(super) fn read_id<T: std::str::FromStr + Copy>(
     value: &Value<'_>,
     bits: impl Fn(T) -> u32,

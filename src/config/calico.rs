@@ -1,4 +1,4 @@
-//! `[calico]`: the node that Calico's objects are read for, and where they are.
+//! `[calico]`: the node whose objects are followed, and where they are stored.
 
 use std::path::{Path, PathBuf};
 
@@ -11,33 +11,33 @@ use super::host::read_bird_sockets;
 use super::peer::read_limits;
 use super::reader::{Table, Value};
 
-/// `[calico]`, as written. What is left out comes from calico-node's environment, in the same form
-/// ([`CalicoSettings::or`]).
+/// The content of `[calico]`. Keys that are not set are taken from calico-node's environment, in
+/// the same form ([`CalicoSettings::or`]).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CalicoSettings {
-    /// The node. Default: the environment's `NODENAME`.
+    /// The name of the node. Default: the environment's `NODENAME`.
     pub node: Option<String>,
-    /// Where the objects are. Default: as the environment says.
+    /// Where the objects are stored. Default: as set in the environment.
     pub datastore: Option<CalicoDatastore>,
-    /// A kubeconfig, for every datastore: beside another one, Secrets, Services and EndpointSlices are
-    /// read with it. Default: as the environment says.
+    /// A kubeconfig. With a datastore other than Kubernetes, it is used to read Secrets, Services
+    /// and EndpointSlices. Default: as set in the environment.
     pub kubeconfig: Option<PathBuf>,
-    /// Folders and files with further objects: Kubernetes' Secrets, Services and EndpointSlices,
+    /// Folders and files with further objects: Kubernetes's Secrets, Services and EndpointSlices,
     /// which are never in etcd.
     pub path: Vec<PathBuf>,
-    /// Felix's folder of local workloads. Default: as the environment says.
+    /// Felix's folder with the status of local workloads. Default: as set in the environment.
     pub endpoint_status: Option<PathBuf>,
-    /// The version of Calico on this node. Default: the environment's `MARGAY_CALICO_VERSION`, then
-    /// what ClusterInformation says.
+    /// The version of Calico on this node. Default: the environment's `MARGAY_CALICO_VERSION`, else
+    /// that of ClusterInformation.
     pub version: Option<String>,
-    /// Where the objects of the plan in force are kept. Default: as the environment says.
+    /// Where the objects of the plan in force are stored. Default: as set in the environment.
     pub state_file: Option<StateFile>,
-    /// What routes may take, whatever the objects say.
+    /// Limits of routes and peers, whatever the objects say.
     pub limits: CalicoLimits,
 }
 
 impl CalicoSettings {
-    /// Takes from others what is left out here. Limits are never left out: no variable sets them.
+    /// Fills settings that are not set here from `others`. Limits are not: no variable sets them.
     #[must_use]
     pub fn or(self, others: CalicoSettings) -> CalicoSettings {
         let CalicoSettings {
@@ -63,17 +63,18 @@ impl CalicoSettings {
     }
 }
 
-/// Where the objects of the plan in force are kept, for a start while the datastore is unreachable.
+/// Where the objects of the plan in force are stored, for a start while the datastore is
+/// unreachable.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StateFile {
     /// In this file.
     At(PathBuf),
-    /// They are not.
+    /// They are not stored.
     Off,
 }
 
 impl StateFile {
-    /// Reads a path, or `none`.
+    /// Parses a path, relative to `base`, or `none`.
     pub fn parse(text: &str, base: &Path) -> StateFile {
         match text {
             "none" => StateFile::Off,
@@ -82,71 +83,71 @@ impl StateFile {
     }
 }
 
-/// What routes may take on a Calico node. Differs from BIRD: it has limits of prefixes, which no
-/// object can set, and none of memory.
+/// Limits of routes and peers on a Calico node. Differs from BIRD: it has prefix limits, which no
+/// object can set, and no memory limits.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CalicoLimits {
-    /// Octets that all routes may hold. Default: no limit.
+    /// Limit of the memory of all routes, in octets. Default: no limit.
     pub memory_max: Option<u64>,
-    /// What each session may bring.
+    /// Limits of each session.
     pub peers: PeerLimits,
-    /// BFD beside every session. No object of Calico's can ask for it. Default: none.
+    /// BFD for every session, which no object of Calico can request. Default: none.
     pub bfd: Option<BfdTemplate>,
 }
 
-/// Where Calico's objects are.
+/// Where Calico's objects are stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CalicoDatastore {
     /// In etcd v3.
     Etcd(CalicoEtcd),
     /// In the Kubernetes API.
     Kubernetes(CalicoKubernetes),
-    /// In the files that [`CalicoSettings::path`] names.
+    /// In the files of [`CalicoSettings::path`].
     Files,
 }
 
-/// How etcd is reached.
+/// How to connect to etcd.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CalicoEtcd {
     /// URLs, at least one.
     pub endpoints: Vec<String>,
-    /// Authorities that may have signed the server's certificate.
+    /// Certificate authorities that the server's certificate is checked against.
     pub ca_file: Option<PathBuf>,
-    /// Our certificate and its key.
+    /// Our client certificate and its key.
     pub certificate: Option<(PathBuf, PathBuf)>,
-    /// Our name and the file with our password.
+    /// Our user name and the file with the password.
     pub user: Option<(String, PathBuf)>,
 }
 
-/// How the Kubernetes API is reached. What is left out comes from the kubeconfig or, without one,
-/// from the pod's service account.
+/// How to connect to the Kubernetes API. Fields that are not set are taken from the kubeconfig or,
+/// without one, from the pod's service account.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CalicoKubernetes {
     /// The server's URL.
     pub endpoint: Option<String>,
-    /// Authorities that may have signed the server's certificate.
+    /// Certificate authorities that the server's certificate is checked against.
     pub ca_file: Option<PathBuf>,
-    /// Our certificate and its key.
+    /// Our client certificate and its key.
     pub certificate: Option<(PathBuf, PathBuf)>,
     /// A file with our token, read again every minute.
     pub token_file: Option<PathBuf>,
-    /// Group and version of Calico's objects. Default: as the server says.
+    /// API group and version of Calico's objects. Default: as discovered from the server.
     pub api_group: Option<String>,
 }
 
-/// Tables whose content follows from Calico's objects.
+/// Tables that cannot be combined with `[calico]`, because their content follows from the objects.
 const REPLACED: [&str; 5] = ["bgp", "policy", "originate", "redistribute", "fib"];
 
-/// Keys that say how etcd is reached, and nothing else.
+/// Keys for etcd only.
 const ETCD: [&str; 3] = ["endpoints", "username", "password-file"];
 
-/// Keys that say how the Kubernetes API is reached, and nothing else.
+/// Keys for the Kubernetes API only.
 const KUBERNETES: [&str; 3] = ["endpoint", "token-file", "api-group"];
 
-/// Keys of both.
+/// Keys for both.
 const CERTIFICATES: [&str; 3] = ["ca-file", "cert-file", "key-file"];
 
-/// What `datastore` can be.
+/// The values of `datastore`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum DatastoreKind {
     Etcd,
@@ -154,7 +155,8 @@ enum DatastoreKind {
     File,
 }
 
-/// The table, if there is one, and BIRD's sockets in it. Relative paths are relative to `base`.
+/// Reads `[calico]`, if there is one, and BIRD's sockets in it. Relative paths are resolved from
+/// `base`.
 pub(super) fn read(root: &Table<'_>, base: &Path) -> Option<(CalicoSettings, Option<BirdSockets>)> {
     let table = root.get("calico")?.table()?;
     for key in REPLACED {
@@ -245,7 +247,7 @@ fn read_datastore(
     }
 }
 
-/// `[calico.peers]`: what holds for every session that follows from the objects.
+/// Reads `[calico.peers]`: settings of every session that follows from the objects.
 fn read_peers(value: &Value<'_>, base: &Path) -> Option<(PeerLimits, Option<BfdTemplate>)> {
     let table = value.table()?;
     let limits = read_limits(&table);
@@ -288,7 +290,7 @@ fn read_etcd(table: &Table<'_>, base: &Path) -> Option<CalicoEtcd> {
     (!endpoints.is_empty()).then_some(CalicoEtcd { endpoints, ca_file, certificate, user })
 }
 
-/// Two keys that mean something together only.
+/// Two keys that are valid only together.
 fn both<A, B>(
     table: &Table<'_>,
     keys: [&'static str; 2],

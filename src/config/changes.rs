@@ -13,20 +13,20 @@ use super::{
     Redistribute,
 };
 
-/// What is to be done to get from one configuration to another, and with what: a reload prints it
-/// and applies it without a second look at the configurations. Apply in the order of the fields:
-/// removed peers give their addresses and names free for added ones.
+/// The changes that lead from one configuration to another. They are complete: a reload prints and
+/// applies them without comparing the configurations again. They must be applied in the order of
+/// the fields, so that addresses and names of removed peers are free for added ones.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Changes {
     /// Names of peers that were removed.
     pub peers_removed: Vec<Arc<str>>,
-    /// Peers whose session parameters differ: their sessions end and begin again. Their routing
-    /// parameters may differ too.
+    /// Peers whose session parameters differ: their sessions restart. Their routing parameters may
+    /// differ too.
     pub peers_restarted: Vec<PeerEntry>,
-    /// Peers whose routing parameters alone differ: sessions stay.
+    /// Peers of which only routing parameters differ: sessions stay.
     pub peers_reconfigured: Vec<PeerEntry>,
-    /// Old names, and peers whose session parameters are the same under another name: sessions stay.
-    /// Routing parameters may differ.
+    /// Peers with another name but the same address and session parameters, each with its old name:
+    /// sessions stay. Routing parameters may differ.
     pub peers_renamed: Vec<(Arc<str>, PeerEntry)>,
     /// Peers that are new.
     pub peers_added: Vec<PeerEntry>,
@@ -34,14 +34,14 @@ pub struct Changes {
     pub dynamic: Option<DynamicChanges>,
     /// The table's parameters, if they differ.
     pub table: Option<Arc<TableConfig>>,
-    /// Whether listening addresses differ. They are bound before anything else is done, and those
-    /// that are missing are tried again whether they differ or not.
+    /// Whether listening addresses differ. They are bound before anything else is applied, and
+    /// missing ones are retried even if nothing differs.
     pub bgp_listen_changed: bool,
-    /// Local routes that were removed.
+    /// Originated routes that were removed.
     pub originate_withdrawn: Vec<Prefix>,
-    /// Our own routes that are new.
+    /// Originated routes that are new.
     pub originate_added: Vec<Originate>,
-    /// Our own routes that are installed differently.
+    /// Originated routes whose kernel route differs.
     pub originate_changed: Vec<Originate>,
     /// The rules for redistribution, if they differ.
     pub redistribute: Option<Vec<Redistribute>>,
@@ -49,37 +49,38 @@ pub struct Changes {
     pub host_routes: Option<Vec<HostRoute>>,
     /// `log.level`, if it differs.
     pub log_level: Option<LogLevel>,
-    /// Whether other peers have metrics of their own.
+    /// Whether the settings differ that select peers with their own metric series.
     pub peer_series_changed: bool,
-    /// Whether `[calico]` differs: objects are listed again, and what runs stays until they are.
+    /// Whether `[calico]` differs: objects are listed again, and until then the running
+    /// configuration stays.
     pub calico_changed: bool,
-    /// Keys whose new values count after a restart of the process only, in the order of the file's
-    /// documentation.
+    /// Keys whose new values take effect only after a restart of the process, in the order of the
+    /// file's documentation.
     pub restart_needed: Vec<&'static str>,
 }
 
-/// Ranges of dynamic peers that differ.
+/// Changes to the ranges of dynamic peers.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DynamicChanges {
-    /// Those that were added, removed or changed.
+    /// Ranges that were added, removed or changed.
     pub changed: Vec<Prefix>,
-    /// All that there are now.
+    /// All ranges of the new configuration.
     pub ranges: Vec<DynamicPeers>,
 }
 
 impl Config {
-    /// What differs in `new`.
+    /// The changes that lead to `new`.
     pub fn changes_to(&self, new: &Config) -> Changes {
         self.changes_among(new, None)
     }
 
-    /// What differs in `new`, where it is known which peers may: those with these names. `None`: all.
+    /// The changes that lead to `new`, if only peers with these names may differ; `None`: any peer.
     pub fn changes_among(&self, new: &Config, names: Option<&BTreeSet<Arc<str>>>) -> Changes {
         let mut changes = Changes::default();
         changes.add_peers(differing_peers(&self.peers, &new.peers, names));
         changes.add_originate(&self.originate, &new.originate);
         changes.dynamic = dynamic_changes(&self.dynamic, &new.dynamic);
-        // `fib.enabled` is part of it, and counts after a restart only.
+        // `fib.enabled` is part of it, and takes effect only after a restart.
         let table =
             TableConfig { fib_enabled: self.table.fib_enabled, ..TableConfig::clone(&new.table) };
         changes.table = (*self.table != table).then(|| Arc::new(table));
@@ -118,8 +119,8 @@ impl Config {
         fixed.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key).collect()
     }
 
-    /// Takes back what counts after a restart only ([`Changes::restart_needed`]), so that this is what
-    /// really runs in a process that began as `running`.
+    /// Resets the keys that take effect only after a restart ([`Changes::restart_needed`]) to their
+    /// values in `running`, so that this describes what the process really runs.
     pub fn keep_until_restart(&mut self, running: &Config) {
         let FibSettings { multipath_max, via_default, .. } = self.fib;
         self.fib = FibSettings { multipath_max, via_default, ..running.fib.clone() };
@@ -147,9 +148,9 @@ fn dynamic_changes(old: &[DynamicPeers], new: &[DynamicPeers]) -> Option<Dynamic
     (!changed.is_empty()).then(|| DynamicChanges { changed, ranges: new.to_vec() })
 }
 
-/// The peers of two configurations that may differ: those with these names or, where names are not
-/// known, those that the two do not hold as the same parts in memory, which is few of them when one
-/// follows from the other. Both lists keep their order.
+/// The peers of two configurations that may differ: those with these names or, without names, those
+/// that do not share their allocations, which are few if one configuration was derived from the
+/// other. Both results keep the order of their list.
 pub fn differing_peers<'a>(
     old: &'a [PeerEntry],
     new: &'a [PeerEntry],
@@ -160,11 +161,14 @@ pub fn differing_peers<'a>(
     (named(old), named(new))
 }
 
+/// Compares the two lists like a simple diff: equal heads are skipped, else the shorter way to a
+/// common element within a few entries is taken. The result may include equal peers, but never
+/// lacks a peer that differs.
 fn not_the_same<'a>(
     old: &'a [PeerEntry],
     new: &'a [PeerEntry],
 ) -> (Vec<&'a PeerEntry>, Vec<&'a PeerEntry>) {
-    /// How far one list is looked through for where it goes on like the other.
+    /// How far to search in one list for the head of the other.
     const LOOK_AHEAD: usize = 16;
     let is_kept = |a: &PeerEntry, b: &PeerEntry| {
         Arc::ptr_eq(&a.name, &b.name)
@@ -200,7 +204,7 @@ fn not_the_same<'a>(
     (gone, come)
 }
 
-/// Compares by content, which is quick for parts that stayed where they are in memory.
+/// Compares by content; fast if both are the same allocation.
 pub(super) fn is_same<T: PartialEq>(a: &Arc<T>, b: &Arc<T>) -> bool {
     Arc::ptr_eq(a, b) || a == b
 }
@@ -336,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn one_peer_more_is_all_that_differs() {
+    fn one_additional_peer_is_the_only_difference() {
         let all: Vec<PeerEntry> = (0..100).map(entry).collect();
         let mut fewer = all.clone();
         fewer.remove(40);
@@ -348,7 +352,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_does_not_differ_is_the_same_in_the_same_order(
+        fn peers_that_are_left_out_are_equal_and_in_the_same_order(
             old in prop::sample::subsequence((0..40u8).collect::<Vec<_>>(), 0..40),
             new in prop::sample::subsequence((0..40u8).collect::<Vec<_>>(), 0..40).prop_shuffle(),
             is_shuffled: bool,

@@ -1,23 +1,23 @@
-//! What is wrong with a configuration, and where.
+//! Errors in a configuration, with their positions.
 
 use std::fmt;
 use std::path::Path;
 
-/// One thing that is wrong: `FILE:LINE:COL: KEY: what is wrong; remedy`.
+/// One error, displayed as `FILE:LINE:COL: KEY: what is wrong; remedy`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Error {
-    /// The file as it was named.
+    /// The file, as it was given.
     pub file: String,
-    /// From one; `None` if the file as a whole is meant.
+    /// The line, from 1; `None` if the error concerns the file as a whole.
     pub line: Option<usize>,
-    /// In characters, from one.
+    /// The column in characters, from 1.
     pub column: Option<usize>,
-    /// The key's path, such as `bgp.peers[1].hold-time` (entries count from one); empty if no key
-    /// is meant.
+    /// The key's path, such as `bgp.peers[1].hold-time` (entries count from 1); empty if the error
+    /// concerns no key.
     pub key: String,
     /// What is wrong.
     pub what: String,
-    /// What to do; empty where that is plain.
+    /// What to do; empty if that is obvious.
     pub remedy: String,
 }
 
@@ -42,13 +42,12 @@ impl fmt::Display for Error {
     }
 }
 
-/// Everything that is wrong with a configuration: at least one error, sorted by place. Displayed
-/// one to a line.
+/// All errors of a configuration: at least one, sorted by position. Displayed one per line.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub struct Errors(pub(super) Vec<Error>);
 
 impl Errors {
-    /// The errors.
+    /// The errors, sorted by position.
     pub fn as_slice(&self) -> &[Error] {
         &self.0
     }

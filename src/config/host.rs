@@ -42,7 +42,7 @@ const VIA_DEFAULT: [(&str, ViaDefault); 3] = [
     ("always", ViaDefault::Always),
 ];
 
-/// `[fib]`.
+/// The content of `[fib]`.
 pub(super) struct Fib {
     pub(super) settings: FibSettings,
     pub(super) policy: Option<Arc<Policy>>,
@@ -131,7 +131,7 @@ pub(super) fn read_control(root: &Table<'_>) -> ControlSettings {
     control
 }
 
-/// The path of a socket; what is wrong with it is reported.
+/// The path of a socket. Faults of the path are noted, and it is returned all the same.
 fn read_socket(value: &Value<'_>) -> Option<PathBuf> {
     // sun_path holds 108 octets with the final zero.
     const SOCKET_PATH_MAX: usize = 107;

@@ -1,4 +1,4 @@
-//! `[[originate]]` and `[[redistribute]]`: routes of our own.
+//! `[[originate]]` and `[[redistribute]]`: local routes.
 
 use std::collections::BTreeMap;
 
@@ -150,7 +150,8 @@ pub(super) fn read_redistribute(
     rules
 }
 
-/// An absent list selects everything; an empty one reads as if it selected nothing.
+/// Refuses an empty list: an absent list selects everything, but an empty one looks as if it
+/// selected nothing.
 fn refuse_empty(value: &Value<'_>) {
     if value.list().is_empty() {
         value.fault("is empty", "leave the key out to select everything");

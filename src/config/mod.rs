@@ -1,14 +1,15 @@
-//! Configuration: TOML to one immutable [`Config`].
+//! Configuration: from TOML to one immutable [`Config`].
 //!
-//! Read, parse, validate: [`Document::load`] does all three and starts nothing. What comes out is
-//! complete: every default is applied, every policy name is resolved, every password file is read.
-//! What is wrong is reported together, each as `FILE:LINE:COL: KEY: what is wrong; remedy`.
+//! [`Document::load`] reads, parses and validates, and starts nothing. The result is complete:
+//! every default is applied, every policy name is resolved, every password file is read. All errors
+//! are reported together, each as `FILE:LINE:COL: KEY: what is wrong; remedy`.
 //!
-//! With `[calico]` the file says only where the objects are that a configuration follows from.
+//! With `[calico]`, the file only says where the objects are stored from which configurations
+//! follow.
 //!
-//! [`Config::changes_to`] is the difference between two configurations as a reload must apply it.
+//! [`Config::changes_to`] computes the difference that a reload must apply.
 //!
-//! Not here: acting on any of it. Dependencies: `bgp_proto` only.
+//! Not here: applying any of it. Dependencies: `bgp_proto` only.
 
 mod bfd;
 mod bgp;
@@ -47,37 +48,38 @@ pub(crate) use reader::closest;
 
 use reader::{Parsed, Table};
 
-/// Everything that the daemon runs by.
+/// The complete configuration of the daemon.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
-    /// Who we are and where we listen.
+    /// Our identity, listening addresses and global limits.
     pub bgp: BgpConfig,
     /// Peers with an address, in the order of the file.
     pub peers: Vec<PeerEntry>,
-    /// Ranges that peers may connect from, in the order of the file.
+    /// Ranges from which peers may connect, in the order of the file.
     pub dynamic: Vec<DynamicPeers>,
-    /// What the table needs.
+    /// Parameters of the table.
     pub table: Arc<TableConfig>,
-    /// Routes of our own, in the order of the file.
+    /// Locally originated routes, in the order of the file.
     pub originate: Vec<Originate>,
-    /// Which of the kernel's routes we announce. The first rule that selects a route decides.
+    /// Rules that select kernel routes to redistribute. The first rule that selects a route
+    /// decides.
     pub redistribute: Vec<Redistribute>,
-    /// Host routes of our own to neighbours, in no particular order, each destination once.
+    /// Our host routes to neighbours, in no particular order, each destination once.
     pub host_routes: Vec<HostRoute>,
-    /// Where our routes go in the kernel.
+    /// How our routes are installed in the kernel.
     pub fib: FibSettings,
-    /// What concerns this machine only.
+    /// Settings that concern this machine only.
     pub host: HostSettings,
 }
 
-/// What concerns this machine only: it never follows from objects that others wrote.
+/// Settings that concern this machine only, and never follow from Calico's objects.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HostSettings {
     /// The control socket.
     pub control: ControlSettings,
     /// Metrics and health; `None`, the default: not served.
     pub http: Option<HttpSettings>,
-    /// What is logged, and how.
+    /// Level and format of the log.
     pub log: LogSettings,
 }
 
@@ -86,26 +88,28 @@ pub struct HostSettings {
 pub struct HttpSettings {
     /// Address and port to serve on.
     pub listen: SocketAddr,
-    /// Which peers have metrics of their own.
+    /// Which peers have their own metric series.
     pub peers: PeerSeries,
 }
 
 impl HttpSettings {
-    /// With every default.
+    /// Serves on `listen`, with defaults for everything else.
     pub fn at(listen: SocketAddr) -> Self {
         HttpSettings { listen, peers: PeerSeries::default() }
     }
 }
 
-/// Which peers have metrics of their own. Everything is counted by process, kind of session, family
-/// and group besides; a mesh of n nodes would have n² series of each metric.
+/// Which peers have their own metric series. Everything is also counted for the process, by kind of
+/// session, by family and by group. With series for every peer, a mesh of n nodes would have n²
+/// series of each metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PeerSeries {
     /// The rule. Default [`PeerChoice::Auto`].
     pub choice: PeerChoice,
-    /// Most peers that `auto` and `all` show, 1-10000. Default 64.
+    /// Most peers with series under `auto` and `all`, 1-10000. Default 64.
     pub max: u32,
-    /// Peers that `top`, and `auto` beyond `max`, show, 1-1000. Default 10.
+    /// Number of peers with series under `top`, and under `auto` with more than `max` peers,
+    /// 1-1000. Default 10.
     pub top: u32,
 }
 
@@ -115,63 +119,64 @@ impl Default for PeerSeries {
     }
 }
 
-/// See [`PeerSeries`].
+/// The rule of [`PeerSeries`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PeerChoice {
-    /// All of them if there are at most `max`, else as [`PeerChoice::Top`].
+    /// All peers if there are at most `max`, else like [`PeerChoice::Top`].
     Auto,
-    /// No peer has series of its own.
+    /// No peer has its own series.
     None,
-    /// The `top` whose routes and sessions change most.
+    /// The `top` peers whose routes and sessions change most.
     Top,
-    /// All; beyond `max` those that change most.
+    /// All peers; with more than `max`, those that change most.
     All,
 }
 
-/// A route of our own to a neighbour that is not on a network of ours.
+/// A host route of ours to a neighbour that is not on a directly connected network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct HostRoute {
     /// The neighbour.
     pub destination: IpAddr,
-    /// Where its packets go; the route is active while this is on a network of ours.
+    /// The gateway. The route is active while the gateway is on a directly connected network.
     pub gateway: IpAddr,
 }
 
-/// What a configuration file asks for.
+/// The content of a configuration file.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Document {
-    /// What to run is in the file.
+    /// A complete configuration.
     Own(Box<Config>),
-    /// What to run follows from Calico's objects.
+    /// Settings of a Calico node, whose configuration follows from Calico's objects.
     Calico {
-        /// Whose, and where they are.
+        /// The node, and where its objects are stored.
         calico: Box<CalicoSettings>,
         /// The rest of the file.
         host: Box<HostSettings>,
     },
 }
 
-/// Who we are and where we listen.
+/// Our identity, listening addresses and global limits.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BgpConfig {
     /// AS number and BGP Identifier.
     pub identity: LocalIdentity,
     /// Our route reflection cluster. Default: the BGP Identifier.
     pub cluster_id: ClusterId,
-    /// Where connections are accepted. Default `0.0.0.0:179` and `[::]:179`; empty: nowhere.
+    /// Addresses on which connections are accepted. Default `0.0.0.0:179` and `[::]:179`; if empty,
+    /// none are accepted.
     pub listen: Vec<SocketAddr>,
-    /// Update groups at most, 1-100000. Default 4096.
+    /// Most update groups, 1-100000. Default 4096.
     pub groups_max: usize,
-    /// Octets that all routes may hold. `None`, the default: no limit.
+    /// Limit of the memory of all routes, in octets. `None`, the default: no limit.
     pub memory_max: Option<u64>,
 }
 
-/// What ends a session whose link or local address was removed.
+/// When a session ends whose link is down or whose local address was removed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Fallover {
-    /// That, at once.
+    /// At once (fast external fallover).
     Fast,
-    /// The hold time.
+    /// When the hold timer expires.
     #[default]
     Timers,
 }
@@ -179,21 +184,21 @@ pub enum Fallover {
 /// A peer with an address.
 #[derive(Clone, Debug)]
 pub struct PeerEntry {
-    /// Unique. Default: the address.
+    /// The unique name. Default: the address.
     pub name: Arc<str>,
-    /// A change restarts the session.
+    /// Session parameters. A change restarts the session.
     pub session: Arc<PeerConfig>,
-    /// A change never restarts the session.
+    /// Routing parameters. A change never restarts the session.
     pub routes: Arc<PeerRoutes>,
-    /// BFD beside the session; `None`, the default: none. A change never restarts the session.
+    /// BFD for the session; `None`, the default: none. A change never restarts the session.
     pub bfd: Option<Arc<BfdSettings>>,
-    /// Whether the session ends with the link or the address that it uses. Default: external
-    /// neighbours on a link of ours.
+    /// When the session ends if its link or local address is lost. Default: [`Fallover::Fast`] for
+    /// external neighbours that are directly connected.
     pub fallover: Fallover,
 }
 
 impl PartialEq for PeerEntry {
-    /// By content, which is quick for parts that stayed where they are in memory.
+    /// By content; fast for parts that are the same allocation.
     fn eq(&self, other: &Self) -> bool {
         self.name == other.name
             && changes::is_same(&self.session, &other.session)
@@ -203,28 +208,29 @@ impl PartialEq for PeerEntry {
     }
 }
 
-/// A range of addresses that peers may connect from. We never dial into it. An address that is a
-/// peer of its own is that peer; of several ranges that cover an address the longest one counts.
+/// A range of addresses from which peers may connect. We never dial into it. A configured peer
+/// takes precedence over a range that contains its address; of several ranges that contain an
+/// address, the longest applies.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DynamicPeers {
     /// The range.
     pub prefix: Prefix,
     /// Most peers at once, 1-1000000. Default 1000.
     pub peers_max: u32,
-    /// The given name; `None`: peers are named by address alone.
+    /// The configured name; `None`: peers are named by their address only.
     pub name: Option<Arc<str>>,
     /// Session parameters; `address` is the network address of the range.
     pub session: Arc<PeerConfig>,
     /// Routing parameters; `name` is that of the range.
     pub routes: Arc<PeerRoutes>,
-    /// BFD beside each session; `None`, the default: none.
+    /// BFD for each session; `None`, the default: none.
     pub bfd: Option<Arc<BfdSettings>>,
-    /// Whether sessions end with the link or the address that they use.
+    /// When sessions end if their link or local address is lost.
     pub fallover: Fallover,
 }
 
 impl DynamicPeers {
-    /// The peer at `address`, which lies in the range. Named `NAME-ADDRESS`, or `ADDRESS`.
+    /// The peer at `address`, which must lie in the range. Named `NAME-ADDRESS`, or `ADDRESS`.
     pub fn peer(&self, address: IpAddr) -> PeerEntry {
         let name: Arc<str> = match &self.name {
             Some(name) => format!("{name}-{address}").into(),
@@ -243,66 +249,69 @@ impl DynamicPeers {
     }
 }
 
-/// A route of our own.
+/// A locally originated route.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Originate {
     /// Destination.
     pub prefix: Prefix,
-    /// What the kernel holds for it: blackhole (default), unreachable, or nothing.
+    /// The route to install in the kernel: blackhole (default), unreachable, or none.
     pub install: Option<FibKind>,
 }
 
 /// Where redistributed routes come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RedistributeFrom {
-    /// Routes that something else installed in the kernel.
+    /// Kernel routes that another process installed.
     Kernel,
     /// The networks of our interfaces' addresses.
     Connected,
 }
 
-/// A rule that selects local routes to announce.
+/// A rule that selects kernel routes to redistribute.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Redistribute {
     /// Where the routes come from.
     pub from: RedistributeFrom,
-    /// rtm_protocol numbers; empty: every one but unspec, redirect and kernel.
+    /// rtm_protocol numbers; empty: all except unspec, redirect and kernel.
     pub protocols: Vec<u8>,
-    /// Interface globs in order, the first that matches decides, `-` in front excludes; empty: any.
+    /// Interface globs in order: the first that matches decides, and one with `-` in front
+    /// excludes. Empty: any interface.
     pub interfaces: Vec<String>,
-    /// Equal to or inside one of these; empty: any.
+    /// Selects routes equal to or inside one of these prefixes; empty: any prefix.
     pub prefixes: Vec<Prefix>,
-    /// ORIGIN of what is announced. Default incomplete.
+    /// ORIGIN of the redistributed routes. Default incomplete.
     pub origin: Origin,
-    /// Applied to what the rule selects; `None`: all of it, unchanged.
+    /// Policy for the selected routes; `None`: all are accepted unchanged.
     pub policy: Option<Arc<Policy>>,
 }
 
-/// Where our routes go in the kernel.
+/// How our routes are installed in the kernel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FibSettings {
-    /// Whether routes are written at all. Default true; false on a route reflector.
+    /// Whether routes are installed at all. Default true; false suits a route reflector.
     pub enabled: bool,
     /// Routing table. Default 254 (main).
     pub table: u32,
     /// rtm_protocol, 5-255. Default 12 (bird). Every route in the table with this number is ours.
     pub protocol: u8,
-    /// Metric of routes that bring none. `None`, the default: 20 for IPv4 and 1044 for IPv6, which
-    /// is 20 behind what the kernel gives a route without a metric (0 and 1024). IPv6 turns 0 into
-    /// 1024.
+    /// Metric of routes for which policy sets none. `None`, the default: 20 for IPv4 and 1044 for
+    /// IPv6, in each case 20 more than the kernel's default (0 and 1024). For IPv6, the kernel
+    /// changes 0 to 1024.
     pub metric: Option<u32>,
     /// Most hops of an ECMP route, 1-256. Default 16.
     pub multipath_max: usize,
-    /// For paths of which peers the default route counts as a way to the next hop.
+    /// For paths of which peers a next hop may be resolved over the default route. Default
+    /// internal.
     pub via_default: ViaDefault,
-    /// Whether next hops may be reached over routes of ours that rest on links alone: BGP routes
-    /// whose own next hop is on a link, and originated ones that drop packets. Default true.
+    /// Whether next hops may be resolved over those of our routes that depend on links only: BGP
+    /// routes whose own next hop is directly connected, and originated blackhole or unreachable
+    /// routes. Default true.
     pub resolve_over_bgp: bool,
-    /// Whether routes go over next-hop objects of ours. Default false.
+    /// Whether routes use next-hop objects. Default false.
     pub next_hop_objects: bool,
-    /// Source address of packets from this machine, per family. Default: the kernel's choice.
+    /// Preferred source address of IPv4 routes. Default: the kernel's choice.
     pub source_v4: Option<Ipv4Addr>,
-    /// The same for IPv6.
+    /// Preferred source address of IPv6 routes. Default: the kernel's choice.
     pub source_v6: Option<Ipv6Addr>,
 }
 
@@ -324,15 +333,15 @@ impl Default for FibSettings {
 }
 
 impl FibSettings {
-    /// On a Calico node: what BIRD does there.
+    /// The settings of a Calico node, which follow BIRD's there.
     ///
-    /// Differs from BIRD: a next hop inside a block is reached as the block is; there it is
-    /// unreachable.
+    /// Differs from BIRD: a next hop inside a block is resolved over the block's route; with BIRD
+    /// it is unreachable.
     pub fn calico() -> FibSettings {
         FibSettings { metric: Some(0), via_default: ViaDefault::Always, ..FibSettings::default() }
     }
 
-    /// The table's parameters: what these settings say of it, and every other default.
+    /// Parameters of the table: those that follow from these settings, and defaults for the others.
     pub fn table_config(&self, identity: &LocalIdentity) -> TableConfig {
         TableConfig {
             multipath_max: self.multipath_max,
@@ -348,25 +357,25 @@ impl FibSettings {
 pub struct ControlSettings {
     /// Its path. Default [`ControlSettings::DEFAULT_SOCKET`].
     pub socket: PathBuf,
-    /// Where BIRD's control protocol is spoken. `None`: nobody said; that is nowhere, and on a
-    /// Calico node [`BirdSockets::Calico`].
+    /// Where BIRD's control protocol is served. `None`: not configured, which means not served, but
+    /// on a Calico node [`BirdSockets::Calico`].
     pub bird_sockets: Option<BirdSockets>,
 }
 
-/// Where BIRD's control protocol is spoken.
+/// Where BIRD's control protocol is served.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BirdSockets {
-    /// BIRD's protocol is not served.
+    /// Nowhere.
     Off,
-    /// At [`BirdPaths::calico`]. Where the sockets cannot be made there is none, and one line says
-    /// so; one that another process answers at is an error all the same.
+    /// At [`BirdPaths::calico`]. If a socket cannot be created, that is logged, and the daemon runs
+    /// without it; if another process is listening on one, the daemon does not start.
     Calico,
-    /// At these, or the daemon does not start.
+    /// At these paths. If a socket cannot be created, the daemon does not start.
     At(BirdPaths),
 }
 
 impl BirdSockets {
-    /// The paths, if there are to be any.
+    /// The paths; `None` if the protocol is not served.
     pub fn paths(&self) -> Option<BirdPaths> {
         match self {
             BirdSockets::Off => None,
@@ -386,7 +395,7 @@ pub struct BirdPaths {
 }
 
 impl BirdPaths {
-    /// Where calico-node's probes, calicoctl and CalicoNodeStatus ask:
+    /// The paths to which calico-node's probes, calicoctl and CalicoNodeStatus connect:
     /// `/var/run/calico/bird.ctl` and `/var/run/calico/bird6.ctl`.
     pub fn calico() -> Self {
         BirdPaths {
@@ -401,7 +410,7 @@ impl ControlSettings {
     pub const DEFAULT_SOCKET: &'static str = "/run/margay/margay.sock";
 }
 
-/// What is logged, and how.
+/// Level and format of the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LogSettings {
     /// The least severe level that is logged. Default info.
@@ -423,7 +432,7 @@ pub enum LogLevel {
 }
 
 impl LogLevel {
-    /// As the configuration spells it, and as `tracing` parses it.
+    /// The name in the configuration, which `tracing` also parses.
     pub fn as_str(self) -> &'static str {
         match self {
             LogLevel::Error => "error",
@@ -438,16 +447,16 @@ impl LogLevel {
 /// How an event is written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LogFormat {
-    /// One line for people.
+    /// One line of text.
     #[default]
     Text,
-    /// One JSON object.
+    /// One JSON object on one line.
     Json,
 }
 
 impl Config {
-    /// Speaks with nobody and leaves the kernel as it is: what runs on a Calico node while it is not
-    /// known yet what to run.
+    /// A configuration without peers, listening addresses and routes, which runs on a Calico node
+    /// until its first plan.
     pub fn idle(host: HostSettings) -> Config {
         let identity = LocalIdentity { asn: Asn(0), router_id: RouterId(0) };
         let fib = FibSettings::calico();
@@ -474,7 +483,7 @@ impl Config {
 
 #[cfg(test)]
 impl Config {
-    /// What a text without `[calico]` says.
+    /// Parses a text without `[calico]`.
     pub(crate) fn parse(path: &Path, text: &str) -> Result<Config, Errors> {
         match Document::parse(path, text)? {
             Document::Own(config) => Ok(*config),
@@ -484,10 +493,10 @@ impl Config {
 }
 
 impl Document {
-    /// Reads, parses and validates a file, and the password files that it names.
+    /// Reads, parses and validates a file and the password files that it names.
     ///
     /// # Errors
-    /// Everything that is wrong, sorted by place. Values of password keys are never part of it.
+    /// All errors, sorted by position. They never contain the value of a password.
     pub fn load(path: &Path) -> Result<Document, Errors> {
         let octets = std::fs::read(path).map_err(|e| Errors::unreadable(path, &e))?;
         let text = String::from_utf8(octets).map_err(|e| {
@@ -498,8 +507,8 @@ impl Document {
         Document::parse(path, &text)
     }
 
-    /// As [`Document::load`], from text. `path` stands in errors, and files that the text names are
-    /// relative to its folder.
+    /// Like [`Document::load`], from text. `path` is used in errors, and relative file names in the
+    /// text are resolved from its folder.
     ///
     /// # Errors
     /// See [`Document::load`].

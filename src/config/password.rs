@@ -1,10 +1,11 @@
-//! Passwords, as they stand in the file or in files of their own.
+//! Passwords in the configuration file, or in separate files.
 
 use std::path::Path;
 
 use super::reader::{Table, Value};
 
-/// `password` or `password-file`, and the value to blame. What they hold is never part of a fault.
+/// Reads `password` or `password-file`. Returns the octets, and the value to which faults belong.
+/// No fault ever contains the password.
 pub(super) fn read_password<'a>(table: &Table<'a>, folder: &Path) -> Option<(Value<'a>, Vec<u8>)> {
     let password = table.get("password");
     let file = table.get("password-file");

@@ -26,11 +26,11 @@ use super::policy::Policies;
 use super::reader::{Table, Value};
 use super::{DynamicPeers, Fallover, PeerEntry};
 
-/// What every peer's table is read with.
+/// What is needed to read the table of any peer.
 pub(super) struct Context<'a> {
     pub(super) identity: &'a LocalIdentity,
     pub(super) timers: Timers,
-    /// Bounds of single routes where a peer sets none.
+    /// Limits of single routes, for peers that set none.
     pub(super) limits: RouteLimits,
     pub(super) policies: &'a Policies,
     pub(super) folder: &'a Path,
@@ -60,7 +60,7 @@ impl Default for Timers {
 }
 
 impl Timers {
-    /// Reads what `table` sets; `inherited` is the rest.
+    /// Reads the timers that `table` sets; the others are those of `inherited`.
     pub(super) fn read(table: &Table<'_>, inherited: Timers) -> Timers {
         let hold = table.get("hold-time");
         let keepalive = table.get("keepalive-time");
@@ -116,7 +116,7 @@ impl Timers {
     }
 }
 
-/// A peer with an address. The caller finishes the table.
+/// Reads a peer with an address. The caller finishes the table.
 pub(super) fn read(table: &Table<'_>, cx: &Context<'_>) -> Option<PeerEntry> {
     let address = table
         .require("address", "set it to the neighbour's address")
@@ -173,12 +173,12 @@ fn read_bfd(
     Some(template.settings(place))
 }
 
-/// Whether the session waits for BFD; where there is none, it has nothing to wait for.
+/// Whether the session waits for BFD; lenient without BFD.
 fn mode(bfd: &Option<Arc<BfdSettings>>) -> BfdMode {
     bfd.as_ref().map_or(BfdMode::Lenient, |bfd| bfd.mode)
 }
 
-/// A range that peers connect from. The caller finishes the table.
+/// Reads a range from which peers connect. The caller finishes the table.
 pub(super) fn read_dynamic(table: &Table<'_>, cx: &Context<'_>) -> Option<DynamicPeers> {
     let prefix: Option<Prefix> =
         table.require("prefix", "set it to the range that peers connect from").and_then(|v| {
@@ -217,7 +217,8 @@ pub(super) fn read_dynamic(table: &Table<'_>, cx: &Context<'_>) -> Option<Dynami
     })
 }
 
-/// What peers and ranges have in common; address, port, passive mode and name are the caller's.
+/// Reads what peers and ranges have in common; the caller sets address, port, passive mode and
+/// name.
 fn read_common(
     table: &Table<'_>,
     cx: &Context<'_>,
@@ -229,7 +230,7 @@ fn read_common(
     let local_asn = table.get("local-asn").and_then(|v| read_usable_asn(&v));
     let local_asn = local_asn.unwrap_or(cx.identity.asn);
     let session = read_session(table, cx, family, remote_asn, local_asn);
-    // Without a local AS there is no telling internal from external.
+    // Without a local AS, internal and external peers cannot be distinguished.
     let known = session.as_ref().filter(|s| s.local_asn.is_usable());
     let routes = read_routes(table, cx, known.map(PeerConfig::peer_type));
     (session, routes)
@@ -335,7 +336,7 @@ fn read_role_mode(value: &Value<'_>, role: Option<Role>) -> Option<RoleMode> {
     Some(if is_strict { RoleMode::Strict } else { RoleMode::Lenient })
 }
 
-/// What we are to an external neighbour.
+/// Our BGP role towards an external neighbour (RFC 9234).
 fn read_role(value: &Value<'_>, kind: PeerType) -> Option<Role> {
     if kind == PeerType::Internal {
         value.fault_key("is for external peers", "leave it out (RFC 9234)");
@@ -404,7 +405,7 @@ fn read_routes(table: &Table<'_>, cx: &Context<'_>, kind: Option<PeerType>) -> O
     })
 }
 
-/// What a session may bring. The caller finishes the table.
+/// Reads the limits of a session. The caller finishes the table.
 pub(super) fn read_limits(table: &Table<'_>) -> PeerLimits {
     let default = PeerLimits::default();
     let percent = table.get("prefixes-warning-percent").and_then(|v| v.integer(1..=100));
@@ -415,7 +416,7 @@ pub(super) fn read_limits(table: &Table<'_>) -> PeerLimits {
     }
 }
 
-/// `import` or `export`. Internal peers exchange everything unless configured otherwise.
+/// Reads `import` or `export`. Internal peers exchange all routes unless configured otherwise.
 fn read_policy(
     table: &Table<'_>,
     key: &'static str,
@@ -431,8 +432,8 @@ fn read_policy(
     }
 }
 
-/// An external peer needs explicit policies (RFC 8212 §2). One fault, whether one
-/// or both are missing.
+/// An external peer needs explicit policies (RFC 8212 §2). There is one fault, whether one or both
+/// are missing.
 fn require_policies(table: &Table<'_>) {
     let missing = |key: &&'static str| table.get(key).is_none();
     let missing: Vec<&'static str> = ["import", "export"].into_iter().filter(missing).collect();
@@ -477,13 +478,13 @@ fn read_name(table: &Table<'_>) -> Option<Arc<str>> {
     Some(name.into())
 }
 
-/// Whether a name may hold it: no blank, and nothing that steers how a terminal shows a line
-/// (controls, directions of writing).
+/// Whether a name may contain `c`: no white space, and nothing that changes how a terminal displays
+/// a line (control characters, direction marks).
 fn is_of_word(c: char) -> bool {
     !(c.is_whitespace() || c.is_control() || is_direction_mark(c))
 }
 
-/// An address that a TCP connection can have.
+/// Reads an address that can be an end of a TCP connection.
 fn read_unicast(value: &Value<'_>, wanted: &str) -> Option<IpAddr> {
     let address: IpAddr = value.parse_as("an address such as 192.0.2.1 or 2001:db8::1")?;
     let fault = match address {

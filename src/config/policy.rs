@@ -1,4 +1,4 @@
-//! `[[policy]]`: names to policies, and the readable forms of conditions and changes.
+//! `[[policy]]`: policies by name, and the textual forms of conditions and changes.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -10,7 +10,7 @@ use bgp_proto::types::{Asn, Community, ExtCommunity, LargeCommunity, PeerType, P
 
 use super::reader::{Table, Value, closest};
 
-/// Every policy by name, the two built-in ones included.
+/// Every policy by name, including the two built-in ones.
 pub(super) struct Policies(BTreeMap<String, Arc<Policy>>);
 
 impl Policies {
@@ -29,7 +29,7 @@ impl Policies {
         found.cloned()
     }
 
-    /// Accepts everything.
+    /// The built-in policy that accepts everything.
     pub(super) fn all(&self) -> Arc<Policy> {
         self.built_in("all", Policy::accept_all)
     }
@@ -101,7 +101,7 @@ fn read_rule(table: Table<'_>) -> Option<Rule> {
     Some(Rule { name, matches, changes, decision: decision? })
 }
 
-/// The conditions of `match` or `not`; every one must hold.
+/// Reads the conditions of `match` or `not`. All of `match` must hold, and none of `not`.
 fn read_conditions(table: Table<'_>) -> Vec<Match> {
     if table.is_empty() {
         table.fault("has no conditions", "leave it out, or name a condition");
@@ -136,7 +136,7 @@ fn read_conditions(table: Table<'_>) -> Vec<Match> {
     conditions
 }
 
-/// One condition that holds when all of `list` do: not any of them not.
+/// One condition that holds if all of `list` do, expressed as "not any of them does not hold".
 fn all_of(mut list: Vec<Match>) -> Match {
     match (list.pop(), list.is_empty()) {
         (Some(only), true) => only,
@@ -148,7 +148,8 @@ fn all_of(mut list: Vec<Match>) -> Match {
     }
 }
 
-/// `10.0.0.0/8` is that prefix alone; ` or-longer`, ` ge 24`, ` le 26`, ` ge 24 le 26` follow it.
+/// Reads a prefix with a range of lengths. `10.0.0.0/8` matches that prefix only; it may be
+/// followed by ` or-longer`, ` ge 24`, ` le 26` or ` ge 24 le 26`.
 fn read_prefix_range(value: &Value<'_>) -> Option<PrefixMatch> {
     let text = value.text()?;
     let mut words = text.split_whitespace();
@@ -187,7 +188,7 @@ fn read_prefix_range(value: &Value<'_>) -> Option<PrefixMatch> {
     Some(PrefixMatch { prefix, lengths: low..=high })
 }
 
-/// A community of any kind, recognised by its form.
+/// A community of any type, recognised by its form.
 enum AnyCommunity {
     Standard(Community),
     Large(LargeCommunity),
@@ -209,7 +210,7 @@ fn read_community(value: &Value<'_>) -> Option<AnyCommunity> {
     community
 }
 
-/// One condition for communities of any kind: the route carries one of them.
+/// Reads one condition for communities of any type: the route has one of them.
 fn read_community_condition(value: &Value<'_>) -> Option<Match> {
     let (mut standard, mut large, mut ext) = (Vec::new(), Vec::new(), Vec::new());
     for community in value.read_list(read_community) {
@@ -257,7 +258,7 @@ fn read_glob(value: &Value<'_>) -> Option<String> {
     Some(glob.to_owned())
 }
 
-/// `100`, `"100-200"`, `"100-"` or `"-200"`.
+/// Reads a range: `100`, `"100-200"`, `"100-"` or `"-200"`.
 fn read_range(value: &Value<'_>) -> Option<RangeInclusive<u32>> {
     if value.is_integer() {
         return value.integer(0..=u32::MAX).map(|n| n..=n);
@@ -281,8 +282,8 @@ fn read_range(value: &Value<'_>) -> Option<RangeInclusive<u32>> {
     range.map(|(low, high)| low..=high)
 }
 
-/// The changes in the order in which they apply: `set`, `clear-communities`, `remove-communities`,
-/// `add-communities`, `prepend`.
+/// Reads the changes of a rule. They apply in this order: `set`, `clear-communities`,
+/// `remove-communities`, `add-communities`, `prepend`.
 fn read_changes(table: &Table<'_>) -> Vec<Change> {
     let mut changes = Vec::new();
     if let Some(set) = table.get("set").and_then(|v| v.table()) {

@@ -1,8 +1,8 @@
-//! Walking a TOML document: every value knows its place and its key's path, every fault is noted
-//! and the walk goes on, every key that nobody asked for is a fault.
+//! Reading a TOML document: every value knows its position and its key's path, every fault is
+//! collected and reading continues, and every key that was not asked for is a fault.
 //!
-//! Reading functions return `None` after they noted a fault; whoever asked uses a default or gives
-//! up, and the document as a whole is refused at the end.
+//! Reading functions return `None` after they have noted a fault; the caller uses a default or
+//! gives up, and the document as a whole is rejected at the end.
 
 use std::cell::RefCell;
 use std::fmt::Display;
@@ -15,7 +15,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::{Error, Errors};
 
-/// Where faults gather. Keyed by offset, so that they come out in the order of the file.
+/// Collects faults, each with its offset, so that they can be reported in the order of the file.
 #[derive(Default)]
 pub(super) struct Faults(RefCell<Vec<Fault>>);
 
@@ -58,13 +58,13 @@ impl<'a> Parsed<'a> {
         Parsed { file: file.display().to_string(), text, root, faults }
     }
 
-    /// The top of the document; `None` if it is not TOML.
+    /// The root table; `None` if the file is not valid TOML.
     pub(super) fn root(&self) -> Option<Table<'_>> {
         let root = self.root.as_ref()?;
         Some(Table::new(&self.faults, String::new(), root.span(), root.get_ref()))
     }
 
-    /// The result, if nothing was wrong.
+    /// Returns `result` if there were no faults.
     pub(super) fn finish<T>(self, result: Option<T>) -> Result<T, Errors> {
         let mut faults = self.faults.0.into_inner();
         faults.sort_by_key(|f| f.offset);
@@ -87,7 +87,7 @@ impl<'a> Parsed<'a> {
     }
 }
 
-/// A table, and which of its keys were asked for.
+/// A table, and the keys of it that were asked for.
 pub(super) struct Table<'a> {
     faults: &'a Faults,
     path: String,
@@ -105,7 +105,7 @@ impl<'a> Table<'a> {
         if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
     }
 
-    /// The value of `key`, which is from then on a known key.
+    /// The value of `key`, which counts as a known key from then on.
     pub(super) fn get(&self, key: &'static str) -> Option<Value<'a>> {
         self.asked.borrow_mut().push(key);
         let (name, value) = self.table.get_key_value(key)?;
@@ -113,7 +113,7 @@ impl<'a> Table<'a> {
         Some(Value { faults: self.faults, path, key_at: name.span().start, value })
     }
 
-    /// As [`Table::get`]; absence is a fault.
+    /// Like [`Table::get`], but absence is a fault.
     pub(super) fn require(&self, key: &'static str, remedy: impl Display) -> Option<Value<'a>> {
         let value = self.get(key);
         if value.is_none() {
@@ -129,23 +129,23 @@ impl<'a> Table<'a> {
             .unwrap_or_default()
     }
 
-    /// A fault of `key`: at its value, or at the table if it is absent.
+    /// Notes a fault of `key`: at its value, or at the table if it is absent.
     pub(super) fn fault_at(&self, key: &str, what: impl Display, remedy: impl Display) {
         let offset = self.table.get(key).map_or(self.span.start, |value| value.span().start);
         self.faults.note(offset, &self.path_of(key), what, remedy);
     }
 
-    /// A fault of the table.
+    /// Notes a fault of the table.
     pub(super) fn fault(&self, what: impl Display, remedy: impl Display) {
         self.faults.note(self.span.start, &self.path, what, remedy);
     }
 
-    /// Keys present, known or not.
+    /// Whether there are no keys, known or unknown.
     pub(super) fn is_empty(&self) -> bool {
         self.table.is_empty()
     }
 
-    /// Ends the reading: keys that nobody asked for are faults.
+    /// Ends reading the table: keys that were not asked for are faults.
     pub(super) fn finish(self) {
         let asked = self.asked.borrow();
         for name in self.table.keys() {
@@ -167,7 +167,7 @@ impl<'a> Table<'a> {
     }
 }
 
-/// A value and its place.
+/// A value and its position.
 #[derive(Clone)]
 pub(super) struct Value<'a> {
     faults: &'a Faults,
@@ -182,12 +182,12 @@ impl<'a> Value<'a> {
         self.faults.note(self.value.span().start, &self.path, what, remedy);
     }
 
-    /// Notes a fault of the key itself: it should not be there.
+    /// Notes a fault of the key itself, which should not be present.
     pub(super) fn fault_key(&self, what: impl Display, remedy: impl Display) {
         self.faults.note(self.key_at, &self.path, what, remedy);
     }
 
-    /// Notes that the value is of another kind than wanted.
+    /// Notes that the value has the wrong type.
     fn kind_fault<T>(&self, wanted: &str) -> Option<T> {
         let kind = match self.value.get_ref() {
             DeValue::String(_) => "a string",
@@ -216,17 +216,17 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// Whether the value is an integer, for keys that take more than one kind.
+    /// Whether the value is an integer, for keys that accept more than one type.
     pub(super) fn is_integer(&self) -> bool {
         self.value.get_ref().is_integer()
     }
 
-    /// Whether the value is a boolean, for keys that take more than one kind.
+    /// Whether the value is a boolean, for keys that accept more than one type.
     pub(super) fn is_boolean(&self) -> bool {
         matches!(self.value.get_ref(), DeValue::Boolean(_))
     }
 
-    /// Whether the value is this string, for keys that take more than one kind.
+    /// Whether the value is this string, for keys that accept more than one type.
     pub(super) fn is_text(&self, text: &str) -> bool {
         matches!(self.value.get_ref(), DeValue::String(s) if s == text)
     }
@@ -253,7 +253,7 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// A string that parses; the parser's own words are the fault.
+    /// A string parsed as `T`; the parser's error is the text of the fault.
     pub(super) fn parse<T>(&self) -> Option<T>
     where
         T: FromStr,
@@ -268,7 +268,7 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// A string that parses, described by `what` (`an address such as 192.0.2.1`).
+    /// A string parsed as `T`, which `what` describes (`an address such as 192.0.2.1`).
     pub(super) fn parse_as<T: FromStr>(&self, what: &str) -> Option<T> {
         let text = self.text()?;
         let value = text.parse().ok();
@@ -307,7 +307,7 @@ impl<'a> Value<'a> {
         array.iter().enumerate().map(element).collect()
     }
 
-    /// Every element that `read` could read.
+    /// The elements for which `read` returns a value.
     pub(super) fn read_list<T>(&self, read: impl Fn(&Value<'a>) -> Option<T>) -> Vec<T> {
         self.list().iter().filter_map(read).collect()
     }
@@ -322,7 +322,7 @@ impl<'a> Value<'a> {
     }
 }
 
-/// The candidate that `word` is most likely a misspelling of.
+/// The candidate of which `word` is most likely a misspelling.
 pub(crate) fn closest<'c>(word: &str, candidates: &[&'c str]) -> Option<&'c str> {
     let (near, distance) = candidates
         .iter()
@@ -331,9 +331,10 @@ pub(crate) fn closest<'c>(word: &str, candidates: &[&'c str]) -> Option<&'c str>
     (distance <= near.chars().count().div_ceil(4).max(1)).then_some(near)
 }
 
-/// Insertions, removals, replacements and swaps of neighbours that turn `a` into `b`.
+/// The number of insertions, deletions, substitutions and swaps of adjacent characters that turn
+/// `a` into `b` (`usize::MAX` if one of them is too long).
 fn edit_distance(a: &str, b: &str) -> usize {
-    // Words longer than this are not misspellings of a key.
+    // Longer words are not misspellings of a key.
     const MAX_LEN: usize = 64;
     let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
     if a.len() > MAX_LEN || b.len() > MAX_LEN {

@@ -1,4 +1,4 @@
-//! What `margay check` prints: what would run.
+//! The output of `margay check`: what would run.
 
 use std::fmt;
 
@@ -11,7 +11,8 @@ use super::{
     RedistributeFrom,
 };
 
-/// A summary for people, one line for each thing that runs. Passwords are named, never shown.
+/// A summary, one line for each thing that would run. It says where passwords are used, and never
+/// contains one.
 impl fmt::Display for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let identity = &self.bgp.identity;
@@ -102,7 +103,7 @@ impl Config {
     }
 }
 
-/// What is agreed with a peer.
+/// The parameters of a session, as a continuation of its line.
 struct Terms<'a>(&'a PeerConfig, &'a PeerRoutes);
 
 impl fmt::Display for Terms<'_> {
@@ -132,7 +133,7 @@ impl fmt::Display for Terms<'_> {
     }
 }
 
-/// BFD behind the terms of a session; nothing where there is none.
+/// The BFD parameters of a session, as a continuation of its line; empty without BFD.
 struct BfdTerms<'a>(Option<&'a BfdSettings>);
 
 impl fmt::Display for BfdTerms<'_> {
@@ -153,7 +154,7 @@ impl fmt::Display for BfdTerms<'_> {
     }
 }
 
-/// Behind the name of what is limited; nothing where nothing is.
+/// The limits of a session, as a continuation of its line; empty without limits.
 struct Limits<'a>(&'a PeerLimits);
 
 impl fmt::Display for Limits<'_> {
@@ -169,7 +170,7 @@ impl fmt::Display for Limits<'_> {
     }
 }
 
-/// One line for the process, and one for the sessions where they are limited.
+/// One line for the process, and further ones if sessions have limits or BFD.
 impl fmt::Display for CalicoLimits {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write_memory_max(f, self.memory_max, "calico.memory-max")?;

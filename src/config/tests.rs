@@ -12,7 +12,7 @@ mod faults;
 
 const FULL: &str = include_str!("../../examples/full.toml");
 
-/// The least that runs; tests put their own lines behind it.
+/// The smallest valid configuration; tests append their own lines.
 const LEAST: &str = "[bgp]\nasn = 64512\nrouter-id = \"10.0.0.1\"\n";
 fn parse(text: &str) -> Result<Config, Errors> {
     Config::parse(Path::new("m.toml"), text)
@@ -23,7 +23,7 @@ fn accepted(text: &str) -> Config {
 }
 
 #[test]
-fn the_least_configuration_has_every_default() {
+fn the_smallest_configuration_has_every_default() {
     let config = accepted(LEAST);
     assert_eq!(config.bgp.identity.asn, Asn(64512));
     assert_eq!(config.bgp.cluster_id.0, config.bgp.identity.router_id.0);
@@ -187,7 +187,7 @@ fn rules_become_conditions_and_changes_in_order() {
     );
     assert_eq!(near.decision, Decision::Next);
 
-    // (a and b) or c, with the connectives that there are.
+    // (a and b) or c, with the available connectives.
     let not = |m: Match| Match::Not(Box::new(m));
     let both = not(Match::Any(vec![
         not(Match::NextHop(PrefixSet::covering(["192.0.2.0/24".parse().unwrap()]))),
@@ -252,7 +252,7 @@ fn redistribution_selects_by_every_criterion() {
 }
 
 #[test]
-fn a_reload_touches_what_differs_and_nothing_else() {
+fn a_reload_changes_only_what_differs() {
     let old = accepted(FULL);
     assert!(old.changes_to(&accepted(FULL)).is_empty());
     assert_eq!(old.changes_to(&old).to_string(), "nothing changed");
@@ -271,7 +271,7 @@ fn a_reload_touches_what_differs_and_nothing_else() {
     assert_eq!(names(&c.peers_restarted), ["tor-1"], "a new key restarts");
 
     let c = changed("set.med = 10", "set.med = 11");
-    assert_eq!(names(&c.peers_reconfigured), ["tor-1"], "the policy that it exports through");
+    assert_eq!(names(&c.peers_reconfigured), ["tor-1"], "its export policy");
     assert!(c.peers_restarted.is_empty() && c.table.is_none());
 
     let c = changed("name = \"tor-1\"", "name = \"tor-2\"");
@@ -314,9 +314,9 @@ fn a_reload_touches_what_differs_and_nothing_else() {
     assert_eq!(c.log_level, None);
 }
 
-/// What a reload took back is what the next one compares with.
+/// After a reload, the next one compares with the values that really run.
 #[test]
-fn keys_that_wait_for_a_restart_wait_until_they_are_as_they_run() {
+fn keys_that_need_a_restart_are_reported_until_they_match_the_running_values() {
     let running = accepted(FULL);
     let edited = FULL
         .replace("[fib]\nenabled = true", "[fib]\nenabled = false")
@@ -346,7 +346,7 @@ fn keys_that_wait_for_a_restart_wait_until_they_are_as_they_run() {
 }
 
 #[test]
-fn the_summary_says_what_would_run() {
+fn the_summary_lists_what_would_run() {
     let summary = accepted(FULL).to_string();
     for line in [
         "AS 64512, router id 10.0.0.1, cluster id 10.0.0.100",
@@ -374,7 +374,7 @@ fn the_summary_says_what_would_run() {
     );
 }
 
-/// The configurations of the README and of the examples are sound.
+/// The configurations in the README are valid.
 #[test]
 fn documented_configurations_are_accepted() {
     let readme = include_str!("../../README.md");
@@ -396,8 +396,8 @@ proptest::proptest! {
         let _ = parse(&text);
     }
 
-    /// Lines of the full example cut, repeated and reordered: never a panic, and every refusal
-    /// names a place.
+    /// Lines of the full example cut, repeated and reordered: never a panic, and every error has a
+    /// position.
     #[test]
     fn no_shuffled_example_panics(picks in proptest::collection::vec((0usize..160, 0usize..60), 0..60)) {
         let lines: Vec<&str> = FULL.lines().collect();
@@ -424,7 +424,7 @@ fn calico(text: &str) -> Result<(CalicoSettings, HostSettings), Vec<String>> {
 }
 
 #[test]
-fn calico_says_where_its_objects_are() {
+fn calico_settings_are_read_key_by_key() {
     let (settings, host) = calico(
         "[calico]\nnode = \"n1\"\ndatastore = \"etcd\"\nca-file = \"ca.pem\"\n\
          endpoints = [\"https://10.0.0.1:2379\", \"https://[fd00::2]:2379/\"]\n\
@@ -486,7 +486,7 @@ fn calico_says_where_its_objects_are() {
     assert_eq!(settings.datastore, Some(CalicoDatastore::Files));
 }
 
-/// The example holds every key, and what it says is right.
+/// The example contains every key, and is valid.
 #[test]
 fn the_example_of_calico_is_complete() {
     const EXAMPLE: &str = include_str!("../../examples/calico.toml");
@@ -580,7 +580,7 @@ fn faults_of_calico() {
 }
 
 #[test]
-fn bfd_is_asked_for_by_one_word_or_in_full() {
+fn bfd_is_configured_by_true_or_by_a_table() {
     let peer = |more: &str| {
         let text = format!(
             "{LEAST}bfd = {{ min-tx = 50, multiplier = 5 }}\n[[bgp.peers]]\naddress = \"192.0.2.1\"\nimport = \"all\"\nexport = \"all\"\n{more}"

@@ -1,8 +1,8 @@
-//! Every fault, word for word and at its place.
+//! Every fault, with its exact text and position.
 
 use super::*;
 
-/// The first line behind [`LEAST`].
+/// The position of the first line after [`LEAST`].
 const NEXT: &str = "m.toml:4:";
 
 fn faults(text: &str) -> Vec<String> {
@@ -12,21 +12,21 @@ fn faults(text: &str) -> Vec<String> {
     }
 }
 
-/// Lines behind [`LEAST`], and the one fault that they must give, from the column on.
+/// Appends lines to [`LEAST`], and checks that they cause exactly this fault.
 fn refused(lines: &str, fault: &str) {
     let text = format!("{LEAST}{lines}");
     let wanted = format!("m.toml:{fault}");
     assert_eq!(faults(&text), [wanted], "\n{text}");
 }
 
-/// Lines of an external peer that is sound without them.
+/// Adds lines to an external peer that is valid without them.
 fn refused_peer(lines: &str, fault: &str) {
     let peer = "[[bgp.peers]]\nremote-asn = 65001\nimport = \"all\"\nexport = \"none\"\n";
     let address = if lines.starts_with("address") { "" } else { "address = \"192.0.2.1\"\n" };
     refused(&format!("{peer}{lines}\n{address}"), fault);
 }
 
-/// Lines of a rule's table that is sound without them.
+/// Adds lines to a policy rule that is valid without them.
 fn refused_rule(lines: &str, fault: &str) {
     refused(
         &format!("[[policy]]\nname = \"p\"\n[[policy.rules]]\nthen = \"accept\"\n{lines}\n"),
@@ -35,7 +35,7 @@ fn refused_rule(lines: &str, fault: &str) {
 }
 
 #[test]
-fn every_fault_is_reported_at_its_place() {
+fn every_fault_is_reported_at_its_position() {
     let text = "[bgp]\nasn = 0\nrouter-id = \"x\"\n\n[[bgp.peers]]\nadress = \"192.0.2.1\"\nremote-asn = 1\n\n[fib]\nprotocol = 4\n";
     assert_eq!(
         faults(text),
@@ -50,7 +50,7 @@ fn every_fault_is_reported_at_its_place() {
 }
 
 #[test]
-fn what_is_not_toml_is_one_line_and_never_quotes_the_file() {
+fn a_toml_error_is_one_line_and_never_quotes_the_file() {
     let text = format!("{LEAST}[[bgp.peers]]\npassword = \"hush-hush\n");
     let faults = faults(&text);
     assert!(!faults.is_empty());
@@ -71,8 +71,8 @@ fn a_file_that_cannot_be_read_is_named() {
 }
 
 #[test]
-fn a_router_id_of_the_environment_is_named_when_it_is_none() {
-    // Cargo sets the first for tests; nobody the second.
+fn an_invalid_router_id_in_the_environment_is_named() {
+    // Cargo sets the first variable for tests; the second is not set.
     for (name, what) in [
         (
             "CARGO_PKG_NAME",
@@ -140,7 +140,7 @@ fn faults_of_timers() {
         "connect-retry-time = 0\n",
         "4:22: bgp.connect-retry-time: 0 is out of range; use 1-65535",
     );
-    // What a peer inherits must fit what it sets.
+    // Inherited values must fit those that a peer sets.
     refused(
         "keepalive-time = 30\n[[bgp.peers]]\naddress = \"192.0.2.1\"\nremote-asn = 64512\nhold-time = 20\n",
         "8:13: bgp.peers[1].hold-time: a keepalive every 30 s does not fit a hold time of 20 s; use a third of the hold time, or leave keepalive-time out",
@@ -148,7 +148,7 @@ fn faults_of_timers() {
 }
 
 #[test]
-fn an_external_peer_says_what_it_exchanges() {
+fn an_external_peer_needs_explicit_policies() {
     let peer = "[[bgp.peers]]\naddress = \"192.0.2.1\"\nremote-asn = 65001\n";
     for (given, fault) in [
         (
@@ -210,7 +210,7 @@ fn faults_of_addresses() {
 }
 
 #[test]
-fn peers_are_told_apart() {
+fn peers_need_distinct_names_and_addresses() {
     let peer = |name: &str, address: &str| {
         format!("[[bgp.peers]]\nname = \"{name}\"\naddress = \"{address}\"\nremote-asn = 64512\n")
     };
@@ -222,7 +222,7 @@ fn peers_are_told_apart() {
         &format!("{}{}", peer("a", "192.0.2.1"), peer("a", "192.0.2.2")),
         "9:8: bgp.peers[2].name: \"a\" is the name of bgp.peers[1] too; give each peer its own name",
     );
-    // The second turns the direction of writing: what follows it is read backwards.
+    // The second contains a direction mark, which would reverse the text after it.
     for name in ["a b", "a\u{202e}b"] {
         refused(
             &peer(name, "192.0.2.1"),
