@@ -161,9 +161,9 @@ pub fn differing_peers<'a>(
     (named(old), named(new))
 }
 
-/// Compares the two lists like a simple diff: equal heads are skipped, else the shorter way to a
-/// common element within a few entries is taken. The result may include equal peers, but never
-/// lacks a peer that differs.
+/// Compares the two lists like a simple diff: equal heads are skipped; otherwise entries of one
+/// list are skipped up to the head of the other, if it is found nearby. The results may include
+/// equal peers, but never lack a peer that differs.
 fn not_the_same<'a>(
     old: &'a [PeerEntry],
     new: &'a [PeerEntry],
