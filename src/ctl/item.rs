@@ -1,5 +1,5 @@
-//! What answers are made of. Keys may be added, never renamed; absent values are `null`. Addresses,
-//! prefixes and communities are text, AS numbers integers, durations whole seconds.
+//! The items of answers. Keys may be added, never renamed; absent values are `null`. Addresses,
+//! prefixes and communities are strings, AS numbers integers, durations whole seconds.
 
 use std::net::IpAddr;
 
@@ -7,7 +7,7 @@ use bgp_proto::policy::Source;
 use bgp_proto::types::{Family, PeerType, Prefix};
 use serde::{Deserialize, Serialize};
 
-/// A number for each family.
+/// A value for each family.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PerFamily<T> {
     /// IPv4.
@@ -16,12 +16,12 @@ pub struct PerFamily<T> {
     pub ipv6: T,
 }
 
-/// The daemon as a whole.
+/// The status of the daemon.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
     /// The version of the program.
     pub version: String,
-    /// The commit that it was built from; `unknown` if nobody said.
+    /// The commit from which it was built; `unknown` if the build did not know it.
     pub commit: Option<String>,
     /// Our AS.
     pub asn: u32,
@@ -29,25 +29,25 @@ pub struct Status {
     pub router_id: String,
     /// Our route reflection cluster.
     pub cluster_id: String,
-    /// When the process began, RFC 3339.
+    /// When the process started, RFC 3339.
     pub started: String,
     /// Seconds since then.
     pub uptime_seconds: u64,
-    /// The configuration file.
+    /// The source of the configuration: a file, or calico-node's environment.
     pub config: Option<String>,
     /// When it was last read, RFC 3339.
     pub config_read: Option<String>,
-    /// What is missing for being ready; `null` once it is.
+    /// Why the daemon is not ready; `null` if it is.
     pub not_ready: Option<String>,
-    /// What is wrong with the process's surroundings while it serves all the same: addresses that it
-    /// does not listen on yet, descriptors, files. Each with its remedy.
+    /// Problems with the environment of the process while it serves all the same: addresses on
+    /// which it is not listening yet, descriptors, files. Each with its remedy.
     #[serde(default)]
     pub problems: Vec<String>,
-    /// What is logged.
+    /// The log level or directives.
     pub log_level: Option<String>,
-    /// Peers, by configuration or in a range.
+    /// Peers, configured and dynamic.
     pub peers: u32,
-    /// Of these, established.
+    /// Peers whose session is established.
     pub peers_established: u32,
     /// Destinations in the table.
     pub destinations: PerFamily<u32>,
@@ -59,11 +59,11 @@ pub struct Status {
     pub next_hops: u32,
     /// Update groups.
     pub groups: u32,
-    /// The kernel's routes of ours.
+    /// Our routes in the kernel.
     pub fib: FibCounts,
-    /// Metrics and health; `null` if they are not wanted.
+    /// Metrics and health; `null` if they are not configured.
     pub http: Option<HttpStatus>,
-    /// On a Calico node: what is known about its objects.
+    /// On a Calico node: the status of its objects.
     pub calico: Option<Calico>,
 }
 
@@ -72,61 +72,62 @@ pub struct Status {
 pub struct HttpStatus {
     /// The configured address.
     pub listen: String,
-    /// Why they are not; `null` while they are.
+    /// Why they are not served; `null` while they are.
     pub error: Option<String>,
 }
 
-/// What probes ask.
+/// The results of both probes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Health {
-    /// Parts that are stuck, and since when, a line each; none while the daemon is alive.
+    /// Parts that are stuck, and since when, one line each; empty while the daemon is alive.
     pub not_alive: Vec<String>,
-    /// What is missing for being ready; `null` once nothing is.
+    /// Why the daemon is not ready; `null` if it is.
     pub not_ready: Option<String>,
 }
 
-/// What is known about a Calico node's objects.
+/// The status of a Calico node's objects.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Calico {
-    /// The node.
+    /// The name of the node.
     pub node: String,
-    /// Where objects come from.
+    /// The sources of the objects.
     pub sources: Vec<CalicoSource>,
     /// Objects, or parts of them, that cannot be used; sorted, the first thousand.
     pub problems: Vec<CalicoProblem>,
-    /// How many there are in all.
+    /// The number of all problems.
     pub problems_count: u32,
-    /// The release of Calico that the plan is for, and where it is known from.
+    /// The release of Calico that the plan is for, and how it is known.
     #[serde(default)]
     pub release: String,
-    /// What can be used, and does nothing or something else than one might think; sorted, the first
+    /// Settings that are valid but have no effect, or an unexpected one; sorted, the first
     /// thousand.
     #[serde(default)]
     pub notes: Vec<CalicoProblem>,
-    /// How many there are in all.
+    /// The number of all notes.
     #[serde(default)]
     pub notes_count: u32,
-    /// Sessions that go on only until others carry their routes.
+    /// Sessions that stay up only until others carry their routes.
     pub parting: Vec<String>,
 }
 
-/// Where objects come from.
+/// One source of objects.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CalicoSource {
-    /// In a few words.
+    /// A short description without secrets.
     pub name: String,
     /// `connecting`, `current` or `away`.
     pub state: String,
     /// Whether its objects were listed once.
     pub listed: bool,
-    /// The source's revision up to which everything is in the plan; `null`: it counts none.
+    /// The source's revision that the plan includes; `null` if the source has no revisions.
     pub revision: Option<i64>,
-    /// Seconds since it last said anything, be it that nothing is new; `null`: it is not asked.
+    /// Seconds since anything was last received from it, even without a change; `null` if it is not
+    /// probed.
     #[serde(default)]
     pub heard_seconds: Option<u64>,
-    /// Seconds since it cannot be read.
+    /// For how many seconds it has been unavailable.
     pub away_seconds: Option<u64>,
-    /// Why it cannot be read; `null` while it can.
+    /// Why it is unavailable; `null` while it is available.
     pub error: Option<String>,
 }
 
@@ -139,25 +140,25 @@ pub struct CalicoProblem {
     pub text: String,
 }
 
-/// How far the kernel is.
+/// Counts of our routes in the kernel.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FibCounts {
-    /// Whether routes are written at all.
+    /// Whether routes are installed at all.
     pub enabled: bool,
-    /// In the kernel as wanted.
+    /// Routes that are installed as intended.
     pub installed: u64,
-    /// Not written yet.
+    /// Routes that are not written yet.
     pub pending: u64,
-    /// Refused by the kernel.
+    /// Routes that the kernel rejected.
     pub failed: u64,
-    /// Not installed because of another process's route.
+    /// Routes that are not installed because of another process's route.
     pub foreign: u64,
-    /// Next-hop objects of ours that the kernel has: groups that routes go over, and their members.
+    /// Our next-hop objects in the kernel: groups that routes use, and their members.
     #[serde(default)]
     pub next_hop_objects: u64,
 }
 
-/// A peer.
+/// A peer and its session.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Peer {
     /// Its name.
@@ -172,7 +173,7 @@ pub struct Peer {
     pub local_asn: u32,
     /// `internal` or `external`.
     pub peer_type: PeerType,
-    /// Whether it came out of a range.
+    /// Whether it was accepted from a range.
     pub dynamic: bool,
     /// The FSM's state: `Idle`, `Connect`, `Active`, `OpenSent`, `OpenConfirm` or `Established`.
     pub state: String,
@@ -180,30 +181,30 @@ pub struct Peer {
     pub since: String,
     /// Seconds since then.
     pub state_seconds: u64,
-    /// That an operator has shut it down, if so.
+    /// The shutdown by an operator, if the peer is shut down.
     #[serde(default)]
     pub shutdown: Option<Shutdown>,
-    /// Families agreed on; while there is no session, families that we offer.
+    /// Negotiated families; while there is no session, the configured ones.
     pub families: Vec<Family>,
     /// The peer's BGP Identifier.
     pub router_id: Option<String>,
     /// Our address on the connection.
     pub local_address: Option<IpAddr>,
-    /// Paths held, all families.
+    /// Paths in the Adj-RIB-In, all families.
     pub prefixes_received: u32,
-    /// Of these, accepted by import.
+    /// Those of them that import accepted.
     pub prefixes_accepted: u32,
-    /// Prefixes (paths, with ADD-PATH) advertised to the peer, all families.
+    /// Prefixes (with ADD-PATH: paths) advertised to the peer, all families.
     pub prefixes_advertised: u32,
     /// The same by family.
     pub prefixes: PerFamily<PrefixCounts>,
-    /// While its session is down and its routes are kept all the same (RFC 4724): for how many seconds
-    /// more, at most.
+    /// While its session is down and its routes are retained (RFC 4724): the most seconds for which
+    /// they will still be retained.
     #[serde(default)]
     pub stale_seconds: Option<u64>,
-    /// Most prefixes per family.
+    /// Prefix limit per family.
     pub prefixes_max: Option<u32>,
-    /// On a Calico node: the object that the session follows from.
+    /// On a Calico node: the object from which the session follows.
     #[serde(default)]
     pub object: Option<String>,
     /// On a Calico node: BGPFilters that are applied, in order.
@@ -213,15 +214,15 @@ pub struct Peer {
     pub import: String,
     /// Name of the export policy.
     pub export: String,
-    /// Agreed hold time in seconds; while there is no session, the one that we offer.
+    /// Negotiated hold time in seconds; while there is no session, the configured one.
     pub hold_time: u64,
-    /// Agreed keepalive interval in seconds, before jitter; while there is no session, the configured
-    /// one, or `null`: a third of the hold time.
+    /// Keepalive interval in seconds, before jitter; while there is no session, the configured one,
+    /// or `null` for a third of the hold time.
     pub keepalive_time: Option<u64>,
-    /// What is waited for.
+    /// Running timers.
     #[serde(default)]
     pub timers: Timers,
-    /// What the peer offered.
+    /// Capabilities in the peer's OPEN.
     pub capabilities: Vec<String>,
     /// The update group of the first family that has one.
     pub group: Option<u32>,
@@ -229,9 +230,10 @@ pub struct Peer {
     pub groups: PerFamily<Option<u32>>,
     /// Message counters.
     pub messages: Messages,
-    /// The last failure.
+    /// Why the last session or connection attempt failed.
     pub last_error: Option<LastError>,
-    /// State of the BFD session: `AdminDown`, `Down`, `Init` or `Up`; `null`: there is to be none.
+    /// State of the BFD session: `AdminDown`, `Down`, `Init` or `Up`; `null` if BFD is not
+    /// configured.
     #[serde(default)]
     pub bfd: Option<String>,
     /// Whether the BGP session waits for BFD.
@@ -239,31 +241,31 @@ pub struct Peer {
     pub bfd_strict: bool,
 }
 
-/// Whole seconds until a timer of a session expires; `null`: it does not run.
+/// Whole seconds until a timer of a session expires; `null` if it is not running.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Timers {
-    /// HoldTimer: the peer's silence ends the connection then.
+    /// HoldTimer: when it expires, the session ends.
     pub hold: Option<u64>,
-    /// KeepaliveTimer.
+    /// KeepaliveTimer: when it expires, we send a KEEPALIVE.
     pub keepalive: Option<u64>,
-    /// ConnectRetryTimer: the next attempt to connect.
+    /// ConnectRetryTimer: when it expires, we try to connect.
     pub connect_retry: Option<u64>,
-    /// IdleHoldTimer: the end of the pause after repeated faults.
+    /// IdleHoldTimer: when it expires, the pause after repeated failures ends.
     pub idle_hold: Option<u64>,
 }
 
 /// A BFD session. Intervals are microseconds.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BfdSession {
-    /// Names of the peers that it is for; none: it is on its way out.
+    /// Names of the peers that use it; empty while it is being removed.
     pub peers: Vec<String>,
     /// The peer's address.
     pub address: String,
-    /// Our address; `null`: the system chooses.
+    /// Our address; `null`: the kernel chooses.
     pub local_address: Option<String>,
     /// The interface's index, for link-local addresses.
     pub interface: Option<u32>,
-    /// Whether routers may be between.
+    /// Whether it is a multihop session (RFC 5883).
     pub multihop: bool,
     /// Our state: `AdminDown`, `Down`, `Init` or `Up`.
     pub state: String,
@@ -271,13 +273,13 @@ pub struct BfdSession {
     pub state_seconds: u64,
     /// Our diagnostic (RFC 5880 §4.1).
     pub diagnostic: String,
-    /// The peer's state, as it says.
+    /// The state that the peer reports.
     pub remote_state: String,
-    /// The peer's diagnostic, as it says.
+    /// The diagnostic that the peer reports.
     pub remote_diagnostic: String,
     /// Our discriminator.
     pub local_discriminator: u32,
-    /// The peer's; `null`: no packets are received.
+    /// The peer's discriminator; `null` while no packets are received.
     pub remote_discriminator: Option<u32>,
     /// Desired Min TX Interval that we send.
     pub desired_min_tx_us: u64,
@@ -293,11 +295,11 @@ pub struct BfdSession {
     pub remote_multiplier: u8,
     /// Interval at which we send, before jitter.
     pub tx_interval_us: u64,
-    /// Time without packets after which the session goes down; 0: no packets are received.
+    /// Time without packets after which the session goes down; 0 while no packets are received.
     pub detection_time_us: u64,
-    /// Mean deviation of the time between packets received.
+    /// Mean deviation of the time between received packets.
     pub jitter_us: u64,
-    /// Longest time between packets received since the session is up.
+    /// Longest time between received packets since the session came up.
     pub gap_max_us: u64,
     /// Packets sent.
     pub packets_sent: u64,
@@ -313,16 +315,16 @@ pub struct BfdSession {
     pub last_down: Option<String>,
     /// Seconds since then.
     pub last_down_seconds: Option<u64>,
-    /// What keeps it from working here.
+    /// The local problem that keeps it from working, if there is one.
     pub error: Option<String>,
 }
 
 /// Prefixes of one family.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PrefixCounts {
-    /// Paths held.
+    /// Paths in the Adj-RIB-In.
     pub received: u32,
-    /// Of these, accepted by import.
+    /// Those of them that import accepted.
     pub accepted: u32,
     /// Routes in the Adj-RIB-Out.
     pub advertised: u32,
@@ -330,7 +332,7 @@ pub struct PrefixCounts {
 
 /// Message counters of a peer since it was configured: [`bgp_proto::session::Stats`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[allow(missing_docs)] // The same words there.
+#[allow(missing_docs)] // The fields are documented there.
 pub struct Messages {
     pub updates_received: u64,
     pub keepalives_received: u64,
@@ -346,7 +348,7 @@ pub struct Messages {
     pub connect_failures: u64,
 }
 
-/// Why a session ended or did not begin.
+/// Why a session ended, or could not be established.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LastError {
     /// When, RFC 3339.
@@ -357,7 +359,7 @@ pub struct LastError {
     pub code: Option<u8>,
     /// Its subcode.
     pub subcode: Option<u8>,
-    /// For people.
+    /// The reason, for operators.
     pub text: String,
 }
 
@@ -370,26 +372,26 @@ pub struct Route {
     pub paths: Vec<Path>,
 }
 
-/// One path.
+/// A path to a destination.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Path {
-    /// The best one.
+    /// Whether it is the best path.
     pub best: bool,
-    /// Used by the kernel beside the best.
+    /// Whether it is part of the multipath route in the kernel.
     pub multipath: bool,
-    /// Kept over a restart of the peer.
+    /// Whether it is retained during a restart of the peer.
     pub stale: bool,
     /// `bgp`, `static`, `kernel` or `direct`.
     pub source: Source,
     /// The name of the peer that sent it.
     pub peer: Option<String>,
-    /// Received path identifier (RFC 7911); 0 without.
+    /// Received path identifier (RFC 7911); 0 if there is none.
     pub path_id: u32,
     /// Next hop.
     pub next_hop: Option<IpAddr>,
-    /// The ways that the next hop resolves to.
+    /// The hops to which the next hop resolves.
     pub gateway: Vec<Gateway>,
-    /// The kernel route that decides how the next hop is reached; `explain` only.
+    /// The kernel route over which the next hop is resolved; `explain` only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resolved_by: Option<String>,
     /// State of the BFD session with the peer, if there is to be one; `explain` only.
@@ -417,11 +419,11 @@ pub struct Path {
     pub age_seconds: u64,
     /// Why it cannot be used.
     pub unusable: Option<String>,
-    /// Metric to the next hop.
+    /// IGP metric to the next hop.
     pub igp_metric: Option<u32>,
-    /// The import rule that decided.
+    /// The rule of the import policy that decided.
     pub import_rule: Option<String>,
-    /// The step that put it behind the path before it.
+    /// The step of the decision process that ranked it below the previous path.
     pub reason: String,
 }
 
@@ -429,31 +431,31 @@ pub struct Path {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum AsPathPart {
-    /// Of a sequence.
+    /// An AS number of a sequence.
     Asn(u32),
-    /// A set, in the order of the message.
+    /// An AS_SET, in the order of the message.
     Set(Vec<u32>),
 }
 
-/// One way out.
+/// A hop of a route.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Gateway {
     /// The gateway; `null` for a directly connected destination.
     pub via: Option<IpAddr>,
-    /// The interface's name, or `#` and its index when it is not known.
+    /// The interface's name, or `#` and its index if the name is not known.
     pub interface: String,
     /// The gateway need not be in a network of the interface.
     pub onlink: bool,
 }
 
-/// A route of ours in the kernel.
+/// One of our routes in the kernel.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FibRoute {
     /// Destination.
     pub prefix: Prefix,
     /// `unicast`, `blackhole` or `unreachable`.
     pub kind: String,
-    /// Where to.
+    /// The hops of a unicast route.
     pub gateways: Vec<Gateway>,
     /// The kernel's metric.
     pub metric: u32,
@@ -470,19 +472,20 @@ pub struct FibRoute {
 /// An update group.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Group {
-    /// A number that stays while the group lives.
+    /// An id that does not change while the group exists.
     pub id: u32,
-    /// Family of its messages.
+    /// Address family of its messages.
     pub family: Family,
     /// Names of its members.
     pub members: Vec<String>,
-    /// For a group of one: what sets it apart.
+    /// For a group with one member: why it shares no group with others.
     pub alone_because: Option<String>,
-    /// Octets in its log.
+    /// Octets in its update log.
     pub log_bytes: u64,
-    /// Prefixes advertised.
+    /// Number of prefixes that it advertises.
     pub prefixes: u32,
-    /// Members that fell off the log since the group began.
+    /// How often a member was evicted from the log for reading too slowly, since the group was
+    /// created.
     pub evictions: u64,
 }
 
@@ -491,59 +494,61 @@ pub struct Group {
 pub struct Explanation {
     /// The destination.
     pub prefix: Prefix,
-    /// On a Calico node: what the objects say of it, such as which Service's address it is.
+    /// On a Calico node: what the objects say about it, for example of which Service it is an
+    /// address.
     #[serde(default)]
     pub objects: Vec<String>,
-    /// Every path, in order; `reason` is the step that decided against the one before.
+    /// All paths in order of preference; `reason` is the step that ranked each below the previous
+    /// one.
     pub paths: Vec<Path>,
-    /// What the kernel was asked to hold.
+    /// The route to install in the kernel.
     pub fib: Option<ExplainedFib>,
-    /// Why that is nothing.
+    /// Why there is none.
     pub fib_absent: Option<String>,
-    /// Who it is advertised to.
+    /// The peers to which it is advertised.
     pub advertised: Vec<Advertised>,
-    /// Who was not, and why.
+    /// The peers to which it is not advertised, and why.
     pub withheld: Vec<Withheld>,
 }
 
-/// What the kernel was asked to hold, and whether it does.
+/// A route to install in the kernel, and whether it is installed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExplainedFib {
-    /// `unicast`, `blackhole` or `unreachable`.
+    /// `unicast`, `blackhole` or `unreachable`; or a text if an earlier route is kept for now.
     pub kind: String,
-    /// Where to.
+    /// The hops of a unicast route.
     pub gateways: Vec<Gateway>,
-    /// The kernel's metric; `null` if routes are not written.
+    /// The kernel's metric; `null` if routes are not installed.
     pub metric: Option<u32>,
     /// The routing table.
     pub table: Option<u32>,
-    /// `installed`, `pending`, `failed` or `foreign`; `null` if routes are not written.
+    /// `installed`, `pending`, `failed` or `foreign`; `null` if routes are not installed.
     pub state: Option<String>,
     /// Why it is not installed.
     pub error: Option<String>,
 }
 
-/// A peer that it is advertised to.
+/// A peer to which a destination is advertised.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Advertised {
-    /// Its name.
+    /// The peer's name.
     pub peer: String,
-    /// With which path identifier, on ADD-PATH sessions.
+    /// The advertised path identifier, on ADD-PATH sessions.
     pub path_id: Option<u32>,
-    /// With which next hop.
+    /// The advertised next hop.
     pub next_hop: IpAddr,
 }
 
-/// A peer that it is not advertised to.
+/// A peer to which a destination is not advertised.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Withheld {
-    /// Its name.
+    /// The peer's name.
     pub peer: String,
-    /// The rule that withheld it.
+    /// The rule that prevents it.
     pub rule: String,
 }
 
-/// What a reload changed.
+/// The result of a reload.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reloaded {
     /// One line for each change; empty: nothing changed.
@@ -553,41 +558,41 @@ pub struct Reloaded {
 /// The shutdown of a peer by an operator.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Shutdown {
-    /// Since when, RFC 3339.
+    /// When it began, RFC 3339.
     pub since: String,
-    /// What the neighbour was told (RFC 9003).
+    /// The shutdown communication sent to the neighbour (RFC 9003).
     pub message: Option<String>,
-    /// How long, at most.
+    /// How long it lasts at most.
     pub lasts: super::Lasts,
 }
 
-/// What was done with a session, or would be.
+/// The result of a command for one peer, or what the result would be.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Steered {
     /// The peer's name.
     pub name: String,
-    /// Its address; `null`: it is not there at present.
+    /// Its address; `null` if it does not exist at present.
     pub address: Option<IpAddr>,
-    /// The FSM's state before.
+    /// The FSM's state before the command.
     pub state: Option<String>,
-    /// Whether it was done.
+    /// Whether the command was carried out.
     pub done: bool,
-    /// What it is, for people.
+    /// The effect of the command, for the operator.
     pub effect: Option<String>,
-    /// Why it is not done to this peer.
+    /// Why the command does not apply to this peer.
     pub skipped: Option<String>,
 }
 
-/// What is logged.
+/// The log level.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogLevel {
     /// A level, or directives such as `info,margay::net=debug`.
     pub level: String,
-    /// What was logged before, where that was changed.
+    /// The previous level, if it was changed.
     pub before: Option<String>,
 }
 
-/// The daemon is about to end.
+/// The daemon is about to stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stopping {
     /// Graceful restart or shutdown.

@@ -1,12 +1,13 @@
-//! margay's control socket: one JSON request per line, JSON lines back. [`bird`] is the other
-//! protocol, which Calico's tools speak.
+//! margay's control socket: one JSON request per line, answered by lines of JSON. [`bird`] is the
+//! other protocol, which Calico's tools use.
 //!
-//! Here: what may be asked ([`Request`]) and what is answered ([`item`]), and the server that keeps
-//! clients from harming anybody. Not here: the answers themselves; a [`Backend`] gives them, a page
-//! at a time. Nor who asks, and how people read it: that is the command line's.
+//! Here: requests ([`Request`]), the content of answers ([`item`]), and the server that protects
+//! the daemon from clients. Not here: the answers themselves, which a [`Backend`] provides one page
+//! at a time; and the client with its output for operators, which is part of the command line.
 //!
-//! An answer is any number of `{"item": …}` lines and then `{"done": …}` or `{"error": …}`. Nobody
-//! holds an answer in whole: the server asks for the next page when the client took the last one.
+//! An answer consists of any number of `{"item": …}` lines, followed by `{"done": …}` or
+//! `{"error": …}`. No complete answer is ever held in memory: the server requests the next page
+//! when the client has read the last one.
 
 pub mod bird;
 pub mod item;
@@ -27,12 +28,12 @@ pub use steering::{Direction, Lasts, PeerAction, Rehearsal, RoutesOnReset, Selec
 pub use timestamp::rfc3339;
 pub use view::{Names, PeerFacts, WallClock, explanation, group, peer, route, state_name};
 
-/// Who answers: the daemon.
+/// The source of all answers: the daemon.
 pub trait Backend: Send + Sync + 'static {
-    /// One page of the answer to `request`. The first is asked for without a cursor, each further
-    /// one with the cursor that the page before it gave.
+    /// One page of the answer to `request`. The first page is requested without a cursor, each
+    /// further one with the cursor of the previous page.
     ///
-    /// Must not wait longer than it takes to make one page: the client's connection waits.
+    /// Must not take longer than making one page requires: the client's connection waits meanwhile.
     fn page(
         &self,
         request: &Request,

@@ -1,4 +1,4 @@
-//! Requests and replies as they stand on the socket.
+//! Requests and replies, in their form on the socket.
 
 use bgp_proto::types::Prefix;
 use serde::{Deserialize, Serialize};
@@ -6,15 +6,15 @@ use serde_json::value::RawValue;
 
 use super::steering::{PeerAction, Rehearsal, Selection};
 
-/// What a client may ask.
+/// A request of a client. Each variant names the items of its answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "request", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Request {
-    /// One [`super::item::Status`].
+    /// The status of the daemon: one [`super::item::Status`].
     ShowStatus,
     /// Every peer: [`super::item::Peer`].
     ShowPeers,
-    /// One peer.
+    /// One peer: one [`super::item::Peer`].
     ShowPeer {
         /// Its name or address.
         name: String,
@@ -24,70 +24,70 @@ pub enum Request {
         /// Only this prefix; absent: all.
         prefix: Option<Prefix>,
     },
-    /// What a peer sent, rejected routes included: [`super::item::Route`].
+    /// The routes received from a peer, including rejected ones: [`super::item::Route`].
     ShowReceived {
         /// The peer's name or address.
         peer: String,
     },
-    /// What is advertised to a peer, as it is sent: [`super::item::Route`].
+    /// The routes advertised to a peer, as they are sent: [`super::item::Route`].
     ShowAdvertised {
         /// The peer's name or address.
         peer: String,
     },
-    /// The kernel's routes of ours: [`super::item::FibRoute`].
+    /// Our routes in the kernel: [`super::item::FibRoute`].
     ShowFib,
     /// The update groups: [`super::item::Group`].
     ShowGroups,
     /// The BFD sessions: [`super::item::BfdSession`].
     ShowBfd,
-    /// One [`super::item::Health`].
+    /// The results of both probes: one [`super::item::Health`].
     Health,
-    /// One [`super::item::Explanation`].
+    /// Everything about one destination: one [`super::item::Explanation`].
     Explain {
         /// The destination.
         prefix: Prefix,
-        /// Whether another one will do.
+        /// Whether a less specific destination may be explained instead.
         #[serde(default, skip_serializing_if = "Lookup::is_exact")]
         lookup: Lookup,
     },
-    /// What is logged, or from this on: one [`super::item::LogLevel`].
+    /// Returns or sets the log level: one [`super::item::LogLevel`].
     LogLevel {
-        /// A level, or directives such as `info,margay::net=debug`; absent: it stays.
+        /// A level, or directives such as `info,margay::net=debug`; absent: only returns it.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         level: Option<String>,
     },
-    /// Steers sessions: one [`super::item::Steered`] for each.
+    /// Applies a command to sessions: one [`super::item::Steered`] for each.
     Peer {
-        /// What is done.
+        /// The command.
         action: PeerAction,
-        /// To whom.
+        /// The peers to which it applies.
         peers: Selection,
-        /// Whether it is done.
+        /// Whether it is carried out or only described.
         #[serde(default, skip_serializing_if = "Rehearsal::is_real")]
         rehearsal: Rehearsal,
     },
-    /// Reads the configuration again: one [`super::item::Reloaded`].
+    /// Reloads the configuration: one [`super::item::Reloaded`].
     Reload,
-    /// Ends the daemon: one [`super::item::Stopping`], then the connection closes as the process
-    /// ends.
+    /// Stops the daemon: one [`super::item::Stopping`]. The connection closes when the process
+    /// exits.
     Stop {
         /// Graceful restart or shutdown.
         mode: StopMode,
-        /// The shutdown communication (RFC 9003): at most 255 octets, more is cut. Only with
+        /// The shutdown communication (RFC 9003): at most 255 octets, more are cut off. Only with
         /// [`StopMode::Shutdown`].
         #[serde(default, skip_serializing_if = "Option::is_none")]
         message: Option<String>,
     },
 }
 
-/// Which destination is meant by a prefix.
+/// How to find the destination for a prefix.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Lookup {
-    /// That prefix.
+    /// The prefix itself.
     #[default]
     Exact,
-    /// The longest that covers it.
+    /// The longest destination that contains it.
     Longest,
 }
 
@@ -97,13 +97,13 @@ impl Lookup {
     }
 }
 
-/// How the daemon ends.
+/// How the daemon stops.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum StopMode {
-    /// Peers keep our routes, kernel routes stay.
+    /// Peers keep our routes (RFC 4724), and kernel routes stay.
     Graceful,
-    /// Peers are notified (Cease 6/2), our kernel routes are withdrawn.
+    /// Peers are notified (Cease 6/2), and our kernel routes are removed.
     Shutdown,
 }
 
@@ -111,34 +111,34 @@ pub enum StopMode {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Reply {
-    /// Some of the answer, as JSON.
+    /// An item of the answer, as JSON.
     Item(Box<RawValue>),
     /// The end of a complete answer.
     Done {
-        /// How many items there were.
+        /// The number of items in the answer.
         items: u64,
     },
     /// The end of an answer that failed.
     Error(Refusal),
 }
 
-/// Why a request was not carried out.
+/// Why a request failed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("{text}")]
 pub struct Refusal {
-    /// For programs.
+    /// The kind, for programs.
     pub kind: ErrorKind,
-    /// For people.
+    /// The text, for operators.
     pub text: String,
 }
 
 impl Refusal {
-    /// There is no such peer among `names`.
+    /// There is no peer of this name; suggests one of `names` that is similar.
     pub fn no_peer<'a>(name: &str, names: impl IntoIterator<Item = &'a str>) -> Self {
         let hint = did_you_mean(name, names);
         Refusal { kind: ErrorKind::NotFound, text: format!("there is no peer \"{name}\"{hint}") }
     }
-    /// The line is no request, for this reason.
+    /// The line is not a valid request.
     pub fn bad_request(line: &[u8], error: &serde_json::Error) -> Self {
         #[derive(Deserialize)]
         struct Named<'a> {
@@ -153,11 +153,11 @@ impl Refusal {
         };
         Refusal { kind: ErrorKind::BadRequest, text }
     }
-    /// The configuration is wrong: nothing was changed.
+    /// The configuration is invalid; nothing was changed.
     pub fn configuration(text: String) -> Self {
         Refusal { kind: ErrorKind::Configuration, text }
     }
-    /// It could not be done.
+    /// The request failed for another reason.
     pub fn failed(text: impl Into<String>) -> Self {
         Refusal { kind: ErrorKind::Failed, text: text.into() }
     }
@@ -182,10 +182,10 @@ const REQUESTS: [&str; 15] = [
     "stop",
 ];
 
-/// How alike two names must be to be taken for each other, 0-1.
+/// Least similarity of two names (Jaro-Winkler, 0-1) for a suggestion.
 const ALIKE: f64 = 0.8;
 
-/// `; did you mean "…"?`, if one of the names is much like this one.
+/// Returns `; did you mean "…"?` if one of the names is similar enough, else an empty text.
 fn did_you_mean<'a>(name: &str, names: impl IntoIterator<Item = &'a str>) -> String {
     let name = name.to_lowercase();
     let nearest = names
@@ -200,28 +200,28 @@ fn did_you_mean<'a>(name: &str, names: impl IntoIterator<Item = &'a str>) -> Str
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ErrorKind {
-    /// The line was not a request.
+    /// The line is not a valid request.
     BadRequest,
-    /// What was asked about does not exist.
+    /// The peer or destination does not exist.
     NotFound,
-    /// The configuration file is wrong; nothing was changed.
+    /// The configuration file is invalid; nothing was changed.
     Configuration,
-    /// Anything else.
+    /// Any other reason.
     Failed,
 }
 
-/// Where the next page of an answer begins. The server does not look inside.
+/// Where the next page of an answer begins. Opaque to the server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Cursor {
-    /// A position.
+    /// At this position.
     Index(u32),
-    /// Behind this prefix.
+    /// After this prefix.
     After(Prefix),
-    /// Behind this name.
+    /// After this name.
     AfterName(std::sync::Arc<str>),
 }
 
-/// Some of an answer.
+/// A page of an answer.
 #[derive(Debug, Default)]
 pub struct Page {
     items: Vec<Box<RawValue>>,
@@ -229,18 +229,18 @@ pub struct Page {
 }
 
 impl Page {
-    /// A last page with these items.
+    /// The last page of an answer, with these items.
     ///
     /// # Errors
-    /// An item cannot be written as JSON.
+    /// An item cannot be serialised as JSON.
     pub fn last<T: Serialize>(items: impl IntoIterator<Item = T>) -> Result<Self, Refusal> {
         Page::new(items, None)
     }
 
-    /// A page with these items; `next` is where the next one begins, `None` at the end.
+    /// A page with these items; `next` is where the next one begins, `None` if this is the last.
     ///
     /// # Errors
-    /// An item cannot be written as JSON.
+    /// An item cannot be serialised as JSON.
     pub fn new<T: Serialize>(
         items: impl IntoIterator<Item = T>,
         next: Option<Cursor>,
@@ -305,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn names_that_are_nearly_right_get_a_suggestion() {
+    fn similar_names_are_suggested() {
         let text = |name: &str| Refusal::no_peer(name, ["tor-1", "reflector"]).text;
         assert_eq!(text("tor1"), "there is no peer \"tor1\"; did you mean \"tor-1\"?");
         assert_eq!(
@@ -325,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn every_request_is_named() {
+    fn every_request_is_listed() {
         for name in REQUESTS {
             let error = serde_json::from_str::<Request>(&format!("{{\"request\":\"{name}\"}}"));
             assert!(

@@ -1,6 +1,7 @@
-//! The control socket's server. Clients are many, slow, dead or malicious; each has limits, the
-//! daemon answers none of them for longer than it takes to make a page, and when places run out the
-//! client that has been silent longest is closed for it, so that a probe is always served.
+//! The server of the control socket. Clients may be many, slow, dead or malicious: each has limits,
+//! the daemon never works for a client for longer than it takes to make one page, and at the limit
+//! of clients, the one that has been silent longest is closed for a new one, so that a probe is
+//! always served.
 
 use std::io;
 use std::path::Path;
@@ -17,19 +18,19 @@ use super::socket::Socket;
 use super::{Backend, Cursor, ErrorKind, Refusal, Reply, Request, ServerError};
 use crate::client_slots::{ClientSlots, Heard};
 
-/// Clients at once.
+/// Most clients at once.
 const CLIENTS_MAX: usize = 64;
 /// Longest request, in octets.
 const REQUEST_LEN_MAX: u64 = 64 * 1024;
 
-/// How long a client is waited for, and the daemon.
+/// How long to wait for a client, and for the daemon.
 #[derive(Clone, Copy)]
 struct Waits {
-    /// For a request.
+    /// For the next request.
     request: Duration,
     /// For one page of an answer.
     page: Duration,
-    /// For the client to take one page.
+    /// For the client to read one page.
     write: Duration,
 }
 
@@ -38,8 +39,8 @@ impl Default for Waits {
         Waits {
             request: Duration::from_secs(60),
             page: Duration::from_secs(30),
-            // As long as a pager may be looked at. It costs one page of memory, and a place that
-            // goes to the next client that needs it.
+            // As long as someone may read the output in a pager. It costs the memory of one page,
+            // and a slot that a new client can take over.
             write: Duration::from_secs(3600),
         }
     }
@@ -51,16 +52,16 @@ pub struct Server {
 }
 
 impl Server {
-    /// Binds the socket, with mode 0660, making its folder if need be. A socket that nobody answers
-    /// at is replaced.
+    /// Binds the socket with mode 0660, and creates its folder if necessary. A socket on which no
+    /// process is listening is replaced.
     ///
     /// # Errors
-    /// Somebody answers there, something else is there, or the system refuses.
+    /// Another process is listening there, the path is not a socket, or it cannot be created.
     pub fn bind(path: &Path) -> Result<Server, ServerError> {
         Ok(Server { socket: Socket::bind(path, "control.socket")? })
     }
 
-    /// Serves clients for as long as the future lives.
+    /// Serves clients until the future is dropped.
     pub async fn run<B: Backend>(self, backend: Arc<B>) {
         let mut clients = JoinSet::new();
         let mut slots = ClientSlots::new(CLIENTS_MAX);
@@ -81,7 +82,7 @@ impl Server {
     }
 }
 
-/// Serves one client until it leaves, breaks a limit, or does not take its answer.
+/// Serves one client until it disconnects, exceeds a limit, or does not read its answer in time.
 async fn serve<B: Backend>(
     mut reader: impl AsyncBufRead + Unpin,
     mut writer: impl AsyncWrite + Unpin,
@@ -116,7 +117,7 @@ async fn serve<B: Backend>(
     }
 }
 
-/// Writes the answer to one request. An error means that the client is to be left.
+/// Writes the answer to one request. On an error, the client must be disconnected.
 async fn answer<B: Backend>(
     writer: &mut (impl AsyncWrite + Unpin),
     backend: &B,
@@ -167,7 +168,7 @@ async fn write_lines(
 fn push_line(lines: &mut Vec<u8>, reply: &Reply) {
     let start = lines.len();
     if serde_json::to_writer(&mut *lines, reply).is_err() {
-        // Writing to memory fails for values that JSON has no form for; replies have none.
+        // Writing to memory fails only for values that JSON cannot represent; replies have none.
         lines.truncate(start);
     }
     lines.push(b'\n');

@@ -1,5 +1,5 @@
-//! Sockets with a name in the file system: bound over what a dead process left, never over a live
-//! one's, and removed with their owner.
+//! Sockets with a path in the file system: they replace the socket of a dead process, never that of
+//! a live one, and are removed when dropped.
 
 use std::fs::File;
 use std::io;
@@ -15,12 +15,12 @@ use tokio::time::sleep;
 
 use crate::client_slots::ClientSlots;
 
-/// Pause when connections cannot be accepted, for want of descriptors.
+/// Pause after a connection could not be accepted, for want of descriptors.
 const ACCEPT_RETRY: Duration = Duration::from_millis(20);
-/// Owner and group may ask.
+/// Owner and group may connect.
 const MODE: u32 = 0o660;
 
-/// Why there is no socket.
+/// Why a socket could not be bound.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)]
 pub enum ServerError {
@@ -41,7 +41,8 @@ pub(super) struct Socket {
 }
 
 impl Socket {
-    /// Binds with mode 0660, making the folder if need be; `key` is what the path is configured by.
+    /// Binds with mode 0660, and creates the folder if necessary; `key` is the configuration key of
+    /// the path, for errors.
     pub(super) fn bind(path: &Path, key: &'static str) -> Result<Socket, ServerError> {
         let failed = |source| ServerError::Io { path: path.to_owned(), key, source };
         match std::fs::symlink_metadata(path) {
@@ -55,7 +56,7 @@ impl Socket {
                 return Err(ServerError::NotASocket { path: path.to_owned(), key });
             }
             Ok(_) => match connect(path, Duration::ZERO) {
-                // One that takes no connections for now is alive all the same.
+                // A process that accepts no connections at the moment is alive all the same.
                 Ok(_) => return Err(ServerError::InUse { path: path.to_owned(), key }),
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
                     return Err(ServerError::InUse { path: path.to_owned(), key });
@@ -65,7 +66,7 @@ impl Socket {
                 Err(e) => return Err(failed(e)),
             },
         }
-        // Bound under another name and renamed, the socket is never there without its mode.
+        // Bound under another name and then renamed, so that the path never has another mode.
         let mut fresh = path.as_os_str().to_owned();
         fresh.push(format!(".{}", std::process::id()));
         let fresh = PathBuf::from(fresh);
@@ -83,7 +84,7 @@ impl Socket {
         }
     }
 
-    /// The next client. When descriptors run out, one of `slots` is closed for it.
+    /// Accepts the next client. If descriptors run out, disconnects a client of `slots`.
     pub(super) async fn accept(&self, slots: &mut ClientSlots) -> UnixStream {
         loop {
             match self.listener.accept().await {
@@ -98,30 +99,31 @@ impl Socket {
     }
 }
 
-/// Connects, waiting for `limit` at most for an owner whose queue of connections is full; zero: not
-/// at all.
+/// Connects. If the owner's queue of connections is full, waits for `limit` at most; zero: does not
+/// wait.
 ///
 /// # Errors
-/// Nobody listens there, we may not, or (`WouldBlock`) the queue is full.
+/// No process is listening, access is denied, or the queue is full (`WouldBlock`).
 pub(crate) fn connect(path: &Path, limit: Duration) -> io::Result<std::os::unix::net::UnixStream> {
     let socket = RawSocket::new(Domain::UNIX, Type::STREAM, None)?;
     match limit {
         Duration::ZERO => socket.set_nonblocking(true)?,
-        // Of a socket with a path, the time-out for writing is the one for connecting too.
+        // For Unix sockets, SO_SNDTIMEO also limits `connect`.
         limit => socket.set_write_timeout(Some(limit))?,
     }
     socket.connect(&SockAddr::unix(path)?)?;
     Ok(socket.into())
 }
 
-/// Sets [`MODE`] on the socket at `path`, and on nothing that another process puts in its place.
+/// Sets [`MODE`] on the socket at `path`, but not on anything that another process puts in its
+/// place.
 fn open_to_group(path: &Path) -> io::Result<()> {
     let found = rustix::fs::open(path, OFlags::PATH | OFlags::NOFOLLOW, Mode::empty())?;
     let found = File::from(found);
     if !found.metadata()?.file_type().is_socket() {
         return Err(io::Error::other("another process has replaced it"));
     }
-    // A descriptor of a path cannot be changed itself; what it stands for can.
+    // `fchmod` does not work on an O_PATH descriptor, but `chmod` through /proc does.
     let same = format!("/proc/self/fd/{}", found.as_raw_fd());
     std::fs::set_permissions(same, std::fs::Permissions::from_mode(MODE))
 }
@@ -146,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_that_takes_the_sockets_place_is_not_followed() {
+    fn a_symbolic_link_in_place_of_the_socket_is_not_followed() {
         let folder = folder("link");
         let (victim, link) = (folder.join("victim"), folder.join("link"));
         std::fs::write(&victim, "").unwrap();
@@ -161,9 +163,9 @@ mod tests {
         std::fs::remove_dir_all(&folder).unwrap();
     }
 
-    /// A daemon that hangs, and whose queue of connections probes have filled.
+    /// A daemon that hangs, with a queue of connections that probes have filled.
     #[tokio::test]
-    async fn an_owner_that_takes_no_connections_is_waited_for_by_nobody() {
+    async fn neither_clients_nor_a_second_daemon_wait_for_an_owner_that_hangs() {
         let folder = folder("full");
         let path = folder.join("socket");
         let stuck = RawSocket::new(Domain::UNIX, Type::STREAM, None).unwrap();

@@ -1,97 +1,98 @@
-//! What operators may want of sessions, as it stands in a request.
+//! Operators' commands to sessions, as they are encoded in a request.
 
 use serde::{Deserialize, Serialize};
 
-/// What an operator does with a session.
+/// An operator's command to a session.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum PeerAction {
-    /// Ends it until it is started again (Cease 6/2).
+    /// Shuts the session down until it is started again (Cease 6/2).
     Stop {
-        /// The shutdown communication (RFC 9003): at most 255 octets, more is cut. Empty: none.
+        /// The shutdown communication (RFC 9003): at most 255 octets, more are cut off. Empty:
+        /// none.
         #[serde(default)]
         message: String,
-        /// How long, at most.
+        /// How long the shutdown lasts at most.
         #[serde(default)]
         lasts: Lasts,
     },
-    /// Ends a stop.
+    /// Starts a session that was shut down.
     Start,
-    /// Ends the session (Cease 6/4); it comes back by itself.
+    /// Ends the session (Cease 6/4); it restarts by itself.
     Reset {
-        /// As with `Stop`. Only with [`RoutesOnReset::Withdraw`].
+        /// As for `Stop`. Only with [`RoutesOnReset::Withdraw`].
         #[serde(default)]
         message: String,
-        /// What becomes of its routes until it is back.
+        /// Whether its routes are kept until it is back.
         #[serde(default)]
         routes: RoutesOnReset,
     },
-    /// Routes are sent again, without an end of the session (RFC 2918).
+    /// Sends routes again without ending the session (RFC 2918).
     Refresh(Direction),
-    /// What failed before is forgotten: an idle hold ends, the neighbour is dialled now.
+    /// Connects now: ends an idle hold, and does not wait for the retry timer.
     Retry,
 }
 
 impl PeerAction {
-    /// Whether the session ends and comes back.
+    /// Whether this is [`PeerAction::Reset`].
     pub fn is_reset(&self) -> bool {
         matches!(self, PeerAction::Reset { .. })
     }
 }
 
-/// How long a stopped peer stays stopped, unless it is started.
+/// How long a shutdown lasts unless the peer is started.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Lasts {
-    /// As long as the daemon runs.
+    /// Until the daemon restarts.
     #[default]
     Run,
-    /// As long as the machine runs.
+    /// Until the machine reboots.
     Boot,
 }
 
-/// What becomes of the routes of a session that is reset.
+/// What happens to the routes of a session that is reset.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum RoutesOnReset {
     /// Both sides withdraw them.
     #[default]
     Withdraw,
-    /// Both sides keep them, as over a restart (RFC 4724): TCP closes without a NOTIFICATION.
+    /// Both sides keep them, as for a restart (RFC 4724): TCP closes without a NOTIFICATION.
     Keep,
 }
 
-/// Whose routes are sent again.
+/// Which routes are sent again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Direction {
-    /// The neighbour's.
+    /// Those of the neighbour.
     In,
-    /// Ours.
+    /// Those that we advertise.
     Out,
     /// Both.
     #[default]
     Both,
 }
 
-/// Whom an order concerns.
+/// The peers that a command concerns.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Selection {
     /// Every peer.
     All,
-    /// Those with these names or addresses, and those whose names match these patterns (`*`, `?`).
+    /// Peers with these names or addresses, and peers whose names match these patterns (`*`, `?`).
     Named(Vec<String>),
 }
 
-/// Whether something is done, or only told.
+/// Whether a command is carried out, or only described.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Rehearsal {
-    /// It is done.
+    /// It is carried out.
     #[default]
     Real,
-    /// What would be done is told, and nothing is done.
+    /// The answer describes what it would do, and nothing is done.
     DryRun,
 }
 

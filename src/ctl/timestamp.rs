@@ -1,11 +1,11 @@
-//! Points in time as text.
+//! Times as text.
 
 use std::time::SystemTime;
 
 use jiff::Timestamp;
 
-/// RFC 3339 in UTC, to the second: `2026-11-23T07:15:04Z`. A time outside of the years -9999 to 9999
-/// is written as the start of 1970.
+/// Formats a time as in RFC 3339, in UTC, to the second: `2026-11-23T07:15:04Z`. A time outside the
+/// years -9999 to 9999 is written as the beginning of 1970.
 pub fn rfc3339(at: SystemTime) -> String {
     let at = Timestamp::try_from(at).unwrap_or(Timestamp::UNIX_EPOCH);
     at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()

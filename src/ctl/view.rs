@@ -1,4 +1,4 @@
-//! The table's and the sessions' views as items of an answer.
+//! Converts views of the table and of sessions to items of an answer.
 
 use std::time::{Duration, SystemTime};
 
@@ -13,20 +13,20 @@ use super::item::{
 };
 use super::rfc3339;
 
-/// Names of what views number.
+/// Names of peers and interfaces, which views identify by numbers.
 pub trait Names {
-    /// The name of a peer.
+    /// The name of a peer; `None` if it was removed.
     fn peer(&self, peer: PeerId) -> Option<String>;
-    /// The name of an interface.
+    /// The name of an interface; `None` if it does not exist.
     fn interface(&self, index: u32) -> Option<String>;
 }
 
-/// The host's clock: what wall-clock time [`Time::ZERO`] was, and how late it is.
+/// Converts [`Time`] to wall-clock time.
 #[derive(Clone, Copy, Debug)]
 pub struct WallClock {
-    /// Wall-clock time of [`Time::ZERO`].
+    /// The wall-clock time of [`Time::ZERO`].
     pub zero: SystemTime,
-    /// Now.
+    /// The current time.
     pub now: Time,
 }
 
@@ -36,12 +36,12 @@ impl WallClock {
     }
 }
 
-/// What the host knows about a peer.
+/// Everything about a peer that its item is made of.
 #[derive(Clone, Copy, Debug)]
 pub struct PeerFacts<'a> {
     /// Its name.
     pub name: &'a str,
-    /// Whether it came out of a range.
+    /// Whether it was accepted from a range.
     pub dynamic: bool,
     /// Session parameters.
     pub config: &'a PeerConfig,
@@ -53,7 +53,7 @@ pub struct PeerFacts<'a> {
     pub since: Time,
     /// When its timers expire.
     pub timers: session::Timers,
-    /// What was agreed, while established.
+    /// The negotiated parameters, while the session is established.
     pub negotiated: Option<&'a Negotiated>,
     /// Message counters.
     pub stats: &'a Stats,
@@ -61,7 +61,7 @@ pub struct PeerFacts<'a> {
     pub counts: &'a PeerCounts,
     /// The last failure.
     pub last_error: Option<&'a session::LastError>,
-    /// State of the BFD session beside it; `None`: there is to be none.
+    /// State of its BFD session; `None`: BFD is not configured.
     pub bfd: Option<bgp_proto::bfd::State>,
 }
 
@@ -92,7 +92,7 @@ pub fn peer(facts: &PeerFacts<'_>, clock: &WallClock) -> Peer {
             accepted: counts.accepted[family],
             advertised: counts.advertised[family],
         }),
-        // The caller knows.
+        // Set by the caller.
         shutdown: None,
         stale_seconds: counts.restarting.map(|until| until.since(clock.now).as_secs()),
         prefixes_max: routes.limits.prefixes_max,
@@ -137,7 +137,7 @@ fn timers(timers: session::Timers, now: Time) -> Timers {
     }
 }
 
-/// The name of a state as RFC 4271 §8.2.2 writes it.
+/// The name of a state as in RFC 4271 §8.2.2.
 pub fn state_name(state: State) -> &'static str {
     match state {
         State::Idle => "Idle",
@@ -210,12 +210,12 @@ fn path(view: &PathView, names: &impl Names) -> Path {
     }
 }
 
-/// A peer that is no longer known keeps its number.
+/// The name of a peer; `#` and its id if it was removed.
 fn peer_name(id: PeerId, names: &impl Names) -> String {
     names.peer(id).unwrap_or_else(|| format!("#{}", id.0))
 }
 
-/// Where the kernel sends what a route of its own covers, as far as one hop says it.
+/// The gateway of a learned kernel route, if it has a single hop.
 fn own_gateway(view: &PathView) -> Option<Gateway> {
     let own = view.own.as_ref().filter(|own| own.hops.is_empty())?;
     let interface = own.interface.as_deref()?.to_owned();
@@ -246,7 +246,7 @@ fn as_path(path: AsPath<'_>) -> Vec<AsPathPart> {
     parts
 }
 
-/// The word that an enum of words serialises as.
+/// The word as which a unit variant of an enum is serialised.
 fn word(value: &impl serde::Serialize) -> String {
     match serde_json::to_value(value) {
         Ok(serde_json::Value::String(word)) => word,
@@ -267,7 +267,8 @@ pub fn group(view: &GroupView, names: &impl Names) -> Group {
     }
 }
 
-/// An explanation as an item. The kernel's side of it (`state`, `error`) is the host's to fill in.
+/// An explanation as an item. The caller adds the state of the kernel's route (`state`, `error` and
+/// others).
 pub fn explanation(view: &bgp_proto::table::Explanation, names: &impl Names) -> Explanation {
     let Route { prefix, paths } = route(&view.destination, names);
     let asked: Option<(_, &[Hop])> = match &view.fib {

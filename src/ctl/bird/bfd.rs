@@ -4,10 +4,10 @@ use super::model::BfdRow;
 use super::reply::{BFD_SESSION, OK, Refusal, Reply, SYNTAX};
 use super::when::Clock;
 
-/// The name of the protocol, as BIRD gives it to the first one.
+/// The name of the protocol: BIRD's default for the first BFD protocol.
 const NAME: &str = "bfd1";
 
-/// The answer for the protocol of that name, or for any.
+/// Writes the sessions. `name` is the protocol that was asked for, if any.
 pub(super) fn sessions(
     reply: &mut Reply,
     name: Option<&str>,
@@ -69,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn columns_are_as_bird_has_them() {
+    fn columns_are_formatted_as_in_bird() {
         let clock = Clock::host();
         let rows = [
             row("10.0.0.2", Some("eth0"), State::Up, 300),
@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_there_is_refused() {
+    fn missing_protocols_are_refused() {
         let clock = Clock::host();
         let refusal = |name: Option<&str>, rows: Option<&[BfdRow]>| {
             sessions(&mut Reply::default(), name, rows, &clock).unwrap_err()

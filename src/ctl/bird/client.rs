@@ -1,4 +1,4 @@
-//! The other end of the protocol: asks BIRD, or margay in its place.
+//! The client side of the protocol: queries BIRD, or margay in its place.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -7,34 +7,34 @@ use std::time::Duration;
 
 use crate::ctl::connect;
 
-/// Longest line of an answer, in octets.
+/// Maximum length of a reply line, in bytes.
 const LINE_LEN_MAX: u64 = 1 << 20;
-/// Most lines of an answer: one that goes on for ever ends.
+/// Maximum number of reply lines: bounds a reply that never ends.
 const LINES_MAX: u64 = 32 << 20;
-/// From this code on an answer is a refusal.
+/// Reply codes from here on are errors.
 const REFUSED_FROM: u16 = 8000;
 
-/// What a line of an answer begins with.
+/// How a reply line begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mark {
-    /// A code; it ends the answer, or does not.
+    /// With a code, and whether it is the last line.
     Code(u16, Place),
-    /// The code of the line before.
+    /// With a blank: the code of the previous line applies.
     Continued,
-    /// Nothing that the protocol knows.
+    /// With none of these; not defined by the protocol.
     Unmarked,
 }
 
-/// Where in an answer a line stands.
+/// The position of a line in a reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
-    /// Others follow.
+    /// More lines follow.
     Within,
-    /// It is the last one.
+    /// It is the last line.
     End,
 }
 
-/// Reads one line with its end into `line`, and says how it begins and where its text is.
+/// Reads one line, including the line end, into `line`; returns how it begins, and its text.
 ///
 /// # Errors
 /// The stream ended or failed.
@@ -61,7 +61,7 @@ pub fn read_line<'l>(
     })
 }
 
-/// Whether a code says that what was asked cannot be done.
+/// Whether a reply code means that the command failed.
 pub fn is_refusal(code: u16) -> bool {
     code >= REFUSED_FROM
 }
@@ -70,26 +70,26 @@ pub fn is_refusal(code: u16) -> bool {
 #[derive(Debug)]
 pub struct Client {
     reader: BufReader<UnixStream>,
-    /// What it says of itself, such as `BIRD 1.6.8 ready.`
+    /// The server's greeting, such as `BIRD 1.6.8 ready.`
     pub greeting: String,
 }
 
-/// Why a question has no answer.
+/// Why a command failed.
 #[derive(Debug, thiserror::Error)]
 pub enum AskError {
-    /// The connection failed, or took too long.
+    /// The connection failed or timed out.
     #[error("{0}")]
     Io(#[from] io::Error),
-    /// What was asked cannot be done, in its words.
+    /// The server refused the command, with this text.
     #[error("it answers \"{0}\"")]
     Refused(String),
 }
 
 impl Client {
-    /// Connects and reads the greeting. `patience` is the longest wait for a line of an answer.
+    /// Connects and reads the greeting. `patience` limits the wait for each line of a reply.
     ///
     /// # Errors
-    /// Nobody answers at the socket.
+    /// No server answers on the socket.
     pub fn connect(path: &Path, patience: Duration) -> io::Result<Client> {
         let stream = connect(path, patience)?;
         stream.set_read_timeout(Some(patience))?;
@@ -104,7 +104,7 @@ impl Client {
         Ok(client)
     }
 
-    /// Asks, and hands every line of the answer with its code to `each`.
+    /// Sends a command and passes every line of the reply, with its code, to `each`.
     ///
     /// # Errors
     /// [`AskError`].

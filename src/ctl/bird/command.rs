@@ -1,6 +1,6 @@
-//! What clients may ask, by BIRD's grammar: whole words, small letters, `#` begins a comment.
+//! The commands, in BIRD's grammar: whole lower-case words; `#` begins a comment.
 //!
-//! Clients spell words out themselves: `birdc` completes what people abbreviate.
+//! Abbreviations are expanded by the clients: `birdc` sends complete words.
 
 use std::net::IpAddr;
 
@@ -18,7 +18,7 @@ pub(super) enum Command {
     },
     ShowRoute(ShowRoute),
     ShowInterfaces(Detail),
-    /// Of the BFD protocol that is named, where one is.
+    /// With the name of the BFD protocol, if one was given.
     ShowBfdSessions(Option<String>),
     Configure(Configure),
     Act {
@@ -28,25 +28,25 @@ pub(super) enum Command {
     Restrict,
 }
 
-/// What operators may do to sessions.
+/// An action on sessions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Ends it until it is enabled.
+    /// Close the session until it is enabled.
     Disable,
-    /// Lets a disabled one begin.
+    /// Start a disabled session.
     Enable,
-    /// Ends it, and lets it begin again.
+    /// Close the session and start it again.
     Restart,
-    /// Has routes sent again.
+    /// Have routes sent again.
     Reload {
-        /// Those of the neighbour.
+        /// The neighbour's routes.
         import: bool,
-        /// Ours.
+        /// Our routes.
         export: bool,
     },
 }
 
-/// How much is shown.
+/// How much detail is shown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Detail {
     #[default]
@@ -62,12 +62,12 @@ pub(super) enum Which {
     Matching(String),
 }
 
-/// What to do with the configuration.
+/// How to read the configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Configure {
-    /// Only says whether it could be put into force.
+    /// Only check whether it could be applied.
     Check,
-    /// Puts it into force.
+    /// Apply it.
     Apply,
 }
 
@@ -79,7 +79,7 @@ pub(super) struct ShowRoute {
     pub(super) query: RouteQuery,
 }
 
-/// Routes, or how many.
+/// Whether routes, their number or both are shown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Output {
     #[default]
@@ -93,11 +93,11 @@ pub(super) enum Output {
 pub struct RouteQuery {
     /// Which destinations.
     pub target: Target,
-    /// Only the best of each destination.
+    /// Only the best path of each destination.
     pub primary: bool,
     /// Only routes from this protocol.
     pub protocol: Option<String>,
-    /// Only what is advertised to this session.
+    /// Only routes advertised to this session.
     pub export: Option<String>,
 }
 
@@ -109,11 +109,11 @@ pub enum Target {
     All,
     /// This one.
     Exact(Prefix),
-    /// The longest that covers this one.
+    /// The longest prefix that covers this one.
     For(Prefix),
 }
 
-/// A word, or text in quotes.
+/// A word, or quoted text.
 #[derive(Debug, PartialEq, Eq)]
 enum Token {
     Word(String),
@@ -121,14 +121,14 @@ enum Token {
 }
 
 impl Command {
-    /// Reads a line, without its end.
+    /// Parses a line, given without its line end.
     pub(super) fn parse(line: &str, family: Family) -> Result<Command, Refusal> {
         let tokens = tokens(line)?;
         let words: Vec<&str> = tokens
             .iter()
             .map(|token| match token {
                 Token::Word(word) => word.as_str(),
-                // No word: blanks and quotes end words.
+                // Can be no word: a quote ends a word.
                 Token::Text(_) => "\"",
             })
             .collect();
@@ -164,7 +164,7 @@ fn protocols(detail: Detail, which: Which) -> Command {
     Command::ShowProtocols { detail, which }
 }
 
-/// An action on the session at a place, on those of a pattern, or on all.
+/// An action on the sessions that the token at `at` selects: a name, a pattern or `all`.
 fn act(action: Action, tokens: &[Token], at: usize) -> Result<Command, Refusal> {
     let which = match tokens.get(at) {
         Some(Token::Word(word)) if word == "all" => Which::All,
@@ -173,7 +173,7 @@ fn act(action: Action, tokens: &[Token], at: usize) -> Result<Command, Refusal> 
     Ok(Command::Act { action, which })
 }
 
-/// The name or pattern at a place.
+/// The name or pattern that the token at `at` is.
 fn which(tokens: &[Token], at: usize) -> Result<Which, Refusal> {
     match tokens.get(at) {
         Some(Token::Word(name)) if name != "all" => Ok(Which::Named(name.clone())),
@@ -202,7 +202,7 @@ fn tokens(line: &str) -> Result<Vec<Token>, Refusal> {
     Ok(tokens)
 }
 
-/// The words after `show route`, in any order.
+/// Parses the words after `show route`, which may be in any order.
 fn show_route(words: &[&str], family: Family) -> Result<ShowRoute, Refusal> {
     let mut show = ShowRoute::default();
     let mut words = words.iter();
@@ -230,7 +230,7 @@ fn show_route(words: &[&str], family: Family) -> Result<ShowRoute, Refusal> {
     Ok(show)
 }
 
-/// An address, or a prefix.
+/// Parses an address or a prefix.
 fn destination(word: &str, family: Family) -> Result<Prefix, Refusal> {
     if word.contains('/') {
         return prefix(word, family);
@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn commands_are_read_as_bird_reads_them() {
+    fn commands_are_parsed_as_in_bird() {
         assert_eq!(parse("show status"), Ok(Command::ShowStatus));
         assert_eq!(parse("  show \t status # why"), Ok(Command::ShowStatus));
         let named = protocols(Detail::All, Which::Named("Mesh_10_0_0_1".into()));
@@ -296,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn what_bird_refuses_is_refused_with_its_code_and_text() {
+    fn commands_that_bird_refuses_get_its_code_and_text() {
         for line in [
             "",
             "   ",
@@ -334,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn words_of_show_route_come_in_any_order() {
+    fn words_of_show_route_may_be_in_any_order() {
         let target = Target::For("10.1.2.3/32".parse().unwrap());
         let query = RouteQuery { target, ..RouteQuery::default() };
         let wanted = ShowRoute { detail: Detail::All, query, ..ShowRoute::default() };
@@ -351,7 +351,7 @@ mod tests {
     }
 
     #[test]
-    fn any_text_is_read_without_a_panic() {
+    fn malformed_input_does_not_panic() {
         for line in
             ["\"", "\"\"", "#", "\u{0}", "show route \"x\"", "show route for 1.2.3.4/999999"]
         {

@@ -1,4 +1,4 @@
-//! What answers are made of, before it becomes text.
+//! The data that replies show, before it is formatted.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -14,40 +14,40 @@ use crate::ctl::Cursor;
 pub struct Status {
     /// Our BGP Identifier.
     pub router_id: Ipv4Addr,
-    /// When the process began.
+    /// When the process started.
     pub started: SystemTime,
-    /// When the configuration was last put into force.
+    /// When the configuration was last applied.
     pub configured: SystemTime,
-    /// The first minutes, in which what an earlier run left is kept.
+    /// Restart recovery, while it lasts: the routes of the previous run are kept.
     pub recovery: Option<Recovery>,
 }
 
-/// The first minutes of a run (RFC 4724 §4.1).
+/// Restart recovery after the daemon has started (RFC 4724 §4.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Recovery {
-    /// Sessions whose routes are awaited.
+    /// The number of sessions whose routes are still awaited.
     pub waiting: usize,
-    /// How long they are waited for at most.
+    /// The timer that bounds the wait.
     pub timer: Wait,
 }
 
-/// A timer that runs.
+/// A running timer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Wait {
-    /// What is left of it.
+    /// The time left.
     pub left: Duration,
-    /// Its whole length.
+    /// The full length.
     pub of: Duration,
 }
 
-/// Which protocol a [`Protocol`] is.
+/// What a [`Protocol`] stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProtocolId {
-    /// Routes of our own.
+    /// Local routes of one source.
     Own(Source),
-    /// Interfaces.
+    /// The interfaces.
     Device,
-    /// A session.
+    /// A BGP session.
     Peer(PeerId),
 }
 
@@ -62,14 +62,14 @@ pub enum Kind {
     Bgp,
 }
 
-/// How far a protocol is.
+/// The state of a protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
     /// Stopped.
     Down,
-    /// A session is looked for.
+    /// The session is being set up.
     Start,
-    /// Up; exports wait for the end of the recovery.
+    /// Up; exports wait until restart recovery ends.
     Wait,
     /// Up.
     Up,
@@ -84,68 +84,68 @@ pub struct Protocol {
     pub name: Arc<str>,
     /// Its kind.
     pub kind: Kind,
-    /// How far it is.
+    /// Its state.
     pub phase: Phase,
-    /// Since when.
+    /// When it entered the state.
     pub since: SystemTime,
-    /// Of a session: the word for its state, such as `Established` or `Passive`.
+    /// For a session, the BGP state, such as `Established` or `Passive`.
     pub word: &'static str,
-    /// Of a session: the last error with its class, such as `Socket: Connection refused`.
+    /// For a session, the last error with its class, such as `Socket: Connection refused`.
     pub error: Option<String>,
 }
 
-/// What came of an action on a session.
+/// The result of an action on a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Acted {
-    /// What was asked for.
+    /// The action was carried out.
     Done,
-    /// It was disabled before.
+    /// The session was disabled already.
     AlreadyDisabled,
-    /// It was not disabled.
+    /// The session was not disabled.
     AlreadyEnabled,
-    /// The neighbour cannot be asked for its routes again.
+    /// The neighbour does not support sending its routes again (route refresh).
     ReloadFailed,
-    /// It is not up: there is nothing to send again.
+    /// The session is not up: there is nothing to send again.
     NotUp,
-    /// It is no session, or was removed.
+    /// The protocol is not a session, or was removed.
     NotASession,
 }
 
-/// What `show protocols all` tells besides the row.
+/// What `show protocols all` shows in addition to the row.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Details {
-    /// For people.
+    /// Human-readable description.
     pub description: Option<&'static str>,
-    /// Preference of its routes.
+    /// The preference of its routes.
     pub preference: u16,
     /// Name of the import policy.
     pub input_filter: String,
     /// Name of the export policy.
     pub output_filter: String,
-    /// What it still waits for while the daemon recovers.
+    /// What is still awaited from it during restart recovery.
     pub recovery: Option<RecoveryOf>,
-    /// Routes that it gave and that were accepted.
+    /// The number of routes accepted from it.
     pub imported: u64,
-    /// Routes that it was given.
+    /// The number of routes sent to it.
     pub exported: u64,
-    /// Of the imported ones, those that are best.
+    /// The number of imported routes that are best paths.
     pub preferred: u64,
-    /// Changes of routes so far.
+    /// Route changes so far.
     pub changes: Directions,
-    /// Of a session.
+    /// The part that only sessions have.
     pub bgp: Option<BgpDetails>,
 }
 
-/// A session in the first minutes.
+/// A session during restart recovery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RecoveryOf {
-    /// It is still looked for.
+    /// It is not up yet.
     Pending,
-    /// It is up, and End-of-RIB is awaited.
+    /// It is up, and its End-of-RIB is awaited.
     PendingWaiting,
 }
 
-/// Changes by direction.
+/// Route changes by direction and kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub struct Directions {
@@ -155,159 +155,160 @@ pub struct Directions {
     pub export_withdraws: ChangeCounts,
 }
 
-/// What became of changes.
+/// Route changes by outcome.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ChangeCounts {
     /// All of them.
     pub received: u64,
-    /// Could not be used whatever policy says: loops; to the session that they came from.
+    /// Not usable regardless of policy: loops, or routes for the session they came from.
     pub rejected: u64,
-    /// Policy refused them.
+    /// Rejected by policy.
     pub filtered: u64,
-    /// They changed nothing.
+    /// Without effect.
     pub ignored: u64,
-    /// They took effect.
+    /// Applied.
     pub accepted: u64,
 }
 
-/// What only sessions have.
+/// Details that only sessions have.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BgpDetails {
-    /// The neighbour.
+    /// The neighbour's address.
     pub neighbor: IpAddr,
-    /// Its AS.
+    /// The neighbour's AS.
     pub neighbor_asn: u32,
-    /// Its routes are kept although its session is down.
+    /// Set while its routes are kept although the session is down.
     pub restarting: Option<Duration>,
-    /// Pause after repeated faults.
+    /// The back-off after repeated errors.
     pub error_wait: Option<Wait>,
-    /// Until the next attempt to connect.
+    /// The time until the next connection attempt.
     pub connect_delay: Option<Wait>,
-    /// While established.
+    /// The part that exists only while it is established.
     pub session: Option<Established>,
 }
 
-/// What only established sessions have.
+/// Details that only established sessions have.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Established {
     /// The neighbour's BGP Identifier.
     pub neighbor_id: RouterId,
-    /// What it offered, in BIRD's words and order.
+    /// The capabilities it sent, in BIRD's words and order.
     pub capabilities: Vec<&'static str>,
-    /// What the session is and may, in BIRD's words and order, after `internal` or `external`.
+    /// The type (`internal` or `external`), then the properties of the session, in BIRD's words
+    /// and order.
     pub session: Vec<&'static str>,
     /// Our address.
     pub source: IpAddr,
-    /// Prefixes held and allowed, where there is a limit.
+    /// Number of prefixes held and allowed, if there is a limit.
     pub limit: Option<(u64, u32)>,
-    /// Hold timer.
+    /// The hold timer.
     pub hold: Wait,
-    /// Keepalive timer.
+    /// The keepalive timer.
     pub keepalive: Wait,
 }
 
-/// Some of an answer to `show route`.
+/// One page of the reply to `show route`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RoutePage {
-    /// Routes; those of one prefix follow each other, the best first.
+    /// Routes, grouped by prefix, the best first.
     pub routes: Vec<Route>,
-    /// Destinations looked at, for `show route count`.
+    /// Number of destinations examined, for `show route count`.
     pub networks: u64,
-    /// Where the next page begins; `None`: this was the last one.
+    /// Where the next page begins; `None`: this is the last page.
     pub next: Option<Cursor>,
 }
 
 /// One path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Route {
-    /// Where to.
+    /// The destination.
     pub prefix: Prefix,
-    /// Next hop, or what the route does instead.
+    /// The gateways, or what happens to packets instead.
     pub via: Via,
-    /// Name of the protocol that it came from.
+    /// The name of the protocol that it is from.
     pub protocol: Arc<str>,
     /// The kind of that protocol.
     pub kind: Kind,
-    /// When it came.
+    /// When it was received or created.
     pub since: SystemTime,
-    /// Who announced it.
+    /// The address of the peer that announced it.
     pub from: Option<IpAddr>,
-    /// Its place among the paths of the prefix.
+    /// Its rank among the paths of the prefix.
     pub rank: Rank,
-    /// Preference among protocols.
+    /// The preference among protocols.
     pub preference: u16,
-    /// Of BGP routes.
+    /// The part that only BGP routes have.
     pub bgp: Option<BgpRoute>,
 }
 
-/// What packets meet.
+/// What happens to packets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Via {
-    /// Gateways with their interfaces, at least one.
+    /// Sent to these gateways (at least one), given with their interfaces.
     Gateways(Vec<(IpAddr, String)>),
-    /// A network of this interface.
+    /// Delivered directly on this interface.
     Device(String),
     /// Dropped silently.
     Blackhole,
-    /// Dropped with a message.
+    /// Dropped with an ICMP error.
     Unreachable,
 }
 
-/// The place of a path among those of its prefix.
+/// The rank of a path among the paths of its prefix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rank {
-    /// The best one, and the kernel has it if it is to.
+    /// The best path; in the kernel unless it is not meant to be.
     Best,
-    /// The best one, and the kernel refused it.
+    /// The best path, but the kernel refused it.
     BestNotInstalled,
-    /// Another one.
+    /// Any other path.
     Other,
 }
 
-/// Metric of a BGP route's next hop.
+/// The IGP metric of a BGP route's next hop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IgpMetric {
-    /// The next hop is in a network of ours.
+    /// The next hop is directly connected.
     Known(u32),
-    /// It is reached through a route that has none.
+    /// The next hop is reached through a route without a metric.
     Unknown,
-    /// It is not reached.
+    /// The next hop is unreachable.
     Unresolvable,
 }
 
-/// What only BGP routes have.
+/// Details that only BGP routes have.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BgpRoute {
-    /// Long-lived stale, as marked by a speaker on its path (RFC 9494). BIRD marks no others.
+    /// Long-lived stale, as marked by a speaker on its path (RFC 9494). BIRD shows no other mark.
     pub long_lived_stale: bool,
-    /// Metric of the next hop.
+    /// The metric of the next hop.
     pub metric: IgpMetric,
     /// The next hop as announced.
     pub next_hop: Option<NextHop>,
-    /// Canonical attributes.
+    /// The canonical attributes.
     pub attrs: Arc<[u8]>,
 }
 
-/// An interface.
+/// A network interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Interface {
-    /// The kernel's index.
+    /// The kernel's interface index.
     pub index: u32,
     /// Its name.
     pub name: String,
     /// Administratively up.
     pub admin_up: bool,
-    /// Carrier.
+    /// Has carrier.
     pub link_up: bool,
-    /// Loopback.
+    /// Is a loopback interface.
     pub loopback: bool,
-    /// Can send to everybody at once.
+    /// Supports broadcast.
     pub broadcast: bool,
-    /// Can send to groups.
+    /// Supports multicast.
     pub multicast: bool,
-    /// Longest packet, in octets.
+    /// The MTU, in bytes.
     pub mtu: u32,
-    /// Our addresses on it with the length of their network.
+    /// Our addresses on it, with prefix lengths.
     pub addresses: Vec<(IpAddr, u8)>,
 }
 
@@ -316,14 +317,14 @@ pub struct Interface {
 pub struct BfdRow {
     /// The peer's address.
     pub address: IpAddr,
-    /// The interface towards it, of a single hop.
+    /// The interface towards it; single-hop sessions only.
     pub interface: Option<String>,
-    /// Our state.
+    /// The local session state.
     pub state: bfd::State,
-    /// When it changed last.
+    /// When the state last changed.
     pub since: SystemTime,
-    /// Between our packets, before jitter.
+    /// The transmission interval, before jitter.
     pub interval: Duration,
-    /// Silence after which the session goes down; zero: the peer has not been heard.
+    /// The detection time; zero: no packet has been received from the peer.
     pub timeout: Duration,
 }

@@ -1,8 +1,8 @@
-//! Lines of an answer: a code of four digits, then `-` where more follow and a blank on the last.
+//! Lines of a reply: a four-digit code, then `-` if more lines follow, or a blank on the last.
 
 use std::fmt;
 
-/// What a last line says when there is nothing to say.
+/// The code of a last line that has no other.
 pub(super) const OK: u16 = 0;
 pub(super) const GREETING: u16 = 1;
 pub(super) const READING_CONFIGURATION: u16 = 2;
@@ -44,7 +44,7 @@ pub(super) const TOO_LONG: u16 = 9000;
 pub(super) const SYNTAX: u16 = 9001;
 pub(super) const NOT_A_PROTOCOL: u16 = 9002;
 
-/// An answer that is a single line, because what was asked for cannot be given.
+/// An error reply: a single line with the reason.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Refusal {
     pub(super) code: u16,
@@ -61,16 +61,16 @@ impl Refusal {
     }
 }
 
-/// The lines of one answer, as far as they are not written yet.
+/// The lines of one reply that are not written to the client yet.
 #[derive(Debug, Default)]
 pub(super) struct Reply {
     octets: Vec<u8>,
-    /// Code of the line before, within this answer.
+    /// The code of the previous line of this reply.
     last: Option<u16>,
 }
 
 impl Reply {
-    /// A line that more lines follow. The code is left out where it is that of the line before.
+    /// Adds a line that is not the last. Its code is omitted if the previous line has the same.
     pub(super) fn line(&mut self, code: u16, text: fmt::Arguments<'_>) {
         if self.last == Some(code) {
             self.octets.push(b' ');
@@ -81,24 +81,25 @@ impl Reply {
         self.text(text);
     }
 
-    /// The last line, which always has its code.
+    /// Adds the last line, which always has a code.
     pub(super) fn end(&mut self, code: u16, text: fmt::Arguments<'_>) {
         self.octets.extend(format!("{code:04} ").into_bytes());
         self.last = None;
         self.text(text);
     }
 
-    /// Octets that [`Reply::take`] would give.
+    /// The number of bytes that [`Reply::take`] would return.
     pub(super) fn len(&self) -> usize {
         self.octets.len()
     }
 
-    /// What was written since the last call.
+    /// Takes what was added since the last call.
     pub(super) fn take(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.octets)
     }
 
-    /// Names and reasons may come from peers: nothing in them may end the line.
+    /// Adds the text, which may be from peers (names, reasons): control characters are replaced so
+    /// that it cannot end the line.
     fn text(&mut self, text: fmt::Arguments<'_>) {
         let text = text.to_string();
         let safe = |c: char| if c.is_control() && c != '\t' { '\u{fffd}' } else { c };
@@ -112,7 +113,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_code_is_written_where_it_changes_and_at_the_end() {
+    fn a_code_is_written_when_it_changes_and_on_the_last_line() {
         let mut reply = Reply::default();
         reply.line(2002, format_args!("name"));
         reply.line(1002, format_args!("a"));
@@ -120,13 +121,13 @@ mod tests {
         assert_eq!(reply.take(), b"2002-name\n1002-a\n b\n");
         reply.line(1002, format_args!("c"));
         reply.end(0, format_args!(""));
-        assert_eq!(reply.take(), b" c\n0000 \n", "pages of one answer belong together");
+        assert_eq!(reply.take(), b" c\n0000 \n", "the reply continues across pages");
         reply.line(0, format_args!("x"));
-        assert_eq!(reply.take(), b"0000-x\n", "the next answer begins with its code");
+        assert_eq!(reply.take(), b"0000-x\n", "the next reply begins with its code");
     }
 
     #[test]
-    fn no_text_ends_a_line() {
+    fn text_cannot_end_a_line() {
         let mut reply = Reply::default();
         reply.line(1006, format_args!("a\nb\r\u{1b}c\td"));
         assert_eq!(reply.take(), "1006-a\u{fffd}b\u{fffd}\u{fffd}c\td\n".as_bytes());

@@ -14,15 +14,14 @@ use super::reply::{
 };
 use super::when::Clock;
 
-/// Routes of one answer on their way out: the prefix is written once for all its paths.
+/// Formats the routes of one reply: the prefix is written once for all its paths.
 #[derive(Debug, Default)]
 pub(super) struct Routes {
     prefix: Option<Prefix>,
 }
 
 impl Routes {
-    /// The line of one path, or several where it has several gateways, and with [`Detail::All`] its
-    /// attributes.
+    /// Adds one path: a line per gateway and, with [`Detail::All`], its attributes.
     pub(super) fn route(
         &mut self,
         reply: &mut Reply,
@@ -74,7 +73,7 @@ impl Routes {
     }
 }
 
-/// Preference, and what BGP adds to it.
+/// The preference and, for BGP routes, the metric, AS and origin.
 fn info(route: &Route) -> String {
     let mut info = format!(" ({}", route.preference);
     let Some(bgp) = &route.bgp else { return info + ")" };
@@ -161,7 +160,8 @@ fn as_path(path: AsPath<'_>) -> String {
     path.segments().map(segment).collect::<Vec<_>>().join(" ")
 }
 
-/// A kind and two numbers; how the six octets divide depends on the kind (RFC 4360 §3, RFC 5668 §2).
+/// A kind and two numbers; how the six octets divide depends on the kind (RFC 4360 §3,
+/// RFC 5668 §2).
 fn ext_community(community: ExtCommunity) -> String {
     let [kind, sub, a, b, c, d, e, f] = community.0;
     let kind_word = match sub {
@@ -189,7 +189,7 @@ fn ext_community(community: ExtCommunity) -> String {
 /// `show interfaces`.
 pub(super) fn interfaces(reply: &mut Reply, interfaces: &[Interface]) {
     for i in interfaces {
-        // BIRD's own idea of up: there is an address to use, and carrier.
+        // BIRD's definition of up: administratively up, with carrier and an address.
         let up = i.admin_up && i.link_up && !i.addresses.is_empty();
         let state = if up { "up" } else { "DOWN" };
         reply.line(INTERFACE, format_args!("{} {state} (index={})", i.name, i.index));
@@ -232,7 +232,7 @@ pub(super) fn interfaces_summary(reply: &mut Reply, interfaces: &[Interface]) {
     }
 }
 
-/// The first address that others can reach, else the first.
+/// The first address that other hosts can reach, else the first address.
 fn primary_address(interface: &Interface) -> Option<(IpAddr, u8)> {
     let addresses = &interface.addresses;
     let reachable =
@@ -240,7 +240,7 @@ fn primary_address(interface: &Interface) -> Option<(IpAddr, u8)> {
     reachable.or(addresses.first()).copied()
 }
 
-/// How far an address is valid, in BIRD's words.
+/// The scope of an address, in BIRD's words.
 fn scope(address: IpAddr) -> &'static str {
     match address {
         IpAddr::V4(a) if a.is_loopback() => "host",

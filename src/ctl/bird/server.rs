@@ -1,6 +1,7 @@
-//! One socket, one family. Clients are many, slow, dead or malicious: there is a bound to how many,
-//! to what one may send and to how long it may take its answer, and when places run out the client
-//! that has been silent longest is closed for it, so that a probe is always served.
+//! The server of one socket, for one address family. As clients may be many, slow, dead or
+//! malicious, their number, the length of a command and the time to read a reply are limited. When
+//! all slots are in use, the client that has been inactive longest is disconnected, so that a
+//! probe is always served.
 
 use std::future::Future;
 use std::io;
@@ -33,21 +34,21 @@ use super::{Backend, route, session};
 use crate::client_slots::{ClientSlots, Heard};
 use crate::ctl::socket::{ServerError, Socket};
 
-/// Clients at once.
+/// Maximum number of concurrent clients.
 const CLIENTS_MAX: usize = 128;
-/// Longest command, in octets, as in BIRD.
+/// Maximum length of a command, in bytes, as in BIRD.
 const COMMAND_LEN_MAX: usize = 4096;
-/// Octets of an answer that are kept until the client takes them.
+/// A reply is written to the client whenever this many bytes of it are buffered.
 const WRITE_LEN: usize = 64 * 1024;
-/// Protocols whose details are asked for together.
+/// Number of protocols whose details are requested at once.
 const DETAILS: usize = 64;
 
-/// How long a client is waited for, and the daemon.
+/// Timeouts for the daemon and for a client.
 #[derive(Clone, Copy)]
 struct Waits {
-    /// For one page of an answer.
+    /// For the daemon to produce one page of a reply.
     page: Duration,
-    /// For the client to take what was written.
+    /// For the client to read what is written.
     write: Duration,
 }
 
@@ -64,16 +65,16 @@ pub struct Server {
 }
 
 impl Server {
-    /// Binds the socket for one family, with mode 0660, making its folder if need be. A socket that
-    /// nobody answers at is replaced.
+    /// Binds the socket for one family, with mode 0660, creating its directory if needed. A socket
+    /// that no process listens on is replaced.
     ///
     /// # Errors
-    /// Somebody answers there, something else is there, or the system refuses.
+    /// Another process listens on the socket, the path is not a socket, or a system call fails.
     pub fn bind(path: &Path, family: Family) -> Result<Self, ServerError> {
         Ok(Server { socket: Socket::bind(path, "bird-sockets")?, family })
     }
 
-    /// Serves clients for as long as the future lives.
+    /// Serves clients until the future is dropped.
     pub async fn run<B: Backend>(self, backend: Arc<B>) {
         let mut tasks = JoinSet::new();
         let mut slots = ClientSlots::new(CLIENTS_MAX);
@@ -87,7 +88,7 @@ impl Server {
                 let mut client = Client::new(writer, family, &*backend, Waits::default(), heard);
                 tokio::select! {
                     () = lost => {}
-                    // A client that leaves, or that does not take its answer, is no news.
+                    // A client that disconnects or does not read its reply is not worth a log line.
                     _ = client.serve(BufReader::new(reader)) => {}
                 }
             });
@@ -99,11 +100,11 @@ impl Server {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Access {
     Full,
-    /// It asked for it: it may look, and change nothing.
+    /// Read-only, at the client's own request.
     Restricted,
 }
 
-/// One client.
+/// The connection of one client.
 struct Client<'a, W, B> {
     writer: W,
     family: Family,
@@ -114,11 +115,11 @@ struct Client<'a, W, B> {
     heard: Heard,
 }
 
-/// Why an answer does not come to its end.
+/// Why a reply was not completed.
 enum Broken {
-    /// It is replaced, or followed, by this line.
+    /// The command failed; this is the last line of the reply.
     Refused(Refusal),
-    /// The client is to be left.
+    /// The connection failed and is to be closed.
     Left(io::Error),
 }
 
@@ -140,7 +141,8 @@ impl<'a, W: AsyncWrite + Unpin, B: Backend> Client<'a, W, B> {
         Client { writer, family, backend, waits, access: Access::Full, reply, heard }
     }
 
-    /// Greets, then answers until the client leaves, breaks a limit, or does not take its answer.
+    /// Sends the greeting, then answers commands until the client disconnects, exceeds a limit or
+    /// does not read its reply.
     async fn serve(&mut self, mut reader: impl AsyncBufRead + Unpin) -> io::Result<()> {
         self.reply.end(GREETING, format_args!("BIRD {} ready.", super::VERSION));
         self.flush().await?;
@@ -154,7 +156,7 @@ impl<'a, W: AsyncWrite + Unpin, B: Backend> Client<'a, W, B> {
             }
             self.heard.note();
             if !line.ends_with(b"\n") && read < COMMAND_LEN_MAX {
-                // The client left in the middle of a command.
+                // The client disconnected in the middle of a command.
                 return Ok(());
             }
             if !line.ends_with(b"\n") {
@@ -227,13 +229,13 @@ impl<'a, W: AsyncWrite + Unpin, B: Backend> Client<'a, W, B> {
         Ok(())
     }
 
-    /// The protocols that there are.
+    /// All protocols.
     async fn all_protocols(&self) -> Result<Vec<Protocol>, Refusal> {
         let protocols = self.within(self.backend.protocols(self.family)).await?;
         protocols.map_err(|waiting| Refusal::new(BUSY, waiting))
     }
 
-    /// The protocols that are meant, at least one.
+    /// The selected protocols, at least one.
     async fn which(&self, which: Which) -> Result<Vec<Protocol>, Refusal> {
         let mut protocols = self.all_protocols().await?;
         match which {
@@ -346,8 +348,8 @@ impl<'a, W: AsyncWrite + Unpin, B: Backend> Client<'a, W, B> {
         Ok(())
     }
 
-    /// The last line about one network: BIRD says whether there is such a network, not whether any
-    /// of its routes was shown, and counts nothing.
+    /// Writes the last line of a query for one network: as BIRD does, whether the network exists,
+    /// not whether any of its routes was shown, and no count.
     async fn end_of_network(&mut self, query: &RouteQuery, routes: u64) -> Result<(), Broken> {
         let is_there = routes > 0 || {
             let any = RouteQuery { target: query.target, ..RouteQuery::default() };
@@ -379,7 +381,7 @@ impl<'a, W: AsyncWrite + Unpin, B: Backend> Client<'a, W, B> {
         Ok(())
     }
 
-    /// What the daemon says, if it says it in time.
+    /// Waits for the daemon's answer, up to a timeout.
     async fn within<T>(&self, answer: impl Future<Output = T>) -> Result<T, Refusal> {
         let late = |_| Refusal::new(BUSY, "The daemon gave no answer in time");
         timeout(self.waits.page, answer).await.map_err(late)

@@ -1,4 +1,4 @@
-//! Rows and details of protocols, and BIRD's words for why a session ended.
+//! Rows and details of protocols, and BIRD's texts for why a session ended.
 
 use std::fmt::Write as _;
 use std::net::IpAddr;
@@ -82,7 +82,7 @@ pub(super) fn row(reply: &mut Reply, protocol: &Protocol, clock: &Clock) {
     );
 }
 
-/// What `show protocols all` has below a row.
+/// What `show protocols all` shows below a row.
 pub(super) fn details(reply: &mut Reply, protocol: &Protocol, details: &Details) {
     let mut line = |text: std::fmt::Arguments<'_>| reply.line(PROTOCOL_DETAILS, text);
     if let Some(description) = details.description {
@@ -170,13 +170,13 @@ fn established(line: &mut impl FnMut(std::fmt::Arguments<'_>), session: &Establi
     line(format_args!("    Keepalive timer:  {}", seconds(session.keepalive)));
 }
 
-/// What is left of a timer and its length, in whole seconds.
+/// A timer's remaining time and its length, in whole seconds.
 fn seconds(wait: Wait) -> String {
     format!("{}/{}", wait.left.as_secs(), wait.of.as_secs())
 }
 
-/// The name that readers of `show route` understand: they take the kind of a session from its
-/// prefix, and the address from the rest.
+/// A name that readers of `show route` understand: they derive the kind of a session from the
+/// prefix of its name, and the address from the rest.
 pub fn reader_name(name: &str, address: IpAddr) -> String {
     let understood = ["Mesh_", "Global_", "Node_"]
         .iter()
@@ -190,8 +190,8 @@ pub fn reader_name(name: &str, address: IpAddr) -> String {
     readable.replace(['.', ':'], "_")
 }
 
-/// Why a session ended, in BIRD's words: a class and a text. `None` where BIRD has none: it was
-/// ended by the operator.
+/// Why a session ended, as BIRD puts it: a class and a text. `None` where BIRD shows none: the
+/// operator closed the session.
 pub fn last_error(error: &LastError) -> Option<String> {
     let code = error.code;
     match (error.origin, code) {
@@ -202,7 +202,7 @@ pub fn last_error(error: &LastError) -> Option<String> {
         (Origin::Sent, Some(code)) => Some(format!("BGP Error: {}", notification(code))),
         (Origin::Received, Some(code)) => Some(format!("Received: {}", notification(code))),
         (Origin::Sent | Origin::Received, None) => Some(format!("Error: {}", plain(&error.text))),
-        // Our own timer for a peer that does not read (RFC 9687), which BIRD does not have.
+        // Our send hold timer (RFC 9687), which BIRD does not have.
         (Origin::Local, Some(_)) => Some(format!("Error: {}", plain(&error.text))),
         (Origin::Local, None) => Some(match error.text.as_str() {
             "the peer closed the connection" => "Socket: Connection closed".to_owned(),
@@ -215,7 +215,7 @@ pub fn last_error(error: &LastError) -> Option<String> {
     }
 }
 
-/// The system's words without the number that Rust adds.
+/// The system's error text, without the error number that Rust adds.
 fn plain(text: &str) -> String {
     let text = text.split(" (os error").next().unwrap_or_default();
     let mut chars = text.chars();
@@ -225,7 +225,7 @@ fn plain(text: &str) -> String {
     }
 }
 
-/// BIRD's words for the code of a NOTIFICATION.
+/// BIRD's text for the code of a NOTIFICATION.
 fn notification(code: Code) -> String {
     let known = MESSAGES.iter().find(|(c, s, _)| (*c, *s) == (code.code, code.subcode));
     match known {

@@ -8,10 +8,11 @@ use tokio::io::DuplexStream;
 use super::*;
 use crate::ctl::{Page, Reply};
 
-/// A wait that a test can wait for; the others must not be what ends it.
+/// The limit that a test exceeds; all other limits are long.
 const SHORT: Duration = Duration::from_millis(50);
 
-/// Numbers, `size` to a page, `pages` pages; an odd request hangs, another is refused.
+/// Answers with numbers, `size` per page, `pages` pages. One kind of request hangs, another is
+/// refused.
 struct Numbers {
     pages: u32,
     size: u32,
@@ -42,7 +43,7 @@ impl Backend for Numbers {
     }
 }
 
-/// The client's end of a connection whose other end is served.
+/// The client's end of a connection, whose other end is served.
 fn connect(
     backend: &Arc<Numbers>,
     buffer: usize,
@@ -82,7 +83,7 @@ async fn an_answer_is_its_pages_and_their_count() {
 }
 
 #[tokio::test]
-async fn what_is_not_a_request_is_refused_and_the_client_may_go_on() {
+async fn an_invalid_request_is_refused_and_the_client_may_continue() {
     let backend = Numbers::new(1, 0);
     let (client, _task) = connect(&backend, 4096, Waits::default());
     let mut client = BufReader::new(client);
@@ -109,7 +110,7 @@ async fn a_line_without_end_is_refused_and_closes_the_connection() {
 }
 
 #[tokio::test]
-async fn a_client_that_does_not_read_is_left_and_costs_one_page() {
+async fn a_client_that_does_not_read_is_disconnected_and_costs_one_page() {
     let backend = Numbers::new(1_000_000, 100);
     let waits = Waits { write: SHORT, ..Waits::default() };
     let (mut client, task) = connect(&backend, 64, waits);
@@ -119,7 +120,7 @@ async fn a_client_that_does_not_read_is_left_and_costs_one_page() {
 }
 
 #[tokio::test]
-async fn a_client_that_does_not_ask_is_left() {
+async fn a_client_without_a_request_is_disconnected() {
     let backend = Numbers::new(1, 0);
     let waits = Waits { request: SHORT, ..Waits::default() };
     let (mut client, task) = connect(&backend, 64, waits);
@@ -139,19 +140,19 @@ async fn a_daemon_that_hangs_is_reported() {
 }
 
 #[tokio::test]
-async fn the_socket_is_for_owner_and_group_and_goes_with_the_server() {
+async fn the_socket_is_for_owner_and_group_and_is_removed_with_the_server() {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("made/for/us.sock");
     let server = Server::bind(&path).unwrap();
     assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o660);
     let entries = std::fs::read_dir(path.parent().unwrap()).unwrap().count();
-    assert_eq!(entries, 1, "nothing is left of the name that it was bound under");
+    assert_eq!(entries, 1, "the temporary name is gone");
     drop(server);
     assert!(!path.exists());
 }
 
 #[tokio::test]
-async fn a_socket_that_nobody_answers_at_is_replaced_and_others_are_not() {
+async fn only_a_socket_without_a_listener_is_replaced() {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("m.sock");
     drop(blocking::UnixListener::bind(&path).unwrap());
@@ -159,7 +160,7 @@ async fn a_socket_that_nobody_answers_at_is_replaced_and_others_are_not() {
     let first = Server::bind(&path).unwrap();
     assert!(matches!(Server::bind(&path), Err(ServerError::InUse { path: p, .. }) if p == path));
 
-    // Somebody else takes the name: the first server must leave it alone.
+    // Another process takes the path: the first server must not remove it.
     std::fs::remove_file(&path).unwrap();
     let second = Server::bind(&path).unwrap();
     drop(first);
@@ -171,7 +172,7 @@ async fn a_socket_that_nobody_answers_at_is_replaced_and_others_are_not() {
     assert_eq!(std::fs::read(&path).unwrap(), b"precious");
 }
 
-/// Asks, and counts what comes until the answer is over.
+/// Sends a request, and counts the items of the answer.
 fn items_for(client: &mut blocking::UnixStream) -> usize {
     std::io::Write::write_all(client, b"{\"request\":\"health\"}\n").unwrap();
     let lines = std::io::BufRead::lines(std::io::BufReader::new(client));
@@ -180,7 +181,7 @@ fn items_for(client: &mut blocking::UnixStream) -> usize {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn silent_clients_keep_no_probe_out_and_who_asks_stays() {
+async fn silent_clients_do_not_lock_out_a_probe_and_active_ones_stay() {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("m.sock");
     let server = tokio::spawn(Server::bind(&path).unwrap().run(Numbers::new(1, 1)));
@@ -191,10 +192,11 @@ async fn silent_clients_keep_no_probe_out_and_who_asks_stays() {
             crowd.extend((2..CLIENTS_MAX).map(|_| blocking::UnixStream::connect(&path).unwrap()));
             let answered = items_for(&mut blocking::UnixStream::connect(&path).unwrap());
             assert_eq!(answered, 1, "a probe");
-            // Its answer came behind all of the crowd: the operator is heard after them.
+            // The probe was answered after the crowd had connected; the operator is active after
+            // it.
             assert_eq!(items_for(&mut operator), 1, "never the one that was silent longest");
         }
-        // The first of the crowd have made room.
+        // The first clients of the crowd were disconnected.
         let mut first = crowd.swap_remove(0);
         first.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
         assert_eq!(std::io::Read::read(&mut first, &mut [0]).unwrap(), 0, "closed");

@@ -78,7 +78,7 @@ fn destination() -> DestinationView {
     DestinationView { prefix: "10.0.0.0/8".parse().unwrap(), paths: vec![first, second] }
 }
 
-/// Byte for byte what scripts rely on: keys are only ever added, behind the others.
+/// The exact output that scripts rely on: keys are only ever added, after the existing ones.
 #[test]
 fn a_route_has_the_promised_keys() {
     let route = serde_json::to_value(route(&destination(), &TwoNames)).unwrap();
@@ -106,7 +106,7 @@ fn a_route_has_the_promised_keys() {
 }
 
 #[test]
-fn a_route_of_the_kernels_says_where_it_leads() {
+fn a_kernel_route_shows_its_gateway() {
     let gateways = |next_hop: Option<IpAddr>, interface: Option<&str>| {
         let mut view = destination();
         view.paths[1].own = Some(LocalRoute {
@@ -203,13 +203,13 @@ fn a_peer_has_the_promised_keys() {
 }
 
 #[test]
-fn without_a_session_a_peer_shows_what_we_offer() {
+fn without_a_session_a_peer_shows_the_configured_values() {
     let peer = facts_of(false);
     assert_eq!(peer["state"], "OpenSent");
     assert_eq!(peer["families"], json!(["ipv4"]));
     assert_eq!((&peer["hold_time"], &peer["keepalive_time"]), (&json!(90), &Value::Null));
     for key in ["router_id", "local_address", "last_error"] {
-        assert_eq!(peer[key], Value::Null, "{key} is there, and null");
+        assert_eq!(peer[key], Value::Null, "{key} is present, and null");
         assert!(peer.as_object().unwrap().contains_key(key));
     }
     assert_eq!(peer["capabilities"], json!([]));

@@ -21,7 +21,7 @@ mod generated;
 #[path = "../../../../tests/support/calico_readers.rs"]
 mod readers;
 
-/// A node with everything that readers stumble over.
+/// A node with everything that readers have trouble with.
 struct Node {
     networks: u32,
     pages: AtomicUsize,
@@ -228,7 +228,7 @@ impl Backend for Node {
     ) -> Result<RoutePage, String> {
         self.pages.fetch_add(1, Ordering::SeqCst);
         if query.target != Target::All {
-            // The table filters by protocol; here nothing but static1 leads to that network.
+            // The table filters by protocol; here only static1 has a route to that network.
             let is_there = query.target == Target::Exact("10.64.0.0/24".parse().unwrap());
             let is_asked = query.protocol.as_deref().is_none_or(|name| name == "static1");
             let routes = if is_there && is_asked { Node::paths(0) } else { Vec::new() };
@@ -298,7 +298,7 @@ impl Backend for Node {
     }
 }
 
-/// Everything that one client is told for these commands.
+/// Everything that one client receives for these commands.
 async fn conversation<B: Backend>(node: &Arc<B>, commands: &str) -> String {
     let (client, server) = tokio::io::duplex(1 << 16);
     let task = tokio::spawn(serve(Arc::clone(node), server, Waits::default()));
@@ -319,7 +319,7 @@ async fn serve<B: Backend>(node: Arc<B>, stream: DuplexStream, waits: Waits) {
 }
 
 #[tokio::test]
-async fn every_reader_takes_the_sessions() {
+async fn every_reader_parses_the_sessions() {
     let node = Node::new(0);
     let answer = conversation(&node, "show protocols\n").await;
     let sessions = readers::sessions(&answer, ".").unwrap();
@@ -347,7 +347,7 @@ async fn every_reader_takes_the_sessions() {
 }
 
 #[tokio::test]
-async fn every_reader_takes_the_status() {
+async fn every_reader_parses_the_status() {
     let answer = conversation(&Node::new(0), "show status\n").await;
     assert_eq!(readers::is_restarting(&answer), Ok(true));
     let agent = readers::agent(&answer);
@@ -361,7 +361,7 @@ async fn every_reader_takes_the_status() {
     assert_eq!(readers::is_restarting(&conversation(&done, "show status\n").await), Ok(false));
 }
 
-/// What BIRD 1.6.8 says, for each of its four words.
+/// As BIRD 1.6.8 replies to each of the four commands.
 #[tokio::test]
 async fn sessions_are_disabled_enabled_restarted_and_reloaded() {
     let node = Node::new(0);
@@ -388,9 +388,9 @@ async fn sessions_are_disabled_enabled_restarted_and_reloaded() {
     assert_eq!(answer, wanted);
 }
 
-/// Probes take an answer without sessions for a node that waits for nobody.
+/// Probes take a reply without sessions to mean that the node waits for none.
 #[tokio::test]
-async fn before_the_first_plan_no_reader_finds_a_node_ready() {
+async fn before_the_first_plan_no_reader_sees_the_node_as_ready() {
     let node = Arc::new(Node { is_decided: false, ..Node::empty() });
     for command in ["show protocols\n", "show protocols all\n", "show route protocol x\n"] {
         let answer = conversation(&node, command).await;
@@ -400,7 +400,7 @@ async fn before_the_first_plan_no_reader_finds_a_node_ready() {
 }
 
 #[tokio::test]
-async fn every_reader_takes_the_routes_page_by_page() {
+async fn every_reader_parses_the_routes_page_by_page() {
     let node = Node::new(6000);
     let answer = conversation(&node, "show route\n").await;
     let routes = readers::routes(&answer, ".").unwrap();
@@ -428,7 +428,7 @@ async fn every_reader_takes_the_routes_page_by_page() {
 
 /// Lines as BIRD 1.6.8 wrote them.
 #[tokio::test]
-async fn routes_are_birds_to_the_octet() {
+async fn routes_equal_birds_byte_for_byte() {
     let answer = conversation(&Node::new(6), "show route all\n").await;
     let time = |line: &str| {
         let (head, rest) = line.split_once('[').unwrap();
@@ -482,7 +482,7 @@ async fn routes_are_birds_to_the_octet() {
 }
 
 #[tokio::test]
-async fn interfaces_are_birds() {
+async fn interfaces_equal_birds() {
     let answer = conversation(&Node::new(0), "show interfaces\nshow interfaces summary\n").await;
     let wanted = "\
 0001 BIRD v0.3.3+birdv1.6.8 ready.
@@ -531,9 +531,9 @@ async fn commands_are_answered_in_order_with_birds_codes() {
     assert_eq!(answer, wanted);
 }
 
-/// As BIRD 1.6.8 answers in the same situations.
+/// As BIRD 1.6.8 replies in the same situations.
 #[tokio::test]
-async fn what_is_said_of_a_network_is_whether_it_is_there() {
+async fn a_query_for_a_network_says_whether_it_exists() {
     let commands = "show route 10.64.0.0/24 count\nshow route 10.64.0.0/24 protocol kernel1\n\
         show route 10.64.0.0/24 protocol kernel1 count\nshow route 10.99.0.0/24 count\n\
         show route 10.99.0.0/24 protocol kernel1\nshow route export Mesh_10_0_0_3\n\
@@ -553,13 +553,13 @@ async fn what_is_said_of_a_network_is_whether_it_is_there() {
 }
 
 #[tokio::test]
-async fn a_command_that_never_ends_is_no_command() {
+async fn an_unterminated_command_is_ignored() {
     let answer = conversation(&Node::new(0), "show protocols nosuch\nshow status").await;
     assert_eq!(answer, "0001 BIRD v0.3.3+birdv1.6.8 ready.\n9002 nosuch is not a protocol\n");
 }
 
 #[tokio::test]
-async fn garbage_is_answered_or_ends_the_connection() {
+async fn garbage_gets_an_error_or_ends_the_connection() {
     let node = Node::new(0);
     let mut state = 1u64;
     for _ in 0..200 {
@@ -584,17 +584,20 @@ async fn garbage_is_answered_or_ends_the_connection() {
 }
 
 #[tokio::test]
-async fn a_client_that_does_not_read_is_left_and_costs_some_pages() {
+async fn a_client_that_does_not_read_is_disconnected_after_a_few_pages() {
     let node = Node::new(1_000_000);
     let waits = Waits { write: Duration::from_millis(50), ..Waits::default() };
     let (mut client, server) = tokio::io::duplex(4096);
     let task = tokio::spawn(serve(Arc::clone(&node), server, waits));
     client.write_all(b"show route\n").await.unwrap();
     task.await.unwrap();
-    assert!(node.pages.load(Ordering::SeqCst) <= 3, "what nobody reads is not asked for");
+    assert!(
+        node.pages.load(Ordering::SeqCst) <= 3,
+        "no pages are produced for a client that does not read"
+    );
 }
 
-/// Asks as a probe does: connects, writes before it has read the greeting, reads to the end.
+/// Queries as a probe does: connects, writes before reading the greeting, reads to the end.
 fn probe(path: &Path) -> String {
     use std::io::{BufRead, Write};
     let stream = blocking::UnixStream::connect(path).unwrap();
@@ -613,7 +616,7 @@ fn probe(path: &Path) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_thousand_silent_connections_keep_no_probe_out() {
+async fn a_thousand_idle_connections_do_not_block_a_probe() {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("bird.ctl");
     let server = Server::bind(&path, Family::Ipv4).unwrap();
@@ -628,7 +631,7 @@ async fn a_thousand_silent_connections_keep_no_probe_out() {
                 assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
             }
         }
-        // The first of them have made room for the others.
+        // The first connections were closed to make room for later ones.
         let mut gone = 0;
         for stream in &crowd {
             stream.set_read_timeout(Some(Duration::from_millis(500))).unwrap();

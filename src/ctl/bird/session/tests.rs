@@ -47,9 +47,9 @@ fn wait(left: u64, of: u64) -> Wait {
     Wait { left: Duration::from_secs(left), of: Duration::from_secs(of) }
 }
 
-/// The octets that BIRD 1.6.8 wrote.
+/// The expected text was written by BIRD 1.6.8.
 #[test]
-fn rows_are_birds() {
+fn rows_equal_birds() {
     let protocols = [
         own("static1", Kind::Static, Phase::Up),
         own("kernel1", Kind::Kernel, Phase::Wait),
@@ -132,7 +132,7 @@ fn mesh_details() -> Details {
 }
 
 #[test]
-fn details_are_birds() {
+fn details_equal_birds() {
     let protocol = mesh("Mesh_172_17_0_5", Phase::Up, "Established", None);
     let answer = text(|reply| {
         heading(reply);
@@ -169,9 +169,9 @@ fn details_are_birds() {
     assert_eq!(answer, wanted.replace('$', ""));
 }
 
-/// As BIRD 1.6.8 answered beside: a peer that refuses connections, and one whose routes are kept.
+/// As BIRD 1.6.8 replied for a peer that refuses connections, and for one whose routes are kept.
 #[test]
-fn details_of_a_session_that_is_looked_for() {
+fn details_of_a_session_that_is_not_up() {
     let error = Some("Socket: Connection refused");
     let protocol = mesh("Global_127_0_0_1", Phase::Start, "Active", error);
     let mut looked_for = mesh_details();
@@ -208,7 +208,7 @@ fn details_of_a_session_that_is_looked_for() {
 }
 
 #[test]
-fn the_status_is_birds() {
+fn the_status_equals_birds() {
     let mut shown = Status {
         router_id: [172, 17, 0, 2].into(),
         started: ago(4),
@@ -234,7 +234,7 @@ fn the_status_is_birds() {
 }
 
 #[test]
-fn errors_have_birds_class_and_words() {
+fn errors_have_birds_class_and_text() {
     let error = |origin, code: Option<(u8, u8)>, text: &str| {
         let code = code.map(|(code, subcode)| Code { code, subcode });
         last_error(&LastError { at: Time::ZERO, origin, code, text: text.into() })
@@ -252,7 +252,7 @@ fn errors_have_birds_class_and_words() {
     ] {
         assert_eq!(error(origin, code, text).as_deref(), Some(wanted));
     }
-    assert_eq!(error(Origin::Sent, Some((6, 2)), ""), None, "the operator's own doing");
+    assert_eq!(error(Origin::Sent, Some((6, 2)), ""), None, "closed by the operator");
 }
 
 #[test]

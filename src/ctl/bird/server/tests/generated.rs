@@ -1,4 +1,4 @@
-//! Whatever sessions and routes there are, Calico's readers take every answer.
+//! Calico's readers parse every reply, for arbitrary sessions and routes.
 
 use std::time::SystemTime;
 
@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::ctl::bird::BfdRow;
 
-/// A backend with what was generated.
+/// A backend with generated data.
 #[derive(Clone, Debug)]
 struct Generated {
     family: Family,
@@ -71,7 +71,7 @@ impl Backend for Generated {
         _: &RouteQuery,
         cursor: Option<&Cursor>,
     ) -> Result<RoutePage, String> {
-        // Pages of one route: a prefix may be shown over several.
+        // Pages of one route each, so that the paths of a prefix may be spread over several.
         let at = match cursor {
             Some(Cursor::Index(at)) => *at as usize,
             _ => 0,
@@ -101,7 +101,7 @@ fn address(family: Family) -> BoxedStrategy<IpAddr> {
     }
 }
 
-/// Names as Calico's objects and people's configurations give them.
+/// Names as they follow from Calico's objects or from a configuration.
 fn name(family: Family) -> BoxedStrategy<(String, IpAddr)> {
     let kinds = prop::sample::select(vec!["Mesh_", "Global_", "Node_", "Local_Workload_"]);
     let calico = (kinds, address(family), prop::option::of(any::<u16>())).prop_map(
@@ -118,7 +118,7 @@ fn name(family: Family) -> BoxedStrategy<(String, IpAddr)> {
 fn session(family: Family) -> impl Strategy<Value = (Protocol, IpAddr)> {
     let waiting = ["Idle", "Connect", "Active", "Passive", "OpenSent", "OpenConfirm"];
     let word = prop_oneof![Just("Established"), prop::sample::select(waiting.to_vec())];
-    // What a peer says may be anything (RFC 9003).
+    // A peer's message may be any text (RFC 9003).
     let error = prop::option::of("\\PC{0,40}|(Socket: |Received: )[ -~\n\r\t\u{1b}]{0,40}");
     (name(family), word, error, 0..200_000u64).prop_map(|((name, address), word, error, age)| {
         let is_up = word == "Established";
@@ -197,7 +197,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 
     #[test]
-    fn every_reader_takes_every_answer(node in generated()) {
+    fn every_reader_parses_every_reply(node in generated()) {
         let separator = if node.family == Family::Ipv4 { "." } else { ":" };
         let node = Arc::new(node);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
@@ -216,7 +216,7 @@ proptest! {
             prop_assert_eq!(read.name.as_str(), &*wanted.name);
             prop_assert_eq!(read.info.split(' ').next(), Some(wanted.word));
             let all = ask(&format!("show protocols all {}", wanted.name));
-            // A name with what BIRD's grammar takes for a comment or a text is not asked for.
+            // Skip names that contain a comment or string delimiter of BIRD's grammar.
             if !wanted.name.contains(['#', '"']) {
                 let (state, address) = readers::details(&all).unwrap();
                 let of = node.sessions.iter().find(|(p, _)| p.name == wanted.name).unwrap();
