@@ -1,4 +1,4 @@
-//! Asking the daemon, and printing what it says.
+//! Sends a request to the daemon and prints the reply.
 
 use std::io::{self, BufWriter, IsTerminal};
 use std::process::ExitCode;
@@ -12,15 +12,15 @@ use super::render::{Colour, JsonWriter, Look, Renderer};
 use super::{FAILED, Output, WRONG, When};
 use crate::ctl::{ErrorKind, Refusal, Request};
 
-/// Longest wait for the daemon to end after `margay stop`.
+/// Timeout for the daemon to exit after `margay stop`.
 const STOP_WAIT: Duration = Duration::from_secs(60);
-/// Names in the line that says which demands are not met.
+/// Maximum number of names in the line on an unmet condition.
 const NAMES_MAX: usize = 10;
 
-/// What must hold for exit code 0.
+/// The condition for exit code 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Demand {
-    /// That there was an answer.
+    /// The request succeeded.
     Nothing,
     /// Every peer is established.
     Established,
@@ -28,11 +28,11 @@ pub(super) enum Demand {
     Ready,
     /// The kernel holds every route.
     Installed,
-    /// It was or would be done to somebody.
+    /// The action was, or would be, applied to at least one peer.
     Done,
 }
 
-/// What items say about demands: each has some of these keys.
+/// The keys of items that conditions look at; no item has all of them.
 #[derive(Deserialize)]
 struct Facts {
     name: Option<String>,
@@ -42,7 +42,7 @@ struct Facts {
     effect: Option<String>,
 }
 
-/// Counts what does not meet a demand.
+/// Counts the items that do not meet a condition.
 struct Unmet {
     demand: Demand,
     seen: u64,
@@ -75,7 +75,7 @@ impl Unmet {
         Ok(())
     }
 
-    /// The line for people; `None`: all demands are met.
+    /// The line to print; `None`: the condition is met.
     fn line(&self) -> Option<String> {
         let Unmet { seen, count, .. } = self;
         let is_met = match self.demand {
@@ -97,7 +97,7 @@ impl Unmet {
     }
 }
 
-/// Asks, prints the answer, and says by the exit code whether it is as demanded.
+/// Sends a request and prints the reply. The exit code says whether the condition is met.
 pub(super) fn ask(request: &Request, demand: Demand, output: &Output) -> ExitCode {
     match try_ask(request, demand, output) {
         Ok(code) => code,
@@ -138,7 +138,7 @@ fn try_ask(request: &Request, demand: Demand, output: &Output) -> Result<ExitCod
     }
 }
 
-/// Says what went wrong. That the reader of our output closed it is not a failure: `… | head`.
+/// Prints an error. A closed output pipe is not a failure: `… | head`.
 pub(super) fn report(error: ClientError) -> ExitCode {
     match error {
         ClientError::Output(e) if e.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
@@ -153,7 +153,7 @@ pub(super) fn report(error: ClientError) -> ExitCode {
     }
 }
 
-/// Columns of the terminal; `None` if the output goes elsewhere.
+/// The width of the terminal; `None` if the output is not a terminal.
 fn terminal_width() -> Option<usize> {
     let stdout = io::stdout();
     if !stdout.is_terminal() {
@@ -163,7 +163,8 @@ fn terminal_width() -> Option<usize> {
     (size.ws_col > 0).then_some(usize::from(size.ws_col))
 }
 
-/// Colours by <https://no-color.org>: never where NO_COLOR is set and not empty.
+/// Whether to use colours. As <https://no-color.org> says, `auto` means none if NO_COLOR is set and
+/// not empty.
 fn colour(when: When) -> Colour {
     let is_set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
     let is_dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
@@ -188,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_meet_a_demand_is_named() {
+    fn items_that_do_not_meet_the_condition_are_named() {
         let up = r#"{"name":"a","state":"Established"}"#;
         let down = r#"{"name":"b","state":"Active"}"#;
         assert_eq!(unmet(Demand::Established, &[up]), None);

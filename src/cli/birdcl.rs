@@ -1,7 +1,7 @@
-//! BIRD's client as `birdcl`: what calico-node's liveness probe runs, and what people's fingers know.
+//! BIRD's client, `birdcl`: calico-node's liveness probe runs it, and operators are used to it.
 //!
-//! `birdcl [-s SOCKET] [-v] [-r] [COMMAND…]`: the greeting, then the answer without its codes. Exit
-//! code 1 when the answer is that it cannot be done, as BIRD 2's client has it.
+//! `birdcl [-s SOCKET] [-v] [-r] [COMMAND…]` prints the greeting, then the reply without its codes.
+//! The exit code is 1 if the reply is an error, as with BIRD 2's client.
 
 use std::ffi::OsString;
 use std::io::{self, BufRead, BufReader, BufWriter, Write};
@@ -13,13 +13,13 @@ use std::time::Duration;
 use crate::ctl::bird::{Mark, Place, is_refusal, read_line};
 use crate::ctl::connect;
 
-/// Where margay serves BIRD's protocol on a Calico node.
+/// The socket on which margay serves BIRD's protocol on a Calico node.
 const DEFAULT_SOCKET: &str = "/var/run/calico/bird.ctl";
-/// Longest wait for a line of an answer.
+/// Timeout for each line of a reply.
 const LINE_WAIT: Duration = Duration::from_secs(40);
 const USAGE: &str = "usage: birdcl [-s SOCKET] [-v] [-r] [COMMAND...]";
 
-/// What was asked for on the command line.
+/// The command line.
 #[derive(Debug, PartialEq, Eq)]
 struct Options {
     socket: PathBuf,
@@ -36,7 +36,7 @@ enum Codes {
 }
 
 impl Options {
-    /// `None`: they are wrong.
+    /// Parses the arguments; `None`: they are wrong.
     fn read(arguments: impl Iterator<Item = OsString>) -> Option<Options> {
         let mut options = Options {
             socket: DEFAULT_SOCKET.into(),
@@ -84,7 +84,7 @@ pub(super) fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     match converse(&stream, &options, io::stdin().lock(), out) {
         Ok(Answer::Given) => ExitCode::SUCCESS,
         Ok(Answer::Refused) => ExitCode::FAILURE,
-        // The reader of our output closed it: `… | head`.
+        // The output pipe was closed: `… | head`.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
             eprintln!("Connection closed by server");
@@ -97,7 +97,7 @@ pub(super) fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     }
 }
 
-/// The greeting, then one command, or a command for each line of `input`.
+/// Prints the greeting, then runs the given command, or one command per line of `input`.
 fn converse(
     mut stream: &UnixStream,
     options: &Options,
@@ -128,7 +128,7 @@ fn converse(
     Ok(Answer::Given)
 }
 
-/// What an answer is.
+/// The kind of a reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Answer {
     Given,
@@ -136,7 +136,7 @@ enum Answer {
     Refused,
 }
 
-/// Prints lines up to the last one of the answer.
+/// Prints the lines of one reply.
 fn print_answer(
     reader: &mut impl BufRead,
     codes: Codes,
@@ -145,7 +145,7 @@ fn print_answer(
     let mut line = Vec::new();
     loop {
         let (mark, text) = read_line(reader, &mut line)?;
-        // Code 0 is the end and says nothing.
+        // A line with code 0 has no text of interest.
         let is_silent = matches!(mark, Mark::Code(0, _));
         let last = match mark {
             Mark::Code(code, Place::End) if is_refusal(code) => Some(Answer::Refused),
@@ -164,8 +164,7 @@ fn print_answer(
     }
 }
 
-/// The words that commands of BIRD are made of, as far as its client knows them: what follows is
-/// names and conditions.
+/// The leading words of BIRD's commands that the client completes; names and conditions follow.
 const COMMANDS: [&[&str]; 10] = [
     &["show", "status"],
     &["show", "protocols"],
@@ -179,9 +178,8 @@ const COMMANDS: [&[&str]; 10] = [
     &["restrict"],
 ];
 
-/// Spells out words that people abbreviate, as BIRD's client does: `sh pr al` is
-/// `show protocols all`. A word that fits several commands, or none, stays as it is, with what
-/// follows it.
+/// Expands abbreviated words as BIRD's client does: `sh pr al` becomes `show protocols all`. A word
+/// that is ambiguous or unknown is kept as it is, and so is everything after it.
 fn expand(words: &[String]) -> String {
     let mut spelled = words.to_vec();
     for at in 0..spelled.len() {
@@ -211,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn codes_are_left_out_and_the_last_line_ends_the_answer() {
+    fn codes_are_omitted_and_the_last_line_ends_the_reply() {
         let answer =
             "1000-BIRD v0\n1011-Router ID is 1.2.3.4\n Last reboot\n0013 Daemon is up\n0001 x\n";
         let (text, done) = printed(answer, Codes::Hidden);
@@ -226,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn words_are_spelled_out_where_they_are_clear() {
+    fn unambiguous_abbreviations_are_expanded() {
         let expanded = |line: &str| expand(&line.split(' ').map(str::to_owned).collect::<Vec<_>>());
         assert_eq!(expanded("sh pr all"), "show protocols all");
         assert_eq!(expanded("show s"), "show status");
@@ -236,13 +234,13 @@ mod tests {
         assert_eq!(expanded("sh i su"), "show interfaces summary");
         assert_eq!(expanded("sh p a Mesh_10_0_0_1"), "show protocols all Mesh_10_0_0_1");
         assert_eq!(expanded("show protocols a_1"), "show protocols a_1");
-        assert_eq!(expanded("sh ro al"), "show route al", "BIRD's client knows no more either");
+        assert_eq!(expanded("sh ro al"), "show route al", "as in BIRD's client");
         assert_eq!(expanded("x status"), "x status");
         assert_eq!(expanded("nonsense"), "nonsense");
     }
 
     #[test]
-    fn options_are_birds() {
+    fn options_are_those_of_birds_client() {
         let read = |line: &str| Options::read(line.split_whitespace().map(OsString::from));
         let options = read("-s /run/x.ctl -r show route -v").unwrap();
         assert_eq!(options.socket, PathBuf::from("/run/x.ctl"));

@@ -1,4 +1,4 @@
-//! `margay calico plan`, `decide` and `doctor`: what follows from the objects, without a daemon.
+//! `margay calico plan`, `decide` and `doctor`: evaluate Calico's objects without a daemon.
 
 mod diff;
 mod doctor;
@@ -18,7 +18,7 @@ use crate::calico::load::{load, load_endpoints};
 use crate::calico::{Plan, Problem, Settings, Snapshot, resolve, speaks_bgp};
 use crate::node::{Environment, NodeSettings};
 
-/// What Calico's objects mean for a node.
+/// The commands below `margay calico`.
 #[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
 pub enum Command {
     /// Print sessions, routes and pools that follow from the objects, and what is wrong with them.
@@ -43,8 +43,8 @@ pub enum Command {
         #[command(flatten)]
         input: Input,
     },
-    /// Say what would change on this node if margay took the place of BIRD, or BIRD that of margay, and
-    /// what is unsafe. Changes nothing. Exit code 0: nothing changes; 1: changes are listed, or
+    /// Say what would change on this node if margay took the place of BIRD, or BIRD that of margay,
+    /// and what is unsafe. Changes nothing. Exit code 0: nothing changes; 1: changes are listed, or
     /// something could not be looked at; 2: unsafe.
     Doctor {
         /// The node's name. Default: NODENAME, of this process or of BIRD, then
@@ -60,7 +60,7 @@ pub enum Command {
     },
 }
 
-/// Where the objects are.
+/// Which objects to read, and for which node.
 #[derive(Clone, Debug, PartialEq, Eq, Args)]
 pub struct Input {
     /// The node to plan for.
@@ -93,11 +93,12 @@ pub struct Input {
 /// What the daemon would read, read once.
 #[derive(Debug, Default)]
 pub(super) struct Live {
-    /// Who the node is, and what decides besides objects; `None`: it is to speak no BGP.
+    /// The node's name and the settings that do not come from objects; `None`: the node does not
+    /// speak BGP.
     pub(super) settings: Option<Settings>,
     /// All objects.
     pub(super) snapshot: Snapshot,
-    /// What the sources say is wrong.
+    /// The problems that the sources report.
     pub(super) problems: Vec<Problem>,
 }
 
@@ -109,7 +110,8 @@ fn variable(text: &str) -> Result<(String, String), String> {
 }
 
 impl Input {
-    /// The plan; `read_live` reads what the daemon would, given its configuration file.
+    /// Computes the plan; `read_live` reads what the daemon would read, given its configuration
+    /// file.
     fn plan(&self, read_live: impl FnOnce(Option<&Path>) -> io::Result<Live>) -> io::Result<Plan> {
         let Live { settings, mut snapshot, mut problems } = match self.live {
             true => read_live(self.config.as_deref())?,
@@ -130,7 +132,7 @@ impl Input {
         Ok(plan)
     }
 
-    /// What the arguments say.
+    /// The input that the arguments name.
     fn given(&self) -> io::Result<Live> {
         let env: BTreeMap<String, String> = self.env.iter().cloned().collect();
         let node = self.node.as_deref().unwrap_or_default();
@@ -152,24 +154,24 @@ impl Input {
     }
 }
 
-/// What a command found.
+/// The outcome of a command, which determines the exit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Outcome {
-    /// Nothing that was to fail it.
+    /// Success.
     Fine,
-    /// Problems, with `--fail-on-problems`.
+    /// There are problems, and `--fail-on-problems` was given.
     Problems,
-    /// Differences, with `--diff`; changes, of the doctor.
+    /// `--diff` found differences, or `doctor` found changes.
     Differs,
-    /// Of the doctor.
+    /// `doctor` found something unsafe.
     Unsafe,
 }
 
-/// Runs a command; `read_live` reads what the daemon would, given its configuration file, and
-/// `settings_of` says what it would follow.
+/// Runs a command; `read_live` reads what the daemon would read, given its configuration file, and
+/// `settings_of` returns the settings that it would use.
 ///
 /// # Errors
-/// Files or sources that cannot be read, or output that cannot be written.
+/// A file or a source cannot be read, or the output cannot be written.
 pub(super) fn run(
     command: &Command,
     questions: impl BufRead,
@@ -236,7 +238,7 @@ fn write_json(value: &impl Serialize, out: &mut impl Write) -> io::Result<()> {
     writeln!(out)
 }
 
-/// Prints what differs from the plan in a file; whether anything does.
+/// Prints how the plan differs from the one in a file. Returns whether it does.
 fn write_differences(
     old: &Path,
     plan: &Plan,

@@ -1,4 +1,4 @@
-//! The command line's side of the control socket. Blocking: it has nothing else to do.
+//! The client side of the control socket. It blocks, as a command has nothing else to do.
 
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
@@ -9,10 +9,10 @@ use serde_json::value::RawValue;
 
 use crate::ctl::{Refusal, Reply, Request, connect};
 
-/// Longest wait for a line of an answer. Longer than the daemon waits for a page.
+/// Timeout for each line of a reply; longer than the daemon's timeout for a page.
 const LINE_WAIT: Duration = Duration::from_secs(40);
 
-/// Why there is no answer.
+/// Why a request failed.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)]
 pub(super) enum ClientError {
@@ -40,26 +40,26 @@ fn remedy(error: &io::Error) -> &'static str {
 /// A connection to the daemon.
 pub(super) struct Client {
     stream: BufReader<UnixStream>,
-    /// Longest wait for a line.
+    /// Timeout for each line.
     wait: Duration,
 }
 
 impl Client {
-    /// Connects.
+    /// Connects to the daemon.
     ///
     /// # Errors
-    /// Nobody listens there, or we may not.
+    /// No process listens on the socket, or access is denied.
     pub(super) fn connect(path: &Path) -> Result<Self, ClientError> {
         Client::connect_for(path, LINE_WAIT)
     }
 
-    /// As [`Client::connect`], waiting for each line of an answer for `wait` at most.
+    /// As [`Client::connect`], with `wait` as the timeout for each line of a reply.
     ///
     /// # Errors
     /// See [`Client::connect`].
     pub(super) fn connect_for(path: &Path, wait: Duration) -> Result<Self, ClientError> {
         let stream = connect(path, wait).map_err(|source| match source.kind() {
-            // Its queue of connections is full, and stays so.
+            // The listener's backlog is full and stays full.
             io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => ClientError::Late(wait),
             _ => ClientError::Connect { path: path.to_owned(), source },
         })?;
@@ -68,10 +68,11 @@ impl Client {
         Ok(Client { stream: BufReader::new(stream), wait })
     }
 
-    /// Asks, and hands over the items of the answer as they come. Returns how many there were.
+    /// Sends a request and passes each item of the reply to `each` as it arrives. Returns the
+    /// number of items.
     ///
     /// # Errors
-    /// The daemon refuses, the connection breaks, or `each` fails.
+    /// The daemon refuses the request, the connection fails, or `each` fails.
     pub(super) fn ask(
         &mut self,
         request: &Request,
@@ -80,7 +81,7 @@ impl Client {
         let mut line = serde_json::to_vec(request).map_err(ClientError::Answer)?;
         line.push(b'\n');
         let wait = self.wait;
-        // A socket whose timeout is over says that it would block.
+        // A timeout of the socket is reported as `WouldBlock`.
         let lost = |error: io::Error| match error.kind() {
             io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => ClientError::Late(wait),
             _ => ClientError::Connection(error),
@@ -99,8 +100,8 @@ impl Client {
         }
     }
 
-    /// Waits until the daemon has closed the connection, as it does when it ends; whether it did
-    /// within `limit`.
+    /// Waits until the daemon closes the connection, which it does when it exits. Returns whether
+    /// it did within `limit`.
     pub(super) fn wait_closed(mut self, limit: Duration) -> bool {
         let mut line = Vec::new();
         self.stream.get_ref().set_read_timeout(Some(limit)).is_ok()
@@ -120,7 +121,7 @@ mod tests {
     use super::*;
     use crate::ctl::{Backend, Cursor, Page, Server};
 
-    /// A thousand numbers in four pages, and no peer.
+    /// A backend with a thousand numbers in four pages, and without peers.
     struct Numbers;
 
     impl Backend for Numbers {
@@ -138,7 +139,7 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn the_client_hears_items_refusals_and_the_end() {
+    async fn the_client_receives_items_refusals_and_the_end() {
         let folder = TempDir::new().unwrap();
         let path = folder.path().join("m.sock");
         let missing = folder.path().join("none.sock");

@@ -1,7 +1,7 @@
-//! `margay health`: probes, for kubelet's exec and for scripts.
+//! `margay health`: probes, for kubelet's exec probes and for scripts.
 //!
-//! Over the control socket, which is there whether HTTP is configured, or taken, or not. The answer
-//! is on stdout, where kubelet looks for the reason; the exit code is 0 or 1.
+//! It uses the control socket, which works even if HTTP is not configured or its port is taken. The
+//! result is on stdout, from where kubelet takes the reason; the exit code is 0 or 1.
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -14,31 +14,31 @@ use super::{Daemon, FAILED};
 use crate::ctl::Request;
 use crate::ctl::item::Health;
 
-/// Longest wait for the daemon: less than the ten seconds that calico-node's probes have, and more
-/// than the daemon waits for its parts.
+/// Timeout for the daemon's reply: less than the ten seconds of calico-node's probes, and more than
+/// the daemon allows its own parts.
 const WAIT: Duration = Duration::from_secs(8);
 
-/// Which probes, and whom to ask.
+/// Which probes to run, on which daemon.
 #[derive(Clone, Debug, PartialEq, Eq, Args)]
 pub struct Probe {
-    /// Whether every part of the daemon turns.
+    /// Whether every part of the daemon makes progress.
     #[arg(long)]
     pub live: bool,
     /// Whether it is ready to serve. Without either flag both are asked.
     #[arg(long)]
     pub ready: bool,
-    /// Whom to ask.
+    /// Which daemon to query.
     #[command(flatten)]
     pub daemon: Daemon,
 }
 
-/// Asks, says what is wrong, and returns 0 if nothing is.
+/// Runs the probes, prints the results, and returns exit code 0 if all pass.
 pub(super) fn run(probe: &Probe) -> ExitCode {
     let (text, is_well) = match ask(probe) {
         Ok(health) => verdict(probe, &health),
         Err(error) => (format!("{error}\n"), false),
     };
-    // Whoever does not read the reason has the exit code.
+    // If the reason cannot be written, the exit code still tells.
     let _ = io::stdout().write_all(text.as_bytes());
     if is_well { ExitCode::SUCCESS } else { ExitCode::from(FAILED) }
 }
@@ -53,7 +53,7 @@ fn ask(probe: &Probe) -> Result<Health, ClientError> {
     health.ok_or(ClientError::Connection(io::ErrorKind::UnexpectedEof.into()))
 }
 
-/// What is printed, and whether all is well.
+/// The text to print, and whether all requested probes pass.
 fn verdict(probe: &Probe, health: &Health) -> (String, bool) {
     let both = !probe.live && !probe.ready;
     let mut text = String::new();
@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn a_probe_fails_for_what_it_asks_about_and_nothing_else() {
+    fn only_the_requested_probes_count() {
         let well = Health::default();
         let stuck = Health { not_alive: vec!["table: no answer".into()], ..Health::default() };
         let waiting = Health { not_ready: Some("no session".into()), ..Health::default() };

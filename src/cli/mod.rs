@@ -1,6 +1,7 @@
-//! What people type: the command line, and every command but `run`.
+//! The command line, and every command but `run`.
 //!
-//! Exit codes: 0 done, 1 it failed, 2 wrong arguments or configuration. `calico doctor` has its own.
+//! Exit codes: 0 success, 1 failure, 2 wrong arguments or configuration. `calico doctor` has its
+//! own.
 
 mod ask;
 mod birdcl;
@@ -34,9 +35,9 @@ use steering::Steer;
 
 /// Exit code of a command that failed.
 const FAILED: u8 = 1;
-/// Wrong arguments or configuration.
+/// Exit code for wrong arguments or configuration.
 const WRONG: u8 = 2;
-/// What `margay calico doctor` found is unsafe.
+/// Exit code of `margay calico doctor` if it found something unsafe.
 const UNSAFE: u8 = 2;
 
 /// A BGP-4 daemon for Kubernetes nodes, route reflectors and top-of-rack peering.
@@ -127,7 +128,7 @@ pub enum Command {
     },
 }
 
-/// What is to be shown, and how.
+/// The arguments of `show`.
 #[derive(Clone, Debug, PartialEq, Eq, Args)]
 pub struct Shown {
     /// The part of the state.
@@ -185,7 +186,7 @@ pub enum Show {
     Bfd,
 }
 
-/// Whom to ask.
+/// Which daemon to query.
 #[derive(Clone, Debug, PartialEq, Eq, Args)]
 pub struct Daemon {
     /// The daemon's control socket.
@@ -199,7 +200,7 @@ pub struct Daemon {
     pub socket: PathBuf,
 }
 
-/// Whom to ask, and how to print.
+/// Which daemon to query, and how to print.
 #[derive(Clone, Debug, PartialEq, Eq, Args)]
 pub struct Output {
     /// Print JSON instead of a table.
@@ -211,7 +212,7 @@ pub struct Output {
     /// Print local times instead of how long ago something was.
     #[arg(long, global = true)]
     pub absolute_times: bool,
-    /// Whom to ask.
+    /// Which daemon to query.
     #[command(flatten)]
     pub daemon: Daemon,
 }
@@ -232,7 +233,7 @@ pub enum When {
     Never,
 }
 
-/// Shells that [`Command::Completions`] knows.
+/// Shells that [`Command::Completions`] supports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 #[allow(missing_docs)]
 pub enum Shell {
@@ -241,16 +242,16 @@ pub enum Shell {
     Fish,
 }
 
-/// What `explain` is asked about.
+/// The destination that `explain` is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Destination {
-    /// The destination.
+    /// The prefix.
     pub prefix: Prefix,
-    /// Whether another prefix will do.
+    /// Whether exactly this prefix is meant, or the longest that covers it.
     pub lookup: Lookup,
 }
 
-/// A prefix is meant as it stands; an address means what reaches it.
+/// Parses a destination: a prefix means exactly that prefix, an address its longest match.
 fn read_destination(text: &str) -> Result<Destination, String> {
     let prefix = text.parse()?;
     let lookup = if text.contains('/') { Lookup::Exact } else { Lookup::Longest };
@@ -269,7 +270,7 @@ pub struct How {
     pub shutdown: bool,
 }
 
-/// The longest text for peers: what the protocol carries (RFC 9003 §2).
+/// Maximum length of a shutdown communication, in bytes (RFC 9003 §2).
 const MESSAGE_LEN_MAX: usize = 255;
 
 fn read_message(text: &str) -> Result<String, String> {
@@ -305,7 +306,7 @@ impl Show {
 }
 
 impl Command {
-    /// Whom it asks, if it asks the daemon.
+    /// The daemon that the command queries; `None`: it queries none.
     fn daemon(&mut self) -> Option<&mut Daemon> {
         match self {
             Command::Show(Shown { output, .. })
@@ -324,7 +325,7 @@ impl Command {
     }
 }
 
-/// Carries out a command with `run`'s being `run`.
+/// Executes a command; `run` implements the command of that name.
 pub fn execute(cli: Cli, run: impl FnOnce(Setup) -> ExitCode) -> ExitCode {
     let Cli { socket, mut command } = cli;
     match (socket, command.daemon()) {
@@ -368,7 +369,7 @@ pub fn execute(cli: Cli, run: impl FnOnce(Setup) -> ExitCode) -> ExitCode {
     ask(&request, Demand::Nothing, &output)
 }
 
-/// BIRD's client, as `birdcl`: `arguments` without the program's name.
+/// Runs as BIRD's client, `birdcl`; `arguments` without the program's name.
 pub fn birdcl(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     birdcl::run(arguments)
 }
@@ -389,9 +390,9 @@ fn completions(shell: Shell) -> ExitCode {
 
 /// Why there is nothing to run.
 enum Unusable {
-    /// The configuration is wrong; each line is one fault.
+    /// The configuration is wrong; each line is one error.
     Wrong(String),
-    /// The environment says that nothing is to run.
+    /// According to the environment, nothing is to run.
     Idle,
 }
 
@@ -410,8 +411,8 @@ impl Unusable {
     }
 }
 
-/// Reads a configuration, or says what is wrong with it or that nothing is to run. A node that is given
-/// counts before the one in the file.
+/// Loads a configuration; the error says why there is nothing to run. `node` takes precedence over
+/// the node in the file.
 fn load(path: Option<PathBuf>, node: Option<&str>, env: &Environment) -> Result<Setup, Unusable> {
     let Some(path) = path else {
         let settings = NodeSettings::from_env(env);
@@ -431,7 +432,7 @@ fn load(path: Option<PathBuf>, node: Option<&str>, env: &Environment) -> Result<
     }
 }
 
-/// What a daemon on a Calico node would follow; `None`: it would speak no BGP.
+/// The settings that a daemon on a Calico node would use; `None`: it would not speak BGP.
 fn settings_of(
     path: Option<&Path>,
     node: Option<&str>,
@@ -517,7 +518,7 @@ fn calico(command: &calico::Command) -> ExitCode {
     }
 }
 
-/// What the daemon would read, read once.
+/// Reads once what the daemon would read.
 fn read_live(config: Option<&Path>) -> io::Result<Live> {
     let settings = settings_of(config, None, &Environment::of_process())
         .map_err(|text| io::Error::new(ErrorKind::InvalidInput, text))?;

@@ -1,25 +1,25 @@
-//! What margay is by the name that it is called by: in place of BIRD's programs, links with their
-//! names lead to it (`examples/calico-node`).
+//! The role that margay takes from the name it was started as: BIRD's programs may be replaced by
+//! links to it (`examples/calico-node`).
 
 use std::ffi::OsStr;
 use std::path::Path;
 use std::process::ExitCode;
 
-/// What the name asks for.
+/// The role that a name stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CalledAs {
-    /// margay, under whatever name: `bird` too, because `calicoctl node status` looks for a process
-    /// of that name and `bird run` is one.
+    /// margay, for any other name; this includes `bird`, because `calicoctl node status` looks for
+    /// a process of that name, and `bird run` starts one.
     Margay,
     /// BIRD's client.
     Birdcl,
-    /// A process that is only there: margay speaks both families, and `calicoctl node status` and
-    /// the liveness probe look for a process and a service of the name `bird6` too.
+    /// A process that does nothing: margay serves both families, but `calicoctl node status` and
+    /// the liveness probe also look for a process and a service named `bird6`.
     StandIn,
 }
 
 impl CalledAs {
-    /// By the name of this process.
+    /// The role of this process, from its name.
     pub fn of_process() -> Self {
         std::env::args_os().next().map_or(CalledAs::Margay, |name| CalledAs::of(&name))
     }
@@ -45,7 +45,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_taken_without_their_folder() {
+    fn the_directory_of_the_name_is_ignored() {
         for (name, wanted) in [
             ("margay", CalledAs::Margay),
             ("/usr/bin/bird", CalledAs::Margay),

@@ -1,4 +1,4 @@
-//! Answers for people: aligned tables, relative ages, nothing that upsets a terminal.
+//! Human-readable output: aligned tables, relative ages, no control characters from peers.
 
 use std::fmt::Write as _;
 use std::io::{self, Write};
@@ -29,7 +29,7 @@ use look::age;
 use peer::peer;
 use table::{Align, Cell, Paint, Table, clean};
 
-/// Prints the items of one answer as they come.
+/// Prints the items of one reply as they arrive.
 pub(super) struct Renderer<W> {
     out: W,
     view: View,
@@ -53,7 +53,7 @@ enum View {
 }
 
 impl<W: Write> Renderer<W> {
-    /// For the answer to `request`.
+    /// A renderer for the reply to `request`.
     pub(super) fn new(request: &Request, look: Look, out: W) -> Self {
         let table =
             |columns: &[(&'static str, Align)]| Table::new(columns, look.width, look.has_colour());
@@ -77,10 +77,10 @@ impl<W: Write> Renderer<W> {
         Renderer { out, view, look }
     }
 
-    /// Takes the next item.
+    /// Prints the next item.
     ///
     /// # Errors
-    /// It is not what the request asks for, or it cannot be written.
+    /// The item does not fit the request, or it cannot be written.
     pub(super) fn item(&mut self, item: &RawValue) -> Result<(), ClientError> {
         let (out, look) = (&mut self.out, &self.look);
         let written = match &mut self.view {
@@ -108,7 +108,7 @@ impl<W: Write> Renderer<W> {
         written.map_err(ClientError::Output)
     }
 
-    /// Writes what is left.
+    /// Writes the remaining output.
     ///
     /// # Errors
     /// It cannot be written.
@@ -130,7 +130,7 @@ fn read<T: DeserializeOwned>(item: &RawValue) -> Result<T, ClientError> {
     serde_json::from_str(item.get()).map_err(ClientError::Answer)
 }
 
-/// The JSON of an answer as it came: one value, or one list.
+/// Prints the items of a reply as JSON, unchanged: as one value or one list.
 pub(super) struct JsonWriter<W> {
     out: W,
     list: bool,
@@ -138,7 +138,7 @@ pub(super) struct JsonWriter<W> {
 }
 
 impl<W: Write> JsonWriter<W> {
-    /// For the answer to `request`.
+    /// A writer for the reply to `request`.
     pub(super) fn new(request: &Request, out: W) -> Self {
         let list = matches!(
             request,
@@ -153,7 +153,7 @@ impl<W: Write> JsonWriter<W> {
         JsonWriter { out, list, items: 0 }
     }
 
-    /// Takes the next item.
+    /// Writes the next item.
     ///
     /// # Errors
     /// It cannot be written.
@@ -194,7 +194,7 @@ fn text<T: ToString>(value: &Option<T>) -> String {
     value.as_ref().map(ToString::to_string).unwrap_or_else(|| "-".to_owned())
 }
 
-/// `label` and value, aligned with the other lines of a block.
+/// Adds a line with a label and a value, aligned with the other lines of the block.
 fn line(out: &mut String, label: &str, value: impl std::fmt::Display) {
     let value = clean(&value.to_string());
     // Writing to a String cannot fail.
@@ -319,7 +319,7 @@ const PEER_COLUMNS: [(&str, Align); 9] = [
     ("LAST ERROR", Left),
 ];
 
-/// What a state means.
+/// The colour of a session state.
 fn state_paint(state: &str) -> Paint {
     match state {
         "Established" => Paint::Good,
@@ -360,7 +360,7 @@ const ROUTE_COLUMNS: [(&str, Align); 10] = [
     ("AS PATH", Left),
 ];
 
-/// `*` best, `=` used beside it, `s` stale, `!` unusable.
+/// `*` best, `=` also used (multipath), `s` stale, `!` unusable.
 fn flags(p: &Path) -> String {
     let marks =
         [(p.best, '*'), (p.multipath && !p.best, '='), (p.stale, 's'), (p.unusable.is_some(), '!')];

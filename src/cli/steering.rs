@@ -1,11 +1,11 @@
-//! `margay peer`: what operators do with sessions.
+//! `margay peer`: operator actions on sessions.
 
 use clap::{Args, Subcommand};
 
 use super::{Output, read_message};
 use crate::ctl::{Direction, Lasts, PeerAction, Rehearsal, Request, RoutesOnReset, Selection};
 
-/// What is done with sessions.
+/// An action on sessions.
 #[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
 pub enum Steer {
     /// End sessions until they are started again (Cease 6/2, RFC 4486).
@@ -50,7 +50,8 @@ pub enum Steer {
         #[arg(long)]
         out: bool,
     },
-    /// Connect now, without waiting for the retry timer or for the idle hold after an exceeded limit.
+    /// Connect now, without waiting for the retry timer or for the idle hold after an exceeded
+    /// limit.
     Retry {
         /// Whom.
         #[command(flatten)]
@@ -58,7 +59,7 @@ pub enum Steer {
     },
 }
 
-/// Whom an order concerns.
+/// The peers that an action applies to.
 #[derive(Clone, Debug, PartialEq, Eq, Args)]
 pub struct Peers {
     /// Names or addresses, or patterns of names such as 'Mesh_*'.

@@ -16,12 +16,12 @@ fn asks(line: &str) -> (Request, Output) {
 }
 
 #[test]
-fn the_definitions_are_sound() {
+fn the_clap_definitions_are_valid() {
     Cli::command().debug_assert();
 }
 
 #[test]
-fn every_view_becomes_its_request() {
+fn each_view_is_parsed_into_its_request() {
     let prefix: Prefix = "10.0.0.0/8".parse().unwrap();
     for (line, request) in [
         ("margay show status", Request::ShowStatus),
@@ -48,7 +48,7 @@ fn every_view_becomes_its_request() {
 }
 
 #[test]
-fn the_socket_may_come_first_where_the_daemon_is_asked() {
+fn commands_that_query_the_daemon_accept_a_leading_socket_option() {
     let mut asked = 0;
     for line in
         ["show peers", "explain 10.0.0.0/8", "reload", "health", "log-level", "stop --graceful"]
@@ -67,13 +67,13 @@ fn the_socket_may_come_first_where_the_daemon_is_asked() {
 #[test]
 fn the_socket_has_a_default() {
     let (_, output) = asks("margay show peers");
-    // The environment may name another one where the tests run.
+    // The environment of the tests may name another one.
     let wanted = std::env::var("MARGAY_SOCKET").unwrap_or(ControlSettings::DEFAULT_SOCKET.into());
     assert_eq!(output.daemon.socket, PathBuf::from(wanted));
 }
 
 #[test]
-fn health_takes_either_probe_or_both() {
+fn health_accepts_either_probe_or_both() {
     for (line, live, ready) in [
         ("margay health", false, false),
         ("margay health --live", true, false),
@@ -85,7 +85,7 @@ fn health_takes_either_probe_or_both() {
 }
 
 #[test]
-fn stop_says_how() {
+fn stop_requires_a_mode() {
     for bad in
         ["margay stop", "margay stop --graceful --shutdown", "margay stop --graceful --message bye"]
     {
@@ -106,7 +106,7 @@ fn stop_says_how() {
 }
 
 #[test]
-fn wrong_arguments_are_exit_code_2() {
+fn wrong_arguments_give_exit_code_2() {
     for bad in [
         "margay",
         "margay show",
@@ -121,7 +121,7 @@ fn wrong_arguments_are_exit_code_2() {
 }
 
 #[test]
-fn scripts_say_what_they_demand() {
+fn the_fail_flags_set_the_condition() {
     for (line, wanted) in [
         ("margay show peers --fail-if-down", Demand::Established),
         ("margay show status --fail-if-not-ready", Demand::Ready),
@@ -133,7 +133,7 @@ fn scripts_say_what_they_demand() {
 }
 
 #[test]
-fn an_address_is_explained_by_what_reaches_it() {
+fn an_address_is_explained_by_its_longest_match() {
     for (text, prefix, lookup) in [
         ("10.0.0.0/8", "10.0.0.0/8", Lookup::Exact),
         ("10.1.2.3", "10.1.2.3/32", Lookup::Longest),
@@ -147,7 +147,7 @@ fn an_address_is_explained_by_what_reaches_it() {
 }
 
 #[test]
-fn words_that_are_nearly_right_get_a_suggestion() {
+fn similar_words_are_suggested() {
     for (line, wanted) in [
         ("margay shw peers", "'show'"),
         ("margay show pers", "'peers'"),
@@ -159,9 +159,9 @@ fn words_that_are_nearly_right_get_a_suggestion() {
     }
 }
 
-/// The scripts themselves are clap_complete's; that they know our words is ours.
+/// The scripts are clap_complete's; this tests that they contain our commands.
 #[test]
-fn completions_know_every_command() {
+fn completions_contain_every_command() {
     for shell in [clap_complete::Shell::Bash, clap_complete::Shell::Zsh, clap_complete::Shell::Fish]
     {
         let mut script = Vec::new();

@@ -1,7 +1,7 @@
-//! What differs between two plans, as `margay calico plan --json` prints them.
+//! The differences between two plans, as `margay calico plan --json` prints them.
 //!
-//! Compared is the JSON, so that the older plan may be another release's of margay: keys that only
-//! one of both has are differences too.
+//! The JSON is compared, so that the older plan may be from another release of margay: keys that
+//! only one of them has are differences too.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -9,15 +9,15 @@ use std::fmt;
 use serde::Serialize;
 use serde_json::Value;
 
-/// One thing that differs.
+/// One difference.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(super) struct Difference {
-    /// Where: keys, and what names the members of lists, with a space between.
+    /// The path to the value: keys and the names of list members, separated by spaces.
     place: String,
-    /// What the older plan has there.
+    /// The value in the older plan.
     #[serde(skip_serializing_if = "Option::is_none")]
     old: Option<Value>,
-    /// What the newer one has.
+    /// The value in the newer plan.
     #[serde(skip_serializing_if = "Option::is_none")]
     new: Option<Value>,
 }
@@ -35,7 +35,7 @@ impl fmt::Display for Difference {
     }
 }
 
-/// What a new or lost member is, behind its name.
+/// The fields of an added or removed member, to follow its name.
 fn details(value: &Value) -> String {
     match value {
         Value::Object(fields) => {
@@ -49,7 +49,7 @@ fn details(value: &Value) -> String {
                 .collect();
             if said.is_empty() { String::new() } else { format!(": {}", said.join(", ")) }
         }
-        // Named by itself.
+        // The value is its own name.
         _ => String::new(),
     }
 }
@@ -63,10 +63,11 @@ fn brief(value: &Value) -> String {
     }
 }
 
-/// The keys that name a member of a list, the first that it has.
+/// The keys that may name a member of a list; the first one present is used.
 const NAMES: [&str; 4] = ["name", "prefix", "cidr", "object"];
 
-/// What names a member of a list: another member with the same name is the same thing, changed.
+/// The name of a list member. Members of both plans with the same name are compared with each
+/// other.
 fn name(member: &Value) -> String {
     let named = NAMES.iter().find_map(|key| member.get(key)).and_then(Value::as_str);
     match (named, member.get("text").and_then(Value::as_str)) {
@@ -77,7 +78,7 @@ fn name(member: &Value) -> String {
     }
 }
 
-/// Everything that differs, in the order of the keys.
+/// All differences, in key order.
 pub(super) fn compare(old: &Value, new: &Value) -> Vec<Difference> {
     let mut differences = Vec::new();
     walk("", old, new, &mut differences);
@@ -90,7 +91,7 @@ fn walk(place: &str, old: &Value, new: &Value, out: &mut Vec<Difference>) {
     }
     let is_same_kind = old.is_object() && new.is_object() || old.is_array() && new.is_array();
     let (was, is) = (members(old), members(new));
-    // The same members of a list may be in another order.
+    // Lists may have the same members in a different order.
     if !is_same_kind || was == is {
         return out.push(Difference {
             place: place.to_owned(),
@@ -111,7 +112,7 @@ fn walk(place: &str, old: &Value, new: &Value, out: &mut Vec<Difference>) {
     }
 }
 
-/// What an object or a list consists of, by key or name; nothing of a scalar.
+/// The members of an object or a list, by key or name; none for a scalar.
 fn members(value: &Value) -> BTreeMap<String, &Value> {
     match value {
         Value::Object(fields) => fields.iter().map(|(key, value)| (key.clone(), value)).collect(),
@@ -131,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn members_are_known_by_their_names() {
+    fn list_members_are_matched_by_name() {
         let session = |name: &str, asn: u32| json!({"name": name, "asn": asn, "passive": false});
         let plan = |sessions: &[Value]| json!({"families": {"ipv4": {"sessions": sessions}}});
         let old = plan(&[session("a", 1), session("b", 2), session("c", 3)]);

@@ -1,4 +1,4 @@
-//! What the doctor found, as text and as JSON.
+//! Prints the doctor's report, as text or as JSON.
 
 use std::io::{self, Write};
 
@@ -7,7 +7,7 @@ use serde_json::json;
 use super::{Outcome, write_json};
 use crate::doctor::{Compared, Report, Severity, Verdict};
 
-/// Prints a report; keys of the JSON may be added, never renamed.
+/// Prints a report. Keys of the JSON may be added, but never renamed.
 pub(super) fn write(report: &Report, json: bool, out: &mut impl Write) -> io::Result<Outcome> {
     let verdict = report.verdict();
     match json {

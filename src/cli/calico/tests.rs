@@ -1,22 +1,22 @@
-//! The commands, on files.
+//! Tests the commands on files.
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::*;
 
-/// Nothing is read from anywhere.
+/// For commands that must not read live objects.
 fn unread(_: Option<&Path>) -> io::Result<Live> {
     unreachable!("--live was not given")
 }
 
-/// No settings are asked for.
+/// For commands that must not need the daemon's settings.
 fn unasked(
     _: Option<&Path>,
     _: Option<&str>,
     _: &Environment,
 ) -> Result<Option<NodeSettings>, String> {
-    unreachable!("it was no doctor that was run")
+    unreachable!("only the doctor needs settings")
 }
 
 fn write(folder: &TempDir, name: &str, text: &str) -> PathBuf {
@@ -32,7 +32,7 @@ fn node(name: &str, address: &str) -> String {
     .to_string()
 }
 
-/// A mesh of two nodes in a file, seen from the first.
+/// A mesh of two nodes in a file, with the plan for the first.
 fn mesh(folder: &TempDir) -> Input {
     let text = format!("{}\n---\n{}\n", node("a", "10.0.0.1/24"), node("b", "10.0.0.2/24"));
     Input {
@@ -57,7 +57,7 @@ fn printed_of(command: &Command) -> (Outcome, String) {
 }
 
 #[test]
-fn what_an_object_changes_is_printed() {
+fn the_effect_of_an_added_object_is_printed() {
     let folder = TempDir::new().unwrap();
     let input = mesh(&folder);
     let as_json = |input| Command::Plan { input, json: true, fail_on_problems: false, diff: None };
@@ -73,7 +73,7 @@ fn what_an_object_changes_is_printed() {
         matches!(lines[..], [line] if line.starts_with("+ families ipv4 sessions Mesh_10_0_0_3: ")),
         "{text}"
     );
-    // What is inside a policy counts too.
+    // Changes within a policy are found too.
     let pool = json!({"kind": "IPPool", "apiVersion": "projectcalico.org/v3",
         "metadata": {"name": "p"}, "spec": {"cidr": "10.65.0.0/16"}});
     let mut with_pool = input.clone();
@@ -81,7 +81,7 @@ fn what_an_object_changes_is_printed() {
     let (_, text) = printed_of(&against(with_pool));
     assert!(text.contains("+ families ipv4 pools 10.65.0.0/16"), "{text}");
     assert!(text.contains("~ families ipv4 sessions Mesh_10_0_0_2 export_policy: "), "{text}");
-    // What is not a plan is refused and not taken for an empty one.
+    // A file that is not a plan is refused, not treated as an empty plan.
     for wrong in ["{", "{}", "[]"] {
         let old = write(&folder, "wrong.json", wrong);
         let command = plan(input.clone(), Some(old));
@@ -91,7 +91,7 @@ fn what_an_object_changes_is_printed() {
 }
 
 #[test]
-fn objects_in_files_take_the_place_of_live_ones() {
+fn objects_in_files_replace_live_ones() {
     let folder = TempDir::new().unwrap();
     let Input { resources, .. } = mesh(&folder);
     let read = |_: Option<&Path>| {
@@ -112,7 +112,7 @@ fn objects_in_files_take_the_place_of_live_ones() {
     assert!(text.contains("Node/x: unreadable"), "{text}");
 }
 
-/// What a command prints about a mesh of two nodes, with a backend.
+/// What a command prints about a mesh of two nodes, with the given networking backend.
 fn printed(command: impl Fn(Input) -> Command, questions: &str, backend: &str) -> String {
     let folder = TempDir::new().unwrap();
     let env = vec![("CALICO_NETWORKING_BACKEND".into(), backend.into())];
@@ -123,7 +123,7 @@ fn printed(command: impl Fn(Input) -> Command, questions: &str, backend: &str) -
 }
 
 #[test]
-fn a_node_without_bgp_has_an_empty_plan_and_decides_nothing() {
+fn without_bgp_the_plan_is_empty_and_decide_refuses() {
     let question =
         json!({"direction": "kernel", "route": {"prefix": "10.1.0.0/24", "source": "bgp"}});
     for (backend, speaks) in [("bird", true), ("none", false), ("vxlan", false)] {

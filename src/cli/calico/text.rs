@@ -1,10 +1,10 @@
-//! A plan as text.
+//! Prints a plan as text.
 
 use std::io::Write;
 
 use crate::calico::plan::{FamilyPlan, Plan, PlannedSession};
 
-/// Prints a plan for people.
+/// Prints a plan in human-readable form.
 pub(super) fn write(plan: &Plan, out: &mut impl Write) -> std::io::Result<()> {
     writeln!(out, "node {}, Calico {}", plan.node, plan.release.version)?;
     if !plan.speaks_bgp {

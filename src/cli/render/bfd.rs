@@ -42,7 +42,7 @@ pub(super) fn row(session: &BfdSession) -> Vec<Cell> {
     ]
 }
 
-/// Milliseconds, with one decimal where it says something.
+/// Formats milliseconds, with one decimal unless it is zero.
 fn millis(micros: u64) -> String {
     match (micros / 1000, micros % 1000 / 100) {
         (0, 0) => "-".to_owned(),
@@ -56,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn intervals_are_milliseconds() {
+    fn intervals_are_shown_in_milliseconds() {
         assert_eq!(
             [0, 99, 100, 900_000, 1_250_000].map(millis),
             ["-", "-", "0.1 ms", "900 ms", "1250 ms"]

@@ -1,4 +1,4 @@
-//! `margay explain`: from the paths to the kernel to the peers, with the reason at each step.
+//! `margay explain`: the paths, the kernel route and the peers, with the reason at each step.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -10,12 +10,12 @@ use super::table::{Paint, clean, wrap};
 use super::{Look, as_path, gateways};
 use crate::ctl::item::{Advertised, AsPathPart, ExplainedFib, Explanation, Path, Withheld};
 
-/// Names of peers that share one line; JSON has them all.
+/// Maximum number of peer names on one line; JSON has them all.
 const NAMES_MAX: usize = 12;
-/// Between the label of a line and what it says.
+/// The column width of a line's label.
 const LABEL_LEN: usize = 12;
 
-/// The text; `asked` is the prefix that was asked for.
+/// The whole text; `asked` is the requested prefix.
 pub(super) fn explanation(e: &Explanation, asked: Prefix, look: &Look) -> String {
     let mut text = Text { out: String::new(), look };
     let paths = match e.paths.len() {
@@ -52,18 +52,18 @@ impl Text<'_> {
         if self.look.has_colour() { paint.on(text) } else { text.to_owned() }
     }
 
-    /// A line that is as it should be.
+    /// Adds a line without replacing control characters.
     fn raw(&mut self, line: &str) {
         self.out.push_str(line);
         self.out.push('\n');
     }
 
-    /// A line with words of others in it.
+    /// Adds a line that may contain text from outside.
     fn line(&mut self, line: &str) {
         self.raw(&clean(line));
     }
 
-    /// A label and what it says; continued below itself on a terminal.
+    /// Adds a label and its value; on a terminal, the value is wrapped and stays indented.
     fn labelled(&mut self, indent: usize, label: &str, value: &str) {
         if value.is_empty() {
             return;
@@ -167,7 +167,7 @@ impl Text<'_> {
     }
 }
 
-/// Some names, and how many more there are.
+/// The first names, and the number of the others.
 fn listed(names: &[String]) -> String {
     let shown = names.get(..NAMES_MAX).unwrap_or(names).join(", ");
     match names.len().checked_sub(NAMES_MAX) {
@@ -193,7 +193,7 @@ fn next_hop(p: &Path) -> String {
     format!("{hop}, resolved to {}{metric}{by}", gateways(&p.gateway))
 }
 
-/// Why `better` stands before `worse`, with the values that were compared.
+/// Why `better` ranks before `worse`, with the values that were compared.
 fn decided(better: &Path, worse: &Path) -> String {
     let values = |a: Option<u32>, b: Option<u32>, absent: u32| {
         format!("{} against {}", a.unwrap_or(absent), b.unwrap_or(absent))
@@ -229,7 +229,7 @@ fn decided(better: &Path, worse: &Path) -> String {
     }
 }
 
-/// Each number counts, and each set once (RFC 4271 §9.1.2.2 (a)).
+/// The length of an AS_PATH: a set counts as one (RFC 4271 §9.1.2.2 (a)).
 fn path_len(parts: &[AsPathPart]) -> usize {
     parts.len()
 }

@@ -1,10 +1,10 @@
-//! How answers for people look: width, colours, times.
+//! The style of human-readable output: width, colours, times.
 
 use std::time::{Duration, SystemTime};
 
 use crate::ctl::bird::LocalClock;
 
-/// How points in time are written.
+/// How times are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(in crate::cli) enum Times {
     /// How long ago: `3m05s`.
@@ -14,7 +14,7 @@ pub(in crate::cli) enum Times {
     Absolute,
 }
 
-/// Whether meaning is shown by colours too.
+/// Whether colours are used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub(in crate::cli) enum Colour {
@@ -23,19 +23,20 @@ pub(in crate::cli) enum Colour {
     Off,
 }
 
-/// How answers for people look.
+/// The style of human-readable output.
 #[derive(Clone, Debug)]
 pub(in crate::cli) struct Look {
-    /// Columns of the terminal; `None` when the output goes elsewhere: nothing is cut or wrapped.
+    /// The width of the terminal; `None` if the output is not a terminal: nothing is cut or
+    /// wrapped.
     pub(in crate::cli) width: Option<usize>,
-    /// Whether there are colours.
+    /// Whether colours are used.
     pub(in crate::cli) colour: Colour,
     times: Times,
     clock: LocalClock,
 }
 
 impl Look {
-    /// With the host's clock.
+    /// A style with the host's time and time zone.
     pub(in crate::cli) fn new(width: Option<usize>, colour: Colour, times: Times) -> Self {
         Look { width, colour, times, clock: LocalClock::host() }
     }
@@ -44,7 +45,7 @@ impl Look {
         self.colour == Colour::On
     }
 
-    /// What began so many seconds ago, in a column.
+    /// The time `seconds` ago, in one column.
     pub(super) fn since(&self, seconds: u64) -> String {
         match self.times {
             Times::Relative => age(seconds),
@@ -52,7 +53,7 @@ impl Look {
         }
     }
 
-    /// The same with both, where there is room.
+    /// The time `seconds` ago, as an age and as a local time.
     pub(super) fn since_in_full(&self, seconds: u64) -> String {
         format!("{} (since {})", age(seconds), self.at(seconds))
     }
@@ -63,7 +64,7 @@ impl Look {
     }
 }
 
-/// Two units at most: `5s`, `3m05s`, `2h10m`, `4d07h`.
+/// An age in at most two units: `5s`, `3m05s`, `2h10m`, `4d07h`.
 pub(super) fn age(seconds: u64) -> String {
     let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
     match seconds {
@@ -76,7 +77,7 @@ pub(super) fn age(seconds: u64) -> String {
 
 #[cfg(test)]
 impl Look {
-    /// As in a pipe, at a time of the test's own.
+    /// The style of output to a pipe, at a fixed time.
     pub(super) fn piped(times: Times) -> Self {
         // 2026-11-23 05:12:49 UTC.
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_410_769);
@@ -89,7 +90,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ages_have_two_units_at_most() {
+    fn ages_have_at_most_two_units() {
         for (seconds, text) in [
             (0, "0s"),
             (59, "59s"),

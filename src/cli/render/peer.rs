@@ -18,7 +18,7 @@ pub(super) fn peer(p: &Peer, look: &Look) -> String {
     out
 }
 
-/// Who it is, and what was agreed.
+/// The peer's identity and the negotiated parameters.
 fn session(p: &Peer, look: &Look, out: &mut String) {
     let kind = match p.peer_type {
         PeerType::Internal => "internal",
@@ -47,7 +47,7 @@ fn session(p: &Peer, look: &Look, out: &mut String) {
     timers(p, out);
 }
 
-/// What was agreed or is offered, and what happens next if nothing else does.
+/// The negotiated or configured times, and the timers that are running.
 fn timers(p: &Peer, out: &mut String) {
     let left = |seconds: Option<u64>, what: &str| {
         seconds.map(|seconds| format!(" ({what} {seconds} s)")).unwrap_or_default()

@@ -1,43 +1,43 @@
-//! Aligned tables that stream: rows are laid out a batch at a time, columns only grow.
+//! Aligned tables that stream: rows are formatted in batches, and columns only get wider.
 
 use std::io::{self, Write};
 
 use bgp_proto::types::is_direction_mark;
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
-/// Rows that are laid out together.
+/// Number of rows that are formatted together.
 const BATCH_ROWS: usize = 512;
-/// A column of text is not made narrower than this, in columns of the terminal.
+/// Minimum width to which a text column is shortened, in terminal columns.
 const TEXT_WIDTH_MIN: usize = 12;
-/// Between columns.
+/// The gap between columns.
 const GAP: &str = "  ";
 
-/// How a column's cells stand.
+/// The alignment of a column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Align {
-    /// Text.
+    /// For text.
     Left,
-    /// Numbers.
+    /// For numbers.
     Right,
 }
 
-/// What a cell means, for terminals with colours.
+/// The meaning of a cell, which determines its colour.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Paint {
     #[default]
     Plain,
-    /// As it should be.
+    /// In the wanted state.
     Good,
-    /// On its way.
+    /// Not in the wanted state yet.
     Pending,
-    /// Not as it should be.
+    /// Not in the wanted state.
     Bad,
-    /// To be found by the eye.
+    /// Emphasised.
     Strong,
 }
 
 impl Paint {
-    /// `text` in its colour.
+    /// `text` with the escape sequences of the colour.
     pub(super) fn on(self, text: &str) -> String {
         let code = match self {
             Paint::Plain => return text.to_owned(),
@@ -69,14 +69,14 @@ impl From<String> for Cell {
     }
 }
 
-/// A table on its way out. What does not fit the terminal goes on below the row, indented; where the
-/// columns before the last do not fit, the widest texts lose their middle, so that every number and
-/// state stays in sight. Widths are those that a terminal gives to characters.
+/// A table that is being written. If a row is too wide for the terminal, its last column continues
+/// below, indented; if the columns before it are too wide, the widest texts lose their middle, so
+/// that every number and state stays visible. Widths are in terminal columns.
 pub(super) struct Table {
     columns: Vec<(&'static str, Align)>,
-    /// What the cells so far need.
+    /// The widths that the cells so far need.
     widths: Vec<usize>,
-    /// What they get.
+    /// The widths in use.
     given: Vec<usize>,
     rows: Vec<Vec<Cell>>,
     width_max: Option<usize>,
@@ -85,8 +85,8 @@ pub(super) struct Table {
 }
 
 impl Table {
-    /// Fits `width_max` columns of a terminal, or is as wide as it is; the last column is the one
-    /// that is continued below.
+    /// A table of at most `width_max` terminal columns, or of any width; the last column is the one
+    /// that continues below.
     pub(super) fn new(
         columns: &[(&'static str, Align)],
         width_max: Option<usize>,
@@ -104,7 +104,7 @@ impl Table {
         }
     }
 
-    /// Adds a row; cells are in the order of the columns.
+    /// Adds a row, with the cells in column order.
     pub(super) fn row(&mut self, mut cells: Vec<Cell>, out: &mut impl Write) -> io::Result<()> {
         for (width, cell) in self.widths.iter_mut().zip(&mut cells) {
             cell.text = clean(&cell.text);
@@ -114,7 +114,7 @@ impl Table {
         if self.rows.len() >= BATCH_ROWS { self.flush(out) } else { Ok(()) }
     }
 
-    /// Writes the rows so far, and the header before the first.
+    /// Writes the rows so far; before the first, the header.
     pub(super) fn flush(&mut self, out: &mut impl Write) -> io::Result<()> {
         self.given = self.fitting_widths();
         if !self.header_written {
@@ -129,7 +129,7 @@ impl Table {
         Ok(())
     }
 
-    /// The widths that cells need, less what the terminal does not have room for.
+    /// The widths that the cells need, reduced to the width of the terminal.
     fn fitting_widths(&self) -> Vec<usize> {
         let mut given = self.widths.clone();
         let (Some(max), Some((_, head))) = (self.width_max, given.split_last_mut()) else {
@@ -140,7 +140,7 @@ impl Table {
         if needed(head) <= max {
             return given;
         }
-        // The header ends with the mark of its cut title.
+        // The header ends with the mark of its cut title, which needs room too.
         while needed(head) + GAP.len() > max {
             let texts = head.iter_mut().zip(&self.columns);
             let texts = texts.filter(|(_, (_, align))| *align == Align::Left);
@@ -174,7 +174,7 @@ impl Table {
             self.width_max.filter(|max| width > *max)
         };
         let Some(max) = is_too_wide(&texts) else { return self.line(&texts, cells, None) };
-        // The last column is text; it is read below better than not at all.
+        // The last column is text: better continued below than cut.
         let is_continued = self.header_written && last > 0 && last + 1 == self.columns.len();
         let Some((text, head)) = texts.split_last().filter(|_| is_continued) else {
             return self.line(&texts, cells, Some(max));
@@ -188,7 +188,7 @@ impl Table {
         lines
     }
 
-    /// One line, cut to `max` columns of the terminal.
+    /// Formats one line, cut to `max` terminal columns.
     fn line(&self, texts: &[String], cells: &[Cell], max: Option<usize>) -> String {
         let mut line = String::new();
         let mut left = max.map_or(usize::MAX, |max| max.saturating_sub(1));
@@ -198,7 +198,7 @@ impl Table {
             let shown = start(text, room);
             line.push_str(gap.get(..left.min(gap.len())).unwrap_or_default());
             let paint = if self.has_colour { cell.paint } else { Paint::Plain };
-            // The colour ends with the word, not with the column.
+            // Blanks that fill the column are not coloured.
             let word = shown.trim_end();
             let blanks = shown.len() - word.len();
             line.push_str(&if word.is_empty() { String::new() } else { paint.on(word) });
@@ -214,7 +214,7 @@ impl Table {
     }
 }
 
-/// As much of the start of `text` as `width` columns of the terminal hold.
+/// The start of `text`, up to `width` terminal columns.
 fn start(text: &str, width: usize) -> &str {
     let mut used = 0;
     let mut fits = |c: char| {
@@ -225,7 +225,7 @@ fn start(text: &str, width: usize) -> &str {
     text.get(..octets).unwrap_or_default()
 }
 
-/// The text if it fits, else its start and its end: names that begin alike end differently.
+/// The text if it fits, else its start and its end, as long names often differ only at the end.
 fn without_middle(text: &str, width: usize) -> String {
     if text.width() <= width {
         return text.to_owned();
@@ -241,12 +241,12 @@ fn without_middle(text: &str, width: usize) -> String {
     format!("{head}…{tail}")
 }
 
-/// Before what is continued below a row.
+/// The indentation of lines that continue a row.
 const INDENT: &str = "    ";
-/// Lines that are continued below a row; what is longer is cut.
+/// Maximum number of lines that continue a row; longer text is cut.
 const LINES_BELOW_MAX: usize = 4;
 
-/// Breaks `text` between words into at most `lines_max` lines of `width` columns.
+/// Wraps `text` at blanks into at most `lines_max` lines of `width` columns.
 pub(super) fn wrap(text: &str, width: usize, lines_max: usize) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     for word in text.split(' ') {
@@ -267,8 +267,8 @@ pub(super) fn wrap(text: &str, width: usize, lines_max: usize) -> Vec<String> {
     lines
 }
 
-/// The text without what could move a cursor, change colours or reverse what is read: names and
-/// messages come from peers.
+/// The text with control characters and direction marks replaced: names and messages may come from
+/// peers and must not move the cursor, change colours or reverse text.
 pub(super) fn clean(text: &str) -> String {
     let is_safe = |c: char| !c.is_control() && !is_direction_mark(c);
     text.chars().map(|c| if is_safe(c) { c } else { '\u{fffd}' }).collect()
@@ -302,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_goes_on_below() {
+    fn text_that_does_not_fit_continues_below() {
         let words = "one two three four five six seven eight nine ten eleven twelve thirteen";
         let text = written(&mut plain(Some(24)), &[["ä", "1", words], ["b", "2", ""]]);
         let wanted = "A  NUMBER  REST\nä       1\n    one two three four\n    five six seven eight\n    \
@@ -313,17 +313,17 @@ mod tests {
         assert!(text.ends_with(" …\n") && text.lines().count() == 6, "{text}");
         assert!(
             written(&mut plain(None), &[["a", "1", &long]]).contains(&long),
-            "pipes get it all"
+            "nothing is cut in a pipe"
         );
     }
 
     #[test]
-    fn lines_are_cut_to_the_terminal_by_characters() {
+    fn lines_are_cut_at_characters_to_the_width_of_the_terminal() {
         let text = written(&mut plain(Some(9)), &[["ööööö", "1", ""], ["b", "2", ""]]);
-        assert_eq!(text, "A      N…\nööööö…\nb…\n", "what is cut ends with a mark");
+        assert_eq!(text, "A      N…\nööööö…\nb…\n", "cut lines end with a mark");
     }
 
-    /// One peer with a long name must not take the states of all others out of sight.
+    /// One peer with a long name must not push the states of all others out of view.
     #[test]
     fn long_texts_lose_their_middle_before_other_columns_are_cut() {
         let long = format!("Node_{}_port_1790", "fd00_".repeat(12));
@@ -337,20 +337,17 @@ mod tests {
     }
 
     #[test]
-    fn columns_are_as_wide_as_a_terminal_shows_them() {
+    fn widths_are_in_terminal_columns() {
         let text = written(&mut plain(None), &[["日本", "1", "x"], ["e\u{301}", "2", "y"]]);
         assert_eq!(text, "A     NUMBER  REST\n日本       1  x\ne\u{301}          2  y\n");
         let text =
             written(&mut plain(Some(20)), &[["日本日本日本日本日本日本日本日本日本", "1", ""]]);
-        assert_eq!(
-            text, "A             NUMBE…\n日本日…日本        1\n",
-            "half a character is none"
-        );
+        assert_eq!(text, "A             NUMBE…\n日本日…日本        1\n", "no half characters");
         assert_eq!(start("日本", 3), "日");
     }
 
     #[test]
-    fn colour_is_around_words_and_counts_nothing() {
+    fn colours_enclose_words_and_do_not_count_as_width() {
         let mut table = Table::new(&COLUMNS, Some(40), true);
         let mut out = Vec::new();
         let cells = vec![
@@ -367,7 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_table_is_its_header_and_many_rows_have_one() {
+    fn every_table_has_one_header() {
         assert_eq!(written(&mut plain(None), &[]), "A  NUMBER  REST\n");
         let rows = vec![["x", "1", "y"]; 3 * BATCH_ROWS + 1];
         let text = written(&mut plain(None), &rows);
@@ -376,7 +373,7 @@ mod tests {
     }
 
     #[test]
-    fn what_peers_say_cannot_move_the_cursor() {
+    fn text_from_peers_cannot_move_the_cursor() {
         assert_eq!(clean("a\u{1b}[2Jb\nc\u{202e}d"), "a\u{fffd}[2Jb\u{fffd}c\u{fffd}d");
     }
 }

@@ -41,7 +41,7 @@ fn path(best: bool, prefix_peer: &str) -> serde_json::Value {
 }
 
 #[test]
-fn lists_are_lists_and_single_views_are_values() {
+fn json_is_a_list_or_a_single_value_by_request() {
     let list = Request::ShowRoutes { prefix: None };
     assert_eq!(json_of(&list, &[]), "[]\n");
     assert_eq!(json_of(&list, &["{\"b\":1}"]), "[\n{\"b\":1}\n]\n");
@@ -50,7 +50,7 @@ fn lists_are_lists_and_single_views_are_values() {
 }
 
 #[test]
-fn routes_are_a_table_with_one_line_for_each_path() {
+fn routes_are_a_table_with_one_line_per_path() {
     let text = rendered(
         &Request::ShowRoutes { prefix: None },
         &[json!({"prefix": "10.0.0.0/8", "paths": [path(true, "a"), path(false, "tor-1")]})],
@@ -69,7 +69,7 @@ fn explained(prefix: &str, item: serde_json::Value) -> String {
 }
 
 #[test]
-fn an_explanation_reads_from_path_to_kernel_to_peers() {
+fn an_explanation_lists_paths_then_kernel_then_peers() {
     let mut shorter = path(true, "a");
     shorter["as_path"] = json!([65001]);
     let mut worse = path(false, "tor-1");
@@ -125,9 +125,9 @@ withheld    from a: it sent the best path
     assert!(text.starts_with("10.9.8.7/32 is reached by its longest match:\n10.0.0.0/8"), "{text}");
 }
 
-/// A reflector's answer at night: five thousand peers, one reason.
+/// As on a route reflector: five thousand peers, one reason.
 #[test]
-fn peers_with_one_reason_share_a_line() {
+fn peers_with_the_same_reason_share_a_line() {
     let withheld: Vec<_> =
         (0..5000).map(|n| json!({"peer": format!("p{n}"), "rule": "no-export"})).collect();
     let text = explained(
@@ -145,7 +145,7 @@ fn peers_with_one_reason_share_a_line() {
 }
 
 #[test]
-fn each_step_of_the_decision_has_words_of_its_own() {
+fn each_step_of_the_decision_has_its_own_text() {
     use bgp_proto::rib::Reason;
     let all = [
         Reason::Unusable,
@@ -181,7 +181,7 @@ fn each_step_of_the_decision_has_words_of_its_own() {
 }
 
 #[test]
-fn times_are_absolute_where_that_is_asked_for() {
+fn times_are_absolute_on_request() {
     let look = Look::piped(Times::Absolute);
     let route = json!({"prefix": "10.0.0.0/8", "paths": [path(true, "a")]});
     let text = looking(look, &Request::ShowRoutes { prefix: None }, &[route]);
@@ -189,7 +189,7 @@ fn times_are_absolute_where_that_is_asked_for() {
 }
 
 #[test]
-fn colours_come_only_where_they_are_asked_for() {
+fn colours_are_used_only_on_request() {
     let route = json!({"prefix": "10.0.0.0/8", "paths": [path(true, "a")]});
     let request = Request::ShowRoutes { prefix: None };
     assert!(!rendered(&request, std::slice::from_ref(&route)).contains('\u{1b}'));
@@ -200,7 +200,7 @@ fn colours_come_only_where_they_are_asked_for() {
 }
 
 #[test]
-fn a_log_level_says_what_it_was() {
+fn a_log_level_change_shows_the_previous_level() {
     let request = Request::LogLevel { level: None };
     assert_eq!(rendered(&request, &[json!({"level": "info", "before": null})]), "info\n");
     let text = rendered(&request, &[json!({"level": "debug", "before": "info"})]);
@@ -208,7 +208,7 @@ fn a_log_level_says_what_it_was() {
 }
 
 #[test]
-fn an_item_of_another_kind_is_an_error_and_not_a_blank_line() {
+fn an_item_of_the_wrong_kind_is_an_error() {
     let item = serde_json::value::to_raw_value(&json!({"prefix": 7})).unwrap();
     let mut out = Vec::new();
     let look = Look::piped(Times::Relative);
@@ -217,7 +217,7 @@ fn an_item_of_another_kind_is_an_error_and_not_a_blank_line() {
 }
 
 #[test]
-fn the_kernel_and_groups_are_tables() {
+fn kernel_routes_and_groups_are_tables() {
     let fib = json!({"prefix": "10.0.0.0/8", "kind": "blackhole", "gateways": [], "metric": 0,
                      "table": 254, "protocol": 12, "state": "installed", "error": null});
     assert_eq!(
@@ -241,7 +241,7 @@ fn a_reload_that_changes_nothing_says_so() {
 }
 
 #[test]
-fn a_status_that_is_not_ready_says_why() {
+fn the_status_shows_why_it_is_not_ready() {
     let status = Status { not_ready: Some("waiting for a".into()), ..Status::default() };
     let text = rendered(&Request::ShowStatus, &[serde_json::to_value(status).unwrap()]);
     assert!(text.contains("ready           no: waiting for a\n"), "{text}");
@@ -249,7 +249,7 @@ fn a_status_that_is_not_ready_says_why() {
 }
 
 #[test]
-fn metrics_that_are_not_served_are_in_the_status() {
+fn the_status_shows_whether_metrics_are_served() {
     let with = |http| {
         let status = Status { http, ..Status::default() };
         rendered(&Request::ShowStatus, &[serde_json::to_value(status).unwrap()])
@@ -265,7 +265,7 @@ fn metrics_that_are_not_served_are_in_the_status() {
 }
 
 #[test]
-fn health_says_what_is_wrong() {
+fn health_shows_what_is_wrong() {
     let health = json!({"not_alive": ["table: no answer", "session a: late"], "not_ready": null});
     assert_eq!(
         rendered(&Request::Health, &[health]),
@@ -273,10 +273,10 @@ fn health_says_what_is_wrong() {
     );
 }
 
-/// What an operator asks first of a session that is not there: what happens next, and how long its
-/// routes stay.
+/// What an operator first wants to know of a session that is down: what happens next, and how long
+/// its routes are kept.
 #[test]
-fn a_peer_says_what_it_waits_for() {
+fn a_peer_shows_its_timers() {
     let mut item = serde_json::to_value(Peer {
         name: "tor-1".into(),
         address: "192.0.2.1".parse().unwrap(),
