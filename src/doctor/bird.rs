@@ -1,4 +1,4 @@
-//! BIRD's answers, read: protocols, routes and what is exported, as BIRD 1.6 and margay print them.
+//! Parses replies of BIRD 1.6 and margay: protocols, routes and exported prefixes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use bgp_proto::policy::Source;
 use bgp_proto::types::{Asn, Prefix};
 
-/// Codes of lines (`doc/reply_codes` of BIRD).
+/// Reply codes (`doc/reply_codes` of BIRD).
 const PROTOCOL: u16 = 1002;
 const PROTOCOL_DETAILS: u16 = 1006;
 const ROUTE: u16 = 1007;
@@ -15,20 +15,20 @@ const ROUTE_ATTRIBUTES: u16 = 1012;
 const VERSION: u16 = 1000;
 const GRACEFUL_RESTART: u16 = 24;
 
-/// Most paths of a table that are read.
+/// Maximum number of paths read from a table.
 pub(super) const PATHS_MAX: usize = 1_000_000;
 
-/// What `show status` says.
+/// The reply to `show status`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Status {
-    /// `1.6.8`, `v0.3.3+birdv1.6.8`.
+    /// Such as `1.6.8` or `v0.3.3+birdv1.6.8`.
     pub(super) version: String,
-    /// It is still waiting for neighbours to send their routes again.
+    /// Whether it still waits for neighbours to send their routes again.
     pub(super) is_recovering: bool,
 }
 
 impl Status {
-    /// Takes a line.
+    /// Parses a line of the reply.
     pub(super) fn take(&mut self, code: u16, text: &str) {
         match code {
             VERSION => {
@@ -42,41 +42,41 @@ impl Status {
     }
 }
 
-/// A protocol of BIRD's.
+/// A protocol of BIRD.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Protocol {
     /// Its name.
     pub(super) name: String,
-    /// `BGP`, `Static`, `OSPF`.
+    /// Such as `BGP`, `Static` or `OSPF`.
     pub(super) kind: String,
-    /// Of BGP: the word for the session's state; empty: it is disabled.
+    /// BGP only: the state of the session; empty: it is disabled.
     pub(super) state: String,
-    /// Of BGP: the last error.
+    /// BGP only: the last error.
     pub(super) error: Option<String>,
-    /// Of BGP.
+    /// BGP only: the neighbour's address.
     pub(super) neighbor: Option<IpAddr>,
-    /// Of BGP.
+    /// BGP only: the neighbour's AS.
     pub(super) remote_asn: Option<Asn>,
-    /// Of an established session: what the neighbour offered.
+    /// Established sessions only: the neighbour's capabilities.
     pub(super) capabilities: BTreeSet<String>,
-    /// Of an established session: what it is.
+    /// Established sessions only: the type and properties, such as `internal`.
     pub(super) session: BTreeSet<String>,
-    /// Of an established session: our address.
+    /// Established sessions only: our address.
     pub(super) source: Option<IpAddr>,
 }
 
 impl Protocol {
-    /// A session that is up.
+    /// Whether it is an established session.
     pub(super) fn is_established(&self) -> bool {
         self.state == "Established"
     }
 
-    /// An established session within our AS.
+    /// Whether it is an established iBGP session.
     pub(super) fn is_internal(&self) -> bool {
         self.session.contains("internal")
     }
 
-    /// A session with a client of ours.
+    /// Whether the neighbour is a route reflector client of ours.
     pub(super) fn is_client(&self) -> bool {
         self.session.contains("route-reflector")
     }
@@ -87,7 +87,7 @@ impl Protocol {
 pub(super) struct Protocols(pub(super) Vec<Protocol>);
 
 impl Protocols {
-    /// Takes a line.
+    /// Parses a line of the reply.
     pub(super) fn take(&mut self, code: u16, text: &str) {
         match code {
             PROTOCOL => {
@@ -113,7 +113,7 @@ fn detail(protocol: &mut Protocol, text: &str) {
     match key {
         "BGP state" => value.clone_into(&mut protocol.state),
         "Neighbor address" => {
-            // A link-local one has its interface behind a percent sign.
+            // A link-local address is followed by `%` and the interface.
             let address = value.split('%').next().unwrap_or(value);
             protocol.neighbor = address.parse().ok();
         }
@@ -129,32 +129,32 @@ fn detail(protocol: &mut Protocol, text: &str) {
 /// What a path does with packets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Via {
-    /// To gateways over interfaces.
+    /// Sends them to these gateways on these interfaces.
     Gateways(Vec<(IpAddr, String)>),
-    /// To a network of this interface.
+    /// Delivers them directly on this interface.
     Device(String),
-    /// Dropped silently.
+    /// Drops them silently.
     Blackhole,
-    /// Dropped with a message.
+    /// Drops them with an ICMP error.
     Unreachable,
 }
 
 /// A path in BIRD's table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Path {
-    /// Where it came from.
+    /// The name of the protocol that it is from.
     pub(super) protocol: String,
-    /// The kind of that.
+    /// The source that corresponds to the type of that protocol.
     pub(super) source: Source,
     /// What it does with packets.
     pub(super) via: Via,
-    /// It is the one that BIRD uses.
+    /// Whether BIRD uses it.
     pub(super) is_best: bool,
-    /// Preference among protocols.
+    /// The preference among protocols.
     pub(super) preference: u16,
-    /// Metric of a BGP route's next hop, as BIRD prints it.
+    /// The metric of a BGP route's next hop, as BIRD prints it.
     pub(super) igp_metric: String,
-    /// Of a kernel route; `None`: not said.
+    /// The metric of a kernel route; `None`: not shown.
     pub(super) metric: Option<u32>,
     /// BGP's NEXT_HOP.
     pub(super) next_hop: Option<IpAddr>,
@@ -162,27 +162,28 @@ pub(super) struct Path {
     pub(super) med: Option<u32>,
     pub(super) origin: String,
     pub(super) as_path: Vec<Asn>,
-    /// `64512:100`.
+    /// Such as `64512:100`.
     pub(super) communities: Vec<String>,
-    /// `64512:1:2`.
+    /// Such as `64512:1:2`.
     pub(super) large_communities: Vec<String>,
 }
 
-/// The answer to `show route all`, by prefix; the paths of one in BIRD's order.
+/// The reply to `show route all`: paths by prefix, in BIRD's order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Table {
     pub(super) paths: BTreeMap<Prefix, Vec<Path>>,
-    /// There are more than [`PATHS_MAX`].
+    /// Whether there are more paths than [`PATHS_MAX`].
     pub(super) is_cut: bool,
     count: usize,
     /// The prefix of the last line that had one.
     prefix: Option<Prefix>,
-    /// Lines without a prefix belong to the last path until its type was told.
+    /// Whether the next line without a prefix is a gateway of the last path: it is until the path's
+    /// type was shown.
     is_open: bool,
 }
 
 impl Table {
-    /// Takes a line.
+    /// Parses a line of the reply.
     pub(super) fn take(&mut self, code: u16, text: &str) {
         match code {
             ROUTE => self.route(text),
@@ -223,7 +224,7 @@ impl Table {
                 self.is_open = false;
                 text.strip_prefix(first).unwrap_or_default().trim()
             }
-            // No route of IP.
+            // Not an IP route.
             (true, Err(_)) => {
                 self.prefix = None;
                 return;
@@ -231,7 +232,7 @@ impl Table {
             (false, _) => text.trim(),
         };
         if self.is_open {
-            // One more gateway of the same path.
+            // Another gateway of the same path.
             if let (Some(gateway), Some(path)) = (gateway(rest), self.last())
                 && let Via::Gateways(gateways) = &mut path.via
             {
@@ -252,7 +253,7 @@ impl Table {
     }
 }
 
-/// `via 10.0.0.1 on eth0 …`.
+/// Parses `via 10.0.0.1 on eth0 …`.
 fn gateway(text: &str) -> Option<(IpAddr, String)> {
     let mut words = text.split_whitespace();
     match (words.next(), words.next(), words.next(), words.next()) {
@@ -263,7 +264,7 @@ fn gateway(text: &str) -> Option<(IpAddr, String)> {
     }
 }
 
-/// `via 10.0.0.1 on eth0 [Mesh_10_0_0_1 05:12:47 from 10.0.0.1] * (100/0) [i]`.
+/// Parses `via 10.0.0.1 on eth0 [Mesh_10_0_0_1 05:12:47 from 10.0.0.1] * (100/0) [i]`.
 fn parse_path(text: &str) -> Option<Path> {
     let (way, rest) = text.split_once('[')?;
     let (origin, rest) = rest.split_once(']')?;
@@ -283,7 +284,7 @@ fn parse_path(text: &str) -> Option<Path> {
         source: Source::Kernel,
         via,
         is_best: !flag.trim().is_empty(),
-        // A long-lived stale one has an s behind it.
+        // Followed by an s if the path is long-lived stale.
         preference: preference.trim_end_matches('s').parse().ok()?,
         igp_metric: igp_metric.to_owned(),
         metric: None,
@@ -300,7 +301,7 @@ fn parse_path(text: &str) -> Option<Path> {
 fn attribute(path: &mut Path, key: &str, value: &str) {
     match key {
         "Kernel.metric" => path.metric = value.parse().ok(),
-        // Of IPv6 a link-local one may follow.
+        // For IPv6, a link-local address may follow.
         "BGP.next_hop" => {
             path.next_hop = value.split_whitespace().next().and_then(|hop| hop.parse().ok());
         }
@@ -318,7 +319,7 @@ fn attribute(path: &mut Path, key: &str, value: &str) {
     }
 }
 
-/// `(64512,100) (64512, 1, 2)`, each with colons.
+/// Parses `(64512,100) (64512, 1, 2)`; returns each tuple with colons.
 fn tuples(text: &str) -> Vec<String> {
     let tuples = text.split('(').filter_map(|tuple| tuple.split_once(')'));
     tuples
@@ -326,12 +327,12 @@ fn tuples(text: &str) -> Vec<String> {
         .collect()
 }
 
-/// The answer to `show route export`: prefixes alone.
+/// The reply to `show route export`: the prefixes only.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Exported(pub(super) BTreeSet<Prefix>);
 
 impl Exported {
-    /// Takes a line.
+    /// Parses a line of the reply.
     pub(super) fn take(&mut self, code: u16, text: &str) {
         let first = text.split_whitespace().next();
         let prefix: Option<Prefix> = first.and_then(|first| first.parse().ok());
@@ -376,7 +377,7 @@ mod tests {
 1012|\tKernel.metric: 7";
 
     #[test]
-    fn routes_are_read_as_bird_prints_them() {
+    fn routes_are_parsed_as_bird_prints_them() {
         let mut table = Table::default();
         lines(ROUTES).for_each(|(code, text)| table.take(code, text));
         let of = |prefix: &str| table.paths[&prefix.parse::<Prefix>().unwrap()].as_slice();
@@ -405,9 +406,9 @@ mod tests {
         assert_eq!(exported.0.len(), 4);
     }
 
-    /// margay prints a line for each gateway of a path.
+    /// margay prints one line per gateway of a path.
     #[test]
-    fn gateways_of_one_path_may_be_lines_of_their_own() {
+    fn gateways_of_a_path_may_be_on_separate_lines() {
         let mut table = Table::default();
         let text = "\
 1007|10.1.0.0/16        via 10.0.0.1 on eth0 [kernel1 11:41:42] * (10)
@@ -422,7 +423,7 @@ mod tests {
     }
 
     #[test]
-    fn protocols_are_read_as_bird_prints_them() {
+    fn protocols_are_parsed_as_bird_prints_them() {
         let mut protocols = Protocols::default();
         let text = "\
 2002|name     proto    table    state  since       info
@@ -457,7 +458,7 @@ mod tests {
     }
 
     #[test]
-    fn a_recovery_is_seen() {
+    fn a_recovery_is_detected() {
         let mut status = Status::default();
         for (code, text) in [(1, "BIRD 1.6.8 ready."), (1000, "BIRD 1.6.8"), (13, "Daemon is up")] {
             status.take(code, text);

@@ -1,4 +1,5 @@
-//! Looking at the node. Every part that cannot be looked at says why, and the others go on.
+//! Collects the facts about the node. A part that cannot be read is replaced by the reason; the
+//! others are still read.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -21,15 +22,15 @@ use crate::datastore::{Source, Wanted as Asked};
 use crate::kernel;
 use crate::node::{self, Environment, NodeSettings, Survey};
 
-/// Longest wait for a line of a control socket's answer.
+/// Timeout for each line of a control socket's reply.
 const ANSWER_MAX: Duration = Duration::from_secs(10);
-/// Linux's main table, which BIRD and margay write to.
+/// The kernel's main routing table, which BIRD and margay write to.
 const MAIN_TABLE: u32 = 254;
-/// BGP's port.
+/// The TCP port of BGP.
 const BGP_PORT: u16 = 179;
-/// Where BIRD puts its sockets outside of Calico's image; calico-node's own tools look there too.
+/// The paths of BIRD's sockets outside Calico's image; calico-node's own tools try them too.
 const OTHER_SOCKETS: [&str; 2] = ["/var/run/bird/bird.ctl", "/var/run/bird/bird6.ctl"];
-/// How the names of variables begin that decide what margay does.
+/// The prefixes of the names of variables that affect margay.
 const VARIABLES: [&str; 11] = [
     "NODENAME",
     "CALICO_",
@@ -52,7 +53,7 @@ const SYSCTLS: [&str; 6] = [
     "net.netfilter.nf_conntrack_max",
 ];
 
-/// Looks at everything.
+/// Collects all facts.
 pub(super) fn collect(
     node: Option<&str>,
     settings: impl FnOnce(&Environment) -> Result<Option<NodeSettings>, String>,
@@ -91,13 +92,13 @@ pub(super) fn collect(
         host,
     };
     if let Ok(runtime) = runtime {
-        // Sources follow until they are dropped.
+        // The tasks of the sources would keep running until they are dropped.
         runtime.shutdown_background();
     }
     facts
 }
 
-/// An error with what it comes from.
+/// An error with its cause.
 fn with_cause(error: &dyn std::error::Error) -> String {
     match error.source() {
         Some(cause) => format!("{error}: {cause}"),
@@ -105,8 +106,8 @@ fn with_cause(error: &dyn std::error::Error) -> String {
     }
 }
 
-/// The process whose variables margay would have: confd, which reads the datastore today, margay itself,
-/// or BIRD.
+/// The process whose environment margay would have: confd, which reads the datastore today, else
+/// margay itself, else BIRD.
 fn replaced(processes: &[Process]) -> Option<&Process> {
     let is_bird = |p: &&Process| p.name == "bird" || p.program == "bird";
     let runs_margay = |p: &&Process| p.is_margay() && p.arguments.iter().any(|a| a == "run");
@@ -115,8 +116,8 @@ fn replaced(processes: &[Process]) -> Option<&Process> {
     all().find(is_confd).or_else(|| all().find(runs_margay)).or_else(|| all().find(is_bird))
 }
 
-/// Takes variables that this process lacks from the one that margay would have them of; that one, and the
-/// variables that differ.
+/// Adds variables that this process lacks from the process whose environment margay would have.
+/// Returns that process and the names of variables with different values.
 fn borrow(environment: &mut Environment, processes: &[Process]) -> Option<(String, Vec<String>)> {
     let process = replaced(processes)?;
     let theirs = process.environment().ok()?;
@@ -136,7 +137,7 @@ fn unknown(settings: Looked<()>) -> Objects {
     Objects { settings, sources: Vec::new(), rights: Ok(Vec::new()), plan: None }
 }
 
-/// Reads every source, and makes the plan if the objects are known.
+/// Reads every source, and computes the plan if the objects are known.
 fn objects(
     runtime: &Runtime,
     settings: &Result<Option<NodeSettings>, String>,
@@ -173,7 +174,7 @@ fn objects(
     Objects { settings: Ok(()), sources, rights: lacking, plan }
 }
 
-/// A plan with those of its sessions that run.
+/// A plan with those of its sessions that would run.
 fn wanted(plan: Plan, settings: &NodeSettings) -> Wanted {
     let mut converter = Converter::new(settings.limits.clone());
     let config = converter.convert(&plan, &Touched::All, &settings.host);
@@ -182,7 +183,7 @@ fn wanted(plan: Plan, settings: &NodeSettings) -> Wanted {
     Wanted { running, idle: converter.problems().cloned().collect(), plan }
 }
 
-/// Asks who answers at a control socket, or at the other place of that family's.
+/// Queries the speaker at a control socket of a family, or at its alternative path.
 fn seat(
     runtime: &Result<Runtime, String>,
     family: Family,
@@ -199,7 +200,7 @@ fn seat(
     Seat { family, path: path.to_owned(), speaker }
 }
 
-/// The process that listens at a socket, if it is one of this PID namespace.
+/// The process that listens on a socket, if it is in this PID namespace.
 async fn owner(path: &Path) -> Option<u32> {
     let stream = tokio::net::UnixStream::connect(path).await.ok()?;
     let pid = stream.peer_cred().ok()?.pid()?;

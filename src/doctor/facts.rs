@@ -1,4 +1,4 @@
-//! What was seen, before anything is made of it.
+//! What was collected, before it is evaluated.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -14,29 +14,29 @@ use crate::calico::{Plan, Problem};
 use crate::datastore::Lacking;
 use crate::kernel::Picture;
 
-/// What was looked at, or why it could not be.
+/// What was read, or why it could not be read.
 pub(super) type Looked<T> = Result<T, String>;
 
-/// Everything that the judgement is about.
+/// Everything that findings are derived from.
 #[derive(Clone, Debug)]
 pub(super) struct Facts {
-    /// The node; `None`: nothing names it.
+    /// The name of the node; `None`: it is not known.
     pub(super) node: Option<String>,
     pub(super) objects: Objects,
-    /// Who answers at BIRD's sockets.
+    /// BIRD's control sockets and the speakers behind them.
     pub(super) speakers: Vec<Seat>,
     /// The kernel's main table and interfaces.
     pub(super) kernel: Looked<Picture>,
     pub(super) host: Host,
 }
 
-/// Where objects come from, and what follows from them.
+/// The sources of objects, and the plan that follows from the objects.
 #[derive(Clone, Debug)]
 pub(super) struct Objects {
-    /// Why it is not known where they are.
+    /// The error, if the settings, which name the sources, are not known.
     pub(super) settings: Looked<()>,
     pub(super) sources: Vec<SourceSeen>,
-    /// Rights that are missing, where the server could be asked.
+    /// Permissions that are missing, or why the API server could not be asked.
     pub(super) rights: Looked<Vec<Lacking>>,
     /// `None`: the objects are not known.
     pub(super) plan: Option<Wanted>,
@@ -46,21 +46,21 @@ pub(super) struct Objects {
 #[derive(Clone, Debug)]
 pub(super) struct SourceSeen {
     pub(super) name: String,
-    /// Whether there is a plan without it.
+    /// Whether the plan depends on it.
     pub(super) need: Need,
-    /// How many objects, or why it cannot be read.
+    /// The number of objects, or why they cannot be read.
     pub(super) objects: Looked<usize>,
     pub(super) problems: Vec<Problem>,
 }
 
-/// Whether there is a plan without a source.
+/// Whether the plan depends on a source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Need {
-    /// There is none.
+    /// There is no plan without it.
     Plan,
-    /// There is, and what this source would add is missing from it.
+    /// The plan lacks what this source would add.
     Part,
-    /// Nothing is asked of it.
+    /// The plan needs nothing from it.
     Nothing,
 }
 
@@ -68,13 +68,13 @@ pub(super) enum Need {
 #[derive(Clone, Debug)]
 pub(super) struct Wanted {
     pub(super) plan: Plan,
-    /// The sessions of the plan that run.
+    /// The sessions of the plan that would run.
     pub(super) running: BTreeSet<Arc<str>>,
-    /// Why others do not.
+    /// Why other sessions would not.
     pub(super) idle: Vec<Problem>,
 }
 
-/// A control socket of a family.
+/// The control socket for a family.
 #[derive(Clone, Debug)]
 pub(super) struct Seat {
     pub(super) family: Family,
@@ -82,50 +82,51 @@ pub(super) struct Seat {
     pub(super) speaker: Looked<Speaker>,
 }
 
-/// Protocols by their names.
+/// Protocols by name.
 pub(super) type ByName<'a> = BTreeMap<&'a str, &'a Protocol>;
 
-/// Who answers at one.
+/// The BGP speaker behind a control socket.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Speaker {
     pub(super) status: Status,
     pub(super) protocols: Vec<Protocol>,
     pub(super) table: Table,
-    /// What is exported to sessions that were asked about.
+    /// The prefixes exported to the sessions that were queried.
     pub(super) exported: BTreeMap<String, Looked<BTreeSet<Prefix>>>,
-    /// `None`: the kernel does not say, or we may not see it.
+    /// `None`: not known, or not accessible.
     pub(super) process: Option<Process>,
 }
 
 impl Speaker {
-    /// Its protocols by their names.
+    /// Its protocols by name.
     pub(super) fn by_name(&self) -> ByName<'_> {
         self.protocols.iter().map(|protocol| (protocol.name.as_str(), protocol)).collect()
     }
 
-    /// Whether it is margay that answers.
+    /// Whether it is margay.
     pub(super) fn is_margay(&self) -> bool {
         self.process.as_ref().is_some_and(Process::is_margay)
     }
 }
 
-/// This machine.
+/// This host.
 #[derive(Clone, Debug)]
 pub(super) struct Host {
     pub(super) processes: Looked<Vec<Process>>,
     pub(super) sockets: Looked<Vec<BgpSocket>>,
-    /// Of the process that is to be replaced, else of this one: whose, and which.
+    /// A process, and its capabilities: the process that is to be replaced, else this one.
     pub(super) capabilities: (String, Looked<u64>),
-    /// By name; those that the kernel does not have are left out.
+    /// By name, without those that the kernel does not have.
     pub(super) sysctls: BTreeMap<&'static str, u64>,
     pub(super) firewall: Firewall,
     pub(super) files: Files,
-    /// Variables that differ from those of the process that is to be replaced, and that process.
+    /// The process that is to be replaced, and the variables whose values differ from this
+    /// process's.
     pub(super) environment: Option<(String, Vec<String>)>,
 }
 
 impl Facts {
-    /// Who answers for a family.
+    /// The speaker for a family.
     pub(super) fn speaker(&self, family: Family) -> Option<&Speaker> {
         let seat = self.speakers.iter().find(|seat| seat.family == family)?;
         seat.speaker.as_ref().ok()

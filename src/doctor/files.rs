@@ -1,42 +1,42 @@
-//! Files of calico-node's image: runit's services, and the configuration that BIRD runs by.
+//! Files in the calico-node container: runit's services, and BIRD's configuration.
 
 use std::fs;
 use std::path::Path;
 
-/// Where runit looks for the services of calico-node that are on.
+/// The directory of calico-node's enabled runit services.
 const SERVICES: &str = "/etc/service/enabled";
-/// What confd writes.
+/// The directory that confd writes to.
 const CONFIGURATION: &str = "/etc/calico/confd/config";
-/// confd's templates and where they go, below which an operator mounts his own.
+/// The directory of confd's templates and their output, over which operators mount their own.
 const CONFD: &str = "/etc/calico/confd";
 /// The files in [`CONFIGURATION`] that BIRD reads.
 const FILES: [&str; 6] =
     ["bird.cfg", "bird_aggr.cfg", "bird_ipam.cfg", "bird6.cfg", "bird6_aggr.cfg", "bird6_ipam.cfg"];
-/// Longest file that is read, in octets.
+/// Maximum size of a file that is read, in bytes.
 const LEN_MAX: u64 = 64 << 20;
 
-/// What the files say.
+/// What was found in the files.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Files {
-    /// Services that are on, and the programs that their scripts name.
+    /// The enabled services.
     pub(super) services: Vec<Service>,
-    /// Statements that no template of Calico's has, each with its file.
+    /// Statements that are in none of Calico's templates, each with its file.
     pub(super) foreign: Vec<String>,
-    /// Files that are there and cannot be read.
+    /// Files that exist but cannot be read.
     pub(super) faults: Vec<String>,
-    /// Files below [`CONFD`] that something is mounted over.
+    /// Mount points below [`CONFD`].
     pub(super) mounts: Vec<String>,
 }
 
-/// A service of runit's.
+/// A runit service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Service {
     pub(super) name: String,
-    /// Its script runs margay: by that name, or as `bird run`.
+    /// Whether its script runs margay, by that name or as `bird run`.
     pub(super) runs_margay: bool,
 }
 
-/// Reads them all. What is not there says nothing: margay may run outside of calico-node's image.
+/// Reads all of them. Missing files are not an error: margay may run outside calico-node's image.
 pub(super) fn read() -> Files {
     let mut files = Files::default();
     for entry in fs::read_dir(SERVICES).into_iter().flatten().flatten() {
@@ -69,13 +69,13 @@ pub(super) fn read() -> Files {
     files
 }
 
-/// Mount points below a folder, in the lines of `/proc/self/mountinfo`.
+/// The mount points below a directory, from the lines of `/proc/self/mountinfo`.
 fn mounts_below(text: &str, folder: &str) -> Vec<String> {
     let points = text.lines().filter_map(|line| line.split_whitespace().nth(4));
     points.filter(|point| Path::new(point).starts_with(folder)).map(str::to_owned).collect()
 }
 
-/// How the statements begin that Calico's templates write, without blanks; a name may follow.
+/// How the statements of Calico's templates begin, with blanks collapsed; a name may follow.
 const STATEMENTS: [&str; 15] = [
     "function ",
     "filter ",
@@ -94,10 +94,10 @@ const STATEMENTS: [&str; 15] = [
     "log ",
 ];
 
-/// Names of sessions that the templates write.
+/// Prefixes of the session names in Calico's templates.
 pub(super) const SESSIONS: [&str; 4] = ["Mesh_", "Global_", "Node_", "Local_Workload_"];
 
-/// The statements outside of braces that no template writes.
+/// The top-level statements that are in none of Calico's templates.
 fn foreign_statements(text: &str) -> Vec<String> {
     let mut found = Vec::new();
     let mut depth = 0_usize;
@@ -105,7 +105,7 @@ fn foreign_statements(text: &str) -> Vec<String> {
     for line in text.lines() {
         let code = code_of(line);
         let line = code.split_whitespace().collect::<Vec<_>>().join(" ");
-        // A function's opening brace may stand in a line of its own.
+        // A function's opening brace may be on a line of its own.
         let begins = depth == 0 && !is_within && !line.is_empty() && !line.starts_with('{');
         if begins && !is_known(&line) {
             found.push(line.clone());
@@ -118,7 +118,7 @@ fn foreign_statements(text: &str) -> Vec<String> {
     found
 }
 
-/// A line without its comment; braces in quotes do not count.
+/// A line without its comment. A `#` within quotes does not begin one.
 fn code_of(line: &str) -> String {
     let mut is_text = false;
     line.chars()
@@ -173,7 +173,7 @@ function calico_export_to_bgp_peers(bool internal_peer) {
 ";
 
     #[test]
-    fn what_no_template_writes_is_found() {
+    fn statements_of_no_template_are_found() {
         assert_eq!(foreign_statements(WRITTEN), [""; 0]);
         let edited = format!(
             "{WRITTEN}protocol bgp my_tor {{\n  neighbor 10.0.0.254 as 65001;\n}}\n\
@@ -192,7 +192,7 @@ function calico_export_to_bgp_peers(bool internal_peer) {
     }
 
     #[test]
-    fn templates_that_are_mounted_are_found() {
+    fn mounted_templates_are_found() {
         let text = "36 35 98:0 / / rw - ext4 /dev/root rw\n\
             41 36 0:1 /x /etc/calico/confd/templates/bird_ipam.cfg.template ro - tmpfs tmpfs ro\n\
             42 36 0:1 /x /etc/calico/confdential ro - tmpfs tmpfs ro\n";

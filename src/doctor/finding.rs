@@ -1,26 +1,26 @@
-//! What the doctor says: findings, and what all of them come to.
+//! The doctor's findings, and the report with their verdict.
 
 use std::fmt;
 
 use bgp_proto::types::Prefix;
 use serde::Serialize;
 
-/// How much a finding weighs; the heaviest first.
+/// The severity of a finding; the most severe first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Severity {
-    /// Not to be done as it is: routes or sessions would be lost, or it cannot be told whether.
+    /// The move is not safe: routes or sessions would be lost, or may be.
     Unsafe,
-    /// It will be different with margay.
+    /// Something will be different with margay.
     Change,
-    /// Something could not be looked at. It may hide a change.
+    /// Something could not be examined. It may hide a change.
     Unseen,
     /// Worth knowing; the same before and after.
     Note,
 }
 
 impl Severity {
-    /// The word for it.
+    /// The word for the severity.
     pub fn word(self) -> &'static str {
         match self {
             Severity::Unsafe => "unsafe",
@@ -35,17 +35,17 @@ impl Severity {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(tag = "kind", content = "name", rename_all = "kebab-case")]
 pub enum Subject {
-    /// Where Calico's objects are.
+    /// A source of Calico's objects.
     Datastore(String),
-    /// Who answers at a control socket.
+    /// The speaker behind a control socket.
     Speaker(String),
     /// A session, by name.
     Session(String),
-    /// A prefix that is announced.
+    /// An announced prefix.
     Prefix(Prefix),
-    /// A route in the kernel.
+    /// A kernel route.
     Route(Prefix),
-    /// Anything else of this machine.
+    /// Anything else on this host.
     Host(String),
 }
 
@@ -63,19 +63,19 @@ impl fmt::Display for Subject {
     }
 }
 
-/// One thing that was found.
+/// One finding.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Finding {
-    /// How much it weighs.
+    /// Its severity.
     pub severity: Severity,
     /// What it is about.
     pub subject: Subject,
-    /// The object that it comes from, such as `BGPPeer/tor`.
+    /// The object that it follows from, such as `BGPPeer/tor`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub object: Option<String>,
-    /// What is so, and what would be.
+    /// What was found, and what would change.
     pub text: String,
-    /// What to do.
+    /// What to do about it.
     pub remedy: String,
 }
 
@@ -90,46 +90,46 @@ impl fmt::Display for Finding {
     }
 }
 
-/// What was compared, for people: nothing found in nothing means nothing.
+/// How much was compared: without it, a report without findings says little.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Compared {
     /// Sessions, of the plan and of the speaker.
     pub sessions: usize,
-    /// Prefixes that are announced, each once for each group of sessions.
+    /// Announced prefixes, each counted once per group of sessions.
     pub prefixes: usize,
-    /// Routes of ours in the kernel, as they are and as they would be.
+    /// Our routes in the kernel, today's and those that would be written.
     pub routes: usize,
 }
 
-/// The judgement.
+/// The result of an examination.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Report {
-    /// The node; `None`: nothing names it.
+    /// The name of the node; `None`: it is not known.
     pub node: Option<String>,
-    /// The release of Calico that the plan is for, and where that is known from.
+    /// The Calico release that the plan is for, and how it was determined.
     pub release: Option<String>,
-    /// Who speaks BGP on the node, one line for each control socket that answers.
+    /// The BGP speakers on the node, one line per control socket that answers.
     pub in_charge: Vec<String>,
-    /// What was compared.
+    /// How much was compared.
     pub compared: Compared,
-    /// What was found, the heaviest first.
+    /// The findings, the most severe first.
     pub findings: Vec<Finding>,
 }
 
-/// What all findings come to.
+/// The conclusion from all findings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Verdict {
     /// Nothing changes.
     Unchanged,
-    /// Changes are listed, or something could not be looked at.
+    /// There are changes, or something could not be examined.
     Changes,
     /// Something is unsafe.
     Unsafe,
 }
 
 impl Report {
-    /// What its findings come to.
+    /// The conclusion from its findings.
     pub fn verdict(&self) -> Verdict {
         let has = |severity| self.findings.iter().any(|finding| finding.severity == severity);
         if has(Severity::Unsafe) {
@@ -141,18 +141,18 @@ impl Report {
         }
     }
 
-    /// How many findings weigh so much.
+    /// The number of findings of a severity.
     pub fn count(&self, severity: Severity) -> usize {
         self.findings.iter().filter(|finding| finding.severity == severity).count()
     }
 }
 
-/// Findings as they are gathered.
+/// Collects findings.
 #[derive(Debug, Default)]
 pub(super) struct Findings(Vec<Finding>);
 
 impl Findings {
-    /// One more. `object` may be empty.
+    /// Adds a finding. `object` may be empty.
     pub(super) fn add(
         &mut self,
         severity: Severity,
@@ -166,7 +166,7 @@ impl Findings {
         self.0.push(Finding { severity, subject, object, text, remedy });
     }
 
-    /// In order, each once.
+    /// The findings in order, without duplicates.
     pub(super) fn into_sorted(mut self) -> Vec<Finding> {
         self.0.sort();
         self.0.dedup();

@@ -1,4 +1,4 @@
-//! What of this machine stands in BGP's way: capabilities, sysctls, conntrack.
+//! Properties of the host that BGP depends on: capabilities, sysctls, conntrack.
 
 use std::fs;
 
@@ -6,7 +6,7 @@ use std::fs;
 pub(super) const CAP_NET_BIND_SERVICE: u32 = 10;
 pub(super) const CAP_NET_ADMIN: u32 = 12;
 
-/// The effective capabilities of a process, as `/proc` has them.
+/// The effective capabilities of a process, from `/proc`.
 pub(super) fn capabilities(pid: u32) -> Result<u64, String> {
     let path = format!("/proc/{pid}/status");
     let text = fs::read_to_string(&path).map_err(|error| format!("{path}: {error}"))?;
@@ -15,7 +15,7 @@ pub(super) fn capabilities(pid: u32) -> Result<u64, String> {
     bits.ok_or_else(|| format!("{path} does not say CapEff"))
 }
 
-/// A number below `/proc/sys`, its name with dots; `None`: the kernel does not have it.
+/// The value of a numeric sysctl, named with dots; `None`: the kernel does not have it.
 pub(super) fn sysctl(name: &str) -> Option<u64> {
     let path = format!("/proc/sys/{}", name.replace('.', "/"));
     fs::read_to_string(path).ok()?.trim().parse().ok()
@@ -26,7 +26,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_kernel_says_what_it_is_asked() {
+    fn capabilities_and_sysctls_are_read() {
         assert!(capabilities(std::process::id()).is_ok());
         assert!(capabilities(u32::MAX).is_err());
         assert!(sysctl("net.core.optmem_max").is_some());

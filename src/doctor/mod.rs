@@ -1,13 +1,16 @@
-//! Whether a Calico node may go from BIRD to margay, or back: what would change, and what is unsafe.
+//! Whether a Calico node can be moved from BIRD to margay, or back: what would change, and what is
+//! unsafe.
 //!
-//! - [`examine`]: looks at everything once and judges; nothing is changed.
-//! - `facts`: what was seen; `collect` looks: the datastore, the control sockets, the kernel, `/proc` and
-//!   calico-node's files, each by itself, so that what cannot be seen hides nothing else.
-//! - `judge`: from facts to findings, pure.
-//! - [`Report`]: what was found, and what it comes to.
+//! - [`examine`]: collects everything once and evaluates it; nothing is changed.
+//! - `facts`: what was collected. `collect` reads the datastore, the control sockets, the kernel,
+//!   `/proc` and calico-node's files, each independently of the others, so that one failure does
+//!   not hide the rest.
+//! - `judge`: derives the findings from the facts; pure.
+//! - [`Report`]: the findings and the verdict.
 //!
-//! What runs today is what answers at `bird.ctl` and `bird6.ctl`, be it BIRD or margay. What margay would
-//! do is the plan, whose own policies are asked about every route that was received.
+//! The current state is what the process at `bird.ctl` and `bird6.ctl` reports, be it BIRD or
+//! margay. What margay would do is the plan, whose policies are evaluated for every route that was
+//! received.
 
 mod bird;
 mod collect;
@@ -23,8 +26,9 @@ use crate::node::{Environment, NodeSettings};
 
 pub use finding::{Compared, Finding, Report, Severity, Subject, Verdict};
 
-/// Looks at this node and judges. `settings` says what is followed, given the environment; `None`: the
-/// node speaks no BGP; an error is why it is not known. `node` is the node's name, where it is given.
+/// Examines this node. `settings` returns the settings that margay would use with an environment,
+/// or `None` if the node does not speak BGP, or why they are not known. `node` is the node's name,
+/// if given.
 pub fn examine(
     node: Option<&str>,
     settings: impl FnOnce(&Environment) -> Result<Option<NodeSettings>, String>,

@@ -1,32 +1,32 @@
-//! Processes of this network namespace, and who of them has a socket at BGP's port.
+//! Processes in this network namespace, and the TCP sockets with BGP's port.
 //!
-//! Read from `/proc`. Processes of another PID namespace cannot be seen: of their sockets there is no
-//! owner.
+//! Read from `/proc`. Processes in other PID namespaces are not visible there, so that their
+//! sockets appear without an owner.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// The state of a TCP socket that waits for connections, in `/proc/net/tcp`.
+/// TCP_LISTEN, as `/proc/net/tcp` shows it.
 const LISTEN: &str = "0A";
 
 /// A process.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Process {
     pub(super) pid: u32,
-    /// Its name, at most 15 octets.
+    /// Its name, at most 15 bytes.
     pub(super) name: String,
-    /// The name of its program's file; empty: we may not see it.
+    /// The file name of its program; empty: not accessible.
     pub(super) program: String,
     /// Its arguments.
     pub(super) arguments: Vec<String>,
-    /// Inodes of its sockets; `None`: we may not see them.
+    /// The inodes of its sockets; `None`: not accessible.
     pub(super) sockets: Option<BTreeSet<u64>>,
 }
 
 impl Process {
-    /// The process of a number.
+    /// The process with a PID.
     pub(super) fn of(pid: u32) -> Option<Process> {
         let folder = PathBuf::from(format!("/proc/{pid}"));
         let name = fs::read_to_string(folder.join("comm")).ok()?.trim().to_owned();
@@ -45,7 +45,7 @@ impl Process {
         })
     }
 
-    /// The variables that it was started with.
+    /// The environment that it was started with.
     pub(super) fn environment(&self) -> io::Result<BTreeMap<String, String>> {
         let octets = fs::read(format!("/proc/{}/environ", self.pid))?;
         let texts = octets.split(|octet| *octet == 0).map(String::from_utf8_lossy);
@@ -56,12 +56,13 @@ impl Process {
             .collect())
     }
 
-    /// Whether it is margay, whatever it is called by. Its file may have a version behind the name.
+    /// Whether it is margay, even if started under another name. The name of its file may end with
+    /// a version.
     pub(super) fn is_margay(&self) -> bool {
         self.program.starts_with("margay") || self.name.starts_with("margay")
     }
 
-    /// `bird (pid 12)`.
+    /// Such as `bird (pid 12)`.
     pub(super) fn describe(&self) -> String {
         let program = match (self.program.as_str(), self.name.as_str()) {
             ("", name) => name.to_owned(),
@@ -83,7 +84,8 @@ fn sockets(folder: &Path) -> io::Result<BTreeSet<u64>> {
     Ok(inodes)
 }
 
-/// The processes of this network namespace. Those whose namespace we may not see are left out.
+/// The other processes in this network namespace. Those whose namespace cannot be read are left
+/// out.
 pub(super) fn processes() -> io::Result<Vec<Process>> {
     let namespace = fs::read_link("/proc/self/ns/net")?;
     let mut found = Vec::new();
@@ -101,26 +103,26 @@ pub(super) fn processes() -> io::Result<Vec<Process>> {
     Ok(found)
 }
 
-/// Whether a socket waits for connections.
+/// Whether a socket is listening.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Role {
-    /// It does.
+    /// It is listening.
     Listens,
-    /// It is connected, or about to be.
+    /// It is connected or connecting.
     Connects,
 }
 
-/// A TCP socket with BGP's port at one end.
+/// A TCP socket with BGP's port as local or remote port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct BgpSocket {
     pub(super) role: Role,
     pub(super) inode: u64,
 }
 
-/// The sockets of this network namespace with one of these ports at an end.
+/// The sockets of this network namespace with one of these ports as local or remote port.
 pub(super) fn bgp_sockets(ports: &BTreeSet<u16>) -> io::Result<Vec<BgpSocket>> {
     let mut found = parse_sockets(&fs::read_to_string("/proc/self/net/tcp")?, ports);
-    // Without IPv6 in the kernel there is no such file.
+    // The file does not exist if the kernel lacks IPv6.
     if let Ok(text) = fs::read_to_string("/proc/self/net/tcp6") {
         found.extend(parse_sockets(&text, ports));
     }
@@ -141,7 +143,7 @@ fn parse_sockets(text: &str, ports: &BTreeSet<u16>) -> Vec<BgpSocket> {
             Role::Connects => has_port(local) || has_port(remote),
         };
         let inode: u64 = words.get(9)?.parse().ok()?;
-        // Without an inode nobody owns it any more, or yet.
+        // Without an inode, no process owns it any more, or yet.
         (counts && inode != 0).then_some(BgpSocket { role, inode })
     });
     lines.collect()
@@ -152,7 +154,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sockets_at_the_port_are_found_at_either_end() {
+    fn sockets_are_found_by_local_and_remote_port() {
         let text = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n\
    0: 00000000:00B3 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 11 1 0 100 0 0 10 0\n\
    1: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 12 1 0 100 0 0 10 0\n\
@@ -168,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn this_process_is_found_by_its_number() {
+    fn this_process_is_found_by_its_pid() {
         let own = Process::of(std::process::id()).unwrap();
         assert!(own.sockets.is_some() && !own.program.is_empty());
         assert!(own.environment().unwrap().contains_key("PATH"));

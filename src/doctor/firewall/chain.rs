@@ -1,7 +1,7 @@
 //! Chains as nft and iptables-save list them, and whether a packet can pass one.
 //!
-//! What cannot be told from a rule's text (addresses, sets, rates) is taken to be as the packet needs it: a chain
-//! is called shut only where no rule could accept.
+//! Conditions that cannot be evaluated from a rule's text (addresses, sets, rates) are decided in
+//! the packet's favour: a chain is reported as shut only if no rule could accept.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,33 +11,34 @@ use super::packet::{Packet, Traffic};
 use super::rule::{Fit, Rule, Verdict};
 use super::{Shut, Syntax};
 
-/// Chains that jump to chains: as deep as the kernel allows.
+/// Maximum depth of jumps, as in the kernel.
 const DEPTH_MAX: usize = 16;
-/// Rules that are looked at for one packet in one chain. A larger chain is taken to be passable.
+/// Maximum number of rules evaluated for one packet in one base chain. With more, the chain is
+/// assumed to be passable.
 const RULES_MAX: usize = 200_000;
 
-/// What becomes of a packet.
+/// What happens to a packet in a chain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Fate {
     MayPass,
-    /// By this rule.
+    /// Dropped, by this rule.
     Dropped(String),
-    /// No rule decides.
+    /// No rule decides about it.
     FallsThrough,
 }
 
-/// A listing. Rules stay text until they are looked at: there may be a hundred thousand.
+/// A parsed listing. Rules stay text until they are evaluated: there may be a hundred thousand.
 #[derive(Debug)]
 pub(super) struct Ruleset<'a> {
     syntax: Syntax,
-    /// By table and name.
+    /// Chains by table and name.
     chains: BTreeMap<(&'a str, &'a str), Chain<'a>>,
 }
 
 #[derive(Debug, Default)]
 struct Chain<'a> {
-    /// What it does with packets that are for this machine or from it and that no rule decides about; `None`: it sees
-    /// packets of other chains only.
+    /// The policy, if it is a base chain for packets to or from this host; `None`: it is not, and
+    /// matters only as the target of jumps.
     policy: Option<Policy>,
     rules: Vec<&'a str>,
 }
@@ -57,7 +58,7 @@ impl<'a> Ruleset<'a> {
         Ruleset { syntax, chains }
     }
 
-    /// What cannot pass, and where.
+    /// The kinds of traffic that cannot pass, and where.
     pub(super) fn shut(&self, bgp_port: u16) -> BTreeSet<Shut> {
         let mut shut = BTreeSet::new();
         for (&(table, name), chain) in &self.chains {
@@ -78,7 +79,7 @@ impl<'a> Ruleset<'a> {
         shut
     }
 
-    /// The families whose packets a table sees.
+    /// The families of the packets that a table handles.
     fn families(&self, table: &str) -> Vec<Family> {
         match (self.syntax, table.split(' ').next()) {
             (Syntax::Iptables(family), _) => vec![family],
@@ -131,7 +132,8 @@ impl<'a> Ruleset<'a> {
     }
 }
 
-/// `nft list ruleset`: tables, in them chains, and in those the hook and then the rules, a line each.
+/// Parses `nft list ruleset`: tables contain chains, which contain the hook and then the rules, one
+/// per line.
 fn read_nft(text: &str) -> BTreeMap<(&str, &str), Chain<'_>> {
     let mut chains: BTreeMap<_, Chain<'_>> = BTreeMap::new();
     let (mut table, mut chain) = ("", None);
@@ -161,7 +163,8 @@ fn nft_policy(kind: &str) -> Option<Policy> {
     (kind.starts_with("filter ") && sees_own).then_some(policy)
 }
 
-/// `iptables-save`: in the table `filter`, policies, then rules with the names of their chains.
+/// Parses the `filter` table of `iptables-save`: policies, then rules with the names of their
+/// chains.
 fn read_iptables(text: &str) -> BTreeMap<(&str, &str), Chain<'_>> {
     let mut chains: BTreeMap<_, Chain<'_>> = BTreeMap::new();
     let mut table = "";

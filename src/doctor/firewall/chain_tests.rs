@@ -1,6 +1,6 @@
 use super::*;
 
-/// What is shut, in short: `bgp4: policy`, or the rule that drops.
+/// What is shut, in a short form: `Bgp4: policy`, or the rule that drops.
 fn shut(text: &str, syntax: Syntax) -> Vec<String> {
     let shut = Ruleset::read(text, syntax).shut(179).into_iter();
     shut.map(|shut| {
@@ -25,7 +25,7 @@ const ALL: [&str; 3] = ["Bgp4: policy", "Ipip4: policy", "Vxlan4: policy"];
 const TUNNELS: [&str; 2] = ["Ipip4: policy", "Vxlan4: policy"];
 
 #[test]
-fn a_policy_drops_what_no_rule_could_accept() {
+fn a_policy_drops_packets_that_no_rule_can_accept() {
     assert_eq!(nft(""), ALL);
     for rule in [
         "ct state 0x2,0x4 accept",
@@ -60,7 +60,7 @@ fn a_policy_drops_what_no_rule_could_accept() {
 }
 
 #[test]
-fn what_may_be_accepted_is_not_called_dropped() {
+fn packets_that_may_be_accepted_are_not_reported_as_dropped() {
     for rule in [
         "tcp dport 179 accept",
         "tcp dport { 22, 100-200 } counter packets 0 bytes 0 accept comment \"drop\"",
@@ -84,16 +84,16 @@ fn what_may_be_accepted_is_not_called_dropped() {
 }
 
 #[test]
-fn a_last_rule_is_a_policy_too() {
+fn an_unconditional_last_rule_acts_as_a_policy() {
     let shuts = nft("\t\ttcp dport 22 accept\n\t\treject with icmp type 13\n\t\taccept\n");
     assert_eq!(shuts[0], "Bgp4: rule \"reject with icmp type 13\"");
     assert_eq!(shuts.len(), 3);
-    // Whether it concerns the packet is not known.
+    // Whether it matches the packet is not known.
     assert!(nft("\t\tip saddr 192.0.2.1 drop\n\t\taccept\n").is_empty());
 }
 
 #[test]
-fn tables_see_their_families_and_chains_their_hooks() {
+fn tables_apply_to_their_families_and_chains_to_their_hooks() {
     let text = "table inet f {\n\tchain o {\n\t\ttype filter hook output priority 0; policy drop;\n\
                 \t\tip saddr 192.0.2.0/24 accept\n\t}\n\
                 \tchain f {\n\t\ttype filter hook forward priority 0; policy drop;\n\t}\n}\n\
@@ -109,7 +109,7 @@ fn iptables(rules: &str) -> Vec<String> {
     shut(&text, Syntax::Iptables(Family::Ipv4))
 }
 
-/// As on a node of Calico's whose administrator has locked it: Felix accepts tunnels, and no BGP.
+/// As on a Calico node with a restrictive firewall: Felix accepts tunnels, but not BGP.
 #[test]
 fn calicos_own_chains_do_not_open_bgps_port() {
     let locked = "-A INPUT -m comment --comment \"cali:Cz_u1IQiXIMmKD4c\" -j cali-INPUT\n\
@@ -138,7 +138,7 @@ fn calicos_own_chains_do_not_open_bgps_port() {
 }
 
 #[test]
-fn chains_in_a_circle_end() {
+fn cyclic_chains_terminate() {
     let text = "*filter\n:INPUT DROP [0:0]\n:x - [0:0]\n-A INPUT -j x\n-A x -j x\nCOMMIT\n";
     assert!(shut(text, Syntax::Iptables(Family::Ipv4)).is_empty());
 }

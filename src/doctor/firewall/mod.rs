@@ -1,4 +1,5 @@
-//! Firewall rules: those that drop BGP's port by name, and chains that drop what no rule of theirs accepts.
+//! Firewall rules: rules that drop BGP's port explicitly, and chains that drop packets which none
+//! of their rules accepts.
 
 mod chain;
 mod packet;
@@ -15,30 +16,30 @@ use bgp_proto::types::Family;
 use chain::Ruleset;
 pub(super) use packet::Traffic;
 
-/// Longest time that a program which lists firewall rules is given.
+/// Timeout for a program that lists firewall rules.
 const LISTING_MAX: Duration = Duration::from_secs(5);
-/// Longest listing that is read, in octets.
+/// Maximum length of a listing that is read, in bytes.
 const LISTING_LEN_MAX: u64 = 32 << 20;
 
-/// What programs that list firewall rules printed.
+/// What was found in the listings of firewall rules.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Firewall {
-    /// Programs that answered.
+    /// Programs that listed rules.
     pub(super) listed_by: Vec<&'static str>,
-    /// Programs that did not, and why.
+    /// Programs that failed, and why.
     pub(super) faults: Vec<String>,
-    /// Rules that drop BGP's packets, each with the program that lists it.
+    /// Rules that drop BGP's packets, each with the program that listed it.
     pub(super) drops: Vec<String>,
-    /// Chains that no packet of a kind can pass.
+    /// Chains that no packet of some kind of traffic can pass.
     pub(super) shut: BTreeSet<Shut>,
 }
 
-/// A chain that no packet of a kind can pass.
+/// A chain that no packet of some kind of traffic can pass.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Shut {
     pub(super) traffic: Traffic,
     pub(super) family: Family,
-    /// Its program, table and name, and what drops: its policy or a rule.
+    /// The listing program, the table and name of the chain, and what drops: its policy or a rule.
     pub(super) by: String,
 }
 
@@ -49,7 +50,7 @@ impl Shut {
     }
 }
 
-/// Programs that list rules. Those of iptables exist in two variants, for two sets of rules.
+/// The programs that list rules. iptables exists in two variants with separate rules.
 const LISTINGS: [(&str, &[&str], Syntax); 5] = [
     ("nft", &["-n", "list", "ruleset"], Syntax::Nft),
     ("iptables-legacy-save", &[], Syntax::Iptables(Family::Ipv4)),
@@ -58,7 +59,7 @@ const LISTINGS: [(&str, &[&str], Syntax); 5] = [
     ("ip6tables-nft-save", &[], Syntax::Iptables(Family::Ipv6)),
 ];
 
-/// How a program writes rules.
+/// The format of a program's listing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Syntax {
     Nft,
@@ -66,7 +67,7 @@ enum Syntax {
     Iptables(Family),
 }
 
-/// Lists the rules by every program that there is.
+/// Lists the rules with every program that is installed.
 pub(super) fn look(port: u16) -> Firewall {
     let mut firewall = Firewall::default();
     for (program, arguments, syntax) in LISTINGS {
@@ -76,7 +77,7 @@ pub(super) fn look(port: u16) -> Firewall {
                 firewall.listed_by.push(program);
                 let drops = text.lines().filter(|line| drops_port(line, port));
                 firewall.drops.extend(drops.map(|line| format!("{program}: {}", line.trim())));
-                // nft lists what iptables-nft-save lists, as long as it is there.
+                // If nft is installed, it lists what iptables-nft-save does, too.
                 if !(program.ends_with("-nft-save") && firewall.listed_by.contains(&"nft")) {
                     let shut = Ruleset::read(&text, syntax).shut(port).into_iter();
                     firewall.shut.extend(shut.map(|shut| shut.seen_by(program)));
@@ -88,7 +89,7 @@ pub(super) fn look(port: u16) -> Firewall {
     firewall
 }
 
-/// What a program prints; `None`: there is no such program.
+/// The output of a program; `None`: it is not installed.
 fn list(program: &str, arguments: &[&str]) -> Option<Result<String, String>> {
     let mut command = Command::new(program);
     command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
@@ -102,13 +103,13 @@ fn list(program: &str, arguments: &[&str]) -> Option<Result<String, String>> {
         std::thread::spawn(move || {
             let mut text = Vec::new();
             let read = output.take(LISTING_LEN_MAX).read_to_end(&mut text);
-            // Whoever waited may have given up.
+            // The receiver may have timed out.
             let _ = sender.send(read.map(|_| String::from_utf8_lossy(&text).into_owned()));
         });
     }
     let text = receiver.recv_timeout(LISTING_MAX);
     if text.is_err() {
-        // It may have ended by now.
+        // It may have exited by now.
         let _ = child.kill();
     }
     let status = child.wait();
@@ -120,7 +121,7 @@ fn list(program: &str, arguments: &[&str]) -> Option<Result<String, String>> {
     })
 }
 
-/// Whether a rule, as iptables-save or nft prints it, names the port and drops.
+/// Whether a rule, as iptables-save or nft prints it, matches the port and drops.
 fn drops_port(line: &str, port: u16) -> bool {
     let words: Vec<&str> =
         line.split(|c: char| c.is_whitespace() || matches!(c, ',' | '{' | '}')).collect();
@@ -130,7 +131,7 @@ fn drops_port(line: &str, port: u16) -> bool {
             *word,
             "--dport" | "--sport" | "--dports" | "--sports" | "--ports" | "dport" | "sport"
         );
-        // The port, or a list of them, up to the next word that is none.
+        // A port or a list of ports, up to the next word that is neither.
         let listed = words.iter().skip(at + 1).filter(|word| !word.is_empty());
         let is_port =
             |word: &&&str| word.chars().all(|c| c.is_ascii_digit() || c == ':' || c == '-');
@@ -145,7 +146,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rules_that_drop_the_port_are_known_from_others() {
+    fn rules_that_drop_the_port_are_recognised() {
         for line in [
             "-A INPUT -p tcp -m tcp --dport 179 -j DROP",
             "-A INPUT -p tcp -m multiport --dports 22,179 -j REJECT --reject-with icmp-port-unreachable",
@@ -168,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn a_program_that_is_missing_fails_or_hangs_is_told_apart() {
+    fn missing_and_failing_programs_are_distinguished() {
         assert_eq!(list("margay-no-such-program", &[]), None);
         assert_eq!(list("echo", &["rule"]), Some(Ok("rule\n".to_owned())));
         assert!(list("false", &[]).is_some_and(|listed| listed.is_err()));

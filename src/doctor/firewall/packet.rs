@@ -1,18 +1,18 @@
-//! The packets that must pass, as the first one of a flow.
+//! The packets that must pass: the first packet of each kind of flow.
 
 use bgp_proto::types::Family;
 
-/// UDP's port for VXLAN, unless FelixConfiguration says another one.
+/// The UDP port of VXLAN, unless FelixConfiguration sets another one.
 const VXLAN_PORT: u16 = 4789;
 
-/// What a node sends to another one and gets from it.
+/// Traffic between two nodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(in crate::doctor) enum Traffic {
     /// A TCP connection to BGP's port.
     Bgp,
-    /// IP in IP: the packets of pods through `tunl0`.
+    /// IP-in-IP: pod traffic through `tunl0`.
     Ipip,
-    /// The packets of pods through `vxlan.calico`.
+    /// VXLAN: pod traffic through `vxlan.calico`.
     Vxlan,
 }
 
@@ -20,13 +20,13 @@ impl Traffic {
     pub(super) const ALL: [Traffic; 3] = [Traffic::Bgp, Traffic::Ipip, Traffic::Vxlan];
 }
 
-/// One of them, as rules see it: without a mark, new to conntrack, of another node.
+/// A packet from another node as rules see it: without a mark, and new to conntrack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Packet {
     pub(super) family: Family,
-    /// The number of the protocol above IP.
+    /// The IP protocol number.
     pub(super) protocol: u8,
-    /// Where it goes.
+    /// The destination port.
     pub(super) port: Option<u16>,
 }
 

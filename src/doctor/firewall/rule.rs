@@ -1,4 +1,4 @@
-//! One rule: whom it concerns, and what it does, as far as its text says so.
+//! A rule: which packets it matches, and what it does, as far as its text tells.
 
 mod iptables;
 mod nft;
@@ -9,7 +9,7 @@ use bgp_proto::types::Family;
 
 use super::packet::Packet;
 
-/// Names that `iptables-save` and `nft` have for numbers of protocols.
+/// The names that `iptables-save` and `nft` use for IP protocol numbers.
 const PROTOCOLS: [(&str, u8); 9] = [
     ("icmp", 1),
     ("igmp", 2),
@@ -22,44 +22,44 @@ const PROTOCOLS: [(&str, u8); 9] = [
     ("sctp", 132),
 ];
 
-/// What a rule does with packets that it concerns.
+/// What a rule does with packets that it matches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict<'a> {
-    /// It counts, logs or marks.
+    /// It only counts, logs or marks them.
     None,
-    /// It accepts, or does what nobody can tell from here.
+    /// It accepts them, or the effect cannot be determined.
     Accept,
-    /// It drops, with or without a word.
+    /// It drops them, with or without an error message.
     Drop,
-    /// Back to the chain that jumped here.
+    /// It returns to the chain that jumped here.
     Return,
     Jump(&'a str),
     Goto(&'a str),
 }
 
-/// Whether a rule concerns a packet.
+/// Whether a rule matches a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fit {
     No,
-    /// It may: the text does not say.
+    /// It may: the text does not tell.
     Maybe,
     Yes,
 }
 
-/// What is asked of a packet.
+/// A condition of a rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Condition {
-    /// No packet of another node fulfils it.
+    /// No packet from another node meets it.
     Never,
-    /// What cannot be told.
+    /// It cannot be evaluated.
     Unknown,
     Family(Family),
-    /// One of these protocols, or none of them.
+    /// The protocol is one of these or, if negated, none of them.
     Protocol {
         listed: Vec<u8>,
         negated: bool,
     },
-    /// One of these ports, or none of them.
+    /// The port is one of these or, if negated, none of them.
     Port {
         listed: Vec<RangeInclusive<u16>>,
         negated: bool,
@@ -78,7 +78,7 @@ impl Condition {
         }
     }
 
-    /// Ports and ranges of them, whose ends are on either side of `to`.
+    /// A condition on ports and port ranges, whose ends are separated by `to`.
     fn port(words: &[&str], to: char, negated: bool) -> Self {
         let range = |word: &&str| {
             let (first, last) = word.split_once(to).unwrap_or((word, word));
@@ -90,7 +90,8 @@ impl Condition {
         }
     }
 
-    /// Interfaces, without quotes: no neighbour is behind a pod's or the loopback interface.
+    /// A condition on interfaces, given without quotes: no BGP neighbour is behind a pod's or the
+    /// loopback interface.
     fn interface(names: &[&str], negated: bool) -> Self {
         let is_elsewhere = |name: &&str| *name == "lo" || name.starts_with("cali");
         match names.iter().all(is_elsewhere) {
@@ -132,17 +133,17 @@ pub(super) struct Rule<'a> {
 }
 
 impl<'a> Rule<'a> {
-    /// A line of a chain of nft's.
+    /// Parses a line of a chain of nft.
     pub(super) fn of_nft(text: &'a str) -> Self {
         nft::read(text)
     }
 
-    /// What `iptables-save` writes after a chain's name.
+    /// Parses what `iptables-save` prints after a chain's name.
     pub(super) fn of_iptables(text: &'a str) -> Self {
         iptables::read(text)
     }
 
-    /// Whether it concerns a packet.
+    /// Whether it matches a packet.
     pub(super) fn fit(&self, packet: Packet) -> Fit {
         let mut fit = Fit::Yes;
         for condition in &self.conditions {
@@ -156,7 +157,8 @@ impl<'a> Rule<'a> {
     }
 }
 
-/// Words; text in quotes is one, without them. Braces are words, commas none.
+/// Splits text into words. Quoted text is one word, without the quotes; braces are words, and
+/// trailing commas are dropped.
 fn words(text: &str) -> Vec<&str> {
     let mut words = Vec::new();
     let mut rest = text.trim_start();

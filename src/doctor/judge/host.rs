@@ -1,4 +1,4 @@
-//! This machine: who else speaks BGP, what margay may do here, and what drops its packets.
+//! This host: other BGP speakers, margay's permissions, and what drops BGP's packets.
 
 use std::collections::BTreeSet;
 
@@ -11,7 +11,7 @@ use super::super::machine::{CAP_NET_ADMIN, CAP_NET_BIND_SERVICE};
 use super::super::processes::{Process, Role};
 use super::plan_of;
 
-/// conntrack's table counts as full from this share on, in percent.
+/// The usage, in percent, from which conntrack's table is reported as full.
 const CONNTRACK_FULL_PERCENT: u64 = 95;
 
 pub(super) fn judge(facts: &Facts, out: &mut Findings) {
@@ -39,7 +39,7 @@ pub(super) fn judge(facts: &Facts, out: &mut Findings) {
     }
 }
 
-/// What a program speaks BGP as, by its name.
+/// The BGP implementation that a process is, by the name of its program.
 fn known_speaker(process: &Process) -> Option<&'static str> {
     let is = |name: &str| process.program == name || process.name == name;
     let has = |text: &str| process.arguments.iter().any(|argument| argument.contains(text));
@@ -62,7 +62,7 @@ fn known_speaker(process: &Process) -> Option<&'static str> {
     }
 }
 
-/// Processes that only wait: margay's stand-ins for confd and bird6.
+/// Whether a process is one of margay's stand-ins for confd and bird6, which only wait.
 fn is_stand_in(process: &Process) -> bool {
     let first =
         process.arguments.first().map_or("", |name| name.rsplit('/').next().unwrap_or(name));
@@ -113,7 +113,7 @@ fn speakers(facts: &Facts, out: &mut Findings) {
         }
     }
     if unseen > 0 {
-        // Where the speaker's own sockets are hidden, all of them may be its own.
+        // If the speaker's own sockets are not visible, all of these may be its own.
         let is_hidden = !hidden.is_empty() || in_charge.is_empty();
         let severity = if is_hidden { Severity::Unseen } else { Severity::Unsafe };
         let text = format!(
@@ -211,7 +211,8 @@ fn firewall(facts: &Facts, out: &mut Findings) {
     }
     let mut speakers = facts.speakers.iter().filter_map(|seat| seat.speaker.as_ref().ok());
     let any_up = speakers.any(|s| s.protocols.iter().any(|p| p.is_established()));
-    // Rules know ports and addresses, not programs: what lets one speaker pass lets the other.
+    // Rules match ports and addresses, not programs: if one speaker's packets pass, so do
+    // another's.
     let severity = if any_up { Severity::Note } else { Severity::Unseen };
     let remedy = "list the rules on the node itself, and see that none drops TCP port 179";
     for fault in &firewall.faults {
@@ -224,7 +225,7 @@ fn firewall(facts: &Facts, out: &mut Findings) {
     }
 }
 
-/// Whether this node has packets of that kind.
+/// Whether this node has traffic of that kind.
 fn is_needed(facts: &Facts, shut: &Shut) -> bool {
     let has_link = |names: &[&str]| {
         let links = facts.kernel.as_ref().map(|kernel| kernel.links.as_slice()).unwrap_or_default();
@@ -287,7 +288,7 @@ fn files(facts: &Facts, out: &mut Findings) {
     }
 }
 
-/// Addresses that sessions are to come from, and that this machine does not have.
+/// Reports source addresses of sessions that this host does not have.
 fn addresses(facts: &Facts, out: &mut Findings) {
     let (Some(wanted), Ok(picture)) = (plan_of(facts), &facts.kernel) else { return };
     let families = [&wanted.plan.families.ipv4, &wanted.plan.families.ipv6];

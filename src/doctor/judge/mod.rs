@@ -1,4 +1,4 @@
-//! From facts to findings. Pure: the same facts give the same findings.
+//! Derives findings from facts. Pure: the same facts give the same findings.
 
 mod host;
 mod objects;
@@ -15,7 +15,7 @@ use super::facts::{Facts, Speaker, Wanted};
 use super::finding::{Compared, Findings, Report, Severity, Subject};
 use paths::Paths;
 
-/// What the facts come to.
+/// Evaluates the facts.
 pub(super) fn judge(facts: &Facts) -> Report {
     let mut out = Findings::default();
     let mut compared = Compared::default();
@@ -40,7 +40,7 @@ pub(super) fn judge(facts: &Facts) -> Report {
     }
 }
 
-/// The plan, if it may be put into force.
+/// The plan, if it is complete enough to be applied.
 fn plan_of(facts: &Facts) -> Option<&Wanted> {
     facts.objects.plan.as_ref().filter(|wanted| wanted.plan.is_complete)
 }
@@ -60,14 +60,14 @@ fn in_charge(facts: &Facts) -> Vec<String> {
     seats.collect()
 }
 
-/// Whether somebody answers for a family, and in a language that is understood.
+/// Checks that a speaker answers for a family, with a version that is understood.
 fn seat(facts: &Facts, family: Family, out: &mut Findings) {
     let Some(seat) = facts.speakers.iter().find(|seat| seat.family == family) else { return };
     let subject = || Subject::Speaker(seat.path.display().to_string());
     let service = if family == Family::Ipv4 { "bird" } else { "bird6" };
     match &seat.speaker {
         Err(why) => {
-            // Without a plan it is not known.
+            // Not known without a plan.
             let has_sessions = match &facts.objects.plan {
                 Some(wanted) if !wanted.plan.speaks_bgp => Some(false),
                 _ => plan_of(facts)

@@ -1,4 +1,4 @@
-//! Where objects come from, whether they can be read, and what is wrong with them.
+//! The sources of objects: whether they can be read, and the problems of objects.
 
 use super::super::facts::{Facts, Need};
 use super::super::finding::{Findings, Severity, Subject};
@@ -8,7 +8,7 @@ pub(super) fn judge(facts: &Facts, out: &mut Findings) {
     if let Err(why) = &objects.settings {
         let remedy = "run this in calico-node's container, whose variables say it, or give --config \
                       and --node";
-        // A file may have several faults, a line each.
+        // A file may have several errors, one per line.
         let text = why.trim_end().replace('\n', "; ");
         out.add(Severity::Unsafe, Subject::Datastore("settings".into()), "", text, remedy);
     }

@@ -1,5 +1,5 @@
-//! The paths to a prefix as margay would have them: own routes as the plan says, everything else as
-//! the speaker that runs today has received it.
+//! The paths to a prefix that margay would have: its own routes as in the plan, all others as the
+//! speaker that runs today has received them.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -15,16 +15,16 @@ use crate::kernel::Picture;
 
 /// rtm_protocol of routes that BIRD and margay write.
 pub(super) const OURS: u8 = 12;
-/// Preference of our own routes.
+/// The preference of our own routes.
 const STATIC_PREFERENCE: u16 = 200;
 
-/// Everything that paths are made of, for one family.
+/// What the paths of one family are derived from.
 pub(super) struct Paths<'a> {
     wanted: &'a Wanted,
     table: &'a Table,
     picture: Option<&'a Picture>,
     statics: BTreeMap<Prefix, &'a StaticRoute>,
-    /// Metrics of others' routes in the kernel, which margay does not print with its paths.
+    /// Metrics of other processes' kernel routes, which margay does not print with its paths.
     metrics: BTreeMap<Prefix, u32>,
 }
 
@@ -34,7 +34,7 @@ pub(super) struct Candidate<'a> {
     pub(super) source: Source,
     pub(super) preference: u16,
     pub(super) via: Via,
-    /// As it stands in the speaker's table; `None`: it is the plan's.
+    /// The path in the speaker's table; `None`: it is from the plan.
     pub(super) path: Option<&'a Path>,
     route: Route,
 }
@@ -64,7 +64,7 @@ impl<'a> Paths<'a> {
         }
     }
 
-    /// Every prefix that there is a path to.
+    /// All prefixes with a path.
     pub(super) fn prefixes(&self) -> impl Iterator<Item = Prefix> {
         let learned = self.table.paths.keys().filter(|prefix| !self.statics.contains_key(prefix));
         learned.chain(self.statics.keys()).copied()
@@ -86,13 +86,13 @@ impl<'a> Paths<'a> {
         for path in self.table.paths.get(&prefix).into_iter().flatten() {
             let is_replaced = match path.source {
                 Source::Static => true,
-                // The kernel's copy of a route of ours.
+                // The kernel's copy of our own route.
                 Source::Kernel => own.is_some(),
                 Source::Bgp | Source::Direct => false,
             };
             found.extend((!is_replaced).then(|| self.learned(prefix, path)).flatten());
         }
-        // Stable: of equal ones the speaker's own order counts.
+        // The sort is stable: equal paths stay in the speaker's order.
         found.sort_by_key(|candidate| {
             let is_best = candidate.path.is_some_and(|path| path.is_best);
             (std::cmp::Reverse(candidate.preference), !is_best)
@@ -100,8 +100,8 @@ impl<'a> Paths<'a> {
         found
     }
 
-    /// What a route of the plan does with packets; `None`: its gateway is in no network of ours, and it
-    /// is not used.
+    /// What a route of the plan does with packets; `None`: its gateway is not in a directly
+    /// connected network, and it is not used.
     fn static_via(&self, route: &StaticRoute) -> Option<Via> {
         match (route.kind, route.gateway) {
             (StaticKind::Via, Some(gateway)) => {
@@ -112,8 +112,8 @@ impl<'a> Paths<'a> {
         }
     }
 
-    /// A path of the speaker's table; `None`: margay does not use it, because its next hop is not
-    /// reached (README, "Where margay differs from confd and BIRD").
+    /// A path of the speaker's table; `None`: margay does not use it, because its next hop is
+    /// unreachable (README, "Where margay differs from confd and BIRD").
     fn learned(&self, prefix: Prefix, path: &'a Path) -> Option<Candidate<'a>> {
         let via = match (path.source, &path.via) {
             (Source::Bgp, Via::Unreachable) => self.over_a_block(path.next_hop?)?,
@@ -153,7 +153,7 @@ impl<'a> Paths<'a> {
         })
     }
 
-    /// What a policy of the plan says about a path; `None`: it cannot be asked.
+    /// The result of a policy of the plan for a path; `None`: it cannot be evaluated.
     pub(super) fn ask(
         &self,
         candidate: &Candidate<'_>,
@@ -165,8 +165,8 @@ impl<'a> Paths<'a> {
         self.wanted.plan.decide(&question).ok()
     }
 
-    /// How margay reaches a BGP next hop that BIRD calls unreachable: as the block is reached that it
-    /// lies in, where that block's route is one of BGP's.
+    /// How margay reaches a BGP next hop that is unreachable for BIRD: through the BGP route of the
+    /// block that contains it, if there is one.
     fn over_a_block(&self, next_hop: IpAddr) -> Option<&'a Via> {
         let host = Prefix::host(next_hop);
         let mut covering = (0..=host.len()).rev().map(|len| Prefix::new(next_hop, len));
@@ -191,7 +191,7 @@ fn route_of(prefix: Prefix, source: Source) -> Route {
     }
 }
 
-/// The interface in whose network an address is.
+/// The interface whose network contains an address.
 fn interface_towards(picture: &Picture, address: IpAddr) -> Option<&str> {
     let is_near = |(own, len): &(IpAddr, u8)| Prefix::new(*own, *len).contains_addr(address);
     let link = picture.links.iter().find(|link| link.addresses.iter().any(is_near))?;

@@ -1,7 +1,7 @@
-//! What neighbours are told: today's announcements against those of the plan's policies.
+//! Compares today's announcements with those that the plan's policies allow.
 //!
-//! Sessions with one export policy are told the same, but for what came from them. One of them that is
-//! up is asked about for all.
+//! Sessions with the same export policy are sent the same routes, apart from those received from
+//! them. One established session is examined for all of them.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -16,23 +16,23 @@ use super::paths::{Candidate, Paths};
 use crate::calico::decide::Direction;
 use crate::calico::plan::{PlannedSession, Session};
 
-/// Groups of sessions that are asked about, of each family.
+/// Maximum number of groups examined per family.
 pub(in crate::doctor) const GROUPS_MAX: usize = 16;
-/// Communities by which BGP routes stay here (RFC 1997): no-advertise, and to other ASes no-export and
-/// no-export-subconfed.
+/// Communities that restrict advertisement (RFC 1997): no-advertise and, for other ASes, no-export
+/// and no-export-subconfed.
 const NO_ADVERTISE: &str = "65535:65282";
 const NO_EXPORT: [&str; 2] = ["65535:65281", "65535:65283"];
 
-/// Sessions that are told the same.
+/// Sessions that are sent the same routes.
 #[derive(Clone, Debug)]
 pub(in crate::doctor) struct Group<'a> {
-    /// One that is up.
+    /// One that is established.
     pub(in crate::doctor) session: &'a PlannedSession,
-    /// All that are up.
+    /// The number of established sessions.
     members: usize,
 }
 
-/// The groups of a family's sessions that are up.
+/// The groups of a family's established sessions.
 pub(in crate::doctor) fn groups<'a>(
     wanted: &'a Wanted,
     family: Family,
@@ -64,13 +64,13 @@ pub(in crate::doctor) fn groups<'a>(
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Announced {
     Yes,
-    /// The rule that refuses the best path to it.
+    /// No, with the reason: the rule that rejects the best path, or that there is no path.
     No(String),
-    /// Its next hop is the neighbour itself: some say it back, some do not.
+    /// Its next hop is the neighbour itself: some implementations announce it back, some do not.
     Either,
 }
 
-/// Compares what is announced; how many prefixes there are on either side.
+/// Compares the announced prefixes. Returns how many were compared: those on either side.
 pub(super) fn judge(
     paths: &Paths<'_>,
     wanted: &Wanted,
@@ -182,7 +182,7 @@ fn announced(
     }
 }
 
-/// What BGP itself says, before any policy.
+/// Applies BGP's own rules for advertisement, before any policy.
 fn may_be_told(
     candidate: &Candidate<'_>,
     protocols: &ByName<'_>,

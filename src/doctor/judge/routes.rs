@@ -1,5 +1,5 @@
-//! Routes in the kernel: those that BIRD wrote against those that margay would, from the very routes
-//! that BIRD received; and whose the others are.
+//! Compares the kernel routes that BIRD wrote with those that margay would write from the same
+//! received routes, and checks who writes the others.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -16,12 +16,12 @@ use crate::calico::decide::{Answer, Direction};
 use crate::calico::plan::{Pool, PoolRoutes};
 use crate::kernel::{Picture, SeenKind, SeenRoute};
 
-/// rtm_protocol of routes that Felix writes: boot on tunnels, its own number otherwise.
+/// rtm_protocol of routes that Felix writes: RTPROT_BOOT on tunnels, its own number otherwise.
 const FELIXS: [u8; 2] = [3, 80];
-/// Metric that the kernel gives IPv6 routes without one.
+/// The metric that the kernel gives IPv6 routes without one.
 const IPV6_METRIC: u32 = 1024;
 
-/// A route in the kernel, as far as it decides where packets go.
+/// The properties of a kernel route that decide where packets go.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Way {
     kind: SeenKind,
@@ -29,7 +29,7 @@ struct Way {
     metric: u32,
 }
 
-/// As ip(8) prints it.
+/// Formats the route as ip(8) does.
 impl fmt::Display for Way {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.kind {
@@ -60,14 +60,14 @@ impl Way {
     }
 }
 
-/// The routes of a prefix in the kernel.
+/// The kernel routes of a prefix.
 #[derive(Default)]
 struct InKernel<'a> {
     ours: Vec<&'a SeenRoute>,
     others: Vec<&'a SeenRoute>,
 }
 
-/// Blocks of a pool whose kernel routes have a wrong number of owners.
+/// The blocks of a pool whose kernel routes have no owner, or two.
 #[derive(Default)]
 struct Owners {
     nobodys: Vec<Prefix>,
@@ -82,7 +82,7 @@ struct Judge<'a> {
     kernel: BTreeMap<Prefix, InKernel<'a>>,
 }
 
-/// Compares the kernel's routes of ours; how many there are on either side.
+/// Compares our routes in the kernel. Returns how many were compared: those on either side.
 pub(super) fn judge(
     facts: &Facts,
     paths: &Paths<'_>,
@@ -90,7 +90,7 @@ pub(super) fn judge(
     family: Family,
     out: &mut Findings,
 ) -> usize {
-    // That it cannot be read is said once.
+    // An unreadable routing table is reported elsewhere.
     let Ok(picture) = &facts.kernel else { return 0 };
     let mut kernel: BTreeMap<Prefix, InKernel<'_>> = BTreeMap::new();
     for route in picture.routes.iter().filter(|route| route.prefix.family() == family) {
@@ -116,7 +116,7 @@ pub(super) fn judge(
 }
 
 impl Judge<'_> {
-    /// Compares one prefix; whether there is a route of ours, today or then.
+    /// Compares one prefix. Returns whether we have a route to it, today or with margay.
     fn one(
         &self,
         prefix: Prefix,
@@ -145,7 +145,7 @@ impl Judge<'_> {
         let (text, remedy) = match (today.as_slice(), &then) {
             ([], None) => return false,
             ([], Some(then)) => {
-                // The kernel holds one route for a prefix and metric: whoever has the place keeps it.
+                // The kernel holds one route per prefix and metric: the existing one stays.
                 let is_taken = here.is_some_and(|here| {
                     here.others.iter().any(|route| route.metric == then.metric)
                 });
@@ -175,7 +175,7 @@ impl Judge<'_> {
         true
     }
 
-    /// Why margay writes no route.
+    /// Why margay would not write a route.
     fn why(&self, candidates: &[Candidate<'_>]) -> String {
         match candidates.first() {
             None => "no session gives a usable path to it".to_owned(),
@@ -241,8 +241,8 @@ impl Judge<'_> {
         others.iter().any(|route| FELIXS.contains(&route.protocol))
     }
 
-    /// Whether somebody else has a route that takes packets to the prefix: for itself, or for a part
-    /// of its pool that it lies in.
+    /// Whether another process has a route to the prefix itself, or to a part of its pool that
+    /// contains it.
     fn is_felixs(&self, prefix: Prefix) -> bool {
         let Some(pool) = self.pools.iter().find(|pool| pool.cidr.contains(prefix)) else {
             return false;
@@ -259,8 +259,8 @@ fn shown(ways: &[Way]) -> String {
     ways.iter().map(ToString::to_string).collect::<Vec<_>>().join(" and ")
 }
 
-/// Whether BIRD and margay merge a path with the best one (`merge paths`): all that the decision
-/// process looks at before router ids is equal.
+/// Whether BIRD and margay merge a path with the best one (`merge paths`): they are equal in all
+/// steps of the decision process before the router ID.
 fn shares(best: &Candidate<'_>, other: &Candidate<'_>) -> bool {
     let (Some(a), Some(b)) = (best.path, other.path) else { return false };
     let key = |path: &'_ super::super::bird::Path| {

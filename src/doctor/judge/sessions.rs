@@ -1,4 +1,4 @@
-//! Sessions: those that run today against those of the plan.
+//! Compares the sessions of today with those of the plan.
 
 use bgp_proto::types::Family;
 
@@ -8,7 +8,7 @@ use super::super::files::SESSIONS;
 use super::super::finding::{Findings, Severity, Subject};
 use crate::calico::plan::{PlannedSession, Session};
 
-/// Compares the sessions of a family; how many there are on either side.
+/// Compares the sessions of a family. Returns how many were compared: those on either side.
 pub(super) fn judge(
     wanted: &Wanted,
     family: Family,
@@ -21,7 +21,7 @@ pub(super) fn judge(
         let today = today.get(&*session.session.name).copied();
         judge_one(wanted, session, today, speaker, out);
     }
-    // They are sorted by name.
+    // The sessions of a plan are sorted by name.
     let is_planned = |name: &str| planned.binary_search_by(|p| (*p.session.name).cmp(name)).is_ok();
     let others = speaker.protocols.iter().filter(|protocol| {
         protocol.kind == "BGP" && is_calicos(&protocol.name) && !is_planned(&protocol.name)
@@ -109,7 +109,7 @@ fn judge_one(
     judge_state(session, today, speaker, out);
 }
 
-/// What of a session's parameters differs, as far as BIRD tells them.
+/// The parameters of a session that differ, among those that BIRD shows.
 fn differences(session: &Session, today: &Protocol) -> Vec<String> {
     let mut found = Vec::new();
     if today.neighbor.is_some_and(|address| address != session.neighbor) {
@@ -143,7 +143,7 @@ fn differences(session: &Session, today: &Protocol) -> Vec<String> {
     found
 }
 
-/// How the session stands, and whether the neighbour keeps our routes while margay takes over.
+/// Checks the session's state, and whether the neighbour keeps our routes while margay takes over.
 fn judge_state(session: &Session, today: &Protocol, speaker: &Speaker, out: &mut Findings) {
     let subject = || Subject::Session(session.name.to_string());
     let object: &str = &session.object;
@@ -168,12 +168,12 @@ fn judge_state(session: &Session, today: &Protocol, speaker: &Speaker, out: &mut
     }
 }
 
-/// Whether confd's templates give sessions such names.
+/// Whether confd's templates give sessions names like this.
 fn is_calicos(name: &str) -> bool {
     SESSIONS.iter().any(|prefix| name.starts_with(prefix))
 }
 
-/// Protocols that confd's templates never write.
+/// Reports protocols that none of confd's templates contains.
 pub(super) fn strangers(speaker: &Speaker, out: &mut Findings) {
     if speaker.is_margay() {
         return;

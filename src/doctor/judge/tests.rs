@@ -1,4 +1,4 @@
-//! Facts made by hand: a node with one session, a block and a pool, and one thing wrong at a time.
+//! Tests with hand-made facts: a node with a session, a block and a pool, and one fault at a time.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -30,7 +30,7 @@ fn node(name: &str, address: &str) -> Value {
     object("Node", name, &json!({"bgp": {"ipv4Address": address}}))
 }
 
-/// Objects of a mesh of a and b in v3.32.1, seen from a, with more.
+/// The plan of node a for a mesh of a and b in v3.32.1, with more objects.
 fn wanted(more: &[Value]) -> Wanted {
     let mut snapshot = Snapshot::default();
     let base = [
@@ -151,7 +151,7 @@ fn bird() -> Process {
     }
 }
 
-/// BIRD 1.6 does on the node what margay would.
+/// A node on which BIRD 1.6 does the same as margay would.
 fn facts(more: &[Value]) -> Facts {
     let speaker = Speaker {
         status: Status { version: "v0.3.3+birdv1.6.8".into(), is_recovering: false },
@@ -207,7 +207,7 @@ fn routes(facts: &mut Facts) -> &mut Vec<SeenRoute> {
     &mut facts.kernel.as_mut().unwrap().routes
 }
 
-/// What was found, without notes.
+/// The findings without notes.
 fn lines(report: &Report) -> Vec<String> {
     let heavy = report.findings.iter().filter(|finding| finding.severity != Severity::Note);
     heavy.map(ToString::to_string).collect()
@@ -224,7 +224,7 @@ fn finds(facts: &Facts, severity: Severity, parts: &[&str]) {
 }
 
 #[test]
-fn nothing_changes_where_bird_does_what_margay_would() {
+fn nothing_changes_if_bird_does_the_same_as_margay() {
     let report = judge(&facts(&[]));
     assert_eq!(lines(&report), [""; 0]);
     assert_eq!(report.verdict(), Verdict::Unchanged);
@@ -234,7 +234,7 @@ fn nothing_changes_where_bird_does_what_margay_would() {
 }
 
 #[test]
-fn sessions_come_go_and_differ() {
+fn new_removed_and_different_sessions_are_changes() {
     let tor = object("BGPPeer", "tor", &json!({"peerIP": "10.0.0.254", "asNumber": 65001}));
     finds(
         &facts(&[tor]),
@@ -278,7 +278,7 @@ fn a_session_that_is_down_loses_nothing() {
 }
 
 #[test]
-fn what_a_session_needs_is_asked_for() {
+fn what_a_session_needs_is_checked() {
     let secret = json!({"secretKeyRef": {"name": "bgp", "key": "k"}});
     let mesh = object("BGPConfiguration", "default", &json!({"nodeMeshPassword": secret}));
     let report = judge(&facts(&[mesh]));
@@ -317,7 +317,7 @@ fn protocols_that_calico_does_not_write_are_unsafe() {
 }
 
 #[test]
-fn announcements_differ_by_prefix() {
+fn announcements_are_compared_by_prefix() {
     let mut fewer = facts(&[]);
     let mine = "Mesh_10_0_0_2";
     speaker(&mut fewer).exported.insert(mine.into(), Ok(BTreeSet::new()));
@@ -359,7 +359,7 @@ fn announcements_differ_by_prefix() {
 }
 
 #[test]
-fn kernel_routes_differ_by_gateway_metric_and_presence() {
+fn kernel_routes_are_compared_by_presence_gateway_and_metric() {
     let mut other = facts(&[]);
     routes(&mut other)[0] = via("10.65.2.0/26", 12, 1024, "10.0.0.254", "eth0");
     finds(
@@ -385,14 +385,14 @@ fn kernel_routes_differ_by_gateway_metric_and_presence() {
         Severity::Change,
         &["route 10.99.0.0/16", "would be removed: no session gives a usable path"],
     );
-    // Whoever has the place keeps it, with BIRD and with margay.
+    // A route that is there stays, with BIRD and with margay.
     let mut taken = facts(&[]);
     routes(&mut taken)[0].protocol = 4;
     assert_eq!(lines(&judge(&taken)), [""; 0]);
 }
 
 #[test]
-fn routes_through_the_tunnel_are_those_of_the_pool() {
+fn routes_use_the_tunnel_of_the_pool() {
     let ipip = object("IPPool", "pods", &json!({"cidr": "10.65.0.0/16", "ipipMode": "Always"}));
     let mut tunnelled = facts(&[ipip]);
     tunnelled.kernel.as_mut().unwrap().links.push(link("tunl0", ("10.65.1.1", 32)));
@@ -402,7 +402,7 @@ fn routes_through_the_tunnel_are_those_of_the_pool() {
 }
 
 #[test]
-fn a_neighbour_behind_a_gateway_has_a_route_where_the_gateway_is_near() {
+fn a_neighbour_behind_a_gateway_has_a_route_if_the_gateway_is_connected() {
     let tor = |gateway: &str| {
         let spec = json!({"peerIP": "10.9.9.9", "asNumber": 65001, "reachableBy": gateway});
         lines(&judge(&facts(&[object("BGPPeer", "tor", &spec)])))
@@ -415,7 +415,7 @@ fn a_neighbour_behind_a_gateway_has_a_route_where_the_gateway_is_near() {
 }
 
 #[test]
-fn several_equal_paths_are_one_route() {
+fn equal_paths_make_a_multipath_route() {
     let second = "\
             via 10.0.0.3 on eth0 [Mesh_10_0_0_3 11:41:46] (100/0) [i]
 \tType: BGP unicast univ
@@ -432,14 +432,14 @@ fn several_equal_paths_are_one_route() {
     let leg = via("10.65.2.0/26", 12, 1024, "10.0.0.3", "eth0").gateways;
     routes(&mut both)[0].gateways.extend(leg);
     assert_eq!(lines(&judge(&both)), [""; 0]);
-    // One that is worse is no part of it.
+    // A worse path is not part of it.
     let worse = second.replace("2147482623", "100");
     speaker(&mut both).table = table(&format!("{first} {worse}10.65.1.0/26{rest}"));
     finds(&both, Severity::Change, &["would be via 10.0.0.2 dev eth0 metric 1024"]);
 }
 
 #[test]
-fn a_next_hop_in_another_block_is_reached_as_the_block_is() {
+fn a_next_hop_in_a_block_resolves_through_its_route() {
     let workload = "\
 10.66.7.0/24 unreachable [Mesh_10_0_0_2 11:41:46] * (100/-) [i]
 \tType: BGP unicast univ
@@ -456,14 +456,14 @@ fn a_next_hop_in_another_block_is_reached_as_the_block_is() {
         Severity::Change,
         &["is unreachable metric 1024 today, and would be via 10.0.0.2 dev eth0 metric 1024"],
     );
-    // One that lies nowhere is not used.
+    // A path with a next hop in no block is not used.
     let nowhere = workload.replace("10.65.2.10", "10.9.9.9");
     speaker(&mut nested).table = table(&format!("{ROUTES}{nowhere}"));
     finds(&nested, Severity::Change, &["would be removed: no session gives a usable path"]);
 }
 
 #[test]
-fn classes_without_an_owner_or_with_two_are_unsafe() {
+fn pools_whose_routes_have_no_owner_or_two_are_unsafe() {
     let felixs =
         object("BGPConfiguration", "default", &json!({"programClusterRoutes": "Disabled"}));
     let nobodys = lines(&judge(&facts(std::slice::from_ref(&felixs))));
@@ -487,7 +487,7 @@ fn classes_without_an_owner_or_with_two_are_unsafe() {
 }
 
 #[test]
-fn a_release_that_is_not_known_is_unsafe() {
+fn an_unknown_release_is_unsafe() {
     for (version, text) in [("v3.99.0", "is not known"), ("banana", "is not a version")] {
         let said = object("ClusterInformation", "default", &json!({"calicoVersion": version}));
         let lines = lines(&judge(&facts(&[said])));
@@ -501,7 +501,7 @@ fn a_release_that_is_not_known_is_unsafe() {
 }
 
 #[test]
-fn what_cannot_be_read_is_said_and_the_rest_is_judged() {
+fn unreadable_parts_are_reported_and_the_rest_is_evaluated() {
     let mut away = facts(&[]);
     away.objects.plan = None;
     away.objects.sources[0].objects = Err("connection refused".into());
@@ -510,7 +510,7 @@ fn what_cannot_be_read_is_said_and_the_rest_is_judged() {
     let found = lines(&judge(&away));
     assert_eq!(found.len(), 3, "{found:#?}");
     assert!(found.iter().any(|l| l.contains("etcd: cannot be read: connection refused")));
-    assert!(found.iter().any(|l| l.contains("my_tor")), "the rest is judged");
+    assert!(found.iter().any(|l| l.contains("my_tor")), "the rest is evaluated");
     let mut silent = facts(&[]);
     silent.speakers[0].speaker = Err("/b.ctl: no such file".into());
     silent.host.processes = Ok(Vec::new());
@@ -531,7 +531,7 @@ fn what_cannot_be_read_is_said_and_the_rest_is_judged() {
 }
 
 #[test]
-fn a_node_that_speaks_no_bgp_needs_nobody_to_ask() {
+fn a_node_without_bgp_needs_no_speaker() {
     let mut idle = facts(&[]);
     let plan = Plan::without_bgp("a");
     idle.objects.plan = Some(Wanted { plan, running: BTreeSet::new(), idle: Vec::new() });
@@ -545,7 +545,7 @@ fn a_node_that_speaks_no_bgp_needs_nobody_to_ask() {
 }
 
 #[test]
-fn rights_that_are_missing_are_unsafe() {
+fn missing_permissions_are_unsafe() {
     let mut bound = facts(&[]);
     let right = Lacking {
         verb: "watch",
@@ -561,7 +561,7 @@ fn rights_that_are_missing_are_unsafe() {
 }
 
 #[test]
-fn another_speaker_beside_it_is_unsafe_once_it_speaks() {
+fn another_speaker_is_unsafe_once_it_has_a_socket() {
     let bgpd = |sockets: &[u64]| Process {
         pid: 8,
         name: "bgpd".into(),
@@ -589,7 +589,7 @@ fn another_speaker_beside_it_is_unsafe_once_it_speaks() {
 }
 
 #[test]
-fn the_machine_stands_in_nobodys_way() {
+fn obstacles_on_the_host_are_reported() {
     let mut bound = facts(&[]);
     bound.host.capabilities.1 = Ok(!(1 << 12));
     finds(&bound, Severity::Unsafe, &["bird (pid 7) lacks CAP_NET_ADMIN"]);
@@ -627,7 +627,7 @@ fn shut_chains_count_for_what_the_node_sends() {
     };
     let bgp = shut(Traffic::Bgp, Family::Ipv4);
     finds(&bgp, Severity::Unsafe, &["new BGP connections", by, "accept TCP port 179"]);
-    // No session has that family, and no tunnel is there.
+    // There is no session of that family, and no tunnel.
     for (traffic, family) in [
         (Traffic::Bgp, Family::Ipv6),
         (Traffic::Ipip, Family::Ipv4),
@@ -665,7 +665,7 @@ fn services_that_would_start_bird_beside_margay_are_unsafe() {
 }
 
 #[test]
-fn versions_and_recoveries_of_the_speaker_count() {
+fn the_version_and_recovery_of_the_speaker_matter() {
     let mut newer = facts(&[]);
     speaker(&mut newer).status.version = "3.1.2".into();
     finds(&newer, Severity::Unsafe, &["BIRD 3.1.2 answers, and only 1.6 is understood"]);

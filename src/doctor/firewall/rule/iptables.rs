@@ -1,13 +1,13 @@
-//! The options of a rule of `iptables-save`.
+//! Parses the options of a rule of `iptables-save`.
 
 use super::{Condition, Rule, Verdict, words};
 
-/// Targets that let the next rule decide.
+/// Targets after which the next rule is evaluated.
 const GO_ON: [&str; 11] = [
     "LOG", "NFLOG", "MARK", "CONNMARK", "TCPMSS", "CT", "NOTRACK", "SET", "CHECKSUM", "DSCP",
     "TRACE",
 ];
-/// Modules whose options say all that they ask.
+/// Modules whose conditions are entirely in their options.
 const PLAIN: [&str; 7] = ["comment", "tcp", "udp", "multiport", "conntrack", "state", "mark"];
 
 pub(super) fn read(text: &str) -> Rule<'_> {
@@ -63,7 +63,7 @@ fn target(name: &str) -> Verdict<'_> {
         "DROP" | "REJECT" => Verdict::Drop,
         "RETURN" => Verdict::Return,
         name if GO_ON.contains(&name) => Verdict::None,
-        // What a target that is no chain does is not known.
+        // The effect of a target that is not a chain is not known.
         name => Verdict::Jump(name),
     }
 }

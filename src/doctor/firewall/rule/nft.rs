@@ -1,19 +1,19 @@
-//! The statements of a rule of nft's.
+//! Parses the statements of a rule of nft.
 
 use bgp_proto::types::Family;
 
 use super::{Condition, Rule, Verdict, words};
 
-/// conntrack's bit of packets that begin a connection, as `nft -n` prints it.
+/// conntrack's state of packets that start a connection; `nft -n` prints the number.
 const NEW: [&str; 2] = ["new", "0x8"];
 
-/// What a packet's field is compared with.
+/// What a field of a packet is compared with.
 struct Value<'a> {
     listed: Vec<&'a str>,
     negated: bool,
-    /// A set with a name, a mask, or more fields than one.
+    /// Whether it is a named set, a masked value or a concatenation of fields.
     is_unknown: bool,
-    /// A verdict map: what happens depends on the value.
+    /// Whether it is a verdict map: the verdict depends on the value.
     is_map: bool,
 }
 
@@ -31,7 +31,7 @@ pub(super) fn read(text: &str) -> Rule<'_> {
             break;
         }
         if !reader.statement(word) && reader.condition(word) {
-            // A map decides: it may accept.
+            // The verdict is from a map, and may be to accept.
             reader.rule.verdict = Verdict::Accept;
             break;
         }
@@ -54,7 +54,7 @@ impl<'a> Reader<'a> {
         self.at += words;
     }
 
-    /// The word ends the rule.
+    /// Parses a verdict, which ends the rule. Returns whether `word` is one.
     fn verdict(&mut self, word: &str) -> bool {
         self.rule.verdict = match word {
             "accept" | "queue" | "vmap" => Verdict::Accept,
@@ -67,7 +67,7 @@ impl<'a> Reader<'a> {
         true
     }
 
-    /// What asks nothing of the packet.
+    /// Parses a statement that is not a condition. Returns whether `word` begins one.
     fn statement(&mut self, word: &str) -> bool {
         match word {
             "counter" if self.peek() == "packets" => self.skip(4),
@@ -103,7 +103,7 @@ impl<'a> Reader<'a> {
         value
     }
 
-    /// A condition made of a value. Returns whether it was a map.
+    /// Parses a value and adds the condition that `make` returns. Returns whether it was a map.
     fn compare(&mut self, make: impl FnOnce(&Value<'a>) -> Option<Condition>) -> bool {
         let value = self.value();
         if !value.is_map {
@@ -113,7 +113,7 @@ impl<'a> Reader<'a> {
         value.is_map
     }
 
-    /// What is asked of the packet. Returns whether a map decides by it.
+    /// Parses a condition. Returns whether it is a verdict map instead.
     fn condition(&mut self, word: &str) -> bool {
         let unknown = |_: &Value<'a>| Some(Condition::Unknown);
         let protocol = |v: &Value<'a>| Some(Condition::protocol(&v.listed, v.negated));
@@ -165,10 +165,11 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// A mark is set, or asked for: packets of other nodes have none.
+    /// Parses an assignment to the mark, or a condition on it: packets from other nodes have no
+    /// mark.
     fn mark(&mut self) -> bool {
         if self.peek() == "set" {
-            // To the end: what follows the value is arithmetic.
+            // Whatever follows the value is arithmetic, and does not matter.
             self.skip(2);
             return false;
         }
