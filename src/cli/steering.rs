@@ -10,7 +10,7 @@ use crate::ctl::{Direction, Lasts, PeerAction, Rehearsal, Request, RoutesOnReset
 pub enum Steer {
     /// End sessions until they are started again (Cease 6/2, RFC 4486).
     Stop {
-        /// Whom.
+        /// The peers.
         #[command(flatten)]
         peers: Peers,
         /// What the neighbours are told, for example who did it and why (RFC 9003).
@@ -22,13 +22,13 @@ pub enum Steer {
     },
     /// Start what was stopped.
     Start {
-        /// Whom.
+        /// The peers.
         #[command(flatten)]
         peers: Peers,
     },
     /// Restart sessions (Cease 6/4, RFC 4486).
     Reset {
-        /// Whom.
+        /// The peers.
         #[command(flatten)]
         peers: Peers,
         /// What the neighbours are told, for example who did it and why (RFC 9003).
@@ -40,7 +40,7 @@ pub enum Steer {
     },
     /// Request routes and send ours again, or only one of the two (route refresh, RFC 2918).
     Refresh {
-        /// Whom.
+        /// The peers.
         #[command(flatten)]
         peers: Peers,
         /// Only request the neighbour's.
@@ -53,7 +53,7 @@ pub enum Steer {
     /// Connect now, without waiting for the retry timer or for the idle hold after an exceeded
     /// limit.
     Retry {
-        /// Whom.
+        /// The peers.
         #[command(flatten)]
         peers: Peers,
     },
