@@ -1,4 +1,4 @@
-//! Peers that still owe a session or End-of-RIB (RFC 4724 §2), and the terms for each.
+//! Peers whose session or End-of-RIB (RFC 4724 §2) is awaited, and the terms for each.
 //!
 //! The start-up, the deferral of the first export and the handover all wait for peers to establish
 //! a session and to complete their routes. How long they wait is their own rule: each stores its
@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use bgp_proto::types::{Family, FamilySet, PeerId};
 
-/// What a peer still owes.
+/// What is still awaited from a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Owes {
     /// A session.
@@ -17,7 +17,7 @@ pub(super) enum Owes {
     EndOfRib(FamilySet),
 }
 
-/// Peers that owe something, each with the terms on which we wait for it.
+/// Peers from which something is awaited, each with the terms on which we wait for it.
 #[derive(Debug)]
 pub(super) struct Awaiting<Terms> {
     peers: BTreeMap<PeerId, (Owes, Terms)>,
@@ -46,13 +46,13 @@ impl<Terms> Awaiting<Terms> {
         self.owe(peer, Owes::EndOfRib(families))
     }
 
-    /// A session went down before it was complete: the next session owes everything again. Returns
-    /// the peer's terms, or `None` if we do not wait for it.
+    /// A session went down before it was complete: a new session and all of its routes are awaited.
+    /// Returns the peer's terms, or `None` if we do not wait for it.
     pub(super) fn handle_down(&mut self, peer: PeerId) -> Option<&mut Terms> {
         self.owe(peer, Owes::Session)
     }
 
-    /// A peer's routes of a family are complete. A peer that owes no further family is dropped.
+    /// A peer's routes of a family are complete. After its last family, the peer is dropped.
     pub(super) fn handle_end_of_rib(&mut self, peer: PeerId, family: Family) {
         if let Some((Owes::EndOfRib(families), _)) = self.peers.get_mut(&peer) {
             families.remove(family);
@@ -62,7 +62,7 @@ impl<Terms> Awaiting<Terms> {
         }
     }
 
-    /// Stops waiting for a peer. Returns whether it owed something.
+    /// Stops waiting for a peer. Returns whether something was awaited from it.
     pub(super) fn forget(&mut self, peer: PeerId) -> bool {
         self.peers.remove(&peer).is_some()
     }
@@ -72,12 +72,12 @@ impl<Terms> Awaiting<Terms> {
         self.peers.retain(|_, (owes, terms)| is_awaited(*owes, terms));
     }
 
-    /// The peers that owe something, what they owe, and their terms.
+    /// The peers from which something is awaited, what it is, and their terms.
     pub(super) fn pending(&self) -> impl Iterator<Item = (PeerId, Owes, &Terms)> {
         self.peers.iter().map(|(peer, (owes, terms))| (*peer, *owes, terms))
     }
 
-    /// The peers that owe a session.
+    /// The peers whose session is awaited.
     pub(super) fn without_session(&mut self) -> impl Iterator<Item = (PeerId, &mut Terms)> {
         let peers = self.peers.iter_mut();
         peers
@@ -85,12 +85,12 @@ impl<Terms> Awaiting<Terms> {
             .map(|(peer, (_, terms))| (*peer, terms))
     }
 
-    /// Whether any peer owes a session.
+    /// Whether the session of any peer is awaited.
     pub(super) fn lacks_session(&self) -> bool {
         self.peers.values().any(|(owes, _)| *owes == Owes::Session)
     }
 
-    /// What a peer owes; `None` if nothing.
+    /// What is awaited from a peer; `None` if nothing.
     pub(super) fn owes(&self, peer: PeerId) -> Option<Owes> {
         self.peers.get(&peer).map(|(owes, _)| *owes)
     }
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn a_peer_owes_a_session_and_then_each_family_of_it() {
+    fn the_session_is_awaited_and_then_each_of_its_families() {
         let mut awaiting = Awaiting::default();
         awaiting.expect(ONE, 7);
         assert_eq!(pending(&awaiting), [(1, Owes::Session, 7)]);
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lost_session_owes_all_again() {
+    fn after_a_lost_session_everything_is_awaited_again() {
         let mut awaiting = Awaiting::default();
         awaiting.expect_routes(ONE, FamilySet::ALL, 0);
         awaiting.handle_end_of_rib(ONE, Family::Ipv4);
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn peers_are_distinguished_by_what_they_owe() {
+    fn peers_are_distinguished_by_what_is_awaited() {
         let mut awaiting = Awaiting::default();
         awaiting.expect(ONE, 1);
         awaiting.expect_routes(TWO, V4, 2);

@@ -91,7 +91,7 @@ pub(super) struct Deferral {
     ends: Time,
     /// When we last checked which peers accept connections.
     looked: Option<Time>,
-    /// Since when no peer owes anything.
+    /// Since when nothing is awaited from any peer.
     complete_since: Option<Time>,
 }
 
@@ -158,8 +158,8 @@ impl Deferral {
     }
 
     /// Whether routes may be advertised at `now`. `takes_connections` is called for peers without a
-    /// session: whether the last connection got as far as an OPEN. `lookups` is called when no peer
-    /// owes anything.
+    /// session: whether the last connection got as far as an OPEN. `lookups` is called when
+    /// nothing is awaited from any peer.
     pub(super) fn poll(
         &mut self,
         now: Time,

@@ -99,7 +99,7 @@ struct Terms {
 }
 
 impl Terms {
-    /// Until when to wait for a peer that owes this; `None` if that time is over.
+    /// Until when to wait for a peer from which `owes` is awaited; `None` if that time is over.
     fn until(&self, owes: Owes, now: Time, deferral_ends: Time) -> Option<Time> {
         let until = match owes {
             Owes::Session => self.grace_ends.max(self.slow_until).min(deferral_ends),
@@ -122,7 +122,7 @@ pub(super) struct Startup {
     deferral_ends: Time,
     /// When we last checked which peers accept connections.
     looked: Option<Time>,
-    /// Since when no peer owes anything.
+    /// Since when nothing is awaited from any peer.
     complete_since: Option<Time>,
 }
 
@@ -177,20 +177,20 @@ impl Startup {
         self.awaiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The number of peers that owe something.
+    /// The number of peers from which something is awaited.
     pub(super) fn count(&self) -> usize {
         self.awaiting().len()
     }
 
-    /// How many of the peers for which `is_one` holds owe something. `None` if none of these does
-    /// but others do.
+    /// The number of peers for which `is_one` holds and from which something is awaited. `None` if
+    /// there are none, but something is awaited from other peers.
     pub(super) fn count_of(&self, is_one: impl Fn(PeerId) -> bool) -> Option<usize> {
         let awaiting = self.awaiting();
         let count = awaiting.pending().filter(|(peer, ..)| is_one(*peer)).count();
         (count > 0 || awaiting.is_empty()).then_some(count)
     }
 
-    /// What a peer still owes.
+    /// What is still awaited from a peer.
     pub(super) fn owes(&self, peer: PeerId) -> Option<Owes> {
         self.awaiting().owes(peer)
     }
@@ -244,8 +244,8 @@ impl Startup {
     }
 
     /// Whether the start-up is over at `now`. `takes_connections` is called for peers without a
-    /// session: whether the last connection got as far as an OPEN. `lookups` is called when no peer
-    /// owes anything.
+    /// session: whether the last connection got as far as an OPEN. `lookups` is called when
+    /// nothing is awaited from any peer.
     ///
     /// After the last End-of-RIB, the start-up still lasts until next hops are looked up and routes
     /// have had [`SETTLE`] to be submitted to the kernel writer: what is not installed by then
@@ -473,7 +473,7 @@ mod tests {
 
     /// For `bird6.ctl`, which recovers independently of `bird.ctl`, as bird6 does.
     #[test]
-    fn peers_that_owe_nothing_are_done_while_others_are_waited_for() {
+    fn complete_peers_are_done_while_others_are_awaited() {
         let start = &mut start_of([1, 2, 3]);
         let is_odd = |peer: PeerId| peer.0 % 2 == 1;
         let is_even = |peer: PeerId| !is_odd(peer);

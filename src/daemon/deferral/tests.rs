@@ -53,7 +53,7 @@ fn absent_peers_are_waited_for_only_in_the_grace_time() {
     assert_eq!(
         poll(&mut wait, at(10), Lookups::Done),
         until(120),
-        "the first peer owes its routes"
+        "the first peer's routes are awaited"
     );
     wait.handle_down(PeerId(1));
     assert_eq!(poll(&mut wait, at(11), Lookups::Done), Progress::Over);
@@ -90,7 +90,7 @@ fn a_range_of_peers_that_hold_nothing_is_not_waited_for() {
 }
 
 #[test]
-fn a_removed_peer_owes_nothing() {
+fn nothing_is_awaited_from_a_removed_peer() {
     let mut wait = Deferral::new([PeerId(1)], false, Start::First, at(0));
     wait.handle_removed(PeerId(1));
     assert_eq!(poll(&mut wait, at(0), Lookups::Done), Progress::Over);
