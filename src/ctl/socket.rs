@@ -15,7 +15,7 @@ use tokio::time::sleep;
 
 use crate::client_slots::ClientSlots;
 
-/// Pause after a connection could not be accepted, for want of descriptors.
+/// Pause after a connection could not be accepted, for lack of descriptors.
 const ACCEPT_RETRY: Duration = Duration::from_millis(20);
 /// Owner and group may connect.
 const MODE: u32 = 0o660;

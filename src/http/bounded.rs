@@ -15,7 +15,7 @@ use tokio::time::{Sleep, sleep};
 
 use crate::client_slots::{ClientSlots, Heard, Lost};
 
-/// Pause after a connection could not be accepted, for want of descriptors.
+/// Pause after a connection could not be accepted, for lack of descriptors.
 const ACCEPT_RETRY: Duration = Duration::from_millis(20);
 /// Most connections at once.
 pub(super) const CONNECTIONS_MAX: usize = 32;

@@ -28,7 +28,7 @@ use crate::supervise::{self, Ending};
 
 /// Connections that the kernel may complete before we accept them.
 const BACKLOG: i32 = 4096;
-/// Pause after accepting failed for want of descriptors or memory.
+/// Pause after accepting failed for lack of descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
 /// An address that cannot be listened on.

@@ -54,7 +54,7 @@ impl PeerTask {
         self.spent += self.consume(slot, Octets::FromSocket, HandOver::WithinCredit);
     }
 
-    /// Continues with octets that an earlier read left for want of credit.
+    /// Continues with octets that an earlier read left for lack of credit.
     pub(super) fn consume_left_over(&mut self, slot: Slot) {
         self.consume(slot, Octets::LeftOver, HandOver::WithinCredit);
     }
