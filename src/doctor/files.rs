@@ -113,7 +113,10 @@ fn foreign_statements(text: &str) -> Vec<String> {
         if !line.is_empty() {
             is_within = depth == 0 && !line.ends_with([';', '}', '{', ')']);
         }
-        depth = (depth + code.matches('{').count()).saturating_sub(code.matches('}').count());
+        let braces = |brace: &str| {
+            outside_quotes(&code).map(|text| text.matches(brace).count()).sum::<usize>()
+        };
+        depth = (depth + braces("{")).saturating_sub(braces("}"));
     }
     found
 }
@@ -127,6 +130,11 @@ fn code_of(line: &str) -> String {
             is_text || *c != '#'
         })
         .collect()
+}
+
+/// The pieces of a line that are not within quotes.
+fn outside_quotes(line: &str) -> impl Iterator<Item = &str> {
+    line.split('"').step_by(2)
 }
 
 fn is_known(line: &str) -> bool {
@@ -177,7 +185,7 @@ function calico_export_to_bgp_peers(bool internal_peer) {
         assert_eq!(foreign_statements(WRITTEN), [""; 0]);
         let edited = format!(
             "{WRITTEN}protocol bgp my_tor {{\n  neighbor 10.0.0.254 as 65001;\n}}\n\
-             protocol ospf backbone {{\n}}\ninclude \"/etc/mine.conf\";\n\
+             protocol ospf backbone {{\n  description \"to {{ and fro\";\n}}\ninclude \"/etc/mine.conf\";\n\
              protocol bgp Global_1 {{\n}}\n"
         );
         assert_eq!(
