@@ -71,9 +71,10 @@ impl Bird {
 
 /// The one BFD session.
 fn session(control: &Control) -> Result<serde_json::Value> {
-    let session = control.json(&["show", "bfd"])?;
-    ensure!(session["state"].is_string(), "no session in {session}");
-    Ok(session)
+    let sessions = control.json(&["show", "bfd"])?;
+    let session = &sessions[0];
+    ensure!(session["state"].is_string(), "no session in {sessions}");
+    Ok(session.clone())
 }
 
 fn bfd_is(control: &Control, state: &str) -> Result<serde_json::Value> {

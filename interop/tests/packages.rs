@@ -317,7 +317,7 @@ fn an_upgrade_loses_no_route_and_a_removal_leaves_none() -> Result<()> {
         wait_paths(&bird, OWN_ROUTE, 1)?;
         kernel::wait_gateways(&host, PEER_ROUTE, &[peer.v4().to_string()])?;
         let bfd = control.json(&["show", "bfd"])?;
-        ensure!(bfd["peers"][0] == "bird" && bfd["error"].is_null(), "{bfd}");
+        ensure!(bfd[0]["peers"][0] == "bird" && bfd[0]["error"].is_null(), "{bfd}");
         let (own, theirs) = (RouteMonitor::start(&host)?, RouteMonitor::start(&peer)?);
 
         install(&host, &root, &newer(&deb, &host)?)?;

@@ -148,6 +148,7 @@ impl<W: Write> JsonWriter<W> {
                 | Request::ShowAdvertised { .. }
                 | Request::ShowFib
                 | Request::ShowGroups
+                | Request::ShowBfd
                 | Request::Peer { .. }
         );
         JsonWriter { out, list, items: 0 }

@@ -42,10 +42,11 @@ fn path(best: bool, prefix_peer: &str) -> serde_json::Value {
 
 #[test]
 fn json_is_a_list_or_a_single_value_by_request() {
-    let list = Request::ShowRoutes { prefix: None };
-    assert_eq!(json_of(&list, &[]), "[]\n");
-    assert_eq!(json_of(&list, &["{\"b\":1}"]), "[\n{\"b\":1}\n]\n");
-    assert_eq!(json_of(&list, &["1", "2"]), "[\n1,\n2\n]\n");
+    for list in [Request::ShowRoutes { prefix: None }, Request::ShowBfd] {
+        assert_eq!(json_of(&list, &[]), "[]\n");
+        assert_eq!(json_of(&list, &["{\"b\":1}"]), "[\n{\"b\":1}\n]\n");
+        assert_eq!(json_of(&list, &["1", "2"]), "[\n1,\n2\n]\n");
+    }
     assert_eq!(json_of(&Request::ShowStatus, &["{\"b\":1,\"a\":2}"]), "{\"b\":1,\"a\":2}\n");
 }
 
