@@ -12,10 +12,10 @@ use super::{Negotiated, PeerConfig, Slot};
 
 /// Longest time for which a KEEPALIVE is withheld: a peer that has not answered our OPEN on the
 /// other connection by then will not use that connection.
-const WITHHOLD_TIME: Duration = Duration::from_secs(5);
+const KEEPALIVE_HELD_MAX: Duration = Duration::from_secs(5);
 /// The same while a session is established: by then the loser of a collision has closed the new
 /// connection; a peer that has not closed it intends to use it. RFC 4724 §5 would not wait at all.
-const WITHHOLD_TIME_BESIDE_SESSION: Duration = Duration::from_secs(1);
+const KEEPALIVE_HELD_MAX_WITH_SESSION: Duration = Duration::from_secs(1);
 
 /// What happens to two connections when the OPEN of the newer one arrives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,7 +27,7 @@ pub(super) enum Resolution {
     /// The existing connection wins; the newer one is closed.
     Existing,
     /// Both stay open, and our KEEPALIVE on the newer one is withheld.
-    Withhold,
+    HoldKeepalive,
 }
 
 /// Decides between the connection on `new`, whose OPEN has just arrived, and `existing`.
@@ -40,7 +40,7 @@ pub(super) fn resolve(
     match existing {
         Conn::OpenSent(_) => match survivor(config, peer, new, slot) {
             Survivor::New => Resolution::Independent,
-            Survivor::Existing => Resolution::Withhold,
+            Survivor::Existing => Resolution::HoldKeepalive,
         },
         Conn::OpenConfirm(_) => match survivor(config, peer, new, slot) {
             Survivor::New => Resolution::New,
@@ -52,10 +52,10 @@ pub(super) fn resolve(
 
 /// Longest time for which our KEEPALIVE on a connection is withheld. `session` is the slot of the
 /// established session, if there is one.
-pub(super) fn withhold_time(negotiated: &Negotiated, session: Option<Slot>) -> Duration {
+pub(super) fn keepalive_held_time(negotiated: &Negotiated, session: Option<Slot>) -> Duration {
     let most = match session {
-        Some(_) => WITHHOLD_TIME_BESIDE_SESSION,
-        None => WITHHOLD_TIME,
+        Some(_) => KEEPALIVE_HELD_MAX_WITH_SESSION,
+        None => KEEPALIVE_HELD_MAX,
     };
     match negotiated.keepalive_time {
         Duration::ZERO => most,
@@ -90,7 +90,7 @@ fn survivor(config: &PeerConfig, peer: &Negotiated, new: Slot, existing: Slot) -
 /// open for long enough.
 fn resolve_established(established: &Negotiated, new: Slot) -> Resolution {
     if !new.is_outgoing() && !established.restart_families().is_empty() {
-        Resolution::Withhold
+        Resolution::HoldKeepalive
     } else {
         Resolution::Existing
     }

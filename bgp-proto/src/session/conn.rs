@@ -32,19 +32,19 @@ pub(super) struct OpenSent {
 /// Both OPENs are exchanged, the peer's KEEPALIVE is awaited.
 pub(super) struct OpenConfirm {
     pub(super) negotiated: Arc<Negotiated>,
-    pub(super) consent: Consent,
+    pub(super) first_keepalive: FirstKeepalive,
     hold: Timer,
-    /// While [`Consent::Withheld`]: when withholding ends.
+    /// While [`FirstKeepalive::Held`]: when withholding ends.
     keepalive: Timer,
 }
 
 /// Whether our KEEPALIVE, which lets the peer establish the session, has been sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Consent {
-    Given,
+pub(super) enum FirstKeepalive {
+    Sent,
     /// Another connection may win: see [`collision`](super::collision). Or BFD is not up: see
     /// [`BfdMode::Strict`](super::BfdMode::Strict).
-    Withheld {
+    Held {
         /// The peer's KEEPALIVE has arrived.
         peer_confirmed: bool,
     },
@@ -68,7 +68,7 @@ pub(super) enum Expiry {
     SendHold,
     Keepalive,
     /// Our first KEEPALIVE was withheld long enough.
-    Withheld,
+    HeldKeepalive,
 }
 
 impl Conn {
@@ -131,9 +131,9 @@ impl Conn {
                     return Some(Expiry::Hold);
                 }
                 let due = c.keepalive.expired(now);
-                due.then(|| match c.consent {
-                    Consent::Withheld { .. } => Expiry::Withheld,
-                    Consent::Given => {
+                due.then(|| match c.first_keepalive {
+                    FirstKeepalive::Held { .. } => Expiry::HeldKeepalive,
+                    FirstKeepalive::Sent => {
                         arm_keepalive(&mut c.keepalive, now, &c.negotiated, jitter);
                         Expiry::Keepalive
                     }
@@ -169,7 +169,7 @@ impl OpenSent {
     }
 
     /// The peer's OPEN was accepted (RFC 4271 §8.2.2 OpenSent, event 19). Our KEEPALIVE is
-    /// withheld until [`OpenConfirm::consent`], or until `decided_at`.
+    /// withheld until [`OpenConfirm::release_keepalive`], or until `decided_at`.
     pub(super) fn confirm(
         self,
         now: Time,
@@ -184,21 +184,21 @@ impl OpenSent {
         }
         let mut keepalive = Timer::stopped();
         keepalive.set(decided_at);
-        let consent = Consent::Withheld { peer_confirmed: false };
-        OpenConfirm { negotiated, consent, hold, keepalive }
+        let first_keepalive = FirstKeepalive::Held { peer_confirmed: false };
+        OpenConfirm { negotiated, first_keepalive, hold, keepalive }
     }
 }
 
 impl OpenConfirm {
     /// Our KEEPALIVE is being sent, and no longer withheld.
-    pub(super) fn consent(&mut self, now: Time, jitter: &mut Jitter) {
-        self.consent = Consent::Given;
+    pub(super) fn release_keepalive(&mut self, now: Time, jitter: &mut Jitter) {
+        self.first_keepalive = FirstKeepalive::Sent;
         self.keepalive.stop();
         arm_keepalive(&mut self.keepalive, now, &self.negotiated, jitter);
     }
 
     /// Our KEEPALIVE stays withheld until `decided_at`.
-    pub(super) fn withhold(&mut self, decided_at: Time) {
+    pub(super) fn hold_keepalive(&mut self, decided_at: Time) {
         self.keepalive.set(decided_at);
     }
 

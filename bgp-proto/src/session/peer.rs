@@ -302,13 +302,13 @@ impl Peer {
         match command {
             Command::Start => self.start(now),
             Command::Stop(reason) => self.stop(now, reason),
-            Command::Restart(reason) => self.bounce(now, reason),
+            Command::Restart(reason) => self.restart_session(now, reason),
             Command::RequestRefresh(family) => self.request_refresh(family),
             Command::SetBfd(path) => self.bfd = path,
             Command::Dial => self.dial_now(now),
             Command::Retry => self.retry(now),
         }
-        self.settle(now);
+        self.update_state(now);
     }
 
     /// The slot for a new connection from the peer. The connection replaces one that is in the
@@ -344,19 +344,19 @@ impl Peer {
         remote: SocketAddr,
     ) {
         self.accept(now, slot, local, remote);
-        self.settle(now);
+        self.update_state(now);
     }
 
     /// Dialling failed; `text` says why.
     pub fn handle_connect_failed(&mut self, now: Time, text: &str) {
         self.fail_dial(now, text);
-        self.settle(now);
+        self.update_state(now);
     }
 
     /// The connection ended (EOF or error), not at our request; `text` says why.
     pub fn handle_closed(&mut self, now: Time, slot: Slot, text: &str) {
         self.end(now, slot, Close::Transport { text: text.to_owned() }, Tcp::Gone);
-        self.settle(now);
+        self.update_state(now);
     }
 
     /// Octets arrived. Consumes whole messages from the front of `bytes` and returns how many
@@ -392,7 +392,7 @@ impl Peer {
         }
         self.scratch.shrink_to(SCRATCH_KEPT);
         self.stats.octets_received += taken as u64;
-        self.settle(now);
+        self.update_state(now);
         taken
     }
 
@@ -434,12 +434,12 @@ impl Peer {
                 Some(Expiry::Hold) => self.close(now, slot, self.hold_expired(slot)),
                 Some(Expiry::SendHold) => self.close(now, slot, Close::SendHoldTimerExpired),
                 Some(Expiry::Keepalive) => self.send_keepalive(slot),
-                Some(Expiry::Withheld) => self.decide_withheld(now, slot),
+                Some(Expiry::HeldKeepalive) => self.expire_held_keepalive(now, slot),
                 None => {}
             }
         }
         self.expire_dial(now);
-        self.settle(now);
+        self.update_state(now);
     }
 
     /// When to call `handle_timeout` at the latest, and for which timer.
@@ -571,8 +571,8 @@ impl Peer {
 
     /// Called after each input: sends KEEPALIVEs that need not be withheld any longer, and updates
     /// `state` and `state_since` from the slots and the admin state.
-    fn settle(&mut self, now: Time) {
-        self.release_withheld(now);
+    fn update_state(&mut self, now: Time) {
+        self.release_held_keepalives(now);
         let conns = self.conns.iter().flatten().map(Conn::state).max();
         let state = conns.unwrap_or_else(|| self.admin.state());
         if state != self.state {

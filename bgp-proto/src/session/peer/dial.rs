@@ -84,7 +84,7 @@ impl Peer {
 
     /// ManualStop and AutomaticStop (events 2 and 8).
     pub(super) fn stop(&mut self, now: Time, reason: Close) {
-        self.rest();
+        self.stop_dialing();
         self.admin = Admin::Stopped;
         self.close_all(now, &reason);
         self.backoff.reset();
@@ -92,7 +92,7 @@ impl Peer {
 
     /// Ends every connection, and reconnects by the ordinary rules. For an exceeded limit the idle
     /// hold begins even if the session has just ended for another reason.
-    pub(super) fn bounce(&mut self, now: Time, reason: Close) {
+    pub(super) fn restart_session(&mut self, now: Time, reason: Close) {
         if self.accepts() {
             self.close_all(now, &reason);
         }
@@ -160,7 +160,7 @@ impl Peer {
     }
 
     /// Aborts an attempt to connect, and stops the retry timer.
-    pub(super) fn rest(&mut self) {
+    pub(super) fn stop_dialing(&mut self) {
         if self.admin.is_connecting() {
             self.outbox.push(Action::AbortConnect);
         }
@@ -172,7 +172,7 @@ impl Peer {
     /// Aborts an attempt that is in progress, and plans the next one.
     pub(super) fn give_up_dialling(&mut self, now: Time) {
         if self.admin.is_connecting() {
-            self.rest();
+            self.stop_dialing();
             self.plan_dial(now);
         }
     }
@@ -194,7 +194,7 @@ impl Peer {
 
     /// Goes idle for the back-off's delay; existing connections are closed, new ones refused.
     pub(super) fn hold_idle(&mut self, now: Time) {
-        self.rest();
+        self.stop_dialing();
         let mut until = Timer::stopped();
         until.set(self.backoff.retry_at(now, now, &mut self.jitter));
         self.admin = Admin::IdleHold { until };

@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::{Action, Close, Conn, MessageType, Notification, Offer, Peer, RouteBatch, Slot, Tcp};
-use crate::session::collision::{Resolution, resolve, withhold_time};
-use crate::session::conn::{Consent, OpenSent, expects, unexpected_subcode};
+use crate::session::collision::{Resolution, keepalive_held_time, resolve};
+use crate::session::conn::{FirstKeepalive, OpenSent, expects, unexpected_subcode};
 use crate::session::negotiate::negotiate;
 use crate::session::offer::build_open;
 use crate::types::Time;
@@ -70,39 +70,39 @@ impl Peer {
             Ok(negotiated) => Arc::new(negotiated),
             Err(answer) => return self.close(now, slot, Close::Protocol(answer)),
         };
-        let mut consents = true;
+        let mut sends_keepalive = true;
         for other in Slot::ALL.into_iter().filter(|other| *other != slot) {
             let Some(existing) = self.conn(other) else { continue };
             match resolve(&self.config, &negotiated, slot, (other, existing)) {
                 Resolution::Independent => {}
                 Resolution::New => self.close(now, other, Close::Collision),
                 Resolution::Existing => return self.close(now, slot, Close::Collision),
-                Resolution::Withhold => consents = false,
+                Resolution::HoldKeepalive => sends_keepalive = false,
             }
         }
         let session = self.established().map(|(session, _)| session);
-        let decided_at = now + withhold_time(&negotiated, session);
+        let decided_at = now + keepalive_held_time(&negotiated, session);
         let Some(Conn::OpenSent(conn)) = self.take(slot) else { return };
         self.put(slot, Conn::OpenConfirm(conn.confirm(now, negotiated, decided_at)));
         if self.awaits_bfd() {
             self.outbox.note_limited(now, || {
                 "the session waits for BFD, which is not up (bfd strict)".to_owned()
             });
-        } else if consents {
-            self.consent(now, slot);
+        } else if sends_keepalive {
+            self.send_first_keepalive(now, slot);
         }
     }
 
     /// Sends our KEEPALIVE on a connection in OpenConfirm, and establishes it if the peer's has
     /// arrived.
-    pub(super) fn consent(&mut self, now: Time, slot: Slot) {
+    pub(super) fn send_first_keepalive(&mut self, now: Time, slot: Slot) {
         let awaits_bfd = self.awaits_bfd();
         let Some(Some(Conn::OpenConfirm(conn))) = self.conns.get_mut(slot.index()) else { return };
-        let Consent::Withheld { peer_confirmed } = conn.consent else { return };
+        let FirstKeepalive::Held { peer_confirmed } = conn.first_keepalive else { return };
         if awaits_bfd {
             return;
         }
-        conn.consent(now, &mut self.jitter);
+        conn.release_keepalive(now, &mut self.jitter);
         self.send_keepalive(slot);
         // The peer now relies on this connection: one that we are still dialling would come too
         // late.
@@ -114,33 +114,33 @@ impl Peer {
 
     /// Our KEEPALIVE on a connection was withheld long enough. A peer that has left the connection
     /// open for all that time although it has a session has restarted.
-    pub(super) fn decide_withheld(&mut self, now: Time, slot: Slot) {
+    pub(super) fn expire_held_keepalive(&mut self, now: Time, slot: Slot) {
         if self.awaits_bfd() {
             // The hold timer goes on: it bounds the wait.
             if let Some(Some(Conn::OpenConfirm(conn))) = self.conns.get_mut(slot.index()) {
-                conn.withhold(now + withhold_time(&conn.negotiated, None));
+                conn.hold_keepalive(now + keepalive_held_time(&conn.negotiated, None));
             }
             return;
         }
         if let Some((session, _)) = self.established() {
             self.close(now, session, Close::Replaced);
         }
-        self.consent(now, slot);
+        self.send_first_keepalive(now, slot);
     }
 
     /// Sends the withheld KEEPALIVE on connections against which no other can win any more.
-    pub(super) fn release_withheld(&mut self, now: Time) {
+    pub(super) fn release_held_keepalives(&mut self, now: Time) {
         for slot in Slot::ALL {
             let Some(Conn::OpenConfirm(conn)) = self.conn(slot) else { continue };
             let mut others = Slot::ALL.into_iter().filter(|other| *other != slot);
             let waits = others.any(|other| {
                 self.conn(other).is_some_and(|existing| {
                     resolve(&self.config, &conn.negotiated, slot, (other, existing))
-                        == Resolution::Withhold
+                        == Resolution::HoldKeepalive
                 })
             });
             if !waits {
-                self.consent(now, slot);
+                self.send_first_keepalive(now, slot);
             }
         }
     }
@@ -150,13 +150,13 @@ impl Peer {
         let has_session = self.established().is_some();
         match self.conns.get_mut(slot.index()) {
             Some(Some(Conn::Established(conn))) => conn.restart_hold(now),
-            Some(Some(Conn::OpenConfirm(conn))) => match &mut conn.consent {
-                Consent::Given => self.establish(now, slot),
+            Some(Some(Conn::OpenConfirm(conn))) => match &mut conn.first_keepalive {
+                FirstKeepalive::Sent => self.establish(now, slot),
                 // A peer that confirms a second connection although it has a session has restarted.
-                Consent::Withheld { peer_confirmed } => {
+                FirstKeepalive::Held { peer_confirmed } => {
                     *peer_confirmed = true;
                     if has_session {
-                        self.consent(now, slot);
+                        self.send_first_keepalive(now, slot);
                     }
                 }
             },
@@ -181,7 +181,7 @@ impl Peer {
         }
         let negotiated = Arc::clone(&conn.negotiated);
         self.put(slot, Conn::Established(Box::new(conn)));
-        self.rest();
+        self.stop_dialing();
         self.stats.established_transitions += 1;
         if self.offer != Offer::Full {
             let text = format!("the session offers {}: the peer refused more", self.offer);

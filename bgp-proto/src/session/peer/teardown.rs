@@ -27,9 +27,9 @@ impl Peer {
         let standing = Standing::of(slot, &conn, &reason);
         self.record(now, standing, &reason);
         if tcp == Tcp::Open {
-            self.say_goodbye(slot, &conn, &reason);
+            self.notify_peer(slot, &conn, &reason);
         }
-        self.retreat(now, slot, &conn, &reason);
+        self.reduce_offer(now, slot, &conn, &reason);
         self.count(now, standing, &conn, &reason);
         if let Conn::Established(established) = conn {
             let is_dead =
@@ -44,7 +44,7 @@ impl Peer {
         }
     }
 
-    fn say_goodbye(&mut self, slot: Slot, conn: &Conn, reason: &Close) {
+    fn notify_peer(&mut self, slot: Slot, conn: &Conn, reason: &Close) {
         let abort = matches!(reason, Close::SendHoldTimerExpired | Close::Replaced);
         if abort {
             self.outbox.octets(slot).clear();
@@ -57,7 +57,7 @@ impl Peer {
 
     /// Offers fewer capabilities next time to a peer that refused them (RFC 5492 §3). On a
     /// connection that we did not dial, an OPEN must have shown that it is the peer's.
-    fn retreat(&mut self, now: Time, slot: Slot, conn: &Conn, reason: &Close) {
+    fn reduce_offer(&mut self, now: Time, slot: Slot, conn: &Conn, reason: &Close) {
         let Close::Received(refusal) = reason else { return };
         let is_peers_word = match conn {
             Conn::OpenSent(_) => slot.is_outgoing(),

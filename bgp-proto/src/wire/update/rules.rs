@@ -7,7 +7,7 @@ use crate::wire::{Attr, AttrDef, AttrScope, Code, Malformed, SegmentKind, attr};
 
 /// How one attribute is handled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fate {
+pub(super) enum AttrAction {
     /// Part of the canonical form.
     Keep,
     /// Not part of the canonical form, without being an error.
@@ -37,38 +37,38 @@ impl Flaw {
 
 const FLAGS: Flaw = Flaw::new(Code::ATTRIBUTE_FLAGS_ERROR, "wrong flags");
 const LENGTH: Flaw = Flaw::new(Code::ATTRIBUTE_LENGTH_ERROR, "wrong length");
-const WRONG_FLAGS: Fate = Fate::Withdraw(FLAGS);
-const WRONG_LENGTH: Fate = Fate::Withdraw(LENGTH);
+const WRONG_FLAGS: AttrAction = AttrAction::Withdraw(FLAGS);
+const WRONG_LENGTH: AttrAction = AttrAction::Withdraw(LENGTH);
 
 /// Checks an attribute that the parser does not handle itself (as it does AS_PATH, NEXT_HOP, MP_*,
 /// AS4_*).
-pub(super) fn judge(attr: Attr<'_>, peer_type: PeerType) -> Fate {
+pub(super) fn check(attr: Attr<'_>, peer_type: PeerType) -> AttrAction {
     let Some(def) = AttrDef::of(attr.code) else { return unrecognized(attr.flags) };
     match def.scope {
         AttrScope::Any => {}
         AttrScope::Internal if peer_type == PeerType::Internal => {}
-        AttrScope::Internal | AttrScope::Unused => return Fate::Discard,
+        AttrScope::Internal | AttrScope::Unused => return AttrAction::Discard,
     }
     if !def.has_flags(attr.flags) {
         return WRONG_FLAGS;
     }
     match (def.has_length(attr.value.len()), def.malformed) {
         (true, _) if def.code == attr::ORIGIN && !matches!(attr.value, [0..=2]) => {
-            Fate::Withdraw(Flaw::new(Code::INVALID_ORIGIN_ATTRIBUTE, "undefined value"))
+            AttrAction::Withdraw(Flaw::new(Code::INVALID_ORIGIN_ATTRIBUTE, "undefined value"))
         }
-        (true, _) => Fate::Keep,
-        (false, Malformed::Discard) => Fate::Discard,
+        (true, _) => AttrAction::Keep,
+        (false, Malformed::Discard) => AttrAction::Discard,
         (false, Malformed::Withdraw) => WRONG_LENGTH,
     }
 }
 
 /// RFC 4271 §5: attributes that margay does not know are kept or dropped by their flags alone,
 /// whatever their type, length and value (22, 23, 24, 29, 33, 40, 128, …).
-fn unrecognized(flags: u8) -> Fate {
+fn unrecognized(flags: u8) -> AttrAction {
     match flags & flag::CATEGORY {
-        flag::OPTIONAL_TRANSITIVE => Fate::Keep,
-        flag::OPTIONAL => Fate::Drop,
-        _ => Fate::Unrecognized,
+        flag::OPTIONAL_TRANSITIVE => AttrAction::Keep,
+        flag::OPTIONAL => AttrAction::Drop,
+        _ => AttrAction::Unrecognized,
     }
 }
 
@@ -87,26 +87,26 @@ pub(super) fn canonical_flags(attr: Attr<'_>) -> u8 {
 }
 
 /// The AS of AGGREGATOR, whose numbers have the session's width.
-pub(super) fn aggregator(attr: Attr<'_>, four_octet_as: bool) -> Result<Asn, Fate> {
+pub(super) fn aggregator(attr: Attr<'_>, four_octet_as: bool) -> Result<Asn, AttrAction> {
     if four_octet_as { aggregator_of::<4>(attr) } else { aggregator_of::<2>(attr) }
 }
 
 /// The AS of AS4_AGGREGATOR.
-pub(super) fn as4_aggregator(attr: Attr<'_>) -> Result<Asn, Fate> {
+pub(super) fn as4_aggregator(attr: Attr<'_>) -> Result<Asn, AttrAction> {
     aggregator_of::<4>(attr)
 }
 
 /// An AS of `W` octets and a BGP Identifier: every error is a discard (RFC 7606 §7.7, RFC 6793 §6,
 /// RFC 7607 §2), except wrong flags of AGGREGATOR, which take precedence (RFC 7606 §3 (h)).
-fn aggregator_of<const W: usize>(attr: Attr<'_>) -> Result<Asn, Fate> {
+fn aggregator_of<const W: usize>(attr: Attr<'_>) -> Result<Asn, AttrAction> {
     if !attr.has_right_flags() {
-        return Err(if attr.code == attr::AGGREGATOR { WRONG_FLAGS } else { Fate::Discard });
+        return Err(if attr.code == attr::AGGREGATOR { WRONG_FLAGS } else { AttrAction::Discard });
     }
     let Some((asn, [_, _, _, _])) = attr.value.split_first_chunk::<W>() else {
-        return Err(Fate::Discard);
+        return Err(AttrAction::Discard);
     };
     match widen(*asn) {
-        Asn(0) => Err(Fate::Discard),
+        Asn(0) => Err(AttrAction::Discard),
         asn => Ok(asn),
     }
 }

@@ -9,7 +9,7 @@ use nom::number::complete::{be_u8, be_u16};
 use nom::{IResult, Parser};
 
 use super::canonical::Canonical;
-use super::rules::{self, BadNextHop, Fate, Flaw, PathFacts};
+use super::rules::{self, AttrAction, BadNextHop, Flaw, PathFacts};
 use super::{Discarded, Reach, Update, UpdateContext, Verdict, WithdrawReason};
 use crate::types::{AfiSafi, Asn, Family, NextHop, PeerType};
 use crate::wire::attr_table::attr;
@@ -197,58 +197,58 @@ impl<'a, 'c> Walk<'a, 'c> {
             attr::AS_PATH => self.as_path(attr),
             attr::NEXT_HOP => {
                 self.next_hop = Some(attr);
-                Fate::Drop
+                AttrAction::Drop
             }
             attr::MP_REACH_NLRI => {
                 self.mp_reach(attr).ok_or_else(|| wrong(Code::OPTIONAL_ATTRIBUTE_ERROR))?;
-                Fate::Drop
+                AttrAction::Drop
             }
             attr::MP_UNREACH_NLRI => {
                 self.mp_unreach(attr).ok_or_else(|| wrong(Code::OPTIONAL_ATTRIBUTE_ERROR))?;
-                Fate::Drop
+                AttrAction::Drop
             }
             attr::AGGREGATOR => match rules::aggregator(attr, self.cx.four_octet_as) {
                 Ok(asn) => {
                     self.aggregator = Some(asn);
-                    Fate::Keep
+                    AttrAction::Keep
                 }
                 Err(fate) => fate,
             },
             // RFC 6793 §4.1: a NEW speaker must not send these two, and they are not read.
-            attr::AS4_PATH | attr::AS4_AGGREGATOR if self.cx.four_octet_as => Fate::Discard,
+            attr::AS4_PATH | attr::AS4_AGGREGATOR if self.cx.four_octet_as => AttrAction::Discard,
             attr::AS4_PATH => match rules::as4_path(attr) {
                 Some(facts) => {
                     self.as4_path = Some((attr.value, facts));
-                    Fate::Drop
+                    AttrAction::Drop
                 }
-                None => Fate::Discard,
+                None => AttrAction::Discard,
             },
             attr::AS4_AGGREGATOR => match rules::as4_aggregator(attr) {
                 Ok(_) => {
                     self.as4_aggregator = Some(attr.value);
-                    Fate::Drop
+                    AttrAction::Drop
                 }
                 Err(fate) => fate,
             },
-            _ => rules::judge(attr, self.cx.peer_type),
+            _ => rules::check(attr, self.cx.peer_type),
         };
         match fate {
-            Fate::Keep => self.canonical.keep(attr, range),
-            Fate::Drop => {}
-            Fate::Discard => self.discarded.insert(code),
-            Fate::Withdraw(flaw) => self.withdraw(code, flaw),
-            Fate::Unrecognized => return Err(wrong(Code::UNRECOGNIZED_WELL_KNOWN_ATTRIBUTE)),
+            AttrAction::Keep => self.canonical.keep(attr, range),
+            AttrAction::Drop => {}
+            AttrAction::Discard => self.discarded.insert(code),
+            AttrAction::Withdraw(flaw) => self.withdraw(code, flaw),
+            AttrAction::Unrecognized => return Err(wrong(Code::UNRECOGNIZED_WELL_KNOWN_ATTRIBUTE)),
         }
         Ok(())
     }
 
-    fn as_path(&mut self, attr: Attr<'a>) -> Fate {
+    fn as_path(&mut self, attr: Attr<'a>) -> AttrAction {
         match rules::as_path(attr, self.cx.four_octet_as) {
             Ok(facts) => {
                 self.path = Some(facts);
-                Fate::Keep
+                AttrAction::Keep
             }
-            Err(flaw) => Fate::Withdraw(flaw),
+            Err(flaw) => AttrAction::Withdraw(flaw),
         }
     }
 
