@@ -250,7 +250,7 @@ impl Daemon {
             redistribution: threads.redistribution.clone(),
             registry: peers.registry(),
             shutdowns,
-            tally: peers.tally(),
+            session_counters: peers.session_counters(),
             bfd: (bfd.handle().clone(), bfd.statuses()),
             log: log.clone(),
             liveness: liveness.clone(),
@@ -276,7 +276,7 @@ impl Daemon {
             listeners: Listeners::new(
                 directory,
                 dynamic_sender,
-                peers.tally(),
+                peers.session_counters(),
                 descriptors.for_bgp(),
             ),
             gate: threads.gate,

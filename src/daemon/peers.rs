@@ -17,8 +17,8 @@ use crate::config::{DynamicPeers, PeerEntry};
 use crate::engine::Handle;
 use crate::kernel::Link;
 use crate::net::{
-    Accepted, Beside, Directory, Lifetime, PeerEvent, PeerSpec, Recovery, Refusal, RefusalLog,
-    Tally, spawn_peer,
+    Accepted, Directory, FindOtherAddresses, Lifetime, PeerEvent, PeerSpec, Refusal, RefusalLog,
+    RestartState, SessionCounters, spawn_peer,
 };
 
 /// Peer ids that stay unused before the oldest is used again: the table may still be withdrawing
@@ -40,7 +40,7 @@ pub(super) struct Peers {
     free_ids: VecDeque<PeerId>,
     seed: u64,
     shared: Shared,
-    tally: Tally,
+    session_counters: SessionCounters,
     refused: RefusalLog,
     reach: Reach,
 }
@@ -48,8 +48,8 @@ pub(super) struct Peers {
 /// What the tasks of all peers share.
 pub(super) struct Shared {
     /// The restart state that our OPENs announce.
-    pub(super) recovery: Recovery,
-    pub(super) beside: Beside,
+    pub(super) recovery: RestartState,
+    pub(super) beside: FindOtherAddresses,
     /// Peers that operators have shut down.
     pub(super) shutdowns: Shutdowns,
 }
@@ -107,7 +107,7 @@ impl Peers {
             free_ids: VecDeque::new(),
             seed,
             shared,
-            tally: Tally::default(),
+            session_counters: SessionCounters::default(),
             refused: RefusalLog::default(),
             reach: Reach::default(),
         }
@@ -127,8 +127,8 @@ impl Peers {
     }
 
     /// The counters over all sessions.
-    pub(super) fn tally(&self) -> Tally {
-        self.tally.clone()
+    pub(super) fn session_counters(&self) -> SessionCounters {
+        self.session_counters.clone()
     }
 
     /// From here on our OPENs do not announce a restart (RFC 4724 §4.1).
@@ -182,7 +182,7 @@ impl Peers {
         let Accepted { stream, from } = accepted;
         if let Some(peer) = self.directory.peer(from) {
             if peer.connect(stream).is_err() {
-                self.tally.connection_refused(Refusal::QueueFull);
+                self.session_counters.connection_refused(Refusal::QueueFull);
             }
             return;
         }
@@ -191,14 +191,14 @@ impl Peers {
         };
         let members = self.registry.members(range.prefix);
         if members >= usize::try_from(range.peers_max).unwrap_or(usize::MAX) {
-            self.tally.connection_refused(Refusal::RangeFull);
+            self.session_counters.connection_refused(Refusal::RangeFull);
             let text =
                 format_args!("{} has its {} peers (peers-max)", range.prefix, range.peers_max);
             self.refused.note(from, Refusal::RangeFull, text);
             return;
         }
         if self.registry.dynamic() >= self.dynamic_max {
-            self.tally.connection_refused(Refusal::Descriptors);
+            self.session_counters.connection_refused(Refusal::Descriptors);
             let text = format_args!(
                 "file descriptors suffice for {} dynamic peers; raise the limit (ulimit -n, \
                  LimitNOFILE=)",
@@ -209,7 +209,7 @@ impl Peers {
         }
         let (entry, prefix) = (range.peer(from), range.prefix);
         if self.shared.shutdowns.get(&entry.name).is_some() {
-            self.tally.connection_refused(Refusal::ShutDown);
+            self.session_counters.connection_refused(Refusal::ShutDown);
             self.refused.note(
                 from,
                 Refusal::ShutDown,
@@ -335,7 +335,7 @@ impl Peers {
             seed: self.seed,
             recovery: self.shared.recovery.clone(),
             beside: Arc::clone(&self.shared.beside),
-            tally: self.tally.clone(),
+            session_counters: self.session_counters.clone(),
             shutdown: shutdown.clone(),
         };
         let handle = spawn_peer(spec, self.table.clone(), self.events.clone());

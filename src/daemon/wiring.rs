@@ -10,7 +10,7 @@ use tokio::sync::{Notify, mpsc};
 use crate::config::Config;
 use crate::engine::{Clock, Engine, Event, Handle, Sink};
 use crate::kernel::{Fib, FibConfig, FibEvent, Link, NextHopForm, ResolveOver, RouteDefaults};
-use crate::net::{Beside, OtherAddresses, Recovery};
+use crate::net::{FindOtherAddresses, OtherAddresses, RestartState};
 
 use super::Error;
 use super::next_hops::NextHops;
@@ -23,7 +23,7 @@ pub(super) struct Threads {
     pub(super) redistribution: Redistribution,
     pub(super) next_hops: NextHops,
     /// Updated after the first dump: whether the kernel still had routes of ours.
-    pub(super) recovery: Recovery,
+    pub(super) recovery: RestartState,
     pub(super) events: mpsc::UnboundedReceiver<Event>,
     /// Notified when links or addresses have changed.
     pub(super) links: Arc<Notify>,
@@ -58,7 +58,7 @@ impl Threads {
         let table = LateHandle::default();
         let (redistribution, next_hops) = (Redistribution::default(), NextHops::default());
         let (links, synchronised) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
-        let recovery = Recovery::begin();
+        let recovery = RestartState::begin();
         let news = FibNews {
             table: Arc::clone(&table),
             routes: redistribution.clone(),
@@ -113,7 +113,7 @@ impl Threads {
     }
 
     /// Finds our other addresses on a connection's interface.
-    pub(super) fn beside(&self) -> Beside {
+    pub(super) fn beside(&self) -> FindOtherAddresses {
         let fib = self.fib.clone();
         Arc::new(move |ours, peers| beside(&fib.links(), ours, peers))
     }
@@ -159,7 +159,7 @@ struct FibNews {
     /// Notified when links or addresses have changed.
     links: Arc<Notify>,
     /// Updated after the first dump: whether the kernel still had routes of ours.
-    recovery: Recovery,
+    recovery: RestartState,
     /// Whether we install routes in the kernel.
     writes: bool,
     /// Notified after the first dump of the kernel's routes.

@@ -13,8 +13,8 @@ use tokio::net::TcpStream;
 
 use super::conn::Sent;
 use super::mailbox::Mailbox;
+use super::session_counters::SessionCounters;
 use super::shutdown::AdminShutdown;
-use super::tally::Tally;
 
 /// Whether a peer outlives its connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,17 +38,17 @@ pub struct PeerSpec {
     /// Seed for the jitter of timers.
     pub seed: u64,
     /// Whether the daemon is still recovering from its restart.
-    pub recovery: Recovery,
+    pub recovery: RestartState,
     /// Finds our other addresses on a connection's interface.
-    pub beside: Beside,
+    pub beside: FindOtherAddresses,
     /// The counters over all sessions.
-    pub tally: Tally,
+    pub session_counters: SessionCounters,
     /// Whether an operator has shut the session down.
     pub shutdown: AdminShutdown,
 }
 
 /// Given the local and the remote address of a connection, returns our other addresses on its interface.
-pub type Beside = Arc<dyn Fn(IpAddr, IpAddr) -> OtherAddresses + Send + Sync>;
+pub type FindOtherAddresses = Arc<dyn Fn(IpAddr, IpAddr) -> OtherAddresses + Send + Sync>;
 
 /// Our addresses on a connection's interface, besides its local address.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -62,17 +62,17 @@ pub struct OtherAddresses {
 /// The restart state that our OPENs announce (RFC 4724 §3): whether the daemon has restarted and
 /// not converged yet. Clones share it among all peers' tasks.
 #[derive(Clone)]
-pub struct Recovery(Arc<AtomicU8>);
+pub struct RestartState(Arc<AtomicU8>);
 
-impl Recovery {
+impl RestartState {
     const DONE: u8 = 0;
     const PRESERVED: u8 = 1;
     const LOST: u8 = 2;
 
     /// The daemon has just started. Forwarding is assumed to have continued until
-    /// [`Recovery::forwarding_lost`] says otherwise.
+    /// [`RestartState::forwarding_lost`] says otherwise.
     pub fn begin() -> Self {
-        Recovery(Arc::new(AtomicU8::new(Self::PRESERVED)))
+        RestartState(Arc::new(AtomicU8::new(Self::PRESERVED)))
     }
 
     /// The kernel has no routes of an earlier run (the machine was restarted): OPENs announce F =
@@ -272,7 +272,7 @@ mod tests {
 
     #[test]
     fn forwarding_counts_as_preserved_until_the_kernel_is_found_empty() {
-        let recovery = Recovery::begin();
+        let recovery = RestartState::begin();
         let preserved = |preserved| Restart::Recovering { preserved };
         assert_eq!(recovery.restart(), preserved(FamilySet::ALL));
         recovery.forwarding_lost();

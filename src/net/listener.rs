@@ -22,8 +22,8 @@ use super::admission::{Refusal, examine};
 use super::handle::PeerHandle;
 use super::keys::{self, Installed, KeyEntries, KeyFault};
 use super::refusal_log::RefusalLog;
+use super::session_counters::SessionCounters;
 use super::sockopt;
-use super::tally::Tally;
 use crate::supervise::{self, Ending};
 
 /// Connections that the kernel may complete before we accept them.
@@ -169,7 +169,7 @@ pub struct Listeners {
     directory: Directory,
     dynamic: mpsc::Sender<Accepted>,
     keys: KeyEntries,
-    tally: Tally,
+    session_counters: SessionCounters,
     /// Descriptor numbers from this one on are not used for BGP connections.
     descriptors_max: u64,
 }
@@ -182,11 +182,11 @@ impl Listeners {
     pub fn new(
         directory: Directory,
         dynamic: mpsc::Sender<Accepted>,
-        tally: Tally,
+        session_counters: SessionCounters,
         descriptors_max: u64,
     ) -> Self {
         let (bound, keys) = (Vec::new(), KeyEntries::new());
-        Listeners { bound, directory, dynamic, keys, tally, descriptors_max }
+        Listeners { bound, directory, dynamic, keys, session_counters, descriptors_max }
     }
 
     /// Binds these addresses, with the keys that are set, and closes all others. Connections to new
@@ -261,8 +261,12 @@ impl Listeners {
     pub fn accept(&mut self) {
         for bound in self.bound.iter_mut().filter(|bound| bound.task.is_none()) {
             let socket = Arc::clone(&bound.socket);
-            let mut door =
-                Door::new(&self.directory, &self.dynamic, &self.tally, self.descriptors_max);
+            let mut door = Door::new(
+                &self.directory,
+                &self.dynamic,
+                &self.session_counters,
+                self.descriptors_max,
+            );
             let accept = async move { door.accept(&socket).await };
             bound.task = Some(tokio::spawn(supervise::task("listener", Ending::Never, accept)));
         }
@@ -354,7 +358,7 @@ fn bind(
 struct Door {
     directory: Directory,
     dynamic: mpsc::Sender<Accepted>,
-    tally: Tally,
+    session_counters: SessionCounters,
     descriptors_max: u64,
     log: RefusalLog,
 }
@@ -363,11 +367,12 @@ impl Door {
     fn new(
         directory: &Directory,
         dynamic: &mpsc::Sender<Accepted>,
-        tally: &Tally,
+        session_counters: &SessionCounters,
         descriptors_max: u64,
     ) -> Self {
-        let (directory, dynamic, tally) = (directory.clone(), dynamic.clone(), tally.clone());
-        Door { directory, dynamic, tally, descriptors_max, log: RefusalLog::default() }
+        let (directory, dynamic, session_counters) =
+            (directory.clone(), dynamic.clone(), session_counters.clone());
+        Door { directory, dynamic, session_counters, descriptors_max, log: RefusalLog::default() }
     }
 
     async fn accept(&mut self, socket: &TcpListener) {
@@ -434,7 +439,7 @@ impl Door {
             // A reset leaves no socket in TIME-WAIT.
             let _ = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
         }
-        self.tally.connection_refused(why);
+        self.session_counters.connection_refused(why);
         self.log.note(from, why, why.text());
     }
 }

@@ -17,22 +17,22 @@ mod listener;
 mod mailbox;
 mod peer;
 mod refusal_log;
+mod session_counters;
 mod shutdown;
 mod sockopt;
 mod stream;
-mod tally;
 #[cfg(test)]
 mod testing;
 
 pub use admission::Refusal;
 pub use conn::Sent;
 pub use handle::{
-    Beside, Lifetime, OtherAddresses, PeerEvent, PeerHandle, PeerNumbers, PeerSnapshot, PeerSpec,
-    Recovery,
+    FindOtherAddresses, Lifetime, OtherAddresses, PeerEvent, PeerHandle, PeerNumbers, PeerSnapshot,
+    PeerSpec, RestartState,
 };
 pub use keys::{KeyEntries, KeyFault};
 pub use listener::{Accepted, Directory, Listeners, Unbound};
 pub use peer::spawn_peer;
 pub(crate) use refusal_log::RefusalLog;
+pub use session_counters::SessionCounters;
 pub use shutdown::AdminShutdown;
-pub use tally::Tally;

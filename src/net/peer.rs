@@ -30,13 +30,13 @@ use super::conn::{Conn, Sent, readable, writable};
 use super::dial;
 use super::grace::Grace;
 use super::handle::{
-    Beside, Lifetime, OtherAddresses, OwnedMailbox, PeerEvent, PeerHandle, PeerSnapshot, PeerSpec,
-    Recovery,
+    FindOtherAddresses, Lifetime, OtherAddresses, OwnedMailbox, PeerEvent, PeerHandle,
+    PeerSnapshot, PeerSpec, RestartState,
 };
 use super::mailbox::{Mail, Mailbox, Orders};
+use super::session_counters::SessionCounters;
 use super::shutdown::AdminShutdown;
 use super::stream::{Batch, HandOver, Stream};
-use super::tally::Tally;
 use crate::engine::{Handle, Permit};
 
 /// Octets of routes after which a batch is sent to the table.
@@ -77,7 +77,7 @@ pub fn spawn_peer(
         lifetime: spec.lifetime,
         recovery: spec.recovery,
         beside: spec.beside,
-        tally: spec.tally,
+        session_counters: spec.session_counters,
         shutdown: spec.shutdown,
         seed: spec.seed,
         sent: Sent::default(),
@@ -129,9 +129,9 @@ struct PeerTask {
     id: PeerId,
     name: Arc<str>,
     lifetime: Lifetime,
-    recovery: Recovery,
-    beside: Beside,
-    tally: Tally,
+    recovery: RestartState,
+    beside: FindOtherAddresses,
+    session_counters: SessionCounters,
     shutdown: AdminShutdown,
     seed: u64,
     /// The total of all connections.
@@ -405,7 +405,7 @@ impl PeerTask {
                 Action::Close { slot, abort } => self.close(slot, abort),
                 Action::Up { slot, negotiated } => self.on_up(slot, negotiated),
                 Action::Down { keep, reason } => {
-                    self.tally.session_ended(&reason);
+                    self.session_counters.session_ended(&reason);
                     self.readers = None;
                     self.conns.iter_mut().flatten().for_each(|conn| conn.readers.clear());
                     let batch = match last_up.is_some_and(|up| up > at) {

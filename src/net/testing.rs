@@ -16,9 +16,9 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
-use super::handle::{Lifetime, OtherAddresses, PeerEvent, PeerHandle, PeerSpec, Recovery};
+use super::handle::{Lifetime, OtherAddresses, PeerEvent, PeerHandle, PeerSpec, RestartState};
 use super::peer::spawn_peer;
-use super::tally::Tally;
+use super::session_counters::SessionCounters;
 use crate::engine::{Clock, Engine, Event, Sink};
 
 /// Longest wait for a condition that normally holds soon.
@@ -63,12 +63,12 @@ pub(super) fn spawn(
         config: Arc::new(config),
         lifetime: Lifetime::Configured,
         seed: 1,
-        recovery: Recovery::begin(),
+        recovery: RestartState::begin(),
         beside: Arc::new(|_, _| OtherAddresses {
             other_family: Some(IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, 1])),
             link_local: None,
         }),
-        tally: Tally::default(),
+        session_counters: SessionCounters::default(),
         shutdown: super::AdminShutdown::default(),
     };
     let (events, heard) = mpsc::unbounded_channel();

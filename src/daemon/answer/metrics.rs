@@ -25,7 +25,7 @@ use crate::http::{
     PrefixCounts, SessionMetrics, SourceMetrics, TableMetrics, Traffic,
 };
 use crate::logging::Log;
-use crate::net::{PeerNumbers, Tally};
+use crate::net::{PeerNumbers, SessionCounters};
 use crate::node::NodeStatus;
 use crate::supervise::Supervisor;
 
@@ -158,7 +158,7 @@ pub(super) struct MetricsView {
     pub(super) liveness: LivenessView,
     pub(super) readiness: ReadinessView,
     pub(super) bfd: BfdView,
-    pub(super) tally: Tally,
+    pub(super) session_counters: SessionCounters,
     pub(super) ranking: Ranking,
     pub(super) log: Log,
 }
@@ -189,7 +189,7 @@ impl MetricsView {
         };
         found.retain(|found| chosen.contains(&found.record.id) && is_named(&found.record));
         let mut histograms = self.sources.table.timings().collect();
-        histograms.extend(self.tally.collect());
+        histograms.extend(self.session_counters.collect());
         let fib = state.config.fib.enabled.then(|| self.fib_metrics());
         if fib.is_some() {
             histograms.extend(self.sources.kernel.collect());
@@ -243,8 +243,8 @@ impl MetricsView {
     fn session_metrics(&self, found: &[Found], gone: Traffic) -> SessionMetrics {
         let mut metrics = SessionMetrics {
             traffic: gone,
-            ends: self.tally.ends(),
-            refusals: self.tally.refusals(),
+            ends: self.session_counters.ends(),
+            refusals: self.session_counters.refusals(),
             ..SessionMetrics::default()
         };
         for peer in found {

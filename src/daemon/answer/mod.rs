@@ -30,7 +30,7 @@ use crate::engine::Handle;
 use crate::kernel::Fib;
 use crate::liveness::Liveness;
 use crate::logging::Log;
-use crate::net::Tally;
+use crate::net::SessionCounters;
 use crate::node::{Environment, Follower};
 
 pub(super) use http::HttpView;
@@ -56,7 +56,7 @@ pub(super) struct Parts {
     pub(super) registry: Registry,
     /// Peers that operators have shut down.
     pub(super) shutdowns: Shutdowns,
-    pub(super) tally: Tally,
+    pub(super) session_counters: SessionCounters,
     /// The handle to the BFD thread, and the latest status of each peer's session.
     pub(super) bfd: (crate::bfd::Handle, super::bfd_status::Statuses),
     pub(super) log: Log,
@@ -98,7 +98,7 @@ impl Views {
             liveness: liveness.clone(),
             readiness: readiness.clone(),
             bfd: bfd.clone(),
-            tally: parts.tally,
+            session_counters: parts.session_counters,
             ranking: metrics::Ranking::default(),
             log: parts.log.clone(),
         };

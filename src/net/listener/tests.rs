@@ -22,7 +22,7 @@ impl Edge {
         let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         sockopt::keep_syn(listener.as_fd()).unwrap();
         let (sender, dynamic) = mpsc::channel(room);
-        let door = Door::new(directory, &sender, &Tally::default(), u64::MAX);
+        let door = Door::new(directory, &sender, &SessionCounters::default(), u64::MAX);
         Edge { listener, door, dynamic }
     }
 
@@ -43,11 +43,11 @@ impl Edge {
     }
 
     fn refused(&self) -> u64 {
-        self.door.tally.refusals().iter().map(|(_, count)| count).sum()
+        self.door.session_counters.refusals().iter().map(|(_, count)| count).sum()
     }
 
     fn refused_for(&self, why: Refusal) -> u64 {
-        self.door.tally.refusals()[why as usize].1
+        self.door.session_counters.refusals()[why as usize].1
     }
 }
 
@@ -182,7 +182,8 @@ async fn password_ttl_and_address_are_checked_after_accepting_too() {
 #[tokio::test]
 async fn changing_keys_never_leaves_a_moment_without_one() {
     let (dynamic, _accepted) = mpsc::channel(1);
-    let mut listeners = Listeners::new(Directory::default(), dynamic, Tally::default(), u64::MAX);
+    let mut listeners =
+        Listeners::new(Directory::default(), dynamic, SessionCounters::default(), u64::MAX);
     let keys = |password: &str| -> KeyEntries {
         let hosts = (2..=250).map(|host| Prefix::host(Ipv4Addr::new(127, 0, 0, host).into()));
         hosts.map(|host| (host, AuthKey::new(password))).collect()
@@ -224,7 +225,7 @@ async fn changing_keys_never_leaves_a_moment_without_one() {
 #[test]
 fn accepting_pauses_after_persistent_errors() {
     let (dynamic, _accepted) = mpsc::channel(1);
-    let door = Door::new(&Directory::default(), &dynamic, &Tally::default(), u64::MAX);
+    let door = Door::new(&Directory::default(), &dynamic, &SessionCounters::default(), u64::MAX);
     let error = |code| io::Error::from_raw_os_error(code);
     assert!(!door.say(&error(libc::ECONNABORTED), 1), "closed before it was accepted");
     assert!(door.say(&error(libc::EACCES), 2), "repeated at once: it persists");
@@ -242,7 +243,8 @@ fn is_reached(port: u16) -> bool {
 #[tokio::test]
 async fn the_port_stays_open_between_all_addresses_and_one() {
     let (dynamic, _accepted) = mpsc::channel(1);
-    let mut listeners = Listeners::new(Directory::default(), dynamic, Tally::default(), u64::MAX);
+    let mut listeners =
+        Listeners::new(Directory::default(), dynamic, SessionCounters::default(), u64::MAX);
     let port = {
         let free = std::net::TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
         free.local_addr().unwrap().port()
@@ -274,7 +276,8 @@ async fn the_port_stays_open_between_all_addresses_and_one() {
 #[tokio::test]
 async fn an_address_that_cannot_be_bound_leaves_the_others_alone() {
     let (dynamic, _accepted) = mpsc::channel(1);
-    let mut listeners = Listeners::new(Directory::default(), dynamic, Tally::default(), u64::MAX);
+    let mut listeners =
+        Listeners::new(Directory::default(), dynamic, SessionCounters::default(), u64::MAX);
     let taken = std::net::TcpListener::bind((std::net::Ipv6Addr::LOCALHOST, 0)).unwrap();
     let (v6, v4) = (taken.local_addr().unwrap(), SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
     assert!(listeners.listen(&[v4, v6]).is_err());
@@ -325,7 +328,7 @@ async fn a_connection_beyond_the_descriptors_for_bgp_is_reset() {
     let port = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let address = port.local_addr().unwrap();
     drop(port);
-    let mut listeners = Listeners::new(directory, dynamic, Tally::default(), 3);
+    let mut listeners = Listeners::new(directory, dynamic, SessionCounters::default(), 3);
     assert!(listeners.listen(&[address]).unwrap().is_empty());
     listeners.accept();
     let client = std::net::TcpStream::connect(address).unwrap();

@@ -133,7 +133,7 @@ impl PeerTask {
         let outcome = conn.flush(&self.log_waker);
         self.sent += conn.take_sent();
         if std::mem::take(&mut conn.progressed) {
-            self.tally.flushed(began.elapsed());
+            self.session_counters.flushed(began.elapsed());
             self.session.handle_sent(now, slot);
         }
         self.blocked[slot.index()] = false;

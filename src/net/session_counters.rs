@@ -81,13 +81,13 @@ fn received(code: Code) -> &'static str {
 
 /// Counters over all sessions. Clones share them.
 #[derive(Clone)]
-pub struct Tally {
+pub struct SessionCounters {
     ends: Arc<[AtomicU64; REASONS.len()]>,
     refusals: Arc<[AtomicU64; Refusal::ALL.len()]>,
     flush: Histogram,
 }
 
-impl Default for Tally {
+impl Default for SessionCounters {
     fn default() -> Self {
         let options = HistogramOpts::new(
             names::FLUSH_DURATION_SECONDS,
@@ -97,11 +97,15 @@ impl Default for Tally {
         let flush = Histogram::with_opts(options.buckets(BUCKETS.to_vec()))
             .expect("the name and the ascending buckets are constants");
         let refusals = Arc::new([const { AtomicU64::new(0) }; Refusal::ALL.len()]);
-        Tally { ends: Arc::new([const { AtomicU64::new(0) }; REASONS.len()]), refusals, flush }
+        SessionCounters {
+            ends: Arc::new([const { AtomicU64::new(0) }; REASONS.len()]),
+            refusals,
+            flush,
+        }
     }
 }
 
-impl Tally {
+impl SessionCounters {
     pub(super) fn session_ended(&self, close: &Close) {
         let word = reason(close);
         let counter = REASONS.iter().zip(&*self.ends).find(|(known, _)| **known == word);
@@ -173,9 +177,9 @@ mod tests {
             received(3, 1),
             Close::Transport { text: "connection reset".into() },
         ];
-        let tally = Tally::default();
-        closes.iter().for_each(|close| tally.session_ended(close));
-        let ends = tally.ends();
+        let session_counters = SessionCounters::default();
+        closes.iter().for_each(|close| session_counters.session_ended(close));
+        let ends = session_counters.ends();
         assert_eq!(ends.len(), closes.len());
         for (reason, count) in ends {
             assert_eq!(count, 1, "{reason}");
