@@ -17,8 +17,8 @@ use bgp_proto::policy::{Change, Decision, Match, Policy, PrefixMatch, Rule};
 use bgp_proto::rib::NextHopState;
 use bgp_proto::session::{Keep, Negotiated};
 use bgp_proto::table::{
-    ExportParams, ImportParams, NextHopRequest, NextTurn, Pace, PeerRoutes, Progress, RouteFilter,
-    RouteLimits, Table, TableConfig,
+    Drain, ExportParams, ImportParams, NextHopRequest, NextTurn, Pace, PeerRoutes, Progress,
+    RouteFilter, RouteLimits, Table, TableConfig,
 };
 use bgp_proto::types::{
     Asn, Community, Family, FamilySet, NextHop, PathId, PeerId, Prefix, Prefix4, RouterId,
@@ -322,6 +322,24 @@ fn a_million_routes() {
     host.report("the session ends");
 }
 
+/// Every neighbour is drained (RFC 8326), and that ends: each is sent each of 1,000 routes again.
+fn a_thousand_drained() {
+    let mut host = Host::new(false);
+    host.peer(1, routes(1), |_| {});
+    (2..1002).for_each(|id| host.peer(id, routes(id), |_| {}));
+    host.flood(1, &plain(65001), 0..1000, 50);
+    host.settle();
+    for (drain, row) in [(Drain::On, "1,000 peers are drained"), (Drain::Off, "the drain ends")] {
+        host.begin();
+        for id in 1..1002 {
+            let export = ExportParams { drain, ..ExportParams::default() };
+            host.table.peer_configure(PeerId(id), Arc::new(PeerRoutes { export, ..routes(id) }));
+        }
+        host.settle();
+        host.report(row);
+    }
+}
+
 fn a_thousand_groups() {
     let mut host = Host::new(false);
     host.peer(1, routes(1), |_| {});
@@ -502,9 +520,10 @@ fn all_at_once() {
 }
 
 fn main() {
-    let rows: [(&str, fn()); 7] = [
+    let rows: [(&str, fn()); 8] = [
         ("million", a_million_routes),
         ("groups", a_thousand_groups),
+        ("drain", a_thousand_drained),
         ("borr", borr_flood),
         ("paths", many_paths),
         ("update", long_update),

@@ -13,7 +13,7 @@ use bgp_proto::policy::{Policy, Source};
 use bgp_proto::rib::{NextHopState, ViaDefault};
 use bgp_proto::session::{Keep, Negotiated};
 use bgp_proto::table::{
-    AddPathSend, ExportParams, ImportParams, LocalRoute, NextHopMode, NextHopRequest, NextTurn,
+    AddPathSend, Drain, ExportParams, ImportParams, LocalRoute, NextHopMode, NextHopRequest, NextTurn,
     PeerLimits, PeerRoutes, ReflectionParams, RouteFilter, RouteLimits, Table, TableConfig, Work,
 };
 use bgp_proto::types::{
@@ -301,6 +301,7 @@ fn routes(at: usize, variant: u8) -> PeerRoutes {
             policy: Arc::new(policy(variant & 4 != 0)),
             next_hop: if variant & 1 == 0 { NextHopMode::Auto } else { NextHopMode::SelfAddress },
             add_path_send: if variant & 16 == 0 { AddPathSend::All } else { AddPathSend::Best(2) },
+            drain: if variant & 32 == 0 { Drain::Off } else { Drain::On },
         },
         reflection: ReflectionParams { client: at >= 2, ..ReflectionParams::default() },
         limits: PeerLimits {

@@ -423,7 +423,7 @@ fn joined_kernel_policy(plan: &Plan) -> Policy {
 
 #[cfg(test)]
 mod tests {
-    use bgp_proto::table::{AddPathSend, PeerLimits, RouteLimits};
+    use bgp_proto::table::{AddPathSend, Drain, PeerLimits, RouteLimits};
     use bgp_proto::types::Asn;
     use serde_json::json;
 
@@ -510,11 +510,13 @@ mod tests {
                 allow_local_asn: 0,
                 limits: RouteLimits::default(),
                 honour_graceful_shutdown: false,
+                drain: Drain::Off,
             },
             export: ExportParams {
                 policy: Arc::clone(&same.export.policy),
                 next_hop,
                 add_path_send: AddPathSend::All,
+                drain: Drain::Off,
             },
             reflection: ReflectionParams { client: false, cluster_id: None },
             limits: CalicoLimits::default().peers,

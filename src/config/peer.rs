@@ -11,8 +11,8 @@ use bgp_proto::session::{
     TransportSecurity,
 };
 use bgp_proto::table::{
-    AddPathSend, ExportParams, ImportParams, NextHopMode, PeerLimits, PeerRoutes, ReflectionParams,
-    RouteLimits,
+    AddPathSend, Drain, ExportParams, ImportParams, NextHopMode, PeerLimits, PeerRoutes,
+    ReflectionParams, RouteLimits,
 };
 use bgp_proto::types::{
     Asn, ClusterId, Family, FamilyMap, FamilySet, PeerType, Prefix, Role, is_direction_mark,
@@ -397,8 +397,9 @@ fn read_routes(table: &Table<'_>, cx: &Context<'_>, kind: Option<PeerType>) -> O
             allow_local_asn,
             limits: route_limits,
             honour_graceful_shutdown,
+            drain: Drain::Off,
         },
-        export: ExportParams { policy: export?, next_hop, add_path_send },
+        export: ExportParams { policy: export?, next_hop, add_path_send, drain: Drain::Off },
         reflection: ReflectionParams { client: route_reflector_client, cluster_id },
         limits,
         stale_time: Duration::from_secs(stale_time.unwrap_or(180).into()),

@@ -491,6 +491,16 @@ impl Log {
         Some(peer)
     }
 
+    /// Whether a member has read everything, a resynchronisation included.
+    pub(crate) fn has_read_all(&self, key: MemberKey) -> bool {
+        let state = self.lock();
+        let next = state.next();
+        let is_at_end = |member: &Member| {
+            member.place == Position::Held && member.chunk == next && member.resync.is_none()
+        };
+        state.members.get(&key).is_some_and(is_at_end)
+    }
+
     /// For each member with unread octets: the octets that it has read since the log was created.
     pub(crate) fn positions(&self) -> Vec<(MemberKey, u64)> {
         let state = self.lock();

@@ -49,6 +49,18 @@ pub enum NextHopMode {
     Keep,
 }
 
+/// Whether routes are marked so that the peer moves to other paths before the session ends
+/// (RFC 8326).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Drain {
+    /// No mark.
+    #[default]
+    Off,
+    /// In the last place: after policy. Routes to an external peer carry GRACEFUL_SHUTDOWN, those to an
+    /// internal peer LOCAL_PREF 0.
+    On,
+}
+
 /// How many paths an ADD-PATH peer is sent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum AddPathSend {

@@ -615,6 +615,21 @@ impl AdjRibsOut {
         octets
     }
 
+    /// Whether a member has read what its group advertises, and the group with it is such a one.
+    pub(crate) fn has_read_all(
+        &self,
+        source: SourceId,
+        family: Family,
+        is_wanted: impl Fn(&GroupKey) -> bool,
+    ) -> bool {
+        let Some(membership) = self.memberships.get(&(source, family)) else { return false };
+        let Some(group) = self.groups.get(&membership.group) else { return false };
+        is_wanted(&group.key)
+            && group.is_flushed()
+            && !group.is_copied()
+            && group.log.has_read_all(membership.key)
+    }
+
     /// What a member was sent about a destination.
     pub(crate) fn advertised_to(
         &self,
@@ -636,7 +651,7 @@ fn digest(key: &GroupKey) -> u64 {
     foldhash::fast::FixedState::with_seed(0).hash_one((
         (key.family, key.peer_type, key.client, key.cluster_id, key.local_asn, key.role),
         (key.local_addr, key.other_addr, key.link_local, key.next_hop, key.ipv4_over_ipv6),
-        (key.four_octet_as, key.max_len, key.add_path),
+        (key.four_octet_as, key.max_len, key.add_path, key.drain),
         (&key.export.name, key.export.rules.len()),
     ))
 }

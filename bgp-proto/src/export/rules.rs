@@ -8,10 +8,10 @@ use std::sync::Arc;
 
 use crate::policy::{Change, Decision, Policy, RouteRef, Source};
 use crate::rib::{AttrKey, SourceFacts};
-use crate::types::{Asn, ClusterId, Family, NextHop, PeerType, Role, RouterId};
+use crate::types::{Asn, ClusterId, Community, Family, NextHop, PeerType, Role, RouterId};
 use crate::wire::{AnnounceFormat, AttrEdit, AttrView, attr};
 
-use super::{AddPathSend, NextHopMode};
+use super::{AddPathSend, Drain, NextHopMode};
 
 /// Everything that determines what a peer is sent and how it is encoded. Peers with equal keys
 /// share one group. Fields are compared in this order: the policy last, and by content only if it
@@ -38,6 +38,7 @@ pub(crate) struct GroupKey {
     pub(crate) four_octet_as: bool,
     pub(crate) max_len: usize,
     pub(crate) add_path: Option<AddPathSend>,
+    pub(crate) drain: Drain,
     pub(crate) export: Arc<Policy>,
 }
 
@@ -80,6 +81,7 @@ impl GroupKey {
             four_octet_as,
             max_len,
             add_path,
+            drain,
             export,
         } = other;
         note(self.family != *family, "family");
@@ -96,6 +98,7 @@ impl GroupKey {
         note(self.four_octet_as != *four_octet_as, "four-octet AS numbers");
         note(self.max_len != *max_len, "message length");
         note(self.add_path != *add_path, "ADD-PATH");
+        note(self.drain != *drain, "drain");
         note(self.export != *export, "export policy");
         names
     }
@@ -225,6 +228,9 @@ pub(crate) fn export(group: &GroupKey, out: &Outbound<'_>) -> Result<Exported, W
     for asn in verdict.outermost.iter().rev() {
         prepend(edit.get_or_insert_with(begin), *asn)?;
     }
+    if group.drain == Drain::On {
+        mark_drained(group.peer_type, edit.get_or_insert_with(begin));
+    }
     Ok(Exported {
         attrs: edit.map(AttrEdit::into_bytes),
         next_hop,
@@ -308,6 +314,21 @@ fn rewrite_external(group: &GroupKey, attrs: &mut AttrEdit) -> Result<(), Withho
         attrs.set_only_to_customer(group.local_asn);
     }
     Ok(())
+}
+
+/// RFC 8326 §4.2, after policy: whatever a route was given, the receiver is to use another path if it
+/// has one. LOCAL_PREF says that inside an AS; GRACEFUL_SHUTDOWN asks an external neighbour to set it.
+fn mark_drained(receiver: PeerType, attrs: &mut AttrEdit) {
+    match receiver {
+        PeerType::Internal => attrs.set_local_pref(0),
+        PeerType::External => {
+            let mut communities: Vec<_> = attrs.view().communities().collect();
+            if !communities.contains(&Community::GRACEFUL_SHUTDOWN) {
+                communities.push(Community::GRACEFUL_SHUTDOWN);
+                attrs.set_communities(&communities);
+            }
+        }
+    }
 }
 
 /// Prepends a number to AS_PATH. An attribute holds at most 65,535 octets: a route whose AS_PATH

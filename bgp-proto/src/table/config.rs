@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::export::{AddPathSend, NextHopMode};
+use crate::export::{AddPathSend, Drain, NextHopMode};
 use crate::policy::Policy;
 use crate::rib::ViaDefault;
 use crate::types::{Asn, ClusterId, RouterId};
@@ -96,6 +96,9 @@ pub struct ImportParams {
     pub limits: RouteLimits,
     /// Set LOCAL_PREF 0 on routes from eBGP with GRACEFUL_SHUTDOWN (RFC 8326). Default true.
     pub honour_graceful_shutdown: bool,
+    /// `On`: every route of the peer that import accepts gets LOCAL_PREF 0, as if it came with
+    /// GRACEFUL_SHUTDOWN: other paths are used where there are any. Default `Off`.
+    pub drain: Drain,
 }
 
 /// What the export of routes to a peer depends on.
@@ -107,6 +110,8 @@ pub struct ExportParams {
     pub next_hop: NextHopMode,
     /// Paths per destination for ADD-PATH peers.
     pub add_path_send: AddPathSend,
+    /// `On`: the peer is asked to use other paths. Default `Off`.
+    pub drain: Drain,
 }
 
 /// The peer's role in route reflection (RFC 4456); internal peers only.
@@ -185,6 +190,7 @@ impl ImportParams {
             allow_local_asn: 0,
             limits: RouteLimits::default(),
             honour_graceful_shutdown: true,
+            drain: Drain::Off,
         }
     }
 }
@@ -193,7 +199,12 @@ impl ExportParams {
     /// Every default but the policy.
     pub fn new(policy: impl Into<Arc<Policy>>) -> Self {
         let policy = policy.into();
-        ExportParams { policy, next_hop: NextHopMode::Auto, add_path_send: AddPathSend::All }
+        ExportParams {
+            policy,
+            next_hop: NextHopMode::Auto,
+            add_path_send: AddPathSend::All,
+            drain: Drain::Off,
+        }
     }
 }
 

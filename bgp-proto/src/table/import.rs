@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::inputs::Taken;
 use super::peer::{Pass, QueuedBatch};
 use super::refusals::{RefusalId, Refusals};
-use super::{CloseReason, ImportCounts, PeerRoutes, Table, TableEvent};
+use super::{CloseReason, Drain, ImportCounts, PeerRoutes, Table, TableEvent};
 use crate::policy::{Decision, RouteRef, Source, Weight};
 use crate::rib::{
     AttrId, AttrKey, DestId, LocalAttrs, LocalRoute, Meter, NextHopId, Path, PathFlags, Probe,
@@ -434,10 +434,11 @@ impl Table {
         local: LocalAttrs,
     ) -> AttrId {
         let view = self.loc_rib.attrs.view(received);
-        if context.session.peer_type == PeerType::External
-            && context.routes.import.honour_graceful_shutdown
-            && self.loc_rib.attrs.key(received).has(AttrKey::GRACEFUL_SHUTDOWN)
-        {
+        let import = &context.routes.import;
+        let is_shut_down = context.session.peer_type == PeerType::External
+            && import.honour_graceful_shutdown
+            && self.loc_rib.attrs.key(received).has(AttrKey::GRACEFUL_SHUTDOWN);
+        if is_shut_down || import.drain == Drain::On {
             // RFC 8326 §4.2, after policy: a customer's LOCAL_PREF must not undo a drain.
             edit.get_or_insert_with(|| AttrEdit::from_view(view)).set_local_pref(0);
         }

@@ -40,6 +40,7 @@ impl Table {
                 .add_path_tx
                 .contains(family)
                 .then_some(peer.routes.export.add_path_send),
+            drain: peer.routes.export.drain,
             export: Arc::clone(&peer.routes.export.policy),
         })
     }

@@ -10,6 +10,7 @@
 //! ```
 
 mod config;
+mod drain;
 mod import;
 mod inputs;
 mod kernel;
@@ -32,11 +33,12 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
 
-pub use crate::export::{AddPathSend, ExportCounts, NextHopMode};
+pub use crate::export::{AddPathSend, Drain, ExportCounts, NextHopMode};
 pub use crate::rib::LocalRoute;
 pub use config::{
     ExportParams, ImportParams, PeerLimits, PeerRoutes, ReflectionParams, RouteLimits, TableConfig,
 };
+pub use drain::DrainProgress;
 pub use memory::{Memory, MemoryBound};
 pub use pace::Pace;
 pub use peer::Receipt;

@@ -17,6 +17,7 @@ use crate::wire::RouteBatch;
 use crate::wire::{AttrEdit, Nlri, Origin};
 
 mod bounds;
+mod drain;
 mod interfaces;
 mod memory;
 mod neighbors;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bgp_proto::policy::{Change, Decision, Match, Policy, PrefixMatch, Rule, Source};
 use bgp_proto::rib::{NextHopState, Over};
-use bgp_proto::table::{AddPathSend, NextHopMode};
+use bgp_proto::table::{AddPathSend, Drain, NextHopMode};
 use bgp_proto::types::{
     Asn, ClusterId, Community, ExtCommunity, Family, FibKind, Hop, NextHop, PeerType, Prefix,
     RouterId,
@@ -272,6 +272,8 @@ pub(crate) struct Settings {
     pub(crate) next_hop: NextHopMode,
     pub(crate) send: AddPathSend,
     pub(crate) communities_max: u16,
+    /// Of what it sends, and of what it is sent.
+    pub(crate) drain: (Drain, Drain),
 }
 
 /// A route of the model's Adj-RIB-In.
@@ -338,7 +340,8 @@ impl Model {
         let interface = self.interface(received.next_hop.addr());
         let import = self.settings[peer].import;
         let (mut out, preference) = import.apply(prefix, attrs.clone(), interface)?;
-        if !internal && attrs.communities.contains(&Community::GRACEFUL_SHUTDOWN.0) {
+        let shut_down = !internal && attrs.communities.contains(&Community::GRACEFUL_SHUTDOWN.0);
+        if shut_down || self.settings[peer].drain.0 == Drain::On {
             out.local_pref = Some(0);
         }
         Some((out, preference.unwrap_or(100)))
@@ -494,6 +497,13 @@ impl Model {
                 attrs.originator = attrs.originator.or(originator);
                 attrs.clusters.insert(0, OUR_ID);
             }
+        }
+        match (settings.drain.1, to_external) {
+            (Drain::Off, _) => {}
+            (Drain::On, true) => {
+                attrs.communities.insert(Community::GRACEFUL_SHUTDOWN.0);
+            }
+            (Drain::On, false) => attrs.local_pref = Some(0),
         }
         let keep = match settings.next_hop {
             NextHopMode::SelfAddress => false,

@@ -11,8 +11,9 @@ use bgp_proto::policy::Source;
 use bgp_proto::rib::{NextHopState, Over};
 use bgp_proto::session::{Keep, LocalIdentity, Negotiated, PeerConfig};
 use bgp_proto::table::{
-    AddPathSend, Established, ExportParams, ImportParams, LocalRoute, NextHopMode, NextHopRequest,
-    NextTurn, PeerRoutes, ReflectionParams, RouteFilter, RouteLimits, Table, TableConfig, Work,
+    AddPathSend, Drain, Established, ExportParams, ImportParams, LocalRoute, NextHopMode,
+    NextHopRequest, NextTurn, PeerRoutes, ReflectionParams, RouteFilter, RouteLimits, Table,
+    TableConfig, Work,
 };
 use bgp_proto::types::{
     Asn, Community, Family, FamilySet, FibKind, FibRoute, Hop, NextHop, PathId, PeerId, PeerType,
@@ -166,6 +167,7 @@ impl World {
                 next_hop: NextHopMode::Auto,
                 send: kind(peer).send,
                 communities_max: 2048,
+                drain: (Drain::Off, Drain::Off),
             });
             let routes = world.routes(peer);
             world.table.peer_add(PeerId(peer as u32), peer_address(peer), routes);
@@ -191,12 +193,14 @@ impl World {
                     communities_max: settings.communities_max,
                     ..RouteLimits::default()
                 },
+                drain: settings.drain.0,
                 ..ImportParams::new(settings.import.policy())
             },
             export: ExportParams {
                 policy: settings.export.policy(),
                 next_hop: settings.next_hop,
                 add_path_send: settings.send,
+                drain: settings.drain.1,
             },
             reflection: ReflectionParams { client: settings.client, ..ReflectionParams::default() },
             ..PeerRoutes::new(format!("peer{peer}"))
@@ -526,6 +530,9 @@ impl World {
             3 => settings.communities_max = 100,
             _ => {}
         }
+        // Bits that the filters do not look at.
+        let drain = |byte: u8| if byte & 0x30 == 0x10 { Drain::On } else { Drain::Off };
+        settings.drain = (drain(import), drain(export));
         settings.next_hop = [
             NextHopMode::Auto,
             NextHopMode::ThirdParty,
