@@ -25,6 +25,8 @@ names! {
     CONTAINED_PANICS_TOTAL = "margay_contained_panics_total";
     PART_RESPONDING = "margay_part_responding";
     PEERS_WITH_SERIES = "margay_peers_with_series";
+    DRAINED = "margay_drained";
+    PEERS_DRAINED = "margay_peers_drained";
 
     // Sessions of all peers, and peers with series of their own.
     SESSION_ENDS_TOTAL = "margay_session_ends_total";

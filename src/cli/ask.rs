@@ -154,7 +154,7 @@ pub(super) fn report(error: ClientError) -> ExitCode {
 }
 
 /// The width of the terminal; `None` if the output is not a terminal.
-fn terminal_width() -> Option<usize> {
+pub(super) fn terminal_width() -> Option<usize> {
     let stdout = io::stdout();
     if !stdout.is_terminal() {
         return None;
@@ -165,7 +165,7 @@ fn terminal_width() -> Option<usize> {
 
 /// Whether to use colours. As <https://no-color.org> says, `auto` means none if NO_COLOR is set and
 /// not empty.
-fn colour(when: When) -> Colour {
+pub(super) fn colour(when: When) -> Colour {
     let is_set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
     let is_dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
     let wanted = match when {

@@ -1,12 +1,13 @@
 //! The command line, and every command but `run`.
 //!
-//! Exit codes: 0 success, 1 failure, 2 wrong arguments or configuration. `calico doctor` has its
-//! own.
+//! Exit codes: 0 success, 1 failure, 2 wrong arguments or configuration, 3 what was waited for is not
+//! known to have happened in time. `calico doctor` has its own.
 
 mod ask;
 mod birdcl;
 mod calico;
 mod client;
+mod drain;
 mod health;
 mod names;
 mod render;
@@ -16,6 +17,7 @@ use std::ffi::OsString;
 use std::io::{self, BufWriter, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use bgp_proto::types::Prefix;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
@@ -29,6 +31,7 @@ use crate::version;
 use ask::{Demand, ask, report};
 use calico::Live;
 use client::ClientError;
+use drain::{DrainArgs, UndrainArgs, read_timeout};
 pub use names::{CalledAs, stand_in};
 use render::Times;
 use steering::Steer;
@@ -37,6 +40,8 @@ use steering::Steer;
 const FAILED: u8 = 1;
 /// Exit code for wrong arguments or configuration.
 const WRONG: u8 = 2;
+/// What was waited for is not known to have happened.
+const TIMED_OUT: u8 = 3;
 /// Exit code of `margay calico doctor` if it found something unsafe.
 const UNSAFE: u8 = 2;
 
@@ -95,6 +100,10 @@ pub enum Command {
     /// Stop, start, reset, refresh or dial single peers.
     #[command(subcommand)]
     Peer(Steer),
+    /// Ask neighbours to move to other paths before maintenance (RFC 8326); no session ends.
+    Drain(DrainArgs),
+    /// End what drain began.
+    Undrain(UndrainArgs),
     /// Print what the daemon logs, or change it until the next change or restart.
     LogLevel {
         /// error, warn, info, debug, trace, or directives such as info,margay::net=debug.
@@ -119,7 +128,17 @@ pub enum Command {
         /// Graceful restart or shutdown.
         #[command(flatten)]
         how: How,
-        /// Shutdown communication sent with --shutdown, for example who did it and why (RFC 9003).
+        /// How long --drain waits at most, for example 90s or 5m; at most one hour.
+        #[arg(
+            long,
+            value_name = "TIME",
+            default_value = "60s",
+            requires = "drain",
+            value_parser = read_timeout
+        )]
+        timeout: Duration,
+        /// Shutdown communication sent with --shutdown or --drain, for example who did it and why
+        /// (RFC 9003).
         #[arg(long, value_name = "TEXT", conflicts_with = "graceful", value_parser = read_message)]
         message: Option<String>,
         /// How to ask and print.
@@ -184,6 +203,8 @@ pub enum Show {
     Groups,
     /// The BFD sessions.
     Bfd,
+    /// Who is drained, and how far that has come.
+    Drain,
 }
 
 /// Which daemon to query.
@@ -268,6 +289,10 @@ pub struct How {
     /// Peers are notified, and our routes are removed from the kernel.
     #[arg(long)]
     pub shutdown: bool,
+    /// As --shutdown, after a drain: waits until neighbours have moved to other paths, and stops then
+    /// or when the time is over (exit code 3).
+    #[arg(long)]
+    pub drain: bool,
 }
 
 /// Maximum length of a shutdown communication, in bytes (RFC 9003 §2).
@@ -301,6 +326,7 @@ impl Show {
             }
             Show::Groups => (Request::ShowGroups, Demand::Nothing),
             Show::Bfd => (Request::ShowBfd, Demand::Nothing),
+            Show::Drain => (Request::ShowDrain, Demand::Nothing),
         }
     }
 }
@@ -315,6 +341,8 @@ impl Command {
             | Command::Reload { output }
             | Command::Stop { output, .. } => Some(&mut output.daemon),
             Command::Peer(steer) => Some(&mut steer.peers().output.daemon),
+            Command::Drain(args) => Some(&mut args.output.daemon),
+            Command::Undrain(args) => Some(&mut args.output.daemon),
             Command::Health(probe) => Some(&mut probe.daemon),
             Command::Run { .. }
             | Command::Check { .. }
@@ -360,8 +388,13 @@ pub fn execute(cli: Cli, run: impl FnOnce(Setup) -> ExitCode) -> ExitCode {
             let (request, output) = steer.into_request();
             return ask(&request, Demand::Done, &output);
         }
+        Command::Drain(args) => return drain::drain(args),
+        Command::Undrain(args) => return drain::undrain(args),
         Command::Reload { output } => (Request::Reload, output),
-        Command::Stop { how, message, output } => {
+        Command::Stop { how, timeout, message, output } if how.drain => {
+            return drain::drain_and_stop(timeout, message, &output);
+        }
+        Command::Stop { how, message, output, .. } => {
             let mode = if how.shutdown { StopMode::Shutdown } else { StopMode::Graceful };
             (Request::Stop { mode, message }, output)
         }

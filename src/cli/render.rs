@@ -15,6 +15,7 @@ use crate::ctl::item::{
 use crate::ctl::{Request, StopMode};
 
 mod bfd;
+mod draining;
 mod explain;
 mod look;
 mod peer;
@@ -24,6 +25,7 @@ mod table;
 pub(super) use look::{Colour, Look, Times};
 
 use Align::{Left, Right};
+use draining::{drained, draining};
 use explain::explanation;
 use look::age;
 use peer::peer;
@@ -45,6 +47,7 @@ enum View {
     Groups(Table),
     Bfd(Table),
     Steered(Table),
+    Draining,
     Explanation(Prefix),
     Reloaded,
     LogLevel,
@@ -69,6 +72,7 @@ impl<W: Write> Renderer<W> {
             Request::ShowBfd => View::Bfd(table(&bfd::COLUMNS)),
             Request::Explain { prefix, .. } => View::Explanation(*prefix),
             Request::Peer { .. } => View::Steered(table(&steered::COLUMNS)),
+            Request::Drain { .. } | Request::Undrain { .. } | Request::ShowDrain => View::Draining,
             Request::Reload => View::Reloaded,
             Request::LogLevel { .. } => View::LogLevel,
             Request::Stop { .. } => View::Stopping,
@@ -100,6 +104,7 @@ impl<W: Write> Renderer<W> {
             View::Explanation(asked) => {
                 out.write_all(explanation(&read(item)?, *asked, look).as_bytes())
             }
+            View::Draining => out.write_all(draining(&read(item)?, look).as_bytes()),
             View::LogLevel => out.write_all(log_level(&read(item)?).as_bytes()),
             View::Reloaded => out.write_all(reloaded(&read(item)?).as_bytes()),
             View::Stopping => out.write_all(stopping(&read(item)?).as_bytes()),
@@ -239,6 +244,13 @@ fn status(s: &Status, look: &Look) -> String {
         line(&mut out, "log level", level);
     }
     line(&mut out, "peers", format_args!("{}, {} established", s.peers, s.peers_established));
+    match &s.drained {
+        Some(all) => line(&mut out, "drained", format_args!("every peer {}", drained(all))),
+        None if s.peers_drained > 0 => {
+            line(&mut out, "drained", format_args!("{} peers", s.peers_drained));
+        }
+        None => {}
+    }
     line(&mut out, "destinations", both(&s.destinations));
     line(&mut out, "paths", both(&s.paths));
     line(&mut out, "attribute sets", s.attribute_sets);
@@ -333,6 +345,9 @@ fn peer_row(p: &Peer, look: &Look) -> Vec<Cell> {
     let error = p.last_error.as_ref().filter(|_| p.state != "Established");
     let state = match &p.shutdown {
         Some(_) => Cell::painted(format!("{} (stopped)", p.state), Paint::Bad),
+        None if p.drained.is_some() => {
+            Cell::painted(format!("{} (drained)", p.state), Paint::Pending)
+        }
         None => Cell::painted(p.state.clone(), state_paint(&p.state)),
     };
     vec![

@@ -49,6 +49,12 @@ pub struct Status {
     pub peers: u32,
     /// Peers whose session is established.
     pub peers_established: u32,
+    /// The drain of all of them, if they are drained.
+    #[serde(default)]
+    pub drained: Option<Drained>,
+    /// Those that are drained, by name or with all others.
+    #[serde(default)]
+    pub peers_drained: u32,
     /// Destinations in the table.
     pub destinations: PerFamily<u32>,
     /// Paths to them.
@@ -184,6 +190,9 @@ pub struct Peer {
     /// The shutdown by an operator, if the peer is shut down.
     #[serde(default)]
     pub shutdown: Option<Shutdown>,
+    /// That it is drained, by name or with all others, if so.
+    #[serde(default)]
+    pub drained: Option<Drained>,
     /// Negotiated families; while there is no session, the configured ones.
     pub families: Vec<Family>,
     /// The peer's BGP Identifier.
@@ -564,6 +573,52 @@ pub struct Shutdown {
     pub message: Option<String>,
     /// How long it lasts at most.
     pub lasts: super::Lasts,
+}
+
+/// A drain by an operator (RFC 8326).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Drained {
+    /// Since when, RFC 3339.
+    pub since: String,
+    /// Why, as the operator said.
+    pub reason: Option<String>,
+    /// How long, at most.
+    pub lasts: super::Lasts,
+}
+
+/// Who is drained, and how far that has come.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Draining {
+    /// The drain of all neighbours, if they are drained.
+    pub all: Option<Drained>,
+    /// Names of those that are drained by name, those that are not there included.
+    pub by_name: Vec<String>,
+    /// Neighbours that are drained, by name or with all others.
+    pub peers: u32,
+    /// Of these, established.
+    pub established: u32,
+    /// Of the established ones, those that were sent every mark.
+    pub told: u32,
+    /// Of these, those that announce a path of their own for all that they are sent.
+    pub moved: u32,
+    /// Established ones that were not told, or of which it is not known whether they have moved: the
+    /// first twenty.
+    pub waiting: Vec<DrainWaiting>,
+    /// Packets that the kernel has forwarded since it started, IPv4 and IPv6; `null`: not to be read.
+    pub forwarded_packets: Option<u64>,
+}
+
+/// A neighbour that a drain waits for.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DrainWaiting {
+    /// Its name.
+    pub name: String,
+    /// Whether it was sent every mark.
+    pub told: bool,
+    /// Prefixes that it is sent.
+    pub advertised: u32,
+    /// Of these, those for which it announces a path of its own.
+    pub replaced: u32,
 }
 
 /// The result of a command for one peer, or what the result would be.

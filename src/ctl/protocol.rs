@@ -4,7 +4,7 @@ use bgp_proto::types::Prefix;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::steering::{PeerAction, Rehearsal, Selection};
+use super::steering::{Lasts, PeerAction, Rehearsal, Selection};
 
 /// A request of a client. Each variant names the items of its answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -66,6 +66,24 @@ pub enum Request {
         #[serde(default, skip_serializing_if = "Rehearsal::is_real")]
         rehearsal: Rehearsal,
     },
+    /// Asks neighbours to move to other paths (RFC 8326): one [`super::item::Draining`].
+    Drain {
+        /// Whom. [`Selection::All`]: those that come later too.
+        peers: Selection,
+        /// Why, for people. Empty: nothing is said.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        reason: String,
+        /// How long, at most.
+        #[serde(default)]
+        lasts: Lasts,
+    },
+    /// Ends drains: one [`super::item::Draining`].
+    Undrain {
+        /// Of whom. [`Selection::All`]: every drain, those by name too.
+        peers: Selection,
+    },
+    /// How far drains have come: one [`super::item::Draining`].
+    ShowDrain,
     /// Reloads the configuration: one [`super::item::Reloaded`].
     Reload,
     /// Stops the daemon: one [`super::item::Stopping`]. The connection closes when the process
@@ -164,7 +182,7 @@ impl Refusal {
 }
 
 /// The names of requests.
-const REQUESTS: [&str; 15] = [
+const REQUESTS: [&str; 18] = [
     "show-status",
     "show-peers",
     "show-peer",
@@ -178,6 +196,9 @@ const REQUESTS: [&str; 15] = [
     "explain",
     "log-level",
     "peer",
+    "drain",
+    "undrain",
+    "show-drain",
     "reload",
     "stop",
 ];
@@ -285,6 +306,14 @@ mod tests {
                 r#"{"request":"explain","prefix":"10.0.0.0/8","lookup":"longest"}"#,
             ),
             (Request::LogLevel { level: None }, r#"{"request":"log-level"}"#),
+            (
+                Request::Drain { peers: Selection::All, reason: "disk".into(), lasts: Lasts::Boot },
+                r#"{"request":"drain","peers":"all","reason":"disk","lasts":"boot"}"#,
+            ),
+            (
+                Request::Undrain { peers: Selection::Named(vec!["a".into()]) },
+                r#"{"request":"undrain","peers":{"named":["a"]}}"#,
+            ),
             (
                 Request::Stop { mode: StopMode::Graceful, message: None },
                 r#"{"request":"stop","mode":"graceful"}"#,

@@ -94,6 +94,7 @@ pub fn peer(facts: &PeerFacts<'_>, clock: &WallClock) -> Peer {
         }),
         // Set by the caller.
         shutdown: None,
+        drained: None,
         stale_seconds: counts.restarting.map(|until| until.since(clock.now).as_secs()),
         prefixes_max: routes.limits.prefixes_max,
         object: None,

@@ -9,6 +9,8 @@ mod bfd;
 mod bfd_status;
 mod convergence;
 mod deferral;
+mod draining;
+mod drains;
 mod fallover;
 mod handover;
 mod last_run;
@@ -57,6 +59,7 @@ use answer::{HttpView, Order, Parts, Publisher, RunState, Views};
 use bfd::Consequence;
 use convergence::Convergence;
 use deferral::{Deferral, FirstExport};
+use drains::Drains;
 use fallover::Fallover;
 use last_run::RunFile;
 use limits::Descriptors;
@@ -148,6 +151,7 @@ struct Daemon {
     next_hops: NextHops,
     listeners: Listeners,
     peers: Peers,
+    drains: Drains,
     views: Views,
     /// Whether the table's changes reach the kernel.
     gate: KernelGate,
@@ -231,6 +235,8 @@ impl Daemon {
         let mut earlier = last_run::take_over(&run_file, &config);
         let (shutdowns, fault) = Shutdowns::of_last_run(&config.host.control.socket);
         earlier.add_fault(fault);
+        let (drains, fault) = Drains::of_last_run(&config.host.control.socket);
+        earlier.add_fault(fault);
         let seed = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), &path);
         let threads = Threads::start(&config, seed)?;
 
@@ -240,7 +246,8 @@ impl Daemon {
         let directory = Directory::default();
         let table = threads.engine.handle();
         let (recovery, beside) = (threads.recovery.clone(), threads.beside());
-        let shared = Shared { recovery, beside, shutdowns: shutdowns.clone() };
+        let shared =
+            Shared { recovery, beside, shutdowns: shutdowns.clone(), drains: drains.clone() };
         let peers = Peers::new(table.clone(), directory.clone(), peer_events, seed, shared);
         let liveness = Liveness::default();
         let bfd = bfd::Coupling::new(crate::bfd::Bfd::start(table.clock())?);
@@ -250,6 +257,7 @@ impl Daemon {
             redistribution: threads.redistribution.clone(),
             registry: peers.registry(),
             shutdowns,
+            drains: drains.clone(),
             session_counters: peers.session_counters(),
             bfd: (bfd.handle().clone(), bfd.statuses()),
             log: log.clone(),
@@ -289,6 +297,7 @@ impl Daemon {
             redistribution: threads.redistribution,
             next_hops: threads.next_hops,
             peers,
+            drains,
             views,
             servers: Vec::new(),
             listen_fault: None,
@@ -441,6 +450,9 @@ impl Daemon {
                 Input::Order(Order::Reload(reply)) => {
                     // The client may have disconnected.
                     let _ = reply.send(self.reload());
+                }
+                Input::Order(Order::Drain(order, reply)) => {
+                    let _ = reply.send(self.drain(&order));
                 }
                 Input::Order(Order::Stop(stop, reply)) => {
                     let _ = reply.send(());
@@ -645,6 +657,8 @@ impl Daemon {
         supervise::end_within(STOP_MAX);
         self.service_manager.stopping();
         drop(self.listeners);
+        // Orders that wait are refused, and those that come.
+        drop(self.inbox.orders);
         let fib = self.fib.clone();
         // Ending sessions, and the withdrawals that follow, must not change the kernel's routes.
         self.gate.close();

@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
+use super::drains::{Drains, Scope};
 use super::registry::{Record, Registry};
 use super::shutdowns::Shutdowns;
 use crate::config::{DynamicPeers, PeerEntry};
@@ -52,6 +53,8 @@ pub(super) struct Shared {
     pub(super) beside: FindOtherAddresses,
     /// Peers that operators have shut down.
     pub(super) shutdowns: Shutdowns,
+    /// Those that are drained.
+    pub(super) drains: Drains,
 }
 
 /// Our addresses on links with a carrier, and when neighbours were last dialled because of a new
@@ -165,9 +168,10 @@ impl Peers {
     /// Gives a peer another name, and possibly new routing parameters; its session stays up.
     pub(super) fn rename(&self, old: &str, entry: &PeerEntry) {
         let Some(record) = self.registry.find(old) else { return };
-        self.table.peer_configure(record.id, Arc::clone(&entry.routes));
-        record.handle.rename(Arc::clone(&entry.name));
         self.shared.shutdowns.rename(old, &entry.name);
+        self.shared.drains.rename(old, &entry.name);
+        self.table.peer_configure(record.id, self.shared.drains.routes(&entry.name, &entry.routes));
+        record.handle.rename(Arc::clone(&entry.name));
         self.registry.insert(Record {
             name: Arc::clone(&entry.name),
             routes: Arc::clone(&entry.routes),
@@ -225,13 +229,30 @@ impl Peers {
     /// Gives a peer new routing parameters; its session stays up.
     pub(super) fn reconfigure(&self, name: &str, entry: &PeerEntry) {
         let Some(record) = self.registry.find(name) else { return };
-        self.table.peer_configure(record.id, Arc::clone(&entry.routes));
+        self.table.peer_configure(record.id, self.shared.drains.routes(name, &entry.routes));
         self.registry.insert(Record {
             routes: Arc::clone(&entry.routes),
             bfd: entry.bfd.clone(),
             fallover: entry.fallover,
             ..Record::clone(&record)
         });
+    }
+
+    /// Drains began or ended: puts the parameters of these peers into force, all at once. Returns how
+    /// many peers are there.
+    pub(super) fn review_drains(&self, scope: &Scope) -> usize {
+        let records = match scope {
+            Scope::All => self.registry.all(),
+            Scope::Named(names) => {
+                names.iter().filter_map(|name| self.registry.find(name)).collect()
+            }
+        };
+        let drains = &self.shared.drains;
+        let routes = |record: &Arc<Record>| drains.routes(&record.name, &record.routes);
+        let configured: Vec<_> = records.iter().map(|r| (r.id, routes(r))).collect();
+        let count = configured.len();
+        self.table.peers_configure(configured);
+        count
     }
 
     /// Ends a peer's session; [`Peers::forget`] follows when its task has ended.
@@ -325,7 +346,8 @@ impl Peers {
             PeerId(self.ids - 1)
         });
         self.seed = self.seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-        self.table.peer_add(id, entry.session.address, Arc::clone(&entry.routes));
+        let routes = self.shared.drains.routes(&entry.name, &entry.routes);
+        self.table.peer_add(id, entry.session.address, routes);
         let shutdown = self.shared.shutdowns.state(&entry.name);
         let spec = PeerSpec {
             id,

@@ -74,10 +74,7 @@ enum Input {
         address: IpAddr,
         routes: Arc<PeerRoutes>,
     },
-    PeerConfigure {
-        peer: PeerId,
-        routes: Arc<PeerRoutes>,
-    },
+    PeersConfigure(Vec<(PeerId, Arc<PeerRoutes>)>),
     PeerUp {
         peer: PeerId,
         session: SessionId,
@@ -161,7 +158,13 @@ impl Handle {
 
     /// Replaces a peer's routing parameters.
     pub fn peer_configure(&self, peer: PeerId, routes: Arc<PeerRoutes>) {
-        self.send(Input::PeerConfigure { peer, routes });
+        self.peers_configure(vec![(peer, routes)]);
+    }
+
+    /// New routing parameters for many peers, at once: those that change in the same way stay in one
+    /// update group, which none of them has to be copied out of.
+    pub fn peers_configure(&self, peers: Vec<(PeerId, Arc<PeerRoutes>)>) {
+        self.send(Input::PeersConfigure(peers));
     }
 
     /// A session id that is unique within this process.

@@ -270,7 +270,9 @@ impl<S: Sink> State<S> {
         match input {
             Input::Configure(config) => table.configure(config),
             Input::PeerAdd { peer, address, routes } => table.peer_add(peer, address, routes),
-            Input::PeerConfigure { peer, routes } => table.peer_configure(peer, routes),
+            Input::PeersConfigure(peers) => {
+                peers.into_iter().for_each(|(peer, routes)| table.peer_configure(peer, routes));
+            }
             Input::PeerUp { peer, session, negotiated, reply } => {
                 self.replies.insert(session, reply);
                 table.peer_up(peer, session, negotiated);

@@ -94,6 +94,8 @@ fn table() -> TableMetrics {
 fn snapshot() -> MetricsSnapshot {
     MetricsSnapshot {
         ready: true,
+        drained: true,
+        peers_drained: 3,
         log_lines_dropped: 17,
         contained_panics: 1,
         parts: vec![("table".to_owned(), true), ("fib".to_owned(), false)],

@@ -2,7 +2,7 @@
 
 use bgp_proto::types::PeerType;
 
-use super::{Look, clean, line, text};
+use super::{Look, clean, drained, line, text};
 use crate::ctl::Lasts;
 use crate::ctl::item::{LastError, Messages, Peer};
 
@@ -68,6 +68,9 @@ fn timers(p: &Peer, out: &mut String) {
         let told = shutdown.message.as_ref().map(|m| format!(" (\"{}\")", clean(m)));
         let (since, told) = (&shutdown.since, told.unwrap_or_default());
         line(out, "stopped", format_args!("by an operator at {since}{told}, {until}"));
+    }
+    if let Some(drain) = &p.drained {
+        line(out, "drained", drained(drain));
     }
     if let Some(seconds) = p.timers.connect_retry {
         line(out, "next attempt", format_args!("in {seconds} s"));

@@ -20,6 +20,8 @@ pub struct Status {
     pub configured: SystemTime,
     /// Restart recovery, while it lasts: the routes of the previous run are kept.
     pub recovery: Option<Recovery>,
+    /// That every peer is drained, in words; `None`: they are not.
+    pub drained: Option<String>,
 }
 
 /// Restart recovery after the daemon has started (RFC 4724 §4.1).

@@ -47,6 +47,10 @@ pub(super) fn status(reply: &mut Reply, status: &Status, clock: &Clock) {
     reply.line(UPTIME, format_args!("Current server time is {}", clock.long(clock.now())));
     reply.line(UPTIME, format_args!("Last reboot on {}", clock.long(status.started)));
     reply.line(UPTIME, format_args!("Last reconfiguration on {}", clock.long(status.configured)));
+    if let Some(drained) = &status.drained {
+        // Of BIRD's own lines none says it; readers skip what they do not know among these.
+        reply.line(UPTIME, format_args!("{drained}"));
+    }
     if let Some(Recovery { waiting, timer }) = status.recovery {
         reply.line(GRACEFUL_RESTART, format_args!("Graceful restart recovery in progress"));
         reply.line(GRACEFUL_RESTART, format_args!("  Waiting for {waiting} protocols to recover"));

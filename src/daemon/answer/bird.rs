@@ -15,6 +15,7 @@ use bgp_proto::wire::{AttrView, Capabilities};
 use tracing::warn;
 
 use super::bfd::BfdView;
+use super::draining::DrainView;
 use super::liveness::LivenessView;
 use super::orders::Orders;
 use super::sources::{PAGE, Sources, is_in_table};
@@ -50,6 +51,7 @@ pub(in crate::daemon) struct BirdView {
     pub(super) orders: Orders,
     pub(super) bfd: BfdView,
     pub(super) steering: Steering,
+    pub(super) drains: DrainView,
     /// The configuration file, if there is one.
     pub(super) file: Option<PathBuf>,
 }
@@ -67,6 +69,10 @@ impl Backend for BirdView {
             started: self.sources.wall(self.sources.started),
             configured: self.sources.wall(state.read_at),
             recovery,
+            drained: self.drains.of_all().map(|drained| {
+                let reason = drained.reason.map_or(String::new(), |reason| format!(" ({reason})"));
+                format!("Drained since {}{reason}", drained.since)
+            }),
         })
     }
 

@@ -1,15 +1,17 @@
 //! Answers to control clients: one page for each request.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use bgp_proto::session::State;
 use bgp_proto::table::RouteFilter;
 use bgp_proto::types::Time;
 
 use super::bfd::BfdView;
+use super::draining::DrainView;
 use super::explain::explain;
 use super::liveness::LivenessView;
-use super::orders::Orders;
+use super::orders::{DrainOrder, Orders};
 use super::readiness::ReadinessView;
 use super::sources::{PAGE, Sources, is_in_table, is_stopping};
 use super::steering::Steering;
@@ -19,10 +21,14 @@ use crate::ctl::{
     Backend, Cursor, Page, PeerFacts, Refusal, Request, StopMode, WallClock, rfc3339,
 };
 use crate::daemon::Stop;
+use crate::daemon::drains::Drained;
 use crate::daemon::registry::Record;
 use crate::logging::Log;
 use crate::node::SessionOrigin;
 use crate::version;
+
+/// Octets of the reason for a drain at most, as of a shutdown communication.
+const REASON_LEN_MAX: usize = 255;
 
 /// The view for control clients, and their commands.
 pub(in crate::daemon) struct ControlView {
@@ -32,6 +38,7 @@ pub(in crate::daemon) struct ControlView {
     pub(super) bfd: BfdView,
     pub(super) orders: Orders,
     pub(super) steering: Steering,
+    pub(super) drains: DrainView,
     pub(super) log: Log,
 }
 
@@ -72,6 +79,8 @@ impl ControlView {
             uptime_seconds: clock.now().since(self.sources.started).as_secs(),
             peers: count(peers.len()),
             peers_established: count(established),
+            drained: self.drains.of_all(),
+            peers_drained: count(self.drains.records().len()),
             destinations: PerFamily {
                 ipv4: totals.destinations.0[0],
                 ipv6: totals.destinations.0[1],
@@ -124,6 +133,7 @@ impl ControlView {
             };
             let mut peer = ctl::peer(&facts, &clock);
             peer.shutdown = self.steering.shutdown_of(&record.name);
+            peer.drained = self.drains.of(&record.name);
             let origin = node.as_ref().and_then(|status| status.origins.get(&record.name));
             if let Some(SessionOrigin { object, filters }) = origin {
                 peer.object = Some(object.to_string());
@@ -189,6 +199,11 @@ impl ControlView {
         Page::last([Stopping { stopping: mode }])
     }
 
+    async fn drain(&self, order: DrainOrder) -> Result<Page, Refusal> {
+        self.orders.drain(order).await?;
+        Page::last([self.drains.progress().await?])
+    }
+
     /// The results of both probes.
     async fn health(&self) -> Health {
         Health { not_alive: self.liveness.not_alive().await, not_ready: self.readiness.not_ready() }
@@ -236,10 +251,28 @@ impl Backend for ControlView {
             Request::Peer { action, peers, rehearsal } => {
                 self.steering.order(action, peers, *rehearsal).await
             }
+            Request::Drain { peers, reason, lasts } => {
+                let (since, reason) = (SystemTime::now(), checked(reason)?);
+                let begin = Some(Drained { since, reason, lasts: *lasts });
+                self.drain(DrainOrder { peers: peers.clone(), begin }).await
+            }
+            Request::Undrain { peers } => {
+                self.drain(DrainOrder { peers: peers.clone(), begin: None }).await
+            }
+            Request::ShowDrain => Page::last([self.drains.progress().await?]),
             Request::Reload => self.reload().await,
             Request::Stop { mode, message } => self.stop_daemon(*mode, message.clone()).await,
         }
     }
+}
+
+/// A reason stands in lines of the log, of `bird.ctl` and of a small file.
+fn checked(reason: &str) -> Result<String, Refusal> {
+    if reason.len() > REASON_LEN_MAX || reason.chars().any(char::is_control) {
+        let text = format!("a reason is one line of at most {REASON_LEN_MAX} octets");
+        return Err(Refusal { kind: ctl::ErrorKind::BadRequest, text });
+    }
+    Ok(reason.to_owned())
 }
 
 fn index(cursor: Option<&Cursor>) -> u32 {

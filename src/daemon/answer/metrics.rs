@@ -13,6 +13,7 @@ use bgp_proto::types::{Family, PeerId, PeerType, Time};
 use tokio::time::timeout;
 
 use super::bfd::BfdView;
+use super::draining::DrainView;
 use super::liveness::{LivenessView, Part};
 use super::readiness::ReadinessView;
 use super::sources::Sources;
@@ -155,6 +156,7 @@ impl Found {
 /// The view for scrapers.
 pub(super) struct MetricsView {
     pub(super) sources: Sources,
+    pub(super) drains: DrainView,
     pub(super) liveness: LivenessView,
     pub(super) readiness: ReadinessView,
     pub(super) bfd: BfdView,
@@ -196,6 +198,8 @@ impl MetricsView {
         }
         MetricsSnapshot {
             ready: self.readiness.not_ready().is_none(),
+            drained: self.drains.of_all().is_some(),
+            peers_drained: self.drains.records().len() as u64,
             log_lines_dropped: self.log.dropped(),
             contained_panics: Supervisor::contained_panics(),
             parts: self

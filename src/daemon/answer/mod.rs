@@ -8,6 +8,7 @@ mod bfd;
 mod bird;
 mod calico;
 mod control;
+mod draining;
 mod explain;
 mod http;
 mod liveness;
@@ -23,6 +24,7 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
+use super::drains::Drains;
 use super::redistribution::Redistribution;
 use super::registry::Registry;
 use super::shutdowns::Shutdowns;
@@ -34,12 +36,13 @@ use crate::net::SessionCounters;
 use crate::node::{Environment, Follower};
 
 pub(super) use http::HttpView;
-pub(super) use orders::Order;
+pub(super) use orders::{DrainOrder, Order};
 pub(super) use state::{Publisher, RunState};
 
 use bfd::BfdView;
 use bird::BirdView;
 use control::ControlView;
+use draining::DrainView;
 use liveness::LivenessView;
 use metrics::MetricsView;
 use orders::Orders;
@@ -56,6 +59,8 @@ pub(super) struct Parts {
     pub(super) registry: Registry,
     /// Peers that operators have shut down.
     pub(super) shutdowns: Shutdowns,
+    /// The drains in force.
+    pub(super) drains: Drains,
     pub(super) session_counters: SessionCounters,
     /// The handle to the BFD thread, and the latest status of each peer's session.
     pub(super) bfd: (crate::bfd::Handle, super::bfd_status::Statuses),
@@ -93,8 +98,10 @@ impl Views {
         let readiness = ReadinessView { sources: sources.clone(), nodename_file };
         let (handle, statuses) = parts.bfd;
         let bfd = BfdView { sources: sources.clone(), handle, statuses };
+        let drains = DrainView { sources: sources.clone(), drains: parts.drains };
         let metrics = MetricsView {
             sources: sources.clone(),
+            drains: drains.clone(),
             liveness: liveness.clone(),
             readiness: readiness.clone(),
             bfd: bfd.clone(),
@@ -110,6 +117,7 @@ impl Views {
             orders: orders.clone(),
             bfd: bfd.clone(),
             steering: steering.clone(),
+            drains: drains.clone(),
             file: parts.file,
         };
         let control = ControlView {
@@ -119,6 +127,7 @@ impl Views {
             bfd,
             orders,
             steering,
+            drains,
             log: parts.log,
         };
         Views {

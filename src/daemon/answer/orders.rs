@@ -4,15 +4,26 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::sources::is_stopping;
 use crate::config::Changes;
-use crate::ctl::Refusal;
+use crate::ctl::{Refusal, Selection};
 use crate::daemon::Stop;
+use crate::daemon::drains::Drained;
 
 /// A command of a client to the daemon's loop.
 pub(in crate::daemon) enum Order {
     /// Read the configuration again.
     Reload(oneshot::Sender<Result<Changes, String>>),
+    /// Begin or end drains.
+    Drain(DrainOrder, oneshot::Sender<Result<(), Refusal>>),
     /// End the daemon.
     Stop(Stop, oneshot::Sender<()>),
+}
+
+/// A drain begins, or ends.
+pub(in crate::daemon) struct DrainOrder {
+    /// Whom it concerns.
+    pub(in crate::daemon) peers: Selection,
+    /// With what it begins; `None`: it ends.
+    pub(in crate::daemon) begin: Option<Drained>,
 }
 
 /// Sends orders to the daemon's loop. Clones send to the same loop.
@@ -24,6 +35,12 @@ impl Orders {
     pub(super) async fn reload(&self) -> Result<Result<Changes, String>, Refusal> {
         let (reply, answer) = oneshot::channel();
         self.send(Order::Reload(reply), answer).await
+    }
+
+    /// Drains begin or end.
+    pub(super) async fn drain(&self, order: DrainOrder) -> Result<(), Refusal> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Order::Drain(order, reply), answer).await?
     }
 
     /// Stops the daemon.

@@ -29,6 +29,10 @@ use families::Families;
 pub struct MetricsSnapshot {
     /// Whether margay is ready.
     pub ready: bool,
+    /// Whether every peer is drained, those that come later too.
+    pub drained: bool,
+    /// Peers that are drained, by name or with all others.
+    pub peers_drained: u64,
     /// Log lines that were dropped because the reader of the log was too slow.
     pub log_lines_dropped: u64,
     /// Panics that ended only one session or one client.
@@ -66,6 +70,18 @@ impl MetricsSnapshot {
             "Whether margay is ready to serve, as /readiness says with the reason.",
             &[],
             u64::from(self.ready),
+        );
+        families.gauge(
+            names::DRAINED,
+            "Whether every peer is drained (RFC 8326), those that come later too.",
+            &[],
+            u64::from(self.drained),
+        );
+        families.gauge(
+            names::PEERS_DRAINED,
+            "Peers that are drained (RFC 8326), by name or with all others.",
+            &[],
+            self.peers_drained,
         );
         for (name, help, count) in [
             (

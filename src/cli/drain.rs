@@ -1,0 +1,363 @@
+//! `margay drain`, `undrain` and `stop --drain`, and the wait until neighbours have moved.
+//!
+//! What proves that nobody sends here any more: every neighbour announces a path of its own for all
+//! that it is sent, or the kernel forwards next to nothing. A neighbour need not announce the path that it
+//! took, and pods of the node go on sending: then the bound on the time ends the wait.
+
+use std::io::{self, BufWriter, Write};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+
+use super::ask::{Demand, ask, colour, report, terminal_width};
+use super::client::{Client, ClientError};
+use super::render::{JsonWriter, Look, Renderer};
+use super::{Output, TIMED_OUT, read_message};
+use crate::ctl::item::Draining;
+use crate::ctl::{Lasts, Request, Selection, StopMode};
+
+/// Between two looks at how far a drain has come.
+const LOOK_PAUSE: Duration = Duration::from_millis(250);
+/// Time that the rate of forwarded packets is taken over.
+const RATE_TIME: Duration = Duration::from_secs(1);
+/// Packets per second up to which forwarding counts as quiet: neighbour discovery, a monitor's ping.
+const QUIET_RATE: f64 = 10.0;
+/// How long it has to be quiet.
+const QUIET_TIME: Duration = Duration::from_secs(2);
+/// The longest wait that can be asked for.
+const TIMEOUT_MAX: Duration = Duration::from_secs(3600);
+/// Names in a line of progress.
+const NAMES_MAX: usize = 5;
+
+/// Which neighbours are drained, and what is waited for.
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+pub struct DrainArgs {
+    /// Names or addresses, or patterns of names such as 'Mesh_*'; none: every peer, those that come
+    /// later too.
+    #[arg(value_name = "PEER")]
+    peers: Vec<String>,
+    /// Wait until they have moved to other paths: exit code 0 if they have, 3 if it is not known when
+    /// the time is over.
+    #[arg(long)]
+    wait: bool,
+    /// How long to wait at most, for example 90s or 5m; at most one hour.
+    #[arg(
+        long,
+        value_name = "TIME",
+        default_value = "60s",
+        requires = "wait",
+        value_parser = read_timeout
+    )]
+    timeout: Duration,
+    /// Why, for those who look at it.
+    #[arg(long, value_name = "TEXT", value_parser = read_message)]
+    reason: Option<String>,
+    /// How to ask and print.
+    #[command(flatten)]
+    pub(super) output: Output,
+}
+
+/// Whose drain ends.
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+pub struct UndrainArgs {
+    /// Names or addresses, or patterns of names such as 'Mesh_*'; none: everyone who is drained.
+    #[arg(value_name = "PEER")]
+    peers: Vec<String>,
+    /// How to ask and print.
+    #[command(flatten)]
+    pub(super) output: Output,
+}
+
+/// A time with its unit, or seconds.
+pub(super) fn read_timeout(text: &str) -> Result<Duration, String> {
+    let time = match text.parse::<u64>() {
+        Ok(seconds) => Duration::from_secs(seconds),
+        Err(_) => {
+            let time: jiff::SignedDuration = text.parse().map_err(|e| format!("{e}"))?;
+            Duration::try_from(time).map_err(|_| "it is negative".to_owned())?
+        }
+    };
+    match time {
+        time if time > TIMEOUT_MAX => Err(format!("more than {} s", TIMEOUT_MAX.as_secs())),
+        time => Ok(time),
+    }
+}
+
+fn selection(names: Vec<String>) -> Selection {
+    if names.is_empty() { Selection::All } else { Selection::Named(names) }
+}
+
+/// `margay drain`.
+pub(super) fn drain(args: DrainArgs) -> ExitCode {
+    let DrainArgs { peers, wait, timeout, reason, output } = args;
+    let reason = reason.unwrap_or_default();
+    let request = Request::Drain { peers: selection(peers), reason, lasts: Lasts::Boot };
+    if !wait {
+        return ask(&request, Demand::Nothing, &output);
+    }
+    let waited = one(&request, &output).and_then(|_| wait_moved(timeout, &output));
+    waited.and_then(|(end, last)| print(&last, &output).map(|()| end.code())).unwrap_or_else(report)
+}
+
+/// `margay undrain`.
+pub(super) fn undrain(args: UndrainArgs) -> ExitCode {
+    let UndrainArgs { peers, output } = args;
+    ask(&Request::Undrain { peers: selection(peers) }, Demand::Nothing, &output)
+}
+
+/// `margay stop --drain`: the drain is of this run, and one that is in force already will do. It stops
+/// whether neighbours have moved in time or not.
+pub(super) fn drain_and_stop(
+    timeout: Duration,
+    message: Option<String>,
+    output: &Output,
+) -> ExitCode {
+    let end = match begin_for_stop(message.clone().unwrap_or_default(), output)
+        .and_then(|()| wait_moved(timeout, output))
+    {
+        Ok((end, _)) => end,
+        Err(error) => return report(error),
+    };
+    let stop = Request::Stop { mode: StopMode::Shutdown, message };
+    match ask(&stop, Demand::Nothing, output) {
+        ExitCode::SUCCESS => end.code(),
+        code => code,
+    }
+}
+
+fn begin_for_stop(reason: String, output: &Output) -> Result<(), ClientError> {
+    if one(&Request::ShowDrain, output)?.all.is_some() {
+        return Ok(());
+    }
+    let request = Request::Drain { peers: Selection::All, reason, lasts: Lasts::Run };
+    one(&request, output).map(drop)
+}
+
+/// How a wait ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    Moved,
+    TimedOut,
+}
+
+impl End {
+    fn code(self) -> ExitCode {
+        match self {
+            End::Moved => ExitCode::SUCCESS,
+            End::TimedOut => ExitCode::from(TIMED_OUT),
+        }
+    }
+}
+
+/// Waits, and says on standard error what for. Returns what was seen last.
+fn wait_moved(timeout: Duration, output: &Output) -> Result<(End, Draining), ClientError> {
+    let (began, mut watch) = (Instant::now(), Watch::default());
+    let mut said = String::new();
+    loop {
+        let draining = one(&Request::ShowDrain, output)?;
+        let at = began.elapsed();
+        let (state, text) = watch.look(at, &draining);
+        if text != said {
+            eprintln!("margay: {text}");
+            said = text;
+        }
+        match state {
+            State::Moved => return Ok((End::Moved, draining)),
+            State::Waiting if at >= timeout => {
+                eprintln!("margay: not known to have moved within {} s", timeout.as_secs());
+                return Ok((End::TimedOut, draining));
+            }
+            State::Waiting => std::thread::sleep(LOOK_PAUSE.min(timeout.saturating_sub(at))),
+        }
+    }
+}
+
+/// Asks for the one item of an answer.
+fn one(request: &Request, output: &Output) -> Result<Draining, ClientError> {
+    let mut client = Client::connect(&output.daemon.socket)?;
+    let mut found = None;
+    client.ask(request, |item| {
+        found = Some(serde_json::from_str(item.get()).map_err(ClientError::Answer)?);
+        Ok(())
+    })?;
+    found.ok_or(ClientError::Connection(io::ErrorKind::UnexpectedEof.into()))
+}
+
+fn print(draining: &Draining, output: &Output) -> Result<(), ClientError> {
+    let item = serde_json::value::to_raw_value(draining).map_err(ClientError::Answer)?;
+    let mut out = BufWriter::new(io::stdout().lock());
+    if output.json {
+        let mut writer = JsonWriter::new(&Request::ShowDrain, &mut out);
+        writer.item(&item)?;
+        writer.finish()?;
+    } else {
+        let look = Look::new(terminal_width(), colour(output.color), output.times());
+        let mut renderer = Renderer::new(&Request::ShowDrain, look, &mut out);
+        renderer.item(&item)?;
+        renderer.finish()?;
+    }
+    out.flush().map_err(ClientError::Output)
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Waiting,
+    Moved,
+}
+
+/// What was seen of a drain so far. Times are since the wait began.
+#[derive(Default)]
+struct Watch {
+    /// When packets were counted, once every neighbour had been told.
+    counted: Option<(Duration, u64)>,
+    /// Since when forwarding is quiet.
+    quiet_since: Option<Duration>,
+    /// Packets per second.
+    rate: Option<f64>,
+}
+
+impl Watch {
+    /// Whether neighbours have moved, and what is waited for.
+    fn look(&mut self, at: Duration, draining: &Draining) -> (State, String) {
+        let Draining { peers, established, told, moved, .. } = *draining;
+        if peers == 0 {
+            return (State::Moved, "no peer is drained".into());
+        }
+        if established == 0 {
+            return (State::Moved, "no drained peer has a session".into());
+        }
+        if told < established {
+            (self.counted, self.quiet_since, self.rate) = (None, None, None);
+            let names = waiting(draining, |peer| !peer.told);
+            return (
+                State::Waiting,
+                format!("{told} of {established} peers told; waiting for {names}"),
+            );
+        }
+        if moved == established {
+            let text = format!("{told} peers told, every one announces other paths");
+            return (State::Moved, text);
+        }
+        self.count(at, draining.forwarded_packets);
+        let others = format!("{told} peers told, {moved} announce other paths");
+        if self.quiet_since.is_some_and(|since| at.saturating_sub(since) >= QUIET_TIME) {
+            return (State::Moved, format!("{others}, and forwarding is quiet"));
+        }
+        let names = waiting(draining, |_| true);
+        let text = match (draining.forwarded_packets, self.rate) {
+            (None, _) => format!(
+                "{others}; packets forwarded are not to be read from the kernel; waiting for {names}"
+            ),
+            (Some(_), Some(rate)) if rate > QUIET_RATE => {
+                format!("{others}; {rate:.0} packets/s are forwarded still; waiting for {names}")
+            }
+            (Some(_), _) => format!("{others}; waiting for forwarding to stay quiet"),
+        };
+        (State::Waiting, text)
+    }
+
+    fn count(&mut self, at: Duration, packets: Option<u64>) {
+        let Some(packets) = packets else { return };
+        let Some((before, count)) = self.counted else {
+            self.counted = Some((at, packets));
+            return;
+        };
+        let elapsed = at.saturating_sub(before);
+        if elapsed < RATE_TIME {
+            return;
+        }
+        let rate = packets.saturating_sub(count) as f64 / elapsed.as_secs_f64();
+        self.rate = Some(rate);
+        self.quiet_since = (rate <= QUIET_RATE).then(|| self.quiet_since.unwrap_or(before));
+        self.counted = Some((at, packets));
+    }
+}
+
+fn waiting(
+    draining: &Draining,
+    is_meant: impl Fn(&crate::ctl::item::DrainWaiting) -> bool,
+) -> String {
+    let mut names = draining.waiting.iter().filter(|peer| is_meant(peer)).map(|peer| &*peer.name);
+    let shown: Vec<&str> = names.by_ref().take(NAMES_MAX).collect();
+    format!("{}{}", shown.join(", "), if names.next().is_some() { ", …" } else { "" })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ctl::item::DrainWaiting;
+
+    fn draining(told: u32, moved: u32, forwarded_packets: Option<u64>) -> Draining {
+        let waiting = DrainWaiting { name: "a".into(), told: told > 1, advertised: 3, replaced: 1 };
+        Draining {
+            peers: 3,
+            established: 2,
+            told,
+            moved,
+            waiting: vec![waiting],
+            forwarded_packets,
+            ..Draining::default()
+        }
+    }
+
+    fn at(millis: u64) -> Duration {
+        Duration::from_millis(millis)
+    }
+
+    #[test]
+    fn who_announces_other_paths_has_moved() {
+        let mut watch = Watch::default();
+        let (state, text) = watch.look(at(0), &draining(1, 1, None));
+        assert_eq!((state, &*text), (State::Waiting, "1 of 2 peers told; waiting for a"));
+        let (state, text) = watch.look(at(250), &draining(2, 1, None));
+        assert_eq!(state, State::Waiting);
+        assert!(text.contains("not to be read"), "{text}");
+        assert_eq!(watch.look(at(500), &draining(2, 2, None)).0, State::Moved);
+        assert_eq!(watch.look(at(500), &Draining::default()).0, State::Moved, "nobody is drained");
+        let idle = Draining { peers: 3, ..Draining::default() };
+        assert_eq!(watch.look(at(500), &idle).0, State::Moved, "nobody is there");
+    }
+
+    #[test]
+    fn quiet_forwarding_says_so_where_they_do_not() {
+        let mut watch = Watch::default();
+        // Quiet before everybody is told means nothing.
+        for n in 0..20 {
+            assert_eq!(watch.look(at(n * 250), &draining(1, 0, Some(5))).0, State::Waiting);
+        }
+        let mut states = Vec::new();
+        for n in 20..40 {
+            // 400 packets a second until the eighth second, then one.
+            let packets = if n < 32 { n * 100 } else { 3200 + n / 4 };
+            let (state, text) = watch.look(at(n * 250), &draining(2, 0, Some(packets)));
+            if n == 28 {
+                assert!(
+                    text.contains("; 400 packets/s are forwarded still; waiting for a"),
+                    "{text}"
+                );
+            }
+            states.push(state);
+        }
+        let moved = states.iter().position(|state| *state == State::Moved);
+        // Loud until 8 s, and quiet for two seconds from the first second that was.
+        assert_eq!(moved.map(|n| (n + 20) * 250), None, "{states:?}");
+        for n in 40..48 {
+            let (state, _) = watch.look(at(n * 250), &draining(2, 0, Some(3200 + n / 4)));
+            states.push(state);
+        }
+        let moved = states.iter().position(|state| *state == State::Moved);
+        assert_eq!(moved.map(|n| (n as u64 + 20) * 250), Some(11_000));
+    }
+
+    #[test]
+    fn times_have_a_unit_or_are_seconds() {
+        assert_eq!(read_timeout("90"), Ok(Duration::from_secs(90)));
+        assert_eq!(read_timeout("90s"), Ok(Duration::from_secs(90)));
+        assert_eq!(read_timeout("2m"), Ok(Duration::from_secs(120)));
+        assert_eq!(read_timeout("500ms"), Ok(Duration::from_millis(500)));
+        for text in ["", "x", "-1s", "2h", "18446744073709551615"] {
+            assert!(read_timeout(text).is_err(), "{text}");
+        }
+    }
+}

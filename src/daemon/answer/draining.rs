@@ -1,0 +1,87 @@
+//! Who is drained, and how far that has come.
+
+use std::sync::Arc;
+
+use super::sources::Sources;
+use crate::ctl::item::{self, DrainWaiting, Draining};
+use crate::ctl::{Refusal, rfc3339};
+use crate::daemon::drains::{Drained, Drains};
+use crate::daemon::registry::Record;
+use crate::kernel::forwarded_packets;
+
+/// Neighbours that the table is asked about at once: a few milliseconds of its time at most.
+const ASKED_AT_ONCE: usize = 8;
+/// Neighbours named in an answer.
+const NAMED_MAX: usize = 20;
+
+/// Looks at drains.
+#[derive(Clone)]
+pub(super) struct DrainView {
+    pub(super) sources: Sources,
+    pub(super) drains: Drains,
+}
+
+impl DrainView {
+    /// The drain of all neighbours, as it is shown.
+    pub(super) fn of_all(&self) -> Option<item::Drained> {
+        self.drains.of_all().map(shown)
+    }
+
+    /// The drain of one neighbour, as it is shown.
+    pub(super) fn of(&self, name: &str) -> Option<item::Drained> {
+        self.drains.of(name).map(shown)
+    }
+
+    /// Neighbours that are there and drained.
+    pub(super) fn records(&self) -> Vec<Arc<Record>> {
+        match self.drains.of_all() {
+            Some(_) => self.sources.registry.all(),
+            None => {
+                let names = self.drains.names();
+                names.iter().filter_map(|name| self.sources.registry.find(name)).collect()
+            }
+        }
+    }
+
+    /// How far all drains have come.
+    pub(super) async fn progress(&self) -> Result<Draining, Refusal> {
+        let records = self.records();
+        let mut progress = Draining {
+            all: self.of_all(),
+            by_name: self.drains.names().iter().map(ToString::to_string).collect(),
+            peers: u32::try_from(records.len()).unwrap_or(u32::MAX),
+            forwarded_packets: forwarded_packets(),
+            ..Draining::default()
+        };
+        for records in records.chunks(ASKED_AT_ONCE) {
+            let ids: Vec<_> = records.iter().map(|record| record.id).collect();
+            let asked = self.sources.ask(move |table, _| {
+                ids.iter().map(|id| table.drain_progress(*id)).collect::<Vec<_>>()
+            });
+            for (record, found) in records.iter().zip(asked.await?) {
+                let Some(found) = found else { continue };
+                progress.established += 1;
+                progress.told += u32::from(found.told);
+                let has_moved = found.told && found.replaced >= found.advertised;
+                progress.moved += u32::from(has_moved);
+                if !has_moved && progress.waiting.len() < NAMED_MAX {
+                    progress.waiting.push(DrainWaiting {
+                        name: record.name.to_string(),
+                        told: found.told,
+                        advertised: found.advertised,
+                        replaced: found.replaced,
+                    });
+                }
+            }
+        }
+        Ok(progress)
+    }
+}
+
+fn shown(drained: Drained) -> item::Drained {
+    item::Drained {
+        since: rfc3339(drained.since),
+        reason: Some(drained.reason).filter(|reason| !reason.is_empty()),
+        lasts: drained.lasts,
+    }
+}

@@ -1,0 +1,162 @@
+//! Orders to drain neighbours and to end that.
+//!
+//! An order is looked at as a whole before anything is done: a neighbour that is not there, or to which
+//! it cannot be done, refuses all of it. One that a pattern selected and to which it cannot be done is
+//! left out.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use bgp_proto::policy::glob_matches;
+use tracing::info;
+
+use super::Daemon;
+use super::answer::DrainOrder;
+use super::drains::{Drains, Scope};
+use super::registry::Registry;
+use crate::ctl::{Lasts, Refusal, Selection};
+
+type Names = BTreeSet<Arc<str>>;
+
+/// Names in one order at most.
+const NAMES_MAX: usize = 10_000;
+/// Names in a line of the log at most.
+const LOGGED_MAX: usize = 20;
+
+impl Daemon {
+    /// Begins or ends drains.
+    ///
+    /// # Errors
+    /// Why nothing was done.
+    pub(super) fn drain(&self, order: &DrainOrder) -> Result<(), Refusal> {
+        let registry = self.peers.registry();
+        match &order.begin {
+            Some(drained) => {
+                let scope = to_drain(&self.drains, &registry, &order.peers)?;
+                self.drains.begin(&scope, drained).map_err(Refusal::failed)?;
+                let count = self.peers.review_drains(&scope);
+                let reason = match drained.reason.as_str() {
+                    "" => String::new(),
+                    reason => format!(" ({reason})"),
+                };
+                let lasts = match drained.lasts {
+                    Lasts::Run => "for this run",
+                    Lasts::Boot => "until undrained",
+                };
+                info!("draining {}, {count} peers, {lasts}{reason}", described(&scope));
+            }
+            None => {
+                let scope = to_undrain(&self.drains, &registry, &order.peers)?;
+                self.drains.end(&scope).map_err(Refusal::failed)?;
+                let count = self.peers.review_drains(&scope);
+                info!("drain ended: {}, {count} peers", described(&scope));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whom an order to drain concerns.
+fn to_drain(drains: &Drains, registry: &Registry, peers: &Selection) -> Result<Scope, Refusal> {
+    if let Some(drained) = drains.of_all() {
+        let since = crate::ctl::rfc3339(drained.since);
+        return Err(Refusal::failed(format!(
+            "nothing was done: every peer is drained already, since {since} (margay show drain)"
+        )));
+    }
+    let Selection::Named(given) = peers else { return Ok(Scope::All) };
+    let (named, matched) = resolve(registry, given, |_| false)?;
+    let already: Vec<&str> =
+        named.iter().filter(|name| drains.is_named(name)).map(|name| &**name).collect();
+    if !already.is_empty() {
+        return Err(Refusal::failed(format!(
+            "nothing was done: {} drained already (margay show drain)",
+            is_or_are(&already)
+        )));
+    }
+    let all = named.into_iter().chain(matched.into_iter().filter(|name| !drains.is_named(name)));
+    match all.collect::<Names>() {
+        all if all.is_empty() => {
+            Err(Refusal::failed("nothing was done: all that match are drained already"))
+        }
+        all => Ok(Scope::Named(all.into_iter().collect())),
+    }
+}
+
+/// Whom the end of a drain concerns.
+fn to_undrain(drains: &Drains, registry: &Registry, peers: &Selection) -> Result<Scope, Refusal> {
+    let of_all = drains.of_all().is_some();
+    let Selection::Named(given) = peers else {
+        return match of_all || !drains.names().is_empty() {
+            true => Ok(Scope::All),
+            false => Err(Refusal::failed("nothing was done: no peer is drained")),
+        };
+    };
+    let (named, matched) = resolve(registry, given, |name| drains.is_named(name))?;
+    let others: Vec<&str> =
+        named.iter().filter(|name| !drains.is_named(name)).map(|name| &**name).collect();
+    if !others.is_empty() {
+        let why = match of_all {
+            true => "drained by name, but with every peer (margay undrain without a name)",
+            false => "drained",
+        };
+        return Err(Refusal::failed(format!("nothing was done: {} not {why}", is_or_are(&others))));
+    }
+    let all = named.into_iter().chain(matched.into_iter().filter(|name| drains.is_named(name)));
+    match all.collect::<Names>() {
+        all if all.is_empty() => {
+            Err(Refusal::failed("nothing was done: none that match is drained"))
+        }
+        all => Ok(Scope::Named(all.into_iter().collect())),
+    }
+}
+
+/// The names of the peers that are meant by names and addresses, and of those that match patterns.
+/// `is_known`: names that mean something although there is no such peer now.
+fn resolve(
+    registry: &Registry,
+    given: &[String],
+    is_known: impl Fn(&str) -> bool,
+) -> Result<(Names, Names), Refusal> {
+    if given.is_empty() || given.len() > NAMES_MAX {
+        let text = format!("name 1 to {NAMES_MAX} peers, or all of them");
+        return Err(Refusal { kind: crate::ctl::ErrorKind::BadRequest, text });
+    }
+    let all = registry.all();
+    let (mut named, mut matched) = (Names::new(), Names::new());
+    for text in given {
+        if let Some(record) = registry.find(text) {
+            named.insert(Arc::clone(&record.name));
+            continue;
+        }
+        if is_known(text) {
+            named.insert(text.as_str().into());
+            continue;
+        }
+        let is_pattern = text.contains(['*', '?']);
+        let mut matching =
+            all.iter().filter(|r| is_pattern && glob_matches(text, &r.name)).peekable();
+        if matching.peek().is_none() {
+            return Err(Refusal::no_peer(text, all.iter().map(|record| &*record.name)));
+        }
+        matched.extend(matching.map(|record| Arc::clone(&record.name)));
+    }
+    Ok((named, matched))
+}
+
+fn is_or_are(names: &[&str]) -> String {
+    let verb = if names.len() == 1 { "is" } else { "are" };
+    format!("{} {verb}", names.join(", "))
+}
+
+fn described(scope: &Scope) -> String {
+    match scope {
+        Scope::All => "every peer".to_owned(),
+        Scope::Named(names) => {
+            let more = names.len().saturating_sub(LOGGED_MAX);
+            let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+            let shown: Vec<&str> = names.iter().take(LOGGED_MAX).map(|name| &**name).collect();
+            format!("{}{more}", shown.join(", "))
+        }
+    }
+}
