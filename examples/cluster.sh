@@ -11,7 +11,7 @@
 #  pod1      pod2      pod3      (10.65.N.10, from the node's own block 10.65.N.0/26)
 #
 # Every box is a network namespace. Installs what is missing (BIRD 2, iproute2, a compiler), builds
-# margay unless MARGAY_BIN names a binary, runs for about ten seconds, and cleans up whatever
+# margay unless MARGAY_BIN names a binary, runs for about fifteen seconds, and cleans up whatever
 # happens. Exits 0 only if everything it shows is true.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -246,8 +246,13 @@ ip -n "$P-fabric" link set p-node3 master br0
 within 15 "cable back: node3 has 3 sessions" established node3 3
 within 10 "and its block is back on node1" has_route node1 10.65.3.0/26 10.0.0.3
 
-title "7. node2 is taken out of service: margay stop --shutdown"
-margay node2 stop --shutdown | indent
+title "7. node2 is drained, and taken out of service: margay stop --drain"
+marked() { grep -qF '(65535,0)' <<< "$(in_ns tor birdc -s "$W/tor.ctl" show route 10.65.2.0/26 all)"; }
+margay node2 drain --reason "a new disk" | indent
+within 5 "the router has node2's block with GRACEFUL_SHUTDOWN" marked
+margay node1 show routes 10.65.2.0/26 | indent
+talk pod1 10.65.2.10 pod2
+margay node2 stop --drain --timeout 20s 2>&1 | indent
 wait "${pids[2]}" || die "margay on node2 ended with $?"
 within 5 "node1 dropped node2's block" lacks_route node1 10.65.2.0/26
 within 5 "node2's kernel has none of margay's routes left" lacks_route node2 10.65.1.0/26
