@@ -301,7 +301,7 @@ fn routes(at: usize, variant: u8) -> PeerRoutes {
             policy: Arc::new(policy(variant & 4 != 0)),
             next_hop: if variant & 1 == 0 { NextHopMode::Auto } else { NextHopMode::SelfAddress },
             add_path_send: if variant & 16 == 0 { AddPathSend::All } else { AddPathSend::Best(2) },
-            drain: if variant & 32 == 0 { Drain::Off } else { Drain::On },
+            drain: [Drain::Off, Drain::On, Drain::Off, Drain::Withdraw][usize::from(variant >> 5) % 4],
         },
         reflection: ReflectionParams { client: at >= 2, ..ReflectionParams::default() },
         limits: PeerLimits {

@@ -59,6 +59,10 @@ pub enum Drain {
     /// In the last place: after policy. Routes to an external peer carry GRACEFUL_SHUTDOWN, those to an
     /// internal peer LOCAL_PREF 0.
     On,
+    /// As `On`, and a route of our own is withdrawn while a usable path of a neighbour to the same prefix is
+    /// known that is not marked itself. For peers that had time to move: before, theirs may be the only
+    /// other path, which they hear of when they leave ours.
+    Withdraw,
 }
 
 /// How many paths an ADD-PATH peer is sent.

@@ -112,6 +112,8 @@ pub(crate) enum Withholding {
     NoExportSubconfed,
     NotReflected,
     OnlyToCustomer,
+    /// Drained, and somebody else announces it.
+    Drained,
     /// The policy and the rule.
     Policy(String),
     NoNextHop,
@@ -129,6 +131,7 @@ impl fmt::Display for Withholding {
             Withholding::OnlyToCustomer => {
                 "ONLY_TO_CUSTOMER, and the peer is no customer (RFC 9234)"
             }
+            Withholding::Drained => "drained, and another peer announces it",
             Withholding::Policy(rule) => return write!(f, "rejected by export {rule}"),
             Withholding::AsPathFull => "AS_PATH has no room for our AS number",
             Withholding::NoNextHop => "no next hop of ours in this family is known on the session",
@@ -228,7 +231,7 @@ pub(crate) fn export(group: &GroupKey, out: &Outbound<'_>) -> Result<Exported, W
     for asn in verdict.outermost.iter().rev() {
         prepend(edit.get_or_insert_with(begin), *asn)?;
     }
-    if group.drain == Drain::On {
+    if group.drain != Drain::Off {
         mark_drained(group.peer_type, edit.get_or_insert_with(begin));
     }
     Ok(Exported {

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 
 use super::batch::Batch;
-use super::{ExportTable, Exported, GroupKey, Outbound, Withholding, export};
+use super::{Drain, ExportTable, Exported, GroupKey, Outbound, Withholding, export};
 use crate::policy::{RouteRef, Source};
 use crate::rib::{
-    AttrTable, DestId, Destinations, LocalRoute, NextHops, Path, Sources, Version, generation_in,
+    AttrKey, AttrTable, DestId, Destinations, LocalRoute, NextHops, Path, Sources, Version,
+    generation_in,
 };
 use crate::types::Prefix;
 
@@ -69,6 +70,12 @@ pub(crate) fn evaluate_export(
     let prefix = state.dests.prefix(dest);
     let source = path.source.source();
     let local = if source == Source::Bgp { None } else { state.local.get(&(prefix, source)) };
+    if source != Source::Bgp
+        && group.drain == Drain::Withdraw
+        && is_announced_by_others(dest, state)
+    {
+        return Err(Withholding::Drained);
+    }
     let route = RouteRef {
         prefix,
         attrs: state.attrs.view(path.attrs),
@@ -86,4 +93,14 @@ pub(crate) fn evaluate_export(
     };
     let from = state.sources.get(path.source);
     export(group, &Outbound { route, key: state.attrs.key(path.attrs), from })
+}
+
+/// Whether a neighbour's path to a destination is usable, and not one that is to be left too.
+fn is_announced_by_others(dest: DestId, state: ExportView<'_>) -> bool {
+    state.dests.paths(dest).iter().any(|path| {
+        path.source.source() == Source::Bgp
+            && state.sources.is_usable(path, state.hops)
+            && state.attrs.view(path.attrs).local_pref() != Some(0)
+            && !state.attrs.key(path.attrs).has(AttrKey::GRACEFUL_SHUTDOWN)
+    })
 }

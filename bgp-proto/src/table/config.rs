@@ -96,7 +96,7 @@ pub struct ImportParams {
     pub limits: RouteLimits,
     /// Set LOCAL_PREF 0 on routes from eBGP with GRACEFUL_SHUTDOWN (RFC 8326). Default true.
     pub honour_graceful_shutdown: bool,
-    /// `On`: every route of the peer that import accepts gets LOCAL_PREF 0, as if it came with
+    /// Not `Off`: every route of the peer that import accepts gets LOCAL_PREF 0, as if it came with
     /// GRACEFUL_SHUTDOWN: other paths are used where there are any. Default `Off`.
     pub drain: Drain,
 }
@@ -110,7 +110,7 @@ pub struct ExportParams {
     pub next_hop: NextHopMode,
     /// Paths per destination for ADD-PATH peers.
     pub add_path_send: AddPathSend,
-    /// `On`: the peer is asked to use other paths. Default `Off`.
+    /// Whether the peer is asked to use other paths. Default `Off`.
     pub drain: Drain,
 }
 

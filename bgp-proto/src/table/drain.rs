@@ -35,7 +35,7 @@ impl Table {
         let advertised = self.counts(id).advertised;
         for family in families.iter() {
             let ribs = &self.adj_ribs_out;
-            progress.told &= ribs.has_read_all(peer.source, family, |key| key.drain == Drain::On);
+            progress.told &= ribs.has_read_all(peer.source, family, |key| key.drain != Drain::Off);
             progress.advertised = progress.advertised.saturating_add(advertised[family]);
             let dests = peer.family(family).dests.iter().take(LOOKED_AT_MAX);
             let replaced = dests.filter(|dest| self.has_moved(id, family, DestId(*dest))).count();

@@ -438,7 +438,7 @@ impl Table {
         let is_shut_down = context.session.peer_type == PeerType::External
             && import.honour_graceful_shutdown
             && self.loc_rib.attrs.key(received).has(AttrKey::GRACEFUL_SHUTDOWN);
-        if is_shut_down || import.drain == Drain::On {
+        if is_shut_down || import.drain != Drain::Off {
             // RFC 8326 §4.2, after policy: a customer's LOCAL_PREF must not undo a drain.
             edit.get_or_insert_with(|| AttrEdit::from_view(view)).set_local_pref(0);
         }

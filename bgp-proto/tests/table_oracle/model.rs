@@ -341,7 +341,7 @@ impl Model {
         let import = self.settings[peer].import;
         let (mut out, preference) = import.apply(prefix, attrs.clone(), interface)?;
         let shut_down = !internal && attrs.communities.contains(&Community::GRACEFUL_SHUTDOWN.0);
-        if shut_down || self.settings[peer].drain.0 == Drain::On {
+        if shut_down || self.settings[peer].drain.0 != Drain::Off {
             out.local_pref = Some(0);
         }
         Some((out, preference.unwrap_or(100)))
@@ -472,6 +472,16 @@ impl Model {
         {
             return None;
         }
+        let is_marked = |c: &Candidate| {
+            c.attrs.local_pref == Some(0)
+                || c.attrs.communities.contains(&Community::GRACEFUL_SHUTDOWN.0)
+        };
+        if settings.drain.1 == Drain::Withdraw
+            && path.peer.is_none()
+            && self.candidates(prefix).iter().any(|c| c.peer.is_some() && !is_marked(c))
+        {
+            return None;
+        }
         let from_client = path.peer.is_some_and(|p| self.settings[p].client);
         let reflected = from_internal && !to_external;
         if reflected && !from_client && !settings.client {
@@ -500,10 +510,10 @@ impl Model {
         }
         match (settings.drain.1, to_external) {
             (Drain::Off, _) => {}
-            (Drain::On, true) => {
+            (_, true) => {
                 attrs.communities.insert(Community::GRACEFUL_SHUTDOWN.0);
             }
-            (Drain::On, false) => attrs.local_pref = Some(0),
+            (_, false) => attrs.local_pref = Some(0),
         }
         let keep = match settings.next_hop {
             NextHopMode::SelfAddress => false,

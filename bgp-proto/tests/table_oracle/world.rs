@@ -531,7 +531,9 @@ impl World {
             _ => {}
         }
         // Bits that the filters do not look at.
-        let drain = |byte: u8| if byte & 0x30 == 0x10 { Drain::On } else { Drain::Off };
+        let drain = |byte: u8| {
+            [Drain::Off, Drain::On, Drain::Withdraw, Drain::Off][usize::from(byte >> 4) % 4]
+        };
         settings.drain = (drain(import), drain(export));
         settings.next_hop = [
             NextHopMode::Auto,

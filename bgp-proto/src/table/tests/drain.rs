@@ -44,7 +44,9 @@ fn routes_of_ours_and_of_others_are_marked_and_nothing_is_withdrawn() {
     let mut plain = up(&mut table, 5, 65005, routes(5));
     announce(&mut table, 2, 65002, &["10.1.0.0/16"]);
     settle(&mut table);
-    [&mut inside, &mut outside, &mut plain].map(read);
+    for reader in [&mut inside, &mut outside, &mut plain] {
+        read(reader);
+    }
     let reflected = "10.1.0.0/16".parse().unwrap();
     let before = vec![(own, Some(100), false), (reflected, Some(100), false)];
     assert_eq!(sent(&table, 3), before);
@@ -123,4 +125,40 @@ fn progress_tells_who_has_heard_and_who_has_other_paths() {
     assert_eq!(progress(&table, 3), (true, 2, 1));
     table.down_now(3, None);
     assert_eq!(table.drain_progress(PeerId(3)), None);
+}
+
+#[test]
+fn own_routes_give_way_only_to_paths_that_are_not_drained_themselves() {
+    let mut table = table();
+    let (shared, alone): (Prefix, Prefix) =
+        ("10.1.0.0/16".parse().unwrap(), "10.9.0.0/16".parse().unwrap());
+    for prefix in [shared, alone] {
+        table.handle_local(Time::ZERO, prefix, Source::Static, Some(LocalRoute::default()));
+    }
+    let _other = up(&mut table, 2, INTERNAL, routes(2));
+    let export = ExportParams { drain: Drain::Withdraw, ..ExportParams::default() };
+    let _reader = up(&mut table, 3, 65003, PeerRoutes { export, ..routes(3) });
+    let prefixes = |table: &Table| {
+        sent(table, 3).into_iter().map(|(prefix, _, marked)| (prefix, marked)).collect::<Vec<_>>()
+    };
+    let tell = |table: &mut Table, local_pref: u32| {
+        let mut edit = AttrEdit::originate(Origin::Igp);
+        edit.set_local_pref(local_pref);
+        announce_with(table, 2, &["10.1.0.0/16"], &edit);
+        settle(table);
+    };
+    settle(&mut table);
+    assert_eq!(prefixes(&table), [(shared, true), (alone, true)], "nobody else has it");
+    tell(&mut table, 100);
+    assert_eq!(prefixes(&table), [(alone, true)], "ours stays the best path, and gives way");
+    let explanation = table.explain(shared, Time::ZERO).unwrap();
+    let rule = explanation.withheld.iter().find(|w| w.peer == PeerId(3)).map(|w| &*w.rule);
+    assert_eq!(rule, Some("drained, and another peer announces it"));
+    tell(&mut table, 0);
+    assert_eq!(prefixes(&table), [(shared, true), (alone, true)], "that one is drained too");
+    tell(&mut table, 100);
+    assert_eq!(prefixes(&table), [(alone, true)]);
+    table.down_now(2, None);
+    settle(&mut table);
+    assert_eq!(prefixes(&table), [(shared, true), (alone, true)], "it is gone");
 }
