@@ -133,7 +133,7 @@ pub enum Command {
             long,
             value_name = "TIME",
             default_value = "60s",
-            requires = "drain",
+            conflicts_with_all = ["graceful", "shutdown"],
             value_parser = read_timeout
         )]
         timeout: Duration,

@@ -104,7 +104,7 @@ impl<W: Write> Renderer<W> {
             View::Explanation(asked) => {
                 out.write_all(explanation(&read(item)?, *asked, look).as_bytes())
             }
-            View::Draining => out.write_all(draining(&read(item)?, look).as_bytes()),
+            View::Draining => out.write_all(draining(&read(item)?).as_bytes()),
             View::LogLevel => out.write_all(log_level(&read(item)?).as_bytes()),
             View::Reloaded => out.write_all(reloaded(&read(item)?).as_bytes()),
             View::Stopping => out.write_all(stopping(&read(item)?).as_bytes()),

@@ -34,6 +34,7 @@ fn each_view_is_parsed_into_its_request() {
         ("margay show fib", Request::ShowFib),
         ("margay show groups", Request::ShowGroups),
         ("margay show bfd", Request::ShowBfd),
+        ("margay show drain", Request::ShowDrain),
     ] {
         let (asked, output) = asks(line);
         assert_eq!(asked, request);
@@ -50,17 +51,46 @@ fn each_view_is_parsed_into_its_request() {
 #[test]
 fn commands_that_query_the_daemon_accept_a_leading_socket_option() {
     let mut asked = 0;
-    for line in
-        ["show peers", "explain 10.0.0.0/8", "reload", "health", "log-level", "stop --graceful"]
-    {
+    for line in [
+        "show peers",
+        "explain 10.0.0.0/8",
+        "reload",
+        "health",
+        "log-level",
+        "stop --graceful",
+        "drain --wait",
+        "undrain a",
+    ] {
         let Cli { socket, mut command } = parse(&format!("margay --socket /s {line}")).unwrap();
         assert_eq!(socket, Some(PathBuf::from("/s")), "{line}");
         asked += usize::from(command.daemon().is_some());
     }
-    assert_eq!(asked, 6);
+    assert_eq!(asked, 8);
     for line in ["run", "check", "completions bash"] {
         let mut command = parse(&format!("margay {line}")).unwrap().command;
         assert!(command.daemon().is_none(), "{line}");
+    }
+}
+
+#[test]
+fn times_are_for_what_waits() {
+    for line in [
+        "drain",
+        "drain a b --reason fan",
+        "drain --wait --timeout 90s",
+        "stop --drain --timeout 5m --message fan",
+    ] {
+        assert!(parse(&format!("margay {line}")).is_ok(), "{line}");
+    }
+    for line in [
+        "drain --timeout 90s",
+        "drain --wait --timeout 2h",
+        "stop --graceful --timeout 5s",
+        "stop --shutdown --timeout 5s",
+        "stop --drain --shutdown",
+        "stop --timeout 5s",
+    ] {
+        assert!(parse(&format!("margay {line}")).is_err(), "{line}");
     }
 }
 

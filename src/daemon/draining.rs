@@ -8,11 +8,12 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bgp_proto::policy::glob_matches;
+use tokio::time::Instant;
 use tracing::info;
 
 use super::Daemon;
 use super::answer::DrainOrder;
-use super::drains::{Drains, Scope};
+use super::drains::{Drains, MOVE_TIME, Scope};
 use super::registry::Registry;
 use crate::ctl::{Lasts, Refusal, Selection};
 
@@ -28,13 +29,14 @@ impl Daemon {
     ///
     /// # Errors
     /// Why nothing was done.
-    pub(super) fn drain(&self, order: &DrainOrder) -> Result<(), Refusal> {
+    pub(super) fn drain(&mut self, order: &DrainOrder) -> Result<(), Refusal> {
         let registry = self.peers.registry();
         match &order.begin {
             Some(drained) => {
                 let scope = to_drain(&self.drains, &registry, &order.peers)?;
                 self.drains.begin(&scope, drained).map_err(Refusal::failed)?;
                 let count = self.peers.review_drains(&scope);
+                self.drains_due = Some(Instant::now() + MOVE_TIME);
                 let reason = match drained.reason.as_str() {
                     "" => String::new(),
                     reason => format!(" ({reason})"),
@@ -53,6 +55,19 @@ impl Daemon {
             }
         }
         Ok(())
+    }
+}
+
+impl Daemon {
+    /// Puts into force what follows some time after drains began; returns when that is due.
+    pub(super) fn check_drains(&mut self) -> Option<Instant> {
+        if self.drains_due.is_some_and(|due| due <= Instant::now()) {
+            self.drains_due = None;
+            if self.drains.is_any() {
+                self.peers.review_drains(&Scope::All);
+            }
+        }
+        self.drains_due
     }
 }
 

@@ -8,7 +8,11 @@
 //!   GRACEFUL_SHUTDOWN towards external neighbours, with LOCAL_PREF 0 towards internal ones. Routes
 //!   *from* a neighbour that is drained by name get LOCAL_PREF 0 on import as well: we move to other
 //!   paths too. With a drain of all neighbours there is nothing to move to, and import stays as it is.
-//! - Nothing is withdrawn and no session ends: it is the export of the update group that differs
+//! - [`MOVE_TIME`] later, routes of our own that another neighbour announces too (service addresses of other
+//!   nodes, networks that two routers share) are withdrawn, as long as that path is usable and not one to
+//!   be left itself: not every neighbour honours the marks. Not at once: a neighbour may hear of
+//!   the other path only when it leaves ours. Routes that nobody else announces stay.
+//! - Nothing else is withdrawn and no session ends: it is the export of the update group that differs
 //!   ([`bgp_proto::table::Drain`]), re-evaluated in slices as after a reload.
 //! - The state is held here and nowhere else. [`Drains::routes`] gives a peer's parameters as they are
 //!   in force; [`super::registry::Record`] has them as they are configured, which is what a reload
@@ -26,6 +30,9 @@ use serde::{Deserialize, Serialize};
 
 use super::own_file::{OwnFile, Unread, boot};
 use crate::ctl::Lasts;
+
+/// How long neighbours have to move by the marks before routes that others announce too are withdrawn.
+pub(super) const MOVE_TIME: Duration = Duration::from_secs(3);
 
 /// The form of the file.
 const VERSION: u32 = 1;
@@ -121,17 +128,33 @@ impl Drains {
     /// The routing parameters of a neighbour as they are in force: those configured, unless it is
     /// drained.
     pub(super) fn routes(&self, name: &str, configured: &Arc<PeerRoutes>) -> Arc<PeerRoutes> {
+        self.routes_at(SystemTime::now(), name, configured)
+    }
+
+    fn routes_at(
+        &self,
+        now: SystemTime,
+        name: &str,
+        configured: &Arc<PeerRoutes>,
+    ) -> Arc<PeerRoutes> {
         let state = self.lock();
-        let by_name = state.peers.contains_key(name);
-        if !by_name && state.all.is_none() {
+        let by_name = state.peers.get(name);
+        let Some(first) = by_name.iter().copied().chain(&state.all).map(|d| d.since).min() else {
             return Arc::clone(configured);
-        }
+        };
+        // A clock that was set back makes it wait.
+        let had_time = now.duration_since(first).is_ok_and(|since| since >= MOVE_TIME);
         let mut routes = PeerRoutes::clone(configured);
-        routes.export.drain = Drain::On;
-        if by_name {
+        routes.export.drain = if had_time { Drain::Withdraw } else { Drain::On };
+        if by_name.is_some() {
             routes.import.drain = Drain::On;
         }
         Arc::new(routes)
+    }
+
+    /// Whether anybody is drained.
+    pub(super) fn is_any(&self) -> bool {
+        *self.lock() != State::default()
     }
 
     /// Drains neighbours that are not drained.
@@ -315,15 +338,17 @@ mod tests {
         let (run, _) = Drains::of_last_run(&folder.path().join("margay.sock"));
         let configured = Arc::new(PeerRoutes::new("a"));
         assert!(Arc::ptr_eq(&run.routes("a", &configured), &configured));
-        let both = |run: &Drains| {
-            let routes = run.routes("a", &configured);
+        let since = drained("", Lasts::Run).since;
+        let after = |run: &Drains, time: Duration| {
+            let routes = run.routes_at(since + time, "a", &configured);
             assert!(Arc::ptr_eq(&routes.export.policy, &configured.export.policy), "one group");
             (routes.import.drain, routes.export.drain)
         };
         run.begin(&Scope::All, &drained("", Lasts::Run)).unwrap();
-        assert_eq!(both(&run), (Drain::Off, Drain::On));
+        assert_eq!(after(&run, Duration::ZERO), (Drain::Off, Drain::On));
+        assert_eq!(after(&run, MOVE_TIME), (Drain::Off, Drain::Withdraw));
         run.begin(&named(&["a"]), &drained("", Lasts::Run)).unwrap();
-        assert_eq!(both(&run), (Drain::On, Drain::On));
+        assert_eq!(after(&run, Duration::ZERO), (Drain::On, Drain::On));
         run.end(&Scope::All).unwrap();
         assert!(Arc::ptr_eq(&run.routes("a", &configured), &configured));
     }

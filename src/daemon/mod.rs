@@ -152,6 +152,8 @@ struct Daemon {
     listeners: Listeners,
     peers: Peers,
     drains: Drains,
+    /// When more follows from a drain that began.
+    drains_due: Option<Instant>,
     views: Views,
     /// Whether the table's changes reach the kernel.
     gate: KernelGate,
@@ -297,6 +299,8 @@ impl Daemon {
             redistribution: threads.redistribution,
             next_hops: threads.next_hops,
             peers,
+            // Of a drain that the last run began just before it ended.
+            drains_due: drains.is_any().then(|| Instant::now() + drains::MOVE_TIME),
             drains,
             views,
             servers: Vec::new(),
@@ -442,6 +446,7 @@ impl Daemon {
                 self.check_deferral(),
                 self.check_handover(),
                 self.check_listening(),
+                self.check_drains(),
             ];
             match self.wait(deadlines.into_iter().flatten().min()).await {
                 Input::Table(event) => self.on_table_event(event),

@@ -1,6 +1,6 @@
 //! `margay drain`, `undrain` and `show drain`.
 
-use super::{Look, clean, line};
+use super::{clean, line};
 use crate::ctl::Lasts;
 use crate::ctl::item::{Drained, Draining};
 
@@ -14,7 +14,7 @@ pub(super) fn drained(drained: &Drained) -> String {
     format!("since {}{}, {until}", drained.since, reason.unwrap_or_default())
 }
 
-pub(super) fn draining(d: &Draining, _look: &Look) -> String {
+pub(super) fn draining(d: &Draining) -> String {
     let mut out = String::new();
     match &d.all {
         Some(all) => line(&mut out, "every peer", format_args!("drained {}", drained(all))),

@@ -297,6 +297,7 @@ fn a_peer_shows_its_timers() {
         prefixes_advertised: 0,
         prefixes: PerFamily::default(),
         shutdown: None,
+        drained: None,
         stale_seconds: Some(113),
         prefixes_max: None,
         object: None,
@@ -336,4 +337,26 @@ fn a_peer_shows_its_timers() {
     }
     has(&text, "held idle", "for 40 s more, after repeated faults");
     assert!(!text.contains("next attempt"), "{text}");
+}
+
+#[test]
+fn a_drain_says_who_is_waited_for() {
+    let idle = json!({"all": null, "by_name": [], "peers": 0, "established": 0, "told": 0,
+        "moved": 0, "waiting": [], "forwarded_packets": 7});
+    assert_eq!(rendered(&Request::ShowDrain, &[idle]), "no peer is drained\n");
+    let all = json!({"since": "2026-11-29T22:00:00Z", "reason": "fan\u{1b}[2J", "lasts": "boot"});
+    let waiting = json!({"name": "tor", "told": true, "advertised": 4, "replaced": 1});
+    let item = json!({"all": all, "by_name": ["rr"], "peers": 3, "established": 2, "told": 2,
+        "moved": 1, "waiting": [waiting], "forwarded_packets": null});
+    let text = rendered(&Request::ShowDrain, &[item]);
+    assert!(!text.contains('\u{1b}'), "{text}");
+    for line in [
+        "until undrained, or the machine is restarted\n",
+        "by name         rr\n",
+        "drained peers   3, 2 established, 2 told, 1 announce other paths\n",
+        "tor: told, announces other paths for 1 of 4 prefixes\n",
+        "forwarded       not to be read from the kernel\n",
+    ] {
+        assert!(text.contains(line), "{line}: {text}");
+    }
 }

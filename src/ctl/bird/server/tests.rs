@@ -161,6 +161,7 @@ impl Backend for Node {
             started: now,
             configured: now,
             recovery: self.recovering.then_some(Recovery { waiting: 2, timer }),
+            drained: None,
         })
     }
 

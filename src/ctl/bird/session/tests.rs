@@ -214,6 +214,7 @@ fn the_status_equals_birds() {
         started: ago(4),
         configured: ago(4),
         recovery: Some(Recovery { waiting: 1, timer: wait(236, 240) }),
+        drained: None,
     };
     let wanted = "\
 1000-BIRD v0.3.3+birdv1.6.8
@@ -231,6 +232,9 @@ fn the_status_equals_birds() {
     let (head, rest) = wanted.split_once("0024-").unwrap();
     let end = rest.split_once("0013").unwrap().1;
     assert_eq!(text(|reply| status(reply, &shown, &clock())), format!("{head}0013{end}"));
+    shown.drained = Some("Drained since 2026-11-23T05:12:45Z (disk)".into());
+    let drained = " Drained since 2026-11-23T05:12:45Z (disk)\n";
+    assert_eq!(text(|reply| status(reply, &shown, &clock())), format!("{head}{drained}0013{end}"));
 }
 
 #[test]

@@ -24,7 +24,8 @@ impl Backend for Generated {
     async fn status(&self, _: Family) -> Result<Status, String> {
         let now = SystemTime::now();
         let router_id = [10, 0, 0, 1].into();
-        Ok(Status { router_id, started: now, configured: now, recovery: self.recovery })
+        let drained = Some("Drained since 2026-11-23T05:12:45Z (0013 of 1011)".to_owned());
+        Ok(Status { router_id, started: now, configured: now, recovery: self.recovery, drained })
     }
     async fn protocols(&self, _: Family) -> Result<Vec<Protocol>, String> {
         Ok(self.sessions.iter().map(|(protocol, _)| protocol.clone()).collect())
