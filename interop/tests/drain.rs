@@ -18,6 +18,8 @@ const NEAR: &str = "192.0.2.0/24";
 const NEAR_ADDRESS: &str = "192.0.2.1";
 const FAR: &str = "198.51.100.0/24";
 const FAR_ADDRESS: &str = "198.51.100.1";
+/// What both routers announce of their own, as nodes do the addresses of services.
+const SHARED: &str = "203.0.113.0/25";
 const FAR_AS: u32 = 4_200_000_003;
 /// As every speaker shows it.
 const GRACEFUL_SHUTDOWN: [&str; 3] = ["graceful-shutdown", "65535:0", "gracefulShutdown"];
@@ -59,7 +61,7 @@ impl Ping {
     }
 }
 
-/// FRR, two margays that forward, and a margay behind them that honours RFC 8326 as FRR does.
+/// FRR, two margays of one AS that forward, and a margay behind them that honours RFC 8326 as FRR does.
 struct Diamond {
     near_host: Host,
     far_host: Host,
@@ -82,9 +84,9 @@ impl Diamond {
                  net.ipv4.conf.eth0.send_redirects=0",
             )?;
         }
-        let routers = [&hosts[0], &hosts[1]].map(|host| {
-            let peers = [(&near_host, PEER_AS), (&far_host, FAR_AS)];
-            Margay::start(host, &config(host, SUBJECT_AS, &peers, &[]))
+        let routers = [(&hosts[0], &hosts[1]), (&hosts[1], &hosts[0])].map(|(host, other)| {
+            let peers = [(&near_host, PEER_AS), (&far_host, FAR_AS), (other, SUBJECT_AS)];
+            Margay::start(host, &config(host, SUBJECT_AS, &peers, &[SHARED]))
         });
         let [a, b] = routers;
         let both = [(&hosts[0], SUBJECT_AS), (&hosts[1], SUBJECT_AS)];
@@ -98,6 +100,7 @@ impl Diamond {
     fn wait_paths(&self, count: usize) -> Result<()> {
         wait_paths(&self.near, FAR, count)?;
         wait_paths(&self.far, NEAR, count)?;
+        wait_paths(&self.near, SHARED, count)?;
         Ok(())
     }
 
@@ -148,9 +151,11 @@ fn a_drained_router_is_taken_away_without_loss() -> Result<()> {
         let ping = Ping::start(&diamond.near_host)?;
         let control = diamond.routers[0].control().clone();
         let drained = control.json(&["drain", "--wait", "--timeout", "40s", "--reason", "fan"])?;
-        ensure!(drained["told"] == 2 && drained["all"]["reason"] == "fan", "{drained}");
+        ensure!(drained["told"] == 3 && drained["all"]["reason"] == "fan", "{drained}");
         diamond.wait_marked([true, false])?;
         diamond.wait_through(&[1])?;
+        // The other router announces it too.
+        wait_paths(&diamond.near, SHARED, 1)?;
         stream.expect_flow(Duration::from_secs(1))?;
         control.text(&["stop", "--shutdown"])?;
         diamond.routers[0].daemon().wait(PATIENCE)?;
@@ -158,11 +163,13 @@ fn a_drained_router_is_taken_away_without_loss() -> Result<()> {
         stream.expect_flow(Duration::from_secs(1))?;
         // It comes back drained, and is used again when that ends.
         diamond.routers[0].restart()?;
-        diamond.wait_paths(2)?;
+        wait_paths(&diamond.near, FAR, 2)?;
+        wait_paths(&diamond.far, NEAR, 2)?;
         diamond.wait_marked([true, false])?;
         diamond.wait_through(&[1])?;
         diamond.routers[0].control().text(&["undrain"])?;
         diamond.wait_marked([false, false])?;
+        diamond.wait_paths(2)?;
         diamond.wait_through_any(&[0])?;
         let control = diamond.routers[1].control().clone();
         control.text(&["stop", "--drain", "--timeout", "40s"])?;
