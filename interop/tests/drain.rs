@@ -334,6 +334,15 @@ fn a_drain_is_shown_kept_and_ended_once() -> Result<()> {
         let status = margay_.control().text(&["show", "status"])?;
         ensure!(status.contains("margay.drained, which names the neighbours"), "{status}");
         margay_.control().text(&["drain"])?;
-        wait_marked(true)
+        wait_marked(true)?;
+        // A shutdown goes on for a second after neighbours were notified.
+        let stopping = margay_.control().clone();
+        let stop = std::thread::spawn(move || stopping.text(&["stop", "--shutdown"]));
+        wait_until(PATIENCE, "an order to be refused by a daemon that stops", || {
+            let said = refused(&["drain"])?;
+            ensure!(said.contains("the daemon is stopping"), "{said}");
+            Ok(())
+        })?;
+        stop.join().map_err(|_| anyhow::anyhow!("the thread panicked"))?.map(drop)
     })
 }
