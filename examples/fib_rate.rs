@@ -123,12 +123,12 @@ fn hop(fib: &Fib, gateway: Ipv4Addr, interface: &str) -> Result<Hop, Box<dyn Err
 fn failover(routes: u32, form: NextHopForm) -> Result<(), Box<dyn Error>> {
     let fib = start(form)?;
     let ways = [hop(&fib, GATEWAY, "v0")?, hop(&fib, OTHER_GATEWAY, "w0")?];
-    let next_hop = Some(NEXT_HOP.into());
+    let next_hops = vec![IpAddr::from(NEXT_HOP).into()];
     let submit = |hop: Hop| {
         fib.submit((0..routes).map(|i| {
             let prefix = Prefix::V4(prefix(i));
             let route = FibRoute::new(prefix, FibKind::Unicast(vec![hop]));
-            (prefix, Some(FibRoute { next_hop, ..route }))
+            (prefix, Some(FibRoute { next_hops: next_hops.clone(), ..route }))
         }));
     };
     let resolve = |hop: Hop| {

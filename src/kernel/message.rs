@@ -219,7 +219,7 @@ impl KernelRoute {
             metric: self.metric,
             source: self.source,
             object: self.object,
-            next_hop: None,
+            next_hops: Vec::new(),
             altered: self.altered,
         }
     }

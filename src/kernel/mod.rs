@@ -73,8 +73,8 @@ pub enum NextHopForm {
     #[default]
     Inline,
     /// Routes over gateways refer to a next-hop object of ours (Linux 5.3), shared by all routes
-    /// with one BGP next hop: when its resolution changes, one request moves them all. If the
-    /// kernel refuses objects, routes contain their gateways.
+    /// with the same BGP next hops: when the resolution of one changes or is lost, one request moves
+    /// them all. If the kernel refuses objects, routes contain their gateways.
     Objects,
 }
 
@@ -213,7 +213,7 @@ impl Fib {
             chunk.extend(changes.by_ref().take(CHUNK).map(|(prefix, change)| {
                 let change = change.into().map(|mut route| {
                     if next_hops == NextHopForm::Inline {
-                        route.next_hop = None;
+                        route.next_hops = Vec::new();
                     }
                     let recursion = route.recursion;
                     (RouteSpec::wanted(prefix, route, &defaults), recursion)
@@ -333,13 +333,15 @@ pub struct Resolutions(Arc<Shared>);
 impl Resolutions {
     /// Reports how a BGP next hop is reached. Call this just before informing the submitter of
     /// routes, with the same states in the same order: routes over next-hop objects that depend on
-    /// this next hop alone ([`FibRoute::next_hop`](bgp_proto::types::FibRoute::next_hop)) move at
+    /// this next hop ([`FibRoute::next_hops`](bgp_proto::types::FibRoute::next_hops)) move at
     /// once, and need not be submitted again. Has no effect with [`NextHopForm::Inline`].
     pub fn update(&self, addr: IpAddr, state: &NextHopState) {
-        if let NextHopState::Via { hops, .. } = state {
-            self.0.plan().handle_next_hop(addr, hops);
-            self.0.wake();
-        }
+        let hops = match state {
+            NextHopState::Via { hops, .. } => hops.as_slice(),
+            NextHopState::Unreachable | NextHopState::Local => &[],
+        };
+        self.0.plan().handle_next_hop(addr, hops);
+        self.0.wake();
     }
 }
 

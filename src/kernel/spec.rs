@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
-use bgp_proto::types::{FibKind, FibRoute, Hop, Prefix};
+use bgp_proto::types::{FibKind, FibNextHop, FibRoute, Hop, Prefix};
 use slab::Slab;
 
 use crate::counts::Counts;
@@ -27,9 +27,9 @@ pub(crate) struct RouteSpec {
     /// The next-hop object in place of the hops. With an object of ours `kind` has no hops: they
     /// are part of the object and change without the route.
     pub(crate) object: Option<NonZeroU32>,
-    /// The BGP next hop of which the hops are the resolution. Not known to the kernel; set only if
-    /// routes use objects of ours, so that those with one next hop can be moved together.
-    pub(crate) next_hop: Option<IpAddr>,
+    /// The BGP next hops from which the hops come. Not known to the kernel; set only if routes use
+    /// objects of ours, so that those with the same next hops can be moved together.
+    pub(crate) next_hops: Vec<FibNextHop>,
     /// It has an attribute that routes of ours never have. Never true of a wanted route.
     pub(crate) altered: bool,
 }
@@ -71,9 +71,9 @@ impl RouteDefaults {
 
 impl RouteSpec {
     /// The content to request from the kernel for `route`. Normalised such that it reads back
-    /// equal, except for `next_hop`.
+    /// equal, except for `next_hops`.
     pub(crate) fn wanted(prefix: Prefix, route: FibRoute, defaults: &RouteDefaults) -> RouteSpec {
-        let FibRoute { mut kind, metric, source, next_hop, .. } = route;
+        let FibRoute { mut kind, metric, source, next_hops, .. } = route;
         let mut source = source.or_else(|| defaults.source(prefix));
         match &mut kind {
             FibKind::Unicast(hops) => bring_in_order(hops),
@@ -85,12 +85,13 @@ impl RouteSpec {
             Prefix::V6(_) if metric == 0 => IPV6_METRIC_DEFAULT,
             _ => metric,
         };
-        RouteSpec { source, next_hop, ..RouteSpec::new(kind, metric) }
+        RouteSpec { source, next_hops, ..RouteSpec::new(kind, metric) }
     }
 
     /// A content without optional fields.
     pub(crate) fn new(kind: FibKind, metric: u32) -> RouteSpec {
-        RouteSpec { kind, metric, source: None, object: None, next_hop: None, altered: false }
+        let next_hops = Vec::new();
+        RouteSpec { kind, metric, source: None, object: None, next_hops, altered: false }
     }
 
     /// The same content with other hops.
@@ -108,7 +109,7 @@ impl RouteSpec {
 
     /// Whether the two are equal to the kernel.
     pub(crate) fn is_same_route(&self, other: &RouteSpec) -> bool {
-        let RouteSpec { kind, metric, source, object, next_hop: _, altered } = self;
+        let RouteSpec { kind, metric, source, object, next_hops: _, altered } = self;
         (kind, metric, source) == (&other.kind, &other.metric, &other.source)
             && (object, altered) == (&other.object, &other.altered)
     }
@@ -283,7 +284,7 @@ impl Specs {
 
     /// The BGP next hops of all contents.
     pub(crate) fn next_hops(&self) -> BTreeSet<IpAddr> {
-        self.used().filter_map(|(_, slot)| slot.spec.next_hop).collect()
+        self.used().flat_map(|(_, slot)| &slot.spec.next_hops).map(|n| n.addr).collect()
     }
 
     fn used(&self) -> impl Iterator<Item = (usize, &Slot)> {

@@ -1,8 +1,9 @@
 //! Next-hop objects of ours.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 
-use bgp_proto::types::{FibKind, FibRoute, Prefix};
+use bgp_proto::types::{FibKind, FibNextHop, FibRoute, Hop, Prefix};
 use margay::kernel::{
     FibConfig, FibState, Leave, NextHopForm, NextHopState, Over, Place, carry_over,
 };
@@ -30,9 +31,17 @@ pub(crate) fn with_objects() -> Running {
 fn want(fib: &Running, prefix: &str, next_hop: &str, (gateway, dev): (&str, &str)) {
     let kind = FibKind::Unicast(vec![hop(gateway, dev)]);
     let prefix: Prefix = prefix.parse().unwrap();
-    let route =
-        FibRoute { next_hop: Some(next_hop.parse().unwrap()), ..FibRoute::new(prefix, kind) };
+    let route = FibRoute { next_hops: next_hops(&[next_hop]), ..FibRoute::new(prefix, kind) };
     fib.fib.submit([(prefix, Some(route))]);
+}
+
+/// BGP next hops without a tunnel.
+fn next_hops(addrs: &[&str]) -> Vec<FibNextHop> {
+    addrs.iter().map(|addr| addr_of(addr)).collect()
+}
+
+fn addr_of(addr: &str) -> FibNextHop {
+    addr.parse::<IpAddr>().unwrap().into()
 }
 
 /// Reports how a next hop is reached.
@@ -80,8 +89,8 @@ fn the_routes_behind_a_next_hop_move_with_one_request() {
         // Another metric, over the same group.
         let odd: Prefix = "10.67.0.0/16".parse().unwrap();
         let kind = FibKind::Unicast(vec![hop(a.0, a.1)]);
-        let next_hop = Some(NEXT_HOP.parse().unwrap());
-        let route = FibRoute { metric: Some(512), next_hop, ..FibRoute::new(odd, kind) };
+        let next_hops = next_hops(&[NEXT_HOP]);
+        let route = FibRoute { metric: Some(512), next_hops, ..FibRoute::new(odd, kind) };
         fib.fib.submit([(odd, Some(route))]);
         all_go_over(201, "10.0.0.2");
         assert_eq!(objects().len(), 2, "a leg and a group: {:?}", objects());
@@ -119,6 +128,89 @@ fn the_routes_behind_a_next_hop_move_with_one_request() {
         eventually("the IPv6 route has moved", || {
             routes("-6 route show 2001:db8:66::/48")[0].contains("via 2001:db8:1::2 ").then_some(())
         });
+        fib.stop(Leave::Withdraw);
+        assert_eq!((ours(), objects()), (vec![], vec![]));
+    });
+}
+
+/// Waits until so many routes of ours go over an object and exactly these gateways.
+fn all_go_over_all(count: usize, gateways: &[&str]) {
+    eventually(&format!("{count} routes go over {gateways:?}"), || {
+        let lines = ours();
+        let is_right = |line: &&String| {
+            line.contains("nhid ")
+                && line.matches("via ").count() == gateways.len()
+                && gateways.iter().all(|gateway| line.contains(&format!("via {gateway} ")))
+        };
+        let right = lines.iter().filter(is_right).count();
+        (right == count && lines.len() == count).then_some(())
+    });
+}
+
+/// Routes that share traffic between several BGP next hops.
+#[test]
+#[ignore = "needs root"]
+fn a_lost_next_hop_leaves_all_its_routes_with_one_request() {
+    in_namespace("groups::a_lost_next_hop_leaves_all_its_routes_with_one_request", || {
+        veth("v0", "10.0.0.1/24", "");
+        veth("v1", "10.0.1.1/24", "");
+        let fib = with_objects();
+        let (a, b) = (("10.0.0.2", "v0"), ("10.0.1.2", "v1"));
+        let submit = |next_hops: &[FibNextHop], hops: Vec<Hop>| {
+            let mut hops = hops;
+            hops.sort_unstable();
+            fib.fib.submit((0..200).map(|i| {
+                let prefix: Prefix = format!("10.66.{i}.0/24").parse().unwrap();
+                let kind = FibKind::Unicast(hops.clone());
+                let next_hops = next_hops.to_vec();
+                (prefix, Some(FibRoute { next_hops, ..FibRoute::new(prefix, kind) }))
+            }));
+        };
+        let lose = |next_hop: &str| {
+            let next_hop = next_hop.parse().unwrap();
+            fib.fib.resolutions().update(next_hop, &NextHopState::Unreachable);
+        };
+        let writes = || fib.fib.counters().writes;
+        let both = [NEXT_HOP, "192.0.2.8"];
+        resolve(&fib, both[0], a);
+        resolve(&fib, both[1], b);
+        submit(&next_hops(&both), vec![hop(a.0, a.1), hop(b.0, b.1)]);
+        all_go_over_all(200, &[a.0, b.0]);
+        assert_eq!(objects().len(), 3, "two legs and a group: {:?}", objects());
+
+        let before = writes();
+        lose(both[0]);
+        all_go_over_all(200, &[b.0]);
+        eventually("its leg is gone", || (objects().len() == 2).then_some(()));
+        assert_eq!(writes() - before, 2, "the group, and the leg that is of no use");
+        // What the owner submits then is there already.
+        submit(&next_hops(&both[1..]), vec![hop(b.0, b.1)]);
+        fib.wait_state("10.66.199.0/24", FibState::Installed);
+        assert_eq!((writes() - before, objects().len()), (2, 2));
+        // Back, which only the owner can know what follows from.
+        resolve(&fib, both[0], a);
+        submit(&next_hops(&both), vec![hop(a.0, a.1), hop(b.0, b.1)]);
+        all_go_over_all(200, &[a.0, b.0]);
+        eventually("the first group is gone", || (objects().len() == 3).then_some(()));
+        // All of them are lost, and come back in another way before the owner has noticed.
+        both.into_iter().for_each(lose);
+        all_go_over_all(200, &[b.0]);
+        resolve(&fib, both[1], ("10.0.1.3", "v1"));
+        resolve(&fib, both[0], a);
+        all_go_over_all(200, &[a.0, "10.0.1.3"]);
+
+        // Through a tunnel, where the next hop itself is the gateway.
+        let ifindex = hop(b.0, b.1).ifindex;
+        let through = both.map(|addr| FibNextHop { tunnel: Some(ifindex), ..addr_of(addr) });
+        let onlink = |addr| Hop { onlink: true, ..hop(addr, b.1) };
+        submit(&through, both.map(onlink).to_vec());
+        all_go_over_all(200, &both);
+        eventually("the other objects are gone", || (objects().len() == 3).then_some(()));
+        let before = writes();
+        lose(both[1]);
+        all_go_over_all(200, &both[..1]);
+        eventually("the tunnelled leg is gone", || (objects().len() == 2).then_some(()));
+        assert_eq!(writes() - before, 2);
         fib.stop(Leave::Withdraw);
         assert_eq!((ours(), objects()), (vec![], vec![]));
     });
@@ -324,6 +416,33 @@ fn ids_of_others_are_left_alone_and_those_of_another_place_are_cleared() {
             assert_eq!(routes("nexthop show proto 4").len(), 2);
         },
     );
+}
+
+/// Two instances of which the tables' numbers have a round difference.
+#[test]
+#[ignore = "needs root"]
+fn instances_with_other_tables_have_other_objects() {
+    in_namespace("groups::instances_with_other_tables_have_other_objects", || {
+        veth("v0", "10.0.0.1/24", "");
+        let tables = [254, 254 + 4096, 40_959];
+        let instances = tables.map(|table| {
+            let fib = Running::start(FibConfig { table, ..config(NextHopForm::Objects) });
+            want(&fib, "10.66.0.0/16", NEXT_HOP, ("10.0.0.2", "v0"));
+            fib.fib.end_of_startup();
+            fib.wait_state("10.66.0.0/16", FibState::Installed);
+            fib
+        });
+        assert_eq!(objects().len(), 6, "{:?}", objects());
+        for (table, fib) in tables.iter().zip(&instances) {
+            let lines = routes(&format!("route show table {table} proto 12"));
+            assert!(lines.concat().contains("nhid "), "table {table}: {lines:?}");
+            assert_eq!(fib.fib.counters().next_hop_objects, 2);
+        }
+        for (left, fib) in [4, 2, 0].into_iter().zip(instances) {
+            fib.stop(Leave::Withdraw);
+            assert_eq!(objects().len(), left, "{:?}", objects());
+        }
+    });
 }
 
 /// A rootless container has small buffers and fewer privileges.

@@ -455,9 +455,9 @@ impl LocRib {
         equal.into_iter().map(|at| candidates[at].0).collect()
     }
 
-    /// The kernel's hops towards the next hop of a path.
-    pub(crate) fn hops_of(&self, path: &Path) -> &[Hop] {
-        match self.hops.state(path.next_hop) {
+    /// The kernel's hops towards a BGP next hop's address.
+    pub(crate) fn hops_to(&self, addr: std::net::IpAddr) -> &[Hop] {
+        match self.hops.state_of(addr) {
             Some(NextHopState::Via { hops, .. }) => hops,
             _ => &[],
         }

@@ -234,7 +234,12 @@ impl NextHops {
     }
 
     pub(crate) fn state(&self, id: NextHopId) -> Option<&NextHopState> {
-        self.addresses.get(&self.hop(id)?.addr()).map(|address| &address.state)
+        self.state_of(self.hop(id)?.addr())
+    }
+
+    /// What the host said about an address.
+    pub(crate) fn state_of(&self, addr: IpAddr) -> Option<&NextHopState> {
+        self.addresses.get(&addr).map(|address| &address.state)
     }
 
     /// The interface through which a next hop is reached, as policies see it.

@@ -10,7 +10,7 @@ use super::TableConfig;
 use crate::policy::{Decision, RouteRef, Source, Verdict};
 use crate::rib::{Barrier, DestId, LocRib, LocalRoute, Meter, Path, WorkSet};
 use crate::types::{
-    Family, FamilyMap, FibChange, FibKind, FibRoute, Hop, NextHop, Prefix, Recursion,
+    Family, FamilyMap, FibChange, FibKind, FibNextHop, FibRoute, Hop, Prefix, Recursion,
 };
 
 /// Capacity for changes that is kept while there are none: as many as an ordinary turn makes.
@@ -25,7 +25,7 @@ pub(super) enum FibEntry {
         metric: Option<u32>,
         source: Option<IpAddr>,
         recursion: Recursion,
-        next_hop: Option<IpAddr>,
+        next_hops: Vec<FibNextHop>,
     },
     /// Leave what is installed: [`FibChange::Keep`].
     Kept,
@@ -34,8 +34,8 @@ pub(super) enum FibEntry {
 impl FibEntry {
     fn change(self, prefix: Prefix) -> FibChange {
         match self {
-            FibEntry::Route { kind, metric, source, recursion, next_hop } => {
-                FibChange::Install(FibRoute { prefix, kind, metric, source, recursion, next_hop })
+            FibEntry::Route { kind, metric, source, recursion, next_hops } => {
+                FibChange::Install(FibRoute { prefix, kind, metric, source, recursion, next_hops })
             }
             FibEntry::Kept => FibChange::Keep,
         }
@@ -46,8 +46,8 @@ impl FibEntry {
 #[derive(Default)]
 struct FibTable {
     /// Each with its number of references. Entry `n` has id `n + 1`.
-    entries: Slab<(FibEntry, u32)>,
-    index: BTreeMap<FibEntry, u32>,
+    entries: Slab<(Arc<FibEntry>, u32)>,
+    index: BTreeMap<Arc<FibEntry>, u32>,
     /// The latest id: routes with the same next hop tend to follow each other.
     latest: u32,
 }
@@ -57,7 +57,7 @@ impl FibTable {
         let Some(entry) = entry else { return 0 };
         let latest = (self.latest as usize).checked_sub(1);
         if let Some((known, refs)) = latest.and_then(|at| self.entries.get_mut(at))
-            && *known == entry
+            && **known == entry
         {
             *refs += 1;
             return self.latest;
@@ -67,7 +67,8 @@ impl FibTable {
             self.latest = id;
             return id;
         }
-        let id = self.entries.insert((entry.clone(), 1)) as u32 + 1;
+        let entry = Arc::new(entry);
+        let id = self.entries.insert((Arc::clone(&entry), 1)) as u32 + 1;
         self.index.insert(entry, id);
         id
     }
@@ -140,7 +141,7 @@ impl KernelView {
     }
 
     pub(super) fn entry(&self, id: u32) -> Option<&FibEntry> {
-        (id != 0).then(|| &self.entries.entries[id as usize - 1].0)
+        (id != 0).then(|| &*self.entries.entries[id as usize - 1].0)
     }
 
     pub(super) fn octets(&self) -> u64 {
@@ -232,7 +233,7 @@ impl KernelView {
             _ => rib.local.get(&(prefix, source)),
         };
         let mut metric = rib.attrs.local(best.attrs).metric;
-        let (mut tunnel, mut from, mut next_hop) = (None, None, None);
+        let (mut tunnel, mut from, mut next_hops) = (None, None, Vec::new());
         let max = config.multipath_max.max(1);
         if let Some(verdict) = verdict_of(prefix, best, local, rib, config, meter) {
             if verdict.decision != Decision::Accept {
@@ -246,15 +247,12 @@ impl KernelView {
                 let paths = dests.paths(dest);
                 meter.spend(paths.len() as u32 / 2);
                 let sharing = rib.sharing(paths, config.multipath_max);
-                let legs = if let ([path], None) = (sharing.as_slice(), &tunnel) {
-                    let hops = rib.hops_of(path);
-                    if hops.len() <= max {
-                        next_hop = rib.hops.hop(path.next_hop).map(NextHop::addr);
-                    }
-                    hops.to_vec()
-                } else {
-                    self.legs((prefix, &sharing), best, tunnel, rib, config, meter)
-                };
+                next_hops = self.next_hops((prefix, &sharing), best, tunnel, rib, config, meter);
+                let legs = FibNextHop::hops_of_all(&next_hops, |addr| rib.hops_to(addr));
+                if legs.len() > max {
+                    next_hops.clear();
+                }
+                next_hops.sort_unstable();
                 (FibKind::Unicast(in_order(legs, max)), rib.recursion(&sharing))
             }
             _ => match local?.install.clone()? {
@@ -263,15 +261,15 @@ impl KernelView {
             },
         };
         let forwards = !matches!(&kind, FibKind::Unicast(hops) if hops.is_empty());
-        forwards.then_some(FibEntry::Route { kind, metric, source: from, recursion, next_hop })
+        forwards.then_some(FibEntry::Route { kind, metric, source: from, recursion, next_hops })
     }
 
-    /// The hops of a route: those of every path of the multipath set, each through the tunnel that
-    /// the policy sets for it. `tunnel` is that of the best path.
+    /// The next hops of a route: those of every path of the multipath set, each through the tunnel that
+    /// the policy sets for it, the best path's first. `tunnel` is that of the best path.
     ///
     /// Differs from BIRD: there, traffic for a route with more than one gateway is sent
     /// unencapsulated into an underlay that has no routes to pods.
-    fn legs(
+    fn next_hops(
         &self,
         (prefix, sharing): (Prefix, &[&Path]),
         best: &Path,
@@ -279,35 +277,24 @@ impl KernelView {
         rib: &LocRib,
         config: &TableConfig,
         meter: &mut Meter,
-    ) -> Vec<Hop> {
+    ) -> Vec<FibNextHop> {
         let through = |path: &Path, tunnel: Option<Arc<str>>| {
-            let leg = tunnel.and_then(|name| self.through_tunnel(&name, path, rib));
-            leg.map_or_else(|| rib.hops_of(path).to_vec(), |leg| vec![leg])
+            let tunnel = tunnel.and_then(|name| self.tunnels.get(&name).copied());
+            Some(FibNextHop { addr: rib.hops.hop(path.next_hop)?.addr(), tunnel })
         };
-        let mut legs = through(best, tunnel);
+        let mut next_hops = Vec::with_capacity(sharing.len());
+        next_hops.extend(through(best, tunnel));
         for path in sharing.iter().copied().filter(|path| *path != best) {
             let more = match self.tunnels.is_empty() {
-                true => rib.hops_of(path).to_vec(),
+                true => through(path, None),
                 false => match verdict_of(prefix, path, None, rib, config, meter) {
                     Some(verdict) if verdict.decision != Decision::Accept => continue,
                     verdict => through(path, verdict.and_then(|verdict| verdict.tunnel)),
                 },
             };
-            for hop in more {
-                if !legs.contains(&hop) {
-                    legs.push(hop);
-                }
-            }
+            next_hops.extend(more.filter(|more| !next_hops.contains(more)));
         }
-        legs
-    }
-
-    /// The hop through a tunnel: the BGP next hop itself, on the tunnel's link. `None` if the
-    /// tunnel does not exist.
-    fn through_tunnel(&self, name: &str, path: &Path, rib: &LocRib) -> Option<Hop> {
-        let ifindex = *self.tunnels.get(name)?;
-        let gateway = rib.hops.hop(path.next_hop)?.addr();
-        Some(Hop { gateway: Some(gateway), ifindex, onlink: true, weight: 1 })
+        next_hops
     }
 }
 

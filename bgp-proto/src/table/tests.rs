@@ -11,7 +11,7 @@ use crate::export::{Fetch, NextHopMode};
 use crate::policy::{Change, Decision, Policy, Rule, Source};
 use crate::session::{Keep, Negotiated};
 use crate::types::{
-    Asn, ClusterId, FamilySet, FibKind, Hop, NextHop, PathId, PeerType, Role, RouterId,
+    Asn, ClusterId, FamilySet, FibKind, FibNextHop, Hop, NextHop, PathId, PeerType, Role, RouterId,
 };
 use crate::wire::RouteBatch;
 use crate::wire::{AttrEdit, Nlri, Origin};
@@ -591,9 +591,11 @@ fn a_tunnel_takes_each_next_hop_while_it_exists() {
     settle(&mut table);
     let hops = |table: &mut Table| -> Vec<(String, Vec<(u32, bool)>)> {
         let changes = table.poll_fib(10).into_iter().map(|(prefix, change)| {
-            let FibKind::Unicast(hops) = change.route().unwrap().kind else {
-                panic!("not unicast")
-            };
+            let route = change.route().unwrap();
+            let FibKind::Unicast(hops) = route.kind else { panic!("not unicast") };
+            let onlink = hops.iter().filter(|hop| hop.onlink).map(|hop| hop.ifindex);
+            let tunnels = route.next_hops.iter().filter_map(|next_hop| next_hop.tunnel);
+            assert!(tunnels.eq(onlink), "{:?}", route.next_hops);
             (prefix.to_string(), hops.iter().map(|hop| (hop.ifindex, hop.onlink)).collect())
         });
         changes.collect()
@@ -626,19 +628,20 @@ fn a_tunnel_takes_each_next_hop_while_it_exists() {
 }
 
 #[test]
-fn a_kernel_route_names_its_next_hop_if_it_depends_on_no_other() {
+fn a_kernel_route_names_the_next_hops_it_depends_on() {
     let mut table = table();
     let _readers = [up(&mut table, 2, 65000, routes(2)), up(&mut table, 3, 65000, routes(3))];
     let edit = AttrEdit::originate(Origin::Igp);
     announce_with(&mut table, 2, &["10.65.1.0/26", "10.65.2.0/26"], &edit);
     announce_with(&mut table, 3, &["10.65.2.0/26"], &edit);
     settle(&mut table);
-    let next_hops = |table: &mut Table| -> Vec<Option<IpAddr>> {
+    let next_hops = |table: &mut Table| -> Vec<Vec<FibNextHop>> {
         let changes = table.poll_fib(10).into_iter();
-        changes.map(|(_, change)| change.route().unwrap().next_hop).collect()
+        changes.map(|(_, change)| change.route().unwrap().next_hops).collect()
     };
     let addr = IpAddr::from([10, 0, 0, 2]);
-    assert_eq!(next_hops(&mut table), [Some(addr), None], "two share the second one");
+    let (one, other) = (FibNextHop::from(addr), FibNextHop::from(IpAddr::from([10, 0, 0, 3])));
+    assert_eq!(next_hops(&mut table), [vec![one], vec![one, other]]);
 
     // With more hops than the maximum, they are not exactly those of the next hop.
     let via = |ifindex| Hop { gateway: None, ifindex, onlink: false, weight: 1 };
@@ -650,9 +653,13 @@ fn a_kernel_route_names_its_next_hop_if_it_depends_on_no_other() {
         over: crate::rib::Over::Specific,
     };
     let max = table.config.multipath_max as u32;
-    for (legs, expected) in [(max, Some(addr)), (max + 1, None)] {
+    for (legs, expected) in [(max, vec![one]), (max + 1, vec![])] {
         table.handle_next_hop(addr, state(legs));
         settle(&mut table);
         assert_eq!(next_hops(&mut table)[0], expected, "{legs} legs");
     }
+    table.handle_next_hop(addr, state(1));
+    table.handle_tunnels([("tunl0".into(), 7)].into());
+    settle(&mut table);
+    assert_eq!(next_hops(&mut table), [vec![one], vec![one, other]], "no policy sends them there");
 }

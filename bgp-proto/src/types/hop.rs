@@ -122,10 +122,56 @@ pub struct FibRoute {
     pub source: Option<IpAddr>,
     /// Whether the next hop of another BGP route may be resolved over this one.
     pub recursion: Recursion,
-    /// The BGP next hop, if the hops are exactly its resolution: the hops then follow whatever the
-    /// host next reports for this address. `None` if more than that decides: several next hops
-    /// share the traffic, or policy sends it through a tunnel.
-    pub next_hop: Option<IpAddr>,
+    /// The BGP next hops from which the hops come, by address: what the host next reports for one of
+    /// them changes the hops as [`FibNextHop::hops_of_all`] says. Empty for local routes, and if
+    /// there are more hops than the host is given.
+    pub next_hops: Vec<FibNextHop>,
+}
+
+/// A BGP next hop on which a kernel route depends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FibNextHop {
+    /// The address that the host resolves.
+    pub addr: IpAddr,
+    /// Kernel index of the tunnel interface through which the route reaches it; `None`: as the host
+    /// resolved it.
+    pub tunnel: Option<u32>,
+}
+
+impl From<IpAddr> for FibNextHop {
+    /// Without a tunnel.
+    fn from(addr: IpAddr) -> Self {
+        FibNextHop { addr, tunnel: None }
+    }
+}
+
+impl FibNextHop {
+    /// The hops to this next hop, which the host resolved to `resolved`.
+    pub fn hops(&self, resolved: &[Hop]) -> Vec<Hop> {
+        match self.tunnel {
+            Some(ifindex) if !resolved.is_empty() => {
+                vec![Hop { gateway: Some(self.addr), ifindex, onlink: true, weight: 1 }]
+            }
+            _ => resolved.to_vec(),
+        }
+    }
+
+    /// The hops to all of these next hops, without duplicates, those of the first next hop first.
+    /// `resolve` returns how the host resolves an address; an unreachable one adds none.
+    pub fn hops_of_all<'a>(
+        next_hops: &[FibNextHop],
+        resolve: impl Fn(IpAddr) -> &'a [Hop],
+    ) -> Vec<Hop> {
+        let mut legs = Vec::with_capacity(next_hops.len());
+        for next_hop in next_hops {
+            for leg in next_hop.hops(resolve(next_hop.addr)) {
+                if !legs.contains(&leg) {
+                    legs.push(leg);
+                }
+            }
+        }
+        legs
+    }
 }
 
 /// Whether a route depends on the resolution of its next hop.
@@ -144,6 +190,6 @@ impl FibRoute {
     /// A route with the configured metric and source address, whose next hop may be anywhere.
     pub fn new(prefix: Prefix, kind: FibKind) -> FibRoute {
         let recursion = Recursion::Recursive;
-        FibRoute { prefix, kind, metric: None, source: None, recursion, next_hop: None }
+        FibRoute { prefix, kind, metric: None, source: None, recursion, next_hops: Vec::new() }
     }
 }

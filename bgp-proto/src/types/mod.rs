@@ -17,7 +17,7 @@ mod time;
 pub use community::{Community, ExtCommunity, LargeCommunity};
 pub use error::ParseError;
 pub use family::{AfiSafi, Family, FamilyMap, FamilySet};
-pub use hop::{FibChange, FibKind, FibRoute, Hop, NextHop, Recursion};
+pub use hop::{FibChange, FibKind, FibNextHop, FibRoute, Hop, NextHop, Recursion};
 pub use id::{Asn, ClusterId, PathId, PeerId, PeerType, RouterId, SessionId};
 pub use limit::LogLimit;
 pub use prefix::{Prefix, Prefix4, Prefix6};

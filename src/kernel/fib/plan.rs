@@ -34,7 +34,6 @@ use crate::kernel::foreign::Foreign;
 use crate::kernel::message::{Object, ObjectOp};
 use crate::kernel::netlink::DumpEnd;
 use crate::kernel::spec::{RouteSpec, SpecId, bring_in_order};
-use groups::Moved;
 pub(crate) use groups::ids_of_table;
 use refused::About;
 pub(crate) use refused::Part;
@@ -350,32 +349,30 @@ impl Plan {
         self.shared.groups.handle_object(id, object, now);
     }
 
-    /// The host resolves a BGP next hop in this way from here on, and the owner is going to submit the
-    /// routes that follow: those that rest on this next hop alone do so at once.
+    /// The host resolves a BGP next hop in this way from here on, or not at all, and the owner is going
+    /// to submit the routes that follow. Those that rest on this next hop follow at once: they go where
+    /// it is reached now, or over their other next hops.
     ///
     /// What is wanted stays a function of what was submitted and of what was said here: the owner, who
-    /// hears the same in the same order, comes to the same hops and may well submit nothing.
+    /// hears the same in the same order, comes to the same hops and may well submit nothing. A route
+    /// of which no next hop is reached keeps its hops, since the owner is going to submit it.
     pub(crate) fn handle_next_hop(&mut self, next_hop: IpAddr, hops: &[Hop]) {
-        if !self.shared.groups.are_used() || hops.is_empty() || self.shared.closed {
+        if !self.shared.groups.are_used() || self.shared.closed {
             return;
         }
         let mut to = hops.to_vec();
         bring_in_order(&mut to);
         let Shared { groups, specs, .. } = &mut self.shared;
-        let from = groups.resolve(specs, next_hop, &to);
-        if from.is_empty() || from == to {
+        if !groups.resolve(specs, next_hop, to) {
             return;
         }
-        let rests_on_it = |spec: &RouteSpec| spec.next_hop == Some(next_hop) && spec.hops() == from;
-        let ids = specs.select(rests_on_it);
-        if ids.is_empty() {
-            return;
-        }
-        if self.shared.move_contents(&ids, &Moved { next_hop, from: &from, to: &to }) {
-            self.shared.direct.all |= self.v4.has_direct() || self.v6.has_direct();
-        } else {
-            self.v4.move_wanted(&ids, &to, &mut self.shared);
-            self.v6.move_wanted(&ids, &to, &mut self.shared);
+        for (to, ids) in groups.moves(specs, next_hop) {
+            if self.shared.move_contents(&ids, &to) {
+                self.shared.direct.all |= self.v4.has_direct() || self.v6.has_direct();
+            } else {
+                self.v4.move_wanted(&ids, &to.hops, &mut self.shared);
+                self.v6.move_wanted(&ids, &to.hops, &mut self.shared);
+            }
         }
     }
 

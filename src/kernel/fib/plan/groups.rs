@@ -1,10 +1,11 @@
 //! Next-hop objects of ours: which route goes over which, and what is to be asked of the kernel.
 //!
 //! A route whose hops all have gateways names a *group*, also where there is one hop only. Routes with
-//! the same BGP next hop and the same hops share a group; its members, the *legs*, are shared by all
-//! groups. When the host resolves a BGP next hop in another way, the group of its routes is replaced:
-//! one request, however many routes there are. Routes without a gateway keep link scope and their
-//! interface, and routes that drop have no hops: both stay as they are.
+//! the same reachable BGP next hops and the same hops share a group; its members, the *legs*, are
+//! shared by all groups. When the host resolves a BGP next hop in another way, or not at all any more
+//! and the route has others, the group of its routes is replaced: one request, however many routes
+//! there are. Routes without a gateway keep link scope and their interface, and routes that drop have
+//! no hops: both stay as they are.
 //!
 //! Ids come from a range that belongs to the routing table ([`ids_of_table`]), and objects carry our
 //! protocol number. Nothing else in the range is touched. What is found there at the first reading is
@@ -27,13 +28,13 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bgp_proto::types::{FibKind, Hop, Time};
+use bgp_proto::types::{FibKind, FibNextHop, Hop, Time};
 
 use super::refused::{Part, RETRY_MAX, RETRY_MIN};
 use super::repair::Repairs;
 use crate::kernel::NextHopForm;
 use crate::kernel::message::ObjectKind;
-use crate::kernel::spec::{HOPS_MAX, RouteSpec, SpecId, Specs};
+use crate::kernel::spec::{HOPS_MAX, RouteSpec, SpecId, Specs, bring_in_order};
 
 /// The kernel's number of an object.
 type Id = NonZeroU32;
@@ -41,8 +42,8 @@ type Id = NonZeroU32;
 /// First id of the first table. Programs that count from 1 or from a round number are far away.
 const FIRST_ID: u32 = 0x6000_0000;
 const IDS_PER_TABLE: u32 = 1 << 16;
-/// Tables with ids of their own; those beyond share.
-const TABLES: u32 = 1 << 12;
+/// Tables with ids of their own: 40,960. Those beyond share.
+const TABLES: u32 = (u32::MAX - FIRST_ID) / IDS_PER_TABLE + 1;
 
 /// Objects of ours, with room for those that are about to be deleted. Routes beyond go without.
 const OBJECTS_MAX: usize = 48 << 10;
@@ -59,7 +60,9 @@ pub(crate) fn ids_of_table(table: u32) -> RangeInclusive<u32> {
 /// What the routes of a group have in common.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Key {
-    next_hop: Option<IpAddr>,
+    /// Without those that are not reached: a route that loses one is to be where those are that the
+    /// owner submits then without it.
+    next_hops: Vec<FibNextHop>,
     hops: Vec<Hop>,
 }
 
@@ -108,6 +111,7 @@ pub(super) struct Groups {
     legs: BTreeMap<Id, Leg>,
     leg_ids: BTreeMap<Hop, Id>,
     groups: BTreeMap<Id, Group>,
+    /// The group that a content gets. After a move others may have the same key.
     group_ids: BTreeMap<Key, Id>,
     /// Groups that the last reading met and nobody wants, by their hops.
     adoptable: BTreeMap<Vec<Hop>, BTreeSet<Id>>,
@@ -128,7 +132,7 @@ pub(super) struct Groups {
     deletion_due: Option<Time>,
     /// Contents that are written in another form than at the last call of [`Groups::take_unsettled`].
     unsettled: BTreeSet<SpecId>,
-    /// How the host last said that BGP next hops are reached, where they are.
+    /// How the host last said that BGP next hops are reached; empty: not at all.
     resolved: BTreeMap<IpAddr, Vec<Hop>>,
 }
 
@@ -182,7 +186,8 @@ impl Groups {
         if !goes_over_gateways(&spec) {
             return;
         }
-        let key = Key { next_hop: spec.next_hop, hops: spec.hops().to_vec() };
+        let next_hops = self.reached(&spec.next_hops);
+        let key = Key { next_hops, hops: spec.hops().to_vec() };
         let hint = installed.and_then(|id| specs.get(id).object);
         let known = self.group_ids.get(&key).copied();
         let Some(id) = known.or_else(|| self.add_group(key, hint)) else { return };
@@ -278,45 +283,93 @@ impl Groups {
         self.present.len()
     }
 
-    /// Takes how a BGP next hop is reached from here on. The hops so far, when there were others. One
-    /// that is not reached keeps those it had: its routes will go elsewhere or come back.
-    pub(super) fn resolve(&mut self, specs: &Specs, next_hop: IpAddr, hops: &[Hop]) -> Vec<Hop> {
+    /// Takes how a BGP next hop is reached from here on, in order; returns whether that is another way.
+    pub(super) fn resolve(&mut self, specs: &Specs, next_hop: IpAddr, hops: Vec<Hop>) -> bool {
         if self.resolved.len() >= RESOLVED_MAX && !self.resolved.contains_key(&next_hop) {
             let in_use = specs.next_hops();
             self.resolved.retain(|addr, _| in_use.contains(addr));
         }
-        self.resolved.insert(next_hop, hops.to_vec()).unwrap_or_default()
+        if self.resolved.get(&next_hop) == Some(&hops) {
+            return false;
+        }
+        self.resolved.insert(next_hop, hops);
+        true
     }
 
-    /// Replaces a next hop's group, when all of these contents go over it and the kernel has what they
-    /// say in no other form. Returns whether it did.
-    pub(super) fn repoint(&mut self, contents: &BTreeSet<SpecId>, to: &Moved<'_>) -> bool {
-        let Moved { next_hop, from, to } = to;
-        let key = |hops: &[Hop]| Key { next_hop: Some(*next_hop), hops: hops.to_vec() };
-        let Some(&id) = self.group_ids.get(&key(from)) else { return false };
-        let Some(group) = self.groups.get(&id) else { return false };
+    /// Those of the next hops that are not known to be out of reach; all of them when all are.
+    fn reached(&self, next_hops: &[FibNextHop]) -> Vec<FibNextHop> {
+        let is_reached = |next_hop: &&FibNextHop| {
+            self.resolved.get(&next_hop.addr).is_none_or(|hops| !hops.is_empty())
+        };
+        let reached: Vec<FibNextHop> = next_hops.iter().filter(is_reached).copied().collect();
+        if reached.is_empty() { next_hops.to_vec() } else { reached }
+    }
+
+    /// Where the contents that rest on a next hop are to go, other than they go now; those of one group
+    /// together.
+    pub(super) fn moves(&self, specs: &Specs, next_hop: IpAddr) -> Vec<(Move, BTreeSet<SpecId>)> {
+        let rests_on_it = |spec: &RouteSpec| spec.next_hops.iter().any(|n| n.addr == next_hop);
+        let mut moves: BTreeMap<Move, BTreeSet<SpecId>> = BTreeMap::new();
+        for id in specs.select(rests_on_it) {
+            let spec = specs.get(id);
+            if let Some(hops) = self.hops_to(&spec.next_hops)
+                && hops != spec.hops()
+            {
+                let group = self.over.get(&id).map(|(_, group)| *group);
+                let next_hops = self.reached(&spec.next_hops);
+                moves.entry(Move { group, next_hops, hops }).or_default().insert(id);
+            }
+        }
+        moves.into_iter().collect()
+    }
+
+    /// What the next hops come to, as far as they are reached. `None`: none is, or of one nothing is
+    /// known.
+    fn hops_to(&self, next_hops: &[FibNextHop]) -> Option<Vec<Hop>> {
+        if !next_hops.iter().all(|next_hop| self.resolved.contains_key(&next_hop.addr)) {
+            return None;
+        }
+        let resolve = |addr| self.resolved.get(&addr).map_or(&[][..], Vec::as_slice);
+        let mut hops = FibNextHop::hops_of_all(next_hops, resolve);
+        bring_in_order(&mut hops);
+        (!hops.is_empty()).then_some(hops)
+    }
+
+    /// Replaces a group, when all of these contents go over it and no others, and the kernel has what
+    /// they say in no other form. Returns whether it did.
+    pub(super) fn repoint(&mut self, contents: &BTreeSet<SpecId>, to: &Move) -> bool {
+        let Move { group: Some(id), next_hops, hops } = to else { return false };
+        let Some(group) = self.groups.get(id) else { return false };
         let is_whole = group.contents == *contents
             && self.inline_written.is_disjoint(contents)
-            && !self.refused.contains_key(&id)
-            && !self.group_ids.contains_key(&key(to))
-            && self.has_room(to.len());
+            && !self.refused.contains_key(id)
+            && go_over_gateways(hops)
+            && self.has_room(hops.len());
         if !is_whole {
             return false;
         }
         let before: Vec<(Id, u16)> = group.legs.clone();
-        let legs = self.take_legs(id, to);
+        let legs = self.take_legs(*id, hops);
         let kept: BTreeSet<Id> = legs.iter().map(|(leg, _)| *leg).collect();
-        if let Some(group) = self.groups.get_mut(&id) {
-            group.key = key(to);
+        let key = Key { next_hops: next_hops.clone(), hops: hops.clone() };
+        if let Some(group) = self.groups.get_mut(id) {
+            let from = std::mem::replace(&mut group.key, key.clone());
             group.legs = legs;
+            self.unregister(&from, *id);
         }
-        self.group_ids.remove(&key(from));
-        self.group_ids.insert(key(to), id);
+        self.group_ids.entry(key).or_insert(*id);
         before.iter().filter(|(leg, _)| !kept.contains(leg)).for_each(|(leg, _)| {
-            self.leave_leg(*leg, id);
+            self.leave_leg(*leg, *id);
         });
-        self.dirty.insert(id);
+        self.dirty.insert(*id);
         true
+    }
+
+    /// A group has this key no longer.
+    fn unregister(&mut self, key: &Key, id: Id) {
+        if self.group_ids.get(key) == Some(&id) {
+            self.group_ids.remove(key);
+        }
     }
 
     fn has_room(&self, hops: usize) -> bool {
@@ -389,7 +442,7 @@ impl Groups {
 
     fn remove_group(&mut self, id: Id) {
         let Some(group) = self.groups.remove(&id) else { return };
-        self.group_ids.remove(&group.key);
+        self.unregister(&group.key, id);
         group.legs.iter().for_each(|(leg, _)| self.leave_leg(*leg, id));
         self.let_go(id);
     }
@@ -431,17 +484,22 @@ impl Groups {
     }
 }
 
-/// A BGP next hop that is reached in another way than before.
-pub(super) struct Moved<'a> {
-    pub(super) next_hop: IpAddr,
-    pub(super) from: &'a [Hop],
-    pub(super) to: &'a [Hop],
+/// Where contents are to go.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Move {
+    /// What they go over so far.
+    group: Option<Id>,
+    /// Those of their next hops that are reached.
+    next_hops: Vec<FibNextHop>,
+    pub(super) hops: Vec<Hop>,
 }
 
 /// Whether a route may go over a group.
 fn goes_over_gateways(spec: &RouteSpec) -> bool {
-    let hops = spec.hops();
-    spec.object.is_none()
-        && (1..=HOPS_MAX).contains(&hops.len())
+    spec.object.is_none() && go_over_gateways(spec.hops())
+}
+
+fn go_over_gateways(hops: &[Hop]) -> bool {
+    (1..=HOPS_MAX).contains(&hops.len())
         && hops.iter().all(|hop| hop.gateway.is_some() && hop.ifindex != 0)
 }

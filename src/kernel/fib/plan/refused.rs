@@ -107,6 +107,11 @@ impl RefusedParts {
         self.reduced.is_empty() && self.parts.is_empty()
     }
 
+    /// Whether a content is not written whole.
+    pub(super) fn reduces(&self, wanted: SpecId) -> bool {
+        self.reduced.contains_key(&wanted)
+    }
+
     /// How many parts the kernel refuses.
     pub(super) fn len(&self) -> usize {
         self.parts.len()

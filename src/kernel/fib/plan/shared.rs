@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bgp_proto::types::{Family, Prefix, Time};
 
-use super::groups::{Groups, Moved};
+use super::groups::{Groups, Move};
 use super::refused::{Part, RETRY_MAX, RETRY_MIN, RefusedParts, Target};
 use crate::kernel::NextHopForm;
 use crate::kernel::fib::view::{FibCounters, FibState};
@@ -145,15 +145,16 @@ impl Shared {
         self.phase == Phase::Settled && self.picture_is_complete && !self.resync_wanted
     }
 
-    /// Gives all contents behind a next hop other hops, and their group with them, when that is all that
-    /// is to be done. Returns whether it is.
-    pub(super) fn move_contents(&mut self, ids: &BTreeSet<SpecId>, moved: &Moved<'_>) -> bool {
-        let moves = |id: &SpecId| !self.specs.has(&self.specs.get(*id).with_hops(moved.to));
-        let is_simple = self.refused.is_empty() && ids.iter().all(moves);
-        if !is_simple || !self.groups.repoint(ids, moved) {
+    /// Gives contents other hops, and their group with them, when that is all that is to be done.
+    /// Returns whether it is.
+    pub(super) fn move_contents(&mut self, ids: &BTreeSet<SpecId>, to: &Move) -> bool {
+        let is_simple = |id: &SpecId| {
+            !self.refused.reduces(*id) && !self.specs.has(&self.specs.get(*id).with_hops(&to.hops))
+        };
+        if !ids.iter().all(is_simple) || !self.groups.repoint(ids, to) {
             return false;
         }
-        ids.iter().for_each(|id| self.specs.move_to(*id, moved.to));
+        ids.iter().for_each(|id| self.specs.move_to(*id, &to.hops));
         true
     }
 

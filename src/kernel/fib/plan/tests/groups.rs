@@ -7,7 +7,7 @@ const NEXT_HOP: std::net::IpAddr = std::net::IpAddr::V4(std::net::Ipv4Addr::new(
 
 /// A route over gateway 10.0.0.`n`, to which a BGP next hop was resolved.
 fn behind(n: u8, metric: u32) -> RouteSpec {
-    RouteSpec { next_hop: Some(NEXT_HOP), ..via(n, metric) }
+    RouteSpec { next_hops: vec![NEXT_HOP.into()], ..via(n, metric) }
 }
 
 fn settled_with_objects() -> Plan {
@@ -104,6 +104,56 @@ fn a_route_that_was_submitted_meanwhile_does_not_hold_the_others_up() {
     assert_eq!((gateway(&plan, first), gateway(&plan, second)), (1, 1));
     objects(&mut plan);
     assert!(plan.is_idle());
+}
+
+#[test]
+fn routes_over_several_next_hops_go_on_without_the_lost_one() {
+    let mut plan = settled_with_objects();
+    let other = std::net::IpAddr::from([192, 0, 2, 8]);
+    let over = |next_hops: &[std::net::IpAddr], gateways: &[u8], metric| RouteSpec {
+        next_hops: next_hops.iter().copied().map(Into::into).collect(),
+        ..over(gateways, metric)
+    };
+    let both = [NEXT_HOP, other];
+    plan.handle_next_hop(NEXT_HOP, via(1, 0).hops());
+    plan.handle_next_hop(other, via(2, 0).hops());
+    let (p, q) = (prefix("10.1.0.0/16"), prefix("10.2.0.0/16"));
+    plan.want(p, wanted(over(&both, &[1, 2], 20)));
+    plan.want(q, wanted(over(&both, &[1, 2], 512)));
+    assert_eq!(objects(&mut plan), ["add 2 via 1", "add 3 via 2", "add 1 group 2/3"]);
+    assert_eq!(write_all(&mut plan), 2);
+
+    plan.handle_next_hop(NEXT_HOP, &[]);
+    assert_eq!(objects(&mut plan), ["replace 1 group 3", "delete 2"]);
+    // What is submitted then goes over the same group.
+    plan.want(p, wanted(over(&[other], &[2], 20)));
+    assert_eq!((write_all(&mut plan), objects(&mut plan).len()), (0, 0));
+    // It comes back before anything was submitted about the second.
+    plan.handle_next_hop(NEXT_HOP, via(3, 0).hops());
+    assert_eq!(objects(&mut plan), ["add 5 via 3", "add 4 group 3/5"]);
+    assert_eq!(write_all(&mut plan), 1);
+    let gateways = |plan: &Plan, p| -> Vec<u8> {
+        plan.row(p).unwrap().spec.hops().iter().map(octet).collect()
+    };
+    assert_eq!((gateways(&plan, p), gateways(&plan, q)), (vec![2], vec![2, 3]));
+
+    // A group with the same next hops and hops is no reason not to move.
+    plan.handle_next_hop(NEXT_HOP, &[]);
+    assert_eq!(objects(&mut plan), ["replace 4 group 3", "delete 5"]);
+    plan.handle_next_hop(other, via(4, 0).hops());
+    assert_eq!(
+        objects(&mut plan),
+        ["add 6 via 4", "replace 1 group 6", "replace 4 group 6", "delete 3"]
+    );
+    assert_eq!(write_all(&mut plan), 0);
+    // None is left: they keep what they have until the owner says otherwise.
+    plan.handle_next_hop(other, &[]);
+    assert_eq!((objects(&mut plan).len(), write_all(&mut plan)), (0, 0));
+    plan.want(p, None);
+    plan.want(q, None);
+    assert_eq!(write_all(&mut plan), 2);
+    assert_eq!(objects(&mut plan), ["delete 1", "delete 4", "delete 6"]);
+    assert_eq!(plan.shared.specs.len(), 0);
 }
 
 #[test]

@@ -125,13 +125,13 @@ enum Step {
         millis: u64,
     },
     EndOfStartup,
-    /// A route over a BGP next hop.
+    /// A route over BGP next hops, as bits.
     WantVia {
         prefix: usize,
-        next_hop: usize,
+        next_hops: u8,
         low: bool,
     },
-    /// A BGP next hop is reached over this gateway.
+    /// A BGP next hop is reached over this gateway; 0: not at all.
     Resolve {
         next_hop: usize,
         gateway: u8,
@@ -181,9 +181,9 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (0..PASSING.len(), 1usize..6).prop_map(|(errno, times)| Step::Fail { errno, times }),
         2 => (0u64..3000).prop_map(|millis| Step::Wait { millis }),
         1 => Just(Step::EndOfStartup),
-        4 => (0usize..5, 0usize..2, any::<bool>())
-            .prop_map(|(prefix, next_hop, low)| Step::WantVia { prefix, next_hop, low }),
-        3 => (0usize..2, 1u8..5)
+        4 => (0usize..5, 1u8..8, any::<bool>())
+            .prop_map(|(prefix, next_hops, low)| Step::WantVia { prefix, next_hops, low }),
+        4 => (0..objects::NEXT_HOPS, 0u8..5)
             .prop_map(|(next_hop, gateway)| Step::Resolve { next_hop, gateway }),
         2 => Just(Step::TableHears),
         2 => (0usize..5).prop_map(|prefix| Step::TableCompares { prefix }),
@@ -363,8 +363,8 @@ impl World {
                 self.plan.handle_time(self.now);
             }
             Step::EndOfStartup => self.plan.end_of_startup(),
-            Step::WantVia { prefix, next_hop, low } => {
-                self.table_wants(World::prefix(prefix), next_hop, low);
+            Step::WantVia { prefix, next_hops, low } => {
+                self.table_wants(World::prefix(prefix), next_hops, low);
             }
             Step::Resolve { next_hop, gateway } => self.resolve(next_hop, gateway),
             Step::TableHears => drop(self.table_hears()),

@@ -4,18 +4,23 @@ use std::num::NonZeroU32;
 
 use super::*;
 use crate::kernel::message::{Object, ObjectKind, ObjectRequest};
+use bgp_proto::types::FibNextHop;
 
 const EINVAL: i32 = 22;
 const ENOENT: i32 = 2;
+
+/// BGP next hops; the last one is behind a tunnel.
+pub(super) const NEXT_HOPS: usize = 3;
 
 /// What a table does with BGP next hops: it hears later how they are reached, and submits later still.
 #[derive(Debug, Default)]
 pub(super) struct Table {
     /// How next hop `n` is reached: said, and not heard by the table yet.
     said: VecDeque<(usize, u8)>,
-    heard: [u8; 2],
-    /// Which next hop a prefix has, and whether the metric is the low one.
-    pub(super) wishes: BTreeMap<Prefix, (usize, bool)>,
+    /// 0: not at all.
+    heard: [Option<u8>; NEXT_HOPS],
+    /// Which next hops a prefix has, as bits, and whether the metric is the low one.
+    pub(super) wishes: BTreeMap<Prefix, (u8, bool)>,
     submitted: BTreeMap<Prefix, RouteSpec>,
 }
 
@@ -216,20 +221,26 @@ impl World {
         self.reading_due = true;
         self.table.submitted.clear();
         while self.table_hears() {}
-        for n in 0..2 {
-            self.say(n, self.table.heard[n]);
+        for n in 0..NEXT_HOPS {
+            self.table.heard[n].into_iter().for_each(|gateway| self.say(n, gateway));
         }
     }
 
-    fn next_hop(n: usize) -> std::net::IpAddr {
-        [192, 0, 2, n as u8].into()
+    fn next_hop(n: usize) -> FibNextHop {
+        let tunnel = (n == NEXT_HOPS - 1).then_some(9);
+        FibNextHop { addr: [192, 0, 2, 1 + n as u8].into(), tunnel }
+    }
+
+    /// What gateway `n` comes to; 0 is none.
+    fn hops(gateway: u8) -> Vec<Hop> {
+        if gateway == 0 { Vec::new() } else { via(gateway, 0).hops().to_vec() }
     }
 
     fn say(&mut self, n: usize, gateway: u8) {
-        self.plan.handle_next_hop(World::next_hop(n), via(gateway, 0).hops());
+        self.plan.handle_next_hop(World::next_hop(n).addr, &World::hops(gateway));
     }
 
-    /// A next hop is reached in another way; the table hears of it later.
+    /// A next hop is reached in another way, or not at all; the table hears of it later.
     pub(super) fn resolve(&mut self, n: usize, gateway: u8) {
         self.say(n, gateway);
         self.table.said.push_back((n, gateway));
@@ -237,19 +248,41 @@ impl World {
 
     pub(super) fn table_hears(&mut self) -> bool {
         let Some((n, gateway)) = self.table.said.pop_front() else { return false };
-        self.table.heard[n] = gateway;
+        self.table.heard[n] = Some(gateway);
         true
     }
 
     /// The table compares a prefix with what it submitted for it.
     pub(super) fn table_compares(&mut self, prefix: Prefix) {
-        let Some((n, low)) = self.table.wishes.get(&prefix).copied() else { return };
-        let next_hop = (self.form == NextHopForm::Objects).then_some(World::next_hop(n));
-        let spec = via(self.table.heard[n], World::metric(prefix, low));
-        let spec = RouteSpec { next_hop, ..spec };
+        let Some((bits, low)) = self.table.wishes.get(&prefix).copied() else { return };
+        let heard = self.table.heard.map(|gateway| World::hops(gateway.unwrap_or(0)));
+        let chosen = (0..NEXT_HOPS).filter(|n| bits & 1 << n != 0 && !heard[*n].is_empty());
+        let mut hops: Vec<Hop> = Vec::new();
+        for n in chosen.clone() {
+            match World::next_hop(n) {
+                FibNextHop { addr, tunnel: Some(ifindex) } => {
+                    let gateway = Some(addr);
+                    hops.push(Hop { gateway, ifindex, onlink: true, weight: 1 });
+                }
+                _ => hops.extend(&heard[n]),
+            }
+        }
+        bring_in_order(&mut hops);
+        if hops.is_empty() {
+            self.plan.want(prefix, None);
+            self.wanted.remove(&prefix);
+            self.table.submitted.remove(&prefix);
+            return;
+        }
+        let next_hops = match self.form {
+            NextHopForm::Objects => chosen.map(World::next_hop).collect(),
+            NextHopForm::Inline => Vec::new(),
+        };
+        let spec = RouteSpec::new(FibKind::Unicast(hops), World::metric(prefix, low));
+        let spec = RouteSpec { next_hops, ..spec };
         if self.table.submitted.get(&prefix) != Some(&spec) {
             self.plan.want(prefix, super::wanted(spec.clone()));
-            self.wanted.insert(prefix, RouteSpec { next_hop: None, ..spec.clone() });
+            self.wanted.insert(prefix, RouteSpec { next_hops: Vec::new(), ..spec.clone() });
             self.table.submitted.insert(prefix, spec);
         }
     }
@@ -261,12 +294,14 @@ impl World {
         prefixes.into_iter().for_each(|prefix| self.table_compares(prefix));
     }
 
-    pub(super) fn table_wants(&mut self, prefix: Prefix, n: usize, low: bool) {
-        if self.table.heard[n] == 0 {
-            self.resolve(n, 1 + n as u8);
-            while self.table_hears() {}
+    pub(super) fn table_wants(&mut self, prefix: Prefix, bits: u8, low: bool) {
+        for n in (0..NEXT_HOPS).filter(|n| bits & 1 << n != 0) {
+            if self.table.heard[n].is_none() {
+                self.resolve(n, 1 + n as u8);
+                while self.table_hears() {}
+            }
         }
-        self.table.wishes.insert(prefix, (n, low));
+        self.table.wishes.insert(prefix, (bits, low));
         self.table_compares(prefix);
     }
 
