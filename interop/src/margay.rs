@@ -247,8 +247,18 @@ impl Margay {
     /// # Errors
     /// As [`start_text`].
     pub fn restart(&mut self) -> Result<()> {
+        self.restart_with_fib("")
+    }
+
+    /// As [`Margay::restart`], with further lines in `[fib]`.
+    ///
+    /// # Errors
+    /// As [`start_text`].
+    pub fn restart_with_fib(&mut self, lines: &str) -> Result<()> {
         ensure!(self.daemon.exited()?.is_some(), "margay still runs");
-        let (daemon, control) = start_text(&self.host, &render(&self.host, &self.config))?;
+        let text = render(&self.host, &self.config);
+        let text = text.replacen("[fib]\n", &format!("[fib]\n{lines}"), 1);
+        let (daemon, control) = start_text(&self.host, &text)?;
         self.daemon = daemon;
         self.control = control;
         Ok(())

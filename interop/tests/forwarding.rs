@@ -102,3 +102,73 @@ fn restarts_crashes_and_a_freeze_cost_no_packet() -> Result<()> {
         Ok(())
     })
 }
+
+/// A restart with the other value of `fib.next-hop-objects`: routes are rewritten where they are.
+#[test]
+#[ignore = "needs root and BIRD 2"]
+fn routes_change_to_next_hop_objects_and_back_without_a_lost_packet() -> Result<()> {
+    lab::run_margay("objects", &[Kind::Bird2], &[], |lab| {
+        let (host, bird_host) = (lab.host("a")?, lab.host("b")?);
+        let case = Case::ebgp(Kind::Bird2).graceful_restart().hold_time(60);
+        let (config, bird_config) = case.configs(&host, &bird_host);
+        host.shell(&format!("ip addr add {OUR_ADDRESS}/32 dev lo"))?;
+        bird_host.shell(&format!("ip addr add {THEIR_ADDRESS}/32 dev lo"))?;
+        let mut margay = Margay::start(&host, &config)?;
+        let bird = Kind::Bird2.start(&bird_host, &bird_config)?;
+        let addresses = [host.v4(), bird_host.v4()];
+        wait_whole(&margay, bird.as_ref(), addresses)?;
+        for (host, other, prefix) in [(&host, &bird_host, THEIRS), (&bird_host, &host, OURS)] {
+            kernel::wait_gateways(host, prefix, &[other.v4().to_string()])?;
+        }
+        let objects = || host.run("ip", &["nexthop", "show", "proto", kernel::PROTOCOL]);
+        let routes = || host.run("ip", &["-o", "route", "show", "proto", kernel::PROTOCOL]);
+        let without_ids = |routes: &str| {
+            let words: Vec<&str> = routes.split_whitespace().collect();
+            let is_id = |at: usize| {
+                words[at] == "nhid"
+                    || at.checked_sub(1).is_some_and(|before| words[before] == "nhid")
+            };
+            let kept = (0..words.len()).filter(|at| !is_id(*at)).map(|at| words[at]);
+            kept.collect::<Vec<_>>().join(" ")
+        };
+        let before = routes()?;
+        ensure!(before.contains(" nhid "), "not over objects by default: {before}");
+        ensure!(objects()?.lines().count() == 2, "a leg and a group: {}", objects()?);
+        let ping = Ping::start(&host)?;
+        let monitor = RouteMonitor::start(&host)?;
+        for (round, lines) in [
+            "next-hop-objects = false\n",
+            "",
+            "next-hop-objects = false\n",
+            "next-hop-objects = true\n",
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            match round {
+                0 | 1 => {
+                    margay.daemon().signal("TERM")?;
+                    margay.daemon().wait(Duration::from_secs(10))?;
+                }
+                _ => margay.daemon().crash()?,
+            }
+            margay.restart_with_fib(lines)?;
+            wait_whole(&margay, bird.as_ref(), addresses)?;
+            let uses_objects = round % 2 == 1;
+            wait_until(PATIENCE, "routes and objects of the new form", || {
+                let (routes, objects) = (routes()?, objects()?);
+                ensure!(routes.contains(" nhid ") == uses_objects, "{routes}");
+                ensure!(objects.lines().count() == if uses_objects { 2 } else { 0 }, "{objects}");
+                Ok(())
+            })?;
+            ensure!(without_ids(&routes()?) == without_ids(&before), "{} was {before}", routes()?);
+        }
+        let (sent, lost) = ping.finish()?;
+        // The last one may be under way.
+        ensure!(lost <= 1, "{lost} of {sent} packets are lost");
+        let changes = monitor.changes()?;
+        let is_gap = |line: &str| line.contains("Deleted") && line.contains(THEIRS);
+        ensure!(!changes.lines().any(is_gap), "the route was away for a moment: {changes}");
+        Ok(())
+    })
+}

@@ -307,7 +307,8 @@ pub struct FibSettings {
     /// routes whose own next hop is directly connected, and originated blackhole or unreachable
     /// routes. Default true.
     pub resolve_over_bgp: bool,
-    /// Whether routes use next-hop objects. Default false.
+    /// Whether routes use next-hop objects where the kernel has them. Default true; on a Calico node
+    /// false.
     pub next_hop_objects: bool,
     /// Preferred source address of IPv4 routes. Default: the kernel's choice.
     pub source_v4: Option<Ipv4Addr>,
@@ -325,7 +326,7 @@ impl Default for FibSettings {
             multipath_max: 16,
             via_default: ViaDefault::Internal,
             resolve_over_bgp: true,
-            next_hop_objects: false,
+            next_hop_objects: true,
             source_v4: None,
             source_v6: None,
         }
@@ -337,8 +338,16 @@ impl FibSettings {
     ///
     /// Differs from BIRD: a next hop inside a block is resolved over the block's route; with BIRD
     /// it is unreachable.
+    ///
+    /// Routes contain their gateways: neither BIRD, to which the node may go back, nor Felix knows
+    /// next-hop objects.
     pub fn calico() -> FibSettings {
-        FibSettings { metric: Some(0), via_default: ViaDefault::Always, ..FibSettings::default() }
+        FibSettings {
+            metric: Some(0),
+            via_default: ViaDefault::Always,
+            next_hop_objects: false,
+            ..FibSettings::default()
+        }
     }
 
     /// Parameters of the table: those that follow from these settings, and defaults for the others.

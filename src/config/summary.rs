@@ -56,10 +56,14 @@ impl fmt::Display for Config {
         for rule in &self.redistribute {
             writeln!(f, "redistributes {}", Selection(rule))?;
         }
+        let objects = match self.fib.next_hop_objects {
+            true => ", over next-hop objects",
+            false => "",
+        };
         match self.fib.enabled {
             true => writeln!(
                 f,
-                "writes routes to kernel table {} as protocol {}, at most {} hops each",
+                "writes routes to kernel table {} as protocol {}, at most {} hops each{objects}",
                 self.fib.table, self.fib.protocol, self.fib.multipath_max
             )?,
             false => writeln!(f, "writes no routes to the kernel")?,

@@ -358,7 +358,7 @@ fn the_summary_lists_what_would_run() {
         "originates 2001:db8:65::/64, not in the kernel",
         "redistributes kernel routes, protocols 4 80, interfaces -cali9* cali*, within 10.65.0.0/16, policy from-kernel",
         "redistributes connected networks, interfaces eth*",
-        "writes routes to kernel table 100 as protocol 77, at most 8 hops each",
+        "writes routes to kernel table 100 as protocol 77, at most 8 hops each, over next-hop objects",
         "control socket /run/margay/example.sock",
         "routes hold at most 512 MiB",
         "metrics and health on http://127.0.0.1:9479",
@@ -368,6 +368,10 @@ fn the_summary_lists_what_would_run() {
     }
     assert!(!summary.contains("secret"));
     let least = accepted(LEAST).to_string();
+    assert!(least.contains("at most 16 hops each, over next-hop objects\n"), "{least}");
+    let without = accepted(&format!("{LEAST}\n[fib]\nnext-hop-objects = false\n")).to_string();
+    assert!(without.contains("at most 16 hops each\n"), "{without}");
+    assert!(!FibSettings::calico().next_hop_objects, "BIRD and Felix do not know them");
     assert!(
         least.contains("needs CAP_NET_BIND_SERVICE (port 179), CAP_NET_ADMIN (kernel routes)"),
         "{least}"

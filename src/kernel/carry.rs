@@ -51,7 +51,7 @@ pub struct Carried {
 /// The kernel cannot be queried, or writing is not permitted.
 pub fn carry_over(from: Place, to: Option<Place>) -> Result<Carried, Error> {
     let mut socket = RequestSocket::open()?;
-    let objects = Objects::read(&mut socket).map_err(cannot_read)?;
+    let objects = Objects::read(&mut socket).map_err(cannot_read)?.unwrap_or_default();
     let mut carried = Carried::default();
     for family in [DumpFamily::V4, DumpFamily::V6] {
         let mut attempts = 0;

@@ -17,8 +17,8 @@ pub(super) struct Objects {
 }
 
 impl Objects {
-    /// Reads them until they are consistent; none on a kernel that does not know them.
-    pub(super) fn read(requests: &mut RequestSocket) -> io::Result<Objects> {
+    /// Reads them until they are consistent; `None` on a kernel that does not know them.
+    pub(super) fn read(requests: &mut RequestSocket) -> io::Result<Option<Objects>> {
         const ATTEMPTS: usize = 3;
         let unsupported = rustix::io::Errno::OPNOTSUPP.raw_os_error();
         let mut objects = Objects::default();
@@ -34,11 +34,11 @@ impl Objects {
             match end {
                 Ok(DumpEnd::Complete) => break,
                 Ok(DumpEnd::Interrupted) => {}
-                Err(error) if error.raw_os_error() == Some(unsupported) => break,
+                Err(error) if error.raw_os_error() == Some(unsupported) => return Ok(None),
                 Err(error) => return Err(error),
             }
         }
-        Ok(objects)
+        Ok(Some(objects))
     }
 
     /// RTM_NEWNEXTHOP. The objects whose routes go elsewhere now: it and the groups that hold it.

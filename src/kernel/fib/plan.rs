@@ -344,6 +344,11 @@ impl Plan {
         self.shared.groups.read(objects);
     }
 
+    /// The kernel does not know next-hop objects: nothing is asked of it that would be refused.
+    pub(crate) fn handle_no_objects(&mut self) {
+        self.shared.groups.handle_unsupported();
+    }
+
     /// Somebody changed a next-hop object or deleted it, or the kernel did.
     pub(crate) fn handle_object(&mut self, id: NonZeroU32, object: Option<&Object>, now: Time) {
         self.shared.groups.handle_object(id, object, now);

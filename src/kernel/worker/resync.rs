@@ -14,6 +14,7 @@ use super::super::netlink::DumpEnd;
 use super::super::objects::Objects;
 use super::super::spec::RouteSpec;
 use super::{MAIN_TABLE, Worker};
+use crate::kernel::NextHopForm;
 use crate::kernel::message::KernelRoute;
 
 /// Changes come in bursts: one dump covers those within this time.
@@ -116,7 +117,8 @@ impl ResyncGate {
 #[derive(Default)]
 struct Reading {
     links: Links,
-    objects: Objects,
+    /// `None`: the kernel has none (before Linux 5.3).
+    objects: Option<Objects>,
     foreign: Foreign,
 }
 
@@ -206,6 +208,7 @@ impl Worker {
         let now = self.now();
         let (config, shared) = (&self.config, &self.shared);
         let Reading { links, objects, foreign } = reading;
+        let objects = objects.as_ref();
         let mut ours: Vec<(Prefix, u8, RouteSpec)> = Vec::with_capacity(OURS_MAX);
         let flush = |ours: &mut Vec<(Prefix, u8, RouteSpec)>| {
             let mut plan = shared.plan();
@@ -229,7 +232,7 @@ impl Worker {
                 };
                 let parsed = message::parse_route(body).filter(fits);
                 let Some((prefix, mut route)) = parsed else { return };
-                objects.expand(&mut route);
+                objects.inspect(|objects| objects.expand(&mut route));
                 if config.owns(&route) {
                     ours.push((prefix, route.tos, route.spec()));
                     if ours.len() == OURS_MAX {
@@ -254,7 +257,8 @@ impl Worker {
         }
         let changed = self.foreign.differences(&reading.foreign);
         self.foreign = reading.foreign;
-        self.objects = reading.objects;
+        let has_objects = reading.objects.is_some();
+        self.objects = reading.objects.unwrap_or_default();
         if self.links != reading.links {
             self.links = reading.links;
             self.touched.links = true;
@@ -264,6 +268,9 @@ impl Worker {
         let mut plan = self.shared.plan();
         if self.config.enabled {
             plan.handle_objects_read(self.objects.iter(), end);
+            if !has_objects {
+                plan.handle_no_objects();
+            }
         }
         match end {
             DumpEnd::Interrupted if !first => plan.abort_resync(),
@@ -274,6 +281,10 @@ impl Worker {
             plan.touch(prefix);
         }
         drop(plan);
+        let uses_objects = self.config.enabled && self.config.next_hops == NextHopForm::Objects;
+        if first && uses_objects && !has_objects {
+            tracing::info!("the kernel has no next-hop objects: each route brings its gateways");
+        }
         self.schedule_retry(now);
     }
 }

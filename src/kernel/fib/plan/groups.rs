@@ -101,6 +101,8 @@ struct Refusal {
 #[derive(Debug)]
 pub(super) struct Groups {
     form: NextHopForm,
+    /// The kernel knows objects, as far as it was asked.
+    is_supported: bool,
     protocol: u8,
     ids: RangeInclusive<u32>,
     last_id: u32,
@@ -141,6 +143,7 @@ impl Groups {
         let ids = ids_of_table(table);
         Groups {
             form,
+            is_supported: true,
             protocol,
             last_id: *ids.start() - 1,
             ids,
@@ -179,7 +182,7 @@ impl Groups {
     /// Gives a content its group. `installed`: what a route that wants it goes over so far, whose group
     /// is the best to adopt.
     pub(super) fn claim(&mut self, specs: &mut Specs, content: SpecId, installed: Option<SpecId>) {
-        if !self.are_used() || self.over.contains_key(&content) {
+        if !self.are_used() || !self.is_supported || self.over.contains_key(&content) {
             return;
         }
         let spec = Arc::clone(specs.get(content));

@@ -33,6 +33,11 @@ impl Groups {
         }
     }
 
+    /// No content gets a group from here on.
+    pub(in super::super) fn handle_unsupported(&mut self) {
+        self.is_supported = false;
+    }
+
     /// Whatever is there may be there for nobody.
     pub(in super::super) fn handle_all_unused(&mut self) {
         self.obsolete.extend(self.present.keys());

@@ -197,3 +197,28 @@ fn a_refused_leg_is_left_out_and_without_any_the_routes_get_their_gateways() {
     assert_eq!(write_all(&mut plan), 1);
     assert_eq!(plan.counters().refused_next_hops, 0);
 }
+
+#[test]
+fn a_kernel_without_objects_is_not_asked_for_any() {
+    let (mut plan, foreign) =
+        (Plan::new(TABLE, PROTOCOL, NextHopForm::Objects), Foreign::default());
+    let (p, q) = (prefix("10.1.0.0/16"), prefix("10.2.0.0/16"));
+    plan.handle_next_hop(NEXT_HOP, via(1, 0).hops());
+    plan.want(p, wanted(behind(1, 20)));
+    plan.begin_resync();
+    plan.handle_present(p, via(1, 20), Seen::Read, Time::ZERO);
+    plan.handle_objects_read([].iter(), DumpEnd::Complete);
+    plan.handle_no_objects();
+    plan.end_resync();
+    plan.end_of_startup();
+    plan.want(q, wanted(behind(1, 20)));
+    assert!(plan.poll_objects().is_empty());
+    // The other one is there already.
+    agree(&mut plan, &foreign, &["add 10.2.0.0/16 10.0.0.1"]);
+    plan.handle_next_hop(NEXT_HOP, via(2, 0).hops());
+    assert!(plan.poll_objects().is_empty());
+    let moved = ["replace 10.1.0.0/16 10.0.0.2", "replace 10.2.0.0/16 10.0.0.2"];
+    agree(&mut plan, &foreign, &moved);
+    assert!(plan.is_idle());
+    assert_eq!((plan.counters().installed, plan.counters().next_hop_objects), (2, 0));
+}
