@@ -13,7 +13,8 @@
 //!
 //! `fib_rate --failover [ROUTES]`, without BIRD: that many routes (500,000) over one BGP next hop, and
 //! how long after the news that it is reached over another interface the first, the middle and the
-//! last of them go there; with objects, and with gateways in each route.
+//! last of them go there; with objects, and with gateways in each route. "lost" are routes with a
+//! backup whose next hop is not reached any more.
 
 use std::error::Error;
 use std::fmt::Write as _;
@@ -21,7 +22,7 @@ use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use bgp_proto::types::{FibKind, FibRoute, Hop, Prefix, Prefix4};
+use bgp_proto::types::{FibKind, FibNextHop, FibRoute, Hop, Prefix, Prefix4};
 use margay::kernel::{Fib, FibConfig, FibEvent, Leave, NextHopForm, NextHopState, Over};
 
 const POLL: Duration = Duration::from_millis(5);
@@ -32,6 +33,16 @@ const OTHER_GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 0, 1, 2);
 /// Ours on the other interface.
 const OTHER_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 0, 1, 1);
 const NEXT_HOP: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 7);
+const BACKUP: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 8);
+
+/// What becomes of the next hop that all routes rest on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum News {
+    /// It is reached over the other interface.
+    Moved,
+    /// It is not reached any more, and the routes' backup is over the other interface.
+    Lost,
+}
 
 fn main() -> Result<(), Box<dyn Error>> {
     let args: Vec<String> = std::env::args().collect();
@@ -39,7 +50,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         Some("--inside") => inside(args.get(2).ok_or("which program?")?, count(args.get(3), 0)?),
         Some("--failover") => {
             let routes = count(args.get(2), 500_000)?;
-            outside(&["failover", "failover-inline"].repeat(3), routes)
+            outside(&["failover", "failover-backup", "failover-inline"].repeat(3), routes)
         }
         first => {
             let routes = count(first.map(str::to_owned).as_ref(), 200_000)?;
@@ -88,8 +99,9 @@ fn inside(program: &str, routes: u32) -> Result<(), Box<dyn Error>> {
     match program {
         "margay" => margay(routes, NextHopForm::Inline),
         "objects" => margay(routes, NextHopForm::Objects),
-        "failover" => failover(routes, NextHopForm::Objects),
-        "failover-inline" => failover(routes, NextHopForm::Inline),
+        "failover" => failover(routes, NextHopForm::Objects, News::Moved),
+        "failover-backup" => failover(routes, NextHopForm::Objects, News::Lost),
+        "failover-inline" => failover(routes, NextHopForm::Inline, News::Moved),
         _ => bird(routes),
     }
 }
@@ -120,24 +132,25 @@ fn hop(fib: &Fib, gateway: Ipv4Addr, interface: &str) -> Result<Hop, Box<dyn Err
 }
 
 /// Moves all routes to another interface, which shows in the address that they are reached from.
-fn failover(routes: u32, form: NextHopForm) -> Result<(), Box<dyn Error>> {
+fn failover(routes: u32, form: NextHopForm, news: News) -> Result<(), Box<dyn Error>> {
     let fib = start(form)?;
     let ways = [hop(&fib, GATEWAY, "v0")?, hop(&fib, OTHER_GATEWAY, "w0")?];
-    let next_hops = vec![IpAddr::from(NEXT_HOP).into()];
-    let submit = |hop: Hop| {
+    let by = |addr: Ipv4Addr| FibNextHop::from(IpAddr::from(addr));
+    let submit = |hop: Hop, next_hop: Ipv4Addr, backup: Option<FibNextHop>| {
         fib.submit((0..routes).map(|i| {
             let prefix = Prefix::V4(prefix(i));
             let route = FibRoute::new(prefix, FibKind::Unicast(vec![hop]));
-            (prefix, Some(FibRoute { next_hops: next_hops.clone(), ..route }))
+            (prefix, Some(FibRoute { next_hops: vec![by(next_hop)], backup, ..route }))
         }));
     };
-    let resolve = |hop: Hop| {
+    let resolve = |next_hop: Ipv4Addr, hop: Hop| {
         let (hops, over) = (vec![hop], Over::Specific);
         let state = NextHopState::Via { hops, metric: 0, connected: false, interface: None, over };
-        fib.resolutions().update(NEXT_HOP.into(), &state);
+        fib.resolutions().update(next_hop.into(), &state);
     };
-    resolve(ways[0]);
-    submit(ways[0]);
+    resolve(NEXT_HOP, ways[0]);
+    resolve(BACKUP, ways[1]);
+    submit(ways[0], NEXT_HOP, Some(by(BACKUP)).filter(|_| news == News::Lost));
     while fib.counters().installed < u64::from(routes) {
         std::thread::sleep(POLL);
     }
@@ -145,9 +158,15 @@ fn failover(routes: u32, form: NextHopForm) -> Result<(), Box<dyn Error>> {
     let before = Instant::now();
     let told = std::thread::scope(|scope| {
         let owner = scope.spawn(|| {
-            resolve(ways[1]);
+            match news {
+                News::Moved => resolve(NEXT_HOP, ways[1]),
+                News::Lost => {
+                    fib.resolutions().update(NEXT_HOP.into(), &NextHopState::Unreachable);
+                }
+            }
             let told = before.elapsed();
-            submit(ways[1]);
+            let next_hop = if news == News::Moved { NEXT_HOP } else { BACKUP };
+            submit(ways[1], next_hop, None);
             told
         });
         while moved.contains(&None) {
@@ -164,7 +183,7 @@ fn failover(routes: u32, form: NextHopForm) -> Result<(), Box<dyn Error>> {
     let millis = |time: Duration| time.as_secs_f64() * 1000.0;
     let [first, middle, last] = moved.map(|time| time.map_or(f64::NAN, millis));
     println!(
-        "{form:?}  {routes} routes moved: the first after {first:.2} ms, the middle one after {middle:.2} ms, \
+        "{form:?}, {news:?}  {routes} routes moved: the first after {first:.2} ms, the middle one after {middle:.2} ms, \
          the last after {last:.2} ms (the news took {:.2} ms)",
         millis(told)
     );

@@ -88,6 +88,14 @@ pub(super) fn read_fib(root: &Table<'_>, policies: &Policies) -> Fib {
     if let Some(objects) = table.get("next-hop-objects").and_then(|v| v.boolean()) {
         settings.next_hop_objects = objects;
     }
+    if let Some(value) = table.get("backup-paths")
+        && let Some(backup) = value.boolean()
+    {
+        if backup && !settings.next_hop_objects {
+            value.fault("needs next-hop objects", "leave out next-hop-objects = false");
+        }
+        settings.backup_paths = backup;
+    }
     if let Some(value) = table.get("source") {
         read_sources(&value, &mut settings);
     }

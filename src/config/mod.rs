@@ -310,6 +310,9 @@ pub struct FibSettings {
     /// Whether routes use next-hop objects where the kernel has them. Default true; on a Calico node
     /// false.
     pub next_hop_objects: bool,
+    /// Whether routes have a backup path, over which they go when their next hops are lost, until the
+    /// decision process has come to them. Needs `next_hop_objects`. Default false.
+    pub backup_paths: bool,
     /// Preferred source address of IPv4 routes. Default: the kernel's choice.
     pub source_v4: Option<Ipv4Addr>,
     /// Preferred source address of IPv6 routes. Default: the kernel's choice.
@@ -327,6 +330,7 @@ impl Default for FibSettings {
             via_default: ViaDefault::Internal,
             resolve_over_bgp: true,
             next_hop_objects: true,
+            backup_paths: false,
             source_v4: None,
             source_v6: None,
         }
@@ -354,6 +358,7 @@ impl FibSettings {
     pub fn table_config(&self, identity: &LocalIdentity) -> TableConfig {
         TableConfig {
             multipath_max: self.multipath_max,
+            backup_paths: self.backup_paths,
             via_default: self.via_default,
             fib_enabled: self.enabled,
             ..TableConfig::new(identity.asn, identity.router_id)

@@ -56,9 +56,10 @@ impl fmt::Display for Config {
         for rule in &self.redistribute {
             writeln!(f, "redistributes {}", Selection(rule))?;
         }
-        let objects = match self.fib.next_hop_objects {
-            true => ", over next-hop objects",
-            false => "",
+        let objects = match (self.fib.next_hop_objects, self.fib.backup_paths) {
+            (true, true) => ", over next-hop objects, with backup paths",
+            (true, false) => ", over next-hop objects",
+            (false, _) => "",
         };
         match self.fib.enabled {
             true => writeln!(

@@ -138,6 +138,7 @@ fn the_full_example_is_read_key_by_key() {
         via_default: ViaDefault::Never,
         resolve_over_bgp: false,
         next_hop_objects: true,
+        backup_paths: true,
         source_v4: Some([192, 0, 2, 1].into()),
         source_v6: Some("2001:db8::1".parse().unwrap()),
     };
@@ -305,6 +306,8 @@ fn a_reload_changes_only_what_differs() {
     assert!(!c.peer_series_changed);
     let c = changed("multipath-max = 8", "multipath-max = 4");
     assert!(c.table.is_some() && c.restart_needed.is_empty());
+    let c = changed("backup-paths = true", "backup-paths = false");
+    assert!(c.table.is_some_and(|table| !table.backup_paths) && c.restart_needed.is_empty());
     let c = changed("protocol = 77", "protocol = 78");
     assert_eq!(c.to_string(), "fib.protocol: the new value counts after a restart of margay");
     assert!(changed("1179", "1180").bgp_listen_changed);
@@ -358,7 +361,7 @@ fn the_summary_lists_what_would_run() {
         "originates 2001:db8:65::/64, not in the kernel",
         "redistributes kernel routes, protocols 4 80, interfaces -cali9* cali*, within 10.65.0.0/16, policy from-kernel",
         "redistributes connected networks, interfaces eth*",
-        "writes routes to kernel table 100 as protocol 77, at most 8 hops each, over next-hop objects",
+        "writes routes to kernel table 100 as protocol 77, at most 8 hops each, over next-hop objects, with backup paths",
         "control socket /run/margay/example.sock",
         "routes hold at most 512 MiB",
         "metrics and health on http://127.0.0.1:9479",

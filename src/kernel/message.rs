@@ -220,6 +220,7 @@ impl KernelRoute {
             source: self.source,
             object: self.object,
             next_hops: Vec::new(),
+            backup: None,
             altered: self.altered,
         }
     }

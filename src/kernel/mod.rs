@@ -213,7 +213,7 @@ impl Fib {
             chunk.extend(changes.by_ref().take(CHUNK).map(|(prefix, change)| {
                 let change = change.into().map(|mut route| {
                     if next_hops == NextHopForm::Inline {
-                        route.next_hops = Vec::new();
+                        (route.next_hops, route.backup) = (Vec::new(), None);
                     }
                     let recursion = route.recursion;
                     (RouteSpec::wanted(prefix, route, &defaults), recursion)

@@ -30,6 +30,8 @@ pub(crate) struct RouteSpec {
     /// The BGP next hops from which the hops come. Not known to the kernel; set only if routes use
     /// objects of ours, so that those with the same next hops can be moved together.
     pub(crate) next_hops: Vec<FibNextHop>,
+    /// The same: where it goes when none of those is reached.
+    pub(crate) backup: Option<FibNextHop>,
     /// It has an attribute that routes of ours never have. Never true of a wanted route.
     pub(crate) altered: bool,
 }
@@ -73,7 +75,7 @@ impl RouteSpec {
     /// The content to request from the kernel for `route`. Normalised such that it reads back
     /// equal, except for `next_hops`.
     pub(crate) fn wanted(prefix: Prefix, route: FibRoute, defaults: &RouteDefaults) -> RouteSpec {
-        let FibRoute { mut kind, metric, source, next_hops, .. } = route;
+        let FibRoute { mut kind, metric, source, next_hops, backup, .. } = route;
         let mut source = source.or_else(|| defaults.source(prefix));
         match &mut kind {
             FibKind::Unicast(hops) => bring_in_order(hops),
@@ -85,18 +87,23 @@ impl RouteSpec {
             Prefix::V6(_) if metric == 0 => IPV6_METRIC_DEFAULT,
             _ => metric,
         };
-        RouteSpec { source, next_hops, ..RouteSpec::new(kind, metric) }
+        RouteSpec { source, next_hops, backup, ..RouteSpec::new(kind, metric) }
     }
 
     /// A content without optional fields.
     pub(crate) fn new(kind: FibKind, metric: u32) -> RouteSpec {
-        let next_hops = Vec::new();
-        RouteSpec { kind, metric, source: None, object: None, next_hops, altered: false }
+        let (source, object, next_hops, backup) = (None, None, Vec::new(), None);
+        RouteSpec { kind, metric, source, object, next_hops, backup, altered: false }
     }
 
     /// The same content with other hops.
     pub(crate) fn with_hops(&self, hops: &[Hop]) -> RouteSpec {
         RouteSpec { kind: FibKind::Unicast(hops.to_vec()), ..self.clone() }
+    }
+
+    /// The BGP next hops that it may come to rest on.
+    pub(crate) fn all_next_hops(&self) -> impl Iterator<Item = IpAddr> {
+        self.next_hops.iter().chain(&self.backup).map(|next_hop| next_hop.addr)
     }
 
     /// The legs of a unicast route.
@@ -109,7 +116,7 @@ impl RouteSpec {
 
     /// Whether the two are equal to the kernel.
     pub(crate) fn is_same_route(&self, other: &RouteSpec) -> bool {
-        let RouteSpec { kind, metric, source, object, next_hops: _, altered } = self;
+        let RouteSpec { kind, metric, source, object, next_hops: _, backup: _, altered } = self;
         (kind, metric, source) == (&other.kind, &other.metric, &other.source)
             && (object, altered) == (&other.object, &other.altered)
     }
@@ -284,7 +291,7 @@ impl Specs {
 
     /// The BGP next hops of all contents.
     pub(crate) fn next_hops(&self) -> BTreeSet<IpAddr> {
-        self.used().flat_map(|(_, slot)| &slot.spec.next_hops).map(|n| n.addr).collect()
+        self.used().flat_map(|(_, slot)| slot.spec.all_next_hops()).collect()
     }
 
     fn used(&self) -> impl Iterator<Item = (usize, &Slot)> {

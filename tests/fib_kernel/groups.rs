@@ -218,6 +218,53 @@ fn a_lost_next_hop_leaves_all_its_routes_with_one_request() {
 
 #[test]
 #[ignore = "needs root"]
+fn routes_go_over_their_backup_with_one_request() {
+    in_namespace("groups::routes_go_over_their_backup_with_one_request", || {
+        veth("v0", "10.0.0.1/24", "2001:db8::1/64");
+        veth("v1", "10.0.1.1/24", "2001:db8:1::1/64");
+        let fib = with_objects();
+        for (prefixes, next_hop, backup, [a, b]) in [
+            ("10.66.N.0/24", NEXT_HOP, "192.0.2.8", [("10.0.0.2", "v0"), ("10.0.1.2", "v1")]),
+            (
+                "2001:db8:66:N::/64",
+                NEXT_HOP_V6,
+                "2001:db8:ffff::8",
+                [("2001:db8::2", "v0"), ("2001:db8:1::2", "v1")],
+            ),
+        ] {
+            let submit = |next_hop, backup: Option<&str>, way: (&str, &str)| {
+                fib.fib.submit((0..200).map(|i| {
+                    let prefix: Prefix = prefixes.replace('N', &i.to_string()).parse().unwrap();
+                    let (next_hops, backup) = (next_hops(&[next_hop]), backup.map(addr_of));
+                    let kind = FibKind::Unicast(vec![hop(way.0, way.1)]);
+                    let route = FibRoute { next_hops, backup, ..FibRoute::new(prefix, kind) };
+                    (prefix, Some(route))
+                }));
+            };
+            resolve(&fib, next_hop, a);
+            resolve(&fib, backup, b);
+            submit(next_hop, Some(backup), a);
+            all_go_over(200, a.0);
+            let before = fib.fib.counters().writes;
+            fib.fib.resolutions().update(next_hop.parse().unwrap(), &NextHopState::Unreachable);
+            all_go_over(200, b.0);
+            eventually("the first leg is gone", || (objects().len() == 2).then_some(()));
+            assert_eq!(fib.fib.counters().writes - before, 3, "a leg, the group, a leg that goes");
+            submit(backup, None, b);
+            fib.wait_state(&prefixes.replace('N', "199"), FibState::Installed);
+            assert_eq!((fib.fib.counters().writes - before, objects().len()), (3, 2));
+            fib.fib.submit((0..200).map(|i| {
+                (prefixes.replace('N', &i.to_string()).parse().unwrap(), None::<FibRoute>)
+            }));
+            eventually("all are gone", || ours().is_empty().then_some(()));
+        }
+        fib.stop(Leave::Withdraw);
+        assert_eq!((ours(), objects()), (vec![], vec![]));
+    });
+}
+
+#[test]
+#[ignore = "needs root"]
 fn the_next_run_adopts_the_objects_or_does_without() {
     in_namespace("groups::the_next_run_adopts_the_objects_or_does_without", || {
         veth("v0", "10.0.0.1/24", "2001:db8::1/64");

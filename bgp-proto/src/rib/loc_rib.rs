@@ -447,6 +447,17 @@ impl LocRib {
         }
     }
 
+    /// The best of the usable paths without those that are excluded.
+    pub(crate) fn best_but<'a>(
+        &self,
+        paths: &'a [Path],
+        excludes: impl Fn(&Path) -> bool,
+    ) -> Option<&'a Path> {
+        let mut candidates = self.sources.candidates(paths, &self.attrs, &self.hops);
+        candidates.retain(|(at, _)| !excludes(&paths[*at]));
+        select(&candidates).map(|at| &paths[candidates[at].0])
+    }
+
     /// Positions of the paths of the multipath set, best first.
     pub(crate) fn multipath(&self, paths: &[Path], max: usize) -> Vec<usize> {
         let candidates = self.sources.candidates(paths, &self.attrs, &self.hops);

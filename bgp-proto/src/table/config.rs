@@ -19,6 +19,9 @@ pub struct TableConfig {
     pub cluster_id: ClusterId,
     /// Maximum number of next hops of an ECMP route in the kernel, 1-256. Default 16.
     pub multipath_max: usize,
+    /// Whether the host is told of a backup path ([`FibRoute::backup`](crate::types::FibRoute::backup)) for each BGP route. Default
+    /// false.
+    pub backup_paths: bool,
     /// Which best routes are installed in the kernel. `None`: every BGP route, and our own
     /// blackholes.
     pub fib_policy: Option<Arc<Policy>>,
@@ -157,6 +160,7 @@ impl TableConfig {
             router_id,
             cluster_id: ClusterId(router_id.0),
             multipath_max: 16,
+            backup_paths: false,
             via_default: ViaDefault::Internal,
             fib_policy: None,
             fib_enabled: true,

@@ -10,7 +10,7 @@ use super::TableConfig;
 use crate::policy::{Decision, RouteRef, Source, Verdict};
 use crate::rib::{Barrier, DestId, LocRib, LocalRoute, Meter, Path, WorkSet};
 use crate::types::{
-    Family, FamilyMap, FibChange, FibKind, FibNextHop, FibRoute, Hop, Prefix, Recursion,
+    Family, FamilyMap, FibChange, FibKind, FibNextHop, FibRoute, Hop, NextHop, Prefix, Recursion,
 };
 
 /// Capacity for changes that is kept while there are none: as many as an ordinary turn makes.
@@ -26,6 +26,7 @@ pub(super) enum FibEntry {
         source: Option<IpAddr>,
         recursion: Recursion,
         next_hops: Vec<FibNextHop>,
+        backup: Option<FibNextHop>,
     },
     /// Leave what is installed: [`FibChange::Keep`].
     Kept,
@@ -34,8 +35,9 @@ pub(super) enum FibEntry {
 impl FibEntry {
     fn change(self, prefix: Prefix) -> FibChange {
         match self {
-            FibEntry::Route { kind, metric, source, recursion, next_hops } => {
-                FibChange::Install(FibRoute { prefix, kind, metric, source, recursion, next_hops })
+            FibEntry::Route { kind, metric, source, recursion, next_hops, backup } => {
+                let route = FibRoute { prefix, kind, metric, source, recursion, next_hops, backup };
+                FibChange::Install(route)
             }
             FibEntry::Kept => FibChange::Keep,
         }
@@ -233,7 +235,7 @@ impl KernelView {
             _ => rib.local.get(&(prefix, source)),
         };
         let mut metric = rib.attrs.local(best.attrs).metric;
-        let (mut tunnel, mut from, mut next_hops) = (None, None, Vec::new());
+        let (mut tunnel, mut from, mut next_hops, mut backup) = (None, None, Vec::new(), None);
         let max = config.multipath_max.max(1);
         if let Some(verdict) = verdict_of(prefix, best, local, rib, config, meter) {
             if verdict.decision != Decision::Accept {
@@ -251,6 +253,8 @@ impl KernelView {
                 let legs = FibNextHop::hops_of_all(&next_hops, |addr| rib.hops_to(addr));
                 if legs.len() > max {
                     next_hops.clear();
+                } else if config.backup_paths {
+                    backup = self.backup((prefix, paths), &next_hops, rib, config, meter);
                 }
                 next_hops.sort_unstable();
                 (FibKind::Unicast(in_order(legs, max)), rib.recursion(&sharing))
@@ -261,7 +265,9 @@ impl KernelView {
             },
         };
         let forwards = !matches!(&kind, FibKind::Unicast(hops) if hops.is_empty());
-        forwards.then_some(FibEntry::Route { kind, metric, source: from, recursion, next_hops })
+        let source = from;
+        let route = FibEntry::Route { kind, metric, source, recursion, next_hops, backup };
+        forwards.then_some(route)
     }
 
     /// The next hops of a route: those of every path of the multipath set, each through the tunnel that
@@ -278,23 +284,50 @@ impl KernelView {
         config: &TableConfig,
         meter: &mut Meter,
     ) -> Vec<FibNextHop> {
-        let through = |path: &Path, tunnel: Option<Arc<str>>| {
-            let tunnel = tunnel.and_then(|name| self.tunnels.get(&name).copied());
-            Some(FibNextHop { addr: rib.hops.hop(path.next_hop)?.addr(), tunnel })
-        };
         let mut next_hops = Vec::with_capacity(sharing.len());
-        next_hops.extend(through(best, tunnel));
+        next_hops.extend(self.through(best, tunnel, rib));
         for path in sharing.iter().copied().filter(|path| *path != best) {
             let more = match self.tunnels.is_empty() {
-                true => through(path, None),
+                true => self.through(path, None, rib),
                 false => match verdict_of(prefix, path, None, rib, config, meter) {
                     Some(verdict) if verdict.decision != Decision::Accept => continue,
-                    verdict => through(path, verdict.and_then(|verdict| verdict.tunnel)),
+                    verdict => self.through(path, verdict.and_then(|v| v.tunnel), rib),
                 },
             };
             next_hops.extend(more.filter(|more| !next_hops.contains(more)));
         }
         next_hops
+    }
+
+    /// The next hop that a route goes to when none of its own is reached: that of the path which is the
+    /// best of those with other ones.
+    fn backup(
+        &self,
+        (prefix, paths): (Prefix, &[Path]),
+        next_hops: &[FibNextHop],
+        rib: &LocRib,
+        config: &TableConfig,
+        meter: &mut Meter,
+    ) -> Option<FibNextHop> {
+        meter.spend(paths.len() as u32 / 2);
+        let is_of_route = |path: &Path| {
+            let addr = rib.hops.hop(path.next_hop).map(NextHop::addr);
+            next_hops.iter().any(|next_hop| Some(next_hop.addr) == addr)
+        };
+        let path = rib.best_but(paths, is_of_route)?;
+        if path.source.source() != Source::Bgp {
+            return None;
+        }
+        match verdict_of(prefix, path, None, rib, config, meter) {
+            Some(verdict) if verdict.decision != Decision::Accept => None,
+            verdict => self.through(path, verdict.and_then(|v| v.tunnel), rib),
+        }
+    }
+
+    /// A path's next hop, through the tunnel that policy sets while it exists.
+    fn through(&self, path: &Path, tunnel: Option<Arc<str>>, rib: &LocRib) -> Option<FibNextHop> {
+        let tunnel = tunnel.and_then(|name| self.tunnels.get(&name).copied());
+        Some(FibNextHop { addr: rib.hops.hop(path.next_hop)?.addr(), tunnel })
     }
 }
 

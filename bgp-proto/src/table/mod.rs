@@ -283,6 +283,7 @@ impl Table {
         if before.fib_enabled != config.fib_enabled
             || before.fib_policy != config.fib_policy
             || before.multipath_max != config.multipath_max
+            || before.backup_paths != config.backup_paths
         {
             self.kernel.mark_all(&self.loc_rib);
         }

@@ -663,3 +663,35 @@ fn a_kernel_route_names_the_next_hops_it_depends_on() {
     settle(&mut table);
     assert_eq!(next_hops(&mut table), [vec![one], vec![one, other]], "no policy sends them there");
 }
+
+#[test]
+fn a_kernel_route_names_the_best_path_with_another_next_hop_as_its_backup() {
+    let mut table = table();
+    let told = |table: &mut Table| -> Vec<(Vec<FibNextHop>, Option<FibNextHop>)> {
+        settle(table);
+        let routes = table.poll_fib(10).into_iter().filter_map(|(_, change)| change.route());
+        routes.map(|route| (route.next_hops, route.backup)).collect()
+    };
+    let _readers: Vec<Reader> = (2..6).map(|id| up(&mut table, id, 65000, routes(id))).collect();
+    let by = |id: u8| FibNextHop::from(IpAddr::from([10, 0, 0, id]));
+    let net = ["10.65.1.0/26"];
+    let announce = |table: &mut Table, from: u32, length: usize| {
+        let mut edit = AttrEdit::originate(Origin::Igp);
+        edit.prepend_as(Asn(65000), length);
+        announce_with(table, from, &net, &edit);
+    };
+    for (from, length) in [(2, 1), (3, 1), (4, 2), (5, 3)] {
+        announce(&mut table, from, length);
+    }
+    assert_eq!(told(&mut table), [(vec![by(2), by(3)], None)], "not asked for");
+    let config = TableConfig { backup_paths: true, ..TableConfig::clone(&table.config) };
+    table.configure(Arc::new(config));
+    assert_eq!(told(&mut table), [(vec![by(2), by(3)], Some(by(4)))]);
+    // The backup goes, without a change of the best path.
+    table.handle_next_hop(IpAddr::from([10, 0, 0, 4]), NextHopState::Unreachable);
+    assert_eq!(told(&mut table), [(vec![by(2), by(3)], Some(by(5)))]);
+    for gone in [2, 3] {
+        table.handle_next_hop(IpAddr::from([10, 0, 0, gone]), NextHopState::Unreachable);
+    }
+    assert_eq!(told(&mut table), [(vec![by(5)], None)]);
+}

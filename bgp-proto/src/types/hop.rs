@@ -126,6 +126,9 @@ pub struct FibRoute {
     /// them changes the hops as [`FibNextHop::hops_of_all`] says. Empty for local routes, and if
     /// there are more hops than the host is given.
     pub next_hops: Vec<FibNextHop>,
+    /// Where the route goes when none of `next_hops` is reached, until the decision process has come to
+    /// it: the next hop of the best path with another one. `None`: nowhere.
+    pub backup: Option<FibNextHop>,
 }
 
 /// A BGP next hop on which a kernel route depends.
@@ -190,6 +193,7 @@ impl FibRoute {
     /// A route with the configured metric and source address, whose next hop may be anywhere.
     pub fn new(prefix: Prefix, kind: FibKind) -> FibRoute {
         let recursion = Recursion::Recursive;
-        FibRoute { prefix, kind, metric: None, source: None, recursion, next_hops: Vec::new() }
+        let (metric, source, next_hops, backup) = (None, None, Vec::new(), None);
+        FibRoute { prefix, kind, metric, source, recursion, next_hops, backup }
     }
 }

@@ -375,6 +375,10 @@ fn faults_of_the_host() {
         "5:9: fib.table: 255 is the kernel's own table \"local\"; use 254 (main) or another",
     );
     refused(
+        "[fib]\nnext-hop-objects = false\nbackup-paths = true\n",
+        "6:16: fib.backup-paths: needs next-hop objects; leave out next-hop-objects = false",
+    );
+    refused(
         "[fib]\nmultipath-max = 257\n",
         "5:17: fib.multipath-max: 257 is out of range; use 1-256",
     );

@@ -356,7 +356,7 @@ impl Plan {
 
     /// The host resolves a BGP next hop in this way from here on, or not at all, and the owner is going
     /// to submit the routes that follow. Those that rest on this next hop follow at once: they go where
-    /// it is reached now, or over their other next hops.
+    /// it is reached now, or over their other next hops, or over their backup.
     ///
     /// What is wanted stays a function of what was submitted and of what was said here: the owner, who
     /// hears the same in the same order, comes to the same hops and may well submit nothing. A route
@@ -375,8 +375,8 @@ impl Plan {
             if self.shared.move_contents(&ids, &to) {
                 self.shared.direct.all |= self.v4.has_direct() || self.v6.has_direct();
             } else {
-                self.v4.move_wanted(&ids, &to.hops, &mut self.shared);
-                self.v6.move_wanted(&ids, &to.hops, &mut self.shared);
+                self.v4.move_wanted(&ids, to.hops(), &mut self.shared);
+                self.v6.move_wanted(&ids, to.hops(), &mut self.shared);
             }
         }
     }

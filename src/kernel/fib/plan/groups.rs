@@ -3,8 +3,8 @@
 //! A route whose hops all have gateways names a *group*, also where there is one hop only. Routes with
 //! the same reachable BGP next hops and the same hops share a group; its members, the *legs*, are
 //! shared by all groups. When the host resolves a BGP next hop in another way, or not at all any more
-//! and the route has others, the group of its routes is replaced: one request, however many routes
-//! there are. Routes without a gateway keep link scope and their interface, and routes that drop have
+//! and the route has others or a backup, the group of its routes is replaced: one request, however
+//! many routes there are. Routes without a gateway keep link scope and their interface, and routes that drop have
 //! no hops: both stay as they are.
 //!
 //! Ids come from a range that belongs to the routing table ([`ids_of_table`]), and objects carry our
@@ -63,6 +63,9 @@ struct Key {
     /// Without those that are not reached: a route that loses one is to be where those are that the
     /// owner submits then without it.
     next_hops: Vec<FibNextHop>,
+    /// Where it is to go without any of them: nothing that the owner submits later without those that
+    /// it went over first has to have the same.
+    backup: Option<FibNextHop>,
     hops: Vec<Hop>,
 }
 
@@ -189,8 +192,7 @@ impl Groups {
         if !goes_over_gateways(&spec) {
             return;
         }
-        let next_hops = self.reached(&spec.next_hops);
-        let key = Key { next_hops, hops: spec.hops().to_vec() };
+        let key = self.key_of(&spec, spec.hops().to_vec());
         let hint = installed.and_then(|id| specs.get(id).object);
         let known = self.group_ids.get(&key).copied();
         let Some(id) = known.or_else(|| self.add_group(key, hint)) else { return };
@@ -299,41 +301,53 @@ impl Groups {
         true
     }
 
-    /// Those of the next hops that are not known to be out of reach; all of them when all are.
-    fn reached(&self, next_hops: &[FibNextHop]) -> Vec<FibNextHop> {
-        let is_reached = |next_hop: &&FibNextHop| {
-            self.resolved.get(&next_hop.addr).is_none_or(|hops| !hops.is_empty())
-        };
-        let reached: Vec<FibNextHop> = next_hops.iter().filter(is_reached).copied().collect();
-        if reached.is_empty() { next_hops.to_vec() } else { reached }
+    /// Whether it is not known to be out of reach.
+    fn is_reached(&self, next_hop: &FibNextHop) -> bool {
+        self.resolved.get(&next_hop.addr).is_none_or(|hops| !hops.is_empty())
+    }
+
+    /// What a content with these hops has in common with others.
+    fn key_of(&self, spec: &RouteSpec, hops: Vec<Hop>) -> Key {
+        let reached = spec.next_hops.iter().filter(|next_hop| self.is_reached(next_hop));
+        let (mut next_hops, mut backup) = (reached.copied().collect::<Vec<_>>(), spec.backup);
+        if next_hops.is_empty() {
+            match backup.take_if(|backup| self.is_reached(backup)) {
+                Some(backup) => next_hops.push(backup),
+                None => next_hops.clone_from(&spec.next_hops),
+            }
+        }
+        Key { next_hops, backup, hops }
     }
 
     /// Where the contents that rest on a next hop are to go, other than they go now; those of one group
     /// together.
     pub(super) fn moves(&self, specs: &Specs, next_hop: IpAddr) -> Vec<(Move, BTreeSet<SpecId>)> {
-        let rests_on_it = |spec: &RouteSpec| spec.next_hops.iter().any(|n| n.addr == next_hop);
+        let rests_on_it = |spec: &RouteSpec| spec.all_next_hops().any(|addr| addr == next_hop);
         let mut moves: BTreeMap<Move, BTreeSet<SpecId>> = BTreeMap::new();
         for id in specs.select(rests_on_it) {
             let spec = specs.get(id);
-            if let Some(hops) = self.hops_to(&spec.next_hops)
+            if let Some(hops) = self.hops_to(spec)
                 && hops != spec.hops()
             {
                 let group = self.over.get(&id).map(|(_, group)| *group);
-                let next_hops = self.reached(&spec.next_hops);
-                moves.entry(Move { group, next_hops, hops }).or_default().insert(id);
+                let to = self.key_of(spec, hops);
+                moves.entry(Move { group, to }).or_default().insert(id);
             }
         }
         moves.into_iter().collect()
     }
 
-    /// What the next hops come to, as far as they are reached. `None`: none is, or of one nothing is
-    /// known.
-    fn hops_to(&self, next_hops: &[FibNextHop]) -> Option<Vec<Hop>> {
-        if !next_hops.iter().all(|next_hop| self.resolved.contains_key(&next_hop.addr)) {
+    /// What a content's next hops come to as far as they are reached, else its backup. `None`: nothing is,
+    /// or nothing is known of one.
+    fn hops_to(&self, spec: &RouteSpec) -> Option<Vec<Hop>> {
+        if !spec.next_hops.iter().all(|next_hop| self.resolved.contains_key(&next_hop.addr)) {
             return None;
         }
         let resolve = |addr| self.resolved.get(&addr).map_or(&[][..], Vec::as_slice);
-        let mut hops = FibNextHop::hops_of_all(next_hops, resolve);
+        let mut hops = FibNextHop::hops_of_all(&spec.next_hops, resolve);
+        if hops.is_empty() {
+            hops = FibNextHop::hops_of_all(spec.backup.as_slice(), resolve);
+        }
         bring_in_order(&mut hops);
         (!hops.is_empty()).then_some(hops)
     }
@@ -341,7 +355,8 @@ impl Groups {
     /// Replaces a group, when all of these contents go over it and no others, and the kernel has what
     /// they say in no other form. Returns whether it did.
     pub(super) fn repoint(&mut self, contents: &BTreeSet<SpecId>, to: &Move) -> bool {
-        let Move { group: Some(id), next_hops, hops } = to else { return false };
+        let Move { group: Some(id), to } = to else { return false };
+        let hops = &to.hops;
         let Some(group) = self.groups.get(id) else { return false };
         let is_whole = group.contents == *contents
             && self.inline_written.is_disjoint(contents)
@@ -354,13 +369,12 @@ impl Groups {
         let before: Vec<(Id, u16)> = group.legs.clone();
         let legs = self.take_legs(*id, hops);
         let kept: BTreeSet<Id> = legs.iter().map(|(leg, _)| *leg).collect();
-        let key = Key { next_hops: next_hops.clone(), hops: hops.clone() };
         if let Some(group) = self.groups.get_mut(id) {
-            let from = std::mem::replace(&mut group.key, key.clone());
+            let from = std::mem::replace(&mut group.key, to.clone());
             group.legs = legs;
             self.unregister(&from, *id);
         }
-        self.group_ids.entry(key).or_insert(*id);
+        self.group_ids.entry(to.clone()).or_insert(*id);
         before.iter().filter(|(leg, _)| !kept.contains(leg)).for_each(|(leg, _)| {
             self.leave_leg(*leg, *id);
         });
@@ -492,9 +506,13 @@ impl Groups {
 pub(super) struct Move {
     /// What they go over so far.
     group: Option<Id>,
-    /// Those of their next hops that are reached.
-    next_hops: Vec<FibNextHop>,
-    pub(super) hops: Vec<Hop>,
+    to: Key,
+}
+
+impl Move {
+    pub(super) fn hops(&self) -> &[Hop] {
+        &self.to.hops
+    }
 }
 
 /// Whether a route may go over a group.

@@ -149,12 +149,12 @@ impl Shared {
     /// Returns whether it is.
     pub(super) fn move_contents(&mut self, ids: &BTreeSet<SpecId>, to: &Move) -> bool {
         let is_simple = |id: &SpecId| {
-            !self.refused.reduces(*id) && !self.specs.has(&self.specs.get(*id).with_hops(&to.hops))
+            !self.refused.reduces(*id) && !self.specs.has(&self.specs.get(*id).with_hops(to.hops()))
         };
         if !ids.iter().all(is_simple) || !self.groups.repoint(ids, to) {
             return false;
         }
-        ids.iter().for_each(|id| self.specs.move_to(*id, &to.hops));
+        ids.iter().for_each(|id| self.specs.move_to(*id, to.hops()));
         true
     }
 

@@ -157,6 +157,46 @@ fn routes_over_several_next_hops_go_on_without_the_lost_one() {
 }
 
 #[test]
+fn routes_go_over_their_backup_until_the_owner_has_decided() {
+    let mut plan = settled_with_objects();
+    let other = std::net::IpAddr::from([192, 0, 2, 8]);
+    let backed = |n, metric| RouteSpec { backup: Some(other.into()), ..behind(n, metric) };
+    let after = |n, metric| RouteSpec { next_hops: vec![other.into()], ..via(n, metric) };
+    plan.handle_next_hop(NEXT_HOP, via(1, 0).hops());
+    plan.handle_next_hop(other, via(2, 0).hops());
+    let (p, q, r) = (prefix("10.1.0.0/16"), prefix("10.2.0.0/16"), prefix("10.3.0.0/16"));
+    plan.want(p, wanted(backed(1, 20)));
+    plan.want(q, wanted(backed(1, 512)));
+    // Without a backup it is in no group with those.
+    plan.want(r, wanted(behind(1, 20)));
+    let added = ["add 2 via 1", "add 1 group 2", "add 3 group 2"];
+    assert_eq!(objects(&mut plan), added);
+    assert_eq!(write_all(&mut plan), 3);
+
+    // The backup may change: nothing goes over it.
+    plan.handle_next_hop(other, via(3, 0).hops());
+    assert_eq!(objects(&mut plan).len(), 0);
+    plan.handle_next_hop(NEXT_HOP, &[]);
+    assert_eq!(objects(&mut plan), ["add 4 via 3", "replace 1 group 4"]);
+    let gateway = |plan: &Plan, p| octet(&plan.row(p).unwrap().spec.hops()[0]);
+    assert_eq!([p, q, r].map(|p| gateway(&plan, p)), [3, 3, 1]);
+    // What the owner comes to is there already.
+    plan.want(p, wanted(after(3, 20)));
+    plan.want(r, None);
+    assert_eq!(write_all(&mut plan), 1, "the withdrawal");
+    assert_eq!(objects(&mut plan), ["delete 3", "delete 2"]);
+    // Back before the owner has come to the second one: it need not submit it.
+    plan.handle_next_hop(NEXT_HOP, via(1, 0).hops());
+    objects(&mut plan);
+    write_all(&mut plan);
+    assert_eq!([p, q].map(|p| gateway(&plan, p)), [3, 1]);
+    // Neither is reached: they keep what they have.
+    plan.handle_next_hop(other, &[]);
+    plan.handle_next_hop(NEXT_HOP, &[]);
+    assert_eq!([p, q].map(|p| gateway(&plan, p)), [3, 1]);
+}
+
+#[test]
 fn a_refused_leg_is_left_out_and_without_any_the_routes_get_their_gateways() {
     let mut plan = settled_with_objects();
     let p = prefix("10.1.0.0/16");

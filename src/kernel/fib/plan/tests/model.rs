@@ -125,7 +125,7 @@ enum Step {
         millis: u64,
     },
     EndOfStartup,
-    /// A route over BGP next hops, as bits.
+    /// A route over BGP next hops, as bits; the highest: with a backup.
     WantVia {
         prefix: usize,
         next_hops: u8,
@@ -181,7 +181,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (0..PASSING.len(), 1usize..6).prop_map(|(errno, times)| Step::Fail { errno, times }),
         2 => (0u64..3000).prop_map(|millis| Step::Wait { millis }),
         1 => Just(Step::EndOfStartup),
-        4 => (0usize..5, 1u8..8, any::<bool>())
+        4 => (0usize..5, 1u8..16, any::<bool>())
             .prop_map(|(prefix, next_hops, low)| Step::WantVia { prefix, next_hops, low }),
         4 => (0..objects::NEXT_HOPS, 0u8..5)
             .prop_map(|(next_hop, gateway)| Step::Resolve { next_hop, gateway }),

@@ -12,6 +12,9 @@ const ENOENT: i32 = 2;
 /// BGP next hops; the last one is behind a tunnel.
 pub(super) const NEXT_HOPS: usize = 3;
 
+/// The bit of a prefix that has a backup.
+const BACKUP: u8 = 8;
+
 /// What a table does with BGP next hops: it hears later how they are reached, and submits later still.
 #[derive(Debug, Default)]
 pub(super) struct Table {
@@ -19,7 +22,8 @@ pub(super) struct Table {
     said: VecDeque<(usize, u8)>,
     /// 0: not at all.
     heard: [Option<u8>; NEXT_HOPS],
-    /// Which next hops a prefix has, as bits, and whether the metric is the low one.
+    /// Which next hops a prefix has, as bits, whether there is a backup, and whether the metric is the
+    /// low one.
     pub(super) wishes: BTreeMap<Prefix, (u8, bool)>,
     submitted: BTreeMap<Prefix, RouteSpec>,
 }
@@ -256,9 +260,15 @@ impl World {
     pub(super) fn table_compares(&mut self, prefix: Prefix) {
         let Some((bits, low)) = self.table.wishes.get(&prefix).copied() else { return };
         let heard = self.table.heard.map(|gateway| World::hops(gateway.unwrap_or(0)));
-        let chosen = (0..NEXT_HOPS).filter(|n| bits & 1 << n != 0 && !heard[*n].is_empty());
+        let reached = (0..NEXT_HOPS).filter(|n| !heard[*n].is_empty());
+        let (mut chosen, mut others): (Vec<usize>, Vec<usize>) =
+            reached.partition(|n| bits & 1 << n != 0);
+        others.truncate(if bits & BACKUP != 0 { 1 } else { 0 });
+        if chosen.is_empty() {
+            chosen.append(&mut others);
+        }
         let mut hops: Vec<Hop> = Vec::new();
-        for n in chosen.clone() {
+        for n in chosen.iter().copied() {
             match World::next_hop(n) {
                 FibNextHop { addr, tunnel: Some(ifindex) } => {
                     let gateway = Some(addr);
@@ -274,15 +284,15 @@ impl World {
             self.table.submitted.remove(&prefix);
             return;
         }
-        let next_hops = match self.form {
-            NextHopForm::Objects => chosen.map(World::next_hop).collect(),
-            NextHopForm::Inline => Vec::new(),
-        };
-        let spec = RouteSpec::new(FibKind::Unicast(hops), World::metric(prefix, low));
-        let spec = RouteSpec { next_hops, ..spec };
+        let mut spec = RouteSpec::new(FibKind::Unicast(hops), World::metric(prefix, low));
+        if self.form == NextHopForm::Objects {
+            spec.next_hops = chosen.into_iter().map(World::next_hop).collect();
+            spec.backup = others.into_iter().map(World::next_hop).next();
+        }
         if self.table.submitted.get(&prefix) != Some(&spec) {
             self.plan.want(prefix, super::wanted(spec.clone()));
-            self.wanted.insert(prefix, RouteSpec { next_hops: Vec::new(), ..spec.clone() });
+            let next_hops = Vec::new();
+            self.wanted.insert(prefix, RouteSpec { next_hops, backup: None, ..spec.clone() });
             self.table.submitted.insert(prefix, spec);
         }
     }
