@@ -14,7 +14,7 @@ use interop::matrix::{PEER_AS, SUBJECT_AS, neighbor};
 use interop::speaker::{
     Config, Family, Kind, Neighbor, Origin, Speaker, wait_established, wait_paths,
 };
-use interop::wait::holds_for;
+use interop::wait::{PATIENCE, holds_for, wait_until};
 
 /// Runs a test of margay's own interface.
 fn run(name: &str, kinds: &[Kind], test: impl FnOnce(&mut Lab) -> Result<()>) -> Result<()> {
@@ -221,6 +221,61 @@ fn equal_paths_become_multipath() -> Result<()> {
         wait_paths(&margay, PREFIX, 2)?;
         running[1].withdraw(PREFIX)?;
         kernel::wait_gateways(&host, PREFIX, &gateways[..1])
+    })
+}
+
+/// Two paths with Link Bandwidth communities, of 10 and 40 Gbit/s: the kernel's weights are in
+/// proportion, and a path without one makes them equal.
+#[test]
+#[ignore = "needs root and the daemons of interop/setup.sh peers"]
+fn link_bandwidth_becomes_weights() -> Result<()> {
+    const PREFIX: &str = "198.51.100.0/24";
+    const LISTED: &str = "bgp_community.add((65001,1))";
+    run("weights", &[Kind::Bird2], |lab| {
+        let host = lab.host("a")?;
+        let birds = [lab.host("b")?, lab.host("c")?];
+        let peers: Vec<(&Host, u32)> = birds.iter().map(|b| (b, PEER_AS)).collect();
+        let text = margay::render(&host, &config(&host, SUBJECT_AS, &peers, &[]));
+        let weighted = "[fib]\nmultipath-weights = \"link-bandwidth\"\n";
+        let (_daemon, control) = margay::start_text(&host, &text.replacen("[fib]\n", weighted, 1))?;
+        let origin = Origin { communities: vec!["65001:1".to_owned()], ..Origin::plain(PREFIX) };
+        let mut running = Vec::new();
+        for (bird, octets) in birds.iter().zip([1.25e9_f32, 5e9]) {
+            let mut one = config(bird, PEER_AS, &[(&host, SUBJECT_AS)], &[]);
+            one.origins.push(origin.clone());
+            let started = Bird2::start(bird, &one)?;
+            // BIRD passes transitive ones only to external peers.
+            let bandwidth =
+                format!("bgp_ext_community.add((generic, 0x0004fde9, {:#x}))", octets.to_bits());
+            let path = bird.file("bird.conf");
+            let text = std::fs::read_to_string(&path)?;
+            ensure!(text.contains(LISTED), "{text}");
+            bird.write("bird.conf", &text.replace(LISTED, &bandwidth))?;
+            started.ask("configure")?;
+            running.push(started);
+        }
+        let wait_weights = |weights: [u64; 2]| {
+            wait_until(PATIENCE, "the weights in the kernel", || {
+                let text = host.run("ip", &["-j", "route", "show", PREFIX])?;
+                let routes: serde_json::Value = serde_json::from_str(&text)?;
+                for (bird, weight) in birds.iter().zip(weights) {
+                    let mut legs = routes[0]["nexthops"].as_array().into_iter().flatten();
+                    let leg = legs.find(|leg| leg["gateway"] == bird.v4().to_string().as_str());
+                    ensure!(leg.is_some_and(|leg| leg["weight"] == weight), "{text}");
+                }
+                Ok(())
+            })
+        };
+        wait_weights([1, 4])?;
+        let routes = control.text(&["show", "fib"])?;
+        ensure!(routes.contains(PREFIX), "{routes}");
+        let path = birds[0].file("bird.conf");
+        let text = std::fs::read_to_string(&path)?;
+        let kept: Vec<&str> = text.split("bgp_ext_community").collect();
+        let (_, rest) = kept[1].split_once(");").unwrap_or_default();
+        birds[0].write("bird.conf", &format!("{}{rest}", kept[0]))?;
+        running[0].ask("configure")?;
+        wait_weights([1, 1])
     })
 }
 

@@ -122,8 +122,15 @@ impl Config {
     /// Resets the keys that take effect only after a restart ([`Changes::restart_needed`]) to their
     /// values in `running`, so that this describes what the process really runs.
     pub fn keep_until_restart(&mut self, running: &Config) {
-        let FibSettings { multipath_max, via_default, backup_paths, .. } = self.fib;
-        self.fib = FibSettings { multipath_max, via_default, backup_paths, ..running.fib.clone() };
+        let FibSettings { multipath_max, multipath_weights, via_default, backup_paths, .. } =
+            self.fib;
+        self.fib = FibSettings {
+            multipath_max,
+            multipath_weights,
+            via_default,
+            backup_paths,
+            ..running.fib.clone()
+        };
         Arc::make_mut(&mut self.table).fib_enabled = running.table.fib_enabled;
         self.host.control = running.host.control.clone();
         self.host.log.format = running.host.log.format;

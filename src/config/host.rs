@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use bgp_proto::policy::Policy;
 use bgp_proto::rib::ViaDefault;
+use bgp_proto::table::MultipathWeights;
 
 use super::policy::Policies;
 use super::reader::{Table, Value};
@@ -34,6 +35,10 @@ const PROTOCOLS: [(&str, u8); 17] = [
     ("ospf", 188),
     ("rip", 189),
 ];
+
+/// `fib.multipath-weights`.
+const MULTIPATH_WEIGHTS: [(&str, MultipathWeights); 2] =
+    [("equal", MultipathWeights::Equal), ("link-bandwidth", MultipathWeights::LinkBandwidth)];
 
 /// `fib.resolve-via-default`.
 const VIA_DEFAULT: [(&str, ViaDefault); 3] = [
@@ -78,6 +83,10 @@ pub(super) fn read_fib(root: &Table<'_>, policies: &Policies) -> Fib {
     settings.metric = table.get("metric").and_then(|v| v.integer(0..=u32::MAX));
     if let Some(hops) = table.get("multipath-max").and_then(|v| v.integer(1..=256u16)) {
         settings.multipath_max = hops.into();
+    }
+    if let Some(weights) = table.get("multipath-weights").and_then(|v| v.choice(&MULTIPATH_WEIGHTS))
+    {
+        settings.multipath_weights = weights;
     }
     if let Some(over) = table.get("resolve-via-default").and_then(|v| v.choice(&VIA_DEFAULT)) {
         settings.via_default = over;

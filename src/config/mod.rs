@@ -33,7 +33,7 @@ use std::sync::Arc;
 use bgp_proto::policy::Policy;
 use bgp_proto::rib::ViaDefault;
 use bgp_proto::session::{LocalIdentity, PeerConfig};
-use bgp_proto::table::{PeerRoutes, TableConfig};
+use bgp_proto::table::{MultipathWeights, PeerRoutes, TableConfig};
 use bgp_proto::types::{Asn, ClusterId, FibKind, Prefix, RouterId};
 use bgp_proto::wire::Origin;
 
@@ -300,6 +300,8 @@ pub struct FibSettings {
     pub metric: Option<u32>,
     /// Most hops of an ECMP route, 1-256. Default 16.
     pub multipath_max: usize,
+    /// How traffic is shared between the next hops of an ECMP route. Default equally.
+    pub multipath_weights: MultipathWeights,
     /// For paths of which peers a next hop may be resolved over the default route. Default
     /// internal.
     pub via_default: ViaDefault,
@@ -327,6 +329,7 @@ impl Default for FibSettings {
             protocol: 12,
             metric: None,
             multipath_max: 16,
+            multipath_weights: MultipathWeights::Equal,
             via_default: ViaDefault::Internal,
             resolve_over_bgp: true,
             next_hop_objects: true,
@@ -358,6 +361,7 @@ impl FibSettings {
     pub fn table_config(&self, identity: &LocalIdentity) -> TableConfig {
         TableConfig {
             multipath_max: self.multipath_max,
+            multipath_weights: self.multipath_weights,
             backup_paths: self.backup_paths,
             via_default: self.via_default,
             fib_enabled: self.enabled,

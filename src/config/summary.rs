@@ -3,7 +3,7 @@
 use std::fmt;
 
 use bgp_proto::session::{BfdMode, PassiveMode, PeerConfig};
-use bgp_proto::table::{PeerLimits, PeerRoutes};
+use bgp_proto::table::{MultipathWeights, PeerLimits, PeerRoutes};
 use bgp_proto::types::{FibKind, PeerType};
 
 use super::{
@@ -61,10 +61,15 @@ impl fmt::Display for Config {
             (true, false) => ", over next-hop objects",
             (false, _) => "",
         };
+        let weights = match self.fib.multipath_weights {
+            MultipathWeights::Equal => "",
+            MultipathWeights::LinkBandwidth => ", weighted by link bandwidth",
+        };
         match self.fib.enabled {
             true => writeln!(
                 f,
-                "writes routes to kernel table {} as protocol {}, at most {} hops each{objects}",
+                "writes routes to kernel table {} as protocol {}, at most {} hops \
+                 each{weights}{objects}",
                 self.fib.table, self.fib.protocol, self.fib.multipath_max
             )?,
             false => writeln!(f, "writes no routes to the kernel")?,

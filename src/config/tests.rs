@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use bgp_proto::policy::{Change, Decision, Match, PrefixSet, Source};
 use bgp_proto::session::{BfdMode, HoldExpiry, PassiveMode, RoleMode};
-use bgp_proto::table::{AddPathSend, NextHopMode, PeerLimits};
+use bgp_proto::table::{AddPathSend, MultipathWeights, NextHopMode, PeerLimits};
 use bgp_proto::types::{Asn, Family, FamilySet, Role, RouterId};
 use bgp_proto::wire::{AddPathMode, Origin};
 
@@ -135,6 +135,7 @@ fn the_full_example_is_read_key_by_key() {
         protocol: 77,
         metric: Some(32),
         multipath_max: 8,
+        multipath_weights: MultipathWeights::LinkBandwidth,
         via_default: ViaDefault::Never,
         resolve_over_bgp: false,
         next_hop_objects: true,
@@ -306,6 +307,8 @@ fn a_reload_changes_only_what_differs() {
     assert!(!c.peer_series_changed);
     let c = changed("multipath-max = 8", "multipath-max = 4");
     assert!(c.table.is_some() && c.restart_needed.is_empty());
+    let c = changed("\"link-bandwidth\"", "\"equal\"");
+    assert!(c.table.is_some() && c.restart_needed.is_empty());
     let c = changed("backup-paths = true", "backup-paths = false");
     assert!(c.table.is_some_and(|table| !table.backup_paths) && c.restart_needed.is_empty());
     let c = changed("protocol = 77", "protocol = 78");
@@ -361,7 +364,7 @@ fn the_summary_lists_what_would_run() {
         "originates 2001:db8:65::/64, not in the kernel",
         "redistributes kernel routes, protocols 4 80, interfaces -cali9* cali*, within 10.65.0.0/16, policy from-kernel",
         "redistributes connected networks, interfaces eth*",
-        "writes routes to kernel table 100 as protocol 77, at most 8 hops each, over next-hop objects, with backup paths",
+        "writes routes to kernel table 100 as protocol 77, at most 8 hops each, weighted by link bandwidth, over next-hop objects, with backup paths",
         "control socket /run/margay/example.sock",
         "routes hold at most 512 MiB",
         "metrics and health on http://127.0.0.1:9479",

@@ -19,6 +19,8 @@ pub struct TableConfig {
     pub cluster_id: ClusterId,
     /// Maximum number of next hops of an ECMP route in the kernel, 1-256. Default 16.
     pub multipath_max: usize,
+    /// How traffic is shared between the next hops of an ECMP route. Default equally.
+    pub multipath_weights: MultipathWeights,
     /// Whether the host is told of a backup path ([`FibRoute::backup`](crate::types::FibRoute::backup)) for each BGP route. Default
     /// false.
     pub backup_paths: bool,
@@ -40,6 +42,17 @@ pub struct TableConfig {
     /// it, the sessions of the peers that hold most are closed with 6/8. `None`, the default: no
     /// limit.
     pub memory_max: Option<u64>,
+}
+
+/// How traffic is shared between the next hops of an ECMP route.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum MultipathWeights {
+    /// Each leg gets the same.
+    #[default]
+    Equal,
+    /// By the Link Bandwidth extended community (draft-ietf-idr-link-bandwidth), transitive or not, the
+    /// first of a path. Equally where a path of the route has none.
+    LinkBandwidth,
 }
 
 /// Bounds of a peer's individual routes. A route that exceeds one is held and not used; a path
@@ -160,6 +173,7 @@ impl TableConfig {
             router_id,
             cluster_id: ClusterId(router_id.0),
             multipath_max: 16,
+            multipath_weights: MultipathWeights::default(),
             backup_paths: false,
             via_default: ViaDefault::Internal,
             fib_policy: None,

@@ -6,11 +6,12 @@ use std::sync::Arc;
 
 use slab::Slab;
 
-use super::TableConfig;
+use super::{MultipathWeights, TableConfig};
 use crate::policy::{Decision, RouteRef, Source, Verdict};
 use crate::rib::{Barrier, DestId, LocRib, LocalRoute, Meter, Path, WorkSet};
 use crate::types::{
-    Family, FamilyMap, FibChange, FibKind, FibNextHop, FibRoute, Hop, NextHop, Prefix, Recursion,
+    ExtCommunity, Family, FamilyMap, FibChange, FibKind, FibNextHop, FibRoute, Hop, NextHop,
+    Prefix, Recursion,
 };
 
 /// Capacity for changes that is kept while there are none: as many as an ordinary turn makes.
@@ -285,16 +286,24 @@ impl KernelView {
         meter: &mut Meter,
     ) -> Vec<FibNextHop> {
         let mut next_hops = Vec::with_capacity(sharing.len());
-        next_hops.extend(self.through(best, tunnel, rib));
+        next_hops.extend(self.through(best, tunnel, rib, config, meter));
         for path in sharing.iter().copied().filter(|path| *path != best) {
             let more = match self.tunnels.is_empty() {
-                true => self.through(path, None, rib),
+                true => self.through(path, None, rib, config, meter),
                 false => match verdict_of(prefix, path, None, rib, config, meter) {
                     Some(verdict) if verdict.decision != Decision::Accept => continue,
-                    verdict => self.through(path, verdict.and_then(|v| v.tunnel), rib),
+                    verdict => {
+                        let tunnel = verdict.and_then(|verdict| verdict.tunnel);
+                        self.through(path, tunnel, rib, config, meter)
+                    }
                 },
             };
-            next_hops.extend(more.filter(|more| !next_hops.contains(more)));
+            let is_new = |more: &FibNextHop| {
+                !next_hops
+                    .iter()
+                    .any(|n: &FibNextHop| (n.addr, n.tunnel) == (more.addr, more.tunnel))
+            };
+            next_hops.extend(more.filter(is_new));
         }
         next_hops
     }
@@ -320,15 +329,36 @@ impl KernelView {
         }
         match verdict_of(prefix, path, None, rib, config, meter) {
             Some(verdict) if verdict.decision != Decision::Accept => None,
-            verdict => self.through(path, verdict.and_then(|v| v.tunnel), rib),
+            verdict => {
+                self.through(path, verdict.and_then(|verdict| verdict.tunnel), rib, config, meter)
+            }
         }
     }
 
-    /// A path's next hop, through the tunnel that policy sets while it exists.
-    fn through(&self, path: &Path, tunnel: Option<Arc<str>>, rib: &LocRib) -> Option<FibNextHop> {
+    /// A path's next hop, through the tunnel that policy sets while it exists, with its bandwidth where
+    /// that counts.
+    fn through(
+        &self,
+        path: &Path,
+        tunnel: Option<Arc<str>>,
+        rib: &LocRib,
+        config: &TableConfig,
+        meter: &mut Meter,
+    ) -> Option<FibNextHop> {
         let tunnel = tunnel.and_then(|name| self.tunnels.get(&name).copied());
-        Some(FibNextHop { addr: rib.hops.hop(path.next_hop)?.addr(), tunnel })
+        let addr = rib.hops.hop(path.next_hop)?.addr();
+        Some(FibNextHop { addr, tunnel, bandwidth: bandwidth_of(path, rib, config, meter) })
     }
+}
+
+/// The share of traffic that a path asks for, where that counts.
+fn bandwidth_of(path: &Path, rib: &LocRib, config: &TableConfig, meter: &mut Meter) -> Option<u64> {
+    if config.multipath_weights == MultipathWeights::Equal {
+        return None;
+    }
+    let attrs = rib.attrs.view(path.attrs);
+    meter.spend(1 + attrs.as_bytes().len() as u32 / 64);
+    attrs.ext_communities().find_map(ExtCommunity::link_bandwidth)
 }
 
 /// At most `max` of the hops, sorted. Those of the best path come first, so they are the last to be

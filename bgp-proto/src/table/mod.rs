@@ -36,7 +36,8 @@ use std::time::Duration;
 pub use crate::export::{AddPathSend, Drain, ExportCounts, NextHopMode};
 pub use crate::rib::LocalRoute;
 pub use config::{
-    ExportParams, ImportParams, PeerLimits, PeerRoutes, ReflectionParams, RouteLimits, TableConfig,
+    ExportParams, ImportParams, MultipathWeights, PeerLimits, PeerRoutes, ReflectionParams,
+    RouteLimits, TableConfig,
 };
 pub use drain::DrainProgress;
 pub use memory::{Memory, MemoryBound};
@@ -283,6 +284,7 @@ impl Table {
         if before.fib_enabled != config.fib_enabled
             || before.fib_policy != config.fib_policy
             || before.multipath_max != config.multipath_max
+            || before.multipath_weights != config.multipath_weights
             || before.backup_paths != config.backup_paths
         {
             self.kernel.mark_all(&self.loc_rib);

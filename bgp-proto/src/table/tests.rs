@@ -11,7 +11,8 @@ use crate::export::{Fetch, NextHopMode};
 use crate::policy::{Change, Decision, Policy, Rule, Source};
 use crate::session::{Keep, Negotiated};
 use crate::types::{
-    Asn, ClusterId, FamilySet, FibKind, FibNextHop, Hop, NextHop, PathId, PeerType, Role, RouterId,
+    Asn, ClusterId, ExtCommunity, FamilySet, FibKind, FibNextHop, Hop, NextHop, PathId, PeerType,
+    Role, RouterId,
 };
 use crate::wire::RouteBatch;
 use crate::wire::{AttrEdit, Nlri, Origin};
@@ -677,7 +678,7 @@ fn a_kernel_route_names_the_best_path_with_another_next_hop_as_its_backup() {
     let net = ["10.65.1.0/26"];
     let announce = |table: &mut Table, from: u32, length: usize| {
         let mut edit = AttrEdit::originate(Origin::Igp);
-        edit.prepend_as(Asn(65000), length);
+        edit.prepend_as(Asn(65009), length);
         announce_with(table, from, &net, &edit);
     };
     for (from, length) in [(2, 1), (3, 1), (4, 2), (5, 3)] {
@@ -694,4 +695,42 @@ fn a_kernel_route_names_the_best_path_with_another_next_hop_as_its_backup() {
         table.handle_next_hop(IpAddr::from([10, 0, 0, gone]), NextHopState::Unreachable);
     }
     assert_eq!(told(&mut table), [(vec![by(5)], None)]);
+}
+
+#[test]
+fn link_bandwidth_weights_the_legs_where_every_path_has_it() {
+    let mut table = table();
+    let weights = |table: &mut Table| -> Vec<u16> {
+        settle(table);
+        let routes = table.poll_fib(10).into_iter().filter_map(|(_, change)| change.route());
+        let Some(FibKind::Unicast(hops)) = routes.map(|route| route.kind).next_back() else {
+            return Vec::new();
+        };
+        hops.iter().map(|hop| hop.weight).collect()
+    };
+    let _readers: Vec<Reader> = (2..5).map(|id| up(&mut table, id, 65000, routes(id))).collect();
+    let announce = |table: &mut Table, from: u32, kind: u8, gbits: Option<f32>| {
+        let mut edit = AttrEdit::originate(Origin::Igp);
+        edit.prepend_as(Asn(65009), 1);
+        if let Some([a, b, c, d]) = gbits.map(|n| (n * 125e6).to_be_bytes()) {
+            let community = ExtCommunity([kind, 0x04, 0xFD, 0xE8, a, b, c, d]);
+            edit.set_ext_communities(&[community]);
+        }
+        announce_with(table, from, &["10.65.1.0/26"], &edit);
+    };
+    announce(&mut table, 2, 0x40, Some(10.0));
+    announce(&mut table, 3, 0x00, Some(40.0));
+    assert_eq!(weights(&mut table), [1, 1], "not asked for");
+    let config = TableConfig {
+        multipath_weights: MultipathWeights::LinkBandwidth,
+        ..TableConfig::clone(&table.config)
+    };
+    table.configure(Arc::new(config));
+    assert_eq!(weights(&mut table), [1, 4]);
+    announce(&mut table, 4, 0x40, Some(20.0));
+    assert_eq!(weights(&mut table), [1, 4, 2]);
+    announce(&mut table, 3, 0x40, None);
+    assert_eq!(weights(&mut table), [1, 1, 1]);
+    table.handle_next_hop(IpAddr::from([10, 0, 0, 3]), NextHopState::Unreachable);
+    assert_eq!(weights(&mut table), [1, 2]);
 }

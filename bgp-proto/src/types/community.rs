@@ -130,6 +130,14 @@ impl ExtCommunity {
     pub fn is_transitive(self) -> bool {
         self.0[0] & 0x40 == 0
     }
+
+    /// The octets per second of a Link Bandwidth community (draft-ietf-idr-link-bandwidth), transitive
+    /// or not, at least 1. `None`: it is another one, or what it holds is no bandwidth.
+    pub fn link_bandwidth(self) -> Option<u64> {
+        let [0x00 | 0x40, 0x04, _, _, value @ ..] = self.0 else { return None };
+        let octets = f32::from_be_bytes(value);
+        (octets.is_finite() && octets >= 1.0).then_some(octets as u64)
+    }
 }
 
 impl fmt::Display for ExtCommunity {
@@ -218,6 +226,22 @@ mod tests {
         assert_eq!(c.to_string(), "4200000001:1:2");
         assert!("1:2".parse::<LargeCommunity>().is_err());
         assert!("1:2:3:4".parse::<LargeCommunity>().is_err());
+    }
+
+    #[test]
+    fn a_link_bandwidth_is_read_of_either_type() {
+        let community = |kind, sub, value: f32| {
+            let [a, b, c, d] = value.to_be_bytes();
+            ExtCommunity([kind, sub, 0xFC, 0x00, a, b, c, d]).link_bandwidth()
+        };
+        assert_eq!(community(0x40, 0x04, 1.25e9), Some(1_250_000_000));
+        assert_eq!(community(0x00, 0x04, 1.25e9), Some(1_250_000_000));
+        assert_eq!(community(0x40, 0x04, f32::MAX), Some(u64::MAX));
+        for value in [0.0, 0.5, -1.0, f32::NAN, f32::INFINITY] {
+            assert_eq!(community(0x40, 0x04, value), None, "{value}");
+        }
+        assert_eq!(community(0x40, 0x02, 1.25e9), None);
+        assert_eq!(community(0x02, 0x04, 1.25e9), None);
     }
 
     #[test]

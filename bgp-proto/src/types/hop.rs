@@ -139,18 +139,21 @@ pub struct FibNextHop {
     /// Kernel index of the tunnel interface through which the route reaches it; `None`: as the host
     /// resolved it.
     pub tunnel: Option<u32>,
+    /// Octets per second by which this next hop gets its share of the traffic. `None`, the default: each
+    /// leg gets the same, as it does when any next hop of the route that is reached has `None`.
+    pub bandwidth: Option<u64>,
 }
 
 impl From<IpAddr> for FibNextHop {
-    /// Without a tunnel.
+    /// Without a tunnel and a bandwidth.
     fn from(addr: IpAddr) -> Self {
-        FibNextHop { addr, tunnel: None }
+        FibNextHop { addr, tunnel: None, bandwidth: None }
     }
 }
 
 impl FibNextHop {
     /// The hops to this next hop, which the host resolved to `resolved`.
-    pub fn hops(&self, resolved: &[Hop]) -> Vec<Hop> {
+    fn hops(&self, resolved: &[Hop]) -> Vec<Hop> {
         match self.tunnel {
             Some(ifindex) if !resolved.is_empty() => {
                 vec![Hop { gateway: Some(self.addr), ifindex, onlink: true, weight: 1 }]
@@ -165,6 +168,10 @@ impl FibNextHop {
         next_hops: &[FibNextHop],
         resolve: impl Fn(IpAddr) -> &'a [Hop],
     ) -> Vec<Hop> {
+        let mut reached = next_hops.iter().filter(|n| !resolve(n.addr).is_empty());
+        if next_hops.len() > 1 && reached.all(|next_hop| next_hop.bandwidth.is_some()) {
+            return FibNextHop::weighted_hops(next_hops, resolve);
+        }
         let mut legs = Vec::with_capacity(next_hops.len());
         for next_hop in next_hops {
             for leg in next_hop.hops(resolve(next_hop.addr)) {
@@ -175,6 +182,47 @@ impl FibNextHop {
         }
         legs
     }
+
+    /// The same with weights in proportion to the bandwidths of the next hops that are reached. The legs
+    /// of one share its bandwidth by their own weights; a leg to several has the sum.
+    fn weighted_hops<'a>(
+        next_hops: &[FibNextHop],
+        resolve: impl Fn(IpAddr) -> &'a [Hop],
+    ) -> Vec<Hop> {
+        let mut legs: Vec<(Hop, u128)> = Vec::with_capacity(next_hops.len());
+        for next_hop in next_hops {
+            let hops = next_hop.hops(resolve(next_hop.addr));
+            let total: u128 = hops.iter().map(|hop| u128::from(hop.weight.max(1))).sum();
+            for hop in hops {
+                let weight = u128::from(hop.weight.max(1));
+                let share = u128::from(next_hop.bandwidth.unwrap_or(0)) * weight / total;
+                let leg = Hop { weight: 1, ..hop };
+                match legs.iter_mut().find(|(known, _)| *known == leg) {
+                    Some((_, sum)) => *sum += share,
+                    None => legs.push((leg, share)),
+                }
+            }
+        }
+        let exact = legs.iter().map(|(_, share)| *share).fold(0, gcd).max(1);
+        let most = legs.iter().map(|(_, share)| *share / exact).max().unwrap_or(0).max(1);
+        let max = u128::from(WEIGHT_MAX);
+        let weight = |share: u128| match most <= max {
+            true => share / exact,
+            false => (share / exact * max + most / 2) / most,
+        };
+        let weighted = legs.iter().map(|(leg, share)| {
+            let weight = u16::try_from(weight(*share).max(1)).unwrap_or(WEIGHT_MAX);
+            Hop { weight, ..*leg }
+        });
+        weighted.collect()
+    }
+}
+
+/// The largest weight that Linux has for a leg.
+const WEIGHT_MAX: u16 = 256;
+
+fn gcd(a: u128, b: u128) -> u128 {
+    if b == 0 { a } else { gcd(b, a % b) }
 }
 
 /// Whether a route depends on the resolution of its next hop.
@@ -195,5 +243,51 @@ impl FibRoute {
         let recursion = Recursion::Recursive;
         let (metric, source, next_hops, backup) = (None, None, Vec::new(), None);
         FibRoute { prefix, kind, metric, source, recursion, next_hops, backup }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hop(n: u8, weight: u16) -> Hop {
+        Hop { gateway: Some([10, 0, 0, n].into()), ifindex: 1, onlink: false, weight }
+    }
+
+    /// The weights over next hops with these bandwidths, resolved to these legs.
+    fn weights(ways: &[(Option<u64>, &[Hop])]) -> Vec<u16> {
+        let addr = |n: usize| IpAddr::from([192, 0, 2, n as u8]);
+        let next_hops: Vec<FibNextHop> = ways
+            .iter()
+            .enumerate()
+            .map(|(n, (bandwidth, _))| FibNextHop { bandwidth: *bandwidth, ..addr(n).into() })
+            .collect();
+        let resolve = |asked: IpAddr| {
+            let at = (0..ways.len()).find(|n| addr(*n) == asked);
+            at.map_or(&[][..], |at| ways[at].1)
+        };
+        let legs = FibNextHop::hops_of_all(&next_hops, resolve);
+        legs.iter().map(|leg| leg.weight).collect()
+    }
+
+    #[test]
+    fn legs_get_weights_in_proportion_to_the_bandwidth_of_what_is_reached() {
+        let (a, b, c) = ([hop(1, 1)], [hop(2, 1)], [hop(3, 1)]);
+        let gbit = |n: u64| Some(n * 125_000_000);
+        assert_eq!(weights(&[(gbit(10), &a), (gbit(40), &b)]), [1, 4]);
+        assert_eq!(weights(&[(gbit(10), &a), (gbit(40), &b), (gbit(20), &c)]), [1, 4, 2]);
+        assert_eq!(weights(&[(gbit(10), &a), (gbit(40), &[]), (gbit(20), &c)]), [1, 2]);
+        assert_eq!(weights(&[(gbit(10), &a), (gbit(10), &b)]), [1, 1]);
+        assert_eq!(weights(&[(gbit(10), &a), (None, &b), (gbit(20), &c)]), [1, 1, 1]);
+        assert_eq!(weights(&[(gbit(10), &a), (None, &[]), (gbit(20), &c)]), [1, 2]);
+        assert_eq!(weights(&[(Some(1), &a), (Some(u64::MAX), &b)]), [1, 256]);
+        assert_eq!(weights(&[(gbit(3), &a), (gbit(7), &b)]), [3, 7]);
+        assert_eq!(weights(&[(Some(1000), &a), (Some(2999), &b)]), [85, 256]);
+        // Two legs of one next hop share what it has, and a leg to both has the sum.
+        let two = [hop(2, 1), hop(4, 3)];
+        assert_eq!(weights(&[(gbit(10), &a), (gbit(40), &two)]), [1, 1, 3]);
+        assert_eq!(weights(&[(gbit(10), &a), (gbit(40), &a), (gbit(25), &c)]), [2, 1]);
+        assert_eq!(weights(&[(gbit(10), &[]), (gbit(40), &[])]), [0u16; 0]);
+        assert_eq!(weights(&[(gbit(10), &two)]), [1, 3], "one alone is as it is resolved");
     }
 }

@@ -232,7 +232,8 @@ impl World {
 
     fn next_hop(n: usize) -> FibNextHop {
         let tunnel = (n == NEXT_HOPS - 1).then_some(9);
-        FibNextHop { addr: [192, 0, 2, 1 + n as u8].into(), tunnel }
+        let addr = std::net::IpAddr::from([192, 0, 2, 1 + n as u8]);
+        FibNextHop { tunnel, ..addr.into() }
     }
 
     /// What gateway `n` comes to; 0 is none.
@@ -270,7 +271,7 @@ impl World {
         let mut hops: Vec<Hop> = Vec::new();
         for n in chosen.iter().copied() {
             match World::next_hop(n) {
-                FibNextHop { addr, tunnel: Some(ifindex) } => {
+                FibNextHop { addr, tunnel: Some(ifindex), .. } => {
                     let gateway = Some(addr);
                     hops.push(Hop { gateway, ifindex, onlink: true, weight: 1 });
                 }
