@@ -7,8 +7,8 @@ use bgp_proto::table::{MultipathWeights, PeerLimits, PeerRoutes};
 use bgp_proto::types::{FibKind, PeerType};
 
 use super::{
-    BfdHops, BfdSettings, BirdPaths, BirdSockets, CalicoLimits, Config, Originate, Redistribute,
-    RedistributeFrom,
+    BfdHops, BfdSettings, BirdPaths, BirdSockets, CalicoLimits, Config, FibSettings, Originate,
+    Redistribute, RedistributeFrom,
 };
 
 /// A summary, one line for each thing that would run. It says where passwords are used, and never
@@ -56,24 +56,7 @@ impl fmt::Display for Config {
         for rule in &self.redistribute {
             writeln!(f, "redistributes {}", Selection(rule))?;
         }
-        let objects = match (self.fib.next_hop_objects, self.fib.backup_paths) {
-            (true, true) => ", over next-hop objects, with backup paths",
-            (true, false) => ", over next-hop objects",
-            (false, _) => "",
-        };
-        let weights = match self.fib.multipath_weights {
-            MultipathWeights::Equal => "",
-            MultipathWeights::LinkBandwidth => ", weighted by link bandwidth",
-        };
-        match self.fib.enabled {
-            true => writeln!(
-                f,
-                "writes routes to kernel table {} as protocol {}, at most {} hops \
-                 each{weights}{objects}",
-                self.fib.table, self.fib.protocol, self.fib.multipath_max
-            )?,
-            false => writeln!(f, "writes no routes to the kernel")?,
-        }
+        write_fib(f, &self.fib)?;
         writeln!(f, "control socket {}", self.host.control.socket.display())?;
         if let Some(BirdPaths { ipv4, ipv6 }) =
             self.host.control.bird_sockets.as_ref().and_then(BirdSockets::paths)
@@ -192,6 +175,26 @@ impl fmt::Display for CalicoLimits {
             writeln!(f, "BFD beside every session (calico.peers.bfd)")?;
         }
         Ok(())
+    }
+}
+
+fn write_fib(f: &mut fmt::Formatter<'_>, fib: &FibSettings) -> fmt::Result {
+    if !fib.enabled {
+        return writeln!(f, "writes no routes to the kernel");
+    }
+    write!(
+        f,
+        "writes routes to kernel table {} as protocol {}, at most {} hops each",
+        fib.table, fib.protocol, fib.multipath_max
+    )?;
+    match fib.multipath_weights {
+        MultipathWeights::Equal => {}
+        MultipathWeights::LinkBandwidth => write!(f, ", weighted by link bandwidth")?,
+    }
+    match (fib.next_hop_objects, fib.backup_paths) {
+        (true, true) => writeln!(f, ", over next-hop objects, with backup paths"),
+        (true, false) => writeln!(f, ", over next-hop objects"),
+        (false, _) => writeln!(f),
     }
 }
 
