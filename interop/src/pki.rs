@@ -23,6 +23,8 @@ pub enum When {
     Always,
     /// Until 2021.
     Past,
+    /// From 2048 on.
+    Future,
 }
 
 impl Pki {
@@ -65,6 +67,7 @@ impl Pki {
         let dates = match when {
             When::Always => "-startdate 20200101000000Z -enddate 20491231000000Z",
             When::Past => "-startdate 20200101000000Z -enddate 20210203040506Z",
+            When::Future => "-startdate 20480203040506Z -enddate 20491231000000Z",
         };
         self.openssl(&format!(
             "ca -batch -config ca.cnf -keyfile ca.key -cert ca.crt -in {name}.csr {dates} \

@@ -1,232 +1,19 @@
 //! margay with Calico's objects in the Kubernetes API: a real kube-apiserver and etcd, as users run
 //! them, and everything that goes wrong with them. `interop/setup.sh kubernetes` builds both.
 
-use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use interop::calico::{MargayNode, Pod, Stream, session_name};
-use interop::kernel::{self, RouteMonitor};
-use interop::kubernetes::{Group, Kubernetes, node};
-use interop::lab::{self, Host, Lab};
+use interop::kernel;
+use interop::kubernetes::{
+    Account, Cluster, Group, Kubernetes, SETTLED, environment, node, received, via,
+};
+use interop::lab::{self, Host};
 use interop::pki::When;
 use interop::wait::{holds_for, wait_until};
 use serde_json::{Value, json};
-
-/// Longest wait for a change after the server is back: lists are spread over five seconds, pauses
-/// after refusals are ten, a kind that was gone is asked for twice a minute.
-const SETTLED: Duration = Duration::from_secs(75);
-
-fn via(host: &Host) -> Vec<String> {
-    vec![host.v4().to_string()]
-}
-
-/// A token file of margay's account, in the way of a projected volume, and a kubeconfig with it.
-struct Account {
-    token: PathBuf,
-    kubeconfig: PathBuf,
-}
-
-impl Account {
-    fn new(kubernetes: &Kubernetes) -> Result<Self> {
-        kubernetes.install_rbac()?;
-        let folder = kubernetes.host().file("account");
-        std::fs::create_dir_all(&folder)?;
-        let token = folder.join("token");
-        let kubeconfig =
-            kubernetes.kubeconfig("margay", &format!("tokenFile: {}", token.display()))?;
-        let account = Self { token, kubeconfig };
-        account.renew(&kubernetes.token(3600)?)?;
-        Ok(account)
-    }
-
-    /// Puts another token in the place of the one that is there, as kubelet does: a new folder, and
-    /// a link that changes at once.
-    fn renew(&self, token: &str) -> Result<()> {
-        let folder = self.token.parent().context("no folder")?;
-        let number = std::fs::read_dir(folder)?.count();
-        let file = folder.join(format!("token-{number}"));
-        std::fs::write(&file, token)?;
-        let link = folder.join("..new");
-        std::os::unix::fs::symlink(&file, &link)?;
-        Ok(std::fs::rename(link, &self.token)?)
-    }
-}
-
-/// calico-node's environment of a node.
-fn environment(host: &Host, kubeconfig: &Path, more: &[(&str, &str)]) -> Vec<(String, String)> {
-    let variables = [
-        ("NODENAME", host.name().to_owned()),
-        ("DATASTORE_TYPE", "kubernetes".to_owned()),
-        ("KUBECONFIG", kubeconfig.display().to_string()),
-        ("MARGAY_HTTP", "127.0.0.1:9479".to_owned()),
-        ("MARGAY_SOCKET", host.file("margay.sock").display().to_string()),
-        ("MARGAY_BIRD_SOCKETS", "none".to_owned()),
-        ("MARGAY_STATE_FILE", host.file("state").display().to_string()),
-        ("CALICO_ENDPOINT_STATUS_PATH_PREFIX", host.file("status").display().to_string()),
-    ];
-    let more = more.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-    variables.into_iter().map(|(name, value)| (name.to_owned(), value)).chain(more).collect()
-}
-
-/// What a node's plan is: its sessions with what they are by, and what it announces itself.
-fn plan_of(node: &MargayNode) -> Result<BTreeSet<String>> {
-    let peers = node.control.json(&["show", "peers"])?;
-    let peers = peers.as_array().context("no list of peers")?.iter().map(|peer| {
-        let keys = ["name", "address", "port", "remote_asn", "local_asn", "object", "filters"];
-        keys.map(|key| peer[key].to_string()).join(" ")
-    });
-    let routes = node.control.json(&["show", "routes"])?;
-    let is_own = |route: &&Value| {
-        let paths = route["paths"].as_array();
-        paths.is_some_and(|paths| paths.iter().any(|path| path["source"] == "static"))
-    };
-    let routes = routes.as_array().context("no list of routes")?;
-    let routes = routes.iter().filter(is_own).map(|route| route["prefix"].to_string());
-    Ok(peers.chain(routes).collect())
-}
-
-/// A cluster of nodes, each with a block and margay.
-struct Cluster {
-    kubernetes: Kubernetes,
-    account: Account,
-    hosts: Vec<Host>,
-    nodes: Vec<MargayNode>,
-    monitors: Vec<RouteMonitor>,
-    /// Where a margay that has just begun works out the plan of the first node.
-    fresh: Host,
-    /// The last block that was given out.
-    block: u8,
-}
-
-impl Cluster {
-    fn start(lab: &mut Lab, group: Group, names: &[&str]) -> Result<Self> {
-        let kubernetes = Kubernetes::start(&lab.host("api")?, group)?;
-        Self::on(lab, kubernetes, group, names)
-    }
-
-    fn on(lab: &mut Lab, kubernetes: Kubernetes, group: Group, names: &[&str]) -> Result<Self> {
-        let account = Account::new(&kubernetes)?;
-        kubernetes.put(group, "ippools", "pods", &json!({"cidr": "10.65.0.0/16"}))?;
-        let mut hosts = Vec::new();
-        for (number, name) in (1u8..).zip(names) {
-            let host = lab.host(name)?;
-            kubernetes.put_node(group, &host, number)?;
-            hosts.push(host);
-        }
-        let mut cluster = Self {
-            kubernetes,
-            account,
-            hosts,
-            nodes: Vec::new(),
-            monitors: Vec::new(),
-            fresh: lab.host("fresh")?,
-            block: 100,
-        };
-        for host in cluster.hosts.clone() {
-            let variables = environment(&host, &cluster.account.kubeconfig, &[]);
-            cluster.nodes.push(MargayNode::from_variables(&host, variables)?);
-        }
-        for (number, host) in (1..).zip(&cluster.hosts) {
-            let others = cluster.hosts.iter().filter(|other| other.name() != host.name());
-            for other in others {
-                kernel::wait_gateways(other, &format!("10.65.{number}.0/26"), &via(host))?;
-            }
-        }
-        for host in &cluster.hosts {
-            cluster.monitors.push(RouteMonitor::start(host)?);
-        }
-        Ok(cluster)
-    }
-
-    /// A block that is given to the second node reaches the first: everything works.
-    fn expect_life(&mut self, group: Group, after: &str) -> Result<()> {
-        self.block += 1;
-        let (a, b) = (&self.hosts[0], &self.hosts[1]);
-        self.kubernetes.put_block(group, b.name(), self.block)?;
-        let prefix = format!("10.65.{}.0/26", self.block);
-        wait_until(SETTLED, &format!("a new block after: {after}"), || {
-            let route = kernel::route(a, &prefix)?;
-            ensure!(route.is_some_and(|r| r.gateways == via(b)), "not there");
-            Ok(())
-        })?;
-        self.expect_nothing_lost(after)?;
-        self.expect_fresh_plan(after)
-    }
-
-    /// What the first node does by now is what one that has just begun would do.
-    fn expect_fresh_plan(&self, after: &str) -> Result<()> {
-        let state = [("NODENAME", self.hosts[0].name()), ("MARGAY_STATE_FILE", "none")];
-        let variables = environment(&self.fresh, &self.account.kubeconfig, &state);
-        let fresh = MargayNode::from_variables(&self.fresh, variables)?;
-        wait_until(SETTLED, &format!("the plan of a fresh start after: {after}"), || {
-            ensure!(fresh.metric("margay_calico_in_force")? == 1.0, "{}", fresh.status()?);
-            let (ours, theirs) = (plan_of(&self.nodes[0])?, plan_of(&fresh)?);
-            ensure!(ours == theirs, "{ours:?}, but a fresh start {theirs:?}");
-            Ok(())
-        })
-    }
-
-    /// No route left any kernel, and no session ended.
-    fn expect_nothing_lost(&self, after: &str) -> Result<()> {
-        for (host, monitor) in self.hosts.iter().zip(&self.monitors) {
-            let changes = monitor.changes()?;
-            ensure!(
-                !changes.contains("Deleted 10.65."),
-                "{} after {after}: {changes}",
-                host.name()
-            );
-        }
-        for (host, node) in self.hosts.iter().zip(&self.nodes) {
-            for other in self.hosts.iter().filter(|other| other.name() != host.name()) {
-                ensure!(node.sessions(other) == 1, "a session ended after {after}");
-            }
-        }
-        Ok(())
-    }
-
-    /// What the first node says about the API.
-    fn source(&self) -> Result<Value> {
-        let status = self.nodes[0].status()?;
-        let sources = status["sources"].as_array().context("no sources")?;
-        let found = sources.iter().find(|source| {
-            source["name"].as_str().is_some_and(|name| name.starts_with("the Kubernetes API"))
-        });
-        found.cloned().with_context(|| format!("{status}"))
-    }
-
-    fn wait_reason(&self, part: &str) -> Result<()> {
-        wait_until(SETTLED, part, || {
-            let source = self.source()?;
-            let reason = source["error"].as_str().unwrap_or_default();
-            ensure!(source["state"] == "away" && reason.contains(part), "{source}");
-            Ok(())
-        })
-    }
-
-    fn wait_current(&self) -> Result<()> {
-        wait_until(SETTLED, "the API to be read", || {
-            let source = self.source()?;
-            ensure!(source["state"] == "current", "{source}");
-            Ok(())
-        })
-    }
-
-    fn wait_problem(&self, part: &str) -> Result<()> {
-        wait_until(SETTLED, part, || {
-            let status = self.nodes[0].status()?;
-            ensure!(status["problems"].to_string().contains(part), "{}", status["problems"]);
-            Ok(())
-        })
-    }
-}
-
-/// A cluster of two nodes.
-fn on_two_nodes(name: &str, test: impl FnOnce(&mut Cluster, Group) -> Result<()>) -> Result<()> {
-    let group = Group::V1;
-    lab::run(name, &[], |lab| test(&mut Cluster::start(lab, group, &["a", "b"])?, group))
-}
 
 /// Three nodes and a reflector; nodes that come, go and register again; pods that talk all the time.
 #[test]
@@ -297,9 +84,9 @@ fn a_cluster_lives_on_the_kubernetes_api() -> Result<()> {
 #[test]
 #[ignore = "needs root and kube-apiserver"]
 fn a_server_in_trouble_costs_no_route() -> Result<()> {
-    on_two_nodes("kube-server", |cluster, group| {
+    Cluster::of_two("kube-server", |cluster, group| {
         cluster.kubernetes.crash_server()?;
-        cluster.wait_reason("Connection refused")?;
+        cluster.wait_reason("no-connection", "Connection refused")?;
         cluster.kubernetes.start_server()?;
         cluster.expect_life(group, "a crash")?;
         cluster.wait_current()?;
@@ -309,7 +96,7 @@ fn a_server_in_trouble_costs_no_route() -> Result<()> {
 
         cluster.kubernetes.signal_server("STOP")?;
         // Nothing but the PING tells: it is sent after 15 s and waited for 10.
-        cluster.wait_reason("no connection within 10 s")?;
+        cluster.wait_reason("no-connection", "no connection within 10 s")?;
         cluster.kubernetes.signal_server("CONT")?;
         cluster.expect_life(group, "a frozen server")?;
 
@@ -330,7 +117,7 @@ fn a_server_in_trouble_costs_no_route() -> Result<()> {
         std::thread::sleep(Duration::from_secs(2));
         cluster.kubernetes.crash_server()?;
         cluster.kubernetes.start_server_unready()?;
-        cluster.wait_reason("renew it, or set the clock")?;
+        cluster.wait_reason("no-connection", "renew it, or set the clock")?;
         cluster.kubernetes.issue_server(When::Always)?;
         cluster.expect_life(group, "an expired certificate")?;
         cluster.wait_current()
@@ -341,12 +128,12 @@ fn a_server_in_trouble_costs_no_route() -> Result<()> {
 #[test]
 #[ignore = "needs root and kube-apiserver"]
 fn lost_rights_and_tokens_cost_no_route() -> Result<()> {
-    on_two_nodes("kube-rights", |cluster, group| {
+    Cluster::of_two("kube-rights", |cluster, group| {
         let binding = "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings/margay";
         cluster.kubernetes.admin().delete(binding)?;
         // Running watches go on; after a restart everything is asked anew.
         cluster.kubernetes.restart_server()?;
-        cluster.wait_reason("forbidden")?;
+        cluster.wait_reason("forbidden", "forbidden")?;
         let reason = cluster.source()?["error"].to_string();
         for part in ["system:serviceaccount:kube-system:margay", "ClusterRole"] {
             ensure!(reason.contains(part), "{reason}");
@@ -358,10 +145,10 @@ fn lost_rights_and_tokens_cost_no_route() -> Result<()> {
         let expired = cluster.kubernetes.signed_token(-4000, -100)?;
         cluster.account.renew(&expired)?;
         cluster.kubernetes.restart_server()?;
-        cluster.wait_reason("expired on")?;
+        cluster.wait_reason("unauthorized", "expired on")?;
         let early = cluster.kubernetes.signed_token(300, 4000)?;
         cluster.account.renew(&early)?;
-        cluster.wait_reason("check the clocks")?;
+        cluster.wait_reason("unauthorized", "check the clocks")?;
         cluster.account.renew(&cluster.kubernetes.token(600)?)?;
         cluster.expect_life(group, "an expired token")?;
 
@@ -384,7 +171,7 @@ fn lost_rights_and_tokens_cost_no_route() -> Result<()> {
 #[test]
 #[ignore = "needs root and kube-apiserver"]
 fn crds_that_are_gone_for_a_while_cost_no_route() -> Result<()> {
-    on_two_nodes("kube-crds", |cluster, group| {
+    Cluster::of_two("kube-crds", |cluster, group| {
         cluster.kubernetes.delete_crd(group, "ippools")?;
         cluster.wait_problem("ippools")?;
         cluster.expect_life(group, "a deleted CRD")?;
@@ -431,7 +218,7 @@ fn a_migration_from_v1_to_v3_costs_no_route() -> Result<()> {
 #[test]
 #[ignore = "needs root and kube-apiserver"]
 fn a_store_that_was_restored_is_believed() -> Result<()> {
-    on_two_nodes("kube-restore", |cluster, group| {
+    Cluster::of_two("kube-restore", |cluster, group| {
         cluster.kubernetes.save()?;
         cluster.expect_life(group, "the snapshot")?;
         let lost = format!("10.65.{}.0/26", cluster.block);
@@ -439,7 +226,7 @@ fn a_store_that_was_restored_is_believed() -> Result<()> {
         kernel::wait_gateways(&a, &lost, &via(&b))?;
         cluster.kubernetes.crash_server()?;
         cluster.kubernetes.restore()?;
-        cluster.wait_reason("refused")?;
+        cluster.wait_reason("no-connection", "refused")?;
         cluster.kubernetes.start_server()?;
         // Past the version that margay knows, most likely before it is back.
         for round in 0..20 {
@@ -621,7 +408,7 @@ fn a_restart_without_a_server_costs_no_route() -> Result<()> {
         cluster.nodes[0].restart()?;
         cluster.nodes[0].wait_session(&b)?;
         kernel::wait_gateways(&a, "10.65.2.0/26", &via(&b))?;
-        cluster.wait_reason("Connection refused")?;
+        cluster.wait_reason("no-connection", "Connection refused")?;
         cluster.kubernetes.start_server()?;
         cluster.wait_current()?;
         cluster.kubernetes.put_block(Group::V1, "b", 77)?;
@@ -664,7 +451,7 @@ fn a_large_cluster_costs_little() -> Result<()> {
         })?;
 
         let beats = 200;
-        let before = (plans()?, margay.usage()?);
+        let before = (plans()?, margay.usage()?, received(&host)?);
         kubernetes.beat(NODES, beats, 1000.0)?;
         std::thread::sleep(Duration::from_secs(1));
         let after = margay.usage()?;
@@ -680,10 +467,66 @@ fn a_large_cluster_costs_little() -> Result<()> {
         ensure!(cold < Duration::from_secs(10), "{cold:?}");
         ensure!(first.memory_kib < 40_000, "{} KiB", first.memory_kib);
         ensure!(beaten < 200, "{beaten} ms for {beats} heartbeats");
+        let octets = (received(&host)? - before.2) / u64::try_from(beats)?;
+        ensure!((1000..4096).contains(&octets), "{octets} octets for a heartbeat");
         let connections =
             host.run("ss", &["-Htn", "state", "established", "dport", "=", "6443"])?;
         ensure!(connections.lines().count() == 1, "{connections}");
         Ok(())
+    })
+}
+
+/// What a node reads of block affinities, labelled as Calico 3.31 does and later, and of pod CIDRs: its
+/// own alone.
+#[test]
+#[ignore = "needs root and kube-apiserver"]
+fn a_node_asks_for_its_own_blocks_alone() -> Result<()> {
+    // The value of the label for this name is known from Calico's sources.
+    const NAME: &str = "kube-master";
+    const HASH: &str = "MOQSB7OYLUK2BUOV4OFQGD3GCG56JJGA7AQVZCJLN4326O4KVP7A";
+    lab::run("kube-own", &[], |lab| {
+        let group = Group::V1;
+        let kubernetes = Kubernetes::start_audited(&lab.host("api")?, group)?;
+        let account = Account::new(&kubernetes)?;
+        let (a, b) = (lab.host("a")?, lab.host("b")?);
+        let put_block = |owner: &str, number: u8, hash: &str| {
+            let spec = json!({"node": owner, "cidr": format!("10.65.{number}.0/26"),
+                              "state": "confirmed", "deleted": "false"});
+            let mut block = group.object("blockaffinities", &format!("{owner}-{number}"), &spec);
+            block["metadata"]["labels"]["projectcalico.org/hostname-hash"] = json!(hash);
+            kubernetes.admin().post(&group.path("blockaffinities"), &block)
+        };
+        let address = |host: &Host| format!("{}/24", host.v4());
+        let master = node(NAME, Some(&address(&a)), &json!({}));
+        kubernetes.admin().post("/api/v1/nodes", &master)?;
+        put_block(NAME, 1, HASH)?;
+        put_block("other", 2, "OTHER")?;
+        let variables = environment(&a, &account.kubeconfig, &[("NODENAME", NAME)]);
+        let na = MargayNode::from_variables(&a, variables)?;
+        let announces = |node: &MargayNode, prefix: &str| {
+            wait_until(SETTLED, prefix, || {
+                ensure!(!node.control.paths(prefix)?.is_empty(), "not announced");
+                Ok(())
+            })
+        };
+        announces(&na, "10.65.1.0/26")?;
+        put_block("other", 3, "OTHER")?;
+        put_block(NAME, 4, HASH)?;
+        announces(&na, "10.65.4.0/26")?;
+        for prefix in ["10.65.2.0/26", "10.65.3.0/26"] {
+            ensure!(na.control.paths(prefix)?.is_empty(), "{prefix} is another node's");
+        }
+        let requests = kubernetes.requests()?;
+        let of_blocks = || requests.iter().filter(|request| request.contains("/blockaffinities?"));
+        ensure!(of_blocks().all(|request| request.contains("labelSelector=")), "{requests:?}");
+        ensure!(of_blocks().any(|r| r.starts_with("watch ") && r.contains(HASH)), "{requests:?}");
+
+        // Without Calico's IPAM there are no affinities to ask for.
+        let mut other = node(b.name(), Some(&address(&b)), &json!({}));
+        other["spec"] = json!({"podCIDR": "10.66.7.0/24", "podCIDRs": ["10.66.7.0/24"]});
+        kubernetes.admin().post("/api/v1/nodes", &other)?;
+        let variables = environment(&b, &account.kubeconfig, &[("USE_POD_CIDR", "true")]);
+        announces(&MargayNode::from_variables(&b, variables)?, "10.66.7.0/24")
     })
 }
 

@@ -334,15 +334,23 @@ impl MargayNode {
         })
     }
 
+    /// All metrics as they are scraped, of a node that was started from the environment.
+    ///
+    /// # Errors
+    /// When margay does not answer.
+    pub fn metrics(&self) -> Result<String> {
+        let script = format!(
+            "import urllib.request as r; print(r.urlopen('http://{HTTP}/metrics').read().decode())"
+        );
+        self.host.run("python3", &["-c", &script])
+    }
+
     /// A metric without labels, of a node that was started from the environment.
     ///
     /// # Errors
     /// When it is not there.
     pub fn metric(&self, name: &str) -> Result<f64> {
-        let script = format!(
-            "import urllib.request as r; print(r.urlopen('http://{HTTP}/metrics').read().decode())"
-        );
-        let text = self.host.run("python3", &["-c", &script])?;
+        let text = self.metrics()?;
         let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
         Ok(line.with_context(|| format!("no {name}"))?.trim().parse()?)
     }

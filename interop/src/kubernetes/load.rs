@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
+use std::sync::atomic::Ordering;
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
 use super::{Group, Kubernetes, node};
+use crate::lab::Host;
 
 /// Block affinities of each node.
 const BLOCKS: usize = 3;
@@ -68,9 +70,17 @@ impl Kubernetes {
     /// # Errors
     /// When the server refuses.
     pub fn beat(&self, nodes: usize, beats: usize, per_second: f64) -> Result<()> {
-        let beats: Vec<(String, Value)> = (0..beats)
+        // What is written already would not be written again, and nobody be told.
+        let first = self.beats.fetch_add(beats, Ordering::Relaxed);
+        let beats: Vec<(String, Value)> = (first..first + beats)
             .map(|n| {
-                let now = format!("2026-01-01T{:02}:{:02}:{:02}Z", n / 3600, n / 60 % 60, n % 60);
+                let now = format!(
+                    "2026-01-{:02}T{:02}:{:02}:{:02}Z",
+                    2 + n / 86_400,
+                    n / 3600 % 24,
+                    n / 60 % 60,
+                    n % 60
+                );
                 (
                     status_of(n % nodes, "kubelet"),
                     json!({"status": {"conditions": conditions(&now)}}),
@@ -121,6 +131,17 @@ fn whole_status() -> Value {
         .collect();
     json!({"status": {"capacity": amounts, "allocatable": amounts, "images": images,
                       "conditions": conditions("2026-01-01T00:00:00Z")}})
+}
+
+/// Octets that a host has received so far.
+///
+/// # Errors
+/// When `/proc` does not say.
+pub fn received(host: &Host) -> Result<u64> {
+    let dev = host.run("cat", &["/proc/net/dev"])?;
+    let line = dev.lines().find_map(|line| line.trim().strip_prefix("eth0:"));
+    let octets = line.and_then(|line| line.split_whitespace().next()).context("no eth0")?;
+    Ok(octets.parse()?)
 }
 
 /// CPU time of the threads of a process so far, in nanoseconds.

@@ -2,6 +2,7 @@
 
 mod audit;
 pub mod calico_node;
+mod cluster;
 pub mod gap;
 mod kubectl;
 mod kubelet;
@@ -9,12 +10,14 @@ mod load;
 mod objects;
 mod request;
 
+pub use cluster::{Account, Cluster, SETTLED, environment, via};
 pub use kubelet::{Kubelet, Replacement, Site, sessions};
-pub use load::{CpuTime, large_address};
+pub use load::{CpuTime, large_address, received};
 pub use objects::{Group, node, peer};
 pub use request::Api;
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -45,6 +48,8 @@ pub struct Kubernetes {
     controllers: Option<Daemon>,
     flags: Vec<String>,
     etcd_program: PathBuf,
+    /// Heartbeats written so far.
+    beats: AtomicUsize,
 }
 
 /// The path of a program of the version that is tried.
@@ -67,13 +72,21 @@ impl Kubernetes {
     /// # Errors
     /// When a program is missing or they do not come up.
     pub fn start(host: &Host, group: Group) -> Result<Self> {
+        let kubernetes = Self::start_without_crds(host)?;
+        kubernetes.install_crds(group)?;
+        Ok(kubernetes)
+    }
+
+    /// As [`Kubernetes::start`], without any CRD.
+    ///
+    /// # Errors
+    /// As [`Kubernetes::start`].
+    pub fn start_without_crds(host: &Host) -> Result<Self> {
         let etcd = match std::env::var_os("MARGAY_KUBERNETES_ETCD") {
             Some(path) => path.into(),
             None => program("etcd")?,
         };
-        let kubernetes = Self::start_bare(host, etcd, &[])?;
-        kubernetes.install_crds(group)?;
-        Ok(kubernetes)
+        Self::start_bare(host, etcd, &[])
     }
 
     /// As [`Kubernetes::start`], with another etcd.
@@ -109,6 +122,7 @@ impl Kubernetes {
             controllers: None,
             flags: flags.iter().map(|flag| (*flag).to_owned()).collect(),
             etcd_program,
+            beats: AtomicUsize::new(0),
         };
         kubernetes.start_etcd()?;
         kubernetes.start_server()?;
@@ -212,6 +226,19 @@ impl Kubernetes {
         let server = program("kube-apiserver")?.display().to_string();
         self.server = Some(self.host.daemon("kube-apiserver", &server, &args)?);
         Ok(())
+    }
+
+    /// Starts something in the API server's place that answers every request with a page of HTML, as a
+    /// proxy does that wants somebody to log in.
+    ///
+    /// # Errors
+    /// When it cannot be started, or the API server still runs.
+    pub fn start_html_server(&self) -> Result<Daemon> {
+        ensure!(self.server.is_none(), "the API server runs");
+        let address = format!("{}:6443", self.host.v4());
+        let (certificate, key) = (self.pki.path("server", "crt"), self.pki.path("server", "key"));
+        let args = ["s_server", "-www", "-quiet", "-accept", &address, "-cert", &certificate];
+        self.host.daemon("html", "openssl", &[&args[..], &["-key", &key]].concat())
     }
 
     /// Starts the controllers of EndpointSlices and of DaemonSets.
