@@ -1,97 +1,59 @@
-//! Measures what it costs margay and the API server to follow a large cluster.
+//! What it costs to follow a large cluster in the Kubernetes API, and what its server pays.
 //!
-//! Run `cargo run -p interop --bin kubeload -- NODES` as root, after `interop/setup.sh kubernetes`.
-//! Prints a line for each result; `benches/README.md` contains measured ones.
+//! `cargo run --profile fast -p interop --bin kubeload -- NODES` as root, with `interop/setup.sh
+//! kubernetes` done; with `heartbeats` after it what one of them costs margay, and others that do nothing
+//! with it. Prints a line for each number; `benches/README.md` holds those that were measured.
 
-use std::process::{Child, Command, Stdio};
+mod floor;
+mod reader;
+
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
-use interop::calico::MargayNode;
+use anyhow::{Context, Result, bail};
 use interop::kubernetes::{CpuTime, Group, Kubernetes, node};
 use interop::lab::{self, Host, Lab};
+use reader::{Idler, Reader, Used};
 use serde_json::json;
 
-/// Maximum interval at which a kubelet writes its Node, in seconds.
+/// How often a kubelet writes its Node at least.
 const BEAT_SECONDS: f64 = 300.0;
-/// Lifetime of the token: longer than the whole run.
+/// Longer than all of it.
 const TOKEN_SECONDS: u64 = 3600;
-/// Duration of each measurement.
+/// How long each state is looked at.
 const LOOK: Duration = Duration::from_secs(60);
-/// Number of cold starts.
+/// Cold starts.
 const STARTS: usize = 3;
-/// Number of further margays when the API server's cost of each is measured.
+/// Margays beside the first while it is measured what the server pays for each.
 const OTHERS: usize = 10;
-/// Heartbeats per second in the comparison of margay with curl(1).
+/// Heartbeats a second and in all, each time that they are measured.
+const PACES: [(f64, usize); 2] = [(1.0, 20), (50.0, 300)];
+/// How often each pace is measured.
+const ROUNDS: usize = 5;
+/// The rate at which the server's cost is measured.
 const FAST: f64 = 50.0;
+/// What margay asks for of Nodes, and everybody who is compared with it.
+const ACCEPT: &str = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1";
 
 fn main() -> Result<()> {
-    let nodes = std::env::args().nth(1).context("usage: kubeload NODES")?.parse()?;
-    lab::run("kube-load", &[], |lab| measure(lab, nodes))
-}
-
-/// The margay under measurement.
-struct Reader {
-    host: Host,
-    margay: MargayNode,
-    pid: u32,
-}
-
-/// Resources used during a measurement.
-#[derive(Clone, Copy)]
-struct Used {
-    nanos: u64,
-    octets: u64,
-}
-
-impl Reader {
-    fn start(kubernetes: &Kubernetes, host: &Host) -> Result<Self> {
-        let user = format!("token: {}", kubernetes.token(TOKEN_SECONDS)?);
-        let kubeconfig = kubernetes.kubeconfig(host.name(), &user)?;
-        let file = |name: &str| host.file(name).display().to_string();
-        let variables = [
-            ("NODENAME", host.name().to_owned()),
-            ("DATASTORE_TYPE", "kubernetes".to_owned()),
-            ("KUBECONFIG", kubeconfig.display().to_string()),
-            ("MARGAY_SOCKET", file("margay.sock")),
-            ("MARGAY_BIRD_SOCKETS", "none".to_owned()),
-            ("MARGAY_STATE_FILE", "none".to_owned()),
-            ("CALICO_ENDPOINT_STATUS_PATH_PREFIX", file("status")),
-        ];
-        let variables = variables.map(|(name, value)| (name.to_owned(), value));
-        let mut margay = MargayNode::from_variables(host, variables.to_vec())?;
-        let pid = margay.daemon().pid();
-        Ok(Self { host: host.clone(), margay, pid })
-    }
-
-    /// Waits until the block of the node is announced, which happens after the plan.
-    fn wait_plan(&self, prefix: &str) -> Result<()> {
-        let end = Instant::now() + Duration::from_secs(60);
-        while self.margay.control.paths(prefix)?.is_empty() {
-            ensure!(Instant::now() < end, "no plan: {}", self.margay.status()?);
-            sleep(Duration::from_millis(5));
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    match args[..] {
+        [floor::CALL, url, ca, token] => floor::read(url, ca, token),
+        [nodes] => {
+            let nodes = nodes.parse()?;
+            lab::run("kube-load", &[], |lab| measure(lab, nodes))
         }
-        Ok(())
-    }
-
-    fn received(&self) -> Result<u64> {
-        let dev = self.host.run("cat", &["/proc/net/dev"])?;
-        let line = dev.lines().find_map(|line| line.trim().strip_prefix("eth0:"));
-        let octets = line.and_then(|line| line.split_whitespace().next()).context("no eth0")?;
-        Ok(octets.parse()?)
-    }
-
-    /// Measures the resources used while `act` runs.
-    fn during(&self, act: impl FnOnce() -> Result<()>) -> Result<Used> {
-        let (time, octets) = (CpuTime::of(self.pid)?, self.received()?);
-        act()?;
-        let nanos = CpuTime::of(self.pid)?.since(&time);
-        Ok(Used { nanos, octets: self.received()? - octets })
-    }
-
-    fn memory_kib(&self) -> Result<u64> {
-        Ok(self.margay.usage()?.memory_kib)
+        [nodes, "heartbeats"] => {
+            let nodes = nodes.parse()?;
+            lab::run("kube-beats", &[], |lab| {
+                let (kubernetes, host) = cluster(lab, nodes)?;
+                let reader = Reader::start(&kubernetes, &host)?;
+                reader.wait_plan("10.65.1.0/26")?;
+                tell_heartbeats(lab, &kubernetes, &reader, nodes)
+            })
+        }
+        _ => bail!("usage: kubeload NODES [heartbeats]"),
     }
 }
 
@@ -105,48 +67,43 @@ fn beats_in(nodes: usize, time: Duration) -> usize {
     (nodes as f64 / BEAT_SECONDS * time.as_secs_f64()) as usize
 }
 
-#[allow(clippy::cast_precision_loss, reason = "far below 2^52")]
-fn measure(lab: &mut Lab, nodes: usize) -> Result<()> {
+/// A cluster of so many nodes besides that of the host.
+fn cluster(lab: &mut Lab, nodes: usize) -> Result<(Kubernetes, Host)> {
     let group = Group::V1;
     let kubernetes = Kubernetes::start(&lab.host("api")?, group)?;
     let host = lab.host("a")?;
     kubernetes.install_rbac()?;
     kubernetes.put_node(group, &host, 1)?;
     kubernetes.put_large_cluster(group, nodes)?;
+    Ok((kubernetes, host))
+}
 
-    let reader = report_starts(&kubernetes, &host)?;
+#[allow(clippy::cast_precision_loss, reason = "far below 2^52")]
+fn measure(lab: &mut Lab, nodes: usize) -> Result<()> {
+    let (kubernetes, host) = cluster(lab, nodes)?;
+    let reader = tell_starts(&kubernetes, &host)?;
     sleep(Duration::from_secs(5));
-    report_changes(&kubernetes, &reader)?;
+    tell_changes(&kubernetes, &reader)?;
 
     let used = reader.during(|| {
         sleep(LOOK);
         Ok(())
     })?;
-    report_share("idle", used);
+    tell_share("nothing happens", used);
     let beats = beats_in(nodes, LOOK).max(1);
     let rate = beats as f64 / LOOK.as_secs_f64();
     let used = reader.during(|| kubernetes.beat(nodes, beats, rate))?;
-    report_share(&format!("{beats} heartbeats a minute"), used);
-    report_each("heartbeat at that rate", used, beats);
-
-    let beats = 1000;
-    let mut curl = Curl::start(&kubernetes, &host)?;
-    sleep(Duration::from_secs(2));
-    let begun = CpuTime::of(curl.0.id())?;
-    let used = reader.during(|| kubernetes.beat(nodes, beats, FAST))?;
-    let by_curl = CpuTime::of(curl.0.id())?.since(&begun);
-    println!("heartbeat at {FAST}/s: {:.1} µs of curl's CPU", per(by_curl, beats, 1e3));
-    curl.end()?;
-    println!("heartbeat at {FAST}/s: {:.1} µs of margay's CPU", per(used.nanos, beats, 1e3));
+    tell_share(&format!("{beats} heartbeats a minute"), used);
+    tell_each("heartbeat at that rate", used, beats);
 
     let connections =
         host.run("ss", &["-Htn", "state", "established", "dport", "=", "6443"])?.lines().count();
     println!("{connections} connection, {} KiB at the end", reader.memory_kib()?);
-    report_server(lab, &kubernetes, nodes)
+    tell_server(lab, &kubernetes, nodes)
 }
 
-/// Measures cold starts; the last margay keeps running.
-fn report_starts(kubernetes: &Kubernetes, host: &Host) -> Result<Reader> {
+/// Starts that know nothing; the last one stays.
+fn tell_starts(kubernetes: &Kubernetes, host: &Host) -> Result<Reader> {
     let mut reader = None;
     for _ in 0..STARTS {
         drop(reader.take());
@@ -164,8 +121,8 @@ fn report_starts(kubernetes: &Kubernetes, host: &Host) -> Result<Reader> {
     reader.context("no start")
 }
 
-/// Measures the cost of one more object.
-fn report_changes(kubernetes: &Kubernetes, reader: &Reader) -> Result<()> {
+/// What one object more costs.
+fn tell_changes(kubernetes: &Kubernetes, reader: &Reader) -> Result<()> {
     let mut first = 0;
     let used = reader.during(|| {
         let begun = Instant::now();
@@ -174,22 +131,50 @@ fn report_changes(kubernetes: &Kubernetes, reader: &Reader) -> Result<()> {
         first = begun.elapsed().as_millis();
         Ok(())
     })?;
-    println!(
-        "one more block: announced after {first} ms, {:.1} ms of CPU",
-        per(used.nanos, 1, 1e6)
-    );
+    println!("a block more: announced after {first} ms, {:.1} ms of CPU", per(used.nanos, 1, 1e6));
     let used = reader.during(|| {
         let more = node("one-more", Some("10.15.1.1/12"), &json!({}));
         kubernetes.admin().post("/api/v1/nodes", &more)?;
         sleep(Duration::from_secs(2));
         Ok(())
     })?;
-    println!("one more node: {:.1} ms of CPU", per(used.nanos, 1, 1e6));
+    println!("a node more: {:.1} ms of CPU", per(used.nanos, 1, 1e6));
     Ok(())
 }
 
-/// Measures what each further margay costs the API server.
-fn report_server(lab: &mut Lab, kubernetes: &Kubernetes, nodes: usize) -> Result<()> {
+/// What a heartbeat costs margay, and others that read the same at the same time.
+fn tell_heartbeats(
+    lab: &mut Lab,
+    kubernetes: &Kubernetes,
+    reader: &Reader,
+    nodes: usize,
+) -> Result<()> {
+    let host = lab.host("others")?;
+    let idlers =
+        [("curl", Idler::curl(kubernetes, &host)?), ("hyper", Idler::hyper(kubernetes, &host)?)];
+    sleep(Duration::from_secs(2));
+    for (rate, beats) in PACES {
+        let mut times: [Vec<f64>; 3] = Default::default();
+        for _ in 0..ROUNDS {
+            let begun = idlers.each_ref().map(|(_, idler)| idler.time());
+            let used = reader.during(|| kubernetes.beat(nodes, beats, rate))?;
+            times[0].push(per(used.nanos, beats, 1e3));
+            for (at, (begun, (_, idler))) in (1..).zip(begun.into_iter().zip(&idlers)) {
+                times[at].push(per(idler.time()?.since(&begun?), beats, 1e3));
+            }
+            tell_each(&format!("heartbeat at {rate}/s"), used, beats);
+        }
+        for (name, times) in ["margay", idlers[0].0, idlers[1].0].into_iter().zip(&mut times) {
+            times.sort_by(f64::total_cmp);
+            let (least, median, most) = (times[0], times[ROUNDS / 2], times[ROUNDS - 1]);
+            println!("heartbeat at {rate}/s: {name} {median:.1} µs of CPU ({least:.1}-{most:.1})");
+        }
+    }
+    Ok(())
+}
+
+/// What each margay more costs the API server.
+fn tell_server(lab: &mut Lab, kubernetes: &Kubernetes, nodes: usize) -> Result<()> {
     let beats = 1000;
     let cost = || -> Result<u64> {
         let before = kubernetes.server_time()?;
@@ -214,7 +199,7 @@ fn report_server(lab: &mut Lab, kubernetes: &Kubernetes, nodes: usize) -> Result
     Ok(())
 }
 
-fn report_share(what: &str, used: Used) {
+fn tell_share(what: &str, used: Used) {
     let share = per(used.nanos, 1, 1e7) / LOOK.as_secs_f64();
     println!(
         "{what}: {:.2} ms of CPU a minute ({share:.4} % of a core), {:.0} KB received",
@@ -223,34 +208,10 @@ fn report_share(what: &str, used: Used) {
     );
 }
 
-fn report_each(what: &str, used: Used, count: usize) {
+fn tell_each(what: &str, used: Used, count: usize) {
     println!(
         "{what}: {:.1} µs of CPU, {:.0} octets received",
         per(used.nanos, count, 1e3),
         per(used.octets, count, 1.0)
     );
-}
-
-/// A curl(1) that reads the same watch and discards it.
-struct Curl(Child);
-
-impl Curl {
-    fn start(kubernetes: &Kubernetes, host: &Host) -> Result<Self> {
-        let mut curl: Command = host.command("curl");
-        curl.args(["-sSN", "--cacert", &kubernetes.ca(), "-o", "/dev/null"]);
-        let token = kubernetes.token(TOKEN_SECONDS)?;
-        curl.args(["-H", &format!("Authorization: Bearer {token}"), "-H"]);
-        curl.arg("Accept: application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1");
-        let (_, list) = kubernetes.admin().get("/api/v1/nodes?limit=1&resourceVersion=")?;
-        let list: serde_json::Value = serde_json::from_str(&list)?;
-        let version = list["metadata"]["resourceVersion"].as_str().context("no version")?;
-        curl.arg(format!("{}/api/v1/nodes?watch=true&resourceVersion={version}", kubernetes.url()));
-        Ok(Self(curl.stdin(Stdio::null()).spawn()?))
-    }
-
-    fn end(&mut self) -> Result<()> {
-        self.0.kill()?;
-        self.0.wait()?;
-        Ok(())
-    }
 }
