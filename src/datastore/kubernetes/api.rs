@@ -7,6 +7,7 @@
 //! Whoever asks waits until there is a connection: attempts are made one at a time, with growing
 //! pauses, and [`Api::trouble`] says why there is none.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -17,7 +18,7 @@ use hyper::{Method, header};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{Mutex, Semaphore, SemaphorePermit, watch};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
 use super::credentials::{Bearer, Renewed, Scheme};
 use super::failure::Failure;
@@ -450,12 +451,30 @@ impl Answer {
 
     /// The next octets; `None`: that was all.
     pub(super) async fn next(&mut self, limit: Duration) -> Result<Option<Bytes>, Failure> {
+        let next = timeout(limit, self.octets()).await;
+        next.unwrap_or(Err(Failure::Silent("reading an answer", limit)))
+    }
+
+    /// The same until an alarm goes off, which is `None` then. Setting a timer for each event costs
+    /// more than reading it.
+    pub(super) async fn next_until(
+        &mut self,
+        alarm: Pin<&mut Sleep>,
+    ) -> Option<Result<Option<Bytes>, Failure>> {
+        tokio::select! {
+            biased;
+            octets = self.octets() => Some(octets),
+            () = alarm => None,
+        }
+    }
+
+    /// Dropping the future loses nothing.
+    async fn octets(&mut self) -> Result<Option<Bytes>, Failure> {
         loop {
-            let frame = match timeout(limit, self.body.frame()).await {
-                Err(_) => return Err(Failure::Silent("reading an answer", limit)),
-                Ok(None) => return Ok(None),
-                Ok(Some(Err(error))) => return Err(Failure::Lost(explain(&error))),
-                Ok(Some(Ok(frame))) => frame,
+            let frame = match self.body.frame().await {
+                None => return Ok(None),
+                Some(Err(error)) => return Err(Failure::Lost(explain(&error))),
+                Some(Ok(frame)) => frame,
             };
             if let Ok(octets) = frame.into_data() {
                 return Ok(Some(octets));

@@ -159,8 +159,9 @@ impl Lines {
                 }
             } else {
                 self.begun.extend_from_slice(first);
-                let whole = std::mem::take(&mut self.begun);
-                line(&whole)?;
+                let taken = line(&self.begun);
+                self.begun.clear();
+                taken?;
             }
         }
         self.begun.extend_from_slice(rest);

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::api::Trouble;
@@ -19,6 +20,7 @@ const FAULTS_MAX: usize = 5;
 /// The state of a source.
 pub(super) struct Hub {
     sender: Sender,
+    group: watch::Sender<OfGroup>,
     inner: Mutex<Inner>,
 }
 
@@ -78,7 +80,8 @@ impl Hub {
             state: None,
             problems: Vec::new(),
         };
-        Hub { sender, inner: Mutex::new(inner) }
+        let (group, _) = watch::channel(OfGroup::Unknown);
+        Hub { sender, group, inner: Mutex::new(inner) }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -174,7 +177,9 @@ impl Hub {
             }
             (_, standing) => standing,
         };
+        let of_group = inner.of_group();
         inner.publish(&self.sender);
+        self.group.send_if_modified(|known| std::mem::replace(known, of_group) != of_group);
     }
 
     /// Says what is wrong with a resource though nothing is failing; `None`: nothing.
@@ -232,15 +237,12 @@ impl Hub {
 
     /// How Calico's kinds are reached, of those that count.
     pub(super) fn of_group(&self) -> OfGroup {
-        let inner = self.lock();
-        let calico = || inner.entries.iter().filter(|(resource, _)| resource.is_essential());
-        if calico().any(|(_, entry)| entry.standing == Standing::InForce) {
-            OfGroup::InForce
-        } else if calico().all(|(_, entry)| entry.standing == Standing::Missing) {
-            OfGroup::Missing
-        } else {
-            OfGroup::Unknown
-        }
+        self.lock().of_group()
+    }
+
+    /// The same whenever it changes.
+    pub(super) fn watch_group(&self) -> watch::Receiver<OfGroup> {
+        self.group.subscribe()
     }
 }
 
@@ -292,6 +294,17 @@ impl Inner {
             sender.send(Event::State(state));
         }
         sender.set_cause(self.cause());
+    }
+
+    fn of_group(&self) -> OfGroup {
+        let calico = || self.entries.iter().filter(|(resource, _)| resource.is_essential());
+        if calico().any(|(_, entry)| entry.standing == Standing::InForce) {
+            OfGroup::InForce
+        } else if calico().all(|(_, entry)| entry.standing == Standing::Missing) {
+            OfGroup::Missing
+        } else {
+            OfGroup::Unknown
+        }
     }
 
     /// Whether the server has one of Calico's kinds at least.

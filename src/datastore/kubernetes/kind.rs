@@ -14,6 +14,7 @@ use tracing::{debug, warn};
 use super::affinities::Affinities;
 use super::api::{Api, Dial, Epoch, Span};
 use super::failure::Failure;
+use super::heartbeat::{Mark, Marks, Node};
 use super::hub::{Hub, Standing};
 use super::known::{Deletion, Listing, is_older};
 use super::list;
@@ -79,6 +80,8 @@ pub(super) struct Follow<'a, D> {
     refused_since: Option<Instant>,
     /// The last event, of kinds that are not listed after every doubt.
     pub(super) anchor: Anchor,
+    /// What was last seen of each Node.
+    pub(super) marks: Marks,
     /// Nothing is in force before a probe was answered.
     pub(super) is_in_doubt: bool,
     /// A watch was cut off.
@@ -134,6 +137,7 @@ impl<'a, D: Dial> Follow<'a, D> {
             early_list: None,
             refused_since: None,
             anchor: Anchor::default(),
+            marks: Marks::default(),
             is_in_doubt: false,
             was_lost: false,
         }
@@ -176,6 +180,7 @@ impl<'a, D: Dial> Follow<'a, D> {
         self.was_lost = false;
         self.is_in_doubt = false;
         self.anchor.clear();
+        self.marks.replace(std::mem::take(&mut listing.marks));
         self.too_large = 0;
         debug!(resource = %self.resource, version = read.version, objects = listing.len(), "listed");
         self.take_list(listing);
@@ -234,11 +239,20 @@ impl<'a, D: Dial> Follow<'a, D> {
     ) -> Result<list::Read, Failure> {
         let api = self.api;
         list::read(api, place, from, |item| match self.decode(item) {
-            Ok(Some(object)) => self.hub.list(&self.resource, listing, object),
+            Ok(Some(object)) => {
+                listing.marks.extend(self.mark(item));
+                self.hub.list(&self.resource, listing, object);
+            }
             Ok(None) => {}
             Err(fault) => listing.faults.push(fault),
         })
         .await
+    }
+
+    /// What is to be kept of an item of a list. Of the own Node nothing: what it is depends on more.
+    fn mark(&self, item: &[u8]) -> Option<Mark> {
+        let node = (self.resource == Resource::Nodes).then(|| Node::read(item)).flatten()?;
+        (node.name() != self.node).then(|| self.marks.mark(&node))
     }
 
     /// Reads an object; `None`: it does not concern us.

@@ -8,6 +8,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::heartbeat::Mark;
 use crate::calico::model::{ApiObject, Decoded, Fault, Object, ObjectId};
 use crate::datastore::Change;
 
@@ -35,6 +36,8 @@ pub(super) struct Listing {
     put: Vec<Decoded>,
     /// Objects without a name, in words.
     pub(super) faults: Vec<Fault>,
+    /// Of Nodes: what heartbeats are told by.
+    pub(super) marks: Vec<Mark>,
 }
 
 impl Listing {

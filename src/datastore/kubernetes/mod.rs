@@ -3,7 +3,7 @@
 //! - [`config`], [`kubeconfig`], [`credentials`]: where the API server is, and who we are to it.
 //! - [`api`], [`dial`], [`body`], [`failure`]: requests over one HTTP/2 connection.
 //! - [`resource`], [`discovery`], [`affinities`]: what is asked for, and in which API group it is.
-//! - [`kind`], [`list`], [`watch`], [`past`], [`pace`]: following one kind.
+//! - [`kind`], [`list`], [`watch`], [`heartbeat`], [`past`], [`pace`]: following one kind.
 //! - [`known`], [`hub`], [`own_node`]: the last state sent, and what follows from how kinds are reached.
 //! - [`access`]: which rights are missing.
 //! - [`source`]: Calico's kinds with the Nodes; Services, EndpointSlices and Secrets.
@@ -39,6 +39,7 @@ mod discovery;
 #[cfg(test)]
 mod double;
 mod failure;
+mod heartbeat;
 mod hub;
 mod kind;
 mod known;

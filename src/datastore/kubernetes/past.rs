@@ -14,15 +14,21 @@ use serde_json::Value;
 use super::known::is_older;
 
 /// Longest event that is kept, in octets.
-const OBJECT_MAX: usize = 256 << 10;
+const EVENT_MAX: usize = 256 << 10;
 
 /// The last object of a kind that was put, if nothing but bookmarks came after it.
 #[derive(Debug, Default)]
 pub(super) struct Anchor {
     is_set: bool,
-    /// As the event had it.
-    object: Vec<u8>,
+    /// The line of the watch.
+    event: Vec<u8>,
     version: String,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Event {
+    object: Named,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -39,11 +45,11 @@ struct Name {
 
 impl Anchor {
     /// Keeps an event. Into the memory that is there: every heartbeat of every node comes here.
-    pub(super) fn set(&mut self, object: &[u8], version: &str) {
-        self.object.clear();
-        self.is_set = object.len() <= OBJECT_MAX;
+    pub(super) fn set(&mut self, event: &[u8], version: &str) {
+        self.event.clear();
+        self.is_set = event.len() <= EVENT_MAX;
         if self.is_set {
-            self.object.extend_from_slice(object);
+            self.event.extend_from_slice(event);
             version.clone_into(&mut self.version);
         }
     }
@@ -59,8 +65,8 @@ impl Anchor {
     }
 
     pub(super) fn name(&self) -> Option<String> {
-        let named = || serde_json::from_slice::<Named>(&self.object).ok();
-        self.is_set.then(named).flatten().map(|named| named.metadata.name)
+        let event = || serde_json::from_slice::<Event>(&self.event).ok();
+        self.is_set.then(event).flatten().map(|event| event.object.metadata.name)
     }
 
     /// Compares what etcd has under the name.
@@ -68,12 +74,12 @@ impl Anchor {
         if !self.is_set {
             return Past::Same;
         }
-        let metadata = |octets: &[u8]| {
-            let mut object: Value = serde_json::from_slice(octets).ok()?;
-            Some(object.get_mut("metadata")?.take())
-        };
-        let Some(found) = found.and_then(metadata) else { return Past::Differs };
-        if Some(&found) == metadata(&self.object).as_ref() {
+        let read = |octets: &[u8]| serde_json::from_slice::<Value>(octets).ok();
+        let metadata = |object: &mut Value| Some(object.get_mut("metadata")?.take());
+        let found = found.and_then(read).and_then(|mut object| metadata(&mut object));
+        let Some(found) = found else { return Past::Differs };
+        let known = read(&self.event).and_then(|mut event| metadata(event.get_mut("object")?));
+        if Some(&found) == known.as_ref() {
             return Past::Same;
         }
         let version = found.get("resourceVersion").and_then(Value::as_str).unwrap_or_default();
@@ -104,7 +110,8 @@ mod tests {
     fn only_the_very_object_is_the_past() {
         let mut anchor = Anchor::default();
         assert_eq!((anchor.version(), anchor.compare(None)), (None, Past::Same));
-        anchor.set(object("a", 5).as_bytes(), "5");
+        let event = format!(r#"{{"type":"MODIFIED","object":{}}}"#, object("a", 5));
+        anchor.set(event.as_bytes(), "5");
         assert_eq!((anchor.version(), anchor.name().as_deref()), (Some("5"), Some("n")));
         let compare = |text: &str| anchor.compare(Some(text.as_bytes()));
         assert_eq!(compare(&format!("{{\"kind\":\"Node\",{}", &object("a", 5)[1..])), Past::Same);
@@ -115,7 +122,7 @@ mod tests {
         assert_eq!(anchor.compare(None), Past::Differs, "it is gone");
         anchor.clear();
         assert_eq!((anchor.version(), anchor.name()), (None, None));
-        anchor.set(&vec![b'x'; OBJECT_MAX + 1], "7");
+        anchor.set(&vec![b'x'; EVENT_MAX + 1], "7");
         assert_eq!(anchor.version(), None);
     }
 }

@@ -1,13 +1,15 @@
 //! The two sources of the API: Calico's objects with the Nodes, and Services with EndpointSlices and
 //! Secrets.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
 use std::time::Duration;
 
-use futures_util::future::select_all;
+use futures_util::StreamExt;
+use futures_util::future::{AbortHandle, Aborted, abortable};
+use futures_util::stream::FuturesUnordered;
 use tokio::sync::watch;
 use tokio::time::{sleep, sleep_until};
 use tracing::info;
@@ -50,6 +52,15 @@ pub enum Services {
 
 type Following<'a> = Pin<Box<dyn Future<Output = Infallible> + Send + 'a>>;
 
+/// Follows all of them. One that is woken does not wake the others.
+async fn together<'a>(following: impl IntoIterator<Item = Following<'a>>) -> Infallible {
+    let mut following: FuturesUnordered<_> = following.into_iter().collect();
+    match following.next().await {
+        Some(never) => match never {},
+        None => std::future::pending().await,
+    }
+}
+
 /// Follows Calico's objects and the Nodes until the receiver is dropped.
 pub(super) async fn follow_calico<D: Dial>(
     api: &Api<D>,
@@ -70,7 +81,7 @@ pub(super) async fn follow_calico<D: Dial>(
     let mut of_core = vec![core(Resource::Nodes)];
     of_core.extend(config.use_pod_cidr.then(|| core(Resource::OwnNode)));
     tokio::select! {
-        (never, _, _) = select_all(of_core) => match never {},
+        never = together(of_core) => match never {},
         never = follow_groups(api, hub, config) => match never {},
         () = follow_connection(api, hub) => {}
         () = hub.closed() => {}
@@ -98,7 +109,7 @@ async fn follow_groups<D: Dial>(api: &Api<D>, hub: &Hub, config: &KubernetesConf
         };
         let following = calico_kinds(config).map(follow);
         group = tokio::select! {
-            (never, _, _) = select_all(following) => match never {},
+            never = together(following) => match never {},
             other = other_group(api, hub, group, config.group) => other,
         };
     }
@@ -146,13 +157,19 @@ async fn other_group<D: Dial>(
     group: Group,
     given: Option<Group>,
 ) -> Group {
+    let mut of_group = hub.watch_group();
     loop {
+        // Nothing is woken while there is nothing to look at.
+        if *of_group.borrow_and_update() == OfGroup::InForce {
+            hub.set_lost_group(None);
+            if of_group.changed().await.is_err() {
+                return std::future::pending().await;
+            }
+            continue;
+        }
         sleep(LOOK_INTERVAL).await;
         match hub.of_group() {
-            OfGroup::InForce => {
-                hub.set_lost_group(None);
-                continue;
-            }
+            OfGroup::InForce => continue,
             OfGroup::Missing => {
                 let reason = format!(
                     "the server has none of Calico's kinds in {group}: what is known stays in force \
@@ -199,7 +216,9 @@ pub(super) async fn follow_services<D: Dial>(
     sender: Sender,
 ) {
     let hub = &Hub::new(sender);
-    let mut following: Vec<(Resource, Following<'_>)> = Vec::new();
+    // Each with the handle that ends it.
+    let mut following: BTreeMap<Resource, AbortHandle> = BTreeMap::new();
+    let mut running = FuturesUnordered::new();
     let mut excused_at = None;
     let mut is_final = false;
     let follow = |resource: &Resource| -> Following<'_> {
@@ -210,23 +229,24 @@ pub(super) async fn follow_services<D: Dial>(
     loop {
         if let Some(wanted) = wanted.borrow_and_update().clone() {
             let resources = resources(&wanted);
-            following.retain(|(resource, _)| resources.contains(resource));
+            following.retain(|resource, handle| {
+                let is_wanted = resources.contains(resource);
+                if !is_wanted {
+                    handle.abort();
+                }
+                is_wanted
+            });
             hub.keep_only(&resources);
             for resource in &resources {
-                if !following.iter().any(|(known, _)| known == resource) {
-                    following.push((resource.clone(), follow(resource)));
+                if !following.contains_key(resource) {
+                    let (future, handle) = abortable(follow(resource));
+                    running.push(future);
+                    following.insert(resource.clone(), handle);
                 }
             }
             excused_at.get_or_insert_with(|| tokio::time::Instant::now() + EXCUSED_AFTER);
             hub.expect(resources);
         }
-        let is_idle = following.is_empty();
-        let running = async {
-            if is_idle {
-                std::future::pending::<()>().await;
-            }
-            select_all(following.iter_mut().map(|(_, future)| future)).await;
-        };
         let excused = async {
             match excused_at {
                 Some(at) => sleep_until(at).await,
@@ -234,7 +254,7 @@ pub(super) async fn follow_services<D: Dial>(
             }
         };
         tokio::select! {
-            () = running => {}
+            Some(Err(Aborted)) = running.next(), if !running.is_empty() => {}
             changed = wanted.changed(), if !is_final => is_final = changed.is_err(),
             () = excused => {
                 hub.excuse_all();

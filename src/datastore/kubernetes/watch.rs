@@ -1,18 +1,21 @@
 //! One watch, from its request to its end.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, sleep_until};
 use tracing::debug;
 
 use super::api::{Answer, Dial};
 use super::body::Lines;
 use super::failure::Failure;
+use super::heartbeat::{Beat, Mark};
 use super::kind::{Follow, Goes, Next};
 use super::known::is_older;
 use super::past::Past;
+use super::resource::Resource;
 use crate::calico::model::Fault;
 
 /// How long a watch is asked to last, at random.
@@ -138,45 +141,69 @@ impl<D: Dial> Follow<'_, D> {
         let mut lines = Lines::default();
         let mut events = 0usize;
         let mut heard = Instant::now();
+        // Set again when it goes off, not with each event: mostly it is early then.
+        let mut alarm = pin!(sleep_until(until.min(heard + SILENCE_MAX)));
         loop {
-            let now = Instant::now();
-            let quiet = heard + SILENCE_MAX;
-            let due = self.due().into_iter().chain([until, quiet]).min().unwrap_or(until);
-            match answer.next(due.saturating_duration_since(now)).await {
-                Ok(None) => return Ok(Ended { events, goes: Goes::On }),
-                Ok(Some(octets)) => {
-                    heard = Instant::now();
+            if let Some(due) = self.due()
+                && due < alarm.deadline()
+            {
+                alarm.as_mut().reset(due);
+            }
+            let next = answer.next_until(alarm.as_mut()).await;
+            let is_alarm = next.is_none();
+            let mut now = Instant::now();
+            match next.transpose()? {
+                Some(None) => return Ok(Ended { events, goes: Goes::On }),
+                Some(Some(octets)) => {
+                    heard = now;
                     lines.push(&octets, |line| {
                         events += 1;
                         self.event(line)
                     })?;
                     self.hub.heard(None);
                 }
-                Err(Failure::Silent(..)) => {
-                    let now = Instant::now();
-                    if now >= until {
-                        return Ok(Ended { events, goes: Goes::On });
+                None if now >= until => return Ok(Ended { events, goes: Goes::On }),
+                None if now >= heard + SILENCE_MAX => {
+                    if self.probe().await? == Past::Differs {
+                        return Err(Failure::WentBack);
                     }
-                    if now >= quiet {
-                        if self.probe().await? == Past::Differs {
-                            return Err(Failure::WentBack);
-                        }
-                        // Unknown: the change is on its way to us.
-                        heard = Instant::now();
-                    }
+                    // Unknown: the change is on its way to us.
+                    now = Instant::now();
+                    heard = now;
                 }
-                Err(failure) => return Err(failure),
+                None => {}
             }
             // Also where events never pause.
-            let now = Instant::now();
             if self.due().is_some_and(|due| due <= now) && self.act(now) == Goes::Ends {
                 return Ok(Ended { events, goes: Goes::Ends });
+            }
+            if is_alarm {
+                alarm.as_mut().reset(until.min(heard + SILENCE_MAX));
             }
         }
     }
 
+    /// Takes a heartbeat in; `false`: it is none.
+    fn beat(&mut self, line: &[u8], beat: &Beat<'_>, mark: Mark) -> Result<bool, Failure> {
+        if !self.marks.has(mark) {
+            return Ok(false);
+        }
+        self.note_version(beat.object.version())?;
+        self.anchor.set(line, beat.object.version());
+        Ok(true)
+    }
+
     /// Takes an event in.
     fn event(&mut self, line: &[u8]) -> Result<(), Failure> {
+        let is_of_others = |beat: &Beat<'_>| beat.object.name() != self.node;
+        let is_nodes = self.resource == Resource::Nodes;
+        let beat = is_nodes.then(|| Beat::read(line)).flatten().filter(is_of_others);
+        let mark = beat.as_ref().map(|beat| self.marks.mark(&beat.object));
+        if let Some((beat, mark)) = beat.as_ref().zip(mark)
+            && self.beat(line, beat, mark)?
+        {
+            return Ok(());
+        }
         let event: Event<'_> =
             serde_json::from_slice(line).map_err(|_| Failure::not_kubernetes("a watch", line))?;
         let octets = event.object.get().as_bytes();
@@ -185,9 +212,12 @@ impl<D: Dial> Follow<'_, D> {
                 Ok(Some(object)) => {
                     self.note_version(&object.version)?;
                     if !self.is_small() {
-                        self.anchor.set(octets, &object.version);
+                        self.anchor.set(line, &object.version);
                     }
                     self.hub.put(&self.resource, object);
+                    if let Some(mark) = mark {
+                        self.marks.set(mark);
+                    }
                 }
                 // It concerned us, maybe, and does no longer.
                 Ok(None) => self.forget(octets)?,
@@ -212,6 +242,7 @@ impl<D: Dial> Follow<'_, D> {
         self.note_version(&version_of(object))?;
         match self.identify(object) {
             Ok(id) => {
+                self.marks.forget(&id.name);
                 let deletion = self.deletion();
                 self.hub.delete(&self.resource, &id, deletion);
                 if self.hub.with(&self.resource, |known| known.held()) > 0 {
