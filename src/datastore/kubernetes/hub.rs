@@ -170,6 +170,7 @@ impl Hub {
     /// Says how a resource is reached.
     pub(super) fn set_standing(&self, resource: &Resource, standing: Standing) {
         let mut inner = self.lock();
+        let before = inner.of_group();
         let entry = inner.entry(resource);
         entry.standing = match (&entry.standing, standing) {
             (Standing::Failing { since, .. }, Standing::Failing { cause, reason, .. }) => {
@@ -178,6 +179,9 @@ impl Hub {
             (_, standing) => standing,
         };
         let of_group = inner.of_group();
+        if of_group == OfGroup::InForce && before != OfGroup::InForce {
+            inner.forget_missing();
+        }
         inner.publish(&self.sender);
         self.group.send_if_modified(|known| std::mem::replace(known, of_group) != of_group);
     }
@@ -294,6 +298,19 @@ impl Inner {
             sender.send(Event::State(state));
         }
         sender.set_cause(self.cause());
+    }
+
+    /// The first of Calico's kinds is there: what the others were a while ago says nothing, and the first
+    /// list waits until they have been asked for again.
+    fn forget_missing(&mut self) {
+        if self.is_listed {
+            return;
+        }
+        for (resource, entry) in &mut self.entries {
+            if resource.is_calico() && entry.standing == Standing::Missing {
+                entry.standing = Standing::Waiting;
+            }
+        }
     }
 
     fn of_group(&self) -> OfGroup {

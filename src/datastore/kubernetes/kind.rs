@@ -15,7 +15,7 @@ use super::affinities::Affinities;
 use super::api::{Api, Dial, Epoch, Span};
 use super::failure::Failure;
 use super::heartbeat::{Mark, Marks, Node};
-use super::hub::{Hub, Standing};
+use super::hub::{Hub, OfGroup, Standing};
 use super::known::{Deletion, Listing, is_older};
 use super::list;
 use super::own_node::{self, OwnNode};
@@ -31,6 +31,8 @@ const LIST_INTERVAL: Duration = Duration::from_millis(500);
 const HOLD: Duration = Duration::from_secs(3);
 /// The same where the kind was not served for a while: its objects may come back one by one.
 const HOLD_AFTER_MISSING: Duration = Duration::from_secs(30);
+/// Within this long all of Calico's CRDs are installed.
+const INSTALLING: Duration = Duration::from_secs(5);
 /// Deletions are held this long at most while others follow.
 const HOLD_MAX: Duration = Duration::from_secs(30);
 /// A watch that lasted so long counts as good, and the backoff starts over.
@@ -417,6 +419,13 @@ impl<'a, D: Dial> Follow<'a, D> {
         self.decide_next(&failure);
         self.set_failing(&failure);
         let pause = pace::pause(&failure, self.failures, alike, &self.api.random);
+        if failure == Failure::NotFound && self.resource.is_calico() {
+            tokio::select! {
+                () = sleep(pause) => {}
+                () = self.group_appears() => {}
+            }
+            return;
+        }
         match self.excused_in() {
             Some(wait) if wait < pause => {
                 sleep(wait).await;
@@ -424,6 +433,24 @@ impl<'a, D: Dial> Follow<'a, D> {
                 sleep(pause - wait).await;
             }
             _ => sleep(pause).await,
+        }
+    }
+
+    /// Returns when another of Calico's kinds is there after none was. Where all were gone, CRDs are
+    /// being installed, one after the other.
+    async fn group_appears(&self) {
+        let mut group = self.hub.watch_group();
+        let mut last = *group.borrow_and_update();
+        if last == OfGroup::InForce {
+            return std::future::pending().await;
+        }
+        while group.changed().await.is_ok() {
+            let now = *group.borrow_and_update();
+            match now {
+                OfGroup::InForce if last == OfGroup::Missing => return sleep(INSTALLING).await,
+                OfGroup::InForce => return,
+                OfGroup::Missing | OfGroup::Unknown => last = now,
+            }
         }
     }
 

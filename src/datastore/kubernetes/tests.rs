@@ -522,6 +522,24 @@ async fn crds_that_are_missing_are_waited_for() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn kinds_that_appear_are_listed_together() {
+    for seed in 0..20 {
+        let double = cluster();
+        double.change(|state| state.groups.clear());
+        let given = KubernetesConfig { group: Some(Group::V1), ..config() };
+        let mut lab = Lab::with(double, given, seed);
+        lab.run(MINUTE).await;
+        assert!(!lab.is_listed);
+        lab.double.change(|state| state.groups.insert("crd.projectcalico.org".into()));
+        while !lab.is_listed {
+            lab.run(Duration::from_millis(100)).await;
+        }
+        // Not one kind after the other, each when its pause after 404 is over.
+        lab.assert_same();
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn one_kind_that_never_was_counts_as_empty() {
     let double = cluster();
     double.change(|state| state.missing.insert(FILTERS.to_owned()));
