@@ -143,9 +143,19 @@ async fn first_group<D: Dial>(api: &Api<D>, hub: &Hub) -> Group {
 
 fn not_installed() -> String {
     format!(
-        "Calico's CRDs are not installed: the server has neither {} nor {}",
+        "Calico's CRDs are not installed: the server has neither {} nor {}; install Calico, or check \
+         that this is the API server of its cluster",
         Group::V1.name(),
         Group::V3.name()
+    )
+}
+
+/// Which of the two is meant only the operator knows: during a migration what is in the other group is
+/// out of date.
+fn wrong_group(given: Group, other: Group) -> String {
+    format!(
+        "CALICO_API_GROUP (or api-group) names {given}, and the server has Calico's kinds in {other} \
+         only: name {other}, or nothing so that the server is asked; what is known stays in force"
     )
 }
 
@@ -168,27 +178,25 @@ async fn other_group<D: Dial>(
             continue;
         }
         sleep(LOOK_INTERVAL).await;
-        match hub.of_group() {
-            OfGroup::InForce => continue,
-            OfGroup::Missing => {
-                let reason = format!(
-                    "the server has none of Calico's kinds in {group}: what is known stays in force \
-                     until they are installed again"
-                );
-                hub.set_lost_group(Some(reason));
-            }
-            OfGroup::Unknown => {}
-        }
-        if given.is_some() {
+        if hub.of_group() == OfGroup::InForce {
             continue;
         }
-        match discover(api).await {
-            Ok(Some(other)) if other != group => {
+        let found = discover(api).await;
+        let reason = match (found, given) {
+            (Ok(Some(other)), None) if other != group => {
                 hub.set_lost_group(None);
                 return other;
             }
-            Ok(None) => hub.set_lost_group(Some(not_installed())),
-            Ok(Some(_)) | Err(_) => {}
+            (Ok(Some(other)), Some(given)) if other != given => Some(wrong_group(given, other)),
+            (Ok(None), _) => Some(not_installed()),
+            (Ok(Some(_)) | Err(_), _) if hub.of_group() == OfGroup::Missing => Some(format!(
+                "the server has none of Calico's kinds in {group}: what is known stays in force until \
+                 they are installed again"
+            )),
+            (Ok(Some(_)) | Err(_), _) => None,
+        };
+        if reason.is_some() {
+            hub.set_lost_group(reason);
         }
         let [least, most] = ASK_INTERVAL;
         sleep(api.random.between(least, most)).await;

@@ -522,6 +522,18 @@ async fn crds_that_are_missing_are_waited_for() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_group_that_was_named_wrongly_is_named_with_the_other() {
+    let double = cluster();
+    double.change(|state| state.groups = ["projectcalico.org".to_owned()].into());
+    let mut lab = Lab::with(double, KubernetesConfig { group: Some(Group::V1), ..config() }, 1);
+    lab.run(MINUTE).await;
+    assert!(!lab.is_listed);
+    for part in ["CALICO_API_GROUP", "api-group", "name projectcalico.org/v3"] {
+        assert!(lab.reason().contains(part), "{}", lab.reason());
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn kinds_that_appear_are_listed_together() {
     for seed in 0..20 {
         let double = cluster();
