@@ -128,17 +128,25 @@ impl Hub {
         }
     }
 
-    /// A list is complete.
-    pub(super) fn listed(&self, resource: &Resource, mut listing: Listing, deletion: Deletion) {
+    /// A list is complete; how much of it is new.
+    pub(super) fn listed(
+        &self,
+        resource: &Resource,
+        mut listing: Listing,
+        deletion: Deletion,
+    ) -> usize {
         let mut inner = self.lock();
         let faults = std::mem::take(&mut listing.faults);
         let entry = inner.entry(resource);
         entry.is_answered = true;
         let name = |fault| Problem::new(resource, format!("{fault}: it is skipped"));
         entry.faults = faults.into_iter().take(FAULTS_MAX).map(name).collect();
+        let held = entry.known.held();
         let changes = entry.known.apply(listing, deletion);
+        let count = changes.len() + entry.known.held().saturating_sub(held);
         inner.tell(&self.sender, changes);
         inner.publish(&self.sender);
+        count
     }
 
     /// An object is new or different.

@@ -77,6 +77,8 @@ pub(super) struct Follow<'a, D> {
     is_confirming: bool,
     was_missing: bool,
     resync_at: Option<Instant>,
+    /// The next list serves to find what watches missed, and nothing else.
+    is_resync: bool,
     /// An early end of a watch was followed by a list then.
     pub(super) early_list: Option<Instant>,
     refused_since: Option<Instant>,
@@ -136,6 +138,7 @@ impl<'a, D: Dial> Follow<'a, D> {
             is_confirming: false,
             was_missing: false,
             resync_at: None,
+            is_resync: false,
             early_list: None,
             refused_since: None,
             anchor: Anchor::default(),
@@ -197,7 +200,14 @@ impl<'a, D: Dial> Follow<'a, D> {
     /// Takes a complete list in.
     fn take_list(&mut self, listing: Listing) {
         let deletion = self.deletion();
-        self.hub.listed(&self.resource, listing, deletion);
+        let changes = self.hub.listed(&self.resource, listing, deletion);
+        if std::mem::take(&mut self.is_resync) && changes > 0 {
+            warn!(
+                resource = %self.resource, changes,
+                "the API server had not told of changes that its list has: the list of every 6 to 12 \
+                 hours found them"
+            );
+        }
         self.set_in_force();
         let held = self.hub.with(&self.resource, |known| known.held());
         if held == 0 {
@@ -338,6 +348,7 @@ impl<'a, D: Dial> Follow<'a, D> {
         }
         if self.resync_at.is_some_and(|due| due <= now) {
             self.resync_at = None;
+            self.is_resync = true;
             self.next = Next::List(self.not_older());
             return Goes::Ends;
         }
@@ -410,6 +421,7 @@ impl<'a, D: Dial> Follow<'a, D> {
     /// Says what failed, waits, and decides what comes next.
     async fn after_failure(&mut self, failure: Failure) {
         self.failures = self.failures.saturating_add(1);
+        self.is_resync = false;
         let alike = match self.last_failure {
             (name, count) if name == failure.name() && self.failures > 1 => count.saturating_add(1),
             _ => 1,

@@ -177,6 +177,13 @@ impl Double {
         self.change(|state| state.put(collection, name, object));
     }
 
+    /// Writes an object of which no watch is told.
+    pub(super) fn put_unseen(&self, collection: &str, name: &str, object: Value) {
+        let mut state = self.lock();
+        state.put(collection, name, object);
+        state.log.pop();
+    }
+
     pub(super) fn delete(&self, collection: &str, name: &str) {
         self.change(|state| state.delete(collection, name));
     }

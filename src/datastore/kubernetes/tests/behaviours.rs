@@ -168,3 +168,32 @@ async fn a_server_that_lost_its_etcd_goes_on_and_is_named_at_the_next_doubt() {
     lab.assert_same();
     assert!(lab.is_current() && lab.withdrawn.is_empty());
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_a_watch_was_not_told_is_found_within_twelve_hours() {
+    let mut lab = lab().await;
+    lab.double.put_unseen(PEERS, "missed", peer(7));
+    lab.run(MINUTE * 60).await;
+    assert_eq!(lab.changes, 0);
+    lab.run(MINUTE * 60 * 12).await;
+    assert_eq!(lab.changes, 1);
+    lab.assert_same();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_fails_again_and_again_is_left_for_another() {
+    let mut lab = lab().await;
+    assert_eq!(lab.double.lock().dials, 1);
+    lab.double.change(|state| {
+        state.wrong.insert(String::new(), Wrong::Status(503, "service unavailable"));
+    });
+    lab.double.end_watches();
+    lab.run(MINUTE * 5).await;
+    let dials = lab.double.lock().dials;
+    // A load balancer gives each connection the server that it likes.
+    assert!((2..=60).contains(&dials), "{dials} connections");
+    lab.double.change(|state| state.wrong.clear());
+    lab.run(MINUTE).await;
+    assert!(lab.is_current(), "{:?}", lab.state);
+    assert_eq!((lab.withdrawn.len(), lab.changes), (0, 0));
+}
