@@ -1,4 +1,5 @@
-//! The least that reading a watch costs: hyper and rustls on one thread, octets counted and dropped.
+//! The least that reading a watch costs: hyper and rustls, on one thread or as a task of a runtime like
+//! margay's, and what is read is dropped.
 
 use std::sync::Arc;
 
@@ -14,16 +15,23 @@ use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
-/// How it is called: what of the watch, the authority's certificate, the token.
-pub(crate) const CALL: &str = "read";
+/// How it is called on one thread: URL of the watch, the authority's certificate, the token.
+pub(crate) const ON_ONE: &str = "read";
+/// The same on two.
+pub(crate) const ON_TWO: &str = "read-on-two";
 
 /// Reads a watch over HTTP/2 until it ends.
-pub(crate) fn read(url: &str, ca: &str, token: &str) -> Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(follow(url, ca, token))
+pub(crate) fn read(call: &str, url: String, ca: String, token: String) -> Result<()> {
+    use tokio::runtime::Builder;
+    if call == ON_ONE {
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        return runtime.block_on(follow(url, ca, token));
+    }
+    let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    runtime.block_on(async { tokio::spawn(follow(url, ca, token)).await? })
 }
 
-async fn follow(url: &str, ca: &str, token: &str) -> Result<()> {
+async fn follow(url: String, ca: String, token: String) -> Result<()> {
     let uri: hyper::Uri = url.parse()?;
     let (host, port) = (uri.host().context("no host")?, uri.port_u16().unwrap_or(443));
     let mut roots = RootCertStore::empty();

@@ -10,8 +10,8 @@ mod reader;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
-use interop::kubernetes::{CpuTime, Group, Kubernetes, node};
+use anyhow::{Context, Result, bail, ensure};
+use interop::kubernetes::{CpuTime, Group, Kubernetes, node, received};
 use interop::lab::{self, Host, Lab};
 use reader::{Idler, Reader, Used};
 use serde_json::json;
@@ -24,8 +24,8 @@ const TOKEN_SECONDS: u64 = 3600;
 const LOOK: Duration = Duration::from_secs(60);
 /// Cold starts.
 const STARTS: usize = 3;
-/// Margays beside the first while it is measured what the server pays for each.
-const OTHERS: usize = 10;
+/// Readers beside margay while it is measured what the server pays for each.
+const READERS: u32 = 40;
 /// Heartbeats a second and in all, each time that they are measured.
 const PACES: [(f64, usize); 2] = [(1.0, 20), (50.0, 300)];
 /// How often each pace is measured.
@@ -39,7 +39,9 @@ fn main() -> Result<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     match args[..] {
-        [floor::CALL, url, ca, token] => floor::read(url, ca, token),
+        [call @ (floor::ON_ONE | floor::ON_TWO), url, ca, token] => {
+            floor::read(call, url.to_owned(), ca.to_owned(), token.to_owned())
+        }
         [nodes] => {
             let nodes = nodes.parse()?;
             lab::run("kube-load", &[], |lab| measure(lab, nodes))
@@ -150,11 +152,14 @@ fn tell_heartbeats(
     nodes: usize,
 ) -> Result<()> {
     let host = lab.host("others")?;
-    let idlers =
-        [("curl", Idler::curl(kubernetes, &host)?), ("hyper", Idler::hyper(kubernetes, &host)?)];
+    let idlers = [
+        ("curl", Idler::curl(kubernetes, &host)?),
+        ("hyper", Idler::hyper(kubernetes, &host, floor::ON_ONE)?),
+        ("hyper on two threads", Idler::hyper(kubernetes, &host, floor::ON_TWO)?),
+    ];
     sleep(Duration::from_secs(2));
     for (rate, beats) in PACES {
-        let mut times: [Vec<f64>; 3] = Default::default();
+        let mut times: [Vec<f64>; 4] = Default::default();
         for _ in 0..ROUNDS {
             let begun = idlers.each_ref().map(|(_, idler)| idler.time());
             let used = reader.during(|| kubernetes.beat(nodes, beats, rate))?;
@@ -164,7 +169,8 @@ fn tell_heartbeats(
             }
             tell_each(&format!("heartbeat at {rate}/s"), used, beats);
         }
-        for (name, times) in ["margay", idlers[0].0, idlers[1].0].into_iter().zip(&mut times) {
+        let names = [&["margay"][..], &idlers.each_ref().map(|(name, _)| *name)].concat();
+        for (name, times) in names.into_iter().zip(&mut times) {
             times.sort_by(f64::total_cmp);
             let (least, median, most) = (times[0], times[ROUNDS / 2], times[ROUNDS - 1]);
             println!("heartbeat at {rate}/s: {name} {median:.1} µs of CPU ({least:.1}-{most:.1})");
@@ -173,7 +179,7 @@ fn tell_heartbeats(
     Ok(())
 }
 
-/// What each margay more costs the API server.
+/// What each reader more costs the API server. It is the same whoever reads.
 fn tell_server(lab: &mut Lab, kubernetes: &Kubernetes, nodes: usize) -> Result<()> {
     let beats = 1000;
     let cost = || -> Result<u64> {
@@ -182,19 +188,23 @@ fn tell_server(lab: &mut Lab, kubernetes: &Kubernetes, nodes: usize) -> Result<(
         Ok(kubernetes.server_time()?.since(&before))
     };
     let with_one = cost()?;
-    let mut others = Vec::new();
-    for number in 0..OTHERS {
-        others.push(Reader::start(kubernetes, &lab.host(&format!("m{number}"))?)?);
-    }
-    sleep(Duration::from_secs(20));
+    let host = lab.host("readers")?;
+    let readers: Result<Vec<Idler>> =
+        (0..READERS).map(|_| Idler::hyper(kubernetes, &host, floor::ON_ONE)).collect();
+    let readers = readers?;
+    sleep(Duration::from_secs(5));
+    let before = received(&host)?;
     let with_all = cost()?;
-    let delivered = beats * OTHERS;
+    let delivered = beats * readers.len();
+    let octets = per(received(&host)? - before, delivered, 1.0);
+    ensure!(octets > 1000.0, "{octets} octets a delivery: not all of them read");
     println!(
-        "API server: {:.1} µs of CPU for a heartbeat with one margay, {:.1} with {}: {:.1} µs a delivery",
+        "API server: {:.1} µs of CPU for a heartbeat with one reader, {:.1} with {}: {:.1} µs and {octets:.0} \
+         octets a delivery",
         per(with_one, beats, 1e3),
         per(with_all, beats, 1e3),
-        OTHERS + 1,
-        per(with_all.saturating_sub(with_one), delivered, 1e3)
+        READERS + 1,
+        (per(with_all, beats, 1e3) - per(with_one, beats, 1e3)) / f64::from(READERS),
     );
     Ok(())
 }

@@ -30,6 +30,8 @@ impl Reader {
         let user = format!("token: {}", kubernetes.token(TOKEN_SECONDS)?);
         let kubeconfig = kubernetes.kubeconfig(host.name(), &user)?;
         let file = |name: &str| host.file(name).display().to_string();
+        // Where there is no such folder the one above it is watched, which has everybody's log.
+        std::fs::create_dir_all(host.file("status"))?;
         let variables = [
             ("NODENAME", host.name().to_owned()),
             ("DATASTORE_TYPE", "kubernetes".to_owned()),
@@ -84,10 +86,10 @@ impl Idler {
     }
 
     /// This program, in the way of [`super::floor`].
-    pub(crate) fn hyper(kubernetes: &Kubernetes, host: &Host) -> Result<Self> {
+    pub(crate) fn hyper(kubernetes: &Kubernetes, host: &Host, call: &str) -> Result<Self> {
         let program = std::env::current_exe()?.display().to_string();
         let mut reader: Command = host.command(&program);
-        reader.args([super::floor::CALL, &watch_of_nodes(kubernetes)?, &kubernetes.ca()]);
+        reader.args([call, &watch_of_nodes(kubernetes)?, &kubernetes.ca()]);
         reader.arg(kubernetes.token(TOKEN_SECONDS)?);
         Ok(Self(reader.stdin(Stdio::null()).spawn()?))
     }
