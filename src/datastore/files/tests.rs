@@ -409,3 +409,25 @@ async fn the_task_ends_with_its_receiver() {
     drop(receiver);
     timeout(PATIENCE, task).await.unwrap().unwrap();
 }
+
+/// In the folder above there may be everybody's log.
+#[tokio::test]
+async fn above_a_missing_folder_only_what_is_created_counts() {
+    let folder = Folder::new();
+    folder.write("log", "a line\n");
+    let (mut watch, mut folders) = watch::watch().unwrap();
+    folders.begin();
+    folders.add_nearest(&folder.path("calico/endpoint-status")).unwrap();
+    folder.write("log", "another line\n");
+    let heard = timeout(Duration::from_millis(50), watch.changed()).await;
+    assert!(heard.is_err(), "a log is nothing to be looked at");
+    fs::create_dir(folder.path("calico")).unwrap();
+    timeout(PATIENCE, watch.changed()).await.unwrap().unwrap();
+
+    // The folder itself is watched for everything, once it is there.
+    folders.add_nearest(&folder.path("calico")).unwrap();
+    folder.write("calico/a", "x");
+    while let Some(Ok(())) = watch.changed().now_or_never() {}
+    folder.write("calico/a", "y");
+    timeout(PATIENCE, watch.changed()).await.unwrap().unwrap();
+}

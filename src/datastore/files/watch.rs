@@ -26,6 +26,16 @@ const EVENTS: WatchMask = WatchMask::CREATE
     .union(WatchMask::ATTRIB)
     .union(WatchMask::ONLYDIR);
 
+/// The same of a folder that only stands in for one that does not exist: whatever else is written there,
+/// such as logs, is nobody's concern. Added to what the folder is watched for already.
+const EVENTS_ABOVE: WatchMask = WatchMask::CREATE
+    .union(WatchMask::MOVED_TO)
+    .union(WatchMask::DELETE_SELF)
+    .union(WatchMask::MOVE_SELF)
+    .union(WatchMask::ATTRIB)
+    .union(WatchMask::ONLYDIR)
+    .union(WatchMask::MASK_ADD);
+
 /// Size of the buffer for events, in octets.
 const BUFFER: usize = 16 << 10;
 
@@ -122,7 +132,11 @@ impl Folders {
     /// Watches a folder. Call this before reading it, so that no change in between is missed. If
     /// the path now names another folder, that one is watched.
     pub(super) fn add(&mut self, folder: &Path) -> io::Result<()> {
-        let descriptor = self.watches.add(folder, EVENTS)?;
+        self.add_for(folder, EVENTS)
+    }
+
+    fn add_for(&mut self, folder: &Path, events: WatchMask) -> io::Result<()> {
+        let descriptor = self.watches.add(folder, events)?;
         self.watched.insert(descriptor, (folder.to_owned(), Named::Again));
         Ok(())
     }
@@ -130,10 +144,11 @@ impl Folders {
     /// Watches a folder, or its nearest existing ancestor.
     pub(super) fn add_nearest(&mut self, folder: &Path) -> io::Result<()> {
         let mut result = Ok(());
-        for folder in folder.ancestors() {
+        for above in folder.ancestors() {
             // The last ancestor of a relative path is empty: the current folder.
-            let is_empty = folder.as_os_str().is_empty();
-            result = self.add(if is_empty { Path::new(".") } else { folder });
+            let is_empty = above.as_os_str().is_empty();
+            let events = if above == folder { EVENTS } else { EVENTS_ABOVE };
+            result = self.add_for(if is_empty { Path::new(".") } else { above }, events);
             if result.is_ok() {
                 break;
             }
