@@ -51,6 +51,8 @@ pub enum Services {
 }
 
 type Following<'a> = Pin<Box<dyn Future<Output = Infallible> + Send + 'a>>;
+/// Whatever is over when one of its kind is.
+type Part<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
 
 /// Follows all of them. One that is woken does not wake the others.
 async fn together<'a>(following: impl IntoIterator<Item = Following<'a>>) -> Infallible {
@@ -70,7 +72,8 @@ pub(super) async fn follow_calico<D: Dial>(
     let hub = &Hub::new(sender);
     let mut resources: Vec<Resource> = vec![Resource::Nodes];
     resources.extend(calico_kinds(config));
-    resources.extend(config.use_pod_cidr.then_some(Resource::OwnNode));
+    let own = config.use_pod_cidr.then_some(Resource::OwnNode);
+    resources.extend(own.clone());
     hub.expect(resources);
     let core = |resource: Resource| -> Following<'_> {
         let place = Place::of(&resource, Group::V1, &config.node, "");
@@ -78,14 +81,16 @@ pub(super) async fn follow_calico<D: Dial>(
         follow.is_own_apart = config.use_pod_cidr;
         Box::pin(follow.run())
     };
-    let mut of_core = vec![core(Resource::Nodes)];
-    of_core.extend(config.use_pod_cidr.then(|| core(Resource::OwnNode)));
-    tokio::select! {
-        never = together(of_core) => match never {},
-        never = follow_groups(api, hub, config) => match never {},
-        () = follow_connection(api, hub) => {}
-        () = hub.closed() => {}
+    // One that is woken does not wake the others: a `select!` would poll them all for each heartbeat.
+    let mut parts: FuturesUnordered<Part<'_>> = FuturesUnordered::new();
+    for resource in [Resource::Nodes].into_iter().chain(own) {
+        let follow = core(resource);
+        parts.push(Box::pin(async move { match follow.await {} }));
     }
+    parts.push(Box::pin(async move { match follow_groups(api, hub, config).await {} }));
+    parts.push(Box::pin(follow_connection(api, hub)));
+    parts.push(Box::pin(hub.closed()));
+    parts.next().await;
 }
 
 pub(super) fn calico_kinds(config: &KubernetesConfig) -> impl Iterator<Item = Resource> + use<> {
