@@ -52,7 +52,7 @@ fn main() -> Result<()> {
                 let (kubernetes, host) = cluster(lab, nodes)?;
                 let reader = Reader::start(&kubernetes, &host)?;
                 reader.wait_plan("10.65.1.0/26")?;
-                tell_heartbeats(lab, &kubernetes, &reader, nodes)
+                report_heartbeats(lab, &kubernetes, &reader, nodes)
             })
         }
         _ => bail!("usage: kubeload NODES [heartbeats]"),
@@ -83,29 +83,29 @@ fn cluster(lab: &mut Lab, nodes: usize) -> Result<(Kubernetes, Host)> {
 #[allow(clippy::cast_precision_loss, reason = "far below 2^52")]
 fn measure(lab: &mut Lab, nodes: usize) -> Result<()> {
     let (kubernetes, host) = cluster(lab, nodes)?;
-    let reader = tell_starts(&kubernetes, &host)?;
+    let reader = report_starts(&kubernetes, &host)?;
     sleep(Duration::from_secs(5));
-    tell_changes(&kubernetes, &reader)?;
+    report_changes(&kubernetes, &reader)?;
 
     let used = reader.during(|| {
         sleep(LOOK);
         Ok(())
     })?;
-    tell_share("nothing happens", used);
+    report_share("idle", used);
     let beats = beats_in(nodes, LOOK).max(1);
     let rate = beats as f64 / LOOK.as_secs_f64();
     let used = reader.during(|| kubernetes.beat(nodes, beats, rate))?;
-    tell_share(&format!("{beats} heartbeats a minute"), used);
-    tell_each("heartbeat at that rate", used, beats);
+    report_share(&format!("{beats} heartbeats a minute"), used);
+    report_each("heartbeat at that rate", used, beats);
 
     let connections =
         host.run("ss", &["-Htn", "state", "established", "dport", "=", "6443"])?.lines().count();
     println!("{connections} connection, {} KiB at the end", reader.memory_kib()?);
-    tell_server(lab, &kubernetes, nodes)
+    report_server(lab, &kubernetes, nodes)
 }
 
 /// Starts that know nothing; the last one stays.
-fn tell_starts(kubernetes: &Kubernetes, host: &Host) -> Result<Reader> {
+fn report_starts(kubernetes: &Kubernetes, host: &Host) -> Result<Reader> {
     let mut reader = None;
     for _ in 0..STARTS {
         drop(reader.take());
@@ -124,7 +124,7 @@ fn tell_starts(kubernetes: &Kubernetes, host: &Host) -> Result<Reader> {
 }
 
 /// What one object more costs.
-fn tell_changes(kubernetes: &Kubernetes, reader: &Reader) -> Result<()> {
+fn report_changes(kubernetes: &Kubernetes, reader: &Reader) -> Result<()> {
     let mut first = 0;
     let used = reader.during(|| {
         let begun = Instant::now();
@@ -133,19 +133,22 @@ fn tell_changes(kubernetes: &Kubernetes, reader: &Reader) -> Result<()> {
         first = begun.elapsed().as_millis();
         Ok(())
     })?;
-    println!("a block more: announced after {first} ms, {:.1} ms of CPU", per(used.nanos, 1, 1e6));
+    println!(
+        "one more block: announced after {first} ms, {:.1} ms of CPU",
+        per(used.nanos, 1, 1e6)
+    );
     let used = reader.during(|| {
         let more = node("one-more", Some("10.15.1.1/12"), &json!({}));
         kubernetes.admin().post("/api/v1/nodes", &more)?;
         sleep(Duration::from_secs(2));
         Ok(())
     })?;
-    println!("a node more: {:.1} ms of CPU", per(used.nanos, 1, 1e6));
+    println!("one more node: {:.1} ms of CPU", per(used.nanos, 1, 1e6));
     Ok(())
 }
 
 /// What a heartbeat costs margay, and others that read the same at the same time.
-fn tell_heartbeats(
+fn report_heartbeats(
     lab: &mut Lab,
     kubernetes: &Kubernetes,
     reader: &Reader,
@@ -167,7 +170,7 @@ fn tell_heartbeats(
             for (at, (begun, (_, idler))) in (1..).zip(begun.into_iter().zip(&idlers)) {
                 times[at].push(per(idler.time()?.since(&begun?), beats, 1e3));
             }
-            tell_each(&format!("heartbeat at {rate}/s"), used, beats);
+            report_each(&format!("heartbeat at {rate}/s"), used, beats);
         }
         let names = [&["margay"][..], &idlers.each_ref().map(|(name, _)| *name)].concat();
         for (name, times) in names.into_iter().zip(&mut times) {
@@ -180,7 +183,7 @@ fn tell_heartbeats(
 }
 
 /// What each reader more costs the API server. It is the same whoever reads.
-fn tell_server(lab: &mut Lab, kubernetes: &Kubernetes, nodes: usize) -> Result<()> {
+fn report_server(lab: &mut Lab, kubernetes: &Kubernetes, nodes: usize) -> Result<()> {
     let beats = 1000;
     let cost = || -> Result<u64> {
         let before = kubernetes.server_time()?;
@@ -209,7 +212,7 @@ fn tell_server(lab: &mut Lab, kubernetes: &Kubernetes, nodes: usize) -> Result<(
     Ok(())
 }
 
-fn tell_share(what: &str, used: Used) {
+fn report_share(what: &str, used: Used) {
     let share = per(used.nanos, 1, 1e7) / LOOK.as_secs_f64();
     println!(
         "{what}: {:.2} ms of CPU a minute ({share:.4} % of a core), {:.0} KB received",
@@ -218,7 +221,7 @@ fn tell_share(what: &str, used: Used) {
     );
 }
 
-fn tell_each(what: &str, used: Used, count: usize) {
+fn report_each(what: &str, used: Used, count: usize) {
     println!(
         "{what}: {:.1} µs of CPU, {:.0} octets received",
         per(used.nanos, count, 1e3),
