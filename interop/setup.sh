@@ -23,6 +23,8 @@ set -euo pipefail
 # The oldest version that is promised (`rust-version`) and the one that CI builds with.
 RUST_TOOLCHAIN=1.95.0
 BIRD16=/opt/interop/bird16
+BIRD16_SOURCE=b/bird/bird_1.6.8.orig.tar.gz
+BIRD16_SUM=6c61ab5d2ef59d2559a8735b8252b5a0238013b43e5fb8a96c5d9d06e7bc00b2
 KUBERNETES=/opt/interop/kubernetes
 GO_MINIMUM=1.24
 GO_MINIMUM_OF_137=1.26
@@ -113,7 +115,11 @@ setup_peers() {
     # systemd: systemd-analyze rates our unit. It is not started.
     install_packages bird2 frr gobgpd openbgpd exabgp etcd-server etcd-client openssl iproute2 runit nftables systemd \
         shellcheck
-    [ -x $BIRD16/usr/sbin/bird ] && return 0
+    [ -x $BIRD16/usr/sbin/bird ] || unpack_bird16
+    build_bird16
+}
+
+unpack_bird16() {
     # Version 1.6 conflicts with 2 as a package; all its libraries come with 2.
     [ "$(id -u)" = 0 ] || die "not root, and BIRD 1.6 is missing in $BIRD16"
     echo "setup: unpacking BIRD 1.6.8 into $BIRD16"
@@ -125,6 +131,41 @@ setup_peers() {
     mkdir -p $BIRD16
     dpkg -x "$dir"/bird_1.6.8*.deb $BIRD16
     rm -rf "$dir"
+}
+
+# Calico's BIRD is 1.6 with the attribute krt_tunnel, which Debian's lacks: from the source of Debian's package,
+# with a patch of ours. For IPv4: there is no IPv6 in IPIP.
+build_bird16() {
+    local patch target=$BIRD16/krt_tunnel url work sum
+    patch=$(cd "$(dirname "$0")" && pwd)/bird16/krt_tunnel.patch
+    sum="$BIRD16_SUM $(sha256sum < "$patch")"
+    [ "$(cat $target/sum 2>/dev/null)" = "$sum" ] && return 0
+    [ "$(id -u)" = 0 ] || die "not root, and $target is missing"
+    install_packages gcc libc6-dev make patch bison flex m4 debootstrap
+    echo "setup: building BIRD 1.6.8 with krt_tunnel in $target"
+    work=$(mktemp -d -p "${MARGAY_BUILD_DIR:-/var/tmp}")
+    # From the mirror that is configured, else from those that debootstrap knows for Ubuntu, which has the same file.
+    for url in "$(debian_mirror)/pool/main/$BIRD16_SOURCE" \
+        $(sed -n "s|^[[:space:]]*default_mirror \\(.*\\)|\\1/pool/universe/$BIRD16_SOURCE|p" \
+            /usr/share/debootstrap/scripts/jammy | sort -u); do
+        /usr/lib/apt/apt-helper download-file "$url" "$work/source.tar.gz" "SHA256:$BIRD16_SUM" \
+            >> "$work/log" 2>&1 && break
+    done
+    echo "$BIRD16_SUM  $work/source.tar.gz" | sha256sum --quiet -c - >> "$work/log" 2>&1 ||
+        { cat "$work/log" >&2; rm -rf "$work"; die "the source of BIRD 1.6.8 cannot be had"; }
+    # It is from before gcc 10, hence -fcommon.
+    (
+        cd "$work" && tar -xzf source.tar.gz && cd bird-1.6.8 && patch -s -p1 < "$patch" &&
+            ./configure --quiet --disable-client --with-protocols=bgp,static CFLAGS="-O1 -fcommon -w" &&
+            make -j2 && mkdir -p $target && mv -f bird $target/
+    ) > /tmp/margay-setup.log 2>&1 ||
+        { tail -n 20 /tmp/margay-setup.log >&2; rm -rf "$work"; die "BIRD 1.6.8 could not be built"; }
+    rm -rf "$work"
+    echo "$sum" > $target/sum
+}
+
+debian_mirror() {
+    apt-cache policy | grep -oE 'https?://[^ ]*/debian/? bookworm/main' | head -1 | cut -d' ' -f1
 }
 
 # With promtool. Started by tests only, on loopback.
@@ -254,7 +295,7 @@ make_root() {
     [ -e "$PACKAGE/root.complete" ] && return 0
     [ "$(id -u)" = 0 ] || die "not root, and $root is missing"
     echo "setup: making a Debian 12 in $root"
-    mirror=$(apt-cache policy | grep -oE 'https?://[^ ]*/debian/? bookworm/main' | head -1 | cut -d' ' -f1)
+    mirror=$(debian_mirror)
     rm -rf "$root"
     debootstrap --variant=minbase bookworm "$root" ${mirror:+"$mirror"} > /tmp/margay-setup.log 2>&1 ||
         { tail -n 20 /tmp/margay-setup.log >&2; die "debootstrap failed"; }

@@ -23,6 +23,17 @@ pub fn program(name: &str) -> String {
     format!("{dir}/{name}")
 }
 
+/// BIRD 1.6 for IPv4 with the attribute `krt_tunnel` of Calico's, which Debian's lacks: its source with
+/// `interop/bird16/krt_tunnel.patch`.
+///
+/// # Errors
+/// When it is not there: says what to do.
+pub fn with_tunnels() -> Result<String> {
+    let path = "/opt/interop/bird16/krt_tunnel/bird";
+    std::fs::metadata(path).with_context(|| format!("no {path}: run interop/setup.sh peers"))?;
+    Ok(path.to_owned())
+}
+
 /// One running process for each family that has a neighbour. A neighbour's family is that of its
 /// address: 1.6 cannot carry both over one session.
 #[derive(Debug)]

@@ -20,6 +20,8 @@ pub struct KernelRoute {
     pub kind: String,
     /// The addresses of the gateways, sorted.
     pub gateways: Vec<String>,
+    /// The interfaces of the hops, in the order of the kernel, with `onlink` where a hop has that flag.
+    pub interfaces: Vec<String>,
     /// The metric; 0 if the kernel shows none.
     pub metric: u64,
 }
@@ -51,8 +53,14 @@ fn parse(route: &Value, family: Family) -> Result<KernelRoute> {
     }
     let hops = route.get("nexthops").and_then(Value::as_array);
     let single = [route.clone()];
+    let hops = hops.map_or(&single[..], Vec::as_slice);
+    let interface = |hop: &Value| {
+        let flags = hop["flags"].as_array().into_iter().flatten();
+        let onlink = if flags.into_iter().any(|f| f == "onlink") { " onlink" } else { "" };
+        Some(format!("{}{onlink}", text(hop, "dev")?))
+    };
+    let interfaces = hops.iter().filter_map(interface).collect();
     let mut gateways: Vec<String> = hops
-        .map_or(&single[..], Vec::as_slice)
         .iter()
         .filter_map(|hop| {
             text(hop, "gateway").or_else(|| hop.get("via").and_then(|via| text(via, "host")))
@@ -63,6 +71,7 @@ fn parse(route: &Value, family: Family) -> Result<KernelRoute> {
         prefix,
         kind: text(route, "type").unwrap_or_else(|| "unicast".to_owned()),
         gateways,
+        interfaces,
         metric: route.get("metric").and_then(Value::as_u64).unwrap_or(0),
     })
 }

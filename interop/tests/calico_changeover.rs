@@ -29,7 +29,10 @@ const FELIX_HAS: Duration = Duration::from_secs(10);
 enum Carrier {
     None,
     IpipAlways,
+    /// Both nodes in one subnet: no tunnel.
     IpipCrossSubnet,
+    /// CrossSubnet, and each in a subnet of its own.
+    IpipBeyondSubnet,
     Vxlan,
 }
 
@@ -55,6 +58,25 @@ impl Set {
             _ => Priorities::Mirrored,
         }
     }
+
+    fn is_tunnelled(&self) -> bool {
+        matches!(self.carrier, Carrier::IpipAlways | Carrier::IpipBeyondSubnet)
+    }
+
+    /// What confd writes for BIRD.
+    fn birds(&self) -> Writes {
+        match (self.writes, self.carrier) {
+            (Writes::Bird, Carrier::IpipAlways) => Writes::BirdThroughTunnel,
+            (Writes::Bird, Carrier::IpipCrossSubnet) => Writes::BirdBeyond(24),
+            (Writes::Bird, Carrier::IpipBeyondSubnet) => Writes::BirdBeyond(32),
+            (writes, _) => writes,
+        }
+    }
+
+    /// How ip(8) shows whose the routes are.
+    fn owner(&self) -> &'static str {
+        if self.writes == Writes::Felix { "proto 80" } else { "proto bird" }
+    }
 }
 
 /// What each release does by itself, and where its switches are turned.
@@ -65,6 +87,7 @@ const SETS: &[Set] = &[
     set("v3.28.2", Carrier::None, Writes::Bird),
     set("v3.28.2", Carrier::IpipAlways, Writes::Bird),
     set("v3.28.2", Carrier::IpipCrossSubnet, Writes::Bird),
+    set("v3.28.2", Carrier::IpipBeyondSubnet, Writes::Bird),
     set("v3.28.2", Carrier::Vxlan, Writes::Felix),
     set("v3.31.7", Carrier::None, Writes::Bird),
     set("v3.31.7", Carrier::IpipAlways, Writes::Bird),
@@ -73,6 +96,7 @@ const SETS: &[Set] = &[
     set("v3.32.1", Carrier::None, Writes::Bird),
     set("v3.32.1", Carrier::IpipAlways, Writes::Bird),
     set("v3.32.1", Carrier::IpipCrossSubnet, Writes::Bird),
+    set("v3.32.1", Carrier::IpipBeyondSubnet, Writes::Bird),
     set("v3.32.1", Carrier::Vxlan, Writes::Felix),
     Set {
         felix: Some("Enabled"),
@@ -103,7 +127,9 @@ fn put(cluster: &Cluster, set: &Set) -> Result<()> {
     let pool = match set.carrier {
         Carrier::None => json!({"cidr": POOL, "ipipMode": "Never"}),
         Carrier::IpipAlways => json!({"cidr": POOL, "ipipMode": "Always"}),
-        Carrier::IpipCrossSubnet => json!({"cidr": POOL, "ipipMode": "CrossSubnet"}),
+        Carrier::IpipCrossSubnet | Carrier::IpipBeyondSubnet => {
+            json!({"cidr": POOL, "ipipMode": "CrossSubnet"})
+        }
         Carrier::Vxlan => json!({"cidr": POOL, "vxlanMode": "Always"}),
     };
     cluster.put("ippools", "IPPool", "pods", &pool)?;
@@ -127,24 +153,12 @@ fn make_tunnels(lab: &Lab, [a, b]: [&Host; 2]) -> Result<()> {
     Ok(())
 }
 
-/// The route to another node's block, as ip(8) takes it.
-fn way(set: &Set, to: &Host) -> String {
-    match set.carrier {
-        // A second link of that name carries packets as they are: this kernel has no IPIP.
-        Carrier::IpipAlways => format!("via {} dev tunl0 onlink", to.v4()),
-        Carrier::None | Carrier::IpipCrossSubnet | Carrier::Vxlan => format!("via {}", to.v4()),
-    }
-}
-
-/// BIRD's place on a node, or Felix's routes where it writes them.
-fn leave_routes(set: &Set, host: &Host, other: (&Host, &str)) -> Result<()> {
-    let way = way(set, other.0);
-    let protocol = match (set.writes, set.priorities()) {
-        (Writes::Bird, Priorities::Mirrored) => "12 metric 1024",
-        (Writes::Bird, Priorities::None) => "12",
-        (Writes::Felix | Writes::Nobody, _) => "80",
-    };
-    host.shell(&format!("ip route replace {} {way} proto {protocol}", other.1)).map(drop)
+/// Felix's route to another node's block.
+fn write_felixs_route(set: &Set, host: &Host, (other, block): (&Host, &str)) -> Result<()> {
+    // A second link of that name carries packets as they are: this kernel has no IPIP.
+    let through = if set.is_tunnelled() { " dev tunl0 onlink" } else { "" };
+    let route = format!("{block} via {}{through} proto 80", other.v4());
+    host.shell(&format!("ip route replace {route}")).map(drop)
 }
 
 /// Every route to the other's block, over some time, in whose ever name.
@@ -157,24 +171,27 @@ fn change_over(lab: &mut Lab, set: &Set) -> Result<u32> {
     put(&cluster, set)?;
     let (a, b) = (cluster.node(lab, "a", 1)?, cluster.node(lab, "b", 2)?);
     let (of_a, of_b) = ("10.65.1.0/26", "10.65.2.0/26");
-    if set.carrier == Carrier::IpipAlways {
+    if set.is_tunnelled() {
         make_tunnels(lab, [&a, &b])?;
     }
-    // Debian's BIRD writes no routes through tunnels. There the kernel is left as Calico's leaves it.
-    let is_left = set.writes == Writes::Felix || set.carrier == Carrier::IpipAlways;
-    let priorities = set.priorities();
-    let birds = match (is_left, set.writes) {
-        (true, Writes::Bird) => Writes::Nobody,
-        (true, writes) => writes,
-        (false, _) => Writes::Bird,
-    };
-    if is_left {
-        leave_routes(set, &a, (&b, of_b))?;
-        leave_routes(set, &b, (&a, of_a))?;
+    if set.carrier == Carrier::IpipBeyondSubnet {
+        for host in [&a, &b] {
+            // Nobody else is in a network of one address.
+            let bgp = json!({"ipv4Address": format!("{}/32", host.v4())});
+            cluster.put_node(host, &json!({"rack": "r1"}), &bgp)?;
+        }
+    }
+    if set.writes == Writes::Felix {
+        write_felixs_route(set, &a, (&b, of_b))?;
+        write_felixs_route(set, &b, (&a, of_a))?;
     }
     let _na = MargayNode::from_environment(&a, &cluster)?;
-    let mut bird = BirdNode::start_with(&b, &[&a], &[of_b], birds, priorities)?;
-    bird.wait_session(&a)?;
+    let start_bird = || {
+        let bird = BirdNode::start_with(&b, &[&a], &[of_b], set.birds(), set.priorities())?;
+        bird.wait_session(&a)?;
+        anyhow::Ok(bird)
+    };
+    let mut bird = start_bird()?;
     for (host, prefix, to) in [(&a, of_b, &b), (&b, of_a, &a)] {
         wait_until(PATIENCE, "the first route", || {
             let route = route_of(host, prefix)?;
@@ -188,14 +205,15 @@ fn change_over(lab: &mut Lab, set: &Set) -> Result<u32> {
     bird.daemon().crash()?;
     let mut nb = MargayNode::from_environment(&b, &cluster)?;
     nb.wait_session(&a)?;
+    let has_route = |owner: &str| -> Result<()> {
+        let route = route_of(&b, of_a)?;
+        ensure!(route.lines().count() == 1 && route.contains(owner), "{route}");
+        ensure!(route.contains("dev tunl0") == set.is_tunnelled(), "{route}");
+        Ok(())
+    };
     let settled = |nb: &MargayNode| {
         wait_until(PATIENCE, "the routes of the node", || {
-            let route = route_of(&b, of_a)?;
-            ensure!(route.lines().count() == 1, "{route}");
-            let is_ours = route.contains("proto bird");
-            ensure!(is_ours == (set.writes == Writes::Bird), "{route}");
-            let is_through = route.contains("dev tunl0");
-            ensure!(is_through == (set.carrier == Carrier::IpipAlways), "{route}");
+            has_route(set.owner())?;
             let status = nb.status()?.to_string();
             ensure!(status.contains(set.release), "{status}");
             Ok(())
@@ -209,17 +227,13 @@ fn change_over(lab: &mut Lab, set: &Set) -> Result<u32> {
     nb.restart()?;
     nb.wait_session(&a)?;
     settled(&nb)?;
-    // And back, where Debian's BIRD can be told to keep the routes.
+    // And back.
     nb.daemon().signal("TERM")?;
     nb.daemon().wait(PATIENCE)?;
-    if birds != Writes::Nobody {
-        let bird = BirdNode::start_with(&b, &[&a], &[of_b], birds, priorities)?;
-        bird.wait_session(&a)?;
-        std::thread::sleep(Duration::from_secs(3));
-        end(both)
-    } else {
-        end(both)
-    }
+    let _bird = start_bird()?;
+    // BIRD compares its routes with the kernel's every two seconds.
+    holds_for(Duration::from_secs(5), "the routes under BIRD", || has_route(set.owner()))?;
+    end(both)
 }
 
 fn end(packets: impl IntoIterator<Item = Packets>) -> Result<u32> {

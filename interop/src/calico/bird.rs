@@ -1,13 +1,13 @@
 //! A node that runs BIRD 1.6.8 by the configuration that confd writes for a mesh.
 
 use std::fmt::Write as _;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 
 use crate::bird2::birdc;
-use crate::bird16::program;
+use crate::bird16::{program, with_tunnels};
 use crate::daemon::Daemon;
 use crate::lab::Host;
 use crate::wait::{PATIENCE, wait_until};
@@ -29,10 +29,12 @@ const PRIORITY_OF_EXPORT: &str =
 pub enum Writes {
     /// BIRD's.
     Bird,
+    /// BIRD's, through IPIP's tunnel.
+    BirdThroughTunnel,
+    /// BIRD's, through IPIP's tunnel to nodes that are not in a network of this length with the own one.
+    BirdBeyond(u8),
     /// Felix's: BIRD writes none.
     Felix,
-    /// BIRD does not look at the kernel at all: what is there is not its own.
-    Nobody,
 }
 
 /// Whether routes have priorities: Calico's have since v3.32.0.
@@ -83,7 +85,7 @@ impl BirdNode {
     ) -> Result<Self> {
         let others: Vec<IpAddr> = others.iter().map(|other| other.v4()).collect();
         let text = render(host.v4(), &others, blocks, writes, priorities);
-        Self::start_by(host, text, writes, &["-R"])
+        Self::start_by(host, &text, &["-R"])
     }
 
     /// Starts BIRD with a mesh to these addresses, few of which anybody has: it waits for none of them.
@@ -92,7 +94,7 @@ impl BirdNode {
     /// As [`BirdNode::start`].
     pub fn start_among(host: &Host, others: &[IpAddr], blocks: &[&str]) -> Result<Self> {
         let text = render(host.v4(), others, blocks, Writes::Bird, Priorities::Mirrored);
-        Self::start_by(host, text, Writes::Bird, &[])
+        Self::start_by(host, &text, &[])
     }
 
     /// As [`BirdNode::start`], with more than the mesh.
@@ -107,22 +109,18 @@ impl BirdNode {
     ) -> Result<Self> {
         let text = render(host.v4(), mesh, blocks, Writes::Bird, Priorities::Mirrored);
         let text = with_beside(&text, host.v4(), beside);
-        Self::start_by(host, text, Writes::Bird, &["-R"])
+        Self::start_by(host, &text, &["-R"])
     }
 
-    fn start_by(host: &Host, mut text: String, writes: Writes, recovery: &[&str]) -> Result<Self> {
-        if writes == Writes::Nobody {
-            let (before, rest) = text.split_once("protocol kernel from").context("no kernel")?;
-            let (_, after) = rest.split_once("\n}\n").context("no end")?;
-            text = format!("{before}{after}");
-        }
-        let conf = host.write("bird.conf", &text)?;
+    fn start_by(host: &Host, text: &str, recovery: &[&str]) -> Result<Self> {
+        let program = if text.contains("krt_tunnel") { with_tunnels()? } else { program("bird") };
+        let conf = host.write("bird.conf", text)?;
         let (conf, socket) = (conf.display().to_string(), host.file("bird.ctl"));
         let (ctl, pid) = (socket.display().to_string(), host.file("bird.pid"));
-        host.run(&program("bird"), &["-p", "-c", &conf])?;
+        host.run(&program, &["-p", "-c", &conf])?;
         let pid = pid.display().to_string();
         let args = [recovery, &["-f", "-c", &conf, "-s", &ctl, "-P", &pid]].concat();
-        let daemon = host.daemon("bird", &program("bird"), &args)?;
+        let daemon = host.daemon("bird", &program, &args)?;
         wait_until(PATIENCE, "BIRD's control socket", || birdc(&socket, "show status").map(drop))?;
         Ok(Self { host: host.clone(), daemon, socket })
     }
@@ -225,6 +223,14 @@ pub(super) fn render(
     }
 }
 
+/// The first address of the network of that length, which is not 0.
+fn network_of(address: IpAddr, length: u8) -> IpAddr {
+    match address {
+        IpAddr::V4(a) => Ipv4Addr::from_bits(a.to_bits() >> (32 - length) << (32 - length)).into(),
+        IpAddr::V6(_) => address,
+    }
+}
+
 fn with_priorities(own: IpAddr, others: &[IpAddr], blocks: &[&str], writes: Writes) -> String {
     let mut text = String::from(
         "function apply_communities ()\n{\n}\n\
@@ -246,8 +252,14 @@ fn with_priorities(own: IpAddr, others: &[IpAddr], blocks: &[&str], writes: Writ
     }
     let pool = super::POOL;
     let programming = match writes {
-        Writes::Bird => "accept",
-        Writes::Felix | Writes::Nobody => "reject",
+        Writes::Bird => "accept".to_owned(),
+        Writes::BirdThroughTunnel => "krt_tunnel = \"tunl0\"; accept".to_owned(),
+        Writes::BirdBeyond(length) => format!(
+            "if (defined(bgp_next_hop)&&(bgp_next_hop ~ {}/{length})) then krt_tunnel = \"\"; \
+             else krt_tunnel = \"tunl0\"; accept",
+            network_of(own, length)
+        ),
+        Writes::Felix => "reject".to_owned(),
     };
     let _ = write!(
         text,

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 
 use super::Scenario;
 use crate::bird2::birdc;
-use crate::bird16::program;
+use crate::bird16::{program, with_tunnels};
 use crate::daemon::Daemon;
 use crate::doctor;
 use crate::kernel::{self, KernelRoute};
@@ -29,6 +29,8 @@ const QUIET: Duration = Duration::from_secs(2);
 const ENDPOINT_STATUS: &str = "CALICO_ENDPOINT_STATUS_PATH_PREFIX";
 /// The interface of a pod.
 const POD: &str = "cali1";
+/// The interface that IPIP's routes to other nodes leave by.
+const TUNNEL: &str = "tunl0";
 /// The interface that Felix's routes to other nodes leave by.
 const OVERLAY: &str = "vxlan.calico";
 
@@ -142,8 +144,11 @@ impl<'a> Stage<'a> {
             let nodad = if Family::of(network) == Family::V6 { " nodad" } else { "" };
             let _ = writeln!(script, "ip addr add {network} dev eth0{nodad}");
         }
-        // Any interface does for a pod's: what counts is its name.
-        let _ = writeln!(script, "ip link add {POD} type bridge\nip link set {POD} up");
+        // Any interface does for a pod's and for a tunnel: what counts is its name.
+        for interface in [POD, TUNNEL] {
+            let _ = writeln!(script, "ip link add {interface} type bridge");
+            let _ = writeln!(script, "ip link set {interface} up");
+        }
         host.shell(&script)?;
         let mut stage = Stage { scenario, host, neighbors: Vec::new() };
         for family in [Family::V4, Family::V6] {
@@ -340,21 +345,24 @@ impl<'a> Stage<'a> {
         self.write_kernel_routes()?;
         let mut daemons = Vec::new();
         for (family, stem) in [(Family::V4, "bird"), (Family::V6, "bird6")] {
+            // Debian's BIRD knows no tunnels.
+            let mut program = program(stem);
             for suffix in [".cfg", "_aggr.cfg", "_ipam.cfg"] {
-                // Debian's BIRD knows no tunnels, and here there is none.
-                let golden = self.scenario.golden(family, suffix)?;
-                let text = without_tunnels(&golden).replace("debug all;", "");
+                let text = self.scenario.golden(family, suffix)?.replace("debug all;", "");
+                if text.contains("krt_tunnel") {
+                    program = with_tunnels()?;
+                }
                 let name = format!("{stem}{suffix}");
                 let text = text.replace("include \"", &format!("include \"{}-", self.prefix()));
                 self.host.write(&name, &text)?;
             }
             let file = |suffix: &str| self.host.file(&format!("{stem}{suffix}"));
             let conf = file(".cfg").display().to_string();
-            self.host.run(&program(stem), &["-p", "-c", &conf])?;
+            self.host.run(&program, &["-p", "-c", &conf])?;
             let (ctl, pid) =
                 (file(".ctl").display().to_string(), file(".pid").display().to_string());
             let args = ["-f", "-c", &conf, "-s", &ctl, "-P", &pid];
-            daemons.push(self.host.daemon(stem, &program(stem), &args)?);
+            daemons.push(self.host.daemon(stem, &program, &args)?);
         }
         let seen = look()?;
         for mut daemon in daemons {
@@ -470,21 +478,15 @@ impl<'a> Stage<'a> {
         let mut kernel_routes = BTreeSet::new();
         for family in [Family::V4, Family::V6] {
             for route in kernel::routes(&self.host, family, kernel::PROTOCOL)? {
-                let KernelRoute { prefix, kind, gateways, metric } = route;
-                kernel_routes.insert(format!("{prefix} {kind} {gateways:?} metric {metric}"));
+                let KernelRoute { prefix, kind, gateways, mut interfaces, metric } = route;
+                interfaces.sort();
+                kernel_routes.insert(format!(
+                    "{prefix} {kind} {gateways:?} dev {interfaces:?} metric {metric}"
+                ));
             }
         }
         Ok(Outcome { told, kernel: kernel_routes })
     }
-}
-
-/// A file of BIRD's with statements that do nothing instead of those that set a tunnel: a statement
-/// may be a whole branch.
-fn without_tunnels(text: &str) -> String {
-    let is_tunnel = |line: &str| line.trim().starts_with("krt_tunnel =");
-    let lines =
-        text.lines().map(|line| if is_tunnel(line) { "preference = preference;" } else { line });
-    lines.flat_map(|line| [line, "\n"]).collect()
 }
 
 /// The address after that of an IPv6 network.
