@@ -2,13 +2,20 @@
 //! writes a node's files.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
 
 use super::Etcd;
 use super::golden::Scenario;
 use super::random::{NODE, ObjectSet};
-use crate::lab::{self, Host, Lab};
+use super::services::{LAST, NAMESPACE, Services};
+use crate::daemon::Daemon;
+use crate::kubernetes::{Api, Group, Kubernetes};
+use crate::lab::{self, Lab};
+use crate::wait::{PATIENCE, holds_for, wait_until};
 
 /// Where `interop/setup.sh confd` puts the programs and the templates.
 const PROGRAMS: &str = "/opt/interop/confd";
@@ -16,10 +23,14 @@ const PROGRAMS: &str = "/opt/interop/confd";
 /// The release that they are of.
 const RELEASE: &str = "v3.28.5";
 
+/// How long confd may work on what it has been told at one moment.
+const QUIET: Duration = Duration::from_millis(1500);
+
 /// A datastore, and the programs beside it.
 #[derive(Debug)]
 pub struct Confd {
     etcd: Etcd,
+    kubernetes: Option<Kubernetes>,
 }
 
 impl Confd {
@@ -30,17 +41,36 @@ impl Confd {
     pub fn start(lab: &mut Lab) -> Result<Self> {
         let missing = || format!("no confd in {PROGRAMS}: run interop/setup.sh confd");
         std::fs::metadata(Path::new(PROGRAMS).join("sum")).with_context(missing)?;
-        Ok(Confd { etcd: Etcd::start(&lab.host("etcd")?)? })
+        Ok(Confd { etcd: Etcd::start(&lab.host("etcd")?)?, kubernetes: None })
     }
 
-    /// Applies an object set of our own, and has a node's files written into `folder`.
+    /// The same, with an API server for services, which are never in Calico's datastore.
     ///
     /// # Errors
-    /// When calicoctl refuses an object, or confd fails.
+    /// As [`Confd::start`], and when the API server does not come up.
+    pub fn start_beside_kubernetes(lab: &mut Lab) -> Result<Self> {
+        let mut confd = Confd::start(lab)?;
+        let kubernetes = Kubernetes::start(&lab.host("kube")?, Group::V1)?;
+        let namespace = json!({
+            "apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE},
+        });
+        kubernetes.admin().post("/api/v1/namespaces", &namespace)?;
+        confd.kubernetes = Some(kubernetes);
+        Ok(confd)
+    }
+
+    /// Applies an object set of our own, with services where there is an API server, and has a node's
+    /// files written into `folder`.
+    ///
+    /// # Errors
+    /// When an object is refused, or confd fails.
     pub fn scenario(&self, number: u8, folder: &Path) -> Result<Scenario> {
-        let set = ObjectSet::new(number);
+        let services = self.kubernetes.as_ref().map(|_| Services::new(number));
+        let ranges = services.as_ref().map_or("", |services| &services.ranges);
+        let set = ObjectSet::new(number, ranges);
+        let ignored = services.as_ref().map_or(Vec::new(), |services| services.single.clone());
         std::fs::create_dir_all(folder)?;
-        let objects = [folder.join("objects.yaml"), folder.join("affinities.etcd.txt")];
+        let mut objects = vec![folder.join("objects.yaml"), folder.join("affinities.etcd.txt")];
         std::fs::write(&objects[0], &set.yaml)?;
         let blocks = set.affinities.iter().map(|(key, value)| format!("{key}\t{value}\n"));
         std::fs::write(&objects[1], blocks.collect::<String>())?;
@@ -51,19 +81,36 @@ impl Confd {
             self.etcd.put(key, value)?;
         }
         let file = objects[0].display().to_string();
-        self.run("calicoctl", &["--allow-version-mismatch", "apply", "-f", &file])?;
+        let apply = ["--allow-version-mismatch", "apply", "-f", &file];
+        lab::run_command(&mut self.command("calicoctl", &apply))?;
         let confdir = self.configuration(folder)?.display().to_string();
-        self.run("confd", &["-onetime", "-sync-only", "-confdir", &confdir])?;
+        let mut confd = self.command("confd", &["-sync-only", "-confdir", &confdir]);
+        match (&self.kubernetes, services) {
+            (Some(kubernetes), Some(services)) => {
+                let api = kubernetes.admin();
+                create(&api, &services)?;
+                // Blocks stay the last file.
+                let file = folder.join("services.json");
+                std::fs::write(&file, read(&api)?.to_string())?;
+                objects.insert(1, file);
+                let user = kubernetes.kubeconfig("confd", "token: admin-token")?;
+                confd.env("KUBECONFIG", user);
+                watch(confd, folder)?;
+                delete(&api, &services)?;
+            }
+            _ => drop(lab::run_command(confd.arg("-onetime"))?),
+        }
         Ok(Scenario {
             name: format!("confd-{number}"),
             node: NODE.to_owned(),
             nodes: set.nodes,
-            objects: objects.into(),
+            objects,
             release: RELEASE.to_owned(),
             environment: Vec::new(),
             golden: folder.to_owned(),
             pools: set.pools,
             has_blocks: true,
+            ignored,
         })
     }
 
@@ -86,12 +133,80 @@ impl Confd {
         Ok(confdir)
     }
 
-    fn run(&self, program: &str, args: &[&str]) -> Result<String> {
-        let host: &Host = self.etcd.host();
-        let mut command = host.command("timeout");
-        command.args(["60", &format!("{PROGRAMS}/{program}")]).args(args);
+    fn command(&self, program: &str, args: &[&str]) -> Command {
+        let mut command = self.etcd.host().command(&format!("{PROGRAMS}/{program}"));
+        command.args(args);
         command.env("DATASTORE_TYPE", "etcdv3").env("ETCD_ENDPOINTS", self.etcd.url());
         command.env("NODENAME", NODE).env("CALICO_NETWORKING_BACKEND", "bird");
-        lab::run_command(&mut command)
+        command
     }
+}
+
+/// Where objects of a kind are.
+fn path_of(kind: &str) -> String {
+    let group = if kind == "EndpointSlice" { "apis/discovery.k8s.io" } else { "api" };
+    let plural =
+        if kind == "Endpoints" { "endpoints" } else { &format!("{}s", kind.to_lowercase()) };
+    format!("/{group}/v1/namespaces/{NAMESPACE}/{plural}")
+}
+
+fn create(api: &Api<'_>, services: &Services) -> Result<()> {
+    for object in &services.objects {
+        let kind = object["kind"].as_str().context("no kind")?;
+        api.post(&path_of(kind), object).with_context(|| object.to_string())?;
+    }
+    for (name, addresses) in &services.balanced {
+        let ingress: Vec<Value> = addresses.iter().map(|ip| json!({"ip": ip})).collect();
+        let status = json!({"status": {"loadBalancer": {"ingress": ingress}}});
+        api.patch(&format!("{}/{name}/status", path_of("Service")), &status)?;
+    }
+    Ok(())
+}
+
+/// What margay is given: as the server has it, defaults filled in.
+fn read(api: &Api<'_>) -> Result<Value> {
+    let mut items = Vec::new();
+    for kind in ["Service", "EndpointSlice"] {
+        let list = api.object(&path_of(kind))?;
+        for mut item in list["items"].as_array().context("no items")?.clone() {
+            // An item of a list does not say what it is.
+            item["kind"] = json!(kind);
+            item["apiVersion"] = list["apiVersion"].clone();
+            items.push(item);
+        }
+    }
+    Ok(json!({"apiVersion": "v1", "kind": "List", "items": items}))
+}
+
+fn delete(api: &Api<'_>, services: &Services) -> Result<()> {
+    // A Service takes its Endpoints with it.
+    for object in services.objects.iter().rev() {
+        let kind = object["kind"].as_str().context("no kind")?;
+        let name = object["metadata"]["name"].as_str().context("no name")?;
+        api.delete(&format!("{}/{name}", path_of(kind)))?;
+    }
+    Ok(())
+}
+
+/// Runs confd until it has written what it knows. By `-onetime` it would write before it has judged
+/// services by ranges that come from the other datastore.
+fn watch(confd: Command, folder: &Path) -> Result<()> {
+    let mut daemon = Daemon::start(confd, &folder.join("confd.log"))?;
+    let written = || -> Result<Vec<String>> {
+        let names = ["bird", "bird_aggr", "bird_ipam", "bird6", "bird6_aggr", "bird6_ipam"];
+        let read = |name| std::fs::read_to_string(folder.join(format!("{name}.cfg")));
+        Ok(names.into_iter().map(read).collect::<Result<_, _>>()?)
+    };
+    wait_until(PATIENCE, "confd to know the last service", || {
+        let output = daemon.output();
+        let files = written().with_context(|| output.clone())?;
+        ensure!(files.iter().any(|text| text.contains(LAST)), "{output}");
+        Ok(())
+    })?;
+    let mut last = written()?;
+    wait_until(PATIENCE, "confd to be quiet", || {
+        last = written()?;
+        holds_for(QUIET, "confd's files", || Ok(ensure!(written()? == last, "they changed")))
+    })?;
+    daemon.crash()
 }

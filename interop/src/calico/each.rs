@@ -15,6 +15,9 @@ const OWN: u8 = 40;
 /// Object sets that confd writes the files of; `CONFD_SETS` sets another number.
 const BY_CONFD: u8 = 40;
 
+/// Of those that have services too.
+const WITH_SERVICES: u8 = 12;
+
 impl Scenario {
     /// Hands `run` every golden scenario that can be run live: those of one step, and the last steps of
     /// the others.
@@ -45,20 +48,15 @@ impl Scenario {
     /// # Errors
     /// When confd fails, or `run` does.
     pub fn with_confd(run: impl FnOnce(Vec<Scenario>) -> Result<()>) -> Result<()> {
-        in_folder("confd", |folder| {
-            let mut scenarios = Vec::new();
-            lab::run("confd", &[], |lab| {
-                let confd = Confd::start(lab)?;
-                let sets = std::env::var("CONFD_SETS").map(|sets| sets.parse());
-                for number in 0..sets.unwrap_or(Ok(BY_CONFD)).context("CONFD_SETS")? {
-                    let folder = folder.join(number.to_string());
-                    let set = || format!("object set {number}");
-                    scenarios.push(confd.scenario(number, &folder).with_context(set)?);
-                }
-                Ok(())
-            })?;
-            run(scenarios)
-        })
+        with_confd("confd", BY_CONFD, Confd::start, run)
+    }
+
+    /// As [`Scenario::with_confd`], with services in a real API server, from which confd reads them.
+    ///
+    /// # Errors
+    /// As [`Scenario::with_confd`].
+    pub fn with_confd_and_services(run: impl FnOnce(Vec<Scenario>) -> Result<()>) -> Result<()> {
+        with_confd("confd-svc", WITH_SERVICES, Confd::start_beside_kubernetes, run)
     }
 
     /// Runs each in a lab with BIRD 1.6, `parallel` at a time: they mostly wait for BIRD's timers.
@@ -89,6 +87,28 @@ impl Scenario {
         ensure!(faults.is_empty(), "{} scenarios: {}", faults.len(), faults.join("\n"));
         Ok(())
     }
+}
+
+fn with_confd(
+    name: &str,
+    sets: u8,
+    start: impl FnOnce(&mut Lab) -> Result<Confd>,
+    run: impl FnOnce(Vec<Scenario>) -> Result<()>,
+) -> Result<()> {
+    in_folder(name, |folder| {
+        let mut scenarios = Vec::new();
+        lab::run(name, &[], |lab| {
+            let confd = start(lab)?;
+            let given = std::env::var("CONFD_SETS").map(|sets| sets.parse());
+            for number in 0..given.unwrap_or(Ok(sets)).context("CONFD_SETS")? {
+                let folder = folder.join(number.to_string());
+                let set = || format!("object set {number}");
+                scenarios.push(confd.scenario(number, &folder).with_context(set)?);
+            }
+            Ok(())
+        })?;
+        run(scenarios)
+    })
 }
 
 /// Runs with a folder of this process, which is removed afterwards.

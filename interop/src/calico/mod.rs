@@ -3,6 +3,7 @@
 
 mod bird;
 mod churn;
+mod compare;
 mod confd;
 mod each;
 pub(crate) mod etcd;
@@ -11,6 +12,7 @@ mod live;
 mod own;
 mod pod;
 mod random;
+mod services;
 
 pub use bird::{Beside, BirdNode, Priorities, Writes};
 pub use churn::{Churn, Usage, put_large_cluster};

@@ -107,6 +107,7 @@ impl Scenario {
             golden: folder.to_owned(),
             pools: vec![super::POOL.to_owned()],
             has_blocks: true,
+            ignored: Vec::new(),
         })
     }
 }

@@ -31,19 +31,23 @@ const NETWORKS_V6: [&str; 3] = ["fd00:65::/48", "2001:db8:113::/48", "::/0"];
 
 /// What is chosen for an object set.
 #[derive(Debug)]
-struct Dice(Random);
+pub(super) struct Dice(Random);
 
 impl Dice {
-    fn below(&mut self, bound: u64) -> u64 {
+    pub(super) fn new(seed: u64) -> Dice {
+        Dice(Random::new(seed))
+    }
+
+    pub(super) fn below(&mut self, bound: u64) -> u64 {
         self.0.bits() % bound
     }
 
     /// True in so many of a hundred cases.
-    fn percent(&mut self, share: u64) -> bool {
+    pub(super) fn percent(&mut self, share: u64) -> bool {
         self.below(100) < share
     }
 
-    fn pick<'a>(&mut self, of: &[&'a str]) -> &'a str {
+    pub(super) fn pick<'a>(&mut self, of: &[&'a str]) -> &'a str {
         let at = usize::try_from(self.below(of.len() as u64)).unwrap_or_default();
         of.get(at).copied().unwrap_or_default()
     }
@@ -61,13 +65,13 @@ pub(super) struct ObjectSet {
 }
 
 impl ObjectSet {
-    /// The set of that number.
-    pub(super) fn new(number: u8) -> ObjectSet {
-        let mut dice = Dice(Random::new(u64::from(number)));
+    /// The set of that number, with these lines in BGPConfiguration's `spec` too.
+    pub(super) fn new(number: u8, ranges: &str) -> ObjectSet {
+        let mut dice = Dice::new(u64::from(number));
         let mut set = ObjectSet::default();
         let is_dual = dice.percent(50);
         let has_reflector = dice.percent(40);
-        set.add_configuration(&mut dice, has_reflector);
+        set.add_configuration(&mut dice, has_reflector, ranges);
         set.add_pools(&mut dice, is_dual);
         set.add_nodes(&mut dice, number, is_dual, has_reflector);
         let filters = set.add_filters(&mut dice);
@@ -83,7 +87,7 @@ impl ObjectSet {
         );
     }
 
-    fn add_configuration(&mut self, dice: &mut Dice, has_reflector: bool) {
+    fn add_configuration(&mut self, dice: &mut Dice, has_reflector: bool, ranges: &str) {
         let asn = dice.pick(&["64512", "65001", "4200000001"]);
         let mesh = !has_reflector || dice.percent(30);
         let mut spec = format!("  asNumber: {asn}\n  nodeToNodeMeshEnabled: {mesh}\n");
@@ -96,6 +100,7 @@ impl ObjectSet {
                  communities: [tor, large, \"65000:99\"]\n"
             );
         }
+        spec.push_str(ranges);
         self.add("BGPConfiguration", "default", "", &spec);
     }
 
@@ -120,20 +125,27 @@ impl ObjectSet {
         // The node is now the lowest address, now the highest.
         let own = if dice.percent(50) { 2 } else { 90 };
         let others = 1 + dice.below(4);
+        let mut has_asn = false;
         for at in 0..=others {
             let (name, last) = match at {
                 0 => (NODE.to_owned(), own),
                 _ => (format!("node-{at}"), 2 + at),
             };
             let mut labels = format!("  labels:\n    rack: {}\n", dice.pick(&["a", "b"]));
-            let mut networks = vec![format!("10.192.{number}.{last}/24")];
+            let asn = dice.percent(15).then_some(65010 + at);
+            has_asn |= at == 0 && asn.is_some();
+            // What CrossSubnet tells apart. BIRD of this release reaches nodes of other AS numbers over one
+            // hop only.
+            let is_afar = at > 0 && !has_asn && asn.is_none() && dice.percent(30);
+            let subnet = if is_afar { 193 } else { 192 };
+            let mut networks = vec![format!("10.{subnet}.{number}.{last}/24")];
             let mut spec = format!("  bgp:\n    ipv4Address: {}\n", networks[0]);
             if is_dual {
                 networks.push(format!("fd00:192:{number:x}::{last:x}/64"));
                 let _ = writeln!(spec, "    ipv6Address: {}", networks[1]);
             }
-            if dice.percent(15) {
-                let _ = writeln!(spec, "    asNumber: {}", 65010 + at);
+            if let Some(asn) = asn {
+                let _ = writeln!(spec, "    asNumber: {asn}");
             }
             if has_reflector && (at == 1 || at == 0 && dice.percent(30)) {
                 labels.push_str("    role: reflector\n");
