@@ -239,17 +239,29 @@ impl MargayNode {
         Self::start(host, Start::File(path))
     }
 
-    fn start(host: &Host, start: Start) -> Result<Self> {
+    /// As [`MargayNode::from_environment`], and waits for nothing.
+    ///
+    /// # Errors
+    /// When the program cannot be started.
+    pub fn spawn(host: &Host, cluster: &Cluster) -> Result<Self> {
+        Self::spawn_by(host, Start::Environment(environment(host, cluster, "none")))
+    }
+
+    fn spawn_by(host: &Host, start: Start) -> Result<Self> {
         let command = start.command(host, &["run"])?;
-        let mut daemon = Daemon::start(command, &host.file("margay.log"))?;
-        let control = Control::of(host);
+        let daemon = Daemon::start(command, &host.file("margay.log"))?;
+        Ok(Self { host: host.clone(), daemon, control: Control::of(host), start })
+    }
+
+    fn start(host: &Host, start: Start) -> Result<Self> {
+        let mut node = Self::spawn_by(host, start)?;
         wait_until(PATIENCE, "margay's control socket", || {
-            if let Some(status) = daemon.exited()? {
-                anyhow::bail!("margay exited with {status}: {}", daemon.output());
+            if let Some(status) = node.daemon.exited()? {
+                anyhow::bail!("margay exited with {status}: {}", node.daemon.output());
             }
-            control.text(&["show", "status"]).map(drop)
+            node.control.text(&["show", "status"]).map(drop)
         })?;
-        Ok(Self { host: host.clone(), daemon, control, start })
+        Ok(node)
     }
 
     /// The process.
