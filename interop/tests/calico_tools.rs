@@ -274,6 +274,53 @@ fn kernel_routes_and_a_node_without_a_plan_at_birds_socket() -> Result<()> {
     })
 }
 
+/// Whoever deletes the node's own Node takes nothing from its plan: its sessions are still shown by BIRD's
+/// protocol, and its readiness says what is missing. A start without a Node has no sessions to show.
+#[test]
+#[ignore = "needs root, etcd and BIRD's clients"]
+fn a_node_whose_own_node_is_deleted_keeps_its_plan_and_says_so() -> Result<()> {
+    run("calico-ownless", &["birdc"], |lab| {
+        let cluster = Cluster::start(lab)?;
+        let (a, b) = (cluster.node(lab, "a", 1)?, cluster.node(lab, "b", 2)?);
+        let (mut na, [v4, _]) = MargayNode::with_bird_sockets(&a, &cluster)?;
+        let _nb = MargayNode::from_environment(&b, &cluster)?;
+        na.wait_session(&b)?;
+        let is_shown = || -> Result<()> {
+            let answer = ask(&v4, "show protocols", "0000")?;
+            let sessions = readers::sessions(&answer, "_").map_err(text_error)?;
+            ensure!(sessions.iter().any(|s| s.name == session_name("Mesh", &b)), "{answer}");
+            Ok(())
+        };
+        let is_ready =
+            |na: &MargayNode| na.control.text(&["health", "--live", "--ready"]).map(drop);
+        let is_unready = |na: &MargayNode| -> Result<()> {
+            na.control.text(&["health", "--live"])?;
+            let error = na.control.text(&["health", "--ready"]).err().context("it is ready")?;
+            let says = "not ready: Node/a: the node's own object is missing";
+            ensure!(format!("{error:#}").contains(says), "{error:#}");
+            Ok(())
+        };
+        wait_until(PATIENCE, "the node to be ready", || is_ready(&na))?;
+        kernel::wait_gateways(&a, "10.65.2.0/26", &[b.v4().to_string()])?;
+        cluster.delete("nodes", "a")?;
+        wait_until(PATIENCE, "the missing node to be named", || is_unready(&na))?;
+        // The neighbour, which sees a node less, ends the session.
+        holds_for(Duration::from_secs(2), "the session to be shown", is_shown)?;
+        // Nothing is kept on disk here, so that the next run knows no plan.
+        na.daemon().crash()?;
+        na.restart()?;
+        wait_until(PATIENCE, "the missing node to be named", || is_unready(&na))?;
+        holds_for(Duration::from_secs(2), "no sessions to be shown", || {
+            let answer = ask(&v4, "show protocols", "")?;
+            ensure!(readers::sessions(&answer, "_").is_err(), "no plan, and ready: {answer}");
+            is_unready(&na)
+        })?;
+        cluster.put_node(&a, &json!({}), &json!({}))?;
+        na.wait_session(&b)?;
+        wait_until(PATIENCE, "the node to be ready again", || is_shown().and(is_ready(&na)))
+    })
+}
+
 /// A second margay on the sockets of the first: one line, exit code 1, and the first goes on.
 fn second_is_refused(host: &Host, cluster: &Cluster, v4: &Path, v6: &Path) -> Result<()> {
     let sockets = format!("{},{}", v4.display(), v6.display());
