@@ -206,7 +206,10 @@ fn watch(confd: Command, folder: &Path) -> Result<()> {
     let mut last = written()?;
     wait_until(PATIENCE, "confd to be quiet", || {
         last = written()?;
-        holds_for(QUIET, "confd's files", || Ok(ensure!(written()? == last, "they changed")))
+        holds_for(QUIET, "confd's files", || {
+            ensure!(written()? == last, "they changed");
+            Ok(())
+        })
     })?;
     daemon.crash()
 }
