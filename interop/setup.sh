@@ -5,6 +5,7 @@
 #   interop/setup.sh fuzz    a C++ compiler, for fuzz/run.sh
 #   interop/setup.sh demo    BIRD 2 and iproute2, for examples/cluster.sh
 #   interop/setup.sh peers   every daemon that the tests talk to
+#   interop/setup.sh krt-tunnel  BIRD 1.6.8 with Calico's attribute of that name, built from source once (20 s)
 #   interop/setup.sh monitor Prometheus, which checks what margay tells it and asks every query
 #   interop/setup.sh vm      another kernel, for what this machine's lacks (interop/vm.sh)
 #   interop/setup.sh package what interop/package.sh and the tests of packages need: zig, three programs
@@ -115,11 +116,7 @@ setup_peers() {
     # systemd: systemd-analyze rates our unit. It is not started.
     install_packages bird2 frr gobgpd openbgpd exabgp etcd-server etcd-client openssl iproute2 runit nftables systemd \
         shellcheck
-    [ -x $BIRD16/usr/sbin/bird ] || unpack_bird16
-    build_bird16
-}
-
-unpack_bird16() {
+    [ -x $BIRD16/usr/sbin/bird ] && return 0
     # Version 1.6 conflicts with 2 as a package; all its libraries come with 2.
     [ "$(id -u)" = 0 ] || die "not root, and BIRD 1.6 is missing in $BIRD16"
     echo "setup: unpacking BIRD 1.6.8 into $BIRD16"
@@ -135,7 +132,7 @@ unpack_bird16() {
 
 # Calico's BIRD is 1.6 with the attribute krt_tunnel, which Debian's lacks: from the source of Debian's package,
 # with a patch of ours. For IPv4: there is no IPv6 in IPIP.
-build_bird16() {
+setup_krt_tunnel() {
     local patch target=$BIRD16/krt_tunnel url work sum
     patch=$(cd "$(dirname "$0")" && pwd)/bird16/krt_tunnel.patch
     sum="$BIRD16_SUM $(sha256sum < "$patch")"
@@ -353,13 +350,14 @@ setup_kubernetes_137() {
     build_kubernetes 1.37 1.37.2 $GO_MINIMUM_OF_137 k8s.io/kubernetes/cmd/kube-apiserver
 }
 
-[ $# -gt 0 ] || die "say what to set up: build, fuzz, demo, peers, monitor, vm, package, confd, kubernetes"
+[ $# -gt 0 ] || die "say what to set up: build, fuzz, demo, peers, krt-tunnel, monitor, vm, package, confd, kubernetes"
 for what; do
     case $what in
         build) setup_build ;;
         fuzz) setup_fuzz ;;
         demo) setup_demo ;;
         peers) setup_peers ;;
+        krt-tunnel) setup_krt_tunnel ;;
         monitor) setup_monitor ;;
         vm) setup_vm ;;
         package) setup_package ;;
@@ -367,6 +365,6 @@ for what; do
         kubernetes) setup_kubernetes ;;
         kubernetes-1.28) setup_kubernetes_128 ;;
         kubernetes-1.37) setup_kubernetes_137 ;;
-        *) die "unknown: $what (build, fuzz, demo, peers, monitor, vm, package, confd, kubernetes, kubernetes-1.28, kubernetes-1.37)" ;;
+        *) die "unknown: $what (build, fuzz, demo, peers, krt-tunnel, monitor, vm, package, confd, kubernetes, kubernetes-1.28, kubernetes-1.37)" ;;
     esac
 done
