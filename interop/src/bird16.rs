@@ -30,7 +30,8 @@ pub fn program(name: &str) -> String {
 /// When it is not there: says what to do.
 pub fn with_tunnels() -> Result<String> {
     let path = "/opt/interop/bird16/krt_tunnel/bird";
-    std::fs::metadata(path).with_context(|| format!("no {path}: run interop/setup.sh krt-tunnel"))?;
+    std::fs::metadata(path)
+        .with_context(|| format!("no {path}: run interop/setup.sh krt-tunnel"))?;
     Ok(path.to_owned())
 }
 
